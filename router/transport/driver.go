@@ -1,0 +1,33 @@
+package transport
+
+import (
+	"context"
+	"time"
+)
+
+// Driver carries packets between an inner device (a stack) and one encrypted transport.
+// It knows nothing of retries, sleep or policy: Tunnel decides when, a Driver knows how.
+// All methods but Stats and Close are called by one goroutine at a time.
+type Driver interface {
+	// Connect brings up a new session and returns once bytes were received from the peer,
+	// or with the reason why not. A session that is still up is replaced: the inner device
+	// stays, so flows survive. A *BlockedError says that trying again cannot help.
+	Connect(ctx context.Context) error
+	// Probe sends something that a living peer must answer. It does not wait for the answer:
+	// that shows as growth of Stats().RxBytes.
+	Probe(ctx context.Context) error
+	// Rebind closes and recreates the transport's sockets and keeps the session.
+	Rebind() error
+	// Stats never blocks.
+	Stats() Stats
+	// Close ends the session, tells the peer where the protocol can, and waits for the driver's goroutines. It is idempotent.
+	Close() error
+}
+
+// Stats are a driver's counters since it was made. They only ever grow.
+type Stats struct {
+	RxBytes, TxBytes uint64    // encrypted bytes; only authenticated packets count as received
+	LastRx, LastTx   time.Time // zero: never
+	LastHandshake    time.Time // last completed handshake or renegotiation; zero: never
+	Endpoint         string    // the peer's current address:port, empty while unknown
+}
