@@ -1,0 +1,165 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Config is a whole configuration file with its includes merged and its defaults filled in.
+type Config struct {
+	// Version of the format. This penstock reads version 1.
+	Version int `yaml:"version" default:"1"`
+	// Include names further files or globs. They are read first, in order; lists are joined, a value may be set once only.
+	Include []string `yaml:"include"`
+
+	// Profile is a wg-quick or .ovpn file: the short form for a laptop. It stands for a TUN device, a transport of the
+	// file's name, DNS through that transport, and a last rule that sends everything through it.
+	Profile string `yaml:"profile" path:"file"`
+	// Block lists categories that the short form refuses.
+	Block []string `yaml:"block"`
+	// Intranet lists domains that the short form always sends through the profile and resolves with its DNS servers.
+	Intranet []string `yaml:"intranet"`
+
+	// Listen says where packets come from: a TUN device (laptop) or WireGuard peers (gateway), or both.
+	Listen Listen `yaml:"listen"`
+	// Peers may connect to listen.wireguard.
+	Peers []Peer `yaml:"peers"`
+	// Transports are the encrypted ways out, by name. Rules use them with `via`.
+	Transports map[string]Transport `yaml:"transports"`
+	// Categories are named sets of domains. A rule may use a built-in category without naming it here.
+	Categories map[string]Category `yaml:"categories"`
+	// DNS configures the embedded DNS server.
+	DNS DNS `yaml:"dns"`
+	// Rules judge every flow and DNS question. The first match wins; the last rule has no match.
+	Rules []Rule `yaml:"rules"`
+	// OnDemand says on which networks transports connect. The first match wins; no match means connect.
+	OnDemand []OnDemand `yaml:"on_demand"`
+	// AlwaysOn says what happens while no transport is up.
+	AlwaysOn AlwaysOn `yaml:"always_on"`
+	// Tests are run by `penstock check` and before every reload.
+	Tests []Test `yaml:"tests"`
+	// Metrics configures the endpoint for Prometheus and health checks.
+	Metrics Metrics `yaml:"metrics"`
+	// Control configures the socket that penstock's own commands use.
+	Control Control `yaml:"control"`
+	// FlowLog records every finished flow.
+	FlowLog FlowLog `yaml:"flow_log"`
+	// Limits bound what a hostile neighbour can make penstock hold.
+	Limits Limits `yaml:"limits"`
+	// Datapath is auto (packets of a flow that needs no reading are forwarded) or terminate (every flow ends in the stack).
+	Datapath string `yaml:"datapath" default:"auto" oneof:"auto,terminate"`
+
+	// Path is the absolute path of the file that was loaded; Files are it and its includes, in the order read.
+	Path  string   `yaml:"-"`
+	Files []string `yaml:"-"`
+
+	positions map[string]Position // where each value stands, by path: rules[2].match.domain[0]
+}
+
+// Position is a place in a configuration file. Line and Column count from 1.
+type Position struct {
+	File         string
+	Line, Column int
+}
+
+// String gives file:line:column, or the file alone for a place without a line.
+func (p Position) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// Peer is someone who may connect to the gateway.
+type Peer struct {
+	// Name identifies the peer in rules, logs and metrics.
+	Name string `yaml:"name" required:"true"`
+	// PublicKey is the peer's WireGuard public key, base64.
+	PublicKey string `yaml:"public_key" required:"true"`
+	// PresharedKey is an optional further secret, base64.
+	PresharedKey Secret `yaml:"preshared_key"`
+	// AllowedIPs are the addresses that the peer may use inside the tunnel.
+	AllowedIPs []netip.Prefix `yaml:"allowed_ips" required:"true"`
+	// Groups are the names by which rules address several peers.
+	Groups []string `yaml:"groups"`
+	// Endpoint is where the peer can be reached, host:port; needed only if the gateway is to speak first.
+	Endpoint string `yaml:"endpoint"`
+	// PersistentKeepalive is the interval between packets that keep a NAT mapping open; 0 is off.
+	PersistentKeepalive time.Duration `yaml:"persistent_keepalive"`
+	// Disabled refuses the peer without forgetting it.
+	Disabled bool `yaml:"disabled"`
+
+	Pos Position `yaml:"-"`
+}
+
+// AlwaysOn says what happens while no transport is up.
+type AlwaysOn struct {
+	// Hold is how long flows of a lost transport wait for it before they are reset.
+	Hold time.Duration `yaml:"hold" default:"30s"`
+	// Lockdown admits only penstock's own packets to the network, by a firewall table that stays when penstock dies.
+	Lockdown bool `yaml:"lockdown"`
+	// LAN is allow or block: whether directly connected networks stay reachable under lockdown.
+	LAN string `yaml:"lan" default:"allow" oneof:"allow,block"`
+}
+
+// OnDemand is one step of the on_demand list.
+type OnDemand struct {
+	// If must hold for the step to apply; without it the step always applies.
+	If *Condition `yaml:"if"`
+	// Then is connect, disconnect, filter_only (transports down, filtering stays) or ignore.
+	Then string `yaml:"then" required:"true" oneof:"connect,disconnect,filter_only,ignore"`
+
+	Pos Position `yaml:"-"`
+}
+
+// Condition describes a network. All fields that are set must hold; one that cannot be determined is false.
+type Condition struct {
+	// Interface is the name of the interface with the default route.
+	Interface []string `yaml:"interface"`
+	// SSID is the name of the Wi-Fi network.
+	SSID []string `yaml:"ssid"`
+	// DNSSearch is a search domain that the network hands out.
+	DNSSearch []string `yaml:"dns_search"`
+	// DNSServer is a DNS server that the network hands out.
+	DNSServer []netip.Addr `yaml:"dns_server"`
+	// GatewayIP is the address of the default gateway.
+	GatewayIP []netip.Addr `yaml:"gateway_ip"`
+	// ProbeURL must answer 200 without a redirect.
+	ProbeURL string `yaml:"probe_url"`
+	// Beacon is a TLS server whose certificate proves a trusted network.
+	Beacon *Beacon `yaml:"beacon"`
+}
+
+// Beacon is a TLS server known by the digest of its certificate.
+type Beacon struct {
+	// Addr is the server's address and port.
+	Addr netip.AddrPort `yaml:"addr" required:"true"`
+	// SHA256 is the digest of its DER certificate, hexadecimal.
+	SHA256 string `yaml:"sha256" required:"true"`
+}
+
+// Metrics configures the endpoint for Prometheus and health checks.
+type Metrics struct {
+	// Listen is where /metrics, /healthz and /readyz are served over plain HTTP; empty is nowhere.
+	Listen string `yaml:"listen"`
+}
+
+// Control configures the control socket.
+type Control struct {
+	// Socket is the path of the control socket. Default: /run/penstock/control.sock for root, else
+	// penstock/control.sock in $XDG_RUNTIME_DIR.
+	Socket string `yaml:"socket" path:"file"`
+	// Group may read through the socket: status, flows, explain. Changing is for root and the daemon's own user.
+	Group string `yaml:"group"`
+}
+
+// FlowLog records finished flows as JSON lines.
+type FlowLog struct {
+	// File is where records are written; empty keeps no log.
+	File string `yaml:"file" path:"file"`
+	// MaxSize is the size at which the file is rotated.
+	MaxSize Size `yaml:"max_size" default:"10MiB"`
+	// Keep is how many rotated files are kept.
+	Keep int `yaml:"keep" default:"5"`
+}

@@ -1,0 +1,41 @@
+package config
+
+import "time"
+
+// Limits bound what a hostile neighbour can make penstock hold. Every refusal is counted with its reason.
+type Limits struct {
+	// Dials in flight at once; one source may have two thirds of them.
+	Dials int `yaml:"dials" default:"8192"`
+	// TCPFlows open at once.
+	TCPFlows int `yaml:"tcp_flows" default:"16384"`
+	// UDPFlows open at once. The least recently used goes first.
+	UDPFlows int `yaml:"udp_flows" default:"8192"`
+	// UDPFlowsPerSource bounds the UDP flows of one address.
+	UDPFlowsPerSource int `yaml:"udp_flows_per_source" default:"2048"`
+	// UDPIdle ends a UDP flow that carried nothing for so long.
+	UDPIdle time.Duration `yaml:"udp_idle" default:"2m"`
+	// UDPIdleShort is the same for ports 53, 123 and 3478.
+	UDPIdleShort time.Duration `yaml:"udp_idle_short" default:"10s"`
+	// UDPIdleQUIC is the same for port 443.
+	UDPIdleQUIC time.Duration `yaml:"udp_idle_quic" default:"30s"`
+	// TCPKeepalive is how long a TCP flow is idle before it is probed.
+	TCPKeepalive time.Duration `yaml:"tcp_keepalive" default:"5m"`
+	// TCPKeepaliveInterval is the time between such probes.
+	TCPKeepaliveInterval time.Duration `yaml:"tcp_keepalive_interval" default:"75s"`
+	// SniffSize is how much of a flow is read for a host name.
+	SniffSize Size `yaml:"sniff_size" default:"16KiB"`
+	// SniffTime is how long a flow is read for a host name.
+	SniffTime time.Duration `yaml:"sniff_time" default:"300ms"`
+	// Fragments is the memory for IP fragments that wait for the rest of their packet.
+	Fragments Size `yaml:"fragments" default:"4MiB"`
+	// DNSQueries in flight at once.
+	DNSQueries int `yaml:"dns_queries" default:"1024"`
+	// DNSCacheEntries bounds the DNS cache in answers.
+	DNSCacheEntries int `yaml:"dns_cache_entries" default:"65536"`
+	// DNSCacheSize bounds the DNS cache in memory.
+	DNSCacheSize Size `yaml:"dns_cache_size" default:"16MiB"`
+	// RejectStorm is how many refusals to one source within RejectWindow turn into silence.
+	RejectStorm int `yaml:"reject_storm" default:"50"`
+	// RejectWindow is the time in which they are counted.
+	RejectWindow time.Duration `yaml:"reject_window" default:"30s"`
+}

@@ -1,0 +1,53 @@
+package config
+
+import "net/netip"
+
+// Listen says where packets come from.
+type Listen struct {
+	// TUN is a device of the operating system: everything that this machine sends.
+	TUN *TUN `yaml:"tun"`
+	// WireGuard is a port to which peers connect.
+	WireGuard *WireGuardListen `yaml:"wireguard"`
+}
+
+// TUN is a device of the operating system.
+type TUN struct {
+	// Name of the device.
+	Name string `yaml:"name" default:"pen0"`
+	// Address is the device's own addresses with their networks. The DNS server answers on them.
+	Address []netip.Prefix `yaml:"address" default:"10.77.0.1/24,fd77::1/64"`
+	// MTU in bytes, IP header included; 0 lets penstock choose.
+	MTU int `yaml:"mtu"`
+	// FD is an open TUN descriptor to use instead of making a device. The one who made it configures it.
+	FD *int `yaml:"fd"`
+	// Routes is auto (penstock routes the host through the device, and undoes it) or manual (it touches no route).
+	Routes string `yaml:"routes" default:"auto" oneof:"auto,manual"`
+	// DNS is auto (penstock points the host's resolver at itself, and undoes it) or manual.
+	DNS string `yaml:"dns" default:"auto" oneof:"auto,manual"`
+	// Mark is set on penstock's own packets, so that they do not enter the device again.
+	Mark uint32 `yaml:"mark" default:"0x1000000"`
+	// MarkMask says which bits of a packet's mark are penstock's.
+	MarkMask uint32 `yaml:"mark_mask" default:"0x1000000"`
+	// StateFile records every change to the host before it is made, so that it can be undone after a crash.
+	StateFile string `yaml:"state_file" default:"/var/lib/penstock/host.json" path:"file"`
+
+	Pos Position `yaml:"-"`
+}
+
+// WireGuardListen is the gateway's side of WireGuard.
+type WireGuardListen struct {
+	// ListenPort is the UDP port that peers connect to.
+	ListenPort int `yaml:"listen_port" default:"51820"`
+	// Address is the gateway's own addresses inside the tunnel, with the peers' network.
+	Address []netip.Prefix `yaml:"address" required:"true"`
+	// PrivateKey is the gateway's key, as `penstock genkey` prints it.
+	PrivateKey Secret `yaml:"private_key" required:"true"`
+	// MTU in bytes inside the tunnel, IP header included.
+	MTU int `yaml:"mtu" default:"1420"`
+	// Endpoint is what peers dial, host:port. It is written into the files that `penstock peer add` makes.
+	Endpoint string `yaml:"endpoint"`
+	// DNS is what peers resolve with, written into the same files. Default: the gateway's own addresses.
+	DNS []netip.Addr `yaml:"dns"`
+
+	Pos Position `yaml:"-"`
+}

@@ -1,0 +1,71 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Transport is one encrypted way out. Exactly one of WireGuard, OpenVPN and Failover is set.
+type Transport struct {
+	// WireGuard connects to a WireGuard peer.
+	WireGuard *WireGuard `yaml:"wireguard"`
+	// OpenVPN connects to an OpenVPN server.
+	OpenVPN *OpenVPN `yaml:"openvpn"`
+	// Failover is a list of transports in order of preference: the first that is connected carries new flows.
+	Failover []string `yaml:"failover"`
+	// Probe says how to ask whether the transport is alive. Default: what the protocol offers.
+	Probe *Probe `yaml:"probe"`
+
+	Pos Position `yaml:"-"`
+}
+
+// WireGuard is a client's side of WireGuard: a wg-quick file as it is, or its fields written here.
+type WireGuard struct {
+	// Config is a wg-quick file. The other fields are for use without one.
+	Config string `yaml:"config" path:"file"`
+	// PrivateKey is our key.
+	PrivateKey Secret `yaml:"private_key"`
+	// Address is our addresses inside the tunnel.
+	Address []netip.Prefix `yaml:"address"`
+	// DNS servers and search domains, as in wg-quick.
+	DNS []string `yaml:"dns"`
+	// MTU in bytes inside the tunnel, IP header included; 0 lets penstock choose.
+	MTU int `yaml:"mtu"`
+	// ListenPort is our UDP port; 0 lets the system choose.
+	ListenPort int `yaml:"listen_port"`
+	// Peers are the servers.
+	Peers []WireGuardPeer `yaml:"peers"`
+}
+
+// WireGuardPeer is a server that a WireGuard transport talks to.
+type WireGuardPeer struct {
+	// PublicKey is the server's key, base64.
+	PublicKey string `yaml:"public_key" required:"true"`
+	// PresharedKey is an optional further secret, base64.
+	PresharedKey Secret `yaml:"preshared_key"`
+	// Endpoint is the server's address or name, with port.
+	Endpoint string `yaml:"endpoint" required:"true"`
+	// AllowedIPs are the addresses behind the server.
+	AllowedIPs []netip.Prefix `yaml:"allowed_ips" required:"true"`
+	// PersistentKeepalive is the interval between packets that keep a NAT mapping open; 0 is off.
+	PersistentKeepalive time.Duration `yaml:"persistent_keepalive"`
+
+	Pos Position `yaml:"-"`
+}
+
+// OpenVPN is a client's side of OpenVPN.
+type OpenVPN struct {
+	// Config is an .ovpn file.
+	Config string `yaml:"config" path:"file" required:"true"`
+	// Username and Password answer auth-user-pass.
+	Username string `yaml:"username"`
+	Password Secret `yaml:"password"`
+}
+
+// Probe asks a living transport for an answer. One field is set.
+type Probe struct {
+	// DNS is a name that the transport's DNS server must answer for, whatever the answer.
+	DNS string `yaml:"dns"`
+	// Ping is an address inside the tunnel that answers an ICMP echo.
+	Ping netip.Addr `yaml:"ping"`
+}

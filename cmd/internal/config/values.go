@@ -1,0 +1,78 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Size is a number of bytes. It is written as 512, 16KiB, 10MiB or 1GiB.
+type Size int64
+
+// UnmarshalText reads a number with an optional unit.
+func (s *Size) UnmarshalText(text []byte) error {
+	number, factor := string(text), int64(1)
+	for unit, f := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if n, ok := strings.CutSuffix(number, unit); ok {
+			number, factor = n, f
+		}
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
+	if err != nil || n < 0 || n > (1<<62)/factor {
+		return errors.New("a size is a number with KiB, MiB or GiB, for example 10MiB")
+	}
+	*s = Size(n * factor)
+	return nil
+}
+
+// String writes the size with the largest unit that divides it.
+func (s Size) String() string {
+	for _, u := range []struct {
+		name   string
+		factor Size
+	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
+		if s > 0 && s%u.factor == 0 {
+			return fmt.Sprintf("%d%s", s/u.factor, u.name)
+		}
+	}
+	return strconv.FormatInt(int64(s), 10)
+}
+
+// Secret says where a secret is kept. It never holds or prints the secret itself.
+type Secret struct {
+	// File holds the secret on its first line. It must not be readable by others.
+	File string `yaml:"file" path:"file"`
+	// Env is the name of an environment variable that holds the secret.
+	Env string `yaml:"env"`
+}
+
+// IsZero says that no secret is configured.
+func (s Secret) IsZero() bool { return s == Secret{} }
+
+// Read returns the secret without surrounding space. The zero Secret reads as empty.
+func (s Secret) Read() (string, error) {
+	switch {
+	case s.File != "":
+		if err := CheckPrivate(s.File); err != nil {
+			return "", err
+		}
+		data, err := os.ReadFile(s.File)
+		if err != nil {
+			return "", fmt.Errorf("read secret: %w", err)
+		}
+		value := strings.TrimSpace(string(data))
+		if value == "" {
+			return "", fmt.Errorf("secret file %s is empty", s.File)
+		}
+		return value, nil
+	case s.Env != "":
+		value := strings.TrimSpace(os.Getenv(s.Env))
+		if value == "" {
+			return "", fmt.Errorf("environment variable %s, which should hold a secret, is not set", s.Env)
+		}
+		return value, nil
+	}
+	return "", nil
+}
