@@ -1,0 +1,118 @@
+package dnsproxy
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// result says how a query ended; it is the label of penstock_dns_queries_total.
+type result uint8
+
+const (
+	resultDropped   result = iota // silence: not a query, off the tunnel, or a rule that drops
+	resultMalformed               // FORMERR, NOTIMP or BADVERS
+	resultLocal                   // special names and types, answered without an upstream
+	resultBlocked
+	resultCached
+	resultForwarded // answered by an upstream
+	resultStale     // the upstream failed and an expired answer was used
+	resultFailed    // SERVFAIL
+	resultRefused   // over a limit
+	resultCount
+)
+
+var resultNames = [resultCount]string{"dropped", "malformed", "local", "blocked", "cached", "forwarded", "stale", "failed", "refused"}
+
+func (r result) String() string { return resultNames[r] }
+
+// Metrics counts what a server does. A nil *Metrics counts nothing.
+type Metrics struct {
+	queries  [resultCount]prometheus.Counter
+	hits     prometheus.Counter
+	misses   prometheus.Counter
+	entries  prometheus.Gauge
+	bytes    prometheus.Gauge
+	names    prometheus.Gauge
+	inFlight prometheus.Gauge
+	mismatch prometheus.Counter
+	seconds  *prometheus.HistogramVec
+	failures *prometheus.CounterVec
+}
+
+// NewMetrics registers the metrics of a server with reg. It panics if they are registered already, as reg.MustRegister does.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	queries := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "penstock_dns_queries_total", Help: "DNS queries of clients by the way they ended.",
+	}, []string{"result"})
+	m := &Metrics{
+		hits:     prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_dns_cache_hits_total", Help: "DNS queries answered from the cache."}),
+		misses:   prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_dns_cache_misses_total", Help: "DNS queries that the cache had no fresh answer for."}),
+		entries:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_cache_entries", Help: "Answers in the DNS cache."}),
+		bytes:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_cache_bytes", Help: "Memory that the DNS cache accounts for."}),
+		names:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_names", Help: "Pairs of client and address with names for flows."}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_in_flight", Help: "DNS queries that wait for an upstream."}),
+		mismatch: prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_dns_mismatches_total", Help: "Datagrams from upstreams that answer no query."}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "penstock_dns_seconds", Help: "Time until an upstream answered.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}, NativeHistogramBucketFactor: 1.1,
+		}, []string{"upstream"}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_dns_upstream_failures_total", Help: "Queries that an upstream did not answer, or answered with a failure.",
+		}, []string{"upstream"}),
+	}
+	for r := range m.queries {
+		m.queries[r] = queries.WithLabelValues(resultNames[r])
+	}
+	reg.MustRegister(queries, m.hits, m.misses, m.entries, m.bytes, m.names, m.inFlight, m.mismatch, m.seconds, m.failures)
+	return m
+}
+
+func (m *Metrics) query(r result) {
+	if m != nil {
+		m.queries[r].Inc()
+	}
+}
+
+func (m *Metrics) cache(hit bool) {
+	switch {
+	case m == nil:
+	case hit:
+		m.hits.Inc()
+	default:
+		m.misses.Inc()
+	}
+}
+
+func (m *Metrics) sizes(entries, bytes, names int) {
+	if m == nil {
+		return
+	}
+	m.entries.Set(float64(entries))
+	m.bytes.Set(float64(bytes))
+	m.names.Set(float64(names))
+}
+
+func (m *Metrics) flying(delta float64) {
+	if m != nil {
+		m.inFlight.Add(delta)
+	}
+}
+
+func (m *Metrics) mismatched() {
+	if m != nil {
+		m.mismatch.Inc()
+	}
+}
+
+func (m *Metrics) answered(upstream string, after time.Duration) {
+	if m != nil {
+		m.seconds.WithLabelValues(upstream).Observe(after.Seconds())
+	}
+}
+
+func (m *Metrics) failed(upstream string) {
+	if m != nil {
+		m.failures.WithLabelValues(upstream).Inc()
+	}
+}
