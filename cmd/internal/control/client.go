@@ -1,0 +1,211 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+)
+
+// host stands in the Host header of penstock's own requests.
+const host = "penstock"
+
+// maxAnswer bounds an answer, bytes: 16384 + 8192 flows of about half a KiB and room for what was finished.
+const maxAnswer = 64 << 20
+
+// ErrNotRunning says that nobody serves the control socket.
+var ErrNotRunning = errors.New("penstock is not running")
+
+// ErrNoPermission says that the caller may not open the socket, or may not change things through it.
+var ErrNoPermission = errors.New("no permission")
+
+// ErrNotOffered says that the running penstock does not have the function asked for.
+var ErrNotOffered = errors.New("not offered")
+
+// Client asks a running penstock. Its methods may be called concurrently.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// Dial returns a client of the penstock behind socket, DefaultSocket() if empty. It fails with ErrNotRunning or
+// ErrNoPermission, and connects once to tell them apart.
+func Dial(ctx context.Context, socket string) (*Client, error) {
+	if socket == "" {
+		socket = DefaultSocket()
+	}
+	c := &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", socket)
+		},
+	}}}
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	conn.Close()
+	return c, nil
+}
+
+// Close lets go of idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// explain tells the ways apart in which a socket can refuse.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: there is no control socket %s; start it with: penstock run -c FILE, or name its socket with --socket", ErrNotRunning, c.socket)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w: nobody listens on the control socket %s; the process that made it has died", ErrNotRunning, c.socket)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w to open the control socket %s: run this as root, as the user who started penstock, or as a member of control.group", ErrNoPermission, c.socket)
+	}
+	return fmt.Errorf("control socket %s: %w", c.socket, err)
+}
+
+// call posts in and decodes the answer into out.
+func call[Out any](ctx context.Context, c *Client, name string, in any) (Out, error) {
+	var out Out
+	body, err := json.Marshal(in)
+	if err != nil {
+		return out, fmt.Errorf("control %s: %w", name, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+host+"/v1/"+name, bytes.NewReader(body))
+	if err != nil {
+		return out, fmt.Errorf("control %s: %w", name, err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return out, c.explain(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return out, fmt.Errorf("control %s: read the answer: %w", name, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return out, refusal(name, resp.StatusCode, data)
+	}
+	var version struct {
+		APIVersion string `json:"apiVersion"`
+	}
+	if err := json.Unmarshal(data, &version); err != nil {
+		return out, fmt.Errorf("control %s: the answer is not JSON: %w", name, err)
+	}
+	if version.APIVersion != APIVersion {
+		return out, fmt.Errorf("the running penstock speaks %q and this command %q: restart the daemon, or use its own binary", version.APIVersion, APIVersion)
+	}
+	if err := json.Unmarshal(data, &out); err != nil {
+		return out, fmt.Errorf("control %s: the answer is not what was expected: %w", name, err)
+	}
+	return out, nil
+}
+
+// refusal turns an answer other than 200 into an error.
+func refusal(name string, status int, data []byte) error {
+	var f failure
+	if err := json.Unmarshal(data, &f); err != nil || f.Error == "" {
+		return fmt.Errorf("control %s: answered with status %d", name, status)
+	}
+	switch status {
+	case http.StatusForbidden:
+		return fmt.Errorf("%w: %s", ErrNoPermission, f.Error)
+	case http.StatusNotImplemented:
+		return fmt.Errorf("%w: %s", ErrNotOffered, f.Error)
+	}
+	return errors.New(f.Error)
+}
+
+// Status is what is true now.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return call[Status](ctx, c, "status", struct{}{})
+}
+
+// Flows lists flows, oldest first.
+func (c *Client) Flows(ctx context.Context, q FlowQuery) (Flows, error) {
+	return call[Flows](ctx, c, "flows", q)
+}
+
+// KillFlow ends a live flow.
+func (c *Client) KillFlow(ctx context.Context, id string) error {
+	_, err := call[Done](ctx, c, "flows/kill", named{id})
+	return err
+}
+
+// Explain says what would be done with a flow and why.
+func (c *Client) Explain(ctx context.Context, q ExplainQuery) (Explanation, error) {
+	return call[Explanation](ctx, c, "explain", q)
+}
+
+// Rules lists the rules with their use.
+func (c *Client) Rules(ctx context.Context) (Rules, error) {
+	return call[Rules](ctx, c, "rules", struct{}{})
+}
+
+// Reload reads the configuration again.
+func (c *Client) Reload(ctx context.Context, q ReloadQuery) (Reloaded, error) {
+	return call[Reloaded](ctx, c, "reload", q)
+}
+
+// Up connects transports and keeps them connected.
+func (c *Client) Up(ctx context.Context, q Steer) error {
+	_, err := call[Done](ctx, c, "up", q)
+	return err
+}
+
+// Down disconnects transports. What rules send through them is refused.
+func (c *Client) Down(ctx context.Context, q Steer) error {
+	_, err := call[Done](ctx, c, "down", q)
+	return err
+}
+
+// Reconnect replaces the sessions of transports.
+func (c *Client) Reconnect(ctx context.Context, q Steer) error {
+	_, err := call[Done](ctx, c, "reconnect", q)
+	return err
+}
+
+// DNSQuery asks the daemon's DNS server.
+func (c *Client) DNSQuery(ctx context.Context, q DNSQuery) (DNSAnswer, error) {
+	return call[DNSAnswer](ctx, c, "dns/query", q)
+}
+
+// DNSFlush empties the DNS cache.
+func (c *Client) DNSFlush(ctx context.Context) error {
+	_, err := call[Done](ctx, c, "dns/flush", struct{}{})
+	return err
+}
+
+// Lists lists the lists of all categories in use.
+func (c *Client) Lists(ctx context.Context) (Lists, error) {
+	return call[Lists](ctx, c, "lists", struct{}{})
+}
+
+// ListLookup says which lists have a name.
+func (c *Client) ListLookup(ctx context.Context, name string) (ListHits, error) {
+	return call[ListHits](ctx, c, "lists/lookup", named{name})
+}
+
+// ListRefresh reads all lists again.
+func (c *Client) ListRefresh(ctx context.Context) error {
+	_, err := call[Done](ctx, c, "lists/refresh", struct{}{})
+	return err
+}
+
+// Allow lets something through for a while.
+func (c *Client) Allow(ctx context.Context, q AllowQuery) (Allowed, error) {
+	return call[Allowed](ctx, c, "allow", q)
+}
+
+// Peers lists the gateway's peers.
+func (c *Client) Peers(ctx context.Context) (Peers, error) {
+	return call[Peers](ctx, c, "peers", struct{}{})
+}

@@ -1,0 +1,141 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// Config is what a Server serves. A nil function answers 501. Functions are called concurrently; their context ends with
+// the request. APIVersion is filled in by the server.
+type Config struct {
+	Socket string // path; default DefaultSocket()
+	Group  string // may read through the socket; empty: only root and the daemon's own user may
+	Logger *slog.Logger
+
+	// Reading.
+	Status     func(context.Context) (Status, error)
+	Flows      func(context.Context, FlowQuery) ([]Flow, error)
+	Explain    func(context.Context, ExplainQuery) (Explanation, error)
+	Rules      func(context.Context) (Rules, error)
+	DNSQuery   func(context.Context, DNSQuery) (DNSAnswer, error)
+	Lists      func(context.Context) ([]ListStatus, error)
+	ListLookup func(ctx context.Context, name string) ([]ListHit, error)
+	Peers      func(context.Context) ([]PeerStatus, error)
+
+	// Changing.
+	KillFlow    func(ctx context.Context, id string) error
+	Reload      func(context.Context, ReloadQuery) (Reloaded, error)
+	Up          func(context.Context, Steer) error
+	Down        func(context.Context, Steer) error
+	Reconnect   func(context.Context, Steer) error
+	DNSFlush    func(context.Context) error
+	ListRefresh func(context.Context) error
+	Allow       func(context.Context, AllowQuery) (Allowed, error)
+}
+
+// Server serves the control socket.
+type Server struct {
+	config   Config
+	log      *slog.Logger
+	listener net.Listener
+	http     *http.Server
+	close    sync.Once
+}
+
+// New opens the socket and removes one that a dead process left. It is an error if another process serves it.
+func New(config Config) (*Server, error) {
+	if config.Socket == "" {
+		config.Socket = DefaultSocket()
+	}
+	log := config.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{config: config, log: log}
+	listener, err := listen(config.Socket, config.Group)
+	if err != nil {
+		return nil, fmt.Errorf("control socket %s: %w", config.Socket, err)
+	}
+	s.listener = listener
+	s.http = &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: 5 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, callerKey{}, callerOf(c))
+		},
+	}
+	return s, nil
+}
+
+// Socket is the path served.
+func (s *Server) Socket() string { return s.config.Socket }
+
+// Run serves until ctx ends, lets requests in progress finish for a second, and removes the socket. It returns nil when
+// ctx ended it.
+func (s *Server) Run(ctx context.Context) error {
+	if err := serve(ctx, s.http, s.listener); err != nil {
+		return fmt.Errorf("control socket %s: %w", s.config.Socket, err)
+	}
+	return nil
+}
+
+// Close ends Run at once. It is needed only if Run is never called. It is idempotent.
+func (s *Server) Close() error {
+	s.close.Do(func() {
+		s.http.Close()
+		s.listener.Close() // removes the socket
+	})
+	return nil
+}
+
+// listen opens the socket with a mode that admits its group only if there is one.
+func listen(path, group string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	listener, err := listenPrivate(path)
+	if err != nil {
+		return nil, err
+	}
+	if group == "" {
+		return listener, nil
+	}
+	if err := admitGroup(path, group); err != nil {
+		listener.Close()
+		return nil, err
+	}
+	return listener, nil
+}
+
+// removeStale removes a socket on which nobody listens.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode()&os.ModeSocket == 0 {
+		return errors.New("there is a file that is not a socket; remove it or choose another path with control.socket")
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		conn.Close()
+		return errors.New("another penstock is running there; stop it or choose another path with control.socket")
+	}
+	return os.Remove(path)
+}

@@ -1,0 +1,77 @@
+package control
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+)
+
+// DefaultSocket is /run/penstock/control.sock for root and penstock/control.sock in $XDG_RUNTIME_DIR for others, or in
+// a directory of their own below the system's for temporary files where that is not set.
+func DefaultSocket() string {
+	if os.Geteuid() == 0 {
+		return "/run/penstock/control.sock"
+	}
+	dir := os.Getenv("XDG_RUNTIME_DIR")
+	if dir == "" {
+		dir = filepath.Join(os.TempDir(), "penstock-"+strconv.Itoa(os.Getuid()))
+	}
+	return filepath.Join(dir, "penstock", "control.sock")
+}
+
+// admitGroup lets the members of a group, by name or number, open the socket.
+func admitGroup(path, group string) error {
+	gid, err := strconv.Atoi(group)
+	if err != nil {
+		g, err := user.LookupGroup(group)
+		if err != nil {
+			return fmt.Errorf("control.group: %w", err)
+		}
+		if gid, err = strconv.Atoi(g.Gid); err != nil {
+			return fmt.Errorf("control.group: group %s has no number: %w", group, err)
+		}
+	}
+	if err := os.Chown(path, -1, gid); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o660)
+}
+
+// listenPrivate makes a socket that only its owner can open. Until its mode is set nobody can find it: it is made under
+// a private name first.
+func listenPrivate(path string) (net.Listener, error) {
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".penstock-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(dir)
+	private := filepath.Join(dir, "s")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: private, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	listener.SetUnlinkOnClose(false)
+	if err := os.Chmod(private, 0o600); err != nil {
+		listener.Close()
+		return nil, err
+	}
+	if err := os.Rename(private, path); err != nil {
+		listener.Close()
+		return nil, err
+	}
+	return unlinking{listener, path}, nil
+}
+
+// unlinking removes its socket when it is closed.
+type unlinking struct {
+	net.Listener
+	path string
+}
+
+func (l unlinking) Close() error {
+	os.Remove(l.path)
+	return l.Listener.Close()
+}

@@ -1,0 +1,258 @@
+package control
+
+import "time"
+
+// APIVersion stands in every answer. A client that finds another one says so instead of guessing.
+const APIVersion = "penstock/v1"
+
+// Status is what is true now.
+type Status struct {
+	APIVersion string `json:"apiVersion"`
+	// State of the process: down, connecting, connected, reconnecting, offline, blocked or quiesced.
+	State string `json:"state"`
+	// Degraded says that it is connected but slow, failing or flapping.
+	Degraded bool `json:"degraded,omitempty"`
+	// Verdict is one line for a person: "connected via corp, received 0.4 s ago, filter on".
+	Verdict    string            `json:"verdict"`
+	Reason     string            `json:"reason,omitempty"` // of the last change of state
+	Since      time.Time         `json:"since,omitzero"`   // of the state
+	Started    time.Time         `json:"started"`
+	Version    string            `json:"version"`
+	Config     string            `json:"config"` // path of the configuration file
+	Listen     []string          `json:"listen"` // what packets come from: "tun pen0", "wireguard :51820"
+	Transports []TransportStatus `json:"transports"`
+	Flows      FlowCounts        `json:"flows"`
+	// PolicyGeneration grows with every reload that changed the rules.
+	PolicyGeneration uint64 `json:"policyGeneration"`
+	// ReloadError is why the last reload was refused; empty if it was not.
+	ReloadError string `json:"reloadError,omitempty"`
+}
+
+// TransportStatus is one transport or failover group.
+type TransportStatus struct {
+	Name       string    `json:"name"`
+	Kind       string    `json:"kind"` // wireguard, openvpn or failover
+	State      string    `json:"state"`
+	Degraded   bool      `json:"degraded,omitempty"`
+	Reason     string    `json:"reason,omitempty"`
+	Error      string    `json:"error,omitempty"` // the last failure in full
+	Since      time.Time `json:"since,omitzero"`
+	LastRx     time.Time `json:"lastRx,omitzero"` // zero: never
+	RxBytes    uint64    `json:"rxBytes"`
+	TxBytes    uint64    `json:"txBytes"`
+	Endpoint   string    `json:"endpoint,omitempty"`
+	Reconnects uint64    `json:"reconnects"`
+	Active     string    `json:"active,omitempty"` // of a group: the member that carries new flows
+}
+
+// FlowCounts are numbers of flows since start, but Active.
+type FlowCounts struct {
+	Active    int    `json:"active"`
+	Forwarded uint64 `json:"forwarded"`
+	Denied    uint64 `json:"denied"`
+}
+
+// Flow is one flow, live or finished. The names of its fields are those of the flow log.
+type Flow struct {
+	ID         string    `json:"flow_id"`
+	Proto      string    `json:"proto"` // tcp, udp or icmp
+	Src        string    `json:"src"`
+	Dst        string    `json:"dst"`
+	Peer       string    `json:"peer,omitempty"`
+	Host       string    `json:"host,omitempty"`
+	HostSource string    `json:"host_source,omitempty"` // dns, sni, http or quic
+	Verdict    string    `json:"verdict"`               // block, drop, direct, dns or via
+	Rule       string    `json:"rule"`
+	Category   string    `json:"category,omitempty"`
+	Via        string    `json:"via,omitempty"`
+	TxBytes    uint64    `json:"txBytes"` // from the client
+	RxBytes    uint64    `json:"rxBytes"`
+	TxPkts     uint64    `json:"txPkts"`
+	RxPkts     uint64    `json:"rxPkts"`
+	Start      time.Time `json:"start"`
+	End        time.Time `json:"end,omitzero"`     // zero while the flow lives
+	Reason     string    `json:"reason,omitempty"` // why it ended or was not carried
+	Generation uint64    `json:"policy_generation"`
+}
+
+// Flows is an answer with flows, oldest first.
+type Flows struct {
+	APIVersion string `json:"apiVersion"`
+	Flows      []Flow `json:"flows"`
+}
+
+// FlowQuery selects flows. The zero FlowQuery selects all live ones.
+type FlowQuery struct {
+	Denied bool   `json:"denied,omitempty"` // those that were blocked, as far back as the daemon remembers
+	Recent bool   `json:"recent,omitempty"` // finished ones too, as far back as the daemon remembers
+	Peer   string `json:"peer,omitempty"`
+}
+
+// ExplainQuery asks what would be done with a flow, or why something was done with a past one.
+type ExplainQuery struct {
+	Target   string    `json:"target,omitempty"` // URL, host, host:port or address
+	From     string    `json:"from,omitempty"`   // peer or client address; empty is this machine
+	Protocol string    `json:"protocol,omitempty"`
+	SNI      string    `json:"sni,omitempty"` // the name that the flow itself would show
+	At       time.Time `json:"at,omitzero"`   // zero is now
+	Flow     string    `json:"flow,omitempty"`
+}
+
+// Explanation is a verdict with everything that led to it.
+type Explanation struct {
+	APIVersion string    `json:"apiVersion"`
+	Target     string    `json:"target"`
+	Verdict    string    `json:"verdict"` // block, drop, direct, dns or via
+	Via        string    `json:"via,omitempty"`
+	Rule       string    `json:"rule"`
+	Position   string    `json:"position,omitempty"` // file:line of the rule
+	Category   string    `json:"category,omitempty"`
+	Protocol   string    `json:"protocol,omitempty"`
+	Peer       string    `json:"peer,omitempty"`
+	Groups     []string  `json:"groups,omitempty"`
+	Names      []Name    `json:"names,omitempty"`
+	Addresses  []string  `json:"addresses,omitempty"`
+	Hits       []ListHit `json:"hits,omitempty"`
+	Resolver   string    `json:"resolver,omitempty"`  // which upstream answers for the name, and how
+	Transport  string    `json:"transport,omitempty"` // state of the transport that would carry it
+	Datapath   string    `json:"datapath,omitempty"`  // forwarded or terminated, and why
+	Notes      []string  `json:"notes,omitempty"`     // what would change the verdict
+}
+
+// Name is a host name of a flow and where it was learnt.
+type Name struct {
+	Host   string `json:"host"`
+	Source string `json:"source"`
+}
+
+// ListHit is an entry of a category's list that matches.
+type ListHit struct {
+	Category string `json:"category"`
+	List     string `json:"list"`
+	Line     int    `json:"line,omitempty"`
+	Entry    string `json:"entry"`
+	Allow    bool   `json:"allow,omitempty"` // an exception
+}
+
+// RuleStatus is one rule with its use.
+type RuleStatus struct {
+	Name       string    `json:"name"`
+	Position   string    `json:"position"`
+	Match      string    `json:"match,omitempty"` // as text
+	Do         string    `json:"do"`
+	Hits       uint64    `json:"hits"`
+	LastHit    time.Time `json:"lastHit,omitzero"`
+	ShadowedBy string    `json:"shadowedBy,omitempty"`
+}
+
+// Rules is the list of rules in order.
+type Rules struct {
+	APIVersion string       `json:"apiVersion"`
+	Generation uint64       `json:"policyGeneration"`
+	Rules      []RuleStatus `json:"rules"`
+}
+
+// ReloadQuery says how to reload.
+type ReloadQuery struct {
+	DryRun     bool `json:"dryRun,omitempty"`     // check and count, change nothing
+	KillDenied bool `json:"killDenied,omitempty"` // end live flows that the new rules block
+}
+
+// Reloaded is what a reload did, or would do.
+type Reloaded struct {
+	APIVersion string   `json:"apiVersion"`
+	Generation uint64   `json:"policyGeneration"`
+	Changed    []string `json:"changed,omitempty"` // sections that changed
+	Restart    []string `json:"restart,omitempty"` // changes that need a restart and were not applied
+	Blocked    int      `json:"blocked"`           // live flows that the new rules block
+	Rerouted   int      `json:"rerouted"`          // live flows that the new rules send elsewhere
+	Killed     int      `json:"killed"`
+}
+
+// Steer is an order to one transport, or to all.
+type Steer struct {
+	Name string        `json:"name,omitempty"` // empty: all
+	For  time.Duration `json:"for,omitempty"`  // nanoseconds; 0: until the next order
+}
+
+// DNSQuery is a question to the daemon's DNS server.
+type DNSQuery struct {
+	Name string `json:"name"`
+	Type string `json:"type,omitempty"` // default A
+	From string `json:"from,omitempty"` // peer; empty is this machine
+}
+
+// DNSAnswer is what a client would be told, and why.
+type DNSAnswer struct {
+	APIVersion string   `json:"apiVersion"`
+	Name       string   `json:"name"`
+	Type       string   `json:"type"`
+	Rcode      string   `json:"rcode"`   // NOERROR, NXDOMAIN, ...
+	Answers    []string `json:"answers"` // records in presentation format
+	Rule       string   `json:"rule,omitempty"`
+	Category   string   `json:"category,omitempty"`
+	Upstream   string   `json:"upstream,omitempty"`
+	Cached     bool     `json:"cached,omitempty"`
+	Took       float64  `json:"took"` // seconds
+}
+
+// ListStatus is one list of a category.
+type ListStatus struct {
+	Category string    `json:"category"`
+	List     string    `json:"list"` // file, URL or "built in"
+	Entries  int       `json:"entries"`
+	Updated  time.Time `json:"updated,omitzero"`
+	Error    string    `json:"error,omitempty"`
+}
+
+// Lists is the lists of all categories in use.
+type Lists struct {
+	APIVersion string       `json:"apiVersion"`
+	Lists      []ListStatus `json:"lists"`
+}
+
+// ListHits is which lists have a name.
+type ListHits struct {
+	APIVersion string    `json:"apiVersion"`
+	Name       string    `json:"name"`
+	Hits       []ListHit `json:"hits"`
+}
+
+// AllowQuery lets something through for a while.
+type AllowQuery struct {
+	Target string        `json:"target"` // a host name, or category:NAME
+	For    time.Duration `json:"for"`    // nanoseconds
+	Peer   string        `json:"peer,omitempty"`
+}
+
+// Allowed is an exception in force.
+type Allowed struct {
+	APIVersion string    `json:"apiVersion"`
+	Target     string    `json:"target"`
+	Peer       string    `json:"peer,omitempty"`
+	Until      time.Time `json:"until"`
+}
+
+// PeerStatus is one configured peer of the gateway.
+type PeerStatus struct {
+	Name          string    `json:"name"`
+	Addresses     []string  `json:"addresses"`
+	Groups        []string  `json:"groups,omitempty"`
+	Endpoint      string    `json:"endpoint,omitempty"` // where it was last heard from
+	LastHandshake time.Time `json:"lastHandshake,omitzero"`
+	RxBytes       uint64    `json:"rxBytes"` // from the peer
+	TxBytes       uint64    `json:"txBytes"`
+	Disabled      bool      `json:"disabled,omitempty"`
+}
+
+// Peers is the peers of the gateway.
+type Peers struct {
+	APIVersion string       `json:"apiVersion"`
+	Peers      []PeerStatus `json:"peers"`
+}
+
+// Done answers an order that has nothing to report.
+type Done struct {
+	APIVersion string `json:"apiVersion"`
+	Message    string `json:"message,omitempty"`
+}
