@@ -1,0 +1,164 @@
+package wireguard
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// noPeer is the place of a problem of the interface itself.
+const noPeer = -1
+
+// problem is what keeps a Config from being used: where it is, what it is, and how to mend it.
+type problem struct {
+	peer  int    // index into Peers, or noPeer
+	field string // as files write it
+	text  string
+	mend  string
+}
+
+// check returns why c cannot be used, or nil.
+func (c *Config) check() error {
+	var errs []error
+	for _, p := range c.problems() {
+		errs = append(errs, fmt.Errorf("%s: %s", p.text, p.mend))
+	}
+	return errors.Join(errs...)
+}
+
+// problems returns everything that keeps a client from using c.
+func (c *Config) problems() []problem {
+	var found []problem
+	add := func(peer int, field, mend, format string, args ...any) {
+		found = append(found, problem{peer, field, fmt.Sprintf(format, args...), mend})
+	}
+	if c.PrivateKey.IsZero() {
+		add(noPeer, "PrivateKey", "add the line PrivateKey = KEY with the private key of this machine", "PrivateKey is missing")
+	}
+	if len(c.Addresses) == 0 {
+		add(noPeer, "Address", "add the line Address = PREFIX with the address that the peer gave this machine", "Address is missing")
+	}
+	if len(c.Peers) == 0 {
+		add(noPeer, "Peer", "add a [Peer] section with the server's PublicKey, AllowedIPs and Endpoint", "there is no [Peer]")
+		return found
+	}
+	if !slices.ContainsFunc(c.Peers, func(p Peer) bool { return !p.Endpoint.IsZero() }) {
+		add(0, "Endpoint", "add the line Endpoint = HOST:PORT to the [Peer] that is the server", "no peer has an Endpoint, so there is nobody to call")
+	}
+	self := PublicKey{}
+	if !c.PrivateKey.IsZero() {
+		self = c.PrivateKey.Public()
+	}
+	keys := make(map[PublicKey]int)
+	prefixes := make(map[netip.Prefix]int)
+	for i, p := range c.Peers {
+		if text := p.keyProblem(self); text != "" {
+			add(i, "PublicKey", "write the public key of the other side, which wg pubkey prints there", "%s", text)
+			continue
+		}
+		if first, ok := keys[p.PublicKey]; ok {
+			add(i, "PublicKey", "put all AllowedIPs of a peer in one section", "peer %d has the PublicKey of peer %d", i+1, first+1)
+			continue
+		}
+		keys[p.PublicKey] = i
+		if !validKeepalive(p.PersistentKeepalive) {
+			add(i, "PersistentKeepalive", "write whole seconds from 0 to 65535", "PersistentKeepalive %v is out of range", p.PersistentKeepalive)
+		}
+		for _, prefix := range p.AllowedIPs {
+			if !validPrefix(prefix) {
+				add(i, "AllowedIPs", "write a prefix such as 10.0.0.0/8", "AllowedIPs of peer %d hold %s, which is no prefix", i+1, prefix)
+				continue
+			}
+			first, ok := prefixes[prefix.Masked()]
+			if ok && first != i {
+				add(i, "AllowedIPs", "leave it with the one peer that shall carry it", "peers %d and %d both have %s in their AllowedIPs", first+1, i+1, prefix)
+			}
+			prefixes[prefix.Masked()] = i
+		}
+	}
+	return found
+}
+
+// keyProblem returns what is wrong with the key of a peer of the machine whose key is self, or nothing.
+func (p Peer) keyProblem(self PublicKey) string {
+	switch p.PublicKey {
+	case PublicKey{}:
+		return "PublicKey is missing"
+	case self:
+		return "PublicKey is that of this machine itself"
+	}
+	return ""
+}
+
+func validKeepalive(d time.Duration) bool {
+	const longest = 65535 * time.Second // 16 bits: uapi, persistent_keepalive_interval
+	return 0 <= d && d <= longest && d%time.Second == 0
+}
+
+// validPrefix reports whether the device can route by prefix: it would take an IPv4 address in IPv6 form for IPv6.
+func validPrefix(prefix netip.Prefix) bool {
+	return prefix.IsValid() && !prefix.Addr().Is4In6()
+}
+
+// checkPeers returns why a server with the key self cannot have these peers, or nil. Every problem is in the error.
+func checkPeers(peers []Peer, self PublicKey) error {
+	var errs []error
+	keys := make(map[PublicKey]Peer)
+	for _, p := range peers {
+		if text := p.keyProblem(self); text != "" {
+			errs = append(errs, fmt.Errorf("peer %q: %s", p.Name, text))
+			continue
+		}
+		if first, ok := keys[p.PublicKey]; ok {
+			errs = append(errs, fmt.Errorf("peers %s and %s have the same public key: give each its own", first.label(), p.label()))
+		}
+		keys[p.PublicKey] = p
+		if !validKeepalive(p.PersistentKeepalive) {
+			errs = append(errs, fmt.Errorf("peer %s: keepalive %v: want whole seconds from 0 to 65535 s", p.label(), p.PersistentKeepalive))
+		}
+		for _, prefix := range p.AllowedIPs {
+			if !validPrefix(prefix) {
+				errs = append(errs, fmt.Errorf("peer %s: allowed IPs hold %s, which is no prefix", p.label(), prefix))
+			}
+		}
+	}
+	return errors.Join(append(errs, overlaps(peers)...)...)
+}
+
+// overlaps returns an error for every prefix of one peer that lies in a prefix of another. The device would give the
+// addresses to the longer prefix, so that one colleague receives what is meant for another.
+func overlaps(peers []Peer) []error {
+	type owned struct {
+		netip.Prefix
+		peer int
+	}
+	var all []owned
+	for i, p := range peers {
+		for _, prefix := range p.AllowedIPs {
+			if validPrefix(prefix) {
+				all = append(all, owned{prefix.Masked(), i})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b owned) int { return a.Compare(b.Prefix) })
+
+	// Prefixes are nested or apart: in this order, those around the current one are a stack.
+	var errs []error
+	var around []owned
+	for _, cur := range all {
+		for len(around) > 0 && !around[len(around)-1].Overlaps(cur.Prefix) {
+			around = around[:len(around)-1]
+		}
+		if len(around) > 0 {
+			outer := around[len(around)-1]
+			if outer.peer != cur.peer {
+				errs = append(errs, fmt.Errorf("peers %s and %s overlap in %s and %s: give each peer addresses of its own",
+					peers[outer.peer].label(), peers[cur.peer].label(), outer.Prefix, cur.Prefix))
+			}
+		}
+		around = append(around, cur)
+	}
+	return errs
+}

@@ -1,0 +1,45 @@
+package wireguard
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// ServerInfo is what the file of a client says of its server.
+type ServerInfo struct {
+	Endpoint      Endpoint
+	PublicKey     PublicKey
+	AllowedIPs    []netip.Prefix // what the client sends through the tunnel; nil: everything
+	DNS           []netip.Addr   // resolvers that the client asks through the tunnel
+	SearchDomains []string
+	MTU           int           // bytes, IP header included; 0: the client decides
+	Keepalive     time.Duration // 0: 25 s, which outlasts the UDP timeout of common access routers
+}
+
+// defaultKeepalive keeps the mapping of an access router alive: wg(8) names 25 s as a sensible interval.
+const defaultKeepalive = 25 * time.Second
+
+// ClientFile returns the file with which a client that owns the key becomes the given peer of the server. The client's
+// addresses are those AllowedIPs of peer that are single addresses; a network behind the client has none of its own.
+func ClientFile(server ServerInfo, key PrivateKey, peer Peer) *Config {
+	allowed := server.AllowedIPs
+	if allowed == nil {
+		allowed = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+	}
+	return &Config{
+		PrivateKey:    key,
+		Addresses:     slices.DeleteFunc(slices.Clone(peer.AllowedIPs), func(p netip.Prefix) bool { return !p.IsSingleIP() }),
+		DNS:           server.DNS,
+		SearchDomains: server.SearchDomains,
+		MTU:           server.MTU,
+		Peers: []Peer{{
+			PublicKey:           server.PublicKey,
+			PresharedKey:        peer.PresharedKey,
+			AllowedIPs:          allowed,
+			Endpoint:            server.Endpoint,
+			PersistentKeepalive: cmp.Or(server.Keepalive, defaultKeepalive),
+		}},
+	}
+}

@@ -1,0 +1,155 @@
+package wireguard
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config is a wg-quick file in plain Go. It has no String method: the file shows the keys, so it must be asked for with WriteTo.
+type Config struct {
+	PrivateKey    PrivateKey
+	Addresses     []netip.Prefix // ours inside the tunnel, host bits kept
+	DNS           []netip.Addr   // resolvers to be asked through the tunnel
+	SearchDomains []string       // names among the DNS values
+	MTU           int            // bytes of the largest inner packet, IP header included; 0: the file does not say
+	ListenPort    uint16         // local UDP port; 0: any
+	Peers         []Peer
+
+	// Warnings are lines that were read and have no effect, as "file:line: text". WriteTo leaves them out.
+	Warnings []string
+}
+
+// Peer is the other end of a tunnel: of a client one of those it calls, of a server one of those that call.
+type Peer struct {
+	Name         string // for messages and status only; files do not hold it
+	PublicKey    PublicKey
+	PresharedKey PresharedKey   // zero: none
+	AllowedIPs   []netip.Prefix // inner destinations that go to the peer, and the only inner sources accepted from it
+	Endpoint     Endpoint       // where to call it; zero: it calls us
+	// PersistentKeepalive is the pause after which an empty packet is sent, in whole seconds up to 65535 s; 0: never.
+	PersistentKeepalive time.Duration
+}
+
+// label names a peer in messages.
+func (p Peer) label() string {
+	if p.Name != "" {
+		return strconv.Quote(p.Name)
+	}
+	return p.PublicKey.String()
+}
+
+// Endpoint is a UDP address whose host may be a name. The zero value is none.
+type Endpoint struct {
+	Host string // a name, or an IP address without brackets
+	Port uint16
+}
+
+// ParseEndpoint reads "host:port"; an IPv6 address stands in brackets.
+func ParseEndpoint(s string) (Endpoint, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return Endpoint{}, fmt.Errorf("endpoint %q is not host:port, with an IPv6 address in brackets", s)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return Endpoint{}, fmt.Errorf("endpoint %q has the port %q, want a number from 1 to 65535", s, port)
+	}
+	addr, err := netip.ParseAddr(host)
+	switch {
+	case err == nil && addr.Zone() != "":
+		// The UDP sockets take no zone with a destination.
+		return Endpoint{}, fmt.Errorf("endpoint %q has a zone, want an address that is valid on any link", s)
+	case err != nil && !isHostName(host):
+		return Endpoint{}, fmt.Errorf("endpoint %q has the host %q, want a host name or an IP address", s, host)
+	}
+	return Endpoint{Host: host, Port: uint16(n)}, nil
+}
+
+// IsZero reports whether e is none.
+func (e Endpoint) IsZero() bool { return e == Endpoint{} }
+
+// String returns what ParseEndpoint reads, and nothing for the zero value.
+func (e Endpoint) String() string {
+	if e.IsZero() {
+		return ""
+	}
+	return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port)))
+}
+
+// WriteTo writes c as a wg-quick file, keys in clear. Errors are w's.
+func (c *Config) WriteTo(w io.Writer) (int64, error) {
+	var b bytes.Buffer
+	field := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "%s = %s\n", name, value)
+		}
+	}
+	key := func(name string, s secret) {
+		if !s.IsZero() {
+			field(name, s.Reveal())
+		}
+	}
+	number := func(name string, n int) {
+		if n != 0 {
+			field(name, strconv.Itoa(n))
+		}
+	}
+
+	b.WriteString("[Interface]\n")
+	key("PrivateKey", c.PrivateKey.secret)
+	field("Address", list(c.Addresses))
+	field("DNS", joined(list(c.DNS), strings.Join(c.SearchDomains, ", ")))
+	number("MTU", c.MTU)
+	number("ListenPort", int(c.ListenPort))
+	for _, p := range c.Peers {
+		b.WriteString("\n[Peer]\n")
+		field("PublicKey", p.PublicKey.String())
+		key("PresharedKey", p.PresharedKey.secret)
+		field("AllowedIPs", list(p.AllowedIPs))
+		field("Endpoint", p.Endpoint.String())
+		number("PersistentKeepalive", int(p.PersistentKeepalive/time.Second))
+	}
+	return b.WriteTo(w)
+}
+
+// list writes values as a file's comma separated list.
+func list[T fmt.Stringer](values []T) string {
+	texts := make([]string, len(values))
+	for i, v := range values {
+		texts[i] = v.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
+// joined puts a comma between lists that are not empty.
+func joined(lists ...string) string {
+	return strings.Join(slices.DeleteFunc(lists, func(s string) bool { return s == "" }), ", ")
+}
+
+// isHostName reports whether s can be a name in the DNS: letters, digits, hyphens and underscores between dots.
+// Names in other scripts have to be written in their xn-- form.
+func isHostName(s string) bool {
+	const labelMax, nameMax = 63, 253 // RFC 1035, 2.3.4
+	s = strings.TrimSuffix(s, ".")
+	if s == "" || len(s) > nameMax {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > labelMax {
+			return false
+		}
+		for _, r := range label {
+			if !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_') {
+				return false
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,50 @@
+package wireguard
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.zx2c4.com/wireguard/device"
+)
+
+// repeatAfter is how long one kind of device error stays silent once it was logged. The device reports each batch
+// that it fails to send, which without a route is every packet.
+const repeatAfter = time.Minute
+
+// newDeviceLogger passes what the device says to log: its errors as warnings, each kind once a minute, and its
+// running commentary at debug. The device names peers by the ends of their public keys and logs no other key.
+func newDeviceLogger(log *slog.Logger) *device.Logger {
+	l := &limiter{last: make(map[string]time.Time)}
+	return &device.Logger{
+		Verbosef: func(format string, args ...any) {
+			if log.Enabled(context.Background(), slog.LevelDebug) {
+				log.Debug("wireguard: " + fmt.Sprintf(format, args...))
+			}
+		},
+		Errorf: func(format string, args ...any) {
+			if l.allow(format) {
+				log.Warn("wireguard: " + fmt.Sprintf(format, args...))
+			}
+		},
+	}
+}
+
+// limiter lets an event of a kind pass once in repeatAfter. Kinds are never forgotten: they must be few.
+type limiter struct {
+	mu   sync.Mutex // guards below
+	last map[string]time.Time
+}
+
+func (l *limiter) allow(kind string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if last, ok := l.last[kind]; ok && now.Sub(last) < repeatAfter {
+		return false
+	}
+	l.last[kind] = now
+	return true
+}

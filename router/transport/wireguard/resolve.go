@@ -1,0 +1,54 @@
+package wireguard
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+)
+
+// resolveFunc returns the addresses of a host name.
+type resolveFunc func(ctx context.Context, host string) ([]netip.Addr, error)
+
+// resolveDefault asks the host's resolver.
+func resolveDefault(ctx context.Context, host string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+}
+
+// candidates returns the addresses under which a peer may be called, in the order in which to try them.
+func candidates(ctx context.Context, e Endpoint, resolve resolveFunc) ([]netip.AddrPort, error) {
+	addrs := make([]netip.Addr, 1)
+	var err error
+	if addrs[0], err = netip.ParseAddr(e.Host); err != nil {
+		if addrs, err = resolve(ctx, e.Host); err != nil {
+			return nil, err
+		}
+	}
+	var v6, v4 []netip.AddrPort
+	for _, a := range addrs {
+		if a = a.Unmap(); a.Is4() {
+			v4 = append(v4, netip.AddrPortFrom(a, e.Port))
+		} else {
+			v6 = append(v6, netip.AddrPortFrom(a.WithZone(""), e.Port))
+		}
+	}
+	if len(v4)+len(v6) == 0 {
+		return nil, errors.New("the name has no address")
+	}
+	return interleave(v6, v4), nil
+}
+
+// interleave takes from both lists in turn, so that a family that leads nowhere costs one attempt and not all
+// (RFC 8305, 4). The first list begins.
+func interleave(first, second []netip.AddrPort) []netip.AddrPort {
+	var all []netip.AddrPort
+	for i := range max(len(first), len(second)) {
+		if i < len(first) {
+			all = append(all, first[i])
+		}
+		if i < len(second) {
+			all = append(all, second[i])
+		}
+	}
+	return all
+}
