@@ -1,5 +1,10 @@
 package sniff
 
+import (
+	"bytes"
+	"unicode/utf8"
+)
+
 // maxHost is the longest host kept, bytes: 253 for a name, some more for one in UTF-8 that its A-labels shorten.
 const maxHost = 255
 
@@ -16,3 +21,119 @@ func (h Host) String() string { return string(h.b[:h.n]) }
 
 // IsZero reports whether there is no name.
 func (h Host) IsZero() bool { return h.n == 0 }
+
+// hostKind says what stood where a host is expected.
+type hostKind uint8
+
+const (
+	hostAbsent  hostKind = iota
+	hostName             // a name
+	hostLiteral          // an IP address in any notation
+	hostIllegal          // bytes that no host has
+)
+
+// set reads "host", "host:port" or "[address]:port" into h, which holds a name with hostName only.
+func (h *Host) set(b []byte) hostKind {
+	*h = Host{}
+	if len(b) == 0 {
+		return hostAbsent
+	}
+	b, ok := cutPort(b)
+	if !ok {
+		return hostIllegal
+	}
+	if bytes.IndexByte(b, ':') >= 0 {
+		return addressKind(b)
+	}
+	b = bytes.TrimSuffix(b, []byte("."))
+	if len(b) == 0 || len(b) > maxHost {
+		return hostIllegal
+	}
+	if numericEnd(b) {
+		return hostLiteral
+	}
+	label, ascii := 0, true
+	for i, c := range b {
+		switch {
+		case c == '.':
+			if i == label {
+				return hostIllegal // an empty label
+			}
+			label = i + 1
+		case 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		case c >= utf8.RuneSelf:
+			ascii = false
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			return hostIllegal
+		}
+		h.b[i] = c
+	}
+	if label == len(b) || !ascii && !utf8.Valid(b) {
+		return hostIllegal
+	}
+	h.n = uint8(len(b))
+	return hostName
+}
+
+// cutPort takes a port and brackets off. What keeps a colon is an IPv6 address or nothing.
+func cutPort(b []byte) (host []byte, ok bool) {
+	if b[0] == '[' {
+		end := bytes.IndexByte(b, ']')
+		if end < 0 || bytes.IndexByte(b[:end], ':') < 0 {
+			return nil, false
+		}
+		return b[1:end], end+1 == len(b) || b[end+1] == ':' && isPort(b[end+2:])
+	}
+	colon := bytes.IndexByte(b, ':')
+	if colon < 0 || bytes.IndexByte(b[colon+1:], ':') >= 0 {
+		return b, true
+	}
+	return b[:colon], isPort(b[colon+1:])
+}
+
+// isPort accepts an empty port as RFC 3986 3.2.3 does.
+func isPort(b []byte) bool {
+	return len(b) <= 5 && allDigits(b)
+}
+
+func allDigits(b []byte) bool {
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+func addressKind(b []byte) hostKind {
+	for _, c := range b {
+		if !isHex(c) && c != ':' && c != '.' {
+			return hostIllegal
+		}
+	}
+	return hostLiteral
+}
+
+// numericEnd reports whether the last label is a number: what ends in one is parsed as an IPv4 address, also "127.1",
+// "2130706433" and "0x7f.1" (WHATWG URL, "ends in a number"). No top level domain is a number.
+func numericEnd(b []byte) bool {
+	last := b[bytes.LastIndexByte(b, '.')+1:]
+	if len(last) == 0 {
+		return false
+	}
+	if len(last) < 2 || last[0] != '0' || last[1]|0x20 != 'x' {
+		return allDigits(last)
+	}
+	for _, c := range last[2:] {
+		if !isHex(c) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,119 @@
+package sniff
+
+// chunks passes over a chunked body (RFC 9112 7.1) and its trailers, strictly: a bare line feed or carriage return is
+// where readers differ.
+type chunks struct {
+	at     chunkPart
+	left   uint64 // bytes of chunk data to pass
+	digits int    // of the chunk size
+	line   int    // bytes of extensions, or of trailers
+}
+
+// chunkPart is what the next byte belongs to.
+type chunkPart uint8
+
+const (
+	chunkSize chunkPart = iota
+	chunkExtension
+	chunkSizeLF
+	chunkData
+	chunkDataCR
+	chunkDataLF
+	trailerStart
+	trailerLine
+	trailerLF
+	chunksLF // the last byte
+	chunksOver
+	chunksBroken
+)
+
+// pass returns how many bytes at the start of b belong to the body. After it c.at is chunksOver when the body has
+// ended, and chunksBroken when it cannot be followed.
+func (c *chunks) pass(b []byte) int {
+	i := 0
+	for i < len(b) && c.at < chunksOver {
+		if c.at == chunkData {
+			n := min(c.left, uint64(len(b)-i))
+			c.left -= n
+			i += int(n)
+			if c.left == 0 {
+				c.at = chunkDataCR
+			}
+			continue
+		}
+		c.at = c.next(b[i])
+		i++
+	}
+	return i
+}
+
+func (c *chunks) next(b byte) chunkPart {
+	switch c.at {
+	case chunkSize:
+		return c.sizeByte(b)
+	case chunkExtension, trailerLine:
+		c.line++
+		switch {
+		case c.line > MaxBytes, b < ' ' && b != '\t' && b != '\r', b == 0x7f:
+			return chunksBroken
+		case b == '\r' && c.at == chunkExtension:
+			return chunkSizeLF
+		case b == '\r':
+			return trailerLF
+		}
+		return c.at
+	case trailerStart:
+		if b == '\r' {
+			return chunksLF
+		}
+		if b <= ' ' {
+			return chunksBroken
+		}
+		return trailerLine
+	case chunkDataCR:
+		if b == '\r' {
+			return chunkDataLF
+		}
+		return chunksBroken
+	}
+	if b != '\n' {
+		return chunksBroken
+	}
+	switch c.at {
+	case chunkSizeLF:
+		last := c.left == 0
+		c.digits, c.line = 0, 0
+		if last {
+			return trailerStart
+		}
+		return chunkData
+	case chunkDataLF:
+		return chunkSize
+	case trailerLF:
+		return trailerStart
+	}
+	return chunksOver
+}
+
+func (c *chunks) sizeByte(b byte) chunkPart {
+	switch {
+	case isHex(b) && c.digits < 15:
+		c.digits++
+		c.left = c.left<<4 | uint64(hexValue(b))
+		return chunkSize
+	case c.digits == 0:
+		return chunksBroken
+	case b == ';':
+		return chunkExtension
+	case b == '\r':
+		return chunkSizeLF
+	}
+	return chunksBroken
+}
+
+func hexValue(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c | 0x20 - 'a' + 10
+}

@@ -1,0 +1,224 @@
+package sniff
+
+import (
+	"bytes"
+	"strconv"
+)
+
+// head is the head of an HTTP/1 request (RFC 9112), read strictly: what servers and proxies are known to read in
+// different ways is ambiguous.
+type head struct {
+	res  Result
+	size int // bytes, empty lines before and after included; 0 until the head is complete
+
+	http10  bool
+	connect bool // the method is CONNECT
+	upgrade bool // an Upgrade field is there
+	hosts   hostPair
+	fields  uint8 // fields seen that may come once
+	length  int64 // bytes of body by Content-Length
+}
+
+// Fields that may come once.
+const (
+	sawHost uint8 = 1 << iota
+	sawLength
+	sawChunked
+)
+
+// read reads the head that starts b into h, a zero head, and leaves the verdict in h.res.
+func (h *head) read(b []byte) {
+	full := len(b) >= MaxBytes
+	h.res = h.parse(b[:min(len(b), MaxBytes)])
+	if full && h.res.Status == NeedMore && h.res.Protocol == HTTP {
+		h.res = ambiguous(HTTP)
+	}
+}
+
+func (h *head) parse(b []byte) Result {
+	at := 0
+	for at < len(b) && (b[at] == '\r' || b[at] == '\n') {
+		at++ // servers skip empty lines before a request (RFC 9112 2.2)
+	}
+	method := tokenLen(b[at:])
+	if at+method == len(b) {
+		return needMore(Unknown)
+	}
+	if method == 0 || !isBlank(b[at+method]) {
+		return Result{Status: NotThis}
+	}
+	line, ok := cutLine(b[at:])
+	if !ok {
+		return needMore(HTTP)
+	}
+	if !namesVersion(line) {
+		if bytes.EqualFold(line[:method], []byte("GET")) {
+			return ambiguous(HTTP) // HTTP/0.9
+		}
+		return Result{Status: NotThis}
+	}
+	if !h.requestLine(line, method) {
+		return ambiguous(HTTP)
+	}
+	for {
+		at += len(line)
+		if line, ok = cutLine(b[at:]); !ok {
+			return needMore(HTTP)
+		}
+		if len(line) == 2 && line[0] == '\r' {
+			h.size = at + len(line)
+			return h.verdict()
+		}
+		if !h.fieldLine(line) {
+			return ambiguous(HTTP)
+		}
+	}
+}
+
+// requestLine reads "METHOD target HTTP/1.x\r\n", whose method is so many bytes long, with single spaces.
+func (h *head) requestLine(line []byte, method int) bool {
+	const version = len(" HTTP/1.1\r\n")
+	if len(line) < method+1+1+version || line[method] != ' ' {
+		return false
+	}
+	target := line[method+1 : len(line)-version]
+	switch string(line[len(line)-version:]) {
+	case " HTTP/1.1\r\n":
+	case " HTTP/1.0\r\n":
+		h.http10 = true
+	default:
+		return false
+	}
+	for _, c := range target {
+		if c <= ' ' || c == 0x7f {
+			return false
+		}
+	}
+	h.connect = string(line[:method]) == "CONNECT"
+	authority, ok := targetAuthority(target, h.connect)
+	if !ok {
+		return false
+	}
+	h.hosts.targetKind = h.hosts.target.set(authority)
+	return true
+}
+
+// targetAuthority finds the authority in a request target (RFC 9112 3.2), none in "/path" and "*".
+func targetAuthority(target []byte, connect bool) (authority []byte, ok bool) {
+	if connect {
+		return target, true
+	}
+	if target[0] == '/' || string(target) == "*" {
+		return nil, true
+	}
+	scheme, rest, ok := bytes.Cut(target, []byte("://"))
+	if !ok || bytes.ContainsAny(scheme, `/?#\`) {
+		return nil, false
+	}
+	if end := bytes.IndexAny(rest, `/?#\`); end >= 0 {
+		rest = rest[:end]
+	}
+	return rest, len(rest) > 0
+}
+
+// fieldLine reads "name: value\r\n". A name that is empty, folded or followed by a blank is no name.
+func (h *head) fieldLine(line []byte) bool {
+	name := tokenLen(line)
+	if name == 0 || line[name] != ':' || len(line) < name+3 || line[len(line)-2] != '\r' {
+		return false
+	}
+	value := line[name+1 : len(line)-2]
+	for _, c := range value {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	switch name {
+	case len("Host"):
+		if bytes.EqualFold(line[:name], []byte("Host")) {
+			h.hosts.fieldKind = h.hosts.field.set(trimBlank(value))
+			return h.once(sawHost)
+		}
+	case len("Upgrade"):
+		if bytes.EqualFold(line[:name], []byte("Upgrade")) {
+			h.upgrade = true
+		}
+	case len("Content-Length"):
+		if bytes.EqualFold(line[:name], []byte("Content-Length")) {
+			return h.once(sawLength) && h.contentLength(trimBlank(value))
+		}
+	case len("Transfer-Encoding"):
+		if bytes.EqualFold(line[:name], []byte("Transfer-Encoding")) {
+			return h.once(sawChunked) && bytes.EqualFold(trimBlank(value), []byte("chunked"))
+		}
+	}
+	return true
+}
+
+func (h *head) once(field uint8) bool {
+	first := h.fields&field == 0
+	h.fields |= field
+	return first
+}
+
+func (h *head) contentLength(b []byte) bool {
+	if !allDigits(b) {
+		return false
+	}
+	n, err := strconv.ParseInt(string(b), 10, 64)
+	h.length = n
+	return err == nil
+}
+
+// verdict weighs what the lines of a complete head said together.
+func (h *head) verdict() Result {
+	length, chunked := h.fields&sawLength != 0, h.fields&sawChunked != 0
+	switch {
+	case length && chunked, // request smuggling (RFC 9112 11.2)
+		chunked && h.http10,
+		h.connect && (length || chunked):
+		return ambiguous(HTTP)
+	}
+	return h.hosts.result(HTTP)
+}
+
+// cutLine cuts the first line off, its line feed included.
+func cutLine(b []byte) (line []byte, ok bool) {
+	end := bytes.IndexByte(b, '\n')
+	if end < 0 {
+		return nil, false
+	}
+	return b[:end+1], true
+}
+
+// namesVersion reports whether the line is meant as a request line, however bent.
+func namesVersion(line []byte) bool {
+	for len(line) > 0 {
+		i := bytes.IndexByte(line, '/')
+		if i < 0 {
+			return false
+		}
+		if i >= 4 && bytes.EqualFold(line[i-4:i], []byte("HTTP")) {
+			return true
+		}
+		line = line[i+1:]
+	}
+	return false
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\v' || c == '\f' }
+
+func trimBlank(b []byte) []byte { return bytes.Trim(b, " \t") }
+
+// tokenLen counts the token characters (RFC 9110 5.6.2) at the start of b.
+func tokenLen(b []byte) int {
+	for i, c := range b {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-':
+		case c > ' ' && c < 0x7f && bytes.IndexByte([]byte("!#$%&'*+.^_`|~"), c) >= 0:
+		default:
+			return i
+		}
+	}
+	return len(b)
+}

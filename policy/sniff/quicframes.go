@@ -1,0 +1,130 @@
+package sniff
+
+// Frames that a client's Initial packet may hold (RFC 9000 12.4).
+const (
+	framePadding = 0x00
+	framePing    = 0x01
+	frameACK     = 0x02
+	frameACKECN  = 0x03
+	frameCrypto  = 0x06
+	frameClose   = 0x1c
+)
+
+// frames walks the CRYPTO frames of an Initial packet.
+type frames struct {
+	rest   []byte
+	offset uint64 // of data in the handshake
+	data   []byte
+	broken bool // a frame that may not be here, or is cut
+}
+
+// next moves on to the next CRYPTO frame, if there is one.
+func (f *frames) next() bool {
+	r := varints{f.rest}
+	for len(r.rest) > 0 {
+		kind, ok := r.varint()
+		if !ok {
+			break
+		}
+		switch kind {
+		case framePadding, framePing:
+			continue
+		case frameACK, frameACKECN:
+			if skipACK(&r, kind == frameACKECN) {
+				continue
+			}
+		case frameCrypto:
+			if f.crypto(&r) {
+				f.rest = r.rest
+				return true
+			}
+		case frameClose:
+			f.rest = nil
+			return false // the client has given up; its reason is of no interest
+		}
+		f.broken = true
+		return false
+	}
+	f.broken = len(r.rest) > 0
+	f.rest = nil
+	return false
+}
+
+func (f *frames) crypto(r *varints) bool {
+	offset, ok := r.varint()
+	if !ok {
+		return false
+	}
+	size, ok := r.varint()
+	if !ok {
+		return false
+	}
+	f.offset = offset
+	f.data, ok = r.bytes(size)
+	return ok
+}
+
+// skipACK passes over an acknowledgement (RFC 9000 19.3).
+func skipACK(r *varints, ecn bool) bool {
+	var ranges uint64
+	for i := range 4 { // largest, delay, count of ranges, first range
+		v, ok := r.varint()
+		if !ok {
+			return false
+		}
+		if i == 2 {
+			ranges = v
+		}
+	}
+	if ranges > uint64(len(r.rest)) {
+		return false
+	}
+	rest := 2 * ranges // a gap and a length each
+	if ecn {
+		rest += 3
+	}
+	for range rest {
+		if _, ok := r.varint(); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// assembly puts a handshake message together from pieces that come in any order and may overlap.
+type assembly struct {
+	data []byte
+	have []uint64 // a bit for each byte of data
+	n    int      // bytes without a gap from the start
+}
+
+// write adds a piece. It fails when the piece lies beyond MaxBytes, or says otherwise than an earlier one: readers
+// differ in which of two they keep.
+func (a *assembly) write(offset uint64, piece []byte) bool {
+	if offset > MaxBytes || offset+uint64(len(piece)) > MaxBytes {
+		return false
+	}
+	end := int(offset) + len(piece)
+	if end > len(a.data) {
+		a.data = append(a.data, make([]byte, end-len(a.data))...)
+		a.have = append(a.have, make([]uint64, (end+63)/64-len(a.have))...)
+	}
+	for i, c := range piece {
+		at := int(offset) + i
+		if !a.has(at) {
+			a.data[at] = c
+			a.have[at/64] |= 1 << (at % 64)
+		} else if a.data[at] != c {
+			return false
+		}
+	}
+	for a.n < len(a.data) && a.has(a.n) {
+		a.n++
+	}
+	return true
+}
+
+func (a *assembly) has(at int) bool { return a.have[at/64]>>(at%64)&1 != 0 }
+
+// prefix is what has come without a gap.
+func (a *assembly) prefix() []byte { return a.data[:a.n] }

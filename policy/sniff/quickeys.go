@@ -1,0 +1,104 @@
+package sniff
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+)
+
+// Salts of the Initial secrets: RFC 9001 5.2 and RFC 9369 3.3.1.
+const (
+	saltV1 = "\x38\x76\x2c\xf7\xf5\x59\x34\xb3\x4d\x17\x9a\xe6\xa4\xc8\x0c\xad\xcc\xbb\x7f\x0a"
+	saltV2 = "\x0d\xed\xe3\xde\xf7\x00\xa6\xdb\x81\x93\x81\xbe\x6e\x26\x9d\xcb\xf9\xbd\x2e\xd9"
+)
+
+// initialKeys unprotect a client's Initial packets. Everybody on the path can derive them.
+type initialKeys struct {
+	version uint32
+	aead    cipher.AEAD
+	iv      [12]byte
+	header  cipher.Block
+}
+
+// newInitialKeys derives the keys from the first destination connection ID of a connection. It fails only where the
+// platform refuses the primitives.
+func newInitialKeys(version uint32, dcid []byte) (initialKeys, error) {
+	salt, label := saltV1, "quic "
+	if version == version2 {
+		salt, label = saltV2, "quicv2 "
+	}
+	initial, err := hkdf.Extract(sha256.New, dcid, []byte(salt))
+	if err != nil {
+		return initialKeys{}, fmt.Errorf("sniff: extract initial secret: %w", err)
+	}
+	var secret [32]byte
+	var key, header [16]byte
+	keys := initialKeys{version: version}
+	for _, step := range []struct {
+		from  []byte
+		label string
+		to    []byte
+	}{
+		{initial, "client in", secret[:]},
+		{secret[:], label + "key", key[:]},
+		{secret[:], label + "iv", keys.iv[:]},
+		{secret[:], label + "hp", header[:]},
+	} {
+		if err := expandLabel(step.to, step.from, step.label); err != nil {
+			return initialKeys{}, err
+		}
+	}
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		return initialKeys{}, fmt.Errorf("sniff: initial key: %w", err)
+	}
+	if keys.aead, err = cipher.NewGCM(block); err != nil {
+		return initialKeys{}, fmt.Errorf("sniff: initial key: %w", err)
+	}
+	if keys.header, err = aes.NewCipher(header[:]); err != nil {
+		return initialKeys{}, fmt.Errorf("sniff: header protection key: %w", err)
+	}
+	return keys, nil
+}
+
+// expandLabel fills to with HKDF-Expand-Label of an empty context (RFC 8446 7.1).
+func expandLabel(to, secret []byte, label string) error {
+	label = "tls13 " + label
+	info := make([]byte, 0, 2+1+len(label)+1)
+	info = binary.BigEndian.AppendUint16(info, uint16(len(to)))
+	info = append(info, byte(len(label)))
+	info = append(info, label...)
+	info = append(info, 0)
+	out, err := hkdf.Expand(sha256.New, secret, string(info), len(to))
+	if err != nil {
+		return fmt.Errorf("sniff: expand %q: %w", label, err)
+	}
+	copy(to, out)
+	return nil
+}
+
+// open takes the header protection off (RFC 9001 5.4) and decrypts, on a copy of the packet.
+func (k *initialKeys) open(p packet) (payload []byte, ok bool) {
+	const sampleAt = 4 // bytes behind the start of the packet number, whatever its size
+	if len(p.raw) < p.number+sampleAt+aes.BlockSize {
+		return nil, false
+	}
+	raw := append([]byte(nil), p.raw...)
+	var mask [aes.BlockSize]byte
+	k.header.Encrypt(mask[:], raw[p.number+sampleAt:][:aes.BlockSize])
+	raw[0] ^= mask[0] & 0x0f
+	size := int(raw[0]&3) + 1
+	number := raw[p.number:][:size]
+	nonce := k.iv
+	for i := range number {
+		number[i] ^= mask[1+i]
+		// An Initial's number is too small to be cut: the client has sent few packets.
+		nonce[len(nonce)-size+i] ^= number[i]
+	}
+	sealed := raw[p.number+size:]
+	payload, err := k.aead.Open(sealed[:0], nonce[:], sealed, raw[:p.number+size])
+	return payload, err == nil
+}

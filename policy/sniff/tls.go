@@ -1,0 +1,148 @@
+package sniff
+
+import (
+	"golang.org/x/crypto/cryptobyte"
+)
+
+// Numbers from the TLS registries (RFC 8446, RFC 6066, RFC 9849).
+const (
+	recordHeader    = 5 // bytes: type, version, length
+	recordHandshake = 22
+	maxRecord       = 1 << 14 // bytes of plaintext
+	messageHeader   = 4       // bytes: type, length
+	clientHello     = 1
+	extServerName   = 0
+	extECH          = 0xfe0d
+	nameTypeHost    = 0
+)
+
+// readTLS reads a stream that starts with a handshake record. Until the hello's type is seen it may still be something
+// else; from there on, whatever breaks the grammar is ambiguous.
+func readTLS(b []byte) Result {
+	if len(b) < recordHeader {
+		if len(b) > 1 && b[1] >= 0x10 {
+			return Result{Status: NotThis} // a major version that no TLS server accepts
+		}
+		return needMore(Unknown)
+	}
+	size := int(b[3])<<8 | int(b[4])
+	if b[1] >= 0x10 || size > maxRecord {
+		return Result{Status: NotThis}
+	}
+	fragment := b[recordHeader:]
+	if len(fragment) <= size {
+		return readMessage(fragment, TLS) // still in the first record
+	}
+	if res := readMessage(fragment[:size], TLS); res.Status != NeedMore {
+		return res
+	}
+	return readRecords(b)
+}
+
+// readRecords joins the fragments of a message that is spread over records.
+func readRecords(b []byte) Result {
+	var message [MaxBytes]byte
+	n := 0
+	for len(b) > 0 {
+		if b[0] != recordHandshake {
+			return joined(message[:n], ambiguous(TLS)) // an alert or data inside the hello
+		}
+		if len(b) < recordHeader {
+			break
+		}
+		size := int(b[3])<<8 | int(b[4])
+		if size > maxRecord {
+			return joined(message[:n], ambiguous(TLS))
+		}
+		b = b[recordHeader:]
+		part := b[:min(size, len(b))]
+		n += copy(message[n:], part)
+		b = b[len(part):]
+	}
+	return joined(message[:n], needMore(TLS))
+}
+
+// joined is what the message says, or rest if it is incomplete.
+func joined(message []byte, rest Result) Result {
+	if res := readMessage(message, TLS); res.Status != NeedMore {
+		return res
+	}
+	return rest
+}
+
+// readMessage reads a handshake message that starts b and may be followed by others.
+func readMessage(b []byte, p Protocol) Result {
+	if len(b) == 0 {
+		return needMore(Unknown)
+	}
+	if b[0] != clientHello {
+		return Result{Status: NotThis}
+	}
+	if len(b) < messageHeader {
+		return needMore(p)
+	}
+	size := int(b[1])<<16 | int(b[2])<<8 | int(b[3])
+	if size > MaxBytes-messageHeader {
+		return ambiguous(p)
+	}
+	b = b[messageHeader:]
+	if len(b) < size {
+		return needMore(p)
+	}
+	return readHello(b[:size], p)
+}
+
+// readHello reads the body of a ClientHello.
+func readHello(b []byte, p Protocol) Result {
+	s := cryptobyte.String(b)
+	var skipped, extensions cryptobyte.String
+	if !s.Skip(2+32) || // version, random
+		!s.ReadUint8LengthPrefixed(&skipped) || // session id
+		!s.ReadUint16LengthPrefixed(&skipped) || // cipher suites
+		!s.ReadUint8LengthPrefixed(&skipped) { // compression methods
+		return ambiguous(p)
+	}
+	if s.Empty() {
+		return noName(p) // a hello without extensions, as before TLS 1.0
+	}
+	if !s.ReadUint16LengthPrefixed(&extensions) || !s.Empty() {
+		return ambiguous(p)
+	}
+	res := noName(p)
+	names := 0
+	for !extensions.Empty() {
+		var kind uint16
+		var data cryptobyte.String
+		if !extensions.ReadUint16(&kind) || !extensions.ReadUint16LengthPrefixed(&data) {
+			return ambiguous(p)
+		}
+		switch kind {
+		case extECH:
+			res.ECH = true
+		case extServerName:
+			names++
+			switch readServerName(data, &res.Host) {
+			case hostName:
+				res.Status = Found
+			case hostAbsent, hostIllegal:
+				res.Ambiguous = true
+			}
+		}
+	}
+	if names > 1 || res.Ambiguous {
+		return ambiguous(p)
+	}
+	return res
+}
+
+// readServerName reads a server_name extension, which may hold one name only: servers differ in which of two they take.
+func readServerName(data cryptobyte.String, h *Host) hostKind {
+	var list, name cryptobyte.String
+	var kind uint8
+	if !data.ReadUint16LengthPrefixed(&list) || !data.Empty() ||
+		!list.ReadUint8(&kind) || kind != nameTypeHost ||
+		!list.ReadUint16LengthPrefixed(&name) || !list.Empty() {
+		return hostIllegal
+	}
+	return h.set(name)
+}
