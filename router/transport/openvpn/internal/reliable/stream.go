@@ -71,11 +71,11 @@ func (s *Stream) Room() int { return max(0, sendWindow-len(s.queue)) }
 
 // Receive takes a packet and returns those whose turn has come. It keeps payload.
 func (s *Stream) Receive(op wire.Opcode, id uint32, payload []byte) []Incoming {
-	if ahead := id - s.expected; ahead >= receiveWindow && int32(ahead) >= 0 {
+	if uint64(id) >= uint64(s.expected)+receiveWindow {
 		return nil // unacknowledged: it will come again
 	}
 	s.owe(id)
-	if int32(id-s.expected) < 0 {
+	if id < s.expected {
 		return nil
 	}
 	if s.ahead == nil {
