@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"reflect"
+	"time"
+)
 
 // Limits bound what a hostile neighbour can make penstock hold. Every refusal is counted with its reason.
 type Limits struct {
@@ -38,4 +41,27 @@ type Limits struct {
 	RejectStorm int `yaml:"reject_storm" default:"50"`
 	// RejectWindow is the time in which they are counted.
 	RejectWindow time.Duration `yaml:"reject_window" default:"30s"`
+}
+
+// limit is one of the limits as a number.
+type limit struct {
+	key   string
+	value int64
+}
+
+// numbers lists all limits, in the order of the struct.
+func (l Limits) numbers() []limit {
+	v := reflect.ValueOf(l)
+	limits := make([]limit, v.NumField())
+	for i := range limits {
+		limits[i] = limit{v.Type().Field(i).Tag.Get("yaml"), v.Field(i).Int()}
+	}
+	return limits
+}
+
+// defaultTUN is a TUN with nothing configured.
+func defaultTUN() *TUN {
+	var t TUN
+	setDefaults(reflect.ValueOf(&t).Elem())
+	return &t
 }

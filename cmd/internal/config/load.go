@@ -1,7 +1,216 @@
 package config
 
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// maxFile bounds a configuration file, bytes.
+const maxFile = 4 << 20
+
 // Load reads the file at path with its includes, fills in defaults, expands the laptop form and checks what can be
-// checked without touching the host. The error is a *Error that prints every fault with its place and mend.
+// checked without touching the host. The error is an *Error that prints every fault with its place and mend.
 func Load(path string) (*Config, error) {
-	panic("not yet")
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, &Error{[]Fault{{Pos: Position{File: path}, Message: err.Error()}}}
+	}
+	c := &Config{Path: abs, positions: make(map[string]Position)}
+	setDefaults(reflect.ValueOf(c).Elem())
+	d := &decoder{config: c}
+	d.read(abs, Position{File: path})
+	if len(d.faults) == 0 {
+		d.faults = append(d.faults, c.expand()...)
+	}
+	if len(d.faults) == 0 {
+		d.faults = append(d.faults, c.check()...)
+	}
+	if len(d.faults) > 0 {
+		return nil, &Error{d.inOrder()}
+	}
+	return c, nil
+}
+
+// inOrder returns the faults as they stand in the files.
+func (d *decoder) inOrder() []Fault {
+	slices.SortStableFunc(d.faults, func(a, b Fault) int {
+		return cmp.Or(
+			cmp.Compare(slices.Index(d.config.Files, a.Pos.File), slices.Index(d.config.Files, b.Pos.File)),
+			cmp.Compare(a.Pos.Line, b.Pos.Line),
+			cmp.Compare(a.Pos.Column, b.Pos.Column),
+			cmp.Compare(a.Message, b.Message),
+		)
+	})
+	return d.faults
+}
+
+// Validate checks a configuration that was made or changed in Go as Load does. The error is an *Error.
+func (c *Config) Validate() error {
+	if faults := c.check(); len(faults) > 0 {
+		return &Error{faults}
+	}
+	return nil
+}
+
+// Position is where the value at a path such as rules[2].match.domain[0] stands, or the nearest value around it.
+func (c *Config) Position(path string) Position {
+	for path != "" {
+		if pos, ok := c.positions[path]; ok {
+			return pos
+		}
+		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
+	}
+	return Position{File: c.Path}
+}
+
+// Fault describes what is wrong with the value at a path, for those who find out later: a port in use, a name taken.
+func (c *Config) Fault(path, message, mend string) Fault {
+	f := Fault{Pos: c.Position(path), Message: message, Mend: mend}
+	if data, err := os.ReadFile(f.Pos.File); err == nil && f.Pos.Line > 0 {
+		if lines := splitLines(data); f.Pos.Line <= len(lines) {
+			f.Excerpt = redact(lines[f.Pos.Line-1])
+		}
+	}
+	return f
+}
+
+// read reads one file, its includes first. Faults of the file as a whole are noted at from.
+func (d *decoder) read(path string, from Position) {
+	data, err := readPrivate(path)
+	if err != nil {
+		d.faultAt(from, "", "%s", err)
+		return
+	}
+	d.config.Files = append(d.config.Files, path)
+	outer := *d
+	d.file, d.lines = path, splitLines(data)
+	defer func() { d.file, d.lines = outer.file, outer.lines }()
+
+	root, ok := d.parse(data)
+	if !ok {
+		return
+	}
+	d.include(root)
+	delete(d.config.positions, "version") // every file may say its version
+	d.structure(root, reflect.ValueOf(d.config).Elem(), "")
+}
+
+// parse returns the top mapping of a file.
+func (d *decoder) parse(data []byte) (*ast.MappingNode, bool) {
+	file, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		d.syntax(err)
+		return nil, false
+	}
+	bodies := slices.DeleteFunc(file.Docs, func(doc *ast.DocumentNode) bool { return doc.Body == nil })
+	if len(bodies) == 0 {
+		d.faultAt(Position{File: d.file}, "the README has a ten-line configuration to start from", "the file is empty")
+		return nil, false
+	}
+	if len(bodies) > 1 {
+		d.fault(bodies[1].Body, "write one file each and name it with include", "a second document begins here")
+		return nil, false
+	}
+	root, ok := bodies[0].Body.(*ast.MappingNode)
+	if !ok {
+		d.fault(bodies[0].Body, "write keys, for example: profile: hq.conf", "the file is %s", describe(bodies[0].Body))
+	}
+	return root, ok
+}
+
+// syntax notes an error of the parser.
+func (d *decoder) syntax(err error) {
+	var placed interface {
+		error
+		GetMessage() string
+		GetToken() *token.Token
+	}
+	if !errors.As(err, &placed) || placed.GetToken() == nil {
+		d.faultAt(Position{File: d.file}, "", "not YAML: %v", err)
+		return
+	}
+	p := placed.GetToken().Position
+	d.faultAt(Position{d.file, p.Line, p.Column}, "", "not YAML: %s", placed.GetMessage())
+}
+
+// include reads the files that a file names, before the file itself.
+func (d *decoder) include(root *ast.MappingNode) {
+	for _, entry := range root.Values {
+		if entry.Key.GetToken().Value != "include" {
+			continue
+		}
+		nodes := []ast.Node{entry.Value}
+		if seq, ok := entry.Value.(*ast.SequenceNode); ok {
+			nodes = seq.Values
+		}
+		for _, node := range nodes {
+			d.includeGlob(node)
+		}
+	}
+}
+
+func (d *decoder) includeGlob(node ast.Node) {
+	pattern, ok := scalarText(node)
+	if !ok {
+		return // its type is faulted with the rest of the file
+	}
+	if !filepath.IsAbs(pattern) {
+		pattern = filepath.Join(filepath.Dir(d.file), pattern)
+	}
+	paths, err := filepath.Glob(pattern)
+	switch {
+	case err != nil:
+		d.fault(node, "write a path, or a glob with * and ?", "include: %v", err)
+	case len(paths) == 0 && !strings.ContainsAny(pattern, "*?["):
+		d.fault(node, "make it or remove the entry", "include: there is no file %s", pattern)
+	}
+	for _, path := range paths {
+		if slices.Contains(d.config.Files, path) {
+			d.fault(node, "remove one of the includes", "include: %s is read already", path)
+			continue
+		}
+		d.read(path, d.position(node))
+	}
+}
+
+// readPrivate reads a configuration file that is nobody else's.
+func readPrivate(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("there is no file %s", path)
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, fmt.Errorf("%s is a directory: name a file", path)
+	case info.Size() > maxFile:
+		return nil, fmt.Errorf("%s has %d bytes: a configuration has at most %d", path, info.Size(), maxFile)
+	}
+	if err := CheckPrivate(path); err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("no permission to read %s: run this as its owner or as root", path)
+	}
+	return data, err
+}
+
+func splitLines(data []byte) []string {
+	lines := strings.Split(string(data), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimSuffix(line, "\r")
+	}
+	return lines
 }

@@ -16,6 +16,5 @@ func CheckPrivate(path string) error {
 	if runtime.GOOS == "windows" || !info.Mode().IsRegular() || info.Mode().Perm()&0o027 == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s has mode %04o: it must not be readable by others or writable by its group; run: chmod 600 %s",
-		path, info.Mode().Perm(), path)
+	return fmt.Errorf("mode %04o lets others read it or its group write it: run: chmod 600 %s", info.Mode().Perm(), path)
 }

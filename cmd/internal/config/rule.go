@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Category is a named set of domains. Without lists it is the built-in starter set of that name.
 type Category struct {
@@ -45,20 +48,36 @@ type Rule struct {
 
 // Match is the conditions of a rule. Several values in a field are alternatives; all fields that are set must hold.
 type Match struct {
-	// Domain is a host name, or *.name for everything below and the name itself.
+	// Domain is a name: example.com is it and all below, *.example.com only what is below, =example.com only itself.
 	Domain []string `yaml:"domain"`
 	// Category is a named set of domains.
 	Category []string `yaml:"category"`
 	// CIDR is a network or address of the destination, or private for all that are not on the internet.
 	CIDR []string `yaml:"cidr"`
+	// Src is a network or address of the client, or private.
+	Src []string `yaml:"src"`
 	// Port is a destination port or a range such as 6000-6063.
 	Port []string `yaml:"port"`
-	// Protocol is tcp, udp or icmp.
-	Protocol []string `yaml:"protocol"`
+	// Protocol is tcp, udp, icmp, or quic, which is UDP to port 443.
+	Protocol []string `yaml:"protocol" oneof:"tcp,udp,icmp,quic"`
 	// Peer is the name of a peer.
 	Peer []string `yaml:"peer"`
 	// Group is the name of a group of peers.
 	Group []string `yaml:"group"`
+	// UID is the user whose program sent the flow (Linux, not for peers).
+	UID []uint32 `yaml:"uid"`
+	// Process is the path of the program that sent the flow (Linux, not for peers).
+	Process []string `yaml:"process"`
+	// Schedule is times of the week: "mon-fri 21:00-06:00", "sat,sun", "22:00-06:00".
+	Schedule []string `yaml:"schedule"`
+	// SeenIn is where the host name was learnt: dns, sni, http or quic.
+	SeenIn []string `yaml:"seen_in" oneof:"dns,sni,http,quic"`
+	// Mismatch is true for flows that name something that DNS did not give for their destination.
+	Mismatch *bool `yaml:"mismatch"`
+	// Not holds conditions that must not hold together.
+	Not *Match `yaml:"not"`
+
+	Pos Position `yaml:"-"`
 }
 
 // Do is what a rule does with a flow.
@@ -83,10 +102,12 @@ type Do struct {
 type Test struct {
 	// From is the name of a peer; empty is this machine.
 	From string `yaml:"from"`
-	// To is a URL, host, host:port or address.
+	// To is a URL, host, host:port or address. A URL's scheme gives protocol and port.
 	To string `yaml:"to" required:"true"`
-	// Protocol is tcp, udp or icmp. Default: what the URL's scheme implies, else tcp.
-	Protocol string `yaml:"protocol" oneof:"tcp,udp,icmp"`
+	// Addr is the destination's address, where To is a name and a rule asks for addresses.
+	Addr netip.Addr `yaml:"addr"`
+	// At is the time, as 2026-01-31T21:30:00+01:00. Without it schedules do not match.
+	At time.Time `yaml:"at"`
 	// Expect is the outcome, written as in a rule: block, drop, direct, dns or {via: TRANSPORT}.
 	Expect Do `yaml:"expect" required:"true"`
 

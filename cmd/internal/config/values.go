@@ -56,7 +56,7 @@ func (s Secret) Read() (string, error) {
 	switch {
 	case s.File != "":
 		if err := CheckPrivate(s.File); err != nil {
-			return "", err
+			return "", fmt.Errorf("secret file %s: %w", s.File, err)
 		}
 		data, err := os.ReadFile(s.File)
 		if err != nil {
@@ -75,4 +75,8 @@ func (s Secret) Read() (string, error) {
 		return value, nil
 	}
 	return "", nil
+}
+
+func (s *Secret) setScalar(string) error {
+	return errors.New("a secret is not written into the configuration: write {file: PATH} or {env: NAME}")
 }

@@ -1,0 +1,191 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// starter is the categories that have a built-in list: those that need no lists here to be used in a rule.
+var starter = []string{"ads", "adult", "gambling", "malware", "social"}
+
+// categories checks that every list is a file that exists or a URL.
+func (k *checker) categories() {
+	for _, name := range slices.Sorted(maps.Keys(k.Categories)) {
+		category, path := k.Categories[name], "categories."+name
+		k.name(path, "category", name)
+		if len(category.Lists) == 0 && !slices.Contains(starter, name) {
+			k.fault(path, "add lists; built in are "+strings.Join(starter, ", "), "category %s has no lists and is not built in", name)
+		}
+		k.lists(path+".lists", category.Lists)
+		k.lists(path+".allow", category.Allow)
+	}
+}
+
+func (k *checker) lists(path string, lists []List) {
+	for i, list := range lists {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		switch {
+		case (list.URL == "") == (list.File == ""):
+			k.fault(at, "write exactly one", "a list has a url or a file")
+		case list.File != "":
+			k.listFile(at+".file", list.File)
+		case !strings.HasPrefix(list.URL, "https://") && !strings.HasPrefix(list.URL, "http://"):
+			k.fault(at+".url", "write https://...", "the list's url is %q", list.URL)
+		}
+		k.via(at+".via", list.Via)
+	}
+}
+
+// rules checks that every rule can be reached and names only what exists.
+func (k *checker) rules() {
+	if len(k.Rules) == 0 {
+		k.fault("rules", "end them with a rule without match, for example {name: rest, do: direct}", "there are no rules")
+		return
+	}
+	names := make(map[string]Position)
+	for i, rule := range k.Rules {
+		path := fmt.Sprintf("rules[%d]", i)
+		k.name(path+".name", "rule", rule.Name)
+		if first, taken := names[rule.Name]; taken {
+			k.fault(path+".name", "choose another name", "there is a rule %q already, at %s", rule.Name, first)
+		}
+		names[rule.Name] = rule.Pos
+		last := i == len(k.Rules)-1
+		switch {
+		case rule.Match == nil && !last:
+			k.fault(path, "move it to the end, or give it a match", "rule %s matches everything: no rule after it can decide", rule.Name)
+		case rule.Match != nil && last:
+			k.fault(path, "add one, for example {name: rest, do: direct}", "the last rule must have no match, so that every flow is decided")
+		}
+		if rule.Match != nil {
+			k.match(path+".match", *rule.Match)
+		}
+		k.do(path+".do", rule.Do)
+	}
+}
+
+// match checks the values that a rule compares with.
+func (k *checker) match(path string, m Match) {
+	if m.isEmpty() {
+		k.fault(path, "add a condition, or remove match", "%s has no condition", path)
+	}
+	each := func(key string, values []string, check func(at, value string)) {
+		for i, value := range values {
+			check(fmt.Sprintf("%s.%s[%d]", path, key, i), value)
+		}
+	}
+	each("domain", m.Domain, func(at, value string) {
+		if name := strings.TrimPrefix(strings.TrimPrefix(value, "*."), "="); name == "" || strings.ContainsAny(name, "*/: ") {
+			k.fault(at, "write a name such as corp.example, *.corp.example or =corp.example", "the domain is %q", value)
+		}
+	})
+	cidr := func(at, value string) {
+		if !isCIDR(value) {
+			k.fault(at, "write a network such as 10.0.0.0/8, an address, or private", "the network is %q", value)
+		}
+	}
+	each("cidr", m.CIDR, cidr)
+	each("src", m.Src, cidr)
+	each("port", m.Port, func(at, value string) {
+		if !isPortRange(value) {
+			k.fault(at, "write a number from 1 to 65535, or a range such as 6000-6063", "the port is %q", value)
+		}
+	})
+	each("category", m.Category, func(at, value string) {
+		k.oneOf(at, value, "category", "categories", append(slices.Sorted(maps.Keys(k.Categories)), starter...))
+	})
+	each("peer", m.Peer, func(at, value string) {
+		k.oneOf(at, value, "peer", "peers", k.peerNames())
+	})
+	each("group", m.Group, func(at, value string) {
+		k.oneOf(at, value, "group", "groups", k.groups())
+	})
+	if m.Not != nil {
+		k.match(path+".not", *m.Not)
+	}
+}
+
+// oneOf checks a name that must be known.
+func (k *checker) oneOf(at, name, what, several string, known []string) {
+	if !slices.Contains(known, name) {
+		slices.Sort(known)
+		k.fault(at, k.known(name, slices.Compact(known), several), "there is no %s %q", what, name)
+	}
+}
+
+func (k *checker) peerNames() []string {
+	var names []string
+	for _, p := range k.Peers {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+func (k *checker) groups() []string {
+	var groups []string
+	for _, p := range k.Peers {
+		groups = append(groups, p.Groups...)
+	}
+	return groups
+}
+
+// isEmpty says that nothing is asked of a flow.
+func (m Match) isEmpty() bool {
+	return len(m.Domain)+len(m.Category)+len(m.CIDR)+len(m.Src)+len(m.Port)+len(m.Protocol)+len(m.Peer)+len(m.Group)+
+		len(m.UID)+len(m.Process)+len(m.Schedule)+len(m.SeenIn) == 0 && m.Mismatch == nil && m.Not == nil
+}
+
+// do checks that what a rule says fits together.
+func (k *checker) do(path string, d Do) {
+	isVia, isBlock := d.Action == "via", d.Action == "block" || d.Action == "drop"
+	switch {
+	case d.Action == "":
+		k.fault(path, "write block, drop, direct, dns or {via: TRANSPORT}", "%s does not say what to do", path)
+	case isVia && d.Via == "":
+		k.fault(path, "add via: TRANSPORT", "%s names no transport", path)
+	case !isVia && d.Via != "":
+		k.fault(path, "keep one of them", "%s is both %s and via %s", path, d.Action, d.Via)
+	}
+	if d.Via != "" {
+		k.via(path+".via", d.Via)
+	}
+	if d.How != "" && !isBlock {
+		k.fault(path+".how", "remove it, or make the action block", "how says how a block is answered, and %s does not block", path)
+	}
+	for key, value := range map[string]string{"fallback": d.Fallback, "trusted": d.Trusted} {
+		if value != "" && !isVia {
+			k.fault(path+"."+key, "remove it, or add via: TRANSPORT", "%s is for flows that go through a transport", key)
+		}
+	}
+}
+
+// tests checks what the policy's own tests name; whether they hold is for those who compile the rules.
+func (k *checker) tests() {
+	for i, test := range k.Tests {
+		path := fmt.Sprintf("tests[%d]", i)
+		if test.From != "" {
+			k.oneOf(path+".from", test.From, "peer", "peers", k.peerNames())
+		}
+		if test.To == "" {
+			k.fault(path+".to", "write a URL, host or address", "the test has no destination")
+		}
+		k.do(path+".expect", test.Expect)
+	}
+}
+
+// isPortRange says whether s is a port, or two with a dash.
+func isPortRange(s string) bool {
+	low, high, isRange := strings.Cut(s, "-")
+	from, err := strconv.ParseUint(low, 10, 16)
+	if err != nil || from == 0 {
+		return false
+	}
+	if !isRange {
+		return true
+	}
+	to, err := strconv.ParseUint(high, 10, 16)
+	return err == nil && from <= to
+}

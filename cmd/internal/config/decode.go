@@ -1,0 +1,337 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// Tags of the structs: yaml is the key; default is the value without the key; oneof lists the values allowed;
+// required demands the key; path:"file" makes a relative path relative to the file that names it.
+
+// decoder fills a Config from syntax trees. It notes every fault and goes on, so that all are reported at once.
+type decoder struct {
+	config *Config
+	faults []Fault
+	file   string   // path of the file being read
+	lines  []string // its lines
+}
+
+// scalarSetter is a struct that may be written as one word instead of a mapping.
+type scalarSetter interface {
+	setScalar(text string) error
+}
+
+// fault notes what is wrong with a node.
+func (d *decoder) fault(node ast.Node, mend, format string, args ...any) {
+	d.faultAt(d.position(node), mend, format, args...)
+}
+
+func (d *decoder) faultAt(pos Position, mend, format string, args ...any) {
+	f := Fault{Pos: pos, Message: fmt.Sprintf(format, args...), Mend: mend}
+	if 0 < pos.Line && pos.Line <= len(d.lines) {
+		f.Excerpt = redact(d.lines[pos.Line-1])
+	}
+	d.faults = append(d.faults, f)
+}
+
+// position is where a node begins: a block mapping's token is its first colon, so its first key is asked instead.
+func (d *decoder) position(node ast.Node) Position {
+	if m, ok := node.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
+		node = m.Values[0].Key
+	}
+	token := node.GetToken()
+	if token == nil || token.Position == nil {
+		return Position{File: d.file}
+	}
+	return Position{d.file, token.Position.Line, token.Position.Column}
+}
+
+// value decodes a node into v, which stands at path. The tag is that of the struct field that holds v.
+func (d *decoder) value(node ast.Node, v reflect.Value, path string, tag reflect.StructTag) {
+	d.config.positions[path] = d.position(node)
+	switch node.(type) {
+	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.MergeKeyNode:
+		d.fault(node, "write the value itself; to share parts between files use include", "anchors, aliases and tags are not read")
+		return
+	case *ast.NullNode:
+		if v.Kind() == reflect.Pointer {
+			d.fault(node, "write {} for the defaults, or remove the key", "%s has no value", path)
+		} else {
+			d.fault(node, "write one, or remove the key", "%s has no value", path)
+		}
+		return
+	}
+	if v.Kind() == reflect.Pointer {
+		if v.IsNil() {
+			v.Set(reflect.New(v.Type().Elem()))
+			setDefaults(v.Elem())
+		}
+		d.value(node, v.Elem(), path, tag)
+		return
+	}
+	if _, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		d.scalar(node, v, path, tag)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		d.structure(node, v, path)
+	case reflect.Map:
+		d.mapping(node, v, path)
+	case reflect.Slice:
+		d.sequence(node, v, path, tag)
+	default:
+		d.scalar(node, v, path, tag)
+	}
+}
+
+// sequence decodes a list, or one value where a list may stand, after those that an included file gave.
+func (d *decoder) sequence(node ast.Node, v reflect.Value, path string, tag reflect.StructTag) {
+	nodes := []ast.Node{node}
+	if seq, ok := node.(*ast.SequenceNode); ok {
+		nodes = seq.Values
+	}
+	if _, given := d.config.positions[path+"[0]"]; !given {
+		v.SetZero() // defaults give way
+	}
+	for _, n := range nodes {
+		item := reflect.New(v.Type().Elem()).Elem()
+		setDefaults(item)
+		d.value(n, item, fmt.Sprintf("%s[%d]", path, v.Len()), tag)
+		v.Set(reflect.Append(v, item))
+	}
+}
+
+// mapping decodes a map from names to structs.
+func (d *decoder) mapping(node ast.Node, v reflect.Value, path string) {
+	m, ok := node.(*ast.MappingNode)
+	if !ok {
+		d.wrongType(node, path, "names, each with a mapping below")
+		return
+	}
+	if v.IsNil() {
+		v.Set(reflect.MakeMap(v.Type()))
+	}
+	for _, entry := range m.Values {
+		name := entry.Key.GetToken().Value
+		at := path + "." + name
+		if first, given := d.config.positions[at]; given {
+			d.fault(entry.Key, "rename one of them", "%s is there already, at %s", at, first)
+			continue
+		}
+		item := reflect.New(v.Type().Elem()).Elem()
+		setDefaults(item)
+		d.value(entry.Value, item, at, "")
+		v.SetMapIndex(reflect.ValueOf(name), item)
+	}
+}
+
+// structure decodes a mapping with known keys, or the one word that may stand for it.
+func (d *decoder) structure(node ast.Node, v reflect.Value, path string) {
+	if pos := v.FieldByName("Pos"); pos.IsValid() {
+		pos.Set(reflect.ValueOf(d.position(node)))
+	}
+	m, ok := node.(*ast.MappingNode)
+	if !ok {
+		d.word(node, v, path)
+		return
+	}
+	fields := fieldsOf(v.Type())
+	for _, entry := range m.Values {
+		key := entry.Key.GetToken().Value
+		field, known := fields[key]
+		if !known {
+			d.unknownKey(entry.Key, key, fields)
+			continue
+		}
+		at := join(path, key)
+		first, given := d.config.positions[at]
+		if given && !joinable(field.Type) {
+			d.fault(entry.Key, "keep one of them", "%s is set already, at %s", at, first)
+			continue
+		}
+		d.value(entry.Value, v.FieldByIndex(field.Index), at, field.Tag)
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if _, given := d.config.positions[join(path, name)]; !given && fields[name].Tag.Get("required") != "" {
+			d.fault(node, "add it", "%s has no %s", path, name)
+		}
+	}
+}
+
+// joinable says whether several files may each give a part of a value of type t.
+func joinable(t reflect.Type) bool {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	_, text := reflect.New(t).Interface().(encoding.TextUnmarshaler)
+	return !text && (t.Kind() == reflect.Struct || t.Kind() == reflect.Slice || t.Kind() == reflect.Map)
+}
+
+// word decodes a scalar that stands for a struct.
+func (d *decoder) word(node ast.Node, v reflect.Value, path string) {
+	setter, ok := v.Addr().Interface().(scalarSetter)
+	text, isScalar := scalarText(node)
+	if !ok || !isScalar {
+		d.wrongType(node, path, "a mapping with "+anyOf(slices.Sorted(maps.Keys(fieldsOf(v.Type())))))
+		return
+	}
+	if err := setter.setScalar(text); err != nil {
+		d.fault(node, "", "%s: %v", path, err)
+	}
+}
+
+func (d *decoder) unknownKey(node ast.Node, key string, fields map[string]reflect.StructField) {
+	known := slices.Sorted(maps.Keys(fields))
+	mend := "the keys here are " + strings.Join(known, ", ")
+	if near := suggest(key, known); near != "" {
+		mend = fmt.Sprintf("did you mean %q?", near)
+	}
+	d.fault(node, mend, "unknown key %q", key)
+}
+
+func (d *decoder) wrongType(node ast.Node, path, want string) {
+	d.fault(node, "write "+want, "%s is %s", path, describe(node))
+}
+
+// scalar decodes one value.
+func (d *decoder) scalar(node ast.Node, v reflect.Value, path string, tag reflect.StructTag) {
+	text, ok := scalarText(node)
+	if !ok {
+		d.wrongType(node, path, wanted(v.Type()))
+		return
+	}
+	if _, isBool := node.(*ast.BoolNode); isBool != (v.Kind() == reflect.Bool) {
+		mend := "write " + wanted(v.Type())
+		if isBool {
+			mend += "; a text that reads like true or false goes in quotes"
+		}
+		d.fault(node, mend, "%s is %s", path, describe(node))
+		return
+	}
+	if err := setText(v, text); err != nil {
+		d.fault(node, "", "%s is %q: %v", path, text, err)
+		return
+	}
+	if choices := tag.Get("oneof"); choices != "" && !slices.Contains(strings.Split(choices, ","), text) {
+		mend := "write " + anyOf(strings.Split(choices, ","))
+		d.fault(node, mend, "%s is %q", path, text)
+	}
+	if tag.Get("path") != "" && text != "" && !filepath.IsAbs(text) {
+		v.SetString(filepath.Join(filepath.Dir(d.file), text))
+	}
+}
+
+// setText parses text into a scalar value. The error says what to write instead.
+func setText(v reflect.Value, text string) error {
+	switch p := v.Addr().Interface().(type) {
+	case *time.Duration:
+		duration, err := time.ParseDuration(text)
+		if err != nil || duration < 0 {
+			return fmt.Errorf("write %s", wanted(v.Type()))
+		}
+		*p = duration
+		return nil
+	case encoding.TextUnmarshaler:
+		if err := p.UnmarshalText([]byte(text)); err != nil {
+			return fmt.Errorf("write %s", wanted(v.Type()))
+		}
+		return nil
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("write %s", wanted(v.Type()))
+		}
+		v.SetBool(b)
+	case reflect.Int:
+		n, err := strconv.ParseInt(text, 0, 64)
+		if err != nil {
+			return fmt.Errorf("write %s", wanted(v.Type()))
+		}
+		v.SetInt(n)
+	case reflect.Uint32:
+		n, err := strconv.ParseUint(text, 0, 32)
+		if err != nil {
+			return fmt.Errorf("write %s", wanted(v.Type()))
+		}
+		v.SetUint(n)
+	default:
+		return fmt.Errorf("a value of type %s cannot be written", v.Type())
+	}
+	return nil
+}
+
+// scalarText is the text of a node that is one value.
+func scalarText(node ast.Node) (string, bool) {
+	switch n := node.(type) {
+	case *ast.StringNode:
+		return n.Value, true
+	case *ast.LiteralNode:
+		return strings.TrimSpace(n.Value.Value), true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		return node.GetToken().Value, true
+	}
+	return "", false
+}
+
+// fieldsOf are the fields of a struct type by key.
+func fieldsOf(t reflect.Type) map[string]reflect.StructField {
+	fields := make(map[string]reflect.StructField)
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if key := f.Tag.Get("yaml"); key != "" && key != "-" {
+			fields[key] = f
+		}
+	}
+	return fields
+}
+
+// setDefaults fills in the defaults of a struct and the structs within, but behind no pointer.
+func setDefaults(v reflect.Value) {
+	if v.Kind() != reflect.Struct {
+		return
+	}
+	for _, f := range fieldsOf(v.Type()) {
+		field, text := v.FieldByIndex(f.Index), f.Tag.Get("default")
+		switch {
+		case text == "":
+			setDefaults(field)
+		case field.Kind() == reflect.Slice:
+			for item := range strings.SplitSeq(text, ",") {
+				e := reflect.New(field.Type().Elem()).Elem()
+				mustSet(e, item)
+				field.Set(reflect.Append(field, e))
+			}
+		default:
+			mustSet(field, text)
+		}
+	}
+}
+
+// mustSet sets a default. The tags are ours, and every test reads them.
+func mustSet(v reflect.Value, text string) {
+	if err := setText(v, text); err != nil {
+		panic(fmt.Sprintf("config: default %q: %v", text, err))
+	}
+}
+
+// join appends a key to a path.
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}

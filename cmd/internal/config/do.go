@@ -1,0 +1,22 @@
+package config
+
+import "fmt"
+
+func (d *Do) setScalar(text string) error {
+	switch text {
+	case "block", "drop", "direct", "dns":
+		d.Action = text
+		return nil
+	case "via":
+		return fmt.Errorf("via needs the name of a transport: write {via: NAME}")
+	}
+	return fmt.Errorf("%q is none of block, drop, direct and dns: a transport is written {via: %s}", text, text)
+}
+
+// String writes d as it stands in a file, without its further settings.
+func (d Do) String() string {
+	if d.Action == "via" {
+		return "via " + d.Via
+	}
+	return d.Action
+}
