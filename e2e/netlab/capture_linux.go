@@ -1,0 +1,225 @@
+package netlab
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	captureTail    = 1200 * time.Millisecond // how long Stop still listens
+	captureSamples = 32
+	captureBuffer  = 32 << 20 // bytes, of the socket
+	captureHead    = 256      // bytes of each frame: headers, and the mark of a control
+	controlRepeat  = 50 * time.Millisecond
+)
+
+// Capture watches one link of a host: a packet socket without a ring, so that every frame is seen when it passes.
+type Capture struct {
+	socket  *os.File
+	raw     syscall.RawConn
+	allowed []Endpoint
+	mark    []byte // in the payload of every control
+	over    sync.WaitGroup
+	stopped sync.Once
+
+	mu     sync.Mutex // guards below
+	report Report
+}
+
+// Capture starts to watch an interface of the host, in both directions. Packets to and from the allowed endpoints are
+// told from those in clear. It ends with Stop or with the host.
+func (h *Host) Capture(ifname string, allowed ...Endpoint) (*Capture, error) {
+	socket, err := h.packetSocket(ifname, unix.ETH_P_ALL)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		socket.Close()
+		return nil, err
+	}
+	c := &Capture{socket: socket, raw: raw, allowed: slices.Clone(allowed), mark: []byte("netlab control " + rand.Text())}
+	c.over.Go(c.run)
+	h.onClose(c.close)
+	return c, nil
+}
+
+// packetSocket opens a packet socket that is bound to an interface.
+func (h *Host) packetSocket(ifname string, protocol uint16) (*os.File, error) {
+	link, err := h.links.LinkByName(ifname)
+	if err != nil {
+		return nil, fmt.Errorf("host %s: link %s: %w", h.name, ifname, err)
+	}
+	var fd int
+	err = h.inside(func() error {
+		// Protocol 0 until it is bound, or it would see all links meanwhile.
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("host %s: packet socket: %w", h.name, err)
+	}
+	// The forced size needs a privilege in the first user namespace on older kernels; the other is bounded by
+	// net.core.rmem_max.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, captureBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, captureBuffer)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(protocol), Ifindex: link.Attrs().Index}); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("host %s: bind packet socket to %s: %w", h.name, ifname, err)
+	}
+	return os.NewFile(uintptr(fd), ifname), nil
+}
+
+// run reads frames until the socket is closed.
+func (c *Capture) run() {
+	buf := make([]byte, captureHead)
+	for {
+		var n int
+		var from unix.Sockaddr
+		var failed error
+		err := c.raw.Read(func(fd uintptr) bool {
+			// MSG_TRUNC: the length of the whole frame.
+			n, from, failed = unix.Recvfrom(int(fd), buf, unix.MSG_TRUNC)
+			return !errors.Is(failed, unix.EAGAIN)
+		})
+		if err != nil {
+			return
+		}
+		if failed != nil {
+			continue // ENETDOWN: the link went down, and may come back
+		}
+		link, ok := from.(*unix.SockaddrLinklayer)
+		c.saw(buf[:min(n, len(buf))], n, ok && link.Pkttype == unix.PACKET_OUTGOING)
+	}
+}
+
+// saw counts a frame of the given length, of which head was captured.
+func (c *Capture) saw(head []byte, length int, sent bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if bytes.Contains(head, c.mark) {
+		c.report.Controls++
+		return
+	}
+	p, kind := classify(head, c.allowed)
+	p.Length = length
+	switch kind {
+	case housekeeping:
+		c.report.Housekeeping++
+	case tunnel:
+		c.report.Tunnel++
+		c.report.TunnelBytes += int64(length)
+	default:
+		c.report.Clear++
+		if len(c.report.Samples) < captureSamples {
+			c.report.Samples = append(c.report.Samples, Sample{Time: time.Now(), Packet: p, Sent: sent})
+		}
+	}
+}
+
+// Control proves that the capture sees packets in clear: it puts deliberate ones on the link from a host's interface,
+// below that host's routing and filters, until one was seen or ctx ends. They are counted as Controls. Send them from
+// the other end of the captured link to prove that direction.
+func (c *Capture) Control(ctx context.Context, from *Host, ifname string) error {
+	socket, err := from.packetSocket(ifname, 0)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	before := c.Report().Controls
+	repeat := time.NewTicker(controlRepeat)
+	defer repeat.Stop()
+	for {
+		// A link that is down refuses it; it may come up before ctx ends.
+		_, sendErr := socket.Write(controlFrame(c.mark))
+		select {
+		case <-repeat.C:
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("capture: control from %s %s was not seen: %w", from.name, ifname, ctx.Err()), sendErr)
+		}
+		if c.Report().Controls > before {
+			return nil
+		}
+	}
+}
+
+// controlFrame is a UDP datagram between documentation addresses that nobody has, to the discard port, broadcast on the
+// link: whoever gets it is silent.
+func controlFrame(payload []byte) []byte {
+	frame := bytes.Repeat([]byte{0xff}, 6)                 // to all
+	frame = append(frame, 0x02, 0, 0, 0, 0, 1, 0x08, 0x00) // from a locally administered address, IPv4
+	ip := make([]byte, 20, 28)
+	ip[0], ip[8], ip[9] = 0x45, 1, protoUDP // hop limit 1: no router carries it on
+	binary.BigEndian.PutUint16(ip[2:], uint16(28+len(payload)))
+	copy(ip[12:], net.IPv4(192, 0, 2, 250).To4())
+	copy(ip[16:], net.IPv4(192, 0, 2, 251).To4())
+	sum := uint32(0)
+	for i := 0; i < len(ip); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
+	}
+	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum+sum>>16))
+	udp := binary.BigEndian.AppendUint16(ip, 9)
+	udp = binary.BigEndian.AppendUint16(udp, 9)
+	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(payload)))
+	udp = append(udp, 0, 0) // no checksum
+	return append(append(frame, udp...), payload...)
+}
+
+// Report returns what was seen so far.
+func (c *Capture) Report() Report {
+	c.countDrops()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.report
+	r.Samples = slices.Clone(r.Samples)
+	return r
+}
+
+// Stop listens for another 1.2 s, so that late packets are seen, ends the capture and returns what was seen. Called
+// again, it returns the same.
+func (c *Capture) Stop() Report {
+	c.stopped.Do(func() {
+		time.Sleep(captureTail)
+		c.countDrops()
+		c.close()
+	})
+	return c.Report()
+}
+
+// countDrops adds what the kernel dropped since the last call: reading the statistics resets them.
+func (c *Capture) countDrops() {
+	_ = c.raw.Control(func(fd uintptr) { // closed: counted by then
+		stats, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS)
+		if err != nil {
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.report.Dropped += int(stats.Drops)
+	})
+}
+
+// close ends the capture at once.
+func (c *Capture) close() {
+	c.socket.Close()
+	c.over.Wait()
+}
+
+func htons(v uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], v)
+	return binary.NativeEndian.Uint16(b[:])
+}

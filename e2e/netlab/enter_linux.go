@@ -1,0 +1,190 @@
+package netlab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// marker is set by Enter: the network namespace that was left ("net:[4026531840]"), or the reason why it could not be.
+const marker = "PENSTOCK_NETLAB"
+
+// Enter calls run in a process that may make labs, and returns its exit code. The first call of a process starts the
+// program again with the same arguments and streams in namespaces of its own (network and mount; user as well where
+// CAP_SYS_ADMIN or CAP_NET_ADMIN is missing, with the caller mapped to root), waits for it, kills what it left behind,
+// and returns its exit code without calling run; in that second process Enter just calls run. Where namespaces cannot
+// be had, run is called in place, and Available and New tell why.
+//
+// Call it first in main or TestMain, before goroutines and child processes: os.Exit(netlab.Enter(m.Run)).
+func Enter(run func() int) int {
+	if os.Getenv(marker) != "" {
+		return run()
+	}
+	code, err := reexec()
+	if err != nil {
+		os.Setenv(marker, err.Error())
+		return run()
+	}
+	return code
+}
+
+// reexec runs this program in new namespaces and returns its exit code, or an error if it could not be started.
+func reexec() (int, error) {
+	home, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return 0, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	cmd := exec.Command(exe, os.Args[1:]...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), marker+"="+home)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS,
+		Pdeathsig:  unix.SIGKILL,
+	}
+	if !privileged() {
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+
+	// Orphans of the second process become ours, so that none outlives us.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return 0, fmt.Errorf("become subreaper: %w", err)
+	}
+	// Pdeathsig counts from the death of the starting thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	defer signal.Stop(signals)
+	if err := cmd.Start(); err != nil {
+		return 0, explainClone(err)
+	}
+	over := make(chan error, 1)
+	go func() { over <- cmd.Wait() }()
+	for {
+		select {
+		case s := <-signals:
+			if s == unix.SIGINT && inForeground() {
+				continue // the terminal sends it to the second process as well
+			}
+			_ = cmd.Process.Signal(s) // it may just have ended
+		case <-over:
+			buryOrphans()
+			status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+			if status.Signaled() {
+				return 128 + int(status.Signal()), nil
+			}
+			return status.ExitStatus(), nil
+		}
+	}
+}
+
+// privileged says whether namespaces can be made without a user namespace.
+func privileged() bool {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return false
+	}
+	const need = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN
+	return data[0].Effective&need == need
+}
+
+// inForeground says whether the terminal's interrupt key reaches our whole process group.
+func inForeground() bool {
+	group, err := unix.IoctlGetInt(unix.Stdin, unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+// buryOrphans kills and reaps every child of this process, until there is none.
+func buryOrphans() {
+	for {
+		for _, pid := range children() {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		if _, err := unix.Wait4(-1, nil, 0, nil); err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+// children returns the ids of this process's direct children.
+func children() []int {
+	var pids []int
+	self := fmt.Sprint(os.Getpid())
+	for _, pid := range processes() {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue // it has ended
+		}
+		// pid (name) state ppid ...: the name may hold anything, so count from its end.
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		if len(fields) > 1 && fields[1] == self {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// explainClone adds the usual reason to an error from starting a process in new namespaces.
+func explainClone(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOSPC):
+		return fmt.Errorf("new namespaces: %w: a limit under /proc/sys/user is reached", err)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("new namespaces: %w: user namespaces are closed to ordinary users here (sysctl, AppArmor or a container's seccomp filter); run as root", err)
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("new namespaces: %w: the kernel was built without user or network namespaces", err)
+	}
+	return fmt.Errorf("new namespaces: %w", err)
+}
+
+// Available returns nil if New can be expected to succeed in this process, else ErrUnavailable with the reason.
+func Available(ctx context.Context) error {
+	if err := entered(); err != nil {
+		return err
+	}
+	tun, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%w: open /dev/net/tun: %w", ErrUnavailable, err)
+	}
+	unix.Close(tun)
+	h, err := newHost(ctx, "probe", nil)
+	if err != nil {
+		return err
+	}
+	return h.Close()
+}
+
+// entered returns nil if this process is in a network namespace other than the one it was started from.
+func entered() error {
+	home := os.Getenv(marker)
+	switch {
+	case home == "":
+		return fmt.Errorf("%w: the program did not call netlab.Enter", ErrUnavailable)
+	case !strings.HasPrefix(home, "net:["):
+		return fmt.Errorf("%w: %s", ErrUnavailable, home)
+	}
+	here, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if here == home {
+		return fmt.Errorf("%w: still in the machine's own network namespace", ErrUnavailable)
+	}
+	return nil
+}
