@@ -22,12 +22,12 @@ var _ transport.Driver = (*Client)(nil)
 type ClientConfig struct {
 	Name string // for messages
 
-	// Device is the inner side. It is the Client's from NewClient's success until Close, which closes it: its Read must
-	// then return, its Write must not block any more, and its events must end. A batch may have up to 128 packets.
+	// Device is the inner side. It is the Client's from the call of NewClient on, and closed by Close or by an error of
+	// NewClient: its Read must then return, its Write must not block any more, and its events must end.
 	Device tun.Device
 
 	// Wireguard holds the keys, the peers and the local port. What the file says of addresses, resolvers and
-	// MTU is for whoever made Device. A peer's Name is not used.
+	// MTU is for whoever made Device.
 	Wireguard *Config
 
 	// Mark is put on the UDP sockets before anything is sent: SO_MARK on Linux, SO_USER_COOKIE on FreeBSD, the routing
@@ -45,14 +45,14 @@ type ClientConfig struct {
 	Log *slog.Logger // nil: silent
 
 	// Lost is called once, from a goroutine that Close waits for, when the inner device fails. The Client is then of no
-	// more use. May be nil.
+	// more use but for Close, which Lost must not call itself. May be nil.
 	Lost func(error)
 }
 
 // Client is the calling side of a WireGuard tunnel. Between its peers it routes by AllowedIPs. One that answers makes it
-// connected; the others are called as well, and by wireguard-go itself whenever there is something to send.
+// connected; the others are called as well, and again by WireGuard itself whenever there is something to send.
 type Client struct {
-	core
+	*core
 	name    string
 	resolve resolveFunc
 	probe   func(context.Context) error
@@ -60,24 +60,26 @@ type Client struct {
 	log     *slog.Logger
 	callees []*callee
 
-	closing atomic.Bool
-	last    atomic.Pointer[transport.Stats]
-	mu      sync.Mutex // held while the device is read or changed; guards below
-	open    bool       // the sockets are open and the peers run
+	last atomic.Pointer[transport.Stats] // newest sample
+	mu   sync.Mutex                      // held while the device is read or changed; guards below
+	open bool                            // the sockets are open and the peers run
 }
 
-// callee is a peer that can be called. Its fields are Connect's.
-type callee struct {
-	peer     *device.Peer
-	key      PublicKey
-	endpoint Endpoint
-	addrs    []netip.AddrPort // in the order in which to try them; kept for when the name cannot be resolved
-}
-
-// NewClient makes a Client that has not connected and has no socket open. Errors say what in the configuration cannot be used.
+// NewClient makes a Client that has not connected and has no socket open. The error says everything in the
+// configuration that cannot be used.
 func NewClient(config ClientConfig) (*Client, error) {
-	if err := config.Wireguard.check(); err != nil {
+	c, err := newClient(config)
+	if err != nil {
 		return nil, fmt.Errorf("wireguard %s: %w", config.Name, err)
+	}
+	return c, nil
+}
+
+func newClient(config ClientConfig) (*Client, error) {
+	wg := config.Wireguard
+	if err := wg.check(); err != nil {
+		config.Device.Close()
+		return nil, err
 	}
 	c := &Client{
 		name:    config.Name,
@@ -86,39 +88,146 @@ func NewClient(config ClientConfig) (*Client, error) {
 		lost:    config.Lost,
 		log:     config.Log,
 	}
-	if c.log == nil {
-		c.log = slog.New(slog.DiscardHandler)
-	}
 	if c.resolve == nil {
 		c.resolve = resolveDefault
 	}
-	if err := c.start(config); err != nil {
-		return nil, fmt.Errorf("wireguard %s: %w", c.name, err)
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
 	}
+	c.log = c.log.With("transport", c.name)
+	c.last.Store(&transport.Stats{})
+
+	var s script
+	for _, p := range wg.Peers {
+		s.change(Peer{}, p)
+	}
+	var err error
+	if c.core, err = newCore(config.Device, wg.PrivateKey, wg.ListenPort, config.Mark, s.String(), c.log); err != nil {
+		return nil, err
+	}
+	for _, p := range wg.Peers {
+		if !p.Endpoint.IsZero() {
+			c.callees = append(c.callees, &callee{
+				peer: c.dev.LookupPeer(device.NoisePublicKey(p.PublicKey)), key: p.PublicKey, endpoint: p.Endpoint,
+			})
+		}
+	}
+	c.wg.Go(c.watch)
 	return c, nil
 }
 
-func (c *Client) start(config ClientConfig) error {
-	return errors.ErrUnsupported
+// watch tells when the device ended though nobody closed it.
+func (c *Client) watch() {
+	<-c.dev.Wait()
+	if !c.closing.Load() && c.lost != nil {
+		c.lost(fmt.Errorf("wireguard %s: %w", c.name, errDeviceLost))
+	}
 }
 
-// Connect implements transport.Driver.
-func (c *Client) Connect(ctx context.Context) error { return errors.ErrUnsupported }
+// Probe sends something that a living peer must answer. It does not wait for the answer.
+func (c *Client) Probe(ctx context.Context) error {
+	if c.probe != nil {
+		return c.probe(ctx)
+	}
+	if !c.isOpen() {
+		return fmt.Errorf("wireguard %s: probe: %w", c.name, transport.ErrNotUp)
+	}
+	var errs []error
+	for _, callee := range c.callees {
+		if err := callee.handshake(true); err != nil {
+			errs = append(errs, fmt.Errorf("wireguard %s: probe %s: %w", c.name, callee.endpoint, err))
+		}
+	}
+	return errors.Join(errs...)
+}
 
-// Probe implements transport.Driver.
-func (c *Client) Probe(ctx context.Context) error { return errors.ErrUnsupported }
+func (c *Client) isOpen() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open
+}
 
-// Rebind implements transport.Driver.
-func (c *Client) Rebind() error { return errors.ErrUnsupported }
+// Rebind closes the sockets, opens new ones at the same port where that is possible, and sends each peer an empty
+// packet, from which it learns where we are now. Sessions stay. It does nothing before the first Connect. After an
+// error no socket is open and the sessions are gone, until the next Connect.
+func (c *Client) Rebind() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.open {
+		return nil
+	}
+	if err := c.rebind(); err != nil {
+		c.open = false
+		return fmt.Errorf("wireguard %s: rebind: %w", c.name, err)
+	}
+	c.dev.SendKeepalivesToPeersWithCurrentKeypair()
+	return nil
+}
 
-// Stats implements transport.Driver.
-func (c *Client) Stats() transport.Stats { return *c.last.Load() }
+// Stats returns the counters of all peers together. The times of the last packets are those of the first sample that
+// saw them, so they are as exact as Stats is called often. Endpoint is that of the peer with the newest handshake.
+func (c *Client) Stats() transport.Stats {
+	if c.mu.TryLock() {
+		c.sampleLocked()
+		c.mu.Unlock()
+	}
+	return *c.last.Load()
+}
+
+// sample reads the device, waiting for it where Stats would not.
+func (c *Client) sample() transport.Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sampleLocked()
+	return *c.last.Load()
+}
+
+// sampleLocked reads the device. A device that has ended has forgotten its peers: the last sample stays.
+func (c *Client) sampleLocked() {
+	_, peers, err := readStatus(c.dev)
+	if err != nil || len(peers) == 0 {
+		return
+	}
+	last := *c.last.Load()
+	next := transport.Stats{LastRx: last.LastRx, LastTx: last.LastTx}
+	for _, p := range peers {
+		next.RxBytes += p.RxBytes
+		next.TxBytes += p.TxBytes
+		if p.Endpoint.IsValid() && (next.Endpoint == "" || p.LastHandshake.After(next.LastHandshake)) {
+			next.Endpoint = p.Endpoint.String()
+		}
+		if p.LastHandshake.After(next.LastHandshake) {
+			next.LastHandshake = p.LastHandshake
+		}
+	}
+	now := time.Now()
+	if next.RxBytes > last.RxBytes {
+		next.LastRx = now
+	}
+	if next.TxBytes > last.TxBytes {
+		next.LastTx = now
+	}
+	c.last.Store(&next)
+}
 
 // Port returns the local UDP port, and 0 while no socket is open.
-func (c *Client) Port() uint16 { return 0 }
+func (c *Client) Port() uint16 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.open {
+		return 0
+	}
+	port, _, _ := readStatus(c.dev)
+	return port
+}
 
-// Close implements transport.Driver.
-func (c *Client) Close() error { return nil }
-
-// handshakeTimeout bounds how long one attempt waits for its answer.
-const handshakeTimeout = 5 * time.Second
+// Close ends the sessions, closes the sockets and the inner device, and waits. The protocol has no farewell: the peer is
+// not told.
+func (c *Client) Close() error {
+	c.closing.Store(true)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open = false
+	c.close()
+	return nil
+}

@@ -5,13 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
-
-	"penstock/router/transport"
 )
 
 // core is what client and server have in common: a device of wireguard-go and its sockets.
@@ -19,10 +18,19 @@ type core struct {
 	dev  *device.Device
 	port uint16 // configured UDP port; 0: any
 	wg   sync.WaitGroup
+
+	closing atomic.Bool // Close was called
 }
 
-// newCore makes a device that owns inner and whose sockets, once open, carry mark.
-func newCore(inner tun.Device, key PrivateKey, port uint16, mark uint32, log *slog.Logger) (*core, error) {
+// What keeps a device from ever working again without the user.
+var (
+	errDeviceLost   = errors.New("the inner device has ended")
+	errNotPermitted = errors.New("marking UDP sockets needs CAP_NET_ADMIN")
+	errNoPrivateKey = errors.New("no private key")
+)
+
+// newCore makes a device with peers that owns inner, and whose sockets, once open, carry mark. On an error inner is closed.
+func newCore(inner tun.Device, key PrivateKey, port uint16, mark uint32, peers string, log *slog.Logger) (*core, error) {
 	c := &core{port: port}
 	quiet := &quietDevice{Device: inner, events: make(chan tun.Event)}
 	c.dev = device.NewDevice(quiet, conn.NewDefaultBind(), newDeviceLogger(log))
@@ -30,7 +38,7 @@ func newCore(inner tun.Device, key PrivateKey, port uint16, mark uint32, log *sl
 
 	var s script
 	s.set("private_key", key.hex())
-	err := c.dev.IpcSet(s.String())
+	err := c.dev.IpcSet(s.String() + peers)
 	if err == nil && mark != 0 {
 		// The standard bind takes no control function, but the device marks a socket before anything is sent through it.
 		err = c.dev.BindSetMark(mark)
@@ -42,7 +50,7 @@ func newCore(inner tun.Device, key PrivateKey, port uint16, mark uint32, log *sl
 	return c, nil
 }
 
-// up opens the sockets and starts the peers. It does nothing to a device that is up.
+// up opens the sockets, anew if they are open, and starts the peers. On an error the device is down.
 func (c *core) up() error {
 	// Said each time: the device forgets its port when it fails to open it, and would take any the next time.
 	var s script
@@ -54,15 +62,31 @@ func (c *core) up() error {
 	if err == nil {
 		return nil
 	}
-	c.dev.Down() // what failed is already reported
+	c.down()
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("UDP port %d is in use: stop the program that holds it or choose another port: %w", c.port, err)
 	case errors.Is(err, syscall.EPERM):
-		return &transport.BlockedError{Reason: transport.ReasonError, Err: fmt.Errorf("open UDP sockets: the mark needs CAP_NET_ADMIN: %w", err)}
+		return fmt.Errorf("open UDP sockets: %w: %w", errNotPermitted, err)
 	}
 	return fmt.Errorf("open UDP sockets: %w", err)
 }
+
+// rebind closes the sockets of a device that is up and opens new ones. On an error the device is down.
+func (c *core) rebind() error {
+	err := c.dev.BindUpdate()
+	if err == nil {
+		return nil
+	}
+	// Somebody else may have taken the port in between. The device has forgotten it, so this takes the configured one or any.
+	if retry := c.up(); retry != nil {
+		return errors.Join(err, retry)
+	}
+	return nil
+}
+
+// down closes the sockets and stops the peers, which forget their sessions and keep their counters.
+func (c *core) down() { c.dev.Down() } // its error is that of closing a socket
 
 // close ends the device, its sockets and its inner device, and waits.
 func (c *core) close() {

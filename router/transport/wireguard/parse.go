@@ -1,9 +1,282 @@
 package wireguard
 
 import (
+	"bufio"
 	"errors"
+	"fmt"
 	"io"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 )
 
-// ParseConfig reads a wg-quick file.
-func ParseConfig(r io.Reader, file string) (*Config, error) { return nil, errors.ErrUnsupported }
+// ParseConfig reads a wg-quick file as it is: field names in any case, a field on several lines adds up where it is a
+// list, # begins a comment. file names it in messages. What would run a command, and what is not known, is refused: this
+// package does nothing that a file merely hopes for. The error joins a *SyntaxError for each thing wrong; no
+// message shows a private or preshared key.
+func ParseConfig(r io.Reader, file string) (*Config, error) {
+	p := &parser{file: file, config: &Config{}, failed: make(map[place]bool)}
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, maxLine)
+	for lines.Scan() && len(p.errs) < maxErrors {
+		text := lines.Text()
+		if p.line.number == 0 {
+			text = strings.TrimPrefix(text, "\ufeff") // some editors begin a file with a byte order mark
+		}
+		p.line = line{p.line.number + 1, text}
+		p.read(text)
+	}
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		p.line = line{p.line.number + 1, ""}
+		p.refuse("write lists as several lines with the same field name", "line is longer than %d bytes", maxLine)
+	} else if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, err)
+	}
+	p.finish()
+	return p.result()
+}
+
+const (
+	// maxLine bounds a line, in bytes: AllowedIPs of a whole country on one line are about 200 KiB.
+	maxLine = 1 << 20
+	// maxErrors bounds what is reported of a file that is something else altogether.
+	maxErrors = 20
+)
+
+// place is a field of a peer, or of the interface if peer is noPeer.
+type place struct {
+	peer  int
+	field string
+}
+
+// line is a line of a file, and its number from 1.
+type line struct {
+	number int
+	text   string
+}
+
+// section is where in a file a line stands.
+type section struct {
+	name   string // as the file format writes it; empty: one that was refused
+	header line
+	seen   map[string]line // the last line of each field
+}
+
+// parser reads one file. Lines that fail are reported and left out, so that one run finds every error.
+type parser struct {
+	file   string
+	config *Config
+	errs   []*SyntaxError
+	failed map[place]bool // fields with an error: that they have no value is no second error
+
+	line    line       // current
+	section *section   // current; nil: before the first
+	iface   *section   // [Interface]; nil: none yet
+	peers   []*section // beside config.Peers
+}
+
+// read reads the current line.
+func (p *parser) read(text string) {
+	text, _, _ = strings.Cut(text, "#")
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return
+	}
+	if strings.HasPrefix(text, "[") {
+		p.header(text)
+		return
+	}
+	key, value, ok := strings.Cut(text, "=")
+	key, value = strings.TrimSpace(key), strings.TrimSpace(value)
+	switch {
+	case p.section == nil:
+		p.refuse("begin the file with [Interface]", "a field stands before the first section")
+	case p.section.name == "":
+		// The header was refused: what follows belongs to it.
+	case !ok:
+		p.refuse("write it as FIELD = VALUE, or put # before a comment", "line is neither a section, a field nor a comment")
+	default:
+		p.field(key, value)
+	}
+}
+
+// header begins a section.
+func (p *parser) header(text string) {
+	p.section = &section{header: p.line, seen: make(map[string]line)}
+	switch strings.ToLower(text) {
+	case "[interface]":
+		if p.iface != nil {
+			p.refuse("keep one [Interface], and begin other peers with [Peer]", "[Interface] began on line %d already", p.iface.header.number)
+			return
+		}
+		p.section.name = "Interface"
+		p.iface = p.section
+	case "[peer]":
+		p.section.name = "Peer"
+		p.peers = append(p.peers, p.section)
+		p.config.Peers = append(p.config.Peers, Peer{})
+	default:
+		p.refuse("write [Interface] or [Peer]", "there is no such section")
+	}
+}
+
+// field reads one field of the current section.
+func (p *parser) field(key, value string) {
+	f, ok := fields[p.section.name][strings.ToLower(key)]
+	if !ok {
+		p.unknown(key)
+		return
+	}
+	if first, ok := p.section.seen[f.name]; ok && !f.list {
+		p.refuse("keep the one that is meant", "%s stands on line %d already", f.name, first.number)
+		return
+	}
+	p.section.seen[f.name] = p.line
+	if err := f.read(p, value); err != nil {
+		at := place{noPeer, f.name}
+		if p.section != p.iface {
+			at.peer = len(p.config.Peers) - 1
+		}
+		p.failed[at] = true
+		p.refuse(f.mend, "%s: %w", f.name, err)
+	}
+}
+
+// unknown refuses a field that the current section does not have.
+func (p *parser) unknown(key string) {
+	for other, known := range fields {
+		if f, ok := known[strings.ToLower(key)]; ok {
+			p.refuse(fmt.Sprintf("move it below [%s]", other), "%s does not belong in [%s]", f.name, p.section.name)
+			return
+		}
+	}
+	if like := nearest(key, fields[p.section.name]); like != "" {
+		p.refuse(fmt.Sprintf("did you mean %s?", like), "[%s] has no field of this name", p.section.name)
+		return
+	}
+	p.refuse("remove the line: plain WireGuard has no such field", "[%s] has no field of this name", p.section.name)
+}
+
+// finish looks for what is missing, and for fields that do not fit each other.
+func (p *parser) finish() {
+	if p.iface == nil {
+		p.line.text = ""
+		p.refuse("add an [Interface] section with PrivateKey and Address", "there is no [Interface]")
+		return
+	}
+	for _, problem := range p.config.problems() {
+		if p.isReported(problem) {
+			continue
+		}
+		at := p.iface
+		if problem.peer != noPeer {
+			at = p.peers[problem.peer]
+		}
+		p.line = at.header
+		if l, ok := at.seen[problem.field]; ok {
+			p.line = l
+		}
+		p.refuse(problem.mend, "%s", problem.text)
+	}
+}
+
+// isReported reports whether a problem only follows from a line that was refused.
+func (p *parser) isReported(problem problem) bool {
+	for at := range p.failed {
+		// One Endpoint in a file is enough, so one that failed is enough to say no more.
+		if at.field == problem.field && (at.peer == problem.peer || at.field == "Endpoint") {
+			return true
+		}
+	}
+	return false
+}
+
+// result returns what was read, or every error in the order of the file.
+func (p *parser) result() (*Config, error) {
+	if len(p.errs) == 0 {
+		return p.config, nil
+	}
+	slices.SortStableFunc(p.errs, func(a, b *SyntaxError) int { return a.Line - b.Line })
+	errs := make([]error, len(p.errs))
+	for i, err := range p.errs {
+		errs[i] = err
+	}
+	return nil, errors.Join(errs...)
+}
+
+// refuse adds an error about the current line.
+func (p *parser) refuse(mend, format string, args ...any) {
+	p.errs = append(p.errs, &SyntaxError{
+		File: p.file, Line: max(p.line.number, 1), Excerpt: excerpt(p.line.text), Mend: mend, Err: fmt.Errorf(format, args...),
+	})
+}
+
+// warn says that the current line has no effect.
+func (p *parser) warn(text string) {
+	p.config.Warnings = append(p.config.Warnings, fmt.Sprintf("%s:%d: %s", p.file, p.line.number, text))
+}
+
+// peer returns the peer of the current section.
+func (p *parser) peer() *Peer { return &p.config.Peers[len(p.config.Peers)-1] }
+
+// parseList reads a comma separated list, which may be empty.
+func parseList[T any](value string, parse func(string) (T, error)) ([]T, error) {
+	if value == "" {
+		return nil, nil
+	}
+	var all []T
+	for text := range strings.SplitSeq(value, ",") {
+		v, err := parse(strings.TrimSpace(text))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+// parsePrefix reads a prefix, or an address as the prefix that holds only it.
+func parsePrefix(s string) (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(s)
+	if err != nil {
+		var addr netip.Addr
+		if addr, err = netip.ParseAddr(s); err == nil {
+			prefix = netip.PrefixFrom(addr, addr.BitLen())
+		}
+	}
+	if err != nil || !validPrefix(prefix) || prefix.Addr().Zone() != "" {
+		return netip.Prefix{}, fmt.Errorf("%q is not an address or a prefix", s)
+	}
+	return prefix, nil
+}
+
+// parseNumber reads a decimal number from least to most.
+func parseNumber(value string, least, most int) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < least || n > most {
+		return 0, fmt.Errorf("%q is not a number from %d to %d", value, least, most)
+	}
+	return n, nil
+}
+
+// parseKeepalive reads seconds, or off.
+func parseKeepalive(value string) (time.Duration, error) {
+	if strings.EqualFold(value, "off") {
+		return 0, nil
+	}
+	n, err := parseNumber(value, 0, 65535)
+	return time.Duration(n) * time.Second, err
+}
+
+// parseMark checks a firewall mark: a number, decimal or after 0x hexadecimal, or off.
+func parseMark(value string) error {
+	if strings.EqualFold(value, "off") {
+		return nil
+	}
+	if _, err := strconv.ParseUint(value, 0, 32); err != nil {
+		return fmt.Errorf("%q is not a mark", value)
+	}
+	return nil
+}

@@ -2,17 +2,19 @@ package wireguard
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 
 	"golang.zx2c4.com/wireguard/tun"
 )
 
 // ServerConfig says what a Server is made of.
 type ServerConfig struct {
-	// Device is the inner side. It is the Server's from NewServer's success until Close, which closes it: its Read must
-	// then return, its Write must not block any more, and its events must end. A batch may have up to 128 packets.
-	// Write is called concurrently, by one goroutine per peer.
+	// Device is the inner side. It is the Server's from the call of NewServer on, and closed by Close or by an error of
+	// NewServer: its Read must then return, its Write must not block any more, and its events must end. Its Write is
+	// called concurrently, by one goroutine per peer.
 	Device tun.Device
 
 	PrivateKey PrivateKey
@@ -26,26 +28,146 @@ type ServerConfig struct {
 	Log *slog.Logger // nil: silent
 }
 
-// Server is the called side of WireGuard tunnels. A packet from a peer whose inner source is not among the peer's
-// AllowedIPs never reaches Device: that is WireGuard's own rule, so a source address names a peer.
+// Server is the called side of WireGuard tunnels. A packet whose inner source is not among its peer's AllowedIPs never
+// reaches Device: that is WireGuard's own rule, so a source address names a peer.
 type Server struct {
-	core
+	*core
+	public PublicKey
+
+	mu    sync.Mutex // held while the device is changed; guards below
+	peers []Peer     // as the device has them
 }
 
-// NewServer makes a Server that listens.
-func NewServer(config ServerConfig) (*Server, error) { return nil, errors.ErrUnsupported }
+// NewServer makes a Server that listens. The error names the port if it is in use, and all peers that cannot be served.
+func NewServer(config ServerConfig) (*Server, error) {
+	s, err := newServer(config)
+	if err != nil {
+		return nil, fmt.Errorf("wireguard server: %w", err)
+	}
+	return s, nil
+}
 
-// Run serves until ctx ends, and then closes s.
-func (s *Server) Run(ctx context.Context) error { return errors.ErrUnsupported }
+func newServer(config ServerConfig) (*Server, error) {
+	if config.PrivateKey.IsZero() {
+		config.Device.Close()
+		return nil, errNoPrivateKey
+	}
+	log := config.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	core, err := newCore(config.Device, config.PrivateKey, config.ListenPort, config.Mark, "", log)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{core: core, public: config.PrivateKey.Public()}
+	if err = s.setPeers(config.Peers); err == nil {
+		err = s.up()
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
 
-// SetPeers replaces the peers. Those that stay the same keep their sessions.
-func (s *Server) SetPeers(peers []Peer) error { return errors.ErrUnsupported }
+// Run serves until ctx ends or Device fails, closes s and returns. The error is nil if ctx ended or Close was called.
+func (s *Server) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return s.Close()
+	case <-s.dev.Wait():
+	}
+	closed := s.closing.Load()
+	s.Close()
+	if closed {
+		return nil
+	}
+	return fmt.Errorf("wireguard server: %w", errDeviceLost)
+}
 
-// Peers returns the peers' state in the order in which they were set.
-func (s *Server) Peers() []PeerStatus { return nil }
+// SetPeers makes peers the only ones that may call. What did not change of a peer is not touched, so its session lives
+// on; one that is gone is cut off at once. If two peers have addresses in common, or a key is wrong or given twice,
+// nothing is changed and the error names all such peers. Endpoint is not used: peers call.
+func (s *Server) SetPeers(peers []Peer) error {
+	if err := s.setPeers(peers); err != nil {
+		return fmt.Errorf("wireguard server: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) setPeers(peers []Peer) error {
+	if err := checkPeers(peers, s.public); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if change := difference(s.peers, peers); change != "" {
+		if err := s.dev.IpcSet(change); err != nil {
+			return fmt.Errorf("set peers: %w", err)
+		}
+	}
+	s.peers = slices.Clone(peers)
+	for i := range s.peers {
+		s.peers[i].AllowedIPs = slices.Clone(s.peers[i].AllowedIPs)
+	}
+	return nil
+}
+
+// difference returns what turns the peers of a device from old into new. Peers that go, go first: their addresses may
+// be given to others.
+func difference(old, new []Peer) string {
+	before := make(map[PublicKey]Peer, len(old))
+	for _, p := range old {
+		before[p.PublicKey] = p
+	}
+	stays := make(map[PublicKey]bool, len(new))
+	for _, p := range new {
+		stays[p.PublicKey] = true
+	}
+	var s script
+	for _, p := range old {
+		if !stays[p.PublicKey] {
+			s.remove(p.PublicKey)
+		}
+	}
+	for _, p := range new {
+		s.change(before[p.PublicKey], p)
+	}
+	return s.String()
+}
+
+// Peers returns the state of the peers, in the order in which they were set.
+func (s *Server) Peers() []PeerStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, states, _ := readStatus(s.dev)
+	byKey := make(map[PublicKey]PeerStatus, len(states))
+	for _, state := range states {
+		byKey[state.PublicKey] = state
+	}
+	all := make([]PeerStatus, len(s.peers))
+	for i, p := range s.peers {
+		all[i] = byKey[p.PublicKey]
+		all[i].Name, all[i].PublicKey = p.Name, p.PublicKey
+	}
+	return all
+}
 
 // Port returns the UDP port that s listens on.
-func (s *Server) Port() uint16 { return 0 }
+func (s *Server) Port() uint16 {
+	if port, _, _ := readStatus(s.dev); port != 0 {
+		return port
+	}
+	// wireguard-go loses the port where the system has no IPv6 at all.
+	return s.port
+}
 
-// Close ends all sessions and waits.
-func (s *Server) Close() error { return nil }
+// Close cuts off all peers, closes the port and the inner device, and waits. It is idempotent.
+func (s *Server) Close() error {
+	s.closing.Store(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.close()
+	return nil
+}

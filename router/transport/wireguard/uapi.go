@@ -74,8 +74,13 @@ func (s *script) remove(k PublicKey) {
 }
 
 // change turns the peer old into the peer new. The zero Peer stands for one that the device does not have yet.
-// What is the same is not touched, and so is the session; an endpoint is set only where one is configured and changed.
+// What is the same is not touched, nor is the session. The endpoint is left to whoever calls the peer.
 func (s *script) change(old, new Peer) {
+	same := old.PresharedKey == new.PresharedKey && old.PersistentKeepalive == new.PersistentKeepalive &&
+		slices.Equal(old.AllowedIPs, new.AllowedIPs)
+	if old.PublicKey == new.PublicKey && same {
+		return
+	}
 	s.selectPeer(new.PublicKey)
 	if old.PresharedKey != new.PresharedKey {
 		s.set("preshared_key", new.PresharedKey.hex())

@@ -1,0 +1,219 @@
+package wireguard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.zx2c4.com/wireguard/device"
+
+	"penstock/router/transport"
+)
+
+const (
+	// firstWait is how long the first round of calls waits for an answer from each address; every further round waits
+	// twice as long, up to lastWait. A call voids the one before, so an answer slower than the wait is lost: lastWait
+	// is therefore the protocol's own (Rekey-Timeout, WireGuard whitepaper 6.1).
+	firstWait = time.Second
+	lastWait  = device.RekeyTimeout
+
+	// answerPoll is how often the counters are read while an answer is awaited. The device has no event for it.
+	answerPoll = 20 * time.Millisecond
+)
+
+// callee is a peer that can be called. Its fields are for Connect and Probe.
+type callee struct {
+	peer     *device.Peer
+	key      PublicKey
+	endpoint Endpoint
+	addrs    []netip.AddrPort // in the order in which to try them; kept for when the name cannot be resolved any more
+}
+
+// handshake sends an initiation. The device sends none within 5 s of the one before, unless it is made to forget it: so
+// does force, which also holds back what the peer is to be sent until it has answered.
+func (c *callee) handshake(force bool) error {
+	if force {
+		c.peer.ExpireCurrentKeypairs()
+	}
+	return c.peer.SendHandshakeInitiation(false)
+}
+
+// Connect resolves the endpoints anew and makes handshakes until a peer answers or ctx ends, going through all addresses
+// of each peer in turn. A session that was up goes on receiving, and sends again once the new one is made. If a name
+// cannot be resolved, the addresses of the last time are called. The reasons for failure are endpoint_unresolved if no
+// peer has an address, handshake_failed if none answered or could be sent to, error if the sockets cannot be opened.
+// After a failure WireGuard goes on calling by itself while the inner device has something to send.
+func (c *Client) Connect(ctx context.Context) error {
+	reason, err := c.connect(ctx)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("wireguard %s: %w", c.name, err)
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return err
+	case errors.Is(err, errNotPermitted), errors.Is(err, errDeviceLost):
+		return &transport.BlockedError{Reason: reason, Err: err}
+	}
+	return &transport.ReasonedError{Reason: reason, Err: err}
+}
+
+func (c *Client) connect(ctx context.Context) (transport.Reason, error) {
+	callees, err := c.locate(ctx)
+	if err != nil {
+		return transport.ReasonEndpointUnresolved, err
+	}
+	fresh, err := c.openSockets(callees)
+	if err != nil {
+		return transport.ReasonError, err
+	}
+	before := c.sample().LastHandshake
+	most := 0 // addresses of one peer
+	for _, callee := range callees {
+		most = max(most, len(callee.addrs))
+	}
+	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+		var errs []error
+		for i := range most {
+			// The device greets its peers when it comes up. Another initiation within 20 ms would be taken for a flood.
+			err := c.call(callees, i, !fresh)
+			fresh = false
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			answered, err := c.await(ctx, before, wait)
+			if err != nil {
+				return transport.ReasonHandshakeFailed, fmt.Errorf("no answer from %s: %w", names(callees), err)
+			}
+			if answered {
+				return transport.ReasonNone, nil
+			}
+		}
+		if len(errs) == most {
+			return transport.ReasonHandshakeFailed, fmt.Errorf("call %s: %w", names(callees), errors.Join(errs...))
+		}
+	}
+}
+
+// locate returns the peers that can be called, with their addresses. The address in use is the first of them.
+func (c *Client) locate(ctx context.Context) ([]*callee, error) {
+	current := make(map[PublicKey]netip.AddrPort)
+	c.mu.Lock()
+	_, peers, _ := readStatus(c.dev)
+	c.mu.Unlock()
+	for _, p := range peers {
+		current[p.PublicKey] = p.Endpoint
+	}
+	var found []*callee
+	var errs []error
+	for _, callee := range c.callees {
+		addrs, err := candidates(ctx, callee.endpoint, c.resolve)
+		if err != nil {
+			err = fmt.Errorf("resolve endpoint %s: %w", callee.endpoint, err)
+			errs = append(errs, err)
+			if callee.addrs != nil {
+				c.log.Info("endpoint not resolved, calling its last addresses", "err", err)
+			}
+		} else {
+			callee.addrs = addrs
+		}
+		if i := slices.Index(callee.addrs, current[callee.key]); i > 0 {
+			callee.addrs = slices.Insert(slices.Delete(callee.addrs, i, i+1), 0, current[callee.key])
+		}
+		if callee.addrs != nil {
+			found = append(found, callee)
+		}
+	}
+	if len(found) == 0 {
+		return nil, errors.Join(errs...)
+	}
+	return found, nil
+}
+
+// openSockets opens the sockets if they are not, and reports whether it did. Peers get their first address before that,
+// because those with a keepalive are sent one at once.
+func (c *Client) openSockets(callees []*callee) (fresh bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open {
+		return false, nil
+	}
+	if err := c.aimLocked(callees, 0); err != nil {
+		return false, err
+	}
+	if err := c.up(); err != nil {
+		return false, err
+	}
+	c.open = true
+	return true, nil
+}
+
+// call sends an initiation to the i-th address of each callee, beginning anew with those that have fewer. The error is
+// that of all, if none could be sent to.
+func (c *Client) call(callees []*callee, i int, force bool) error {
+	c.mu.Lock()
+	err := c.aimLocked(callees, i)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, callee := range callees {
+		if err := callee.handshake(force); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == len(callees) {
+		return errors.Join(errs...)
+	}
+	return nil
+}
+
+// aimLocked sets the endpoint of each callee to its i-th address.
+func (c *Client) aimLocked(callees []*callee, i int) error {
+	var s script
+	for _, callee := range callees {
+		s.selectPeer(callee.key)
+		s.set("endpoint", callee.addrs[i%len(callee.addrs)])
+	}
+	return c.dev.IpcSet(s.String())
+}
+
+// await waits until the time of the last handshake is not before any more, and reports whether that was so within wait.
+func (c *Client) await(ctx context.Context, before time.Time, wait time.Duration) (answered bool, err error) {
+	timeout := time.NewTimer(wait)
+	defer timeout.Stop()
+	poll := time.NewTicker(answerPoll)
+	defer poll.Stop()
+	for {
+		select {
+		case <-poll.C:
+			if !c.sample().LastHandshake.Equal(before) {
+				return true, nil
+			}
+		case <-timeout.C:
+			return false, nil
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-c.dev.Wait():
+			return false, errDeviceLost
+		}
+	}
+}
+
+// names lists endpoints with their addresses, for messages.
+func names(callees []*callee) string {
+	texts := make([]string, len(callees))
+	for i, callee := range callees {
+		texts[i] = callee.endpoint.String()
+		if _, err := netip.ParseAddr(callee.endpoint.Host); err != nil {
+			texts[i] += " (" + list(callee.addrs) + ")"
+		}
+	}
+	return strings.Join(texts, ", ")
+}
