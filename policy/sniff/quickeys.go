@@ -21,6 +21,7 @@ type initialKeys struct {
 	aead    cipher.AEAD
 	iv      [12]byte
 	header  cipher.Block
+	next    uint64 // one more than the largest packet number opened
 }
 
 // newInitialKeys derives the keys from the first destination connection ID of a connection. It fails only where the
@@ -91,14 +92,39 @@ func (k *initialKeys) open(p packet) (payload []byte, ok bool) {
 	k.header.Encrypt(mask[:], raw[p.number+sampleAt:][:aes.BlockSize])
 	raw[0] ^= mask[0] & 0x0f
 	size := int(raw[0]&3) + 1
-	number := raw[p.number:][:size]
-	nonce := k.iv
-	for i := range number {
-		number[i] ^= mask[1+i]
-		// An Initial's number is too small to be cut: the client has sent few packets.
-		nonce[len(nonce)-size+i] ^= number[i]
+	var sent uint64
+	for i := range size {
+		raw[p.number+i] ^= mask[1+i]
+		sent = sent<<8 | uint64(raw[p.number+i])
 	}
+	number := fullNumber(sent, 8*size, k.next)
+	nonce := k.nonce(number)
 	sealed := raw[p.number+size:]
 	payload, err := k.aead.Open(sealed[:0], nonce[:], sealed, raw[:p.number+size])
-	return payload, err == nil
+	if err != nil {
+		return nil, false
+	}
+	k.next = max(k.next, number+1)
+	return payload, true
+}
+
+func (k *initialKeys) nonce(number uint64) [12]byte {
+	nonce := k.iv
+	tail := nonce[len(nonce)-8:]
+	binary.BigEndian.PutUint64(tail, binary.BigEndian.Uint64(tail)^number)
+	return nonce
+}
+
+// fullNumber finds the packet number of which the lowest bits were sent: the one nearest to the number that is due
+// (RFC 9000 A.3).
+func fullNumber(sent uint64, bits int, due uint64) uint64 {
+	window := uint64(1) << bits
+	number := due&^(window-1) | sent
+	switch {
+	case number+window/2 <= due:
+		return number + window
+	case number > due+window/2 && number >= window:
+		return number - window
+	}
+	return number
 }

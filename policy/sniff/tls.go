@@ -10,7 +10,7 @@ const (
 	recordHandshake = 22
 	maxRecord       = 1 << 14 // bytes of plaintext
 	messageHeader   = 4       // bytes: type, length
-	clientHello     = 1
+	clientHelloType = 1
 	extServerName   = 0
 	extECH          = 0xfe0d
 	nameTypeHost    = 0
@@ -39,35 +39,59 @@ func readTLS(b []byte) Result {
 	return readRecords(b)
 }
 
-// readRecords joins the fragments of a message that is spread over records.
+// readRecords reads a message that is spread over records. It joins them only when the message is complete: a client
+// may send 1 byte in each, and each in a segment.
 func readRecords(b []byte) Result {
-	var message [MaxBytes]byte
-	n := 0
-	for len(b) > 0 {
-		if b[0] != recordHandshake {
-			return joined(message[:n], ambiguous(TLS)) // an alert or data inside the hello
-		}
-		if len(b) < recordHeader {
+	var start [messageHeader]byte
+	total := 0
+	rest := needMore(TLS)
+	for at := 0; at < len(b); {
+		if b[at] != recordHandshake {
+			rest = ambiguous(TLS) // an alert or data inside the hello
 			break
 		}
-		size := int(b[3])<<8 | int(b[4])
-		if size > maxRecord {
-			return joined(message[:n], ambiguous(TLS))
+		part, size, ok := cutRecord(b[at:])
+		if !ok {
+			break
 		}
-		b = b[recordHeader:]
-		part := b[:min(size, len(b))]
-		n += copy(message[n:], part)
-		b = b[len(part):]
+		if total < len(start) {
+			copy(start[total:], part)
+		}
+		total += len(part)
+		at += size
 	}
-	return joined(message[:n], needMore(TLS))
+	res := readMessage(start[:min(total, len(start))], TLS)
+	if res.Status != NeedMore {
+		return res // a type or length that is not a hello's
+	}
+	if total < len(start) || total < messageSize(start[:]) {
+		return rest
+	}
+	return joinRecords(b)
 }
 
-// joined is what the message says, or rest if it is incomplete.
-func joined(message []byte, rest Result) Result {
-	if res := readMessage(message, TLS); res.Status != NeedMore {
-		return res
+// cutRecord returns the fragment in the record that starts b, as far as it is there, and the bytes both take.
+func cutRecord(b []byte) (part []byte, size int, ok bool) {
+	if len(b) < recordHeader {
+		return nil, 0, false
 	}
-	return rest
+	size = min(recordHeader+(int(b[3])<<8|int(b[4])), len(b))
+	return b[recordHeader:size], size, true
+}
+
+// joinRecords reads the complete message in the records of b.
+func joinRecords(b []byte) Result {
+	var message [MaxBytes]byte
+	n := 0
+	for len(b) > 0 && b[0] == recordHandshake {
+		part, size, ok := cutRecord(b)
+		if !ok {
+			break
+		}
+		n += copy(message[n:], part)
+		b = b[size:]
+	}
+	return readMessage(message[:n], TLS)
 }
 
 // readMessage reads a handshake message that starts b and may be followed by others.
@@ -75,22 +99,24 @@ func readMessage(b []byte, p Protocol) Result {
 	if len(b) == 0 {
 		return needMore(Unknown)
 	}
-	if b[0] != clientHello {
+	if b[0] != clientHelloType {
 		return Result{Status: NotThis}
 	}
 	if len(b) < messageHeader {
 		return needMore(p)
 	}
-	size := int(b[1])<<16 | int(b[2])<<8 | int(b[3])
-	if size > MaxBytes-messageHeader {
+	size := messageSize(b)
+	if size > MaxBytes {
 		return ambiguous(p)
 	}
-	b = b[messageHeader:]
 	if len(b) < size {
 		return needMore(p)
 	}
-	return readHello(b[:size], p)
+	return readHello(b[messageHeader:size], p)
 }
+
+// messageSize is the size of the message that starts b, its header included.
+func messageSize(b []byte) int { return messageHeader + (int(b[1])<<16 | int(b[2])<<8 | int(b[3])) }
 
 // readHello reads the body of a ClientHello.
 func readHello(b []byte, p Protocol) Result {

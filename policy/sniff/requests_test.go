@@ -1,0 +1,194 @@
+package sniff
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// event is what Requests told, and after how many released bytes.
+type event struct {
+	at     int
+	status Status
+	host   string
+	other  string
+	bad    bool
+}
+
+// scan plays the caller of Requests: it holds bytes back, feeds what cut hands out, and collects what it is told.
+func scan(t testing.TB, stream []byte, cut func(left int) int) []event {
+	t.Helper()
+	var (
+		r        Requests
+		events   []event
+		held     []byte
+		released int
+	)
+	for len(stream) > 0 {
+		n := cut(len(stream))
+		held = append(held, stream[:n]...)
+		stream = stream[n:]
+		for len(held) > 0 {
+			n, res := r.Feed(held)
+			if n < 0 || n > len(held) {
+				t.Fatalf("got %d bytes released of %d", n, len(held))
+			}
+			if res.Status == NeedMore && n == 0 && len(held) >= MaxBytes {
+				t.Fatalf("got a wait for more than %d bytes", len(held))
+			}
+			released += n
+			held = held[n:]
+			if res.Status != NeedMore {
+				events = append(events, event{released, res.Status, res.Host.String(), res.Other.String(), res.Ambiguous})
+			}
+			if res.Ambiguous && n != 0 {
+				t.Fatalf("got %d bytes released with an ambiguous result", n)
+			}
+			if res.Ambiguous || res.Status == NotThis {
+				events[len(events)-1].at = 0 // how much had passed before depends on the cuts
+				return events
+			}
+			if n == 0 {
+				break
+			}
+		}
+	}
+	return events
+}
+
+func whole(left int) int { return left }
+func bytewise(int) int   { return 1 }
+func inParts(n int) func(int) int {
+	return func(left int) int { return min(n, left) }
+}
+
+func atRandom(r *rand.Rand) func(int) int {
+	return func(left int) int { return min(left, 1+r.IntN(40)) }
+}
+
+func TestEveryRequestOfAConnectionIsSeen(t *testing.T) {
+	get := func(host string) string { return lines("GET / HTTP/1.1", "Host: "+host) }
+	const bad = "ambiguous"
+	const opaque = "opaque"
+	for _, tt := range []struct {
+		name, in string
+		want     []string
+	}{
+		{"one", get("a.example"), []string{"a.example"}},
+		{"pipelined", get("a.example") + get("x.bet") + get("b.example"), []string{"a.example", "x.bet", "b.example"}},
+		{"empty lines between", get("a.example") + "\r\n" + get("x.bet"), []string{"a.example", "x.bet"}},
+		{"behind a body", lines("POST / HTTP/1.1", "Host: a.example", "Content-Length: 36") + get("not.example")[:36] + get("x.bet"),
+			[]string{"a.example", "x.bet"}},
+		{"behind an empty body", lines("POST / HTTP/1.1", "Host: a.example", "Content-Length: 0") + get("x.bet"), []string{"a.example", "x.bet"}},
+		{"behind chunks", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: Chunked") +
+			"5\r\nhello\r\n1A;ext=\"a b\"\r\nGET / HTTP/1.1\r\nHost: no\r\n\r\n0\r\n\r\n" + get("x.bet"), []string{"a.example", "x.bet"}},
+		{"behind chunks with trailers", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked") +
+			"000\r\nSum: 1\r\nHost: t.example\r\n\r\n" + get("x.bet"), []string{"a.example", "x.bet"}},
+		{"without a name and then with one", lines("GET / HTTP/1.0") + get("x.bet"), []string{"", "x.bet"}},
+		{"target and Host differ", get("a.example") + lines("GET http://x.bet/ HTTP/1.1", "Host: b.example"), []string{"a.example", "x.bet b.example"}},
+
+		{"a WebSocket is opaque", lines("GET / HTTP/1.1", "Host: a.example", "Upgrade: websocket", "Connection: Upgrade") + "\x81\x85abcdGET / HTTP/1.1",
+			[]string{"a.example", opaque}},
+		{"a refused upgrade hides no request", lines("GET / HTTP/1.1", "Host: a.example", "Upgrade: nonsense") + get("x.bet") + get("y.bet"),
+			[]string{"a.example", "x.bet", "y.bet"}},
+		{"an upgrade with a body", lines("POST / HTTP/1.1", "Host: a.example", "Upgrade: x", "Content-Length: 4") + "GET " + get("x.bet"),
+			[]string{"a.example", "x.bet"}},
+		{"TLS behind CONNECT is opaque", lines("CONNECT a.example:443 HTTP/1.1", "Host: a.example") + "\x16\x03\x01\x00\x05\x01",
+			[]string{"a.example", opaque}},
+		{"SSH behind CONNECT is opaque", lines("CONNECT a.example:22 HTTP/1.1", "Host: a.example") + "SSH-2.0-x\r\n" + get("x.bet"),
+			[]string{"a.example", opaque}},
+		{"a refused CONNECT hides no request", lines("CONNECT a.example:80 HTTP/1.1", "Host: a.example") + get("x.bet"), []string{"a.example", "x.bet"}},
+		{"another protocol from the start is opaque", "EHLO a.example\r\n", []string{opaque}},
+
+		{"another protocol later is not", get("a.example") + "EHLO a.example\r\n", []string{"a.example", bad}},
+		{"binary later is not", get("a.example") + "\x00", []string{"a.example", bad}},
+		{"length and chunked", get("a.example") + lines("POST / HTTP/1.1", "Host: a.example", "Content-Length: 4", "Transfer-Encoding: chunked"),
+			[]string{"a.example", bad}},
+		{"a chunk size with a sign", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked") + "+5\r\nhello\r\n", []string{"a.example", bad}},
+		{"a chunk size with a blank", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked") + "5 \r\nhello\r\n", []string{"a.example", bad}},
+		{"a chunk size that overflows", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked") + "10000000000000005\r\nhello\r\n", []string{"a.example", bad}},
+		{"no chunk size", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked") + "\r\n", []string{"a.example", bad}},
+		{"a chunk line ended by a bare line feed", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked") + "5\nhello\r\n", []string{"a.example", bad}},
+		{"a bare line feed in an extension", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked") + "5;a\nhello\r\n", []string{"a.example", bad}},
+		{"a chunk longer than its size", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked") + "4\r\nhello\r\n", []string{"a.example", bad}},
+		{"a folded trailer", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked") + "0\r\n x\r\n\r\n", []string{"a.example", bad}},
+		{"trailers without end", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked") + "0\r\nA: " + strings.Repeat("a", MaxBytes), []string{"a.example", bad}},
+		{"HTTP/2 behind HTTP/1", get("a.example") + preface, []string{"a.example", bad}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			events := scan(t, []byte(tt.in), whole)
+			var got []string
+			for _, e := range events {
+				switch {
+				case e.bad:
+					got = append(got, bad)
+				case e.status == NotThis:
+					got = append(got, opaque)
+				default:
+					got = append(got, strings.TrimSpace(e.host+" "+e.other))
+				}
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			for n := 1; n < min(len(tt.in), 100); n++ {
+				if again := scan(t, []byte(tt.in), inParts(n)); !slices.Equal(again, events) {
+					t.Fatalf("in parts of %d bytes: got %+v, want %+v", n, again, events)
+				}
+			}
+		})
+	}
+}
+
+func TestABodyOfGigabytesPassesByLength(t *testing.T) {
+	var r Requests
+	head := []byte(lines("PUT / HTTP/1.1", "Host: a.example", "Content-Length: 8589934593"))
+	if n, res := r.Feed(head); n != len(head) || res.Status != Found {
+		t.Fatalf("head: got %d, %+v", n, res)
+	}
+	part := make([]byte, 1<<20)
+	for i := range 8 << 10 {
+		if n, res := r.Feed(part); n != len(part) || res.Status != NeedMore {
+			t.Fatalf("part %d: got %d, %+v", i, n, res)
+		}
+	}
+	next := []byte("." + lines("GET / HTTP/1.1", "Host: x.bet"))
+	n, res := r.Feed(next)
+	if n != 1 || res.Status != NeedMore {
+		t.Fatalf("last byte: got %d, %+v", n, res)
+	}
+	if n, res = r.Feed(next[1:]); n != len(next)-1 || res.Host.String() != "x.bet" {
+		t.Errorf("next request: got %d, %+v, want x.bet", n, res)
+	}
+}
+
+func TestABrokenConnectionStaysBroken(t *testing.T) {
+	var r Requests
+	for i, in := range []string{lines("GET / HTTP/1.1", "Host: a.example", "Host: x.bet"), lines("GET / HTTP/1.1", "Host: a.example")} {
+		if n, res := r.Feed([]byte(in)); n != 0 || !res.Ambiguous {
+			t.Errorf("request %d: got %d, %+v; want nothing released", i, n, res)
+		}
+	}
+}
+
+func ExampleRequests() {
+	received := []byte("GET / HTTP/1.1\r\nHost: good.example\r\n\r\nGET / HTTP/1.1\r\nHost: x.bet\r\n\r\n")
+	var requests Requests
+	for len(received) > 0 {
+		n, res := requests.Feed(received)
+		if res.Ambiguous || res.Host.String() == "x.bet" {
+			fmt.Println("closed before", len(received), "bytes were forwarded")
+			return
+		}
+		if n == 0 {
+			return // read more
+		}
+		fmt.Println("forwarded", n, "bytes for", res.Host)
+		received = received[n:]
+	}
+	// Output:
+	// forwarded 38 bytes for good.example
+	// closed before 31 bytes were forwarded
+}
