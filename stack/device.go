@@ -1,0 +1,249 @@
+package stack
+
+import (
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.zx2c4.com/wireguard/tun"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
+
+	"penstock/stack/link"
+)
+
+const (
+	// deviceBatch is how many packets one Read or Write may carry: the batch of wireguard-go on Linux.
+	deviceBatch = 128
+	// queueBytes bounds what waits for the reader: a few bandwidth-delay products of a LAN, little enough not to
+	// bloat a slow uplink much beyond what TCP itself keeps in flight.
+	queueBytes = 1 << 20
+	// queuePatience is how long a writer waits for a reader that has stopped reading before packets are dropped
+	// instead. A reader that lives drains the queue in well under a millisecond.
+	queuePatience = 20 * time.Millisecond
+)
+
+// device is a Stack seen as a tun.Device: what the stack sends is read, what is written arrives at the stack.
+// Super-packets are cut late, into the reader's own buffers; what is written in one batch is merged again before the
+// stack sees it. A full queue holds its writers back, so that TCP inside meets no loss that the transport did not make.
+type device struct {
+	s      *Stack
+	events chan tun.Event
+	gros   sync.Pool // *gro.GRO: Write may be called by one goroutine per peer
+
+	mu      sync.Mutex // guards below
+	queue   []queued
+	bytes   int
+	stalled bool // a writer ran out of patience: drop until the reader comes back
+	closed  bool
+	filled  chan struct{} // capacity 1: something was queued
+	drained sync.Cond
+
+	// The reader's own state: one goroutine reads.
+	batch []queued
+	next  int // first of batch that was not handed out
+	seg   link.Segmenter
+	flat  []byte
+	close chan struct{}
+}
+
+// queued is one outbound packet: gVisor's, or the bytes of one of ours.
+type queued struct {
+	pkt *stack.PacketBuffer
+	raw []byte
+}
+
+func (q queued) size() int {
+	if q.pkt != nil {
+		return q.pkt.Size()
+	}
+	return len(q.raw)
+}
+
+func newDevice(s *Stack) *device {
+	d := &device{
+		s:      s,
+		events: make(chan tun.Event, 4),
+		filled: make(chan struct{}, 1),
+		close:  make(chan struct{}),
+	}
+	d.drained.L = &d.mu
+	d.gros.New = func() any {
+		g := &gro.GRO{Dispatcher: s.nic.dispatch()}
+		g.Init(true)
+		return g
+	}
+	d.events <- tun.EventUp
+	return d
+}
+
+func (d *device) sendPacket(pkt *stack.PacketBuffer) error {
+	if err := d.push(queued{pkt: pkt.IncRef()}); err != nil {
+		pkt.DecRef()
+		return err
+	}
+	d.s.metrics.wrote(pkt.Size())
+	return nil
+}
+
+func (d *device) sendBytes(b []byte) error {
+	return d.push(queued{raw: append([]byte(nil), b...)})
+}
+
+func (d *device) push(q queued) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.bytes >= queueBytes && !d.stalled && !d.closed {
+		d.waitLocked()
+	}
+	switch {
+	case d.closed:
+		return net.ErrClosed
+	case d.bytes >= queueBytes:
+		d.stalled = true
+		return errQueueFull
+	}
+	d.queue = append(d.queue, q)
+	d.bytes += q.size()
+	select {
+	case d.filled <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// waitLocked waits until the reader has made room, the device is closed or patience ends.
+func (d *device) waitLocked() {
+	late := false
+	timer := time.AfterFunc(queuePatience, func() {
+		d.mu.Lock()
+		late = true
+		d.mu.Unlock()
+		d.drained.Broadcast()
+	})
+	for d.bytes >= queueBytes && !d.closed && !late {
+		d.drained.Wait()
+	}
+	timer.Stop()
+}
+
+// take moves everything queued to the reader.
+func (d *device) take() {
+	d.mu.Lock()
+	d.batch, d.queue = d.queue, d.batch[:0]
+	d.next, d.bytes, d.stalled = 0, 0, false
+	d.mu.Unlock()
+	d.drained.Broadcast()
+}
+
+func (d *device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	for {
+		if n, err := d.fill(bufs, sizes, offset); n > 0 || err != nil {
+			return n, err
+		}
+		select {
+		case <-d.filled:
+			d.take()
+		case <-d.close:
+			return 0, os.ErrClosed
+		}
+	}
+}
+
+// fill cuts queued packets into bufs until either runs out.
+func (d *device) fill(bufs [][]byte, sizes []int, offset int) (n int, err error) {
+	for n < len(bufs) {
+		if d.seg.Done() {
+			if d.next == len(d.batch) {
+				return n, nil
+			}
+			q := d.batch[d.next]
+			d.batch[d.next] = queued{}
+			d.next++
+			m := d.flatten(q)
+			if err := d.seg.Reset(m, d.flat); err != nil {
+				d.s.metrics.drop(dropMalformed)
+				continue
+			}
+		}
+		size, err := d.seg.Next(bufs[n][offset:])
+		if err != nil { // a reader with smaller buffers than our MTU
+			d.seg = link.Segmenter{}
+			d.s.metrics.drop(dropMalformed)
+			continue
+		}
+		sizes[n] = size
+		n++
+	}
+	return n, nil
+}
+
+// flatten copies a packet into the reader's scratch and lets go of it.
+func (d *device) flatten(q queued) link.Meta {
+	if q.pkt == nil {
+		d.flat = append(d.flat[:0], q.raw...)
+		return link.Meta{}
+	}
+	d.flat = d.flat[:0]
+	views, offset := q.pkt.AsViewList()
+	for v := views.Front(); v != nil; v = v.Next() {
+		b := v.AsSlice()
+		if offset >= len(b) {
+			offset -= len(b)
+			continue
+		}
+		d.flat = append(d.flat, b[offset:]...)
+		offset = 0
+	}
+	m := metaOf(q.pkt)
+	q.pkt.DecRef()
+	return m
+}
+
+func (d *device) Write(bufs [][]byte, offset int) (int, error) {
+	select {
+	case <-d.close:
+		return 0, os.ErrClosed
+	default:
+	}
+	g := d.gros.Get().(*gro.GRO)
+	for _, b := range bufs {
+		d.s.inboundCopy(link.Meta{}, b[offset:], g)
+	}
+	d.s.flush(g)
+	d.gros.Put(g)
+	return len(bufs), nil
+}
+
+func (d *device) File() *os.File           { return nil }
+func (d *device) MTU() (int, error)        { return int(d.s.nic.MTU()), nil }
+func (d *device) Name() (string, error)    { return d.s.name, nil }
+func (d *device) Events() <-chan tun.Event { return d.events }
+func (d *device) BatchSize() int           { return deviceBatch }
+
+// Close ends the reader. The stack itself lives on until its own Close.
+func (d *device) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	close(d.close)
+	close(d.events)
+	for _, q := range d.queue {
+		if q.pkt != nil {
+			q.pkt.DecRef()
+		}
+	}
+	d.queue, d.bytes = nil, 0
+	d.drained.Broadcast()
+	return nil
+}
+
+func (d *device) isClosed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed
+}

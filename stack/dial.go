@@ -1,0 +1,92 @@
+package stack
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// DialContext opens a flow from the stack's own address. network is "tcp", "udp" or "ping" (echo requests; the port is
+// ignored), each also with 4 or 6 behind it; address is an IP address and port: names are not resolved here.
+//
+// A "ping" connection writes and reads echo bodies: identifier (2 bytes), sequence number (2), payload. Errors are those
+// of the net package: ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, and ErrNoAddress.
+func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	dst, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("stack %s: dial %s %s: %w", s.name, network, address, err)
+	}
+	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
+	src, err := s.source(dst.Addr())
+	if err != nil {
+		return nil, err
+	}
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+		return s.dialTCP(ctx, src, dst)
+	case "udp", "udp4", "udp6":
+		return s.dialDatagram(kindUDP, src, dst)
+	case "ping", "ping4", "ping6":
+		return s.dialDatagram(kindReply, src, netip.AddrPortFrom(dst.Addr(), 0))
+	}
+	return nil, fmt.Errorf("stack %s: dial %s: %w", s.name, address, net.UnknownNetworkError(network))
+}
+
+func (s *Stack) dialDatagram(kind flowKind, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
+	c, err := s.flows.dial(kind, dst, src)
+	if err != nil {
+		return nil, fmt.Errorf("stack %s: dial %v: %w", s.name, dst, err)
+	}
+	return c, nil
+}
+
+func (s *Stack) dialTCP(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
+	proto := ipv4.ProtocolNumber
+	if dst.Addr().Is6() {
+		proto = ipv6.ProtocolNumber
+	}
+	var wq waiter.Queue
+	ep, err := s.net.NewEndpoint(tcp.ProtocolNumber, proto, &wq)
+	if err != nil {
+		return nil, opError("dial", dst, err)
+	}
+	ready := make(chan struct{}, 1)
+	entry := waiter.NewFunctionEntry(waiter.WritableEvents|waiter.EventErr|waiter.EventHUp, func(waiter.EventMask) { poke(ready) })
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	if err := ep.Bind(tcpip.FullAddress{NIC: nicID, Addr: tcpipAddr(src)}); err != nil {
+		ep.Close()
+		return nil, opError("dial", dst, err)
+	}
+	err = ep.Connect(tcpip.FullAddress{NIC: nicID, Addr: tcpipAddr(dst.Addr()), Port: dst.Port()})
+	if _, started := err.(*tcpip.ErrConnectStarted); started {
+		select {
+		case <-ready:
+			err = ep.LastError()
+		case <-ctx.Done():
+			ep.Abort()
+			return nil, fmt.Errorf("stack %s: dial tcp %v: %w", s.name, dst, context.Cause(ctx))
+		case <-s.life.Done():
+			ep.Abort()
+			return nil, fmt.Errorf("stack %s: dial tcp %v: %w", s.name, dst, net.ErrClosed)
+		}
+	}
+	if err != nil {
+		ep.Close()
+		return nil, opError("dial", dst, err)
+	}
+	s.keepAlive(ep)
+	local, err := ep.GetLocalAddress()
+	if err != nil {
+		ep.Close()
+		return nil, opError("dial", dst, err)
+	}
+	return newTCPConn(ep, &wq, dst, netip.AddrPortFrom(src, local.Port)), nil
+}

@@ -1,0 +1,231 @@
+package stack
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"syscall"
+
+	"penstock/stack/link"
+)
+
+// ICMP types and codes (RFC 792, RFC 4443).
+const (
+	echoReply4, echoRequest4, unreachable4 = 0, 8, 3
+	echoReply6, echoRequest6, unreachable6 = 129, 128, 1
+)
+
+// icmpCode is why a destination is unreachable.
+type icmpCode uint8
+
+const (
+	codePort       icmpCode = iota // nobody listens
+	codeProhibited                 // policy says no
+	codeHost                       // nobody is there
+)
+
+// code is the code's number in either family.
+func (c icmpCode) code(is4 bool) byte {
+	switch {
+	case c == codePort && is4:
+		return 3
+	case c == codePort:
+		return 4
+	case c == codeProhibited && is4:
+		return 13
+	case c == codeProhibited:
+		return 1
+	case is4:
+		return 1
+	}
+	return 3
+}
+
+// inboundICMP takes echo messages, and errors about datagrams of ours. What it does not take is left to gVisor: echo
+// requests to the stack's own addresses, and errors about TCP.
+func (s *Stack) inboundICMP(h *packet) (taken bool) {
+	if len(h.body) < 8 {
+		s.metrics.drop(dropMalformed)
+		return true
+	}
+	is4 := h.src.Is4()
+	if is4 != (h.proto == protoICMP4) {
+		s.metrics.drop(dropMalformed)
+		return true
+	}
+	ident := binary.BigEndian.Uint16(h.body[4:])
+	switch t := h.body[0]; {
+	case is4 && t == echoRequest4, !is4 && t == echoRequest6:
+		if s.own(h.dst) {
+			return false
+		}
+		s.flows.arrived(kindEcho, addrPair{
+			remote: netip.AddrPortFrom(h.src, ident),
+			local:  netip.AddrPortFrom(h.dst, 0),
+		}, h.body[4:])
+		return true
+	case is4 && t == echoReply4, !is4 && t == echoReply6:
+		s.inboundReply(h, ident)
+		return true
+	case is4 && t == unreachable4, !is4 && t == unreachable6:
+		return s.inboundUnreachable(h.body[1], h.body[8:])
+	}
+	return is4 && h.body[0] == 5 // redirects are not for us
+}
+
+// inboundReply gives an echo reply back its caller's identifier.
+func (s *Stack) inboundReply(h *packet, ident uint16) {
+	k := addrPair{remote: netip.AddrPortFrom(h.src, 0), local: netip.AddrPortFrom(h.dst, ident)}
+	s.flows.mu.Lock()
+	c := s.flows.sources[h.src][flowKey{kindReply, k}]
+	s.flows.mu.Unlock()
+	if c == nil {
+		return
+	}
+	body := append([]byte(nil), h.body[4:]...)
+	binary.BigEndian.PutUint16(body, uint16(c.ident.Load()))
+	c.deliver(body)
+}
+
+// inboundUnreachable tells a dialled datagram flow that its peer cannot be reached. quoted is the head of the packet of
+// ours that caused the error.
+func (s *Stack) inboundUnreachable(code byte, quoted []byte) (taken bool) {
+	var h packet
+	if len(quoted) < 28 {
+		return true
+	}
+	hdr := 40
+	if quoted[0]>>4 == 4 {
+		hdr = int(quoted[0]&0xf) * 4
+		h.src, h.dst, h.proto = netip.AddrFrom4([4]byte(quoted[12:16])), netip.AddrFrom4([4]byte(quoted[16:20])), quoted[9]
+	} else if len(quoted) >= 48 {
+		h.src, h.dst, h.proto = netip.AddrFrom16([16]byte(quoted[8:24])), netip.AddrFrom16([16]byte(quoted[24:40])), quoted[6]
+	}
+	if h.proto != protoUDP && h.proto != icmpProto(h.src) || len(quoted) < hdr+8 {
+		return false
+	}
+	body := quoted[hdr:]
+	k := flowKey{kindReply, addrPair{
+		remote: netip.AddrPortFrom(h.dst, 0),
+		local:  netip.AddrPortFrom(h.src, binary.BigEndian.Uint16(body[4:])),
+	}}
+	if h.proto == protoUDP {
+		k = flowKey{kindUDP, addrPair{
+			remote: netip.AddrPortFrom(h.dst, binary.BigEndian.Uint16(body[2:])),
+			local:  netip.AddrPortFrom(h.src, binary.BigEndian.Uint16(body)),
+		}}
+	}
+	err := syscall.EHOSTUNREACH
+	if code == codePort.code(h.src.Is4()) {
+		err = syscall.ECONNREFUSED
+	}
+	s.flows.fail(k, err)
+	return true
+}
+
+// putEcho writes type, code and checksum of an echo message whose body stands from t[4:] on.
+func putEcho(t []byte, request bool, src, dst netip.Addr) {
+	clear(t[:4])
+	if src.Is4() {
+		if request {
+			t[0] = echoRequest4
+		}
+		binary.BigEndian.PutUint16(t[2:], link.Checksum(t, 0))
+		return
+	}
+	t[0] = echoReply6
+	if request {
+		t[0] = echoRequest6
+	}
+	binary.BigEndian.PutUint16(t[2:], link.Checksum(t, pseudoHeader(protoICMP6, src, dst, len(t))))
+}
+
+// unreachable answers the sender of flow k, quoting the head of a packet of that flow. It is rate-limited as hosts do.
+func (s *Stack) unreachable(k flowKey, code icmpCode) {
+	if !s.flows.errors.Allow() {
+		return
+	}
+	client, asked := k.remote, k.local
+	hdr, is4 := ipHeaderLen(client.Addr()), client.Addr().Is4()
+	b := make([]byte, hdr+8+hdr+8)
+	body := b[hdr:]
+	body[0], body[1] = unreachable6, code.code(is4)
+	if is4 {
+		body[0] = unreachable4
+	}
+	quoted := body[8:]
+	if k.kind == kindUDP {
+		putIP(quoted, protoUDP, client.Addr(), asked.Addr(), 8)
+		binary.BigEndian.PutUint16(quoted[hdr:], client.Port())
+		binary.BigEndian.PutUint16(quoted[hdr+2:], asked.Port())
+		binary.BigEndian.PutUint16(quoted[hdr+4:], 8)
+	} else {
+		putIP(quoted, icmpProto(client.Addr()), client.Addr(), asked.Addr(), 8)
+		quoted[hdr] = echoRequest6
+		if is4 {
+			quoted[hdr] = echoRequest4
+		}
+		binary.BigEndian.PutUint16(quoted[hdr+4:], client.Port())
+	}
+	pseudo := uint16(0)
+	if !is4 {
+		pseudo = pseudoHeader(protoICMP6, asked.Addr(), client.Addr(), len(body))
+	}
+	binary.BigEndian.PutUint16(body[2:], link.Checksum(body, pseudo))
+	if err := s.sendIP(icmpProto(client.Addr()), asked.Addr(), client.Addr(), b); err != nil {
+		s.metrics.drop(dropQueue)
+	}
+}
+
+// sendIP sends the IP body that stands in b behind room for its header, in fragments where it exceeds the MTU.
+func (s *Stack) sendIP(proto uint8, src, dst netip.Addr, b []byte) error {
+	hdr, mtu := ipHeaderLen(src), s.MTU()
+	if len(b) <= mtu {
+		putIP(b, proto, src, dst, len(b)-hdr)
+		return s.nic.sendBytes(b)
+	}
+	body, id := b[hdr:], rand.Uint32()
+	frag := make([]byte, mtu)
+	extra := 0
+	if src.Is6() {
+		extra = 8
+	}
+	step := (mtu - hdr - extra) &^ 7
+	for off := 0; off < len(body); off += step {
+		n := min(step, len(body)-off)
+		more := off+n < len(body)
+		head := putIP(frag, proto, src, dst, extra+n)
+		if src.Is4() {
+			putFragment4(frag, uint16(id), off, more)
+		} else {
+			frag[6] = protoFrag6
+			putFragment6(frag[head:], proto, id, off, more)
+		}
+		copy(frag[head+extra:], body[off:off+n])
+		if err := s.nic.sendBytes(frag[:head+extra+n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func putFragment4(b []byte, id uint16, off int, more bool) {
+	field := uint16(off / 8)
+	if more {
+		field |= 0x2000
+	}
+	binary.BigEndian.PutUint16(b[4:], id)
+	binary.BigEndian.PutUint16(b[6:], field)
+	b[10], b[11] = 0, 0
+	binary.BigEndian.PutUint16(b[10:], link.Checksum(b[:20], 0))
+}
+
+func putFragment6(b []byte, proto uint8, id uint32, off int, more bool) {
+	field := uint16(off)
+	if more {
+		field |= 1
+	}
+	b[0], b[1] = proto, 0
+	binary.BigEndian.PutUint16(b[2:], field)
+	binary.BigEndian.PutUint32(b[4:], id)
+}

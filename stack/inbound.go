@@ -1,0 +1,153 @@
+package stack
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime/debug"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
+
+	"penstock/stack/link"
+)
+
+// keepView is the size from which a received packet keeps the buffer it was read into. Smaller ones are copied, so that
+// a flow of small packets does not pin 64 KiB each.
+const keepView = 16 << 10
+
+// readPort hands a port's packets up until it is closed.
+func (s *Stack) readPort(p link.Port) {
+	batch := p.BatchSize()
+	pkts := make([]link.Packet, batch)
+	views := make([]*buffer.View, batch)
+	g := &gro.GRO{Dispatcher: s.nic.dispatch()}
+	g.Init(batch > 1) // a port that gives one packet at a time gives super-packets: there is nothing to merge
+	for {
+		for i := range views {
+			if views[i] == nil {
+				views[i] = buffer.NewViewSize(link.MaxPacket)
+			}
+			pkts[i].Data = views[i].AsSlice()
+		}
+		n, err := p.Read(pkts)
+		for i := range n {
+			if s.inboundView(pkts[i], views[i], g) {
+				views[i] = nil
+			}
+		}
+		s.flush(g)
+		if err != nil {
+			if !closed(err) && s.life.Err() == nil {
+				s.log.Error("the link failed; nothing more will be read from it", "stack", s.name, "err", err)
+			}
+			return
+		}
+	}
+}
+
+// inboundView takes one packet that was read into view, and reports whether it kept the view.
+func (s *Stack) inboundView(p link.Packet, view *buffer.View, g *gro.GRO) (kept bool) {
+	defer s.recover()
+	h, ok := s.classify(p.Meta, p.Data)
+	if !ok {
+		return false
+	}
+	if len(h.raw) >= keepView && len(p.Data) > 0 && &p.Data[0] == &view.AsSlice()[0] {
+		view.CapLength(len(h.raw))
+		s.deliver(view, h.src.Is4(), g)
+		return true
+	}
+	s.deliver(buffer.NewViewWithData(h.raw), h.src.Is4(), g)
+	return false
+}
+
+// inboundCopy takes one packet and leaves its bytes to the caller.
+func (s *Stack) inboundCopy(m link.Meta, b []byte, g *gro.GRO) {
+	defer s.recover()
+	if h, ok := s.classify(m, b); ok {
+		s.deliver(buffer.NewViewWithData(h.raw), h.src.Is4(), g)
+	}
+}
+
+// classify counts and drops what no flow can be, takes datagrams and echoes itself, and says what is left for gVisor:
+// TCP, fragments, and ICMP errors.
+func (s *Stack) classify(m link.Meta, b []byte) (packet, bool) {
+	s.metrics.read(len(b))
+	h, reason := parse(m, b)
+	if reason != "" {
+		s.metrics.drop(reason)
+		return h, false
+	}
+	if h.fragment {
+		return h, true
+	}
+	switch h.proto {
+	case protoTCP:
+		return h, true
+	case protoUDP:
+		s.inboundUDP(m, &h)
+		return h, false
+	case protoICMP4, protoICMP6:
+		return h, !s.inboundICMP(&h)
+	}
+	s.metrics.drop(dropProtocol)
+	return h, false
+}
+
+// deliver gives a checked packet to gVisor.
+func (s *Stack) deliver(view *buffer.View, isIPv4 bool, g *gro.GRO) {
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(view)})
+	pkt.RXChecksumValidated = true
+	pkt.NetworkProtocolNumber = header.IPv6ProtocolNumber
+	if isIPv4 {
+		pkt.NetworkProtocolNumber = header.IPv4ProtocolNumber
+	}
+	g.Enqueue(pkt)
+	pkt.DecRef()
+}
+
+// flush ends a batch.
+func (s *Stack) flush(g *gro.GRO) {
+	defer s.recover()
+	g.Flush()
+}
+
+// recover keeps a packet that trips gVisor or us from ending the process (gvisor#8025). It is deferred.
+func (s *Stack) recover() {
+	if v := recover(); v != nil {
+		s.metrics.drop(dropPanic)
+		s.log.Error("a packet made the stack panic and was dropped", "stack", s.name, "err", fmt.Sprint(v), "trace", string(debug.Stack()))
+	}
+}
+
+// inboundUDP takes one unfragmented UDP packet, or a super-packet of them.
+func (s *Stack) inboundUDP(m link.Meta, h *packet) {
+	if m.GSO != link.GSOUDP {
+		if len(h.body) < 8 {
+			s.metrics.drop(dropMalformed)
+			return
+		}
+		s.flows.arrived(kindUDP, flowAddrs(h), h.body[8:])
+		return
+	}
+	if len(h.body) < 8 || m.SegSize == 0 {
+		s.metrics.drop(dropMalformed)
+		return
+	}
+	addrs := flowAddrs(h)
+	for data := h.body[8:]; len(data) > 0; {
+		n := min(int(m.SegSize), len(data))
+		s.flows.arrived(kindUDP, addrs, data[:n])
+		data = data[n:]
+	}
+}
+
+// flowAddrs are the sender and receiver of a UDP packet.
+func flowAddrs(h *packet) addrPair {
+	return addrPair{
+		remote: netip.AddrPortFrom(h.src, uint16(h.body[0])<<8|uint16(h.body[1])),
+		local:  netip.AddrPortFrom(h.dst, uint16(h.body[2])<<8|uint16(h.body[3])),
+	}
+}

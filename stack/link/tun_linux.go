@@ -1,0 +1,259 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/tun"
+)
+
+// OpenTUN makes a TUN device, or takes one over from a descriptor. Packets are then read and written by this package
+// itself, with their virtio headers, so that super-packets pass whole in both directions; wireguard's device is kept
+// for the interface's name, MTU and life. A descriptor without virtio headers works one packet at a time.
+//
+// The error says what to do where /dev/net/tun or a privilege is missing, or the name is taken.
+func OpenTUN(c TUNConfig) (*TUN, error) {
+	dev, err := openDevice(c)
+	if err != nil {
+		return nil, err
+	}
+	name, err := dev.Name()
+	if err != nil {
+		dev.Close()
+		return nil, fmt.Errorf("tun: read the interface's name: %w", err)
+	}
+	hasHeader, err := vnetHeader(dev.File())
+	if err != nil {
+		dev.Close()
+		return nil, fmt.Errorf("tun: %s: read the descriptor's flags: %w", name, err)
+	}
+	if !hasHeader || c.NoOffload {
+		return &TUN{Port: FromDevice(dev), name: name}, nil
+	}
+	port, err := newTUNPort(dev)
+	if err != nil {
+		dev.Close()
+		return nil, fmt.Errorf("tun: %s: %w", name, err)
+	}
+	return &TUN{Port: port, name: name}, nil
+}
+
+func openDevice(c TUNConfig) (tun.Device, error) {
+	if c.HasFD {
+		if err := unix.SetNonblock(c.FD, true); err != nil {
+			return nil, fmt.Errorf("tun: use descriptor %d: %w", c.FD, err)
+		}
+		dev, err := tun.CreateTUNFromFile(os.NewFile(uintptr(c.FD), "tun"), c.mtu())
+		if err != nil {
+			return nil, fmt.Errorf("tun: use descriptor %d: %w", c.FD, err)
+		}
+		return dev, nil
+	}
+	dev, err := tun.CreateTUN(c.Name, c.mtu())
+	switch {
+	case err == nil:
+		return dev, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("tun: /dev/net/tun does not exist: load the tun module, or pass the device into the container: %w", err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("tun: create %q: %w: run as root or with CAP_NET_ADMIN", c.Name, err)
+	case errors.Is(err, unix.EBUSY):
+		return nil, fmt.Errorf("tun: create %q: %w: another program holds an interface of this name: stop it or choose another name", c.Name, err)
+	}
+	return nil, fmt.Errorf("tun: create %q: %w", c.Name, err)
+}
+
+func vnetHeader(f *os.File) (bool, error) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return false, err
+	}
+	var ioctlErr error
+	if err := rc.Control(func(fd uintptr) { ioctlErr = unix.IoctlIfreq(int(fd), unix.TUNGETIFF, ifr) }); err != nil {
+		return false, err
+	}
+	return ifr.Uint16()&unix.IFF_VNET_HDR != 0, ioctlErr
+}
+
+// tunPort does its own I/O on a TUN descriptor that carries virtio headers.
+type tunPort struct {
+	dev tun.Device
+	rc  syscall.RawConn
+	mtu atomic.Int32
+
+	// The reader's state: one goroutine reads.
+	head    [virtioHdrLen]byte
+	iov     [2][]byte
+	readN   int
+	readErr error
+	readFn  func(fd uintptr) bool
+
+	noTCP atomic.Bool // the kernel refused a super-packet: cut them in software from then on
+	cut   sync.Pool   // *deviceBatch
+
+	mu     sync.RWMutex // held for reading while the descriptor is written to, for writing by Close
+	fd     int          // guarded by mu; -1 once closed
+	done   chan struct{}
+	closed error
+}
+
+func newTUNPort(dev tun.Device) (*tunPort, error) {
+	rc, err := dev.File().SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	p := &tunPort{dev: dev, rc: rc, fd: -1, done: make(chan struct{})}
+	if err := rc.Control(func(fd uintptr) { p.fd = int(fd) }); err != nil {
+		return nil, err
+	}
+	mtu, err := dev.MTU()
+	if err != nil {
+		return nil, err
+	}
+	p.mtu.Store(int32(mtu))
+	p.readFn = p.readOnce
+	p.cut.New = func() any { return new(deviceBatch) }
+	go p.watch()
+	return p, nil
+}
+
+// watch follows the interface's MTU until the device closes its events.
+func (p *tunPort) watch() {
+	defer close(p.done)
+	for e := range p.dev.Events() {
+		if e&tun.EventMTUUpdate == 0 {
+			continue
+		}
+		if mtu, err := p.dev.MTU(); err == nil {
+			p.mtu.Store(int32(mtu))
+		}
+	}
+}
+
+func (p *tunPort) readOnce(fd uintptr) bool {
+	p.readN, p.readErr = unix.Readv(int(fd), p.iov[:])
+	return p.readErr != unix.EAGAIN
+}
+
+func (p *tunPort) Read(pkts []Packet) (int, error) {
+	pkt := &pkts[0]
+	for {
+		p.iov[0] = p.head[:]
+		p.iov[1] = pkt.Data[:cap(pkt.Data)]
+		if err := p.rc.Read(p.readFn); err != nil {
+			return 0, fmt.Errorf("tun: read: %w", err)
+		}
+		switch {
+		case p.readErr == unix.EINTR:
+			continue
+		case p.readErr == unix.EBADFD: // the interface is gone or has not come up yet
+			return 0, fmt.Errorf("tun: read: %w", net.ErrClosed)
+		case p.readErr != nil:
+			return 0, fmt.Errorf("tun: read: %w", p.readErr)
+		case p.readN <= virtioHdrLen:
+			continue
+		}
+		m, ok := decodeVirtio(p.head[:])
+		if !ok {
+			continue
+		}
+		pkt.Meta = m
+		pkt.Data = p.iov[1][:p.readN-virtioHdrLen]
+		return 1, nil
+	}
+}
+
+func (p *tunPort) Write(m Meta, pieces [][]byte) error {
+	if m.GSO != GSONone && p.noTCP.Load() {
+		return p.writeCut(m, pieces)
+	}
+	err := p.writev(m, pieces)
+	if err == unix.EINVAL && m.GSO != GSONone {
+		// Some kernels between 6.1 and 6.10 refuse TSO writes. Once is enough to stop asking.
+		p.noTCP.Store(true)
+		return p.writeCut(m, pieces)
+	}
+	if err != nil {
+		return fmt.Errorf("tun: write: %w", err)
+	}
+	return nil
+}
+
+func (p *tunPort) writev(m Meta, pieces [][]byte) error {
+	var head [virtioHdrLen]byte
+	encodeVirtio(&head, m)
+	var few [8][]byte
+	iov := append(few[:0], head[:])
+	iov = append(iov, pieces...)
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.fd < 0 {
+		return net.ErrClosed
+	}
+	for {
+		_, err := unix.Writev(p.fd, iov)
+		if err == unix.EINTR {
+			continue
+		}
+		return err
+	}
+}
+
+// writeCut writes a super-packet one segment at a time.
+func (p *tunPort) writeCut(m Meta, pieces [][]byte) error {
+	b := p.cut.Get().(*deviceBatch)
+	defer p.cut.Put(b)
+	b.flat = b.flat[:0]
+	for _, piece := range pieces {
+		b.flat = append(b.flat, piece...)
+	}
+	if err := b.seg.Reset(m, b.flat); err != nil {
+		return err
+	}
+	if len(b.bufs) == 0 {
+		b.bufs = [][]byte{make([]byte, MaxPacket)}
+	}
+	for !b.seg.Done() {
+		n, err := b.seg.Next(b.bufs[0])
+		if err != nil {
+			return err
+		}
+		if err := p.writev(Meta{}, [][]byte{b.bufs[0][:n]}); err != nil {
+			return fmt.Errorf("tun: write: %w", err)
+		}
+	}
+	return nil
+}
+
+func (p *tunPort) Offload() Offload {
+	return Offload{Checksum: true, TCP: !p.noTCP.Load()}
+}
+
+func (p *tunPort) BatchSize() int { return 1 }
+
+func (p *tunPort) MTU() int { return int(p.mtu.Load()) }
+
+func (p *tunPort) Close() error {
+	p.mu.Lock()
+	if p.fd < 0 {
+		p.mu.Unlock()
+		<-p.done
+		return p.closed
+	}
+	p.fd = -1
+	p.closed = p.dev.Close()
+	p.mu.Unlock()
+	<-p.done
+	return p.closed
+}

@@ -1,0 +1,196 @@
+package stack
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"penstock/stack/link"
+)
+
+// IP protocol numbers (IANA).
+const (
+	protoICMP4 = 1
+	protoTCP   = 6
+	protoUDP   = 17
+	protoFrag6 = 44
+	protoICMP6 = 58
+)
+
+// DropReason is why a packet or flow was not carried. The set is closed: it labels metrics.
+type DropReason string
+
+// Reasons of this package.
+const (
+	dropMalformed DropReason = "malformed"
+	dropChecksum  DropReason = "checksum"
+	dropAddress   DropReason = "address" // multicast, link-local, loopback or unspecified
+	dropProtocol  DropReason = "protocol"
+	dropCap       DropReason = "cap"
+	dropQueue     DropReason = "queue"
+	dropPanic     DropReason = "panic"
+)
+
+// packet is a view of an IP packet's headers; nothing is copied.
+type packet struct {
+	raw      []byte
+	src, dst netip.Addr
+	proto    uint8
+	fragment bool
+	body     []byte // after the IP header and IPv6 extension headers
+}
+
+// parse reads the IP header and checks what must hold before anything else looks at the packet: lengths, the IPv4
+// header's checksum, the transport checksum (unless the link vouches for it or the packet is a fragment), and addresses
+// that no flow can have.
+func parse(m link.Meta, b []byte) (p packet, reason DropReason) {
+	if len(b) < 20 {
+		return p, dropMalformed
+	}
+	if b[0]>>4 == 4 {
+		reason = p.parse4(b)
+	} else {
+		reason = p.parse6(b)
+	}
+	if reason != "" {
+		return p, reason
+	}
+	if !routable(p.src) || !routable(p.dst) {
+		return p, dropAddress
+	}
+	if !p.fragment && !m.Partial && m.GSO == link.GSONone && !p.checksumValid() {
+		return p, dropChecksum
+	}
+	return p, ""
+}
+
+func (p *packet) parse4(b []byte) DropReason {
+	hdrLen, total := int(b[0]&0xf)*4, int(binary.BigEndian.Uint16(b[2:]))
+	if hdrLen < 20 || total < hdrLen || total > len(b) {
+		return dropMalformed
+	}
+	if link.Checksum(b[:hdrLen], 0) != 0 {
+		return dropChecksum
+	}
+	frag := binary.BigEndian.Uint16(b[6:])
+	p.raw, p.body = b[:total], b[hdrLen:total]
+	p.src, p.dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+	p.proto, p.fragment = b[9], frag&0x3fff != 0
+	return ""
+}
+
+func (p *packet) parse6(b []byte) DropReason {
+	if b[0]>>4 != 6 || len(b) < 40 {
+		return dropMalformed
+	}
+	total := 40 + int(binary.BigEndian.Uint16(b[4:]))
+	if total > len(b) {
+		return dropMalformed
+	}
+	p.raw, p.proto, p.body = b[:total], b[6], b[40:total]
+	p.src, p.dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+	for range 8 { // hop-by-hop, routing and destination options; more is nothing that a host sends
+		switch p.proto {
+		case 0, 43, 60:
+			if len(p.body) < 8 || len(p.body) < 8+int(p.body[1])*8 {
+				return dropMalformed
+			}
+			p.proto, p.body = p.body[0], p.body[8+int(p.body[1])*8:]
+		case protoFrag6:
+			p.fragment = true
+			return ""
+		default:
+			return ""
+		}
+	}
+	return dropMalformed
+}
+
+// routable says that a flow may come from or go to an address. IPv4-mapped IPv6 addresses are refused: they would let
+// one host be named in two ways.
+func routable(a netip.Addr) bool {
+	return !(a.IsMulticast() || a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a.Is4In6() ||
+		a == netip.AddrFrom4([4]byte{255, 255, 255, 255}))
+}
+
+func (p *packet) checksumValid() bool {
+	var minLen int
+	switch p.proto {
+	case protoTCP:
+		minLen = 20
+	case protoUDP, protoICMP4, protoICMP6:
+		minLen = 8
+	default:
+		return true
+	}
+	if len(p.body) < minLen {
+		return false
+	}
+	switch {
+	case p.proto == protoICMP4:
+		return link.Checksum(p.body, 0) == 0
+	case p.proto == protoUDP && p.src.Is4() && p.body[6] == 0 && p.body[7] == 0:
+		return true // none was computed (RFC 768)
+	}
+	body := p.body
+	if p.proto == protoUDP {
+		n := int(binary.BigEndian.Uint16(body[4:]))
+		if n < 8 || n > len(body) {
+			return false
+		}
+		body = body[:n]
+	}
+	return link.Checksum(body, p.pseudoHeader(len(body))) == 0
+}
+
+func (p *packet) pseudoHeader(length int) uint16 {
+	return pseudoHeader(p.proto, p.src, p.dst, length)
+}
+
+func pseudoHeader(proto uint8, src, dst netip.Addr, length int) uint16 {
+	if src.Is4() {
+		s, d := src.As4(), dst.As4()
+		return link.PseudoHeader(proto, s[:], d[:], length)
+	}
+	s, d := src.As16(), dst.As16()
+	return link.PseudoHeader(proto, s[:], d[:], length)
+}
+
+// putIP writes an IP header for a body of n bytes and returns its length: 20 or 40.
+func putIP(b []byte, proto uint8, src, dst netip.Addr, n int) int {
+	if src.Is4() {
+		clear(b[:20])
+		b[0] = 0x45
+		binary.BigEndian.PutUint16(b[2:], uint16(20+n))
+		b[6] = 0x40 // don't fragment: atomic datagrams need no identification (RFC 6864)
+		b[8], b[9] = 64, proto
+		s, d := src.As4(), dst.As4()
+		copy(b[12:], s[:])
+		copy(b[16:], d[:])
+		binary.BigEndian.PutUint16(b[10:], link.Checksum(b[:20], 0))
+		return 20
+	}
+	clear(b[:8])
+	b[0] = 0x60
+	binary.BigEndian.PutUint16(b[4:], uint16(n))
+	b[6], b[7] = proto, 64
+	s, d := src.As16(), dst.As16()
+	copy(b[8:], s[:])
+	copy(b[24:], d[:])
+	return 40
+}
+
+// ipHeaderLen is the length of the header that putIP writes.
+func ipHeaderLen(a netip.Addr) int {
+	if a.Is4() {
+		return 20
+	}
+	return 40
+}
+
+// icmpProto is the number of the ICMP that goes with an address family.
+func icmpProto(a netip.Addr) uint8 {
+	if a.Is4() {
+		return protoICMP4
+	}
+	return protoICMP6
+}

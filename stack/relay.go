@@ -1,0 +1,169 @@
+package stack
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+)
+
+const (
+	// maxPieces is how many received views one writev may carry, at most the kernel's IOV_MAX of 1024.
+	maxPieces = 64
+	// maxShown is how many received bytes one writev may carry.
+	maxShown = 512 << 10
+	// copyBuffer is the size of the pooled buffers that carry data where nothing better is to be had.
+	copyBuffer = 64 << 10
+)
+
+var copyPool = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
+
+// shown collects what an endpoint has received, without taking it.
+type shown struct {
+	pieces net.Buffers
+	bytes  int
+}
+
+var errShownFull = errors.New("enough for one write")
+
+func (s *shown) Write(b []byte) (int, error) {
+	if len(s.pieces) == maxPieces || s.bytes >= maxShown {
+		return 0, errShownFull
+	}
+	s.pieces = append(s.pieces, b)
+	s.bytes += len(b)
+	return len(b), nil
+}
+
+// discard takes n bytes and throws them away.
+type discard struct{ n int }
+
+func (d *discard) Write(b []byte) (int, error) {
+	if len(b) > d.n {
+		n := d.n
+		d.n = 0
+		return n, io.ErrShortWrite
+	}
+	d.n -= len(b)
+	return len(b), nil
+}
+
+// WriteTo sends what is received to w until the peer sends FIN (which is no error) or either side fails. The error is
+// the reader's or the writer's, as they gave it.
+func (c *tcpConn) WriteTo(w io.Writer) (int64, error) {
+	c.readMu.Lock()
+	defer c.unlockRead()
+	if _, ok := w.(*net.TCPConn); ok {
+		return c.showTo(w)
+	}
+	var total int64
+	for {
+		if err := c.waitReadable(); err != nil {
+			return total, eof(err)
+		}
+		buf := copyPool.Get().(*[]byte)
+		n, err := c.readLocked(*buf)
+		if n > 0 {
+			var m int
+			m, err = w.Write((*buf)[:n])
+			total += int64(m)
+		}
+		copyPool.Put(buf)
+		if err != nil {
+			return total, eof(err)
+		}
+	}
+}
+
+func eof(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// waitReadable waits until there is something to read, EOF and errors included, without holding a buffer.
+func (c *tcpConn) waitReadable() error {
+	var nothing shown
+	nothing.bytes = maxShown
+	for {
+		if c.isEnded() {
+			return c.opError("read", net.ErrClosed)
+		}
+		_, err := c.ep.Read(&nothing, tcpip.ReadOptions{Peek: true})
+		if _, ok := err.(*tcpip.ErrWouldBlock); !ok {
+			return nil
+		}
+		if err := c.wait(c.readable, &c.readBy); err != nil {
+			return c.opError("read", err)
+		}
+	}
+}
+
+// showTo is WriteTo with writev straight from the received segments. The endpoint is not closed while it is under way
+// (see end), so the bytes stay what they are.
+func (c *tcpConn) showTo(w io.Writer) (int64, error) {
+	var total int64
+	var s shown
+	pieces := make(net.Buffers, 0, 8)
+	for {
+		if c.isEnded() {
+			return total, c.opError("read", net.ErrClosed)
+		}
+		s.pieces, s.bytes = pieces[:0], 0
+		_, err := c.ep.Read(&s, tcpip.ReadOptions{Peek: true})
+		switch err.(type) {
+		case nil:
+		case *tcpip.ErrWouldBlock:
+			if err := c.wait(c.readable, &c.readBy); err != nil {
+				return total, c.opError("read", err)
+			}
+			continue
+		case *tcpip.ErrClosedForReceive:
+			return total, nil
+		default:
+			return total, opError("read", c.remote, err)
+		}
+		pieces = s.pieces // keep what append has grown
+		n, werr := s.pieces.WriteTo(w)
+		clear(pieces[:cap(pieces)])
+		total += n
+		if n > 0 {
+			if _, err := c.ep.Read(&discard{n: int(n)}, tcpip.ReadOptions{}); err != nil {
+				return total, opError("read", c.remote, err)
+			}
+			c.consumed(int(n))
+		}
+		if werr != nil {
+			return total, werr
+		}
+	}
+}
+
+// ReadFrom sends what r gives until its end, which is no error.
+func (c *tcpConn) ReadFrom(r io.Reader) (int64, error) {
+	if sc, ok := r.(syscall.Conn); ok {
+		if n, handled, err := c.readFromSocket(sc); handled {
+			return n, err
+		}
+	}
+	buf := copyPool.Get().(*[]byte)
+	defer copyPool.Put(buf)
+	var total int64
+	for {
+		n, err := r.Read(*buf)
+		if n > 0 {
+			m, werr := c.Write((*buf)[:n])
+			total += int64(m)
+			if werr != nil {
+				return total, werr
+			}
+		}
+		if err != nil {
+			return total, eof(err)
+		}
+	}
+}

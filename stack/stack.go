@@ -1,0 +1,347 @@
+// Package stack is a small TCP/IP host in user space, and a packet device seen from outside.
+//
+// It hands up each flow that arrives, before anything was answered, and dials flows that leave. Whatever carries packets
+// plugs into it: an operating system's TUN through Attach, an encrypted transport through Device. TCP is gVisor's;
+// datagrams and echo requests are kept in a flow table of our own, because an endpoint for each would cost fifty times
+// the memory.
+//
+// It does not know policy, names, transports or the operating system's network.
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	"golang.zx2c4.com/wireguard/tun"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"penstock/stack/link"
+)
+
+// nicID is the only NIC's number.
+const nicID = tcpip.NICID(1)
+
+// Errors that callers tell apart.
+var (
+	// ErrNoAddress is returned by a dial to an address family in which the stack has no address of its own.
+	ErrNoAddress = errors.New("the stack has no address of this family")
+
+	errQueueFull = errors.New("the reader of the device does not keep up")
+)
+
+// Config is what New needs. Every bound has the default that its comment names.
+type Config struct {
+	Name  string         // for logs and Device().Name; default "stack"
+	MTU   int            // bytes, IP header included; default 1500
+	Addrs []netip.Prefix // the stack's own addresses; dials leave from them
+	// Handle takes each flow that arrives, in a goroutine of its own; the flow is over when it returns. ctx ends with
+	// the stack, or when the client gives up before it was accepted. Nil refuses every flow.
+	Handle func(ctx context.Context, r *Request)
+	// Lossless says that the link neither loses nor reorders, as a TUN does; it chooses TCP's loss recovery and how
+	// large super-packets may be.
+	Lossless bool
+	Limits   Limits
+	Log      *slog.Logger // nil discards
+	Metrics  *Metrics     // nil counts nothing
+}
+
+// Stack is a host in user space. All methods may be called by several goroutines at once.
+type Stack struct {
+	name    string
+	handle  func(context.Context, *Request)
+	limits  Limits
+	log     *slog.Logger
+	metrics *Metrics
+
+	net     *stack.Stack
+	nic     *nic
+	flows   *flowTable
+	pending pendingDials
+
+	life context.Context // ends when Close begins
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu     sync.Mutex // guards below
+	addrs  map[netip.Prefix]bool
+	ports  []link.Port
+	device *device
+	closed bool
+}
+
+// New makes a stack that is not attached to anything yet.
+func New(c Config) (*Stack, error) {
+	if c.Name == "" {
+		c.Name = "stack"
+	}
+	if c.MTU == 0 {
+		c.MTU = 1500
+	}
+	if c.MTU < 576 || c.MTU > link.MaxPacket {
+		return nil, fmt.Errorf("stack %s: MTU %d is outside 576 to %d", c.Name, c.MTU, link.MaxPacket)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Stack{
+		name:    c.Name,
+		handle:  c.Handle,
+		limits:  c.Limits.withDefaults(),
+		log:     c.Log,
+		metrics: c.Metrics,
+		addrs:   make(map[netip.Prefix]bool),
+	}
+	// The lifetime of the object that this call makes.
+	s.life, s.stop = context.WithCancel(context.Background())
+	s.net = stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+	})
+	s.nic = &nic{gsoMax: gsoMaxLossy, metrics: c.Metrics}
+	if c.Lossless {
+		s.nic.gsoMax = gsoMaxLossless
+	}
+	s.nic.mtu.Store(uint32(c.MTU))
+	s.flows = newFlowTable(s)
+	if err := s.tune(c.Lossless); err != nil {
+		s.abandon()
+		return nil, err
+	}
+	if err := s.openNIC(); err != nil {
+		s.abandon()
+		return nil, err
+	}
+	if err := s.SetAddrs(c.Addrs); err != nil {
+		s.abandon()
+		return nil, err
+	}
+	s.wg.Go(s.flows.sweep)
+	return s, nil
+}
+
+// abandon releases a stack that New could not finish.
+func (s *Stack) abandon() {
+	s.stop()
+	s.net.Destroy()
+}
+
+func (s *Stack) openNIC() error {
+	if err := s.net.CreateNIC(nicID, s.nic); err != nil {
+		return fmt.Errorf("stack %s: create NIC: %s", s.name, err)
+	}
+	s.net.SetRouteTable([]tcpip.Route{
+		{Destination: allOf(4), NIC: nicID},
+		{Destination: allOf(16), NIC: nicID},
+	})
+	s.takeReassembled()
+	if s.handle == nil {
+		return nil
+	}
+	// Flows for any address are ours to answer: accept them all, and speak as whoever was addressed.
+	if err := s.net.SetPromiscuousMode(nicID, true); err != nil {
+		return fmt.Errorf("stack %s: promiscuous mode: %s", s.name, err)
+	}
+	if err := s.net.SetSpoofing(nicID, true); err != nil {
+		return fmt.Errorf("stack %s: spoofing: %s", s.name, err)
+	}
+	s.forwardTCP()
+	return nil
+}
+
+// allOf is the prefix of length zero of the family whose addresses have n bytes.
+func allOf(n int) tcpip.Subnet {
+	zero := make([]byte, n)
+	subnet, err := tcpip.NewSubnet(tcpip.AddrFromSlice(zero), tcpip.MaskFromBytes(zero))
+	if err != nil {
+		panic("the zero prefix is valid") // impossible: lengths agree and no host bit is set
+	}
+	return subnet
+}
+
+// SetAddrs replaces the stack's own addresses. Flows that left from an address that goes away are reset.
+func (s *Stack) SetAddrs(addrs []netip.Prefix) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	want := make(map[netip.Prefix]bool, len(addrs))
+	for _, p := range addrs {
+		if !p.IsValid() {
+			return fmt.Errorf("stack %s: invalid address %v", s.name, p)
+		}
+		want[p] = true
+	}
+	for p := range s.addrs {
+		if want[p] {
+			continue
+		}
+		if err := s.net.RemoveAddress(nicID, tcpipAddr(p.Addr())); err != nil {
+			return fmt.Errorf("stack %s: remove address %v: %s", s.name, p, err)
+		}
+		delete(s.addrs, p)
+		s.resetFlowsOf(p.Addr())
+	}
+	for p := range want {
+		if s.addrs[p] {
+			continue
+		}
+		proto := ipv4.ProtocolNumber
+		if p.Addr().Is6() {
+			proto = ipv6.ProtocolNumber
+		}
+		err := s.net.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
+			Protocol:          proto,
+			AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpipAddr(p.Addr()), PrefixLen: p.Bits()},
+		}, stack.AddressProperties{})
+		if err != nil {
+			return fmt.Errorf("stack %s: add address %v: %s", s.name, p, err)
+		}
+		s.addrs[p] = true
+	}
+	return nil
+}
+
+// resetFlowsOf aborts the TCP connections and closes the datagram flows whose own end is addr.
+func (s *Stack) resetFlowsOf(addr netip.Addr) {
+	for _, ep := range s.net.RegisteredEndpoints() {
+		e, ok := ep.(interface {
+			tcpip.Endpoint
+			Abort()
+		})
+		if !ok {
+			continue
+		}
+		if local, err := e.GetLocalAddress(); err == nil && fromTCPIP(local.Addr) == addr {
+			e.Abort()
+		}
+	}
+	s.flows.closeLocal(addr)
+}
+
+// own reports whether addr is one of the stack's own addresses.
+func (s *Stack) own(addr netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p := range s.addrs {
+		if p.Addr() == addr {
+			return true
+		}
+	}
+	return false
+}
+
+// source is the stack's own address of the family of dst.
+func (s *Stack) source(dst netip.Addr) (netip.Addr, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	best := netip.Addr{}
+	for p := range s.addrs {
+		a := p.Addr()
+		if a.Is4() != dst.Is4() {
+			continue
+		}
+		if p.Contains(dst) {
+			return a, nil
+		}
+		if !best.IsValid() || a.Less(best) {
+			best = a
+		}
+	}
+	if !best.IsValid() {
+		return best, fmt.Errorf("stack %s: dial %v: %w", s.name, dst, ErrNoAddress)
+	}
+	return best, nil
+}
+
+// SetMTU changes the MTU that new flows are sized by, in bytes.
+func (s *Stack) SetMTU(mtu int) { s.nic.SetMTU(uint32(mtu)) }
+
+// MTU is the current MTU in bytes.
+func (s *Stack) MTU() int { return int(s.nic.MTU()) }
+
+// Attach joins the stack to a port and reads it until the port or the stack is closed. The stack owns the port from
+// then on. What the stack sends goes to the port or device that was joined last.
+func (s *Stack) Attach(p link.Port) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("stack %s is closed", s.name)
+	}
+	s.ports = append(s.ports, p)
+	var c carrier = &portCarrier{port: p, metrics: s.metrics}
+	s.nic.carrier.Store(&c)
+	s.wg.Go(func() { s.readPort(p) })
+	return nil
+}
+
+// Device returns the stack as a tun.Device for an encrypted transport to read and write. A device that was closed is
+// replaced by a new one at the next call; flows survive that.
+func (s *Stack) Device() tun.Device {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.device != nil && !s.device.isClosed() {
+		return s.device
+	}
+	s.device = newDevice(s)
+	if s.closed {
+		s.device.Close()
+	}
+	var c carrier = s.device
+	s.nic.carrier.Store(&c)
+	return s.device
+}
+
+// Close resets every flow, closes the attached port and device, and waits for the stack's goroutines and handlers.
+// It is idempotent.
+func (s *Stack) Close() error {
+	s.mu.Lock()
+	ports, dev, first := s.ports, s.device, !s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if !first {
+		s.wg.Wait()
+		return nil
+	}
+	// Order: no new flows, so that none is born while the others are reset; then the flows, while the link still
+	// carries their RSTs; then the link; then gVisor, whose timers nothing needs any more.
+	s.stop()
+	s.flows.closeAll()
+	for _, ep := range s.net.CleanupEndpoints() {
+		ep.Abort()
+	}
+	for _, ep := range s.net.RegisteredEndpoints() {
+		ep.Abort()
+	}
+	var err error
+	for _, p := range ports {
+		err = errors.Join(err, p.Close())
+	}
+	if dev != nil {
+		err = errors.Join(err, dev.Close())
+	}
+	s.wg.Wait()
+	s.net.RemoveNIC(nicID)
+	s.net.Close()
+	s.net.Wait()
+	return err
+}
+
+func tcpipAddr(a netip.Addr) tcpip.Address {
+	if a.Is4() {
+		return tcpip.AddrFrom4(a.As4())
+	}
+	return tcpip.AddrFrom16(a.As16())
+}
+
+func fromTCPIP(a tcpip.Address) netip.Addr {
+	addr, _ := netip.AddrFromSlice(a.AsSlice())
+	return addr
+}

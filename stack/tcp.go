@@ -1,0 +1,277 @@
+package stack
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// tcpConn is one TCP connection of the stack. It holds no buffer while it is idle.
+//
+// WriteTo and ReadFrom move data without a copy of ours where the other side is a kernel socket: up, the received
+// segments are shown to writev and discarded afterwards; down, the socket is read straight into the segments that are
+// sent.
+type tcpConn struct {
+	ep            tcpip.Endpoint
+	wq            *waiter.Queue
+	local, remote netip.AddrPort
+	in, out       atomic.Uint64
+
+	readable, writable chan struct{} // capacity 1: look again
+	readEntry          waiter.Entry
+	writeEntry         waiter.Entry
+	readBy, writeBy    deadline
+
+	readMu sync.Mutex // one reader at a time; held while the endpoint's bytes are shown to writev
+
+	mu      sync.Mutex // guards below
+	ending  func()     // Close or Abort that waits for the reader to let go
+	ended   bool
+	closing chan struct{} // closed with ended
+}
+
+func newTCPConn(ep tcpip.Endpoint, wq *waiter.Queue, remote, local netip.AddrPort) *tcpConn {
+	c := &tcpConn{
+		ep: ep, wq: wq, local: local, remote: remote,
+		readable: make(chan struct{}, 1),
+		writable: make(chan struct{}, 1),
+		closing:  make(chan struct{}),
+	}
+	c.readEntry = waiter.NewFunctionEntry(waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) { poke(c.readable) })
+	c.writeEntry = waiter.NewFunctionEntry(waiter.WritableEvents|waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) { poke(c.writable) })
+	wq.EventRegister(&c.readEntry)
+	wq.EventRegister(&c.writeEntry)
+	return c
+}
+
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+func (c *tcpConn) wait(ready chan struct{}, d *deadline) error {
+	select {
+	case <-ready:
+		return nil
+	case <-c.closing:
+		return net.ErrClosed
+	case <-d.expired():
+		return os.ErrDeadlineExceeded
+	}
+}
+
+func (c *tcpConn) Read(b []byte) (int, error) {
+	c.readMu.Lock()
+	defer c.unlockRead()
+	return c.readLocked(b)
+}
+
+func (c *tcpConn) readLocked(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	for {
+		if c.isEnded() {
+			return 0, c.opError("read", net.ErrClosed)
+		}
+		w := tcpip.SliceWriter(b)
+		res, err := c.ep.Read(&w, tcpip.ReadOptions{})
+		switch err.(type) {
+		case nil:
+			c.consumed(res.Count)
+			return res.Count, nil
+		case *tcpip.ErrWouldBlock:
+			if err := c.wait(c.readable, &c.readBy); err != nil {
+				return 0, c.opError("read", err)
+			}
+		case *tcpip.ErrClosedForReceive:
+			return 0, io.EOF
+		default:
+			return 0, opError("read", c.remote, err)
+		}
+	}
+}
+
+// consumed counts bytes that were read, and lets the receive buffer grow as fast as they are.
+func (c *tcpConn) consumed(n int) {
+	c.in.Add(uint64(n))
+	c.ep.ModerateRecvBuf(n)
+}
+
+func (c *tcpConn) Write(b []byte) (int, error) {
+	done := 0
+	for done < len(b) {
+		n, err := c.push(&slicePayload{b: b[done:]})
+		done += n
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// push writes what the send buffer takes of p, at least one byte, waiting for room.
+func (c *tcpConn) push(p tcpip.Payloader) (int, error) {
+	for {
+		if c.isEnded() {
+			return 0, c.opError("write", net.ErrClosed)
+		}
+		n, err := c.ep.Write(p, tcpip.WriteOptions{})
+		if n > 0 {
+			c.out.Add(uint64(n))
+			return int(n), nil
+		}
+		switch err.(type) {
+		case nil: // the payload had nothing to give
+			return 0, nil
+		case *tcpip.ErrWouldBlock:
+			if err := c.wait(c.writable, &c.writeBy); err != nil {
+				return 0, c.opError("write", err)
+			}
+		default:
+			return 0, opError("write", c.remote, err)
+		}
+	}
+}
+
+// slicePayload is a tcpip.Payloader over bytes. Its Read never comes back short while bytes are left.
+type slicePayload struct{ b []byte }
+
+func (p *slicePayload) Len() int { return len(p.b) }
+
+func (p *slicePayload) Read(b []byte) (int, error) {
+	if len(p.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, p.b)
+	p.b = p.b[n:]
+	return n, nil
+}
+
+// CloseWrite sends FIN and leaves the other direction open.
+func (c *tcpConn) CloseWrite() error {
+	switch err := c.ep.Shutdown(tcpip.ShutdownWrite); err.(type) {
+	case nil, *tcpip.ErrNotConnected:
+		return nil
+	default:
+		return opError("close", c.remote, err)
+	}
+}
+
+// Close sends FIN, or RST where received data was never read. It does not wait for the peer.
+func (c *tcpConn) Close() error {
+	c.end(c.ep.Close)
+	return nil
+}
+
+// Abort sends RST.
+func (c *tcpConn) Abort() {
+	c.end(c.ep.Abort)
+}
+
+// end closes the endpoint once nobody looks at its bytes any more: closing gives their memory to other connections.
+func (c *tcpConn) end(how func()) {
+	c.mu.Lock()
+	if c.ended {
+		c.mu.Unlock()
+		return
+	}
+	c.ended = true
+	close(c.closing)
+	c.ending = how
+	c.mu.Unlock()
+	if c.readMu.TryLock() {
+		c.unlockRead()
+	}
+}
+
+func (c *tcpConn) isEnded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
+// unlockRead lets go of the reader's side, and ends the connection if that was asked for meanwhile.
+func (c *tcpConn) unlockRead() {
+	for {
+		c.mu.Lock()
+		how := c.ending
+		c.ending = nil
+		c.mu.Unlock()
+		if how != nil {
+			c.wq.EventUnregister(&c.readEntry)
+			c.wq.EventUnregister(&c.writeEntry)
+			how()
+		}
+		c.readMu.Unlock()
+		// An end that came between the look and the unlock found the lock taken: it is still ours to do.
+		c.mu.Lock()
+		again := c.ending != nil
+		c.mu.Unlock()
+		if !again || !c.readMu.TryLock() {
+			return
+		}
+	}
+}
+
+// Bytes returns the bytes of payload that were read from and written to the connection so far.
+func (c *tcpConn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load() }
+
+func (c *tcpConn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local) }
+func (c *tcpConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
+
+func (c *tcpConn) SetDeadline(t time.Time) error {
+	c.readBy.set(t)
+	c.writeBy.set(t)
+	return nil
+}
+
+func (c *tcpConn) SetReadDeadline(t time.Time) error  { c.readBy.set(t); return nil }
+func (c *tcpConn) SetWriteDeadline(t time.Time) error { c.writeBy.set(t); return nil }
+
+func (c *tcpConn) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: "tcp", Addr: c.RemoteAddr(), Err: err}
+}
+
+// opError translates gVisor's errors into those that the net package would give.
+func opError(op string, addr netip.AddrPort, err tcpip.Error) error {
+	var cause error
+	switch err.(type) {
+	case *tcpip.ErrConnectionRefused:
+		cause = syscall.ECONNREFUSED
+	case *tcpip.ErrConnectionReset:
+		cause = syscall.ECONNRESET
+	case *tcpip.ErrTimeout:
+		cause = syscall.ETIMEDOUT
+	case *tcpip.ErrHostUnreachable, *tcpip.ErrHostDown, *tcpip.ErrNoNet:
+		cause = syscall.EHOSTUNREACH
+	case *tcpip.ErrNetworkUnreachable:
+		cause = syscall.ENETUNREACH
+	case *tcpip.ErrConnectionAborted, *tcpip.ErrAborted, *tcpip.ErrInvalidEndpointState:
+		cause = net.ErrClosed
+	case *tcpip.ErrClosedForSend, *tcpip.ErrNotConnected:
+		cause = syscall.EPIPE
+	case *tcpip.ErrBadLocalAddress:
+		cause = syscall.EADDRNOTAVAIL
+	case *tcpip.ErrNoPortAvailable, *tcpip.ErrPortInUse:
+		cause = syscall.EADDRINUSE
+	default:
+		cause = stackError(err.String())
+	}
+	return &net.OpError{Op: op, Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: cause}
+}
+
+// stackError is an error of gVisor's that has no errno of its own.
+type stackError string
+
+func (e stackError) Error() string { return string(e) }
