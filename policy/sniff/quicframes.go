@@ -20,7 +20,7 @@ type frames struct {
 
 // next moves on to the next CRYPTO frame, if there is one.
 func (f *frames) next() bool {
-	r := varints{f.rest}
+	r := reader{f.rest}
 	for len(r.rest) > 0 {
 		kind, ok := r.varint()
 		if !ok {
@@ -50,7 +50,7 @@ func (f *frames) next() bool {
 	return false
 }
 
-func (f *frames) crypto(r *varints) bool {
+func (f *frames) crypto(r *reader) bool {
 	offset, ok := r.varint()
 	if !ok {
 		return false
@@ -65,7 +65,7 @@ func (f *frames) crypto(r *varints) bool {
 }
 
 // skipACK passes over an acknowledgement (RFC 9000 19.3).
-func skipACK(r *varints, ecn bool) bool {
+func skipACK(r *reader, ecn bool) bool {
 	var ranges uint64
 	for i := range 4 { // largest, delay, count of ranges, first range
 		v, ok := r.varint()

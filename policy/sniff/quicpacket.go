@@ -23,7 +23,7 @@ type packet struct {
 
 // parsePacket reads the long header packet that starts b and returns its size in bytes. Others may follow it in b.
 func parsePacket(b []byte) (p packet, size int, ok bool) {
-	r := varints{b}
+	r := reader{b}
 	head, ok := r.bytes(5)
 	if !ok {
 		return p, 0, false
@@ -41,10 +41,10 @@ func parsePacket(b []byte) (p packet, size int, ok bool) {
 		return p, 0, false // Retry: servers send it, and it has no length
 	}
 	p.initial = kind == 0
-	if p.dcid, ok = r.connectionID(); !ok {
+	if p.dcid, ok = connectionID(&r); !ok {
 		return p, 0, false
 	}
-	if _, ok = r.connectionID(); !ok {
+	if _, ok = connectionID(&r); !ok {
 		return p, 0, false
 	}
 	if p.initial {
@@ -69,38 +69,8 @@ func parsePacket(b []byte) (p packet, size int, ok bool) {
 	return p, size, true
 }
 
-// varints reads QUIC's variable-length integers (RFC 9000 16) and what they measure.
-type varints struct{ rest []byte }
-
-func (r *varints) varint() (uint64, bool) {
-	if len(r.rest) == 0 {
-		return 0, false
-	}
-	size := 1 << (r.rest[0] >> 6)
-	if len(r.rest) < size {
-		return 0, false
-	}
-	v := uint64(r.rest[0] & 0x3f)
-	for _, c := range r.rest[1:size] {
-		v = v<<8 | uint64(c)
-	}
-	r.rest = r.rest[size:]
-	return v, true
-}
-
-func (r *varints) bytes(n uint64) ([]byte, bool) {
-	if n > uint64(len(r.rest)) {
-		return nil, false
-	}
-	b := r.rest[:n]
-	r.rest = r.rest[n:]
-	return b, true
-}
-
-func (r *varints) connectionID() ([]byte, bool) {
-	n, ok := r.bytes(1)
-	if !ok || n[0] > maxCID {
-		return nil, false
-	}
-	return r.bytes(uint64(n[0]))
+// connectionID takes a connection ID.
+func connectionID(r *reader) ([]byte, bool) {
+	b, ok := r.vector(1)
+	return b, ok && len(b) <= maxCID
 }

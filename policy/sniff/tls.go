@@ -1,9 +1,5 @@
 package sniff
 
-import (
-	"golang.org/x/crypto/cryptobyte"
-)
-
 // Numbers from the TLS registries (RFC 8446, RFC 6066, RFC 9849).
 const (
 	recordHeader    = 5 // bytes: type, version, length
@@ -120,55 +116,62 @@ func messageSize(b []byte) int { return messageHeader + (int(b[1])<<16 | int(b[2
 
 // readHello reads the body of a ClientHello.
 func readHello(b []byte, p Protocol) Result {
-	s := cryptobyte.String(b)
-	var skipped, extensions cryptobyte.String
-	if !s.Skip(2+32) || // version, random
-		!s.ReadUint8LengthPrefixed(&skipped) || // session id
-		!s.ReadUint16LengthPrefixed(&skipped) || // cipher suites
-		!s.ReadUint8LengthPrefixed(&skipped) { // compression methods
+	hello := reader{b}
+	_, ok := hello.bytes(2 + 32)                // version, random
+	for _, size := range [...]uint64{1, 2, 1} { // session id, cipher suites, compression methods
+		_, more := hello.vector(size)
+		ok = ok && more
+	}
+	if ok && len(hello.rest) == 0 {
+		return noName(p) // without extensions, as before TLS 1.0
+	}
+	list, more := hello.vector(2)
+	if !ok || !more || len(hello.rest) > 0 {
 		return ambiguous(p)
 	}
-	if s.Empty() {
-		return noName(p) // a hello without extensions, as before TLS 1.0
-	}
-	if !s.ReadUint16LengthPrefixed(&extensions) || !s.Empty() {
-		return ambiguous(p)
-	}
+	return readExtensions(reader{list}, p)
+}
+
+func readExtensions(r reader, p Protocol) Result {
 	res := noName(p)
-	names := 0
-	for !extensions.Empty() {
-		var kind uint16
-		var data cryptobyte.String
-		if !extensions.ReadUint16(&kind) || !extensions.ReadUint16LengthPrefixed(&data) {
+	named := false
+	for len(r.rest) > 0 {
+		kind, ok := r.uint(2)
+		data, more := r.vector(2)
+		if !ok || !more {
 			return ambiguous(p)
 		}
 		switch kind {
 		case extECH:
 			res.ECH = true
 		case extServerName:
-			names++
-			switch readServerName(data, &res.Host) {
+			name, ok := readServerName(data)
+			if !ok || named {
+				return ambiguous(p)
+			}
+			named = true
+			switch res.Host.set(name) {
 			case hostName:
 				res.Status = Found
 			case hostAbsent, hostIllegal:
-				res.Ambiguous = true
+				return ambiguous(p)
 			}
 		}
-	}
-	if names > 1 || res.Ambiguous {
-		return ambiguous(p)
 	}
 	return res
 }
 
 // readServerName reads a server_name extension, which may hold one name only: servers differ in which of two they take.
-func readServerName(data cryptobyte.String, h *Host) hostKind {
-	var list, name cryptobyte.String
-	var kind uint8
-	if !data.ReadUint16LengthPrefixed(&list) || !data.Empty() ||
-		!list.ReadUint8(&kind) || kind != nameTypeHost ||
-		!list.ReadUint16LengthPrefixed(&name) || !list.Empty() {
-		return hostIllegal
+func readServerName(data []byte) (name []byte, ok bool) {
+	r := reader{data}
+	list, ok := r.vector(2)
+	if !ok || len(r.rest) > 0 {
+		return nil, false
 	}
-	return h.set(name)
+	r = reader{list}
+	if kind, ok := r.uint(1); !ok || kind != nameTypeHost {
+		return nil, false
+	}
+	name, ok = r.vector(2)
+	return name, ok && len(r.rest) == 0
 }
