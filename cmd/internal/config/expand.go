@@ -55,7 +55,7 @@ func (c *Config) expandProfile() []Fault {
 	facts, pos := readProfile(data), c.Position("profile")
 	name := c.nameProfile(pos)
 	if c.Listen.TUN == nil && c.Listen.WireGuard == nil {
-		c.Listen.TUN = defaultTUN()
+		c.Listen.TUN = newTUN()
 		c.Listen.TUN.Pos = pos
 	}
 	if len(c.DNS.Upstreams) == 0 {

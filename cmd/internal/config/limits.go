@@ -58,10 +58,3 @@ func (l Limits) numbers() []limit {
 	}
 	return limits
 }
-
-// defaultTUN is a TUN with nothing configured.
-func defaultTUN() *TUN {
-	var t TUN
-	setDefaults(reflect.ValueOf(&t).Elem())
-	return &t
-}

@@ -1,6 +1,9 @@
 package config
 
-import "net/netip"
+import (
+	"net/netip"
+	"reflect"
+)
 
 // Listen says where packets come from.
 type Listen struct {
@@ -33,6 +36,16 @@ type TUN struct {
 
 	Pos Position `yaml:"-"`
 }
+
+// newTUN is a TUN with nothing configured.
+func newTUN() *TUN {
+	var t TUN
+	setDefaults(reflect.ValueOf(&t).Elem())
+	return &t
+}
+
+// DefaultStateFile is listen.tun.state_file of a configuration that does not say.
+func DefaultStateFile() string { return newTUN().StateFile }
 
 // WireGuardListen is the gateway's side of WireGuard.
 type WireGuardListen struct {

@@ -85,6 +85,11 @@ func (c *Config) Fault(path, message, mend string) Fault {
 	return f
 }
 
+// Err is Fault as an error.
+func (c *Config) Err(path, message, mend string) error {
+	return &Error{[]Fault{c.Fault(path, message, mend)}}
+}
+
 // read reads one file, its includes first. Faults of the file as a whole are noted at from.
 func (d *decoder) read(path string, from Position) {
 	data, err := readPrivate(path)

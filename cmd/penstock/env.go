@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/control"
+)
+
+// env is what commands get from outside, so that tests can give them something else.
+type env struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	socket         string // of the running penstock; empty: the default
+
+	// The daemon. A nil function is an error that says so.
+	run     func(context.Context, *config.Config, runOptions) error
+	check   func(context.Context, *config.Config) (checkReport, error)
+	cleanup func(ctx context.Context, stateFile string, log *slog.Logger) error
+	demo    func(context.Context, demoOptions) error
+}
+
+// runOptions are what the command line says beside the configuration.
+type runOptions struct {
+	Logger *slog.Logger
+	Socket string           // of the command line; empty: the configuration's
+	Reload <-chan os.Signal // each signal asks for a reload
+}
+
+// checkReport is what compiling the rules and running the configuration's own tests found.
+type checkReport struct {
+	Rules    int
+	Tests    int
+	Failed   []string // one sentence for each test that does not hold, with its place
+	Warnings []string // for example rules that no flow can reach
+}
+
+// demoOptions are the flags of the demo.
+type demoOptions struct {
+	Stay           bool // keep the world up until interrupted
+	Stdout, Stderr io.Writer
+}
+
+func newEnv() *env {
+	return &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
+}
+
+// errNotBuilt is what a command of the daemon's returns in a build without it.
+var errNotBuilt = errors.New("this build of penstock cannot do that")
+
+// dial connects to the running penstock.
+func (e *env) dial(ctx context.Context) (*control.Client, error) {
+	return control.Dial(ctx, e.socketPath())
+}
+
+// asking makes the function of a command that talks to the running penstock.
+func (e *env) asking(f func(ctx context.Context, client *control.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		client, err := e.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		return f(cmd.Context(), client, args)
+	}
+}
+
+// socketPath is that of --socket, else of PENSTOCK_SOCKET; empty is the default.
+func (e *env) socketPath() string {
+	if e.socket != "" {
+		return e.socket
+	}
+	return e.getenv("PENSTOCK_SOCKET")
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"penstock/cmd/internal/control"
+)
+
+func newFlowsCommand(e *env) *cobra.Command {
+	var query control.FlowQuery
+	var watch, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "flows",
+		Short: "List flows and what was decided about them",
+		Args:  onlyCommands,
+		RunE: e.asking(func(ctx context.Context, client *control.Client, _ []string) error {
+			if watch {
+				return watchFlows(ctx, e, client, query, asJSON)
+			}
+			answer, err := client.Flows(ctx, query)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(e.stdout, answer)
+			}
+			rows := [][]string{flowHeads()}
+			for _, f := range answer.Flows {
+				rows = append(rows, flowRow(f, time.Now()))
+			}
+			return table(e.stdout, rows)
+		}),
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print each flow as it begins and ends")
+	cmd.Flags().BoolVar(&query.Denied, "denied", false, "only flows that were refused, lately")
+	cmd.Flags().BoolVar(&query.Recent, "recent", false, "finished flows too")
+	cmd.Flags().StringVar(&query.Peer, "peer", "", "only flows of this `PEER`")
+	jsonFlag(cmd, &asJSON)
+	cmd.AddCommand(newFlowsKillCommand(e))
+	return cmd
+}
+
+func newFlowsKillCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "kill ID",
+		Short: "End a flow",
+		Args:  takes(1, 1),
+		RunE: e.asking(func(ctx context.Context, client *control.Client, args []string) error {
+			return client.KillFlow(ctx, args[0])
+		}),
+	}
+}
+
+func flowHeads() []string {
+	return []string{"ID", "PROTO", "FROM", "TO", "HOST", "VERDICT", "RULE", "TX", "RX", "AGE"}
+}
+
+func flowRow(f control.Flow, now time.Time) []string {
+	from, host := f.Src, f.Host
+	if f.Peer != "" {
+		from = f.Peer + " " + f.Src
+	}
+	if f.HostSource != "" {
+		host += " (" + f.HostSource + ")"
+	}
+	until := now
+	if !f.End.IsZero() {
+		until = f.End
+	}
+	return []string{f.ID, f.Proto, from, f.Dst, host, verdictText(f.Verdict, f.Via), ruleText(f.Rule, f.Category),
+		bytesText(f.TxBytes), bytesText(f.RxBytes), age(until.Sub(f.Start))}
+}
+
+// verdictText is a verdict as a rule writes it.
+func verdictText(verdict, via string) string {
+	if verdict == "via" {
+		return "via " + via
+	}
+	return verdict
+}
+
+func ruleText(rule, category string) string {
+	if category != "" {
+		return rule + " (" + category + ")"
+	}
+	return rule
+}
+
+// watchFlows prints flows as they begin and as they end, until ctx ends.
+func watchFlows(ctx context.Context, e *env, client *control.Client, query control.FlowQuery, asJSON bool) error {
+	query.Recent = true
+	live := make(map[string]bool) // flows printed: true while they live
+	return every(ctx, watchPeriod, func() error {
+		answer, err := client.Flows(ctx, query)
+		if err != nil {
+			return err
+		}
+		seen := make(map[string]bool, len(answer.Flows))
+		for _, f := range answer.Flows {
+			lives := f.End.IsZero()
+			seen[f.ID] = lives
+			if was, printed := live[f.ID]; printed && was == lives {
+				continue
+			}
+			if err := printFlow(e, f, asJSON); err != nil {
+				return err
+			}
+		}
+		live = seen
+		return nil
+	})
+}
+
+func printFlow(e *env, f control.Flow, asJSON bool) error {
+	if asJSON {
+		return printJSON(e.stdout, struct {
+			APIVersion string `json:"apiVersion"`
+			control.Flow
+		}{control.APIVersion, f})
+	}
+	at, what := f.Start, "begin"
+	if !f.End.IsZero() {
+		at, what = f.End, "end"
+	}
+	row := flowRow(f, time.Now())
+	_, err := fmt.Fprintf(e.stdout, "%s %-5s %s %s %s -> %s %s %s by %s, %s up, %s down\n", at.Format(time.TimeOnly), what, row[0], row[1],
+		printable(row[2]), row[3], orDash(printable(row[4])), row[5], row[6], row[7], row[8])
+	return err
+}

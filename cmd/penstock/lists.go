@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"penstock/cmd/internal/control"
+)
+
+func newListsCommand(e *env) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "lists",
+		Short: "List the lists of all categories in use",
+		Args:  onlyCommands,
+		RunE: e.asking(func(ctx context.Context, client *control.Client, _ []string) error {
+			answer, err := client.Lists(ctx)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(e.stdout, answer)
+			}
+			rows := [][]string{{"CATEGORY", "LIST", "NAMES", "UPDATED", "ERROR"}}
+			for _, l := range answer.Lists {
+				rows = append(rows, []string{l.Category, l.List, strconv.Itoa(l.Entries), ago(time.Now(), l.Updated), l.Error})
+			}
+			return table(e.stdout, rows)
+		}),
+	}
+	jsonFlag(cmd, &asJSON)
+	cmd.AddCommand(newListsRefreshCommand(e), newListsLookupCommand(e))
+	return cmd
+}
+
+func newListsRefreshCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "refresh",
+		Short: "Read all lists again",
+		Args:  takes(0, 0),
+		RunE: e.asking(func(ctx context.Context, client *control.Client, _ []string) error {
+			return client.ListRefresh(ctx)
+		}),
+	}
+}
+
+func newListsLookupCommand(e *env) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "lookup NAME",
+		Short: "Say which lists have a name",
+		Args:  takes(1, 1),
+		RunE: e.asking(func(ctx context.Context, client *control.Client, args []string) error {
+			answer, err := client.ListLookup(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(e.stdout, answer)
+			}
+			if len(answer.Hits) == 0 {
+				fmt.Fprintf(e.stdout, "%s is in no list\n", printable(args[0]))
+			}
+			for _, h := range answer.Hits {
+				fmt.Fprintln(e.stdout, printable(hitText(h)))
+			}
+			return nil
+		}),
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}

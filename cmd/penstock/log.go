@@ -1,0 +1,57 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"sync"
+)
+
+// newLogger logs to stderr: text to a terminal, JSON to anything else. Under systemd each line begins with its priority.
+func newLogger(e *env, debug bool) *slog.Logger {
+	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if debug {
+		options.Level = slog.LevelDebug
+	}
+	if isTerminal(e.stderr) {
+		return slog.New(slog.NewTextHandler(e.stderr, options))
+	}
+	w := e.stderr
+	if e.getenv("JOURNAL_STREAM") != "" {
+		w = &journal{w: w}
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// journal puts the priority that journald reads before each line: sd-daemon(3).
+type journal struct {
+	mu sync.Mutex // guards below
+	w  io.Writer
+}
+
+// Write takes one line, as slog's handlers do.
+func (j *journal) Write(line []byte) (int, error) {
+	priority := 6 // info
+	for level, p := range map[string]int{"DEBUG": 7, "WARN": 4, "ERROR": 3} {
+		if bytes.Contains(line, []byte(`"level":"`+level+`"`)) {
+			priority = p
+		}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if _, err := j.w.Write(append([]byte("<"+strconv.Itoa(priority)+">"), line...)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// execute runs one command line and returns the exit code.
+func execute(ctx context.Context, e *env, args []string) int {
+	root := newRootCommand(e)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		report(e.stderr, err)
+	}
+	return exitCode(err)
+}
+
+func newRootCommand(e *env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "penstock",
+		Short: "A VPN endpoint that judges every flow",
+		Long: `penstock takes the packets of this machine or of WireGuard peers, judges every flow by
+rules, and refuses it or sends it out directly or through an encrypted transport.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 not running or down, 4 degraded, blocked or no
+permission, 5 invalid configuration, 6 blocked by policy.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          needsCommand,
+	}
+	root.SetOut(e.stdout)
+	root.SetErr(e.stderr)
+	root.SetIn(e.stdin)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%v; see %s --help", err, cmd.CommandPath())
+	})
+	root.PersistentFlags().StringVar(&e.socket, "socket", "", "control socket of the running penstock (default $PENSTOCK_SOCKET, else that of root or of this user)")
+	root.AddCommand(
+		newRunCommand(e), newCheckCommand(e), newCleanupCommand(e), newDemoCommand(e),
+		newStatusCommand(e), newSteerCommand(e, "up"), newSteerCommand(e, "down"), newSteerCommand(e, "reconnect"),
+		newFlowsCommand(e), newExplainCommand(e), newRulesCommand(e), newReloadCommand(e), newAllowCommand(e),
+		newDNSCommand(e), newListsCommand(e), newPeerCommand(e),
+		newGenkeyCommand(e), newPubkeyCommand(e), newImportCommand(e), newVersionCommand(e),
+	)
+	return root
+}
+
+// needsCommand is what a command that only groups others does.
+func needsCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		cmd.SetOut(cmd.ErrOrStderr())
+		cmd.Help() // it can only fail where the error below fails too
+		return exitError{code: exitUsage}
+	}
+	mend := fmt.Sprintf("see %s --help", cmd.CommandPath())
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		mend = fmt.Sprintf("did you mean %q?", near[0])
+	}
+	return usagef("%s has no command %q: %s", cmd.CommandPath(), args[0], mend)
+}
+
+// takes checks the number of arguments. The usage line says what they are.
+func takes(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usagef("something is missing: the usage is %s", cmd.UseLine())
+		case len(args) > most:
+			return usagef("%q is too much: the usage is %s", args[most], cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// onlyCommands refuses arguments of a command that has commands below it and also does something itself.
+func onlyCommands(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return needsCommand(cmd, args)
+	}
+	return nil
+}

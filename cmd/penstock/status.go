@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"penstock/cmd/internal/control"
+)
+
+// watchPeriod is how often -w asks again.
+const watchPeriod = time.Second
+
+func newStatusCommand(e *env) *cobra.Command {
+	var watch, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Say what is true now",
+		Long: `Say what is true now: one line first, then transports and flows. The exit code is 0 for
+connected, 3 for down or not running, 4 for anything between.`,
+		Args: takes(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch {
+				return watchStatus(cmd.Context(), e, asJSON)
+			}
+			s, err := askStatus(cmd.Context(), e)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = printJSON(e.stdout, s)
+			} else {
+				err = printStatus(e.stdout, s, time.Now())
+			}
+			if err != nil {
+				return err
+			}
+			return exitError{code: statusCode(s)}.orNil()
+		},
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print a line whenever something changes")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+// jsonFlag adds --json.
+func jsonFlag(cmd *cobra.Command, asJSON *bool) {
+	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON")
+}
+
+// askStatus asks the running penstock. That none runs is a status too.
+func askStatus(ctx context.Context, e *env) (control.Status, error) {
+	client, err := e.dial(ctx)
+	if err == nil {
+		defer client.Close()
+		var s control.Status
+		if s, err = client.Status(ctx); err == nil {
+			return s, nil
+		}
+	}
+	if errors.Is(err, control.ErrNotRunning) {
+		return control.Status{APIVersion: control.APIVersion, State: "down", Verdict: "down: " + err.Error()}, nil
+	}
+	return control.Status{}, err
+}
+
+func statusCode(s control.Status) int {
+	switch {
+	case s.State == "down":
+		return exitNotRunning
+	case s.State == "connected" && !s.Degraded:
+		return exitOK
+	}
+	return exitDegraded
+}
+
+// orNil is no error for code 0.
+func (e exitError) orNil() error {
+	if e.code == exitOK && e.err == nil {
+		return nil
+	}
+	return e
+}
+
+func printStatus(w io.Writer, s control.Status, now time.Time) error {
+	fmt.Fprintln(w, printable(s.Verdict))
+	if s.Started.IsZero() { // not running
+		return nil
+	}
+	fmt.Fprintf(w, "up %s, %s, %s\n", age(now.Sub(s.Started)), s.Version, s.Config)
+	for _, l := range s.Listen {
+		fmt.Fprintln(w, "listen", l)
+	}
+	fmt.Fprintf(w, "flows %d active, %d forwarded, %d denied, policy %d\n", s.Flows.Active, s.Flows.Forwarded, s.Flows.Denied, s.PolicyGeneration)
+	if s.ReloadError != "" {
+		fmt.Fprintln(w, "the last reload was refused:", s.ReloadError)
+	}
+	if len(s.Transports) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	rows := [][]string{{"TRANSPORT", "KIND", "STATE", "SINCE", "LAST RX", "RX", "TX", "RECONNECTS", "ENDPOINT"}}
+	for _, t := range s.Transports {
+		rows = append(rows, []string{t.Name, t.Kind, stateText(t), ago(now, t.Since), ago(now, t.LastRx),
+			bytesText(t.RxBytes), bytesText(t.TxBytes), strconv.FormatUint(t.Reconnects, 10), t.Endpoint})
+	}
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	for _, t := range s.Transports {
+		if t.Error != "" {
+			fmt.Fprintf(w, "%s: %s\n", t.Name, printable(t.Error))
+		}
+	}
+	return nil
+}
+
+// stateText is a transport's state with its qualifier and reason.
+func stateText(t control.TransportStatus) string {
+	text := t.State
+	if t.Active != "" {
+		text += " via " + t.Active
+	}
+	if t.Degraded {
+		text += ", degraded"
+	}
+	if t.Reason != "" {
+		text += " (" + t.Reason + ")"
+	}
+	return text
+}
+
+// watchStatus prints a line for each change of state until ctx ends.
+func watchStatus(ctx context.Context, e *env, asJSON bool) error {
+	var last string
+	return every(ctx, watchPeriod, func() error {
+		s, err := askStatus(ctx, e)
+		if err != nil {
+			return err
+		}
+		key := s.State + strconv.FormatBool(s.Degraded) + s.Reason
+		for _, t := range s.Transports {
+			key += "\x00" + t.Name + stateText(t)
+		}
+		if key == last {
+			return nil
+		}
+		last = key
+		if asJSON {
+			return printJSON(e.stdout, s)
+		}
+		_, err = fmt.Fprintln(e.stdout, time.Now().Format(time.TimeOnly), printable(s.Verdict))
+		return err
+	})
+}
+
+// every calls f at once and then each period, until ctx ends, which is no error, or f fails.
+func every(ctx context.Context, period time.Duration, f func() error) error {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		err := f()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
