@@ -1,23 +1,185 @@
 package blocklist
 
-import "net/netip"
+import (
+	"iter"
+	"math/bits"
+	"net/netip"
+)
 
 // CategorySet is a set of categories of one Set: bit i stands for the i-th of Set.Categories.
 type CategorySet uint64
 
+// MaxCategories is how many categories a Set can tell apart.
+const MaxCategories = 64
+
+// Bits yields the index of every category in the set, ascending.
+func (c CategorySet) Bits() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for ; c != 0; c &= c - 1 {
+			if !yield(bits.TrailingZeros64(uint64(c))) {
+				return
+			}
+		}
+	}
+}
+
 // Set says which categories a name is in. It is immutable and safe for concurrent use; a nil Set holds nothing.
+//
+// An entry stands for its name and all names below. Within a category the entry with the most labels wins, and an allow
+// beats a block with as many; important entries come before all others. Names are kept as 48-bit fingerprints under a
+// random key: a name that is in no list is taken for a listed one with a probability of one in 2.8e14 for each entry.
 type Set struct {
-	categories []string
+	seed        seed
+	categories  []string
+	everything  CategorySet // categories that hold every name: their lists are missing
+	names       int         // distinct fingerprints
+	records     []record    // what a table entry stands for; 0 is unused
+	expressions []expression
+
+	// filter is one bloom filter of 64 bits for every eight names: most misses end at one word of it.
+	filter []uint64
+	// table holds fingerprint<<16 | record in ascending order, each at or after the slot that its fingerprint is
+	// proportional to, never after a gap. Zero is a gap; the last one is always a gap.
+	table []uint64
+	slots uint64 // the slots that fingerprints are spread over; the rest of table is overflow
+}
+
+// record is what all lists together say about one name.
+type record struct {
+	Block, Allow           CategorySet // the name and all below
+	BlockExact, AllowExact CategorySet // the name alone
+	Force, ForceAllow      CategorySet // important ones
 }
 
 // Categories returns the names of the categories in bit order. The caller must not change them.
-func (s *Set) Categories() []string { return nil }
+func (s *Set) Categories() []string {
+	if s == nil {
+		return nil
+	}
+	return s.categories
+}
+
+// Names returns how many distinct names and addresses the Set holds.
+func (s *Set) Names() int {
+	if s == nil {
+		return 0
+	}
+	return s.names
+}
+
+// Bytes returns the resident size of the matcher's tables, in bytes.
+func (s *Set) Bytes() int {
+	if s == nil {
+		return 0
+	}
+	return 8*(cap(s.filter)+cap(s.table)) + 48*cap(s.records)
+}
 
 // Lookup returns the categories of a canonical host name. It does not allocate.
-func (s *Set) Lookup(host string) CategorySet { return 0 }
+func (s *Set) Lookup(host string) CategorySet {
+	if s == nil || host == "" {
+		return 0
+	}
+	k, t := &s.seed, tally{}
+	if len(s.expressions) > 0 {
+		t.matched = matchExpressions(s.expressions, host)
+	}
+	h, end := hashLabel(k, k.start, host, len(host))
+	// A public suffix is never listed: the last label alone need not be asked for.
+	for end > 0 {
+		h, end = hashLabel(k, h, host, end-1)
+		s.probe(h, end == 0, &t)
+	}
+	return t.result() | s.everything
+}
 
 // LookupWire is Lookup for an uncompressed DNS wire name of any case. A malformed name is in no category.
-func (s *Set) LookupWire(wire []byte) CategorySet { return 0 }
+func (s *Set) LookupWire(wire []byte) CategorySet {
+	if s == nil || len(wire) > 255 {
+		return 0
+	}
+	var starts [128]uint8
+	labels, at := 0, 0
+	for at < len(wire) && wire[at] != 0 {
+		n := int(wire[at])
+		if n > maxLabel || at+1+n >= len(wire) {
+			return 0
+		}
+		starts[labels] = uint8(at)
+		labels++
+		at += 1 + n
+	}
+	if labels == 0 || at+1 != len(wire) {
+		return 0
+	}
+	k, t := &s.seed, tally{}
+	if len(s.expressions) > 0 {
+		t.matched = matchExpressionsWire(s.expressions, wire)
+	}
+	h := k.start
+	for l := labels - 1; l >= 0; l-- {
+		at := int(starts[l])
+		label := wire[at+1 : at+1+int(wire[at])]
+		h = hashWireLabel(k, h, label)
+		if l < labels-1 {
+			s.probe(h, l == 0, &t)
+		}
+	}
+	return t.result() | s.everything
+}
 
 // LookupAddr returns the categories of an address that stands among the names of a list.
-func (s *Set) LookupAddr(addr netip.Addr) CategorySet { return 0 }
+func (s *Set) LookupAddr(addr netip.Addr) CategorySet {
+	if s == nil || !addr.IsValid() {
+		return 0
+	}
+	var t tally
+	s.probe(hashAddr(&s.seed, addr), true, &t)
+	return t.result()
+}
+
+// probe adds to t what is listed under hash h. It is small enough to be inlined: most names end here.
+func (s *Set) probe(h uint64, whole bool, t *tally) {
+	hi, _ := bits.Mul64(h&fingerprintMask, uint64(len(s.filter)))
+	if m := filterMask(h); s.filter[hi]&m == m {
+		s.find(h, whole, t)
+	}
+}
+
+func (s *Set) find(h uint64, whole bool, t *tally) {
+	h &= fingerprintMask
+	i, _ := bits.Mul64(h, s.slots)
+	for ; ; i++ {
+		e := s.table[i]
+		if e == 0 || e&fingerprintMask > h {
+			return
+		}
+		if e&fingerprintMask == h {
+			t.add(&s.records[uint16(e)], whole)
+			return
+		}
+	}
+}
+
+// filterMask chooses four bits of a filter word by the low 24 of a fingerprint; the word itself is chosen by the high ones.
+func filterMask(h uint64) uint64 {
+	return 1<<(h>>16&63) | 1<<(h>>22&63) | 1<<(h>>28&63) | 1<<(h>>34&63)
+}
+
+// tally gathers what the suffixes of a name say, from the shortest to the longest.
+type tally struct {
+	matched, force, forceAllow CategorySet
+}
+
+func (t *tally) add(r *record, whole bool) {
+	block, allow := r.Block, r.Allow
+	if whole {
+		block |= r.BlockExact
+		allow |= r.AllowExact
+	}
+	t.matched = (t.matched | block) &^ allow
+	t.force |= r.Force
+	t.forceAllow |= r.ForceAllow
+}
+
+func (t *tally) result() CategorySet { return (t.matched | t.force) &^ t.forceAllow }

@@ -1,0 +1,175 @@
+package blocklist
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Format is the syntax of a list file.
+type Format uint8
+
+// The formats. Files of each may be compressed with gzip.
+const (
+	Auto        Format = iota // detected from the first lines
+	Domains                   // one name a line: "x", "*.x" or ".x"; squidGuard's domains files
+	Hosts                     // "0.0.0.0 x y"
+	AdBlock                   // "||x^", "@@||x^": the part of AdBlock and AdGuard syntax that is about whole hosts
+	Dnsmasq                   // address=/x/, server=/x/, local=/x/
+	Unbound                   // local-zone: "x." always_null
+	RPZ                       // response policy zone
+	Geosite                   // source of geosite files: domain: full: keyword: regexp: include:
+	Expressions               // squidGuard's expressions files
+	URLs                      // squidGuard's urls files: host/path. Nothing in them is a name to block
+)
+
+var formatNames = [...]string{"auto", "domains", "hosts", "adblock", "dnsmasq", "unbound", "rpz", "geosite", "expressions", "urls"}
+
+// String returns the word that ParseFormat reads.
+func (f Format) String() string {
+	if int(f) < len(formatNames) {
+		return formatNames[f]
+	}
+	return fmt.Sprintf("format(%d)", uint8(f))
+}
+
+// ParseFormat reads the name of a format as a configuration has it; empty is Auto.
+func ParseFormat(s string) (Format, error) {
+	if s == "" {
+		return Auto, nil
+	}
+	for i, name := range formatNames {
+		if s == name {
+			return Format(i), nil
+		}
+	}
+	return Auto, fmt.Errorf("list format %q is unknown: use one of %s", s, strings.Join(formatNames[:], ", "))
+}
+
+// detect looks at the beginning of a file, which may end within a line. html says that it is a web page.
+func detect(sample []byte) (f Format, html bool) {
+	sample = bytes.TrimPrefix(sample, []byte("\ufeff"))
+	if looksLikeHTML(sample) {
+		return Auto, true
+	}
+	var votes [len(formatNames)]int
+	total := 0
+	for line := range bytes.Lines(sample) {
+		f := classify(bytes.TrimRight(line, " \t\r\n"))
+		if f == Auto {
+			continue
+		}
+		votes[f]++
+		total++
+	}
+	// Of these, one line tells: nothing like it stands in other formats.
+	for _, f := range []Format{RPZ, Unbound, Dnsmasq} {
+		if votes[f]*2 > total {
+			return f, false
+		}
+	}
+	switch {
+	case votes[AdBlock]*10 > total:
+		return AdBlock, false
+	case votes[Geosite]*50 > total:
+		return Geosite, false
+	case votes[Hosts]*4 > total:
+		return Hosts, false
+	case votes[URLs]*2 > total:
+		return URLs, false
+	case votes[Expressions]*2 > total:
+		return Expressions, false
+	}
+	return Domains, false
+}
+
+func looksLikeHTML(sample []byte) bool {
+	head := bytes.ToLower(bytes.TrimLeft(sample[:min(len(sample), 512)], " \t\r\n"))
+	for _, tag := range []string{"<!doctype", "<html", "<head", "<?xml", "<body", "<script"} {
+		if bytes.HasPrefix(head, []byte(tag)) {
+			return true
+		}
+	}
+	return false
+}
+
+// classify says of which format a line is typical; Auto if of none. The line has no trailing blanks.
+func classify(line []byte) Format {
+	trimmed := bytes.TrimLeft(line, " \t")
+	if len(trimmed) == 0 {
+		return Auto
+	}
+	s := string(trimmed)
+	switch s[0] {
+	case '#':
+		if isCosmetic(s) {
+			return AdBlock
+		}
+		return Auto
+	case '!':
+		return Auto
+	case ';':
+		return Auto
+	case '$':
+		return RPZ
+	case '[':
+		if strings.HasPrefix(strings.ToLower(s), "[adblock") || strings.HasPrefix(strings.ToLower(s), "[adguard") {
+			return AdBlock
+		}
+	case '&', '@':
+		if strings.HasPrefix(s, "@@") {
+			return AdBlock
+		}
+	}
+	switch {
+	case strings.HasPrefix(s, "||"), isCosmetic(s):
+		return AdBlock
+	case strings.HasPrefix(s, "local-zone:"), strings.HasPrefix(s, "local-data:"), s == "server:":
+		return Unbound
+	case strings.HasPrefix(s, "address=/"), strings.HasPrefix(s, "server=/"), strings.HasPrefix(s, "local=/"):
+		return Dnsmasq
+	}
+	if prefix, _, ok := strings.Cut(s, ":"); ok {
+		switch prefix {
+		case "domain", "full", "keyword", "regexp", "include":
+			return Geosite
+		}
+	}
+	fields := strings.Fields(s)
+	if len(fields) > 2 && isRecordType(fields[1:]) || line[0] == ' ' && isRecordType(fields) {
+		return RPZ
+	}
+	if len(fields) > 1 {
+		if _, err := netip.ParseAddr(fields[0]); err == nil {
+			return Hosts
+		}
+		if fields[1][0] == '@' || fields[1][0] == '&' {
+			return Geosite
+		}
+	}
+	if s[0] == '/' && strings.LastIndexByte(s, '/') > 0 {
+		return AdBlock
+	}
+	if strings.ContainsAny(fields[0], `()[]\|^$?`) {
+		if strings.HasSuffix(s, "^") {
+			return AdBlock
+		}
+		return Expressions
+	}
+	if i := strings.IndexByte(s, '/'); i > 0 && isCanonical(strings.ToLower(s[:i])) {
+		return URLs
+	}
+	return Domains
+}
+
+// isRecordType says whether a zone file's fields come to a type that policy zones use.
+func isRecordType(fields []string) bool {
+	for _, f := range fields[:min(len(fields), 3)] {
+		switch strings.ToUpper(f) {
+		case "SOA", "NS", "CNAME", "TXT", "A", "AAAA":
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,135 @@
+package blocklist
+
+import (
+	"bytes"
+	"net/netip"
+)
+
+// domains reads "x", "*.x" or ".x", and forgives a comment behind it.
+func (s *scanner) domains(line []byte) error {
+	line = trimLeft(line)
+	if len(line) == 0 || line[0] == '#' || line[0] == '!' || line[0] == ';' {
+		return nil
+	}
+	for i, c := range line {
+		if c == ' ' || c == '\t' || c == '#' {
+			if c != '#' {
+				return s.domainAndMore(line[:i], trimLeft(line[i:]))
+			}
+			line = line[:i]
+			break
+		}
+	}
+	return s.domain(line)
+}
+
+// domainAndMore takes a comment after blanks, and lines of a hosts file that got in.
+func (s *scanner) domainAndMore(name, rest []byte) error {
+	if rest[0] == '#' || rest[0] == ';' {
+		return s.domain(name)
+	}
+	if isBlockAddr(name) {
+		return s.hosts(s.entry.Text)
+	}
+	return s.skip(SkipInvalid)
+}
+
+func (s *scanner) domain(name []byte) error {
+	name = bytes.TrimPrefix(name, []byte("*"))
+	name = bytes.TrimPrefix(name, []byte("."))
+	switch {
+	case bytes.IndexByte(name, '*') >= 0:
+		return s.skip(SkipPattern)
+	case bytes.IndexByte(name, '/') >= 0:
+		return s.skip(SkipPath)
+	}
+	return s.name(name)
+}
+
+// hosts reads an address and the names that are given it.
+func (s *scanner) hosts(line []byte) error {
+	if i := bytes.IndexByte(line, '#'); i >= 0 {
+		line = line[:i]
+	}
+	addr, rest := cutField(line)
+	if len(addr) == 0 || addr[0] == '!' {
+		return nil
+	}
+	name, rest := cutField(rest)
+	if len(name) == 0 {
+		return s.domain(addr) // a bare name in a hosts file
+	}
+	if !isBlockAddr(addr) {
+		if isAddr(addr) {
+			return s.skip(SkipNotBlock)
+		}
+		return s.skip(SkipInvalid)
+	}
+	for ; len(name) > 0; name, rest = cutField(rest) {
+		var err error
+		if isHostsOwn(name) {
+			err = s.skip(SkipSpecial)
+		} else {
+			err = s.name(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isHostsOwn knows the names that every hosts file has for the machine itself.
+func isHostsOwn(name []byte) bool {
+	switch string(bytes.ToLower(name)) {
+	case "localhost", "localhost.localdomain", "local", "broadcasthost", "ip6-localhost", "ip6-loopback", "ip6-localnet",
+		"ip6-mcastprefix", "ip6-allnodes", "ip6-allrouters", "ip6-allhosts":
+		return true
+	}
+	return false
+}
+
+// isBlockAddr says whether a name that is given this address leads nowhere.
+func isBlockAddr(text []byte) bool {
+	switch string(text) {
+	case "0.0.0.0", "127.0.0.1", "::", "::1", "0":
+		return true
+	}
+	addr, err := netip.ParseAddr(string(text))
+	return err == nil && (addr.IsUnspecified() || addr.IsLoopback())
+}
+
+func isAddr(text []byte) bool {
+	_, err := netip.ParseAddr(string(text))
+	return err == nil
+}
+
+// cutField returns the first word of a line and what follows it.
+func cutField(line []byte) (field, rest []byte) {
+	i := 0
+	for i < len(line) && (line[i] == ' ' || line[i] == '\t') {
+		i++
+	}
+	j := i
+	for j < len(line) && line[j] != ' ' && line[j] != '\t' {
+		j++
+	}
+	return line[i:j], line[j:]
+}
+
+// expressionLine reads a line of a squidGuard expressions file. They are written for addresses of pages; here they see
+// the host name alone.
+func (s *scanner) expressionLine(line []byte) error {
+	if len(line) == 0 || line[0] == '#' {
+		return nil
+	}
+	return s.expression("(?i)" + string(line))
+}
+
+// urlLine never takes host/path for host: that would block the host for one page of it.
+func (s *scanner) urlLine(line []byte) error {
+	if len(line) == 0 || line[0] == '#' {
+		return nil
+	}
+	return s.skip(SkipURL)
+}

@@ -1,0 +1,310 @@
+package blocklist
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+)
+
+// Options say how a list is read. The zero Options detect the format and refuse an empty list.
+type Options struct {
+	List       string // name for errors, reports and hits: a path or an address
+	Format     Format
+	Allow      bool     // every entry is an allow
+	Exact      bool     // every entry is its name alone, without the names below
+	AllowEmpty bool     // an empty list is fine: one that the operator writes
+	MaxBytes   int64    // decompressed; 0 is DefaultMaxBytes
+	Previous   int      // entries of the last good version; 0 if there was none
+	NeverBlock []string // canonical names: a list that blocks one of them is refused
+
+	// Include opens the file that a geosite include names. If nil, includes are skipped.
+	Include func(name string) (io.ReadCloser, error)
+}
+
+// Entry is one thing that a list says: a Name, an Addr or an Expression.
+type Entry struct {
+	Name       []byte // canonical; valid until the next Entry
+	Addr       netip.Addr
+	Expression string // regular expression on a host name, or KeywordPrefix and a part of one
+	Allow      bool
+	Exact      bool // the name alone
+	Important  bool // before all that is not
+	Disables   bool // takes back the entry that is otherwise the same, in the same list
+	Line       int  // from 1
+	List       string
+	Text       []byte // the line; valid until the next Entry
+}
+
+// Reasons for which a line, or a part of it, is passed over: keys of Report.Skipped.
+const (
+	SkipInvalid     = "not a host name"
+	SkipSuffix      = "public suffix"
+	SkipSpecial     = "name of the local host"
+	SkipCosmetic    = "cosmetic rule"
+	SkipPath        = "rule for a path"
+	SkipPattern     = "wildcard within a name"
+	SkipModifier    = "rule with a condition"
+	SkipNotBlock    = "answer that is not a block"
+	SkipURL         = "url"
+	SkipTrigger     = "policy zone trigger other than a name"
+	SkipExpression  = "expression that cannot be used"
+	SkipIncludeless = "include without a place to look for it"
+)
+
+// Report counts what was found in a list.
+type Report struct {
+	Format      Format
+	Lines       int
+	Blocks      int // names blocked
+	Allows      int // names allowed
+	Addresses   int
+	Expressions int
+	Skipped     map[string]int // by reason; nil if nothing was
+}
+
+// Entries is how many entries of any kind were found.
+func (r *Report) Entries() int { return r.Blocks + r.Allows + r.Addresses + r.Expressions }
+
+// Check reads a list to its end and says whether it may replace the last good one. The error is a *ListError when the
+// list is to blame.
+func Check(r io.Reader, o Options) (Report, error) {
+	return Scan(r, o, func(*Entry) error { return nil })
+}
+
+// Scan reads a list and calls yield for each entry. It stops at the first error of yield and returns it with the line.
+// Whether the list is plausible is known only at its end: what was yielded before an error must be dropped.
+func Scan(r io.Reader, o Options, yield func(*Entry) error) (Report, error) {
+	s := &scanner{o: &o, yield: yield, never: covering(o.NeverBlock)}
+	s.left = o.MaxBytes
+	if s.left <= 0 {
+		s.left = DefaultMaxBytes
+	}
+	err := s.file(r, o.List, nil)
+	if err == nil {
+		err = plausible(&o, &s.report)
+	}
+	return s.report, err
+}
+
+// scanner reads one list and the files it includes.
+type scanner struct {
+	o      *Options
+	yield  func(*Entry) error
+	never  map[string]string // suffix -> the never-block name it covers
+	report Report
+	left   int64 // bytes that may yet be read
+	entry  Entry
+	buf    []byte // names that are not canonical in the file
+	zone   zone
+	site   geosite
+}
+
+// file reads one file; include is set for one that another includes.
+func (s *scanner) file(r io.Reader, name string, include *inclusion) error {
+	br := bufio.NewReaderSize(r, 64<<10)
+	if magic, _ := br.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
+		z, err := gzip.NewReader(br)
+		if err != nil {
+			return &ListError{List: name, Reason: ErrCompressed, Mend: "fetch it again"}
+		}
+		br = bufio.NewReaderSize(z, 64<<10)
+	}
+	sample, _ := br.Peek(64 << 10)
+	format, html := detect(sample)
+	if html {
+		return &ListError{List: name, Line: 1, Reason: ErrHTML, Mend: "check the address; it may need a login or be gone"}
+	}
+	if s.o.Format != Auto {
+		format = s.o.Format
+	}
+	if include != nil {
+		format = Geosite
+	} else {
+		s.report.Format = format
+	}
+	parse := s.parser(format)
+	for n := 1; ; n++ {
+		line, err := br.ReadSlice('\n')
+		s.left -= int64(len(line))
+		switch {
+		case err == nil && len(line) <= MaxLine && s.left >= 0:
+		case len(trimRight(line)) > MaxLine, errors.Is(err, bufio.ErrBufferFull):
+			return &ListError{List: name, Line: n, Reason: ErrLongLine, Text: fmt.Sprintf("more than %d bytes", MaxLine),
+				Mend: "this is not a list of names"}
+		case s.left < 0:
+			return &ListError{List: name, Line: n, Reason: ErrTooLarge, Text: "decompressed", Mend: "raise its max_bytes if it is meant to be"}
+		case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), errors.Is(err, io.ErrUnexpectedEOF):
+			return &ListError{List: name, Line: n, Reason: ErrCompressed, Mend: "fetch it again"}
+		case err != nil && err != io.EOF:
+			return fmt.Errorf("list %s line %d: %w", name, n, err)
+		}
+		last := err == io.EOF
+		if n == 1 {
+			line = bytes.TrimPrefix(line, []byte("\ufeff"))
+		}
+		if len(line) > 0 {
+			s.report.Lines++
+			line = trimRight(line)
+			s.entry = Entry{Line: n, List: name, Text: line, Allow: s.o.Allow, Exact: s.o.Exact}
+			if err := parse(line, include); err != nil {
+				if _, ok := errors.AsType[*ListError](err); ok {
+					return err
+				}
+				return fmt.Errorf("list %s line %d: %w", name, n, err)
+			}
+		}
+		if last {
+			return nil
+		}
+	}
+}
+
+// parser returns what reads a line without trailing blanks; it may be empty.
+func (s *scanner) parser(f Format) func([]byte, *inclusion) error {
+	plain := func(parse func([]byte) error) func([]byte, *inclusion) error {
+		return func(line []byte, _ *inclusion) error { return parse(line) }
+	}
+	switch f {
+	case Hosts:
+		return plain(s.hosts)
+	case AdBlock:
+		return plain(s.adblock)
+	case Dnsmasq:
+		return plain(s.dnsmasq)
+	case Unbound:
+		return plain(s.unbound)
+	case RPZ:
+		return plain(s.rpz)
+	case Geosite:
+		return s.geosite
+	case Expressions:
+		return plain(s.expressionLine)
+	case URLs:
+		return plain(s.urlLine)
+	}
+	return plain(s.domains)
+}
+
+func trimRight(line []byte) []byte {
+	n := len(line)
+	for n > 0 && (line[n-1] == '\n' || line[n-1] == '\r' || line[n-1] == ' ' || line[n-1] == '\t') {
+		n--
+	}
+	return line[:n]
+}
+
+func trimLeft(line []byte) []byte {
+	for len(line) > 0 && (line[0] == ' ' || line[0] == '\t') {
+		line = line[1:]
+	}
+	return line
+}
+
+func (s *scanner) skip(reason string) error {
+	if s.report.Skipped == nil {
+		s.report.Skipped = map[string]int{}
+	}
+	s.report.Skipped[reason]++
+	return nil
+}
+
+// name yields a name, or an address among the names, with the flags that s.entry has.
+func (s *scanner) name(raw []byte) error {
+	if len(raw) > 0 && raw[len(raw)-1] == '.' {
+		raw = raw[:len(raw)-1]
+	}
+	if !isCanonical(raw) {
+		if addr, err := netip.ParseAddr(string(raw)); err == nil {
+			return s.addr(addr)
+		}
+		name, err := CanonicalName(string(raw))
+		if err != nil || bytes.IndexByte(raw, ':') >= 0 {
+			return s.skip(SkipInvalid)
+		}
+		s.buf = append(s.buf[:0], name...)
+		raw = s.buf
+	}
+	switch suffixOf(raw) {
+	case topLevel:
+		return &ListError{List: s.entry.List, Line: s.entry.Line, Reason: ErrPublicSuffix, Text: string(raw),
+			Mend: "take the line out, or write a rule for it"}
+	case publicSuffix:
+		return s.skip(SkipSuffix)
+	case localName:
+		return s.skip(SkipSpecial)
+	}
+	switch {
+	case s.entry.Disables:
+	case s.entry.Allow:
+		s.report.Allows++
+	default:
+		if err := s.mayBlock(raw); err != nil {
+			return err
+		}
+		s.report.Blocks++
+	}
+	s.entry.Name, s.entry.Addr, s.entry.Expression = raw, netip.Addr{}, ""
+	return s.yield(&s.entry)
+}
+
+func (s *scanner) addr(addr netip.Addr) error {
+	addr = addr.WithZone("").Unmap()
+	if addr.IsUnspecified() || addr.IsLoopback() || addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return s.skip(SkipSpecial)
+	}
+	s.report.Addresses++
+	s.entry.Name, s.entry.Addr, s.entry.Expression = nil, addr, ""
+	return s.yield(&s.entry)
+}
+
+func (s *scanner) expression(source string) error {
+	x, err := compileExpression(source)
+	if err != nil {
+		return s.skip(SkipExpression)
+	}
+	if !s.entry.Allow {
+		for _, name := range s.o.NeverBlock {
+			if x.match(name) {
+				return s.neverBlock(name)
+			}
+		}
+	}
+	s.report.Expressions++
+	s.entry.Name, s.entry.Addr, s.entry.Expression = nil, netip.Addr{}, source
+	return s.yield(&s.entry)
+}
+
+// covering maps every name whose entry would block one of these names to that name.
+func covering(names []string) map[string]string {
+	if len(names) == 0 {
+		return nil
+	}
+	m := map[string]string{}
+	for _, name := range names {
+		for s, ok := name, true; ok; _, s, ok = strings.Cut(s, ".") {
+			m[s] = name
+		}
+	}
+	return m
+}
+
+func (s *scanner) mayBlock(raw []byte) error {
+	if s.never == nil {
+		return nil
+	}
+	name, ok := s.never[string(raw)]
+	if !ok || s.entry.Exact && name != string(raw) {
+		return nil
+	}
+	return s.neverBlock(name)
+}
+
+func (s *scanner) neverBlock(name string) error {
+	return &ListError{List: s.entry.List, Line: s.entry.Line, Reason: ErrNeverBlock, Text: name,
+		Mend: "take the line out, or allow the name in the category"}
+}
