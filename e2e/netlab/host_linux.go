@@ -17,7 +17,6 @@ import (
 // from any goroutine.
 type Host struct {
 	name  string
-	net   *os.File        // the network namespace
 	inode string          // of the network namespace, as /proc tells it: "net:[...]"
 	tid   int             // of the locked thread
 	links *netlink.Handle // speaks netlink inside
@@ -29,6 +28,7 @@ type Host struct {
 	over   sync.WaitGroup // the locked thread
 
 	mu      sync.Mutex // guards below
+	net     *os.File   // the network namespace
 	cleanup []func()   // run by Close, last first
 }
 
@@ -158,6 +158,8 @@ func (h *Host) Close() error {
 		h.die()
 		h.over.Wait() // children started meanwhile get their Pdeathsig here
 		h.links.Close()
+		h.mu.Lock()
+		defer h.mu.Unlock()
 		h.net.Close()
 	})
 	return nil

@@ -20,6 +20,7 @@ const (
 	blackholePref = 50
 	impairPref    = 100
 	impairTable   = 5000
+	impairQueue   = 10000 // packets that may wait for this process
 )
 
 // Blackhole makes the host forget (or carry again) every packet that enters by an interface and is not for itself, of
@@ -81,6 +82,9 @@ func (h *Host) Impair(ifname string, imp Impairment) (*Impaired, error) {
 	tun, err := h.links.LinkByName(name)
 	if err == nil {
 		err = h.links.LinkSetMTU(tun, link.Attrs().MTU)
+	}
+	if err == nil {
+		err = h.links.LinkSetTxQLen(tun, impairQueue)
 	}
 	if err == nil {
 		err = h.links.LinkSetUp(tun)

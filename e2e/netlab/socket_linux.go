@@ -15,9 +15,6 @@ import (
 // inside calls fn with the calling goroutine in the host's network namespace (not its mount namespace). fn may block:
 // the host's thread is not used.
 func (h *Host) inside(fn func() error) error {
-	if h.alive.Err() != nil {
-		return fmt.Errorf("host %s: %w", h.name, ErrClosed)
-	}
 	runtime.LockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
@@ -25,7 +22,7 @@ func (h *Host) inside(fn func() error) error {
 		return err
 	}
 	defer home.Close()
-	if err := setns(h.net); err != nil {
+	if err := h.enterNet(); err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("host %s: %w", h.name, err)
 	}
@@ -36,6 +33,16 @@ func (h *Host) inside(fn func() error) error {
 	}
 	runtime.UnlockOSThread()
 	return err
+}
+
+// enterNet moves the calling thread into the host's network namespace.
+func (h *Host) enterNet() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.alive.Err() != nil {
+		return ErrClosed
+	}
+	return setns(h.net)
 }
 
 func setns(ns *os.File) error {
