@@ -24,6 +24,9 @@ import (
 
 func TestMain(m *testing.M) {
 	os.Exit(netlab.Enter(func() int {
+		if role := os.Getenv(roleVar); role != "" {
+			return play(role)
+		}
 		code := m.Run()
 		if err := goleak.Find(); err != nil && code == 0 {
 			fmt.Fprintln(os.Stderr, err)
