@@ -152,16 +152,13 @@ func FuzzRequests(f *testing.F) {
 			}
 		}
 		// net/http finds no other request than these in the stream.
-		if bytes.HasPrefix(b, []byte("PRI")) {
-			return
-		}
 		r := bufio.NewReader(bytes.NewReader(b))
 		for _, e := range want {
 			if e.bad || e.status == NotThis {
 				return
 			}
 			req, err := http.ReadRequest(r)
-			if err != nil {
+			if err != nil || req.Method == "PRI" { // HTTP/2, of which net/http reads the preface as a request
 				return
 			}
 			var host Host
@@ -172,7 +169,7 @@ func FuzzRequests(f *testing.F) {
 				return
 			}
 		}
-		if req, err := http.ReadRequest(r); err == nil {
+		if req, err := http.ReadRequest(r); err == nil && req.Method != "PRI" {
 			t.Fatalf("got %d requests, net/http finds another for %q", len(want), req.Host)
 		}
 	})

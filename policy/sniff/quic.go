@@ -27,7 +27,7 @@ func (in *Initials) Datagram(b []byte) Result {
 		}
 		p, size, ok := parsePacket(b)
 		if !ok {
-			return in.latest()
+			return in.unread(p)
 		}
 		b = b[size:]
 		if !p.initial {
@@ -52,6 +52,15 @@ func (in *Initials) latest() Result {
 		return Result{Status: NotThis}
 	}
 	return in.res
+}
+
+// unread is the verdict on a datagram with a packet that can't be parsed. On a flow that had a hello, one of another
+// version may be another hello, which the name of the first must not cover.
+func (in *Initials) unread(p packet) Result {
+	if in.started && p.version != 0 && p.version != version1 && p.version != version2 {
+		return ambiguous(QUIC)
+	}
+	return in.latest()
 }
 
 // end is the verdict on the current hello, which needs no more memory.

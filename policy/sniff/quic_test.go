@@ -126,6 +126,7 @@ func TestFlowsOfDatagrams(t *testing.T) {
 	short := []byte("\x40 a packet with a short header, of a connection that is up")
 	zeroRTT := []byte("\xd0\x00\x00\x00\x01\x08original\x00\x14aaaaaaaaaaaaaaaaaaaa")
 	handshake := []byte("\xe0\x00\x00\x00\x01\x08original\x00\x14aaaaaaaaaaaaaaaaaaaa")
+	unknown := []byte("\xc0\xff\x00\x00\x1d\x08original\x00\x00\x14aaaaaaaaaaaaaaaaaaaa")
 	not := Result{Status: NotThis}
 	bad := ambiguous(QUIC)
 	for _, tt := range []struct {
@@ -162,10 +163,13 @@ func TestFlowsOfDatagrams(t *testing.T) {
 			[]Result{needMore(QUIC), needMore(QUIC), found("x.bet")}},
 		{"junk before the hello does not hide it", [][]byte{short, zeroRTT, one(bet, sealed{dcid: dcid})}, []Result{not, not, found("x.bet")}},
 
+		{"a name does not cover a hello of another version", [][]byte{one(site, sealed{dcid: dcid}), unknown, short},
+			[]Result{found("site.example"), bad, found("site.example")}},
+
 		{"a short header", [][]byte{short}, []Result{not}},
 		{"0-RTT alone", [][]byte{zeroRTT}, []Result{not}},
 		{"version negotiation", [][]byte{[]byte("\xc0\x00\x00\x00\x00\x08original\x00\x00\x00\x00\x01")}, []Result{not}},
-		{"an unknown version", [][]byte{[]byte("\xc0\xff\x00\x00\x1d\x08original\x00\x00\x14aaaaaaaaaaaaaaaaaaaa")}, []Result{not}},
+		{"an unknown version", [][]byte{unknown}, []Result{not}},
 		{"a Retry", [][]byte{[]byte("\xf0\x00\x00\x00\x01\x08original\x00token and tag")}, []Result{not}},
 		{"an Initial of a connection that was not seen to begin", [][]byte{one(bet, sealed{keyed: other, dcid: dcid})}, []Result{not}},
 		{"DNS", [][]byte{[]byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01x\x03bet\x00\x00\x01\x00\x01")}, []Result{not}},

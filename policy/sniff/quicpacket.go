@@ -21,7 +21,8 @@ type packet struct {
 	number  int    // where in raw the packet number starts
 }
 
-// parsePacket reads the long header packet that starts b and returns its size in bytes. Others may follow it in b.
+// parsePacket reads the long header packet that starts b and returns its size in bytes. Others may follow it in b. When
+// it fails the version is set if it is there at all.
 func parsePacket(b []byte) (p packet, size int, ok bool) {
 	r := reader{b}
 	head, ok := r.bytes(5)
