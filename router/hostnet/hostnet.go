@@ -22,6 +22,9 @@ const (
 // path monitor tells our own writes from those of others.
 const RouteProtocol = 119
 
+// rulePriorities is how many rule priorities are taken, from Config.RulePriority on.
+const rulePriorities = 7
+
 // repairWithin is how often everything is looked at although no event told of a change: what has no
 // events (nftables, sysctls, resolver settings) must be back within 2 s.
 const repairWithin = time.Second

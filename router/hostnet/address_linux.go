@@ -1,0 +1,138 @@
+package hostnet
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// linkUp brings the TUN up with its MTU.
+type linkUp struct {
+	Name   string `json:"name"`
+	Index  int    `json:"index"`
+	MTU    int    `json:"mtu,omitempty"` // 0: as it is
+	WasMTU int    `json:"was_mtu"`
+	WasUp  bool   `json:"was_up"`
+}
+
+func (l *linkUp) stage() stage { return stageLink }
+func (l *linkUp) key() string  { return fmt.Sprintf("link %s #%d", l.Name, l.Index) }
+func (l *linkUp) entry() entry { return entry{Link: l} }
+
+func (l *linkUp) adopt(earlier change) change {
+	adopted, was := *l, earlier.(*linkUp)
+	adopted.WasMTU, adopted.WasUp = was.WasMTU, was.WasUp
+	return &adopted
+}
+
+func (l *linkUp) present(v *view) (bool, error) {
+	link, err := v.nl.LinkByIndex(l.Index)
+	if err != nil {
+		return false, err
+	}
+	up := link.Attrs().Flags&unix.IFF_UP != 0
+	return up && (l.MTU == 0 || link.Attrs().MTU == l.MTU), nil
+}
+
+func (l *linkUp) make(k *kernel) error {
+	link, err := k.nl.LinkByIndex(l.Index)
+	if err != nil {
+		return err
+	}
+	if l.MTU != 0 {
+		if err := k.nl.LinkSetMTU(link, l.MTU); err != nil {
+			return fmt.Errorf("set MTU %d: %w", l.MTU, err)
+		}
+	}
+	return k.nl.LinkSetUp(link)
+}
+
+func (l *linkUp) undo(k *kernel) error {
+	link, err := k.nl.LinkByIndex(l.Index)
+	if notFound(err) || (err == nil && link.Attrs().Name != l.Name) {
+		return nil // went with its process
+	}
+	if err != nil {
+		return err
+	}
+	if l.MTU != 0 && link.Attrs().MTU == l.MTU && l.WasMTU != l.MTU {
+		if err := k.nl.LinkSetMTU(link, l.WasMTU); err != nil {
+			return fmt.Errorf("set MTU %d: %w", l.WasMTU, err)
+		}
+	}
+	if !l.WasUp {
+		return k.nl.LinkSetDown(link)
+	}
+	return nil
+}
+
+// address is one address on the TUN.
+type address struct {
+	Name          string       `json:"name"`
+	Index         int          `json:"index"`
+	Prefix        netip.Prefix `json:"prefix"`
+	NoPrefixRoute bool         `json:"no_prefix_route,omitempty"` // captured prefixes are routed by our table alone
+}
+
+func (a *address) stage() stage { return stageAddress }
+func (a *address) key() string {
+	return fmt.Sprintf("address %s dev %s #%d", a.Prefix, a.Name, a.Index)
+}
+func (a *address) entry() entry { return entry{Address: a} }
+
+func (a *address) present(v *view) (bool, error) {
+	list, err := v.addrsOf(a.Index)
+	if err != nil {
+		return false, err
+	}
+	for _, n := range list {
+		if n.IPNet != nil && prefixOf(n.IPNet, familyOf(a.Prefix.Addr())) == a.Prefix {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (a *address) make(k *kernel) error {
+	link, err := k.nl.LinkByIndex(a.Index)
+	if err != nil {
+		return err
+	}
+	if err := k.nl.AddrAdd(link, a.netlink()); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
+}
+
+func (a *address) undo(k *kernel) error {
+	link, err := k.nl.LinkByIndex(a.Index)
+	if notFound(err) || (err == nil && link.Attrs().Name != a.Name) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := k.nl.AddrDel(link, a.netlink()); err != nil && !gone(err) {
+		return err
+	}
+	return nil
+}
+
+func (a *address) netlink() *netlink.Addr {
+	n := &netlink.Addr{IPNet: ipNet(a.Prefix)}
+	if a.Prefix.Addr().Is6() {
+		n.Flags |= unix.IFA_F_NODAD // nobody else is on a TUN
+	}
+	if a.NoPrefixRoute {
+		n.Flags |= unix.IFA_F_NOPREFIXROUTE
+	}
+	return n
+}
+
+func notFound(err error) bool {
+	var nf netlink.LinkNotFoundError
+	return errors.As(err, &nf) || errors.Is(err, unix.ENODEV)
+}

@@ -1,0 +1,127 @@
+package hostnet
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The pieces that nft rules are put together from. Each uses register 1 alone.
+
+func rulesOf(parts ...[]expr.Any) []expr.Any { return slices.Concat(parts...) }
+
+func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+func drop() []expr.Any {
+	return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
+}
+
+func isInterface(key expr.MetaKey, name string) []expr.Any {
+	return onInterface(key, expr.CmpOpEq, name)
+}
+func notInterface(key expr.MetaKey, name string) []expr.Any {
+	return onInterface(key, expr.CmpOpNeq, name)
+}
+
+// onInterface matches by name, not index: the rule outlives the device.
+func onInterface(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
+	padded := make([]byte, unix.IFNAMSIZ)
+	copy(padded, name)
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: 1},
+		&expr.Cmp{Op: op, Register: 1, Data: padded},
+	}
+}
+
+func isProtocol(family byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
+	}
+}
+
+func isTransport(protocol byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
+	}
+}
+
+// destination matches packets to a prefix.
+func destination(p netip.Prefix) []expr.Any {
+	family, offset := byte(unix.NFPROTO_IPV4), uint32(16)
+	if p.Addr().Is6() {
+		family, offset = unix.NFPROTO_IPV6, 24
+	}
+	match := isProtocol(family)
+	if p.Bits() == 0 {
+		return match
+	}
+	size := uint32(p.Addr().BitLen() / 8)
+	return append(match,
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: ipNet(p).Mask, Xor: make([]byte, size)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: p.Masked().Addr().AsSlice()},
+	)
+}
+
+func udpPorts(family byte, source, dest uint16) []expr.Any {
+	return rulesOf(isProtocol(family), isTransport(unix.IPPROTO_UDP), []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 4},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: slices.Concat(binaryutil.BigEndian.PutUint16(source), binaryutil.BigEndian.PutUint16(dest))},
+	})
+}
+
+func icmp6Types(from, to byte) []expr.Any {
+	return rulesOf(isProtocol(unix.NFPROTO_IPV6), isTransport(unix.IPPROTO_ICMPV6), []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Range{Op: expr.CmpOpEq, Register: 1, FromData: []byte{from}, ToData: []byte{to}},
+	})
+}
+
+func (t *nftTable) maskBits() []expr.Any {
+	return []expr.Any{
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(t.mask), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(t.mark & t.mask)},
+	}
+}
+
+// marked matches packets that carry our mark.
+func (t *nftTable) marked(key expr.MetaKey) []expr.Any {
+	return append([]expr.Any{&expr.Meta{Key: key, Register: 1}}, t.maskBits()...)
+}
+
+// remembered matches packets whose connection carries our mark.
+func (t *nftTable) remembered() []expr.Any {
+	return append([]expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: 1}}, t.maskBits()...)
+}
+
+// withMark sets our bits in register 1 and leaves the others.
+func (t *nftTable) withMark() expr.Any {
+	return &expr.Bitwise{
+		SourceRegister: 1, DestRegister: 1, Len: 4,
+		Mask: binaryutil.NativeEndian.PutUint32(^t.mask),
+		Xor:  binaryutil.NativeEndian.PutUint32(t.mark & t.mask),
+	}
+}
+
+// rememberMark gives our mark to the connection of the packet.
+func (t *nftTable) rememberMark() []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
+		t.withMark(),
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true},
+	}
+}
+
+// setMark gives our mark to the packet.
+func (t *nftTable) setMark() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		t.withMark(),
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true},
+	}
+}

@@ -1,0 +1,283 @@
+package hostnet
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// facts is what a plan depends on beside the settings.
+type facts struct {
+	link          *netlink.LinkAttrs // our TUN; nil before it exists
+	wasUp         bool
+	neighbours    []netip.Prefix // addresses of the other interfaces with their prefix lengths
+	ipv6          bool           // the kernel has IPv6
+	ipv6OnTUN     bool           // and has not switched it off on our TUN
+	strictReverse bool           // some interface has rp_filter 1
+	arpIgnore     string         // of all interfaces; "" if unreadable
+	srcValidMark  string
+}
+
+// gather reads the facts. Without a TUN facts.link is nil, which is no error here.
+func gather(v *view, tun string) (facts, error) {
+	f := facts{
+		ipv6:         exists(procSys + "/net/ipv6/conf/all"),
+		arpIgnore:    sysctlOrEmpty("net/ipv4/conf/all/arp_ignore"),
+		srcValidMark: sysctlOrEmpty("net/ipv4/conf/all/src_valid_mark"),
+	}
+	f.strictReverse = strictReversePath(tun)
+	link, err := v.nl.LinkByName(tun)
+	switch {
+	case notFound(err):
+	case err != nil:
+		return f, fmt.Errorf("hostnet: interface %s: %w", tun, err)
+	default:
+		f.link = link.Attrs()
+		f.wasUp = f.link.Flags&unix.IFF_UP != 0
+		f.ipv6OnTUN = f.ipv6 && sysctlOrEmpty("net/ipv6/conf/"+tun+"/disable_ipv6") != "1"
+	}
+	if _, err := v.addrsOf(0); err != nil {
+		return f, fmt.Errorf("hostnet: %w", err)
+	}
+	for index, list := range v.addrs {
+		if f.link != nil && index == f.link.Index {
+			continue
+		}
+		for _, a := range list {
+			if a.IPNet != nil && !a.IP.IsLoopback() {
+				ip, _ := netip.AddrFromSlice(a.IP)
+				f.neighbours = append(f.neighbours, prefixOf(a.IPNet, familyOf(ip.Unmap())))
+			}
+		}
+	}
+	return f, nil
+}
+
+// strictReversePath reports whether answers to marked packets would be dropped because the reverse
+// route, looked up without the mark, leads into the TUN. Loose mode (2) lets them pass.
+func strictReversePath(tun string) bool {
+	all := sysctlOrEmpty("net/ipv4/conf/all/rp_filter")
+	if all == "2" {
+		return false
+	}
+	paths, _ := filepath.Glob(procSys + "/net/ipv4/conf/*/rp_filter") // the pattern is valid
+	return slices.ContainsFunc(paths, func(path string) bool {
+		name := filepath.Base(filepath.Dir(path))
+		if name == tun || name == "lo" {
+			return false
+		}
+		raw, err := os.ReadFile(path)
+		return err == nil && strings.TrimSpace(string(raw)) == "1"
+	})
+}
+
+// planFilter returns the nftables table that closes the host.
+func planFilter(c Config, s Settings, f facts) *nftTable {
+	t := &nftTable{
+		Name: tableName(c.Interface), tun: c.Interface, mark: c.Mark, mask: c.MarkMask,
+		captured: sorted(s.Capture), lockdown: s.Lockdown,
+		admit:       slices.Concat(sorted(s.Exclude), lanOf(s, f)),
+		restoreMark: f.strictReverse && len(s.Capture) > 0,
+	}
+	for _, a := range s.Addresses {
+		t.own = append(t.own, a.Addr())
+	}
+	return t
+}
+
+// planKernel returns every change but the resolver's, in the order in which they are made.
+func planKernel(c Config, s Settings, f facts) []change {
+	var plan []change
+	if len(s.Addresses) > 0 || len(s.Capture) > 0 || s.Lockdown {
+		plan = append(plan, planFilter(c, s, f))
+	}
+	if len(s.Addresses) > 0 && f.arpIgnore != "8" { // 8 answers nothing at all, which is more
+		plan = append(plan, &sysctl{Path: "net/ipv4/conf/all/arp_ignore", Old: f.arpIgnore, New: "2"})
+	}
+	if f.strictReverse && len(s.Capture) > 0 {
+		plan = append(plan, &sysctl{Path: "net/ipv4/conf/all/src_valid_mark", Old: f.srcValidMark, New: "1"})
+	}
+	if f.link != nil && s.needTUN() {
+		plan = append(plan, planLink(c, s, f)...)
+	}
+	if len(s.Capture) == 0 {
+		return plan
+	}
+	plan = append(plan, planRules(c, s, f, true)...)
+	if f.ipv6 {
+		plan = append(plan, planRules(c, s, f, false)...)
+	}
+	return plan
+}
+
+// planLink returns what hangs on the TUN: it goes with it.
+func planLink(c Config, s Settings, f facts) []change {
+	index := f.link.Index
+	plan := []change{&linkUp{Name: c.Interface, Index: index, MTU: s.MTU, WasMTU: f.link.MTU, WasUp: f.wasUp}}
+	for _, a := range s.Addresses {
+		if a.Addr().Is4() || f.ipv6OnTUN {
+			plan = append(plan, &address{Name: c.Interface, Index: index, Prefix: a, NoPrefixRoute: len(s.Capture) > 0})
+		}
+	}
+	for _, p := range capturedBy(s) {
+		if p.Addr().Is4() || f.ipv6OnTUN {
+			plan = append(plan, &route{To: p, Index: index, Table: c.Table})
+		}
+	}
+	return plan
+}
+
+// capturedBy returns what our table routes: the captured prefixes, and those of the TUN's addresses,
+// which main does not know.
+func capturedBy(s Settings) []netip.Prefix {
+	if len(s.Capture) == 0 {
+		return nil
+	}
+	return sorted(slices.Concat(s.Capture, s.Addresses))
+}
+
+// planRules returns the rules of one family: the table in the package comment. The unreachable ones
+// are made first, so that between two of them nothing passes.
+func planRules(c Config, s Settings, f facts, v4 bool) []change {
+	base := rule{Family: unix.AF_INET6, Mark: c.Mark, Mask: c.MarkMask}
+	dhcp := rule{SrcPort: 546, DstPort: 547}
+	if v4 {
+		base.Family = unix.AF_INET
+		dhcp = rule{SrcPort: 68, DstPort: 67}
+	}
+	at := func(offset int, r rule) *rule {
+		r.Family, r.Priority = base.Family, c.RulePriority+offset
+		return &r
+	}
+	marked := rule{Mark: base.Mark, Mask: base.Mask}
+	unmarked := rule{Mark: base.Mark, Mask: base.Mask, NotMarked: true}
+
+	plan := []change{
+		at(1, marked),
+		at(0, withTable(marked, unix.RT_TABLE_MAIN)),
+	}
+	captured := ofFamily(capturedBy(s), v4)
+	for _, p := range captured {
+		closed := unmarked
+		if captured[0].Bits() > 0 { // sorted: a default route comes first and covers the others
+			closed.To = p
+		} else if p.Bits() > 0 {
+			continue
+		}
+		plan = append(plan, at(6, closed))
+	}
+	plan = append(plan,
+		at(2, rule{From: c.Interface, Table: unix.RT_TABLE_MAIN, SkipDefault: true}),
+		at(3, withTable(dhcp, unix.RT_TABLE_MAIN)),
+	)
+	for _, p := range ofFamily(sorted(s.Exclude), v4) {
+		plan = append(plan, at(4, rule{To: p, Table: unix.RT_TABLE_MAIN}))
+	}
+	for _, p := range ofFamily(lanOf(s, f), v4) {
+		// A network that has just gone must not be looked for beyond the default gateway.
+		beyond := !p.Addr().IsMulticast() && p.Addr() != broadcast
+		r := rule{To: p, Table: unix.RT_TABLE_MAIN, SkipDefault: beyond}
+		if !slices.Contains(s.Exclude, p) {
+			plan = append(plan, at(4, r))
+		}
+	}
+	if len(captured) > 0 {
+		plan = append(plan, at(5, withTable(unmarked, c.Table)))
+	}
+	return plan
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+func withTable(r rule, table int) rule {
+	r.Table = table
+	return r
+}
+
+// lanOf returns what LAN leaves to the host: nothing without it.
+func lanOf(s Settings, f facts) []netip.Prefix {
+	if !s.LAN {
+		return nil
+	}
+	return slices.Concat(connected(f.neighbours, s.Capture), linkScope[:])
+}
+
+// conflicts returns an error if others use our table or our rule priorities.
+func conflicts(v *view, c Config, s Settings, f facts) error {
+	if len(s.Capture) == 0 {
+		return nil
+	}
+	families := []int{unix.AF_INET}
+	if f.ipv6 {
+		families = append(families, unix.AF_INET6)
+	}
+	for _, family := range families {
+		rules, err := v.rulesOf(family)
+		if err != nil {
+			return fmt.Errorf("hostnet: %w", err)
+		}
+		for _, r := range rules {
+			if r.Priority >= c.RulePriority && r.Priority < c.RulePriority+rulePriorities && r.Protocol != RouteProtocol {
+				return fmt.Errorf("hostnet: rule priority %d is in use by another program (ip rule): choose another base than %d", r.Priority, c.RulePriority)
+			}
+		}
+		routes, err := v.routesOf(family, c.Table)
+		if err != nil {
+			return fmt.Errorf("hostnet: %w", err)
+		}
+		for _, r := range routes {
+			if r.Protocol != RouteProtocol {
+				return fmt.Errorf("hostnet: routing table %d is in use by another program (ip route show table %d): choose another", c.Table, c.Table)
+			}
+		}
+	}
+	return nil
+}
+
+// chooseResolver settles what auto means on this host. It is asked once per Apply: a resolved that
+// restarts must not make the settings flap.
+func chooseResolver(k *kernel, c Config, s Settings) ResolverMode {
+	switch {
+	case len(s.DNS) == 0:
+		return ResolverNone
+	case s.Resolver != "" && s.Resolver != ResolverAuto:
+		return s.Resolver
+	case stubInUse(c.ResolvConf) && k.resolved.available():
+		return ResolverResolved
+	}
+	return ResolverFile
+}
+
+// planResolver returns the change of the resolver settings, if one is wanted.
+func planResolver(c Config, s Settings, f facts) ([]change, error) {
+	switch {
+	case s.Resolver == ResolverFile:
+		r, err := planResolvConf(c.ResolvConf, s.DNS, s.SearchDomains)
+		if err != nil {
+			return nil, err
+		}
+		return []change{r}, nil
+	case s.Resolver == ResolverResolved && f.link != nil:
+		return []change{&resolvedLink{Name: c.Interface, Index: f.link.Index, DNS: s.DNS, Domains: s.SearchDomains}}, nil
+	}
+	return nil, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// sysctlOrEmpty reads a parameter; what cannot be read counts as unset.
+func sysctlOrEmpty(path string) string {
+	value, _ := readSysctl(path)
+	return value
+}

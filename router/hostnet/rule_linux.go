@@ -1,0 +1,110 @@
+package hostnet
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// rule is one policy routing rule (ip rule). The zero values of its selectors match everything.
+type rule struct {
+	Family      int          `json:"family"` // AF_INET or AF_INET6
+	Priority    int          `json:"priority"`
+	Mark        uint32       `json:"mark,omitempty"`
+	Mask        uint32       `json:"mask,omitempty"`
+	NotMarked   bool         `json:"not_marked,omitempty"` // every packet that has not Mark
+	From        string       `json:"from,omitempty"`       // interface it came in by
+	To          netip.Prefix `json:"to,omitzero"`
+	SrcPort     uint16       `json:"src_port,omitempty"` // UDP
+	DstPort     uint16       `json:"dst_port,omitempty"` // UDP
+	Table       int          `json:"table,omitempty"`    // 0: unreachable
+	SkipDefault bool         `json:"skip_default,omitempty"`
+}
+
+func (r *rule) stage() stage { return stageRule }
+func (r *rule) key() string  { return fmt.Sprintf("rule %+v", *r) }
+func (r *rule) entry() entry { return entry{Rule: r} }
+
+func (r *rule) present(v *view) (bool, error) {
+	list, err := v.rulesOf(r.Family)
+	if err != nil {
+		return false, err
+	}
+	for i := range list {
+		if r.is(&list[i]) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (r *rule) make(k *kernel) error {
+	err := k.nl.RuleAdd(r.netlink())
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+func (r *rule) undo(k *kernel) error {
+	if err := k.nl.RuleDel(r.netlink()); err != nil && !gone(err) {
+		return err
+	}
+	return nil
+}
+
+func (r *rule) netlink() *netlink.Rule {
+	n := netlink.NewRule()
+	n.Family = r.Family
+	n.Priority = r.Priority
+	n.Protocol = RouteProtocol
+	n.Table = r.Table
+	n.IifName = r.From
+	n.Invert = r.NotMarked
+	if r.Mask != 0 {
+		n.Mark, n.Mask = r.Mark, &r.Mask
+	}
+	if r.To.IsValid() {
+		n.Dst = ipNet(r.To)
+	}
+	if r.SrcPort != 0 {
+		n.IPProto = unix.IPPROTO_UDP
+		n.Sport = netlink.NewRulePortRange(r.SrcPort, r.SrcPort)
+		n.Dport = netlink.NewRulePortRange(r.DstPort, r.DstPort)
+	}
+	if r.SkipDefault {
+		n.SuppressPrefixlen = 0
+	}
+	if r.Table == 0 {
+		n.Type = unix.RTN_UNREACHABLE
+	}
+	return n
+}
+
+// is reports whether the kernel's rule is this one. The library does not tell a rule's action: ours
+// with table 0 is the unreachable one.
+func (r *rule) is(n *netlink.Rule) bool {
+	w := r.netlink()
+	return n.Priority == w.Priority && n.Protocol == w.Protocol && n.Table == w.Table &&
+		n.Mark == w.Mark && maskOf(n) == maskOf(w) && n.Invert == w.Invert && n.IifName == w.IifName &&
+		n.SuppressPrefixlen == w.SuppressPrefixlen && n.IPProto == w.IPProto &&
+		samePorts(n.Sport, w.Sport) && samePorts(n.Dport, w.Dport) && n.Src == nil && n.OifName == "" && n.UIDRange == nil &&
+		(n.Dst == nil) == (w.Dst == nil) && (n.Dst == nil || prefixOf(n.Dst, r.Family) == r.To)
+}
+
+func maskOf(n *netlink.Rule) uint32 {
+	if n.Mask == nil {
+		return 0
+	}
+	return *n.Mask
+}
+
+func samePorts(a, b *netlink.RulePortRange) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}

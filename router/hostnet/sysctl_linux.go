@@ -1,0 +1,65 @@
+package hostnet
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const procSys = "/proc/sys"
+
+// sysctl is one kernel parameter of this network namespace, named by its path below /proc/sys.
+type sysctl struct {
+	Path string `json:"path"`
+	Old  string `json:"old"`
+	New  string `json:"new"`
+}
+
+func (s *sysctl) stage() stage { return stageSysctl }
+func (s *sysctl) key() string  { return "sysctl " + s.Path }
+func (s *sysctl) entry() entry { return entry{Sysctl: s} }
+
+func (s *sysctl) adopt(earlier change) change {
+	adopted := *s
+	adopted.Old = earlier.(*sysctl).Old
+	return &adopted
+}
+
+// bearable: containers mount /proc/sys read-only; the nft set still guards the TUN's addresses.
+func (s *sysctl) bearable(err error) bool {
+	return errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist)
+}
+
+func (s *sysctl) present(*view) (bool, error) {
+	value, err := readSysctl(s.Path)
+	if s.bearable(err) {
+		return false, nil
+	}
+	return value == s.New, err
+}
+
+func (s *sysctl) make(*kernel) error { return writeSysctl(s.Path, s.New) }
+
+func (s *sysctl) undo(*kernel) error {
+	value, err := readSysctl(s.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || value != s.New {
+		return err // another value is somebody else's
+	}
+	return writeSysctl(s.Path, s.Old)
+}
+
+func readSysctl(path string) (string, error) {
+	raw, err := os.ReadFile(filepath.Join(procSys, path))
+	return strings.TrimSpace(string(raw)), err
+}
+
+func writeSysctl(path, value string) error {
+	return os.WriteFile(filepath.Join(procSys, path), []byte(value+"\n"), 0)
+}
