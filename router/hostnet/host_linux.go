@@ -26,16 +26,14 @@ type Host struct {
 // Open takes the state file, or returns ErrInUse, wrapped, if another process has it. It changes
 // nothing. What a killed predecessor left in place stays in place, so that nothing leaks until Apply
 // takes it over; Close without Apply undoes it.
-func Open(c Config) (*Host, error) {
+func Open(c Config) (*Host, error) { return open(c, nil) }
+
+// open is Open with a hook that is called before each change.
+func open(c Config, before func(string)) (*Host, error) {
 	c, err := c.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	return open(c, nil)
-}
-
-// open is Open with a hook that is called before each change.
-func open(c Config, before func(string)) (*Host, error) {
 	k, err := newKernel()
 	if err != nil {
 		return nil, err
