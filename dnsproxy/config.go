@@ -73,6 +73,9 @@ type Config struct {
 	// Groups and Time are set; Dst is set only while an address hint of an HTTPS or SVCB answer is judged. It must be fast, must
 	// not block, and must not retain Names or the strings in it, which are reused after it returns. Nil forwards everything.
 	Decide func(policy.Flow) policy.Verdict
+	// NamesHosts says whether a rule, by its name, is about names. A question that such a rule forwards is answered whatever the
+	// names behind it: an allowed site may stand on a blocked delivery network. Nil means no rule is.
+	NamesHosts func(rule string) bool
 	// Describe returns what is known about a client: Peer, Groups and the like. Nil means nothing is.
 	Describe func(client netip.AddrPort) policy.Flow
 	// Clients limits who is answered on host sockets (ServePacketConn, ServeListener); others meet silence. Empty means everybody.
@@ -99,7 +102,10 @@ type Config struct {
 	// such addresses (rebinding guard).
 	AllowPrivate []string
 
-	// CacheBytes and CacheEntries bound the cache; 0 means 4 MiB and 16384, negative means no cache.
+	// Timeout is how long all upstreams together may take; 0 means 5 s, which is also the most.
+	Timeout time.Duration
+
+	// CacheBytes and CacheEntries bound the cache; 0 means 16 MiB and 65536, negative means no cache.
 	CacheBytes   int
 	CacheEntries int
 	// MaxInFlight bounds the queries that wait for upstreams, two thirds of it for one client; 0 means 1024.

@@ -2,7 +2,7 @@ package dnsproxy
 
 import (
 	"net/netip"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -106,39 +106,36 @@ func (n *Names) unpin(entry *node[namesKey, namesEntry]) {
 	n.evictLocked()
 }
 
-// add remembers that client was given addr for host. Host may be a view of a buffer: it is cloned if it is kept.
-// An entry that is already there is renewed without an allocation.
-func (n *Names) add(client, addr netip.Addr, host string, ttl time.Duration) {
-	expiry := n.clock().Add(max(ttl, namesFloor) + namesGrace)
+// add remembers that client was given addrs for host, with a TTL. Host is kept. An entry that is there already is renewed without
+// an allocation.
+func (n *Names) add(client netip.Addr, addrs []netip.Addr, host string, ttl time.Duration, now time.Time) {
+	if !client.IsValid() {
+		return
+	}
+	expiry := now.Add(max(ttl, namesFloor) + namesGrace)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	key := keyOf(client, addr)
-	entry := n.table.get(key)
-	if entry == nil {
-		entry = n.table.add(key, namesEntry{})
-		defer n.evictLocked()
+	for _, addr := range addrs {
+		key := keyOf(client, addr)
+		entry := n.table.get(key)
+		if entry == nil {
+			entry = n.table.add(key, namesEntry{})
+		}
+		n.table.touch(entry)
+		entry.value.add(host, expiry)
 	}
-	n.table.touch(entry)
-	entry.value.add(host, expiry)
+	n.evictLocked()
 }
 
 func (e *namesEntry) add(host string, expiry time.Time) {
-	at := -1
-	for i := range e.names {
-		if e.names[i].host == host {
-			at = i
-			break
-		}
-	}
+	at := slices.IndexFunc(e.names, func(n namedUntil) bool { return n.host == host })
 	switch {
 	case at >= 0:
 		host = e.names[at].host
 	case len(e.names) < namesPerKey:
-		host = strings.Clone(host)
 		e.names = append(e.names, namedUntil{})
 		at = len(e.names) - 1
 	default:
-		host = strings.Clone(host)
 		at = len(e.names) - 1
 	}
 	copy(e.names[1:at+1], e.names[:at])

@@ -1,0 +1,103 @@
+package dnsproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// endpoint is an upstream's address taken apart.
+type endpoint struct {
+	scheme string // udp, tcp, tls or https
+	host   string // an address or a name
+	port   uint16
+	path   string // with https
+}
+
+var defaultPorts = map[string]uint16{"udp": 53, "tcp": 53, "tls": 853, "https": 443}
+
+// parseEndpoint parses Upstream.Address.
+func parseEndpoint(s string) (endpoint, error) {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		return endpoint{scheme: "udp", host: addr.String(), port: 53}, nil
+	}
+	if !strings.Contains(s, "://") {
+		s = "udp://" + s
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: %w", s, err)
+	}
+	e := endpoint{scheme: u.Scheme, host: u.Hostname(), port: defaultPorts[u.Scheme], path: u.RequestURI()}
+	switch {
+	case e.scheme == "quic" || e.scheme == "h3":
+		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: no QUIC, use tls:// or https://: %w", s, errors.ErrUnsupported)
+	case e.port == 0:
+		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: scheme must be udp, tcp, tls or https", s)
+	case e.host == "":
+		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: no host", s)
+	case u.User != nil:
+		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: user and password mean nothing here", u.Redacted())
+	case e.scheme != "https" && u.Path != "" && u.Path != "/":
+		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: only https has a path", s)
+	case e.scheme == "https" && u.Path == "":
+		e.path = "/dns-query" // RFC 8484 names it in every example, and every server has it
+	}
+	if p := u.Port(); p != "" {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: port must be 1 to 65535", s)
+		}
+		e.port = uint16(n)
+	}
+	return e, nil
+}
+
+// reach dials the addresses of an endpoint.
+type reach struct {
+	endpoint
+	dialer  Dialer
+	addrs   []netip.Addr // known ones; empty means resolve
+	resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+	refuse  func(netip.AddrPort) bool // addresses that lead to ourselves
+}
+
+// dial connects to the first address that answers. Network is udp or tcp.
+func (r *reach) dial(ctx context.Context, network string) (net.Conn, error) {
+	addrs := r.addrs
+	if len(addrs) == 0 {
+		var err error
+		if addrs, err = r.resolve(ctx, r.host); err != nil {
+			return nil, fmt.Errorf("resolve %s: %w", r.host, err)
+		}
+	}
+	var errs []error
+	for i, addr := range addrs {
+		to := netip.AddrPortFrom(addr.Unmap(), r.port)
+		if r.refuse(to) {
+			errs = append(errs, fmt.Errorf("%s leads to ourselves", to))
+			continue
+		}
+		conn, err := r.dialOne(ctx, network, to, len(addrs)-i)
+		if err == nil {
+			return conn, nil
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return nil, fmt.Errorf("resolve %s: no addresses", r.host)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// dialOne gives one of several addresses its share of the time that is left.
+func (r *reach) dialOne(ctx context.Context, network string, to netip.AddrPort, left int) (net.Conn, error) {
+	ctx, cancel := share(ctx, left)
+	defer cancel()
+	return r.dialer.DialContext(ctx, network, to.String())
+}

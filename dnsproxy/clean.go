@@ -1,0 +1,239 @@
+package dnsproxy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	maxTTL      = 24 * time.Hour
+	maxNegative = time.Hour // RFC 2308 5 allows up to three
+	reboundTTL  = 30 * time.Second
+	maxChain    = 16 // names from the question to the last target
+)
+
+// cleaning says what is taken out of the answers of a view.
+type cleaning struct {
+	private bool // private addresses may stay
+	own     []netip.Addr
+	noECH   bool
+}
+
+// clean turns an upstream's answer into an entry: only the records that belong to the question's chain, no private addresses
+// for public names, no ech, TTLs within bounds. Msg is changed.
+func clean(msg *dns.Msg, host string, how cleaning, now time.Time) (*entry, error) {
+	if len(msg.Question) != 1 {
+		return nil, fmt.Errorf("dnsproxy: answer with %d questions", len(msg.Question))
+	}
+	q := &msg.Question[0]
+	q.Name = strings.ToLower(q.Name)
+	e := &entry{host: host, stored: now, rcode: msg.Rcode, ad: msg.AuthenticatedData}
+
+	names := chain(q.Name, msg.Answer)
+	msg.Answer = slices.DeleteFunc(msg.Answer, func(rr dns.RR) bool { return !belongs(rr, names) })
+	records := len(msg.Answer)
+	msg.Answer = slices.DeleteFunc(msg.Answer, func(rr dns.RR) bool { return !how.allows(rr) })
+	rebound := len(msg.Answer) != records
+	changed := rebound
+	for _, rr := range msg.Answer {
+		if how.strip(rr) {
+			changed = true
+		}
+		e.learn(rr)
+	}
+	for _, name := range names[1:] {
+		e.targets = appendHost(e.targets, name)
+	}
+	if changed { // signatures and the word of the validator no longer fit
+		e.ad = false
+		msg.Answer = slices.DeleteFunc(msg.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeRRSIG })
+	}
+	msg.Ns = slices.DeleteFunc(msg.Ns, func(rr dns.RR) bool { return !proof(rr, names[len(names)-1]) })
+	msg.Extra = nil
+	e.ttl = lifetime(msg)
+	if rebound && !answers(msg) {
+		e.ttl = reboundTTL
+		e.note = ede{code: dns.ExtendedErrorCodeBlocked, prefix: "private address for a public name"}
+	}
+	return e, e.pack(msg)
+}
+
+// pack writes msg as the wire format of e.
+func (e *entry) pack(msg *dns.Msg) error {
+	msg.MsgHdr = dns.MsgHdr{Response: true}
+	msg.Compress = true
+	var err error
+	if e.msg, err = msg.Pack(); err != nil {
+		return fmt.Errorf("dnsproxy: pack the answer for %s: %w", e.host, err)
+	}
+	if len(e.msg) > dns.MaxMsgSize-512 || !e.index() {
+		return fmt.Errorf("dnsproxy: the answer for %s cannot be stored", e.host)
+	}
+	return nil
+}
+
+// chain follows CNAME and DNAME records from name and returns all names on the way, name first.
+func chain(name string, records []dns.RR) []string {
+	names := []string{name}
+	for len(names) < maxChain {
+		next := follow(names[len(names)-1], records)
+		if next == "" || slices.Contains(names, next) {
+			break
+		}
+		names = append(names, next)
+	}
+	return names
+}
+
+func follow(name string, records []dns.RR) string {
+	for _, rr := range records {
+		if c, is := rr.(*dns.CNAME); is && strings.EqualFold(c.Hdr.Name, name) {
+			return strings.ToLower(c.Target)
+		}
+	}
+	for _, rr := range records {
+		d, is := rr.(*dns.DNAME)
+		if !is || len(d.Hdr.Name) >= len(name) || !dns.IsSubDomain(d.Hdr.Name, name) {
+			continue
+		}
+		return name[:len(name)-len(d.Hdr.Name)] + strings.ToLower(d.Target)
+	}
+	return ""
+}
+
+// belongs says whether a record of the answer section is about one of the names. Others are what an upstream, or somebody who
+// guesses its ports, would like to be remembered.
+func belongs(rr dns.RR, names []string) bool {
+	owner := rr.Header().Name
+	for _, name := range names {
+		if strings.EqualFold(owner, name) {
+			return true
+		}
+		covers := rr.Header().Rrtype
+		if sig, is := rr.(*dns.RRSIG); is {
+			covers = sig.TypeCovered
+		}
+		if covers == dns.TypeDNAME && dns.IsSubDomain(owner, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// proof says whether a record of the authority section belongs to a negative answer about name. Others are left out: an answer
+// is complete without them.
+func proof(rr dns.RR, name string) bool {
+	covers := rr.Header().Rrtype
+	if sig, is := rr.(*dns.RRSIG); is {
+		covers = sig.TypeCovered
+	}
+	switch covers {
+	case dns.TypeSOA:
+		return dns.IsSubDomain(rr.Header().Name, name)
+	case dns.TypeNSEC, dns.TypeNSEC3:
+		return true
+	}
+	return false
+}
+
+// allows says whether an address record may reach clients.
+func (how cleaning) allows(rr dns.RR) bool {
+	switch rr := rr.(type) {
+	case *dns.A:
+		return how.allowsAddr(rr.A)
+	case *dns.AAAA:
+		return how.allowsAddr(rr.AAAA)
+	}
+	return true
+}
+
+func (how cleaning) allowsAddr(ip []byte) bool {
+	addr, ok := netip.AddrFromSlice(ip)
+	return ok && (how.private || !private(addr) || slices.Contains(how.own, addr.Unmap()))
+}
+
+// strip removes what clients must not see from an HTTPS or SVCB record and says whether there was any.
+func (how cleaning) strip(rr dns.RR) bool {
+	svcb := service(rr)
+	if svcb == nil {
+		return false
+	}
+	changed := filterHints(svcb, func(addr netip.Addr) bool { return how.allowsAddr(addr.AsSlice()) })
+	if how.noECH && slices.ContainsFunc(svcb.Value, func(kv dns.SVCBKeyValue) bool { return kv.Key() == dns.SVCB_ECHCONFIG }) {
+		removeKey(svcb, dns.SVCB_ECHCONFIG)
+		changed = true
+	}
+	return changed
+}
+
+// learn notes the addresses and service targets of a record.
+func (e *entry) learn(rr dns.RR) {
+	switch rr := rr.(type) {
+	case *dns.A:
+		e.learnAddr(rr.A)
+	case *dns.AAAA:
+		e.learnAddr(rr.AAAA)
+	}
+	svcb := service(rr)
+	if svcb == nil {
+		return
+	}
+	e.targets = appendHost(e.targets, svcb.Target)
+	for _, addr := range hintsOf(svcb) {
+		e.addrs = append(e.addrs, addr)
+		e.hints = append(e.hints, addr)
+	}
+}
+
+func (e *entry) learnAddr(ip []byte) {
+	if addr, ok := netip.AddrFromSlice(ip); ok {
+		e.addrs = append(e.addrs, addr.Unmap())
+	}
+}
+
+// appendHost appends a name in presentation form as a host, once. The root says "the owner itself" in service records.
+func appendHost(hosts []string, name string) []string {
+	host := strings.ToLower(strings.TrimSuffix(name, "."))
+	if host == "" || slices.Contains(hosts, host) {
+		return hosts
+	}
+	return append(hosts, host)
+}
+
+// lifetime bounds the TTLs of a message and returns how long it may be cached; 0 means not at all.
+func lifetime(msg *dns.Msg) time.Duration {
+	ttl := maxTTL
+	for _, rr := range slices.Concat(msg.Answer, msg.Ns) {
+		h := rr.Header()
+		if h.Ttl > 1<<31 { // RFC 2181 8
+			h.Ttl = 0
+		}
+		h.Ttl = min(h.Ttl, uint32(maxTTL/time.Second))
+		ttl = min(ttl, time.Duration(h.Ttl)*time.Second)
+	}
+	if msg.Rcode != dns.RcodeSuccess && msg.Rcode != dns.RcodeNameError {
+		return 0
+	}
+	if msg.Rcode == dns.RcodeSuccess && answers(msg) {
+		return ttl
+	}
+	for _, rr := range msg.Ns {
+		if soa, is := rr.(*dns.SOA); is {
+			ttl = min(ttl, time.Duration(soa.Minttl)*time.Second, maxNegative)
+			soa.Hdr.Ttl = uint32(ttl / time.Second)
+			return ttl
+		}
+	}
+	return 0 // RFC 2308 5: without an SOA a negative answer is not cached
+}
+
+// answers says whether the answer section has a record of the type that was asked for.
+func answers(msg *dns.Msg) bool {
+	asked := msg.Question[0].Qtype
+	return slices.ContainsFunc(msg.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == asked })
+}

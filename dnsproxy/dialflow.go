@@ -1,0 +1,184 @@
+package dnsproxy
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"penstock/policy"
+)
+
+// DialFlow makes the server an egress: the flow's client talks to the server over the connection that is returned, wherever the
+// flow was bound for. Over UDP each Write is a query and each Read an answer; over TCP the connection has the TCP framing and
+// CloseWrite. The policy judges the questions with the facts of f. Ctx is for values only: the connection lives until Close, or
+// until Run ends.
+func (s *Server) DialFlow(ctx context.Context, f policy.Flow) (net.Conn, error) {
+	switch f.Network {
+	case policy.UDP:
+		return s.dialPackets(ctx, f)
+	case policy.TCP:
+		return s.dialStream(ctx, f)
+	}
+	return nil, fmt.Errorf("dnsproxy: dial: network %d carries no DNS", f.Network)
+}
+
+// packetQueue is how many answers wait for a Read; what comes then is lost, as datagrams are.
+const packetQueue = 32
+
+// packetConn is the client's end of a UDP flow to the server.
+type packetConn struct {
+	server  *Server
+	flow    policy.Flow
+	ctx     context.Context // the lifetime of the connection
+	cancel  context.CancelFunc
+	answers chan []byte
+	read    *deadline
+}
+
+func (s *Server) dialPackets(ctx context.Context, f policy.Flow) (net.Conn, error) {
+	if !s.tasks.begin() {
+		return nil, errClosed
+	}
+	defer s.tasks.end()
+	ctx, cancel := s.tasks.context(context.WithoutCancel(ctx))
+	return &packetConn{server: s, flow: f, ctx: ctx, cancel: cancel, answers: make(chan []byte, packetQueue), read: newDeadline()}, nil
+}
+
+func (c *packetConn) Write(query []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, net.ErrClosed
+	}
+	ex := c.server.start(c.flow.Src, c)
+	ex.flow = c.flow
+	c.server.serve(c.ctx, ex, query)
+	return len(query), nil
+}
+
+func (c *packetConn) answer(ex *exchange) error {
+	if len(ex.out) == 0 {
+		return nil
+	}
+	select {
+	case c.answers <- append([]byte(nil), ex.out...):
+		return nil
+	default:
+		return fmt.Errorf("%d answers wait already", packetQueue)
+	}
+}
+
+func (c *packetConn) Read(buf []byte) (int, error) {
+	select {
+	case msg := <-c.answers:
+		return copy(buf, msg), nil
+	case <-c.ctx.Done():
+		return 0, net.ErrClosed
+	case <-c.read.passed():
+		return 0, os.ErrDeadlineExceeded
+	}
+}
+
+func (c *packetConn) Close() error {
+	c.cancel()
+	c.read.set(time.Time{})
+	return nil
+}
+
+func (c *packetConn) LocalAddr() net.Addr  { return net.UDPAddrFromAddrPort(c.flow.Src) }
+func (c *packetConn) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(c.flow.Dst) }
+
+func (c *packetConn) SetDeadline(t time.Time) error     { return c.SetReadDeadline(t) }
+func (c *packetConn) SetReadDeadline(t time.Time) error { c.read.set(t); return nil }
+
+// SetWriteDeadline does nothing: a Write never waits.
+func (c *packetConn) SetWriteDeadline(time.Time) error { return nil }
+
+// deadline is a channel that is closed when a time has passed that can be set anew.
+type deadline struct {
+	mu    sync.Mutex // guards below
+	timer *time.Timer
+	over  chan struct{}
+}
+
+func newDeadline() *deadline { return &deadline{over: make(chan struct{})} }
+
+func (d *deadline) passed() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.over
+}
+
+// set sets the time; the zero time never passes. Reads that wait already hear of it.
+func (d *deadline) set(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.timer != nil && !d.timer.Stop() || isClosed(d.over) {
+		d.over = make(chan struct{}) // the old one is closed, or is about to be
+	}
+	d.timer = nil
+	over := d.over
+	switch left := time.Until(t); {
+	case t.IsZero():
+	case left <= 0:
+		close(over)
+	default:
+		d.timer = time.AfterFunc(left, func() { close(over) })
+	}
+}
+
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// streamConn is one end of a TCP flow to the server: two pipes, so that each direction can be closed by itself.
+type streamConn struct {
+	in, out       net.Conn
+	local, remote netip.AddrPort
+}
+
+func (s *Server) dialStream(ctx context.Context, f policy.Flow) (net.Conn, error) {
+	if !s.tasks.begin() {
+		return nil, errClosed
+	}
+	defer s.tasks.end()
+	queries, queriesEnd := net.Pipe()
+	answers, answersEnd := net.Pipe()
+	near := &streamConn{in: answersEnd, out: queries, local: f.Src, remote: f.Dst}
+	far := &streamConn{in: queriesEnd, out: answers, local: f.Dst, remote: f.Src}
+	ctx = context.WithoutCancel(ctx)
+	s.tasks.spawn(func() {
+		if err := s.serveStream(ctx, f, f.Src, far); err != nil {
+			s.log.Debug("dns flow ended", "src", f.Src, "err", err)
+		}
+	})
+	return near, nil
+}
+
+func (c *streamConn) Read(b []byte) (int, error)  { return c.in.Read(b) }
+func (c *streamConn) Write(b []byte) (int, error) { return c.out.Write(b) }
+
+// CloseWrite says that no more queries come. Answers to those before still do.
+func (c *streamConn) CloseWrite() error { return c.out.Close() }
+
+func (c *streamConn) Close() error {
+	c.out.Close()
+	return c.in.Close()
+}
+
+func (c *streamConn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local) }
+func (c *streamConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
+
+func (c *streamConn) SetDeadline(t time.Time) error {
+	c.SetReadDeadline(t)
+	return c.SetWriteDeadline(t)
+}
+func (c *streamConn) SetReadDeadline(t time.Time) error  { return c.in.SetReadDeadline(t) }
+func (c *streamConn) SetWriteDeadline(t time.Time) error { return c.out.SetWriteDeadline(t) }

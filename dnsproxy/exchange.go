@@ -1,0 +1,101 @@
+package dnsproxy
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"penstock/policy"
+)
+
+// exchange is one query of a client on its way to an answer. Exchanges are pooled: whoever has one owns it, and gives it up with
+// Server.finish.
+type exchange struct {
+	client netip.AddrPort
+	raw    netip.AddrPort // client as its socket names it, which may be a mapped address
+	to     answerer
+	stream bool        // over TCP: an answer may have 64 KiB
+	flow   policy.Flow // what is known of the client
+	names  [1]policy.Name
+
+	q     question
+	out   []byte // the answer; empty means silence
+	begun time.Time
+
+	result   result
+	verdict  policy.Verdict // of the name that decided
+	decided  string         // that name, as a view that ends with the exchange
+	upstream string
+	cache    string // hit, miss, stale, or empty if the cache was not asked
+}
+
+// answerer takes the answer of an exchange to its client. It is called once for each exchange, also if there is nothing to send,
+// and must not keep what it is given.
+type answerer interface{ answer(ex *exchange) error }
+
+// replyFunc answers through a func.
+type replyFunc func([]byte) error
+
+func (f replyFunc) answer(ex *exchange) error {
+	if len(ex.out) == 0 {
+		return nil
+	}
+	return f(ex.out)
+}
+
+// start takes an exchange from the pool.
+func (s *Server) start(client netip.AddrPort, to answerer) *exchange {
+	ex := s.pool.Get().(*exchange)
+	ex.client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
+	ex.to, ex.stream, ex.out = to, false, ex.out[:0]
+	ex.result, ex.verdict, ex.decided, ex.upstream, ex.cache = resultDropped, policy.Verdict{}, "", "", ""
+	return ex
+}
+
+// finish sends the answer, counts and logs it.
+func (s *Server) finish(ctx context.Context, ex *exchange) {
+	if err := ex.to.answer(ex); err != nil && s.log.Enabled(ctx, slog.LevelDebug) {
+		s.log.LogAttrs(ctx, slog.LevelDebug, "dns answer not sent", slog.Any("src", ex.client), slog.Any("err", err))
+	}
+	s.metrics.query(ex.result)
+	if s.queryLog != nil && ex.q.len > 0 {
+		s.record(ctx, ex)
+	}
+	ex.to, ex.flow = nil, policy.Flow{}
+	if cap(ex.out) > maxPooled {
+		ex.out = nil
+	}
+	s.pool.Put(ex)
+}
+
+// maxPooled is the largest answer buffer that is kept for the next exchange, in octets.
+const maxPooled = 4096
+
+// limit is the size of the largest answer that ex takes.
+func (ex *exchange) limit() int {
+	if ex.stream {
+		return dns.MaxMsgSize
+	}
+	return ex.q.limit()
+}
+
+// record writes the query log: the fields are those of the flow log where there is such a field.
+func (s *Server) record(ctx context.Context, ex *exchange) {
+	verdict := "allow"
+	if ex.result == resultBlocked || ex.result == resultDropped {
+		verdict = "block"
+	}
+	rcode := ""
+	if len(ex.out) >= headerLen {
+		rcode = dns.RcodeToString[int(ex.out[3]&0xf)]
+	}
+	s.queryLog.LogAttrs(ctx, slog.LevelInfo, "query",
+		slog.String("proto", "dns"), slog.String("src", ex.client.String()), slog.String("peer", ex.flow.Peer),
+		slog.String("host", string([]byte(ex.q.host()))), slog.String("type", dns.Type(ex.q.qtype).String()),
+		slog.String("verdict", verdict), slog.String("rule", ex.verdict.Rule), slog.String("category", ex.verdict.Category),
+		slog.String("decided", string([]byte(ex.decided))), slog.String("result", ex.result.String()), slog.String("rcode", rcode),
+		slog.String("upstream", ex.upstream), slog.Duration("duration", s.clock().Sub(ex.begun)))
+}

@@ -1,0 +1,91 @@
+package dnsproxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const mediaType = "application/dns-message" // RFC 8484 6
+
+// httpsExchanger asks over HTTPS (DoH): HTTP/2 where the server has it, else HTTP/1.1.
+type httpsExchanger struct {
+	url     string
+	client  *http.Client
+	retired atomic.Bool
+}
+
+func newHTTPSExchanger(r *reach, config *tls.Config) *httpsExchanger {
+	transport := &http.Transport{
+		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return r.dial(ctx, "tcp") },
+		TLSClientConfig:        config,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true,
+		IdleConnTimeout:        3 * streamIdle,
+		MaxResponseHeaderBytes: 16 << 10,
+		MaxConnsPerHost:        8,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 2 * time.Second},
+	}
+	return &httpsExchanger{
+		url: "https://" + net.JoinHostPort(r.host, strconv.Itoa(int(r.port))) + r.path,
+		client: &http.Client{
+			Transport: transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error {
+				return errors.New("a DNS server must not redirect") // it could lead anywhere, ourselves included
+			},
+		},
+	}
+}
+
+// tidy does nothing: the transport has a time for idle connections itself.
+func (h *httpsExchanger) tidy() {}
+
+func (h *httpsExchanger) retire() {
+	h.retired.Store(true)
+	h.client.CloseIdleConnections()
+}
+
+func (h *httpsExchanger) exchange(ctx context.Context, query []byte) ([]byte, error) {
+	if h.retired.Load() {
+		defer h.client.CloseIdleConnections()
+	}
+	sent := bytes.Clone(query)
+	sent[0], sent[1] = 0, 0 // RFC 8484 4.1: the stream tells answers apart
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url, bytes.NewReader(sent))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", mediaType)
+	req.Header.Set("Accept", mediaType)
+	req.Header.Set("User-Agent", "") // nothing that tells clients apart
+	resp, err := h.client.Do(req)
+	if err != nil {
+		return nil, cause(ctx, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", h.url, resp.Status)
+	}
+	if got := resp.Header.Get("Content-Type"); got != mediaType {
+		return nil, fmt.Errorf("%s: content type %q, want %q", h.url, got, mediaType)
+	}
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, dns.MaxMsgSize))
+	if err != nil {
+		return nil, cause(ctx, err)
+	}
+	if !matches(sent, answer) {
+		return nil, fmt.Errorf("%s: the answer is not to the question", h.url)
+	}
+	copy(answer, query[:2])
+	return answer, nil
+}

@@ -1,0 +1,101 @@
+package dnsproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+)
+
+// packetSize is the size of the largest query datagram that is read; what is longer is cut and then malformed.
+const packetSize = 4096
+
+// socket reads queries from and writes answers to UDP clients.
+type socket interface {
+	ReadFromUDPAddrPort(buf []byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort(msg []byte, to netip.AddrPort) (int, error)
+}
+
+// ServePacketConn answers the queries that arrive on pc, several at once, until ctx is done, and then returns nil. It returns an
+// error when reading fails. It does not close pc, but leaves a read deadline in the past.
+func (s *Server) ServePacketConn(ctx context.Context, pc net.PacketConn) error {
+	sock, ok := pc.(socket)
+	if !ok {
+		sock = slowSocket{pc}
+	}
+	defer context.AfterFunc(ctx, func() { pc.SetReadDeadline(time.Unix(1, 0)) })()
+	errs := make([]error, min(runtime.GOMAXPROCS(0), 4))
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { errs[i] = s.servePackets(ctx, sock) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (s *Server) servePackets(ctx context.Context, sock socket) error {
+	buf := make([]byte, packetSize)
+	to := &packetAnswerer{sock}
+	for {
+		n, client, err := sock.ReadFromUDPAddrPort(buf)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("dnsproxy: read queries: %w", err)
+		case err != nil: // such as an ICMP error for an earlier answer: it is about one client
+			s.metrics.query(resultDropped)
+			continue
+		}
+		st := s.state.Load()
+		if !st.serves(client.Addr()) {
+			s.metrics.query(resultDropped)
+			continue
+		}
+		ex := s.start(client, to)
+		ex.raw = client
+		ex.flow = st.cfg.Describe(ex.client)
+		s.serve(ctx, ex, buf[:n])
+	}
+}
+
+// serves says whether clients with this address are answered on host sockets.
+func (st *state) serves(client netip.Addr) bool {
+	client = client.Unmap()
+	return len(st.cfg.Clients) == 0 || slices.ContainsFunc(st.cfg.Clients, func(p netip.Prefix) bool { return p.Contains(client) })
+}
+
+// packetAnswerer sends answers from the socket on which the queries came.
+type packetAnswerer struct{ socket }
+
+func (p *packetAnswerer) answer(ex *exchange) error {
+	if len(ex.out) == 0 {
+		return nil
+	}
+	_, err := p.WriteToUDPAddrPort(ex.out, ex.raw)
+	return err
+}
+
+// slowSocket makes a socket of any packet connection.
+type slowSocket struct{ net.PacketConn }
+
+func (s slowSocket) ReadFromUDPAddrPort(buf []byte) (int, netip.AddrPort, error) {
+	n, from, err := s.ReadFrom(buf)
+	if err != nil {
+		return 0, netip.AddrPort{}, err
+	}
+	udp, ok := from.(*net.UDPAddr)
+	if !ok {
+		return 0, netip.AddrPort{}, fmt.Errorf("client %s: not a UDP address", from)
+	}
+	return n, udp.AddrPort(), nil
+}
+
+func (s slowSocket) WriteToUDPAddrPort(msg []byte, to netip.AddrPort) (int, error) {
+	return s.WriteTo(msg, net.UDPAddrFromAddrPort(to))
+}

@@ -1,0 +1,182 @@
+package dnsproxy
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"penstock/policy"
+)
+
+const (
+	clientIdle     = 15 * time.Second // between two queries
+	clientPatience = 5 * time.Second  // for the rest of a query that has begun, and for the taking of an answer
+	clientPending  = 64               // queries of one connection that wait for upstreams
+)
+
+// ErrTooManyConns says that a client, or all of them together, have as many TCP connections as they may.
+var ErrTooManyConns = errors.New("dnsproxy: too many connections")
+
+// ServeConn answers the queries in TCP framing on conn, several at once and in any order, until the client closes it, is idle
+// for 15 s or slow, or ctx is done. It closes conn. What a client may do is no error.
+func (s *Server) ServeConn(ctx context.Context, client netip.AddrPort, conn net.Conn) error {
+	return s.serveStream(ctx, s.state.Load().cfg.Describe(client), client, conn)
+}
+
+func (s *Server) serveStream(ctx context.Context, flow policy.Flow, client netip.AddrPort, conn net.Conn) error {
+	defer conn.Close()
+	if !s.tasks.begin() {
+		return errClosed
+	}
+	defer s.tasks.end()
+	done, ok := s.limits.connect(client.Addr().Unmap(), &s.state.Load().cfg)
+	if !ok {
+		return ErrTooManyConns
+	}
+	defer done()
+	ctx, cancel := s.tasks.context(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+
+	to := &streamAnswerer{conn: conn, slots: make(chan struct{}, clientPending)}
+	defer to.wait()
+	var buf []byte
+	for {
+		to.slots <- struct{}{}
+		msg, err := readQuery(conn, buf)
+		if err != nil {
+			<-to.slots
+			return quiet(err)
+		}
+		buf = msg
+		ex := s.start(client, to)
+		ex.stream, ex.flow = true, flow
+		s.serve(ctx, ex, msg)
+	}
+}
+
+// readQuery reads one message. A client may think between two, but not in the middle of one.
+func readQuery(conn net.Conn, buf []byte) ([]byte, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(clientIdle)); err != nil {
+		return nil, err
+	}
+	return readFrame(begun{conn}, buf)
+}
+
+// begun shortens the deadline of a connection once something has been read.
+type begun struct{ net.Conn }
+
+func (b begun) Read(p []byte) (int, error) {
+	n, err := b.Conn.Read(p)
+	if n > 0 {
+		b.SetReadDeadline(time.Now().Add(clientPatience))
+	}
+	return n, err
+}
+
+// quiet makes nothing of the errors with which connections ordinarily end.
+func quiet(err error) error {
+	for _, usual := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, os.ErrDeadlineExceeded} {
+		if errors.Is(err, usual) {
+			return nil
+		}
+	}
+	return fmt.Errorf("dnsproxy: read a query: %w", err)
+}
+
+// streamAnswerer writes the answers of one connection.
+type streamAnswerer struct {
+	conn  net.Conn
+	slots chan struct{} // one for each query without its answer
+
+	mu  sync.Mutex // guards below, and a frame is written whole
+	buf []byte
+}
+
+func (t *streamAnswerer) answer(ex *exchange) error {
+	defer func() { <-t.slots }()
+	if len(ex.out) == 0 {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = binary.BigEndian.AppendUint16(t.buf[:0], uint16(len(ex.out)))
+	t.buf = append(t.buf, ex.out...)
+	t.conn.SetWriteDeadline(time.Now().Add(clientPatience))
+	_, err := t.conn.Write(t.buf)
+	if err != nil {
+		t.conn.Close()
+	}
+	return err
+}
+
+// wait waits for the answers that are still to come: a client that has said all may still be listening.
+func (t *streamAnswerer) wait() {
+	for range cap(t.slots) {
+		t.slots <- struct{}{}
+	}
+}
+
+// ServeListener serves the connections of ln until ctx is done, closes ln, waits for them, and returns nil. It returns an error
+// when accepting fails for good.
+func (s *Server) ServeListener(ctx context.Context, ln net.Listener) error {
+	defer context.AfterFunc(ctx, func() { ln.Close() })()
+	defer ln.Close()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		conn, err := ln.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("dnsproxy: accept: %w", err)
+		case err != nil: // out of descriptors, or a client that was gone again
+			if !pause(ctx, 100*time.Millisecond) {
+				return nil
+			}
+			continue
+		}
+		client := addrPort(conn.RemoteAddr())
+		if !s.state.Load().serves(client.Addr()) {
+			conn.Close()
+			continue
+		}
+		wg.Go(func() { s.serveLogged(ctx, client, conn) })
+	}
+}
+
+func (s *Server) serveLogged(ctx context.Context, client netip.AddrPort, conn net.Conn) {
+	if err := s.ServeConn(ctx, client, conn); err != nil {
+		s.log.Debug("dns connection ended", "src", client, "err", err)
+	}
+}
+
+// pause waits for d and says whether ctx is still alive.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// addrPort returns the address of a TCP or UDP peer; others have none.
+func addrPort(a net.Addr) netip.AddrPort {
+	if at, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
+		ap := at.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}

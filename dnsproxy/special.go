@@ -1,0 +1,153 @@
+package dnsproxy
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// localTTL is the TTL of answers that the server gives of its own knowledge.
+const localTTL = time.Hour
+
+// local answers what no upstream should be asked, and says whether it did.
+func (ex *exchange) local(st *state) bool {
+	q := &ex.q
+	switch {
+	case q.qtype == dns.TypeOPT:
+		ex.settle(resultMalformed, appendEmpty(ex.out, q, dns.RcodeFormatError, noEDE))
+		return true
+	case q.qclass != dns.ClassINET, q.qtype >= dns.TypeTKEY && q.qtype < dns.TypeANY: // transfers and other meta types
+		ex.settle(resultLocal, appendEmpty(ex.out, q, dns.RcodeRefused, ede{code: dns.ExtendedErrorCodeNotSupported}))
+		return true
+	}
+	return ex.special(st)
+}
+
+// limited answers what the policy forwards but the server does not: ANY, and AAAA where the egress has no IPv6.
+func (ex *exchange) limited(st *state) bool {
+	q := &ex.q
+	switch {
+	case q.qtype == dns.TypeANY: // RFC 8482 4.2
+		out := appendRecord(begin(ex.out, q, dns.RcodeSuccess), 1, dns.TypeHINFO, localTTL, []byte("\x07RFC8482\x00"))
+		ex.settle(resultLocal, appendOPT(out, q, dns.RcodeSuccess, noEDE))
+	case q.qtype == dns.TypeAAAA && st.cfg.NoIPv6(ex.verdict.Egress):
+		why := ede{code: dns.ExtendedErrorCodeFiltered, prefix: "no IPv6 on the way there"}
+		ex.settle(resultLocal, appendNegative(ex.out, q, dns.RcodeSuccess, blockTTL, why))
+	default:
+		return false
+	}
+	return true
+}
+
+// special answers special-use names: RFC 6761 and those that followed it, and the canaries by which programs ask whether they may
+// go round the network's own resolver. Most belong to the operator as soon as a zone is configured for them.
+func (ex *exchange) special(st *state) bool {
+	host := ex.q.host()
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	switch last {
+	case "localhost": // RFC 6761 6.3
+		ex.addresses(netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
+		return true
+	case "net":
+		if host == "use-application-dns.net" { // Firefox: support.mozilla.org/kb/canary-domain-use-application-dnsnet
+			ex.nothing(dns.RcodeNameError)
+			return true
+		}
+		return false
+	case "com":
+		if strings.HasPrefix(host, "mask") && strings.HasSuffix(host, ".icloud.com") && strings.Count(host, ".") == 2 { // iCloud Private Relay
+			ex.nothing(dns.RcodeNameError)
+			return true
+		}
+		return false
+	case "test", "invalid", "onion", "alt", "local", "arpa": // RFC 6761, 7686, 9476, 6762
+	default:
+		return false
+	}
+	if longest(st.zones, host) != nil {
+		return false
+	}
+	if last == "arpa" {
+		return ex.arpa(host)
+	}
+	ex.nothing(dns.RcodeNameError)
+	return true
+}
+
+// arpa answers the names below arpa that are about this network.
+func (ex *exchange) arpa(host string) bool {
+	switch {
+	case below(host, "resolver.arpa"): // RFC 9462 6.4
+		ex.nothing(dns.RcodeSuccess)
+	case host == "ipv4only.arpa": // RFC 8880: the answer without NAT64
+		ex.addresses(netip.AddrFrom4([4]byte{192, 0, 0, 170}), netip.Addr{})
+	case below(host, "home.arpa"), privateReverse(host): // RFC 8375, RFC 6303
+		ex.nothing(dns.RcodeNameError)
+	default:
+		return false
+	}
+	return true
+}
+
+// nothing answers that there is no such name, or with NOERROR no such data.
+func (ex *exchange) nothing(rcode int) {
+	ex.settle(resultLocal, appendNegative(ex.out, &ex.q, rcode, localTTL, noEDE))
+}
+
+// addresses answers with the one of two addresses that fits the type of the question.
+func (ex *exchange) addresses(v4, v6 netip.Addr) {
+	q := &ex.q
+	addr := v4
+	if q.qtype == dns.TypeAAAA {
+		addr = v6
+	}
+	if q.qtype != dns.TypeA && q.qtype != dns.TypeAAAA || !addr.IsValid() {
+		ex.nothing(dns.RcodeSuccess)
+		return
+	}
+	out := appendAddr(begin(ex.out, q, dns.RcodeSuccess), addr, localTTL)
+	ex.settle(resultLocal, appendOPT(out, q, dns.RcodeSuccess, noEDE))
+}
+
+// below says whether host is domain or a name in it.
+func below(host, domain string) bool {
+	return strings.HasSuffix(host, domain) && (len(host) == len(domain) || host[len(host)-len(domain)-1] == '.')
+}
+
+// privateZones are the reverse zones that RFC 6303 and 7793 want answered locally, but for those with a range of labels.
+var privateZones = []string{
+	"0.in-addr.arpa", "10.in-addr.arpa", "127.in-addr.arpa", "254.169.in-addr.arpa", "168.192.in-addr.arpa",
+	"2.0.192.in-addr.arpa", "100.51.198.in-addr.arpa", "113.0.203.in-addr.arpa", "255.255.255.255.in-addr.arpa",
+	"c.f.ip6.arpa", "d.f.ip6.arpa", "8.e.f.ip6.arpa", "9.e.f.ip6.arpa", "a.e.f.ip6.arpa", "b.e.f.ip6.arpa", "8.b.d.0.1.0.0.2.ip6.arpa",
+	"0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
+	"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
+}
+
+// privateReverse says whether host is the reverse name of a private address.
+func privateReverse(host string) bool {
+	for _, zone := range privateZones {
+		if below(host, zone) {
+			return true
+		}
+	}
+	return ranged(host, ".172.in-addr.arpa", 16, 31) || ranged(host, ".100.in-addr.arpa", 64, 127)
+}
+
+// ranged says whether the label before suffix is a number from first to last.
+func ranged(host, suffix string, first, last int) bool {
+	rest, ok := strings.CutSuffix(host, suffix)
+	label := rest[strings.LastIndexByte(rest, '.')+1:]
+	if !ok || label == "" || len(label) > 3 || label[0] == '0' {
+		return false
+	}
+	n := 0
+	for _, c := range []byte(label) {
+		if c < '0' || c > '9' {
+			return false
+		}
+		n = 10*n + int(c-'0')
+	}
+	return first <= n && n <= last
+}

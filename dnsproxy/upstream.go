@@ -1,0 +1,166 @@
+package dnsproxy
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	firstTimeout = time.Second           // before the next attempt, while nothing is known about an upstream
+	minHedge     = 50 * time.Millisecond // below, a second question would cost more than it saves
+	downAfter    = 3                     // failures in a row
+	minBackoff   = time.Second
+	maxBackoff   = 30 * time.Second
+)
+
+// upstream is one resolver and what is known of its health. It is up, or down after downAfter failures in a row; from down one
+// query at a time goes there when the back-off is over (half open), and its answer makes the upstream up again.
+type upstream struct {
+	exchanger
+	name string
+	log  *slog.Logger
+
+	mu        sync.Mutex // guards below
+	rtt       time.Duration
+	deviation time.Duration
+	failures  int       // in a row
+	retry     time.Time // while down: when the next query may try
+}
+
+// maker makes upstreams from their configuration.
+type maker struct {
+	cfg    *Config
+	spawn  func(func())
+	refuse func(netip.AddrPort) bool
+}
+
+func (m maker) upstream(u Upstream) (*upstream, error) {
+	at, err := parseEndpoint(u.Address)
+	if err != nil {
+		return nil, err
+	}
+	r := &reach{endpoint: at, dialer: u.Dialer, addrs: u.Bootstrap, resolve: m.cfg.Resolve, refuse: m.refuse}
+	if r.dialer == nil {
+		r.dialer = &net.Dialer{}
+	}
+	if addr, err := netip.ParseAddr(at.host); err == nil {
+		r.addrs = []netip.Addr{addr}
+	}
+	if len(r.addrs) == 0 && r.resolve == nil {
+		return nil, fmt.Errorf("dnsproxy: upstream %q: %s is a name: give its addresses as bootstrap", u.Address, at.host)
+	}
+	for _, addr := range r.addrs {
+		if m.refuse(netip.AddrPortFrom(addr.Unmap(), at.port)) {
+			return nil, fmt.Errorf("dnsproxy: upstream %q: %w", u.Address, errLoop)
+		}
+	}
+	return &upstream{name: cmp.Or(u.Name, u.Address), log: m.cfg.Log, exchanger: m.exchanger(r, u.TLS)}, nil
+}
+
+// errLoop says that a query would come back, or has come back, to this server.
+var errLoop = errors.New("leads back to this server")
+
+func (m maker) exchanger(r *reach, config *tls.Config) exchanger {
+	if config = config.Clone(); config == nil {
+		config = &tls.Config{}
+	}
+	if config.ServerName == "" {
+		config.ServerName = r.host
+	}
+	switch r.scheme {
+	case "https":
+		return newHTTPSExchanger(r, config)
+	case "tls":
+		config.NextProtos = []string{"dot"} // RFC 7858 has no ALPN, IANA registered this one since
+		return newStreamExchanger(r, config, m.spawn)
+	case "tcp":
+		return newStreamExchanger(r, nil, m.spawn)
+	}
+	return &udpExchanger{reach: r, stream: newStreamExchanger(r, nil, m.spawn), metrics: m.cfg.Metrics}
+}
+
+// succeeded notes an answer after some time.
+func (u *upstream) succeeded(after time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.failures >= downAfter {
+		u.log.Info("dns upstream up", "upstream", u.name)
+	}
+	u.failures = 0
+	u.observeLocked(after)
+}
+
+// outrun notes that another upstream was faster: this one needs longer than it was given, or is not there at all.
+func (u *upstream) outrun(after time.Duration) {
+	if after >= firstTimeout {
+		u.failed()
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if after > u.rtt {
+		u.observeLocked(after)
+	}
+}
+
+func (u *upstream) failed() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.failures++
+	u.retry = time.Now().Add(u.backoffLocked())
+	if u.failures == downAfter {
+		u.log.Warn("dns upstream down", "upstream", u.name)
+	}
+}
+
+// observeLocked is RFC 6298's estimate: the mean and the mean deviation of the round trip.
+func (u *upstream) observeLocked(rtt time.Duration) {
+	if u.rtt == 0 {
+		u.rtt, u.deviation = rtt, rtt/2
+		return
+	}
+	u.deviation += ((u.rtt - rtt).Abs() - u.deviation) / 4
+	u.rtt += (rtt - u.rtt) / 8
+}
+
+func (u *upstream) backoffLocked() time.Duration {
+	over := min(max(u.failures-downAfter, 0), 5)
+	return min(minBackoff<<over, maxBackoff)
+}
+
+// hedge is how long an answer takes at most in nineteen of twenty cases: after that the next upstream is worth asking too.
+func (u *upstream) hedge() time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.rtt == 0 {
+		return firstTimeout
+	}
+	return min(max(u.rtt+3*u.deviation, minHedge), firstTimeout)
+}
+
+// takes says whether a query may go to the upstream in its turn. Down, it takes one per back-off.
+func (u *upstream) takes(now time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.failures < downAfter {
+		return true
+	}
+	if now.Before(u.retry) {
+		return false
+	}
+	u.retry = now.Add(u.backoffLocked())
+	return true
+}
+
+func (u *upstream) average() time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.rtt
+}
