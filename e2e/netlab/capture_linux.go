@@ -20,19 +20,19 @@ import (
 const (
 	captureTail    = 1200 * time.Millisecond // how long Stop still listens
 	captureSamples = 32
-	captureBuffer  = 32 << 20 // bytes, of the socket
-	captureHead    = 256      // bytes of each frame: headers, and the mark of a control
 	controlRepeat  = 50 * time.Millisecond
 )
 
-// Capture watches one link of a host: a packet socket without a ring, so that every frame is seen when it passes.
+// Capture watches one link of a host. Every frame is seen when it passes, none waits for a block to fill.
 type Capture struct {
 	socket  *os.File
 	raw     syscall.RawConn
+	ring    *ring
 	allowed []Endpoint
 	mark    []byte // in the payload of every control
 	over    sync.WaitGroup
 	stopped sync.Once
+	closed  sync.Once
 
 	mu     sync.Mutex // guards below
 	report Report
@@ -41,68 +41,74 @@ type Capture struct {
 // Capture starts to watch an interface of the host, in both directions. Packets to and from the allowed endpoints are
 // told from those in clear. It ends with Stop or with the host.
 func (h *Host) Capture(ifname string, allowed ...Endpoint) (*Capture, error) {
-	socket, err := h.packetSocket(ifname, unix.ETH_P_ALL)
+	var frames *ring
+	socket, err := h.packetSocket(ifname, unix.ETH_P_ALL, func(fd int) (err error) {
+		frames, err = newRing(fd)
+		return err
+	})
 	if err != nil {
+		if frames != nil {
+			frames.close()
+		}
 		return nil, err
 	}
 	raw, err := socket.SyscallConn()
 	if err != nil {
+		frames.close()
 		socket.Close()
 		return nil, err
 	}
-	c := &Capture{socket: socket, raw: raw, allowed: slices.Clone(allowed), mark: []byte("netlab control " + rand.Text())}
+	c := &Capture{
+		socket:  socket,
+		raw:     raw,
+		ring:    frames,
+		allowed: slices.Clone(allowed),
+		mark:    []byte("netlab control " + rand.Text()),
+	}
 	c.over.Go(c.run)
 	h.onClose(c.close)
 	return c, nil
 }
 
-// packetSocket opens a packet socket that is bound to an interface.
-func (h *Host) packetSocket(ifname string, protocol uint16) (*os.File, error) {
+// packetSocket opens a packet socket, calls prepare, and lets frames of a protocol (0: none) on an interface in.
+func (h *Host) packetSocket(ifname string, protocol uint16, prepare func(fd int) error) (*os.File, error) {
 	link, err := h.links.LinkByName(ifname)
 	if err != nil {
 		return nil, fmt.Errorf("host %s: link %s: %w", h.name, ifname, err)
 	}
 	var fd int
 	err = h.inside(func() error {
-		// Protocol 0 until it is bound, or it would see all links meanwhile.
 		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("host %s: packet socket: %w", h.name, err)
 	}
-	// The forced size needs a privilege in the first user namespace on older kernels; the other is bounded by
-	// net.core.rmem_max.
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, captureBuffer) != nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, captureBuffer)
+	err = prepare(fd)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(protocol), Ifindex: link.Attrs().Index})
 	}
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(protocol), Ifindex: link.Attrs().Index}); err != nil {
+	if err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("host %s: bind packet socket to %s: %w", h.name, ifname, err)
+		return nil, fmt.Errorf("host %s: packet socket on %s: %w", h.name, ifname, err)
 	}
 	return os.NewFile(uintptr(fd), ifname), nil
 }
 
-// run reads frames until the socket is closed.
+// run takes frames until the socket is closed, and then what lies in the ring.
 func (c *Capture) run() {
-	buf := make([]byte, captureHead)
 	for {
-		var n int
-		var from unix.Sockaddr
-		var failed error
-		err := c.raw.Read(func(fd uintptr) bool {
-			// MSG_TRUNC: the length of the whole frame.
-			n, from, failed = unix.Recvfrom(int(fd), buf, unix.MSG_TRUNC)
-			return !errors.Is(failed, unix.EAGAIN)
-		})
+		err := c.raw.Read(func(uintptr) bool { return c.ring.ready() })
 		if err != nil {
+			break
+		}
+		c.ring.take(c.saw)
+	}
+	for range ringFrames {
+		if !c.ring.ready() {
 			return
 		}
-		if failed != nil {
-			continue // ENETDOWN: the link went down, and may come back
-		}
-		link, ok := from.(*unix.SockaddrLinklayer)
-		c.saw(buf[:min(n, len(buf))], n, ok && link.Pkttype == unix.PACKET_OUTGOING)
+		c.ring.take(c.saw)
 	}
 }
 
@@ -134,7 +140,7 @@ func (c *Capture) saw(head []byte, length int, sent bool) {
 // below that host's routing and filters, until one was seen or ctx ends. They are counted as Controls. Send them from
 // the other end of the captured link to prove that direction.
 func (c *Capture) Control(ctx context.Context, from *Host, ifname string) error {
-	socket, err := from.packetSocket(ifname, 0)
+	socket, err := from.packetSocket(ifname, 0, func(int) error { return nil })
 	if err != nil {
 		return err
 	}
@@ -214,8 +220,11 @@ func (c *Capture) countDrops() {
 
 // close ends the capture at once.
 func (c *Capture) close() {
-	c.socket.Close()
-	c.over.Wait()
+	c.closed.Do(func() {
+		c.socket.Close()
+		c.over.Wait()
+		c.ring.close()
+	})
 }
 
 func htons(v uint16) uint16 {

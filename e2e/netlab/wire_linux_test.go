@@ -194,3 +194,22 @@ func receive(t *testing.T, conn net.Conn, most int) (got int, reordered bool) {
 	}
 	return got, reordered
 }
+
+func TestCaptureSurvivesALinkThatGoesDown(t *testing.T) {
+	lab := netlabtest.New(t, netlab.Options{})
+	capture, err := lab.Access.Capture("lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, up := range []bool{false, true} {
+		if err := lab.Access.SetLink("lan", up); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := capture.Control(t.Context(), lab.Laptop, "lan0"); err != nil {
+		t.Error(err)
+	}
+	if first, again := capture.Stop(), capture.Stop(); first.Controls == 0 || first.Controls != again.Controls {
+		t.Errorf("got %d controls, then %d, want the same, not 0", first.Controls, again.Controls)
+	}
+}
