@@ -41,6 +41,7 @@ type datagramConn struct {
 
 	mu     sync.Mutex // guards below
 	queue  []*[]byte
+	head   int // first of queue that was not taken
 	bytes  int
 	err    error // why reads end
 	signal chan struct{}
@@ -96,6 +97,11 @@ func (c *datagramConn) deliver(data []byte) {
 		}
 		return
 	}
+	if c.head > 0 && len(c.queue) == cap(c.queue) { // move up instead of growing
+		n := copy(c.queue, c.queue[c.head:])
+		clear(c.queue[n:])
+		c.queue, c.head = c.queue[:n], 0
+	}
 	b := datagramPool.Get().(*[]byte)
 	*b = append((*b)[:0], data...)
 	c.queue = append(c.queue, b)
@@ -117,10 +123,10 @@ func (c *datagramConn) shut(err error) {
 	if c.err == nil {
 		c.err = &net.OpError{Op: "read", Net: c.network(), Addr: c.RemoteAddr(), Err: errors.Join(net.ErrClosed, err)}
 	}
-	for _, b := range c.queue {
+	for _, b := range c.queue[c.head:] {
 		datagramPool.Put(b)
 	}
-	c.queue, c.bytes = nil, 0
+	c.queue, c.head, c.bytes = nil, 0, 0
 	c.mu.Unlock()
 	c.notify()
 }
@@ -148,35 +154,63 @@ func (c *datagramConn) Read(b []byte) (int, error) {
 	}
 }
 
-// next takes a queued datagram or a standing error.
+// next copies a queued datagram to b, or tells a standing error.
 func (c *datagramConn) next(b []byte) (n int, ok bool, err error) {
+	head, err := c.take()
+	if head == nil {
+		return 0, err != nil, err
+	}
+	n = copy(b, *head)
+	datagramPool.Put(head)
+	return n, true, nil
+}
+
+// Each hands every datagram to f, without a buffer of the caller's, until f or the flow returns an error: the read
+// deadline does not end it. f must not keep the bytes. It takes the place of a Read loop.
+func (c *datagramConn) Each(f func([]byte) error) error {
+	for {
+		head, err := c.take()
+		if err != nil {
+			return err
+		}
+		if head == nil {
+			<-c.signal
+			continue
+		}
+		err = f(*head)
+		datagramPool.Put(head)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// take takes a queued datagram from the queue, or a standing error, or neither.
+func (c *datagramConn) take() (*[]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.queue) == 0 {
-		if c.err == nil {
-			return 0, false, nil
-		}
-		err = c.err
-		if !errors.Is(err, net.ErrClosed) {
+	if c.head == len(c.queue) {
+		err := c.err
+		if err != nil && !errors.Is(err, net.ErrClosed) {
 			c.err = nil // an ICMP error is told once
-		} else {
+		} else if err != nil {
 			c.notify() // for other readers
 		}
-		return 0, true, err
+		return nil, err
 	}
-	head := c.queue[0]
-	n = copy(b, *head)
+	head := c.queue[c.head]
+	c.queue[c.head] = nil
+	c.head++
 	c.bytes -= len(*head)
-	copy(c.queue, c.queue[1:])
-	c.queue[len(c.queue)-1] = nil
-	c.queue = c.queue[:len(c.queue)-1]
-	datagramPool.Put(head)
-	if len(c.queue) > 0 {
+	if c.head < len(c.queue) {
 		c.notify()
-	} else if cap(c.queue) > 64 {
+		return head, nil
+	}
+	c.queue, c.head = c.queue[:0], 0
+	if cap(c.queue) > 64 { // a burst is over
 		c.queue = nil
 	}
-	return n, true, nil
+	return head, nil
 }
 
 var packetPool = sync.Pool{New: func() any { b := make([]byte, 2048); return &b }}

@@ -1,0 +1,139 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+
+	"penstock/policy"
+)
+
+// errReserved says that a destination may not be dialled whatever the rules say.
+var errReserved = errors.New("reserved destination: no rule names it")
+
+// dial opens the far side of a flow through the verdict's egress, or its fallback.
+func (r *Router) dial(ctx context.Context, f policy.Flow, v policy.Verdict, e *entry) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.DialTimeout)
+	defer cancel()
+	start := r.now()
+	c, err := r.dialThrough(ctx, f, v.Egress, v.Rule)
+	if err != nil && r.Fallback != nil && errors.Is(err, r.NotUp) {
+		if egress, ok := r.Fallback(v); ok {
+			e.via(egress)
+			c, err = r.dialThrough(ctx, f, egress, v.Rule)
+		}
+	}
+	if err != nil {
+		r.Metrics.dialFailed(dialReason(err))
+		return nil, err
+	}
+	r.Metrics.dialled(r.now().Sub(start))
+	if local, ok := localAddr(c); ok {
+		r.table.opened(local)
+		return &ownConn{Conn: c, closed: func() { r.table.closed(local) }}, nil
+	}
+	return c, nil
+}
+
+func (r *Router) dialThrough(ctx context.Context, f policy.Flow, egress, rule string) (net.Conn, error) {
+	d, ok := r.Dialer(egress)
+	if !ok {
+		return nil, fmt.Errorf("egress %q does not exist", egress)
+	}
+	if fd, ok := d.(FlowDialer); ok {
+		return fd.DialFlow(ctx, f)
+	}
+	if r.Reserved != nil && r.Reserved(f.Dst.Addr(), egress, rule) {
+		r.Dropped(DropReserved)
+		return nil, errReserved
+	}
+	return d.DialContext(ctx, networkName(f), f.Dst.String())
+}
+
+func networkName(f policy.Flow) string {
+	family := "6"
+	if f.Dst.Addr().Is4() {
+		family = "4"
+	}
+	switch f.Network {
+	case policy.UDP:
+		return "udp" + family
+	case policy.ICMP:
+		return "ping" + family
+	}
+	return "tcp" + family
+}
+
+// answerFailed tells the client what its dial met: a closed port looks closed, a dead host stays silent.
+func (r *Router) answerFailed(a Answerer, e *entry, err error) {
+	e.fail("dial", err)
+	r.Log.Debug("dial failed", "flow", e.id, "dst", e.flow.Dst, "egress", e.egress(), "err", err)
+	if silent(err) {
+		a.Drop()
+		return
+	}
+	a.Refuse()
+}
+
+// silent says that the far side gave no answer either.
+func silent(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, syscall.ETIMEDOUT) ||
+		os.IsTimeout(err)
+}
+
+// dialReason is an error's place in the closed set of penstock_dial_errors_total.
+func dialReason(err error) string {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "refused"
+	case silent(err):
+		return "timeout"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "unreachable"
+	case errors.Is(err, errReserved):
+		return "reserved"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS):
+		return "resources"
+	case strings.Contains(err.Error(), "not up"):
+		return "not_up"
+	}
+	return "other"
+}
+
+// localAddr is the address and port of one of our own kernel sockets.
+func localAddr(c net.Conn) (netip.AddrPort, bool) {
+	switch c := c.(type) {
+	case *net.TCPConn:
+		return c.LocalAddr().(*net.TCPAddr).AddrPort(), true
+	case *net.UDPConn:
+		return c.LocalAddr().(*net.UDPAddr).AddrPort(), true
+	}
+	return netip.AddrPort{}, false
+}
+
+// ownConn is one of our own kernel sockets, which the table of flows knows of while it is open.
+type ownConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c *ownConn) Close() error {
+	if c.closed != nil {
+		c.closed()
+		c.closed = nil
+	}
+	return c.Conn.Close()
+}
+
+// unwrapped is the connection whose type decides how it is relayed.
+func unwrapped(c net.Conn) net.Conn {
+	if o, ok := c.(*ownConn); ok {
+		return o.Conn
+	}
+	return c
+}

@@ -1,0 +1,133 @@
+package router
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"penstock/policy"
+)
+
+// Metrics counts flows. A nil *Metrics counts nothing.
+type Metrics struct {
+	flows    *prometheus.CounterVec
+	bytes    *prometheus.CounterVec
+	dialTime prometheus.Histogram
+	dialErrs *prometheus.CounterVec
+	names    *prometheus.CounterVec
+	blocks   *prometheus.CounterVec
+}
+
+// NewMetrics makes the metrics and registers them with reg.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		flows: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_flows_total",
+			Help: "Finished flows by protocol, verdict and deciding rule.",
+		}, []string{"proto", "verdict", "rule"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_bytes_total",
+			Help: "Payload bytes of finished flows; tx is from the client.",
+		}, []string{"direction", "verdict"}),
+		dialTime: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:                        "penstock_dial_seconds",
+			Help:                        "Time that successful dials took.",
+			Buckets:                     []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+			NativeHistogramBucketFactor: 1.1,
+		}),
+		dialErrs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_dial_errors_total",
+			Help: "Dials that failed, by reason.",
+		}, []string{"reason"}),
+		names: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_name_source_total",
+			Help: "Names that were read in flows, by source.",
+		}, []string{"source"}),
+		blocks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_category_blocks_total",
+			Help: "Flows and questions that a category made a rule refuse.",
+		}, []string{"category", "layer"}),
+	}
+	reg.MustRegister(m.flows, m.bytes, m.dialTime, m.dialErrs, m.names, m.blocks)
+	return m
+}
+
+// Blocked counts a refusal by category on a layer: "flow" or "dns".
+func (m *Metrics) Blocked(category, layer string) {
+	if m != nil && category != "" {
+		m.blocks.WithLabelValues(category, layer).Inc()
+	}
+}
+
+func (m *Metrics) ended(f *Flow) {
+	if m == nil {
+		return
+	}
+	verdict := VerdictWord(f.Verdict.Action)
+	m.flows.WithLabelValues(ProtoWord(f.Facts.Network), verdict, f.Verdict.Rule).Inc()
+	if f.Verdict.Action == policy.Forward {
+		m.bytes.WithLabelValues("tx", verdict).Add(float64(f.TxBytes))
+		m.bytes.WithLabelValues("rx", verdict).Add(float64(f.RxBytes))
+		return
+	}
+	m.Blocked(f.Verdict.Category, "flow")
+}
+
+func (m *Metrics) dialled(d time.Duration) {
+	if m != nil {
+		m.dialTime.Observe(d.Seconds())
+	}
+}
+
+func (m *Metrics) dialFailed(reason string) {
+	if m != nil {
+		m.dialErrs.WithLabelValues(reason).Inc()
+	}
+}
+
+func (m *Metrics) nameFrom(s policy.Source) {
+	if m != nil {
+		m.names.WithLabelValues(SourceWord(s)).Inc()
+	}
+}
+
+// VerdictWord is an action as metrics, logs and status call it.
+func VerdictWord(a policy.Action) string {
+	switch a {
+	case policy.Forward:
+		return "forward"
+	case policy.Drop:
+		return "drop"
+	}
+	return "block"
+}
+
+// ProtoWord is a kind of flow as metrics, logs and status call it.
+func ProtoWord(n policy.Network) string {
+	switch n {
+	case policy.TCP:
+		return "tcp"
+	case policy.UDP:
+		return "udp"
+	case policy.ICMP:
+		return "icmp"
+	}
+	return "unknown"
+}
+
+// SourceWord is a source of names as metrics, logs and status call it.
+func SourceWord(s policy.Source) string {
+	switch s {
+	case policy.FromQuestion:
+		return "question"
+	case policy.FromDNS:
+		return "dns"
+	case policy.FromSNI:
+		return "sni"
+	case policy.FromHTTP:
+		return "http"
+	case policy.FromQUIC:
+		return "quic"
+	}
+	return ""
+}

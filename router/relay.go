@@ -1,0 +1,171 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+
+	"penstock/policy"
+)
+
+// carry moves a flow's data until both sides are done.
+func (r *Router) carry(ctx context.Context, e *entry, client, upstream net.Conn) {
+	r.carryFrom(ctx, e, client, upstream, nil)
+}
+
+// carryFrom is carry with a filter for what the client sends. A nil filter passes everything.
+func (r *Router) carryFrom(ctx context.Context, e *entry, client, upstream net.Conn, filter io.Writer) {
+	e.carriedBy(client)
+	stop := context.AfterFunc(ctx, func() {
+		abort(client)
+		abort(upstream)
+	})
+	defer stop()
+	var err error
+	if e.flow.Network == policy.TCP {
+		err = relayStream(client, upstream, filter)
+	} else {
+		err = relayDatagrams(client, upstream, filter)
+	}
+	if err != nil && ctx.Err() == nil {
+		e.fail("relay", err)
+	}
+}
+
+// abort ends a connection with RST where its kind has one.
+func abort(c net.Conn) {
+	switch c := unwrapped(c).(type) {
+	case interface{ Abort() }:
+		c.Abort()
+		return
+	case *net.TCPConn:
+		c.SetLinger(0)
+	}
+	c.Close()
+}
+
+// relayStream copies both ways. FIN is passed on as FIN, so that half-closed connections live on; everything else that
+// ends one side ends the other with RST.
+func relayStream(client, upstream net.Conn, filter io.Writer) error {
+	var up io.Writer = unwrapped(upstream)
+	if filter != nil {
+		up = filter
+	}
+	var wg sync.WaitGroup
+	var upErr error
+	wg.Go(func() {
+		if upErr = copyStream(up, client); upErr == nil {
+			upErr = closeWrite(upstream)
+		}
+		if upErr != nil {
+			abort(client)
+			abort(upstream)
+		}
+	})
+	downErr := copyStream(client, unwrapped(upstream))
+	if downErr == nil {
+		downErr = closeWrite(client)
+	}
+	if downErr != nil {
+		abort(client)
+		abort(upstream)
+	}
+	wg.Wait()
+	return ordinary(errors.Join(upErr, downErr))
+}
+
+func closeWrite(c net.Conn) error {
+	if w, ok := unwrapped(c).(interface{ CloseWrite() error }); ok {
+		err := w.CloseWrite()
+		if errors.Is(err, syscall.ENOTCONN) { // the peer was faster
+			return nil
+		}
+		return err
+	}
+	return c.Close()
+}
+
+// copyStream copies src to dst by the best way the two have, and returns nil at src's end.
+func copyStream(dst io.Writer, src net.Conn) error {
+	if _, socket := src.(*net.TCPConn); socket {
+		if rf, ok := dst.(io.ReaderFrom); ok { // a stack reads sockets into its segments
+			_, err := rf.ReadFrom(src)
+			return err
+		}
+	} else if wt, ok := src.(io.WriterTo); ok {
+		_, err := wt.WriteTo(dst)
+		return err
+	}
+	buf := bufferPool.Get().(*[]byte)
+	defer bufferPool.Put(buf)
+	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, *buf)
+	return err
+}
+
+var bufferPool = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+
+// relayDatagrams copies datagrams both ways until the client's side ends, which its stack does when the flow is idle, or
+// the upstream fails.
+func relayDatagrams(client, upstream net.Conn, filter io.Writer) error {
+	var up io.Writer = unwrapped(upstream)
+	if filter != nil {
+		up = filter
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		copyDatagrams(up, client)
+		upstream.Close()
+	})
+	err := copyDatagrams(client, unwrapped(upstream))
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		if c, ok := client.(interface{ Unreachable() }); ok {
+			c.Unreachable()
+		}
+	}
+	client.Close()
+	wg.Wait()
+	return ordinary(err)
+}
+
+// copyDatagrams copies until src ends or dst is closed. A datagram that dst refuses is lost, as on any network.
+func copyDatagrams(dst io.Writer, src net.Conn) error {
+	send := func(b []byte) error {
+		if _, err := dst.Write(b); errors.Is(err, net.ErrClosed) || errors.Is(err, errNoMore) {
+			return err
+		}
+		return nil
+	}
+	if each, ok := src.(interface {
+		Each(func([]byte) error) error
+	}); ok { // a stack's flow hands out what it has queued
+		return each.Each(send)
+	}
+	if handled, err := eachFromSocket(src, send); handled {
+		return err
+	}
+	buf := bufferPool.Get().(*[]byte)
+	defer bufferPool.Put(buf)
+	for {
+		n, err := src.Read(*buf)
+		if err != nil {
+			return err
+		}
+		if err := send((*buf)[:n]); err != nil {
+			return err
+		}
+	}
+}
+
+// errNoMore is what a filter returns to end a flow.
+var errNoMore = errors.New("the flow was ended by policy")
+
+// ordinary takes out the errors that are just how flows end.
+func ordinary(err error) error {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return nil
+	}
+	return err
+}

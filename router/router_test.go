@@ -1,0 +1,413 @@
+package router
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"penstock/policy"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// client is the far end of a flow under test: what a stack would hand in, over a loopback connection.
+type client struct {
+	net.Conn // the client program's end, once accepted
+
+	mu       sync.Mutex
+	answer   string
+	answered chan struct{}
+	near     net.Conn
+}
+
+func newClient(t *testing.T) *client {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	far, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { far.Close(); near.Close() })
+	far.SetDeadline(time.Now().Add(10 * time.Second))
+	return &client{Conn: far, near: near, answered: make(chan struct{})}
+}
+
+func (c *client) answerWith(s string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.answer != "" {
+		c.answer += " and " + s
+		return
+	}
+	c.answer = s
+	close(c.answered)
+}
+
+func (c *client) Accept() (net.Conn, error) { c.answerWith("accepted"); return c.near, nil }
+func (c *client) Refuse()                   { c.answerWith("refused") }
+func (c *client) Drop()                     { c.answerWith("dropped") }
+
+func (c *client) got(t *testing.T) string {
+	t.Helper()
+	select {
+	case <-c.answered:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the flow was not answered")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.answer
+}
+
+// echoServer sends back what it gets, with a line of its own name first.
+func echoServer(t *testing.T, name string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				fmt.Fprintln(c, name)
+				io.Copy(c, c)
+			})
+		}
+	})
+	t.Cleanup(func() { ln.Close(); wg.Wait() })
+	return ln.Addr().String()
+}
+
+// dialTo is a Dialer that always goes to one address.
+type dialTo string
+
+func (d dialTo) DialContext(ctx context.Context, network, _ string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, strings.TrimRight(network, "46"), string(d))
+}
+
+// failing is a Dialer that fails.
+type failing struct{ err error }
+
+func (d failing) DialContext(context.Context, string, string) (net.Conn, error) { return nil, d.err }
+
+// byName refuses bad.bet and everything without a name on sniffed ports, and forwards the rest.
+func byName(f policy.Flow) policy.Verdict {
+	for _, n := range f.Names {
+		if n.Host == "bad.bet" {
+			return policy.Verdict{Rule: "no-gambling", Category: "gambling"}
+		}
+		if n.Host == "intra.corp" {
+			return policy.Verdict{Action: policy.Forward, Egress: "corp", Rule: "intranet"}
+		}
+	}
+	return policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "rest", NeedsName: !f.Sniffed}
+}
+
+type world struct {
+	*Router
+	wg    sync.WaitGroup
+	ended chan Flow
+	drops chan string
+}
+
+func newWorld(t *testing.T, c Config) *world {
+	t.Helper()
+	w := &world{ended: make(chan Flow, 100), drops: make(chan string, 100)}
+	c.Ended = func(f Flow) { w.ended <- f }
+	c.Dropped = func(reason string) { w.drops <- reason }
+	r, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Router = r
+	t.Cleanup(func() {
+		r.Kill(func(Flow) bool { return true })
+		w.wg.Wait()
+	})
+	return w
+}
+
+func egresses(m map[string]Dialer) func(string) (Dialer, bool) {
+	return func(name string) (Dialer, bool) { d, ok := m[name]; return d, ok }
+}
+
+func (w *world) handle(c *client, port uint16) {
+	w.wg.Go(func() {
+		w.Handle(context.Background(), Request{
+			Network: policy.TCP,
+			Src:     netip.MustParseAddrPort("10.77.0.2:40000"),
+			Dst:     netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), port),
+			Answer:  c,
+		})
+	})
+}
+
+func decideAlways(v policy.Verdict) func(policy.Flow) policy.Verdict {
+	return func(policy.Flow) policy.Verdict { return v }
+}
+
+func TestAnswers(t *testing.T) {
+	forward := policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "rest"}
+	rows := []struct {
+		name    string
+		verdict policy.Verdict
+		out     Dialer
+		want    string
+	}{
+		{"a blocked flow is refused", policy.Verdict{Rule: "no"}, nil, "refused"},
+		{"a dropped flow gets silence", policy.Verdict{Action: policy.Drop, Rule: "no"}, nil, "dropped"},
+		{"a closed port looks closed", forward, failing{syscall.ECONNREFUSED}, "refused"},
+		{"a dead host stays silent", forward, failing{context.DeadlineExceeded}, "dropped"},
+		{"an unreachable network is refused", forward, failing{syscall.ENETUNREACH}, "refused"},
+		{"an unknown egress is refused", policy.Verdict{Action: policy.Forward, Egress: "nowhere"}, nil, "refused"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t, Config{Decide: decideAlways(row.verdict), Dialer: egresses(map[string]Dialer{"out": row.out})})
+			if row.out == nil {
+				w.Dialer = egresses(nil)
+			}
+			c := newClient(t)
+			w.handle(c, 25)
+			if got := c.got(t); got != row.want {
+				t.Errorf("got %s, want %s", got, row.want)
+			}
+			if f := <-w.ended; f.Verdict.Rule != row.verdict.Rule {
+				t.Errorf("got a record of rule %q, want %q", f.Verdict.Rule, row.verdict.Rule)
+			}
+		})
+	}
+}
+
+func TestServerMaySpeakFirst(t *testing.T) {
+	w := newWorld(t, Config{
+		Decide: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out", NeedsName: true}),
+		Dialer: egresses(map[string]Dialer{"out": dialTo(echoServer(t, "220 hello"))}),
+	})
+	c := newClient(t)
+	w.handle(c, 25)
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil || line != "220 hello\n" {
+		t.Fatalf("got %q, %v; want the server's greeting on a port that is not read for names", line, err)
+	}
+	c.Close()
+	if f := <-w.ended; f.Err != "" {
+		t.Errorf("got a flow that ended with %q, want none", f.Err)
+	}
+}
+
+func TestNamesInTheFlow(t *testing.T) {
+	hello := func(name string) func(net.Conn) {
+		return func(c net.Conn) { go tls.Client(c, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake() }
+	}
+	get := func(host string) func(net.Conn) {
+		return func(c net.Conn) { fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", host) }
+	}
+	rows := []struct {
+		name string
+		port uint16
+		send func(net.Conn)
+		want string // "out" or "corp", the server reached; "reset"
+	}{
+		{"an allowed SNI goes out", 443, hello("good.example"), "out"},
+		{"a blocked SNI is reset", 443, hello("bad.bet"), "reset"},
+		{"an SNI can choose the way", 443, hello("intra.corp"), "corp"},
+		{"an allowed Host goes out", 80, get("good.example"), "out"},
+		{"a blocked Host is reset", 80, get("bad.bet"), "reset"},
+		{"upper case and a port in Host do not help", 80, get("BAD.bet.:80"), "reset"},
+		{"a protocol without names is judged on what is known", 443, func(c net.Conn) { io.WriteString(c, "\x00\x01nothing known here") }, "out"},
+		{"a client that waits for the server is judged on what is known", 443, func(net.Conn) {}, "out"},
+	}
+	out, corp := echoServer(t, "out"), echoServer(t, "corp")
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t, Config{
+				Decide:       byName,
+				Dialer:       egresses(map[string]Dialer{"out": dialTo(out), "corp": dialTo(corp)}),
+				SniffTimeout: 200 * time.Millisecond,
+			})
+			c := newClient(t)
+			w.handle(c, row.port)
+			row.send(c)
+			line, err := bufio.NewReader(c).ReadString('\n')
+			got := strings.TrimSpace(line)
+			if errors.Is(err, syscall.ECONNRESET) || err == io.EOF {
+				got = "reset"
+			}
+			if got != row.want {
+				t.Errorf("got %q, %v; want %q", got, err, row.want)
+			}
+		})
+	}
+}
+
+func TestEveryRequestOfAConnectionIsJudged(t *testing.T) {
+	w := newWorld(t, Config{Decide: byName, Dialer: egresses(map[string]Dialer{"out": dialTo(echoServer(t, "out"))})})
+	c := newClient(t)
+	w.handle(c, 80)
+	r := bufio.NewReader(c)
+	for range 3 {
+		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n")
+	}
+	for range 1 + 3*3 { // the greeting, then three requests of three lines
+		if _, err := r.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: bad.bet\r\n\r\n")
+	rest, _ := io.ReadAll(r)
+	if strings.Contains(string(rest), "bad.bet") {
+		t.Fatalf("got %q back: the blocked request reached the server", rest)
+	}
+	if f := <-w.ended; f.Verdict.Rule != "no-gambling" {
+		t.Errorf("got a record of rule %q, want no-gambling", f.Verdict.Rule)
+	}
+}
+
+func TestLoops(t *testing.T) {
+	t.Run("a destination of our own is dropped", func(t *testing.T) {
+		w := newWorld(t, Config{Decide: byName, Dialer: egresses(nil), Own: func(netip.Addr) bool { return true }})
+		c := newClient(t)
+		w.handle(c, 25)
+		if got := c.got(t); got != "dropped" {
+			t.Errorf("got %s, want dropped", got)
+		}
+		if got := <-w.drops; got != DropLoop {
+			t.Errorf("got reason %s, want %s", got, DropLoop)
+		}
+	})
+	t.Run("a flow that comes from one of our own sockets is dropped", func(t *testing.T) {
+		w := newWorld(t, Config{Decide: byName, Dialer: egresses(nil)})
+		w.table.opened(netip.MustParseAddrPort("10.77.0.2:40000"))
+		c := newClient(t)
+		w.handle(c, 25)
+		if got := c.got(t); got != "dropped" {
+			t.Errorf("got %s, want dropped", got)
+		}
+	})
+}
+
+func TestReservedDestinations(t *testing.T) {
+	w := newWorld(t, Config{
+		Decide:   decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out"}),
+		Dialer:   egresses(map[string]Dialer{"out": dialTo(echoServer(t, "out"))}),
+		Reserved: func(netip.Addr, string, string) bool { return true },
+	})
+	c := newClient(t)
+	w.handle(c, 25)
+	if got := c.got(t); got != "refused" {
+		t.Errorf("got %s, want refused", got)
+	}
+}
+
+func TestFallback(t *testing.T) {
+	down := errors.New("not up")
+	for _, row := range []struct {
+		name    string
+		allowed bool
+		want    string
+	}{
+		{"a rule that allows it goes direct while its transport is down", true, "accepted"},
+		{"any other rule refuses", false, "refused"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t, Config{
+				Decide:   decideAlways(policy.Verdict{Action: policy.Forward, Egress: "corp"}),
+				Dialer:   egresses(map[string]Dialer{"corp": failing{down}, "direct": dialTo(echoServer(t, "out"))}),
+				NotUp:    down,
+				Fallback: func(policy.Verdict) (string, bool) { return "direct", row.allowed },
+			})
+			c := newClient(t)
+			w.handle(c, 25)
+			if got := c.got(t); got != row.want {
+				t.Errorf("got %s, want %s", got, row.want)
+			}
+		})
+	}
+}
+
+func TestKillAndChanged(t *testing.T) {
+	w := newWorld(t, Config{
+		Decide: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "rest"}),
+		Dialer: egresses(map[string]Dialer{"out": dialTo(echoServer(t, "out"))}),
+	})
+	c := newClient(t)
+	w.handle(c, 25)
+	r := bufio.NewReader(c)
+	if _, err := r.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(w.Changed(w.Decide)); got != 0 {
+		t.Errorf("got %d flows changed by the same policy, want 0", got)
+	}
+	changed := w.Changed(decideAlways(policy.Verdict{Rule: "now-blocked"}))
+	if len(changed) != 1 {
+		t.Fatalf("got %d flows changed by a policy that blocks all, want 1", len(changed))
+	}
+	if n := w.Kill(func(f Flow) bool { return f.ID == changed[0].ID }); n != 1 {
+		t.Fatalf("got %d flows killed, want 1", n)
+	}
+	if _, err := r.ReadString('\n'); err == nil {
+		t.Error("the connection lives on after its flow was killed")
+	}
+	<-w.ended
+	if got := w.Active(); got != 0 {
+		t.Errorf("got %d live flows, want 0", got)
+	}
+}
+
+func TestHalfClose(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		all, _ := io.ReadAll(c)
+		fmt.Fprintf(c, "got %s", all)
+	}()
+	w := newWorld(t, Config{
+		Decide: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out"}),
+		Dialer: egresses(map[string]Dialer{"out": dialTo(ln.Addr().String())}),
+	})
+	c := newClient(t)
+	w.handle(c, 25)
+	io.WriteString(c, "question")
+	c.Conn.(*net.TCPConn).CloseWrite()
+	got, err := io.ReadAll(c)
+	if err != nil || string(got) != "got question" {
+		t.Fatalf("got %q, %v; want the answer after the client's FIN", got, err)
+	}
+	<-w.ended
+}
