@@ -28,11 +28,7 @@ const (
 
 // read reads the head that starts b into h, a zero head, and leaves the verdict in h.res.
 func (h *head) read(b []byte) {
-	full := len(b) >= MaxBytes
-	h.res = h.parse(b[:min(len(b), MaxBytes)])
-	if full && h.res.Status == NeedMore && h.res.Protocol == HTTP {
-		h.res = ambiguous(HTTP)
-	}
+	h.res = within(b, h.parse(b[:min(len(b), MaxBytes)]))
 }
 
 func (h *head) parse(b []byte) Result {

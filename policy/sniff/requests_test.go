@@ -100,6 +100,9 @@ func TestEveryRequestOfAConnectionIsSeen(t *testing.T) {
 		{"SSH behind CONNECT is opaque", lines("CONNECT a.example:22 HTTP/1.1", "Host: a.example") + "SSH-2.0-x\r\n" + get("x.bet"),
 			[]string{"a.example", opaque}},
 		{"a refused CONNECT hides no request", lines("CONNECT a.example:80 HTTP/1.1", "Host: a.example") + get("x.bet"), []string{"a.example", "x.bet"}},
+		{"a word without end is opaque", strings.Repeat("a", MaxBytes+1), []string{opaque}},
+		{"a word without end later is not", get("a.example") + strings.Repeat("a", MaxBytes), []string{"a.example", bad}},
+		{"what is opaque stays so", lines("GET / HTTP/1.1", "Host: a.example", "Upgrade: x") + "\x00" + get("x.bet"), []string{"a.example", opaque}},
 		{"another protocol from the start is opaque", "EHLO a.example\r\n", []string{opaque}},
 
 		{"another protocol later is not", get("a.example") + "EHLO a.example\r\n", []string{"a.example", bad}},
@@ -133,7 +136,7 @@ func TestEveryRequestOfAConnectionIsSeen(t *testing.T) {
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
-			for n := 1; n < min(len(tt.in), 100); n++ {
+			for n := 1 + len(tt.in)>>9; n < min(len(tt.in), 100); n += 1 + len(tt.in)>>10 {
 				if again := scan(t, []byte(tt.in), inParts(n)); !slices.Equal(again, events) {
 					t.Fatalf("in parts of %d bytes: got %+v, want %+v", n, again, events)
 				}

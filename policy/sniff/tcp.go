@@ -4,10 +4,12 @@ package sniff
 // MaxBytes. A Status other than NeedMore is final: more bytes don't change it. Of HTTP it reads the first request;
 // the ones behind it are for Requests.
 func TCP(b []byte) Result {
-	full := len(b) >= MaxBytes
-	b = b[:min(len(b), MaxBytes)]
-	res := readTCP(b)
-	if !full || res.Status != NeedMore {
+	return within(b, readTCP(b[:min(len(b), MaxBytes)]))
+}
+
+// within is res, the verdict on the first MaxBytes of b, or what to say when those are not enough.
+func within(b []byte, res Result) Result {
+	if res.Status != NeedMore || len(b) < MaxBytes {
 		return res
 	}
 	if res.Protocol == Unknown {
