@@ -9,6 +9,11 @@ import (
 // ErrNotUp is what a dial through a transport returns while the transport is not up. Nothing was sent.
 var ErrNotUp = errors.New("transport is not up")
 
+var (
+	errAsked = errors.New("a new session was asked for")
+	errPath  = errors.New("nothing came back on the new path")
+)
+
 // Reason is why a transport changed state. The set is closed: it labels metrics.
 type Reason string
 

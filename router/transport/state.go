@@ -1,0 +1,109 @@
+package transport
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// State is where a transport stands.
+//
+//	down -> connecting -> connected <-> reconnecting
+//
+// offline, blocked and quiesced can be entered from each of the last three and lead back to reconnecting.
+type State uint8
+
+// The states. The zero State is down.
+const (
+	Down         State = iota // not wanted
+	Connecting                // wanted, and never connected since
+	Connected                 // bytes were received through it, and nothing speaks against it since
+	Reconnecting              // was connected, and is not
+	Offline                   // the host has no path to the endpoint: no attempt is wasted
+	Blocked                   // only the user can mend it
+	Quiesced                  // the machine sleeps, or is about to
+)
+
+var stateNames = [...]string{"down", "connecting", "connected", "reconnecting", "offline", "blocked", "quiesced"}
+
+// States are all states, in order.
+func States() []State {
+	return []State{Down, Connecting, Connected, Reconnecting, Offline, Blocked, Quiesced}
+}
+
+// String is the state's name in status, metrics and events.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return "unknown"
+}
+
+// MarshalJSON gives the name.
+func (s State) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
+
+// Health is a snapshot of a transport: the one value that status, metrics and events read.
+type Health struct {
+	Name       string
+	State      State
+	Degraded   bool   // connected, but flapping or slow to answer probes
+	Reason     Reason // of the last change of state
+	Err        string // the last failure in words; empty while connected
+	Since      time.Time
+	Stats      Stats // sums over all drivers that served this transport
+	Reconnects uint64
+	Attempt    int       // failed attempts in a row
+	Retry      time.Time // when the next attempt is due; zero if none is scheduled
+}
+
+// Timing holds the machine's constants. A zero field takes the default that its comment names.
+type Timing struct {
+	Sample        time.Duration // between looks at the counters; default 1 s
+	SleepGap      time.Duration // a gap between looks that means the machine slept; default 6 s
+	Traffic       time.Duration // sent but nothing received for this long: probe; default 5 s
+	Idle          time.Duration // nothing either way for this long: probe; default 120 s
+	ProbeEvery    time.Duration // between probes; default 250 ms: twelve lost in a row are not chance at 20 % loss
+	ProbeWindow   time.Duration // probing under traffic without an answer for this long is a timeout; default 3 s
+	IdleWindow    time.Duration // the same when idle; default 15 s
+	ConnectFirst  time.Duration // limit of the first attempt; doubles; default 4 s
+	ConnectMost   time.Duration // limit of any attempt; default 15 s
+	Rebind        time.Duration // wait for an answer on a new path before a new handshake; default 1 s
+	Settled       time.Duration // connected for this long forgets earlier failures; default 30 s
+	FlapWindow    time.Duration // more than FlapCount reconnects within it is flapping; default 1 min
+	FlapCount     int           // default 6
+	DialWait      time.Duration // how long a dial waits for a transport that is not up; default 5 s
+	JumpQueue     time.Duration // path changes and wakes skip the back-off at most this often; default 10 s
+	FailoverAfter time.Duration // a group leaves a member that is not connected for this long; default 5 s
+}
+
+func (t Timing) withDefaults() Timing {
+	def := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&t.Sample, time.Second)
+	def(&t.SleepGap, 6*time.Second)
+	def(&t.Traffic, 5*time.Second)
+	def(&t.Idle, 120*time.Second)
+	def(&t.ProbeEvery, 250*time.Millisecond)
+	def(&t.ProbeWindow, 3*time.Second)
+	def(&t.IdleWindow, 15*time.Second)
+	def(&t.ConnectFirst, 4*time.Second)
+	def(&t.ConnectMost, 15*time.Second)
+	def(&t.Rebind, time.Second)
+	def(&t.Settled, 30*time.Second)
+	def(&t.FlapWindow, time.Minute)
+	def(&t.DialWait, 5*time.Second)
+	def(&t.JumpQueue, 10*time.Second)
+	def(&t.FailoverAfter, 5*time.Second)
+	if t.FlapCount == 0 {
+		t.FlapCount = 6
+	}
+	return t
+}
+
+// backoff is the wait before the attempt that follows n failed ones.
+func backoff(n int) time.Duration {
+	steps := [...]time.Duration{0, 1, 2, 4, 8, 15, 30}
+	return steps[min(n, len(steps)-1)] * time.Second
+}
