@@ -1,7 +1,11 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -15,7 +19,7 @@ type Peer struct {
 // Test is one row of the policy's own tests: a flow and what must become of it.
 type Test struct {
 	From   string     // peer; empty is the laptop itself
-	To     string     // URL, host or host:port; the scheme gives protocol and port
+	To     string     // URL, host or host:port; the scheme gives protocol and port, https if there is none
 	Addr   netip.Addr // destination address, if To is a name and rules ask for it
 	At     time.Time  // zero: schedules do not match
 	Expect Expect
@@ -36,5 +40,132 @@ type Result struct {
 	Err     error // nil if the row holds; else a sentence with the place of the row
 }
 
-// RunTests judges every row and returns one Result each, in order.
-func RunTests(p *Policy, tests []Test, peers []Peer) []Result { return make([]Result, len(tests)) }
+// RunTests judges every row and returns one Result each, in order. A name is both resolved by the client and read in the
+// flow where the protocol shows one.
+func RunTests(p *Policy, tests []Test, peers []Peer) []Result {
+	results := make([]Result, len(tests))
+	for i, t := range tests {
+		results[i] = Result{Test: t}
+		f, err := t.Flow(peers)
+		if err == nil {
+			results[i].Verdict = p.Decide(f)
+			err = t.Expect.met(results[i].Verdict)
+		}
+		if err != nil {
+			results[i].Err = fmt.Errorf("%s: %w", t.place(), err)
+		}
+	}
+	return results
+}
+
+func (t *Test) place() string {
+	from := t.From
+	if from == "" {
+		from = "here"
+	}
+	at := t.Pos.String()
+	if at != "" {
+		at += ": "
+	}
+	return fmt.Sprintf("%stest from %s to %s", at, from, t.To)
+}
+
+func (e Expect) met(v Verdict) error {
+	want := e.Action.String()
+	if e.Action == Refuse {
+		want = "block"
+	}
+	if e.Action == Forward && e.Egress != "" {
+		want = "via " + e.Egress
+	}
+	met := v.Action == e.Action && (e.Egress == "" || v.Egress == e.Egress) || e.Action == Refuse && v.Action == Drop
+	switch {
+	case !met:
+		return fmt.Errorf("is %s by rule %q, expected %s", v.words(), v.Rule, want)
+	case e.Rule != "" && v.Rule != e.Rule:
+		return fmt.Errorf("is decided by rule %q, expected %q", v.Rule, e.Rule)
+	}
+	return nil
+}
+
+// schemes gives network, port and where a name shows up in the flow.
+var schemes = map[string]struct {
+	network Network
+	port    uint16
+	from    Source
+}{
+	"https": {TCP, 443, FromSNI},
+	"wss":   {TCP, 443, FromSNI},
+	"http":  {TCP, 80, FromHTTP},
+	"ws":    {TCP, 80, FromHTTP},
+	"quic":  {UDP, 443, FromQUIC},
+	"tcp":   {TCP, 0, FromNowhere},
+	"udp":   {UDP, 0, FromNowhere},
+	"ssh":   {TCP, 22, FromNowhere},
+	"dns":   {UDP, 53, FromNowhere},
+	"icmp":  {ICMP, 0, FromNowhere},
+}
+
+// Flow returns the flow that the row is about, read to its end. The error says what in the row has no meaning.
+func (t *Test) Flow(peers []Peer) (Flow, error) {
+	f := Flow{Time: t.At, Sniffed: true}
+	if err := t.client(&f, peers); err != nil {
+		return f, err
+	}
+	target := t.To
+	if !strings.Contains(target, "://") {
+		target = "https://" + target
+	}
+	u, err := url.Parse(target)
+	if err != nil || u.Hostname() == "" {
+		return f, fmt.Errorf("target %q is neither a URL nor a host", t.To)
+	}
+	scheme, ok := schemes[u.Scheme]
+	if !ok {
+		return f, fmt.Errorf("scheme %q is unknown: use https, http, quic, tcp, udp, ssh, dns or icmp", u.Scheme)
+	}
+	f.Network = scheme.network
+	port := scheme.port
+	if text := u.Port(); text != "" {
+		n, err := strconv.ParseUint(text, 10, 16)
+		if err != nil || n == 0 {
+			return f, fmt.Errorf("port %q is not a number from 1 to 65535", text)
+		}
+		port = uint16(n)
+	} else if port == 0 && f.Network != ICMP {
+		return f, fmt.Errorf("%s needs a port: write %s://%s:PORT", u.Scheme, u.Scheme, u.Host)
+	}
+	addr := t.Addr
+	if literal, err := netip.ParseAddr(u.Hostname()); err == nil {
+		addr = literal
+	} else {
+		host, err := CanonicalName(u.Hostname())
+		if err != nil {
+			return f, err
+		}
+		f.Names = append(f.Names, Name{host, FromDNS})
+		if scheme.from != FromNowhere {
+			f.Names = append(f.Names, Name{host, scheme.from})
+		}
+	}
+	f.Dst = netip.AddrPortFrom(addr, port)
+	return f, nil
+}
+
+func (t *Test) client(f *Flow, peers []Peer) error {
+	if t.From == "" {
+		return nil
+	}
+	var known []string
+	for _, p := range peers {
+		if p.Name == t.From {
+			f.Peer, f.Groups, f.Src = p.Name, p.Groups, netip.AddrPortFrom(p.Addr, 0)
+			return nil
+		}
+		known = append(known, p.Name)
+	}
+	if near := nearest(t.From, known); near != "" {
+		return fmt.Errorf("unknown peer %q: did you mean %q?", t.From, near)
+	}
+	return fmt.Errorf("unknown peer %q: add it to peers, or leave from out for this machine", t.From)
+}

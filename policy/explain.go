@@ -1,15 +1,31 @@
 package policy
 
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
 // Explanation is the whole story of a verdict.
 type Explanation struct {
-	Verdict    Verdict         `json:"verdict"`
-	Pos        Position        `json:"pos"`                  // of the deciding rule
-	Because    string          `json:"because"`              // one sentence
-	Names      []ExplainedName `json:"names,omitempty"`      // every name of the flow and what it alone leads to
-	Categories []CategoryHit   `json:"categories,omitempty"` // every category hit of a name or the destination
-	Rules      []ExplainedRule `json:"rules"`                // every rule in order
-	Shadowed   []string        `json:"shadowed,omitempty"`   // later rules that match as well
-	WouldTurn  []string        `json:"would_turn,omitempty"` // what else known would change the verdict
+	Verdict    ExplainedVerdict `json:"verdict"`
+	Pos        Position         `json:"pos"`                  // of the deciding rule
+	Because    string           `json:"because"`              // one sentence
+	Names      []ExplainedName  `json:"names,omitempty"`      // every name of the flow and what it alone leads to
+	Categories []CategoryHit    `json:"categories,omitempty"` // every category hit of a name or the destination
+	Rules      []ExplainedRule  `json:"rules"`                // every rule in order, under the judged name
+	Shadowed   []string         `json:"shadowed,omitempty"`   // later rules that match as well
+	WouldTurn  []string         `json:"would_turn,omitempty"` // what else known would change the verdict
+}
+
+// ExplainedVerdict is a Verdict in words.
+type ExplainedVerdict struct {
+	Action    string `json:"action"` // refuse, drop, forward
+	Egress    string `json:"egress,omitempty"`
+	Rule      string `json:"rule"`
+	Category  string `json:"category,omitempty"`
+	NeedsName bool   `json:"needs_name,omitempty"`
 }
 
 // ExplainedName is one name of a flow.
@@ -25,7 +41,7 @@ type ExplainedName struct {
 type CategoryHit struct {
 	What     string `json:"what"`
 	Category string `json:"category"`
-	Excepted bool   `json:"excepted,omitempty"` // lifted by an Exception now
+	Lifted   bool   `json:"lifted,omitempty"` // by an Exception in force
 }
 
 // ExplainedRule is one rule and whether it matches.
@@ -37,5 +53,268 @@ type ExplainedRule struct {
 	Deciding bool     `json:"deciding,omitempty"`
 }
 
-// Explain judges a flow as Decide does and says why. It is slow.
-func (p *Policy) Explain(f Flow) Explanation { return Explanation{} }
+// String returns the word for the action in logs and explanations.
+func (a Action) String() string {
+	switch a {
+	case Refuse:
+		return "refuse"
+	case Drop:
+		return "drop"
+	case Forward:
+		return "forward"
+	}
+	return fmt.Sprintf("action(%d)", uint8(a))
+}
+
+// String returns tcp, udp, icmp or unknown.
+func (n Network) String() string {
+	switch n {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case ICMP:
+		return "icmp"
+	}
+	return "unknown"
+}
+
+func (v Verdict) words() string {
+	if v.Action == Forward {
+		return "via " + v.Egress
+	}
+	return v.Action.String()
+}
+
+// Explain judges a flow as Decide does, or a question as DecideName does if Names[0] is from FromQuestion and there is
+// no destination, and says why. It allocates.
+func (p *Policy) Explain(f Flow) Explanation {
+	var x Explanation
+	if p == nil || len(p.rules) == 0 {
+		x.Because = "there is no policy: everything is refused"
+		return x
+	}
+	question := len(f.Names) > 0 && f.Names[0].From == FromQuestion && !f.Dst.IsValid()
+	s := p.begin(&f, question)
+	defer s.end()
+
+	var judged Name
+	var decisive judgement
+	told := map[Name]judgement{}
+	listen := trace(func(n Name, j judgement) {
+		if len(told) == 0 || j.blocks() && !decisive.blocks() {
+			judged, decisive = n, j
+		}
+		told[n] = j
+	})
+	var v Verdict
+	if question {
+		v = s.decideName(listen)
+	} else {
+		v = s.decide(listen)
+	}
+	x.Verdict = ExplainedVerdict{v.Action.String(), v.Egress, v.Rule, v.Category, v.NeedsName}
+	x.Pos = p.rules[decisive.rule].Pos
+	for _, n := range f.Names {
+		j, ok := told[n]
+		if !ok && !question {
+			j = s.under(n)
+		}
+		name := ExplainedName{Host: n.Host, From: n.From.String(), Judged: n == judged}
+		if ok || !question {
+			name.Verdict, name.Rule = j.verdict.words(), j.verdict.Rule
+		}
+		x.Names = append(x.Names, name)
+	}
+	x.Because = because(judged, decisive, v)
+	x.Categories = s.hits()
+	s.explainRules(&x, judged, decisive, v)
+	return x
+}
+
+func because(n Name, j judgement, v Verdict) string {
+	under := "no name is known for it"
+	if n.Host != "" {
+		under = fmt.Sprintf("it is judged as %s (%s)", n.Host, n.From)
+	}
+	switch {
+	case j.spoof:
+		return fmt.Sprintf("%s, but DNS gave only blocked names for its address and not that one: rule %q", under, v.Rule)
+	case v.Category != "":
+		return fmt.Sprintf("%s, which is in category %s: rule %q", under, v.Category, v.Rule)
+	}
+	return fmt.Sprintf("%s: rule %q", under, v.Rule)
+}
+
+// hits lists every category of every name and of the destination, lifted ones too.
+func (s *scan) hits() []CategoryHit {
+	var list []CategoryHit
+	add := func(what string, bit int) {
+		c := s.set.Categories()[bit]
+		hit := CategoryHit{what, c, s.isLifted(c)}
+		if !slices.Contains(list, hit) {
+			list = append(list, hit)
+		}
+	}
+	for _, n := range s.flow.Names {
+		for bit := range s.set.Lookup(n.Host).Bits() {
+			add(n.Host, bit)
+		}
+	}
+	if addr := s.flow.Dst.Addr().Unmap(); addr.IsValid() {
+		for bit := range s.set.LookupAddr(addr).Bits() {
+			add(addr.String(), bit)
+		}
+	}
+	return list
+}
+
+// explainRules says of each rule whether it matches under the judged name, what shadows what, and what could turn it.
+func (s *scan) explainRules(x *Explanation, judged Name, j judgement, v Verdict) {
+	p := s.policy
+	closed := s.look(judged)
+	if v.NeedsName {
+		s.lookOpen()
+	}
+	for i := range p.rules {
+		r, t := &p.rules[i], s.tri(closed, i)
+		e := ExplainedRule{Name: r.Name, Pos: r.Pos, Match: t.String(), Why: s.why(closed, &r.Match, i), Deciding: i == j.rule}
+		switch {
+		case e.Deciding && t == no:
+			e.Why = "the name is wanting and the rule blocks what has none"
+			if j.spoof {
+				e.Why = "the names that DNS gave match, and the one in the flow is not believed"
+			}
+		case t != no && s.spares(closed, i):
+			e.Why = "matches, but is lifted by an exception"
+		case i > j.rule && t == yes:
+			x.Shadowed = append(x.Shadowed, r.Name)
+		}
+		x.Rules = append(x.Rules, e)
+		if v.NeedsName && p.differs[p.outcomes[j.rule]].has(i) {
+			switch t := s.tri(&s.open, i); {
+			case t == maybe && i != j.rule, t == yes && i > j.rule:
+				x.WouldTurn = append(x.WouldTurn, fmt.Sprintf("a name that makes rule %q decide (%s)", r.Name, s.judgement(i, "").verdict.words()))
+			}
+		}
+		if s.question && t == maybe && i <= j.rule {
+			x.WouldTurn = append(x.WouldTurn, fmt.Sprintf("what the flow itself shows, by rule %q", r.Name))
+		}
+	}
+}
+
+// why gives the conditions of a matcher that do not hold for certain, or those that all hold.
+func (s *scan) why(v *view, m *Match, i int) string {
+	var holds, open, fails []string
+	for _, c := range s.conditions(v, m, i) {
+		switch c.holds {
+		case yes:
+			holds = append(holds, c.text)
+		case maybe:
+			open = append(open, c.text)
+		case no:
+			fails = append(fails, c.text)
+		}
+	}
+	switch {
+	case len(fails) > 0:
+		return "not " + strings.Join(fails, ", not ")
+	case len(open) > 0:
+		return "not known: " + strings.Join(open, ", ")
+	case len(holds) > 0:
+		return strings.Join(holds, ", ")
+	}
+	return "matches everything"
+}
+
+// condition is one field of a match and whether it holds.
+type condition struct {
+	text  string
+	holds tri
+}
+
+func (s *scan) conditions(v *view, m *Match, i int) []condition {
+	f, c := &s.flow, &s.policy.matchers[i]
+	var list []condition
+	add := func(field string, values []string, holds tri) {
+		if len(values) > 0 {
+			list = append(list, condition{field + " " + strings.Join(shorten(values), ", "), holds})
+		}
+	}
+	known := func(holds bool) tri {
+		if s.question {
+			return maybe
+		}
+		return triOf(holds)
+	}
+	add("domain", m.Domain, triOf(slices.ContainsFunc(m.Domain, func(d string) bool { return domainHolds(d, v.name.Host) })))
+	hits := s.categoriesOf(v.name.Host)
+	add("category", m.Category, triOf(slices.ContainsFunc(m.Category, func(c string) bool {
+		for bit := range hits.Bits() {
+			if s.set.Categories()[bit] == c && !s.isLifted(c) {
+				return true
+			}
+		}
+		return false
+	})))
+	add("destination", m.CIDR, known(anyPrefix(m.CIDR, f.Dst.Addr())))
+	add("source", m.Src, triOf(anyPrefix(m.Src, f.Src.Addr())))
+	add("port", m.Port, known(slices.ContainsFunc(m.Port, func(s string) bool {
+		r, _ := parsePorts(s) // New has parsed it
+		return r.first <= f.Dst.Port() && f.Dst.Port() <= r.last
+	})))
+	add("protocol", m.Protocol, known(slices.ContainsFunc(m.Protocol, func(s string) bool {
+		p := f.protocol()
+		return s == protocolNames[p] && s != "" || p == protocolQUIC && s == "udp"
+	})))
+	add("peer", m.Peer, triOf(slices.Contains(m.Peer, f.Peer)))
+	add("group", m.Group, triOf(slices.ContainsFunc(m.Group, func(g string) bool { return slices.Contains(f.Groups, g) })))
+	if len(m.UID) > 0 || len(m.Process) > 0 {
+		add("program", append(words(m.UID), m.Process...), s.program(c))
+	}
+	add("schedule", m.Schedule, s.clock(c))
+	add("seen in", m.SeenIn, s.seenIn(v, c))
+	if m.Mismatch != nil {
+		add("mismatch", words([]bool{*m.Mismatch}), s.mismatch(v, c))
+	}
+	if m.Not != nil {
+		child := int(c.not)
+		add("not:", []string{"(" + s.why(v, m.Not, child) + ")"}, yes-s.tri(v, child))
+	}
+	return list
+}
+
+func domainHolds(pattern, host string) bool {
+	name, kind, _ := parseDomain(pattern) // New has parsed it
+	switch kind {
+	case domainBelow:
+		return host != name && isAtOrBelow(host, name)
+	case domainExact:
+		return host == name
+	}
+	return isAtOrBelow(host, name)
+}
+
+func anyPrefix(list []string, addr netip.Addr) bool {
+	return slices.ContainsFunc(list, func(s string) bool {
+		prefixes, _ := parsePrefixes(s) // New has parsed it
+		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr.Unmap().WithZone("")) })
+	})
+}
+
+func words[T any](list []T) []string {
+	out := make([]string, len(list))
+	for i, x := range list {
+		out[i] = fmt.Sprint(x)
+	}
+	return out
+}
+
+// shorten keeps a rule with a thousand domains readable.
+func shorten(values []string) []string {
+	const most = 4
+	if len(values) <= most {
+		return values
+	}
+	return append(slices.Clone(values[:most]), fmt.Sprintf("and %d more", len(values)-most))
+}

@@ -1,19 +1,6 @@
 package policy
 
-// Policy is a compiled Config. It is immutable and safe for concurrent use.
-type Policy struct {
-	rules  []Rule
-	byName map[string]int
-}
-
-// New compiles and checks a Config. The error joins one sentence for each thing wrong, with its place and the mend.
-func New(cfg Config) (*Policy, error) {
-	p := &Policy{rules: cfg.Rules, byName: map[string]int{}}
-	for i, r := range cfg.Rules {
-		p.byName[r.Name] = i
-	}
-	return p, nil
-}
+import "math/bits"
 
 // Rule returns the rule of that name.
 func (p *Policy) Rule(name string) (Rule, bool) {
@@ -27,14 +14,231 @@ func (p *Policy) Rule(name string) (Rule, bool) {
 // Rules returns all rules in order. The caller must not change them.
 func (p *Policy) Rules() []Rule { return p.rules }
 
-// Warnings returns a sentence for each rule that an earlier one leaves nothing to match, with both places.
-func (p *Policy) Warnings() []string { return nil }
+// Decide judges a flow: the first rule that matches decides. What is not known matches no condition.
+//
+// A name read in the flow decides; of several, the strictest. Without one, the name that DNS gave last for the address
+// decides. If the name in the flow would be forwarded, but DNS did not give it, and gave for the address only names that
+// are blocked, the name is taken for false and the block holds.
+//
+// The verdict is always as if no further name came, and NeedsName says that one could change it. Who will not read the
+// flow sets Sniffed.
+func (p *Policy) Decide(f Flow) Verdict {
+	if p == nil || len(p.rules) == 0 {
+		return Verdict{}
+	}
+	s := p.begin(&f, false)
+	v := s.decide(nil)
+	s.end()
+	return v
+}
 
-// WithExceptions returns a Policy with the same rules and these exceptions in place of those it had.
-func (p *Policy) WithExceptions(list []Exception) *Policy { return p }
+// DecideName judges a DNS question: Names[0] is the name asked for, from FromQuestion. Address, port, protocol and
+// program are not known yet. A block is a block whatever they turn out to be; with any other verdict the flow that
+// follows is judged again, and the egress is where it will go as far as is known.
+//
+// Rules that send flows to the DNS server itself are passed over unless they match for certain: what they capture are
+// questions.
+func (p *Policy) DecideName(f Flow) Verdict {
+	if p == nil || len(p.rules) == 0 || len(f.Names) == 0 {
+		return Verdict{}
+	}
+	s := p.begin(&f, true)
+	v := s.decideName(nil)
+	s.end()
+	return v
+}
 
-// Decide judges a flow.
-func (p *Policy) Decide(f Flow) Verdict { return Verdict{} }
+// judgement is a verdict under one name and the rule that it comes from.
+type judgement struct {
+	verdict Verdict
+	rule    int
+	spoof   bool // the name in the flow was not believed
+}
 
-// DecideName judges a DNS question: Names[0] of the flow is the name asked for, from FromQuestion.
-func (p *Policy) DecideName(f Flow) Verdict { return Verdict{} }
+func (j *judgement) blocks() bool { return j.verdict.Action != Forward }
+
+// trace is told each judgement under one name. Nil is no one.
+type trace func(name Name, j judgement)
+
+func (t trace) tell(name Name, j judgement) {
+	if t != nil {
+		t(name, j)
+	}
+}
+
+func (s *scan) decide(t trace) Verdict {
+	var best judgement
+	decided := false
+	for _, n := range s.flow.Names {
+		if !n.From.inFlow() {
+			continue
+		}
+		j := s.under(n)
+		if !j.blocks() && !s.resolved(n.Host) {
+			if block, ok := s.onlyBlocked(); ok {
+				j = block
+				j.spoof = true
+			}
+		}
+		t.tell(n, j)
+		if !decided || j.blocks() && !best.blocks() {
+			best, decided = j, true
+		}
+	}
+	if decided {
+		return best.verdict
+	}
+	j := s.under(s.recent())
+	t.tell(s.recent(), j)
+	if s.flow.Sniffed {
+		return j.verdict
+	}
+	if _, ok := s.onlyBlocked(); !ok || s.helpedBySource() {
+		j.verdict.NeedsName = s.needsName(j)
+	}
+	return j.verdict
+}
+
+// helpedBySource says whether a name that DNS gave would be forwarded once it is read in the flow.
+func (s *scan) helpedBySource() bool {
+	if !s.policy.seenIn {
+		return false
+	}
+	for _, n := range s.flow.Names {
+		for from := FromSNI; from <= FromQUIC; from++ {
+			if j := s.under(Name{n.Host, from}); !j.blocks() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// recent returns the name that DNS gave last, or none.
+func (s *scan) recent() Name {
+	for _, n := range s.flow.Names {
+		if !n.From.inFlow() {
+			return n
+		}
+	}
+	return Name{}
+}
+
+// onlyBlocked says whether DNS gave names for the address and all are blocked. The judgement is that of the last given.
+func (s *scan) onlyBlocked() (judgement, bool) {
+	var first judgement
+	found := false
+	for _, n := range s.flow.Names {
+		if n.From.inFlow() {
+			continue
+		}
+		j := s.under(n)
+		if !j.blocks() {
+			return judgement{}, false
+		}
+		if !found {
+			first, found = j, true
+		}
+	}
+	return first, found
+}
+
+// under judges the flow under one name, or finally without any.
+func (s *scan) under(name Name) judgement {
+	p, v := s.policy, s.look(name)
+	nameless := name.Host == "" && p.unnamed
+	if nameless {
+		s.lookOpen()
+	}
+	for w := range v.may {
+		candidates := v.may[w]
+		if nameless {
+			candidates |= s.open.may[w]
+		}
+		for ; candidates != 0; candidates &= candidates - 1 {
+			i := w<<6 + bits.TrailingZeros64(candidates)
+			if i >= len(p.rules) {
+				break
+			}
+			if nameless && p.rules[i].Do.UnnamedBlock && s.tri(&s.open, i) != no {
+				return judgement{Verdict{Rule: p.rules[i].Name, Category: s.hit(i, name.Host)}, i, false}
+			}
+			if s.tri(v, i) == yes && !s.spares(v, i) {
+				return s.judgement(i, name.Host)
+			}
+		}
+	}
+	return judgement{} // not reached: the last rule matches
+}
+
+// spares says whether an exception keeps rule i from blocking.
+func (s *scan) spares(v *view, i int) bool {
+	return v.spared && s.policy.rules[i].Do.Action != Forward && s.policy.matchers[i].named
+}
+
+func (s *scan) judgement(i int, host string) judgement {
+	r := &s.policy.rules[i]
+	return judgement{Verdict{Action: r.Do.Action, Egress: r.Do.Egress, Rule: r.Name, Category: s.hit(i, host)}, i, false}
+}
+
+// hit returns the first category of rule i that the host or the destination is in.
+func (s *scan) hit(i int, host string) string {
+	wanted := s.policy.rules[i].Match.Category
+	if len(wanted) == 0 || s.set == nil {
+		return ""
+	}
+	hits, names := s.categoriesOf(host), s.set.Categories()
+	for _, c := range wanted {
+		for b := range hits.Bits() {
+			if names[b] == c && !s.isLifted(c) {
+				return c
+			}
+		}
+	}
+	return ""
+}
+
+// needsName says whether under some name another rule could decide with another outcome.
+func (s *scan) needsName(j judgement) bool {
+	p, v := s.policy, s.lookOpen()
+	outcome := p.outcomes[j.rule]
+	if j.blocks() && j.verdict.Action != p.rules[j.rule].Do.Action {
+		outcome = 0 // refused for want of a name
+	}
+	differs, spared := p.differs[outcome], s.mayBeSpared()
+	for w := range v.may {
+		candidates := v.may[w] & (differs[w] | v.must[w])
+		for ; candidates != 0; candidates &= candidates - 1 {
+			i := w<<6 + bits.TrailingZeros64(candidates)
+			if i >= len(p.rules) {
+				break
+			}
+			t := s.tri(v, i)
+			if t != no && differs.has(i) {
+				return true
+			}
+			if t == yes && !(spared && p.matchers[i].named) {
+				return false // no name gets past this one
+			}
+		}
+	}
+	return false
+}
+
+func (s *scan) decideName(t trace) Verdict {
+	p, name := s.policy, s.flow.Names[0]
+	v := s.look(name)
+	for i := range p.rules {
+		m := s.tri(v, i)
+		forwards := p.rules[i].Do.Action == Forward
+		switch {
+		case m == no, s.spares(v, i):
+		case m == maybe && p.rules[i].Do.Egress == EgressDNS:
+		case m == yes, forwards:
+			j := s.judgement(i, name.Host)
+			t.tell(name, j)
+			return j.verdict
+		}
+	}
+	return Verdict{} // not reached: the last rule matches
+}

@@ -1,0 +1,162 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// matcher is a Match compiled: what the index cannot hold, and where the rest of it stands. Every Not is a matcher of
+// its own.
+type matcher struct {
+	not   int32 // matcher that must not match; -1 if none
+	named bool  // a name learnt later can change whether it matches
+
+	// residual says that one of the following is set.
+	residual bool
+	uid      []uint32
+	process  []string
+	schedule []window
+	seenIn   uint8 // bit Source; 0 is no condition
+	mismatch mismatch
+}
+
+// mismatch is a condition on whether the flow names something that DNS did not give.
+type mismatch uint8
+
+const (
+	mismatchAny mismatch = iota
+	mismatchYes
+	mismatchNo
+)
+
+// domainKind says how much below a domain is meant.
+type domainKind uint8
+
+const (
+	domainTree  domainKind = iota // it and all below
+	domainBelow                   // "*."
+	domainExact                   // "="
+)
+
+func parseDomain(s string) (string, domainKind, error) {
+	kind, name := domainTree, s
+	if rest, ok := strings.CutPrefix(s, "*."); ok {
+		kind, name = domainBelow, rest
+	} else if rest, ok := strings.CutPrefix(s, "="); ok {
+		kind, name = domainExact, rest
+	}
+	host, err := CanonicalName(name)
+	if err != nil {
+		return "", kind, fmt.Errorf("domain %q: %w", s, err)
+	}
+	return host, kind, nil
+}
+
+// privatePrefixes is what "private" stands for: RFC 1918 and RFC 4193. Loopback and link-local addresses, among them
+// the metadata service of clouds, have to be named by a rule that means them.
+var privatePrefixes = [...]netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("fc00::/7"),
+}
+
+func parsePrefixes(s string) ([]netip.Prefix, error) {
+	if s == "private" {
+		return privatePrefixes[:], nil
+	}
+	if addr, err := netip.ParseAddr(s); err == nil {
+		addr = addr.Unmap()
+		return []netip.Prefix{netip.PrefixFrom(addr, addr.BitLen())}, nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return nil, fmt.Errorf("cidr %q is neither a prefix nor an address nor \"private\"", s)
+	}
+	if p != p.Masked() {
+		return nil, fmt.Errorf("cidr %q has bits behind its length: write %s", s, p.Masked())
+	}
+	return []netip.Prefix{p}, nil
+}
+
+// portRange is inclusive.
+type portRange struct{ first, last uint16 }
+
+func parsePorts(s string) (portRange, error) {
+	a, b, isRange := strings.Cut(s, "-")
+	if !isRange {
+		b = a
+	}
+	first, errA := strconv.ParseUint(a, 10, 16)
+	last, errB := strconv.ParseUint(b, 10, 16)
+	if errA != nil || errB != nil || first == 0 || last < first {
+		return portRange{}, fmt.Errorf("port %q is neither a port from 1 to 65535 nor a range such as 8000-8999", s)
+	}
+	return portRange{uint16(first), uint16(last)}, nil
+}
+
+// protocol is what a protocol condition tells apart.
+type protocol uint8
+
+const (
+	protocolUnknown protocol = iota
+	protocolTCP
+	protocolUDP
+	protocolICMP
+	protocolQUIC // also UDP
+	protocols
+)
+
+var protocolNames = [...]string{protocolTCP: "tcp", protocolUDP: "udp", protocolICMP: "icmp", protocolQUIC: "quic"}
+
+func parseProtocol(s string) (protocol, error) {
+	for p, name := range protocolNames {
+		if s == name && s != "" {
+			return protocol(p), nil
+		}
+	}
+	return 0, fmt.Errorf("protocol %q is unknown: use tcp, udp, icmp or quic", s)
+}
+
+func (f *Flow) protocol() protocol {
+	switch f.Network {
+	case TCP:
+		return protocolTCP
+	case UDP:
+		if f.Dst.Port() == 443 {
+			return protocolQUIC
+		}
+		return protocolUDP
+	case ICMP:
+		return protocolICMP
+	}
+	return protocolUnknown
+}
+
+var sourceNames = [...]string{FromNowhere: "none", FromQuestion: "question", FromDNS: "dns", FromSNI: "sni", FromHTTP: "http", FromQUIC: "quic"}
+
+// String returns the word for the source in rules, logs and explanations.
+func (s Source) String() string {
+	if int(s) < len(sourceNames) {
+		return sourceNames[s]
+	}
+	return "unknown"
+}
+
+func (s Source) inFlow() bool { return s == FromSNI || s == FromHTTP || s == FromQUIC }
+
+func parseSource(s string) (Source, error) {
+	for i := FromDNS; i <= FromQUIC; i++ {
+		if s == sourceNames[i] {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("seen_in %q is unknown: use dns, sni, http or quic", s)
+}
+
+// isZero says whether the match is every flow.
+func (m *Match) isZero() bool {
+	return len(m.Domain) == 0 && len(m.Category) == 0 && len(m.CIDR) == 0 && len(m.Src) == 0 && len(m.Port) == 0 &&
+		len(m.Protocol) == 0 && len(m.Peer) == 0 && len(m.Group) == 0 && len(m.UID) == 0 && len(m.Process) == 0 &&
+		len(m.Schedule) == 0 && len(m.SeenIn) == 0 && m.Mismatch == nil && m.Not == nil
+}

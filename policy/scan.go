@@ -1,0 +1,315 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+
+	"penstock/policy/blocklist"
+)
+
+// tri says whether a condition holds when not every fact is known. The smaller one decides a conjunction.
+type tri uint8
+
+const (
+	no tri = iota
+	maybe
+	yes
+)
+
+func (t tri) String() string { return [...]string{"no", "maybe", "yes"}[t] }
+
+func triOf(b bool) tri {
+	if b {
+		return yes
+	}
+	return no
+}
+
+// view is the flow judged under one name.
+type view struct {
+	name Name // zero: none
+	open bool // the name is not known yet: conditions on it are maybe
+	// spared says that an Exception lifts blocks by name.
+	spared bool
+	// may and must have the matchers whose indexed conditions are at least maybe, and yes.
+	may, must bitset
+}
+
+// scan is the work space of one judgement.
+type scan struct {
+	policy   *Policy
+	flow     Flow
+	question bool // address, port, protocol and program are unknown
+	set      *blocklist.Set
+	may      bitset // by all facts but names
+	must     bitset
+	named    view // under a name, or finally without one
+	open     view // under a name that is yet to come
+	tmp      bitset
+}
+
+func newScan(words int) *scan {
+	b := make(bitset, 7*words)
+	cut := func() bitset {
+		part := b[:words:words]
+		b = b[words:]
+		return part
+	}
+	return &scan{may: cut(), must: cut(), named: view{may: cut(), must: cut()}, open: view{may: cut(), must: cut()}, tmp: cut()}
+}
+
+// begin prepares to judge a flow; end gives the work space back.
+func (p *Policy) begin(f *Flow, question bool) *scan {
+	s := p.scans.Get().(*scan)
+	s.policy, s.flow, s.question, s.set = p, *f, question, nil
+	if p.lists != nil {
+		s.set = p.lists()
+	}
+	s.facts()
+	return s
+}
+
+func (s *scan) end() {
+	pool := s.policy.scans
+	s.policy, s.flow, s.set, s.named.name = nil, Flow{}, nil, Name{}
+	pool.Put(s)
+}
+
+// facts intersects what all facts but names allow.
+func (s *scan) facts() {
+	ix := &s.policy.index
+	src := s.tmp
+	copy(src, ix.src.any)
+	for _, i := range ix.src.lookup(s.flow.Src.Addr()) {
+		src.set(int(i))
+	}
+	peer := ix.peerAny
+	if b, ok := ix.peers[s.flow.Peer]; ok {
+		peer = b
+	}
+	for w := range s.must {
+		s.must[w] = src[w] & peer[w]
+	}
+	s.groups(s.must)
+	if s.question {
+		copy(s.may, s.must)
+		for w := range s.must {
+			s.must[w] &= ix.dst.any[w] & ix.portAny[w] & ix.protocols[protocolUnknown][w]
+		}
+		return
+	}
+	dst := s.tmp
+	copy(dst, ix.dst.any)
+	for _, i := range ix.dst.lookup(s.flow.Dst.Addr()) {
+		dst.set(int(i))
+	}
+	port, proto := ix.port(s.flow.Dst.Port()), ix.protocols[s.flow.protocol()]
+	for w := range s.must {
+		s.must[w] &= dst[w] & port[w] & proto[w]
+	}
+	copy(s.may, s.must)
+}
+
+func (s *scan) groups(into bitset) {
+	ix := &s.policy.index
+	if len(ix.groups) == 0 {
+		return
+	}
+	copy(s.tmp, ix.groupAny)
+	for _, g := range s.flow.Groups {
+		for w, bits := range ix.groups[g] {
+			s.tmp[w] |= bits
+		}
+	}
+	for w := range into {
+		into[w] &= s.tmp[w]
+	}
+}
+
+// look fills s.named for a name, or for none if it is zero.
+func (s *scan) look(name Name) *view {
+	v, ix := &s.named, &s.policy.index
+	v.name, v.spared = name, s.isSpared(name.Host)
+	domain := s.tmp
+	copy(domain, ix.domainAny)
+	for host, whole := name.Host, true; host != ""; whole = false {
+		if d, ok := ix.domains[host]; ok {
+			for _, i := range d.tree {
+				domain.set(int(i))
+			}
+			list := d.below
+			if whole {
+				list = d.exact
+			}
+			for _, i := range list {
+				domain.set(int(i))
+			}
+		}
+		dot := strings.IndexByte(host, '.')
+		if dot < 0 {
+			break
+		}
+		host = host[dot+1:]
+	}
+	for w := range v.may {
+		v.may[w] = s.may[w] & domain[w]
+		v.must[w] = s.must[w] & domain[w]
+	}
+	if len(ix.categories) > 0 {
+		s.category(s.categoriesOf(name.Host))
+		for w := range v.may {
+			v.may[w] &= s.tmp[w]
+			v.must[w] &= s.tmp[w]
+		}
+	}
+	return v
+}
+
+// lookOpen fills s.open for a name that is yet to come.
+func (s *scan) lookOpen() *view {
+	v, ix := &s.open, &s.policy.index
+	v.open = true
+	s.category(s.categoriesOf(""))
+	for w := range v.may {
+		v.may[w] = s.may[w]
+		v.must[w] = s.must[w] & ix.domainAny[w] & s.tmp[w]
+	}
+	if s.set == nil {
+		for w := range v.may {
+			v.may[w] &= ix.catAny[w] // no name will be in any category
+		}
+	}
+	return v
+}
+
+// categoriesOf returns the categories of a name and of the flow's destination. At question time an address is not
+// thought of: taken for maybe, a list with one address would keep any question from being answered with a block.
+func (s *scan) categoriesOf(host string) blocklist.CategorySet {
+	if s.set == nil {
+		return 0
+	}
+	var hits blocklist.CategorySet
+	if host != "" {
+		hits = s.set.Lookup(host)
+	}
+	if !s.question && s.flow.Dst.IsValid() {
+		hits |= s.set.LookupAddr(s.flow.Dst.Addr().Unmap())
+	}
+	return hits
+}
+
+// category leaves in s.tmp the matchers that these categories satisfy.
+func (s *scan) category(hits blocklist.CategorySet) {
+	ix := &s.policy.index
+	copy(s.tmp, ix.catAny)
+	if hits == 0 {
+		return
+	}
+	names := s.set.Categories()
+	for i := range hits.Bits() {
+		if s.isLifted(names[i]) {
+			continue
+		}
+		for w, bits := range ix.categories[names[i]] {
+			s.tmp[w] |= bits
+		}
+	}
+}
+
+// tri says whether matcher i matches in a view.
+func (s *scan) tri(v *view, i int) tri {
+	if !v.may.has(i) {
+		return no
+	}
+	t := maybe
+	if v.must.has(i) {
+		t = yes
+	}
+	m := &s.policy.matchers[i]
+	if m.residual {
+		t = min(t, s.residual(v, m))
+	}
+	if m.not >= 0 && t != no {
+		t = min(t, yes-s.tri(v, int(m.not)))
+	}
+	return t
+}
+
+// residual judges the conditions that are not indexed.
+func (s *scan) residual(v *view, m *matcher) tri {
+	return min(s.program(m), s.clock(m), s.seenIn(v, m), s.mismatch(v, m))
+}
+
+func (s *scan) program(m *matcher) tri {
+	t := yes
+	if len(m.uid) > 0 {
+		if s.flow.HasUID {
+			t = triOf(slices.Contains(m.uid, s.flow.UID))
+		} else {
+			t = s.unknown()
+		}
+	}
+	if len(m.process) > 0 {
+		if s.flow.Process != "" {
+			t = min(t, triOf(slices.Contains(m.process, s.flow.Process)))
+		} else {
+			t = min(t, s.unknown())
+		}
+	}
+	return t
+}
+
+// unknown is how a condition on a fact that is not there comes out: a question is often asked by another program than the
+// one whose flow follows.
+func (s *scan) unknown() tri {
+	if s.question {
+		return maybe
+	}
+	return no
+}
+
+func (s *scan) clock(m *matcher) tri {
+	if len(m.schedule) == 0 {
+		return yes
+	}
+	if s.flow.Time.IsZero() {
+		return no
+	}
+	for _, w := range m.schedule {
+		if w.contains(s.flow.Time) {
+			return yes
+		}
+	}
+	return no
+}
+
+func (s *scan) seenIn(v *view, m *matcher) tri {
+	switch {
+	case m.seenIn == 0:
+		return yes
+	case v.open, s.question:
+		return maybe
+	}
+	return triOf(m.seenIn>>v.name.From&1 != 0)
+}
+
+func (s *scan) mismatch(v *view, m *matcher) tri {
+	switch {
+	case m.mismatch == mismatchAny:
+		return yes
+	case v.open, s.question:
+		return maybe
+	}
+	differs := v.name.From.inFlow() && !s.resolved(v.name.Host)
+	return triOf(differs == (m.mismatch == mismatchYes))
+}
+
+// resolved says whether DNS gave the flow's destination for this name.
+func (s *scan) resolved(host string) bool {
+	for _, n := range s.flow.Names {
+		if !n.From.inFlow() && n.Host == host {
+			return true
+		}
+	}
+	return false
+}
