@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -37,7 +38,8 @@ type job struct {
 	err chan<- error
 }
 
-// newHost makes a host, which lives until Close whatever becomes of ctx, with loopback up and an empty /run. nameservers go into its resolv.conf.
+// newHost makes a host with loopback up and an empty /run, which lives until Close whatever becomes of ctx. nameservers
+// go into its resolv.conf.
 func newHost(ctx context.Context, name string, nameservers []string) (*Host, error) {
 	h := &Host{name: name, jobs: make(chan job)}
 	h.alive, h.die = context.WithCancel(context.WithoutCancel(ctx))
@@ -46,6 +48,7 @@ func newHost(ctx context.Context, name string, nameservers []string) (*Host, err
 	if err := <-ready; err != nil {
 		h.die()
 		h.over.Wait()
+		h.release()
 		return nil, fmt.Errorf("host %s: %w", name, err)
 	}
 	return h, nil
@@ -157,17 +160,27 @@ func (h *Host) Close() error {
 		h.kill()
 		h.die()
 		h.over.Wait() // children started meanwhile get their Pdeathsig here
-		h.links.Close()
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.net.Close()
+		h.release()
 	})
 	return nil
 }
 
-// kill ends every process in the host's network namespace: grandchildren do not get our Pdeathsig.
+// release closes what open opened.
+func (h *Host) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.links != nil {
+		h.links.Close()
+	}
+	if h.net != nil {
+		h.net.Close()
+	}
+}
+
+// kill ends every process in the host's network namespace: grandchildren do not get our Pdeathsig. It waits until they
+// are gone, but for 2 s at most.
 func (h *Host) kill() {
-	for {
+	for range 2000 {
 		found := false
 		for _, pid := range processes() {
 			ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
@@ -179,7 +192,7 @@ func (h *Host) kill() {
 		if !found {
 			return
 		}
-		runtime.Gosched()
+		time.Sleep(time.Millisecond)
 	}
 }
 
