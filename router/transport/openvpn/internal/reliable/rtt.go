@@ -5,7 +5,7 @@ import "time"
 const (
 	firstTimeout = time.Second            // before anything was measured: RFC 6298, 2.1
 	minTimeout   = 200 * time.Millisecond // acknowledgements wait for the peer's TLS work
-	maxTimeout   = 15 * time.Second
+	maxTimeout   = 3 * time.Second        // a server that comes back is noticed soon
 )
 
 // RTT estimates the round trip from acknowledgements, by RFC 6298. The zero value knows nothing yet.

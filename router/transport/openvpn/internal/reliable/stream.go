@@ -43,7 +43,8 @@ type flight struct {
 
 // Stream is the reliability layer of one key id. The zero value with RTT set is ready.
 type Stream struct {
-	RTT *RTT // shared by the streams of one session
+	RTT      *RTT // shared by the streams of one session
+	HoldAcks bool // acknowledgements travel with other packets only
 
 	queue  []*flight // in flight first, then waiting; in order of ID
 	nextID uint32
@@ -132,7 +133,7 @@ func (s *Stream) Next(now time.Time) (Outgoing, bool) {
 			return out, true
 		}
 	}
-	if len(s.owed) > 0 {
+	if len(s.owed) > 0 && !s.HoldAcks {
 		return Outgoing{Op: wire.Ack, Acks: s.takeAcks(wire.MaxAcks)}, true
 	}
 	return Outgoing{}, false
@@ -150,7 +151,7 @@ func (s *Stream) Repeat() (Outgoing, bool) {
 
 // Due is when Next has something to return; the zero time says that nothing is pending.
 func (s *Stream) Due(now time.Time) time.Time {
-	if len(s.owed) > 0 {
+	if len(s.owed) > 0 && !s.HoldAcks {
 		return now
 	}
 	var due time.Time

@@ -50,11 +50,11 @@ func TestSixPacketsAreInFlight(t *testing.T) {
 }
 
 func TestRetransmission(t *testing.T) {
-	t.Run("waits a second, then doubles, as long as nothing was measured", func(t *testing.T) {
+	t.Run("waits a second, then doubles up to three, as long as nothing was measured", func(t *testing.T) {
 		s := &Stream{RTT: &RTT{}}
 		s.Send(wire.HardResetClient, nil)
 		now := start()
-		for _, wait := range []time.Duration{0, 1, 2, 4, 8, 15, 15} {
+		for _, wait := range []time.Duration{0, 1, 2, 3, 3} {
 			now = now.Add(wait * time.Second)
 			if wait > 0 {
 				if out := drain(s, now.Add(-time.Millisecond)); len(out) > 0 {
