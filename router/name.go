@@ -39,10 +39,13 @@ func (r *Router) named(f policy.Flow, res sniff.Result, e *entry) (policy.Flow, 
 			if h.IsZero() {
 				continue
 			}
-			if host, err := policy.CanonicalName(h.String()); err == nil {
-				names = append(names, policy.Name{Host: host, From: sourceOf(res.Protocol)})
-				r.Metrics.nameFrom(sourceOf(res.Protocol))
+			host, err := policy.CanonicalName(h.String())
+			if err != nil { // a name that cannot be judged must not pass for no name
+				res.Ambiguous = true
+				continue
 			}
+			names = append(names, policy.Name{Host: host, From: sourceOf(res.Protocol)})
+			r.Metrics.nameFrom(sourceOf(res.Protocol))
 		}
 	}
 	f.Names, f.Sniffed, f.Time = names, true, r.now()
@@ -98,7 +101,12 @@ func (r *Router) handleUnnamedTCP(ctx context.Context, client net.Conn, f policy
 	r.carryFrom(ctx, e, client, upstream, filter)
 }
 
-// readName reads the first bytes of a stream until they name a host, cannot any more, or time is up.
+// startedLimit is how long a client may take over a hello or head that it has begun. What has begun to name a host is
+// never let through unnamed: a client that stalls on purpose would choose its own verdict.
+const startedLimit = 10 * time.Second
+
+// readName reads the first bytes of a stream until they name a host, cannot any more, or time is up: budget for the
+// first byte, startedLimit once something has begun that will carry a name. The latter's end is an error.
 func readName(c net.Conn, buf []byte, budget time.Duration) (n int, res sniff.Result, err error) {
 	if err := c.SetReadDeadline(time.Now().Add(budget)); err != nil {
 		return 0, res, err
@@ -114,6 +122,13 @@ func readName(c net.Conn, buf []byte, budget time.Duration) (n int, res sniff.Re
 		}
 		switch {
 		case err == nil:
+			if m > 0 && n == m {
+				if err := c.SetReadDeadline(time.Now().Add(startedLimit)); err != nil {
+					return n, res, err
+				}
+			}
+		case n > 0: // what has begun did not go on
+			return n, res, err
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF):
 			return n, res, nil
 		default:
@@ -215,7 +230,10 @@ type helloFilter struct {
 
 func (w *helloFilter) Write(b []byte) (int, error) {
 	res := w.initials.Datagram(b)
-	if res.Status == sniff.NeedMore && w.bytes+len(b) <= sniff.MaxBytes {
+	if res.Status == sniff.NeedMore {
+		if w.bytes+len(b) > 2*sniff.MaxBytes {
+			return 0, errNoMore // a hello that never ends
+		}
 		w.held = append(w.held, bytes.Clone(b))
 		w.bytes += len(b)
 		return len(b), nil

@@ -241,6 +241,11 @@ func TestNamesInTheFlow(t *testing.T) {
 		{"an allowed Host goes out", 80, get("good.example"), "out"},
 		{"a blocked Host is reset", 80, get("bad.bet"), "reset"},
 		{"upper case and a port in Host do not help", 80, get("BAD.bet.:80"), "reset"},
+		{"a request that stalls in its first word is still read", 80, func(c net.Conn) {
+			io.WriteString(c, "GE")
+			time.Sleep(300 * time.Millisecond) // longer than the budget for the first byte
+			get("bad.bet")(prefixed{c, "GE"})
+		}, "reset"},
 		{"a protocol without names is judged on what is known", 443, func(c net.Conn) { io.WriteString(c, "\x00\x01nothing known here") }, "out"},
 		{"a client that waits for the server is judged on what is known", 443, func(net.Conn) {}, "out"},
 	}
@@ -265,6 +270,17 @@ func TestNamesInTheFlow(t *testing.T) {
 			}
 		})
 	}
+}
+
+// prefixed is a connection on which the first bytes of what is written were sent before.
+type prefixed struct {
+	net.Conn
+	sent string
+}
+
+func (p prefixed) Write(b []byte) (int, error) {
+	n, err := p.Conn.Write(b[len(p.sent):])
+	return n + len(p.sent), err
 }
 
 func TestEveryRequestOfAConnectionIsJudged(t *testing.T) {
