@@ -37,6 +37,10 @@ func importProfile(e *env, profile, out string) error {
 	if err := checkProfile(e, profile); err != nil {
 		return err
 	}
+	name := out
+	if name == "" {
+		name = "stdout"
+	}
 	text := fmt.Sprintf(`# Made from %s. The whole language: docs/configuration.md
 version: 1
 profile: %q
@@ -44,7 +48,7 @@ profile: %q
 # intranet: [corp.example]
 metrics: {listen: "127.0.0.1:9477"}
 `, filepath.Base(profile), profile)
-	if err := loads(text); err != nil {
+	if _, err := config.Parse(name, []byte(text)); err != nil {
 		return err
 	}
 	if out == "" {
@@ -76,19 +80,4 @@ func checkProfile(e *env, profile string) error {
 		fmt.Fprintln(e.stderr, "warning:", warning)
 	}
 	return nil
-}
-
-// loads checks that a configuration is valid before anyone is told to run it.
-func loads(text string) error {
-	dir, err := os.MkdirTemp("", "penstock-import-")
-	if err != nil {
-		return fmt.Errorf("check the configuration: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "config.yaml")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		return fmt.Errorf("check the configuration: %w", err)
-	}
-	_, err = config.Load(path)
-	return err
 }

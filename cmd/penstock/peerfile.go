@@ -85,7 +85,10 @@ func writePeer(c *config.Config, p config.Peer) (string, error) {
 		return "", fmt.Errorf("write peer %s: %w", p.Name, err)
 	}
 	if _, err := config.Load(c.Path); err != nil {
-		return "", errors.Join(err, os.Remove(path))
+		if gone := os.Remove(path); gone != nil {
+			err = errors.Join(err, gone)
+		}
+		return "", err
 	}
 	return path, nil
 }

@@ -56,8 +56,6 @@ func faultOfName(name string) string {
 		return "has more than 63 characters"
 	case strings.ContainsFunc(name, func(r rune) bool { return !isNameRune(r) }):
 		return "has other characters than letters, digits, and - _ . @"
-	case slices.Contains(reserved, name):
-		return "is a word of the rule language"
 	}
 	return ""
 }

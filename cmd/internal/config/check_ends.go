@@ -109,6 +109,9 @@ func (k *checker) transports() {
 	for _, name := range slices.Sorted(maps.Keys(k.Transports)) {
 		t, path := k.Transports[name], "transports."+name
 		k.name(path, "transport", name)
+		if slices.Contains(reserved, name) {
+			k.fault(path, "choose another name", "the transport name %q is a word of the rule language", name)
+		}
 		kinds := 0
 		if t.WireGuard != nil {
 			kinds++

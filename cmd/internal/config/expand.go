@@ -84,7 +84,7 @@ func (c *Config) nameProfile(pos Position) string {
 		}
 		return '-'
 	}, strings.ToLower(strings.TrimSuffix(filepath.Base(c.Profile), extension)))
-	if faultOfName(name) != "" {
+	if faultOfName(name) != "" || slices.Contains(reserved, name) {
 		name = "profile"
 	}
 	t := Transport{Pos: pos}
@@ -97,6 +97,7 @@ func (c *Config) nameProfile(pos Position) string {
 		c.Transports = make(map[string]Transport)
 	}
 	c.Transports[name] = t
+	c.positions["transports."+name] = pos
 	return name
 }
 
@@ -107,6 +108,7 @@ func (c *Config) expandRules(via string, everything bool, networks []netip.Prefi
 		do.normalise()
 		pos := c.Position(path)
 		do.Pos = pos
+		c.positions[fmt.Sprintf("rules[%d]", len(c.Rules))] = pos
 		c.Rules = append(c.Rules, Rule{Name: name, Match: match, Do: do, Pos: pos})
 	}
 	add("profile", "dns", &Match{Port: []string{"53"}, Protocol: []string{"tcp", "udp"}}, Do{Action: "dns"})

@@ -28,6 +28,9 @@ type Fault struct {
 	Excerpt string   // the line in question, without secrets; empty where there is none
 }
 
+// maxExcerpt is the longest line that helps a reader, bytes.
+const maxExcerpt = 240
+
 // String gives place, message and mend on one line and, below it, the excerpt with a caret.
 func (f Fault) String() string {
 	var b strings.Builder
@@ -38,7 +41,7 @@ func (f Fault) String() string {
 	if f.Mend != "" {
 		b.WriteString(": " + f.Mend)
 	}
-	if f.Excerpt != "" {
+	if f.Excerpt != "" && len(f.Excerpt) < maxExcerpt {
 		number := fmt.Sprintf("%5d | ", f.Pos.Line)
 		// Tabs keep their place in the line of the caret, so that it stands under its column at any tab width.
 		indent := strings.Map(func(r rune) rune {

@@ -37,7 +37,7 @@ type Limits struct {
 	DNSCacheEntries int `yaml:"dns_cache_entries" default:"65536"`
 	// DNSCacheSize bounds the DNS cache in memory.
 	DNSCacheSize Size `yaml:"dns_cache_size" default:"16MiB"`
-	// RejectStorm is how many refusals to one source within RejectWindow turn into silence.
+	// RejectStorm is how many refusals to one source within reject_window turn into silence.
 	RejectStorm int `yaml:"reject_storm" default:"50"`
 	// RejectWindow is the time in which they are counted.
 	RejectWindow time.Duration `yaml:"reject_window" default:"30s"`

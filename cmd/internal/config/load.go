@@ -26,10 +26,19 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, &Error{[]Fault{{Pos: Position{File: path}, Message: err.Error()}}}
 	}
-	c := &Config{Path: abs, positions: make(map[string]Position)}
+	return load(abs, func(d *decoder) { d.read(abs, Position{File: path}) })
+}
+
+// Parse does what Load does with text that is to become the file at path. An absolute path is best.
+func Parse(path string, text []byte) (*Config, error) {
+	return load(path, func(d *decoder) { d.decode(path, text) })
+}
+
+func load(path string, read func(*decoder)) (*Config, error) {
+	c := &Config{Path: path, positions: make(map[string]Position)}
 	setDefaults(reflect.ValueOf(c).Elem())
 	d := &decoder{config: c}
-	d.read(abs, Position{File: path})
+	read(d)
 	if len(d.faults) == 0 {
 		d.faults = append(d.faults, c.expand()...)
 	}
@@ -90,19 +99,24 @@ func (c *Config) Err(path, message, mend string) error {
 	return &Error{[]Fault{c.Fault(path, message, mend)}}
 }
 
-// read reads one file, its includes first. Faults of the file as a whole are noted at from.
+// read reads one file with its includes. Faults of the file as a whole are noted at from.
 func (d *decoder) read(path string, from Position) {
 	data, err := readPrivate(path)
 	if err != nil {
 		d.faultAt(from, "", "%s", err)
 		return
 	}
-	d.config.Files = append(d.config.Files, path)
-	outer := *d
-	d.file, d.lines = path, splitLines(data)
-	defer func() { d.file, d.lines = outer.file, outer.lines }()
+	d.decode(path, data)
+}
 
-	root, ok := d.parse(data)
+// decode takes in the text of one file, its includes first.
+func (d *decoder) decode(path string, text []byte) {
+	d.config.Files = append(d.config.Files, path)
+	outerFile, outerLines := d.file, d.lines
+	d.file, d.lines = path, splitLines(text)
+	defer func() { d.file, d.lines = outerFile, outerLines }()
+
+	root, ok := d.parse(text)
 	if !ok {
 		return
 	}

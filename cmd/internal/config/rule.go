@@ -104,7 +104,7 @@ type Test struct {
 	From string `yaml:"from"`
 	// To is a URL, host, host:port or address. A URL's scheme gives protocol and port.
 	To string `yaml:"to" required:"true"`
-	// Addr is the destination's address, where To is a name and a rule asks for addresses.
+	// Addr is the destination's address, where `to` is a name and a rule asks for addresses.
 	Addr netip.Addr `yaml:"addr"`
 	// At is the time, as 2026-01-31T21:30:00+01:00. Without it schedules do not match.
 	At time.Time `yaml:"at"`

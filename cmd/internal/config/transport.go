@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Transport is one encrypted way out. Exactly one of WireGuard, OpenVPN and Failover is set.
+// Transport is one encrypted way out. Exactly one of wireguard, openvpn and failover is set.
 type Transport struct {
 	// WireGuard connects to a WireGuard peer.
 	WireGuard *WireGuard `yaml:"wireguard"`
@@ -57,8 +57,9 @@ type WireGuardPeer struct {
 type OpenVPN struct {
 	// Config is an .ovpn file.
 	Config string `yaml:"config" path:"file" required:"true"`
-	// Username and Password answer auth-user-pass.
+	// Username answers auth-user-pass, together with password.
 	Username string `yaml:"username"`
+	// Password answers auth-user-pass, together with username.
 	Password Secret `yaml:"password"`
 }
 

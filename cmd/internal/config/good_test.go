@@ -1,0 +1,246 @@
+package config
+
+import (
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// places are left out of comparisons with what was meant.
+var places = cmp.Options{
+	cmpopts.IgnoreTypes(Position{}),
+	cmpopts.IgnoreUnexported(Config{}),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+}
+
+func load1(t *testing.T, path string) *Config {
+	t.Helper()
+	c, err := Load(path)
+	if err != nil {
+		t.Fatalf("Load:\n%v", err)
+	}
+	return c
+}
+
+const profileText = `[Interface]
+PrivateKey = 2Bo5n4y4CRcCcX2HMRSL1fBDMhgT1Z4x0AMkYmZ9DGA=
+Address = 10.9.0.2/32
+DNS = 10.0.0.53, corp.example # the office
+[Peer]
+PublicKey = QKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=
+Endpoint = vpn.example:51820
+`
+
+func TestTheLaptopFormExpands(t *testing.T) {
+	dir := t.TempDir()
+	hq := write(t, dir, "hq.conf", profileText+"AllowedIPs = 0.0.0.0/0, ::/0\n")
+	c := load1(t, write(t, dir, "laptop.yaml", "profile: hq.conf\nblock: [gambling, adult]\nintranet: corp.example\n"))
+
+	up := Upstream{Name: "hq", Address: "10.0.0.53", Via: "hq"}
+	want := map[string]any{
+		"transports": map[string]Transport{"hq": {WireGuard: &WireGuard{Config: hq}}},
+		"upstreams":  []Upstream{up},
+		"split":      []Split{{Domains: []string{"corp.example"}, Upstream: []Upstream{up}}},
+		"rules": []Rule{
+			{Name: "dns", Match: &Match{Port: []string{"53"}, Protocol: []string{"tcp", "udp"}}, Do: Do{Action: "dns"}},
+			{Name: "no-gambling", Match: &Match{Category: []string{"gambling"}}, Do: Do{Action: "block"}},
+			{Name: "no-adult", Match: &Match{Category: []string{"adult"}}, Do: Do{Action: "block"}},
+			{Name: "intranet", Match: &Match{Domain: []string{"corp.example"}}, Do: Do{Action: "via", Via: "hq"}},
+			{Name: "rest", Do: Do{Action: "via", Via: "hq"}},
+		},
+		"tun": newTUN(),
+	}
+	got := map[string]any{"transports": c.Transports, "upstreams": c.DNS.Upstreams, "split": c.DNS.Split, "rules": c.Rules, "tun": c.Listen.TUN}
+	if diff := cmp.Diff(want, got, places); diff != "" {
+		t.Errorf("expansion (-want +got):\n%s", diff)
+	}
+	if got, want := c.Rules[2].Pos.Line, 2; got != want {
+		t.Errorf("the rule made from a line stands at line %d, want %d", got, want)
+	}
+}
+
+func TestAProfileForSomeNetworksLeavesTheRestDirect(t *testing.T) {
+	for _, test := range []struct {
+		name, allowed string
+		rest          Do
+	}{
+		{"everything", "0.0.0.0/0", Do{Action: "via", Via: "hq"}},
+		{"everything in halves", "0.0.0.0/1, 128.0.0.0/1", Do{Action: "via", Via: "hq"}},
+		{"one network", "10.0.0.0/8", Do{Action: "direct"}},
+		{"one half", "0.0.0.0/1", Do{Action: "direct"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, dir, "hq.conf", profileText+"AllowedIPs = "+test.allowed+"\n")
+			c := load1(t, write(t, dir, "laptop.yaml", "profile: hq.conf\n"))
+			if diff := cmp.Diff(test.rest, c.Rules[len(c.Rules)-1].Do, places); diff != "" {
+				t.Errorf("last rule (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAnOpenVPNProfileNeedsNoDNSLine(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "Head Office.ovpn", "remote vpn.example 1194 udp\n")
+	c := load1(t, write(t, dir, "laptop.yaml", "profile: Head Office.ovpn\n"))
+	if got, want := c.Transports["head-office"].OpenVPN, (&OpenVPN{Config: filepath.Join(dir, "Head Office.ovpn")}); !cmp.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// full uses every section.
+const full = `
+version: 1
+include: peers.d/*.yaml
+listen:
+  tun: {name: pen1, address: [10.77.0.1/24, "fd77::1/64"], mtu: 1400, routes: manual, dns: manual, mark: 0x2000000, mark_mask: 0x2000000}
+  wireguard: {listen_port: 51821, address: 10.78.0.1/24, private_key: {file: gateway.key}, endpoint: "gw.example:51821"}
+transports:
+  corp:   {wireguard: {config: corp.conf}, probe: {dns: intranet.corp.example}}
+  inline:
+    wireguard:
+      private_key: {file: gateway.key}
+      address: 10.9.0.2/32
+      peers:
+        public_key: QKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=
+        endpoint: vpn.example:51820
+        allowed_ips: 0.0.0.0/0
+        persistent_keepalive: 25s
+  legacy: {openvpn: {config: legacy.ovpn}}
+  best:   {failover: [corp, legacy]}
+categories:
+  gambling: {lists: [{url: "https://lists.example/gambling.txt", refresh: 12h}, {file: extra.txt, format: hosts}], allow: {file: extra.txt}}
+  adult: {}
+dns:
+  listen: 127.0.0.1:53
+  upstreams: [{name: main, address: "tcp://10.0.0.53", via: best}]
+  split: {domains: corp.example, upstream: {address: "10.0.0.53:5353", via: corp}}
+  block: {answer: "null", ttl: 1m}
+rules:
+  - {name: no-gambling, match: {category: [gambling, malware]}, do: {action: block, how: drop}}
+  - {name: intranet, match: {domain: ["*.corp.example"], group: staff}, do: {via: corp, fallback: direct, trusted: direct, unnamed: block}}
+  - {name: lan, match: {cidr: private, port: [443, 6000-6063], not: {peer: ana}}, do: direct}
+  - {name: rest, do: {via: best}}
+on_demand: [{if: {ssid: office, beacon: {addr: "10.0.0.9:8443", sha256: 0000000000000000000000000000000000000000000000000000000000000000}}, then: filter_only}, {then: connect}]
+always_on: {hold: 10s, lockdown: true, lan: block}
+tests:
+  - {from: ana, to: "https://intranet.corp.example", expect: {via: corp}, at: 2026-01-31T21:30:00Z, addr: 10.0.0.1}
+  - {to: x.bet, expect: block}
+metrics: {listen: "127.0.0.1:9477"}
+control: {socket: run/control.sock, group: penstock}
+flow_log: {file: flows.log, max_size: 1MiB, keep: 2}
+limits: {dials: 10, sniff_time: 1s, fragments: 1MiB}
+datapath: terminate
+`
+
+func loadFull(t *testing.T) *Config {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, dir, "peers.d/ana.yaml", "version: 1\npeers:\n  - {name: ana, public_key: QKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=, allowed_ips: 10.78.0.2/32, groups: [staff]}\n")
+	write(t, dir, "gateway.key", "2Bo5n4y4CRcCcX2HMRSL1fBDMhgT1Z4x0AMkYmZ9DGA=\n")
+	for _, name := range []string{"corp.conf", "legacy.ovpn", "extra.txt"} {
+		write(t, dir, name, "\n")
+	}
+	return load1(t, write(t, dir, "config.yaml", full))
+}
+
+func TestTheFullFormIsRead(t *testing.T) {
+	c := loadFull(t)
+	dir := filepath.Dir(c.Path)
+	check := func(what string, got, want any) {
+		t.Helper()
+		if diff := cmp.Diff(want, got, places); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	check("files", c.Files, []string{c.Path, filepath.Join(dir, "peers.d", "ana.yaml")})
+	check("peers", c.Peers, []Peer{{
+		Name: "ana", PublicKey: "QKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=",
+		AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.78.0.2/32")}, Groups: []string{"staff"},
+	}})
+	check("place of the peer", c.Peers[0].Pos, Position{filepath.Join(dir, "peers.d", "ana.yaml"), 3, 5})
+	check("tun", c.Listen.TUN, &TUN{
+		Name: "pen1", Address: []netip.Prefix{netip.MustParsePrefix("10.77.0.1/24"), netip.MustParsePrefix("fd77::1/64")}, MTU: 1400,
+		Routes: "manual", DNS: "manual", Mark: 0x2000000, MarkMask: 0x2000000, StateFile: DefaultStateFile(),
+	})
+	check("wireguard", c.Listen.WireGuard, &WireGuardListen{
+		ListenPort: 51821, Address: []netip.Prefix{netip.MustParsePrefix("10.78.0.1/24")},
+		PrivateKey: Secret{File: filepath.Join(dir, "gateway.key")}, MTU: 1420, Endpoint: "gw.example:51821",
+	})
+	check("first rule", c.Rules[0].Do, Do{Action: "drop", How: "drop"})
+	check("second rule", c.Rules[1].Do, Do{Action: "via", Via: "corp", Fallback: "direct", Trusted: "direct", Unnamed: "block"})
+	check("third rule", c.Rules[2].Match, &Match{CIDR: []string{"private"}, Port: []string{"443", "6000-6063"}, Not: &Match{Peer: []string{"ana"}}})
+	check("category", c.Categories["gambling"], Category{
+		Lists: []List{{URL: "https://lists.example/gambling.txt", Refresh: 12 * time.Hour, Via: "direct"},
+			{File: filepath.Join(dir, "extra.txt"), Format: "hosts", Refresh: 24 * time.Hour, Via: "direct"}},
+		Allow:     []List{{File: filepath.Join(dir, "extra.txt"), Refresh: 24 * time.Hour, Via: "direct"}},
+		OnMissing: "block",
+	})
+	check("always_on", c.AlwaysOn, AlwaysOn{Hold: 10 * time.Second, Lockdown: true, LAN: "block"})
+	check("limits", []any{c.Limits.Dials, c.Limits.SniffTime, c.Limits.Fragments, c.Limits.UDPIdle}, []any{10, time.Second, Size(1 << 20), 2 * time.Minute})
+	check("flow log", c.FlowLog, FlowLog{File: filepath.Join(dir, "flows.log"), MaxSize: 1 << 20, Keep: 2})
+	check("socket", c.Control, Control{Socket: filepath.Join(dir, "run", "control.sock"), Group: "penstock"})
+	check("test", c.Tests[0].Expect, Do{Action: "via", Via: "corp"})
+	if err := c.Validate(); err != nil {
+		t.Errorf("Validate of what Load returned: %v", err)
+	}
+}
+
+func TestFaultsFoundLaterHaveTheirPlace(t *testing.T) {
+	c := loadFull(t)
+	err := c.Err("listen.wireguard.listen_port", "port 51821 is in use", "stop what uses it, or choose another")
+	want := c.Path + `:6:28: port 51821 is in use: stop what uses it, or choose another
+    6 |   wireguard: {listen_port: 51821, address: 10.78.0.1/24, private_key: [hidden], endpoint: "gw.example:51821"}
+      |                            ^`
+	want = strings.Replace(want, "[hidden]", "{file: gateway.key}", 1)
+	if diff := cmp.Diff(want, err.Error()); diff != "" {
+		t.Errorf("message (-want +got):\n%s", diff)
+	}
+	if got, want := c.Position("rules[1].match.nothing.of.this").Line, 30; got != want {
+		t.Errorf("a value that is not written stands at line %d, want that of what is around it, %d", got, want)
+	}
+}
+
+func TestASecretIsNeverPrinted(t *testing.T) {
+	for _, test := range []struct{ name, line, want string }{
+		{"a key", "private_key: abc=", "private_key: [hidden]"},
+		{"a key in a flow mapping", "{a: 1, preshared_key: 'abc', b: 2}", "{a: 1, preshared_key: [hidden], b: 2}"},
+		{"a misspelt key", "privat_key: abc", "privat_key: [hidden]"},
+		{"a password", "password: hunter2", "password: [hidden]"},
+		{"a public key stays", "public_key: abc", "public_key: abc"},
+		{"where a secret is stays", "private_key: {file: a}", "private_key: {file: a}"},
+		{"wg-quick's form", "PrivateKey = abc", "PrivateKey = [hidden]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := redact(test.line); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]Size{"0": 0, "512": 512, "16KiB": 16 << 10, "10 MiB": 10 << 20, "1GiB": 1 << 30} {
+		var got Size
+		if err := got.UnmarshalText([]byte(text)); err != nil || got != want {
+			t.Errorf("%q: got %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "-1", "1KB", "MiB", "1e3", "99999999999GiB"} {
+		var got Size
+		if err := got.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q: got %d, want an error", text, got)
+		}
+	}
+	if got, want := Size(10<<20).String(), "10MiB"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
