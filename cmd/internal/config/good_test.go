@@ -3,12 +3,14 @@ package config
 import (
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"penstock/policy/blocklist"
 )
 
 // places are left out of comparisons with what was meant.
@@ -179,9 +181,9 @@ func TestTheFullFormIsRead(t *testing.T) {
 	check("second rule", c.Rules[1].Do, Do{Action: "via", Via: "corp", Fallback: "direct", Trusted: "direct", Unnamed: "block"})
 	check("third rule", c.Rules[2].Match, &Match{CIDR: []string{"private"}, Port: []string{"443", "6000-6063"}, Not: &Match{Peer: []string{"ana"}}})
 	check("category", c.Categories["gambling"], Category{
-		Lists: []List{{URL: "https://lists.example/gambling.txt", Refresh: 12 * time.Hour, Via: "direct"},
+		Lists: []List{{URL: "https://lists.example/gambling.txt", Format: "auto", Refresh: 12 * time.Hour, Via: "direct"},
 			{File: filepath.Join(dir, "extra.txt"), Format: "hosts", Refresh: 24 * time.Hour, Via: "direct"}},
-		Allow:     []List{{File: filepath.Join(dir, "extra.txt"), Refresh: 24 * time.Hour, Via: "direct"}},
+		Allow:     []List{{File: filepath.Join(dir, "extra.txt"), Format: "auto", Refresh: 24 * time.Hour, Via: "direct"}},
 		OnMissing: "block",
 	})
 	check("always_on", c.AlwaysOn, AlwaysOn{Hold: 10 * time.Second, Lockdown: true, LAN: "block"})
@@ -224,6 +226,18 @@ func TestASecretIsNeverPrinted(t *testing.T) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+func TestStarterCategoriesAndFormatsAreThoseOfBlocklist(t *testing.T) {
+	if diff := cmp.Diff(blocklist.StarterCategories(), starter); diff != "" {
+		t.Errorf("starter categories (-blocklist +config):\n%s", diff)
+	}
+	format, _ := reflect.TypeFor[List]().FieldByName("Format")
+	for name := range strings.SplitSeq(format.Tag.Get("oneof"), ",") {
+		if f, err := blocklist.ParseFormat(name); err != nil || f.String() != name {
+			t.Errorf("format %s: blocklist reads %v, %v", name, f, err)
+		}
 	}
 }
 

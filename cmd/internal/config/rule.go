@@ -24,8 +24,8 @@ type List struct {
 	URL string `yaml:"url"`
 	// File is a list on this machine.
 	File string `yaml:"file" path:"file"`
-	// Format is hosts, domains, or empty to detect it.
-	Format string `yaml:"format"`
+	// Format is the list's syntax; auto detects it.
+	Format string `yaml:"format" default:"auto" oneof:"auto,domains,hosts,adblock,dnsmasq,unbound,rpz,geosite,expressions,urls"`
 	// Refresh is how often the URL is asked for a newer list.
 	Refresh time.Duration `yaml:"refresh" default:"24h"`
 	// Via is the transport that fetches the URL, or direct.
