@@ -146,6 +146,9 @@ func (u *upstream) ask(ctx context.Context, query []byte) (*dns.Msg, error) {
 	if err := msg.Unpack(answer); err != nil {
 		return nil, fmt.Errorf("bad answer: %w", err)
 	}
+	if !whole(answer, msg) {
+		return nil, errors.New("bad answer: records are missing")
+	}
 	if msg.Rcode != dns.RcodeSuccess && msg.Rcode != dns.RcodeNameError {
 		return nil, errRcode(msg.Rcode)
 	}
@@ -153,6 +156,13 @@ func (u *upstream) ask(ctx context.Context, query []byte) (*dns.Msg, error) {
 		return nil, errLame
 	}
 	return msg, nil
+}
+
+// whole says whether msg has as many records as its header announces. Unpack takes a message that ends early for a short one.
+func whole(wire []byte, msg *dns.Msg) bool {
+	return len(msg.Answer) == int(binary.BigEndian.Uint16(wire[6:])) &&
+		len(msg.Ns) == int(binary.BigEndian.Uint16(wire[8:])) &&
+		len(msg.Extra) == int(binary.BigEndian.Uint16(wire[10:]))
 }
 
 // lame says whether msg is a referral, which a resolver never gives.

@@ -148,7 +148,7 @@ func newServer(t testing.TB, cfg Config) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background()) // t.Context() ends before the cleanups
+	ctx, cancel := contextOf(t)
 	var wg sync.WaitGroup
 	wg.Go(func() { s.Run(ctx) })
 	t.Cleanup(func() {
@@ -222,4 +222,9 @@ func blocks(hosts map[string]string) func(policy.Flow) policy.Verdict {
 		}
 		return policy.Verdict{Action: policy.Forward, Egress: "direct", Rule: "rest"}
 	}
+}
+
+// contextOf returns a context for what a test starts. That of the test itself ends before its cleanups run.
+func contextOf(testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithCancel(context.Background())
 }
