@@ -51,9 +51,17 @@ func (b *resolvedBus) connect() (*dbus.Conn, error) {
 	if b.conn != nil && b.conn.Connected() {
 		return b.conn, nil
 	}
-	conn, err := dbus.ConnectSystemBus()
+	conn, err := dbus.SystemBusPrivate()
 	if err != nil {
 		return nil, fmt.Errorf("connect to the system bus: %w", err)
+	}
+	late := time.AfterFunc(resolvedTimeout, func() { conn.Close() }) // a bus that hangs is none
+	err = conn.Auth(nil)
+	if err == nil {
+		err = conn.Hello()
+	}
+	if late.Stop(); err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to the system bus: %w", err), conn.Close())
 	}
 	b.conn = conn
 	return conn, nil
