@@ -52,6 +52,9 @@ func (c *Client) Connect(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
+	if c.hasEnded() {
+		reason, err = transport.ReasonError, errDeviceLost
+	}
 	err = fmt.Errorf("wireguard %s: %w", c.name, err)
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):

@@ -88,6 +88,16 @@ func (c *core) rebind() error {
 // down closes the sockets and stops the peers, which forget their sessions and keep their counters.
 func (c *core) down() { c.dev.Down() } // its error is that of closing a socket
 
+// hasEnded reports whether the device was closed, by us or because its inner device failed.
+func (c *core) hasEnded() bool {
+	select {
+	case <-c.dev.Wait():
+		return true
+	default:
+		return false
+	}
+}
+
 // close ends the device, its sockets and its inner device, and waits.
 func (c *core) close() {
 	c.dev.Close()

@@ -1,0 +1,197 @@
+package wireguard
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+)
+
+// Keys of the tests, from the documentation of wg(8). They guard nothing.
+const (
+	testPrivateKey = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
+	testPublicKey  = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+	otherPublicKey = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0="
+	testPreshared  = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE="
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func TestParseConfig(t *testing.T) {
+	const text = "\ufeff# corp\r\n" +
+		`[interface]
+PRIVATEKEY = ` + testPrivateKey + ` # ours
+Address = 10.77.0.2/24, fd77::2
+address=10.78.0.2
+DNS = 10.77.0.1, corp.example
+DNS = fd77::1
+MTU = 1380
+ListenPort = 51821
+FwMark = 0xca6c
+Table = off
+
+[Peer]
+PublicKey = ` + testPublicKey + `
+PresharedKey = ` + testPreshared + `
+AllowedIPs = 10.0.0.1/8 , ::/0
+AllowedIPs = 192.0.2.1
+Endpoint = vpn.example:51820
+PersistentKeepalive = 25
+
+[PEER]
+PublicKey = ` + otherPublicKey + `
+AllowedIPs =
+Endpoint = [2001:db8::1]:51820
+PersistentKeepalive = off
+`
+	got, err := ParseConfig(strings.NewReader(text), "corp.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		PrivateKey:    must(ParsePrivateKey(testPrivateKey)),
+		Addresses:     []netip.Prefix{netip.MustParsePrefix("10.77.0.2/24"), netip.MustParsePrefix("fd77::2/128"), netip.MustParsePrefix("10.78.0.2/32")},
+		DNS:           []netip.Addr{netip.MustParseAddr("10.77.0.1"), netip.MustParseAddr("fd77::1")},
+		SearchDomains: []string{"corp.example"},
+		MTU:           1380,
+		ListenPort:    51821,
+		Peers: []Peer{{
+			PublicKey:           must(ParsePublicKey(testPublicKey)),
+			PresharedKey:        must(ParsePresharedKey(testPreshared)),
+			AllowedIPs:          []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::/0"), netip.MustParsePrefix("192.0.2.1/32")},
+			Endpoint:            Endpoint{"vpn.example", 51820},
+			PersistentKeepalive: 25 * time.Second,
+		}, {
+			PublicKey: must(ParsePublicKey(otherPublicKey)),
+			Endpoint:  Endpoint{"2001:db8::1", 51820},
+		}},
+		Warnings: []string{
+			"corp.conf:10: FwMark has no effect: penstock marks its sockets with its own mark",
+			"corp.conf:11: Table has no effect: penstock routes by its own rules",
+		},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// TestParseErrors reads the files in testdata/bad. What is said of each stands beside it, in a .txt of the same name.
+func TestParseErrors(t *testing.T) {
+	files := must(filepath.Glob("testdata/bad/*.conf"))
+	if len(files) == 0 {
+		t.Fatal("no files in testdata/bad")
+	}
+	for _, file := range files {
+		name := filepath.Base(file)
+		t.Run(name, func(t *testing.T) {
+			f := must(os.Open(file))
+			defer f.Close()
+			_, err := ParseConfig(f, name)
+			if err == nil {
+				t.Fatal("got no error")
+			}
+			golden := strings.TrimSuffix(file, ".conf") + ".txt"
+			want := must(os.ReadFile(golden))
+			if got := err.Error() + "\n"; got != string(want) {
+				t.Errorf("got:\n%s\nwant, from %s:\n%s", got, golden, want)
+			}
+		})
+	}
+}
+
+func TestParseErrorNamesThePlace(t *testing.T) {
+	_, err := ParseConfig(strings.NewReader("[Interface]\nMTU = big\n"), "corp.conf")
+	var syntax *SyntaxError
+	if !errors.As(err, &syntax) {
+		t.Fatalf("got %v, want a SyntaxError", err)
+	}
+	if syntax.File != "corp.conf" || syntax.Line != 1 {
+		t.Errorf("got %s:%d, want corp.conf:1, where the first is missing", syntax.File, syntax.Line)
+	}
+}
+
+func TestParseBounds(t *testing.T) {
+	t.Run("a file of rubbish is not reported line by line", func(t *testing.T) {
+		_, err := ParseConfig(strings.NewReader("[Interface]\n"+strings.Repeat("rubbish\n", 1000)), "x.conf")
+		if got := strings.Count(err.Error(), "x.conf:"); got > maxErrors+3 {
+			t.Errorf("got %d errors, want about %d", got, maxErrors)
+		}
+	})
+	t.Run("a line that is too long is an error of that line", func(t *testing.T) {
+		_, err := ParseConfig(strings.NewReader("[Interface]\nDNS = "+strings.Repeat("x", maxLine)), "x.conf")
+		if err == nil || !strings.Contains(err.Error(), "x.conf:2: line is longer than") {
+			t.Errorf("got %v, want a long line at x.conf:2", err)
+		}
+	})
+	t.Run("what cannot be read is the reader's error", func(t *testing.T) {
+		want := errors.New("disk gone")
+		if _, err := ParseConfig(iotest.ErrReader(want), "x.conf"); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	})
+}
+
+func TestNoSecretInErrors(t *testing.T) {
+	const half = "yAnz5TF+lXXJte14tji3"
+	for _, line := range []string{
+		"PrivateKey = " + testPrivateKey + "x",
+		"PrivatKey = " + testPrivateKey,
+		"PrivateKey " + testPrivateKey,
+		"PrivateKey =\n" + testPrivateKey,
+		testPrivateKey,
+		"PostUp = curl -u me:" + testPrivateKey,
+		"Post Up = curl -u me:" + testPrivateKey,
+		"MTU = big # " + testPrivateKey,
+		"[" + testPrivateKey + "]",
+		"[Peer]\nPresharedKey = " + testPrivateKey + "x",
+		"[Peer]\nPrivateKey = " + testPrivateKey,
+	} {
+		_, err := ParseConfig(strings.NewReader("[Interface]\n"+line), "x.conf")
+		if err == nil {
+			t.Errorf("%q: got no error", line)
+			continue
+		}
+		if strings.Contains(err.Error(), half) {
+			t.Errorf("%q: got %q, with the key in it", line, err)
+		}
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	for _, file := range must(filepath.Glob("testdata/bad/*.conf")) {
+		f.Add(must(os.ReadFile(file)))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := ParseConfig(strings.NewReader(string(b)), "fuzz.conf")
+		if err != nil {
+			for _, line := range strings.Split(err.Error(), "\n") {
+				if !strings.HasPrefix(line, "fuzz.conf:") && !strings.HasPrefix(line, "\t") {
+					t.Errorf("error line %q has no place", line)
+				}
+			}
+			return
+		}
+		var text strings.Builder
+		if _, err := c.WriteTo(&text); err != nil {
+			t.Fatal(err)
+		}
+		again, err := ParseConfig(strings.NewReader(text.String()), "again.conf")
+		if err != nil {
+			t.Fatalf("what was written cannot be read: %v\n%s", err, text.String())
+		}
+		c.Warnings = nil
+		if !reflect.DeepEqual(again, c) {
+			t.Errorf("got  %+v\nwant %+v", again, c)
+		}
+	})
+}
