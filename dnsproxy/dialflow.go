@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"time"
 
 	"penstock/policy"
@@ -96,51 +95,9 @@ func (c *packetConn) SetReadDeadline(t time.Time) error { c.read.set(t); return 
 // SetWriteDeadline does nothing: a Write never waits.
 func (c *packetConn) SetWriteDeadline(time.Time) error { return nil }
 
-// deadline is a channel that is closed when a time has passed that can be set anew.
-type deadline struct {
-	mu    sync.Mutex // guards below
-	timer *time.Timer
-	over  chan struct{}
-}
-
-func newDeadline() *deadline { return &deadline{over: make(chan struct{})} }
-
-func (d *deadline) passed() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.over
-}
-
-// set sets the time; the zero time never passes. Reads that wait already hear of it.
-func (d *deadline) set(t time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.timer != nil && !d.timer.Stop() || isClosed(d.over) {
-		d.over = make(chan struct{}) // the old one is closed, or is about to be
-	}
-	d.timer = nil
-	over := d.over
-	switch left := time.Until(t); {
-	case t.IsZero():
-	case left <= 0:
-		close(over)
-	default:
-		d.timer = time.AfterFunc(left, func() { close(over) })
-	}
-}
-
-func isClosed(c chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
-// streamConn is one end of a TCP flow to the server: two pipes, so that each direction can be closed by itself.
+// streamConn is one end of a TCP flow to the server.
 type streamConn struct {
-	in, out       net.Conn
+	in, out       *pipe
 	local, remote netip.AddrPort
 }
 
@@ -149,10 +106,9 @@ func (s *Server) dialStream(ctx context.Context, f policy.Flow) (net.Conn, error
 		return nil, errClosed
 	}
 	defer s.tasks.end()
-	queries, queriesEnd := net.Pipe()
-	answers, answersEnd := net.Pipe()
-	near := &streamConn{in: answersEnd, out: queries, local: f.Src, remote: f.Dst}
-	far := &streamConn{in: queriesEnd, out: answers, local: f.Dst, remote: f.Src}
+	queries, answers := newPipe(), newPipe()
+	near := &streamConn{in: answers, out: queries, local: f.Src, remote: f.Dst}
+	far := &streamConn{in: queries, out: answers, local: f.Dst, remote: f.Src}
 	ctx = context.WithoutCancel(ctx)
 	s.tasks.spawn(func() {
 		if err := s.serveStream(ctx, f, f.Src, far); err != nil {
@@ -166,11 +122,15 @@ func (c *streamConn) Read(b []byte) (int, error)  { return c.in.Read(b) }
 func (c *streamConn) Write(b []byte) (int, error) { return c.out.Write(b) }
 
 // CloseWrite says that no more queries come. Answers to those before still do.
-func (c *streamConn) CloseWrite() error { return c.out.Close() }
+func (c *streamConn) CloseWrite() error {
+	c.out.end()
+	return nil
+}
 
 func (c *streamConn) Close() error {
-	c.out.Close()
-	return c.in.Close()
+	c.out.end()
+	c.in.cut()
+	return nil
 }
 
 func (c *streamConn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local) }
@@ -180,5 +140,5 @@ func (c *streamConn) SetDeadline(t time.Time) error {
 	c.SetReadDeadline(t)
 	return c.SetWriteDeadline(t)
 }
-func (c *streamConn) SetReadDeadline(t time.Time) error  { return c.in.SetReadDeadline(t) }
-func (c *streamConn) SetWriteDeadline(t time.Time) error { return c.out.SetWriteDeadline(t) }
+func (c *streamConn) SetReadDeadline(t time.Time) error  { c.in.readBy.set(t); return nil }
+func (c *streamConn) SetWriteDeadline(t time.Time) error { c.out.writeBy.set(t); return nil }

@@ -55,8 +55,8 @@ func (u *udpExchanger) exchange(ctx context.Context, query []byte) ([]byte, erro
 			u.metrics.mismatched()
 			continue
 		}
-		if binary.BigEndian.Uint16(buf[2:])&bitTC != 0 {
-			break
+		if n == len(buf) || binary.BigEndian.Uint16(buf[2:])&bitTC != 0 {
+			break // it is cut, by the server or because it is longer than we said it may be
 		}
 		return buf[:n], nil
 	}

@@ -95,7 +95,15 @@ func (r *resolver) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	if handle != nil && handle(w, q) {
 		return
 	}
-	w.WriteMsg(r.reply(q))
+	a := r.reply(q)
+	if _, udp := w.RemoteAddr().(*net.UDPAddr); udp {
+		size := dns.MinMsgSize
+		if opt := q.IsEdns0(); opt != nil {
+			size = int(opt.UDPSize())
+		}
+		a.Truncate(size)
+	}
+	w.WriteMsg(a)
 }
 
 // reply answers q from the records as a resolver would: with the whole chain, or an SOA.

@@ -1,0 +1,114 @@
+package dnsproxy
+
+import (
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+// pipeSize is how many octets wait for the reader before the writer does: one message of the largest size and another.
+const pipeSize = 128 << 10
+
+// pipe is one direction of a stream in memory. It has a buffer, as a socket has, so that a client which sends two queries before
+// it reads the first answer does not stop the server.
+type pipe struct {
+	readBy, writeBy *deadline
+
+	mu      sync.Mutex // guards below
+	buf     []byte
+	changed chan struct{} // closed and made anew when anything below changes
+	ended   bool          // the writer has said all
+	broken  bool          // nobody reads any more
+}
+
+func newPipe() *pipe {
+	return &pipe{readBy: newDeadline(), writeBy: newDeadline(), changed: make(chan struct{})}
+}
+
+func (p *pipe) Read(b []byte) (int, error) {
+	for {
+		n, err, changed := p.take(b)
+		if n > 0 || err != nil || len(b) == 0 {
+			return n, err
+		}
+		select {
+		case <-changed:
+		case <-p.readBy.passed():
+			return 0, os.ErrDeadlineExceeded
+		}
+	}
+}
+
+func (p *pipe) take(b []byte) (int, error, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.broken:
+		return 0, io.ErrClosedPipe, nil
+	case isClosed(p.readBy.passed()):
+		return 0, os.ErrDeadlineExceeded, nil
+	case len(p.buf) > 0:
+		n := copy(b, p.buf)
+		p.buf = append(p.buf[:0], p.buf[n:]...)
+		p.changeLocked()
+		return n, nil, nil
+	case p.ended:
+		return 0, io.EOF, nil
+	}
+	return 0, nil, p.changed
+}
+
+func (p *pipe) Write(b []byte) (int, error) {
+	for done := 0; ; {
+		n, err, changed := p.give(b[done:])
+		if done += n; done == len(b) || err != nil {
+			return done, err
+		}
+		select {
+		case <-changed:
+		case <-p.writeBy.passed():
+			return done, os.ErrDeadlineExceeded
+		}
+	}
+}
+
+func (p *pipe) give(b []byte) (int, error, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.broken || p.ended:
+		return 0, io.ErrClosedPipe, nil
+	case isClosed(p.writeBy.passed()):
+		return 0, os.ErrDeadlineExceeded, nil
+	}
+	n := min(len(b), pipeSize-len(p.buf))
+	p.buf = append(p.buf, b[:n]...)
+	if n > 0 {
+		p.changeLocked()
+	}
+	return n, nil, p.changed
+}
+
+// end says that no more comes; what is there can still be read.
+func (p *pipe) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	p.changeLocked()
+	p.writeBy.set(time.Time{})
+}
+
+// cut says that nobody reads any more.
+func (p *pipe) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.broken, p.buf = true, nil
+	p.changeLocked()
+	p.readBy.set(time.Time{})
+}
+
+func (p *pipe) changeLocked() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
