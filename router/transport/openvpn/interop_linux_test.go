@@ -1,239 +1,391 @@
 package openvpn
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"penstock/router/transport"
 )
 
-// The topology of every test here, all inside one network namespace:
-//
-//	client (this process, fake device 10.x.0.2) -- 127.0.0.1 -- openvpn server -- tun, 10.x.0.1
+const probeEvery = 50 * time.Millisecond
 
-// realServer is a process of Debian's openvpn.
-type realServer struct {
-	t      testing.TB
-	binary string
-	dir    string
-	config string
-	port   int
-	inner  netip.Addr // the server's address inside the tunnel
-
-	cmd *exec.Cmd
-	log *logBuffer
-	end chan struct{}
-}
-
-type logBuffer struct {
-	mu  sync.Mutex // guards below
-	buf bytes.Buffer
-}
-
-func (l *logBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-func openvpnBinary(t testing.TB) string {
+// wrapLines are the lines of server and client for each protection of the control channel.
+func wrapLines(t *testing.T, s *realServer, kind string) (server, client string) {
 	t.Helper()
-	needNamespace(t)
-	for _, name := range []string{"openvpn", "/usr/sbin/openvpn"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
+	key := newStaticKey(t)
+	switch kind {
+	case "none":
+		return "", ""
+	case "tls-auth":
+		return "auth SHA256\nkey-direction 0\n" + inline("tls-auth", key), "auth SHA256\nkey-direction 1\n" + inline("tls-auth", key)
+	case "tls-auth without a direction":
+		return inline("tls-auth", key), inline("tls-auth", key)
+	case "tls-crypt":
+		return inline("tls-crypt", key), inline("tls-crypt", key)
 	}
-	if os.Getenv("PENSTOCK_REQUIRE_OPENVPN") == "1" {
-		t.Fatal("no openvpn binary")
+	serverKey, clientKey := filepath.Join(s.dir, "v2-server.key"), filepath.Join(s.dir, "v2-client.key")
+	genkey(t, s.binary, "tls-crypt-v2-server", serverKey)
+	genkey(t, s.binary, "tls-crypt-v2-client", clientKey, "--tls-crypt-v2", serverKey)
+	mode := ""
+	if kind == "tls-crypt-v2 with a forced cookie" {
+		mode = " force-cookie"
+	} else if kind == "tls-crypt-v2 without a cookie" {
+		mode = " allow-noncookie"
 	}
-	t.Skip("no openvpn binary here to test against")
-	return ""
+	return fmt.Sprintf("tls-crypt-v2 %s%s\n", serverKey, mode), fmt.Sprintf("tls-crypt-v2 %s\n", clientKey)
 }
 
-var serverNumber atomic.Int32
-
-// newRealServer writes the files of a server and does not start it. lines are added to its configuration.
-func newRealServer(t testing.TB, ca *authority, network string, lines string) *realServer {
+func genkey(t *testing.T, binary, kind, file string, more ...string) {
 	t.Helper()
-	n := serverNumber.Add(1)
-	s := &realServer{t: t, binary: openvpnBinary(t), dir: t.TempDir(), port: freePort(t, network)}
-	s.inner = netip.AddrFrom4([4]byte{10, byte(n), 0, 1})
-	proto := "udp4"
-	if network == "tcp" {
-		proto = "tcp4-server"
+	if out, err := exec.Command(binary, append([]string{"--genkey", kind, file}, more...)...).CombinedOutput(); err != nil {
+		t.Fatalf("genkey %s: %v\n%s", kind, err, out)
 	}
-	identity := ca.server(t)
-	s.config = fmt.Sprintf("local 127.0.0.1\nport %d\nproto %s\ndev tun\ntopology subnet\nserver 10.%d.0.0 255.255.255.0\n"+
-		"dh none\nkeepalive 5 60\nverb 4\n%s", s.port, proto, n, lines)
-	s.config += inline("ca", ca.pem) + inline("cert", identity.cert) + inline("key", identity.key)
-	return s
 }
 
-func freePort(t testing.TB, network string) int {
+func TestInteropRenegotiationLosesNothing(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		for _, wrap := range []string{"none", "tls-auth", "tls-auth without a direction", "tls-crypt", "tls-crypt-v2 with a forced cookie", "tls-crypt-v2 without a cookie"} {
+			t.Run(network+" with "+wrap, func(t *testing.T) {
+				t.Parallel()
+				ca := newAuthority(t, "ca")
+				server := newRealServer(t, ca, network, "reneg-sec 4 4\n")
+				serverLines, clientLines := wrapLines(t, server, wrap)
+				server.config += serverLines
+				server.start()
+				client := newTestClient(t, profileFor(t, ca, network, server.port, clientLines), nil)
+				client.connect(t)
+				p := startPinger(t, client.device, client.addr(t), server.inner, probeEvery)
+				waitForKey(t, client, 3)
+				sent, lost := p.finish()
+				if lost > 0 {
+					t.Errorf("lost %d of %d probes, want 0", lost, sent)
+				}
+				if got := len(client.lost); got > 0 {
+					t.Errorf("lost the session: %v", <-client.lost)
+				}
+			})
+		}
+	}
+}
+
+// waitForKey waits until key id is the current one.
+func waitForKey(t *testing.T, c *testClient, id uint8) {
 	t.Helper()
-	if network == "tcp" {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	waitFor(t, fmt.Sprintf("key id %d", id), func() bool {
+		s := c.session.Load()
+		if s == nil {
+			t.Fatal("the session is gone")
 		}
-		defer func() { _ = l.Close() }()
-		return l.Addr().(*net.TCPAddr).Port
-	}
-	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.LocalAddr().(*net.UDPAddr).Port
-}
-
-func (s *realServer) file(name, content string) string {
-	s.t.Helper()
-	path := filepath.Join(s.dir, name)
-	if err := os.WriteFile(path, []byte(content), 0o700); err != nil {
-		s.t.Fatal(err)
-	}
-	return path
-}
-
-// start runs the server until the end of the test.
-func (s *realServer) start() {
-	s.t.Helper()
-	s.log = &logBuffer{}
-	s.cmd = exec.Command(s.binary, "--config", s.file("server.conf", s.config), "--script-security", "2")
-	s.cmd.Dir = s.dir
-	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	cmd, end := s.cmd, make(chan struct{})
-	s.end = end
-	go func() { _ = cmd.Wait(); close(end) }()
-	s.t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGCONT)
-		_ = cmd.Process.Kill()
-		<-end
-		if s.t.Failed() {
-			s.t.Logf("server log:\n%s", tail(s.log.String(), 120))
-		}
-	})
-	waitFor(s.t, "the server's start", func() bool {
-		select {
-		case <-end:
-			s.t.Fatalf("the server ended:\n%s", s.log)
-		default:
-		}
-		return strings.Contains(s.log.String(), "Initialization Sequence Completed")
+		k := s.data.send.Load()
+		return k != nil && k.id == id
 	})
 }
 
-func (s *realServer) signal(sig syscall.Signal) {
-	s.t.Helper()
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		s.t.Fatal(err)
+func TestInteropKeyIDsWrapFrom7To1(t *testing.T) {
+	for _, wrap := range []string{"none", "tls-crypt"} {
+		t.Run(wrap, func(t *testing.T) {
+			t.Parallel()
+			ca := newAuthority(t, "ca")
+			server := newRealServer(t, ca, "udp", "")
+			serverLines, clientLines := wrapLines(t, server, wrap)
+			server.config += serverLines
+			server.start()
+			client := newTestClient(t, profileFor(t, ca, "udp", server.port, "reneg-sec 1\n"+clientLines), nil)
+			client.connect(t)
+			p := startPinger(t, client.device, client.addr(t), server.inner, probeEvery)
+			waitForKey(t, client, 7)
+			waitForKey(t, client, 2)
+			if sent, lost := p.finish(); lost > 0 {
+				t.Errorf("lost %d of %d probes, want 0", lost, sent)
+			}
+		})
 	}
 }
 
-func tail(s string, lines int) string {
-	all := strings.Split(s, "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
-}
-
-func waitFor(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("waited 30 s for %s", what)
-		}
+func TestInteropCiphers(t *testing.T) {
+	for _, cipher := range []string{"AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305"} {
+		t.Run("a server that speaks only "+cipher, func(t *testing.T) {
+			t.Parallel()
+			ca := newAuthority(t, "ca")
+			server := newRealServer(t, ca, "udp", "data-ciphers "+cipher+"\n")
+			server.start()
+			client := newTestClient(t, profileFor(t, ca, "udp", server.port, "data-ciphers AES-256-GCM:AES-192-GCM:AES-128-GCM:CHACHA20-POLY1305\n"), nil)
+			client.connect(t)
+			ping(t, client.device, client.addr(t), server.inner)
+			if got := string(client.session.Load().push.cipher); got != cipher {
+				t.Errorf("cipher: got %s, want %s", got, cipher)
+			}
+		})
 	}
 }
 
-// testClient is a Client with all a test wants to see of it.
-type testClient struct {
-	*Client
-	device   *fakeDevice
-	settings *settingsBox
-	lost     chan error
+func TestInteropTLSVersions(t *testing.T) {
+	for _, version := range []string{"1.2", "1.3"} {
+		t.Run("TLS "+version, func(t *testing.T) {
+			t.Parallel()
+			ca := newAuthority(t, "ca")
+			server := newRealServer(t, ca, "udp", "tls-version-min "+version+"\ntls-version-max "+version+"\n")
+			server.start()
+			client := newTestClient(t, profileFor(t, ca, "udp", server.port, ""), nil)
+			client.connect(t)
+			ping(t, client.device, client.addr(t), server.inner)
+		})
+	}
 }
 
-func newTestClient(t testing.TB, profile *Profile, change func(*Config)) *testClient {
-	t.Helper()
-	tc := &testClient{device: newFakeDevice(), settings: &settingsBox{}, lost: make(chan error, 16)}
-	cfg := Config{
-		Name: "corp", Profile: profile, Device: tc.device, Configure: tc.settings.set,
-		Lost: func(err error) { tc.lost <- err },
-		Log:  slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+func TestInteropPushedSettings(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	server := newRealServer(t, ca, "udp", "server-ipv6 fd42:21::/64\n"+`push "dhcp-option DNS 10.8.21.1"
+push "dhcp-option DOMAIN corp.test"
+push "route 192.168.77.0 255.255.255.0"
+push "route 192.168.78.1"
+push "redirect-gateway def1"
+push "route-ipv6 fd00::/8"
+`)
+	for i := range 200 { // more than one message holds
+		server.config += fmt.Sprintf("push \"route 172.16.%d.0 255.255.255.0\"\n", i)
 	}
-	if change != nil {
-		change(&cfg)
+	server.start()
+	client := newTestClient(t, profileFor(t, ca, "udp", server.port, ""), nil)
+	client.connect(t)
+	got := client.settings.last(t)
+	if len(got.Addrs) != 2 || got.Addrs[0].Bits() != 24 || !got.Addrs[1].Addr().Is6() {
+		t.Errorf("Addrs: got %v, want an IPv4 /24 and an IPv6 address", got.Addrs)
 	}
-	var err error
-	if tc.Client, err = New(cfg); err != nil {
-		t.Fatal(err)
+	if got.MTU != 1440 {
+		t.Errorf("MTU: got %d, want 1440", got.MTU)
 	}
-	t.Cleanup(func() {
-		if err := tc.Close(); err != nil {
-			t.Errorf("Close: %v", err)
+	if len(got.Routes) != 203 || got.Routes[0].Prefix != netip.MustParsePrefix("192.168.77.0/24") || got.Routes[1].Prefix.Bits() != 32 {
+		t.Errorf("Routes: got %d, %v..., want 203", len(got.Routes), got.Routes[:min(3, len(got.Routes))])
+	}
+	if !got.Redirect4 || got.Redirect6 {
+		t.Errorf("Redirect: got %v and %v, want true and false", got.Redirect4, got.Redirect6)
+	}
+	if len(got.DNS) != 1 || got.DNS[0].Addrs[0] != netip.MustParseAddrPort("10.8.21.1:53") {
+		t.Errorf("DNS: got %v", got.DNS)
+	}
+	if strings.Join(got.SearchDomains, " ") != "corp.test" {
+		t.Errorf("SearchDomains: got %v", got.SearchDomains)
+	}
+	if got.Gateway4 != server.inner {
+		t.Errorf("Gateway4: got %v, want %v", got.Gateway4, server.inner)
+	}
+	ping(t, client.device, client.addr(t), server.inner)
+}
+
+// passwords makes a server check names and passwords with a script of its own.
+func passwords(s *realServer, user, password string) string {
+	check := s.file("check.sh", fmt.Sprintf("#!/bin/sh\n[ \"$(sed -n 1p \"$1\")\" = %q ] && [ \"$(sed -n 2p \"$1\")\" = %q ]\n", user, password))
+	return "auth-user-pass-verify " + check + " via-file\nverify-client-cert none\nusername-as-common-name\n"
+}
+
+func TestInteropUserAndToken(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	server := newRealServer(t, ca, "udp", "reneg-sec 4 4\nhand-window 2\n")
+	server.config += passwords(server, "ana", "geheim") + "auth-gen-token 3600\n"
+	server.start()
+	asked := 0
+	client := newTestClient(t, profileFor(t, ca, "udp", server.port, "auth-user-pass\nauth-nocache\n"), func(cfg *Config) {
+		cfg.Credentials = func(_ context.Context, c Challenge) (string, string, error) {
+			asked++
+			return "ana", "geheim", nil
 		}
 	})
-	return tc
-}
-
-type testWriter struct{ t testing.TB }
-
-func (w testWriter) Write(b []byte) (int, error) {
-	w.t.Log(strings.TrimSpace(string(b)))
-	return len(b), nil
-}
-
-func (c *testClient) connect(t testing.TB) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	if err := c.Connect(ctx); err != nil {
-		t.Fatalf("Connect: %v", err)
+	client.connect(t)
+	p := startPinger(t, client.device, client.addr(t), server.inner, probeEvery)
+	waitForKey(t, client, 3)
+	if sent, lost := p.finish(); lost > 0 {
+		t.Errorf("lost %d of %d probes, want 0", lost, sent)
+	}
+	client.connect(t) // with the token
+	ping(t, client.device, client.addr(t), server.inner)
+	if asked != 1 {
+		t.Errorf("asked for the password %d times, want once", asked)
+	}
+	if !strings.HasPrefix(string(client.login.token), "SESS_ID_AT_") {
+		t.Errorf("token: got %q", string(client.login.token))
 	}
 }
 
-func (c *testClient) addr(t testing.TB) netip.Addr { return c.settings.last(t).Addrs[0].Addr() }
-
-// profileFor is a client profile for a server on this host.
-func profileFor(t testing.TB, ca *authority, network string, port int, lines string) *Profile {
-	t.Helper()
-	id := ca.client(t)
-	return mustParse(t, fmt.Sprintf("client\ndev tun\nremote 127.0.0.1 %d %s\nremote-cert-tls server\n%s", port, network, lines)+
-		inline("ca", ca.pem)+inline("cert", id.cert)+inline("key", id.key))
+func TestInteropWrongPassword(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	server := newRealServer(t, ca, "udp", "")
+	server.config += passwords(server, "ana", "geheim")
+	server.start()
+	client := newTestClient(t, profileFor(t, ca, "udp", server.port, "auth-user-pass\n"), func(cfg *Config) {
+		cfg.Credentials = func(context.Context, Challenge) (string, string, error) { return "ana", "falsch", nil }
+	})
+	err := client.Connect(t.Context())
+	blocked, ok := errors.AsType[*transport.BlockedError](err)
+	if !ok || blocked.Reason != transport.ReasonAuthFailed {
+		t.Errorf("Connect: got %v, want a BlockedError with reason %s", err, transport.ReasonAuthFailed)
+	}
 }
 
-func TestInteropFirst(t *testing.T) {
+func TestInteropCipherNotShared(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	server := newRealServer(t, ca, "udp", "data-ciphers AES-128-GCM\n")
+	server.start()
+	client := newTestClient(t, profileFor(t, ca, "udp", server.port, "data-ciphers CHACHA20-POLY1305\n"), nil)
+	err := client.Connect(t.Context())
+	if _, ok := errors.AsType[*transport.BlockedError](err); !ok || !strings.Contains(err.Error(), "no shared cipher") {
+		t.Errorf("Connect: got %v, want a BlockedError with the server's reason", err)
+	}
+}
+
+func TestInteropServerStopsWithNotice(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	server := newRealServer(t, ca, "udp", "explicit-exit-notify 1\n")
+	server.start()
+	client := newTestClient(t, profileFor(t, ca, "udp", server.port, ""), nil)
+	client.connect(t)
+	ping(t, client.device, client.addr(t), server.inner)
+	server.signal(syscall.SIGTERM)
+	err := <-client.lost
+	if err == nil || !strings.Contains(err.Error(), "restarts") {
+		t.Errorf("Lost: got %v, want the server's notice", err)
+	}
+	<-server.end
+	server.start()
+	client.connect(t)
+	ping(t, client.device, client.addr(t), server.inner)
+}
+
+func TestInteropServerKilledAndStartedAgain(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			t.Parallel()
+			ca := newAuthority(t, "ca")
+			server := newRealServer(t, ca, network, "")
+			server.start()
+			client := newTestClient(t, profileFor(t, ca, network, server.port, ""), nil)
+			client.connect(t)
+			p := startPinger(t, client.device, client.addr(t), server.inner, probeEvery)
+			waitFor(t, "an answer", func() bool { _, answered := p.count(); return answered > 0 })
+			server.signal(syscall.SIGKILL)
+			err := <-client.lost
+			if _, ok := errors.AsType[transport.ErrKeepaliveTimeout](err); !ok && network == "udp" {
+				t.Errorf("Lost: got %v, want ErrKeepaliveTimeout", err)
+			}
+			<-server.end
+			server.start()
+			client.connect(t)
+			_, before := p.count()
+			waitFor(t, "an answer after the restart", func() bool { _, answered := p.count(); return answered > before })
+			p.finish()
+		})
+	}
+}
+
+func TestInteropServerFrozen(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	server := newRealServer(t, ca, "udp", `push "ping 1"`+"\n"+`push "ping-restart 3"`+"\n")
+	server.config = strings.Replace(server.config, "keepalive 5 60\n", "ping 1\n", 1)
+	server.start()
+	client := newTestClient(t, profileFor(t, ca, "udp", server.port, ""), nil)
+	client.connect(t)
+	ping(t, client.device, client.addr(t), server.inner)
+	server.signal(syscall.SIGSTOP)
+	got, ok := errors.AsType[transport.ErrKeepaliveTimeout](<-client.lost)
+	if !ok || got.Transport != "corp" || got.LastReceived.IsZero() || got.LastSent.IsZero() {
+		t.Errorf("Lost: got %+v, want ErrKeepaliveTimeout with its facts", got)
+	}
+	server.signal(syscall.SIGCONT)
+	client.connect(t)
+	ping(t, client.device, client.addr(t), server.inner)
+}
+
+func TestInteropRebindFloats(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", "")
 	server.start()
 	client := newTestClient(t, profileFor(t, ca, "udp", server.port, ""), nil)
 	client.connect(t)
-	ping(t, client.device, client.addr(t), server.inner)
+	session := client.session.Load()
+	p := startPinger(t, client.device, client.addr(t), server.inner, probeEvery)
+	for i := range 3 {
+		waitFor(t, "answers", func() bool { _, answered := p.count(); return answered > 10*i+5 })
+		if err := client.Rebind(); err != nil {
+			t.Fatalf("Rebind: %v", err)
+		}
+	}
+	waitFor(t, "answers", func() bool { _, answered := p.count(); return answered > 40 })
+	// An answer that was on its way to the old socket is gone with it.
+	if sent, lost := p.finish(); lost > 3 {
+		t.Errorf("lost %d of %d probes, want at most one for each move", lost, sent)
+	}
+	if client.session.Load() != session {
+		t.Error("the session was replaced")
+	}
+	if !strings.Contains(server.log.String(), "float") {
+		t.Error("the server saw no float")
+	}
+}
+
+func TestInteropProbeIsAnswered(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			ca := newAuthority(t, "ca")
+			server := newRealServer(t, ca, network, "")
+			server.start()
+			client := newTestClient(t, profileFor(t, ca, network, server.port, ""), nil)
+			client.connect(t)
+			for range 5 {
+				before := client.Stats().RxBytes
+				if err := client.Probe(t.Context()); err != nil {
+					t.Fatalf("Probe: %v", err)
+				}
+				waitFor(t, "an answer", func() bool { return client.Stats().RxBytes > before })
+			}
+		})
+	}
+}
+
+func TestInteropLeavingIsTold(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			ca := newAuthority(t, "ca")
+			server := newRealServer(t, ca, network, "")
+			server.start()
+			client := newTestClient(t, profileFor(t, ca, network, server.port, ""), nil)
+			client.connect(t)
+			if err := client.Close(); err != nil {
+				t.Fatalf("Close: %v", err)
+			}
+			waitFor(t, "the server to note the exit", func() bool {
+				return strings.Contains(server.log.String(), "CC-EEN exit message received")
+			})
+		})
+	}
+}
+
+func TestInteropWrongCertificates(t *testing.T) {
+	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
+	server := newRealServer(t, ca, "udp", "")
+	server.start()
+	id := ca.client(t)
+	base := fmt.Sprintf("client\ndev tun\nremote 127.0.0.1 %d udp\n", server.port)
+	identity := inline("cert", id.cert) + inline("key", id.key)
+	for _, tt := range []struct{ name, lines, want string }{
+		{"another authority", identity + inline("ca", other.pem), "unknown authority"},
+		{"another name", identity + inline("ca", ca.pem) + "verify-x509-name vpn.example name\n", `is for "server.example"`},
+		{"another subject", identity + inline("ca", ca.pem) + "verify-x509-name \"CN=x\"\n", `is for "O=Example, CN=server.example"`},
+		{"another fingerprint", identity + "peer-fingerprint " + strings.Repeat("00:", 31) + "00\n", "fingerprint"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			client := newTestClient(t, mustParse(t, base+tt.lines), nil)
+			err := client.Connect(t.Context())
+			if _, ok := errors.AsType[*transport.ReasonedError](err); !ok || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Connect: got %v, want a ReasonedError with %q", err, tt.want)
+			}
+		})
+	}
 }
