@@ -63,7 +63,7 @@ func detect(sample []byte) (f Format, html bool) {
 		votes[f]++
 		total++
 	}
-	// Of these, one line tells: nothing like it stands in other formats.
+	// Files of these formats have few other lines.
 	for _, f := range []Format{RPZ, Unbound, Dnsmasq} {
 		if votes[f]*2 > total {
 			return f, false
@@ -72,7 +72,7 @@ func detect(sample []byte) (f Format, html bool) {
 	switch {
 	case votes[AdBlock]*10 > total:
 		return AdBlock, false
-	case votes[Geosite]*50 > total:
+	case votes[Geosite] >= 3, votes[Geosite]*50 > total: // the long ones begin with a few includes
 		return Geosite, false
 	case votes[Hosts]*4 > total:
 		return Hosts, false

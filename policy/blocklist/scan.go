@@ -44,7 +44,7 @@ type Entry struct {
 const (
 	SkipInvalid     = "not a host name"
 	SkipSuffix      = "public suffix"
-	SkipSpecial     = "name of the local host"
+	SkipSpecial     = "local name"
 	SkipCosmetic    = "cosmetic rule"
 	SkipPath        = "rule for a path"
 	SkipPattern     = "wildcard within a name"
@@ -231,6 +231,9 @@ func (s *scanner) name(raw []byte) error {
 	}
 	switch suffixOf(raw) {
 	case topLevel:
+		if s.report.Format == Geosite {
+			return s.skip(SkipSuffix) // its companies list their own top-level domains on purpose
+		}
 		return &ListError{List: s.entry.List, Line: s.entry.Line, Reason: ErrPublicSuffix, Text: string(raw),
 			Mend: "take the line out, or write a rule for it"}
 	case publicSuffix:
