@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,10 +32,7 @@ type Monitor struct {
 
 // NewMonitor opens the port.
 func NewMonitor(config MonitorConfig) (*Monitor, error) {
-	log := config.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log := cmp.Or(config.Logger, slog.New(slog.DiscardHandler))
 	listener, err := net.Listen("tcp", config.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("metrics.listen %s: %w", config.Listen, err)

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,10 +56,7 @@ func New(config Config) (*Server, error) {
 	if config.Socket == "" {
 		config.Socket = DefaultSocket()
 	}
-	log := config.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log := cmp.Or(config.Logger, slog.New(slog.DiscardHandler))
 	s := &Server{config: config, log: log}
 	listener, err := listen(config.Socket, config.Group)
 	if err != nil {

@@ -1,0 +1,299 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// serveControl runs a server until the test ends and returns its socket.
+func serveControl(t *testing.T, config Config) string {
+	t.Helper()
+	if config.Socket == "" {
+		config.Socket = filepath.Join(t.TempDir(), "run", "control.sock")
+	}
+	s, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if _, err := os.Lstat(config.Socket); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the socket is still there after Run: %v", err)
+		}
+	})
+	return config.Socket
+}
+
+func dial(t *testing.T, socket string) *Client {
+	t.Helper()
+	c, err := Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestEveryCallReachesItsFunction(t *testing.T) {
+	at := time.Date(2026, 1, 31, 21, 30, 0, 0, time.UTC)
+	var got []any
+	note := func(v any) { got = append(got, v) }
+	c := dial(t, serveControl(t, Config{
+		Status: func(context.Context) (Status, error) { return Status{State: "connected", Started: at}, nil },
+		Flows:  func(_ context.Context, q FlowQuery) ([]Flow, error) { note(q); return []Flow{{ID: "1"}}, nil },
+		Explain: func(_ context.Context, q ExplainQuery) (Explanation, error) {
+			note(q)
+			return Explanation{Rule: "rest"}, nil
+		},
+		Rules: func(context.Context) (Rules, error) { return Rules{Generation: 7}, nil },
+		DNSQuery: func(_ context.Context, q DNSQuery) (DNSAnswer, error) {
+			note(q)
+			return DNSAnswer{Rcode: "NOERROR"}, nil
+		},
+		Lists: func(context.Context) ([]ListStatus, error) { return []ListStatus{{Category: "ads"}}, nil },
+		ListLookup: func(_ context.Context, name string) ([]ListHit, error) {
+			note(name)
+			return []ListHit{{Entry: name}}, nil
+		},
+		Peers:     func(context.Context) ([]PeerStatus, error) { return []PeerStatus{{Name: "ana"}}, nil },
+		KillFlow:  func(_ context.Context, id string) error { note("kill " + id); return nil },
+		Reload:    func(_ context.Context, q ReloadQuery) (Reloaded, error) { note(q); return Reloaded{Blocked: 2}, nil },
+		Up:        func(_ context.Context, q Steer) error { note(q); return nil },
+		Down:      func(_ context.Context, q Steer) error { note(q); return nil },
+		Reconnect: func(_ context.Context, q Steer) error { note(q); return nil },
+		DNSFlush:  func(context.Context) error { note("flush"); return nil },
+		ListRefresh: func(context.Context) error {
+			note("refresh")
+			return nil
+		},
+		Allow: func(_ context.Context, q AllowQuery) (Allowed, error) { note(q); return Allowed{Until: at}, nil },
+	}))
+	ctx := t.Context()
+	check := func(what string, got, want any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	status, err := c.Status(ctx)
+	check("status", status, Status{APIVersion: APIVersion, State: "connected", Started: at}, err)
+	flows, err := c.Flows(ctx, FlowQuery{Denied: true, Peer: "ana"})
+	check("flows", flows, Flows{APIVersion, []Flow{{ID: "1"}}}, err)
+	explanation, err := c.Explain(ctx, ExplainQuery{Target: "x.bet", At: at})
+	check("explain", explanation, Explanation{APIVersion: APIVersion, Rule: "rest"}, err)
+	rules, err := c.Rules(ctx)
+	check("rules", rules, Rules{APIVersion: APIVersion, Generation: 7}, err)
+	answer, err := c.DNSQuery(ctx, DNSQuery{Name: "x.bet", Type: "A"})
+	check("dns query", answer, DNSAnswer{APIVersion: APIVersion, Rcode: "NOERROR"}, err)
+	lists, err := c.Lists(ctx)
+	check("lists", lists, Lists{APIVersion, []ListStatus{{Category: "ads"}}}, err)
+	hits, err := c.ListLookup(ctx, "x.bet")
+	check("lookup", hits, ListHits{APIVersion, "x.bet", []ListHit{{Entry: "x.bet"}}}, err)
+	peers, err := c.Peers(ctx)
+	check("peers", peers, Peers{APIVersion, []PeerStatus{{Name: "ana"}}}, err)
+	check("kill", nil, nil, c.KillFlow(ctx, "1"))
+	reloaded, err := c.Reload(ctx, ReloadQuery{DryRun: true})
+	check("reload", reloaded, Reloaded{APIVersion: APIVersion, Blocked: 2}, err)
+	check("up", nil, nil, c.Up(ctx, Steer{For: time.Minute}))
+	check("down", nil, nil, c.Down(ctx, Steer{Name: "corp"}))
+	check("reconnect", nil, nil, c.Reconnect(ctx, Steer{}))
+	check("flush", nil, nil, c.DNSFlush(ctx))
+	check("refresh", nil, nil, c.ListRefresh(ctx))
+	allowed, err := c.Allow(ctx, AllowQuery{Target: "category:ads", For: time.Hour})
+	check("allow", allowed, Allowed{APIVersion: APIVersion, Until: at}, err)
+	check("what the functions got", got, []any{
+		FlowQuery{Denied: true, Peer: "ana"}, ExplainQuery{Target: "x.bet", At: at}, DNSQuery{Name: "x.bet", Type: "A"}, "x.bet",
+		"kill 1", ReloadQuery{DryRun: true}, Steer{For: time.Minute}, Steer{Name: "corp"}, Steer{}, "flush", "refresh",
+		AllowQuery{Target: "category:ads", For: time.Hour},
+	}, nil)
+}
+
+func TestErrorsOfFunctionsReachTheCaller(t *testing.T) {
+	c := dial(t, serveControl(t, Config{
+		KillFlow: func(context.Context, string) error { return errors.New("there is no flow 9") },
+	}))
+	if err := c.KillFlow(t.Context(), "9"); err == nil || err.Error() != "there is no flow 9" {
+		t.Errorf("got %v, want the function's own words", err)
+	}
+	if err := c.DNSFlush(t.Context()); !errors.Is(err, ErrNotOffered) {
+		t.Errorf("a call without a function: got %v, want ErrNotOffered", err)
+	}
+}
+
+func TestASocketThatRefuses(t *testing.T) {
+	dir := t.TempDir()
+	dead := filepath.Join(dir, "dead.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dead, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+
+	for _, test := range []struct {
+		name, socket string
+		want         error
+	}{
+		{"no socket is not running", filepath.Join(dir, "none.sock"), ErrNotRunning},
+		{"a dead process's socket is not running", dead, ErrNotRunning},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if _, err := Dial(t.Context(), test.socket); !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+		})
+	}
+	t.Run("a socket that may not be opened is no permission", func(t *testing.T) {
+		c := &Client{socket: dead}
+		if err := c.explain(&net.OpError{Op: "dial", Err: syscall.EACCES}); !errors.Is(err, ErrNoPermission) {
+			t.Errorf("got %v, want ErrNoPermission", err)
+		}
+	})
+	t.Run("a new server takes a dead one's place", func(t *testing.T) {
+		dial(t, serveControl(t, Config{Socket: dead}))
+	})
+}
+
+func TestASecondServerLeavesTheFirstAlone(t *testing.T) {
+	socket := serveControl(t, Config{Status: func(context.Context) (Status, error) { return Status{State: "connected"}, nil }})
+	if _, err := New(Config{Socket: socket}); err == nil || !strings.Contains(err.Error(), "another penstock is running") {
+		t.Errorf("got %v, want that another one is running", err)
+	}
+	if s, err := dial(t, socket).Status(t.Context()); err != nil || s.State != "connected" {
+		t.Errorf("the first server answers %v, %v", s.State, err)
+	}
+}
+
+func TestAFileInTheWayIsNotRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "precious")
+	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(Config{Socket: path}); err == nil {
+		t.Error("got no error, want one")
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "mine" {
+		t.Errorf("got %q, %v, want the file as it was", text, err)
+	}
+}
+
+func TestOnlyItsOwnerOpensTheSocket(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("sockets have no modes here")
+	}
+	info, err := os.Stat(serveControl(t, Config{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := info.Mode().Perm(), os.FileMode(0o600); got != want {
+		t.Errorf("got mode %v, want %v", got, want)
+	}
+	if _, err := New(Config{Socket: filepath.Join(t.TempDir(), "s"), Group: "no such group here"}); err == nil {
+		t.Error("an unknown group: got no error, want one")
+	}
+}
+
+func TestWhoMayChange(t *testing.T) {
+	me := uint32(os.Geteuid())
+	for _, test := range []struct {
+		name string
+		who  caller
+		want bool
+	}{
+		{"root", caller{known: true}, true},
+		{"the daemon's own user", caller{known: true, uid: me}, true},
+		{"another user", caller{known: true, uid: me + 1}, false},
+		{"a caller whom the kernel does not name", caller{}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := test.who.mayChange(); got != test.want {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+// ask sends a raw request to a server whose caller is as given.
+func ask(t *testing.T, config Config, who caller, change func(*http.Request)) (int, string) {
+	t.Helper()
+	s := &Server{config: config, log: slog.New(slog.DiscardHandler)}
+	r, err := http.NewRequestWithContext(context.WithValue(t.Context(), callerKey{}, who), http.MethodPost, "http://penstock/v1/dns/flush", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(r)
+	w := newRecorder()
+	s.routes().ServeHTTP(w, r)
+	return w.status, w.body.String()
+}
+
+type recorder struct {
+	status int
+	header http.Header
+	body   strings.Builder
+}
+
+func newRecorder() *recorder { return &recorder{status: http.StatusOK, header: make(http.Header)} }
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
+
+func TestRequestsThatAreRefused(t *testing.T) {
+	root := caller{known: true}
+	for _, test := range []struct {
+		name   string
+		who    caller
+		change func(*http.Request)
+		want   int
+	}{
+		{"a good request is answered", root, func(*http.Request) {}, http.StatusOK},
+		{"no body is an empty one", root, func(r *http.Request) { r.Body = http.NoBody }, http.StatusOK},
+		{"localhost is a good host too", root, func(r *http.Request) { r.Host = "localhost" }, http.StatusOK},
+		{"a web page's request", root, func(r *http.Request) { r.Header.Set("Origin", "http://localhost") }, http.StatusForbidden},
+		{"another host", root, func(r *http.Request) { r.Host = "evil.example" }, http.StatusForbidden},
+		{"a change by someone else", caller{known: true, uid: 1 << 30}, func(*http.Request) {}, http.StatusForbidden},
+		{"a GET", root, func(r *http.Request) { r.Method = http.MethodGet }, http.StatusNotFound},
+		{"an unknown path", root, func(r *http.Request) { r.URL.Path = "/v1/nothing" }, http.StatusNotFound},
+		{"not JSON", root, func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("hello")) }, http.StatusBadRequest},
+		{"an unknown field", root, func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader(`{"a":1}`)) }, http.StatusBadRequest},
+		{"a long body", root, func(r *http.Request) {
+			r.Body = io.NopCloser(strings.NewReader(`"` + strings.Repeat("a", maxBody) + `"`))
+		}, http.StatusBadRequest},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			status, body := ask(t, Config{DNSFlush: func(context.Context) error { return nil }}, test.who, test.change)
+			if status != test.want {
+				t.Errorf("got status %d, want %d; body %s", status, test.want, body)
+			}
+			if !strings.Contains(body, `"apiVersion":"`+APIVersion+`"`) {
+				t.Errorf("the answer has no apiVersion: %s", body)
+			}
+		})
+	}
+}
