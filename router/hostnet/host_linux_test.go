@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -366,4 +367,146 @@ func TestLockdownWithoutATUN(t *testing.T) {
 	}
 	must(t, Cleanup(h.stateFile(), nil))
 	wantSame(t, "after Cleanup", h.state(t), before)
+}
+
+func TestDHCPRenewalsPass(t *testing.T) {
+	if !inNamespaces(t) {
+		return
+	}
+	h := newTestHost(t)
+	host, err := Open(h.config())
+	must(t, err)
+	s := everything()
+	s.Lockdown, s.LAN = true, false
+	must(t, host.Apply(t.Context(), s))
+	for _, row := range []struct{ source, server string }{{"0.0.0.0:68", "192.0.2.67:67"}, {"[::]:546", "[2001:db8:5::67]:547"}} {
+		drain(t, h.uplink)
+		d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(row.source))}
+		c, err := d.DialContext(t.Context(), "udp", row.server)
+		must(t, err)
+		_, err = c.Write([]byte("renew"))
+		must(t, err)
+		must(t, c.Close())
+		if !arrives(t, h.uplink, netip.MustParseAddrPort(row.server)) {
+			t.Errorf("a renewal from %s to %s did not leave", row.source, row.server)
+		}
+	}
+	must(t, host.Close())
+}
+
+func TestAnswersPassAStrictReversePathFilter(t *testing.T) {
+	if !inNamespaces(t) {
+		return
+	}
+	h := newTestHost(t)
+	must(t, writeSysctl("net/ipv4/conf/up0/rp_filter", "1"))
+	before := h.state(t)
+	host, err := Open(h.config())
+	must(t, err)
+	must(t, host.Apply(t.Context(), everything()))
+	d, err := NewDialer(DialerConfig{Interface: "pen0"})
+	must(t, err)
+	defer d.Close()
+	c, err := d.DialContext(t.Context(), "udp", "198.51.100.1:53")
+	must(t, err)
+	defer c.Close()
+	_, err = c.Write([]byte("question"))
+	must(t, err)
+	h.answer(t, netip.MustParseAddrPort("198.51.100.1:53"))
+	must(t, c.SetReadDeadline(time.Now().Add(5*time.Second)))
+	buf := make([]byte, 64)
+	if n, err := c.Read(buf); err != nil || string(buf[:n]) != "question" {
+		t.Errorf("got %q, %v; want the answer", buf[:n], err)
+	}
+	must(t, host.Close())
+	wantSame(t, "after Close", h.state(t), before)
+}
+
+// answer sends the datagram to dst, which is read from the uplink, back to where it came from.
+func (h *testHost) answer(t *testing.T, dst netip.AddrPort) {
+	t.Helper()
+	buf := make([]byte, 65536)
+	for {
+		must(t, h.uplink.SetReadDeadline(time.Now().Add(5*time.Second)))
+		n, err := h.uplink.Read(buf)
+		must(t, err)
+		p := buf[:n]
+		if to, ok := destinationOf(p); !ok || to != dst || !to.Addr().Is4() {
+			continue
+		}
+		for i := range 4 {
+			p[12+i], p[16+i] = p[16+i], p[12+i]
+		}
+		p[20], p[21], p[22], p[23] = p[22], p[23], p[20], p[21]
+		p[26], p[27] = 0, 0 // no UDP checksum
+		_, err = h.uplink.Write(p)
+		must(t, err)
+		return
+	}
+}
+
+func TestTheTUNsAddressIsDeadOnOtherInterfaces(t *testing.T) {
+	if !inNamespaces(t) {
+		return
+	}
+	h := newTestHost(t)
+	host, err := Open(h.config())
+	must(t, err)
+	listener, err := net.ListenUDP("udp4", &net.UDPAddr{})
+	must(t, err)
+	defer listener.Close()
+	port := listener.LocalAddr().(*net.UDPAddr).Port
+
+	heard := func(dst string) bool {
+		packet := udp4(netip.MustParseAddr("192.168.1.66"), netip.MustParseAddr(dst), uint16(port))
+		_, err := h.uplink.Write(packet)
+		must(t, err)
+		must(t, listener.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+		_, _, err = listener.ReadFrom(make([]byte, 64))
+		return err == nil
+	}
+	must(t, host.Apply(t.Context(), everything()))
+	if !heard("192.168.1.10") {
+		t.Error("positive control: the uplink's own address must be heard")
+	}
+	if heard("10.77.0.1") {
+		t.Error("a packet for the TUN's address that came by the uplink was heard")
+	}
+	must(t, host.Close())
+}
+
+// udp4 is a datagram from port 9 without a UDP checksum.
+func udp4(src, dst netip.Addr, port uint16) []byte {
+	p := []byte{0x45, 0, 0, 32, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
+	p = append(append(p, src.AsSlice()...), dst.AsSlice()...)
+	sum := checksum(p)
+	p[10], p[11] = byte(sum>>8), byte(sum)
+	return append(p, 0, 9, byte(port>>8), byte(port), 0, 12, 0, 0, 'p', 'i', 'n', 'g')
+}
+
+func TestIPv6SwitchedOffIsNoFailure(t *testing.T) {
+	if !inNamespaces(t) {
+		return
+	}
+	for _, which := range []string{"all", "default"} {
+		h := newTestHost(t)
+		must(t, h.tun.Close())
+		must(t, writeSysctl("net/ipv6/conf/"+which+"/disable_ipv6", "1"))
+		h.tun = newTUN(t, "pen0")
+		before := h.state(t)
+		host, err := Open(h.config())
+		must(t, err)
+		if err := host.Apply(t.Context(), everything()); err != nil {
+			t.Errorf("disable_ipv6 of %s: %v", which, err)
+		}
+		dst := netip.MustParseAddrPort("[2001:db8:5::1]:9")
+		_ = send(t, dst, "", "")
+		if arrives(t, h.uplink, dst) {
+			t.Errorf("disable_ipv6 of %s: IPv6 left in clear", which)
+		}
+		must(t, host.Close())
+		wantSame(t, "disable_ipv6 of "+which, h.state(t), before)
+		must(t, writeSysctl("net/ipv6/conf/"+which+"/disable_ipv6", "0"))
+		h.remove(t)
+	}
 }

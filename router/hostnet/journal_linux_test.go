@@ -1,0 +1,149 @@
+package hostnet
+
+import (
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestJournalKeepsEveryKindOfChange(t *testing.T) {
+	changes := []change{
+		&nftTable{Name: "penstock_pen0"},
+		&sysctl{Path: "net/ipv4/conf/all/arp_ignore", Old: "0", New: "2"},
+		&linkUp{Name: "pen0", Index: 3, MTU: 1400, WasMTU: 1500, WasUp: true},
+		&address{Name: "pen0", Index: 3, Prefix: netip.MustParsePrefix("10.77.0.1/24"), NoPrefixRoute: true},
+		&route{To: netip.MustParsePrefix("::/0"), Index: 3, Table: 7077},
+		&rule{Family: unix.AF_INET, Priority: 5000, Mark: 1, Mask: 1, NotMarked: true, From: "pen0", To: netip.MustParsePrefix("10.0.0.0/8"), SrcPort: 68, DstPort: 67, Table: 254, SkipDefault: true},
+		&resolvConf{Path: "/etc/resolv.conf", Link: "../run/x", Content: []byte("nameserver \xff\n"), Mode: 0o640, UID: 1, GID: 2},
+		&resolvedLink{Name: "pen0", Index: 3, DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}, Domains: []string{"corp.example"}},
+	}
+	path := filepath.Join(t.TempDir(), "state")
+	j, err := openJournal(path)
+	must(t, err)
+	var entries []entry
+	for _, c := range changes {
+		entries = append(entries, c.entry())
+	}
+	must(t, j.save(entries))
+	must(t, j.close())
+	j, err = openJournal(path)
+	must(t, err)
+	for i, c := range changes {
+		if got := j.entries[i].change(); !reflect.DeepEqual(got, c) {
+			t.Errorf("%s: got %+v, want %+v", c.key(), got, c)
+		}
+	}
+	if fields := reflect.TypeFor[entry]().NumField(); fields != len(changes) {
+		t.Errorf("entry has %d kinds, the test %d", fields, len(changes))
+	}
+	must(t, j.save(nil))
+	must(t, j.close())
+	if left, _ := filepath.Glob(path + "*"); len(left) != 0 {
+		t.Errorf("after the last change was undone: got files %v, want none", left)
+	}
+}
+
+func TestJournalOfAnEarlierBootKeepsFilesAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	raw, err := json.Marshal(journalFile{Version: journalVersion, Boot: "another boot", Entries: []entry{
+		(&sysctl{Path: "net/ipv4/conf/all/arp_ignore", Old: "0", New: "2"}).entry(),
+		(&resolvConf{Path: "/nowhere/resolv.conf"}).entry(),
+	}})
+	must(t, err)
+	must(t, os.WriteFile(path, raw, 0o600))
+	j, err := openJournal(path)
+	must(t, err)
+	defer j.close()
+	if len(j.entries) != 1 || j.entries[0].ResolvConf == nil {
+		t.Errorf("got %+v, want the resolver file alone", j.entries)
+	}
+}
+
+func TestADamagedJournalIsAnErrorThatSaysWhatToDo(t *testing.T) {
+	for content, want := range map[string]string{
+		"":                             "damaged",
+		"{":                            "damaged",
+		`{"version":2}`:                "version 2",
+		`{"version":1,"entries":[{}]}`: "no known kind",
+	} {
+		path := filepath.Join(t.TempDir(), "state")
+		must(t, os.WriteFile(path, []byte(content), 0o600))
+		if _, err := openJournal(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want an error with %q", content, err, want)
+		}
+		if err := Cleanup(path, nil); err == nil {
+			t.Errorf("Cleanup of %q: got nil, want an error", content)
+		}
+	}
+	if err := Cleanup(filepath.Join(t.TempDir(), "none"), nil); err != nil {
+		t.Errorf("Cleanup of nothing: got %v, want nil", err)
+	}
+}
+
+func TestJournalLockIsHeldByOne(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	j, err := openJournal(path)
+	must(t, err)
+	if _, err := openJournal(path); !errors.Is(err, ErrInUse) {
+		t.Errorf("second: got %v, want ErrInUse", err)
+	}
+	must(t, j.close())
+	j, err = openJournal(path)
+	must(t, err)
+	must(t, j.close())
+}
+
+func TestPlanClosesBeforeItOpens(t *testing.T) {
+	c, err := Config{Interface: "pen0", StateFile: "x"}.withDefaults()
+	must(t, err)
+	f := facts{ipv6: true, arpIgnore: "0"}
+	s := everything()
+	plan := planKernel(c, s, f)
+	order := func(what func(*rule) bool) int {
+		return slices.IndexFunc(plan, func(c change) bool { r, ok := c.(*rule); return ok && what(r) })
+	}
+	closed := order(func(r *rule) bool { return r.NotMarked && r.Table == 0 })
+	exempt := order(func(r *rule) bool { return !r.NotMarked && r.Mask != 0 && r.Table == unix.RT_TABLE_MAIN })
+	lan := order(func(r *rule) bool { return r.To.IsValid() })
+	if plan[0].stage() != stageNft || exempt > closed || closed > lan {
+		t.Errorf("order: nft first, our mark's rule (%d) before the unreachable one (%d), exceptions (%d) last", exempt, closed, lan)
+	}
+	if !slices.IsSortedFunc(plan, func(a, b change) int { return int(a.stage()) - int(b.stage()) }) {
+		t.Error("plan is not in the order of its stages, so undo would not be its reverse")
+	}
+	keys := make(map[string]bool)
+	for _, c := range plan {
+		if keys[c.key()] {
+			t.Errorf("%s is in the plan twice", c.key())
+		}
+		keys[c.key()] = true
+	}
+}
+
+func TestPlanOfAPartClosesThatPartAlone(t *testing.T) {
+	c, err := Config{Interface: "pen0", StateFile: "x"}.withDefaults()
+	must(t, err)
+	s := Settings{Capture: prefixes("10.0.0.0/8", "192.168.7.0/24")}
+	var closed []netip.Prefix
+	for _, c := range planRules(c, s, facts{}, true) {
+		if r := c.(*rule); r.NotMarked && r.Table == 0 {
+			closed = append(closed, r.To)
+		}
+	}
+	if !slices.Equal(closed, s.Capture) {
+		t.Errorf("unreachable: got %v, want %v", closed, s.Capture)
+	}
+	for _, c := range planRules(c, s, facts{}, false) {
+		if r := c.(*rule); r.NotMarked {
+			t.Errorf("nothing of IPv6 is captured, but there is %s", r.key())
+		}
+	}
+}
