@@ -99,6 +99,9 @@ func runningStatus(cmd *cobra.Command, e *env) (control.Status, error) {
 }
 
 func addPeer(cmd *cobra.Command, e *env, p newPeer, name string) error {
+	if err := config.CheckName(name); err != nil {
+		return usagef("%v: choose another", err)
+	}
 	c, err := loadGateway(cmd, e, p.file)
 	if err != nil {
 		return err

@@ -57,6 +57,7 @@ func needsCommand(cmd *cobra.Command, args []string) error {
 		return exitError{code: exitUsage}
 	}
 	mend := fmt.Sprintf("see %s --help", cmd.CommandPath())
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		mend = fmt.Sprintf("did you mean %q?", near[0])
 	}

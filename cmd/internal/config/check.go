@@ -47,7 +47,16 @@ func isNameRune(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_.@", r)
 }
 
-// faultOfName says what is wrong with a name that labels metrics and stands in commands.
+// CheckName returns an error if a name cannot be that of a peer, rule, category or transport: it labels metrics and
+// stands in commands.
+func CheckName(name string) error {
+	if fault := faultOfName(name); fault != "" {
+		return fmt.Errorf("the name %q %s", name, fault)
+	}
+	return nil
+}
+
+// faultOfName says what is wrong with a name, or nothing.
 func faultOfName(name string) string {
 	switch {
 	case name == "":

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"penstock/cmd/internal/control"
+)
+
+// output cancels once it has so many lines.
+type output struct {
+	bytes.Buffer
+	lines int
+	done  context.CancelFunc
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.Buffer.Write(p)
+	if bytes.Count(o.Bytes(), []byte("\n")) >= o.lines {
+		o.done()
+	}
+	return n, err
+}
+
+// watch runs a command against a daemon until it has printed so many lines, and returns them.
+func watch(t *testing.T, config control.Config, lines int, args ...string) []string {
+	t.Helper()
+	config.Socket = filepath.Join(t.TempDir(), "control.sock")
+	server, err := control.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serving, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- server.Run(serving) }()
+	defer func() {
+		stop()
+		if err := <-served; err != nil {
+			t.Errorf("daemon: %v", err)
+		}
+	}()
+	ctx, done := context.WithCancel(t.Context())
+	defer done()
+	out := &output{lines: lines, done: done}
+	var stderr bytes.Buffer
+	e := &env{stdin: strings.NewReader(""), stdout: out, stderr: &stderr, getenv: func(string) string { return "" }, socket: config.Socket}
+	if code := execute(ctx, e, append(args, "--socket", config.Socket)); code != exitOK {
+		t.Errorf("got exit code %d, want 0; stderr: %s", code, stderr.String())
+	}
+	return strings.Split(strings.TrimSpace(out.String()), "\n")
+}
+
+func TestStatusWatchPrintsChangesOnly(t *testing.T) {
+	states := []string{"connecting", "connecting", "connected"}
+	var asked atomic.Int32
+	got := watch(t, control.Config{Status: func(context.Context) (control.Status, error) {
+		state := states[min(int(asked.Add(1)), len(states))-1]
+		return control.Status{State: state, Verdict: state + " via corp"}, nil
+	}}, 2, "status", "-w")
+	for i, want := range []string{"connecting via corp", "connected via corp"} {
+		if len(got) != 2 || !strings.HasSuffix(got[i], want) {
+			t.Errorf("got %q, want line %d to end with %q", got, i, want)
+		}
+	}
+}
+
+func TestFlowsWatchPrintsEachBeginAndEnd(t *testing.T) {
+	start := time.Now()
+	var asked atomic.Int32
+	got := watch(t, control.Config{Flows: func(_ context.Context, q control.FlowQuery) ([]control.Flow, error) {
+		if !q.Recent {
+			t.Error("the watch did not ask for finished flows")
+		}
+		f := control.Flow{ID: "f1", Proto: "tcp", Src: "a", Dst: "b", Verdict: "direct", Rule: "rest", Start: start}
+		if asked.Add(1) > 2 {
+			f.End = start.Add(time.Second)
+		}
+		return []control.Flow{f}, nil
+	}}, 2, "flows", "-w")
+	for i, want := range []string{"begin f1 tcp a -> b", "end   f1 tcp a -> b"} {
+		if len(got) != 2 || !strings.Contains(got[i], want) {
+			t.Errorf("got %q, want line %d to have %q", got, i, want)
+		}
+	}
+}
