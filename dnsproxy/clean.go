@@ -26,13 +26,14 @@ type cleaning struct {
 
 // clean turns an upstream's answer into an entry: only the records that belong to the question's chain, no private addresses
 // for public names, no ech, TTLs within bounds. Msg is changed.
-func clean(msg *dns.Msg, host string, how cleaning, now time.Time) (*entry, error) {
+func clean(msg *dns.Msg, host string, how cleaning, now time.Time) (e *entry, err error) {
+	defer rescue(&err)
 	if len(msg.Question) != 1 {
 		return nil, fmt.Errorf("dnsproxy: answer with %d questions", len(msg.Question))
 	}
 	q := &msg.Question[0]
 	q.Name = strings.ToLower(q.Name)
-	e := &entry{host: host, stored: now, rcode: msg.Rcode, ad: msg.AuthenticatedData}
+	e = &entry{host: host, stored: now, rcode: msg.Rcode, ad: msg.AuthenticatedData}
 
 	names := chain(q.Name, msg.Answer)
 	msg.Answer = slices.DeleteFunc(msg.Answer, func(rr dns.RR) bool { return !belongs(rr, names) })

@@ -67,7 +67,11 @@ func (s *streamExchanger) retire() {
 func (s *streamExchanger) current() *pipeline {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.now == nil || s.now.broken() {
+	switch {
+	case s.now == nil || s.now.broken():
+		return nil
+	case s.now.stalled():
+		s.now.retire()
 		return nil
 	}
 	return s.now
@@ -121,7 +125,8 @@ type pipeline struct {
 	waiting map[uint16]*pending
 	err     error // why the connection is over
 	used    time.Time
-	retired bool // it closes when nobody waits
+	retired bool      // it closes when nobody waits
+	waits   time.Time // since when the server owes an answer and says nothing; zero if it owes none
 }
 
 type pending struct {
@@ -170,6 +175,9 @@ func (p *pipeline) enter(wait *pending) (uint16, error) {
 		if p.waiting[id] == nil {
 			p.waiting[id] = wait
 			p.used = time.Now()
+			if p.waits.IsZero() {
+				p.waits = p.used
+			}
 			return id, nil
 		}
 		rand.Read(wait.query[:2])
@@ -179,7 +187,7 @@ func (p *pipeline) enter(wait *pending) (uint16, error) {
 func (p *pipeline) leave(id uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.waiting, id)
+	delete(p.waiting, id) // without an answer, waits stays: the next query must not wait on a dead path as well
 	p.leaveLocked()
 }
 
@@ -228,10 +236,14 @@ func (p *pipeline) deliver(msg []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.used = time.Now()
+	p.waits = p.used
 	id := binary.BigEndian.Uint16(msg)
 	if wait := p.waiting[id]; wait != nil && matches(wait.query, msg) {
 		delete(p.waiting, id)
 		wait.answer <- append([]byte(nil), msg...)
+	}
+	if len(p.waiting) == 0 {
+		p.waits = time.Time{}
 	}
 }
 
@@ -249,6 +261,14 @@ func (p *pipeline) failure() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.err
+}
+
+// stalled says whether the server has been silent for so long that a new connection is the better bet: the path of this one may
+// be gone, which TCP alone takes minutes to find out.
+func (p *pipeline) stalled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.waits.IsZero() && time.Since(p.waits) >= firstTimeout
 }
 
 func (p *pipeline) broken() bool { return p.failure() != nil }

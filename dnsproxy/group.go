@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -137,12 +138,13 @@ func (g *group) attempt(ctx context.Context, u *upstream, query []byte, sent fun
 }
 
 // ask makes one exchange and reads the answer.
-func (u *upstream) ask(ctx context.Context, query []byte) (*dns.Msg, error) {
+func (u *upstream) ask(ctx context.Context, query []byte) (msg *dns.Msg, err error) {
+	defer rescue(&err)
 	answer, err := u.exchange(ctx, query)
 	if err != nil {
 		return nil, err
 	}
-	msg := new(dns.Msg)
+	msg = new(dns.Msg)
 	if err := msg.Unpack(answer); err != nil {
 		return nil, fmt.Errorf("bad answer: %w", err)
 	}
@@ -156,6 +158,13 @@ func (u *upstream) ask(ctx context.Context, query []byte) (*dns.Msg, error) {
 		return nil, errLame
 	}
 	return msg, nil
+}
+
+// rescue turns a panic into an error: one message of one server must not end the service.
+func rescue(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+	}
 }
 
 // whole says whether msg has as many records as its header announces. Unpack takes a message that ends early for a short one.

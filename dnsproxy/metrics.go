@@ -15,14 +15,15 @@ const (
 	resultLocal                   // special names and types, answered without an upstream
 	resultBlocked
 	resultCached
-	resultForwarded // answered by an upstream
-	resultStale     // the upstream failed and an expired answer was used
-	resultFailed    // SERVFAIL
-	resultRefused   // over a limit
+	resultForwarded  // answered by an upstream
+	resultStale      // the upstream failed and an expired answer was used
+	resultFailed     // SERVFAIL
+	resultLimited    // the client asks too fast
+	resultOverloaded // too many queries wait already
 	resultCount
 )
 
-var resultNames = [resultCount]string{"dropped", "malformed", "local", "blocked", "cached", "forwarded", "stale", "failed", "refused"}
+var resultNames = [resultCount]string{"dropped", "malformed", "local", "blocked", "cached", "forwarded", "stale", "failed", "limited", "overloaded"}
 
 func (r result) String() string { return resultNames[r] }
 
@@ -36,6 +37,7 @@ type Metrics struct {
 	names    prometheus.Gauge
 	inFlight prometheus.Gauge
 	mismatch prometheus.Counter
+	turned   prometheus.Counter
 	seconds  *prometheus.HistogramVec
 	failures *prometheus.CounterVec
 }
@@ -53,6 +55,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		names:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_names", Help: "Pairs of client and address with names for flows."}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_in_flight", Help: "DNS queries that wait for an upstream."}),
 		mismatch: prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_dns_mismatches_total", Help: "Datagrams from upstreams that answer no query."}),
+		turned:   prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_dns_connections_refused_total", Help: "TCP connections of DNS clients refused because there were too many."}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "penstock_dns_seconds", Help: "Time until an upstream answered.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}, NativeHistogramBucketFactor: 1.1,
@@ -64,7 +67,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for r := range m.queries {
 		m.queries[r] = queries.WithLabelValues(resultNames[r])
 	}
-	reg.MustRegister(queries, m.hits, m.misses, m.entries, m.bytes, m.names, m.inFlight, m.mismatch, m.seconds, m.failures)
+	reg.MustRegister(queries, m.hits, m.misses, m.entries, m.bytes, m.names, m.inFlight, m.mismatch, m.turned, m.seconds, m.failures)
 	return m
 }
 
@@ -96,6 +99,12 @@ func (m *Metrics) sizes(entries, bytes, names int) {
 func (m *Metrics) flying(delta float64) {
 	if m != nil {
 		m.inFlight.Add(delta)
+	}
+}
+
+func (m *Metrics) turnedAway() {
+	if m != nil {
+		m.turned.Inc()
 	}
 }
 

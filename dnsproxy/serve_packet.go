@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
@@ -48,8 +49,9 @@ func (s *Server) servePackets(ctx context.Context, sock socket) error {
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("dnsproxy: read queries: %w", err)
-		case err != nil: // such as an ICMP error for an earlier answer: it is about one client
-			s.metrics.query(resultDropped)
+		case err != nil: // such as an ICMP error for an earlier answer (Windows): it is about one client
+			s.log.LogAttrs(ctx, slog.LevelDebug, "dns query not read", slog.Any("err", err))
+			pause(ctx, time.Millisecond)
 			continue
 		}
 		st := s.state.Load()

@@ -38,6 +38,7 @@ func (s *Server) serveStream(ctx context.Context, flow policy.Flow, client netip
 	defer s.tasks.end()
 	done, ok := s.limits.connect(client.Addr().Unmap(), &s.state.Load().cfg)
 	if !ok {
+		s.metrics.turnedAway()
 		return ErrTooManyConns
 	}
 	defer done()

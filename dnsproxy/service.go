@@ -77,12 +77,13 @@ func removeKey(svcb *dns.SVCB, key dns.SVCBKey) {
 }
 
 // withoutHints returns a copy of e that has only the hints for which keep is true. It is made for one client and not cached.
-func (e *entry) withoutHints(keep func(netip.Addr) bool) (*entry, error) {
+func (e *entry) withoutHints(keep func(netip.Addr) bool) (f *entry, err error) {
+	defer rescue(&err)
 	msg := new(dns.Msg)
 	if err := msg.Unpack(e.msg); err != nil {
 		return nil, err
 	}
-	f := &entry{rcode: e.rcode, stored: e.stored, ttl: e.ttl, host: e.host, targets: e.targets, upstream: e.upstream}
+	f = &entry{rcode: e.rcode, stored: e.stored, ttl: e.ttl, host: e.host, targets: e.targets, upstream: e.upstream}
 	for _, rr := range msg.Answer {
 		if svcb := service(rr); svcb != nil {
 			filterHints(svcb, keep)

@@ -108,6 +108,22 @@ func TestClosedConnection(t *testing.T) {
 	}
 }
 
+// TestDeadConnection: a connection on which the upstream has gone silent is given up after a second, within the same query.
+func TestDeadConnection(t *testing.T) {
+	up := newResolver(t, "www.example. 300 IN A 203.0.113.1", "mail.example. 300 IN A 203.0.113.2")
+	var dead sync.Map // connections that answer no more
+	up.answerWith(func(w dns.ResponseWriter, q *dns.Msg) bool {
+		_, is := dead.LoadOrStore(w.RemoteAddr().String(), true)
+		return is
+	})
+	s := newServer(t, Config{Upstreams: []Upstream{{Address: "tcp://" + up.addr.String()}}})
+	for name, want := range map[string]string{"www.example": "NOERROR 203.0.113.1", "mail.example": "NOERROR 203.0.113.2"} {
+		if got := brief(ask(t, s, name, "A")); got != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
+		}
+	}
+}
+
 // TestTruncatedUpstream: an answer that does not fit UDP is fetched over TCP, and only that one is used.
 func TestTruncatedUpstream(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
@@ -365,6 +381,17 @@ func TestLoop(t *testing.T) {
 	}
 	if got := len(forwarder.queries()); got > 3 {
 		t.Errorf("queries that went round: got %d, want at most 3", got)
+	}
+
+	forwarder.answerWith(func(w dns.ResponseWriter, q *dns.Msg) bool { // with an id of its own, as a stub resolver does
+		a := exchangePacket(t, server.Load(), ana, query(q.Question[0].Name, "A"))
+		w.WriteMsg(a.SetReply(q))
+		return true
+	})
+	s = newServer(t, Config{Upstreams: []Upstream{forwarder.upstream("loop")}, Timeout: 500 * time.Millisecond})
+	server.Store(s)
+	if got := ask(t, s, "other.example", "A").Rcode; got != dns.RcodeServerFailure {
+		t.Errorf("loop under another id: got %s, want SERVFAIL", dns.RcodeToString[got])
 	}
 }
 

@@ -36,10 +36,10 @@ func (s *Server) ticket(ex *exchange, st *state, v *view, old *entry) (*work, bo
 	switch refusal {
 	case admitted:
 	case overRate:
-		ex.settle(resultRefused, appendEmpty(ex.out[:0], &ex.q, dns.RcodeRefused, edeLimited))
+		ex.settle(resultLimited, appendEmpty(ex.out[:0], &ex.q, dns.RcodeRefused, edeLimited))
 		return nil, false
 	default:
-		ex.settle(resultRefused, appendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, edeBusy))
+		ex.settle(resultOverloaded, appendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, edeBusy))
 		return nil, false
 	}
 	if !s.tasks.begin() {
