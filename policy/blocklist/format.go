@@ -137,6 +137,9 @@ func classify(line []byte) Format {
 		}
 	}
 	fields := strings.Fields(s)
+	if len(fields) == 0 {
+		return Auto // blanks that only Unicode knows
+	}
 	if len(fields) > 2 && isRecordType(fields[1:]) || line[0] == ' ' && isRecordType(fields) {
 		return RPZ
 	}
