@@ -1,0 +1,369 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// house is the policy of the examples: content first, then the intranet, the local network and the rest.
+func house() []Rule {
+	at := func(line int) Position { return Position{File: "house.yaml", Line: line, Column: 5} }
+	return []Rule{
+		{Name: "no-gambling", Match: Match{Category: []string{"gambling", "adult"}}, Pos: at(10)},
+		{Name: "bedtime", Match: Match{Group: []string{"kids"}, Schedule: []string{"22:00-06:00"}}, Do: Do{Action: Drop}, Pos: at(11)},
+		{Name: "intranet", Match: Match{Domain: []string{"*.corp.test"}, Group: []string{"staff"}}, Do: Do{Action: Forward, Egress: "corp"}, Pos: at(12)},
+		{Name: "lan", Match: Match{CIDR: []string{"private"}}, Do: Do{Action: Forward, Egress: EgressDirect}, Pos: at(13)},
+		{Name: "rest", Do: Do{Action: Forward, Egress: EgressDirect, FallbackDirect: true}, Pos: at(14)},
+	}
+}
+
+// words puts a verdict on one line.
+func (v Verdict) line() string {
+	s := v.words() + " by " + v.Rule
+	if v.Category != "" {
+		s += " for " + v.Category
+	}
+	if v.NeedsName {
+		s += ", needs a name"
+	}
+	return s
+}
+
+func web(names ...Name) Flow {
+	return Flow{Network: TCP, Src: netip.MustParseAddrPort("10.77.0.2:40000"), Dst: netip.MustParseAddrPort("192.0.2.1:443"), Names: names}
+}
+
+func TestDecideByNames(t *testing.T) {
+	p := newPolicy(t, house(), worldLists(t, true))
+	dns := func(host string) Name { return Name{host, FromDNS} }
+	sni := func(host string) Name { return Name{host, FromSNI} }
+	http := func(host string) Name { return Name{host, FromHTTP} }
+	for _, row := range []struct {
+		name    string
+		flow    Flow
+		sniffed bool
+		want    string
+	}{
+		{"no name yet, and one could matter", web(), false, "via direct by rest, needs a name"},
+		{"no name, and none will come", web(), true, "via direct by rest"},
+		{"the only name that DNS gave is blocked: final at once", web(dns("bet.example")), false, "refuse by no-gambling for gambling"},
+		{"DNS gave two names, the last is blocked", web(dns("bet.example"), dns("b.test")), false, "refuse by no-gambling for gambling, needs a name"},
+		{"DNS gave two names, the first is blocked", web(dns("b.test"), dns("bet.example")), false, "via direct by rest, needs a name"},
+		{"the flow names the blocked one of them", web(dns("b.test"), dns("bet.example"), sni("bet.example")), true, "refuse by no-gambling for gambling"},
+		{"the flow names the other one", web(dns("bet.example"), dns("b.test"), sni("b.test")), true, "via direct by rest"},
+		{"a false name does not help", web(dns("bet.example"), sni("b.test")), true, "refuse by no-gambling for gambling"},
+		{"DNS never allows what the flow names", web(dns("b.test"), sni("www.bet.example")), true, "refuse by no-gambling for gambling"},
+		{"of several names in the flow the strictest", web(http("b.test"), http("bet.example"), http("b.test")), true, "refuse by no-gambling for gambling"},
+		{"an address that stands in a list", Flow{Network: TCP, Dst: netip.MustParseAddrPort("198.51.100.7:22")}, false, "refuse by no-gambling for gambling"},
+		{"an allow in the category", web(dns("ok.bet.example"), sni("ok.bet.example")), true, "via direct by rest"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			row.flow.Sniffed = row.sniffed
+			if got := p.Decide(row.flow).line(); got != row.want {
+				t.Errorf("got %s, want %s", got, row.want)
+			}
+		})
+	}
+}
+
+func TestConditions(t *testing.T) {
+	yes, no := true, false
+	monday := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+	base := web(Name{"www.a.test", FromDNS}, Name{"www.a.test", FromSNI})
+	base.Peer, base.Groups, base.Time, base.Sniffed = "ana", []string{"staff"}, monday, true
+	base.UID, base.HasUID, base.Process = 1000, true, "/usr/bin/curl"
+	for _, row := range []struct {
+		name   string
+		match  Match
+		change func(*Flow)
+		want   bool
+	}{
+		{"a domain is itself and all below", Match{Domain: []string{"a.test"}}, nil, true},
+		{"a star is only what is below", Match{Domain: []string{"*.www.a.test"}}, nil, false},
+		{"an equals sign is only itself", Match{Domain: []string{"=a.test"}}, nil, false},
+		{"a domain is written in any case and script", Match{Domain: []string{"A.Test."}}, nil, true},
+		{"values of a field are alternatives", Match{Domain: []string{"b.test", "a.test"}}, nil, true},
+		{"fields add up", Match{Domain: []string{"a.test"}, Port: []string{"80"}}, nil, false},
+		{"a range of ports", Match{Port: []string{"80", "440-450"}}, nil, true},
+		{"an address in a prefix", Match{CIDR: []string{"192.0.2.0/24"}}, nil, true},
+		{"a mapped address in a prefix", Match{CIDR: []string{"192.0.2.0/24"}}, func(f *Flow) { f.Dst = netip.MustParseAddrPort("[::ffff:192.0.2.1]:443") }, true},
+		{"an address alone", Match{CIDR: []string{"192.0.2.1"}}, nil, true},
+		{"private is not the metadata service of clouds", Match{CIDR: []string{"private"}}, func(f *Flow) { f.Dst = netip.MustParseAddrPort("169.254.169.254:80") }, false},
+		{"a source", Match{Src: []string{"private"}}, nil, true},
+		{"tcp", Match{Protocol: []string{"tcp"}}, nil, true},
+		{"quic is UDP to 443", Match{Protocol: []string{"quic"}}, func(f *Flow) { f.Network = UDP }, true},
+		{"quic is UDP too", Match{Protocol: []string{"udp"}}, func(f *Flow) { f.Network = UDP }, true},
+		{"an unknown network matches no protocol", Match{Protocol: []string{"tcp", "udp", "icmp", "quic"}}, func(f *Flow) { f.Network = 0 }, false},
+		{"a peer", Match{Peer: []string{"bob", "ana"}}, nil, true},
+		{"a group", Match{Group: []string{"kids"}}, nil, false},
+		{"a user", Match{UID: []uint32{1000}}, nil, true},
+		{"no user is not user 0", Match{UID: []uint32{0}}, func(f *Flow) { f.UID, f.HasUID = 0, false }, false},
+		{"a program", Match{Process: []string{"/usr/bin/curl"}}, nil, true},
+		{"hours of the day", Match{Schedule: []string{"mon-fri 09:00-17:00"}}, nil, true},
+		{"the last minute is not within", Match{Schedule: []string{"09:00-10:00"}}, nil, false},
+		{"past midnight belongs to the day before", Match{Schedule: []string{"sun 22:00-06:00"}}, func(f *Flow) { f.Time = monday.Add(-5 * time.Hour) }, true},
+		{"past midnight of a day that is not meant", Match{Schedule: []string{"mon 22:00-06:00"}}, func(f *Flow) { f.Time = monday.Add(-5 * time.Hour) }, false},
+		{"several windows", Match{Schedule: []string{"sat", "sun,mon 09:00-24:00"}}, nil, true},
+		{"a range of days over the weekend", Match{Schedule: []string{"fri-mon"}}, nil, true},
+		{"without a time no schedule matches", Match{Schedule: []string{"mon-sun"}}, func(f *Flow) { f.Time = time.Time{} }, false},
+		{"the judged name was read in the flow", Match{SeenIn: []string{"sni"}}, nil, true},
+		{"the judged name came by DNS", Match{SeenIn: []string{"dns"}}, func(f *Flow) { f.Names = f.Names[:1] }, true},
+		{"DNS gave the name", Match{Mismatch: &yes}, nil, false},
+		{"DNS did not give the name", Match{Mismatch: &yes}, func(f *Flow) { f.Names = []Name{{"b.test", FromDNS}, {"a.test", FromSNI}} }, true},
+		{"nothing in the flow, nothing that differs", Match{Mismatch: &no}, func(f *Flow) { f.Names = nil }, true},
+		{"not", Match{Port: []string{"443"}, Not: &Match{Domain: []string{"a.test"}}}, nil, false},
+		{"not another", Match{Port: []string{"443"}, Not: &Match{Domain: []string{"b.test"}}}, nil, true},
+		{"not not", Match{Not: &Match{Port: []string{"443"}, Not: &Match{Domain: []string{"a.test"}}}}, nil, true},
+		{"no name is not that name", Match{Not: &Match{Domain: []string{"a.test"}}}, func(f *Flow) { f.Names = nil }, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := newPolicy(t, []Rule{{Name: "it", Match: row.match}, {Name: "rest", Do: Do{Action: Forward, Egress: EgressDirect}}}, nil)
+			f := base
+			if row.change != nil {
+				row.change(&f)
+			}
+			if got := p.Decide(f).Rule == "it"; got != row.want {
+				t.Errorf("got %v, want %v: %s", got, row.want, p.Explain(f).Rules[0].Why)
+			}
+			if x := p.Explain(f).Rules[0]; (x.Match == "yes") != row.want || strings.HasPrefix(x.Why, "not ") != !row.want && row.match.Not == nil {
+				t.Errorf("explained as %s: %s", x.Match, x.Why)
+			}
+		})
+	}
+}
+
+func TestAFlowWithoutANameMayBeBlocked(t *testing.T) {
+	rules := house()
+	rules[0].Do.UnnamedBlock = true
+	p := newPolicy(t, rules, worldLists(t, false))
+	for _, row := range []struct {
+		name    string
+		names   []Name
+		sniffed bool
+		want    string
+	}{
+		{"at the SYN it waits for a name", nil, false, "refuse by no-gambling, needs a name"},
+		{"no name came", nil, true, "refuse by no-gambling"},
+		{"a name came", []Name{{"b.test", FromSNI}}, true, "via direct by rest"},
+		{"DNS gave one", []Name{{"b.test", FromDNS}}, true, "via direct by rest"},
+	} {
+		f := web(row.names...)
+		f.Sniffed = row.sniffed
+		if got := p.Decide(f).line(); got != row.want {
+			t.Errorf("%s: got %s, want %s", row.name, got, row.want)
+		}
+	}
+}
+
+func TestDecideNameBlocksOnlyWhatNoFlowCouldPass(t *testing.T) {
+	forward := Do{Action: Forward, Egress: "corp"}
+	block := Rule{Name: "block", Match: Match{Category: []string{"gambling"}}}
+	rest := Rule{Name: "rest", Do: Do{Action: Forward, Egress: EgressDirect}}
+	for _, row := range []struct {
+		name  string
+		first Rule
+		want  string
+	}{
+		{"nothing before the block", Rule{Name: "x", Match: Match{Domain: []string{"b.test"}}, Do: forward}, "refuse by block for gambling"},
+		{"a forward by address before it", Rule{Name: "x", Match: Match{CIDR: []string{"private"}}, Do: forward}, "via corp by x"},
+		{"a forward by port before it", Rule{Name: "x", Match: Match{Port: []string{"22"}}, Do: forward}, "via corp by x"},
+		{"a block by port before it", Rule{Name: "x", Match: Match{Port: []string{"22"}}, Do: Do{Action: Drop}}, "refuse by block for gambling"},
+		{"the capture of questions before it", Rule{Name: "x", Match: Match{Port: []string{"53"}}, Do: Do{Action: Forward, Egress: EgressDNS}}, "refuse by block for gambling"},
+		{"a forward for another peer before it", Rule{Name: "x", Match: Match{Peer: []string{"bob"}, Port: []string{"443"}}, Do: forward}, "refuse by block for gambling"},
+		{"a forward for some program before it", Rule{Name: "x", Match: Match{Process: []string{"/bin/a"}}, Do: forward}, "via corp by x"},
+	} {
+		p := newPolicy(t, []Rule{row.first, block, rest}, worldLists(t, false))
+		q := Flow{Peer: "ana", Names: []Name{{"www.bet.example", FromQuestion}}}
+		if got := p.DecideName(q).line(); got != row.want {
+			t.Errorf("%s: got %s, want %s", row.name, got, row.want)
+		}
+		if x := p.Explain(q); x.Verdict.Rule != p.DecideName(q).Rule {
+			t.Errorf("%s: explained as %+v", row.name, x.Verdict)
+		}
+	}
+}
+
+func TestExceptionsLiftBlocksForAWhile(t *testing.T) {
+	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+	p := newPolicy(t, house(), worldLists(t, true)).WithExceptions([]Exception{
+		{Name: "bet.example", Peer: "ana", Until: now.Add(10 * time.Minute)},
+		{Category: "adult", Until: now.Add(time.Minute)},
+	})
+	for _, row := range []struct {
+		name, host, peer string
+		at               time.Time
+		want             string
+	}{
+		{"the name for the peer", "bet.example", "ana", now, "via direct by rest"},
+		{"below the name", "x.bet.example", "ana", now, "via direct by rest"},
+		{"another peer", "bet.example", "bob", now, "refuse by no-gambling for gambling"},
+		{"expired", "bet.example", "ana", now.Add(10 * time.Minute), "refuse by no-gambling for gambling"},
+		{"without a time it does not count", "bet.example", "ana", time.Time{}, "refuse by no-gambling for gambling"},
+		{"the category for everyone", "sex.example", "bob", now, "via direct by rest"},
+		{"the category has expired", "sex.example", "bob", now.Add(2 * time.Minute), "refuse by no-gambling for adult"},
+	} {
+		f := web(Name{row.host, FromDNS}, Name{row.host, FromSNI})
+		f.Peer, f.Time, f.Sniffed = row.peer, row.at, true
+		if got := p.Decide(f).line(); got != row.want {
+			t.Errorf("%s: got %s, want %s", row.name, got, row.want)
+		}
+	}
+	f := web()
+	f.Time, f.Peer = now, "ana"
+	if got := p.Decide(f).line(); got != "via direct by rest, needs a name" {
+		t.Errorf("without a name: got %s", got)
+	}
+}
+
+func TestNewSaysWhatIsWrongAndHowToMendIt(t *testing.T) {
+	at := Position{File: "p.yaml", Line: 3, Column: 5}
+	rest := Rule{Name: "rest", Pos: Position{File: "p.yaml", Line: 9}}
+	via := func(s string) Do { return Do{Action: Forward, Egress: s} }
+	lan := Match{CIDR: []string{"private"}}
+	for _, row := range []struct {
+		name  string
+		rules []Rule
+		want  string
+	}{
+		{"no rules", nil, "policy has no rules: the last one must be there and have no match, such as {name: rest, do: block}"},
+		{"no last rule", []Rule{{Name: "lan", Match: lan, Pos: at}},
+			`p.yaml:3:5: rule "lan" is the last one and has a match: add a rule without match after it, such as {name: rest, do: block}`},
+		{"a rule after the last", []Rule{{Name: "all", Pos: at}, rest},
+			`p.yaml:3:5: rule "all" matches everything, so the rule after it at p.yaml:9 is never reached: move it to the end or give it a match`},
+		{"a transport with a typing error", []Rule{{Name: "x", Match: lan, Do: via("crop"), Pos: at}, rest},
+			`p.yaml:3:5: rule "x": unknown transport "crop": did you mean "corp"?`},
+		{"no transport", []Rule{{Name: "x", Match: lan, Do: via(""), Pos: at}, rest},
+			`p.yaml:3:5: rule "x": does not say via what: add a transport, direct or dns`},
+		{"a category that is far from all", []Rule{{Name: "x", Match: Match{Category: []string{"weather"}}, Pos: at}, rest},
+			`p.yaml:3:5: rule "x": unknown category "weather": known are adult, gambling`},
+		{"a category within not", []Rule{{Name: "x", Match: Match{Not: &Match{Category: []string{"gamblin"}}}, Pos: at}, rest},
+			`p.yaml:3:5: rule "x": unknown category "gamblin": did you mean "gambling"?`},
+		{"two of one name", []Rule{{Name: "rest", Match: lan, Pos: at}, rest},
+			`p.yaml:9: rule "rest": there is one of that name already at p.yaml:3:5: give it another`},
+		{"no name", []Rule{{Match: lan, Pos: at}, rest},
+			`p.yaml:3:5: a rule has no name: logs, metrics and explain call it by one; add name:`},
+		{"a prefix with bits behind it", []Rule{{Name: "x", Match: Match{CIDR: []string{"10.0.0.1/8"}}, Pos: at}, rest},
+			`p.yaml:3:5: rule "x": cidr "10.0.0.1/8" has bits behind its length: write 10.0.0.0/8`},
+		{"a port that is none", []Rule{{Name: "x", Match: Match{Port: []string{"https"}}, Pos: at}, rest},
+			`p.yaml:3:5: rule "x": port "https" is neither a port from 1 to 65535 nor a range such as 8000-8999`},
+		{"a day that is none", []Rule{{Name: "x", Match: Match{Schedule: []string{"monday"}}, Pos: at}, rest},
+			`p.yaml:3:5: rule "x": schedule "monday": "monday" is not a day: use sun, mon, tue, wed, thu, fri, sat`},
+		{"an address as domain", []Rule{{Name: "x", Match: Match{Domain: []string{"192.0.2.1"}}, Pos: at}, rest},
+			`p.yaml:3:5: rule "x": domain "192.0.2.1": "192.0.2.1" is not a host name`},
+		{"an empty not", []Rule{{Name: "x", Match: Match{Not: &Match{}}, Pos: at}, rest},
+			`p.yaml:3:5: rule "x": not: has no condition, so the rule matches nothing: write one`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			_, err := New(Config{Rules: row.rules, Categories: world.categories, Egresses: world.egresses})
+			if err == nil || err.Error() != row.want {
+				t.Errorf("got  %v\nwant %s", err, row.want)
+			}
+		})
+	}
+}
+
+func TestRulesThatAreNeverReachedAreWarnings(t *testing.T) {
+	forward := Do{Action: Forward, Egress: EgressDirect}
+	rules := []Rule{
+		{Name: "a", Match: Match{Domain: []string{"a.test"}, Port: []string{"1-1024"}}, Pos: Position{File: "p.yaml", Line: 1}},
+		{Name: "b", Match: Match{Domain: []string{"*.a.test", "=x.a.test"}, Port: []string{"443"}}, Do: forward, Pos: Position{File: "p.yaml", Line: 2}},
+		{Name: "c", Match: Match{Domain: []string{"a.test"}}, Pos: Position{File: "p.yaml", Line: 3}},
+		{Name: "d", Match: Match{CIDR: []string{"private"}, Not: &Match{Port: []string{"22"}}}, Pos: Position{File: "p.yaml", Line: 4}},
+		{Name: "e", Match: Match{CIDR: []string{"10.0.0.0/8"}}, Pos: Position{File: "p.yaml", Line: 5}},
+		{Name: "rest", Pos: Position{File: "p.yaml", Line: 6}},
+	}
+	got := newPolicy(t, rules, nil).Warnings()
+	want := []string{`p.yaml:2: rule "b" is never reached: p.yaml:1: rule "a" matches all of it; move it up or take it out`}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestExplainTellsTheWholeStory(t *testing.T) {
+	p := newPolicy(t, house(), worldLists(t, true))
+	f := web(Name{"bet.example", FromDNS}, Name{"nas.corp.test", FromSNI})
+	f.Dst, f.Groups, f.Sniffed = netip.MustParseAddrPort("10.0.0.5:443"), []string{"staff"}, true
+	x := p.Explain(f)
+	if want := (ExplainedVerdict{Action: "refuse", Rule: "no-gambling", Category: "gambling"}); x.Verdict != want {
+		t.Errorf("got %+v, want %+v", x.Verdict, want)
+	}
+	if x.Pos.String() != "house.yaml:10:5" {
+		t.Errorf("got %s", x.Pos)
+	}
+	if want := `it is judged as nas.corp.test (sni), but DNS gave only blocked names for its address and not that one: rule "no-gambling"`; x.Because != want {
+		t.Errorf("got  %s\nwant %s", x.Because, want)
+	}
+	if want := []string{"intranet", "lan", "rest"}; !slices.Equal(x.Shadowed, want) {
+		t.Errorf("got shadowed %q, want %q", x.Shadowed, want)
+	}
+	if want := []CategoryHit{{"bet.example", "gambling", false}}; !slices.Equal(x.Categories, want) {
+		t.Errorf("got %+v, want %+v", x.Categories, want)
+	}
+	if want := []ExplainedName{{"bet.example", "dns", false, "refuse", "no-gambling"}, {"nas.corp.test", "sni", true, "refuse", "no-gambling"}}; !slices.Equal(x.Names, want) {
+		t.Errorf("got %+v, want %+v", x.Names, want)
+	}
+	syn := p.Explain(web())
+	if want := []string{`a name that makes rule "no-gambling" decide (refuse)`}; !slices.Equal(syn.WouldTurn, want) {
+		t.Errorf("got %q, want %q", syn.WouldTurn, want)
+	}
+	if got, want := syn.Rules[2].Why, "not domain *.corp.test, not group staff"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestRowsOfTheOperatorAreRun(t *testing.T) {
+	p := newPolicy(t, house(), worldLists(t, true))
+	peers := []Peer{{Name: "ana", Groups: []string{"staff"}}, {Name: "bob", Groups: []string{"kids"}}}
+	night := time.Date(2026, 3, 2, 23, 0, 0, 0, time.UTC)
+	pos := Position{File: "house.yaml", Line: 20}
+	for _, row := range []struct {
+		test Test
+		want string
+	}{
+		{Test{From: "ana", To: "https://intranet.corp.test/x", Expect: Expect{Action: Forward, Egress: "corp"}}, ""},
+		{Test{From: "bob", To: "https://intranet.corp.test", Expect: Expect{Action: Forward, Egress: "corp"}},
+			`house.yaml:20: test from bob to https://intranet.corp.test: is via direct by rule "rest", expected via corp`},
+		{Test{From: "ana", To: "bet.example", Expect: Expect{}}, ""},
+		{Test{To: "quic://Bet.Example", Expect: Expect{Rule: "no-gambling"}}, ""},
+		{Test{To: "bet.example", Expect: Expect{Rule: "rest"}}, `house.yaml:20: test from here to bet.example: is decided by rule "no-gambling", expected "rest"`},
+		{Test{From: "bob", To: "http://b.test", At: night, Expect: Expect{}}, ""},
+		{Test{From: "bob", To: "http://b.test", At: night, Expect: Expect{Action: Drop}}, ""},
+		{Test{To: "tcp://10.0.0.1:22", Expect: Expect{Action: Forward, Rule: "lan"}}, ""},
+		{Test{To: "https://[2001:db8::1]:8443", Expect: Expect{Action: Forward, Rule: "rest"}}, ""},
+		{Test{To: "b.test", Addr: netip.MustParseAddr("10.0.0.1"), Expect: Expect{Action: Forward, Rule: "lan"}}, ""},
+		{Test{From: "anna", To: "b.test"}, `house.yaml:20: test from anna to b.test: unknown peer "anna": did you mean "ana"?`},
+		{Test{To: "tcp://b.test"}, `house.yaml:20: test from here to tcp://b.test: tcp needs a port: write tcp://b.test:PORT`},
+		{Test{To: "gopher://b.test"}, `house.yaml:20: test from here to gopher://b.test: scheme "gopher" is unknown: use https, http, quic, tcp, udp, ssh, dns or icmp`},
+	} {
+		row.test.Pos = pos
+		got := ""
+		if err := RunTests(p, []Test{row.test}, peers)[0].Err; err != nil {
+			got = err.Error()
+		}
+		if got != row.want {
+			t.Errorf("got  %s\nwant %s", got, row.want)
+		}
+	}
+}
+
+func TestAPolicyThatIsNotThereRefuses(t *testing.T) {
+	var p *Policy
+	if v := p.Decide(web()); v.Action != Refuse {
+		t.Errorf("got %+v", v)
+	}
+	if v := p.DecideName(web(Name{"a.test", FromQuestion})); v.Action != Refuse {
+		t.Errorf("got %+v", v)
+	}
+}
+
+func TestDecideAllocatesNothing(t *testing.T) {
+	p := newPolicy(t, thousandRules(), worldLists(t, true))
+	f := web(Name{"www.app7.example", FromDNS}, Name{"www.bet.example", FromSNI})
+	f.Time = time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+	if n := testing.AllocsPerRun(1000, func() { p.Decide(f) }); n != 0 {
+		t.Errorf("got %v allocations, want 0", n)
+	}
+}
