@@ -76,19 +76,6 @@ func TestInteropRenegotiationLosesNothing(t *testing.T) {
 	}
 }
 
-// waitForKey waits until key id is the current one.
-func waitForKey(t *testing.T, c *testClient, id uint8) {
-	t.Helper()
-	waitFor(t, fmt.Sprintf("key id %d", id), func() bool {
-		s := c.session.Load()
-		if s == nil {
-			t.Fatal("the session is gone")
-		}
-		k := s.data.send.Load()
-		return k != nil && k.id == id
-	})
-}
-
 func TestInteropKeyIDsWrapFrom7To1(t *testing.T) {
 	for _, wrap := range []string{"none", "tls-crypt"} {
 		t.Run(wrap, func(t *testing.T) {

@@ -2,10 +2,7 @@ package openvpn
 
 import (
 	"bytes"
-	"context"
 	"fmt"
-	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -15,7 +12,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // The topology of every test here, all inside one network namespace:
@@ -87,24 +83,6 @@ func newRealServer(t testing.TB, ca *authority, network string, lines string) *r
 	return s
 }
 
-func freePort(t testing.TB, network string) int {
-	t.Helper()
-	if network == "tcp" {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = l.Close() }()
-		return l.Addr().(*net.TCPAddr).Port
-	}
-	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.LocalAddr().(*net.UDPAddr).Port
-}
-
 func (s *realServer) file(name, content string) string {
 	s.t.Helper()
 	path := filepath.Join(s.dir, name)
@@ -156,75 +134,4 @@ func (s *realServer) signal(sig syscall.Signal) {
 func tail(s string, lines int) string {
 	all := strings.Split(s, "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
-}
-
-func waitFor(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("waited 30 s for %s", what)
-		}
-	}
-}
-
-// testClient is a Client with all a test wants to see of it.
-type testClient struct {
-	*Client
-	device   *fakeDevice
-	settings *settingsBox
-	lost     chan error
-}
-
-func newTestClient(t testing.TB, profile *Profile, change func(*Config)) *testClient {
-	t.Helper()
-	tc := &testClient{device: newFakeDevice(), settings: &settingsBox{}, lost: make(chan error, 16)}
-	cfg := Config{
-		Name: "corp", Profile: profile, Device: tc.device, Configure: tc.settings.set,
-		Lost: func(err error) { tc.lost <- err },
-		Log:  slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	}
-	if change != nil {
-		change(&cfg)
-	}
-	var err error
-	if tc.Client, err = New(cfg); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := tc.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-	})
-	return tc
-}
-
-type testWriter struct{ t testing.TB }
-
-func (w testWriter) Write(b []byte) (int, error) {
-	w.t.Log(strings.TrimSpace(string(b)))
-	return len(b), nil
-}
-
-func (c *testClient) connect(t testing.TB) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	if err := c.Connect(ctx); err != nil {
-		t.Fatalf("Connect: %v", err)
-	}
-}
-
-func (c *testClient) addr(t testing.TB) netip.Addr { return c.settings.last(t).Addrs[0].Addr() }
-
-// profileFor is a client profile for a server on this host.
-func profileFor(t testing.TB, ca *authority, network string, port int, lines string) *Profile {
-	t.Helper()
-	id := ca.client(t)
-	return mustParse(t, fmt.Sprintf("client\ndev tun\nremote 127.0.0.1 %d %s\nremote-cert-tls server\n%s", port, network, lines)+
-		inline("ca", ca.pem)+inline("cert", id.cert)+inline("key", id.key))
 }

@@ -1,0 +1,146 @@
+package openvpn
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/router/transport/openvpn/internal/openvpntest"
+)
+
+func waitFor(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(30 * time.Second)
+	for !ok() {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Fatalf("waited 30 s for %s", what)
+		}
+	}
+}
+
+// testClient is a Client with all a test wants to see of it.
+type testClient struct {
+	*Client
+	device   *fakeDevice
+	settings *settingsBox
+	lost     chan error
+}
+
+func newTestClient(t testing.TB, profile *Profile, change func(*Config)) *testClient {
+	t.Helper()
+	tc := &testClient{device: newFakeDevice(), settings: &settingsBox{}, lost: make(chan error, 16)}
+	cfg := Config{
+		Name: "corp", Profile: profile, Device: tc.device, Configure: tc.settings.set,
+		Lost: func(err error) { tc.lost <- err },
+		Log:  slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	var err error
+	if tc.Client, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := tc.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return tc
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+func (c *testClient) connect(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := c.Connect(ctx); err != nil {
+		t.Fatalf("Connect: %v", err)
+	}
+}
+
+func (c *testClient) addr(t testing.TB) netip.Addr { return c.settings.last(t).Addrs[0].Addr() }
+
+// profileFor is a client profile for a server on this host.
+func profileFor(t testing.TB, ca *authority, network string, port int, lines string) *Profile {
+	t.Helper()
+	id := ca.client(t)
+	return mustParse(t, fmt.Sprintf("client\ndev tun\nremote 127.0.0.1 %d %s\nremote-cert-tls server\n%s", port, network, lines)+
+		inline("ca", ca.pem)+inline("cert", id.cert)+inline("key", id.key))
+}
+
+// serve starts an in-process server and makes the profile that fits it; change may be nil.
+func serve(t testing.TB, lines string, change func(*openvpntest.Config)) (*openvpntest.Server, *Profile) {
+	t.Helper()
+	ca := newAuthority(t, "ca")
+	id := ca.server(t)
+	certificate, err := tls.X509KeyPair([]byte(id.cert), []byte(id.key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := x509.NewCertPool()
+	clients.AddCert(ca.cert)
+	cfg := openvpntest.Config{TLS: &tls.Config{
+		Certificates: []tls.Certificate{certificate}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12,
+	}}
+	cfg.Data.V2, cfg.Data.PeerID = true, 5
+	if change != nil {
+		change(&cfg)
+	}
+	if cfg.Network == "" {
+		cfg.Network = "udp"
+	}
+	server := openvpntest.Start(t, cfg)
+	return server, profileFor(t, ca, cfg.Network, int(server.Addr.Port()), lines)
+}
+
+// innerServer is the in-process server's address inside the tunnel.
+func innerServer() netip.Addr { return netip.AddrFrom4([4]byte{10, 9, 0, 1}) }
+
+// waitForKey waits until key id is the current one.
+func waitForKey(t *testing.T, c *testClient, id uint8) {
+	t.Helper()
+	waitFor(t, fmt.Sprintf("key id %d", id), func() bool {
+		s := c.session.Load()
+		if s == nil {
+			t.Fatal("the session is gone")
+		}
+		k := s.data.send.Load()
+		return k != nil && k.id == id
+	})
+}
+
+func freePort(t testing.TB, network string) int {
+	t.Helper()
+	if network == "tcp" {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+		return l.Addr().(*net.TCPAddr).Port
+	}
+	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.LocalAddr().(*net.UDPAddr).Port
+}
