@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-	"penstock/cmd/internal/config"
 )
 
 func newCheckCommand(e *env) *cobra.Command {
@@ -16,10 +15,7 @@ func newCheckCommand(e *env) *cobra.Command {
 the tests in it. The exit code is 5 for an invalid configuration and 1 for a test that does not hold.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := needsFile(file); err != nil {
-				return err
-			}
-			c, err := config.Load(file)
+			c, err := loadNamed(file)
 			if err != nil {
 				return err
 			}

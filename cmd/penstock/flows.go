@@ -24,14 +24,11 @@ func newFlowsCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(e.stdout, answer)
-			}
 			rows := [][]string{flowHeads()}
 			for _, f := range answer.Flows {
 				rows = append(rows, flowRow(f, time.Now()))
 			}
-			return table(e.stdout, rows)
+			return printRows(e.stdout, asJSON, answer, rows)
 		}),
 	}
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print each flow as it begins and ends")

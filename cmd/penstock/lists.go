@@ -21,14 +21,11 @@ func newListsCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(e.stdout, answer)
-			}
 			rows := [][]string{{"CATEGORY", "LIST", "NAMES", "UPDATED", "ERROR"}}
 			for _, l := range answer.Lists {
 				rows = append(rows, []string{l.Category, l.List, strconv.Itoa(l.Entries), ago(time.Now(), l.Updated), l.Error})
 			}
-			return table(e.stdout, rows)
+			return printRows(e.stdout, asJSON, answer, rows)
 		}),
 	}
 	jsonFlag(cmd, &asJSON)

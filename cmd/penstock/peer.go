@@ -228,9 +228,6 @@ func newPeerListCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(e.stdout, answer)
-			}
 			rows := [][]string{{"PEER", "ADDRESSES", "GROUPS", "ENDPOINT", "HANDSHAKE", "RX", "TX"}}
 			for _, p := range answer.Peers {
 				shake := ago(time.Now(), p.LastHandshake)
@@ -240,7 +237,7 @@ func newPeerListCommand(e *env) *cobra.Command {
 				rows = append(rows, []string{p.Name, strings.Join(p.Addresses, " "), strings.Join(p.Groups, " "), p.Endpoint,
 					shake, bytesText(p.RxBytes), bytesText(p.TxBytes)})
 			}
-			return table(e.stdout, rows)
+			return printRows(e.stdout, asJSON, answer, rows)
 		}),
 	}
 	jsonFlag(cmd, &asJSON)

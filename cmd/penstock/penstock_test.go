@@ -48,6 +48,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			socket := filepath.Join(env.WorkDir, "run", "control.sock")
 			env.Setenv("PENSTOCK_SOCKET", socket)
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would rest for a second after each command
 			return fakeDaemon(env, socket)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

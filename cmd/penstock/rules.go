@@ -20,14 +20,11 @@ func newRulesCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(e.stdout, answer)
-			}
 			rows := [][]string{{"RULE", "MATCH", "DO", "HITS", "LAST HIT", "SHADOWED BY", "AT"}}
 			for _, r := range answer.Rules {
 				rows = append(rows, []string{r.Name, r.Match, r.Do, strconv.FormatUint(r.Hits, 10), ago(time.Now(), r.LastHit), r.ShadowedBy, r.Position})
 			}
-			return table(e.stdout, rows)
+			return printRows(e.stdout, asJSON, answer, rows)
 		}),
 	}
 	jsonFlag(cmd, &asJSON)

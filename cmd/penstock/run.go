@@ -20,10 +20,7 @@ func newRunCommand(e *env) *cobra.Command {
 SIGHUP reads the configuration again, as penstock reload does.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := needsFile(file); err != nil {
-				return err
-			}
-			c, err := config.Load(file)
+			c, err := loadNamed(file)
 			if err != nil {
 				return err
 			}
@@ -46,9 +43,10 @@ func fileFlag(cmd *cobra.Command, file *string) {
 	cmd.Flags().StringVarP(file, "config", "c", "", "configuration `FILE`")
 }
 
-func needsFile(file string) error {
+// loadNamed loads the configuration that -c names.
+func loadNamed(file string) (*config.Config, error) {
 	if file == "" {
-		return usagef("which configuration? name it with -c FILE")
+		return nil, usagef("which configuration? name it with -c FILE")
 	}
-	return nil
+	return config.Load(file)
 }

@@ -28,6 +28,14 @@ func table(w io.Writer, rows [][]string) error {
 	return t.Flush()
 }
 
+// printRows writes rows as a table, or what they were made of as JSON.
+func printRows(w io.Writer, asJSON bool, answer any, rows [][]string) error {
+	if asJSON {
+		return printJSON(w, answer)
+	}
+	return table(w, rows)
+}
+
 // printable replaces what is not a printable character.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {

@@ -1,8 +1,11 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -189,4 +192,27 @@ func isPortRange(s string) bool {
 	}
 	to, err := strconv.ParseUint(high, 10, 16)
 	return err == nil && from <= to
+}
+
+// listFile checks that a list can be read.
+func (k *checker) listFile(path, file string) {
+	f, err := os.Open(file)
+	if err == nil {
+		f.Close()
+		return
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		k.fault(path, "correct the path, or remove the list", "there is no list %s", file)
+		return
+	}
+	k.fault(path, "run this as its owner or as root", "list: %v", err)
+}
+
+// isCIDR says whether s is a network, an address, or the word for all networks that are not on the internet.
+func isCIDR(s string) bool {
+	if s == "private" {
+		return true
+	}
+	_, err := parsePrefix(s)
+	return err == nil
 }

@@ -1,0 +1,85 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// transports checks that each transport is one thing, and its files.
+func (k *checker) transports() {
+	for _, name := range slices.Sorted(maps.Keys(k.Transports)) {
+		t, path := k.Transports[name], "transports."+name
+		k.name(path, "transport", name)
+		if slices.Contains(reserved, name) {
+			k.fault(path, "choose another name", "the transport name %q is a word of the rule language", name)
+		}
+		kinds := 0
+		if t.WireGuard != nil {
+			kinds++
+			k.wireguard(path+".wireguard", t.WireGuard)
+		}
+		if t.OpenVPN != nil {
+			kinds++
+			k.profile(path+".openvpn.config", t.OpenVPN.Config)
+			k.secret(path+".openvpn.password", t.OpenVPN.Password, false)
+		}
+		if len(t.Failover) > 0 {
+			kinds++
+			k.failover(path+".failover", name, t.Failover)
+		}
+		if kinds != 1 {
+			k.fault(path, "write exactly one", "transport %s has %d of wireguard, openvpn and failover", name, kinds)
+		}
+		if t.Probe != nil && (t.Probe.DNS != "") == t.Probe.Ping.IsValid() {
+			k.fault(path+".probe", "write exactly one", "the probe of transport %s needs dns or ping", name)
+		}
+	}
+}
+
+// profile checks that a transport's own file can be read, and by nobody else.
+func (k *checker) profile(path, file string) {
+	if _, err := readPrivate(file); err != nil {
+		k.fault(path, "", "%s: %v", path, err)
+	}
+}
+
+// wireguard checks a transport that is a wg-quick file or its fields.
+func (k *checker) wireguard(path string, w *WireGuard) {
+	inline := !w.PrivateKey.IsZero() || len(w.Address) > 0 || len(w.Peers) > 0
+	switch {
+	case w.Config != "" && inline:
+		k.fault(path, "keep config or the other fields", "%s has both config and fields of its own", path)
+	case w.Config != "":
+		k.profile(path+".config", w.Config)
+	case w.PrivateKey.IsZero() || len(w.Address) == 0 || len(w.Peers) == 0:
+		k.fault(path, "write config: FILE.conf, or private_key, address and peers", "%s is not complete", path)
+	}
+	k.secret(path+".private_key", w.PrivateKey, true)
+	k.mtu(path+".mtu", w.MTU, w.Address)
+	if w.ListenPort != 0 {
+		k.port(path+".listen_port", w.ListenPort)
+	}
+	for i, p := range w.Peers {
+		at := fmt.Sprintf("%s.peers[%d]", path, i)
+		if !isWireGuardKey(p.PublicKey) {
+			k.fault(at+".public_key", "write what penstock pubkey prints", "the public key is not 32 bytes in base64")
+		}
+		k.secret(at+".preshared_key", p.PresharedKey, true)
+		k.hostPort(at+".endpoint", p.Endpoint)
+	}
+}
+
+// failover checks the members of a group. Groups of groups would need an order of waiting that nobody asked for.
+func (k *checker) failover(path, group string, members []string) {
+	for i, member := range members {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		k.via(at, member)
+		switch {
+		case slices.Contains(members[:i], member):
+			k.fault(at, "remove one", "%s is in group %s twice", member, group)
+		case len(k.Transports[member].Failover) > 0 || member == "direct":
+			k.fault(at, "name wireguard and openvpn transports only", "%s cannot be a member of group %s", member, group)
+		}
+	}
+}

@@ -1,0 +1,48 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// fieldsOf are the fields of a struct type by key.
+func fieldsOf(t reflect.Type) map[string]reflect.StructField {
+	fields := make(map[string]reflect.StructField)
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if key := f.Tag.Get("yaml"); key != "" && key != "-" {
+			fields[key] = f
+		}
+	}
+	return fields
+}
+
+// setDefaults fills in the defaults of a struct and the structs within, but behind no pointer.
+func setDefaults(v reflect.Value) {
+	if v.Kind() != reflect.Struct {
+		return
+	}
+	for _, f := range fieldsOf(v.Type()) {
+		field, text := v.FieldByIndex(f.Index), f.Tag.Get("default")
+		switch {
+		case text == "":
+			setDefaults(field)
+		case field.Kind() == reflect.Slice:
+			for item := range strings.SplitSeq(text, ",") {
+				e := reflect.New(field.Type().Elem()).Elem()
+				mustSet(e, item)
+				field.Set(reflect.Append(field, e))
+			}
+		default:
+			mustSet(field, text)
+		}
+	}
+}
+
+// mustSet sets a default. The tags are ours, and every test reads them.
+func mustSet(v reflect.Value, text string) {
+	if err := setText(v, text); err != nil {
+		panic(fmt.Sprintf("config: default %q: %v", text, err))
+	}
+}

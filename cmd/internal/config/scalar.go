@@ -1,0 +1,98 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// scalar decodes one value.
+func (d *decoder) scalar(node ast.Node, v reflect.Value, path string, tag reflect.StructTag) {
+	text, ok := scalarText(node)
+	if !ok {
+		d.wrongType(node, path, wanted(v.Type()))
+		return
+	}
+	if _, isBool := node.(*ast.BoolNode); isBool != (v.Kind() == reflect.Bool) {
+		mend := "write " + wanted(v.Type())
+		if isBool {
+			mend += "; a text that reads like true or false goes in quotes"
+		}
+		d.fault(node, mend, "%s is %s", path, describe(node))
+		return
+	}
+	if err := setText(v, text); err != nil {
+		d.fault(node, "", "%s is %q: %v", path, text, err)
+		return
+	}
+	if choices := tag.Get("oneof"); choices != "" && !slices.Contains(strings.Split(choices, ","), text) {
+		mend := "write " + anyOf(strings.Split(choices, ","))
+		d.fault(node, mend, "%s is %q", path, text)
+	}
+	if tag.Get("path") != "" && text != "" && !filepath.IsAbs(text) {
+		v.SetString(filepath.Join(filepath.Dir(d.file), text))
+	}
+}
+
+// setText parses text into a scalar value. The error says what to write instead.
+func setText(v reflect.Value, text string) error {
+	switch p := v.Addr().Interface().(type) {
+	case *time.Duration:
+		duration, err := time.ParseDuration(text)
+		if err != nil || duration < 0 {
+			return fmt.Errorf("write %s", wanted(v.Type()))
+		}
+		*p = duration
+		return nil
+	case encoding.TextUnmarshaler:
+		if err := p.UnmarshalText([]byte(text)); err != nil {
+			return fmt.Errorf("write %s", wanted(v.Type()))
+		}
+		return nil
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("write %s", wanted(v.Type()))
+		}
+		v.SetBool(b)
+	case reflect.Int:
+		n, err := strconv.ParseInt(text, 0, 64)
+		if err != nil {
+			return fmt.Errorf("write %s", wanted(v.Type()))
+		}
+		v.SetInt(n)
+	case reflect.Uint32:
+		n, err := strconv.ParseUint(text, 0, 32)
+		if err != nil {
+			return fmt.Errorf("write %s", wanted(v.Type()))
+		}
+		v.SetUint(n)
+	default:
+		return fmt.Errorf("a value of type %s cannot be written", v.Type())
+	}
+	return nil
+}
+
+// scalarText is the text of a node that is one value.
+func scalarText(node ast.Node) (string, bool) {
+	switch n := node.(type) {
+	case *ast.StringNode:
+		return n.Value, true
+	case *ast.LiteralNode:
+		return strings.TrimSpace(n.Value.Value), true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		return node.GetToken().Value, true
+	}
+	return "", false
+}
