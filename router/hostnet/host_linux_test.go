@@ -461,7 +461,7 @@ func TestTheTUNsAddressIsDeadOnOtherInterfaces(t *testing.T) {
 		packet := udp4(netip.MustParseAddr("192.168.1.66"), netip.MustParseAddr(dst), uint16(port))
 		_, err := h.uplink.Write(packet)
 		must(t, err)
-		must(t, listener.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+		must(t, listener.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
 		_, _, err = listener.ReadFrom(make([]byte, 64))
 		return err == nil
 	}
@@ -508,5 +508,46 @@ func TestIPv6SwitchedOffIsNoFailure(t *testing.T) {
 		wantSame(t, "disable_ipv6 of "+which, h.state(t), before)
 		must(t, writeSysctl("net/ipv6/conf/"+which+"/disable_ipv6", "0"))
 		h.remove(t)
+	}
+}
+
+func TestEachDefenceHoldsWithoutTheOther(t *testing.T) {
+	if !inNamespaces(t) {
+		return
+	}
+	removals := map[string]func(k *kernel, c change){
+		"rules alone": func(k *kernel, c change) {
+			if c.stage() == stageNft {
+				must(t, c.undo(k))
+			}
+		},
+		"nftables alone": func(k *kernel, c change) {
+			if c.stage() == stageRule {
+				must(t, c.undo(k))
+			}
+		},
+	}
+	for name, remove := range removals {
+		h := newTestHost(t)
+		host, err := Open(h.config())
+		must(t, err)
+		must(t, host.Apply(t.Context(), everything()))
+		for _, e := range host.journal.entries {
+			remove(host.kernel, e.change())
+		}
+		for _, tun := range []string{"with the TUN", "after its end"} {
+			for _, target := range []string{"198.51.100.1:9", "[2001:db8:5::1]:9"} {
+				dst := netip.MustParseAddrPort(target)
+				drain(t, h.uplink)
+				_ = send(t, dst, "", "")
+				_ = send(t, dst, "", map[bool]string{true: "192.168.1.10", false: "2001:db8:1::10"}[dst.Addr().Is4()])
+				if arrives(t, h.uplink, dst) {
+					t.Errorf("%s, %s: a datagram to %s left in clear", name, tun, dst)
+				}
+			}
+			h.tun.Close()
+		}
+		must(t, host.Close())
+		must(t, h.uplink.Close())
 	}
 }

@@ -13,6 +13,7 @@ import (
 // kernel is the host as changes reach it.
 type kernel struct {
 	nl       *netlink.Handle
+	strict   *netlink.Handle // lists the routes of one table without reading those of all
 	resolved *resolvedBus
 	before   func(what string) // tests: called before each make and undo
 }
@@ -22,11 +23,18 @@ func newKernel() (*kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hostnet: open netlink: %w", err)
 	}
-	return &kernel{nl: nl, resolved: &resolvedBus{}}, nil
+	strict, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		nl.Close()
+		return nil, fmt.Errorf("hostnet: open netlink: %w", err)
+	}
+	_ = strict.SetStrictCheck(true) // before Linux 4.20 all routes are read, and filtered here
+	return &kernel{nl: nl, strict: strict, resolved: &resolvedBus{}}, nil
 }
 
 func (k *kernel) close() {
 	k.nl.Close()
+	k.strict.Close()
 	k.resolved.close()
 }
 
@@ -66,8 +74,11 @@ func (v *view) routesOf(family, table int) ([]netlink.Route, error) {
 		return list, nil
 	}
 	list, err := dump(func() ([]netlink.Route, error) {
-		return v.nl.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+		return v.strict.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 	})
+	if errors.Is(err, unix.ENOENT) {
+		list, err = nil, nil // the table exists while it has routes
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list routes of table %d: %w", table, err)
 	}

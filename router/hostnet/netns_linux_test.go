@@ -240,7 +240,7 @@ func arrives(t *testing.T, f *os.File, dst netip.AddrPort) bool {
 	t.Helper()
 	buf := make([]byte, 65536)
 	for {
-		must(t, f.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+		must(t, f.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
 		n, err := f.Read(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return false
