@@ -88,6 +88,7 @@ func printExplanation(w io.Writer, x control.Explanation) error {
 	}
 	line("rule", rule)
 	line("category", x.Category)
+	line("because", x.Because)
 	line("protocol", x.Protocol)
 	peer := x.Peer
 	if len(x.Groups) > 0 {
@@ -112,6 +113,7 @@ func printExplanation(w io.Writer, x control.Explanation) error {
 	line("resolver", x.Resolver)
 	line("transport", x.Transport)
 	line("datapath", x.Datapath)
+	line("shadowed", strings.Join(x.Shadowed, ", "))
 	line("note", x.Notes...)
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -148,7 +148,7 @@ type Metrics struct {
 // Control configures the control socket.
 type Control struct {
 	// Socket is the path of the control socket. Default: /run/penstock/control.sock for root, else
-	// penstock/control.sock in $XDG_RUNTIME_DIR.
+	// penstock/control.sock in $XDG_RUNTIME_DIR or .penstock/control.sock in the home directory.
 	Socket string `yaml:"socket" path:"file"`
 	// Group may read through the socket: status, flows, explain. Changing is for root and the daemon's own user.
 	Group string `yaml:"group"`

@@ -297,3 +297,21 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		})
 	}
 }
+
+func TestWithoutARuntimeDirectoryTheSocketIsInTheHome(t *testing.T) {
+	if os.Geteuid() == 0 {
+		if got, want := DefaultSocket(), "/run/penstock/control.sock"; got != want {
+			t.Errorf("root: got %s, want %s", got, want)
+		}
+		t.Skip("the rest is for others than root")
+	}
+	t.Setenv("XDG_RUNTIME_DIR", "/run/user/7")
+	if got, want := DefaultSocket(), "/run/user/7/penstock/control.sock"; got != want {
+		t.Errorf("with XDG_RUNTIME_DIR: got %s, want %s", got, want)
+	}
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	t.Setenv("HOME", "/home/ana")
+	if got, want := DefaultSocket(), "/home/ana/.penstock/control.sock"; got != want {
+		t.Errorf("without: got %s, want %s", got, want)
+	}
+}

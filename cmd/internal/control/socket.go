@@ -9,17 +9,20 @@ import (
 	"strconv"
 )
 
-// DefaultSocket is /run/penstock/control.sock for root and penstock/control.sock in $XDG_RUNTIME_DIR for others, or in
-// a directory of their own below the system's for temporary files where that is not set.
+// DefaultSocket is /run/penstock/control.sock for root; for others penstock/control.sock in $XDG_RUNTIME_DIR, or
+// .penstock/control.sock in the home directory where that is not set. Others can write to neither.
 func DefaultSocket() string {
 	if os.Geteuid() == 0 {
 		return "/run/penstock/control.sock"
 	}
-	dir := os.Getenv("XDG_RUNTIME_DIR")
-	if dir == "" {
-		dir = filepath.Join(os.TempDir(), "penstock-"+strconv.Itoa(os.Getuid()))
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return filepath.Join(dir, "penstock", "control.sock")
 	}
-	return filepath.Join(dir, "penstock", "control.sock")
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "penstock.sock" // in the working directory: without a home there is no better place
+	}
+	return filepath.Join(home, ".penstock", "control.sock")
 }
 
 // admitGroup lets the members of a group, by name or number, open the socket.
@@ -43,7 +46,7 @@ func admitGroup(path, group string) error {
 // listenPrivate makes a socket that only its owner can open. Until its mode is set nobody can find it: it is made under
 // a private name first.
 func listenPrivate(path string) (net.Listener, error) {
-	dir, err := os.MkdirTemp(filepath.Dir(path), ".penstock-")
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".") // short: the path of a socket has some 100 bytes
 	if err != nil {
 		return nil, err
 	}

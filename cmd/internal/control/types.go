@@ -107,6 +107,7 @@ type Explanation struct {
 	Rule       string    `json:"rule"`
 	Position   string    `json:"position,omitempty"` // file:line of the rule
 	Category   string    `json:"category,omitempty"`
+	Because    string    `json:"because,omitempty"` // one sentence
 	Protocol   string    `json:"protocol,omitempty"`
 	Peer       string    `json:"peer,omitempty"`
 	Groups     []string  `json:"groups,omitempty"`
@@ -116,6 +117,7 @@ type Explanation struct {
 	Resolver   string    `json:"resolver,omitempty"`  // which upstream answers for the name, and how
 	Transport  string    `json:"transport,omitempty"` // state of the transport that would carry it
 	Datapath   string    `json:"datapath,omitempty"`  // forwarded or terminated, and why
+	Shadowed   []string  `json:"shadowed,omitempty"`  // later rules that match as well
 	Notes      []string  `json:"notes,omitempty"`     // what would change the verdict
 }
 
