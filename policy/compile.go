@@ -3,9 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	"penstock/policy/blocklist"
@@ -172,117 +170,4 @@ func (c *compiler) match(i int, m *Match) error {
 	}
 	c.matchers[i] = out
 	return errors.Join(errs...)
-}
-
-// place names the rule in an error.
-func (r *Rule) place() string {
-	at := r.Pos.String()
-	if at != "" {
-		at += ": "
-	}
-	return fmt.Sprintf("%srule %q", at, r.Name)
-}
-
-// check finds what is wrong with a Config as a whole.
-func check(cfg *Config) error {
-	var errs []error
-	if len(cfg.Rules) == 0 {
-		return errors.New("policy has no rules: the last one must be there and have no match, such as {name: rest, do: block}")
-	}
-	seen := map[string]Position{}
-	for i := range cfg.Rules {
-		r := &cfg.Rules[i]
-		last := i == len(cfg.Rules)-1
-		switch first, twice := seen[r.Name]; {
-		case r.Name == "":
-			errs = append(errs, fmt.Errorf("%s: a rule has no name: logs, metrics and explain call it by one; add name:", r.Pos))
-		case twice:
-			errs = append(errs, fmt.Errorf("%s: there is one of that name already at %s: give it another", r.place(), first))
-		}
-		seen[r.Name] = r.Pos
-		switch {
-		case r.Match.isZero() && !last:
-			errs = append(errs, fmt.Errorf("%s matches everything, so the rule after it at %s is never reached: move it to the end or give it a match",
-				r.place(), cfg.Rules[i+1].Pos))
-		case !r.Match.isZero() && last:
-			errs = append(errs, fmt.Errorf("%s is the last one and has a match: add a rule without match after it, such as {name: rest, do: block}", r.place()))
-		}
-		errs = append(errs, checkDo(cfg, r)...)
-		for m := &r.Match; m != nil; m = m.Not {
-			errs = append(errs, r.unknown("category", m.Category, cfg.Categories)...)
-			errs = append(errs, r.unknown("peer", m.Peer, cfg.Peers)...)
-			errs = append(errs, r.unknown("group", m.Group, cfg.Groups)...)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func checkDo(cfg *Config, r *Rule) []error {
-	switch {
-	case r.Do.Action > Forward:
-		return []error{fmt.Errorf("%s: action %d is unknown", r.place(), r.Do.Action)}
-	case r.Do.Action != Forward && r.Do.Egress != "":
-		return []error{fmt.Errorf("%s: blocks and yet has via %q: choose one", r.place(), r.Do.Egress)}
-	case r.Do.Action == Forward && r.Do.Egress == "":
-		return []error{fmt.Errorf("%s: does not say via what: add a transport, direct or dns", r.place())}
-	case r.Do.Action == Forward:
-		return r.unknown("transport", []string{r.Do.Egress}, append([]string{EgressDirect, EgressDNS}, cfg.Egresses...))
-	}
-	return nil
-}
-
-func (r *Rule) unknown(what string, names, known []string) []error {
-	var errs []error
-	for _, name := range names {
-		if slices.Contains(known, name) {
-			continue
-		}
-		mend := fmt.Sprintf("there is no %s yet", what)
-		if near := nearest(name, known); near != "" {
-			mend = fmt.Sprintf("did you mean %q?", near)
-		} else if len(known) > 0 {
-			mend = "known are " + strings.Join(slices.Sorted(maps.Keys(setOf(known))), ", ")
-		}
-		errs = append(errs, fmt.Errorf("%s: unknown %s %q: %s", r.place(), what, name, mend))
-	}
-	return errs
-}
-
-func setOf(list []string) map[string]bool {
-	m := make(map[string]bool, len(list))
-	for _, s := range list {
-		m[s] = true
-	}
-	return m
-}
-
-// nearest returns the word that a typing error may have been meant as, or nothing.
-func nearest(word string, known []string) string {
-	best, limit := "", 1+len(word)/3
-	for _, k := range known {
-		if d := distance(word, k); d <= limit {
-			best, limit = k, d-1
-		}
-	}
-	return best
-}
-
-// distance counts the insertions, deletions and replacements between two words.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

@@ -63,7 +63,8 @@ type Do struct {
 	Egress string // with Forward: "direct", "dns", or a transport or transport group
 
 	// UnnamedBlock refuses a flow without any name when the rule matches it, or would match it given some name.
-	// Otherwise such a flow is judged on what is known.
+	// Otherwise such a flow is judged on what is known. SSH, NTP and echo requests never show a name: a rule that is not
+	// meant for them has a condition on the port.
 	UnnamedBlock bool
 
 	FallbackDirect bool // carried through: while Egress is not up, go direct
@@ -74,7 +75,7 @@ type Do struct {
 type Match struct {
 	Domain   []string // example.com: it and all below; *.example.com: only below; =example.com: only itself
 	Category []string // the judged name or the destination address is in one of these
-	CIDR     []string // destination: prefix, address or "private"
+	CIDR     []string // destination: prefix, address or "private", which is RFC 1918 and RFC 4193
 	Src      []string // source, likewise
 	Port     []string // destination port: "443" or "8000-8999"; echo requests have none
 	Protocol []string // tcp, udp, icmp, or quic, which is UDP to port 443

@@ -107,7 +107,7 @@ func (b *Builder) category(name string) (int, error) {
 
 func (b *Builder) addExpression(e *Entry, bit int) error {
 	if len(b.expressions) == maxExpressions {
-		return fmt.Errorf("line %d: more than %d expressions: use names where possible", e.Line, maxExpressions)
+		return fmt.Errorf("more than %d expressions: use names where possible", maxExpressions)
 	}
 	x, err := compileExpression(e.Expression)
 	if err != nil {
@@ -145,8 +145,8 @@ func (b *Builder) Build() (*Set, error) {
 		s.names += countNames(parts[i])
 	}
 	s.slots = uint64(s.names)*loadDenominator/loadNumerator + 1
-	s.filter = make([]uint64, s.names*filterBits/64+1)
-	s.table = make([]uint64, 0, s.slots+256) // overflow at the end is a few dozen slots
+	s.filter = makeWords(s.names*filterBits/64 + 1)
+	s.table = makeWords(int(s.slots) + 256)[:0] // overflow at the end is a few dozen slots
 	ids := recordIDs{known: map[record]uint16{}, list: []record{{}}}
 	for i, p := range parts {
 		if err := s.place(p, &ids); err != nil {
@@ -154,10 +154,8 @@ func (b *Builder) Build() (*Set, error) {
 		}
 		parts[i] = nil // may be collected while the rest is placed
 	}
-	for uint64(len(s.table)) < s.slots {
-		s.table = append(s.table, 0)
-	}
-	s.table = append(s.table, 0)
+	s.gaps(s.slots)
+	s.push(0)
 	s.records = ids.list
 	return s, nil
 }

@@ -1,7 +1,6 @@
 package blocklist
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
@@ -67,7 +66,7 @@ func (s *Set) write(f io.Writer) error {
 	head := cacheHead{
 		Seed:       [4]uint64{s.seed.start, s.seed.addr, s.seed.chunk, s.seed.label},
 		Categories: s.categories, Everything: s.everything, Names: s.names, Slots: s.slots, Records: s.records,
-		Filter: len(s.filter), Table: len(s.table),
+		Filter: s.filter.len(), Table: s.table.len(),
 	}
 	for _, e := range s.expressions {
 		head.Expressions = append(head.Expressions, cacheExpression{e.source, e.block, e.allow})
@@ -77,19 +76,12 @@ func (s *Set) write(f io.Writer) error {
 		return err
 	}
 	sum := crc32.New(crcTable)
-	w := bufio.NewWriterSize(io.MultiWriter(f, sum), cacheBlock)
-	w.WriteString(cacheMagic) // bufio keeps the first error for Flush
-	w.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(js))))
-	w.Write(js)
-	var word [8]byte
-	for _, words := range [][]uint64{s.filter, s.table} {
-		for _, x := range words {
-			binary.LittleEndian.PutUint64(word[:], x)
-			w.Write(word[:])
+	w := io.MultiWriter(f, sum)
+	start := binary.LittleEndian.AppendUint64([]byte(cacheMagic), uint64(len(js)))
+	for _, part := range [][]byte{start, js, s.filter, s.table} {
+		if _, err := w.Write(part); err != nil {
+			return err
 		}
-	}
-	if err := w.Flush(); err != nil {
-		return err
 	}
 	_, err = f.Write(binary.LittleEndian.AppendUint64(nil, uint64(sum.Sum32())))
 	return err
@@ -102,7 +94,11 @@ func ReadFile(path string) (*Set, error) {
 		return nil, fmt.Errorf("read list cache: %w", err)
 	}
 	defer f.Close()
-	s, err := read(f)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read list cache: %w", err)
+	}
+	s, err := read(f, info.Size())
 	if err != nil {
 		return nil, fmt.Errorf("read list cache %s: %w", path, err)
 	}
@@ -110,14 +106,14 @@ func ReadFile(path string) (*Set, error) {
 }
 
 const (
-	cacheBlock   = 256 << 10 // bytes read at a time: stays in the second-level cache until it is decoded
+	cacheBlock   = 256 << 10 // bytes read at a time: still in the second-level cache when they are summed
 	maxCacheHead = 16 << 20
-	maxCacheLen  = 1 << 29 // words in a table: 4 GiB
 )
 
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
 
-func read(r io.Reader) (*Set, error) {
+// read takes the file's size, so that a damaged head cannot ask for more memory than there is data.
+func read(r io.Reader, size int64) (*Set, error) {
 	sum := crc32.New(crcTable)
 	in := io.TeeReader(r, sum)
 	start := make([]byte, len(cacheMagic)+8)
@@ -125,12 +121,12 @@ func read(r io.Reader) (*Set, error) {
 		return nil, fmt.Errorf("%w: not of this version", ErrCache)
 	}
 	n := binary.LittleEndian.Uint64(start[len(cacheMagic):])
-	if n > maxCacheHead {
+	if n > min(maxCacheHead, uint64(size)) {
 		return nil, fmt.Errorf("%w: damaged head", ErrCache)
 	}
 	js := make([]byte, n)
 	var head cacheHead
-	if _, err := io.ReadFull(in, js); err != nil || json.Unmarshal(js, &head) != nil || !head.sane() {
+	if _, err := io.ReadFull(in, js); err != nil || json.Unmarshal(js, &head) != nil || !head.sane(size) {
 		return nil, fmt.Errorf("%w: damaged head", ErrCache)
 	}
 	s := &Set{
@@ -157,30 +153,28 @@ func read(r io.Reader) (*Set, error) {
 	if _, err := io.ReadFull(r, tail[:]); err != nil || binary.LittleEndian.Uint64(tail[:]) != want {
 		return nil, fmt.Errorf("%w: checksum differs", ErrCache)
 	}
-	if s.table[len(s.table)-1] != 0 {
+	if s.table.at(uint64(head.Table-1)) != 0 {
 		return nil, fmt.Errorf("%w: damaged table", ErrCache)
 	}
 	return s, nil
 }
 
 // sane refuses what Lookup could not index.
-func (h *cacheHead) sane() bool {
+func (h *cacheHead) sane(size int64) bool {
+	most := size / 8
 	return len(h.Categories) <= MaxCategories && len(h.Records) > 0 && len(h.Records) <= math.MaxUint16+1 &&
-		h.Filter > 0 && h.Filter <= maxCacheLen && h.Table > 0 && h.Table <= maxCacheLen &&
+		h.Filter > 0 && int64(h.Filter) <= most && h.Table > 0 && int64(h.Table) <= most &&
 		h.Slots > 0 && h.Slots < uint64(h.Table)
 }
 
-func readWords(r io.Reader, n int) ([]uint64, error) {
-	words := make([]uint64, 0, min(n, maxCacheHead)) // a lying head must not take the memory before the data is there
-	block := make([]byte, cacheBlock)
-	for len(words) < n {
-		b := block[:min(len(block), 8*(n-len(words)))]
-		if _, err := io.ReadFull(r, b); err != nil {
+func readWords(r io.Reader, n int) (words, error) {
+	w := makeWords(n)
+	for rest := w; len(rest) > 0; {
+		block := rest[:min(len(rest), cacheBlock)]
+		if _, err := io.ReadFull(r, block); err != nil {
 			return nil, fmt.Errorf("%w: it is cut short", ErrCache)
 		}
-		for ; len(b) >= 8; b = b[8:] {
-			words = append(words, binary.LittleEndian.Uint64(b))
-		}
+		rest = rest[len(block):]
 	}
-	return words, nil
+	return w, nil
 }

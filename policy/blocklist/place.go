@@ -1,6 +1,9 @@
 package blocklist
 
-import "math/bits"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // place appends a sorted part to the table and the filter.
 func (s *Set) place(part []uint64, ids *recordIDs) error {
@@ -15,15 +18,22 @@ func (s *Set) place(part []uint64, ids *recordIDs) error {
 			return err
 		}
 		home, _ := bits.Mul64(h, s.slots)
-		for uint64(len(s.table)) < home {
-			s.table = append(s.table, 0)
-		}
-		s.table = append(s.table, h|uint64(id))
-		word, _ := bits.Mul64(h, uint64(len(s.filter)))
-		s.filter[word] |= filterMask(h)
+		s.gaps(home)
+		s.push(h | uint64(id))
+		word, _ := bits.Mul64(h, uint64(s.filter.len()))
+		s.filter.put(word, s.filter.at(word)|filterMask(h))
 	}
 	return nil
 }
+
+// gaps fills the table with gaps up to slot n.
+func (s *Set) gaps(n uint64) {
+	for uint64(s.table.len()) < n {
+		s.push(0)
+	}
+}
+
+func (s *Set) push(entry uint64) { s.table = binary.LittleEndian.AppendUint64(s.table, entry) }
 
 func (r *record) add(m mark) {
 	bit := CategorySet(1) << (m & markCategory)

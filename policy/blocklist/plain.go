@@ -66,27 +66,11 @@ func (s *scanner) hosts(line []byte) error {
 		return s.skip(SkipInvalid)
 	}
 	for ; len(name) > 0; name, rest = cutField(rest) {
-		var err error
-		if isHostsOwn(name) {
-			err = s.skip(SkipSpecial)
-		} else {
-			err = s.name(name)
-		}
-		if err != nil {
+		if err := s.name(name); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// isHostsOwn knows the names that every hosts file has for the machine itself.
-func isHostsOwn(name []byte) bool {
-	switch string(bytes.ToLower(name)) {
-	case "localhost", "localhost.localdomain", "local", "broadcasthost", "ip6-localhost", "ip6-loopback", "ip6-localnet",
-		"ip6-mcastprefix", "ip6-allnodes", "ip6-allrouters", "ip6-allhosts":
-		return true
-	}
-	return false
 }
 
 // isBlockAddr says whether a name that is given this address leads nowhere.

@@ -38,7 +38,7 @@ func (s *scanner) rpz(raw []byte) error {
 		z.owner = fields[0]
 		fields = fields[1:]
 	}
-	kind, target := record2(fields)
+	kind, target := recordData(fields)
 	switch kind {
 	case "SOA":
 		if z.apex == "" && z.owner != "@" {
@@ -70,8 +70,8 @@ func (s *scanner) rpz(raw []byte) error {
 	return s.domain([]byte(name))
 }
 
-// record2 passes over TTL and class and returns the type and the first field of the data.
-func record2(fields []string) (kind, target string) {
+// recordData passes over TTL and class and returns the type and the first field of the data.
+func recordData(fields []string) (kind, target string) {
 	for i, f := range fields {
 		if strings.EqualFold(f, "IN") || f[0] >= '0' && f[0] <= '9' {
 			continue

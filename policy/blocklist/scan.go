@@ -44,7 +44,7 @@ type Entry struct {
 const (
 	SkipInvalid     = "not a host name"
 	SkipSuffix      = "public suffix"
-	SkipSpecial     = "local name"
+	SkipSpecial     = "local name" // or one label, or an address that leads nowhere
 	SkipCosmetic    = "cosmetic rule"
 	SkipPath        = "rule for a path"
 	SkipPattern     = "wildcard within a name"
@@ -68,7 +68,7 @@ type Report struct {
 }
 
 // Entries is how many entries of any kind were found.
-func (r *Report) Entries() int { return r.Blocks + r.Allows + r.Addresses + r.Expressions }
+func (r Report) Entries() int { return r.Blocks + r.Allows + r.Addresses + r.Expressions }
 
 // Check reads a list to its end and says whether it may replace the last good one. The error is a *ListError when the
 // list is to blame.

@@ -37,10 +37,10 @@ type Set struct {
 	expressions []expression
 
 	// filter is one bloom filter of 64 bits for every eight names: most misses end at one word of it.
-	filter []uint64
+	filter words
 	// table holds fingerprint<<16 | record in ascending order, each at or after the slot that its fingerprint is
 	// proportional to, never after a gap. Zero is a gap; the last one is always a gap.
-	table []uint64
+	table words
 	slots uint64 // the slots that fingerprints are spread over; the rest of table is overflow
 }
 
@@ -72,7 +72,7 @@ func (s *Set) Bytes() int {
 	if s == nil {
 		return 0
 	}
-	return 8*(cap(s.filter)+cap(s.table)) + 48*cap(s.records)
+	return cap(s.filter) + cap(s.table) + 48*cap(s.records)
 }
 
 // Lookup returns the categories of a canonical host name. It does not allocate.
@@ -140,8 +140,8 @@ func (s *Set) LookupAddr(addr netip.Addr) CategorySet {
 
 // probe adds to t what is listed under hash h. It is small enough to be inlined: most names end here.
 func (s *Set) probe(h uint64, whole bool, t *tally) {
-	hi, _ := bits.Mul64(h&fingerprintMask, uint64(len(s.filter)))
-	if m := filterMask(h); s.filter[hi]&m == m {
+	hi, _ := bits.Mul64(h&fingerprintMask, uint64(s.filter.len()))
+	if m := filterMask(h); s.filter.at(hi)&m == m {
 		s.find(h, whole, t)
 	}
 }
@@ -150,7 +150,7 @@ func (s *Set) find(h uint64, whole bool, t *tally) {
 	h &= fingerprintMask
 	i, _ := bits.Mul64(h, s.slots)
 	for ; ; i++ {
-		e := s.table[i]
+		e := s.table.at(i)
 		if e == 0 || e&fingerprintMask > h {
 			return
 		}
