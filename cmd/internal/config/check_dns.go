@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
+	"strings"
 )
 
 // dns checks upstreams and split zones.
@@ -26,19 +28,28 @@ func (k *checker) upstreams(path string, upstreams []Upstream) {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		k.via(at+".via", u.Via)
 		if !isUpstream(u.Address) {
-			k.fault(at+".address", "write an IP address, for example 10.0.0.53, udp://10.0.0.53:53 or tcp://10.0.0.53", "the upstream's address is %q", u.Address)
+			k.fault(at+".address", "write an IP address, for example 10.0.0.53 or tcp://10.0.0.53:53, or tls://NAME or https://NAME/PATH", "the upstream's address is %q", u.Address)
 		}
 	}
 }
 
-// isUpstream says whether s is an address, with or without port and scheme.
+// isUpstream says whether s is an address with or without port, or one after a scheme. Encrypted upstreams may be named.
 func isUpstream(s string) bool {
-	for _, scheme := range []string{"udp://", "tcp://"} {
-		if len(s) > len(scheme) && s[:len(scheme)] == scheme {
-			s = s[len(scheme):]
-			break
-		}
+	scheme, rest, hasScheme := strings.Cut(s, "://")
+	switch {
+	case !hasScheme:
+		return isAddress(s)
+	case scheme == "udp" || scheme == "tcp":
+		return isAddress(rest)
+	case scheme == "tls" || scheme == "https":
+		u, err := url.Parse(s)
+		return err == nil && u.Hostname() != "" && u.User == nil && (scheme == "https" || u.Path == "")
 	}
+	return false
+}
+
+// isAddress says whether s is an IP address, with or without port.
+func isAddress(s string) bool {
 	if _, err := netip.ParseAddr(s); err == nil {
 		return true
 	}

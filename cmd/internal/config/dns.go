@@ -23,7 +23,8 @@ type DNS struct {
 type Upstream struct {
 	// Name in metrics and explain. Default: the address.
 	Name string `yaml:"name"`
-	// Address is an IP address, with a port if it is not 53; udp:// and tcp:// select one protocol.
+	// Address is an IP address, with a port if it is not 53; udp:// and tcp:// select one protocol. tls://NAME and
+	// https://NAME/PATH are asked encrypted.
 	Address string `yaml:"address" required:"true"`
 	// Via is the transport that carries the questions, or direct.
 	Via string `yaml:"via" default:"direct"`
