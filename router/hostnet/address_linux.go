@@ -19,8 +19,10 @@ type linkUp struct {
 }
 
 func (l *linkUp) stage() stage { return stageLink }
-func (l *linkUp) key() string  { return fmt.Sprintf("link %s #%d", l.Name, l.Index) }
+func (l *linkUp) key() any     { return linkUp{Name: l.Name, Index: l.Index} }
 func (l *linkUp) entry() entry { return entry{Link: l} }
+
+func (l *linkUp) String() string { return fmt.Sprintf("link %s #%d", l.Name, l.Index) }
 
 func (l *linkUp) adopt(earlier change) change {
 	adopted, was := *l, earlier.(*linkUp)
@@ -78,10 +80,13 @@ type address struct {
 }
 
 func (a *address) stage() stage { return stageAddress }
-func (a *address) key() string {
-	return fmt.Sprintf("address %s dev %s #%d", a.Prefix, a.Name, a.Index)
+func (a *address) key() any {
+	return address{Name: a.Name, Index: a.Index, Prefix: a.Prefix}
 }
 func (a *address) entry() entry { return entry{Address: a} }
+func (a *address) String() string {
+	return fmt.Sprintf("address %s dev %s #%d", a.Prefix, a.Name, a.Index)
+}
 
 func (a *address) present(v *view) (bool, error) {
 	list, err := v.addrsOf(a.Index)

@@ -47,7 +47,8 @@ func (s stage) String() string {
 // idempotent, and undo leaves alone what is no longer as make left it.
 type change interface {
 	stage() stage
-	key() string // equal keys are the same change
+	key() any       // comparable: equal keys are the same change
+	String() string // for people
 	present(*view) (bool, error)
 	make(*kernel) error
 	undo(*kernel) error
@@ -100,7 +101,7 @@ func (e entry) change() change {
 	return nil
 }
 
-func inEntries(entries []entry, key string) bool {
+func inEntries(entries []entry, key any) bool {
 	return slices.ContainsFunc(entries, func(e entry) bool { return e.change().key() == key })
 }
 
@@ -111,14 +112,14 @@ func undoAll(k *kernel, entries []entry, log *slog.Logger) (left []entry, err er
 	for _, e := range ordered {
 		c := e.change()
 		if k.before != nil {
-			k.before("undo " + c.key())
+			k.before("undo " + c.String())
 		}
 		if undoErr := c.undo(k); undoErr != nil {
 			left = append(left, e)
-			err = errors.Join(err, fmt.Errorf("hostnet: undo %s: %w", c.key(), undoErr))
+			err = errors.Join(err, fmt.Errorf("hostnet: undo %s: %w", c, undoErr))
 			continue
 		}
-		log.Debug("undone", "change", c.key())
+		log.Debug("undone", "change", c.String())
 	}
 	return left, err
 }

@@ -17,13 +17,13 @@ import (
 )
 
 // Dialer dials from the host, outside our TUN: its sockets carry the mark, or, where marks are not
-// permitted, are bound to the interface that would be the uplink without our TUN. It is safe for
-// concurrent use.
+// permitted or SelfTest found that they do not help, are bound to the interface that would be the
+// uplink without our TUN. It is safe for concurrent use.
 type Dialer struct {
 	cfg    DialerConfig
 	nl     *netlink.Handle
-	ioctl  int  // a socket to ask for interface indexes with
-	bind   bool // marks are not permitted
+	ioctl  int         // a socket to ask for interface indexes with
+	bind   atomic.Bool // marks are not permitted, or nobody routes by them
 	pingID atomic.Uint32
 }
 
@@ -50,7 +50,7 @@ func NewDialer(c DialerConfig) (*Dialer, error) {
 	d := &Dialer{cfg: c, nl: nl, ioctl: fd}
 	d.pingID.Store(rand.Uint32())
 	if err := setMark(fd, c.Mark, c.MarkMask); errors.Is(err, unix.EPERM) {
-		d.bind = true
+		d.bind.Store(true)
 		c.Log.Warn("sockets may not be marked (CAP_NET_ADMIN), binding them to the uplink instead", "err", err)
 	} else if err != nil {
 		return nil, errors.Join(fmt.Errorf("hostnet: mark a socket: %w", err), d.Close())
@@ -102,7 +102,7 @@ func (d *Dialer) refuseLoop(addr netip.Addr) error {
 			return refused
 		}
 	}
-	if d.cfg.Interface == "" || d.bind {
+	if d.cfg.Interface == "" || d.bind.Load() {
 		return nil // a bound socket leaves by its interface or not at all
 	}
 	tun, err := d.indexOf(d.cfg.Interface)
@@ -176,9 +176,10 @@ func (d *Dialer) Control(network, address string, c syscall.RawConn) error {
 
 // guard keeps a socket that will send to target out of the TUN.
 func (d *Dialer) guard(fd int, target netip.Addr) error {
-	if !d.bind {
-		if err := setMark(fd, d.cfg.Mark, d.cfg.MarkMask); err != nil {
-			return fmt.Errorf("hostnet: mark socket: %w", err)
+	marked := setMark(fd, d.cfg.Mark, d.cfg.MarkMask)
+	if !d.bind.Load() {
+		if marked != nil {
+			return fmt.Errorf("hostnet: mark socket: %w", marked)
 		}
 		return nil
 	}

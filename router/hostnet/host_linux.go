@@ -18,8 +18,8 @@ type Host struct {
 	mu       sync.Mutex // guards below
 	journal  *journal
 	settings Settings
-	applied  []change        // nil before Apply
-	without  map[string]bool // keys of changes that this kernel cannot bear
+	applied  []change     // nil before Apply
+	without  map[any]bool // keys of changes that this kernel cannot bear
 	closed   bool
 }
 
@@ -47,7 +47,7 @@ func open(c Config, before func(string)) (*Host, error) {
 	if len(j.entries) > 0 {
 		c.Log.Info("taking over what a predecessor left", "changes", len(j.entries))
 	}
-	return &Host{cfg: c, kernel: k, journal: j, without: make(map[string]bool)}, nil
+	return &Host{cfg: c, kernel: k, journal: j, without: make(map[any]bool)}, nil
 }
 
 // Apply makes the host look like the settings, and undoes what earlier settings, or a killed
@@ -202,7 +202,7 @@ func (h *Host) reconcileLocked(ctx context.Context, v *view, plan []change, repl
 			err = h.makeLocked(c)
 		}
 		if err != nil {
-			return errors.Join(fmt.Errorf("hostnet: %s: %w", c.key(), err), h.rollbackLocked(before))
+			return errors.Join(fmt.Errorf("hostnet: %s: %w", c, err), h.rollbackLocked(before))
 		}
 	}
 	if !replace {
@@ -226,7 +226,7 @@ func (h *Host) compareLocked(v *view, plan []change) (kept, missing []change) {
 		}
 		there, err := c.present(v)
 		if err != nil {
-			h.cfg.Log.Debug("cannot look at the host", "change", c.key(), "err", err)
+			h.cfg.Log.Debug("cannot look at the host", "change", c.String(), "err", err)
 		}
 		if there && earlier == nil && !bearsOurName(c) {
 			continue
@@ -273,12 +273,12 @@ func (h *Host) recordLocked(plan []change) error {
 
 func (h *Host) makeLocked(c change) error {
 	if h.kernel.before != nil {
-		h.kernel.before("make " + c.key())
+		h.kernel.before("make " + c.String())
 	}
 	err := c.make(h.kernel)
 	if b, ok := c.(bearer); ok && err != nil && b.bearable(err) {
 		h.without[c.key()] = true
-		h.cfg.Log.Warn("this system does not offer it, going on without", "change", c.key(), "err", err)
+		h.cfg.Log.Warn("this system does not offer it, going on without", "change", c.String(), "err", err)
 		return nil
 	}
 	return err

@@ -67,7 +67,7 @@ type Config struct {
 	// ResolvConf is the path of the resolver file. Default DefaultResolvConf.
 	ResolvConf string
 	// Repaired, if set, is called for each thing others removed: err is nil when it was put back.
-	// kind is one of nft, sysctl, link, address, route, rule, resolver. It must not block.
+	// kind is one of nft, sysctl, link, address, route, rule, resolver. It must not block nor call the Host.
 	Repaired func(kind string, err error)
 	// Log may be nil: nothing is logged.
 	Log *slog.Logger

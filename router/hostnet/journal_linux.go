@@ -114,7 +114,7 @@ func (j *journal) save(entries []entry) error {
 }
 
 // find returns the entry with the key, or nil.
-func (j *journal) find(key string) change {
+func (j *journal) find(key any) change {
 	for _, e := range j.entries {
 		if c := e.change(); c.key() == key {
 			return c

@@ -38,7 +38,7 @@ func TestJournalKeepsEveryKindOfChange(t *testing.T) {
 	must(t, err)
 	for i, c := range changes {
 		if got := j.entries[i].change(); !reflect.DeepEqual(got, c) {
-			t.Errorf("%s: got %+v, want %+v", c.key(), got, c)
+			t.Errorf("%s: got %+v, want %+v", c, got, c)
 		}
 	}
 	if fields := reflect.TypeFor[entry]().NumField(); fields != len(changes) {
@@ -119,10 +119,10 @@ func TestPlanClosesBeforeItOpens(t *testing.T) {
 	if !slices.IsSortedFunc(plan, func(a, b change) int { return int(a.stage()) - int(b.stage()) }) {
 		t.Error("plan is not in the order of its stages, so undo would not be its reverse")
 	}
-	keys := make(map[string]bool)
+	keys := make(map[any]bool)
 	for _, c := range plan {
 		if keys[c.key()] {
-			t.Errorf("%s is in the plan twice", c.key())
+			t.Errorf("%s is in the plan twice", c)
 		}
 		keys[c.key()] = true
 	}
@@ -143,7 +143,31 @@ func TestPlanOfAPartClosesThatPartAlone(t *testing.T) {
 	}
 	for _, c := range planRules(c, s, facts{}, false) {
 		if r := c.(*rule); r.NotMarked {
-			t.Errorf("nothing of IPv6 is captured, but there is %s", r.key())
+			t.Errorf("nothing of IPv6 is captured, but there is %s", r)
 		}
+	}
+}
+
+func TestEveryFilterSettingChangesTheDigest(t *testing.T) {
+	c, err := Config{Interface: "pen0", StateFile: "x"}.withDefaults()
+	must(t, err)
+	seen := make(map[string]string)
+	for name, set := range map[string]func(*Settings, *facts){
+		"as it is":         func(*Settings, *facts) {},
+		"lockdown":         func(s *Settings, _ *facts) { s.Lockdown = true },
+		"no LAN":           func(s *Settings, _ *facts) { s.LAN = false },
+		"another LAN":      func(_ *Settings, f *facts) { f.neighbours = prefixes("10.9.0.1/16") },
+		"another address":  func(s *Settings, _ *facts) { s.Addresses = s.Addresses[:1] },
+		"less captured":    func(s *Settings, _ *facts) { s.Capture = s.Capture[:1] },
+		"nothing excluded": func(s *Settings, _ *facts) { s.Exclude = nil },
+		"strict filter":    func(_ *Settings, f *facts) { f.strictReverse = true },
+	} {
+		s, f := everything(), facts{}
+		set(&s, &f)
+		digest := planFilter(c, s, f).comments()(0)
+		if other, ok := seen[digest]; ok {
+			t.Errorf("%q and %q have the same digest", name, other)
+		}
+		seen[digest] = name
 	}
 }

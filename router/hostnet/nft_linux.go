@@ -14,6 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// nftSetVersion changes with the rules that chains makes of the same settings.
+const nftSetVersion = 1
+
 // nftTable is our nftables table, replaced as a whole in one transaction. Only the name is in the
 // journal: undoing it is deleting the table.
 type nftTable struct {
@@ -38,9 +41,14 @@ func tableName(tun string) string {
 	}, tun)
 }
 
+// nftKey is the name of the table.
+type nftKey string
+
 func (t *nftTable) stage() stage { return stageNft }
-func (t *nftTable) key() string  { return "nft inet " + t.Name }
+func (t *nftTable) key() any     { return nftKey(t.Name) }
 func (t *nftTable) entry() entry { return entry{Nft: t} }
+
+func (t *nftTable) String() string { return "nft table inet " + t.Name }
 
 // bearable: without lockdown the rules alone close what is captured, but for sockets bound to an
 // interface, so a kernel built without nftables is put up with.
@@ -65,7 +73,7 @@ func (t *nftTable) present(*view) (bool, error) {
 			found[chain.Name] = chain
 		}
 	}
-	want := t.chains()
+	want, comments := t.chains(), t.comments()
 	if len(found) != len(want) {
 		return false, nil
 	}
@@ -80,7 +88,7 @@ func (t *nftTable) present(*view) (bool, error) {
 		}
 		for i, r := range rules {
 			comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
-			if comment != t.comment(i) {
+			if comment != comments(i) {
 				return false, nil
 			}
 		}
@@ -97,6 +105,7 @@ func (t *nftTable) make(*kernel) error {
 	c.AddTable(table) // so that the deletion finds one
 	c.DelTable(table)
 	c.AddTable(table)
+	comments := t.comments()
 	for _, chain := range t.chains() {
 		chain.Table = table
 		c.AddChain(&chain.Chain)
@@ -105,7 +114,7 @@ func (t *nftTable) make(*kernel) error {
 				Table:    table,
 				Chain:    &chain.Chain,
 				Exprs:    exprs,
-				UserData: userdata.AppendString(nil, userdata.TypeComment, t.comment(i)),
+				UserData: userdata.AppendString(nil, userdata.TypeComment, comments(i)),
 			})
 		}
 	}
@@ -124,11 +133,11 @@ func (t *nftTable) undo(*kernel) error {
 	return nil
 }
 
-// comment is that of the i-th rule of each chain.
-func (t *nftTable) comment(i int) string {
-	set := *t
-	sum := sha256.Sum256(fmt.Appendf(nil, "1 %+v", set))
-	return fmt.Sprintf("penstock %s %d", hex.EncodeToString(sum[:6]), i)
+// comments returns the comment of the i-th rule of each chain.
+func (t *nftTable) comments() func(i int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %+v", nftSetVersion, *t))
+	digest := hex.EncodeToString(sum[:6])
+	return func(i int) string { return fmt.Sprintf("penstock %s %d", digest, i) }
 }
 
 // nftChain is one base chain with its rules.

@@ -67,9 +67,14 @@ func readResolvConf(path string) (*resolvConf, error) {
 	return r, nil
 }
 
+// resolvConfKey is the path.
+type resolvConfKey string
+
 func (r *resolvConf) stage() stage { return stageResolver }
-func (r *resolvConf) key() string  { return "resolver file " + r.Path }
+func (r *resolvConf) key() any     { return resolvConfKey(r.Path) }
 func (r *resolvConf) entry() entry { return entry{ResolvConf: r} }
+
+func (r *resolvConf) String() string { return "resolver file " + r.Path }
 
 // adopt keeps the earlier original while the file is still ours. When somebody wrote it meanwhile,
 // a DHCP client after a change of network say, theirs is the new original.

@@ -140,9 +140,19 @@ type resolvedLink struct {
 	Domains []string     `json:"domains,omitempty"`
 }
 
+// resolvedKey is the link.
+type resolvedKey struct {
+	name  string
+	index int
+}
+
 func (r *resolvedLink) stage() stage { return stageResolver }
-func (r *resolvedLink) key() string  { return fmt.Sprintf("resolver resolved %s #%d", r.Name, r.Index) }
+func (r *resolvedLink) key() any     { return resolvedKey{r.Name, r.Index} }
 func (r *resolvedLink) entry() entry { return entry{Resolved: r} }
+
+func (r *resolvedLink) String() string {
+	return fmt.Sprintf("systemd-resolved settings of %s", r.Name)
+}
 
 func (r *resolvedLink) present(v *view) (bool, error) {
 	var path dbus.ObjectPath

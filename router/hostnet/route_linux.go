@@ -16,10 +16,11 @@ type route struct {
 }
 
 func (r *route) stage() stage { return stageRoute }
-func (r *route) key() string {
+func (r *route) key() any     { return *r }
+func (r *route) entry() entry { return entry{Route: r} }
+func (r *route) String() string {
 	return fmt.Sprintf("route %s dev #%d table %d", r.To, r.Index, r.Table)
 }
-func (r *route) entry() entry { return entry{Route: r} }
 
 func (r *route) present(v *view) (bool, error) {
 	family := familyOf(r.To.Addr())

@@ -25,8 +25,12 @@ type rule struct {
 }
 
 func (r *rule) stage() stage { return stageRule }
-func (r *rule) key() string  { return fmt.Sprintf("rule %+v", *r) }
+func (r *rule) key() any     { return *r }
 func (r *rule) entry() entry { return entry{Rule: r} }
+
+func (r *rule) String() string {
+	return fmt.Sprintf("rule %d of family %d to table %d", r.Priority, r.Family, r.Table)
+}
 
 func (r *rule) present(v *view) (bool, error) {
 	list, err := v.rulesOf(r.Family)

@@ -20,8 +20,10 @@ type sysctl struct {
 }
 
 func (s *sysctl) stage() stage { return stageSysctl }
-func (s *sysctl) key() string  { return "sysctl " + s.Path }
+func (s *sysctl) key() any     { return sysctl{Path: s.Path} }
 func (s *sysctl) entry() entry { return entry{Sysctl: s} }
+
+func (s *sysctl) String() string { return "sysctl " + s.Path }
 
 func (s *sysctl) adopt(earlier change) change {
 	adopted := *s

@@ -49,11 +49,22 @@ var (
 	somewhere6 = netip.MustParseAddr("2001:db8::1")
 )
 
-// SelfTest returns nil if our sockets stay out of our TUN: each family's socket can be marked, or
-// bound, and the route it then has does not leave by the TUN. No route at all is no failure. It
-// returns ErrNoEscape, wrapped, if sockets can be neither marked nor bound, and a RefusedError if the
-// marked route leads into the TUN. No packet is sent.
+// SelfTest returns nil if our sockets stay out of our TUN: in each family, the route that a socket of
+// ours has does not leave by the TUN. No route at all is no failure. If the marked route leads into the
+// TUN, as where the user routes by hand and not by mark, sockets are bound to the uplink from then on,
+// and tested again. It returns ErrNoEscape, wrapped, if that is not permitted, and a RefusedError if it
+// does not help. No packet is sent.
 func (d *Dialer) SelfTest(ctx context.Context) error {
+	err := d.testSockets(ctx)
+	if errors.Is(err, ErrLoop) && !d.bind.Load() {
+		d.cfg.Log.Warn("marked packets are routed into our own TUN, binding sockets to the uplink instead", "err", err)
+		d.bind.Store(true)
+		err = d.testSockets(ctx)
+	}
+	return err
+}
+
+func (d *Dialer) testSockets(ctx context.Context) error {
 	for _, test := range []struct {
 		network string
 		addr    netip.Addr
@@ -63,10 +74,10 @@ func (d *Dialer) SelfTest(ctx context.Context) error {
 		}
 		dialer := net.Dialer{Control: d.Control}
 		c, err := dialer.DialContext(ctx, test.network, netip.AddrPortFrom(test.addr, 9).String())
+		if err != nil && noRoute(err) {
+			continue
+		}
 		if err != nil {
-			if noRoute(err) {
-				continue
-			}
 			return fmt.Errorf("hostnet: self-test: %w", err)
 		}
 		local := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()

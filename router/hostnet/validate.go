@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 )
 
 // withDefaults fills in what is zero and refuses what cannot work.
@@ -20,8 +21,8 @@ func (c Config) withDefaults() (Config, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	switch {
-	case c.Interface == "" || len(c.Interface) > 15:
-		return c, fmt.Errorf("hostnet: interface name %q: want 1 to 15 bytes", c.Interface)
+	case c.Interface == "" || len(c.Interface) > 15 || strings.ContainsAny(c.Interface, "/ \t\n") || c.Interface == "." || c.Interface == "..":
+		return c, fmt.Errorf("hostnet: interface name %q: want 1 to 15 bytes without space or slash", c.Interface)
 	case c.StateFile == "":
 		return c, errors.New("hostnet: no state file: changes could not be undone")
 	case c.Mark == 0 || c.Mark&^c.MarkMask != 0:
@@ -49,6 +50,11 @@ func (s Settings) check() error {
 	for _, a := range s.DNS {
 		if !a.IsValid() || a.Is4In6() {
 			return fmt.Errorf("hostnet: DNS server %s is not a plain address", a)
+		}
+	}
+	for _, d := range s.SearchDomains {
+		if d == "" || strings.ContainsAny(d, " \t\r\n") {
+			return fmt.Errorf("hostnet: search domain %q is not a name", d)
 		}
 	}
 	if s.MTU != 0 && (s.MTU < 576 || s.MTU > 65535) {

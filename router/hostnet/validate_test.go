@@ -15,6 +15,7 @@ func TestConfigIsRefusedWithAReason(t *testing.T) {
 	}{
 		{"no interface", func(c *Config) { c.Interface = "" }, "interface name"},
 		{"a name too long for the kernel", func(c *Config) { c.Interface = "sixteen-bytes-xx" }, "interface name"},
+		{"a name that is a path", func(c *Config) { c.Interface = "../all" }, "interface name"},
 		{"no state file", func(c *Config) { c.StateFile = "" }, "no state file"},
 		{"a mark outside its mask", func(c *Config) { c.Mark, c.MarkMask = 3, 1 }, "does not fit in mask"},
 		{"a mask without a mark", func(c *Config) { c.MarkMask = 1 }, "does not fit in mask"},
@@ -43,6 +44,7 @@ func TestSettingsAreRefusedWithAReason(t *testing.T) {
 		{"an IPv4 prefix in IPv6 clothes", Settings{Capture: prefixes("::ffff:10.0.0.0/104")}, "captured prefix"},
 		{"an invalid DNS server", Settings{DNS: make([]netip.Addr, 1)}, "DNS server"},
 		{"an MTU that carries nothing", Settings{MTU: 100}, "MTU 100"},
+		{"a search domain that is more than one line", Settings{SearchDomains: []string{"a\nnameserver 192.0.2.66"}}, "search domain"},
 		{"an unknown resolver", Settings{Resolver: "dnsmasq"}, `resolver "dnsmasq"`},
 	} {
 		if err := row.s.check(); err == nil || !strings.Contains(err.Error(), row.want) {

@@ -94,11 +94,11 @@ func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 		}
 		err := h.makeLocked(c)
 		if err != nil {
-			err = fmt.Errorf("hostnet: %s: %w", c.key(), err)
+			err = fmt.Errorf("hostnet: %s: %w", c, err)
 		}
 		again := inEntries(known, c.key()) // else it is new: a network that has just come
 		if err == nil && again {
-			h.cfg.Log.Warn("put back what others removed", "change", c.key())
+			h.cfg.Log.Warn("put back what others removed", "change", c.String())
 		}
 		if err != nil || again {
 			h.repaired(c.stage(), err)
