@@ -12,7 +12,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := execute(ctx, newEnv(), os.Args[1:])
+	code := execute(ctx, withDaemon(newEnv()), os.Args[1:])
 	stop()
 	os.Exit(code)
 }

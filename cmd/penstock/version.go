@@ -20,8 +20,8 @@ func newVersionCommand(e *env) *cobra.Command {
 	}
 }
 
-// versionLine says what was built from what, with what, for what.
-func versionLine() string {
+// version is the module's version as the linker knows it, and the revision it was built from.
+func version() string {
 	version, revision := "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
 		version = info.Main.Version
@@ -31,5 +31,10 @@ func versionLine() string {
 			}
 		}
 	}
-	return fmt.Sprintf("penstock %s%s %s %s/%s", version, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return version + revision
+}
+
+// versionLine says what was built from what, with what, for what.
+func versionLine() string {
+	return fmt.Sprintf("penstock %s %s %s/%s", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

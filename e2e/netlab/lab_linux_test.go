@@ -46,8 +46,8 @@ func TestEveryServiceIsReachableAsDrawn(t *testing.T) {
 	}{
 		{"the laptop fetches a public site over HTTP", lab.Laptop, "http://public.example/", "this is public.example\n"},
 		{"the laptop fetches a public site over TLS", lab.Laptop, "https://news.example/", "this is news.example\n"},
-		{"the laptop fetches the gambling site", lab.Laptop, "https://casino.bet-example.test/", "this is casino.bet-example.test\n"},
-		{"the laptop fetches the adult site", lab.Laptop, "https://adult-example.test/", "this is adult-example.test\n"},
+		{"the laptop fetches the gambling site", lab.Laptop, "https://casino.example/", "this is casino.example\n"},
+		{"the laptop fetches the adult site", lab.Laptop, "https://adult.example/", "this is adult.example\n"},
 		{"a literal IPv6 address has a certificate", lab.Laptop, "https://[2001:db8:113::10]/", "this is [2001:db8:113::10]\n"},
 		{"the laptop cannot resolve the intranet", lab.Laptop, "http://intranet.corp.example/", "nxdomain"},
 		{"the laptop has no route to the intranet", lab.Laptop, "http://10.20.0.10/", "unreachable"},

@@ -71,8 +71,8 @@ const (
 const (
 	PublicSite   = "public.example"
 	NewsSite     = "news.example"
-	GamblingSite = "casino.bet-example.test"
-	AdultSite    = "adult-example.test"
+	GamblingSite = "casino.example"
+	AdultSite    = "adult.example"
 	EchoSite     = "echo.example"          // TCP and UDP echo on EchoPort, a sink on SinkPort
 	DeadSite     = "dead.example"          // DeadIPv4 and DeadIPv6
 	GatewayName  = "vpn.example"           // GatewayIPv4 and GatewayIPv6

@@ -1,0 +1,98 @@
+package daemon
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"sync"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/control"
+)
+
+// flowLog writes a line of JSON for each finished flow, and begins a new file when one is full.
+type flowLog struct {
+	path    string
+	maxSize int64
+	keep    int
+
+	mu      sync.Mutex // guards below
+	file    *os.File
+	size    int64
+	dropped uint64 // records that could not be written
+}
+
+func openFlowLog(c config.FlowLog) (*flowLog, error) {
+	l := &flowLog{path: c.File, maxSize: int64(c.MaxSize), keep: c.Keep}
+	if err := l.open(); err != nil {
+		return nil, fmt.Errorf("flow_log.file: %w", err)
+	}
+	return l, nil
+}
+
+func (l *flowLog) open() error {
+	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return err
+	}
+	l.file, l.size = f, info.Size()
+	return nil
+}
+
+// write appends one record. A record that cannot be written is counted and lost: flows don't wait for a disk.
+func (l *flowLog) write(f control.Flow) {
+	line, err := json.Marshal(f)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil && l.maxSize > 0 && l.size+int64(len(line)) >= l.maxSize {
+		err = l.rotate()
+	}
+	if err == nil && l.file != nil {
+		var n int
+		n, err = l.file.Write(append(line, '\n'))
+		l.size += int64(n)
+	}
+	if err != nil {
+		l.dropped++
+	}
+}
+
+// rotate moves FILE to FILE.1, FILE.1 to FILE.2 and so on, and begins a new FILE.
+func (l *flowLog) rotate() error {
+	if err := l.file.Close(); err != nil {
+		return err
+	}
+	l.file = nil
+	for i := l.keep; i > 0; i-- {
+		from := l.path
+		if i > 1 {
+			from = fmt.Sprintf("%s.%d", l.path, i-1)
+		}
+		if err := os.Rename(from, fmt.Sprintf("%s.%d", l.path, i)); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	}
+	if l.keep == 0 {
+		if err := os.Remove(l.path); err != nil {
+			return err
+		}
+	}
+	return l.open()
+}
+
+// Close closes the file.
+func (l *flowLog) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return nil
+	}
+	err := l.file.Close()
+	l.file = nil
+	return err
+}

@@ -1,0 +1,217 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"penstock/cmd/internal/control"
+	"penstock/e2e/netlab"
+)
+
+// labWorld is the world in network namespaces, with two processes of this program in it.
+type labWorld struct {
+	lab      *netlab.Lab
+	files    files
+	self     string
+	procs    []*proc
+	capture  *netlab.Capture
+	progress io.Writer
+}
+
+// proc is a running penstock with what it has said.
+type proc struct {
+	name string
+	cmd  *netlab.Cmd
+	said *bytes.Buffer
+	over chan struct{}
+}
+
+// build makes the best world that this machine can carry.
+func build(ctx context.Context, o Options) (world, error) {
+	if err := netlab.Available(ctx); err != nil {
+		fmt.Fprintf(o.Stderr, "no network namespaces here (%v): the same daemons run over in-memory links\n", err)
+		return newMemoryWorld(ctx)
+	}
+	fmt.Fprintln(o.Stderr, "building a small internet in network namespaces")
+	return newLabWorld(ctx, o.Stderr)
+}
+
+func newLabWorld(ctx context.Context, progress io.Writer) (w *labWorld, err error) {
+	w = &labWorld{progress: progress}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if w.self, err = os.Executable(); err != nil {
+		return w, err
+	}
+	dir, err := os.MkdirTemp("", "penstock-demo-")
+	if err != nil {
+		return w, err
+	}
+	w.files.dir = dir
+	if w.lab, err = netlab.New(ctx, netlab.Options{}); err != nil {
+		return w, err
+	}
+	endpoint := netip.AddrPortFrom(netip.MustParseAddr(netlab.GatewayIPv4), 51820)
+	w.files, err = writeFiles(dir, endpoint, netip.MustParseAddr(netlab.IntranetIPv4),
+		fmt.Sprintf("{name: pen0, address: [10.77.0.1/24, \"fd77::1/64\"], state_file: %s}", filepath.Join(dir, "host.json")))
+	if err != nil {
+		return w, err
+	}
+	w.capture, err = w.lab.Access.Capture("lan", netlab.Endpoint{Network: "udp", Addr: endpoint})
+	if err != nil {
+		return w, err
+	}
+	// The positive control: what is sent before penstock runs must be seen, or the capture proves nothing.
+	if err := w.capture.Control(ctx, w.lab.Laptop, "lan0"); err != nil {
+		return w, err
+	}
+	fmt.Fprintln(progress, "starting the gateway's and the laptop's penstock")
+	if err := w.start(ctx, w.lab.Gateway, "gateway", w.files.gateway); err != nil {
+		return w, err
+	}
+	return w, w.start(ctx, w.lab.Laptop, "laptop", w.files.laptop)
+}
+
+func (w *labWorld) socket(name string) string { return filepath.Join(w.files.dir, name+".sock") }
+
+// start runs a penstock on a host and waits until it answers.
+func (w *labWorld) start(ctx context.Context, h *netlab.Host, name, config string) error {
+	p := &proc{name: name, cmd: h.Command(ctx, w.self, "run", "-c", config, "--socket", w.socket(name)), said: new(bytes.Buffer), over: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = p.said, p.said
+	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(os.Interrupt) }
+	p.cmd.WaitDelay = 5 * time.Second
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	w.procs = append(w.procs, p)
+	go func() {
+		defer close(p.over)
+		p.cmd.Wait()
+	}()
+	limit := time.After(10 * time.Second)
+	for {
+		if c, err := control.Dial(ctx, w.socket(name)); err == nil {
+			c.Close()
+			return nil
+		}
+		select {
+		case <-p.over:
+			return fmt.Errorf("the %s's penstock ended:\n%s", name, p.said)
+		case <-limit:
+			return fmt.Errorf("the %s's penstock does not answer", name)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (w *labWorld) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return w.lab.Laptop.DialContext(ctx, network, address)
+}
+
+func (w *labWorld) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
+	return w.lab.Laptop.Lookup(ctx, name)
+}
+
+// ping speaks ICMP over a raw socket of the laptop.
+func (w *labWorld) ping(ctx context.Context, to netip.Addr, size int) error {
+	var c net.Conn
+	err := w.lab.Laptop.Do(func() (err error) {
+		c, err = net.Dial("ip4:icmp", to.String())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	deadline, _ := ctx.Deadline()
+	c.SetDeadline(deadline)
+	msg := make([]byte, 8+size)
+	msg[0] = 8
+	binary.BigEndian.PutUint16(msg[4:], 0x7065)
+	binary.BigEndian.PutUint16(msg[2:], ^sum(msg))
+	if _, err := c.Write(msg); err != nil {
+		return err
+	}
+	buf := make([]byte, 65535)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return err
+		}
+		if n == len(msg) && buf[0] == 0 && bytes.Equal(buf[4:n], msg[4:]) {
+			return nil
+		}
+	}
+}
+
+// sum is the Internet checksum of b, not complemented (RFC 1071).
+func sum(b []byte) uint16 {
+	var s uint32
+	for i := 0; i+1 < len(b); i += 2 {
+		s += uint32(b[i])<<8 | uint32(b[i+1])
+	}
+	for s > 0xffff {
+		s = s>>16 + s&0xffff
+	}
+	return uint16(s)
+}
+
+func (w *labWorld) trust() *trust { return &trust{w.lab.CA.Pool()} }
+
+func (w *labWorld) control(ctx context.Context) (*control.Client, error) {
+	return control.Dial(ctx, w.socket("laptop"))
+}
+
+func (w *labWorld) seen() (string, error) {
+	r := w.capture.Stop()
+	if err := r.Err(); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("The access router saw %d packets of the tunnel (%d bytes) and 0 packets in clear; %d questions reached its resolver.",
+		r.Tunnel, r.TunnelBytes, len(w.lab.AccessDNS.Queries())), nil
+}
+
+func (w *labWorld) hints() []string {
+	laptop := strings.Join(w.lab.Laptop.Nsenter(), " ")
+	return []string{
+		laptop + " curl -v --cacert " + netlab.CAFile + " https://" + intranetSite + "/",
+		laptop + " curl -v https://" + gamblingSite + "/",
+		w.self + " --socket " + w.socket("laptop") + " status",
+		w.self + " --socket " + w.socket("laptop") + " flows",
+		w.self + " --socket " + w.socket("laptop") + " explain https://" + gamblingSite + "/",
+		w.self + " --socket " + w.socket("gateway") + " flows",
+	}
+}
+
+func (w *labWorld) close() error {
+	var errs []error
+	for i := len(w.procs) - 1; i >= 0; i-- {
+		w.procs[i].cmd.Process.Signal(os.Interrupt)
+		select {
+		case <-w.procs[i].over:
+		case <-time.After(5 * time.Second):
+			errs = append(errs, fmt.Errorf("the %s's penstock did not stop", w.procs[i].name))
+			w.procs[i].cmd.Process.Kill()
+		}
+	}
+	if w.lab != nil {
+		errs = append(errs, w.lab.Close())
+	}
+	if w.files.dir != "" {
+		errs = append(errs, os.RemoveAll(w.files.dir))
+	}
+	return errors.Join(errs...)
+}

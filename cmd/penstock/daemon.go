@@ -1,0 +1,43 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/daemon"
+	"penstock/cmd/internal/demo"
+	"penstock/e2e/netlab"
+	"penstock/router/hostnet"
+)
+
+// withDaemon gives the commands that run something their functions.
+func withDaemon(e *env) *env {
+	e.run = func(ctx context.Context, cfg *config.Config, o runOptions) error {
+		return daemon.Run(ctx, cfg, daemon.Options{Socket: o.Socket, Reload: o.Reload, Version: version(), Log: o.Logger})
+	}
+	e.check = func(ctx context.Context, cfg *config.Config) (checkReport, error) {
+		c, err := daemon.Check(ctx, cfg)
+		return checkReport{Rules: c.Rules, Tests: c.Tests, Failed: c.Failed, Warnings: c.Warnings}, err
+	}
+	e.cleanup = func(_ context.Context, stateFile string, log *slog.Logger) error {
+		return hostnet.Cleanup(stateFile, log)
+	}
+	e.demo = runDemo
+	return e
+}
+
+// runDemo runs the demo in namespaces of its own, where the machine has them.
+func runDemo(ctx context.Context, o demoOptions) error {
+	var err error
+	code := netlab.Enter(func() int {
+		if err = demo.Run(ctx, demo.Options{Stay: o.Stay, Stdout: o.Stdout, Stderr: o.Stderr}); err != nil {
+			return exitFailure
+		}
+		return exitOK
+	})
+	if err == nil && code != exitOK {
+		return exitError{code: code} // the process in the namespaces has said why
+	}
+	return err
+}
