@@ -138,7 +138,7 @@ func (s *Set) LookupAddr(addr netip.Addr) CategorySet {
 	return t.result()
 }
 
-// probe adds to t what is listed under hash h. It is small enough to be inlined: most names end here.
+// probe adds to t what is listed under hash h. For most names the filter ends it.
 func (s *Set) probe(h uint64, whole bool, t *tally) {
 	hi, _ := bits.Mul64(h&fingerprintMask, uint64(s.filter.len()))
 	if m := filterMask(h); s.filter.at(hi)&m == m {
