@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -207,8 +208,10 @@ func TestEchoComesBackWithTheCallersIdentifier(t *testing.T) {
 		return
 	}
 	h, d := captured(t)
-	for _, groups := range []string{"1 0", "0 0"} { // raw sockets, then ping sockets
-		must(t, writeSysctl("net/ipv4/ping_group_range", groups))
+	for _, groups := range []string{"", "0 0"} { // raw sockets, as a new namespace permits nobody; then ping sockets
+		if groups != "" {
+			must(t, writeSysctl("net/ipv4/ping_group_range", groups))
+		}
 		for _, target := range []struct{ network, address string }{{"ping4", "198.51.100.1:0"}, {"ping6", "[2001:db8:5::1]:0"}} {
 			name := target.network + " with ping_group_range " + groups
 			c, err := d.DialContext(t.Context(), target.network, target.address)
@@ -260,5 +263,27 @@ func TestEchoComesBackWithTheCallersIdentifier(t *testing.T) {
 	}
 	if _, err := d.DialContext(t.Context(), "ping4", "10.77.0.5:0"); !errors.Is(err, ErrLoop) {
 		t.Errorf("ping into the TUN: got %v, want ErrLoop", err)
+	}
+}
+
+func TestControlLeavesOtherBitsOfTheMark(t *testing.T) {
+	if !inNamespaces(t) {
+		return
+	}
+	const theirs, ours, mask = 0x2, 0x1000000, 0x3000000
+	got := 0
+	lc := net.ListenConfig{Control: func(network, address string, c syscall.RawConn) error {
+		must(t, onSocket(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, 0x2000000|theirs) }))
+		must(t, Control(ours, mask)(network, address, c))
+		return onSocket(c, func(fd int) (err error) {
+			got, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK)
+			return err
+		})
+	}}
+	pc, err := lc.ListenPacket(t.Context(), "udp", "127.0.0.1:0")
+	must(t, err)
+	must(t, pc.Close())
+	if want := ours | theirs; got != want {
+		t.Errorf("mark: got %#x, want %#x", got, want)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -196,13 +197,17 @@ func (h *Host) reconcileLocked(ctx context.Context, v *view, plan []change, repl
 	if err := h.recordLocked(plan); err != nil {
 		return err
 	}
-	for _, c := range missing {
+	for i, c := range missing {
 		err := ctx.Err()
 		if err == nil {
 			err = h.makeLocked(c)
 		}
 		if err != nil {
-			return errors.Join(fmt.Errorf("hostnet: %s: %w", c, err), h.rollbackLocked(before))
+			made := missing[:i]
+			if !errors.Is(err, fs.ErrPermission) { // which is refused as a whole, and refuses the undo too
+				made = missing[:i+1]
+			}
+			return errors.Join(fmt.Errorf("hostnet: %s: %w", c, err), h.rollbackLocked(before, made))
 		}
 	}
 	if !replace {
@@ -284,12 +289,13 @@ func (h *Host) makeLocked(c change) error {
 	return err
 }
 
-// rollbackLocked undoes what is in the journal beyond before, and makes again what was applied.
-func (h *Host) rollbackLocked(before []entry) error {
+// rollbackLocked undoes what was made and is not in the journal of before, and makes again what was
+// applied.
+func (h *Host) rollbackLocked(before []entry, made []change) error {
 	var added []entry
-	for _, e := range h.journal.entries {
-		if !inEntries(before, e.change().key()) {
-			added = append(added, e)
+	for _, c := range made {
+		if !inEntries(before, c.key()) {
+			added = append(added, c.entry())
 		}
 	}
 	left, err := undoAll(h.kernel, added, h.cfg.Log)

@@ -178,14 +178,15 @@ func planRules(c Config, s Settings, f facts, v4 bool) []change {
 		at(2, rule{From: c.Interface, Table: unix.RT_TABLE_MAIN, SkipDefault: true}),
 		at(3, withTable(dhcp, unix.RT_TABLE_MAIN)),
 	)
-	for _, p := range ofFamily(sorted(s.Exclude), v4) {
+	exclude := sorted(s.Exclude)
+	for _, p := range ofFamily(exclude, v4) {
 		plan = append(plan, at(4, rule{To: p, Table: unix.RT_TABLE_MAIN}))
 	}
 	for _, p := range ofFamily(lanOf(s, f), v4) {
 		// A network that has just gone must not be looked for beyond the default gateway.
 		beyond := !p.Addr().IsMulticast() && p.Addr() != broadcast
 		r := rule{To: p, Table: unix.RT_TABLE_MAIN, SkipDefault: beyond}
-		if !slices.Contains(s.Exclude, p) {
+		if !slices.Contains(exclude, p) {
 			plan = append(plan, at(4, r))
 		}
 	}
