@@ -1,0 +1,251 @@
+package repo
+
+import (
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// row is one package of the import picture.
+type row struct {
+	pkg    string   // below the module; a trailing "/..." stands for everything below
+	owns   string   // what it is for: the reason for its imports, printed when a new one appears
+	ours   []string // packages of this module it may import; "*" is any but the commands
+	theirs []string // import path prefixes of other modules it may use
+}
+
+// picture is the import picture: leaves import nothing of ours; stack, router, dnsproxy and router/transport do not
+// know each other; cmd/internal/daemon alone puts them together, and only the commands know it. A third-party module
+// is named by the packages that may use it. Where the code shows a better map, change the row in the same commit and
+// say why.
+func picture() []row {
+	const (
+		prom = "github.com/prometheus/client_golang/prometheus"
+		sys  = "golang.org/x/sys/"
+		xnet = "golang.org/x/net/"
+		wg   = "golang.zx2c4.com/wireguard/"
+	)
+	return []row{
+		{"policy", "rules and verdicts, pure: no I/O, no clock",
+			[]string{"policy/blocklist"}, []string{"github.com/gaissmai/bart"}},
+		{"policy/blocklist", "list formats and the compact set, a leaf",
+			nil, []string{xnet + "idna", xnet + "publicsuffix"}},
+		{"policy/sniff", "host names out of first bytes, pure, a leaf",
+			nil, []string{xnet + "http2/hpack"}},
+
+		{"stack", "the only package that knows gVisor",
+			[]string{"stack/link"}, []string{"gvisor.dev/gvisor/pkg/", wg + "tun", "golang.org/x/time/rate", sys, prom}},
+		{"stack/link", "packets in batches with their offload metadata, a leaf",
+			nil, []string{wg + "tun", sys}},
+
+		{"router", "the pipeline from flow to dialer; it is handed its dialers and knows no transport, stack or resolver",
+			[]string{"policy", "policy/sniff"}, []string{sys, prom}},
+		{"router/hostnet", "what penstock changes on the host, and undoes",
+			nil, []string{"github.com/godbus/dbus/v5", "github.com/google/nftables", "github.com/vishvananda/netlink", sys, xnet}},
+		{"router/pathmon", "the path to an endpoint, a leaf",
+			nil, []string{"github.com/vishvananda/netlink", sys}},
+		{"router/transport", "the supervisor of tunnels; it knows no protocol",
+			nil, []string{prom}},
+		{"router/transport/wireguard", "the only package that knows wireguard-go's device and conn",
+			[]string{"router/transport"}, []string{wg + "conn", wg + "device", wg + "tun", "golang.org/x/crypto/curve25519"}},
+		{"router/transport/openvpn", "the OpenVPN driver",
+			[]string{"router/transport", "router/transport/openvpn/internal/..."}, []string{"golang.org/x/crypto/", xnet, prom}},
+		{"router/transport/openvpn/internal/...", "parts of the OpenVPN driver, which know no driver",
+			[]string{"router/transport/openvpn/internal/..."}, []string{"golang.org/x/crypto/", xnet}},
+
+		{"dnsproxy", "the DNS server; it asks the policy and is handed its dialers",
+			[]string{"policy"}, []string{"github.com/miekg/dns", sys, xnet, prom}},
+
+		{"cmd/internal/config", "the only package that knows YAML; it yields plain values and starts nothing",
+			nil, []string{"github.com/goccy/go-yaml"}},
+		{"cmd/internal/control", "the control socket and the metrics endpoint; the daemon hands it functions",
+			nil, []string{prom, sys}},
+		{"cmd/internal/daemon", "the composition root, the one package that knows all the others",
+			[]string{"*", "cmd/internal/config", "cmd/internal/control"},
+			[]string{"github.com/gaissmai/bart", wg + "tun", sys, prom}},
+		{"cmd/internal/demo", "the world of the demo and the table it prints",
+			[]string{"e2e/netlab", "cmd/internal/..."}, []string{sys}},
+		{"cmd/penstock", "command lines, output and exit codes; it makes keys, and cleans up where no daemon can start",
+			[]string{"cmd/internal/...", "router/transport/wireguard", "router/hostnet"},
+			[]string{"github.com/spf13/cobra", "github.com/mdp/qrterminal/v3", sys}},
+
+		{"e2e", "black-box tests against the built binary", []string{"e2e/netlab", "e2e/netlab/netlabtest"}, nil},
+		{"e2e/bench", "black-box measurements of the built binary",
+			[]string{"e2e/netlab"}, []string{sys}},
+		{"e2e/netlab", "the lab of network namespaces; it does not know what is tested in it",
+			nil, []string{"github.com/miekg/dns", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", sys}},
+		{"e2e/netlab/netlabtest", "the lab for tests", []string{"e2e/netlab"}, nil},
+		{"e2e/repo", "the rules of this repository", nil, nil},
+	}
+}
+
+// testTheirs are what any test may use beside what its package may.
+func testTheirs() []string {
+	return []string{
+		"go.uber.org/goleak",
+		"github.com/google/go-cmp/",
+		"github.com/rogpeppe/go-internal/",
+		"github.com/prometheus/",
+		"github.com/miekg/dns",
+		"golang.org/x/",
+	}
+}
+
+// blackBox are the packages whose tests know the product only as a binary.
+func blackBox() []string {
+	return []string{"e2e", "e2e/bench", "e2e/netlab", "e2e/netlab/netlabtest", "e2e/repo"}
+}
+
+func TestImportsAreInThePicture(t *testing.T) {
+	var complaints []string
+	for _, goos := range systems() {
+		for _, p := range list(t, goos) {
+			if p.Error != nil {
+				complaints = append(complaints, fmt.Sprintf("%s does not load on %s: %s", p.path(), goos, p.Error.Err))
+				continue
+			}
+			complaints = append(complaints, checkImports(picture(), p)...)
+		}
+	}
+	report(t, complaints)
+}
+
+// checkImports holds one package, and its tests, to the picture.
+func checkImports(rows []row, p goPackage) []string {
+	r, ok := find(rows, p.path())
+	if !ok {
+		return []string{fmt.Sprintf("%s has no row in the import picture (e2e/repo/imports_test.go): add one that says what it owns", p.path())}
+	}
+	var complaints []string
+	for _, imp := range p.Imports {
+		if !r.allows(imp) {
+			complaints = append(complaints, fmt.Sprintf("%s imports %s, which its row in the import picture does not allow: %s is %s",
+				p.path(), imp, p.path(), r.owns))
+		}
+	}
+	for _, imp := range slices.Concat(p.TestImports, p.XTestImports) {
+		if !r.allows(imp) && !r.testAllows(imp) && imp != p.ImportPath {
+			complaints = append(complaints, fmt.Sprintf("a test of %s imports %s: tests may use what their package may, the test helpers, "+
+				"the lab, and libraries of ours; only tests in cmd know the daemon, and those in e2e know none of the product", p.path(), imp))
+		}
+	}
+	return complaints
+}
+
+// find returns the row of a package: its own before one that ends in "/...".
+func find(rows []row, path string) (row, bool) {
+	for _, exact := range []bool{true, false} {
+		for _, r := range rows {
+			if r.pkg == path || !exact && covers(r.pkg, path) {
+				return r, true
+			}
+		}
+	}
+	return row{}, false
+}
+
+// allows tells whether code of the row's package may import imp.
+func (r row) allows(imp string) bool {
+	path, isOurs := strings.CutPrefix(imp, modulePath+"/")
+	if isOurs {
+		return slices.ContainsFunc(r.ours, func(pattern string) bool { return covers(pattern, path) })
+	}
+	return standard(imp) || hasPrefix(r.theirs, imp)
+}
+
+// testAllows tells what tests of the row's package may import beyond that.
+func (r row) testAllows(imp string) bool {
+	path, isOurs := strings.CutPrefix(imp, modulePath+"/")
+	switch {
+	case !isOurs:
+		return hasPrefix(testTheirs(), imp)
+	case slices.Contains(blackBox(), path):
+		return true
+	case slices.Contains(blackBox(), r.pkg):
+		return false
+	default:
+		return !strings.HasPrefix(path, "cmd/") || strings.HasPrefix(r.pkg, "cmd/")
+	}
+}
+
+// covers tells whether a pattern of the picture names path.
+func covers(pattern, path string) bool {
+	if pattern == "*" {
+		return !strings.HasPrefix(path, "cmd/") && !strings.HasPrefix(path, "e2e")
+	}
+	below, all := strings.CutSuffix(pattern, "/...")
+	return path == pattern || all && strings.HasPrefix(path, below+"/")
+}
+
+// hasPrefix tells whether one of the prefixes, which end at a path element, begins imp.
+func hasPrefix(prefixes []string, imp string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool {
+		return imp == p || strings.HasPrefix(imp, strings.TrimSuffix(p, "/")+"/")
+	})
+}
+
+// standard tells whether imp is of the standard library: its first element has no dot.
+func standard(imp string) bool {
+	first, _, _ := strings.Cut(imp, "/")
+	return !strings.Contains(first, ".")
+}
+
+func TestImportPictureRefuses(t *testing.T) {
+	tests := []struct {
+		name string
+		p    goPackage
+		want int // complaints
+	}{
+		{"nothing where all is in the picture", goPackage{ImportPath: "penstock/router", Imports: []string{"net", "penstock/policy"}}, 0},
+		{"a package that nobody drew", goPackage{ImportPath: "penstock/router/util"}, 1},
+		{"a library that knows the daemon", goPackage{ImportPath: "penstock/router", Imports: []string{"penstock/cmd/internal/daemon"}}, 1},
+		{"a control endpoint that knows the daemon", goPackage{ImportPath: "penstock/cmd/internal/control", Imports: []string{"penstock/cmd/internal/daemon"}}, 1},
+		{"nothing when the command knows the daemon", goPackage{ImportPath: "penstock/cmd/penstock", Imports: []string{"penstock/cmd/internal/daemon"}}, 0},
+		{"a router that knows a stack", goPackage{ImportPath: "penstock/router", Imports: []string{"penstock/stack"}}, 1},
+		{"gVisor outside the stack", goPackage{ImportPath: "penstock/router", Imports: []string{"gvisor.dev/gvisor/pkg/tcpip"}}, 1},
+		{"a module whose name only begins alike", goPackage{ImportPath: "penstock/policy", Imports: []string{"github.com/gaissmai/bartender"}}, 1},
+		{"nothing when a test looks for leaks", goPackage{ImportPath: "penstock/router", TestImports: []string{"go.uber.org/goleak"}}, 0},
+		{"a test helper outside tests", goPackage{ImportPath: "penstock/router", Imports: []string{"go.uber.org/goleak"}}, 1},
+		{"nothing when tests join two libraries", goPackage{ImportPath: "penstock/router", XTestImports: []string{"penstock/stack"}}, 0},
+		{"a black-box test that looks inside", goPackage{ImportPath: "penstock/e2e", XTestImports: []string{"penstock/stack"}}, 1},
+		{"a library's test that knows the daemon", goPackage{ImportPath: "penstock/stack", XTestImports: []string{"penstock/cmd/internal/daemon"}}, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := checkImports(picture(), tt.p); len(got) != tt.want {
+				t.Errorf("got %d complaints %q, want %d", len(got), got, tt.want)
+			}
+		})
+	}
+}
+
+// TestTopLevelIsFixed keeps Go code where it is looked for.
+func TestTopLevelIsFixed(t *testing.T) {
+	top := []string{"stack", "router", "dnsproxy", "policy", "cmd", "e2e"}
+	walk(t, func(path string, _ fs.DirEntry) {
+		first, _, nested := strings.Cut(path, "/")
+		if filepath.Ext(path) == ".go" && (!nested || !slices.Contains(top, first)) {
+			t.Errorf("%s: Go code lives in %s only", path, strings.Join(top, ", "))
+		}
+	})
+}
+
+// TestEveryFileIsBuilt finds code that no supported system compiles: nothing checks it, so it rots.
+func TestEveryFileIsBuilt(t *testing.T) {
+	ignored := map[string]int{}
+	for _, goos := range systems() {
+		for _, p := range list(t, goos) {
+			for _, f := range p.IgnoredGoFiles {
+				ignored[p.path()+"/"+f]++
+			}
+		}
+	}
+	for f, n := range ignored {
+		if n == len(systems()) {
+			t.Errorf("%s is built on none of %s: remove it, or mend its build constraint", f, strings.Join(systems(), ", "))
+		}
+	}
+}
