@@ -127,9 +127,9 @@ func (w *labWorld) lookup(ctx context.Context, name string) ([]netip.Addr, error
 
 // ping speaks ICMP over a raw socket of the laptop.
 func (w *labWorld) ping(ctx context.Context, to netip.Addr, size int) error {
-	var c net.Conn
+	var c *net.IPConn
 	err := w.lab.Laptop.Do(func() (err error) {
-		c, err = net.Dial("ip4:icmp", to.String())
+		c, err = net.DialIP("ip4:icmp", nil, &net.IPAddr{IP: to.AsSlice()})
 		return err
 	})
 	if err != nil {
@@ -147,7 +147,7 @@ func (w *labWorld) ping(ctx context.Context, to netip.Addr, size int) error {
 	}
 	buf := make([]byte, 65535)
 	for {
-		n, err := c.Read(buf)
+		n, _, err := c.ReadFromIP(buf) // unlike Read, without the IP header
 		if err != nil {
 			return err
 		}
