@@ -128,6 +128,9 @@ func (h *Host) OriginalResolvers(context.Context) ([]netip.Addr, error) {
 	if link, err := h.kernel.nl.LinkByName(h.cfg.Interface); err == nil {
 		index = link.Attrs().Index
 	}
+	if isOurs(file.Content) {
+		return nil, nil // the journal was lost, and the original with it
+	}
 	return originalResolvers(h.kernel, file.Content, index, h.settings.DNS), nil
 }
 
@@ -214,7 +217,10 @@ func (h *Host) reconcileLocked(ctx context.Context, v *view, plan []change, repl
 		return nil
 	}
 	h.applied = plan
-	return h.undoStaleLocked(plan)
+	if err := h.undoStaleLocked(plan); err != nil {
+		h.cfg.Log.Warn("something of before is still in place, Watch tries again", "err", err)
+	}
+	return nil
 }
 
 // compareLocked returns the plan with what earlier changes remember, without what was there before us

@@ -90,7 +90,8 @@ type Settings struct {
 	// A network is connected when an interface (not our TUN) has an address in it, and it is believed
 	// only if it is private or link-local, and overlaps no captured prefix but the default routes:
 	// a hostile network can claim any other range to pull traffic out (TunnelCrack LocalNet).
-	// A route with a gateway never counts (TunnelVision).
+	// A route with a gateway never counts (TunnelVision). Name the prefixes of an intranet in Capture,
+	// beside the default routes, and no LAN can claim them.
 	LAN bool
 	// Lockdown admits nothing but marked packets, loopback, the TUN, DHCP, neighbour discovery, Exclude
 	// and, with LAN, connected networks: also what Capture does not name. Without it only captured

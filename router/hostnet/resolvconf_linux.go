@@ -32,7 +32,7 @@ type resolvConf struct {
 	search []string
 }
 
-// planResolvConf reads what is there. A file that bears our header is nobody's original.
+// planResolvConf reads what is there.
 func planResolvConf(path string, dns []netip.Addr, search []string) (*resolvConf, error) {
 	r, err := readResolvConf(path)
 	if err != nil {
