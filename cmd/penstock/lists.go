@@ -23,7 +23,11 @@ func newListsCommand(e *env) *cobra.Command {
 			}
 			rows := [][]string{{"CATEGORY", "LIST", "NAMES", "UPDATED", "ERROR"}}
 			for _, l := range answer.Lists {
-				rows = append(rows, []string{l.Category, l.List, strconv.Itoa(l.Entries), ago(time.Now(), l.Updated), l.Error})
+				updated := "" // the built-in lists never are
+				if !l.Updated.IsZero() {
+					updated = ago(time.Now(), l.Updated)
+				}
+				rows = append(rows, []string{l.Category, l.List, strconv.Itoa(l.Entries), updated, l.Error})
 			}
 			return printRows(e.stdout, asJSON, answer, rows)
 		}),

@@ -1,6 +1,9 @@
 package config
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 func (d *Do) setScalar(text string) error {
 	switch text {
@@ -8,7 +11,7 @@ func (d *Do) setScalar(text string) error {
 		d.Action = text
 		return nil
 	case "via":
-		return fmt.Errorf("via needs the name of a transport: write {via: NAME}")
+		return errors.New("via needs the name of a transport: write {via: NAME}")
 	}
 	return fmt.Errorf("%q is none of block, drop, direct and dns: a transport is written {via: %s}", text, text)
 }
