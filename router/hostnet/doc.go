@@ -18,7 +18,7 @@
 // The local table still answers first. A more specific route in main, from DHCP option 121 or a router
 // advertisement, is never asked for captured traffic. Replies of connections that came in from beyond
 // the connected networks are captured like everything else that is not marked: who administers the host
-from afar names that network in Exclude.
+// from afar names that network in Exclude.
 //
 // It creates no TUN device, moves no packet, follows no path (see router/pathmon) and starts no other
 // program. Linux only: elsewhere every call returns errors.ErrUnsupported.
