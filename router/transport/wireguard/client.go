@@ -134,7 +134,8 @@ func (c *Client) Probe(ctx context.Context) error {
 	}
 	var errs []error
 	for _, callee := range c.callees {
-		if err := callee.handshake(true); err != nil {
+		callee.expire()
+		if err := callee.peer.SendHandshakeInitiation(false); err != nil {
 			errs = append(errs, fmt.Errorf("wireguard %s: probe %s: %w", c.name, callee.endpoint, err))
 		}
 	}

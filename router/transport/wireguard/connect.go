@@ -17,7 +17,9 @@ import (
 const (
 	// firstWait is how long the first round of calls waits for an answer from each address; every further round waits
 	// twice as long, up to lastWait. A call voids the one before, so an answer slower than the wait is lost: lastWait
-	// is therefore the protocol's own (Rekey-Timeout, WireGuard whitepaper 6.1).
+	// is therefore the protocol's own (Rekey-Timeout, WireGuard whitepaper 6.1). An answer in the very moment of the next
+	// call can leave a session that carries nothing back, because the device mixes the two handshakes
+	// (ConsumeMessageResponse computes outside its lock, seen 2026-05 version): only a probe finds that.
 	firstWait = time.Second
 	lastWait  = device.RekeyTimeout
 
@@ -33,14 +35,9 @@ type callee struct {
 	addrs    []netip.AddrPort // in the order in which to try them; kept for when the name cannot be resolved any more
 }
 
-// handshake sends an initiation. The device sends none within 5 s of the one before, unless it is made to forget it: so
-// does force, which also holds back what the peer is to be sent until it has answered.
-func (c *callee) handshake(force bool) error {
-	if force {
-		c.peer.ExpireCurrentKeypairs()
-	}
-	return c.peer.SendHandshakeInitiation(false)
-}
+// expire lets the device send an initiation now: otherwise it sends none within 5 s of the one before. What the peer is
+// to be sent waits from here until it has answered.
+func (c *callee) expire() { c.peer.ExpireCurrentKeypairs() }
 
 // Connect resolves the endpoints anew and makes handshakes until a peer answers or ctx ends, going through all addresses
 // of each peer in turn. A session that was up goes on receiving, and sends again once the new one is made. If a name
@@ -74,7 +71,6 @@ func (c *Client) connect(ctx context.Context) (transport.Reason, error) {
 	if err != nil {
 		return transport.ReasonError, err
 	}
-	before := c.sample().LastHandshake
 	most := 0 // addresses of one peer
 	for _, callee := range callees {
 		most = max(most, len(callee.addrs))
@@ -83,7 +79,7 @@ func (c *Client) connect(ctx context.Context) (transport.Reason, error) {
 		var errs []error
 		for i := range most {
 			// The device greets its peers when it comes up. Another initiation within 20 ms would be taken for a flood.
-			err := c.call(callees, i, !fresh)
+			before, err := c.call(callees, i, !fresh)
 			fresh = false
 			if err != nil {
 				errs = append(errs, err)
@@ -156,25 +152,32 @@ func (c *Client) openSockets(callees []*callee) (fresh bool, err error) {
 	return true, nil
 }
 
-// call sends an initiation to the i-th address of each callee, beginning anew with those that have fewer. The error is
-// that of all, if none could be sent to.
-func (c *Client) call(callees []*callee, i int, force bool) error {
+// call sends an initiation to the i-th address of each callee, beginning anew with those that have fewer, and returns
+// the time of the last handshake that is no answer to it. The error is that of all, if none could be sent to.
+func (c *Client) call(callees []*callee, i int, force bool) (before time.Time, err error) {
 	c.mu.Lock()
-	err := c.aimLocked(callees, i)
+	err = c.aimLocked(callees, i)
 	c.mu.Unlock()
 	if err != nil {
-		return err
+		return before, err
 	}
+	if force {
+		for _, callee := range callees {
+			callee.expire()
+		}
+	}
+	// Not sooner: an answer that came just before expire was for a session that can send no more.
+	before = c.sample().LastHandshake
 	var errs []error
 	for _, callee := range callees {
-		if err := callee.handshake(force); err != nil {
+		if err := callee.peer.SendHandshakeInitiation(false); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	if len(errs) == len(callees) {
-		return errors.Join(errs...)
+		return before, errors.Join(errs...)
 	}
-	return nil
+	return before, nil
 }
 
 // aimLocked sets the endpoint of each callee to its i-th address.
@@ -200,7 +203,7 @@ func (c *Client) await(ctx context.Context, before time.Time, wait time.Duration
 				return true, nil
 			}
 		case <-timeout.C:
-			return false, nil
+			return !c.sample().LastHandshake.Equal(before), nil
 		case <-ctx.Done():
 			return false, ctx.Err()
 		case <-c.dev.Wait():

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestSetPeers(t *testing.T) {
@@ -50,8 +51,10 @@ func TestSetPeers(t *testing.T) {
 	if got[1].RxBytes <= before.RxBytes {
 		t.Errorf("ana's bytes: got %d, want more than %d", got[1].RxBytes, before.RxBytes)
 	}
-	if len(server.received) != 0 {
-		t.Error("a packet of the removed peer arrived")
+	for len(server.received) > 0 {
+		if string((<-server.received)[20:]) == "eve once more" {
+			t.Error("a packet of the removed peer arrived")
+		}
 	}
 }
 
@@ -73,10 +76,21 @@ func TestAddressMovesBetweenPeers(t *testing.T) {
 func TestForeignSourceIsDropped(t *testing.T) {
 	c, _, client, server, a := newPair(t)
 	connect(t, c)
-	client.sent <- packet(clientAddr(99), serverAddr, "forged")
+	echo(t, client, server, a, "before")
+	for range 10 { // one may be lost
+		client.sent <- packet(clientAddr(99), serverAddr, "forged")
+	}
 	client.sent <- packet(a.addr, serverAddr, "own")
-	if got := string((<-server.received)[20:]); got != "own" {
-		t.Errorf("first packet: got %q, want %q: one session keeps the order", got, "own")
+	for got := ""; got != "own"; {
+		select {
+		case b := <-server.received:
+			got = string(b[20:])
+		case <-time.After(100 * time.Millisecond):
+			client.sent <- packet(a.addr, serverAddr, "own")
+		}
+		if got == "forged" {
+			t.Fatal("a packet with a foreign source arrived")
+		}
 	}
 }
 
@@ -147,7 +161,7 @@ func TestSetPeersRefuses(t *testing.T) {
 }
 
 func TestManyPeers(t *testing.T) {
-	const many, calling = 500, 8
+	const many, calling = 200, 8
 	key := GeneratePrivateKey()
 	var accounts []account
 	var peers []Peer
@@ -159,21 +173,30 @@ func TestManyPeers(t *testing.T) {
 	}
 	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: peers})
 	var wg sync.WaitGroup
+	seen := make(map[netip.Addr]bool)
+	ctx, seenAll := context.WithCancel(t.Context())
+	defer wg.Wait()
+	defer seenAll()
 	for _, a := range accounts[:calling] {
 		c, client := newTestClient(t, ClientConfig{Wireguard: a.file(key.Public(), s.Port())})
 		wg.Go(func() {
 			if err := c.Connect(t.Context()); err != nil {
 				t.Error(err)
 			}
-			client.sent <- packet(a.addr, serverAddr, "hello")
+			for ctx.Err() == nil {
+				client.sent <- packet(a.addr, serverAddr, "hello")
+				select {
+				case <-ctx.Done():
+				case <-time.After(100 * time.Millisecond):
+				}
+			}
 		})
 	}
-	seen := make(map[netip.Addr]bool)
 	for len(seen) < calling {
 		src, _ := netip.AddrFromSlice((<-server.received)[12:16])
 		seen[src] = true
 	}
-	wg.Wait()
+	seenAll()
 	for i, p := range s.Peers() {
 		if called := !p.LastHandshake.IsZero(); called != (i < calling) {
 			t.Errorf("peer %d: got a handshake %v, want %v", i, called, i < calling)
