@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -106,22 +107,18 @@ func (c *compiler) match(i int, m *Match) error {
 	for _, s := range m.Category {
 		x.category[s] = append(x.category[s], i)
 	}
-	for _, s := range m.CIDR {
-		list, err := parsePrefixes(s)
-		fail(err)
-		for _, p := range list {
-			x.dst[p] = append(x.dst[p], uint32(i))
+	addPrefixes := func(values []string, field map[netip.Prefix][]uint32, has *[]int) {
+		for _, s := range values {
+			list, err := parsePrefixes(s)
+			fail(err)
+			for _, p := range list {
+				field[p] = append(field[p], uint32(i))
+			}
+			*has = append(*has, i)
 		}
-		x.hasDst = append(x.hasDst, i)
 	}
-	for _, s := range m.Src {
-		list, err := parsePrefixes(s)
-		fail(err)
-		for _, p := range list {
-			x.src[p] = append(x.src[p], uint32(i))
-		}
-		x.hasSrc = append(x.hasSrc, i)
-	}
+	addPrefixes(m.CIDR, x.dst, &x.hasDst)
+	addPrefixes(m.Src, x.src, &x.hasSrc)
 	for _, s := range m.Port {
 		r, err := parsePorts(s)
 		fail(err)
