@@ -24,6 +24,9 @@ type Upstream struct {
 	// Address is "10.0.0.53", "10.0.0.53:5353", "udp://10.0.0.53", "tcp://10.0.0.53", "tls://dns.example" (port 853) or
 	// "https://dns.example/dns-query". Plain addresses are asked over UDP, and over TCP when an answer does not fit.
 	Address string
+	// Via names the way to the upstream. Answers that were cached before a change of configuration are used after it only if Name,
+	// Address and Via are the same: one address may be two servers in two networks.
+	Via string
 	// Dialer makes every socket to the upstream; nil means a plain [net.Dialer].
 	Dialer Dialer
 	// Bootstrap holds the addresses of a host named in Address, in order of preference. If empty, [Config.Resolve] is asked.

@@ -55,14 +55,14 @@ func (s *Server) start(client netip.AddrPort, to answerer) *exchange {
 	return ex
 }
 
-// finish sends the answer, counts and logs it.
+// finish counts and logs the query and sends the answer, in this order: who has an answer can rely on what is said of it.
 func (s *Server) finish(ctx context.Context, ex *exchange) {
-	if err := ex.to.answer(ex); err != nil && s.log.Enabled(ctx, slog.LevelDebug) {
-		s.log.LogAttrs(ctx, slog.LevelDebug, "dns answer not sent", slog.Any("src", ex.client), slog.Any("err", err))
-	}
 	s.metrics.query(ex.result)
 	if s.queryLog != nil && ex.q.len > 0 {
 		s.record(ctx, ex)
+	}
+	if err := ex.to.answer(ex); err != nil && s.log.Enabled(ctx, slog.LevelDebug) {
+		s.log.LogAttrs(ctx, slog.LevelDebug, "dns answer not sent", slog.Any("src", ex.client), slog.Any("err", err))
 	}
 	ex.to, ex.flow = nil, policy.Flow{}
 	if cap(ex.out) > maxPooled {

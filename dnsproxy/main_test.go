@@ -186,8 +186,8 @@ func exchangePacket(t testing.TB, s *Server, client netip.AddrPort, q *dns.Msg) 
 	case a := <-answers:
 		return a
 	case <-time.After(8 * time.Second):
-		t.Fatalf("no answer to %s", q.Question[0].String())
-		return nil
+		t.Errorf("no answer to %s", q.Question[0].String()) // not Fatal: some tests ask from goroutines of their own
+		return new(dns.Msg)
 	}
 }
 

@@ -43,7 +43,7 @@ func (s *Server) Query(ctx context.Context, client netip.AddrPort, name, qtype s
 	}
 	found := make(probe, 1)
 	ex := s.start(client, found)
-	ex.stream, ex.flow = true, s.state.Load().cfg.Describe(client)
+	ex.stream, ex.flow = true, s.state.Load().cfg.Describe(ex.client)
 	begun := time.Now()
 	s.serve(ctx, ex, query)
 	select {

@@ -102,7 +102,7 @@ func (s *Server) answer(ex *exchange, st *state, e *entry, how result, cache str
 		ex.settle(resultFailed, e.append(ex.out[:0], &ex.q, ex.begun, ex.limit(), e.trouble))
 		return
 	}
-	if !st.cfg.NamesHosts(ex.verdict.Rule) && ex.behind(st, e) {
+	if len(e.targets) > 0 && !st.cfg.NamesHosts(ex.verdict.Rule) && ex.behind(st, e) {
 		return
 	}
 	if len(e.hints) > 0 {

@@ -27,6 +27,7 @@ var ErrTooManyConns = errors.New("dnsproxy: too many connections")
 // ServeConn answers the queries in TCP framing on conn, several at once and in any order, until the client closes it, is idle
 // for 15 s or slow, or ctx is done. It closes conn. What a client may do is no error.
 func (s *Server) ServeConn(ctx context.Context, client netip.AddrPort, conn net.Conn) error {
+	client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
 	return s.serveStream(ctx, s.state.Load().cfg.Describe(client), client, conn)
 }
 

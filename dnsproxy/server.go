@@ -61,7 +61,7 @@ func (s *Server) SetConfig(cfg Config) error {
 		return err
 	}
 	if old := s.state.Swap(st); old != nil {
-		old.each(exchanger.retire)
+		old.each(protocol.retire)
 	}
 	return nil
 }
@@ -85,7 +85,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) tidy() {
 	s.cache.expire(s.clock())
 	s.names.expire()
-	s.state.Load().each(exchanger.tidy)
+	s.state.Load().each(protocol.tidy)
 	entries, bytes := s.cache.sizes()
 	s.metrics.sizes(entries, bytes, s.names.len())
 }
@@ -94,15 +94,15 @@ func (s *Server) tidy() {
 func (s *Server) close() {
 	s.tasks.close()
 	s.flights.end()
-	s.state.Load().each(exchanger.retire)
+	s.state.Load().each(protocol.retire)
 	s.tasks.wait()
 }
 
 // each calls f for every upstream.
-func (st *state) each(f func(exchanger)) {
+func (st *state) each(f func(protocol)) {
 	for _, g := range st.groups {
 		for _, u := range g.upstreams {
-			f(u.exchanger)
+			f(u.protocol)
 		}
 	}
 }
@@ -121,6 +121,6 @@ var errClosed = errors.New("dnsproxy: the server is closed")
 // queries get no answer: those that are none, those that a rule drops, and all after Run has ended. Query is not retained.
 func (s *Server) ServePacket(ctx context.Context, client netip.AddrPort, query []byte, reply func([]byte) error) {
 	ex := s.start(client, replyFunc(reply))
-	ex.flow = s.state.Load().cfg.Describe(client)
+	ex.flow = s.state.Load().cfg.Describe(ex.client)
 	s.serve(ctx, ex, query)
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"penstock/policy"
@@ -28,9 +29,9 @@ type state struct {
 // view is how the server sees the names that are sent to one group: an answer cached in one view is not used in another.
 type view struct {
 	*group
-	id    uint64
-	how   cleaning
-	split bool // of a zone
+	id     uint64
+	how    cleaning
+	looped sync.Once // a loop is logged once
 }
 
 // compile checks cfg and fills its defaults.
@@ -99,7 +100,6 @@ func (st *state) addZone(seed maphash.Seed, m maker, zone Zone, how cleaning) er
 	g, err := st.group(m, zone.Upstreams)
 	errs := []error{err}
 	v := newView(seed, g, zone.Upstreams, how)
-	v.split = true
 	for _, domain := range zone.Domains {
 		name, err := domainOf(domain)
 		if err == nil && st.zones[name] != nil {
@@ -116,7 +116,7 @@ func newView(seed maphash.Seed, g *group, upstreams []Upstream, how cleaning) *v
 	var h maphash.Hash
 	h.SetSeed(seed)
 	for _, u := range upstreams {
-		fmt.Fprintf(&h, "%q %q;", u.Name, u.Address)
+		fmt.Fprintf(&h, "%q %q %q;", u.Name, u.Address, u.Via)
 	}
 	fmt.Fprintf(&h, "%v", how)
 	return &view{group: g, id: h.Sum64(), how: how}

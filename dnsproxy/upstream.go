@@ -23,7 +23,7 @@ const (
 // upstream is one resolver and what is known of its health. It is up, or down after downAfter failures in a row; from down one
 // query at a time goes there when the back-off is over (half open), and its answer makes the upstream up again.
 type upstream struct {
-	exchanger
+	protocol
 	name string
 	log  *slog.Logger
 
@@ -61,29 +61,32 @@ func (m maker) upstream(u Upstream) (*upstream, error) {
 			return nil, fmt.Errorf("dnsproxy: upstream %q: %w", u.Address, errLoop)
 		}
 	}
-	return &upstream{name: cmp.Or(u.Name, u.Address), log: m.cfg.Log, exchanger: m.exchanger(r, u.TLS)}, nil
+	return &upstream{name: cmp.Or(u.Name, u.Address), log: m.cfg.Log, protocol: m.protocol(r, u.TLS)}, nil
 }
 
 // errLoop says that a query would come back, or has come back, to this server.
 var errLoop = errors.New("leads back to this server")
 
-func (m maker) exchanger(r *reach, config *tls.Config) exchanger {
+func (m maker) protocol(r *reach, config *tls.Config) protocol {
 	if config = config.Clone(); config == nil {
 		config = &tls.Config{}
 	}
 	if config.ServerName == "" {
 		config.ServerName = r.host
 	}
+	if config.ClientSessionCache == nil { // connections are closed when idle and made again often
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+	}
 	switch r.scheme {
 	case "https":
-		return newHTTPSExchanger(r, config)
+		return newHTTPSProtocol(r, config)
 	case "tls":
 		config.NextProtos = []string{"dot"} // RFC 7858 has no ALPN, IANA registered this one since
-		return newStreamExchanger(r, config, m.spawn)
+		return newStreamProtocol(r, config, m.spawn)
 	case "tcp":
-		return newStreamExchanger(r, nil, m.spawn)
+		return newStreamProtocol(r, nil, m.spawn)
 	}
-	return &udpExchanger{reach: r, stream: newStreamExchanger(r, nil, m.spawn), metrics: m.cfg.Metrics}
+	return &udpProtocol{reach: r, stream: newStreamProtocol(r, nil, m.spawn), metrics: m.cfg.Metrics}
 }
 
 // succeeded notes an answer after some time.

@@ -135,7 +135,7 @@ func (s *Server) fetch(ctx context.Context, w *work) (*entry, result) {
 		return f.entry, f.how
 	}
 	if f.came(w.id) {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "an upstream leads back to this server", slog.String("host", w.host))
+		w.view.looped.Do(func() { s.log.Warn("a dns upstream leads back to this server", "host", w.host) })
 		return failure(w, edeLoop, 0, s.clock()), resultFailed
 	}
 	select {

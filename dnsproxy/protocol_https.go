@@ -18,14 +18,14 @@ import (
 
 const mediaType = "application/dns-message" // RFC 8484 6
 
-// httpsExchanger asks over HTTPS (DoH): HTTP/2 where the server has it, else HTTP/1.1.
-type httpsExchanger struct {
+// httpsProtocol asks over HTTPS (DoH): HTTP/2 where the server has it, else HTTP/1.1.
+type httpsProtocol struct {
 	url     string
 	client  *http.Client
 	retired atomic.Bool
 }
 
-func newHTTPSExchanger(r *reach, config *tls.Config) *httpsExchanger {
+func newHTTPSProtocol(r *reach, config *tls.Config) *httpsProtocol {
 	transport := &http.Transport{
 		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return r.dial(ctx, "tcp") },
 		TLSClientConfig:        config,
@@ -36,7 +36,7 @@ func newHTTPSExchanger(r *reach, config *tls.Config) *httpsExchanger {
 		MaxConnsPerHost:        8,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 2 * time.Second},
 	}
-	return &httpsExchanger{
+	return &httpsProtocol{
 		url: "https://" + net.JoinHostPort(r.host, strconv.Itoa(int(r.port))) + r.path,
 		client: &http.Client{
 			Transport: transport,
@@ -48,14 +48,14 @@ func newHTTPSExchanger(r *reach, config *tls.Config) *httpsExchanger {
 }
 
 // tidy does nothing: the transport has a time for idle connections itself.
-func (h *httpsExchanger) tidy() {}
+func (h *httpsProtocol) tidy() {}
 
-func (h *httpsExchanger) retire() {
+func (h *httpsProtocol) retire() {
 	h.retired.Store(true)
 	h.client.CloseIdleConnections()
 }
 
-func (h *httpsExchanger) exchange(ctx context.Context, query []byte) ([]byte, error) {
+func (h *httpsProtocol) exchange(ctx context.Context, query []byte) ([]byte, error) {
 	if h.retired.Load() {
 		defer h.client.CloseIdleConnections()
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// exchanger asks one server over one protocol. The query is a whole message with an id; the answer is a message with the same
+// protocol asks one server over one protocol. The query is a whole message with an id; the answer is a message with the same
 // id and question, so that whoever guesses must guess the port as well.
-type exchanger interface {
+type protocol interface {
 	exchange(ctx context.Context, query []byte) ([]byte, error)
 	// tidy closes connections that have been idle for long.
 	tidy()
@@ -24,18 +24,18 @@ type exchanger interface {
 // maxMismatches is how many wrong answers a UDP query puts up with before it turns to TCP, where nobody can guess.
 const maxMismatches = 5
 
-// udpExchanger asks over UDP with a new socket, and so a new port, for each query. It turns to TCP for an answer that does not
+// udpProtocol asks over UDP with a new socket, and so a new port, for each query. It turns to TCP for an answer that does not
 // fit and when it meets a flood of wrong ones.
-type udpExchanger struct {
+type udpProtocol struct {
 	*reach
-	stream  *streamExchanger
+	stream  *streamProtocol
 	metrics *Metrics
 }
 
-func (u *udpExchanger) tidy()   { u.stream.tidy() }
-func (u *udpExchanger) retire() { u.stream.retire() }
+func (u *udpProtocol) tidy()   { u.stream.tidy() }
+func (u *udpProtocol) retire() { u.stream.retire() }
 
-func (u *udpExchanger) exchange(ctx context.Context, query []byte) ([]byte, error) {
+func (u *udpProtocol) exchange(ctx context.Context, query []byte) ([]byte, error) {
 	conn, err := u.dial(ctx, "udp")
 	if err != nil {
 		return nil, err

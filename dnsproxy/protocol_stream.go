@@ -16,8 +16,8 @@ const (
 	streamPending = 1024             // queries that wait on one connection
 )
 
-// streamExchanger asks over TCP or TLS. All queries share one connection, which is made when needed and pipelined (RFC 7766 6.2.1.1).
-type streamExchanger struct {
+// streamProtocol asks over TCP or TLS. All queries share one connection, which is made when needed and pipelined (RFC 7766 6.2.1.1).
+type streamProtocol struct {
 	*reach
 	tls   *tls.Config // nil for TCP
 	spawn func(func())
@@ -29,11 +29,11 @@ type streamExchanger struct {
 	retired bool
 }
 
-func newStreamExchanger(r *reach, tls *tls.Config, spawn func(func())) *streamExchanger {
-	return &streamExchanger{reach: r, tls: tls, spawn: spawn, dialing: make(chan struct{}, 1)}
+func newStreamProtocol(r *reach, tls *tls.Config, spawn func(func())) *streamProtocol {
+	return &streamProtocol{reach: r, tls: tls, spawn: spawn, dialing: make(chan struct{}, 1)}
 }
 
-func (s *streamExchanger) exchange(ctx context.Context, query []byte) ([]byte, error) {
+func (s *streamProtocol) exchange(ctx context.Context, query []byte) ([]byte, error) {
 	p, reused, err := s.connection(ctx)
 	if err != nil {
 		return nil, err
@@ -49,13 +49,13 @@ func (s *streamExchanger) exchange(ctx context.Context, query []byte) ([]byte, e
 	return p.exchange(ctx, query)
 }
 
-func (s *streamExchanger) tidy() {
+func (s *streamProtocol) tidy() {
 	if p := s.current(); p != nil && p.idle() {
 		p.conn.Close()
 	}
 }
 
-func (s *streamExchanger) retire() {
+func (s *streamProtocol) retire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.retired = true
@@ -64,7 +64,7 @@ func (s *streamExchanger) retire() {
 	}
 }
 
-func (s *streamExchanger) current() *pipeline {
+func (s *streamProtocol) current() *pipeline {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -77,7 +77,7 @@ func (s *streamExchanger) current() *pipeline {
 	return s.now
 }
 
-func (s *streamExchanger) connection(ctx context.Context) (p *pipeline, reused bool, err error) {
+func (s *streamProtocol) connection(ctx context.Context) (p *pipeline, reused bool, err error) {
 	if p := s.current(); p != nil {
 		return p, true, nil
 	}
@@ -102,7 +102,7 @@ func (s *streamExchanger) connection(ctx context.Context) (p *pipeline, reused b
 	return p, false, nil
 }
 
-func (s *streamExchanger) connect(ctx context.Context) (net.Conn, error) {
+func (s *streamProtocol) connect(ctx context.Context) (net.Conn, error) {
 	conn, err := s.dial(ctx, "tcp")
 	if err != nil || s.tls == nil {
 		return conn, err
