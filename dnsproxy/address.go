@@ -26,10 +26,11 @@ func parseEndpoint(s string) (endpoint, error) {
 	if addr, err := netip.ParseAddr(s); err == nil {
 		return endpoint{scheme: "udp", host: addr.String(), port: 53}, nil
 	}
+	full := s
 	if !strings.Contains(s, "://") {
-		s = "udp://" + s
+		full = "udp://" + s
 	}
-	u, err := url.Parse(s)
+	u, err := url.Parse(full)
 	if err != nil {
 		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: %w", s, err)
 	}

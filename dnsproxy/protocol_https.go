@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -76,7 +77,7 @@ func (h *httpsProtocol) exchange(ctx context.Context, query []byte) ([]byte, err
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s: %s", h.url, resp.Status)
 	}
-	if got := resp.Header.Get("Content-Type"); got != mediaType {
+	if got, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); got != mediaType {
 		return nil, fmt.Errorf("%s: content type %q, want %q", h.url, got, mediaType)
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, dns.MaxMsgSize))

@@ -409,7 +409,7 @@ func TestBadConfig(t *testing.T) {
 		want string
 	}{
 		{"a scheme that is none", Config{Upstreams: []Upstream{{Address: "ftp://10.0.0.53"}}}, `dnsproxy: upstream address "ftp://10.0.0.53": scheme must be udp, tcp, tls or https`},
-		{"a port that is none", Config{Upstreams: []Upstream{{Address: "10.0.0.53:70000"}}}, `dnsproxy: upstream address "udp://10.0.0.53:70000": port must be 1 to 65535`},
+		{"a port that is none", Config{Upstreams: []Upstream{{Address: "10.0.0.53:70000"}}}, `dnsproxy: upstream address "10.0.0.53:70000": port must be 1 to 65535`},
 		{"a path where none belongs", Config{Upstreams: []Upstream{{Address: "tls://10.0.0.53/dns-query"}}}, `dnsproxy: upstream address "tls://10.0.0.53/dns-query": only https has a path`},
 		{"a name without addresses", Config{Upstreams: []Upstream{{Address: "tls://dns.example"}}}, `dnsproxy: upstream "tls://dns.example": dns.example is a name: give its addresses as bootstrap`},
 		{"QUIC", Config{Upstreams: []Upstream{{Address: "quic://10.0.0.53"}}}, `dnsproxy: upstream address "quic://10.0.0.53": no QUIC, use tls:// or https://: unsupported operation`},
