@@ -49,6 +49,8 @@ type datagramConn struct {
 
 var datagramPool = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
 
+var _ net.PacketConn = (*datagramConn)(nil)
+
 func newDatagramConn(t *flowTable, k flowKey) *datagramConn {
 	port := k.local.Port()
 	return &datagramConn{
@@ -273,6 +275,16 @@ func (c *datagramConn) encode(buf *[]byte, hdr int, b []byte) (proto uint8, n in
 	putEcho(t, c.key.kind == kindReply, src.Addr(), dst.Addr())
 	return icmpProto(src.Addr()), n
 }
+
+// ReadFrom is Read, and names the peer: a datagram connection is a net.PacketConn too, by which resolvers tell it from a
+// stream.
+func (c *datagramConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, err := c.Read(b)
+	return n, c.RemoteAddr(), err
+}
+
+// WriteTo is Write: the flow has one peer.
+func (c *datagramConn) WriteTo(b []byte, _ net.Addr) (int, error) { return c.Write(b) }
 
 // Bytes returns the bytes of payload that were read from and written to the flow so far.
 func (c *datagramConn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load() }

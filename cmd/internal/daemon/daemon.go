@@ -24,6 +24,7 @@ import (
 	"penstock/policy"
 	"penstock/router"
 	"penstock/stack"
+	"penstock/stack/link"
 )
 
 // Options are what the command line says beside the configuration.
@@ -32,6 +33,11 @@ type Options struct {
 	Reload  <-chan os.Signal // each signal asks for a reload; may be nil
 	Version string
 	Log     *slog.Logger // nil discards
+
+	// TUN takes the place of the device that listen.tun describes. The host is left alone then. May be nil.
+	TUN link.Port
+	// Direct takes the place of the host's own network. May be nil.
+	Direct DirectDialer
 }
 
 // Daemon is a penstock that runs.
@@ -102,7 +108,7 @@ func (d *Daemon) build(ctx context.Context, c *closers) (err error) {
 		}
 		c.add(d.flowLog.Close)
 	}
-	if d.host, err = newHost(d.cfg, d.log); err != nil {
+	if d.host, err = newHost(d.cfg, d.opts); err != nil {
 		return err
 	}
 	c.add(d.host.close)

@@ -23,42 +23,35 @@ import (
 type host struct {
 	cfg    *config.Config
 	log    *slog.Logger
-	dialer directDialer
+	given  link.Port // in place of a TUN of the system; may be nil
+	dialer DirectDialer
 	net    *hostnet.Host // nil if nothing of the host is to be changed
 	stack  *stack.Stack  // nil without a TUN
 	name   string        // of the TUN
-	tun    *link.TUN
 
 	mu       sync.Mutex // guards below
 	lastGood map[string][]netip.Addr
 }
 
-// directDialer is the egress "direct".
-type directDialer interface {
+// DirectDialer is the egress "direct": the network that this machine is in.
+type DirectDialer interface {
 	router.Dialer
+	// Control prepares a socket of our own so that what it sends stays out of the TUN.
 	Control(network, address string, c syscall.RawConn) error
+	// Reserved reports addresses that a flow may reach only if a rule names them.
 	Reserved(netip.Addr) bool
 	Close() error
 }
 
-func newHost(cfg *config.Config, log *slog.Logger) (*host, error) {
-	h := &host{cfg: cfg, log: log, lastGood: make(map[string][]netip.Addr)}
-	var c hostnet.DialerConfig
-	if t := cfg.Listen.TUN; t != nil {
-		h.name = t.Name
-		c = hostnet.DialerConfig{Interface: t.Name, Prefixes: t.Address, Mark: t.Mark, MarkMask: t.MarkMask}
+func newHost(cfg *config.Config, o Options) (*host, error) {
+	h := &host{cfg: cfg, log: o.Log, given: o.TUN, dialer: o.Direct, lastGood: make(map[string][]netip.Addr)}
+	if cfg.Listen.TUN != nil {
+		h.name = cfg.Listen.TUN.Name
 	}
-	c.Log = log
-	d, err := hostnet.NewDialer(c)
-	switch {
-	case err == nil:
-		h.dialer = d
-	case errors.Is(err, errors.ErrUnsupported) && (cfg.Listen.TUN == nil || cfg.Listen.TUN.FD != nil):
-		h.dialer = plainDialer{} // whoever made the descriptor keeps our sockets out of it
-	case errors.Is(err, errors.ErrUnsupported):
-		return nil, fmt.Errorf("listen.tun: this system's routes cannot be set yet: run penstock as a gateway here, or hand it a TUN with fd: %w", err)
-	default:
-		return nil, err
+	if h.dialer == nil {
+		if err := h.openDialer(); err != nil {
+			return nil, err
+		}
 	}
 	if err := h.openHost(); err != nil {
 		return nil, errors.Join(err, h.dialer.Close())
@@ -66,10 +59,32 @@ func newHost(cfg *config.Config, log *slog.Logger) (*host, error) {
 	return h, nil
 }
 
+// openDialer opens the way out by the host's own network.
+func (h *host) openDialer() error {
+	cfg := h.cfg
+	var c hostnet.DialerConfig
+	if t := cfg.Listen.TUN; t != nil {
+		c = hostnet.DialerConfig{Interface: t.Name, Prefixes: t.Address, Mark: t.Mark, MarkMask: t.MarkMask}
+	}
+	c.Log = h.log
+	d, err := hostnet.NewDialer(c)
+	switch {
+	case err == nil:
+		h.dialer = d
+	case errors.Is(err, errors.ErrUnsupported) && (cfg.Listen.TUN == nil || cfg.Listen.TUN.FD != nil):
+		h.dialer = plainDialer{} // whoever made the descriptor keeps our sockets out of it
+	case errors.Is(err, errors.ErrUnsupported):
+		return fmt.Errorf("listen.tun: this system's routes cannot be set yet: run penstock as a gateway here, or hand it a TUN with fd: %w", err)
+	default:
+		return err
+	}
+	return nil
+}
+
 // openHost takes the state file, if the host is to be changed at all. A second instance ends here.
 func (h *host) openHost() error {
 	t := h.cfg.Listen.TUN
-	if t == nil || t.Routes == "manual" && t.DNS == "manual" {
+	if t == nil || h.given != nil || t.Routes == "manual" && t.DNS == "manual" {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(t.StateFile), 0o700); err != nil {
@@ -90,24 +105,31 @@ func (h *host) openHost() error {
 
 // open makes the TUN and attaches a stack to it. Nothing leads into it yet.
 func (h *host) open(handle handler, m metrics) error {
-	t := h.cfg.Listen.TUN
+	port := h.given
+	if port == nil {
+		tun, err := openTUN(h.cfg.Listen.TUN)
+		if err != nil {
+			return fmt.Errorf("listen.tun: %w", err)
+		}
+		h.name, port = tun.Name(), tun
+	}
+	s, err := stack.New(stack.Config{
+		Name: h.name, MTU: max(port.MTU(), 1280), Addrs: serviceAddrs(h.cfg.Listen.TUN.Address), Handle: handle,
+		Lossless: true, Limits: stackLimits(h.cfg.Limits), Log: h.log, Metrics: m.stack,
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen.tun: %w", err), port.Close())
+	}
+	h.stack = s
+	return s.Attach(port)
+}
+
+func openTUN(t *config.TUN) (*link.TUN, error) {
 	c := link.TUNConfig{Name: t.Name, MTU: t.MTU}
 	if t.FD != nil {
 		c.FD, c.HasFD = *t.FD, true
 	}
-	tun, err := link.OpenTUN(c)
-	if err != nil {
-		return fmt.Errorf("listen.tun: %w", err)
-	}
-	h.name = tun.Name()
-	h.stack, err = stack.New(stack.Config{
-		Name: h.name, MTU: max(tun.MTU(), 1280), Addrs: serviceAddrs(t.Address), Handle: handle, Lossless: true,
-		Limits: stackLimits(h.cfg.Limits), Log: h.log, Metrics: m.stack,
-	})
-	if err != nil {
-		return errors.Join(fmt.Errorf("listen.tun: %w", err), tun.Close())
-	}
-	return h.stack.Attach(tun)
+	return link.OpenTUN(c)
 }
 
 // serviceAddrs are the addresses inside the TUN that we answer on: the one behind each of the device's own, because
@@ -188,7 +210,7 @@ func (h *host) close() error {
 
 // mark is what our own sockets carry; 0 without a TUN to keep out of.
 func (h *host) mark() uint32 {
-	if h.cfg.Listen.TUN == nil {
+	if h.cfg.Listen.TUN == nil || h.given != nil {
 		return 0
 	}
 	return h.cfg.Listen.TUN.Mark

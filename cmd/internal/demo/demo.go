@@ -22,6 +22,7 @@ import (
 
 // Options say where the demo prints, and whether it stays.
 type Options struct {
+	Memory         bool // use in-memory links even where namespaces can be made
 	Stay           bool // keep the world up until ctx ends, and print commands to try in it
 	Stdout, Stderr io.Writer
 }

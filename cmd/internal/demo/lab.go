@@ -38,6 +38,9 @@ type proc struct {
 
 // build makes the best world that this machine can carry.
 func build(ctx context.Context, o Options) (world, error) {
+	if o.Memory {
+		return newMemoryWorld(ctx)
+	}
 	if err := netlab.Available(ctx); err != nil {
 		fmt.Fprintf(o.Stderr, "no network namespaces here (%v): the same daemons run over in-memory links\n", err)
 		return newMemoryWorld(ctx)
