@@ -24,7 +24,10 @@ require (
 	gvisor.dev/gvisor v0.0.0-20260905035102-160fafc42237
 )
 
-require github.com/quic-go/quic-go v0.65.0 // indirect
+require (
+	github.com/quic-go/qpack v0.6.0 // indirect
+	github.com/quic-go/quic-go v0.65.0 // indirect
+)
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
