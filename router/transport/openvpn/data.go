@@ -3,6 +3,7 @@ package openvpn
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,8 @@ const (
 	switchSlack = 5 * time.Second
 
 	earlyPackets = 128 // kept for a key that is being derived
+
+	troublePause = 10 * time.Millisecond
 )
 
 // slot is a data key in use.
@@ -43,6 +46,8 @@ type dataPath struct {
 	slots  [8]atomic.Pointer[slot]
 	newest atomic.Pointer[slot]
 	send   atomic.Pointer[slot]
+	// awaited is the key id under negotiation, plus one: packets may come before its key does. 0: none.
+	awaited atomic.Uint32
 
 	sealMu sync.Mutex // keeps packets on the link in the order of their ids: TCP servers insist
 	sealed [][]byte   // scratch, under sealMu
@@ -67,6 +72,7 @@ func (d *dataPath) install(s *session, id uint8, key datakey.Key, switchAt, duck
 	d.openMu.Lock()
 	d.slots[id].Store(fresh)
 	d.newest.Store(fresh)
+	d.awaited.Store(0)
 	early := d.early
 	d.early = nil
 	d.openMu.Unlock()
@@ -221,9 +227,7 @@ func (s *session) receive(packets [][]byte) {
 
 // keepEarly keeps a packet whose key is about to be installed: the server may be done before we are.
 func (d *dataPath) keepEarly(s *session, packet []byte, id uint8, k *slot) {
-	newest := d.newest.Load()
-	awaited := k == nil && (newest == nil || id == newest.id%7+1)
-	if !awaited || len(d.early) >= earlyPackets {
+	if k != nil || d.awaited.Load() != uint32(id)+1 || len(d.early) >= earlyPackets {
 		s.drop(dropUnknownKey)
 		return
 	}
@@ -248,10 +252,13 @@ func (s *session) startReader(l link) {
 				return
 			}
 			if isTCP(s.network) {
-				s.linkDown <- s.client.failed(transport.ReasonError, err)
+				s.linkDown <- s.client.failed(transport.ReasonError, fmt.Errorf("the server closed the connection: %w", err))
 				return
 			}
 			s.linkTrouble(err)
+			if pause(s.lifetime, troublePause) != nil { // an error that stays must not spin
+				return
+			}
 		}
 	})
 }

@@ -3,6 +3,7 @@ package openvpn
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -149,20 +150,20 @@ func (s *session) keepToken(p *pushed) {
 
 // finishSettings adds what the server does not know: its outer address, and what fits into a packet of the path.
 func (s *session) finishSettings(p *pushed) {
-	remote := s.outer().remote()
-	p.Server = remote
-	limit := p.MTU
-	if limit == 0 {
-		limit = s.client.cfg.Profile.tunMTU
+	p.Server = s.outer().remote()
+	p.finishMTU(s.network, p.Server, s.client.cfg.Profile.tunMTU)
+}
+
+func (p *pushed) finishMTU(network string, server netip.AddrPort, fromProfile int) {
+	if p.MTU == 0 {
+		p.MTU = fromProfile
 	}
-	told := limit != 0
-	if !told {
-		limit = defaultMTU
+	if p.MTU == 0 {
+		p.MTU = defaultMTU
 	}
-	if !isTCP(s.network) {
-		limit = min(limit, pathMTU-udpOverhead(remote.Addr().Is6(), p.epoch))
+	if !isTCP(network) {
+		p.MTU = min(p.MTU, pathMTU-udpOverhead(server.Addr().Is6(), p.epoch))
 	}
-	p.MTU = limit
 }
 
 // pathMTU is what most access lines carry: Ethernet less PPPoE.

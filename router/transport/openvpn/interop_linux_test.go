@@ -129,6 +129,7 @@ func TestInteropTLSVersions(t *testing.T) {
 }
 
 func TestInteropPushedSettings(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", "server-ipv6 fd42:21::/64\n"+`push "dhcp-option DNS 10.8.21.1"
 push "dhcp-option DOMAIN corp.test"
@@ -175,6 +176,7 @@ func passwords(s *realServer, user, password string) string {
 }
 
 func TestInteropUserAndToken(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", "reneg-sec 4 4\nhand-window 2\n")
 	server.config += passwords(server, "ana", "geheim") + "auth-gen-token 3600\n"
@@ -203,6 +205,7 @@ func TestInteropUserAndToken(t *testing.T) {
 }
 
 func TestInteropWrongPassword(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", "")
 	server.config += passwords(server, "ana", "geheim")
@@ -218,6 +221,7 @@ func TestInteropWrongPassword(t *testing.T) {
 }
 
 func TestInteropCipherNotShared(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", "data-ciphers AES-128-GCM\n")
 	server.start()
@@ -229,6 +233,7 @@ func TestInteropCipherNotShared(t *testing.T) {
 }
 
 func TestInteropServerStopsWithNotice(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", "explicit-exit-notify 1\n")
 	server.start()
@@ -273,6 +278,7 @@ func TestInteropServerKilledAndStartedAgain(t *testing.T) {
 }
 
 func TestInteropServerFrozen(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", `push "ping 1"`+"\n"+`push "ping-restart 3"`+"\n")
 	server.config = strings.Replace(server.config, "keepalive 5 60\n", "ping 1\n", 1)
@@ -291,6 +297,7 @@ func TestInteropServerFrozen(t *testing.T) {
 }
 
 func TestInteropRebindFloats(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", "")
 	server.start()
@@ -355,6 +362,7 @@ func TestInteropLeavingIsTold(t *testing.T) {
 }
 
 func TestInteropWrongCertificates(t *testing.T) {
+	t.Parallel()
 	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
 	server := newRealServer(t, ca, "udp", "")
 	server.start()

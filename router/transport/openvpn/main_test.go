@@ -1,6 +1,7 @@
 package openvpn
 
 import (
+	"flag"
 	"os"
 	"testing"
 
@@ -13,5 +14,7 @@ func TestMain(m *testing.M) {
 	if code, done := runInNamespace(); done {
 		os.Exit(code)
 	}
+	flag.Parse()
+	_ = flag.Set("test.parallel", "16") // the rows wait, they do not work
 	goleak.VerifyTestMain(m)
 }

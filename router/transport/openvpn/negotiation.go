@@ -54,6 +54,7 @@ func (s *session) begin(keyID uint8, reset wire.Opcode, now time.Time) {
 	n.stream.Send(reset, nil)
 	s.negotiations[keyID] = n
 	s.pending = n
+	s.data.awaited.Store(uint32(keyID) + 1)
 }
 
 // nextKeyID counts 1 to 7 and starts over: 0 is only ever the first.

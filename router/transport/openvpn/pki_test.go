@@ -120,3 +120,20 @@ func mustParse(t testing.TB, text string) *Profile {
 	}
 	return p
 }
+
+// revoke makes a revocation list with one certificate in it.
+func (a *authority) revoke(t testing.TB, cert *x509.Certificate) *x509.RevocationList {
+	t.Helper()
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: cert.SerialNumber, RevocationTime: time.Now()}},
+	}, a.cert, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}

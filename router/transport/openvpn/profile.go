@@ -13,7 +13,7 @@ import (
 	"penstock/router/transport/openvpn/internal/datakey"
 )
 
-// Profile is a parsed .ovpn file. It holds secrets: do not print it. Make one with ParseProfile.
+// Profile is a parsed .ovpn file. Make one with ParseProfile. It holds secrets and does not print them.
 type Profile struct {
 	Remotes         []Remote // in the file's order, at least one
 	RemoteRandom    bool     // try the remotes in a random order
@@ -90,6 +90,17 @@ const (
 	pullIgnore
 	pullReject
 )
+
+// String names the profile's first server.
+func (p Profile) String() string {
+	if len(p.Remotes) == 0 {
+		return "profile"
+	}
+	return "profile of " + p.Remotes[0].Host
+}
+
+// GoString is String: nothing prints the secrets.
+func (p Profile) GoString() string { return p.String() }
 
 // secret is text that does not print.
 type secret string

@@ -72,10 +72,10 @@ func (p *profileParser) directive(d directive) error {
 		d.name, d.args = d.args[1], d.args[2:]
 		p.unknown[d.name] = true
 	}
+	if d.inline && !profileBlocks[d.name] && !p.unknown[d.name] {
+		return fmt.Errorf("unknown inline block <%s>", d.name)
+	}
 	if parse, ok := p.table[d.name]; ok {
-		if d.inline && !profileBlocks[d.name] {
-			return fmt.Errorf("%s cannot be an inline block", d.name)
-		}
 		if err := parse(p, d); err != nil {
 			return fmt.Errorf("%s: %w", d.name, err)
 		}

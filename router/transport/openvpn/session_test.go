@@ -115,6 +115,7 @@ func TestSessionWhenBothSidesRenegotiateAtOnce(t *testing.T) {
 }
 
 func TestSessionRenegotiatesWhenItsKeyIsSpent(t *testing.T) {
+	t.Parallel()
 	server, profile := serve(t, "", nil)
 	client := newTestClient(t, profile, nil)
 	client.connect(t)
@@ -390,6 +391,7 @@ func TestRebindOverTCPSaysToConnectAgain(t *testing.T) {
 }
 
 func TestLostIsToldOfSilence(t *testing.T) {
+	t.Parallel()
 	server, profile := serve(t, "", func(c *openvpntest.Config) {
 		c.Push = []string{"PUSH_REPLY,ifconfig 10.9.0.2 255.255.255.0,topology subnet,peer-id 5,cipher AES-256-GCM,protocol-flags tls-ekm,ping 1,ping-restart 2"}
 	})
@@ -406,6 +408,7 @@ func TestLostIsToldOfSilence(t *testing.T) {
 }
 
 func TestLostIsToldOfAClosedPort(t *testing.T) {
+	t.Parallel()
 	server, profile := serve(t, "", nil)
 	client := newTestClient(t, profile, nil)
 	client.connect(t)
@@ -562,6 +565,7 @@ func TestAuthPendingAnswered(t *testing.T) {
 }
 
 func TestOptionsAreAskedForWhereTheServerWaits(t *testing.T) {
+	t.Parallel()
 	server, profile := serve(t, "", func(c *openvpntest.Config) { c.Push = []string{} })
 	client := newTestClient(t, profile, nil)
 	result := make(chan error, 1)
