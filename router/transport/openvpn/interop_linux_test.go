@@ -384,3 +384,32 @@ func TestInteropWrongCertificates(t *testing.T) {
 		})
 	}
 }
+
+func TestInteropOverABadPath(t *testing.T) {
+	for _, loss := range []float64{0.05, 0.15} {
+		for _, wrap := range []string{"none", "tls-crypt-v2 with a forced cookie"} {
+			t.Run(fmt.Sprintf("%.0f%% loss with reordering, %s", 100*loss, wrap), func(t *testing.T) {
+				t.Parallel()
+				ca := newAuthority(t, "ca")
+				server := newRealServer(t, ca, "udp", "")
+				serverLines, clientLines := wrapLines(t, server, wrap)
+				server.config += serverLines
+				server.start()
+				path := startBadLink(t, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(server.port)), loss)
+				client := newTestClient(t, profileFor(t, ca, "udp", path.port(), "reneg-sec 2\n"+clientLines), nil)
+				client.connect(t)
+				session := client.session.Load()
+				p := startPinger(t, client.device, client.addr(t), server.inner, probeEvery)
+				waitForKey(t, client, 5)
+				sent, lost := p.finish()
+				t.Logf("lost %d of %d probes", lost, sent)
+				if share := float64(lost) / float64(sent); share > 2*loss+0.1 {
+					t.Errorf("lost %d of %d probes, want about what the path loses both ways", lost, sent)
+				}
+				if client.session.Load() != session {
+					t.Error("the session was replaced")
+				}
+			})
+		}
+	}
+}

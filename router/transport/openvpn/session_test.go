@@ -586,3 +586,66 @@ func TestConfigureFailureFailsTheSession(t *testing.T) {
 		t.Errorf("Connect: got %v", err)
 	}
 }
+
+func TestDataThatComesBeforeItsKeyIsKept(t *testing.T) {
+	client := newTestClient(t, mustParse(t, minimal(t)), nil)
+	s, err := newSession(client.Client, nil, "udp", credentials{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.push = &pushed{v2: true}
+	var material wire.StaticKey
+	params := datakey.Params{Cipher: datakey.AES256GCM, KeyID: 1, V2: true, Server: true}
+	server, err := datakey.New(&material, params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	params.Server = false
+	key, err := datakey.New(&material, params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := func(seq uint16) []byte {
+		plain := echoPacket(innerServer(), innerServer(), seq, 8)
+		plain[20] = 0
+		buf := append(make([]byte, server.Head(), server.Head()+len(plain)+datakey.Tail), plain...)
+		out, err := server.Seal(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	s.receive([][]byte{sealed(1)}) // nobody negotiates: dropped
+	s.data.awaited.Store(2)
+	s.receive([][]byte{sealed(2), sealed(3)})
+	if got := len(client.device.in); got != 0 {
+		t.Fatalf("before the key: got %d packets, want 0", got)
+	}
+	s.data.install(s, 1, key, time.Time{}, time.Time{})
+	for _, want := range []uint16{2, 3} {
+		if got, ok := echoReply(<-client.device.in); !ok || got != want {
+			t.Errorf("got packet %d, want %d", got, want)
+		}
+	}
+}
+
+func TestOnlyTheNewestTwoKeysOpen(t *testing.T) {
+	server, profile := serve(t, "", nil)
+	client := newTestClient(t, profile, nil)
+	client.connect(t)
+	s := client.session.Load()
+	for id := range 4 {
+		server.Renegotiate()
+		waitFor(t, "the negotiation", func() bool { k := s.data.newest.Load(); return int(k.id) == id+1 })
+		var open []int
+		for i := range s.data.slots {
+			if s.data.slots[i].Load() != nil {
+				open = append(open, i)
+			}
+		}
+		if want := []int{id, id + 1}; !slices.Equal(open, want) {
+			t.Errorf("keys: got %v, want %v", open, want)
+		}
+		waitFor(t, "the server's end of it", func() bool { return server.KeyID() == id+1 })
+	}
+}
