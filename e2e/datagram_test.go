@@ -1,0 +1,89 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"testing"
+
+	"penstock/e2e/netlab"
+)
+
+// laptop [pen0 -> penstock] === WireGuard ===> [penstock] gateway --- intranet: UDP echo
+func TestDatagramsArriveWhole(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).up(t)
+	for _, size := range []int{1, 1200, 1472, 4000, 20000, 60000} {
+		for _, row := range []struct{ family, address string }{
+			{"IPv4", net.JoinHostPort(netlab.IntranetIPv4, "7")},
+			{"IPv6", net.JoinHostPort(netlab.IntranetIPv6, "7")},
+		} {
+			t.Run(fmt.Sprintf("%d bytes go and come over %s", size, row.family), func(t *testing.T) {
+				conn := dial(t, w.Laptop, "udp", row.address)
+				want := bytes.Repeat([]byte{byte(size)}, size)
+				if _, err := conn.Write(want); err != nil {
+					t.Fatal(err)
+				}
+				got := make([]byte, 65535)
+				n, err := conn.Read(got)
+				if err != nil || !bytes.Equal(got[:n], want) {
+					t.Errorf("got %d bytes, %v, want %d back", n, err, size)
+				}
+			})
+		}
+	}
+	t.Run("a closed port is refused", func(t *testing.T) {
+		conn := dial(t, w.Laptop, "udp", net.JoinHostPort(netlab.IntranetIPv4, "4"))
+		if _, err := conn.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); !isRefused(err) {
+			t.Errorf("got %v, want refused", err)
+		}
+	})
+	w.nothingInClear(t)
+}
+
+// laptop: ping [pen0 -> penstock] === WireGuard ===> [penstock] gateway --- intranet, internet
+func TestPing(t *testing.T) {
+	t.Parallel()
+	ping := program(t, "ping")
+	w := newWorld(t).up(t)
+	for _, row := range []struct {
+		sentence, to string
+		size         int
+		answered     bool
+	}{
+		{"a small one is answered", netlab.IntranetIPv4, 56, true},
+		{"a small one over IPv6 is answered", netlab.IntranetIPv6, 56, true},
+		{"an empty one is answered", netlab.IntranetIPv4, 0, true},
+		{"one that fills a packet is answered", netlab.IntranetIPv4, 1372, true},
+		{"one in fragments is answered", netlab.IntranetIPv4, 4000, true},
+		{"one in fragments over IPv6 is answered", netlab.IntranetIPv6, 4000, true},
+		{"one in many fragments is answered", netlab.IntranetIPv4, 20000, true},
+		{"one in many fragments over IPv6 is answered", netlab.IntranetIPv6, 20000, true},
+		{"a public site answers", publicIPv4, 56, true},
+		{"a public site answers over IPv6", publicIPv6, 56, true},
+		{"nobody does not answer", netlab.DeadIPv4, 56, false},
+		{"nobody does not answer over IPv6", netlab.DeadIPv6, 56, false},
+		{"nobody in the intranet does not answer", "10.20.0.99", 56, false},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			count, wait := "3", "5"
+			if !row.answered {
+				count, wait = "1", "1"
+			}
+			r := run(t, w.Laptop, ping, "-n", "-i", "0.05", "-c", count, "-W", wait, "-s", fmt.Sprint(row.size), row.to)
+			// ping exits 1 if nothing came, and says so of what did come.
+			if got := r.code == 0; got != row.answered || !got && r.code != 1 {
+				t.Errorf("got %s\nwant answered: %t", r, row.answered)
+			}
+		})
+	}
+	t.Run("the gambling site's address alone is nothing to refuse, until a name says whose it is", func(t *testing.T) {
+		if r := run(t, w.Laptop, ping, "-n", "-c", "1", "-W", "5", gamblingIPv4); r.code != 0 {
+			t.Errorf("got %s, want an answer", r)
+		}
+	})
+	w.nothingInClear(t)
+}

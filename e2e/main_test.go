@@ -1,0 +1,75 @@
+// Package e2e proves penstock from outside: it builds the binary, runs it as laptop and as gateway in a lab of network
+// namespaces, and talks through it with the programs that people use.
+//
+// It knows nothing of the product but its command line, its files and its ports, and measures no speed.
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"penstock/e2e/netlab"
+	"penstock/e2e/netlab/netlabtest"
+)
+
+// binaries names the directory with penstock and wireguard that tests run. Who may not build here (another user than
+// the source's) sets it; otherwise both are built first, and it is set by TestMain.
+const binaries = "PENSTOCK_E2E_BINARIES"
+
+func TestMain(m *testing.M) {
+	os.Exit(netlab.Enter(func() int {
+		code, err := buildAndRun(m)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return code
+	}))
+}
+
+// buildAndRun builds the binaries, unless they are there, and runs the tests.
+func buildAndRun(m *testing.M) (code int, err error) {
+	if os.Getenv(binaries) != "" {
+		return m.Run(), nil
+	}
+	dir, err := os.MkdirTemp("", "penstock-e2e-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "penstock/cmd/penstock", "golang.zx2c4.com/wireguard")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("build penstock and wireguard-go: %w\n%s", err, out)
+	}
+	if err := os.Setenv(binaries, dir); err != nil {
+		return 0, err
+	}
+	return m.Run(), nil
+}
+
+// built is the path of a program that was built.
+func built(name string) string { return filepath.Join(os.Getenv(binaries), name) }
+
+// program is the path of one that must be installed; the test is skipped where it is not.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	switch {
+	case err == nil:
+	case os.Getenv("PENSTOCK_REQUIRE_NETNS") == "1":
+		t.Fatalf("PENSTOCK_REQUIRE_NETNS=1: %v", err)
+	default:
+		t.Skipf("needs %s: %v", name, err)
+	}
+	return path
+}
+
+// newLab is a lab of the test's own.
+func newLab(t *testing.T) *netlab.Lab {
+	t.Helper()
+	return netlabtest.New(t, netlab.Options{})
+}

@@ -1,0 +1,168 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/e2e/netlab"
+)
+
+// laptop [pen0 -> penstock] --- access (captures) --- internet: casino.example, public.example
+//
+//	\                                   |
+//	 ======= WireGuard =======> [penstock] gateway --- intranet
+func TestSitesByCurl(t *testing.T) {
+	t.Parallel()
+	curl := program(t, "curl")
+	w := newWorld(t).up(t)
+	const noSuchName, notConnected, timedOut = 6, 7, 28
+	cut := []int{35, 52, 56} // the connection was accepted to hear a name, and cut: in TLS, without an answer, while reading
+	for _, row := range []struct {
+		sentence string
+		args     string
+		want     string // printed; with codes: nothing
+		codes    []int
+	}{
+		{"a gambling site has no address", "https://casino.example/", "", []int{noSuchName}},
+		{"a name below it has none either", "https://www.casino.example/", "", []int{noSuchName}},
+		{"by its address, with the name in TLS, it is refused", "--resolve casino.example:443:203.0.113.20 https://casino.example/", "", cut},
+		{"over IPv6 too", "-6 --resolve casino.example:443:[2001:db8:113::20] https://casino.example/", "", cut},
+		{"by its address, with the name in plain HTTP, it is refused", "--resolve casino.example:80:203.0.113.20 http://casino.example/", "", cut},
+		{"another site's address and name do not hide the host asked for", "-H Host:casino.example http://public.example/", "", cut},
+		{"an adult site from a hosts file is refused", "--resolve adult.example:80:203.0.113.21 http://adult.example/", "", cut},
+		{"a public site is reached", "https://public.example/", "this is public.example\n", nil},
+		{"a public site is reached over IPv6", "-6 https://public.example/", "this is public.example\n", nil},
+		{"a public site is reached over plain HTTP", "http://public.example/", "this is public.example\n", nil},
+		{"a public site is reached over HTTP/1.1 with TLS", "--http1.1 https://public.example/", "this is public.example\n", nil},
+		{"a public site sees the gateway", "-4 http://public.example/client", "198.51.100.10:", nil},
+		{"the intranet is reached by name", "https://intranet.corp.example/", "this is intranet.corp.example\n", nil},
+		{"the intranet is reached over IPv6", "-6 https://intranet.corp.example/", "this is intranet.corp.example\n", nil},
+		{"a second name of the intranet is reached", "http://wiki.corp.example/", "this is wiki.corp.example\n", nil},
+		{"the intranet sees the gateway", "-4 http://intranet.corp.example/client", "10.20.0.1:", nil},
+		{"a closed port is refused", "http://public.example:4/", "", []int{notConnected}},
+		{"a closed port is refused over IPv6", "-6 http://public.example:4/", "", []int{notConnected}},
+		{"a closed port of the intranet is refused", "https://intranet.corp.example:4/", "", []int{notConnected}},
+		{"a dead host times out", "--connect-timeout 2 http://dead.example:22/", "", []int{timedOut}},
+		{"a dead host times out over IPv6", "-6 --connect-timeout 2 http://dead.example:22/", "", []int{timedOut}},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			args := append([]string{"-sS", "--max-time", "15", "--noproxy", "*", "--cacert", netlab.CAFile}, strings.Fields(row.args)...)
+			r := run(t, w.Laptop, curl, args...)
+			switch {
+			case row.codes == nil && (r.code != 0 || !strings.HasPrefix(r.stdout, row.want)):
+				t.Errorf("got %s\nwant %q", r, row.want)
+			case row.codes != nil && !contains(row.codes, r.code):
+				t.Errorf("got %s\nwant an exit code of %v", r, row.codes)
+			}
+		})
+	}
+	for _, row := range []struct{ sentence, dst, rule, source string }{
+		{"TLS named the gambling site", gamblingIPv4 + ":443", "no-gambling", "sni"},
+		{"TLS named it over IPv6", "[" + gamblingIPv6 + "]:443", "no-gambling", "sni"},
+		{"HTTP named it", gamblingIPv4 + ":80", "no-gambling", "http"},
+		{"HTTP named the adult site", adultIPv4 + ":80", "no-adult", "http"},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			f := w.laptop.denied(t, row.dst)
+			if f.Rule != row.rule || f.HostSource != row.source || f.Verdict != "block" {
+				t.Errorf("got %+v, want a block by %s, the name from %s", f, row.rule, row.source)
+			}
+		})
+	}
+	w.nothingInClear(t)
+}
+
+// laptop [pen0 -> penstock] === WireGuard ===> [penstock] gateway --- internet: UDP 443 of casino.example and news.example
+func TestQUICIsJudgedByTheNameInIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).up(t)
+	for _, row := range []struct {
+		sentence, addr, name string
+		arrives              bool
+	}{
+		{"a gambling site is refused", gamblingIPv4, netlab.GamblingSite, false},
+		{"a gambling site at another's address is refused", newsIPv4, netlab.GamblingSite, false},
+		{"a news site is reached", newsIPv4, netlab.NewsSite, true},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			site, err := w.Internet.ListenPacket(t.Context(), "udp", net.JoinHostPort(row.addr, "443"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer site.Close()
+			arrived := make(chan int, 1)
+			go func() {
+				n, _, err := site.ReadFrom(make([]byte, 2000))
+				if err == nil {
+					arrived <- n
+				}
+			}()
+			conn, err := w.Laptop.DialContext(t.Context(), "udp", net.JoinHostPort(row.addr, "443"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := conn.Write(quicInitial(t, row.name)); err != nil {
+				t.Fatal(err)
+			}
+			if !row.arrives {
+				// Refused is told by an ICMP message, which the client's next read shows.
+				within(t, conn)
+				if _, err := conn.Read(make([]byte, 1)); !isRefused(err) {
+					t.Errorf("the client's read: got %v, want refused", err)
+				}
+				if f := w.laptop.denied(t, net.JoinHostPort(row.addr, "443")); f.HostSource != "quic" || f.Host != row.name {
+					t.Errorf("got %+v, want %s from quic", f, row.name)
+				}
+				select {
+				case n := <-arrived:
+					t.Errorf("the site got %d bytes, want none", n)
+				default:
+				}
+				return
+			}
+			select {
+			case n := <-arrived:
+				if n != quicInitialSize {
+					t.Errorf("the site got %d bytes, want %d", n, quicInitialSize)
+				}
+			case <-time.After(patience):
+				t.Error("the site got nothing")
+			}
+		})
+	}
+	w.nothingInClear(t)
+}
+
+// laptop [pen0 -> penstock] --- one connection, two requests ---> public.example
+func TestASecondRequestIsJudgedToo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).up(t)
+	for _, row := range []struct {
+		sentence, second string
+		served           bool
+	}{
+		{"for the same host it is served", netlab.PublicSite, true},
+		{"for a gambling site it is not", netlab.GamblingSite, false},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			conn := dial(t, w.Laptop, "tcp", publicIPv4+":80")
+			first := exchange(t, conn, "GET / HTTP/1.1\r\nHost: public.example\r\n\r\n")
+			if !strings.HasSuffix(first, "this is public.example\n") {
+				t.Fatalf("the first request: got %q, want the page", first)
+			}
+			second := exchange(t, conn, fmt.Sprintf("GET / HTTP/1.1\r\nHost: %s\r\n\r\n", row.second))
+			want := ""
+			if row.served {
+				want = "this is " + row.second + "\n"
+			}
+			if !strings.HasSuffix(second, want) || want == "" && second != "" {
+				t.Errorf("the second request: got %q, want %q at its end, or a new connection for it", second, want)
+			}
+		})
+	}
+	w.nothingInClear(t)
+}
