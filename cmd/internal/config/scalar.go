@@ -93,6 +93,25 @@ func scalarText(node ast.Node) (string, bool) {
 		return strings.TrimSpace(n.Value.Value), true
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
 		return node.GetToken().Value, true
+	case *ast.MappingNode:
+		return tornApart(n)
 	}
 	return "", false
+}
+
+// tornApart puts a plain value with a colon back together, such as the fd77::1/64 of {address: [fd77::1/64]}: goccy-yaml
+// v1.19.2 takes it for a mapping there, although only a colon with a blank behind it makes one (YAML 1.2, 7.3.3). Without
+// a blank the value's token stands right behind the colon's.
+func tornApart(m *ast.MappingNode) (string, bool) {
+	if m.IsFlowStyle || len(m.Values) != 1 {
+		return "", false
+	}
+	entry := m.Values[0]
+	key, isScalar := scalarText(entry.Key)
+	value, isText := scalarText(entry.Value)
+	colon, after := entry.GetToken(), entry.Value.GetToken()
+	if !isScalar || !isText || after.Position.Offset != colon.Position.Offset+1 {
+		return "", false
+	}
+	return key + ":" + value, true
 }

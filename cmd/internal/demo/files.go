@@ -57,14 +57,14 @@ func writeFiles(dir string, endpoint netip.AddrPort, intranetDNS netip.Addr, tun
 func gatewayConfig(port uint16, laptop wireguard.PublicKey, intranetDNS netip.Addr) string {
 	return fmt.Sprintf(`# The company's gateway: colleagues come in by WireGuard, each flow is judged and dialled.
 listen:
-  wireguard: {listen_port: %d, address: [%s/24, "%s/64"], private_key: {file: gateway.key}}
+  wireguard: {listen_port: %d, address: [%s/24, %s/64], private_key: {file: gateway.key}}
 peers:
-  - {name: laptop, public_key: %q, allowed_ips: [%s/32, "%s/128"], groups: [staff]}
+  - {name: laptop, public_key: %q, allowed_ips: [%s/32, %s/128], groups: [staff]}
 dns:
   upstreams: [{address: %s}]
   split: [{domains: [corp.example], upstream: {address: %s}}]
 rules:
-  - {name: intranet, match: {cidr: [10.20.0.0/24, "fd20::/64"], group: [staff]}, do: direct}
+  - {name: intranet, match: {cidr: [10.20.0.0/24, fd20::/64], group: [staff]}, do: direct}
   - {name: no-private, match: {cidr: private}, do: block}
   - {name: rest, do: direct}
 `, port, gatewayInner4, gatewayInner6, laptop.String(), laptopInner4, laptopInner6, resolverAddr, intranetDNS)

@@ -69,7 +69,7 @@ func newLabWorld(ctx context.Context, progress io.Writer) (w *labWorld, err erro
 	}
 	endpoint := netip.AddrPortFrom(netip.MustParseAddr(netlab.GatewayIPv4), 51820)
 	w.files, err = writeFiles(dir, endpoint, netip.MustParseAddr(netlab.IntranetIPv4),
-		fmt.Sprintf("{name: pen0, address: [10.77.0.1/24, \"fd77::1/64\"], state_file: %s}", filepath.Join(dir, "host.json")))
+		fmt.Sprintf("{name: pen0, address: [10.77.0.1/24, fd77::1/64], state_file: %s}", filepath.Join(dir, "host.json")))
 	if err != nil {
 		return w, err
 	}

@@ -70,7 +70,7 @@ func newMemoryWorld(ctx context.Context) (w *memoryWorld, err error) {
 	}
 	endpoint := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
 	w.files, err = writeFiles(w.files.dir, endpoint, netip.MustParseAddr(netlab.IntranetIPv4),
-		`{name: pen0, address: [10.77.0.1/24, "fd77::1/64"], routes: manual, dns: manual}`)
+		`{name: pen0, address: [10.77.0.1/24, fd77::1/64], routes: manual, dns: manual}`)
 	if err != nil {
 		return w, err
 	}
