@@ -1,0 +1,56 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"penstock/cmd/internal/config"
+	"penstock/router/transport/wireguard"
+)
+
+// snippet is the block of the README that is marked with a word.
+func snippet(t *testing.T, mark string) string {
+	t.Helper()
+	b, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, ok := strings.Cut(string(b), "```yaml "+mark+"\n")
+	text, _, closed := strings.Cut(after, "```")
+	if !ok || !closed {
+		t.Fatalf("README.md has no block marked %q", mark)
+	}
+	return text
+}
+
+func TestReadmeConfigurationsAreGood(t *testing.T) {
+	key, server := wireguard.GeneratePrivateKey(), wireguard.GeneratePrivateKey()
+	profile := "[Interface]\nPrivateKey = " + key.Reveal() + "\nAddress = 10.99.0.2/32, fd99::2/128\nDNS = 10.99.0.1\n" +
+		"[Peer]\nPublicKey = " + server.Public().String() + "\nEndpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0, ::/0\n"
+	for _, mark := range []string{"laptop", "gateway"} {
+		t.Run(mark, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, text := range map[string]string{mark + ".yaml": snippet(t, mark), "hq.conf": profile, "gateway.key": key.Reveal() + "\n"} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Mkdir(filepath.Join(dir, "peers.d"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			cfg, err := config.Load(filepath.Join(dir, mark+".yaml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			found, err := Check(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, bad := range append(found.Failed, found.Warnings...) {
+				t.Error(bad)
+			}
+		})
+	}
+}
