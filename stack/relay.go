@@ -85,7 +85,7 @@ func eof(err error) error {
 	return err
 }
 
-// waitReadable waits until there is something to read, EOF and errors included, without holding a buffer.
+// waitReadable waits until there is something to read, without holding a buffer. The end is io.EOF.
 func (c *tcpConn) waitReadable() error {
 	var nothing shown
 	nothing.bytes = maxShown
@@ -94,8 +94,12 @@ func (c *tcpConn) waitReadable() error {
 			return c.opError("read", net.ErrClosed)
 		}
 		_, err := c.ep.Read(&nothing, tcpip.ReadOptions{Peek: true})
-		if _, ok := err.(*tcpip.ErrWouldBlock); !ok {
+		switch err.(type) {
+		case nil, *tcpip.ErrBadBuffer: // there is something, of which nothing was taken
 			return nil
+		case *tcpip.ErrWouldBlock:
+		default:
+			return c.readError(err)
 		}
 		if err := c.wait(c.readable, &c.readBy); err != nil {
 			return c.opError("read", err)
@@ -122,10 +126,8 @@ func (c *tcpConn) showTo(w io.Writer) (int64, error) {
 				return total, c.opError("read", err)
 			}
 			continue
-		case *tcpip.ErrClosedForReceive:
-			return total, nil
 		default:
-			return total, opError("read", c.remote, err)
+			return total, eof(c.readError(err))
 		}
 		pieces = s.pieces // keep what append has grown
 		n, werr := s.pieces.WriteTo(w)

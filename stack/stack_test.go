@@ -295,6 +295,24 @@ func TestResetIsCarried(t *testing.T) {
 	}
 }
 
+func TestResetIsNoEndForWriteTo(t *testing.T) {
+	p := newPair(t, byPipe, Limits{}, func(_ context.Context, r *Request) {
+		c, err := r.Accept()
+		if err != nil {
+			return
+		}
+		c.Read(make([]byte, 1))
+		c.(interface{ Abort() }).Abort()
+	})
+	c := p.dial(t, "tcp", "203.0.113.9:80")
+	c.Write([]byte("x"))
+	for range 2 { // the second asks after the error was told
+		if _, err := c.(io.WriterTo).WriteTo(io.Discard); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("got %v, want ECONNRESET", err)
+		}
+	}
+}
+
 func TestHalfClose(t *testing.T) {
 	p := newPair(t, byPipe, Limits{}, func(_ context.Context, r *Request) {
 		c, err := r.Accept()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -94,12 +95,22 @@ func (c *tcpConn) readLocked(b []byte) (int, error) {
 			if err := c.wait(c.readable, &c.readBy); err != nil {
 				return 0, c.opError("read", err)
 			}
-		case *tcpip.ErrClosedForReceive:
-			return 0, io.EOF
 		default:
-			return 0, opError("read", c.remote, err)
+			return 0, c.readError(err)
 		}
 	}
+}
+
+// readError is io.EOF after the peer's FIN, and what broke the connection otherwise. gVisor tells its error once, to
+// whoever asks first, and calls the rest an end: without a look at the state a reset would be passed on as FIN.
+func (c *tcpConn) readError(err tcpip.Error) error {
+	if _, end := err.(*tcpip.ErrClosedForReceive); !end {
+		return opError("read", c.remote, err)
+	}
+	if tcp.EndpointState(c.ep.State()) == tcp.StateError {
+		return opError("read", c.remote, &tcpip.ErrConnectionReset{})
+	}
+	return io.EOF
 }
 
 // consumed counts bytes that were read, and lets the receive buffer grow as fast as they are.
