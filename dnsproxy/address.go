@@ -13,13 +13,13 @@ import (
 
 // endpoint is an upstream's address taken apart.
 type endpoint struct {
-	scheme string // udp, tcp, tls or https
+	scheme string // udp, tcp, tls, https, quic or h3
 	host   string // an address or a name
 	port   uint16
-	path   string // with https
+	path   string // with https and h3
 }
 
-var defaultPorts = map[string]uint16{"udp": 53, "tcp": 53, "tls": 853, "https": 443}
+var defaultPorts = map[string]uint16{"udp": 53, "tcp": 53, "tls": 853, "https": 443, "quic": 853, "h3": 443}
 
 // parseEndpoint parses Upstream.Address.
 func parseEndpoint(s string) (endpoint, error) {
@@ -34,19 +34,18 @@ func parseEndpoint(s string) (endpoint, error) {
 	if err != nil {
 		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: %w", s, err)
 	}
+	web := u.Scheme == "https" || u.Scheme == "h3"
 	e := endpoint{scheme: u.Scheme, host: u.Hostname(), port: defaultPorts[u.Scheme], path: u.RequestURI()}
 	switch {
-	case e.scheme == "quic" || e.scheme == "h3":
-		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: no QUIC, use tls:// or https://: %w", s, errors.ErrUnsupported)
 	case e.port == 0:
-		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: scheme must be udp, tcp, tls or https", s)
+		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: scheme must be udp, tcp, tls, https, quic or h3", s)
 	case e.host == "":
 		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: no host", s)
 	case u.User != nil:
 		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: user and password mean nothing here", u.Redacted())
-	case e.scheme != "https" && u.Path != "" && u.Path != "/":
-		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: only https has a path", s)
-	case e.scheme == "https" && u.Path == "":
+	case !web && u.Path != "" && u.Path != "/":
+		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: only https and h3 have a path", s)
+	case web && u.Path == "":
 		e.path = "/dns-query" // RFC 8484 names it in every example, and every server has it
 	}
 	if p := u.Port(); p != "" {
@@ -69,12 +68,21 @@ type reach struct {
 }
 
 // dial connects to the first address that answers. Network is udp or tcp.
-func (r *reach) dial(ctx context.Context, network string) (net.Conn, error) {
+func (r *reach) dial(ctx context.Context, network string) (conn net.Conn, err error) {
+	err = r.each(ctx, func(ctx context.Context, to netip.AddrPort) (err error) {
+		conn, err = r.dialer.DialContext(ctx, network, to.String())
+		return err
+	})
+	return conn, err
+}
+
+// each tries the addresses in turn until one will do. Each has its share of the time that is left.
+func (r *reach) each(ctx context.Context, try func(context.Context, netip.AddrPort) error) error {
 	addrs := r.addrs
 	if len(addrs) == 0 {
 		var err error
 		if addrs, err = r.resolve(ctx, r.host); err != nil {
-			return nil, fmt.Errorf("resolve %s: %w", r.host, err)
+			return fmt.Errorf("resolve %s: %w", r.host, err)
 		}
 	}
 	var errs []error
@@ -84,21 +92,16 @@ func (r *reach) dial(ctx context.Context, network string) (net.Conn, error) {
 			errs = append(errs, fmt.Errorf("%s leads to ourselves", to))
 			continue
 		}
-		conn, err := r.dialOne(ctx, network, to, len(addrs)-i)
+		part, cancel := share(ctx, len(addrs)-i)
+		err := try(part, to)
+		cancel()
 		if err == nil {
-			return conn, nil
+			return nil
 		}
 		errs = append(errs, err)
 	}
 	if len(errs) == 0 {
-		return nil, fmt.Errorf("resolve %s: no addresses", r.host)
+		return fmt.Errorf("resolve %s: no addresses", r.host)
 	}
-	return nil, errors.Join(errs...)
-}
-
-// dialOne gives one of several addresses its share of the time that is left.
-func (r *reach) dialOne(ctx context.Context, network string, to netip.AddrPort, left int) (net.Conn, error) {
-	ctx, cancel := share(ctx, left)
-	defer cancel()
-	return r.dialer.DialContext(ctx, network, to.String())
+	return errors.Join(errs...)
 }

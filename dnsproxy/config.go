@@ -21,8 +21,8 @@ type Dialer interface {
 type Upstream struct {
 	// Name is used in metrics, logs and [Answer]; empty means Address.
 	Name string
-	// Address is "10.0.0.53", "10.0.0.53:5353", "udp://10.0.0.53", "tcp://10.0.0.53", "tls://dns.example" (port 853) or
-	// "https://dns.example/dns-query". Plain addresses are asked over UDP, and over TCP when an answer does not fit.
+	// Address is "10.0.0.53", "10.0.0.53:5353", "udp://10.0.0.53", "tcp://10.0.0.53", "tls://dns.example" (port 853),
+	// "https://dns.example/dns-query", "h3://dns.example/dns-query" (HTTP/3) or "quic://dns.example" (port 853, RFC 9250). Plain addresses are asked over UDP, and over TCP when an answer does not fit.
 	Address string
 	// Via names the way to the upstream. Answers that were cached before a change of configuration are used after it only if Name,
 	// Address and Via are the same: one address may be two servers in two networks.
@@ -31,7 +31,7 @@ type Upstream struct {
 	Dialer Dialer
 	// Bootstrap holds the addresses of a host named in Address, in order of preference. If empty, [Config.Resolve] is asked.
 	Bootstrap []netip.Addr
-	// TLS is cloned for tls and https upstreams; nil means the roots of the system. ServerName defaults to the host in Address.
+	// TLS is cloned for encrypted upstreams; nil means the roots of the system. ServerName defaults to the host in Address.
 	TLS *tls.Config
 }
 

@@ -12,6 +12,5 @@
 // Upstreams are reached only through the [Dialer] given with each, so that resolving through a tunnel is a matter of
 // configuration. The server is itself an egress: [Server.DialFlow] makes capturing port 53 a rule like any other.
 //
-// It does not validate DNSSEC, transfer zones, resolve iteratively, listen by itself or read configuration files, and it has no
-// QUIC: DoQ and DoH over HTTP/3 are refused as upstreams with errors.ErrUnsupported.
+// It does not validate DNSSEC, transfer zones, resolve iteratively, listen by itself or read configuration files.
 package dnsproxy

@@ -38,7 +38,7 @@ func newHTTPSProtocol(r *reach, config *tls.Config) *httpsProtocol {
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 2 * time.Second},
 	}
 	return &httpsProtocol{
-		url: "https://" + net.JoinHostPort(r.host, strconv.Itoa(int(r.port))) + r.path,
+		url: r.url(),
 		client: &http.Client{
 			Transport: transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error {
@@ -60,27 +60,17 @@ func (h *httpsProtocol) exchange(ctx context.Context, query []byte) ([]byte, err
 	if h.retired.Load() {
 		defer h.client.CloseIdleConnections()
 	}
-	sent := bytes.Clone(query)
+	sent := padded(query)
 	sent[0], sent[1] = 0, 0 // RFC 8484 4.1: the stream tells answers apart
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url, bytes.NewReader(sent))
+	req, err := newDoHRequest(ctx, h.url, sent)
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", mediaType)
-	req.Header.Set("Accept", mediaType)
-	req.Header.Set("User-Agent", "") // nothing that tells clients apart
 	resp, err := h.client.Do(req)
 	if err != nil {
 		return nil, cause(ctx, err)
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", h.url, resp.Status)
-	}
-	if got, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); got != mediaType {
-		return nil, fmt.Errorf("%s: content type %q, want %q", h.url, got, mediaType)
-	}
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, dns.MaxMsgSize))
+	answer, err := readDoH(resp, h.url)
 	if err != nil {
 		return nil, cause(ctx, err)
 	}
@@ -89,4 +79,33 @@ func (h *httpsProtocol) exchange(ctx context.Context, query []byte) ([]byte, err
 	}
 	copy(answer, query[:2])
 	return answer, nil
+}
+
+// newDoHRequest is the request that asks query (RFC 8484 4.1).
+func newDoHRequest(ctx context.Context, url string, query []byte) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(query))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", mediaType)
+	req.Header.Set("Accept", mediaType)
+	req.Header.Set("User-Agent", "") // nothing that tells clients apart
+	return req, nil
+}
+
+// readDoH reads the message in a response and closes it.
+func readDoH(resp *http.Response, url string) ([]byte, error) {
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	if got, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); got != mediaType {
+		return nil, fmt.Errorf("%s: content type %q, want %q", url, got, mediaType)
+	}
+	return io.ReadAll(io.LimitReader(resp.Body, dns.MaxMsgSize))
+}
+
+// url is where a DoH server answers.
+func (r *reach) url() string {
+	return "https://" + net.JoinHostPort(r.host, strconv.Itoa(int(r.port))) + r.path
 }

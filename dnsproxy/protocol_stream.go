@@ -34,6 +34,9 @@ func newStreamProtocol(r *reach, tls *tls.Config, spawn func(func())) *streamPro
 }
 
 func (s *streamProtocol) exchange(ctx context.Context, query []byte) ([]byte, error) {
+	if s.tls != nil {
+		query = padded(query)
+	}
 	p, reused, err := s.connection(ctx)
 	if err != nil {
 		return nil, err

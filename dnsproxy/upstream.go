@@ -80,6 +80,10 @@ func (m maker) protocol(r *reach, config *tls.Config) protocol {
 	switch r.scheme {
 	case "https":
 		return newHTTPSProtocol(r, config)
+	case "h3":
+		return newH3Protocol(r, config, m.spawn)
+	case "quic":
+		return newDoQProtocol(r, config, m.spawn)
 	case "tls":
 		config.NextProtos = []string{"dot"} // RFC 7858 has no ALPN, IANA registered this one since
 		return newStreamProtocol(r, config, m.spawn)

@@ -38,6 +38,8 @@ func TestProtocols(t *testing.T) {
 		{"tls by name", Upstream{Address: "tls://dns.example:" + secure.dot, Bootstrap: loopback, TLS: secure.client}},
 		{"https by name, over HTTP/2", Upstream{Address: "https://dns.example:" + secure.doh + "/dns-query", Bootstrap: loopback, TLS: secure.client}},
 		{"https with the usual path", Upstream{Address: "https://dns.example:" + secure.doh, Bootstrap: loopback, TLS: secure.client}},
+		{"quic by name", Upstream{Address: "quic://dns.example:" + secure.doq, Bootstrap: loopback, TLS: secure.client}},
+		{"HTTP/3 by name", Upstream{Address: "h3://dns.example:" + secure.h3 + "/dns-query", Bootstrap: loopback, TLS: secure.client}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.says, func(t *testing.T) {
@@ -52,8 +54,11 @@ func TestProtocols(t *testing.T) {
 	if got := secure.proto.Load(); got != "HTTP/2.0" {
 		t.Errorf("DoH went over %v, want HTTP/2.0", got)
 	}
-	if got := secure.conns.Load(); got != 3 {
-		t.Errorf("TLS connections: got %d, want 3, one for each upstream", got)
+	if got := secure.proto3.Load(); got != "HTTP/3.0" {
+		t.Errorf("DoH over h3 went over %v, want HTTP/3.0", got)
+	}
+	if got := secure.conns.Load(); got != 5 {
+		t.Errorf("TLS connections: got %d, want 5, one for each upstream", got)
 	}
 }
 
@@ -81,7 +86,10 @@ func TestResolvedUpstream(t *testing.T) {
 func TestCertificate(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
 	secure := newSecure(t, up)
-	for _, address := range []string{"tls://other.example:" + secure.dot, "https://other.example:" + secure.doh} {
+	for _, address := range []string{
+		"tls://other.example:" + secure.dot, "https://other.example:" + secure.doh,
+		"quic://other.example:" + secure.doq, "h3://other.example:" + secure.h3,
+	} {
 		s := newServer(t, Config{Upstreams: []Upstream{{Address: address, Bootstrap: loopback, TLS: secure.client}}})
 		if got, want := brief(ask(t, s, "www.example", "A")), "SERVFAIL edeNetwork Error"; got != want {
 			t.Errorf("%s: got %s, want %s", address, got, want)
@@ -408,11 +416,10 @@ func TestBadConfig(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		{"a scheme that is none", Config{Upstreams: []Upstream{{Address: "ftp://10.0.0.53"}}}, `dnsproxy: upstream address "ftp://10.0.0.53": scheme must be udp, tcp, tls or https`},
+		{"a scheme that is none", Config{Upstreams: []Upstream{{Address: "ftp://10.0.0.53"}}}, `dnsproxy: upstream address "ftp://10.0.0.53": scheme must be udp, tcp, tls, https, quic or h3`},
 		{"a port that is none", Config{Upstreams: []Upstream{{Address: "10.0.0.53:70000"}}}, `dnsproxy: upstream address "10.0.0.53:70000": port must be 1 to 65535`},
-		{"a path where none belongs", Config{Upstreams: []Upstream{{Address: "tls://10.0.0.53/dns-query"}}}, `dnsproxy: upstream address "tls://10.0.0.53/dns-query": only https has a path`},
+		{"a path where none belongs", Config{Upstreams: []Upstream{{Address: "tls://10.0.0.53/dns-query"}}}, `dnsproxy: upstream address "tls://10.0.0.53/dns-query": only https and h3 have a path`},
 		{"a name without addresses", Config{Upstreams: []Upstream{{Address: "tls://dns.example"}}}, `dnsproxy: upstream "tls://dns.example": dns.example is a name: give its addresses as bootstrap`},
-		{"QUIC", Config{Upstreams: []Upstream{{Address: "quic://10.0.0.53"}}}, `dnsproxy: upstream address "quic://10.0.0.53": no QUIC, use tls:// or https://: unsupported operation`},
 		{"a zone without upstream", Config{Zones: []Zone{{Domains: []string{"a.example"}}}}, `dnsproxy: zone ["a.example"]: no upstream`},
 		{"a zone that is none", Config{Zones: []Zone{{Domains: []string{"a..example"}, Upstreams: up}}}, `dnsproxy: domain "a..example": not a domain name`},
 		{"a zone twice", Config{Zones: []Zone{{Domains: []string{"a.example", "A.example."}, Upstreams: up}}}, `dnsproxy: zone "A.example." is there twice`},
@@ -440,12 +447,12 @@ func closedPort(t *testing.T) string {
 	return pc.LocalAddr().String()
 }
 
-// secure serves a resolver over DoT and DoH as dns.example.
+// secure serves a resolver over DoT, DoH, DoQ and DoH over HTTP/3 as dns.example.
 type secure struct {
-	dot, doh string // ports
-	client   *tls.Config
-	proto    atomic.Value // of the last DoH request
-	conns    atomic.Int32
+	dot, doh, doq, h3 string // ports
+	client            *tls.Config
+	proto, proto3     atomic.Value // of the last DoH request over TCP and over QUIC
+	conns             atomic.Int32
 }
 
 func newSecure(t *testing.T, up *resolver) *secure {
@@ -464,8 +471,22 @@ func newSecure(t *testing.T, up *resolver) *secure {
 	_, sec.dot, _ = net.SplitHostPort(ln.Addr().String())
 	serveDNS(t, &dns.Server{Listener: ln, Handler: up})
 
-	doh := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		sec.proto.Store(r.Proto)
+	doh := httptest.NewUnstartedServer(sec.web(up, &sec.proto))
+	doh.TLS, doh.EnableHTTP2 = config, true
+	doh.Config.ErrorLog = quietLog
+	doh.StartTLS()
+	t.Cleanup(doh.Close)
+	_, sec.doh, _ = net.SplitHostPort(doh.Listener.Addr().String())
+
+	sec.doq = serveDoQ(t, up, config, nil)
+	sec.h3 = serveH3(t, sec.web(up, &sec.proto3), config)
+	return sec
+}
+
+// web answers DoH and notes the version of HTTP that it was asked in.
+func (sec *secure) web(up *resolver, proto *atomic.Value) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		proto.Store(r.Proto)
 		body, _ := io.ReadAll(r.Body)
 		q := new(dns.Msg)
 		if r.URL.Path != "/dns-query" || r.Header.Get("Content-Type") != mediaType || q.Unpack(body) != nil {
@@ -475,13 +496,7 @@ func newSecure(t *testing.T, up *resolver) *secure {
 		wire, _ := up.reply(q).Pack()
 		w.Header().Set("Content-Type", mediaType)
 		w.Write(wire)
-	}))
-	doh.TLS, doh.EnableHTTP2 = config, true
-	doh.Config.ErrorLog = quietLog
-	doh.StartTLS()
-	t.Cleanup(doh.Close)
-	_, sec.doh, _ = net.SplitHostPort(doh.Listener.Addr().String())
-	return sec
+	}
 }
 
 // certificate makes a certificate for host and a client that trusts it.
