@@ -23,6 +23,7 @@ var expected = []struct {
 	why    string
 }{
 	{regexp.MustCompile(`does not name a directory of lists$`), "published lists may not be distributed with this repository"},
+	{regexp.MustCompile(`for others than root$`), "this run is root's"},
 }
 
 // event is one line of go test -json.
@@ -107,21 +108,20 @@ func (s *summary) take(e event) {
 	}
 }
 
-// endPackage prints go test's own line of a package, and all it printed if it failed outside its tests.
+// endPackage prints go test's own line of a package, and all that it printed outside its tests if it failed.
 func (s *summary) endPackage(e event, out []string) {
-	if e.Action == "fail" && !s.failedIn[e.Package] {
-		s.failed++ // it did not build, it panicked, or its TestMain failed
-		fmt.Fprint(s.w, strings.Join(out, ""))
-		for id, lines := range s.output { // tests that never ended
-			if id.pkg == e.Package {
-				fmt.Fprintf(s.w, "%s %s did not end\n%s", id.pkg, id.name, strings.Join(lines, ""))
-			}
+	for _, line := range out {
+		if e.Action == "fail" || strings.HasPrefix(line, "ok ") || strings.HasPrefix(line, "?") {
+			fmt.Fprint(s.w, line)
 		}
+	}
+	if e.Action != "fail" || s.failedIn[e.Package] {
 		return
 	}
-	for _, line := range out {
-		if strings.HasPrefix(line, "ok ") || strings.HasPrefix(line, "FAIL\t") || strings.HasPrefix(line, "?") {
-			fmt.Fprint(s.w, line)
+	s.failed++ // it did not build, it ran out of time, or its TestMain failed
+	for id, lines := range s.output {
+		if id.pkg == e.Package {
+			fmt.Fprintf(s.w, "%s %s did not end\n%s", id.pkg, id.name, strings.Join(lines, ""))
 		}
 	}
 }
