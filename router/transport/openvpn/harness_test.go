@@ -82,7 +82,11 @@ func (c *testClient) addr(t testing.TB) netip.Addr { return c.settings.last(t).A
 func profileFor(t testing.TB, ca *authority, network string, port int, lines string) *Profile {
 	t.Helper()
 	id := ca.client(t)
-	return mustParse(t, fmt.Sprintf("client\ndev tun\nremote 127.0.0.1 %d %s\nremote-cert-tls server\n%s", port, network, lines)+
+	host := "127.0.0.1"
+	if network == "udp6" {
+		host = "::1"
+	}
+	return mustParse(t, fmt.Sprintf("client\ndev tun\nremote %s %d %s\nremote-cert-tls server\n%s", host, port, network, lines)+
 		inline("ca", ca.pem)+inline("cert", id.cert)+inline("key", id.key))
 }
 

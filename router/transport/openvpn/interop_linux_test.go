@@ -413,3 +413,16 @@ func TestInteropOverABadPath(t *testing.T) {
 		}
 	}
 }
+
+func TestInteropOverIPv6(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t, "ca")
+	server := newRealServer(t, ca, "udp6", "")
+	server.start()
+	client := newTestClient(t, profileFor(t, ca, "udp6", server.port, ""), nil)
+	client.connect(t)
+	ping(t, client.device, client.addr(t), server.inner)
+	if got := client.settings.last(t).MTU; got != 1420 {
+		t.Errorf("MTU: got %d, want 1420", got)
+	}
+}

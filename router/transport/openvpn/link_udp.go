@@ -14,25 +14,31 @@ const (
 	udpBatch    = 64
 	maxDatagram = 2048    // bytes: the server is told that our MTU ends at 1600
 	socketBytes = 4 << 20 // asked for; the system may give less
+
+	// What one send may hand to the system to cut up: Linux, UDP_MAX_SEGMENTS and the size of an IP packet.
+	maxSegments     = 64
+	maxSegmentBytes = 65000
 )
 
-// udpLink is a connected UDP socket that is read and written in batches where the system can (Linux: recvmmsg, sendmmsg).
+// udpLink is a connected UDP socket that is read and written in batches where the system can (Linux: recvmmsg, sendmmsg,
+// and segmentation offload for runs of equal packets, which a bulk transfer is).
 type udpLink struct {
 	conn  *net.UDPConn
-	batch *ipv4.PacketConn // works for IPv6 sockets as well: no address or option is given
+	batch *ipv4.PacketConn // works for IPv6 sockets as well: no address is given
 	addr  netip.AddrPort
 
 	in      []ipv4.Message
 	packets [][]byte
 
-	mu  sync.Mutex // guards below
-	out []ipv4.Message
+	mu      sync.Mutex // guards below
+	out     []ipv4.Message
+	offload bool // the system cuts up large sends
 }
 
 func newUDPLink(conn *net.UDPConn, addr netip.AddrPort) *udpLink {
 	_ = conn.SetReadBuffer(socketBytes) // more is better, less works
 	_ = conn.SetWriteBuffer(socketBytes)
-	l := &udpLink{conn: conn, batch: ipv4.NewPacketConn(conn), addr: addr, in: make([]ipv4.Message, udpBatch)}
+	l := &udpLink{conn: conn, batch: ipv4.NewPacketConn(conn), addr: addr, in: make([]ipv4.Message, udpBatch), offload: canSegment(conn)}
 	for i := range l.in {
 		l.in[i].Buffers = [][]byte{make([]byte, maxDatagram, maxDatagram+datakey.Tail)}
 	}
@@ -58,21 +64,64 @@ func (l *udpLink) read() ([][]byte, error) {
 func (l *udpLink) write(buffers [][]byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(l.out) < len(buffers) {
-		l.out = append(l.out, ipv4.Message{Buffers: make([][]byte, 1)})
+	if l.offload {
+		sent, err := l.sendLocked(buffers, maxSegments)
+		if err == nil {
+			return nil
+		}
+		// The path's MTU may be below what is cut, or the device without checksums (EINVAL, EIO): single packets go anyway.
+		l.offload = false
+		buffers = buffers[sent:]
 	}
-	out := l.out[:len(buffers)]
-	for i, b := range buffers {
-		out[i].Buffers[0] = b[linkHead:]
+	sent, err := l.sendLocked(buffers, 1)
+	if err == nil || sent == len(buffers) {
+		return err
 	}
+	// An error may be of an earlier packet (ECONNREFUSED), in place of which this one was not sent.
+	_, _ = l.sendLocked(buffers[sent:], 1)
+	return err
+}
+
+// sendLocked sends packets in runs of up to limit, and returns how many went out.
+func (l *udpLink) sendLocked(buffers [][]byte, limit int) (sent int, err error) {
+	out := l.packLocked(buffers, limit)
 	for len(out) > 0 {
 		n, err := l.batch.WriteBatch(out, 0)
 		if err != nil {
-			return err
+			return sent, err
+		}
+		for _, m := range out[:n] {
+			sent += len(m.Buffers)
 		}
 		out = out[n:]
 	}
-	return nil
+	return sent, nil
+}
+
+// packLocked joins runs of equal packets, of which the last may be shorter, into one message each.
+func (l *udpLink) packLocked(buffers [][]byte, limit int) []ipv4.Message {
+	used, run, total := 0, 0, 0 // run is the packet size of the last message, 0 if it is complete
+	for _, b := range buffers {
+		packet := b[linkHead:]
+		size := len(packet)
+		if used > 0 && run > 0 && size <= run && len(l.out[used-1].Buffers) < limit && total+size <= maxSegmentBytes {
+			m := &l.out[used-1]
+			m.Buffers = append(m.Buffers, packet)
+			m.OOB = segmentControl(m.OOB[:0], run)
+			if total += size; size < run {
+				run = 0
+			}
+			continue
+		}
+		if used == len(l.out) {
+			l.out = append(l.out, ipv4.Message{})
+		}
+		m := &l.out[used]
+		m.Buffers, m.OOB = append(m.Buffers[:0], packet), m.OOB[:0]
+		used++
+		run, total = size, size
+	}
+	return l.out[:used]
 }
 
 func (l *udpLink) control(buffer []byte) error {

@@ -72,13 +72,16 @@ func newRealServer(t testing.TB, ca *authority, network string, lines string) *r
 	n := serverNumber.Add(1)
 	s := &realServer{t: t, binary: openvpnBinary(t), dir: t.TempDir(), port: freePort(t, network)}
 	s.inner = netip.AddrFrom4([4]byte{10, byte(n), 0, 1})
-	proto := "udp4"
-	if network == "tcp" {
+	proto, local := "udp4", "127.0.0.1"
+	switch network {
+	case "tcp":
 		proto = "tcp4-server"
+	case "udp6":
+		proto, local = "udp6", "::1"
 	}
 	identity := ca.server(t)
-	s.config = fmt.Sprintf("local 127.0.0.1\nport %d\nproto %s\ndev tun\ntopology subnet\nserver 10.%d.0.0 255.255.255.0\n"+
-		"dh none\nkeepalive 5 60\nverb 4\n%s", s.port, proto, n, lines)
+	s.config = fmt.Sprintf("local %s\nport %d\nproto %s\ndev tun\ntopology subnet\nserver 10.%d.0.0 255.255.255.0\n"+
+		"dh none\nkeepalive 5 60\nverb 4\n%s", local, s.port, proto, n, lines)
 	s.config += inline("ca", ca.pem) + inline("cert", identity.cert) + inline("key", identity.key)
 	return s
 }
