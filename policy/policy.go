@@ -34,7 +34,8 @@ func (p *Policy) Decide(f Flow) Verdict {
 
 // DecideName judges a DNS question: Names[0] is the name asked for, from FromQuestion. Address, port, protocol and
 // program are not known yet. A block is a block whatever they turn out to be; with any other verdict the flow that
-// follows is judged again, and the egress is where it will go as far as is known.
+// follows is judged again. Rule and egress are those of the first rule that matches for certain; where that one blocks,
+// those of the rule before it that might forward.
 //
 // Rules that send flows to the DNS server itself are passed over unless they match for certain: what they capture are
 // questions.
@@ -228,13 +229,19 @@ func (s *scan) needsName(j judgement) bool {
 func (s *scan) decideName(t trace) Verdict {
 	p, name := s.policy, s.flow.Names[0]
 	v := s.look(name)
+	perhaps := -1 // the first rule that might forward
 	for i := range p.rules {
-		m := s.tri(v, i)
 		forwards := p.rules[i].Do.Action == Forward
-		switch {
+		switch m := s.tri(v, i); {
 		case m == no, s.spares(v, i):
-		case m == maybe && p.rules[i].Do.Egress == EgressDNS:
-		case m == yes, forwards:
+		case m == maybe:
+			if perhaps < 0 && forwards && p.rules[i].Do.Egress != EgressDNS {
+				perhaps = i
+			}
+		default:
+			if perhaps >= 0 && !forwards {
+				i = perhaps
+			}
 			j := s.judgement(i, name.Host)
 			t.tell(name, j)
 			return j.verdict

@@ -186,6 +186,31 @@ func TestDecideNameBlocksOnlyWhatNoFlowCouldPass(t *testing.T) {
 	}
 }
 
+func TestDecideNameNamesTheRuleThatIsCertain(t *testing.T) {
+	via := func(name string) Do { return Do{Action: Forward, Egress: name} }
+	lan := Rule{Name: "lan", Match: Match{CIDR: []string{"private"}}, Do: via(EgressDirect)}
+	rest := Rule{Name: "rest", Do: via("corp")}
+	p := newPolicy(t, []Rule{
+		lan,
+		{Name: "shell", Match: Match{Port: []string{"22"}}, Do: via(EgressDirect)},
+		{Name: "intranet", Match: Match{Domain: []string{"corp.example"}}, Do: via(EgressDirect)},
+		{Name: "no", Match: Match{Category: []string{"adult"}}, Do: Do{Action: Drop}},
+		rest,
+	}, worldLists(t, false))
+	for _, row := range []struct{ name, host, want string }{
+		{"a rule on names behind one on addresses", "wiki.corp.example", "via direct by intranet"},
+		{"the last rule behind one on addresses", "www.example", "via corp by rest"},
+	} {
+		q := Flow{Names: []Name{{row.host, FromQuestion}}}
+		if got := p.DecideName(q).line(); got != row.want {
+			t.Errorf("%s: got %s, want %s", row.name, got, row.want)
+		}
+		if x := p.Explain(q); x.Verdict.Rule != p.DecideName(q).Rule {
+			t.Errorf("%s: explained as %+v", row.name, x.Verdict)
+		}
+	}
+}
+
 func TestExceptionsLiftBlocksForAWhile(t *testing.T) {
 	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
 	p := newPolicy(t, house(), worldLists(t, true)).WithExceptions([]Exception{
