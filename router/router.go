@@ -76,6 +76,9 @@ type Config struct {
 	// Generation is the number of the policy that Decide asks now. May be nil.
 	Generation func() uint64
 
+	// StormLimit refusals to one client at one destination within StormWindow are answered, the next ones are dropped.
+	StormLimit   int           // default 50; negative answers all
+	StormWindow  time.Duration // default 30 s
 	DialTimeout  time.Duration // for one dial; default 10 s
 	SniffTimeout time.Duration // for reading a name before a flow is judged on what is known; default 300 ms
 	Clock        func() time.Time
@@ -86,7 +89,8 @@ type Config struct {
 // Router carries flows. Its methods may be called by several goroutines at once.
 type Router struct {
 	Config
-	table table
+	table  table
+	storms storms
 }
 
 // Reasons why a flow was not carried.
@@ -94,7 +98,7 @@ const (
 	DropLoop     = "loop"     // it would have come back to us, or is one of our own
 	DropReserved = "reserved" // see Config.Reserved
 	DropSource   = "source"   // nobody may send from that address
-	DropPanic    = "panic"
+	DropStorm    = "storm"    // see Config.StormLimit
 )
 
 // New makes a router.
@@ -108,6 +112,12 @@ func New(c Config) (*Router, error) {
 	if c.SniffTimeout == 0 {
 		c.SniffTimeout = 300 * time.Millisecond
 	}
+	if c.StormLimit == 0 {
+		c.StormLimit = 50
+	}
+	if c.StormWindow == 0 {
+		c.StormWindow = 30 * time.Second
+	}
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -117,7 +127,7 @@ func New(c Config) (*Router, error) {
 	if c.Dropped == nil {
 		c.Dropped = func(string) {}
 	}
-	return &Router{Config: c, table: newTable()}, nil
+	return &Router{Config: c, table: newTable(), storms: newStorms(c.StormLimit, c.StormWindow)}, nil
 }
 
 // Handle takes one flow through the pipeline and returns when it is over, or when ctx is.
@@ -148,7 +158,7 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 		return
 	}
 	if v.Action != policy.Forward {
-		answer(req.Answer, v.Action)
+		r.answer(req.Answer, &f, v.Action)
 		return
 	}
 	upstream, err := r.dial(ctx, f, v, e)
@@ -189,12 +199,16 @@ func (r *Router) loops(f policy.Flow) bool {
 }
 
 // answer says no.
-func answer(a Answerer, action policy.Action) {
-	if action == policy.Drop {
+func (r *Router) answer(a Answerer, f *policy.Flow, action policy.Action) {
+	switch {
+	case action == policy.Drop:
 		a.Drop()
-		return
+	case r.storms.refused(f, r.now()):
+		r.Dropped(DropStorm)
+		a.Drop()
+	default:
+		a.Refuse()
 	}
-	a.Refuse()
 }
 
 // sniffable says that the clients of a port speak first, and name a host.

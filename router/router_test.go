@@ -224,7 +224,9 @@ func TestServerMaySpeakFirst(t *testing.T) {
 
 func TestNamesInTheFlow(t *testing.T) {
 	hello := func(name string) func(net.Conn) {
-		return func(c net.Conn) { go tls.Client(c, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake() }
+		return func(c net.Conn) {
+			go tls.Client(c, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
+		}
 	}
 	get := func(host string) func(net.Conn) {
 		return func(c net.Conn) { fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", host) }
@@ -339,6 +341,32 @@ func TestReservedDestinations(t *testing.T) {
 	w.handle(c, 25)
 	if got := c.got(t); got != "refused" {
 		t.Errorf("got %s, want refused", got)
+	}
+}
+
+func TestARefusalStormTurnsIntoSilence(t *testing.T) {
+	now := time.Now()
+	w := newWorld(t, Config{
+		Decide: decideAlways(policy.Verdict{Rule: "no"}), Dialer: egresses(nil), StormLimit: 3,
+		Clock: func() time.Time { return now },
+	})
+	try := func(port uint16) string {
+		c := newClient(t)
+		w.handle(c, port)
+		defer func() { <-w.ended }()
+		return c.got(t)
+	}
+	for i, want := range []string{"refused", "refused", "refused", "dropped", "dropped"} {
+		if got := try(25); got != want {
+			t.Errorf("attempt %d: got %s, want %s", i+1, got, want)
+		}
+	}
+	if got := try(26); got != "refused" {
+		t.Errorf("another destination: got %s, want refused", got)
+	}
+	now = now.Add(31 * time.Second)
+	if got := try(25); got != "refused" {
+		t.Errorf("after the window: got %s, want refused", got)
 	}
 }
 

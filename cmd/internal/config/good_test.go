@@ -139,7 +139,7 @@ tests:
 metrics: {listen: "127.0.0.1:9477"}
 control: {socket: run/control.sock, group: penstock}
 flow_log: {file: flows.log, max_size: 1MiB, keep: 2}
-limits: {dials: 10, sniff_time: 1s, fragments: 1MiB}
+limits: {dials: 10, sniff_time: 1s, dns_cache_size: 1MiB}
 datapath: terminate
 `
 
@@ -187,7 +187,7 @@ func TestTheFullFormIsRead(t *testing.T) {
 		OnMissing: "block",
 	})
 	check("always_on", c.AlwaysOn, AlwaysOn{Hold: 10 * time.Second, Lockdown: true, LAN: "block"})
-	check("limits", []any{c.Limits.Dials, c.Limits.SniffTime, c.Limits.Fragments, c.Limits.UDPIdle}, []any{10, time.Second, Size(1 << 20), 2 * time.Minute})
+	check("limits", []any{c.Limits.Dials, c.Limits.SniffTime, c.Limits.DNSCacheSize, c.Limits.UDPIdle}, []any{10, time.Second, Size(1 << 20), 2 * time.Minute})
 	check("flow log", c.FlowLog, FlowLog{File: filepath.Join(dir, "flows.log"), MaxSize: 1 << 20, Keep: 2})
 	check("socket", c.Control, Control{Socket: filepath.Join(dir, "run", "control.sock"), Group: "penstock"})
 	check("test", c.Tests[0].Expect, Do{Action: "via", Via: "corp"})

@@ -25,12 +25,8 @@ type Limits struct {
 	TCPKeepalive time.Duration `yaml:"tcp_keepalive" default:"5m"`
 	// TCPKeepaliveInterval is the time between such probes.
 	TCPKeepaliveInterval time.Duration `yaml:"tcp_keepalive_interval" default:"75s"`
-	// SniffSize is how much of a flow is read for a host name.
-	SniffSize Size `yaml:"sniff_size" default:"16KiB"`
 	// SniffTime is how long a flow is read for a host name.
 	SniffTime time.Duration `yaml:"sniff_time" default:"300ms"`
-	// Fragments is the memory for IP fragments that wait for the rest of their packet.
-	Fragments Size `yaml:"fragments" default:"4MiB"`
 	// DNSQueries in flight at once.
 	DNSQueries int `yaml:"dns_queries" default:"1024"`
 	// DNSCacheEntries bounds the DNS cache in answers.

@@ -171,6 +171,8 @@ func (d *Daemon) buildRouter() (err error) {
 		Dropped:      d.metrics.stack.Drop,
 		Ended:        d.ended,
 		Generation:   d.rules.generation,
+		StormLimit:   d.cfg.Limits.RejectStorm,
+		StormWindow:  d.cfg.Limits.RejectWindow,
 		SniffTimeout: d.cfg.Limits.SniffTime,
 		Log:          d.log,
 		Metrics:      d.metrics.router,
