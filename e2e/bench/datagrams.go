@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// Datagrams are sent as fast as one thread can, one a system call, and counted where they arrive. A flow is opened by
+// an order, which is answered, so that what is measured is not its first packet's way through the rules.
+
+// order is what opens a flow.
+type order struct {
+	Down    bool // the server sends
+	Size    int  // of each datagram, in bytes
+	Seconds int
+}
+
+// tally is what one end has seen.
+type tally struct {
+	Sent, Received int
+	Seconds        float64 // from the first to the last that was received
+}
+
+const (
+	datagramPort = 7778
+	quiet        = 500 * time.Millisecond // nothing more comes after so long
+)
+
+// serveDatagrams carries out one order and says what it saw.
+func serveDatagrams(address string) error {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	fmt.Println("listening")
+	buf := make([]byte, 2048)
+	n, client, err := c.ReadFromUDPAddrPort(buf)
+	if err != nil {
+		return err
+	}
+	var o order
+	if err := json.Unmarshal(buf[:n], &o); err != nil {
+		return err
+	}
+	if _, err := c.WriteToUDPAddrPort(buf[:n], client); err != nil {
+		return err
+	}
+	var t tally
+	if o.Down {
+		time.Sleep(100 * time.Millisecond) // the client has its answer and counts
+		t.Sent, err = flood(o, func(b []byte) error { _, err := c.WriteToUDPAddrPort(b, client); return err })
+	} else {
+		err = count(c, &t)
+	}
+	return errors.Join(err, json.NewEncoder(os.Stdout).Encode(t))
+}
+
+// askDatagrams gives one order and says what came of it.
+func askDatagrams(address string, o order) (t tally, err error) {
+	conn, err := net.Dial("udp", address)
+	if err != nil {
+		return t, err
+	}
+	defer conn.Close()
+	c := conn.(*net.UDPConn)
+	text, err := json.Marshal(o)
+	if err != nil {
+		return t, err
+	}
+	if _, err := c.Write(text); err != nil {
+		return t, err
+	}
+	if err := c.SetReadDeadline(time.Now().Add(hungLast)); err != nil {
+		return t, err
+	}
+	if _, err := c.Read(make([]byte, 2048)); err != nil {
+		return t, fmt.Errorf("no answer to the order: %w", err)
+	}
+	if o.Down {
+		return t, count(c, &t)
+	}
+	t.Sent, err = flood(o, func(b []byte) error { _, err := c.Write(b); return err })
+	return t, err
+}
+
+// flood sends until the order's time is over, and goes on where the kernel has no room.
+func flood(o order, send func([]byte) error) (sent int, err error) {
+	b := make([]byte, o.Size)
+	for end := time.Now().Add(time.Duration(o.Seconds) * time.Second); time.Now().Before(end); {
+		for range 64 {
+			if err := send(b); err != nil {
+				return sent, err
+			}
+			sent++
+		}
+	}
+	return sent, nil
+}
+
+// count reads until nothing more comes.
+func count(c *net.UDPConn, t *tally) error {
+	buf := make([]byte, 2048)
+	var received atomic.Int64
+	var first, last time.Time
+	over := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := c.Read(buf); err != nil {
+				over <- err
+				return
+			}
+			received.Add(1)
+		}
+	}()
+	// The clock is looked at beside the reading, which it would slow down.
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	seen := int64(0)
+	start := time.Now()
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	for {
+		select {
+		case err := <-over:
+			t.Received, t.Seconds = int(received.Load()), last.Sub(first).Seconds()
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return nil
+			}
+			return err
+		case now := <-tick.C:
+			n := received.Load()
+			switch {
+			case n != seen:
+				if seen == 0 {
+					first = now
+				}
+				seen, last = n, now
+			case seen > 0 && now.Sub(last) > quiet, seen == 0 && now.Sub(start) > hungLast:
+				if err := c.SetReadDeadline(now); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// datagrams has one order carried out between the laptop and the path's server.
+func (w *world) datagrams(ctx context.Context, o order) (client, server tally, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(o.Seconds+20)*time.Second)
+	defer cancel()
+	address := fmt.Sprintf("%s:%d", w.path.server, datagramPort)
+	far, err := self(ctx, w.host(), roleDatagramServer, address)
+	if err != nil {
+		return client, server, err
+	}
+	pipe, err := far.StdoutPipe()
+	if err != nil {
+		return client, server, err
+	}
+	if err := far.Start(); err != nil {
+		return client, server, err
+	}
+	defer func() {
+		far.Process.Kill()
+		far.Wait()
+	}()
+	said := bufio.NewReader(pipe)
+	if _, err := said.ReadString('\n'); err != nil { // it says that it listens
+		return client, server, fmt.Errorf("datagram server: %w", err)
+	}
+	down := 0
+	if o.Down {
+		down = 1
+	}
+	near, err := self(ctx, w.Laptop, roleDatagramClient, address, fmt.Sprint(down), fmt.Sprint(o.Size), fmt.Sprint(o.Seconds))
+	if err != nil {
+		return client, server, err
+	}
+	out, err := near.Output()
+	if err != nil {
+		return client, server, fmt.Errorf("datagram client: %w", err)
+	}
+	if err := json.Unmarshal(out, &client); err != nil {
+		return client, server, err
+	}
+	rest, err := io.ReadAll(said)
+	if err != nil {
+		return client, server, err
+	}
+	return client, server, json.Unmarshal(rest, &server)
+}

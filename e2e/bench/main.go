@@ -1,0 +1,116 @@
+// Command bench measures penstock in a lab of network namespaces and prints one table: throughput, datagrams,
+// connections and memory over the bare path, through penstock to the same server, through wireguard-go at both ends and
+// through penstock's tunnel. What counts are the ratios within one run: all programs, the measuring ones too, share the
+// machine's cores.
+//
+// Run it with go run ./e2e/bench. It needs iperf3. Everything happens inside the lab.
+//
+// It knows the product only as a binary, and passes no judgement on what it measures.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"time"
+
+	"penstock/e2e/netlab"
+)
+
+// options are the command line.
+type options struct {
+	quick    bool
+	only     *regexp.Regexp
+	binaries string // directory with penstock and wireguard; empty: built
+	perf     string // directory for recordings of perf; empty: none
+}
+
+// seconds is how long one throughput measurement lasts, a second of warming up not included.
+func (o *options) seconds() int {
+	if o.quick {
+		return 1
+	}
+	return 4
+}
+
+// want says whether a row is to be measured. Rows are named "path measure".
+func (o *options) want(path, measure string) bool {
+	return o.only == nil || o.only.MatchString(path+" "+measure)
+}
+
+func main() {
+	if os.Getenv(roleVar) != "" {
+		exit(play(os.Args[1:]))
+	}
+	var o options
+	flag.BoolVar(&o.quick, "quick", false, "shorter measurements: under a minute, and less sure")
+	flag.StringVar(&o.binaries, "binaries", "", "`directory` with penstock and wireguard (wireguard-go); built if empty")
+	flag.StringVar(&o.perf, "perf", "", "`directory` to leave a recording of perf in for each throughput measurement")
+	flag.Func("only", "measure only rows whose \"path measure\" matches this `pattern`", func(s string) (err error) {
+		o.only, err = regexp.Compile(s)
+		return err
+	})
+	flag.Parse()
+	os.Exit(netlab.Enter(func() int {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		defer stop()
+		if err := run(ctx, &o); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			return 1
+		}
+		return 0
+	}))
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// run measures all paths, one after the other, and prints the table.
+func run(ctx context.Context, o *options) (err error) {
+	if err := netlab.Available(ctx); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if o.binaries == "" {
+		if err := build(ctx, dir); err != nil {
+			return err
+		}
+		o.binaries = dir
+	}
+	start := time.Now()
+	t := new(table)
+	defer func() { t.print(os.Stdout, machine(time.Since(start))) }() // what there is, after a failure too
+	for _, p := range paths() {
+		if !o.wantsAny(p.name) {
+			continue
+		}
+		fmt.Fprintln(os.Stderr, "measuring:", p.title)
+		if err := p.measure(ctx, o, dir, t); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
+	return nil
+}
+
+// wantsAny says whether any row of a path is to be measured.
+func (o *options) wantsAny(path string) bool {
+	for _, m := range measures() {
+		if o.want(path, m.name) {
+			return true
+		}
+	}
+	return false
+}

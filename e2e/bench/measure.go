@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// measure is one thing that is measured on a path. Those that ask for memory need a penstock.
+type measure struct {
+	name string
+	take func(ctx context.Context, o *options, w *world, t *table) error
+}
+
+func measures() []measure {
+	return []measure{
+		{"memory idle", takeIdle},
+		{"TCP up, 1 stream", throughput(1, false)},
+		{"TCP down, 1 stream", throughput(1, true)},
+		{"TCP up, 8 streams", throughput(8, false)},
+		{"TCP down, 8 streams", throughput(8, true)},
+		{"UDP up, 64 B", datagrams(64, false)},
+		{"UDP down, 64 B", datagrams(64, true)},
+		{"UDP up, 1400 B", datagrams(1400, false)},
+		{"UDP down, 1400 B", datagrams(1400, true)},
+		{"connect and close", connects(0)},
+		{"connect, 1 KiB and back, close", connects(1024)},
+		{"memory of idle flows", takeFlows},
+	}
+}
+
+// throughput measures TCP in Gbit/s, with the average size of what penstock wrote meanwhile and the processor time that
+// all of the path's programs took: unlike the rest, that hardly depends on what else the machine does.
+func throughput(streams int, down bool) func(context.Context, *options, *world, *table) error {
+	name := fmt.Sprintf("TCP %s, %d stream", direction(down), streams)
+	if streams > 1 {
+		name += "s"
+	}
+	return func(ctx context.Context, o *options, w *world, t *table) error {
+		before, err := w.effort(ctx)
+		if err != nil {
+			return err
+		}
+		stop, err := w.record(ctx, o, name)
+		if err != nil {
+			return err
+		}
+		r, err := w.iperf(ctx, iperfRun{streams: streams, down: down, seconds: o.seconds()})
+		stop()
+		if err != nil {
+			return err
+		}
+		after, err := w.effort(ctx)
+		if err != nil {
+			return err
+		}
+		var notes []string
+		if w.laptop != nil {
+			notes = append(notes, fmt.Sprintf("laptop writes %.0f B", (after.bytes-before.bytes)/max(after.packets-before.packets, 1)))
+		}
+		if len(w.processes) > 0 {
+			notes = append(notes, fmt.Sprintf("%.2f CPU s a GB", (after.cpu-before.cpu)/max(r.sent/1e9, 1e-3)))
+		}
+		if r.retransmits > 0 {
+			notes = append(notes, fmt.Sprintf("%d retransmits", r.retransmits))
+		}
+		t.add(row{path: w.path, measure: name, value: r.bits / 1e9, unit: "Gbit/s", note: strings.Join(notes, ", ")})
+		return nil
+	}
+}
+
+// effort is what the programs of a path have done so far.
+type effort struct {
+	packets, bytes float64 // written by the laptop's stacks
+	cpu            float64 // seconds, of all programs
+}
+
+func (w *world) effort(ctx context.Context) (e effort, err error) {
+	if w.laptop != nil {
+		if e.packets, e.bytes, err = w.laptop.written(ctx); err != nil {
+			return e, err
+		}
+	}
+	for _, p := range w.processes {
+		s, err := p.cpu()
+		if err != nil {
+			return e, err
+		}
+		e.cpu += s
+	}
+	return e, nil
+}
+
+func direction(down bool) string {
+	if down {
+		return "down"
+	}
+	return "up"
+}
+
+// datagrams measures UDP in thousands of datagrams a second that arrive, whatever is sent.
+func datagrams(size int, down bool) func(context.Context, *options, *world, *table) error {
+	name := fmt.Sprintf("UDP %s, %d B", direction(down), size)
+	return func(ctx context.Context, o *options, w *world, t *table) error {
+		stop, err := w.record(ctx, o, name)
+		if err != nil {
+			return err
+		}
+		near, far, err := w.datagrams(ctx, order{Down: down, Size: size, Seconds: min(o.seconds(), 3)})
+		stop()
+		if err != nil {
+			return err
+		}
+		sent, got := near.Sent, far
+		if down {
+			sent, got = far.Sent, near
+		}
+		t.add(row{path: w.path, measure: name, value: float64(got.Received) / max(got.Seconds, 0.1) / 1e3, unit: "kpps",
+			note: fmt.Sprintf("%.0f %% lost", 100*(1-float64(got.Received)/float64(max(sent, 1))))})
+		return nil
+	}
+}
+
+// connects measures new connections a second, each with size bytes sent and echoed.
+func connects(size int) func(context.Context, *options, *world, *table) error {
+	name := "connect and close"
+	if size > 0 {
+		name = "connect, 1 KiB and back, close"
+	}
+	return func(ctx context.Context, o *options, w *world, t *table) error {
+		n := 30000
+		if o.quick {
+			n = 5000
+		}
+		r, err := w.connect(ctx, n, size)
+		if err != nil {
+			return err
+		}
+		t.add(row{path: w.path, measure: name, value: float64(n) / r.Seconds, unit: "1/s",
+			note: fmt.Sprintf("%d hung, %d failed of %d %s", r.Hung, r.Failed, n, r.Why)})
+		return nil
+	}
+}
+
+// takeIdle notes what memory the penstocks take before anything was carried.
+func takeIdle(_ context.Context, _ *options, w *world, t *table) error {
+	for _, p := range w.penstocks() {
+		kib, err := p.rss()
+		if err != nil {
+			return err
+		}
+		t.add(row{path: w.path, measure: "RSS of the " + p.host.Name() + " before any traffic", value: float64(kib) / 1024, unit: "MiB"})
+	}
+	return nil
+}
+
+// settle is how long memory is left to itself before it is read: the collector gives back what a burst took.
+const settle = 4 * time.Second
+
+// takeFlows measures memory with many flows that have carried something and are silent now. It starts from a fresh
+// world: what other measurements left in pools would hide the flows' own.
+func takeFlows(ctx context.Context, o *options, w *world, t *table) error {
+	if len(w.penstocks()) == 0 {
+		return nil
+	}
+	counts := []int{1000, 10000}
+	if o.quick {
+		counts = counts[:1]
+	}
+	if err := w.reopen(ctx); err != nil {
+		return err
+	}
+	idle := make(map[*process]int)
+	for _, p := range w.penstocks() {
+		kib, err := p.rss()
+		if err != nil {
+			return err
+		}
+		idle[p] = kib
+	}
+	for _, n := range counts {
+		if err := w.hold(ctx, n, func() error {
+			time.Sleep(settle)
+			for _, p := range w.penstocks() {
+				kib, err := p.rss()
+				if err != nil {
+					return err
+				}
+				t.add(row{path: w.path, measure: fmt.Sprintf("RSS of the %s with %d idle flows", p.host.Name(), n), value: float64(kib) / 1024,
+					unit: "MiB", note: fmt.Sprintf("%.1f KiB a flow", float64(kib-idle[p])/float64(n))})
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		if err := w.reopen(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// penstocks are those that run.
+func (w *world) penstocks() []*process {
+	var list []*process
+	for _, p := range []*process{w.laptop, w.gateway} {
+		if p != nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// reopen ends the path's programs and starts them anew.
+func (w *world) reopen(ctx context.Context) error {
+	var err error
+	for i := len(w.processes) - 1; i >= 0; i-- {
+		err = errors.Join(err, w.processes[i].stop())
+	}
+	w.processes, w.laptop, w.gateway = nil, nil, nil
+	if err != nil {
+		return err
+	}
+	return w.path.open(ctx, w)
+}

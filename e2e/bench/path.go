@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"penstock/e2e/netlab"
+)
+
+// Addresses inside the tunnel, of the gateway and of the laptop.
+const (
+	gatewayInner = "10.99.0.1"
+	laptopInner  = "10.99.0.2"
+	wgPort       = "51820"
+	monitor      = "127.0.0.1:9477" // where each penstock serves its metrics
+	publicServer = "203.0.113.40"
+)
+
+// path is one way from the laptop to a server.
+type path struct {
+	name, title string
+	baseline    string // name of the path that this one is compared with; empty: none
+	server      string // address
+	tunnel      bool   // the server is the intranet, not the internet
+	open        func(ctx context.Context, w *world) error
+}
+
+func paths() []path {
+	return []path{
+		{name: "bare", title: "the bare path: laptop, two routers, internet", server: publicServer,
+			open: func(context.Context, *world) error { return nil }},
+		{name: "direct", title: "penstock on the laptop, rule direct, the same server", baseline: "bare", server: publicServer,
+			open: openDirect},
+		{name: "wireguard-go", title: "wireguard-go on laptop and gateway, the kernels route, intranet", tunnel: true,
+			server: netlab.IntranetIPv4, open: openWireguardGo},
+		{name: "tunnel", title: "penstock on laptop and gateway, intranet", baseline: "wireguard-go", tunnel: true,
+			server: netlab.IntranetIPv4, open: openTunnel},
+	}
+}
+
+// world is a lab with the programs of one path.
+type world struct {
+	*netlab.Lab
+	path            path
+	binaries, dir   string
+	laptop, gateway *process // penstock; nil where none runs
+	processes       []*process
+}
+
+// host is where the path's server is.
+func (w *world) host() *netlab.Host {
+	if w.path.tunnel {
+		return w.Intranet
+	}
+	return w.Internet
+}
+
+// measure opens the path in a lab of its own, measures all that is wanted, and closes it.
+func (p path) measure(ctx context.Context, o *options, dir string, t *table) (err error) {
+	lab, err := netlab.New(ctx, netlab.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lab.Close()) }()
+	w := &world{Lab: lab, path: p, binaries: o.binaries, dir: filepath.Join(dir, p.name)}
+	if err := os.Mkdir(w.dir, 0o700); err != nil {
+		return err
+	}
+	defer func() {
+		for i := len(w.processes) - 1; i >= 0; i-- {
+			err = errors.Join(err, w.processes[i].stop())
+		}
+	}()
+	// Clients that connect often meet their own ports again soon, which is what is to be tried.
+	for _, h := range lab.Hosts() {
+		if err := h.Sysctl("net.ipv4.tcp_tw_reuse", "1"); err != nil {
+			return err
+		}
+	}
+	if err := p.open(ctx, w); err != nil {
+		return err
+	}
+	for _, m := range measures() {
+		if !o.want(p.name, m.name) {
+			continue
+		}
+		fmt.Fprintln(os.Stderr, "  "+m.name)
+		if err := m.take(ctx, o, w, t); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+	}
+	return nil
+}
+
+func openDirect(ctx context.Context, w *world) (err error) {
+	w.laptop, err = w.penstock(ctx, w.Laptop, `listen:
+  tun: {name: pen0, address: [10.77.0.1/24], state_file: DIR/host.json}
+dns: {upstreams: [{address: 203.0.113.53}]}
+limits: {tcp_flows: 20000}
+rules: [{name: rest, do: direct}]
+metrics: {listen: "MONITOR"}
+`)
+	return err
+}
+
+func openTunnel(ctx context.Context, w *world) (err error) {
+	laptop, gateway, err := keys()
+	if err != nil {
+		return err
+	}
+	for name, text := range map[string]string{
+		"gateway.key": gateway.private64() + "\n",
+		"corp.conf": "[Interface]\nPrivateKey = " + laptop.private64() + "\nAddress = " + laptopInner + "/32\n" +
+			"[Peer]\nPublicKey = " + gateway.public64() + "\nAllowedIPs = 0.0.0.0/0\nEndpoint = " + netlab.GatewayIPv4 + ":" + wgPort + "\n",
+	} {
+		if err := w.write(name, text); err != nil {
+			return err
+		}
+	}
+	w.gateway, err = w.penstock(ctx, w.Gateway, strings.ReplaceAll(`listen:
+  wireguard: {listen_port: 51820, address: [10.99.0.1/24], private_key: {file: gateway.key}}
+peers: [{name: laptop, public_key: "LAPTOP", allowed_ips: [10.99.0.2/32]}]
+dns: {upstreams: [{address: 10.20.0.10}]}
+limits: {tcp_flows: 20000}
+rules: [{name: intranet, match: {cidr: [10.20.0.0/24]}, do: direct}, {name: rest, do: block}]
+metrics: {listen: "MONITOR"}
+`, "LAPTOP", laptop.public64()))
+	if err != nil {
+		return err
+	}
+	w.laptop, err = w.penstock(ctx, w.Laptop, `listen:
+  tun: {name: pen0, address: [10.77.0.1/24], state_file: DIR/host.json}
+transports: {corp: {wireguard: {config: corp.conf}}}
+dns: {upstreams: [{address: 10.99.0.1, via: corp}]}
+limits: {tcp_flows: 20000}
+rules: [{name: rest, do: {via: corp}}]
+metrics: {listen: "MONITOR"}
+`)
+	return err
+}
+
+// write writes a file of the world that only its owner can read.
+func (w *world) write(name, text string) error {
+	return os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o600)
+}

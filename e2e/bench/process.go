@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"penstock/e2e/netlab"
+)
+
+// build builds penstock and wireguard-go into a directory.
+func build(ctx context.Context, dir string) error {
+	fmt.Fprintln(os.Stderr, "building penstock and wireguard-go")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "penstock/cmd/penstock", "golang.zx2c4.com/wireguard")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build penstock and wireguard-go: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// process is a program that runs in the lab.
+type process struct {
+	name string
+	host *netlab.Host
+	cmd  *netlab.Cmd
+	said transcript
+	over chan struct{} // closed once it has ended
+}
+
+// transcript collects what a program says while others read it.
+type transcript struct {
+	mu  sync.Mutex // guards below
+	buf bytes.Buffer
+}
+
+func (s *transcript) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.Write(b)
+}
+
+func (s *transcript) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.String()
+}
+
+// start starts one of the binaries on a host, to run until the world is closed.
+func (w *world) start(ctx context.Context, h *netlab.Host, name string, args ...string) (*process, error) {
+	p := &process{name: name, host: h, over: make(chan struct{})}
+	p.cmd = h.Command(ctx, filepath.Join(w.binaries, name), args...)
+	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	w.processes = append(w.processes, p)
+	go func() {
+		defer close(p.over)
+		_ = p.cmd.Wait() // how it ended is told by what it said
+	}()
+	return p, nil
+}
+
+func (p *process) ended() bool {
+	select {
+	case <-p.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// stop ends a process as a user would.
+func (p *process) stop() error {
+	if p.ended() {
+		return fmt.Errorf("%s on %s ended by itself:\n%s", p.name, p.host.Name(), p.said.String())
+	}
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		return err
+	}
+	select {
+	case <-p.over:
+		return nil
+	case <-time.After(10 * time.Second):
+		err := p.cmd.Process.Kill()
+		<-p.over
+		return errors.Join(fmt.Errorf("%s on %s did not stop", p.name, p.host.Name()), err)
+	}
+}
+
+// penstock runs one with a configuration, in which DIR and MONITOR are filled in, and waits until it is ready.
+func (w *world) penstock(ctx context.Context, h *netlab.Host, config string) (*process, error) {
+	name := h.Name()
+	text := strings.NewReplacer("DIR", w.dir, "MONITOR", monitor).Replace(config)
+	if err := w.write(name+".yaml", text); err != nil {
+		return nil, err
+	}
+	p, err := w.start(ctx, h, "penstock", "run", "-c", filepath.Join(w.dir, name+".yaml"), "--socket", filepath.Join(w.dir, name+".sock"))
+	if err != nil {
+		return nil, err
+	}
+	for limit := time.Now().Add(20 * time.Second); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
+		if p.ended() {
+			return nil, fmt.Errorf("penstock on %s ended:\n%s", name, p.said.String())
+		}
+		if _, err := p.ask(ctx, "/readyz"); err == nil {
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("penstock on %s does not get ready:\n%s", name, p.said.String())
+}
+
+// ask fetches a page of the process's monitor.
+func (p *process) ask(ctx context.Context, page string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+monitor+page, nil)
+	if err != nil {
+		return "", err
+	}
+	client := http.Client{Transport: &http.Transport{DialContext: p.host.DialContext, DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
+	}
+	return string(b), err
+}
+
+// written are the packets and bytes that the process's stacks have written so far.
+func (p *process) written(ctx context.Context) (packets, bytes float64, err error) {
+	text, err := p.ask(ctx, "/metrics")
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		v, _ := strconv.ParseFloat(value, 64) // lines of other shapes are not asked for
+		switch name {
+		case `penstock_stack_packets_total{direction="out"}`:
+			packets = v
+		case `penstock_stack_bytes_total{direction="out"}`:
+			bytes = v
+		}
+	}
+	return packets, bytes, nil
+}
+
+// rss is the process's resident memory in KiB.
+func (p *process) rss() (int, error) {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "status"))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		var kib int
+		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kib); n == 1 {
+			return kib, nil
+		}
+	}
+	return 0, errors.New("no VmRSS in /proc/PID/status")
+}
+
+// cpu is the processor time that the process has taken so far, in seconds.
+func (p *process) cpu() (float64, error) {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "stat"))
+	if err != nil {
+		return 0, err
+	}
+	// pid (name) state ppid ...: the name may hold anything, so count from its end.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 13 {
+		return 0, errors.New("/proc/PID/stat is short")
+	}
+	user, err := strconv.ParseFloat(fields[11], 64)
+	if err != nil {
+		return 0, err
+	}
+	system, err := strconv.ParseFloat(fields[12], 64)
+	return (user + system) / ticks, err
+}
+
+// ticks is how many of them /proc counts a second, on every Linux.
+const ticks = 100
