@@ -63,8 +63,8 @@ func (m *Metrics) ended(f *Flow) {
 	if m == nil {
 		return
 	}
-	verdict := VerdictWord(f.Verdict.Action)
-	m.flows.WithLabelValues(ProtoWord(f.Facts.Network), verdict, f.Verdict.Rule).Inc()
+	verdict := verdictWord(f.Verdict.Action)
+	m.flows.WithLabelValues(f.Facts.Network.String(), verdict, f.Verdict.Rule).Inc()
 	if f.Verdict.Action == policy.Forward {
 		m.bytes.WithLabelValues("tx", verdict).Add(float64(f.TxBytes))
 		m.bytes.WithLabelValues("rx", verdict).Add(float64(f.RxBytes))
@@ -87,47 +87,14 @@ func (m *Metrics) dialFailed(reason string) {
 
 func (m *Metrics) nameFrom(s policy.Source) {
 	if m != nil {
-		m.names.WithLabelValues(SourceWord(s)).Inc()
+		m.names.WithLabelValues(s.String()).Inc()
 	}
 }
 
-// VerdictWord is an action as metrics, logs and status call it.
-func VerdictWord(a policy.Action) string {
-	switch a {
-	case policy.Forward:
-		return "forward"
-	case policy.Drop:
-		return "drop"
+// verdictWord is an action in the words of rules: "block" where policy says refuse.
+func verdictWord(a policy.Action) string {
+	if a == policy.Refuse {
+		return "block"
 	}
-	return "block"
-}
-
-// ProtoWord is a kind of flow as metrics, logs and status call it.
-func ProtoWord(n policy.Network) string {
-	switch n {
-	case policy.TCP:
-		return "tcp"
-	case policy.UDP:
-		return "udp"
-	case policy.ICMP:
-		return "icmp"
-	}
-	return "unknown"
-}
-
-// SourceWord is a source of names as metrics, logs and status call it.
-func SourceWord(s policy.Source) string {
-	switch s {
-	case policy.FromQuestion:
-		return "question"
-	case policy.FromDNS:
-		return "dns"
-	case policy.FromSNI:
-		return "sni"
-	case policy.FromHTTP:
-		return "http"
-	case policy.FromQUIC:
-		return "quic"
-	}
-	return ""
+	return a.String()
 }

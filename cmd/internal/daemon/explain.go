@@ -10,7 +10,6 @@ import (
 	"penstock/cmd/internal/control"
 	"penstock/policy"
 	"penstock/policy/blocklist"
-	"penstock/router"
 )
 
 // explain tells what would be done with a flow, or what was done with one and what would be done now.
@@ -95,12 +94,12 @@ func (d *Daemon) explainFlow(f policy.Flow, target string) control.Explanation {
 	v := p.Decide(f)
 	e := p.Explain(f)
 	x := control.Explanation{
-		Target: target, Rule: v.Rule, Category: v.Category, Protocol: router.ProtoWord(f.Network), Peer: f.Peer,
+		Target: target, Rule: v.Rule, Category: v.Category, Protocol: f.Network.String(), Peer: f.Peer,
 		Groups: f.Groups, Position: e.Pos.String(), Transport: d.transportLine(v),
 	}
 	x.Verdict, x.Via = action(v)
 	for _, n := range f.Names {
-		x.Names = append(x.Names, control.Name{Host: n.Host, Source: router.SourceWord(n.From)})
+		x.Names = append(x.Names, control.Name{Host: n.Host, Source: n.From.String()})
 	}
 	if f.Dst.Addr().IsValid() {
 		x.Addresses = []string{f.Dst.Addr().String()}

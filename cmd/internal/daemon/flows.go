@@ -58,10 +58,13 @@ func (r *recent) all() []router.Flow {
 func (d *Daemon) flow(f router.Flow) control.Flow {
 	name := f.Name()
 	c := control.Flow{
-		ID: strconv.FormatUint(f.ID, 10), Proto: router.ProtoWord(f.Facts.Network), Src: f.Facts.Src.String(),
-		Dst: f.Facts.Dst.String(), Peer: f.Facts.Peer, Host: name.Host, HostSource: router.SourceWord(name.From),
+		ID: strconv.FormatUint(f.ID, 10), Proto: f.Facts.Network.String(), Src: f.Facts.Src.String(),
+		Dst: f.Facts.Dst.String(), Peer: f.Facts.Peer, Host: name.Host,
 		Rule: f.Verdict.Rule, Category: f.Verdict.Category, TxBytes: f.TxBytes, RxBytes: f.RxBytes,
 		Start: f.Start, End: f.End, Reason: f.Err, Generation: f.Generation,
+	}
+	if name.Host != "" {
+		c.HostSource = name.From.String()
 	}
 	c.Verdict, c.Via = action(f.Verdict)
 	if f.Egress != f.Verdict.Egress {
