@@ -61,14 +61,16 @@ func picture() []row {
 			[]string{"router/transport/openvpn/internal/..."}, []string{"golang.org/x/crypto/", xnet}},
 
 		{"dnsproxy", "the DNS server; it asks the policy and is handed its dialers",
-			[]string{"policy"}, []string{"github.com/miekg/dns", sys, xnet, prom}},
+			[]string{"policy"}, []string{"github.com/miekg/dns", "github.com/quic-go/quic-go", sys, xnet, prom}},
 
 		{"cmd/internal/config", "the only package that knows YAML; it yields plain values and starts nothing",
 			nil, []string{"github.com/goccy/go-yaml"}},
+		{"cmd/internal/lists", "fetching and keeping lists; the daemon hands it its dialers",
+			[]string{"policy/blocklist"}, []string{prom, sys}},
 		{"cmd/internal/control", "the control socket and the metrics endpoint; the daemon hands it functions",
 			nil, []string{prom, sys}},
 		{"cmd/internal/daemon", "the composition root, the one package that knows all the others",
-			[]string{"*", "cmd/internal/config", "cmd/internal/control"},
+			[]string{"*", "cmd/internal/config", "cmd/internal/control", "cmd/internal/lists"},
 			[]string{"github.com/gaissmai/bart", wg + "tun", sys, prom}},
 		{"cmd/internal/demo", "the world of the demo, made of namespaces or of stacks in memory, its keys and the table it prints",
 			[]string{"e2e/netlab", "cmd/internal/...", "router/transport/wireguard", "stack", "stack/link"}, []string{sys}},
@@ -78,7 +80,7 @@ func picture() []row {
 
 		{"e2e", "black-box tests against the built binary", []string{"e2e/netlab", "e2e/netlab/netlabtest"}, nil},
 		{"e2e/bench", "black-box measurements of the built binary",
-			[]string{"e2e/netlab"}, []string{sys}},
+			[]string{"e2e/netlab"}, nil},
 		{"e2e/netlab", "the lab of network namespaces; it does not know what is tested in it",
 			nil, []string{"github.com/miekg/dns", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", sys}},
 		{"e2e/netlab/netlabtest", "the lab for tests", []string{"e2e/netlab"}, nil},
