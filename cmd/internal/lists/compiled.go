@@ -1,0 +1,83 @@
+package lists
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"penstock/policy/blocklist"
+)
+
+// compiled is the set of all lists as the last run left it, with how many entries each list had.
+type compiled struct {
+	set    *blocklist.Set
+	counts map[string]int
+}
+
+// compiledPath is the file of the set with some content; beside it lies NAME.json with the counts.
+func (l *Lists) compiledPath(key string) string {
+	return filepath.Join(l.shelf.dir, "compiled-"+key)
+}
+
+func countKey(category, list string) string { return category + " " + list }
+
+func (c compiled) entries(category, list string) (int, bool) {
+	n, ok := c.counts[countKey(category, list)]
+	return n, ok
+}
+
+// readCompiled reads the compiled set of some content, if it is there and whole.
+func (l *Lists) readCompiled(key string) (compiled, bool) {
+	var c compiled
+	if l.shelf.dir == "" {
+		return c, false
+	}
+	b, err := os.ReadFile(l.compiledPath(key) + ".json")
+	if err != nil || json.Unmarshal(b, &c.counts) != nil {
+		return compiled{}, false
+	}
+	if c.set, err = blocklist.ReadFile(l.compiledPath(key)); err != nil {
+		l.Log.Warn("the compiled lists cannot be used; they are made anew", "err", err)
+		return compiled{}, false
+	}
+	return c, true
+}
+
+// keepCompiled writes the compiled set for the next start and removes those of other content. What lacks a list that
+// could not be read is not kept: that may have changed by then without a trace in the key.
+func (l *Lists) keepCompiled(c *Content) error {
+	path := l.compiledPath(c.key)
+	if _, err := os.Stat(path + ".json"); err == nil {
+		return nil
+	}
+	counts := make(map[string]int)
+	for _, s := range c.status {
+		switch {
+		case s.Err == nil:
+			counts[countKey(s.Category, s.List)] = s.Entries
+		case !errors.Is(s.Err, errNotFetched):
+			return nil
+		}
+	}
+	if err := c.set.WriteFile(path); err != nil {
+		return err
+	}
+	if err := writeWhole(path+".json", counts); err != nil {
+		return fmt.Errorf("keep the compiled lists: %w", err)
+	}
+	old, err := filepath.Glob(l.compiledPath("*"))
+	if err != nil {
+		return err
+	}
+	for _, file := range old {
+		if !strings.HasPrefix(file, path) {
+			if err := os.Remove(file); err != nil {
+				return fmt.Errorf("keep the compiled lists: %w", err)
+			}
+		}
+	}
+	return nil
+}

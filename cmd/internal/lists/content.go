@@ -1,0 +1,246 @@
+package lists
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"penstock/policy/blocklist"
+)
+
+// Content is the lists of some categories as they were read, compiled. It never changes.
+type Content struct {
+	categories []Category
+	set        *blocklist.Set
+	sources    map[string][]blocklist.Source // by category, to be read again for Find
+	status     []Status
+	key        string // of what was read: another key, other content
+}
+
+// Status is how one list is.
+type Status struct {
+	Category string
+	List     string // file, address or BuiltIn
+	Entries  int
+	Updated  time.Time // when it last changed; zero if built in or missing
+	Checked  time.Time // when a subscription was last known to be the newest
+	Next     time.Time // when it is looked for again; zero if never
+	Err      error     // why it could not be had or renewed
+}
+
+// Hit is a line of a category's list that speaks of a host.
+type Hit struct {
+	Category string
+	blocklist.Hit
+}
+
+// Set is the compiled set. A nil Content has an empty one.
+func (c *Content) Set() *blocklist.Set {
+	if c == nil {
+		return nil
+	}
+	return c.set
+}
+
+// Find reads the lists again for the lines that speak of a host, given as a canonical name or an address. Lists that
+// cannot be read are left out; the error tells of them.
+func (c *Content) Find(host string) ([]Hit, error) {
+	var hits []Hit
+	var errs []error
+	for _, category := range c.categories {
+		found, err := blocklist.Find(host, c.sources[category.Name]...)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("category %s: %w", category.Name, err))
+		}
+		for _, h := range found {
+			hits = append(hits, Hit{category.Name, h})
+		}
+	}
+	return hits, errors.Join(errs...)
+}
+
+// FailError says that a category must not be missing, and is.
+type FailError struct {
+	Category string
+	Reason   error
+}
+
+func (e *FailError) Error() string { return fmt.Sprintf("category %s: %v", e.Category, e.Reason) }
+
+func (e *FailError) Unwrap() error { return e.Reason }
+
+// Read reads all lists of categories that are on this machine and compiles them. It fetches nothing and changes nothing.
+// A list that cannot be read means what its category's OnMissing says; a *FailError is returned, joined with others, for
+// each category where that is Fail.
+func (l *Lists) Read(ctx context.Context, categories []Category) (*Content, error) {
+	c := &Content{categories: categories, sources: make(map[string][]blocklist.Source), key: l.key(categories)}
+	compiled, fromCache := l.readCompiled(c.key)
+	b := blocklist.NewBuilder()
+	var errs []error
+	for _, category := range categories {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		add := func(s Source) (int, error) {
+			if n, ok := compiled.entries(category.Name, s.Name()); fromCache && ok {
+				return n, nil
+			}
+			return addTo(b, category.Name, l.listOf(category.Name, s))
+		}
+		err := l.readCategory(c, category, add)
+		switch {
+		case err == nil:
+		case category.OnMissing == Fail:
+			errs = append(errs, &FailError{category.Name, err})
+		case category.OnMissing == Block && !c.blocks(category.Name):
+			if err := b.MatchAll(category.Name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	if c.set = compiled.set; fromCache {
+		return c, nil
+	}
+	set, err := b.Build()
+	if err != nil {
+		return nil, fmt.Errorf("compile the lists: %w", err)
+	}
+	c.set = set
+	return c, nil
+}
+
+// readCategory reads one category. The error tells what of it is missing.
+func (l *Lists) readCategory(c *Content, category Category, add func(Source) (int, error)) error {
+	var errs []error
+	for _, s := range category.sources() {
+		status := Status{Category: category.Name, List: s.Name()}
+		var err error
+		if status.Updated, status.Checked, err = l.age(s); err == nil {
+			status.Entries, err = add(s)
+		}
+		if err != nil && !errors.Is(err, errNotFetched) {
+			l.Log.Warn("a list cannot be read", "list", s.Name(), "category", category.Name, "err", err)
+			l.Metrics.failed()
+		}
+		status.Err = err
+		if err != nil && l.hasCopy(s) {
+			s.copied = true
+			status.Entries, err = add(s)
+		}
+		c.status = append(c.status, status)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		c.sources[category.Name] = append(c.sources[category.Name], l.listOf(category.Name, s))
+	}
+	if len(errs) == 0 || c.blocks(category.Name) || category.OnMissing == Fail {
+		return errors.Join(errs...)
+	}
+	// Nothing of it is there: what is built in stands in until something is.
+	if n, err := add(Source{}); err == nil {
+		c.status = append(c.status, Status{Category: category.Name, List: BuiltIn, Entries: n})
+		c.sources[category.Name] = append(c.sources[category.Name], l.listOf(category.Name, Source{}))
+		return nil
+	}
+	return errors.Join(errs...)
+}
+
+// blocks says that a list of a category was read which names what the category holds.
+func (c *Content) blocks(category string) bool {
+	for _, s := range c.sources[category] {
+		if !s.Options.Allow {
+			return true
+		}
+	}
+	return false
+}
+
+// age tells when a list changed and was last checked. The error says that there is none.
+func (l *Lists) age(s Source) (updated, checked time.Time, err error) {
+	switch {
+	case s.File != "":
+		info, err := os.Stat(s.File)
+		if err != nil {
+			return time.Time{}, time.Time{}, err
+		}
+		return info.ModTime(), time.Time{}, nil
+	case s.URL != "":
+		c := l.shelf.info(s.URL)
+		if c.URL == "" {
+			return time.Time{}, time.Time{}, fmt.Errorf("list %s: %w", s.Name(), errNotFetched)
+		}
+		return c.Fetched, c.Checked, nil
+	}
+	return time.Time{}, time.Time{}, nil
+}
+
+var errNotFetched = errors.New("not fetched yet")
+
+// listOf is a source as it is read.
+func (l *Lists) listOf(category string, s Source) blocklist.Source {
+	list := blocklist.Source{Options: blocklist.Options{
+		List: s.Name(), Format: s.Format, Allow: s.Allow, AllowEmpty: s.Allow, NeverBlock: l.NeverBlock,
+	}}
+	list.Open = func() (io.ReadCloser, error) {
+		switch {
+		case s.copied:
+			return os.Open(l.shelf.path(s.File))
+		case s.File != "":
+			return os.Open(s.File)
+		case s.URL != "":
+			return os.Open(l.shelf.path(s.URL))
+		}
+		r, ok := blocklist.Starter(category)
+		if !ok {
+			return nil, fmt.Errorf("category %s has no built-in list: give it lists", category)
+		}
+		return io.NopCloser(r), nil
+	}
+	return list
+}
+
+func addTo(b *blocklist.Builder, category string, s blocklist.Source) (int, error) {
+	r, err := s.Open()
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	report, err := b.Add(category, r, s.Options)
+	if err != nil {
+		return 0, err
+	}
+	return report.Entries(), nil
+}
+
+// key is a digest of all that decides what Read returns.
+func (l *Lists) key(categories []Category) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q\n", l.NeverBlock)
+	for _, c := range categories {
+		fmt.Fprintf(h, "%q %d\n", c.Name, c.OnMissing)
+		if r, ok := blocklist.Starter(c.Name); ok {
+			_, _ = io.Copy(h, r) // in memory: cannot fail
+		}
+		for _, s := range c.Sources {
+			fmt.Fprintf(h, "%q %q %v %v ", s.File, s.URL, s.Format, s.Allow)
+			if s.File != "" {
+				if info, err := os.Stat(s.File); err == nil {
+					fmt.Fprintf(h, "%d %d", info.Size(), info.ModTime().UnixNano())
+				}
+			} else {
+				fmt.Fprint(h, l.shelf.info(s.URL).Digest)
+			}
+			fmt.Fprintln(h)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)[:12])
+}

@@ -1,0 +1,101 @@
+package lists
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// shelf is the directory with the last good versions of subscriptions, and of files by their path.
+type shelf struct{ dir string }
+
+// copyInfo is what is known of the last good version of a list.
+type copyInfo struct {
+	URL          string    `json:"url"` // or path
+	ETag         string    `json:"etag,omitempty"`
+	LastModified string    `json:"last_modified,omitempty"`
+	Digest       string    `json:"digest"` // SHA-256 of what was fetched, hexadecimal; size and time of a file
+	Entries      int       `json:"entries"`
+	Fetched      time.Time `json:"fetched"` // when it last changed
+	Checked      time.Time `json:"checked"` // when it was last known to be the newest
+}
+
+// path is where a subscription's last good version lies.
+func (s shelf) path(url string) string {
+	sum := sha256.Sum256([]byte(url))
+	return filepath.Join(s.dir, hex.EncodeToString(sum[:12])+".list")
+}
+
+// info reads what is known of the last good version, or nothing if there is none.
+func (s shelf) info(url string) copyInfo {
+	var c copyInfo
+	b, err := os.ReadFile(s.path(url) + ".json")
+	if err != nil || json.Unmarshal(b, &c) != nil || c.URL != url {
+		return copyInfo{}
+	}
+	if _, err := os.Stat(s.path(url)); err != nil {
+		return copyInfo{}
+	}
+	return c
+}
+
+// put makes a complete file in the directory the last good version. A crash in between leaves the file of one version
+// with the validators of none or of the other, whose digest differs: it is fetched whole then.
+func (s shelf) put(file string, c copyInfo) error {
+	if err := os.Remove(s.path(c.URL) + ".json"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(file, s.path(c.URL)); err != nil {
+		return err
+	}
+	return s.note(c)
+}
+
+// note writes what is known of a last good version.
+func (s shelf) note(c copyInfo) error {
+	return writeWhole(s.path(c.URL)+".json", c)
+}
+
+// writeWhole writes a value as JSON to a file that appears whole or not at all.
+func writeWhole(path string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), temporary)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails once it has been renamed
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// temporary is the pattern of files that nothing refers to yet.
+const temporary = "new-*"
+
+// open makes the directory and removes what a crash left.
+func (s shelf) open() error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("directory of the lists: %w", err)
+	}
+	left, err := filepath.Glob(filepath.Join(s.dir, temporary))
+	if err != nil {
+		return err
+	}
+	for _, file := range left {
+		if err := os.Remove(file); err != nil {
+			return fmt.Errorf("directory of the lists: %w", err)
+		}
+	}
+	return nil
+}
