@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,5 +79,3 @@ func exchange(t *testing.T, conn net.Conn, request string) string {
 func isRefused(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
-
-func contains(codes []int, code int) bool { return slices.Contains(codes, code) }

@@ -53,6 +53,14 @@ func (s *transcript) String() string {
 func start(t *testing.T, h *netlab.Host, config string) *penstock {
 	t.Helper()
 	p := &penstock{host: h, config: config, socket: strings.TrimSuffix(config, ".yaml") + ".sock"}
+	t.Cleanup(func() {
+		if p.over != nil {
+			p.stop(t, syscall.SIGTERM)
+		}
+		if t.Failed() {
+			t.Logf("penstock of %s said:\n%s", h.Name(), p.said.String())
+		}
+	})
 	p.start(t)
 	return p
 }
@@ -72,12 +80,6 @@ func (p *penstock) start(t *testing.T) {
 		defer close(over)
 		_ = p.cmd.Wait() // how it ended is in ProcessState
 	}()
-	t.Cleanup(func() {
-		p.stop(t, syscall.SIGTERM)
-		if t.Failed() {
-			t.Logf("penstock of %s said:\n%s", p.host.Name(), p.said.String())
-		}
-	})
 	eventually(t, p.host.Name()+"'s penstock answers", func() error {
 		select {
 		case <-p.over:

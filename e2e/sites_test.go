@@ -16,49 +16,30 @@ import (
 //	 ======= WireGuard =======> [penstock] gateway --- intranet
 func TestSitesByCurl(t *testing.T) {
 	t.Parallel()
-	curl := program(t, "curl")
 	w := newWorld(t).up(t)
-	const noSuchName, notConnected, timedOut = 6, 7, 28
-	cut := []int{35, 52, 56} // the connection was accepted to hear a name, and cut: in TLS, without an answer, while reading
-	for _, row := range []struct {
-		sentence string
-		args     string
-		want     string // printed; with codes: nothing
-		codes    []int
-	}{
-		{"a gambling site has no address", "https://casino.example/", "", []int{noSuchName}},
-		{"a name below it has none either", "https://www.casino.example/", "", []int{noSuchName}},
-		{"by its address, with the name in TLS, it is refused", "--resolve casino.example:443:203.0.113.20 https://casino.example/", "", cut},
-		{"over IPv6 too", "-6 --resolve casino.example:443:[2001:db8:113::20] https://casino.example/", "", cut},
-		{"by its address, with the name in plain HTTP, it is refused", "--resolve casino.example:80:203.0.113.20 http://casino.example/", "", cut},
-		{"another site's address and name do not hide the host asked for", "-H Host:casino.example http://public.example/", "", cut},
-		{"an adult site from a hosts file is refused", "--resolve adult.example:80:203.0.113.21 http://adult.example/", "", cut},
-		{"a public site is reached", "https://public.example/", "this is public.example\n", nil},
-		{"a public site is reached over IPv6", "-6 https://public.example/", "this is public.example\n", nil},
-		{"a public site is reached over plain HTTP", "http://public.example/", "this is public.example\n", nil},
-		{"a public site is reached over HTTP/1.1 with TLS", "--http1.1 https://public.example/", "this is public.example\n", nil},
-		{"a public site sees the gateway", "-4 http://public.example/client", "198.51.100.10:", nil},
-		{"the intranet is reached by name", "https://intranet.corp.example/", "this is intranet.corp.example\n", nil},
-		{"the intranet is reached over IPv6", "-6 https://intranet.corp.example/", "this is intranet.corp.example\n", nil},
-		{"a second name of the intranet is reached", "http://wiki.corp.example/", "this is wiki.corp.example\n", nil},
-		{"the intranet sees the gateway", "-4 http://intranet.corp.example/client", "10.20.0.1:", nil},
-		{"a closed port is refused", "http://public.example:4/", "", []int{notConnected}},
-		{"a closed port is refused over IPv6", "-6 http://public.example:4/", "", []int{notConnected}},
-		{"a closed port of the intranet is refused", "https://intranet.corp.example:4/", "", []int{notConnected}},
-		{"a dead host times out", "--connect-timeout 2 http://dead.example:22/", "", []int{timedOut}},
-		{"a dead host times out over IPv6", "-6 --connect-timeout 2 http://dead.example:22/", "", []int{timedOut}},
-	} {
-		t.Run(row.sentence, func(t *testing.T) {
-			args := append([]string{"-sS", "--max-time", "15", "--noproxy", "*", "--cacert", netlab.CAFile}, strings.Fields(row.args)...)
-			r := run(t, w.Laptop, curl, args...)
-			switch {
-			case row.codes == nil && (r.code != 0 || !strings.HasPrefix(r.stdout, row.want)):
-				t.Errorf("got %s\nwant %q", r, row.want)
-			case row.codes != nil && !contains(row.codes, r.code):
-				t.Errorf("got %s\nwant an exit code of %v", r, row.codes)
-			}
-		})
-	}
+	tryAll(t, w.Laptop, []attempt{
+		{"a gambling site has no address", "curl https://casino.example/", "", []int{noSuchName}},
+		{"a name below it has none either", "curl https://www.casino.example/", "", []int{noSuchName}},
+		{"by its address, with the name in TLS, it is refused", "curl --resolve casino.example:443:203.0.113.20 https://casino.example/", "", cutOff()},
+		{"over IPv6 too", "curl -6 --resolve casino.example:443:[2001:db8:113::20] https://casino.example/", "", cutOff()},
+		{"by its address, with the name in plain HTTP, it is refused", "curl --resolve casino.example:80:203.0.113.20 http://casino.example/", "", cutOff()},
+		{"at another site's address it is refused", "curl -H Host:casino.example http://public.example/", "", cutOff()},
+		{"an adult site from a hosts file is refused", "curl --resolve adult.example:80:203.0.113.21 http://adult.example/", "", cutOff()},
+		{"a public site is reached", "curl https://public.example/", "this is public.example\n", nil},
+		{"a public site is reached over IPv6", "curl -6 https://public.example/", "this is public.example\n", nil},
+		{"a public site is reached over plain HTTP", "curl http://public.example/", "this is public.example\n", nil},
+		{"a public site is reached over HTTP/1.1 with TLS", "curl --http1.1 https://public.example/", "this is public.example\n", nil},
+		{"a public site sees the gateway", "curl -4 http://public.example/client", "198.51.100.10:", nil},
+		{"the intranet is reached by name", "curl https://intranet.corp.example/", "this is intranet.corp.example\n", nil},
+		{"the intranet is reached over IPv6", "curl -6 https://intranet.corp.example/", "this is intranet.corp.example\n", nil},
+		{"a second name of the intranet is reached", "curl http://wiki.corp.example/", "this is wiki.corp.example\n", nil},
+		{"the intranet sees the gateway", "curl -4 http://intranet.corp.example/client", "10.20.0.1:", nil},
+		{"a closed port is refused", "curl http://public.example:4/", "", []int{notConnected}},
+		{"a closed port is refused over IPv6", "curl -6 http://public.example:4/", "", []int{notConnected}},
+		{"a closed port of the intranet is refused", "curl https://intranet.corp.example:4/", "", []int{notConnected}},
+		{"a dead host times out", "curl --max-time 2 http://dead.example:22/", "", []int{timedOut}},
+		{"a dead host times out over IPv6", "curl -6 --max-time 2 http://dead.example:22/", "", []int{timedOut}},
+	})
 	for _, row := range []struct{ sentence, dst, rule, source string }{
 		{"TLS named the gambling site", gamblingIPv4 + ":443", "no-gambling", "sni"},
 		{"TLS named it over IPv6", "[" + gamblingIPv6 + "]:443", "no-gambling", "sni"},

@@ -34,8 +34,8 @@ const monitor = "127.0.0.1:9477"
 // world is a lab with the files of a laptop and a gateway that know each other, and their penstocks once up has run.
 type world struct {
 	*netlab.Lab
-	dir             string // of the files
-	gatewayKey      string // public
+	dir             string            // of the files
+	fill            *strings.Replacer // writes keys and paths into a configuration
 	laptop, gateway *penstock
 	capture         *netlab.Capture
 }
@@ -57,14 +57,13 @@ func newWorld(t *testing.T, edits ...string) *world {
 	w.dir = dir
 	gatewayKey, gatewayPublic := keyPair(t)
 	laptopKey, laptopPublic := keyPair(t)
-	w.gatewayKey = gatewayPublic
-	fill := strings.NewReplacer("DIR", dir, "LAPTOP_KEY", laptopKey, "LAPTOP_PUBLIC", laptopPublic, "GATEWAY_PUBLIC", gatewayPublic)
+	w.fill = strings.NewReplacer("DIR", dir, "LAPTOP_KEY", laptopKey, "LAPTOP_PUBLIC", laptopPublic, "GATEWAY_KEY", gatewayKey, "GATEWAY_PUBLIC", gatewayPublic)
 	w.write(t, "gateway.key", gatewayKey+"\n")
 	w.write(t, "gambling.txt", "# gambling sites of this world\n"+netlab.GamblingSite+"\n")
 	w.write(t, "adult.hosts", "0.0.0.0 "+netlab.AdultSite+"\n")
-	w.write(t, "corp.conf", fill.Replace(corpConf))
-	w.write(t, "gateway.yaml", fill.Replace(gatewayYAML))
-	w.write(t, "laptop.yaml", fill.Replace(laptopYAML))
+	w.write(t, "corp.conf", w.fill.Replace(corpConf))
+	w.write(t, "gateway.yaml", w.fill.Replace(gatewayYAML))
+	w.write(t, "laptop.yaml", w.fill.Replace(laptopYAML))
 	for i := 0; i+1 < len(edits); i += 2 {
 		w.edit(t, "laptop.yaml", edits[i], edits[i+1])
 	}
@@ -139,8 +138,8 @@ func (w *world) edit(t *testing.T, name, old, new string) {
 	w.write(t, name, strings.Replace(string(b), old, new, 1))
 }
 
-// up starts the capture on the access router, the gateway and the laptop, and waits until the laptop is connected.
-func (w *world) up(t *testing.T) *world {
+// watch starts the capture on the access router.
+func (w *world) watch(t *testing.T) {
 	t.Helper()
 	var err error
 	w.capture, err = w.Access.Capture("lan", netlab.Endpoint{Network: "udp", Addr: netip.MustParseAddrPort(netlab.GatewayIPv4 + ":51820")})
@@ -151,6 +150,12 @@ func (w *world) up(t *testing.T) *world {
 	if err := w.capture.Control(t.Context(), w.Laptop, "lan0"); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// up starts the capture, the gateway and the laptop, and waits until the laptop is connected.
+func (w *world) up(t *testing.T) *world {
+	t.Helper()
+	w.watch(t)
 	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
 	w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
 	w.connected(t)
