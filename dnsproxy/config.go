@@ -94,6 +94,9 @@ type Config struct {
 	// port 0 stands for every port.
 	Self []netip.AddrPort
 
+	// Blocked is told the verdict of each query that met a block or silence for it, once. It must be fast. May be nil.
+	Blocked func(policy.Verdict)
+
 	Block           BlockAnswer
 	BlockCategories map[string]BlockAnswer // by Verdict.Category, before Block
 
@@ -122,7 +125,7 @@ type Config struct {
 	MaxNames int
 
 	Log      *slog.Logger     // nil discards
-	QueryLog *slog.Logger     // one record per answered query; nil means none
+	QueryLog *slog.Logger     // one record per query, with the keys of a flow log; nil means none
 	Metrics  *Metrics         // nil counts nothing
 	Clock    func() time.Time // nil means time.Now
 }

@@ -82,11 +82,17 @@ func (ex *exchange) limit() int {
 	return ex.q.limit()
 }
 
-// record writes the query log: the fields are those of the flow log where there is such a field.
+// record writes the query log. The keys are those of the flow log where it has such a key.
 func (s *Server) record(ctx context.Context, ex *exchange) {
-	verdict := "allow"
-	if ex.result == resultBlocked || ex.result == resultDropped {
-		verdict = "block"
+	verdict := "dns"
+	switch ex.verdict.Action {
+	case policy.Forward:
+	case policy.Drop:
+		verdict = "drop"
+	default:
+		if ex.result == resultBlocked {
+			verdict = "block"
+		}
 	}
 	rcode := ""
 	if len(ex.out) >= headerLen {
@@ -97,5 +103,5 @@ func (s *Server) record(ctx context.Context, ex *exchange) {
 		slog.String("host", string([]byte(ex.q.host()))), slog.String("type", dns.Type(ex.q.qtype).String()),
 		slog.String("verdict", verdict), slog.String("rule", ex.verdict.Rule), slog.String("category", ex.verdict.Category),
 		slog.String("decided", string([]byte(ex.decided))), slog.String("result", ex.result.String()), slog.String("rcode", rcode),
-		slog.String("upstream", ex.upstream), slog.Duration("duration", s.clock().Sub(ex.begun)))
+		slog.String("upstream", ex.upstream), slog.Time("start", ex.begun))
 }

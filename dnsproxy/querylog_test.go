@@ -15,12 +15,14 @@ func TestQueryLog(t *testing.T) {
 	up := newResolver(t, "shop.example. 300 IN CNAME tracker.example.", "tracker.example. 300 IN A 203.0.113.3", "www.example. 300 IN A 203.0.113.1")
 	var out bytes.Buffer
 	drop := func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == "duration" {
+		if a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == "start" {
 			return slog.Attr{}
 		}
 		return a
 	}
+	var blocked []string
 	s := newServer(t, Config{
+		Blocked:   func(v policy.Verdict) { blocked = append(blocked, v.Category) },
 		Upstreams: []Upstream{up.upstream("main")},
 		Decide:    blocks(map[string]string{"tracker.example": "tracking"}),
 		Describe:  func(netip.AddrPort) policy.Flow { return policy.Flow{Peer: "ana"} },
@@ -32,11 +34,14 @@ func TestQueryLog(t *testing.T) {
 		}
 	}
 	packet(t, s, []byte("no query"))
-	want := `msg=query proto=dns src=10.77.0.2:40000 peer=ana host=www.example type=A verdict=allow rule=rest category="" decided=www.example result=forwarded rcode=NOERROR upstream=main
-msg=query proto=dns src=10.77.0.2:40000 peer=ana host=www.example type=A verdict=allow rule=rest category="" decided=www.example result=cached rcode=NOERROR upstream=main
+	want := `msg=query proto=dns src=10.77.0.2:40000 peer=ana host=www.example type=A verdict=dns rule=rest category="" decided=www.example result=forwarded rcode=NOERROR upstream=main
+msg=query proto=dns src=10.77.0.2:40000 peer=ana host=www.example type=A verdict=dns rule=rest category="" decided=www.example result=cached rcode=NOERROR upstream=main
 msg=query proto=dns src=10.77.0.2:40000 peer=ana host=shop.example type=A verdict=block rule=no-tracking category=tracking decided=tracker.example result=blocked rcode=NXDOMAIN upstream=main
 `
 	if got := out.String(); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
+	}
+	if len(blocked) != 1 || blocked[0] != "tracking" {
+		t.Errorf("told of blocks for %q, want tracking once", blocked)
 	}
 }

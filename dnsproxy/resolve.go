@@ -61,6 +61,7 @@ func (ex *exchange) judged(st *state) bool {
 
 // refuse writes the block answer of the verdict.
 func (ex *exchange) refuse(st *state) {
+	st.cfg.Blocked(ex.verdict)
 	if ex.verdict.Action == policy.Drop {
 		ex.settle(resultDropped, ex.out[:0])
 		return

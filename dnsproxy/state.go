@@ -48,6 +48,9 @@ func (s *Server) compile(cfg Config) (*state, error) {
 	if cfg.NamesHosts == nil {
 		cfg.NamesHosts = func(string) bool { return false }
 	}
+	if cfg.Blocked == nil {
+		cfg.Blocked = func(policy.Verdict) {}
+	}
 	cfg.Block.TTL = cmp.Or(cfg.Block.TTL, blockTTL)
 	cfg.Timeout = min(cmp.Or(cfg.Timeout, maxTimeout), maxTimeout)
 	categories := make(map[string]BlockAnswer, len(cfg.BlockCategories))

@@ -2,8 +2,10 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -21,6 +23,22 @@ func (k *checker) dns() {
 			zones[domain] = s.Pos
 		}
 	}
+	k.blockAnswer("dns.block", k.DNS.Block)
+	known := append(slices.Sorted(maps.Keys(k.Categories)), starter...)
+	for _, name := range slices.Sorted(maps.Keys(k.DNS.BlockCategory)) {
+		at := "dns.block_category." + name
+		k.oneOf(at, name, "category", "categories", known)
+		k.blockAnswer(at, k.DNS.BlockCategory[name])
+	}
+	if k.DNS.QueryLog && k.FlowLog.File == "" {
+		k.fault("dns.query_log", "set flow_log.file", "there is no flow log to write questions to")
+	}
+}
+
+func (k *checker) blockAnswer(path string, b BlockAnswer) {
+	if (b.Answer == "address") != (len(b.Addresses) > 0) {
+		k.fault(path+".answer", "write both or neither", "answer: address and addresses belong together")
+	}
 }
 
 func (k *checker) upstreams(path string, upstreams []Upstream) {
@@ -28,7 +46,7 @@ func (k *checker) upstreams(path string, upstreams []Upstream) {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		k.via(at+".via", u.Via)
 		if !isUpstream(u.Address) {
-			k.fault(at+".address", "write an IP address, for example 10.0.0.53 or tcp://10.0.0.53:53, or tls://NAME or https://NAME/PATH", "the upstream's address is %q", u.Address)
+			k.fault(at+".address", "write an IP address, for example 10.0.0.53 or tcp://10.0.0.53:53, or tls://, https://, h3:// or quic:// and a name", "the upstream's address is %q", u.Address)
 		}
 	}
 }
@@ -41,9 +59,12 @@ func isUpstream(s string) bool {
 		return isAddress(s)
 	case scheme == "udp" || scheme == "tcp":
 		return isAddress(rest)
-	case scheme == "tls" || scheme == "https":
+	case scheme == "tls" || scheme == "quic":
 		u, err := url.Parse(s)
-		return err == nil && u.Hostname() != "" && u.User == nil && (scheme == "https" || u.Path == "")
+		return err == nil && u.Hostname() != "" && u.User == nil && u.Path == ""
+	case scheme == "https" || scheme == "h3":
+		u, err := url.Parse(s)
+		return err == nil && u.Hostname() != "" && u.User == nil
 	}
 	return false
 }

@@ -9,12 +9,25 @@ import (
 type DNS struct {
 	// Listen is further addresses on the host where the server answers, over UDP and TCP.
 	Listen []netip.AddrPort `yaml:"listen"`
-	// Upstreams are asked in order; the next one when the one before does not answer.
+	// Clients may use these addresses; others meet silence. Default: loopback and private networks.
+	Clients []netip.Prefix `yaml:"clients"`
+	// Upstreams answer what Split does not. Without any, the servers that transports name or push are asked, each through its
+	// transport.
 	Upstreams []Upstream `yaml:"upstreams"`
+	// Select is which upstream is asked first: ordered, fastest, or parallel (the two fastest). The next is asked when one
+	// fails or is late.
+	Select string `yaml:"select" default:"ordered" oneof:"ordered,fastest,parallel"`
 	// Split sends the questions for some domains to other upstreams. The longest suffix wins; it never falls back.
 	Split []Split `yaml:"split"`
+	// AllowPrivate is domains outside Split whose answers may be private addresses; "." is all names. Default: all names if
+	// the upstreams are those that transports name, else none.
+	AllowPrivate []string `yaml:"allow_private"`
 	// Block is how a blocked name is answered.
 	Block BlockAnswer `yaml:"block"`
+	// BlockCategory is how the names of one category are answered instead.
+	BlockCategory map[string]BlockAnswer `yaml:"block_category"`
+	// QueryLog writes each question to the flow log.
+	QueryLog bool `yaml:"query_log"`
 	// Timeout is how long a question may take over all upstreams before SERVFAIL.
 	Timeout time.Duration `yaml:"timeout" default:"5s"`
 }
@@ -23,9 +36,11 @@ type DNS struct {
 type Upstream struct {
 	// Name in metrics and explain. Default: the address.
 	Name string `yaml:"name"`
-	// Address is an IP address, with a port if it is not 53; udp:// and tcp:// select one protocol. tls://NAME and
-	// https://NAME/PATH are asked encrypted.
+	// Address is an IP address, with a port if it is not 53; tcp:// is TCP only. tls://NAME, https://NAME/PATH,
+	// h3://NAME/PATH (HTTP/3) and quic://NAME are asked encrypted.
 	Address string `yaml:"address" required:"true"`
+	// Bootstrap is the addresses of NAME. Default: the host's own resolvers are asked, outside every transport.
+	Bootstrap []netip.Addr `yaml:"bootstrap"`
 	// Via is the transport that carries the questions, or direct.
 	Via string `yaml:"via" default:"direct"`
 
@@ -44,8 +59,10 @@ type Split struct {
 
 // BlockAnswer is how a blocked name is answered.
 type BlockAnswer struct {
-	// Answer is nxdomain, refused, or null (0.0.0.0 and ::).
-	Answer string `yaml:"answer" default:"nxdomain" oneof:"nxdomain,refused,null"`
+	// Answer is nxdomain, refused, null (0.0.0.0 and ::) or address.
+	Answer string `yaml:"answer" default:"nxdomain" oneof:"nxdomain,refused,null,address"`
+	// Addresses are given with answer: address, each to questions of its family.
+	Addresses []netip.Addr `yaml:"addresses"`
 	// TTL is how long a client may remember the answer.
 	TTL time.Duration `yaml:"ttl" default:"30s"`
 }

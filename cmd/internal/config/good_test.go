@@ -263,7 +263,7 @@ func TestUpstreamAddresses(t *testing.T) {
 	for address, want := range map[string]bool{
 		"10.0.0.53": true, "10.0.0.53:5353": true, "fd00::53": true, "[fd00::53]:53": true, "udp://10.0.0.53": true, "tcp://[fd00::53]:53": true,
 		"tls://dns.example": true, "tls://192.0.2.1:8853": true, "https://dns.example/dns-query": true, "https://192.0.2.1/dns-query": true,
-		"dns.example": false, "udp://dns.example": false, "10.0.0.53:0": false, "quic://dns.example": false, "https:///dns-query": false,
+		"dns.example": false, "udp://dns.example": false, "10.0.0.53:0": false, "quic://dns.example": true, "h3://dns.example/dns-query": true, "quic://dns.example/x": false, "https:///dns-query": false,
 		"https://user@dns.example/": false, "tls://dns.example/path": false, "": false,
 	} {
 		if got := isUpstream(address); got != want {
