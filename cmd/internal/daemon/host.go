@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 
 	"penstock/cmd/internal/config"
@@ -29,8 +28,7 @@ type host struct {
 	stack  *stack.Stack  // nil without a TUN
 	name   string        // of the TUN
 
-	mu       sync.Mutex // guards below
-	lastGood map[string][]netip.Addr
+	names *addressBook
 }
 
 // DirectDialer is the egress "direct": the network that this machine is in.
@@ -44,7 +42,7 @@ type DirectDialer interface {
 }
 
 func newHost(cfg *config.Config, o Options) (*host, error) {
-	h := &host{cfg: cfg, log: o.Log, given: o.TUN, dialer: o.Direct, lastGood: make(map[string][]netip.Addr)}
+	h := &host{cfg: cfg, log: o.Log, given: o.TUN, dialer: o.Direct}
 	if cfg.Listen.TUN != nil {
 		h.name = cfg.Listen.TUN.Name
 	}
@@ -56,6 +54,11 @@ func newHost(cfg *config.Config, o Options) (*host, error) {
 	if err := h.openHost(); err != nil {
 		return nil, errors.Join(err, h.dialer.Close())
 	}
+	book := ""
+	if h.net != nil {
+		book = filepath.Join(filepath.Dir(cfg.Listen.TUN.StateFile), "endpoints.json")
+	}
+	h.names = openAddressBook(book, h.lookup, h.log)
 	return h, nil
 }
 
@@ -247,24 +250,7 @@ func isOneOf(list []netip.Prefix, a netip.Addr) bool {
 // resolve finds the addresses of an endpoint's name outside ourselves and outside every tunnel: with the resolvers that
 // the host had before us, by sockets that stay out of the TUN. When that fails, the last good answer stands.
 func (h *host) resolve(ctx context.Context, name string) ([]netip.Addr, error) {
-	if a, err := netip.ParseAddr(name); err == nil {
-		return []netip.Addr{a}, nil
-	}
-	addrs, err := h.lookup(ctx, name)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if err != nil || len(addrs) == 0 {
-		if last := h.lastGood[name]; last != nil {
-			h.log.Warn("an endpoint's name was not resolved; its last addresses are used", "host", name, "err", err)
-			return last, nil
-		}
-		return nil, err
-	}
-	for i := range addrs {
-		addrs[i] = addrs[i].Unmap()
-	}
-	h.lastGood[name] = addrs
-	return addrs, nil
+	return h.names.resolve(ctx, name)
 }
 
 func (h *host) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
