@@ -260,6 +260,7 @@ func (d *Daemon) run(ctx context.Context, c *closers) error {
 		return err
 	}
 	start("host", d.host.watch)
+	d.follow(start)
 	d.egress.run(start)
 	start("control", server.Run)
 	start("reload", d.awaitReload)

@@ -31,8 +31,9 @@ type egress struct {
 // tunnel is one transport with its driver's supervisor and the stack inside it.
 type tunnel struct {
 	*transport.Tunnel
-	kind  string // wireguard or openvpn
-	inner inner
+	kind    string // wireguard or openvpn
+	inner   inner
+	changed func(transport.Health) // set before Run; must not block
 }
 
 // inner is the inside of a transport.
@@ -44,6 +45,10 @@ type inner interface {
 	resolvers() []netip.AddrPort
 	// carries reports whether the transport has addresses of a family.
 	carriesIPv6() bool
+	// named reports whether the server may have other addresses than the one in use.
+	named() bool
+	// reset ends the flows inside, but not the session.
+	reset() error
 	close() error
 }
 
@@ -85,7 +90,7 @@ func newEgress(cfg *config.Config, h *host, m metrics, log *slog.Logger) (*egres
 }
 
 func newTunnel(name string, t config.Transport, h *host, m metrics, log *slog.Logger) (*tunnel, error) {
-	tun := &tunnel{kind: "wireguard"}
+	tun := &tunnel{kind: "wireguard", changed: func(transport.Health) {}}
 	var err error
 	if t.OpenVPN != nil {
 		tun.kind = "openvpn"
@@ -99,6 +104,7 @@ func newTunnel(name string, t config.Transport, h *host, m metrics, log *slog.Lo
 	tun.Tunnel = transport.NewTunnel(transport.Config{
 		Name:    name,
 		New:     func() (transport.Driver, error) { return tun.inner.newDriver(func(err error) { tun.Lost(err) }) },
+		Changed: func(h transport.Health) { tun.changed(h) },
 		Log:     log,
 		Metrics: m.transport,
 	})

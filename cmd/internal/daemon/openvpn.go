@@ -69,15 +69,15 @@ func (o *openvpnInner) newDriver(lost func(error)) (transport.Driver, error) {
 
 // configure takes what the server pushed.
 func (o *openvpnInner) configure(s openvpn.Settings) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if err := o.stack.SetAddrs(s.Addrs); err != nil {
 		return err
 	}
 	if s.MTU >= 576 {
 		o.stack.SetMTU(s.MTU)
 	}
-	o.mu.Lock()
 	o.settings = s
-	o.mu.Unlock()
 	return nil
 }
 
