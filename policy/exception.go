@@ -1,6 +1,10 @@
 package policy
 
-import "slices"
+import (
+	"slices"
+
+	"penstock/policy/blocklist"
+)
 
 // WithExceptions returns a Policy with the same rules and these exceptions in place of those it had.
 //
@@ -11,6 +15,13 @@ import "slices"
 func (p *Policy) WithExceptions(list []Exception) *Policy {
 	q := *p
 	q.exceptions = slices.Clone(list)
+	return &q
+}
+
+// WithLists returns a Policy with the same rules and exceptions that asks for these lists. See Config.Lists.
+func (p *Policy) WithLists(lists func() *blocklist.Set) *Policy {
+	q := *p
+	q.lists = lists
 	return &q
 }
 

@@ -28,6 +28,9 @@ type DNS struct {
 	BlockCategory map[string]BlockAnswer `yaml:"block_category"`
 	// QueryLog writes each question to the flow log.
 	QueryLog bool `yaml:"query_log"`
+	// Enforce refuses other encrypted resolvers: those that the category doh knows by name and address, and port 853.
+	// The two rules that do it stand before all others, no-other-resolver and no-encrypted-dns.
+	Enforce bool `yaml:"enforce"`
 	// Timeout is how long a question may take over all upstreams before SERVFAIL.
 	Timeout time.Duration `yaml:"timeout" default:"5s"`
 }

@@ -31,8 +31,9 @@ func (d *Daemon) controlConfig() control.Config {
 			return d.lookup(host), nil
 		},
 		KillFlow: d.killFlow, Reload: d.reload, Up: d.up, Down: d.down, Reconnect: d.reconnect,
-		DNSFlush: func(context.Context) error { d.dns.Flush(); return nil },
-		Allow:    d.allow,
+		DNSFlush:    func(context.Context) error { d.dns.Flush(); return nil },
+		ListRefresh: d.rules.lists.Refresh,
+		Allow:       d.allow,
 	}
 	if d.gateway != nil {
 		c.Peers = d.peers
@@ -72,8 +73,10 @@ func (d *Daemon) steer(s control.Steer, order, back func(*tunnel)) error {
 }
 
 // reload reads the configuration again. The policy in force stays until the new one has compiled and its tests hold;
-// flows and tunnels live on.
+// flows and tunnels live on. When it returns, the new policy is in force everywhere.
 func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control.Reloaded, err error) {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
 	if !q.DryRun {
 		defer func() { d.reloadEnded(err) }()
 	}
@@ -82,49 +85,62 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	if err != nil {
 		return res, err
 	}
-	p, lists, err := d.rules.compile(ctx, cfg)
+	p, content, err := d.rules.compile(ctx, cfg)
 	if err != nil {
+		return res, err
+	}
+	if _, err := d.dnsConfig(cfg); err != nil {
 		return res, err
 	}
 	res.Changed, res.Restart = changes(old, cfg)
-	decide := p.Decide
-	changed := d.router.Changed(decide)
-	blocked := make(map[uint64]bool)
-	for _, f := range changed {
-		facts := f.Facts
-		facts.Sniffed = true
-		if decide(facts).Action != policy.Forward {
-			blocked[f.ID] = true
-		}
-	}
-	res.Blocked, res.Rerouted, res.Generation = len(blocked), len(changed)-len(blocked), d.rules.generation()
 	if q.DryRun {
+		p = p.WithExceptions(d.rules.current().Exceptions())
+		blocked, rerouted := d.affected(p)
+		res.Blocked, res.Rerouted, res.Generation = len(blocked), rerouted, d.rules.generation()
 		return res, nil
 	}
-	dns, err := d.dnsConfig(cfg)
-	if err != nil {
-		return res, err
+	for _, w := range p.Warnings() {
+		d.log.Warn(w)
 	}
 	if d.gateway != nil {
 		if err := d.gateway.setPeers(cfg.Peers); err != nil {
 			return res, err
 		}
 	}
-	if err := d.dns.SetConfig(dns); err != nil {
+	if err := d.setDNS(cfg); err != nil {
 		return res, err
 	}
-	d.rules.put(p, lists)
-	d.metrics.lists(lists.status)
+	d.rules.put(p, content)
 	d.mu.Lock()
 	cfg.Listen, cfg.Transports = old.Listen, old.Transports // what needs a restart stays as it is
 	d.cfg = cfg
 	d.mu.Unlock()
-	res.Generation = d.rules.generation()
+	// Only now: a flow that began meanwhile is either in the table or was judged by the new policy.
+	blocked, rerouted := d.affected(d.rules.current())
+	res.Blocked, res.Rerouted, res.Generation = len(blocked), rerouted, d.rules.generation()
 	if q.KillDenied {
 		res.Killed = d.router.Kill(func(f router.Flow) bool { return blocked[f.ID] })
 	}
-	d.log.Info("configuration reloaded", "changed", res.Changed, "generation", res.Generation)
+	d.log.Info("configuration reloaded", "changed", res.Changed, "generation", res.Generation, "blocked", res.Blocked, "ended", res.Killed)
 	return res, nil
+}
+
+// affected are the live flows that a policy would refuse, and how many it would send elsewhere.
+func (d *Daemon) affected(p *policy.Policy) (blocked map[uint64]bool, rerouted int) {
+	blocked = make(map[uint64]bool)
+	for _, f := range d.router.Changed(p.Decide) {
+		if f.Verdict.Action != policy.Forward {
+			continue
+		}
+		facts := f.Facts
+		facts.Sniffed, facts.Time = true, time.Now()
+		if p.Decide(facts).Action != policy.Forward {
+			blocked[f.ID] = true
+		} else {
+			rerouted++
+		}
+	}
+	return blocked, rerouted
 }
 
 func (d *Daemon) reloadEnded(err error) {
@@ -153,26 +169,6 @@ func changes(old, cfg *config.Config) (changed, restart []string) {
 		}
 	}
 	return changed, restart
-}
-
-// allow lifts a block for a while.
-func (d *Daemon) allow(_ context.Context, q control.AllowQuery) (control.Allowed, error) {
-	e := policy.Exception{Peer: q.Peer, Until: time.Now().Add(q.For)}
-	if category, ok := strings.CutPrefix(q.Target, "category:"); ok {
-		if !slices.Contains(categoryNames(d.config()), category) {
-			return control.Allowed{}, fmt.Errorf("there is no category %q", category)
-		}
-		e.Category = category
-	} else {
-		host, err := policy.CanonicalName(q.Target)
-		if err != nil {
-			return control.Allowed{}, err
-		}
-		e.Name = host
-	}
-	d.rules.except(e)
-	d.log.Info("a block is lifted for a while", "target", q.Target, "peer", q.Peer, "until", e.Until)
-	return control.Allowed{Target: q.Target, Peer: q.Peer, Until: e.Until}, nil
 }
 
 // ruleStatus is the rules in order with their use.
@@ -232,11 +228,14 @@ func (d *Daemon) dnsQuery(ctx context.Context, q control.DNSQuery) (control.DNSA
 		return control.DNSAnswer{}, err
 	}
 	res := control.DNSAnswer{
-		Name: a.Name, Type: a.Type, Rcode: a.Rcode, Answers: a.Records, Upstream: a.Upstream,
-		Cached: a.Cache == "hit" || a.Cache == "stale", Took: a.Duration.Seconds(),
+		Name: a.Name, Type: a.Type, Rcode: a.Rcode, Answers: a.Records, Reason: a.Reason, Rule: a.Verdict.Rule, Category: a.Verdict.Category,
+		Upstream: a.Upstream, Cache: a.Cache, Cached: a.Cache == "hit" || a.Cache == "stale", Took: a.Duration.Seconds(),
 	}
-	if a.Verdict.Action != policy.Forward {
-		res.Rule, res.Category = a.Verdict.Rule, a.Verdict.Category
+	if host, err := policy.CanonicalName(q.Name); err == nil && a.Decided != "" && a.Decided != host {
+		res.Decided = a.Decided
+	}
+	if a.Decided != "" {
+		res.Hits = d.lookup(a.Decided)
 	}
 	return res, nil
 }

@@ -20,6 +20,7 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/lists"
 	"penstock/dnsproxy"
 	"penstock/policy"
 	"penstock/router"
@@ -51,11 +52,14 @@ type Daemon struct {
 	rules    *rules
 	router   *router.Router
 	dns      *dnsproxy.Server
+	naming   naming
 	egress   *egress
 	host     *host    // nil on a gateway without a TUN
 	gateway  *gateway // nil without listen.wireguard
 	flowLog  *flowLog // nil without flow_log
 	recent   *recent
+
+	reloading sync.Mutex // held by the one reload that runs
 
 	mu        sync.Mutex // guards below
 	cfg       *config.Config
@@ -98,12 +102,13 @@ func (c *closers) close() error {
 func (d *Daemon) build(ctx context.Context, c *closers) (err error) {
 	d.registry = prometheus.NewRegistry()
 	d.metrics = newMetrics(d.registry, d)
-	if d.rules, err = newRules(ctx, d.cfg, d.log); err != nil {
+	if d.rules, err = newRules(ctx, d.cfg, lists.Config{
+		Dir: listDir(d.cfg, d.opts), Dial: d.dialList, Log: d.log, Metrics: d.metrics.lists,
+	}); err != nil {
 		return err
 	}
-	d.metrics.lists(d.rules.status())
 	if d.cfg.FlowLog.File != "" {
-		if d.flowLog, err = openFlowLog(d.cfg.FlowLog); err != nil {
+		if d.flowLog, err = openFlowLog(d.cfg.FlowLog, d.metrics.flowLogDropped); err != nil {
 			return err
 		}
 		c.add(d.flowLog.Close)
@@ -112,7 +117,7 @@ func (d *Daemon) build(ctx context.Context, c *closers) (err error) {
 		return err
 	}
 	c.add(d.host.close)
-	if d.egress, err = newEgress(d.cfg, d.host, d.metrics, d.log); err != nil {
+	if d.egress, err = newEgress(d.cfg, d.host, d.metrics, d.naming.tell, d.log); err != nil {
 		return err
 	}
 	c.add(d.egress.close)
@@ -253,6 +258,7 @@ func (d *Daemon) run(ctx context.Context, c *closers) error {
 	}
 	// The policy stands and answers before the host's routes lead to it; the transports come last.
 	start("dns", d.dns.Run)
+	start("dns settings", d.watchDNS)
 	if err := d.serveDNS(start); err != nil {
 		return err
 	}
@@ -263,6 +269,8 @@ func (d *Daemon) run(ctx context.Context, c *closers) error {
 	d.follow(start)
 	d.egress.run(start)
 	start("control", server.Run)
+	start("lists", d.rules.lists.Run)
+	start("exceptions", d.endExceptions)
 	start("reload", d.awaitReload)
 	d.log.Info("penstock is running", "config", d.cfg.Path, "listen", d.listening(), "socket", server.Socket())
 	<-ctx.Done()

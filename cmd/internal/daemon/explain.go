@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/lists"
 	"penstock/policy"
-	"penstock/policy/blocklist"
 )
 
 // explain tells what would be done with a flow, or what was done with one and what would be done now.
@@ -104,7 +104,7 @@ func (d *Daemon) explainFlow(f policy.Flow, target string) control.Explanation {
 	if f.Dst.Addr().IsValid() {
 		x.Addresses = []string{f.Dst.Addr().String()}
 	}
-	x.Hits = d.listHits(f)
+	x.Hits = d.listHits(d.rules.now.Load().lists, f)
 	x.Resolver = d.resolverLine(f)
 	x.Datapath = "terminated: every flow ends in the stack and is dialled again"
 	x.Notes = append(x.Notes, e.Because)
@@ -131,49 +131,51 @@ func (d *Daemon) resolverLine(f policy.Flow) string {
 	if len(f.Names) == 0 {
 		return ""
 	}
-	host, cfg := f.Names[0].Host, d.config()
+	host, c := f.Names[0].Host, d.naming.inForce()
 	best, line := -1, ""
-	for _, s := range cfg.DNS.Split {
-		for _, domain := range s.Domains {
+	for _, z := range c.Zones {
+		for _, domain := range z.Domains {
 			domain = strings.TrimPrefix(domain, "*.")
 			if (host == domain || strings.HasSuffix(host, "."+domain)) && len(domain) > best {
-				best, line = len(domain), fmt.Sprintf("%s via %s, for %s", s.Upstream[0].Address, s.Upstream[0].Via, domain)
+				best, line = len(domain), fmt.Sprintf("%s via %s, for %s", z.Upstreams[0].Address, z.Upstreams[0].Via, domain)
 			}
 		}
 	}
-	if best < 0 && len(cfg.DNS.Upstreams) > 0 {
-		line = fmt.Sprintf("%s via %s", cfg.DNS.Upstreams[0].Address, cfg.DNS.Upstreams[0].Via)
+	if best < 0 && len(c.Upstreams) > 0 {
+		line = fmt.Sprintf("%s via %s", c.Upstreams[0].Address, c.Upstreams[0].Via)
 	}
 	return line
 }
 
 // listHits are the lines of lists that speak of a flow's names or its address.
-func (d *Daemon) listHits(f policy.Flow) []control.ListHit {
+func (d *Daemon) listHits(content *lists.Content, f policy.Flow) []control.ListHit {
 	var hits []control.ListHit
 	seen := make(map[string]bool)
 	for _, n := range f.Names {
 		if !seen[n.Host] {
 			seen[n.Host] = true
-			hits = append(hits, d.lookup(n.Host)...)
+			hits = append(hits, d.lookupIn(content, n.Host)...)
 		}
 	}
 	if f.Dst.Addr().IsValid() {
-		hits = append(hits, d.lookup(f.Dst.Addr().String())...)
+		hits = append(hits, d.lookupIn(content, f.Dst.Addr().String())...)
 	}
 	return hits
 }
 
 // lookup finds a name or address in the lists of the categories in use.
 func (d *Daemon) lookup(host string) []control.ListHit {
-	var hits []control.ListHit
-	for category, sources := range d.rules.lists.Load().sources {
-		found, err := blocklist.Find(host, sources...)
-		if err != nil {
-			d.log.Warn("a list could not be read again", "category", category, "err", err)
-		}
-		for _, h := range found {
-			hits = append(hits, control.ListHit{Category: category, List: h.List, Line: h.Line, Entry: h.Text, Allow: h.Allow})
-		}
+	return d.lookupIn(d.rules.now.Load().lists, host)
+}
+
+func (d *Daemon) lookupIn(content *lists.Content, host string) []control.ListHit {
+	found, err := content.Find(host)
+	if err != nil {
+		d.log.Warn("a list could not be read again", "err", err)
+	}
+	hits := make([]control.ListHit, 0, len(found))
+	for _, h := range found {
+		hits = append(hits, control.ListHit{Category: h.Category, List: h.List, Line: h.Line, Entry: h.Text, Allow: h.Allow})
 	}
 	return hits
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
 )
@@ -16,14 +18,16 @@ type flowLog struct {
 	maxSize int64
 	keep    int
 
-	mu      sync.Mutex // guards below
-	file    *os.File
-	size    int64
-	dropped uint64 // records that could not be written
+	dropped prometheus.Counter // records that could not be written
+
+	mu     sync.Mutex // guards below
+	file   *os.File   // nil after a rotation that failed
+	size   int64
+	closed bool
 }
 
-func openFlowLog(c config.FlowLog) (*flowLog, error) {
-	l := &flowLog{path: c.File, maxSize: int64(c.MaxSize), keep: c.Keep}
+func openFlowLog(c config.FlowLog, dropped prometheus.Counter) (*flowLog, error) {
+	l := &flowLog{path: c.File, maxSize: int64(c.MaxSize), keep: c.Keep, dropped: dropped}
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("flow_log.file: %w", err)
 	}
@@ -44,30 +48,42 @@ func (l *flowLog) open() error {
 	return nil
 }
 
-// write appends one record. A record that cannot be written is counted and lost: flows don't wait for a disk.
+// write appends the record of a finished flow. A record that cannot be written is counted and lost: flows don't wait
+// for a disk.
 func (l *flowLog) write(f control.Flow) {
 	line, err := json.Marshal(f)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err == nil && l.maxSize > 0 && l.size+int64(len(line)) >= l.maxSize {
-		err = l.rotate()
-	}
-	if err == nil && l.file != nil {
-		var n int
-		n, err = l.file.Write(append(line, '\n'))
-		l.size += int64(n)
-	}
 	if err != nil {
-		l.dropped++
+		l.dropped.Inc()
+		return
 	}
+	_, _ = l.Write(append(line, '\n')) // counted there
+}
+
+func (l *flowLog) writeLocked(line []byte) error {
+	switch {
+	case l.closed:
+		return os.ErrClosed
+	case l.file == nil: // the disk may have room again
+		if err := l.open(); err != nil {
+			return err
+		}
+	case l.maxSize > 0 && l.size > 0 && l.size+int64(len(line)) > l.maxSize:
+		if err := l.rotate(); err != nil {
+			return err
+		}
+	}
+	n, err := l.file.Write(line)
+	l.size += int64(n)
+	return err
 }
 
 // rotate moves FILE to FILE.1, FILE.1 to FILE.2 and so on, and begins a new FILE.
 func (l *flowLog) rotate() error {
-	if err := l.file.Close(); err != nil {
+	err := l.file.Close()
+	l.file = nil
+	if err != nil {
 		return err
 	}
-	l.file = nil
 	for i := l.keep; i > 0; i-- {
 		from := l.path
 		if i > 1 {
@@ -89,6 +105,7 @@ func (l *flowLog) rotate() error {
 func (l *flowLog) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.closed = true
 	if l.file == nil {
 		return nil
 	}

@@ -2,34 +2,21 @@ package daemon
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
+	"net"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
-	"time"
+	"strings"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/lists"
 	"penstock/policy/blocklist"
 )
-
-// categories is the lists of one configuration, read.
-type categories struct {
-	set     *blocklist.Set
-	sources map[string][]blocklist.Source // by category, to be read again for explanations
-	status  []listStatus
-}
-
-// listStatus is how reading one list went.
-type listStatus struct {
-	Category string
-	List     string // file, URL or "built in"
-	Entries  int
-	Updated  time.Time
-	Err      error
-}
-
-const builtIn = "built in"
 
 // categoryNames are the categories that a configuration defines or that are built in, sorted.
 func categoryNames(cfg *config.Config) []string {
@@ -57,125 +44,180 @@ func usedCategories(cfg *config.Config) []string {
 	for _, r := range cfg.Rules {
 		add(r.Match)
 	}
+	if cfg.DNS.Enforce {
+		used = append(used, categoryDoH)
+	}
 	slices.Sort(used)
 	return slices.Compact(used)
 }
 
-// loadCategories reads the lists of every category that the rules use. A list that cannot be read means what its
-// category's on_missing says.
-func loadCategories(ctx context.Context, cfg *config.Config) (*categories, error) {
-	c := &categories{sources: make(map[string][]blocklist.Source)}
-	b := blocklist.NewBuilder()
-	var faults []config.Fault
+// categoriesOf are the categories that the rules use, with their lists. A list that would block a name of the company's
+// own, one with a split zone, is refused.
+func categoriesOf(cfg *config.Config) []lists.Category {
+	var own []string
+	for _, s := range cfg.DNS.Split {
+		for _, domain := range s.Domains {
+			own = append(own, strings.TrimPrefix(domain, "*."))
+		}
+	}
+	var out []lists.Category
 	for _, name := range usedCategories(cfg) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+		c := cfg.Categories[name]
+		category := lists.Category{Name: name}
+		switch c.OnMissing {
+		case "allow":
+			category.OnMissing = lists.Allow
+		case "fail":
+			category.OnMissing = lists.Fail
 		}
-		category := cfg.Categories[name]
-		var missing []error
-		for _, s := range listsOf(name, category) {
-			status := listStatus{Category: name, List: s.Options.List}
-			status.Entries, status.Updated, status.Err = addList(b, name, s)
-			if status.Err != nil {
-				missing = append(missing, status.Err)
-			} else {
-				c.sources[name] = append(c.sources[name], s.Source)
-			}
-			c.status = append(c.status, status)
+		for i, l := range slices.Concat(c.Lists, c.Allow) {
+			format, _ := blocklist.ParseFormat(l.Format) // the configuration was checked
+			category.Sources = append(category.Sources, lists.Source{
+				File: l.File, URL: l.URL, Format: format, Allow: i >= len(c.Lists), Refresh: l.Refresh, Via: l.Via, NeverBlock: own,
+			})
 		}
-		if len(missing) == 0 {
+		out = append(out, category)
+	}
+	return out
+}
+
+// readLists reads the lists of a configuration's categories. The error is a *config.Error.
+func readLists(ctx context.Context, l *lists.Lists, cfg *config.Config) (*lists.Content, error) {
+	c, err := l.Read(ctx, categoriesOf(cfg))
+	if err == nil {
+		return c, nil
+	}
+	var faults []config.Fault
+	for _, err := range unjoined(err) {
+		fault := config.Fault{Message: err.Error()}
+		if fail, ok := errors.AsType[*lists.FailError](err); ok {
+			fault.Pos = cfg.Categories[fail.Category].Pos
+			fault.Mend = "mend the list, or say on_missing: block or allow"
+		}
+		faults = append(faults, fault)
+	}
+	return nil, &config.Error{Faults: faults}
+}
+
+func unjoined(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// listDir is where last good versions and the compiled set are kept: beside the state of the host where penstock has
+// one, else in the user's cache if there are subscriptions, else nowhere.
+func listDir(cfg *config.Config, o Options) string {
+	if t := cfg.Listen.TUN; t != nil && o.TUN == nil && (t.Routes == "auto" || t.DNS == "auto") {
+		return filepath.Join(filepath.Dir(t.StateFile), "lists")
+	}
+	subscribes := false
+	for _, c := range cfg.Categories {
+		for _, l := range slices.Concat(c.Lists, c.Allow) {
+			subscribes = subscribes || l.URL != ""
+		}
+	}
+	if !subscribes {
+		return ""
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return filepath.Join(filepath.Dir(config.DefaultStateFile()), "lists")
+	}
+	sum := sha256.Sum256([]byte(cfg.Path)) // another configuration, another process
+	return filepath.Join(cache, "penstock", "lists-"+hex.EncodeToString(sum[:4]))
+}
+
+// dialList opens a connection for fetching a list. Its host is resolved where the connection goes: for direct with the
+// resolvers that this machine has without us, else through the transport.
+func (d *Daemon) dialList(ctx context.Context, via, network, address string) (net.Conn, error) {
+	dialer, ok := d.egress.dialer(via)
+	if !ok {
+		return nil, fmt.Errorf("there is no transport %q", via)
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := d.resolveVia(ctx, via, host)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, a := range addrs {
+		if a.Is6() && !d.egress.ipv6(via) {
 			continue
 		}
-		switch err := errors.Join(missing...); category.OnMissing {
-		case "fail":
-			faults = append(faults, config.Fault{
-				Pos: category.Pos, Message: fmt.Sprintf("category %s: %v", name, err),
-				Mend: "mend the list, or say on_missing: block or allow",
-			})
-		case "block":
-			if len(c.sources[name]) == 0 {
-				if err := b.MatchAll(name); err != nil {
-					return nil, err
-				}
+		family := "6"
+		if a.Is4() {
+			family = "4"
+		}
+		c, err := dialer.DialContext(ctx, network+family, net.JoinHostPort(a.String(), port))
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return nil, fmt.Errorf("%s has no address that %s reaches", host, via)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// resolveVia finds a name's addresses through an egress, past the policy: a list must not keep us from fetching it.
+func (d *Daemon) resolveVia(ctx context.Context, via, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a.Unmap()}, nil
+	}
+	if d.egress.tunnels[via] == nil && d.egress.groups[via] == nil {
+		return d.host.resolve(ctx, host)
+	}
+	servers := d.resolversOf(via)
+	if len(servers) == 0 {
+		return nil, fmt.Errorf("resolve %s: no DNS server is known behind %s: add one to dns.upstreams with via: %s", host, via, via)
+	}
+	dialer, _ := d.egress.dialer(via)
+	var errs []error
+	for _, server := range servers {
+		// Over TCP: package net tells UDP from a stream by the type of the connection, which a transport's are not.
+		r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", server.String())
+		}}
+		addrs, err := r.LookupNetIP(ctx, "ip", strings.TrimSuffix(host, ".")+".")
+		if err == nil {
+			for i := range addrs {
+				addrs[i] = addrs[i].Unmap()
 			}
+			return addrs, nil
 		}
+		errs = append(errs, err)
 	}
-	if len(faults) > 0 {
-		return nil, &config.Error{Faults: faults}
-	}
-	set, err := b.Build()
-	if err != nil {
-		return nil, fmt.Errorf("build the category lists: %w", err)
-	}
-	c.set = set
-	return c, nil
+	return nil, errors.Join(errs...)
 }
 
-// source is one list of a category.
-type source struct {
-	blocklist.Source
-	file string // empty: built in, or fetched
-}
-
-func listsOf(name string, c config.Category) []source {
-	var list []source
-	for _, l := range c.Lists {
-		list = append(list, fileSource(l, false))
-	}
-	if len(c.Lists) == 0 {
-		list = append(list, source{Source: blocklist.Source{
-			Options: blocklist.Options{List: builtIn},
-			Open: func() (io.ReadCloser, error) {
-				r, ok := blocklist.Starter(name)
-				if !ok {
-					return nil, fmt.Errorf("category %s has no built-in list: give it lists", name)
-				}
-				return io.NopCloser(r), nil
-			},
-		}})
-	}
-	for _, l := range c.Allow {
-		list = append(list, fileSource(l, true))
-	}
-	return list
-}
-
-func fileSource(l config.List, allow bool) source {
-	name := l.File
-	if name == "" {
-		name = l.URL
-	}
-	format, err := blocklist.ParseFormat(l.Format)
-	s := source{file: l.File}
-	s.Options = blocklist.Options{List: name, Format: format, Allow: allow, AllowEmpty: allow}
-	s.Open = func() (io.ReadCloser, error) {
-		if err != nil {
-			return nil, err
+// resolversOf are the DNS servers behind a transport: those that the configuration asks through it, then its own.
+func (d *Daemon) resolversOf(via string) []netip.AddrPort {
+	var servers []netip.AddrPort
+	for _, u := range d.config().DNS.Upstreams {
+		address := u.Address
+		for _, scheme := range []string{"udp://", "tcp://"} {
+			address = strings.TrimPrefix(address, scheme)
 		}
-		if l.File == "" {
-			return nil, fmt.Errorf("list %s: subscriptions are not fetched by this version: download it and name it with file:", l.URL)
+		if u.Via != via {
+			continue
 		}
-		return os.Open(l.File)
-	}
-	return s
-}
-
-func addList(b *blocklist.Builder, category string, s source) (entries int, updated time.Time, err error) {
-	r, err := s.Open()
-	if err != nil {
-		return 0, time.Time{}, err
-	}
-	defer r.Close()
-	if s.file != "" {
-		info, err := os.Stat(s.file)
-		if err != nil {
-			return 0, time.Time{}, err
+		if a, err := netip.ParseAddrPort(address); err == nil {
+			servers = append(servers, a)
+		} else if a, err := netip.ParseAddr(address); err == nil {
+			servers = append(servers, netip.AddrPortFrom(a, 53))
 		}
-		updated = info.ModTime()
 	}
-	report, err := b.Add(category, r, s.Options)
-	if err != nil {
-		return 0, updated, err
+	if g := d.egress.groups[via]; g != nil {
+		via = g.Current().Name
 	}
-	return report.Entries(), updated, nil
+	if t := d.egress.tunnels[via]; t != nil {
+		servers = append(servers, t.inner.resolvers()...)
+	}
+	return servers
 }

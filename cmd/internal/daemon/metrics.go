@@ -2,11 +2,11 @@ package daemon
 
 import (
 	"runtime"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"penstock/cmd/internal/lists"
 	"penstock/dnsproxy"
 	"penstock/router"
 	"penstock/router/transport"
@@ -22,10 +22,10 @@ type metrics struct {
 	openvpn   *openvpn.Metrics
 	dns       *dnsproxy.Metrics
 
-	entries     *prometheus.GaugeVec
-	listSuccess *prometheus.GaugeVec
-	listFailed  prometheus.Counter
-	reloaded    prometheus.Gauge
+	lists *lists.Metrics
+
+	reloaded       prometheus.Gauge
+	flowLogDropped prometheus.Counter
 }
 
 func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
@@ -35,17 +35,10 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 		transport: transport.NewMetrics(reg),
 		openvpn:   openvpn.NewMetrics(reg),
 		dns:       dnsproxy.NewMetrics(reg),
-		entries: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "penstock_list_entries",
-			Help: "Entries of a category's lists as they were read.",
-		}, []string{"category"}),
-		listSuccess: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "penstock_list_last_success_timestamp_seconds",
-			Help: "When all of a category's lists were last read without a fault, in seconds since 1970.",
-		}, []string{"category"}),
-		listFailed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "penstock_list_failures_total",
-			Help: "Lists that could not be read.",
+		lists:     lists.NewMetrics(reg),
+		flowLogDropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "penstock_flow_log_dropped_total",
+			Help: "Records of finished flows that could not be written to the flow log.",
 		}),
 		reloaded: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "penstock_policy_reload_success",
@@ -61,7 +54,7 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		build, m.entries, m.listSuccess, m.listFailed, m.reloaded,
+		build, m.reloaded, m.flowLogDropped,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "penstock_flows_active",
 			Help: "Live flows.",
@@ -83,25 +76,6 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 		stateCollector{d, prometheus.NewDesc("penstock_state", "1 for the state that the process is in.", []string{"state"}, nil)},
 	)
 	return m
-}
-
-// lists notes how reading the lists went.
-func (m metrics) lists(status []listStatus) {
-	m.entries.Reset()
-	failed := make(map[string]bool)
-	for _, s := range status {
-		m.entries.WithLabelValues(s.Category).Add(float64(s.Entries))
-		if s.Err != nil {
-			failed[s.Category] = true
-			m.listFailed.Inc()
-		}
-	}
-	now := float64(time.Now().Unix())
-	for _, s := range status {
-		if !failed[s.Category] {
-			m.listSuccess.WithLabelValues(s.Category).Set(now)
-		}
-	}
 }
 
 // stateCollector tells the state of the process when it is asked.

@@ -9,80 +9,131 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/lists"
 	"penstock/policy"
 	"penstock/policy/blocklist"
 )
 
 // rules is the policy in force, with the lists that it asks.
 type rules struct {
-	log    *slog.Logger
-	policy atomic.Pointer[policy.Policy]
-	lists  atomic.Pointer[categories]
-	number atomic.Uint64
+	log   *slog.Logger
+	lists *lists.Lists
+	now   atomic.Pointer[edition]
 
 	mu         sync.Mutex // guards below
 	exceptions []policy.Exception
+	former     []*edition    // oldest first
+	excepted   chan struct{} // capacity 1: there is a new exception
 }
 
+// edition is a policy with its lists, in force until the next one is.
+type edition struct {
+	number uint64
+	policy *policy.Policy
+	lists  *lists.Content
+}
+
+// Bounds of the former editions that are kept for explanations.
+const (
+	maxFormer      = 16
+	maxFormerBytes = 32 << 20 // of lists that are not in force any more
+)
+
 // newRules compiles the configuration's rules and reads their lists. The error is a *config.Error.
-func newRules(ctx context.Context, cfg *config.Config, log *slog.Logger) (*rules, error) {
-	r := &rules{log: log}
-	p, lists, err := r.compile(ctx, cfg)
+func newRules(ctx context.Context, cfg *config.Config, c lists.Config) (*rules, error) {
+	r := &rules{log: c.Log, excepted: make(chan struct{}, 1)}
+	c.Current = func() *lists.Content { return r.now.Load().lists }
+	c.Replace = r.replaceLists
+	r.lists = lists.New(c)
+	p, content, err := r.compile(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
 	for _, w := range p.Warnings() {
-		log.Warn(w)
+		c.Log.Warn(w)
 	}
-	r.put(p, lists)
+	r.put(p, content)
 	return r, nil
 }
 
 // put brings a policy into force: whoever judges next asks it.
-func (r *rules) put(p *policy.Policy, lists *categories) {
+func (r *rules) put(p *policy.Policy, content *lists.Content) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lists.Store(lists)
-	r.policy.Store(p.WithExceptions(r.exceptions))
-	r.number.Add(1)
+	r.putLocked(p, content)
+	r.lists.Wake()
 }
 
-func (r *rules) current() *policy.Policy { return r.policy.Load() }
-func (r *rules) generation() uint64      { return r.number.Load() }
+func (r *rules) putLocked(p *policy.Policy, content *lists.Content) {
+	next := &edition{number: 1, policy: p.WithExceptions(r.exceptions), lists: content}
+	if old := r.now.Load(); old != nil {
+		next.number = old.number + 1
+		r.former = append(r.former, old)
+	}
+	r.now.Store(next)
+	// A set is counted once, and not while it is in force.
+	seen := map[*blocklist.Set]bool{content.Set(): true}
+	bytes := 0
+	for i := len(r.former) - 1; i >= 0; i-- {
+		if set := r.former[i].lists.Set(); !seen[set] {
+			seen[set] = true
+			bytes += set.Bytes()
+		}
+		if bytes > maxFormerBytes || len(r.former)-i > maxFormer {
+			r.former = slices.Delete(r.former, 0, i+1)
+			return
+		}
+	}
+}
 
-func (r *rules) decide(f policy.Flow) policy.Verdict     { return r.policy.Load().Decide(f) }
-func (r *rules) decideName(f policy.Flow) policy.Verdict { return r.policy.Load().DecideName(f) }
-
-func (r *rules) status() []listStatus { return r.lists.Load().status }
-
-// except lifts a block for a while.
-func (r *rules) except(e policy.Exception) {
+// replaceLists brings newer lists into force under the same rules.
+func (r *rules) replaceLists(old, next *lists.Content) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	r.exceptions = slices.DeleteFunc(r.exceptions, func(e policy.Exception) bool { return !e.Until.After(now) })
-	r.exceptions = append(r.exceptions, e)
-	r.policy.Store(r.policy.Load().WithExceptions(r.exceptions))
-	r.number.Add(1)
+	now := r.now.Load()
+	if now.lists != old {
+		return false
+	}
+	r.putLocked(now.policy.WithLists(next.Set), next)
+	return true
 }
+
+func (r *rules) current() *policy.Policy { return r.now.Load().policy }
+func (r *rules) generation() uint64      { return r.now.Load().number }
+
+// edition is the policy of a generation, if it is in force or still known.
+func (r *rules) edition(number uint64) (*edition, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range append(r.former[:len(r.former):len(r.former)], r.now.Load()) {
+		if e.number == number {
+			return e, true
+		}
+	}
+	return nil, false
+}
+
+func (r *rules) decide(f policy.Flow) policy.Verdict     { return r.current().Decide(f) }
+func (r *rules) decideName(f policy.Flow) policy.Verdict { return r.current().DecideName(f) }
+
+func (r *rules) status() []lists.Status { return r.lists.Status(r.now.Load().lists) }
 
 // compile makes a policy of a configuration, and runs its tests. It changes nothing.
-func (r *rules) compile(ctx context.Context, cfg *config.Config) (*policy.Policy, *categories, error) {
-	lists, err := loadCategories(ctx, cfg)
+func (r *rules) compile(ctx context.Context, cfg *config.Config) (*policy.Policy, *lists.Content, error) {
+	content, err := readLists(ctx, r.lists, cfg)
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := policy.New(policyConfig(cfg, func() *blocklist.Set { return lists.set }))
+	p, err := policy.New(policyConfig(cfg, content.Set))
 	if err != nil {
 		return nil, nil, invalid(cfg, err)
 	}
 	if failed := failedTests(cfg, p); len(failed) > 0 {
 		return nil, nil, invalid(cfg, failed...)
 	}
-	return p, lists, nil
+	return p, content, nil
 }
 
 // invalid makes errors that name their place themselves into one of the configuration's.
@@ -125,14 +176,7 @@ func policyConfig(cfg *config.Config, lists func() *blocklist.Set) policy.Config
 			}
 		}
 	}
-	if !capturesDNS(cfg) {
-		c.Rules = append(c.Rules, policy.Rule{
-			Name:  "dns",
-			Match: policy.Match{Port: []string{"53"}, Protocol: []string{"tcp", "udp"}},
-			Do:    policy.Do{Action: policy.Forward, Egress: policy.EgressDNS},
-			Pos:   policy.Position{File: cfg.Path},
-		})
-	}
+	c.Rules = ownRules(cfg)
 	for _, r := range cfg.Rules {
 		rule := policy.Rule{Name: r.Name, Do: policyDo(r.Do), Pos: position(r.Pos)}
 		if r.Match != nil {
@@ -141,6 +185,26 @@ func policyConfig(cfg *config.Config, lists func() *blocklist.Set) policy.Config
 		c.Rules = append(c.Rules, rule)
 	}
 	return c
+}
+
+// categoryDoH is the category of resolvers that answer encrypted.
+const categoryDoH = "doh"
+
+// ownRules stand before those of the configuration, and are shown like them: what goes to the DNS server, and what
+// dns.enforce refuses.
+func ownRules(cfg *config.Config) []policy.Rule {
+	var list []policy.Rule
+	add := func(name string, m policy.Match, do policy.Do) {
+		list = append(list, policy.Rule{Name: name, Match: m, Do: do, Pos: policy.Position{File: cfg.Path}})
+	}
+	if !capturesDNS(cfg) {
+		add("dns", policy.Match{Port: []string{"53"}, Protocol: []string{"tcp", "udp"}}, policy.Do{Action: policy.Forward, Egress: policy.EgressDNS})
+	}
+	if cfg.DNS.Enforce {
+		add("no-other-resolver", policy.Match{Category: []string{categoryDoH}}, policy.Do{})
+		add("no-encrypted-dns", policy.Match{Port: []string{"853"}}, policy.Do{})
+	}
+	return list
 }
 
 // capturesDNS says that the rules say themselves what goes to the DNS server. Otherwise all of port 53 does.
@@ -218,11 +282,12 @@ type Checked struct {
 // Check compiles a configuration as Run would, reads its lists and key files, and runs its tests. It opens nothing and
 // changes nothing.
 func Check(ctx context.Context, cfg *config.Config) (Checked, error) {
-	lists, err := loadCategories(ctx, cfg)
+	l := lists.New(lists.Config{Dir: listDir(cfg, Options{})})
+	content, err := readLists(ctx, l, cfg)
 	if err != nil {
 		return Checked{}, err
 	}
-	p, err := policy.New(policyConfig(cfg, func() *blocklist.Set { return lists.set }))
+	p, err := policy.New(policyConfig(cfg, content.Set))
 	if err != nil {
 		return Checked{}, invalid(cfg, err)
 	}
@@ -230,7 +295,7 @@ func Check(ctx context.Context, cfg *config.Config) (Checked, error) {
 		return Checked{}, invalid(cfg, err)
 	}
 	c := Checked{Rules: len(cfg.Rules), Tests: len(cfg.Tests), Warnings: p.Warnings()}
-	for _, l := range lists.status {
+	for _, l := range l.Status(content) {
 		if l.Err != nil {
 			c.Warnings = append(c.Warnings, fmt.Sprintf("category %s: %v", l.Category, l.Err))
 		}

@@ -33,6 +33,8 @@ type Source struct {
 	Allow   bool          // its names are exceptions
 	Refresh time.Duration // how often it is looked for again; default 24 h
 	Via     string        // handed to Config.Dial
+	// NeverBlock are canonical names that the list must not block: one that does is refused.
+	NeverBlock []string
 
 	copied bool // read the last good copy of File
 }

@@ -188,7 +188,7 @@ var errNotFetched = errors.New("not fetched yet")
 // listOf is a source as it is read.
 func (l *Lists) listOf(category string, s Source) blocklist.Source {
 	list := blocklist.Source{Options: blocklist.Options{
-		List: s.Name(), Format: s.Format, Allow: s.Allow, AllowEmpty: s.Allow, NeverBlock: l.NeverBlock,
+		List: s.Name(), Format: s.Format, Allow: s.Allow, AllowEmpty: s.Allow, NeverBlock: s.NeverBlock,
 	}}
 	list.Open = func() (io.ReadCloser, error) {
 		switch {
@@ -224,14 +224,13 @@ func addTo(b *blocklist.Builder, category string, s blocklist.Source) (int, erro
 // key is a digest of all that decides what Read returns.
 func (l *Lists) key(categories []Category) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q\n", l.NeverBlock)
 	for _, c := range categories {
 		fmt.Fprintf(h, "%q %d\n", c.Name, c.OnMissing)
 		if r, ok := blocklist.Starter(c.Name); ok {
 			_, _ = io.Copy(h, r) // in memory: cannot fail
 		}
 		for _, s := range c.Sources {
-			fmt.Fprintf(h, "%q %q %v %v ", s.File, s.URL, s.Format, s.Allow)
+			fmt.Fprintf(h, "%q %q %v %v %q ", s.File, s.URL, s.Format, s.Allow, s.NeverBlock)
 			if s.File != "" {
 				if info, err := os.Stat(s.File); err == nil {
 					fmt.Fprintf(h, "%d %d", info.Size(), info.ModTime().UnixNano())

@@ -22,8 +22,6 @@ type Config struct {
 	Current func() *Content
 	// Replace brings newer Content into force unless old is not in force any more, and says whether it did.
 	Replace func(old, next *Content) bool
-	// NeverBlock are names that no list may block: one that does is refused.
-	NeverBlock []string
 
 	Clock   func() time.Time // nil is time.Now
 	Log     *slog.Logger     // nil discards

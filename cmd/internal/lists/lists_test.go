@@ -217,8 +217,9 @@ func TestWhatIsNotPlausibleIsRefusedAndTheLastGoodStays(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSite(t, "casino.example\n"+names(10))
 			k := newKeeper(t.TempDir())
-			k.NeverBlock = []string{"intranet.corp.example"}
-			k.start(t, subscribed("bets", s))
+			c := subscribed("bets", s)
+			c.Sources[0].NeverBlock = []string{"intranet.corp.example"}
+			k.start(t, c)
 			if err := k.Refresh(t.Context()); err != nil {
 				t.Fatal(err)
 			}
