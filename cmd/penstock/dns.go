@@ -44,6 +44,9 @@ func newDNSQueryCommand(e *env) *cobra.Command {
 				fmt.Fprintln(e.stdout, printable(strings.ReplaceAll(record, "\t", " ")))
 			}
 			fmt.Fprintln(e.stdout, dnsVerdict(answer))
+			for _, hit := range answer.Hits {
+				fmt.Fprintln(e.stdout, "  "+hitText(hit))
+			}
 			return nil
 		}),
 	}
@@ -58,11 +61,21 @@ func dnsVerdict(a control.DNSAnswer) string {
 	if a.Rule != "" {
 		text += ", rule " + ruleText(a.Rule, a.Category)
 	}
+	if a.Decided != "" {
+		text += " for " + printable(a.Decided)
+	}
 	switch {
+	case a.Cache == "stale":
+		text += ", from the cache although it has expired: no upstream answers"
+	case a.Cached && a.Upstream != "":
+		text += ", from the cache, first from " + printable(a.Upstream)
 	case a.Cached:
 		text += ", from the cache"
 	case a.Upstream != "":
 		text += ", from " + a.Upstream
+	}
+	if a.Reason != "" && a.Category == "" {
+		text += ", " + printable(a.Reason)
 	}
 	return text + ", in " + time.Duration(a.Took*float64(time.Second)).Round(10*time.Microsecond).String()
 }

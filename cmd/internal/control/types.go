@@ -186,16 +186,20 @@ type DNSQuery struct {
 
 // DNSAnswer is what a client would be told, and why.
 type DNSAnswer struct {
-	APIVersion string   `json:"apiVersion"`
-	Name       string   `json:"name"`
-	Type       string   `json:"type"`
-	Rcode      string   `json:"rcode"`   // NOERROR, NXDOMAIN, ...
-	Answers    []string `json:"answers"` // records in presentation format
-	Rule       string   `json:"rule,omitempty"`
-	Category   string   `json:"category,omitempty"`
-	Upstream   string   `json:"upstream,omitempty"`
-	Cached     bool     `json:"cached,omitempty"`
-	Took       float64  `json:"took"` // seconds
+	APIVersion string    `json:"apiVersion"`
+	Name       string    `json:"name"`
+	Type       string    `json:"type"`
+	Rcode      string    `json:"rcode"`            // NOERROR, NXDOMAIN, ...
+	Answers    []string  `json:"answers"`          // records in presentation format
+	Reason     string    `json:"reason,omitempty"` // what the client is told of why
+	Rule       string    `json:"rule,omitempty"`
+	Category   string    `json:"category,omitempty"`
+	Decided    string    `json:"decided,omitempty"` // the name that decided, if it is one behind Name
+	Hits       []ListHit `json:"hits,omitempty"`    // of that name
+	Upstream   string    `json:"upstream,omitempty"`
+	Cache      string    `json:"cache,omitempty"` // hit, miss or stale
+	Cached     bool      `json:"cached,omitempty"`
+	Took       float64   `json:"took"` // seconds
 }
 
 // ListStatus is one list of a category.

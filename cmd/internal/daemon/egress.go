@@ -43,6 +43,8 @@ type inner interface {
 	newDriver(lost func(error)) (transport.Driver, error)
 	// resolvers are the DNS servers that the transport names, in its file or by pushing them.
 	resolvers() []netip.AddrPort
+	// naming is all that the transport says of DNS.
+	naming() named
 	// carries reports whether the transport has addresses of a family.
 	carriesIPv6() bool
 	// named reports whether the server may have other addresses than the one in use.
@@ -52,7 +54,8 @@ type inner interface {
 	close() error
 }
 
-func newEgress(cfg *config.Config, h *host, m metrics, log *slog.Logger) (*egress, error) {
+// newEgress makes the map. renamed is called when a transport is told other DNS servers than before.
+func newEgress(cfg *config.Config, h *host, m metrics, renamed func(), log *slog.Logger) (*egress, error) {
 	e := &egress{
 		dialers: map[string]router.Dialer{policy.EgressDirect: h.dialer},
 		tunnels: make(map[string]*tunnel),
@@ -64,7 +67,7 @@ func newEgress(cfg *config.Config, h *host, m metrics, log *slog.Logger) (*egres
 		if len(t.Failover) > 0 {
 			continue
 		}
-		tun, err := newTunnel(name, t, h, m, log)
+		tun, err := newTunnel(name, t, h, m, renamed, log)
 		if err != nil {
 			return nil, errors.Join(invalid(cfg, fmt.Errorf("%s: transport %s: %w", t.Pos, name, err)), e.close())
 		}
@@ -89,12 +92,12 @@ func newEgress(cfg *config.Config, h *host, m metrics, log *slog.Logger) (*egres
 	return e, nil
 }
 
-func newTunnel(name string, t config.Transport, h *host, m metrics, log *slog.Logger) (*tunnel, error) {
+func newTunnel(name string, t config.Transport, h *host, m metrics, renamed func(), log *slog.Logger) (*tunnel, error) {
 	tun := &tunnel{kind: "wireguard", changed: func(transport.Health) {}}
 	var err error
 	if t.OpenVPN != nil {
 		tun.kind = "openvpn"
-		tun.inner, err = newOpenVPN(name, t, h, m, log)
+		tun.inner, err = newOpenVPN(name, t, h, m, renamed, log)
 	} else {
 		tun.inner, err = newWireGuard(name, t, h, m, log)
 	}

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
+	"slices"
 	"sync"
 
 	"penstock/cmd/internal/config"
@@ -27,18 +29,19 @@ type openvpnInner struct {
 	host    *host
 	stack   *stack.Stack
 	metrics *openvpn.Metrics
+	renamed func() // the server pushed other DNS servers than before
 	log     *slog.Logger
 
 	mu       sync.Mutex // guards below
 	settings openvpn.Settings
 }
 
-func newOpenVPN(name string, t config.Transport, h *host, m metrics, log *slog.Logger) (*openvpnInner, error) {
+func newOpenVPN(name string, t config.Transport, h *host, m metrics, renamed func(), log *slog.Logger) (*openvpnInner, error) {
 	profile, err := openvpnProfile(t.OpenVPN, log)
 	if err != nil {
 		return nil, err
 	}
-	o := &openvpnInner{name: name, conf: t.OpenVPN, profile: profile, host: h, metrics: m.openvpn, log: log}
+	o := &openvpnInner{name: name, conf: t.OpenVPN, profile: profile, host: h, metrics: m.openvpn, renamed: renamed, log: log}
 	o.stack, err = stack.New(stack.Config{Name: name, MTU: openvpnMTU, Log: log, Metrics: m.stack})
 	return o, err
 }
@@ -69,15 +72,19 @@ func (o *openvpnInner) newDriver(lost func(error)) (transport.Driver, error) {
 
 // configure takes what the server pushed.
 func (o *openvpnInner) configure(s openvpn.Settings) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	if err := o.stack.SetAddrs(s.Addrs); err != nil {
 		return err
 	}
 	if s.MTU >= 576 {
 		o.stack.SetMTU(s.MTU)
 	}
+	o.mu.Lock()
+	same := reflect.DeepEqual(o.settings.DNS, s.DNS) && slices.Equal(o.settings.SearchDomains, s.SearchDomains)
 	o.settings = s
+	o.mu.Unlock()
+	if !same {
+		o.renamed()
+	}
 	return nil
 }
 
