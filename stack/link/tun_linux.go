@@ -66,8 +66,15 @@ func openDevice(c TUNConfig) (tun.Device, error) {
 		return nil, fmt.Errorf("tun: create %q: %w: run as root or with CAP_NET_ADMIN", c.Name, err)
 	case errors.Is(err, unix.EBUSY):
 		return nil, fmt.Errorf("tun: create %q: %w: another program holds an interface of this name: stop it or choose another name", c.Name, err)
+	case errors.Is(err, unix.EINVAL) && isInterface(c.Name):
+		return nil, fmt.Errorf("tun: create %q: %w: there is an interface of this name that is no TUN: remove it or choose another name", c.Name, unix.EEXIST)
 	}
 	return nil, fmt.Errorf("tun: create %q: %w", c.Name, err)
+}
+
+func isInterface(name string) bool {
+	_, err := net.InterfaceByName(name)
+	return err == nil
 }
 
 func vnetHeader(f *os.File) (bool, error) {

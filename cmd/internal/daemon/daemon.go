@@ -74,7 +74,11 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) (err error) {
 	}
 	d := &Daemon{opts: opts, log: opts.Log, started: time.Now(), cfg: cfg, recent: newRecent()}
 	var closers closers
-	defer func() { err = errors.Join(err, closers.close()) }()
+	defer func() {
+		if failed := closers.close(); failed != nil {
+			err = errors.Join(err, failed) // alone it stays what it is: a fault of the configuration is told as one
+		}
+	}()
 
 	if err := d.build(ctx, &closers); err != nil {
 		return err
@@ -133,13 +137,13 @@ func (d *Daemon) build(ctx context.Context, c *closers) (err error) {
 	}
 	if d.gateway != nil {
 		if err := d.gateway.open(d.handle, d.metrics, d.host.mark()); err != nil {
-			return err
+			return refused(d.cfg, "listen.wireguard.listen_port", "", err)
 		}
 		c.add(d.gateway.close)
 	}
 	if d.cfg.Listen.TUN != nil {
 		if err := d.host.open(d.handle, d.metrics); err != nil {
-			return err
+			return refused(d.cfg, "listen.tun.name", "", err)
 		}
 	}
 	return nil
@@ -231,9 +235,9 @@ func (d *Daemon) ended(f router.Flow) {
 // run starts what has a life of its own and waits for the end. The first of them that fails ends the others.
 func (d *Daemon) run(ctx context.Context, c *closers) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer cancel(nil) // before the wait: what was started ends, whatever the reason for going
 	start := func(name string, run func(context.Context) error) {
 		wg.Go(func() {
 			if err := run(ctx); err != nil && ctx.Err() == nil {
@@ -251,7 +255,7 @@ func (d *Daemon) run(ctx context.Context, c *closers) error {
 			Listen: d.cfg.Metrics.Listen, Gatherer: d.registry, Ready: d.ready, Logger: d.log,
 		})
 		if err != nil {
-			return err
+			return refused(d.cfg, "metrics.listen", "stop the program that holds it or choose another port", err)
 		}
 		c.add(monitor.Close)
 		start("metrics", monitor.Run)
@@ -260,7 +264,7 @@ func (d *Daemon) run(ctx context.Context, c *closers) error {
 	start("dns", d.dns.Run)
 	start("dns settings", d.watchDNS)
 	if err := d.serveDNS(start); err != nil {
-		return err
+		return refused(d.cfg, "dns.listen", "stop the program that holds it or choose another address", err)
 	}
 	if err := d.host.apply(ctx); err != nil {
 		return err

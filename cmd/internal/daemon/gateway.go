@@ -112,7 +112,7 @@ func (g *gateway) open(handle handler, m metrics, mark uint32) (err error) {
 		Peers: g.peers.Load().list, Mark: mark, Log: g.log,
 	})
 	if err != nil {
-		return errors.Join(fmt.Errorf("%s: listen.wireguard: %w", g.cfg.Pos, err), g.stack.Close())
+		return errors.Join(fmt.Errorf("listen.wireguard: %w", err), g.stack.Close())
 	}
 	return nil
 }
