@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"penstock/policy"
@@ -33,7 +34,7 @@ func (r *Router) handleUnnamed(ctx context.Context, req Request, f policy.Flow, 
 
 // named adds what was read to the facts and judges the flow.
 func (r *Router) named(f policy.Flow, res sniff.Result, e *entry) (policy.Flow, policy.Verdict) {
-	names := append([]policy.Name(nil), f.Names...)
+	names, known := append([]policy.Name(nil), f.Names...), len(f.Names)
 	if res.Status == sniff.Found {
 		for _, h := range []sniff.Host{res.Host, res.Other} {
 			if h.IsZero() {
@@ -49,12 +50,33 @@ func (r *Router) named(f policy.Flow, res sniff.Result, e *entry) (policy.Flow, 
 		}
 	}
 	f.Names, f.Sniffed, f.Time = names, true, r.now()
+	generation := r.generation()
 	v := r.Decide(f)
+	if res.ECH && v.Action == policy.Forward && !resolved(names[:known], names[known:]) {
+		v = r.withoutName(f, known)
+	}
 	if res.Ambiguous {
 		v = policy.Verdict{Action: policy.Refuse, Rule: v.Rule}
 	}
-	e.judged(f, v)
+	e.judged(f, v, generation)
 	return f, v
+}
+
+// withoutName judges a flow whose hello offers ECH and shows a name that DNS did not give: that is the provider's outer
+// name, or nothing but a guess. It may have blocked the flow; it does not let it through.
+func (r *Router) withoutName(f policy.Flow, known int) policy.Verdict {
+	f.Names = f.Names[:known]
+	return r.Decide(f)
+}
+
+// resolved says that each name read in a flow was given by DNS for its destination.
+func resolved(given, read []policy.Name) bool {
+	for _, n := range read {
+		if !slices.ContainsFunc(given, func(g policy.Name) bool { return g.Host == n.Host }) {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *Router) handleUnnamedTCP(ctx context.Context, client net.Conn, f policy.Flow, e *entry) {
@@ -74,7 +96,7 @@ func (r *Router) handleUnnamedTCP(ctx context.Context, client net.Conn, f policy
 	}
 	named, v := r.named(f, res, e)
 	if v.Action != policy.Forward {
-		refuseStream(client, v, res)
+		refuseStream(client, (*head)[:n], v, res)
 		return
 	}
 	upstream, err := r.dial(ctx, named, v, e)
@@ -278,6 +300,3 @@ func (w *helloFilter) close() {
 		w.upstream.Close()
 	}
 }
-
-// refuseStream ends a stream that was accepted to be read.
-func refuseStream(client net.Conn, _ policy.Verdict, _ sniff.Result) { abort(client) }

@@ -152,9 +152,13 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 	defer r.end(e)
 
 	v := r.Decide(f)
-	e.judged(f, v)
+	e.judged(f, v, e.generation)
 	if v.NeedsName && sniffable(f) {
 		r.handleUnnamed(ctx, req, f, e)
+		return
+	}
+	if explainable(f, v) {
+		r.refuseNamed(ctx, req, v, e)
 		return
 	}
 	if v.Action != policy.Forward {

@@ -235,19 +235,19 @@ func TestNamesInTheFlow(t *testing.T) {
 		name string
 		port uint16
 		send func(net.Conn)
-		want string // "out" or "corp", the server reached; "reset"
+		want string // "out" or "corp", the server reached; "reset" or the first line of the page
 	}{
 		{"an allowed SNI goes out", 443, hello("good.example"), "out"},
 		{"a blocked SNI is reset", 443, hello("bad.bet"), "reset"},
 		{"an SNI can choose the way", 443, hello("intra.corp"), "corp"},
 		{"an allowed Host goes out", 80, get("good.example"), "out"},
-		{"a blocked Host is reset", 80, get("bad.bet"), "reset"},
-		{"upper case and a port in Host do not help", 80, get("BAD.bet.:80"), "reset"},
+		{"a blocked Host gets a page", 80, get("bad.bet"), "HTTP/1.1 403 Forbidden"},
+		{"upper case and a port in Host do not help", 80, get("BAD.bet.:80"), "HTTP/1.1 403 Forbidden"},
 		{"a request that stalls in its first word is still read", 80, func(c net.Conn) {
 			io.WriteString(c, "GE")
 			time.Sleep(300 * time.Millisecond) // longer than the budget for the first byte
 			get("bad.bet")(prefixed{c, "GE"})
-		}, "reset"},
+		}, "HTTP/1.1 403 Forbidden"},
 		{"a protocol without names is judged on what is known", 443, func(c net.Conn) { io.WriteString(c, "\x00\x01nothing known here") }, "out"},
 		{"a client that waits for the server is judged on what is known", 443, func(net.Conn) {}, "out"},
 	}

@@ -125,11 +125,11 @@ func (t *table) isOurs(a netip.AddrPort) bool {
 	return t.ours[a] > 0
 }
 
-// judged notes a verdict.
-func (e *entry) judged(f policy.Flow, v policy.Verdict) {
+// judged notes a verdict and the policy that gave it.
+func (e *entry) judged(f policy.Flow, v policy.Verdict, generation uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.flow, e.verdict, e.egressName = f, v, v.Egress
+	e.flow, e.verdict, e.egressName, e.generation = f, v, v.Egress, generation
 }
 
 // via notes that another egress than the verdict's is used.

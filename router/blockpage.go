@@ -1,0 +1,84 @@
+package router
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"fmt"
+	"html/template"
+	"io"
+	"net"
+	"time"
+
+	"penstock/policy"
+	"penstock/policy/sniff"
+)
+
+// blockPage is what a person sees instead of a site that a rule refuses, over plain HTTP. Nothing else can be told
+// why: everything in TLS would need a certificate for the site.
+//
+//go:embed blockpage.html
+var blockPageText string
+
+var blockPage = template.Must(template.New("block").Parse(blockPageText))
+
+// maxDrain is how much of a request is read and thrown away behind the page: closing before would reset the connection
+// and take the page away.
+const maxDrain = 64 << 10
+
+// explainable says that the client of a refused flow can be told why: it speaks plain HTTP, and a name was refused.
+func explainable(f policy.Flow, v policy.Verdict) bool {
+	return v.Action == policy.Refuse && f.Network == policy.TCP && len(f.Names) > 0 && (f.Dst.Port() == 80 || f.Dst.Port() == 8080)
+}
+
+// refuseNamed answers a flow that was refused before it was read: with the page if it is HTTP, else with RST.
+func (r *Router) refuseNamed(ctx context.Context, req Request, v policy.Verdict, e *entry) {
+	client, err := req.Answer.Accept()
+	if err != nil {
+		e.fail("accept", err)
+		return
+	}
+	defer client.Close()
+	stop := context.AfterFunc(ctx, func() { abort(client) })
+	defer stop()
+	head := bufferPool.Get().(*[]byte)
+	defer bufferPool.Put(head)
+	n, res, err := readName(client, (*head)[:sniff.MaxBytes], r.SniffTimeout)
+	if err != nil {
+		abort(client)
+		return
+	}
+	refuseStream(client, (*head)[:n], v, res)
+}
+
+// refuseStream ends a stream of which head was read: with the page if it is a whole HTTP/1 request, else with RST.
+func refuseStream(client net.Conn, head []byte, v policy.Verdict, res sniff.Result) {
+	if res.Protocol != sniff.HTTP || res.Ambiguous || v.Action != policy.Refuse || sendBlockPage(client, head, v, res.Host.String()) != nil {
+		abort(client)
+	}
+}
+
+// sendBlockPage answers one request and ends the connection, so that nothing behind the request is served.
+func sendBlockPage(client net.Conn, head []byte, v policy.Verdict, host string) error {
+	var body, answer bytes.Buffer
+	err := blockPage.Execute(&body, struct{ Host, Rule, Category string }{host, v.Rule, v.Category})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(&answer, "HTTP/1.1 403 Forbidden\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n"+
+		"Cache-Control: no-store\r\nConnection: close\r\n\r\n", body.Len())
+	if !bytes.HasPrefix(bytes.TrimLeft(head, "\r\n"), []byte("HEAD ")) {
+		answer.Write(body.Bytes())
+	}
+	if err := client.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := client.Write(answer.Bytes()); err != nil {
+		return err
+	}
+	if err := closeWrite(client); err != nil {
+		return err
+	}
+	_, _ = io.CopyN(io.Discard, client, maxDrain) // how it ends is the client's
+	return nil
+}

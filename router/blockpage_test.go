@@ -1,0 +1,85 @@
+package router
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+
+	"penstock/policy"
+)
+
+// blockedByDNS says that the client was given the destination for a blocked name.
+func blockedByDNS(client, dst netip.Addr) []policy.Name {
+	return []policy.Name{{Host: "bad.bet", From: policy.FromDNS}}
+}
+
+func TestARefusedRequestIsAnsweredWithAPage(t *testing.T) {
+	categorised := func(f policy.Flow) policy.Verdict {
+		v := byName(f)
+		if v.Action != policy.Forward {
+			v.Category = "<gambling>"
+		}
+		return v
+	}
+	rows := []struct {
+		name  string
+		send  string
+		known bool // the name is known before the request is read
+		body  string
+	}{
+		{"that names rule, category and host", "GET / HTTP/1.1\r\nHost: bad.bet\r\n\r\n", false, "<b>bad.bet</b> was refused by the rule <b>no-gambling</b>"},
+		{"in which nothing is HTML that comes from elsewhere", "GET / HTTP/1.1\r\nHost: bad.bet\r\n\r\n", false, "&lt;gambling&gt;"},
+		{"without a body to HEAD", "HEAD / HTTP/1.1\r\nHost: bad.bet\r\n\r\n", false, ""},
+		{"however long the request is", "POST / HTTP/1.1\r\nHost: bad.bet\r\nContent-Length: 20000\r\n\r\n" + strings.Repeat("x", 20000), false, "no-gambling"},
+		{"once, and nothing behind it is served", strings.Repeat("GET / HTTP/1.1\r\nHost: bad.bet\r\n\r\n", 2), false, "no-gambling"},
+		{"although DNS told the name before", "GET / HTTP/1.1\r\nHost: bad.bet\r\n\r\n", true, "no-gambling"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			c := Config{Decide: categorised, Dialer: egresses(nil)}
+			if row.known {
+				c.Names = blockedByDNS
+			}
+			w := newWorld(t, c)
+			client := newClient(t)
+			w.handle(client, 80)
+			go io.WriteString(client, row.send)
+			req := &http.Request{Method: strings.Fields(row.send)[0]}
+			res, err := http.ReadResponse(bufio.NewReader(client), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(res.Body)
+			if err != nil || res.StatusCode != http.StatusForbidden || !res.Close {
+				t.Errorf("got %d, close %v, %v; want 403 and the connection's end", res.StatusCode, res.Close, err)
+			}
+			if !strings.Contains(string(body), row.body) || row.body == "" && len(body) > 0 {
+				t.Errorf("got %q, want %q in it", body, row.body)
+			}
+			if strings.Contains(string(body), "<gambling>") || strings.Contains(string(body), "//cdn") {
+				t.Errorf("got %q: something from elsewhere is in it", body)
+			}
+		})
+	}
+}
+
+func TestWhatIsNotHTTPGetsNoPage(t *testing.T) {
+	for _, send := range []string{"SSH-2.0-x\r\n", "\x16\x03\x01", "\x00\x00\x00"} {
+		w := newWorld(t, Config{Decide: byName, Dialer: egresses(nil), Names: blockedByDNS})
+		c := newClient(t)
+		w.handle(c, 80)
+		fmt.Fprint(c, send)
+		c.Conn.(*net.TCPConn).CloseWrite()
+		got, err := io.ReadAll(c)
+		if len(got) > 0 || !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%q: got %q, %v; want a reset", send, got, err)
+		}
+	}
+}
