@@ -117,21 +117,15 @@ func (h *Host) OriginalResolvers(context.Context) ([]netip.Addr, error) {
 	if h.closed {
 		return nil, ErrClosed
 	}
-	file, err := readResolvConf(h.cfg.ResolvConf)
+	content, err := h.originalLocked()
 	if err != nil {
 		return nil, err
-	}
-	if earlier := h.journal.find(file.key()); earlier != nil {
-		file = file.adopt(earlier).(*resolvConf)
 	}
 	index := 0
 	if link, err := h.kernel.nl.LinkByName(h.cfg.Interface); err == nil {
 		index = link.Attrs().Index
 	}
-	if isOurs(file.Content) {
-		return nil, nil // the journal was lost, and the original with it
-	}
-	return originalResolvers(h.kernel, file.Content, index, h.settings.DNS), nil
+	return originalResolvers(h.kernel, content, index, h.settings.DNS), nil
 }
 
 // Release gives the state file back and leaves the host as it is, for the next process to take over.

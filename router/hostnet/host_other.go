@@ -31,6 +31,11 @@ func (*Host) OriginalResolvers(context.Context) ([]netip.Addr, error) {
 	return nil, errors.ErrUnsupported
 }
 
+// OriginalSearchDomains returns errors.ErrUnsupported.
+func (*Host) OriginalSearchDomains(context.Context) ([]string, error) {
+	return nil, errors.ErrUnsupported
+}
+
 // Release returns errors.ErrUnsupported.
 func (*Host) Release() error { return errors.ErrUnsupported }
 
