@@ -40,6 +40,9 @@ type Config struct {
 	// Changed is called with the first path when Run begins, and with every other one. ok is false, and the path without
 	// meaning, when there is none. It is called by Run's goroutine and must not block.
 	Changed func(p Path, ok bool)
+	// Changing, if set, is called at once when there is another path than was told: who trusts the network stops here. The
+	// rules are those of Changed, which follows unless the path turns out to be the old one.
+	Changing func()
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -57,6 +60,9 @@ func New(c Config) *Monitor {
 	}
 	if c.Endpoint == nil {
 		c.Endpoint = func() netip.Addr { return netip.Addr{} }
+	}
+	if c.Changing == nil {
+		c.Changing = func() {}
 	}
 	return &Monitor{Config: c, again: make(chan struct{}, 1)}
 }
@@ -114,6 +120,7 @@ func (m *Monitor) follow(ctx context.Context, events <-chan struct{}, lookup fun
 		default:
 			if first.IsZero() {
 				first = time.Now()
+				m.Changing()
 			}
 			timer.Reset(min(quiet, time.Until(first.Add(storm))))
 		}

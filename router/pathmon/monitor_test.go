@@ -135,6 +135,27 @@ func TestPathsAreTold(t *testing.T) {
 	}
 }
 
+func TestChangingIsToldAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path, changing := wifi, 0
+		m := New(Config{Changed: func(Path, bool) {}, Changing: func() { changing++ }})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { m.follow(ctx, nil, func(netip.Addr) (Path, bool) { return path, true }) })
+		synctest.Wait()
+		path = cable
+		for range 3 {
+			m.Check()
+			synctest.Wait()
+		}
+		cancel()
+		wg.Wait()
+		if changing != 1 {
+			t.Errorf("got %d calls before the path was told, want 1", changing)
+		}
+	})
+}
+
 func TestCheckAsksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []bool
