@@ -56,8 +56,11 @@ func (d *discard) Write(b []byte) (int, error) {
 func (c *tcpConn) WriteTo(w io.Writer) (int64, error) {
 	c.readMu.Lock()
 	defer c.unlockRead()
-	if _, ok := w.(*net.TCPConn); ok {
-		return c.showTo(w)
+	switch w := w.(type) {
+	case *net.TCPConn:
+		return c.showTo(func(b *net.Buffers) (int64, error) { return b.WriteTo(w) })
+	case *tcpConn:
+		return c.showTo(w.pushAll)
 	}
 	var total int64
 	for {
@@ -107,9 +110,9 @@ func (c *tcpConn) waitReadable() error {
 	}
 }
 
-// showTo is WriteTo with writev straight from the received segments. The endpoint is not closed while it is under way
-// (see end), so the bytes stay what they are.
-func (c *tcpConn) showTo(w io.Writer) (int64, error) {
+// showTo is WriteTo straight from the received segments: write is called with what there is, and takes from the front of
+// it. The endpoint is not closed while it is under way (see end), so the bytes stay what they are.
+func (c *tcpConn) showTo(write func(*net.Buffers) (int64, error)) (int64, error) {
 	var total int64
 	var s shown
 	pieces := make(net.Buffers, 0, 8)
@@ -130,7 +133,7 @@ func (c *tcpConn) showTo(w io.Writer) (int64, error) {
 			return total, eof(c.readError(err))
 		}
 		pieces = s.pieces // keep what append has grown
-		n, werr := s.pieces.WriteTo(w)
+		n, werr := write(&s.pieces)
 		clear(pieces[:cap(pieces)])
 		total += n
 		if n > 0 {
@@ -143,6 +146,39 @@ func (c *tcpConn) showTo(w io.Writer) (int64, error) {
 			return total, werr
 		}
 	}
+}
+
+// pushAll writes all of b, as net.Buffers.WriteTo does to a socket.
+func (c *tcpConn) pushAll(b *net.Buffers) (total int64, err error) {
+	p := piecesPayload{left: b}
+	for _, piece := range *b {
+		p.bytes += len(piece)
+	}
+	for p.bytes > 0 {
+		n, err := c.push(&p)
+		total += int64(n)
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// piecesPayload is slicePayload over several pieces.
+type piecesPayload struct {
+	left  *net.Buffers
+	bytes int // in left
+}
+
+func (p *piecesPayload) Len() int { return p.bytes }
+
+func (p *piecesPayload) Read(b []byte) (int, error) {
+	if p.bytes == 0 {
+		return 0, io.EOF
+	}
+	n, _ := p.left.Read(b) // comes short only where nothing is left
+	p.bytes -= n
+	return n, nil
 }
 
 // ReadFrom sends what r gives until its end, which is no error.
