@@ -79,11 +79,12 @@ func newDevice(s *Stack) *device {
 }
 
 func (d *device) sendPacket(pkt *stack.PacketBuffer) error {
+	size := pkt.Size() // before the reader can have it
 	if err := d.push(queued{pkt: pkt.IncRef()}); err != nil {
 		pkt.DecRef()
 		return err
 	}
-	d.s.metrics.wrote(pkt.Size())
+	d.s.metrics.wrote(size)
 	return nil
 }
 
