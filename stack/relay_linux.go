@@ -26,6 +26,9 @@ func (c *tcpConn) readFromSocket(sc syscall.Conn) (total int64, handled bool, er
 	m := &socketMove{c: c}
 	step := m.step // one closure for the life of the flow
 	for {
+		if err := c.unstall(); err != nil {
+			return m.total, true, c.opError("write", err)
+		}
 		if err := rc.Read(step); err != nil {
 			return m.total, true, err
 		}
@@ -69,6 +72,7 @@ func (m *socketMove) step(fd uintptr) bool {
 		n, err := m.c.ep.Write(m, tcpip.WriteOptions{})
 		m.total += n
 		m.c.out.Add(uint64(n))
+		m.c.stall.wrote(m.c.ep)
 		m.werr = err
 	}
 	return true

@@ -30,6 +30,7 @@ type tcpConn struct {
 	readEntry          waiter.Entry
 	writeEntry         waiter.Entry
 	readBy, writeBy    deadline
+	stall              stall // of the one writer
 
 	readMu sync.Mutex // one reader at a time; held while the endpoint's bytes are shown to writev
 
@@ -137,9 +138,13 @@ func (c *tcpConn) push(p tcpip.Payloader) (int, error) {
 		if c.isEnded() {
 			return 0, c.opError("write", net.ErrClosed)
 		}
+		if err := c.unstall(); err != nil {
+			return 0, c.opError("write", err)
+		}
 		n, err := c.ep.Write(p, tcpip.WriteOptions{})
 		if n > 0 {
 			c.out.Add(uint64(n))
+			c.stall.wrote(c.ep)
 			return int(n), nil
 		}
 		switch err.(type) {
@@ -151,6 +156,23 @@ func (c *tcpConn) push(p tcpip.Payloader) (int, error) {
 			}
 		default:
 			return 0, opError("write", c.remote, err)
+		}
+	}
+}
+
+// unstall waits while a write would keep the connection from recovering.
+func (c *tcpConn) unstall() error {
+	for {
+		d := c.stall.hold(c.ep)
+		if d == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(d):
+		case <-c.closing:
+			return net.ErrClosed
+		case <-c.writeBy.expired():
+			return os.ErrDeadlineExceeded
 		}
 	}
 }
