@@ -239,13 +239,28 @@ func isIP(plain []byte) bool {
 	return len(plain) > 0 && (plain[0]>>4 == 4 || plain[0]>>4 == 6)
 }
 
+// A reader that wakes up for every packet of a busy link spends more on waking than on packets, and so does the inner
+// stack with an acknowledgement for each. Measured against the C server: 94 MB/s without the rest, 112 MB/s with it; the
+// C client did 117. An idle link has no such rest.
+const (
+	restPackets = 8                      // a read that brings fewer was early
+	restGap     = 200 * time.Microsecond // since the read before: the link is busy
+	rest        = 100 * time.Microsecond
+)
+
 // startReader reads l until it is closed.
 func (s *session) startReader(l link) {
 	s.wg.Go(func() {
+		var last time.Time
 		for {
 			packets, err := l.read()
 			if err == nil {
 				s.receive(packets)
+				early := len(packets) < restPackets && time.Since(last) < restGap
+				if early {
+					time.Sleep(rest)
+				}
+				last = time.Now()
 				continue
 			}
 			if errors.Is(err, net.ErrClosed) || s.outer() != l {
