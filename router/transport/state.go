@@ -59,10 +59,10 @@ type Health struct {
 type Timing struct {
 	Sample        time.Duration // between looks at the counters; default 1 s
 	SleepGap      time.Duration // a gap between looks that means the machine slept; default 6 s
-	Traffic       time.Duration // sent but nothing received for this long: probe; default 5 s
+	Traffic       time.Duration // sent but nothing received for this long: probe; default 2 s
 	Idle          time.Duration // nothing either way for this long: probe; default 120 s
-	ProbeEvery    time.Duration // between probes; default 250 ms: twelve lost in a row are not chance at 20 % loss
-	ProbeWindow   time.Duration // probing under traffic without an answer for this long is a timeout; default 3 s
+	ProbeEvery    time.Duration // between probes; default 150 ms: sixteen lost in a row are not chance at 20 % loss
+	ProbeWindow   time.Duration // probing under traffic without an answer for this long is a timeout; default 2.5 s
 	IdleWindow    time.Duration // the same when idle; default 15 s
 	ConnectFirst  time.Duration // limit of the first attempt; doubles; default 4 s
 	ConnectMost   time.Duration // limit of any attempt; default 15 s
@@ -72,6 +72,7 @@ type Timing struct {
 	FlapCount     int           // default 6
 	DialWait      time.Duration // how long a dial waits for a transport that is not up; default 5 s
 	JumpQueue     time.Duration // path changes and wakes skip the back-off at most this often; default 10 s
+	Demand        time.Duration // a dial that waits for the transport ends the back-off after this long; default 2 s
 	FailoverAfter time.Duration // a group leaves a member that is not connected for this long; default 5 s
 }
 
@@ -83,10 +84,10 @@ func (t Timing) withDefaults() Timing {
 	}
 	def(&t.Sample, time.Second)
 	def(&t.SleepGap, 6*time.Second)
-	def(&t.Traffic, 5*time.Second)
+	def(&t.Traffic, 2*time.Second)
 	def(&t.Idle, 120*time.Second)
-	def(&t.ProbeEvery, 250*time.Millisecond)
-	def(&t.ProbeWindow, 3*time.Second)
+	def(&t.ProbeEvery, 150*time.Millisecond)
+	def(&t.ProbeWindow, 2500*time.Millisecond)
 	def(&t.IdleWindow, 15*time.Second)
 	def(&t.ConnectFirst, 4*time.Second)
 	def(&t.ConnectMost, 15*time.Second)
@@ -95,6 +96,7 @@ func (t Timing) withDefaults() Timing {
 	def(&t.FlapWindow, time.Minute)
 	def(&t.DialWait, 5*time.Second)
 	def(&t.JumpQueue, 10*time.Second)
+	def(&t.Demand, 2*time.Second)
 	def(&t.FailoverAfter, 5*time.Second)
 	if t.FlapCount == 0 {
 		t.FlapCount = 6

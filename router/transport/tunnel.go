@@ -46,6 +46,7 @@ type notes struct {
 	down     bool // the user wants it down
 	quiesced bool
 	noPath   bool
+	wanted   int // dials that wait for the transport
 	// The rest is taken away when it is read.
 	redo Reason // make a new session
 	path Reason // the path is new, or the machine woke: rebind and probe
@@ -111,8 +112,16 @@ func (t *Tunnel) Reactivate(slept time.Duration) {
 // Health is the current state. It never blocks.
 func (t *Tunnel) Health() Health { return *t.health.Load() }
 
+// demand counts a dial that waits for the transport, and takes the count back.
+func (t *Tunnel) demand(by int) { t.note(func(n *notes) { n.wanted += by }) }
+
 // WaitUp returns once the transport is connected, or ErrNotUp when it is down or blocked or ctx ends first.
 func (t *Tunnel) WaitUp(ctx context.Context) error {
+	if t.Health().State == Connected {
+		return nil
+	}
+	t.demand(1)
+	defer t.demand(-1)
 	for {
 		t.mu.Lock()
 		wait := t.wait
@@ -292,10 +301,15 @@ func (t *Tunnel) pause(ctx context.Context, d time.Duration) bool {
 	d += time.Duration((rand.Float64() - 0.5) * 0.4 * float64(d)) // +-20 %: servers must not be met in step
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	t.schedule(time.Now().Add(d))
+	begun := time.Now()
+	t.schedule(begun.Add(d))
+	hurry := time.NewTimer(min(d, t.Timing.Demand))
+	defer hurry.Stop()
 	for {
 		n := t.standing()
 		switch {
+		case n.wanted > 0 && time.Since(begun) >= t.Timing.Demand && !n.interrupts() && ctx.Err() == nil:
+			return true
 		case n.interrupts() || ctx.Err() != nil:
 			return false
 		case n.redo != "":
@@ -310,6 +324,7 @@ func (t *Tunnel) pause(ctx context.Context, d time.Duration) bool {
 		case <-ctx.Done():
 			return false
 		case <-t.kick:
+		case <-hurry.C:
 		case <-timer.C:
 			return true
 		}

@@ -149,15 +149,15 @@ func TestTunnel(t *testing.T) {
 			want: "connecting connecting(handshake_failed) connected(handshake_failed)",
 		},
 		{
-			name: "a dead tunnel under traffic is reconnecting within 8 s",
+			name: "a dead tunnel under traffic is reconnecting within 5 s",
 			do: func(t *testing.T, tun *Tunnel, p *peer) {
 				p.set(func(p *peer) { p.silent = true })
 				start := time.Now()
 				for tun.Health().State == Connected && time.Since(start) < time.Minute {
 					pass(100*time.Millisecond, func() { p.send(100) })
 				}
-				if got := time.Since(start); got > 9*time.Second { // 8 s and a sample
-					t.Errorf("got %v until reconnecting, want at most 8 s and one sample", got)
+				if got := time.Since(start); got > 5700*time.Millisecond { // 4.5 s, and a sample of 1 s
+					t.Errorf("got %v until reconnecting, want at most 4.5 s and one sample", got)
 				}
 			},
 			want: "connecting connected reconnecting(keepalive_timeout)",
@@ -182,7 +182,7 @@ func TestTunnel(t *testing.T) {
 				i := 0
 				pass(10*time.Minute, func() {
 					p.send(100)
-					if i++; i%75 == 0 { // every 7.5 s
+					if i++; i%40 == 0 { // every 4 s
 						p.receive()
 					}
 				})
@@ -273,6 +273,20 @@ func TestTunnel(t *testing.T) {
 				pass(time.Second, nil)
 			},
 			want: "connecting connected down(manual) connecting(manual) connected(manual)",
+		},
+		{
+			name: "a dial that waits is not kept waiting for the back-off",
+			peer: &peer{fail: &ReasonedError{ReasonHandshakeFailed, errors.New("no answer")}},
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				pass(20*time.Second, nil) // by now the back-off is 8 s or more
+				p.set(func(p *peer) { p.fail = nil })
+				ctx, cancel := context.WithTimeout(t.Context(), 2100*time.Millisecond)
+				defer cancel()
+				if err := tun.WaitUp(ctx); err != nil {
+					t.Errorf("got %v for a dial that waited 2.1 s, want a transport that is up", err)
+				}
+			},
+			want: "connecting connecting(handshake_failed) connected(handshake_failed)",
 		},
 		{
 			name: "a session that the server ends is made anew",

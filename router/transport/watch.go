@@ -56,7 +56,7 @@ func (l *liveness) look(s Stats, now time.Time) (probe, dead, slept bool) {
 
 // every is how long to wait until the next look.
 func (l *liveness) every() time.Duration {
-	if !l.probing.IsZero() {
+	if !l.probing.IsZero() || !l.txAt.IsZero() { // something is unanswered: the next look may decide
 		return l.timing.ProbeEvery
 	}
 	return l.timing.Sample
