@@ -18,7 +18,9 @@ const (
 	// firstWait is how long the first round of calls waits for an answer from each address; every further round waits
 	// twice as long, up to lastWait. A call voids the one before, so an answer slower than the wait is lost: lastWait
 	// is longer than any round trip worth having, and short enough that a path which comes back without a word is used
-	// again within it.
+	// again within it. An answer in the very moment of the next call can leave a session that carries nothing back,
+	// because the device mixes the two handshakes (ConsumeMessageResponse computes outside its lock, seen 2026-05
+	// version): only a probe finds that.
 	firstWait = time.Second
 	lastWait  = 2 * time.Second
 
