@@ -26,6 +26,9 @@ const (
 // cutOff are those of a connection that was accepted to hear a name, and ended: in TLS, without an answer, by a reset.
 func cutOff() []int { return []int{35, 52, 56} }
 
+// refusedOrCutOff are those where it does not matter whether the name was known before the connection.
+func refusedOrCutOff() []int { return append(cutOff(), notConnected) }
+
 // on tries it on a host.
 func (a attempt) on(t *testing.T, h *netlab.Host) {
 	t.Helper()
