@@ -107,10 +107,13 @@ func (r *Router) handleUnnamedTCP(ctx context.Context, client net.Conn, f policy
 	}
 	defer upstream.Close()
 	var filter io.Writer
-	if res.Protocol == sniff.HTTP || res.Protocol == sniff.HTTP2 {
+	switch {
+	case n == 0:
+		filter = &lateFilter{r: r, f: f, verdict: v, upstream: unwrapped(upstream), e: e}
+	case res.Protocol == sniff.HTTP || res.Protocol == sniff.HTTP2:
 		filter = &requestFilter{r: r, f: f, verdict: v, upstream: unwrapped(upstream), e: e}
 		_, err = filter.Write((*head)[:n])
-	} else {
+	default:
 		_, err = unwrapped(upstream).Write((*head)[:n])
 	}
 	if err != nil {
@@ -204,6 +207,44 @@ func (w *requestFilter) Write(b []byte) (int, error) {
 		w.held = nil
 	}
 	return size, nil
+}
+
+// lateFilter stands before the upstream of a connection whose client had said nothing when the budget was over, perhaps
+// to be let through unnamed. What it says first is held until it names a host or cannot any more, and judged.
+type lateFilter struct {
+	r        *Router
+	f        policy.Flow
+	verdict  policy.Verdict
+	upstream io.Writer
+	e        *entry
+	held     []byte
+	next     io.Writer // takes what follows; nil until judged
+}
+
+func (w *lateFilter) Write(b []byte) (int, error) {
+	if w.next != nil {
+		return w.next.Write(b)
+	}
+	w.held = append(w.held, b...)
+	res := sniff.TCP(w.held)
+	if res.Status == sniff.NeedMore {
+		return len(b), nil
+	}
+	w.next = w.upstream
+	switch {
+	case res.Protocol == sniff.HTTP || res.Protocol == sniff.HTTP2:
+		w.next = &requestFilter{r: w.r, f: w.f, verdict: w.verdict, upstream: w.upstream, e: w.e}
+	case res.Status != sniff.NotThis:
+		if _, v := w.r.named(w.f, res, w.e); v.Action != policy.Forward || v.Egress != w.verdict.Egress {
+			return 0, errNoMore
+		}
+	}
+	held := w.held
+	w.held = nil
+	if _, err := w.next.Write(held); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 func (r *Router) handleUnnamedUDP(ctx context.Context, client net.Conn, f policy.Flow, e *entry) {

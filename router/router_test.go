@@ -248,6 +248,14 @@ func TestNamesInTheFlow(t *testing.T) {
 			time.Sleep(300 * time.Millisecond) // longer than the budget for the first byte
 			get("bad.bet")(prefixed{c, "GE"})
 		}, "HTTP/1.1 403 Forbidden"},
+		{"a hello that comes after the budget is judged when it comes", 443, func(c net.Conn) {
+			time.Sleep(400 * time.Millisecond)
+			hello("bad.bet")(c)
+		}, "out, then reset"},
+		{"a request that comes after the budget is judged when it comes", 80, func(c net.Conn) {
+			time.Sleep(400 * time.Millisecond)
+			get("bad.bet")(c)
+		}, "out, then reset"},
 		{"a protocol without names is judged on what is known", 443, func(c net.Conn) { io.WriteString(c, "\x00\x01nothing known here") }, "out"},
 		{"a client that waits for the server is judged on what is known", 443, func(net.Conn) {}, "out"},
 	}
@@ -266,6 +274,12 @@ func TestNamesInTheFlow(t *testing.T) {
 			got := strings.TrimSpace(line)
 			if errors.Is(err, syscall.ECONNRESET) || err == io.EOF {
 				got = "reset"
+			}
+			if first, isLate := strings.CutSuffix(row.want, ", then reset"); isLate && got == first {
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("after the greeting: got %v, want a reset", err)
+				}
+				return
 			}
 			if got != row.want {
 				t.Errorf("got %q, %v; want %q", got, err, row.want)
