@@ -394,6 +394,30 @@ func TestDHCPRenewalsPass(t *testing.T) {
 	must(t, host.Close())
 }
 
+func TestANewNetworkCanSetItsGateway(t *testing.T) {
+	if !inNamespaces(t) {
+		return
+	}
+	h := newTestHost(t)
+	host, err := Open(h.config())
+	must(t, err)
+	s := everything()
+	s.LAN = false // nothing but the rules for interfaces lets the new gateway be found
+	must(t, host.Apply(t.Context(), s))
+	link, err := netlink.LinkByName("up0")
+	must(t, err)
+	addr, err := netlink.ParseAddr("198.18.7.2/24")
+	must(t, err)
+	must(t, netlink.AddrAdd(link, addr))
+	if err := netlink.RouteAdd(&netlink.Route{
+		LinkIndex: link.Attrs().Index, Gw: net.ParseIP("198.18.7.1"), Priority: 50,
+		Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)},
+	}); err != nil {
+		t.Errorf("a DHCP client's default route: %v", err)
+	}
+	must(t, host.Close())
+}
+
 func TestAnswersPassAStrictReversePathFilter(t *testing.T) {
 	if !inNamespaces(t) {
 		return

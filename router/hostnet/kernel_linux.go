@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -98,6 +99,26 @@ func (v *view) addrsOf(index int) ([]netlink.Addr, error) {
 		}
 	}
 	return v.addrs[index], nil
+}
+
+// maxUplinks bounds the rules that are made for interfaces: a host with more of them has made most for containers.
+const maxUplinks = 32
+
+// uplinks are the interfaces other than tun by which the host itself may leave: neither loopback nor part of a bridge.
+func (v *view) uplinks(tun string) ([]string, error) {
+	list, err := dump(v.nl.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	var names []string
+	for _, l := range list {
+		a := l.Attrs()
+		if a.Name != tun && a.Flags&net.FlagLoopback == 0 && a.MasterIndex == 0 && len(names) < maxUplinks {
+			names = append(names, a.Name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // dump asks again, a few times, when the list changed while it was read.

@@ -19,6 +19,7 @@ type facts struct {
 	link          *netlink.LinkAttrs // our TUN; nil before it exists
 	wasUp         bool
 	neighbours    []netip.Prefix // addresses of the other interfaces with their prefix lengths
+	uplinks       []string       // the other interfaces by which the host may leave, sorted
 	ipv6          bool           // the kernel has IPv6
 	ipv6OnTUN     bool           // and has not switched it off on our TUN
 	strictReverse bool           // some interface has rp_filter 1
@@ -43,6 +44,9 @@ func gather(v *view, tun string) (facts, error) {
 		f.link = link.Attrs()
 		f.wasUp = f.link.Flags&unix.IFF_UP != 0
 		f.ipv6OnTUN = f.ipv6 && sysctlOrEmpty("net/ipv6/conf/"+tun+"/disable_ipv6") != "1"
+	}
+	if f.uplinks, err = v.uplinks(tun); err != nil {
+		return f, fmt.Errorf("hostnet: %w", err)
 	}
 	if _, err := v.addrsOf(0); err != nil {
 		return f, fmt.Errorf("hostnet: %w", err)
@@ -188,6 +192,13 @@ func planRules(c Config, s Settings, f facts, v4 bool) []change {
 		r := rule{To: p, Table: unix.RT_TABLE_MAIN, SkipDefault: beyond}
 		if !slices.Contains(exclude, p) {
 			plan = append(plan, at(4, r))
+		}
+	}
+	if v4 {
+		// The kernel asks the rules whether a new route's gateway is a neighbour (fib_check_nh_v4_gw): on a network that has
+		// just come, a DHCP client could not set its default route.
+		for _, name := range f.uplinks {
+			plan = append(plan, at(4, rule{Out: name, Table: unix.RT_TABLE_MAIN, SkipDefault: true}))
 		}
 	}
 	if len(captured) > 0 {

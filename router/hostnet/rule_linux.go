@@ -17,6 +17,7 @@ type rule struct {
 	Mask        uint32       `json:"mask,omitempty"`
 	NotMarked   bool         `json:"not_marked,omitempty"` // every packet that has not Mark
 	From        string       `json:"from,omitempty"`       // interface it came in by
+	Out         string       `json:"out,omitempty"`        // interface that the lookup is bound to
 	To          netip.Prefix `json:"to,omitzero"`
 	SrcPort     uint16       `json:"src_port,omitempty"` // UDP
 	DstPort     uint16       `json:"dst_port,omitempty"` // UDP
@@ -67,6 +68,7 @@ func (r *rule) netlink() *netlink.Rule {
 	n.Protocol = RouteProtocol
 	n.Table = r.Table
 	n.IifName = r.From
+	n.OifName = r.Out
 	n.Invert = r.NotMarked
 	if r.Mask != 0 {
 		n.Mark, n.Mask = r.Mark, &r.Mask
@@ -95,7 +97,7 @@ func (r *rule) is(n *netlink.Rule) bool {
 	return n.Priority == w.Priority && n.Protocol == w.Protocol && n.Table == w.Table &&
 		n.Mark == w.Mark && maskOf(n) == maskOf(w) && n.Invert == w.Invert && n.IifName == w.IifName &&
 		n.SuppressPrefixlen == w.SuppressPrefixlen && n.IPProto == w.IPProto &&
-		samePorts(n.Sport, w.Sport) && samePorts(n.Dport, w.Dport) && n.Src == nil && n.OifName == "" && n.UIDRange == nil &&
+		samePorts(n.Sport, w.Sport) && samePorts(n.Dport, w.Dport) && n.Src == nil && n.OifName == w.OifName && n.UIDRange == nil &&
 		(n.Dst == nil) == (w.Dst == nil) && (n.Dst == nil || prefixOf(n.Dst, r.Family) == r.To)
 }
 
