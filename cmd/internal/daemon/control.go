@@ -59,10 +59,13 @@ func (d *Daemon) steer(s control.Steer, order, back func(*tunnel)) error {
 	if err != nil {
 		return err
 	}
+	if d.onDemand != nil && back != nil {
+		d.onDemand.override(s.For)
+	}
 	for _, t := range tunnels {
 		order(t)
 	}
-	if s.For > 0 && back != nil {
+	if s.For > 0 && back != nil && d.onDemand == nil {
 		time.AfterFunc(s.For, func() {
 			for _, t := range tunnels {
 				back(t)
@@ -121,6 +124,9 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	if q.KillDenied {
 		res.Killed = d.router.Kill(func(f router.Flow) bool { return blocked[f.ID] })
 	}
+	if d.onDemand != nil {
+		d.onDemand.note(func() {}) // the list may be another one
+	}
 	d.log.Info("configuration reloaded", "changed", res.Changed, "generation", res.Generation, "blocked", res.Blocked, "ended", res.Killed)
 	return res, nil
 }
@@ -128,13 +134,14 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 // affected are the live flows that a policy would refuse, and how many it would send elsewhere.
 func (d *Daemon) affected(p *policy.Policy) (blocked map[uint64]bool, rerouted int) {
 	blocked = make(map[uint64]bool)
-	for _, f := range d.router.Changed(p.Decide) {
+	decide := func(f policy.Flow) policy.Verdict { return d.rules.onNetwork(p, p.Decide(f)) }
+	for _, f := range d.router.Changed(decide) {
 		if f.Verdict.Action != policy.Forward {
 			continue
 		}
 		facts := f.Facts
 		facts.Sniffed, facts.Time = true, time.Now()
-		if p.Decide(facts).Action != policy.Forward {
+		if decide(facts).Action != policy.Forward {
 			blocked[f.ID] = true
 		} else {
 			rerouted++
@@ -164,7 +171,8 @@ func changes(old, cfg *config.Config) (changed, restart []string) {
 			continue
 		}
 		changed = append(changed, name)
-		if slices.Contains([]string{"listen", "transports", "metrics", "control", "limits", "flow_log", "always_on"}, name) {
+		unwatched := name == "on_demand" && len(old.OnDemand) == 0 // the network is followed only where it was asked about
+		if unwatched || slices.Contains([]string{"listen", "transports", "metrics", "control", "limits", "flow_log", "always_on"}, name) {
 			restart = append(restart, name)
 		}
 	}

@@ -58,6 +58,7 @@ type Daemon struct {
 	gateway  *gateway // nil without listen.wireguard
 	flowLog  *flowLog // nil without flow_log
 	recent   *recent
+	onDemand *onDemand // nil without on_demand
 
 	reloading sync.Mutex // held by the one reload that runs
 

@@ -91,7 +91,7 @@ func (d *Daemon) hypothetical(ctx context.Context, q control.ExplainQuery) (poli
 // explainFlow asks the live policy, by the live engine, and adds where its answer leads.
 func (d *Daemon) explainFlow(f policy.Flow, target string) control.Explanation {
 	p := d.rules.current()
-	v := p.Decide(f)
+	v := d.rules.onNetwork(p, p.Decide(f))
 	e := p.Explain(f)
 	x := control.Explanation{
 		Target: target, Rule: v.Rule, Category: v.Category, Protocol: f.Network.String(), Peer: f.Peer,

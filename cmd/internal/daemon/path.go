@@ -30,6 +30,15 @@ func (d *Daemon) follow(start func(string, func(context.Context) error)) {
 		monitors = append(monitors, m)
 		start("path of "+name, d.tolerant(m.Run))
 	}
+	if len(d.cfg.OnDemand) > 0 && d.opts.Direct == nil {
+		d.onDemand = d.newOnDemand()
+		c := d.monitorConfig()
+		c.Changed, c.Changing = d.onDemand.changed, d.onDemand.leaving
+		m := pathmon.New(c)
+		monitors = append(monitors, m)
+		start("network", d.tolerant(m.Run))
+		start("on demand", d.onDemand.run)
+	}
 	long := make(chan struct{}, 1)
 	sleep := pathmon.NewSleep(pathmon.SleepConfig{
 		Log: d.log,
@@ -50,6 +59,9 @@ func (d *Daemon) follow(start func(string, func(context.Context) error)) {
 			}
 			for _, m := range monitors {
 				m.Check()
+			}
+			if d.onDemand != nil {
+				d.onDemand.again()
 			}
 			for _, t := range d.egress.tunnels {
 				t.Reactivate(slept)
@@ -145,11 +157,7 @@ func (o *openvpnInner) named() bool {
 // freshen drops what a long sleep has made stale: connections to DNS upstreams, and resolver settings that others may
 // have changed meanwhile.
 func (d *Daemon) freshen(ctx context.Context) {
-	dns, err := d.dnsConfig(d.config())
-	if err == nil {
-		err = d.dns.SetConfig(dns) // the same again: queries that follow make connections of their own
-	}
-	if err != nil {
+	if err := d.setDNS(nil); err != nil { // the same again: queries that follow make connections of their own
 		d.log.Warn("connections to DNS upstreams were kept over a sleep", "err", err)
 	}
 	if err := d.host.apply(ctx); err != nil && ctx.Err() == nil {

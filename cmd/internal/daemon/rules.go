@@ -21,6 +21,8 @@ type rules struct {
 	log   *slog.Logger
 	lists *lists.Lists
 	now   atomic.Pointer[edition]
+	// trusted says that the host is in a network where rules may send directly what they else send through transports.
+	trusted atomic.Bool
 
 	mu         sync.Mutex // guards below
 	exceptions []policy.Exception
@@ -115,8 +117,15 @@ func (r *rules) edition(number uint64) (*edition, bool) {
 	return nil, false
 }
 
-func (r *rules) decide(f policy.Flow) policy.Verdict     { return r.current().Decide(f) }
-func (r *rules) decideName(f policy.Flow) policy.Verdict { return r.current().DecideName(f) }
+func (r *rules) decide(f policy.Flow) policy.Verdict {
+	p := r.current()
+	return r.onNetwork(p, p.Decide(f))
+}
+
+func (r *rules) decideName(f policy.Flow) policy.Verdict {
+	p := r.current()
+	return r.onNetwork(p, p.DecideName(f))
+}
 
 func (r *rules) status() []lists.Status { return r.lists.Status(r.now.Load().lists) }
 

@@ -109,6 +109,7 @@ func (d *Daemon) status(context.Context) (control.Status, error) {
 	if stale > 0 {
 		filter += fmt.Sprintf(", %d lists missing", stale)
 	}
+	filter += d.onDemand.words()
 	s := control.Status{
 		State: h.State.String(), Degraded: h.Degraded, Verdict: verdict(h, filter), Reason: string(h.Reason),
 		Since: h.Since, Started: d.started, Version: d.opts.Version, Config: d.config().Path, Listen: d.listening(),
