@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -169,6 +170,10 @@ func TestPathOfTheKernel(t *testing.T) {
 	must(t, netlink.RouteAdd(byDefault(h.wifi, "10.9.0.1", 50)))
 	want(t, told, "wifi from 10.9.0.10 by 10.9.0.1, defaults true true")
 
+	uplinks, err := Uplinks("pen0")
+	if err != nil || !slices.Equal(uplinks, []string{"wifi", "cable"}) {
+		t.Errorf("uplinks: got %q %v, want the better one first", uplinks, err)
+	}
 	far, err := netlink.LinkByName("wifi-far")
 	must(t, err)
 	must(t, netlink.LinkSetDown(far)) // the cable would do, but the kernel still goes by the link that lost its carrier
