@@ -24,7 +24,9 @@ type says struct {
 func (s says) naming() named { return s.n }
 
 func TestNamedServersBecomeUpstreamsAndZones(t *testing.T) {
-	plain := func(address string, domains ...string) namedServer { return namedServer{address: address, domains: domains} }
+	plain := func(address string, domains ...string) namedServer {
+		return namedServer{address: address, domains: domains}
+	}
 	corp := named{servers: []namedServer{plain("10.0.0.53")}, search: []string{"corp.example", "~lab.example"}}
 	for _, row := range []struct {
 		name       string

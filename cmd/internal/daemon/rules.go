@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -66,6 +67,7 @@ func (r *rules) put(p *policy.Policy, content *lists.Content) {
 	defer r.mu.Unlock()
 	r.putLocked(p, content)
 	r.lists.Wake()
+	debug.FreeOSMemory() // what compiling took, more than the result
 }
 
 func (r *rules) putLocked(p *policy.Policy, content *lists.Content) {
@@ -99,6 +101,7 @@ func (r *rules) replaceLists(old, next *lists.Content) bool {
 		return false
 	}
 	r.putLocked(now.policy.WithLists(next.Set), next)
+	debug.FreeOSMemory() // what compiling took, more than the result
 	return true
 }
 
