@@ -1,6 +1,9 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"net/url"
+)
 
 // onDemand checks that no step stands after one that always applies.
 func (k *checker) onDemand() {
@@ -23,6 +26,11 @@ func (k *checker) rest() {
 	for _, limit := range k.Limits.numbers() {
 		if limit.value < 1 {
 			k.fault("limits."+limit.key, "write more than 0", "limits.%s is %d", limit.key, limit.value)
+		}
+	}
+	for i, probe := range k.CaptivePortal.Probe {
+		if u, err := url.Parse(probe); err != nil || u.Scheme != "http" || u.Host == "" {
+			k.fault(fmt.Sprintf("captive_portal.probe[%d]", i), "write http://...: a portal can answer for nothing else", "the probe %q is no page over plain HTTP", probe)
 		}
 	}
 	if k.FlowLog.Keep < 0 {

@@ -37,6 +37,8 @@ type Config struct {
 	OnDemand []OnDemand `yaml:"on_demand"`
 	// AlwaysOn says what happens while no transport is up.
 	AlwaysOn AlwaysOn `yaml:"always_on"`
+	// CaptivePortal says what happens where a network answers for others until somebody has signed in.
+	CaptivePortal CaptivePortal `yaml:"captive_portal"`
 	// Tests are run by `penstock check` and before every reload.
 	Tests []Test `yaml:"tests"`
 	// Metrics configures the endpoint for Prometheus and health checks.
@@ -103,11 +105,22 @@ type AlwaysOn struct {
 	LAN string `yaml:"lan" default:"allow" oneof:"allow,block"`
 }
 
+// CaptivePortal says what happens where a network answers for others until somebody has signed in. It is looked for only
+// while a transport cannot connect, outside the transports, and status shows where to sign in.
+type CaptivePortal struct {
+	// Probe is URLs of empty pages (status 204, plain HTTP) to ask for. Default: two public ones that are there for this use.
+	Probe []string `yaml:"probe"`
+	// Window lets the portal's host alone be resolved by the network's servers and be reached over TCP for so long, or until
+	// a transport connects; 0 keeps it closed.
+	Window time.Duration `yaml:"window"`
+}
+
 // OnDemand is one step of the on_demand list.
 type OnDemand struct {
 	// If must hold for the step to apply; without it the step always applies.
 	If *Condition `yaml:"if"`
-	// Then is connect, disconnect, filter_only (transports down, filtering stays) or ignore.
+	// Then is connect, disconnect, filter_only or ignore. With filter_only transports are down and filtering stays: what rules
+	// with `trusted: direct` send through a transport, and questions to DNS servers, go out directly.
 	Then string `yaml:"then" required:"true" oneof:"connect,disconnect,filter_only,ignore"`
 
 	Pos Position `yaml:"-"`

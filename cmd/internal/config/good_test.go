@@ -133,6 +133,7 @@ rules:
   - {name: rest, do: {via: best}}
 on_demand: [{if: {ssid: office, beacon: {addr: "10.0.0.9:8443", sha256: 0000000000000000000000000000000000000000000000000000000000000000}}, then: filter_only}, {then: connect}]
 always_on: {hold: 10s, lockdown: true, lan: block}
+captive_portal: {probe: "http://probe.example/empty", window: 180s}
 tests:
   - {from: ana, to: "https://intranet.corp.example", expect: {via: corp}, at: 2026-01-31T21:30:00Z, addr: 10.0.0.1}
   - {to: x.bet, expect: block}
@@ -186,6 +187,7 @@ func TestTheFullFormIsRead(t *testing.T) {
 		Allow:     []List{{File: filepath.Join(dir, "extra.txt"), Format: "auto", Refresh: 24 * time.Hour, Via: "direct"}},
 		OnMissing: "block",
 	})
+	check("captive_portal", c.CaptivePortal, CaptivePortal{Probe: []string{"http://probe.example/empty"}, Window: 3 * time.Minute})
 	check("always_on", c.AlwaysOn, AlwaysOn{Hold: 10 * time.Second, Lockdown: true, LAN: "block"})
 	check("limits", []any{c.Limits.Dials, c.Limits.SniffTime, c.Limits.DNSCacheSize, c.Limits.UDPIdle}, []any{10, time.Second, Size(1 << 20), 2 * time.Minute})
 	check("flow log", c.FlowLog, FlowLog{File: filepath.Join(dir, "flows.log"), MaxSize: 1 << 20, Keep: 2})
