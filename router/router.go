@@ -173,6 +173,7 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 	defer upstream.Close()
 	client, err := req.Answer.Accept() // only now is the SYN answered
 	if err != nil {
+		abort(upstream) // the client has gone: what it dialled was not ended in peace
 		e.fail("accept", err)
 		return
 	}

@@ -222,6 +222,33 @@ func TestServerMaySpeakFirst(t *testing.T) {
 	}
 }
 
+// gone is a client that has reset its connection before it was accepted.
+type gone struct{}
+
+func (gone) Accept() (net.Conn, error) { return nil, syscall.ECONNRESET }
+func (gone) Refuse()                   {}
+func (gone) Drop()                     {}
+
+func TestAClientThatIsGoneIsAResetUpstream(t *testing.T) {
+	near, far := make(chan net.Conn, 1), newClient(t)
+	near <- far.near
+	w := newWorld(t, Config{
+		Decide: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out"}),
+		Dialer: egresses(map[string]Dialer{"out": dialFunc(func() (net.Conn, error) { return <-near, nil })}),
+	})
+	w.Handle(t.Context(), Request{
+		Network: policy.TCP, Src: netip.MustParseAddrPort("10.77.0.2:40000"), Dst: netip.MustParseAddrPort("203.0.113.9:25"), Answer: gone{},
+	})
+	if _, err := far.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the upstream: got %v, want ECONNRESET", err)
+	}
+}
+
+// dialFunc is a Dialer that hands out a connection, whatever is asked for.
+type dialFunc func() (net.Conn, error)
+
+func (f dialFunc) DialContext(context.Context, string, string) (net.Conn, error) { return f() }
+
 func TestNamesInTheFlow(t *testing.T) {
 	hello := func(name string) func(net.Conn) {
 		return func(c net.Conn) {
