@@ -23,8 +23,8 @@ type Config struct {
 	Name    string   // the transport's name, for errors and logs
 	Profile *Profile // from ParseProfile
 	Device  Device   // owned by the client: Close closes it
-	// Configure is told what the server pushed, on every connect and PUSH_UPDATE, before data flows. An error fails
-	// the session. If nil, nothing is configured.
+	// Configure is told what the server pushed, on every connect and PUSH_UPDATE, before data flows. It must not call
+	// the Client. An error fails the session. If nil, nothing is configured.
 	Configure func(Settings) error
 	// Control is called on every outer socket before it connects, to mark it. If nil, sockets are as they come.
 	Control func(network, address string, c syscall.RawConn) error

@@ -161,6 +161,7 @@ func (p *pushed) finishMTU(network string, server netip.AddrPort, fromProfile in
 	if p.MTU == 0 {
 		p.MTU = defaultMTU
 	}
+	p.MTU = min(p.MTU, announcedMTU)
 	if !isTCP(network) {
 		p.MTU = min(p.MTU, pathMTU-udpOverhead(server.Addr().Is6(), p.epoch))
 	}

@@ -47,3 +47,13 @@ func (c *Client) dial(ctx context.Context, network string, addr netip.AddrPort) 
 }
 
 func isTCP(network string) bool { return strings.HasPrefix(network, "tcp") }
+
+const (
+	maxDatagram = 2048    // bytes: announcedMTU and what stands around it
+	socketBytes = 4 << 20 // asked for; the system may give less
+)
+
+func enlargeBuffers(conn *net.UDPConn) {
+	_ = conn.SetReadBuffer(socketBytes) // more is better, less works
+	_ = conn.SetWriteBuffer(socketBytes)
+}

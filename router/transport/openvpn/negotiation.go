@@ -344,7 +344,7 @@ func (c *Client) peerInfo() string {
 		"IV_VER=2.6.0", // the level of the protocol, which servers parse; the product is in IV_GUI_VER
 		"IV_PLAT=" + platform(),
 		"IV_TCPNL=1",
-		"IV_MTU=1600",
+		fmt.Sprintf("IV_MTU=%d", announcedMTU),
 		"IV_NCP=2",
 		"IV_CIPHERS=" + strings.Join(ciphers, ":"),
 		fmt.Sprintf("IV_PROTO=%d", protocolBits),

@@ -33,12 +33,11 @@ type Profile struct {
 	fallback datakey.Cipher
 
 	timers
-	exitNotify bool
-	tunMTU     int      // 0: not told
-	options    []string // route, dns and such lines of the file itself, in the form the server pushes them
-	filters    []pullFilter
-	noRoutes   bool
-	peerInfo   []string // NAME=value lines to tell the server
+	tunMTU   int      // 0: not told
+	options  []string // route, dns and such lines of the file itself, in the form the server pushes them
+	filters  []pullFilter
+	noRoutes bool
+	peerInfo []string // NAME=value lines to tell the server
 }
 
 // Remote is one server of a profile.

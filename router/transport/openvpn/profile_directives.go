@@ -121,7 +121,7 @@ var profileKinds = compileKinds(map[directiveKind]string{
 		verb mute mute-replay-warnings fast-io sndbuf rcvbuf socket-flags tun-ipv6 mssfix link-mtu tun-mtu-extra replay-window
 		connect-retry connect-retry-max allow-compression push-peer-info tls-exit single-session tls-timeout auth-retry
 		mtu-disc mtu-test suppress-timestamps machine-readable-output errors-to-stderr disable-dco disable-occ inactive
-		setenv-safe keysize ping-timer-rem allow-recursive-routing session-timeout tls-cert-profile opt-verify explicit-exit-delay
+		setenv-safe keysize ping-timer-rem allow-recursive-routing session-timeout tls-cert-profile opt-verify explicit-exit-notify
 		reneg-bytes reneg-pkts`,
 	kindLeftOut: `user group daemon log log-append status status-version writepid cd chroot nice mlock syslog bind lport local
 		multihome dev-node tap-sleep ip-win32 route-method route-delay dhcp-renew dhcp-release register-dns windows-driver
@@ -199,7 +199,6 @@ func compileDirectives() map[string]func(*profileParser, directive) error {
 		"comp-lzo":              parseCompression,
 		"comp-noadapt":          func(*profileParser, directive) error { return nil },
 		"keepalive":             parseKeepalive,
-		"explicit-exit-notify":  parseExitNotify,
 		"pull-filter":           parsePullFilter,
 		"ignore-unknown-option": parseIgnoreUnknown,
 		"setenv":                parseSetenv,
@@ -475,11 +474,6 @@ func parseKeepalive(p *profileParser, d directive) (err error) {
 	}
 	p.out.pingRestart, err = parseSeconds(d.arg(1))
 	return err
-}
-
-func parseExitNotify(p *profileParser, d directive) error {
-	p.out.exitNotify = d.arg(0) != "0"
-	return nil
 }
 
 func parsePullFilter(p *profileParser, d directive) error {

@@ -69,8 +69,8 @@ verb 3
 	if !slices.Equal(p.Remotes, wantRemotes) {
 		t.Errorf("Remotes: got %v, want %v", p.Remotes, wantRemotes)
 	}
-	if !p.RemoteRandom || !p.AuthUserPass || !p.noCache || !p.exitNotify {
-		t.Errorf("flags: got %v %v %v %v, want all true", p.RemoteRandom, p.AuthUserPass, p.noCache, p.exitNotify)
+	if !p.RemoteRandom || !p.AuthUserPass || !p.noCache {
+		t.Errorf("flags: got %v %v %v, want all true", p.RemoteRandom, p.AuthUserPass, p.noCache)
 	}
 	if p.StaticChallenge != `Code fromx your "app"` || !p.staticEcho {
 		t.Errorf("static challenge: got %q", p.StaticChallenge)

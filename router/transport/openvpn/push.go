@@ -13,9 +13,10 @@ import (
 )
 
 const (
-	minMTU     = 576
-	maxMTU     = 9000
-	defaultMTU = 1400
+	minMTU       = 576
+	maxMTU       = 9000
+	defaultMTU   = 1400
+	announcedMTU = 1600 // the server is told to send nothing larger
 
 	maxPush = 256 << 10 // bytes of all options together
 )

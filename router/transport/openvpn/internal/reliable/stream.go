@@ -167,13 +167,6 @@ func (s *Stream) Due(now time.Time) time.Time {
 	return due
 }
 
-// Hurry makes every unacknowledged packet due at once: the peer has just shown that it is there.
-func (s *Stream) Hurry() {
-	for _, f := range s.queue {
-		f.timeout = 0
-	}
-}
-
 func (f *flight) due(now time.Time) bool {
 	return f.sent.IsZero() || f.later >= fastAcks || !now.Before(f.sent.Add(f.timeout))
 }

@@ -106,15 +106,6 @@ func TestRetransmission(t *testing.T) {
 			t.Errorf("after three: got %v, want %v", got, want)
 		}
 	})
-	t.Run("is at once when hurried", func(t *testing.T) {
-		s := &Stream{RTT: &RTT{}}
-		s.Send(wire.Control, nil)
-		drain(s, start())
-		s.Hurry()
-		if out := drain(s, start()); len(out) != 1 {
-			t.Errorf("got %v, want one packet", out)
-		}
-	})
 }
 
 func TestAcknowledgements(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
+	"unsafe"
 
 	"golang.org/x/net/ipv4"
 
@@ -11,17 +13,15 @@ import (
 )
 
 const (
-	udpBatch    = 64
-	maxDatagram = 2048    // bytes: the server is told that our MTU ends at 1600
-	socketBytes = 4 << 20 // asked for; the system may give less
+	udpBatch = 64
 
-	// What one send may hand to the system to cut up: Linux, UDP_MAX_SEGMENTS and the size of an IP packet.
+	// What one send may hand to the kernel to cut up: UDP_MAX_SEGMENTS and the size of an IP packet.
 	maxSegments     = 64
 	maxSegmentBytes = 65000
 )
 
-// udpLink is a connected UDP socket that is read and written in batches where the system can (Linux: recvmmsg, sendmmsg,
-// and segmentation offload for runs of equal packets, which a bulk transfer is).
+// udpLink is a connected UDP socket that is read and written in batches: recvmmsg, sendmmsg, and segmentation offload for
+// runs of equal packets, which a bulk transfer is.
 type udpLink struct {
 	conn  *net.UDPConn
 	batch *ipv4.PacketConn // works for IPv6 sockets as well: no address is given
@@ -32,12 +32,11 @@ type udpLink struct {
 
 	mu      sync.Mutex // guards below
 	out     []ipv4.Message
-	offload bool // the system cuts up large sends
+	offload bool // the kernel cuts up large sends
 }
 
 func newUDPLink(conn *net.UDPConn, addr netip.AddrPort) *udpLink {
-	_ = conn.SetReadBuffer(socketBytes) // more is better, less works
-	_ = conn.SetWriteBuffer(socketBytes)
+	enlargeBuffers(conn)
 	l := &udpLink{conn: conn, batch: ipv4.NewPacketConn(conn), addr: addr, in: make([]ipv4.Message, udpBatch), offload: canSegment(conn)}
 	for i := range l.in {
 		l.in[i].Buffers = [][]byte{make([]byte, maxDatagram, maxDatagram+datakey.Tail)}
@@ -127,4 +126,35 @@ func (l *udpLink) packLocked(buffers [][]byte, limit int) []ipv4.Message {
 func (l *udpLink) control(buffer []byte) error {
 	_, err := l.conn.Write(buffer[linkHead:])
 	return err
+}
+
+// Linux, include/uapi/linux/udp.h.
+const (
+	solUDP     = 17
+	udpSegment = 103
+)
+
+// canSegment reports whether the system cuts one large send into datagrams (UDP_SEGMENT, since Linux 4.18).
+func canSegment(conn *net.UDPConn) bool {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	ok := false
+	err = raw.Control(func(fd uintptr) {
+		_, err := syscall.GetsockoptInt(int(fd), solUDP, udpSegment)
+		ok = err == nil
+	})
+	return err == nil && ok
+}
+
+// segmentControl appends the control message that asks for datagrams of size bytes.
+func segmentControl(b []byte, size int) []byte {
+	start := len(b)
+	b = append(b, make([]byte, syscall.CmsgSpace(2))...)
+	head := (*syscall.Cmsghdr)(unsafe.Pointer(&b[start]))
+	head.Level, head.Type = solUDP, udpSegment
+	head.SetLen(syscall.CmsgLen(2))
+	*(*uint16)(unsafe.Pointer(&b[start+syscall.CmsgLen(0)])) = uint16(size)
+	return b
 }
