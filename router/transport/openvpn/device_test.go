@@ -130,7 +130,6 @@ type pinger struct {
 	mu       sync.Mutex // guards below
 	sent     int
 	answered map[uint16]bool
-	firstOf  time.Time
 }
 
 func startPinger(t testing.TB, d *fakeDevice, src, dst netip.Addr, every time.Duration) *pinger {

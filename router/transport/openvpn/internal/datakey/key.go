@@ -60,9 +60,10 @@ const (
 	tagSize   = 16
 	nonceSize = 12
 
-	// MaxHead is the most that stands in front of a plaintext; Tail is what must be free behind it while it is sealed or opened.
+	// MaxHead is the most that stands in front of a plaintext, in bytes.
 	MaxHead = 4 + 4 + tagSize
-	Tail    = tagSize
+	// Tail is how many bytes must be free behind a plaintext while it is sealed or opened.
+	Tail = tagSize
 
 	// AEAD limits, by the reference's crypto.c: GCM counts packets and blocks, and nonces must not run out.
 	maxGCMUse     = 1<<36 - 1
