@@ -115,6 +115,23 @@ func printExplanation(w io.Writer, x control.Explanation) error {
 	line("datapath", x.Datapath)
 	line("shadowed", strings.Join(x.Shadowed, ", "))
 	line("note", x.Notes...)
+	if t := x.Then; t != nil {
+		fmt.Fprintf(&b, "\nwhen it was judged, by policy %d (now %d): %s\n", t.Generation, x.Generation, verdictText(t.Verdict, t.Via))
+		rule := t.Rule
+		if t.Position != "" {
+			rule += ", " + t.Position
+		}
+		line("rule", rule)
+		line("category", t.Category)
+		line("because", t.Because)
+		for i, h := range t.Hits {
+			label := ""
+			if i == 0 {
+				label = "lists"
+			}
+			line(label, hitText(h))
+		}
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -119,6 +119,9 @@ type Explanation struct {
 	Datapath   string    `json:"datapath,omitempty"`  // forwarded or terminated, and why
 	Shadowed   []string  `json:"shadowed,omitempty"`  // later rules that match as well
 	Notes      []string  `json:"notes,omitempty"`     // what would change the verdict
+	Generation uint64    `json:"policyGeneration"`    // of the policy that was asked
+	// Then is what was said of a past flow when it was judged. Its verdict is the one that it had.
+	Then *Explanation `json:"then,omitempty"`
 }
 
 // Name is a host name of a flow and where it was learnt.

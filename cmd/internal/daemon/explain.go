@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/lists"
 	"penstock/policy"
+	"penstock/router"
 )
 
 // explain tells what would be done with a flow, or what was done with one and what would be done now.
@@ -19,38 +21,54 @@ func (d *Daemon) explain(ctx context.Context, q control.ExplainQuery) (control.E
 		if err != nil {
 			return control.Explanation{}, err
 		}
-		facts := past.Facts
-		facts.Sniffed = true
-		x := d.explainFlow(facts, past.Facts.Dst.String())
-		was, via := action(past.Verdict)
-		if via != "" {
-			was += " " + via
-		}
-		x.Notes = append([]string{fmt.Sprintf("flow %s was judged by policy %d: %s, rule %s; what stands above is policy %d",
-			q.Flow, past.Generation, was, past.Verdict.Rule, d.rules.generation())}, x.Notes...)
-		return x, nil
+		return d.explainPast(past), nil
 	}
-	facts, err := d.hypothetical(ctx, q)
+	facts, resolver, err := d.hypothetical(ctx, q)
 	if err != nil {
 		return control.Explanation{}, err
 	}
-	return d.explainFlow(facts, q.Target), nil
+	x := d.explainFlow(d.rules.now.Load(), facts, q.Target)
+	x.Resolver = resolver
+	return x, nil
 }
 
-// hypothetical makes the facts of a flow that nobody has sent. A name's address is asked for as the client would.
-func (d *Daemon) hypothetical(ctx context.Context, q control.ExplainQuery) (policy.Flow, error) {
+// explainPast explains a flow that was judged, by the policy of now and, in Then, by that of then.
+func (d *Daemon) explainPast(past router.Flow) control.Explanation {
+	facts, target := past.Facts, past.Facts.Dst.String()
+	facts.Sniffed = true // what was not read by now will not be read
+	var then control.Explanation
+	if e, ok := d.rules.edition(past.Generation); ok {
+		then = d.explainFlow(e, facts, target)
+	} else {
+		then = control.Explanation{
+			Target: target, Rule: past.Verdict.Rule, Category: past.Verdict.Category, Generation: past.Generation,
+			Because: fmt.Sprintf("that is what the flow's record says: policy %d is not remembered any more", past.Generation),
+		}
+	}
+	// The record is what happened: a policy may be asked again, but not about what it did not know.
+	then.Verdict, then.Via = action(past.Verdict)
+	then.Rule, then.Category = past.Verdict.Rule, past.Verdict.Category
+	facts.Time = time.Now()
+	x := d.explainFlow(d.rules.now.Load(), facts, target)
+	x.Resolver = d.resolverLine(facts)
+	x.Then = &then
+	return x
+}
+
+// hypothetical makes the facts of a flow that nobody has sent, and says how its name is resolved. Its address is asked
+// for as the client would.
+func (d *Daemon) hypothetical(ctx context.Context, q control.ExplainQuery) (f policy.Flow, resolver string, err error) {
 	target := q.Target
 	if q.Protocol != "" && !strings.Contains(target, "://") {
 		target = q.Protocol + "://" + target
 	}
 	client, err := d.client(q.From)
 	if err != nil {
-		return policy.Flow{}, err
+		return f, "", err
 	}
 	t := policy.Test{To: target, At: q.At}
-	f, err := t.Flow(nil)
-	if err != nil {
-		return f, err
+	if f, err = t.Flow(nil); err != nil {
+		return f, "", err
 	}
 	if f.Time.IsZero() {
 		f.Time = time.Now()
@@ -60,7 +78,7 @@ func (d *Daemon) hypothetical(ctx context.Context, q control.ExplainQuery) (poli
 	if q.SNI != "" {
 		host, err := policy.CanonicalName(q.SNI)
 		if err != nil {
-			return f, err
+			return f, "", err
 		}
 		from := policy.FromSNI
 		if f.Network == policy.UDP {
@@ -74,28 +92,46 @@ func (d *Daemon) hypothetical(ctx context.Context, q control.ExplainQuery) (poli
 		}
 		f.Names = append(names, policy.Name{Host: host, From: from})
 	}
-	if !f.Dst.Addr().IsValid() && len(f.Names) > 0 {
-		if a, err := d.dns.Query(ctx, client, f.Names[0].Host, "A"); err == nil {
-			for _, record := range a.Records {
-				fields := strings.Fields(record)
-				if addr, err := netip.ParseAddr(fields[len(fields)-1]); err == nil {
-					f.Dst = netip.AddrPortFrom(addr, f.Dst.Port())
-					break
-				}
-			}
-		}
+	if f.Dst.Addr().IsValid() || len(f.Names) == 0 {
+		return f, "", nil
 	}
-	return f, nil
+	addr, resolver := d.resolved(ctx, f)
+	f.Dst = netip.AddrPortFrom(addr, f.Dst.Port())
+	return f, resolver, nil
 }
 
-// explainFlow asks the live policy, by the live engine, and adds where its answer leads.
-func (d *Daemon) explainFlow(f policy.Flow, target string) control.Explanation {
-	p := d.rules.current()
-	v := d.rules.onNetwork(p, p.Decide(f))
-	e := p.Explain(f)
+// resolved asks the DNS server for a flow's name as its client would, and says what comes of that.
+func (d *Daemon) resolved(ctx context.Context, f policy.Flow) (netip.Addr, string) {
+	line := d.resolverLine(f)
+	for _, qtype := range []string{"A", "AAAA"} {
+		a, err := d.dns.Query(ctx, f.Src, f.Names[0].Host, qtype)
+		switch {
+		case err != nil:
+			return netip.Addr{}, line + ": " + err.Error()
+		case a.Verdict.Action != policy.Forward && a.Decided != "":
+			return netip.Addr{}, fmt.Sprintf("%s for %s by rule %s; else %s", cmp.Or(a.Rcode, "silence"), a.Decided, a.Verdict.Rule, line)
+		}
+		for _, record := range a.Records {
+			fields := strings.Fields(record)
+			if addr, err := netip.ParseAddr(fields[len(fields)-1]); err == nil {
+				return addr, line
+			}
+		}
+		if qtype == "AAAA" {
+			line += ": " + a.Rcode + ", no address"
+		}
+	}
+	return netip.Addr{}, line
+}
+
+// explainFlow asks a policy, by the live engine, and adds where its answer leads.
+func (d *Daemon) explainFlow(ed *edition, f policy.Flow, target string) control.Explanation {
+	v := d.rules.onNetwork(ed.policy, f, ed.policy.Decide(f))
+	e := ed.policy.Explain(f)
 	x := control.Explanation{
-		Target: target, Rule: v.Rule, Category: v.Category, Protocol: f.Network.String(), Peer: f.Peer,
-		Groups: f.Groups, Position: e.Pos.String(), Transport: d.transportLine(v),
+		Target: target, Rule: v.Rule, Category: v.Category, Protocol: f.Network.String(), Peer: f.Peer, Groups: f.Groups,
+		Position: e.Pos.String(), Because: e.Because, Transport: d.transportLine(v), Generation: ed.number,
+		Hits: d.listHits(ed.lists, f), Shadowed: e.Shadowed,
 	}
 	x.Verdict, x.Via = action(v)
 	for _, n := range f.Names {
@@ -104,14 +140,8 @@ func (d *Daemon) explainFlow(f policy.Flow, target string) control.Explanation {
 	if f.Dst.Addr().IsValid() {
 		x.Addresses = []string{f.Dst.Addr().String()}
 	}
-	x.Hits = d.listHits(d.rules.now.Load().lists, f)
-	x.Resolver = d.resolverLine(f)
 	x.Datapath = "terminated: every flow ends in the stack and is dialled again"
-	x.Notes = append(x.Notes, e.Because)
-	if len(e.Shadowed) > 0 {
-		x.Notes = append(x.Notes, "later rules that match as well: "+strings.Join(e.Shadowed, ", "))
-	}
-	x.Notes = append(x.Notes, e.WouldTurn...)
+	x.Notes = append(e.WouldTurn, d.whatIf(ed.policy, f, v)...)
 	return x
 }
 
