@@ -1,0 +1,241 @@
+package stack
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+
+	"penstock/stack/link"
+)
+
+func BenchmarkParse(b *testing.B) {
+	for _, row := range []struct {
+		name string
+		src  string
+		dst  string
+		size int
+	}{
+		{"64 bytes over IPv4", "10.0.0.2", "203.0.113.9", 64},
+		{"1400 bytes over IPv4", "10.0.0.2", "203.0.113.9", 1400},
+		{"1400 bytes over IPv6", "fd00::2", "2001:db8::9", 1400},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			pkt := udpPacket(row.src, row.dst, row.size)
+			b.SetBytes(int64(len(pkt)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, reason := parse(link.Meta{}, pkt); reason != "" {
+					b.Fatal(reason)
+				}
+			}
+		})
+	}
+}
+
+// udpPacket is a packet from port 4000 to port 443.
+func udpPacket(from, to string, size int) []byte {
+	src, dst := netip.MustParseAddr(from), netip.MustParseAddr(to)
+	hdr := ipHeaderLen(src)
+	b := make([]byte, hdr+8+size)
+	putIP(b, protoUDP, src, dst, 8+size)
+	t := b[hdr:]
+	binary.BigEndian.PutUint16(t, 4000)
+	binary.BigEndian.PutUint16(t[2:], 443)
+	binary.BigEndian.PutUint16(t[4:], uint16(len(t)))
+	binary.BigEndian.PutUint16(t[6:], link.Checksum(t, pseudoHeader(protoUDP, src, dst, len(t))))
+	return b
+}
+
+// A datagram that comes in finds its flow among others, is queued and read.
+func BenchmarkDatagramIn(b *testing.B) {
+	for _, flows := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("%d flows", flows), func(b *testing.B) {
+			accepted := make(chan net.Conn, flows)
+			p := newPair(b, byPipe, Limits{}, func(ctx context.Context, r *Request) {
+				c, err := r.Accept()
+				if err != nil {
+					return
+				}
+				accepted <- c
+				<-ctx.Done()
+			})
+			pkt := udpPacket("10.0.0.2", "203.0.113.9", 1200)
+			conns := make(map[string]net.Conn)
+			for i := range flows {
+				c := p.dial(b, "udp", fmt.Sprintf("203.0.113.%d:%d", i%200+1, 5000+i/200))
+				if _, err := c.Write(pkt[28:]); err != nil {
+					b.Fatal(err)
+				}
+				in := <-accepted
+				conns[in.RemoteAddr().String()] = in
+			}
+			var in net.Conn
+			for _, in = range conns {
+				break
+			}
+			d := in.(*datagramConn)
+			addrs := d.key.addrPair
+			buf := make([]byte, 1500)
+			if _, err := in.Read(buf); err != nil { // the first, which opened it
+				b.Fatal(err)
+			}
+			b.SetBytes(1200)
+			b.ReportAllocs()
+			for b.Loop() {
+				p.server.flows.arrived(kindUDP, addrs, pkt[28:])
+				if _, err := in.Read(buf); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// A batch as an encrypted transport writes it, of datagrams that reach their flow and are read by nobody.
+func BenchmarkDeviceWrite(b *testing.B) {
+	s, err := New(Config{Name: "server", Addrs: serverAddrs, Handle: func(ctx context.Context, r *Request) { r.Drop() }})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	d := s.Device()
+	const headroom = 16
+	pkt := append(make([]byte, headroom), udpPacket("10.0.0.2", "203.0.113.9", 1400)...)
+	bufs := make([][]byte, deviceBatch)
+	for i := range bufs {
+		bufs[i] = pkt
+	}
+	b.SetBytes(int64(deviceBatch * (len(pkt) - headroom)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := d.Write(bufs, headroom); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// Packets of the stack's own as an encrypted transport reads them.
+func BenchmarkDeviceRead(b *testing.B) {
+	s, err := New(Config{Name: "client", Addrs: clientAddrs})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	d := s.Device()
+	c, err := s.DialContext(b.Context(), "udp", "203.0.113.9:443")
+	if err != nil {
+		b.Fatal(err)
+	}
+	data := make([]byte, 1400)
+	bufs, sizes := make([][]byte, deviceBatch), make([]int, deviceBatch)
+	for i := range bufs {
+		bufs[i] = make([]byte, 2048)
+	}
+	b.SetBytes(deviceBatch * 1400)
+	b.ReportAllocs()
+	for b.Loop() {
+		for range deviceBatch {
+			if _, err := c.Write(data); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for got := 0; got < deviceBatch; {
+			n, err := d.Read(bufs, sizes, 16)
+			if err != nil {
+				b.Fatal(err)
+			}
+			got += n
+		}
+	}
+}
+
+// relayed is a client's connection through a server stack to a socket of the machine, whose far end serve has.
+func relayed(b *testing.B, how joint, serve func(net.Conn)) net.Conn {
+	b.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	served := make(chan struct{})
+	b.Cleanup(func() {
+		ln.Close()
+		<-served
+	})
+	go func() {
+		defer close(served)
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		serve(c)
+	}()
+	p := newPair(b, how, Limits{}, func(ctx context.Context, r *Request) {
+		up, err := new(net.Dialer).DialContext(ctx, "tcp", ln.Addr().String())
+		if err != nil {
+			return
+		}
+		defer up.Close()
+		c, err := r.Accept()
+		if err != nil {
+			return
+		}
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			c.(io.WriterTo).WriteTo(up)
+			up.(*net.TCPConn).CloseWrite()
+		}()
+		c.(io.ReaderFrom).ReadFrom(up)
+		c.(interface{ CloseWrite() error }).CloseWrite()
+		<-sent
+	})
+	return p.dial(b, "tcp", "203.0.113.9:80")
+}
+
+// What the client's stack takes is counted, which is ahead of what has arrived by the buffers on the way.
+func BenchmarkRelayUp(b *testing.B) {
+	for _, how := range []joint{byPipe, byDevice} {
+		b.Run(string(how), func(b *testing.B) {
+			c := relayed(b, how, func(far net.Conn) { io.Copy(io.Discard, far) })
+			data := make([]byte, 256<<10)
+			b.SetBytes(int64(len(data)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := c.Write(data); err != nil {
+					b.Fatal(err)
+				}
+			}
+			c.(*tcpConn).CloseWrite()
+			io.Copy(io.Discard, c)
+		})
+	}
+}
+
+func BenchmarkRelayDown(b *testing.B) {
+	for _, how := range []joint{byPipe, byDevice} {
+		b.Run(string(how), func(b *testing.B) {
+			c := relayed(b, how, func(far net.Conn) {
+				data := make([]byte, 256<<10)
+				for {
+					if _, err := far.Write(data); err != nil {
+						return
+					}
+				}
+			})
+			data := make([]byte, 256<<10)
+			b.SetBytes(int64(len(data)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := io.ReadFull(c, data); err != nil {
+					b.Fatal(err)
+				}
+			}
+			c.(*tcpConn).Abort()
+		})
+	}
+}
