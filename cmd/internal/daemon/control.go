@@ -134,7 +134,7 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 // affected are the live flows that a policy would refuse, and how many it would send elsewhere.
 func (d *Daemon) affected(p *policy.Policy) (blocked map[uint64]bool, rerouted int) {
 	blocked = make(map[uint64]bool)
-	decide := func(f policy.Flow) policy.Verdict { return d.rules.onNetwork(p, p.Decide(f)) }
+	decide := func(f policy.Flow) policy.Verdict { return d.rules.onNetwork(p, f, p.Decide(f)) }
 	for _, f := range d.router.Changed(decide) {
 		if f.Verdict.Action != policy.Forward {
 			continue

@@ -59,6 +59,7 @@ type Daemon struct {
 	flowLog  *flowLog // nil without flow_log
 	recent   *recent
 	onDemand *onDemand // nil without on_demand
+	captive  *captive
 
 	reloading sync.Mutex // held by the one reload that runs
 
@@ -126,6 +127,7 @@ func (d *Daemon) build(ctx context.Context, c *closers) (err error) {
 		return err
 	}
 	c.add(d.egress.close)
+	d.captive = d.newCaptive()
 	if d.gateway, err = newGateway(d.cfg, d.log); err != nil {
 		return err
 	}

@@ -74,7 +74,7 @@ func (d *Daemon) dnsConfig(cfg *config.Config) (dnsproxy.Config, error) {
 		c.Zones = append(c.Zones, dnsproxy.Zone{Domains: s.Domains, Upstreams: upstreams(s.Upstream)})
 	}
 	d.addNamed(&c, cfg)
-	d.outside(&c)
+	d.outside(&c, cfg)
 	if len(errs) > 0 {
 		return c, invalid(cfg, errs...)
 	}

@@ -252,9 +252,16 @@ func (h *host) lookupHost(ctx context.Context, name string) ([]netip.Addr, error
 	return h.lookup(ctx, name)
 }
 
-// onNetwork is a verdict as it is on the network that the host is in: a trusted one takes directly what its rule lets it.
-func (r *rules) onNetwork(p *policy.Policy, v policy.Verdict) policy.Verdict {
-	if !r.trusted.Load() || v.Action != policy.Forward || v.Egress == policy.EgressDirect || v.Egress == policy.EgressDNS {
+// onNetwork is a verdict as it is on the network that the host is in: a trusted one takes directly what its rule lets it,
+// and a captive portal that may be reached is reached directly. What is refused stays refused.
+func (r *rules) onNetwork(p *policy.Policy, f policy.Flow, v policy.Verdict) policy.Verdict {
+	if v.Action != policy.Forward || v.Egress == policy.EgressDirect || v.Egress == policy.EgressDNS {
+		return v
+	}
+	if r.opening.Load().admits(f) {
+		v.Egress = policy.EgressDirect
+	}
+	if !r.trusted.Load() {
 		return v
 	}
 	if rule, ok := p.Rule(v.Rule); ok && rule.Do.TrustedDirect {
@@ -274,8 +281,9 @@ func (d *Daemon) endRerouted() {
 	}
 }
 
-// outside makes the DNS server ask directly while the network is trusted: its transports are down then.
-func (d *Daemon) outside(c *dnsproxy.Config) {
+// outside makes the DNS server ask directly while the network is trusted, because its transports are down then, and has a
+// captive portal that may be reached resolved by the network itself.
+func (d *Daemon) outside(c *dnsproxy.Config, cfg *config.Config) {
 	wrap := func(list []dnsproxy.Upstream) {
 		for i, u := range list {
 			list[i].Dialer = networkDialer{d: d, usual: u.Dialer}
@@ -284,6 +292,9 @@ func (d *Daemon) outside(c *dnsproxy.Config) {
 	wrap(c.Upstreams)
 	for _, z := range c.Zones {
 		wrap(z.Upstreams)
+	}
+	if z, ok := d.captive.zone(cfg, d.host.dialer); ok {
+		c.Zones = append(c.Zones, z)
 	}
 }
 

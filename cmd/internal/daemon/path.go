@@ -19,7 +19,10 @@ func (d *Daemon) follow(start func(string, func(context.Context) error)) {
 	holds := d.holdFlows()
 	start("hold", holds.run)
 	for _, t := range d.egress.tunnels {
-		t.changed = func(transport.Health) { holds.changed() }
+		t.changed = func(transport.Health) { holds.changed(); d.captive.changed() }
+	}
+	if d.opts.Direct == nil {
+		start("captive portal", d.captive.run)
 	}
 	var monitors []*pathmon.Monitor
 	for name, t := range d.egress.tunnels {
@@ -99,6 +102,7 @@ func (d *Daemon) newMonitor(t *tunnel) *pathmon.Monitor {
 	var was pathmon.Path
 	known, lost := false, false
 	c.Changed = func(p pathmon.Path, ok bool) {
+		d.captive.moves()
 		switch {
 		case !ok:
 			t.PathChanged(false)

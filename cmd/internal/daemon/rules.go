@@ -24,6 +24,8 @@ type rules struct {
 	now   atomic.Pointer[edition]
 	// trusted says that the host is in a network where rules may send directly what they else send through transports.
 	trusted atomic.Bool
+	// opening is a captive portal that may be reached; nil: none.
+	opening atomic.Pointer[opening]
 
 	mu         sync.Mutex // guards below
 	exceptions []policy.Exception
@@ -122,12 +124,12 @@ func (r *rules) edition(number uint64) (*edition, bool) {
 
 func (r *rules) decide(f policy.Flow) policy.Verdict {
 	p := r.current()
-	return r.onNetwork(p, p.Decide(f))
+	return r.onNetwork(p, f, p.Decide(f))
 }
 
 func (r *rules) decideName(f policy.Flow) policy.Verdict {
 	p := r.current()
-	return r.onNetwork(p, p.DecideName(f))
+	return r.onNetwork(p, f, p.DecideName(f))
 }
 
 func (r *rules) status() []lists.Status { return r.lists.Status(r.now.Load().lists) }

@@ -32,7 +32,7 @@ func (d *Daemon) overall() transport.Health {
 			worst.Degraded = true
 		}
 	}
-	return worst
+	return d.captive.explains(worst)
 }
 
 // inUse are the transports that rules and DNS upstreams name; of a group, the member that carries new flows.
