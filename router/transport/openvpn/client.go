@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,10 +26,13 @@ type Client struct {
 	next      int       // remote to try first
 	notBefore time.Time // the server said that it goes down for a moment
 
-	closed chan struct{}
-	once   sync.Once // closes closed
 	pump   sync.Once // starts the pump
+	close  sync.Once
+	closed chan struct{}
+	result error // of Close
 	wg     sync.WaitGroup
+
+	mu sync.Mutex // Connect joins wg, or sees closed, and never between
 }
 
 var _ transport.Driver = (*Client)(nil)
@@ -80,16 +82,32 @@ func (c *Client) Stats() transport.Stats {
 // Close tells the server that the session is over, waiting for at most a second, closes the device and waits for every
 // goroutine. It ends a Connect that is under way.
 func (c *Client) Close() error {
-	c.once.Do(func() { close(c.closed) })
-	if s := c.session.Swap(nil); s != nil {
-		s.leave()
+	c.close.Do(func() {
+		c.mu.Lock()
+		close(c.closed)
+		c.mu.Unlock()
+		if s := c.session.Swap(nil); s != nil {
+			s.leave()
+		}
+		if err := c.cfg.Device.Close(); err != nil {
+			c.result = fmt.Errorf("openvpn %s: close the device: %w", c.cfg.Name, err)
+		}
+		c.wg.Wait()
+	})
+	return c.result
+}
+
+// join counts the caller as one of those that Close waits for, unless the client is closed.
+func (c *Client) join() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.closed:
+		return false
+	default:
+		c.wg.Add(1)
+		return true
 	}
-	err := c.cfg.Device.Close()
-	c.wg.Wait()
-	if err != nil && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("openvpn: close the device: %w", err)
-	}
-	return nil
 }
 
 // ended is called once by each session when it is over.

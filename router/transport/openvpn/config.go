@@ -30,7 +30,8 @@ type Config struct {
 	Control func(network, address string, c syscall.RawConn) error
 	// Resolve turns a remote's host name into addresses. If nil, the system's resolver is used.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
-	// Credentials answers a Challenge. If nil, a server that asks blocks the transport.
+	// Credentials answers a Challenge. It must return when ctx is done. An error blocks the transport, and so does nil
+	// where a server asks.
 	Credentials func(ctx context.Context, c Challenge) (user, pass string, err error)
 	// Lost is told once per session when it ended without having been asked to: transport.ErrKeepaliveTimeout,
 	// *transport.ReasonedError or *transport.BlockedError. It must not block and must not call the Client. If nil, it is only logged.

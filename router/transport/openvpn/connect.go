@@ -27,11 +27,10 @@ var errUnanswered = errors.New("no answer")
 // Connect brings up a new session: the profile's remotes and their addresses in turn, until one is established, ctx is
 // done, or a server gives a reason that another attempt would meet as well. A session that is up is ended first.
 func (c *Client) Connect(ctx context.Context) error {
-	select {
-	case <-c.closed:
+	if !c.join() {
 		return errClosed
-	default:
 	}
+	defer c.wg.Done()
 	c.pump.Do(func() { c.wg.Go(c.runPump) })
 	limit := c.cfg.Profile.connect
 	if limit == 0 {

@@ -426,3 +426,24 @@ func TestInteropOverIPv6(t *testing.T) {
 		t.Errorf("MTU: got %d, want 1420", got)
 	}
 }
+
+func TestInteropBothSidesRenegotiate(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			t.Parallel()
+			ca := newAuthority(t, "ca")
+			server := newRealServer(t, ca, network, "reneg-sec 2 2\n")
+			server.start()
+			client := newTestClient(t, profileFor(t, ca, network, server.port, "reneg-sec 2\n"), nil)
+			client.connect(t)
+			p := startPinger(t, client.device, client.addr(t), server.inner, probeEvery)
+			waitForKey(t, client, 5)
+			if sent, lost := p.finish(); lost > 0 {
+				t.Errorf("lost %d of %d probes, want 0", lost, sent)
+			}
+			if got := len(client.lost); got > 0 {
+				t.Errorf("lost the session: %v", <-client.lost)
+			}
+		})
+	}
+}

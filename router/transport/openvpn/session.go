@@ -23,8 +23,9 @@ const (
 	defaultPing        = 10 * time.Second
 	defaultPingRestart = time.Minute
 
-	inboxSize = 128 // control packets: more are dropped and come again
-	exitWait  = time.Second
+	inboxSize  = 128 // control packets: more are dropped and come again
+	exitWait   = time.Second
+	exitCopies = 2
 )
 
 // session is one connection with one server. The goroutine in run owns its control channel; data packets pass it by
@@ -210,7 +211,7 @@ func (s *session) nudge() {
 func (s *session) giveUp(err error) error {
 	s.post(func() error { return errGivenUp })
 	<-s.done
-	if s.err != errGivenUp && s.err != nil {
+	if !errors.Is(s.err, errGivenUp) {
 		return s.err // it had a better reason
 	}
 	return s.client.failed(transport.ReasonHandshakeFailed, err)
@@ -243,7 +244,9 @@ func (s *session) sayExit() {
 		_ = s.current.write("EXIT")
 		return
 	}
-	s.sendSpecial(occExit)
+	for range exitCopies { // nobody acknowledges it
+		s.sendSpecial(occExit)
+	}
 }
 
 // tick does what time asks for.

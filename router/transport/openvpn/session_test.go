@@ -1,11 +1,13 @@
 package openvpn
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -647,5 +649,49 @@ func TestOnlyTheNewestTwoKeysOpen(t *testing.T) {
 			t.Errorf("keys: got %v, want %v", open, want)
 		}
 		waitFor(t, "the server's end of it", func() bool { return server.KeyID() == id+1 })
+	}
+}
+
+func TestPeerIDIsReadAgainOnEveryConnect(t *testing.T) {
+	first, profile := serve(t, "", func(c *openvpntest.Config) { c.Data.PeerID = 7 })
+	client := newTestClient(t, profile, nil)
+	client.connect(t)
+	ping(t, client.device, client.addr(t), innerServer())
+	if got := client.session.Load().push.peerID; got != 7 {
+		t.Errorf("first: got peer id %d, want 7", got)
+	}
+	first.Close()
+	second, other := serve(t, "", func(c *openvpntest.Config) { c.Data.PeerID = 0 })
+	profile.Remotes, profile.trust, profile.certificate = other.Remotes, other.trust, other.certificate
+	client.connect(t)
+	ping(t, client.device, client.addr(t), innerServer())
+	if got := client.session.Load().push.peerID; got != 0 || second.KeyID() != 0 {
+		t.Errorf("second: got peer id %d, want 0", got)
+	}
+}
+
+func TestSecretsAreNotLogged(t *testing.T) {
+	server, profile := serve(t, inline("auth-user-pass", "ana\ngeheim\n"), func(c *openvpntest.Config) {
+		c.Push = []string{"PUSH_REPLY,ifconfig 10.9.0.2 255.255.255.0,topology subnet,peer-id 5,cipher AES-256-GCM,protocol-flags tls-ekm,auth-token TOKEN1,frobnicate TOKEN2,dhcp-option TOKEN3"}
+	})
+	var log bytes.Buffer
+	client := newTestClient(t, profile, func(cfg *Config) {
+		cfg.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	client.connect(t)
+	server.Send("PUSH_REPLY,auth-token TOKEN4")
+	server.Send("WHATEVER,TOKEN5")
+	server.Send("AUTH_FAILED")
+	<-client.lost
+	if err := client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{"geheim", "TOKEN1", "TOKEN2", "TOKEN4", "TOKEN5"} {
+		if strings.Contains(log.String(), s) {
+			t.Errorf("%s is in the log:\n%s", s, &log)
+		}
+	}
+	if !strings.Contains(log.String(), "frobnicate") {
+		t.Errorf("an option left out is not in the log:\n%s", &log)
 	}
 }

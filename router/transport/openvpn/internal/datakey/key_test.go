@@ -323,3 +323,14 @@ func BenchmarkSealOpen(b *testing.B) {
 		})
 	}
 }
+
+// The tag covers the header that came with the packet, whatever peer id we were given ourselves.
+func TestOpenAuthenticatesThePacketsOwnHeader(t *testing.T) {
+	for _, epoch := range []bool{false, true} {
+		server := newKey(t, Params{Cipher: AES256GCM, Epoch: epoch, V2: true, KeyID: 1, PeerID: 0xffffff, Server: true})
+		client := newKey(t, Params{Cipher: AES256GCM, Epoch: epoch, V2: true, KeyID: 1, PeerID: 5})
+		if got, err := client.Open(seal(t, server, pingMagic)); err != nil || !bytes.Equal(got, pingMagic) {
+			t.Errorf("epoch %v: got %x, %v", epoch, got, err)
+		}
+	}
+}
