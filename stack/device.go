@@ -48,17 +48,27 @@ type device struct {
 	close chan struct{}
 }
 
-// queued is one outbound packet: gVisor's, or the bytes of one of ours.
+// queued is one outbound packet: gVisor's, or the bytes of one of ours, from packetPool.
 type queued struct {
 	pkt *stack.PacketBuffer
-	raw []byte
+	raw *[]byte
+}
+
+// release lets go of a packet that nobody else has.
+func (q queued) release() {
+	if q.pkt != nil {
+		q.pkt.DecRef()
+		return
+	}
+	*q.raw = (*q.raw)[:cap(*q.raw)]
+	packetPool.Put(q.raw)
 }
 
 func (q queued) size() int {
 	if q.pkt != nil {
 		return q.pkt.Size()
 	}
-	return len(q.raw)
+	return len(*q.raw)
 }
 
 func newDevice(s *Stack) *device {
@@ -89,7 +99,14 @@ func (d *device) sendPacket(pkt *stack.PacketBuffer) error {
 }
 
 func (d *device) sendBytes(b []byte) error {
-	return d.push(queued{raw: append([]byte(nil), b...)})
+	raw := packetPool.Get().(*[]byte)
+	*raw = append((*raw)[:0], b...)
+	q := queued{raw: raw}
+	if err := d.push(q); err != nil {
+		q.release()
+		return err
+	}
+	return nil
 }
 
 func (d *device) push(q queued) error {
@@ -182,11 +199,12 @@ func (d *device) fill(bufs [][]byte, sizes []int, offset int) (n int, err error)
 
 // flatten copies a packet into the reader's scratch and lets go of it.
 func (d *device) flatten(q queued) link.Meta {
+	d.flat = d.flat[:0]
+	defer q.release()
 	if q.pkt == nil {
-		d.flat = append(d.flat[:0], q.raw...)
+		d.flat = append(d.flat, *q.raw...)
 		return link.Meta{}
 	}
-	d.flat = d.flat[:0]
 	views, offset := q.pkt.AsViewList()
 	for v := views.Front(); v != nil; v = v.Next() {
 		b := v.AsSlice()
@@ -197,9 +215,7 @@ func (d *device) flatten(q queued) link.Meta {
 		d.flat = append(d.flat, b[offset:]...)
 		offset = 0
 	}
-	m := metaOf(q.pkt)
-	q.pkt.DecRef()
-	return m
+	return metaOf(q.pkt)
 }
 
 func (d *device) Write(bufs [][]byte, offset int) (int, error) {
@@ -234,9 +250,7 @@ func (d *device) Close() error {
 	close(d.close)
 	close(d.events)
 	for _, q := range d.queue {
-		if q.pkt != nil {
-			q.pkt.DecRef()
-		}
+		q.release()
 	}
 	d.queue, d.bytes = nil, 0
 	d.drained.Broadcast()
