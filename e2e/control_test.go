@@ -191,7 +191,7 @@ func TestAReloadKeepsWhatLives(t *testing.T) {
 	w.edit(t, "gambling.txt", "casino.example\n", "casino.example\nnews.example\n")
 	w.laptop.must(t, "reload")
 	attempt{"", "curl http://news.example/", "", []int{noSuchName}}.on(t, w.Laptop)
-	attempt{"", "curl --resolve news.example:80:203.0.113.11 http://news.example/", "", refusedOrCutOff()}.on(t, w.Laptop)
+	attempt{"", "curl --resolve news.example:80:203.0.113.11 http://news.example/", "This site is blocked", nil}.on(t, w.Laptop)
 	if err := live.goesOn(t); err != nil {
 		t.Errorf("a download over a reload: %v, want it to go on", err)
 	}
@@ -248,7 +248,7 @@ func TestABlockIsLiftedForAWhile(t *testing.T) {
 	attempt{"", "curl http://casino.example/", "", []int{noSuchName}}.on(t, w.Laptop)
 	w.laptop.must(t, "allow", netlab.GamblingSite, "--for", "10m")
 	attempt{"", "curl http://casino.example/", "this is casino.example\n", nil}.on(t, w.Laptop)
-	attempt{"", "curl --resolve adult.example:80:203.0.113.21 http://adult.example/", "", cutOff()}.on(t, w.Laptop)
+	attempt{"", "curl --resolve adult.example:80:203.0.113.21 http://adult.example/", "This site is blocked", nil}.on(t, w.Laptop)
 	w.laptop.must(t, "allow", "category:adult", "--for", "2s")
 	if r := w.laptop.cli(t, "explain", "http://adult.example/"); r.code != 0 {
 		t.Errorf("explain while it is allowed: got %s, want exit code 0", r)
@@ -259,7 +259,7 @@ func TestABlockIsLiftedForAWhile(t *testing.T) {
 		}
 		return nil
 	})
-	attempt{"", "curl --resolve adult.example:80:203.0.113.21 http://adult.example/", "", refusedOrCutOff()}.on(t, w.Laptop)
+	attempt{"", "curl --resolve adult.example:80:203.0.113.21 http://adult.example/", "This site is blocked", nil}.on(t, w.Laptop)
 	for _, args := range [][]string{{"allow", "category:nothing", "--for", "1m"}, {"allow", netlab.GamblingSite}} {
 		if r := w.laptop.cli(t, args...); r.code == 0 {
 			t.Errorf("%v: got %s, want it refused", args, r)

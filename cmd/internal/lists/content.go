@@ -140,7 +140,7 @@ func (l *Lists) readCategory(c *Content, category Category, add func(Source) (in
 			errs = append(errs, err)
 			continue
 		}
-		c.sources[category.Name] = append(c.sources[category.Name], l.listOf(category.Name, s))
+		c.sources[category.Name] = append(c.sources[category.Name], l.asRead(category.Name, s, status.Updated))
 	}
 	if len(errs) == 0 || c.blocks(category.Name) || category.OnMissing == Fail {
 		return errors.Join(errs...)
@@ -204,6 +204,25 @@ func (l *Lists) listOf(category string, s Source) blocklist.Source {
 			return nil, fmt.Errorf("category %s has no built-in list: give it lists", category)
 		}
 		return io.NopCloser(r), nil
+	}
+	return list
+}
+
+// asRead is a list as it was read, for who looks into it later: a file that has changed since is read from its copy.
+func (l *Lists) asRead(category string, s Source, changed time.Time) blocklist.Source {
+	list := l.listOf(category, s)
+	if s.File == "" || s.copied {
+		return list
+	}
+	file := list.Open
+	list.Open = func() (io.ReadCloser, error) {
+		if info, err := os.Stat(s.File); err == nil && info.ModTime().Equal(changed) {
+			return file()
+		}
+		if !l.hasCopy(s) || !l.shelf.info(s.File).Fetched.Equal(changed) {
+			return nil, errors.New("it has changed since it was read: reload to bring it into force")
+		}
+		return os.Open(l.shelf.path(s.File))
 	}
 	return list
 }

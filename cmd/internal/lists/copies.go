@@ -19,7 +19,7 @@ func (l *Lists) hasCopy(s Source) bool {
 func (l *Lists) keepFiles(c *Content) error {
 	failed := make(map[string]bool) // by category and list
 	for _, s := range c.status {
-		failed[countKey(s.Category, s.List)] = s.Err != nil
+		failed[countKey(s.Category, s.List)] = s.Err != nil && !errors.Is(s.Err, errNotFetched)
 	}
 	var errs []error
 	for _, category := range c.categories {

@@ -329,6 +329,24 @@ func TestFindNamesListAndLine(t *testing.T) {
 	}
 }
 
+func TestFindLooksIntoWhatIsInForce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "bets.txt")
+	write(t, file, "casino.example\n")
+	k := newKeeper(t.TempDir())
+	k.start(t, Category{Name: "bets", Sources: []Source{{File: file}}})
+	if err := k.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c := k.current.Load()
+	write(t, file, "# changed\npoker.example\ncasino.example\n")
+	if hits, err := c.Find("casino.example"); err != nil || len(hits) != 1 || hits[0].Line != 1 {
+		t.Errorf("got %+v, %v; want line 1, as it was read", hits, err)
+	}
+	if hits, err := c.Find("poker.example"); err != nil || len(hits) != 0 {
+		t.Errorf("got %+v, %v; want nothing: it is not in force", hits, err)
+	}
+}
+
 func TestFetchesAtOnceAreBounded(t *testing.T) {
 	var now, most atomic.Int32
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -52,6 +52,7 @@ func (l *Lists) Run(ctx context.Context) error {
 			return nil
 		case <-l.wake:
 			r.keep(l.Current())
+			r.look() // it may have been read before a list came that is here now
 		case done := <-l.requests:
 			r.waiting = append(r.waiting, done)
 			r.look()
