@@ -400,7 +400,7 @@ func TestInteropOverABadPath(t *testing.T) {
 				client.connect(t)
 				session := client.session.Load()
 				p := startPinger(t, client.device, client.addr(t), server.inner, probeEvery)
-				waitForKey(t, client, 3)
+				waitForKey(t, client, 2) // the server waits 2, 4, 8 s before it sends again
 				sent, lost := p.finish()
 				t.Logf("lost %d of %d probes", lost, sent)
 				if share := float64(lost) / float64(sent); share > 2*loss+0.1 {
