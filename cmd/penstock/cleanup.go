@@ -9,13 +9,19 @@ import (
 
 func newCleanupCommand(e *env) *cobra.Command {
 	var file, state string
+	var stopped bool
 	cmd := &cobra.Command{
 		Use:   "cleanup [-c FILE | --state FILE]",
 		Short: "Undo what a killed penstock left on the host",
 		Long: `Undo what a killed penstock left on the host: addresses, routes, rules, firewall tables and
-resolver settings, as its state file records them. It does nothing where nothing is left.`,
+resolver settings, as its state file records them. It does nothing where nothing is left.
+
+With --stopped it is what a service runs after each end (ExecStopPost of systemd): it acts only
+if the end was asked for, as SERVICE_RESULT tells. After a crash the host stays closed for the
+next start to take over, and in lockdown also when stopping took too long.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			lockdown := true // as far as is known
 			if file != "" && state != "" {
 				return usagef("both -c and --state name the state file: keep one of them")
 			}
@@ -29,6 +35,11 @@ resolver settings, as its state file records them. It does nothing where nothing
 					return nil
 				}
 				state = c.Listen.TUN.StateFile
+				lockdown = c.AlwaysOn.Lockdown
+			}
+			if stopped && !askedFor(e.getenv("SERVICE_RESULT"), lockdown) {
+				fmt.Fprintln(e.stderr, "penstock did not end because it was asked to: the host stays as it is")
+				return nil
 			}
 			if state == "" {
 				state = config.DefaultStateFile()
@@ -41,5 +52,11 @@ resolver settings, as its state file records them. It does nothing where nothing
 	}
 	fileFlag(cmd, &file)
 	cmd.Flags().StringVar(&state, "state", "", "state `FILE` (default that of listen.tun.state_file)")
+	cmd.Flags().BoolVar(&stopped, "stopped", false, "act only after a stop that was asked for: for service managers")
 	return cmd
+}
+
+// askedFor reports whether a service ended because it was asked to: systemd.exec(5) names the results.
+func askedFor(result string, lockdown bool) bool {
+	return result == "success" || result == "timeout" && !lockdown
 }

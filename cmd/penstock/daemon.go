@@ -14,8 +14,11 @@ import (
 // withDaemon gives the commands that run something their functions.
 func withDaemon(e *env) *env {
 	e.run = func(ctx context.Context, cfg *config.Config, o runOptions) error {
-		return daemon.Run(ctx, cfg, daemon.Options{Socket: o.Socket, Reload: o.Reload, Version: version(), Log: o.Logger})
+		return daemon.Run(ctx, cfg, daemon.Options{
+			Socket: o.Socket, Reload: o.Reload, Version: version(), Log: o.Logger, Notify: daemon.NewNotifier(e.getenv),
+		})
 	}
+	e.lockdown = daemon.Lockdown
 	e.check = func(ctx context.Context, cfg *config.Config) (checkReport, error) {
 		c, err := daemon.Check(ctx, cfg)
 		return checkReport{Rules: c.Rules, Tests: c.Tests, Failed: c.Failed, Warnings: c.Warnings}, err

@@ -23,7 +23,9 @@ type env struct {
 	run     func(context.Context, *config.Config, runOptions) error
 	check   func(context.Context, *config.Config) (checkReport, error)
 	cleanup func(ctx context.Context, stateFile string, log *slog.Logger) error
-	demo    func(context.Context, demoOptions) error
+	// lockdown closes the host as the configuration says and leaves it so.
+	lockdown func(context.Context, *config.Config, *slog.Logger) error
+	demo     func(context.Context, demoOptions) error
 }
 
 // runOptions are what the command line says beside the configuration.

@@ -40,7 +40,7 @@ permission, 5 invalid configuration, 6 blocked by policy.`,
 	})
 	root.PersistentFlags().StringVar(&e.socket, "socket", "", "control socket of the running penstock (default $PENSTOCK_SOCKET, else that of root or of this user)")
 	root.AddCommand(
-		newRunCommand(e), newCheckCommand(e), newCleanupCommand(e), newDemoCommand(e),
+		newRunCommand(e), newCheckCommand(e), newCleanupCommand(e), newLockdownCommand(e), newDemoCommand(e),
 		newStatusCommand(e), newSteerCommand(e, "up"), newSteerCommand(e, "down"), newSteerCommand(e, "reconnect"),
 		newFlowsCommand(e), newExplainCommand(e), newRulesCommand(e), newReloadCommand(e), newAllowCommand(e),
 		newDNSCommand(e), newListsCommand(e), newPeerCommand(e),

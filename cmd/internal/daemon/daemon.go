@@ -37,6 +37,8 @@ type Options struct {
 
 	// TUN takes the place of the device that listen.tun describes. The host is left alone then. May be nil.
 	TUN link.Port
+	// Notify tells the service manager how the daemon is. May be nil.
+	Notify *Notifier
 	// Direct takes the place of the host's own network. May be nil.
 	Direct DirectDialer
 }
@@ -77,6 +79,9 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) (err error) {
 	d := &Daemon{opts: opts, log: opts.Log, started: time.Now(), cfg: cfg, recent: newRecent()}
 	var closers closers
 	defer func() {
+		if d.host != nil {
+			d.host.failed = err != nil && ctx.Err() == nil
+		}
 		if failed := closers.close(); failed != nil {
 			err = errors.Join(err, failed) // alone it stays what it is: a fault of the configuration is told as one
 		}
@@ -123,6 +128,9 @@ func (d *Daemon) build(ctx context.Context, c *closers) (err error) {
 		return err
 	}
 	c.add(d.host.close)
+	if err := d.host.block(ctx); err != nil {
+		return err
+	}
 	if d.egress, err = newEgress(d.cfg, d.host, d.metrics, d.naming.tell, d.log); err != nil {
 		return err
 	}
@@ -279,6 +287,7 @@ func (d *Daemon) run(ctx context.Context, c *closers) error {
 	start("lists", d.rules.lists.Run)
 	start("exceptions", d.endExceptions)
 	start("reload", d.awaitReload)
+	start("service manager", d.notify)
 	d.log.Info("penstock is running", "config", d.cfg.Path, "listen", d.listening(), "socket", server.Socket())
 	<-ctx.Done()
 	// First the transports, so that nothing is carried while the rest goes; flows end with the stacks.

@@ -28,7 +28,8 @@ type host struct {
 	stack  *stack.Stack  // nil without a TUN
 	name   string        // of the TUN
 
-	names *addressBook
+	names  *addressBook
+	failed bool // penstock ends because something failed, not because it was asked to
 }
 
 // DirectDialer is the egress "direct": the network that this machine is in.
@@ -164,23 +165,10 @@ func (h *host) apply(ctx context.Context) error {
 	if h.net == nil {
 		return nil
 	}
-	t := h.cfg.Listen.TUN
-	s := hostnet.Settings{Addresses: t.Address, MTU: t.MTU, LAN: h.cfg.AlwaysOn.LAN == "allow", Lockdown: h.cfg.AlwaysOn.Lockdown}
-	if t.Routes == "auto" {
-		s.Capture = []netip.Prefix{
-			netip.PrefixFrom(netip.IPv4Unspecified(), 0),
-			netip.PrefixFrom(netip.IPv6Unspecified(), 0),
-		}
-	}
-	if t.DNS == "auto" {
-		for _, p := range serviceAddrs(t.Address) {
-			s.DNS = append(s.DNS, p.Addr())
-		}
-	}
-	if err := h.net.Apply(ctx, s); err != nil {
+	if err := h.net.Apply(ctx, h.settings()); err != nil {
 		return fmt.Errorf("configure the host: %w", err)
 	}
-	if t.Routes != "auto" {
+	if h.cfg.Listen.TUN.Routes != "auto" {
 		return nil
 	}
 	if d, ok := h.dialer.(*hostnet.Dialer); ok {
@@ -202,9 +190,7 @@ func (h *host) watch(ctx context.Context) error {
 // close gives the host back: first the routes, so that nothing is led into a device that is going, then the device.
 func (h *host) close() error {
 	var errs []error
-	if h.net != nil {
-		errs = append(errs, h.net.Close())
-	}
+	errs = append(errs, h.leave())
 	if h.stack != nil {
 		errs = append(errs, h.stack.Close())
 	}
