@@ -13,9 +13,11 @@ type RTT struct {
 	smoothed, deviation time.Duration
 }
 
+func (r *RTT) known() bool { return r.smoothed != 0 }
+
 func (r *RTT) sample(d time.Duration) {
-	if r.smoothed == 0 {
-		r.smoothed, r.deviation = d, d/2
+	if !r.known() {
+		r.smoothed, r.deviation = max(d, 1), d/2
 		return
 	}
 	r.deviation += ((r.smoothed - d).Abs() - r.deviation) / 4
@@ -25,7 +27,7 @@ func (r *RTT) sample(d time.Duration) {
 // timeout is how long a packet waits for its acknowledgement before it is sent again. The reference waits 2 s, whatever
 // the path: each loss then costs a renegotiation 2 s.
 func (r *RTT) timeout() time.Duration {
-	if r.smoothed == 0 {
+	if !r.known() {
 		return firstTimeout
 	}
 	return max(r.smoothed+4*r.deviation, minTimeout)

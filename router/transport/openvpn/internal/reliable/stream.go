@@ -126,7 +126,7 @@ func (s *Stream) Acked(ids []uint32, now time.Time) {
 func (s *Stream) Next(now time.Time) (Outgoing, bool) {
 	for _, f := range s.queue[:min(len(s.queue), sendWindow)] {
 		if f.due(now) {
-			f.send(now, s.RTT.timeout())
+			f.send(now, s.RTT)
 			out := f.Outgoing
 			out.Again = f.tries > 1
 			out.Acks = s.takeAcks(controlAcks)
@@ -171,8 +171,11 @@ func (f *flight) due(now time.Time) bool {
 	return f.sent.IsZero() || f.later >= fastAcks || !now.Before(f.sent.Add(f.timeout))
 }
 
-func (f *flight) send(now time.Time, timeout time.Duration) {
-	if f.tries > 0 {
+// send notes that f goes out. It waits twice as long each time, unless the peer was never heard: one that comes back is
+// to be noticed within a second.
+func (f *flight) send(now time.Time, rtt *RTT) {
+	timeout := rtt.timeout()
+	if f.tries > 0 && rtt.known() {
 		timeout = max(2*f.timeout, timeout)
 	}
 	f.sent, f.timeout, f.later = now, min(timeout, maxTimeout), 0

@@ -50,26 +50,34 @@ func TestSixPacketsAreInFlight(t *testing.T) {
 }
 
 func TestRetransmission(t *testing.T) {
-	t.Run("waits a second, then doubles up to three, as long as nothing was measured", func(t *testing.T) {
-		s := &Stream{RTT: &RTT{}}
-		s.Send(wire.HardResetClient, nil)
-		now := start()
-		for _, wait := range []time.Duration{0, 1, 2, 3, 3} {
-			now = now.Add(wait * time.Second)
-			if wait > 0 {
-				if out := drain(s, now.Add(-time.Millisecond)); len(out) > 0 {
-					t.Fatalf("before %d s: got %v, want nothing", wait, out)
+	for _, tt := range []struct {
+		name  string
+		rtt   RTT
+		waits []time.Duration // before each transmission
+	}{
+		{"is every second as long as nobody has answered", RTT{}, []time.Duration{0, 1000, 1000, 1000}},
+		{"doubles from the measured round trip up to three seconds", RTT{smoothed: 400 * time.Millisecond, deviation: 50 * time.Millisecond}, []time.Duration{0, 600, 1200, 2400, 3000, 3000}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := &Stream{RTT: &tt.rtt}
+			s.Send(wire.HardResetClient, nil)
+			now := start()
+			for _, wait := range tt.waits {
+				now = now.Add(wait * time.Millisecond)
+				if wait > 0 {
+					if out := drain(s, now.Add(-time.Millisecond)); len(out) > 0 {
+						t.Fatalf("before %d ms: got %v, want nothing", wait, out)
+					}
+					if got := s.Due(start()); !got.Equal(now) {
+						t.Errorf("Due: got %v, want %v", got, now)
+					}
+				}
+				if out := drain(s, now); len(out) != 1 || out[0].Again != (wait > 0) {
+					t.Fatalf("after %d ms: got %+v, want one packet", wait, out)
 				}
 			}
-			if got := s.Due(now.Add(-time.Hour)); wait > 0 && !got.Equal(now) {
-				t.Errorf("Due: got %v, want %v", got, now)
-			}
-			out := drain(s, now)
-			if len(out) != 1 || out[0].Again != (wait > 0) {
-				t.Fatalf("after %d s: got %+v, want one packet", wait, out)
-			}
-		}
-	})
+		})
+	}
 	t.Run("follows the measured round trip", func(t *testing.T) {
 		s := &Stream{RTT: &RTT{}}
 		s.Send(wire.Control, nil)
