@@ -28,7 +28,7 @@ func newPipe() *pipe {
 
 func (p *pipe) Read(b []byte) (int, error) {
 	for {
-		n, err, changed := p.take(b)
+		n, changed, err := p.take(b)
 		if n > 0 || err != nil || len(b) == 0 {
 			return n, err
 		}
@@ -40,28 +40,28 @@ func (p *pipe) Read(b []byte) (int, error) {
 	}
 }
 
-func (p *pipe) take(b []byte) (int, error, <-chan struct{}) {
+func (p *pipe) take(b []byte) (int, <-chan struct{}, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case p.broken:
-		return 0, io.ErrClosedPipe, nil
+		return 0, nil, io.ErrClosedPipe
 	case isClosed(p.readBy.passed()):
-		return 0, os.ErrDeadlineExceeded, nil
+		return 0, nil, os.ErrDeadlineExceeded
 	case len(p.buf) > 0:
 		n := copy(b, p.buf)
 		p.buf = append(p.buf[:0], p.buf[n:]...)
 		p.changeLocked()
 		return n, nil, nil
 	case p.ended:
-		return 0, io.EOF, nil
+		return 0, nil, io.EOF
 	}
-	return 0, nil, p.changed
+	return 0, p.changed, nil
 }
 
 func (p *pipe) Write(b []byte) (int, error) {
 	for done := 0; ; {
-		n, err, changed := p.give(b[done:])
+		n, changed, err := p.give(b[done:])
 		if done += n; done == len(b) || err != nil {
 			return done, err
 		}
@@ -73,21 +73,21 @@ func (p *pipe) Write(b []byte) (int, error) {
 	}
 }
 
-func (p *pipe) give(b []byte) (int, error, <-chan struct{}) {
+func (p *pipe) give(b []byte) (int, <-chan struct{}, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case p.broken || p.ended:
-		return 0, io.ErrClosedPipe, nil
+		return 0, nil, io.ErrClosedPipe
 	case isClosed(p.writeBy.passed()):
-		return 0, os.ErrDeadlineExceeded, nil
+		return 0, nil, os.ErrDeadlineExceeded
 	}
 	n := min(len(b), pipeSize-len(p.buf))
 	p.buf = append(p.buf, b[:n]...)
 	if n > 0 {
 		p.changeLocked()
 	}
-	return n, nil, p.changed
+	return n, p.changed, nil
 }
 
 // end says that no more comes; what is there can still be read.

@@ -29,7 +29,7 @@ func check(cfg *Config) error {
 		last := i == len(cfg.Rules)-1
 		switch first, twice := seen[r.Name]; {
 		case r.Name == "":
-			errs = append(errs, fmt.Errorf("%s: a rule has no name: logs, metrics and explain call it by one; add name:", r.Pos))
+			errs = append(errs, fmt.Errorf("%s: a rule has no name: logs, metrics and explain call it by one: give it a name", r.Pos))
 		case twice:
 			errs = append(errs, fmt.Errorf("%s: there is one of that name already at %s: give it another", r.place(), first))
 		}

@@ -269,7 +269,7 @@ func TestNewSaysWhatIsWrongAndHowToMendIt(t *testing.T) {
 		{"two of one name", []Rule{{Name: "rest", Match: lan, Pos: at}, rest},
 			`p.yaml:9: rule "rest": there is one of that name already at p.yaml:3:5: give it another`},
 		{"no name", []Rule{{Match: lan, Pos: at}, rest},
-			`p.yaml:3:5: a rule has no name: logs, metrics and explain call it by one; add name:`},
+			`p.yaml:3:5: a rule has no name: logs, metrics and explain call it by one: give it a name`},
 		{"a prefix with bits behind it", []Rule{{Name: "x", Match: Match{CIDR: []string{"10.0.0.1/8"}}, Pos: at}, rest},
 			`p.yaml:3:5: rule "x": cidr "10.0.0.1/8" has bits behind its length: write 10.0.0.0/8`},
 		{"a port that is none", []Rule{{Name: "x", Match: Match{Port: []string{"https"}}, Pos: at}, rest},

@@ -21,6 +21,7 @@ func variables() map[string]string {
 		"policy/blocklist.crcTable":             compiled,
 		"policy/blocklist.nameBytes":            compiled,
 		"policy/blocklist.toASCII":              "an IDNA profile, without state",
+		"router.blockPage":                      compiled,
 		"router.bufferPool":                     pool,
 		"router/transport/openvpn.occExit":      compiled,
 		"router/transport/openvpn.occRequest":   compiled,

@@ -62,7 +62,10 @@ func (p *peer) Probe(context.Context) error {
 	p.send(32)
 	p.mu.Lock()
 	p.probes++
-	silent := p.silent || p.rng != nil && (p.rng.Float64() < p.loss || p.rng.Float64() < p.loss) // there or back
+	silent := p.silent
+	for range 2 { // there and back
+		silent = silent || p.rng != nil && p.rng.Float64() < p.loss
+	}
 	p.mu.Unlock()
 	if !silent {
 		p.receive()

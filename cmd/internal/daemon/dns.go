@@ -161,14 +161,14 @@ func (d *Daemon) describeClient(client netip.AddrPort) policy.Flow {
 }
 
 // serveDNS opens the host addresses that dns.listen names.
-func (d *Daemon) serveDNS(start func(string, func(context.Context) error)) error {
+func (d *Daemon) serveDNS(ctx context.Context, start func(string, func(context.Context) error)) error {
 	lc := net.ListenConfig{Control: d.host.dialer.Control}
 	for _, a := range d.cfg.DNS.Listen {
-		pc, err := lc.ListenPacket(context.Background(), "udp", a.String())
+		pc, err := lc.ListenPacket(ctx, "udp", a.String())
 		if err != nil {
 			return fmt.Errorf("dns.listen: %w", err)
 		}
-		ln, err := lc.Listen(context.Background(), "tcp", a.String())
+		ln, err := lc.Listen(ctx, "tcp", a.String())
 		if err != nil {
 			return errors.Join(fmt.Errorf("dns.listen: %w", err), pc.Close())
 		}

@@ -28,7 +28,9 @@ func TestKeys(t *testing.T) {
 		}
 	})
 	t.Run("generated keys differ", func(t *testing.T) {
-		if GeneratePrivateKey() == GeneratePrivateKey() || GeneratePresharedKey() == GeneratePresharedKey() {
+		a, b := GeneratePrivateKey(), GeneratePrivateKey()
+		c, d := GeneratePresharedKey(), GeneratePresharedKey()
+		if a == b || c == d {
 			t.Error("got the same key twice")
 		}
 	})
