@@ -274,7 +274,7 @@ func (d *Daemon) run(ctx context.Context, c *closers) error {
 	// The policy stands and answers before the host's routes lead to it; the transports come last.
 	start("dns", d.dns.Run)
 	start("dns settings", d.watchDNS)
-	if err := d.serveDNS(start); err != nil {
+	if err := d.serveDNS(ctx, start); err != nil {
 		return refused(d.cfg, "dns.listen", "stop the program that holds it or choose another address", err)
 	}
 	if err := d.host.apply(ctx); err != nil {

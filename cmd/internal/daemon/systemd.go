@@ -89,14 +89,14 @@ func (d *Daemon) notify(ctx context.Context) error {
 }
 
 // nobody is a documentation address (RFC 5737). Nothing is sent to it.
-var nobody = netip.MustParseAddrPort("192.0.2.1:9")
+func nobody() netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), 9) }
 
 // alive goes once through what everything else goes through: the locks of the tables, and a socket in each stack. It
 // returns late, or never, where something hangs; what fails is not its business.
 func (d *Daemon) alive(ctx context.Context) {
 	d.config()
 	d.router.Active()
-	d.dns.Names().Lookup(nobody.Addr(), nobody.Addr())
+	d.dns.Names().Lookup(nobody().Addr(), nobody().Addr())
 	stacks := []interface {
 		DialContext(ctx context.Context, network, address string) (net.Conn, error)
 	}{}
@@ -110,7 +110,7 @@ func (d *Daemon) alive(ctx context.Context) {
 		stacks = append(stacks, t.inner)
 	}
 	for _, s := range stacks {
-		if c, err := s.DialContext(ctx, "udp", nobody.String()); err == nil {
+		if c, err := s.DialContext(ctx, "udp", nobody().String()); err == nil {
 			c.Close()
 		}
 	}
