@@ -21,7 +21,7 @@ const (
 func TestBadConfigurationsAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	laptop, gateway := state(t, w.Laptop), state(t, w.Gateway)
+	laptop, gateway := settled(t, w.Laptop), settled(t, w.Gateway)
 	for _, row := range []struct {
 		sentence string
 		file     string // laptop.yaml or gateway.yaml
@@ -177,7 +177,7 @@ func TestWhatIsTakenIsNamed(t *testing.T) {
 					return nil
 				})
 			}
-			before := state(t, row.host)
+			before := settled(t, row.host)
 			r := run(t, row.host, built("penstock"), "--socket", w.path("bad.sock"), "run", "-c", w.path(row.file))
 			if fault := refused(r, exitConfig, w.path(row.line), row.message, row.mend); fault != "" {
 				t.Error(fault)
@@ -192,7 +192,7 @@ func TestWithoutPermissionItSaysSo(t *testing.T) {
 	t.Parallel()
 	setpriv := program(t, "setpriv")
 	w := newWorld(t)
-	laptop, gateway := state(t, w.Laptop), state(t, w.Gateway)
+	laptop, gateway := settled(t, w.Laptop), settled(t, w.Gateway)
 	for _, row := range []struct {
 		sentence string
 		host     *netlab.Host

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"regexp"
 	"strings"
@@ -25,6 +26,23 @@ func state(t *testing.T, h *netlab.Host) string {
 		fmt.Fprintf(&b, "== %s\n%s%s", look, r.stdout, r.stderr)
 	}
 	return b.String()
+}
+
+// settled is the state of a host once the kernel has caught up with the making of the lab: it installs the local routes
+// of IPv6 addresses a while after them.
+func settled(t *testing.T, h *netlab.Host) string {
+	t.Helper()
+	eventually(t, "every address has its local route", func() error {
+		routes := run(t, h, "ip", "-6", "route", "show", "table", "local").stdout
+		for line := range strings.Lines(run(t, h, "ip", "-6", "-o", "addr").stdout) {
+			prefix := netip.MustParsePrefix(strings.Fields(line)[3])
+			if !strings.Contains(routes, "local "+prefix.Addr().String()+" dev ") {
+				return fmt.Errorf("%s has none", prefix)
+			}
+		}
+		return nil
+	})
+	return state(t, h)
 }
 
 // wantState compares the host with what it was.
@@ -92,7 +110,7 @@ func TestAStopGivesTheHostBack(t *testing.T) {
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
 			w := newWorld(t, row.edits...)
-			laptop, gateway := state(t, w.Laptop), state(t, w.Gateway)
+			laptop, gateway := settled(t, w.Laptop), settled(t, w.Gateway)
 			w.up(t)
 			if state(t, w.Laptop) == laptop {
 				t.Error("the running penstock changed nothing: the comparison would prove nothing")
@@ -110,7 +128,7 @@ func TestAStopGivesTheHostBack(t *testing.T) {
 func TestAfterSIGKILLAllIsAsBefore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	laptop, gateway := state(t, w.Laptop), state(t, w.Gateway)
+	laptop, gateway := settled(t, w.Laptop), settled(t, w.Gateway)
 	w.up(t)
 	w.works(t)
 	running := state(t, w.Laptop)

@@ -76,16 +76,18 @@ func TestTCPIsCarriedAsItIs(t *testing.T) {
 			_, err := io.ReadAll(c)
 			ended <- err
 		})
-		conn := dial(t, w.Laptop, "tcp", netlab.IntranetIPv4+":2003")
-		if _, err := conn.Write([]byte("x")); err != nil {
-			t.Fatal(err)
-		}
-		if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
-			t.Fatal(err)
-		}
-		conn.Close()
-		if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("got %v, want %v", err, syscall.ECONNRESET)
+		for range 50 { // at once, before or after the connection was accepted on its way
+			conn := dial(t, w.Laptop, "tcp", netlab.IntranetIPv4+":2003")
+			if _, err := conn.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+			if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+				t.Fatalf("got %v, want %v", err, syscall.ECONNRESET)
+			}
 		}
 	})
 	for _, port := range []int{25, 22, 8443} { // the last one is read for a name first
