@@ -55,11 +55,13 @@ func (s *Stack) inboundView(p link.Packet, view *buffer.View, g *gro.GRO) (kept 
 		return false
 	}
 	if len(h.raw) >= keepView && len(p.Data) > 0 && &p.Data[0] == &view.AsSlice()[0] {
+		head := h.headers()
 		view.CapLength(len(h.raw))
-		s.deliver(view, h.src.Is4(), g)
+		view.TrimFront(len(head))
+		s.deliver(&h, head, view, g)
 		return true
 	}
-	s.deliver(buffer.NewViewWithData(h.raw), h.src.Is4(), g)
+	s.deliverCopy(&h, g)
 	return false
 }
 
@@ -67,8 +69,20 @@ func (s *Stack) inboundView(p link.Packet, view *buffer.View, g *gro.GRO) (kept 
 func (s *Stack) inboundCopy(m link.Meta, b []byte, g *gro.GRO) {
 	defer s.recover()
 	if h, ok := s.classify(m, b); ok {
-		s.deliver(buffer.NewViewWithData(h.raw), h.src.Is4(), g)
+		s.deliverCopy(&h, g)
 	}
+}
+
+// splitFrom is the size from which a packet's headers get a view of their own.
+const splitFrom = 4 << 10
+
+func (s *Stack) deliverCopy(h *packet, g *gro.GRO) {
+	if len(h.raw) < splitFrom {
+		s.deliver(h, h.raw, nil, g)
+		return
+	}
+	head := h.headers()
+	s.deliver(h, head, buffer.NewViewWithData(h.raw[len(head):]), g)
 }
 
 // classify counts and drops what no flow can be, takes datagrams and echoes itself, and says what is left for gVisor:
@@ -96,12 +110,18 @@ func (s *Stack) classify(m link.Meta, b []byte) (packet, bool) {
 	return h, false
 }
 
-// deliver gives a checked packet to gVisor.
-func (s *Stack) deliver(view *buffer.View, isIPv4 bool, g *gro.GRO) {
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(view)})
+// deliver gives a checked packet to gVisor: head is copied, rest, which may be nil, is given away. gVisor itself holds a
+// second reference to what the IP header stands in, and then copies all of that to look at the TCP header: up to 64 KiB,
+// unless the headers stand apart.
+func (s *Stack) deliver(h *packet, head []byte, rest *buffer.View, g *gro.GRO) {
+	payload := buffer.MakeWithView(buffer.NewViewWithData(head))
+	if rest != nil {
+		payload.Append(rest)
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
 	pkt.RXChecksumValidated = true
 	pkt.NetworkProtocolNumber = header.IPv6ProtocolNumber
-	if isIPv4 {
+	if h.src.Is4() {
 		pkt.NetworkProtocolNumber = header.IPv4ProtocolNumber
 	}
 	g.Enqueue(pkt)

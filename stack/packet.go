@@ -105,6 +105,15 @@ func (p *packet) parse6(b []byte) DropReason {
 	return dropMalformed
 }
 
+// headers are the bytes of the packet up to its payload, as far as it is known where that begins.
+func (p *packet) headers() []byte {
+	n := len(p.raw) - len(p.body)
+	if p.proto == protoTCP && !p.fragment && len(p.body) >= 20 {
+		n += min(int(p.body[12]>>4)*4, len(p.body))
+	}
+	return p.raw[:n]
+}
+
 // routable says that a flow may come from or go to an address. IPv4-mapped IPv6 addresses are refused: they would let
 // one host be named in two ways.
 func routable(a netip.Addr) bool {
