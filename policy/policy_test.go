@@ -298,7 +298,8 @@ func TestRulesThatAreNeverReachedAreWarnings(t *testing.T) {
 		{Name: "c", Match: Match{Domain: []string{"a.test"}}, Pos: Position{File: "p.yaml", Line: 3}},
 		{Name: "d", Match: Match{CIDR: []string{"private"}, Not: &Match{Port: []string{"22"}}}, Pos: Position{File: "p.yaml", Line: 4}},
 		{Name: "e", Match: Match{CIDR: []string{"10.0.0.0/8"}}, Pos: Position{File: "p.yaml", Line: 5}},
-		{Name: "rest", Pos: Position{File: "p.yaml", Line: 6}},
+		{Name: "strict", Match: Match{Domain: []string{"a.test"}, Port: []string{"443"}}, Do: Do{UnnamedBlock: true}, Pos: Position{File: "p.yaml", Line: 6}},
+		{Name: "rest", Pos: Position{File: "p.yaml", Line: 7}},
 	}
 	got := newPolicy(t, rules, nil).Warnings()
 	want := []string{`p.yaml:2: rule "b" is never reached: p.yaml:1: rule "a" matches all of it; move it up or take it out`}

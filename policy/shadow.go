@@ -12,7 +12,11 @@ func (p *Policy) Warnings() []string {
 	var list []string
 	for j := range p.rules {
 		for i := range j {
-			if a, b := &p.rules[i], &p.rules[j]; covers(&a.Match, &b.Match) {
+			a, b := &p.rules[i], &p.rules[j]
+			if b.Do.UnnamedBlock && !a.Do.UnnamedBlock && p.matchers[i].named {
+				continue // a does not match where the name is wanting, and there b has its say
+			}
+			if covers(&a.Match, &b.Match) {
 				list = append(list, fmt.Sprintf("%s is never reached: %s matches all of it; move it up or take it out", b.place(), a.place()))
 				break
 			}

@@ -55,6 +55,9 @@ type Config struct {
 	// Describe tells who sends from an address: peer name and groups. ok is false for a source that nobody may use;
 	// its flows are dropped. Nil knows nobody and lets all in.
 	Describe func(src netip.Addr) (peer string, groups []string, ok bool)
+	// Program tells who on this machine sends a flow: the owner of its socket, and the path of the program, which may be
+	// empty. ok is false if that is not known. Nil knows nobody.
+	Program func(n policy.Network, src, dst netip.AddrPort) (uid uint32, path string, ok bool)
 	// Names are the names that a client resolved to an address, most recent first. Nil knows none.
 	Names func(client, dst netip.Addr) []policy.Name
 	// Pin keeps the names of a (client, address) for as long as a flow is open. May be nil.
@@ -188,6 +191,9 @@ func (r *Router) describe(req Request) (policy.Flow, bool) {
 		if f.Peer, f.Groups, ok = r.Describe(req.Src.Addr()); !ok {
 			return f, false
 		}
+	}
+	if r.Program != nil {
+		f.UID, f.Process, f.HasUID = r.Program(req.Network, req.Src, req.Dst)
 	}
 	if r.Names != nil {
 		f.Names = r.Names(req.Src.Addr(), req.Dst.Addr())

@@ -182,6 +182,7 @@ func (d *Daemon) buildRouter() (err error) {
 		Decide:       d.rules.decide,
 		Dialer:       d.egress.dialer,
 		Describe:     d.describe,
+		Program:      d.program,
 		Names:        func(client, dst netip.Addr) []policy.Name { return d.dns.Names().Lookup(client, dst) },
 		Pin:          func(client, dst netip.Addr) func() { return d.dns.Names().Pin(client, dst) },
 		Own:          d.own,
