@@ -91,7 +91,7 @@ func (t *table) begin(f policy.Flow, now time.Time, generation uint64, cancel co
 	return e
 }
 
-func (t *table) remove(e *entry, now time.Time) {
+func (t *table) remove(e *entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.flows, e.id)
@@ -101,7 +101,9 @@ func (t *table) remove(e *entry, now time.Time) {
 		t.hits[e.verdict.Rule] = h
 	}
 	h.Count++
-	h.Last = now
+	if e.start.After(h.Last) {
+		h.Last = e.start
+	}
 }
 
 func (t *table) opened(a netip.AddrPort) {
@@ -175,7 +177,7 @@ func (e *entry) snapshot() Flow {
 func (r *Router) end(e *entry) {
 	f := e.snapshot()
 	f.End = r.now()
-	r.table.remove(e, f.End)
+	r.table.remove(e)
 	r.Metrics.ended(&f)
 	if r.Ended != nil {
 		r.Ended(f)
@@ -214,12 +216,28 @@ func (r *Router) Active() int {
 	return len(r.table.flows)
 }
 
-// Hits is how often each rule decided flows that are over, by rule name.
+// Hits is how often each rule decided, by rule name, live flows included.
 func (r *Router) Hits() map[string]Hits {
-	r.table.mu.Lock()
-	defer r.table.mu.Unlock()
-	hits := make(map[string]Hits, len(r.table.hits))
-	for name, h := range r.table.hits {
+	hits := r.table.past()
+	for _, e := range r.table.entries() {
+		f := e.snapshot()
+		h := hits[f.Verdict.Rule]
+		h.Count++
+		if f.Start.After(h.Last) {
+			h.Last = f.Start
+		}
+		hits[f.Verdict.Rule] = h
+	}
+	delete(hits, "") // flows that are not judged yet
+	return hits
+}
+
+// past is how often each rule decided flows that are over.
+func (t *table) past() map[string]Hits {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	hits := make(map[string]Hits, len(t.hits))
+	for name, h := range t.hits {
 		hits[name] = *h
 	}
 	return hits
