@@ -161,5 +161,5 @@ func (c *Client) runPump() {
 	}
 }
 
-// maxInner is the largest packet a device may give, in bytes.
-const maxInner = 1<<16 - 1
+// maxInner is the largest packet a device may give, in bytes: far above the MTU that Configure is told.
+const maxInner = maxMTU

@@ -82,7 +82,7 @@ func (k *classicKey) Seal(packet []byte) ([]byte, error) {
 
 func (k *classicKey) Open(packet []byte) ([]byte, error) {
 	head := k.Head()
-	if len(packet) < head {
+	if len(packet) < head || cap(packet) < len(packet)+Tail {
 		return nil, ErrShort
 	}
 	if k.openErrors >= maxOpenErrors {
@@ -91,9 +91,6 @@ func (k *classicKey) Open(packet []byte) ([]byte, error) {
 	id := binary.BigEndian.Uint32(packet[len(k.head):])
 	if !k.seen.Fresh(uint64(id)) {
 		return nil, ErrReplay
-	}
-	if cap(packet) < len(packet)+Tail {
-		packet = append(make([]byte, 0, len(packet)+Tail), packet...)
 	}
 	end := len(packet)
 	tail := packet[end : end+Tail]

@@ -13,7 +13,7 @@ import (
 
 // Errors of a Key. None of them ends a session: the packet is dropped.
 var (
-	ErrShort          = errors.New("data packet is too short")
+	ErrShort          = errors.New("data packet is too short, or has no room behind it")
 	ErrAuthentication = errors.New("data packet does not authenticate")
 	ErrReplay         = errors.New("data packet was seen before")
 	ErrExhausted      = errors.New("data key is used up")
@@ -80,8 +80,8 @@ type Key interface {
 	// Seal turns packet, Head() free bytes and the plaintext, into the packet to send, in the same memory: its capacity
 	// must reach Tail bytes beyond its length.
 	Seal(packet []byte) ([]byte, error)
-	// Open returns the plaintext of packet, in its memory and Head() bytes into it. What lies in packet's capacity
-	// within Tail bytes behind it is kept. Without such capacity it copies.
+	// Open returns the plaintext of packet, in its memory and Head() bytes into it. Packet's capacity must reach Tail
+	// bytes beyond its length; what lies there is kept.
 	Open(packet []byte) ([]byte, error)
 	// Spent reports that the limits are near: renegotiate.
 	Spent() bool
