@@ -61,6 +61,7 @@ type Flow struct {
 	Peer       string    `json:"peer,omitempty"`
 	Host       string    `json:"host,omitempty"`
 	HostSource string    `json:"host_source,omitempty"` // dns, sni, http or quic
+	Names      []Name    `json:"names,omitempty"`       // all of them; Host is the one that it was judged by
 	Verdict    string    `json:"verdict"`               // block, drop, direct, dns or via
 	Rule       string    `json:"rule"`
 	Category   string    `json:"category,omitempty"`

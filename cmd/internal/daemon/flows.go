@@ -66,6 +66,9 @@ func (d *Daemon) flow(f router.Flow) control.Flow {
 	if name.Host != "" {
 		c.HostSource = name.From.String()
 	}
+	for _, n := range f.Facts.Names {
+		c.Names = append(c.Names, control.Name{Host: n.Host, Source: n.From.String()})
+	}
 	c.Verdict, c.Via = action(f.Verdict)
 	if f.Egress != f.Verdict.Egress {
 		c.Via = f.Egress
