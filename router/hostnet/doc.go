@@ -10,8 +10,9 @@
 //	P    marked                                 -> main
 //	P+1  marked                                 -> unreachable        main had no route: never into the TUN
 //	P+2  from the TUN                           -> main, no default   replies to containers and the like
-//	P+3  DHCP                                   -> main               a lease can be renewed
-//	P+4  to Exclude, and connected networks     -> main               only with LAN, see [Settings]
+//	P+2  DHCP, and to Exclude                   -> main               a lease can be renewed
+//	P+3  DNS                                    -> our table          only with LAN: its resolver is not asked
+//	P+4  to connected networks                  -> main               only with LAN, see [Settings]
 //	P+4  bound to another interface (IPv4)      -> main, no default   a new network's gateway can be set
 //	P+5  not marked                             -> our table          one route per captured prefix, into the TUN
 //	P+6  not marked [to a captured prefix]      -> unreachable        stays when the TUN is gone: fails closed

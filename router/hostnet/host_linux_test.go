@@ -305,7 +305,11 @@ func TestCapturedTrafficGoesToTheTUN(t *testing.T) {
 		{name: "IPv4 bound to the uplink with a more specific route", dst: "203.0.113.9:1009", device: "up0"},
 		{name: "a network connected on a public range is not a LAN", dst: "[2001:db8:1::77]:1010", tun: true},
 		{name: "a neighbour in the LAN", dst: "192.168.1.77:1011", uplink: true},
+		{name: "a question to the LAN's resolver", dst: "192.168.1.1:53", tun: true},
+		{name: "a question to the LAN's resolver, bound to the uplink", dst: "192.168.1.1:53", device: "up0"},
+		{name: "a question to a group in the LAN", dst: "224.0.0.251:53", tun: true},
 		{name: "an excluded prefix", dst: "172.30.1.1:1012", uplink: true},
+		{name: "a question to an excluded prefix", dst: "172.30.1.1:53", uplink: true},
 		{name: "another address of the TUN's prefix", dst: "10.77.0.9:1013", tun: true},
 	} {
 		drain(t, h.tun, h.uplink)

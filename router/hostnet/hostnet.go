@@ -86,7 +86,8 @@ type Settings struct {
 	Capture []netip.Prefix
 	// Exclude is left to the host's own routes, whatever Capture says.
 	Exclude []netip.Prefix
-	// LAN leaves the directly connected networks, and link-local multicast and broadcast, to the host.
+	// LAN leaves the directly connected networks, and link-local multicast and broadcast, to the host, but for questions
+	// to port 53, which are captured.
 	// A network is connected when an interface (not our TUN) has an address in it, and it is believed
 	// only if it is private or link-local, and overlaps no captured prefix but the default routes:
 	// a hostile network can claim any other range to pull traffic out (TunnelCrack LocalNet).

@@ -15,7 +15,7 @@ import (
 )
 
 // nftSetVersion changes with the rules that chains makes of the same settings.
-const nftSetVersion = 1
+const nftSetVersion = 2
 
 // nftTable is our nftables table, replaced as a whole in one transaction. Only the name is in the
 // journal: undoing it is deleting the table.
@@ -26,6 +26,7 @@ type nftTable struct {
 	mark, mask  uint32
 	own         []netip.Addr   // dropped when they arrive by another interface
 	admit       []netip.Prefix // may leave unmarked
+	lan         []netip.Prefix // may, but for questions
 	captured    []netip.Prefix // may not; with lockdown nothing may
 	lockdown    bool
 	restoreMark bool // give the mark to answers too, for a strict reverse path filter
@@ -150,8 +151,8 @@ type nftChain struct {
 //
 //	guard    drop what arrives for our TUN's addresses by another interface
 //	restore  give the mark back to answers of marked packets (only with restoreMark)
-//	egress   admit loopback, the TUN, marked packets, DHCP, neighbour discovery, admitted prefixes; drop
-//	         captured prefixes, or everything with lockdown
+//	egress   admit loopback, the TUN, marked packets, DHCP, neighbour discovery, admitted prefixes and, but
+//	         for DNS, the LAN; drop captured prefixes, or everything with lockdown
 //
 // egress stands at postrouting, where forwarded packets pass as well, and it is what stops a socket
 // bound to an interface: for those IPv4 ignores an unreachable rule and takes the destination for a
@@ -185,6 +186,13 @@ func (t *nftTable) chains() []nftChain {
 	add(icmp6Types(131, 132), accept()) // multicast listener reports, without which
 	add(icmp6Types(143, 143), accept()) // switches withhold neighbour solicitations
 	for _, p := range t.admit {
+		add(destination(p), accept())
+	}
+	if len(t.lan) > 0 {
+		add(toPort(unix.IPPROTO_UDP, dnsPort), drop())
+		add(toPort(unix.IPPROTO_TCP, dnsPort), drop())
+	}
+	for _, p := range t.lan {
 		add(destination(p), accept())
 	}
 	if t.lockdown {

@@ -75,6 +75,14 @@ func udpPorts(family byte, source, dest uint16) []expr.Any {
 	})
 }
 
+// toPort matches a destination port of either family.
+func toPort(protocol byte, port uint16) []expr.Any {
+	return rulesOf(isTransport(protocol), []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
+	})
+}
+
 func icmp6Types(from, to byte) []expr.Any {
 	return rulesOf(isProtocol(unix.NFPROTO_IPV6), isTransport(unix.IPPROTO_ICMPV6), []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},

@@ -88,7 +88,7 @@ func planFilter(c Config, s Settings, f facts) *nftTable {
 	t := &nftTable{
 		Name: tableName(c.Interface), tun: c.Interface, mark: c.Mark, mask: c.MarkMask,
 		captured: sorted(s.Capture), lockdown: s.Lockdown,
-		admit:       slices.Concat(sorted(s.Exclude), lanOf(s, f)),
+		admit: sorted(s.Exclude), lan: lanOf(s, f),
 		restoreMark: f.strictReverse && len(s.Capture) > 0,
 	}
 	for _, a := range s.Addresses {
@@ -180,11 +180,16 @@ func planRules(c Config, s Settings, f facts, v4 bool) []change {
 	}
 	plan = append(plan,
 		at(2, rule{From: c.Interface, Table: unix.RT_TABLE_MAIN, SkipDefault: true}),
-		at(3, withTable(dhcp, unix.RT_TABLE_MAIN)),
+		at(2, withTable(dhcp, unix.RT_TABLE_MAIN)),
 	)
 	exclude := sorted(s.Exclude)
 	for _, p := range ofFamily(exclude, v4) {
-		plan = append(plan, at(4, rule{To: p, Table: unix.RT_TABLE_MAIN}))
+		plan = append(plan, at(2, rule{To: p, Table: unix.RT_TABLE_MAIN}))
+	}
+	if s.LAN && len(captured) > 0 {
+		for _, tcp := range []bool{false, true} {
+			plan = append(plan, at(3, rule{DstPort: dnsPort, TCP: tcp, Table: c.Table}))
+		}
 	}
 	for _, p := range ofFamily(lanOf(s, f), v4) {
 		// A network that has just gone must not be looked for beyond the default gateway.
@@ -206,6 +211,9 @@ func planRules(c Config, s Settings, f facts, v4 bool) []change {
 	}
 	return plan
 }
+
+// dnsPort is where questions go. A network's own resolver hears none: it would learn every name, and answer past the filter.
+const dnsPort = 53
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 

@@ -19,9 +19,10 @@ type rule struct {
 	From        string       `json:"from,omitempty"`       // interface it came in by
 	Out         string       `json:"out,omitempty"`        // interface that the lookup is bound to
 	To          netip.Prefix `json:"to,omitzero"`
-	SrcPort     uint16       `json:"src_port,omitempty"` // UDP
-	DstPort     uint16       `json:"dst_port,omitempty"` // UDP
-	Table       int          `json:"table,omitempty"`    // 0: unreachable
+	SrcPort     uint16       `json:"src_port,omitempty"`
+	DstPort     uint16       `json:"dst_port,omitempty"` // UDP unless TCP is set
+	TCP         bool         `json:"tcp,omitempty"`
+	Table       int          `json:"table,omitempty"` // 0: unreachable
 	SkipDefault bool         `json:"skip_default,omitempty"`
 }
 
@@ -76,10 +77,15 @@ func (r *rule) netlink() *netlink.Rule {
 	if r.To.IsValid() {
 		n.Dst = ipNet(r.To)
 	}
-	if r.SrcPort != 0 {
+	if r.DstPort != 0 {
 		n.IPProto = unix.IPPROTO_UDP
-		n.Sport = netlink.NewRulePortRange(r.SrcPort, r.SrcPort)
+		if r.TCP {
+			n.IPProto = unix.IPPROTO_TCP
+		}
 		n.Dport = netlink.NewRulePortRange(r.DstPort, r.DstPort)
+	}
+	if r.SrcPort != 0 {
+		n.Sport = netlink.NewRulePortRange(r.SrcPort, r.SrcPort)
 	}
 	if r.SkipDefault {
 		n.SuppressPrefixlen = 0
