@@ -1,11 +1,13 @@
 package dnsproxy
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"penstock/policy"
@@ -26,16 +28,19 @@ func (s *Server) DialFlow(ctx context.Context, f policy.Flow) (net.Conn, error) 
 }
 
 // packetQueue is how many answers wait for a Read; what comes then is lost, as datagrams are.
-const packetQueue = 32
+const packetQueue = 512
 
 // packetConn is the client's end of a UDP flow to the server.
 type packetConn struct {
-	server  *Server
-	flow    policy.Flow
-	ctx     context.Context // the lifetime of the connection
-	cancel  context.CancelFunc
-	answers chan []byte
-	read    *deadline
+	server *Server
+	flow   policy.Flow
+	ctx    context.Context // the lifetime of the connection
+	cancel context.CancelFunc
+	read   *deadline
+	came   chan struct{} // of one: there are answers
+
+	mu      sync.Mutex // guards below
+	answers [][]byte
 }
 
 func (s *Server) dialPackets(ctx context.Context, f policy.Flow) (net.Conn, error) {
@@ -44,7 +49,7 @@ func (s *Server) dialPackets(ctx context.Context, f policy.Flow) (net.Conn, erro
 	}
 	defer s.tasks.end()
 	ctx, cancel := s.tasks.context(context.WithoutCancel(ctx))
-	return &packetConn{server: s, flow: f, ctx: ctx, cancel: cancel, answers: make(chan []byte, packetQueue), read: newDeadline()}, nil
+	return &packetConn{server: s, flow: f, ctx: ctx, cancel: cancel, came: make(chan struct{}, 1), read: newDeadline()}, nil
 }
 
 func (c *packetConn) Write(query []byte) (int, error) {
@@ -61,23 +66,54 @@ func (c *packetConn) answer(ex *exchange) error {
 	if len(ex.out) == 0 {
 		return nil
 	}
-	select {
-	case c.answers <- append([]byte(nil), ex.out...):
-		return nil
-	default:
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.answers) == packetQueue {
 		return fmt.Errorf("%d answers wait already", packetQueue)
+	}
+	c.answers = append(c.answers, bytes.Clone(ex.out))
+	c.tellLocked()
+	return nil
+}
+
+// tellLocked wakes a Read.
+func (c *packetConn) tellLocked() {
+	select {
+	case c.came <- struct{}{}:
+	default:
 	}
 }
 
 func (c *packetConn) Read(buf []byte) (int, error) {
-	select {
-	case msg := <-c.answers:
-		return copy(buf, msg), nil
-	case <-c.ctx.Done():
-		return 0, net.ErrClosed
-	case <-c.read.passed():
-		return 0, os.ErrDeadlineExceeded
+	for {
+		if msg := c.take(); msg != nil {
+			return copy(buf, msg), nil
+		}
+		select {
+		case <-c.came:
+		case <-c.ctx.Done():
+			return 0, net.ErrClosed
+		case <-c.read.passed():
+			return 0, os.ErrDeadlineExceeded
+		}
 	}
+}
+
+// take takes the oldest answer, or nil.
+func (c *packetConn) take() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.answers) == 0 {
+		return nil
+	}
+	msg := c.answers[0]
+	if c.answers[0] = nil; len(c.answers) == 1 {
+		c.answers = c.answers[:0:0]
+	} else {
+		c.answers = c.answers[1:]
+		c.tellLocked() // for other readers
+	}
+	return msg
 }
 
 func (c *packetConn) Close() error {
