@@ -1,0 +1,94 @@
+package daemon
+
+import (
+	"bytes"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// deployed reads a file of deploy.
+func deployed(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "deploy", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// metricNames are those of a whole daemon, histograms with their suffixes too.
+func metricNames(t *testing.T) map[string]bool {
+	t.Helper()
+	d := laptop(t, "")
+	d.holdFlows()
+	ch := make(chan *prometheus.Desc)
+	go func() { d.registry.Describe(ch); close(ch) }()
+	names := make(map[string]bool)
+	fqName := regexp.MustCompile(`fqName: "([^"]+)"`)
+	for desc := range ch {
+		if m := fqName.FindStringSubmatch(desc.String()); m != nil {
+			names[m[1]] = true
+		}
+	}
+	return names
+}
+
+func TestQueriesNameRealMetrics(t *testing.T) {
+	real := metricNames(t)
+	used := make(map[string]bool)
+	suffix := regexp.MustCompile(`_(bucket|sum|count)$`)
+	for _, file := range []string{"alerts.yml", "grafana-dashboard.json"} {
+		for _, name := range regexp.MustCompile(`\b(penstock|process|go)_[a-z_]+`).FindAllString(deployed(t, file), -1) {
+			if base := suffix.ReplaceAllString(name, ""); real[base] {
+				name = base
+			}
+			used[name] = true
+			if !real[name] {
+				t.Errorf("deploy/%s asks for %s, which penstock does not have", file, name)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(real)) {
+		if strings.HasPrefix(name, "penstock_") && !used[name] {
+			t.Errorf("%s is in no panel and no alert of deploy: an operator will not see it", name)
+		}
+	}
+}
+
+// TestAlertsAreRules runs where Prometheus' own tool is.
+func TestAlertsAreRules(t *testing.T) {
+	tool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not installed")
+	}
+	out, err := exec.CommandContext(t.Context(), tool, "check", "rules", filepath.Join("..", "..", "..", "deploy", "alerts.yml")).CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestUnitsAreHardened runs where systemd's own tool is. 3.0 is what systemd calls OK; ours are below.
+func TestUnitsAreHardened(t *testing.T) {
+	tool, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is not installed")
+	}
+	for _, unit := range []string{"penstock.service", "penstock-lockdown.service"} {
+		cmd := exec.CommandContext(t.Context(), tool, "security", "--offline=true", "--threshold=30", "--no-pager",
+			filepath.Join("..", "..", "..", "deploy", unit))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			if bytes.Contains(out, []byte("unrecognized option")) {
+				t.Skip("this systemd-analyze cannot look at files")
+			}
+			t.Errorf("%s: %v\n%s", unit, err, out)
+		}
+	}
+}
