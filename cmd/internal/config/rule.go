@@ -11,8 +11,9 @@ type Category struct {
 	Lists []List `yaml:"lists"`
 	// Allow lists name exceptions.
 	Allow []List `yaml:"allow"`
-	// OnMissing says what a list that cannot be had means: block (the rest of the category still applies),
-	// allow (the category is empty) or fail (penstock does not start).
+	// OnMissing says what the category means while none of its lists can be had, neither a last good version nor a
+	// built-in list of its name: block (it holds every name), allow (it holds none) or fail (penstock does not start,
+	// and does not wait for a subscription either). Of several lists, those that can be had apply.
 	OnMissing string `yaml:"on_missing" default:"block" oneof:"block,allow,fail"`
 
 	Pos Position `yaml:"-"`
@@ -20,13 +21,14 @@ type Category struct {
 
 // List is one list of domains: a file or a subscription.
 type List struct {
-	// URL is where the list is fetched from.
+	// URL is where the list is fetched from. Its last good version is kept: an answer that is no list, halved, or blocks
+	// a top-level domain or a split zone is refused.
 	URL string `yaml:"url"`
 	// File is a list on this machine.
 	File string `yaml:"file" path:"file"`
 	// Format is the list's syntax; auto detects it.
 	Format string `yaml:"format" default:"auto" oneof:"auto,domains,hosts,adblock,dnsmasq,unbound,rpz,geosite,expressions,urls"`
-	// Refresh is how often the URL is asked for a newer list.
+	// Refresh is how often the URL is asked for a newer list, and the file looked at.
 	Refresh time.Duration `yaml:"refresh" default:"24h"`
 	// Via is the transport that fetches the URL, or direct.
 	Via string `yaml:"via" default:"direct"`
