@@ -98,6 +98,7 @@ func (l *Lists) Read(ctx context.Context, categories []Category) (*Content, erro
 		case category.OnMissing == Fail:
 			errs = append(errs, &FailError{category.Name, err})
 		case category.OnMissing == Block && !c.blocks(category.Name):
+			l.Log.Warn("none of a category's lists is there: it holds every name until one is", "category", category.Name)
 			if err := b.MatchAll(category.Name); err != nil {
 				return nil, err
 			}
