@@ -18,7 +18,7 @@ func state(t *testing.T, h *netlab.Host) string {
 	var b strings.Builder
 	for _, look := range []string{
 		"ip -4 rule", "ip -6 rule", "ip -4 route show table all", "ip -6 route show table all", "ip link", "ip addr",
-		"cat /etc/resolv.conf", "ls -l /etc/resolv.conf", "nft list ruleset",
+		"cat /etc/resolv.conf", "stat -c %A,%U,%G,%s,%N /etc/resolv.conf", "nft list ruleset",
 		// What the kernel counts or draws at random is no setting.
 		"grep -r . /proc/sys/net/ipv4 /proc/sys/net/ipv6 2>/dev/null | grep -v -e stable_secret -e tcp_fastopen_key | sort",
 	} {
