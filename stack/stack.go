@@ -13,8 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"golang.zx2c4.com/wireguard/tun"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -68,6 +70,8 @@ type Stack struct {
 	flows   *flowTable
 	pending pendingDials
 
+	lastPort atomic.Uint32 // of the dials, before it is folded into their range; see bind
+
 	life context.Context // ends when Close begins
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -112,6 +116,7 @@ func New(c Config) (*Stack, error) {
 		s.nic.gsoMax = gsoMaxLossless
 	}
 	s.nic.mtu.Store(uint32(c.MTU))
+	s.lastPort.Store(rand.Uint32())
 	s.flows = newFlowTable(s)
 	if err := s.tune(c.Lossless); err != nil {
 		s.abandon()
