@@ -138,8 +138,18 @@ func connects(size int) func(context.Context, *options, *world, *table) error {
 		if err != nil {
 			return err
 		}
-		t.add(row{path: w.path, measure: name, value: float64(n) / r.Seconds, unit: "1/s",
-			note: fmt.Sprintf("%d hung, %d failed of %d %s", r.Hung, r.Failed, n, r.Why)})
+		notes := []string{fmt.Sprintf("%d hung, %d failed of %d", r.Hung, r.Failed, n)}
+		if r.Hung+r.Failed > 0 {
+			notes = append(notes, r.Why)
+			for _, p := range w.penstocks() {
+				said, err := p.refusals(ctx)
+				if err != nil {
+					return err
+				}
+				notes = append(notes, said)
+			}
+		}
+		t.add(row{path: w.path, measure: name, value: float64(n) / r.Seconds, unit: "1/s", note: strings.Join(notes, "; ")})
 		return nil
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -141,23 +142,44 @@ func (p *process) ask(ctx context.Context, page string) (string, error) {
 	return string(b), err
 }
 
-// written are the packets and bytes that the process's stacks have written so far.
-func (p *process) written(ctx context.Context) (packets, bytes float64, err error) {
+// counters are the process's metrics by name and labels, as they are exposed.
+func (p *process) counters(ctx context.Context) (map[string]float64, error) {
 	text, err := p.ask(ctx, "/metrics")
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
+	found := make(map[string]float64)
 	for line := range strings.Lines(text) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		v, _ := strconv.ParseFloat(value, 64) // lines of other shapes are not asked for
-		switch name {
-		case `penstock_stack_packets_total{direction="out"}`:
-			packets = v
-		case `penstock_stack_bytes_total{direction="out"}`:
-			bytes = v
+		at := strings.LastIndexByte(strings.TrimSpace(line), ' ')
+		if at < 0 || line[0] == '#' {
+			continue
+		}
+		if v, err := strconv.ParseFloat(strings.TrimSpace(line[at:]), 64); err == nil {
+			found[line[:at]] = v
 		}
 	}
-	return packets, bytes, nil
+	return found, nil
+}
+
+// written are the packets and bytes that the process's stacks have written so far.
+func (p *process) written(ctx context.Context) (packets, bytes float64, err error) {
+	c, err := p.counters(ctx)
+	return c[`penstock_stack_packets_total{direction="out"}`], c[`penstock_stack_bytes_total{direction="out"}`], err
+}
+
+// refusals says what the process counted of dials that failed and packets that were dropped.
+func (p *process) refusals(ctx context.Context) (string, error) {
+	c, err := p.counters(ctx)
+	var list []string
+	for name, v := range c {
+		rest, isDial := strings.CutPrefix(name, "penstock_dial_errors_total")
+		rest, isDrop := strings.CutPrefix(rest, "penstock_drops_total")
+		if v > 0 && (isDial || isDrop) {
+			list = append(list, fmt.Sprintf("%s%s %.0f", map[bool]string{true: "dial", false: "drop"}[isDial], rest, v))
+		}
+	}
+	slices.Sort(list)
+	return p.host.Name() + ": " + strings.Join(list, ", "), err
 }
 
 // rss is the process's resident memory in KiB.
