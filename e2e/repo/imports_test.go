@@ -96,6 +96,7 @@ func testTheirs() []string {
 		"github.com/rogpeppe/go-internal/",
 		"github.com/prometheus/",
 		"github.com/miekg/dns",
+		"github.com/quic-go/quic-go",
 		"golang.org/x/",
 	}
 }
