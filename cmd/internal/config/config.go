@@ -106,8 +106,11 @@ type AlwaysOn struct {
 }
 
 // CaptivePortal says what happens where a network answers for others until somebody has signed in. It is looked for only
-// while a transport cannot connect, outside the transports, and status shows where to sign in.
+// where transports have failed to connect for 2 s (1 min where one was connected before), by questions outside them that
+// name no user, and status shows where to sign in.
 type CaptivePortal struct {
+	// Detect is whether portals are looked for at all.
+	Detect bool `yaml:"detect" default:"true"`
 	// Probe is URLs of empty pages (status 204, plain HTTP) to ask for. Default: two public ones that are there for this use.
 	Probe []string `yaml:"probe"`
 	// Window lets the portal's host alone be resolved by the network's servers and be reached over TCP for so long, or until

@@ -187,7 +187,7 @@ func TestTheFullFormIsRead(t *testing.T) {
 		Allow:     []List{{File: filepath.Join(dir, "extra.txt"), Format: "auto", Refresh: 24 * time.Hour, Via: "direct"}},
 		OnMissing: "block",
 	})
-	check("captive_portal", c.CaptivePortal, CaptivePortal{Probe: []string{"http://probe.example/empty"}, Window: 3 * time.Minute})
+	check("captive_portal", c.CaptivePortal, CaptivePortal{Detect: true, Probe: []string{"http://probe.example/empty"}, Window: 3 * time.Minute})
 	check("always_on", c.AlwaysOn, AlwaysOn{Hold: 10 * time.Second, Lockdown: true, LAN: "block"})
 	check("limits", []any{c.Limits.Dials, c.Limits.SniffTime, c.Limits.DNSCacheSize, c.Limits.UDPIdle}, []any{10, time.Second, Size(1 << 20), 2 * time.Minute})
 	check("flow log", c.FlowLog, FlowLog{File: filepath.Join(dir, "flows.log"), MaxSize: 1 << 20, Keep: 2})

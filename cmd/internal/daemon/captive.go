@@ -23,6 +23,7 @@ import (
 
 const (
 	failsFor   = 2 * time.Second  // connecting in vain for so long may be a portal's doing
+	failsLater = time.Minute      // the same on a network that has let us connect: it is rather the server
 	lookAgain  = 30 * time.Second // while connecting goes on in vain
 	lookPortal = 5 * time.Second  // while there is a portal: somebody is signing in
 )
@@ -38,6 +39,7 @@ type captive struct {
 
 	// Owned by run.
 	seen   uint64    // the network that was looked at last
+	proved bool      // a transport has been connected on it
 	moved  time.Time // when it was first looked at
 	opened string    // the host that was let out on it: once is enough
 }
@@ -105,13 +107,14 @@ func (c *captive) run(ctx context.Context) error {
 // step does what is due and returns the time until the next; 0 if nothing is waited for.
 func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) {
 	if n := c.network.Load(); n != c.seen {
-		c.seen, c.moved, c.opened = n, now, ""
+		c.seen, c.moved, c.opened, c.proved = n, now, "", false
 		c.forget()
 	}
 	if o := c.d.rules.opening.Load(); o != nil && !now.Before(o.until) {
 		c.shut()
 	}
-	since, failing := failingSince(c.d.egress.health())
+	since, failing, connected := failingSince(c.d.egress.health())
+	c.proved = c.proved || connected
 	if !failing {
 		c.forget()
 		return 0
@@ -119,7 +122,11 @@ func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) 
 	if c.moved.After(since) {
 		since = c.moved
 	}
-	if left := failsFor - now.Sub(since); left > 0 {
+	patience := failsFor
+	if c.proved {
+		patience = failsLater
+	}
+	if left := patience - now.Sub(since); left > 0 {
 		return left
 	}
 	p, ok, clear := c.look(ctx)
@@ -142,13 +149,13 @@ func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) 
 	return lookAgain
 }
 
-// failingSince says since when transports try to connect, if some do and none has succeeded: one that has proves that
-// nobody holds us captive.
-func failingSince(all []transport.Health) (since time.Time, failing bool) {
+// failingSince says since when transports try to connect, if some do and none is connected: one that is proves that nobody
+// holds us captive.
+func failingSince(all []transport.Health) (since time.Time, failing, connected bool) {
 	for _, h := range all {
 		switch h.State {
 		case transport.Connected:
-			return time.Time{}, false
+			return time.Time{}, false, true
 		case transport.Connecting, transport.Reconnecting:
 			if !failing || h.Since.Before(since) {
 				since = h.Since
@@ -156,7 +163,7 @@ func failingSince(all []transport.Health) (since time.Time, failing bool) {
 			failing = true
 		}
 	}
-	return since, failing
+	return since, failing, false
 }
 
 // take notes a portal, and opens the way to it if that is wanted.

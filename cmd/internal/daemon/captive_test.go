@@ -31,7 +31,7 @@ func TestFailingSince(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			since, failing := failingSince(tt.all)
+			since, failing, _ := failingSince(tt.all)
 			if failing != (tt.want > 0) || failing && !since.Equal(now.Add(-tt.want)) {
 				t.Errorf("got %s ago %t, want %s", now.Sub(since), failing, tt.want)
 			}
@@ -118,4 +118,8 @@ func TestCaptivePortalIsShownAndLetOut(t *testing.T) {
 	want("and when it is captive too", 6*time.Minute, transport.ReasonCaptivePortal, "direct")
 	ok, clear = false, true
 	want("after signing in", 7*time.Minute, "", "corp")
+
+	c.proved, ok, clear = true, true, false // the network has let us connect
+	want("when the server falls silent", 30*time.Second, "", "corp")
+	want("and stays silent", 8*time.Minute, transport.ReasonCaptivePortal, "corp")
 }

@@ -21,7 +21,7 @@ func (d *Daemon) follow(start func(string, func(context.Context) error)) {
 	for _, t := range d.egress.tunnels {
 		t.changed = func(transport.Health) { holds.changed(); d.captive.changed() }
 	}
-	if d.opts.Direct == nil {
+	if d.opts.Direct == nil && d.cfg.CaptivePortal.Detect {
 		start("captive portal", d.captive.run)
 	}
 	var monitors []*pathmon.Monitor
@@ -63,6 +63,7 @@ func (d *Daemon) follow(start func(string, func(context.Context) error)) {
 			for _, m := range monitors {
 				m.Check()
 			}
+			d.captive.moves() // perhaps
 			if d.onDemand != nil {
 				d.onDemand.again()
 			}
