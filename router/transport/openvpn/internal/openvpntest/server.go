@@ -173,7 +173,7 @@ func (s *Server) readUDP() {
 		if err != nil {
 			continue
 		}
-		s.receive(append([]byte(nil), b[:n]...), func(p []byte) { _, _ = s.packets.WriteTo(p, from) })
+		s.receive(append(make([]byte, 0, n+datakey.Tail), b[:n]...), func(p []byte) { _, _ = s.packets.WriteTo(p, from) })
 	}
 }
 
@@ -193,7 +193,8 @@ func (s *Server) acceptTCP() {
 				if _, err := io.ReadFull(conn, head[:]); err != nil {
 					return
 				}
-				packet := make([]byte, binary.BigEndian.Uint16(head[:]))
+				size := int(binary.BigEndian.Uint16(head[:]))
+				packet := make([]byte, size, size+datakey.Tail)
 				if _, err := io.ReadFull(conn, packet); err != nil {
 					return
 				}
