@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -285,9 +284,7 @@ func TestServerTroubleIsNoticed(t *testing.T) {
 		took.add("from a server without sessions to carrying", w.untilCarrying(t))
 	})
 	t.Run("a server that stopped answering is not called connected", func(t *testing.T) {
-		if err := w.gateway.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		w.gateway.signal(t, "STOP")
 		start := time.Now()
 		var reason string
 		eventually(t, "the laptop says that it is reconnecting", func() error {
@@ -307,9 +304,7 @@ func TestServerTroubleIsNoticed(t *testing.T) {
 		if r := run(t, w.Laptop, "curl", "-sS", "--max-time", "3", "https://"+gamblingIPv4+"/"); r.code == 0 {
 			t.Errorf("a blocked address was reached while the tunnel was down: %s", r)
 		}
-		if err := w.gateway.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
+		w.gateway.signal(t, "CONT")
 		took.add("from a server's return to carrying", w.untilCarrying(t))
 	})
 	w.nothingInClear(t)
@@ -321,13 +316,9 @@ func TestASleepIsNotDeath(t *testing.T) {
 	w := newWorld(t).up(t)
 	took := figures{}
 	for range 3 { // as a lid that opens and closes
-		if err := w.laptop.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		w.laptop.signal(t, "STOP")
 		time.Sleep(7 * time.Second)
-		if err := w.laptop.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
+		w.laptop.signal(t, "CONT")
 		took.add("from the end of a sleep to carrying", w.untilCarrying(t))
 	}
 	if said := w.laptop.said.String(); strings.Contains(said, "keepalive timeout") {

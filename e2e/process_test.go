@@ -126,6 +126,14 @@ func (p *penstock) kill(t *testing.T) {
 	<-p.over
 }
 
+// signal sends a signal by its name, such as STOP: not every system that compiles this has a constant for each.
+func (p *penstock) signal(t *testing.T, name string) {
+	t.Helper()
+	if r := run(t, p.host, "sh", "-c", fmt.Sprintf("kill -%s %d", name, p.cmd.Process.Pid)); r.code != 0 {
+		t.Fatalf("kill -%s: %s", name, r)
+	}
+}
+
 // cli runs a command that talks to this penstock.
 func (p *penstock) cli(t *testing.T, args ...string) result {
 	t.Helper()
