@@ -156,7 +156,7 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 
 	v := r.Decide(f)
 	e.judged(f, v, e.generation)
-	if v.NeedsName && sniffable(f) {
+	if v.NeedsName {
 		r.handleUnnamed(ctx, req, f, e)
 		return
 	}
@@ -186,6 +186,7 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 // describe gathers what is known of a flow before any of it was read.
 func (r *Router) describe(req Request) (policy.Flow, bool) {
 	f := policy.Flow{Network: req.Network, Src: req.Src, Dst: req.Dst, Time: r.now()}
+	f.Sniffed = !sniffable(f) // nothing will be read of the others: what is known now is all
 	if r.Describe != nil {
 		var ok bool
 		if f.Peer, f.Groups, ok = r.Describe(req.Src.Addr()); !ok {
@@ -231,11 +232,6 @@ func sniffable(f policy.Flow) bool {
 		return f.Network == policy.TCP || f.Network == policy.UDP
 	}
 	return false
-}
-
-// Sniffable says that a flow to a port is read for a name where a name could change its verdict.
-func Sniffable(n policy.Network, port uint16) bool {
-	return sniffable(policy.Flow{Network: n, Dst: netip.AddrPortFrom(netip.Addr{}, port)})
 }
 
 func (r *Router) now() time.Time { return r.Clock() }

@@ -303,8 +303,9 @@ func TestNamesInTheFlow(t *testing.T) {
 				got = "reset"
 			}
 			if first, isLate := strings.CutSuffix(row.want, ", then reset"); isLate && got == first {
-				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-					t.Errorf("after the greeting: got %v, want a reset", err)
+				// The handshake reads as well: a reset is told to one of the two, and the other finds the end.
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) && err != io.EOF {
+					t.Errorf("after the greeting: got %v, want the connection to be ended", err)
 				}
 				return
 			}
