@@ -11,7 +11,7 @@ import (
 
 const million = 1_000_000
 
-// builtSet reads n generated names and returns the Set and what it adds to the heap, in bytes.
+// builtSet reads n generated names and returns the Set and what it adds to the heap and takes beside it, in bytes.
 func builtSet(tb testing.TB, n int) (*Set, uint64) {
 	tb.Helper()
 	list := nameList(0, n)
@@ -27,6 +27,17 @@ func builtSet(tb testing.TB, n int) (*Set, uint64) {
 	grown := heap() - before
 	runtime.KeepAlive(list)
 	return s, grown
+}
+
+// outsideBytes is the size of the tables that are not in the heap.
+func outsideBytes(s *Set) uint64 {
+	n := 0
+	for _, w := range []words{s.filter, s.table} {
+		if cap(w) >= outsideFrom {
+			n += cap(w)
+		}
+	}
+	return uint64(n)
 }
 
 func heap() uint64 {

@@ -145,8 +145,8 @@ func (b *Builder) Build() (*Set, error) {
 		s.names += countNames(parts[i])
 	}
 	s.slots = uint64(s.names)*loadDenominator/loadNumerator + 1
-	s.filter = makeWords(s.names*filterBits/64 + 1)
-	s.table = makeWords(int(s.slots) + 256)[:0] // overflow at the end is a few dozen slots
+	s.filter = s.makeWords(s.names*filterBits/64 + 1)
+	s.table = s.makeWords(int(s.slots) + 256)[:0] // overflow at the end is a few dozen slots
 	ids := recordIDs{known: map[record]uint16{}, list: []record{{}}}
 	for i, p := range parts {
 		if err := s.place(p, &ids); err != nil {

@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 )
 
 // A cache file is: magic with the version, length of the head, head as JSON, filter, table, CRC-32C of all before. Numbers
@@ -83,6 +84,7 @@ func (s *Set) write(f io.Writer) error {
 			return err
 		}
 	}
+	runtime.KeepAlive(s)
 	_, err = f.Write(binary.LittleEndian.AppendUint64(nil, uint64(sum.Sum32())))
 	return err
 }
@@ -142,10 +144,10 @@ func read(r io.Reader, size int64) (*Set, error) {
 		s.expressions = append(s.expressions, x)
 	}
 	var err error
-	if s.filter, err = readWords(in, head.Filter); err != nil {
+	if s.filter, err = s.readWords(in, head.Filter); err != nil {
 		return nil, err
 	}
-	if s.table, err = readWords(in, head.Table); err != nil {
+	if s.table, err = s.readWords(in, head.Table); err != nil {
 		return nil, err
 	}
 	want := uint64(sum.Sum32())
@@ -167,8 +169,8 @@ func (h *cacheHead) sane(size int64) bool {
 		h.Slots > 0 && h.Slots < uint64(h.Table)
 }
 
-func readWords(r io.Reader, n int) (words, error) {
-	w := makeWords(n)
+func (s *Set) readWords(r io.Reader, n int) (words, error) {
+	w := s.makeWords(n)
 	for rest := w; len(rest) > 0; {
 		block := rest[:min(len(rest), cacheBlock)]
 		if _, err := io.ReadFull(r, block); err != nil {

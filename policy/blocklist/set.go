@@ -4,6 +4,7 @@ import (
 	"iter"
 	"math/bits"
 	"net/netip"
+	"runtime"
 )
 
 // CategorySet is a set of categories of one Set: bit i stands for the i-th of Set.Categories.
@@ -144,6 +145,7 @@ func (s *Set) probe(h uint64, whole bool, t *tally) {
 	if m := filterMask(h); s.filter.at(hi)&m == m {
 		s.find(h, whole, t)
 	}
+	runtime.KeepAlive(s)
 }
 
 func (s *Set) find(h uint64, whole bool, t *tally) {
