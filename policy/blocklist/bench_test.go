@@ -24,7 +24,7 @@ func builtSet(tb testing.TB, n int) (*Set, uint64) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	grown := heap() - before
+	grown := heap() - before + outsideBytes(s)
 	runtime.KeepAlive(list)
 	return s, grown
 }
