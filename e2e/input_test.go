@@ -50,7 +50,7 @@ func TestBadConfigurationsAreRefused(t *testing.T) {
 			func(t *testing.T) { chmod(t, w.path("corp.conf"), 0o644) }, "laptop.yaml:4:", "corp.conf", "chmod 600"},
 		{"a configuration that everybody reads", "laptop.yaml", "", "",
 			func(t *testing.T) { chmod(t, w.path("laptop.yaml"), 0o644) }, "laptop.yaml", "laptop.yaml", "chmod 600"},
-		{"a key file that is not there", "gateway.yaml", "gateway.key", "gone.key", nil, "gateway.yaml:2:", "gone.key", ""},
+		{"a key file that is not there", "gateway.yaml", "gateway.key", "gone.key", nil, "gateway.yaml:2:", "penstock genkey", ""},
 		{"a line that a profile must not have", "laptop.yaml", "", "",
 			func(t *testing.T) { w.edit(t, "corp.conf", "DNS", "PostUp = touch /tmp/x\nDNS") }, "laptop.yaml:4:", "PostUp", ""},
 		{"no YAML", "laptop.yaml", "rules:\n", "rules: [\n", nil, "laptop.yaml:", "YAML", ""},
@@ -204,7 +204,7 @@ func TestWithoutPermissionItSaysSo(t *testing.T) {
 	}{
 		{"a laptop may not make a TUN", w.Laptop, "run -c DIR/laptop.yaml", nil, "laptop.yaml:2:", "root", exitPermission},
 		{"a gateway may not listen on a port of the system's", w.Gateway, "run -c DIR/gateway.yaml", func() { w.edit(t, "gateway.yaml", "51820,", "520,") }, "520", "", exitPermission},
-		{"a key file cannot be read", w.Gateway, "run -c DIR/gateway.yaml", func() { chmod(t, w.path("gateway.key"), 0) }, "gateway.yaml:2:", "gateway.key", exitConfig},
+		{"a key file cannot be read", w.Gateway, "run -c DIR/gateway.yaml", func() { chmod(t, w.path("gateway.key"), 0) }, "gateway.yaml:2:", "run this as its owner", exitConfig},
 		{"a configuration cannot be read", w.Gateway, "run -c DIR/gateway.yaml", func() { chmod(t, w.path("gateway.yaml"), 0) }, "gateway.yaml", "run this as its owner or as root", exitConfig},
 	} {
 		t.Run(row.sentence, func(t *testing.T) {

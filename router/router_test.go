@@ -249,11 +249,22 @@ type dialFunc func() (net.Conn, error)
 
 func (f dialFunc) DialContext(context.Context, string, string) (net.Conn, error) { return f() }
 
+// clientHello is what a TLS client says first. The client that made it is gone: it would read what the test wants to see.
+func clientHello(name string) []byte {
+	near, far := net.Pipe()
+	go func() {
+		tls.Client(near, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
+	}()
+	buf := make([]byte, 16<<10)
+	n, _ := far.Read(buf) // a hello is one write
+	far.Close()
+	return buf[:n]
+}
+
 func TestNamesInTheFlow(t *testing.T) {
 	hello := func(name string) func(net.Conn) {
-		return func(c net.Conn) {
-			go tls.Client(c, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
-		}
+		first := clientHello(name)
+		return func(c net.Conn) { c.Write(first) }
 	}
 	get := func(host string) func(net.Conn) {
 		return func(c net.Conn) { fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", host) }
@@ -303,9 +314,8 @@ func TestNamesInTheFlow(t *testing.T) {
 				got = "reset"
 			}
 			if first, isLate := strings.CutSuffix(row.want, ", then reset"); isLate && got == first {
-				// The handshake reads as well: a reset is told to one of the two, and the other finds the end.
-				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) && err != io.EOF {
-					t.Errorf("after the greeting: got %v, want the connection to be ended", err)
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("after the greeting: got %v, want a reset", err)
 				}
 				return
 			}

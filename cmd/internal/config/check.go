@@ -1,11 +1,12 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,9 +87,9 @@ func (k *checker) secret(path string, s Secret, isKey bool) {
 	}
 	value, err := s.Read()
 	switch {
-	case os.IsNotExist(err):
+	case errors.Is(err, fs.ErrNotExist):
 		k.fault(path, "make one with: penstock genkey > "+s.File, "%s: there is no file %s", path, s.File)
-	case os.IsPermission(err):
+	case errors.Is(err, fs.ErrPermission):
 		k.fault(path, "run this as its owner or as root", "%s: no permission to read %s", path, s.File)
 	case err != nil:
 		k.fault(path, "", "%s: %v", path, err)
