@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 
 	"penstock/policy"
@@ -35,7 +36,7 @@ func (r *Router) dial(ctx context.Context, f policy.Flow, v policy.Verdict, e *e
 	r.Metrics.dialled(r.now().Sub(start))
 	if local, ok := localAddr(c); ok {
 		r.table.opened(local)
-		return &ownConn{Conn: c, closed: func() { r.table.closed(local) }}, nil
+		return &ownConn{Conn: c, closed: sync.OnceFunc(func() { r.table.closed(local) })}, nil
 	}
 	return c, nil
 }
@@ -119,14 +120,11 @@ func localAddr(c net.Conn) (netip.AddrPort, bool) {
 // ownConn is one of our own kernel sockets, which the table of flows knows of while it is open.
 type ownConn struct {
 	net.Conn
-	closed func()
+	closed func() // called once, whoever closes first
 }
 
 func (c *ownConn) Close() error {
-	if c.closed != nil {
-		c.closed()
-		c.closed = nil
-	}
+	c.closed()
 	return c.Conn.Close()
 }
 
