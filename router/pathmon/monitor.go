@@ -40,9 +40,10 @@ type Config struct {
 	// Changed is called with the first path when Run begins, and with every other one. ok is false, and the path without
 	// meaning, when there is none. It is called by Run's goroutine and must not block.
 	Changed func(p Path, ok bool)
-	// Changing, if set, is called at once when there is another path than was told: who trusts the network stops here. The
-	// rules are those of Changed, which follows unless the path turns out to be the old one.
-	Changing func()
+	// Changing, if set, is called with true at once when there is another path than was told: who trusts the network stops
+	// here. What follows is Changed, or, if the path turns out to be the old one, Changing with false. The rules are those
+	// of Changed.
+	Changing func(bool)
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -62,7 +63,7 @@ func New(c Config) *Monitor {
 		c.Endpoint = func() netip.Addr { return netip.Addr{} }
 	}
 	if c.Changing == nil {
-		c.Changing = func() {}
+		c.Changing = func(bool) {}
 	}
 	return &Monitor{Config: c, again: make(chan struct{}, 1)}
 }
@@ -108,19 +109,26 @@ func (m *Monitor) follow(ctx context.Context, events <-chan struct{}, lookup fun
 		now := ask()
 		switch {
 		case now.ok == told.ok && (!now.ok || now.path == told.path):
-			first = time.Time{} // back where we were
+			if !first.IsZero() { // back where we were
+				first = time.Time{}
+				m.Changing(false)
+			}
 		case !now.ok:
 			first, told = time.Time{}, now
 			m.tell(now)
 		case told.ok && now.endpoint != told.endpoint:
-			first, told = time.Time{}, now // another way because it leads elsewhere: whoever goes there found it himself
+			told = now // another way because it leads elsewhere: whoever goes there found it himself
+			if !first.IsZero() {
+				first = time.Time{}
+				m.Changing(false)
+			}
 		case settled:
 			first, told = time.Time{}, now
 			m.tell(now)
 		default:
 			if first.IsZero() {
 				first = time.Now()
-				m.Changing()
+				m.Changing(true)
 			}
 			timer.Reset(min(quiet, time.Until(first.Add(storm))))
 		}

@@ -70,6 +70,8 @@ const mark = 0x1000000
 
 func newHost(t *testing.T) host {
 	t.Helper()
+	// No link-local addresses: their detection of duplicates makes changes some seconds later.
+	must(t, os.WriteFile("/proc/sys/net/ipv6/conf/default/addr_gen_mode", []byte("1"), 0))
 	lo, err := netlink.LinkByName("lo")
 	must(t, err)
 	must(t, netlink.LinkSetUp(lo))
@@ -227,6 +229,13 @@ func TestOwnChangesAreIgnored(t *testing.T) {
 		return true
 	}
 	drained()
+	for quiet := false; !quiet; { // the kernel tells of new links and their routes up to a second later
+		select {
+		case <-e.changed:
+		case <-time.After(1500 * time.Millisecond):
+			quiet = true
+		}
+	}
 	must(t, netlink.LinkSetMTU(h.tun, 1400))
 	addAddrs(t, h.tun, "10.78.0.1/24")
 	must(t, netlink.RouteAdd(&netlink.Route{

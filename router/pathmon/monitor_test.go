@@ -137,8 +137,8 @@ func TestPathsAreTold(t *testing.T) {
 
 func TestChangingIsToldAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		path, changing := wifi, 0
-		m := New(Config{Changed: func(Path, bool) {}, Changing: func() { changing++ }})
+		path, got := wifi, []bool(nil)
+		m := New(Config{Changed: func(Path, bool) {}, Changing: func(is bool) { got = append(got, is) }})
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { m.follow(ctx, nil, func(netip.Addr) (Path, bool) { return path, true }) })
@@ -148,10 +148,15 @@ func TestChangingIsToldAtOnce(t *testing.T) {
 			m.Check()
 			synctest.Wait()
 		}
+		path = wifi
+		for range 3 {
+			m.Check()
+			synctest.Wait()
+		}
 		cancel()
 		wg.Wait()
-		if changing != 1 {
-			t.Errorf("got %d calls before the path was told, want 1", changing)
+		if want := []bool{true, false}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v: once when it changes, once when it is back", got, want)
 		}
 	})
 }

@@ -28,6 +28,7 @@ type onDemand struct {
 	mu      sync.Mutex // guards below
 	path    pathmon.Path
 	hasPath bool
+	unclear bool   // the path may be about to be another one
 	network uint64 // counts networks
 	settled uint64 // the network that was decided about last
 	manual  bool   // the user's word counts
@@ -62,6 +63,14 @@ func (o *onDemand) note(change func()) {
 	}
 }
 
+// changing tells that there is another path, which will be told when it has settled, or that it was the old one after all.
+func (o *onDemand) changing(is bool) {
+	if is {
+		o.leaving()
+	}
+	o.note(func() { o.unclear = is })
+}
+
 // leaving tells that this may not be the network that was decided about: nothing is trusted from here on.
 func (o *onDemand) leaving() {
 	if o.d.rules.trusted.Swap(false) {
@@ -81,7 +90,7 @@ func (o *onDemand) changed(p pathmon.Path, ok bool) {
 	o.leaving()
 	o.note(func() {
 		first := o.network == 0
-		o.path, o.hasPath = p, ok
+		o.path, o.hasPath, o.unclear = p, ok, false
 		o.network++
 		if !first {
 			o.manual = false
@@ -123,7 +132,7 @@ func (o *onDemand) run(ctx context.Context) error {
 		case n.manual && time.Now().Before(n.until):
 			timer.Reset(time.Until(n.until))
 			continue
-		case !n.hasPath:
+		case !n.hasPath || n.unclear:
 			continue
 		}
 		o.decide(ctx, n)
@@ -136,10 +145,10 @@ func (o *onDemand) run(ctx context.Context) error {
 
 // notes are what run acts on.
 type notes struct {
-	path             pathmon.Path
-	hasPath, manual  bool
-	network, settled uint64
-	until            time.Time
+	path                     pathmon.Path
+	hasPath, unclear, manual bool
+	network, settled         uint64
+	until                    time.Time
 }
 
 func (o *onDemand) standing() notes {
@@ -148,7 +157,7 @@ func (o *onDemand) standing() notes {
 	if o.manual && !o.until.IsZero() && !time.Now().Before(o.until) {
 		o.manual = false
 	}
-	return notes{o.path, o.hasPath, o.manual, o.network, o.settled, o.until}
+	return notes{o.path, o.hasPath, o.unclear, o.manual, o.network, o.settled, o.until}
 }
 
 // decide asks the list about a network, and does what it says unless the network is another one by then.
@@ -158,7 +167,7 @@ func (o *onDemand) decide(ctx context.Context, n notes) {
 	}
 	action, step := ondemand.Decide(ctx, o.steps, o.d.host.network(ctx, n.path), o.ask)
 	o.mu.Lock()
-	stale := o.network != n.network || o.manual
+	stale := o.network != n.network || o.unclear || o.manual
 	same := o.decided && o.action == action && o.settled == n.network
 	if !stale {
 		o.action, o.decided, o.settled = action, true, n.network

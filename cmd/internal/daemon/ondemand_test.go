@@ -112,8 +112,11 @@ func TestOnDemandNotes(t *testing.T) {
 	if got := o.words(); got != ", on demand: filter_only" {
 		t.Errorf("in the office: got %q in the status", got)
 	}
-	o.leaving()
+	o.changing(true)
 	want("as soon as the path may be another one", "corp", "corp")
+	decide()
+	want("while that is not clear", "corp", "corp")
+	o.changing(false)
 	decide()
 	want("when it was the old one after all", "direct", "corp")
 	o.override(0)

@@ -36,7 +36,7 @@ func (d *Daemon) follow(start func(string, func(context.Context) error)) {
 	if len(d.cfg.OnDemand) > 0 && d.opts.Direct == nil {
 		d.onDemand = d.newOnDemand()
 		c := d.monitorConfig()
-		c.Changed, c.Changing = d.onDemand.changed, d.onDemand.leaving
+		c.Changed, c.Changing = d.onDemand.changed, d.onDemand.changing
 		m := pathmon.New(c)
 		monitors = append(monitors, m)
 		start("network", d.tolerant(m.Run))
