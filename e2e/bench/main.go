@@ -38,8 +38,11 @@ func (o *options) seconds() int {
 }
 
 // want says whether a row is to be measured. Rows are named "path measure".
-func (o *options) want(path, measure string) bool {
-	return o.only == nil || o.only.MatchString(path+" "+measure)
+func (o *options) want(path string, m measure) bool {
+	if o.only == nil {
+		return !o.quick || !m.long
+	}
+	return o.only.MatchString(path + " " + m.name)
 }
 
 func main() {
@@ -47,7 +50,7 @@ func main() {
 		exit(play(os.Args[1:]))
 	}
 	var o options
-	flag.BoolVar(&o.quick, "quick", false, "shorter measurements: under a minute, and less sure")
+	flag.BoolVar(&o.quick, "quick", false, "shorter and fewer measurements: about a minute, and less sure")
 	flag.StringVar(&o.binaries, "binaries", "", "`directory` with penstock and wireguard (wireguard-go); built if empty")
 	flag.StringVar(&o.perf, "perf", "", "`directory` to leave a recording of perf in for each throughput measurement")
 	flag.Func("only", "measure only rows whose \"path measure\" matches this `pattern`", func(s string) (err error) {
@@ -108,7 +111,7 @@ func run(ctx context.Context, o *options) (err error) {
 // wantsAny says whether any row of a path is to be measured.
 func (o *options) wantsAny(path string) bool {
 	for _, m := range measures() {
-		if o.want(path, m.name) {
+		if o.want(path, m) {
 			return true
 		}
 	}

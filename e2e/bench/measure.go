@@ -11,23 +11,24 @@ import (
 // measure is one thing that is measured on a path. Those that ask for memory need a penstock.
 type measure struct {
 	name string
+	long bool // left out where time is short
 	take func(ctx context.Context, o *options, w *world, t *table) error
 }
 
 func measures() []measure {
 	return []measure{
-		{"memory idle", takeIdle},
-		{"TCP up, 1 stream", throughput(1, false)},
-		{"TCP down, 1 stream", throughput(1, true)},
-		{"TCP up, 8 streams", throughput(8, false)},
-		{"TCP down, 8 streams", throughput(8, true)},
-		{"UDP up, 64 B", datagrams(64, false)},
-		{"UDP down, 64 B", datagrams(64, true)},
-		{"UDP up, 1400 B", datagrams(1400, false)},
-		{"UDP down, 1400 B", datagrams(1400, true)},
-		{"connect and close", connects(0)},
-		{"connect, 1 KiB and back, close", connects(1024)},
-		{"memory of idle flows", takeFlows},
+		{"memory idle", false, takeIdle},
+		{"TCP up, 1 stream", false, throughput(1, false)},
+		{"TCP down, 1 stream", false, throughput(1, true)},
+		{"TCP up, 8 streams", false, throughput(8, false)},
+		{"TCP down, 8 streams", false, throughput(8, true)},
+		{"UDP up, 64 B", false, datagrams(64, false)},
+		{"UDP down, 64 B", true, datagrams(64, true)},
+		{"UDP up, 1400 B", true, datagrams(1400, false)},
+		{"UDP down, 1400 B", false, datagrams(1400, true)},
+		{"connect and close", true, connects(0)},
+		{"connect, 1 KiB and back, close", false, connects(1024)},
+		{"memory of idle flows", false, takeFlows},
 	}
 }
 

@@ -85,7 +85,7 @@ func (p path) measure(ctx context.Context, o *options, dir string, t *table) (er
 		return err
 	}
 	for _, m := range measures() {
-		if !o.want(p.name, m.name) {
+		if !o.want(p.name, m) {
 			continue
 		}
 		fmt.Fprintln(os.Stderr, "  "+m.name)
