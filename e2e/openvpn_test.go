@@ -1,0 +1,223 @@
+package e2e
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/e2e/netlab"
+)
+
+// ovpnServer is what a company's server pushes: its resolver for its domain, and its network.
+const ovpnServer = `port 1194
+proto PROTO
+dev ovpn0
+dev-type tun
+topology subnet
+server 10.98.0.0 255.255.255.0
+ca DIR/ca.pem
+cert DIR/server.pem
+key DIR/server.key
+dh none
+keepalive 2 8
+push "dhcp-option DNS 10.20.0.10"
+push "dhcp-option DOMAIN-SEARCH corp.example"
+push "redirect-gateway def1"
+duplicate-cn
+verb 3
+`
+
+const ovpnClient = `client
+dev tun
+proto PROTO
+remote 198.51.100.10 1194
+remote-cert-tls server
+nobind
+<ca>
+CA</ca>
+<cert>
+CERT</cert>
+<key>
+KEY</key>
+`
+
+// newOpenVPNWorld is a world whose gateway runs Debian's openvpn, and whose laptop has nothing but its .ovpn file.
+func newOpenVPNWorld(t *testing.T, proto string) *world {
+	t.Helper()
+	w := newWorld(t, "corp: {wireguard: {config: corp.conf}}", "corp: {openvpn: {config: corp.ovpn}}",
+		"dns:\n  upstreams: [{address: 10.99.0.1, via: corp}]\n  split: [{domains: [corp.example], upstream: {address: 10.99.0.1, via: corp}}]\n", "")
+	ca, caKey := certificate(t, "lab CA", 0, nil, nil)
+	w.write(t, "ca.pem", block("CERTIFICATE", ca.Raw))
+	for name, usage := range map[string]x509.ExtKeyUsage{"server": x509.ExtKeyUsageServerAuth, "client": x509.ExtKeyUsageClientAuth} {
+		cert, key := certificate(t, name, usage, ca, caKey)
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.write(t, name+".pem", block("CERTIFICATE", cert.Raw))
+		w.write(t, name+".key", block("PRIVATE KEY", der))
+		if name == "client" {
+			w.write(t, "corp.ovpn", strings.NewReplacer("PROTO", strings.TrimSuffix(proto, "-server"), "CA", block("CERTIFICATE", ca.Raw),
+				"CERT", block("CERTIFICATE", cert.Raw), "KEY", block("PRIVATE KEY", der)).Replace(ovpnClient))
+		}
+	}
+	w.write(t, "server.conf", strings.NewReplacer("PROTO", proto, "DIR", w.dir).Replace(ovpnServer))
+	if err := w.Gateway.Sysctl("net.ipv4.ip_forward", "1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Internet.AddRoute(netlab.Route{Dst: netip.MustParsePrefix("10.98.0.0/24"), Via: netip.MustParseAddr(netlab.GatewayIPv4)}); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	w.capture, err = w.Access.Capture("lan", netlab.Endpoint{Network: proto[:3], Addr: netip.MustParseAddrPort(netlab.GatewayIPv4 + ":1194")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.capture.Control(t.Context(), w.Laptop, "lan0"); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// certificate makes a certificate and its key, signed by ca or by itself.
+func certificate(t *testing.T, name string, usage x509.ExtKeyUsage, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, IsCA: ca == nil,
+	}
+	if ca == nil {
+		ca, caKey = c, key
+	} else {
+		c.KeyUsage, c.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{usage}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, ca, key.Public(), caKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, key
+}
+
+func block(kind string, der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
+// serveOpenVPN runs Debian's server on the gateway and returns how to kill it.
+func (w *world) serveOpenVPN(t *testing.T) (kill func()) {
+	t.Helper()
+	cmd := w.Gateway.Command(context.WithoutCancel(t.Context()), program(t, "openvpn"), "--config", w.path("server.conf"))
+	said := new(transcript)
+	cmd.Stdout, cmd.Stderr = said, said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_ = cmd.Wait() // killed
+	}()
+	kill = func() { _ = cmd.Process.Kill(); <-over }
+	t.Cleanup(func() {
+		kill()
+		if t.Failed() {
+			t.Logf("openvpn said:\n%s", said.String())
+		}
+	})
+	eventually(t, "openvpn listens", func() error {
+		if !strings.Contains(said.String(), "Initialization Sequence Completed") {
+			return fmt.Errorf("openvpn said:\n%s", said.String())
+		}
+		return nil
+	})
+	return kill
+}
+
+// laptop [pen0 -> penstock] === OpenVPN ===> Debian's openvpn, gateway --- intranet
+func TestALaptopWithNothingButItsOvpnFile(t *testing.T) {
+	for _, proto := range []string{"udp4", "tcp4-server"} {
+		t.Run(proto, func(t *testing.T) {
+			w := newOpenVPNWorld(t, proto)
+			kill := w.serveOpenVPN(t)
+			w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+			w.connected(t)
+			tryAll(t, w.Laptop, []attempt{
+				{"the intranet by the name that the pushed resolver knows", "curl -4 https://intranet.corp.example/", "this is intranet.corp.example", nil},
+				{"a public site", "curl -4 https://public.example/", "this is public.example", nil},
+				{"a gambling site has no address", "curl https://casino.example/", "", []int{noSuchName}},
+				{"nor is it reached by its address", "curl --resolve casino.example:443:" + gamblingIPv4 + " https://casino.example/", "", []int{35, 56}},
+				{"a closed port is refused", "curl http://intranet.corp.example:4/", "", []int{notConnected}},
+				{"a ping of 4,000 bytes", "ping -n -c 1 -W 5 -s 4000 10.20.0.10", "1 received", nil},
+			})
+			w.wholeFile(t, 100_000_000)
+
+			kill()
+			eventually(t, "the laptop says that the server is gone", func() error {
+				var s struct{ State, Reason string }
+				w.laptop.ask(t, &s, "status")
+				if s.State == "connected" || s.Reason == "" {
+					return fmt.Errorf("state %s, reason %q", s.State, s.Reason)
+				}
+				return nil
+			})
+			if r := run(t, w.Laptop, "curl", "-sS", "--max-time", "3", "--resolve", "casino.example:443:"+gamblingIPv4, "https://casino.example/"); r.code == 0 {
+				t.Errorf("a blocked site was reached while the server was gone: %s", r)
+			}
+			w.serveOpenVPN(t)
+			took := figures{}
+			took.add("from the server's return to carrying, "+proto, w.untilCarrying(t))
+			took.log(t)
+			w.nothingInClear(t)
+		})
+	}
+}
+
+// wholeFile fetches a file of n bytes through the tunnel and checks every one.
+func (w *world) wholeFile(t *testing.T, n int) {
+	t.Helper()
+	start := time.Now()
+	res, err := w.Client(w.Laptop).Get(fmt.Sprintf("http://%s/bytes/%d", netlab.IntranetIPv4, n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	buf, at := make([]byte, 64<<10), 0
+	for {
+		m, err := res.Body.Read(buf)
+		for _, b := range buf[:m] {
+			if b != byte(at%251) {
+				t.Fatalf("byte %d is %d, want %d", at, b, at%251)
+			}
+			at++
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatalf("after %d bytes: %v", at, err)
+		}
+	}
+	if at != n {
+		t.Errorf("got %d bytes, want %d", at, n)
+	}
+	t.Logf("%d bytes came whole, %.0f MB/s", n, float64(n)/1e6/time.Since(start).Seconds())
+}
