@@ -20,7 +20,7 @@ type copyInfo struct {
 	URL          string    `json:"url"` // or path
 	ETag         string    `json:"etag,omitempty"`
 	LastModified string    `json:"last_modified,omitempty"`
-	Digest       string    `json:"digest"` // SHA-256 of what was fetched, hexadecimal; size and time of a file
+	Digest       string    `json:"digest,omitempty"` // SHA-256 of what was fetched, hexadecimal; none of a file
 	Entries      int       `json:"entries"`
 	Fetched      time.Time `json:"fetched"` // when it last changed
 	Checked      time.Time `json:"checked"` // when it was last known to be the newest
