@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/big"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -168,7 +169,7 @@ func TestALaptopWithNothingButItsOvpnFile(t *testing.T) {
 				{"a closed port is refused", "curl http://intranet.corp.example:4/", "", []int{notConnected}},
 				{"a ping of 4,000 bytes", "ping -n -c 1 -W 5 -s 4000 10.20.0.10", "1 received", nil},
 			})
-			w.wholeFile(t, 100_000_000)
+			t.Logf("100 MB came whole over %s, %.0f MB/s", proto, w.wholeFile(t, 100_000_000))
 
 			kill()
 			eventually(t, "the laptop says that the server is gone", func() error {
@@ -191,8 +192,68 @@ func TestALaptopWithNothingButItsOvpnFile(t *testing.T) {
 	}
 }
 
+// laptop, first with Debian's client and a TUN of the kernel, then with penstock === OpenVPN ===> Debian's openvpn --- intranet
+func TestOpenVPNBesideTheCClient(t *testing.T) {
+	for _, proto := range []string{"udp4", "tcp4-server"} {
+		w := newOpenVPNWorld(t, proto)
+		w.serveOpenVPN(t)
+		theirs := w.Laptop.Command(context.WithoutCancel(t.Context()), program(t, "openvpn"), "--config", w.path("corp.ovpn"))
+		said := new(transcript)
+		theirs.Stdout = said
+		if err := theirs.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "Debian's client is connected", func() error {
+			if !strings.Contains(said.String(), "Initialization Sequence Completed") {
+				return fmt.Errorf("it said:\n%s", said.String())
+			}
+			return nil
+		})
+		w.wholeFile(t, 10_000_000) // warm
+		c := [2]float64{w.wholeFile(t, 100_000_000), w.sunk(t, 100_000_000)}
+		if err := theirs.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		_ = theirs.Wait() // interrupted
+		w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+		w.connected(t)
+		w.wholeFile(t, 10_000_000)
+		ours := [2]float64{w.wholeFile(t, 100_000_000), w.sunk(t, 100_000_000)}
+		for i, way := range []string{"down", "up"} {
+			t.Logf("%-12s %-4s  C client %4.0f MB/s  penstock %4.0f MB/s  ratio %.2f", proto, way, c[i], ours[i], ours[i]/c[i])
+		}
+		w.laptop.stop(t, os.Interrupt)
+	}
+}
+
+// sunk sends n bytes to the intranet's sink and waits until they have been counted.
+func (w *world) sunk(t *testing.T, n int) (megabytesPerSecond float64) {
+	t.Helper()
+	before := w.IntranetSink.Bytes()
+	start := time.Now()
+	conn := dial(t, w.Laptop, "tcp", fmt.Sprintf("%s:%d", netlab.IntranetIPv4, netlab.SinkPort))
+	if err := conn.SetDeadline(time.Now().Add(2 * patience)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	for left := n; left > 0; left -= len(buf) {
+		buf = buf[:min(len(buf), left)]
+		if _, err := conn.Write(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn.Close()
+	for w.IntranetSink.Bytes()-before < int64(n) && time.Since(start) < 2*patience {
+		time.Sleep(time.Millisecond)
+	}
+	if got := w.IntranetSink.Bytes() - before; got != int64(n) {
+		t.Fatalf("%d bytes arrived, want %d", got, n)
+	}
+	return float64(n) / 1e6 / time.Since(start).Seconds()
+}
+
 // wholeFile fetches a file of n bytes through the tunnel and checks every one.
-func (w *world) wholeFile(t *testing.T, n int) {
+func (w *world) wholeFile(t *testing.T, n int) (megabytesPerSecond float64) {
 	t.Helper()
 	start := time.Now()
 	res, err := w.Client(w.Laptop).Get(fmt.Sprintf("http://%s/bytes/%d", netlab.IntranetIPv4, n))
@@ -219,5 +280,5 @@ func (w *world) wholeFile(t *testing.T, n int) {
 	if at != n {
 		t.Errorf("got %d bytes, want %d", at, n)
 	}
-	t.Logf("%d bytes came whole, %.0f MB/s", n, float64(n)/1e6/time.Since(start).Seconds())
+	return float64(n) / 1e6 / time.Since(start).Seconds()
 }
