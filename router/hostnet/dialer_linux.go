@@ -22,6 +22,7 @@ import (
 type Dialer struct {
 	cfg    DialerConfig
 	nl     *netlink.Handle
+	routes *routeQuery
 	ioctl  int         // a socket to ask for interface indexes with
 	bind   atomic.Bool // marks are not permitted, or nobody routes by them
 	pingID atomic.Uint32
@@ -47,7 +48,13 @@ func NewDialer(c DialerConfig) (*Dialer, error) {
 		nl.Close()
 		return nil, fmt.Errorf("hostnet: open socket: %w", err)
 	}
-	d := &Dialer{cfg: c, nl: nl, ioctl: fd}
+	routes, err := openRouteQuery()
+	if err != nil {
+		nl.Close()
+		unix.Close(fd)
+		return nil, err
+	}
+	d := &Dialer{cfg: c, nl: nl, routes: routes, ioctl: fd}
 	d.pingID.Store(rand.Uint32())
 	if err := setMark(fd, c.Mark, c.MarkMask); errors.Is(err, unix.EPERM) {
 		d.bind.Store(true)
@@ -61,7 +68,7 @@ func NewDialer(c DialerConfig) (*Dialer, error) {
 // Close gives back what NewDialer opened. Connections live on; no dial may follow.
 func (d *Dialer) Close() error {
 	d.nl.Close()
-	return unix.Close(d.ioctl)
+	return errors.Join(d.routes.Close(), unix.Close(d.ioctl))
 }
 
 // DialContext connects from the host. network is tcp or udp, each with an optional 4 or 6, or ping4 or
@@ -113,28 +120,21 @@ func (d *Dialer) refuseLoop(addr netip.Addr) error {
 	if err != nil {
 		return nil // no route: the dial fails by itself, in the kernel's words
 	}
-	if r.LinkIndex == tun {
+	if r.index == tun {
 		return refused
 	}
 	return nil
 }
 
 // lookup asks the kernel for the route of a marked packet to addr.
-func (d *Dialer) lookup(addr netip.Addr) (netlink.Route, error) {
-	options := &netlink.RouteGetOptions{Mark: d.cfg.Mark}
+func (d *Dialer) lookup(addr netip.Addr) (foundRoute, error) {
+	oif := 0
 	if zone := addr.Zone(); zone != "" {
 		if index, err := d.indexOf(zone); err == nil {
-			options.OifIndex = index
+			oif = index
 		}
 	}
-	routes, err := d.nl.RouteGetWithOptions(addr.AsSlice(), options)
-	if err != nil {
-		return netlink.Route{}, err
-	}
-	if len(routes) == 0 {
-		return netlink.Route{}, unix.ENETUNREACH
-	}
-	return routes[0], nil
+	return d.routes.lookup(addr.WithZone(""), d.cfg.Mark, oif)
 }
 
 // indexOf asks for the index each time: a TUN that was made anew has another.
@@ -158,7 +158,7 @@ func (d *Dialer) Reserved(addr netip.Addr) bool {
 		return true
 	}
 	r, err := d.lookup(addr)
-	return err == nil && (r.Type == unix.RTN_LOCAL || r.Type == unix.RTN_BROADCAST || r.Type == unix.RTN_ANYCAST)
+	return err == nil && (r.kind == unix.RTN_LOCAL || r.kind == unix.RTN_BROADCAST || r.kind == unix.RTN_ANYCAST)
 }
 
 // Control marks, or binds, a socket of our own before it is used: for net.Dialer.Control and
