@@ -14,6 +14,7 @@ type liveness struct {
 	probing  time.Time // since when probes go out; zero: none do
 	window   time.Duration
 	lastLook time.Time
+	busy     bool // the last look saw traffic: silence that begins is worth noticing at once
 }
 
 func newLiveness(timing Timing, s Stats, now time.Time) *liveness {
@@ -23,6 +24,8 @@ func newLiveness(timing Timing, s Stats, now time.Time) *liveness {
 // look takes one sample. probe says that a probe is to be sent; dead that the transport is lost; slept that so much time
 // has passed since the last look that silence proves nothing.
 func (l *liveness) look(s Stats, now time.Time) (probe, dead, slept bool) {
+	busy := s.RxBytes != l.rx || s.TxBytes != l.tx
+	defer func() { l.busy = busy }()
 	gap := now.Round(0).Sub(l.lastLook.Round(0)) // wall clock: the monotonic one may stand still in sleep
 	l.lastLook = now
 	if gap >= l.timing.SleepGap || gap < -l.timing.SleepGap {
@@ -56,7 +59,7 @@ func (l *liveness) look(s Stats, now time.Time) (probe, dead, slept bool) {
 
 // every is how long to wait until the next look.
 func (l *liveness) every() time.Duration {
-	if !l.probing.IsZero() || !l.txAt.IsZero() { // something is unanswered: the next look may decide
+	if l.busy || !l.probing.IsZero() || !l.txAt.IsZero() { // something is unanswered, or may be: the next look may decide
 		return l.timing.ProbeEvery
 	}
 	return l.timing.Sample
