@@ -130,7 +130,11 @@ func (s *Server) fetch(ctx context.Context, w *work) (*entry, result) {
 	defer cancel()
 	f, leads := s.flights.join(w.key, cancel)
 	if leads {
-		f.entry, f.how = s.ask(asking, w, f.sent)
+		if e := s.cache.get(w.key); e != nil && e != w.old && e.fresh(s.clock()) {
+			f.entry, f.how = e, resultForwarded // a flight has landed since this query met an empty cache
+		} else {
+			f.entry, f.how = s.ask(asking, w, f.sent)
+		}
 		s.flights.land(w.key, f)
 		return f.entry, f.how
 	}
