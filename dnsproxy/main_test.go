@@ -36,18 +36,30 @@ func newResolver(t testing.TB, records ...string) *resolver {
 	t.Helper()
 	r := &resolver{records: map[string][]dns.RR{}}
 	r.add(t, records...)
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, ln := twoSockets(t)
 	r.addr = pc.LocalAddr().(*net.UDPAddr).AddrPort()
-	ln, err := net.Listen("tcp", r.addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	serveDNS(t, &dns.Server{PacketConn: pc, Handler: r})
 	serveDNS(t, &dns.Server{Listener: ln, Handler: r})
 	return r
+}
+
+// twoSockets are a UDP and a TCP socket on one port. A port that is free for one kind may be taken for the other.
+func twoSockets(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	var err error
+	for range 20 {
+		var pc net.PacketConn
+		if pc, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			break
+		}
+		var ln net.Listener
+		if ln, err = net.Listen("tcp", pc.LocalAddr().String()); err == nil {
+			return pc, ln
+		}
+		pc.Close()
+	}
+	t.Fatal(err)
+	return nil, nil
 }
 
 func serveDNS(t testing.TB, server *dns.Server) {
