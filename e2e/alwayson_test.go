@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -105,6 +106,9 @@ func (w *world) untilCarrying(t *testing.T) time.Duration {
 		time.Sleep(10 * time.Millisecond)
 	}
 }
+
+// soaking says that the tests may take the time that the figures are promised for.
+func soaking() bool { return os.Getenv("PENSTOCK_SOAK") == "1" }
 
 // figures collects durations, for a table of medians and maxima at the end.
 type figures map[string][]time.Duration
@@ -227,6 +231,10 @@ func TestOutagesAreSurvived(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	holeLasts := 5 * time.Second
+	if soaking() {
+		holeLasts = 30 * time.Second
+	}
 	for _, row := range []struct {
 		name   string
 		break_ func()
@@ -235,7 +243,7 @@ func TestOutagesAreSurvived(t *testing.T) {
 	}{
 		{
 			"a black hole", func() { must(w.Access.Blackhole("lan", true)); must(w.Access.Blackhole("wan", true)) },
-			func() { must(w.Access.Blackhole("lan", false)); must(w.Access.Blackhole("wan", false)) }, 5 * time.Second,
+			func() { must(w.Access.Blackhole("lan", false)); must(w.Access.Blackhole("wan", false)) }, holeLasts,
 		},
 		{
 			"a black hole for answers only", func() { must(w.Access.Blackhole("wan", true)) },
@@ -315,9 +323,13 @@ func TestServerTroubleIsNoticed(t *testing.T) {
 func TestASleepIsNotDeath(t *testing.T) {
 	w := newWorld(t).up(t)
 	took := figures{}
+	lasts := 7 * time.Second // longer than what counts as sleep
+	if soaking() {
+		lasts = time.Minute
+	}
 	for range 3 { // as a lid that opens and closes
 		w.laptop.signal(t, "STOP")
-		time.Sleep(7 * time.Second)
+		time.Sleep(lasts)
 		w.laptop.signal(t, "CONT")
 		took.add("from the end of a sleep to carrying", w.untilCarrying(t))
 	}
