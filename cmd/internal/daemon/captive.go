@@ -26,6 +26,7 @@ const (
 	failsLater = time.Minute      // the same on a network that has let us connect: it is rather the server
 	lookAgain  = 30 * time.Second // while connecting goes on in vain
 	lookPortal = 5 * time.Second  // while there is a portal: somebody is signing in
+	overslept  = 3 * time.Second  // later than due by so much means that the process did not run
 )
 
 // captive looks for captive portals while transports cannot connect. One goroutine owns it.
@@ -41,6 +42,7 @@ type captive struct {
 	seen   uint64    // the network that was looked at last
 	proved bool      // a transport has been connected on it
 	moved  time.Time // when it was first looked at
+	woke   time.Time // when the process was found to have slept: what it has not seen fail does not count
 	opened string    // the host that was let out on it: once is enough
 }
 
@@ -90,7 +92,9 @@ func (c *captive) run(ctx context.Context) error {
 	timer := time.NewTimer(failsFor)
 	defer timer.Stop()
 	for {
+		var due time.Time
 		if next := c.step(ctx, time.Now()); next > 0 {
+			due = time.Now().Add(next)
 			timer.Reset(next)
 		} else {
 			timer.Stop()
@@ -100,6 +104,9 @@ func (c *captive) run(ctx context.Context) error {
 			return nil
 		case <-c.kick:
 		case <-timer.C:
+		}
+		if now := time.Now(); !due.IsZero() && now.Sub(due) > overslept {
+			c.woke = now
 		}
 	}
 }
@@ -119,8 +126,10 @@ func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) 
 		c.forget()
 		return 0
 	}
-	if c.moved.After(since) {
-		since = c.moved
+	for _, later := range []time.Time{c.moved, c.woke} {
+		if later.After(since) {
+			since = later
+		}
 	}
 	patience := failsFor
 	if c.proved {
