@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -30,7 +29,7 @@ func (r *Router) dial(ctx context.Context, f policy.Flow, v policy.Verdict, e *e
 		}
 	}
 	if err != nil {
-		r.Metrics.dialFailed(dialReason(err))
+		r.Metrics.dialFailed(r.dialReason(err))
 		return nil, err
 	}
 	r.Metrics.dialled(r.now().Sub(start))
@@ -88,7 +87,7 @@ func silent(err error) bool {
 }
 
 // dialReason is an error's place in the closed set of penstock_dial_errors_total.
-func dialReason(err error) string {
+func (r *Router) dialReason(err error) string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "refused"
@@ -100,7 +99,7 @@ func dialReason(err error) string {
 		return "reserved"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS):
 		return "resources"
-	case strings.Contains(err.Error(), "not up"):
+	case r.NotUp != nil && errors.Is(err, r.NotUp):
 		return "not_up"
 	}
 	return "other"

@@ -70,7 +70,7 @@ type Config struct {
 	// Fallback is the egress to use instead while a dial through the verdict's egress fails because it is not up; ok is
 	// false to refuse, which is what happens if Fallback is nil.
 	Fallback func(v policy.Verdict) (egress string, ok bool)
-	// NotUp is the error that such a dial's error wraps. With Fallback only.
+	// NotUp is the error that such a dial's error wraps. May be nil.
 	NotUp error
 	// Dropped counts a flow that was not carried, for a reason of the closed set of this package. May be nil.
 	Dropped func(reason string)

@@ -21,7 +21,6 @@ type icmpCode uint8
 const (
 	codePort       icmpCode = iota // nobody listens
 	codeProhibited                 // policy says no
-	codeHost                       // nobody is there
 )
 
 // code is the code's number in either family.
@@ -31,14 +30,10 @@ func (c icmpCode) code(is4 bool) byte {
 		return 3
 	case c == codePort:
 		return 4
-	case c == codeProhibited && is4:
-		return 13
-	case c == codeProhibited:
-		return 1
 	case is4:
-		return 1
+		return 13
 	}
-	return 3
+	return 1
 }
 
 // inboundICMP takes echo messages, and errors about datagrams of ours. What it does not take is left to gVisor: echo

@@ -98,8 +98,6 @@ func (p *devicePort) Write(m Meta, pieces [][]byte) error {
 	return err
 }
 
-func (p *devicePort) Offload() Offload { return Offload{} }
-
 func (p *devicePort) BatchSize() int { return p.batch }
 
 func (p *devicePort) MTU() int {

@@ -50,9 +50,8 @@ func (p *pipePort) Write(m Meta, pieces [][]byte) error {
 	}
 }
 
-func (p *pipePort) Offload() Offload { return Offload{Checksum: true, TCP: true, UDP: true} }
-func (p *pipePort) BatchSize() int   { return 1 }
-func (p *pipePort) MTU() int         { return p.mtu }
+func (p *pipePort) BatchSize() int { return 1 }
+func (p *pipePort) MTU() int       { return p.mtu }
 
 func (p *pipePort) Close() error {
 	p.once.Do(func() { close(p.closed) })

@@ -39,13 +39,6 @@ type Packet struct {
 	Data []byte
 }
 
-// Offload says which unfinished packets a Port's Write takes.
-type Offload struct {
-	Checksum bool // packets with Meta.Partial
-	TCP      bool // GSOTCPv4 and GSOTCPv6
-	UDP      bool // GSOUDP
-}
-
 // Port is a packet device that understands Meta.
 //
 // Read is called by one goroutine; Write may be called by several at once and does not keep data after it returns.
@@ -54,10 +47,9 @@ type Offload struct {
 type Port interface {
 	// Read blocks until at least one packet has come, and fills as many of pkts as it can without blocking again.
 	Read(pkts []Packet) (int, error)
-	// Write sends one packet, given in pieces. It blocks no longer than the device does.
+	// Write sends one packet, given in pieces, and does itself what its device leaves undone. It blocks no longer than the
+	// device does.
 	Write(m Meta, pieces [][]byte) error
-	// Offload may shrink while the Port is in use, when the device refuses what it had promised.
-	Offload() Offload
 	// BatchSize is how many packets one Read may return.
 	BatchSize() int
 	// MTU is the device's current MTU in bytes.

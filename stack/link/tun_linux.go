@@ -243,10 +243,6 @@ func (p *tunPort) writeCut(m Meta, pieces [][]byte) error {
 	return nil
 }
 
-func (p *tunPort) Offload() Offload {
-	return Offload{Checksum: true, TCP: !p.noTCP.Load()}
-}
-
 func (p *tunPort) BatchSize() int { return 1 }
 
 func (p *tunPort) MTU() int { return int(p.mtu.Load()) }
