@@ -25,6 +25,7 @@ require (
 )
 
 require (
+	github.com/hbollon/go-edlib v1.7.0 // indirect
 	github.com/quic-go/qpack v0.6.0 // indirect
 	github.com/vishvananda/netns v0.0.5 // indirect
 )

@@ -1,0 +1,11 @@
+package private
+
+import (
+	"io/fs"
+	"os"
+)
+
+func open(path string) (*os.File, error) { return os.Open(path) }
+
+// check passes every file: a mode says nothing about access here.
+func check(string, fs.FileInfo) error { return nil }

@@ -1,0 +1,130 @@
+// Package iprange knows the ranges of IP addresses that mean something wherever a host stands: private networks,
+// links, loopback, multicast, metadata services, and IPv6 forms that lead to an IPv4 address.
+//
+// Sources: the IANA special-purpose address registries (RFC 6890) and, for metadata services, the documentation of the
+// clouds that run them (2026-11).
+//
+// It knows nothing of the host's own addresses, and decides nothing.
+package iprange
+
+import "net/netip"
+
+// kind is what a range is. A range may be several kinds at once.
+type kind uint8
+
+const (
+	private   kind = 1 << iota // RFC 1918, RFC 4193
+	linkLocal                  // of one link
+	loopback
+	shared   // between a carrier and its customers (RFC 6598); overlay networks use it too
+	nowhere  // no single host has such an address
+	metadata // the metadata service of a cloud, which hands out secrets
+	site     // RFC 3879 took it out of use; hosts still route it inside a site
+
+	lan      = private | linkLocal
+	near     = lan | loopback | shared
+	reserved = nowhere | loopback | linkLocal | metadata
+	internal = near | nowhere | metadata | site
+)
+
+var table = [...]struct {
+	prefix netip.Prefix
+	kind   kind
+}{
+	{netip.MustParsePrefix("10.0.0.0/8"), private},
+	{netip.MustParsePrefix("172.16.0.0/12"), private},
+	{netip.MustParsePrefix("192.168.0.0/16"), private},
+	{netip.MustParsePrefix("fc00::/7"), private},
+	{netip.MustParsePrefix("169.254.0.0/16"), linkLocal},
+	{netip.MustParsePrefix("fe80::/10"), linkLocal},
+	{netip.MustParsePrefix("127.0.0.0/8"), loopback},
+	{netip.MustParsePrefix("::1/128"), loopback},
+	{netip.MustParsePrefix("100.64.0.0/10"), shared},
+	{netip.MustParsePrefix("0.0.0.0/8"), nowhere},
+	{netip.MustParsePrefix("::/128"), nowhere},
+	{netip.MustParsePrefix("224.0.0.0/4"), nowhere},
+	{netip.MustParsePrefix("255.255.255.255/32"), nowhere},
+	{netip.MustParsePrefix("ff00::/8"), nowhere},
+	{netip.MustParsePrefix("100.100.100.200/32"), metadata}, // Alibaba Cloud
+	{netip.MustParsePrefix("168.63.129.16/32"), metadata},   // Azure
+	{netip.MustParsePrefix("192.0.0.192/32"), metadata},     // Oracle Cloud
+	{netip.MustParsePrefix("fd00:ec2::254/128"), metadata},  // AWS
+	{netip.MustParsePrefix("fd20:ce::254/128"), metadata},   // Google Cloud
+	{netip.MustParsePrefix("fec0::/10"), site},
+}
+
+// of returns the ranges of any of the kinds.
+func of(k kind) []netip.Prefix {
+	var list []netip.Prefix
+	for _, row := range table {
+		if row.kind&k != 0 {
+			list = append(list, row.prefix)
+		}
+	}
+	return list
+}
+
+// Private returns what the word "private" stands for in rules: RFC 1918 and RFC 4193.
+func Private() []netip.Prefix { return of(private) }
+
+// LAN returns the ranges in which a directly connected network is believed to be a local one: Private and link-local.
+func LAN() []netip.Prefix { return of(lan) }
+
+// Near returns the ranges that only neighbours of a host can send from: LAN, loopback, and 100.64.0.0/10.
+func Near() []netip.Prefix { return of(near) }
+
+// IsPrivate reports whether addr is in Private, also where it is embedded in an IPv6 address.
+func IsPrivate(addr netip.Addr) bool { return is(private, addr) }
+
+// IsReserved reports whether addr can never be a host on somebody else's network, or is the metadata service of a cloud:
+// unspecified, loopback, link-local, multicast, broadcast. An IPv6 address that leads to such an IPv4 address is
+// reserved too, and so is an invalid address.
+func IsReserved(addr netip.Addr) bool { return is(reserved, addr) }
+
+// IsInternal reports whether no public name has a reason to have addr: with it, a site could reach into the network of
+// its visitor (DNS rebinding). It holds for all of Near and all that IsReserved.
+func IsInternal(addr netip.Addr) bool { return is(internal, addr) }
+
+func is(k kind, addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	if !addr.IsValid() {
+		return true
+	}
+	for i := range table {
+		if table[i].kind&k != 0 && table[i].prefix.Contains(addr) {
+			return true
+		}
+	}
+	v4, ok := Embedded(addr)
+	return ok && is(k, v4)
+}
+
+// embedded are the IPv6 prefixes whose addresses lead to an IPv4 address, and the byte at which that stands.
+var embedded = [...]struct {
+	prefix netip.Prefix
+	at     int
+}{
+	{netip.MustParsePrefix("64:ff9b::/96"), 12},    // NAT64, RFC 6052
+	{netip.MustParsePrefix("2002::/16"), 2},        // 6to4, RFC 3056
+	{netip.MustParsePrefix("::/96"), 12},           // IPv4-compatible, RFC 4291
+	{netip.MustParsePrefix("::ffff:0:0:0/96"), 12}, // IPv4-translated, RFC 2765
+}
+
+// Embedded returns the IPv4 address that an IPv6 address leads to: IPv4-mapped, NAT64, 6to4, IPv4-compatible or
+// IPv4-translated. ok is false for every other address, and for :: and ::1, which are addresses of their own.
+func Embedded(addr netip.Addr) (v4 netip.Addr, ok bool) {
+	switch {
+	case addr.Is4In6():
+		return addr.Unmap(), true
+	case !addr.Is6(), addr.IsUnspecified(), addr.IsLoopback():
+		return netip.Addr{}, false
+	}
+	addr = addr.WithZone("")
+	for _, e := range embedded {
+		if e.prefix.Contains(addr) {
+			raw := addr.As16()
+			return netip.AddrFrom4([4]byte(raw[e.at : e.at+4])), true
+		}
+	}
+	return netip.Addr{}, false
+}
