@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"penstock/policy/spelling"
 )
 
 // place names the rule in an error.
@@ -43,6 +45,9 @@ func check(cfg *Config) error {
 		}
 		errs = append(errs, checkDo(cfg, r)...)
 		for m := &r.Match; m != nil; m = m.Not {
+			if m.Gateway && len(m.Port) == 0 {
+				errs = append(errs, fmt.Errorf("%s: has gateway: true without a port, which opens every service of this machine: name the ports", r.place()))
+			}
 			errs = append(errs, r.unknown("category", m.Category, cfg.Categories)...)
 			errs = append(errs, r.unknown("peer", m.Peer, cfg.Peers)...)
 			errs = append(errs, r.unknown("group", m.Group, cfg.Groups)...)
@@ -72,7 +77,7 @@ func (r *Rule) unknown(what string, names, known []string) []error {
 			continue
 		}
 		mend := fmt.Sprintf("there is no %s yet", what)
-		if near := nearest(name, known); near != "" {
+		if near := spelling.Nearest(name, known); near != "" {
 			mend = fmt.Sprintf("did you mean %q?", near)
 		} else if len(known) > 0 {
 			mend = "known are " + strings.Join(slices.Sorted(maps.Keys(setOf(known))), ", ")
@@ -88,35 +93,4 @@ func setOf(list []string) map[string]bool {
 		m[s] = true
 	}
 	return m
-}
-
-// nearest returns the word that a typing error may have been meant as, or nothing.
-func nearest(word string, known []string) string {
-	best, limit := "", 1+len(word)/3
-	for _, k := range known {
-		if d := distance(word, k); d <= limit {
-			best, limit = k, d-1
-		}
-	}
-	return best
-}
-
-// distance counts the insertions, deletions and replacements between two words.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

@@ -16,6 +16,7 @@ type Policy struct {
 	byName     map[string]int
 	lists      func() *blocklist.Set
 	exceptions []Exception
+	edition    uint64 // see WithEdition
 
 	matchers []matcher // those of the rules first, in order; then the Nots
 	index    index
@@ -152,7 +153,10 @@ func (c *compiler) match(i int, m *Match) error {
 		}
 	}
 	out.named = len(m.Domain) > 0 || len(m.Category) > 0 || out.seenIn != 0 || out.mismatch != mismatchAny
-	out.residual = len(out.uid) > 0 || len(out.process) > 0 || len(out.schedule) > 0 || out.seenIn != 0 || out.mismatch != mismatchAny
+	out.byName = len(m.Domain) > 0 || len(m.Category) > 0
+	out.inside = out.byName || len(m.CIDR) > 0
+	out.gateway = m.Gateway
+	out.residual = m.Gateway || len(out.uid) > 0 || len(out.process) > 0 || len(out.schedule) > 0 || out.seenIn != 0 || out.mismatch != mismatchAny
 	if m.Not != nil {
 		child := len(c.matchers)
 		c.matchers = append(c.matchers, matcher{})
@@ -164,6 +168,7 @@ func (c *compiler) match(i int, m *Match) error {
 		}
 		out.not = int32(child)
 		out.named = out.named || c.matchers[child].named
+		out.inside = out.inside || c.matchers[child].inside
 	}
 	c.matchers[i] = out
 	return errors.Join(errs...)

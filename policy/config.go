@@ -86,7 +86,10 @@ type Match struct {
 	Schedule []string // "mon-fri 21:00-06:00", "sat,sun", "22:00-06:00"; past midnight counts for the day it began
 	SeenIn   []string // where the judged name was learnt: dns, sni, http, quic
 	Mismatch *bool    // the flow names something that DNS did not give for its destination
-	Not      *Match   // everything but this
+	// Gateway matches destinations on this machine: its own addresses, loopback and link-local addresses, and metadata
+	// services. No other match opens them.
+	Gateway bool
+	Not     *Match // everything but this
 }
 
 // Exception is a block lifted for a while. See Policy.WithExceptions.

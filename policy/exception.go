@@ -25,6 +25,13 @@ func (p *Policy) WithLists(lists func() *blocklist.Set) *Policy {
 	return &q
 }
 
+// WithEdition returns a Policy with the same rules whose verdicts carry this number.
+func (p *Policy) WithEdition(number uint64) *Policy {
+	q := *p
+	q.edition = number
+	return &q
+}
+
 // Exceptions returns the exceptions that the Policy has, in force or expired. The caller must not change them.
 func (p *Policy) Exceptions() []Exception { return p.exceptions }
 

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"penstock/policy/spelling"
 )
 
 // Peer is a client as test rows know it.
@@ -164,7 +166,7 @@ func (t *Test) client(f *Flow, peers []Peer) error {
 		}
 		known = append(known, p.Name)
 	}
-	if near := nearest(t.From, known); near != "" {
+	if near := spelling.Nearest(t.From, known); near != "" {
 		return fmt.Errorf("unknown peer %q: did you mean %q?", t.From, near)
 	}
 	return fmt.Errorf("unknown peer %q: add it to peers, or leave from out for this machine", t.From)

@@ -9,6 +9,7 @@ import (
 
 // Explanation is the whole story of a verdict.
 type Explanation struct {
+	Decided    Verdict          `json:"-"` // what Decide or DecideName returns for the same flow
 	Verdict    ExplainedVerdict `json:"verdict"`
 	Pos        Position         `json:"pos"`                  // of the deciding rule
 	Because    string           `json:"because"`              // one sentence
@@ -21,11 +22,12 @@ type Explanation struct {
 
 // ExplainedVerdict is a Verdict in words.
 type ExplainedVerdict struct {
-	Action    string `json:"action"` // refuse, drop, forward
-	Egress    string `json:"egress,omitempty"`
-	Rule      string `json:"rule"`
-	Category  string `json:"category,omitempty"`
-	NeedsName bool   `json:"needs_name,omitempty"`
+	Action   string `json:"action"` // refuse, drop, forward
+	Egress   string `json:"egress,omitempty"`
+	Rule     string `json:"rule"`
+	Category string `json:"category,omitempty"`
+	Later    string `json:"later,omitempty"` // what a name learnt later could change: block, egress
+	Claim    string `json:"claim,omitempty"` // a name that the flow shows and that does not count
 }
 
 // ExplainedName is one name of a flow.
@@ -79,6 +81,17 @@ func (n Network) String() string {
 	return "unknown"
 }
 
+// String returns block or egress, or nothing for a final verdict.
+func (l Later) String() string {
+	switch l {
+	case LaterBlock:
+		return "block"
+	case LaterEgress:
+		return "egress"
+	}
+	return ""
+}
+
 func (v Verdict) words() string {
 	if v.Action == Forward {
 		return "via " + v.Egress
@@ -107,13 +120,15 @@ func (p *Policy) Explain(f Flow) Explanation {
 		}
 		told[n] = j
 	})
-	var v Verdict
+	var j judgement
 	if question {
-		v = s.decideName(listen)
+		j = s.decideName(listen)
 	} else {
-		v = s.decide(listen)
+		j = s.decide(listen)
 	}
-	x.Verdict = ExplainedVerdict{v.Action.String(), v.Egress, v.Rule, v.Category, v.NeedsName}
+	v := s.settle(j)
+	x.Decided = v
+	x.Verdict = ExplainedVerdict{v.Action.String(), v.Egress, v.Rule, v.Category, v.Later.String(), v.Claim}
 	x.Pos = p.rules[decisive.rule].Pos
 	for _, n := range f.Names {
 		j, ok := told[n]
@@ -132,18 +147,37 @@ func (p *Policy) Explain(f Flow) Explanation {
 	return x
 }
 
+// because is the sentence that tells a verdict's reason.
 func because(n Name, j judgement, v Verdict) string {
-	under := "no name is known for it"
+	subject := "the flow has no name"
 	if n.Host != "" {
-		under = fmt.Sprintf("it is judged as %s (%s)", n.Host, n.From)
+		subject = fmt.Sprintf("the flow is judged as %s (%s)", n.Host, n.From)
 	}
+	rule := fmt.Sprintf("rule %q", v.Rule)
 	switch {
-	case j.spoof:
-		return fmt.Sprintf("%s, but DNS gave only blocked names for its address and not that one: rule %q", under, v.Rule)
-	case v.Category != "":
-		return fmt.Sprintf("%s, which is in category %s: rule %q", under, v.Category, v.Rule)
+	case v.Claim != "":
+		return fmt.Sprintf("the flow claims to be for %s, but DNS did not give that name for its address, so the name does not count: %s decides", v.Claim, rule)
+	case j.verdict.Cause == BySpoof:
+		return fmt.Sprintf("%s, but DNS gave only blocked names for its address and not that one: %s blocks it", subject, rule)
 	}
-	return fmt.Sprintf("%s: rule %q", under, v.Rule)
+	switch v.Cause {
+	case ByUnnamed:
+		return fmt.Sprintf("the flow has no name, and %s blocks unnamed flows", rule)
+	case ByLoop:
+		return fmt.Sprintf("%s would forward the flow, but its destination is in one of penstock's own networks: it would come back here", rule)
+	case ByGuard:
+		return fmt.Sprintf("%s would forward the flow, but its destination is this machine or a reserved address: only a rule with match.gateway opens those", rule)
+	case ByTrusted:
+		return fmt.Sprintf("%s: %s goes direct because the network is trusted", subject, rule)
+	case ByPortal:
+		return fmt.Sprintf("%s: %s goes direct because the flow is for the captive portal that may be reached now", subject, rule)
+	case ByFallback:
+		return fmt.Sprintf("%s: %s goes direct because its transport is not up", subject, rule)
+	}
+	if v.Category != "" {
+		return fmt.Sprintf("%s, which is in category %s: %s", subject, v.Category, rule)
+	}
+	return fmt.Sprintf("%s: %s", subject, rule)
 }
 
 // hits lists every category of every name and of the destination, lifted ones too.
@@ -173,7 +207,7 @@ func (s *scan) hits() []CategoryHit {
 func (s *scan) explainRules(x *Explanation, judged Name, j judgement, v Verdict) {
 	p := s.policy
 	closed := s.look(judged)
-	if v.NeedsName {
+	if v.Later != LaterNothing {
 		s.lookOpen()
 	}
 	for i := range p.rules {
@@ -181,9 +215,9 @@ func (s *scan) explainRules(x *Explanation, judged Name, j judgement, v Verdict)
 		e := ExplainedRule{Name: r.Name, Pos: r.Pos, Match: t.String(), Why: s.why(closed, &r.Match, i), Deciding: i == j.rule}
 		switch {
 		case e.Deciding && t == no:
-			e.Why = "the name is wanting and the rule blocks what has none"
-			if j.spoof {
-				e.Why = "the names that DNS gave match, and the one in the flow is not believed"
+			e.Why = "the flow has no name, and this rule blocks unnamed flows"
+			if j.verdict.Cause == BySpoof || v.Claim != "" {
+				e.Why = "this rule decides because the name in the flow does not count"
 			}
 		case t != no && s.spares(closed, i):
 			e.Why = "matches, but is lifted by an exception"
@@ -191,7 +225,7 @@ func (s *scan) explainRules(x *Explanation, judged Name, j judgement, v Verdict)
 			x.Shadowed = append(x.Shadowed, r.Name)
 		}
 		x.Rules = append(x.Rules, e)
-		if v.NeedsName && p.differs[p.outcomes[j.rule]].has(i) {
+		if v.Later != LaterNothing && p.differs[p.outcomes[j.rule]].has(i) {
 			switch t := s.tri(&s.open, i); {
 			case t == maybe && i != j.rule, t == yes && i > j.rule:
 				x.WouldTurn = append(x.WouldTurn, fmt.Sprintf("a name that makes rule %q decide (%s)", r.Name, s.judgement(i, "").verdict.words()))
@@ -276,6 +310,9 @@ func (s *scan) conditions(v *view, m *Match, i int) []condition {
 	add("seen in", m.SeenIn, s.seenIn(v, c))
 	if m.Mismatch != nil {
 		add("mismatch", words([]bool{*m.Mismatch}), s.mismatch(v, c))
+	}
+	if m.Gateway {
+		add("destination", []string{"this machine"}, known(f.place().guarded()))
 	}
 	if m.Not != nil {
 		child := int(c.not)

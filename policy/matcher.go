@@ -3,8 +3,11 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+
+	"penstock/policy/iprange"
 )
 
 // matcher is a Match compiled: what the index cannot hold, and where the rest of it stands. Every Not is a matcher of
@@ -12,6 +15,10 @@ import (
 type matcher struct {
 	not   int32 // matcher that must not match; -1 if none
 	named bool  // a name learnt later can change whether it matches
+
+	byName  bool // has a condition on a domain or category
+	inside  bool // has a condition on where the flow goes: a domain, a category or an address
+	gateway bool // Match.Gateway
 
 	// residual says that one of the following is set.
 	residual bool
@@ -54,22 +61,20 @@ func parseDomain(s string) (string, domainKind, error) {
 	return host, kind, nil
 }
 
-// privatePrefixes is what "private" stands for: RFC 1918 and RFC 4193. Loopback and link-local addresses, among them
-// the metadata service of clouds, have to be named by a rule that means them.
-var privatePrefixes = [...]netip.Prefix{
-	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
-	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("fc00::/7"),
-}
-
+// parsePrefixes reads a prefix, an address, or the word "private". Loopback and link-local addresses, among them the
+// metadata services of clouds, are not private: only Match.Gateway leads there.
 func parsePrefixes(s string) ([]netip.Prefix, error) {
 	if s == "private" {
-		return privatePrefixes[:], nil
+		return iprange.Private(), nil
 	}
 	if addr, err := netip.ParseAddr(s); err == nil {
 		addr = addr.Unmap()
 		return []netip.Prefix{netip.PrefixFrom(addr, addr.BitLen())}, nil
 	}
 	p, err := netip.ParsePrefix(s)
+	if err == nil && p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96) // flows are judged by the IPv4 address
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cidr %q is neither a prefix nor an address nor \"private\"", s)
 	}
@@ -77,6 +82,10 @@ func parsePrefixes(s string) ([]netip.Prefix, error) {
 		return nil, fmt.Errorf("cidr %q has bits behind its length: write %s", s, p.Masked())
 	}
 	return []netip.Prefix{p}, nil
+}
+
+func containedBy(list []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // portRange is inclusive.
@@ -158,5 +167,5 @@ func parseSource(s string) (Source, error) {
 func (m *Match) isZero() bool {
 	return len(m.Domain) == 0 && len(m.Category) == 0 && len(m.CIDR) == 0 && len(m.Src) == 0 && len(m.Port) == 0 &&
 		len(m.Protocol) == 0 && len(m.Peer) == 0 && len(m.Group) == 0 && len(m.UID) == 0 && len(m.Process) == 0 &&
-		len(m.Schedule) == 0 && len(m.SeenIn) == 0 && m.Mismatch == nil && m.Not == nil
+		len(m.Schedule) == 0 && len(m.SeenIn) == 0 && m.Mismatch == nil && !m.Gateway && m.Not == nil
 }

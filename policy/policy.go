@@ -14,20 +14,27 @@ func (p *Policy) Rule(name string) (Rule, bool) {
 // Rules returns all rules in order. The caller must not change them.
 func (p *Policy) Rules() []Rule { return p.rules }
 
-// Decide judges a flow: the first rule that matches decides. What is not known matches no condition.
+// Edition returns the number that WithEdition gave the Policy.
+func (p *Policy) Edition() uint64 { return p.edition }
+
+// Decide judges a flow: the first rule that matches decides. A fact that is not known matches no condition.
 //
 // A name read in the flow decides; of several, the strictest. Without one, the name that DNS gave last for the address
-// decides. If the name in the flow would be forwarded, but DNS did not give it, and gave for the address only names that
-// are blocked, the name is taken for false and the block holds.
+// decides. A name in the flow may block. It allows only what DNS gave it for: one that DNS did not give for the
+// destination does not count if it would open a way or choose another one, and is returned as Verdict.Claim. If DNS gave
+// only blocked names for the address, the block holds.
 //
-// The verdict is always as if no further name came, and NeedsName says that one could change it. Who will not read the
-// flow sets Sniffed.
+// The verdict is always as if no further name came; Verdict.Later says what one could change. Who will not read the flow
+// sets Sniffed.
+//
+// Flow.Now and Flow.Place complete the verdict: a trusted network, a captive portal, a transport that is not up, and
+// destinations that only a rule with Match.Gateway may lead to.
 func (p *Policy) Decide(f Flow) Verdict {
 	if p == nil || len(p.rules) == 0 {
 		return Verdict{}
 	}
 	s := p.begin(&f, false)
-	v := s.decide(nil)
+	v := s.settle(s.decide(nil))
 	s.end()
 	return v
 }
@@ -37,14 +44,13 @@ func (p *Policy) Decide(f Flow) Verdict {
 // follows is judged again. Rule and egress are those of the first rule that matches for certain; where that one blocks,
 // those of the rule before it that might forward.
 //
-// Rules that send flows to the DNS server itself are passed over unless they match for certain: what they capture are
-// questions.
+// Rules that send flows to the DNS server itself are passed over unless they match for certain: they capture questions.
 func (p *Policy) DecideName(f Flow) Verdict {
 	if p == nil || len(p.rules) == 0 || len(f.Names) == 0 {
 		return Verdict{}
 	}
 	s := p.begin(&f, true)
-	v := s.decideName(nil)
+	v := s.settle(s.decideName(nil))
 	s.end()
 	return v
 }
@@ -53,10 +59,14 @@ func (p *Policy) DecideName(f Flow) Verdict {
 type judgement struct {
 	verdict Verdict
 	rule    int
-	spoof   bool // the name in the flow was not believed
 }
 
 func (j *judgement) blocks() bool { return j.verdict.Action != Forward }
+
+// leads says whether two judgements lead a flow to the same place.
+func (j *judgement) leads(k *judgement) bool {
+	return j.verdict.Action == k.verdict.Action && j.verdict.Egress == k.verdict.Egress
+}
 
 // trace is told each judgement under one name. Nil is no one.
 type trace func(name Name, j judgement)
@@ -67,37 +77,49 @@ func (t trace) tell(name Name, j judgement) {
 	}
 }
 
-func (s *scan) decide(t trace) Verdict {
+func (s *scan) decide(t trace) judgement {
 	var best judgement
 	decided := false
 	for _, n := range s.flow.Names {
 		if !n.From.inFlow() {
 			continue
 		}
-		j := s.under(n)
-		if !j.blocks() && !s.resolved(n.Host) {
-			if block, ok := s.onlyBlocked(); ok {
-				j = block
-				j.spoof = true
-			}
-		}
+		j := s.claimed(n)
 		t.tell(n, j)
 		if !decided || j.blocks() && !best.blocks() {
 			best, decided = j, true
 		}
 	}
 	if decided {
-		return best.verdict
+		return best
 	}
 	j := s.under(s.recent())
 	t.tell(s.recent(), j)
 	if s.flow.Sniffed {
-		return j.verdict
+		return j
 	}
 	if _, ok := s.onlyBlocked(); !ok || s.helpedBySource() {
-		j.verdict.NeedsName = s.needsName(j)
+		j.verdict.Later = s.later(j)
 	}
-	return j.verdict
+	return j
+}
+
+// claimed judges the flow under a name that was read in it, as far as the name is to be believed.
+func (s *scan) claimed(n Name) judgement {
+	j := s.under(n)
+	if j.blocks() || s.resolved(n.Host) {
+		return j
+	}
+	if block, ok := s.onlyBlocked(); ok {
+		block.verdict.Cause = BySpoof
+		return block
+	}
+	without := s.under(s.recent())
+	if without.leads(&j) {
+		return j
+	}
+	without.verdict.Claim = n.Host
+	return without
 }
 
 // helpedBySource says whether a name that DNS gave would be forwarded once it is read in the flow.
@@ -162,7 +184,7 @@ func (s *scan) under(name Name) judgement {
 				break
 			}
 			if nameless && p.rules[i].Do.UnnamedBlock && s.tri(&s.open, i) != no {
-				return judgement{Verdict{Rule: p.rules[i].Name, Category: s.hit(i, name.Host)}, i, false}
+				return judgement{Verdict{Rule: p.rules[i].Name, Category: s.hit(i, name.Host), Cause: ByUnnamed}, i}
 			}
 			if s.tri(v, i) == yes && !s.spares(v, i) {
 				return s.judgement(i, name.Host)
@@ -179,7 +201,7 @@ func (s *scan) spares(v *view, i int) bool {
 
 func (s *scan) judgement(i int, host string) judgement {
 	r := &s.policy.rules[i]
-	return judgement{Verdict{Action: r.Do.Action, Egress: r.Do.Egress, Rule: r.Name, Category: s.hit(i, host)}, i, false}
+	return judgement{Verdict{Action: r.Do.Action, Egress: r.Do.Egress, Rule: r.Name, Category: s.hit(i, host)}, i}
 }
 
 // hit returns the first category of rule i that the host or the destination is in.
@@ -199,14 +221,14 @@ func (s *scan) hit(i int, host string) string {
 	return ""
 }
 
-// needsName says whether under some name another rule could decide with another outcome.
-func (s *scan) needsName(j judgement) bool {
+// later says what a name could change: whether under some name another rule could decide with another outcome.
+func (s *scan) later(j judgement) Later {
 	p, v := s.policy, s.lookOpen()
 	outcome := p.outcomes[j.rule]
-	if j.blocks() && j.verdict.Action != p.rules[j.rule].Do.Action {
-		outcome = 0 // refused for want of a name
+	if j.verdict.Cause == ByUnnamed {
+		outcome = 0
 	}
-	differs, spared := p.differs[outcome], s.mayBeSpared()
+	differs, spared, found := p.differs[outcome], s.mayBeSpared(), LaterNothing
 	for w := range v.may {
 		candidates := v.may[w] & (differs[w] | v.must[w])
 		for ; candidates != 0; candidates &= candidates - 1 {
@@ -216,17 +238,20 @@ func (s *scan) needsName(j judgement) bool {
 			}
 			t := s.tri(v, i)
 			if t != no && differs.has(i) {
-				return true
+				if p.rules[i].Do.Action == Forward {
+					return LaterEgress
+				}
+				found = LaterBlock
 			}
 			if t == yes && !(spared && p.matchers[i].named) {
-				return false // no name gets past this one
+				return found // no name gets past this one
 			}
 		}
 	}
-	return false
+	return found
 }
 
-func (s *scan) decideName(t trace) Verdict {
+func (s *scan) decideName(t trace) judgement {
 	p, name := s.policy, s.flow.Names[0]
 	v := s.look(name)
 	perhaps := -1 // the first rule that might forward
@@ -244,8 +269,8 @@ func (s *scan) decideName(t trace) Verdict {
 			}
 			j := s.judgement(i, name.Host)
 			t.tell(name, j)
-			return j.verdict
+			return j
 		}
 	}
-	return Verdict{} // not reached: the last rule matches
+	return judgement{} // not reached: the last rule matches
 }

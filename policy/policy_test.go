@@ -26,8 +26,11 @@ func (v Verdict) line() string {
 	if v.Category != "" {
 		s += " for " + v.Category
 	}
-	if v.NeedsName {
-		s += ", needs a name"
+	if v.Later != LaterNothing {
+		s += ", a name could change " + v.Later.String()
+	}
+	if v.Claim != "" {
+		s += ", claims " + v.Claim
 	}
 	return s
 }
@@ -47,11 +50,11 @@ func TestDecideByNames(t *testing.T) {
 		sniffed bool
 		want    string
 	}{
-		{"no name yet, and one could matter", web(), false, "via direct by rest, needs a name"},
+		{"no name yet, and one could matter", web(), false, "via direct by rest, a name could change block"},
 		{"no name, and none will come", web(), true, "via direct by rest"},
 		{"the only name that DNS gave is blocked: final at once", web(dns("bet.example")), false, "refuse by no-gambling for gambling"},
-		{"DNS gave two names, the last is blocked", web(dns("bet.example"), dns("b.test")), false, "refuse by no-gambling for gambling, needs a name"},
-		{"DNS gave two names, the first is blocked", web(dns("b.test"), dns("bet.example")), false, "via direct by rest, needs a name"},
+		{"DNS gave two names, the last is blocked", web(dns("bet.example"), dns("b.test")), false, "refuse by no-gambling for gambling, a name could change egress"},
+		{"DNS gave two names, the first is blocked", web(dns("b.test"), dns("bet.example")), false, "via direct by rest, a name could change block"},
 		{"the flow names the blocked one of them", web(dns("b.test"), dns("bet.example"), sni("bet.example")), true, "refuse by no-gambling for gambling"},
 		{"the flow names the other one", web(dns("bet.example"), dns("b.test"), sni("b.test")), true, "via direct by rest"},
 		{"a false name does not help", web(dns("bet.example"), sni("b.test")), true, "refuse by no-gambling for gambling"},
@@ -66,6 +69,126 @@ func TestDecideByNames(t *testing.T) {
 				t.Errorf("got %s, want %s", got, row.want)
 			}
 		})
+	}
+}
+
+func TestAClaimedNameAllowsNothing(t *testing.T) {
+	via := func(name string) Do { return Do{Action: Forward, Egress: name} }
+	p := newPolicy(t, []Rule{
+		{Name: "wiki", Match: Match{Domain: []string{"wiki.test"}}, Do: via(EgressDirect)},
+		{Name: "no-private", Match: Match{CIDR: []string{"private"}}},
+		{Name: "no-gambling", Match: Match{Category: []string{"gambling"}}},
+		{Name: "rest", Do: via("corp")},
+	}, worldLists(t, false))
+	for _, row := range []struct {
+		name  string
+		dst   string
+		names []Name
+		want  string
+	}{
+		{"a claim opens no private address", "192.168.50.10:80", []Name{{"wiki.test", FromHTTP}}, "refuse by no-private, claims wiki.test"},
+		{"a claim takes no other way", "192.0.2.1:443", []Name{{"wiki.test", FromSNI}}, "via corp by rest, claims wiki.test"},
+		{"a claim that changes nothing is no matter", "192.0.2.1:443", []Name{{"b.test", FromSNI}}, "via corp by rest"},
+		{"a claim may block", "192.0.2.1:443", []Name{{"bet.example", FromSNI}}, "refuse by no-gambling for gambling"},
+		{"a false name where DNS gave only blocked ones", "192.168.50.10:80", []Name{{"b.test", FromDNS}, {"wiki.test", FromHTTP}}, "refuse by no-private"},
+		{"what DNS gave is no claim", "192.168.50.10:80", []Name{{"wiki.test", FromDNS}, {"wiki.test", FromHTTP}}, "via direct by wiki"},
+		{"one claim among true names", "192.168.50.10:80", []Name{{"wiki.test", FromDNS}, {"wiki.test", FromHTTP}, {"x.wiki.test", FromHTTP}}, "via direct by wiki"},
+	} {
+		f := Flow{Network: TCP, Dst: netip.MustParseAddrPort(row.dst), Names: row.names, Sniffed: true}
+		if got := p.Decide(f).line(); got != row.want {
+			t.Errorf("%s: got %s, want %s", row.name, got, row.want)
+		}
+	}
+}
+
+func TestConditionsOfTheNetworkCompleteTheVerdict(t *testing.T) {
+	local := []netip.Prefix{netip.MustParsePrefix("192.168.77.0/24")}
+	p := newPolicy(t, []Rule{
+		{Name: "intranet", Match: Match{Domain: []string{"corp.test"}}, Do: Do{Action: Forward, Egress: "corp", TrustedDirect: true, FallbackDirect: true}},
+		{Name: "shop", Match: Match{Port: []string{"8443"}}, Do: Do{Action: Forward, Egress: "corp", FallbackDirect: true}},
+		{Name: "no", Match: Match{Category: []string{"gambling"}}},
+		{Name: "rest", Do: Do{Action: Forward, Egress: "corp"}},
+	}, worldLists(t, false))
+	name := &Portal{Host: "login.test", Port: 8080, Local: local}
+	addr := &Portal{Addr: netip.MustParseAddr("192.168.77.1"), Port: 80, Local: local}
+	inside := &Portal{Addr: netip.MustParseAddr("10.20.0.10"), Port: 80, Local: local}
+	company := &Portal{Host: "wiki.corp.test", Port: 80, Local: local}
+	given := func(host string) []Name { return []Name{{host, FromDNS}, {host, FromHTTP}} }
+	for _, row := range []struct {
+		name  string
+		dst   string
+		names []Name
+		now   Conditions
+		want  string
+		cause Cause
+	}{
+		{"nothing special", "192.0.2.1:443", nil, Conditions{}, "via corp by rest", ByRule},
+		{"trusted, where the rule says so", "192.0.2.1:443", given("x.corp.test"), Conditions{Trusted: true}, "via direct by intranet", ByTrusted},
+		{"trusted, where the rule does not", "192.0.2.1:443", nil, Conditions{Trusted: true}, "via corp by rest", ByRule},
+		{"trusted, but blocked", "192.0.2.1:443", given("bet.example"), Conditions{Trusted: true}, "refuse by no for gambling", ByRule},
+		{"away, where the rule falls back", "192.0.2.1:8443", nil, Conditions{Away: []string{"corp"}}, "via direct by shop", ByFallback},
+		{"away, where it does not", "192.0.2.1:443", nil, Conditions{Away: []string{"corp"}}, "via corp by rest", ByRule},
+		{"another transport is away", "192.0.2.1:8443", nil, Conditions{Away: []string{"home"}}, "via corp by shop", ByRule},
+		{"the portal by its name", "192.0.2.9:80", given("login.test"), Conditions{Portal: name}, "via direct by rest", ByPortal},
+		{"the portal's own port", "192.0.2.9:8080", given("login.test"), Conditions{Portal: name}, "via direct by rest", ByPortal},
+		{"another port", "192.0.2.9:22", given("login.test"), Conditions{Portal: name}, "via corp by rest", ByRule},
+		{"another name on the portal's address", "192.0.2.9:80", append(given("login.test"), Name{"b.test", FromHTTP}), Conditions{Portal: name}, "via corp by rest", ByRule},
+		{"the portal's name only claimed", "192.0.2.9:80", []Name{{"login.test", FromHTTP}}, Conditions{Portal: name}, "via corp by rest", ByRule},
+		{"the portal's name on an intranet address", "10.20.0.10:80", given("login.test"), Conditions{Portal: name}, "via corp by rest", ByRule},
+		{"the portal on the access network's own address", "192.168.77.1:80", nil, Conditions{Portal: addr}, "via direct by rest", ByPortal},
+		{"a portal that claims an intranet address", "10.20.0.10:80", nil, Conditions{Portal: inside}, "via corp by rest", ByRule},
+		{"a portal that claims a name that a rule keeps inside", "192.0.2.9:80", given("wiki.corp.test"), Conditions{Portal: company}, "via corp by intranet", ByRule},
+	} {
+		f := Flow{Network: TCP, Dst: netip.MustParseAddrPort(row.dst), Names: row.names, Sniffed: true, Now: &row.now}
+		v := p.Decide(f)
+		if got := v.line(); got != row.want || v.Cause != row.cause {
+			t.Errorf("%s: got %s (cause %d), want %s (cause %d)", row.name, got, v.Cause, row.want, row.cause)
+		}
+		if x := p.Explain(f); x.Decided != v {
+			t.Errorf("%s: explained as %+v, decided as %+v", row.name, x.Decided, v)
+		}
+	}
+	for host, want := range map[string]bool{"wiki.corp.test": true, "login.test": false} {
+		if got := p.IsInside(Flow{Names: []Name{{host, FromQuestion}}}); got != want {
+			t.Errorf("IsInside(%s): got %v, want %v", host, got, want)
+		}
+	}
+}
+
+func TestOnlyMatchGatewayOpensTheMachineItself(t *testing.T) {
+	direct := Do{Action: Forward, Egress: EgressDirect}
+	rules := []Rule{
+		{Name: "dns", Match: Match{Port: []string{"53"}}, Do: Do{Action: Forward, Egress: EgressDNS}},
+		{Name: "metrics", Match: Match{Gateway: true, Port: []string{"9477"}}, Do: direct},
+		{Name: "net", Match: Match{CIDR: []string{"10.20.0.0/16", "169.254.0.0/16"}}, Do: direct},
+		{Name: "rest", Do: Do{Action: Forward, Egress: "corp"}},
+	}
+	p := newPolicy(t, rules, nil)
+	for _, row := range []struct {
+		name, dst string
+		place     Place
+		want      string
+		cause     Cause
+	}{
+		{"somebody else in a network that a rule opens", "10.20.0.9:22", Elsewhere, "via direct by net", ByRule},
+		{"the machine's own address in that network", "10.20.0.5:22", Host, "refuse by net", ByGuard},
+		{"the port that match.gateway opens", "10.20.0.5:9477", Host, "via direct by metrics", ByRule},
+		{"that port on another host", "10.20.0.9:9477", Elsewhere, "via direct by net", ByRule},
+		{"a metadata service that a cidr names", "169.254.169.254:80", Elsewhere, "refuse by net", ByGuard},
+		{"loopback behind the last rule", "127.0.0.1:22", Elsewhere, "refuse by rest", ByGuard},
+		{"a metadata service that is translated", "[64:ff9b::a9fe:a9fe]:80", Elsewhere, "refuse by rest", ByGuard},
+		{"questions to the machine's own address", "10.20.0.5:53", Host, "via dns by dns", ByRule},
+		{"inside our own networks", "10.99.0.77:22", Inside, "drop by rest", ByLoop},
+	} {
+		f := Flow{Network: TCP, Dst: netip.MustParseAddrPort(row.dst), Place: row.place, Sniffed: true}
+		v := p.Decide(f)
+		if got := v.line(); got != row.want || v.Cause != row.cause {
+			t.Errorf("%s: got %s (cause %d), want %s (cause %d)", row.name, got, v.Cause, row.want, row.cause)
+		}
+	}
+	rules[1].Match.Port = nil
+	if _, err := New(Config{Rules: rules, Egresses: world.egresses}); err == nil || !strings.Contains(err.Error(), "name the ports") {
+		t.Errorf("match.gateway without a port: got %v, want an error", err)
 	}
 }
 
@@ -145,9 +268,10 @@ func TestAFlowWithoutANameMayBeBlocked(t *testing.T) {
 		sniffed bool
 		want    string
 	}{
-		{"at the SYN it waits for a name", nil, false, "refuse by no-gambling, needs a name"},
+		{"at the SYN it waits for a name", nil, false, "refuse by no-gambling, a name could change egress"},
 		{"no name came", nil, true, "refuse by no-gambling"},
-		{"a name came", []Name{{"b.test", FromSNI}}, true, "via direct by rest"},
+		{"the flow claims a name that DNS did not give", []Name{{"b.test", FromSNI}}, true, "refuse by no-gambling, claims b.test"},
+		{"DNS gave the name that the flow shows", []Name{{"b.test", FromDNS}, {"b.test", FromSNI}}, true, "via direct by rest"},
 		{"DNS gave one", []Name{{"b.test", FromDNS}}, true, "via direct by rest"},
 	} {
 		f := web(row.names...)
@@ -238,7 +362,7 @@ func TestExceptionsLiftBlocksForAWhile(t *testing.T) {
 	}
 	f := web()
 	f.Time, f.Peer = now, "ana"
-	if got := p.Decide(f).line(); got != "via direct by rest, needs a name" {
+	if got := p.Decide(f).line(); got != "via direct by rest, a name could change block" {
 		t.Errorf("without a name: got %s", got)
 	}
 }
@@ -319,7 +443,7 @@ func TestExplainTellsTheWholeStory(t *testing.T) {
 	if x.Pos.String() != "house.yaml:10:5" {
 		t.Errorf("got %s", x.Pos)
 	}
-	if want := `it is judged as nas.corp.test (sni), but DNS gave only blocked names for its address and not that one: rule "no-gambling"`; x.Because != want {
+	if want := `the flow is judged as nas.corp.test (sni), but DNS gave only blocked names for its address and not that one: rule "no-gambling" blocks it`; x.Because != want {
 		t.Errorf("got  %s\nwant %s", x.Because, want)
 	}
 	if want := []string{"intranet", "lan", "rest"}; !slices.Equal(x.Shadowed, want) {

@@ -249,7 +249,7 @@ func (ref reference) under(f *Flow, n Name) Verdict {
 		v := Verdict{Action: r.Do.Action, Egress: r.Do.Egress, Rule: r.Name}
 		if n.Host == "" && r.Do.UnnamedBlock {
 			if holds, open := ref.matches(&r.Match, f, n, true); holds || open {
-				return Verdict{Rule: r.Name}
+				return Verdict{Rule: r.Name, Cause: ByUnnamed}
 			}
 		}
 		if holds, _ := ref.matches(&r.Match, f, n, false); holds {
@@ -275,6 +275,16 @@ func (ref reference) decide(f *Flow) Verdict {
 		v := ref.under(f, n)
 		if v.Action == Forward && allBlocked && !slices.Contains(dns, Name{n.Host, FromDNS}) {
 			v = ref.under(f, dns[0])
+			v.Cause = BySpoof
+		} else if v.Action == Forward && !slices.Contains(dns, Name{n.Host, FromDNS}) {
+			base := Name{}
+			if len(dns) > 0 {
+				base = dns[0]
+			}
+			if w := ref.under(f, base); w.Action != v.Action || w.Egress != v.Egress {
+				v = w
+				v.Claim = n.Host
+			}
 		}
 		if best == nil || best.Action == Forward && v.Action != Forward {
 			best = &v
@@ -301,8 +311,8 @@ func FuzzRuleOrderAgainstNaiveReference(f *testing.F) {
 		for range 30 {
 			flow := randomFlow(r)
 			got, want := p.Decide(flow), ref.decide(&flow)
-			needs := got.NeedsName
-			got.NeedsName, got.Category = false, ""
+			needs := got.Later != LaterNothing
+			got.Later, got.Category, got.ByName = LaterNothing, "", false
 			if got != want {
 				t.Fatalf("flow %+v\nrules %+v\ngot  %+v\nwant %+v", flow, rules, got, want)
 			}
@@ -350,8 +360,8 @@ func FuzzMoreFactsNeverTurnABlockByNameIntoAForward(f *testing.F) {
 			before := p.Decide(flow)
 			alone := flow
 			alone.Names = slices.DeleteFunc(slices.Clone(flow.Names), func(n Name) bool { return !n.From.inFlow() })
-			if before.Action == Forward || p.Decide(alone).Action == Forward {
-				continue // or blocked because DNS gave other names, which DNS can mend
+			if v := p.Decide(alone); before.Action == Forward || v.Action == Forward || before.Claim != "" || v.Claim != "" {
+				continue // or blocked because of what DNS gave or did not give, which DNS can mend
 			}
 			more := flow
 			more.Names = nil

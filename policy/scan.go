@@ -237,7 +237,7 @@ func (s *scan) tri(v *view, i int) tri {
 
 // residual judges the conditions that are not indexed.
 func (s *scan) residual(v *view, m *matcher) tri {
-	return min(s.program(m), s.clock(m), s.seenIn(v, m), s.mismatch(v, m))
+	return min(s.program(m), s.clock(m), s.seenIn(v, m), s.mismatch(v, m), s.gateway(m))
 }
 
 func (s *scan) program(m *matcher) tri {
@@ -281,6 +281,16 @@ func (s *scan) clock(m *matcher) tri {
 		}
 	}
 	return no
+}
+
+func (s *scan) gateway(m *matcher) tri {
+	switch {
+	case !m.gateway:
+		return yes
+	case s.question:
+		return maybe
+	}
+	return triOf(s.flow.place().guarded())
 }
 
 func (s *scan) seenIn(v *view, m *matcher) tri {

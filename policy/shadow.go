@@ -14,7 +14,7 @@ func (p *Policy) Warnings() []string {
 		for i := range j {
 			a, b := &p.rules[i], &p.rules[j]
 			if b.Do.UnnamedBlock && !a.Do.UnnamedBlock && p.matchers[i].named {
-				continue // a does not match where the name is wanting, and there b has its say
+				continue // a does not match an unnamed flow, and b blocks it
 			}
 			if covers(&a.Match, &b.Match) {
 				list = append(list, fmt.Sprintf("%s is never reached: %s matches all of it; move it up or take it out", b.place(), a.place()))
@@ -31,6 +31,9 @@ func covers(a, b *Match) bool {
 		return false
 	}
 	if a.Mismatch != nil && (b.Mismatch == nil || *a.Mismatch != *b.Mismatch) {
+		return false
+	}
+	if a.Gateway && !b.Gateway {
 		return false
 	}
 	return coversField(a.Domain, b.Domain, domainCovers) &&

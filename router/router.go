@@ -156,7 +156,7 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 
 	v := r.Decide(f)
 	e.judged(f, v, e.generation)
-	if v.NeedsName {
+	if v.Later != policy.LaterNothing {
 		r.handleUnnamed(ctx, req, f, e)
 		return
 	}

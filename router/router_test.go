@@ -126,7 +126,7 @@ func byName(f policy.Flow) policy.Verdict {
 			return policy.Verdict{Action: policy.Forward, Egress: "corp", Rule: "intranet"}
 		}
 	}
-	return policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "rest", NeedsName: !f.Sniffed}
+	return policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "rest", Later: later(f)}
 }
 
 type world struct {
@@ -207,7 +207,7 @@ func TestAnswers(t *testing.T) {
 
 func TestServerMaySpeakFirst(t *testing.T) {
 	w := newWorld(t, Config{
-		Decide: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out", NeedsName: true}),
+		Decide: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out", Later: policy.LaterEgress}),
 		Dialer: egresses(map[string]Dialer{"out": dialTo(echoServer(t, "220 hello"))}),
 	})
 	c := newClient(t)
@@ -506,4 +506,12 @@ func TestHalfClose(t *testing.T) {
 		t.Fatalf("got %q, %v; want the answer after the client's FIN", got, err)
 	}
 	<-w.ended
+}
+
+// later says that a name could still send a flow another way, until it has been read.
+func later(f policy.Flow) policy.Later {
+	if f.Sniffed {
+		return policy.LaterNothing
+	}
+	return policy.LaterEgress
 }

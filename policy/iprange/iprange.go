@@ -79,7 +79,30 @@ func IsPrivate(addr netip.Addr) bool { return is(private, addr) }
 // IsReserved reports whether addr can never be a host on somebody else's network, or is the metadata service of a cloud:
 // unspecified, loopback, link-local, multicast, broadcast. An IPv6 address that leads to such an IPv4 address is
 // reserved too, and so is an invalid address.
-func IsReserved(addr netip.Addr) bool { return is(reserved, addr) }
+func IsReserved(addr netip.Addr) bool { return !isOrdinary(addr) && is(reserved, addr) }
+
+// isOrdinary rules out nearly all addresses of hosts by their first bytes: every forwarded flow is asked about. It errs towards
+// no.
+func isOrdinary(addr netip.Addr) bool {
+	if addr.Is4() {
+		switch b := addr.As4(); b[0] {
+		case 0, 127:
+			return false
+		case 100:
+			return b[1] != 100
+		case 168:
+			return b[1] != 63
+		case 169:
+			return b[1] != 254
+		case 192:
+			return b[1] != 0 || b[2] != 0
+		default:
+			return b[0] < 224
+		}
+	}
+	b := addr.As16() // of an invalid address: zeros
+	return b[0]>>5 == 1 && (b[0] != 0x20 || b[1] != 0x02)
+}
 
 // IsInternal reports whether no public name has a reason to have addr: with it, a site could reach into the network of
 // its visitor (DNS rebinding). It holds for all of Near and all that IsReserved.

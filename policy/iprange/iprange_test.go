@@ -78,3 +78,16 @@ func TestCallersMayChangeWhatTheyGet(t *testing.T) {
 		t.Error("a caller changed the table")
 	}
 }
+
+func TestNoRowOfTheTableIsOrdinary(t *testing.T) {
+	for _, row := range table {
+		if row.kind&reserved != 0 && isOrdinary(row.prefix.Addr()) {
+			t.Errorf("%v is reserved, and taken for an ordinary address", row.prefix)
+		}
+	}
+	for _, e := range embedded {
+		if isOrdinary(e.prefix.Addr()) {
+			t.Errorf("%v leads to an IPv4 address, and is taken for an ordinary one", e.prefix)
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package policy
+
+import (
+	"slices"
+
+	"penstock/policy/iprange"
+)
+
+// settle completes the verdict of a judgement with what is true of the host and its network. What is blocked stays
+// blocked.
+func (s *scan) settle(j judgement) Verdict {
+	v, r, m := j.verdict, &s.policy.rules[j.rule], &s.policy.matchers[j.rule]
+	v.Edition, v.ByName = s.policy.edition, m.byName
+	if v.Action != Forward {
+		return v
+	}
+	switch place := s.flow.place(); {
+	case place == Inside:
+		v.Action, v.Egress, v.Later, v.Cause = Drop, "", LaterNothing, ByLoop
+		return v
+	case place.guarded() && v.Egress != EgressDNS && !m.gateway:
+		v.Action, v.Egress, v.Later, v.Cause = Refuse, "", LaterNothing, ByGuard
+		return v
+	}
+	now := s.flow.Now
+	if now == nil || v.Egress == EgressDirect || v.Egress == EgressDNS {
+		return v
+	}
+	switch {
+	case now.Trusted && r.Do.TrustedDirect:
+		v.Egress, v.Cause = EgressDirect, ByTrusted
+	case now.Portal != nil && !m.inside && now.Portal.admits(&s.flow):
+		v.Egress, v.Cause = EgressDirect, ByPortal
+	case r.Do.FallbackDirect && slices.Contains(now.Away, v.Egress):
+		v.Egress, v.Cause = EgressDirect, ByFallback
+	}
+	return v
+}
+
+// place is what the flow's destination is to this host. Reserved addresses are reserved wherever it stands.
+func (f *Flow) place() Place {
+	if f.Place == Elsewhere && f.Dst.IsValid() && iprange.IsReserved(f.Dst.Addr()) {
+		return Reserved
+	}
+	return f.Place
+}
+
+// admits reports that a flow goes to the portal: over TCP, to one of its ports, and under no other name. A private
+// address is the portal's only within the access network itself: the network must not lend its name to a host of
+// somebody's intranet.
+func (p *Portal) admits(f *Flow) bool {
+	if f.Network != TCP || !slices.Contains([]uint16{80, 443, p.Port}, f.Dst.Port()) {
+		return false
+	}
+	dst := f.Dst.Addr().Unmap()
+	if iprange.IsPrivate(dst) && !containedBy(p.Local, dst) {
+		return false
+	}
+	if p.Addr.IsValid() {
+		return dst == p.Addr.Unmap()
+	}
+	given := false
+	for _, n := range f.Names {
+		if n.Host != p.Host {
+			return false
+		}
+		given = given || n.From == FromDNS
+	}
+	return given
+}
+
+// IsInside reports whether a rule or the destination's range keeps a host to the transports, so that no captive portal
+// may take its name: see Conditions.Portal. It is asked with the name of the portal.
+func (p *Policy) IsInside(f Flow) bool {
+	v := p.DecideName(f)
+	i, ok := p.byName[v.Rule]
+	return !ok || v.Action != Forward || p.matchers[i].inside
+}
