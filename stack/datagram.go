@@ -16,9 +16,10 @@ import (
 )
 
 var (
-	errEvicted     = errors.New("pushed out by newer flows")
-	errIdle        = errors.New("idle for too long")
-	errAddressGone = errors.New("the stack's address is gone")
+	errEvicted      = errors.New("pushed out by newer flows")
+	errIdle         = errors.New("idle for too long")
+	errAddressGone  = errors.New("the stack's address is gone")
+	errClientClosed = errors.New("the client was closed")
 )
 
 // ephemeralPort is a random local port: an off-path attacker has to guess it (RFC 6056).
@@ -30,6 +31,7 @@ func ephemeralPort() uint16 { return uint16(1024 + rand.IntN(64512)) }
 type datagramConn struct {
 	t       *flowTable
 	key     flowKey
+	client  uint64
 	dialled bool
 	idle    time.Duration
 	start   time.Time

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -49,21 +50,22 @@ type flowTable struct {
 	errors *rate.Limiter // ICMP errors, as hosts limit them
 
 	mu      sync.Mutex // guards below
-	sources map[netip.Addr]map[flowKey]*datagramConn
+	flows   map[flowKey]*datagramConn
+	clients map[uint64]map[flowKey]*datagramConn
 	count   int
 	ended   bool
 	wake    chan struct{} // capacity 1: there may be something to sweep
 }
 
 func newFlowTable(s *Stack) *flowTable {
-	return &flowTable{s: s, errors: rate.NewLimiter(1000, 50), sources: make(map[netip.Addr]map[flowKey]*datagramConn), wake: make(chan struct{}, 1)}
+	return &flowTable{s: s, errors: rate.NewLimiter(1000, 50), flows: make(map[flowKey]*datagramConn), clients: make(map[uint64]map[flowKey]*datagramConn), wake: make(chan struct{}, 1)}
 }
 
 // arrived hands a datagram to its flow, making one for the first.
 func (t *flowTable) arrived(kind flowKind, a addrPair, data []byte) {
 	k := flowKey{kind, a}
 	t.mu.Lock()
-	c := t.sources[a.remote.Addr()][k]
+	c := t.flows[k]
 	if c == nil {
 		if t.s.handle == nil || kind == kindReply || t.ended {
 			t.mu.Unlock()
@@ -72,7 +74,13 @@ func (t *flowTable) arrived(kind flowKind, a addrPair, data []byte) {
 			}
 			return
 		}
-		c = t.addLocked(k)
+		client, ok := t.s.client(a.remote.Addr())
+		if !ok {
+			t.mu.Unlock()
+			t.s.metrics.drop(dropSource)
+			return
+		}
+		c = t.addLocked(k, client)
 		if c == nil {
 			t.mu.Unlock()
 			t.s.metrics.drop(dropCap)
@@ -91,27 +99,28 @@ func (t *flowTable) serve(c *datagramConn) {
 	defer t.s.recover()
 	ctx, cancel := context.WithCancel(t.s.life)
 	defer cancel()
-	r := &Request{Network: c.network(), Src: c.key.remote, Dst: c.key.local, datagram: c}
+	r := &Request{Network: c.network(), Src: c.key.remote, Dst: c.key.local, Client: c.client, datagram: c}
 	defer r.finish()
 	t.s.handle(ctx, r)
 }
 
 // addLocked makes a flow, pushing out the longest silent of those that may be pushed out for it.
-func (t *flowTable) addLocked(k flowKey) *datagramConn {
-	src := k.remote.Addr()
-	if len(t.sources[src]) >= t.s.limits.UDPPerSource {
-		t.evictLocked(t.sources[src])
+func (t *flowTable) addLocked(k flowKey, client uint64) *datagramConn {
+	if len(t.clients[client]) >= t.s.limits.UDPPerClient {
+		t.evictLocked(t.clients[client])
 	} else if t.count >= t.s.limits.UDPFlows {
 		t.evictAnyLocked()
 	}
-	if t.count >= t.s.limits.UDPFlows || len(t.sources[src]) >= t.s.limits.UDPPerSource {
+	if t.count >= t.s.limits.UDPFlows || len(t.clients[client]) >= t.s.limits.UDPPerClient {
 		return nil
 	}
 	c := newDatagramConn(t, k)
-	if t.sources[src] == nil {
-		t.sources[src] = make(map[flowKey]*datagramConn)
+	c.client = client
+	if t.clients[client] == nil {
+		t.clients[client] = make(map[flowKey]*datagramConn)
 	}
-	t.sources[src][k] = c
+	t.clients[client][k] = c
+	t.flows[k] = c
 	t.count++
 	select {
 	case t.wake <- struct{}{}:
@@ -146,7 +155,7 @@ func (t *flowTable) evictLocked(flows map[flowKey]*datagramConn) {
 func (t *flowTable) evictAnyLocked() {
 	var largest map[flowKey]*datagramConn
 	n := 0
-	for _, flows := range t.sources {
+	for _, flows := range t.clients {
 		if len(flows) > len(largest) {
 			largest = flows
 		}
@@ -158,13 +167,13 @@ func (t *flowTable) evictAnyLocked() {
 }
 
 func (t *flowTable) removeLocked(c *datagramConn) {
-	src := c.key.remote.Addr()
-	if t.sources[src][c.key] != c {
+	if t.flows[c.key] != c {
 		return
 	}
-	delete(t.sources[src], c.key)
-	if len(t.sources[src]) == 0 {
-		delete(t.sources, src)
+	delete(t.flows, c.key)
+	delete(t.clients[c.client], c.key)
+	if len(t.clients[c.client]) == 0 {
+		delete(t.clients, c.client)
 	}
 	t.count--
 }
@@ -178,7 +187,7 @@ func (t *flowTable) remove(c *datagramConn) {
 // fail tells the flow that sent to remote that an ICMP error came back.
 func (t *flowTable) fail(k flowKey, err syscall.Errno) {
 	t.mu.Lock()
-	c := t.sources[k.remote.Addr()][k]
+	c := t.flows[k]
 	t.mu.Unlock()
 	if c != nil && c.dialled {
 		c.fail(err)
@@ -210,7 +219,7 @@ func (t *flowTable) sweep() {
 func (t *flowTable) sweepOnce(now time.Time) int {
 	var idle []*datagramConn
 	t.mu.Lock()
-	for _, flows := range t.sources {
+	for _, flows := range t.clients {
 		for _, c := range flows {
 			if c.idleAt(now) {
 				idle = append(idle, c)
@@ -229,7 +238,7 @@ func (t *flowTable) sweepOnce(now time.Time) int {
 }
 
 func (t *flowTable) closeLocal(addr netip.Addr) {
-	t.closeIf(func(c *datagramConn) bool { return c.key.local.Addr() == addr })
+	t.closeIf(errAddressGone, func(c *datagramConn) bool { return c.key.local.Addr() == addr })
 }
 
 // closeAll ends every flow, and takes no new ones.
@@ -237,13 +246,18 @@ func (t *flowTable) closeAll() {
 	t.mu.Lock()
 	t.ended = true
 	t.mu.Unlock()
-	t.closeIf(func(*datagramConn) bool { return true })
+	t.closeIf(net.ErrClosed, func(*datagramConn) bool { return true })
 }
 
-func (t *flowTable) closeIf(match func(*datagramConn) bool) {
+func (t *flowTable) closeClient(key uint64) int {
+	return t.closeIf(errClientClosed, func(c *datagramConn) bool { return c.client == key && !c.dialled })
+}
+
+// closeIf ends the flows that match with err, and returns how many.
+func (t *flowTable) closeIf(err error, match func(*datagramConn) bool) int {
 	var conns []*datagramConn
 	t.mu.Lock()
-	for _, flows := range t.sources {
+	for _, flows := range t.clients {
 		for _, c := range flows {
 			if match(c) {
 				conns = append(conns, c)
@@ -255,8 +269,9 @@ func (t *flowTable) closeIf(match func(*datagramConn) bool) {
 	}
 	t.mu.Unlock()
 	for _, c := range conns {
-		c.shut(errAddressGone)
+		c.shut(err)
 	}
+	return len(conns)
 }
 
 // dial makes a flow of our own to remote, from a free local port.
@@ -268,10 +283,10 @@ func (t *flowTable) dial(kind flowKind, remote netip.AddrPort, local netip.Addr)
 	}
 	for range 64 {
 		k := flowKey{kind, addrPair{remote: remote, local: netip.AddrPortFrom(local, ephemeralPort())}}
-		if t.sources[remote.Addr()][k] != nil {
+		if t.flows[k] != nil {
 			continue
 		}
-		c := t.addLocked(k)
+		c := t.addLocked(k, 0)
 		if c == nil {
 			return nil, syscall.ENOBUFS
 		}

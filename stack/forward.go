@@ -22,14 +22,16 @@ type pendingDials struct {
 
 	mu      sync.Mutex // guards below
 	cancels map[stack.TransportEndpointID]context.CancelFunc
-	sources map[tcpip.Address]int
+	clients map[uint64]int
+	flows   map[*Request]context.CancelFunc // pending, half-open and accepted
 }
 
 // forwardTCP makes gVisor hand up SYNs.
 func (s *Stack) forwardTCP() {
 	p := &s.pending
 	p.cancels = make(map[stack.TransportEndpointID]context.CancelFunc)
-	p.sources = make(map[tcpip.Address]int)
+	p.clients = make(map[uint64]int)
+	p.flows = make(map[*Request]context.CancelFunc)
 	// The initial window is passed on purpose: the forwarder does not ask for the stack's default.
 	f := tcp.NewForwarder(s.net, s.limits.TCPBuffer, s.limits.Dials, s.serveTCP)
 	s.net.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
@@ -58,27 +60,56 @@ func (p *pendingDials) cancel(id stack.TransportEndpointID) {
 	}
 }
 
-// begin takes one place for id's source, or reports that it has none left.
-func (p *pendingDials) begin(id stack.TransportEndpointID, perSource int, cancel context.CancelFunc) bool {
+// begin takes one place for r's client, or says why there is none.
+func (s *Stack) beginTCP(id stack.TransportEndpointID, r *Request, cancel context.CancelFunc) DropReason {
+	p := &s.pending
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.sources[id.RemoteAddress] >= perSource {
-		return false
+	var ok bool
+	if r.Client, ok = s.client(r.Src.Addr()); !ok {
+		return dropSource
 	}
-	p.sources[id.RemoteAddress]++
+	if p.clients[r.Client] >= s.limits.Dials*2/3 {
+		return dropCap
+	}
+	p.clients[r.Client]++
 	p.cancels[id] = cancel
-	return true
+	p.flows[r] = cancel
+	return ""
 }
 
-func (p *pendingDials) end(id stack.TransportEndpointID) {
+// closeClient resets the flows of a client and returns how many.
+func (p *pendingDials) closeClient(key uint64) int {
+	p.mu.Lock()
+	var list []*Request
+	for r, cancel := range p.flows {
+		if r.Client == key {
+			list = append(list, r)
+			cancel()
+		}
+	}
+	p.mu.Unlock()
+	for _, r := range list {
+		r.abort()
+	}
+	return len(list)
+}
+
+func (p *pendingDials) over(r *Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.flows, r)
+}
+
+func (p *pendingDials) end(id stack.TransportEndpointID, client uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, ok := p.cancels[id]; !ok {
 		return
 	}
 	delete(p.cancels, id)
-	if p.sources[id.RemoteAddress]--; p.sources[id.RemoteAddress] == 0 {
-		delete(p.sources, id.RemoteAddress)
+	if p.clients[client]--; p.clients[client] == 0 {
+		delete(p.clients, client)
 	}
 }
 
@@ -108,11 +139,12 @@ func (s *Stack) serveTCP(fr *tcp.ForwarderRequest) {
 		return
 	}
 	defer s.pending.active.Add(-1)
-	if !s.pending.begin(id, s.limits.DialsPerSource, cancel) {
-		s.metrics.drop(dropCap)
+	if reason := s.beginTCP(id, r, cancel); reason != "" {
+		s.metrics.drop(reason)
 		return
 	}
-	r.onAnswer = func() { s.pending.end(id) }
+	defer s.pending.over(r)
+	r.onAnswer = func() { s.pending.end(id, r.Client) }
 	s.handle(ctx, r)
 }
 

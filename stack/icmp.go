@@ -72,7 +72,7 @@ func (s *Stack) inboundICMP(h *packet) (taken bool) {
 func (s *Stack) inboundReply(h *packet, ident uint16) {
 	k := addrPair{remote: netip.AddrPortFrom(h.src, 0), local: netip.AddrPortFrom(h.dst, ident)}
 	s.flows.mu.Lock()
-	c := s.flows.sources[h.src][flowKey{kindReply, k}]
+	c := s.flows.flows[flowKey{kindReply, k}]
 	s.flows.mu.Unlock()
 	if c == nil {
 		return

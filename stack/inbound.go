@@ -41,6 +41,7 @@ func (s *Stack) readPort(p link.Port) {
 		if err != nil {
 			if !closed(err) && s.life.Err() == nil {
 				s.log.Error("the link failed; nothing more will be read from it", "stack", s.name, "err", err)
+				s.failed(err)
 			}
 			return
 		}

@@ -42,7 +42,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 	}
 	reg.MustRegister(m.drops, packets, bytes, m.evict)
-	for _, r := range []DropReason{dropMalformed, dropChecksum, dropAddress, dropProtocol, dropCap, dropQueue, dropPanic} {
+	for _, r := range []DropReason{dropMalformed, dropChecksum, dropAddress, dropProtocol, dropSource, dropCap, dropQueue, dropPanic} {
 		m.drops.WithLabelValues(string(r))
 	}
 	return m

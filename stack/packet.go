@@ -25,6 +25,7 @@ const (
 	dropChecksum  DropReason = "checksum"
 	dropAddress   DropReason = "address" // multicast, link-local, loopback or unspecified
 	dropProtocol  DropReason = "protocol"
+	dropSource    DropReason = "source" // of an address that is no client's
 	dropCap       DropReason = "cap"
 	dropQueue     DropReason = "queue"
 	dropPanic     DropReason = "panic"

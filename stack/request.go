@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -18,6 +19,7 @@ var errAnswered = errors.New("the flow was answered already")
 type Request struct {
 	Network  string         // "tcp", "udp" or "icmp" (echo; Src.Port is the identifier, Dst.Port is 0)
 	Src, Dst netip.AddrPort // who sent it, and where to
+	Client   uint64         // key of the client that sent the first packet
 
 	mu       sync.Mutex // guards below
 	answered bool
@@ -26,6 +28,7 @@ type Request struct {
 	s        *Stack
 	onAnswer func() // gives back the place among the dials; nil for datagrams
 	accepted net.Conn
+	aborted  bool
 }
 
 // Accept answers the client and returns its end of the flow. For TCP it completes the handshake, which waits for the
@@ -49,12 +52,34 @@ func (r *Request) Accept() (net.Conn, error) {
 	r.tcp.Complete(false)
 	c := newTCPConn(ep, &wq, r.Src, r.Dst)
 	r.s.keepAlive(ep)
+	r.mu.Lock()
 	r.accepted = c
+	aborted := r.aborted
+	r.mu.Unlock()
+	if aborted {
+		c.Abort()
+		return nil, opError("accept", r.Src, &tcpip.ErrConnectionAborted{})
+	}
 	return c, nil
 }
 
 // Refuse answers as a host does that nobody listens on: with RST or an ICMP error.
 func (r *Request) Refuse() { r.end(true) }
+
+// Unreachable answers as the network does when a dial fails with err.
+func (r *Request) Unreachable(error) { r.end(true) }
+
+// abort resets the flow, answered or not.
+func (r *Request) abort() {
+	r.end(true)
+	r.mu.Lock()
+	r.aborted = true
+	c, _ := r.accepted.(*tcpConn)
+	r.mu.Unlock()
+	if c != nil {
+		c.Abort()
+	}
+}
 
 // Drop answers nothing.
 func (r *Request) Drop() { r.end(false) }

@@ -49,6 +49,14 @@ type Config struct {
 	// Handle takes each flow that arrives, in a goroutine of its own; the flow is over when it returns. ctx ends with
 	// the stack, or when the client gives up before it was accepted. Nil refuses every flow.
 	Handle func(ctx context.Context, r *Request)
+	// Client tells whose a source address is: an opaque key, the same for all addresses of one client. Flows, dials and
+	// their bounds are counted by it. ok is false for an address that belongs to nobody: its packets are dropped and
+	// counted with reason "source". Nil makes every source one client, with key 0. It is called with a lock of the stack
+	// held, so that no flow slips in while CloseClient runs: it must not block, and must not call the stack.
+	Client func(src netip.Addr) (key uint64, ok bool)
+	// LinkFailed is called, in a goroutine of the stack, when reading the attached port fails although neither the port
+	// nor the stack was closed by us. It must not wait for the stack's Close. Nil: the failure is only logged.
+	LinkFailed func(err error)
 	// Lossless says that the link neither loses nor reorders, as a TUN does; it chooses TCP's loss recovery and how
 	// large super-packets may be.
 	Lossless bool
@@ -61,6 +69,8 @@ type Config struct {
 type Stack struct {
 	name    string
 	handle  func(context.Context, *Request)
+	client  func(netip.Addr) (uint64, bool)
+	failed  func(error)
 	limits  Limits
 	log     *slog.Logger
 	metrics *Metrics
@@ -94,12 +104,20 @@ func New(c Config) (*Stack, error) {
 	if c.MTU < 576 || c.MTU > link.MaxPacket {
 		return nil, fmt.Errorf("stack %s: MTU %d is outside 576 to %d", c.Name, c.MTU, link.MaxPacket)
 	}
+	if c.Client == nil {
+		c.Client = func(netip.Addr) (uint64, bool) { return 0, true }
+	}
+	if c.LinkFailed == nil {
+		c.LinkFailed = func(error) {}
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Stack{
 		name:    c.Name,
 		handle:  c.Handle,
+		client:  c.Client,
+		failed:  c.LinkFailed,
 		limits:  c.Limits.withDefaults(),
 		log:     c.Log,
 		metrics: c.Metrics,
@@ -302,6 +320,12 @@ func (s *Stack) Device() tun.Device {
 	var c carrier = s.device
 	s.nic.carrier.Store(&c)
 	return s.device
+}
+
+// CloseClient resets every flow of a client: TCP and datagrams, those that wait for their handler and those whose
+// handshake is under way included. It returns how many. What the client sends afterwards is new.
+func (s *Stack) CloseClient(key uint64) int {
+	return s.flows.closeClient(key) + s.pending.closeClient(key)
 }
 
 // Close resets every flow, closes the attached port and device, and waits for the stack's goroutines and handlers.

@@ -391,7 +391,7 @@ func TestRelayWithKernelSockets(t *testing.T) {
 
 func TestCapsPushOutTheLongestSilent(t *testing.T) {
 	var ended atomic.Int64
-	p := newPair(t, byPipe, Limits{UDPFlows: 64, UDPPerSource: 32}, func(_ context.Context, r *Request) {
+	p := newPair(t, byPipe, Limits{UDPFlows: 64, UDPPerClient: 32}, func(_ context.Context, r *Request) {
 		c, err := r.Accept()
 		if err != nil {
 			return

@@ -19,10 +19,9 @@ const (
 // Limits bound what hostile traffic can cost. A zero field takes the default that its comment names.
 type Limits struct {
 	Dials          int           // TCP flows not accepted yet; default 8192
-	DialsPerSource int           // of them for one source address; default two thirds of Dials
 	TCPFlows       int           // accepted TCP flows; default 16384
 	UDPFlows       int           // datagram and echo flows; default 8192
-	UDPPerSource   int           // of them for one source address; default 2048
+	UDPPerClient   int           // of them for one client; default a quarter of UDPFlows
 	UDPIdle        time.Duration // a datagram flow without packets either way ends; default 2 min (RFC 4787 REQ-5)
 	UDPIdleShort   time.Duration // the same for ports of one question and one answer; default 10 s
 	UDPIdleQUIC    time.Duration // the same for port 443; default 30 s
@@ -45,10 +44,9 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	def(&l.Dials, 8192)
-	def(&l.DialsPerSource, l.Dials*2/3)
 	def(&l.TCPFlows, 16384)
 	def(&l.UDPFlows, 8192)
-	def(&l.UDPPerSource, 2048)
+	def(&l.UDPPerClient, l.UDPFlows/4)
 	defTime(&l.UDPIdle, 2*time.Minute)
 	defTime(&l.UDPIdleShort, 10*time.Second)
 	defTime(&l.UDPIdleQUIC, 30*time.Second)

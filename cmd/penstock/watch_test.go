@@ -55,13 +55,26 @@ func watch(t *testing.T, config control.Config, lines int, args ...string) []str
 	return strings.Split(strings.TrimSpace(out.String()), "\n")
 }
 
+// changing is a penstock whose status and flows are those of the functions.
+type changing struct {
+	fake
+	status func() control.Status
+	flows  func(control.FlowQuery) []control.Flow
+}
+
+func (c changing) Status(context.Context) (control.Status, error) { return c.status(), nil }
+
+func (c changing) Flows(_ context.Context, q control.FlowQuery) ([]control.Flow, error) {
+	return c.flows(q), nil
+}
+
 func TestStatusWatchPrintsChangesOnly(t *testing.T) {
 	states := []string{"connecting", "connecting", "connected"}
 	var asked atomic.Int32
-	got := watch(t, control.Config{Status: func(context.Context) (control.Status, error) {
+	got := watch(t, control.Config{Process: changing{status: func() control.Status {
 		state := states[min(int(asked.Add(1)), len(states))-1]
-		return control.Status{State: state, Verdict: state + " via corp"}, nil
-	}}, 2, "status", "-w")
+		return control.Status{State: state, Verdict: state + " via corp"}
+	}}}, 2, "status", "-w")
 	for i, want := range []string{"connecting via corp", "connected via corp"} {
 		if len(got) != 2 || !strings.HasSuffix(got[i], want) {
 			t.Errorf("got %q, want line %d to end with %q", got, i, want)
@@ -72,7 +85,7 @@ func TestStatusWatchPrintsChangesOnly(t *testing.T) {
 func TestFlowsWatchPrintsEachBeginAndEnd(t *testing.T) {
 	start := time.Now()
 	var asked atomic.Int32
-	got := watch(t, control.Config{Flows: func(_ context.Context, q control.FlowQuery) ([]control.Flow, error) {
+	got := watch(t, control.Config{Flows: changing{flows: func(q control.FlowQuery) []control.Flow {
 		if !q.Recent {
 			t.Error("the watch did not ask for finished flows")
 		}
@@ -80,8 +93,8 @@ func TestFlowsWatchPrintsEachBeginAndEnd(t *testing.T) {
 		if asked.Add(1) > 2 {
 			f.End = start.Add(time.Second)
 		}
-		return []control.Flow{f}, nil
-	}}, 2, "flows", "-w")
+		return []control.Flow{f}
+	}}}, 2, "flows", "-w")
 	for i, want := range []string{"begin f1 tcp a -> b", "end   f1 tcp a -> b"} {
 		if len(got) != 2 || !strings.Contains(got[i], want) {
 			t.Errorf("got %q, want line %d to have %q", got, i, want)

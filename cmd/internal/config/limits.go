@@ -13,8 +13,8 @@ type Limits struct {
 	TCPFlows int `yaml:"tcp_flows" default:"16384"`
 	// UDPFlows open at once. The least recently used goes first.
 	UDPFlows int `yaml:"udp_flows" default:"8192"`
-	// UDPFlowsPerSource bounds the UDP flows of one address.
-	UDPFlowsPerSource int `yaml:"udp_flows_per_source" default:"2048"`
+	// UDPFlowsPerClient is how many UDP flows one client may hold while others want some.
+	UDPFlowsPerClient int `yaml:"udp_flows_per_client" default:"2048"`
 	// UDPIdle ends a UDP flow that carried nothing for so long.
 	UDPIdle time.Duration `yaml:"udp_idle" default:"2m"`
 	// UDPIdleShort is the same for ports 53, 123 and 3478.

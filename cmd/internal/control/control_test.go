@@ -60,36 +60,26 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	at := time.Date(2026, 1, 31, 21, 30, 0, 0, time.UTC)
 	var got []any
 	note := func(v any) { got = append(got, v) }
-	c := dial(t, serveControl(t, Config{
-		Status: func(context.Context) (Status, error) { return Status{State: "connected", Started: at}, nil },
-		Flows:  func(_ context.Context, q FlowQuery) ([]Flow, error) { note(q); return []Flow{{ID: "1"}}, nil },
-		Explain: func(_ context.Context, q ExplainQuery) (Explanation, error) {
-			note(q)
-			return Explanation{Rule: "rest"}, nil
-		},
-		Rules: func(context.Context) (Rules, error) { return Rules{Generation: 7}, nil },
-		DNSQuery: func(_ context.Context, q DNSQuery) (DNSAnswer, error) {
-			note(q)
-			return DNSAnswer{Rcode: "NOERROR"}, nil
-		},
-		Lists: func(context.Context) ([]ListStatus, error) { return []ListStatus{{Category: "ads"}}, nil },
-		ListLookup: func(_ context.Context, name string) ([]ListHit, error) {
-			note(name)
-			return []ListHit{{Entry: name}}, nil
-		},
-		Peers:     func(context.Context) ([]PeerStatus, error) { return []PeerStatus{{Name: "ana"}}, nil },
-		KillFlow:  func(_ context.Context, id string) error { note("kill " + id); return nil },
-		Reload:    func(_ context.Context, q ReloadQuery) (Reloaded, error) { note(q); return Reloaded{Blocked: 2}, nil },
-		Up:        func(_ context.Context, q Steer) error { note(q); return nil },
-		Down:      func(_ context.Context, q Steer) error { note(q); return nil },
-		Reconnect: func(_ context.Context, q Steer) error { note(q); return nil },
-		DNSFlush:  func(context.Context) error { note("flush"); return nil },
-		ListRefresh: func(context.Context) error {
-			note("refresh")
-			return nil
-		},
-		Allow: func(_ context.Context, q AllowQuery) (Allowed, error) { note(q); return Allowed{Until: at}, nil },
-	}))
+	f := &fake{
+		status:     func() (Status, error) { return Status{State: "connected", Started: at}, nil },
+		flows:      func(q FlowQuery) ([]Flow, error) { note(q); return []Flow{{ID: "1"}}, nil },
+		explain:    func(q ExplainQuery) (Explanation, error) { note(q); return Explanation{Rule: "rest"}, nil },
+		rules:      func() (Rules, error) { return Rules{Generation: 7}, nil },
+		dnsQuery:   func(q DNSQuery) (DNSAnswer, error) { note(q); return DNSAnswer{Rcode: "NOERROR"}, nil },
+		lists:      func() ([]ListStatus, error) { return []ListStatus{{Category: "ads"}}, nil },
+		listLookup: func(name string) ([]ListHit, error) { note(name); return []ListHit{{Entry: name}}, nil },
+		peers:      func() ([]PeerStatus, error) { return []PeerStatus{{Name: "ana"}}, nil },
+		killFlow:   func(id string) error { note("kill " + id); return nil },
+		reload:     func(q ReloadQuery) (Reloaded, error) { note(q); return Reloaded{Blocked: 2}, nil },
+		// Each says which it is: a swap of the three would otherwise go unseen.
+		up:          func(q Steer) error { note("up"); note(q); return nil },
+		down:        func(q Steer) error { note("down"); note(q); return nil },
+		reconnect:   func(q Steer) error { note("reconnect"); note(q); return nil },
+		dnsFlush:    func() error { note("flush"); return nil },
+		listRefresh: func() error { note("refresh"); return nil },
+		allow:       func(q AllowQuery) (Allowed, error) { note(q); return Allowed{Until: at}, nil },
+	}
+	c := dial(t, serveControl(t, f.config()))
 	ctx := t.Context()
 	check := func(what string, got, want any, err error) {
 		t.Helper()
@@ -128,20 +118,47 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	check("allow", allowed, Allowed{APIVersion: APIVersion, Until: at}, err)
 	check("what the functions got", got, []any{
 		FlowQuery{Denied: true, Peer: "ana"}, ExplainQuery{Target: "x.bet", At: at}, DNSQuery{Name: "x.bet", Type: "A"}, "x.bet",
-		"kill 1", ReloadQuery{DryRun: true}, Steer{For: time.Minute}, Steer{Name: "corp"}, Steer{}, "flush", "refresh",
+		"kill 1", ReloadQuery{DryRun: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
 		AllowQuery{Target: "category:ads", For: time.Hour},
 	}, nil)
 }
 
 func TestErrorsOfFunctionsReachTheCaller(t *testing.T) {
-	c := dial(t, serveControl(t, Config{
-		KillFlow: func(context.Context, string) error { return errors.New("there is no flow 9") },
-	}))
+	f := &fake{killFlow: func(string) error { return errors.New("there is no flow 9") }}
+	c := dial(t, serveControl(t, f.config()))
 	if err := c.KillFlow(t.Context(), "9"); err == nil || err.Error() != "there is no flow 9" {
 		t.Errorf("got %v, want the function's own words", err)
 	}
 	if err := c.DNSFlush(t.Context()); !errors.Is(err, ErrNotOffered) {
-		t.Errorf("a call without a function: got %v, want ErrNotOffered", err)
+		t.Errorf("a call that its interface does not offer: got %v, want ErrNotOffered", err)
+	}
+}
+
+func TestAnInterfaceThatIsNilIsNotOffered(t *testing.T) {
+	c := dial(t, serveControl(t, Config{}))
+	ctx := t.Context()
+	calls := map[string]func() error{
+		"status":        func() error { _, err := c.Status(ctx); return err },
+		"reload":        func() error { _, err := c.Reload(ctx, ReloadQuery{}); return err },
+		"flows":         func() error { _, err := c.Flows(ctx, FlowQuery{}); return err },
+		"flows/kill":    func() error { return c.KillFlow(ctx, "1") },
+		"explain":       func() error { _, err := c.Explain(ctx, ExplainQuery{}); return err },
+		"rules":         func() error { _, err := c.Rules(ctx); return err },
+		"allow":         func() error { _, err := c.Allow(ctx, AllowQuery{}); return err },
+		"up":            func() error { return c.Up(ctx, Steer{}) },
+		"down":          func() error { return c.Down(ctx, Steer{}) },
+		"reconnect":     func() error { return c.Reconnect(ctx, Steer{}) },
+		"dns/query":     func() error { _, err := c.DNSQuery(ctx, DNSQuery{}); return err },
+		"dns/flush":     func() error { return c.DNSFlush(ctx) },
+		"lists":         func() error { _, err := c.Lists(ctx); return err },
+		"lists/lookup":  func() error { _, err := c.ListLookup(ctx, "x"); return err },
+		"lists/refresh": func() error { return c.ListRefresh(ctx) },
+		"peers":         func() error { _, err := c.Peers(ctx); return err },
+	}
+	for name, call := range calls {
+		if err := call(); !errors.Is(err, ErrNotOffered) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: got %v, want ErrNotOffered by that name", name, err)
+		}
 	}
 }
 
@@ -180,7 +197,8 @@ func TestASocketThatRefuses(t *testing.T) {
 }
 
 func TestASecondServerLeavesTheFirstAlone(t *testing.T) {
-	socket := serveControl(t, Config{Status: func(context.Context) (Status, error) { return Status{State: "connected"}, nil }})
+	f := &fake{status: func() (Status, error) { return Status{State: "connected"}, nil }}
+	socket := serveControl(t, f.config())
 	if _, err := New(Config{Socket: socket}); err == nil || !strings.Contains(err.Error(), "another penstock is running") {
 		t.Errorf("got %v, want that another one is running", err)
 	}
@@ -287,7 +305,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		}, http.StatusBadRequest},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			status, body := ask(t, Config{DNSFlush: func(context.Context) error { return nil }}, test.who, test.change)
+			status, body := ask(t, (&fake{dnsFlush: func() error { return nil }}).config(), test.who, test.change)
 			if status != test.want {
 				t.Errorf("got status %d, want %d; body %s", status, test.want, body)
 			}

@@ -1,6 +1,7 @@
-// Package control is how a running penstock is asked and told things: an HTTP and JSON interface on a unix socket for
+// Package control lets others ask and steer a running penstock: an HTTP and JSON interface on a unix socket for
 // penstock's own commands, and a TCP endpoint with /metrics, /healthz and /readyz for monitoring.
 //
-// Both are made of function fields: what stands behind them is the daemon's business. The package holds no state of the
-// daemon, decides nothing, and never serves the control interface over TCP.
+// Operations.go has what a penstock must offer, types.go what goes over the socket, and Client is the other end.
+//
+// The package holds no state of the daemon, decides nothing, and never serves the control interface over TCP.
 package control

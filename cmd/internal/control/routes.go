@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 )
 
@@ -26,75 +27,94 @@ type failure struct {
 	Error      string `json:"error"`
 }
 
-// routes is the whole interface: one POST path per function, a JSON object in and out.
+// routes is the whole interface: one POST path per call, a JSON object in and out.
 func (s *Server) routes() http.Handler {
-	c := s.config
-	mux := http.NewServeMux()
-	handle(s, mux, "status", reading, c.Status != nil, func(ctx context.Context, _ struct{}) (Status, error) {
-		out, err := c.Status(ctx)
-		out.APIVersion = APIVersion
-		return out, err
-	})
-	handle(s, mux, "flows", reading, c.Flows != nil, func(ctx context.Context, q FlowQuery) (Flows, error) {
-		flows, err := c.Flows(ctx, q)
-		return Flows{APIVersion, flows}, err
-	})
-	handle(s, mux, "explain", reading, c.Explain != nil, func(ctx context.Context, q ExplainQuery) (Explanation, error) {
-		out, err := c.Explain(ctx, q)
-		out.APIVersion = APIVersion
-		return out, err
-	})
-	handle(s, mux, "rules", reading, c.Rules != nil, func(ctx context.Context, _ struct{}) (Rules, error) {
-		out, err := c.Rules(ctx)
-		out.APIVersion = APIVersion
-		return out, err
-	})
-	handle(s, mux, "dns/query", reading, c.DNSQuery != nil, func(ctx context.Context, q DNSQuery) (DNSAnswer, error) {
-		out, err := c.DNSQuery(ctx, q)
-		out.APIVersion = APIVersion
-		return out, err
-	})
-	handle(s, mux, "lists", reading, c.Lists != nil, func(ctx context.Context, _ struct{}) (Lists, error) {
-		lists, err := c.Lists(ctx)
-		return Lists{APIVersion, lists}, err
-	})
-	handle(s, mux, "lists/lookup", reading, c.ListLookup != nil, func(ctx context.Context, q named) (ListHits, error) {
-		hits, err := c.ListLookup(ctx, q.Name)
-		return ListHits{APIVersion, q.Name, hits}, err
-	})
-	handle(s, mux, "peers", reading, c.Peers != nil, func(ctx context.Context, _ struct{}) (Peers, error) {
-		peers, err := c.Peers(ctx)
-		return Peers{APIVersion, peers}, err
-	})
-
-	handle(s, mux, "flows/kill", changing, c.KillFlow != nil, func(ctx context.Context, q named) (Done, error) {
-		return Done{APIVersion: APIVersion}, c.KillFlow(ctx, q.Name)
-	})
-	handle(s, mux, "reload", changing, c.Reload != nil, func(ctx context.Context, q ReloadQuery) (Reloaded, error) {
-		out, err := c.Reload(ctx, q)
-		out.APIVersion = APIVersion
-		return out, err
-	})
-	for name, steer := range map[string]func(context.Context, Steer) error{"up": c.Up, "down": c.Down, "reconnect": c.Reconnect} {
-		handle(s, mux, name, changing, steer != nil, func(ctx context.Context, q Steer) (Done, error) {
-			return Done{APIVersion: APIVersion}, steer(ctx, q)
-		})
-	}
-	handle(s, mux, "dns/flush", changing, c.DNSFlush != nil, func(ctx context.Context, _ struct{}) (Done, error) {
-		return Done{APIVersion: APIVersion}, c.DNSFlush(ctx)
-	})
-	handle(s, mux, "lists/refresh", changing, c.ListRefresh != nil, func(ctx context.Context, _ struct{}) (Done, error) {
-		return Done{APIVersion: APIVersion}, c.ListRefresh(ctx)
-	})
-	handle(s, mux, "allow", changing, c.Allow != nil, func(ctx context.Context, q AllowQuery) (Allowed, error) {
-		out, err := c.Allow(ctx, q)
-		out.APIVersion = APIVersion
-		return out, err
-	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	p := &paths{log: s.log}
+	s.readingRoutes(p)
+	s.changingRoutes(p)
+	p.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("there is no %s here", r.URL.Path))
 	})
-	return guard(mux)
+	return guard(&p.mux)
+}
+
+func (s *Server) readingRoutes(p *paths) {
+	c := s.config
+	handle(p, "status", reading, c.Process != nil, func(ctx context.Context, _ struct{}) (Status, error) {
+		out, err := c.Process.Status(ctx)
+		out.APIVersion = APIVersion
+		return out, err
+	})
+	handle(p, "flows", reading, c.Flows != nil, func(ctx context.Context, q FlowQuery) (Flows, error) {
+		flows, err := c.Flows.Flows(ctx, q)
+		return Flows{APIVersion, flows}, err
+	})
+	handle(p, "explain", reading, c.Policy != nil, func(ctx context.Context, q ExplainQuery) (Explanation, error) {
+		out, err := c.Policy.Explain(ctx, q)
+		out.APIVersion = APIVersion
+		return out, err
+	})
+	handle(p, "rules", reading, c.Policy != nil, func(ctx context.Context, _ struct{}) (Rules, error) {
+		out, err := c.Policy.Rules(ctx)
+		out.APIVersion = APIVersion
+		return out, err
+	})
+	handle(p, "dns/query", reading, c.DNS != nil, func(ctx context.Context, q DNSQuery) (DNSAnswer, error) {
+		out, err := c.DNS.DNSQuery(ctx, q)
+		out.APIVersion = APIVersion
+		return out, err
+	})
+	handle(p, "lists", reading, c.Lists != nil, func(ctx context.Context, _ struct{}) (Lists, error) {
+		lists, err := c.Lists.Lists(ctx)
+		return Lists{APIVersion, lists}, err
+	})
+	handle(p, "lists/lookup", reading, c.Lists != nil, func(ctx context.Context, q named) (ListHits, error) {
+		hits, err := c.Lists.ListLookup(ctx, q.Name)
+		return ListHits{APIVersion, q.Name, hits}, err
+	})
+	handle(p, "peers", reading, c.Peers != nil, func(ctx context.Context, _ struct{}) (Peers, error) {
+		peers, err := c.Peers.Peers(ctx)
+		return Peers{APIVersion, peers}, err
+	})
+}
+
+func (s *Server) changingRoutes(p *paths) {
+	c := s.config
+	done := Done{APIVersion: APIVersion}
+	handle(p, "flows/kill", changing, c.Flows != nil, func(ctx context.Context, q named) (Done, error) {
+		return done, c.Flows.KillFlow(ctx, q.Name)
+	})
+	handle(p, "reload", changing, c.Process != nil, func(ctx context.Context, q ReloadQuery) (Reloaded, error) {
+		out, err := c.Process.Reload(ctx, q)
+		out.APIVersion = APIVersion
+		return out, err
+	})
+	handle(p, "up", changing, c.Transports != nil, func(ctx context.Context, q Steer) (Done, error) {
+		return done, c.Transports.Up(ctx, q)
+	})
+	handle(p, "down", changing, c.Transports != nil, func(ctx context.Context, q Steer) (Done, error) {
+		return done, c.Transports.Down(ctx, q)
+	})
+	handle(p, "reconnect", changing, c.Transports != nil, func(ctx context.Context, q Steer) (Done, error) {
+		return done, c.Transports.Reconnect(ctx, q)
+	})
+	handle(p, "dns/flush", changing, c.DNS != nil, func(ctx context.Context, _ struct{}) (Done, error) {
+		return done, c.DNS.DNSFlush(ctx)
+	})
+	handle(p, "lists/refresh", changing, c.Lists != nil, func(ctx context.Context, _ struct{}) (Done, error) {
+		return done, c.Lists.ListRefresh(ctx)
+	})
+	handle(p, "allow", changing, c.Policy != nil, func(ctx context.Context, q AllowQuery) (Allowed, error) {
+		out, err := c.Policy.Allow(ctx, q)
+		out.APIVersion = APIVersion
+		return out, err
+	})
+}
+
+// paths is the interface while it is put together.
+type paths struct {
+	mux http.ServeMux
+	log *slog.Logger
 }
 
 // named is the body of a call about one thing.
@@ -102,16 +122,16 @@ type named struct {
 	Name string `json:"name"`
 }
 
-// handle serves POST /v1/name.
-func handle[In, Out any](s *Server, mux *http.ServeMux, name string, need access, has bool, f func(context.Context, In) (Out, error)) {
-	mux.HandleFunc("POST /v1/"+name, func(w http.ResponseWriter, r *http.Request) {
+// handle serves POST /v1/name with f, or refuses where that is not offered.
+func handle[In, Out any](p *paths, name string, need access, offered bool, f func(context.Context, In) (Out, error)) {
+	p.mux.HandleFunc("POST /v1/"+name, func(w http.ResponseWriter, r *http.Request) {
 		who := callerFrom(r.Context())
 		if need == changing && !who.mayChange() {
 			refuse(w, http.StatusForbidden, fmt.Sprintf("%s changes the running penstock: only root and its own user may; run it with sudo", name))
 			return
 		}
-		if !has {
-			refuse(w, http.StatusNotImplemented, fmt.Sprintf("the running penstock does not offer %s", name))
+		if !offered {
+			refuseNotOffered(w, name)
 			return
 		}
 		var in In
@@ -122,16 +142,20 @@ func handle[In, Out any](s *Server, mux *http.ServeMux, name string, need access
 			return
 		}
 		out, err := f(r.Context(), in)
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrNotOffered):
+			refuseNotOffered(w, name)
+			return
+		case err != nil:
 			refuse(w, http.StatusUnprocessableEntity, err.Error())
 			return
 		}
 		if need == changing {
-			s.log.Info("control", "call", name, "uid", who.uid)
+			p.log.Info("control", "call", name, "uid", who.uid)
 		}
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(out); err != nil {
-			s.log.Debug("control answer not delivered", "call", name, "err", err)
+			p.log.Debug("control answer not delivered", "call", name, "err", err)
 		}
 	})
 }
@@ -150,8 +174,12 @@ func guard(next http.Handler) http.Handler {
 	})
 }
 
+func refuseNotOffered(w http.ResponseWriter, name string) {
+	refuse(w, http.StatusNotImplemented, fmt.Sprintf("the running penstock does not offer %s", name))
+}
+
 func refuse(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(failure{APIVersion, text}) // a caller that left does not hear why
+	json.NewEncoder(w).Encode(failure{APIVersion, text}) // fails only if the caller has left
 }

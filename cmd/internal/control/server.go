@@ -14,32 +14,19 @@ import (
 	"time"
 )
 
-// Config is what a Server serves. A nil function answers 501. Functions are called concurrently; their context ends with
-// the request. APIVersion is filled in by the server.
+// Config is what a Server serves. Calls on an interface that is nil are answered with ErrNotOffered.
 type Config struct {
-	Socket string // path; default DefaultSocket()
-	Group  string // may read through the socket; empty: only root and the daemon's own user may
-	Logger *slog.Logger
+	Socket string       // path; default DefaultSocket()
+	Group  string       // its members may read through the socket; empty: only root and the daemon's own user may
+	Logger *slog.Logger // nil: no log
 
-	// Reading.
-	Status     func(context.Context) (Status, error)
-	Flows      func(context.Context, FlowQuery) ([]Flow, error)
-	Explain    func(context.Context, ExplainQuery) (Explanation, error)
-	Rules      func(context.Context) (Rules, error)
-	DNSQuery   func(context.Context, DNSQuery) (DNSAnswer, error)
-	Lists      func(context.Context) ([]ListStatus, error)
-	ListLookup func(ctx context.Context, name string) ([]ListHit, error)
-	Peers      func(context.Context) ([]PeerStatus, error)
-
-	// Changing.
-	KillFlow    func(ctx context.Context, id string) error
-	Reload      func(context.Context, ReloadQuery) (Reloaded, error)
-	Up          func(context.Context, Steer) error
-	Down        func(context.Context, Steer) error
-	Reconnect   func(context.Context, Steer) error
-	DNSFlush    func(context.Context) error
-	ListRefresh func(context.Context) error
-	Allow       func(context.Context, AllowQuery) (Allowed, error)
+	Process    Process
+	Flows      FlowTable
+	Policy     Policy
+	Transports Transports
+	DNS        DNS
+	Lists      ListShelf
+	Peers      PeerBook // nil where penstock is no gateway
 }
 
 // Server serves the control socket.

@@ -20,23 +20,13 @@ func (d *Daemon) controlConfig() control.Config {
 	if socket == "" {
 		socket = d.cfg.Control.Socket
 	}
+	o := operations{d}
 	c := control.Config{
 		Socket: socket, Group: d.cfg.Control.Group, Logger: d.log,
-		Status: d.status, Flows: d.flows, Explain: d.explain, Rules: d.ruleStatus, DNSQuery: d.dnsQuery, Lists: d.lists,
-		ListLookup: func(_ context.Context, name string) ([]control.ListHit, error) {
-			host, err := policy.CanonicalName(name)
-			if err != nil {
-				return nil, err
-			}
-			return d.lookup(host), nil
-		},
-		KillFlow: d.killFlow, Reload: d.reload, Up: d.up, Down: d.down, Reconnect: d.reconnect,
-		DNSFlush:    func(context.Context) error { d.dns.Flush(); return nil },
-		ListRefresh: d.rules.lists.Refresh,
-		Allow:       d.allow,
+		Process: o, Flows: o, Policy: o, Transports: o, DNS: o, Lists: o,
 	}
 	if d.gateway != nil {
-		c.Peers = d.peers
+		c.Peers = o
 	}
 	return c
 }

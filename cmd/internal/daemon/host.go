@@ -154,7 +154,7 @@ func serviceAddrs(own []netip.Prefix) []netip.Prefix {
 
 func stackLimits(l config.Limits) stack.Limits {
 	return stack.Limits{
-		Dials: l.Dials, TCPFlows: l.TCPFlows, UDPFlows: l.UDPFlows, UDPPerSource: l.UDPFlowsPerSource,
+		Dials: l.Dials, TCPFlows: l.TCPFlows, UDPFlows: l.UDPFlows, UDPPerClient: l.UDPFlowsPerClient,
 		UDPIdle: l.UDPIdle, UDPIdleShort: l.UDPIdleShort, UDPIdleQUIC: l.UDPIdleQUIC,
 		KeepaliveIdle: l.TCPKeepalive, KeepaliveEvery: l.TCPKeepaliveInterval,
 	}

@@ -1,0 +1,59 @@
+package control
+
+import "context"
+
+// These interfaces are what a Server asks, by noun. Their methods are called concurrently, and each context ends with
+// its request. An answer's APIVersion is filled in by the server. An error reaches the caller as its text, so it says
+// what to do; ErrNotOffered says that this penstock cannot do what was asked.
+//
+// No two of them have a method of the same name: one type may be all of them.
+
+// Process is the running penstock as a whole.
+type Process interface {
+	Status(context.Context) (Status, error)
+	// Reload puts the configuration's file in force, whole or not at all.
+	Reload(context.Context, ReloadQuery) (Reloaded, error)
+}
+
+// FlowTable is the flows, live and remembered.
+type FlowTable interface {
+	// Flows returns the flows that match, oldest first.
+	Flows(context.Context, FlowQuery) ([]Flow, error)
+	KillFlow(ctx context.Context, id string) error
+}
+
+// Policy is what decides over flows.
+type Policy interface {
+	// Explain has no side effect.
+	Explain(context.Context, ExplainQuery) (Explanation, error)
+	Rules(context.Context) (Rules, error)
+	// Allow makes an exception that ends by itself.
+	Allow(context.Context, AllowQuery) (Allowed, error)
+}
+
+// Transports steers the ways out. Each method acts on all of them if the order names none.
+type Transports interface {
+	Up(context.Context, Steer) error
+	Down(context.Context, Steer) error
+	Reconnect(context.Context, Steer) error
+}
+
+// DNS is the embedded DNS server.
+type DNS interface {
+	DNSQuery(context.Context, DNSQuery) (DNSAnswer, error)
+	DNSFlush(context.Context) error
+}
+
+// ListShelf is the lists of the categories.
+type ListShelf interface {
+	Lists(context.Context) ([]ListStatus, error)
+	// ListLookup returns every entry that holds the name, also the exceptions.
+	ListLookup(ctx context.Context, name string) ([]ListHit, error)
+	// ListRefresh fetches and reads all lists again.
+	ListRefresh(context.Context) error
+}
+
+// PeerBook is the peers of a gateway.
+type PeerBook interface {
+	Peers(context.Context) ([]PeerStatus, error)
+}

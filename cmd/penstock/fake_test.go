@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/control"
+)
+
+// fake is a penstock that answers every call with the same.
+type fake struct {
+	config  string // path of its configuration
+	started time.Time
+}
+
+func (f fake) Status(context.Context) (control.Status, error) {
+	return control.Status{
+		State: "connected", Degraded: true, Verdict: "connected via corp, received 0.4 s ago, filter on\x1b[2J", Started: f.started,
+		Version: "v0.1.0", Config: f.config, Listen: []string{"tun pen0"}, PolicyGeneration: 3,
+		Transports: []control.TransportStatus{
+			{Name: "corp", Kind: "wireguard", State: "connected", Degraded: true, Reason: "flapping", Since: f.started, LastRx: f.started, RxBytes: 123456, TxBytes: 12, Endpoint: "192.0.2.1:51820", Reconnects: 2},
+			{Name: "legacy", Kind: "openvpn", State: "blocked", Reason: "auth_failed", Error: "the server refused the password"},
+		},
+		Flows: control.FlowCounts{Active: 1, Forwarded: 5, Denied: 2},
+	}, nil
+}
+
+func (f fake) Reload(context.Context, control.ReloadQuery) (control.Reloaded, error) {
+	if _, err := config.Load(f.config); err != nil {
+		return control.Reloaded{}, err
+	}
+	return control.Reloaded{Generation: 4, Changed: []string{"rules"}, Restart: []string{"listen.tun"}, Blocked: 1}, nil
+}
+
+func (f fake) Flows(_ context.Context, q control.FlowQuery) ([]control.Flow, error) {
+	if q.Denied {
+		return []control.Flow{{ID: "f2", Proto: "tcp", Src: "10.77.0.2:5001", Dst: "203.0.113.7:443", Peer: "ana", Host: "x.bet", HostSource: "sni",
+			Verdict: "block", Rule: "no-gambling", Category: "gambling", Start: f.started, End: f.started}}, nil
+	}
+	return []control.Flow{{ID: "f1", Proto: "tcp", Src: "10.77.0.2:5000", Dst: "10.0.0.80:443", Host: "intranet.corp.example", HostSource: "dns",
+		Verdict: "via", Via: "corp", Rule: "intranet", TxBytes: 2048, RxBytes: 5 << 20, Start: f.started}}, nil
+}
+
+func (fake) KillFlow(_ context.Context, id string) error {
+	if id != "f1" {
+		return errors.New("there is no live flow " + id)
+	}
+	return nil
+}
+
+func (fake) Explain(_ context.Context, q control.ExplainQuery) (control.Explanation, error) {
+	if q.Target != "https://x.bet" {
+		return control.Explanation{Target: q.Target, Verdict: "direct", Rule: "rest"}, nil
+	}
+	return control.Explanation{
+		Target: q.Target, Verdict: "block", Rule: "no-gambling", Position: "/etc/penstock.yaml:7", Category: "gambling", Protocol: "tcp",
+		Peer: q.From, Groups: []string{"staff"}, Names: []control.Name{{Host: "x.bet", Source: "sni"}, {Host: "cdn.example", Source: "dns"}},
+		Hits:  []control.ListHit{{Category: "gambling", List: "/lists/g.txt", Line: 12, Entry: "bet"}},
+		Notes: []string{"as cdn.example it would be direct by rest"},
+	}, nil
+}
+
+func (f fake) Rules(context.Context) (control.Rules, error) {
+	return control.Rules{Generation: 3, Rules: []control.RuleStatus{
+		{Name: "no-gambling", Position: "/etc/penstock.yaml:7:5", Match: "category gambling", Do: "block", Hits: 2, LastHit: f.started},
+		{Name: "rest", Do: "via corp"},
+	}}, nil
+}
+
+func (f fake) Allow(_ context.Context, q control.AllowQuery) (control.Allowed, error) {
+	return control.Allowed{Target: q.Target, Peer: q.Peer, Until: f.started.Add(q.For)}, nil
+}
+
+func (fake) Up(_ context.Context, q control.Steer) error {
+	if q.Name == "nowhere" {
+		return errors.New(`there is no transport "nowhere"`)
+	}
+	return nil
+}
+
+func (fake) Down(context.Context, control.Steer) error      { return control.ErrNotOffered }
+func (fake) Reconnect(context.Context, control.Steer) error { return nil }
+
+func (fake) DNSQuery(_ context.Context, q control.DNSQuery) (control.DNSAnswer, error) {
+	return control.DNSAnswer{Name: q.Name, Type: q.Type, Rcode: "NXDOMAIN", Rule: "no-gambling", Category: "gambling", Took: 0.00012}, nil
+}
+
+func (fake) DNSFlush(context.Context) error { return nil }
+
+func (fake) Lists(context.Context) ([]control.ListStatus, error) {
+	return []control.ListStatus{{Category: "gambling", List: "built in", Entries: 300}}, nil
+}
+
+func (fake) ListLookup(_ context.Context, name string) ([]control.ListHit, error) {
+	if name != "x.bet" {
+		return nil, nil
+	}
+	return []control.ListHit{{Category: "gambling", List: "/lists/g.txt", Line: 12, Entry: "bet"}}, nil
+}
+
+func (fake) ListRefresh(context.Context) error { return nil }
+
+func (fake) Peers(context.Context) ([]control.PeerStatus, error) {
+	return []control.PeerStatus{{Name: "ana", Addresses: []string{"10.78.0.2/32"}, Groups: []string{"staff"}}}, nil
+}
+
+// serveFake serves a fake until the script ends.
+func serveFake(env *testscript.Env, socket string) error {
+	f := fake{config: filepath.Join(env.WorkDir, "gateway.yaml"), started: time.Now()}
+	server, err := control.New(control.Config{
+		Socket: socket, Process: f, Flows: f, Policy: f, Transports: f, DNS: f, Lists: f, Peers: f,
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	env.Defer(func() {
+		cancel()
+		<-done
+	})
+	return nil
+}
