@@ -22,17 +22,18 @@ func (s *scan) settle(j judgement) Verdict {
 		v.Action, v.Egress, v.Later, v.Cause = Refuse, "", LaterNothing, ByGuard
 		return v
 	}
-	now := s.flow.Now
-	if now == nil || v.Egress == EgressDirect || v.Egress == EgressDNS {
+	if v.Egress == EgressDirect || v.Egress == EgressDNS {
 		return v
 	}
+	now := s.flow.Now
 	switch {
+	case r.Do.FallbackDirect && s.flow.Down == v.Egress:
+		v.Egress, v.Cause = EgressDirect, ByFallback
+	case now == nil:
 	case now.Trusted && r.Do.TrustedDirect:
 		v.Egress, v.Cause = EgressDirect, ByTrusted
 	case now.Portal != nil && !m.inside && now.Portal.admits(&s.flow):
 		v.Egress, v.Cause = EgressDirect, ByPortal
-	case r.Do.FallbackDirect && slices.Contains(now.Away, v.Egress):
-		v.Egress, v.Cause = EgressDirect, ByFallback
 	}
 	return v
 }
