@@ -46,6 +46,7 @@ func picture() []row {
 
 		{"router", "the pipeline from flow to dialer; it is handed its dialers and knows no transport, stack or resolver",
 			[]string{"policy", "policy/sniff"}, []string{sys, prom}},
+		{"router/clients", "who sends: peers, this machine and strangers, as keys, a leaf", nil, []string{"github.com/gaissmai/bart"}},
 		{"router/hostnet", "what penstock changes on the host, and undoes",
 			[]string{"policy/iprange"}, []string{"github.com/godbus/dbus/v5", "github.com/google/nftables", "github.com/vishvananda/netlink", sys, xnet}},
 		{"router/pathmon", "the path to an endpoint, and sleep as the clock and logind tell it, a leaf",
