@@ -10,9 +10,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"penstock/policy/spelling"
 )
 
-// checker looks at a decoded configuration as a whole and notes what does not fit together.
+// checker collects what does not fit together in a decoded configuration.
 type checker struct {
 	*Config
 	faults []Fault
@@ -41,15 +43,15 @@ func (k *checker) fault(path, mend, format string, args ...any) {
 	k.faults = append(k.faults, k.Fault(path, fmt.Sprintf(format, args...), mend))
 }
 
-// reserved are names that mean something else where a transport is named.
+// reserved are the names that mean something else in the place of a transport's name.
 var reserved = []string{"block", "direct", "dns", "drop", "via"}
 
 func isNameRune(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_.@", r)
 }
 
-// CheckName returns an error if a name cannot be that of a peer, rule, category or transport: it labels metrics and
-// stands in commands.
+// CheckName returns an error if a peer, rule, category or transport cannot have the name: names become labels of metrics
+// and arguments of commands.
 func CheckName(name string) error {
 	if fault := faultOfName(name); fault != "" {
 		return fmt.Errorf("the name %q %s", name, fault)
@@ -57,7 +59,7 @@ func CheckName(name string) error {
 	return nil
 }
 
-// faultOfName says what is wrong with a name, or nothing.
+// faultOfName returns what is wrong with a name, or "".
 func faultOfName(name string) string {
 	switch {
 	case name == "":
@@ -65,7 +67,7 @@ func faultOfName(name string) string {
 	case len(name) > 63:
 		return "has more than 63 characters"
 	case strings.ContainsFunc(name, func(r rune) bool { return !isNameRune(r) }):
-		return "has other characters than letters, digits, and - _ . @"
+		return "has characters other than letters, digits and - _ . @"
 	}
 	return ""
 }
@@ -76,7 +78,7 @@ func (k *checker) name(path, what, name string) {
 	}
 }
 
-// secret checks that a secret is where it is said to be and, if it is a key, that it is one.
+// secret checks that a secret can be read and, if it must be a WireGuard key, that it is one.
 func (k *checker) secret(path string, s Secret, isKey bool) {
 	if s.IsZero() {
 		return
@@ -88,9 +90,11 @@ func (k *checker) secret(path string, s Secret, isKey bool) {
 	value, err := s.Read()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		k.fault(path, "make one with: penstock genkey > "+s.File, "%s: there is no file %s", path, s.File)
-	case errors.Is(err, fs.ErrPermission):
-		k.fault(path, "run this as its owner or as root", "%s: no permission to read %s", path, s.File)
+		mend := "correct the path"
+		if isKey {
+			mend = "make one with: (umask 077; penstock genkey > " + s.File + ")"
+		}
+		k.fault(path, mend, "%s: %v", path, err)
 	case err != nil:
 		k.fault(path, "", "%s: %v", path, err)
 	case isKey && !isWireGuardKey(value):
@@ -107,9 +111,9 @@ func (k *checker) via(path, name string) {
 	k.fault(path, k.known(name, known, "transports"), "there is no transport %q", name)
 }
 
-// known proposes one of the known names.
+// known is the mend for an unknown name: the nearest known one, or all of them.
 func (k *checker) known(name string, known []string, what string) string {
-	if near := suggest(name, known); near != "" {
+	if near := spelling.Nearest(name, known); near != "" {
 		return fmt.Sprintf("did you mean %q?", near)
 	}
 	if len(known) == 0 {
@@ -118,7 +122,7 @@ func (k *checker) known(name string, known []string, what string) string {
 	return "there are " + strings.Join(known, ", ")
 }
 
-// hostPort checks host:port with a port that is a number.
+// hostPort checks host:port, whose port must be a number.
 func (k *checker) hostPort(path, value string) {
 	_, port, err := net.SplitHostPort(value)
 	if err == nil {
@@ -129,7 +133,7 @@ func (k *checker) hostPort(path, value string) {
 	}
 }
 
-// mtu checks bytes per packet. 576 is what every IPv4 host takes (RFC 791), 1280 every IPv6 host (RFC 8200).
+// mtu checks bytes per packet. Every IPv4 host takes 576 (RFC 791), every IPv6 host 1280 (RFC 8200).
 func (k *checker) mtu(path string, mtu int, addresses []netip.Prefix) {
 	least := 576
 	if slices.ContainsFunc(addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {

@@ -18,7 +18,7 @@ func (k *checker) dns() {
 		k.upstreams(path+".upstream", s.Upstream)
 		for j, domain := range s.Domains {
 			if first, taken := zones[domain]; taken {
-				k.fault(fmt.Sprintf("%s.domains[%d]", path, j), "remove one", "%s is split already, at %s", domain, first)
+				k.fault(fmt.Sprintf("%s.domains[%d]", path, j), "remove one", "there is a split zone %s already, at %s", domain, first)
 			}
 			zones[domain] = s.Pos
 		}
@@ -51,7 +51,8 @@ func (k *checker) upstreams(path string, upstreams []Upstream) {
 	}
 }
 
-// isUpstream says whether s is an address with or without port, or one after a scheme. Encrypted upstreams may be named.
+// isUpstream reports whether s is an address, with or without a port and a scheme. Encrypted upstreams may have a name
+// instead.
 func isUpstream(s string) bool {
 	scheme, rest, hasScheme := strings.Cut(s, "://")
 	switch {
@@ -69,7 +70,7 @@ func isUpstream(s string) bool {
 	return false
 }
 
-// isAddress says whether s is an IP address, with or without port.
+// isAddress reports whether s is an IP address, with or without a port.
 func isAddress(s string) bool {
 	if _, err := netip.ParseAddr(s); err == nil {
 		return true

@@ -9,7 +9,7 @@ import (
 func (k *checker) listen() {
 	tun, wg := k.Listen.TUN, k.Listen.WireGuard
 	if tun == nil && wg == nil {
-		k.fault("listen", "add listen: {tun: {}} for this machine's own packets, or listen: {wireguard: ...} for peers", "no packets come in")
+		k.fault("listen", "add listen: {tun: {}} for this machine's own packets, or listen: {wireguard: ...} for peers", "listen is empty, so penstock gets no packets")
 	}
 	if tun != nil {
 		// IFNAMSIZ is 16 with its terminating zero.
@@ -40,7 +40,7 @@ func (k *checker) port(path string, port int) {
 	}
 }
 
-// peers checks that each peer is one, and that no two claim the same name, key or address.
+// peers checks each peer, and that no two have the same name, key or address.
 func (k *checker) peers() {
 	if len(k.Peers) > 0 && k.Listen.WireGuard == nil {
 		k.fault("peers", "add listen: {wireguard: ...}", "peers have nothing to connect to")
@@ -60,14 +60,11 @@ func (k *checker) peers() {
 		}
 		keys[p.PublicKey] = p.Pos
 		k.secret(path+".preshared_key", p.PresharedKey, true)
-		if p.Endpoint != "" {
-			k.hostPort(path+".endpoint", p.Endpoint)
-		}
 		k.allowedIPs(i, path)
 	}
 }
 
-// allowedIPs checks that a peer's addresses are no one else's: WireGuard would give them to the last one in silence.
+// allowedIPs checks that no two peers share an address: WireGuard would silently give it to the last one.
 func (k *checker) allowedIPs(i int, path string) {
 	if len(k.Peers[i].AllowedIPs) == 0 {
 		k.fault(path+".allowed_ips", "give the peer an address", "peer %s has no addresses", k.Peers[i].Name)
@@ -87,7 +84,7 @@ func (k *checker) allowedIPs(i int, path string) {
 		}
 		for _, own := range k.Listen.WireGuard.Address {
 			if prefix.Contains(own.Addr()) {
-				k.fault(at, "choose another address", "%s of peer %s holds the gateway's own address %s", prefix, k.Peers[i].Name, own.Addr())
+				k.fault(at, "choose another address", "%s of peer %s contains the gateway's own address %s", prefix, k.Peers[i].Name, own.Addr())
 			}
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"net/url"
 )
 
-// onDemand checks that no step stands after one that always applies.
+// onDemand checks that no step follows one that always applies.
 func (k *checker) onDemand() {
 	for i, step := range k.OnDemand {
 		path := fmt.Sprintf("on_demand[%d]", i)
@@ -18,7 +18,7 @@ func (k *checker) onDemand() {
 	}
 }
 
-// rest checks what stands alone.
+// rest checks the sections that depend on no other.
 func (k *checker) rest() {
 	if k.Metrics.Listen != "" {
 		k.hostPort("metrics.listen", k.Metrics.Listen)
@@ -30,7 +30,7 @@ func (k *checker) rest() {
 	}
 	for i, probe := range k.CaptivePortal.Probe {
 		if u, err := url.Parse(probe); err != nil || u.Scheme != "http" || u.Host == "" {
-			k.fault(fmt.Sprintf("captive_portal.probe[%d]", i), "write http://...: a portal can answer for nothing else", "the probe %q is no page over plain HTTP", probe)
+			k.fault(fmt.Sprintf("captive_portal.probe[%d]", i), "write http://...: a portal can only show itself in plain HTTP", "the probe %q is not an http:// URL", probe)
 		}
 	}
 	if k.FlowLog.Keep < 0 {

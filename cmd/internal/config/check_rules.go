@@ -11,11 +11,11 @@ import (
 	"strings"
 )
 
-// starter is the categories that have a built-in list, and so need none here to be used in a rule. A test compares it
-// with policy/blocklist, which this package does not import so as to stay plain data.
+// starter are the categories with a built-in list, which rules may use without naming a list of their own. A test compares
+// them with policy/blocklist; importing that package would make this one more than plain data.
 var starter = []string{"ads", "adult", "doh", "gambling", "malware", "social"}
 
-// categories checks that every list is a file that exists or a URL.
+// categories checks that every category has lists, and every list a readable file or a URL.
 func (k *checker) categories() {
 	for _, name := range slices.Sorted(maps.Keys(k.Categories)) {
 		category, path := k.Categories[name], "categories."+name
@@ -43,7 +43,7 @@ func (k *checker) lists(path string, lists []List) {
 	}
 }
 
-// rules checks that every rule can be reached and names only what exists.
+// rules checks that every rule can be reached and refers only to what exists.
 func (k *checker) rules() {
 	if len(k.Rules) == 0 {
 		k.fault("rules", "end them with a rule without match, for example {name: rest, do: direct}", "there are no rules")
@@ -66,6 +66,7 @@ func (k *checker) rules() {
 		}
 		if rule.Match != nil {
 			k.match(path+".match", *rule.Match)
+			k.gateway(path+".match", *rule.Match)
 		}
 		k.do(path+".do", rule.Do)
 	}
@@ -112,6 +113,19 @@ func (k *checker) match(path string, m Match) {
 	}
 }
 
+// gateway checks that a rule which opens this machine's own services says which.
+func (k *checker) gateway(path string, m Match) {
+	if m.Gateway && len(m.Port) == 0 {
+		k.fault(path+".gateway", "add a port, for example port: 22", "gateway: true opens services of this machine, and the rule does not say which")
+	}
+	for not := m.Not; not != nil; not = not.Not {
+		path += ".not"
+		if not.Gateway {
+			k.fault(path+".gateway", "remove it: a rule without gateway never opens services of this machine", "gateway cannot be negated")
+		}
+	}
+}
+
 // oneOf checks a name that must be known.
 func (k *checker) oneOf(at, name, what, several string, known []string) {
 	if !slices.Contains(known, name) {
@@ -136,13 +150,13 @@ func (k *checker) groups() []string {
 	return groups
 }
 
-// isEmpty says that nothing is asked of a flow.
+// isEmpty reports whether the match has no condition.
 func (m Match) isEmpty() bool {
 	return len(m.Domain)+len(m.Category)+len(m.CIDR)+len(m.Src)+len(m.Port)+len(m.Protocol)+len(m.Peer)+len(m.Group)+
-		len(m.UID)+len(m.Process)+len(m.Schedule)+len(m.SeenIn) == 0 && m.Mismatch == nil && m.Not == nil
+		len(m.UID)+len(m.Process)+len(m.Schedule)+len(m.SeenIn) == 0 && m.Mismatch == nil && !m.Gateway && m.Not == nil
 }
 
-// do checks that what a rule says fits together.
+// do checks that the parts of a rule's do fit together.
 func (k *checker) do(path string, d Do) {
 	isVia, isBlock := d.Action == "via", d.Action == "block" || d.Action == "drop"
 	switch {
@@ -157,7 +171,7 @@ func (k *checker) do(path string, d Do) {
 		k.via(path+".via", d.Via)
 	}
 	if d.How != "" && !isBlock {
-		k.fault(path+".how", "remove it, or make the action block", "how says how a block is answered, and %s does not block", path)
+		k.fault(path+".how", "remove it, or make the action block", "how is for blocks, and %s does not block", path)
 	}
 	for key, value := range map[string]string{"fallback": d.Fallback, "trusted": d.Trusted} {
 		if value != "" && !isVia {
@@ -166,7 +180,7 @@ func (k *checker) do(path string, d Do) {
 	}
 }
 
-// tests checks what the policy's own tests name; whether they hold is for those who compile the rules.
+// tests checks what the configuration's own tests refer to. Whether they hold is known once the rules are compiled.
 func (k *checker) tests() {
 	for i, test := range k.Tests {
 		path := fmt.Sprintf("tests[%d]", i)
@@ -180,7 +194,7 @@ func (k *checker) tests() {
 	}
 }
 
-// isPortRange says whether s is a port, or two with a dash.
+// isPortRange reports whether s is a port, or two with a dash between them.
 func isPortRange(s string) bool {
 	low, high, isRange := strings.Cut(s, "-")
 	from, err := strconv.ParseUint(low, 10, 16)
@@ -196,19 +210,24 @@ func isPortRange(s string) bool {
 
 // listFile checks that a list can be read.
 func (k *checker) listFile(path, file string) {
-	f, err := os.Open(file)
-	if err == nil {
-		f.Close()
-		return
-	}
-	if errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		k.fault(path, "correct the path, or remove the list", "there is no list %s", file)
 		return
+	case err == nil && !info.Mode().IsRegular(): // opening a pipe could wait for ever
+		k.fault(path, "name a file", "the list %s is not a regular file", file)
+		return
 	}
-	k.fault(path, "run this as its owner or as root", "list: %v", err)
+	f, err := os.Open(file)
+	if err != nil {
+		k.fault(path, "run this as its owner or as root", "list: %v", err)
+		return
+	}
+	f.Close()
 }
 
-// isCIDR says whether s is a network, an address, or the word for all networks that are not on the internet.
+// isCIDR reports whether s is a network, an address, or the word private.
 func isCIDR(s string) bool {
 	if s == "private" {
 		return true

@@ -4,15 +4,17 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"penstock/cmd/internal/private"
 )
 
-// transports checks that each transport is one thing, and its files.
+// transports checks that each transport is of one kind, and the files that it names.
 func (k *checker) transports() {
 	for _, name := range slices.Sorted(maps.Keys(k.Transports)) {
 		t, path := k.Transports[name], "transports."+name
 		k.name(path, "transport", name)
 		if slices.Contains(reserved, name) {
-			k.fault(path, "choose another name", "the transport name %q is a word of the rule language", name)
+			k.fault(path, "choose another name", "the transport name %q means something else in rules", name)
 		}
 		kinds := 0
 		if t.WireGuard != nil {
@@ -37,14 +39,14 @@ func (k *checker) transports() {
 	}
 }
 
-// profile checks that a transport's own file can be read, and by nobody else.
+// profile checks that penstock, and nobody else, can read a transport's own file.
 func (k *checker) profile(path, file string) {
-	if _, err := readPrivate(file); err != nil {
+	if _, err := private.Read(file, MaxFile); err != nil {
 		k.fault(path, "", "%s: %v", path, err)
 	}
 }
 
-// wireguard checks a transport that is a wg-quick file or its fields.
+// wireguard checks a transport that has a wg-quick file, or else the same settings written in place.
 func (k *checker) wireguard(path string, w *WireGuard) {
 	inline := !w.PrivateKey.IsZero() || len(w.Address) > 0 || len(w.Peers) > 0
 	switch {
@@ -70,7 +72,8 @@ func (k *checker) wireguard(path string, w *WireGuard) {
 	}
 }
 
-// failover checks the members of a group. Groups of groups would need an order of waiting that nobody asked for.
+// failover checks the members of a group. A group cannot be a member: nobody has needed that yet, and two groups would have
+// to agree on which one waits.
 func (k *checker) failover(path, group string, members []string) {
 	for i, member := range members {
 		at := fmt.Sprintf("%s[%d]", path, i)

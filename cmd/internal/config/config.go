@@ -6,19 +6,20 @@ import (
 	"time"
 )
 
-// Config is a whole configuration file with its includes merged and its defaults filled in.
+// Config is a configuration file with its includes merged and its defaults filled in.
 type Config struct {
 	// Version of the format. This penstock reads version 1.
 	Version int `yaml:"version" default:"1"`
-	// Include names further files or globs. They are read first, in order; lists are joined, a value may be set once only.
+	// Include names further files or globs. They are read first, in order. Lists are joined; any other value may be set only
+	// once.
 	Include []string `yaml:"include"`
 
-	// Profile is a wg-quick or .ovpn file: the short form for a laptop. It stands for a TUN device, a transport of the
-	// file's name, DNS through that transport, and a last rule that sends everything through it.
+	// Profile is a wg-quick or .ovpn file: the short form for a laptop. It stands for a TUN device, a transport named after
+	// the file, DNS through that transport, and a last rule that sends everything through it.
 	Profile string `yaml:"profile" path:"file"`
 	// Block lists categories that the short form refuses.
 	Block []string `yaml:"block"`
-	// Intranet lists domains that the short form always sends through the profile and resolves with its DNS servers.
+	// Intranet lists domains that the short form always sends through the profile and resolves with the profile's DNS servers.
 	Intranet []string `yaml:"intranet"`
 
 	// Listen says where packets come from: a TUN device (laptop) or WireGuard peers (gateway), or both.
@@ -37,7 +38,7 @@ type Config struct {
 	OnDemand []OnDemand `yaml:"on_demand"`
 	// AlwaysOn says what happens while no transport is up.
 	AlwaysOn AlwaysOn `yaml:"always_on"`
-	// CaptivePortal says what happens where a network answers for others until somebody has signed in.
+	// CaptivePortal says what happens on a network that lets nothing through until somebody signs in.
 	CaptivePortal CaptivePortal `yaml:"captive_portal"`
 	// Tests are run by `penstock check` and before every reload.
 	Tests []Test `yaml:"tests"`
@@ -49,14 +50,12 @@ type Config struct {
 	FlowLog FlowLog `yaml:"flow_log"`
 	// Limits bound what a hostile neighbour can make penstock hold.
 	Limits Limits `yaml:"limits"`
-	// Datapath is auto (packets of a flow that needs no reading are forwarded) or terminate (every flow ends in the stack).
-	Datapath string `yaml:"datapath" default:"auto" oneof:"auto,terminate"`
 
-	// Path is the absolute path of the file that was loaded; Files are it and its includes, in the order read.
+	// Path is the absolute path of the file that was loaded. Files are that file and its includes, in the order read.
 	Path  string   `yaml:"-"`
 	Files []string `yaml:"-"`
 
-	positions map[string]Position // where each value stands, by path: rules[2].match.domain[0]
+	positions map[string]Position // where each value is written, by path: rules[2].match.domain[0]
 }
 
 // Position is a place in a configuration file. Line and Column count from 1.
@@ -65,7 +64,7 @@ type Position struct {
 	Line, Column int
 }
 
-// String gives file:line:column, or the file alone for a place without a line.
+// String returns file:line:column, or the file alone for a position without a line.
 func (p Position) String() string {
 	if p.Line == 0 {
 		return p.File
@@ -79,17 +78,15 @@ type Peer struct {
 	Name string `yaml:"name" required:"true"`
 	// PublicKey is the peer's WireGuard public key, base64.
 	PublicKey string `yaml:"public_key" required:"true"`
-	// PresharedKey is an optional further secret, base64.
+	// PresharedKey is an optional second secret, base64.
 	PresharedKey Secret `yaml:"preshared_key"`
 	// AllowedIPs are the addresses that the peer may use inside the tunnel.
 	AllowedIPs []netip.Prefix `yaml:"allowed_ips" required:"true"`
 	// Groups are the names by which rules address several peers.
 	Groups []string `yaml:"groups"`
-	// Endpoint is where the peer can be reached, host:port; needed only if the gateway is to speak first.
-	Endpoint string `yaml:"endpoint"`
 	// PersistentKeepalive is the interval between packets that keep a NAT mapping open; 0 is off.
 	PersistentKeepalive time.Duration `yaml:"persistent_keepalive"`
-	// Disabled refuses the peer without forgetting it.
+	// Disabled refuses the peer but keeps its entry.
 	Disabled bool `yaml:"disabled"`
 
 	Pos Position `yaml:"-"`
@@ -99,37 +96,37 @@ type Peer struct {
 type AlwaysOn struct {
 	// Hold is how long flows of a lost transport wait for it before they are reset.
 	Hold time.Duration `yaml:"hold" default:"30s"`
-	// Lockdown admits only penstock's own packets to the network, by a firewall table that stays when penstock dies.
+	// Lockdown lets only penstock's own packets reach the network, by a firewall table that stays if penstock dies.
 	Lockdown bool `yaml:"lockdown"`
 	// LAN is allow or block: whether directly connected networks stay reachable under lockdown.
 	LAN string `yaml:"lan" default:"allow" oneof:"allow,block"`
 }
 
-// CaptivePortal says what happens where a network answers for others until somebody has signed in. It is looked for only
-// where transports have failed to connect for 2 s (1 min where one was connected before), by questions outside them that
-// name no user, and status shows where to sign in.
+// CaptivePortal says what happens on a network that lets nothing through until somebody signs in. penstock looks for such a
+// portal only after transports have failed to connect for 2 s (1 min if one was connected before). It asks outside the
+// transports, in requests that identify no user, and status shows where to sign in.
 type CaptivePortal struct {
-	// Detect is whether portals are looked for at all.
+	// Detect is whether penstock looks for portals at all.
 	Detect bool `yaml:"detect" default:"true"`
-	// Probe is URLs of empty pages (status 204, plain HTTP) to ask for. Default: two public ones that are there for this use.
+	// Probe lists URLs of empty pages (status 204, plain HTTP) to fetch. Default: two public ones that exist for this purpose.
 	Probe []string `yaml:"probe"`
-	// Window lets the portal's host alone be resolved by the network's servers and be reached over TCP for so long, or until
-	// a transport connects; 0 keeps it closed.
+	// Window is how long the portal's host, and nothing else, may be resolved by the network's servers and reached over TCP.
+	// It ends early when a transport connects. 0 keeps it closed.
 	Window time.Duration `yaml:"window"`
 }
 
 // OnDemand is one step of the on_demand list.
 type OnDemand struct {
-	// If must hold for the step to apply; without it the step always applies.
+	// If must hold for the step to apply. Without it the step always applies.
 	If *Condition `yaml:"if"`
-	// Then is connect, disconnect, filter_only or ignore. With filter_only transports are down and filtering stays: what rules
-	// with `trusted: direct` send through a transport, and questions to DNS servers, go out directly.
+	// Then is connect, disconnect, filter_only or ignore. With filter_only, transports are down and filtering goes on. Flows
+	// of rules with `trusted: direct`, and questions to DNS servers, then leave directly.
 	Then string `yaml:"then" required:"true" oneof:"connect,disconnect,filter_only,ignore"`
 
 	Pos Position `yaml:"-"`
 }
 
-// Condition describes a network. All fields that are set must hold; one that cannot be determined is false.
+// Condition describes a network. All fields that are set must hold. A field that cannot be determined does not hold.
 type Condition struct {
 	// Interface is the name of the interface with the default route.
 	Interface []string `yaml:"interface"`
@@ -157,7 +154,7 @@ type Beacon struct {
 
 // Metrics configures the endpoint for Prometheus and health checks.
 type Metrics struct {
-	// Listen is where /metrics, /healthz and /readyz are served over plain HTTP; empty is nowhere.
+	// Listen is the address that serves /metrics, /healthz and /readyz over plain HTTP. Without it they are not served.
 	Listen string `yaml:"listen"`
 }
 
@@ -166,13 +163,14 @@ type Control struct {
 	// Socket is the path of the control socket. Default: /run/penstock/control.sock for root, else
 	// penstock/control.sock in $XDG_RUNTIME_DIR or .penstock/control.sock in the home directory.
 	Socket string `yaml:"socket" path:"file"`
-	// Group may read through the socket: status, flows, explain. Changing is for root and the daemon's own user.
+	// Group is a group whose members may read through the socket: status, flows, explain. Only root and the daemon's own
+	// user may change anything.
 	Group string `yaml:"group"`
 }
 
 // FlowLog records finished flows as JSON lines.
 type FlowLog struct {
-	// File is where records are written; empty keeps no log.
+	// File is the log. Without it none is written.
 	File string `yaml:"file" path:"file"`
 	// MaxSize is the size at which the file is rotated.
 	MaxSize Size `yaml:"max_size" default:"10MiB"`

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"penstock/policy/spelling"
 )
 
 // Tags of the structs: yaml is the key; default is the value without the key; oneof lists the values allowed;
@@ -22,7 +24,7 @@ type decoder struct {
 	lines  []string // its lines
 }
 
-// scalarSetter is a struct that may be written as one word instead of a mapping.
+// scalarSetter is a struct that may be written as a single word instead of a mapping.
 type scalarSetter interface {
 	setScalar(text string) error
 }
@@ -40,7 +42,7 @@ func (d *decoder) faultAt(pos Position, mend, format string, args ...any) {
 	d.faults = append(d.faults, f)
 }
 
-// position is where a node begins: a block mapping's token is its first colon, so its first key is asked instead.
+// position returns where a node begins. The token of a block mapping is its first colon, so its first key is used instead.
 func (d *decoder) position(node ast.Node) Position {
 	if m, ok := node.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
 		node = m.Values[0].Key
@@ -52,12 +54,12 @@ func (d *decoder) position(node ast.Node) Position {
 	return Position{d.file, token.Position.Line, token.Position.Column}
 }
 
-// value decodes a node into v, which stands at path. The tag is that of the struct field that holds v.
+// value decodes a node into v, the value at path. The tag is that of the struct field that holds v.
 func (d *decoder) value(node ast.Node, v reflect.Value, path string, tag reflect.StructTag) {
 	d.config.positions[path] = d.position(node)
 	switch node.(type) {
 	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.MergeKeyNode:
-		d.fault(node, "write the value itself; to share parts between files use include", "anchors, aliases and tags are not read")
+		d.fault(node, "write the value itself; to share parts between files use include", "anchors, aliases and tags are not supported")
 		return
 	case *ast.NullNode:
 		if v.Kind() == reflect.Pointer {
@@ -91,14 +93,14 @@ func (d *decoder) value(node ast.Node, v reflect.Value, path string, tag reflect
 	}
 }
 
-// sequence decodes a list, or one value where a list may stand, after those that an included file gave.
+// sequence appends a list, or a single value in the place of one, to the values that included files gave.
 func (d *decoder) sequence(node ast.Node, v reflect.Value, path string, tag reflect.StructTag) {
 	nodes := []ast.Node{node}
 	if seq, ok := node.(*ast.SequenceNode); ok {
 		nodes = seq.Values
 	}
 	if _, given := d.config.positions[path+"[0]"]; !given {
-		v.SetZero() // defaults give way
+		v.SetZero() // only the default was there
 	}
 	for _, n := range nodes {
 		item := reflect.New(v.Type().Elem()).Elem()
@@ -122,7 +124,7 @@ func (d *decoder) mapping(node ast.Node, v reflect.Value, path string) {
 		name := entry.Key.GetToken().Value
 		at := path + "." + name
 		if first, given := d.config.positions[at]; given {
-			d.fault(entry.Key, "rename one of them", "%s is there already, at %s", at, first)
+			d.fault(entry.Key, "rename one of them", "%s is defined already, at %s", at, first)
 			continue
 		}
 		item := reflect.New(v.Type().Elem()).Elem()
@@ -132,7 +134,7 @@ func (d *decoder) mapping(node ast.Node, v reflect.Value, path string) {
 	}
 }
 
-// structure decodes a mapping with known keys, or the one word that may stand for it.
+// structure decodes a mapping with known keys, or the single word that may replace it.
 func (d *decoder) structure(node ast.Node, v reflect.Value, path string) {
 	if pos := v.FieldByName("Pos"); pos.IsValid() {
 		pos.Set(reflect.ValueOf(d.position(node)))
@@ -165,7 +167,7 @@ func (d *decoder) structure(node ast.Node, v reflect.Value, path string) {
 	}
 }
 
-// joinable says whether several files may each give a part of a value of type t.
+// joinable reports whether several files may each give a part of a value of type t.
 func joinable(t reflect.Type) bool {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -174,7 +176,7 @@ func joinable(t reflect.Type) bool {
 	return !text && (t.Kind() == reflect.Struct || t.Kind() == reflect.Slice || t.Kind() == reflect.Map)
 }
 
-// word decodes a scalar that stands for a struct.
+// word decodes a scalar in the place of a struct.
 func (d *decoder) word(node ast.Node, v reflect.Value, path string) {
 	setter, ok := v.Addr().Interface().(scalarSetter)
 	text, isScalar := scalarText(node)
@@ -190,7 +192,7 @@ func (d *decoder) word(node ast.Node, v reflect.Value, path string) {
 func (d *decoder) unknownKey(node ast.Node, key string, fields map[string]reflect.StructField) {
 	known := slices.Sorted(maps.Keys(fields))
 	mend := "the keys here are " + strings.Join(known, ", ")
-	if near := suggest(key, known); near != "" {
+	if near := spelling.Nearest(key, known); near != "" {
 		mend = fmt.Sprintf("did you mean %q?", near)
 	}
 	d.fault(node, mend, "unknown key %q", key)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// fieldsOf are the fields of a struct type by key.
+// fieldsOf returns the fields of a struct type by key.
 func fieldsOf(t reflect.Type) map[string]reflect.StructField {
 	fields := make(map[string]reflect.StructField)
 	for i := range t.NumField() {
@@ -18,7 +18,7 @@ func fieldsOf(t reflect.Type) map[string]reflect.StructField {
 	return fields
 }
 
-// setDefaults fills in the defaults of a struct and the structs within, but behind no pointer.
+// setDefaults fills in the defaults of a struct and of the structs inside it. It does not follow pointers.
 func setDefaults(v reflect.Value) {
 	if v.Kind() != reflect.Struct {
 		return
@@ -40,7 +40,7 @@ func setDefaults(v reflect.Value) {
 	}
 }
 
-// mustSet sets a default. The tags are ours, and every test reads them.
+// mustSet sets a default. It panics only if a tag in this package is wrong, which every test would show.
 func mustSet(v reflect.Value, text string) {
 	if err := setText(v, text); err != nil {
 		panic(fmt.Sprintf("config: default %q: %v", text, err))

@@ -7,20 +7,21 @@ import (
 
 // DNS configures the embedded DNS server. It always answers on the TUN's and the gateway's own inner addresses.
 type DNS struct {
-	// Listen is further addresses on the host where the server answers, over UDP and TCP.
+	// Listen lists more addresses of the host on which the server answers, over UDP and TCP.
 	Listen []netip.AddrPort `yaml:"listen"`
-	// Clients may use these addresses; others meet silence. Default: loopback and private networks.
+	// Clients may use those addresses. Questions from anyone else are dropped. Default: loopback and private networks.
 	Clients []netip.Prefix `yaml:"clients"`
-	// Upstreams answer what Split does not. Without any, the servers that transports name or push are asked, each through its
-	// transport.
+	// Upstreams answer the questions that belong to no split zone. Without any, penstock asks the servers that transports
+	// name or push, each through its transport.
 	Upstreams []Upstream `yaml:"upstreams"`
-	// Select is which upstream is asked first: ordered, fastest, or parallel (the two fastest). The next is asked when one
-	// fails or is late.
+	// Select is which upstream is asked first: ordered, fastest, or parallel (the two fastest). If it fails or is late, the
+	// next one is asked.
 	Select string `yaml:"select" default:"ordered" oneof:"ordered,fastest,parallel"`
-	// Split sends the questions for some domains to other upstreams. The longest suffix wins; it never falls back.
+	// Split sends the questions for some domains to other upstreams. The longest suffix wins. If they fail, no other upstream
+	// is asked.
 	Split []Split `yaml:"split"`
-	// AllowPrivate is domains outside Split whose answers may be private addresses; "." is all names. Default: all names if
-	// the upstreams are those that transports name, else none.
+	// AllowPrivate lists domains outside of Split whose answers may be private addresses; "." is all names. Default: all names
+	// if the upstreams come from transports, otherwise none.
 	AllowPrivate []string `yaml:"allow_private"`
 	// Block is how a blocked name is answered.
 	Block BlockAnswer `yaml:"block"`
@@ -28,10 +29,10 @@ type DNS struct {
 	BlockCategory map[string]BlockAnswer `yaml:"block_category"`
 	// QueryLog writes each question to the flow log.
 	QueryLog bool `yaml:"query_log"`
-	// Enforce refuses other encrypted resolvers: those that the category doh knows by name and address, and port 853.
-	// The two rules that do it stand before all others, no-other-resolver and no-encrypted-dns.
+	// Enforce blocks other encrypted resolvers: those that the category doh knows by name or address, and port 853. It adds
+	// two rules before all others, no-other-resolver and no-encrypted-dns.
 	Enforce bool `yaml:"enforce"`
-	// Timeout is how long a question may take over all upstreams before SERVFAIL.
+	// Timeout is how long a question may take, over all upstreams, before the answer is SERVFAIL.
 	Timeout time.Duration `yaml:"timeout" default:"5s"`
 }
 
@@ -39,10 +40,10 @@ type DNS struct {
 type Upstream struct {
 	// Name in metrics and explain. Default: the address.
 	Name string `yaml:"name"`
-	// Address is an IP address, with a port if it is not 53; tcp:// is TCP only. tls://NAME, https://NAME/PATH,
-	// h3://NAME/PATH (HTTP/3) and quic://NAME are asked encrypted.
+	// Address is an IP address, with a port if it is not 53. tcp://ADDRESS uses TCP only. tls://NAME, https://NAME/PATH,
+	// h3://NAME/PATH (HTTP/3) and quic://NAME are encrypted.
 	Address string `yaml:"address" required:"true"`
-	// Bootstrap is the addresses of NAME. Default: the host's own resolvers are asked, outside every transport.
+	// Bootstrap lists the addresses of NAME. Without it penstock asks the host's own resolvers, outside of every transport.
 	Bootstrap []netip.Addr `yaml:"bootstrap"`
 	// Via is the transport that carries the questions, or direct.
 	Via string `yaml:"via" default:"direct"`
@@ -52,9 +53,9 @@ type Upstream struct {
 
 // Split is the upstreams of some domains.
 type Split struct {
-	// Domains, each with everything below it.
+	// Domains are the names of the zone, each with everything below it.
 	Domains []string `yaml:"domains" required:"true"`
-	// Upstream answers for them; several are asked in order.
+	// Upstream answers for them. Several are asked in order.
 	Upstream []Upstream `yaml:"upstream" required:"true"`
 
 	Pos Position `yaml:"-"`
@@ -64,7 +65,7 @@ type Split struct {
 type BlockAnswer struct {
 	// Answer is nxdomain, refused, null (0.0.0.0 and ::) or address.
 	Answer string `yaml:"answer" default:"nxdomain" oneof:"nxdomain,refused,null,address"`
-	// Addresses are given with answer: address, each to questions of its family.
+	// Addresses are the answer of answer: address, IPv4 to A questions and IPv6 to AAAA questions.
 	Addresses []netip.Addr `yaml:"addresses"`
 	// TTL is how long a client may remember the answer.
 	TTL time.Duration `yaml:"ttl" default:"30s"`

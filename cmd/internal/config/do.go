@@ -16,7 +16,7 @@ func (d *Do) setScalar(text string) error {
 	return fmt.Errorf("%q is none of block, drop, direct and dns: a transport is written {via: %s}", text, text)
 }
 
-// String writes d as it stands in a file, without its further settings.
+// String returns d as a rule writes it, without its further settings.
 func (d Do) String() string {
 	if d.Action == "via" {
 		return "via " + d.Via

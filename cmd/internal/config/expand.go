@@ -1,16 +1,16 @@
 package config
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"penstock/cmd/internal/private"
 )
 
-// expand writes out what is meant by words and by the laptop form.
+// expand replaces abbreviations, and the short form for laptops, by what they stand for.
 func (c *Config) expand() []Fault {
 	for i := range c.Rules {
 		c.Rules[i].Do.normalise()
@@ -41,14 +41,14 @@ func (d *Do) normalise() {
 	}
 }
 
-// expandProfile turns the laptop form into the full one: a TUN device, the profile as the only transport, DNS through it,
-// a rule for every blocked category, the intranet, and the rest. Sections that are written out stay as they are.
+// expandProfile turns the short form into the full one: a TUN device, the profile as the only transport, DNS through it,
+// and rules for the blocked categories, the intranet and the rest. Sections that the file has itself stay as they are.
 func (c *Config) expandProfile() []Fault {
 	if len(c.Rules) > 0 {
 		return []Fault{c.Fault("rules", "profile writes the rules itself",
 			"remove rules, or remove profile and write listen, transports, dns and rules")}
 	}
-	data, err := readPrivate(c.Profile)
+	data, err := private.Read(c.Profile, MaxFile)
 	if err != nil {
 		return []Fault{c.Fault("profile", "profile: "+err.Error(), "")}
 	}
@@ -66,7 +66,7 @@ func (c *Config) expandProfile() []Fault {
 	openVPN := c.Transports[name].OpenVPN != nil
 	if len(c.DNS.Upstreams) == 0 && !openVPN { // an OpenVPN server pushes its DNS servers
 		return []Fault{c.Fault("profile", c.Profile+" has no line DNS = ADDRESS",
-			"add one there, or dns: {upstreams: [{address: ADDRESS, via: "+name+"}]} here")}
+			"add one there, or add dns: {upstreams: [{address: ADDRESS, via: "+name+"}]} here")}
 	}
 	if len(c.Intranet) > 0 && len(c.DNS.Upstreams) > 0 {
 		c.DNS.Split = append(c.DNS.Split, Split{Domains: c.Intranet, Upstream: slices.Clone(c.DNS.Upstreams), Pos: pos})
@@ -75,7 +75,7 @@ func (c *Config) expandProfile() []Fault {
 	return nil
 }
 
-// nameProfile adds the profile as a transport and returns its name, which is the file's.
+// nameProfile adds the profile as a transport and returns the transport's name, which it takes from the file's.
 func (c *Config) nameProfile(pos Position) string {
 	extension := filepath.Ext(c.Profile)
 	name := strings.Map(func(r rune) rune {
@@ -101,8 +101,8 @@ func (c *Config) nameProfile(pos Position) string {
 	return name
 }
 
-// expandRules writes the rules of the laptop form. A profile that does not carry everything carries its own networks,
-// and the rest goes out directly, still filtered.
+// expandRules writes the rules of the short form. If the profile does not carry all traffic, only its own networks go
+// through it, and the rest leaves directly, filtered all the same.
 func (c *Config) expandRules(via string, everything bool, networks []netip.Prefix) {
 	add := func(path, name string, match *Match, do Do) {
 		do.normalise()
@@ -130,7 +130,7 @@ func (c *Config) expandRules(via string, everything bool, networks []netip.Prefi
 	add("profile", "rest", nil, Do{Action: "direct"})
 }
 
-// profileFacts are what the laptop form needs to know of a profile. Its transport reads the file in full.
+// profileFacts is what the short form needs to know about a profile. The profile's transport reads the whole file.
 type profileFacts struct {
 	dns     []netip.Addr
 	allowed []netip.Prefix
@@ -139,9 +139,8 @@ type profileFacts struct {
 // readProfile finds DNS servers and networks in a wg-quick or .ovpn file.
 func readProfile(data []byte) profileFacts {
 	var facts profileFacts
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	for lines.Scan() {
-		line, _, _ := strings.Cut(lines.Text(), "#")
+	for line := range strings.Lines(string(data)) { // a line may list thousands of networks
+		line, _, _ = strings.Cut(line, "#")
 		key, value, isWireGuard := strings.Cut(line, "=")
 		switch words := strings.Fields(line); {
 		case isWireGuard && strings.EqualFold(strings.TrimSpace(key), "DNS"):
@@ -165,8 +164,8 @@ func readProfile(data []byte) profileFacts {
 	return facts
 }
 
-// everything says that the profile carries all of IPv4 or all of IPv6, be it in halves, as some files write it so as not
-// to replace the default route.
+// everything reports whether the profile carries all of IPv4 or all of IPv6. Some profiles write them as two halves, so as
+// not to replace the default route.
 func (f profileFacts) everything() bool {
 	halves := make(map[netip.Prefix]bool)
 	for _, p := range f.allowed {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Error is everything that is wrong with a configuration. It has at least one Fault.
+// Error is everything that is wrong with a configuration: one Fault or more.
 type Error struct {
 	Faults []Fault
 }
@@ -20,18 +20,18 @@ func (e *Error) Error() string {
 	return strings.Join(texts, "\n")
 }
 
-// Fault is one thing that is wrong, where, and how to mend it.
+// Fault is one thing that is wrong, where it is, and how to mend it.
 type Fault struct {
 	Pos     Position // zero Line: the file as a whole
 	Message string   // what is wrong
 	Mend    string   // what to do; empty where the message says it
-	Excerpt string   // the line in question, without secrets; empty where there is none
+	Excerpt string   // the line in question, with secrets hidden; empty if there is none
 }
 
-// maxExcerpt is the longest line that helps a reader, bytes.
+// maxExcerpt is the longest line that is worth printing, bytes.
 const maxExcerpt = 240
 
-// String gives place, message and mend on one line and, below it, the excerpt with a caret.
+// String returns place, message and mend on one line, and the excerpt with a caret below it.
 func (f Fault) String() string {
 	var b strings.Builder
 	if place := f.Pos.String(); place != "" {
@@ -61,7 +61,7 @@ func firstRunes(s string, n int) string {
 	return string(runes[:max(0, min(n, len(runes)))])
 }
 
-// secretKey finds what could be a secret written into a file, where it does not belong.
+// secretKey finds what could be a secret that somebody wrote into the configuration itself.
 var secretKey = regexp.MustCompile(`(?i)([\w-]*(?:key|pass|secret|token)[\w-]*)(["']?\s*[:=]\s*)([^\s{}][^,}]*)`)
 
 // redact hides the values of keys that sound like secrets.
@@ -73,40 +73,4 @@ func redact(line string) string {
 		}
 		return parts[1] + parts[2] + "[hidden]"
 	})
-}
-
-// suggest returns the candidate that is nearest to what was written, or nothing if none is near.
-func suggest(written string, candidates []string) string {
-	best, distance := "", len(written)/3+2
-	for _, c := range candidates {
-		if d := editDistance(strings.ToLower(written), c); d < distance {
-			best, distance = c, d
-		}
-	}
-	return best
-}
-
-// editDistance is Levenshtein's, with a swap of neighbours counted once.
-func editDistance(a, b string) int {
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			change := 1
-			if a[i-1] == b[j-1] {
-				change = 0
-			}
-			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+change)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
-			}
-		}
-	}
-	return rows[len(a)][len(b)]
 }

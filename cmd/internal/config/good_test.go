@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"reflect"
@@ -89,6 +90,20 @@ func TestAProfileForSomeNetworksLeavesTheRestDirect(t *testing.T) {
 	}
 }
 
+// TestNoNetworkOfALongLineIsLost has a list of networks longer than the 64 KiB at which a bufio.Scanner gives up.
+func TestNoNetworkOfALongLineIsLost(t *testing.T) {
+	var networks []string
+	for i := range 8000 {
+		networks = append(networks, fmt.Sprintf("10.%d.%d.0/24", i/256, i%256))
+	}
+	dir := t.TempDir()
+	write(t, dir, "hq.conf", profileText+"AllowedIPs = "+strings.Join(networks, ", ")+"\nAllowedIPs = 192.0.2.0/24\n")
+	c := load1(t, write(t, dir, "laptop.yaml", "profile: hq.conf\n"))
+	if diff := cmp.Diff(append(networks, "192.0.2.0/24"), c.Rules[1].Match.CIDR); diff != "" {
+		t.Errorf("networks of rule %s (-want +got):\n%s", c.Rules[1].Name, diff)
+	}
+}
+
 func TestAnOpenVPNProfileNeedsNoDNSLine(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "Head Office.ovpn", "remote vpn.example 1194 udp\n")
@@ -116,7 +131,7 @@ transports:
         endpoint: vpn.example:51820
         allowed_ips: 0.0.0.0/0
         persistent_keepalive: 25s
-  legacy: {openvpn: {config: legacy.ovpn}}
+  legacy: {openvpn: {config: legacy.ovpn, require_server_cert: true}}
   best:   {failover: [corp, legacy]}
 categories:
   gambling: {lists: [{url: "https://lists.example/gambling.txt", refresh: 12h}, {file: extra.txt, format: hosts}], allow: {file: extra.txt}}
@@ -129,6 +144,7 @@ dns:
 rules:
   - {name: no-gambling, match: {category: [gambling, malware]}, do: {action: block, how: drop}}
   - {name: intranet, match: {domain: ["*.corp.example"], group: staff}, do: {via: corp, fallback: direct, trusted: direct, unnamed: block}}
+  - {name: admin, match: {gateway: true, port: 22, group: staff}, do: direct}
   - {name: lan, match: {cidr: private, port: [443, 6000-6063], not: {peer: ana}}, do: direct}
   - {name: rest, do: {via: best}}
 on_demand: [{if: {ssid: office, beacon: {addr: "10.0.0.9:8443", sha256: 0000000000000000000000000000000000000000000000000000000000000000}}, then: filter_only}, {then: connect}]
@@ -141,7 +157,6 @@ metrics: {listen: "127.0.0.1:9477"}
 control: {socket: run/control.sock, group: penstock}
 flow_log: {file: flows.log, max_size: 1MiB, keep: 2}
 limits: {dials: 10, sniff_time: 1s, dns_cache_size: 1MiB}
-datapath: terminate
 `
 
 func loadFull(t *testing.T) *Config {
@@ -180,7 +195,9 @@ func TestTheFullFormIsRead(t *testing.T) {
 	})
 	check("first rule", c.Rules[0].Do, Do{Action: "drop", How: "drop"})
 	check("second rule", c.Rules[1].Do, Do{Action: "via", Via: "corp", Fallback: "direct", Trusted: "direct", Unnamed: "block"})
-	check("third rule", c.Rules[2].Match, &Match{CIDR: []string{"private"}, Port: []string{"443", "6000-6063"}, Not: &Match{Peer: []string{"ana"}}})
+	check("the rule for own services", c.Rules[2].Match, &Match{Gateway: true, Port: []string{"22"}, Group: []string{"staff"}})
+	check("fourth rule", c.Rules[3].Match, &Match{CIDR: []string{"private"}, Port: []string{"443", "6000-6063"}, Not: &Match{Peer: []string{"ana"}}})
+	check("openvpn", c.Transports["legacy"].OpenVPN, &OpenVPN{Config: filepath.Join(dir, "legacy.ovpn"), RequireServerCert: true})
 	check("category", c.Categories["gambling"], Category{
 		Lists: []List{{URL: "https://lists.example/gambling.txt", Format: "auto", Refresh: 12 * time.Hour, Via: "direct"},
 			{File: filepath.Join(dir, "extra.txt"), Format: "hosts", Refresh: 24 * time.Hour, Via: "direct"}},

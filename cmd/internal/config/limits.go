@@ -7,27 +7,27 @@ import (
 
 // Limits bound what a hostile neighbour can make penstock hold. Every refusal is counted with its reason.
 type Limits struct {
-	// Dials in flight at once; one source may have two thirds of them.
+	// Dials is how many dials may be in flight at once. One client may have two thirds of them.
 	Dials int `yaml:"dials" default:"8192"`
-	// TCPFlows open at once.
+	// TCPFlows is how many TCP flows may be open at once.
 	TCPFlows int `yaml:"tcp_flows" default:"16384"`
-	// UDPFlows open at once. The least recently used goes first.
+	// UDPFlows is how many UDP flows may be open at once. The least recently used one makes room.
 	UDPFlows int `yaml:"udp_flows" default:"8192"`
-	// UDPFlowsPerClient is how many UDP flows one client may hold while others want some.
+	// UDPFlowsPerClient is how many of them one client may hold while others want some.
 	UDPFlowsPerClient int `yaml:"udp_flows_per_client" default:"2048"`
-	// UDPIdle ends a UDP flow that carried nothing for so long.
+	// UDPIdle is how long a UDP flow may carry nothing before it ends.
 	UDPIdle time.Duration `yaml:"udp_idle" default:"2m"`
 	// UDPIdleShort is the same for ports 53, 123 and 3478.
 	UDPIdleShort time.Duration `yaml:"udp_idle_short" default:"10s"`
 	// UDPIdleQUIC is the same for port 443.
 	UDPIdleQUIC time.Duration `yaml:"udp_idle_quic" default:"30s"`
-	// TCPKeepalive is how long a TCP flow is idle before it is probed.
+	// TCPKeepalive is how long a TCP flow may be idle before it is probed.
 	TCPKeepalive time.Duration `yaml:"tcp_keepalive" default:"5m"`
 	// TCPKeepaliveInterval is the time between such probes.
 	TCPKeepaliveInterval time.Duration `yaml:"tcp_keepalive_interval" default:"75s"`
 	// SniffTime is how long a flow is read for a host name.
 	SniffTime time.Duration `yaml:"sniff_time" default:"300ms"`
-	// DNSQueries in flight at once.
+	// DNSQueries is how many DNS questions may be in flight at once.
 	DNSQueries int `yaml:"dns_queries" default:"1024"`
 	// DNSCacheEntries bounds the DNS cache in answers.
 	DNSCacheEntries int `yaml:"dns_cache_entries" default:"65536"`
@@ -35,7 +35,7 @@ type Limits struct {
 	DNSCacheSize Size `yaml:"dns_cache_size" default:"16MiB"`
 	// RejectStorm is how many refusals to one source within reject_window turn into silence.
 	RejectStorm int `yaml:"reject_storm" default:"50"`
-	// RejectWindow is the time in which they are counted.
+	// RejectWindow is the time within which refusals are counted.
 	RejectWindow time.Duration `yaml:"reject_window" default:"30s"`
 }
 

@@ -17,15 +17,16 @@ type Listen struct {
 type TUN struct {
 	// Name of the device.
 	Name string `yaml:"name" default:"pen0"`
-	// Address is the device's own addresses with their networks. The DNS server answers on them.
+	// Address lists the device's own addresses with their networks. The DNS server answers on them.
 	Address []netip.Prefix `yaml:"address" default:"10.77.0.1/24,fd77::1/64"`
 	// MTU in bytes, IP header included; 0 lets penstock choose.
 	MTU int `yaml:"mtu"`
-	// FD is an open TUN descriptor to use instead of making a device. The one who made it configures it.
+	// FD is an open TUN descriptor to use instead of making a device. Whoever opened it configures the device.
 	FD *int `yaml:"fd"`
-	// Routes is auto (penstock routes the host through the device, and undoes it) or manual (it touches no route).
+	// Routes is auto (penstock routes the host through the device, and undoes that when it stops) or manual (it leaves routes
+	// alone).
 	Routes string `yaml:"routes" default:"auto" oneof:"auto,manual"`
-	// DNS is auto (penstock points the host's resolver at itself, and undoes it) or manual.
+	// DNS is auto (penstock points the host's resolver at itself, and undoes that when it stops) or manual.
 	DNS string `yaml:"dns" default:"auto" oneof:"auto,manual"`
 	// Mark is set on penstock's own packets, so that they do not enter the device again.
 	Mark uint32 `yaml:"mark" default:"0x1000000"`
@@ -37,17 +38,17 @@ type TUN struct {
 	Pos Position `yaml:"-"`
 }
 
-// newTUN is a TUN with nothing configured.
+// newTUN returns a TUN with its defaults.
 func newTUN() *TUN {
 	var t TUN
 	setDefaults(reflect.ValueOf(&t).Elem())
 	return &t
 }
 
-// DefaultStateFile is listen.tun.state_file of a configuration that does not say.
+// DefaultStateFile is the default of listen.tun.state_file.
 func DefaultStateFile() string { return newTUN().StateFile }
 
-// WireGuardListen is the gateway's side of WireGuard.
+// WireGuardListen is the gateway side of WireGuard.
 type WireGuardListen struct {
 	// ListenPort is the UDP port that peers connect to.
 	ListenPort int `yaml:"listen_port" default:"51820"`
@@ -57,9 +58,9 @@ type WireGuardListen struct {
 	PrivateKey Secret `yaml:"private_key" required:"true"`
 	// MTU in bytes inside the tunnel, IP header included.
 	MTU int `yaml:"mtu" default:"1420"`
-	// Endpoint is what peers dial, host:port. It is written into the files that `penstock peer add` makes.
+	// Endpoint is what peers dial, host:port. `penstock peer add` writes it into the files that it makes.
 	Endpoint string `yaml:"endpoint"`
-	// DNS is what peers resolve with, written into the same files. Default: the gateway's own addresses.
+	// DNS lists the resolvers of peers, written into the same files. Default: the gateway's own addresses.
 	DNS []netip.Addr `yaml:"dns"`
 
 	Pos Position `yaml:"-"`

@@ -3,9 +3,6 @@ package config
 import (
 	"cmp"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -14,13 +11,15 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"penstock/cmd/internal/private"
 )
 
-// maxFile bounds a configuration file, bytes.
-const maxFile = 4 << 20
+// MaxFile bounds each file that a configuration is read from, profiles included, bytes.
+const MaxFile = 4 << 20
 
-// Load reads the file at path with its includes, fills in defaults, expands the laptop form and checks what can be
-// checked without touching the host. The error is an *Error that prints every fault with its place and mend.
+// Load reads the file at path with its includes, fills in defaults, expands the short form for laptops and checks what can
+// be checked without touching the host. The error is an *Error that prints every fault with its place and mend.
 func Load(path string) (*Config, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -29,7 +28,7 @@ func Load(path string) (*Config, error) {
 	return load(abs, func(d *decoder) { d.read(abs, Position{File: path}) })
 }
 
-// Parse does what Load does with text that is to become the file at path. An absolute path is best.
+// Parse is Load for text that will be written to path later. An absolute path makes the relative ones in it absolute.
 func Parse(path string, text []byte) (*Config, error) {
 	return load(path, func(d *decoder) { d.decode(path, text) })
 }
@@ -51,7 +50,7 @@ func load(path string, read func(*decoder)) (*Config, error) {
 	return c, nil
 }
 
-// inOrder returns the faults as they stand in the files.
+// inOrder returns the faults in the order of the files and lines that they are in.
 func (d *decoder) inOrder() []Fault {
 	slices.SortStableFunc(d.faults, func(a, b Fault) int {
 		return cmp.Or(
@@ -64,7 +63,7 @@ func (d *decoder) inOrder() []Fault {
 	return d.faults
 }
 
-// Validate checks a configuration that was made or changed in Go as Load does. The error is an *Error.
+// Validate checks a configuration that was made or changed in Go, as Load does for files. The error is an *Error.
 func (c *Config) Validate() error {
 	if faults := c.check(); len(faults) > 0 {
 		return &Error{faults}
@@ -72,7 +71,8 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// Position is where the value at a path such as rules[2].match.domain[0] stands, or the nearest value around it.
+// Position returns where the value at a path such as rules[2].match.domain[0] is written, or else the nearest value around
+// it.
 func (c *Config) Position(path string) Position {
 	for path != "" {
 		if pos, ok := c.positions[path]; ok {
@@ -83,10 +83,10 @@ func (c *Config) Position(path string) Position {
 	return Position{File: c.Path}
 }
 
-// Fault describes what is wrong with the value at a path, for those who find out later: a port in use, a name taken.
+// Fault makes a fault of the value at a path, for callers who find it later than Load: a port in use, a name taken.
 func (c *Config) Fault(path, message, mend string) Fault {
 	f := Fault{Pos: c.Position(path), Message: message, Mend: mend}
-	if data, err := os.ReadFile(f.Pos.File); err == nil && f.Pos.Line > 0 {
+	if data, err := private.Read(f.Pos.File, MaxFile); err == nil && f.Pos.Line > 0 {
 		if lines := splitLines(data); f.Pos.Line <= len(lines) {
 			f.Excerpt = redact(lines[f.Pos.Line-1])
 		}
@@ -101,7 +101,7 @@ func (c *Config) Err(path, message, mend string) error {
 
 // read reads one file with its includes. Faults of the file as a whole are noted at from.
 func (d *decoder) read(path string, from Position) {
-	data, err := readPrivate(path)
+	data, err := private.Read(path, MaxFile)
 	if err != nil {
 		d.faultAt(from, "", "%s", err)
 		return
@@ -109,7 +109,7 @@ func (d *decoder) read(path string, from Position) {
 	d.decode(path, data)
 }
 
-// decode takes in the text of one file, its includes first.
+// decode decodes the text of one file, after the files that it includes.
 func (d *decoder) decode(path string, text []byte) {
 	d.config.Files = append(d.config.Files, path)
 	outerFile, outerLines := d.file, d.lines
@@ -121,7 +121,7 @@ func (d *decoder) decode(path string, text []byte) {
 		return
 	}
 	d.include(root)
-	delete(d.config.positions, "version") // every file may say its version
+	delete(d.config.positions, "version") // every file may have a version
 	d.structure(root, reflect.ValueOf(d.config).Elem(), "")
 }
 
@@ -134,7 +134,7 @@ func (d *decoder) parse(data []byte) (*ast.MappingNode, bool) {
 	}
 	bodies := slices.DeleteFunc(file.Docs, func(doc *ast.DocumentNode) bool { return doc.Body == nil })
 	if len(bodies) == 0 {
-		d.faultAt(Position{File: d.file}, "the README has a ten-line configuration to start from", "the file is empty")
+		d.faultAt(Position{File: d.file}, "start from the ten lines in the README", "the file is empty")
 		return nil, false
 	}
 	if len(bodies) > 1 {
@@ -182,7 +182,7 @@ func (d *decoder) include(root *ast.MappingNode) {
 func (d *decoder) includeGlob(node ast.Node) {
 	pattern, ok := scalarText(node)
 	if !ok {
-		return // its type is faulted with the rest of the file
+		return // the rest of the decoder reports its type
 	}
 	if !filepath.IsAbs(pattern) {
 		pattern = filepath.Join(filepath.Dir(d.file), pattern)
@@ -196,34 +196,11 @@ func (d *decoder) includeGlob(node ast.Node) {
 	}
 	for _, path := range paths {
 		if slices.Contains(d.config.Files, path) {
-			d.fault(node, "remove one of the includes", "include: %s is read already", path)
+			d.fault(node, "remove one of the includes", "include: %s is included already", path)
 			continue
 		}
 		d.read(path, d.position(node))
 	}
-}
-
-// readPrivate reads a configuration file that is nobody else's.
-func readPrivate(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("there is no file %s", path)
-	case err != nil:
-		return nil, err
-	case info.IsDir():
-		return nil, fmt.Errorf("%s is a directory: name a file", path)
-	case info.Size() > maxFile:
-		return nil, fmt.Errorf("%s has %d bytes: a configuration has at most %d", path, info.Size(), maxFile)
-	}
-	if err := CheckPrivate(path); err != nil {
-		return nil, err
-	}
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("no permission to read %s: run this as its owner or as root", path)
-	}
-	return data, err
 }
 
 func splitLines(data []byte) []string {

@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// source is the files with the structs: their comments are the text of the reference.
+// source is the files with the structs, whose comments are the text of the reference.
 //
 //go:embed config.go listen.go transport.go dns.go rule.go limits.go values.go
 var source embed.FS
@@ -38,13 +38,15 @@ const referenceHead = `# Configuration reference
 
 Made from the source by ` + "`go test ./cmd/internal/config -run Reference -update`" + `: edit it there.
 
-The file is YAML. Unknown keys are errors. Where a list may stand, one value may stand as well. Durations are written
-` + "`300ms`, `30s`, `5m`, `24h`" + `; sizes ` + "`16KiB`, `10MiB`" + `. Relative paths are relative to the file that names them.
-Secrets are never written here but named: ` + "`{file: PATH}` or `{env: NAME}`" + `. The file, its includes, profiles and keys
-must not be readable by others (` + "`chmod 600`" + `).
+The file is YAML. An unknown key is an error. A list of one value may be written as the value alone. Durations are written
+` + "`300ms`, `30s`, `5m`, `24h`" + `; sizes ` + "`16KiB`, `10MiB`" + `. A relative path starts at the file that it is written in.
+
+Secrets do not belong into the file. Say where they are: ` + "`{file: PATH}` or `{env: NAME}`" + `. The configuration, its
+includes, profiles and keys must belong to root or to the user who runs penstock, and others must not be able to read them
+(` + "`chmod 600`" + `).
 `
 
-// reference is the text so far and the structs that are still to be described.
+// reference is the text so far and the structs that are still missing from it.
 type reference struct {
 	strings.Builder
 	comments map[string]string // by Struct or Struct.Field
@@ -111,7 +113,7 @@ func (r *reference) section(path string, t reflect.Type) {
 	} else {
 		title = "`" + title + "`"
 	}
-	fmt.Fprintf(r, "\n## %s\n\n%s\n\n| key | value | default | meaning |\n|---|---|---|---|\n", title, sentence(r.comments[t.Name()], t.Name(), t.Name()))
+	fmt.Fprintf(r, "\n## %s\n\n%s\n\n| key | value | default | meaning |\n|---|---|---|---|\n", title, sentence(r.comments[t.Name()], t.Name(), title, ""))
 	for i := range t.NumField() {
 		f := t.Field(i)
 		key := f.Tag.Get("yaml")
@@ -125,19 +127,26 @@ func (r *reference) section(path string, t reflect.Type) {
 		case standard != "":
 			standard = "`" + standard + "`"
 		}
-		meaning := sentence(r.comments[t.Name()+"."+f.Name], f.Name, "`"+key+"`")
+		meaning := sentence(r.comments[t.Name()+"."+f.Name], f.Name, "`"+key+"`", f.Tag.Get("oneof"))
 		fmt.Fprintf(r, "| `%s` | %s | %s | %s |\n", key, r.kind(join(path, key), f), standard, meaning)
 	}
 }
 
-// sentence makes a comment the text of a section or of a table's cell: the Go name that it begins with goes, or becomes
-// the key that the reader knows.
-func sentence(comment, name, key string) string {
+// sentence turns a comment into the text of a section or of a table's cell. It removes the Go name at the beginning, or
+// replaces it by the key, which is what the reader knows. A value at the beginning stays
+// in lower case.
+func sentence(comment, name, key, choices string) string {
 	text := strings.ReplaceAll(strings.Join(strings.Fields(comment), " "), "|", "\\|")
 	for _, verb := range []string{" is ", " are "} {
-		if rest, ok := strings.CutPrefix(text, name+verb); ok {
+		rest, ok := strings.CutPrefix(text, name+verb)
+		if !ok {
+			continue
+		}
+		first, _, _ := strings.Cut(rest, " ")
+		if slices.Contains(strings.Split(choices, ","), strings.TrimRight(first, ",")) {
 			return rest
 		}
+		return strings.ToUpper(rest[:1]) + rest[1:]
 	}
 	if rest, ok := strings.CutPrefix(text, name+" "); ok {
 		return key + " " + rest
@@ -145,7 +154,7 @@ func sentence(comment, name, key string) string {
 	return text
 }
 
-// kind says in words what is written for a field, and puts structs in the queue.
+// kind names what is written for a field, and puts structs into the queue.
 func (r *reference) kind(path string, f reflect.StructField) string {
 	if choices := f.Tag.Get("oneof"); choices != "" {
 		return "`" + strings.ReplaceAll(choices, ",", "`, `") + "`"

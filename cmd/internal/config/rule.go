@@ -7,13 +7,13 @@ import (
 
 // Category is a named set of domains. Without lists it is the built-in starter set of that name.
 type Category struct {
-	// Lists name the domains, each with everything below it.
+	// Lists hold the domains. Each domain stands for itself and everything below it.
 	Lists []List `yaml:"lists"`
-	// Allow lists name exceptions.
+	// Allow lists hold exceptions.
 	Allow []List `yaml:"allow"`
-	// OnMissing says what the category means while none of its lists can be had, neither a last good version nor a
-	// built-in list of its name: block (it holds every name), allow (it holds none) or fail (penstock does not start,
-	// and does not wait for a subscription either). Of several lists, those that can be had apply.
+	// OnMissing says what the category means while it has no list at all: no last good version, and no built-in list of its
+	// name. With block it holds every name, with allow none; with fail penstock does not start, and does not wait for a
+	// subscription. If only some of its lists are missing, the others apply.
 	OnMissing string `yaml:"on_missing" default:"block" oneof:"block,allow,fail"`
 
 	Pos Position `yaml:"-"`
@@ -21,16 +21,16 @@ type Category struct {
 
 // List is one list of domains: a file or a subscription.
 type List struct {
-	// URL is where the list is fetched from. Its last good version is kept: an answer that is no list, halved, or blocks
-	// a top-level domain or a split zone is refused.
+	// URL is where the list is fetched from. An answer is refused if it is not a list, has lost half of its entries, or blocks
+	// a top-level domain or a split zone. The last good version then stays in use.
 	URL string `yaml:"url"`
 	// File is a list on this machine.
 	File string `yaml:"file" path:"file"`
 	// Format is the list's syntax; auto detects it.
 	Format string `yaml:"format" default:"auto" oneof:"auto,domains,hosts,adblock,dnsmasq,unbound,rpz,geosite,expressions,urls"`
-	// Refresh is how often the URL is asked for a newer list, and the file looked at.
+	// Refresh is how often penstock looks for a newer list.
 	Refresh time.Duration `yaml:"refresh" default:"24h"`
-	// Via is the transport that fetches the URL, or direct.
+	// Via is the transport through which the URL is fetched, or direct.
 	Via string `yaml:"via" default:"direct"`
 
 	Pos Position `yaml:"-"`
@@ -48,13 +48,14 @@ type Rule struct {
 	Pos Position `yaml:"-"`
 }
 
-// Match is the conditions of a rule. Several values in a field are alternatives; all fields that are set must hold.
+// Match is the conditions of a rule. Several values in a field are alternatives. All fields that are set must hold.
 type Match struct {
-	// Domain is a name: example.com is it and all below, *.example.com only what is below, =example.com only itself.
+	// Domain is a host name. example.com matches itself and everything below it, *.example.com only what is below,
+	// =example.com only itself.
 	Domain []string `yaml:"domain"`
 	// Category is a named set of domains.
 	Category []string `yaml:"category"`
-	// CIDR is a network or address of the destination, or private for all that are not on the internet.
+	// CIDR is a network or address of the destination, or private for the private networks (RFC 1918, RFC 4193).
 	CIDR []string `yaml:"cidr"`
 	// Src is a network or address of the client, or private.
 	Src []string `yaml:"src"`
@@ -74,9 +75,12 @@ type Match struct {
 	Schedule []string `yaml:"schedule"`
 	// SeenIn is where the host name was learnt: dns, sni, http or quic.
 	SeenIn []string `yaml:"seen_in" oneof:"dns,sni,http,quic"`
-	// Mismatch is true for flows that name something that DNS did not give for their destination.
+	// Mismatch is true for flows that show a name for which DNS did not give their destination.
 	Mismatch *bool `yaml:"mismatch"`
-	// Not holds conditions that must not hold together.
+	// True matches the gateway's own addresses, loopback and link-local addresses, and metadata services; no other
+	// match opens them. Needs port.
+	Gateway bool `yaml:"gateway"`
+	// Not is a match that must not hold.
 	Not *Match `yaml:"not"`
 
 	Pos Position `yaml:"-"`
@@ -88,25 +92,25 @@ type Do struct {
 	Action string `yaml:"action" oneof:"block,drop,direct,dns,via"`
 	// Via is the transport that carries the flow; it makes the action via.
 	Via string `yaml:"via"`
-	// How a block is answered: refuse (TCP RST, ICMP unreachable) or drop (silence).
+	// How says what a blocked client sees: refuse (TCP RST, ICMP unreachable) or drop (silence).
 	How string `yaml:"how" oneof:"refuse,drop"`
-	// Unnamed is block or allow: what happens to a flow that matches but shows no host name where one could stand.
+	// Unnamed is block or allow: what happens to a flow that matches but shows no host name where its protocol has one.
 	Unnamed string `yaml:"unnamed" oneof:"block,allow"`
-	// Fallback is direct or empty: where flows go while the transport is not up. Empty: nowhere.
+	// Fallback is direct to let flows leave directly while the transport is not up. Without it they are refused.
 	Fallback string `yaml:"fallback" oneof:"direct"`
-	// Trusted is direct or empty: where flows go on a network that on_demand answers with filter_only.
+	// Trusted is direct to let flows leave directly on a network for which on_demand says filter_only.
 	Trusted string `yaml:"trusted" oneof:"direct"`
 
 	Pos Position `yaml:"-"`
 }
 
-// Test is one sentence about the rules that must hold.
+// Test is a statement about the rules that must hold.
 type Test struct {
-	// From is the name of a peer; empty is this machine.
+	// From is the name of a peer. Without it the flow comes from this machine.
 	From string `yaml:"from"`
 	// To is a URL, host, host:port or address. A URL's scheme gives protocol and port.
 	To string `yaml:"to" required:"true"`
-	// Addr is the destination's address, where `to` is a name and a rule asks for addresses.
+	// Addr is the destination's address, for a `to` that is a name and rules that match addresses.
 	Addr netip.Addr `yaml:"addr"`
 	// At is the time, as 2026-01-31T21:30:00+01:00. Without it schedules do not match.
 	At time.Time `yaml:"at"`

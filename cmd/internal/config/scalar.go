@@ -23,7 +23,7 @@ func (d *decoder) scalar(node ast.Node, v reflect.Value, path string, tag reflec
 	if _, isBool := node.(*ast.BoolNode); isBool != (v.Kind() == reflect.Bool) {
 		mend := "write " + wanted(v.Type())
 		if isBool {
-			mend += "; a text that reads like true or false goes in quotes"
+			mend += "; put quotes around a string that looks like a boolean"
 		}
 		d.fault(node, mend, "%s is %s", path, describe(node))
 		return
@@ -79,12 +79,12 @@ func setText(v reflect.Value, text string) error {
 		}
 		v.SetUint(n)
 	default:
-		return fmt.Errorf("a value of type %s cannot be written", v.Type())
+		return fmt.Errorf("there is no way to write a value of type %s", v.Type())
 	}
 	return nil
 }
 
-// scalarText is the text of a node that is one value.
+// scalarText returns the text of a node that is a single value.
 func scalarText(node ast.Node) (string, bool) {
 	switch n := node.(type) {
 	case *ast.StringNode:
@@ -99,9 +99,9 @@ func scalarText(node ast.Node) (string, bool) {
 	return "", false
 }
 
-// tornApart puts a plain value with a colon back together, such as the fd77::1/64 of {address: [fd77::1/64]}: goccy-yaml
-// v1.19.2 takes it for a mapping there, although only a colon with a blank behind it makes one (YAML 1.2, 7.3.3). Without
-// a blank the value's token stands right behind the colon's.
+// tornApart puts a plain value with a colon back together, such as the fd77::1/64 of {address: [fd77::1/64]}. goccy-yaml
+// v1.19.2 takes it for a mapping there, although only a colon with a space after it makes one (YAML 1.2, 7.3.3). Without
+// the space, the value's token directly follows the colon's. Remove this when a version of goccy-yaml reads it right.
 func tornApart(m *ast.MappingNode) (string, bool) {
 	if m.IsFlowStyle || len(m.Values) != 1 {
 		return "", false

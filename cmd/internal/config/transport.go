@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// Transport is one encrypted way out. Exactly one of wireguard, openvpn and failover is set.
+// Transport is an encrypted way out. It has exactly one of wireguard, openvpn and failover.
 type Transport struct {
 	// WireGuard connects to a WireGuard peer.
 	WireGuard *WireGuard `yaml:"wireguard"`
 	// OpenVPN connects to an OpenVPN server.
 	OpenVPN *OpenVPN `yaml:"openvpn"`
-	// Failover is a list of transports in order of preference: the first that is connected carries new flows.
+	// Failover lists transports in order of preference. The first one that is connected carries new flows.
 	Failover []string `yaml:"failover"`
-	// Probe says how to ask whether the transport is alive. Default: what the protocol offers.
+	// Probe says how to find out whether the transport is alive. Default: what its protocol offers.
 	Probe *Probe `yaml:"probe"`
 
 	Pos Position `yaml:"-"`
 }
 
-// WireGuard is a client's side of WireGuard: a wg-quick file as it is, or its fields written here.
+// WireGuard is the client side of WireGuard: a wg-quick file, or the same settings written here.
 type WireGuard struct {
-	// Config is a wg-quick file. The other fields are for use without one.
+	// Config is a wg-quick file. The other keys are for use without one.
 	Config string `yaml:"config" path:"file"`
 	// PrivateKey is our key.
 	PrivateKey Secret `yaml:"private_key"`
@@ -41,7 +41,7 @@ type WireGuard struct {
 type WireGuardPeer struct {
 	// PublicKey is the server's key, base64.
 	PublicKey string `yaml:"public_key" required:"true"`
-	// PresharedKey is an optional further secret, base64.
+	// PresharedKey is an optional second secret, base64.
 	PresharedKey Secret `yaml:"preshared_key"`
 	// Endpoint is the server's address or name, with port.
 	Endpoint string `yaml:"endpoint" required:"true"`
@@ -53,7 +53,7 @@ type WireGuardPeer struct {
 	Pos Position `yaml:"-"`
 }
 
-// OpenVPN is a client's side of OpenVPN.
+// OpenVPN is the client side of OpenVPN.
 type OpenVPN struct {
 	// Config is an .ovpn file.
 	Config string `yaml:"config" path:"file" required:"true"`
@@ -61,12 +61,15 @@ type OpenVPN struct {
 	Username string `yaml:"username"`
 	// Password answers auth-user-pass, together with username.
 	Password Secret `yaml:"password"`
+	// RequireServerCert refuses a file without `remote-cert-tls server`. Without that line, anybody with a client certificate
+	// of the same authority can pose as the server, and penstock only warns.
+	RequireServerCert bool `yaml:"require_server_cert"`
 }
 
-// Probe asks a living transport for an answer. One field is set.
+// Probe asks for something that only a working transport can deliver. It has exactly one key.
 type Probe struct {
-	// DNS is a name that the transport's DNS server must answer for, whatever the answer.
+	// DNS is a name to ask the transport's DNS server for. Any answer will do.
 	DNS string `yaml:"dns"`
-	// Ping is an address inside the tunnel that answers an ICMP echo.
+	// Ping is an address inside the tunnel that answers pings.
 	Ping netip.Addr `yaml:"ping"`
 }

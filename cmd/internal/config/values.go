@@ -6,9 +6,11 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"penstock/cmd/internal/private"
 )
 
-// Size is a number of bytes. It is written as 512, 16KiB, 10MiB or 1GiB.
+// Size is a number of bytes, written as 512, 16KiB, 10MiB or 1GiB.
 type Size int64
 
 // UnmarshalText reads a number with an optional unit.
@@ -40,27 +42,27 @@ func (s Size) String() string {
 	return strconv.FormatInt(int64(s), 10)
 }
 
+// maxSecret bounds a file that holds a secret, bytes.
+const maxSecret = 64 << 10
+
 // Secret says where a secret is kept. It never holds or prints the secret itself.
 type Secret struct {
-	// File holds the secret on its first line. It must not be readable by others.
+	// File holds the secret and nothing else. Only its owner may be able to read it.
 	File string `yaml:"file" path:"file"`
 	// Env is the name of an environment variable that holds the secret.
 	Env string `yaml:"env"`
 }
 
-// IsZero says that no secret is configured.
+// IsZero reports whether no secret is configured.
 func (s Secret) IsZero() bool { return s == Secret{} }
 
-// Read returns the secret without surrounding space. The zero Secret reads as empty.
+// Read returns the secret without the space around it. The zero Secret is an empty string.
 func (s Secret) Read() (string, error) {
 	switch {
 	case s.File != "":
-		if err := CheckPrivate(s.File); err != nil {
-			return "", fmt.Errorf("secret file %s: %w", s.File, err)
-		}
-		data, err := os.ReadFile(s.File)
+		data, err := private.Read(s.File, maxSecret)
 		if err != nil {
-			return "", fmt.Errorf("read secret: %w", err)
+			return "", err
 		}
 		value := strings.TrimSpace(string(data))
 		if value == "" {

@@ -9,7 +9,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// describe says in words what kind of thing a node is.
+// describe names the kind of a node.
 func describe(node ast.Node) string {
 	switch node.(type) {
 	case *ast.MappingNode:
@@ -19,12 +19,12 @@ func describe(node ast.Node) string {
 	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
 		return "a number"
 	case *ast.BoolNode:
-		return "a truth value"
+		return "a boolean"
 	}
-	return "a text"
+	return "a string"
 }
 
-// wanted says in words, with an example, what is written for a value of type t.
+// wanted names the kind of a value of type t, with an example.
 func wanted(t reflect.Type) string {
 	switch t {
 	case reflect.TypeFor[time.Duration]():
@@ -46,10 +46,10 @@ func wanted(t reflect.Type) string {
 	case reflect.Int, reflect.Uint32:
 		return "a whole number"
 	}
-	return "a text"
+	return "a string"
 }
 
-// anyOf joins choices as a sentence does.
+// anyOf lists choices as a sentence does: a, b or c.
 func anyOf(choices []string) string {
 	if len(choices) < 2 {
 		return strings.Join(choices, "")

@@ -75,11 +75,6 @@ func newPeerTable(peers []config.Peer) (*peerTable, error) {
 			errs = append(errs, fmt.Errorf("%s: peer %s: public_key: %w", p.Pos, p.Name, err))
 			continue
 		}
-		if p.Endpoint != "" {
-			if w.Endpoint, err = wireguard.ParseEndpoint(p.Endpoint); err != nil {
-				errs = append(errs, fmt.Errorf("%s: peer %s: %w", p.Pos, p.Name, err))
-			}
-		}
 		shared, err := p.PresharedKey.Read()
 		if err == nil && shared != "" {
 			w.PresharedKey, err = wireguard.ParsePresharedKey(shared)

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/private"
 	"penstock/router/transport"
 	"penstock/router/transport/openvpn"
 	"penstock/stack"
@@ -48,7 +49,7 @@ func newOpenVPN(name string, t config.Transport, h *host, m metrics, renamed fun
 
 // openvpnProfile parses the transport's file; what was left out of it is logged.
 func openvpnProfile(c *config.OpenVPN, log *slog.Logger) (*openvpn.Profile, error) {
-	data, err := readPrivate(c.Config)
+	data, err := private.Read(c.Config, config.MaxFile)
 	if err != nil {
 		return nil, err
 	}

@@ -9,12 +9,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"syscall"
 	"time"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/private"
 	"penstock/router/transport"
 	"penstock/router/transport/wireguard"
 	"penstock/stack"
@@ -57,7 +57,7 @@ func newWireGuard(name string, t config.Transport, h *host, m metrics, log *slog
 // wireguardConfig is what the configuration says of a WireGuard transport, whether in a file of its own or in place.
 func wireguardConfig(c *config.WireGuard) (*wireguard.Config, error) {
 	if c.Config != "" {
-		data, err := readPrivate(c.Config)
+		data, err := private.Read(c.Config, config.MaxFile)
 		if err != nil {
 			return nil, err
 		}
@@ -98,14 +98,6 @@ func wireguardConfig(c *config.WireGuard) (*wireguard.Config, error) {
 		conf.Peers = append(conf.Peers, peer)
 	}
 	return conf, nil
-}
-
-// readPrivate reads a file that others must not be able to read.
-func readPrivate(path string) ([]byte, error) {
-	if err := config.CheckPrivate(path); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return os.ReadFile(path)
 }
 
 func (w *wireguardInner) newDriver(lost func(error)) (transport.Driver, error) {
