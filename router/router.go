@@ -71,8 +71,8 @@ type Clients interface {
 type Ways interface {
 	// Dialer finds an egress by name.
 	Dialer(egress string) (Dialer, bool)
-	// Place says what a destination is to this host.
-	Place(dst netip.Addr) policy.Place
+	// Place says what a destination is to this host when a client asks for it.
+	Place(client uint64, dst netip.Addr) policy.Place
 	// IsNotUp reports that a dial failed because its transport is not up.
 	IsNotUp(err error) bool
 }
@@ -208,7 +208,7 @@ func (r *Router) describe(req Request) (f policy.Flow, release func(), ok bool) 
 		return f, nil, false
 	}
 	f.Sniffed = !sniffable(f) // nothing will be read of the others: what is known now is all
-	f.Place = r.Ways.Place(f.Dst.Addr())
+	f.Place = r.Ways.Place(f.Client, f.Dst.Addr())
 	return f, r.Clients.Names(&f), true
 }
 
@@ -229,7 +229,7 @@ func (r *Router) judge(ctx context.Context, f policy.Flow) (policy.Flow, policy.
 	if !slices.Contains(addrs, f.Dst.Addr()) { // the names that DNS gave are those of the address before
 		g.Names = slices.DeleteFunc(g.Names, func(n policy.Name) bool { return n.From == policy.FromDNS && n.Host != v.Claim })
 		g.Dst = netip.AddrPortFrom(addrs[0], f.Dst.Port())
-		g.Place = r.Ways.Place(addrs[0])
+		g.Place = r.Ways.Place(f.Client, addrs[0])
 	}
 	w := r.Policy.Decide(g)
 	if w.Claim != "" { // one true name among false ones

@@ -167,9 +167,9 @@ var errDown = errors.New("not up")
 // ways are dialers by name. Every destination is elsewhere.
 type ways map[string]Dialer
 
-func (w ways) Dialer(name string) (Dialer, bool) { d, ok := w[name]; return d, ok && d != nil }
-func (ways) Place(netip.Addr) policy.Place       { return policy.Elsewhere }
-func (ways) IsNotUp(err error) bool              { return errors.Is(err, errDown) }
+func (w ways) Dialer(name string) (Dialer, bool)   { d, ok := w[name]; return d, ok && d != nil }
+func (ways) Place(uint64, netip.Addr) policy.Place { return policy.Elsewhere }
+func (ways) IsNotUp(err error) bool                { return errors.Is(err, errDown) }
 
 // people is a Clients that knows everybody, and what a resolver says.
 type people struct {

@@ -1,13 +1,10 @@
-package daemon
+package egress
 
 import (
 	"context"
 	"net/netip"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"penstock/router"
 	"penstock/router/transport"
 	"penstock/stack"
 )
@@ -81,45 +78,6 @@ func (h *holds) look(now time.Time) (next time.Duration) {
 		}
 	}
 	return next
-}
-
-// holdFlows makes the holds that always_on.hold describes.
-func (d *Daemon) holdFlows() *holds {
-	reset := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "penstock_transport_flows_reset_total",
-		Help: "Flows that were reset because their transport stayed away for longer than always_on.hold.",
-	}, []string{"transport"})
-	d.registry.MustRegister(reset)
-	for name := range d.egress.tunnels {
-		reset.WithLabelValues(name)
-	}
-	return newHolds(d.cfg.AlwaysOn.Hold, d.egress.health, func(name string) {
-		n := d.router.Kill(func(f router.Flow) bool { return f.Egress == name })
-		if err := d.egress.tunnels[name].inner.reset(); err != nil { // those that a group sent here, and our own questions
-			d.log.Warn("flows of a lost transport could not be reset", "transport", name, "err", err)
-		}
-		reset.WithLabelValues(name).Add(float64(n))
-		if n > 0 {
-			d.log.Info("flows of a lost transport are reset", "transport", name, "flows", n)
-		}
-	})
-}
-
-// health is that of every transport.
-func (e *egress) health() []transport.Health {
-	list := make([]transport.Health, 0, len(e.tunnels))
-	for _, t := range e.tunnels {
-		list = append(list, t.Health())
-	}
-	return list
-}
-
-func (w *wireguardInner) reset() error { return resetFlows(w.stack, w.conf.Addresses) }
-
-func (o *openvpnInner) reset() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return resetFlows(o.stack, o.settings.Addrs)
 }
 
 // resetFlows takes a stack's addresses away for a moment, and with them the flows that left from them.

@@ -1,7 +1,6 @@
-package daemon
+package egress
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"sync"
 
 	"penstock/cmd/internal/config"
-	"penstock/cmd/internal/private"
 	"penstock/router/transport"
 	"penstock/router/transport/openvpn"
 	"penstock/stack"
@@ -27,7 +25,7 @@ type openvpnInner struct {
 	name    string
 	conf    *config.OpenVPN
 	profile *openvpn.Profile
-	host    *host
+	outside Outside
 	stack   *stack.Stack
 	metrics *openvpn.Metrics
 	renamed func() // the server pushed other DNS servers than before
@@ -37,36 +35,20 @@ type openvpnInner struct {
 	settings openvpn.Settings
 }
 
-func newOpenVPN(name string, t config.Transport, h *host, m metrics, renamed func(), log *slog.Logger) (*openvpnInner, error) {
-	profile, err := openvpnProfile(t.OpenVPN, log)
-	if err != nil {
-		return nil, err
+func newOpenVPN(p planned, c *Config) (*openvpnInner, error) {
+	o := &openvpnInner{
+		name: p.name, conf: p.config.OpenVPN, profile: p.openvpn, outside: c.Outside, metrics: c.Metrics.OpenVPN,
+		renamed: c.Renamed, log: c.Log,
 	}
-	o := &openvpnInner{name: name, conf: t.OpenVPN, profile: profile, host: h, metrics: m.openvpn, renamed: renamed, log: log}
-	o.stack, err = stack.New(stack.Config{Name: name, MTU: openvpnMTU, Log: log, Metrics: m.stack})
+	var err error
+	o.stack, err = stack.New(stack.Config{Name: p.name, MTU: openvpnMTU, Log: c.Log, Metrics: c.Metrics.Stack})
 	return o, err
-}
-
-// openvpnProfile parses the transport's file; what was left out of it is logged.
-func openvpnProfile(c *config.OpenVPN, log *slog.Logger) (*openvpn.Profile, error) {
-	data, err := private.Read(c.Config, config.MaxFile)
-	if err != nil {
-		return nil, err
-	}
-	profile, warnings, err := openvpn.ParseProfile(bytes.NewReader(data), c.Config)
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range warnings {
-		log.Warn(w.String())
-	}
-	return profile, nil
 }
 
 func (o *openvpnInner) newDriver(lost func(error)) (transport.Driver, error) {
 	return openvpn.New(openvpn.Config{
 		Name: o.name, Profile: o.profile, Device: o.stack.Device(), Configure: o.configure,
-		Control: o.host.dialer.Control, Resolve: o.host.resolve, Credentials: o.credentials, Lost: lost,
+		Control: o.outside.Direct.Control, Resolve: o.outside.Resolve, Credentials: o.credentials, Lost: lost,
 		Log: o.log, Metrics: o.metrics,
 	})
 }
@@ -129,3 +111,24 @@ func (o *openvpnInner) carriesIPv6() bool {
 }
 
 func (o *openvpnInner) close() error { return o.stack.Close() }
+
+func (o *openvpnInner) naming() Naming {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return openvpnNaming(o.name, o.settings)
+}
+
+func (o *openvpnInner) named() bool {
+	for _, r := range o.profile.Remotes {
+		if isName(r.Host) {
+			return true
+		}
+	}
+	return len(o.profile.Remotes) > 1
+}
+
+func (o *openvpnInner) reset() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return resetFlows(o.stack, o.settings.Addrs)
+}
