@@ -61,8 +61,9 @@ func parseEndpoint(s string) (endpoint, error) {
 // reach dials the addresses of an endpoint.
 type reach struct {
 	endpoint
-	dialer  Dialer
-	addrs   []netip.Addr // known ones; empty means resolve
+	via     string
+	dialer  func(via string) (Dialer, bool) // nil dials as the host does
+	addrs   []netip.Addr                    // known ones; empty means resolve
 	resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	refuse  func(netip.AddrPort) bool // addresses that lead to ourselves
 }
@@ -70,16 +71,32 @@ type reach struct {
 // dial connects to the first address that answers. Network is udp or tcp.
 func (r *reach) dial(ctx context.Context, network string) (conn net.Conn, err error) {
 	err = r.each(ctx, func(ctx context.Context, to netip.AddrPort) (err error) {
-		conn, err = r.dialer.DialContext(ctx, network, to.String())
+		conn, err = r.open(ctx, network, to)
 		return err
 	})
 	return conn, err
+}
+
+// open makes a connection on the way that leads to the upstream now.
+func (r *reach) open(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+	if r.dialer == nil {
+		var d net.Dialer
+		return d.DialContext(ctx, network, to.String())
+	}
+	d, ok := r.dialer(r.via)
+	if !ok {
+		return nil, fmt.Errorf("there is no way %q to the upstream", r.via)
+	}
+	return d.DialContext(ctx, network, to.String())
 }
 
 // each tries the addresses in turn until one will do. Each has its share of the time that is left.
 func (r *reach) each(ctx context.Context, try func(context.Context, netip.AddrPort) error) error {
 	addrs := r.addrs
 	if len(addrs) == 0 {
+		if r.resolve == nil {
+			return fmt.Errorf("resolve %s: nothing resolves names of upstreams: give its addresses as bootstrap", r.host)
+		}
 		var err error
 		if addrs, err = r.resolve(ctx, r.host); err != nil {
 			return fmt.Errorf("resolve %s: %w", r.host, err)

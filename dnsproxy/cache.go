@@ -51,6 +51,16 @@ func (c *cache) get(key cacheKey) *entry {
 	return n.value
 }
 
+// peek is get, but leaves the order of use alone.
+func (c *cache) peek(key cacheKey) *entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.table.get(key); n != nil {
+		return n.value
+	}
+	return nil
+}
+
 // put stores e in place of what is there. An entry larger than an eighth of the cache is not kept.
 func (c *cache) put(key cacheKey, e *entry) {
 	if e.size() > c.maxBytes/8 {

@@ -192,9 +192,15 @@ func (e *entry) learn(rr dns.RR) {
 }
 
 func (e *entry) learnAddr(ip []byte) {
+	e.addrs = appendIP(e.addrs, ip)
+}
+
+// appendIP appends the address in the data of an A or AAAA record.
+func appendIP(addrs []netip.Addr, ip []byte) []netip.Addr {
 	if addr, ok := netip.AddrFromSlice(ip); ok {
-		e.addrs = append(e.addrs, addr.Unmap())
+		addrs = append(addrs, addr.Unmap())
 	}
+	return addrs
 }
 
 // appendHost appends a name in presentation form as a host, once. The root says "the owner itself" in service records.

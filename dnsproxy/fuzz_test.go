@@ -22,10 +22,9 @@ func FuzzServePacket(f *testing.F) {
 			f.Add(wire[:len(wire)-5])
 		}
 	}
-	s := newServer(f, Config{
-		Decide:    blocks(map[string]string{"casino.example": "gambling"}),
-		Upstreams: []Upstream{{Address: "10.0.0.53", Dialer: downDialer{}}},
-	})
+	s := newServer(f, Settings{
+		Upstreams: []Upstream{{Address: "10.0.0.53", Via: "way"}},
+	}, through(downDialer{}), judged(blocks(map[string]string{"casino.example": "gambling"})))
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		answers := make(chan []byte, 1)
 		s.ServePacket(t.Context(), ana, wire, func(msg []byte) error {

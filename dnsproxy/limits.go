@@ -1,8 +1,6 @@
 package dnsproxy
 
 import (
-	"cmp"
-	"net/netip"
 	"sync"
 	"time"
 )
@@ -19,7 +17,7 @@ type limits struct {
 	mu       sync.Mutex // guards below
 	inFlight int
 	conns    int
-	clients  *lru[netip.Addr, *use]
+	clients  *lru[uint64, *use]
 }
 
 // use is what one client uses now.
@@ -39,18 +37,18 @@ const (
 	overLoad           // too many queries wait already
 )
 
-func newLimits() *limits { return &limits{clients: newLRU[netip.Addr, *use]()} }
+func newLimits() *limits { return &limits{clients: newLRU[uint64, *use]()} }
 
 // admit lets a query of client go to upstreams. Done must be called when it is back.
-func (l *limits) admit(client netip.Addr, now time.Time, cfg *Config) (done func(), a admission) {
-	most := cmp.Or(cfg.MaxInFlight, maxInFlight)
+func (l *limits) admit(client uint64, now time.Time, set *Settings) (done func(), a admission) {
+	most := set.MaxInFlight
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	u := l.clientLocked(client)
 	if l.inFlight >= most || u.inFlight >= max(most*2/3, 1) {
 		return nil, overLoad
 	}
-	if !u.take(now, float64(cmp.Or(cfg.ClientRate, clientRate))) {
+	if !u.take(now, float64(set.ClientRate)) {
 		return nil, overRate
 	}
 	l.inFlight++
@@ -78,8 +76,8 @@ func (u *use) take(now time.Time, rate float64) bool {
 }
 
 // connect lets a client have one more TCP connection. Done must be called when it is closed.
-func (l *limits) connect(client netip.Addr, cfg *Config) (done func(), ok bool) {
-	most := cmp.Or(cfg.MaxConns, maxConns)
+func (l *limits) connect(client uint64, set *Settings) (done func(), ok bool) {
+	most := set.MaxConns
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	u := l.clientLocked(client)
@@ -97,7 +95,7 @@ func (l *limits) connect(client netip.Addr, cfg *Config) (done func(), ok bool) 
 }
 
 // clientLocked finds the use of a client. One that has not been seen for long is forgotten, which makes its bucket full.
-func (l *limits) clientLocked(client netip.Addr) *use {
+func (l *limits) clientLocked(client uint64) *use {
 	if n := l.clients.get(client); n != nil {
 		l.clients.touch(n)
 		return n.value

@@ -2,6 +2,7 @@ package dnsproxy
 
 import (
 	"context"
+	"crypto/x509"
 	"net"
 	"net/netip"
 	"strings"
@@ -161,13 +162,78 @@ func (r *resolver) upstream(name string) Upstream {
 	return Upstream{Name: name, Address: r.addr.String()}
 }
 
-// newServer makes a server and runs it until the test ends.
-func newServer(t testing.TB, cfg Config) *Server {
+// setup is what a test server is made of.
+type setup struct {
+	Config
+	clock *clock
+}
+
+// Options of a test server.
+
+// judged judges names and hints with decide. A hint is told from a question by its address.
+func judged(decide func(policy.Flow) policy.Verdict) func(*setup) {
+	return func(s *setup) { s.Policy = judge(decide) }
+}
+
+type judge func(policy.Flow) policy.Verdict
+
+func (j judge) Decide(f policy.Flow) policy.Verdict     { return j(f) }
+func (j judge) DecideName(f policy.Flow) policy.Verdict { return j(f) }
+
+func described(f func(netip.AddrPort) policy.Flow) func(*setup) {
+	return func(s *setup) { s.Clients = book(f) }
+}
+
+type book func(netip.AddrPort) policy.Flow
+
+func (b book) Describe(src netip.AddrPort) policy.Flow { return b(src) }
+
+func at(c *clock) func(*setup) { return func(s *setup) { s.clock = c } }
+
+func trusting(pool *x509.CertPool) func(*setup) { return func(s *setup) { s.RootCAs = pool } }
+
+// through dials upstreams via "way" with d, and others as the host does.
+func through(d Dialer) func(*setup) {
+	return func(s *setup) {
+		s.Dialer = func(via string) (Dialer, bool) {
+			if via == "way" {
+				return d, true
+			}
+			return &net.Dialer{}, via == ""
+		}
+	}
+}
+
+// makeServer makes a server that does not run.
+func makeServer(t testing.TB, set Settings, options ...func(*setup)) *Server {
 	t.Helper()
-	s, err := New(cfg)
+	var with setup
+	for _, option := range options {
+		option(&with)
+	}
+	s, err := New(with.Config, plan(t, set))
 	if err != nil {
 		t.Fatal(err)
 	}
+	if with.clock != nil {
+		s.clock, s.names.clock = with.clock.now, with.clock.now
+	}
+	return s
+}
+
+func plan(t testing.TB, set Settings) *Plan {
+	t.Helper()
+	p, err := Compile(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// newServer makes a server and runs it until the test ends.
+func newServer(t testing.TB, set Settings, options ...func(*setup)) *Server {
+	t.Helper()
+	s := makeServer(t, set, options...)
 	ctx, cancel := contextOf(t)
 	var wg sync.WaitGroup
 	wg.Go(func() { s.Run(ctx) })
@@ -243,6 +309,9 @@ func blocks(hosts map[string]string) func(policy.Flow) policy.Verdict {
 		return policy.Verdict{Action: policy.Forward, Egress: "direct", Rule: "rest"}
 	}
 }
+
+// anaFlow is what is known of ana.
+func anaFlow() policy.Flow { return policy.Flow{Src: ana} }
 
 // contextOf returns a context for what a test starts. That of the test itself ends before its cleanups run.
 func contextOf(testing.TB) (context.Context, context.CancelFunc) {

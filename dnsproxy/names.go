@@ -26,7 +26,10 @@ type Names struct {
 	table *lru[namesKey, namesEntry]
 }
 
-type namesKey struct{ client, addr [16]byte }
+type namesKey struct {
+	client uint64
+	addr   [16]byte
+}
 
 type namesEntry struct {
 	names []namedUntil // most recent first
@@ -48,11 +51,11 @@ func newNames(max int, clock func() time.Time) *Names {
 	return &Names{clock: clock, max: max, table: newLRU[namesKey, namesEntry]()}
 }
 
-func keyOf(client, addr netip.Addr) namesKey { return namesKey{client.As16(), addr.As16()} }
+func keyOf(client uint64, addr netip.Addr) namesKey { return namesKey{client, addr.As16()} }
 
 // Lookup returns the names that client was given addr for, most recent first, as FromDNS names. It allocates only on a hit.
-func (n *Names) Lookup(client, addr netip.Addr) []policy.Name {
-	if !client.IsValid() || !addr.IsValid() {
+func (n *Names) Lookup(client uint64, addr netip.Addr) []policy.Name {
+	if !addr.IsValid() {
 		return nil
 	}
 	now := n.clock()
@@ -80,8 +83,8 @@ func (n *Names) Lookup(client, addr netip.Addr) []policy.Name {
 
 // Pin keeps the names of (client, addr) while a flow is open. The release func must be called once when it ends.
 // Without names there is nothing to keep, and release does nothing.
-func (n *Names) Pin(client, addr netip.Addr) (release func()) {
-	if !client.IsValid() || !addr.IsValid() {
+func (n *Names) Pin(client uint64, addr netip.Addr) (release func()) {
+	if !addr.IsValid() {
 		return func() {}
 	}
 	n.mu.Lock()
@@ -99,19 +102,28 @@ func (n *Names) Pin(client, addr netip.Addr) (release func()) {
 func (n *Names) unpin(entry *node[namesKey, namesEntry]) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if entry.value.pins--; entry.value.pins > 0 {
+	if entry.value.pins--; entry.value.pins > 0 || n.table.get(entry.key) != entry { // forgotten meanwhile
 		return
 	}
 	n.table.link(entry)
 	n.evictLocked()
 }
 
+// forget removes the names of a client, those that flows hold too.
+func (n *Names) forget(client uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for key, entry := range n.table.nodes {
+		if key.client == client {
+			entry.value.names = nil
+			n.table.remove(entry)
+		}
+	}
+}
+
 // add remembers that client was given addrs for host, with a TTL. Host is kept. An entry that is there already is renewed without
 // an allocation.
-func (n *Names) add(client netip.Addr, addrs []netip.Addr, host string, ttl time.Duration, now time.Time) {
-	if !client.IsValid() {
-		return
-	}
+func (n *Names) add(client uint64, addrs []netip.Addr, host string, ttl time.Duration, now time.Time) {
 	expiry := now.Add(max(ttl, namesFloor) + namesGrace)
 	n.mu.Lock()
 	defer n.mu.Unlock()

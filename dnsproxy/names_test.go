@@ -10,9 +10,12 @@ import (
 	"penstock/policy"
 )
 
+// client is the key of the client of most tests.
+const client = 7
+
 var (
-	client = netip.MustParseAddr("10.77.0.2")
-	site   = netip.MustParseAddr("203.0.113.1")
+	site  = netip.MustParseAddr("203.0.113.1")
+	other = netip.MustParseAddr("203.0.113.2")
 )
 
 func hosts(names []policy.Name) string {
@@ -26,7 +29,7 @@ func hosts(names []policy.Name) string {
 func TestNames(t *testing.T) {
 	clock := newClock()
 	newTable := func() *Names { return newNames(0, clock.now) }
-	add := func(n *Names, client, addr netip.Addr, host string, ttl time.Duration) {
+	add := func(n *Names, client uint64, addr netip.Addr, host string, ttl time.Duration) {
 		n.add(client, []netip.Addr{addr}, host, ttl, clock.now())
 	}
 	lookup := func(n *Names) string { return hosts(n.Lookup(client, site)) }
@@ -37,8 +40,8 @@ func TestNames(t *testing.T) {
 	}{
 		{"nobody asked", func(n *Names) {}, ""},
 		{"the name that was asked for", func(n *Names) { add(n, client, site, "a.example", 0) }, "a.example"},
-		{"two clients do not mix", func(n *Names) { add(n, site, site, "a.example", 0) }, ""},
-		{"two addresses do not mix", func(n *Names) { add(n, client, client, "a.example", 0) }, ""},
+		{"two clients do not mix", func(n *Names) { add(n, client+1, site, "a.example", 0) }, ""},
+		{"two addresses do not mix", func(n *Names) { add(n, client, other, "a.example", 0) }, ""},
 		{"a mapped address is the address", func(n *Names) { add(n, client, netip.MustParseAddr("::ffff:203.0.113.1"), "a.example", 0) }, "a.example"},
 		{"the most recent comes first", func(n *Names) {
 			add(n, client, site, "a.example", 0)
@@ -95,7 +98,7 @@ func TestNames(t *testing.T) {
 			second()
 		}, ""},
 		{"nothing can be pinned for a flow without a name", func(n *Names) { n.Pin(client, site)() }, ""},
-		{"an invalid address has no names", func(n *Names) { n.Lookup(netip.Addr{}, site); n.Pin(client, netip.Addr{})() }, ""},
+		{"an invalid address has no names", func(n *Names) { n.Lookup(client, netip.Addr{}); n.Pin(client, netip.Addr{})() }, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.says, func(t *testing.T) {
@@ -139,7 +142,7 @@ func TestNamesAllocate(t *testing.T) {
 	n := newNames(0, clock.now)
 	addrs := []netip.Addr{site}
 	n.add(client, addrs, "a.example", 0, clock.now())
-	if got := testing.AllocsPerRun(100, func() { n.Lookup(client, client) }); got != 0 {
+	if got := testing.AllocsPerRun(100, func() { n.Lookup(client, other) }); got != 0 {
 		t.Errorf("lookup without a name: got %v allocations, want 0", got)
 	}
 	if got := testing.AllocsPerRun(100, func() { n.add(client, addrs, "a.example", 0, clock.now()) }); got != 0 {

@@ -24,7 +24,7 @@ func packet(t testing.TB, s *Server, query []byte) []byte {
 
 // TestOddQueries feeds messages that no good client sends.
 func TestOddQueries(t *testing.T) {
-	s := newServer(t, Config{Decide: blocks(map[string]string{"example": "all"})})
+	s := newServer(t, Settings{}, judged(blocks(map[string]string{"example": "all"})))
 	pack := func(change func(*dns.Msg)) string {
 		q := new(dns.Msg).SetQuestion("www.example.", dns.TypeA)
 		change(q)
@@ -80,7 +80,7 @@ func TestOddQueries(t *testing.T) {
 // TestEDNS: what is between two neighbours stays between them.
 func TestEDNS(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}})
 
 	q := query("WwW.eXample", "A")
 	q.IsEdns0().SetDo()
@@ -123,7 +123,7 @@ func TestSizes(t *testing.T) {
 	for i := range 100 {
 		up.add(t, fmt.Sprintf("big.example. 300 IN A 203.0.113.%d", i))
 	}
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}})
 	tests := []struct {
 		says string
 		size uint16 // of EDNS; 0 is none
@@ -147,7 +147,7 @@ func TestSizes(t *testing.T) {
 			}
 		})
 	}
-	a, err := s.Query(t.Context(), ana, "big.example", "A")
+	a, err := s.Query(t.Context(), anaFlow(), "big.example", "A")
 	if err != nil || len(a.Records) != 100 {
 		t.Errorf("over a stream: got %d records, %v, want 100", len(a.Records), err)
 	}
@@ -156,7 +156,7 @@ func TestSizes(t *testing.T) {
 // TestHostileNames: names with odd octets are other names than those they look like.
 func TestHostileNames(t *testing.T) {
 	up := newResolver(t)
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}, Decide: blocks(map[string]string{"casino.example": "gambling"})})
+	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}}, judged(blocks(map[string]string{"casino.example": "gambling"})))
 	tests := []struct{ says, name, want string }{
 		{"a dot in a label is no separator", "www\\.casino.example.", "NXDOMAIN soa"},
 		{"NUL in a label does not end it", "casino\\000.example.", "NXDOMAIN soa"},
@@ -173,7 +173,7 @@ func TestHostileNames(t *testing.T) {
 
 // TestClientsOffTheTunnel: on a host socket only the configured networks are answered.
 func TestClientsOffTheTunnel(t *testing.T) {
-	s := newServer(t, Config{Clients: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/24")}})
+	s := newServer(t, Settings{Clients: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/24")}})
 	st := s.state.Load()
 	for addr, want := range map[string]bool{"10.77.0.9": true, "::ffff:10.77.0.9": true, "192.0.2.1": false, "::1": false} {
 		if got := st.serves(netip.MustParseAddr(addr)); got != want {

@@ -22,14 +22,21 @@ const mediaType = "application/dns-message" // RFC 8484 6
 // httpsProtocol asks over HTTPS (DoH): HTTP/2 where the server has it, else HTTP/1.1.
 type httpsProtocol struct {
 	url     string
-	client  *http.Client
+	make    func() *http.Client
+	client  atomic.Pointer[http.Client]
 	retired atomic.Bool
 }
 
 func newHTTPSProtocol(r *reach, config *tls.Config) *httpsProtocol {
+	h := &httpsProtocol{url: r.url(), make: func() *http.Client { return newHTTPSClient(r, config) }}
+	h.client.Store(h.make())
+	return h
+}
+
+func newHTTPSClient(r *reach, config *tls.Config) *http.Client {
 	transport := &http.Transport{
 		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return r.dial(ctx, "tcp") },
-		TLSClientConfig:        config,
+		TLSClientConfig:        config.Clone(),
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,
 		IdleConnTimeout:        3 * streamIdle,
@@ -37,13 +44,10 @@ func newHTTPSProtocol(r *reach, config *tls.Config) *httpsProtocol {
 		MaxConnsPerHost:        8,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 2 * time.Second},
 	}
-	return &httpsProtocol{
-		url: r.url(),
-		client: &http.Client{
-			Transport: transport,
-			CheckRedirect: func(*http.Request, []*http.Request) error {
-				return errors.New("a DNS server must not redirect") // it could lead anywhere, ourselves included
-			},
+	return &http.Client{
+		Transport: transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return errors.New("a DNS server must not redirect") // it could lead anywhere, ourselves included
 		},
 	}
 }
@@ -51,22 +55,30 @@ func newHTTPSProtocol(r *reach, config *tls.Config) *httpsProtocol {
 // tidy does nothing: the transport has a time for idle connections itself.
 func (h *httpsProtocol) tidy() {}
 
+// reset leaves the old client to the queries that it has. A connection of it closes when the last of them returns.
+func (h *httpsProtocol) reset() {
+	h.client.Swap(h.make()).CloseIdleConnections()
+}
+
 func (h *httpsProtocol) retire() {
 	h.retired.Store(true)
-	h.client.CloseIdleConnections()
+	h.client.Load().CloseIdleConnections()
 }
 
 func (h *httpsProtocol) exchange(ctx context.Context, query []byte) ([]byte, error) {
-	if h.retired.Load() {
-		defer h.client.CloseIdleConnections()
-	}
+	client := h.client.Load()
+	defer func() {
+		if h.retired.Load() || h.client.Load() != client {
+			client.CloseIdleConnections()
+		}
+	}()
 	sent := padded(query)
 	sent[0], sent[1] = 0, 0 // RFC 8484 4.1: the stream tells answers apart
 	req, err := newDoHRequest(ctx, h.url, sent)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := h.client.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, cause(ctx, err)
 	}

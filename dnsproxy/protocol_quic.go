@@ -35,9 +35,10 @@ type quicProtocol struct {
 
 	dialing chan struct{} // of one: held while dialling, so that a burst makes one connection
 
-	mu      sync.Mutex // guards below
-	now     *quicConn
-	retired bool
+	mu         sync.Mutex // guards below
+	now        *quicConn
+	generation int // of connections: reset begins another
+	retired    bool
 }
 
 // newDoQProtocol asks over DNS over dedicated QUIC connections (RFC 9250).
@@ -87,6 +88,17 @@ func (p *quicProtocol) retire() {
 	}
 }
 
+func (p *quicProtocol) reset() {
+	p.mu.Lock()
+	c := p.now
+	p.now = nil
+	p.generation++
+	p.mu.Unlock()
+	if c != nil {
+		c.retire()
+	}
+}
+
 // current is the connection for the next query, or nil if a new one is to be made.
 func (p *quicProtocol) current() *quicConn {
 	p.mu.Lock()
@@ -110,6 +122,9 @@ func (p *quicProtocol) connection(ctx context.Context) (c *quicConn, reused bool
 	if c := p.current(); c != nil {
 		return c, true, nil
 	}
+	p.mu.Lock()
+	generation := p.generation
+	p.mu.Unlock()
 	err = p.each(ctx, func(ctx context.Context, to netip.AddrPort) (err error) {
 		c, err = p.connect(ctx, to)
 		return err
@@ -118,21 +133,21 @@ func (p *quicProtocol) connection(ctx context.Context) (c *quicConn, reused bool
 		return nil, false, err
 	}
 	p.mu.Lock()
-	old, retired := p.now, p.retired
+	defer p.mu.Unlock()
+	if p.retired || p.generation != generation {
+		c.gone = true // nobody else has it yet: it closes after the query that it was made for
+		return c, false, nil
+	}
+	if p.now != nil {
+		p.now.retire()
+	}
 	p.now = c
-	p.mu.Unlock()
-	if old != nil {
-		old.retire()
-	}
-	if retired {
-		c.retire()
-	}
 	return c, false, nil
 }
 
 // connect makes a connection and sees to it that its socket goes when it does.
 func (p *quicProtocol) connect(ctx context.Context, to netip.AddrPort) (*quicConn, error) {
-	conn, err := p.dialer.DialContext(ctx, "udp", to.String())
+	conn, err := p.open(ctx, "udp", to)
 	if err != nil {
 		return nil, err
 	}

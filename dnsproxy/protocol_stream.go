@@ -24,9 +24,10 @@ type streamProtocol struct {
 
 	dialing chan struct{} // of one: held while dialling, so that a burst makes one connection
 
-	mu      sync.Mutex // guards below
-	now     *pipeline
-	retired bool
+	mu         sync.Mutex // guards below
+	now        *pipeline
+	generation int // of connections: reset begins another
+	retired    bool
 }
 
 func newStreamProtocol(r *reach, tls *tls.Config, spawn func(func())) *streamProtocol {
@@ -67,6 +68,16 @@ func (s *streamProtocol) retire() {
 	}
 }
 
+func (s *streamProtocol) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now != nil {
+		s.now.retire()
+		s.now = nil
+	}
+	s.generation++
+}
+
 func (s *streamProtocol) current() *pipeline {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,6 +104,9 @@ func (s *streamProtocol) connection(ctx context.Context) (p *pipeline, reused bo
 	if p := s.current(); p != nil {
 		return p, true, nil
 	}
+	s.mu.Lock()
+	generation := s.generation
+	s.mu.Unlock()
 	conn, err := s.connect(ctx)
 	if err != nil {
 		return nil, false, cause(ctx, err)
@@ -101,7 +115,10 @@ func (s *streamProtocol) connection(ctx context.Context) (p *pipeline, reused bo
 	s.spawn(p.read)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.now, p.retired = p, s.retired
+	p.retired = s.retired || s.generation != generation
+	if s.generation == generation {
+		s.now = p
+	}
 	return p, false, nil
 }
 

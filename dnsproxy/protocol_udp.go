@@ -17,6 +17,8 @@ type protocol interface {
 	exchange(ctx context.Context, query []byte) ([]byte, error)
 	// tidy closes connections that have been idle for long.
 	tidy()
+	// reset makes the next query open connections of its own. Those there are close as soon as nobody waits on them.
+	reset()
 	// retire closes connections as soon as nobody waits on them, now and in future.
 	retire()
 }
@@ -33,6 +35,7 @@ type udpProtocol struct {
 }
 
 func (u *udpProtocol) tidy()   { u.stream.tidy() }
+func (u *udpProtocol) reset()  { u.stream.reset() }
 func (u *udpProtocol) retire() { u.stream.retire() }
 
 func (u *udpProtocol) exchange(ctx context.Context, query []byte) ([]byte, error) {

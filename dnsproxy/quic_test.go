@@ -114,14 +114,13 @@ func TestQUICThroughDialer(t *testing.T) {
 	secure := newSecure(t, up)
 	for _, address := range []string{"quic://dns.example:" + secure.doq, "h3://dns.example:" + secure.h3} {
 		var dialled []string
-		s := newServer(t, Config{Upstreams: []Upstream{{
-			Address: address, Bootstrap: loopback, TLS: secure.client,
-			Dialer: dialerFunc(func(ctx context.Context, network, to string) (net.Conn, error) {
-				dialled = append(dialled, network+" "+to)
-				conn, err := new(net.Dialer).DialContext(ctx, network, to)
-				return onlyConn{conn}, err
-			}),
-		}}, CacheEntries: -1})
+		noting := dialerFunc(func(ctx context.Context, network, to string) (net.Conn, error) {
+			dialled = append(dialled, network+" "+to)
+			conn, err := new(net.Dialer).DialContext(ctx, network, to)
+			return onlyConn{conn}, err
+		})
+		s := newServer(t, Settings{Upstreams: []Upstream{{Address: address, Bootstrap: loopback, Via: "way"}}},
+			through(noting), trusting(secure.client), func(s *setup) { s.CacheEntries = -1 })
 		for range 3 {
 			if got, want := brief(ask(t, s, "www.example", "A")), "NOERROR 203.0.113.1"; got != want {
 				t.Errorf("%s: got %s, want %s", address, got, want)
@@ -147,7 +146,7 @@ func TestDeadQUIC(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
 	config, client := certificate(t, "dns.example")
 	port := serveDoQ(t, up, config, func(n int32) bool { return n == 1 })
-	s := newServer(t, Config{Upstreams: []Upstream{{Address: "quic://dns.example:" + port, Bootstrap: loopback, TLS: client}}})
+	s := newServer(t, Settings{Upstreams: []Upstream{{Address: "quic://dns.example:" + port, Bootstrap: loopback}}}, trusting(client))
 	if got, want := brief(ask(t, s, "www.example", "A")), "NOERROR 203.0.113.1"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -156,7 +155,7 @@ func TestDeadQUIC(t *testing.T) {
 // TestNoQUIC: where nobody listens, the next upstream is asked.
 func TestNoQUIC(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
-	s := newServer(t, Config{Upstreams: []Upstream{{Address: "quic://" + closedPort(t)}, {Address: "h3://" + closedPort(t)}, up.upstream("plain")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{{Address: "quic://" + closedPort(t)}, {Address: "h3://" + closedPort(t)}, up.upstream("plain")}})
 	if got, want := brief(ask(t, s, "www.example", "A")), "NOERROR 203.0.113.1"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

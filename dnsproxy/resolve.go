@@ -29,18 +29,22 @@ func (s *Server) serve(ctx context.Context, ex *exchange, query []byte) {
 		ex.settle(resultMalformed, appendEmpty(ex.out, &ex.q, rcode, noEDE))
 		s.finish(ctx, ex)
 	default:
-		if ex.local(st) || ex.judged(st) {
+		if ex.local(st) || s.judged(ex, st) {
 			s.finish(ctx, ex)
 			return
 		}
 		v := st.view(ex.q.host())
+		if ex.dry {
+			s.try(ctx, ex, st, v)
+			return
+		}
 		e := s.cache.get(keyFor(&ex.q, v))
 		if hit := e != nil && s.cached(ctx, ex, st, v, e); hit {
-			s.metrics.cache(true)
+			s.cfg.Metrics.cache(true)
 			s.finish(ctx, ex)
 			return
 		}
-		s.metrics.cache(false)
+		s.cfg.Metrics.cache(false)
 		s.dispatch(ctx, ex, st, v, e)
 	}
 }
@@ -49,19 +53,21 @@ func (s *Server) serve(ctx context.Context, ex *exchange, query []byte) {
 func (ex *exchange) settle(r result, out []byte) { ex.result, ex.out = r, out }
 
 // judged asks the policy about the question and says whether that settles it.
-func (ex *exchange) judged(st *state) bool {
+func (s *Server) judged(ex *exchange, st *state) bool {
 	ex.decided = ex.q.host()
-	ex.verdict = st.decide(ex, ex.decided, netip.AddrPort{})
+	ex.verdict = s.decideName(ex, ex.decided)
 	if ex.verdict.Action != policy.Forward {
-		ex.refuse(st)
+		s.refuse(ex, st)
 		return true
 	}
-	return ex.limited(st)
+	return s.limited(ex)
 }
 
 // refuse writes the block answer of the verdict.
-func (ex *exchange) refuse(st *state) {
-	st.cfg.Blocked(ex.verdict)
+func (s *Server) refuse(ex *exchange, st *state) {
+	if s.cfg.Blocked != nil && !ex.dry {
+		s.cfg.Blocked(ex.verdict)
+	}
 	if ex.verdict.Action == policy.Drop {
 		ex.settle(resultDropped, ex.out[:0])
 		return
@@ -103,17 +109,17 @@ func (s *Server) answer(ex *exchange, st *state, e *entry, how result, cache str
 		ex.settle(resultFailed, e.append(ex.out[:0], &ex.q, ex.begun, ex.limit(), e.trouble))
 		return
 	}
-	if len(e.targets) > 0 && !st.cfg.NamesHosts(ex.verdict.Rule) && ex.behind(st, e) {
+	if len(e.targets) > 0 && !ex.verdict.ByName && s.behind(ex, st, e) { // an allowed site may stand on a blocked delivery network
 		return
 	}
 	if len(e.hints) > 0 {
-		if e = ex.filterHints(st, e); e == nil {
+		if e = s.filterHints(ex, e); e == nil {
 			ex.settle(resultFailed, appendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, noEDE))
 			return
 		}
 	}
-	if len(e.addrs) > 0 {
-		s.names.add(ex.client.Addr(), e.addrs, e.host, e.left(ex.begun), ex.begun)
+	if len(e.addrs) > 0 && !ex.dry {
+		s.names.add(ex.flow.Client, e.addrs, e.host, e.left(ex.begun), ex.begun)
 	}
 	note := e.note
 	if how == resultStale {
@@ -123,11 +129,11 @@ func (s *Server) answer(ex *exchange, st *state, e *entry, how result, cache str
 }
 
 // behind judges the names behind the question: CNAME, DNAME and service targets. It says whether one is refused.
-func (ex *exchange) behind(st *state, e *entry) bool {
+func (s *Server) behind(ex *exchange, st *state, e *entry) bool {
 	for _, target := range e.targets {
-		if v := st.decide(ex, target, netip.AddrPort{}); v.Action != policy.Forward {
+		if v := s.decideName(ex, target); v.Action != policy.Forward {
 			ex.verdict, ex.decided = v, target
-			ex.refuse(st)
+			s.refuse(ex, st)
 			return true
 		}
 	}
@@ -135,11 +141,11 @@ func (ex *exchange) behind(st *state, e *entry) bool {
 }
 
 // filterHints returns e without the hints that the client could not use, or nil if that cannot be written.
-func (ex *exchange) filterHints(st *state, e *entry) *entry {
-	no6 := st.cfg.NoIPv6(ex.verdict.Egress)
+func (s *Server) filterHints(ex *exchange, e *entry) *entry {
+	no6 := s.noIPv6(ex.verdict.Egress)
 	host := ex.q.host()
 	keep := func(addr netip.Addr) bool {
-		return !(no6 && addr.Is6()) && st.decide(ex, host, netip.AddrPortFrom(addr, 443)).Action == policy.Forward
+		return !(no6 && addr.Is6()) && s.decideHint(ex, host, addr).Action == policy.Forward
 	}
 	for _, hint := range e.hints {
 		if !keep(hint) {
@@ -158,21 +164,21 @@ func (s *Server) renew(ctx context.Context, ex *exchange, st *state, v *view, e 
 	if e.hits.Add(1) < 3 || e.failure() || e.ttl < 10*time.Second || e.left(ex.begun) > e.ttl/10 || !e.renewing.CompareAndSwap(false, true) {
 		return
 	}
-	w, ok := s.ticket(ex, st, v, e)
+	w, ok := s.ticket(ctx, ex, st, v, e)
 	if !ok {
 		e.renewing.Store(false)
 		return
 	}
 	go func() {
 		defer w.release()
-		s.fetch(ctx, w)
+		s.fetch(w)
 		e.renewing.Store(false)
 	}()
 }
 
 // dispatch hands ex to a worker that asks the upstreams. Old is the expired entry, or nil.
 func (s *Server) dispatch(ctx context.Context, ex *exchange, st *state, v *view, old *entry) {
-	w, ok := s.ticket(ex, st, v, old)
+	w, ok := s.ticket(ctx, ex, st, v, old)
 	if !ok {
 		s.finish(ctx, ex)
 		return
@@ -183,14 +189,14 @@ func (s *Server) dispatch(ctx context.Context, ex *exchange, st *state, v *view,
 // miss answers ex when the upstreams have answered.
 func (s *Server) miss(ctx context.Context, ex *exchange, st *state, w *work) {
 	defer w.release()
-	e, how := s.fetch(ctx, w)
-	cache := "miss"
-	if how == resultStale {
-		cache = "stale"
-	}
-	s.answer(ex, st, e, how, cache)
-	if ctx.Err() != nil { // the client is gone
+	e, how := s.fetch(w)
+	switch {
+	case ctx.Err() != nil || w.ctx.Err() != nil: // the client is gone
 		ex.settle(resultDropped, ex.out[:0])
+	case how == resultStale:
+		s.answer(ex, st, e, how, "stale")
+	default:
+		s.answer(ex, st, e, how, "miss")
 	}
 	s.finish(ctx, ex)
 }

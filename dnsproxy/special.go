@@ -26,13 +26,13 @@ func (ex *exchange) local(st *state) bool {
 }
 
 // limited answers what the policy forwards but the server does not: ANY, and AAAA where the egress has no IPv6.
-func (ex *exchange) limited(st *state) bool {
+func (s *Server) limited(ex *exchange) bool {
 	q := &ex.q
 	switch {
 	case q.qtype == dns.TypeANY: // RFC 8482 4.2
 		out := appendRecord(begin(ex.out, q, dns.RcodeSuccess), 1, dns.TypeHINFO, localTTL, []byte("\x07RFC8482\x00"))
 		ex.settle(resultLocal, appendOPT(out, q, dns.RcodeSuccess, noEDE))
-	case q.qtype == dns.TypeAAAA && st.cfg.NoIPv6(ex.verdict.Egress):
+	case q.qtype == dns.TypeAAAA && s.noIPv6(ex.verdict.Egress):
 		why := ede{code: dns.ExtendedErrorCodeFiltered, prefix: "no IPv6 on the way there"}
 		ex.settle(resultLocal, appendNegative(ex.out, q, dns.RcodeSuccess, blockTTL, why))
 	default:
@@ -48,7 +48,7 @@ func (ex *exchange) special(st *state) bool {
 	last := host[strings.LastIndexByte(host, '.')+1:]
 	switch last {
 	case "localhost": // RFC 6761 6.3
-		ex.addresses(netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
+		ex.oneOf(netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
 		return true
 	case "net":
 		if host == "use-application-dns.net" { // Firefox: support.mozilla.org/kb/canary-domain-use-application-dnsnet
@@ -82,7 +82,7 @@ func (ex *exchange) arpa(host string) bool {
 	case below(host, "resolver.arpa"): // RFC 9462 6.4
 		ex.nothing(dns.RcodeSuccess)
 	case host == "ipv4only.arpa": // RFC 8880: the answer without NAT64
-		ex.addresses(netip.AddrFrom4([4]byte{192, 0, 0, 170}), netip.Addr{})
+		ex.oneOf(netip.AddrFrom4([4]byte{192, 0, 0, 170}), netip.Addr{})
 	case below(host, "home.arpa"), privateReverse(host): // RFC 8375, RFC 6303
 		ex.nothing(dns.RcodeNameError)
 	default:
@@ -96,8 +96,8 @@ func (ex *exchange) nothing(rcode int) {
 	ex.settle(resultLocal, appendNegative(ex.out, &ex.q, rcode, localTTL, noEDE))
 }
 
-// addresses answers with the one of two addresses that fits the type of the question.
-func (ex *exchange) addresses(v4, v6 netip.Addr) {
+// oneOf answers with the one of two addresses that fits the type of the question.
+func (ex *exchange) oneOf(v4, v6 netip.Addr) {
 	q := &ex.q
 	addr := v4
 	if q.qtype == dns.TypeAAAA {

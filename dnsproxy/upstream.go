@@ -1,13 +1,9 @@
 package dnsproxy
 
 import (
-	"cmp"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
 	"sync"
 	"time"
 )
@@ -34,63 +30,33 @@ type upstream struct {
 	retry     time.Time // while down: when the next query may try
 }
 
-// maker makes upstreams from their configuration.
-type maker struct {
-	cfg    *Config
-	spawn  func(func())
-	refuse func(netip.AddrPort) bool
-}
-
-func (m maker) upstream(u Upstream) (*upstream, error) {
-	at, err := parseEndpoint(u.Address)
-	if err != nil {
-		return nil, err
-	}
-	r := &reach{endpoint: at, dialer: u.Dialer, addrs: u.Bootstrap, resolve: m.cfg.Resolve, refuse: m.refuse}
-	if r.dialer == nil {
-		r.dialer = &net.Dialer{}
-	}
-	if addr, err := netip.ParseAddr(at.host); err == nil {
-		r.addrs = []netip.Addr{addr}
-	}
-	if len(r.addrs) == 0 && r.resolve == nil {
-		return nil, fmt.Errorf("dnsproxy: upstream %q: %s is a name: give its addresses as bootstrap", u.Address, at.host)
-	}
-	for _, addr := range r.addrs {
-		if m.refuse(netip.AddrPortFrom(addr.Unmap(), at.port)) {
-			return nil, fmt.Errorf("dnsproxy: upstream %q: %w", u.Address, errLoop)
-		}
-	}
-	return &upstream{name: cmp.Or(u.Name, u.Address), log: m.cfg.Log, protocol: m.protocol(r, u.TLS)}, nil
+// newUpstream makes the upstream that t describes. It opens nothing.
+func (s *Server) newUpstream(t target) *upstream {
+	r := &reach{endpoint: t.at, via: t.Via, dialer: s.cfg.Dialer, addrs: t.Bootstrap, resolve: s.cfg.Resolve, refuse: s.leadsBack}
+	return &upstream{name: t.Name, log: s.cfg.Log, protocol: s.protocol(r)}
 }
 
 // errLoop says that a query would come back, or has come back, to this server.
 var errLoop = errors.New("leads back to this server")
 
-func (m maker) protocol(r *reach, config *tls.Config) protocol {
-	if config = config.Clone(); config == nil {
-		config = &tls.Config{}
-	}
-	if config.ServerName == "" {
-		config.ServerName = r.host
-	}
-	if config.ClientSessionCache == nil { // connections are closed when idle and made again often
-		config.ClientSessionCache = tls.NewLRUClientSessionCache(4)
-	}
+func (s *Server) protocol(r *reach) protocol {
+	config := &tls.Config{ServerName: r.host, RootCAs: s.cfg.RootCAs}
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(4) // connections are closed when idle and made again often
+	spawn := s.tasks.spawn
 	switch r.scheme {
 	case "https":
 		return newHTTPSProtocol(r, config)
 	case "h3":
-		return newH3Protocol(r, config, m.spawn)
+		return newH3Protocol(r, config, spawn)
 	case "quic":
-		return newDoQProtocol(r, config, m.spawn)
+		return newDoQProtocol(r, config, spawn)
 	case "tls":
 		config.NextProtos = []string{"dot"} // RFC 7858 has no ALPN, IANA registered this one since
-		return newStreamProtocol(r, config, m.spawn)
+		return newStreamProtocol(r, config, spawn)
 	case "tcp":
-		return newStreamProtocol(r, nil, m.spawn)
+		return newStreamProtocol(r, nil, spawn)
 	}
-	return &udpProtocol{reach: r, stream: newStreamProtocol(r, nil, m.spawn), metrics: m.cfg.Metrics}
+	return &udpProtocol{reach: r, stream: newStreamProtocol(r, nil, spawn), metrics: s.cfg.Metrics}
 }
 
 // succeeded notes an answer after some time.
@@ -164,6 +130,14 @@ func (u *upstream) takes(now time.Time) bool {
 	}
 	u.retry = now.Add(u.backoffLocked())
 	return true
+}
+
+// reset forgets connections and health: what was found out on one network says nothing of another.
+func (u *upstream) reset() {
+	u.protocol.reset()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.rtt, u.deviation, u.failures, u.retry = 0, 0, 0, time.Time{}
 }
 
 func (u *upstream) average() time.Duration {

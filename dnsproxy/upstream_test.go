@@ -35,15 +35,15 @@ func TestProtocols(t *testing.T) {
 		{"bare address", Upstream{Address: up.addr.String()}},
 		{"udp", Upstream{Address: "udp://" + up.addr.String()}},
 		{"tcp", Upstream{Address: "tcp://" + up.addr.String()}},
-		{"tls by name", Upstream{Address: "tls://dns.example:" + secure.dot, Bootstrap: loopback, TLS: secure.client}},
-		{"https by name, over HTTP/2", Upstream{Address: "https://dns.example:" + secure.doh + "/dns-query", Bootstrap: loopback, TLS: secure.client}},
-		{"https with the usual path", Upstream{Address: "https://dns.example:" + secure.doh, Bootstrap: loopback, TLS: secure.client}},
-		{"quic by name", Upstream{Address: "quic://dns.example:" + secure.doq, Bootstrap: loopback, TLS: secure.client}},
-		{"HTTP/3 by name", Upstream{Address: "h3://dns.example:" + secure.h3 + "/dns-query", Bootstrap: loopback, TLS: secure.client}},
+		{"tls by name", Upstream{Address: "tls://dns.example:" + secure.dot, Bootstrap: loopback}},
+		{"https by name, over HTTP/2", Upstream{Address: "https://dns.example:" + secure.doh + "/dns-query", Bootstrap: loopback}},
+		{"https with the usual path", Upstream{Address: "https://dns.example:" + secure.doh, Bootstrap: loopback}},
+		{"quic by name", Upstream{Address: "quic://dns.example:" + secure.doq, Bootstrap: loopback}},
+		{"HTTP/3 by name", Upstream{Address: "h3://dns.example:" + secure.h3 + "/dns-query", Bootstrap: loopback}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.says, func(t *testing.T) {
-			s := newServer(t, Config{Upstreams: []Upstream{tt.upstream}})
+			s := newServer(t, Settings{Upstreams: []Upstream{tt.upstream}}, trusting(secure.client))
 			for name, want := range map[string]string{"www.example": "NOERROR 203.0.113.1", "mail.example": "NOERROR 203.0.113.2"} {
 				if got := brief(ask(t, s, name, "A")); got != want {
 					t.Errorf("%s: got %s, want %s", name, got, want)
@@ -67,12 +67,13 @@ func TestResolvedUpstream(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
 	secure := newSecure(t, up)
 	var asked []string
-	s := newServer(t, Config{
-		Upstreams: []Upstream{{Address: "tls://dns.example:" + secure.dot, TLS: secure.client}},
-		Resolve: func(_ context.Context, host string) ([]netip.Addr, error) {
+	s := newServer(t, Settings{
+		Upstreams: []Upstream{{Address: "tls://dns.example:" + secure.dot}},
+	}, trusting(secure.client), func(s *setup) {
+		s.Resolve = func(_ context.Context, host string) ([]netip.Addr, error) {
 			asked = append(asked, host)
 			return loopback, nil
-		},
+		}
 	})
 	if got, want := brief(ask(t, s, "www.example", "A")), "NOERROR 203.0.113.1"; got != want {
 		t.Errorf("got %s, want %s", got, want)
@@ -90,7 +91,7 @@ func TestCertificate(t *testing.T) {
 		"tls://other.example:" + secure.dot, "https://other.example:" + secure.doh,
 		"quic://other.example:" + secure.doq, "h3://other.example:" + secure.h3,
 	} {
-		s := newServer(t, Config{Upstreams: []Upstream{{Address: address, Bootstrap: loopback, TLS: secure.client}}})
+		s := newServer(t, Settings{Upstreams: []Upstream{{Address: address, Bootstrap: loopback}}}, trusting(secure.client))
 		if got, want := brief(ask(t, s, "www.example", "A")), "SERVFAIL edeNetwork Error"; got != want {
 			t.Errorf("%s: got %s, want %s", address, got, want)
 		}
@@ -108,7 +109,7 @@ func TestClosedConnection(t *testing.T) {
 		w.Close()
 		return true
 	})
-	s := newServer(t, Config{Upstreams: []Upstream{{Address: "tcp://" + up.addr.String()}}, CacheEntries: -1})
+	s := newServer(t, Settings{Upstreams: []Upstream{{Address: "tcp://" + up.addr.String()}}}, func(s *setup) { s.CacheEntries = -1 })
 	for i := range 5 {
 		if got, want := brief(ask(t, s, "www.example", "A")), "NOERROR 203.0.113.1"; got != want {
 			t.Fatalf("query %d: got %s, want %s", i, got, want)
@@ -124,7 +125,7 @@ func TestDeadConnection(t *testing.T) {
 		_, is := dead.LoadOrStore(w.RemoteAddr().String(), true)
 		return is
 	})
-	s := newServer(t, Config{Upstreams: []Upstream{{Address: "tcp://" + up.addr.String()}}})
+	s := newServer(t, Settings{Upstreams: []Upstream{{Address: "tcp://" + up.addr.String()}}})
 	for name, want := range map[string]string{"www.example": "NOERROR 203.0.113.1", "mail.example": "NOERROR 203.0.113.2"} {
 		if got := brief(ask(t, s, name, "A")); got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)
@@ -144,7 +145,7 @@ func TestTruncatedUpstream(t *testing.T) {
 		}
 		return false
 	})
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}})
 	for range 2 {
 		if got, want := brief(ask(t, s, "www.example", "A")), "NOERROR 203.0.113.1"; got != want {
 			t.Errorf("got %s, want %s", got, want)
@@ -183,7 +184,7 @@ func TestForgedAnswers(t *testing.T) {
 				}
 				return false
 			})
-			s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}})
+			s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}})
 			if got, want := brief(ask(t, s, "www.example", "A")), "NOERROR 203.0.113.1"; got != want {
 				t.Errorf("got %s, want %s", got, want)
 			}
@@ -208,11 +209,11 @@ func TestUnrelatedRecords(t *testing.T) {
 		w.WriteMsg(a)
 		return true
 	})
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}})
 	if got, want := brief(ask(t, s, "www.example", "A")), "NOERROR 203.0.113.1"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if got := s.Names().Lookup(ana.Addr(), netip.MustParseAddr("198.51.100.66")); got != nil {
+	if got := s.Names().Lookup(AddressKey(ana.Addr()), netip.MustParseAddr("198.51.100.66")); got != nil {
 		t.Errorf("names of the smuggled address: got %v", got)
 	}
 }
@@ -221,7 +222,7 @@ func TestUnrelatedRecords(t *testing.T) {
 func TestPortsAndIDs(t *testing.T) {
 	const n = 2000
 	up := newResolver(t)
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}, ClientRate: -1})
+	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}, ClientRate: -1})
 	var wg sync.WaitGroup
 	names := make(chan string)
 	for range 8 {
@@ -253,7 +254,7 @@ func TestCoalescing(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
 	release := make(chan struct{})
 	up.answerWith(func(dns.ResponseWriter, *dns.Msg) bool { <-release; return false })
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}})
 	answers := make(chan string, 50)
 	wire, _ := query("www.example", "A").Pack()
 	for range 50 {
@@ -287,7 +288,7 @@ func TestFailover(t *testing.T) {
 		says  string
 		first Upstream
 	}{
-		{"down", Upstream{Address: "10.0.0.53", Dialer: downDialer{}}},
+		{"down", Upstream{Address: "10.0.0.53", Via: "way"}},
 		{"refused", Upstream{Address: closedPort(t)}},
 		{"silent", bad(func(dns.ResponseWriter, *dns.Msg) {})},
 		{"failing", bad(func(w dns.ResponseWriter, q *dns.Msg) { w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)) })},
@@ -307,8 +308,8 @@ func TestFailover(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.says, func(t *testing.T) {
 			for _, selection := range []Selection{Ordered, Fastest, Parallel} {
-				s := newServer(t, Config{Upstreams: []Upstream{tt.first, good.upstream("good")}, Select: selection})
-				a, err := s.Query(t.Context(), ana, "www.example", "A")
+				s := newServer(t, Settings{Upstreams: []Upstream{tt.first, good.upstream("good")}, Select: selection}, through(downDialer{}))
+				a, err := s.Query(t.Context(), anaFlow(), "www.example", "A")
 				if err != nil || a.Rcode != "NOERROR" || a.Upstream != "good" {
 					t.Errorf("selection %d: got %+v, %v, want NOERROR from good", selection, a, err)
 				}
@@ -353,7 +354,7 @@ func TestDownUpstream(t *testing.T) {
 func TestSilentUpstream(t *testing.T) {
 	up := newResolver(t)
 	up.answerWith(func(dns.ResponseWriter, *dns.Msg) bool { return true })
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}, Timeout: 200 * time.Millisecond})
+	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}, Timeout: 200 * time.Millisecond})
 	for range 2 {
 		if got, want := brief(ask(t, s, "www.example", "A")), "SERVFAIL edeNetwork Error"; got != want {
 			t.Errorf("got %s, want %s", got, want)
@@ -367,11 +368,11 @@ func TestSilentUpstream(t *testing.T) {
 // TestLoop: an upstream that leads back here is an error when it can be seen, and a SERVFAIL when it shows.
 func TestLoop(t *testing.T) {
 	own := netip.MustParseAddrPort("127.0.0.1:53")
-	_, err := New(Config{Upstreams: []Upstream{{Address: "127.0.0.1"}}, Self: []netip.AddrPort{own}})
+	_, err := Compile(Settings{Upstreams: []Upstream{{Address: "127.0.0.1"}}, Self: []netip.AddrPort{own}})
 	if !errors.Is(err, errLoop) {
 		t.Errorf("own address as upstream: got %v", err)
 	}
-	_, err = New(Config{Upstreams: []Upstream{{Address: "127.0.0.1:5353"}}, Self: []netip.AddrPort{netip.AddrPortFrom(own.Addr(), 0)}})
+	_, err = Compile(Settings{Upstreams: []Upstream{{Address: "127.0.0.1:5353"}}, Self: []netip.AddrPort{netip.AddrPortFrom(own.Addr(), 0)}})
 	if !errors.Is(err, errLoop) {
 		t.Errorf("own address with any port as upstream: got %v", err)
 	}
@@ -397,7 +398,7 @@ func TestLoop(t *testing.T) {
 		"with an id of its own, as a stub resolver does": func(id uint16) uint16 { return id + 1 },
 	} {
 		up := back(id)
-		s := newServer(t, Config{Upstreams: []Upstream{up.upstream("loop")}, Timeout: 500 * time.Millisecond})
+		s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("loop")}, Timeout: 500 * time.Millisecond})
 		server.Store(s)
 		if got := ask(t, s, "www.example", "A").Rcode; got != dns.RcodeServerFailure {
 			t.Errorf("%s: got %s, want SERVFAIL", says, dns.RcodeToString[got])
@@ -412,21 +413,21 @@ func TestLoop(t *testing.T) {
 func TestBadConfig(t *testing.T) {
 	up := []Upstream{{Address: "10.0.0.53"}}
 	tests := []struct {
-		says string
-		cfg  Config
-		want string
+		says     string
+		settings Settings
+		want     string
 	}{
-		{"a scheme that is none", Config{Upstreams: []Upstream{{Address: "ftp://10.0.0.53"}}}, `dnsproxy: upstream address "ftp://10.0.0.53": scheme must be udp, tcp, tls, https, quic or h3`},
-		{"a port that is none", Config{Upstreams: []Upstream{{Address: "10.0.0.53:70000"}}}, `dnsproxy: upstream address "10.0.0.53:70000": port must be 1 to 65535`},
-		{"a path where none belongs", Config{Upstreams: []Upstream{{Address: "tls://10.0.0.53/dns-query"}}}, `dnsproxy: upstream address "tls://10.0.0.53/dns-query": only https and h3 have a path`},
-		{"a name without addresses", Config{Upstreams: []Upstream{{Address: "tls://dns.example"}}}, `dnsproxy: upstream "tls://dns.example": dns.example is a name: give its addresses as bootstrap`},
-		{"a zone without upstream", Config{Zones: []Zone{{Domains: []string{"a.example"}}}}, `dnsproxy: zone ["a.example"]: no upstream`},
-		{"a zone that is none", Config{Zones: []Zone{{Domains: []string{"a..example"}, Upstreams: up}}}, `dnsproxy: domain "a..example": not a domain name`},
-		{"a zone twice", Config{Zones: []Zone{{Domains: []string{"a.example", "A.example."}, Upstreams: up}}}, `dnsproxy: zone "A.example." is there twice`},
+		{"a scheme that is none", Settings{Upstreams: []Upstream{{Address: "ftp://10.0.0.53"}}}, `dnsproxy: upstream address "ftp://10.0.0.53": scheme must be udp, tcp, tls, https, quic or h3`},
+		{"a port that is none", Settings{Upstreams: []Upstream{{Address: "10.0.0.53:70000"}}}, `dnsproxy: upstream address "10.0.0.53:70000": port must be 1 to 65535`},
+		{"a path where none belongs", Settings{Upstreams: []Upstream{{Address: "tls://10.0.0.53/dns-query"}}}, `dnsproxy: upstream address "tls://10.0.0.53/dns-query": only https and h3 have a path`},
+		{"a zone without upstream", Settings{Zones: []Zone{{Domains: []string{"a.example"}}}}, `dnsproxy: zone ["a.example"] has no upstream: name the resolver for it`},
+		{"a zone that is none", Settings{Zones: []Zone{{Domains: []string{"a..example"}, Upstreams: up}}}, `dnsproxy: domain "a..example" is not a domain name: write one such as corp.example or *.corp.example`},
+		{"a domain in two zones", Settings{Zones: []Zone{{Domains: []string{"a.example"}, Upstreams: up}, {Domains: []string{"b.example", "*.A.example."}, Upstreams: up}}},
+			`dnsproxy: domain "*.A.example." is in two zones, ["a.example"] and ["b.example" "*.A.example."]: leave it in one`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.says, func(t *testing.T) {
-			_, err := New(tt.cfg)
+			_, err := Compile(tt.settings)
 			if err == nil || err.Error() != tt.want {
 				t.Errorf("got %v\nwant %s", err, tt.want)
 			}
@@ -450,7 +451,7 @@ func closedPort(t *testing.T) string {
 // secure serves a resolver over DoT, DoH, DoQ and DoH over HTTP/3 as dns.example.
 type secure struct {
 	dot, doh, doq, h3 string // ports
-	client            *tls.Config
+	client            *x509.CertPool
 	proto, proto3     atomic.Value // of the last DoH request over TCP and over QUIC
 	conns             atomic.Int32
 }
@@ -500,7 +501,7 @@ func (sec *secure) web(up *resolver, proto *atomic.Value) http.HandlerFunc {
 }
 
 // certificate makes a certificate for host and a client that trusts it.
-func certificate(t *testing.T, host string) (server, client *tls.Config) {
+func certificate(t *testing.T, host string) (server *tls.Config, client *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -520,5 +521,5 @@ func certificate(t *testing.T, host string) (server, client *tls.Config) {
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(leaf)
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, &tls.Config{RootCAs: pool}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, pool
 }

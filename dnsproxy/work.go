@@ -13,15 +13,16 @@ import (
 )
 
 const (
-	maxTimeout   = 5 * time.Second
 	networkRetry = time.Second     // how long a failure to reach upstreams is remembered (RFC 9520: 1 s at least)
 	serverRetry  = 5 * time.Second // and a failure that they answered, which another query would only bring again
 )
 
 // work is a question to be asked of upstreams. It is independent of the exchange that caused it.
 type work struct {
+	ctx     context.Context // of the client: ends when it is closed, or the server
 	key     cacheKey
 	view    *view
+	group   *group
 	host    string
 	query   []byte // for upstreams, with an id to be filled in
 	id      uint16 // the client's
@@ -30,9 +31,20 @@ type work struct {
 	release func()
 }
 
-// ticket admits the question of ex as work. If a limit forbids it, ex is settled.
-func (s *Server) ticket(ex *exchange, st *state, v *view, old *entry) (*work, bool) {
-	done, refusal := s.limits.admit(ex.client.Addr(), ex.begun, &st.cfg)
+// newWork describes the question of ex.
+func (ex *exchange) newWork(st *state, v *view, old *entry) *work {
+	key := keyFor(&ex.q, v)
+	key.name = strings.Clone(key.name)
+	return &work{
+		key: key, view: v, group: st.group(v), host: strings.Clone(ex.q.host()), query: upstreamQuery(&ex.q), id: ex.q.id, old: old,
+		timeout: st.settings.Timeout,
+	}
+}
+
+// ticket admits the question of ex as work. If a limit forbids it, ex is settled. Of ctx only the values are used: a client that
+// went away keeps its share of the questions in flight until the answer is there.
+func (s *Server) ticket(ctx context.Context, ex *exchange, st *state, v *view, old *entry) (*work, bool) {
+	done, refusal := s.limits.admit(ex.flow.Client, ex.begun, &st.settings)
 	switch refusal {
 	case admitted:
 	case overRate:
@@ -47,17 +59,17 @@ func (s *Server) ticket(ex *exchange, st *state, v *view, old *entry) (*work, bo
 		ex.settle(resultDropped, ex.out[:0])
 		return nil, false
 	}
-	s.metrics.flying(1)
-	key := keyFor(&ex.q, v)
-	key.name = strings.Clone(key.name)
-	return &work{
-		key: key, view: v, host: strings.Clone(ex.q.host()), query: upstreamQuery(&ex.q), id: ex.q.id, old: old, timeout: st.cfg.Timeout,
-		release: func() {
-			s.metrics.flying(-1)
-			done()
-			s.tasks.end()
-		},
-	}, true
+	s.cfg.Metrics.flying(1)
+	w := ex.newWork(st, v, old)
+	clientCtx, cancel := s.tasks.context(context.WithoutCancel(ctx), ex.flow.Client)
+	w.ctx = clientCtx
+	w.release = func() {
+		cancel()
+		s.cfg.Metrics.flying(-1)
+		done()
+		s.tasks.end()
+	}
+	return w, true
 }
 
 // flight is one question on its way to upstreams, and all the clients that wait for it.
@@ -66,6 +78,8 @@ type flight struct {
 	entry  *entry
 	how    result
 	cancel context.CancelFunc
+
+	waiting int // clients; guarded by flights.mu
 
 	mu  sync.Mutex // guards below
 	ids []uint16   // under which it is with upstreams
@@ -89,71 +103,96 @@ func (f *flight) came(id uint16) bool {
 type flights struct {
 	mu   sync.Mutex // guards below
 	open map[cacheKey]*flight
-	over bool // the server is closing: new flights are cancelled
 }
 
-func (fs *flights) join(key cacheKey, cancel context.CancelFunc) (f *flight, leads bool) {
+// join finds the flight of a question or begins it. Cancel ends a flight that begins.
+func (fs *flights) join(key cacheKey, cancel context.CancelFunc) (f *flight, begins bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if f := fs.open[key]; f != nil {
+		f.waiting++
 		return f, false
 	}
-	if fs.over {
-		cancel()
-	}
-	f = &flight{done: make(chan struct{}), cancel: cancel}
+	f = &flight{done: make(chan struct{}), cancel: cancel, waiting: 1}
 	fs.open[key] = f
 	return f, true
 }
 
+// leave notes that one client waits no more. Without any, the flight is cancelled and nobody joins it.
+func (fs *flights) leave(key cacheKey, f *flight) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f.waiting--; f.waiting == 0 {
+		f.cancel()
+		fs.removeLocked(key, f)
+	}
+}
+
+func (fs *flights) removeLocked(key cacheKey, f *flight) {
+	if fs.open[key] == f {
+		delete(fs.open, key)
+	}
+}
+
 func (fs *flights) land(key cacheKey, f *flight) {
 	fs.mu.Lock()
-	delete(fs.open, key)
+	fs.removeLocked(key, f)
 	fs.mu.Unlock()
 	close(f.done)
 }
 
-// end cancels all flights.
-func (fs *flights) end() {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.over = true
-	for _, f := range fs.open {
-		f.cancel()
-	}
-}
-
-// fetch asks the upstreams, or joins those who ask them already. The result is forwarded, stale or failed. The flight does not end
-// with the context of the client that happened to come first.
-func (s *Server) fetch(ctx context.Context, w *work) (*entry, result) {
-	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.timeout)
-	defer cancel()
-	f, leads := s.flights.join(w.key, cancel)
-	if leads {
-		if e := s.cache.get(w.key); e != nil && e != w.old && e.fresh(s.clock()) {
-			f.entry, f.how = e, resultForwarded // a flight has landed since this query met an empty cache
-		} else {
-			f.entry, f.how = s.ask(asking, w, f.sent)
+// fetch asks the upstreams, or joins those who ask them already. The result is forwarded, stale or failed; it is dropped, without
+// an entry, if the client or the server is closed before.
+func (s *Server) fetch(w *work) (*entry, result) {
+	asking, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), w.timeout)
+	f, begins := s.flights.join(w.key, cancel)
+	defer s.flights.leave(w.key, f)
+	var late <-chan struct{}
+	if begins {
+		s.tasks.spawn(func() {
+			defer cancel()
+			s.fly(asking, w, f)
+		})
+	} else {
+		defer cancel()
+		if f.came(w.id) {
+			if s.loops.first(w.view.id) {
+				s.cfg.Log.Warn("a dns upstream leads back to this server", "host", w.host)
+			}
+			return failure(w, edeLoop, 0, s.clock()), resultFailed
 		}
-		s.flights.land(w.key, f)
-		return f.entry, f.how
-	}
-	if f.came(w.id) {
-		w.view.looped.Do(func() { s.log.Warn("a dns upstream leads back to this server", "host", w.host) })
-		return failure(w, edeLoop, 0, s.clock()), resultFailed
+		late = asking.Done()
 	}
 	select {
 	case <-f.done:
 		return f.entry, f.how
-	case <-asking.Done(): // the query that came back under another id ends here, and its flight soon after
+	case <-w.ctx.Done():
+		return nil, resultDropped
+	case <-late: // the query that came back under another id ends here, and its flight soon after
 		return failure(w, edeLoop, 0, s.clock()), resultFailed
 	}
 }
 
-// ask asks the upstreams and stores what they say.
+// fly asks for a flight and lands it.
+func (s *Server) fly(ctx context.Context, w *work, f *flight) {
+	if e := s.cache.get(w.key); e != nil && e != w.old && e.fresh(s.clock()) {
+		f.entry, f.how = e, resultForwarded // a flight has landed since this query met an empty cache
+	} else {
+		f.entry, f.how = s.ask(ctx, w, f.sent)
+		switch {
+		case f.how == resultStale:
+			w.old.retry.Store(s.clock().Add(serverRetry).UnixNano())
+		case f.entry.ttl > 0 && !errors.Is(ctx.Err(), context.Canceled):
+			s.cache.put(w.key, f.entry)
+		}
+	}
+	s.flights.land(w.key, f)
+}
+
+// ask asks the upstreams and makes an entry of what they say.
 func (s *Server) ask(ctx context.Context, w *work, sent func(uint16)) (*entry, result) {
 	var e *entry
-	msg, from, err := w.view.ask(ctx, w.query, sent)
+	msg, from, err := w.group.ask(ctx, w.query, sent)
 	now := s.clock()
 	if err == nil {
 		e, err = clean(msg, w.host, w.view.how, now)
@@ -161,18 +200,12 @@ func (s *Server) ask(ctx context.Context, w *work, sent func(uint16)) (*entry, r
 	switch {
 	case err == nil:
 		e.upstream = from.name
-		if e.ttl > 0 {
-			s.cache.put(w.key, e)
-		}
 		return e, resultForwarded
 	case w.old != nil && w.old.usable(now):
-		w.old.retry.Store(now.Add(serverRetry).UnixNano())
 		return w.old, resultStale
 	}
-	s.log.LogAttrs(ctx, slog.LevelDebug, "dns query failed", slog.String("host", w.host), slog.Any("err", err))
-	e = failed(w, err, now)
-	s.cache.put(w.key, e)
-	return e, resultFailed
+	s.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "dns query failed", slog.String("host", w.host), slog.Any("err", err))
+	return failed(w, err, now), resultFailed
 }
 
 // failed turns an error into the entry that clients are answered with for a while.
