@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"penstock/router/clients"
 )
 
 // statusEvery is how often the service manager is told of the state where it wants no watchdog.
@@ -75,7 +77,7 @@ func (n *Notifier) run(ctx context.Context, alive func(context.Context), status 
 // notify tells the service manager about this daemon.
 func (d *Daemon) notify(ctx context.Context) error {
 	return d.opts.Notify.run(ctx, d.alive, func() string {
-		s, err := d.status(ctx)
+		s, err := d.status.Status(ctx)
 		if err != nil {
 			return err.Error()
 		}
@@ -94,24 +96,11 @@ func nobody() netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte
 // alive goes once through what everything else goes through: the locks of the tables, and a socket in each stack. It
 // returns late, or never, where something hangs; what fails is not its business.
 func (d *Daemon) alive(ctx context.Context) {
-	d.config()
 	d.router.Active()
-	d.dns.Names().Lookup(nobody().Addr(), nobody().Addr())
-	stacks := []interface {
-		DialContext(ctx context.Context, network, address string) (net.Conn, error)
-	}{}
-	if d.host.stack != nil {
-		stacks = append(stacks, d.host.stack)
-	}
+	d.dns.Names().Lookup(clients.Nobody, nobody().Addr())
+	d.laptop.Touch(ctx, nobody())
 	if d.gateway != nil {
-		stacks = append(stacks, d.gateway.stack)
+		d.gateway.Touch(ctx, nobody())
 	}
-	for _, t := range d.egress.tunnels {
-		stacks = append(stacks, t.inner)
-	}
-	for _, s := range stacks {
-		if c, err := s.DialContext(ctx, "udp", nobody().String()); err == nil {
-			c.Close()
-		}
-	}
+	d.egress.Touch(ctx, nobody())
 }

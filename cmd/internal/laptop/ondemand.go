@@ -1,17 +1,15 @@
-package daemon
+package laptop
 
 import (
 	"context"
 	"encoding/hex"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
 	"penstock/cmd/internal/config"
-	"penstock/dnsproxy"
+	"penstock/cmd/internal/egress"
 	"penstock/policy"
-	"penstock/router"
 	"penstock/router/ondemand"
 	"penstock/router/pathmon"
 	"penstock/router/transport"
@@ -19,11 +17,13 @@ import (
 
 // onDemand does on each network what the on_demand list says. One goroutine acts; the others leave notes.
 type onDemand struct {
-	d     *Daemon
-	kick  chan struct{} // of capacity 1: look at the notes
-	ask   ondemand.Asker
-	steps []ondemand.Step // owned by run
-	from  *config.Config  // that the steps were made of; owned by run
+	l      *Laptop
+	core   Core
+	egress *egress.Egress
+	kick   chan struct{} // of capacity 1: look at the notes
+	ask    ondemand.Asker
+	steps  []ondemand.Step // owned by run
+	from   *config.Config  // that the steps were made of; owned by run
 
 	mu      sync.Mutex // guards below
 	path    pathmon.Path
@@ -40,14 +40,14 @@ type onDemand struct {
 // laterLooks are when a new network is looked at again: DNS servers and search domains come some time after routes.
 var laterLooks = [...]time.Duration{2 * time.Second, 10 * time.Second}
 
-func (d *Daemon) newOnDemand() *onDemand {
+func newOnDemand(l *Laptop, core Core, e *egress.Egress) *onDemand {
 	return &onDemand{
-		d: d, kick: make(chan struct{}, 1),
+		l: l, core: core, egress: e, kick: make(chan struct{}, 1),
 		ask: ondemand.Prober{
 			Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-				return d.host.dialer.DialContext(ctx, network, address)
+				return l.direct.DialContext(ctx, network, address)
 			},
-			Resolve: d.host.lookupHost,
+			Resolve: l.lookupHost,
 		},
 	}
 }
@@ -73,9 +73,9 @@ func (o *onDemand) changing(is bool) {
 
 // leaving tells that this may not be the network that was decided about: nothing is trusted from here on.
 func (o *onDemand) leaving() {
-	if o.d.rules.trusted.Swap(false) {
-		o.d.log.Info("the network is not trusted until it proves itself")
-		o.d.endRerouted()
+	if o.core.Conditions().Trusted {
+		o.l.log.Info("the network is not trusted until it proves itself")
+		o.core.Change(func(now *policy.Conditions) { now.Trusted = false })
 	}
 }
 
@@ -162,10 +162,10 @@ func (o *onDemand) standing() notes {
 
 // decide asks the list about a network, and does what it says unless the network is another one by then.
 func (o *onDemand) decide(ctx context.Context, n notes) {
-	if cfg := o.d.config(); cfg != o.from {
+	if cfg := o.core.Config(); cfg != o.from {
 		o.from, o.steps = cfg, onDemandSteps(cfg)
 	}
-	action, step := ondemand.Decide(ctx, o.steps, o.d.host.network(ctx, n.path), o.ask)
+	action, step := ondemand.Decide(ctx, o.steps, o.l.network(ctx, n.path), o.ask)
 	o.mu.Lock()
 	stale := o.network != n.network || o.unclear || o.manual
 	same := o.decided && o.action == action && o.settled == n.network
@@ -177,7 +177,7 @@ func (o *onDemand) decide(ctx context.Context, n notes) {
 		return
 	}
 	if !same {
-		o.d.log.Info("on demand", "action", action.String(), "step", step, "interface", n.path.Interface, "gateway", n.path.Gateway)
+		o.l.log.Info("on demand", "action", action.String(), "step", step, "interface", n.path.Interface, "gateway", n.path.Gateway)
 	}
 	o.act(action)
 }
@@ -185,7 +185,7 @@ func (o *onDemand) decide(ctx context.Context, n notes) {
 // act brings the transports into the state that an action wants.
 func (o *onDemand) act(action ondemand.Action) {
 	trusted := action == ondemand.FilterOnly
-	for _, t := range o.d.egress.tunnels {
+	for _, t := range o.egress.Transports() {
 		down := t.Health().State == transport.Down
 		switch {
 		case action == ondemand.Connect && down:
@@ -194,12 +194,8 @@ func (o *onDemand) act(action ondemand.Action) {
 			t.Down()
 		}
 	}
-	if action == ondemand.Ignore || o.d.rules.trusted.Swap(trusted) == trusted {
-		return
-	}
-	o.d.endRerouted()
-	if err := o.d.setDNS(nil); err != nil { // connections to upstreams go another way from now on
-		o.d.log.Warn("connections to DNS upstreams were kept on another network", "err", err)
+	if action != ondemand.Ignore {
+		o.core.Change(func(now *policy.Conditions) { now.Trusted = trusted })
 	}
 }
 
@@ -238,84 +234,17 @@ func onDemandSteps(cfg *config.Config) []ondemand.Step {
 }
 
 // network is what is known of the network that the host is in.
-func (h *host) network(ctx context.Context, p pathmon.Path) ondemand.Network {
+func (l *Laptop) network(ctx context.Context, p pathmon.Path) ondemand.Network {
 	n := ondemand.Network{Interface: p.Interface, SSID: ondemand.SSID(p.Interface), Gateway: p.Gateway}
-	if h.net == nil {
+	if l.net == nil {
 		return n
 	}
 	var err error
-	if n.Servers, err = h.net.OriginalResolvers(ctx); err != nil {
-		h.log.Debug("the network's DNS servers are not known", "err", err)
+	if n.Servers, err = l.net.OriginalResolvers(ctx); err != nil {
+		l.log.Debug("the network's DNS servers are not known", "err", err)
 	}
-	if n.Search, err = h.net.OriginalSearchDomains(ctx); err != nil {
-		h.log.Debug("the network's search domains are not known", "err", err)
+	if n.Search, err = l.net.OriginalSearchDomains(ctx); err != nil {
+		l.log.Debug("the network's search domains are not known", "err", err)
 	}
 	return n
-}
-
-// lookupHost resolves a name by the network that the host is in, now: nothing is remembered of it.
-func (h *host) lookupHost(ctx context.Context, name string) ([]netip.Addr, error) {
-	if a, err := netip.ParseAddr(name); err == nil {
-		return []netip.Addr{a}, nil
-	}
-	return h.lookup(ctx, name)
-}
-
-// onNetwork is a verdict as it is on the network that the host is in: a trusted one takes directly what its rule lets it,
-// and a captive portal that may be reached is reached directly. What is refused stays refused.
-func (r *rules) onNetwork(p *policy.Policy, f policy.Flow, v policy.Verdict) policy.Verdict {
-	if v.Action != policy.Forward || v.Egress == policy.EgressDirect || v.Egress == policy.EgressDNS {
-		return v
-	}
-	if r.opening.Load().admits(f) {
-		v.Egress = policy.EgressDirect
-	}
-	if !r.trusted.Load() {
-		return v
-	}
-	if rule, ok := p.Rule(v.Rule); ok && rule.Do.TrustedDirect {
-		v.Egress = policy.EgressDirect
-	}
-	return v
-}
-
-// endRerouted ends the flows that would go another way now: none is ever moved.
-func (d *Daemon) endRerouted() {
-	other := make(map[uint64]bool)
-	for _, f := range d.router.Changed(d.rules.decide) {
-		other[f.ID] = f.Verdict.Action == policy.Forward
-	}
-	if n := d.router.Kill(func(f router.Flow) bool { return other[f.ID] }); n > 0 {
-		d.log.Info("flows that would go another way on this network are reset", "flows", n)
-	}
-}
-
-// outside makes the DNS server ask directly while the network is trusted, because its transports are down then, and has a
-// captive portal that may be reached resolved by the network itself.
-func (d *Daemon) outside(c *dnsproxy.Config, cfg *config.Config) {
-	wrap := func(list []dnsproxy.Upstream) {
-		for i, u := range list {
-			list[i].Dialer = networkDialer{d: d, usual: u.Dialer}
-		}
-	}
-	wrap(c.Upstreams)
-	for _, z := range c.Zones {
-		wrap(z.Upstreams)
-	}
-	if z, ok := d.captive.zone(cfg, d.host.dialer); ok {
-		c.Zones = append(c.Zones, z)
-	}
-}
-
-// networkDialer dials directly while the network is trusted.
-type networkDialer struct {
-	d     *Daemon
-	usual dnsproxy.Dialer
-}
-
-func (n networkDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	if n.d.rules.trusted.Load() {
-		return n.d.host.dialer.DialContext(ctx, network, address)
-	}
-	return n.usual.DialContext(ctx, network, address)
 }

@@ -1,16 +1,19 @@
-package daemon
+package report
 
 import (
 	"fmt"
 	"strings"
 	"time"
 
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/edition"
 	"penstock/policy"
 )
 
 // whatIf says what would turn a verdict: an exception, the rule's absence, another time or another peer. Each is tried by
 // asking the policy.
-func (d *Daemon) whatIf(p *policy.Policy, f policy.Flow, v policy.Verdict) []string {
+func whatIf(ed *edition.Edition, f policy.Flow, v policy.Verdict) []string {
+	p := ed.Policy
 	var list []string
 	turns := func(when string, p *policy.Policy, f policy.Flow) bool {
 		w := p.Decide(f)
@@ -29,8 +32,13 @@ func (d *Daemon) whatIf(p *policy.Policy, f policy.Flow, v policy.Verdict) []str
 			turns("after penstock allow "+target+" --for 10m", p.WithExceptions(append(p.Exceptions()[:len(p.Exceptions()):len(p.Exceptions())], e)), f)
 		}
 	}
-	d.whatIfTime(p, f, turns)
-	d.whatIfPeer(f, func(when string, f policy.Flow) bool { return turns(when, p, f) })
+	if v.Action == policy.Forward {
+		down := f
+		down.Down = v.Egress
+		turns("while "+v.Egress+" is not up", p, down)
+	}
+	whatIfTime(p, f, turns)
+	whatIfPeer(ed.Config, f, func(when string, f policy.Flow) bool { return turns(when, p, f) })
 	return list
 }
 
@@ -51,7 +59,7 @@ func allowTargets(f policy.Flow, v policy.Verdict) []string {
 }
 
 // whatIfTime looks through the week to come for the first time at which a schedule turns the verdict.
-func (d *Daemon) whatIfTime(p *policy.Policy, f policy.Flow, turns func(string, *policy.Policy, policy.Flow) bool) {
+func whatIfTime(p *policy.Policy, f policy.Flow, turns func(string, *policy.Policy, policy.Flow) bool) {
 	if f.Time.IsZero() || !hasSchedule(p) {
 		return
 	}
@@ -81,9 +89,9 @@ func hasSchedule(p *policy.Policy) bool {
 const mostPeers = 4
 
 // whatIfPeer tries the peers that the gateway knows.
-func (d *Daemon) whatIfPeer(f policy.Flow, turns func(string, policy.Flow) bool) {
+func whatIfPeer(cfg *config.Config, f policy.Flow, turns func(string, policy.Flow) bool) {
 	told := 0
-	for _, peer := range policyPeers(d.config()) {
+	for _, peer := range edition.PolicyPeers(cfg) {
 		if peer.Name == f.Peer || told == mostPeers {
 			continue
 		}
@@ -96,6 +104,6 @@ func (d *Daemon) whatIfPeer(f policy.Flow, turns func(string, policy.Flow) bool)
 }
 
 func verdictWords(v policy.Verdict) string {
-	word, via := action(v)
+	word, via := words(v)
 	return strings.TrimSpace(word + " " + via)
 }

@@ -1,13 +1,10 @@
-package daemon
+package edition
 
 import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,8 +15,8 @@ import (
 	"penstock/policy/blocklist"
 )
 
-// categoryNames are the categories that a configuration defines or that are built in, sorted.
-func categoryNames(cfg *config.Config) []string {
+// CategoryNames are the categories that a configuration defines or that are built in, sorted.
+func CategoryNames(cfg *config.Config) []string {
 	names := blocklist.StarterCategories()
 	for name := range cfg.Categories {
 		if !slices.Contains(names, name) {
@@ -106,10 +103,10 @@ func unjoined(err error) []error {
 	return []error{err}
 }
 
-// listDir is where last good versions and the compiled set are kept: beside the state of the host where penstock has
-// one, else in the user's cache if there are subscriptions, else nowhere.
-func listDir(cfg *config.Config, o Options) string {
-	if t := cfg.Listen.TUN; t != nil && o.TUN == nil && (t.Routes == "auto" || t.DNS == "auto") {
+// ListDir is where last good versions and the compiled set of lists are kept: beside the state of the host where
+// penstock has one (ownsHost), else in the user's cache if there are subscriptions, else nowhere.
+func ListDir(cfg *config.Config, ownsHost bool) string {
+	if t := cfg.Listen.TUN; t != nil && ownsHost && (t.Routes == "auto" || t.DNS == "auto") {
 		return filepath.Join(filepath.Dir(t.StateFile), "lists")
 	}
 	subscribes := false
@@ -128,4 +125,3 @@ func listDir(cfg *config.Config, o Options) string {
 	sum := sha256.Sum256([]byte(cfg.Path)) // another configuration, another process
 	return filepath.Join(cache, "penstock", "lists-"+hex.EncodeToString(sum[:4]))
 }
-

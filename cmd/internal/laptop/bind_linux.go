@@ -1,4 +1,4 @@
-package daemon
+package laptop
 
 import (
 	"fmt"

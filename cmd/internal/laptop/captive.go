@@ -1,4 +1,4 @@
-package daemon
+package laptop
 
 import (
 	"context"
@@ -13,9 +13,10 @@ import (
 	"syscall"
 	"time"
 
-	"penstock/cmd/internal/config"
-	"penstock/dnsproxy"
+	"penstock/cmd/internal/edition"
+	"penstock/cmd/internal/egress"
 	"penstock/policy"
+	"penstock/policy/iprange"
 	"penstock/router/pathmon"
 	"penstock/router/portal"
 	"penstock/router/transport"
@@ -31,12 +32,15 @@ const (
 
 // captive looks for captive portals while transports cannot connect. One goroutine owns it.
 type captive struct {
-	d       *Daemon
+	l       *Laptop
+	core    Core
+	egress  *egress.Egress
 	window  time.Duration // how long a portal may be reached; 0: not at all
 	look    func(context.Context) (p portal.Portal, ok, clear bool)
 	kick    chan struct{} // of capacity 1: a transport's state or the network changed
 	network atomic.Uint64 // counts networks
 	found   atomic.Pointer[portal.Portal]
+	zone    atomic.Pointer[edition.PortalZone] // the portal's name, while it may be reached; nil: none
 
 	// Owned by run.
 	seen   uint64    // the network that was looked at last
@@ -44,29 +48,21 @@ type captive struct {
 	moved  time.Time // when it was first looked at
 	woke   time.Time // when the process was found to have slept: what it has not seen fail does not count
 	opened string    // the host that was let out on it: once is enough
+	until  time.Time // when the way to the portal is closed again; zero: it is closed
 }
 
-// opening is a portal that may be reached for a while.
-type opening struct {
-	host    string
-	addr    netip.Addr // of a host that is an address
-	port    uint16
-	servers []netip.Addr // that resolve the host
-	until   time.Time
-}
-
-func (d *Daemon) newCaptive() *captive {
-	c := &captive{d: d, window: d.cfg.CaptivePortal.Window, kick: make(chan struct{}, 1)}
+func newCaptive(l *Laptop, core Core, e *egress.Egress) *captive {
+	c := &captive{l: l, core: core, egress: e, window: l.cfg.CaptivePortal.Window, kick: make(chan struct{}, 1)}
 	detector := portal.New(portal.Config{
-		Probes: d.cfg.CaptivePortal.Probe, Dial: d.host.dialBy, Resolve: d.host.lookupHost, Log: d.log,
+		Probes: l.cfg.CaptivePortal.Probe, Dial: l.dialBy, Resolve: l.lookupHost, Log: l.log,
 	})
 	c.look = func(ctx context.Context) (portal.Portal, bool, bool) {
-		uplinks, err := pathmon.Uplinks(d.host.name)
+		uplinks, err := pathmon.Uplinks(l.name)
 		if errors.Is(err, errors.ErrUnsupported) {
 			uplinks, err = []string{""}, nil // whichever the system chooses
 		}
 		if err != nil {
-			d.log.Debug("uplinks are not known", "err", err)
+			l.log.Debug("uplinks are not known", "err", err)
 		}
 		return detector.Look(ctx, uplinks)
 	}
@@ -117,10 +113,10 @@ func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) 
 		c.seen, c.moved, c.opened, c.proved = n, now, "", false
 		c.forget()
 	}
-	if o := c.d.rules.opening.Load(); o != nil && !now.Before(o.until) {
+	if !c.until.IsZero() && !now.Before(c.until) {
 		c.shut()
 	}
-	since, failing, connected := failingSince(c.d.egress.health())
+	since, failing, connected := failingSince(c.egress.Health())
 	c.proved = c.proved || connected
 	if !failing {
 		c.forget()
@@ -144,14 +140,14 @@ func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) 
 		return 0
 	case ok:
 		c.take(ctx, p, now)
-		if o := c.d.rules.opening.Load(); o != nil {
-			return min(lookPortal, o.until.Sub(now))
+		if !c.until.IsZero() {
+			return min(lookPortal, c.until.Sub(now))
 		}
 		return lookPortal
 	case clear && c.found.Load() != nil:
-		c.d.log.Info("the captive portal has let us out")
+		c.l.log.Info("the captive portal has let us out")
 		c.forget()
-		for _, t := range c.d.egress.tunnels {
+		for _, t := range c.egress.Transports() {
 			t.Reconnect()
 		}
 	}
@@ -178,25 +174,22 @@ func failingSince(all []transport.Health) (since time.Time, failing, connected b
 // take notes a portal, and opens the way to it if that is wanted.
 func (c *captive) take(ctx context.Context, p portal.Portal, now time.Time) {
 	if before := c.found.Swap(&p); before == nil || *before != p {
-		c.d.log.Warn("a captive portal keeps transports from connecting: sign in there", "url", p.URL, "interface", p.Uplink)
+		c.l.log.Warn("a captive portal keeps transports from connecting: sign in there", "url", p.URL, "interface", p.Uplink)
 	}
 	host := p.Host()
 	if c.window == 0 || host == "" || c.opened == host {
 		return
 	}
-	o, err := c.d.newOpening(ctx, p, now.Add(c.window))
-	if err != nil {
-		c.d.log.Warn("the way to the captive portal stays closed", "host", host, "err", err)
-		return
-	}
 	c.opened = host
-	c.d.rules.opening.Store(o)
-	if err := c.d.setDNS(nil); err != nil {
-		c.shut()
-		c.d.log.Warn("the way to the captive portal stays closed", "host", host, "err", err)
+	opening, zone, err := c.opening(ctx, p)
+	if err != nil {
+		c.l.log.Warn("the way to the captive portal stays closed", "host", host, "err", err)
 		return
 	}
-	c.d.log.Warn("the captive portal may be reached outside the transports", "host", host, "until", o.until)
+	c.until = now.Add(c.window)
+	c.zone.Store(zone)
+	c.core.Change(func(now *policy.Conditions) { now.Portal = opening })
+	c.l.log.Warn("the captive portal may be reached outside the transports", "host", host, "until", c.until)
 }
 
 // forget notes that there is no portal, as far as is known.
@@ -207,76 +200,102 @@ func (c *captive) forget() {
 
 // shut closes the way to a portal. What goes there is ended.
 func (c *captive) shut() {
-	if c.d.rules.opening.Swap(nil) == nil {
+	if c.until.IsZero() {
 		return
 	}
-	c.d.endRerouted()
-	if err := c.d.setDNS(nil); err != nil {
-		c.d.log.Warn("the captive portal's name is still resolved by the network", "err", err)
-	}
-	c.d.log.Info("the way to the captive portal is closed again")
+	c.until = time.Time{}
+	c.zone.Store(nil)
+	c.core.Change(func(now *policy.Conditions) { now.Portal = nil })
+	c.l.log.Info("the way to the captive portal is closed again")
 }
 
-// newOpening makes the opening for a portal.
-func (d *Daemon) newOpening(ctx context.Context, p portal.Portal, until time.Time) (*opening, error) {
+// errInside refuses a portal that takes the name or the address of something that belongs inside.
+var errInside = errors.New("it has a name or an address that rules, zones or transports keep inside: a portal that claims it is not one")
+
+// opening makes what lets out flows to a portal, and the zone by which its name is resolved; nil if it is an address. A
+// portal can be any host that the access network names: what a rule, a split zone or a transport keeps inside is never
+// opened, and a private address only within the access network's own networks.
+func (c *captive) opening(ctx context.Context, p portal.Portal) (*policy.Portal, *edition.PortalZone, error) {
 	u, err := url.Parse(p.URL)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	o := &opening{port: 80, until: until}
+	o := &policy.Portal{Port: 80, Local: c.local(p.Uplink)}
 	if u.Scheme == "https" {
-		o.port = 443
+		o.Port = 443
 	}
 	if s := u.Port(); s != "" {
 		port, err := strconv.ParseUint(s, 10, 16)
 		if err != nil {
-			return nil, fmt.Errorf("port %q", s)
+			return nil, nil, fmt.Errorf("port %q", s)
 		}
-		o.port = uint16(port)
+		o.Port = uint16(port)
 	}
 	if a, err := netip.ParseAddr(u.Hostname()); err == nil {
-		o.addr = a.Unmap()
-		return o, nil
+		o.Addr = a.Unmap()
+		if iprange.IsPrivate(o.Addr) && !within(o.Local, o.Addr) || within(c.core.Inside(), o.Addr) {
+			return nil, nil, errInside
+		}
+		return o, nil, nil
 	}
-	if o.host, err = policy.CanonicalName(u.Hostname()); err != nil {
-		return nil, err
+	if o.Host, err = policy.CanonicalName(u.Hostname()); err != nil {
+		return nil, nil, err
 	}
-	if d.host.net != nil {
-		o.servers, err = d.host.net.OriginalResolvers(ctx)
+	if c.core.IsInside(o.Host) {
+		return nil, nil, errInside
 	}
-	if err == nil && len(o.servers) == 0 {
+	zone := &edition.PortalZone{Host: o.Host}
+	if c.l.net != nil {
+		zone.Servers, err = c.l.net.OriginalResolvers(ctx)
+	}
+	if err == nil && len(zone.Servers) == 0 {
 		err = errors.New("the network's DNS servers are not known")
 	}
-	return o, err
+	return o, zone, err
 }
 
-// admits reports that a flow goes to the portal. Every name that is known of it must be the portal's.
-func (o *opening) admits(f policy.Flow) bool {
-	if o == nil || f.Network != policy.TCP || !slices.Contains([]uint16{80, 443, o.port}, f.Dst.Port()) {
-		return false
+// local are the access network's own networks by an uplink, but for what a transport keeps inside.
+func (c *captive) local(uplink string) []netip.Prefix {
+	addrs, err := interfaceAddrs(uplink)
+	if err != nil {
+		c.l.log.Debug("the access network's own networks are not known", "interface", uplink, "err", err)
+		return nil
 	}
-	if o.addr.IsValid() {
-		return f.Dst.Addr() == o.addr
-	}
-	another := func(n policy.Name) bool { return n.Host != o.host }
-	return len(f.Names) > 0 && !slices.ContainsFunc(f.Names, another)
+	inside := c.core.Inside()
+	return slices.DeleteFunc(addrs, func(p netip.Prefix) bool {
+		return slices.ContainsFunc(inside, p.Overlaps)
+	})
 }
 
-// zone has the portal's name resolved by the network's own servers; ok is false if nothing is open, or if the
-// configuration has a way of its own to resolve it.
-func (c *captive) zone(cfg *config.Config, direct dnsproxy.Dialer) (z dnsproxy.Zone, ok bool) {
-	if c == nil {
-		return z, false
+func within(list []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// interfaceAddrs are the networks that an interface is directly connected to.
+func interfaceAddrs(name string) ([]netip.Prefix, error) {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, err
 	}
-	o := c.d.rules.opening.Load()
-	if o == nil || o.host == "" || slices.ContainsFunc(cfg.DNS.Split, func(s config.Split) bool { return slices.Contains(s.Domains, o.host) }) {
-		return z, false
+	addrs, err := i.Addrs()
+	if err != nil {
+		return nil, err
 	}
-	z.Domains = []string{o.host}
-	for _, s := range o.servers {
-		z.Upstreams = append(z.Upstreams, dnsproxy.Upstream{Name: "captive-portal", Address: s.String(), Via: policy.EgressDirect, Dialer: direct})
+	var list []netip.Prefix
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			list = append(list, p.Masked())
+		}
 	}
-	return z, true
+	return list, nil
+}
+
+// PortalZone has the name of a captive portal that may be reached now resolved by the access network; nil: none.
+func (l *Laptop) PortalZone() *edition.PortalZone {
+	if l.follower == nil {
+		return nil
+	}
+	return l.follower.captive.zone.Load()
 }
 
 // explains gives a state that a captive portal is behind its reason.
@@ -291,9 +310,9 @@ func (c *captive) explains(h transport.Health) transport.Health {
 }
 
 // dialBy dials outside the TUN by an uplink; empty is the one that the system chooses.
-func (h *host) dialBy(ctx context.Context, uplink, network, address string) (net.Conn, error) {
+func (l *Laptop) dialBy(ctx context.Context, uplink, network, address string) (net.Conn, error) {
 	d := net.Dialer{Control: func(network, address string, c syscall.RawConn) error {
-		if err := h.dialer.Control(network, address, c); err != nil || uplink == "" {
+		if err := l.direct.Control(network, address, c); err != nil || uplink == "" {
 			return err
 		}
 		return bindToDevice(c, uplink)

@@ -1,0 +1,258 @@
+// Package laptop is this machine: the way out by its own network, the TUN that its packets enter, and what happens to it:
+// paths that change, sleep, captive portals, networks that are trusted.
+//
+// A gateway has one too, without a TUN: its transports follow the paths of the machine that it runs on.
+//
+// It does not judge flows. What it finds out becomes conditions that the policy is asked with: see Core.
+package laptop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/egress"
+	"penstock/policy"
+	"penstock/router/clients"
+	"penstock/router/hostnet"
+	"penstock/stack"
+	"penstock/stack/link"
+)
+
+// Core is the running penstock as the machine sees it. Its methods may be called by several goroutines at once.
+type Core interface {
+	// Config is the configuration in force.
+	Config() *config.Config
+	// Change brings other conditions into force: when it returns, flows that would go another way have ended, and DNS
+	// follows. It does nothing if nothing changes.
+	Change(func(*policy.Conditions))
+	// Conditions are those in force.
+	Conditions() *policy.Conditions
+	// IsInside reports whether a rule or a split zone keeps a host to the transports.
+	IsInside(host string) bool
+	// Inside are the networks that transports keep to themselves.
+	Inside() []netip.Prefix
+	// FreshenDNS makes the connections to DNS upstreams anew.
+	FreshenDNS()
+}
+
+// Config is what New needs. Config must be set.
+type Config struct {
+	Config *config.Config
+	// TUN takes the place of the device that listen.tun describes. The host is left alone then. May be nil.
+	TUN link.Port
+	// Direct takes the place of the host's own network. May be nil.
+	Direct egress.Direct
+	Log    *slog.Logger // nil discards
+}
+
+// Laptop is this machine.
+type Laptop struct {
+	cfg    *config.Config
+	log    *slog.Logger
+	given  link.Port // in place of a TUN of the system; may be nil
+	direct egress.Direct
+	lab    bool          // Config.Direct was given: the network is not that of this host
+	net    *hostnet.Host // nil if nothing of the host is to be changed
+	stack  *stack.Stack  // nil without a TUN
+	name   string        // of the TUN
+
+	names    *addressBook
+	follower *follower              // nil before Follow
+	failed   chan error             // of one: the TUN's link failed
+	trouble  atomic.Pointer[string] // what is wrong with the device, for status; nil: nothing
+}
+
+// New opens the way out by the host's own network, and takes the state file if the host is to be changed at all. A
+// second instance ends here.
+func New(c Config) (*Laptop, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	l := &Laptop{cfg: c.Config, log: c.Log, given: c.TUN, direct: c.Direct, lab: c.Direct != nil, failed: make(chan error, 1)}
+	if l.cfg.Listen.TUN != nil {
+		l.name = l.cfg.Listen.TUN.Name
+	}
+	if l.direct == nil {
+		if err := l.openDirect(); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.openHost(); err != nil {
+		return nil, errors.Join(err, l.direct.Close())
+	}
+	book := ""
+	if l.net != nil {
+		book = filepath.Join(filepath.Dir(l.cfg.Listen.TUN.StateFile), "endpoints.json")
+	}
+	l.names = openAddressBook(book, l.lookup, l.log)
+	return l, nil
+}
+
+// openDirect opens the way out by the host's own network.
+func (l *Laptop) openDirect() error {
+	var c hostnet.DialerConfig
+	t := l.cfg.Listen.TUN
+	if t != nil {
+		c = hostnet.DialerConfig{Interface: t.Name, Prefixes: t.Address, Mark: t.Mark, MarkMask: t.MarkMask}
+	}
+	c.Log = l.log
+	d, err := hostnet.NewDialer(c)
+	switch {
+	case err == nil:
+		l.direct = d
+	case errors.Is(err, errors.ErrUnsupported) && (t == nil || t.FD != nil):
+		l.direct = egress.Plain{} // whoever made the descriptor keeps our sockets out of it
+	case errors.Is(err, errors.ErrUnsupported):
+		return fmt.Errorf("listen.tun: penstock cannot set routes on this system yet: run it as a gateway here, or hand it a TUN with fd: %w", err)
+	default:
+		return err
+	}
+	return nil
+}
+
+func (l *Laptop) openHost() error {
+	t := l.cfg.Listen.TUN
+	if t == nil || l.given != nil || t.Routes == "manual" && t.DNS == "manual" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(t.StateFile), 0o700); err != nil {
+		return fmt.Errorf("listen.tun.state_file: %w", err)
+	}
+	n, err := hostnet.Open(hostnet.Config{
+		Interface: t.Name, StateFile: t.StateFile, Mark: t.Mark, MarkMask: t.MarkMask, Log: l.log,
+		Repaired: func(kind string, err error) {
+			l.log.Warn("put back something that penstock had set and others removed", "what", kind, "err", err)
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("listen.tun.state_file: %w", err)
+	}
+	l.net = n
+	return nil
+}
+
+// Open makes the TUN and attaches a stack to it. Nothing leads into it yet. It does nothing without listen.tun.
+func (l *Laptop) Open(handle func(context.Context, *stack.Request), limits stack.Limits, metrics *stack.Metrics) error {
+	if l.cfg.Listen.TUN == nil {
+		return nil
+	}
+	port := l.given
+	if port == nil {
+		tun, err := openTUN(l.cfg.Listen.TUN)
+		if err != nil {
+			return fmt.Errorf("listen.tun: %w", err)
+		}
+		l.name, port = tun.Name(), tun
+	}
+	s, err := stack.New(stack.Config{
+		Name: l.name, MTU: max(port.MTU(), 1280), Addrs: l.cfg.Listen.TUN.ServiceAddrs(), Handle: handle,
+		Client:     func(netip.Addr) (uint64, bool) { return clients.Machine, true }, // whatever comes out of the TUN
+		LinkFailed: l.linkFailed, Lossless: true, Limits: limits, Log: l.log, Metrics: metrics,
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen.tun: %w", err), port.Close())
+	}
+	l.stack = s
+	return s.Attach(port)
+}
+
+func openTUN(t *config.TUN) (*link.TUN, error) {
+	c := link.TUNConfig{Name: t.Name, MTU: t.MTU}
+	if t.FD != nil {
+		c.FD, c.HasFD = *t.FD, true
+	}
+	return link.OpenTUN(c)
+}
+
+// Outside is the machine's own network as transports use it.
+func (l *Laptop) Outside() egress.Outside {
+	return egress.Outside{Direct: l.direct, Mark: l.mark(), Resolve: l.names.resolve}
+}
+
+// mark is what our own sockets carry; 0 without a TUN to keep out of.
+func (l *Laptop) mark() uint32 {
+	if l.cfg.Listen.TUN == nil || l.given != nil {
+		return 0
+	}
+	return l.cfg.Listen.TUN.Mark
+}
+
+// Interface is the name of the TUN; empty without one.
+func (l *Laptop) Interface() string { return l.name }
+
+// OwnsHost reports whether penstock changes the host's routes or resolver.
+func (l *Laptop) OwnsHost() bool { return l.net != nil }
+
+// Trouble says what is wrong with the TUN or the host's settings, and how to mend it; empty if nothing is.
+func (l *Laptop) Trouble() string {
+	if t := l.trouble.Load(); t != nil {
+		return *t
+	}
+	return ""
+}
+
+// Close gives the host back: first the routes, so that nothing is led into a device that is going, then the device.
+// failed says that penstock ends because something failed, not because it was asked to: under lockdown the host stays
+// closed then.
+func (l *Laptop) Close(failed bool) error {
+	var errs []error
+	errs = append(errs, l.leave(failed))
+	if l.stack != nil {
+		errs = append(errs, l.stack.Close())
+	}
+	return errors.Join(append(errs, l.direct.Close())...)
+}
+
+// Touch opens a socket in the stack behind the TUN and closes it again. It returns late, or never, where the stack
+// hangs: it is for a watchdog.
+func (l *Laptop) Touch(ctx context.Context, dst netip.AddrPort) {
+	if l.stack == nil {
+		return
+	}
+	if c, err := l.stack.DialContext(ctx, "udp", dst.String()); err == nil {
+		c.Close()
+	}
+}
+
+// lookup finds the addresses of a name outside ourselves and outside every tunnel: with the resolvers that the host had
+// before us, by sockets that stay out of the TUN.
+func (l *Laptop) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
+	if l.net == nil {
+		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	}
+	servers, err := l.net.OriginalResolvers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(servers) == 0 {
+		return nil, fmt.Errorf("resolve %s: the host has no resolver of its own: write the endpoint as an address", name)
+	}
+	var errs []error
+	for _, server := range servers {
+		r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return l.direct.DialContext(ctx, network, netip.AddrPortFrom(server, 53).String())
+		}}
+		addrs, err := r.LookupNetIP(ctx, "ip", name)
+		if err == nil {
+			return addrs, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// lookupHost resolves a name by the network that the host is in, now: nothing is remembered of it.
+func (l *Laptop) lookupHost(ctx context.Context, name string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(name); err == nil {
+		return []netip.Addr{a}, nil
+	}
+	return l.lookup(ctx, name)
+}
