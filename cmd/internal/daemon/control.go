@@ -32,35 +32,34 @@ func (d *Daemon) controlConfig() control.Config {
 }
 
 func (d *Daemon) up(_ context.Context, s control.Steer) error {
-	return d.steer(s, func(t *tunnel) { t.Up() }, func(t *tunnel) { t.Down() })
+	return d.steer(s, (*tunnel).UpFor)
 }
 
 func (d *Daemon) down(_ context.Context, s control.Steer) error {
-	return d.steer(s, func(t *tunnel) { t.Down() }, func(t *tunnel) { t.Up() })
+	return d.steer(s, (*tunnel).DownFor)
 }
 
 func (d *Daemon) reconnect(_ context.Context, s control.Steer) error {
-	return d.steer(s, func(t *tunnel) { t.Reconnect() }, nil)
+	tunnels, err := d.egress.steered(s.Name)
+	for _, t := range tunnels {
+		t.Reconnect()
+	}
+	return err
 }
 
-// steer gives an order to transports, and takes it back after a while if that is asked for.
-func (d *Daemon) steer(s control.Steer, order, back func(*tunnel)) error {
+// steer gives an order to transports, for a while if that is asked for. On demand the decision of the network ends it.
+func (d *Daemon) steer(s control.Steer, order func(*tunnel, time.Duration)) error {
 	tunnels, err := d.egress.steered(s.Name)
 	if err != nil {
 		return err
 	}
-	if d.onDemand != nil && back != nil {
+	hold := s.For
+	if d.onDemand != nil {
 		d.onDemand.override(s.For)
+		hold = 0
 	}
 	for _, t := range tunnels {
-		order(t)
-	}
-	if s.For > 0 && back != nil && d.onDemand == nil {
-		time.AfterFunc(s.For, func() {
-			for _, t := range tunnels {
-				back(t)
-			}
-		})
+		order(t, hold)
 	}
 	return nil
 }
