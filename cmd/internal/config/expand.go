@@ -1,8 +1,6 @@
 package config
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -139,9 +137,8 @@ type profileFacts struct {
 // readProfile finds DNS servers and networks in a wg-quick or .ovpn file.
 func readProfile(data []byte) profileFacts {
 	var facts profileFacts
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	for lines.Scan() {
-		line, _, _ := strings.Cut(lines.Text(), "#")
+	for line := range strings.Lines(string(data)) { // a line may be as long as the file
+		line, _, _ := strings.Cut(strings.TrimRight(line, "\r\n"), "#")
 		key, value, isWireGuard := strings.Cut(line, "=")
 		switch words := strings.Fields(line); {
 		case isWireGuard && strings.EqualFold(strings.TrimSpace(key), "DNS"):
