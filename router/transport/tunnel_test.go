@@ -292,6 +292,88 @@ func TestTunnel(t *testing.T) {
 			want: "connecting connected down(manual) connecting(manual) connected(manual)",
 		},
 		{
+			name: "down for a while comes up again by itself",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.DownFor(6 * time.Second)
+				pass(5900*time.Millisecond, nil)
+				if got := tun.Health().State; got != Down {
+					t.Errorf("got %s after 5.9 s, want down", got)
+				}
+				pass(2*time.Second, nil)
+			},
+			want: "connecting connected down(manual) connecting(manual) connected(manual)",
+		},
+		{
+			name: "up for a while goes down again by itself",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.Down()
+				pass(time.Second, nil)
+				tun.UpFor(6 * time.Second)
+				pass(time.Minute, nil)
+			},
+			want: "connecting connected down(manual) connecting(manual) connected(manual) down(manual)",
+		},
+		{
+			name: "a later order replaces the time of an earlier one",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.DownFor(6 * time.Second)
+				pass(time.Second, nil)
+				tun.Up()
+				pass(time.Second, nil)
+				tun.Down()
+				pass(time.Minute, nil)
+			},
+			want: "connecting connected down(manual) connecting(manual) connected(manual) down(manual)",
+		},
+		{
+			name: "down for a longer while counts from the later order",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.DownFor(6 * time.Second)
+				pass(3*time.Second, nil)
+				tun.DownFor(20 * time.Second)
+				pass(19*time.Second, nil)
+				if got := tun.Health().State; got != Down {
+					t.Errorf("got %s 22 s after the first order and 19 s after the second, want down", got)
+				}
+				pass(3*time.Second, nil)
+			},
+			want: "connecting connected down(manual) connecting(manual) connected(manual)",
+		},
+		{
+			name: "down for no time is down for good",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.DownFor(0)
+				pass(10*time.Minute, nil)
+			},
+			want: "connecting connected down(manual)",
+		},
+		{
+			name: "asking for a new session does not cut short the time that a transport is down for",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.DownFor(6 * time.Second)
+				pass(time.Second, nil)
+				tun.Reconnect()
+				pass(4*time.Second, nil)
+				if got := tun.Health().State; got != Down {
+					t.Errorf("got %s, want down until its time is over", got)
+				}
+				pass(3*time.Second, nil)
+			},
+			want: "connecting connected down(manual) connecting(manual) connected(manual)",
+		},
+		{
+			name: "up for a while ends also while attempts fail",
+			peer: &peer{fail: &ReasonedError{ReasonHandshakeFailed, errors.New("no answer")}},
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.UpFor(40 * time.Second)
+				pass(time.Minute, nil)
+				if got := tun.Health().State; got != Down {
+					t.Errorf("got %s after a minute, want down", got)
+				}
+			},
+			want: "connecting connecting(handshake_failed) down(manual)",
+		},
+		{
 			name: "a dial that waits is not kept waiting for the back-off",
 			peer: &peer{fail: &ReasonedError{ReasonHandshakeFailed, errors.New("no answer")}},
 			do: func(t *testing.T, tun *Tunnel, p *peer) {
