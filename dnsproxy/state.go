@@ -69,7 +69,7 @@ func (s *Server) decideHint(ex *exchange, host string, addr netip.Addr) policy.V
 	ex.names[0] = policy.Name{Host: host, From: policy.FromDNS}
 	flow := ex.flow
 	flow.Network, flow.Src, flow.Dst, flow.Names, flow.Time = policy.TCP, ex.client, netip.AddrPortFrom(addr, 443), ex.names[:], ex.begun
-	flow.Sniffed = true
+	flow.Sniffed, flow.Place = true, policy.Elsewhere // the place is that of the flow that carried the question
 	return s.cfg.Policy.Decide(flow)
 }
 

@@ -195,6 +195,10 @@ func TestOnlyMatchGatewayOpensTheMachineItself(t *testing.T) {
 			t.Errorf("%s: got %s (cause %d), want %s (cause %d)", row.name, got, v.Cause, row.want, row.cause)
 		}
 	}
+	question := Flow{Place: Service, Names: []Name{{"a.test", FromQuestion}}}
+	if got, want := p.DecideName(question).line(), "via corp by rest"; got != want {
+		t.Errorf("a question that came to one of our own addresses: got %s, want %s", got, want)
+	}
 	rules[1].Match.Port = nil
 	if _, err := New(Config{Rules: rules, Egresses: world.egresses}); err == nil || !strings.Contains(err.Error(), "name the ports") {
 		t.Errorf("match.gateway without a port: got %v, want an error", err)

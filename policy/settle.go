@@ -15,6 +15,7 @@ func (s *scan) settle(j judgement) Verdict {
 		return v
 	}
 	switch place := s.flow.place(); {
+	case s.question: // where its flow will go is not known yet
 	case place == Inside:
 		v.Action, v.Egress, v.Later, v.Cause = Drop, "", LaterNothing, ByLoop
 		return v

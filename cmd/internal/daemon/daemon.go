@@ -66,7 +66,7 @@ type Daemon struct {
 	gateway  *gateway.Gateway // nil without listen.wireguard
 	flowLog  *flowLog         // nil without flow_log
 	flows    *report.Flows
-	status   *report.Status
+	status   *report.Process
 
 	reloading sync.Mutex // held by the one reload that runs
 
@@ -83,20 +83,27 @@ func Check(ctx context.Context, cfg *config.Config) (*edition.Edition, error) {
 
 // Run runs a penstock until ctx ends, and undoes what it changed on the host.
 func Run(ctx context.Context, cfg *config.Config, opts Options) (err error) {
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
-	d := &Daemon{opts: opts, log: opts.Log, started: time.Now(), flows: new(report.Flows), renamed: make(chan struct{}, 1)}
-	var opened closers
+	d, opened, err := build(ctx, cfg, opts)
 	defer func() {
 		if failed := opened.close(err != nil && ctx.Err() == nil); failed != nil {
 			err = errors.Join(err, failed) // alone it stays what it is: a fault of the configuration is told as one
 		}
 	}()
-	if err := d.build(ctx, cfg, &opened); err != nil {
+	if err != nil {
 		return err
 	}
 	return d.run(ctx, &opened)
+}
+
+// build makes a daemon of which nothing runs yet. What it opened has to be closed, whatever the error.
+func build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, closers, error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	d := &Daemon{opts: opts, log: opts.Log, started: time.Now(), flows: new(report.Flows), renamed: make(chan struct{}, 1)}
+	var opened closers
+	err := d.build(ctx, cfg, &opened)
+	return d, opened, err
 }
 
 // closers are run last to first: what was opened last leans on what was opened before. failed says that penstock ends
@@ -168,7 +175,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if err := d.laptop.Open(d.handle, stackLimits(cfg.Limits), d.metrics.stack); err != nil {
 		return refused(cfg, "listen.tun.name", "", err)
 	}
-	d.status = &report.Status{
+	d.status = &report.Process{
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Gateway: d.gateway, Flows: d.flows, Started: d.started, Version: d.opts.Version,
 	}
 	return nil
@@ -317,7 +324,7 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 
 // process is the daemon as the control socket sees it as a whole.
 type process struct {
-	*report.Status
+	*report.Process
 	d *Daemon
 }
 

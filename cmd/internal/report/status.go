@@ -19,8 +19,8 @@ import (
 	"penstock/router/transport"
 )
 
-// Status is how the process is as a whole. All fields must be set, but Gateway.
-type Status struct {
+// Process is how penstock is as a whole. All fields must be set, but Gateway.
+type Process struct {
 	Live    *edition.Live
 	Egress  *egress.Egress
 	Laptop  *laptop.Laptop
@@ -34,7 +34,7 @@ type Status struct {
 
 // Overall is the state of the process: that of the transports in use, the worst of them first. A gateway that needs no
 // transport is connected once its port is open.
-func (s *Status) Overall() transport.Health {
+func (s *Process) Overall() transport.Health {
 	worst := transport.Health{State: transport.Connected, Since: s.Started}
 	rank := []transport.State{
 		transport.Connected, transport.Quiesced, transport.Reconnecting, transport.Connecting,
@@ -54,7 +54,7 @@ func (s *Status) Overall() transport.Health {
 }
 
 // inUse are the transports that rules and DNS upstreams name; of a group, the member that carries new flows.
-func (s *Status) inUse() []transport.Health {
+func (s *Process) inUse() []transport.Health {
 	cfg := s.Live.Config()
 	names := make(map[string]bool)
 	for _, r := range cfg.Rules {
@@ -78,7 +78,7 @@ func (s *Status) inUse() []transport.Health {
 }
 
 // Ready is nil when data flows, else the reason why not.
-func (s *Status) Ready() error {
+func (s *Process) Ready() error {
 	if trouble := s.Laptop.Trouble(); trouble != "" {
 		return errors.New(trouble)
 	}
@@ -116,7 +116,7 @@ func line(h transport.Health) string {
 }
 
 // Status is what is true now.
-func (s *Status) Status(context.Context) (control.Status, error) {
+func (s *Process) Status(context.Context) (control.Status, error) {
 	h := s.Overall()
 	verdict := line(h) + ", filter on"
 	missing := 0
@@ -156,7 +156,7 @@ func (s *Status) Status(context.Context) (control.Status, error) {
 }
 
 // ReloadEnded notes how the last reload ended, for the status.
-func (s *Status) ReloadEnded(err error) {
+func (s *Process) ReloadEnded(err error) {
 	if err == nil {
 		s.reloadError.Store(nil)
 		return
@@ -166,7 +166,7 @@ func (s *Status) ReloadEnded(err error) {
 }
 
 // Listening says what packets come from.
-func (s *Status) Listening() []string {
+func (s *Process) Listening() []string {
 	var list []string
 	if s.Live.Config().Listen.TUN != nil {
 		list = append(list, "tun "+s.Laptop.Interface())
