@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"penstock/policy"
@@ -92,7 +93,7 @@ func (w *helloFilter) judge(res sniff.Result) error {
 	named, v := w.r.named(w.ctx, w.f, res, w.e)
 	if v.Action != policy.Forward || w.upstream != nil && !stays(w.flow, w.verdict, named, v) {
 		if v.Action == policy.Refuse {
-			w.unreachable()
+			w.unreachable(syscall.ECONNREFUSED)
 		}
 		return errNoMore
 	}
@@ -101,7 +102,7 @@ func (w *helloFilter) judge(res sniff.Result) error {
 		up, err := w.r.dial(w.ctx, named, v, w.e)
 		if err != nil {
 			if !silent(err) {
-				w.unreachable()
+				w.unreachable(err)
 			}
 			return err
 		}
@@ -121,10 +122,10 @@ func (w *helloFilter) letGo() {
 	w.held, w.bytes = nil, 0
 }
 
-// unreachable tells the client that nobody answers, where its side of the flow can.
-func (w *helloFilter) unreachable() {
-	if c, ok := w.client.(interface{ Unreachable() }); ok {
-		c.Unreachable()
+// unreachable tells the client why nobody answers, where its side of the flow can.
+func (w *helloFilter) unreachable(err error) {
+	if c, ok := w.client.(interface{ Unreachable(error) }); ok {
+		c.Unreachable(err)
 	}
 }
 
