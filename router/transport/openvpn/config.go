@@ -22,18 +22,20 @@ type Device interface {
 	Close() error
 }
 
-// What the server pushes.
-type (
-	Settings  = push.Settings  // all of it
-	Route     = push.Route     // one destination
-	DNSServer = push.DNSServer // one resolver
-)
+// Settings are what a server pushed, ready to use. Nothing in them has been applied, and nothing in them outranks policy.
+type Settings = push.Settings
 
-// What the user may be asked.
-type (
-	Challenge     = login.Challenge // one question
-	ChallengeKind = login.Kind      // what it asks
-)
+// Route is a destination in Settings.
+type Route = push.Route
+
+// DNSServer is a resolver in Settings.
+type DNSServer = push.DNSServer
+
+// Challenge is a question for the user.
+type Challenge = login.Challenge
+
+// ChallengeKind says what a Challenge asks.
+type ChallengeKind = login.Kind
 
 // Kinds of challenges.
 const (
