@@ -27,6 +27,8 @@ func picture() []row {
 		sys  = "golang.org/x/sys/"
 		xnet = "golang.org/x/net/"
 		wg   = "golang.zx2c4.com/wireguard/"
+
+		openvpn = "router/transport/openvpn/internal/"
 	)
 	return []row{
 		{"policy", "rules and verdicts, pure: no I/O, no clock",
@@ -59,10 +61,22 @@ func picture() []row {
 			nil, []string{prom}},
 		{"router/transport/wireguard", "the only package that knows wireguard-go's device and conn",
 			[]string{"router/transport", "policy/spelling"}, []string{wg + "conn", wg + "device", wg + "tun", "golang.org/x/crypto/curve25519"}},
-		{"router/transport/openvpn", "the OpenVPN driver",
-			[]string{"router/transport", "router/transport/openvpn/internal/...", "policy/spelling"}, []string{"golang.org/x/crypto/", xnet, prom}},
-		{"router/transport/openvpn/internal/...", "parts of the OpenVPN driver, which know no driver",
-			[]string{"router/transport/openvpn/internal/..."}, []string{"golang.org/x/crypto/", xnet}},
+		{"router/transport/openvpn", "the OpenVPN driver: it composes the parts below it",
+			[]string{"router/transport", "router/transport/openvpn/profile", "router/transport/openvpn/internal/..."}, []string{prom}},
+		{"router/transport/openvpn/profile", "what an .ovpn file says; it knows no session",
+			[]string{openvpn + "text", openvpn + "trust", openvpn + "datakey", openvpn + "wire", "policy/spelling", openvpn + "certtest"}, nil},
+		{"router/transport/openvpn/internal/control", "packets, negotiations and messages of the control channel; it knows no socket and no data key in use",
+			[]string{openvpn + "datakey", openvpn + "link", openvpn + "reliable", openvpn + "wire"}, nil},
+		{"router/transport/openvpn/internal/data", "data keys in use and the link that packets take; it knows no negotiation",
+			[]string{openvpn + "datakey", openvpn + "link", openvpn + "wire"}, nil},
+		{"router/transport/openvpn/internal/login", "what proves who the user is; it knows no session",
+			[]string{"router/transport", "router/transport/openvpn/profile", openvpn + "text"}, nil},
+		{"router/transport/openvpn/internal/push", "what pushed options mean; it knows no session",
+			[]string{"router/transport/openvpn/profile", openvpn + "datakey", openvpn + "text", openvpn + "certtest"}, nil},
+		{"router/transport/openvpn/internal/link", "whole packets on UDP and TCP",
+			[]string{openvpn + "datakey"}, []string{xnet}},
+		{"router/transport/openvpn/internal/...", "formats, keys and texts of OpenVPN, which know no driver",
+			[]string{"router/transport/openvpn/internal/..."}, []string{"golang.org/x/crypto/"}},
 
 		{"dnsproxy", "the DNS server; it asks the policy and is handed its dialers",
 			[]string{"policy", "policy/iprange", "stack/deadline"}, []string{"github.com/miekg/dns", "github.com/quic-go/quic-go", sys, xnet, prom}},

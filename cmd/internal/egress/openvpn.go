@@ -14,6 +14,7 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/router/transport"
 	"penstock/router/transport/openvpn"
+	"penstock/router/transport/openvpn/profile"
 	"penstock/stack"
 )
 
@@ -24,7 +25,7 @@ const openvpnMTU = 1400
 type openvpnInner struct {
 	name    string
 	conf    *config.OpenVPN
-	profile *openvpn.Profile
+	profile *profile.Profile
 	outside Outside
 	stack   *stack.Stack
 	metrics *openvpn.Metrics
@@ -48,7 +49,8 @@ func newOpenVPN(p planned, c *Config) (*openvpnInner, error) {
 func (o *openvpnInner) newDriver(lost func(error)) (transport.Driver, error) {
 	return openvpn.New(openvpn.Config{
 		Name: o.name, Profile: o.profile, Device: o.stack.Device(), Configure: o.configure,
-		Control: o.outside.Direct.Control, Resolve: o.outside.Resolve, Credentials: o.credentials, Lost: lost,
+		RequireServerCert: o.conf.RequireServerCert,
+		Dialer:            &net.Dialer{Control: o.outside.Direct.Control}, Resolve: o.outside.Resolve, Credentials: o.credentials, Lost: lost,
 		Log: o.log, Metrics: o.metrics,
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/private"
 	"penstock/router/transport/openvpn"
+	"penstock/router/transport/openvpn/profile"
 	"penstock/router/transport/wireguard"
 )
 
@@ -25,7 +26,7 @@ type planned struct {
 	name      string
 	config    config.Transport
 	wireguard *wireguard.Config
-	openvpn   *openvpn.Profile
+	openvpn   *profile.Profile
 	warnings  []string
 }
 
@@ -168,18 +169,22 @@ func wireguardPeer(p config.WireGuardPeer) (peer wireguard.Peer, err error) {
 	return peer, nil
 }
 
-func openvpnProfile(c *config.OpenVPN) (*openvpn.Profile, []string, error) {
+func openvpnProfile(c *config.OpenVPN) (*profile.Profile, []string, error) {
 	data, err := private.Read(c.Config, config.MaxFile)
 	if err != nil {
 		return nil, nil, err
 	}
-	profile, found, err := openvpn.ParseProfile(bytes.NewReader(data), c.Config)
+	secret := func(path string) ([]byte, error) { return private.Read(path, profile.MaxFile) }
+	parsed, found, err := profile.Parse(bytes.NewReader(data), c.Config, profile.Files{Secret: secret, Public: profile.ReadPublic})
 	if err != nil {
 		return nil, nil, err
+	}
+	if c.RequireServerCert && !parsed.Trust.TellsServers() {
+		return nil, nil, fmt.Errorf("%s: %w", c.Config, openvpn.ErrServerUnverified)
 	}
 	var warnings []string
 	for _, w := range found {
 		warnings = append(warnings, w.String())
 	}
-	return profile, warnings, nil
+	return parsed, warnings, nil
 }
