@@ -20,6 +20,7 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/flowlog"
 	"penstock/cmd/internal/lists"
 	"penstock/dnsproxy"
 	"penstock/policy"
@@ -56,9 +57,9 @@ type Daemon struct {
 	dns      *dnsproxy.Server
 	naming   naming
 	egress   *egress
-	host     *host    // nil on a gateway without a TUN
-	gateway  *gateway // nil without listen.wireguard
-	flowLog  *flowLog // nil without flow_log
+	host     *host        // nil on a gateway without a TUN
+	gateway  *gateway     // nil without listen.wireguard
+	flowLog  *flowlog.Log // nil without flow_log
 	recent   *recent
 	onDemand *onDemand // nil without on_demand
 	captive  *captive
@@ -119,10 +120,10 @@ func (d *Daemon) build(ctx context.Context, c *closers) (err error) {
 		return err
 	}
 	if d.cfg.FlowLog.File != "" {
-		if d.flowLog, err = openFlowLog(d.cfg.FlowLog, d.metrics.flowLogDropped); err != nil {
+		if d.flowLog, err = d.openFlowLog(); err != nil {
 			return err
 		}
-		c.add(d.flowLog.Close)
+		c.add(func() error { d.flowLog.Close(); return nil })
 	}
 	if d.host, err = newHost(d.cfg, d.opts); err != nil {
 		return err
@@ -237,7 +238,7 @@ func (d *Daemon) fallback(v policy.Verdict) (string, bool) {
 func (d *Daemon) ended(f router.Flow) {
 	d.recent.add(f)
 	if d.flowLog != nil {
-		d.flowLog.write(d.flow(f))
+		d.flowLog.Flow(d.flow(f))
 	}
 	if f.Verdict.Action != policy.Forward {
 		d.log.Debug("flow refused", "flow", f.ID, "src", f.Facts.Src, "dst", f.Facts.Dst, "host", f.Name().Host, "rule", f.Verdict.Rule, "peer", f.Facts.Peer)

@@ -22,7 +22,7 @@ func (d *Daemon) buildDNS() error {
 	c.Log, c.Metrics = d.log, d.metrics.dns
 	c.CacheBytes, c.CacheEntries = int(d.cfg.Limits.DNSCacheSize), d.cfg.Limits.DNSCacheEntries
 	if d.cfg.DNS.QueryLog && d.flowLog != nil {
-		c.QueryLog = slog.New(queryHandler(d.flowLog))
+		c.QueryLog = slog.New(d.flowLog.Handler())
 	}
 	if d.dns, err = dnsproxy.New(c); err != nil {
 		return invalid(d.cfg, err)

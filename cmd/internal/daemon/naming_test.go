@@ -1,13 +1,11 @@
 package daemon
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"penstock/cmd/internal/config"
 	"penstock/dnsproxy"
@@ -107,16 +105,5 @@ func TestPushedServers(t *testing.T) {
 		if got := strings.Join(parts, ", "); got != row.want {
 			t.Errorf("%s: got %s, want %s", row.name, got, row.want)
 		}
-	}
-}
-
-// TestQueryLine: a question is one line with the keys of a flow.
-func TestQueryLine(t *testing.T) {
-	var out bytes.Buffer
-	at := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
-	slog.New(queryHandler(&out)).Info("query", "proto", "dns", "src", "10.77.0.2:4000", "peer", "", "host", "x.bet", "verdict", "block", "rule", "no-gambling", "start", at)
-	got := out.String()
-	if !strings.HasPrefix(got, `{"end":"`) || !strings.HasSuffix(got, `,"proto":"dns","src":"10.77.0.2:4000","host":"x.bet","verdict":"block","rule":"no-gambling","start":"2026-03-02T10:00:00Z"}`+"\n") {
-		t.Errorf("got %s", got)
 	}
 }
