@@ -24,6 +24,7 @@ import (
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
+	"penstock/cmd/internal/flowlog"
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/laptop"
 	"penstock/cmd/internal/lists"
@@ -64,7 +65,7 @@ type Daemon struct {
 	egress   *egress.Egress
 	laptop   *laptop.Laptop
 	gateway  *gateway.Gateway // nil without listen.wireguard
-	flowLog  *flowLog         // nil without flow_log
+	flowLog  *flowlog.Log     // nil without flow_log
 	flows    *report.Flows
 	status   *report.Process
 
@@ -140,10 +141,13 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	d.warn(first)
 	d.live.Use(first)
 	if cfg.FlowLog.File != "" {
-		if d.flowLog, err = openFlowLog(cfg.FlowLog, d.metrics.flowLogDropped); err != nil {
-			return err
+		d.flowLog, err = flowlog.Open(flowlog.Config{
+			File: cfg.FlowLog.File, MaxSize: int64(cfg.FlowLog.MaxSize), Keep: cfg.FlowLog.Keep, Dropped: d.metrics.flowLogDropped, Log: d.log,
+		})
+		if err != nil {
+			return fmt.Errorf("flow_log.file: %w", err)
 		}
-		opened.add(d.flowLog.Close)
+		opened.add(func() error { d.flowLog.Close(); return nil })
 	}
 	if d.laptop, err = laptop.New(laptop.Config{Config: cfg, TUN: d.opts.TUN, Direct: d.opts.Direct, Log: d.log}); err != nil {
 		return err
@@ -238,7 +242,7 @@ func stackLimits(l config.Limits) stack.Limits {
 func (d *Daemon) ended(f router.Flow) {
 	d.flows.Add(f)
 	if d.flowLog != nil {
-		d.flowLog.write(report.Flow(f))
+		d.flowLog.Flow(report.Flow(f))
 	}
 	if f.Verdict.Action != policy.Forward {
 		d.log.Debug("flow refused", "flow", f.ID, "src", f.Facts.Src, "dst", f.Facts.Dst, "host", f.Name().Host, "rule", f.Verdict.Rule, "peer", f.Facts.Peer)

@@ -27,7 +27,7 @@ func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
 		Log: d.log, Metrics: d.metrics.dns,
 	}
 	if cfg.DNS.QueryLog && d.flowLog != nil {
-		c.QueryLog = slog.New(queryHandler(d.flowLog))
+		c.QueryLog = slog.New(d.flowLog.Handler())
 	}
 	plan, settings, pushed := d.live.Now().CompileDNS(d.egress.Naming(), nil)
 	if pushed != nil {
