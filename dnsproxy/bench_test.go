@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"penstock/dnsproxy/dnstest"
 	"penstock/policy"
 )
 
@@ -24,7 +25,7 @@ func BenchmarkBareHandler(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	serveDNS(b, &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+	dnstest.Serve(b, &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		a := new(dns.Msg).SetReply(q)
 		a.Answer = []dns.RR{rr}
 		w.WriteMsg(a)
@@ -34,7 +35,7 @@ func BenchmarkBareHandler(b *testing.B) {
 
 func BenchmarkCachedHit(b *testing.B) {
 	up := newResolver(b, "www.example. 86400 IN A 203.0.113.1")
-	benchmarkUDP(b, serveSocket(b, newServer(b, Settings{Upstreams: []Upstream{up.upstream("main")}})), "www.example")
+	benchmarkUDP(b, serveSocket(b, newServer(b, Settings{Upstreams: []Upstream{named("main", up)}})), "www.example")
 }
 
 func BenchmarkBlockedHit(b *testing.B) {
@@ -48,7 +49,7 @@ func BenchmarkServePacket(b *testing.B) {
 	for _, tt := range []struct{ says, name string }{{"cached", "www.example"}, {"blocked", "casino.example"}} {
 		b.Run(tt.says, func(b *testing.B) {
 			up := newResolver(b, "www.example. 86400 IN A 203.0.113.1")
-			s := newServer(b, Settings{Upstreams: []Upstream{up.upstream("main")}}, judged(blocks(map[string]string{"casino.example": "gambling"})))
+			s := newServer(b, Settings{Upstreams: []Upstream{named("main", up)}}, judged(blocks(map[string]string{"casino.example": "gambling"})))
 			ask(b, s, tt.name, "A")
 			wire, _ := query(tt.name, "A").Pack()
 			reply := func([]byte) error { return nil }

@@ -5,9 +5,9 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"log/slog"
-	"net"
 	"net/netip"
 
+	"penstock/dnsproxy/upstream"
 	"penstock/policy"
 )
 
@@ -40,11 +40,9 @@ func AddressKey(addr netip.Addr) uint64 {
 	return max(binary.BigEndian.Uint64(v6[:8]), 1)
 }
 
-// Dialer makes connections to upstreams. *net.Dialer, a stack and a transport all fit. Network is "udp" or "tcp", address is
-// always an IP address and a port. A dialer whose way is down returns an error at once and the query is answered SERVFAIL.
-type Dialer interface {
-	DialContext(ctx context.Context, network, address string) (net.Conn, error)
-}
+// Dialer makes connections to upstreams. *net.Dialer, a stack and a transport all fit. One whose way is down returns an error at
+// once, and the query is answered SERVFAIL.
+type Dialer = upstream.Dialer
 
 // Config is what stays the same for the life of a [Server]. What may change while it runs is in [Settings].
 type Config struct {

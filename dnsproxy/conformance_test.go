@@ -41,10 +41,10 @@ func TestAnswers(t *testing.T) {
 	)
 	lab := newResolver(t, "host.lab.corp.example. 300 IN A 10.9.0.1")
 	s := newServer(t, Settings{
-		Upstreams: []Upstream{public.upstream("main")},
+		Upstreams: []Upstream{named("main", public)},
 		Zones: []Zone{
-			{Domains: []string{"corp.example", "0.0.10.in-addr.arpa"}, Upstreams: []Upstream{corp.upstream("corp")}},
-			{Domains: []string{"*.lab.corp.example"}, Upstreams: []Upstream{lab.upstream("lab")}},
+			{Domains: []string{"corp.example", "0.0.10.in-addr.arpa"}, Upstreams: []Upstream{named("corp", corp)}},
+			{Domains: []string{"*.lab.corp.example"}, Upstreams: []Upstream{named("lab", lab)}},
 		},
 		BlockCategories: map[string]BlockAnswer{
 			"malware": {Mode: BlockRefused},
@@ -113,7 +113,7 @@ func TestAnswers(t *testing.T) {
 			}
 		})
 	}
-	for _, q := range public.queries() {
+	for _, q := range public.Queries() {
 		for _, inner := range []string{"corp.example.", "10.in-addr.arpa.", "casino.example.", "local.", "onion.", "resolver.arpa."} {
 			if dns.IsSubDomain(inner, strings.ToLower(q.Question[0].Name)) {
 				t.Errorf("the public upstream was asked for %s", q.Question[0].Name)
@@ -126,13 +126,13 @@ func TestAnswers(t *testing.T) {
 func TestZoneNeverFallsBack(t *testing.T) {
 	public := newResolver(t, "intranet.corp.example. 300 IN A 203.0.113.66")
 	s := newServer(t, Settings{
-		Upstreams: []Upstream{public.upstream("main")},
+		Upstreams: []Upstream{named("main", public)},
 		Zones:     []Zone{{Domains: []string{"corp.example"}, Upstreams: []Upstream{{Address: "10.0.0.53", Via: "way"}}}},
 	}, through(downDialer{}))
 	if got, want := brief(ask(t, s, "intranet.corp.example", "A")), "SERVFAIL edeNetwork Error"; got != want {
 		t.Errorf("zone with a dead upstream: got %s, want %s", got, want)
 	}
-	if n := len(public.queries()); n != 0 {
+	if n := len(public.Queries()); n != 0 {
 		t.Errorf("the public upstream got %d queries, want 0", n)
 	}
 }
@@ -142,7 +142,7 @@ func TestAllowedNameOnBlockedTarget(t *testing.T) {
 	up := newResolver(t, "shop.example. 300 IN CNAME tracker.example.", "tracker.example. 300 IN A 203.0.113.3")
 	tracking := blocks(map[string]string{"tracker.example": "tracking"})
 	s := newServer(t, Settings{
-		Upstreams: []Upstream{up.upstream("main")},
+		Upstreams: []Upstream{named("main", up)},
 	}, judged(func(f policy.Flow) policy.Verdict {
 		if f.Names[0].Host == "shop.example" && f.Peer == "ana" {
 			return policy.Verdict{Action: policy.Forward, Rule: "allow-shop", ByName: true}
@@ -171,7 +171,7 @@ func TestNoIPv6(t *testing.T) {
 		"www.example. 300 IN AAAA 2001:db8::1",
 		"www.example. 300 IN HTTPS 1 . alpn=h2 ipv4hint=203.0.113.1 ipv6hint=2001:db8::1")
 	s := newServer(t, Settings{
-		Upstreams: []Upstream{up.upstream("main")},
+		Upstreams: []Upstream{named("main", up)},
 	}, func(s *setup) { s.NoIPv6 = func(egress string) bool { return egress == "corp" } }, judged(func(policy.Flow) policy.Verdict { return policy.Verdict{Action: policy.Forward, Egress: "corp"} }))
 	if got, want := brief(ask(t, s, "www.example", "AAAA")), "NOERROR soa edeFiltered"; got != want {
 		t.Errorf("AAAA: got %s, want %s", got, want)
@@ -186,7 +186,7 @@ func TestDroppedHint(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN HTTPS 1 . alpn=h2 ipv4hint=203.0.113.1,203.0.113.2")
 	bad := netip.MustParseAddr("203.0.113.1")
 	s := newServer(t, Settings{
-		Upstreams: []Upstream{up.upstream("main")},
+		Upstreams: []Upstream{named("main", up)},
 	}, judged(func(f policy.Flow) policy.Verdict {
 		if f.Dst.Addr() == bad {
 			return policy.Verdict{}
@@ -207,7 +207,7 @@ func TestDroppedHint(t *testing.T) {
 func TestNamesComeBeforeTheAnswer(t *testing.T) {
 	up := newResolver(t, "cdn.example. 300 IN CNAME edge.cloud.example.", "edge.cloud.example. 300 IN A 203.0.113.2",
 		"cdn.example. 300 IN HTTPS 1 . ipv4hint=203.0.113.9")
-	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}})
 	for _, from := range []string{"upstream", "cache"} {
 		client := netip.AddrPortFrom(netip.MustParseAddr("10.77.0.2"), 1)
 		if from == "cache" {
@@ -230,7 +230,7 @@ func TestNamesComeBeforeTheAnswer(t *testing.T) {
 func TestPolicyReload(t *testing.T) {
 	up := newResolver(t, "casino.example. 300 IN A 203.0.113.1", "www.example. 300 IN A 203.0.113.2")
 	other := newResolver(t, "www.example. 300 IN A 203.0.113.99")
-	set := Settings{Upstreams: []Upstream{up.upstream("main")}}
+	set := Settings{Upstreams: []Upstream{named("main", up)}}
 	var decide atomic.Pointer[judge]
 	open := judge(blocks(nil))
 	decide.Store(&open)
@@ -244,10 +244,10 @@ func TestPolicyReload(t *testing.T) {
 		t.Errorf("blocked by the new policy: got %s, want %s", got, want)
 	}
 	ask(t, s, "www.example", "A")
-	if got := len(up.queries()); got != 2 {
+	if got := len(up.Queries()); got != 2 {
 		t.Errorf("upstream queries with the cache kept: got %d, want 2", got)
 	}
-	set.Zones = []Zone{{Domains: []string{"www.example"}, Upstreams: []Upstream{other.upstream("other")}}}
+	set.Zones = []Zone{{Domains: []string{"www.example"}, Upstreams: []Upstream{named("other", other)}}}
 	s.Use(plan(t, set))
 	if got, want := brief(ask(t, s, "www.example", "A")), "NOERROR 203.0.113.99"; got != want {
 		t.Errorf("a name that moved to another upstream: got %s, want %s", got, want)
@@ -257,7 +257,7 @@ func TestPolicyReload(t *testing.T) {
 // TestQuery: the diagnosis says what decided and where the answer came from.
 func TestQuery(t *testing.T) {
 	up := newResolver(t, "shop.example. 300 IN CNAME tracker.example.", "tracker.example. 300 IN A 203.0.113.3", "www.example. 300 IN A 203.0.113.1", "cached.example. 300 IN A 203.0.113.2")
-	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}}, judged(blocks(map[string]string{"tracker.example": "tracking"})))
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}}, judged(blocks(map[string]string{"tracker.example": "tracking"})))
 	ask(t, s, "cached.example", "A")
 	tests := []struct {
 		says, name string
@@ -289,13 +289,13 @@ func TestQuery(t *testing.T) {
 func TestAges(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
 	clock := newClock()
-	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}}, at(clock))
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}}, at(clock))
 	ask(t, s, "www.example", "A")
 	clock.add(100 * time.Second)
 	if got := ask(t, s, "www.example", "A").Answer[0].Header().Ttl; got != 200 {
 		t.Errorf("TTL after 100 s: got %d, want 200", got)
 	}
-	up.answerWith(func(w dns.ResponseWriter, q *dns.Msg) bool {
+	up.AnswerWith(func(w dns.ResponseWriter, q *dns.Msg) bool {
 		w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeServerFailure))
 		return true
 	})
@@ -309,7 +309,7 @@ func TestAges(t *testing.T) {
 			t.Errorf("TTL of a stale answer: got %d, want 30", got)
 		}
 	}
-	if got := len(up.queries()); got != 2 {
+	if got := len(up.Queries()); got != 2 {
 		t.Errorf("upstream queries: got %d, want 2: a failure is remembered", got)
 	}
 	clock.add(2 * time.Hour)
@@ -322,13 +322,13 @@ func TestAges(t *testing.T) {
 func TestPrefetch(t *testing.T) {
 	up := newResolver(t, "hot.example. 100 IN A 203.0.113.1")
 	clock := newClock()
-	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}}, at(clock))
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}}, at(clock))
 	for range 4 {
 		ask(t, s, "hot.example", "A")
 	}
 	clock.add(95 * time.Second)
 	renewed := make(chan struct{})
-	up.answerWith(func(dns.ResponseWriter, *dns.Msg) bool { close(renewed); return false })
+	up.AnswerWith(func(dns.ResponseWriter, *dns.Msg) bool { close(renewed); return false })
 	if got := ask(t, s, "hot.example", "A").Answer[0].Header().Ttl; got != 5 {
 		t.Errorf("TTL: got %d, want 5 from the cache", got)
 	}

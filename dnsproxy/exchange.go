@@ -8,6 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"penstock/dnsproxy/wire"
 	"penstock/policy"
 )
 
@@ -22,7 +23,7 @@ type exchange struct {
 	flow   policy.Flow // what is known of the client
 	names  [1]policy.Name
 
-	q     question
+	q     wire.Question
 	out   []byte // the answer; empty means silence
 	begun time.Time
 
@@ -64,7 +65,7 @@ func (s *Server) start(client netip.AddrPort, flow policy.Flow, to answerer) *ex
 func (s *Server) finish(ctx context.Context, ex *exchange) {
 	if !ex.dry {
 		s.cfg.Metrics.query(ex.result)
-		if s.cfg.QueryLog != nil && ex.q.len > 0 {
+		if s.cfg.QueryLog != nil && len(ex.q.Name()) > 0 {
 			s.record(ctx, ex)
 		}
 	}
@@ -86,7 +87,7 @@ func (ex *exchange) limit() int {
 	if ex.stream {
 		return dns.MaxMsgSize
 	}
-	return ex.q.limit()
+	return ex.q.Limit()
 }
 
 // record writes the query log. The keys are those of the flow log where it has such a key.
@@ -102,12 +103,12 @@ func (s *Server) record(ctx context.Context, ex *exchange) {
 		}
 	}
 	rcode := ""
-	if len(ex.out) >= headerLen {
+	if len(ex.out) >= wire.HeaderLen {
 		rcode = dns.RcodeToString[int(ex.out[3]&0xf)]
 	}
 	s.cfg.QueryLog.LogAttrs(ctx, slog.LevelInfo, "query",
 		slog.String("proto", "dns"), slog.String("src", ex.client.String()), slog.String("peer", ex.flow.Peer),
-		slog.String("host", string([]byte(ex.q.host()))), slog.String("type", dns.Type(ex.q.qtype).String()),
+		slog.String("host", string([]byte(ex.q.Host()))), slog.String("type", dns.Type(ex.q.Type).String()),
 		slog.String("verdict", verdict), slog.String("rule", ex.verdict.Rule), slog.String("category", ex.verdict.Category),
 		slog.String("decided", string([]byte(ex.decided))), slog.String("result", ex.result.String()), slog.String("rcode", rcode),
 		slog.String("upstream", ex.upstream), slog.Time("start", ex.begun))

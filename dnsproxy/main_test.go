@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +12,8 @@ import (
 	"github.com/miekg/dns"
 	"go.uber.org/goleak"
 
+	"penstock/dnsproxy/dnstest"
+	"penstock/dnsproxy/names"
 	"penstock/policy"
 )
 
@@ -21,145 +22,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // ana is the client of most tests.
 var ana = netip.MustParseAddrPort("10.77.0.2:40000")
 
-// resolver is a real DNS server on loopback, over UDP and TCP, that answers from a zone file.
-type resolver struct {
-	addr netip.AddrPort
-
-	mu      sync.Mutex // guards below
-	records map[string][]dns.RR
-	seen    []*dns.Msg
-	ports   []uint16
-	handle  func(w dns.ResponseWriter, q *dns.Msg) bool // says whether it answered
-}
-
 // newResolver starts a resolver for records such as "www.example. 300 IN A 203.0.113.1".
-func newResolver(t testing.TB, records ...string) *resolver {
-	t.Helper()
-	r := &resolver{records: map[string][]dns.RR{}}
-	r.add(t, records...)
-	pc, ln := twoSockets(t)
-	r.addr = pc.LocalAddr().(*net.UDPAddr).AddrPort()
-	serveDNS(t, &dns.Server{PacketConn: pc, Handler: r})
-	serveDNS(t, &dns.Server{Listener: ln, Handler: r})
-	return r
+func newResolver(t testing.TB, records ...string) *dnstest.Resolver {
+	return dnstest.New(t, records...)
 }
 
-// twoSockets are a UDP and a TCP socket on one port. A port that is free for one kind may be taken for the other.
-func twoSockets(t testing.TB) (net.PacketConn, net.Listener) {
-	t.Helper()
-	var err error
-	for range 20 {
-		var pc net.PacketConn
-		if pc, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
-			break
-		}
-		var ln net.Listener
-		if ln, err = net.Listen("tcp", pc.LocalAddr().String()); err == nil {
-			return pc, ln
-		}
-		pc.Close()
-	}
-	t.Fatal(err)
-	return nil, nil
-}
-
-func serveDNS(t testing.TB, server *dns.Server) {
-	t.Helper()
-	started, ended := make(chan struct{}), make(chan struct{})
-	server.NotifyStartedFunc = func() { close(started) }
-	go func() {
-		defer close(ended)
-		server.ActivateAndServe()
-	}()
-	<-started
-	t.Cleanup(func() {
-		server.Shutdown()
-		<-ended
-	})
-}
-
-func (r *resolver) add(t testing.TB, records ...string) {
-	t.Helper()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, s := range records {
-		rr, err := dns.NewRR(s)
-		if err != nil {
-			t.Fatalf("record %q: %v", s, err)
-		}
-		name := strings.ToLower(rr.Header().Name)
-		r.records[name] = append(r.records[name], rr)
-	}
-}
-
-// answerWith makes the resolver answer with f; if f returns false the records do.
-func (r *resolver) answerWith(f func(w dns.ResponseWriter, q *dns.Msg) bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.handle = f
-}
-
-func (r *resolver) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
-	r.mu.Lock()
-	r.seen = append(r.seen, q.Copy())
-	r.ports = append(r.ports, addrPort(w.RemoteAddr()).Port())
-	handle := r.handle
-	r.mu.Unlock()
-	if handle != nil && handle(w, q) {
-		return
-	}
-	a := r.reply(q)
-	if _, udp := w.RemoteAddr().(*net.UDPAddr); udp {
-		size := dns.MinMsgSize
-		if opt := q.IsEdns0(); opt != nil {
-			size = int(opt.UDPSize())
-		}
-		a.Truncate(size)
-	}
-	w.WriteMsg(a)
-}
-
-// reply answers q from the records as a resolver would: with the whole chain, or an SOA.
-func (r *resolver) reply(q *dns.Msg) *dns.Msg {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	a := new(dns.Msg).SetReply(q)
-	a.RecursionAvailable = true
-	name, exists := strings.ToLower(q.Question[0].Name), false
-	for range 8 {
-		next := ""
-		for _, rr := range r.records[name] {
-			exists = true
-			if c, is := rr.(*dns.CNAME); is {
-				next = strings.ToLower(c.Target)
-				a.Answer = append(a.Answer, dns.Copy(rr))
-			} else if rr.Header().Rrtype == q.Question[0].Qtype {
-				a.Answer = append(a.Answer, dns.Copy(rr))
-			}
-		}
-		if next == "" {
-			break
-		}
-		name = next
-	}
-	if !exists {
-		a.Rcode = dns.RcodeNameError
-	}
-	if len(a.Answer) == 0 {
-		soa, _ := dns.NewRR("example. 300 IN SOA ns.example. root.example. 1 3600 600 86400 60")
-		a.Ns = []dns.RR{soa}
-	}
-	return a
-}
-
-func (r *resolver) queries() []*dns.Msg {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return append([]*dns.Msg(nil), r.seen...)
-}
-
-func (r *resolver) upstream(name string) Upstream {
-	return Upstream{Name: name, Address: r.addr.String()}
+// named is a resolver as an upstream.
+func named(name string, r *dnstest.Resolver) Upstream {
+	return Upstream{Name: name, Address: r.Addr.String()}
 }
 
 // setup is what a test server is made of.
@@ -216,7 +86,7 @@ func makeServer(t testing.TB, set Settings, options ...func(*setup)) *Server {
 		t.Fatal(err)
 	}
 	if with.clock != nil {
-		s.clock, s.names.clock = with.clock.now, with.clock.now
+		s.clock, s.names = with.clock.now, names.New(with.MaxNames, with.clock.now)
 	}
 	return s
 }
@@ -275,28 +145,9 @@ func ask(t testing.TB, s *Server, name, qtype string) *dns.Msg {
 	return exchangePacket(t, s, ana, query(name, qtype))
 }
 
-func query(name, qtype string) *dns.Msg {
-	return new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.StringToType[qtype]).SetEdns0(1232, false)
-}
+func query(name, qtype string) *dns.Msg { return dnstest.Query(name, qtype) }
 
-// brief renders an answer in one line: response code, data of the answers in order, "soa" for a negative one, extended error.
-func brief(a *dns.Msg) string {
-	parts := []string{dns.RcodeToString[a.Rcode]}
-	for _, rr := range a.Answer {
-		parts = append(parts, strings.TrimPrefix(rr.String(), rr.Header().String()))
-	}
-	for _, rr := range a.Ns {
-		parts = append(parts, strings.ToLower(dns.TypeToString[rr.Header().Rrtype]))
-	}
-	if opt := a.IsEdns0(); opt != nil {
-		for _, o := range opt.Option {
-			if e, is := o.(*dns.EDNS0_EDE); is {
-				parts = append(parts, "ede"+strings.TrimSpace(dns.ExtendedErrorCodeToString[e.InfoCode]))
-			}
-		}
-	}
-	return strings.Join(parts, " ")
-}
+func brief(a *dns.Msg) string { return dnstest.Brief(a) }
 
 // blocks refuses the hosts and all below them, with their categories, and forwards the rest.
 func blocks(hosts map[string]string) func(policy.Flow) policy.Verdict {

@@ -80,7 +80,7 @@ func TestOddQueries(t *testing.T) {
 // TestEDNS: what is between two neighbours stays between them.
 func TestEDNS(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
-	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}})
 
 	q := query("WwW.eXample", "A")
 	q.IsEdns0().SetDo()
@@ -99,7 +99,7 @@ func TestEDNS(t *testing.T) {
 	if opt := a.IsEdns0(); opt == nil || !opt.Do() || len(opt.Option) != 0 {
 		t.Errorf("OPT of the answer: got %v", opt)
 	}
-	sent := up.queries()[0]
+	sent := up.Queries()[0]
 	opt := sent.IsEdns0()
 	if opt == nil || !opt.Do() || len(opt.Option) != 0 || opt.UDPSize() != 1232 || !sent.CheckingDisabled {
 		t.Errorf("upstream query: got %s", sent)
@@ -112,7 +112,7 @@ func TestEDNS(t *testing.T) {
 	if a := exchangePacket(t, s, ana, plain); a.IsEdns0() != nil || a.CheckingDisabled {
 		t.Errorf("answer to a query without EDNS: got %s", a)
 	}
-	if got := len(up.queries()); got != 2 {
+	if got := len(up.Queries()); got != 2 {
 		t.Errorf("upstream queries: got %d, want 2: DO and CD are part of the key", got)
 	}
 }
@@ -121,9 +121,9 @@ func TestEDNS(t *testing.T) {
 func TestSizes(t *testing.T) {
 	up := newResolver(t)
 	for i := range 100 {
-		up.add(t, fmt.Sprintf("big.example. 300 IN A 203.0.113.%d", i))
+		up.Add(t, fmt.Sprintf("big.example. 300 IN A 203.0.113.%d", i))
 	}
-	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}})
 	tests := []struct {
 		says string
 		size uint16 // of EDNS; 0 is none
@@ -156,7 +156,7 @@ func TestSizes(t *testing.T) {
 // TestHostileNames: names with odd octets are other names than those they look like.
 func TestHostileNames(t *testing.T) {
 	up := newResolver(t)
-	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}}, judged(blocks(map[string]string{"casino.example": "gambling"})))
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}}, judged(blocks(map[string]string{"casino.example": "gambling"})))
 	tests := []struct{ says, name, want string }{
 		{"a dot in a label is no separator", "www\\.casino.example.", "NXDOMAIN soa"},
 		{"NUL in a label does not end it", "casino\\000.example.", "NXDOMAIN soa"},

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"penstock/dnsproxy/cache"
+	"penstock/dnsproxy/upstream"
 	"penstock/policy"
 )
 
@@ -30,19 +32,13 @@ type Plan struct {
 }
 
 // pool is the upstreams that a view asks.
-type pool []target
-
-// target is an Upstream whose address has been taken apart.
-type target struct {
-	Upstream
-	at endpoint
-}
+type pool []upstream.Target
 
 // view is how the names that are sent to one pool are seen: an answer cached in one view is not used in another.
 type view struct {
 	id   uint64
 	pool int // index into pools
-	how  cleaning
+	how  cache.Cleaning
 }
 
 // Compile checks settings and makes a plan of them. It opens nothing and starts nothing, and finds everything that can be wrong:
@@ -65,12 +61,12 @@ func Compile(s Settings) (*Plan, error) {
 	slices.SortFunc(own, netip.Addr.Compare) // the map's order must not show in a view's id
 
 	p := &Plan{settings: s, zones: map[string]*view{}, allowed: map[string]bool{}}
-	how := cleaning{own: slices.Compact(own), noECH: s.StripECH}
+	how := cache.Cleaning{Own: slices.Compact(own), StripECH: s.StripECH}
 	var errs []error
 	main, err := p.addPool(s.Upstreams)
 	errs = append(errs, err)
 	p.main = p.newView(main, how)
-	how.private = true
+	how.Private = true
 	p.private = p.newView(main, how)
 	for _, domain := range s.AllowPrivate {
 		name, err := domainOf(domain)
@@ -91,30 +87,23 @@ func (p *Plan) addPool(upstreams []Upstream) (index int, err error) {
 	var made pool
 	var errs []error
 	for _, u := range upstreams {
-		at, err := parseEndpoint(u.Address)
+		t, err := upstream.Parse(u)
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, fmt.Errorf("dnsproxy: %w", err))
 			continue
 		}
-		u.Name = cmp.Or(u.Name, u.Address)
-		u.Bootstrap = slices.Clone(u.Bootstrap)
-		if addr, err := netip.ParseAddr(at.host); err == nil {
-			u.Bootstrap = []netip.Addr{addr}
+		if i := slices.IndexFunc(t.Addrs(), p.self); i >= 0 {
+			errs = append(errs, fmt.Errorf("dnsproxy: upstream address %q leads back to this server at %s: name another resolver", u.Address, t.Addrs()[i]))
+			continue
 		}
-		for _, addr := range u.Bootstrap {
-			if p.self(netip.AddrPortFrom(addr.Unmap(), at.port)) {
-				errs = append(errs, fmt.Errorf("dnsproxy: upstream address %q %w: name another resolver", u.Address, errLoop))
-				break
-			}
-		}
-		made = append(made, target{u, at})
+		made = append(made, t)
 	}
 	p.pools = append(p.pools, made)
 	return len(p.pools) - 1, errors.Join(errs...)
 }
 
 // addZone adds a zone. ZoneOf has, for each domain there is, the domains of the zone that it is in.
-func (p *Plan) addZone(zone Zone, how cleaning, zoneOf map[string][]string) error {
+func (p *Plan) addZone(zone Zone, how cache.Cleaning, zoneOf map[string][]string) error {
 	if len(zone.Domains) == 0 {
 		return errors.New("dnsproxy: a zone has no domain: name the domains that its upstreams are for")
 	}
@@ -140,7 +129,7 @@ func (p *Plan) addZone(zone Zone, how cleaning, zoneOf map[string][]string) erro
 }
 
 // newView gives a view an id that is the same whenever the same upstreams are asked and their answers treated the same way.
-func (p *Plan) newView(index int, how cleaning) *view {
+func (p *Plan) newView(index int, how cache.Cleaning) *view {
 	h := sha256.New()
 	for _, t := range p.pools[index] {
 		fmt.Fprintf(h, "%q %q %q;", t.Name, t.Address, t.Via)

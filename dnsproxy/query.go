@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/miekg/dns"
 
+	"penstock/dnsproxy/wire"
 	"penstock/policy"
 )
 
@@ -58,11 +60,11 @@ func (s *Server) Query(ctx context.Context, f policy.Flow, name, qtype string) (
 
 // try answers ex for diagnosis: from the cache if it can, else from upstreams. Nothing is kept.
 func (s *Server) try(ctx context.Context, ex *exchange, st *state, v *view) {
-	e := s.cache.peek(keyFor(&ex.q, v))
+	e := s.cache.Peek(keyFor(&ex.q, v))
 	switch {
-	case e != nil && e.fresh(ex.begun):
+	case e != nil && e.Fresh(ex.begun):
 		s.answer(ex, st, e, resultCached, "hit")
-	case e != nil && e.usable(ex.begun) && ex.begun.UnixNano() < e.retry.Load():
+	case e != nil && e.Stale(ex.begun):
 		s.answer(ex, st, e, resultStale, "stale")
 	case !s.tasks.begin():
 		ex.settle(resultDropped, ex.out[:0])
@@ -110,8 +112,15 @@ func (s *Server) Confirm(ctx context.Context, f policy.Flow, host string) ([]net
 	}
 }
 
+func addIP(addrs []netip.Addr, ip net.IP) []netip.Addr {
+	if addr, ok := netip.AddrFromSlice(ip); ok {
+		addrs = append(addrs, addr.Unmap())
+	}
+	return addrs
+}
+
 func packQuery(name string, qtype uint16) ([]byte, error) {
-	query, err := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype).SetEdns0(maxUDP, false).Pack()
+	query, err := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype).SetEdns0(wire.MaxUDP, false).Pack()
 	if err != nil {
 		return nil, fmt.Errorf("dnsproxy: query name %q: %w", name, err)
 	}
@@ -151,9 +160,9 @@ func (ex *exchange) addresses() ([]netip.Addr, error) {
 	for _, rr := range msg.Answer {
 		switch rr := rr.(type) {
 		case *dns.A:
-			addrs = appendIP(addrs, rr.A)
+			addrs = addIP(addrs, rr.A)
 		case *dns.AAAA:
-			addrs = appendIP(addrs, rr.AAAA)
+			addrs = addIP(addrs, rr.AAAA)
 		}
 	}
 	return addrs, nil

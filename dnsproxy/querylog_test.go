@@ -21,7 +21,7 @@ func TestQueryLog(t *testing.T) {
 	}
 	var blocked []string
 	s := newServer(t, Settings{
-		Upstreams: []Upstream{up.upstream("main")},
+		Upstreams: []Upstream{named("main", up)},
 	}, func(s *setup) { s.Blocked = func(v policy.Verdict) { blocked = append(blocked, v.Category) } }, judged(blocks(map[string]string{"tracker.example": "tracking"})), described(func(netip.AddrPort) policy.Flow { return policy.Flow{Peer: "ana"} }), func(s *setup) {
 		s.QueryLog = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: drop}))
 	})

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"penstock/dnsproxy/wire"
 	"penstock/policy"
 )
 
@@ -72,7 +73,7 @@ func readQuery(conn net.Conn, buf []byte) ([]byte, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(clientIdle)); err != nil {
 		return nil, err
 	}
-	return readFrame(begun{conn}, buf)
+	return wire.ReadFrame(begun{conn}, buf)
 }
 
 // begun shortens the deadline of a connection once something has been read.

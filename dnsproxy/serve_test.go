@@ -51,9 +51,9 @@ func dialFlow(t *testing.T, s *Server, network policy.Network) net.Conn {
 func TestWaysIn(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
 	for i := range 100 {
-		up.add(t, "big.example. 300 IN TXT "+strings.Repeat("x", 100+i))
+		up.Add(t, "big.example. 300 IN TXT "+strings.Repeat("x", 100+i))
 	}
-	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}})
 	ways := map[string]func() *dns.Conn{
 		"UDP socket": func() *dns.Conn { return dial(t, "udp", serveSocket(t, s).String()) },
 		"TCP socket": func() *dns.Conn { return dial(t, "tcp", serveTCP(t, s)) },
@@ -157,8 +157,8 @@ func TestFlowDeadlines(t *testing.T) {
 func TestHalfClose(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
 	release := make(chan struct{})
-	up.answerWith(func(dns.ResponseWriter, *dns.Msg) bool { <-release; return false })
-	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}})
+	up.AnswerWith(func(dns.ResponseWriter, *dns.Msg) bool { <-release; return false })
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}})
 	conn := &dns.Conn{Conn: dialFlow(t, s, policy.TCP)}
 	conn.WriteMsg(query("www.example", "A"))
 	conn.Conn.(interface{ CloseWrite() error }).CloseWrite()
@@ -207,8 +207,8 @@ func TestConnectionLimits(t *testing.T) {
 func TestInFlightLimit(t *testing.T) {
 	up := newResolver(t, "a.example. 300 IN A 203.0.113.1")
 	release := make(chan struct{})
-	up.answerWith(func(dns.ResponseWriter, *dns.Msg) bool { <-release; return false })
-	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}, MaxInFlight: 3})
+	up.AnswerWith(func(dns.ResponseWriter, *dns.Msg) bool { <-release; return false })
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}, MaxInFlight: 3})
 	answers := make(chan string, 8)
 	send := func(client string, name string) {
 		wire, _ := query(name, "A").Pack()
@@ -242,7 +242,7 @@ func TestInFlightLimit(t *testing.T) {
 func TestRate(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
 	clock := newClock()
-	s := newServer(t, Settings{Upstreams: []Upstream{up.upstream("main")}, ClientRate: 2}, at(clock))
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}, ClientRate: 2}, at(clock))
 	clock.add(time.Hour)
 	var got []string
 	for _, name := range []string{"www.example", "a.example", "b.example", "c.example", "d.example", "www.example"} {
@@ -279,8 +279,8 @@ func TestDrop(t *testing.T) {
 func TestRunEnds(t *testing.T) {
 	up := newResolver(t)
 	asked := make(chan struct{}, 8)
-	up.answerWith(func(dns.ResponseWriter, *dns.Msg) bool { asked <- struct{}{}; return true })
-	s := makeServer(t, Settings{Upstreams: []Upstream{{Address: "tcp://" + up.addr.String()}}})
+	up.AnswerWith(func(dns.ResponseWriter, *dns.Msg) bool { asked <- struct{}{}; return true })
+	s := makeServer(t, Settings{Upstreams: []Upstream{{Address: "tcp://" + up.Addr.String()}}})
 	ctx, cancel := contextOf(t)
 	ended := make(chan error)
 	go func() { ended <- s.Run(ctx) }()

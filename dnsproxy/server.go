@@ -8,6 +8,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"penstock/dnsproxy/cache"
+	"penstock/dnsproxy/names"
+	"penstock/dnsproxy/wire"
 )
 
 // tidyEvery is how often what has expired is removed and idle connections are closed.
@@ -17,8 +21,8 @@ const tidyEvery = 10 * time.Second
 type Server struct {
 	cfg     Config // Log is set
 	state   atomic.Pointer[state]
-	cache   *cache
-	names   *Names
+	cache   *cache.Cache
+	names   *names.Table
 	limits  *limits
 	flights flights
 	loops   loops
@@ -39,9 +43,9 @@ func New(cfg Config, p *Plan) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, clock: time.Now,
-		cache: newCache(cfg.CacheBytes, cfg.CacheEntries), names: newNames(cfg.MaxNames, time.Now), limits: newLimits(),
-		flights: flights{open: map[cacheKey]*flight{}},
-		pool:    sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, maxUDP)} }},
+		cache: cache.New(cfg.CacheBytes, cfg.CacheEntries), names: names.New(cfg.MaxNames, time.Now), limits: newLimits(),
+		flights: flights{open: map[cache.Key]*flight{}},
+		pool:    sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, wire.MaxUDP)} }},
 	}
 	s.Use(p)
 	return s, nil
@@ -61,7 +65,7 @@ func (s *Server) Use(p *Plan) {
 	}
 	for key, u := range old.upstreams {
 		if st.upstreams[key] == nil {
-			u.retire()
+			u.Retire()
 		}
 	}
 }
@@ -70,7 +74,7 @@ func (s *Server) Use(p *Plan) {
 // network that is gone. Queries in flight keep theirs.
 func (s *Server) Reconnect() {
 	for _, u := range s.state.Load().upstreams {
-		u.reset()
+		u.Reconnect()
 	}
 }
 
@@ -78,7 +82,7 @@ func (s *Server) Reconnect() {
 // is answered: who sends is the matter of others.
 func (s *Server) CloseClient(client uint64) {
 	s.tasks.closeClient(client)
-	s.names.forget(client)
+	s.names.Forget(client)
 }
 
 // Run does the background work until ctx is done. Then it cancels all queries in flight, waits for everything that the server
@@ -98,13 +102,13 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) tidy() {
-	s.cache.expire(s.clock())
-	s.names.expire()
+	s.cache.Expire(s.clock())
+	s.names.Expire()
 	for _, u := range s.state.Load().upstreams {
-		u.tidy()
+		u.Tidy()
 	}
-	entries, bytes := s.cache.sizes()
-	s.cfg.Metrics.sizes(entries, bytes, s.names.len())
+	entries, bytes := s.cache.Sizes()
+	s.cfg.Metrics.sizes(entries, bytes, s.names.Len())
 }
 
 // close ends the server. Nobody new comes in, then those inside are told, then their connections go, and then they are waited for.
@@ -112,17 +116,17 @@ func (s *Server) close() {
 	s.tasks.close()
 	s.using.Lock()
 	for _, u := range s.state.Load().upstreams {
-		u.retire()
+		u.Retire()
 	}
 	s.using.Unlock()
 	s.tasks.wait()
 }
 
 // Names returns the table of the names that clients asked for.
-func (s *Server) Names() *Names { return s.names }
+func (s *Server) Names() *names.Table { return s.names }
 
 // Flush empties the cache. Names are kept.
-func (s *Server) Flush() { s.cache.flush() }
+func (s *Server) Flush() { s.cache.Flush() }
 
 // errClosed says that the server is over.
 var errClosed = errors.New("dnsproxy: the server is closed")

@@ -3,22 +3,13 @@ package dnsproxy
 import (
 	"net/netip"
 	"time"
+
+	"penstock/dnsproxy/upstream"
 )
 
-// Upstream is one resolver and the way to it.
-type Upstream struct {
-	// Name is used in metrics, logs and [Answer]; empty means Address.
-	Name string
-	// Address is "10.0.0.53", "10.0.0.53:5353", "udp://10.0.0.53", "tcp://10.0.0.53", "tls://dns.example" (port 853),
-	// "https://dns.example/dns-query", "h3://dns.example/dns-query" (HTTP/3) or "quic://dns.example" (port 853, RFC 9250). Plain
-	// addresses are asked over UDP, and over TCP when an answer does not fit.
-	Address string
-	// Via names the way to the upstream; see [Config.Dialer]. Answers that were cached before a change of settings are used after
-	// it only if Name, Address and Via are the same: one address may be two servers in two networks.
-	Via string
-	// Bootstrap holds the addresses of a host named in Address, in order of preference. If empty, [Config.Resolve] is asked.
-	Bootstrap []netip.Addr
-}
+// Upstream is one resolver and the way to it. Answers that were cached before a change of settings are used after it only if Name,
+// Address and Via are the same: one address may be two servers in two networks.
+type Upstream = upstream.Spec
 
 // Zone sends the names at and below Domains to upstreams of their own (split DNS). The longest matching domain wins. A zone never
 // falls back to [Settings.Upstreams], and its answers may hold private addresses.
@@ -28,13 +19,13 @@ type Zone struct {
 }
 
 // Selection says which upstream of several is asked first.
-type Selection uint8
+type Selection = upstream.Selection
 
 // Ways of selection. With each, the next upstream is asked as soon as one fails or is slower than it usually is.
 const (
-	Ordered  Selection = iota // as configured
-	Fastest                   // lowest average round trip first
-	Parallel                  // the two fastest at once; the first good answer wins
+	Ordered  = upstream.Ordered  // as configured
+	Fastest  = upstream.Fastest  // lowest average round trip first
+	Parallel = upstream.Parallel // the two fastest at once; the first good answer wins
 )
 
 // BlockMode is the form of the answer to a blocked question.

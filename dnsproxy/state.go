@@ -5,47 +5,48 @@ import (
 	"net/netip"
 	"sync"
 
+	"penstock/dnsproxy/upstream"
 	"penstock/policy"
 )
 
 // state is a plan and the upstreams that carry it out.
 type state struct {
 	*Plan
-	groups    []*group // of the plan's pools
-	upstreams map[upstreamKey]*upstream
+	groups    []*upstream.Group // of the plan's pools
+	upstreams map[upstreamKey]*upstream.Upstream
 }
 
 // upstreamKey tells upstreams apart. What is equal in it is the same upstream before and after a change of plan.
 type upstreamKey struct{ name, address, via, bootstrap string }
 
-func (t target) key() upstreamKey {
-	return upstreamKey{t.Name, t.Address, t.Via, fmt.Sprint(t.Bootstrap)}
-}
-
 // bind finds or makes the upstreams of a plan.
 func (s *Server) bind(p *Plan, old *state) *state {
-	st := &state{Plan: p, upstreams: map[upstreamKey]*upstream{}}
+	cfg := upstream.Config{
+		Dialer: s.cfg.Dialer, Resolve: s.cfg.Resolve, Refuse: s.leadsBack, Go: s.tasks.spawn,
+		RootCAs: s.cfg.RootCAs, Log: s.cfg.Log, Metrics: s.cfg.Metrics.upstreams(),
+	}
+	st := &state{Plan: p, upstreams: map[upstreamKey]*upstream.Upstream{}}
 	for _, pool := range p.pools {
-		g := &group{selection: p.settings.Select, spawn: s.tasks.spawn, metrics: s.cfg.Metrics}
+		var members []*upstream.Upstream
 		for _, t := range pool {
-			key := t.key()
+			key := upstreamKey{t.Name, t.Address, t.Via, fmt.Sprint(t.Bootstrap)}
 			u := st.upstreams[key]
 			if u == nil && old != nil {
 				u = old.upstreams[key]
 			}
 			if u == nil {
-				u = s.newUpstream(t)
+				u = upstream.New(cfg, t)
 			}
 			st.upstreams[key] = u
-			g.upstreams = append(g.upstreams, u)
+			members = append(members, u)
 		}
-		st.groups = append(st.groups, g)
+		st.groups = append(st.groups, upstream.NewGroup(members, p.settings.Select, s.tasks.spawn))
 	}
 	return st
 }
 
 // group returns the upstreams that answer for a view.
-func (st *state) group(v *view) *group { return st.groups[v.pool] }
+func (st *state) group(v *view) *upstream.Group { return st.groups[v.pool] }
 
 // leadsBack says whether addr leads to this server.
 func (s *Server) leadsBack(addr netip.AddrPort) bool { return s.state.Load().self(addr) }

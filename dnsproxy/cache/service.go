@@ -1,4 +1,4 @@
-package dnsproxy
+package cache
 
 import (
 	"net"
@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/miekg/dns"
+
+	"penstock/dnsproxy/wire"
 )
 
 // service returns the common part of HTTPS and SVCB records, or nil.
@@ -76,14 +78,14 @@ func removeKey(svcb *dns.SVCB, key dns.SVCBKey) {
 	})
 }
 
-// withoutHints returns a copy of e that has only the hints for which keep is true. It is made for one client and not cached.
-func (e *entry) withoutHints(keep func(netip.Addr) bool) (f *entry, err error) {
-	defer rescue(&err)
+// WithoutHints returns a copy of e that has only the hints for which keep is true. It is made for one client and not cached.
+func (e *Entry) WithoutHints(keep func(netip.Addr) bool) (f *Entry, err error) {
+	defer wire.Rescue(&err)
 	msg := new(dns.Msg)
 	if err := msg.Unpack(e.msg); err != nil {
 		return nil, err
 	}
-	f = &entry{rcode: e.rcode, stored: e.stored, ttl: e.ttl, host: e.host, targets: e.targets, upstream: e.upstream}
+	f = &Entry{Host: e.Host, Targets: e.Targets, Upstream: e.Upstream, rcode: e.rcode, stored: e.stored, ttl: e.ttl, note: e.note}
 	for _, rr := range msg.Answer {
 		if svcb := service(rr); svcb != nil {
 			filterHints(svcb, keep)

@@ -1,4 +1,4 @@
-package dnsproxy
+package upstream
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/miekg/dns"
+	"penstock/dnsproxy/wire"
 )
 
 // protocol asks one server over one protocol. The query is a whole message with an id; the answer is a message with the same
@@ -30,8 +30,7 @@ const maxMismatches = 5
 // fit and when it meets a flood of wrong ones.
 type udpProtocol struct {
 	*reach
-	stream  *streamProtocol
-	metrics *Metrics
+	stream *streamProtocol
 }
 
 func (u *udpProtocol) tidy()   { u.stream.tidy() }
@@ -54,38 +53,17 @@ func (u *udpProtocol) exchange(ctx context.Context, query []byte) ([]byte, error
 		if err != nil {
 			return nil, cause(ctx, err)
 		}
-		if !matches(query, buf[:n]) {
-			u.metrics.mismatched()
+		if !wire.Matches(query, buf[:n]) {
+			u.cfg.Metrics.mismatched()
 			continue
 		}
-		if n == len(buf) || binary.BigEndian.Uint16(buf[2:])&bitTC != 0 {
+		if n == len(buf) || binary.BigEndian.Uint16(buf[2:])&wire.FlagTC != 0 {
 			break // it is cut, by the server or because it is longer than we said it may be
 		}
 		return buf[:n], nil
 	}
 	conn.Close()
 	return u.stream.exchange(ctx, query)
-}
-
-// matches says whether msg answers query: id, opcode and question.
-func matches(query, msg []byte) bool {
-	if len(msg) < headerLen || msg[0] != query[0] || msg[1] != query[1] {
-		return false
-	}
-	flags := binary.BigEndian.Uint16(msg[2:])
-	if flags&bitQR == 0 || flags>>11&0xf != dns.OpcodeQuery || binary.BigEndian.Uint16(msg[4:]) != 1 {
-		return false
-	}
-	end := skipName(query, headerLen) + 4
-	if len(msg) < end {
-		return false
-	}
-	for i := headerLen; i < end; i++ { // our name is in lower case; length octets, type and class are below 'A' or the same
-		if c := msg[i]; c != query[i] && (i >= end-4 || c < 'A' || c > 'Z' || c+'a'-'A' != query[i]) {
-			return false
-		}
-	}
-	return true
 }
 
 // interrupt makes reads and writes on conn fail when ctx is done. The func it returns ends that.

@@ -1,4 +1,4 @@
-package dnsproxy
+package upstream
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"penstock/dnsproxy/wire"
 )
 
 const (
@@ -19,8 +21,7 @@ const (
 // streamProtocol asks over TCP or TLS. All queries share one connection, which is made when needed and pipelined (RFC 7766 6.2.1.1).
 type streamProtocol struct {
 	*reach
-	tls   *tls.Config // nil for TCP
-	spawn func(func())
+	tls *tls.Config // nil for TCP
 
 	dialing chan struct{} // of one: held while dialling, so that a burst makes one connection
 
@@ -30,13 +31,13 @@ type streamProtocol struct {
 	retired    bool
 }
 
-func newStreamProtocol(r *reach, tls *tls.Config, spawn func(func())) *streamProtocol {
-	return &streamProtocol{reach: r, tls: tls, spawn: spawn, dialing: make(chan struct{}, 1)}
+func newStreamProtocol(r *reach, tls *tls.Config) *streamProtocol {
+	return &streamProtocol{reach: r, tls: tls, dialing: make(chan struct{}, 1)}
 }
 
 func (s *streamProtocol) exchange(ctx context.Context, query []byte) ([]byte, error) {
 	if s.tls != nil {
-		query = padded(query)
+		query = wire.Padded(query)
 	}
 	p, reused, err := s.connection(ctx)
 	if err != nil {
@@ -112,7 +113,7 @@ func (s *streamProtocol) connection(ctx context.Context) (p *pipeline, reused bo
 		return nil, false, cause(ctx, err)
 	}
 	p = &pipeline{conn: conn, waiting: map[uint16]*pending{}, used: time.Now()}
-	s.spawn(p.read)
+	s.cfg.Go(p.read)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.retired = s.retired || s.generation != generation
@@ -240,7 +241,7 @@ func (p *pipeline) read() {
 	buf := make([]byte, 0, 2048)
 	for {
 		p.conn.SetReadDeadline(time.Now().Add(streamIdle))
-		msg, err := readFrame(p.conn, buf)
+		msg, err := wire.ReadFrame(p.conn, buf)
 		if err != nil {
 			p.end(fmt.Errorf("connection to the upstream ended: %w", err))
 			return
@@ -250,7 +251,7 @@ func (p *pipeline) read() {
 }
 
 func (p *pipeline) deliver(msg []byte) {
-	if len(msg) < headerLen {
+	if len(msg) < wire.HeaderLen {
 		return
 	}
 	p.mu.Lock()
@@ -258,7 +259,7 @@ func (p *pipeline) deliver(msg []byte) {
 	p.used = time.Now()
 	p.waits = p.used
 	id := binary.BigEndian.Uint16(msg)
-	if wait := p.waiting[id]; wait != nil && matches(wait.query, msg) {
+	if wait := p.waiting[id]; wait != nil && wire.Matches(wait.query, msg) {
 		delete(p.waiting, id)
 		wait.answer <- append([]byte(nil), msg...)
 	}

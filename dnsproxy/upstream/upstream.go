@@ -1,9 +1,11 @@
-package dnsproxy
+package upstream
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -16,12 +18,13 @@ const (
 	maxBackoff   = 30 * time.Second
 )
 
-// upstream is one resolver and what is known of its health. It is up, or down after downAfter failures in a row; from down one
+// Upstream is one resolver and what is known of its health. It is up, or down after downAfter failures in a row; from down one
 // query at a time goes there when the back-off is over (half open), and its answer makes the upstream up again.
-type upstream struct {
-	protocol
-	name string
-	log  *slog.Logger
+type Upstream struct {
+	protocol protocol
+	name     string
+	log      *slog.Logger
+	metrics  *Metrics
 
 	mu        sync.Mutex // guards below
 	rtt       time.Duration
@@ -30,37 +33,70 @@ type upstream struct {
 	retry     time.Time // while down: when the next query may try
 }
 
-// newUpstream makes the upstream that t describes. It opens nothing.
-func (s *Server) newUpstream(t target) *upstream {
-	r := &reach{endpoint: t.at, via: t.Via, dialer: s.cfg.Dialer, addrs: t.Bootstrap, resolve: s.cfg.Resolve, refuse: s.leadsBack}
-	return &upstream{name: t.Name, log: s.cfg.Log, protocol: s.protocol(r)}
+// New returns the upstream that t describes. It opens nothing.
+func New(cfg Config, t Target) *Upstream {
+	if cfg.Refuse == nil {
+		cfg.Refuse = func(netip.AddrPort) bool { return false }
+	}
+	return &Upstream{name: t.Name, log: cfg.Log, metrics: cfg.Metrics, protocol: newProtocol(&reach{cfg: &cfg, endpoint: t.at, via: t.Via, addrs: t.Bootstrap})}
 }
 
-// errLoop says that a query would come back, or has come back, to this server.
-var errLoop = errors.New("leads back to this server")
-
-func (s *Server) protocol(r *reach) protocol {
-	config := &tls.Config{ServerName: r.host, RootCAs: s.cfg.RootCAs}
+func newProtocol(r *reach) protocol {
+	config := &tls.Config{ServerName: r.host, RootCAs: r.cfg.RootCAs}
 	config.ClientSessionCache = tls.NewLRUClientSessionCache(4) // connections are closed when idle and made again often
-	spawn := s.tasks.spawn
 	switch r.scheme {
 	case "https":
 		return newHTTPSProtocol(r, config)
 	case "h3":
-		return newH3Protocol(r, config, spawn)
+		return newH3Protocol(r, config)
 	case "quic":
-		return newDoQProtocol(r, config, spawn)
+		return newDoQProtocol(r, config)
 	case "tls":
 		config.NextProtos = []string{"dot"} // RFC 7858 has no ALPN, IANA registered this one since
-		return newStreamProtocol(r, config, spawn)
+		return newStreamProtocol(r, config)
 	case "tcp":
-		return newStreamProtocol(r, nil, spawn)
+		return newStreamProtocol(r, nil)
 	}
-	return &udpProtocol{reach: r, stream: newStreamProtocol(r, nil, spawn), metrics: s.cfg.Metrics}
+	return &udpProtocol{reach: r, stream: newStreamProtocol(r, nil)}
+}
+
+// Tidy closes connections that have been idle for long.
+func (u *Upstream) Tidy() { u.protocol.tidy() }
+
+// Reconnect makes the next query open connections of its own, and forgets what is known of the upstream's health: what was found
+// out on one network says nothing of another. Queries in flight keep their connections.
+func (u *Upstream) Reconnect() {
+	u.protocol.reset()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.rtt, u.deviation, u.failures, u.retry = 0, 0, 0, time.Time{}
+}
+
+// Retire closes connections as soon as no query waits on them, now and in future.
+func (u *Upstream) Retire() { u.protocol.retire() }
+
+// note notes how an attempt to ask the upstream ended.
+func (u *Upstream) note(ctx context.Context, err error, after time.Duration) {
+	var answered *Failure
+	switch cause := context.Cause(ctx); {
+	case err == nil:
+		u.succeeded(after)
+		u.metrics.answered(u.name, after)
+	case errors.As(err, &answered): // it lives, even if it does not know
+		u.succeeded(after)
+		u.metrics.answered(u.name, after)
+		u.metrics.failed(u.name)
+	case errors.Is(cause, errOutrun):
+		u.outrun(after)
+	case errors.Is(cause, context.Canceled): // nobody waits for the answer any more
+	default:
+		u.failed()
+		u.metrics.failed(u.name)
+	}
 }
 
 // succeeded notes an answer after some time.
-func (u *upstream) succeeded(after time.Duration) {
+func (u *Upstream) succeeded(after time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.failures >= downAfter {
@@ -71,7 +107,7 @@ func (u *upstream) succeeded(after time.Duration) {
 }
 
 // outrun notes that another upstream was faster: this one needs longer than it was given, or is not there at all.
-func (u *upstream) outrun(after time.Duration) {
+func (u *Upstream) outrun(after time.Duration) {
 	if after >= firstTimeout {
 		u.failed()
 		return
@@ -83,7 +119,7 @@ func (u *upstream) outrun(after time.Duration) {
 	}
 }
 
-func (u *upstream) failed() {
+func (u *Upstream) failed() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.failures++
@@ -94,7 +130,7 @@ func (u *upstream) failed() {
 }
 
 // observeLocked is RFC 6298's estimate: the mean and the mean deviation of the round trip.
-func (u *upstream) observeLocked(rtt time.Duration) {
+func (u *Upstream) observeLocked(rtt time.Duration) {
 	if u.rtt == 0 {
 		u.rtt, u.deviation = rtt, rtt/2
 		return
@@ -103,13 +139,13 @@ func (u *upstream) observeLocked(rtt time.Duration) {
 	u.rtt += (rtt - u.rtt) / 8
 }
 
-func (u *upstream) backoffLocked() time.Duration {
+func (u *Upstream) backoffLocked() time.Duration {
 	over := min(max(u.failures-downAfter, 0), 5)
 	return min(minBackoff<<over, maxBackoff)
 }
 
 // hedge is how long an answer takes at most in nineteen of twenty cases: after that the next upstream is worth asking too.
-func (u *upstream) hedge() time.Duration {
+func (u *Upstream) hedge() time.Duration {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.rtt == 0 {
@@ -119,7 +155,7 @@ func (u *upstream) hedge() time.Duration {
 }
 
 // takes says whether a query may go to the upstream in its turn. Down, it takes one per back-off.
-func (u *upstream) takes(now time.Time) bool {
+func (u *Upstream) takes(now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.failures < downAfter {
@@ -132,15 +168,7 @@ func (u *upstream) takes(now time.Time) bool {
 	return true
 }
 
-// reset forgets connections and health: what was found out on one network says nothing of another.
-func (u *upstream) reset() {
-	u.protocol.reset()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.rtt, u.deviation, u.failures, u.retry = 0, 0, 0, time.Time{}
-}
-
-func (u *upstream) average() time.Duration {
+func (u *Upstream) average() time.Duration {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.rtt

@@ -1,4 +1,4 @@
-package dnsproxy
+package upstream
 
 import (
 	"context"
@@ -8,12 +8,12 @@ import (
 )
 
 // newH3Protocol asks over HTTP/3 (DoH).
-func newH3Protocol(r *reach, config *tls.Config, spawn func(func())) *quicProtocol {
+func newH3Protocol(r *reach, config *tls.Config) *quicProtocol {
 	config.NextProtos = []string{http3.NextProtoH3}
 	url := r.url()
 	transport := &http3.Transport{DisableCompression: true, MaxResponseHeaderBytes: 16 << 10}
 	return &quicProtocol{
-		reach: r, tls: config, spawn: spawn, code: http3NoError, dialing: make(chan struct{}, 1),
+		reach: r, tls: config, code: http3NoError, dialing: make(chan struct{}, 1),
 		opened: func(c *quicConn) { c.http = transport.NewClientConn(c.Conn) },
 		ask: func(ctx context.Context, c *quicConn, query []byte) ([]byte, error) {
 			req, err := newDoHRequest(ctx, url, query)

@@ -1,4 +1,4 @@
-package dnsproxy
+package cache
 
 import (
 	"fmt"
@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"penstock/dnsproxy/wire"
+	"penstock/policy/iprange"
 )
 
 const (
@@ -17,23 +20,23 @@ const (
 	maxChain    = 16 // names from the question to the last target
 )
 
-// cleaning says what is taken out of the answers of a view.
-type cleaning struct {
-	private bool // private addresses may stay
-	own     []netip.Addr
-	noECH   bool
+// Cleaning says what is taken out of answers.
+type Cleaning struct {
+	Private  bool         // internal addresses may stay: see iprange.IsInternal
+	Own      []netip.Addr // may stay in any case
+	StripECH bool         // ech goes from HTTPS and SVCB records
 }
 
-// clean turns an upstream's answer into an entry: only the records that belong to the question's chain, no private addresses
-// for public names, no ech, TTLs within bounds. Msg is changed.
-func clean(msg *dns.Msg, host string, how cleaning, now time.Time) (e *entry, err error) {
-	defer rescue(&err)
+// Clean turns an upstream's answer to the question for host into an entry: only the records that belong to the question's chain, no
+// internal addresses for public names, no ech, TTLs within bounds. Msg is changed.
+func Clean(msg *dns.Msg, host, upstream string, how Cleaning, now time.Time) (e *Entry, err error) {
+	defer wire.Rescue(&err)
 	if len(msg.Question) != 1 {
-		return nil, fmt.Errorf("dnsproxy: answer with %d questions", len(msg.Question))
+		return nil, fmt.Errorf("answer with %d questions", len(msg.Question))
 	}
 	q := &msg.Question[0]
 	q.Name = strings.ToLower(q.Name)
-	e = &entry{host: host, stored: now, rcode: msg.Rcode, ad: msg.AuthenticatedData}
+	e = &Entry{Host: host, Upstream: upstream, stored: now, rcode: msg.Rcode, ad: msg.AuthenticatedData}
 
 	names := chain(q.Name, msg.Answer)
 	msg.Answer = slices.DeleteFunc(msg.Answer, func(rr dns.RR) bool { return !belongs(rr, names) })
@@ -48,9 +51,9 @@ func clean(msg *dns.Msg, host string, how cleaning, now time.Time) (e *entry, er
 		e.learn(rr)
 	}
 	for _, name := range names[1:] {
-		e.targets = appendHost(e.targets, name)
+		e.Targets = appendHost(e.Targets, name)
 	}
-	if changed { // signatures and the word of the validator no longer fit
+	if changed { // signatures no longer fit, nor does what the validator said
 		e.ad = false
 		msg.Answer = slices.DeleteFunc(msg.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeRRSIG })
 	}
@@ -59,21 +62,21 @@ func clean(msg *dns.Msg, host string, how cleaning, now time.Time) (e *entry, er
 	e.ttl = lifetime(msg)
 	if rebound && !answers(msg) {
 		e.ttl = reboundTTL
-		e.note = ede{code: dns.ExtendedErrorCodeBlocked, prefix: "private address for a public name"}
+		e.note = wire.EDE{Code: dns.ExtendedErrorCodeBlocked, Prefix: "private address for a public name"}
 	}
 	return e, e.pack(msg)
 }
 
 // pack writes msg as the wire format of e.
-func (e *entry) pack(msg *dns.Msg) error {
+func (e *Entry) pack(msg *dns.Msg) error {
 	msg.MsgHdr = dns.MsgHdr{Response: true}
 	msg.Compress = true
 	var err error
 	if e.msg, err = msg.Pack(); err != nil {
-		return fmt.Errorf("dnsproxy: pack the answer for %s: %w", e.host, err)
+		return fmt.Errorf("pack the answer for %s: %w", e.Host, err)
 	}
 	if len(e.msg) > dns.MaxMsgSize-512 || !e.index() {
-		return fmt.Errorf("dnsproxy: the answer for %s cannot be stored", e.host)
+		return fmt.Errorf("the answer for %s cannot be stored", e.Host)
 	}
 	return nil
 }
@@ -107,8 +110,8 @@ func follow(name string, records []dns.RR) string {
 	return ""
 }
 
-// belongs says whether a record of the answer section is about one of the names. Others are what an upstream, or somebody who
-// guesses its ports, would like to be remembered.
+// belongs says whether a record of the answer section is about one of the names. An upstream, or somebody who guesses its ports,
+// would use others to have us remember something that nobody asked for.
 func belongs(rr dns.RR, names []string) bool {
 	owner := rr.Header().Name
 	for _, name := range names {
@@ -143,7 +146,7 @@ func proof(rr dns.RR, name string) bool {
 }
 
 // allows says whether an address record may reach clients.
-func (how cleaning) allows(rr dns.RR) bool {
+func (how Cleaning) allows(rr dns.RR) bool {
 	switch rr := rr.(type) {
 	case *dns.A:
 		return how.allowsAddr(rr.A)
@@ -153,19 +156,19 @@ func (how cleaning) allows(rr dns.RR) bool {
 	return true
 }
 
-func (how cleaning) allowsAddr(ip []byte) bool {
+func (how Cleaning) allowsAddr(ip []byte) bool {
 	addr, ok := netip.AddrFromSlice(ip)
-	return ok && (how.private || !private(addr) || slices.Contains(how.own, addr.Unmap()))
+	return ok && (how.Private || !iprange.IsInternal(addr) || slices.Contains(how.Own, addr.Unmap()))
 }
 
 // strip removes what clients must not see from an HTTPS or SVCB record and says whether there was any.
-func (how cleaning) strip(rr dns.RR) bool {
+func (how Cleaning) strip(rr dns.RR) bool {
 	svcb := service(rr)
 	if svcb == nil {
 		return false
 	}
 	changed := filterHints(svcb, func(addr netip.Addr) bool { return how.allowsAddr(addr.AsSlice()) })
-	if how.noECH && slices.ContainsFunc(svcb.Value, func(kv dns.SVCBKeyValue) bool { return kv.Key() == dns.SVCB_ECHCONFIG }) {
+	if how.StripECH && slices.ContainsFunc(svcb.Value, func(kv dns.SVCBKeyValue) bool { return kv.Key() == dns.SVCB_ECHCONFIG }) {
 		removeKey(svcb, dns.SVCB_ECHCONFIG)
 		changed = true
 	}
@@ -173,7 +176,7 @@ func (how cleaning) strip(rr dns.RR) bool {
 }
 
 // learn notes the addresses and service targets of a record.
-func (e *entry) learn(rr dns.RR) {
+func (e *Entry) learn(rr dns.RR) {
 	switch rr := rr.(type) {
 	case *dns.A:
 		e.learnAddr(rr.A)
@@ -184,15 +187,15 @@ func (e *entry) learn(rr dns.RR) {
 	if svcb == nil {
 		return
 	}
-	e.targets = appendHost(e.targets, svcb.Target)
+	e.Targets = appendHost(e.Targets, svcb.Target)
 	for _, addr := range hintsOf(svcb) {
-		e.addrs = append(e.addrs, addr)
-		e.hints = append(e.hints, addr)
+		e.Addrs = append(e.Addrs, addr)
+		e.Hints = append(e.Hints, addr)
 	}
 }
 
-func (e *entry) learnAddr(ip []byte) {
-	e.addrs = appendIP(e.addrs, ip)
+func (e *Entry) learnAddr(ip []byte) {
+	e.Addrs = appendIP(e.Addrs, ip)
 }
 
 // appendIP appends the address in the data of an A or AAAA record.

@@ -1,4 +1,4 @@
-package dnsproxy
+package upstream
 
 import (
 	"context"
@@ -21,7 +21,7 @@ type endpoint struct {
 
 var defaultPorts = map[string]uint16{"udp": 53, "tcp": 53, "tls": 853, "https": 443, "quic": 853, "h3": 443}
 
-// parseEndpoint parses Upstream.Address.
+// parseEndpoint parses Spec.Address.
 func parseEndpoint(s string) (endpoint, error) {
 	if addr, err := netip.ParseAddr(s); err == nil {
 		return endpoint{scheme: "udp", host: addr.String(), port: 53}, nil
@@ -32,26 +32,32 @@ func parseEndpoint(s string) (endpoint, error) {
 	}
 	u, err := url.Parse(full)
 	if err != nil {
-		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: %w", s, err)
+		var inner *url.Error
+		if errors.As(err, &inner) {
+			err = inner.Err // the rest repeats the address
+		}
+		return endpoint{}, err
 	}
 	web := u.Scheme == "https" || u.Scheme == "h3"
 	e := endpoint{scheme: u.Scheme, host: u.Hostname(), port: defaultPorts[u.Scheme], path: u.RequestURI()}
 	switch {
 	case e.port == 0:
-		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: scheme must be udp, tcp, tls, https, quic or h3", s)
+		return endpoint{}, errors.New("scheme must be udp, tcp, tls, https, quic or h3")
 	case e.host == "":
-		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: no host", s)
+		return endpoint{}, errors.New("no host")
 	case u.User != nil:
-		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: user and password mean nothing here", u.Redacted())
+		return endpoint{}, errors.New("user and password mean nothing here: leave them out")
 	case !web && u.Path != "" && u.Path != "/":
-		return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: only https and h3 have a path", s)
+		return endpoint{}, errors.New("only https and h3 have a path")
+	case web && strings.Contains(s, "{"):
+		return endpoint{}, errors.New("it is a template: leave out the part in braces")
 	case web && u.Path == "":
 		e.path = "/dns-query" // RFC 8484 names it in every example, and every server has it
 	}
 	if p := u.Port(); p != "" {
 		n, err := strconv.ParseUint(p, 10, 16)
 		if err != nil || n == 0 {
-			return endpoint{}, fmt.Errorf("dnsproxy: upstream address %q: port must be 1 to 65535", s)
+			return endpoint{}, errors.New("port must be 1 to 65535")
 		}
 		e.port = uint16(n)
 	}
@@ -61,11 +67,9 @@ func parseEndpoint(s string) (endpoint, error) {
 // reach dials the addresses of an endpoint.
 type reach struct {
 	endpoint
-	via     string
-	dialer  func(via string) (Dialer, bool) // nil dials as the host does
-	addrs   []netip.Addr                    // known ones; empty means resolve
-	resolve func(ctx context.Context, host string) ([]netip.Addr, error)
-	refuse  func(netip.AddrPort) bool // addresses that lead to ourselves
+	cfg   *Config
+	via   string
+	addrs []netip.Addr // known ones; empty means resolve
 }
 
 // dial connects to the first address that answers. Network is udp or tcp.
@@ -79,11 +83,11 @@ func (r *reach) dial(ctx context.Context, network string) (conn net.Conn, err er
 
 // open makes a connection on the way that leads to the upstream now.
 func (r *reach) open(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
-	if r.dialer == nil {
+	if r.cfg.Dialer == nil {
 		var d net.Dialer
 		return d.DialContext(ctx, network, to.String())
 	}
-	d, ok := r.dialer(r.via)
+	d, ok := r.cfg.Dialer(r.via)
 	if !ok {
 		return nil, fmt.Errorf("there is no way %q to the upstream", r.via)
 	}
@@ -94,19 +98,19 @@ func (r *reach) open(ctx context.Context, network string, to netip.AddrPort) (ne
 func (r *reach) each(ctx context.Context, try func(context.Context, netip.AddrPort) error) error {
 	addrs := r.addrs
 	if len(addrs) == 0 {
-		if r.resolve == nil {
-			return fmt.Errorf("resolve %s: nothing resolves names of upstreams: give its addresses as bootstrap", r.host)
+		if r.cfg.Resolve == nil {
+			return fmt.Errorf("resolve %s: nothing resolves the names of upstreams: give its addresses as bootstrap", r.host)
 		}
 		var err error
-		if addrs, err = r.resolve(ctx, r.host); err != nil {
+		if addrs, err = r.cfg.Resolve(ctx, r.host); err != nil {
 			return fmt.Errorf("resolve %s: %w", r.host, err)
 		}
 	}
 	var errs []error
 	for i, addr := range addrs {
 		to := netip.AddrPortFrom(addr.Unmap(), r.port)
-		if r.refuse(to) {
-			errs = append(errs, fmt.Errorf("%s leads to ourselves", to))
+		if r.cfg.Refuse(to) {
+			errs = append(errs, fmt.Errorf("%s leads back to this server", to))
 			continue
 		}
 		part, cancel := share(ctx, len(addrs)-i)

@@ -1,4 +1,4 @@
-package dnsproxy
+package upstream
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/miekg/dns"
+
+	"penstock/dnsproxy/wire"
 )
 
 const (
@@ -28,7 +30,6 @@ const (
 type quicProtocol struct {
 	*reach
 	tls    *tls.Config
-	spawn  func(func())
 	opened func(*quicConn) // for what ask needs beside the connection; may be nil
 	ask    func(ctx context.Context, c *quicConn, query []byte) ([]byte, error)
 	code   quic.ApplicationErrorCode // with which connections are closed
@@ -42,13 +43,13 @@ type quicProtocol struct {
 }
 
 // newDoQProtocol asks over DNS over dedicated QUIC connections (RFC 9250).
-func newDoQProtocol(r *reach, config *tls.Config, spawn func(func())) *quicProtocol {
+func newDoQProtocol(r *reach, config *tls.Config) *quicProtocol {
 	config.NextProtos = []string{"doq"}
-	return &quicProtocol{reach: r, tls: config, spawn: spawn, ask: askDoQ, code: quicNoError, dialing: make(chan struct{}, 1)}
+	return &quicProtocol{reach: r, tls: config, ask: askDoQ, code: quicNoError, dialing: make(chan struct{}, 1)}
 }
 
 func (p *quicProtocol) exchange(ctx context.Context, query []byte) ([]byte, error) {
-	sent := padded(query)
+	sent := wire.Padded(query)
 	sent[0], sent[1] = 0, 0 // RFC 9250 4.2.1, RFC 8484 4.1: the stream tells answers apart
 	answer, reused, err := p.once(ctx, sent)
 	if err != nil && reused && ctx.Err() == nil && p.current() == nil { // the server had closed the connection, as it may at any time
@@ -57,7 +58,7 @@ func (p *quicProtocol) exchange(ctx context.Context, query []byte) ([]byte, erro
 	if err != nil {
 		return nil, cause(ctx, err)
 	}
-	if !matches(sent, answer) {
+	if !wire.Matches(sent, answer) {
 		return nil, fmt.Errorf("%s: the answer is not to the question", p.host)
 	}
 	copy(answer, query[:2])
@@ -158,7 +159,7 @@ func (p *quicProtocol) connect(ctx context.Context, to netip.AddrPort) (*quicCon
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("quic to %s: %w", p.host, err), transport.Close(), conn.Close())
 	}
-	p.spawn(func() {
+	p.cfg.Go(func() {
 		<-qc.Context().Done()
 		transport.Close()
 		conn.Close()
@@ -185,7 +186,7 @@ func askDoQ(ctx context.Context, c *quicConn, query []byte) (answer []byte, err 
 	if err := stream.Close(); err != nil { // there is no further query, and servers wait for this
 		return nil, c.broke(ctx, err)
 	}
-	answer, err = readFrame(io.LimitReader(stream, 2+dns.MaxMsgSize), nil)
+	answer, err = wire.ReadFrame(io.LimitReader(stream, 2+dns.MaxMsgSize), nil)
 	if err != nil {
 		return nil, c.broke(ctx, err)
 	}

@@ -1,4 +1,4 @@
-package dnsproxy
+package upstream
 
 import (
 	"bytes"
@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"penstock/dnsproxy/wire"
 )
 
 const mediaType = "application/dns-message" // RFC 8484 6
@@ -72,7 +74,7 @@ func (h *httpsProtocol) exchange(ctx context.Context, query []byte) ([]byte, err
 			client.CloseIdleConnections()
 		}
 	}()
-	sent := padded(query)
+	sent := wire.Padded(query)
 	sent[0], sent[1] = 0, 0 // RFC 8484 4.1: the stream tells answers apart
 	req, err := newDoHRequest(ctx, h.url, sent)
 	if err != nil {
@@ -86,7 +88,7 @@ func (h *httpsProtocol) exchange(ctx context.Context, query []byte) ([]byte, err
 	if err != nil {
 		return nil, cause(ctx, err)
 	}
-	if !matches(sent, answer) {
+	if !wire.Matches(sent, answer) {
 		return nil, fmt.Errorf("%s: the answer is not to the question", h.url)
 	}
 	copy(answer, query[:2])

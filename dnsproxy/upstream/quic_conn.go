@@ -1,4 +1,4 @@
-package dnsproxy
+package upstream
 
 import (
 	"context"

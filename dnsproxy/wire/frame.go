@@ -1,4 +1,4 @@
-package dnsproxy
+package wire
 
 import (
 	"encoding/binary"
@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// readFrame reads one message in the TCP framing (RFC 1035 4.2.2) into buf, which it grows if it must.
-func readFrame(r io.Reader, buf []byte) ([]byte, error) {
+// ReadFrame reads one message in the TCP framing (RFC 1035 4.2.2) into buf, which it grows if it must.
+func ReadFrame(r io.Reader, buf []byte) ([]byte, error) {
 	var head [2]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, err
