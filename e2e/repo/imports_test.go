@@ -104,7 +104,7 @@ func picture() []row {
 				"policy", "policy/blocklist", "policy/iprange", "router/clients", "dnsproxy"}, nil},
 		{"cmd/internal/egress", "the ways out: direct, transports and their groups",
 			[]string{"cmd/internal/config", "cmd/internal/private", "policy", "policy/iprange", "router", "router/transport",
-				"router/transport/wireguard", "router/transport/openvpn", "stack"}, []string{prom}},
+				"router/transport/wireguard", "router/transport/openvpn", "router/transport/openvpn/profile", "stack"}, []string{prom}},
 		{"cmd/internal/gateway", "the port for peers and the stack behind it",
 			[]string{"cmd/internal/config", "router/transport/wireguard", "stack"}, nil},
 		{"cmd/internal/laptop", "this machine: the TUN, its network, sleep, portals and trusted networks; what it finds out becomes conditions of the policy",
