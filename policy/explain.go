@@ -164,7 +164,7 @@ func because(n Name, j judgement, v Verdict) string {
 	case ByUnnamed:
 		return fmt.Sprintf("the flow has no name, and %s blocks unnamed flows", rule)
 	case ByLoop:
-		return fmt.Sprintf("%s would forward the flow, but its destination is in one of penstock's own networks: it would come back here", rule)
+		return fmt.Sprintf("the destination is in one of penstock's own networks, where a flow would only come back here: it is dropped, whatever %s says", rule)
 	case ByGuard:
 		return fmt.Sprintf("%s would forward the flow, but its destination is this machine or a reserved address: only a rule with match.gateway opens those", rule)
 	case ByTrusted:

@@ -11,15 +11,18 @@ import (
 func (s *scan) settle(j judgement) Verdict {
 	v, r, m := j.verdict, &s.policy.rules[j.rule], &s.policy.matchers[j.rule]
 	v.Edition, v.ByName = s.policy.edition, m.byName
+	place := s.flow.place()
+	if s.question {
+		place = Elsewhere // where the flow will go is not known yet
+	}
+	if place == Inside { // blocked or not: nobody is there to refuse
+		v.Action, v.Egress, v.Later, v.Claim, v.Cause = Drop, "", LaterNothing, "", ByLoop
+		return v
+	}
 	if v.Action != Forward {
 		return v
 	}
-	switch place := s.flow.place(); {
-	case s.question: // where its flow will go is not known yet
-	case place == Inside:
-		v.Action, v.Egress, v.Later, v.Cause = Drop, "", LaterNothing, ByLoop
-		return v
-	case place.guarded() && v.Egress != EgressDNS && !m.gateway:
+	if place.guarded() && v.Egress != EgressDNS && !m.gateway {
 		v.Action, v.Egress, v.Later, v.Cause = Refuse, "", LaterNothing, ByGuard
 		return v
 	}
