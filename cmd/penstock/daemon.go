@@ -18,7 +18,7 @@ import (
 func withDaemon(e *env) *env {
 	e.run = func(ctx context.Context, cfg *config.Config, o runOptions) error {
 		return daemon.Run(ctx, cfg, daemon.Options{
-			Socket: o.Socket, Reload: o.Reload, Version: version(), Log: o.Logger, Notify: daemon.NewNotifier(e.getenv),
+			Socket: o.Socket, Reload: o.Reload, Version: version(), Log: o.Logger, Notify: daemon.NewNotifier(),
 		})
 	}
 	e.lockdown = laptop.Lockdown

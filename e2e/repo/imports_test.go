@@ -114,7 +114,7 @@ func picture() []row {
 			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/edition", "cmd/internal/egress", "cmd/internal/gateway",
 				"cmd/internal/laptop", "cmd/internal/lists", "policy", "router", "router/clients", "router/transport", "dnsproxy"}, nil},
 		{"cmd/internal/daemon", "the composition root: it puts the others together, starts and stops them, and nothing but commands imports it",
-			[]string{"*", "cmd/internal/..."}, []string{sys, prom}},
+			[]string{"*", "cmd/internal/..."}, []string{"github.com/coreos/go-systemd/v22/daemon", sys, prom}},
 		{"cmd/internal/demo", "the world of the demo, made of namespaces or of stacks in memory, its keys and the table it prints",
 			[]string{"e2e/netlab", "cmd/internal/...", "router/transport/wireguard", "stack", "stack/link"}, []string{sys}},
 		{"cmd/penstock", "command lines, output and exit codes; it makes keys, cleans up where no daemon can start, and enters the demo's lab before all else",

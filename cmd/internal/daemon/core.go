@@ -43,7 +43,7 @@ func (c core) Change(change func(*policy.Conditions)) {
 
 func (c core) IsInside(host string) bool {
 	f := policy.Flow{Client: clients.Machine, Time: time.Now(), Names: []policy.Name{{Host: host, From: policy.FromQuestion}}}
-	return c.d.live.Now().Policy.IsInside(f) || slices.ContainsFunc(c.d.settings.Load().Zones, func(z dnsproxy.Zone) bool {
+	return c.d.live.Now().Policy.IsInside(f) || slices.ContainsFunc(c.d.dns.settings.Load().Zones, func(z dnsproxy.Zone) bool {
 		return slices.ContainsFunc(z.Domains, func(domain string) bool {
 			domain = strings.TrimPrefix(domain, "*.")
 			return host == domain || strings.HasSuffix(host, "."+domain)
@@ -54,7 +54,7 @@ func (c core) IsInside(host string) bool {
 func (c core) Inside() []netip.Prefix { return c.d.live.Now().Egress.Prefixes() }
 
 func (c core) FreshenDNS() {
-	c.d.setDNS()
+	c.d.dns.follow()
 	c.d.dns.Reconnect()
 }
 
@@ -105,6 +105,9 @@ type ways struct {
 // Place says what a destination is to this host. Only for others: what this machine sends to itself never comes out of
 // the TUN.
 func (w ways) Place(client uint64, dst netip.Addr) policy.Place {
+	if !dst.IsValid() {
+		return policy.Elsewhere
+	}
 	if place := w.live.Now().Place(dst); place != policy.Elsewhere {
 		return place
 	}
@@ -115,13 +118,6 @@ func (w ways) Place(client uint64, dst netip.Addr) policy.Place {
 		return policy.Host
 	}
 	return policy.Elsewhere
-}
-
-func (d *Daemon) place(client uint64, dst netip.Addr) policy.Place {
-	if !dst.IsValid() {
-		return policy.Elsewhere
-	}
-	return ways{d.egress, d.live, d.laptop.Outside().Direct}.Place(client, dst)
 }
 
 // dnsEgress is the embedded DNS server as an egress: capturing port 53 is a rule.

@@ -13,9 +13,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,7 +61,7 @@ type Daemon struct {
 	metrics  metrics
 	live     *edition.Live
 	router   *router.Router
-	dns      *dnsproxy.Server
+	dns      *dns
 	egress   *egress.Egress
 	laptop   *laptop.Laptop
 	gateway  *gateway.Gateway // nil without listen.wireguard
@@ -69,11 +69,8 @@ type Daemon struct {
 	flows    *report.Flows
 	status   *report.Process
 
-	reloading sync.Mutex // held by the one reload that runs
-
-	naming   sync.Mutex // held while other DNS settings come into force
-	settings atomic.Pointer[dnsproxy.Settings]
-	renamed  chan struct{} // of one: a transport was given other DNS servers
+	reloading sync.Mutex    // held by the one reload that runs
+	renamed   chan struct{} // of one: a transport was given other DNS servers
 }
 
 // Check compiles a configuration as Run would, reads its lists and key files, and runs its tests. It opens nothing and
@@ -136,7 +133,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	})
 	first, err := d.live.Compile(ctx, cfg)
 	if err != nil {
-		return testsAreFaults(err)
+		return edition.AsFaults(err)
 	}
 	d.warn(first)
 	d.live.Use(first)
@@ -188,9 +185,14 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 func (d *Daemon) buildWays(first *edition.Edition, opened *closers) (err error) {
 	d.egress, err = egress.Open(egress.Config{
 		Plan: first.Egress, Outside: d.laptop.Outside(), Hold: first.Config.AlwaysOn.Hold,
-		Renamed: d.tellRenamed,
+		Renamed: func() {
+			select {
+			case d.renamed <- struct{}{}:
+			default:
+			}
+		},
 		Changed: func() { d.laptop.TransportChanged() },
-		Servers: d.serversVia,
+		Servers: func(via string) []netip.AddrPort { return serversVia(d.live.Config(), via) },
 		Reset:   func(name string) int { return d.router.Kill(func(f router.Flow) bool { return f.Egress == name }) },
 		Metrics: d.metrics.egress,
 		Log:     d.log,
@@ -203,9 +205,9 @@ func (d *Daemon) buildWays(first *edition.Edition, opened *closers) (err error) 
 }
 
 func (d *Daemon) buildRouter(cfg *config.Config) (err error) {
-	d.egress.Add(policy.EgressDNS, dnsEgress{d.dns})
+	d.egress.Add(policy.EgressDNS, dnsEgress{d.dns.Server})
 	d.router, err = router.New(router.Config{
-		Policy: d.live, Clients: who{d}, Ways: ways{d.egress, d.live, d.laptop.Outside().Direct},
+		Policy: d.live, Clients: who{d}, Ways: d.ways(),
 		Dropped: d.metrics.stack.Drop, Ended: d.ended,
 		StormLimit: cfg.Limits.RejectStorm, StormWindow: cfg.Limits.RejectWindow, SniffTimeout: cfg.Limits.SniffTime,
 		Log: d.log, Metrics: d.metrics.router,
@@ -213,6 +215,9 @@ func (d *Daemon) buildRouter(cfg *config.Config) (err error) {
 	d.flows.Router = d.router
 	return err
 }
+
+// ways are the ways out as the router sees them.
+func (d *Daemon) ways() ways { return ways{d.egress, d.live, d.laptop.Outside().Direct} }
 
 // handle is what the stacks call for each flow.
 func (d *Daemon) handle(ctx context.Context, r *stack.Request) {
@@ -280,8 +285,8 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	}
 	// The policy stands and answers before the host's routes lead to it; the transports come last.
 	start("dns", d.dns.Run)
-	start("dns settings", d.followRenamed)
-	if err := d.serveDNS(ctx, cfg, start); err != nil {
+	start("dns settings", d.dns.followTransports)
+	if err := d.dns.listen(ctx, cfg, start); err != nil {
 		return refused(cfg, "dns.listen", "stop the program that holds it or choose another address", err)
 	}
 	if err := d.laptop.Apply(ctx); err != nil {
@@ -313,11 +318,11 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 	if socket == "" {
 		socket = cfg.Control.Socket
 	}
-	dns := &report.DNS{Server: d.dns, Live: d.live, Settings: func() dnsproxy.Settings { return *d.settings.Load() }, Log: d.log}
+	names := &report.DNS{Server: d.dns.Server, Live: d.live, Settings: func() dnsproxy.Settings { return *d.dns.settings.Load() }, Log: d.log}
 	c := control.Config{
 		Socket: socket, Group: cfg.Control.Group, Logger: d.log,
-		Process: process{d.status, d}, Flows: d.flows, DNS: dns, Lists: &report.Lists{Live: d.live, Log: d.log},
-		Policy:     &report.Policy{Live: d.live, Egress: d.egress, DNS: dns, Flows: d.flows, Place: d.place, Log: d.log},
+		Process: process{d.status, d}, Flows: d.flows, DNS: names, Lists: &report.Lists{Live: d.live, Log: d.log},
+		Policy:     &report.Policy{Live: d.live, Egress: d.egress, DNS: names, Flows: d.flows, Place: d.ways().Place, Log: d.log},
 		Transports: &report.Transports{Egress: d.egress, Laptop: d.laptop},
 	}
 	if d.gateway != nil {

@@ -8,17 +8,36 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/edition"
+	"penstock/cmd/internal/egress"
+	"penstock/cmd/internal/laptop"
 	"penstock/dnsproxy"
 	"penstock/policy"
 )
 
+// dns is the DNS server with what it works by: the edition in force, what transports push, and a captive portal's name.
+type dns struct {
+	*dnsproxy.Server
+	live    *edition.Live
+	egress  *egress.Egress
+	laptop  *laptop.Laptop
+	log     *slog.Logger
+	renamed chan struct{} // of one: a transport was given other DNS servers
+
+	mu       sync.Mutex // held while other settings come into force
+	settings atomic.Pointer[dnsproxy.Settings]
+}
+
 func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
+	n := &dns{live: d.live, egress: d.egress, laptop: d.laptop, log: d.log, renamed: d.renamed}
 	c := dnsproxy.Config{
 		Policy:  d.live,
 		Clients: strangers{d.live},
-		Dialer:  d.dnsWay,
+		Dialer:  n.way,
 		Resolve: d.laptop.Outside().Resolve,
 		NoIPv6:  func(egress string) bool { return !d.egress.CarriesIPv6(egress) },
 		Blocked: func(v policy.Verdict) { d.metrics.router.Blocked(v.Category, "dns") },
@@ -33,58 +52,53 @@ func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
 	if pushed != nil {
 		return pushed // nothing was pushed yet
 	}
-	d.settings.Store(&settings)
-	d.dns, err = dnsproxy.New(c, plan)
-	return err
+	n.settings.Store(&settings)
+	if n.Server, err = dnsproxy.New(c, plan); err != nil {
+		return err
+	}
+	d.dns = n
+	return nil
 }
 
-// dnsWay is the way to upstreams that ask via an egress. On a trusted network transports are down, and questions go out
-// directly.
-func (d *Daemon) dnsWay(via string) (dnsproxy.Dialer, bool) {
-	if d.live.Conditions().Trusted {
+// way is the way to upstreams that are asked via an egress. On a trusted network transports are down, and questions go
+// out directly.
+func (n *dns) way(via string) (dnsproxy.Dialer, bool) {
+	if n.live.Conditions().Trusted {
 		via = policy.EgressDirect
 	}
-	return d.egress.Dialer(via)
+	return n.egress.Dialer(via)
 }
 
-// setDNS brings the edition's DNS into force, with what transports and the network say now.
-func (d *Daemon) setDNS() {
-	d.naming.Lock()
-	defer d.naming.Unlock()
-	plan, settings, pushed := d.live.Now().CompileDNS(d.egress.Naming(), d.laptop.PortalZone())
+// follow brings the edition's DNS into force, with what transports and the network say now.
+func (n *dns) follow() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	plan, settings, pushed := n.live.Now().CompileDNS(n.egress.Naming(), n.laptop.PortalZone())
 	if pushed != nil {
-		d.log.Error("the DNS servers that a transport pushed cannot be used; the configuration's alone are", "err", pushed)
+		n.log.Error("the DNS servers that a transport pushed cannot be used; the configuration's alone are", "err", pushed)
 	}
-	d.settings.Store(&settings)
-	d.dns.Use(plan)
+	n.settings.Store(&settings)
+	n.Use(plan)
 }
 
-// tellRenamed is called by transports when what they say of DNS has changed. It does not block.
-func (d *Daemon) tellRenamed() {
-	select {
-	case d.renamed <- struct{}{}:
-	default:
-	}
-}
-
-// followRenamed follows what transports push.
-func (d *Daemon) followRenamed(ctx context.Context) error {
+// followTransports follows what transports push, until ctx ends.
+func (n *dns) followTransports(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-d.renamed:
-			d.setDNS()
-			s := d.settings.Load()
-			d.log.Info("dns follows what transports say", "upstreams", len(s.Upstreams), "zones", len(s.Zones))
+		case <-n.renamed:
+			n.follow()
+			s := n.settings.Load()
+			n.log.Info("dns follows what transports say", "upstreams", len(s.Upstreams), "zones", len(s.Zones))
 		}
 	}
 }
 
 // serversVia are the plain DNS servers that the configuration asks through an egress.
-func (d *Daemon) serversVia(via string) []netip.AddrPort {
+func serversVia(cfg *config.Config, via string) []netip.AddrPort {
 	var servers []netip.AddrPort
-	for _, u := range d.live.Config().DNS.Upstreams {
+	for _, u := range cfg.DNS.Upstreams {
 		if u.Via != via {
 			continue
 		}
@@ -98,9 +112,9 @@ func (d *Daemon) serversVia(via string) []netip.AddrPort {
 	return servers
 }
 
-// serveDNS opens the host addresses that dns.listen names.
-func (d *Daemon) serveDNS(ctx context.Context, cfg *config.Config, start func(string, func(context.Context) error)) error {
-	lc := net.ListenConfig{Control: d.laptop.Outside().Direct.Control}
+// listen opens the host addresses that dns.listen names.
+func (n *dns) listen(ctx context.Context, cfg *config.Config, start func(string, func(context.Context) error)) error {
+	lc := net.ListenConfig{Control: n.laptop.Outside().Direct.Control}
 	for _, a := range cfg.DNS.Listen {
 		pc, err := lc.ListenPacket(ctx, "udp", a.String())
 		if err != nil {
@@ -112,11 +126,11 @@ func (d *Daemon) serveDNS(ctx context.Context, cfg *config.Config, start func(st
 		}
 		start("dns "+a.String(), func(ctx context.Context) error {
 			defer pc.Close()
-			return d.dns.ServePacketConn(ctx, pc)
+			return n.ServePacketConn(ctx, pc)
 		})
 		start("dns "+a.String(), func(ctx context.Context) error {
 			defer ln.Close()
-			return d.dns.ServeListener(ctx, ln)
+			return n.ServeListener(ctx, ln)
 		})
 	}
 	return nil

@@ -3,9 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
-	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"penstock/cmd/internal/config"
@@ -45,9 +43,9 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	}
 	next, err := d.live.Compile(ctx, cfg)
 	if err != nil {
-		return res, testsAreFaults(err)
+		return res, edition.AsFaults(err)
 	}
-	res.Changed, res.Restart = changes(old.Config, cfg)
+	res.Changed, res.Restart = edition.Changes(old.Config, cfg)
 	next = next.After(old)
 	if q.DryRun {
 		p := next.Policy.WithExceptions(old.Policy.Exceptions())
@@ -69,7 +67,7 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 		}
 	}
 	d.endClients(d.live.Use(next))
-	d.setDNS()
+	d.dns.follow()
 	// Only now: a flow that began meanwhile is either in the table or was judged by the new edition.
 	now := d.live.Now()
 	res.Generation = now.Number
@@ -120,42 +118,11 @@ func (d *Daemon) endClients(gone []uint64) {
 	d.log.Info("peers are gone, and all that was theirs", "peers", len(gone), "flows", n)
 }
 
-// changes names the sections that differ, and of those the ones that only a restart puts in force.
-func changes(old, cfg *config.Config) (changed, restart []string) {
-	a, b := reflect.ValueOf(*old), reflect.ValueOf(*cfg)
-	for i := range a.NumField() {
-		f := a.Type().Field(i)
-		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-		if !f.IsExported() || name == "" || name == "-" || reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
-			continue
-		}
-		changed = append(changed, name)
-		unwatched := name == "on_demand" && len(old.OnDemand) == 0 // the network is followed only where it was asked about
-		if unwatched || slices.Contains([]string{"listen", "transports", "metrics", "control", "limits", "flow_log", "always_on", "captive_portal"}, name) {
-			restart = append(restart, name)
-		}
-	}
-	return changed, restart
-}
-
 // warn logs what is probably not meant.
 func (d *Daemon) warn(e *edition.Edition) {
 	for _, w := range e.Warnings() {
 		d.log.Warn(w)
 	}
-}
-
-// testsAreFaults makes tests that do not hold into faults of the configuration.
-func testsAreFaults(err error) error {
-	tests, ok := errors.AsType[*edition.TestsError](err)
-	if !ok {
-		return err
-	}
-	e := new(config.Error)
-	for _, failed := range tests.Failed {
-		e.Faults = append(e.Faults, config.Fault{Message: failed.Error()})
-	}
-	return e
 }
 
 // endExceptions takes exceptions back when their time is over, with the flows that only they let through.

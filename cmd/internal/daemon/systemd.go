@@ -2,12 +2,12 @@ package daemon
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"penstock/router/clients"
 )
@@ -17,32 +17,23 @@ const statusEvery = 10 * time.Second
 
 // Notifier tells the service manager how the daemon is: sd_notify(3). A nil *Notifier tells nobody.
 type Notifier struct {
-	socket   string
 	watchdog time.Duration // 0: nobody watches
 }
 
 // NewNotifier takes what systemd says in the environment; nil if it says nothing.
-func NewNotifier(getenv func(string) string) *Notifier {
-	n := &Notifier{socket: getenv("NOTIFY_SOCKET")}
-	if n.socket == "" {
+func NewNotifier() *Notifier {
+	if os.Getenv("NOTIFY_SOCKET") == "" {
 		return nil
 	}
-	usec, err := strconv.ParseInt(getenv("WATCHDOG_USEC"), 10, 64)
-	if pid := getenv("WATCHDOG_PID"); err == nil && usec > 0 && (pid == "" || pid == strconv.Itoa(os.Getpid())) {
-		n.watchdog = time.Duration(usec) * time.Microsecond
+	every, err := sd.SdWatchdogEnabled(false)
+	if err != nil {
+		every = 0 // what is no number watches nobody
 	}
-	return n
+	return &Notifier{watchdog: every}
 }
 
 // send sends lines in one datagram. Nobody who does not listen is worth an error.
-func (n *Notifier) send(lines ...string) {
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"})
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	_, _ = conn.Write([]byte(strings.Join(lines, "\n")))
-}
+func (n *Notifier) send(lines ...string) { _, _ = sd.SdNotify(false, strings.Join(lines, "\n")) }
 
 // run says that the daemon is ready, and from then on how it is, until ctx ends. The watchdog is fed after alive has
 // returned: what hangs in it is found by the service manager.

@@ -52,6 +52,15 @@ func (e *TestsError) Error() string { return errors.Join(e.Failed...).Error() }
 // Unwrap returns the sentences.
 func (e *TestsError) Unwrap() []error { return e.Failed }
 
+// AsFaults makes an error of Compile into a *config.Error, for those to whom a test that does not hold is a fault like any
+// other.
+func AsFaults(err error) error {
+	if tests, ok := errors.AsType[*TestsError](err); ok {
+		return faults(tests.Failed...)
+	}
+	return err
+}
+
 // Compile compiles a configuration. It reads lists, keys and profiles, and changes nothing. The error is a *config.Error
 // with every fault that was found, or a *TestsError, which comes with the edition that fails its tests.
 func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, error) {
