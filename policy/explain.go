@@ -108,7 +108,7 @@ func (p *Policy) Explain(f Flow) Explanation {
 		return x
 	}
 	question := len(f.Names) > 0 && f.Names[0].From == FromQuestion && !f.Dst.IsValid()
-	s := p.begin(&f, question)
+	s := explainer{judge{p.begin(&f, question)}}
 	defer s.end()
 
 	var judged Name
@@ -147,6 +147,9 @@ func (p *Policy) Explain(f Flow) Explanation {
 	return x
 }
 
+// explainer tells what a judge does.
+type explainer struct{ judge }
+
 // because is the sentence that tells a verdict's reason.
 func because(n Name, j judgement, v Verdict) string {
 	subject := "the flow has no name"
@@ -181,7 +184,7 @@ func because(n Name, j judgement, v Verdict) string {
 }
 
 // hits lists every category of every name and of the destination, lifted ones too.
-func (s *scan) hits() []CategoryHit {
+func (s explainer) hits() []CategoryHit {
 	var list []CategoryHit
 	add := func(what string, bit int) {
 		c := s.set.Categories()[bit]
@@ -204,7 +207,7 @@ func (s *scan) hits() []CategoryHit {
 }
 
 // explainRules says of each rule whether it matches under the judged name, what shadows what, and what could turn it.
-func (s *scan) explainRules(x *Explanation, judged Name, j judgement, v Verdict) {
+func (s explainer) explainRules(x *Explanation, judged Name, j judgement, v Verdict) {
 	p := s.policy
 	closed := s.look(judged)
 	if v.Later != LaterNothing {
@@ -238,7 +241,7 @@ func (s *scan) explainRules(x *Explanation, judged Name, j judgement, v Verdict)
 }
 
 // why gives the conditions of a matcher that do not hold for certain, or those that all hold.
-func (s *scan) why(v *view, m *Match, i int) string {
+func (s explainer) why(v *view, m *Match, i int) string {
 	var holds, open, fails []string
 	for _, c := range s.conditions(v, m, i) {
 		switch c.holds {
@@ -267,7 +270,7 @@ type condition struct {
 	holds tri
 }
 
-func (s *scan) conditions(v *view, m *Match, i int) []condition {
+func (s explainer) conditions(v *view, m *Match, i int) []condition {
 	f, c := &s.flow, &s.policy.matchers[i]
 	var list []condition
 	add := func(field string, values []string, holds tri) {

@@ -8,7 +8,7 @@ import (
 
 // settle completes the verdict of a judgement with what is true of the host and its network. What is blocked stays
 // blocked.
-func (s *scan) settle(j judgement) Verdict {
+func (s judge) settle(j judgement) Verdict {
 	v, r, m := j.verdict, &s.policy.rules[j.rule], &s.policy.matchers[j.rule]
 	v.Edition, v.ByName = s.policy.edition, m.byName
 	place := s.flow.place()

@@ -82,7 +82,7 @@ func (e *Egress) resolveVia(ctx context.Context, via, host string) ([]netip.Addr
 func (e *Egress) resolversOf(via string) []netip.AddrPort {
 	servers := slices.Clone(e.Servers(via))
 	if t, ok := e.Serving(via); ok {
-		servers = append(servers, t.inner.resolvers()...)
+		servers = append(servers, t.inner.facts().resolvers()...)
 	}
 	return servers
 }

@@ -73,7 +73,7 @@ type Transport struct {
 }
 
 // Named reports whether the server may have other addresses than the one in use.
-func (t *Transport) Named() bool { return t.inner.named() }
+func (t *Transport) Named() bool { return t.inner.facts().named }
 
 // Group is a choice of transports that flows go through under one name.
 type Group struct {
@@ -86,17 +86,31 @@ type inner interface {
 	router.Dialer
 	// newDriver makes a driver that is not connected.
 	newDriver(lost func(error)) (transport.Driver, error)
-	// resolvers are the DNS servers that the transport names, in its file or by pushing them.
-	resolvers() []netip.AddrPort
-	// naming is all that the transport says of DNS.
-	naming() Naming
-	// carriesIPv6 reports whether the transport has an IPv6 address.
-	carriesIPv6() bool
-	// named reports whether the server may have other addresses than the one in use.
-	named() bool
+	// facts is what is known of the transport now.
+	facts() facts
 	// reset ends the flows inside, but not the session.
 	reset() error
 	close() error
+}
+
+// facts is what is known of a transport: from its file, or from what its server pushed.
+type facts struct {
+	naming Naming
+	ipv6   bool // it has an IPv6 address
+	named  bool // its server may have other addresses than the one in use
+}
+
+// resolvers are the plain DNS servers that the transport names.
+func (f facts) resolvers() []netip.AddrPort {
+	var list []netip.AddrPort
+	for _, s := range f.naming.Servers {
+		if a, err := netip.ParseAddrPort(s.Address); err == nil {
+			list = append(list, a)
+		} else if a, err := netip.ParseAddr(s.Address); err == nil {
+			list = append(list, netip.AddrPortFrom(a, 53))
+		}
+	}
+	return list
 }
 
 // Open makes the ways of a plan. No transport connects before Run.
@@ -232,14 +246,14 @@ func (e *Egress) Health() []transport.Health {
 // CarriesIPv6 reports whether a way carries IPv6, as far as that is known.
 func (e *Egress) CarriesIPv6(name string) bool {
 	t, ok := e.Serving(name)
-	return !ok || t.inner.carriesIPv6()
+	return !ok || t.inner.facts().ipv6
 }
 
 // Naming is what the transports say of DNS now.
 func (e *Egress) Naming() []Naming {
 	var list []Naming
 	for _, t := range e.transports {
-		list = append(list, t.inner.naming())
+		list = append(list, t.inner.facts().naming)
 	}
 	return list
 }

@@ -91,42 +91,21 @@ func (o *openvpnInner) DialContext(ctx context.Context, network, address string)
 	return o.stack.DialContext(ctx, network, address)
 }
 
-func (o *openvpnInner) resolvers() []netip.AddrPort {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	var list []netip.AddrPort
-	for _, s := range o.settings.DNS {
-		list = append(list, s.Addrs...)
-	}
-	return list
-}
-
-func (o *openvpnInner) carriesIPv6() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, p := range o.settings.Addrs {
-		if p.Addr().Is6() {
-			return true
-		}
-	}
-	return false
-}
-
 func (o *openvpnInner) close() error { return o.stack.Close() }
 
-func (o *openvpnInner) naming() Naming {
+func (o *openvpnInner) facts() facts {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return openvpnNaming(o.name, o.settings)
-}
-
-func (o *openvpnInner) named() bool {
-	for _, r := range o.profile.Remotes {
-		if isName(r.Host) {
-			return true
-		}
+	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
+	f := facts{
+		naming: openvpnNaming(o.name, o.settings),
+		ipv6:   slices.ContainsFunc(o.settings.Addrs, is6),
+		named:  len(o.profile.Remotes) > 1,
 	}
-	return len(o.profile.Remotes) > 1
+	for _, r := range o.profile.Remotes {
+		f.named = f.named || isName(r.Host)
+	}
+	return f
 }
 
 func (o *openvpnInner) reset() error {

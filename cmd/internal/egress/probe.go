@@ -14,16 +14,16 @@ import (
 
 // newProbe makes a function that sends something through a transport that must be answered: what the configuration
 // says, else a question to the transport's DNS server. Nil if there is neither.
-func newProbe(c *config.Probe, d transport.Dialer, resolvers func() []netip.AddrPort) func(context.Context) error {
+func newProbe(c *config.Probe, d transport.Dialer, resolvers []netip.AddrPort) func(context.Context) error {
 	switch {
 	case c != nil && c.Ping.IsValid():
 		return func(ctx context.Context) error {
 			return send(ctx, d, "ping", netip.AddrPortFrom(c.Ping, 0), binary.BigEndian.AppendUint32(nil, rand.Uint32()))
 		}
 	case c != nil && c.DNS != "":
-		return func(ctx context.Context) error { return ask(ctx, d, resolvers(), c.DNS) }
-	case len(resolvers()) > 0:
-		return func(ctx context.Context) error { return ask(ctx, d, resolvers(), ".") }
+		return func(ctx context.Context) error { return ask(ctx, d, resolvers, c.DNS) }
+	case len(resolvers) > 0:
+		return func(ctx context.Context) error { return ask(ctx, d, resolvers, ".") }
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"penstock/router/transport"
@@ -37,7 +38,7 @@ func newWireGuard(p planned, c *Config) (*wireguardInner, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.probe = newProbe(p.config.Probe, w.stack, w.resolvers)
+	w.probe = newProbe(p.config.Probe, w.stack, w.facts().resolvers())
 	return w, nil
 }
 
@@ -64,34 +65,15 @@ func (w *wireguardInner) DialContext(ctx context.Context, network, address strin
 	return nil, fmt.Errorf("transport %s carries nothing to %s: %w", w.name, dst.Addr(), syscall.ENETUNREACH)
 }
 
-func (w *wireguardInner) resolvers() []netip.AddrPort {
-	var list []netip.AddrPort
-	for _, a := range w.conf.DNS {
-		list = append(list, netip.AddrPortFrom(a, 53))
-	}
-	return list
-}
-
-func (w *wireguardInner) carriesIPv6() bool {
-	for _, p := range w.conf.Addresses {
-		if p.Addr().Is6() {
-			return true
-		}
-	}
-	return false
-}
-
 func (w *wireguardInner) close() error { return w.stack.Close() }
 
-func (w *wireguardInner) naming() Naming { return wireguardNaming(w.name, w.conf) }
-
-func (w *wireguardInner) named() bool {
+func (w *wireguardInner) facts() facts {
+	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
+	f := facts{naming: wireguardNaming(w.name, w.conf), ipv6: slices.ContainsFunc(w.conf.Addresses, is6)}
 	for _, p := range w.conf.Peers {
-		if p.Endpoint.Host != "" && isName(p.Endpoint.Host) {
-			return true
-		}
+		f.named = f.named || p.Endpoint.Host != "" && isName(p.Endpoint.Host)
 	}
-	return false
+	return f
 }
 
 func (w *wireguardInner) reset() error { return resetFlows(w.stack, w.conf.Addresses) }
