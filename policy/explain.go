@@ -81,6 +81,16 @@ func (n Network) String() string {
 	return "unknown"
 }
 
+// NetworkOf returns the Network whose String is s, or NetworkUnknown.
+func NetworkOf(s string) Network {
+	for n := TCP; n <= ICMP; n++ {
+		if n.String() == s {
+			return n
+		}
+	}
+	return NetworkUnknown
+}
+
 // String returns block or egress, or nothing for a final verdict.
 func (l Later) String() string {
 	switch l {

@@ -64,6 +64,7 @@ type Daemon struct {
 	dns      *dns
 	egress   *egress.Egress
 	laptop   *laptop.Laptop
+	follow   *laptop.Follower
 	gateway  *gateway.Gateway // nil without listen.wireguard
 	flowLog  *flowlog.Log     // nil without flow_log
 	flows    *report.Flows
@@ -162,7 +163,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if err := d.buildRouter(cfg); err != nil {
 		return err
 	}
-	d.laptop.Follow(core{d}, d.egress)
+	d.follow = d.laptop.Follow(core{d}, d.egress)
 	if first.Gateway != nil {
 		d.gateway, err = gateway.Open(gateway.Config{
 			Plan: first.Gateway, Handle: d.handle, Peer: d.live.Peer, Mark: d.laptop.Outside().Mark, Limits: stackLimits(cfg.Limits),
@@ -177,7 +178,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		return refused(cfg, "listen.tun.name", "", err)
 	}
 	d.status = &report.Process{
-		Live: d.live, Egress: d.egress, Laptop: d.laptop, Gateway: d.gateway, Flows: d.flows, Started: d.started, Version: d.opts.Version,
+		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, Flows: d.flows, Started: d.started, Version: d.opts.Version,
 	}
 	return nil
 }
@@ -191,7 +192,7 @@ func (d *Daemon) buildWays(first *edition.Edition, opened *closers) (err error) 
 			default:
 			}
 		},
-		Changed: func() { d.laptop.TransportChanged() },
+		Changed: func() { d.follow.TransportChanged() },
 		Servers: func(via string) []netip.AddrPort { return serversVia(d.live.Config(), via) },
 		Reset:   func(name string) int { return d.router.Kill(func(f router.Flow) bool { return f.Egress == name }) },
 		Metrics: d.metrics.egress,
@@ -221,19 +222,7 @@ func (d *Daemon) ways() ways { return ways{d.egress, d.live, d.laptop.Outside().
 
 // handle is what the stacks call for each flow.
 func (d *Daemon) handle(ctx context.Context, r *stack.Request) {
-	d.router.Handle(ctx, router.Request{Network: networkOf(r.Network), Client: r.Client, Src: r.Src, Dst: r.Dst, Answer: r})
-}
-
-func networkOf(s string) policy.Network {
-	switch s {
-	case "tcp":
-		return policy.TCP
-	case "udp":
-		return policy.UDP
-	case "icmp":
-		return policy.ICMP
-	}
-	return policy.NetworkUnknown
+	d.router.Handle(ctx, router.Request{Network: policy.NetworkOf(r.Network), Client: r.Client, Src: r.Src, Dst: r.Dst, Answer: r})
 }
 
 func stackLimits(l config.Limits) stack.Limits {
@@ -293,7 +282,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 		return err
 	}
 	start("host", d.laptop.Watch)
-	d.laptop.RunFollow(start)
+	d.follow.Run(start)
 	d.egress.Run(start)
 	start("control", server.Run)
 	start("lists", d.live.Lists.Run)
@@ -323,7 +312,7 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 		Socket: socket, Group: cfg.Control.Group, Logger: d.log,
 		Process: process{d.status, d}, Flows: d.flows, DNS: names, Lists: &report.Lists{Live: d.live, Log: d.log},
 		Policy:     &report.Policy{Live: d.live, Egress: d.egress, DNS: names, Flows: d.flows, Place: d.ways().Place, Log: d.log},
-		Transports: &report.Transports{Egress: d.egress, Laptop: d.laptop},
+		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil {
 		c.Peers = &report.Peers{Live: d.live, Gateway: d.gateway}

@@ -14,7 +14,6 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
-	"penstock/cmd/internal/laptop"
 	"penstock/dnsproxy"
 	"penstock/policy"
 )
@@ -24,7 +23,7 @@ type dns struct {
 	*dnsproxy.Server
 	live    *edition.Live
 	egress  *egress.Egress
-	laptop  *laptop.Laptop
+	portal  func() *edition.PortalZone // nil: no captive portal may be reached
 	log     *slog.Logger
 	renamed chan struct{} // of one: a transport was given other DNS servers
 
@@ -33,7 +32,7 @@ type dns struct {
 }
 
 func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
-	n := &dns{live: d.live, egress: d.egress, laptop: d.laptop, log: d.log, renamed: d.renamed}
+	n := &dns{live: d.live, egress: d.egress, portal: func() *edition.PortalZone { return d.follow.PortalZone() }, log: d.log, renamed: d.renamed}
 	c := dnsproxy.Config{
 		Policy:  d.live,
 		Clients: strangers{d.live},
@@ -73,7 +72,7 @@ func (n *dns) way(via string) (dnsproxy.Dialer, bool) {
 func (n *dns) follow() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	plan, settings, pushed := n.live.Now().CompileDNS(n.egress.Naming(), n.laptop.PortalZone())
+	plan, settings, pushed := n.live.Now().CompileDNS(n.egress.Naming(), n.portal())
 	if pushed != nil {
 		n.log.Error("the DNS servers that a transport pushed cannot be used; the configuration's alone are", "err", pushed)
 	}
@@ -114,7 +113,7 @@ func serversVia(cfg *config.Config, via string) []netip.AddrPort {
 
 // listen opens the host addresses that dns.listen names.
 func (n *dns) listen(ctx context.Context, cfg *config.Config, start func(string, func(context.Context) error)) error {
-	lc := net.ListenConfig{Control: n.laptop.Outside().Direct.Control}
+	lc := net.ListenConfig{Control: n.egress.Outside.Direct.Control}
 	for _, a := range cfg.DNS.Listen {
 		pc, err := lc.ListenPacket(ctx, "udp", a.String())
 		if err != nil {

@@ -81,7 +81,7 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 		end[c.Flow.ID] = q.KillDenied || moved(now, c.Flow)
 	}
 	res.Killed = d.router.Kill(func(f router.Flow) bool { return end[f.ID] })
-	d.laptop.Reloaded()
+	d.follow.Reloaded()
 	d.log.Info("configuration reloaded", "changed", res.Changed, "generation", res.Generation, "blocked", res.Blocked, "ended", res.Killed)
 	return res, nil
 }

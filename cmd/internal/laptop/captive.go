@@ -57,7 +57,7 @@ func newCaptive(l *Laptop, core Core, e *egress.Egress) *captive {
 		Probes: l.cfg.CaptivePortal.Probe, Dial: l.dialBy, Resolve: l.lookupHost, Log: l.log,
 	})
 	c.look = func(ctx context.Context) (portal.Portal, bool, bool) {
-		uplinks, err := pathmon.Uplinks(l.name)
+		uplinks, err := pathmon.Uplinks(l.Interface())
 		if errors.Is(err, errors.ErrUnsupported) {
 			uplinks, err = []string{""}, nil // whichever the system chooses
 		}
@@ -288,14 +288,6 @@ func interfaceAddrs(name string) ([]netip.Prefix, error) {
 		}
 	}
 	return list, nil
-}
-
-// PortalZone has the name of a captive portal that may be reached now resolved by the access network; nil: none.
-func (l *Laptop) PortalZone() *edition.PortalZone {
-	if l.follower == nil {
-		return nil
-	}
-	return l.follower.captive.zone.Load()
 }
 
 // explains gives a state that a captive portal is behind its reason.

@@ -9,10 +9,7 @@ import (
 	"penstock/policy"
 	"penstock/router/portal"
 	"penstock/router/transport"
-	"penstock/stack"
 )
-
-func stackLimits() stack.Limits { return stack.Limits{} }
 
 func TestFailingSince(t *testing.T) {
 	now := time.Now()
@@ -62,7 +59,7 @@ func TestCaptivePortalIsShownAndLetOut(t *testing.T) {
 		t.Helper()
 		c.step(t.Context(), start.Add(after))
 		corp, _ := w.egress.Transport("corp")
-		if h := w.Explains(corp.Health()); (h.Reason == transport.ReasonCaptivePortal) != captive {
+		if h := w.follower.Explains(corp.Health()); (h.Reason == transport.ReasonCaptivePortal) != captive {
 			t.Errorf("%s: got reason %q %q, captive is %v", what, h.Reason, h.Err, captive)
 		}
 		if got := w.goes(toPortal); got != egress {
@@ -73,7 +70,7 @@ func TestCaptivePortalIsShownAndLetOut(t *testing.T) {
 	want("in the first second", time.Second, false, "corp")
 	want("after 3 s", 3*time.Second, true, "direct")
 	corp, _ := w.egress.Transport("corp")
-	if got := w.Explains(corp.Health()).Err; got != "sign in at http://198.51.100.1/login" {
+	if got := w.follower.Explains(corp.Health()).Err; got != "sign in at http://198.51.100.1/login" {
 		t.Errorf("got %q in the status, want where to sign in", got)
 	}
 	want("when the window is over", 4*time.Minute, true, "corp")

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
-	"time"
 
 	"penstock/cmd/internal/config"
 	"penstock/router/hostnet"
@@ -96,76 +95,16 @@ func (l *Laptop) Apply(ctx context.Context) error {
 
 // Watch puts back what others remove from the host, and makes the TUN anew when it is gone, until ctx ends.
 func (l *Laptop) Watch(ctx context.Context) error {
-	if l.net == nil {
-		<-ctx.Done()
-		return nil
-	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	wg.Go(func() { l.revive(ctx) })
+	if l.device != nil {
+		wg.Go(func() { l.device.revive(ctx, l.Apply) })
+	}
+	if l.net == nil {
+		<-ctx.Done()
+		return nil
+	}
 	return l.net.Watch(ctx)
-}
-
-// linkFailed is called by the stack when it cannot read the TUN any more.
-func (l *Laptop) linkFailed(err error) {
-	select {
-	case l.failed <- err:
-	default:
-	}
-}
-
-// reviveEvery is the pause between two tries to make the TUN anew.
-const reviveEvery = time.Second
-
-// revive makes the TUN anew whenever it is gone. Nothing leaks meanwhile: what led into it is closed, not open.
-func (l *Laptop) revive(ctx context.Context) {
-	for {
-		var failure error
-		select {
-		case <-ctx.Done():
-			return
-		case failure = <-l.failed:
-		}
-		if l.given != nil || l.cfg.Listen.TUN.FD != nil {
-			l.setTrouble("the TUN that penstock was given has failed: restart penstock with a new one")
-			continue
-		}
-		l.log.Error("the TUN is gone; penstock makes it anew", "interface", l.name, "err", failure)
-		l.setTrouble("the TUN " + l.name + " is gone; penstock makes it anew")
-		for err := l.remake(ctx); err != nil; err = l.remake(ctx) {
-			l.log.Error("the TUN could not be made anew; penstock tries again", "interface", l.name, "err", err)
-			l.setTrouble("the TUN " + l.name + " is gone and cannot be made anew: " + err.Error())
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(reviveEvery):
-			}
-		}
-		l.log.Info("the TUN is back", "interface", l.name)
-		l.setTrouble("")
-	}
-}
-
-// remake makes the TUN under its old name, and leads the host into it.
-func (l *Laptop) remake(ctx context.Context) error {
-	t := *l.cfg.Listen.TUN
-	t.Name = l.name
-	tun, err := openTUN(&t)
-	if err != nil {
-		return err
-	}
-	if err := l.stack.Attach(tun); err != nil {
-		return errors.Join(err, tun.Close())
-	}
-	return l.Apply(ctx)
-}
-
-func (l *Laptop) setTrouble(what string) {
-	if what == "" {
-		l.trouble.Store(nil)
-		return
-	}
-	l.trouble.Store(&what)
 }

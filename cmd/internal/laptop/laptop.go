@@ -15,12 +15,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/egress"
 	"penstock/policy"
-	"penstock/router/clients"
 	"penstock/router/hostnet"
 	"penstock/stack"
 	"penstock/stack/link"
@@ -61,13 +59,9 @@ type Laptop struct {
 	direct egress.Direct
 	lab    bool          // Config.Direct was given: the network is not that of this host
 	net    *hostnet.Host // nil if nothing of the host is to be changed
-	stack  *stack.Stack  // nil without a TUN
-	name   string        // of the TUN
 
-	names    *addressBook
-	follower *follower              // nil before Follow
-	failed   chan error             // of one: the TUN's link failed
-	trouble  atomic.Pointer[string] // what is wrong with the device, for status; nil: nothing
+	names  *addressBook
+	device *device // nil without a TUN
 }
 
 // New opens the way out by the host's own network, and takes the state file if the host is to be changed at all. A
@@ -76,10 +70,7 @@ func New(c Config) (*Laptop, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Laptop{cfg: c.Config, log: c.Log, given: c.TUN, direct: c.Direct, lab: c.Direct != nil, failed: make(chan error, 1)}
-	if l.cfg.Listen.TUN != nil {
-		l.name = l.cfg.Listen.TUN.Name
-	}
+	l := &Laptop{cfg: c.Config, log: c.Log, given: c.TUN, direct: c.Direct, lab: c.Direct != nil}
 	if l.direct == nil {
 		if err := l.openDirect(); err != nil {
 			return nil, err
@@ -140,36 +131,11 @@ func (l *Laptop) openHost() error {
 }
 
 // Open makes the TUN and attaches a stack to it. Nothing leads into it yet. It does nothing without listen.tun.
-func (l *Laptop) Open(handle func(context.Context, *stack.Request), limits stack.Limits, metrics *stack.Metrics) error {
-	if l.cfg.Listen.TUN == nil {
-		return nil
+func (l *Laptop) Open(handle func(context.Context, *stack.Request), limits stack.Limits, metrics *stack.Metrics) (err error) {
+	if l.cfg.Listen.TUN != nil {
+		l.device, err = l.openDevice(handle, limits, metrics)
 	}
-	port := l.given
-	if port == nil {
-		tun, err := openTUN(l.cfg.Listen.TUN)
-		if err != nil {
-			return fmt.Errorf("listen.tun: %w", err)
-		}
-		l.name, port = tun.Name(), tun
-	}
-	s, err := stack.New(stack.Config{
-		Name: l.name, MTU: max(port.MTU(), 1280), Addrs: l.cfg.Listen.TUN.ServiceAddrs(), Handle: handle,
-		Client:     func(netip.Addr) (uint64, bool) { return clients.Machine, true }, // whatever comes out of the TUN
-		LinkFailed: l.linkFailed, Lossless: true, Limits: limits, Log: l.log, Metrics: metrics,
-	})
-	if err != nil {
-		return errors.Join(fmt.Errorf("listen.tun: %w", err), port.Close())
-	}
-	l.stack = s
-	return s.Attach(port)
-}
-
-func openTUN(t *config.TUN) (*link.TUN, error) {
-	c := link.TUNConfig{Name: t.Name, MTU: t.MTU}
-	if t.FD != nil {
-		c.FD, c.HasFD = *t.FD, true
-	}
-	return link.OpenTUN(c)
+	return err
 }
 
 // Outside is the machine's own network as transports use it.
@@ -186,17 +152,25 @@ func (l *Laptop) mark() uint32 {
 }
 
 // Interface is the name of the TUN; empty without one.
-func (l *Laptop) Interface() string { return l.name }
+func (l *Laptop) Interface() string {
+	switch {
+	case l.device != nil:
+		return l.device.name // which the system may have chosen
+	case l.cfg.Listen.TUN != nil:
+		return l.cfg.Listen.TUN.Name
+	}
+	return ""
+}
 
 // OwnsHost reports whether penstock changes the host's routes or resolver.
 func (l *Laptop) OwnsHost() bool { return l.net != nil }
 
 // Trouble says what is wrong with the TUN or the host's settings, and how to mend it; empty if nothing is.
 func (l *Laptop) Trouble() string {
-	if t := l.trouble.Load(); t != nil {
-		return *t
+	if l.device == nil {
+		return ""
 	}
-	return ""
+	return l.device.String()
 }
 
 // Close gives the host back: first the routes, so that nothing is led into a device that is going, then the device.
@@ -205,8 +179,8 @@ func (l *Laptop) Trouble() string {
 func (l *Laptop) Close(failed bool) error {
 	var errs []error
 	errs = append(errs, l.leave(failed))
-	if l.stack != nil {
-		errs = append(errs, l.stack.Close())
+	if l.device != nil {
+		errs = append(errs, l.device.Close())
 	}
 	return errors.Join(append(errs, l.direct.Close())...)
 }
@@ -214,10 +188,10 @@ func (l *Laptop) Close(failed bool) error {
 // Touch opens a socket in the stack behind the TUN and closes it again. It returns late, or never, where the stack
 // hangs: it is for a watchdog.
 func (l *Laptop) Touch(ctx context.Context, dst netip.AddrPort) {
-	if l.stack == nil {
+	if l.device == nil {
 		return
 	}
-	if c, err := l.stack.DialContext(ctx, "udp", dst.String()); err == nil {
+	if c, err := l.device.DialContext(ctx, "udp", dst.String()); err == nil {
 		c.Close()
 	}
 }

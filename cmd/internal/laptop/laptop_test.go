@@ -2,6 +2,7 @@ package laptop
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -20,6 +22,7 @@ import (
 	"penstock/cmd/internal/lists"
 	"penstock/policy"
 	"penstock/router/clients"
+	"penstock/stack"
 	"penstock/stack/link"
 )
 
@@ -54,8 +57,9 @@ func (c *fakeCore) IsInside(host string) bool {
 // world is a laptop with one transport that never connects, on a network that the test makes up.
 type world struct {
 	*Laptop
-	core   *fakeCore
-	egress *egress.Egress
+	core     *fakeCore
+	egress   *egress.Egress
+	follower *Follower
 }
 
 func newWorld(t *testing.T, more string) *world {
@@ -100,7 +104,7 @@ rules:
 		t.Fatal(err)
 	}
 	w.egress, err = egress.Open(egress.Config{
-		Plan: ed.Egress, Outside: w.Outside(), Changed: func() { w.TransportChanged() }, Renamed: func() {},
+		Plan: ed.Egress, Outside: w.Outside(), Changed: func() { w.follower.TransportChanged() }, Renamed: func() {},
 		Reset: func(string) int { return 0 }, Servers: func(string) []netip.AddrPort { return nil },
 	})
 	if err != nil {
@@ -115,7 +119,7 @@ rules:
 		}
 	})
 	w.lab = false // the network that the test makes up is this host's
-	w.Follow(w.core, w.egress)
+	w.follower = w.Follow(w.core, w.egress)
 	return w
 }
 
@@ -142,8 +146,8 @@ func TestALaptopWithoutATUNLeavesTheHostAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close(false)
-	if err := l.Open(nil, stackLimits(), nil); err != nil || l.stack != nil {
-		t.Errorf("Open: got %v and a stack %v, want nothing", err, l.stack)
+	if err := l.Open(nil, stack.Limits{}, nil); err != nil || l.device != nil {
+		t.Errorf("Open: got %v and a device %v, want nothing", err, l.device)
 	}
 	if l.OwnsHost() || l.Interface() != "" || l.Outside().Mark != 0 {
 		t.Error("a gateway's machine has an interface, a mark or settings of penstock")
@@ -151,21 +155,31 @@ func TestALaptopWithoutATUNLeavesTheHostAlone(t *testing.T) {
 	if err := l.Apply(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if got := l.OnDemand() + l.Trouble(); got != "" {
+	if got := l.Trouble(); got != "" {
 		t.Errorf("got %q in the status, want nothing", got)
-	}
-	if l.Override(0) {
-		t.Error("on_demand is in charge where there is none")
 	}
 }
 
-func TestTroubleIsShownUntilItIsOver(t *testing.T) {
+func TestATUNThatFailsIsTroubleUntilItIsBack(t *testing.T) {
 	w := newWorld(t, "")
-	w.setTrouble("the TUN pen0 is gone")
-	if got := w.Trouble(); got != "the TUN pen0 is gone" {
-		t.Errorf("got %q", got)
+	if err := w.Open(func(_ context.Context, r *stack.Request) { r.Drop() }, stack.Limits{}, nil); err != nil {
+		t.Fatal(err)
 	}
-	w.setTrouble("")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); w.Watch(ctx) }()
+	w.device.failed <- errors.New("file descriptor in bad state")
+	for start := time.Now(); w.Trouble() == ""; time.Sleep(time.Millisecond) {
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("nothing is wrong although the link failed")
+		}
+	}
+	if got := w.Trouble(); !strings.Contains(got, "restart penstock") { // this one was given: nobody but its giver makes another
+		t.Errorf("got %q, want the mend", got)
+	}
+	cancel()
+	<-done
+	w.device.set("")
 	if got := w.Trouble(); got != "" {
 		t.Errorf("got %q after it was over", got)
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
 	"penstock/router/hostnet"
 	"penstock/router/pathmon"
@@ -14,8 +15,9 @@ import (
 // longSleep is a sleep after which nothing that was agreed with the network is believed any more.
 const longSleep = time.Minute
 
-// follower keeps transports and core informed of what happens to this machine.
-type follower struct {
+// Follower keeps the transports informed of paths that change, sleep and waking, and the core of captive portals and
+// trusted networks.
+type Follower struct {
 	l        *Laptop
 	core     Core
 	egress   *egress.Egress
@@ -25,21 +27,19 @@ type follower struct {
 	long     chan struct{} // of one: the machine slept for long
 }
 
-// Follow makes what keeps the transports informed of paths that change, sleep and waking, and core of captive portals
-// and trusted networks. Nothing happens before RunFollow.
-func (l *Laptop) Follow(core Core, e *egress.Egress) {
-	l.follower = &follower{l: l, core: core, egress: e, long: make(chan struct{}, 1)}
-	l.follower.captive = newCaptive(l, core, e)
+// Follow makes a follower of this machine. Nothing happens before Run.
+func (l *Laptop) Follow(core Core, e *egress.Egress) *Follower {
+	f := &Follower{l: l, core: core, egress: e, captive: newCaptive(l, core, e), long: make(chan struct{}, 1)}
 	if len(l.cfg.OnDemand) > 0 && !l.lab {
-		l.follower.onDemand = newOnDemand(l, core, e)
+		f.onDemand = newOnDemand(l, core, e)
 	}
+	return f
 }
 
-// RunFollow starts it.
-func (l *Laptop) RunFollow(start func(name string, run func(context.Context) error)) {
-	f := l.follower
-	if !l.lab {
-		if l.cfg.CaptivePortal.Detect {
+// Run starts what follows the machine.
+func (f *Follower) Run(start func(name string, run func(context.Context) error)) {
+	if !f.l.lab {
+		if f.l.cfg.CaptivePortal.Detect {
 			start("captive portal", f.captive.run)
 		}
 		for _, t := range f.egress.Transports() {
@@ -56,59 +56,48 @@ func (l *Laptop) RunFollow(start func(name string, run func(context.Context) err
 		start("network", f.tolerant(m.Run))
 		start("on demand", f.onDemand.run)
 	}
-	sleep := pathmon.NewSleep(pathmon.SleepConfig{Log: l.log, Sleeping: f.sleeping, Woke: f.woke})
+	sleep := pathmon.NewSleep(pathmon.SleepConfig{Log: f.l.log, Sleeping: f.sleeping, Woke: f.woke})
 	start("sleep", sleep.Run)
 	start("wake", f.freshen)
 }
 
 // TransportChanged tells that a transport's state has changed. It does not block.
-func (l *Laptop) TransportChanged() {
-	if l.follower != nil {
-		l.follower.captive.changed()
-	}
-}
+func (f *Follower) TransportChanged() { f.captive.changed() }
 
 // Reloaded tells that another configuration is in force. It does not block.
-func (l *Laptop) Reloaded() {
-	if l.follower != nil && l.follower.onDemand != nil {
-		l.follower.onDemand.note(func() {}) // the list may be another one
+func (f *Follower) Reloaded() {
+	if f.onDemand != nil {
+		f.onDemand.note(func() {}) // the list may be another one
 	}
 }
 
 // Override lets the user's word about transports count, instead of on_demand: for a while, or with 0 until the network
 // changes. It reports whether on_demand is in charge of taking the order back.
-func (l *Laptop) Override(d time.Duration) bool {
-	if l.follower == nil || l.follower.onDemand == nil {
+func (f *Follower) Override(d time.Duration) bool {
+	if f.onDemand == nil {
 		return false
 	}
-	l.follower.onDemand.override(d)
+	f.onDemand.override(d)
 	return true
 }
 
 // OnDemand says for the status line what the network made of the transports; empty if nothing.
-func (l *Laptop) OnDemand() string {
-	if l.follower == nil {
-		return ""
-	}
-	return l.follower.onDemand.words()
-}
+func (f *Follower) OnDemand() string { return f.onDemand.words() }
 
 // Explains gives a state that a captive portal is behind its reason.
-func (l *Laptop) Explains(h transport.Health) transport.Health {
-	if l.follower == nil {
-		return h
-	}
-	return l.follower.captive.explains(h)
-}
+func (f *Follower) Explains(h transport.Health) transport.Health { return f.captive.explains(h) }
 
-func (f *follower) sleeping() {
+// PortalZone has the name of a captive portal that may be reached now resolved by the access network; nil: none.
+func (f *Follower) PortalZone() *edition.PortalZone { return f.captive.zone.Load() }
+
+func (f *Follower) sleeping() {
 	f.l.log.Info("the machine is about to sleep")
 	for _, t := range f.egress.Transports() {
 		t.Quiesce()
 	}
 }
 
-func (f *follower) woke(slept time.Duration) {
+func (f *Follower) woke(slept time.Duration) {
 	f.l.log.Info("the machine woke", "slept", slept)
 	if slept >= longSleep {
 		f.l.names.outdated() // before the transports ask
@@ -131,7 +120,7 @@ func (f *follower) woke(slept time.Duration) {
 
 // freshen drops what a long sleep has made stale: connections to DNS upstreams, and resolver settings that others may
 // have changed meanwhile.
-func (f *follower) freshen(ctx context.Context) error {
+func (f *Follower) freshen(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -146,7 +135,7 @@ func (f *follower) freshen(ctx context.Context) error {
 }
 
 // tolerant makes a failure a warning: without it a change is noticed by the transports' silence, which takes longer.
-func (f *follower) tolerant(run func(context.Context) error) func(context.Context) error {
+func (f *Follower) tolerant(run func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if err := run(ctx); err != nil {
 			f.l.log.Warn("changes of the network are not noticed at once", "err", err)
@@ -156,7 +145,7 @@ func (f *follower) tolerant(run func(context.Context) error) func(context.Contex
 }
 
 // newMonitor makes the monitor of a transport's path.
-func (f *follower) newMonitor(t *egress.Transport) *pathmon.Monitor {
+func (f *Follower) newMonitor(t *egress.Transport) *pathmon.Monitor {
 	c := f.monitorConfig()
 	c.Endpoint = func() netip.Addr { return endpointOf(t.Health()) }
 	c.Named = t.Named()
@@ -182,8 +171,8 @@ func (f *follower) newMonitor(t *egress.Transport) *pathmon.Monitor {
 }
 
 // monitorConfig is what monitors have in common.
-func (f *follower) monitorConfig() pathmon.Config {
-	return pathmon.Config{Mark: f.l.mark(), Ignore: f.l.name, IgnoreProtocol: hostnet.RouteProtocol, Log: f.l.log}
+func (f *Follower) monitorConfig() pathmon.Config {
+	return pathmon.Config{Mark: f.l.mark(), Ignore: f.l.Interface(), IgnoreProtocol: hostnet.RouteProtocol, Log: f.l.log}
 }
 
 // endpointOf is the address that a transport talks to; invalid while that is not known.

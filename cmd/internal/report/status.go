@@ -24,6 +24,7 @@ type Process struct {
 	Live    *edition.Live
 	Egress  *egress.Egress
 	Laptop  *laptop.Laptop
+	Follow  *laptop.Follower
 	Gateway *gateway.Gateway // nil without listen.wireguard
 	Flows   *Flows
 	Started time.Time
@@ -50,7 +51,7 @@ func (s *Process) Overall() transport.Health {
 			worst.Degraded = true
 		}
 	}
-	return s.Laptop.Explains(worst)
+	return s.Follow.Explains(worst)
 }
 
 // inUse are the transports that rules and DNS upstreams name; of a group, the member that carries new flows.
@@ -128,7 +129,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	if missing > 0 {
 		verdict += fmt.Sprintf(", %d lists missing", missing)
 	}
-	verdict += s.Laptop.OnDemand()
+	verdict += s.Follow.OnDemand()
 	st := control.Status{
 		State: h.State.String(), Degraded: h.Degraded, Reason: string(h.Reason), Since: h.Since, Started: s.Started,
 		Version: s.Version, Config: s.Live.Config().Path, Listen: s.Listening(), PolicyGeneration: s.Live.Now().Number,

@@ -11,7 +11,7 @@ import (
 // Transports steers the transports as an operator says.
 type Transports struct {
 	Egress *egress.Egress
-	Laptop *laptop.Laptop
+	Follow *laptop.Follower
 }
 
 // Up brings transports up, and down again after Steer.For.
@@ -34,7 +34,7 @@ func (t *Transports) steer(s control.Steer, forAWhile, forGood func(*egress.Tran
 	if _, err := t.Egress.Steered(s.Name); err != nil {
 		return err
 	}
-	if t.Laptop.Override(s.For) || s.For <= 0 {
+	if t.Follow.Override(s.For) || s.For <= 0 {
 		return t.each(s, forGood)
 	}
 	return t.each(s, forAWhile)
