@@ -36,7 +36,7 @@ type Client struct {
 	result error // of Close
 	wg     sync.WaitGroup
 
-	mu sync.Mutex // Connect joins wg, or sees closed, and never between
+	mu sync.Mutex // held to close closed, and to join wg while it is open
 }
 
 var _ transport.Driver = (*Client)(nil)
@@ -157,7 +157,7 @@ func blocked(err error) error {
 	return &transport.BlockedError{Reason: transport.ReasonError, Err: err}
 }
 
-// runPump carries packets from the device to the session of the moment, until the device is closed.
+// runPump carries packets from the device to the current session, until the device is closed.
 func (c *Client) runPump() {
 	batch := c.cfg.Device.BatchSize()
 	bufs, sizes := make([][]byte, batch), make([]int, batch)

@@ -57,7 +57,7 @@ type session struct {
 	leaveBy     time.Time // zero: not leaving
 }
 
-// Reasons why a session ends on our own account.
+// errLeft says that the session ended because we wanted it to.
 var errLeft = errors.New("the session was left")
 
 // newSession makes a session that owns l. lifetime has no end of its own.

@@ -174,7 +174,7 @@ func parse(options []string) (*Options, error) {
 	for _, option := range options {
 		words, err := text.Split(option)
 		if err != nil || len(words) == 0 {
-			o.Problems = append(o.Problems, fmt.Errorf("option of %d bytes: not words", len(option)))
+			o.Problems = append(o.Problems, fmt.Errorf("an option of %d bytes does not split into words", len(option)))
 			continue
 		}
 		read, ok := readers[words[0]]
