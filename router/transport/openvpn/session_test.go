@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -300,6 +301,7 @@ func TestConnectEndsWithTheHandshake(t *testing.T) {
 		change            func(*openvpntest.Config)
 	}{
 		{"a server that stops in the middle", "hand-window 1\n", "TLS handshake took longer than 1s", func(c *openvpntest.Config) { c.Silent = true }},
+		{"a server that falls silent in TLS", "", "the TLS handshake: nothing came from the server for 15s", func(c *openvpntest.Config) { c.Silent = true }},
 		{"a wrong tls-crypt key", "connect-timeout 1\n", "no answer from udp", func(c *openvpntest.Config) {
 			c.Wrap = tlsCryptServer(staticKey(t, certtest.StaticKey(t)))
 		}},
@@ -332,6 +334,41 @@ func TestConnectTriesTheNextRemote(t *testing.T) {
 	client.connect(t)
 	if got := client.Stats().Endpoint; got != server.Addr.String() {
 		t.Errorf("endpoint: got %s, want %s", got, server.Addr)
+	}
+}
+
+func TestConnectWaitsForAServerThatChecksTheUser(t *testing.T) {
+	t.Parallel()
+	server, profile := serve(t, "server-poll-timeout 1\n"+certtest.Inline("auth-user-pass", "ana\ngeheim\n"), func(c *openvpntest.Config) {
+		c.Reply = func(string, string) string {
+			time.Sleep(3 * time.Second) // stands for a script that asks a directory
+			return ""
+		}
+	})
+	client := newTestClient(t, profile, nil)
+	client.connect(t)
+	if got := server.Logins(); len(got) != 1 {
+		t.Errorf("logins: got %q, want one", got)
+	}
+}
+
+func TestConnectPassesSilentRemotes(t *testing.T) {
+	t.Parallel()
+	_, p := serve(t, "server-poll-timeout 4\n", nil)
+	for range 2 {
+		silent, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = silent.Close() }()
+		port := uint16(silent.LocalAddr().(*net.UDPAddr).Port)
+		p.Remotes = append([]profile.Remote{{Host: "127.0.0.1", Port: port, Network: "udp"}}, p.Remotes...)
+	}
+	client := newTestClient(t, p, nil)
+	start := time.Now()
+	client.connect(t)
+	if took := time.Since(start); took > 8*time.Second {
+		t.Errorf("took %v, want at most 8 s", took)
 	}
 }
 
