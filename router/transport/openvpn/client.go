@@ -12,7 +12,6 @@ import (
 
 	"penstock/router/transport"
 	"penstock/router/transport/openvpn/internal/data"
-	"penstock/router/transport/openvpn/internal/datakey"
 	"penstock/router/transport/openvpn/internal/login"
 	"penstock/router/transport/openvpn/internal/text"
 )
@@ -162,7 +161,7 @@ func (c *Client) runPump() {
 	batch := c.cfg.Device.BatchSize()
 	bufs, sizes := make([][]byte, batch), make([]int, batch)
 	for i := range bufs {
-		bufs[i] = make([]byte, data.Offset+maxInner+datakey.Tail)
+		bufs[i] = make([]byte, data.Offset+maxInner+data.Tail)
 	}
 	readable := make([][]byte, batch)
 	for i := range bufs {

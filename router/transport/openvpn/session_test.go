@@ -17,6 +17,7 @@ import (
 
 	"penstock/router/transport"
 	"penstock/router/transport/openvpn/internal/certtest"
+	"penstock/router/transport/openvpn/internal/data"
 	"penstock/router/transport/openvpn/internal/datakey"
 	"penstock/router/transport/openvpn/internal/openvpntest"
 	"penstock/router/transport/openvpn/internal/wire"
@@ -130,7 +131,7 @@ func TestSessionRenegotiatesWhenItsKeyIsSpent(t *testing.T) {
 	if err := s.do(func() error {
 		o, n := s.options, s.control.Current()
 		key, err := s.control.Key(n, o.Exporter, datakey.Params{Cipher: o.Cipher, PeerID: o.PeerID, V2: o.V2})
-		s.data.Install(n.KeyID(), spentKey{key}, o.V2, time.Time{}, time.Time{})
+		s.data.Install(n.KeyID(), spentKey{key}, data.Format{V2: o.V2}, time.Time{}, time.Time{})
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -272,7 +273,7 @@ func TestConnectRefusesPushes(t *testing.T) {
 		blocked                 bool
 	}{
 		{"compression demanded", reply + "cipher AES-256-GCM,compress lz4", "", "demands compression", true},
-		{"compression framing demanded", reply + "cipher AES-256-GCM,comp-lzo no", "", "demands compression", true},
+		{"compression demanded, the old way", reply + "cipher AES-256-GCM,comp-lzo adaptive", "", "demands compression", true},
 		{"no cipher", reply, "", "data-ciphers-fallback", true},
 		{"a cipher not offered", reply + "cipher AES-192-GCM", "", "was not offered", true},
 		{"an unknown cipher", reply + "cipher BF-CBC", "", "was not offered", true},
