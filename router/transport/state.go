@@ -64,8 +64,8 @@ type Timing struct {
 	ProbeEvery    time.Duration // between probes; default 150 ms: sixteen lost in a row are not chance at 20 % loss
 	ProbeWindow   time.Duration // probing under traffic without an answer for this long is a timeout; default 2.5 s
 	IdleWindow    time.Duration // the same when idle; default 15 s
-	ConnectFirst  time.Duration // limit of the first attempt; doubles; default 4 s
-	ConnectMost   time.Duration // limit of any attempt; default 15 s
+	ConnectFirst  time.Duration // limit of the first answer in the first attempt; doubles; default 4 s
+	ConnectMost   time.Duration // limit of the first answer in any attempt; default 15 s
 	Rebind        time.Duration // wait for an answer on a new path before a new handshake; default 1 s
 	Settled       time.Duration // connected for this long forgets earlier failures; default 30 s
 	FlapWindow    time.Duration // more than FlapCount reconnects within it is flapping; default 1 min

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 )
 
@@ -101,7 +102,8 @@ func (s *supervisor) connect(ctx context.Context, reason Reason, cause error) bo
 	return false
 }
 
-// attempt connects once.
+// attempt connects once. Its limit is for the peer's first answer. What comes after it, such as a check of who the user
+// is, takes as long as the driver allows: to start over would ask the server to check anew.
 func (s *supervisor) attempt(ctx context.Context) error {
 	if s.driver == nil {
 		d, err := s.New()
@@ -110,12 +112,14 @@ func (s *supervisor) attempt(ctx context.Context) error {
 		}
 		s.driver = d
 	}
-	limit := min(s.Timing.ConnectFirst<<min(s.failed, 4), s.Timing.ConnectMost)
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	limited := newLimitedContext(ctx)
+	limit := time.NewTimer(min(s.Timing.ConnectFirst<<min(s.failed, 4), s.Timing.ConnectMost))
+	defer limit.Stop()
 	before := s.stats().RxBytes
 	done := make(chan error, 1)
-	go func() { done <- s.driver.Connect(ctx) }()
+	go func() { done <- s.driver.Connect(limited) }()
 	for {
 		select {
 		case err := <-done:
@@ -123,11 +127,45 @@ func (s *supervisor) attempt(ctx context.Context) error {
 				return &ReasonedError{Reason: ReasonHandshakeFailed, Err: errors.New("nothing was received")}
 			}
 			return err
+		case <-limit.C:
+			if s.stats().RxBytes == before {
+				limited.exceeded.Store(true)
+				cancel()
+			}
 		case <-s.orders.kick:
 			if n := s.orders.read(); n.interrupts() || n.redo != "" || n.path != "" {
 				cancel() // whatever this attempt finds out is stale
 			}
 		}
+	}
+}
+
+// limitedContext is a context whose limit can be lifted. To drivers it looks like one with a deadline.
+type limitedContext struct {
+	context.Context // ends it, by a cancellation
+	done            chan struct{}
+	exceeded        atomic.Bool // set before the cancellation
+}
+
+func newLimitedContext(ctx context.Context) *limitedContext {
+	c := &limitedContext{Context: ctx, done: make(chan struct{})}
+	context.AfterFunc(ctx, func() { close(c.done) })
+	return c
+}
+
+// Done is a channel of its own: contexts made from this one then ask its Err, and not that of the context inside.
+func (c *limitedContext) Done() <-chan struct{} { return c.done }
+
+// Err tells a limit that was exceeded from a cancellation.
+func (c *limitedContext) Err() error {
+	select {
+	case <-c.done:
+		if c.exceeded.Load() {
+			return context.DeadlineExceeded
+		}
+		return c.Context.Err()
+	default:
+		return nil
 	}
 }
 

@@ -20,7 +20,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type peer struct {
 	mu       sync.Mutex // guards below
 	stats    Stats
-	silent   bool // the server answers nothing
+	silent   bool          // the server answers nothing
+	checks   time.Duration // how long the server takes after its first answer
 	loss     float64
 	rng      *rand.Rand // with loss
 	fail     error
@@ -55,7 +56,12 @@ func (p *peer) Connect(ctx context.Context) error {
 		return &ReasonedError{ReasonHandshakeFailed, ctx.Err()}
 	}
 	p.receive()
-	return nil
+	select {
+	case <-time.After(p.checks):
+		return nil
+	case <-ctx.Done():
+		return &ReasonedError{ReasonHandshakeFailed, ctx.Err()}
+	}
 }
 
 func (p *peer) Probe(context.Context) error {
@@ -143,6 +149,27 @@ func TestTunnel(t *testing.T) {
 			peer: &peer{silent: true},
 			do:   func(t *testing.T, tun *Tunnel, p *peer) { pass(60*time.Second, nil) },
 			want: "connecting connecting(handshake_failed)",
+		},
+		{
+			name: "a server that answers and then takes its time is asked once",
+			peer: &peer{checks: 7 * time.Second},
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				pass(8*time.Second, nil)
+				if p.connects != 1 {
+					t.Errorf("attempts: got %d, want 1", p.connects)
+				}
+			},
+			want: "connecting connected",
+		},
+		{
+			name: "a server that takes its time is left when the tunnel goes down",
+			peer: &peer{checks: time.Hour},
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				pass(8*time.Second, nil)
+				tun.Down()
+				synctest.Wait()
+			},
+			want: "connecting down(manual)",
 		},
 		{
 			name: "a server that comes back is found",
@@ -410,6 +437,28 @@ func TestTunnel(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestTheLimitOfAnAttemptLooksLikeADeadline(t *testing.T) {
+	for _, exceeded := range []bool{true, false} {
+		want := context.Canceled
+		if exceeded {
+			want = context.DeadlineExceeded
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		limited := newLimitedContext(ctx)
+		child, end := context.WithTimeout(limited, time.Hour)
+		if err := limited.Err(); err != nil {
+			t.Errorf("before: got %v", err)
+		}
+		limited.exceeded.Store(exceeded)
+		cancel()
+		<-child.Done()
+		if got := child.Err(); got != want {
+			t.Errorf("exceeded %v: got %v, want %v", exceeded, got, want)
+		}
+		end()
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"penstock/router/transport"
 	"penstock/router/transport/openvpn/internal/data"
-	"penstock/router/transport/openvpn/internal/datakey"
 	"penstock/router/transport/openvpn/internal/login"
 	"penstock/router/transport/openvpn/internal/text"
 )
@@ -36,7 +35,7 @@ type Client struct {
 	result error // of Close
 	wg     sync.WaitGroup
 
-	mu sync.Mutex // Connect joins wg, or sees closed, and never between
+	mu sync.Mutex // held to close closed, and to join wg while it is open
 }
 
 var _ transport.Driver = (*Client)(nil)
@@ -157,12 +156,12 @@ func blocked(err error) error {
 	return &transport.BlockedError{Reason: transport.ReasonError, Err: err}
 }
 
-// runPump carries packets from the device to the session of the moment, until the device is closed.
+// runPump carries packets from the device to the current session, until the device is closed.
 func (c *Client) runPump() {
 	batch := c.cfg.Device.BatchSize()
 	bufs, sizes := make([][]byte, batch), make([]int, batch)
 	for i := range bufs {
-		bufs[i] = make([]byte, data.Offset+maxInner+datakey.Tail)
+		bufs[i] = make([]byte, data.Offset+maxInner+data.Tail)
 	}
 	readable := make([][]byte, batch)
 	for i := range bufs {

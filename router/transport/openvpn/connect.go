@@ -25,7 +25,7 @@ const (
 	restartPause = time.Second     // a server that said RESTART closes its port a moment later
 )
 
-// errUnanswered marks failures that another remote, or the next second, may not have.
+// errUnanswered marks failures that need not happen with another remote, or a second later.
 var errUnanswered = errors.New("no answer")
 
 // Connect brings up a new session: the profile's remotes and their addresses in turn, until one is established, ctx is

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 
+	"penstock/router/transport/openvpn/internal/framing"
 	"penstock/router/transport/openvpn/internal/link"
 	"penstock/router/transport/openvpn/internal/push"
 	"penstock/router/transport/openvpn/internal/wire"
@@ -30,6 +31,9 @@ func optionsString(p *profile.Profile, network string) string {
 	out := "V4,dev-type tun,link-mtu 1541,tun-mtu 1500,proto " + proto
 	if p.Fallback != "" {
 		out += ",cipher " + string(p.Fallback)
+	}
+	if p.Framing != framing.None {
+		out += ",comp-lzo" // whatever the kind
 	}
 	if p.Protection.Kind == wire.TLSAuthKey {
 		if p.Protection.Direction == wire.Inverse {

@@ -115,6 +115,35 @@ func TestInteropCiphers(t *testing.T) {
 	}
 }
 
+func TestInteropCompressionFraming(t *testing.T) {
+	tests := []struct{ name, server, client, want string }{
+		{"pushed comp-lzo no", "comp-lzo no\npush \"comp-lzo no\"\n", "", ""},
+		{"pushed compress", "compress\npush \"compress\"\n", "", ""},
+		{"pushed compress stub-v2", "compress stub-v2\npush \"compress stub-v2\"\n", "", ""},
+		{"comp-lzo no in both files", "comp-lzo no\n", "comp-lzo no\n", ""},
+		{"compress in both files", "compress\n", "compress stub\n", ""},
+		{"comp-lzo no in the profile alone", "", "comp-lzo no\n", ""},
+		{"comp-lzo no in the server's file alone", "comp-lzo no\n", "", `add "comp-lzo no" to the profile`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			ca := certtest.NewAuthority(t, "ca")
+			server := newRealServer(t, ca, "udp", tt.server)
+			server.start()
+			client := newTestClient(t, profileFor(t, ca, "udp", server.port, tt.client), nil)
+			if tt.want != "" {
+				if err := client.Connect(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("Connect: got %v, want %q", err, tt.want)
+				}
+				return
+			}
+			client.connect(t)
+			ping(t, client.device, client.addr(t), server.inner)
+		})
+	}
+}
+
 func TestInteropTLSVersions(t *testing.T) {
 	for _, version := range []string{"1.2", "1.3"} {
 		t.Run("TLS "+version, func(t *testing.T) {

@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"penstock/router/transport"
 	"penstock/router/transport/openvpn/internal/control"
+	"penstock/router/transport/openvpn/internal/data"
 	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/router/transport/openvpn/internal/framing"
 	"penstock/router/transport/openvpn/internal/link"
 	"penstock/router/transport/openvpn/internal/push"
 	"penstock/router/transport/openvpn/internal/text"
@@ -58,6 +61,10 @@ func (s *session) establish(n *control.Negotiation) error {
 	if err := s.chooseCipher(o); err != nil {
 		return err
 	}
+	if err := s.chooseFraming(o, n.ServerOptions()); err != nil {
+		return err
+	}
+	o.Finish(link.IsTCP(s.network), s.data.Remote(), s.client.cfg.Profile.MTU)
 	s.liveness = newLiveness(o, s.client.cfg.Profile.Timers)
 	if o.DynamicWrap {
 		if err := s.control.ProtectAnew(n); err != nil {
@@ -88,7 +95,6 @@ func (s *session) interpret() (*push.Options, error) {
 	for _, problem := range o.Problems {
 		s.log.Debug("pushed option ignored", "err", problem)
 	}
-	o.Finish(link.IsTCP(s.network), s.data.Remote(), p.MTU)
 	return o, nil
 }
 
@@ -104,6 +110,26 @@ func (s *session) chooseCipher(o *push.Options) error {
 		return blocked(fmt.Errorf("the server chose cipher %q, which was not offered", text.Printable(string(o.Cipher))))
 	case o.Epoch && !o.Exporter:
 		return failed(transport.ReasonHandshakeFailed, errors.New("the server wants epoch keys without the TLS exporter"))
+	}
+	return nil
+}
+
+// chooseFraming takes what the server pushed, then what the profile says. The server's summary says whether it frames
+// packets at all: where one side does and the other does not, nothing would pass.
+func (s *session) chooseFraming(o *push.Options, server string) error {
+	if o.Framed {
+		return nil
+	}
+	o.Framing = s.client.cfg.Profile.Framing
+	frames := slices.Contains(strings.Split(server, ","), "comp-lzo") // whatever the kind
+	switch {
+	case server == "" || frames == (o.Framing != framing.None):
+	case frames:
+		return blocked(errors.New(`the server frames data packets for compression, and neither it nor the profile says how: ` +
+			`add "comp-lzo no" to the profile, or the compress line that the server has`))
+	default:
+		s.log.Warn("the profile asks for compression framing, and the server does not frame packets: left out")
+		o.Framing = framing.None
 	}
 	return nil
 }
@@ -134,6 +160,8 @@ func (s *session) pushUpdate(message string) error {
 	if err != nil {
 		return err
 	}
+	o.Framing, o.Epoch = s.options.Framing, s.options.Epoch
+	o.Finish(link.IsTCP(s.network), s.data.Remote(), s.client.cfg.Profile.MTU)
 	if err := s.client.configure(o); err != nil {
 		return err
 	}
@@ -157,6 +185,6 @@ func (s *session) install(n *control.Negotiation, now time.Time) error {
 	}
 	s.client.meter.negotiated(now)
 	s.log.Debug("keys negotiated", "key_id", n.KeyID(), "cipher", string(o.Cipher), "epoch", o.Epoch)
-	s.data.Install(n.KeyID(), key, o.V2, now.Add(s.liveness.ping+switchSlack), now.Add(transition))
+	s.data.Install(n.KeyID(), key, data.Format{V2: o.V2, Framing: o.Framing}, now.Add(s.liveness.ping+switchSlack), now.Add(transition))
 	return nil
 }

@@ -27,6 +27,10 @@ const (
 	askFirst = time.Second // before asking for options that a server should push by itself
 	askAgain = 5 * time.Second
 
+	// handshakeSilence ends a TLS handshake in which nothing comes any more, long before hand-window: both sides repeat what
+	// is not acknowledged every few seconds. After the handshake a server may be silent while it checks who the user is.
+	handshakeSilence = 15 * time.Second
+
 	maxSleep = 5 * time.Second // key limits have no event of their own
 )
 
@@ -57,7 +61,7 @@ type session struct {
 	leaveBy     time.Time // zero: not leaving
 }
 
-// Reasons why a session ends on our own account.
+// errLeft says that the session ended because we wanted it to.
 var errLeft = errors.New("the session was left")
 
 // newSession makes a session that owns l. lifetime has no end of its own.
@@ -225,14 +229,8 @@ func (s *session) tick(now time.Time) (next time.Time, err error) {
 		next = soonest(next, pending.Deadline)
 	}
 	if s.options == nil {
-		if pending != nil && pending.Exchanged() && !s.authPending {
-			if now.After(s.askAt) {
-				s.askAt = now.Add(askAgain)
-				err = pending.Write("PUSH_REQUEST")
-			}
-			next = soonest(next, s.askAt)
-		}
-		return next, err
+		asked, err := s.tickHandshake(pending, now)
+		return soonest(next, asked), err
 	}
 	alive, err := s.checkAlive(now)
 	if err != nil {
@@ -245,6 +243,23 @@ func (s *session) tick(now time.Time) (next time.Time, err error) {
 		}
 	}
 	return soonest(next, alive, keys, s.renew(now)), nil
+}
+
+// tickHandshake is tick before the session is established.
+func (s *session) tickHandshake(pending *control.Negotiation, now time.Time) (next time.Time, err error) {
+	switch {
+	case pending == nil || !s.control.Answered() || s.authPending:
+		return next, nil
+	case !pending.Exchanged():
+		if next = s.data.Signs.Heard().Add(handshakeSilence); now.After(next) {
+			err = failed(transport.ReasonHandshakeFailed, fmt.Errorf("%s: nothing came from the server for %s", s.stage(), handshakeSilence))
+		}
+		return next, err
+	case now.After(s.askAt):
+		s.askAt = now.Add(askAgain)
+		err = pending.Write("PUSH_REQUEST")
+	}
+	return s.askAt, err
 }
 
 // renew begins a renegotiation where one is due, and says when the next one is. Time is left to the server unless the

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"penstock/router/transport"
 	"penstock/router/transport/openvpn/internal/certtest"
+	"penstock/router/transport/openvpn/internal/data"
 	"penstock/router/transport/openvpn/internal/datakey"
 	"penstock/router/transport/openvpn/internal/openvpntest"
 	"penstock/router/transport/openvpn/internal/wire"
@@ -129,7 +131,7 @@ func TestSessionRenegotiatesWhenItsKeyIsSpent(t *testing.T) {
 	if err := s.do(func() error {
 		o, n := s.options, s.control.Current()
 		key, err := s.control.Key(n, o.Exporter, datakey.Params{Cipher: o.Cipher, PeerID: o.PeerID, V2: o.V2})
-		s.data.Install(n.KeyID(), spentKey{key}, o.V2, time.Time{}, time.Time{})
+		s.data.Install(n.KeyID(), spentKey{key}, data.Format{V2: o.V2}, time.Time{}, time.Time{})
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -271,7 +273,7 @@ func TestConnectRefusesPushes(t *testing.T) {
 		blocked                 bool
 	}{
 		{"compression demanded", reply + "cipher AES-256-GCM,compress lz4", "", "demands compression", true},
-		{"compression framing demanded", reply + "cipher AES-256-GCM,comp-lzo no", "", "demands compression", true},
+		{"compression demanded, the old way", reply + "cipher AES-256-GCM,comp-lzo adaptive", "", "demands compression", true},
 		{"no cipher", reply, "", "data-ciphers-fallback", true},
 		{"a cipher not offered", reply + "cipher AES-192-GCM", "", "was not offered", true},
 		{"an unknown cipher", reply + "cipher BF-CBC", "", "was not offered", true},
@@ -300,6 +302,7 @@ func TestConnectEndsWithTheHandshake(t *testing.T) {
 		change            func(*openvpntest.Config)
 	}{
 		{"a server that stops in the middle", "hand-window 1\n", "TLS handshake took longer than 1s", func(c *openvpntest.Config) { c.Silent = true }},
+		{"a server that falls silent in TLS", "", "the TLS handshake: nothing came from the server for 15s", func(c *openvpntest.Config) { c.Silent = true }},
 		{"a wrong tls-crypt key", "connect-timeout 1\n", "no answer from udp", func(c *openvpntest.Config) {
 			c.Wrap = tlsCryptServer(staticKey(t, certtest.StaticKey(t)))
 		}},
@@ -332,6 +335,41 @@ func TestConnectTriesTheNextRemote(t *testing.T) {
 	client.connect(t)
 	if got := client.Stats().Endpoint; got != server.Addr.String() {
 		t.Errorf("endpoint: got %s, want %s", got, server.Addr)
+	}
+}
+
+func TestConnectWaitsForAServerThatChecksTheUser(t *testing.T) {
+	t.Parallel()
+	server, profile := serve(t, "server-poll-timeout 1\n"+certtest.Inline("auth-user-pass", "ana\ngeheim\n"), func(c *openvpntest.Config) {
+		c.Reply = func(string, string) string {
+			time.Sleep(3 * time.Second) // stands for a script that asks a directory
+			return ""
+		}
+	})
+	client := newTestClient(t, profile, nil)
+	client.connect(t)
+	if got := server.Logins(); len(got) != 1 {
+		t.Errorf("logins: got %q, want one", got)
+	}
+}
+
+func TestConnectPassesSilentRemotes(t *testing.T) {
+	t.Parallel()
+	_, p := serve(t, "server-poll-timeout 4\n", nil)
+	for range 2 {
+		silent, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = silent.Close() }()
+		port := uint16(silent.LocalAddr().(*net.UDPAddr).Port)
+		p.Remotes = append([]profile.Remote{{Host: "127.0.0.1", Port: port, Network: "udp"}}, p.Remotes...)
+	}
+	client := newTestClient(t, p, nil)
+	start := time.Now()
+	client.connect(t)
+	if took := time.Since(start); took > 8*time.Second {
+		t.Errorf("took %v, want at most 8 s", took)
 	}
 }
 

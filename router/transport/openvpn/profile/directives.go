@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/router/transport/openvpn/internal/framing"
 	"penstock/router/transport/openvpn/internal/text"
 	"penstock/router/transport/openvpn/internal/trust"
 	"penstock/router/transport/openvpn/internal/wire"
@@ -390,18 +391,9 @@ func parseDataCiphers(p *parser, d directive) error {
 
 var defaultCiphers = []datakey.Cipher{datakey.AES256GCM, datakey.AES128GCM, datakey.ChaCha20}
 
-func parseCompression(p *parser, d directive) error {
-	switch d.arg(0) {
-	case "no", "stub", "stub-v2", "migrate":
-	case "":
-		if d.name == "comp-lzo" {
-			return errors.New("compression is not supported: it weakens encryption (VORACLE)")
-		}
-	default:
-		return fmt.Errorf("compression %q is not supported: it weakens encryption (VORACLE)", d.arg(0))
-	}
-	p.warn("%s is ignored: a server that insists on compression framing is refused", d.name)
-	return nil
+func parseCompression(p *parser, d directive) (err error) {
+	p.out.Framing, err = framing.Parse(d.name, d.args)
+	return err
 }
 
 func seconds(field func(*Timers) *time.Duration) func(*parser, directive) error {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/router/transport/openvpn/internal/framing"
 	"penstock/router/transport/openvpn/internal/text"
 	"penstock/router/transport/openvpn/internal/trust"
 	"penstock/router/transport/openvpn/internal/wire"
@@ -43,6 +44,7 @@ type Profile struct {
 	Fallback       datakey.Cipher   // for a server that does not negotiate; empty: refuse that server
 
 	Timers   Timers
+	Framing  framing.Kind
 	MTU      int      // bytes; 0: not set
 	Options  []string // route, dns and such lines of the file itself, in the form that a server pushes them
 	Filters  []Filter

@@ -288,7 +288,7 @@ func (c *Channel) Flushed() bool { return c.current == nil || c.current.flushed(
 func (c *Channel) Key(n *Negotiation, exporter bool, p datakey.Params) (datakey.Key, error) {
 	p.KeyID = n.keyID
 	if !exporter {
-		material := datakey.FromPRF(&n.secrets, &n.server, c.id, c.peer)
+		material := datakey.FromPRF(&n.secrets, &n.server.Secrets, c.id, c.peer)
 		return datakey.New(&material, p)
 	}
 	material, err := n.export(datakey.ExporterLabel)

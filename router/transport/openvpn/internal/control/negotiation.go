@@ -34,7 +34,7 @@ type Negotiation struct {
 	sendWKC   bool // the first TLS packet carries the wrapped key
 
 	secrets wire.Secrets
-	server  wire.Secrets
+	server  wire.KeyExchange
 }
 
 // KeyID is the negotiation's key id.
@@ -42,6 +42,9 @@ func (n *Negotiation) KeyID() uint8 { return n.keyID }
 
 // Exchanged reports that both sides have sent what their keys are made of.
 func (n *Negotiation) Exchanged() bool { return n.exchanged }
+
+// ServerOptions is the server's summary of its options; empty where it keeps that to itself.
+func (n *Negotiation) ServerOptions() string { return n.server.Options }
 
 // Write sends a control message. It does not block. Before Exchanged it does nothing.
 func (n *Negotiation) Write(message string) error {
@@ -92,7 +95,7 @@ type Event struct {
 
 	of     *Negotiation
 	conn   *tls.Conn
-	server wire.Secrets
+	server wire.KeyExchange
 }
 
 // negotiate runs TLS and the key exchange as the client, then hands the server's messages over.
@@ -119,7 +122,7 @@ func (n *Negotiation) negotiate(ctx context.Context, cfg *tls.Config, hello wire
 		post(Event{Err: err})
 		return
 	}
-	post(Event{Exchanged: true, conn: conn, server: reply.Secrets})
+	post(Event{Exchanged: true, conn: conn, server: *reply})
 	for {
 		message, err := reader.ReadSlice(0)
 		if err != nil {

@@ -19,12 +19,17 @@ import (
 	"time"
 
 	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/router/transport/openvpn/internal/framing"
 	"penstock/router/transport/openvpn/internal/link"
 	"penstock/router/transport/openvpn/internal/wire"
 )
 
-// Offset is where a packet from the device starts in its buffer, so that what the link and the key put in front fits.
-const Offset = link.Head + datakey.MaxHead
+// Offset is where a packet from the device starts in its buffer, so that what the link, the key and the framing put in
+// front fits.
+const Offset = link.Head + datakey.MaxHead + framing.Front
+
+// Tail is how many bytes must be free behind such a packet.
+const Tail = datakey.Tail + framing.Back
 
 // Special is a plaintext that is not an IP packet.
 type Special string
@@ -48,6 +53,7 @@ const (
 	DropUnknownKey Drop = "unknown_key" // a data packet for a key id not in use
 	DropForged     Drop = "authentication"
 	DropReplay     Drop = "replay"
+	DropFraming    Drop = "framing" // compressed, or not framed as agreed
 	DropExhausted  Drop = "key_exhausted"
 	DropNotUp      Drop = "not_up" // from the device, while there is no session
 	DropInner      Drop = "device" // the device did not take it
@@ -129,14 +135,20 @@ func (c *Channel) Down() <-chan error { return c.down }
 // Wake says that Signs have changed in a way that cannot wait.
 func (c *Channel) Wake() <-chan struct{} { return c.wake }
 
+// Format is what packets look like, beside what their key says.
+type Format struct {
+	V2      bool // they carry a peer id
+	Framing framing.Kind
+}
+
 // Install makes key the newest one. Sending switches to it when the server has used it, or at switchAt; the key before
-// is to be removed at duckUntil. v2 says that packets carry a peer id.
-func (c *Channel) Install(id uint8, key datakey.Key, v2 bool, switchAt, duckUntil time.Time) {
+// is to be removed at duckUntil.
+func (c *Channel) Install(id uint8, key datakey.Key, f Format, switchAt, duckUntil time.Time) {
 	op := wire.DataV1
-	if v2 {
+	if f.V2 {
 		op = wire.DataV2
 	}
-	early := c.Keys.install(&slot{id: id, op: op, key: key}, switchAt, duckUntil)
+	early := c.Keys.install(&slot{id: id, op: op, key: key, in: f.Framing}, switchAt, duckUntil)
 	if len(early) > 0 {
 		c.Receive(early)
 	}
@@ -151,13 +163,14 @@ func (c *Channel) Send(bufs [][]byte, sizes []int) {
 	if k == nil {
 		return
 	}
-	start := Offset - k.key.Head()
 	sealed, total := c.sealed[:0], 0
 	for i, b := range bufs {
 		if sizes[i] == 0 {
 			continue
 		}
-		out, err := k.key.Seal(b[start : Offset+sizes[i]])
+		framed, start := k.in.Frame(b[:Offset+sizes[i]], Offset)
+		start -= k.key.Head()
+		out, err := k.key.Seal(framed[start:])
 		if err != nil {
 			c.cfg.Meter.Drop(DropExhausted, 1)
 			continue
@@ -182,14 +195,15 @@ func (c *Channel) SendSpecial(plain Special) {
 	if k == nil {
 		return
 	}
-	head := link.Head + k.key.Head()
-	buf := append(make([]byte, head, head+len(plain)+datakey.Tail), plain...)
-	out, err := k.key.Seal(buf[link.Head:])
+	buf := append(make([]byte, Offset, Offset+len(plain)+Tail), plain...)
+	buf, start := k.in.Frame(buf, Offset)
+	start -= k.key.Head()
+	out, err := k.key.Seal(buf[start:])
 	if err != nil {
 		c.cfg.Meter.Drop(DropExhausted, 1)
 		return
 	}
-	c.sent(c.outer().Post(buf[:link.Head+len(out)]), len(out))
+	c.sent(c.outer().Post(buf[start-link.Head:start+len(out)]), len(out))
 }
 
 // SendControl sends a packet of the control channel, which starts link.Head bytes into buffer. It never waits. Its only
@@ -247,8 +261,10 @@ func (c *Channel) Receive(packets [][]byte) {
 		}
 		total += len(packet)
 		k.proveLocked(s)
-		if isIP(plain) {
-			head = s.key.Head()
+		if plain, err = s.in.Open(plain); err != nil {
+			c.cfg.Meter.Drop(DropFraming, 1)
+		} else if isIP(plain) {
+			head = s.key.Head() + s.in.Shift()
 			k.plain = append(k.plain, packet[:head+len(plain)])
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/router/transport/openvpn/internal/framing"
 	"penstock/router/transport/openvpn/internal/link"
 	"penstock/router/transport/openvpn/internal/wire"
 )
@@ -173,7 +174,7 @@ func open(t *testing.T, k datakey.Key, packet []byte) string {
 // give is a batch of packets as the device gives them.
 func give(plains ...string) (bufs [][]byte, sizes []int) {
 	for _, p := range plains {
-		bufs = append(bufs, append(make([]byte, Offset, Offset+len(p)+datakey.Tail), p...))
+		bufs = append(bufs, append(make([]byte, Offset, Offset+len(p)+Tail), p...))
 		sizes = append(sizes, len(p))
 	}
 	return bufs, sizes
@@ -183,7 +184,7 @@ func TestPacketsPassBothWays(t *testing.T) {
 	w := newWorld(t, false)
 	client, server := keyPair(t, 0)
 	w.Send(give("Early")) // no key: nothing is sent
-	w.Install(0, client, true, time.Time{}, time.Time{})
+	w.Install(0, client, Format{V2: true}, time.Time{}, time.Time{})
 	w.Send(give("E one", "", "E two"))
 	sent := w.link.all()
 	if len(sent) != 2 || open(t, server, sent[0]) != "E one" || open(t, server, sent[1]) != "E two" {
@@ -195,6 +196,35 @@ func TestPacketsPassBothWays(t *testing.T) {
 	}
 	if w.meter.rx == 0 || w.meter.tx != len(sent[0])+len(sent[1]) {
 		t.Errorf("counted: got %d in, %d out", w.meter.rx, w.meter.tx)
+	}
+}
+
+func TestPacketsAreFramedWhereItIsAgreed(t *testing.T) {
+	for kind, wants := range map[framing.Kind][2]string{
+		framing.None: {"E out", string(Ping)}, framing.Byte: {"\xfaE out", "\xfa" + string(Ping)},
+		framing.Swap: {"\xfb outE", "\xfb" + string(Ping[1:]+Ping[:1])}, framing.V2: {"E out", string(Ping)},
+	} {
+		w := newWorld(t, false)
+		client, server := keyPair(t, 0)
+		w.Install(0, client, Format{V2: true, Framing: kind}, time.Time{}, time.Time{})
+		w.Send(give("E out"))
+		w.SendSpecial(Ping)
+		for i, packet := range w.link.all() {
+			if got := open(t, server, packet); got != wants[i] {
+				t.Errorf("framing %d: sent %q, want %q", kind, got, wants[i])
+			}
+		}
+		w.Receive([][]byte{seal(t, server, wants[0]), seal(t, server, wants[1])})
+		compressed := kind == framing.Byte || kind == framing.Swap
+		if compressed {
+			w.Receive([][]byte{seal(t, server, "\x66E lzo")})
+		}
+		if len(w.device.in) != 1 || string(w.device.in[0]) != "E out" {
+			t.Errorf("framing %d: device got %q, want the packet", kind, w.device.in)
+		}
+		if got := w.meter.drops(DropFraming); (got == 1) != compressed {
+			t.Errorf("framing %d: %d drops of a compressed packet", kind, got)
+		}
 	}
 }
 
@@ -216,7 +246,7 @@ func TestDrops(t *testing.T) {
 		{"a packet of the other form", append([]byte{wire.Header(wire.DataV1, 0)}, packet[1:]...), DropUnknownKey},
 	}
 	w := newWorld(t, false)
-	w.Install(0, client, true, time.Time{}, time.Time{})
+	w.Install(0, client, Format{V2: true}, time.Time{}, time.Time{})
 	padded := func(b []byte) []byte { return append(make([]byte, 0, len(b)+datakey.Tail), b...) }
 	w.Receive([][]byte{padded(packet)})
 	for _, tt := range tests {
@@ -277,7 +307,7 @@ func TestDataThatComesBeforeItsKeyIsKept(t *testing.T) {
 	if len(w.device.in) != 0 || w.meter.drops(DropUnknownKey) != 3 {
 		t.Fatalf("before the key: got %d packets, %d drops; want 0 and 3", len(w.device.in), w.meter.drops(DropUnknownKey))
 	}
-	w.Install(1, client, true, time.Time{}, time.Time{})
+	w.Install(1, client, Format{V2: true}, time.Time{}, time.Time{})
 	if len(w.device.in) != earlyPackets || string(w.device.in[0]) != "E 2" || string(w.device.in[1]) != "E 3" {
 		t.Errorf("after: got %d packets, want those that waited", len(w.device.in))
 	}
@@ -288,12 +318,12 @@ func TestSendingKeepsTheOldKeyUntilTheServerUsesTheNew(t *testing.T) {
 	install := func(t *testing.T) (w *world, server datakey.Key) {
 		w = newWorld(t, false)
 		first, _ := keyPair(t, 0)
-		w.Install(0, first, true, now.Add(time.Second), now.Add(time.Hour))
+		w.Install(0, first, Format{V2: true}, now.Add(time.Second), now.Add(time.Hour))
 		if expired, next := w.Keys.Tick(now.Add(2 * time.Hour)); expired || !next.IsZero() {
 			t.Errorf("the first key: got expired %v, next %v; want nothing due, there is no key before it", expired, next)
 		}
 		second, server := keyPair(t, 1)
-		w.Install(1, second, true, now.Add(time.Second), now.Add(time.Minute))
+		w.Install(1, second, Format{V2: true}, now.Add(time.Second), now.Add(time.Minute))
 		if got := w.Keys.Sending(); got != 0 {
 			t.Errorf("at first: sending with %d, want 0", got)
 		}
@@ -343,7 +373,7 @@ func TestSendingKeepsTheOldKeyUntilTheServerUsesTheNew(t *testing.T) {
 func TestSpecialsDoNotWaitForAStalledLink(t *testing.T) {
 	w := newWorld(t, true)
 	client, server := keyPair(t, 0)
-	w.Install(0, client, true, time.Time{}, time.Time{})
+	w.Install(0, client, Format{V2: true}, time.Time{}, time.Time{})
 	w.SendSpecial(Request)
 	if sent := w.link.all(); len(sent) != 1 || open(t, server, sent[0]) != string(Request) {
 		t.Fatalf("sent %d packets, want the request", len(sent))
@@ -425,12 +455,12 @@ func TestSpentIsOfTheNewestKey(t *testing.T) {
 		t.Error("without a key: got spent, or a key")
 	}
 	k, _ := keyPair(t, 0)
-	w.Install(0, spentKey{k}, true, time.Time{}, time.Time{})
+	w.Install(0, spentKey{k}, Format{V2: true}, time.Time{}, time.Time{})
 	if !w.Keys.Spent() {
 		t.Error("a spent key: got not spent")
 	}
 	k, _ = keyPair(t, 1)
-	w.Install(1, k, true, time.Time{}, time.Time{})
+	w.Install(1, k, Format{V2: true}, time.Time{}, time.Time{})
 	if w.Keys.Spent() {
 		t.Error("a fresh key: got spent")
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/router/transport/openvpn/internal/framing"
 	"penstock/router/transport/openvpn/internal/wire"
 )
 
@@ -14,6 +15,7 @@ type slot struct {
 	id  uint8
 	op  wire.Opcode // of the packets it opens
 	key datakey.Key
+	in  framing.Kind // of plaintexts
 }
 
 // Keys are the data keys in use. Receiving goes strictly by a packet's key id; sending stays with the old key until the

@@ -28,7 +28,7 @@ func readDHCP(o *Options, args []string) error {
 			o.dhcpSearch = append(o.dhcpSearch, value)
 		}
 	default:
-		return fmt.Errorf("%s is not used", kind)
+		return fmt.Errorf("%s is not supported", kind)
 	}
 	return nil
 }
@@ -42,7 +42,7 @@ func readDNS(o *Options, args []string) error {
 		return nil
 	}
 	if args[0] != "server" || len(args) < 4 {
-		return fmt.Errorf("%q is not used", args[0])
+		return fmt.Errorf("%q is not supported", args[0])
 	}
 	n, err := strconv.ParseInt(args[1], 10, 8)
 	if err != nil {
@@ -71,7 +71,7 @@ func readDNS(o *Options, args []string) error {
 	case "sni":
 		server.SNI = values[0]
 	default:
-		return fmt.Errorf("%q is not used", args[2])
+		return fmt.Errorf("%q is not supported", args[2])
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/router/transport/openvpn/internal/framing"
 	"penstock/router/transport/openvpn/internal/text"
 	"penstock/router/transport/openvpn/profile"
 )
@@ -36,6 +37,8 @@ type Options struct {
 	DynamicWrap bool // later negotiations are protected by a key of this session
 	ControlExit bool // the server understands EXIT on the control channel
 	Epoch       bool // the epoch data format
+	Framing     framing.Kind
+	Framed      bool // Framing was pushed
 	Ping        time.Duration
 	PingRestart time.Duration
 	Token       text.Secret // stands in for the password from now on
@@ -146,9 +149,8 @@ next:
 
 var errNoValue = errors.New("no value")
 
-// ErrCompression says that a server wants packets compressed. It is for good: compressing before encrypting leaks
-// plaintext (VORACLE).
-var ErrCompression = errors.New("the server demands compression, which is not supported because it weakens encryption")
+// ErrCompression says that a server wants packets compressed.
+var ErrCompression = errors.New("the server demands compression")
 
 // Parse reads the options of a profile and then those of the server that the profile lets through. What is malformed
 // or unknown is ignored and listed in Problems.
@@ -174,7 +176,7 @@ func parse(options []string) (*Options, error) {
 	for _, option := range options {
 		words, err := text.Split(option)
 		if err != nil || len(words) == 0 {
-			o.Problems = append(o.Problems, fmt.Errorf("option of %d bytes: not words", len(option)))
+			o.Problems = append(o.Problems, fmt.Errorf("an option of %d bytes does not split into words", len(option)))
 			continue
 		}
 		read, ok := readers[words[0]]
@@ -222,8 +224,8 @@ var readers = map[string]func(o *Options, args []string) error{
 	"tun-mtu":              readMTU,
 	"auth-token":           func(o *Options, args []string) error { o.Token = text.Secret(strings.Join(args, " ")); return nil },
 	"auth-token-user":      readTokenUser,
-	"compress":             readCompression,
-	"comp-lzo":             readCompression,
+	"compress":             func(o *Options, args []string) error { return readFraming(o, "compress", args) },
+	"comp-lzo":             func(o *Options, args []string) error { return readFraming(o, "comp-lzo", args) },
 	"tun-ipv6":             ignore,
 	"route-metric":         ignore,
 	"route-delay":          ignore,
@@ -297,11 +299,13 @@ func readMTU(o *Options, args []string) error {
 	return err
 }
 
-func readCompression(_ *Options, args []string) error {
-	if len(args) > 0 {
-		return fmt.Errorf("%w (%s)", ErrCompression, args[0])
+func readFraming(o *Options, name string, args []string) error {
+	kind, err := framing.Parse(name, args)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrCompression, err)
 	}
-	return ErrCompression
+	o.Framing, o.Framed = kind, true
+	return nil
 }
 
 // pathMTU is what most access lines carry, in bytes: Ethernet less PPPoE.
@@ -318,18 +322,21 @@ func (o *Options) Finish(overTCP bool, server netip.AddrPort, fromProfile int) {
 	}
 	o.MTU = min(o.MTU, MaxMTU)
 	if !overTCP {
-		o.MTU = min(o.MTU, pathMTU-udpOverhead(server.Addr().Is6(), o.Epoch))
+		o.MTU = min(o.MTU, pathMTU-udpOverhead(server.Addr().Is6(), o.Epoch, o.Framing != framing.None))
 	}
 }
 
 // udpOverhead is what stands around an inner packet on the path, in bytes.
-func udpOverhead(ipv6, epoch bool) int {
+func udpOverhead(ipv6, epoch, framed bool) int {
 	n := 20 + 8 + datakey.MaxHead
 	if ipv6 {
 		n += 20
 	}
 	if epoch {
 		n += 4
+	}
+	if framed {
+		n++
 	}
 	return n
 }

@@ -10,6 +10,7 @@ import (
 
 	"penstock/router/transport/openvpn/internal/certtest"
 	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/router/transport/openvpn/internal/framing"
 	"penstock/router/transport/openvpn/internal/text"
 	"penstock/router/transport/openvpn/profile"
 )
@@ -96,6 +97,10 @@ func TestParse(t *testing.T) {
 		{"repeated search domains", "dhcp-option DOMAIN c,dhcp-option DOMAIN-SEARCH d,dhcp-option ADAPTER_DOMAIN_SUFFIX c", func(p *Options) bool { return slices.Equal(p.SearchDomains, []string{"c", "d"}) }},
 		{"other dhcp options", "dhcp-option WINS 10.0.0.1,dhcp-option DNS", func(p *Options) bool { return len(p.Problems) == 2 }},
 		{"refusals for other traffic", "block-ipv6,block-outside-dns", func(p *Options) bool { return p.BlockIPv6 && p.BlockOtherDNS }},
+		{"a mark on each packet", "comp-lzo no", func(p *Options) bool { return p.Framed && p.Framing == framing.Byte }},
+		{"marks, in short", "compress", func(p *Options) bool { return p.Framed && p.Framing == framing.Swap }},
+		{"marks of the second version", "compress stub-v2", func(p *Options) bool { return p.Framed && p.Framing == framing.V2 }},
+		{"no marks", "ping 1", func(p *Options) bool { return !p.Framed }},
 		{"an unknown option", "frobnicate 7", func(p *Options) bool { return len(p.Problems) == 1 }},
 		{"an open quote", "route \"1", func(p *Options) bool { return len(p.Problems) == 1 }},
 		{"a huge time", "ping 4000000000,ping-restart 2000000000", func(p *Options) bool { return p.Ping == 0 && p.PingRestart == text.MaxSeconds*time.Second }},
@@ -222,6 +227,7 @@ func TestMTU(t *testing.T) {
 		{"UDP over IPv4", "udp", "192.0.2.1:1", "tun-mtu 1500", 0, 1440},
 		{"UDP over IPv6", "udp", "[2001:db8::1]:1", "tun-mtu 1500", 0, 1420},
 		{"the epoch format", "udp", "192.0.2.1:1", "tun-mtu 1500,protocol-flags aead-epoch", 0, 1436},
+		{"marks on packets", "udp", "192.0.2.1:1", "tun-mtu 1500,comp-lzo no", 0, 1439},
 		{"a smaller one pushed", "udp", "192.0.2.1:1", "tun-mtu 1300", 0, 1300},
 		{"none pushed", "udp", "192.0.2.1:1", "ping 1", 0, 1400},
 		{"the profile's, if none is pushed", "udp", "192.0.2.1:1", "ping 1", 1280, 1280},

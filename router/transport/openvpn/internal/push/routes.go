@@ -34,8 +34,8 @@ func readIfconfig6(o *Options, args []string) error {
 	return err
 }
 
-// finishAddress reads ifconfig, whose second word is a mask or a peer, as topology says. Servers of before topology
-// was pushed are known by a second word that looks like a mask.
+// finishAddress reads ifconfig, whose second word is a mask or a peer, as topology says. Old servers push
+// no topology: there, a second word that looks like a mask is one.
 func (o *Options) finishAddress() {
 	if len(o.ifconfig) == 0 {
 		return
