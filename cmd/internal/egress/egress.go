@@ -68,8 +68,9 @@ type Egress struct {
 // Transport is one transport with its driver's supervisor and the stack inside it.
 type Transport struct {
 	*transport.Tunnel
-	Kind  string // wireguard or openvpn
-	inner inner
+	Kind     string   // wireguard or openvpn
+	Warnings []string // what of its file is unsafe or passed over
+	inner    inner
 }
 
 // Named reports whether the server may have other addresses than the one in use.
@@ -146,7 +147,7 @@ func Open(c Config) (*Egress, error) {
 }
 
 func (e *Egress) open(p planned) (t *Transport, err error) {
-	t = &Transport{Kind: "wireguard"}
+	t = &Transport{Kind: "wireguard", Warnings: p.warnings}
 	if p.openvpn != nil {
 		t.Kind = "openvpn"
 		t.inner, err = newOpenVPN(p, &e.Config)
@@ -155,9 +156,6 @@ func (e *Egress) open(p planned) (t *Transport, err error) {
 	}
 	if err != nil {
 		return nil, err
-	}
-	for _, w := range p.warnings {
-		e.Log.Warn(w, "transport", p.name)
 	}
 	t.Tunnel = transport.NewTunnel(transport.Config{
 		Name:    p.name,

@@ -145,7 +145,9 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	st.Flows.Active = s.Flows.Router.Active()
 	st.Flows.Forwarded, st.Flows.Denied = s.Flows.counts()
 	for _, t := range s.Egress.Transports() {
-		st.Transports = append(st.Transports, transportStatus(t.Kind, t.Health()))
+		one := transportStatus(t.Kind, t.Health())
+		one.Warnings = t.Warnings
+		st.Transports = append(st.Transports, one)
 	}
 	for _, g := range s.Egress.Groups() {
 		current := g.Current()
