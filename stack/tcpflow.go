@@ -373,7 +373,7 @@ func (f *tcpFlow) shaken(c *tcpConn) (evicted *tcpFlow, err error) {
 	defer t.mu.Unlock()
 	f.timer.Stop()
 	t.forgetLocked(f)
-	f.stage, f.conn = tcpOpen, c
+	f.stage, f.conn, f.timer = tcpOpen, c, nil
 	switch {
 	case c == nil:
 		return nil, nil
