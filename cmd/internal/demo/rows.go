@@ -126,7 +126,7 @@ func first(ctx context.Context, w programs, host string) (string, error) {
 	return addrs[0].String(), nil
 }
 
-func get(scheme, name, at string) func(context.Context, world) (string, error) {
+func get(scheme, name, at string) func(context.Context, programs) (string, error) {
 	return func(ctx context.Context, w programs) (string, error) {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
@@ -147,7 +147,7 @@ func get(scheme, name, at string) func(context.Context, world) (string, error) {
 	}
 }
 
-func overIPv6(name string) func(context.Context, world) (string, error) {
+func overIPv6(name string) func(context.Context, programs) (string, error) {
 	return func(ctx context.Context, w programs) (string, error) {
 		addrs, err := w.lookup(ctx, name)
 		if err != nil {
@@ -176,7 +176,7 @@ func outcome(err error) (string, error) {
 	return "", err
 }
 
-func connect(host string, port int, limit time.Duration) func(context.Context, world) (string, error) {
+func connect(host string, port int, limit time.Duration) func(context.Context, programs) (string, error) {
 	return func(ctx context.Context, w programs) (string, error) {
 		addr, err := first(ctx, w, host)
 		if err != nil {
@@ -193,7 +193,7 @@ func connect(host string, port int, limit time.Duration) func(context.Context, w
 	}
 }
 
-func udpEcho(host string, size int) func(context.Context, world) (string, error) {
+func udpEcho(host string, size int) func(context.Context, programs) (string, error) {
 	return func(ctx context.Context, w programs) (string, error) {
 		addr, err := first(ctx, w, host)
 		if err != nil {
@@ -220,7 +220,7 @@ func udpEcho(host string, size int) func(context.Context, world) (string, error)
 	}
 }
 
-func ping(host string, size int) func(context.Context, world) (string, error) {
+func ping(host string, size int) func(context.Context, programs) (string, error) {
 	return func(ctx context.Context, w programs) (string, error) {
 		text, err := first(ctx, w, host)
 		if err != nil {
@@ -236,7 +236,7 @@ func ping(host string, size int) func(context.Context, world) (string, error) {
 }
 
 // foreignResolver asks a resolver on the internet instead of the laptop's own.
-func foreignResolver(name string) func(context.Context, world) (string, error) {
+func foreignResolver(name string) func(context.Context, programs) (string, error) {
 	return func(ctx context.Context, w programs) (string, error) {
 		r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return w.dial(ctx, network, net.JoinHostPort(resolverAddr, "53"))
