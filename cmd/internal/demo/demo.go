@@ -108,7 +108,7 @@ func awaitConnected(ctx context.Context, c *control.Client, progress io.Writer) 
 }
 
 // table tries every row and prints it. It reports whether all were as promised.
-func table(ctx context.Context, w programs, c *control.Client, out io.Writer) bool {
+func table(ctx context.Context, w world, c *control.Client, out io.Writer) bool {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "TRIED FROM THE LAPTOP\tWHAT HAPPENED\tRULE\tWENT\t")
 	all := true
