@@ -3,6 +3,7 @@ package openvpn
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"penstock/router/transport/openvpn/internal/link"
 	"penstock/router/transport/openvpn/internal/push"
 	"penstock/router/transport/openvpn/internal/text"
+	"penstock/router/transport/openvpn/profile"
 )
 
 // switchSlack is how long beyond one ping interval we wait for the server to prove that it has the new key. Packets
@@ -58,10 +60,10 @@ func (s *session) establish(n *control.Negotiation) error {
 	if err != nil {
 		return err
 	}
-	if err := s.chooseCipher(o); err != nil {
+	if err := chooseCipher(s.client.cfg.Profile, o); err != nil {
 		return err
 	}
-	if err := s.chooseFraming(o, n.ServerOptions()); err != nil {
+	if err := chooseFraming(s.client.cfg.Profile, o, n.ServerOptions(), s.log); err != nil {
 		return err
 	}
 	o.Finish(link.IsTCP(s.network), s.data.Remote(), s.client.cfg.Profile.MTU)
@@ -98,8 +100,7 @@ func (s *session) interpret() (*push.Options, error) {
 	return o, nil
 }
 
-func (s *session) chooseCipher(o *push.Options) error {
-	p := s.client.cfg.Profile
+func chooseCipher(p *profile.Profile, o *push.Options) error {
 	if o.Cipher == "" {
 		o.Cipher = p.Fallback
 	}
@@ -116,11 +117,11 @@ func (s *session) chooseCipher(o *push.Options) error {
 
 // chooseFraming takes what the server pushed, then what the profile says. The server's summary says whether it frames
 // packets at all: where one side does and the other does not, nothing would pass.
-func (s *session) chooseFraming(o *push.Options, server string) error {
+func chooseFraming(p *profile.Profile, o *push.Options, server string, log *slog.Logger) error {
 	if o.Framed {
 		return nil
 	}
-	o.Framing = s.client.cfg.Profile.Framing
+	o.Framing = p.Framing
 	frames := slices.Contains(strings.Split(server, ","), "comp-lzo") // whatever the kind
 	switch {
 	case server == "" || frames == (o.Framing != framing.None):
@@ -128,7 +129,7 @@ func (s *session) chooseFraming(o *push.Options, server string) error {
 		return blocked(errors.New(`the server frames data packets for compression, and neither it nor the profile says how: ` +
 			`add "comp-lzo no" to the profile, or the compress line that the server has`))
 	default:
-		s.log.Warn("the profile asks for compression framing, and the server does not frame packets: left out")
+		log.Warn("the profile asks for compression framing, and the server does not frame packets: left out")
 		o.Framing = framing.None
 	}
 	return nil

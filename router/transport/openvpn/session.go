@@ -36,19 +36,18 @@ const (
 
 // session is one connection with one server. The goroutine in run owns it; data packets pass it by (package data).
 type session struct {
-	client   *Client
-	log      *slog.Logger
-	network  string
-	data     *data.Channel
-	lifetime context.Context // ends when run does
-	cancel   context.CancelFunc
+	client  *Client
+	log     *slog.Logger
+	network string
+	data    *data.Channel
+	mailbox
+	cancel   context.CancelFunc // ends the mailbox
 	answered atomic.Bool
 
-	events chan func() error // work for run, from other goroutines
-	ready  chan struct{}     // closed when established
-	done   chan struct{}     // closed when every goroutine has ended
-	err    error             // why; to be read after done
-	wg     sync.WaitGroup
+	ready chan struct{} // closed when established
+	done  chan struct{} // closed when every goroutine has ended
+	err   error         // why; to be read after done
+	wg    sync.WaitGroup
 
 	// Below is touched by the goroutine in run only.
 	control     *control.Channel
@@ -68,10 +67,9 @@ var errLeft = errors.New("the session was left")
 func newSession(lifetime context.Context, c *Client, l link.Link, network string, sent login.Credentials) (*session, error) {
 	s := &session{
 		client: c, log: c.log, network: network, sent: sent,
-		data:   data.New(data.Config{Link: l, TCP: link.IsTCP(network), Device: c.cfg.Device, Meter: &c.meter}),
-		events: make(chan func() error),
-		ready:  make(chan struct{}),
-		done:   make(chan struct{}),
+		data:  data.New(data.Config{Link: l, TCP: link.IsTCP(network), Device: c.cfg.Device, Meter: &c.meter}),
+		ready: make(chan struct{}),
+		done:  make(chan struct{}),
 	}
 	p := c.cfg.Profile
 	tls, err := p.TLSConfig()
@@ -86,6 +84,7 @@ func newSession(lifetime context.Context, c *Client, l link.Link, network string
 	if err != nil {
 		return nil, err
 	}
+	s.events = make(chan func() error)
 	s.lifetime, s.cancel = context.WithCancel(lifetime)
 	return s, nil
 }
@@ -153,26 +152,6 @@ func soonest(times ...time.Time) (first time.Time) {
 		}
 	}
 	return first
-}
-
-// do runs f in the session's goroutine and returns what it returned.
-func (s *session) do(f func() error) error {
-	result := make(chan error, 1)
-	s.post(func() error { result <- f(); return nil })
-	select {
-	case err := <-result:
-		return err
-	case <-s.lifetime.Done(): // it was not run, or by a session that was ending
-		return transport.ErrNotUp
-	}
-}
-
-// post hands f to the session's goroutine, which ends the session if f returns an error.
-func (s *session) post(f func() error) {
-	select {
-	case s.events <- f:
-	case <-s.lifetime.Done():
-	}
 }
 
 // giveUp ends an attempt that is not established. The reason is asked for in the session's goroutine, and returned

@@ -62,10 +62,7 @@ type Channel struct {
 	wraps    wraps
 	rtt      reliable.RTT
 
-	negotiations [8]*Negotiation // by key id
-	current      *Negotiation    // the newest that is done
-	previous     *Negotiation    // the one before, whose key still opens packets
-	pending      *Negotiation    // the one under way
+	table
 }
 
 // New returns a channel with a session id of its own.
@@ -102,18 +99,14 @@ func (c *Channel) Close() {
 }
 
 // Renegotiate begins a negotiation for the next key id. There must be none under way.
-func (c *Channel) Renegotiate(now time.Time) { c.begin(c.nextKeyID(), wire.SoftReset, now) }
-
-// nextKeyID counts 1 to 7 and starts over: 0 is only ever the first.
-func (c *Channel) nextKeyID() uint8 { return c.current.keyID%7 + 1 }
+func (c *Channel) Renegotiate(now time.Time) { c.begin(c.next(), wire.SoftReset, now) }
 
 // begin opens a negotiation with its reset packet.
 func (c *Channel) begin(keyID uint8, reset wire.Opcode, now time.Time) {
 	n := &Negotiation{keyID: keyID, Window: c.cfg.Window, Deadline: now.Add(c.cfg.Window), pipe: reliable.NewPipe(c.nudge)}
 	n.stream.RTT = &c.rtt
 	n.stream.Send(reset, nil)
-	c.negotiations[keyID] = n
-	c.pending = n
+	c.add(n)
 }
 
 func (c *Channel) nudge() {
@@ -128,12 +121,6 @@ func (c *Channel) Wake() <-chan struct{} { return c.wake }
 
 // Answered reports that the server has sent its first packet.
 func (c *Channel) Answered() bool { return c.answered }
-
-// Pending is the negotiation under way, nil for none.
-func (c *Channel) Pending() *Negotiation { return c.pending }
-
-// Current is the newest negotiation that is done, nil for none.
-func (c *Channel) Current() *Negotiation { return c.current }
 
 // Receive takes one control packet from the link. fresh says that the server has begun a negotiation or answered ours,
 // which it does only once it has the current key. ErrMalformed, ErrForeign and ErrKeyID concern the packet alone; any
@@ -176,7 +163,7 @@ func (c *Channel) negotiationFor(op wire.Opcode, keyID uint8, now time.Time) *Ne
 	if n := c.negotiations[keyID]; n != nil {
 		return n
 	}
-	if op != wire.SoftReset || c.current == nil || c.pending != nil || keyID != c.nextKeyID() {
+	if op != wire.SoftReset || c.current == nil || c.pending != nil || keyID != c.next() {
 		return nil
 	}
 	c.begin(keyID, wire.SoftReset, now)
@@ -297,28 +284,6 @@ func (c *Channel) Key(n *Negotiation, exporter bool, p datakey.Params) (datakey.
 	}
 	return datakey.New(material, p)
 }
-
-// Finish makes n the current negotiation. The one before the current is retired.
-func (c *Channel) Finish(n *Negotiation, now time.Time) (retired uint8, ok bool) {
-	retired, ok = c.Retire()
-	c.previous, c.current, c.pending = c.current, n, nil
-	n.DoneAt = now
-	return retired, ok
-}
-
-// Retire forgets the negotiation before the current one, and says which key goes with it.
-func (c *Channel) Retire() (keyID uint8, ok bool) {
-	n := c.previous
-	if n == nil {
-		return 0, false
-	}
-	c.previous = nil
-	c.negotiations[n.keyID] = nil
-	n.pipe.Fail(errRetired)
-	return n.keyID, true
-}
-
-var errRetired = errors.New("the negotiation was replaced")
 
 const dynamicLabel = "EXPORTER-OpenVPN-dynamic-tls-crypt"
 

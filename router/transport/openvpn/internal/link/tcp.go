@@ -31,8 +31,8 @@ const (
 	stallAfter = 100 * time.Millisecond // in one write to the socket
 )
 
-// tcpLink frames packets with their length on a TCP connection. A goroutine of its own writes to the socket, so that
-// nobody but the sender of bulk data ever waits for the peer.
+// tcpLink frames packets with their length on a TCP connection. Only one writes to the socket at a time: the sender of
+// bulk data itself, which may wait for the peer, or a goroutine that takes what was posted, and bulk data behind that.
 type tcpLink struct {
 	conn    *net.TCPConn
 	limit   time.Duration // see writeLimit
@@ -40,13 +40,14 @@ type tcpLink struct {
 	addr    netip.AddrPort
 	slots   [][]byte
 	packets [][]byte
+	vector  net.Buffers // scratch of who writes in Write
 	wg      sync.WaitGroup
 
 	mu      sync.Mutex // guards below
 	room    sync.Cond  // for whom Write waits
 	work    sync.Cond  // for what writeWaiting waits
 	waiting []byte     // framed packets
-	since   time.Time  // when the write to the socket under way began; zero: none is
+	since   time.Time  // when who writes to the socket began; zero: nobody does
 	err     error      // why nothing is written any more
 }
 
@@ -60,19 +61,20 @@ func newTCP(conn *net.TCPConn, addr netip.AddrPort, limit time.Duration) *tcpLin
 func (l *tcpLink) Remote() netip.AddrPort { return l.addr }
 
 func (l *tcpLink) Close() error {
-	l.fail(net.ErrClosed)
-	err := l.conn.Close() // ends the write under way
+	l.mu.Lock()
+	l.failLocked(net.ErrClosed)
+	l.mu.Unlock()
 	l.wg.Wait()
-	return err
+	return nil
 }
 
-// fail ends all writing.
-func (l *tcpLink) fail(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err == nil {
-		l.err = err
+// failLocked ends all reading and writing, for the first reason given.
+func (l *tcpLink) failLocked(err error) {
+	if l.err != nil {
+		return
 	}
+	l.err = err
+	_ = l.conn.Close() // ends the write under way; the reader reports the reason
 	l.room.Broadcast()
 	l.work.Broadcast()
 }
@@ -127,6 +129,9 @@ func (l *tcpLink) buffered() bool {
 func (l *tcpLink) Write(buffers [][]byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.err == nil && l.since.IsZero() && len(l.waiting) == 0 {
+		return l.writeNowLocked(buffers)
+	}
 	for _, b := range buffers {
 		for len(l.waiting) >= maxWaiting && l.err == nil {
 			l.room.Wait()
@@ -137,6 +142,26 @@ func (l *tcpLink) Write(buffers [][]byte) error {
 		l.appendLocked(b)
 	}
 	return nil
+}
+
+// writeNowLocked writes to the socket without a copy. It gives up the lock meanwhile.
+func (l *tcpLink) writeNowLocked(buffers [][]byte) error {
+	l.since = time.Now()
+	l.mu.Unlock()
+	l.vector = l.vector[:0]
+	for _, b := range buffers {
+		binary.BigEndian.PutUint16(b, uint16(len(b)-Head))
+		l.vector = append(l.vector, b)
+	}
+	rest := l.vector
+	err := l.toSocket(func() (int64, error) { return rest.WriteTo(l.conn) }, func() bool { return len(rest) == 0 })
+	l.mu.Lock()
+	l.since = time.Time{}
+	if err != nil {
+		l.failLocked(err)
+	}
+	l.work.Signal()
+	return err
 }
 
 func (l *tcpLink) Post(buffer []byte) error {
@@ -166,40 +191,46 @@ func (l *tcpLink) Stalled() bool {
 
 // writeWaiting sends what waits until the link is closed or the peer takes nothing for writeLimit.
 func (l *tcpLink) writeWaiting() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var taken []byte
 	for {
-		l.mu.Lock()
-		l.since = time.Time{}
-		for len(l.waiting) == 0 && l.err == nil {
+		for l.err == nil && (len(l.waiting) == 0 || !l.since.IsZero()) {
 			l.work.Wait()
 		}
 		if l.err != nil {
-			l.mu.Unlock()
 			return
 		}
 		taken, l.waiting = l.waiting, taken[:0]
 		l.since = time.Now()
 		l.room.Broadcast()
 		l.mu.Unlock()
-		if err := l.drain(taken); err != nil {
-			l.fail(err)
-			_ = l.conn.Close() // the reader reports it
-			return
+		rest := taken
+		err := l.toSocket(func() (int64, error) {
+			n, err := l.conn.Write(rest)
+			rest = rest[n:]
+			return int64(n), err
+		}, func() bool { return len(rest) == 0 })
+		l.mu.Lock()
+		l.since = time.Time{}
+		if err != nil {
+			l.failLocked(err)
 		}
 	}
 }
 
-func (l *tcpLink) drain(b []byte) error {
-	for len(b) > 0 {
+// toSocket calls write until all is done. A peer that reads slowly has the limit again after each byte it takes.
+func (l *tcpLink) toSocket(write func() (int64, error), done func() bool) error {
+	for !done() {
 		_ = l.conn.SetWriteDeadline(time.Now().Add(l.limit))
-		n, err := l.conn.Write(b)
-		if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) { // else the peer reads, if slowly
+		n, err := write()
+		switch {
+		case err == nil || n > 0:
+		case errors.Is(err, os.ErrDeadlineExceeded):
 			return fmt.Errorf("the server has read nothing for %s: %w", l.limit, err)
-		}
-		if n == 0 && err != nil {
+		default:
 			return err
 		}
-		b = b[n:]
 	}
 	return nil
 }
