@@ -10,6 +10,7 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/router/hostnet"
+	"penstock/router/hostnet/direct"
 )
 
 // settings are what the host shall look like.
@@ -85,7 +86,7 @@ func (l *Laptop) Apply(ctx context.Context) error {
 	if l.cfg.Listen.TUN.Routes != "auto" {
 		return nil
 	}
-	if d, ok := l.direct.(*hostnet.Dialer); ok {
+	if d, ok := l.direct.(*direct.Dialer); ok {
 		if err := d.SelfTest(ctx); err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@ import (
 	"penstock/cmd/internal/egress"
 	"penstock/policy"
 	"penstock/router/hostnet"
+	"penstock/router/hostnet/direct"
 	"penstock/stack"
 	"penstock/stack/link"
 )
@@ -89,13 +90,13 @@ func New(c Config) (*Laptop, error) {
 
 // openDirect opens the way out by the host's own network.
 func (l *Laptop) openDirect() error {
-	var c hostnet.DialerConfig
+	var c direct.Config
 	t := l.cfg.Listen.TUN
 	if t != nil {
-		c = hostnet.DialerConfig{Interface: t.Name, Prefixes: t.Address, Mark: t.Mark, MarkMask: t.MarkMask}
+		c = direct.Config{Interface: t.Name, Prefixes: t.Address, Mark: t.Mark, MarkMask: t.MarkMask}
 	}
 	c.Log = l.log
-	d, err := hostnet.NewDialer(c)
+	d, err := direct.NewDialer(c)
 	switch {
 	case err == nil:
 		l.direct = d

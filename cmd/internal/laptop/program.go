@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"penstock/policy"
-	"penstock/router/hostnet"
+	"penstock/router/hostnet/program"
 )
 
 // Program adds to a flow the user of this machine that sends it, and with path the program too. Finding out costs some
@@ -16,7 +16,7 @@ func (l *Laptop) Program(f *policy.Flow, path bool) {
 	if t == nil || !slices.ContainsFunc(t.Address, ours) || f.Network != policy.TCP && f.Network != policy.UDP {
 		return
 	}
-	p, err := hostnet.FindProgram(f.Network.String(), f.Src, f.Dst, path)
+	p, err := program.Find(f.Network.String(), f.Src, f.Dst, path)
 	if err != nil {
 		l.log.Debug("the program that sends a flow is not known", "src", f.Src, "dst", f.Dst, "err", err)
 		return
