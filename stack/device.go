@@ -19,8 +19,8 @@ const (
 	// queueBytes bounds what waits for the reader: a few bandwidth-delay products of a LAN, little enough not to
 	// bloat a slow uplink much beyond what TCP itself keeps in flight.
 	queueBytes = 1 << 20
-	// queuePatience is how long a writer waits for a reader that has stopped reading before packets are dropped
-	// instead. A reader that lives drains the queue in well under a millisecond.
+	// queuePatience is how long a writer waits for a reader that has stopped reading. After that, packets are dropped.
+	// A healthy reader drains the queue in well under a millisecond.
 	queuePatience = 20 * time.Millisecond
 )
 
@@ -54,7 +54,7 @@ type queued struct {
 	raw *[]byte
 }
 
-// release lets go of a packet that nobody else has.
+// release gives the packet back. Nobody may use it afterwards.
 func (q queued) release() {
 	if q.pkt != nil {
 		q.pkt.DecRef()

@@ -33,7 +33,7 @@ func TestTheLongestSilentDatagramFlowGoes(t *testing.T) {
 	a, b, c := addr("10.0.0.2:1"), addr("10.0.0.2:2"), addr("10.0.0.2:3")
 	say := func(from netip.AddrPort) { w.send(datagram(from, web, []byte("x"))) }
 	say(a)
-	fa := <-flows
+	fa := within(t, flows)
 	for range 4 { // A talks for two seconds
 		clock.Add(second / 2)
 		say(a)
@@ -41,11 +41,11 @@ func TestTheLongestSilentDatagramFlowGoes(t *testing.T) {
 	eventually(t, "A's packets are counted", func() bool { return fa.bytes.Load() == 5 })
 	clock.Add(second) // and is silent for one
 	say(b)
-	fb := <-flows
+	fb := within(t, flows)
 	eventually(t, "B's packet is counted", func() bool { return fb.bytes.Load() == 1 })
 	clock.Add(second)
 	say(c)
-	fc := <-flows
+	fc := within(t, flows)
 	if !fa.over(5 * time.Second) {
 		t.Error("A stays although it was silent for longest")
 	}
@@ -71,7 +71,7 @@ func TestAnswersKeepAFlowAlive(t *testing.T) {
 	var list []net.Conn
 	for i := range 2 {
 		w.send(datagram(netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), uint16(i+1)), web, []byte("x")))
-		list = append(list, <-conns)
+		list = append(list, within(t, conns))
 		clock.Add(second)
 	}
 	if _, err := list[0].Write([]byte("answer")); err != nil { // the first is now the newest
@@ -79,7 +79,7 @@ func TestAnswersKeepAFlowAlive(t *testing.T) {
 	}
 	clock.Add(second)
 	w.send(datagram(addr("10.0.0.2:3"), web, []byte("x")))
-	<-conns
+	within(t, conns)
 	s.flows.mu.Lock()
 	defer s.flows.mu.Unlock()
 	if s.flows.flows[list[0].(*datagramConn).key] == nil {
@@ -110,7 +110,7 @@ func TestManyAddressesAreOneClient(t *testing.T) {
 	dst := addr("[2001:db8::9]:4000")
 	for i := range 300 { // client 1 has a whole /64
 		w.send(datagram(addr(fmt.Sprintf("[fd00:0:0:1::%x]:7", i+1)), dst, []byte("x")))
-		if k := <-flows; k.r.Client != 1 {
+		if k := within(t, flows); k.r.Client != 1 {
 			t.Fatalf("address %d: got client %d, want 1", i, k.r.Client)
 		}
 	}
@@ -120,11 +120,11 @@ func TestManyAddressesAreOneClient(t *testing.T) {
 	var honest []*kept
 	for i := range 20 {
 		w.send(datagram(netip.AddrPortFrom(netip.MustParseAddr("fd00:0:0:2::2"), uint16(i+1)), dst, []byte("x")))
-		honest = append(honest, <-flows)
+		honest = append(honest, within(t, flows))
 	}
 	for i := range 300 {
 		w.send(datagram(addr(fmt.Sprintf("[fd00:0:0:1::%x]:8", i+1)), dst, []byte("x")))
-		<-flows
+		within(t, flows)
 	}
 	if got := held(s, 2); got != 20 {
 		t.Errorf("got %d flows of the honest client, want its 20", got)
@@ -177,7 +177,7 @@ func TestTCPSharesOfAFullTable(t *testing.T) {
 	for i := range 4 { // client 1 takes the whole table
 		clock.Add(second)
 		w.shake(one(i), web)
-		list = append(list, <-flows)
+		list = append(list, within(t, flows))
 	}
 	clock.Add(second)
 	w.send(segment(one(0), web, 1001, 1, flagACK|flagPSH, nil)) // no data: still silent
@@ -186,7 +186,7 @@ func TestTCPSharesOfAFullTable(t *testing.T) {
 
 	two := addr("10.0.2.2:100")
 	w.shake(two, web)
-	k := <-flows
+	k := within(t, flows)
 	if k.err != nil {
 		t.Fatalf("a client below its share got %v", k.err)
 	}
@@ -207,10 +207,10 @@ func TestDataKeepsATCPFlowAlive(t *testing.T) {
 	_, w := newWire(t, Config{Limits: Limits{TCPFlows: 2}, Client: byNetwork, Handle: keeping(flows)}, &clock)
 	a, b := addr("10.0.1.2:100"), addr("10.0.1.2:101")
 	mine, theirs := w.shake(a, web)
-	fa := <-flows
+	fa := within(t, flows)
 	clock.Add(second)
 	w.shake(b, web)
-	fb := <-flows
+	fb := within(t, flows)
 	clock.Add(second)
 	w.send(segment(a, web, mine, theirs, flagACK|flagPSH, []byte("data")))
 	eventually(t, "the data is read", func() bool { return fa.bytes.Load() == 4 })
@@ -285,11 +285,11 @@ func TestDialsOfOneClientLeaveRoomForOthers(t *testing.T) {
 		syn(1, i)
 	}
 	for range 6 {
-		<-pending
+		within(t, pending)
 	}
 	for i := range 3 { // as many as the other is left with then
 		syn(2, i)
-		if r := <-pending; r.Client != 2 {
+		if r := within(t, pending); r.Client != 2 {
 			t.Fatalf("got a request of client %d, want client 2's", r.Client)
 		}
 	}
@@ -309,7 +309,7 @@ func TestAHandshakeThatIsNotFinishedEnds(t *testing.T) {
 	if dials(s, 1) != 1 {
 		t.Error("the place was given back before the handshake has ended")
 	}
-	k := <-flows
+	k := within(t, flows)
 	if k.err == nil {
 		t.Fatal("a handshake that the client did not finish was accepted")
 	}
@@ -318,7 +318,7 @@ func TestAHandshakeThatIsNotFinishedEnds(t *testing.T) {
 	}
 	eventually(t, "the place is given back", func() bool { return dials(s, 1) == 0 })
 	w.shake(src, web) // the same ports again
-	if k := <-flows; k.err != nil {
+	if k := within(t, flows); k.err != nil {
 		t.Errorf("the next handshake: %v", k.err)
 	}
 }

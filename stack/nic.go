@@ -22,8 +22,8 @@ type carrier interface {
 	sendBytes(b []byte) error
 }
 
-// nic is the link endpoint that gVisor sees. Both checksums are left to the link: what comes in was checked by parse,
-// what goes out is finished by whoever cuts or writes it.
+// nic is the link endpoint that gVisor sees. gVisor leaves both checksums to it: parse has checked what comes in, and
+// whoever cuts or writes a packet finishes what goes out. Fragments that come in go past it; see deliverFragment.
 type nic struct {
 	gsoMax  uint32
 	mtu     atomic.Uint32
@@ -143,7 +143,7 @@ func (c *portCarrier) sendBytes(b []byte) error {
 	return c.port.Write(link.Meta{}, [][]byte{b})
 }
 
-// closed says that err is the end of a link and no fault.
+// closed reports whether err only says that a link was closed.
 func closed(err error) bool {
 	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed)
 }

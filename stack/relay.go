@@ -15,7 +15,7 @@ const (
 	maxPieces = 64
 	// maxShown is how many received bytes one writev may carry.
 	maxShown = 512 << 10
-	// copyBuffer is the size of the pooled buffers that carry data where nothing better is to be had.
+	// copyBuffer is the size of the pooled buffers that carry data where it has to be copied.
 	copyBuffer = 64 << 10
 )
 

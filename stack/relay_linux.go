@@ -77,7 +77,7 @@ func (m *socketMove) step(fd uintptr) bool {
 	return true
 }
 
-// look learns how many bytes wait in the socket. It reports false if none do and none are known to be missing.
+// look asks how many bytes wait in the socket. It reports false if there are none yet.
 func (m *socketMove) look() bool {
 	n, err := unix.IoctlGetInt(m.fd, unix.TIOCINQ)
 	if err != nil {
@@ -98,7 +98,7 @@ func (m *socketMove) look() bool {
 		m.err = err
 	case n == 0:
 		m.err = io.EOF
-	default: // came between the two questions
+	default: // it came between the two calls
 		m.left = 1
 	}
 	return true
@@ -106,9 +106,9 @@ func (m *socketMove) look() bool {
 
 func (m *socketMove) Len() int { return m.left }
 
-// Read fills b from the socket. gVisor throws away what it has read when a Payloader fails and spins when one ends
-// early, so a read that comes up short is filled with zeros and the flow is ended by err: nobody else reads the socket,
-// so that only a kernel that took its answer back could bring it about.
+// Read fills b from the socket. It cannot fail: gVisor throws away what it has read when a Payloader fails, and spins
+// when one ends early. So a read that comes up short is filled with zeros, and err ends the flow. That should never
+// happen, because nobody else reads the socket and the kernel has said how much it holds.
 func (m *socketMove) Read(b []byte) (int, error) {
 	if m.left == 0 {
 		return 0, io.EOF

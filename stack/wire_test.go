@@ -187,6 +187,17 @@ func (w *wire) shake(src, dst netip.AddrPort) (mine, theirs uint32) {
 	return 1001, theirs
 }
 
+// within receives from c, with patience.
+func within[T any](t testing.TB, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(5 * time.Second):
+		t.Fatal("nothing came within 5 s")
+	}
+	return v
+}
+
 func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 var web = addr("203.0.113.9:80")

@@ -1,6 +1,6 @@
-// Package deadline is a point in time that can be moved while others wait for it, as the deadlines of a net.Conn can.
+// Package deadline is a point in time that can be moved while goroutines wait for it, like the deadline of a net.Conn.
 //
-// It does not interrupt anything itself: who waits selects on it.
+// It does not interrupt I/O by itself: a goroutine that waits for something else selects on the deadline too.
 package deadline
 
 import (
@@ -13,11 +13,11 @@ import (
 type Deadline struct {
 	mu    sync.Mutex // guards below
 	timer *time.Timer
-	done  chan struct{} // closed when the deadline has passed; nil while nobody asked
+	done  chan struct{} // closed when the deadline has passed; nil until Passed or Set needs it
 }
 
-// Passed returns a channel that is closed when the deadline passes. Who waits on it meets every later Set too, unless the
-// deadline had passed before: then the channel stays closed, and the next call returns a new one.
+// Passed returns a channel that is closed when the deadline passes. A later Set also moves the deadline of those who
+// wait on the channel already. Once the channel is closed it stays closed, and after the next Set Passed returns a new one.
 func (d *Deadline) Passed() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
