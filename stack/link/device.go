@@ -2,6 +2,8 @@ package link
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -37,9 +39,15 @@ type devicePort struct {
 	err   error
 }
 
-// failure is an error of the device's. wireguard's devices say that they are closed when the system took them away.
+// failure is what an error of the device's means. wireguard's devices say that they are closed when the system took them
+// away.
 func (p *devicePort) failure(err error) error {
-	if errors.Is(err, os.ErrClosed) && !p.shut.Load() {
+	switch {
+	case err == nil:
+		return nil
+	case p.shut.Load():
+		return fmt.Errorf("%w: %w", net.ErrClosed, err)
+	case errors.Is(err, os.ErrClosed), isGone(p.dev):
 		return ErrGone
 	}
 	return err

@@ -93,6 +93,17 @@ func vnetHeader(f *os.File) (bool, error) {
 	return ifr.Uint16()&unix.IFF_VNET_HDR != 0, ioctlErr
 }
 
+// isGone reports whether a TUN's interface was deleted. A read fails with EBADFD then, or, if it was waiting, with the
+// runtime's "not pollable": the kernel has reported an error on the descriptor (Linux 6.18, Go 1.26).
+func isGone(dev tun.Device) bool {
+	f := dev.File()
+	if f == nil {
+		return false
+	}
+	_, err := vnetHeader(f)
+	return errors.Is(err, unix.EBADFD)
+}
+
 // tunPort reads and writes a TUN descriptor that carries virtio headers.
 type tunPort struct {
 	dev tun.Device
@@ -159,8 +170,11 @@ func (p *tunPort) Read(pkts []Packet) (int, error) {
 		p.iov[0] = p.head[:]
 		p.iov[1] = pkt.Data[:cap(pkt.Data)]
 		if err := p.rc.Read(p.readFn); err != nil {
-			if p.isClosed() { // the runtime's own error is none of those that Port promises
+			switch { // the runtime's own errors are none of those that Port promises
+			case p.isClosed():
 				err = net.ErrClosed
+			case isGone(p.dev):
+				err = ErrGone
 			}
 			return 0, fmt.Errorf("tun: read: %w", err)
 		}

@@ -9,6 +9,9 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 )
 
+// isGone: these systems report that a device is gone by closing it.
+func isGone(tun.Device) bool { return false }
+
 // OpenTUN makes a TUN device, or takes one over from a descriptor. The error says what to do where a privilege is missing.
 func OpenTUN(c TUNConfig) (*TUN, error) {
 	dev, err := openDevice(c)
