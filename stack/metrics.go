@@ -38,7 +38,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"reason"}),
 		evict: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "penstock_stack_evictions_total",
-			Help: "Datagram flows that were pushed out by newer ones.",
+			Help: "Flows that were pushed out by newer ones.",
 		}),
 	}
 	reg.MustRegister(m.drops, packets, bytes, m.evict)
