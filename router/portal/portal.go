@@ -1,7 +1,7 @@
 // Package portal finds captive portals: networks that answer in place of other servers until the user has signed in.
 //
 // It requests a page that is known to be empty over plain HTTP, on each uplink at once. Any other answer comes from a
-// portal: a redirect, which is not followed, says where to sign in; a page shows that somebody tampers. Each request has a
+// portal: a redirect, which is not followed, says where to sign in; a page in place of an empty one is the portal itself. Each request has a
 // random challenge. A server that supports it echoes the challenge, which exposes answers from a cache.
 //
 // It does not decide when to look, opens nothing, judges no portal's address beyond what Parse says, and never sends
