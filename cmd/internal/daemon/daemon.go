@@ -193,7 +193,7 @@ func (d *Daemon) buildWays(first *edition.Edition, opened *closers) (err error) 
 			}
 		},
 		Changed: func() { d.follow.TransportChanged() },
-		Servers: func(via string) []netip.AddrPort { return serversVia(d.live.Config(), via) },
+		Servers: func(via string) []netip.AddrPort { return d.live.Now().ServersVia(via) },
 		Reset:   func(name string) int { return d.router.Kill(func(f router.Flow) bool { return f.Egress == name }) },
 		Metrics: d.metrics.egress,
 		Log:     d.log,
@@ -278,6 +278,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	if err := d.dns.listen(ctx, cfg, start); err != nil {
 		return refused(cfg, "dns.listen", "stop the program that holds it or choose another address", err)
 	}
+	d.laptop.SetSearch(d.egress.Search())
 	if err := d.laptop.Apply(ctx); err != nil {
 		return err
 	}

@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
+	"penstock/cmd/internal/laptop"
 	"penstock/dnsproxy"
 	"penstock/policy"
 )
@@ -23,6 +22,7 @@ type dns struct {
 	*dnsproxy.Server
 	live    *edition.Live
 	egress  *egress.Egress
+	laptop  *laptop.Laptop
 	portal  func() *edition.PortalZone // nil: no captive portal may be reached
 	log     *slog.Logger
 	renamed chan struct{} // of one: a transport was given other DNS servers
@@ -32,7 +32,7 @@ type dns struct {
 }
 
 func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
-	n := &dns{live: d.live, egress: d.egress, portal: func() *edition.PortalZone { return d.follow.PortalZone() }, log: d.log, renamed: d.renamed}
+	n := &dns{live: d.live, egress: d.egress, laptop: d.laptop, portal: func() *edition.PortalZone { return d.follow.PortalZone() }, log: d.log, renamed: d.renamed}
 	c := dnsproxy.Config{
 		Policy:  d.live,
 		Clients: strangers{d.live},
@@ -57,6 +57,16 @@ func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
 	}
 	d.dns = n
 	return nil
+}
+
+// searched has the host's resolver complete short names by the domains that transports name.
+func (n *dns) searched(ctx context.Context) {
+	if !n.laptop.SetSearch(n.egress.Search()) {
+		return
+	}
+	if err := n.laptop.Apply(ctx); err != nil && ctx.Err() == nil {
+		n.log.Warn("the host's resolver could not be told of the search domains", "err", err)
+	}
 }
 
 // way is the way to upstreams that are asked via an egress. On a trusted network transports are down, and questions go
@@ -90,25 +100,9 @@ func (n *dns) followTransports(ctx context.Context) error {
 			n.follow()
 			s := n.settings.Load()
 			n.log.Info("dns follows what transports say", "upstreams", len(s.Upstreams), "zones", len(s.Zones))
+			n.searched(ctx)
 		}
 	}
-}
-
-// serversVia are the plain DNS servers that the configuration asks through an egress.
-func serversVia(cfg *config.Config, via string) []netip.AddrPort {
-	var servers []netip.AddrPort
-	for _, u := range cfg.DNS.Upstreams {
-		if u.Via != via {
-			continue
-		}
-		address := strings.TrimPrefix(strings.TrimPrefix(u.Address, "udp://"), "tcp://")
-		if a, err := netip.ParseAddrPort(address); err == nil {
-			servers = append(servers, a)
-		} else if a, err := netip.ParseAddr(address); err == nil {
-			servers = append(servers, netip.AddrPortFrom(a, 53))
-		}
-	}
-	return servers
 }
 
 // listen opens the host addresses that dns.listen names.

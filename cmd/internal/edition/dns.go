@@ -73,6 +73,23 @@ func (e *Edition) CompileDNS(naming []egress.Naming, portal *PortalZone) (p *dns
 	return p, s, pushed
 }
 
+// ServersVia are the plain DNS servers that the configuration asks through an egress.
+func (e *Edition) ServersVia(via string) []netip.AddrPort {
+	var servers []netip.AddrPort
+	for _, u := range e.Config.DNS.Upstreams {
+		if u.Via != via {
+			continue
+		}
+		address := strings.TrimPrefix(strings.TrimPrefix(u.Address, "udp://"), "tcp://")
+		if a, err := netip.ParseAddrPort(address); err == nil {
+			servers = append(servers, a)
+		} else if a, err := netip.ParseAddr(address); err == nil {
+			servers = append(servers, netip.AddrPortFrom(a, 53))
+		}
+	}
+	return servers
+}
+
 // checkDNS finds what is wrong with the DNS of a configuration, each fault at its place.
 func (e *Edition) checkDNS() error {
 	var errs []error

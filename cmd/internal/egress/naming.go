@@ -68,3 +68,16 @@ func pushedServers(s openvpn.DNSServer) []Server {
 	}
 	return list
 }
+
+// Search are the domains that complete short names, as the transports name them now.
+func (e *Egress) Search() []string {
+	var domains []string
+	for _, t := range e.Naming() {
+		for _, domain := range t.Search {
+			if !slices.Contains(domains, domain) {
+				domains = append(domains, domain)
+			}
+		}
+	}
+	return domains
+}

@@ -22,7 +22,8 @@ type device struct {
 	name   string
 	given  bool // somebody else made it, and only they can make another one
 	log    *slog.Logger
-	failed chan error // of one: the link failed
+	port   atomic.Pointer[link.Port] // nil while the TUN is gone
+	failed chan error                // of one: the TUN is gone
 	trouble
 }
 
@@ -41,19 +42,26 @@ func (l *Laptop) openDevice(handle func(context.Context, *stack.Request), limits
 	var err error
 	d.Stack, err = stack.New(stack.Config{
 		Name: d.name, MTU: max(port.MTU(), 1280), Addrs: t.ServiceAddrs(), Handle: handle,
-		Client: func(netip.Addr) (uint64, bool) { return clients.Machine, true }, // whatever comes out of the TUN
-		LinkFailed: func(err error) {
-			select {
-			case d.failed <- err:
-			default:
-			}
-		},
-		Lossless: true, Limits: limits, Log: l.log, Metrics: metrics,
+		Client:     func(netip.Addr) (uint64, bool) { return clients.Machine, true }, // whatever comes out of the TUN
+		LinkFailed: d.lose, Lossless: true, Limits: limits, Log: l.log, Metrics: metrics,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen.tun: %w", err), port.Close())
 	}
+	d.port.Store(&port)
 	return d, d.Attach(port)
+}
+
+// lose gives up the TUN, once for each.
+func (d *device) lose(err error) {
+	port := d.port.Swap(nil)
+	if port == nil {
+		return
+	}
+	if closeErr := (*port).Close(); closeErr != nil {
+		d.log.Debug("the TUN that is gone could not be closed", "interface", d.name, "err", closeErr)
+	}
+	d.failed <- err // there is room: one is lost at a time, and made anew by whoever takes this
 }
 
 func openTUN(t *config.TUN, name string) (*link.TUN, error) {
@@ -97,8 +105,11 @@ func (d *device) revive(ctx context.Context, lead func(context.Context) error) {
 	}
 }
 
-// remake makes the TUN under its old name.
+// remake makes the TUN under its old name, unless that is done, and leads the host into it.
 func (d *device) remake(ctx context.Context, lead func(context.Context) error) error {
+	if d.port.Load() != nil {
+		return lead(ctx)
+	}
 	tun, err := openTUN(d.cfg, d.name)
 	if err != nil {
 		return err
@@ -106,6 +117,8 @@ func (d *device) remake(ctx context.Context, lead func(context.Context) error) e
 	if err := d.Attach(tun); err != nil {
 		return errors.Join(err, tun.Close())
 	}
+	var port link.Port = tun
+	d.port.Store(&port)
 	return lead(ctx)
 }
 

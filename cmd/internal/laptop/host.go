@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"penstock/cmd/internal/config"
@@ -26,6 +27,9 @@ func (l *Laptop) settings() hostnet.Settings {
 	if t.DNS == "auto" {
 		for _, p := range t.ServiceAddrs() {
 			s.DNS = append(s.DNS, p.Addr())
+		}
+		if search := l.search.Load(); search != nil {
+			s.Search = *search
 		}
 	}
 	return s
@@ -74,8 +78,14 @@ func Lockdown(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	return errors.Join(l.Block(ctx), l.net.Release())
 }
 
-// Apply leads the host's packets and questions into the TUN. search are the domains that the host's resolver tries
-// behind short names.
+// SetSearch sets the domains that complete short names, as transports name them, and reports whether they are others
+// than before. The next Apply tells the host's resolver.
+func (l *Laptop) SetSearch(domains []string) (changed bool) {
+	before := l.search.Swap(&domains)
+	return before == nil && len(domains) > 0 || before != nil && !slices.Equal(*before, domains)
+}
+
+// Apply leads the host's packets and questions into the TUN.
 func (l *Laptop) Apply(ctx context.Context) error {
 	if l.net == nil {
 		return nil

@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/egress"
@@ -61,8 +62,10 @@ type Laptop struct {
 	lab    bool          // Config.Direct was given: the network is not that of this host
 	net    *hostnet.Host // nil if nothing of the host is to be changed
 
-	names  *addressBook
-	device *device // nil without a TUN
+	names   *addressBook
+	search  atomic.Pointer[[]string] // domains that complete short names
+	overlap trouble
+	device  *device // nil without a TUN
 }
 
 // New opens the way out by the host's own network, and takes the state file if the host is to be changed at all. A
@@ -123,6 +126,13 @@ func (l *Laptop) openHost() error {
 		Repaired: func(kind string, err error) {
 			l.log.Warn("put back something that penstock had set and others removed", "what", kind, "err", err)
 		},
+		Gone: func() {
+			if l.device != nil {
+				l.device.lose(errors.New("the interface is gone"))
+			}
+		},
+		Overlap: l.overlaps,
+		Warning: func(err error) { l.log.Warn("the host could not be configured in full", "err", err) },
 	})
 	if err != nil {
 		return fmt.Errorf("listen.tun.state_file: %w", err)
@@ -168,10 +178,21 @@ func (l *Laptop) OwnsHost() bool { return l.net != nil }
 
 // Trouble says what is wrong with the TUN or the host's settings, and how to mend it; empty if nothing is.
 func (l *Laptop) Trouble() string {
-	if l.device == nil {
-		return ""
+	if l.device != nil && l.device.String() != "" {
+		return l.device.String()
 	}
-	return l.device.String()
+	return l.overlap.String()
+}
+
+// overlaps notes that a network of the TUN is also one that the host is connected to, or with nil that it is not.
+func (l *Laptop) overlaps(err *direct.OverlapError) {
+	if err == nil {
+		l.overlap.set("")
+		l.log.Info("the TUN's networks are free again")
+		return
+	}
+	l.overlap.set(err.Error())
+	l.log.Error("a network of the TUN is in use elsewhere: packets go astray", "err", err)
 }
 
 // Close gives the host back: first the routes, so that nothing is led into a device that is going, then the device.

@@ -168,7 +168,8 @@ func TestATUNThatFailsIsTroubleUntilItIsBack(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); w.Watch(ctx) }()
-	w.device.failed <- errors.New("file descriptor in bad state")
+	w.device.lose(errors.New("file descriptor in bad state"))
+	w.device.lose(errors.New("the same, told by another"))
 	for start := time.Now(); w.Trouble() == ""; time.Sleep(time.Millisecond) {
 		if time.Since(start) > 10*time.Second {
 			t.Fatal("nothing is wrong although the link failed")
