@@ -56,7 +56,7 @@ func (l *linkUp) make(k *kernel) error {
 func (l *linkUp) undo(k *kernel) error {
 	link, err := k.nl.LinkByIndex(l.Index)
 	if rtnl.IsNotFound(err) || (err == nil && link.Attrs().Name != l.Name) {
-		return nil // went with its process
+		return nil // it went with its process
 	}
 	if err != nil {
 		return err
@@ -77,7 +77,7 @@ type address struct {
 	Name          string       `json:"name"`
 	Index         int          `json:"index"`
 	Prefix        netip.Prefix `json:"prefix"`
-	NoPrefixRoute bool         `json:"no_prefix_route,omitempty"` // captured prefixes are routed by our table alone
+	NoPrefixRoute bool         `json:"no_prefix_route,omitempty"` // only our table routes captured prefixes
 }
 
 func (a *address) stage() stage { return stageAddress }
@@ -129,7 +129,7 @@ func (a *address) undo(k *kernel) error {
 func (a *address) netlink() *netlink.Addr {
 	n := &netlink.Addr{IPNet: rtnl.IPNet(a.Prefix)}
 	if a.Prefix.Addr().Is6() {
-		n.Flags |= unix.IFA_F_NODAD // nobody else is on a TUN
+		n.Flags |= unix.IFA_F_NODAD // a TUN has no other hosts
 	}
 	if a.NoPrefixRoute {
 		n.Flags |= unix.IFA_F_NOPREFIXROUTE

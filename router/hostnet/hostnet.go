@@ -36,7 +36,7 @@ var (
 	ErrClosed = errors.New("hostnet: closed")
 )
 
-// ResolverMode is how the host's programs are told to ask our DNS server.
+// ResolverMode is how the host's programs learn of our DNS server.
 type ResolverMode string
 
 // The resolver modes.
@@ -110,6 +110,6 @@ type Settings struct {
 	// Search are the domains that complete short names. The search domains of the network that the host is in are kept
 	// behind them. A domain that begins with ~ is only routed to DNS, and not searched.
 	Search []string
-	// Resolver chooses how programs are told. "" is ResolverAuto.
+	// Resolver chooses how programs learn of DNS. "" is ResolverAuto.
 	Resolver ResolverMode
 }

@@ -97,8 +97,8 @@ func (r *rule) netlink() *netlink.Rule {
 	return n
 }
 
-// is reports whether the kernel's rule is this one. The library does not tell a rule's action: ours
-// with table 0 is the unreachable one.
+// is reports whether the kernel's rule is this one. The library does not return a rule's action: ours with table 0 is the
+// unreachable one.
 func (r *rule) is(n *netlink.Rule) bool {
 	w := r.netlink()
 	return n.Priority == w.Priority && n.Protocol == w.Protocol && n.Table == w.Table &&

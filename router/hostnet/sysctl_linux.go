@@ -30,7 +30,7 @@ func (s *sysctl) adopt(earlier change) change {
 	return &adopted
 }
 
-// dispensable: containers mount /proc/sys read-only; the nft set still guards the TUN's addresses.
+// dispensable: containers mount /proc/sys read-only. The nftables table still guards the TUN's addresses.
 func (s *sysctl) dispensable(err error) bool {
 	return errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist)
 }
@@ -51,7 +51,7 @@ func (s *sysctl) undo(*kernel) error {
 		return nil
 	}
 	if err != nil || value != s.New {
-		return err // another value is somebody else's
+		return err // another program set another value
 	}
 	return writeSysctl(s.Path, s.Old)
 }

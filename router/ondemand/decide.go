@@ -13,14 +13,14 @@ type Action uint8
 // The actions.
 const (
 	Connect    Action = iota // transports up
-	Disconnect               // transports down; what rules send through them is refused
-	FilterOnly               // transports down; rules that say so send directly what they would send through them
+	Disconnect               // transports down; flows that rules send through them are refused
+	FilterOnly               // transports down; rules that allow it send directly instead
 	Ignore                   // transports stay as they are
 )
 
 var actionNames = [...]string{"connect", "disconnect", "filter_only", "ignore"}
 
-// String is the action's word in the configuration.
+// String returns the action's name in the configuration.
 func (a Action) String() string {
 	if int(a) < len(actionNames) {
 		return actionNames[a]
@@ -28,7 +28,7 @@ func (a Action) String() string {
 	return "unknown"
 }
 
-// ParseAction finds the action of a word.
+// ParseAction returns the action with a name.
 func ParseAction(word string) (Action, bool) {
 	i := slices.Index(actionNames[:], word)
 	return Action(max(i, 0)), i >= 0
@@ -40,9 +40,9 @@ type Step struct {
 	Then Action
 }
 
-// Condition describes a network. All fields that are set must hold; of several values in a field one must.
+// Condition describes a network. All fields that are set must match; of several values in a field, one must.
 type Condition struct {
-	Interface []string // with the default route
+	Interface []string // that has the default route
 	SSID      []string
 	DNSSearch []string // domains that the network hands out
 	DNSServer []netip.Addr
@@ -51,13 +51,13 @@ type Condition struct {
 	Beacon    *Beacon
 }
 
-// Beacon is a TLS server, known by the SHA-256 digest of its DER certificate.
+// Beacon is a TLS server, identified by the SHA-256 digest of its certificate in DER form.
 type Beacon struct {
 	Addr   netip.AddrPort
 	SHA256 [32]byte
 }
 
-// Network is what is known of a network without asking it. What is not known is empty.
+// Network is what is known about a network without a request. Unknown facts are empty.
 type Network struct {
 	Interface string
 	SSID      string
@@ -66,13 +66,13 @@ type Network struct {
 	Gateway   netip.Addr
 }
 
-// Asker asks the network. Both methods return false when they cannot find out, and end with ctx.
+// Asker sends requests to the network. Both methods return false if they fail, and end with ctx.
 type Asker interface {
 	Answers(ctx context.Context, url string) bool
 	Proves(ctx context.Context, b Beacon) bool
 }
 
-// Decide returns the action of the first step that matches, and its index: -1 if none does.
+// Decide returns the action of the first step that matches, and its index, or Connect and -1 if none does.
 func Decide(ctx context.Context, steps []Step, n Network, ask Asker) (Action, int) {
 	for i, s := range steps {
 		if s.If == nil || s.If.holds(ctx, n, ask) {
@@ -92,7 +92,7 @@ func (c *Condition) holds(ctx context.Context, n Network, ask Asker) bool {
 		(c.Beacon == nil || ask.Proves(ctx, *c.Beacon))
 }
 
-// oneOf reports that a fact is among the values, or that there are none. A fact that is not known is none of them.
+// oneOf reports whether a fact is among the values, or there are no values. An unknown fact is never among them.
 func oneOf[T comparable](values []T, fact T) bool {
 	var unknown T
 	return len(values) == 0 || fact != unknown && slices.Contains(values, fact)

@@ -1,11 +1,11 @@
 // Package ondemand decides on which networks transports connect.
 //
-// An ordered list of steps is held against what is known of the network; the first that matches wins. What cannot be
-// found out does not match, and where no step matches transports connect: a network is trusted because it proved
-// something, never because a question failed.
+// Decide compares an ordered list of steps with what is known about the network; the first step that matches wins. A
+// condition that cannot be checked does not match, and if no step matches, transports connect: a network is trusted because
+// it proved something, never because a check failed.
 //
-// The facts that need no question ([Network]) are handed in. Those that do, a URL and a TLS certificate, are asked for
-// through an [Asker], of which [Prober] is the real one, and only when all other conditions of a step hold.
+// The caller provides the facts that need no request ([Network]). The others, a URL and a TLS certificate, are requested
+// through an [Asker], but only if all other conditions of a step hold. [Prober] is the Asker for a real network.
 //
-// It does not connect anything, does not notice that the network changed, and remembers nothing.
+// It connects nothing, does not notice that the network changed, and remembers nothing.
 package ondemand

@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// askTime is how long one question may take.
+// askTime is how long one request may take.
 const askTime = 3 * time.Second
 
-// Prober asks the network that the host is in, outside every tunnel.
+// Prober sends requests to the network that the host is in, outside every tunnel.
 type Prober struct {
 	// Dial connects to an address and port. It must keep the connection out of our own TUN.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -26,8 +26,8 @@ type Prober struct {
 
 var _ Asker = Prober{}
 
-// Answers reports whether a GET of the URL is answered with 200. A redirect is not followed: it is how captive portals
-// answer.
+// Answers reports whether a GET of the URL returns status 200. It does not follow redirects, because captive portals answer
+// with them.
 func (p Prober) Answers(ctx context.Context, url string) bool {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
@@ -45,8 +45,8 @@ func (p Prober) Answers(ctx context.Context, url string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// Proves reports whether the server at the beacon's address has the certificate, and the key to it: without the key the
-// handshake fails.
+// Proves reports whether the server at the beacon's address has the certificate and its key. Without the key the handshake
+// fails.
 func (p Prober) Proves(ctx context.Context, b Beacon) bool {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
@@ -56,7 +56,7 @@ func (p Prober) Proves(ctx context.Context, b Beacon) bool {
 	}
 	defer conn.Close()
 	client := tls.Client(conn, &tls.Config{
-		InsecureSkipVerify: true, // the digest says who it is, a name or an authority need not
+		InsecureSkipVerify: true, // the digest identifies the server
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if len(s.PeerCertificates) == 0 || sha256.Sum256(s.PeerCertificates[0].Raw) != b.SHA256 {
 				return errors.New("another certificate")

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SSID is the name of the Wi-Fi network that an interface is in; empty if it is in none or that cannot be found out.
+// SSID returns the name of the Wi-Fi network that an interface is connected to, or "" if there is none or it is not known.
 func SSID(name string) string {
 	link, err := net.InterfaceByName(name)
 	if err != nil {
@@ -34,7 +34,7 @@ func SSID(name string) string {
 	return ""
 }
 
-// ssidOf finds the name in nl80211's description of an interface.
+// ssidOf returns the name in nl80211's description of an interface.
 func ssidOf(message []byte) string {
 	if len(message) < nl.SizeofGenlmsg {
 		return ""

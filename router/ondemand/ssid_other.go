@@ -2,5 +2,5 @@
 
 package ondemand
 
-// SSID is empty: how to find it out is known on Linux only.
+// SSID returns "": it is known on Linux only.
 func SSID(string) string { return "" }

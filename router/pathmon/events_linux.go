@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// events tells that something changed that a path may depend on.
+// events receives a value whenever something changed that a path may depend on.
 type events struct {
 	changed chan struct{} // of size 1: any number of changes is one
 	socket  *os.File
 	wg      sync.WaitGroup
 }
 
-// listen listens to links, addresses, routes and rules.
+// listen listens for changes of links, addresses, routes and rules.
 func listen(f filter) (*events, error) {
 	bit := func(group int) uint32 { return 1 << (group - 1) }
 	groups := bit(unix.RTNLGRP_LINK) | bit(unix.RTNLGRP_IPV4_IFADDR) | bit(unix.RTNLGRP_IPV6_IFADDR) |
@@ -35,7 +35,7 @@ func listen(f filter) (*events, error) {
 	return e, nil
 }
 
-// read ends when the socket is closed. Messages that were lost are changes as well.
+// read ends when the socket is closed. Lost messages count as a change.
 func (e *events) read(f filter) {
 	buf := make([]byte, 1<<16)
 	for {
@@ -58,14 +58,14 @@ func (e *events) close() {
 	e.wg.Wait()
 }
 
-// filter leaves out what we did ourselves.
+// filter leaves out our own changes.
 type filter struct {
 	tun      string // our own interface
-	index    int    // its index, as far as known; 0 if not
-	protocol int    // that our own routes and rules carry
+	index    int    // its index; 0 if not known
+	protocol int    // of our own routes and rules
 }
 
-// anyMatters reports whether one of the messages is about something else than ourselves. What cannot be read matters.
+// anyMatters reports whether one of the messages is about another change than our own. What cannot be read matters.
 func (f *filter) anyMatters(b []byte) bool {
 	messages, err := syscall.ParseNetlinkMessage(b)
 	if err != nil {
@@ -79,7 +79,7 @@ func (f *filter) anyMatters(b []byte) bool {
 	return false
 }
 
-// matters reports that of one message's body: a fixed head by type, and attributes.
+// matters reports the same about the body of one message, which is a fixed header and attributes.
 func (f *filter) matters(kind uint16, b []byte) bool {
 	switch kind {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
@@ -91,7 +91,7 @@ func (f *filter) matters(kind uint16, b []byte) bool {
 		if f.tun == "" || unix.ByteSliceToString(name) != f.tun {
 			return true
 		}
-		f.index = index // a device that was made anew has another
+		f.index = index // a device that was made again has another
 		return false
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		return len(b) < unix.SizeofIfAddrmsg || !f.isTUN(binary.NativeEndian.Uint32(b[4:]))
@@ -116,10 +116,10 @@ func (f *filter) matters(kind uint16, b []byte) bool {
 
 func (f *filter) isTUN(index uint32) bool { return f.index != 0 && uint32(f.index) == index }
 
-// nlaTypeMask leaves out the flags of an attribute's type (linux/netlink.h).
+// nlaTypeMask removes the flags from an attribute's type (linux/netlink.h).
 const nlaTypeMask = 0x3fff
 
-// attribute finds an attribute's value.
+// attribute returns the value of an attribute.
 func attribute(b []byte, kind uint16) ([]byte, bool) {
 	const head = unix.SizeofRtAttr
 	for len(b) >= head {

@@ -6,7 +6,7 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// logind is a subscription to its PrepareForSleep signal.
+// logind is a subscription to logind's PrepareForSleep signal.
 type logind struct {
 	conn    *dbus.Conn
 	prepare chan bool
@@ -36,7 +36,7 @@ func listenLogind() (logind, error) {
 	return l, nil
 }
 
-// pass hands the signals on until the connection ends, which closes signals.
+// pass forwards signals until the connection ends, which closes the channel.
 func (l logind) pass(signals <-chan *dbus.Signal) {
 	defer close(l.prepare)
 	for s := range signals {

@@ -4,7 +4,7 @@ package pathmon
 
 import "errors"
 
-// logind is known on Linux only.
+// logind exists on Linux only.
 type logind struct{ prepare chan bool }
 
 func listenLogind() (logind, error) { return logind{}, errors.ErrUnsupported }

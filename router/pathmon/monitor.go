@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	quiet = 250 * time.Millisecond // another path is told when nothing has changed for so long
-	storm = time.Second            // or, when changes do not end, so long after the first
+	quiet = 250 * time.Millisecond // a new path is reported when nothing has changed for this long
+	storm = time.Second            // or, if changes do not end, this long after the first
 )
 
-// Path is the way that our own packets to an endpoint take. Equal paths need no reaction.
+// Path is how our own packets reach an endpoint. Equal paths need no reaction.
 type Path struct {
 	Interface string
 	Gateway   netip.Addr // invalid: the endpoint is on the link
-	Source    netip.Addr // that the kernel chooses for our packets
+	Source    netip.Addr // source address of our packets
 	Default4  bool       // the host has a default route for IPv4
 	Default6  bool       // and one for IPv6
 }
@@ -24,25 +24,25 @@ type Path struct {
 // Is6 reports the path's family.
 func (p Path) Is6() bool { return p.Source.Is6() }
 
-// Config says what is followed, and for whom.
+// Config configures a Monitor.
 type Config struct {
-	// Endpoint is asked for each lookup: the address to find the path to. An invalid one stands for the default route, of
-	// IPv4 first. Nil: always that.
+	// Endpoint returns the address whose path is looked up. It is called for each lookup. An invalid address stands for
+	// the default route, that of IPv4 first. Nil always means the default route.
 	Endpoint func() netip.Addr
-	// Named says that the endpoint has, or may have, other addresses: while the host has any default route there is a path.
+	// Named says that the endpoint may have other addresses, so there is a path as long as the host has a default route.
 	Named bool
-	// Mark is what our own sockets carry; 0 for none.
+	// Mark is the mark of our own sockets; 0 for none.
 	Mark uint32
-	// Ignore is the name of our own TUN. What changes on it, or by it, is not looked at. May be empty.
+	// Ignore is the name of our own TUN. Changes to it and to routes by it are ignored. May be empty.
 	Ignore string
-	// IgnoreProtocol is the origin that our own routes and rules carry. What changes with it is not looked at; 0 is none.
+	// IgnoreProtocol is the protocol of our own routes and rules, whose changes are ignored; 0 for none.
 	IgnoreProtocol int
-	// Changed is called with the first path when Run begins, and with every other one. ok is false, and the path without
-	// meaning, when there is none. It is called by Run's goroutine and must not block.
+	// Changed is called with the first path when Run begins, and with each new one. If there is no path, ok is false. It is
+	// called by Run's goroutine and must not block.
 	Changed func(p Path, ok bool)
-	// Changing, if set, is called with true at once when there is another path than was told: who trusts the network stops
-	// here. What follows is Changed, or, if the path turns out to be the old one, Changing with false. The rules are those
-	// of Changed.
+	// Changing, if set, is called with true as soon as the path differs from the one that was reported: a network must not
+	// be trusted from then on. Then either Changed is called, or, if the old path comes back, Changing with false. Like
+	// Changed it must not block.
 	Changing func(bool)
 	// Log may be nil.
 	Log *slog.Logger
@@ -51,7 +51,7 @@ type Config struct {
 // Monitor follows the path to one endpoint.
 type Monitor struct {
 	Config
-	again chan struct{} // of capacity 1: ask again
+	again chan struct{} // of capacity 1: look again
 }
 
 // New makes a monitor. Nothing happens before Run. Changed must be set.
@@ -68,7 +68,7 @@ func New(c Config) *Monitor {
 	return &Monitor{Config: c, again: make(chan struct{}, 1)}
 }
 
-// Check asks again, as if something had changed: after a sleep, whose changes may have been missed.
+// Check looks the path up again, as after a change. Call it after sleep, when changes may have been missed.
 func (m *Monitor) Check() {
 	select {
 	case m.again <- struct{}{}:
@@ -76,14 +76,14 @@ func (m *Monitor) Check() {
 	}
 }
 
-// answer is one answer of the kernel's.
+// answer is the result of one lookup.
 type answer struct {
 	endpoint netip.Addr
 	path     Path
 	ok       bool
 }
 
-// follow tells of paths until ctx ends. A value from events, or one from Check, means that something has changed.
+// follow reports paths until ctx ends. A value from events or from Check means that something may have changed.
 func (m *Monitor) follow(ctx context.Context, events <-chan struct{}, lookup func(netip.Addr) (Path, bool)) {
 	ask := func() answer {
 		a := answer{endpoint: m.Endpoint()}
@@ -92,7 +92,7 @@ func (m *Monitor) follow(ctx context.Context, events <-chan struct{}, lookup fun
 	}
 	told := ask()
 	m.tell(told)
-	var first time.Time // of the changes that are not yet told; zero: there are none
+	var first time.Time // of the changes that were not reported yet; zero: there are none
 	timer := time.NewTimer(storm)
 	timer.Stop()
 	defer timer.Stop()
@@ -109,7 +109,7 @@ func (m *Monitor) follow(ctx context.Context, events <-chan struct{}, lookup fun
 		now := ask()
 		switch {
 		case now.ok == told.ok && (!now.ok || now.path == told.path):
-			if !first.IsZero() { // back where we were
+			if !first.IsZero() { // the old path is back
 				first = time.Time{}
 				m.Changing(false)
 			}
@@ -117,7 +117,7 @@ func (m *Monitor) follow(ctx context.Context, events <-chan struct{}, lookup fun
 			first, told = time.Time{}, now
 			m.tell(now)
 		case told.ok && now.endpoint != told.endpoint:
-			told = now // another way because it leads elsewhere: whoever goes there found it himself
+			told = now // the endpoint changed, and whoever changed it knows
 			if !first.IsZero() {
 				first = time.Time{}
 				m.Changing(false)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Run follows the path until ctx ends, and then returns nil. The error says that the kernel cannot be asked.
+// Run follows the path until ctx ends, and then returns nil. An error means that the kernel cannot be asked.
 func (m *Monitor) Run(ctx context.Context) error {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -37,7 +37,7 @@ func indexOf(nl *netlink.Handle, name string) int {
 	return link.Attrs().Index
 }
 
-// Addresses that nobody has (class E; RFC 9637), so that only a default route, or a half of one, leads to them.
+// Nobody has these addresses (class E; RFC 9637), so only a default route, or half of one, leads to them.
 var (
 	beyond4 = netip.MustParseAddr("240.0.0.1")
 	beyond6 = netip.MustParseAddr("3fff::1")
@@ -50,7 +50,7 @@ type kernel struct {
 	ignore string
 }
 
-// path is the path to an endpoint, or that of the default routes if it has none and that will do.
+// path returns the path to an endpoint. If that has none, and is named or invalid, it returns the default route's.
 func (k kernel) path(endpoint netip.Addr, named bool) (p Path, ok bool) {
 	p4, default4 := k.lookup(beyond4)
 	p6, default6 := k.lookup(beyond6)
@@ -66,7 +66,7 @@ func (k kernel) path(endpoint netip.Addr, named bool) (p Path, ok bool) {
 	return p, ok
 }
 
-// lookup asks for the route of one packet of ours. A route by a link that is down, or by our own TUN, is none.
+// lookup returns the route of our own packets to addr. A route by a link that is down, or by our own TUN, does not count.
 func (k kernel) lookup(addr netip.Addr) (Path, bool) {
 	routes, err := k.nl.RouteGetWithOptions(addr.AsSlice(), &netlink.RouteGetOptions{Mark: k.mark})
 	if err != nil || len(routes) == 0 {
@@ -89,7 +89,7 @@ func (k kernel) lookup(addr netip.Addr) (Path, bool) {
 	p.Gateway, _ = netip.AddrFromSlice(r.Gw)
 	p.Source, _ = netip.AddrFromSlice(r.Src)
 	p.Gateway, p.Source = p.Gateway.Unmap(), p.Source.Unmap()
-	if via, isVia := r.Via.(*netlink.Via); isVia { // an IPv4 route by an IPv6 neighbour
+	if via, isVia := r.Via.(*netlink.Via); isVia { // an IPv4 route with an IPv6 gateway
 		p.Gateway, _ = netip.AddrFromSlice(via.Addr)
 	}
 	return p, true

@@ -251,3 +251,44 @@ func TestOwnChangesAreIgnored(t *testing.T) {
 	}
 	drained()
 }
+
+func TestOnLink(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "wlan0"}}
+	must(t, netlink.LinkAdd(link))
+	other := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}
+	must(t, netlink.LinkAdd(other))
+	for _, row := range []struct {
+		link netlink.Link
+		addr string
+	}{{link, "192.168.7.10/24"}, {link, "fd07::10/64"}, {other, "10.0.0.5/8"}} {
+		a, err := netlink.ParseAddr(row.addr)
+		must(t, err)
+		must(t, netlink.AddrAdd(row.link, a))
+	}
+	ppp, err := netlink.ParseAddr("10.64.0.2/32")
+	must(t, err)
+	ppp.Peer = &net.IPNet{IP: net.IPv4(10, 64, 0, 1).To4(), Mask: net.CIDRMask(32, 32)}
+	must(t, netlink.AddrAdd(link, ppp))
+	must(t, netlink.LinkSetUp(link))
+	must(t, netlink.RouteAdd(&netlink.Route{ // as from DHCP option 121
+		LinkIndex: link.Attrs().Index, Dst: &net.IPNet{IP: net.IPv4(10, 20, 0, 0).To4(), Mask: net.CIDRMask(16, 32)}, Scope: netlink.SCOPE_LINK,
+	}))
+	for addr, want := range map[string]bool{
+		"192.168.7.1": true, "::ffff:192.168.7.1": true, "fd07::1": true, "10.64.0.1": true,
+		"192.168.8.1": false, "fd08::1": false, "10.0.0.1": false, "10.20.0.1": false, "198.51.100.1": false,
+	} {
+		got, err := OnLink("wlan0", netip.MustParseAddr(addr))
+		if err != nil || got != want {
+			t.Errorf("OnLink(wlan0, %s): got %v, %v; want %v", addr, got, err, want)
+		}
+	}
+	if on, err := OnLink("wlan9", netip.MustParseAddr("192.168.7.1")); on || err == nil {
+		t.Errorf("OnLink of an interface that does not exist: got %v, %v; want false and an error", on, err)
+	}
+	if on, err := OnLink("wlan0", netip.Addr{}); on || err != nil {
+		t.Errorf("OnLink of no address: got %v, %v; want false", on, err)
+	}
+}

@@ -8,14 +8,14 @@ import (
 
 const (
 	tick = 5 * time.Second
-	jump = 7500 * time.Millisecond // more than this between two ticks was sleep, or a stopped process
+	jump = 7500 * time.Millisecond // more than this between two ticks was sleep, or a process that was stopped
 )
 
-// SleepConfig says who is told of sleep. Both functions are called by Run's goroutine and must not block.
+// SleepConfig configures a Sleep. Run's goroutine calls its functions, which must not block.
 type SleepConfig struct {
-	// Sleeping, if set, is called when the system says that it is about to sleep. The wall clock cannot know that.
+	// Sleeping, if set, is called when the system announces sleep. The wall clock cannot do that.
 	Sleeping func()
-	// Woke is called after a sleep that took at most about slept.
+	// Woke is called after a sleep of about slept, at most.
 	Woke func(slept time.Duration)
 	// Now is the wall clock. Nil means time.Now.
 	Now func() time.Time
@@ -23,11 +23,11 @@ type SleepConfig struct {
 	Log *slog.Logger
 }
 
-// Sleep notices when the machine sleeps and wakes: by the wall clock, which jumps, and by logind where there is one.
+// Sleep notices when the machine sleeps and wakes, from jumps of the wall clock and from logind, where it runs.
 type Sleep struct {
 	SleepConfig
-	last   time.Time // when the clock was looked at last, without its monotonic reading: that one stands still in sleep
-	asleep bool      // the system said that it would sleep, and not yet that it woke
+	last   time.Time // the last reading of the clock, without the monotonic part, which stops during sleep
+	asleep bool      // the system has announced sleep, and not yet that it woke
 	missed time.Duration
 }
 
@@ -45,11 +45,11 @@ func NewSleep(c SleepConfig) *Sleep {
 	return &Sleep{SleepConfig: c}
 }
 
-// Run tells of sleep until ctx ends, and then returns nil. A system without logind is none the worse.
+// Run reports sleep until ctx ends, and then returns nil. Without logind it uses the clock alone.
 func (s *Sleep) Run(ctx context.Context) error {
 	l, err := listenLogind()
 	if err != nil {
-		s.Log.Debug("the system does not tell of sleep: the clock does", "err", err)
+		s.Log.Debug("logind is not available: sleep is noticed by the clock", "err", err)
 	} else {
 		defer l.close()
 	}
@@ -57,7 +57,7 @@ func (s *Sleep) Run(ctx context.Context) error {
 	return nil
 }
 
-// watch looks at the clock and listens to the system: true means that it is about to sleep, false that it woke.
+// watch reads the clock and listens to the system: true announces sleep, false means that it woke.
 func (s *Sleep) watch(ctx context.Context, prepare <-chan bool) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -70,7 +70,7 @@ func (s *Sleep) watch(ctx context.Context, prepare <-chan bool) {
 			s.looked()
 		case sleeping, ok := <-prepare:
 			if !ok {
-				prepare = nil // the bus is gone: the clock remains
+				prepare = nil // the bus is gone; the clock is left
 				continue
 			}
 			s.told(sleeping)
@@ -80,8 +80,8 @@ func (s *Sleep) watch(ctx context.Context, prepare <-chan bool) {
 
 func (s *Sleep) now() time.Time { return s.Now().Round(0) }
 
-// looked compares the wall clock with the last look. While the system is known to sleep its own word is waited for, but
-// not for longer than a tick: it may never come.
+// looked compares the wall clock with its last reading. After an announced sleep it waits for the system to say that it
+// woke, but not longer than a tick: that message may never come.
 func (s *Sleep) looked() {
 	now := s.now()
 	d := now.Sub(s.last)
@@ -96,7 +96,7 @@ func (s *Sleep) looked() {
 	}
 }
 
-// told takes the system's word.
+// told handles a message of the system.
 func (s *Sleep) told(sleeping bool) {
 	now := s.now()
 	if sleeping {

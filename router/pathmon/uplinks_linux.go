@@ -2,13 +2,15 @@ package pathmon
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// Uplinks names the interfaces that the main table has an IPv4 default route by, best first, but for our own TUN.
+// Uplinks returns the interfaces by which the main table has an IPv4 default route, best first, except ignore, our own TUN.
 func Uplinks(ignore string) ([]string, error) {
 	routes, err := netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	if err != nil {
@@ -29,4 +31,23 @@ func Uplinks(ignore string) ([]string, error) {
 		names = append(names, link.Attrs().Name)
 	}
 	return names, nil
+}
+
+// OnLink reports whether addr lies in a network that the interface is directly connected to, that is, in the network of
+// one of its addresses. Routes do not count, because a DHCP server can hand out any (option 121). A network that claims
+// more than it needs, such as all of 10.0.0.0/8, is believed: whether addr belongs inside is for the caller to check.
+func OnLink(ifname string, addr netip.Addr) (bool, error) {
+	iface, err := net.InterfaceByName(ifname)
+	if err != nil {
+		return false, fmt.Errorf("pathmon: interface %s: %w", ifname, err)
+	}
+	addrs, err := netlink.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: iface.Index}}, netlink.FAMILY_ALL)
+	if err != nil {
+		return false, fmt.Errorf("pathmon: addresses of %s: %w", ifname, err)
+	}
+	ip := net.IP(addr.Unmap().WithZone("").AsSlice())
+	return slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
+		// Peer is the other end of a point-to-point link, which our own address's network need not contain.
+		return a.IPNet != nil && a.IPNet.Contains(ip) || a.Peer != nil && a.Peer.Contains(ip)
+	}), nil
 }

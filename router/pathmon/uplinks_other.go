@@ -2,7 +2,13 @@
 
 package pathmon
 
-import "errors"
+import (
+	"errors"
+	"net/netip"
+)
 
 // Uplinks returns errors.ErrUnsupported.
 func Uplinks(string) ([]string, error) { return nil, errors.ErrUnsupported }
+
+// OnLink returns errors.ErrUnsupported.
+func OnLink(string, netip.Addr) (bool, error) { return false, errors.ErrUnsupported }

@@ -1,10 +1,11 @@
-// Package portal finds captive portals: networks that answer for others until somebody has signed in.
+// Package portal finds captive portals: networks that answer in place of other servers until the user has signed in.
 //
-// A page that is known to be empty is asked for over plain HTTP, on each uplink at once. Another answer is the portal's:
-// a redirect (not followed) says where to sign in, a page in place of none that somebody tampers. A random challenge
-// goes along; a server that knows it echoes it, so that an answer out of somebody's cache is found out.
+// It requests a page that is known to be empty over plain HTTP, on each uplink at once. Any other answer comes from a
+// portal: a redirect, which is not followed, says where to sign in; a page in place of an empty one is the portal itself. Each request has a
+// random challenge. A server that supports it echoes the challenge, which exposes answers from a cache.
 //
-// It does not decide when to look, opens nothing for anybody and never sends a credential.
+// It does not decide when to look, opens nothing, judges no portal's address beyond what Parse says, and never sends
+// credentials.
 package portal
 
 import (
@@ -18,29 +19,34 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"penstock/policy/iprange"
 )
 
-// lookTime is how long all questions together may take.
+// lookTime bounds all requests together.
 const lookTime = 3 * time.Second
 
 const (
-	challengeHeader = "X-Penstock-Challenge" // random, in each question
+	challengeHeader = "X-Penstock-Challenge" // random, in each request
 	responseHeader  = "X-Penstock-Response"  // "response " and the challenge, from servers that echo it
-	longestURL      = 2048                   // bytes: more is no place to sign in at
+	longestURL      = 2048                   // bytes; no sign-in page needs more
 )
 
-// DefaultProbes are pages that are empty, with status 204, and there for this use.
+// DefaultProbes are public pages for this purpose: they are empty and have status 204.
 func DefaultProbes() []string {
 	return []string{"http://connectivitycheck.gstatic.com/generate_204", "http://cp.cloudflare.com/generate_204"}
 }
 
-// Config says what is asked for, and how.
+// Config configures a Detector.
 type Config struct {
 	// Probes are the URLs of empty pages. Empty means DefaultProbes.
 	Probes []string
-	// Dial connects to an address and port by an uplink, which is one of Look's. It must keep the connection out of our TUN.
+	// Dial connects to an address and port by one of the uplinks that Look was given. It must keep the connection out of
+	// our TUN.
 	Dial func(ctx context.Context, uplink, network, address string) (net.Conn, error)
 	// Resolve finds the addresses of a name with the resolvers of the network.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -48,22 +54,100 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Portal is one that was found.
+// Portal is a captive portal. Parse makes a valid one; a Portal without a Host leads nowhere.
 type Portal struct {
-	URL    string // where to sign in: what the redirect names, else the page that was asked for
-	Uplink string
+	URL    string // where to sign in, without user information and fragment
+	Scheme string // http or https
+	Host   string // a name in lower case without a trailing dot, or an IP address without brackets and zone
+	Port   uint16 // never 0: the scheme's own if the URL has none
+	Uplink string // the interface on which it answered
 }
 
-// Host is the name or address that the URL leads to; empty if it leads nowhere.
-func (p Portal) Host() string {
-	u, err := url.Parse(p.URL)
+// Addr is the host's IP address; invalid if it has a name.
+func (p Portal) Addr() netip.Addr {
+	a, err := netip.ParseAddr(p.Host)
 	if err != nil {
-		return ""
+		return netip.Addr{}
 	}
-	return u.Hostname()
+	return a
 }
 
-// Detector looks for portals. It may be used by several goroutines.
+// Parse reads the URL of a portal that answered on uplink. The network chooses this URL, so Parse refuses what no portal
+// needs: other schemes than HTTP and HTTPS, a host that is neither a DNS name nor an address, and hosts that every machine
+// takes for itself or that are never on somebody else's machine, such as localhost, 127.0.0.1 and the metadata service of
+// a cloud. A private address passes: whether it is the access network's own is for the caller to judge.
+func Parse(raw, uplink string) (Portal, error) {
+	if len(raw) > longestURL {
+		return Portal{}, fmt.Errorf("portal's URL has %d bytes, want at most %d", len(raw), longestURL)
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return Portal{}, fmt.Errorf("portal's URL: %w", err)
+	}
+	p := Portal{Scheme: u.Scheme, Uplink: uplink}
+	switch u.Scheme {
+	case "http":
+		p.Port = 80
+	case "https":
+		p.Port = 443
+	default:
+		return Portal{}, fmt.Errorf("portal's URL has the scheme %q, want http or https", u.Scheme)
+	}
+	if p.Host, err = parseHost(u.Hostname()); err != nil {
+		return Portal{}, err
+	}
+	if text := u.Port(); text != "" {
+		n, err := strconv.ParseUint(text, 10, 16)
+		if err != nil || n == 0 {
+			return Portal{}, fmt.Errorf("portal's URL has the port %q, want 1 to 65535", text)
+		}
+		p.Port = uint16(n)
+	}
+	u.User, u.Fragment, u.RawFragment = nil, "", ""
+	p.URL = u.String()
+	return p, nil
+}
+
+// parseHost returns a URL's host in the form that Portal has it.
+func parseHost(host string) (string, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		a = a.Unmap()
+		if a.Zone() != "" || iprange.IsReserved(a) {
+			return "", fmt.Errorf("portal's host %s is not an address that a portal can have", host)
+		}
+		return a.String(), nil
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if !isName(host) || host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return "", fmt.Errorf("portal's host %q is not a name that a portal can have", host)
+	}
+	return host, nil
+}
+
+// isName reports whether s is a DNS name in lower case. What ends in a number is an IPv4 address in one of the forms that
+// browsers read and netip does not, such as 0x7f.1: it is not a name (WHATWG URL, 3.5).
+func isName(s string) bool {
+	const longestLabel, longestName = 63, 253 // RFC 1035, 2.3.4
+	if len(s) > longestName {
+		return false
+	}
+	last := ""
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > longestLabel {
+			return false
+		}
+		for _, r := range label {
+			if !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '_') {
+				return false
+			}
+		}
+		last = label
+	}
+	digits := strings.Trim(last, "0123456789") == ""
+	return !digits && !strings.HasPrefix(last, "0x")
+}
+
+// Detector looks for portals. It is safe for concurrent use.
 type Detector struct{ cfg Config }
 
 // New makes a detector. Dial and Resolve must be set.
@@ -77,8 +161,8 @@ func New(c Config) *Detector {
 	return &Detector{cfg: c}
 }
 
-// Look asks by each uplink and returns the first portal that answers. clear says that an uplink is free: a page was as empty
-// as it should be, and none was not. Neither means that nobody answered.
+// Look sends requests by each uplink and returns the first portal that answers. clear means that there is none: a page was
+// as empty as it should be, and no other page was not. If neither ok nor clear is true, nobody answered.
 func (d *Detector) Look(ctx context.Context, uplinks []string) (found Portal, ok, clear bool) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
@@ -94,15 +178,15 @@ func (d *Detector) Look(ctx context.Context, uplinks []string) (found Portal, ok
 	for _, uplink := range uplinks {
 		for _, probe := range d.cfg.Probes {
 			wg.Go(func() {
-				where, err := d.ask(ctx, uplink, probe)
-				answers <- answer{Portal{where, uplink}, err == nil && where == "", err}
+				p, captive, err := d.ask(ctx, uplink, probe)
+				answers <- answer{p, err == nil && !captive, err}
 			})
 		}
 	}
 	for range cap(answers) {
 		switch a := <-answers; {
 		case a.err != nil:
-			d.cfg.Log.Debug("a portal probe was not answered", "uplink", a.portal.Uplink, "err", a.err)
+			d.cfg.Log.Debug("a portal probe was not answered", "err", a.err)
 		case a.free:
 			clear = true
 		default:
@@ -112,11 +196,11 @@ func (d *Detector) Look(ctx context.Context, uplinks []string) (found Portal, ok
 	return Portal{}, false, clear
 }
 
-// ask asks for one page and returns where the portal is; empty if the page is as it should be.
-func (d *Detector) ask(ctx context.Context, uplink, probe string) (where string, err error) {
+// ask requests one page. captive means that a portal answered in its place.
+func (d *Detector) ask(ctx context.Context, uplink, probe string) (p Portal, captive bool, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, probe, nil)
 	if err != nil {
-		return "", err
+		return Portal{}, false, err
 	}
 	challenge := rand.Text()
 	req.Header.Set(challengeHeader, challenge)
@@ -130,28 +214,35 @@ func (d *Detector) ask(ctx context.Context, uplink, probe string) (where string,
 	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return "", err
+		return Portal{}, false, fmt.Errorf("probe by %s: %w", uplink, err)
 	}
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, 4096)
-	return judge(resp, challenge), nil
+	if genuine(resp, challenge) {
+		return Portal{}, false, nil
+	}
+	return where(resp, uplink), true, nil
 }
 
-// judge returns where the portal is that gave an answer; empty if it is what was asked for.
-func judge(resp *http.Response, challenge string) string {
-	asked := resp.Request.URL.String()
-	if resp.StatusCode == http.StatusNoContent {
-		if echo := resp.Header.Get(responseHeader); echo != "" && echo != "response "+challenge {
-			return asked
+// genuine reports whether a response is the empty page that was requested.
+func genuine(resp *http.Response, challenge string) bool {
+	echo := resp.Header.Get(responseHeader)
+	return resp.StatusCode == http.StatusNoContent && (echo == "" || echo == "response "+challenge)
+}
+
+// where returns the portal that a response names: the target of a redirect, or else the page that was requested.
+func where(resp *http.Response, uplink string) Portal {
+	if to, err := resp.Location(); err == nil {
+		if p, err := Parse(to.String(), uplink); err == nil {
+			return p
 		}
-		return ""
 	}
-	to, err := resp.Location()
-	if err != nil || to.Scheme != "http" && to.Scheme != "https" || to.Host == "" || len(to.String()) > longestURL {
-		return asked
+	requested := resp.Request.URL.String()
+	p, err := Parse(requested, uplink)
+	if err != nil {
+		return Portal{URL: requested, Uplink: uplink}
 	}
-	to.User, to.Fragment = nil, ""
-	return to.String()
+	return p
 }
 
 // dial tries the addresses of a name in turn.

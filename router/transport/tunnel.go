@@ -122,7 +122,7 @@ func (t *Tunnel) Run(ctx context.Context) error {
 	return nil
 }
 
-// publish makes h the tunnel's health. changed says that the state is another one: who waits for it is woken.
+// publish makes h the tunnel's health. If changed is true, the state is a new one, and WaitUp is woken.
 func (t *Tunnel) publish(h Health, changed bool) {
 	t.health.Store(&h)
 	t.Metrics.state(&h)

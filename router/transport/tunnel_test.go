@@ -306,6 +306,30 @@ func TestTunnel(t *testing.T) {
 			want: "connecting connected quiesced",
 		},
 		{
+			name: "a short sleep keeps the session and proves it",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.Quiesce()
+				pass(time.Second, nil)
+				tun.Reactivate(30 * time.Second)
+				pass(time.Second, nil)
+				if p.closes != 0 {
+					t.Errorf("got %d drivers closed, want the same one", p.closes)
+				}
+			},
+			want: "connecting connected quiesced reconnecting connected",
+		},
+		{
+			name: "an order that is given while the machine sleeps holds when it wakes",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.Quiesce()
+				pass(time.Second, nil)
+				tun.Down()
+				tun.Reactivate(time.Minute)
+				pass(time.Minute, nil)
+			},
+			want: "connecting connected quiesced down(manual)",
+		},
+		{
 			name: "down is down, and up again is another session",
 			do: func(t *testing.T, tun *Tunnel, p *peer) {
 				tun.Down()

@@ -168,7 +168,7 @@ func (s *supervisor) rebound(ctx context.Context, reason Reason) bool {
 	s.gone(reason, nil)
 	before := s.stats().RxBytes
 	if err := s.driver.Rebind(); err != nil {
-		s.Log.Warn("the transport's sockets could not be made anew", "transport", s.Name, "err", err)
+		s.Log.Warn("cannot reopen the transport's sockets", "transport", s.Name, "err", err)
 		return false
 	}
 	limit := time.NewTimer(s.Timing.Rebind)

@@ -176,7 +176,7 @@ func (c *captive) take(ctx context.Context, p portal.Portal, now time.Time) {
 	if before := c.found.Swap(&p); before == nil || *before != p {
 		c.l.log.Warn("a captive portal keeps transports from connecting: sign in there", "url", p.URL, "interface", p.Uplink)
 	}
-	host := p.Host()
+	host := p.Host
 	if c.window == 0 || host == "" || c.opened == host {
 		return
 	}

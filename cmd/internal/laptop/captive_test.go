@@ -42,7 +42,10 @@ func TestFailingSince(t *testing.T) {
 func TestCaptivePortalIsShownAndLetOut(t *testing.T) {
 	w := newWorld(t, `captive_portal: {window: 3m}`)
 	c := w.follower.captive
-	var found portal.Portal
+	found, err := portal.Parse("http://198.51.100.1/login", "lo")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var ok, clear bool
 	c.look = func(context.Context) (portal.Portal, bool, bool) { return found, ok, clear }
 	connecting := func() bool {
@@ -66,7 +69,7 @@ func TestCaptivePortalIsShownAndLetOut(t *testing.T) {
 			t.Errorf("%s: the portal is reached via %q, want %q", what, got, egress)
 		}
 	}
-	found, ok = portal.Portal{URL: "http://198.51.100.1/login", Uplink: "lo"}, true
+	ok = true
 	want("in the first second", time.Second, false, "corp")
 	want("after 3 s", 3*time.Second, true, "direct")
 	corp, _ := w.egress.Transport("corp")

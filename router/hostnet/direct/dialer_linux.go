@@ -25,7 +25,7 @@ type Dialer struct {
 	nl     *netlink.Handle
 	routes *routeQuery
 	ioctl  int         // a socket for asking for interface indexes
-	bind   atomic.Bool // marks are not permitted, or nobody routes by them
+	bind   atomic.Bool // marks are not permitted, or no rule routes by them
 	pingID atomic.Uint32
 }
 

@@ -7,5 +7,5 @@ package program
 // Program is the sender of a flow.
 type Program struct {
 	UID  uint32 // owner of the socket
-	Path string // of the program that holds it; empty if it was not asked for or is not visible to us
+	Path string // of the program that holds it; empty if not requested, or not visible to us
 }

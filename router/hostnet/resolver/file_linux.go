@@ -131,7 +131,7 @@ func (f *File) Original() []byte {
 	return f.Content
 }
 
-// Write puts our file in place. IsFixed tells whether its error means that this file cannot be changed at all.
+// Write puts our file in place. If the file cannot be changed at all, IsFixed recognises the error.
 func (f *File) Write() error {
 	mode := f.Mode
 	if f.Missing || f.Link != "" {
