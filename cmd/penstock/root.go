@@ -25,8 +25,8 @@ func newRootCommand(e *env) *cobra.Command {
 		Long: `penstock takes the packets of this machine or of WireGuard peers, judges every flow by
 rules, and refuses it or sends it out directly or through an encrypted transport.
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 not running or down, 4 degraded, blocked or no
-permission, 5 invalid configuration, 6 blocked by policy.`,
+Exit codes: 0 ok, 1 failure, 3 not running or down, 4 degraded, blocked or no permission,
+5 invalid configuration, 6 blocked by policy, 64 usage.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
