@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"penstock/dnsproxy/dnstest"
 	"penstock/policy"
 )
 
@@ -24,7 +25,7 @@ func BenchmarkBareHandler(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	serveDNS(b, &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+	dnstest.Serve(b, &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		a := new(dns.Msg).SetReply(q)
 		a.Answer = []dns.RR{rr}
 		w.WriteMsg(a)
@@ -34,13 +35,13 @@ func BenchmarkBareHandler(b *testing.B) {
 
 func BenchmarkCachedHit(b *testing.B) {
 	up := newResolver(b, "www.example. 86400 IN A 203.0.113.1")
-	benchmarkUDP(b, serveSocket(b, newServer(b, Config{Upstreams: []Upstream{up.upstream("main")}})), "www.example")
+	benchmarkUDP(b, serveSocket(b, newServer(b, Settings{Upstreams: []Upstream{named("main", up)}})), "www.example")
 }
 
 func BenchmarkBlockedHit(b *testing.B) {
 	refuse := policy.Verdict{Rule: "no-gambling", Category: "gambling"}
-	cfg := Config{Decide: func(policy.Flow) policy.Verdict { return refuse }}
-	benchmarkUDP(b, serveSocket(b, newServer(b, cfg)), "casino.example")
+	s := newServer(b, Settings{}, judged(func(policy.Flow) policy.Verdict { return refuse }))
+	benchmarkUDP(b, serveSocket(b, s), "casino.example")
 }
 
 // BenchmarkServePacket is the same without sockets: what the server itself costs.
@@ -48,7 +49,7 @@ func BenchmarkServePacket(b *testing.B) {
 	for _, tt := range []struct{ says, name string }{{"cached", "www.example"}, {"blocked", "casino.example"}} {
 		b.Run(tt.says, func(b *testing.B) {
 			up := newResolver(b, "www.example. 86400 IN A 203.0.113.1")
-			s := newServer(b, Config{Upstreams: []Upstream{up.upstream("main")}, Decide: blocks(map[string]string{"casino.example": "gambling"})})
+			s := newServer(b, Settings{Upstreams: []Upstream{named("main", up)}}, judged(blocks(map[string]string{"casino.example": "gambling"})))
 			ask(b, s, tt.name, "A")
 			wire, _ := query(tt.name, "A").Pack()
 			reply := func([]byte) error { return nil }
@@ -62,7 +63,7 @@ func BenchmarkServePacket(b *testing.B) {
 
 // BenchmarkFlow is a query through a flow of its own, as a resolver library makes one: what the pipeline pays for port 53.
 func BenchmarkFlow(b *testing.B) {
-	s := newServer(b, Config{})
+	s := newServer(b, Settings{})
 	wire, err := query("localhost", "A").Pack()
 	if err != nil {
 		b.Fatal(err)

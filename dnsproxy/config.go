@@ -2,130 +2,76 @@ package dnsproxy
 
 import (
 	"context"
-	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
 	"log/slog"
-	"net"
 	"net/netip"
-	"time"
 
+	"penstock/dnsproxy/upstream"
 	"penstock/policy"
 )
 
-// Dialer makes connections to upstreams. *net.Dialer, a stack and a transport all fit. Network is "udp" or "tcp", address is
-// always an IP address and a port. A dialer whose way is down returns an error at once and the query is answered SERVFAIL.
-type Dialer interface {
-	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+// Policy judges questions. Its methods must be fast, must not block, and must not keep Flow.Names or the strings in it, which are
+// reused after they return. A *policy.Policy is one.
+type Policy interface {
+	// Decide judges a flow to an address that an HTTPS or SVCB answer hints at. Dst is that address with port 443, Network is
+	// TCP, Sniffed is set, and Names holds the name that was asked for, with FromDNS.
+	Decide(policy.Flow) policy.Verdict
+	// DecideName judges a name: that of the question, or one behind it. Names holds it, with FromQuestion.
+	DecideName(policy.Flow) policy.Verdict
 }
 
-// Upstream is one resolver and the way to it.
-type Upstream struct {
-	// Name is used in metrics, logs and [Answer]; empty means Address.
-	Name string
-	// Address is "10.0.0.53", "10.0.0.53:5353", "udp://10.0.0.53", "tcp://10.0.0.53", "tls://dns.example" (port 853),
-	// "https://dns.example/dns-query", "h3://dns.example/dns-query" (HTTP/3) or "quic://dns.example" (port 853, RFC 9250). Plain addresses are asked over UDP, and over TCP when an answer does not fit.
-	Address string
-	// Via names the way to the upstream. Answers that were cached before a change of configuration are used after it only if Name,
-	// Address and Via are the same: one address may be two servers in two networks.
-	Via string
-	// Dialer makes every socket to the upstream; nil means a plain [net.Dialer].
-	Dialer Dialer
-	// Bootstrap holds the addresses of a host named in Address, in order of preference. If empty, [Config.Resolve] is asked.
-	Bootstrap []netip.Addr
-	// TLS is cloned for encrypted upstreams; nil means the roots of the system. ServerName defaults to the host in Address.
-	TLS *tls.Config
+// Clients knows who asks on a host socket.
+type Clients interface {
+	// Describe returns Client, Peer and Groups of whoever sends from src. It must be fast and must not block. A stranger gets a
+	// key of its own address: [AddressKey] makes one, and stands in for a Client of 0.
+	Describe(src netip.AddrPort) policy.Flow
 }
 
-// Zone sends the names at and below Domains to upstreams of their own (split DNS). The longest matching domain wins. A zone never
-// falls back to [Config.Upstreams], and its answers may hold private addresses.
-type Zone struct {
-	Domains   []string // "corp.example" or "*.corp.example", both of which include corp.example itself
-	Upstreams []Upstream
+// AddressKey returns the client key of an address that belongs to no client known by name. All addresses of an IPv6 /64 have the
+// same key: one host may use any of them.
+func AddressKey(addr netip.Addr) uint64 {
+	addr = addr.Unmap()
+	if addr.Is4() {
+		v4 := addr.As4()
+		return 1<<32 | uint64(binary.BigEndian.Uint32(v4[:])) // in 0::/16, where no IPv6 host is
+	}
+	v6 := addr.As16()
+	return max(binary.BigEndian.Uint64(v6[:8]), 1)
 }
 
-// Selection says which upstream of several is asked first.
-type Selection uint8
+// Dialer makes connections to upstreams. *net.Dialer, a stack and a transport all fit. One whose way is down returns an error at
+// once, and the query is answered SERVFAIL.
+type Dialer = upstream.Dialer
 
-// Ways of selection. With each, the next upstream is asked as soon as one fails or is slower than it usually is.
-const (
-	Ordered  Selection = iota // as configured
-	Fastest                   // lowest average round trip first
-	Parallel                  // the two fastest at once; the first good answer wins
-)
-
-// BlockMode is the form of the answer to a blocked question.
-type BlockMode uint8
-
-// Forms of a block answer.
-const (
-	BlockNXDomain BlockMode = iota // the name does not exist
-	BlockNull                      // 0.0.0.0 and ::, no data for other types
-	BlockRefused                   // REFUSED
-	BlockAddress                   // BlockAnswer.Addrs, no data for other types
-)
-
-// BlockAnswer is the answer to a blocked question.
-type BlockAnswer struct {
-	Mode  BlockMode
-	TTL   time.Duration // of addresses and of the SOA of a negative answer; 0 means 30 s
-	Addrs []netip.Addr  // for BlockAddress
-}
-
-// Config configures a [Server].
+// Config is what stays the same for the life of a [Server]. What may change while it runs is in [Settings].
 type Config struct {
-	// Decide judges a name: Flow.Names[0] is the name from the question or from the answer's chain, with FromQuestion. Src, Peer,
-	// Groups and Time are set; Dst is set only while an address hint of an HTTPS or SVCB answer is judged. It must be fast, must
-	// not block, and must not retain Names or the strings in it, which are reused after it returns. Nil forwards everything.
-	Decide func(policy.Flow) policy.Verdict
-	// NamesHosts says whether a rule, by its name, is about names. A question that such a rule forwards is answered whatever the
-	// names behind it: an allowed site may stand on a blocked delivery network. Nil means no rule is.
-	NamesHosts func(rule string) bool
-	// Describe returns what is known about a client: Peer, Groups and the like. Nil means nothing is.
-	Describe func(client netip.AddrPort) policy.Flow
-	// Clients limits who is answered on host sockets (ServePacketConn, ServeListener); others meet silence. Empty means everybody.
-	Clients []netip.Prefix
+	Policy  Policy  // nil forwards everything
+	Clients Clients // nil means that every address is a stranger
 
-	Upstreams []Upstream
-	Select    Selection
-	Zones     []Zone
+	// Dialer returns the way to upstreams that [Upstream.Via] names. It is asked at each dial, so that a way which changes is
+	// followed; false means that there is no such way, and is a failure of the upstream. Nil dials as the host does.
+	Dialer func(via string) (Dialer, bool)
 	// Resolve finds the addresses of an upstream named by host without Bootstrap; it must not ask this server. Nil means that such
-	// an upstream is an error.
+	// an upstream cannot be reached.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
-	// Self holds the addresses that lead to this server, stub resolvers included: upstreams there are refused. An address with
-	// port 0 stands for every port.
-	Self []netip.AddrPort
-
-	// Blocked is told the verdict of each query that met a block or silence for it, once. It must be fast. May be nil.
-	Blocked func(policy.Verdict)
-
-	Block           BlockAnswer
-	BlockCategories map[string]BlockAnswer // by Verdict.Category, before Block
-
-	// StripECH removes ech from HTTPS and SVCB answers, so that the server name in a ClientHello is the site's.
-	StripECH bool
 	// NoIPv6 says that an egress carries no IPv6: AAAA questions that would be forwarded there get no data. Nil means all do.
 	NoIPv6 func(egress string) bool
-	// AllowPrivate holds domains outside Zones whose answers may be private addresses; "." stands for all names. Others lose
-	// such addresses (rebinding guard).
-	AllowPrivate []string
+	// Blocked is called once with the verdict of each query that met a block or silence. It must be fast. Nil is not called.
+	Blocked func(policy.Verdict)
 
-	// Timeout is how long all upstreams together may take; 0 means 5 s, which is also the most.
-	Timeout time.Duration
+	// RootCAs verify upstreams over TLS and QUIC; nil means the roots of the system.
+	RootCAs *x509.CertPool
 
 	// CacheBytes and CacheEntries bound the cache; 0 means 16 MiB and 65536, negative means no cache.
 	CacheBytes   int
 	CacheEntries int
-	// MaxInFlight bounds the queries that wait for upstreams, two thirds of it for one client; 0 means 1024.
-	MaxInFlight int
-	// ClientRate bounds the upstream queries that one client causes, in queries per second with bursts of twice as many; 0 means
-	// 1000, negative no bound. Blocked and cached answers are not counted: they cost no more than a refusal.
-	ClientRate int
-	// MaxConns bounds the TCP connections served at once, a quarter of it for one client; 0 means 256.
-	MaxConns int
 	// MaxNames bounds the (client, address) pairs with names; 0 means 65536.
 	MaxNames int
 
-	Log      *slog.Logger     // nil discards
-	QueryLog *slog.Logger     // one record per query, with the keys of a flow log; nil means none
-	Metrics  *Metrics         // nil counts nothing
-	Clock    func() time.Time // nil means time.Now
+	Log *slog.Logger // nil discards
+	// QueryLog gets one record per query, with the keys of a flow log; nil means none. It must not block: it is called before
+	// the answer goes out.
+	QueryLog *slog.Logger
+	Metrics  *Metrics // nil counts nothing
 }

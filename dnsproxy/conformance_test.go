@@ -3,6 +3,7 @@ package dnsproxy
 import (
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,12 +40,11 @@ func TestAnswers(t *testing.T) {
 		"7.0.0.10.in-addr.arpa. 300 IN PTR intranet.corp.example.",
 	)
 	lab := newResolver(t, "host.lab.corp.example. 300 IN A 10.9.0.1")
-	s := newServer(t, Config{
-		Decide:    blocks(map[string]string{"casino.example": "gambling", "tracker.example": "tracking", "casino.corp.example": "gambling", "malware.example": "malware", "ads.example": "ads"}),
-		Upstreams: []Upstream{public.upstream("main")},
+	s := newServer(t, Settings{
+		Upstreams: []Upstream{named("main", public)},
 		Zones: []Zone{
-			{Domains: []string{"corp.example", "0.0.10.in-addr.arpa"}, Upstreams: []Upstream{corp.upstream("corp")}},
-			{Domains: []string{"*.lab.corp.example"}, Upstreams: []Upstream{lab.upstream("lab")}},
+			{Domains: []string{"corp.example", "0.0.10.in-addr.arpa"}, Upstreams: []Upstream{named("corp", corp)}},
+			{Domains: []string{"*.lab.corp.example"}, Upstreams: []Upstream{named("lab", lab)}},
 		},
 		BlockCategories: map[string]BlockAnswer{
 			"malware": {Mode: BlockRefused},
@@ -52,7 +52,7 @@ func TestAnswers(t *testing.T) {
 		},
 		StripECH:     true,
 		AllowPrivate: []string{"home.example"},
-	})
+	}, judged(blocks(map[string]string{"casino.example": "gambling", "tracker.example": "tracking", "casino.corp.example": "gambling", "malware.example": "malware", "ads.example": "ads"})))
 	tests := []struct{ says, name, qtype, want string }{
 		{"a public name is resolved", "www.example", "A", "NOERROR 203.0.113.1"},
 		{"so is its IPv6 address", "www.example", "AAAA", "NOERROR 2001:db8::1"},
@@ -113,7 +113,7 @@ func TestAnswers(t *testing.T) {
 			}
 		})
 	}
-	for _, q := range public.queries() {
+	for _, q := range public.Queries() {
 		for _, inner := range []string{"corp.example.", "10.in-addr.arpa.", "casino.example.", "local.", "onion.", "resolver.arpa."} {
 			if dns.IsSubDomain(inner, strings.ToLower(q.Question[0].Name)) {
 				t.Errorf("the public upstream was asked for %s", q.Question[0].Name)
@@ -125,14 +125,14 @@ func TestAnswers(t *testing.T) {
 // TestZoneNeverFallsBack: a zone whose upstream is down answers SERVFAIL at once, and the public upstream hears nothing.
 func TestZoneNeverFallsBack(t *testing.T) {
 	public := newResolver(t, "intranet.corp.example. 300 IN A 203.0.113.66")
-	s := newServer(t, Config{
-		Upstreams: []Upstream{public.upstream("main")},
-		Zones:     []Zone{{Domains: []string{"corp.example"}, Upstreams: []Upstream{{Address: "10.0.0.53", Dialer: downDialer{}}}}},
-	})
+	s := newServer(t, Settings{
+		Upstreams: []Upstream{named("main", public)},
+		Zones:     []Zone{{Domains: []string{"corp.example"}, Upstreams: []Upstream{{Address: "10.0.0.53", Via: "way"}}}},
+	}, through(downDialer{}))
 	if got, want := brief(ask(t, s, "intranet.corp.example", "A")), "SERVFAIL edeNetwork Error"; got != want {
 		t.Errorf("zone with a dead upstream: got %s, want %s", got, want)
 	}
-	if n := len(public.queries()); n != 0 {
+	if n := len(public.Queries()); n != 0 {
 		t.Errorf("the public upstream got %d queries, want 0", n)
 	}
 }
@@ -141,22 +141,19 @@ func TestZoneNeverFallsBack(t *testing.T) {
 func TestAllowedNameOnBlockedTarget(t *testing.T) {
 	up := newResolver(t, "shop.example. 300 IN CNAME tracker.example.", "tracker.example. 300 IN A 203.0.113.3")
 	tracking := blocks(map[string]string{"tracker.example": "tracking"})
-	s := newServer(t, Config{
-		Upstreams: []Upstream{up.upstream("main")},
-		Decide: func(f policy.Flow) policy.Verdict {
-			if f.Names[0].Host == "shop.example" && f.Peer == "ana" {
-				return policy.Verdict{Action: policy.Forward, Rule: "allow-shop"}
-			}
-			return tracking(f)
-		},
-		NamesHosts: func(rule string) bool { return rule == "allow-shop" },
-		Describe: func(client netip.AddrPort) policy.Flow {
-			if client.Addr() == ana.Addr() {
-				return policy.Flow{Peer: "ana", Groups: []string{"staff"}}
-			}
-			return policy.Flow{}
-		},
-	})
+	s := newServer(t, Settings{
+		Upstreams: []Upstream{named("main", up)},
+	}, judged(func(f policy.Flow) policy.Verdict {
+		if f.Names[0].Host == "shop.example" && f.Peer == "ana" {
+			return policy.Verdict{Action: policy.Forward, Rule: "allow-shop", ByName: true}
+		}
+		return tracking(f)
+	}), described(func(client netip.AddrPort) policy.Flow {
+		if client.Addr() == ana.Addr() {
+			return policy.Flow{Peer: "ana", Groups: []string{"staff"}}
+		}
+		return policy.Flow{}
+	}))
 	ben := netip.MustParseAddrPort("10.77.0.3:40000")
 	for range 2 { // from the upstream and from the cache, which both share
 		if got, want := brief(exchangePacket(t, s, ana, query("shop.example", "A"))), "NOERROR tracker.example. 203.0.113.3"; got != want {
@@ -173,11 +170,9 @@ func TestNoIPv6(t *testing.T) {
 	up := newResolver(t,
 		"www.example. 300 IN AAAA 2001:db8::1",
 		"www.example. 300 IN HTTPS 1 . alpn=h2 ipv4hint=203.0.113.1 ipv6hint=2001:db8::1")
-	s := newServer(t, Config{
-		Upstreams: []Upstream{up.upstream("main")},
-		NoIPv6:    func(egress string) bool { return egress == "corp" },
-		Decide:    func(policy.Flow) policy.Verdict { return policy.Verdict{Action: policy.Forward, Egress: "corp"} },
-	})
+	s := newServer(t, Settings{
+		Upstreams: []Upstream{named("main", up)},
+	}, func(s *setup) { s.NoIPv6 = func(egress string) bool { return egress == "corp" } }, judged(func(policy.Flow) policy.Verdict { return policy.Verdict{Action: policy.Forward, Egress: "corp"} }))
 	if got, want := brief(ask(t, s, "www.example", "AAAA")), "NOERROR soa edeFiltered"; got != want {
 		t.Errorf("AAAA: got %s, want %s", got, want)
 	}
@@ -190,21 +185,20 @@ func TestNoIPv6(t *testing.T) {
 func TestDroppedHint(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN HTTPS 1 . alpn=h2 ipv4hint=203.0.113.1,203.0.113.2")
 	bad := netip.MustParseAddr("203.0.113.1")
-	s := newServer(t, Config{
-		Upstreams: []Upstream{up.upstream("main")},
-		Decide: func(f policy.Flow) policy.Verdict {
-			if f.Dst.Addr() == bad {
-				return policy.Verdict{}
-			}
-			return policy.Verdict{Action: policy.Forward}
-		},
-	})
+	s := newServer(t, Settings{
+		Upstreams: []Upstream{named("main", up)},
+	}, judged(func(f policy.Flow) policy.Verdict {
+		if f.Dst.Addr() == bad {
+			return policy.Verdict{}
+		}
+		return policy.Verdict{Action: policy.Forward}
+	}))
 	for range 2 {
 		if got, want := brief(ask(t, s, "www.example", "HTTPS")), `NOERROR 1 . alpn="h2" ipv4hint="203.0.113.2"`; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
-	if got := s.Names().Lookup(ana.Addr(), bad); got != nil {
+	if got := s.Names().Lookup(AddressKey(ana.Addr()), bad); got != nil {
 		t.Errorf("names of the dropped hint: got %v, want none", got)
 	}
 }
@@ -213,7 +207,7 @@ func TestDroppedHint(t *testing.T) {
 func TestNamesComeBeforeTheAnswer(t *testing.T) {
 	up := newResolver(t, "cdn.example. 300 IN CNAME edge.cloud.example.", "edge.cloud.example. 300 IN A 203.0.113.2",
 		"cdn.example. 300 IN HTTPS 1 . ipv4hint=203.0.113.9")
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}})
 	for _, from := range []string{"upstream", "cache"} {
 		client := netip.AddrPortFrom(netip.MustParseAddr("10.77.0.2"), 1)
 		if from == "cache" {
@@ -222,7 +216,7 @@ func TestNamesComeBeforeTheAnswer(t *testing.T) {
 		wire, _ := query("CDN.example", "A").Pack()
 		done := make(chan []policy.Name, 1)
 		s.ServePacket(t.Context(), client, wire, func([]byte) error {
-			done <- s.Names().Lookup(client.Addr(), netip.MustParseAddr("203.0.113.2"))
+			done <- s.Names().Lookup(AddressKey(client.Addr()), netip.MustParseAddr("203.0.113.2"))
 			return nil
 		})
 		got := <-done
@@ -236,25 +230,25 @@ func TestNamesComeBeforeTheAnswer(t *testing.T) {
 func TestPolicyReload(t *testing.T) {
 	up := newResolver(t, "casino.example. 300 IN A 203.0.113.1", "www.example. 300 IN A 203.0.113.2")
 	other := newResolver(t, "www.example. 300 IN A 203.0.113.99")
-	cfg := Config{Upstreams: []Upstream{up.upstream("main")}}
-	s := newServer(t, cfg)
+	set := Settings{Upstreams: []Upstream{named("main", up)}}
+	var decide atomic.Pointer[judge]
+	open := judge(blocks(nil))
+	decide.Store(&open)
+	s := newServer(t, set, judged(func(f policy.Flow) policy.Verdict { return (*decide.Load())(f) }))
 	ask(t, s, "casino.example", "A")
 	ask(t, s, "www.example", "A")
-	cfg.Decide = blocks(map[string]string{"casino.example": "gambling"})
-	if err := s.SetConfig(cfg); err != nil {
-		t.Fatal(err)
-	}
+	strict := judge(blocks(map[string]string{"casino.example": "gambling"}))
+	decide.Store(&strict)
+	s.Use(plan(t, set))
 	if got, want := brief(ask(t, s, "casino.example", "A")), "NXDOMAIN soa edeFiltered"; got != want {
 		t.Errorf("blocked by the new policy: got %s, want %s", got, want)
 	}
 	ask(t, s, "www.example", "A")
-	if got := len(up.queries()); got != 2 {
+	if got := len(up.Queries()); got != 2 {
 		t.Errorf("upstream queries with the cache kept: got %d, want 2", got)
 	}
-	cfg.Zones = []Zone{{Domains: []string{"www.example"}, Upstreams: []Upstream{other.upstream("other")}}}
-	if err := s.SetConfig(cfg); err != nil {
-		t.Fatal(err)
-	}
+	set.Zones = []Zone{{Domains: []string{"www.example"}, Upstreams: []Upstream{named("other", other)}}}
+	s.Use(plan(t, set))
 	if got, want := brief(ask(t, s, "www.example", "A")), "NOERROR 203.0.113.99"; got != want {
 		t.Errorf("a name that moved to another upstream: got %s, want %s", got, want)
 	}
@@ -262,20 +256,21 @@ func TestPolicyReload(t *testing.T) {
 
 // TestQuery: the diagnosis says what decided and where the answer came from.
 func TestQuery(t *testing.T) {
-	up := newResolver(t, "shop.example. 300 IN CNAME tracker.example.", "tracker.example. 300 IN A 203.0.113.3", "www.example. 300 IN A 203.0.113.1")
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}, Decide: blocks(map[string]string{"tracker.example": "tracking"})})
+	up := newResolver(t, "shop.example. 300 IN CNAME tracker.example.", "tracker.example. 300 IN A 203.0.113.3", "www.example. 300 IN A 203.0.113.1", "cached.example. 300 IN A 203.0.113.2")
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}}, judged(blocks(map[string]string{"tracker.example": "tracking"})))
+	ask(t, s, "cached.example", "A")
 	tests := []struct {
 		says, name string
 		want       Answer
 	}{
 		{"a miss names the upstream", "www.example", Answer{Rcode: "NOERROR", Result: "forwarded", Upstream: "main", Cache: "miss", Decided: "www.example"}},
-		{"a hit says so", "www.example", Answer{Rcode: "NOERROR", Result: "cached", Upstream: "main", Cache: "hit", Decided: "www.example"}},
+		{"a hit says so", "cached.example", Answer{Rcode: "NOERROR", Result: "cached", Upstream: "main", Cache: "hit", Decided: "cached.example"}},
 		{"a block names the target that is blocked", "shop.example", Answer{Rcode: "NXDOMAIN", Result: "blocked", Upstream: "main", Cache: "miss", Decided: "tracker.example", Reason: "blocked by rule no-tracking"}},
 		{"a blocked question is asked of nobody", "tracker.example", Answer{Rcode: "NXDOMAIN", Result: "blocked", Decided: "tracker.example", Reason: "blocked by rule no-tracking"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.says, func(t *testing.T) {
-			got, err := s.Query(t.Context(), ana, tt.name, "a")
+			got, err := s.Query(t.Context(), anaFlow(), tt.name, "a")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -285,7 +280,7 @@ func TestQuery(t *testing.T) {
 			}
 		})
 	}
-	if _, err := s.Query(t.Context(), ana, "www.example", "NONSENSE"); err == nil {
+	if _, err := s.Query(t.Context(), anaFlow(), "www.example", "NONSENSE"); err == nil {
 		t.Error("a type that does not exist: got no error")
 	}
 }
@@ -294,13 +289,13 @@ func TestQuery(t *testing.T) {
 func TestAges(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
 	clock := newClock()
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}, Clock: clock.now})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}}, at(clock))
 	ask(t, s, "www.example", "A")
 	clock.add(100 * time.Second)
 	if got := ask(t, s, "www.example", "A").Answer[0].Header().Ttl; got != 200 {
 		t.Errorf("TTL after 100 s: got %d, want 200", got)
 	}
-	up.answerWith(func(w dns.ResponseWriter, q *dns.Msg) bool {
+	up.AnswerWith(func(w dns.ResponseWriter, q *dns.Msg) bool {
 		w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeServerFailure))
 		return true
 	})
@@ -314,7 +309,7 @@ func TestAges(t *testing.T) {
 			t.Errorf("TTL of a stale answer: got %d, want 30", got)
 		}
 	}
-	if got := len(up.queries()); got != 2 {
+	if got := len(up.Queries()); got != 2 {
 		t.Errorf("upstream queries: got %d, want 2: a failure is remembered", got)
 	}
 	clock.add(2 * time.Hour)
@@ -327,13 +322,13 @@ func TestAges(t *testing.T) {
 func TestPrefetch(t *testing.T) {
 	up := newResolver(t, "hot.example. 100 IN A 203.0.113.1")
 	clock := newClock()
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}, Clock: clock.now})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}}, at(clock))
 	for range 4 {
 		ask(t, s, "hot.example", "A")
 	}
 	clock.add(95 * time.Second)
 	renewed := make(chan struct{})
-	up.answerWith(func(dns.ResponseWriter, *dns.Msg) bool { close(renewed); return false })
+	up.AnswerWith(func(dns.ResponseWriter, *dns.Msg) bool { close(renewed); return false })
 	if got := ask(t, s, "hot.example", "A").Answer[0].Header().Ttl; got != 5 {
 		t.Errorf("TTL: got %d, want 5 from the cache", got)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"penstock/policy"
+	"penstock/stack/deadline"
 )
 
 // DialFlow makes the server an egress: the flow's client talks to the server over the connection that is returned, wherever the
@@ -36,7 +37,7 @@ type packetConn struct {
 	flow   policy.Flow
 	ctx    context.Context // the lifetime of the connection
 	cancel context.CancelFunc
-	read   *deadline
+	read   deadline.Deadline
 	came   chan struct{} // of one: there are answers
 
 	mu      sync.Mutex // guards below
@@ -48,16 +49,18 @@ func (s *Server) dialPackets(ctx context.Context, f policy.Flow) (net.Conn, erro
 		return nil, errClosed
 	}
 	defer s.tasks.end()
-	ctx, cancel := s.tasks.context(context.WithoutCancel(ctx))
-	return &packetConn{server: s, flow: f, ctx: ctx, cancel: cancel, came: make(chan struct{}, 1), read: newDeadline()}, nil
+	if f.Client == 0 {
+		f.Client = AddressKey(f.Src.Addr())
+	}
+	ctx, cancel := s.tasks.context(context.WithoutCancel(ctx), f.Client)
+	return &packetConn{server: s, flow: f, ctx: ctx, cancel: cancel, came: make(chan struct{}, 1)}, nil
 }
 
 func (c *packetConn) Write(query []byte) (int, error) {
 	if c.ctx.Err() != nil {
 		return 0, net.ErrClosed
 	}
-	ex := c.server.start(c.flow.Src, c)
-	ex.flow = c.flow
+	ex := c.server.start(c.flow.Src, c.flow, c)
 	c.server.serve(c.ctx, ex, query)
 	return len(query), nil
 }
@@ -93,7 +96,7 @@ func (c *packetConn) Read(buf []byte) (int, error) {
 		case <-c.came:
 		case <-c.ctx.Done():
 			return 0, net.ErrClosed
-		case <-c.read.passed():
+		case <-c.read.Passed():
 			return 0, os.ErrDeadlineExceeded
 		}
 	}
@@ -118,7 +121,7 @@ func (c *packetConn) take() []byte {
 
 func (c *packetConn) Close() error {
 	c.cancel()
-	c.read.set(time.Time{})
+	c.read.Set(time.Time{})
 	return nil
 }
 
@@ -126,7 +129,7 @@ func (c *packetConn) LocalAddr() net.Addr  { return net.UDPAddrFromAddrPort(c.fl
 func (c *packetConn) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(c.flow.Dst) }
 
 func (c *packetConn) SetDeadline(t time.Time) error     { return c.SetReadDeadline(t) }
-func (c *packetConn) SetReadDeadline(t time.Time) error { c.read.set(t); return nil }
+func (c *packetConn) SetReadDeadline(t time.Time) error { c.read.Set(t); return nil }
 
 // SetWriteDeadline does nothing: a Write never waits.
 func (c *packetConn) SetWriteDeadline(time.Time) error { return nil }
@@ -147,8 +150,8 @@ func (s *Server) dialStream(ctx context.Context, f policy.Flow) (net.Conn, error
 	far := &streamConn{in: queries, out: answers, local: f.Dst, remote: f.Src}
 	ctx = context.WithoutCancel(ctx)
 	s.tasks.spawn(func() {
-		if err := s.serveStream(ctx, f, f.Src, far); err != nil {
-			s.log.Debug("dns flow ended", "src", f.Src, "err", err)
+		if err := s.serveStream(ctx, f, far); err != nil {
+			s.cfg.Log.Debug("dns flow ended", "src", f.Src, "err", err)
 		}
 	})
 	return near, nil
@@ -176,5 +179,5 @@ func (c *streamConn) SetDeadline(t time.Time) error {
 	c.SetReadDeadline(t)
 	return c.SetWriteDeadline(t)
 }
-func (c *streamConn) SetReadDeadline(t time.Time) error  { c.in.readBy.set(t); return nil }
-func (c *streamConn) SetWriteDeadline(t time.Time) error { c.out.writeBy.set(t); return nil }
+func (c *streamConn) SetReadDeadline(t time.Time) error  { c.in.readBy.Set(t); return nil }
+func (c *streamConn) SetWriteDeadline(t time.Time) error { c.out.writeBy.Set(t); return nil }

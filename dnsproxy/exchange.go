@@ -8,6 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"penstock/dnsproxy/wire"
 	"penstock/policy"
 )
 
@@ -18,10 +19,11 @@ type exchange struct {
 	raw    netip.AddrPort // client as its socket names it, which may be a mapped address
 	to     answerer
 	stream bool        // over TCP: an answer may have 64 KiB
+	dry    bool        // for diagnosis: nothing is counted, logged or remembered
 	flow   policy.Flow // what is known of the client
 	names  [1]policy.Name
 
-	q     question
+	q     wire.Question
 	out   []byte // the answer; empty means silence
 	begun time.Time
 
@@ -46,23 +48,29 @@ func (f replyFunc) answer(ex *exchange) error {
 	return f(ex.out)
 }
 
-// start takes an exchange from the pool.
-func (s *Server) start(client netip.AddrPort, to answerer) *exchange {
+// start takes an exchange from the pool. Flow is what is known of the client.
+func (s *Server) start(client netip.AddrPort, flow policy.Flow, to answerer) *exchange {
 	ex := s.pool.Get().(*exchange)
 	ex.client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
-	ex.to, ex.stream, ex.out = to, false, ex.out[:0]
+	ex.flow = flow
+	if ex.flow.Client == 0 {
+		ex.flow.Client = AddressKey(ex.client.Addr())
+	}
+	ex.to, ex.stream, ex.dry, ex.out = to, false, false, ex.out[:0]
 	ex.result, ex.verdict, ex.decided, ex.upstream, ex.cache = resultDropped, policy.Verdict{}, "", "", ""
 	return ex
 }
 
 // finish counts and logs the query and sends the answer, in this order: who has an answer can rely on what is said of it.
 func (s *Server) finish(ctx context.Context, ex *exchange) {
-	s.metrics.query(ex.result)
-	if s.queryLog != nil && ex.q.len > 0 {
-		s.record(ctx, ex)
+	if !ex.dry {
+		s.cfg.Metrics.query(ex.result)
+		if s.cfg.QueryLog != nil && len(ex.q.Name()) > 0 {
+			s.record(ctx, ex)
+		}
 	}
-	if err := ex.to.answer(ex); err != nil && s.log.Enabled(ctx, slog.LevelDebug) {
-		s.log.LogAttrs(ctx, slog.LevelDebug, "dns answer not sent", slog.Any("src", ex.client), slog.Any("err", err))
+	if err := ex.to.answer(ex); err != nil && s.cfg.Log.Enabled(ctx, slog.LevelDebug) {
+		s.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "dns answer not sent", slog.Any("src", ex.client), slog.Any("err", err))
 	}
 	ex.to, ex.flow = nil, policy.Flow{}
 	if cap(ex.out) > maxPooled {
@@ -79,7 +87,7 @@ func (ex *exchange) limit() int {
 	if ex.stream {
 		return dns.MaxMsgSize
 	}
-	return ex.q.limit()
+	return ex.q.Limit()
 }
 
 // record writes the query log. The keys are those of the flow log where it has such a key.
@@ -95,12 +103,12 @@ func (s *Server) record(ctx context.Context, ex *exchange) {
 		}
 	}
 	rcode := ""
-	if len(ex.out) >= headerLen {
+	if len(ex.out) >= wire.HeaderLen {
 		rcode = dns.RcodeToString[int(ex.out[3]&0xf)]
 	}
-	s.queryLog.LogAttrs(ctx, slog.LevelInfo, "query",
+	s.cfg.QueryLog.LogAttrs(ctx, slog.LevelInfo, "query",
 		slog.String("proto", "dns"), slog.String("src", ex.client.String()), slog.String("peer", ex.flow.Peer),
-		slog.String("host", string([]byte(ex.q.host()))), slog.String("type", dns.Type(ex.q.qtype).String()),
+		slog.String("host", string([]byte(ex.q.Host()))), slog.String("type", dns.Type(ex.q.Type).String()),
 		slog.String("verdict", verdict), slog.String("rule", ex.verdict.Rule), slog.String("category", ex.verdict.Category),
 		slog.String("decided", string([]byte(ex.decided))), slog.String("result", ex.result.String()), slog.String("rcode", rcode),
 		slog.String("upstream", ex.upstream), slog.Time("start", ex.begun))

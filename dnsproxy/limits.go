@@ -1,10 +1,12 @@
 package dnsproxy
 
 import (
-	"cmp"
-	"net/netip"
+	"math"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -19,15 +21,14 @@ type limits struct {
 	mu       sync.Mutex // guards below
 	inFlight int
 	conns    int
-	clients  *lru[netip.Addr, *use]
+	clients  *simplelru.LRU[uint64, *use] // by client key
 }
 
 // use is what one client uses now.
 type use struct {
 	inFlight int
 	conns    int
-	tokens   float64 // queries that it may cause at once
-	filled   time.Time
+	pace     *rate.Limiter
 }
 
 // admission says whether a query may go to upstreams.
@@ -39,18 +40,20 @@ const (
 	overLoad           // too many queries wait already
 )
 
-func newLimits() *limits { return &limits{clients: newLRU[netip.Addr, *use]()} }
+func newLimits() *limits {
+	clients, _ := simplelru.NewLRU[uint64, *use](math.MaxInt, nil) // bounded by clientLocked
+	return &limits{clients: clients}
+}
 
 // admit lets a query of client go to upstreams. Done must be called when it is back.
-func (l *limits) admit(client netip.Addr, now time.Time, cfg *Config) (done func(), a admission) {
-	most := cmp.Or(cfg.MaxInFlight, maxInFlight)
+func (l *limits) admit(client uint64, now time.Time, set *Settings) (done func(), a admission) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	u := l.clientLocked(client)
-	if l.inFlight >= most || u.inFlight >= max(most*2/3, 1) {
+	if l.inFlight >= set.MaxInFlight || u.inFlight >= max(set.MaxInFlight*2/3, 1) {
 		return nil, overLoad
 	}
-	if !u.take(now, float64(cmp.Or(cfg.ClientRate, clientRate))) {
+	if !u.takes(now, set.ClientRate) {
 		return nil, overRate
 	}
 	l.inFlight++
@@ -63,27 +66,27 @@ func (l *limits) admit(client netip.Addr, now time.Time, cfg *Config) (done func
 	}, admitted
 }
 
-// take takes a token from a bucket that holds two seconds' worth. A negative rate is no bound.
-func (u *use) take(now time.Time, rate float64) bool {
-	if rate < 0 {
+// takes says whether the client's pace allows another query. A burst is two seconds' worth. A negative bound is none.
+func (u *use) takes(now time.Time, perSecond int) bool {
+	limit := rate.Limit(perSecond)
+	switch {
+	case perSecond < 0:
 		return true
+	case u.pace == nil:
+		u.pace = rate.NewLimiter(limit, 2*perSecond)
+	case u.pace.Limit() != limit:
+		u.pace.SetLimitAt(now, limit)
+		u.pace.SetBurstAt(now, 2*perSecond)
 	}
-	u.tokens = min(u.tokens+rate*max(now.Sub(u.filled), 0).Seconds(), 2*rate)
-	u.filled = now
-	if u.tokens < 1 {
-		return false
-	}
-	u.tokens--
-	return true
+	return u.pace.AllowN(now, 1)
 }
 
 // connect lets a client have one more TCP connection. Done must be called when it is closed.
-func (l *limits) connect(client netip.Addr, cfg *Config) (done func(), ok bool) {
-	most := cmp.Or(cfg.MaxConns, maxConns)
+func (l *limits) connect(client uint64, set *Settings) (done func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	u := l.clientLocked(client)
-	if l.conns >= most || u.conns >= max(most/4, 1) {
+	if l.conns >= set.MaxConns || u.conns >= max(set.MaxConns/4, 1) {
 		return nil, false
 	}
 	l.conns++
@@ -96,14 +99,24 @@ func (l *limits) connect(client netip.Addr, cfg *Config) (done func(), ok bool) 
 	}, true
 }
 
-// clientLocked finds the use of a client. One that has not been seen for long is forgotten, which makes its bucket full.
-func (l *limits) clientLocked(client netip.Addr) *use {
-	if n := l.clients.get(client); n != nil {
-		l.clients.touch(n)
-		return n.value
+// clientLocked finds the use of a client. One that uses nothing and has not been seen for long is forgotten, which forgives it its
+// pace. One that uses something is never forgotten: it could have its share twice.
+func (l *limits) clientLocked(client uint64) *use {
+	if u, ok := l.clients.Get(client); ok {
+		return u
 	}
-	if l.clients.len() >= maxClients {
-		l.clients.remove(l.clients.oldest())
+	for range l.clients.Len() {
+		if l.clients.Len() < maxClients {
+			break
+		}
+		key, oldest, _ := l.clients.GetOldest()
+		if oldest.inFlight == 0 && oldest.conns == 0 {
+			l.clients.Remove(key)
+		} else {
+			l.clients.Get(key) // makes it the newest
+		}
 	}
-	return l.clients.add(client, &use{}).value
+	u := &use{}
+	l.clients.Add(client, u)
+	return u
 }

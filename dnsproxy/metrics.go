@@ -1,9 +1,9 @@
 package dnsproxy
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
+
+	"penstock/dnsproxy/upstream"
 )
 
 // result says how a query ended; it is the label of penstock_dns_queries_total.
@@ -36,10 +36,8 @@ type Metrics struct {
 	bytes    prometheus.Gauge
 	names    prometheus.Gauge
 	inFlight prometheus.Gauge
-	mismatch prometheus.Counter
 	turned   prometheus.Counter
-	seconds  *prometheus.HistogramVec
-	failures *prometheus.CounterVec
+	upstream *upstream.Metrics
 }
 
 // NewMetrics registers the metrics of a server with reg. It panics if they are registered already, as reg.MustRegister does.
@@ -54,20 +52,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		bytes:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_cache_bytes", Help: "Memory that the DNS cache accounts for."}),
 		names:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_names", Help: "Pairs of client and address with names for flows."}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_in_flight", Help: "DNS queries that wait for an upstream."}),
-		mismatch: prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_dns_mismatches_total", Help: "Datagrams from upstreams that answer no query."}),
 		turned:   prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_dns_connections_refused_total", Help: "TCP connections of DNS clients refused because there were too many."}),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "penstock_dns_seconds", Help: "Time until an upstream answered.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}, NativeHistogramBucketFactor: 1.1,
-		}, []string{"upstream"}),
-		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "penstock_dns_upstream_failures_total", Help: "Queries that an upstream did not answer, or answered with a failure.",
-		}, []string{"upstream"}),
+		upstream: upstream.NewMetrics(reg),
 	}
 	for r := range m.queries {
 		m.queries[r] = queries.WithLabelValues(resultNames[r])
 	}
-	reg.MustRegister(queries, m.hits, m.misses, m.entries, m.bytes, m.names, m.inFlight, m.mismatch, m.turned, m.seconds, m.failures)
+	reg.MustRegister(queries, m.hits, m.misses, m.entries, m.bytes, m.names, m.inFlight, m.turned)
 	return m
 }
 
@@ -108,20 +99,9 @@ func (m *Metrics) turnedAway() {
 	}
 }
 
-func (m *Metrics) mismatched() {
-	if m != nil {
-		m.mismatch.Inc()
+func (m *Metrics) upstreams() *upstream.Metrics {
+	if m == nil {
+		return nil
 	}
-}
-
-func (m *Metrics) answered(upstream string, after time.Duration) {
-	if m != nil {
-		m.seconds.WithLabelValues(upstream).Observe(after.Seconds())
-	}
-}
-
-func (m *Metrics) failed(upstream string) {
-	if m != nil {
-		m.failures.WithLabelValues(upstream).Inc()
-	}
+	return m.upstream
 }

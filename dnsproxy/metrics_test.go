@@ -11,7 +11,7 @@ func TestMetrics(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	m := NewMetrics(reg)
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}, Metrics: m, Decide: blocks(map[string]string{"casino.example": "gambling"})})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}}, func(s *setup) { s.Metrics = m }, judged(blocks(map[string]string{"casino.example": "gambling"})))
 	ask(t, s, "www.example", "A")
 	ask(t, s, "www.example", "A")
 	ask(t, s, "casino.example", "A")

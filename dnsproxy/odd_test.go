@@ -24,7 +24,7 @@ func packet(t testing.TB, s *Server, query []byte) []byte {
 
 // TestOddQueries feeds messages that no good client sends.
 func TestOddQueries(t *testing.T) {
-	s := newServer(t, Config{Decide: blocks(map[string]string{"example": "all"})})
+	s := newServer(t, Settings{}, judged(blocks(map[string]string{"example": "all"})))
 	pack := func(change func(*dns.Msg)) string {
 		q := new(dns.Msg).SetQuestion("www.example.", dns.TypeA)
 		change(q)
@@ -80,7 +80,7 @@ func TestOddQueries(t *testing.T) {
 // TestEDNS: what is between two neighbours stays between them.
 func TestEDNS(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}})
 
 	q := query("WwW.eXample", "A")
 	q.IsEdns0().SetDo()
@@ -99,7 +99,7 @@ func TestEDNS(t *testing.T) {
 	if opt := a.IsEdns0(); opt == nil || !opt.Do() || len(opt.Option) != 0 {
 		t.Errorf("OPT of the answer: got %v", opt)
 	}
-	sent := up.queries()[0]
+	sent := up.Queries()[0]
 	opt := sent.IsEdns0()
 	if opt == nil || !opt.Do() || len(opt.Option) != 0 || opt.UDPSize() != 1232 || !sent.CheckingDisabled {
 		t.Errorf("upstream query: got %s", sent)
@@ -112,7 +112,7 @@ func TestEDNS(t *testing.T) {
 	if a := exchangePacket(t, s, ana, plain); a.IsEdns0() != nil || a.CheckingDisabled {
 		t.Errorf("answer to a query without EDNS: got %s", a)
 	}
-	if got := len(up.queries()); got != 2 {
+	if got := len(up.Queries()); got != 2 {
 		t.Errorf("upstream queries: got %d, want 2: DO and CD are part of the key", got)
 	}
 }
@@ -121,9 +121,9 @@ func TestEDNS(t *testing.T) {
 func TestSizes(t *testing.T) {
 	up := newResolver(t)
 	for i := range 100 {
-		up.add(t, fmt.Sprintf("big.example. 300 IN A 203.0.113.%d", i))
+		up.Add(t, fmt.Sprintf("big.example. 300 IN A 203.0.113.%d", i))
 	}
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}})
 	tests := []struct {
 		says string
 		size uint16 // of EDNS; 0 is none
@@ -147,7 +147,7 @@ func TestSizes(t *testing.T) {
 			}
 		})
 	}
-	a, err := s.Query(t.Context(), ana, "big.example", "A")
+	a, err := s.Query(t.Context(), anaFlow(), "big.example", "A")
 	if err != nil || len(a.Records) != 100 {
 		t.Errorf("over a stream: got %d records, %v, want 100", len(a.Records), err)
 	}
@@ -156,7 +156,7 @@ func TestSizes(t *testing.T) {
 // TestHostileNames: names with odd octets are other names than those they look like.
 func TestHostileNames(t *testing.T) {
 	up := newResolver(t)
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}, Decide: blocks(map[string]string{"casino.example": "gambling"})})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}}, judged(blocks(map[string]string{"casino.example": "gambling"})))
 	tests := []struct{ says, name, want string }{
 		{"a dot in a label is no separator", "www\\.casino.example.", "NXDOMAIN soa"},
 		{"NUL in a label does not end it", "casino\\000.example.", "NXDOMAIN soa"},
@@ -173,7 +173,7 @@ func TestHostileNames(t *testing.T) {
 
 // TestClientsOffTheTunnel: on a host socket only the configured networks are answered.
 func TestClientsOffTheTunnel(t *testing.T) {
-	s := newServer(t, Config{Clients: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/24")}})
+	s := newServer(t, Settings{Clients: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/24")}})
 	st := s.state.Load()
 	for addr, want := range map[string]bool{"10.77.0.9": true, "::ffff:10.77.0.9": true, "192.0.2.1": false, "::1": false} {
 		if got := st.serves(netip.MustParseAddr(addr)); got != want {

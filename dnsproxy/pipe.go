@@ -5,6 +5,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"penstock/stack/deadline"
 )
 
 // pipeSize is how many octets wait for the reader before the writer does: one message of the largest size and another.
@@ -13,7 +15,7 @@ const pipeSize = 128 << 10
 // pipe is one direction of a stream in memory. It has a buffer, as a socket has, so that a client which sends two queries before
 // it reads the first answer does not stop the server.
 type pipe struct {
-	readBy, writeBy *deadline
+	readBy, writeBy deadline.Deadline
 
 	mu      sync.Mutex // guards below
 	buf     []byte
@@ -23,7 +25,7 @@ type pipe struct {
 }
 
 func newPipe() *pipe {
-	return &pipe{readBy: newDeadline(), writeBy: newDeadline(), changed: make(chan struct{})}
+	return &pipe{changed: make(chan struct{})}
 }
 
 func (p *pipe) Read(b []byte) (int, error) {
@@ -34,7 +36,7 @@ func (p *pipe) Read(b []byte) (int, error) {
 		}
 		select {
 		case <-changed:
-		case <-p.readBy.passed():
+		case <-p.readBy.Passed():
 			return 0, os.ErrDeadlineExceeded
 		}
 	}
@@ -46,7 +48,7 @@ func (p *pipe) take(b []byte) (int, <-chan struct{}, error) {
 	switch {
 	case p.broken:
 		return 0, nil, io.ErrClosedPipe
-	case isClosed(p.readBy.passed()):
+	case isClosed(p.readBy.Passed()):
 		return 0, nil, os.ErrDeadlineExceeded
 	case len(p.buf) > 0:
 		n := copy(b, p.buf)
@@ -67,7 +69,7 @@ func (p *pipe) Write(b []byte) (int, error) {
 		}
 		select {
 		case <-changed:
-		case <-p.writeBy.passed():
+		case <-p.writeBy.Passed():
 			return done, os.ErrDeadlineExceeded
 		}
 	}
@@ -79,7 +81,7 @@ func (p *pipe) give(b []byte) (int, <-chan struct{}, error) {
 	switch {
 	case p.broken || p.ended:
 		return 0, nil, io.ErrClosedPipe
-	case isClosed(p.writeBy.passed()):
+	case isClosed(p.writeBy.Passed()):
 		return 0, nil, os.ErrDeadlineExceeded
 	}
 	n := min(len(b), pipeSize-len(p.buf))
@@ -96,7 +98,7 @@ func (p *pipe) end() {
 	defer p.mu.Unlock()
 	p.ended = true
 	p.changeLocked()
-	p.writeBy.set(time.Time{})
+	p.writeBy.Set(time.Time{})
 }
 
 // cut says that nobody reads any more.
@@ -105,10 +107,19 @@ func (p *pipe) cut() {
 	defer p.mu.Unlock()
 	p.broken, p.buf = true, nil
 	p.changeLocked()
-	p.readBy.set(time.Time{})
+	p.readBy.Set(time.Time{})
 }
 
 func (p *pipe) changeLocked() {
 	close(p.changed)
 	p.changed = make(chan struct{})
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }

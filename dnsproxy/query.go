@@ -3,13 +3,16 @@ package dnsproxy
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/miekg/dns"
 
+	"penstock/dnsproxy/wire"
 	"penstock/policy"
 )
 
@@ -28,22 +31,22 @@ type Answer struct {
 	Duration time.Duration
 }
 
-// Query resolves name as client would have it, for diagnosis. Qtype is a type such as "AAAA"; empty means A. The error is about
-// the parameters, or that of ctx; trouble with upstreams is in the answer.
-func (s *Server) Query(ctx context.Context, client netip.AddrPort, name, qtype string) (Answer, error) {
+// Query says how a question of the client in f would be answered, for diagnosis. Qtype is a type such as "AAAA"; empty means A. It
+// changes nothing: it reads the cache and may ask upstreams, but it stores neither answers nor names, counts and logs no query, and
+// takes nothing from the client's share. The error is about the parameters, or that of ctx; trouble with upstreams is in the answer.
+func (s *Server) Query(ctx context.Context, f policy.Flow, name, qtype string) (Answer, error) {
 	qtype = cmp.Or(strings.ToUpper(qtype), "A")
 	code, ok := dns.StringToType[qtype]
 	if !ok {
 		return Answer{}, fmt.Errorf("dnsproxy: query type %q: not a record type", qtype)
 	}
-	msg := new(dns.Msg).SetQuestion(dns.Fqdn(name), code).SetEdns0(maxUDP, false)
-	query, err := msg.Pack()
+	query, err := packQuery(name, code)
 	if err != nil {
-		return Answer{}, fmt.Errorf("dnsproxy: query name %q: %w", name, err)
+		return Answer{}, err
 	}
 	found := make(probe, 1)
-	ex := s.start(client, found)
-	ex.stream, ex.flow = true, s.state.Load().cfg.Describe(ex.client)
+	ex := s.start(f.Src, f, found)
+	ex.stream, ex.dry = true, true
 	begun := time.Now()
 	s.serve(ctx, ex, query)
 	select {
@@ -53,6 +56,116 @@ func (s *Server) Query(ctx context.Context, client netip.AddrPort, name, qtype s
 	case <-ctx.Done():
 		return Answer{}, ctx.Err()
 	}
+}
+
+// try answers ex for diagnosis: from the cache if it can, else from upstreams. Nothing is kept.
+func (s *Server) try(ctx context.Context, ex *exchange, st *state, v *view) {
+	e := s.cache.Peek(keyFor(&ex.q, v))
+	switch {
+	case e != nil && e.Fresh(ex.begun):
+		s.answer(ex, st, e, resultCached, "hit")
+	case e != nil && e.Stale(ex.begun):
+		s.answer(ex, st, e, resultStale, "stale")
+	case !s.tasks.begin():
+		ex.settle(resultDropped, ex.out[:0])
+	default:
+		defer s.tasks.end()
+		w := ex.newWork(st, v, e)
+		ctx, cancel := s.tasks.context(ctx, ex.flow.Client)
+		defer cancel()
+		ctx, cancelAsking := context.WithTimeout(ctx, w.timeout)
+		defer cancelAsking()
+		e, how := s.ask(ctx, w, func(uint16) {})
+		cache := "miss"
+		if how == resultStale {
+			cache = "stale"
+		}
+		s.answer(ex, st, e, how, cache)
+	}
+	s.finish(ctx, ex)
+}
+
+// Confirm returns the addresses that the client in f gets for host, as if it had asked: its policy, the cache and the bounds of the
+// client apply, and the names are remembered as after a real question. The addresses are of the family of f.Dst; none means that
+// the host has none. An error says that host is blocked for the client, or that nobody could be asked.
+func (s *Server) Confirm(ctx context.Context, f policy.Flow, host string) ([]netip.Addr, error) {
+	code := dns.TypeA
+	if f.Dst.Addr().Unmap().Is6() {
+		code = dns.TypeAAAA
+	}
+	query, err := packQuery(host, code)
+	if err != nil {
+		return nil, err
+	}
+	found := make(confirmation, 1)
+	ex := s.start(f.Src, f, found)
+	ex.stream = true
+	s.serve(ctx, ex, query)
+	select {
+	case c := <-found:
+		if c.err != nil {
+			return nil, fmt.Errorf("dnsproxy: confirm %s: %w", host, c.err)
+		}
+		return c.addrs, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("dnsproxy: confirm %s: %w", host, ctx.Err())
+	}
+}
+
+func addIP(addrs []netip.Addr, ip net.IP) []netip.Addr {
+	if addr, ok := netip.AddrFromSlice(ip); ok {
+		addrs = append(addrs, addr.Unmap())
+	}
+	return addrs
+}
+
+func packQuery(name string, qtype uint16) ([]byte, error) {
+	query, err := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype).SetEdns0(wire.MaxUDP, false).Pack()
+	if err != nil {
+		return nil, fmt.Errorf("dnsproxy: query name %q: %w", name, err)
+	}
+	return query, nil
+}
+
+// confirmation takes the addresses of an exchange. It has room for one.
+type confirmation chan confirmed
+
+type confirmed struct {
+	addrs []netip.Addr
+	err   error
+}
+
+func (c confirmation) answer(ex *exchange) error {
+	addrs, err := ex.addresses()
+	c <- confirmed{addrs, err}
+	return nil
+}
+
+// addresses returns the addresses in the answer of ex. A name that does not exist has none.
+func (ex *exchange) addresses() ([]netip.Addr, error) {
+	if ex.result == resultBlocked || ex.verdict.Action != policy.Forward && ex.decided != "" {
+		return nil, fmt.Errorf("rule %s blocks %s", ex.verdict.Rule, strings.Clone(ex.decided))
+	}
+	if len(ex.out) == 0 {
+		return nil, errors.New("the server gave no answer")
+	}
+	msg := new(dns.Msg)
+	if err := msg.Unpack(ex.out); err != nil {
+		return nil, err
+	}
+	if msg.Rcode != dns.RcodeSuccess && msg.Rcode != dns.RcodeNameError {
+		return nil, errors.New(strings.TrimSpace(dns.RcodeToString[msg.Rcode] + " " + extendedError(msg)))
+	}
+	var addrs []netip.Addr
+	for _, rr := range msg.Answer {
+		switch rr := rr.(type) {
+		case *dns.A:
+			addrs = addIP(addrs, rr.A)
+		case *dns.AAAA:
+			addrs = addIP(addrs, rr.AAAA)
+		}
+	}
+	return addrs, nil
 }
 
 // probe takes the outcome of an exchange. It has room for one.
@@ -74,12 +187,18 @@ func (p probe) answer(ex *exchange) error {
 	for _, rr := range msg.Answer {
 		a.Records = append(a.Records, rr.String())
 	}
+	a.Reason = extendedError(msg)
+	return nil
+}
+
+// extendedError returns the text of the extended error in an answer, if there is one.
+func extendedError(msg *dns.Msg) string {
 	if opt := msg.IsEdns0(); opt != nil {
 		for _, option := range opt.Option {
 			if e, is := option.(*dns.EDNS0_EDE); is {
-				a.Reason = e.ExtraText
+				return e.ExtraText
 			}
 		}
 	}
-	return nil
+	return ""
 }

@@ -2,7 +2,6 @@ package dnsproxy
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -21,17 +20,13 @@ func TestQueryLog(t *testing.T) {
 		return a
 	}
 	var blocked []string
-	s := newServer(t, Config{
-		Blocked:   func(v policy.Verdict) { blocked = append(blocked, v.Category) },
-		Upstreams: []Upstream{up.upstream("main")},
-		Decide:    blocks(map[string]string{"tracker.example": "tracking"}),
-		Describe:  func(netip.AddrPort) policy.Flow { return policy.Flow{Peer: "ana"} },
-		QueryLog:  slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: drop})),
+	s := newServer(t, Settings{
+		Upstreams: []Upstream{named("main", up)},
+	}, func(s *setup) { s.Blocked = func(v policy.Verdict) { blocked = append(blocked, v.Category) } }, judged(blocks(map[string]string{"tracker.example": "tracking"})), described(func(netip.AddrPort) policy.Flow { return policy.Flow{Peer: "ana"} }), func(s *setup) {
+		s.QueryLog = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: drop}))
 	})
 	for _, name := range []string{"www.example", "www.example", "shop.example"} {
-		if _, err := s.Query(context.Background(), ana, name, "A"); err != nil {
-			t.Fatal(err)
-		}
+		ask(t, s, name, "A")
 	}
 	packet(t, s, []byte("no query"))
 	want := `msg=query proto=dns src=10.77.0.2:40000 peer=ana host=www.example type=A verdict=dns rule=rest category="" decided=www.example result=forwarded rcode=NOERROR upstream=main

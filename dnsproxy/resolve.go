@@ -3,44 +3,48 @@ package dnsproxy
 import (
 	"context"
 	"net/netip"
-	"time"
 
 	"github.com/miekg/dns"
 
+	"penstock/dnsproxy/cache"
+	"penstock/dnsproxy/wire"
 	"penstock/policy"
 )
 
 // Extended errors that clients are told (RFC 8914 and the IANA registry).
 var (
-	edeStale   = ede{code: dns.ExtendedErrorCodeStaleAnswer, prefix: "upstreams failed"}
-	edeLoop    = ede{code: dns.ExtendedErrorCodeOther, prefix: "query loops"}
-	edeBusy    = ede{code: dns.ExtendedErrorCodeOther, prefix: "too many queries wait"}
-	edeLimited = ede{code: dns.ExtendedErrorCodeProhibited, prefix: "too many queries from this client"}
+	edeLoop    = wire.EDE{Code: dns.ExtendedErrorCodeOther, Prefix: "query loops"}
+	edeBusy    = wire.EDE{Code: dns.ExtendedErrorCodeOther, Prefix: "too many queries wait"}
+	edeLimited = wire.EDE{Code: dns.ExtendedErrorCodeProhibited, Prefix: "too many queries from this client"}
 )
 
 // serve answers ex, on this goroutine if no upstream is needed. It gives ex up and keeps nothing of query.
 func (s *Server) serve(ctx context.Context, ex *exchange, query []byte) {
 	st := s.state.Load()
 	ex.begun = s.clock()
-	switch what, rcode := ex.q.read(query); what {
-	case notQuery:
+	switch what, rcode := ex.q.Read(query); what {
+	case wire.NotQuery:
 		s.finish(ctx, ex)
-	case badQuery:
-		ex.settle(resultMalformed, appendEmpty(ex.out, &ex.q, rcode, noEDE))
+	case wire.BadQuery:
+		ex.settle(resultMalformed, wire.AppendEmpty(ex.out, &ex.q, rcode, wire.EDE{}))
 		s.finish(ctx, ex)
 	default:
-		if ex.local(st) || ex.judged(st) {
+		if ex.local(st) || s.judged(ex, st) {
 			s.finish(ctx, ex)
 			return
 		}
-		v := st.view(ex.q.host())
-		e := s.cache.get(keyFor(&ex.q, v))
+		v := st.view(ex.q.Host())
+		if ex.dry {
+			s.try(ctx, ex, st, v)
+			return
+		}
+		e := s.cache.Get(keyFor(&ex.q, v))
 		if hit := e != nil && s.cached(ctx, ex, st, v, e); hit {
-			s.metrics.cache(true)
+			s.cfg.Metrics.cache(true)
 			s.finish(ctx, ex)
 			return
 		}
-		s.metrics.cache(false)
+		s.cfg.Metrics.cache(false)
 		s.dispatch(ctx, ex, st, v, e)
 	}
 }
@@ -49,37 +53,41 @@ func (s *Server) serve(ctx context.Context, ex *exchange, query []byte) {
 func (ex *exchange) settle(r result, out []byte) { ex.result, ex.out = r, out }
 
 // judged asks the policy about the question and says whether that settles it.
-func (ex *exchange) judged(st *state) bool {
-	ex.decided = ex.q.host()
-	ex.verdict = st.decide(ex, ex.decided, netip.AddrPort{})
+func (s *Server) judged(ex *exchange, st *state) bool {
+	ex.decided = ex.q.Host()
+	ex.verdict = s.decideName(ex, ex.decided)
 	if ex.verdict.Action != policy.Forward {
-		ex.refuse(st)
+		s.refuse(ex, st)
 		return true
 	}
-	return ex.limited(st)
+	return s.limited(ex)
 }
 
 // refuse writes the block answer of the verdict.
-func (ex *exchange) refuse(st *state) {
-	st.cfg.Blocked(ex.verdict)
+func (s *Server) refuse(ex *exchange, st *state) {
+	if s.cfg.Blocked != nil && !ex.dry {
+		s.cfg.Blocked(ex.verdict)
+	}
 	if ex.verdict.Action == policy.Drop {
 		ex.settle(resultDropped, ex.out[:0])
 		return
 	}
-	why := ede{code: dns.ExtendedErrorCodeBlocked, prefix: "blocked by rule ", detail: ex.verdict.Rule}
+	why := wire.EDE{Code: dns.ExtendedErrorCodeBlocked, Prefix: "blocked by rule ", Detail: ex.verdict.Rule}
 	if ex.verdict.Category != "" { // the reason is what the site is, as a subscriber chose
-		why.code = dns.ExtendedErrorCodeFiltered
+		why.Code = dns.ExtendedErrorCodeFiltered
 	}
 	ex.settle(resultBlocked, st.block(ex.verdict).append(ex.out[:0], &ex.q, why))
 }
 
 // cached answers ex with e from the cache, if e is of use.
-func (s *Server) cached(ctx context.Context, ex *exchange, st *state, v *view, e *entry) bool {
+func (s *Server) cached(ctx context.Context, ex *exchange, st *state, v *view, e *cache.Entry) bool {
 	switch {
-	case e.fresh(ex.begun):
-		s.renew(ctx, ex, st, v, e)
+	case e.Fresh(ex.begun):
+		if e.Use(ex.begun) {
+			s.renew(ctx, ex, st, v, e)
+		}
 		s.answer(ex, st, e, resultCached, "hit")
-	case e.usable(ex.begun) && ex.begun.UnixNano() < e.retry.Load():
+	case e.Stale(ex.begun):
 		s.answer(ex, st, e, resultStale, "stale")
 	default:
 		return false
@@ -87,47 +95,43 @@ func (s *Server) cached(ctx context.Context, ex *exchange, st *state, v *view, e
 	return true
 }
 
-func keyFor(q *question, v *view) cacheKey {
-	bits := q.flags & bitCD
-	if q.do {
+func keyFor(q *wire.Question, v *view) cache.Key {
+	bits := q.Flags & wire.FlagCD
+	if q.DO {
 		bits |= 1
 	}
-	return cacheKey{name: q.key(), view: v.id, kind: q.qtype, bits: bits}
+	return cache.Key{Name: q.Key(), View: v.id, Type: q.Type, Bits: bits}
 }
 
 // answer writes e as the answer to ex, if the policy lets the client have what is in it. The names are remembered first, so that
 // a flow never arrives before them.
-func (s *Server) answer(ex *exchange, st *state, e *entry, how result, cache string) {
-	ex.cache, ex.upstream = cache, e.upstream
-	if e.failure() {
-		ex.settle(resultFailed, e.append(ex.out[:0], &ex.q, ex.begun, ex.limit(), e.trouble))
+func (s *Server) answer(ex *exchange, st *state, e *cache.Entry, how result, from string) {
+	ex.cache, ex.upstream = from, e.Upstream
+	if e.Failure() {
+		ex.settle(resultFailed, e.Append(ex.out[:0], &ex.q, ex.begun, ex.limit()))
 		return
 	}
-	if len(e.targets) > 0 && !st.cfg.NamesHosts(ex.verdict.Rule) && ex.behind(st, e) {
+	if len(e.Targets) > 0 && !ex.verdict.ByName && s.behind(ex, st, e) { // an allowed site may stand on a blocked delivery network
 		return
 	}
-	if len(e.hints) > 0 {
-		if e = ex.filterHints(st, e); e == nil {
-			ex.settle(resultFailed, appendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, noEDE))
+	if len(e.Hints) > 0 {
+		if e = s.filterHints(ex, e); e == nil {
+			ex.settle(resultFailed, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, wire.EDE{}))
 			return
 		}
 	}
-	if len(e.addrs) > 0 {
-		s.names.add(ex.client.Addr(), e.addrs, e.host, e.left(ex.begun), ex.begun)
+	if len(e.Addrs) > 0 && !ex.dry {
+		s.names.Add(ex.flow.Client, e.Addrs, e.Host, e.Left(ex.begun), ex.begun)
 	}
-	note := e.note
-	if how == resultStale {
-		note = edeStale
-	}
-	ex.settle(how, e.append(ex.out[:0], &ex.q, ex.begun, ex.limit(), note))
+	ex.settle(how, e.Append(ex.out[:0], &ex.q, ex.begun, ex.limit()))
 }
 
 // behind judges the names behind the question: CNAME, DNAME and service targets. It says whether one is refused.
-func (ex *exchange) behind(st *state, e *entry) bool {
-	for _, target := range e.targets {
-		if v := st.decide(ex, target, netip.AddrPort{}); v.Action != policy.Forward {
+func (s *Server) behind(ex *exchange, st *state, e *cache.Entry) bool {
+	for _, target := range e.Targets {
+		if v := s.decideName(ex, target); v.Action != policy.Forward {
 			ex.verdict, ex.decided = v, target
-			ex.refuse(st)
+			s.refuse(ex, st)
 			return true
 		}
 	}
@@ -135,15 +139,15 @@ func (ex *exchange) behind(st *state, e *entry) bool {
 }
 
 // filterHints returns e without the hints that the client could not use, or nil if that cannot be written.
-func (ex *exchange) filterHints(st *state, e *entry) *entry {
-	no6 := st.cfg.NoIPv6(ex.verdict.Egress)
-	host := ex.q.host()
+func (s *Server) filterHints(ex *exchange, e *cache.Entry) *cache.Entry {
+	no6 := s.noIPv6(ex.verdict.Egress)
+	host := ex.q.Host()
 	keep := func(addr netip.Addr) bool {
-		return !(no6 && addr.Is6()) && st.decide(ex, host, netip.AddrPortFrom(addr, 443)).Action == policy.Forward
+		return !(no6 && addr.Is6()) && s.decideHint(ex, host, addr).Action == policy.Forward
 	}
-	for _, hint := range e.hints {
+	for _, hint := range e.Hints {
 		if !keep(hint) {
-			filtered, err := e.withoutHints(keep)
+			filtered, err := e.WithoutHints(keep)
 			if err != nil {
 				return nil
 			}
@@ -153,26 +157,23 @@ func (ex *exchange) filterHints(st *state, e *entry) *entry {
 	return e
 }
 
-// renew asks for the successor of a hot entry in the last tenth of its life, so that its users never wait.
-func (s *Server) renew(ctx context.Context, ex *exchange, st *state, v *view, e *entry) {
-	if e.hits.Add(1) < 3 || e.failure() || e.ttl < 10*time.Second || e.left(ex.begun) > e.ttl/10 || !e.renewing.CompareAndSwap(false, true) {
-		return
-	}
-	w, ok := s.ticket(ex, st, v, e)
+// renew asks for the successor of an entry in use before it expires, so that its users never wait.
+func (s *Server) renew(ctx context.Context, ex *exchange, st *state, v *view, e *cache.Entry) {
+	w, ok := s.ticket(ctx, ex, st, v, e)
 	if !ok {
-		e.renewing.Store(false)
+		e.Renewed()
 		return
 	}
 	go func() {
 		defer w.release()
-		s.fetch(ctx, w)
-		e.renewing.Store(false)
+		s.fetch(w)
+		e.Renewed()
 	}()
 }
 
 // dispatch hands ex to a worker that asks the upstreams. Old is the expired entry, or nil.
-func (s *Server) dispatch(ctx context.Context, ex *exchange, st *state, v *view, old *entry) {
-	w, ok := s.ticket(ex, st, v, old)
+func (s *Server) dispatch(ctx context.Context, ex *exchange, st *state, v *view, old *cache.Entry) {
+	w, ok := s.ticket(ctx, ex, st, v, old)
 	if !ok {
 		s.finish(ctx, ex)
 		return
@@ -183,14 +184,14 @@ func (s *Server) dispatch(ctx context.Context, ex *exchange, st *state, v *view,
 // miss answers ex when the upstreams have answered.
 func (s *Server) miss(ctx context.Context, ex *exchange, st *state, w *work) {
 	defer w.release()
-	e, how := s.fetch(ctx, w)
-	cache := "miss"
-	if how == resultStale {
-		cache = "stale"
-	}
-	s.answer(ex, st, e, how, cache)
-	if ctx.Err() != nil { // the client is gone
+	e, how := s.fetch(w)
+	switch {
+	case ctx.Err() != nil || w.ctx.Err() != nil: // the client is gone
 		ex.settle(resultDropped, ex.out[:0])
+	case how == resultStale:
+		s.answer(ex, st, e, how, "stale")
+	default:
+		s.answer(ex, st, e, how, "miss")
 	}
 	s.finish(ctx, ex)
 }

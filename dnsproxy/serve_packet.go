@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 )
@@ -50,26 +49,19 @@ func (s *Server) servePackets(ctx context.Context, sock socket) error {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("dnsproxy: read queries: %w", err)
 		case err != nil: // such as an ICMP error for an earlier answer (Windows): it is about one client
-			s.log.LogAttrs(ctx, slog.LevelDebug, "dns query not read", slog.Any("err", err))
+			s.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "dns query not read", slog.Any("err", err))
 			pause(ctx, time.Millisecond)
 			continue
 		}
 		st := s.state.Load()
 		if !st.serves(client.Addr()) {
-			s.metrics.query(resultDropped)
+			s.cfg.Metrics.query(resultDropped)
 			continue
 		}
-		ex := s.start(client, to)
+		ex := s.start(client, s.describe(unmapped(client)), to)
 		ex.raw = client
-		ex.flow = st.cfg.Describe(ex.client)
 		s.serve(ctx, ex, buf[:n])
 	}
-}
-
-// serves says whether clients with this address are answered on host sockets.
-func (st *state) serves(client netip.Addr) bool {
-	client = client.Unmap()
-	return len(st.cfg.Clients) == 0 || slices.ContainsFunc(st.cfg.Clients, func(p netip.Prefix) bool { return p.Contains(client) })
 }
 
 // packetAnswerer sends answers from the socket on which the queries came.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"penstock/dnsproxy/wire"
 	"penstock/policy"
 )
 
@@ -27,23 +28,26 @@ var ErrTooManyConns = errors.New("dnsproxy: too many connections")
 // ServeConn answers the queries in TCP framing on conn, several at once and in any order, until the client closes it, is idle
 // for 15 s or slow, or ctx is done. It closes conn. What a client may do is no error.
 func (s *Server) ServeConn(ctx context.Context, client netip.AddrPort, conn net.Conn) error {
-	client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
-	return s.serveStream(ctx, s.state.Load().cfg.Describe(client), client, conn)
+	return s.serveStream(ctx, s.describe(unmapped(client)), conn)
 }
 
-func (s *Server) serveStream(ctx context.Context, flow policy.Flow, client netip.AddrPort, conn net.Conn) error {
+// serveStream serves a connection of the client that sent flow.
+func (s *Server) serveStream(ctx context.Context, flow policy.Flow, conn net.Conn) error {
 	defer conn.Close()
 	if !s.tasks.begin() {
 		return errClosed
 	}
 	defer s.tasks.end()
-	done, ok := s.limits.connect(client.Addr().Unmap(), &s.state.Load().cfg)
+	if flow.Client == 0 {
+		flow.Client = AddressKey(flow.Src.Addr())
+	}
+	done, ok := s.limits.connect(flow.Client, &s.state.Load().settings)
 	if !ok {
-		s.metrics.turnedAway()
+		s.cfg.Metrics.turnedAway()
 		return ErrTooManyConns
 	}
 	defer done()
-	ctx, cancel := s.tasks.context(ctx)
+	ctx, cancel := s.tasks.context(ctx, flow.Client)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 
@@ -58,8 +62,8 @@ func (s *Server) serveStream(ctx context.Context, flow policy.Flow, client netip
 			return quiet(err)
 		}
 		buf = msg
-		ex := s.start(client, to)
-		ex.stream, ex.flow = true, flow
+		ex := s.start(flow.Src, flow, to)
+		ex.stream = true
 		s.serve(ctx, ex, msg)
 	}
 }
@@ -69,7 +73,7 @@ func readQuery(conn net.Conn, buf []byte) ([]byte, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(clientIdle)); err != nil {
 		return nil, err
 	}
-	return readFrame(begun{conn}, buf)
+	return wire.ReadFrame(begun{conn}, buf)
 }
 
 // begun shortens the deadline of a connection once something has been read.
@@ -160,7 +164,7 @@ func (s *Server) ServeListener(ctx context.Context, ln net.Listener) error {
 
 func (s *Server) serveLogged(ctx context.Context, client netip.AddrPort, conn net.Conn) {
 	if err := s.ServeConn(ctx, client, conn); err != nil {
-		s.log.Debug("dns connection ended", "src", client, "err", err)
+		s.cfg.Log.Debug("dns connection ended", "src", client, "err", err)
 	}
 }
 
@@ -177,8 +181,10 @@ func pause(ctx context.Context, d time.Duration) bool {
 // addrPort returns the address of a TCP or UDP peer; others have none.
 func addrPort(a net.Addr) netip.AddrPort {
 	if at, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
-		ap := at.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+		return unmapped(at.AddrPort())
 	}
 	return netip.AddrPort{}
 }
+
+// unmapped returns an IPv4 address for one that is mapped into IPv6.
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }

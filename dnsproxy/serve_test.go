@@ -51,9 +51,9 @@ func dialFlow(t *testing.T, s *Server, network policy.Network) net.Conn {
 func TestWaysIn(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
 	for i := range 100 {
-		up.add(t, "big.example. 300 IN TXT "+strings.Repeat("x", 100+i))
+		up.Add(t, "big.example. 300 IN TXT "+strings.Repeat("x", 100+i))
 	}
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}})
 	ways := map[string]func() *dns.Conn{
 		"UDP socket": func() *dns.Conn { return dial(t, "udp", serveSocket(t, s).String()) },
 		"TCP socket": func() *dns.Conn { return dial(t, "tcp", serveTCP(t, s)) },
@@ -108,11 +108,11 @@ func dial(t *testing.T, network, addr string) *dns.Conn {
 // TestFlowFacts: the policy judges a question of a flow with what is known of the flow.
 func TestFlowFacts(t *testing.T) {
 	var seen policy.Flow
-	s := newServer(t, Config{Decide: func(f policy.Flow) policy.Verdict {
+	s := newServer(t, Settings{}, judged(func(f policy.Flow) policy.Verdict {
 		seen = f
 		seen.Names = append([]policy.Name(nil), f.Names...)
 		return policy.Verdict{}
-	}})
+	}))
 	conn := dialFlow(t, s, policy.UDP)
 	wire, _ := query("WWW.Casino.Example", "A").Pack()
 	conn.Write(wire)
@@ -127,7 +127,7 @@ func TestFlowFacts(t *testing.T) {
 
 // TestFlowDeadlines: deadlines and Close end a Read that waits, and a deadline can be taken back.
 func TestFlowDeadlines(t *testing.T) {
-	s := newServer(t, Config{})
+	s := newServer(t, Settings{})
 	for _, network := range []policy.Network{policy.UDP, policy.TCP} {
 		conn := dialFlow(t, s, network)
 		buf := make([]byte, 512)
@@ -157,8 +157,8 @@ func TestFlowDeadlines(t *testing.T) {
 func TestHalfClose(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
 	release := make(chan struct{})
-	up.answerWith(func(dns.ResponseWriter, *dns.Msg) bool { <-release; return false })
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}})
+	up.AnswerWith(func(dns.ResponseWriter, *dns.Msg) bool { <-release; return false })
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}})
 	conn := &dns.Conn{Conn: dialFlow(t, s, policy.TCP)}
 	conn.WriteMsg(query("www.example", "A"))
 	conn.Conn.(interface{ CloseWrite() error }).CloseWrite()
@@ -177,7 +177,7 @@ func TestHalfClose(t *testing.T) {
 
 // TestConnectionLimits: one client cannot take all connections.
 func TestConnectionLimits(t *testing.T) {
-	s := newServer(t, Config{MaxConns: 8})
+	s := newServer(t, Settings{MaxConns: 8})
 	open := map[net.Conn]bool{}
 	for i := range 3 {
 		near, far := net.Pipe()
@@ -207,8 +207,8 @@ func TestConnectionLimits(t *testing.T) {
 func TestInFlightLimit(t *testing.T) {
 	up := newResolver(t, "a.example. 300 IN A 203.0.113.1")
 	release := make(chan struct{})
-	up.answerWith(func(dns.ResponseWriter, *dns.Msg) bool { <-release; return false })
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}, MaxInFlight: 3})
+	up.AnswerWith(func(dns.ResponseWriter, *dns.Msg) bool { <-release; return false })
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}, MaxInFlight: 3})
 	answers := make(chan string, 8)
 	send := func(client string, name string) {
 		wire, _ := query(name, "A").Pack()
@@ -242,7 +242,7 @@ func TestInFlightLimit(t *testing.T) {
 func TestRate(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
 	clock := newClock()
-	s := newServer(t, Config{Upstreams: []Upstream{up.upstream("main")}, ClientRate: 2, Clock: clock.now})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}, ClientRate: 2}, at(clock))
 	clock.add(time.Hour)
 	var got []string
 	for _, name := range []string{"www.example", "a.example", "b.example", "c.example", "d.example", "www.example"} {
@@ -259,12 +259,12 @@ func TestRate(t *testing.T) {
 
 // TestDrop: a rule that drops means silence, over TCP too, and the connection goes on.
 func TestDrop(t *testing.T) {
-	s := newServer(t, Config{Decide: func(f policy.Flow) policy.Verdict {
+	s := newServer(t, Settings{}, judged(func(f policy.Flow) policy.Verdict {
 		if f.Names[0].Host == "silent.example" {
 			return policy.Verdict{Action: policy.Drop}
 		}
 		return policy.Verdict{}
-	}})
+	}))
 	conn := &dns.Conn{Conn: dialFlow(t, s, policy.TCP)}
 	conn.WriteMsg(query("silent.example", "A"))
 	q := query("casino.example", "A")
@@ -279,11 +279,8 @@ func TestDrop(t *testing.T) {
 func TestRunEnds(t *testing.T) {
 	up := newResolver(t)
 	asked := make(chan struct{}, 8)
-	up.answerWith(func(dns.ResponseWriter, *dns.Msg) bool { asked <- struct{}{}; return true })
-	s, err := New(Config{Upstreams: []Upstream{{Address: "tcp://" + up.addr.String()}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	up.AnswerWith(func(dns.ResponseWriter, *dns.Msg) bool { asked <- struct{}{}; return true })
+	s := makeServer(t, Settings{Upstreams: []Upstream{{Address: "tcp://" + up.Addr.String()}}})
 	ctx, cancel := contextOf(t)
 	ended := make(chan error)
 	go func() { ended <- s.Run(ctx) }()

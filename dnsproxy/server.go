@@ -3,12 +3,15 @@ package dnsproxy
 import (
 	"context"
 	"errors"
-	"hash/maphash"
 	"log/slog"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"penstock/dnsproxy/cache"
+	"penstock/dnsproxy/names"
+	"penstock/dnsproxy/wire"
 )
 
 // tidyEvery is how often what has expired is removed and idle connections are closed.
@@ -16,54 +19,70 @@ const tidyEvery = 10 * time.Second
 
 // Server answers DNS queries. Its methods may be called by any number of goroutines.
 type Server struct {
+	cfg     Config // Log is set
 	state   atomic.Pointer[state]
-	seed    maphash.Seed
-	cache   *cache
-	names   *Names
+	cache   *cache.Cache
+	names   *names.Table
 	limits  *limits
 	flights flights
+	loops   loops
 	tasks   tasks
 	pool    sync.Pool // of *exchange
+	clock   func() time.Time
 
-	log      *slog.Logger
-	queryLog *slog.Logger // nil means none
-	metrics  *Metrics
-	clock    func() time.Time
+	using sync.Mutex // held while one state takes the place of another
 }
 
-// New returns a server for cfg. It does no I/O and starts nothing. The error joins a sentence for each thing wrong with cfg.
-func New(cfg Config) (*Server, error) {
+// New returns a server that answers by p. It does no I/O and starts nothing.
+func New(cfg Config, p *Plan) (*Server, error) {
+	if p == nil {
+		return nil, errors.New("dnsproxy: new server: no plan")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
 	s := &Server{
-		seed: maphash.MakeSeed(), log: cfg.Log, queryLog: cfg.QueryLog, metrics: cfg.Metrics, clock: cfg.Clock,
-		cache: newCache(cfg.CacheBytes, cfg.CacheEntries), names: newNames(cfg.MaxNames, cfg.Clock), limits: newLimits(),
-		flights: flights{open: map[cacheKey]*flight{}},
-		pool:    sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, maxUDP)} }},
+		cfg: cfg, clock: time.Now,
+		cache: cache.New(cfg.CacheBytes, cfg.CacheEntries), names: names.New(cfg.MaxNames, time.Now), limits: newLimits(),
+		flights: flights{open: map[cache.Key]*flight{}},
+		pool:    sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, wire.MaxUDP)} }},
 	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
-	if s.clock == nil {
-		s.clock = time.Now
-	}
-	if err := s.SetConfig(cfg); err != nil {
-		return nil, err
-	}
+	s.Use(p)
 	return s, nil
 }
 
-// SetConfig puts cfg in force for all queries that begin after it returns; on an error all stays as it was. The cache and the
-// names are kept, and so are the sizes and sinks that New was given: CacheBytes, CacheEntries, MaxNames, Log, QueryLog, Metrics
-// and Clock of cfg mean nothing here.
-func (s *Server) SetConfig(cfg Config) error {
-	cfg.Metrics, cfg.Log = s.metrics, s.log
-	st, err := s.compile(cfg)
-	if err != nil {
-		return err
+// Use puts p in force for all queries that begin after it returns. The cache and the names are kept. So are the connections and
+// the health of upstreams that are in both plans with the same Name, Address, Via and Bootstrap; see Reconnect. The connections
+// of others close when the queries on them have been answered.
+func (s *Server) Use(p *Plan) {
+	s.using.Lock()
+	defer s.using.Unlock()
+	old := s.state.Load()
+	st := s.bind(p, old)
+	s.state.Store(st)
+	if old == nil {
+		return
 	}
-	if old := s.state.Swap(st); old != nil {
-		old.each(protocol.retire)
+	for key, u := range old.upstreams {
+		if st.upstreams[key] == nil {
+			u.Retire()
+		}
 	}
-	return nil
+}
+
+// Reconnect makes the queries that follow open new connections to upstreams, which count as up: what was there may lead to a
+// network that is gone. Queries in flight keep theirs.
+func (s *Server) Reconnect() {
+	for _, u := range s.state.Load().upstreams {
+		u.Reconnect()
+	}
+}
+
+// CloseClient ends what a client has here: its streams and flows, its questions in flight, and its names. What it asks afterwards
+// is answered: who sends is the matter of others.
+func (s *Server) CloseClient(client uint64) {
+	s.tasks.closeClient(client)
+	s.names.Forget(client)
 }
 
 // Run does the background work until ctx is done. Then it cancels all queries in flight, waits for everything that the server
@@ -83,35 +102,31 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) tidy() {
-	s.cache.expire(s.clock())
-	s.names.expire()
-	s.state.Load().each(protocol.tidy)
-	entries, bytes := s.cache.sizes()
-	s.metrics.sizes(entries, bytes, s.names.len())
+	s.cache.Expire(s.clock())
+	s.names.Expire()
+	for _, u := range s.state.Load().upstreams {
+		u.Tidy()
+	}
+	entries, bytes := s.cache.Sizes()
+	s.cfg.Metrics.sizes(entries, bytes, s.names.Len())
 }
 
 // close ends the server. Nobody new comes in, then those inside are told, then their connections go, and then they are waited for.
 func (s *Server) close() {
 	s.tasks.close()
-	s.flights.end()
-	s.state.Load().each(protocol.retire)
+	s.using.Lock()
+	for _, u := range s.state.Load().upstreams {
+		u.Retire()
+	}
+	s.using.Unlock()
 	s.tasks.wait()
 }
 
-// each calls f for every upstream.
-func (st *state) each(f func(protocol)) {
-	for _, g := range st.groups {
-		for _, u := range g.upstreams {
-			f(u.protocol)
-		}
-	}
-}
-
 // Names returns the table of the names that clients asked for.
-func (s *Server) Names() *Names { return s.names }
+func (s *Server) Names() *names.Table { return s.names }
 
 // Flush empties the cache. Names are kept.
-func (s *Server) Flush() { s.cache.flush() }
+func (s *Server) Flush() { s.cache.Flush() }
 
 // errClosed says that the server is over.
 var errClosed = errors.New("dnsproxy: the server is closed")
@@ -120,7 +135,6 @@ var errClosed = errors.New("dnsproxy: the server is closed")
 // otherwise a worker calls reply later, at most once, unless ctx is done by then. The answer is valid during the call only. Some
 // queries get no answer: those that are none, those that a rule drops, and all after Run has ended. Query is not retained.
 func (s *Server) ServePacket(ctx context.Context, client netip.AddrPort, query []byte, reply func([]byte) error) {
-	ex := s.start(client, replyFunc(reply))
-	ex.flow = s.state.Load().cfg.Describe(ex.client)
+	ex := s.start(client, s.describe(unmapped(client)), replyFunc(reply))
 	s.serve(ctx, ex, query)
 }

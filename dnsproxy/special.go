@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"penstock/dnsproxy/wire"
 )
 
 // localTTL is the TTL of answers that the server gives of its own knowledge.
@@ -15,26 +17,26 @@ const localTTL = time.Hour
 func (ex *exchange) local(st *state) bool {
 	q := &ex.q
 	switch {
-	case q.qtype == dns.TypeOPT:
-		ex.settle(resultMalformed, appendEmpty(ex.out, q, dns.RcodeFormatError, noEDE))
+	case q.Type == dns.TypeOPT:
+		ex.settle(resultMalformed, wire.AppendEmpty(ex.out, q, dns.RcodeFormatError, wire.EDE{}))
 		return true
-	case q.qclass != dns.ClassINET, q.qtype >= dns.TypeTKEY && q.qtype < dns.TypeANY: // transfers and other meta types
-		ex.settle(resultLocal, appendEmpty(ex.out, q, dns.RcodeRefused, ede{code: dns.ExtendedErrorCodeNotSupported}))
+	case q.Class != dns.ClassINET, q.Type >= dns.TypeTKEY && q.Type < dns.TypeANY: // transfers and other meta types
+		ex.settle(resultLocal, wire.AppendEmpty(ex.out, q, dns.RcodeRefused, wire.EDE{Code: dns.ExtendedErrorCodeNotSupported}))
 		return true
 	}
 	return ex.special(st)
 }
 
 // limited answers what the policy forwards but the server does not: ANY, and AAAA where the egress has no IPv6.
-func (ex *exchange) limited(st *state) bool {
+func (s *Server) limited(ex *exchange) bool {
 	q := &ex.q
 	switch {
-	case q.qtype == dns.TypeANY: // RFC 8482 4.2
-		out := appendRecord(begin(ex.out, q, dns.RcodeSuccess), 1, dns.TypeHINFO, localTTL, []byte("\x07RFC8482\x00"))
-		ex.settle(resultLocal, appendOPT(out, q, dns.RcodeSuccess, noEDE))
-	case q.qtype == dns.TypeAAAA && st.cfg.NoIPv6(ex.verdict.Egress):
-		why := ede{code: dns.ExtendedErrorCodeFiltered, prefix: "no IPv6 on the way there"}
-		ex.settle(resultLocal, appendNegative(ex.out, q, dns.RcodeSuccess, blockTTL, why))
+	case q.Type == dns.TypeANY: // RFC 8482 4.2
+		out := wire.AppendRecord(wire.Begin(ex.out, q, dns.RcodeSuccess), 1, dns.TypeHINFO, localTTL, []byte("\x07RFC8482\x00"))
+		ex.settle(resultLocal, wire.AppendOPT(out, q, dns.RcodeSuccess, wire.EDE{}))
+	case q.Type == dns.TypeAAAA && s.noIPv6(ex.verdict.Egress):
+		why := wire.EDE{Code: dns.ExtendedErrorCodeFiltered, Prefix: "no IPv6 on the way there"}
+		ex.settle(resultLocal, wire.AppendNegative(ex.out, q, dns.RcodeSuccess, blockTTL, why))
 	default:
 		return false
 	}
@@ -44,11 +46,11 @@ func (ex *exchange) limited(st *state) bool {
 // special answers special-use names: RFC 6761 and those that followed it, and the canaries by which programs ask whether they may
 // go round the network's own resolver. Most belong to the operator as soon as a zone is configured for them.
 func (ex *exchange) special(st *state) bool {
-	host := ex.q.host()
+	host := ex.q.Host()
 	last := host[strings.LastIndexByte(host, '.')+1:]
 	switch last {
 	case "localhost": // RFC 6761 6.3
-		ex.addresses(netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
+		ex.oneOf(netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
 		return true
 	case "net":
 		if host == "use-application-dns.net" { // Firefox: support.mozilla.org/kb/canary-domain-use-application-dnsnet
@@ -82,7 +84,7 @@ func (ex *exchange) arpa(host string) bool {
 	case below(host, "resolver.arpa"): // RFC 9462 6.4
 		ex.nothing(dns.RcodeSuccess)
 	case host == "ipv4only.arpa": // RFC 8880: the answer without NAT64
-		ex.addresses(netip.AddrFrom4([4]byte{192, 0, 0, 170}), netip.Addr{})
+		ex.oneOf(netip.AddrFrom4([4]byte{192, 0, 0, 170}), netip.Addr{})
 	case below(host, "home.arpa"), privateReverse(host): // RFC 8375, RFC 6303
 		ex.nothing(dns.RcodeNameError)
 	default:
@@ -93,22 +95,22 @@ func (ex *exchange) arpa(host string) bool {
 
 // nothing answers that there is no such name, or with NOERROR no such data.
 func (ex *exchange) nothing(rcode int) {
-	ex.settle(resultLocal, appendNegative(ex.out, &ex.q, rcode, localTTL, noEDE))
+	ex.settle(resultLocal, wire.AppendNegative(ex.out, &ex.q, rcode, localTTL, wire.EDE{}))
 }
 
-// addresses answers with the one of two addresses that fits the type of the question.
-func (ex *exchange) addresses(v4, v6 netip.Addr) {
+// oneOf answers with the one of two addresses that fits the type of the question.
+func (ex *exchange) oneOf(v4, v6 netip.Addr) {
 	q := &ex.q
 	addr := v4
-	if q.qtype == dns.TypeAAAA {
+	if q.Type == dns.TypeAAAA {
 		addr = v6
 	}
-	if q.qtype != dns.TypeA && q.qtype != dns.TypeAAAA || !addr.IsValid() {
+	if q.Type != dns.TypeA && q.Type != dns.TypeAAAA || !addr.IsValid() {
 		ex.nothing(dns.RcodeSuccess)
 		return
 	}
-	out := appendAddr(begin(ex.out, q, dns.RcodeSuccess), addr, localTTL)
-	ex.settle(resultLocal, appendOPT(out, q, dns.RcodeSuccess, noEDE))
+	out := wire.AppendAddr(wire.Begin(ex.out, q, dns.RcodeSuccess), addr, localTTL)
+	ex.settle(resultLocal, wire.AppendOPT(out, q, dns.RcodeSuccess, wire.EDE{}))
 }
 
 // below says whether host is domain or a name in it.

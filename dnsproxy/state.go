@@ -1,195 +1,107 @@
 package dnsproxy
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
-	"hash/maphash"
 	"net/netip"
-	"slices"
-	"strings"
 	"sync"
-	"time"
 
+	"penstock/dnsproxy/upstream"
 	"penstock/policy"
 )
 
-const blockTTL = 30 * time.Second
-
-// state is a compiled Config. It does not change; SetConfig puts another in its place.
+// state is a plan and the upstreams that carry it out.
 type state struct {
-	cfg     Config
-	main    *view
-	zones   map[string]*view // by domain
-	allowed map[string]bool  // domains of AllowPrivate
-	private *view            // main for names in AllowPrivate
-	groups  []*group
+	*Plan
+	groups    []*upstream.Group // of the plan's pools
+	upstreams map[upstreamKey]*upstream.Upstream
 }
 
-// view is how the server sees the names that are sent to one group: an answer cached in one view is not used in another.
-type view struct {
-	*group
-	id     uint64
-	how    cleaning
-	looped sync.Once // a loop is logged once
-}
+// upstreamKey tells upstreams apart. What is equal in it is the same upstream before and after a change of plan.
+type upstreamKey struct{ name, address, via, bootstrap string }
 
-// compile checks cfg and fills its defaults.
-func (s *Server) compile(cfg Config) (*state, error) {
-	if cfg.Decide == nil {
-		cfg.Decide = func(policy.Flow) policy.Verdict { return policy.Verdict{Action: policy.Forward} }
+// bind finds or makes the upstreams of a plan.
+func (s *Server) bind(p *Plan, old *state) *state {
+	cfg := upstream.Config{
+		Dialer: s.cfg.Dialer, Resolve: s.cfg.Resolve, Refuse: s.leadsBack, Go: s.tasks.spawn,
+		RootCAs: s.cfg.RootCAs, Log: s.cfg.Log, Metrics: s.cfg.Metrics.upstreams(),
 	}
-	if cfg.Describe == nil {
-		cfg.Describe = func(netip.AddrPort) policy.Flow { return policy.Flow{} }
-	}
-	if cfg.NoIPv6 == nil {
-		cfg.NoIPv6 = func(string) bool { return false }
-	}
-	if cfg.NamesHosts == nil {
-		cfg.NamesHosts = func(string) bool { return false }
-	}
-	if cfg.Blocked == nil {
-		cfg.Blocked = func(policy.Verdict) {}
-	}
-	cfg.Block.TTL = cmp.Or(cfg.Block.TTL, blockTTL)
-	cfg.Timeout = min(cmp.Or(cfg.Timeout, maxTimeout), maxTimeout)
-	categories := make(map[string]BlockAnswer, len(cfg.BlockCategories))
-	for name, answer := range cfg.BlockCategories {
-		answer.TTL = cmp.Or(answer.TTL, blockTTL)
-		categories[name] = answer
-	}
-	cfg.BlockCategories = categories
-
-	st := &state{cfg: cfg, zones: map[string]*view{}, allowed: map[string]bool{}}
-	m := maker{cfg: &st.cfg, spawn: s.tasks.spawn, refuse: st.self}
-	own := slices.Clone(cfg.Block.Addrs)
-	for _, answer := range categories {
-		own = append(own, answer.Addrs...)
-	}
-	how := cleaning{own: own, noECH: cfg.StripECH}
-	var errs []error
-	main, err := st.group(m, cfg.Upstreams)
-	errs = append(errs, err)
-	st.main = newView(s.seed, main, cfg.Upstreams, how)
-	how.private = true
-	st.private = newView(s.seed, main, cfg.Upstreams, how)
-	for _, domain := range cfg.AllowPrivate {
-		name, err := domainOf(domain)
-		st.allowed[name] = true
-		errs = append(errs, err)
-	}
-	for _, zone := range cfg.Zones {
-		errs = append(errs, st.addZone(s.seed, m, zone, how))
-	}
-	return st, errors.Join(errs...)
-}
-
-func (st *state) group(m maker, upstreams []Upstream) (*group, error) {
-	g := &group{selection: st.cfg.Select, spawn: m.spawn, metrics: st.cfg.Metrics}
-	st.groups = append(st.groups, g)
-	var errs []error
-	for _, u := range upstreams {
-		made, err := m.upstream(u)
-		g.upstreams = append(g.upstreams, made)
-		errs = append(errs, err)
-	}
-	return g, errors.Join(errs...)
-}
-
-func (st *state) addZone(seed maphash.Seed, m maker, zone Zone, how cleaning) error {
-	if len(zone.Upstreams) == 0 {
-		return fmt.Errorf("dnsproxy: zone %q: no upstream", zone.Domains)
-	}
-	g, err := st.group(m, zone.Upstreams)
-	errs := []error{err}
-	v := newView(seed, g, zone.Upstreams, how)
-	for _, domain := range zone.Domains {
-		name, err := domainOf(domain)
-		if err == nil && st.zones[name] != nil {
-			err = fmt.Errorf("dnsproxy: zone %q is there twice", domain)
+	st := &state{Plan: p, upstreams: map[upstreamKey]*upstream.Upstream{}}
+	for _, pool := range p.pools {
+		var members []*upstream.Upstream
+		for _, t := range pool {
+			key := upstreamKey{t.Name, t.Address, t.Via, fmt.Sprint(t.Bootstrap)}
+			u := st.upstreams[key]
+			if u == nil && old != nil {
+				u = old.upstreams[key]
+			}
+			if u == nil {
+				u = upstream.New(cfg, t)
+			}
+			st.upstreams[key] = u
+			members = append(members, u)
 		}
-		errs = append(errs, err)
-		st.zones[name] = v
+		st.groups = append(st.groups, upstream.NewGroup(members, p.settings.Select, s.tasks.spawn))
 	}
-	return errors.Join(errs...)
+	return st
 }
 
-// newView gives a group an id that is the same whenever the same upstreams are asked and their answers treated the same way.
-func newView(seed maphash.Seed, g *group, upstreams []Upstream, how cleaning) *view {
-	var h maphash.Hash
-	h.SetSeed(seed)
-	for _, u := range upstreams {
-		fmt.Fprintf(&h, "%q %q %q;", u.Name, u.Address, u.Via)
-	}
-	fmt.Fprintf(&h, "%v", how)
-	return &view{group: g, id: h.Sum64(), how: how}
-}
+// group returns the upstreams that answer for a view.
+func (st *state) group(v *view) *upstream.Group { return st.groups[v.pool] }
 
-// domainOf returns the canonical form of a configured domain; "." is the root.
-func domainOf(s string) (string, error) {
-	name := strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(s, "*."), "."))
-	if s == "." {
-		return ".", nil
-	}
-	for i := range len(name) {
-		if name[i] <= ' ' || name[i] >= 0x7f || name[i] == '*' {
-			return "", fmt.Errorf("dnsproxy: domain %q: not a domain name in ASCII", s)
-		}
-	}
-	if name == "" || strings.Contains(name, "..") || strings.HasPrefix(name, ".") || len(name) > maxName-2 {
-		return "", fmt.Errorf("dnsproxy: domain %q: not a domain name", s)
-	}
-	return name, nil
-}
+// leadsBack says whether addr leads to this server.
+func (s *Server) leadsBack(addr netip.AddrPort) bool { return s.state.Load().self(addr) }
 
-// view finds where host is sent: the longest matching zone, or the upstreams of all other names.
-func (st *state) view(host string) *view {
-	if v := longest(st.zones, host); v != nil {
-		return v
+// decideName judges a name for the client of ex.
+func (s *Server) decideName(ex *exchange, host string) policy.Verdict {
+	if s.cfg.Policy == nil {
+		return policy.Verdict{Action: policy.Forward}
 	}
-	if longest(st.allowed, host) {
-		return st.private
-	}
-	return st.main
-}
-
-// longest returns the value of the longest domain in m that host is at or below, or the zero value.
-func longest[V any](m map[string]V, host string) V {
-	if len(m) == 0 {
-		var none V
-		return none
-	}
-	for rest := host; ; {
-		if v, ok := m[rest]; ok {
-			return v
-		}
-		i := strings.IndexByte(rest, '.')
-		if i < 0 || i+1 == len(rest) {
-			return m["."]
-		}
-		rest = rest[i+1:]
-	}
-}
-
-// self says whether addr leads to this server.
-func (st *state) self(addr netip.AddrPort) bool {
-	return slices.ContainsFunc(st.cfg.Self, func(own netip.AddrPort) bool {
-		return own.Addr().Unmap() == addr.Addr() && (own.Port() == 0 || own.Port() == addr.Port())
-	})
-}
-
-// block returns the answer for what a verdict blocks.
-func (st *state) block(v policy.Verdict) BlockAnswer {
-	if answer, ok := st.cfg.BlockCategories[v.Category]; ok {
-		return answer
-	}
-	return st.cfg.Block
-}
-
-// decide judges a name for the client of ex: the question, or with an address a hint of an answer.
-func (st *state) decide(ex *exchange, host string, dst netip.AddrPort) policy.Verdict {
 	ex.names[0] = policy.Name{Host: host, From: policy.FromQuestion}
 	flow := ex.flow
-	flow.Network, flow.Src, flow.Dst, flow.Names, flow.Time = policy.NetworkUnknown, ex.client, dst, ex.names[:], ex.begun
-	return st.cfg.Decide(flow)
+	flow.Network, flow.Src, flow.Dst, flow.Names, flow.Time = policy.NetworkUnknown, ex.client, netip.AddrPort{}, ex.names[:], ex.begun
+	return s.cfg.Policy.DecideName(flow)
+}
+
+// decideHint judges an address that an answer for host hints at: the flow that would go there is known.
+func (s *Server) decideHint(ex *exchange, host string, addr netip.Addr) policy.Verdict {
+	if s.cfg.Policy == nil {
+		return policy.Verdict{Action: policy.Forward}
+	}
+	ex.names[0] = policy.Name{Host: host, From: policy.FromDNS}
+	flow := ex.flow
+	flow.Network, flow.Src, flow.Dst, flow.Names, flow.Time = policy.TCP, ex.client, netip.AddrPortFrom(addr, 443), ex.names[:], ex.begun
+	flow.Sniffed, flow.Place = true, policy.Elsewhere // the place is that of the flow that carried the question
+	return s.cfg.Policy.Decide(flow)
+}
+
+func (s *Server) noIPv6(egress string) bool { return s.cfg.NoIPv6 != nil && s.cfg.NoIPv6(egress) }
+
+// describe returns what is known of a client on a host socket.
+func (s *Server) describe(client netip.AddrPort) policy.Flow {
+	var f policy.Flow
+	if s.cfg.Clients != nil {
+		f = s.cfg.Clients.Describe(client)
+	}
+	f.Src = client
+	return f
+}
+
+// loops notes upstreams that lead back here, so that each is logged once.
+type loops struct {
+	mu   sync.Mutex      // guards below
+	seen map[uint64]bool // by view
+}
+
+// first says whether the loop of a view has not been seen before.
+func (l *loops) first(view uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.seen[view] {
+		return false
+	}
+	if l.seen == nil {
+		l.seen = map[uint64]bool{}
+	}
+	l.seen[view] = true
+	return true
 }

@@ -12,7 +12,7 @@ type tasks struct {
 	mu      sync.Mutex // guards below
 	over    bool
 	next    int
-	cancels map[int]context.CancelFunc
+	cancels map[uint64]map[int]context.CancelFunc // by client
 }
 
 // begin enters a goroutine that was not started by another task, unless the server is closing. Each begin needs an end.
@@ -31,8 +31,8 @@ func (t *tasks) end() { t.wg.Done() }
 // spawn starts a goroutine from within a task.
 func (t *tasks) spawn(f func()) { t.wg.Go(f) }
 
-// context returns a context that also ends when the tasks are closed.
-func (t *tasks) context(parent context.Context) (context.Context, context.CancelFunc) {
+// context returns a context that also ends when the client or all tasks are closed.
+func (t *tasks) context(parent context.Context, client uint64) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(parent)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -43,13 +43,28 @@ func (t *tasks) context(parent context.Context) (context.Context, context.Cancel
 	id := t.next
 	t.next++
 	if t.cancels == nil {
-		t.cancels = map[int]context.CancelFunc{}
+		t.cancels = map[uint64]map[int]context.CancelFunc{}
 	}
-	t.cancels[id] = cancel
+	if t.cancels[client] == nil {
+		t.cancels[client] = map[int]context.CancelFunc{}
+	}
+	t.cancels[client][id] = cancel
 	return ctx, func() {
 		t.mu.Lock()
-		delete(t.cancels, id)
+		delete(t.cancels[client], id)
+		if len(t.cancels[client]) == 0 {
+			delete(t.cancels, client)
+		}
 		t.mu.Unlock()
+		cancel()
+	}
+}
+
+// closeClient ends the contexts of one client.
+func (t *tasks) closeClient(client uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, cancel := range t.cancels[client] {
 		cancel()
 	}
 }
@@ -59,8 +74,10 @@ func (t *tasks) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.over = true
-	for _, cancel := range t.cancels {
-		cancel()
+	for _, cancels := range t.cancels {
+		for _, cancel := range cancels {
+			cancel()
+		}
 	}
 }
 

@@ -10,36 +10,52 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"penstock/dnsproxy/cache"
+	"penstock/dnsproxy/upstream"
+	"penstock/dnsproxy/wire"
 )
 
 const (
-	maxTimeout   = 5 * time.Second
 	networkRetry = time.Second     // how long a failure to reach upstreams is remembered (RFC 9520: 1 s at least)
 	serverRetry  = 5 * time.Second // and a failure that they answered, which another query would only bring again
 )
 
 // work is a question to be asked of upstreams. It is independent of the exchange that caused it.
 type work struct {
-	key     cacheKey
+	ctx     context.Context // of the client: ends when it is closed, or the server
+	key     cache.Key
 	view    *view
+	group   *upstream.Group
 	host    string
-	query   []byte // for upstreams, with an id to be filled in
-	id      uint16 // the client's
-	old     *entry // expired, or about to be; nil if there is none
+	query   []byte       // for upstreams, with an id to be filled in
+	id      uint16       // the client's
+	old     *cache.Entry // expired, or about to be; nil if there is none
 	timeout time.Duration
 	release func()
 }
 
-// ticket admits the question of ex as work. If a limit forbids it, ex is settled.
-func (s *Server) ticket(ex *exchange, st *state, v *view, old *entry) (*work, bool) {
-	done, refusal := s.limits.admit(ex.client.Addr(), ex.begun, &st.cfg)
+// newWork describes the question of ex.
+func (ex *exchange) newWork(st *state, v *view, old *cache.Entry) *work {
+	key := keyFor(&ex.q, v)
+	key.Name = strings.Clone(key.Name)
+	return &work{
+		key: key, view: v, group: st.group(v), host: strings.Clone(ex.q.Host()), query: wire.UpstreamQuery(&ex.q), id: ex.q.ID, old: old,
+		timeout: st.settings.Timeout,
+	}
+}
+
+// ticket admits the question of ex as work. If a limit forbids it, ex is settled. Of ctx only the values are used: a client that
+// went away keeps its share of the questions in flight until the answer is there.
+func (s *Server) ticket(ctx context.Context, ex *exchange, st *state, v *view, old *cache.Entry) (*work, bool) {
+	done, refusal := s.limits.admit(ex.flow.Client, ex.begun, &st.settings)
 	switch refusal {
 	case admitted:
 	case overRate:
-		ex.settle(resultLimited, appendEmpty(ex.out[:0], &ex.q, dns.RcodeRefused, edeLimited))
+		ex.settle(resultLimited, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeRefused, edeLimited))
 		return nil, false
 	default:
-		ex.settle(resultOverloaded, appendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, edeBusy))
+		ex.settle(resultOverloaded, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, edeBusy))
 		return nil, false
 	}
 	if !s.tasks.begin() {
@@ -47,25 +63,27 @@ func (s *Server) ticket(ex *exchange, st *state, v *view, old *entry) (*work, bo
 		ex.settle(resultDropped, ex.out[:0])
 		return nil, false
 	}
-	s.metrics.flying(1)
-	key := keyFor(&ex.q, v)
-	key.name = strings.Clone(key.name)
-	return &work{
-		key: key, view: v, host: strings.Clone(ex.q.host()), query: upstreamQuery(&ex.q), id: ex.q.id, old: old, timeout: st.cfg.Timeout,
-		release: func() {
-			s.metrics.flying(-1)
-			done()
-			s.tasks.end()
-		},
-	}, true
+	s.cfg.Metrics.flying(1)
+	w := ex.newWork(st, v, old)
+	clientCtx, cancel := s.tasks.context(context.WithoutCancel(ctx), ex.flow.Client)
+	w.ctx = clientCtx
+	w.release = func() {
+		cancel()
+		s.cfg.Metrics.flying(-1)
+		done()
+		s.tasks.end()
+	}
+	return w, true
 }
 
 // flight is one question on its way to upstreams, and all the clients that wait for it.
 type flight struct {
 	done   chan struct{} // closed when entry and how are there
-	entry  *entry
+	entry  *cache.Entry
 	how    result
 	cancel context.CancelFunc
+
+	waiting int // clients; guarded by flights.mu
 
 	mu  sync.Mutex // guards below
 	ids []uint16   // under which it is with upstreams
@@ -88,105 +106,129 @@ func (f *flight) came(id uint16) bool {
 // back to us under another id from going round for ever. It waits for itself until the time is over.
 type flights struct {
 	mu   sync.Mutex // guards below
-	open map[cacheKey]*flight
-	over bool // the server is closing: new flights are cancelled
+	open map[cache.Key]*flight
 }
 
-func (fs *flights) join(key cacheKey, cancel context.CancelFunc) (f *flight, leads bool) {
+// join finds the flight of a question or begins it. Cancel ends a flight that begins.
+func (fs *flights) join(key cache.Key, cancel context.CancelFunc) (f *flight, begins bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if f := fs.open[key]; f != nil {
+		f.waiting++
 		return f, false
 	}
-	if fs.over {
-		cancel()
-	}
-	f = &flight{done: make(chan struct{}), cancel: cancel}
+	f = &flight{done: make(chan struct{}), cancel: cancel, waiting: 1}
 	fs.open[key] = f
 	return f, true
 }
 
-func (fs *flights) land(key cacheKey, f *flight) {
+// leave notes that one client waits no more. Without any, the flight is cancelled and nobody joins it.
+func (fs *flights) leave(key cache.Key, f *flight) {
 	fs.mu.Lock()
-	delete(fs.open, key)
+	defer fs.mu.Unlock()
+	if f.waiting--; f.waiting == 0 {
+		f.cancel()
+		fs.removeLocked(key, f)
+	}
+}
+
+func (fs *flights) removeLocked(key cache.Key, f *flight) {
+	if fs.open[key] == f {
+		delete(fs.open, key)
+	}
+}
+
+func (fs *flights) land(key cache.Key, f *flight) {
+	fs.mu.Lock()
+	fs.removeLocked(key, f)
 	fs.mu.Unlock()
 	close(f.done)
 }
 
-// end cancels all flights.
-func (fs *flights) end() {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.over = true
-	for _, f := range fs.open {
-		f.cancel()
-	}
-}
-
-// fetch asks the upstreams, or joins those who ask them already. The result is forwarded, stale or failed. The flight does not end
-// with the context of the client that happened to come first.
-func (s *Server) fetch(ctx context.Context, w *work) (*entry, result) {
-	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.timeout)
-	defer cancel()
-	f, leads := s.flights.join(w.key, cancel)
-	if leads {
-		if e := s.cache.get(w.key); e != nil && e != w.old && e.fresh(s.clock()) {
-			f.entry, f.how = e, resultForwarded // a flight has landed since this query met an empty cache
-		} else {
-			f.entry, f.how = s.ask(asking, w, f.sent)
+// fetch asks the upstreams, or joins those who ask them already. The result is forwarded, stale or failed; it is dropped, without
+// an entry, if the client or the server is closed before.
+func (s *Server) fetch(w *work) (*cache.Entry, result) {
+	asking, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), w.timeout)
+	f, begins := s.flights.join(w.key, cancel)
+	defer s.flights.leave(w.key, f)
+	var late <-chan struct{}
+	if begins {
+		s.tasks.spawn(func() {
+			defer cancel()
+			s.fly(asking, w, f)
+		})
+	} else {
+		defer cancel()
+		if f.came(w.id) {
+			if s.loops.first(w.view.id) {
+				s.cfg.Log.Warn("a dns upstream leads back to this server", "host", w.host)
+			}
+			return w.failure(dns.RcodeServerFailure, edeLoop, 0, s.clock()), resultFailed
 		}
-		s.flights.land(w.key, f)
-		return f.entry, f.how
-	}
-	if f.came(w.id) {
-		w.view.looped.Do(func() { s.log.Warn("a dns upstream leads back to this server", "host", w.host) })
-		return failure(w, edeLoop, 0, s.clock()), resultFailed
+		late = asking.Done()
 	}
 	select {
 	case <-f.done:
 		return f.entry, f.how
-	case <-asking.Done(): // the query that came back under another id ends here, and its flight soon after
-		return failure(w, edeLoop, 0, s.clock()), resultFailed
+	case <-w.ctx.Done():
+		return nil, resultDropped
+	case <-late: // the query that came back under another id ends here, and its flight soon after
+		return w.failure(dns.RcodeServerFailure, edeLoop, 0, s.clock()), resultFailed
 	}
 }
 
-// ask asks the upstreams and stores what they say.
-func (s *Server) ask(ctx context.Context, w *work, sent func(uint16)) (*entry, result) {
-	var e *entry
-	msg, from, err := w.view.ask(ctx, w.query, sent)
+// fly asks for a flight and lands it.
+func (s *Server) fly(ctx context.Context, w *work, f *flight) {
+	if e := s.cache.Peek(w.key); e != nil && e != w.old && e.Fresh(s.clock()) {
+		f.entry, f.how = e, resultForwarded // a flight has landed since this query met an empty cache
+	} else {
+		f.entry, f.how = s.ask(ctx, w, f.sent)
+		switch {
+		case f.how == resultStale:
+			w.old.KeepStale(s.clock().Add(serverRetry))
+		case f.entry.Storable() && !errors.Is(ctx.Err(), context.Canceled):
+			s.cache.Put(w.key, f.entry)
+		}
+	}
+	s.flights.land(w.key, f)
+}
+
+// ask asks the upstreams and makes an entry of what they say.
+func (s *Server) ask(ctx context.Context, w *work, sent func(uint16)) (*cache.Entry, result) {
+	var e *cache.Entry
+	msg, from, err := w.group.Ask(ctx, w.query, sent)
 	now := s.clock()
 	if err == nil {
-		e, err = clean(msg, w.host, w.view.how, now)
+		e, err = cache.Clean(msg, w.host, from, w.view.how, now)
 	}
 	switch {
 	case err == nil:
-		e.upstream = from.name
-		if e.ttl > 0 {
-			s.cache.put(w.key, e)
-		}
 		return e, resultForwarded
-	case w.old != nil && w.old.usable(now):
-		w.old.retry.Store(now.Add(serverRetry).UnixNano())
+	case w.old.StandsIn(now):
 		return w.old, resultStale
 	}
-	s.log.LogAttrs(ctx, slog.LevelDebug, "dns query failed", slog.String("host", w.host), slog.Any("err", err))
-	e = failed(w, err, now)
-	s.cache.put(w.key, e)
-	return e, resultFailed
+	s.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "dns query failed", slog.String("host", w.host), slog.Any("err", err))
+	return w.failed(err, now), resultFailed
 }
 
-// failed turns an error into the entry that clients are answered with for a while.
-func failed(w *work, err error, now time.Time) *entry {
-	var rcode errRcode
-	if errors.As(err, &rcode) || errors.Is(err, errLame) || errors.Is(err, errNone) {
-		return failure(w, ede{code: dns.ExtendedErrorCodeNoReachableAuthority, prefix: "no upstream can answer"}, serverRetry, now)
+// failed turns an error into the entry that clients are answered with for a while. What an upstream said is passed on.
+func (w *work) failed(err error, now time.Time) *cache.Entry {
+	var said *upstream.Failure
+	switch {
+	case errors.As(err, &said):
+		why := said.EDE
+		if why == (wire.EDE{}) {
+			why = wire.EDE{Code: dns.ExtendedErrorCodeNoReachableAuthority, Prefix: "upstreams answered ", Detail: dns.RcodeToString[said.Rcode]}
+		}
+		return w.failure(said.Rcode, why, serverRetry, now)
+	case errors.Is(err, upstream.ErrNone):
+		why := wire.EDE{Code: dns.ExtendedErrorCodeNoReachableAuthority, Prefix: "no upstream is configured"}
+		return w.failure(dns.RcodeServerFailure, why, serverRetry, now)
 	}
-	return failure(w, ede{code: dns.ExtendedErrorCodeNetworkError, prefix: "no upstream can be reached"}, networkRetry, now)
+	why := wire.EDE{Code: dns.ExtendedErrorCodeNetworkError, Prefix: "no upstream can be reached"}
+	return w.failure(dns.RcodeServerFailure, why, networkRetry, now)
 }
 
-// failure is an entry that answers SERVFAIL.
-func failure(w *work, why ede, ttl time.Duration, now time.Time) *entry {
-	msg := slices.Clone(w.query[:len(w.query)-11]) // header and question, without the OPT record
-	msg[11] = 0
-	return &entry{msg: msg, rcode: dns.RcodeServerFailure, host: w.host, stored: now, ttl: ttl, trouble: why}
+func (w *work) failure(rcode int, why wire.EDE, ttl time.Duration, now time.Time) *cache.Entry {
+	return cache.NewFailure(w.query, w.host, rcode, why, ttl, now)
 }

@@ -475,6 +475,13 @@ func (w *world) dnsPrograms(t *testing.T, dig string) {
 	})
 	t.Run("dns query shows the answer, the rule, the list with its line, the upstream and the cache", func(t *testing.T) {
 		w.laptop.must(t, "dns", "flush")
+		if got := w.laptop.must(t, "dns", "query", "public.example"); !strings.Contains(got, " IN A 203.0.113.10") || strings.Contains(got, "from the cache") {
+			t.Errorf("dns query public.example: got %s, want an answer of now", got)
+		}
+		if got := w.laptop.must(t, "dns", "query", "public.example"); strings.Contains(got, "from the cache") {
+			t.Errorf("dns query public.example again: got %s: the query before it was kept", got)
+		}
+		run(t, w.Laptop, dig, "public.example") // a client's question is kept
 		for _, row := range []struct{ args, want string }{
 			{"public.example", " IN A 203.0.113.10"},
 			{"public.example", "from the cache, first from corp"},

@@ -115,7 +115,7 @@ func TestReloadMeetsLiveFlows(t *testing.T) {
 
 	f := w.laptop.denied(t, newsIPv4+":443")
 	x := w.laptop.cli(t, "explain", "--flow", f.ID)
-	for _, want := range []string{"no-gambling", "gambling.txt:2", "news.example (dns)", "when it was judged"} {
+	for _, want := range []string{"no-gambling", "gambling.txt:2", "news.example (sni)", "when it was judged"} {
 		if !strings.Contains(x.stdout, want) {
 			t.Errorf("explain --flow: got\n%s\nwant %q in it", x, want)
 		}
@@ -175,7 +175,7 @@ func TestATemporaryAllowEndsByItself(t *testing.T) {
 			}
 		})
 	}
-	for _, want := range []string{"a block is lifted for a while", "a block is in force again"} {
+	for _, want := range []string{"lifted a block for a while", "a block is in force again"} {
 		if !strings.Contains(w.laptop.said.String(), want) {
 			t.Errorf("the log does not say %q", want)
 		}

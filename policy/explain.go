@@ -81,6 +81,16 @@ func (n Network) String() string {
 	return "unknown"
 }
 
+// NetworkOf returns the Network whose String is s, or NetworkUnknown.
+func NetworkOf(s string) Network {
+	for n := TCP; n <= ICMP; n++ {
+		if n.String() == s {
+			return n
+		}
+	}
+	return NetworkUnknown
+}
+
 // String returns block or egress, or nothing for a final verdict.
 func (l Later) String() string {
 	switch l {
@@ -108,7 +118,7 @@ func (p *Policy) Explain(f Flow) Explanation {
 		return x
 	}
 	question := len(f.Names) > 0 && f.Names[0].From == FromQuestion && !f.Dst.IsValid()
-	s := p.begin(&f, question)
+	s := explainer{judge{p.begin(&f, question)}}
 	defer s.end()
 
 	var judged Name
@@ -147,6 +157,9 @@ func (p *Policy) Explain(f Flow) Explanation {
 	return x
 }
 
+// explainer tells what a judge does.
+type explainer struct{ judge }
+
 // because is the sentence that tells a verdict's reason.
 func because(n Name, j judgement, v Verdict) string {
 	subject := "the flow has no name"
@@ -164,7 +177,7 @@ func because(n Name, j judgement, v Verdict) string {
 	case ByUnnamed:
 		return fmt.Sprintf("the flow has no name, and %s blocks unnamed flows", rule)
 	case ByLoop:
-		return fmt.Sprintf("%s would forward the flow, but its destination is in one of penstock's own networks: it would come back here", rule)
+		return fmt.Sprintf("the destination is in one of penstock's own networks, where a flow would only come back here: it is dropped, whatever %s says", rule)
 	case ByGuard:
 		return fmt.Sprintf("%s would forward the flow, but its destination is this machine or a reserved address: only a rule with match.gateway opens those", rule)
 	case ByTrusted:
@@ -181,7 +194,7 @@ func because(n Name, j judgement, v Verdict) string {
 }
 
 // hits lists every category of every name and of the destination, lifted ones too.
-func (s *scan) hits() []CategoryHit {
+func (s explainer) hits() []CategoryHit {
 	var list []CategoryHit
 	add := func(what string, bit int) {
 		c := s.set.Categories()[bit]
@@ -204,7 +217,7 @@ func (s *scan) hits() []CategoryHit {
 }
 
 // explainRules says of each rule whether it matches under the judged name, what shadows what, and what could turn it.
-func (s *scan) explainRules(x *Explanation, judged Name, j judgement, v Verdict) {
+func (s explainer) explainRules(x *Explanation, judged Name, j judgement, v Verdict) {
 	p := s.policy
 	closed := s.look(judged)
 	if v.Later != LaterNothing {
@@ -238,7 +251,7 @@ func (s *scan) explainRules(x *Explanation, judged Name, j judgement, v Verdict)
 }
 
 // why gives the conditions of a matcher that do not hold for certain, or those that all hold.
-func (s *scan) why(v *view, m *Match, i int) string {
+func (s explainer) why(v *view, m *Match, i int) string {
 	var holds, open, fails []string
 	for _, c := range s.conditions(v, m, i) {
 		switch c.holds {
@@ -267,7 +280,7 @@ type condition struct {
 	holds tri
 }
 
-func (s *scan) conditions(v *view, m *Match, i int) []condition {
+func (s explainer) conditions(v *view, m *Match, i int) []condition {
 	f, c := &s.flow, &s.policy.matchers[i]
 	var list []condition
 	add := func(field string, values []string, holds tri) {

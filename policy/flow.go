@@ -72,9 +72,8 @@ type Portal struct {
 // Conditions are what is true of this host and its network while a flow is judged. They are facts like any other: rules
 // say what follows from them. A value that was handed out is never changed.
 type Conditions struct {
-	Trusted bool     // on_demand trusts the network that the host is in
-	Portal  *Portal  // nil: no captive portal may be reached
-	Away    []string // transports and groups that are not up
+	Trusted bool    // on_demand trusts the network that the host is in
+	Portal  *Portal // nil: no captive portal may be reached
 }
 
 // Flow holds the facts known about a flow when it is judged. A zero field is unknown, never a wildcard.
@@ -94,6 +93,7 @@ type Flow struct {
 	// Sniffed says that the flow has been read for a name and that no further name will come.
 	Sniffed bool
 	Now     *Conditions // nil is the zero Conditions
+	Down    string      // egress that turned out not to be up when the flow was dialled through it
 }
 
 // Later says what a name learnt later could change about a verdict.

@@ -33,7 +33,7 @@ func (p *Policy) Decide(f Flow) Verdict {
 	if p == nil || len(p.rules) == 0 {
 		return Verdict{}
 	}
-	s := p.begin(&f, false)
+	s := judge{p.begin(&f, false)}
 	v := s.settle(s.decide(nil))
 	s.end()
 	return v
@@ -49,11 +49,14 @@ func (p *Policy) DecideName(f Flow) Verdict {
 	if p == nil || len(p.rules) == 0 || len(f.Names) == 0 {
 		return Verdict{}
 	}
-	s := p.begin(&f, true)
+	s := judge{p.begin(&f, true)}
 	v := s.settle(s.decideName(nil))
 	s.end()
 	return v
 }
+
+// judge decides in a scan.
+type judge struct{ *scan }
 
 // judgement is a verdict under one name and the rule that it comes from.
 type judgement struct {
@@ -77,7 +80,7 @@ func (t trace) tell(name Name, j judgement) {
 	}
 }
 
-func (s *scan) decide(t trace) judgement {
+func (s judge) decide(t trace) judgement {
 	var best judgement
 	decided := false
 	for _, n := range s.flow.Names {
@@ -105,7 +108,7 @@ func (s *scan) decide(t trace) judgement {
 }
 
 // claimed judges the flow under a name that was read in it, as far as the name is to be believed.
-func (s *scan) claimed(n Name) judgement {
+func (s judge) claimed(n Name) judgement {
 	j := s.under(n)
 	if j.blocks() || s.resolved(n.Host) {
 		return j
@@ -123,7 +126,7 @@ func (s *scan) claimed(n Name) judgement {
 }
 
 // helpedBySource says whether a name that DNS gave would be forwarded once it is read in the flow.
-func (s *scan) helpedBySource() bool {
+func (s judge) helpedBySource() bool {
 	if !s.policy.seenIn {
 		return false
 	}
@@ -138,7 +141,7 @@ func (s *scan) helpedBySource() bool {
 }
 
 // recent returns the name that DNS gave last, or none.
-func (s *scan) recent() Name {
+func (s judge) recent() Name {
 	for _, n := range s.flow.Names {
 		if !n.From.inFlow() {
 			return n
@@ -148,7 +151,7 @@ func (s *scan) recent() Name {
 }
 
 // onlyBlocked says whether DNS gave names for the address and all are blocked. The judgement is that of the last given.
-func (s *scan) onlyBlocked() (judgement, bool) {
+func (s judge) onlyBlocked() (judgement, bool) {
 	var first judgement
 	found := false
 	for _, n := range s.flow.Names {
@@ -167,7 +170,7 @@ func (s *scan) onlyBlocked() (judgement, bool) {
 }
 
 // under judges the flow under one name, or finally without any.
-func (s *scan) under(name Name) judgement {
+func (s judge) under(name Name) judgement {
 	p, v := s.policy, s.look(name)
 	nameless := name.Host == "" && p.unnamed
 	if nameless {
@@ -195,17 +198,17 @@ func (s *scan) under(name Name) judgement {
 }
 
 // spares says whether an exception keeps rule i from blocking.
-func (s *scan) spares(v *view, i int) bool {
+func (s judge) spares(v *view, i int) bool {
 	return v.spared && s.policy.rules[i].Do.Action != Forward && s.policy.matchers[i].named
 }
 
-func (s *scan) judgement(i int, host string) judgement {
+func (s judge) judgement(i int, host string) judgement {
 	r := &s.policy.rules[i]
 	return judgement{Verdict{Action: r.Do.Action, Egress: r.Do.Egress, Rule: r.Name, Category: s.hit(i, host)}, i}
 }
 
 // hit returns the first category of rule i that the host or the destination is in.
-func (s *scan) hit(i int, host string) string {
+func (s judge) hit(i int, host string) string {
 	wanted := s.policy.rules[i].Match.Category
 	if len(wanted) == 0 || s.set == nil {
 		return ""
@@ -222,7 +225,7 @@ func (s *scan) hit(i int, host string) string {
 }
 
 // later says what a name could change: whether under some name another rule could decide with another outcome.
-func (s *scan) later(j judgement) Later {
+func (s judge) later(j judgement) Later {
 	p, v := s.policy, s.lookOpen()
 	outcome := p.outcomes[j.rule]
 	if j.verdict.Cause == ByUnnamed {
@@ -251,7 +254,7 @@ func (s *scan) later(j judgement) Later {
 	return found
 }
 
-func (s *scan) decideName(t trace) judgement {
+func (s judge) decideName(t trace) judgement {
 	p, name := s.policy, s.flow.Names[0]
 	v := s.look(name)
 	perhaps := -1 // the first rule that might forward

@@ -126,9 +126,6 @@ func TestConditionsOfTheNetworkCompleteTheVerdict(t *testing.T) {
 		{"trusted, where the rule says so", "192.0.2.1:443", given("x.corp.test"), Conditions{Trusted: true}, "via direct by intranet", ByTrusted},
 		{"trusted, where the rule does not", "192.0.2.1:443", nil, Conditions{Trusted: true}, "via corp by rest", ByRule},
 		{"trusted, but blocked", "192.0.2.1:443", given("bet.example"), Conditions{Trusted: true}, "refuse by no for gambling", ByRule},
-		{"away, where the rule falls back", "192.0.2.1:8443", nil, Conditions{Away: []string{"corp"}}, "via direct by shop", ByFallback},
-		{"away, where it does not", "192.0.2.1:443", nil, Conditions{Away: []string{"corp"}}, "via corp by rest", ByRule},
-		{"another transport is away", "192.0.2.1:8443", nil, Conditions{Away: []string{"home"}}, "via corp by shop", ByRule},
 		{"the portal by its name", "192.0.2.9:80", given("login.test"), Conditions{Portal: name}, "via direct by rest", ByPortal},
 		{"the portal's own port", "192.0.2.9:8080", given("login.test"), Conditions{Portal: name}, "via direct by rest", ByPortal},
 		{"another port", "192.0.2.9:22", given("login.test"), Conditions{Portal: name}, "via corp by rest", ByRule},
@@ -146,6 +143,18 @@ func TestConditionsOfTheNetworkCompleteTheVerdict(t *testing.T) {
 		}
 		if x := p.Explain(f); x.Decided != v {
 			t.Errorf("%s: explained as %+v, decided as %+v", row.name, x.Decided, v)
+		}
+	}
+	for _, row := range []struct {
+		name, dst, down, want string
+	}{
+		{"the transport is down, where the rule falls back", "192.0.2.1:8443", "corp", "via direct by shop"},
+		{"it is down, where the rule does not", "192.0.2.1:443", "corp", "via corp by rest"},
+		{"another one is down", "192.0.2.1:8443", "home", "via corp by shop"},
+	} {
+		f := Flow{Network: TCP, Dst: netip.MustParseAddrPort(row.dst), Sniffed: true, Down: row.down}
+		if got := p.Decide(f).line(); got != row.want {
+			t.Errorf("%s: got %s, want %s", row.name, got, row.want)
 		}
 	}
 	for host, want := range map[string]bool{"wiki.corp.test": true, "login.test": false} {
@@ -185,6 +194,10 @@ func TestOnlyMatchGatewayOpensTheMachineItself(t *testing.T) {
 		if got := v.line(); got != row.want || v.Cause != row.cause {
 			t.Errorf("%s: got %s (cause %d), want %s (cause %d)", row.name, got, v.Cause, row.want, row.cause)
 		}
+	}
+	question := Flow{Place: Service, Names: []Name{{"a.test", FromQuestion}}}
+	if got, want := p.DecideName(question).line(), "via corp by rest"; got != want {
+		t.Errorf("a question that came to one of our own addresses: got %s, want %s", got, want)
 	}
 	rules[1].Match.Port = nil
 	if _, err := New(Config{Rules: rules, Egresses: world.egresses}); err == nil || !strings.Contains(err.Error(), "name the ports") {

@@ -8,31 +8,36 @@ import (
 
 // settle completes the verdict of a judgement with what is true of the host and its network. What is blocked stays
 // blocked.
-func (s *scan) settle(j judgement) Verdict {
+func (s judge) settle(j judgement) Verdict {
 	v, r, m := j.verdict, &s.policy.rules[j.rule], &s.policy.matchers[j.rule]
 	v.Edition, v.ByName = s.policy.edition, m.byName
+	place := s.flow.place()
+	if s.question {
+		place = Elsewhere // where the flow will go is not known yet
+	}
+	if place == Inside { // blocked or not: nobody is there to refuse
+		v.Action, v.Egress, v.Later, v.Claim, v.Cause = Drop, "", LaterNothing, "", ByLoop
+		return v
+	}
 	if v.Action != Forward {
 		return v
 	}
-	switch place := s.flow.place(); {
-	case place == Inside:
-		v.Action, v.Egress, v.Later, v.Cause = Drop, "", LaterNothing, ByLoop
-		return v
-	case place.guarded() && v.Egress != EgressDNS && !m.gateway:
+	if place.guarded() && v.Egress != EgressDNS && !m.gateway {
 		v.Action, v.Egress, v.Later, v.Cause = Refuse, "", LaterNothing, ByGuard
 		return v
 	}
-	now := s.flow.Now
-	if now == nil || v.Egress == EgressDirect || v.Egress == EgressDNS {
+	if v.Egress == EgressDirect || v.Egress == EgressDNS {
 		return v
 	}
+	now := s.flow.Now
 	switch {
+	case r.Do.FallbackDirect && s.flow.Down == v.Egress:
+		v.Egress, v.Cause = EgressDirect, ByFallback
+	case now == nil:
 	case now.Trusted && r.Do.TrustedDirect:
 		v.Egress, v.Cause = EgressDirect, ByTrusted
 	case now.Portal != nil && !m.inside && now.Portal.admits(&s.flow):
 		v.Egress, v.Cause = EgressDirect, ByPortal
-	case r.Do.FallbackDirect && slices.Contains(now.Away, v.Egress):
-		v.Egress, v.Cause = EgressDirect, ByFallback
 	}
 	return v
 }

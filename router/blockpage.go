@@ -41,14 +41,14 @@ func (r *Router) refuseNamed(ctx context.Context, req Request, v policy.Verdict,
 	defer client.Close()
 	stop := context.AfterFunc(ctx, func() { abort(client) })
 	defer stop()
-	head := bufferPool.Get().(*[]byte)
-	defer bufferPool.Put(head)
-	n, res, err := readName(client, (*head)[:sniff.MaxBytes], r.SniffTimeout)
+	head := &head{heads: &r.heads, client: req.Client, max: sniff.MaxBytes}
+	defer head.release()
+	res, err := readName(client, head, r.SniffTimeout)
 	if err != nil {
 		abort(client)
 		return
 	}
-	refuseStream(client, (*head)[:n], v, res)
+	refuseStream(client, head.b, v, res)
 }
 
 // refuseStream ends a stream of which head was read: with the page if it is a whole HTTP/1 request, else with RST.

@@ -7,7 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
+
 	"strings"
 	"syscall"
 	"testing"
@@ -16,7 +16,7 @@ import (
 )
 
 // blockedByDNS says that the client was given the destination for a blocked name.
-func blockedByDNS(client, dst netip.Addr) []policy.Name {
+func blockedByDNS() []policy.Name {
 	return []policy.Name{{Host: "bad.bet", From: policy.FromDNS}}
 }
 
@@ -43,9 +43,9 @@ func TestARefusedRequestIsAnsweredWithAPage(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			c := Config{Decide: categorised, Dialer: egresses(nil)}
+			c := Config{Policy: decide(categorised), Ways: ways{}}
 			if row.known {
-				c.Names = blockedByDNS
+				c.Clients = people{names: blockedByDNS()}
 			}
 			w := newWorld(t, c)
 			client := newClient(t)
@@ -72,7 +72,7 @@ func TestARefusedRequestIsAnsweredWithAPage(t *testing.T) {
 
 func TestWhatIsNotHTTPGetsNoPage(t *testing.T) {
 	for _, send := range []string{"SSH-2.0-x\r\n", "\x16\x03\x01", "\x00\x00\x00"} {
-		w := newWorld(t, Config{Decide: byName, Dialer: egresses(nil), Names: blockedByDNS})
+		w := newWorld(t, Config{Policy: decide(byName), Ways: ways{}, Clients: people{names: blockedByDNS()}})
 		c := newClient(t)
 		w.handle(c, 80)
 		fmt.Fprint(c, send)

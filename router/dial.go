@@ -13,19 +13,18 @@ import (
 	"penstock/policy"
 )
 
-// errReserved says that a destination may not be dialled whatever the rules say.
-var errReserved = errors.New("reserved destination: no rule names it")
-
-// dial opens the far side of a flow through the verdict's egress, or its fallback.
+// dial opens the far side of a flow through the verdict's egress. If that turns out not to be up, the policy is asked
+// again with this fact.
 func (r *Router) dial(ctx context.Context, f policy.Flow, v policy.Verdict, e *entry) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.DialTimeout)
 	defer cancel()
 	start := r.now()
-	c, err := r.dialThrough(ctx, f, v.Egress, v.Rule)
-	if err != nil && r.Fallback != nil && errors.Is(err, r.NotUp) {
-		if egress, ok := r.Fallback(v); ok {
-			e.via(egress)
-			c, err = r.dialThrough(ctx, f, egress, v.Rule)
+	c, err := r.dialThrough(ctx, f, v.Egress)
+	if err != nil && r.Ways.IsNotUp(err) {
+		f.Down = v.Egress
+		if w := r.Policy.Decide(f); w.Action == policy.Forward && w.Egress != v.Egress {
+			e.via(w.Egress)
+			c, err = r.dialThrough(ctx, f, w.Egress)
 		}
 	}
 	if err != nil {
@@ -40,17 +39,13 @@ func (r *Router) dial(ctx context.Context, f policy.Flow, v policy.Verdict, e *e
 	return c, nil
 }
 
-func (r *Router) dialThrough(ctx context.Context, f policy.Flow, egress, rule string) (net.Conn, error) {
-	d, ok := r.Dialer(egress)
+func (r *Router) dialThrough(ctx context.Context, f policy.Flow, egress string) (net.Conn, error) {
+	d, ok := r.Ways.Dialer(egress)
 	if !ok {
 		return nil, fmt.Errorf("egress %q does not exist", egress)
 	}
 	if fd, ok := d.(FlowDialer); ok {
 		return fd.DialFlow(ctx, f)
-	}
-	if r.Reserved != nil && r.Reserved(f.Dst.Addr(), egress, rule) {
-		r.Dropped(DropReserved)
-		return nil, errReserved
 	}
 	return d.DialContext(ctx, networkName(f), f.Dst.String())
 }
@@ -77,7 +72,7 @@ func (r *Router) answerFailed(a Answerer, e *entry, err error) {
 		a.Drop()
 		return
 	}
-	a.Refuse()
+	a.Unreachable(err)
 }
 
 // silent says that the far side gave no answer either.
@@ -95,11 +90,9 @@ func (r *Router) dialReason(err error) string {
 		return "timeout"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
 		return "unreachable"
-	case errors.Is(err, errReserved):
-		return "reserved"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS):
 		return "resources"
-	case r.NotUp != nil && errors.Is(err, r.NotUp):
+	case r.Ways.IsNotUp(err):
 		return "not_up"
 	}
 	return "other"

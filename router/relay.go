@@ -120,9 +120,9 @@ func relayDatagrams(client, upstream net.Conn, filter io.Writer) error {
 		upstream.Close()
 	})
 	err := copyDatagrams(client, unwrapped(upstream))
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		if c, ok := client.(interface{ Unreachable() }); ok {
-			c.Unreachable()
+	for _, cause := range []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EACCES} {
+		if c, ok := client.(interface{ Unreachable(error) }); ok && errors.Is(err, cause) {
+			c.Unreachable(cause)
 		}
 	}
 	client.Close()

@@ -1,7 +1,7 @@
 // Package router is the pipeline that every flow goes through: describe, judge, dial, answer, relay.
 //
-// The same code serves laptop and gateway; what differs is which stack hands flows in and which dialers stand in the
-// egress map. The router keeps the table of live flows and the counts of what was decided.
+// The same code serves laptop and gateway; what differs is which stack hands flows in and which dialers are the ways
+// out. The router keeps the table of live flows and the counts of what was decided.
 //
 // It does not parse packets, resolve names, make policy or know any transport.
 package router
@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"penstock/policy"
@@ -29,12 +30,14 @@ type FlowDialer interface {
 	DialFlow(ctx context.Context, f policy.Flow) (net.Conn, error)
 }
 
-// Answerer is how a flow's client is answered: exactly once, by one of the three. *stack.Request is one.
+// Answerer is how a flow's client is answered: exactly once, by one of the four. *stack.Request is one.
 type Answerer interface {
 	// Accept returns the client's side of the flow. It may wait for the client.
 	Accept() (net.Conn, error)
 	// Refuse answers as a host does where nobody listens.
 	Refuse()
+	// Unreachable answers as the network does when a dial fails with err.
+	Unreachable(err error)
 	// Drop answers nothing.
 	Drop()
 }
@@ -42,51 +45,58 @@ type Answerer interface {
 // Request is a flow whose first packet has come.
 type Request struct {
 	Network  policy.Network
+	Client   uint64 // key of whoever sent it
 	Src, Dst netip.AddrPort
 	Answer   Answerer
 }
 
-// Config is what New needs. Decide and Dialer must be set.
-type Config struct {
-	// Decide judges a flow. It must not block.
-	Decide func(policy.Flow) policy.Verdict
+// Policy judges flows. It must not block.
+type Policy interface {
+	Decide(policy.Flow) policy.Verdict
+}
+
+// Clients knows who sends flows, and what belongs to them.
+type Clients interface {
+	// Describe adds to a flow what is known of its client. It reports false for a client that is gone; its flow is dropped.
+	Describe(f *policy.Flow) bool
+	// Names adds the names that the flow's client resolved to its destination, most recent first, and keeps them until
+	// release is called.
+	Names(f *policy.Flow) (release func())
+	// Confirm returns the addresses, of the family of the flow's destination, that our resolver gives the flow's client for
+	// a host.
+	Confirm(ctx context.Context, f policy.Flow, host string) ([]netip.Addr, error)
+}
+
+// Ways are the ways out.
+type Ways interface {
 	// Dialer finds an egress by name.
-	Dialer func(egress string) (Dialer, bool)
-	// Describe tells who sends from an address: peer name and groups. ok is false for a source that nobody may use;
-	// its flows are dropped. Nil knows nobody and lets all in.
-	Describe func(src netip.Addr) (peer string, groups []string, ok bool)
-	// Program tells who on this machine sends a flow: the owner of its socket, and the path of the program, which may be
-	// empty. ok is false if that is not known. Nil knows nobody.
-	Program func(n policy.Network, src, dst netip.AddrPort) (uid uint32, path string, ok bool)
-	// Names are the names that a client resolved to an address, most recent first. Nil knows none.
-	Names func(client, dst netip.Addr) []policy.Name
-	// Pin keeps the names of a (client, address) for as long as a flow is open. May be nil.
-	Pin func(client, dst netip.Addr) (release func())
-	// Own reports that a destination is the process's own: dialling it would come back here. May be nil.
-	Own func(dst netip.Addr) bool
-	// Reserved reports that an egress must not dial a destination although the verdict of rule forwards it: loopback,
-	// link-local, metadata services, the gateway itself. May be nil.
-	Reserved func(dst netip.Addr, egress, rule string) bool
-	// Fallback is the egress to use instead while a dial through the verdict's egress fails because it is not up; ok is
-	// false to refuse, which is what happens if Fallback is nil.
-	Fallback func(v policy.Verdict) (egress string, ok bool)
-	// NotUp is the error that such a dial's error wraps. May be nil.
-	NotUp error
+	Dialer(egress string) (Dialer, bool)
+	// Place says what a destination is to this host when a client asks for it.
+	Place(client uint64, dst netip.Addr) policy.Place
+	// IsNotUp reports that a dial failed because its transport is not up.
+	IsNotUp(err error) bool
+}
+
+// Config is what New needs. Policy, Clients and Ways must be set.
+type Config struct {
+	Policy  Policy
+	Clients Clients
+	Ways    Ways
+
 	// Dropped counts a flow that was not carried, for a reason of the closed set of this package. May be nil.
 	Dropped func(reason string)
-	// Ended receives each finished flow once, in the goroutine that carried it. May be nil.
+	// Ended receives each finished flow once, in the goroutine that carried it. It must not block. May be nil.
 	Ended func(Flow)
-	// Generation is the number of the policy that Decide asks now. May be nil.
-	Generation func() uint64
+	Clock func() time.Time // nil is time.Now
 
 	// StormLimit refusals to one client at one destination within StormWindow are answered, the next ones are dropped.
 	StormLimit   int           // default 50; negative answers all
 	StormWindow  time.Duration // default 30 s
 	DialTimeout  time.Duration // for one dial; default 10 s
 	SniffTimeout time.Duration // for reading a name before a flow is judged on what is known; default 300 ms
-	Clock        func() time.Time
-	Log          *slog.Logger // nil discards
-	Metrics      *Metrics     // nil counts nothing
+	SniffMemory  int           // bytes that wait to name a host, half of them for one client; default 32 MiB
+	Log          *slog.Logger  // nil discards
+	Metrics      *Metrics      // nil counts nothing
 }
 
 // Router carries flows. Its methods may be called by several goroutines at once.
@@ -94,26 +104,31 @@ type Router struct {
 	Config
 	table  table
 	storms storms
+	heads  heads
 }
 
 // Reasons why a flow was not carried.
 const (
 	DropLoop     = "loop"     // it would have come back to us, or is one of our own
-	DropReserved = "reserved" // see Config.Reserved
-	DropSource   = "source"   // nobody may send from that address
+	DropReserved = "reserved" // its destination is this machine or a reserved address
+	DropSource   = "source"   // its client is gone
 	DropStorm    = "storm"    // see Config.StormLimit
+	DropSniff    = "sniff"    // see Config.SniffMemory
 )
 
 // New makes a router.
 func New(c Config) (*Router, error) {
-	if c.Decide == nil || c.Dialer == nil {
-		return nil, errors.New("router: Decide and Dialer must be set")
+	if c.Policy == nil || c.Clients == nil || c.Ways == nil {
+		return nil, errors.New("router: Policy, Clients and Ways must be set")
 	}
 	if c.DialTimeout == 0 {
 		c.DialTimeout = 10 * time.Second
 	}
 	if c.SniffTimeout == 0 {
 		c.SniffTimeout = 300 * time.Millisecond
+	}
+	if c.SniffMemory == 0 {
+		c.SniffMemory = 32 << 20
 	}
 	if c.StormLimit == 0 {
 		c.StormLimit = 50
@@ -130,32 +145,30 @@ func New(c Config) (*Router, error) {
 	if c.Dropped == nil {
 		c.Dropped = func(string) {}
 	}
-	return &Router{Config: c, table: newTable(), storms: newStorms(c.StormLimit, c.StormWindow)}, nil
+	if c.Ended == nil {
+		c.Ended = func(Flow) {}
+	}
+	return &Router{
+		Config: c, table: newTable(), storms: newStorms(c.StormLimit, c.StormWindow),
+		heads: heads{limit: c.SniffMemory, clients: make(map[uint64]int)},
+	}, nil
 }
 
 // Handle takes one flow through the pipeline and returns when it is over, or when ctx is.
 func (r *Router) Handle(ctx context.Context, req Request) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	f, ok := r.describe(req)
+	f, release, ok := r.describe(req)
 	if !ok {
-		r.Dropped(DropSource)
 		req.Answer.Drop()
 		return
 	}
-	if r.loops(f) {
-		r.Dropped(DropLoop)
-		req.Answer.Drop()
-		return
-	}
-	if r.Pin != nil {
-		defer r.Pin(f.Src.Addr(), f.Dst.Addr())()
-	}
-	e := r.table.begin(f, r.now(), r.generation(), cancel)
+	defer release()
+	e := r.table.begin(f, r.now(), cancel)
 	defer r.end(e)
 
-	v := r.Decide(f)
-	e.judged(f, v, e.generation)
+	v := r.Policy.Decide(f)
+	e.judged(f, v)
 	if v.Later != policy.LaterNothing {
 		r.handleUnnamed(ctx, req, f, e)
 		return
@@ -165,7 +178,7 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 		return
 	}
 	if v.Action != policy.Forward {
-		r.answer(req.Answer, &f, v.Action)
+		r.answer(req.Answer, &f, v)
 		return
 	}
 	upstream, err := r.dial(ctx, f, v, e)
@@ -183,37 +196,58 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 	r.carry(ctx, e, client, upstream)
 }
 
-// describe gathers what is known of a flow before any of it was read.
-func (r *Router) describe(req Request) (policy.Flow, bool) {
-	f := policy.Flow{Network: req.Network, Src: req.Src, Dst: req.Dst, Time: r.now()}
+// describe gathers what is known of a flow before any of it was read. release must be called when the flow is over.
+func (r *Router) describe(req Request) (f policy.Flow, release func(), ok bool) {
+	f = policy.Flow{Network: req.Network, Client: req.Client, Src: req.Src, Dst: req.Dst, Time: r.now()}
+	if r.table.isOurs(f.Src) {
+		r.Dropped(DropLoop)
+		return f, nil, false
+	}
+	if !r.Clients.Describe(&f) {
+		r.Dropped(DropSource)
+		return f, nil, false
+	}
 	f.Sniffed = !sniffable(f) // nothing will be read of the others: what is known now is all
-	if r.Describe != nil {
-		var ok bool
-		if f.Peer, f.Groups, ok = r.Describe(req.Src.Addr()); !ok {
-			return f, false
-		}
-	}
-	if r.Program != nil {
-		f.UID, f.Process, f.HasUID = r.Program(req.Network, req.Src, req.Dst)
-	}
-	if r.Names != nil {
-		f.Names = r.Names(req.Src.Addr(), req.Dst.Addr())
-	}
-	return f, true
+	f.Place = r.Ways.Place(f.Client, f.Dst.Addr())
+	return f, r.Clients.Names(&f), true
 }
 
-// loops reports a flow that we sent ourselves, or that would come back to us.
-func (r *Router) loops(f policy.Flow) bool {
-	if r.table.isOurs(f.Src) {
-		return true
+// judge asks the policy for a flow that was read. Where the flow claims a name that DNS did not give, our resolver is
+// asked: a true name counts, and one that stands for another address is dialled there instead.
+func (r *Router) judge(ctx context.Context, f policy.Flow) (policy.Flow, policy.Verdict) {
+	v := r.Policy.Decide(f)
+	if v.Claim == "" {
+		return f, v
 	}
-	return r.Own != nil && r.Own(f.Dst.Addr())
+	addrs, err := r.Clients.Confirm(ctx, f, v.Claim)
+	if err != nil || len(addrs) == 0 {
+		r.Log.Debug("a flow claims a name that does not resolve", "src", f.Src, "dst", f.Dst, "host", v.Claim, "err", err)
+		return f, v
+	}
+	g := f
+	g.Names = append([]policy.Name{{Host: v.Claim, From: policy.FromDNS}}, f.Names...)
+	if !slices.Contains(addrs, f.Dst.Addr()) { // the names that DNS gave are those of the address before
+		g.Names = slices.DeleteFunc(g.Names, func(n policy.Name) bool { return n.From == policy.FromDNS && n.Host != v.Claim })
+		g.Dst = netip.AddrPortFrom(addrs[0], f.Dst.Port())
+		g.Place = r.Ways.Place(f.Client, addrs[0])
+	}
+	w := r.Policy.Decide(g)
+	if w.Claim != "" { // one true name among false ones
+		return f, v
+	}
+	return g, w
 }
 
 // answer says no.
-func (r *Router) answer(a Answerer, f *policy.Flow, action policy.Action) {
+func (r *Router) answer(a Answerer, f *policy.Flow, v policy.Verdict) {
 	switch {
-	case action == policy.Drop:
+	case v.Cause == policy.ByLoop:
+		r.Dropped(DropLoop)
+	case v.Cause == policy.ByGuard:
+		r.Dropped(DropReserved)
+	}
+	switch {
+	case v.Action == policy.Drop:
 		a.Drop()
 	case r.storms.refused(f, r.now()):
 		r.Dropped(DropStorm)
@@ -235,13 +269,6 @@ func sniffable(f policy.Flow) bool {
 }
 
 func (r *Router) now() time.Time { return r.Clock() }
-
-func (r *Router) generation() uint64 {
-	if r.Generation == nil {
-		return 0
-	}
-	return r.Generation()
-}
 
 // sourceOf is where a name that was read in a flow comes from.
 func sourceOf(p sniff.Protocol) policy.Source {

@@ -65,6 +65,7 @@ func (c *client) answerWith(s string) {
 
 func (c *client) Accept() (net.Conn, error) { c.answerWith("accepted"); return c.near, nil }
 func (c *client) Refuse()                   { c.answerWith("refused") }
+func (c *client) Unreachable(err error)     { c.answerWith("told " + err.Error()) }
 func (c *client) Drop()                     { c.answerWith("dropped") }
 
 func (c *client) got(t *testing.T) string {
@@ -139,6 +140,9 @@ type world struct {
 func newWorld(t *testing.T, c Config) *world {
 	t.Helper()
 	w := &world{ended: make(chan Flow, 100), drops: make(chan string, 100)}
+	if c.Clients == nil {
+		c.Clients = people{}
+	}
 	c.Ended = func(f Flow) { w.ended <- f }
 	c.Dropped = func(reason string) { w.drops <- reason }
 	r, err := New(c)
@@ -153,8 +157,39 @@ func newWorld(t *testing.T, c Config) *world {
 	return w
 }
 
-func egresses(m map[string]Dialer) func(string) (Dialer, bool) {
-	return func(name string) (Dialer, bool) { d, ok := m[name]; return d, ok }
+// decide is a Policy.
+type decide func(policy.Flow) policy.Verdict
+
+func (d decide) Decide(f policy.Flow) policy.Verdict { return d(f) }
+
+var errDown = errors.New("not up")
+
+// ways are dialers by name. Every destination is elsewhere.
+type ways map[string]Dialer
+
+func (w ways) Dialer(name string) (Dialer, bool)   { d, ok := w[name]; return d, ok && d != nil }
+func (ways) Place(uint64, netip.Addr) policy.Place { return policy.Elsewhere }
+func (ways) IsNotUp(err error) bool                { return errors.Is(err, errDown) }
+
+// people is a Clients that knows everybody, and what a resolver says.
+type people struct {
+	resolver map[string][]netip.Addr
+	names    []policy.Name // that DNS gave for every address
+	gone     bool
+}
+
+func (p people) Describe(*policy.Flow) bool { return !p.gone }
+
+func (p people) Names(f *policy.Flow) (release func()) {
+	f.Names = p.names
+	return func() {}
+}
+
+func (p people) Confirm(_ context.Context, _ policy.Flow, host string) ([]netip.Addr, error) {
+	if addrs := p.resolver[host]; addrs != nil {
+		return addrs, nil
+	}
+	return nil, errors.New("no such host")
 }
 
 func (w *world) handle(c *client, port uint16) {
@@ -168,7 +203,7 @@ func (w *world) handle(c *client, port uint16) {
 	})
 }
 
-func decideAlways(v policy.Verdict) func(policy.Flow) policy.Verdict {
+func decideAlways(v policy.Verdict) decide {
 	return func(policy.Flow) policy.Verdict { return v }
 }
 
@@ -182,17 +217,14 @@ func TestAnswers(t *testing.T) {
 	}{
 		{"a blocked flow is refused", policy.Verdict{Rule: "no"}, nil, "refused"},
 		{"a dropped flow gets silence", policy.Verdict{Action: policy.Drop, Rule: "no"}, nil, "dropped"},
-		{"a closed port looks closed", forward, failing{syscall.ECONNREFUSED}, "refused"},
+		{"a closed port looks closed", forward, failing{syscall.ECONNREFUSED}, "told connection refused"},
 		{"a dead host stays silent", forward, failing{context.DeadlineExceeded}, "dropped"},
-		{"an unreachable network is refused", forward, failing{syscall.ENETUNREACH}, "refused"},
-		{"an unknown egress is refused", policy.Verdict{Action: policy.Forward, Egress: "nowhere"}, nil, "refused"},
+		{"an unreachable network looks unreachable", forward, failing{syscall.ENETUNREACH}, "told network is unreachable"},
+		{"an unknown egress is refused", policy.Verdict{Action: policy.Forward, Egress: "nowhere"}, nil, `told egress "nowhere" does not exist`},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			w := newWorld(t, Config{Decide: decideAlways(row.verdict), Dialer: egresses(map[string]Dialer{"out": row.out})})
-			if row.out == nil {
-				w.Dialer = egresses(nil)
-			}
+			w := newWorld(t, Config{Policy: decideAlways(row.verdict), Ways: ways{"out": row.out}})
 			c := newClient(t)
 			w.handle(c, 25)
 			if got := c.got(t); got != row.want {
@@ -207,8 +239,8 @@ func TestAnswers(t *testing.T) {
 
 func TestServerMaySpeakFirst(t *testing.T) {
 	w := newWorld(t, Config{
-		Decide: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out", Later: policy.LaterEgress}),
-		Dialer: egresses(map[string]Dialer{"out": dialTo(echoServer(t, "220 hello"))}),
+		Policy: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out", Later: policy.LaterEgress}),
+		Ways:   ways{"out": dialTo(echoServer(t, "220 hello"))},
 	})
 	c := newClient(t)
 	w.handle(c, 25)
@@ -227,14 +259,15 @@ type gone struct{}
 
 func (gone) Accept() (net.Conn, error) { return nil, syscall.ECONNRESET }
 func (gone) Refuse()                   {}
+func (gone) Unreachable(error)         {}
 func (gone) Drop()                     {}
 
 func TestAClientThatIsGoneIsAResetUpstream(t *testing.T) {
 	near, far := make(chan net.Conn, 1), newClient(t)
 	near <- far.near
 	w := newWorld(t, Config{
-		Decide: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out"}),
-		Dialer: egresses(map[string]Dialer{"out": dialFunc(func() (net.Conn, error) { return <-near, nil })}),
+		Policy: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out"}),
+		Ways:   ways{"out": dialFunc(func() (net.Conn, error) { return <-near, nil })},
 	})
 	w.Handle(t.Context(), Request{
 		Network: policy.TCP, Src: netip.MustParseAddrPort("10.77.0.2:40000"), Dst: netip.MustParseAddrPort("203.0.113.9:25"), Answer: gone{},
@@ -301,8 +334,8 @@ func TestNamesInTheFlow(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			w := newWorld(t, Config{
-				Decide:       byName,
-				Dialer:       egresses(map[string]Dialer{"out": dialTo(out), "corp": dialTo(corp)}),
+				Policy:       decide(byName),
+				Ways:         ways{"out": dialTo(out), "corp": dialTo(corp)},
 				SniffTimeout: 200 * time.Millisecond,
 			})
 			c := newClient(t)
@@ -338,7 +371,7 @@ func (p prefixed) Write(b []byte) (int, error) {
 }
 
 func TestEveryRequestOfAConnectionIsJudged(t *testing.T) {
-	w := newWorld(t, Config{Decide: byName, Dialer: egresses(map[string]Dialer{"out": dialTo(echoServer(t, "out"))})})
+	w := newWorld(t, Config{Policy: decide(byName), Ways: ways{"out": dialTo(echoServer(t, "out"))}})
 	c := newClient(t)
 	w.handle(c, 80)
 	r := bufio.NewReader(c)
@@ -360,46 +393,167 @@ func TestEveryRequestOfAConnectionIsJudged(t *testing.T) {
 	}
 }
 
-func TestLoops(t *testing.T) {
-	t.Run("a destination of our own is dropped", func(t *testing.T) {
-		w := newWorld(t, Config{Decide: byName, Dialer: egresses(nil), Own: func(netip.Addr) bool { return true }})
-		c := newClient(t)
-		w.handle(c, 25)
-		if got := c.got(t); got != "dropped" {
-			t.Errorf("got %s, want dropped", got)
-		}
-		if got := <-w.drops; got != DropLoop {
-			t.Errorf("got reason %s, want %s", got, DropLoop)
-		}
-	})
-	t.Run("a flow that comes from one of our own sockets is dropped", func(t *testing.T) {
-		w := newWorld(t, Config{Decide: byName, Dialer: egresses(nil)})
-		w.table.opened(netip.MustParseAddrPort("10.77.0.2:40000"))
-		c := newClient(t)
-		w.handle(c, 25)
-		if got := c.got(t); got != "dropped" {
-			t.Errorf("got %s, want dropped", got)
-		}
-	})
+func TestWhatLeadsBackIsDropped(t *testing.T) {
+	loop := policy.Verdict{Action: policy.Drop, Rule: "rest", Cause: policy.ByLoop}
+	guard := policy.Verdict{Action: policy.Refuse, Rule: "rest", Cause: policy.ByGuard}
+	for _, row := range []struct {
+		name         string
+		verdict      policy.Verdict
+		ours         string
+		gone         bool
+		want, reason string
+	}{
+		{"a destination within our own networks", loop, "192.0.2.1:1", false, "dropped", DropLoop},
+		{"a flow that comes from one of our own sockets", policy.Verdict{}, "10.77.0.2:40000", false, "dropped", DropLoop},
+		{"a destination that no rule may open", guard, "192.0.2.1:1", false, "refused", DropReserved},
+		{"a client that is gone", policy.Verdict{Action: policy.Forward, Egress: "out"}, "192.0.2.1:1", true, "dropped", DropSource},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t, Config{Policy: decideAlways(row.verdict), Ways: ways{}, Clients: people{gone: row.gone}})
+			w.table.opened(netip.MustParseAddrPort(row.ours))
+			c := newClient(t)
+			w.handle(c, 25)
+			if got := c.got(t); got != row.want {
+				t.Errorf("got %s, want %s", got, row.want)
+			}
+			if got := <-w.drops; got != row.reason {
+				t.Errorf("got reason %s, want %s", got, row.reason)
+			}
+		})
+	}
 }
 
-func TestReservedDestinations(t *testing.T) {
+// claims is a policy that forwards wiki.corp to "corp" only where DNS gave the name for the destination.
+func claims(f policy.Flow) policy.Verdict {
+	inFlow, given := false, false
+	for _, n := range f.Names {
+		inFlow = inFlow || n.Host == "wiki.corp" && n.From == policy.FromHTTP
+		given = given || n.Host == "wiki.corp" && n.From == policy.FromDNS
+	}
+	switch {
+	case inFlow && given:
+		return policy.Verdict{Action: policy.Forward, Egress: "corp", Rule: "wiki"}
+	case inFlow:
+		return policy.Verdict{Rule: "no-private", Claim: "wiki.corp"}
+	}
+	return policy.Verdict{Rule: "no-private", Later: later(f)}
+}
+
+// dialled is a Dialer that remembers where it went.
+type dialled struct {
+	to chan string
+	dialTo
+}
+
+func (d dialled) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	d.to <- address
+	return d.dialTo.DialContext(ctx, network, address)
+}
+
+func TestAClaimedNameLeadsOnlyWhereOurResolverSays(t *testing.T) {
+	server := dialTo(echoServer(t, "corp"))
+	for _, row := range []struct {
+		name     string
+		resolver map[string][]netip.Addr
+		want     string // where is dialled; empty: nowhere
+	}{
+		{"it stands for the address that the client chose", map[string][]netip.Addr{"wiki.corp": {netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("203.0.113.9")}}, "203.0.113.9:80"},
+		{"it stands for another address", map[string][]netip.Addr{"wiki.corp": {netip.MustParseAddr("10.20.0.10")}}, "10.20.0.10:80"},
+		{"it does not resolve", nil, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			corp := dialled{make(chan string, 1), server}
+			w := newWorld(t, Config{Policy: decide(claims), Ways: ways{"corp": corp}, Clients: people{resolver: row.resolver}})
+			c := newClient(t)
+			w.handle(c, 80)
+			fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: wiki.corp\r\n\r\n")
+			line, _ := bufio.NewReader(c).ReadString('\n')
+			if row.want == "" {
+				if !strings.HasPrefix(line, "HTTP/1.1 403") {
+					t.Errorf("got %q, want the block page", line)
+				}
+				if f := <-w.ended; !strings.HasPrefix(f.Err, "mismatch: ") {
+					t.Errorf("got a record with %q, want a mismatch", f.Err)
+				}
+				return
+			}
+			if line != "corp\n" {
+				t.Errorf("got %q, want the greeting of the server", line)
+			}
+			if got := <-corp.to; got != row.want {
+				t.Errorf("dialled %s, want %s", got, row.want)
+			}
+		})
+	}
+}
+
+func TestALaterRequestMovesNoConnection(t *testing.T) {
+	corp := dialled{make(chan string, 1), dialTo(echoServer(t, "corp"))}
 	w := newWorld(t, Config{
-		Decide:   decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out"}),
-		Dialer:   egresses(map[string]Dialer{"out": dialTo(echoServer(t, "out"))}),
-		Reserved: func(netip.Addr, string, string) bool { return true },
+		Policy: decide(func(f policy.Flow) policy.Verdict {
+			if v := claims(f); v.Later != policy.LaterNothing || v.Action == policy.Forward || v.Claim != "" {
+				return v
+			}
+			return policy.Verdict{Action: policy.Forward, Egress: "corp", Rule: "rest"} // other names on the address that was asked for
+		}),
+		Ways:    ways{"corp": corp},
+		Clients: people{resolver: map[string][]netip.Addr{"wiki.corp": {netip.MustParseAddr("10.20.0.10")}}},
 	})
 	c := newClient(t)
-	w.handle(c, 25)
-	if got := c.got(t); got != "refused" {
-		t.Errorf("got %s, want refused", got)
+	w.handle(c, 80)
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: wiki.corp\r\n\r\n")
+	r := bufio.NewReader(c)
+	for range 4 { // the greeting and the request, which the server sends back
+		if _, err := r.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: other.corp\r\n\r\n")
+	if rest, _ := io.ReadAll(r); strings.Contains(string(rest), "other.corp") {
+		t.Errorf("got %q: a request for one host reached the address of another", rest)
+	}
+}
+
+func TestHalfHellosAreBounded(t *testing.T) {
+	h := heads{limit: 64 << 10, clients: make(map[uint64]int)}
+	fill := func(client uint64) (heads []*head) {
+		for {
+			one := &head{heads: &h, client: client, max: 16 << 10}
+			room := one.room()
+			if room == nil {
+				return heads
+			}
+			one.b = one.b[:43]
+			heads = append(heads, one)
+		}
+	}
+	first := fill(1)
+	if got, want := len(first), 16; got != want {
+		t.Errorf("one client holds %d heads, want %d: half of the memory", got, want)
+	}
+	if got := len(fill(2)); got != 16 {
+		t.Errorf("the next client holds %d heads, want the other half, 16", got)
+	}
+	for _, one := range first {
+		one.release()
+		one.release()
+	}
+	if got := h.total; got != 32<<10 {
+		t.Errorf("%d bytes are held after one client let go, want %d", got, 32<<10)
+	}
+	grown := &head{heads: &h, client: 1, max: 16 << 10}
+	for room := grown.room(); len(room) > 0; room = grown.room() {
+		grown.b = grown.b[:cap(grown.b)]
+	}
+	if len(grown.b) != 16<<10 {
+		t.Errorf("a head grew to %d bytes, want its bound, %d", len(grown.b), 16<<10)
 	}
 }
 
 func TestARefusalStormTurnsIntoSilence(t *testing.T) {
 	now := time.Now()
 	w := newWorld(t, Config{
-		Decide: decideAlways(policy.Verdict{Rule: "no"}), Dialer: egresses(nil), StormLimit: 3,
+		Policy: decideAlways(policy.Verdict{Rule: "no"}), Ways: ways{}, StormLimit: 3,
 		Clock: func() time.Time { return now },
 	})
 	try := func(port uint16) string {
@@ -423,21 +577,23 @@ func TestARefusalStormTurnsIntoSilence(t *testing.T) {
 }
 
 func TestFallback(t *testing.T) {
-	down := errors.New("not up")
 	for _, row := range []struct {
 		name    string
 		allowed bool
 		want    string
 	}{
 		{"a rule that allows it goes direct while its transport is down", true, "accepted"},
-		{"any other rule refuses", false, "refused"},
+		{"any other rule fails", false, "told not up"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := newWorld(t, Config{
-				Decide:   decideAlways(policy.Verdict{Action: policy.Forward, Egress: "corp"}),
-				Dialer:   egresses(map[string]Dialer{"corp": failing{down}, "direct": dialTo(echoServer(t, "out"))}),
-				NotUp:    down,
-				Fallback: func(policy.Verdict) (string, bool) { return "direct", row.allowed },
+				Policy: decide(func(f policy.Flow) policy.Verdict {
+					if f.Down == "corp" && row.allowed {
+						return policy.Verdict{Action: policy.Forward, Egress: "direct"}
+					}
+					return policy.Verdict{Action: policy.Forward, Egress: "corp"}
+				}),
+				Ways: ways{"corp": failing{errDown}, "direct": dialTo(echoServer(t, "out"))},
 			})
 			c := newClient(t)
 			w.handle(c, 25)
@@ -448,25 +604,26 @@ func TestFallback(t *testing.T) {
 	}
 }
 
-func TestKillAndChanged(t *testing.T) {
-	w := newWorld(t, Config{
-		Decide: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "rest"}),
-		Dialer: egresses(map[string]Dialer{"out": dialTo(echoServer(t, "out"))}),
-	})
+func TestKillAndRejudge(t *testing.T) {
+	same := decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "rest"})
+	w := newWorld(t, Config{Policy: same, Ways: ways{"out": dialTo(echoServer(t, "out"))}})
 	c := newClient(t)
 	w.handle(c, 25)
 	r := bufio.NewReader(c)
 	if _, err := r.ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
-	if got := len(w.Changed(w.Decide)); got != 0 {
+	if got := len(w.Rejudge(nil, same)); got != 0 {
 		t.Errorf("got %d flows changed by the same policy, want 0", got)
 	}
-	changed := w.Changed(decideAlways(policy.Verdict{Rule: "now-blocked"}))
+	if got := w.Rejudge(func(*policy.Flow) bool { return false }, same); len(got) != 1 || got[0].Now.Action != policy.Refuse {
+		t.Errorf("got %+v for a client that is gone, want one refusal", got)
+	}
+	changed := w.Rejudge(nil, decideAlways(policy.Verdict{Rule: "now-blocked"}))
 	if len(changed) != 1 {
 		t.Fatalf("got %d flows changed by a policy that blocks all, want 1", len(changed))
 	}
-	if n := w.Kill(func(f Flow) bool { return f.ID == changed[0].ID }); n != 1 {
+	if n := w.Kill(func(f Flow) bool { return f.ID == changed[0].Flow.ID }); n != 1 {
 		t.Fatalf("got %d flows killed, want 1", n)
 	}
 	if _, err := r.ReadString('\n'); err == nil {
@@ -494,8 +651,8 @@ func TestHalfClose(t *testing.T) {
 		fmt.Fprintf(c, "got %s", all)
 	}()
 	w := newWorld(t, Config{
-		Decide: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out"}),
-		Dialer: egresses(map[string]Dialer{"out": dialTo(ln.Addr().String())}),
+		Policy: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out"}),
+		Ways:   ways{"out": dialTo(ln.Addr().String())},
 	})
 	c := newClient(t)
 	w.handle(c, 25)

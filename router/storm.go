@@ -22,7 +22,7 @@ type storms struct {
 }
 
 type stormKey struct {
-	client netip.Addr
+	client uint64
 	dst    netip.AddrPort
 	proto  policy.Network
 }
@@ -41,7 +41,7 @@ func (s *storms) refused(f *policy.Flow, now time.Time) bool {
 	if s.limit <= 0 {
 		return false
 	}
-	k := stormKey{f.Src.Addr(), f.Dst, f.Network}
+	k := stormKey{f.Client, f.Dst, f.Network}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.pairs[k]

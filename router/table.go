@@ -17,7 +17,6 @@ type Flow struct {
 	Facts      policy.Flow
 	Verdict    policy.Verdict
 	Egress     string // where it went; differs from Verdict.Egress after a fallback
-	Generation uint64 // of the policy that judged it last
 	Start, End time.Time
 	TxBytes    uint64 // payload from the client
 	RxBytes    uint64 // payload to the client
@@ -77,14 +76,13 @@ type entry struct {
 	mu         sync.Mutex // guards below
 	flow       policy.Flow
 	verdict    policy.Verdict
-	generation uint64
 	egressName string
 	client     counted
 	err        string
 }
 
-func (t *table) begin(f policy.Flow, now time.Time, generation uint64, cancel context.CancelFunc) *entry {
-	e := &entry{id: t.lastID.Add(1), start: now, flow: f, generation: generation, cancel: cancel}
+func (t *table) begin(f policy.Flow, now time.Time, cancel context.CancelFunc) *entry {
+	e := &entry{id: t.lastID.Add(1), start: now, flow: f, cancel: cancel}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.flows[e.id] = e
@@ -127,11 +125,11 @@ func (t *table) isOurs(a netip.AddrPort) bool {
 	return t.ours[a] > 0
 }
 
-// judged notes a verdict and the policy that gave it.
-func (e *entry) judged(f policy.Flow, v policy.Verdict, generation uint64) {
+// judged notes a verdict and the facts that it was given on.
+func (e *entry) judged(f policy.Flow, v policy.Verdict) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.flow, e.verdict, e.egressName, e.generation = f, v, v.Egress, generation
+	e.flow, e.verdict, e.egressName = f, v, v.Egress
 }
 
 // via notes that another egress than the verdict's is used.
@@ -148,10 +146,12 @@ func (e *entry) egress() string {
 }
 
 // fail notes why a flow ended badly.
-func (e *entry) fail(step string, err error) {
+func (e *entry) fail(step string, err error) { e.failed(step + ": " + err.Error()) }
+
+func (e *entry) failed(why string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.err = step + ": " + err.Error()
+	e.err = why
 }
 
 func (e *entry) carriedBy(c any) {
@@ -164,8 +164,7 @@ func (e *entry) snapshot() Flow {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	f := Flow{
-		ID: e.id, Facts: e.flow, Verdict: e.verdict, Egress: e.egressName, Generation: e.generation,
-		Start: e.start, Err: e.err,
+		ID: e.id, Facts: e.flow, Verdict: e.verdict, Egress: e.egressName, Start: e.start, Err: e.err,
 	}
 	if e.client != nil {
 		f.TxBytes, f.RxBytes = e.client.Bytes()
@@ -179,9 +178,7 @@ func (r *Router) end(e *entry) {
 	f.End = r.now()
 	r.table.remove(e)
 	r.Metrics.ended(&f)
-	if r.Ended != nil {
-		r.Ended(f)
-	}
+	r.Ended(f)
 }
 
 // Flows are the live flows, oldest first.
@@ -255,17 +252,28 @@ func (r *Router) Kill(match func(Flow) bool) int {
 	return n
 }
 
-// Changed returns the live flows on which decide disagrees with the verdict they have: they would be refused, or sent
-// elsewhere.
-func (r *Router) Changed(decide func(policy.Flow) policy.Verdict) []Flow {
-	var changed []Flow
+// Change is a live flow that would be judged otherwise now.
+type Change struct {
+	Flow Flow
+	Now  policy.Verdict
+}
+
+// Rejudge judges the live flows anew and returns those that would be refused or sent elsewhere. Nothing is done to them.
+// facts, if not nil, brings what is known of a flow up to date; false says that its client is gone, which is a change to
+// the zero verdict.
+func (r *Router) Rejudge(facts func(*policy.Flow) bool, decide func(policy.Flow) policy.Verdict) []Change {
+	var changed []Change
 	for _, e := range r.table.entries() {
 		f := e.snapshot()
-		facts := f.Facts
-		facts.Time = r.now()
-		facts.Sniffed = true // what was not read by now will not be read
-		if v := decide(facts); v.Action != f.Verdict.Action || v.Egress != f.Verdict.Egress {
-			changed = append(changed, f)
+		now := f.Facts
+		now.Time = r.now()
+		now.Sniffed = true // what was not read by now will not be read
+		var v policy.Verdict
+		if facts == nil || facts(&now) {
+			v = decide(now)
+		}
+		if v.Action != f.Verdict.Action || v.Egress != f.Verdict.Egress {
+			changed = append(changed, Change{f, v})
 		}
 	}
 	return changed

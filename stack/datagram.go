@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"penstock/stack/deadline"
 	"penstock/stack/link"
 )
 
@@ -31,17 +32,17 @@ func ephemeralPort() uint16 { return uint16(1024 + rand.IntN(64512)) }
 type datagramConn struct {
 	t       *flowTable
 	key     flowKey
-	client  uint64
-	dialled bool
+	owner   owner
 	idle    time.Duration
-	start   time.Time
-	active  atomic.Int64 // nanoseconds since start of the last packet either way
-	state   atomic.Uint32
+	place   place         // in the table; place.active is when the last packet passed, either way
+	state   atomic.Uint32 // a flowState
+	why     atomic.Uint32 // an unreachableWhy, in state flowRefused
 	in, out atomic.Uint64 // bytes of payload
-	read    deadline
+	read    deadline.Deadline
 	ident   atomic.Uint32 // the caller's own echo identifier, for dialled echo flows
 
 	mu     sync.Mutex // guards below
+	cancel func()     // of the handler's context, until the flow was answered or shut
 	queue  []*[]byte
 	head   int // first of queue that was not taken
 	bytes  int
@@ -53,15 +54,17 @@ var datagramPool = sync.Pool{New: func() any { b := make([]byte, 0, 2048); retur
 
 var _ net.PacketConn = (*datagramConn)(nil)
 
-func newDatagramConn(t *flowTable, k flowKey) *datagramConn {
-	port := k.local.Port()
-	return &datagramConn{
+func newDatagramConn(t *flowTable, k flowKey, o owner) *datagramConn {
+	c := &datagramConn{
 		t:      t,
 		key:    k,
-		idle:   t.s.limits.udpIdle(k.kind, port),
-		start:  time.Now(),
+		owner:  o,
+		idle:   t.s.limits.udpIdle(k.kind, k.local.Port()),
 		signal: make(chan struct{}, 1),
 	}
+	c.place.flow, c.place.yields = c, true
+	c.touch()
+	return c
 }
 
 func (c *datagramConn) network() string {
@@ -71,21 +74,22 @@ func (c *datagramConn) network() string {
 	return "icmp"
 }
 
-func (c *datagramConn) touch() { c.active.Store(int64(time.Since(c.start))) }
+// touch notes that a packet passed.
+func (c *datagramConn) touch() { c.place.active.Store(c.t.s.now()) }
 
-func (c *datagramConn) idleAt(now time.Time) bool {
+func (c *datagramConn) idleAt(now int64) bool {
 	limit := c.idle
 	if s := flowState(c.state.Load()); s == flowRefused || s == flowDropped {
 		limit = tombstone
 	}
-	return now.Sub(c.start)-time.Duration(c.active.Load()) > limit
+	return time.Duration(now-c.place.active.Load()) > limit
 }
 
 // deliver queues one datagram that came in.
 func (c *datagramConn) deliver(data []byte) {
 	switch flowState(c.state.Load()) {
 	case flowRefused:
-		c.t.s.unreachable(c.key, c.refusal())
+		c.t.s.unreachable(c.key, unreachableWhy(c.why.Load()))
 		return
 	case flowDropped:
 		return
@@ -121,9 +125,32 @@ func (c *datagramConn) notify() {
 	}
 }
 
+// onEnd has cancel called when the flow is shut before it was answered.
+func (c *datagramConn) onEnd(cancel func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		cancel()
+		return
+	}
+	c.cancel = cancel
+}
+
+// answer moves a flow that is pending to another state.
+func (c *datagramConn) answer(s flowState) {
+	c.state.Store(uint32(s))
+	c.mu.Lock()
+	c.cancel = nil
+	c.mu.Unlock()
+}
+
 // shut ends the flow's reads and writes with err.
 func (c *datagramConn) shut(err error) {
 	c.mu.Lock()
+	if c.cancel != nil {
+		c.cancel()
+		c.cancel = nil
+	}
 	if c.err == nil {
 		c.err = &net.OpError{Op: "read", Net: c.network(), Addr: c.RemoteAddr(), Err: errors.Join(net.ErrClosed, err)}
 	}
@@ -152,13 +179,13 @@ func (c *datagramConn) Read(b []byte) (int, error) {
 		}
 		select {
 		case <-c.signal:
-		case <-c.read.expired():
+		case <-c.read.Passed():
 			return 0, os.ErrDeadlineExceeded
 		}
 	}
 }
 
-// next copies a queued datagram to b, or tells a standing error.
+// next copies a queued datagram to b, or returns the error that ended the flow.
 func (c *datagramConn) next(b []byte) (n int, ok bool, err error) {
 	head, err := c.take()
 	if head == nil {
@@ -169,8 +196,8 @@ func (c *datagramConn) next(b []byte) (n int, ok bool, err error) {
 	return n, true, nil
 }
 
-// Each hands every datagram to f, without a buffer of the caller's, until f or the flow returns an error: the read
-// deadline does not end it. f must not keep the bytes. It takes the place of a Read loop.
+// Each hands every datagram to f until f or the flow returns an error. It replaces a loop over Read and needs no buffer
+// of the caller's. f must not keep the bytes. The read deadline does not end it.
 func (c *datagramConn) Each(f func([]byte) error) error {
 	for {
 		head, err := c.take()
@@ -189,14 +216,14 @@ func (c *datagramConn) Each(f func([]byte) error) error {
 	}
 }
 
-// take takes a queued datagram from the queue, or a standing error, or neither.
+// take returns the next queued datagram, or the error that ended the flow, or neither.
 func (c *datagramConn) take() (*[]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.head == len(c.queue) {
 		err := c.err
 		if err != nil && !errors.Is(err, net.ErrClosed) {
-			c.err = nil // an ICMP error is told once
+			c.err = nil // an ICMP error is reported once
 		} else if err != nil {
 			c.notify() // for other readers
 		}
@@ -219,7 +246,7 @@ func (c *datagramConn) take() (*[]byte, error) {
 
 var packetPool = sync.Pool{New: func() any { b := make([]byte, 2048); return &b }}
 
-// Write sends one datagram: from the address that the client had sent to, back to the client; or, dialled, to the peer.
+// Write sends one datagram to the other end: to the client, from the address that it had sent to, or to whom we dialled.
 func (c *datagramConn) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	err := c.err
@@ -229,7 +256,7 @@ func (c *datagramConn) Write(b []byte) (int, error) {
 	}
 	src, dst := c.key.local, c.key.remote
 	hdr := ipHeaderLen(src.Addr())
-	if hdr+8+len(b) > link.MaxPacket || c.key.kind != kindUDP && len(b) < 4 {
+	if c.headerLen()+len(b) > maxBody(src.Addr()) || c.key.kind != kindUDP && len(b) < 4 {
 		return 0, &net.OpError{Op: "write", Net: c.network(), Addr: c.RemoteAddr(), Err: syscall.EMSGSIZE}
 	}
 	buf := packetPool.Get().(*[]byte)
@@ -243,12 +270,17 @@ func (c *datagramConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// headerLen is how many bytes stand before what a Write is given: a UDP header, or type, code and checksum of ICMP.
+func (c *datagramConn) headerLen() int {
+	if c.key.kind == kindUDP {
+		return 8
+	}
+	return 4
+}
+
 // encode writes the transport header and b behind hdr free bytes of buf, and returns their protocol and length.
 func (c *datagramConn) encode(buf *[]byte, hdr int, b []byte) (proto uint8, n int) {
-	n = 8 + len(b)
-	if c.key.kind != kindUDP {
-		n = 4 + len(b)
-	}
+	n = c.headerLen() + len(b)
 	if len(*buf) < hdr+n {
 		*buf = make([]byte, hdr+n)
 	}
@@ -278,8 +310,8 @@ func (c *datagramConn) encode(buf *[]byte, hdr int, b []byte) (proto uint8, n in
 	return icmpProto(src.Addr()), n
 }
 
-// ReadFrom is Read, and names the peer: a datagram connection is a net.PacketConn too, by which resolvers tell it from a
-// stream.
+// ReadFrom is Read that also names the peer. The connection is a net.PacketConn because resolvers tell datagrams from
+// streams by that.
 func (c *datagramConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	n, err := c.Read(b)
 	return n, c.RemoteAddr(), err
@@ -291,17 +323,17 @@ func (c *datagramConn) WriteTo(b []byte, _ net.Addr) (int, error) { return c.Wri
 // Bytes returns the bytes of payload that were read from and written to the flow so far.
 func (c *datagramConn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load() }
 
-// Unreachable tells the sender that its port is unreachable, and ends the flow: what a host does without a listener.
-func (c *datagramConn) Unreachable() {
-	c.t.s.unreachable(c.key, codePort)
+// Unreachable sends the client the ICMP error that stands for err, as Request.Unreachable does. The flow goes on.
+func (c *datagramConn) Unreachable(err error) {
+	c.t.s.unreachable(c.key, whyOf(err))
 }
 
-// refusal is the ICMP code that refuses this kind of flow.
-func (c *datagramConn) refusal() icmpCode {
+// refusal is why a flow of this kind is refused: nobody listens on its port, or pings are prohibited.
+func (c *datagramConn) refusal() unreachableWhy {
 	if c.key.kind == kindUDP {
-		return codePort
+		return whyPort
 	}
-	return codeProhibited
+	return whyProhibited
 }
 
 func (c *datagramConn) Close() error {
@@ -321,5 +353,5 @@ func (c *datagramConn) addr(a netip.AddrPort) net.Addr {
 }
 
 func (c *datagramConn) SetDeadline(t time.Time) error      { return c.SetReadDeadline(t) }
-func (c *datagramConn) SetReadDeadline(t time.Time) error  { c.read.set(t); return nil }
+func (c *datagramConn) SetReadDeadline(t time.Time) error  { c.read.Set(t); return nil }
 func (c *datagramConn) SetWriteDeadline(t time.Time) error { return nil } // a Write never waits

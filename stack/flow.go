@@ -17,10 +17,10 @@ type flowKind uint8
 const (
 	kindUDP   flowKind = iota
 	kindEcho           // echo requests that came in; the remote port is their identifier
-	kindReply          // echo replies to requests of ours; the local port is their identifier
+	kindReply          // echo replies to our own requests; the local port is their identifier
 )
 
-// addrPair names a flow from the stack's side: remote sent its first packet, or is whom we dialled.
+// addrPair names a flow as the stack sees it. remote sent its first packet, or is the address we dialled.
 type addrPair struct{ remote, local netip.AddrPort }
 
 type flowKey struct {
@@ -28,62 +28,62 @@ type flowKey struct {
 	addrPair
 }
 
-// verdict is what became of a flow's request.
+// flowState is where a datagram flow stands.
 type flowState uint8
 
 const (
-	flowPending flowState = iota
-	flowAccepted
-	flowRefused // answered with ICMP errors until it expires
-	flowDropped
+	flowPending  flowState = iota // its handler has not answered yet
+	flowAccepted                  // also: dialled by us
+	flowRefused                   // each packet is answered with an ICMP error until the flow expires
+	flowDropped                   // each packet is dropped until the flow expires
 )
 
-// tombstone is how long a refused flow's packets are answered from memory instead of being judged again.
+// tombstone is how long a refused or dropped flow stays in the table, so that its packets are not judged again.
 const tombstone = time.Second
 
-// sweepEvery is how often idle flows are looked for, and so how late they may end.
+// sweepEvery is how often the table is searched for idle flows, and so how late one may end.
 const sweepEvery = 2 * time.Second
 
-// flowTable holds the datagram and echo flows of a stack, by source so that one source cannot push out the others.
+// flowTable holds the datagram and echo flows of a stack.
 type flowTable struct {
 	s      *Stack
-	errors *rate.Limiter // ICMP errors, as hosts limit them
+	errors *rate.Limiter // for ICMP errors, as hosts limit them
 
-	mu      sync.Mutex // guards below
-	flows   map[flowKey]*datagramConn
-	clients map[uint64]map[flowKey]*datagramConn
-	count   int
-	ended   bool
-	wake    chan struct{} // capacity 1: there may be something to sweep
+	mu     sync.Mutex // guards below
+	flows  map[flowKey]*datagramConn
+	shares shares
+	ended  bool
+	wake   chan struct{} // capacity 1: there may be something to sweep
 }
 
 func newFlowTable(s *Stack) *flowTable {
-	return &flowTable{s: s, errors: rate.NewLimiter(1000, 50), flows: make(map[flowKey]*datagramConn), clients: make(map[uint64]map[flowKey]*datagramConn), wake: make(chan struct{}, 1)}
+	return &flowTable{
+		s:      s,
+		errors: rate.NewLimiter(1000, 50),
+		flows:  make(map[flowKey]*datagramConn),
+		shares: newShares(s.limits.UDPFlows, s.limits.UDPPerClient),
+		wake:   make(chan struct{}, 1),
+	}
 }
 
-// arrived hands a datagram to its flow, making one for the first.
+// arrived hands a datagram to its flow. The first datagram makes the flow.
 func (t *flowTable) arrived(kind flowKind, a addrPair, data []byte) {
 	k := flowKey{kind, a}
 	t.mu.Lock()
 	c := t.flows[k]
 	if c == nil {
 		if t.s.handle == nil || kind == kindReply || t.ended {
+			ended := t.ended
 			t.mu.Unlock()
-			if kind == kindUDP && !t.ended {
-				t.s.unreachable(k, codePort)
+			if kind == kindUDP && !ended {
+				t.s.unreachable(k, whyPort)
 			}
 			return
 		}
-		client, ok := t.s.client(a.remote.Addr())
-		if !ok {
+		var reason DropReason
+		if c, reason = t.acceptLocked(k); c == nil {
 			t.mu.Unlock()
-			t.s.metrics.drop(dropSource)
-			return
-		}
-		c = t.addLocked(k, client)
-		if c == nil {
-			t.mu.Unlock()
-			t.s.metrics.drop(dropCap)
+			t.s.metrics.drop(reason)
 			return
 		}
 		t.s.wg.Add(1)
@@ -93,35 +93,45 @@ func (t *flowTable) arrived(kind flowKind, a addrPair, data []byte) {
 	c.deliver(data)
 }
 
-// serve runs the handler for a new flow.
+// acceptLocked makes a flow of a client's, or says why there is none.
+func (t *flowTable) acceptLocked(k flowKey) (*datagramConn, DropReason) {
+	key, ok := t.s.client(k.remote.Addr())
+	if !ok {
+		return nil, dropSource
+	}
+	c := t.addLocked(k, owner{client: key})
+	if c == nil {
+		return nil, dropCap
+	}
+	return c, ""
+}
+
+// serve runs the handler of a new flow.
 func (t *flowTable) serve(c *datagramConn) {
 	defer t.s.wg.Done()
 	defer t.s.recover()
 	ctx, cancel := context.WithCancel(t.s.life)
 	defer cancel()
-	r := &Request{Network: c.network(), Src: c.key.remote, Dst: c.key.local, Client: c.client, datagram: c}
+	c.onEnd(cancel)
+	r := &Request{Network: c.network(), Src: c.key.remote, Dst: c.key.local, Client: c.owner.client, datagram: c}
 	defer r.finish()
 	t.s.handle(ctx, r)
 }
 
-// addLocked makes a flow, pushing out the longest silent of those that may be pushed out for it.
-func (t *flowTable) addLocked(k flowKey, client uint64) *datagramConn {
-	if len(t.clients[client]) >= t.s.limits.UDPPerClient {
-		t.evictLocked(t.clients[client])
-	} else if t.count >= t.s.limits.UDPFlows {
-		t.evictAnyLocked()
-	}
-	if t.count >= t.s.limits.UDPFlows || len(t.clients[client]) >= t.s.limits.UDPPerClient {
+// addLocked makes a flow of o. In a full table it pushes out the longest silent flow of whoever has to make room.
+func (t *flowTable) addLocked(k flowKey, o owner) *datagramConn {
+	c := newDatagramConn(t, k, o)
+	evicted, ok := t.shares.add(&c.place, o)
+	if !ok {
 		return nil
 	}
-	c := newDatagramConn(t, k)
-	c.client = client
-	if t.clients[client] == nil {
-		t.clients[client] = make(map[flowKey]*datagramConn)
+	if evicted != nil {
+		old := evicted.flow.(*datagramConn)
+		delete(t.flows, old.key)
+		old.shut(errEvicted)
+		t.s.metrics.evicted()
 	}
-	t.clients[client][k] = c
 	t.flows[k] = c
-	t.count++
 	select {
 	case t.wake <- struct{}{}:
 	default:
@@ -129,53 +139,11 @@ func (t *flowTable) addLocked(k flowKey, client uint64) *datagramConn {
 	return c
 }
 
-// evictSample is how many flows are compared to find one that was silent for long: close to the longest silent at a
-// cost that does not grow with the table.
-const evictSample = 16
-
-func (t *flowTable) evictLocked(flows map[flowKey]*datagramConn) {
-	var oldest *datagramConn
-	n := 0
-	for _, c := range flows {
-		if oldest == nil || c.active.Load() < oldest.active.Load() {
-			oldest = c
-		}
-		if n++; n == evictSample {
-			break
-		}
-	}
-	if oldest != nil {
-		t.removeLocked(oldest)
-		oldest.shut(errEvicted)
-		t.s.metrics.evicted()
-	}
-}
-
-// evictAnyLocked takes from the source that holds most among a few: whoever floods pays first.
-func (t *flowTable) evictAnyLocked() {
-	var largest map[flowKey]*datagramConn
-	n := 0
-	for _, flows := range t.clients {
-		if len(flows) > len(largest) {
-			largest = flows
-		}
-		if n++; n == evictSample {
-			break
-		}
-	}
-	t.evictLocked(largest)
-}
-
 func (t *flowTable) removeLocked(c *datagramConn) {
-	if t.flows[c.key] != c {
-		return
+	if t.flows[c.key] == c {
+		delete(t.flows, c.key)
+		t.shares.remove(&c.place)
 	}
-	delete(t.flows, c.key)
-	delete(t.clients[c.client], c.key)
-	if len(t.clients[c.client]) == 0 {
-		delete(t.clients, c.client)
-	}
-	t.count--
 }
 
 func (t *flowTable) remove(c *datagramConn) {
@@ -184,17 +152,20 @@ func (t *flowTable) remove(c *datagramConn) {
 	t.removeLocked(c)
 }
 
-// fail tells the flow that sent to remote that an ICMP error came back.
-func (t *flowTable) fail(k flowKey, err syscall.Errno) {
+func (t *flowTable) find(k flowKey) *datagramConn {
 	t.mu.Lock()
-	c := t.flows[k]
-	t.mu.Unlock()
-	if c != nil && c.dialled {
+	defer t.mu.Unlock()
+	return t.flows[k]
+}
+
+// fail tells a flow that we dialled that an ICMP error came back.
+func (t *flowTable) fail(k flowKey, err syscall.Errno) {
+	if c := t.find(k); c != nil && c.owner.own {
 		c.fail(err)
 	}
 }
 
-// sweep ends idle flows until the stack closes. It sleeps while there are none.
+// sweep ends idle flows until the stack closes. It sleeps while there are no flows.
 func (t *flowTable) sweep() {
 	timer := time.NewTimer(sweepEvery)
 	defer timer.Stop()
@@ -204,7 +175,7 @@ func (t *flowTable) sweep() {
 			return
 		case <-t.wake:
 		}
-		for t.sweepOnce(time.Now()) > 0 {
+		for t.sweepOnce(t.s.now()) > 0 {
 			timer.Reset(sweepEvery)
 			select {
 			case <-t.s.life.Done():
@@ -215,33 +186,34 @@ func (t *flowTable) sweep() {
 	}
 }
 
-// sweepOnce ends the flows that are idle at now and returns how many are left.
-func (t *flowTable) sweepOnce(now time.Time) int {
-	var idle []*datagramConn
+// sweepOnce ends the flows that are idle at now, a time of the stack's clock, and returns how many are left.
+func (t *flowTable) sweepOnce(now int64) int {
+	t.closeIf(errIdle, func(c *datagramConn) bool { return c.idleAt(now) })
 	t.mu.Lock()
-	for _, flows := range t.clients {
-		for _, c := range flows {
-			if c.idleAt(now) {
-				idle = append(idle, c)
-			}
-		}
-	}
-	for _, c := range idle {
-		t.removeLocked(c)
-	}
-	left := t.count
-	t.mu.Unlock()
-	for _, c := range idle {
-		c.shut(errIdle)
-	}
-	return left
+	defer t.mu.Unlock()
+	return len(t.flows)
 }
 
+// closeLocal ends the flows whose own end is addr.
 func (t *flowTable) closeLocal(addr netip.Addr) {
 	t.closeIf(errAddressGone, func(c *datagramConn) bool { return c.key.local.Addr() == addr })
 }
 
-// closeAll ends every flow, and takes no new ones.
+// closeClient ends the flows that a client began, and returns how many.
+func (t *flowTable) closeClient(key uint64) int {
+	t.mu.Lock()
+	places := t.shares.removeOwner(owner{client: key})
+	for _, p := range places {
+		delete(t.flows, p.flow.(*datagramConn).key)
+	}
+	t.mu.Unlock()
+	for _, p := range places {
+		p.flow.(*datagramConn).shut(errClientClosed)
+	}
+	return len(places)
+}
+
+// closeAll ends every flow. No flow can be made afterwards.
 func (t *flowTable) closeAll() {
 	t.mu.Lock()
 	t.ended = true
@@ -249,19 +221,13 @@ func (t *flowTable) closeAll() {
 	t.closeIf(net.ErrClosed, func(*datagramConn) bool { return true })
 }
 
-func (t *flowTable) closeClient(key uint64) int {
-	return t.closeIf(errClientClosed, func(c *datagramConn) bool { return c.client == key && !c.dialled })
-}
-
-// closeIf ends the flows that match with err, and returns how many.
-func (t *flowTable) closeIf(err error, match func(*datagramConn) bool) int {
+// closeIf ends the flows that match. Their reads return err.
+func (t *flowTable) closeIf(err error, match func(*datagramConn) bool) {
 	var conns []*datagramConn
 	t.mu.Lock()
-	for _, flows := range t.clients {
-		for _, c := range flows {
-			if match(c) {
-				conns = append(conns, c)
-			}
+	for _, c := range t.flows {
+		if match(c) {
+			conns = append(conns, c)
 		}
 	}
 	for _, c := range conns {
@@ -271,7 +237,6 @@ func (t *flowTable) closeIf(err error, match func(*datagramConn) bool) int {
 	for _, c := range conns {
 		c.shut(err)
 	}
-	return len(conns)
 }
 
 // dial makes a flow of our own to remote, from a free local port.
@@ -279,18 +244,17 @@ func (t *flowTable) dial(kind flowKind, remote netip.AddrPort, local netip.Addr)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ended {
-		return nil, errAddressGone
+		return nil, net.ErrClosed
 	}
 	for range 64 {
 		k := flowKey{kind, addrPair{remote: remote, local: netip.AddrPortFrom(local, ephemeralPort())}}
 		if t.flows[k] != nil {
 			continue
 		}
-		c := t.addLocked(k, 0)
+		c := t.addLocked(k, owner{own: true})
 		if c == nil {
 			return nil, syscall.ENOBUFS
 		}
-		c.dialled = true
 		c.state.Store(uint32(flowAccepted))
 		return c, nil
 	}

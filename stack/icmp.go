@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
-	"syscall"
 
 	"penstock/stack/link"
 )
@@ -15,29 +14,8 @@ const (
 	echoReply6, echoRequest6, unreachable6 = 129, 128, 1
 )
 
-// icmpCode is why a destination is unreachable.
-type icmpCode uint8
-
-const (
-	codePort       icmpCode = iota // nobody listens
-	codeProhibited                 // policy says no
-)
-
-// code is the code's number in either family.
-func (c icmpCode) code(is4 bool) byte {
-	switch {
-	case c == codePort && is4:
-		return 3
-	case c == codePort:
-		return 4
-	case is4:
-		return 13
-	}
-	return 1
-}
-
-// inboundICMP takes echo messages, and errors about datagrams of ours. What it does not take is left to gVisor: echo
-// requests to the stack's own addresses, and errors about TCP.
+// inboundICMP takes echo messages, and errors about datagrams and dials of ours. It leaves the rest to gVisor: echo
+// requests to the stack's own addresses, and errors about open TCP connections.
 func (s *Stack) inboundICMP(h *packet) (taken bool) {
 	if len(h.body) < 8 {
 		s.metrics.drop(dropMalformed)
@@ -71,51 +49,13 @@ func (s *Stack) inboundICMP(h *packet) (taken bool) {
 // inboundReply gives an echo reply back its caller's identifier.
 func (s *Stack) inboundReply(h *packet, ident uint16) {
 	k := addrPair{remote: netip.AddrPortFrom(h.src, 0), local: netip.AddrPortFrom(h.dst, ident)}
-	s.flows.mu.Lock()
-	c := s.flows.flows[flowKey{kindReply, k}]
-	s.flows.mu.Unlock()
+	c := s.flows.find(flowKey{kindReply, k})
 	if c == nil {
 		return
 	}
 	body := append([]byte(nil), h.body[4:]...)
 	binary.BigEndian.PutUint16(body, uint16(c.ident.Load()))
 	c.deliver(body)
-}
-
-// inboundUnreachable tells a dialled datagram flow that its peer cannot be reached. quoted is the head of the packet of
-// ours that caused the error.
-func (s *Stack) inboundUnreachable(code byte, quoted []byte) (taken bool) {
-	var h packet
-	if len(quoted) < 28 {
-		return true
-	}
-	hdr := 40
-	if quoted[0]>>4 == 4 {
-		hdr = int(quoted[0]&0xf) * 4
-		h.src, h.dst, h.proto = netip.AddrFrom4([4]byte(quoted[12:16])), netip.AddrFrom4([4]byte(quoted[16:20])), quoted[9]
-	} else if len(quoted) >= 48 {
-		h.src, h.dst, h.proto = netip.AddrFrom16([16]byte(quoted[8:24])), netip.AddrFrom16([16]byte(quoted[24:40])), quoted[6]
-	}
-	if h.proto != protoUDP && h.proto != icmpProto(h.src) || len(quoted) < hdr+8 {
-		return false
-	}
-	body := quoted[hdr:]
-	k := flowKey{kindReply, addrPair{
-		remote: netip.AddrPortFrom(h.dst, 0),
-		local:  netip.AddrPortFrom(h.src, binary.BigEndian.Uint16(body[4:])),
-	}}
-	if h.proto == protoUDP {
-		k = flowKey{kindUDP, addrPair{
-			remote: netip.AddrPortFrom(h.dst, binary.BigEndian.Uint16(body[2:])),
-			local:  netip.AddrPortFrom(h.src, binary.BigEndian.Uint16(body)),
-		}}
-	}
-	err := syscall.EHOSTUNREACH
-	if code == codePort.code(h.src.Is4()) {
-		err = syscall.ECONNREFUSED
-	}
-	s.flows.fail(k, err)
-	return true
 }
 
 // putEcho writes type, code and checksum of an echo message whose body stands from t[4:] on.
@@ -133,43 +73,6 @@ func putEcho(t []byte, request bool, src, dst netip.Addr) {
 		t[0] = echoRequest6
 	}
 	binary.BigEndian.PutUint16(t[2:], link.Checksum(t, pseudoHeader(protoICMP6, src, dst, len(t))))
-}
-
-// unreachable answers the sender of flow k, quoting the head of a packet of that flow. It is rate-limited as hosts do.
-func (s *Stack) unreachable(k flowKey, code icmpCode) {
-	if !s.flows.errors.Allow() {
-		return
-	}
-	client, asked := k.remote, k.local
-	hdr, is4 := ipHeaderLen(client.Addr()), client.Addr().Is4()
-	b := make([]byte, hdr+8+hdr+8)
-	body := b[hdr:]
-	body[0], body[1] = unreachable6, code.code(is4)
-	if is4 {
-		body[0] = unreachable4
-	}
-	quoted := body[8:]
-	if k.kind == kindUDP {
-		putIP(quoted, protoUDP, client.Addr(), asked.Addr(), 8)
-		binary.BigEndian.PutUint16(quoted[hdr:], client.Port())
-		binary.BigEndian.PutUint16(quoted[hdr+2:], asked.Port())
-		binary.BigEndian.PutUint16(quoted[hdr+4:], 8)
-	} else {
-		putIP(quoted, icmpProto(client.Addr()), client.Addr(), asked.Addr(), 8)
-		quoted[hdr] = echoRequest6
-		if is4 {
-			quoted[hdr] = echoRequest4
-		}
-		binary.BigEndian.PutUint16(quoted[hdr+4:], client.Port())
-	}
-	pseudo := uint16(0)
-	if !is4 {
-		pseudo = pseudoHeader(protoICMP6, asked.Addr(), client.Addr(), len(body))
-	}
-	binary.BigEndian.PutUint16(body[2:], link.Checksum(body, pseudo))
-	if err := s.sendIP(icmpProto(client.Addr()), asked.Addr(), client.Addr(), b); err != nil {
-		s.metrics.drop(dropQueue)
-	}
 }
 
 // sendIP sends the IP body that stands in b behind room for its header, in fragments where it exceeds the MTU.

@@ -86,8 +86,8 @@ func (s *Stack) deliverCopy(h *packet, g *gro.GRO) {
 	s.deliver(h, head, buffer.NewViewWithData(h.raw[len(head):]), g)
 }
 
-// classify counts and drops what no flow can be, takes datagrams and echoes itself, and says what is left for gVisor:
-// TCP, fragments, and ICMP errors.
+// classify counts and drops packets that belong to no flow, and takes datagrams, echoes and fragments itself. It reports
+// true for what is left to gVisor: TCP, and ICMP that inboundICMP does not take.
 func (s *Stack) classify(m link.Meta, b []byte) (packet, bool) {
 	s.metrics.read(len(b))
 	h, reason := parse(m, b)
@@ -95,8 +95,15 @@ func (s *Stack) classify(m link.Meta, b []byte) (packet, bool) {
 		s.metrics.drop(reason)
 		return h, false
 	}
+	if h.fragment || h.proto == icmpProto(h.src) {
+		if _, known := s.client(h.src); !known {
+			s.metrics.drop(dropSource)
+			return h, false
+		}
+	}
 	if h.fragment {
-		return h, true
+		s.deliverFragment(&h)
+		return h, false
 	}
 	switch h.proto {
 	case protoTCP:
@@ -107,13 +114,18 @@ func (s *Stack) classify(m link.Meta, b []byte) (packet, bool) {
 	case protoICMP4, protoICMP6:
 		return h, !s.inboundICMP(&h)
 	}
+	if _, known := s.client(h.src); !known {
+		s.metrics.drop(dropSource)
+		return h, false
+	}
 	s.metrics.drop(dropProtocol)
+	s.unknownProtocol(&h)
 	return h, false
 }
 
-// deliver gives a checked packet to gVisor: head is copied, rest, which may be nil, is given away. gVisor itself holds a
-// second reference to what the IP header stands in, and then copies all of that to look at the TCP header: up to 64 KiB,
-// unless the headers stand apart.
+// deliver gives a checked packet to gVisor. head is copied; rest, which may be nil, is given away. The headers stand
+// apart because gVisor holds a second reference to the view with the IP header, and therefore copies all of it, up to
+// 64 KiB, to look at the TCP header.
 func (s *Stack) deliver(h *packet, head []byte, rest *buffer.View, g *gro.GRO) {
 	payload := buffer.MakeWithView(buffer.NewViewWithData(head))
 	if rest != nil {
@@ -146,10 +158,6 @@ func (s *Stack) recover() {
 // inboundUDP takes one unfragmented UDP packet, or a super-packet of them.
 func (s *Stack) inboundUDP(m link.Meta, h *packet) {
 	if m.GSO != link.GSOUDP {
-		if len(h.body) < 8 {
-			s.metrics.drop(dropMalformed)
-			return
-		}
 		s.flows.arrived(kindUDP, flowAddrs(h), h.body[8:])
 		return
 	}

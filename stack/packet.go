@@ -37,7 +37,8 @@ type packet struct {
 	src, dst netip.Addr
 	proto    uint8
 	fragment bool
-	body     []byte // after the IP header and IPv6 extension headers
+	named    int    // where the header field stands that names proto
+	body     []byte // after the IP header and IPv6 extension headers; a UDP datagram ends where its header says
 }
 
 // parse reads the IP header and checks what must hold before anything else looks at the packet: lengths, the IPv4
@@ -58,10 +59,32 @@ func parse(m link.Meta, b []byte) (p packet, reason DropReason) {
 	if !routable(p.src) || !routable(p.dst) {
 		return p, dropAddress
 	}
-	if !p.fragment && !m.Partial && m.GSO == link.GSONone && !p.checksumValid() {
+	if p.fragment || m.GSO != link.GSONone {
+		return p, ""
+	}
+	if !p.trim() {
+		return p, dropMalformed
+	}
+	if !m.Partial && !p.checksumValid() {
 		return p, dropChecksum
 	}
 	return p, ""
+}
+
+// trim cuts what follows a UDP datagram's own length off the body. It reports false for a length that cannot be.
+func (p *packet) trim() bool {
+	if p.proto != protoUDP {
+		return true
+	}
+	if len(p.body) < 8 {
+		return false
+	}
+	n := int(binary.BigEndian.Uint16(p.body[4:]))
+	if n < 8 || n > len(p.body) {
+		return false
+	}
+	p.body = p.body[:n]
+	return true
 }
 
 func (p *packet) parse4(b []byte) DropReason {
@@ -75,7 +98,7 @@ func (p *packet) parse4(b []byte) DropReason {
 	frag := binary.BigEndian.Uint16(b[6:])
 	p.raw, p.body = b[:total], b[hdrLen:total]
 	p.src, p.dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
-	p.proto, p.fragment = b[9], frag&0x3fff != 0
+	p.proto, p.named, p.fragment = b[9], 9, frag&0x3fff != 0
 	return ""
 }
 
@@ -87,14 +110,15 @@ func (p *packet) parse6(b []byte) DropReason {
 	if total > len(b) {
 		return dropMalformed
 	}
-	p.raw, p.proto, p.body = b[:total], b[6], b[40:total]
+	p.raw, p.proto, p.named, p.body = b[:total], b[6], 6, b[40:total]
 	p.src, p.dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
-	for range 8 { // hop-by-hop, routing and destination options; more is nothing that a host sends
+	for range 8 { // hop-by-hop, routing and destination options; no host sends more than a few
 		switch p.proto {
 		case 0, 43, 60:
 			if len(p.body) < 8 || len(p.body) < 8+int(p.body[1])*8 {
 				return dropMalformed
 			}
+			p.named = len(p.raw) - len(p.body)
 			p.proto, p.body = p.body[0], p.body[8+int(p.body[1])*8:]
 		case protoFrag6:
 			p.fragment = true
@@ -122,6 +146,7 @@ func routable(a netip.Addr) bool {
 		a == netip.AddrFrom4([4]byte{255, 255, 255, 255}))
 }
 
+// checksumValid checks the transport checksum of a whole packet whose body was trimmed.
 func (p *packet) checksumValid() bool {
 	var minLen int
 	switch p.proto {
@@ -141,15 +166,7 @@ func (p *packet) checksumValid() bool {
 	case p.proto == protoUDP && p.src.Is4() && p.body[6] == 0 && p.body[7] == 0:
 		return true // none was computed (RFC 768)
 	}
-	body := p.body
-	if p.proto == protoUDP {
-		n := int(binary.BigEndian.Uint16(body[4:]))
-		if n < 8 || n > len(body) {
-			return false
-		}
-		body = body[:n]
-	}
-	return link.Checksum(body, p.pseudoHeader(len(body))) == 0
+	return link.Checksum(p.body, p.pseudoHeader(len(p.body))) == 0
 }
 
 func (p *packet) pseudoHeader(length int) uint16 {
@@ -195,6 +212,14 @@ func ipHeaderLen(a netip.Addr) int {
 		return 20
 	}
 	return 40
+}
+
+// maxBody is how many bytes may stand behind the header that putIP writes, in fragments where they exceed the MTU.
+func maxBody(a netip.Addr) int {
+	if a.Is4() {
+		return link.MaxPacket - 20
+	}
+	return link.MaxPacket
 }
 
 // icmpProto is the number of the ICMP that goes with an address family.

@@ -71,8 +71,7 @@ func (m *socketMove) step(fd uintptr) bool {
 	for m.left > 0 && m.err == nil && m.werr == nil {
 		n, err := m.c.ep.Write(m, tcpip.WriteOptions{})
 		m.total += n
-		m.c.out.Add(uint64(n))
-		m.c.stall.wrote(m.c.ep)
+		m.c.sent(int(n))
 		m.werr = err
 	}
 	return true

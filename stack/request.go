@@ -5,121 +5,115 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-
-	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
-	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // errAnswered says that a Request was accepted, refused or dropped before.
 var errAnswered = errors.New("the flow was answered already")
 
-// Request is a flow whose first packet has come and to which nothing was answered yet. Exactly one of Accept, Refuse and
-// Drop decides it; a handler that returns without either drops it.
+// Request is a flow whose first packet has come and to which nothing was answered yet. Exactly one of Accept, Refuse,
+// Unreachable and Drop decides it; a handler that returns without any of them drops it.
 type Request struct {
 	Network  string         // "tcp", "udp" or "icmp" (echo; Src.Port is the identifier, Dst.Port is 0)
 	Src, Dst netip.AddrPort // who sent it, and where to
 	Client   uint64         // key of the client that sent the first packet
 
+	datagram *datagramConn // nil for TCP
+	tcp      *tcpFlow      // nil for datagrams
+
 	mu       sync.Mutex // guards below
 	answered bool
-	datagram *datagramConn
-	tcp      *tcp.ForwarderRequest
-	s        *Stack
-	onAnswer func() // gives back the place among the dials; nil for datagrams
 	accepted net.Conn
-	aborted  bool
 }
 
 // Accept answers the client and returns its end of the flow. For TCP it completes the handshake, which waits for the
-// client; the connection has CloseWrite, Abort, Bytes, WriteTo and ReadFrom beside net.Conn's methods. For datagrams
-// and echoes the first is still to be read, and the connection has Bytes and Unreachable.
+// client, at most Limits.Handshake; the connection has CloseWrite, Abort, Bytes, WriteTo and ReadFrom beside net.Conn's
+// methods. For datagrams and echoes the first is still to be read, and the connection has Bytes and Unreachable.
 func (r *Request) Accept() (net.Conn, error) {
 	if !r.answer() {
 		return nil, errAnswered
 	}
 	if r.datagram != nil {
-		r.datagram.state.Store(uint32(flowAccepted))
-		r.accepted = r.datagram
+		r.datagram.answer(flowAccepted)
+		r.setAccepted(r.datagram)
 		return r.datagram, nil
 	}
-	var wq waiter.Queue
-	ep, err := r.tcp.CreateEndpoint(&wq)
+	c, err := r.tcp.accept(r)
 	if err != nil {
-		r.tcp.Complete(true)
-		return nil, opError("accept", r.Src, err)
+		return nil, err
 	}
-	r.tcp.Complete(false)
-	c := newTCPConn(ep, &wq, r.Src, r.Dst)
-	r.s.keepAlive(ep)
-	r.mu.Lock()
-	r.accepted = c
-	aborted := r.aborted
-	r.mu.Unlock()
-	if aborted {
-		c.Abort()
-		return nil, opError("accept", r.Src, &tcpip.ErrConnectionAborted{})
-	}
+	r.setAccepted(c)
 	return c, nil
 }
 
-// Refuse answers as a host does that nobody listens on: with RST or an ICMP error.
-func (r *Request) Refuse() { r.end(true) }
-
-// Unreachable answers as the network does when a dial fails with err.
-func (r *Request) Unreachable(error) { r.end(true) }
-
-// abort resets the flow, answered or not.
-func (r *Request) abort() {
-	r.end(true)
-	r.mu.Lock()
-	r.aborted = true
-	c, _ := r.accepted.(*tcpConn)
-	r.mu.Unlock()
-	if c != nil {
-		c.Abort()
+// Refuse answers as a host does on which nobody listens: with RST or an ICMP error.
+func (r *Request) Refuse() {
+	why := whyPort
+	if r.datagram != nil {
+		why = r.datagram.refusal()
 	}
+	r.end(true, why)
+}
+
+// Unreachable answers as the network does when a dial fails with err, so that the client's own dial fails in the same
+// way: ECONNREFUSED is RST or "port unreachable", EHOSTUNREACH and ENETUNREACH are "host" and "network unreachable",
+// EACCES and EPERM are "administratively prohibited". Any other error refuses.
+//
+// A client on Linux reports the same errno at once, but for a prohibited IPv4 destination: there is no ICMP code for
+// which it reports EACCES, and it reports EHOSTUNREACH instead, as it does behind any router that prohibits.
+func (r *Request) Unreachable(err error) {
+	why := whyOf(err)
+	if why == whyPort {
+		r.Refuse()
+		return
+	}
+	r.end(true, why)
 }
 
 // Drop answers nothing.
-func (r *Request) Drop() { r.end(false) }
+func (r *Request) Drop() { r.end(false, whyPort) }
 
 func (r *Request) answer() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.answered {
-		return false
-	}
+	first := !r.answered
 	r.answered = true
-	if r.onAnswer != nil {
-		r.onAnswer()
-	}
-	return true
+	return first
 }
 
-func (r *Request) end(refuse bool) {
+func (r *Request) setAccepted(c net.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.accepted = c
+}
+
+func (r *Request) end(refuse bool, why unreachableWhy) {
 	if !r.answer() {
 		return
 	}
-	if r.datagram == nil {
-		r.tcp.Complete(refuse)
+	if r.tcp != nil {
+		r.tcp.answer(r, refuse, why)
 		return
 	}
 	// The flow stays in the table for a moment, so that a sender that goes on costs no new judgement.
+	c := r.datagram
 	if refuse {
-		r.datagram.state.Store(uint32(flowRefused))
-		r.datagram.t.s.unreachable(r.datagram.key, r.datagram.refusal())
+		c.why.Store(uint32(why))
+		c.answer(flowRefused)
+		c.t.s.unreachable(c.key, why)
 	} else {
-		r.datagram.state.Store(uint32(flowDropped))
+		c.answer(flowDropped)
 	}
-	r.datagram.touch()
-	r.datagram.shut(net.ErrClosed)
+	c.touch()
+	c.shut(net.ErrClosed)
 }
 
 // finish is called when the handler has returned.
 func (r *Request) finish() {
-	r.end(false)
-	if r.accepted != nil {
-		r.accepted.Close()
+	r.end(false, whyPort)
+	r.mu.Lock()
+	c := r.accepted
+	r.mu.Unlock()
+	if c != nil {
+		c.Close()
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.zx2c4.com/wireguard/tun"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -75,10 +76,12 @@ type Stack struct {
 	log     *slog.Logger
 	metrics *Metrics
 
-	net     *stack.Stack
-	nic     *nic
-	flows   *flowTable
-	pending pendingDials
+	net   *stack.Stack
+	nic   *nic
+	flows *flowTable
+	tcp   *tcpTable
+	dials dialling
+	now   func() int64 // nanoseconds since the stack was made
 
 	lastPort atomic.Uint32 // of the dials, before it is folded into their range; see bind
 
@@ -123,6 +126,8 @@ func New(c Config) (*Stack, error) {
 		metrics: c.Metrics,
 		addrs:   make(map[netip.Prefix]bool),
 	}
+	start := time.Now()
+	s.now = func() int64 { return int64(time.Since(start)) }
 	// The lifetime of the object that this call makes.
 	s.life, s.stop = context.WithCancel(context.Background())
 	s.net = stack.New(stack.Options{
@@ -135,7 +140,7 @@ func New(c Config) (*Stack, error) {
 	}
 	s.nic.mtu.Store(uint32(c.MTU))
 	s.lastPort.Store(rand.Uint32())
-	s.flows = newFlowTable(s)
+	s.flows, s.tcp = newFlowTable(s), newTCPTable(s)
 	if err := s.tune(c.Lossless); err != nil {
 		s.abandon()
 		return nil, err
@@ -325,7 +330,35 @@ func (s *Stack) Device() tun.Device {
 // CloseClient resets every flow of a client: TCP and datagrams, those that wait for their handler and those whose
 // handshake is under way included. It returns how many. What the client sends afterwards is new.
 func (s *Stack) CloseClient(key uint64) int {
-	return s.flows.closeClient(key) + s.pending.closeClient(key)
+	n := s.flows.closeClient(key) + s.tcp.closeClient(key)
+	s.resetLingering(key)
+	return n
+}
+
+// resetLingering aborts the connections of a client whose handler has returned, and which only wait for what was written
+// last to be acknowledged.
+func (s *Stack) resetLingering(key uint64) {
+	for _, ep := range append(s.net.CleanupEndpoints(), s.net.RegisteredEndpoints()...) {
+		e, ok := ep.(interface {
+			tcpip.Endpoint
+			Abort()
+		})
+		if !ok {
+			continue
+		}
+		switch tcp.EndpointState(e.State()) {
+		case tcp.StateFinWait1, tcp.StateFinWait2, tcp.StateClosing, tcp.StateLastAck:
+		default:
+			continue
+		}
+		remote, err := e.GetRemoteAddress()
+		if err != nil {
+			continue
+		}
+		if of, known := s.client(fromTCPIP(remote.Addr)); !known || of == key {
+			e.Abort()
+		}
+	}
 }
 
 // Close resets every flow, closes the attached port and device, and waits for the stack's goroutines and handlers.
@@ -339,10 +372,11 @@ func (s *Stack) Close() error {
 		s.wg.Wait()
 		return nil
 	}
-	// Order: no new flows, so that none is born while the others are reset; then the flows, while the link still
-	// carries their RSTs; then the link; then gVisor, whose timers nothing needs any more.
+	// Order: first no new flows, so that none begins while the others are reset; then the flows, while the link still
+	// carries their RSTs; then the link; then gVisor, whose timers nobody needs any more.
 	s.stop()
 	s.flows.closeAll()
+	s.tcp.closeAll()
 	for _, ep := range s.net.CleanupEndpoints() {
 		ep.Abort()
 	}

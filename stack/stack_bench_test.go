@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
 
 	"penstock/stack/link"
@@ -237,5 +238,78 @@ func BenchmarkRelayDown(b *testing.B) {
 			}
 			c.(*tcpConn).Abort()
 		})
+	}
+}
+
+// What accepted connections cost that wait for the rest of their first message.
+func BenchmarkIdleConnections(b *testing.B) {
+	const conns = 2000
+	for _, row := range []struct {
+		name string
+		data []byte
+	}{
+		{"silent", nil},
+		{"after 43 bytes", make([]byte, 43)},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			accepted := make(chan struct{}, conns)
+			_, w := newWire(b, Config{Handle: func(_ context.Context, r *Request) {
+				c, err := r.Accept()
+				if err != nil {
+					return
+				}
+				if row.data != nil {
+					io.ReadFull(c, make([]byte, len(row.data)))
+				}
+				accepted <- struct{}{}
+				var one [1]byte
+				c.Read(one[:])
+			}}, nil)
+			before := memory()
+			for b.Loop() {
+				for i := range conns {
+					src := netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), uint16(i+1))
+					mine, theirs := w.shake(src, web)
+					if row.data != nil {
+						w.send(segment(src, web, mine, theirs, flagACK|flagPSH, row.data))
+					}
+					<-accepted
+				}
+				b.ReportMetric(float64(memory()-before)/conns, "B/conn")
+				for i := range conns { // the ports are free again for the next round
+					w.send(segment(netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), uint16(i+1)), web, 1001+uint32(len(row.data)), 0, flagRST, nil))
+				}
+			}
+		})
+	}
+}
+
+// memory is what heap and goroutines hold.
+func memory() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
+}
+
+// A new datagram flow in a table that is full: the longest silent goes, of many that were active since they were ranked.
+func BenchmarkEviction(b *testing.B) {
+	const limit = 8192
+	s := newShares(limit, limit/4)
+	places := make([]place, limit)
+	now := int64(0)
+	for i := range places {
+		places[i].yields = true
+		s.add(&places[i], client(uint64(i%8)))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		now++
+		places[now*7919%limit].active.Store(now)
+		p, _ := s.add(&place{yields: true}, client(uint64(now%8)))
+		if p == nil {
+			b.Fatal("nothing was pushed out")
+		}
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -197,12 +196,12 @@ func TestRefused(t *testing.T) {
 			t.Fatalf("got %v, want ECONNREFUSED", err)
 		}
 	})
-	t.Run("ping sees host unreachable", func(t *testing.T) {
+	t.Run("ping sees that it is prohibited", func(t *testing.T) {
 		c := p.dial(t, "ping", "[2001:db8::9]:0")
 		c.Write([]byte{0, 1, 0, 1})
 		c.SetReadDeadline(time.Now().Add(5 * time.Second))
-		if _, err := c.Read(make([]byte, 10)); !errors.Is(err, syscall.EHOSTUNREACH) {
-			t.Fatalf("got %v, want EHOSTUNREACH", err)
+		if _, err := c.Read(make([]byte, 10)); !errors.Is(err, syscall.EACCES) {
+			t.Fatalf("got %v, want EACCES", err)
 		}
 	})
 }
@@ -389,37 +388,6 @@ func TestRelayWithKernelSockets(t *testing.T) {
 	}
 }
 
-func TestCapsPushOutTheLongestSilent(t *testing.T) {
-	var ended atomic.Int64
-	p := newPair(t, byPipe, Limits{UDPFlows: 64, UDPPerClient: 32}, func(_ context.Context, r *Request) {
-		c, err := r.Accept()
-		if err != nil {
-			return
-		}
-		for {
-			if _, err := c.Read(make([]byte, 10)); err != nil {
-				ended.Add(1)
-				return
-			}
-		}
-	})
-	for range 100 {
-		p.dial(t, "udp", "203.0.113.9:4000").Write([]byte("x"))
-	}
-	deadline := time.Now().Add(5 * time.Second)
-	for ended.Load() < 68 && time.Now().Before(deadline) {
-		time.Sleep(10 * time.Millisecond)
-	}
-	p.server.flows.mu.Lock()
-	defer p.server.flows.mu.Unlock()
-	if got := p.server.flows.count; got > 32 {
-		t.Errorf("got %d flows of one source, want at most 32", got)
-	}
-	if got := ended.Load(); got != 68 {
-		t.Errorf("got %d flows ended for newer ones, want 68", got)
-	}
-}
-
 func TestIdleDatagramFlowsEnd(t *testing.T) {
 	ended := make(chan error, 1)
 	p := newPair(t, byPipe, Limits{}, func(_ context.Context, r *Request) {
@@ -436,10 +404,10 @@ func TestIdleDatagramFlowsEnd(t *testing.T) {
 	})
 	p.dial(t, "udp", "203.0.113.9:4000").Write([]byte("x"))
 	deadline := time.Now().Add(5 * time.Second)
-	for p.server.flows.sweepOnce(time.Now()) == 0 && time.Now().Before(deadline) {
+	for p.server.flows.sweepOnce(p.server.now()) == 0 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
-	if left := p.server.flows.sweepOnce(time.Now().Add(3 * time.Minute)); left != 0 {
+	if left := p.server.flows.sweepOnce(p.server.now() + int64(3*time.Minute)); left != 0 {
 		t.Errorf("got %d flows after three silent minutes, want 0", left)
 	}
 	if err := <-ended; !errors.Is(err, net.ErrClosed) {

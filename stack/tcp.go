@@ -13,6 +13,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"penstock/stack/deadline"
 )
 
 // tcpConn is one TCP connection of the stack. It holds no buffer while it is idle.
@@ -25,11 +27,12 @@ type tcpConn struct {
 	wq            *waiter.Queue
 	local, remote netip.AddrPort
 	in, out       atomic.Uint64
+	flow          *tcpFlow // nil for a connection that we dialled
 
 	readable, writable chan struct{} // capacity 1: look again
 	readEntry          waiter.Entry
 	writeEntry         waiter.Entry
-	readBy, writeBy    deadline
+	readBy, writeBy    deadline.Deadline
 	stall              stall // of the one writer
 
 	readMu sync.Mutex // one reader at a time; held while the endpoint's bytes are shown to writev
@@ -61,13 +64,13 @@ func poke(ch chan struct{}) {
 	}
 }
 
-func (c *tcpConn) wait(ready chan struct{}, d *deadline) error {
+func (c *tcpConn) wait(ready chan struct{}, d *deadline.Deadline) error {
 	select {
 	case <-ready:
 		return nil
 	case <-c.closing:
 		return net.ErrClosed
-	case <-d.expired():
+	case <-d.Passed():
 		return os.ErrDeadlineExceeded
 	}
 }
@@ -102,8 +105,8 @@ func (c *tcpConn) readLocked(b []byte) (int, error) {
 	}
 }
 
-// readError is io.EOF after the peer's FIN, and what broke the connection otherwise. gVisor tells its error once, to
-// whoever asks first, and calls the rest an end: without a look at the state a reset would be passed on as FIN.
+// readError is io.EOF after the peer's FIN, and otherwise the error that broke the connection. gVisor reports that error
+// once and an end of the stream from then on: without a look at the state a reset would be passed on as FIN.
 func (c *tcpConn) readError(err tcpip.Error) error {
 	if _, end := err.(*tcpip.ErrClosedForReceive); !end {
 		return opError("read", c.remote, err)
@@ -117,7 +120,21 @@ func (c *tcpConn) readError(err tcpip.Error) error {
 // consumed counts bytes that were read, and lets the receive buffer grow as fast as they are.
 func (c *tcpConn) consumed(n int) {
 	c.in.Add(uint64(n))
+	c.touch()
 	c.ep.ModerateRecvBuf(n)
+}
+
+// sent counts bytes that went into the send buffer.
+func (c *tcpConn) sent(n int) {
+	c.out.Add(uint64(n))
+	c.touch()
+	c.stall.wrote(c.ep)
+}
+
+func (c *tcpConn) touch() {
+	if c.flow != nil {
+		c.flow.touch()
+	}
 }
 
 func (c *tcpConn) Write(b []byte) (int, error) {
@@ -143,8 +160,7 @@ func (c *tcpConn) push(p tcpip.Payloader) (int, error) {
 		}
 		n, err := c.ep.Write(p, tcpip.WriteOptions{})
 		if n > 0 {
-			c.out.Add(uint64(n))
-			c.stall.wrote(c.ep)
+			c.sent(int(n))
 			return int(n), nil
 		}
 		switch err.(type) {
@@ -171,13 +187,13 @@ func (c *tcpConn) unstall() error {
 		case <-time.After(d):
 		case <-c.closing:
 			return net.ErrClosed
-		case <-c.writeBy.expired():
+		case <-c.writeBy.Passed():
 			return os.ErrDeadlineExceeded
 		}
 	}
 }
 
-// slicePayload is a tcpip.Payloader over bytes. Its Read never comes back short while bytes are left.
+// slicePayload is a tcpip.Payloader over bytes. Its Read fills its buffer as long as bytes are left.
 type slicePayload struct{ b []byte }
 
 func (p *slicePayload) Len() int { return len(p.b) }
@@ -212,7 +228,7 @@ func (c *tcpConn) Abort() {
 	c.end(c.ep.Abort)
 }
 
-// end closes the endpoint once nobody looks at its bytes any more: closing gives their memory to other connections.
+// end closes the endpoint as soon as no reader looks at its bytes: closing gives their memory to other connections.
 func (c *tcpConn) end(how func()) {
 	c.mu.Lock()
 	if c.ended {
@@ -264,13 +280,13 @@ func (c *tcpConn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local
 func (c *tcpConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
 
 func (c *tcpConn) SetDeadline(t time.Time) error {
-	c.readBy.set(t)
-	c.writeBy.set(t)
+	c.readBy.Set(t)
+	c.writeBy.Set(t)
 	return nil
 }
 
-func (c *tcpConn) SetReadDeadline(t time.Time) error  { c.readBy.set(t); return nil }
-func (c *tcpConn) SetWriteDeadline(t time.Time) error { c.writeBy.set(t); return nil }
+func (c *tcpConn) SetReadDeadline(t time.Time) error  { c.readBy.Set(t); return nil }
+func (c *tcpConn) SetWriteDeadline(t time.Time) error { c.writeBy.Set(t); return nil }
 
 func (c *tcpConn) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "tcp", Addr: c.RemoteAddr(), Err: err}

@@ -17,9 +17,14 @@ const (
 )
 
 // Limits bound what hostile traffic can cost. A zero field takes the default that its comment names.
+//
+// Dials, TCPFlows and UDPFlows are shared by the clients: one may have a whole table to itself, but once it is full, a
+// client with less than its share takes a place from the client with most, which loses its longest silent flow. The
+// shares are two thirds of Dials, half of TCPFlows and UDPPerClient of UDPFlows.
 type Limits struct {
-	Dials          int           // TCP flows not accepted yet; default 8192
+	Dials          int           // TCP flows not accepted yet, or whose handshake has not ended; default 8192
 	TCPFlows       int           // accepted TCP flows; default 16384
+	Handshake      time.Duration // a client that does not finish the handshake of a TCP flow is forgotten; default 20 s
 	UDPFlows       int           // datagram and echo flows; default 8192
 	UDPPerClient   int           // of them for one client; default a quarter of UDPFlows
 	UDPIdle        time.Duration // a datagram flow without packets either way ends; default 2 min (RFC 4787 REQ-5)
@@ -47,6 +52,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.TCPFlows, 16384)
 	def(&l.UDPFlows, 8192)
 	def(&l.UDPPerClient, l.UDPFlows/4)
+	defTime(&l.Handshake, 20*time.Second)
 	defTime(&l.UDPIdle, 2*time.Minute)
 	defTime(&l.UDPIdleShort, 10*time.Second)
 	defTime(&l.UDPIdleQUIC, 30*time.Second)

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/daemon"
 	"penstock/cmd/internal/demo"
+	"penstock/cmd/internal/edition"
+	"penstock/cmd/internal/laptop"
 	"penstock/e2e/netlab"
 	"penstock/router/hostnet"
 )
@@ -15,19 +18,32 @@ import (
 func withDaemon(e *env) *env {
 	e.run = func(ctx context.Context, cfg *config.Config, o runOptions) error {
 		return daemon.Run(ctx, cfg, daemon.Options{
-			Socket: o.Socket, Reload: o.Reload, Version: version(), Log: o.Logger, Notify: daemon.NewNotifier(e.getenv),
+			Socket: o.Socket, Reload: o.Reload, Version: version(), Log: o.Logger, Notify: daemon.NewNotifier(),
 		})
 	}
-	e.lockdown = daemon.Lockdown
-	e.check = func(ctx context.Context, cfg *config.Config) (checkReport, error) {
-		c, err := daemon.Check(ctx, cfg)
-		return checkReport{Rules: c.Rules, Tests: c.Tests, Failed: c.Failed, Warnings: c.Warnings}, err
-	}
+	e.lockdown = laptop.Lockdown
+	e.check = check
 	e.cleanup = func(_ context.Context, stateFile string, log *slog.Logger) error {
 		return hostnet.Cleanup(stateFile, log)
 	}
 	e.demo = runDemo
 	return e
+}
+
+// check compiles a configuration as run does, and tells what it found.
+func check(ctx context.Context, cfg *config.Config) (checkReport, error) {
+	ed, err := daemon.Check(ctx, cfg)
+	found := checkReport{Rules: len(cfg.Rules), Tests: len(cfg.Tests)}
+	if tests, ok := errors.AsType[*edition.TestsError](err); ok {
+		for _, failed := range tests.Failed {
+			found.Failed = append(found.Failed, failed.Error())
+		}
+		err = nil
+	}
+	if err == nil {
+		found.Warnings = ed.Warnings()
+	}
+	return found, err
 }
 
 // runDemo runs the demo in namespaces of its own, where the machine has them.

@@ -115,6 +115,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		if t.Error != "" {
 			fmt.Fprintf(w, "%s: %s\n", t.Name, printable(t.Error))
 		}
+		for _, warning := range t.Warnings {
+			fmt.Fprintf(w, "%s: warning: %s\n", t.Name, printable(warning))
+		}
 	}
 	return nil
 }

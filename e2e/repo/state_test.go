@@ -18,18 +18,15 @@ func variables() map[string]string {
 		compiled = "a table that is computed once and only read"
 	)
 	return map[string]string{
-		"policy/blocklist.crcTable":             compiled,
-		"policy/blocklist.nameBytes":            compiled,
-		"policy/blocklist.toASCII":              "an IDNA profile, without state",
-		"router.blockPage":                      compiled,
-		"router.bufferPool":                     pool,
-		"router/transport/openvpn.occExit":      compiled,
-		"router/transport/openvpn.occRequest":   compiled,
-		"router/transport/openvpn.profileKinds": compiled,
-		"router/transport/wireguard.fields":     compiled,
-		"stack.copyPool":                        pool,
-		"stack.datagramPool":                    pool,
-		"stack.packetPool":                      pool,
+		"policy/blocklist.crcTable":         compiled,
+		"policy/blocklist.nameBytes":        compiled,
+		"policy/blocklist.toASCII":          "an IDNA profile, without state",
+		"router.blockPage":                  compiled,
+		"router.bufferPool":                 pool,
+		"router/transport/wireguard.fields": compiled,
+		"stack.copyPool":                    pool,
+		"stack.datagramPool":                pool,
+		"stack.packetPool":                  pool,
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"penstock/router/hostnet/internal/rtnl"
 )
 
 // linkUp brings the TUN up with its MTU.
@@ -20,7 +22,6 @@ type linkUp struct {
 
 func (l *linkUp) stage() stage { return stageLink }
 func (l *linkUp) key() any     { return linkUp{Name: l.Name, Index: l.Index} }
-func (l *linkUp) entry() entry { return entry{Link: l} }
 
 func (l *linkUp) String() string { return fmt.Sprintf("link %s #%d", l.Name, l.Index) }
 
@@ -54,7 +55,7 @@ func (l *linkUp) make(k *kernel) error {
 
 func (l *linkUp) undo(k *kernel) error {
 	link, err := k.nl.LinkByIndex(l.Index)
-	if notFound(err) || (err == nil && link.Attrs().Name != l.Name) {
+	if rtnl.IsNotFound(err) || (err == nil && link.Attrs().Name != l.Name) {
 		return nil // went with its process
 	}
 	if err != nil {
@@ -83,7 +84,6 @@ func (a *address) stage() stage { return stageAddress }
 func (a *address) key() any {
 	return address{Name: a.Name, Index: a.Index, Prefix: a.Prefix}
 }
-func (a *address) entry() entry { return entry{Address: a} }
 func (a *address) String() string {
 	return fmt.Sprintf("address %s dev %s #%d", a.Prefix, a.Name, a.Index)
 }
@@ -94,7 +94,7 @@ func (a *address) present(v *view) (bool, error) {
 		return false, err
 	}
 	for _, n := range list {
-		if n.IPNet != nil && prefixOf(n.IPNet, familyOf(a.Prefix.Addr())) == a.Prefix {
+		if n.IPNet != nil && rtnl.Prefix(n.IPNet, rtnl.Family(a.Prefix.Addr())) == a.Prefix {
 			return true, nil
 		}
 	}
@@ -114,7 +114,7 @@ func (a *address) make(k *kernel) error {
 
 func (a *address) undo(k *kernel) error {
 	link, err := k.nl.LinkByIndex(a.Index)
-	if notFound(err) || (err == nil && link.Attrs().Name != a.Name) {
+	if rtnl.IsNotFound(err) || (err == nil && link.Attrs().Name != a.Name) {
 		return nil
 	}
 	if err != nil {
@@ -127,7 +127,7 @@ func (a *address) undo(k *kernel) error {
 }
 
 func (a *address) netlink() *netlink.Addr {
-	n := &netlink.Addr{IPNet: ipNet(a.Prefix)}
+	n := &netlink.Addr{IPNet: rtnl.IPNet(a.Prefix)}
 	if a.Prefix.Addr().Is6() {
 		n.Flags |= unix.IFA_F_NODAD // nobody else is on a TUN
 	}
@@ -135,9 +135,4 @@ func (a *address) netlink() *netlink.Addr {
 		n.Flags |= unix.IFA_F_NOPREFIXROUTE
 	}
 	return n
-}
-
-func notFound(err error) bool {
-	var nf netlink.LinkNotFoundError
-	return errors.As(err, &nf) || errors.Is(err, unix.ENODEV)
 }

@@ -8,10 +8,12 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"penstock/router/hostnet/resolver"
 )
 
-// stage is the order in which changes are made. They are undone in reverse: what closes the host
-// comes first and goes last.
+// stage orders changes. They are made in this order and undone in reverse, so that what closes the host comes first and
+// goes last.
 type stage uint8
 
 const (
@@ -24,7 +26,7 @@ const (
 	stageResolver
 )
 
-// String is the kind that Config.Repaired is told.
+// String is the kind that Config.Repaired gets.
 func (s stage) String() string {
 	switch s {
 	case stageNft:
@@ -43,7 +45,7 @@ func (s stage) String() string {
 	return "resolver"
 }
 
-// change is one change to the host, which can see, make and undo itself. make and undo are
+// change is one change to the host. It can look whether it is in place, make itself and undo itself. make and undo are
 // idempotent, and undo leaves alone what is no longer as make left it.
 type change interface {
 	stage() stage
@@ -52,30 +54,30 @@ type change interface {
 	present(*view) (bool, error)
 	make(*kernel) error
 	undo(*kernel) error
-	entry() entry
 }
 
-// An adopter remembers what the host was like before. It takes that from an earlier change with the
-// same key, because what it sees now is what the earlier one made.
+// An adopter remembers what the host was like before. It takes that from an earlier change with the same key, because
+// what it finds now is the work of the earlier one.
 type adopter interface {
 	adopt(earlier change) change
 }
 
-// A bearer can do without: a kernel that does not offer the change is put up with.
-type bearer interface {
-	bearable(error) bool
+// A dispenser is a change that the host can do without. dispensable reports whether an error of make means that this host
+// does not offer it.
+type dispenser interface {
+	dispensable(error) bool
 }
 
 // entry is a change in the journal: exactly one field is set.
 type entry struct {
-	Nft        *nftTable     `json:"nft,omitempty"`
-	Sysctl     *sysctl       `json:"sysctl,omitempty"`
-	Link       *linkUp       `json:"link,omitempty"`
-	Address    *address      `json:"address,omitempty"`
-	Route      *route        `json:"route,omitempty"`
-	Rule       *rule         `json:"rule,omitempty"`
-	ResolvConf *resolvConf   `json:"resolv_conf,omitempty"`
-	Resolved   *resolvedLink `json:"resolved,omitempty"`
+	Nft        *nftTable      `json:"nft,omitempty"`
+	Sysctl     *sysctl        `json:"sysctl,omitempty"`
+	Link       *linkUp        `json:"link,omitempty"`
+	Address    *address       `json:"address,omitempty"`
+	Route      *route         `json:"route,omitempty"`
+	Rule       *rule          `json:"rule,omitempty"`
+	ResolvConf *resolver.File `json:"resolv_conf,omitempty"`
+	Resolved   *resolver.Link `json:"resolved,omitempty"`
 }
 
 // change returns the change of the entry, nil if no field is set.
@@ -94,11 +96,34 @@ func (e entry) change() change {
 	case e.Rule != nil:
 		return e.Rule
 	case e.ResolvConf != nil:
-		return e.ResolvConf
+		return &resolvConf{e.ResolvConf}
 	case e.Resolved != nil:
-		return e.Resolved
+		return &resolvedLink{e.Resolved}
 	}
 	return nil
+}
+
+// entryOf is the inverse of change.
+func entryOf(c change) entry {
+	switch c := c.(type) {
+	case *nftTable:
+		return entry{Nft: c}
+	case *sysctl:
+		return entry{Sysctl: c}
+	case *linkUp:
+		return entry{Link: c}
+	case *address:
+		return entry{Address: c}
+	case *route:
+		return entry{Route: c}
+	case *rule:
+		return entry{Rule: c}
+	case *resolvConf:
+		return entry{ResolvConf: c.File}
+	case *resolvedLink:
+		return entry{Resolved: c.Link}
+	}
+	return entry{}
 }
 
 func inEntries(entries []entry, key any) bool {
@@ -124,7 +149,7 @@ func undoAll(k *kernel, entries []entry, log *slog.Logger) (left []entry, err er
 	return left, err
 }
 
-// gone reports an error that says that there is nothing left to undo.
+// gone reports whether an error says that there is nothing left to undo.
 func gone(err error) bool {
 	for _, e := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.ENXIO, unix.EADDRNOTAVAIL, unix.EAFNOSUPPORT, unix.EOPNOTSUPP} {
 		if errors.Is(err, e) {

@@ -1,11 +1,10 @@
-// Package hostnet is the host side of penstock: the addresses on our TUN, the routes and rules that
-// bring captured traffic into it, the mark by which our own sockets stay out of it, the nftables set
-// that keeps everything else from leaving in clear, and the resolver settings.
+// Package hostnet configures the host for our TUN: the addresses on it, the routes and rules that lead captured traffic
+// into it, the nftables table that keeps everything else from leaving in clear, and the resolver settings.
 //
-// Every change is written to a journal before it is made, so that the next start, or [Cleanup],
-// undoes what a killed process left behind. What others remove is put back by [Host.Watch].
+// Every change is written to a journal before it is made, so that the next start, or [Cleanup], undoes what a killed
+// process left behind. [Host.Watch] puts back what other programs remove.
 //
-// It works by policy routing, never by prefix length. With RulePriority P, for IPv4 and IPv6:
+// It uses policy routing, never prefix lengths. With RulePriority P, for IPv4 and IPv6:
 //
 //	P    marked                                 -> main
 //	P+1  marked                                 -> unreachable        main had no route: never into the TUN
@@ -17,11 +16,13 @@
 //	P+5  not marked                             -> our table          one route per captured prefix, into the TUN
 //	P+6  not marked [to a captured prefix]      -> unreachable        stays when the TUN is gone: fails closed
 //
-// The local table still answers first. A more specific route in main, from DHCP option 121 or a router
-// advertisement, is never asked for captured traffic. Replies of connections that came in from beyond
-// the connected networks are captured like everything else that is not marked: who administers the host
-// from afar names that network in Exclude.
+// The local table still comes first. Captured traffic never sees a more specific route in main, from DHCP option 121 or a
+// router advertisement. Replies to connections from beyond the connected networks are captured like everything else that
+// is not marked: if you administer the host from elsewhere, name that network in Exclude.
 //
-// It creates no TUN device, moves no packet, follows no path (see router/pathmon) and starts no other
-// program. Linux only: elsewhere every call returns errors.ErrUnsupported.
+// The packages below it each know one part: direct dials past the TUN, firewall is the nftables table, resolver the
+// resolver settings, program finds the program that sends a flow.
+//
+// It creates no TUN, moves no packets, follows no path (see router/pathmon) and starts no other program. Linux only:
+// elsewhere every call returns errors.ErrUnsupported.
 package hostnet

@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// events tells that something of the host's network changed, whatever it was.
+// events receives a value whenever something about the host's network changed.
 type events struct {
 	changed chan struct{} // of size 1: any number of changes is one
 	sockets []*os.File
 	wg      sync.WaitGroup
 }
 
-// listenAll listens to links, addresses, routes, rules and, where the kernel has it, nftables.
+// listenAll listens for changes of links, addresses, routes, rules and, where the kernel has it, nftables.
 func listenAll() (*events, error) {
 	bit := func(group int) uint32 { return 1 << (group - 1) }
 	e := &events{changed: make(chan struct{}, 1)}
@@ -24,7 +24,7 @@ func listenAll() (*events, error) {
 	if err != nil {
 		return nil, err
 	}
-	_ = e.listen(unix.NETLINK_NETFILTER, bit(unix.NFNLGRP_NFTABLES)) // without it the slow look finds the change
+	_ = e.listen(unix.NETLINK_NETFILTER, bit(unix.NFNLGRP_NFTABLES)) // without it the look once a second finds the change
 	return e, nil
 }
 
@@ -43,7 +43,7 @@ func (e *events) listen(protocol int, groups uint32) error {
 	return nil
 }
 
-// read ends when the socket is closed. A full buffer is a change as well.
+// read ends when the socket is closed. A full buffer means changes too.
 func (e *events) read(socket *os.File) {
 	buf := make([]byte, 1<<16)
 	for {

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"sync"
+
+	"penstock/router/hostnet/direct"
 )
 
 // Host is the host side of one penstock, from Open to Close. Its methods may be called concurrently.
@@ -19,17 +20,18 @@ type Host struct {
 	mu       sync.Mutex // guards below
 	journal  *journal
 	settings Settings
-	applied  []change     // nil before Apply
-	without  map[any]bool // keys of changes that this kernel cannot bear
+	applied  []change             // nil before Apply
+	index    int                  // of the TUN that applied is about; 0 if it is about none, or that is gone
+	overlap  *direct.OverlapError // that was reported last; nil: none
+	without  map[any]bool         // keys of changes that this host does not offer
 	closed   bool
 }
 
-// Open takes the state file, or returns ErrInUse, wrapped, if another process has it. It changes
-// nothing. What a killed predecessor left in place stays in place, so that nothing leaks until Apply
-// takes it over; Close without Apply undoes it.
+// Open takes the state file, or returns ErrInUse, wrapped, if another process has it. It changes nothing. What a killed
+// predecessor left stays in place, so that nothing leaks until Apply takes it over. Close without Apply undoes it.
 func Open(c Config) (*Host, error) { return open(c, nil) }
 
-// open is Open with a hook that is called before each change.
+// open is Open with a hook that runs before each change.
 func open(c Config, before func(string)) (*Host, error) {
 	c, err := c.withDefaults()
 	if err != nil {
@@ -46,15 +48,14 @@ func open(c Config, before func(string)) (*Host, error) {
 		return nil, err
 	}
 	if len(j.entries) > 0 {
-		c.Log.Info("taking over what a predecessor left", "changes", len(j.entries))
+		c.Log.Info("taking over the changes of a penstock that did not stop properly", "changes", len(j.entries))
 	}
 	return &Host{cfg: c, kernel: k, journal: j, without: make(map[any]bool)}, nil
 }
 
-// Apply makes the host look like the settings, and undoes what earlier settings, or a killed
-// predecessor, made beyond them. It is all or nothing: after an error the host is as before the call,
-// except that a lockdown of the settings before, or of the predecessor, is never opened by it.
-// The TUN must exist if the settings need one.
+// Apply configures the host as the settings say, and undoes what earlier settings or a killed predecessor made beyond
+// them. It is all or nothing: after an error the host is as before the call, except that Apply never opens an earlier
+// lockdown. The TUN must exist if the settings need one; it may be another one than before.
 func (h *Host) Apply(ctx context.Context, s Settings) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -72,7 +73,7 @@ func (h *Host) Apply(ctx context.Context, s Settings) error {
 	if f.link == nil && s.needTUN() {
 		return fmt.Errorf("hostnet: interface %s does not exist", h.cfg.Interface)
 	}
-	if err := conflicts(v, h.cfg, s, f); err != nil {
+	if err := takenByOthers(v, h.cfg, s, f); err != nil {
 		return err
 	}
 	s.Resolver = chooseResolver(h.kernel, h.cfg, s)
@@ -85,13 +86,52 @@ func (h *Host) Apply(ctx context.Context, s Settings) error {
 	if err := h.reconcileLocked(ctx, v, plan, true); err != nil {
 		return err
 	}
-	h.settings = s
+	h.settings, h.index = s, 0
+	if f.link != nil && s.needTUN() {
+		h.index = f.link.Index
+	}
+	h.overlapLocked(findOverlap(s, f))
 	h.cfg.Log.Info("host configured", "capture", s.Capture, "lockdown", s.Lockdown, "dns", s.DNS)
 	return nil
 }
 
-// Block closes the host as the settings say before there is a TUN: the nftables set alone. Called at
-// early boot, and followed by Release, it holds until a later process applies or closes.
+// Overlap returns how a network of the TUN overlaps one that the host is connected to at the moment, as an
+// *direct.OverlapError, or nil. It looks at the addresses of the last Apply.
+func (h *Host) Overlap(context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return ErrClosed
+	}
+	f, err := gather(newView(h.kernel), h.cfg.Interface)
+	if err != nil {
+		return err
+	}
+	if o := findOverlap(h.settings, f); o != nil {
+		return o
+	}
+	return nil
+}
+
+// overlapLocked reports an overlap if it is another one than before.
+func (h *Host) overlapLocked(now *direct.OverlapError) {
+	before := h.overlap
+	if now == before || now != nil && before != nil && now.Own == before.Own && now.Network == before.Network && now.Interface == before.Interface {
+		return
+	}
+	h.overlap = now
+	if now != nil {
+		h.cfg.Log.Warn("the host is connected to the TUN's own network", "err", now)
+	} else {
+		h.cfg.Log.Info("the host is no longer connected to the TUN's own network")
+	}
+	if h.cfg.Overlap != nil {
+		h.cfg.Overlap(now)
+	}
+}
+
+// Block closes the host as the settings say before there is a TUN, with the nftables table alone. Called at early boot and
+// followed by Release, it holds until a later process applies or closes.
 func (h *Host) Block(ctx context.Context, s Settings) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -109,26 +149,7 @@ func (h *Host) Block(ctx context.Context, s Settings) error {
 	return h.reconcileLocked(ctx, v, []change{planFilter(h.cfg, s, f)}, false)
 }
 
-// OriginalResolvers returns the servers that the host asked before us, or would ask without us. A
-// stub on this machine is replaced by the servers behind it. Never our own; none if none is known.
-func (h *Host) OriginalResolvers(context.Context) ([]netip.Addr, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed {
-		return nil, ErrClosed
-	}
-	content, err := h.originalLocked()
-	if err != nil {
-		return nil, err
-	}
-	index := 0
-	if link, err := h.kernel.nl.LinkByName(h.cfg.Interface); err == nil {
-		index = link.Attrs().Index
-	}
-	return originalResolvers(h.kernel, content, index, h.settings.DNS), nil
-}
-
-// Release gives the state file back and leaves the host as it is, for the next process to take over.
+// Release gives up the state file and leaves the host as it is, for the next process to take over.
 func (h *Host) Release() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -140,8 +161,8 @@ func (h *Host) Release() error {
 	return h.journal.close()
 }
 
-// Close undoes everything, lockdown included. What could not be undone is in the error and stays in
-// the journal, for Cleanup to try again. It is idempotent.
+// Close undoes everything, lockdown included. What could not be undone is in the error and stays in the journal, so that
+// Cleanup can try again. It is idempotent.
 func (h *Host) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -153,8 +174,8 @@ func (h *Host) Close() error {
 	return errors.Join(undoJournal(h.kernel, h.journal, h.cfg.Log), h.journal.close())
 }
 
-// Cleanup undoes what a process that did not Close left behind, by its journal. It returns ErrInUse,
-// wrapped, while that process lives. Nothing left behind is no error. log may be nil.
+// Cleanup undoes what a process that did not Close left behind, as its journal says. It returns ErrInUse, wrapped, while
+// that process lives, and nil if nothing was left behind. log may be nil.
 func Cleanup(stateFile string, log *slog.Logger) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -185,9 +206,8 @@ func undoJournal(k *kernel, j *journal, log *slog.Logger) error {
 	return errors.Join(err, j.save(left))
 }
 
-// reconcileLocked makes what of the plan is missing, after it stands in the journal. With replace it
-// then undoes what is in the journal and not in the plan. After an error what this pass added is
-// undone again, and what it changed is as the plan before had it.
+// reconcileLocked writes the plan to the journal and makes what is missing of it. With replace it then undoes what is in
+// the journal and not in the plan. After an error it undoes what it added and restores what it changed.
 func (h *Host) reconcileLocked(ctx context.Context, v *view, plan []change, replace bool) error {
 	before := h.journal.entries
 	plan, missing := h.compareLocked(v, plan)
@@ -201,7 +221,7 @@ func (h *Host) reconcileLocked(ctx context.Context, v *view, plan []change, repl
 		}
 		if err != nil {
 			made := missing[:i]
-			if !errors.Is(err, fs.ErrPermission) { // which is refused as a whole, and refuses the undo too
+			if !errors.Is(err, fs.ErrPermission) { // a permission is refused as a whole, and for the undo too
 				made = missing[:i+1]
 			}
 			return errors.Join(fmt.Errorf("hostnet: %s: %w", c, err), h.rollbackLocked(before, made))
@@ -212,14 +232,14 @@ func (h *Host) reconcileLocked(ctx context.Context, v *view, plan []change, repl
 	}
 	h.applied = plan
 	if err := h.undoStaleLocked(plan); err != nil {
-		h.cfg.Log.Warn("something of before is still in place, Watch tries again", "err", err)
+		h.cfg.Log.Warn("an earlier change could not be undone: Watch tries again", "err", err)
 	}
 	return nil
 }
 
-// compareLocked returns the plan with what earlier changes remember, without what was there before us
-// and what this kernel cannot bear, and those of it that are missing. What cannot be looked at counts
-// as missing: making it says why.
+// compareLocked returns what to keep of the plan, and what of that is missing. It leaves out what was there before us and
+// what this host does not offer, and adds what earlier changes remember. What cannot be looked at counts as missing: making
+// it says why.
 func (h *Host) compareLocked(v *view, plan []change) (kept, missing []change) {
 	for _, c := range plan {
 		if h.without[c.key()] {
@@ -244,8 +264,8 @@ func (h *Host) compareLocked(v *view, plan []change) (kept, missing []change) {
 	return kept, missing
 }
 
-// bearsOurName reports whether a change that is in place, but not in the journal, is still ours: the
-// protocol of routes and rules and the name of the table tell, an address or a parameter does not.
+// bearsOurName reports whether a change that is in place but not in the journal must be ours: routes and rules have our
+// protocol and the table has our name, but an address or a sysctl could be anyone's.
 func bearsOurName(c change) bool {
 	switch c.stage() {
 	case stageNft, stageRoute, stageRule:
@@ -254,21 +274,21 @@ func bearsOurName(c change) bool {
 	return false
 }
 
-// recordLocked adds the plan to the journal, if anything is new.
+// recordLocked adds the plan to the journal if anything in it is new.
 func (h *Host) recordLocked(plan []change) error {
 	entries := slices.Clone(h.journal.entries)
 	dirty := false
 	for _, c := range plan {
 		at := slices.IndexFunc(entries, func(e entry) bool { return e.change().key() == c.key() })
 		if at < 0 {
-			entries = append(entries, c.entry())
+			entries = append(entries, entryOf(c))
 			dirty = true
 			continue
 		}
-		if r, ok := c.(*resolvConf); ok && !r.sameOriginal(entries[at].ResolvConf) {
+		if r, ok := c.(*resolvConf); ok && !r.SameOriginal(entries[at].ResolvConf) {
 			dirty = true
 		}
-		entries[at] = c.entry()
+		entries[at] = entryOf(c)
 	}
 	if !dirty {
 		return nil
@@ -281,21 +301,28 @@ func (h *Host) makeLocked(c change) error {
 		h.kernel.before("make " + c.String())
 	}
 	err := c.make(h.kernel)
-	if b, ok := c.(bearer); ok && err != nil && b.bearable(err) {
-		h.without[c.key()] = true
-		h.cfg.Log.Warn("this system does not offer it, going on without", "change", c.String(), "err", err)
-		return nil
+	d, ok := c.(dispenser)
+	if !ok || err == nil || !d.dispensable(err) {
+		return err
 	}
-	return err
+	h.without[c.key()] = true
+	warning := fmt.Errorf("this host does not offer %s: %w: penstock goes on without it", c, err)
+	if r, ok := c.(*resolvConf); ok {
+		warning = r.warning(err)
+	}
+	h.cfg.Log.Warn("the host is not configured in full", "err", warning)
+	if h.cfg.Warning != nil {
+		h.cfg.Warning(warning)
+	}
+	return nil
 }
 
-// rollbackLocked undoes what was made and is not in the journal of before, and makes again what was
-// applied.
+// rollbackLocked undoes what was made and was not in the journal before, and makes again what was applied before.
 func (h *Host) rollbackLocked(before []entry, made []change) error {
 	var added []entry
 	for _, c := range made {
 		if !inEntries(before, c.key()) {
-			added = append(added, c.entry())
+			added = append(added, entryOf(c))
 		}
 	}
 	left, err := undoAll(h.kernel, added, h.cfg.Log)
@@ -311,7 +338,7 @@ func (h *Host) rollbackLocked(before []entry, made []change) error {
 	return err
 }
 
-// undoStaleLocked undoes what is in the journal and not in the plan.
+// undoStaleLocked undoes what is in the journal but not in the plan.
 func (h *Host) undoStaleLocked(plan []change) error {
 	var current, stale []entry
 	for _, e := range h.journal.entries {

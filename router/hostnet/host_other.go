@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
-	"syscall"
 )
 
 // Host is the host side of one penstock. Only Linux has one.
@@ -22,6 +20,9 @@ func (*Host) Apply(context.Context, Settings) error { return errors.ErrUnsupport
 
 // Block returns errors.ErrUnsupported.
 func (*Host) Block(context.Context, Settings) error { return errors.ErrUnsupported }
+
+// Overlap returns errors.ErrUnsupported.
+func (*Host) Overlap(context.Context) error { return errors.ErrUnsupported }
 
 // Watch returns errors.ErrUnsupported.
 func (*Host) Watch(context.Context) error { return errors.ErrUnsupported }
@@ -44,31 +45,3 @@ func (*Host) Close() error { return errors.ErrUnsupported }
 
 // Cleanup returns errors.ErrUnsupported.
 func Cleanup(string, *slog.Logger) error { return errors.ErrUnsupported }
-
-// Control returns a function that returns errors.ErrUnsupported.
-func Control(_, _ uint32) func(network, address string, c syscall.RawConn) error {
-	return func(string, string, syscall.RawConn) error { return errors.ErrUnsupported }
-}
-
-// Dialer dials outside our TUN. Only Linux has one.
-type Dialer struct{}
-
-// NewDialer returns errors.ErrUnsupported.
-func NewDialer(DialerConfig) (*Dialer, error) { return nil, errors.ErrUnsupported }
-
-// Control returns errors.ErrUnsupported.
-func (*Dialer) Control(string, string, syscall.RawConn) error { return errors.ErrUnsupported }
-
-// DialContext returns errors.ErrUnsupported.
-func (*Dialer) DialContext(context.Context, string, string) (net.Conn, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Reserved reports true: nothing is known of this host's addresses.
-func (*Dialer) Reserved(netip.Addr) bool { return true }
-
-// SelfTest returns errors.ErrUnsupported.
-func (*Dialer) SelfTest(context.Context) error { return errors.ErrUnsupported }
-
-// Close returns nil.
-func (*Dialer) Close() error { return nil }

@@ -3,6 +3,7 @@ package hostnet
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +13,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"penstock/router/hostnet/internal/hosttest"
+	"penstock/router/hostnet/resolver"
 )
 
 func TestJournalKeepsEveryKindOfChange(t *testing.T) {
@@ -22,20 +26,20 @@ func TestJournalKeepsEveryKindOfChange(t *testing.T) {
 		&address{Name: "pen0", Index: 3, Prefix: netip.MustParsePrefix("10.77.0.1/24"), NoPrefixRoute: true},
 		&route{To: netip.MustParsePrefix("::/0"), Index: 3, Table: 7077},
 		&rule{Family: unix.AF_INET, Priority: 5000, Mark: 1, Mask: 1, NotMarked: true, From: "pen0", To: netip.MustParsePrefix("10.0.0.0/8"), SrcPort: 68, DstPort: 67, Table: 254, SkipDefault: true},
-		&resolvConf{Path: "/etc/resolv.conf", Link: "../run/x", Content: []byte("nameserver \xff\n"), Mode: 0o640, UID: 1, GID: 2},
-		&resolvedLink{Name: "pen0", Index: 3, DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}, Domains: []string{"corp.example"}},
+		&resolvConf{&resolver.File{Path: "/etc/resolv.conf", Link: "../run/x", Content: []byte("nameserver \xff\n"), Mode: 0o640, UID: 1, GID: 2}},
+		&resolvedLink{&resolver.Link{Name: "pen0", Index: 3, DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}, Domains: []string{"corp.example"}}},
 	}
 	path := filepath.Join(t.TempDir(), "state")
 	j, err := openJournal(path)
-	must(t, err)
+	hosttest.Must(t, err)
 	var entries []entry
 	for _, c := range changes {
-		entries = append(entries, c.entry())
+		entries = append(entries, entryOf(c))
 	}
-	must(t, j.save(entries))
-	must(t, j.close())
+	hosttest.Must(t, j.save(entries))
+	hosttest.Must(t, j.close())
 	j, err = openJournal(path)
-	must(t, err)
+	hosttest.Must(t, err)
 	for i, c := range changes {
 		if got := j.entries[i].change(); !reflect.DeepEqual(got, c) {
 			t.Errorf("%s: got %+v, want %+v", c, got, c)
@@ -44,8 +48,8 @@ func TestJournalKeepsEveryKindOfChange(t *testing.T) {
 	if fields := reflect.TypeFor[entry]().NumField(); fields != len(changes) {
 		t.Errorf("entry has %d kinds, the test %d", fields, len(changes))
 	}
-	must(t, j.save(nil))
-	must(t, j.close())
+	hosttest.Must(t, j.save(nil))
+	hosttest.Must(t, j.close())
 	if left, _ := filepath.Glob(path + "*"); len(left) != 0 {
 		t.Errorf("after the last change was undone: got files %v, want none", left)
 	}
@@ -54,13 +58,13 @@ func TestJournalKeepsEveryKindOfChange(t *testing.T) {
 func TestJournalOfAnEarlierBootKeepsFilesAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
 	raw, err := json.Marshal(journalFile{Version: journalVersion, Boot: "another boot", Entries: []entry{
-		(&sysctl{Path: "net/ipv4/conf/all/arp_ignore", Old: "0", New: "2"}).entry(),
-		(&resolvConf{Path: "/nowhere/resolv.conf"}).entry(),
+		entryOf(&sysctl{Path: "net/ipv4/conf/all/arp_ignore", Old: "0", New: "2"}),
+		entryOf(&resolvConf{&resolver.File{Path: "/nowhere/resolv.conf"}}),
 	}})
-	must(t, err)
-	must(t, os.WriteFile(path, raw, 0o600))
+	hosttest.Must(t, err)
+	hosttest.Must(t, os.WriteFile(path, raw, 0o600))
 	j, err := openJournal(path)
-	must(t, err)
+	hosttest.Must(t, err)
 	defer j.close()
 	if len(j.entries) != 1 || j.entries[0].ResolvConf == nil {
 		t.Errorf("got %+v, want the resolver file alone", j.entries)
@@ -72,10 +76,10 @@ func TestADamagedJournalIsAnErrorThatSaysWhatToDo(t *testing.T) {
 		"":                             "damaged",
 		"{":                            "damaged",
 		`{"version":2}`:                "version 2",
-		`{"version":1,"entries":[{}]}`: "no known kind",
+		`{"version":1,"entries":[{}]}`: "unknown kind",
 	} {
 		path := filepath.Join(t.TempDir(), "state")
-		must(t, os.WriteFile(path, []byte(content), 0o600))
+		hosttest.Must(t, os.WriteFile(path, []byte(content), 0o600))
 		if _, err := openJournal(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want an error with %q", content, err, want)
 		}
@@ -91,19 +95,19 @@ func TestADamagedJournalIsAnErrorThatSaysWhatToDo(t *testing.T) {
 func TestJournalLockIsHeldByOne(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
 	j, err := openJournal(path)
-	must(t, err)
+	hosttest.Must(t, err)
 	if _, err := openJournal(path); !errors.Is(err, ErrInUse) {
 		t.Errorf("second: got %v, want ErrInUse", err)
 	}
-	must(t, j.close())
+	hosttest.Must(t, j.close())
 	j, err = openJournal(path)
-	must(t, err)
-	must(t, j.close())
+	hosttest.Must(t, err)
+	hosttest.Must(t, j.close())
 }
 
 func TestPlanClosesBeforeItOpens(t *testing.T) {
 	c, err := Config{Interface: "pen0", StateFile: "x"}.withDefaults()
-	must(t, err)
+	hosttest.Must(t, err)
 	f := facts{ipv6: true, arpIgnore: "0"}
 	s := everything()
 	plan := planKernel(c, s, f)
@@ -130,7 +134,7 @@ func TestPlanClosesBeforeItOpens(t *testing.T) {
 
 func TestPlanOfAPartClosesThatPartAlone(t *testing.T) {
 	c, err := Config{Interface: "pen0", StateFile: "x"}.withDefaults()
-	must(t, err)
+	hosttest.Must(t, err)
 	s := Settings{Capture: prefixes("10.0.0.0/8", "192.168.7.0/24")}
 	var closed []netip.Prefix
 	for _, c := range planRules(c, s, facts{}, true) {
@@ -148,15 +152,15 @@ func TestPlanOfAPartClosesThatPartAlone(t *testing.T) {
 	}
 }
 
-func TestEveryFilterSettingChangesTheDigest(t *testing.T) {
+func TestEveryFilterSettingChangesTheTable(t *testing.T) {
 	c, err := Config{Interface: "pen0", StateFile: "x"}.withDefaults()
-	must(t, err)
+	hosttest.Must(t, err)
 	seen := make(map[string]string)
 	for name, set := range map[string]func(*Settings, *facts){
 		"as it is":         func(*Settings, *facts) {},
 		"lockdown":         func(s *Settings, _ *facts) { s.Lockdown = true },
 		"no LAN":           func(s *Settings, _ *facts) { s.LAN = false },
-		"another LAN":      func(_ *Settings, f *facts) { f.neighbours = prefixes("10.9.0.1/16") },
+		"another LAN":      func(_ *Settings, f *facts) { f.neighbours = []neighbour{{2, netip.MustParsePrefix("10.9.0.1/16")}} },
 		"another address":  func(s *Settings, _ *facts) { s.Addresses = s.Addresses[:1] },
 		"less captured":    func(s *Settings, _ *facts) { s.Capture = s.Capture[:1] },
 		"nothing excluded": func(s *Settings, _ *facts) { s.Exclude = nil },
@@ -164,10 +168,10 @@ func TestEveryFilterSettingChangesTheDigest(t *testing.T) {
 	} {
 		s, f := everything(), facts{}
 		set(&s, &f)
-		digest := planFilter(c, s, f).comments()(0)
-		if other, ok := seen[digest]; ok {
-			t.Errorf("%q and %q have the same digest", name, other)
+		table := fmt.Sprintf("%+v", planFilter(c, s, f).table)
+		if other, ok := seen[table]; ok {
+			t.Errorf("%q and %q make the same table", name, other)
 		}
-		seen[digest] = name
+		seen[table] = name
 	}
 }

@@ -6,21 +6,23 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"penstock/router/hostnet/internal/hosttest"
 )
 
 func TestOriginalsFollowTheOwnerOfALink(t *testing.T) {
-	if !inNamespaces(t) {
+	if !hosttest.InNamespaces(t) {
 		return
 	}
-	h := newTestHost(t)
-	managed := filepath.Join(h.dir, "managed")
-	must(t, os.WriteFile(managed, []byte("search home.example\nnameserver 192.168.1.1\n"), 0o644))
-	must(t, os.Remove(h.resolvConf()))
-	must(t, os.Symlink("managed", h.resolvConf()))
-	host, err := Open(h.config())
-	must(t, err)
+	h := hosttest.New(t)
+	managed := filepath.Join(h.Dir, "managed")
+	hosttest.Must(t, os.WriteFile(managed, []byte("search home.example\nnameserver 192.168.1.1\n"), 0o644))
+	hosttest.Must(t, os.Remove(h.ResolvConf()))
+	hosttest.Must(t, os.Symlink("managed", h.ResolvConf()))
+	host, err := Open(config(h))
+	hosttest.Must(t, err)
 	defer host.Close()
-	must(t, host.Apply(t.Context(), everything()))
+	hosttest.Must(t, host.Apply(t.Context(), everything()))
 
 	want := func(server, domain string) {
 		t.Helper()
@@ -34,28 +36,8 @@ func TestOriginalsFollowTheOwnerOfALink(t *testing.T) {
 		}
 	}
 	want("192.168.1.1", "home.example")
-	must(t, os.WriteFile(managed, []byte("domain corp.example\nnameserver 10.0.0.53\n"), 0o644)) // another network
+	hosttest.Must(t, os.WriteFile(managed, []byte("domain corp.example\nnameserver 10.0.0.53\n"), 0o644)) // another network
 	want("10.0.0.53", "corp.example")
-	must(t, os.Remove(managed))
+	hosttest.Must(t, os.Remove(managed))
 	want("192.168.1.1", "home.example")
-}
-
-func TestSearchDomains(t *testing.T) {
-	tests := []struct {
-		name, file string
-		want       []string
-	}{
-		{"none", "nameserver 192.168.1.1\n", nil},
-		{"several on a line", "search a.example b.example\n", []string{"a.example", "b.example"}},
-		{"the last line counts", "domain a.example\nsearch b.example\n", []string{"b.example"}},
-		{"a comment is none", "# search a.example\n", nil},
-		{"an empty line is none", "search\n", nil},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := searchDomains([]byte(tt.file)); !slices.Equal(got, tt.want) {
-				t.Errorf("got %q, want %q", got, tt.want)
-			}
-		})
-	}
 }

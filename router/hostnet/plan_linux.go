@@ -12,14 +12,20 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"penstock/router/hostnet/direct"
+	"penstock/router/hostnet/firewall"
+	"penstock/router/hostnet/internal/rtnl"
+	"penstock/router/hostnet/resolver"
 )
 
-// facts is what a plan depends on beside the settings.
+// facts are what a plan depends on besides the settings.
 type facts struct {
 	link          *netlink.LinkAttrs // our TUN; nil before it exists
 	wasUp         bool
-	neighbours    []netip.Prefix // addresses of the other interfaces with their prefix lengths
-	uplinks       []string       // the other interfaces by which the host may leave, sorted
+	neighbours    []neighbour    // addresses of the other interfaces
+	names         map[int]string // of interfaces, by index
+	uplinks       []string       // the other interfaces by which the host itself may send, sorted
 	ipv6          bool           // the kernel has IPv6
 	ipv6OnTUN     bool           // and has not switched it off on our TUN
 	strictReverse bool           // some interface has rp_filter 1
@@ -27,7 +33,13 @@ type facts struct {
 	srcValidMark  string
 }
 
-// gather reads the facts. Without a TUN facts.link is nil, which is no error here.
+// neighbour is an address of another interface than our TUN.
+type neighbour struct {
+	index  int // of the interface
+	prefix netip.Prefix
+}
+
+// gather reads the facts. Without a TUN facts.link is nil; that is no error here.
 func gather(v *view, tun string) (facts, error) {
 	f := facts{
 		ipv6:         exists(procSys + "/net/ipv6/conf/all"),
@@ -37,7 +49,7 @@ func gather(v *view, tun string) (facts, error) {
 	f.strictReverse = strictReversePath(tun)
 	link, err := v.nl.LinkByName(tun)
 	switch {
-	case notFound(err):
+	case rtnl.IsNotFound(err):
 	case err != nil:
 		return f, fmt.Errorf("hostnet: interface %s: %w", tun, err)
 	default:
@@ -45,7 +57,7 @@ func gather(v *view, tun string) (facts, error) {
 		f.wasUp = f.link.Flags&unix.IFF_UP != 0
 		f.ipv6OnTUN = f.ipv6 && sysctlOrEmpty("net/ipv6/conf/"+tun+"/disable_ipv6") != "1"
 	}
-	if f.uplinks, err = v.uplinks(tun); err != nil {
+	if f.uplinks, f.names, err = v.uplinks(tun); err != nil {
 		return f, fmt.Errorf("hostnet: %w", err)
 	}
 	if _, err := v.addrsOf(0); err != nil {
@@ -58,15 +70,15 @@ func gather(v *view, tun string) (facts, error) {
 		for _, a := range list {
 			if a.IPNet != nil && !a.IP.IsLoopback() {
 				ip, _ := netip.AddrFromSlice(a.IP)
-				f.neighbours = append(f.neighbours, prefixOf(a.IPNet, familyOf(ip.Unmap())))
+				f.neighbours = append(f.neighbours, neighbour{index, rtnl.Prefix(a.IPNet, rtnl.Family(ip.Unmap()))})
 			}
 		}
 	}
 	return f, nil
 }
 
-// strictReversePath reports whether answers to marked packets would be dropped because the reverse
-// route, looked up without the mark, leads into the TUN. Loose mode (2) lets them pass.
+// strictReversePath reports whether answers to marked packets would be dropped, because the reverse route is looked up
+// without the mark and leads into the TUN. Loose mode (2) lets them pass.
 func strictReversePath(tun string) bool {
 	all := sysctlOrEmpty("net/ipv4/conf/all/rp_filter")
 	if all == "2" {
@@ -85,16 +97,16 @@ func strictReversePath(tun string) bool {
 
 // planFilter returns the nftables table that closes the host.
 func planFilter(c Config, s Settings, f facts) *nftTable {
-	t := &nftTable{
-		Name: tableName(c.Interface), tun: c.Interface, mark: c.Mark, mask: c.MarkMask,
-		captured: sorted(s.Capture), lockdown: s.Lockdown,
-		admit: sorted(s.Exclude), lan: lanOf(s, f),
-		restoreMark: f.strictReverse && len(s.Capture) > 0,
+	t := firewall.Table{
+		TUN: c.Interface, Mark: c.Mark, Mask: c.MarkMask,
+		Captured: sorted(s.Capture), Lockdown: s.Lockdown,
+		Admit: sorted(s.Exclude), LAN: lanOf(s, f),
+		RestoreMark: f.strictReverse && len(s.Capture) > 0,
 	}
 	for _, a := range s.Addresses {
-		t.own = append(t.own, a.Addr())
+		t.Own = append(t.Own, a.Addr())
 	}
-	return t
+	return &nftTable{Name: firewall.Name(c.Interface), table: t}
 }
 
 // planKernel returns every change but the resolver's, in the order in which they are made.
@@ -103,7 +115,7 @@ func planKernel(c Config, s Settings, f facts) []change {
 	if len(s.Addresses) > 0 || len(s.Capture) > 0 || s.Lockdown {
 		plan = append(plan, planFilter(c, s, f))
 	}
-	if len(s.Addresses) > 0 && f.arpIgnore != "8" { // 8 answers nothing at all, which is more
+	if len(s.Addresses) > 0 && f.arpIgnore != "8" { // 8 answers nothing at all, which is stricter
 		plan = append(plan, &sysctl{Path: "net/ipv4/conf/all/arp_ignore", Old: f.arpIgnore, New: "2"})
 	}
 	if f.strictReverse && len(s.Capture) > 0 {
@@ -122,7 +134,7 @@ func planKernel(c Config, s Settings, f facts) []change {
 	return plan
 }
 
-// planLink returns what hangs on the TUN: it goes with it.
+// planLink returns what belongs to the TUN, and goes with it.
 func planLink(c Config, s Settings, f facts) []change {
 	index := f.link.Index
 	plan := []change{&linkUp{Name: c.Interface, Index: index, MTU: s.MTU, WasMTU: f.link.MTU, WasUp: f.wasUp}}
@@ -139,8 +151,7 @@ func planLink(c Config, s Settings, f facts) []change {
 	return plan
 }
 
-// capturedBy returns what our table routes: the captured prefixes, and those of the TUN's addresses,
-// which main does not know.
+// capturedBy returns what our table routes: the captured prefixes and those of the TUN's addresses, which are not in main.
 func capturedBy(s Settings) []netip.Prefix {
 	if len(s.Capture) == 0 {
 		return nil
@@ -148,8 +159,8 @@ func capturedBy(s Settings) []netip.Prefix {
 	return sorted(slices.Concat(s.Capture, s.Addresses))
 }
 
-// planRules returns the rules of one family: the table in the package comment. The unreachable ones
-// are made first, so that between two of them nothing passes.
+// planRules returns the rules of one family, as the package comment lists them. The unreachable ones are made first, so
+// that nothing passes while the rules are made.
 func planRules(c Config, s Settings, f facts, v4 bool) []change {
 	base := rule{Family: unix.AF_INET6, Mark: c.Mark, Mask: c.MarkMask}
 	dhcp := rule{SrcPort: 546, DstPort: 547}
@@ -192,7 +203,7 @@ func planRules(c Config, s Settings, f facts, v4 bool) []change {
 		}
 	}
 	for _, p := range ofFamily(lanOf(s, f), v4) {
-		// A network that has just gone must not be looked for beyond the default gateway.
+		// Packets to a network that has just gone must not go to the default gateway.
 		beyond := !p.Addr().IsMulticast() && p.Addr() != broadcast
 		r := rule{To: p, Table: unix.RT_TABLE_MAIN, SkipDefault: beyond}
 		if !slices.Contains(exclude, p) {
@@ -200,8 +211,8 @@ func planRules(c Config, s Settings, f facts, v4 bool) []change {
 		}
 	}
 	if v4 {
-		// The kernel asks the rules whether a new route's gateway is a neighbour (fib_check_nh_v4_gw): on a network that has
-		// just come, a DHCP client could not set its default route.
+		// The kernel looks up by the rules whether a new route's gateway is a neighbour (fib_check_nh_v4_gw). Without these a
+		// DHCP client could not set the default route of a new network.
 		for _, name := range f.uplinks {
 			plan = append(plan, at(4, rule{Out: name, Table: unix.RT_TABLE_MAIN, SkipDefault: true}))
 		}
@@ -212,7 +223,8 @@ func planRules(c Config, s Settings, f facts, v4 bool) []change {
 	return plan
 }
 
-// dnsPort is where questions go. A network's own resolver hears none: it would learn every name, and answer past the filter.
+// dnsPort is where questions go. A LAN's own resolver is not asked: it would learn every name, and its answers would get
+// past the filter.
 const dnsPort = 53
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
@@ -222,16 +234,35 @@ func withTable(r rule, table int) rule {
 	return r
 }
 
+// networks returns the networks of the other interfaces, with the host bits of the addresses in them.
+func (f facts) networks() []netip.Prefix {
+	out := make([]netip.Prefix, len(f.neighbours))
+	for i, n := range f.neighbours {
+		out[i] = n.prefix
+	}
+	return out
+}
+
+// findOverlap returns how a network of the TUN overlaps one of another interface, or nil.
+func findOverlap(s Settings, f facts) *direct.OverlapError {
+	for _, n := range f.neighbours {
+		if o := direct.FindOverlap(s.Addresses, f.names[n.index], []netip.Prefix{n.prefix}, f.networks()); o != nil {
+			return o
+		}
+	}
+	return nil
+}
+
 // lanOf returns what LAN leaves to the host: nothing without it.
 func lanOf(s Settings, f facts) []netip.Prefix {
 	if !s.LAN {
 		return nil
 	}
-	return slices.Concat(connected(f.neighbours, s.Capture), linkScope[:])
+	return slices.Concat(connected(f.networks(), s.Capture), linkScope[:])
 }
 
-// conflicts returns an error if others use our table or our rule priorities.
-func conflicts(v *view, c Config, s Settings, f facts) error {
+// takenByOthers returns an error if other programs use our table or our rule priorities.
+func takenByOthers(v *view, c Config, s Settings, f facts) error {
 	if len(s.Capture) == 0 {
 		return nil
 	}
@@ -246,7 +277,7 @@ func conflicts(v *view, c Config, s Settings, f facts) error {
 		}
 		for _, r := range rules {
 			if r.Priority >= c.RulePriority && r.Priority < c.RulePriority+rulePriorities && r.Protocol != RouteProtocol {
-				return fmt.Errorf("hostnet: rule priority %d is in use by another program (ip rule): choose another base than %d", r.Priority, c.RulePriority)
+				return fmt.Errorf("hostnet: another program uses rule priority %d (see ip rule): choose another first priority than %d", r.Priority, c.RulePriority)
 			}
 		}
 		routes, err := v.routesOf(family, c.Table)
@@ -255,38 +286,38 @@ func conflicts(v *view, c Config, s Settings, f facts) error {
 		}
 		for _, r := range routes {
 			if r.Protocol != RouteProtocol {
-				return fmt.Errorf("hostnet: routing table %d is in use by another program (ip route show table %d): choose another", c.Table, c.Table)
+				return fmt.Errorf("hostnet: another program uses routing table %d (see ip route show table %d): choose another", c.Table, c.Table)
 			}
 		}
 	}
 	return nil
 }
 
-// chooseResolver settles what auto means on this host. It is asked once per Apply: a resolved that
-// restarts must not make the settings flap.
+// chooseResolver decides what auto means on this host. Only Apply calls it: settings must not flap when systemd-resolved
+// restarts.
 func chooseResolver(k *kernel, c Config, s Settings) ResolverMode {
 	switch {
 	case len(s.DNS) == 0:
 		return ResolverNone
 	case s.Resolver != "" && s.Resolver != ResolverAuto:
 		return s.Resolver
-	case stubInUse(c.ResolvConf) && k.resolved.available():
+	case resolver.StubInUse(c.ResolvConf) && k.resolved.Available():
 		return ResolverResolved
 	}
 	return ResolverFile
 }
 
-// planResolver returns the change of the resolver settings, if one is wanted.
+// planResolver returns the change to the resolver settings, if there is to be one.
 func planResolver(c Config, s Settings, f facts) ([]change, error) {
 	switch {
 	case s.Resolver == ResolverFile:
-		r, err := planResolvConf(c.ResolvConf, s.DNS, s.SearchDomains)
+		r, err := resolver.PlanFile(c.ResolvConf, s.DNS, s.Search)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("hostnet: %w", err)
 		}
-		return []change{r}, nil
+		return []change{&resolvConf{r}}, nil
 	case s.Resolver == ResolverResolved && f.link != nil:
-		return []change{&resolvedLink{Name: c.Interface, Index: f.link.Index, DNS: s.DNS, Domains: s.SearchDomains}}, nil
+		return []change{&resolvedLink{&resolver.Link{Name: c.Interface, Index: f.link.Index, DNS: s.DNS, Domains: s.Search}}}, nil
 	}
 	return nil, nil
 }

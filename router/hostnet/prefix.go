@@ -3,21 +3,11 @@ package hostnet
 import (
 	"net/netip"
 	"slices"
+
+	"penstock/policy/iprange"
 )
 
-// lanRanges are the ranges in which a connected network is believed. 100.64.0.0/10 is not among them:
-// carriers use it, and so do overlay networks.
-var lanRanges = [...]netip.Prefix{
-	netip.MustParsePrefix("10.0.0.0/8"),
-	netip.MustParsePrefix("172.16.0.0/12"),
-	netip.MustParsePrefix("192.168.0.0/16"),
-	netip.MustParsePrefix("169.254.0.0/16"),
-	netip.MustParsePrefix("fc00::/7"),
-	netip.MustParsePrefix("fe80::/10"),
-}
-
-// linkScope are the destinations that never leave the link and that programs on a LAN talk to:
-// mDNS, LLMNR, SSDP, broadcast.
+// linkScope are the destinations that never leave the link and that programs on a LAN use: mDNS, LLMNR, SSDP, broadcast.
 var linkScope = [...]netip.Prefix{
 	netip.MustParsePrefix("224.0.0.0/24"),
 	netip.MustParsePrefix("239.255.255.250/32"),
@@ -25,8 +15,7 @@ var linkScope = [...]netip.Prefix{
 	netip.MustParsePrefix("ff02::/16"),
 }
 
-// connected returns the networks, among those that addresses of the other interfaces lie in, that
-// are believed to be a LAN: see Settings.LAN.
+// connected returns the networks of the other interfaces' addresses that are believed to be a LAN: see Settings.LAN.
 func connected(addresses, capture []netip.Prefix) []netip.Prefix {
 	var lan []netip.Prefix
 	for _, a := range addresses {
@@ -43,7 +32,7 @@ func connected(addresses, capture []netip.Prefix) []netip.Prefix {
 }
 
 func inLANRange(p netip.Prefix) bool {
-	return slices.ContainsFunc(lanRanges[:], func(r netip.Prefix) bool {
+	return slices.ContainsFunc(iprange.LAN(), func(r netip.Prefix) bool {
 		return r.Bits() <= p.Bits() && r.Contains(p.Addr())
 	})
 }

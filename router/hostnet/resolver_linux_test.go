@@ -1,7 +1,6 @@
 package hostnet
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -10,204 +9,236 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
-	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
+
+	"penstock/router/hostnet/internal/hosttest"
+	"penstock/router/hostnet/internal/resolvedtest"
 )
 
 func TestEveryKindOfResolverFileIsRestored(t *testing.T) {
-	if !inNamespaces(t) {
+	if !hosttest.InNamespaces(t) {
 		return
 	}
-	for name, arrange := range map[string]func(h *testHost){
-		"a link, as resolvconf and NetworkManager leave one": func(h *testHost) {
-			must(t, os.WriteFile(filepath.Join(h.dir, "managed"), []byte("nameserver 192.168.1.1\n"), 0o644))
-			must(t, os.Remove(h.resolvConf()))
-			must(t, os.Symlink("managed", h.resolvConf()))
+	for name, arrange := range map[string]func(h *hosttest.Host){
+		"a link, as resolvconf and NetworkManager leave one": func(h *hosttest.Host) {
+			hosttest.Must(t, os.WriteFile(filepath.Join(h.Dir, "managed"), []byte("nameserver 192.168.1.1\n"), 0o644))
+			hosttest.Must(t, os.Remove(h.ResolvConf()))
+			hosttest.Must(t, os.Symlink("managed", h.ResolvConf()))
 		},
-		"a link to nothing": func(h *testHost) {
-			must(t, os.Remove(h.resolvConf()))
-			must(t, os.Symlink("../nowhere", h.resolvConf()))
+		"a link to nothing": func(h *hosttest.Host) {
+			hosttest.Must(t, os.Remove(h.ResolvConf()))
+			hosttest.Must(t, os.Symlink("../nowhere", h.ResolvConf()))
 		},
-		"none": func(h *testHost) { must(t, os.Remove(h.resolvConf())) },
-		"a file that is a mount, as in a container": func(h *testHost) {
+		"none": func(h *hosttest.Host) { hosttest.Must(t, os.Remove(h.ResolvConf())) },
+		"a file that is a mount, as in a container": func(h *hosttest.Host) {
 			given := filepath.Join(t.TempDir(), "given")
-			must(t, os.WriteFile(given, []byte("nameserver 192.168.1.1\n# no newline at the end"), 0o604))
-			must(t, unix.Mount(given, h.resolvConf(), "", unix.MS_BIND, ""))
-			t.Cleanup(func() { must(t, unix.Unmount(h.resolvConf(), 0)) })
+			hosttest.Must(t, os.WriteFile(given, []byte("nameserver 192.168.1.1\n# no newline at the end"), 0o604))
+			hosttest.Must(t, unix.Mount(given, h.ResolvConf(), "", unix.MS_BIND, ""))
+			t.Cleanup(func() { hosttest.Must(t, unix.Unmount(h.ResolvConf(), 0)) })
 		},
 	} {
-		h := newTestHost(t)
+		h := hosttest.New(t)
 		arrange(h)
-		before := h.state(t)
-		host, err := Open(h.config())
-		must(t, err)
+		before := h.State(t)
+		host, err := Open(config(h))
+		hosttest.Must(t, err)
 		if err := host.Apply(t.Context(), everything()); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		content, err := os.ReadFile(h.resolvConf())
+		content, err := os.ReadFile(h.ResolvConf())
 		if err != nil || !strings.Contains(string(content), "nameserver 10.77.0.1\nsearch corp.example\n") {
 			t.Errorf("%s: resolv.conf: got %q, %v; want our server and domain", name, content, err)
 		}
-		must(t, host.Close())
-		wantSame(t, name, h.state(t), before)
+		hosttest.Must(t, host.Close())
+		hosttest.WantSame(t, name, h.State(t), before)
 
-		killed := &testHost{dir: h.dir}
-		if !killed.run(t, "close 1") {
+		killed := &hosttest.Host{Dir: h.Dir}
+		if !run(t, killed, "close 1") {
 			t.Fatalf("%s: the child was not killed", name)
 		}
-		must(t, Cleanup(h.stateFile(), nil))
-		wantSame(t, name+", after a kill", h.state(t), before)
-		h.remove(t)
+		hosttest.Must(t, Cleanup(h.StateFile(), nil))
+		hosttest.WantSame(t, name+", after a kill", h.State(t), before)
+		h.Close(t)
 	}
-}
-
-func TestNameservers(t *testing.T) {
-	content := "# a comment\n; nameserver 1.1.1.1\nnameserver 192.0.2.1\nnameserver\tfe80::1%eth0 # trailing\nnameserver not-an-address\nnameserver\noptions edns0\nnameserver ::ffff:192.0.2.2"
-	want := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("192.0.2.2")}
-	if got := nameservers([]byte(content)); !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-}
-
-// fakeResolved is systemd-resolved as far as we use it.
-type fakeResolved struct {
-	mu      sync.Mutex // guards below
-	dns     []dnsAddress
-	domains []dnsDomain
-	route   bool
-	calls   []string
-}
-
-func (f *fakeResolved) SetLinkDNS(_ int32, dns []dnsAddress) *dbus.Error {
-	return f.do("SetLinkDNS", func() { f.dns = dns })
-}
-
-func (f *fakeResolved) SetLinkDomains(_ int32, domains []dnsDomain) *dbus.Error {
-	return f.do("SetLinkDomains", func() { f.domains = domains })
-}
-
-func (f *fakeResolved) SetLinkDefaultRoute(_ int32, on bool) *dbus.Error {
-	return f.do("SetLinkDefaultRoute", func() { f.route = on })
-}
-
-func (f *fakeResolved) RevertLink(int32) *dbus.Error {
-	return f.do("RevertLink", func() { f.dns, f.domains, f.route = nil, nil, false })
-}
-
-func (f *fakeResolved) FlushCaches() *dbus.Error { return f.do("FlushCaches", func() {}) }
-
-func (f *fakeResolved) GetLink(index int32) (dbus.ObjectPath, *dbus.Error) {
-	return dbus.ObjectPath(resolvedPath + "/link/_3" + fmt.Sprint(index)), nil
-}
-
-func (f *fakeResolved) do(call string, what func()) *dbus.Error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.calls = append(f.calls, call)
-	what()
-	return nil
-}
-
-// Get is org.freedesktop.DBus.Properties.Get.
-func (f *fakeResolved) Get(iface, name string) (dbus.Variant, *dbus.Error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	switch iface + "." + name {
-	case resolvedManager + ".DNS":
-		return dbus.MakeVariant([]linkAddress{
-			{2, unix.AF_INET, []byte{192, 168, 1, 1}},
-			{3, unix.AF_INET, []byte{10, 77, 0, 1}},
-			{0, unix.AF_INET6, netip.MustParseAddr("2001:db8::53").AsSlice()},
-		}), nil
-	case resolvedName + ".Link.DNS":
-		return dbus.MakeVariant(f.dns), nil
-	case resolvedName + ".Link.Domains":
-		return dbus.MakeVariant(f.domains), nil
-	}
-	return dbus.Variant{}, dbus.MakeFailedError(fmt.Errorf("no property %s.%s", iface, name))
-}
-
-// startResolved runs a system bus of our own with a resolved on it.
-func startResolved(t *testing.T) *fakeResolved {
-	t.Helper()
-	dir := t.TempDir()
-	address := "unix:path=" + filepath.Join(dir, "bus")
-	conf := filepath.Join(dir, "bus.conf")
-	must(t, os.WriteFile(conf, []byte(`<busconfig><type>system</type><listen>`+address+`</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow user="*"/><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/></policy></busconfig>`), 0o600))
-	cmd := exec.CommandContext(t.Context(), "dbus-daemon", "--config-file="+conf, "--nofork", "--nopidfile", "--print-address=1")
-	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	if _, err := out.Read(make([]byte, 256)); err != nil { // it listens once it has printed
-		t.Fatal(err)
-	}
-	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-	conn, err := dbus.ConnectSystemBus()
-	must(t, err)
-	t.Cleanup(func() { conn.Close() })
-	f := &fakeResolved{}
-	must(t, conn.Export(f, resolvedPath, resolvedManager))
-	must(t, conn.ExportSubtree(f, resolvedPath, "org.freedesktop.DBus.Properties"))
-	reply, err := conn.RequestName(resolvedName, 0)
-	must(t, err)
-	if reply != dbus.RequestNameReplyPrimaryOwner {
-		t.Fatalf("own %s: got %v", resolvedName, reply)
-	}
-	return f
 }
 
 func TestResolvedIsTheResolverWhereItsStubIsInUse(t *testing.T) {
 	if _, err := exec.LookPath("dbus-daemon"); err != nil {
 		t.Skip("dbus-daemon is not installed")
 	}
-	if !inNamespaces(t) {
+	if !hosttest.InNamespaces(t) {
 		return
 	}
-	resolved := startResolved(t)
-	h := newTestHost(t)
+	resolved := resolvedtest.Start(t, false)
+	h := hosttest.New(t)
 	stub := "nameserver 127.0.0.53\noptions edns0 trust-ad\n"
-	must(t, os.WriteFile(h.resolvConf(), []byte(stub), 0o644))
-	before := h.state(t)
-	host, err := Open(h.config())
-	must(t, err)
-	must(t, host.Apply(t.Context(), everything()))
-	if content, _ := os.ReadFile(h.resolvConf()); string(content) != stub {
+	hosttest.Must(t, os.WriteFile(h.ResolvConf(), []byte(stub), 0o644))
+	before := h.State(t)
+	host, err := Open(config(h))
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Apply(t.Context(), everything()))
+	if content, _ := os.ReadFile(h.ResolvConf()); string(content) != stub {
 		t.Errorf("resolv.conf: got %q, want it untouched", content)
 	}
-	resolved.mu.Lock()
-	if len(resolved.dns) != 1 || !slices.Equal(resolved.dns[0].Address, []byte{10, 77, 0, 1}) || !resolved.route {
-		t.Errorf("link DNS: got %v, default route %v; want 10.77.0.1 and true", resolved.dns, resolved.route)
+	set := resolved.State()
+	if len(set.DNS) != 1 || !slices.Equal(set.DNS[0].Address, []byte{10, 77, 0, 1}) || !set.Route {
+		t.Errorf("link DNS: got %v, default route %v; want 10.77.0.1 and true", set.DNS, set.Route)
 	}
-	if want := []dnsDomain{{".", true}, {"corp.example", false}}; !slices.Equal(resolved.domains, want) {
-		t.Errorf("domains: got %v, want %v", resolved.domains, want)
+	if want := []resolvedtest.Domain{{Name: ".", RoutingOnly: true}, {Name: "corp.example"}}; !slices.Equal(set.Domains, want) {
+		t.Errorf("domains: got %v, want %v", set.Domains, want)
 	}
-	resolved.dns = nil // as after a restart of resolved
-	resolved.mu.Unlock()
+	if set.TLS != "no" || set.DNSSEC != "no" {
+		t.Errorf("got DNSOverTLS %s, DNSSEC %s; want no for both, which our server cannot do", set.TLS, set.DNSSEC)
+	}
+	resolved.Change(func(s *resolvedtest.State) { s.DNS = nil }) // as after a restart of systemd-resolved
 
 	servers, err := host.OriginalResolvers(t.Context())
-	must(t, err)
+	hosttest.Must(t, err)
 	if want := []netip.Addr{netip.MustParseAddr("192.168.1.1"), netip.MustParseAddr("2001:db8::53")}; !slices.Equal(servers, want) {
 		t.Errorf("servers behind the stub: got %v, want %v", servers, want)
 	}
 
 	stop := startWatch(t, host)
-	eventually(t, "resolved is told again", func() bool {
-		resolved.mu.Lock()
-		defer resolved.mu.Unlock()
-		return len(resolved.dns) == 1
-	})
+	hosttest.Eventually(t, "systemd-resolved has our server again", func() bool { return len(resolved.State().DNS) == 1 })
+	resolved.Change(func(s *resolvedtest.State) { s.TLS = "opportunistic" })
+	hosttest.Eventually(t, "TLS is switched off again", func() bool { return resolved.State().TLS == "no" })
 	stop()
-	must(t, host.Close())
-	resolved.mu.Lock()
-	defer resolved.mu.Unlock()
-	if len(resolved.dns) != 0 || resolved.calls[len(resolved.calls)-1] != "RevertLink" {
-		t.Errorf("after Close: got DNS %v, last call %v; want none, RevertLink", resolved.dns, resolved.calls)
+	hosttest.Must(t, host.Close())
+	if dns, calls := resolved.State().DNS, resolved.Calls(); len(dns) != 0 || calls[len(calls)-1] != "RevertLink" {
+		t.Errorf("after Close: got DNS %v, last call %v; want none, RevertLink", dns, calls)
 	}
-	wantSame(t, "after Close", h.state(t), before)
+	hosttest.WantSame(t, "after Close", h.State(t), before)
+}
+
+func TestAnOldResolvedWithoutTLSIsNoFailure(t *testing.T) {
+	if _, err := exec.LookPath("dbus-daemon"); err != nil {
+		t.Skip("dbus-daemon is not installed")
+	}
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	resolved := resolvedtest.Start(t, true)
+	h := hosttest.New(t)
+	hosttest.Must(t, os.WriteFile(h.ResolvConf(), []byte("nameserver 127.0.0.53\n"), 0o644))
+	host, err := Open(config(h))
+	hosttest.Must(t, err)
+	s := everything()
+	s.Search = []string{"corp.example", "~lab.example."}
+	hosttest.Must(t, host.Apply(t.Context(), s))
+	sets := len(resolved.Calls())
+	want := []resolvedtest.Domain{{Name: ".", RoutingOnly: true}, {Name: "corp.example"}, {Name: "lab.example", RoutingOnly: true}}
+	if got := resolved.State().Domains; !slices.Equal(got, want) {
+		t.Errorf("domains: got %v, want %v", got, want)
+	}
+	hosttest.Must(t, host.Apply(t.Context(), s))
+	if calls := resolved.Calls(); len(calls) != sets {
+		t.Errorf("got calls %v, want none for settings that are in place", calls[sets:])
+	}
+	hosttest.Must(t, host.Close())
+}
+
+func TestTheSearchListOfTheNetworkIsKeptBehindOurs(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	managed := filepath.Join(h.Dir, "managed")
+	hosttest.Must(t, os.WriteFile(managed, []byte("search home.example corp.example\nnameserver 192.168.1.1\n"), 0o644))
+	hosttest.Must(t, os.Remove(h.ResolvConf()))
+	hosttest.Must(t, os.Symlink("managed", h.ResolvConf()))
+	host, err := Open(config(h))
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Apply(t.Context(), everything()))
+	has := func(line string) bool {
+		content, err := os.ReadFile(h.ResolvConf())
+		return err == nil && strings.Contains(string(content), "\n"+line+"\n")
+	}
+	if !has("search corp.example home.example") {
+		content, _ := os.ReadFile(h.ResolvConf())
+		t.Errorf("got %q, want the transport's domain and then the network's", content)
+	}
+	stop := startWatch(t, host)
+	hosttest.Must(t, os.WriteFile(managed, []byte("search office.example\nnameserver 10.0.0.53\n"), 0o644)) // another network
+	hosttest.Eventually(t, "the search list follows the network", func() bool { return has("search corp.example office.example") })
+	stop()
+	hosttest.Must(t, host.Close())
+}
+
+// immutable is FS_IMMUTABLE_FL (linux/fs.h), chattr +i.
+const immutable = 0x10
+
+// setFlags sets the flags of a file, as chattr does.
+func setFlags(path string, flags int) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags)
+}
+
+func TestAResolverFileThatCannotBeChangedIsAWarning(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	for name, fix := range map[string]func(t *testing.T, path string) (undo func()){
+		"a mount that is read-only": func(t *testing.T, path string) func() {
+			hosttest.Must(t, unix.Mount(path, path, "", unix.MS_BIND, ""))
+			hosttest.Must(t, unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
+			return func() { hosttest.Must(t, unix.Unmount(path, 0)) }
+		},
+		"an immutable file": func(t *testing.T, path string) func() {
+			if err := setFlags(path, immutable); err != nil {
+				t.Logf("no immutable files here: %v", err)
+				return nil
+			}
+			return func() { hosttest.Must(t, setFlags(path, 0)) }
+		},
+	} {
+		h := hosttest.New(t)
+		undo := fix(t, h.ResolvConf())
+		if undo == nil {
+			h.Close(t)
+			continue
+		}
+		before := h.State(t)
+		c := config(h)
+		var warnings []string
+		var mu sync.Mutex
+		c.Warning = func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			warnings = append(warnings, err.Error())
+		}
+		host, err := Open(c)
+		hosttest.Must(t, err)
+		if err := host.Apply(t.Context(), everything()); err != nil {
+			t.Errorf("%s: got %v, want a warning", name, err)
+		}
+		stop := startWatch(t, host)
+		time.Sleep(2*repairWithin + 500*time.Millisecond) // Watch looks twice at least
+		stop()
+		mu.Lock()
+		if len(warnings) != 1 || !strings.Contains(warnings[0], h.ResolvConf()+" stays as it is") || !strings.Contains(warnings[0], "chattr -i") {
+			t.Errorf("%s: got warnings %q, want one that names the file and how to fix it", name, warnings)
+		}
+		t.Log(warnings)
+		mu.Unlock()
+		servers, err := host.OriginalResolvers(t.Context())
+		if err != nil || len(servers) != 1 || servers[0] != netip.MustParseAddr("192.168.1.1") {
+			t.Errorf("%s: original resolvers: got %v, %v; want 192.168.1.1", name, servers, err)
+		}
+		dst := netip.MustParseAddrPort("192.168.1.1:53") // what programs go on asking
+		hosttest.Drain(t, h.TUN)
+		hosttest.Must(t, hosttest.Send(t, dst, "", ""))
+		if !hosttest.Arrives(t, h.TUN, dst) {
+			t.Errorf("%s: a question to the file's server did not reach the TUN", name)
+		}
+		hosttest.Must(t, host.Close())
+		hosttest.WantSame(t, name, h.State(t), before)
+		undo()
+		h.Close(t)
+	}
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"penstock/router/hostnet/internal/rtnl"
 )
 
 // route is one route of our table, into the TUN.
@@ -17,19 +19,18 @@ type route struct {
 
 func (r *route) stage() stage { return stageRoute }
 func (r *route) key() any     { return *r }
-func (r *route) entry() entry { return entry{Route: r} }
 func (r *route) String() string {
 	return fmt.Sprintf("route %s dev #%d table %d", r.To, r.Index, r.Table)
 }
 
 func (r *route) present(v *view) (bool, error) {
-	family := familyOf(r.To.Addr())
+	family := rtnl.Family(r.To.Addr())
 	list, err := v.routesOf(family, r.Table)
 	if err != nil {
 		return false, err
 	}
 	for _, n := range list {
-		if prefixOf(n.Dst, family) == r.To && n.LinkIndex == r.Index && n.Gw == nil && n.Type == unix.RTN_UNICAST && n.Protocol == RouteProtocol {
+		if rtnl.Prefix(n.Dst, family) == r.To && n.LinkIndex == r.Index && n.Gw == nil && n.Type == unix.RTN_UNICAST && n.Protocol == RouteProtocol {
 			return true, nil
 		}
 	}
@@ -47,8 +48,8 @@ func (r *route) undo(k *kernel) error {
 
 func (r *route) netlink() *netlink.Route {
 	n := &netlink.Route{
-		Family:    familyOf(r.To.Addr()),
-		Dst:       ipNet(r.To),
+		Family:    rtnl.Family(r.To.Addr()),
+		Dst:       rtnl.IPNet(r.To),
 		LinkIndex: r.Index,
 		Table:     r.Table,
 		Protocol:  RouteProtocol,

@@ -7,6 +7,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"penstock/router/hostnet/internal/rtnl"
 )
 
 // rule is one policy routing rule (ip rule). The zero values of its selectors match everything.
@@ -28,7 +30,6 @@ type rule struct {
 
 func (r *rule) stage() stage { return stageRule }
 func (r *rule) key() any     { return *r }
-func (r *rule) entry() entry { return entry{Rule: r} }
 
 func (r *rule) String() string {
 	return fmt.Sprintf("rule %d of family %d to table %d", r.Priority, r.Family, r.Table)
@@ -75,7 +76,7 @@ func (r *rule) netlink() *netlink.Rule {
 		n.Mark, n.Mask = r.Mark, &r.Mask
 	}
 	if r.To.IsValid() {
-		n.Dst = ipNet(r.To)
+		n.Dst = rtnl.IPNet(r.To)
 	}
 	if r.DstPort != 0 {
 		n.IPProto = unix.IPPROTO_UDP
@@ -104,7 +105,7 @@ func (r *rule) is(n *netlink.Rule) bool {
 		n.Mark == w.Mark && maskOf(n) == maskOf(w) && n.Invert == w.Invert && n.IifName == w.IifName &&
 		n.SuppressPrefixlen == w.SuppressPrefixlen && n.IPProto == w.IPProto &&
 		samePorts(n.Sport, w.Sport) && samePorts(n.Dport, w.Dport) && n.Src == nil && n.OifName == w.OifName && n.UIDRange == nil &&
-		(n.Dst == nil) == (w.Dst == nil) && (n.Dst == nil || prefixOf(n.Dst, r.Family) == r.To)
+		(n.Dst == nil) == (w.Dst == nil) && (n.Dst == nil || rtnl.Prefix(n.Dst, r.Family) == r.To)
 }
 
 func maskOf(n *netlink.Rule) uint32 {

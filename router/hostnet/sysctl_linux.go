@@ -21,7 +21,6 @@ type sysctl struct {
 
 func (s *sysctl) stage() stage { return stageSysctl }
 func (s *sysctl) key() any     { return sysctl{Path: s.Path} }
-func (s *sysctl) entry() entry { return entry{Sysctl: s} }
 
 func (s *sysctl) String() string { return "sysctl " + s.Path }
 
@@ -31,14 +30,14 @@ func (s *sysctl) adopt(earlier change) change {
 	return &adopted
 }
 
-// bearable: containers mount /proc/sys read-only; the nft set still guards the TUN's addresses.
-func (s *sysctl) bearable(err error) bool {
+// dispensable: containers mount /proc/sys read-only; the nft set still guards the TUN's addresses.
+func (s *sysctl) dispensable(err error) bool {
 	return errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist)
 }
 
 func (s *sysctl) present(*view) (bool, error) {
 	value, err := readSysctl(s.Path)
-	if s.bearable(err) {
+	if s.dispensable(err) {
 		return false, nil
 	}
 	return value == s.New, err

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// withDefaults fills in what is zero and refuses what cannot work.
+// withDefaults returns c with its defaults, or why it cannot work.
 func (c Config) withDefaults() (Config, error) {
 	if c.Mark == 0 && c.MarkMask == 0 {
 		c.Mark, c.MarkMask = DefaultMark, DefaultMarkMask
@@ -24,7 +24,7 @@ func (c Config) withDefaults() (Config, error) {
 	case c.Interface == "" || len(c.Interface) > 15 || strings.ContainsAny(c.Interface, "/ \t\n") || c.Interface == "." || c.Interface == "..":
 		return c, fmt.Errorf("hostnet: interface name %q: want 1 to 15 bytes without space or slash", c.Interface)
 	case c.StateFile == "":
-		return c, errors.New("hostnet: no state file: changes could not be undone")
+		return c, errors.New("hostnet: no state file: without one changes cannot be undone")
 	case c.Mark == 0 || c.Mark&^c.MarkMask != 0:
 		return c, fmt.Errorf("hostnet: mark %#x does not fit in mask %#x", c.Mark, c.MarkMask)
 	case c.Table < 1 || c.Table >= 253 && c.Table <= 255:
@@ -35,7 +35,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// check refuses settings that contradict themselves.
+// check returns why the settings cannot be applied, or nil.
 func (s Settings) check() error {
 	for _, list := range [...]struct {
 		name     string
@@ -52,8 +52,8 @@ func (s Settings) check() error {
 			return fmt.Errorf("hostnet: DNS server %s is not a plain address", a)
 		}
 	}
-	for _, d := range s.SearchDomains {
-		if d == "" || strings.ContainsAny(d, " \t\r\n") {
+	for _, d := range s.Search {
+		if strings.TrimPrefix(d, "~") == "" || strings.ContainsAny(d, " \t\r\n") {
 			return fmt.Errorf("hostnet: search domain %q is not a name", d)
 		}
 	}

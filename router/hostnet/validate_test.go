@@ -44,7 +44,7 @@ func TestSettingsAreRefusedWithAReason(t *testing.T) {
 		{"an IPv4 prefix in IPv6 clothes", Settings{Capture: prefixes("::ffff:10.0.0.0/104")}, "captured prefix"},
 		{"an invalid DNS server", Settings{DNS: make([]netip.Addr, 1)}, "DNS server"},
 		{"an MTU that carries nothing", Settings{MTU: 100}, "MTU 100"},
-		{"a search domain that is more than one line", Settings{SearchDomains: []string{"a\nnameserver 192.0.2.66"}}, "search domain"},
+		{"a search domain that is more than one line", Settings{Search: []string{"a\nnameserver 192.0.2.66"}}, "search domain"},
 		{"an unknown resolver", Settings{Resolver: "dnsmasq"}, `resolver "dnsmasq"`},
 	} {
 		if err := row.s.check(); err == nil || !strings.Contains(err.Error(), row.want) {

@@ -5,15 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"penstock/router/hostnet/internal/rtnl"
 )
 
-// minGap is the least time between two looks that events cause: a routing daemon may write all day.
+// minGap is the least time between two looks that events cause: a routing daemon may write all the time.
 const minGap = 100 * time.Millisecond
 
-// Watch puts back what others remove, and follows the connected networks, until ctx is over; it then
-// returns nil, or ErrClosed when the Host is closed first. It looks when the kernel tells of a change,
-// and once a second for what it does not tell of. Our own writes cause a look that finds nothing
-// amiss. What cannot be put back is logged, told to Config.Repaired and tried again.
+// Watch puts back what others remove and follows the connected networks until ctx ends. It then returns nil, or ErrClosed
+// if the Host was closed first. It looks at the host after each event of the kernel, and once a second, because not
+// everything has events. What cannot be put back is logged, reported to Config.Repaired and tried again. It does not make
+// an interface again that is gone: see Config.Gone.
 func (h *Host) Watch(ctx context.Context) error {
 	events, err := listenAll()
 	if err != nil {
@@ -31,7 +33,11 @@ func (h *Host) Watch(ctx context.Context) error {
 			return nil
 		case <-slow.C:
 		case <-events.changed:
-			pause(ctx, minGap-time.Since(last))
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(minGap - time.Since(last)):
+			}
 		}
 		err := h.repair(ctx)
 		last = time.Now()
@@ -44,7 +50,7 @@ func (h *Host) Watch(ctx context.Context) error {
 			lastErr = ""
 		case err.Error() != lastErr:
 			lastErr = err.Error()
-			h.cfg.Log.Warn("cannot put back what others removed", "err", err)
+			h.cfg.Log.Warn("cannot put back what another program removed", "err", err)
 		}
 	}
 }
@@ -64,23 +70,43 @@ func (h *Host) repair(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if h.settings.needTUN() && (f.link == nil || f.link.Index != h.index) {
+		if h.index != 0 {
+			h.goneLocked()
+		}
+		f.link = nil // one that Apply has not seen is not ours
+	}
 	resolver, failed := planResolver(h.cfg, h.settings, f)
-	if failed != nil { // unreadable: stay with what was planned
+	if failed != nil { // it cannot be read: keep the last plan
 		for _, c := range h.applied {
 			if c.stage() == stageResolver {
 				resolver = append(resolver, c)
 			}
 		}
 	}
-	if f.link == nil && h.settings.needTUN() {
-		missing := fmt.Errorf("hostnet: interface %s is gone", h.cfg.Interface)
-		h.repaired(stageLink, missing)
-		failed = errors.Join(failed, missing)
-	}
+	h.overlapLocked(findOverlap(h.settings, f))
 	return errors.Join(failed, h.repairLocked(ctx, v, append(planKernel(h.cfg, h.settings, f), resolver...)))
 }
 
-// repairLocked goes on after an error: one thing that cannot be put back is no reason to leave others.
+// goneLocked reports, once, that the TUN is gone.
+func (h *Host) goneLocked() {
+	h.cfg.Log.Error("the TUN is gone: what it captured stays closed", "interface", h.cfg.Interface)
+	h.index = 0
+	if h.cfg.Gone != nil {
+		h.cfg.Gone()
+	}
+}
+
+// lostLocked reports whether the TUN that applied is about does not exist any more.
+func (h *Host) lostLocked() bool {
+	if h.index == 0 {
+		return false
+	}
+	_, err := h.kernel.nl.LinkByIndex(h.index)
+	return rtnl.IsNotFound(err)
+}
+
+// repairLocked makes what is missing of the plan. It goes on after an error, because the rest can still be put back.
 func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 	known := h.journal.entries
 	plan, missing := h.compareLocked(v, plan)
@@ -93,12 +119,16 @@ func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 			return ctx.Err()
 		}
 		err := h.makeLocked(c)
+		if err != nil && h.lostLocked() {
+			h.goneLocked() // while we looked
+			return nil
+		}
 		if err != nil {
 			err = fmt.Errorf("hostnet: %s: %w", c, err)
 		}
-		again := inEntries(known, c.key()) // else it is new: a network that has just come
+		again := inEntries(known, c.key()) // else it is new, such as a network that the host has just joined
 		if err == nil && again {
-			h.cfg.Log.Warn("put back what others removed", "change", c.String())
+			h.cfg.Log.Warn("put back what another program removed", "change", c.String())
 		}
 		if err != nil || again {
 			h.repaired(c.stage(), err)
@@ -112,18 +142,5 @@ func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 func (h *Host) repaired(s stage, err error) {
 	if h.cfg.Repaired != nil {
 		h.cfg.Repaired(s.String(), err)
-	}
-}
-
-// pause waits for d, if it is positive, or the end of ctx.
-func pause(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
 	}
 }

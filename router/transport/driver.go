@@ -9,18 +9,19 @@ import (
 // It knows nothing of retries, sleep or policy: Tunnel decides when, a Driver knows how.
 // All methods but Stats and Close are called by one goroutine at a time.
 type Driver interface {
-	// Connect brings up a new session and returns once bytes were received from the peer,
-	// or with the reason why not. A session that is still up is replaced: the inner device
-	// stays, so flows survive. A *BlockedError says that trying again cannot help.
+	// Connect brings up a new session. It returns nil once bytes were received from the peer,
+	// or the reason why none were. It replaces a session that is still up and keeps the inner
+	// device, so flows survive. A *BlockedError means that trying again cannot help.
 	Connect(ctx context.Context) error
-	// Probe sends something that a living peer must answer. It does not wait for the answer:
-	// that shows as growth of Stats().RxBytes.
+	// Probe sends something that a living peer must answer. It does not wait for the answer,
+	// which shows as growth of Stats().RxBytes.
 	Probe(ctx context.Context) error
 	// Rebind closes and recreates the transport's sockets and keeps the session.
 	Rebind() error
 	// Stats never blocks.
 	Stats() Stats
-	// Close ends the session, tells the peer where the protocol can, and waits for the driver's goroutines. It is idempotent.
+	// Close ends the session and waits for the driver's goroutines. Where the protocol can, it
+	// tells the peer. It is idempotent.
 	Close() error
 }
 

@@ -10,8 +10,8 @@ import (
 var ErrNotUp = errors.New("transport is not up")
 
 var (
-	errAsked = errors.New("a new session was asked for")
-	errPath  = errors.New("nothing came back on the new path")
+	errAsked = errors.New("the user asked for a new session")
+	errPath  = errors.New("no answer on the new path")
 )
 
 // Reason is why a transport changed state. The set is closed: it labels metrics.
@@ -32,7 +32,8 @@ const (
 	ReasonError              Reason = "error"
 )
 
-// ErrKeepaliveTimeout says that a connected transport received nothing for as long as its liveness rules allow.
+// ErrKeepaliveTimeout is the loss of a connected transport that received nothing for longer than its liveness rules
+// allow.
 type ErrKeepaliveTimeout struct {
 	Transport              string
 	LastReceived, LastSent time.Time
@@ -42,7 +43,7 @@ func (e ErrKeepaliveTimeout) Error() string {
 	return fmt.Sprintf("transport %s: keepalive timeout: nothing received since %s", e.Transport, e.LastReceived.Format(time.TimeOnly))
 }
 
-// BlockedError is a failure that only the user can mend: a bad key, rejected credentials, a bad configuration.
+// BlockedError is a failure that only the user can fix: a bad key, rejected credentials, a bad configuration.
 type BlockedError struct {
 	Reason Reason
 	Err    error

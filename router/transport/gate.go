@@ -13,8 +13,8 @@ type Dialer interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// Gate is a Dialer that fails closed: while the tunnel is not connected a dial waits for it a little, and then returns
-// ErrNotUp without having sent anything.
+// Gate is a Dialer that fails closed: while the tunnel is not connected, a dial waits up to Timing.DialWait for it and
+// then returns ErrNotUp. Nothing was sent.
 type Gate struct {
 	Tunnel *Tunnel
 	Inner  Dialer
@@ -30,8 +30,9 @@ func (g Gate) DialContext(ctx context.Context, network, address string) (net.Con
 	return g.Inner.DialContext(ctx, network, address)
 }
 
-// Group is an ordered choice of transports: new flows go through the first that serves, existing flows stay where they
-// are. It leaves a member that has not been connected for a while, and returns to a preferred one that has settled.
+// Group is an ordered list of transports. New flows go through the current member; existing flows stay where they are.
+// The group leaves a member that has been down for Timing.FailoverAfter, and returns to a preferred one that has been
+// connected for Timing.Settled.
 type Group struct {
 	name    string
 	members []Gate
@@ -51,7 +52,7 @@ func (g *Group) DialContext(ctx context.Context, network, address string) (net.C
 	return g.members[g.choose(time.Now())].DialContext(ctx, network, address)
 }
 
-// choose moves to another member where that is due.
+// choose returns the index of the current member, after moving to another one if that is due.
 func (g *Group) choose(now time.Time) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -2,7 +2,7 @@ package transport
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Metrics tells how transports are. A nil *Metrics tells nothing.
+// Metrics counts and shows the state of transports. A nil *Metrics does nothing.
 type Metrics struct {
 	up         *prometheus.GaugeVec
 	states     *prometheus.GaugeVec

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// State is where a transport stands.
+// State is the state of a transport.
 //
 //	down -> connecting -> connected <-> reconnecting
 //
@@ -16,10 +16,10 @@ type State uint8
 const (
 	Down         State = iota // not wanted
 	Connecting                // wanted, and never connected since
-	Connected                 // bytes were received through it, and nothing speaks against it since
-	Reconnecting              // was connected, and is not
-	Offline                   // the host has no path to the endpoint: no attempt is wasted
-	Blocked                   // only the user can mend it
+	Connected                 // bytes were received through it, and it has not been lost since
+	Reconnecting              // was connected, and connects again
+	Offline                   // the host has no path to the endpoint, so no attempt is made
+	Blocked                   // only the user can fix it
 	Quiesced                  // the machine sleeps, or is about to
 )
 
@@ -47,7 +47,7 @@ type Health struct {
 	State      State
 	Degraded   bool   // connected, but flapping or slow to answer probes
 	Reason     Reason // of the last change of state
-	Err        string // the last failure in words; empty while connected
+	Err        string // the last failure; empty while connected
 	Since      time.Time
 	Stats      Stats // sums over all drivers that served this transport
 	Reconnects uint64
@@ -55,7 +55,7 @@ type Health struct {
 	Retry      time.Time // when the next attempt is due; zero if none is scheduled
 }
 
-// Timing holds the machine's constants. A zero field takes the default that its comment names.
+// Timing holds the constants of a Tunnel. A zero field means the default that its comment names.
 type Timing struct {
 	Sample        time.Duration // between looks at the counters; default 1 s
 	SleepGap      time.Duration // a gap between looks that means the machine slept; default 6 s
@@ -64,8 +64,8 @@ type Timing struct {
 	ProbeEvery    time.Duration // between probes; default 150 ms: sixteen lost in a row are not chance at 20 % loss
 	ProbeWindow   time.Duration // probing under traffic without an answer for this long is a timeout; default 2.5 s
 	IdleWindow    time.Duration // the same when idle; default 15 s
-	ConnectFirst  time.Duration // limit of the first attempt; doubles; default 4 s
-	ConnectMost   time.Duration // limit of any attempt; default 15 s
+	ConnectFirst  time.Duration // limit of the first answer in the first attempt; doubles; default 4 s
+	ConnectMost   time.Duration // limit of the first answer in any attempt; default 15 s
 	Rebind        time.Duration // wait for an answer on a new path before a new handshake; default 1 s
 	Settled       time.Duration // connected for this long forgets earlier failures; default 30 s
 	FlapWindow    time.Duration // more than FlapCount reconnects within it is flapping; default 1 min

@@ -20,7 +20,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type peer struct {
 	mu       sync.Mutex // guards below
 	stats    Stats
-	silent   bool // the server answers nothing
+	silent   bool          // the server answers nothing
+	checks   time.Duration // how long the server takes after its first answer
 	loss     float64
 	rng      *rand.Rand // with loss
 	fail     error
@@ -55,7 +56,12 @@ func (p *peer) Connect(ctx context.Context) error {
 		return &ReasonedError{ReasonHandshakeFailed, ctx.Err()}
 	}
 	p.receive()
-	return nil
+	select {
+	case <-time.After(p.checks):
+		return nil
+	case <-ctx.Done():
+		return &ReasonedError{ReasonHandshakeFailed, ctx.Err()}
+	}
 }
 
 func (p *peer) Probe(context.Context) error {
@@ -143,6 +149,27 @@ func TestTunnel(t *testing.T) {
 			peer: &peer{silent: true},
 			do:   func(t *testing.T, tun *Tunnel, p *peer) { pass(60*time.Second, nil) },
 			want: "connecting connecting(handshake_failed)",
+		},
+		{
+			name: "a server that answers and then takes its time is asked once",
+			peer: &peer{checks: 7 * time.Second},
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				pass(8*time.Second, nil)
+				if p.connects != 1 {
+					t.Errorf("attempts: got %d, want 1", p.connects)
+				}
+			},
+			want: "connecting connected",
+		},
+		{
+			name: "a server that takes its time is left when the tunnel goes down",
+			peer: &peer{checks: time.Hour},
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				pass(8*time.Second, nil)
+				tun.Down()
+				synctest.Wait()
+			},
+			want: "connecting down(manual)",
 		},
 		{
 			name: "a server that comes back is found",
@@ -292,6 +319,88 @@ func TestTunnel(t *testing.T) {
 			want: "connecting connected down(manual) connecting(manual) connected(manual)",
 		},
 		{
+			name: "down for a while comes up again by itself",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.DownFor(6 * time.Second)
+				pass(5900*time.Millisecond, nil)
+				if got := tun.Health().State; got != Down {
+					t.Errorf("got %s after 5.9 s, want down", got)
+				}
+				pass(2*time.Second, nil)
+			},
+			want: "connecting connected down(manual) connecting(manual) connected(manual)",
+		},
+		{
+			name: "up for a while goes down again by itself",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.Down()
+				pass(time.Second, nil)
+				tun.UpFor(6 * time.Second)
+				pass(time.Minute, nil)
+			},
+			want: "connecting connected down(manual) connecting(manual) connected(manual) down(manual)",
+		},
+		{
+			name: "a later order replaces the time of an earlier one",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.DownFor(6 * time.Second)
+				pass(time.Second, nil)
+				tun.Up()
+				pass(time.Second, nil)
+				tun.Down()
+				pass(time.Minute, nil)
+			},
+			want: "connecting connected down(manual) connecting(manual) connected(manual) down(manual)",
+		},
+		{
+			name: "down for a longer while counts from the later order",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.DownFor(6 * time.Second)
+				pass(3*time.Second, nil)
+				tun.DownFor(20 * time.Second)
+				pass(19*time.Second, nil)
+				if got := tun.Health().State; got != Down {
+					t.Errorf("got %s 22 s after the first order and 19 s after the second, want down", got)
+				}
+				pass(3*time.Second, nil)
+			},
+			want: "connecting connected down(manual) connecting(manual) connected(manual)",
+		},
+		{
+			name: "down for no time is down for good",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.DownFor(0)
+				pass(10*time.Minute, nil)
+			},
+			want: "connecting connected down(manual)",
+		},
+		{
+			name: "asking for a new session does not cut short the time that a transport is down for",
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.DownFor(6 * time.Second)
+				pass(time.Second, nil)
+				tun.Reconnect()
+				pass(4*time.Second, nil)
+				if got := tun.Health().State; got != Down {
+					t.Errorf("got %s, want down until its time is over", got)
+				}
+				pass(3*time.Second, nil)
+			},
+			want: "connecting connected down(manual) connecting(manual) connected(manual)",
+		},
+		{
+			name: "up for a while ends also while attempts fail",
+			peer: &peer{fail: &ReasonedError{ReasonHandshakeFailed, errors.New("no answer")}},
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.UpFor(40 * time.Second)
+				pass(time.Minute, nil)
+				if got := tun.Health().State; got != Down {
+					t.Errorf("got %s after a minute, want down", got)
+				}
+			},
+			want: "connecting connecting(handshake_failed) down(manual)",
+		},
+		{
 			name: "a dial that waits is not kept waiting for the back-off",
 			peer: &peer{fail: &ReasonedError{ReasonHandshakeFailed, errors.New("no answer")}},
 			do: func(t *testing.T, tun *Tunnel, p *peer) {
@@ -328,6 +437,28 @@ func TestTunnel(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestTheLimitOfAnAttemptLooksLikeADeadline(t *testing.T) {
+	for _, exceeded := range []bool{true, false} {
+		want := context.Canceled
+		if exceeded {
+			want = context.DeadlineExceeded
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		limited := newLimitedContext(ctx)
+		child, end := context.WithTimeout(limited, time.Hour)
+		if err := limited.Err(); err != nil {
+			t.Errorf("before: got %v", err)
+		}
+		limited.exceeded.Store(exceeded)
+		cancel()
+		<-child.Done()
+		if got := child.Err(); got != want {
+			t.Errorf("exceeded %v: got %v, want %v", exceeded, got, want)
+		}
+		end()
 	}
 }
 

@@ -5,28 +5,29 @@ import (
 	"time"
 )
 
-// liveness looks at a connected driver's counters and says when silence is death. Any received byte clears it.
+// liveness judges from a connected driver's counters whether the transport is dead. Any received byte proves that it
+// is not.
 type liveness struct {
 	timing   Timing
 	rx, tx   uint64
 	rxAt     time.Time // when rx grew last
 	txAt     time.Time // when tx first grew after rx did; zero: nothing is unanswered
-	probing  time.Time // since when probes go out; zero: none do
+	probing  time.Time // when the first probe went out; zero: none has
 	window   time.Duration
 	lastLook time.Time
-	busy     bool // the last look saw traffic: silence that begins is worth noticing at once
+	busy     bool // the last look saw traffic, so look often: silence may begin any moment
 }
 
 func newLiveness(timing Timing, s Stats, now time.Time) *liveness {
 	return &liveness{timing: timing, rx: s.RxBytes, tx: s.TxBytes, rxAt: now, lastLook: now}
 }
 
-// look takes one sample. probe says that a probe is to be sent; dead that the transport is lost; slept that so much time
-// has passed since the last look that silence proves nothing.
+// look takes one sample. probe asks for a probe to be sent; dead means that the transport is lost; slept means that the
+// last look was so long ago that the machine must have slept, and silence proves nothing.
 func (l *liveness) look(s Stats, now time.Time) (probe, dead, slept bool) {
 	busy := s.RxBytes != l.rx || s.TxBytes != l.tx
 	defer func() { l.busy = busy }()
-	gap := now.Round(0).Sub(l.lastLook.Round(0)) // wall clock: the monotonic one may stand still in sleep
+	gap := now.Round(0).Sub(l.lastLook.Round(0)) // wall clock: the monotonic clock may stop during sleep
 	l.lastLook = now
 	if gap >= l.timing.SleepGap || gap < -l.timing.SleepGap {
 		*l = *newLiveness(l.timing, s, now)
@@ -59,123 +60,124 @@ func (l *liveness) look(s Stats, now time.Time) (probe, dead, slept bool) {
 
 // every is how long to wait until the next look.
 func (l *liveness) every() time.Duration {
-	if l.busy || !l.probing.IsZero() || !l.txAt.IsZero() { // something is unanswered, or may be: the next look may decide
+	if l.busy || !l.probing.IsZero() || !l.txAt.IsZero() { // the next look may decide
 		return l.timing.ProbeEvery
 	}
 	return l.timing.Sample
 }
 
-// watch looks after a connected driver. It returns the reason and cause of a loss, or a nil cause when the notes forbid to
-// go on.
-func (t *Tunnel) watch(ctx context.Context) (Reason, error) {
-	t.arrived()
-	live := newLiveness(t.Timing, t.Stats(), time.Now())
+// watch supervises a connected driver. It returns the reason and cause of a loss, or a nil cause once the orders forbid
+// the session.
+func (s *supervisor) watch(ctx context.Context) (Reason, error) {
+	s.arrived()
+	live := newLiveness(s.Timing, s.stats(), time.Now())
 	timer := time.NewTimer(live.every())
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ReasonManual, nil
-		case <-t.kick:
+		case <-s.orders.kick:
 		case <-timer.C:
 		}
-		n := t.takeOnce()
+		n := s.orders.take()
 		switch {
 		case n.interrupts():
 			return ReasonManual, nil
 		case n.lost != nil:
-			return t.gone(reasonOf(n.lost), n.lost)
+			return s.gone(reasonOf(n.lost), n.lost)
 		case n.redo != "":
-			return t.gone(n.redo, errAsked)
+			return s.gone(n.redo, errAsked)
 		case n.path != "":
-			if n.slow || !t.rebound(ctx, n.path) {
-				return t.gone(n.path, errPath)
+			if n.slow || !s.rebound(ctx, n.path) {
+				return s.gone(n.path, errPath)
 			}
-			live = newLiveness(t.Timing, t.Stats(), time.Now())
+			live = newLiveness(s.Timing, s.stats(), time.Now())
 		}
 		now := time.Now()
-		s := t.Stats()
-		probe, dead, slept := live.look(s, now)
-		t.sampled(s, now)
+		sample := s.stats()
+		probe, dead, slept := live.look(sample, now)
+		s.sampled(sample, now)
 		if slept {
-			t.note(func(n *notes) { n.path = ReasonWake })
+			s.orders.change(func(n *notes) { n.path = ReasonWake })
 		}
 		if dead {
-			err := ErrKeepaliveTimeout{Transport: t.Name, LastReceived: s.LastRx, LastSent: s.LastTx}
-			t.Log.Warn("keepalive timeout", "transport", t.Name, "last_received", s.LastRx, "last_sent", s.LastTx)
-			return t.gone(ReasonKeepaliveTimeout, err)
+			err := ErrKeepaliveTimeout{Transport: s.Name, LastReceived: sample.LastRx, LastSent: sample.LastTx}
+			s.Log.Warn("keepalive timeout", "transport", s.Name, "last_received", sample.LastRx, "last_sent", sample.LastTx)
+			return s.gone(ReasonKeepaliveTimeout, err)
 		}
 		if probe {
-			if err := t.driver.Probe(ctx); err != nil {
-				t.Log.Debug("probe was not sent", "transport", t.Name, "err", err)
+			if err := s.driver.Probe(ctx); err != nil {
+				s.Log.Debug("probe was not sent", "transport", s.Name, "err", err)
 			}
 		}
 		timer.Reset(live.every())
 	}
 }
 
-// arrived notes that bytes have come through.
-func (t *Tunnel) arrived() {
-	h, now := t.Health(), time.Now()
-	t.reconnects = append(t.reconnects, now)
-	for len(t.reconnects) > 0 && now.Sub(t.reconnects[0]) > t.Timing.FlapWindow {
-		t.reconnects = t.reconnects[1:]
+// arrived enters Connected: bytes were received.
+func (s *supervisor) arrived() {
+	h, now := s.Health(), time.Now()
+	s.reconnects = append(s.reconnects, now)
+	for len(s.reconnects) > 0 && now.Sub(s.reconnects[0]) > s.Timing.FlapWindow {
+		s.reconnects = s.reconnects[1:]
 	}
 	reason := h.Reason
-	h.Degraded = len(t.reconnects) > t.Timing.FlapCount
+	h.Degraded = len(s.reconnects) > s.Timing.FlapCount
 	if h.Degraded {
 		reason = ReasonFlapping
 	}
-	h.State, h.Reason, h.Err, h.Since, h.Stats, h.Retry = Connected, reason, "", now, t.Stats(), time.Time{}
-	t.publish(h, true)
+	h.State, h.Reason, h.Err, h.Since, h.Stats, h.Retry = Connected, reason, "", now, s.stats(), time.Time{}
+	s.publish(h, true)
 }
 
-// sampled publishes the counters, and forgets failures after a while of peace.
-func (t *Tunnel) sampled(s Stats, now time.Time) {
-	h := t.Health()
-	h.Stats = s
-	if now.Sub(h.Since) >= t.Timing.Settled {
-		t.failed = 0
+// sampled publishes the counters, and forgets earlier failures once the transport has been connected for a while.
+func (s *supervisor) sampled(sample Stats, now time.Time) {
+	h := s.Health()
+	h.Stats = sample
+	if now.Sub(h.Since) >= s.Timing.Settled {
+		s.failed = 0
 		h.Attempt = 0
-		if h.Degraded && len(t.reconnects) > 0 && now.Sub(t.reconnects[len(t.reconnects)-1]) >= t.Timing.FlapWindow {
+		if h.Degraded && len(s.reconnects) > 0 && now.Sub(s.reconnects[len(s.reconnects)-1]) >= s.Timing.FlapWindow {
 			h.Degraded = false
 		}
 	}
-	t.health.Store(&h)
-	t.Metrics.state(&h)
+	s.health.Store(&h)
+	s.Metrics.state(&h)
 }
 
-// gone notes a loss.
-func (t *Tunnel) gone(reason Reason, cause error) (Reason, error) {
-	if t.Health().State == Reconnecting { // a rebind that failed is one loss, not two
+// gone enters Reconnecting: the session is lost.
+func (s *supervisor) gone(reason Reason, cause error) (Reason, error) {
+	if s.Health().State == Reconnecting { // a failed rebind is part of the same loss
 		return reason, cause
 	}
-	t.Metrics.reconnect(t.Name, reason)
+	s.Metrics.reconnect(s.Name, reason)
 	if reason == ReasonPathChange || reason == ReasonWake || reason == ReasonManual {
-		t.failed = 0
+		s.failed = 0
 	}
-	t.set(Reconnecting, reason, cause)
-	h := t.Health()
+	s.set(Reconnecting, reason, cause)
+	h := s.Health()
 	h.Reconnects++
-	t.health.Store(&h)
+	s.health.Store(&h)
 	return reason, cause
 }
 
-// rebound moves the session to a new path: new sockets, same keys. It reports whether anything came back in time.
-func (t *Tunnel) rebound(ctx context.Context, reason Reason) bool {
-	t.gone(reason, nil)
-	before := t.Stats().RxBytes
-	if err := t.driver.Rebind(); err != nil {
-		t.Log.Warn("the transport's sockets could not be made anew", "transport", t.Name, "err", err)
+// rebound moves the session to a new path, with new sockets and the same keys. It returns whether anything came back in
+// time.
+func (s *supervisor) rebound(ctx context.Context, reason Reason) bool {
+	s.gone(reason, nil)
+	before := s.stats().RxBytes
+	if err := s.driver.Rebind(); err != nil {
+		s.Log.Warn("the transport's sockets could not be made anew", "transport", s.Name, "err", err)
 		return false
 	}
-	limit := time.NewTimer(t.Timing.Rebind)
+	limit := time.NewTimer(s.Timing.Rebind)
 	defer limit.Stop()
-	again := time.NewTicker(t.Timing.ProbeEvery)
+	again := time.NewTicker(s.Timing.ProbeEvery)
 	defer again.Stop()
 	for {
-		if err := t.driver.Probe(ctx); err != nil {
-			t.Log.Debug("probe was not sent", "transport", t.Name, "err", err)
+		if err := s.driver.Probe(ctx); err != nil {
+			s.Log.Debug("probe was not sent", "transport", s.Name, "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -184,8 +186,8 @@ func (t *Tunnel) rebound(ctx context.Context, reason Reason) bool {
 			return false
 		case <-again.C:
 		}
-		if t.Stats().RxBytes != before {
-			t.arrived()
+		if s.stats().RxBytes != before {
+			s.arrived()
 			return true
 		}
 	}

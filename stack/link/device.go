@@ -4,11 +4,12 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.zx2c4.com/wireguard/tun"
 )
 
-// headroom is what wireguard's TUN devices want in front of a packet they write: a virtio header on Linux, four bytes of
+// headroom is how many bytes wireguard's TUN devices want in front of a packet that they write: a virtio header on Linux, four bytes of
 // protocol family on the BSDs.
 const headroom = 16
 
@@ -32,7 +33,16 @@ type devicePort struct {
 	sizes []int
 	out   sync.Pool // *deviceBatch
 	once  sync.Once
+	shut  atomic.Bool // Close was called
 	err   error
+}
+
+// failure is an error of the device's. wireguard's devices say that they are closed when the system took them away.
+func (p *devicePort) failure(err error) error {
+	if errors.Is(err, os.ErrClosed) && !p.shut.Load() {
+		return ErrGone
+	}
+	return err
 }
 
 // deviceBatch is what one Write needs: the packet in one piece and its segments.
@@ -62,7 +72,7 @@ func (p *devicePort) Read(pkts []Packet) (int, error) {
 	if got > 0 && errors.Is(err, tun.ErrTooManySegments) {
 		err = nil // what fitted is good; the rest is lost, as on a card that ran out of descriptors
 	}
-	return got, err
+	return got, p.failure(err)
 }
 
 func (p *devicePort) Write(m Meta, pieces [][]byte) error {
@@ -95,7 +105,7 @@ func (p *devicePort) Write(m Meta, pieces [][]byte) error {
 		b.bufs[n] = b.bufs[n][:headroom+size]
 	}
 	_, err := p.dev.Write(b.bufs[:n], headroom)
-	return err
+	return p.failure(err)
 }
 
 func (p *devicePort) BatchSize() int { return p.batch }
@@ -109,7 +119,10 @@ func (p *devicePort) MTU() int {
 }
 
 func (p *devicePort) Close() error {
-	p.once.Do(func() { p.err = p.dev.Close() })
+	p.once.Do(func() {
+		p.shut.Store(true)
+		p.err = p.dev.Close()
+	})
 	if errors.Is(p.err, os.ErrClosed) {
 		return nil
 	}

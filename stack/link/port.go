@@ -1,8 +1,8 @@
-// Package link moves IP packets between a stack and whatever carries them, together with the work a network card would
-// do for them: a packet may be a super-packet that stands for many segments, and its checksum may still be partial.
+// Package link moves IP packets between a stack and whatever carries them, together with the work that a network card
+// would do on them: a packet may be a super-packet that stands for many segments, and its checksum may be unfinished.
 //
 // Port is the seam. OpenTUN gives a Port on the operating system's TUN device, FromDevice makes one of any tun.Device,
-// Pipe joins two stacks in memory, and Segment does the card's work in software where nobody else will.
+// Pipe joins two stacks in memory, and a Segmenter does the card's work in software.
 //
 // It does not look above the transport header, keep flows or decide anything.
 package link
@@ -23,7 +23,7 @@ const (
 	GSOUDP // UDP segmentation offload, either family
 )
 
-// Meta is what is still to be done to a packet before it may stand on a wire. The zero Meta is a finished packet.
+// Meta says what is still to be done to a packet before it may go onto a wire. The zero Meta is a finished packet.
 type Meta struct {
 	GSO        GSO
 	SegSize    uint16 // bytes of payload in each segment; the last may be shorter
@@ -42,8 +42,8 @@ type Packet struct {
 // Port is a packet device that understands Meta.
 //
 // Read is called by one goroutine; Write may be called by several at once and does not keep data after it returns.
-// Close makes a blocked Read return an error and is idempotent; after it both return an error that is net.ErrClosed or
-// os.ErrClosed.
+// Close makes a blocked Read return an error and is idempotent. After it both return an error that is net.ErrClosed or
+// os.ErrClosed, which they never do before: a device that the system took away gives ErrGone.
 type Port interface {
 	// Read blocks until at least one packet has come, and fills as many of pkts as it can without blocking again.
 	Read(pkts []Packet) (int, error)
@@ -56,6 +56,9 @@ type Port interface {
 	MTU() int
 	Close() error
 }
+
+// ErrGone is returned by a Port whose device was removed from the system while the Port was open.
+var ErrGone = errors.New("the interface is gone")
 
 // errBadHeader says that a packet's Meta or headers contradict its length.
 var errBadHeader = errors.New("packet headers and metadata disagree")

@@ -14,11 +14,11 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 )
 
-// OpenTUN makes a TUN device, or takes one over from a descriptor. Packets are then read and written by this package
-// itself, with their virtio headers, so that super-packets pass whole in both directions; wireguard's device is kept
-// for the interface's name, MTU and life. A descriptor without virtio headers works one packet at a time.
+// OpenTUN makes a TUN device, or takes one over from a descriptor. This package then reads and writes packets itself,
+// with their virtio headers, so that super-packets pass whole in both directions. wireguard's device is kept for the
+// interface's name, its MTU and its end. A descriptor without virtio headers works one packet at a time.
 //
-// The error says what to do where /dev/net/tun or a privilege is missing, or the name is taken.
+// Where /dev/net/tun or a privilege is missing, or the name is taken, the error says what to do.
 func OpenTUN(c TUNConfig) (*TUN, error) {
 	dev, err := openDevice(c)
 	if err != nil {
@@ -67,7 +67,7 @@ func openDevice(c TUNConfig) (tun.Device, error) {
 	case errors.Is(err, unix.EBUSY):
 		return nil, fmt.Errorf("tun: create %q: %w: another program holds an interface of this name: stop it or choose another name", c.Name, err)
 	case errors.Is(err, unix.EINVAL) && isInterface(c.Name):
-		return nil, fmt.Errorf("tun: create %q: %w: there is an interface of this name that is no TUN: remove it or choose another name", c.Name, unix.EEXIST)
+		return nil, fmt.Errorf("tun: create %q: %w: an interface of this name exists and is not a TUN: remove it or choose another name", c.Name, unix.EEXIST)
 	}
 	return nil, fmt.Errorf("tun: create %q: %w", c.Name, err)
 }
@@ -93,7 +93,7 @@ func vnetHeader(f *os.File) (bool, error) {
 	return ifr.Uint16()&unix.IFF_VNET_HDR != 0, ioctlErr
 }
 
-// tunPort does its own I/O on a TUN descriptor that carries virtio headers.
+// tunPort reads and writes a TUN descriptor that carries virtio headers.
 type tunPort struct {
 	dev tun.Device
 	rc  syscall.RawConn
@@ -159,13 +159,16 @@ func (p *tunPort) Read(pkts []Packet) (int, error) {
 		p.iov[0] = p.head[:]
 		p.iov[1] = pkt.Data[:cap(pkt.Data)]
 		if err := p.rc.Read(p.readFn); err != nil {
+			if p.isClosed() { // the runtime's own error is none of those that Port promises
+				err = net.ErrClosed
+			}
 			return 0, fmt.Errorf("tun: read: %w", err)
 		}
 		switch {
 		case p.readErr == unix.EINTR:
 			continue
-		case p.readErr == unix.EBADFD: // the interface is gone or has not come up yet
-			return 0, fmt.Errorf("tun: read: %w", net.ErrClosed)
+		case p.readErr == unix.EBADFD: // what a TUN's descriptor gives once the interface was deleted (Linux 6.18)
+			return 0, fmt.Errorf("tun: read: %w", ErrGone)
 		case p.readErr != nil:
 			return 0, fmt.Errorf("tun: read: %w", p.readErr)
 		case p.readN <= virtioHdrLen:
@@ -241,6 +244,12 @@ func (p *tunPort) writeCut(m Meta, pieces [][]byte) error {
 		}
 	}
 	return nil
+}
+
+func (p *tunPort) isClosed() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.fd < 0
 }
 
 func (p *tunPort) BatchSize() int { return 1 }

@@ -42,7 +42,8 @@ type TransportStatus struct {
 	TxBytes    uint64    `json:"txBytes"`
 	Endpoint   string    `json:"endpoint,omitempty"`
 	Reconnects uint64    `json:"reconnects"`
-	Active     string    `json:"active,omitempty"` // of a group: the member that carries new flows
+	Warnings   []string  `json:"warnings,omitempty"` // what of its file is unsafe or passed over
+	Active     string    `json:"active,omitempty"`   // of a group: the member that carries new flows
 }
 
 // FlowCounts are numbers of flows since start, but Active.

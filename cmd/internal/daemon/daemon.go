@@ -1,7 +1,8 @@
 // Package daemon puts a penstock together from its configuration, runs it, reloads it and takes it down.
 //
-// It is the only package that knows all the others. What is a laptop and what is a gateway is decided here, by what is
-// plugged into the stacks and which dialers stand in the egress map.
+// It composes packages that can each be read alone: edition (what a configuration means), egress (the ways out), laptop
+// (this machine), gateway (the port for peers), the router, the DNS server, and report (what operators are told). What
+// is a laptop and what is a gateway is decided by which of them are plugged in.
 //
 // It does not judge, resolve, carry or encrypt anything itself.
 package daemon
@@ -11,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -20,8 +22,13 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/edition"
+	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/flowlog"
+	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/laptop"
 	"penstock/cmd/internal/lists"
+	"penstock/cmd/internal/report"
 	"penstock/dnsproxy"
 	"penstock/policy"
 	"penstock/router"
@@ -41,7 +48,7 @@ type Options struct {
 	// Notify tells the service manager how the daemon is. May be nil.
 	Notify *Notifier
 	// Direct takes the place of the host's own network. May be nil.
-	Direct DirectDialer
+	Direct egress.Direct
 }
 
 // Daemon is a penstock that runs.
@@ -52,193 +59,184 @@ type Daemon struct {
 
 	registry *prometheus.Registry
 	metrics  metrics
-	rules    *rules
+	live     *edition.Live
 	router   *router.Router
-	dns      *dnsproxy.Server
-	naming   naming
-	egress   *egress
-	host     *host        // nil on a gateway without a TUN
-	gateway  *gateway     // nil without listen.wireguard
-	flowLog  *flowlog.Log // nil without flow_log
-	recent   *recent
-	onDemand *onDemand // nil without on_demand
-	captive  *captive
+	dns      *dns
+	egress   *egress.Egress
+	laptop   *laptop.Laptop
+	follow   *laptop.Follower
+	gateway  *gateway.Gateway // nil without listen.wireguard
+	flowLog  *flowlog.Log     // nil without flow_log
+	flows    *report.Flows
+	status   *report.Process
 
-	reloading sync.Mutex // held by the one reload that runs
-
-	mu        sync.Mutex // guards below
-	cfg       *config.Config
-	reloadErr string
+	reloading sync.Mutex    // held by the one reload that runs
+	renamed   chan struct{} // of one: a transport was given other DNS servers
 }
 
-// Run runs a penstock until ctx ends, and undoes what it changed on the host. ready, if not nil, is called once when
-// everything is in force.
+// Check compiles a configuration as Run would, reads its lists and key files, and runs its tests. It opens nothing and
+// changes nothing. A *edition.TestsError comes with the edition that fails its tests.
+func Check(ctx context.Context, cfg *config.Config) (*edition.Edition, error) {
+	return edition.Compile(ctx, cfg, edition.Sources{Lists: lists.New(lists.Config{Dir: edition.ListDir(cfg, true)})})
+}
+
+// Run runs a penstock until ctx ends, and undoes what it changed on the host.
 func Run(ctx context.Context, cfg *config.Config, opts Options) (err error) {
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
-	d := &Daemon{opts: opts, log: opts.Log, started: time.Now(), cfg: cfg, recent: newRecent()}
-	var closers closers
+	d, opened, err := build(ctx, cfg, opts)
 	defer func() {
-		if d.host != nil {
-			d.host.failed = err != nil && ctx.Err() == nil
-		}
-		if failed := closers.close(); failed != nil {
+		if failed := opened.close(err != nil && ctx.Err() == nil); failed != nil {
 			err = errors.Join(err, failed) // alone it stays what it is: a fault of the configuration is told as one
 		}
 	}()
-
-	if err := d.build(ctx, &closers); err != nil {
+	if err != nil {
 		return err
 	}
-	return d.run(ctx, &closers)
+	return d.run(ctx, &opened)
 }
 
-// closers are run last to first: what was opened last leans on what was opened before.
-type closers []func() error
+// build makes a daemon of which nothing runs yet. What it opened has to be closed, whatever the error.
+func build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, closers, error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	d := &Daemon{opts: opts, log: opts.Log, started: time.Now(), flows: new(report.Flows), renamed: make(chan struct{}, 1)}
+	var opened closers
+	err := d.build(ctx, cfg, &opened)
+	return d, opened, err
+}
 
-func (c *closers) add(f func() error) { *c = append(*c, f) }
+// closers are run last to first: what was opened last leans on what was opened before. failed says that penstock ends
+// because something failed, not because it was asked to.
+type closers []func(failed bool) error
 
-func (c *closers) close() error {
+func (c *closers) add(f func() error) { *c = append(*c, func(bool) error { return f() }) }
+
+func (c *closers) close(failed bool) error {
 	var errs []error
 	for len(*c) > 0 {
 		last := len(*c) - 1
-		errs = append(errs, (*c)[last]())
+		errs = append(errs, (*c)[last](failed))
 		*c = (*c)[:last]
 	}
 	return errors.Join(errs...)
 }
 
 // build opens everything. Nothing touches the host before all of it is known to be good, and nothing is carried before
-// the policy stands: the rules come first, the ways out second, the host's routes last.
-func (d *Daemon) build(ctx context.Context, c *closers) (err error) {
+// the policy stands: the edition comes first, the ways out second, the host's routes last.
+func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers) (err error) {
 	d.registry = prometheus.NewRegistry()
 	d.metrics = newMetrics(d.registry, d)
-	if d.rules, err = newRules(ctx, d.cfg, lists.Config{
-		Dir: listDir(d.cfg, d.opts), Dial: d.dialList, Log: d.log, Metrics: d.metrics.lists,
-	}); err != nil {
-		return err
+	d.live = edition.NewLive(lists.Config{
+		Dir: edition.ListDir(cfg, d.opts.TUN == nil), Log: d.log, Metrics: d.metrics.lists,
+		Dial: func(ctx context.Context, via, network, address string) (net.Conn, error) {
+			return d.egress.DialHost(ctx, via, network, address)
+		},
+	})
+	first, err := d.live.Compile(ctx, cfg)
+	if err != nil {
+		return edition.AsFaults(err)
 	}
-	if d.cfg.FlowLog.File != "" {
-		if d.flowLog, err = d.openFlowLog(); err != nil {
-			return err
+	d.warn(first)
+	d.live.Use(first)
+	if cfg.FlowLog.File != "" {
+		d.flowLog, err = flowlog.Open(flowlog.Config{
+			File: cfg.FlowLog.File, MaxSize: int64(cfg.FlowLog.MaxSize), Keep: cfg.FlowLog.Keep, Dropped: d.metrics.flowLogDropped, Log: d.log,
+		})
+		if err != nil {
+			return fmt.Errorf("flow_log.file: %w", err)
 		}
-		c.add(func() error { d.flowLog.Close(); return nil })
+		opened.add(func() error { d.flowLog.Close(); return nil })
 	}
-	if d.host, err = newHost(d.cfg, d.opts); err != nil {
+	if d.laptop, err = laptop.New(laptop.Config{Config: cfg, TUN: d.opts.TUN, Direct: d.opts.Direct, Log: d.log}); err != nil {
 		return err
 	}
-	c.add(d.host.close)
-	if err := d.host.block(ctx); err != nil {
+	*opened = append(*opened, d.laptop.Close)
+	if err := d.laptop.Block(ctx); err != nil {
 		return err
 	}
-	if d.egress, err = newEgress(d.cfg, d.host, d.metrics, d.naming.tell, d.log); err != nil {
+	if err := d.buildWays(first, opened); err != nil {
 		return err
 	}
-	c.add(d.egress.close)
-	d.captive = d.newCaptive()
-	if d.gateway, err = newGateway(d.cfg, d.log); err != nil {
+	if err := d.buildDNS(cfg); err != nil {
 		return err
 	}
-	if err := d.buildDNS(); err != nil {
+	if err := d.buildRouter(cfg); err != nil {
 		return err
 	}
-	d.egress.dialers["dns"] = dnsEgress{d.dns}
-	if err := d.buildRouter(); err != nil {
-		return err
-	}
-	if d.gateway != nil {
-		if err := d.gateway.open(d.handle, d.metrics, d.host.mark()); err != nil {
-			return refused(d.cfg, "listen.wireguard.listen_port", "", err)
+	d.follow = d.laptop.Follow(core{d}, d.egress)
+	if first.Gateway != nil {
+		d.gateway, err = gateway.Open(gateway.Config{
+			Plan: first.Gateway, Handle: d.handle, Peer: d.live.Peer, Mark: d.laptop.Outside().Mark, Limits: stackLimits(cfg.Limits),
+			Metrics: d.metrics.stack, Log: d.log,
+		})
+		if err != nil {
+			return refused(cfg, "listen.wireguard.listen_port", "", err)
 		}
-		c.add(d.gateway.close)
+		opened.add(d.gateway.Close)
 	}
-	if d.cfg.Listen.TUN != nil {
-		if err := d.host.open(d.handle, d.metrics); err != nil {
-			return refused(d.cfg, "listen.tun.name", "", err)
-		}
+	if err := d.laptop.Open(d.handle, stackLimits(cfg.Limits), d.metrics.stack); err != nil {
+		return refused(cfg, "listen.tun.name", "", err)
+	}
+	d.status = &report.Process{
+		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, Flows: d.flows, Started: d.started, Version: d.opts.Version,
 	}
 	return nil
 }
 
-// handle is what the stacks call for each flow.
-func (d *Daemon) handle(ctx context.Context, r *stack.Request) {
-	d.router.Handle(ctx, router.Request{Network: networkOf(r.Network), Src: r.Src, Dst: r.Dst, Answer: r})
-}
-
-func networkOf(s string) policy.Network {
-	switch s {
-	case "tcp":
-		return policy.TCP
-	case "udp":
-		return policy.UDP
-	case "icmp":
-		return policy.ICMP
-	}
-	return policy.NetworkUnknown
-}
-
-func (d *Daemon) buildRouter() (err error) {
-	d.router, err = router.New(router.Config{
-		Decide:       d.rules.decide,
-		Dialer:       d.egress.dialer,
-		Describe:     d.describe,
-		Program:      d.program,
-		Names:        func(client, dst netip.Addr) []policy.Name { return d.dns.Names().Lookup(client, dst) },
-		Pin:          func(client, dst netip.Addr) func() { return d.dns.Names().Pin(client, dst) },
-		Own:          d.own,
-		Reserved:     d.reserved,
-		Fallback:     d.fallback,
-		NotUp:        errNotUp,
-		Dropped:      d.metrics.stack.Drop,
-		Ended:        d.ended,
-		Generation:   d.rules.generation,
-		StormLimit:   d.cfg.Limits.RejectStorm,
-		StormWindow:  d.cfg.Limits.RejectWindow,
-		SniffTimeout: d.cfg.Limits.SniffTime,
-		Log:          d.log,
-		Metrics:      d.metrics.router,
+func (d *Daemon) buildWays(first *edition.Edition, opened *closers) (err error) {
+	d.egress, err = egress.Open(egress.Config{
+		Plan: first.Egress, Outside: d.laptop.Outside(), Hold: first.Config.AlwaysOn.Hold,
+		Renamed: func() {
+			select {
+			case d.renamed <- struct{}{}:
+			default:
+			}
+		},
+		Changed: func() { d.follow.TransportChanged() },
+		Servers: func(via string) []netip.AddrPort { return d.live.Now().ServersVia(via) },
+		Reset:   func(name string) int { return d.router.Kill(func(f router.Flow) bool { return f.Egress == name }) },
+		Metrics: d.metrics.egress,
+		Log:     d.log,
 	})
+	if err != nil {
+		return err
+	}
+	opened.add(d.egress.Close)
+	return nil
+}
+
+func (d *Daemon) buildRouter(cfg *config.Config) (err error) {
+	d.egress.Add(policy.EgressDNS, dnsEgress{d.dns.Server})
+	d.router, err = router.New(router.Config{
+		Policy: d.live, Clients: who{d}, Ways: d.ways(),
+		Dropped: d.metrics.stack.Drop, Ended: d.ended,
+		StormLimit: cfg.Limits.RejectStorm, StormWindow: cfg.Limits.RejectWindow, SniffTimeout: cfg.Limits.SniffTime,
+		Log: d.log, Metrics: d.metrics.router,
+	})
+	d.flows.Router = d.router
 	return err
 }
 
-// describe tells who sends from an address: a peer of the gateway, or the laptop itself.
-func (d *Daemon) describe(src netip.Addr) (peer string, groups []string, ok bool) {
-	if d.gateway != nil {
-		if p, ok := d.gateway.peer(src); ok {
-			return p.Name, p.Groups, true
-		}
-	}
-	return "", nil, d.cfg.Listen.TUN != nil
+// ways are the ways out as the router sees them.
+func (d *Daemon) ways() ways { return ways{d.egress, d.live, d.laptop.Outside().Direct} }
+
+// handle is what the stacks call for each flow.
+func (d *Daemon) handle(ctx context.Context, r *stack.Request) {
+	d.router.Handle(ctx, router.Request{Network: policy.NetworkOf(r.Network), Client: r.Client, Src: r.Src, Dst: r.Dst, Answer: r})
 }
 
-// own reports destinations that only lead back: the inside of our own networks, but for the addresses that we answer on.
-func (d *Daemon) own(dst netip.Addr) bool {
-	return d.host.inside(dst) || d.gateway != nil && d.gateway.inside(dst)
-}
-
-// reserved keeps flows from what an egress must not reach unless the deciding rule names the address.
-func (d *Daemon) reserved(dst netip.Addr, egress, rule string) bool {
-	if d.host.service(dst) || d.gateway != nil && d.gateway.service(dst) {
-		return true
+func stackLimits(l config.Limits) stack.Limits {
+	return stack.Limits{
+		Dials: l.Dials, TCPFlows: l.TCPFlows, UDPFlows: l.UDPFlows, UDPPerClient: l.UDPFlowsPerClient,
+		UDPIdle: l.UDPIdle, UDPIdleShort: l.UDPIdleShort, UDPIdleQUIC: l.UDPIdleQUIC,
+		KeepaliveIdle: l.TCPKeepalive, KeepaliveEvery: l.TCPKeepaliveInterval,
 	}
-	if egress != policy.EgressDirect || !d.host.dialer.Reserved(dst) {
-		return false
-	}
-	r, ok := d.rules.current().Rule(rule)
-	return !ok || len(r.Match.CIDR) == 0
-}
-
-// fallback lets flows go direct while their transport is not up, where their rule says so.
-func (d *Daemon) fallback(v policy.Verdict) (string, bool) {
-	r, ok := d.rules.current().Rule(v.Rule)
-	return policy.EgressDirect, ok && r.Do.FallbackDirect
 }
 
 func (d *Daemon) ended(f router.Flow) {
-	d.recent.add(f)
+	d.flows.Add(f)
 	if d.flowLog != nil {
-		d.flowLog.Flow(d.flow(f))
+		d.flowLog.Flow(report.Flow(f))
 	}
 	if f.Verdict.Action != policy.Forward {
 		d.log.Debug("flow refused", "flow", f.ID, "src", f.Facts.Src, "dst", f.Facts.Dst, "host", f.Name().Host, "rule", f.Verdict.Rule, "peer", f.Facts.Peer)
@@ -246,7 +244,8 @@ func (d *Daemon) ended(f router.Flow) {
 }
 
 // run starts what has a life of its own and waits for the end. The first of them that fails ends the others.
-func (d *Daemon) run(ctx context.Context, c *closers) error {
+func (d *Daemon) run(ctx context.Context, opened *closers) error {
+	cfg := d.live.Config()
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -258,41 +257,42 @@ func (d *Daemon) run(ctx context.Context, c *closers) error {
 			}
 		})
 	}
-	server, err := control.New(d.controlConfig())
+	server, err := control.New(d.controlConfig(cfg))
 	if err != nil {
 		return err
 	}
-	c.add(server.Close)
-	if d.cfg.Metrics.Listen != "" {
+	opened.add(server.Close)
+	if cfg.Metrics.Listen != "" {
 		monitor, err := control.NewMonitor(control.MonitorConfig{
-			Listen: d.cfg.Metrics.Listen, Gatherer: d.registry, Ready: d.ready, Logger: d.log,
+			Listen: cfg.Metrics.Listen, Gatherer: d.registry, Ready: d.status.Ready, Logger: d.log,
 		})
 		if err != nil {
-			return refused(d.cfg, "metrics.listen", "stop the program that holds it or choose another port", err)
+			return refused(cfg, "metrics.listen", "stop the program that holds it or choose another port", err)
 		}
-		c.add(monitor.Close)
+		opened.add(monitor.Close)
 		start("metrics", monitor.Run)
 	}
 	// The policy stands and answers before the host's routes lead to it; the transports come last.
 	start("dns", d.dns.Run)
-	start("dns settings", d.watchDNS)
-	if err := d.serveDNS(ctx, start); err != nil {
-		return refused(d.cfg, "dns.listen", "stop the program that holds it or choose another address", err)
+	start("dns settings", d.dns.followTransports)
+	if err := d.dns.listen(ctx, cfg, start); err != nil {
+		return refused(cfg, "dns.listen", "stop the program that holds it or choose another address", err)
 	}
-	if err := d.host.apply(ctx); err != nil {
+	d.laptop.SetSearch(d.egress.Search())
+	if err := d.laptop.Apply(ctx); err != nil {
 		return err
 	}
-	start("host", d.host.watch)
-	d.follow(start)
-	d.egress.run(start)
+	start("host", d.laptop.Watch)
+	d.follow.Run(start)
+	d.egress.Run(start)
 	start("control", server.Run)
-	start("lists", d.rules.lists.Run)
+	start("lists", d.live.Lists.Run)
 	start("exceptions", d.endExceptions)
 	start("reload", d.awaitReload)
 	start("service manager", d.notify)
-	d.log.Info("penstock is running", "config", d.cfg.Path, "listen", d.listening(), "socket", server.Socket())
+	d.log.Info("penstock is running", "config", cfg.Path, "listen", d.status.Listening(), "socket", server.Socket())
 	<-ctx.Done()
-	// First the transports, so that nothing is carried while the rest goes; flows end with the stacks.
+	// Flows end first, while their stacks still carry what ends them; the rest goes in the order of the closers.
 	err = context.Cause(ctx)
 	if errors.Is(err, context.Canceled) {
 		err = nil
@@ -302,34 +302,31 @@ func (d *Daemon) run(ctx context.Context, c *closers) error {
 	return err
 }
 
-func (d *Daemon) awaitReload(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-d.opts.Reload:
-			if _, err := d.reload(ctx, control.ReloadQuery{}); err != nil {
-				d.log.Error("reload refused; the policy before stays in force", "err", err)
-			}
-		}
+// controlConfig is what the control socket serves.
+func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
+	socket := d.opts.Socket
+	if socket == "" {
+		socket = cfg.Control.Socket
 	}
-}
-
-// config is the configuration in force.
-func (d *Daemon) config() *config.Config {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.cfg
-}
-
-// listening says what packets come from.
-func (d *Daemon) listening() []string {
-	var list []string
-	if d.cfg.Listen.TUN != nil {
-		list = append(list, "tun "+d.host.name)
+	names := &report.DNS{Server: d.dns.Server, Live: d.live, Settings: func() dnsproxy.Settings { return *d.dns.settings.Load() }, Log: d.log}
+	c := control.Config{
+		Socket: socket, Group: cfg.Control.Group, Logger: d.log,
+		Process: process{d.status, d}, Flows: d.flows, DNS: names, Lists: &report.Lists{Live: d.live, Log: d.log},
+		Policy:     &report.Policy{Live: d.live, Egress: d.egress, DNS: names, Flows: d.flows, Place: d.ways().Place, Log: d.log},
+		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil {
-		list = append(list, fmt.Sprintf("wireguard :%d", d.gateway.port()))
+		c.Peers = &report.Peers{Live: d.live, Gateway: d.gateway}
 	}
-	return list
+	return c
+}
+
+// process is the daemon as the control socket sees it as a whole.
+type process struct {
+	*report.Process
+	d *Daemon
+}
+
+func (p process) Reload(ctx context.Context, q control.ReloadQuery) (control.Reloaded, error) {
+	return p.d.reload(ctx, q)
 }

@@ -27,8 +27,7 @@ func deployed(t *testing.T, name string) string {
 // metricNames are those of a whole daemon, histograms with their suffixes too.
 func metricNames(t *testing.T) map[string]bool {
 	t.Helper()
-	d := laptop(t, "")
-	d.holdFlows()
+	d := built(t, laptopText)
 	ch := make(chan *prometheus.Desc)
 	go func() { d.registry.Describe(ch); close(ch) }()
 	names := make(map[string]bool)

@@ -6,164 +6,109 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
-	"slices"
+	"sync"
+	"sync/atomic"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/edition"
+	"penstock/cmd/internal/egress"
+	"penstock/cmd/internal/laptop"
 	"penstock/dnsproxy"
 	"penstock/policy"
 )
 
-func (d *Daemon) buildDNS() error {
-	c, err := d.dnsConfig(d.cfg)
-	if err != nil {
-		return err
+// dns is the DNS server with what it works by: the edition in force, what transports push, and a captive portal's name.
+type dns struct {
+	*dnsproxy.Server
+	live    *edition.Live
+	egress  *egress.Egress
+	laptop  *laptop.Laptop
+	portal  func() *edition.PortalZone // nil: no captive portal may be reached
+	log     *slog.Logger
+	renamed chan struct{} // of one: a transport was given other DNS servers
+
+	mu       sync.Mutex // held while other settings come into force
+	settings atomic.Pointer[dnsproxy.Settings]
+}
+
+func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
+	n := &dns{live: d.live, egress: d.egress, laptop: d.laptop, portal: func() *edition.PortalZone { return d.follow.PortalZone() }, log: d.log, renamed: d.renamed}
+	c := dnsproxy.Config{
+		Policy:  d.live,
+		Clients: strangers{d.live},
+		Dialer:  n.way,
+		Resolve: d.laptop.Outside().Resolve,
+		NoIPv6:  func(egress string) bool { return !d.egress.CarriesIPv6(egress) },
+		Blocked: func(v policy.Verdict) { d.metrics.router.Blocked(v.Category, "dns") },
+
+		CacheBytes: int(cfg.Limits.DNSCacheSize), CacheEntries: cfg.Limits.DNSCacheEntries,
+		Log: d.log, Metrics: d.metrics.dns,
 	}
-	c.Log, c.Metrics = d.log, d.metrics.dns
-	c.CacheBytes, c.CacheEntries = int(d.cfg.Limits.DNSCacheSize), d.cfg.Limits.DNSCacheEntries
-	if d.cfg.DNS.QueryLog && d.flowLog != nil {
+	if cfg.DNS.QueryLog && d.flowLog != nil {
 		c.QueryLog = slog.New(d.flowLog.Handler())
 	}
-	if d.dns, err = dnsproxy.New(c); err != nil {
-		return invalid(d.cfg, err)
+	plan, settings, pushed := d.live.Now().CompileDNS(d.egress.Naming(), nil)
+	if pushed != nil {
+		return pushed // nothing was pushed yet
 	}
-	d.naming.put(d.cfg, c)
+	n.settings.Store(&settings)
+	if n.Server, err = dnsproxy.New(c, plan); err != nil {
+		return err
+	}
+	d.dns = n
 	return nil
 }
 
-// dnsConfig is what a configuration, and the transports as they are now, say of the DNS server.
-func (d *Daemon) dnsConfig(cfg *config.Config) (dnsproxy.Config, error) {
-	c := dnsproxy.Config{
-		Decide:       d.decideQuestion,
-		Blocked:      func(v policy.Verdict) { d.metrics.router.Blocked(v.Category, "dns") },
-		NamesHosts:   d.namesHosts,
-		Describe:     d.describeClient,
-		Clients:      cfg.DNS.Clients,
-		Select:       selections[cfg.DNS.Select],
-		Resolve:      d.host.resolve,
-		Self:         ownResolvers(cfg),
-		Block:        blockAnswer(cfg.DNS.Block),
-		StripECH:     judgesNames(cfg),
-		NoIPv6:       func(egress string) bool { return !d.egress.ipv6(egress) },
-		AllowPrivate: cfg.DNS.AllowPrivate,
-		Timeout:      cfg.DNS.Timeout,
-		MaxInFlight:  cfg.Limits.DNSQueries,
+// searched has the host's resolver complete short names by the domains that transports name.
+func (n *dns) searched(ctx context.Context) {
+	if !n.laptop.SetSearch(n.egress.Search()) {
+		return
 	}
-	if len(c.Clients) == 0 {
-		c.Clients = privateClients()
+	if err := n.laptop.Apply(ctx); err != nil && ctx.Err() == nil {
+		n.log.Warn("the host's resolver could not be told of the search domains", "err", err)
 	}
-	c.BlockCategories = make(map[string]dnsproxy.BlockAnswer)
-	for name, b := range cfg.DNS.BlockCategory {
-		c.BlockCategories[name] = blockAnswer(b)
-	}
-	var errs []error
-	upstreams := func(list []config.Upstream) []dnsproxy.Upstream {
-		var out []dnsproxy.Upstream
-		for _, u := range list {
-			dialer, ok := d.egress.dialer(u.Via)
-			if !ok {
-				errs = append(errs, fmt.Errorf("%s: dns upstream %s: there is no transport %q", u.Pos, u.Address, u.Via))
-				continue
-			}
-			out = append(out, dnsproxy.Upstream{Name: u.Name, Address: u.Address, Via: u.Via, Dialer: dialer, Bootstrap: u.Bootstrap})
-		}
-		return out
-	}
-	c.Upstreams = upstreams(cfg.DNS.Upstreams)
-	for _, s := range cfg.DNS.Split {
-		c.Zones = append(c.Zones, dnsproxy.Zone{Domains: s.Domains, Upstreams: upstreams(s.Upstream)})
-	}
-	d.addNamed(&c, cfg)
-	d.outside(&c, cfg)
-	if len(errs) > 0 {
-		return c, invalid(cfg, errs...)
-	}
-	return c, nil
 }
 
-var selections = map[string]dnsproxy.Selection{
-	"ordered": dnsproxy.Ordered, "fastest": dnsproxy.Fastest, "parallel": dnsproxy.Parallel,
-}
-
-func blockAnswer(b config.BlockAnswer) dnsproxy.BlockAnswer {
-	answer := dnsproxy.BlockAnswer{TTL: b.TTL, Addrs: b.Addresses}
-	switch b.Answer {
-	case "null":
-		answer.Mode = dnsproxy.BlockNull
-	case "refused":
-		answer.Mode = dnsproxy.BlockRefused
-	case "address":
-		answer.Mode = dnsproxy.BlockAddress
+// way is the way to upstreams that are asked via an egress. On a trusted network transports are down, and questions go
+// out directly.
+func (n *dns) way(via string) (dnsproxy.Dialer, bool) {
+	if n.live.Conditions().Trusted {
+		via = policy.EgressDirect
 	}
-	return answer
+	return n.egress.Dialer(via)
 }
 
-// ownResolvers are the addresses that lead to our DNS server: its own, and the host's stub resolver where that asks us.
-func ownResolvers(cfg *config.Config) []netip.AddrPort {
-	var own []netip.AddrPort
-	all := func(list []netip.Prefix) {
-		for _, p := range list {
-			own = append(own, netip.AddrPortFrom(p.Addr(), 0))
+// follow brings the edition's DNS into force, with what transports and the network say now.
+func (n *dns) follow() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	plan, settings, pushed := n.live.Now().CompileDNS(n.egress.Naming(), n.portal())
+	if pushed != nil {
+		n.log.Error("the DNS servers that a transport pushed cannot be used; the configuration's alone are", "err", pushed)
+	}
+	n.settings.Store(&settings)
+	n.Use(plan)
+}
+
+// followTransports follows what transports push, until ctx ends.
+func (n *dns) followTransports(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.renamed:
+			n.follow()
+			s := n.settings.Load()
+			n.log.Info("dns follows what transports say", "upstreams", len(s.Upstreams), "zones", len(s.Zones))
+			n.searched(ctx)
 		}
 	}
-	if t := cfg.Listen.TUN; t != nil {
-		all(serviceAddrs(t.Address))
-		all(t.Address)
-		if t.DNS == "auto" { // man systemd-resolved.service(8) has both
-			own = append(own, netip.MustParseAddrPort("127.0.0.53:53"), netip.MustParseAddrPort("127.0.0.54:53"))
-		}
-	}
-	if w := cfg.Listen.WireGuard; w != nil {
-		all(w.Address)
-	}
-	return append(own, cfg.DNS.Listen...)
 }
 
-// privateClients are those who may use an address of the host if nothing is said: an open resolver is a weapon for others.
-func privateClients() []netip.Prefix {
-	return []netip.Prefix{
-		netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"),
-		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
-		netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("169.254.0.0/16"),
-		netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"),
-	}
-}
-
-// judgesNames says that some rule looks at names: then a ClientHello has to show the site's.
-func judgesNames(cfg *config.Config) bool {
-	var looks func(m *config.Match) bool
-	looks = func(m *config.Match) bool {
-		return m != nil && (len(m.Domain) > 0 || len(m.Category) > 0 || len(m.SeenIn) > 0 || m.Mismatch != nil || looks(m.Not))
-	}
-	return slices.ContainsFunc(cfg.Rules, func(r config.Rule) bool { return looks(r.Match) })
-}
-
-// decideQuestion judges a question, or an address that an answer hints at: what flow would go there is known.
-func (d *Daemon) decideQuestion(f policy.Flow) policy.Verdict {
-	if !f.Dst.IsValid() {
-		return d.rules.decideName(f)
-	}
-	f.Network, f.Sniffed = policy.TCP, true
-	f.Names = []policy.Name{{Host: f.Names[0].Host, From: policy.FromDNS}}
-	return d.rules.decide(f)
-}
-
-// namesHosts says that a rule is about names: what it forwards is forwarded for its name's sake.
-func (d *Daemon) namesHosts(rule string) bool {
-	r, ok := d.rules.current().Rule(rule)
-	return ok && (len(r.Match.Domain) > 0 || len(r.Match.Category) > 0)
-}
-
-func (d *Daemon) describeClient(client netip.AddrPort) policy.Flow {
-	f := policy.Flow{Src: client}
-	f.Peer, f.Groups, _ = d.describe(client.Addr())
-	return f
-}
-
-// serveDNS opens the host addresses that dns.listen names.
-func (d *Daemon) serveDNS(ctx context.Context, start func(string, func(context.Context) error)) error {
-	lc := net.ListenConfig{Control: d.host.dialer.Control}
-	for _, a := range d.cfg.DNS.Listen {
+// listen opens the host addresses that dns.listen names.
+func (n *dns) listen(ctx context.Context, cfg *config.Config, start func(string, func(context.Context) error)) error {
+	lc := net.ListenConfig{Control: n.egress.Outside.Direct.Control}
+	for _, a := range cfg.DNS.Listen {
 		pc, err := lc.ListenPacket(ctx, "udp", a.String())
 		if err != nil {
 			return fmt.Errorf("dns.listen: %w", err)
@@ -174,11 +119,11 @@ func (d *Daemon) serveDNS(ctx context.Context, start func(string, func(context.C
 		}
 		start("dns "+a.String(), func(ctx context.Context) error {
 			defer pc.Close()
-			return d.dns.ServePacketConn(ctx, pc)
+			return n.ServePacketConn(ctx, pc)
 		})
 		start("dns "+a.String(), func(ctx context.Context) error {
 			defer ln.Close()
-			return d.dns.ServeListener(ctx, ln)
+			return n.ServeListener(ctx, ln)
 		})
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/lists"
 	"penstock/dnsproxy"
 	"penstock/router"
@@ -16,13 +17,11 @@ import (
 
 // metrics is every package's metrics, and those of the whole.
 type metrics struct {
-	stack     *stack.Metrics
-	router    *router.Metrics
-	transport *transport.Metrics
-	openvpn   *openvpn.Metrics
-	dns       *dnsproxy.Metrics
-
-	lists *lists.Metrics
+	stack  *stack.Metrics
+	router *router.Metrics
+	egress egress.Metrics
+	dns    *dnsproxy.Metrics
+	lists  *lists.Metrics
 
 	reloaded       prometheus.Gauge
 	flowLogDropped prometheus.Counter
@@ -30,12 +29,10 @@ type metrics struct {
 
 func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 	m := metrics{
-		stack:     stack.NewMetrics(reg),
-		router:    router.NewMetrics(reg),
-		transport: transport.NewMetrics(reg),
-		openvpn:   openvpn.NewMetrics(reg),
-		dns:       dnsproxy.NewMetrics(reg),
-		lists:     lists.NewMetrics(reg),
+		stack:  stack.NewMetrics(reg),
+		router: router.NewMetrics(reg),
+		dns:    dnsproxy.NewMetrics(reg),
+		lists:  lists.NewMetrics(reg),
 		flowLogDropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "penstock_flow_log_dropped_total",
 			Help: "Records of finished flows that could not be written to the flow log.",
@@ -44,6 +41,9 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 			Name: "penstock_policy_reload_success",
 			Help: "1 if the last reload came into force, 0 if it was refused.",
 		}),
+	}
+	m.egress = egress.Metrics{
+		Stack: m.stack, Transport: transport.NewMetrics(reg), OpenVPN: openvpn.NewMetrics(reg), Reset: egress.NewResetMetric(reg),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "penstock_build_info",
@@ -68,14 +68,22 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 			Name: "penstock_policy_generation",
 			Help: "Number of the policy in force; it grows with every change.",
 		}, func() float64 {
-			if d.rules == nil {
+			if d.live == nil || d.live.Now() == nil {
 				return 0
 			}
-			return float64(d.rules.generation())
+			return float64(d.live.Now().Number)
 		}),
 		stateCollector{d, prometheus.NewDesc("penstock_state", "1 for the state that the process is in.", []string{"state"}, nil)},
 	)
 	return m
+}
+
+// reloadEnded notes how a reload ended.
+func (m *metrics) reloadEnded(err error) {
+	m.reloaded.Set(1)
+	if err != nil {
+		m.reloaded.Set(0)
+	}
 }
 
 // stateCollector tells the state of the process when it is asked.
@@ -88,8 +96,8 @@ func (c stateCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
 
 func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	now := transport.Connecting
-	if c.d.egress != nil {
-		now = c.d.overall().State
+	if c.d.status != nil {
+		now = c.d.status.Overall().State
 	}
 	for _, s := range transport.States() {
 		v := 0.0

@@ -2,12 +2,14 @@ package daemon
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+
+	"penstock/router/clients"
 )
 
 // statusEvery is how often the service manager is told of the state where it wants no watchdog.
@@ -15,32 +17,23 @@ const statusEvery = 10 * time.Second
 
 // Notifier tells the service manager how the daemon is: sd_notify(3). A nil *Notifier tells nobody.
 type Notifier struct {
-	socket   string
 	watchdog time.Duration // 0: nobody watches
 }
 
 // NewNotifier takes what systemd says in the environment; nil if it says nothing.
-func NewNotifier(getenv func(string) string) *Notifier {
-	n := &Notifier{socket: getenv("NOTIFY_SOCKET")}
-	if n.socket == "" {
+func NewNotifier() *Notifier {
+	if os.Getenv("NOTIFY_SOCKET") == "" {
 		return nil
 	}
-	usec, err := strconv.ParseInt(getenv("WATCHDOG_USEC"), 10, 64)
-	if pid := getenv("WATCHDOG_PID"); err == nil && usec > 0 && (pid == "" || pid == strconv.Itoa(os.Getpid())) {
-		n.watchdog = time.Duration(usec) * time.Microsecond
+	every, err := sd.SdWatchdogEnabled(false)
+	if err != nil {
+		every = 0 // what is no number watches nobody
 	}
-	return n
+	return &Notifier{watchdog: every}
 }
 
 // send sends lines in one datagram. Nobody who does not listen is worth an error.
-func (n *Notifier) send(lines ...string) {
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"})
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	_, _ = conn.Write([]byte(strings.Join(lines, "\n")))
-}
+func (n *Notifier) send(lines ...string) { _, _ = sd.SdNotify(false, strings.Join(lines, "\n")) }
 
 // run says that the daemon is ready, and from then on how it is, until ctx ends. The watchdog is fed after alive has
 // returned: what hangs in it is found by the service manager.
@@ -75,7 +68,7 @@ func (n *Notifier) run(ctx context.Context, alive func(context.Context), status 
 // notify tells the service manager about this daemon.
 func (d *Daemon) notify(ctx context.Context) error {
 	return d.opts.Notify.run(ctx, d.alive, func() string {
-		s, err := d.status(ctx)
+		s, err := d.status.Status(ctx)
 		if err != nil {
 			return err.Error()
 		}
@@ -94,24 +87,11 @@ func nobody() netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte
 // alive goes once through what everything else goes through: the locks of the tables, and a socket in each stack. It
 // returns late, or never, where something hangs; what fails is not its business.
 func (d *Daemon) alive(ctx context.Context) {
-	d.config()
 	d.router.Active()
-	d.dns.Names().Lookup(nobody().Addr(), nobody().Addr())
-	stacks := []interface {
-		DialContext(ctx context.Context, network, address string) (net.Conn, error)
-	}{}
-	if d.host.stack != nil {
-		stacks = append(stacks, d.host.stack)
-	}
+	d.dns.Names().Lookup(clients.Nobody, nobody().Addr())
+	d.laptop.Touch(ctx, nobody())
 	if d.gateway != nil {
-		stacks = append(stacks, d.gateway.stack)
+		d.gateway.Touch(ctx, nobody())
 	}
-	for _, t := range d.egress.tunnels {
-		stacks = append(stacks, t.inner)
-	}
-	for _, s := range stacks {
-		if c, err := s.DialContext(ctx, "udp", nobody().String()); err == nil {
-			c.Close()
-		}
-	}
+	d.egress.Touch(ctx, nobody())
 }

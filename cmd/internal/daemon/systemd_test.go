@@ -33,9 +33,9 @@ func TestNotifier(t *testing.T) {
 		}
 		return strings.Split(string(buf[:n]), "\n")
 	}
-	n := NewNotifier(func(key string) string {
-		return map[string]string{"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000"}[key]
-	})
+	t.Setenv("NOTIFY_SOCKET", path)
+	t.Setenv("WATCHDOG_USEC", "20000")
+	n := NewNotifier()
 	ctx, cancel := context.WithCancel(t.Context())
 	hang, done := make(chan struct{}), make(chan error, 1)
 	entered := make(chan struct{}, 1)
@@ -70,15 +70,17 @@ func TestNotifier(t *testing.T) {
 }
 
 func TestNobodyIsNotified(t *testing.T) {
-	n := NewNotifier(func(string) string { return "" })
+	t.Setenv("NOTIFY_SOCKET", "")
+	n := NewNotifier()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := n.run(ctx, nil, nil); n != nil || err != nil {
 		t.Errorf("got %v %v, want nobody and no error", n, err)
 	}
-	other := NewNotifier(func(key string) string {
-		return map[string]string{"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"}[key]
-	})
+	t.Setenv("NOTIFY_SOCKET", "/nowhere")
+	t.Setenv("WATCHDOG_USEC", "20000")
+	t.Setenv("WATCHDOG_PID", "1")
+	other := NewNotifier()
 	if other.watchdog != 0 {
 		t.Errorf("got a watchdog of %s, want none: it is another process's", other.watchdog)
 	}

@@ -27,14 +27,18 @@ type Options struct {
 	Stdout, Stderr io.Writer
 }
 
-// world is where the demo happens.
-type world interface {
-	// laptop is what a program on the laptop can do.
+// programs are what can be done by programs on the laptop.
+type programs interface {
 	dial(ctx context.Context, network, address string) (net.Conn, error)
 	lookup(ctx context.Context, name string) ([]netip.Addr, error)
 	// ping sends one echo request of size bytes and waits for its reply.
 	ping(ctx context.Context, to netip.Addr, size int) error
 	trust() *trust
+}
+
+// world is where the demo happens.
+type world interface {
+	programs
 	// control asks the laptop's penstock.
 	control(ctx context.Context) (*control.Client, error)
 	// seen says what could be seen outside the tunnel, once all is done; an error if anything could.

@@ -37,7 +37,7 @@ type trust struct{ roots *x509.CertPool }
 // row is one thing that is tried, and what was promised.
 type row struct {
 	what     string
-	try      func(ctx context.Context, w world) (string, error)
+	try      func(ctx context.Context, w programs) (string, error)
 	want     string
 	rule     string // that decides
 	went     string
@@ -95,7 +95,7 @@ func rows() []row {
 }
 
 // client makes an HTTP client on the laptop. at, if set, is dialled whatever the name.
-func client(w world, at string) *http.Client {
+func client(w programs, at string) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: w.trust().roots},
 		DisableKeepAlives: true,
@@ -115,7 +115,7 @@ func client(w world, at string) *http.Client {
 }
 
 // first is a name's first address; an address stays itself.
-func first(ctx context.Context, w world, host string) (string, error) {
+func first(ctx context.Context, w programs, host string) (string, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return a.String(), nil
 	}
@@ -126,8 +126,8 @@ func first(ctx context.Context, w world, host string) (string, error) {
 	return addrs[0].String(), nil
 }
 
-func get(scheme, name, at string) func(context.Context, world) (string, error) {
-	return func(ctx context.Context, w world) (string, error) {
+func get(scheme, name, at string) func(context.Context, programs) (string, error) {
+	return func(ctx context.Context, w programs) (string, error) {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+name+"/", nil)
@@ -147,8 +147,8 @@ func get(scheme, name, at string) func(context.Context, world) (string, error) {
 	}
 }
 
-func overIPv6(name string) func(context.Context, world) (string, error) {
-	return func(ctx context.Context, w world) (string, error) {
+func overIPv6(name string) func(context.Context, programs) (string, error) {
+	return func(ctx context.Context, w programs) (string, error) {
 		addrs, err := w.lookup(ctx, name)
 		if err != nil {
 			return "", err
@@ -176,8 +176,8 @@ func outcome(err error) (string, error) {
 	return "", err
 }
 
-func connect(host string, port int, limit time.Duration) func(context.Context, world) (string, error) {
-	return func(ctx context.Context, w world) (string, error) {
+func connect(host string, port int, limit time.Duration) func(context.Context, programs) (string, error) {
+	return func(ctx context.Context, w programs) (string, error) {
 		addr, err := first(ctx, w, host)
 		if err != nil {
 			return outcome(err)
@@ -193,8 +193,8 @@ func connect(host string, port int, limit time.Duration) func(context.Context, w
 	}
 }
 
-func udpEcho(host string, size int) func(context.Context, world) (string, error) {
-	return func(ctx context.Context, w world) (string, error) {
+func udpEcho(host string, size int) func(context.Context, programs) (string, error) {
+	return func(ctx context.Context, w programs) (string, error) {
 		addr, err := first(ctx, w, host)
 		if err != nil {
 			return outcome(err)
@@ -220,8 +220,8 @@ func udpEcho(host string, size int) func(context.Context, world) (string, error)
 	}
 }
 
-func ping(host string, size int) func(context.Context, world) (string, error) {
-	return func(ctx context.Context, w world) (string, error) {
+func ping(host string, size int) func(context.Context, programs) (string, error) {
+	return func(ctx context.Context, w programs) (string, error) {
 		text, err := first(ctx, w, host)
 		if err != nil {
 			return outcome(err)
@@ -236,8 +236,8 @@ func ping(host string, size int) func(context.Context, world) (string, error) {
 }
 
 // foreignResolver asks a resolver on the internet instead of the laptop's own.
-func foreignResolver(name string) func(context.Context, world) (string, error) {
-	return func(ctx context.Context, w world) (string, error) {
+func foreignResolver(name string) func(context.Context, programs) (string, error) {
+	return func(ctx context.Context, w programs) (string, error) {
 		r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return w.dial(ctx, network, net.JoinHostPort(resolverAddr, "53"))
 		}}

@@ -6,6 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+
+	"penstock/router/transport/openvpn/internal/certtest"
+	"penstock/router/transport/openvpn/profile"
 )
 
 // udpPacket makes an inner UDP packet; its checksum is left out, as IPv4 allows.
@@ -59,7 +62,7 @@ func (d *floodDevice) Write(bufs [][]byte, offset int) (int, error) {
 func BenchmarkInteropUpload(b *testing.B) {
 	for _, network := range []string{"udp", "tcp"} {
 		b.Run(network, func(b *testing.B) {
-			ca := newAuthority(b, "ca")
+			ca := certtest.NewAuthority(b, "ca")
 			server := newRealServer(b, ca, network, "")
 			server.start()
 			sink, err := net.ListenUDP("udp4", &net.UDPAddr{IP: server.inner.AsSlice()})
@@ -67,7 +70,7 @@ func BenchmarkInteropUpload(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer func() { _ = sink.Close() }()
-			_ = sink.SetReadBuffer(socketBytes)
+			_ = sink.SetReadBuffer((4 << 20))
 			device := &floodDevice{fakeDevice: newFakeDevice()}
 			client := newBenchClient(b, profileFor(b, ca, network, server.port, ""), device)
 			to := sink.LocalAddr().(*net.UDPAddr).AddrPort()
@@ -90,7 +93,7 @@ func BenchmarkInteropUpload(b *testing.B) {
 func BenchmarkInteropDownload(b *testing.B) {
 	for _, network := range []string{"udp", "tcp"} {
 		b.Run(network, func(b *testing.B) {
-			ca := newAuthority(b, "ca")
+			ca := certtest.NewAuthority(b, "ca")
 			server := newRealServer(b, ca, network, "")
 			server.start()
 			device := &floodDevice{fakeDevice: newFakeDevice(), taken: make(chan int, 4096)}
@@ -135,7 +138,7 @@ type benchClient struct {
 
 func (c *benchClient) addr(b *testing.B) netip.Addr { return c.settings.last(b).Addrs[0].Addr() }
 
-func newBenchClient(b *testing.B, profile *Profile, device Device) *benchClient {
+func newBenchClient(b *testing.B, profile *profile.Profile, device Device) *benchClient {
 	b.Helper()
 	box := &settingsBox{}
 	client, err := New(Config{Name: "bench", Profile: profile, Device: device, Configure: box.set})

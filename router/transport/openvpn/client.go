@@ -5,24 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"penstock/router/transport"
-	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/router/transport/openvpn/internal/data"
+	"penstock/router/transport/openvpn/internal/login"
+	"penstock/router/transport/openvpn/internal/text"
 )
 
 // Client is one OpenVPN transport. It implements transport.Driver: at most one session is up at a time, and the
 // device outlives them all.
 type Client struct {
-	cfg      Config
-	log      *slog.Logger
-	counters counters
-	session  atomic.Pointer[session] // the one that carries data; nil: what the device gives is dropped
+	cfg     Config
+	log     *slog.Logger
+	meter   meter
+	session atomic.Pointer[session] // the one that carries data; nil: what the device gives is dropped
 
 	// Used by the goroutine that calls Connect, and by its sessions while it waits or after it is done.
-	login     login
+	login     *login.Login
 	next      int       // remote to try first
 	notBefore time.Time // the server said that it goes down for a moment
 
@@ -32,7 +35,7 @@ type Client struct {
 	result error // of Close
 	wg     sync.WaitGroup
 
-	mu sync.Mutex // Connect joins wg, or sees closed, and never between
+	mu sync.Mutex // held to close closed, and to join wg while it is open
 }
 
 var _ transport.Driver = (*Client)(nil)
@@ -44,10 +47,18 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	if cfg.RequireServerCert && !cfg.Profile.Trust.TellsServers() {
+		return nil, &transport.BlockedError{Reason: transport.ReasonError, Err: fmt.Errorf("openvpn %s: %w", cfg.Name, ErrServerUnverified)}
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Client{cfg: cfg, log: cfg.Log.With("transport", cfg.Name), closed: make(chan struct{})}, nil
+	if cfg.Dialer == nil {
+		cfg.Dialer = &net.Dialer{}
+	}
+	c := &Client{cfg: cfg, log: cfg.Log.With("transport", cfg.Name), closed: make(chan struct{}), login: login.New(cfg.Profile, cfg.Credentials)}
+	c.meter = meter{name: cfg.Name, metrics: cfg.Metrics}
+	return c, nil
 }
 
 // Probe makes a living server answer: with an options request on the data channel and the acknowledgement of a control
@@ -67,20 +78,20 @@ func (c *Client) Rebind() error {
 	if s == nil {
 		return transport.ErrNotUp
 	}
-	return s.rebind()
+	return c.named(s.rebind())
 }
 
 // Stats never blocks.
 func (c *Client) Stats() transport.Stats {
-	out := c.counters.stats()
+	out := c.meter.stats()
 	if s := c.session.Load(); s != nil {
-		out.Endpoint = s.outer().remote().String()
+		out.Endpoint = s.data.Remote().String()
 	}
 	return out
 }
 
-// Close tells the server that the session is over, waiting for at most a second, closes the device and waits for every
-// goroutine. It ends a Connect that is under way.
+// Close tells the server that the session is over, waiting for less than a second, closes the device and waits for
+// every goroutine. It ends a Connect that is under way.
 func (c *Client) Close() error {
 	c.close.Do(func() {
 		c.mu.Lock()
@@ -115,40 +126,53 @@ func (c *Client) ended(s *session) {
 	if !c.session.CompareAndSwap(s, nil) {
 		return // never established, or replaced, or closed: whoever did that knows
 	}
-	c.log.Warn("session lost", "err", s.err)
+	err := c.named(s.err)
+	c.log.Warn("session lost", "err", err)
 	if c.cfg.Lost != nil {
-		c.cfg.Lost(s.err)
+		c.cfg.Lost(err)
 	}
 }
 
-func (c *Client) failed(reason transport.Reason, err error) error {
-	return &transport.ReasonedError{Reason: reason, Err: fmt.Errorf("openvpn %s: %w", c.cfg.Name, err)}
+// named adds the transport's name to an error that leaves the package, and keeps its reason.
+func (c *Client) named(err error) error {
+	if _, ok := errors.AsType[transport.ErrKeepaliveTimeout](err); ok || err == nil || errors.Is(err, transport.ErrNotUp) || errors.Is(err, errClosed) {
+		return err
+	}
+	named := fmt.Errorf("openvpn %s: %w", c.cfg.Name, err)
+	if e, ok := errors.AsType[*transport.BlockedError](err); ok {
+		return &transport.BlockedError{Reason: e.Reason, Err: named}
+	}
+	if e, ok := errors.AsType[*transport.ReasonedError](err); ok {
+		return &transport.ReasonedError{Reason: e.Reason, Err: named}
+	}
+	return named
 }
 
-func (c *Client) blocked(reason transport.Reason, err error) error {
-	return &transport.BlockedError{Reason: reason, Err: fmt.Errorf("openvpn %s: %w", c.cfg.Name, err)}
+func failed(reason transport.Reason, err error) error {
+	return &transport.ReasonedError{Reason: reason, Err: err}
 }
 
-// deviceOffset is where packets from the device start, so that what the link and the key put in front fits.
-const deviceOffset = linkHead + datakey.MaxHead
+func blocked(err error) error {
+	return &transport.BlockedError{Reason: transport.ReasonError, Err: err}
+}
 
-// runPump carries packets from the device to the session of the moment, until the device is closed.
+// runPump carries packets from the device to the current session, until the device is closed.
 func (c *Client) runPump() {
 	batch := c.cfg.Device.BatchSize()
 	bufs, sizes := make([][]byte, batch), make([]int, batch)
 	for i := range bufs {
-		bufs[i] = make([]byte, deviceOffset+maxInner+datakey.Tail)
+		bufs[i] = make([]byte, data.Offset+maxInner+data.Tail)
 	}
 	readable := make([][]byte, batch)
 	for i := range bufs {
-		readable[i] = bufs[i][:deviceOffset+maxInner]
+		readable[i] = bufs[i][:data.Offset+maxInner]
 	}
 	for {
-		n, err := c.cfg.Device.Read(readable, sizes, deviceOffset)
+		n, err := c.cfg.Device.Read(readable, sizes, data.Offset)
 		if s := c.session.Load(); s != nil && n > 0 {
-			s.send(bufs[:n], sizes[:n])
+			s.data.Send(bufs[:n], sizes[:n])
 		} else if n > 0 {
-			c.cfg.Metrics.drop(c.cfg.Name, dropNotUp, n)
+			c.meter.Drop(data.DropNotUp, n)
 		}
 		if err != nil {
 			select {
@@ -161,5 +185,5 @@ func (c *Client) runPump() {
 	}
 }
 
-// maxInner is the largest packet a device may give, in bytes: far above the MTU that Configure is told.
-const maxInner = maxMTU
+// maxInner is the largest packet a device may give, in bytes: far above the MTU in Settings.
+const maxInner = text.MaxMTU

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
-	"syscall"
+
+	"penstock/router/transport/openvpn/internal/login"
+	"penstock/router/transport/openvpn/internal/push"
+	"penstock/router/transport/openvpn/profile"
 )
 
 // Device is the inner side: it gives outbound IP packets and takes inbound ones. It is a subset of wireguard's
@@ -18,49 +22,61 @@ type Device interface {
 	Close() error
 }
 
+// Settings are what a server pushed, ready to use. Nothing in them has been applied, and nothing in them outranks policy.
+type Settings = push.Settings
+
+// Route is a destination in Settings.
+type Route = push.Route
+
+// DNSServer is a resolver in Settings.
+type DNSServer = push.DNSServer
+
+// Challenge is a question for the user.
+type Challenge = login.Challenge
+
+// ChallengeKind says what a Challenge asks.
+type ChallengeKind = login.Kind
+
+// Kinds of challenges.
+const (
+	ChallengePassword = login.Password // user name and password
+	ChallengeStatic   = login.Static   // the profile's static-challenge: the answer goes in pass
+	ChallengeDynamic  = login.Dynamic  // the server asked in its refusal: the answer goes in pass
+	ChallengeText     = login.Text     // the server asked while the session is pending: the answer goes in pass
+	ChallengeWeb      = login.Web      // Text is a URL to open; the answer is ignored
+)
+
 // Config is what a Client needs. Name, Profile and Device are required.
 type Config struct {
-	Name    string   // the transport's name, for errors and logs
-	Profile *Profile // from ParseProfile
-	Device  Device   // owned by the client: Close closes it
-	// Configure is told what the server pushed, on every connect and PUSH_UPDATE, before data flows. It must not call
+	Name    string           // the transport's name, for errors and logs
+	Profile *profile.Profile // from profile.Parse
+	Device  Device           // owned by the client: Close closes it
+	// RequireServerCert makes New refuse a profile that cannot tell the server from a client with a certificate of the
+	// same ca. profile.Parse only warns of it, as the reference client does.
+	RequireServerCert bool
+	// Configure is given what the server pushed, on every connect and PUSH_UPDATE, before data flows. It must not call
 	// the Client. An error fails the session. If nil, nothing is configured.
 	Configure func(Settings) error
-	// Control is called on every outer socket before it connects, to mark it. If nil, sockets are as they come.
-	Control func(network, address string, c syscall.RawConn) error
+	// Dialer opens outer sockets; its Control can mark them. If nil, sockets are as they come.
+	Dialer *net.Dialer
 	// Resolve turns a remote's host name into addresses. If nil, the system's resolver is used.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Credentials answers a Challenge. It must return when ctx is done. An error blocks the transport, and so does nil
 	// where a server asks.
 	Credentials func(ctx context.Context, c Challenge) (user, pass string, err error)
-	// Lost is told once per session when it ended without having been asked to: transport.ErrKeepaliveTimeout,
-	// *transport.ReasonedError or *transport.BlockedError. It must not block and must not call the Client. If nil, it is only logged.
+	// Lost is called once for each session that ended without having been asked to, with transport.ErrKeepaliveTimeout,
+	// *transport.ReasonedError or *transport.BlockedError. It must not block and must not call the Client. If nil, the
+	// end of a session is only logged.
 	Lost func(error)
-	// Version is what the server is told about the client (IV_GUI_VER). If empty, "penstock".
+	// Version is what the server learns about the client (IV_GUI_VER). If empty, "penstock".
 	Version string
 	Log     *slog.Logger // if nil, nothing is logged
 	Metrics *Metrics     // if nil, nothing is counted
 }
 
-// ChallengeKind says what is asked.
-type ChallengeKind uint8
-
-// Kinds of challenge.
-const (
-	ChallengePassword ChallengeKind = iota // user name and password
-	ChallengeStatic                        // the profile's static-challenge: the answer goes in pass
-	ChallengeDynamic                       // the server asked in its refusal: the answer goes in pass
-	ChallengeText                          // the server asked while the session is pending: the answer goes in pass
-	ChallengeWeb                           // Text is a URL to open; the answer is ignored
-)
-
-// Challenge is a question for the user.
-type Challenge struct {
-	Kind ChallengeKind
-	Text string // what to show: a prompt, or the URL of a ChallengeWeb
-	User string // the user name, where it is known already
-	Echo bool   // the answer may be shown while it is typed
-}
+// ErrServerUnverified says that Config.RequireServerCert refused a profile.
+var ErrServerUnverified = errors.New(`the profile enables no server certificate verification method: whoever has a client certificate ` +
+	`of its ca can pose as the server; add "remote-cert-tls server" to the profile`)
 
 func (cfg *Config) check() error {
 	switch {

@@ -11,32 +11,33 @@ import (
 	"time"
 
 	"penstock/router/transport"
+	"penstock/router/transport/openvpn/internal/link"
+	"penstock/router/transport/openvpn/internal/login"
+	"penstock/router/transport/openvpn/profile"
 )
 
 const (
-	defaultConnect = 2 * time.Minute
-	patience       = 3 * time.Second // for the first answer of a remote, while there are others
-	roundPause     = time.Second     // between two rounds through all remotes
-	loginTries     = 4               // attempts with other credentials within one Connect
-	restartPause   = time.Second     // a server that said RESTART closes its port a moment later
+	defaultPoll  = 2 * time.Minute // for the first answer of any remote (server-poll-timeout)
+	patience     = 3 * time.Second // for the first answer of one remote, while there are others
+	dialTime     = 6 * time.Second // for a TCP connection
+	roundPause   = time.Second     // between two rounds through all remotes
+	loginTries   = 4               // attempts with other credentials within one Connect
+	restartPause = time.Second     // a server that said RESTART closes its port a moment later
 )
 
-// errUnanswered marks failures that another remote, or the next second, may not have.
+// errUnanswered marks failures that need not happen with another remote, or a second later.
 var errUnanswered = errors.New("no answer")
 
 // Connect brings up a new session: the profile's remotes and their addresses in turn, until one is established, ctx is
-// done, or a server gives a reason that another attempt would meet as well. A session that is up is ended first.
+// done, or a server gives a reason that another attempt would meet as well. A session that is up is ended first. Once a
+// server has answered, it has the time of a negotiation (hand-window) to check who the user is.
 func (c *Client) Connect(ctx context.Context) error {
 	if !c.join() {
 		return errClosed
 	}
 	defer c.wg.Done()
 	c.pump.Do(func() { c.wg.Go(c.runPump) })
-	limit := c.cfg.Profile.connect
-	if limit == 0 {
-		limit = defaultConnect
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.wg.Go(func() {
 		select {
@@ -45,25 +46,30 @@ func (c *Client) Connect(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	})
-
 	if old := c.session.Swap(nil); old != nil {
 		old.leaveNow()
 	}
-	if err := pause(ctx, time.Until(c.notBefore)); err != nil {
-		return c.failed(transport.ReasonHandshakeFailed, fmt.Errorf("the server asked to wait: %w", err))
+	return c.named(c.connect(ctx))
+}
+
+func (c *Client) connect(ctx context.Context) error {
+	select {
+	case <-time.After(time.Until(c.notBefore)):
+	case <-ctx.Done():
+		return failed(transport.ReasonHandshakeFailed, fmt.Errorf("the server asked to wait: %w", ctx.Err()))
 	}
-	var err error
+	begun := time.Now()
 	for tries := 0; ; {
-		if err = c.connectRound(ctx); err == nil {
-			return nil
-		}
+		err := c.connectRound(ctx)
 		switch {
-		case ctx.Err() != nil:
+		case err == nil || ctx.Err() != nil:
 			return err
-		case errors.Is(err, errTryAgain) && tries < loginTries:
+		case errors.Is(err, login.ErrTryAgain) && tries < loginTries:
 			tries++
-		case errors.Is(err, errUnanswered):
-			if pause(ctx, roundPause) != nil {
+		case errors.Is(err, errUnanswered) && time.Since(begun) < c.poll():
+			select {
+			case <-time.After(roundPause):
+			case <-ctx.Done():
 				return err
 			}
 		default:
@@ -72,24 +78,18 @@ func (c *Client) Connect(ctx context.Context) error {
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
+// poll is how long the first answer of a server may take.
+func (c *Client) poll() time.Duration {
+	if d := c.cfg.Profile.Timers.Poll; d > 0 {
+		return d
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return defaultPoll
 }
 
 // connectRound tries every remote once, starting with the one that worked last.
 func (c *Client) connectRound(ctx context.Context) error {
 	remotes := c.cfg.Profile.Remotes
-	if c.cfg.Profile.RemoteRandom && c.counters.lastHandshake.get().IsZero() {
+	if c.cfg.Profile.RemoteRandom && c.meter.lastHandshake.get().IsZero() {
 		c.next = rand.IntN(len(remotes))
 	}
 	var last error
@@ -97,11 +97,19 @@ func (c *Client) connectRound(ctx context.Context) error {
 		remote := remotes[c.next%len(remotes)]
 		addrs, err := c.resolve(ctx, remote)
 		if err != nil {
-			last = c.failed(transport.ReasonEndpointUnresolved, fmt.Errorf("%w: %w", errUnanswered, err))
+			last = failed(transport.ReasonEndpointUnresolved, fmt.Errorf("%w: %w", errUnanswered, err))
 		}
 		for i, addr := range addrs {
-			alone := len(remotes) == 1 && i == len(addrs)-1
-			if last = c.attempt(ctx, remote, addr, alone); last == nil || !errors.Is(last, errUnanswered) || ctx.Err() != nil {
+			limit := c.poll()
+			if len(remotes) > 1 || i < len(addrs)-1 {
+				limit = min(limit, patience)
+			}
+			last = c.attempt(ctx, remote, addr, limit)
+			if last == nil || errors.Is(last, login.ErrTryAgain) || ctx.Err() != nil {
+				return last
+			}
+			if !errors.Is(last, errUnanswered) {
+				c.next++ // for the next Connect: this one gives the reason
 				return last
 			}
 		}
@@ -111,7 +119,7 @@ func (c *Client) connectRound(ctx context.Context) error {
 }
 
 // resolve returns a remote's addresses of the families its network allows.
-func (c *Client) resolve(ctx context.Context, r Remote) ([]netip.Addr, error) {
+func (c *Client) resolve(ctx context.Context, r profile.Remote) ([]netip.Addr, error) {
 	addrs := []netip.Addr{}
 	if addr, err := netip.ParseAddr(strings.Trim(r.Host, "[]")); err == nil {
 		addrs = append(addrs, addr)
@@ -136,46 +144,40 @@ func (c *Client) resolve(ctx context.Context, r Remote) ([]netip.Addr, error) {
 	return out, nil
 }
 
-// attempt runs one session up to the point where it carries data. alone says that nobody else waits for a turn.
-func (c *Client) attempt(ctx context.Context, r Remote, addr netip.Addr, alone bool) error {
-	sent, err := c.credentials(ctx)
+// attempt runs one session up to the point where it carries data. limit is for the server's first answer.
+func (c *Client) attempt(ctx context.Context, r profile.Remote, addr netip.Addr, limit time.Duration) error {
+	sent, err := c.login.Credentials(ctx)
 	if err != nil {
 		return err
 	}
 	endpoint := netip.AddrPortFrom(addr, r.Port)
-	dialCtx, cancel := context.WithTimeout(ctx, 2*patience)
+	dialCtx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	l, err := c.dial(dialCtx, r.Network, endpoint)
+	l, err := link.Dial(dialCtx, c.cfg.Dialer, r.Network, endpoint)
 	if err != nil {
-		return c.failed(transport.ReasonHandshakeFailed, fmt.Errorf("%w: %w", errUnanswered, err))
+		return failed(transport.ReasonHandshakeFailed, fmt.Errorf("%w: %w", errUnanswered, err))
 	}
-	s, err := newSession(c, l, r.Network, sent)
+	s, err := newSession(context.WithoutCancel(ctx), c, l, r.Network, sent)
 	if err != nil {
-		_ = l.close()
-		return c.failed(transport.ReasonError, err)
+		_ = l.Close()
+		return failed(transport.ReasonError, err)
 	}
 	c.log.Debug("connecting", "endpoint", endpoint, "network", r.Network)
-	c.wg.Go(func() { s.run(context.WithoutCancel(ctx)) })
-
-	var impatient <-chan time.Time
-	if !alone {
-		timer := time.NewTimer(patience)
-		defer timer.Stop()
-		impatient = timer.C
-	}
+	c.wg.Go(s.run)
+	first := time.NewTimer(limit)
+	defer first.Stop()
 	for {
 		select {
 		case <-s.ready:
 			return c.adopt(s)
 		case <-s.done:
 			return s.err
-		case <-impatient:
-			if impatient = nil; s.answered.Load() {
-				continue
+		case <-first.C:
+			if !s.answered.Load() {
+				return s.giveUp(func() error { return fmt.Errorf("%w from %s %s in %s", errUnanswered, r.Network, endpoint, limit) })
 			}
-			return s.giveUp(fmt.Errorf("%w from %s %s", errUnanswered, r.Network, endpoint))
 		case <-ctx.Done():
-			return s.giveUp(fmt.Errorf("%s with %s %s: %w", s.stage(), r.Network, endpoint, ctx.Err()))
+			return s.giveUp(func() error { return fmt.Errorf("%s with %s %s: %w", s.stage(), r.Network, endpoint, ctx.Err()) })
 		}
 	}
 }
@@ -196,6 +198,6 @@ func (c *Client) adopt(s *session) error {
 		return errClosed
 	default:
 	}
-	c.log.Info("connected", "endpoint", s.outer().remote())
+	c.log.Info("connected", "endpoint", s.data.Remote())
 	return nil
 }

@@ -8,17 +8,20 @@ import (
 	"time"
 
 	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/router/transport/openvpn/internal/login"
+	"penstock/router/transport/openvpn/internal/push"
 	"penstock/router/transport/openvpn/internal/wire"
 )
 
-// nullLink swallows what is sent.
-type nullLink struct{}
+// nullLink keeps the last control packet and forgets the rest.
+type nullLink struct{ posted []byte }
 
-func (nullLink) read() ([][]byte, error) { return nil, net.ErrClosed }
-func (nullLink) write([][]byte) error    { return nil }
-func (nullLink) control([]byte) error    { return nil }
-func (nullLink) remote() netip.AddrPort  { return netip.AddrPort{} }
-func (nullLink) close() error            { return nil }
+func (*nullLink) Read() ([][]byte, error) { return nil, net.ErrClosed }
+func (*nullLink) Write([][]byte) error    { return nil }
+func (l *nullLink) Post(b []byte) error   { l.posted = b; return nil }
+func (*nullLink) Stalled() bool           { return false }
+func (*nullLink) Remote() netip.AddrPort  { return netip.AddrPort{} }
+func (*nullLink) Close() error            { return nil }
 
 // FuzzSession gives an established session packets and messages of a hostile server. The first byte of each record
 // says what it is, the second how long.
@@ -34,22 +37,35 @@ func FuzzSession(f *testing.F) {
 	f.Add(record(1, []byte("RESTART,[P]x")))
 	f.Add(record(0, []byte("\x48\x00\x00\x05aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")))
 	f.Fuzz(func(t *testing.T, input []byte) {
-		client, err := New(Config{Name: "fuzz", Profile: mustParse(t, minimal(t)), Device: newFakeDevice()})
+		client, err := New(Config{Name: "fuzz", Profile: mustParse(t, minimal()), Device: newFakeDevice()})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := newSession(client, nullLink{}, "udp", credentials{})
+		l := &nullLink{}
+		s, err := newSession(context.WithoutCancel(t.Context()), client, l, "udp", login.Credentials{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		var cancel context.CancelFunc
-		s.lifetime, cancel = context.WithCancel(t.Context())
 		now := time.Now()
-		s.begin(0, wire.HardResetClient, now)
-		s.peer = server
-		s.answered.Store(true)
-		s.push = &pushed{cipher: datakey.AES256GCM, v2: true}
-		if err := s.install(s.pending, now); err != nil {
+		s.control.Start(s.lifetime, now)
+		defer func() {
+			s.cancel()
+			s.control.Close()
+			s.wg.Wait()
+		}()
+		if err := s.control.Flush(now); err != nil {
+			t.Fatal(err)
+		}
+		_, _, own, err := wire.ParseOuter(l.posted[2:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := wire.Plain{}.Seal(&wire.Packet{Op: wire.HardResetServer, Session: server, Acks: []uint32{0}, Peer: own})
+		if err := s.packet(answer); err != nil || !s.control.Answered() {
+			t.Fatalf("the server's reset: %v", err)
+		}
+		s.options = &push.Options{Cipher: datakey.AES256GCM, V2: true}
+		if err := s.install(s.control.Pending(), now); err != nil {
 			t.Fatal(err)
 		}
 		for len(input) >= 2 {
@@ -57,30 +73,22 @@ func FuzzSession(f *testing.F) {
 			b := input[2 : 2+size]
 			input = input[2+size:]
 			if kind%2 == 1 {
-				err = s.message(s.current, string(b))
+				err = s.message(s.control.Current(), string(b))
 			} else {
-				s.receive([][]byte{b})
+				s.data.Receive([][]byte{b})
 				select {
-				case packet := <-s.inbox:
-					err = s.control(packet)
+				case packet := <-s.data.Control():
+					err = s.packet(packet)
 				default:
 				}
+			}
+			if err == nil {
+				err = s.control.Flush(now)
 			}
 			if err != nil {
 				break
 			}
-			if err = s.flush(now); err != nil {
-				break
-			}
 			now = now.Add(time.Second)
 		}
-		cancel()
-		for _, n := range s.negotiations {
-			if n != nil {
-				n.pipe.Fail(net.ErrClosed)
-			}
-		}
-		close(s.done)
-		s.wg.Wait()
 	})
 }

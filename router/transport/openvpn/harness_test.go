@@ -8,11 +8,14 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"penstock/router/transport/openvpn/internal/certtest"
 	"penstock/router/transport/openvpn/internal/openvpntest"
+	"penstock/router/transport/openvpn/profile"
 )
 
 func waitFor(t testing.TB, what string, ok func() bool) {
@@ -37,7 +40,7 @@ type testClient struct {
 	lost     chan error
 }
 
-func newTestClient(t testing.TB, profile *Profile, change func(*Config)) *testClient {
+func newTestClient(t testing.TB, profile *profile.Profile, change func(*Config)) *testClient {
 	t.Helper()
 	tc := &testClient{device: newFakeDevice(), settings: &settingsBox{}, lost: make(chan error, 16)}
 	cfg := Config{
@@ -79,28 +82,28 @@ func (c *testClient) connect(t testing.TB) {
 func (c *testClient) addr(t testing.TB) netip.Addr { return c.settings.last(t).Addrs[0].Addr() }
 
 // profileFor is a client profile for a server on this host.
-func profileFor(t testing.TB, ca *authority, network string, port int, lines string) *Profile {
+func profileFor(t testing.TB, ca *certtest.Authority, network string, port int, lines string) *profile.Profile {
 	t.Helper()
-	id := ca.client(t)
+	id := ca.Client(t)
 	host := "127.0.0.1"
 	if network == "udp6" {
 		host = "::1"
 	}
 	return mustParse(t, fmt.Sprintf("client\ndev tun\nremote %s %d %s\nremote-cert-tls server\n%s", host, port, network, lines)+
-		inline("ca", ca.pem)+inline("cert", id.cert)+inline("key", id.key))
+		certtest.Inline("ca", ca.PEM)+certtest.Inline("cert", id.Cert)+certtest.Inline("key", id.Key))
 }
 
 // serve starts an in-process server and makes the profile that fits it; change may be nil.
-func serve(t testing.TB, lines string, change func(*openvpntest.Config)) (*openvpntest.Server, *Profile) {
+func serve(t testing.TB, lines string, change func(*openvpntest.Config)) (*openvpntest.Server, *profile.Profile) {
 	t.Helper()
-	ca := newAuthority(t, "ca")
-	id := ca.server(t)
-	certificate, err := tls.X509KeyPair([]byte(id.cert), []byte(id.key))
+	ca := certtest.NewAuthority(t, "ca")
+	id := ca.Server(t)
+	certificate, err := tls.X509KeyPair([]byte(id.Cert), []byte(id.Key))
 	if err != nil {
 		t.Fatal(err)
 	}
 	clients := x509.NewCertPool()
-	clients.AddCert(ca.cert)
+	clients.AddCert(ca.Cert)
 	cfg := openvpntest.Config{TLS: &tls.Config{
 		Certificates: []tls.Certificate{certificate}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12,
 	}}
@@ -118,7 +121,21 @@ func serve(t testing.TB, lines string, change func(*openvpntest.Config)) (*openv
 // innerServer is the in-process server's address inside the tunnel.
 func innerServer() netip.Addr { return netip.AddrFrom4([4]byte{10, 9, 0, 1}) }
 
-// waitForKey waits until key id is the current one.
+func mustParse(t testing.TB, text string) *profile.Profile {
+	t.Helper()
+	p, _, err := profile.Parse(strings.NewReader(text), "test.ovpn", profile.Files{Secret: os.ReadFile, Public: profile.ReadPublic})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// minimal is a profile that works, to which tests add lines.
+func minimal() string {
+	return "client\ndev tun\nremote vpn.example\n" + certtest.Inline("peer-fingerprint", strings.Repeat("ab:", 31)+"ab\n")
+}
+
+// waitForKey waits until packets are sent with key id.
 func waitForKey(t *testing.T, c *testClient, id uint8) {
 	t.Helper()
 	waitFor(t, fmt.Sprintf("key id %d", id), func() bool {
@@ -126,8 +143,7 @@ func waitForKey(t *testing.T, c *testClient, id uint8) {
 		if s == nil {
 			t.Fatal("the session is gone")
 		}
-		k := s.data.send.Load()
-		return k != nil && k.id == id
+		return s.data.Keys.Sending() == int(id)
 	})
 }
 

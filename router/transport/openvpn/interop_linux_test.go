@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"penstock/router/transport"
+	"penstock/router/transport/openvpn/internal/certtest"
 )
 
 const probeEvery = 50 * time.Millisecond
@@ -20,16 +21,16 @@ const probeEvery = 50 * time.Millisecond
 // wrapLines are the lines of server and client for each protection of the control channel.
 func wrapLines(t *testing.T, s *realServer, kind string) (server, client string) {
 	t.Helper()
-	key := newStaticKey(t)
+	key := certtest.StaticKey(t)
 	switch kind {
 	case "none":
 		return "", ""
 	case "tls-auth":
-		return "auth SHA256\nkey-direction 0\n" + inline("tls-auth", key), "auth SHA256\nkey-direction 1\n" + inline("tls-auth", key)
+		return "auth SHA256\nkey-direction 0\n" + certtest.Inline("tls-auth", key), "auth SHA256\nkey-direction 1\n" + certtest.Inline("tls-auth", key)
 	case "tls-auth without a direction":
-		return inline("tls-auth", key), inline("tls-auth", key)
+		return certtest.Inline("tls-auth", key), certtest.Inline("tls-auth", key)
 	case "tls-crypt":
-		return inline("tls-crypt", key), inline("tls-crypt", key)
+		return certtest.Inline("tls-crypt", key), certtest.Inline("tls-crypt", key)
 	}
 	serverKey, clientKey := filepath.Join(s.dir, "v2-server.key"), filepath.Join(s.dir, "v2-client.key")
 	genkey(t, s.binary, "tls-crypt-v2-server", serverKey)
@@ -55,7 +56,7 @@ func TestInteropRenegotiationLosesNothing(t *testing.T) {
 		for _, wrap := range []string{"none", "tls-auth", "tls-auth without a direction", "tls-crypt", "tls-crypt-v2 with a forced cookie", "tls-crypt-v2 without a cookie"} {
 			t.Run(network+" with "+wrap, func(t *testing.T) {
 				t.Parallel()
-				ca := newAuthority(t, "ca")
+				ca := certtest.NewAuthority(t, "ca")
 				server := newRealServer(t, ca, network, "reneg-sec 4 4\n")
 				serverLines, clientLines := wrapLines(t, server, wrap)
 				server.config += serverLines
@@ -80,7 +81,7 @@ func TestInteropKeyIDsWrapFrom7To1(t *testing.T) {
 	for _, wrap := range []string{"none", "tls-crypt"} {
 		t.Run(wrap, func(t *testing.T) {
 			t.Parallel()
-			ca := newAuthority(t, "ca")
+			ca := certtest.NewAuthority(t, "ca")
 			server := newRealServer(t, ca, "udp", "")
 			serverLines, clientLines := wrapLines(t, server, wrap)
 			server.config += serverLines
@@ -101,15 +102,44 @@ func TestInteropCiphers(t *testing.T) {
 	for _, cipher := range []string{"AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305"} {
 		t.Run("a server that speaks only "+cipher, func(t *testing.T) {
 			t.Parallel()
-			ca := newAuthority(t, "ca")
+			ca := certtest.NewAuthority(t, "ca")
 			server := newRealServer(t, ca, "udp", "data-ciphers "+cipher+"\n")
 			server.start()
 			client := newTestClient(t, profileFor(t, ca, "udp", server.port, "data-ciphers AES-256-GCM:AES-192-GCM:AES-128-GCM:CHACHA20-POLY1305\n"), nil)
 			client.connect(t)
 			ping(t, client.device, client.addr(t), server.inner)
-			if got := string(client.session.Load().push.cipher); got != cipher {
+			if got := string(client.session.Load().options.Cipher); got != cipher {
 				t.Errorf("cipher: got %s, want %s", got, cipher)
 			}
+		})
+	}
+}
+
+func TestInteropCompressionFraming(t *testing.T) {
+	tests := []struct{ name, server, client, want string }{
+		{"pushed comp-lzo no", "comp-lzo no\npush \"comp-lzo no\"\n", "", ""},
+		{"pushed compress", "compress\npush \"compress\"\n", "", ""},
+		{"pushed compress stub-v2", "compress stub-v2\npush \"compress stub-v2\"\n", "", ""},
+		{"comp-lzo no in both files", "comp-lzo no\n", "comp-lzo no\n", ""},
+		{"compress in both files", "compress\n", "compress stub\n", ""},
+		{"comp-lzo no in the profile alone", "", "comp-lzo no\n", ""},
+		{"comp-lzo no in the server's file alone", "comp-lzo no\n", "", `add "comp-lzo no" to the profile`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			ca := certtest.NewAuthority(t, "ca")
+			server := newRealServer(t, ca, "udp", tt.server)
+			server.start()
+			client := newTestClient(t, profileFor(t, ca, "udp", server.port, tt.client), nil)
+			if tt.want != "" {
+				if err := client.Connect(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("Connect: got %v, want %q", err, tt.want)
+				}
+				return
+			}
+			client.connect(t)
+			ping(t, client.device, client.addr(t), server.inner)
 		})
 	}
 }
@@ -118,7 +148,7 @@ func TestInteropTLSVersions(t *testing.T) {
 	for _, version := range []string{"1.2", "1.3"} {
 		t.Run("TLS "+version, func(t *testing.T) {
 			t.Parallel()
-			ca := newAuthority(t, "ca")
+			ca := certtest.NewAuthority(t, "ca")
 			server := newRealServer(t, ca, "udp", "tls-version-min "+version+"\ntls-version-max "+version+"\n")
 			server.start()
 			client := newTestClient(t, profileFor(t, ca, "udp", server.port, ""), nil)
@@ -130,7 +160,7 @@ func TestInteropTLSVersions(t *testing.T) {
 
 func TestInteropPushedSettings(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t, "ca")
+	ca := certtest.NewAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", "server-ipv6 fd42:21::/64\n"+`push "dhcp-option DNS 10.8.21.1"
 push "dhcp-option DOMAIN corp.test"
 push "route 192.168.77.0 255.255.255.0"
@@ -177,7 +207,7 @@ func passwords(s *realServer, user, password string) string {
 
 func TestInteropUserAndToken(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t, "ca")
+	ca := certtest.NewAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", "reneg-sec 4 4\nhand-window 2\n")
 	server.config += passwords(server, "ana", "geheim") + "auth-gen-token 3600\n"
 	server.start()
@@ -191,22 +221,23 @@ func TestInteropUserAndToken(t *testing.T) {
 	client.connect(t)
 	p := startPinger(t, client.device, client.addr(t), server.inner, probeEvery)
 	waitForKey(t, client, 3)
-	if sent, lost := p.finish(); lost > 0 {
-		t.Errorf("lost %d of %d probes, want 0", lost, sent)
+	if probes, lost := p.finish(); lost > 0 {
+		t.Errorf("lost %d of %d probes, want 0", lost, probes)
 	}
 	client.connect(t) // with the token
 	ping(t, client.device, client.addr(t), server.inner)
 	if asked != 1 {
 		t.Errorf("asked for the password %d times, want once", asked)
 	}
-	if !strings.HasPrefix(string(client.login.token), "SESS_ID_AT_") {
-		t.Errorf("token: got %q", string(client.login.token))
+	sent, err := client.login.Credentials(t.Context())
+	if err != nil || !strings.HasPrefix(string(sent.Password), "SESS_ID_AT_") {
+		t.Errorf("the next session would send %q, %v; want the server's token", string(sent.Password), err)
 	}
 }
 
 func TestInteropWrongPassword(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t, "ca")
+	ca := certtest.NewAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", "")
 	server.config += passwords(server, "ana", "geheim")
 	server.start()
@@ -222,7 +253,7 @@ func TestInteropWrongPassword(t *testing.T) {
 
 func TestInteropCipherNotShared(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t, "ca")
+	ca := certtest.NewAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", "data-ciphers AES-128-GCM\n")
 	server.start()
 	client := newTestClient(t, profileFor(t, ca, "udp", server.port, "data-ciphers CHACHA20-POLY1305\n"), nil)
@@ -234,7 +265,7 @@ func TestInteropCipherNotShared(t *testing.T) {
 
 func TestInteropServerStopsWithNotice(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t, "ca")
+	ca := certtest.NewAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", "explicit-exit-notify 1\n")
 	server.start()
 	client := newTestClient(t, profileFor(t, ca, "udp", server.port, ""), nil)
@@ -255,7 +286,7 @@ func TestInteropServerKilledAndStartedAgain(t *testing.T) {
 	for _, network := range []string{"udp", "tcp"} {
 		t.Run(network, func(t *testing.T) {
 			t.Parallel()
-			ca := newAuthority(t, "ca")
+			ca := certtest.NewAuthority(t, "ca")
 			server := newRealServer(t, ca, network, "")
 			server.start()
 			client := newTestClient(t, profileFor(t, ca, network, server.port, ""), nil)
@@ -279,7 +310,7 @@ func TestInteropServerKilledAndStartedAgain(t *testing.T) {
 
 func TestInteropServerFrozen(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t, "ca")
+	ca := certtest.NewAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", `push "ping 1"`+"\n"+`push "ping-restart 3"`+"\n")
 	server.config = strings.Replace(server.config, "keepalive 5 60\n", "ping 1\n", 1)
 	server.start()
@@ -298,7 +329,7 @@ func TestInteropServerFrozen(t *testing.T) {
 
 func TestInteropRebindFloats(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t, "ca")
+	ca := certtest.NewAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp", "")
 	server.start()
 	client := newTestClient(t, profileFor(t, ca, "udp", server.port, ""), nil)
@@ -327,7 +358,7 @@ func TestInteropRebindFloats(t *testing.T) {
 func TestInteropProbeIsAnswered(t *testing.T) {
 	for _, network := range []string{"udp", "tcp"} {
 		t.Run(network, func(t *testing.T) {
-			ca := newAuthority(t, "ca")
+			ca := certtest.NewAuthority(t, "ca")
 			server := newRealServer(t, ca, network, "")
 			server.start()
 			client := newTestClient(t, profileFor(t, ca, network, server.port, ""), nil)
@@ -346,7 +377,7 @@ func TestInteropProbeIsAnswered(t *testing.T) {
 func TestInteropLeavingIsTold(t *testing.T) {
 	for _, network := range []string{"udp", "tcp"} {
 		t.Run(network, func(t *testing.T) {
-			ca := newAuthority(t, "ca")
+			ca := certtest.NewAuthority(t, "ca")
 			server := newRealServer(t, ca, network, "")
 			server.start()
 			client := newTestClient(t, profileFor(t, ca, network, server.port, ""), nil)
@@ -363,16 +394,16 @@ func TestInteropLeavingIsTold(t *testing.T) {
 
 func TestInteropWrongCertificates(t *testing.T) {
 	t.Parallel()
-	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
+	ca, other := certtest.NewAuthority(t, "ca"), certtest.NewAuthority(t, "other")
 	server := newRealServer(t, ca, "udp", "")
 	server.start()
-	id := ca.client(t)
+	id := ca.Client(t)
 	base := fmt.Sprintf("client\ndev tun\nremote 127.0.0.1 %d udp\n", server.port)
-	identity := inline("cert", id.cert) + inline("key", id.key)
+	identity := certtest.Inline("cert", id.Cert) + certtest.Inline("key", id.Key)
 	for _, tt := range []struct{ name, lines, want string }{
-		{"another authority", identity + inline("ca", other.pem), "unknown authority"},
-		{"another name", identity + inline("ca", ca.pem) + "verify-x509-name vpn.example name\n", `is for "server.example"`},
-		{"another subject", identity + inline("ca", ca.pem) + "verify-x509-name \"CN=x\"\n", `is for "O=Example, CN=server.example"`},
+		{"another authority", identity + certtest.Inline("ca", other.PEM), "unknown authority"},
+		{"another name", identity + certtest.Inline("ca", ca.PEM) + "verify-x509-name vpn.example name\n", `is for "server.example"`},
+		{"another subject", identity + certtest.Inline("ca", ca.PEM) + "verify-x509-name \"CN=x\"\n", `is for "O=Example, CN=server.example"`},
 		{"another fingerprint", identity + "peer-fingerprint " + strings.Repeat("00:", 31) + "00\n", "fingerprint"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -390,7 +421,7 @@ func TestInteropOverABadPath(t *testing.T) {
 		for _, wrap := range []string{"none", "tls-crypt-v2 with a forced cookie"} {
 			t.Run(fmt.Sprintf("%.0f%% loss with reordering, %s", 100*loss, wrap), func(t *testing.T) {
 				t.Parallel()
-				ca := newAuthority(t, "ca")
+				ca := certtest.NewAuthority(t, "ca")
 				server := newRealServer(t, ca, "udp", "")
 				serverLines, clientLines := wrapLines(t, server, wrap)
 				server.config += serverLines
@@ -416,7 +447,7 @@ func TestInteropOverABadPath(t *testing.T) {
 
 func TestInteropOverIPv6(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t, "ca")
+	ca := certtest.NewAuthority(t, "ca")
 	server := newRealServer(t, ca, "udp6", "")
 	server.start()
 	client := newTestClient(t, profileFor(t, ca, "udp6", server.port, ""), nil)
@@ -431,7 +462,7 @@ func TestInteropBothSidesRenegotiate(t *testing.T) {
 	for _, network := range []string{"udp", "tcp"} {
 		t.Run(network, func(t *testing.T) {
 			t.Parallel()
-			ca := newAuthority(t, "ca")
+			ca := certtest.NewAuthority(t, "ca")
 			server := newRealServer(t, ca, network, "reneg-sec 2 2\n")
 			server.start()
 			client := newTestClient(t, profileFor(t, ca, network, server.port, "reneg-sec 2\n"), nil)

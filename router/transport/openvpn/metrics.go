@@ -1,11 +1,13 @@
 package openvpn
 
 import (
-	"errors"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/router/transport"
+	"penstock/router/transport/openvpn/internal/data"
 )
 
 // Metrics count what happens inside sessions. A nil *Metrics counts nothing.
@@ -28,29 +30,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"transport", "reason"}),
 		retransmits: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_openvpn_control_retransmits_total",
-			Help: "Control packets sent again for want of an acknowledgement.",
+			Help: "Control packets sent again because the acknowledgement did not come.",
 		}, []string{"transport"}),
 	}
 	reg.MustRegister(m.negotiations, m.drops, m.retransmits)
 	return m
 }
 
-// Reasons for dropping a packet.
-const (
-	dropMalformed  = "malformed"
-	dropControl    = "control"     // a control packet that is not the server's, or too many at once
-	dropUnknownKey = "unknown_key" // a data packet for a key id not in use
-	dropForged     = "authentication"
-	dropReplay     = "replay"
-	dropExhausted  = "key_exhausted"
-	dropNotUp      = "not_up" // from the device, while there is no session
-	dropInner      = "device" // the device did not take it
-	dropLink       = "link"   // the outer socket did
-)
-
-func (m *Metrics) drop(transport, reason string, n int) {
+func (m *Metrics) drop(transport string, reason data.Drop, n int) {
 	if m != nil {
-		m.drops.WithLabelValues(transport, reason).Add(float64(n))
+		m.drops.WithLabelValues(transport, string(reason)).Add(float64(n))
 	}
 }
 
@@ -66,15 +55,53 @@ func (m *Metrics) retransmit(transport string) {
 	}
 }
 
-func (s *session) drop(reason string) { s.client.cfg.Metrics.drop(s.client.cfg.Name, reason, 1) }
+// meter counts for one transport: transport.Stats, which several goroutines add to, and metrics.
+type meter struct {
+	name    string
+	metrics *Metrics
 
-func (s *session) dropData(err error) {
-	switch {
-	case errors.Is(err, datakey.ErrReplay):
-		s.drop(dropReplay)
-	case errors.Is(err, datakey.ErrShort):
-		s.drop(dropMalformed)
-	default:
-		s.drop(dropForged)
+	rx, tx                        atomic.Uint64
+	lastRx, lastTx, lastHandshake moment
+}
+
+var _ data.Meter = (*meter)(nil)
+
+// Received counts bytes that authenticated.
+func (m *meter) Received(bytes int, now time.Time) {
+	m.rx.Add(uint64(bytes))
+	m.lastRx.set(now)
+}
+
+// Sent counts bytes that the socket took.
+func (m *meter) Sent(bytes int, now time.Time) {
+	m.tx.Add(uint64(bytes))
+	m.lastTx.set(now)
+}
+
+// Drop counts packets that were dropped.
+func (m *meter) Drop(why data.Drop, packets int) { m.metrics.drop(m.name, why, packets) }
+
+func (m *meter) negotiated(now time.Time) {
+	m.lastHandshake.set(now)
+	m.metrics.negotiated(m.name)
+}
+
+func (m *meter) stats() transport.Stats {
+	return transport.Stats{
+		RxBytes: m.rx.Load(), TxBytes: m.tx.Load(),
+		LastRx: m.lastRx.get(), LastTx: m.lastTx.get(), LastHandshake: m.lastHandshake.get(),
 	}
+}
+
+// moment is an atomic time of nanosecond resolution. It is a wall time: do not measure timeouts with it.
+type moment struct{ nanos atomic.Int64 }
+
+func (m *moment) set(t time.Time) { m.nanos.Store(t.UnixNano()) }
+
+func (m *moment) get() time.Time {
+	n := m.nanos.Load()
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n)
 }

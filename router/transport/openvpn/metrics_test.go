@@ -5,12 +5,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"penstock/router/transport/openvpn/internal/data"
 )
 
 func TestMetricsAreWellFormed(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := NewMetrics(reg)
-	m.drop("corp", dropReplay, 2)
+	m.drop("corp", data.DropReplay, 2)
 	m.negotiated("corp")
 	m.retransmit("corp")
 	problems, err := testutil.GatherAndLint(reg)
@@ -20,14 +22,14 @@ func TestMetricsAreWellFormed(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
-	if got := testutil.ToFloat64(m.drops.WithLabelValues("corp", dropReplay)); got != 2 {
+	if got := testutil.ToFloat64(m.drops.WithLabelValues("corp", string(data.DropReplay))); got != 2 {
 		t.Errorf("drops: got %v, want 2", got)
 	}
 }
 
 func TestNilMetricsCountNothing(t *testing.T) {
 	var m *Metrics
-	m.drop("corp", dropReplay, 1)
+	m.drop("corp", data.DropReplay, 1)
 	m.negotiated("corp")
 	m.retransmit("corp")
 }

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"penstock/router/transport/openvpn/internal/certtest"
 )
 
 // The topology of every test here, all inside one network namespace:
@@ -67,7 +69,7 @@ func openvpnBinary(t testing.TB) string {
 var serverNumber atomic.Int32
 
 // newRealServer writes the files of a server and does not start it. lines are added to its configuration.
-func newRealServer(t testing.TB, ca *authority, network string, lines string) *realServer {
+func newRealServer(t testing.TB, ca *certtest.Authority, network string, lines string) *realServer {
 	t.Helper()
 	n := serverNumber.Add(1)
 	s := &realServer{t: t, binary: openvpnBinary(t), dir: t.TempDir(), port: freePort(t, network)}
@@ -79,10 +81,10 @@ func newRealServer(t testing.TB, ca *authority, network string, lines string) *r
 	case "udp6":
 		proto, local = "udp6", "::1"
 	}
-	identity := ca.server(t)
+	identity := ca.Server(t)
 	s.config = fmt.Sprintf("local %s\nport %d\nproto %s\ndev tun\ntopology subnet\nserver 10.%d.0.0 255.255.255.0\n"+
 		"dh none\nkeepalive 5 60\nverb 4\n%s", local, s.port, proto, n, lines)
-	s.config += inline("ca", ca.pem) + inline("cert", identity.cert) + inline("key", identity.key)
+	s.config += certtest.Inline("ca", ca.PEM) + certtest.Inline("cert", identity.Cert) + certtest.Inline("key", identity.Key)
 	return s
 }
 

@@ -2,172 +2,140 @@ package openvpn
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"penstock/router/transport"
-	"penstock/router/transport/openvpn/internal/reliable"
-	"penstock/router/transport/openvpn/internal/wire"
+	"penstock/router/transport/openvpn/internal/control"
+	"penstock/router/transport/openvpn/internal/data"
+	"penstock/router/transport/openvpn/internal/link"
+	"penstock/router/transport/openvpn/internal/login"
+	"penstock/router/transport/openvpn/internal/push"
 )
 
 const (
-	defaultHandWindow  = 60 * time.Second
-	defaultTransition  = time.Hour
-	defaultPing        = 10 * time.Second
-	defaultPingRestart = time.Minute
+	defaultHandWindow = 60 * time.Second
+	defaultTransition = time.Hour
 
-	inboxSize  = 128 // control packets: more are dropped and come again
-	exitWait   = time.Second
+	exitWait   = 900 * time.Millisecond // for the server to hear that we leave
 	exitCopies = 2
+
+	askFirst = time.Second // before asking for options that a server should push by itself
+	askAgain = 5 * time.Second
+
+	// handshakeSilence ends a TLS handshake in which nothing comes any more, long before hand-window: both sides repeat what
+	// is not acknowledged every few seconds. After the handshake a server may be silent while it checks who the user is.
+	handshakeSilence = 15 * time.Second
+
+	maxSleep = 5 * time.Second // key limits have no event of their own
 )
 
-// session is one connection with one server. The goroutine in run owns its control channel; data packets pass it by
-// (data.go).
+// session is one connection with one server. The goroutine in run owns it; data packets pass it by (package data).
 type session struct {
 	client  *Client
 	log     *slog.Logger
 	network string
-	sent    credentials
-	tls     *tls.Config
-	start   time.Time
-	id      wire.SessionID
-
-	link     atomic.Pointer[link]
-	data     dataPath
-	heard    instant     // the last packet that authenticated
-	spoke    instant     // the last data packet sent
-	refused  atomic.Bool // the server's host says that nobody listens
+	data    *data.Channel
+	mailbox
+	cancel   context.CancelFunc // ends the mailbox
 	answered atomic.Bool
-	progress atomic.Pointer[string]
-
-	inbox    chan []byte
-	events   chan func() error // work for run, from other goroutines
-	wake     chan struct{}
-	linkDown chan error
 
 	ready chan struct{} // closed when established
 	done  chan struct{} // closed when every goroutine has ended
 	err   error         // why; to be read after done
-
-	wg sync.WaitGroup
+	wg    sync.WaitGroup
 
 	// Below is touched by the goroutine in run only.
-	lifetime     context.Context // ends with the session
-	peer         wire.SessionID
-	base         wire.Wrap // protects key id 0
-	dynamic      wire.Wrap // protects the others; nil: base does
-	rtt          reliable.RTT
-	negotiations [8]*negotiation // by key id
-	current      *negotiation    // the newest that is done
-	previous     *negotiation    // the one before, whose key is the lame duck
-	pending      *negotiation    // the one under way
-	options      optionList
-	push         *pushed // nil until established
-	askAt        time.Time
-	authPending  bool
-	liveness     liveness
-	leaveBy      time.Time // zero: not leaving
+	control     *control.Channel
+	sent        login.Credentials
+	pushed      push.List
+	options     *push.Options // nil until established
+	askAt       time.Time
+	authPending bool
+	liveness    liveness
+	leaveBy     time.Time // zero: not leaving
 }
 
-// Reasons why a session ends on our own account.
-var (
-	errLeft    = errors.New("openvpn: the session was left")
-	errGivenUp = errors.New("openvpn: the attempt was given up")
-)
+// errLeft says that the session ended because we wanted it to.
+var errLeft = errors.New("the session was left")
 
-func newSession(c *Client, l link, network string, sent credentials) (*session, error) {
+// newSession makes a session that owns l. lifetime has no end of its own.
+func newSession(lifetime context.Context, c *Client, l link.Link, network string, sent login.Credentials) (*session, error) {
 	s := &session{
 		client: c, log: c.log, network: network, sent: sent,
-		tls:      c.cfg.Profile.tlsConfig(),
-		start:    time.Now(),
-		inbox:    make(chan []byte, inboxSize),
-		events:   make(chan func() error),
-		wake:     make(chan struct{}, 1),
-		linkDown: make(chan error, 1),
-		ready:    make(chan struct{}),
-		done:     make(chan struct{}),
+		data:  data.New(data.Config{Link: l, TCP: link.IsTCP(network), Device: c.cfg.Device, Meter: &c.meter}),
+		ready: make(chan struct{}),
+		done:  make(chan struct{}),
 	}
-	for s.id == (wire.SessionID{}) {
-		if _, err := rand.Read(s.id[:]); err != nil {
-			return nil, err
-		}
+	p := c.cfg.Profile
+	tls, err := p.TLSConfig()
+	if err != nil {
+		s.log.Warn("revocation lists are those of the last time", "err", err)
 	}
-	var err error
-	if s.base, err = c.cfg.Profile.wrap.wrap(time.Now); err != nil {
+	window := defaultHandWindow
+	if w := p.Timers.HandWindow; w > 0 {
+		window = w
+	}
+	s.control, err = control.New(control.Config{Protection: &p.Protection, TLS: tls, Window: window, Hello: s.hello, Send: s.sendControl})
+	if err != nil {
 		return nil, err
 	}
-	s.link.Store(&l)
-	s.reach("waiting for the server's first packet")
+	s.events = make(chan func() error)
+	s.lifetime, s.cancel = context.WithCancel(lifetime)
 	return s, nil
 }
 
-func (s *session) outer() link { return *s.link.Load() }
-
-func (s *session) reach(stage string) { s.progress.Store(&stage) }
-
-func (s *session) stage() string { return *s.progress.Load() }
+func (s *session) sendControl(buffer []byte, again bool) error {
+	if again {
+		s.client.cfg.Metrics.retransmit(s.client.cfg.Name)
+	}
+	if err := s.data.SendControl(buffer); err != nil {
+		return failed(transport.ReasonError, err)
+	}
+	return nil
+}
 
 // run carries the session from its first packet to its end, and closes done when nothing of it is left.
-func (s *session) run(ctx context.Context) {
+func (s *session) run() {
 	defer s.client.ended(s)
 	defer close(s.done)
-	var cancel context.CancelFunc
-	s.lifetime, cancel = context.WithCancel(ctx)
-	s.startReader(s.outer())
+	s.data.Start(s.lifetime)
 	s.err = s.loop()
-	cancel()
-	for _, n := range s.negotiations {
-		if n != nil {
-			n.pipe.Fail(net.ErrClosed)
-		}
-	}
-	_ = s.outer().close()
-	drained := make(chan struct{})
-	go func() { // whoever still reports is let go
-		for {
-			select {
-			case <-s.events:
-			case <-drained:
-				return
-			}
-		}
-	}()
+	s.cancel()
+	s.control.Close()
+	_ = s.data.Close()
 	s.wg.Wait()
-	close(drained)
 }
 
 func (s *session) loop() error {
-	first := wire.HardResetClient
-	if len(s.client.cfg.Profile.wrap.wkc) > 0 {
-		first = wire.HardResetClientV3
-	}
-	s.begin(0, first, time.Now())
+	s.control.Start(s.lifetime, time.Now())
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		now := time.Now()
-		if err := s.tick(now); err != nil {
+		next, err := s.tick(now)
+		if err == nil {
+			err = s.control.Flush(now)
+		}
+		if err != nil {
 			return err
 		}
-		if err := s.flush(now); err != nil {
-			return err
-		}
-		timer.Reset(time.Until(s.deadline(now)))
-		var err error
+		timer.Reset(time.Until(soonest(next, s.control.Due(now))))
 		select {
-		case packet := <-s.inbox:
-			err = s.control(packet)
+		case packet := <-s.data.Control():
+			err = s.packet(packet)
+		case event := <-s.control.Events():
+			err = s.event(event)
 		case event := <-s.events:
 			err = event()
-		case err = <-s.linkDown:
-		case <-s.wake:
+		case err = <-s.data.Down():
+			err = failed(transport.ReasonError, fmt.Errorf("the connection ended: %w", err))
+		case <-s.control.Wake():
+		case <-s.data.Wake():
 		case <-timer.C:
 		}
 		if err != nil {
@@ -176,50 +144,27 @@ func (s *session) loop() error {
 	}
 }
 
-// do runs f in the session's goroutine and returns what it returned.
-func (s *session) do(f func() error) error {
-	result := make(chan error, 1)
-	select {
-	case s.events <- func() error { result <- f(); return nil }:
-	case <-s.done:
-		return transport.ErrNotUp
+// soonest is the first of times; zero ones do not count.
+func soonest(times ...time.Time) (first time.Time) {
+	for _, t := range times {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
 	}
-	select {
-	case err := <-result:
-		return err
-	case <-s.done: // it was taken by a session that was ending
-		return transport.ErrNotUp
-	}
+	return first
 }
 
-// post hands f to the session's goroutine, which ends the session if f returns an error.
-func (s *session) post(f func() error) {
-	select {
-	case s.events <- f:
-	case <-s.done:
-	}
-}
-
-func (s *session) nudge() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// giveUp ends an attempt that is not established and returns err as the reason.
-func (s *session) giveUp(err error) error {
-	s.post(func() error { return errGivenUp })
+// giveUp ends an attempt that is not established. The reason is asked for in the session's goroutine, and returned
+// unless the session had a better one.
+func (s *session) giveUp(reason func() error) error {
+	s.post(func() error { return failed(transport.ReasonHandshakeFailed, reason()) })
 	<-s.done
-	if !errors.Is(s.err, errGivenUp) {
-		return s.err // it had a better reason
-	}
-	return s.client.failed(transport.ReasonHandshakeFailed, err)
+	return s.err
 }
 
 // leave tells the server that the session is over, waits up to exitWait for it to hear, and ends the session.
 func (s *session) leave() {
-	_ = s.do(func() error {
+	s.post(func() error {
 		s.sayExit()
 		s.leaveBy = time.Now().Add(exitWait)
 		return nil
@@ -231,7 +176,7 @@ func (s *session) leave() {
 func (s *session) leaveNow() {
 	s.post(func() error {
 		s.sayExit()
-		if err := s.flush(time.Now()); err != nil {
+		if err := s.control.Flush(time.Now()); err != nil {
 			return err
 		}
 		return errLeft
@@ -240,79 +185,146 @@ func (s *session) leaveNow() {
 }
 
 func (s *session) sayExit() {
-	if s.push != nil && s.push.controlExit && s.current != nil {
-		_ = s.current.write("EXIT")
+	if n := s.control.Current(); n != nil && s.options != nil && s.options.ControlExit {
+		_ = n.Write("EXIT")
 		return
 	}
 	for range exitCopies { // nobody acknowledges it
-		s.sendSpecial(occExit)
+		s.data.SendSpecial(data.Exit)
 	}
 }
 
-// tick does what time asks for.
-func (s *session) tick(now time.Time) error {
-	if !s.leaveBy.IsZero() && (now.After(s.leaveBy) || s.current == nil || s.current.flushed()) {
-		return errLeft
+// tick does what time asks for, and says when it is to be called again, at the latest.
+func (s *session) tick(now time.Time) (next time.Time, err error) {
+	pending := s.control.Pending()
+	switch {
+	case !s.leaveBy.IsZero() && (now.After(s.leaveBy) || s.control.Flushed() || s.data.Stalled()):
+		return next, errLeft
+	case pending != nil && now.After(pending.Deadline):
+		return next, failed(transport.ReasonHandshakeFailed, fmt.Errorf("%s took longer than %s", s.stage(), pending.Window))
 	}
-	if p := s.pending; p != nil && now.After(p.deadline) {
-		return s.client.failed(transport.ReasonHandshakeFailed, fmt.Errorf("%s took longer than %s", s.stage(), p.window))
+	next = soonest(now.Add(maxSleep), s.leaveBy)
+	if pending != nil {
+		next = soonest(next, pending.Deadline)
 	}
-	if s.push == nil {
-		if s.asking() && now.After(s.askAt) {
-			s.askAt = now.Add(askAgain)
-			return s.pending.write("PUSH_REQUEST")
+	if s.options == nil {
+		asked, err := s.tickHandshake(pending, now)
+		return soonest(next, asked), err
+	}
+	alive, err := s.checkAlive(now)
+	if err != nil {
+		return next, err
+	}
+	expired, keys := s.data.Keys.Tick(now)
+	if expired {
+		if id, ok := s.control.Retire(); ok {
+			s.data.Keys.Remove(id)
 		}
+	}
+	return soonest(next, alive, keys, s.renew(now)), nil
+}
+
+// tickHandshake is tick before the session is established.
+func (s *session) tickHandshake(pending *control.Negotiation, now time.Time) (next time.Time, err error) {
+	switch {
+	case pending == nil || !s.control.Answered() || s.authPending:
+		return next, nil
+	case !pending.Exchanged():
+		if next = s.data.Signs.Heard().Add(handshakeSilence); now.After(next) {
+			err = failed(transport.ReasonHandshakeFailed, fmt.Errorf("%s: nothing came from the server for %s", s.stage(), handshakeSilence))
+		}
+		return next, err
+	case now.After(s.askAt):
+		s.askAt = now.Add(askAgain)
+		err = pending.Write("PUSH_REQUEST")
+	}
+	return s.askAt, err
+}
+
+// renew begins a renegotiation where one is due, and says when the next one is. Time is left to the server unless the
+// profile has its own.
+func (s *session) renew(now time.Time) (next time.Time) {
+	current := s.control.Current()
+	if s.control.Pending() != nil || current == nil {
+		return next
+	}
+	if every := s.client.cfg.Profile.Timers.Renegotiate; every > 0 {
+		next = current.DoneAt.Add(every)
+	}
+	if s.data.Keys.Spent() || !next.IsZero() && !now.Before(next) {
+		s.control.Renegotiate(now)
+		s.data.Keys.Await(int(s.control.Pending().KeyID()))
+		return time.Time{}
+	}
+	return next
+}
+
+// stage says what the session is doing.
+func (s *session) stage() string {
+	pending := s.control.Pending()
+	switch {
+	case !s.control.Answered():
+		return "waiting for the server's first packet"
+	case s.options != nil && pending != nil:
+		return "the renegotiation"
+	case s.options != nil:
+		return "carrying data"
+	case s.authPending:
+		return "waiting for the user to sign in"
+	case pending != nil && pending.Exchanged():
+		return "waiting for the server's options"
+	}
+	return "the TLS handshake"
+}
+
+// packet takes one control packet from the link. What is not the server's is dropped; an error ends the session.
+func (s *session) packet(packet []byte) error {
+	now := time.Now()
+	fresh, err := s.control.Receive(packet, now)
+	switch {
+	case errors.Is(err, control.ErrMalformed):
+		s.client.meter.Drop(data.DropMalformed, 1)
 		return nil
+	case errors.Is(err, control.ErrForeign):
+		s.client.meter.Drop(data.DropControl, 1)
+		return nil
+	case errors.Is(err, control.ErrKeyID):
+		s.client.meter.Drop(data.DropUnknownKey, 1)
+		return nil
+	case err != nil:
+		return failed(transport.ReasonError, err)
 	}
-	if err := s.checkAlive(now); err != nil {
-		return err
+	s.answered.Store(true)
+	s.data.Signs.Hear(now)
+	s.client.meter.Received(len(packet), now)
+	if fresh {
+		s.data.Keys.Trust()
 	}
-	if s.pending == nil && s.keyIsOld(now) {
-		s.begin(s.nextKeyID(), wire.SoftReset, now)
-	}
-	s.data.tick(now)
-	if s.previous != nil && now.After(s.data.duckUntil) {
-		s.retire()
+	if n := s.control.Pending(); n != nil {
+		s.data.Keys.Await(int(n.KeyID()))
 	}
 	return nil
 }
 
-const (
-	askFirst = time.Second // before asking for options that a server should push by itself
-	askAgain = 5 * time.Second
-
-	maxSleep = 5 * time.Second // key limits have no event of their own
-)
-
-// asking reports whether the server owes us its options.
-func (s *session) asking() bool { return s.pending != nil && s.pending.exchanged && !s.authPending }
-
-// deadline is when tick or flush have something to do, at the latest.
-func (s *session) deadline(now time.Time) time.Time {
-	next := now.Add(maxSleep)
-	sooner := func(t time.Time) {
-		if !t.IsZero() && t.Before(next) {
-			next = t
+// rebind replaces the socket of a UDP session.
+func (s *session) rebind() error {
+	if link.IsTCP(s.network) {
+		return failed(transport.ReasonPathChange, errors.New("a session over TCP cannot move to a new socket"))
+	}
+	return s.do(func() error {
+		fresh, err := link.Dial(s.lifetime, s.client.cfg.Dialer, s.network, s.data.Remote())
+		if err != nil {
+			return err
 		}
-	}
-	for _, n := range s.negotiations {
-		if n != nil {
-			sooner(n.stream.Due(now))
-		}
-	}
-	if s.pending != nil {
-		sooner(s.pending.deadline)
-	}
-	sooner(s.leaveBy)
-	if s.push == nil {
-		if s.asking() {
-			sooner(s.askAt)
-		}
-		return next
-	}
-	sooner(s.liveness.next(s))
-	sooner(s.renegotiateAt())
-	sooner(s.data.switchAt)
-	sooner(s.data.duckUntil)
-	return next
+		s.data.Rebind(s.lifetime, fresh)
+		s.probe()
+		return nil
+	})
+}
+
+// probe sends what a living server answers: a request on the data channel, which also tells it of a new address of
+// ours, and a control packet it has acknowledged before.
+func (s *session) probe() {
+	s.data.SendSpecial(data.Request)
+	_ = s.control.Probe()
 }

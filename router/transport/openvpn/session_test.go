@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -15,9 +16,12 @@ import (
 	"time"
 
 	"penstock/router/transport"
+	"penstock/router/transport/openvpn/internal/certtest"
+	"penstock/router/transport/openvpn/internal/data"
 	"penstock/router/transport/openvpn/internal/datakey"
 	"penstock/router/transport/openvpn/internal/openvpntest"
 	"penstock/router/transport/openvpn/internal/wire"
+	"penstock/router/transport/openvpn/profile"
 )
 
 func staticKey(t testing.TB, text string) *wire.StaticKey {
@@ -34,7 +38,7 @@ func tlsCryptServer(key *wire.StaticKey) func() (wire.Wrap, error) {
 }
 
 func TestSessionCarriesDataThroughRenegotiations(t *testing.T) {
-	text := newStaticKey(t)
+	text := certtest.StaticKey(t)
 	key := staticKey(t, text)
 	tests := []struct {
 		name, lines string
@@ -48,10 +52,10 @@ func TestSessionCarriesDataThroughRenegotiations(t *testing.T) {
 		{"chacha over TCP", "", func(c *openvpntest.Config) { c.Network, c.Data.Cipher = "tcp", datakey.ChaCha20 }},
 		{"TLS 1.2", "tls-version-max 1.2\n", nil},
 		{"dynamic tls-crypt alone", "", func(c *openvpntest.Config) { c.Dynamic = true }},
-		{"dynamic tls-crypt on top of tls-crypt", inline("tls-crypt", text), func(c *openvpntest.Config) {
+		{"dynamic tls-crypt on top of tls-crypt", certtest.Inline("tls-crypt", text), func(c *openvpntest.Config) {
 			c.Dynamic, c.Key, c.Wrap = true, key, tlsCryptServer(key)
 		}},
-		{"static tls-crypt all the way", inline("tls-crypt", text), func(c *openvpntest.Config) { c.Wrap = tlsCryptServer(key) }},
+		{"static tls-crypt all the way", certtest.Inline("tls-crypt", text), func(c *openvpntest.Config) { c.Wrap = tlsCryptServer(key) }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -74,11 +78,11 @@ func TestSessionCarriesDataThroughRenegotiations(t *testing.T) {
 }
 
 func TestSessionWithTLSCryptV2SendsTheWrappedKeyOnTwoPacketsOnly(t *testing.T) {
-	text := newStaticKey(t)
+	text := certtest.StaticKey(t)
 	key := staticKey(t, text)
 	wkc := append([]byte(strings.Repeat("w", 297)), 299>>8, 299&0xff)
-	clientKey := pemText("OpenVPN tls-crypt-v2 client key", append(slices.Clone(key[:]), wkc...))
-	server, profile := serve(t, inline("tls-crypt-v2", clientKey), func(c *openvpntest.Config) { c.WKC, c.Wrap = wkc, tlsCryptServer(key) })
+	clientKey := certtest.PEM("OpenVPN tls-crypt-v2 client key", append(slices.Clone(key[:]), wkc...))
+	server, profile := serve(t, certtest.Inline("tls-crypt-v2", clientKey), func(c *openvpntest.Config) { c.WKC, c.Wrap = wkc, tlsCryptServer(key) })
 	client := newTestClient(t, profile, nil)
 	client.connect(t)
 	ping(t, client.device, client.addr(t), innerServer())
@@ -106,7 +110,9 @@ func TestSessionWhenBothSidesRenegotiateAtOnce(t *testing.T) {
 	for id := range uint8(3) {
 		if err := s.do(func() error {
 			server.Renegotiate()
-			s.begin(s.nextKeyID(), wire.SoftReset, time.Now())
+			if s.control.Pending() == nil {
+				s.control.Renegotiate(time.Now())
+			}
 			return nil
 		}); err != nil {
 			t.Fatal(err)
@@ -122,11 +128,14 @@ func TestSessionRenegotiatesWhenItsKeyIsSpent(t *testing.T) {
 	client := newTestClient(t, profile, nil)
 	client.connect(t)
 	s := client.session.Load()
-	k := s.data.newest.Load()
-	spent := *k
-	spent.key = spentKey{k.key}
-	s.data.slots[k.id].Store(&spent)
-	s.data.newest.Store(&spent)
+	if err := s.do(func() error {
+		o, n := s.options, s.control.Current()
+		key, err := s.control.Key(n, o.Exporter, datakey.Params{Cipher: o.Cipher, PeerID: o.PeerID, V2: o.V2})
+		s.data.Install(n.KeyID(), spentKey{key}, data.Format{V2: o.V2}, time.Time{}, time.Time{})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
 	waitFor(t, "the negotiation", func() bool { return server.KeyID() == 1 })
 	ping(t, client.device, client.addr(t), innerServer())
 }
@@ -141,28 +150,13 @@ func TestSessionKeepsTheOldKeyUntilTheServerUsesTheNew(t *testing.T) {
 	client.connect(t)
 	s := client.session.Load()
 	server.Renegotiate()
-	waitFor(t, "the new key", func() bool { k := s.data.newest.Load(); return k != nil && k.id == 1 })
-	if got := s.data.send.Load().id; got != 0 {
+	waitFor(t, "the new key", func() bool { return slices.Contains(s.data.Keys.Opening(), 1) })
+	if got := s.data.Keys.Sending(); got != 0 {
 		t.Errorf("sending before the server has used the new key: got key id %d, want 0", got)
 	}
 	ping(t, client.device, client.addr(t), innerServer())
-	if got := s.data.send.Load().id; got != 1 {
+	if got := s.data.Keys.Sending(); got != 1 {
 		t.Errorf("after an answer: got key id %d, want 1", got)
-	}
-}
-
-func TestSessionSwitchesWithoutProofInTheEnd(t *testing.T) {
-	var d dataPath
-	old, fresh := &slot{id: 1}, &slot{id: 2}
-	d.send.Store(old)
-	d.newest.Store(fresh)
-	now := time.Now()
-	d.switchAt = now.Add(time.Second)
-	if d.tick(now); d.send.Load() != old {
-		t.Error("before its time: got the new key, want the old")
-	}
-	if d.tick(now.Add(2 * time.Second)); d.send.Load() != fresh {
-		t.Error("after its time: got the old key, want the new")
 	}
 }
 
@@ -187,8 +181,17 @@ func TestSessionDropsWhatIsNotTheServers(t *testing.T) {
 		server.SendPacket([]byte(raw))
 	}
 	ping(t, client.device, client.addr(t), innerServer())
-	if got := client.session.Load(); got == nil || got.negotiations[4] != nil {
-		t.Error("a stray packet changed the session")
+	s := client.session.Load()
+	if s == nil {
+		t.Fatal("a stray packet ended the session")
+	}
+	if err := s.do(func() error {
+		if s.control.Pending() != nil {
+			t.Error("a stray packet began a negotiation")
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -270,7 +273,7 @@ func TestConnectRefusesPushes(t *testing.T) {
 		blocked                 bool
 	}{
 		{"compression demanded", reply + "cipher AES-256-GCM,compress lz4", "", "demands compression", true},
-		{"compression framing demanded", reply + "cipher AES-256-GCM,comp-lzo no", "", "demands compression", true},
+		{"compression demanded, the old way", reply + "cipher AES-256-GCM,comp-lzo adaptive", "", "demands compression", true},
 		{"no cipher", reply, "", "data-ciphers-fallback", true},
 		{"a cipher not offered", reply + "cipher AES-192-GCM", "", "was not offered", true},
 		{"an unknown cipher", reply + "cipher BF-CBC", "", "was not offered", true},
@@ -299,8 +302,9 @@ func TestConnectEndsWithTheHandshake(t *testing.T) {
 		change            func(*openvpntest.Config)
 	}{
 		{"a server that stops in the middle", "hand-window 1\n", "TLS handshake took longer than 1s", func(c *openvpntest.Config) { c.Silent = true }},
-		{"a wrong tls-crypt key", "connect-timeout 1\n", "waiting for the server's first packet", func(c *openvpntest.Config) {
-			c.Wrap = tlsCryptServer(staticKey(t, newStaticKey(t)))
+		{"a server that falls silent in TLS", "", "the TLS handshake: nothing came from the server for 15s", func(c *openvpntest.Config) { c.Silent = true }},
+		{"a wrong tls-crypt key", "connect-timeout 1\n", "no answer from udp", func(c *openvpntest.Config) {
+			c.Wrap = tlsCryptServer(staticKey(t, certtest.StaticKey(t)))
 		}},
 		{"a server that refuses our certificate", "", "tls: unknown certificate authority", func(c *openvpntest.Config) {
 			c.TLS.ClientCAs = nil
@@ -324,13 +328,48 @@ func TestConnectEndsWithTheHandshake(t *testing.T) {
 }
 
 func TestConnectTriesTheNextRemote(t *testing.T) {
-	server, profile := serve(t, "", nil)
+	server, p := serve(t, "", nil)
 	closed := freePort(t, "tcp")
-	profile.Remotes = append([]Remote{{"127.0.0.1", uint16(closed), "tcp"}, {"nowhere.invalid", 1, "udp"}}, profile.Remotes...)
-	client := newTestClient(t, profile, nil)
+	p.Remotes = append([]profile.Remote{{Host: "127.0.0.1", Port: uint16(closed), Network: "tcp"}, {Host: "nowhere.invalid", Port: 1, Network: "udp"}}, p.Remotes...)
+	client := newTestClient(t, p, nil)
 	client.connect(t)
 	if got := client.Stats().Endpoint; got != server.Addr.String() {
 		t.Errorf("endpoint: got %s, want %s", got, server.Addr)
+	}
+}
+
+func TestConnectWaitsForAServerThatChecksTheUser(t *testing.T) {
+	t.Parallel()
+	server, profile := serve(t, "server-poll-timeout 1\n"+certtest.Inline("auth-user-pass", "ana\ngeheim\n"), func(c *openvpntest.Config) {
+		c.Reply = func(string, string) string {
+			time.Sleep(3 * time.Second) // stands for a script that asks a directory
+			return ""
+		}
+	})
+	client := newTestClient(t, profile, nil)
+	client.connect(t)
+	if got := server.Logins(); len(got) != 1 {
+		t.Errorf("logins: got %q, want one", got)
+	}
+}
+
+func TestConnectPassesSilentRemotes(t *testing.T) {
+	t.Parallel()
+	_, p := serve(t, "server-poll-timeout 4\n", nil)
+	for range 2 {
+		silent, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = silent.Close() }()
+		port := uint16(silent.LocalAddr().(*net.UDPAddr).Port)
+		p.Remotes = append([]profile.Remote{{Host: "127.0.0.1", Port: port, Network: "udp"}}, p.Remotes...)
+	}
+	client := newTestClient(t, p, nil)
+	start := time.Now()
+	client.connect(t)
+	if took := time.Since(start); took > 8*time.Second {
+		t.Errorf("took %v, want at most 8 s", took)
 	}
 }
 
@@ -436,7 +475,7 @@ func TestCredentials(t *testing.T) {
 			logins: []string{"ana:geheim"}, asked: []ChallengeKind{ChallengePassword},
 		},
 		{
-			name: "user and password in the profile", lines: inline("auth-user-pass", "bo\npw\n"),
+			name: "user and password in the profile", lines: certtest.Inline("auth-user-pass", "bo\npw\n"),
 			logins: []string{"bo:pw"},
 		},
 		{
@@ -494,7 +533,7 @@ func TestCredentialsNobodyToAsk(t *testing.T) {
 
 func TestTokenStandsInForThePassword(t *testing.T) {
 	var expired atomic.Bool
-	server, profile := serve(t, inline("auth-user-pass", "ana\ngeheim\n"), func(c *openvpntest.Config) {
+	server, profile := serve(t, certtest.Inline("auth-user-pass", "ana\ngeheim\n"), func(c *openvpntest.Config) {
 		c.Reply = func(_, pass string) string {
 			if pass == "TOKEN2" && expired.Load() {
 				return "AUTH_FAILED,SESSION:token expired"
@@ -589,48 +628,6 @@ func TestConfigureFailureFailsTheSession(t *testing.T) {
 	}
 }
 
-func TestDataThatComesBeforeItsKeyIsKept(t *testing.T) {
-	client := newTestClient(t, mustParse(t, minimal(t)), nil)
-	s, err := newSession(client.Client, nil, "udp", credentials{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.push = &pushed{v2: true}
-	var material wire.StaticKey
-	params := datakey.Params{Cipher: datakey.AES256GCM, KeyID: 1, V2: true, Server: true}
-	server, err := datakey.New(&material, params)
-	if err != nil {
-		t.Fatal(err)
-	}
-	params.Server = false
-	key, err := datakey.New(&material, params)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealed := func(seq uint16) []byte {
-		plain := echoPacket(innerServer(), innerServer(), seq, 8)
-		plain[20] = 0
-		buf := append(make([]byte, server.Head(), server.Head()+len(plain)+datakey.Tail), plain...)
-		out, err := server.Seal(buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out
-	}
-	s.receive([][]byte{sealed(1)}) // nobody negotiates: dropped
-	s.data.awaited.Store(2)
-	s.receive([][]byte{sealed(2), sealed(3)})
-	if got := len(client.device.in); got != 0 {
-		t.Fatalf("before the key: got %d packets, want 0", got)
-	}
-	s.data.install(s, 1, key, time.Time{}, time.Time{})
-	for _, want := range []uint16{2, 3} {
-		if got, ok := echoReply(<-client.device.in); !ok || got != want {
-			t.Errorf("got packet %d, want %d", got, want)
-		}
-	}
-}
-
 func TestOnlyTheNewestTwoKeysOpen(t *testing.T) {
 	server, profile := serve(t, "", nil)
 	client := newTestClient(t, profile, nil)
@@ -638,13 +635,8 @@ func TestOnlyTheNewestTwoKeysOpen(t *testing.T) {
 	s := client.session.Load()
 	for id := range 4 {
 		server.Renegotiate()
-		waitFor(t, "the negotiation", func() bool { k := s.data.newest.Load(); return int(k.id) == id+1 })
-		var open []int
-		for i := range s.data.slots {
-			if s.data.slots[i].Load() != nil {
-				open = append(open, i)
-			}
-		}
+		waitFor(t, "the negotiation", func() bool { return slices.Contains(s.data.Keys.Opening(), id+1) })
+		open := s.data.Keys.Opening()
 		if want := []int{id, id + 1}; !slices.Equal(open, want) {
 			t.Errorf("keys: got %v, want %v", open, want)
 		}
@@ -653,25 +645,25 @@ func TestOnlyTheNewestTwoKeysOpen(t *testing.T) {
 }
 
 func TestPeerIDIsReadAgainOnEveryConnect(t *testing.T) {
-	first, profile := serve(t, "", func(c *openvpntest.Config) { c.Data.PeerID = 7 })
-	client := newTestClient(t, profile, nil)
+	first, p := serve(t, "", func(c *openvpntest.Config) { c.Data.PeerID = 7 })
+	client := newTestClient(t, p, nil)
 	client.connect(t)
 	ping(t, client.device, client.addr(t), innerServer())
-	if got := client.session.Load().push.peerID; got != 7 {
+	if got := client.session.Load().options.PeerID; got != 7 {
 		t.Errorf("first: got peer id %d, want 7", got)
 	}
 	first.Close()
 	second, other := serve(t, "", func(c *openvpntest.Config) { c.Data.PeerID = 0 })
-	profile.Remotes, profile.trust, profile.certificate = other.Remotes, other.trust, other.certificate
+	p.Remotes, p.Trust, p.Certificate = other.Remotes, other.Trust, other.Certificate
 	client.connect(t)
 	ping(t, client.device, client.addr(t), innerServer())
-	if got := client.session.Load().push.peerID; got != 0 || second.KeyID() != 0 {
+	if got := client.session.Load().options.PeerID; got != 0 || second.KeyID() != 0 {
 		t.Errorf("second: got peer id %d, want 0", got)
 	}
 }
 
 func TestSecretsAreNotLogged(t *testing.T) {
-	server, profile := serve(t, inline("auth-user-pass", "ana\ngeheim\n"), func(c *openvpntest.Config) {
+	server, profile := serve(t, certtest.Inline("auth-user-pass", "ana\ngeheim\n"), func(c *openvpntest.Config) {
 		c.Push = []string{"PUSH_REPLY,ifconfig 10.9.0.2 255.255.255.0,topology subnet,peer-id 5,cipher AES-256-GCM,protocol-flags tls-ekm,auth-token TOKEN1,frobnicate TOKEN2,dhcp-option TOKEN3"}
 	})
 	var log bytes.Buffer

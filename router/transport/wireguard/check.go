@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// noPeer is the place of a problem of the interface itself.
+// noPeer is the peer of a problem with the interface itself.
 const noPeer = -1
 
-// problem is what keeps a Config from being used: where it is, what it is, and how to mend it.
+// problem is a reason why a Config cannot be used: where it is, what it is, and how to fix it.
 type problem struct {
 	peer  int    // index into Peers, or noPeer
 	field string // as files write it
@@ -28,7 +28,7 @@ func (c *Config) check() error {
 	return errors.Join(errs...)
 }
 
-// problems returns everything that keeps a client from using c.
+// problems returns every reason why a client cannot use c.
 func (c *Config) problems() []problem {
 	var found []problem
 	add := func(peer int, field, mend, format string, args ...any) {
@@ -45,7 +45,7 @@ func (c *Config) problems() []problem {
 		return found
 	}
 	if !slices.ContainsFunc(c.Peers, func(p Peer) bool { return !p.Endpoint.IsZero() }) {
-		add(0, "Endpoint", "add the line Endpoint = HOST:PORT to the [Peer] that is the server", "no peer has an Endpoint, so there is nobody to call")
+		add(0, "Endpoint", "add the line Endpoint = HOST:PORT to the [Peer] that is the server", "no peer has an Endpoint, so there is nothing to connect to")
 	}
 	self := PublicKey{}
 	if !c.PrivateKey.IsZero() {
@@ -55,11 +55,11 @@ func (c *Config) problems() []problem {
 	prefixes := make(map[netip.Prefix]int)
 	for i, p := range c.Peers {
 		if text := p.keyProblem(self); text != "" {
-			add(i, "PublicKey", "write the public key of the other side, which wg pubkey prints there", "%s", text)
+			add(i, "PublicKey", "write the public key of the other side: wg pubkey prints it there", "%s", text)
 			continue
 		}
 		if first, ok := keys[p.PublicKey]; ok {
-			add(i, "PublicKey", "put all AllowedIPs of a peer in one section", "peer %d has the PublicKey of peer %d", i+1, first+1)
+			add(i, "PublicKey", "put all AllowedIPs of a peer into one section", "peer %d has the same PublicKey as peer %d", i+1, first+1)
 			continue
 		}
 		keys[p.PublicKey] = i
@@ -68,12 +68,12 @@ func (c *Config) problems() []problem {
 		}
 		for _, prefix := range p.AllowedIPs {
 			if !validPrefix(prefix) {
-				add(i, "AllowedIPs", "write a prefix such as 10.0.0.0/8", "AllowedIPs of peer %d hold %s, which is no prefix", i+1, prefix)
+				add(i, "AllowedIPs", "write a prefix such as 10.0.0.0/8", "AllowedIPs of peer %d contain %s, which is not a prefix", i+1, prefix)
 				continue
 			}
 			first, ok := prefixes[prefix.Masked()]
 			if ok && first != i {
-				add(i, "AllowedIPs", "leave it with the one peer that shall carry it", "peers %d and %d both have %s in their AllowedIPs", first+1, i+1, prefix)
+				add(i, "AllowedIPs", "keep it with the one peer that should carry it", "peers %d and %d both have %s in their AllowedIPs", first+1, i+1, prefix)
 			}
 			prefixes[prefix.Masked()] = i
 		}
@@ -81,13 +81,13 @@ func (c *Config) problems() []problem {
 	return found
 }
 
-// keyProblem returns what is wrong with the key of a peer of the machine whose key is self, or nothing.
+// keyProblem returns what is wrong with the key of p, or "". self is the public key of this machine.
 func (p Peer) keyProblem(self PublicKey) string {
 	switch p.PublicKey {
 	case PublicKey{}:
 		return "PublicKey is missing"
 	case self:
-		return "PublicKey is that of this machine itself"
+		return "PublicKey is this machine's own"
 	}
 	return ""
 }
@@ -97,12 +97,12 @@ func validKeepalive(d time.Duration) bool {
 	return 0 <= d && d <= longest && d%time.Second == 0
 }
 
-// validPrefix reports whether the device can route by prefix: it would take an IPv4 address in IPv6 form for IPv6.
+// validPrefix reports whether the device can route by prefix. It would treat an IPv4-mapped IPv6 address as IPv6.
 func validPrefix(prefix netip.Prefix) bool {
 	return prefix.IsValid() && !prefix.Addr().Is4In6()
 }
 
-// checkPeers returns why a server with the key self cannot have these peers, or nil. Every problem is in the error.
+// checkPeers returns why a server with the public key self cannot have these peers, or nil. The error has every problem.
 func checkPeers(peers []Peer, self PublicKey) error {
 	var errs []error
 	keys := make(map[PublicKey]Peer)
@@ -120,15 +120,15 @@ func checkPeers(peers []Peer, self PublicKey) error {
 		}
 		for _, prefix := range p.AllowedIPs {
 			if !validPrefix(prefix) {
-				errs = append(errs, fmt.Errorf("peer %s: allowed IPs hold %s, which is no prefix", p.label(), prefix))
+				errs = append(errs, fmt.Errorf("peer %s: allowed IPs contain %s, which is not a prefix", p.label(), prefix))
 			}
 		}
 	}
 	return errors.Join(append(errs, overlaps(peers)...)...)
 }
 
-// overlaps returns an error for every prefix of one peer that lies in a prefix of another. The device would give the
-// addresses to the longer prefix, so that one colleague receives what is meant for another.
+// overlaps returns an error for every prefix of one peer that lies in a prefix of another. The device routes to the
+// longer prefix, so one peer would receive what is meant for the other.
 func overlaps(peers []Peer) []error {
 	type owned struct {
 		netip.Prefix
@@ -144,7 +144,7 @@ func overlaps(peers []Peer) []error {
 	}
 	slices.SortFunc(all, func(a, b owned) int { return a.Compare(b.Prefix) })
 
-	// Prefixes are nested or apart: in this order, those around the current one are a stack.
+	// Two prefixes are nested or disjoint, so in this order those that contain the current one form a stack.
 	var errs []error
 	var around []owned
 	for _, cur := range all {

@@ -18,39 +18,39 @@ import (
 
 var _ transport.Driver = (*Client)(nil)
 
-// ClientConfig says what a Client is made of.
+// ClientConfig configures a Client.
 type ClientConfig struct {
 	Name string // for messages
 
-	// Device is the inner side. It is the Client's from the call of NewClient on, and closed by Close or by an error of
-	// NewClient: its Read must then return, its Write must not block any more, and its events must end.
+	// Device is the inner side. NewClient takes it over: Close closes it, and so does NewClient if it fails. Once it is
+	// closed its Read must return, its Write must not block, and its Events must end.
 	Device tun.Device
 
-	// Wireguard holds the keys, the peers and the local port. What the file says of addresses, resolvers and
-	// MTU is for whoever made Device.
+	// Wireguard holds the keys, the peers and the local port. Its addresses, resolvers and MTU are for whoever made
+	// Device.
 	Wireguard *Config
 
 	// Mark is put on the UDP sockets before anything is sent: SO_MARK on Linux, SO_USER_COOKIE on FreeBSD, the routing
 	// table on OpenBSD; ignored elsewhere. 0: none. It needs CAP_NET_ADMIN on Linux.
 	Mark uint32
 
-	// Resolve returns the addresses of an endpoint's host name, asked outside the tunnel. It is called at each Connect,
-	// and should bound how often it asks. If nil, the host's resolver is asked.
+	// Resolve returns the addresses of an endpoint's host name, asked outside the tunnel. Each Connect calls it, so it
+	// should limit how often it asks. If nil, the host's resolver is asked.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 
-	// Probe sends something through the tunnel that a peer must answer. If nil, a new handshake is the probe, which
-	// stalls the tunnel for a round trip.
+	// Probe sends something through the tunnel that a peer must answer. If nil, a new handshake is the probe. It stalls
+	// the tunnel for a round trip.
 	Probe func(ctx context.Context) error
 
 	Log *slog.Logger // nil: silent
 
-	// Lost is called once, from a goroutine that Close waits for, when the inner device fails. The Client is then of no
-	// more use but for Close, which Lost must not call itself. May be nil.
+	// Lost is called once when the inner device fails. The Client can then only be closed. Close waits for the goroutine
+	// that calls Lost, so Lost must not call it. May be nil.
 	Lost func(error)
 }
 
-// Client is the calling side of a WireGuard tunnel. Between its peers it routes by AllowedIPs. One that answers makes it
-// connected; the others are called as well, and again by WireGuard itself whenever there is something to send.
+// Client is the calling side of a WireGuard tunnel. It routes between its peers by AllowedIPs. One peer that answers makes
+// it connected. The others are called too; WireGuard itself calls them again when there is something to send.
 type Client struct {
 	*core
 	name    string
@@ -65,8 +65,8 @@ type Client struct {
 	open bool                            // the sockets are open and the peers run
 }
 
-// NewClient makes a Client that has not connected and has no socket open. The error says everything in the
-// configuration that cannot be used.
+// NewClient makes a Client that is not connected and has no socket open. The error names everything in the configuration
+// that cannot be used.
 func NewClient(config ClientConfig) (*Client, error) {
 	c, err := newClient(config)
 	if err != nil {
@@ -116,7 +116,7 @@ func newClient(config ClientConfig) (*Client, error) {
 	return c, nil
 }
 
-// watch tells when the device ended though nobody closed it.
+// watch calls lost when the device ends though nobody closed it.
 func (c *Client) watch() {
 	<-c.dev.Wait()
 	if !c.closing.Load() && c.lost != nil {
@@ -148,9 +148,9 @@ func (c *Client) isOpen() bool {
 	return c.open
 }
 
-// Rebind closes the sockets, opens new ones at the same port where that is possible, and sends each peer an empty
-// packet, from which it learns where we are now. Sessions stay. It does nothing before the first Connect. After an
-// error no socket is open and the sessions are gone, until the next Connect.
+// Rebind closes the sockets, opens new ones, at the same port if possible, and sends each peer an empty packet that tells
+// it our new address. Sessions stay. It does nothing before the first Connect. After an error no socket is open and the
+// sessions are gone until the next Connect.
 func (c *Client) Rebind() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -165,8 +165,8 @@ func (c *Client) Rebind() error {
 	return nil
 }
 
-// Stats returns the counters of all peers together. The times of the last packets are those of the first sample that
-// saw them, so they are as exact as Stats is called often. Endpoint is that of the peer with the newest handshake.
+// Stats returns the counters of all peers together. The times of the last packets are those of the first call that saw
+// them, so they are only as exact as Stats is called often. Endpoint is that of the peer with the newest handshake.
 func (c *Client) Stats() transport.Stats {
 	if c.mu.TryLock() {
 		c.sampleLocked()
@@ -175,7 +175,7 @@ func (c *Client) Stats() transport.Stats {
 	return *c.last.Load()
 }
 
-// sample reads the device, waiting for it where Stats would not.
+// sample is Stats, but waits for a device that is busy.
 func (c *Client) sample() transport.Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -183,7 +183,7 @@ func (c *Client) sample() transport.Stats {
 	return *c.last.Load()
 }
 
-// sampleLocked reads the device. A device that has ended has forgotten its peers: the last sample stays.
+// sampleLocked reads the device. The last sample stays if the device has ended, because that forgets its peers.
 func (c *Client) sampleLocked() {
 	_, peers, err := readStatus(c.dev)
 	if err != nil || len(peers) == 0 {
@@ -222,8 +222,8 @@ func (c *Client) Port() uint16 {
 	return port
 }
 
-// Close ends the sessions, closes the sockets and the inner device, and waits. The protocol has no farewell: the peer is
-// not told.
+// Close ends the sessions, closes the sockets and the inner device, and waits. It cannot tell the peer: the protocol has
+// no message for it.
 func (c *Client) Close() error {
 	c.closing.Store(true)
 	c.mu.Lock()

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// ServerInfo is what the file of a client says of its server.
+// ServerInfo is what a client's file says about its server.
 type ServerInfo struct {
 	Endpoint      Endpoint
 	PublicKey     PublicKey
@@ -18,11 +18,11 @@ type ServerInfo struct {
 	Keepalive     time.Duration // 0: 25 s, which outlasts the UDP timeout of common access routers
 }
 
-// defaultKeepalive keeps the mapping of an access router alive: wg(8) names 25 s as a sensible interval.
+// defaultKeepalive keeps the NAT mapping of an access router alive. wg(8) recommends 25 s.
 const defaultKeepalive = 25 * time.Second
 
-// ClientFile returns the file with which a client that owns the key becomes the given peer of the server. The client's
-// addresses are those AllowedIPs of peer that are single addresses; a network behind the client has none of its own.
+// ClientFile returns the file of the client that owns key and is the given peer of the server. The client's addresses are
+// the single addresses among the peer's AllowedIPs; longer networks are behind the client.
 func ClientFile(server ServerInfo, key PrivateKey, peer Peer) *Config {
 	allowed := server.AllowedIPs
 	if allowed == nil {

@@ -12,28 +12,29 @@ import (
 	"time"
 )
 
-// Config is a wg-quick file in plain Go. It has no String method: the file shows the keys, so it must be asked for with WriteTo.
+// Config is a wg-quick file in plain Go. It has no String method, because the file shows the keys: use WriteTo.
 type Config struct {
 	PrivateKey    PrivateKey
 	Addresses     []netip.Prefix // ours inside the tunnel, host bits kept
 	DNS           []netip.Addr   // resolvers to be asked through the tunnel
-	SearchDomains []string       // names among the DNS values
-	MTU           int            // bytes of the largest inner packet, IP header included; 0: the file does not say
+	SearchDomains []string       // names among the DNS values; one that begins with ~ is only routed, not searched
+	MTU           int            // bytes, IP header included; 0: not set
 	ListenPort    uint16         // local UDP port; 0: any
 	Peers         []Peer
 
-	// Warnings are lines that were read and have no effect, as "file:line: text". WriteTo leaves them out.
+	// Warnings name the lines that have no effect, as "file:line: text". WriteTo leaves them out.
 	Warnings []string
 }
 
-// Peer is the other end of a tunnel: of a client one of those it calls, of a server one of those that call.
+// Peer is the other end of a tunnel: a client calls its peers, a server is called by them.
 type Peer struct {
-	Name         string // for messages and status only; files do not hold it
+	Name         string // for messages and status only; files do not have it
 	PublicKey    PublicKey
 	PresharedKey PresharedKey   // zero: none
 	AllowedIPs   []netip.Prefix // inner destinations that go to the peer, and the only inner sources accepted from it
 	Endpoint     Endpoint       // where to call it; zero: it calls us
-	// PersistentKeepalive is the pause after which an empty packet is sent, in whole seconds up to 65535 s; 0: never.
+	// PersistentKeepalive is how long the peer sends nothing before it sends an empty packet: whole seconds up to
+	// 65535 s; 0: never.
 	PersistentKeepalive time.Duration
 }
 
@@ -45,13 +46,13 @@ func (p Peer) label() string {
 	return p.PublicKey.String()
 }
 
-// Endpoint is a UDP address whose host may be a name. The zero value is none.
+// Endpoint is a UDP address whose host may be a name. The zero value is no endpoint.
 type Endpoint struct {
 	Host string // a name, or an IP address without brackets
 	Port uint16
 }
 
-// ParseEndpoint reads "host:port"; an IPv6 address stands in brackets.
+// ParseEndpoint reads "host:port", with an IPv6 address in brackets.
 func ParseEndpoint(s string) (Endpoint, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
@@ -64,7 +65,7 @@ func ParseEndpoint(s string) (Endpoint, error) {
 	addr, err := netip.ParseAddr(host)
 	switch {
 	case err == nil && addr.Zone() != "":
-		// The UDP sockets take no zone with a destination.
+		// wireguard-go cannot send to an address with a zone.
 		return Endpoint{}, fmt.Errorf("endpoint %q has a zone, want an address that is valid on any link", s)
 	case err != nil && !isHostName(host):
 		return Endpoint{}, fmt.Errorf("endpoint %q has the host %q, want a host name or an IP address", s, host)
@@ -72,10 +73,10 @@ func ParseEndpoint(s string) (Endpoint, error) {
 	return Endpoint{Host: host, Port: uint16(n)}, nil
 }
 
-// IsZero reports whether e is none.
+// IsZero reports whether e is no endpoint.
 func (e Endpoint) IsZero() bool { return e == Endpoint{} }
 
-// String returns what ParseEndpoint reads, and nothing for the zero value.
+// String returns what ParseEndpoint reads, or "" for the zero value.
 func (e Endpoint) String() string {
 	if e.IsZero() {
 		return ""
@@ -119,7 +120,7 @@ func (c *Config) WriteTo(w io.Writer) (int64, error) {
 	return b.WriteTo(w)
 }
 
-// list writes values as a file's comma separated list.
+// list writes values as a comma separated list.
 func list[T fmt.Stringer](values []T) string {
 	texts := make([]string, len(values))
 	for i, v := range values {
@@ -128,13 +129,13 @@ func list[T fmt.Stringer](values []T) string {
 	return strings.Join(texts, ", ")
 }
 
-// joined puts a comma between lists that are not empty.
+// joined joins the lists that are not empty.
 func joined(lists ...string) string {
 	return strings.Join(slices.DeleteFunc(lists, func(s string) bool { return s == "" }), ", ")
 }
 
-// isHostName reports whether s can be a name in the DNS: letters, digits, hyphens and underscores between dots.
-// Names in other scripts have to be written in their xn-- form.
+// isHostName reports whether s can be a DNS name: letters, digits, hyphens and underscores between dots. Names in other
+// scripts must be in their xn-- form.
 func isHostName(s string) bool {
 	const labelMax, nameMax = 63, 253 // RFC 1035, 2.3.4
 	s = strings.TrimSuffix(s, ".")

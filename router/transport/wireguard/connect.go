@@ -15,20 +15,21 @@ import (
 )
 
 const (
-	// firstWait is how long the first round of calls waits for an answer from each address; every further round waits
-	// twice as long, up to lastWait. A call voids the one before, so an answer slower than the wait is lost: lastWait
-	// is longer than any round trip worth having, and short enough that a path which comes back without a word is used
-	// again within it. An answer in the very moment of the next call can leave a session that carries nothing back,
-	// because the device mixes the two handshakes (ConsumeMessageResponse computes outside its lock, seen 2026-05
-	// version): only a probe finds that.
+	// firstWait is how long the first round of calls waits for an answer from each address. Every further round waits
+	// twice as long, up to lastWait. A new call voids the one before, so an answer slower than the wait is lost:
+	// lastWait is longer than any useful round trip, and short enough to use a path soon after it comes back.
+	//
+	// An answer that arrives at the moment of the next call can leave a session in which nothing comes back, because the
+	// device mixes up the two handshakes (ConsumeMessageResponse computes outside its lock; wireguard-go as of 2026-05).
+	// Only a probe finds that.
 	firstWait = time.Second
 	lastWait  = 2 * time.Second
 
-	// answerPoll is how often the counters are read while an answer is awaited. The device has no event for it.
+	// answerPoll is how often the counters are read while waiting for an answer: the device has no event for it.
 	answerPoll = 20 * time.Millisecond
 )
 
-// callee is a peer that can be called. Its fields are for Connect and Probe.
+// callee is a peer that can be called. Only Connect and Probe use its fields.
 type callee struct {
 	peer     *device.Peer
 	key      PublicKey
@@ -36,15 +37,15 @@ type callee struct {
 	addrs    []netip.AddrPort // in the order in which to try them; kept for when the name cannot be resolved any more
 }
 
-// expire lets the device send an initiation now: otherwise it sends none within 5 s of the one before. What the peer is
-// to be sent waits from here until it has answered.
+// expire lets the device send an initiation now: otherwise it sends none within 5 s of the last one. From here on packets
+// for the peer wait until it has answered.
 func (c *callee) expire() { c.peer.ExpireCurrentKeypairs() }
 
-// Connect resolves the endpoints anew and makes handshakes until a peer answers or ctx ends, going through all addresses
-// of each peer in turn. A session that was up goes on receiving, and sends again once the new one is made. If a name
-// cannot be resolved, the addresses of the last time are called. The reasons for failure are endpoint_unresolved if no
-// peer has an address, handshake_failed if none answered or could be sent to, error if the sockets cannot be opened.
-// After a failure WireGuard goes on calling by itself while the inner device has something to send.
+// Connect resolves the endpoints again and makes handshakes until a peer answers or ctx ends. It tries all addresses of
+// each peer in turn; if a name cannot be resolved, it tries the last known ones. A session that was up keeps receiving
+// meanwhile, and sends again once the new one is up. The reason of a failure is endpoint_unresolved if no peer has an
+// address, handshake_failed if none answered or could be sent to, error if the sockets cannot be opened. After a failure
+// WireGuard itself keeps calling while the inner device has something to send.
 func (c *Client) Connect(ctx context.Context) error {
 	reason, err := c.connect(ctx)
 	if err == nil {
@@ -79,7 +80,7 @@ func (c *Client) connect(ctx context.Context) (transport.Reason, error) {
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		var errs []error
 		for i := range most {
-			// The device greets its peers when it comes up. Another initiation within 20 ms would be taken for a flood.
+			// The device calls its peers when it comes up. They would take another initiation within 20 ms for a flood.
 			before, err := c.call(callees, i, !fresh)
 			fresh = false
 			if err != nil {
@@ -100,7 +101,7 @@ func (c *Client) connect(ctx context.Context) (transport.Reason, error) {
 	}
 }
 
-// locate returns the peers that can be called, with their addresses. The address in use is the first of them.
+// locate returns the peers that can be called, with their addresses, the one in use first.
 func (c *Client) locate(ctx context.Context) ([]*callee, error) {
 	current := make(map[PublicKey]netip.AddrPort)
 	c.mu.Lock()
@@ -117,7 +118,7 @@ func (c *Client) locate(ctx context.Context) ([]*callee, error) {
 			err = fmt.Errorf("resolve endpoint %s: %w", callee.endpoint, err)
 			errs = append(errs, err)
 			if callee.addrs != nil {
-				c.log.Info("endpoint not resolved, calling its last addresses", "err", err)
+				c.log.Info("cannot resolve an endpoint, trying its last known addresses", "err", err)
 			}
 		} else {
 			callee.addrs = addrs
@@ -135,8 +136,8 @@ func (c *Client) locate(ctx context.Context) ([]*callee, error) {
 	return found, nil
 }
 
-// openSockets opens the sockets if they are not, and reports whether it did. Peers get their first address before that,
-// because those with a keepalive are sent one at once.
+// openSockets opens the sockets unless they are open, and returns whether it did. Peers get their first address before
+// that, because those with a keepalive are sent one at once.
 func (c *Client) openSockets(callees []*callee) (fresh bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -153,8 +154,8 @@ func (c *Client) openSockets(callees []*callee) (fresh bool, err error) {
 	return true, nil
 }
 
-// call sends an initiation to the i-th address of each callee, beginning anew with those that have fewer, and returns
-// the time of the last handshake that is no answer to it. The error is that of all, if none could be sent to.
+// call sends an initiation to the i-th address of each callee, or the i-th modulo its number of addresses. before is the
+// time of the last handshake that cannot be an answer to it. The error says that nothing could be sent to anyone.
 func (c *Client) call(callees []*callee, i int, force bool) (before time.Time, err error) {
 	c.mu.Lock()
 	err = c.aimLocked(callees, i)
@@ -167,7 +168,7 @@ func (c *Client) call(callees []*callee, i int, force bool) (before time.Time, e
 			callee.expire()
 		}
 	}
-	// Not sooner: an answer that came just before expire was for a session that can send no more.
+	// After expire: a handshake that ended before it made a session that expire has ended.
 	before = c.sample().LastHandshake
 	var errs []error
 	for _, callee := range callees {
@@ -191,7 +192,7 @@ func (c *Client) aimLocked(callees []*callee, i int) error {
 	return c.dev.IpcSet(s.String())
 }
 
-// await waits until the time of the last handshake is not before any more, and reports whether that was so within wait.
+// await waits until the time of the last handshake differs from before, and returns whether that was within wait.
 func (c *Client) await(ctx context.Context, before time.Time, wait time.Duration) (answered bool, err error) {
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
@@ -213,7 +214,7 @@ func (c *Client) await(ctx context.Context, before time.Time, wait time.Duration
 	}
 }
 
-// names lists endpoints with their addresses, for messages.
+// names lists endpoints and their addresses for messages.
 func names(callees []*callee) string {
 	texts := make([]string, len(callees))
 	for i, callee := range callees {

@@ -13,7 +13,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 )
 
-// core is what client and server have in common: a device of wireguard-go and its sockets.
+// core is the common part of client and server: a wireguard-go device and its sockets.
 type core struct {
 	dev  *device.Device
 	port uint16 // configured UDP port; 0: any
@@ -22,14 +22,15 @@ type core struct {
 	closing atomic.Bool // Close was called
 }
 
-// What keeps a device from ever working again without the user.
+// Errors after which the device cannot work again without the user.
 var (
-	errDeviceLost   = errors.New("the inner device has ended")
+	errDeviceLost   = errors.New("the inner device was closed or failed")
 	errNotPermitted = errors.New("marking UDP sockets needs CAP_NET_ADMIN")
 	errNoPrivateKey = errors.New("no private key")
 )
 
-// newCore makes a device with peers that owns inner, and whose sockets, once open, carry mark. On an error inner is closed.
+// newCore makes a device with peers. It owns inner, and its sockets carry mark once they are open. On an error inner is
+// closed.
 func newCore(inner tun.Device, key PrivateKey, port uint16, mark uint32, peers string, log *slog.Logger) (*core, error) {
 	c := &core{port: port}
 	quiet := &quietDevice{Device: inner, events: make(chan tun.Event)}
@@ -40,7 +41,7 @@ func newCore(inner tun.Device, key PrivateKey, port uint16, mark uint32, peers s
 	s.set("private_key", key.hex())
 	err := c.dev.IpcSet(s.String() + peers)
 	if err == nil && mark != 0 {
-		// The standard bind takes no control function, but the device marks a socket before anything is sent through it.
+		// The standard bind takes no control function, but it marks a socket before anything is sent through it.
 		err = c.dev.BindSetMark(mark)
 	}
 	if err != nil {
@@ -50,9 +51,9 @@ func newCore(inner tun.Device, key PrivateKey, port uint16, mark uint32, peers s
 	return c, nil
 }
 
-// up opens the sockets, anew if they are open, and starts the peers. On an error the device is down.
+// up opens the sockets, or reopens them, and starts the peers. On an error the device is down.
 func (c *core) up() error {
-	// Said each time: the device forgets its port when it fails to open it, and would take any the next time.
+	// Set each time: the device forgets a port that it failed to open, and would take any port the next time.
 	var s script
 	s.set("listen_port", c.port)
 	err := c.dev.IpcSet(s.String())
@@ -65,7 +66,7 @@ func (c *core) up() error {
 	c.down()
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("UDP port %d is in use: stop the program that holds it or choose another port: %w", c.port, err)
+		return fmt.Errorf("UDP port %d is in use: stop the program that uses it, or choose another port: %w", c.port, err)
 	case errors.Is(err, syscall.EPERM):
 		return fmt.Errorf("open UDP sockets: %w: %w", errNotPermitted, err)
 	}
@@ -78,15 +79,15 @@ func (c *core) rebind() error {
 	if err == nil {
 		return nil
 	}
-	// Somebody else may have taken the port in between. The device has forgotten it, so this takes the configured one or any.
+	// Another program may have taken the port meanwhile. up tries the configured one, or any.
 	if retry := c.up(); retry != nil {
 		return errors.Join(err, retry)
 	}
 	return nil
 }
 
-// down closes the sockets and stops the peers, which forget their sessions and keep their counters.
-func (c *core) down() { c.dev.Down() } // its error is that of closing a socket
+// down closes the sockets and stops the peers. They forget their sessions and keep their counters.
+func (c *core) down() { c.dev.Down() } // the error would only be that of closing a socket
 
 // hasEnded reports whether the device was closed, by us or because its inner device failed.
 func (c *core) hasEnded() bool {
@@ -98,20 +99,20 @@ func (c *core) hasEnded() bool {
 	}
 }
 
-// close ends the device, its sockets and its inner device, and waits.
+// close closes the device, its sockets and its inner device, and waits.
 func (c *core) close() {
 	c.dev.Close()
 	c.wg.Wait()
 }
 
-// quietDevice passes on no event but a change of MTU. The device would open and close its sockets when its inner
-// device says up or down; here that is decided by Connect.
+// quietDevice hides all events of a device but changes of the MTU: wireguard-go opens and closes its sockets when its
+// inner device goes up or down, and here Connect decides that.
 type quietDevice struct {
 	tun.Device
 	events chan tun.Event
 }
 
-// Events returns what is left of the inner device's events.
+// Events returns the changes of the MTU.
 func (d *quietDevice) Events() <-chan tun.Event { return d.events }
 
 // forward runs until the inner device closes its events, which it does when it is closed.

@@ -5,35 +5,35 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"penstock/policy/spelling"
 )
 
-// field is a line that a section may have.
+// field is a field that a section may have.
 type field struct {
 	name   string // as wg(8) and wg-quick(8) write it
-	list   bool   // several lines add up
+	list   bool   // several lines with it add up
 	secret bool   // its value is never shown
-	mend   string // what to do about a value that cannot be read
+	mend   string // how to fix a value that cannot be read
 	read   func(p *parser, value string) error
 }
 
-// fields are all that is known of a file, by section and lower-case name. Those that would run a command or write the
-// file are among them, for a better message than that they are unknown.
+// fields are all known fields, by section and lower-case name. Those that are refused because they would run a command are
+// among them for a better message.
 var fields = index(map[string][]field{
 	"Interface": {
 		{name: "PrivateKey", secret: true, mend: "copy the whole key, or make one with penstock genkey", read: (*parser).privateKey},
 		{name: "Address", list: true, mend: "write addresses such as 10.77.0.2/32, fd77::2/128", read: (*parser).address},
-		{name: "DNS", list: true, mend: "write addresses and search domains such as 10.77.0.1, corp.example", read: (*parser).dns},
+		{name: "DNS", list: true, mend: "write addresses and search domains such as 10.77.0.1, corp.example, ~lab.example", read: (*parser).dns},
 		{name: "MTU", mend: "write the largest inner packet in bytes, usually 1420", read: (*parser).mtu},
 		{name: "ListenPort", mend: "write a UDP port", read: (*parser).listenPort},
 		{name: "FwMark", mend: "remove the line", read: (*parser).fwMark},
 		{name: "Table", mend: "remove the line", read: (*parser).table},
 		command("PreUp"), command("PostUp"), command("PreDown"), command("PostDown"),
-		{name: "SaveConfig", mend: "remove the line: penstock does not write to this file", read: func(*parser, string) error {
-			return errors.New("the file would be overwritten at the end")
-		}},
+		{name: "SaveConfig", mend: "write false, or remove the line: penstock does not write to this file", read: (*parser).saveConfig},
 	},
 	"Peer": {
-		{name: "PublicKey", mend: "copy the whole key, which wg pubkey prints on the other side", read: (*parser).publicKey},
+		{name: "PublicKey", mend: "copy the whole key: wg pubkey prints it on the other side", read: (*parser).publicKey},
 		{name: "PresharedKey", secret: true, mend: "copy the whole key from the other side", read: (*parser).presharedKey},
 		{name: "AllowedIPs", list: true, mend: "write prefixes such as 10.0.0.0/8, or 0.0.0.0/0, ::/0 for everything", read: (*parser).allowedIPs},
 		{name: "Endpoint", mend: "write HOST:PORT such as vpn.example:51820 or [2001:db8::1]:51820", read: (*parser).endpoint},
@@ -77,7 +77,7 @@ func (p *parser) dns(value string) error {
 		switch {
 		case err == nil && addr.Zone() == "":
 			p.config.DNS = append(p.config.DNS, addr)
-		case err != nil && isHostName(s):
+		case err != nil && (isHostName(strings.TrimPrefix(s, "~")) || s == "~."):
 			p.config.SearchDomains = append(p.config.SearchDomains, s)
 		default:
 			return struct{}{}, fmt.Errorf("%q is neither an address nor a domain", s)
@@ -88,7 +88,7 @@ func (p *parser) dns(value string) error {
 }
 
 func (p *parser) mtu(value string) (err error) {
-	const least, most = 576, 65535 // what an IPv4 host must take (RFC 791, 3.1), and the largest IP packet
+	const least, most = 576, 65535 // what every IPv4 host accepts (RFC 791, 3.1), and the largest IP packet
 	p.config.MTU, err = parseNumber(value, least, most)
 	return err
 }
@@ -140,43 +140,25 @@ func (p *parser) keepalive(value string) (err error) {
 	return err
 }
 
-// nearest returns the field that a misspelt name is most likely meant to be, or nothing.
+// saveConfig accepts what changes nothing. wg-quick takes true for yes and everything else for no.
+func (p *parser) saveConfig(value string) error {
+	switch strings.ToLower(value) {
+	case "false", "":
+		return nil
+	case "true":
+		return errors.New("the file would be overwritten when the tunnel ends")
+	}
+	return fmt.Errorf("%q is neither true nor false", value)
+}
+
+// nearest returns the field that a misspelt name is most likely meant to be, or "". A name that may be a key has none.
 func nearest(name string, known map[string]field) string {
-	const most = 2 // edits
 	if !isWord(name) {
 		return ""
 	}
-	best, edits := "", most+1
-	for lower, f := range known {
-		// Equal distances are settled by name, so that a message is the same every time.
-		d := distance(strings.ToLower(name), lower)
-		if d < edits || d == edits && f.name < best {
-			best, edits = f.name, d
-		}
+	names := make([]string, 0, len(known))
+	for _, f := range known {
+		names = append(names, f.name)
 	}
-	if edits > most {
-		return ""
-	}
-	return best
-}
-
-// distance returns how many bytes have to be added, removed or changed to turn a into b (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1) // of the distances of a's prefix to each prefix of b
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			changed := diagonal
-			if a[i] != b[j] {
-				changed++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(changed, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
+	return spelling.Nearest(name, names)
 }

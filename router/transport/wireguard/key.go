@@ -15,22 +15,22 @@ import (
 // keySize is the length of every WireGuard key, in bytes: Curve25519 points and scalars, and the symmetric preshared key.
 const keySize = 32
 
-// PrivateKey is one side's Curve25519 secret. It prints, logs and marshals as "(redacted)": only Reveal shows it.
-// The zero value is no key. Keys are comparable with ==, which is not constant time.
+// PrivateKey is the Curve25519 secret of one side. It prints, logs and marshals as "(redacted)"; only Reveal shows it.
+// The zero value is no key. Comparing keys with == does not take constant time.
 type PrivateKey struct{ secret }
 
-// PresharedKey is a symmetric secret mixed into the handshake of two peers. It is redacted like a PrivateKey.
-// The zero value means that the peers share none.
+// PresharedKey is a symmetric secret that two peers mix into their handshake. It is redacted like a PrivateKey. The zero
+// value means that they share none.
 type PresharedKey struct{ secret }
 
-// PublicKey names a peer. The zero value is no key.
+// PublicKey identifies a peer. The zero value is no key.
 type PublicKey [keySize]byte
 
 // GeneratePrivateKey makes a new private key, as wg genkey does.
 func GeneratePrivateKey() PrivateKey {
 	var k PrivateKey
 	rand.Read(k.secret[:]) // never fails: crypto/rand, Go 1.24
-	// Clamped as Curve25519 asks (RFC 7748, 5), so that other programs print the same key that we do.
+	// Clamped (RFC 7748, 5), so that other programs print the same key as we do.
 	k.secret[0] &= 248
 	k.secret[31] = k.secret[31]&127 | 64
 	return k
@@ -61,7 +61,7 @@ func ParsePublicKey(s string) (PublicKey, error) {
 	return PublicKey(b), err
 }
 
-// Public returns the key that a peer needs to know to talk to the owner of k.
+// Public returns the public key of k.
 func (k PrivateKey) Public() PublicKey {
 	var public, private [keySize]byte = [keySize]byte{}, k.secret
 	curve25519.ScalarBaseMult(&public, &private)
@@ -87,16 +87,16 @@ func (k *PublicKey) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// secret is what private and preshared keys have in common: they stay hidden unless asked for by name.
+// secret is the common part of private and preshared keys: only Reveal shows it.
 type secret [keySize]byte
 
-// Reveal returns the base64 form that files use. It is the only way to see the key.
+// Reveal returns the key in the base64 form that files use.
 func (s secret) Reveal() string { return base64.StdEncoding.EncodeToString(s[:]) }
 
 // IsZero reports whether there is no key.
 func (s secret) IsZero() bool { return s == secret{} }
 
-// String says whether there is a key, and not which.
+// String says whether there is a key, but not which.
 func (s secret) String() string {
 	if s.IsZero() {
 		return "(none)"
@@ -107,19 +107,19 @@ func (s secret) String() string {
 // GoString returns what String does.
 func (s secret) GoString() string { return s.String() }
 
-// Format prints what String returns, whatever the verb: %x and %d would reach the bytes otherwise.
+// Format prints what String returns for every verb: %x and %d would print the bytes otherwise.
 func (s secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
 
 // LogValue returns what String does.
 func (s secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// MarshalText returns what String does: a struct that holds a key can be dumped, and not read back.
+// MarshalText returns what String does, so a struct with a key can be dumped but not read back.
 func (s secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// hex returns the form in which the device takes keys.
+// hex returns the key in the form that the device reads.
 func (s secret) hex() string { return hex.EncodeToString(s[:]) }
 
-// parseKey decodes 32 bytes of strict base64. Its errors hold no part of s.
+// parseKey decodes 32 bytes of strict base64. Its errors contain no part of s.
 func parseKey(s string) ([keySize]byte, error) {
 	const encoded = 44 // characters of 32 bytes in base64
 	if len(s) != encoded {
@@ -130,7 +130,7 @@ func parseKey(s string) ([keySize]byte, error) {
 		return [keySize]byte{}, errors.New("key is not base64 of 32 bytes")
 	}
 	if [keySize]byte(b) == [keySize]byte{} {
-		return [keySize]byte{}, errors.New("key is all zero, which is no key")
+		return [keySize]byte{}, errors.New("key is all zeros, which is not a key")
 	}
 	return [keySize]byte(b), nil
 }

@@ -10,12 +10,12 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 )
 
-// repeatAfter is how long one kind of device error stays silent once it was logged. The device reports each batch
-// that it fails to send, which without a route is every packet.
+// repeatAfter is how long an error of one kind is not logged again. The device reports each batch that it fails to send:
+// without a route, that is every packet.
 const repeatAfter = time.Minute
 
-// newDeviceLogger passes what the device says to log: its errors as warnings, each kind once a minute, and its
-// running commentary at debug. The device names peers by the ends of their public keys and logs no other key.
+// newDeviceLogger sends the device's messages to log: errors as warnings, each kind once a minute, and everything else at
+// debug level. The device names peers by the ends of their public keys and logs no other key.
 func newDeviceLogger(log *slog.Logger) *device.Logger {
 	l := &limiter{last: make(map[string]time.Time)}
 	return &device.Logger{
@@ -32,7 +32,7 @@ func newDeviceLogger(log *slog.Logger) *device.Logger {
 	}
 }
 
-// limiter lets an event of a kind pass once in repeatAfter. Kinds are never forgotten: they must be few.
+// limiter lets an event of a kind pass once in repeatAfter. It never forgets a kind, so there must be few.
 type limiter struct {
 	mu   sync.Mutex // guards below
 	last map[string]time.Time

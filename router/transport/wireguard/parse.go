@@ -1,7 +1,6 @@
 package wireguard
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -13,35 +12,37 @@ import (
 )
 
 // ParseConfig reads a wg-quick file as it is: field names in any case, a field on several lines adds up where it is a
-// list, # begins a comment. file names it in messages. What would run a command, and what is not known, is refused: this
-// package does nothing that a file merely hopes for. The error joins a *SyntaxError for each thing wrong; no
-// message shows a private or preshared key.
+// list, # begins a comment. file names it in messages. Fields that would run a command and fields that are not known are
+// refused rather than ignored. The error joins a *SyntaxError for each fault; no message shows a private or preshared
+// key.
 func ParseConfig(r io.Reader, file string) (*Config, error) {
-	p := &parser{file: file, config: &Config{}, failed: make(map[place]bool)}
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxLine)
-	for lines.Scan() && len(p.errs) < maxErrors {
-		text := lines.Text()
-		if p.line.number == 0 {
-			text = strings.TrimPrefix(text, "\ufeff") // some editors begin a file with a byte order mark
-		}
-		p.line = line{p.line.number + 1, text}
-		p.read(text)
-	}
-	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-		p.line = line{p.line.number + 1, ""}
-		p.refuse("write lists as several lines with the same field name", "line is longer than %d bytes", maxLine)
-	} else if err != nil {
+	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", file, err)
+	}
+	p := &parser{file: file, config: &Config{}, failed: make(map[place]bool)}
+	if len(data) > maxFile {
+		p.refuse("name a wg-quick file, or summarise AllowedIPs", "file is larger than %d MiB", maxFile>>20)
+		return p.result()
+	}
+	text := strings.TrimPrefix(string(data), "\ufeff") // some editors begin a file with a byte order mark
+	for l := range strings.Lines(text) {
+		if len(p.errs) >= maxErrors {
+			break
+		}
+		l = strings.TrimRight(l, "\r\n")
+		p.line = line{p.line.number + 1, l}
+		p.read(l)
 	}
 	p.finish()
 	return p.result()
 }
 
 const (
-	// maxLine bounds a line, in bytes: AllowedIPs of a whole country on one line are about 200 KiB.
-	maxLine = 1 << 20
-	// maxErrors bounds what is reported of a file that is something else altogether.
+	// maxFile bounds a file, in bytes. A line may be as long as the file: AllowedIPs of a whole country on one line are
+	// about 200 KiB.
+	maxFile = 4 << 20
+	// maxErrors bounds the report about a file that is not a wg-quick file at all.
 	maxErrors = 20
 )
 
@@ -51,25 +52,25 @@ type place struct {
 	field string
 }
 
-// line is a line of a file, and its number from 1.
+// line is a line of a file with its number, from 1.
 type line struct {
 	number int
 	text   string
 }
 
-// section is where in a file a line stands.
+// section is one section of the file.
 type section struct {
-	name   string // as the file format writes it; empty: one that was refused
+	name   string // as the file format writes it; empty: refused
 	header line
 	seen   map[string]line // the last line of each field
 }
 
-// parser reads one file. Lines that fail are reported and left out, so that one run finds every error.
+// parser reads one file. It reports bad lines and goes on, so that one run finds every error.
 type parser struct {
 	file   string
 	config *Config
 	errs   []*SyntaxError
-	failed map[place]bool // fields with an error: that they have no value is no second error
+	failed map[place]bool // fields with an error: that they then have no value is not reported again
 
 	line    line       // current
 	section *section   // current; nil: before the first
@@ -92,11 +93,11 @@ func (p *parser) read(text string) {
 	key, value = strings.TrimSpace(key), strings.TrimSpace(value)
 	switch {
 	case p.section == nil:
-		p.refuse("begin the file with [Interface]", "a field stands before the first section")
+		p.refuse("begin the file with [Interface]", "a field comes before the first section")
 	case p.section.name == "":
-		// The header was refused: what follows belongs to it.
+		// The header was refused, and with it the section.
 	case !ok:
-		p.refuse("write it as FIELD = VALUE, or put # before a comment", "line is neither a section, a field nor a comment")
+		p.refuse("write it as FIELD = VALUE, or put # before a comment", "line is not a section, a field or a comment")
 	default:
 		p.field(key, value)
 	}
@@ -108,7 +109,7 @@ func (p *parser) header(text string) {
 	switch strings.ToLower(text) {
 	case "[interface]":
 		if p.iface != nil {
-			p.refuse("keep one [Interface], and begin other peers with [Peer]", "[Interface] began on line %d already", p.iface.header.number)
+			p.refuse("keep one [Interface], and begin each peer with [Peer]", "[Interface] already began on line %d", p.iface.header.number)
 			return
 		}
 		p.section.name = "Interface"
@@ -118,7 +119,7 @@ func (p *parser) header(text string) {
 		p.peers = append(p.peers, p.section)
 		p.config.Peers = append(p.config.Peers, Peer{})
 	default:
-		p.refuse("write [Interface] or [Peer]", "there is no such section")
+		p.refuse("write [Interface] or [Peer]", "unknown section")
 	}
 }
 
@@ -130,7 +131,7 @@ func (p *parser) field(key, value string) {
 		return
 	}
 	if first, ok := p.section.seen[f.name]; ok && !f.list {
-		p.refuse("keep the one that is meant", "%s stands on line %d already", f.name, first.number)
+		p.refuse("keep only one", "%s is already set on line %d", f.name, first.number)
 		return
 	}
 	p.section.seen[f.name] = p.line
@@ -148,18 +149,18 @@ func (p *parser) field(key, value string) {
 func (p *parser) unknown(key string) {
 	for other, known := range fields {
 		if f, ok := known[strings.ToLower(key)]; ok {
-			p.refuse(fmt.Sprintf("move it below [%s]", other), "%s does not belong in [%s]", f.name, p.section.name)
+			p.refuse(fmt.Sprintf("move it to [%s]", other), "%s does not belong in [%s]", f.name, p.section.name)
 			return
 		}
 	}
 	if like := nearest(key, fields[p.section.name]); like != "" {
-		p.refuse(fmt.Sprintf("did you mean %s?", like), "[%s] has no field of this name", p.section.name)
+		p.refuse(fmt.Sprintf("did you mean %s?", like), "[%s] has no such field", p.section.name)
 		return
 	}
-	p.refuse("remove the line: plain WireGuard has no such field", "[%s] has no field of this name", p.section.name)
+	p.refuse("remove the line: WireGuard does not know it", "[%s] has no such field", p.section.name)
 }
 
-// finish looks for what is missing, and for fields that do not fit each other.
+// finish reports what is missing and what does not fit together.
 func (p *parser) finish() {
 	if p.iface == nil {
 		p.line.text = ""
@@ -182,10 +183,10 @@ func (p *parser) finish() {
 	}
 }
 
-// isReported reports whether a problem only follows from a line that was refused.
+// isReported reports whether a problem merely follows from a line that was refused.
 func (p *parser) isReported(problem problem) bool {
 	for at := range p.failed {
-		// One Endpoint in a file is enough, so one that failed is enough to say no more.
+		// One Endpoint in a file is enough, so if one was refused, none is missing.
 		if at.field == problem.field && (at.peer == problem.peer || at.field == "Endpoint") {
 			return true
 		}
@@ -193,7 +194,7 @@ func (p *parser) isReported(problem problem) bool {
 	return false
 }
 
-// result returns what was read, or every error in the order of the file.
+// result returns the configuration, or every error in the order of the file.
 func (p *parser) result() (*Config, error) {
 	if len(p.errs) == 0 {
 		return p.config, nil
@@ -213,7 +214,7 @@ func (p *parser) refuse(mend, format string, args ...any) {
 	})
 }
 
-// warn says that the current line has no effect.
+// warn adds a warning that the current line has no effect.
 func (p *parser) warn(text string) {
 	p.config.Warnings = append(p.config.Warnings, fmt.Sprintf("%s:%d: %s", p.file, p.line.number, text))
 }
@@ -270,13 +271,13 @@ func parseKeepalive(value string) (time.Duration, error) {
 	return time.Duration(n) * time.Second, err
 }
 
-// parseMark checks a firewall mark: a number, decimal or after 0x hexadecimal, or off.
+// parseMark checks a firewall mark: a decimal number, a hexadecimal one after 0x, or off.
 func parseMark(value string) error {
 	if strings.EqualFold(value, "off") {
 		return nil
 	}
 	if _, err := strconv.ParseUint(value, 0, 32); err != nil {
-		return fmt.Errorf("%q is not a mark", value)
+		return fmt.Errorf("%q is not a firewall mark", value)
 	}
 	return nil
 }

@@ -33,7 +33,8 @@ func TestParseConfig(t *testing.T) {
 PRIVATEKEY = ` + testPrivateKey + ` # ours
 Address = 10.77.0.2/24, fd77::2
 address=10.78.0.2
-DNS = 10.77.0.1, corp.example
+SaveConfig = false
+DNS = 10.77.0.1, corp.example, ~lab.example
 DNS = fd77::1
 MTU = 1380
 ListenPort = 51821
@@ -62,7 +63,7 @@ PersistentKeepalive = off
 		PrivateKey:    must(ParsePrivateKey(testPrivateKey)),
 		Addresses:     []netip.Prefix{netip.MustParsePrefix("10.77.0.2/24"), netip.MustParsePrefix("fd77::2/128"), netip.MustParsePrefix("10.78.0.2/32")},
 		DNS:           []netip.Addr{netip.MustParseAddr("10.77.0.1"), netip.MustParseAddr("fd77::1")},
-		SearchDomains: []string{"corp.example"},
+		SearchDomains: []string{"corp.example", "~lab.example"},
 		MTU:           1380,
 		ListenPort:    51821,
 		Peers: []Peer{{
@@ -76,8 +77,8 @@ PersistentKeepalive = off
 			Endpoint:  Endpoint{"2001:db8::1", 51820},
 		}},
 		Warnings: []string{
-			"corp.conf:10: FwMark has no effect: penstock marks its sockets with its own mark",
-			"corp.conf:11: Table has no effect: penstock routes by its own rules",
+			"corp.conf:11: FwMark has no effect: penstock marks its sockets with its own mark",
+			"corp.conf:12: Table has no effect: penstock routes by its own rules",
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -127,10 +128,27 @@ func TestParseBounds(t *testing.T) {
 			t.Errorf("got %d errors, want about %d", got, maxErrors)
 		}
 	})
-	t.Run("a line that is too long is an error of that line", func(t *testing.T) {
-		_, err := ParseConfig(strings.NewReader("[Interface]\nDNS = "+strings.Repeat("x", maxLine)), "x.conf")
-		if err == nil || !strings.Contains(err.Error(), "x.conf:2: line is longer than") {
-			t.Errorf("got %v, want a long line at x.conf:2", err)
+	t.Run("a line may be as long as the file", func(t *testing.T) {
+		for _, n := range []int{5_000, 200_000} { // 70 KiB, and more than 1 MiB
+			var allowed []string
+			for i := range n {
+				allowed = append(allowed, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String()+"/32")
+			}
+			text := "[Interface]\nPrivateKey = " + testPrivateKey + "\nAddress = 10.77.0.2\n[Peer]\nPublicKey = " + testPublicKey +
+				"\nEndpoint = vpn.example:51820\nAllowedIPs = " + strings.Join(allowed, ", ") + "\nAllowedIPs = 192.0.2.0/24\n"
+			c, err := ParseConfig(strings.NewReader(text), "x.conf")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := len(c.Peers[0].AllowedIPs); got != n+1 {
+				t.Errorf("got %d prefixes of a line of %d and one more, want all", got, n)
+			}
+		}
+	})
+	t.Run("a file that is too large is refused, not cut", func(t *testing.T) {
+		_, err := ParseConfig(strings.NewReader("[Interface]\nDNS = "+strings.Repeat("x", maxFile)), "x.conf")
+		if err == nil || !strings.Contains(err.Error(), "x.conf:1: file is larger than 4 MiB") {
+			t.Errorf("got %v, want a file that is too large", err)
 		}
 	})
 	t.Run("what cannot be read is the reader's error", func(t *testing.T) {

@@ -15,7 +15,7 @@ func resolveDefault(ctx context.Context, host string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
 
-// candidates returns the addresses under which a peer may be called, in the order in which to try them.
+// candidates returns the addresses of a peer in the order in which to try them.
 func candidates(ctx context.Context, e Endpoint, resolve resolveFunc) ([]netip.AddrPort, error) {
 	addrs := make([]netip.Addr, 1)
 	var err error
@@ -33,13 +33,13 @@ func candidates(ctx context.Context, e Endpoint, resolve resolveFunc) ([]netip.A
 		}
 	}
 	if len(v4)+len(v6) == 0 {
-		return nil, errors.New("the name has no address")
+		return nil, errors.New("the name has no addresses")
 	}
 	return interleave(v6, v4), nil
 }
 
-// interleave takes from both lists in turn, so that a family that leads nowhere costs one attempt and not all
-// (RFC 8305, 4). The first list begins.
+// interleave takes from both lists in turn, beginning with the first: if one family does not work, every second attempt
+// still does (RFC 8305, 4).
 func interleave(first, second []netip.AddrPort) []netip.AddrPort {
 	var all []netip.AddrPort
 	for i := range max(len(first), len(second)) {

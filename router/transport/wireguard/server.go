@@ -10,11 +10,11 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 )
 
-// ServerConfig says what a Server is made of.
+// ServerConfig configures a Server.
 type ServerConfig struct {
-	// Device is the inner side. It is the Server's from the call of NewServer on, and closed by Close or by an error of
-	// NewServer: its Read must then return, its Write must not block any more, and its events must end. Its Write is
-	// called concurrently, by one goroutine per peer.
+	// Device is the inner side. NewServer takes it over: Close closes it, and so does NewServer if it fails. Once it is
+	// closed its Read must return, its Write must not block, and its Events must end. Its Write is called concurrently,
+	// by one goroutine per peer, and must return: SetPeers waits for the Writes of a peer that it removes.
 	Device tun.Device
 
 	PrivateKey PrivateKey
@@ -29,7 +29,7 @@ type ServerConfig struct {
 }
 
 // Server is the called side of WireGuard tunnels. A packet whose inner source is not among its peer's AllowedIPs never
-// reaches Device: that is WireGuard's own rule, so a source address names a peer.
+// reaches Device: WireGuard itself ensures that, so a source address identifies a peer.
 type Server struct {
 	*core
 	public PublicKey
@@ -38,7 +38,7 @@ type Server struct {
 	peers []Peer     // as the device has them
 }
 
-// NewServer makes a Server that listens. The error names the port if it is in use, and all peers that cannot be served.
+// NewServer makes a Server that listens. The error names the port if it is in use, or every peer that cannot be served.
 func NewServer(config ServerConfig) (*Server, error) {
 	s, err := newServer(config)
 	if err != nil {
@@ -86,9 +86,12 @@ func (s *Server) Run(ctx context.Context) error {
 	return fmt.Errorf("wireguard server: %w", errDeviceLost)
 }
 
-// SetPeers makes peers the only ones that may call. What did not change of a peer is not touched, so its session lives
-// on; one that is gone is cut off at once. If two peers have addresses in common, or a key is wrong or given twice,
-// nothing is changed and the error names all such peers. Endpoint is not used: peers call.
+// SetPeers makes peers the only ones that may call. A peer that stays keeps its session, whatever changed about it. A peer
+// that is no longer in the list is removed with its session: after SetPeers has returned, Device is given no packet from
+// it, and no packet read from Device is sent to it. If it is added again later, it needs a new handshake.
+//
+// If two peers share an address, or a key is wrong or given twice, nothing changes and the error names all such peers.
+// Endpoint is not used: peers call.
 func (s *Server) SetPeers(peers []Peer) error {
 	if err := s.setPeers(peers); err != nil {
 		return fmt.Errorf("wireguard server: %w", err)
@@ -114,8 +117,8 @@ func (s *Server) setPeers(peers []Peer) error {
 	return nil
 }
 
-// difference returns what turns the peers of a device from old into new. Peers that go, go first: their addresses may
-// be given to others.
+// difference returns the script that turns the peers of a device from old into new. It removes peers first, because their
+// addresses may be given to others.
 func difference(old, new []Peer) string {
 	before := make(map[PublicKey]Peer, len(old))
 	for _, p := range old {
@@ -163,7 +166,7 @@ func (s *Server) Port() uint16 {
 	return s.port
 }
 
-// Close cuts off all peers, closes the port and the inner device, and waits. It is idempotent.
+// Close ends all sessions, closes the port and the inner device, and waits. It is idempotent.
 func (s *Server) Close() error {
 	s.closing.Store(true)
 	s.mu.Lock()

@@ -134,8 +134,8 @@ func TestSetPeersRefuses(t *testing.T) {
 		{"one key for two peers", []Peer{{Name: "ana", PublicKey: one}, {Name: "bob", PublicKey: one}},
 			[]string{`peers "ana" and "bob" have the same public key`}},
 		{"no key", []Peer{{Name: "ana"}}, []string{`peer "ana": PublicKey is missing`}},
-		{"the server's own key", []Peer{{Name: "ana", PublicKey: key.Public()}}, []string{`peer "ana": PublicKey is that of this machine`}},
-		{"no prefix", []Peer{{Name: "ana", PublicKey: one, AllowedIPs: make([]netip.Prefix, 1)}}, []string{`peer "ana": allowed IPs hold`}},
+		{"the server's own key", []Peer{{Name: "ana", PublicKey: key.Public()}}, []string{`peer "ana": PublicKey is this machine's own`}},
+		{"no prefix", []Peer{{Name: "ana", PublicKey: one, AllowedIPs: make([]netip.Prefix, 1)}}, []string{`peer "ana": allowed IPs contain`}},
 		{"a keepalive that does not fit", []Peer{{Name: "ana", PublicKey: one, PersistentKeepalive: 1}}, []string{`peer "ana": keepalive 1ns`}},
 	}
 	s, _ := newTestServer(t, ServerConfig{PrivateKey: key})

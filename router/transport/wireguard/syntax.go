@@ -6,16 +6,16 @@ import (
 	"unicode"
 )
 
-// SyntaxError is one thing wrong in a wg-quick file.
+// SyntaxError is one fault in a wg-quick file.
 type SyntaxError struct {
 	File    string
 	Line    int    // from 1
-	Excerpt string // the line, without what could be a secret; empty if there is none to show
-	Mend    string // what to do about it
+	Excerpt string // the line without possible secrets; empty if there is none to show
+	Mend    string // how to fix it
 	Err     error
 }
 
-// Error returns the place and what is wrong on one line, and below it the excerpt and the mend.
+// Error returns one line with the place and the fault, and below it the excerpt and how to fix it.
 func (e *SyntaxError) Error() string {
 	s := fmt.Sprintf("%s:%d: %v", e.File, e.Line, e.Err)
 	if e.Excerpt != "" {
@@ -24,11 +24,11 @@ func (e *SyntaxError) Error() string {
 	return s + "\n\t" + e.Mend
 }
 
-// Unwrap returns what is wrong.
+// Unwrap returns the fault alone.
 func (e *SyntaxError) Unwrap() error { return e.Err }
 
-// excerpt returns a line for a message. Only the values of fields that are known and public are shown: a misspelt
-// PrivateKey, a key that was wrapped onto a line of its own, or a command with a password in it must not reach a log.
+// excerpt returns a line for a message. It shows values only of known, public fields: a misspelt PrivateKey, a key that
+// was wrapped onto its own line, or a command with a password in it must not reach a log.
 func excerpt(text string) string {
 	const longest = 80 // characters
 	text, _, _ = strings.Cut(text, "#")

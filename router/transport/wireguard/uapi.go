@@ -13,18 +13,18 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 )
 
-// PeerStatus is what a device knows of a peer at one moment.
+// PeerStatus is the state of a peer at one moment.
 type PeerStatus struct {
 	Name          string
 	PublicKey     PublicKey
-	Endpoint      netip.AddrPort // where it was last heard from, or is called; not valid: unknown
+	Endpoint      netip.AddrPort // where it last sent from, or where we call it; invalid: unknown
 	LastHandshake time.Time      // zero: never
 	RxBytes       uint64         // encrypted and authenticated, since the peer was added
 	TxBytes       uint64         // encrypted, since the peer was added
 }
 
-// readStatus returns the local port and the peers of a device, in no order. The device has no getters: its text
-// form (https://www.wireguard.com/xplatform/#configuration-protocol) is the only way to the counters.
+// readStatus returns the local port and the peers of a device, in no order. The device has no getters for its counters,
+// only its text form (https://www.wireguard.com/xplatform/#configuration-protocol).
 func readStatus(dev *device.Device) (port uint16, peers []PeerStatus, err error) {
 	var text bytes.Buffer
 	if err := dev.IpcGetOperation(&text); err != nil {
@@ -60,12 +60,12 @@ func readStatus(dev *device.Device) (port uint16, peers []PeerStatus, err error)
 	return port, peers, nil
 }
 
-// script is a change to a device in its text form.
+// script is a change to a device, in its text form.
 type script struct{ strings.Builder }
 
 func (s *script) set(key string, value any) { fmt.Fprintf(s, "%s=%v\n", key, value) }
 
-// selectPeer makes the lines that follow speak of the peer, which is added if the device does not have it.
+// selectPeer makes the following lines about the peer. The device adds it if it does not have it.
 func (s *script) selectPeer(k PublicKey) { s.set("public_key", hex.EncodeToString(k[:])) }
 
 func (s *script) remove(k PublicKey) {
@@ -73,8 +73,8 @@ func (s *script) remove(k PublicKey) {
 	s.set("remove", true)
 }
 
-// change turns the peer old into the peer new. The zero Peer stands for one that the device does not have yet.
-// What is the same is not touched, nor is the session. The endpoint is left to whoever calls the peer.
+// change turns the peer old into the peer new. A zero old means that the device does not have the peer yet. What is the
+// same in both is left alone, and so is the session. The endpoint is left to whoever calls the peer.
 func (s *script) change(old, new Peer) {
 	same := old.PresharedKey == new.PresharedKey && old.PersistentKeepalive == new.PersistentKeepalive &&
 		slices.Equal(old.AllowedIPs, new.AllowedIPs)

@@ -10,7 +10,7 @@ import (
 	"penstock/router/transport/openvpn/internal/wire"
 )
 
-// classicKey speaks `header, packet id(4), tag(16), ciphertext`.
+// classicKey is the classic format: header, packet id(4), tag(16), ciphertext.
 type classicKey struct {
 	head  []byte
 	spent atomic.Bool
@@ -53,7 +53,7 @@ func (k *classicKey) Head() int { return len(k.head) + packetIDSize + tagSize }
 
 func (k *classicKey) Spent() bool { return k.spent.Load() }
 
-// authenticated is what of packet the tag covers beside the ciphertext: in V1 packets the header byte is not.
+// authenticated is the part of packet that the tag covers beside the ciphertext. It leaves out the header byte of V1.
 func (k *classicKey) authenticated(packet []byte) []byte {
 	ad := packet[:len(k.head)+packetIDSize]
 	if len(k.head) == 1 {

@@ -1,5 +1,7 @@
 // Package datakey protects data packets: it derives keys, and seals and opens packets in the classic and the epoch
-// format. A Key belongs to one key id; choosing between keys, sockets and time are the session's.
+// format. A Key belongs to one key id.
+//
+// It does not choose between keys, and knows no sockets and no clock.
 package datakey
 
 import (
@@ -31,7 +33,7 @@ func FromPRF(client, server *wire.Secrets, clientID, serverID wire.SessionID) wi
 	return wire.StaticKey(prf(master, seed, len(wire.StaticKey{})))
 }
 
-// prf is the one of TLS 1.0 (RFC 2246, 5). The protocol prescribes its MD5 and SHA-1.
+// prf is the pseudo-random function of TLS 1.0 (RFC 2246, section 5). OpenVPN prescribes its MD5 and SHA-1.
 func prf(secret, seed []byte, n int) []byte {
 	half := (len(secret) + 1) / 2
 	out := expand(md5.New, secret[:half], seed, n)

@@ -19,7 +19,8 @@ const (
 	epochCounters = 1<<48 - 1<<20 // packets before the next epoch, for any cipher
 )
 
-// epochKey speaks `header, epoch(2), counter(6), ciphertext, tag(16)` and moves on to fresh keys without a negotiation.
+// epochKey is the epoch format: header, epoch(2), counter(6), ciphertext, tag(16). It moves on to fresh keys without a
+// negotiation.
 type epochKey struct {
 	params Params
 	head   []byte
@@ -207,7 +208,7 @@ func (k *epochKey) receiving(n uint16) *epoch {
 	return nil
 }
 
-// follow makes epoch n current, since the peer has proven to be there, and raises our own sending to it.
+// follow makes epoch n current: the peer has proven that it is there. What we send moves up to it as well.
 func (k *epochKey) follow(n uint16) error {
 	steps := int(n - k.current.n)
 	k.retiring = k.current

@@ -22,6 +22,9 @@ func (s *Server) Send(message string) {
 	}
 }
 
+// StopReading lets what TCP clients send pile up, without closing their connections.
+func (s *Server) StopReading() { s.deaf.Store(true) }
+
 // Renegotiate opens a renegotiation.
 func (s *Server) Renegotiate() {
 	s.t.Helper()

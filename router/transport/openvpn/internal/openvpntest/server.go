@@ -1,6 +1,8 @@
 // Package openvpntest imitates an OpenVPN server inside a test process: no root, no TUN. It serves one client at a time
-// and answers the ICMP echo requests that come through the tunnel. It is made of the client's own wire formats, so it
-// proves the client's behaviour and not the formats: those are held to vectors and to the real server.
+// and answers the ICMP echo requests that come through the tunnel.
+//
+// It is made of the client's own wire formats. It proves the client's behaviour and does not prove the formats: test
+// vectors and the real server do.
 package openvpntest
 
 import (
@@ -15,6 +17,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,6 +54,7 @@ type Server struct {
 	packets  net.PacketConn
 	listener net.Listener
 	done     chan struct{}
+	deaf     atomic.Bool // reads nothing more from TCP clients
 	wg       sync.WaitGroup
 
 	mu       sync.Mutex // guards below
@@ -196,6 +200,10 @@ func (s *Server) acceptTCP() {
 				size := int(binary.BigEndian.Uint16(head[:]))
 				packet := make([]byte, size, size+datakey.Tail)
 				if _, err := io.ReadFull(conn, packet); err != nil {
+					return
+				}
+				if s.deaf.Load() {
+					<-s.done
 					return
 				}
 				s.receive(packet, func(p []byte) {

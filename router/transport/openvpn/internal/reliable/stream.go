@@ -1,6 +1,8 @@
 // Package reliable makes an ordered byte stream out of control packets that may be lost, doubled and reordered: one
 // Stream per key id, and a Pipe that lets TLS run over it. A Stream is a state machine without goroutines: the caller
-// owns the clock, the sockets and the locking. The package does not parse or protect packets.
+// owns the clock, the sockets and the locking.
+//
+// The package does not parse or protect packets.
 package reliable
 
 import (

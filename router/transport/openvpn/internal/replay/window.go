@@ -1,4 +1,6 @@
-// Package replay remembers which packet counters were seen. It does not authenticate: mark a counter only after its packet did.
+// Package replay remembers which packet counters were seen.
+//
+// It does not authenticate: mark a counter only after its packet did.
 package replay
 
 const (

@@ -47,8 +47,8 @@ func appendString(b []byte, s string) []byte {
 	return append(append(b, s...), 0)
 }
 
-// ReadKeyExchange reads the message of a client or of a server. A server's may end after any of its strings: what
-// follows in the same TLS record would then be taken for more, so strings are read only as long as r has them buffered.
+// ReadKeyExchange reads the message of a client or of a server. A server may leave out the last strings. Strings are read
+// only as long as r has them buffered, so that a message which comes later is not taken for one of them.
 func ReadKeyExchange(r interface {
 	io.Reader
 	Buffered() int

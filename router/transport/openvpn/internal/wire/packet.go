@@ -1,5 +1,7 @@
 // Package wire holds the formats of OpenVPN's control channel: packets, their protection, the key exchange message and
-// static keys. It keeps no connection state beyond replay counters, and knows no sockets and no TLS.
+// static keys.
+//
+// It keeps no connection state beyond replay counters, and knows no sockets and no TLS.
 package wire
 
 import (

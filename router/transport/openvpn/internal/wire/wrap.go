@@ -30,7 +30,7 @@ type Wrap interface {
 	Overhead() int
 }
 
-// Plain is no protection.
+// Plain protects nothing.
 type Plain struct{}
 
 // Seal appends the body as it is.
@@ -64,7 +64,7 @@ type replayID struct {
 }
 
 func (r *replayID) take() [replayIDSize]byte {
-	if r.time == 0 || r.next == 0 { // the counter wrapped: a later time keeps the pair rising
+	if r.time == 0 || r.next == 0 { // the counter has wrapped: a later time keeps the pair rising
 		r.time = max(uint32(r.now().Unix()), r.time+1)
 	}
 	r.next++
@@ -74,7 +74,7 @@ func (r *replayID) take() [replayIDSize]byte {
 	return b
 }
 
-// counter orders received ids: the time counts first.
+// counter makes one number of a received id that rises with every packet: the time counts first.
 func counter(id []byte) uint64 {
 	return uint64(binary.BigEndian.Uint32(id[4:]))<<32 | uint64(binary.BigEndian.Uint32(id))
 }

@@ -1,0 +1,137 @@
+package daemon
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/edition"
+	"penstock/cmd/internal/egress"
+	"penstock/dnsproxy"
+	"penstock/policy"
+	"penstock/policy/iprange"
+	"penstock/router"
+	"penstock/router/clients"
+)
+
+// core is the daemon as the machine sees it: laptop.Core.
+type core struct{ d *Daemon }
+
+func (c core) Config() *config.Config         { return c.d.live.Config() }
+func (c core) Conditions() *policy.Conditions { return c.d.live.Conditions() }
+
+func (c core) Change(change func(*policy.Conditions)) {
+	d := c.d
+	if !d.live.SetConditions(change) {
+		return
+	}
+	end := make(map[uint64]bool)
+	now := d.live.Now()
+	for _, c := range d.rejudge(now, now.Policy) {
+		end[c.Flow.ID] = true // none is ever moved
+	}
+	if n := d.router.Kill(func(f router.Flow) bool { return end[f.ID] }); n > 0 {
+		d.log.Info("reset flows that would go another way on this network", "flows", n)
+	}
+	c.FreshenDNS() // connections to upstreams go another way from now on
+}
+
+func (c core) IsInside(host string) bool {
+	f := policy.Flow{Client: clients.Machine, Time: time.Now(), Names: []policy.Name{{Host: host, From: policy.FromQuestion}}}
+	return c.d.live.Now().Policy.IsInside(f) || slices.ContainsFunc(c.d.dns.settings.Load().Zones, func(z dnsproxy.Zone) bool {
+		return slices.ContainsFunc(z.Domains, func(domain string) bool {
+			domain = strings.TrimPrefix(domain, "*.")
+			return host == domain || strings.HasSuffix(host, "."+domain)
+		})
+	})
+}
+
+func (c core) Inside() []netip.Prefix { return c.d.live.Now().Egress.Prefixes() }
+
+func (c core) FreshenDNS() {
+	c.d.dns.follow()
+	c.d.dns.Reconnect()
+}
+
+// who knows who sends flows, and what belongs to them: router.Clients and dnsproxy.Clients.
+type who struct{ d *Daemon }
+
+// Describe adds what is known of a flow's client.
+func (w who) Describe(f *policy.Flow) bool {
+	now := w.d.live.Now()
+	c, ok := now.Clients.Client(f.Client)
+	f.Peer, f.Groups = c.Name, c.Groups
+	if f.Client == clients.Machine && (now.AsksUIDs || now.AsksPrograms) {
+		w.d.laptop.Program(f, now.AsksPrograms)
+	}
+	return ok
+}
+
+// Names adds the names that DNS gave the flow's client for its destination.
+func (w who) Names(f *policy.Flow) (release func()) {
+	names := w.d.dns.Names()
+	release = names.Pin(f.Client, f.Dst.Addr()) // before the look: what is pinned does not go away
+	f.Names = names.Lookup(f.Client, f.Dst.Addr())
+	return release
+}
+
+// Confirm asks our resolver for a name that a flow claims.
+func (w who) Confirm(ctx context.Context, f policy.Flow, host string) ([]netip.Addr, error) {
+	return w.d.dns.Confirm(ctx, f, host)
+}
+
+// strangers knows who asks on an address of the host: dnsproxy.Clients.
+type strangers struct{ live *edition.Live }
+
+// Describe returns what is known of whoever sends from an address.
+func (s strangers) Describe(src netip.AddrPort) policy.Flow {
+	f := policy.Flow{Client: s.live.Key(src.Addr()), Src: src}
+	s.live.Describe(&f)
+	return f
+}
+
+// ways are the ways out: router.Ways.
+type ways struct {
+	*egress.Egress
+	live   *edition.Live
+	direct egress.Direct
+}
+
+// Place says what a destination is to this host. Only for others: what this machine sends to itself never comes out of
+// the TUN.
+func (w ways) Place(client uint64, dst netip.Addr) policy.Place {
+	if !dst.IsValid() {
+		return policy.Elsewhere
+	}
+	if place := w.live.Now().Place(dst); place != policy.Elsewhere {
+		return place
+	}
+	switch {
+	case iprange.IsReserved(dst):
+		return policy.Reserved
+	case client != clients.Machine && w.direct.Reserved(dst):
+		return policy.Host
+	}
+	return policy.Elsewhere
+}
+
+// dnsEgress is the embedded DNS server as an egress: capturing port 53 is a rule.
+type dnsEgress struct{ server *dnsproxy.Server }
+
+// DialContext is never used: the router prefers DialFlow, which tells whose questions they are.
+func (dnsEgress) DialContext(context.Context, string, string) (net.Conn, error) {
+	return nil, syscall.EAFNOSUPPORT
+}
+
+// DialFlow serves the questions of one flow.
+func (e dnsEgress) DialFlow(ctx context.Context, f policy.Flow) (net.Conn, error) {
+	if f.Network == policy.ICMP {
+		return nil, syscall.ECONNREFUSED
+	}
+	return e.server.DialFlow(ctx, f)
+}

@@ -1,0 +1,164 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/edition"
+	"penstock/policy"
+	"penstock/router"
+)
+
+// awaitReload reloads at each signal.
+func (d *Daemon) awaitReload(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.opts.Reload:
+			if _, err := d.reload(ctx, control.ReloadQuery{}); err != nil {
+				d.log.Error("the reload was refused; the policy before stays in force", "err", err)
+			}
+		}
+	}
+}
+
+// reload reads the configuration again. The edition in force stays until the new one has compiled as a whole and its
+// tests hold; flows and tunnels live on, but for those of clients that went. When it returns, the new edition is in force
+// everywhere.
+func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control.Reloaded, err error) {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	if !q.DryRun {
+		defer func() { d.status.ReloadEnded(err); d.metrics.reloadEnded(err) }()
+	}
+	old := d.live.Now()
+	cfg, err := config.Load(old.Config.Path)
+	if err != nil {
+		return res, err
+	}
+	next, err := d.live.Compile(ctx, cfg)
+	if err != nil {
+		return res, edition.AsFaults(err)
+	}
+	res.Changed, res.Restart = edition.Changes(old.Config, cfg)
+	next = next.After(old)
+	if q.DryRun {
+		p := next.Policy.WithExceptions(old.Policy.Exceptions())
+		res.Generation = old.Number
+		for _, c := range d.rejudge(next, p) {
+			if c.Now.Action != policy.Forward {
+				res.Blocked++
+			} else {
+				res.Rerouted++
+			}
+		}
+		return res, nil
+	}
+	d.warn(next)
+	if d.gateway != nil {
+		// The one step that can still fail comes first. Nothing is carried for a peer that no edition knows yet.
+		if err := d.gateway.Use(next.Gateway); err != nil {
+			return res, errors.Join(err, d.gateway.Use(old.Gateway))
+		}
+	}
+	d.endClients(d.live.Use(next))
+	d.dns.follow()
+	// Only now: a flow that began meanwhile is either in the table or was judged by the new edition.
+	now := d.live.Now()
+	res.Generation = now.Number
+	end := make(map[uint64]bool)
+	for _, c := range d.rejudge(now, now.Policy) {
+		if c.Now.Action == policy.Forward {
+			res.Rerouted++
+			continue
+		}
+		res.Blocked++
+		end[c.Flow.ID] = q.KillDenied || moved(now, c.Flow)
+	}
+	res.Killed = d.router.Kill(func(f router.Flow) bool { return end[f.ID] })
+	d.follow.Reloaded()
+	d.log.Info("configuration reloaded", "changed", res.Changed, "generation", res.Generation, "blocked", res.Blocked, "ended", res.Killed)
+	return res, nil
+}
+
+// rejudge judges the live flows that are forwarded by a policy and the clients that an edition knows.
+func (d *Daemon) rejudge(e *edition.Edition, p *policy.Policy) []router.Change {
+	changed := d.router.Rejudge(func(f *policy.Flow) bool {
+		c, ok := e.Clients.Client(f.Client)
+		f.Peer, f.Groups = c.Name, c.Groups
+		f.Now = d.live.Conditions()
+		return ok
+	}, p.Decide)
+	return slices.DeleteFunc(changed, func(c router.Change) bool { return c.Flow.Verdict.Action != policy.Forward })
+}
+
+// moved reports that the client of a flow is in other groups than when the flow was judged.
+func moved(e *edition.Edition, f router.Flow) bool {
+	c, _ := e.Clients.Client(f.Facts.Client)
+	return !slices.Equal(c.Groups, f.Facts.Groups)
+}
+
+// endClients ends everything that belongs to clients that are gone.
+func (d *Daemon) endClients(gone []uint64) {
+	if len(gone) == 0 {
+		return
+	}
+	if d.gateway != nil {
+		d.gateway.CloseClients(gone)
+	}
+	n := d.router.Kill(func(f router.Flow) bool { return slices.Contains(gone, f.Facts.Client) })
+	for _, key := range gone {
+		d.dns.CloseClient(key)
+	}
+	d.log.Info("peers are gone, and all that was theirs", "peers", len(gone), "flows", n)
+}
+
+// warn logs what is probably not meant.
+func (d *Daemon) warn(e *edition.Edition) {
+	for _, w := range e.Warnings() {
+		d.log.Warn(w)
+	}
+}
+
+// endExceptions takes exceptions back when their time is over, with the flows that only they let through.
+func (d *Daemon) endExceptions(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.live.Excepted():
+		case <-timer.C:
+		}
+		over, next := d.live.Expire(time.Now())
+		for _, e := range over {
+			d.log.Info("a block is in force again", "host", e.Name, "category", e.Category, "peer", e.Peer,
+				"generation", d.live.Now().Number, "ended", d.endExcepted(e))
+		}
+		wait := time.Hour // a clock that was set is noticed
+		if !next.IsZero() {
+			wait = min(wait, max(time.Until(next), 0))
+		}
+		timer.Reset(wait)
+	}
+}
+
+// endExcepted ends the live flows that an exception let through and nothing does any more, and returns how many.
+func (d *Daemon) endExcepted(e policy.Exception) int {
+	now := d.live.Now().Policy
+	with := now.WithExceptions(append(slices.Clone(now.Exceptions()), e))
+	return d.router.Kill(func(f router.Flow) bool {
+		facts := f.Facts
+		facts.Sniffed = true
+		facts.Time = e.Until.Add(-time.Nanosecond)
+		then := with.Decide(facts)
+		facts.Time = time.Now()
+		return then.Action == policy.Forward && now.Decide(facts).Action != policy.Forward
+	})
+}

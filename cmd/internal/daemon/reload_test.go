@@ -1,0 +1,116 @@
+package daemon
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/cmd/internal/control"
+	"penstock/policy"
+)
+
+// A reload is whole or not at all: one fault anywhere, and everything stays as it was.
+func TestAFaultAnywhereChangesNothing(t *testing.T) {
+	const good = `listen: {tun: {routes: manual, dns: manual}}
+categories: {bets: {lists: [{file: bets.txt}]}}
+dns: {upstreams: [{address: 192.0.2.53}]}
+rules:
+  - {name: no-bets, match: {category: bets}, do: block}
+  - {name: rest, do: direct}
+`
+	for _, row := range []struct{ name, old, new, want string }{
+		{"a key that does not exist", "dns:", "dnz:", "dnz"},
+		{"a rule that names an unknown transport", "do: direct", "do: {via: corp}", "corp"},
+		{"a list that cannot be read", "file: bets.txt", "file: none.txt", "none.txt"},
+		{"a domain in two zones", "dns: {", "dns: {split: [{domains: [a.example], upstream: [{address: 192.0.2.54}]}, {domains: [\"*.a.example\"], upstream: [{address: 192.0.2.55}]}], ", "a.example"},
+		{"a port that is none", "address: 192.0.2.53", "address: \"tls://192.0.2.53:99999\"", "99999"},
+		{"an upstream that is ourselves", "address: 192.0.2.53", "address: 10.77.0.2", "10.77.0.2"},
+		{"a private domain that is none", "dns: {", "dns: {allow_private: [\"a..b\"], ", "a..b"},
+		{"a test that does not hold", "rules:", "tests: [{to: \"https://x.example\", expect: block}]\nrules:", "x.example"},
+		{"no rules", "  - {name: rest, do: direct}\n", "", "rest"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir := t.TempDir()
+			file(t, dir, "bets.txt", "casino.example\n")
+			d := builtIn(t, dir, good)
+			before, settings := d.live.Now(), d.dns.settings.Load()
+			file(t, dir, "p.yaml", strings.Replace(good, row.old, row.new, 1))
+			for _, dry := range []bool{true, false} {
+				_, err := d.reload(t.Context(), control.ReloadQuery{DryRun: dry})
+				if row.want == "none.txt" && err == nil {
+					continue // on_missing: block holds every name until the list is there
+				}
+				if err == nil || !strings.Contains(err.Error(), row.want) {
+					t.Errorf("dry run %v: got %v, want an error that names %s", dry, err, row.want)
+				}
+				if d.live.Now() != before || d.dns.settings.Load() != settings {
+					t.Errorf("dry run %v: something else is in force after a refused reload", dry)
+				}
+			}
+		})
+	}
+}
+
+func TestADryRunChangesNothing(t *testing.T) {
+	dir := t.TempDir()
+	d := builtIn(t, dir, laptopText)
+	before := d.live.Now()
+	file(t, dir, "p.yaml", strings.Replace(laptopText, "do: direct", "do: block", 1))
+	res, err := d.reload(t.Context(), control.ReloadQuery{DryRun: true})
+	if err != nil || res.Generation != before.Number || strings.Join(res.Changed, " ") != "rules" {
+		t.Errorf("got %+v, %v; want the rules to differ and edition %d in force", res, err, before.Number)
+	}
+	if d.live.Now() != before {
+		t.Error("a dry run brought its edition into force")
+	}
+}
+
+func TestAReloadIsInForceEverywhereWhenItReturns(t *testing.T) {
+	dir := t.TempDir()
+	d := builtIn(t, dir, laptopText)
+	f := policy.Flow{Network: policy.TCP, Dst: netip.MustParseAddrPort("198.51.100.1:443"), Time: time.Now(), Sniffed: true}
+	if v := d.live.Decide(f); v.Action != policy.Forward || v.Edition != 1 {
+		t.Fatalf("before: got %+v", v)
+	}
+	next := strings.NewReplacer("do: direct", "do: block", "192.0.2.53", "192.0.2.54").Replace(laptopText)
+	file(t, dir, "p.yaml", next)
+	res, err := d.reload(t.Context(), control.ReloadQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := d.live.Decide(f); v.Action != policy.Refuse || v.Edition != res.Generation {
+		t.Errorf("afterwards: got %+v, want a refusal by edition %d", v, res.Generation)
+	}
+	if got := d.dns.settings.Load().Upstreams[0].Address; got != "192.0.2.54" {
+		t.Errorf("questions go to %s", got)
+	}
+	s, err := d.status.Status(t.Context())
+	if err != nil || s.PolicyGeneration != res.Generation || s.ReloadError != "" {
+		t.Errorf("status: got %+v, %v", s, err)
+	}
+	if err := os.Remove(filepath.Join(dir, "p.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.reload(t.Context(), control.ReloadQuery{}); err == nil {
+		t.Error("a configuration that is gone was reloaded")
+	}
+	if s, _ := d.status.Status(t.Context()); s.ReloadError == "" {
+		t.Error("status does not tell that the last reload was refused")
+	}
+}
+
+func TestWhatOnlyARestartChangesStaysAsItIs(t *testing.T) {
+	dir := t.TempDir()
+	d := builtIn(t, dir, laptopText)
+	file(t, dir, "p.yaml", strings.Replace(laptopText, "dns: manual}", "dns: manual, address: [10.78.0.1/24]}", 1))
+	res, err := d.reload(t.Context(), control.ReloadQuery{})
+	if err != nil || strings.Join(res.Restart, " ") != "listen" {
+		t.Errorf("got %+v, %v; want listen to need a restart", res, err)
+	}
+	if got := d.live.Now().Place(netip.MustParseAddr("10.77.0.2")); got != policy.Service {
+		t.Errorf("the address that penstock still answers on is %d, want a service", got)
+	}
+}

@@ -1,0 +1,27 @@
+package edition
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+
+	"penstock/cmd/internal/config"
+)
+
+// Changes names the sections that differ, and of those the ones that only a restart puts in force.
+func Changes(old, cfg *config.Config) (changed, restart []string) {
+	a, b := reflect.ValueOf(*old), reflect.ValueOf(*cfg)
+	for i := range a.NumField() {
+		f := a.Type().Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if !f.IsExported() || name == "" || name == "-" || reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
+			continue
+		}
+		changed = append(changed, name)
+		unwatched := name == "on_demand" && len(old.OnDemand) == 0 // the network is followed only where it was asked about
+		if unwatched || slices.Contains([]string{"listen", "transports", "metrics", "control", "limits", "flow_log", "always_on", "captive_portal"}, name) {
+			restart = append(restart, name)
+		}
+	}
+	return changed, restart
+}

@@ -1,0 +1,237 @@
+package edition
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/egress"
+	"penstock/dnsproxy"
+	"penstock/policy"
+	"penstock/policy/iprange"
+)
+
+// PortalZone has a captive portal's name resolved by the access network's own servers.
+type PortalZone struct {
+	Host    string
+	Servers []netip.Addr
+}
+
+// DNS is what the edition and the transports, as they are now, say of the DNS server. portal is nil while no captive
+// portal may be reached.
+func (e *Edition) DNS(naming []egress.Naming, portal *PortalZone) dnsproxy.Settings {
+	cfg := e.Config
+	s := dnsproxy.Settings{
+		Clients:         cfg.DNS.Clients,
+		Select:          selections[cfg.DNS.Select],
+		Self:            ownResolvers(cfg),
+		Block:           blockAnswer(cfg.DNS.Block),
+		BlockCategories: make(map[string]dnsproxy.BlockAnswer),
+		StripECH:        judgesNames(cfg),
+		AllowPrivate:    cfg.DNS.AllowPrivate,
+		Timeout:         cfg.DNS.Timeout,
+		MaxInFlight:     cfg.Limits.DNSQueries,
+		Upstreams:       upstreams(cfg.DNS.Upstreams),
+	}
+	if len(s.Clients) == 0 {
+		s.Clients = iprange.Near() // an open resolver is a weapon for others
+	}
+	for name, b := range cfg.DNS.BlockCategory {
+		s.BlockCategories[name] = blockAnswer(b)
+	}
+	for _, split := range cfg.DNS.Split {
+		s.Zones = append(s.Zones, dnsproxy.Zone{Domains: split.Domains, Upstreams: upstreams(split.Upstream)})
+	}
+	addNamed(&s, cfg, naming)
+	if portal != nil {
+		z := dnsproxy.Zone{Domains: []string{portal.Host}}
+		for _, server := range portal.Servers {
+			z.Upstreams = append(z.Upstreams, dnsproxy.Upstream{Name: "captive-portal", Address: server.String(), Via: policy.EgressDirect})
+		}
+		s.Zones = append(s.Zones, z)
+	}
+	return s
+}
+
+// CompileDNS makes a plan of DNS. What transports push is a stranger's word: if it cannot be used, the plan is that of
+// the configuration alone, and pushed tells why.
+func (e *Edition) CompileDNS(naming []egress.Naming, portal *PortalZone) (p *dnsproxy.Plan, s dnsproxy.Settings, pushed error) {
+	s = e.DNS(naming, portal)
+	p, pushed = dnsproxy.Compile(s)
+	if pushed == nil {
+		return p, s, nil
+	}
+	s = e.DNS(e.Egress.Naming(), nil)
+	p, err := dnsproxy.Compile(s)
+	if err != nil {
+		panic("an edition's own DNS was compiled before: " + err.Error()) // impossible: Compile has refused the edition
+	}
+	return p, s, pushed
+}
+
+// ServersVia are the plain DNS servers that the configuration asks through an egress.
+func (e *Edition) ServersVia(via string) []netip.AddrPort {
+	var servers []netip.AddrPort
+	for _, u := range e.Config.DNS.Upstreams {
+		if u.Via != via {
+			continue
+		}
+		address := strings.TrimPrefix(strings.TrimPrefix(u.Address, "udp://"), "tcp://")
+		if a, err := netip.ParseAddrPort(address); err == nil {
+			servers = append(servers, a)
+		} else if a, err := netip.ParseAddr(address); err == nil {
+			servers = append(servers, netip.AddrPortFrom(a, 53))
+		}
+	}
+	return servers
+}
+
+// checkDNS finds what is wrong with the DNS of a configuration, each fault at its place.
+func (e *Edition) checkDNS() error {
+	var errs []error
+	all := e.DNS(e.Egress.Naming(), nil)
+	try := func(pos config.Position, what string, s dnsproxy.Settings) {
+		s.Self = all.Self
+		if _, err := dnsproxy.Compile(s); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %s%w", pos, what, err))
+		}
+	}
+	for _, u := range e.Config.DNS.Upstreams {
+		try(u.Pos, "dns.upstreams: ", dnsproxy.Settings{Upstreams: upstreams([]config.Upstream{u})})
+	}
+	for _, split := range e.Config.DNS.Split {
+		try(split.Pos, "dns.split: ", dnsproxy.Settings{Zones: []dnsproxy.Zone{{Domains: split.Domains, Upstreams: upstreams(split.Upstream)}}})
+	}
+	if len(errs) == 0 {
+		try(e.Config.Position("dns"), "", all) // what does not fit together
+	}
+	return errors.Join(errs...)
+}
+
+func upstreams(list []config.Upstream) []dnsproxy.Upstream {
+	var out []dnsproxy.Upstream
+	for _, u := range list {
+		out = append(out, dnsproxy.Upstream{Name: u.Name, Address: u.Address, Via: u.Via, Bootstrap: u.Bootstrap})
+	}
+	return out
+}
+
+var selections = map[string]dnsproxy.Selection{
+	"ordered": dnsproxy.Ordered, "fastest": dnsproxy.Fastest, "parallel": dnsproxy.Parallel,
+}
+
+func blockAnswer(b config.BlockAnswer) dnsproxy.BlockAnswer {
+	answer := dnsproxy.BlockAnswer{TTL: b.TTL, Addrs: b.Addresses}
+	switch b.Answer {
+	case "null":
+		answer.Mode = dnsproxy.BlockNull
+	case "refused":
+		answer.Mode = dnsproxy.BlockRefused
+	case "address":
+		answer.Mode = dnsproxy.BlockAddress
+	}
+	return answer
+}
+
+// ownResolvers are the addresses that lead to our DNS server: its own, and the host's stub resolver where that asks us.
+func ownResolvers(cfg *config.Config) []netip.AddrPort {
+	var own []netip.AddrPort
+	all := func(list []netip.Prefix) {
+		for _, p := range list {
+			own = append(own, netip.AddrPortFrom(p.Addr(), 0))
+		}
+	}
+	if t := cfg.Listen.TUN; t != nil {
+		all(t.ServiceAddrs())
+		all(t.Address)
+		if t.DNS == "auto" { // man systemd-resolved.service(8) has both
+			own = append(own, netip.MustParseAddrPort("127.0.0.53:53"), netip.MustParseAddrPort("127.0.0.54:53"))
+		}
+	}
+	if w := cfg.Listen.WireGuard; w != nil {
+		all(w.Address)
+	}
+	return append(own, cfg.DNS.Listen...)
+}
+
+// judgesNames says that some rule looks at names: then a ClientHello has to show the site's.
+func judgesNames(cfg *config.Config) bool {
+	var looks func(m *config.Match) bool
+	looks = func(m *config.Match) bool {
+		return m != nil && (len(m.Domain) > 0 || len(m.Category) > 0 || len(m.SeenIn) > 0 || m.Mismatch != nil || looks(m.Not))
+	}
+	return slices.ContainsFunc(cfg.Rules, func(r config.Rule) bool { return looks(r.Match) })
+}
+
+// addNamed adds the servers that transports name: upstreams if the configuration has none, and split zones for the domains
+// that it does not split itself. A server that several transports name is asked through each in turn.
+func addNamed(s *dnsproxy.Settings, cfg *config.Config, naming []egress.Naming) {
+	configured := make(map[string]bool)
+	for _, split := range cfg.DNS.Split {
+		for _, domain := range split.Domains {
+			if host, err := policy.CanonicalName(strings.TrimPrefix(domain, "*.")); err == nil {
+				configured[host] = true
+			}
+		}
+	}
+	var main []dnsproxy.Upstream
+	zones, domains := make(map[string][]dnsproxy.Upstream), []string{}
+	split := func(domain string, upstreams ...dnsproxy.Upstream) {
+		host, err := policy.CanonicalName(strings.TrimPrefix(domain, "~")) // systemd writes ~ before what is only routed
+		if err != nil || configured[host] || len(upstreams) == 0 {
+			return // a domain that a server made up is no reason to stop
+		}
+		if zones[host] == nil {
+			domains = append(domains, host)
+		}
+		zones[host] = append(zones[host], upstreams...)
+	}
+	for _, n := range byUse(naming, cfg) {
+		var general []dnsproxy.Upstream
+		for _, server := range n.Servers {
+			u := dnsproxy.Upstream{Name: n.Transport, Address: server.Address, Via: n.Transport, Bootstrap: server.Bootstrap}
+			if len(server.Domains) == 0 {
+				general = append(general, u)
+			}
+			for _, domain := range server.Domains {
+				split(domain, u)
+			}
+		}
+		for _, domain := range n.Search {
+			split(domain, general...)
+		}
+		main = append(main, general...)
+	}
+	for _, domain := range domains {
+		s.Zones = append(s.Zones, dnsproxy.Zone{Domains: []string{domain}, Upstreams: zones[domain]})
+	}
+	if len(cfg.DNS.Upstreams) > 0 {
+		return
+	}
+	s.Upstreams = main
+	if len(s.AllowPrivate) == 0 && len(main) > 0 {
+		s.AllowPrivate = []string{"."} // intranet names have private addresses, and nobody else knows which names those are
+	}
+}
+
+// byUse sorts what transports name: first those that the last rule sends flows to.
+func byUse(naming []egress.Naming, cfg *config.Config) []egress.Naming {
+	last := ""
+	if len(cfg.Rules) > 0 {
+		last = cfg.Rules[len(cfg.Rules)-1].Do.Via
+	}
+	order := append([]string{last}, cfg.Transports[last].Failover...)
+	rank := func(name string) int {
+		if i := slices.Index(order, name); i >= 0 {
+			return i
+		}
+		return len(order)
+	}
+	return slices.SortedFunc(slices.Values(naming), func(a, b egress.Naming) int {
+		return cmp.Or(cmp.Compare(rank(a.Transport), rank(b.Transport)), cmp.Compare(a.Transport, b.Transport))
+	})
+}

@@ -1,0 +1,177 @@
+// Package edition compiles a configuration into one immutable value: everything that it means.
+//
+// Compile is the only way from a configuration to something that runs: check, run, reload and its dry run all call it,
+// so that what one accepts the others do too. An Edition is compiled whole or not at all. Live holds the one in force,
+// which is swapped by one pointer, with what is lifted from it for a while and the former ones that explanations need.
+//
+// It opens no socket and changes nothing on the host.
+package edition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/egress"
+	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/lists"
+	"penstock/policy"
+	"penstock/router/clients"
+)
+
+// Edition is everything that a configuration means. It is immutable.
+type Edition struct {
+	Number  uint64 // of those in force in this process, from 1; 0 before it is in force
+	Config  *config.Config
+	Policy  *policy.Policy
+	Lists   *lists.Content
+	Clients *clients.Book
+	Egress  *egress.Plan
+	Gateway *gateway.Plan // nil without listen.wireguard
+	Status  []lists.Status
+
+	// Whether a rule asks for the user, or the program, that sends a flow: finding out costs.
+	AsksUIDs, AsksPrograms bool
+}
+
+// Sources are what Compile reads beside the configuration.
+type Sources struct {
+	Lists  *lists.Lists
+	Before *clients.Book // of the edition in force: peers that stay keep their keys; may be nil
+}
+
+// TestsError says which of the configuration's own tests do not hold.
+type TestsError struct{ Failed []error }
+
+// Error is a sentence for each test.
+func (e *TestsError) Error() string { return errors.Join(e.Failed...).Error() }
+
+// Unwrap returns the sentences.
+func (e *TestsError) Unwrap() []error { return e.Failed }
+
+// AsFaults makes an error of Compile into a *config.Error, for those to whom a test that does not hold is a fault like any
+// other.
+func AsFaults(err error) error {
+	if tests, ok := errors.AsType[*TestsError](err); ok {
+		return faults(tests.Failed...)
+	}
+	return err
+}
+
+// Compile compiles a configuration. It reads lists, keys and profiles, and changes nothing. The error is a *config.Error
+// with every fault that was found, or a *TestsError, which comes with the edition that fails its tests.
+func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, error) {
+	e := &Edition{Config: cfg, Clients: clients.NewBook(bookPeers(cfg), from.Before)}
+	var errs []error
+	fail := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	var err error
+	e.Egress, err = egress.NewPlan(cfg)
+	fail(err)
+	e.Gateway, err = gateway.NewPlan(cfg)
+	fail(err)
+	e.Lists, err = readLists(ctx, from.Lists, cfg)
+	if err != nil {
+		return nil, faults(append(errs, err)...)
+	}
+	e.Status = from.Lists.Status(e.Lists)
+	e.Policy, err = policy.New(policyConfig(cfg, e.Lists.Set))
+	fail(err)
+	if e.Egress != nil {
+		fail(e.checkDNS())
+	}
+	if len(errs) > 0 {
+		return nil, faults(errs...)
+	}
+	e.AsksUIDs, e.AsksPrograms = asksForPrograms(e.Policy)
+	if failed := failedTests(cfg, e.Policy); len(failed) > 0 {
+		return e, &TestsError{failed}
+	}
+	return e, nil
+}
+
+// Warnings returns a sentence for each thing that is probably not meant: rules that no flow can reach, lines of profiles
+// that are passed over, lists that are not there.
+func (e *Edition) Warnings() []string {
+	list := slices.Concat(e.Policy.Warnings(), e.Egress.Warnings())
+	for _, s := range e.Status {
+		if s.Err != nil {
+			list = append(list, fmt.Sprintf("category %s: %v", s.Category, s.Err))
+		}
+	}
+	return list
+}
+
+// After returns the edition as it can follow another one in a running penstock: what only a restart changes stays as it
+// is there.
+func (e *Edition) After(old *Edition) *Edition {
+	next, cfg := *e, *e.Config
+	cfg.Listen, cfg.Transports = old.Config.Listen, old.Config.Transports
+	next.Config, next.Egress = &cfg, old.Egress
+	if old.Gateway == nil {
+		next.Gateway = nil
+	}
+	return &next
+}
+
+// Place says what a destination is in the networks that the configuration gives penstock.
+func (e *Edition) Place(dst netip.Addr) policy.Place {
+	var networks, services []netip.Prefix
+	if t := e.Config.Listen.TUN; t != nil {
+		networks, services = t.Address, t.ServiceAddrs()
+	}
+	if w := e.Config.Listen.WireGuard; w != nil {
+		networks, services = slices.Concat(networks, w.Address), slices.Concat(services, w.Address)
+	}
+	switch {
+	case slices.ContainsFunc(services, func(p netip.Prefix) bool { return p.Addr() == dst }):
+		return policy.Service
+	case slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(dst) }):
+		return policy.Inside
+	}
+	return policy.Elsewhere
+}
+
+// asksForPrograms looks for rules with a condition on the user or the program.
+func asksForPrograms(p *policy.Policy) (uids, programs bool) {
+	for _, r := range p.Rules() {
+		for m := &r.Match; m != nil; m = m.Not {
+			uids = uids || len(m.UID) > 0
+			programs = programs || len(m.Process) > 0
+		}
+	}
+	return uids, programs
+}
+
+// bookPeers are the peers that may connect.
+func bookPeers(cfg *config.Config) []clients.Peer {
+	var list []clients.Peer
+	for _, p := range cfg.Peers {
+		if !p.Disabled {
+			list = append(list, clients.Peer{Name: p.Name, ID: p.PublicKey, Groups: p.Groups, Addrs: p.AllowedIPs})
+		}
+	}
+	return list
+}
+
+// faults makes errors that name their place themselves into one of the configuration's. What is one already keeps its
+// faults.
+func faults(errs ...error) error {
+	e := &config.Error{}
+	for _, err := range errs {
+		if given, ok := errors.AsType[*config.Error](err); ok {
+			e.Faults = append(e.Faults, given.Faults...)
+			continue
+		}
+		for _, one := range unjoined(err) {
+			e.Faults = append(e.Faults, config.Fault{Message: one.Error()})
+		}
+	}
+	return e
+}

@@ -1,0 +1,127 @@
+package edition
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/lists"
+	"penstock/policy/blocklist"
+)
+
+// CategoryNames are the categories that a configuration defines or that are built in, sorted.
+func CategoryNames(cfg *config.Config) []string {
+	names := blocklist.StarterCategories()
+	for name := range cfg.Categories {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// usedCategories are those that a rule names: the others need not be read.
+func usedCategories(cfg *config.Config) []string {
+	var used []string
+	var add func(m *config.Match)
+	add = func(m *config.Match) {
+		if m == nil {
+			return
+		}
+		used = append(used, m.Category...)
+		add(m.Not)
+	}
+	for _, r := range cfg.Rules {
+		add(r.Match)
+	}
+	if cfg.DNS.Enforce {
+		used = append(used, categoryDoH)
+	}
+	slices.Sort(used)
+	return slices.Compact(used)
+}
+
+// categoriesOf are the categories that the rules use, with their lists. A list that would block a name of the company's
+// own, one with a split zone, is refused.
+func categoriesOf(cfg *config.Config) []lists.Category {
+	var own []string
+	for _, s := range cfg.DNS.Split {
+		for _, domain := range s.Domains {
+			own = append(own, strings.TrimPrefix(domain, "*."))
+		}
+	}
+	var out []lists.Category
+	for _, name := range usedCategories(cfg) {
+		c := cfg.Categories[name]
+		category := lists.Category{Name: name}
+		switch c.OnMissing {
+		case "allow":
+			category.OnMissing = lists.Allow
+		case "fail":
+			category.OnMissing = lists.Fail
+		}
+		for i, l := range slices.Concat(c.Lists, c.Allow) {
+			format, _ := blocklist.ParseFormat(l.Format) // the configuration was checked
+			category.Sources = append(category.Sources, lists.Source{
+				File: l.File, URL: l.URL, Format: format, Allow: i >= len(c.Lists), Refresh: l.Refresh, Via: l.Via, NeverBlock: own,
+			})
+		}
+		out = append(out, category)
+	}
+	return out
+}
+
+// readLists reads the lists of a configuration's categories. The error is a *config.Error.
+func readLists(ctx context.Context, l *lists.Lists, cfg *config.Config) (*lists.Content, error) {
+	c, err := l.Read(ctx, categoriesOf(cfg))
+	if err == nil {
+		return c, nil
+	}
+	var faults []config.Fault
+	for _, err := range unjoined(err) {
+		fault := config.Fault{Message: err.Error()}
+		if fail, ok := errors.AsType[*lists.FailError](err); ok {
+			fault.Pos = cfg.Categories[fail.Category].Pos
+			fault.Mend = "mend the list, or say on_missing: block or allow"
+		}
+		faults = append(faults, fault)
+	}
+	return nil, &config.Error{Faults: faults}
+}
+
+func unjoined(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// ListDir is where last good versions and the compiled set of lists are kept: beside the state of the host where
+// penstock has one (ownsHost), else in the user's cache if there are subscriptions, else nowhere.
+func ListDir(cfg *config.Config, ownsHost bool) string {
+	if t := cfg.Listen.TUN; t != nil && ownsHost && (t.Routes == "auto" || t.DNS == "auto") {
+		return filepath.Join(filepath.Dir(t.StateFile), "lists")
+	}
+	subscribes := false
+	for _, c := range cfg.Categories {
+		for _, l := range slices.Concat(c.Lists, c.Allow) {
+			subscribes = subscribes || l.URL != ""
+		}
+	}
+	if !subscribes {
+		return ""
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return filepath.Join(filepath.Dir(config.DefaultStateFile()), "lists")
+	}
+	sum := sha256.Sum256([]byte(cfg.Path)) // another configuration, another process
+	return filepath.Join(cache, "penstock", "lists-"+hex.EncodeToString(sum[:4]))
+}

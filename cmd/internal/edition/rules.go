@@ -1,0 +1,131 @@
+package edition
+
+import (
+	"maps"
+	"slices"
+
+	"penstock/cmd/internal/config"
+	"penstock/policy"
+	"penstock/policy/blocklist"
+)
+
+// failedTests runs the configuration's tests and returns those that do not hold.
+func failedTests(cfg *config.Config, p *policy.Policy) []error {
+	var failed []error
+	for _, res := range policy.RunTests(p, policyTests(cfg), PolicyPeers(cfg)) {
+		if res.Err != nil {
+			failed = append(failed, res.Err)
+		}
+	}
+	return failed
+}
+
+func policyConfig(cfg *config.Config, lists func() *blocklist.Set) policy.Config {
+	c := policy.Config{
+		Lists:      lists,
+		Categories: CategoryNames(cfg),
+		Egresses:   slices.Sorted(maps.Keys(cfg.Transports)),
+	}
+	for _, p := range cfg.Peers {
+		c.Peers = append(c.Peers, p.Name)
+		for _, g := range p.Groups {
+			if !slices.Contains(c.Groups, g) {
+				c.Groups = append(c.Groups, g)
+			}
+		}
+	}
+	c.Rules = ownRules(cfg)
+	for _, r := range cfg.Rules {
+		rule := policy.Rule{Name: r.Name, Do: policyDo(r.Do), Pos: position(r.Pos)}
+		if r.Match != nil {
+			rule.Match = policyMatch(r.Match)
+		}
+		c.Rules = append(c.Rules, rule)
+	}
+	return c
+}
+
+// categoryDoH is the category of resolvers that answer encrypted.
+const categoryDoH = "doh"
+
+// ownRules stand before those of the configuration, and are shown like them: what goes to the DNS server, and what
+// dns.enforce refuses.
+func ownRules(cfg *config.Config) []policy.Rule {
+	var list []policy.Rule
+	add := func(name string, m policy.Match, do policy.Do) {
+		list = append(list, policy.Rule{Name: name, Match: m, Do: do, Pos: policy.Position{File: cfg.Path}})
+	}
+	if !capturesDNS(cfg) {
+		add("dns", policy.Match{Port: []string{"53"}, Protocol: []string{"tcp", "udp"}}, policy.Do{Action: policy.Forward, Egress: policy.EgressDNS})
+	}
+	if cfg.DNS.Enforce {
+		add("no-other-resolver", policy.Match{Category: []string{categoryDoH}}, policy.Do{})
+		add("no-encrypted-dns", policy.Match{Port: []string{"853"}}, policy.Do{})
+	}
+	return list
+}
+
+// capturesDNS says that the rules say themselves what goes to the DNS server. Otherwise all of port 53 does.
+func capturesDNS(cfg *config.Config) bool {
+	return slices.ContainsFunc(cfg.Rules, func(r config.Rule) bool { return r.Do.Action == "dns" })
+}
+
+func position(p config.Position) policy.Position {
+	return policy.Position{File: p.File, Line: p.Line, Column: p.Column}
+}
+
+func policyMatch(m *config.Match) policy.Match {
+	match := policy.Match{
+		Domain: m.Domain, Category: m.Category, CIDR: m.CIDR, Src: m.Src, Port: m.Port, Protocol: m.Protocol,
+		Peer: m.Peer, Group: m.Group, UID: m.UID, Process: m.Process, Schedule: m.Schedule, SeenIn: m.SeenIn,
+		Mismatch: m.Mismatch, Gateway: m.Gateway,
+	}
+	if m.Not != nil {
+		not := policyMatch(m.Not)
+		match.Not = &not
+	}
+	return match
+}
+
+func policyDo(d config.Do) policy.Do {
+	do := policy.Do{
+		UnnamedBlock:   d.Unnamed == "block",
+		FallbackDirect: d.Fallback == "direct",
+		TrustedDirect:  d.Trusted == "direct",
+	}
+	switch d.Action {
+	case "drop":
+		do.Action = policy.Drop
+	case "direct":
+		do.Action, do.Egress = policy.Forward, policy.EgressDirect
+	case "dns":
+		do.Action, do.Egress = policy.Forward, policy.EgressDNS
+	case "via":
+		do.Action, do.Egress = policy.Forward, d.Via
+	}
+	return do
+}
+
+func policyTests(cfg *config.Config) []policy.Test {
+	tests := make([]policy.Test, len(cfg.Tests))
+	for i, t := range cfg.Tests {
+		do := policyDo(t.Expect)
+		tests[i] = policy.Test{
+			From: t.From, To: t.To, Addr: t.Addr, At: t.At, Pos: position(t.Pos),
+			Expect: policy.Expect{Action: do.Action, Egress: do.Egress},
+		}
+	}
+	return tests
+}
+
+// PolicyPeers are the peers of a configuration as tests and explanations know them.
+func PolicyPeers(cfg *config.Config) []policy.Peer {
+	peers := make([]policy.Peer, len(cfg.Peers))
+	for i, p := range cfg.Peers {
+		peers[i] = policy.Peer{Name: p.Name, Groups: p.Groups}
+		if len(p.AllowedIPs) > 0 {
+			peers[i].Addr = p.AllowedIPs[0].Addr()
+		}
+	}
+	return peers
+}

@@ -1,0 +1,88 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// DialHost opens a connection of our own, as for fetching a list. The host in address is resolved where the connection
+// goes: for direct with the resolvers that this machine has without us, else through the transport, whose own DNS
+// servers are asked after those of Config.Servers. Policy is not asked: a list must not keep us from fetching it.
+func (e *Egress) DialHost(ctx context.Context, via, network, address string) (net.Conn, error) {
+	dialer, ok := e.Dialer(via)
+	if !ok {
+		return nil, fmt.Errorf("there is no transport %q", via)
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := e.resolveVia(ctx, via, host)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, a := range addrs {
+		if a.Is6() && !e.CarriesIPv6(via) {
+			continue
+		}
+		family := "6"
+		if a.Is4() {
+			family = "4"
+		}
+		c, err := dialer.DialContext(ctx, network+family, net.JoinHostPort(a.String(), port))
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return nil, fmt.Errorf("%s has no address that %s reaches", host, via)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// resolveVia finds a name's addresses through an egress.
+func (e *Egress) resolveVia(ctx context.Context, via, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a.Unmap()}, nil
+	}
+	if _, ok := e.Serving(via); !ok {
+		return e.Outside.Resolve(ctx, host)
+	}
+	servers := e.resolversOf(via)
+	if len(servers) == 0 {
+		return nil, fmt.Errorf("resolve %s: no DNS server is known behind %s: add one to dns.upstreams with via: %s", host, via, via)
+	}
+	dialer, _ := e.Dialer(via)
+	var errs []error
+	for _, server := range servers {
+		// Over TCP: package net tells UDP from a stream by the type of the connection, which a transport's are not.
+		r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", server.String())
+		}}
+		addrs, err := r.LookupNetIP(ctx, "ip", strings.TrimSuffix(host, ".")+".")
+		if err == nil {
+			for i := range addrs {
+				addrs[i] = addrs[i].Unmap()
+			}
+			return addrs, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// resolversOf are the DNS servers behind a transport: those that the configuration asks through it, then its own.
+func (e *Egress) resolversOf(via string) []netip.AddrPort {
+	servers := slices.Clone(e.Servers(via))
+	if t, ok := e.Serving(via); ok {
+		servers = append(servers, t.inner.facts().resolvers()...)
+	}
+	return servers
+}

@@ -1,0 +1,283 @@
+package egress
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"penstock/policy"
+	"penstock/router"
+	"penstock/router/transport"
+	"penstock/router/transport/openvpn"
+	"penstock/stack"
+)
+
+// Config is what Open needs. Plan and Outside must be set.
+type Config struct {
+	Plan    *Plan
+	Outside Outside
+	Hold    time.Duration // how long flows of a lost transport wait for it before they are reset
+
+	// Renamed is called when a transport is given other DNS servers than before. It must not block.
+	Renamed func()
+	// Changed is called when a transport's state has changed. It must not block.
+	Changed func()
+	// Servers are the plain DNS servers that the configuration asks through a transport.
+	Servers func(via string) []netip.AddrPort
+	// Reset ends the live flows of an egress and returns how many there were.
+	Reset func(egress string) int
+
+	Metrics Metrics
+	Log     *slog.Logger // nil discards
+}
+
+// Metrics are those of the parts. Each may be nil, which counts nothing.
+type Metrics struct {
+	Stack     *stack.Metrics
+	Transport *transport.Metrics
+	OpenVPN   *openvpn.Metrics
+	Reset     *prometheus.CounterVec // by transport: see NewResetMetric
+}
+
+// NewResetMetric makes the counter of flows that were reset for their transport's sake, and registers it with reg.
+func NewResetMetric(reg prometheus.Registerer) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "penstock_transport_flows_reset_total",
+		Help: "Flows that were reset because their transport stayed away for longer than always_on.hold.",
+	}, []string{"transport"})
+	reg.MustRegister(c)
+	return c
+}
+
+// Egress is the egress map: by what names flows leave. Its methods may be called by several goroutines at once.
+type Egress struct {
+	Config
+	dialers    map[string]router.Dialer
+	transports []*Transport // sorted by name
+	groups     []*Group     // sorted by name
+	holds      *holds
+}
+
+// Transport is one transport with its driver's supervisor and the stack inside it.
+type Transport struct {
+	*transport.Tunnel
+	Kind     string   // wireguard or openvpn
+	Warnings []string // what of its file is unsafe or passed over
+	inner    inner
+}
+
+// Named reports whether the server may have other addresses than the one in use.
+func (t *Transport) Named() bool { return t.inner.facts().named }
+
+// Group is a choice of transports that flows go through under one name.
+type Group struct {
+	*transport.Group
+	Name string
+}
+
+// inner is the inside of a transport.
+type inner interface {
+	router.Dialer
+	// newDriver makes a driver that is not connected.
+	newDriver(lost func(error)) (transport.Driver, error)
+	// facts is what is known of the transport now.
+	facts() facts
+	// reset ends the flows inside, but not the session.
+	reset() error
+	close() error
+}
+
+// facts is what is known of a transport: from its file, or from what its server pushed.
+type facts struct {
+	naming Naming
+	ipv6   bool // it has an IPv6 address
+	named  bool // its server may have other addresses than the one in use
+}
+
+// resolvers are the plain DNS servers that the transport names.
+func (f facts) resolvers() []netip.AddrPort {
+	var list []netip.AddrPort
+	for _, s := range f.naming.Servers {
+		if a, err := netip.ParseAddrPort(s.Address); err == nil {
+			list = append(list, a)
+		} else if a, err := netip.ParseAddr(s.Address); err == nil {
+			list = append(list, netip.AddrPortFrom(a, 53))
+		}
+	}
+	return list
+}
+
+// Open makes the ways of a plan. No transport connects before Run.
+func Open(c Config) (*Egress, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	e := &Egress{Config: c, dialers: map[string]router.Dialer{policy.EgressDirect: c.Outside.Direct}}
+	e.holds = newHolds(c.Hold, e.Health, e.expire)
+	for _, p := range c.Plan.transports {
+		t, err := e.open(p)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: transport %s: %w", p.config.Pos, p.name, err), e.Close())
+		}
+		e.transports = append(e.transports, t)
+		e.dialers[p.name] = transport.Gate{Tunnel: t.Tunnel, Inner: t.inner}
+		if c.Metrics.Reset != nil {
+			c.Metrics.Reset.WithLabelValues(p.name)
+		}
+	}
+	for name, members := range c.Plan.groups {
+		gates := make([]transport.Gate, len(members))
+		for i, member := range members {
+			t, _ := e.Transport(member) // the plan has checked it
+			gates[i] = transport.Gate{Tunnel: t.Tunnel, Inner: t.inner}
+		}
+		g := &Group{transport.NewGroup(name, gates), name}
+		e.groups = append(e.groups, g)
+		e.dialers[name] = g
+	}
+	slices.SortFunc(e.groups, func(a, b *Group) int { return cmp.Compare(a.Name, b.Name) })
+	return e, nil
+}
+
+func (e *Egress) open(p planned) (t *Transport, err error) {
+	t = &Transport{Kind: "wireguard", Warnings: p.warnings}
+	if p.openvpn != nil {
+		t.Kind = "openvpn"
+		t.inner, err = newOpenVPN(p, &e.Config)
+	} else {
+		t.inner, err = newWireGuard(p, &e.Config)
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.Tunnel = transport.NewTunnel(transport.Config{
+		Name:    p.name,
+		New:     func() (transport.Driver, error) { return t.inner.newDriver(func(err error) { t.Lost(err) }) },
+		Changed: func(transport.Health) { e.holds.changed(); e.Changed() },
+		Log:     e.Log,
+		Metrics: e.Metrics.Transport,
+	})
+	return t, nil
+}
+
+// Add adds a way that is no transport, as the embedded DNS server is. It must be called before any flow is dialled.
+func (e *Egress) Add(name string, d router.Dialer) { e.dialers[name] = d }
+
+// Dialer finds a way by name.
+func (e *Egress) Dialer(name string) (router.Dialer, bool) {
+	d, ok := e.dialers[name]
+	return d, ok
+}
+
+// IsNotUp reports that a dial failed because its transport is not up.
+func (e *Egress) IsNotUp(err error) bool { return errors.Is(err, transport.ErrNotUp) }
+
+// Run starts the supervisors, and what resets the flows of transports that stay away.
+func (e *Egress) Run(start func(name string, run func(context.Context) error)) {
+	for _, t := range e.transports {
+		start("transport "+t.Name, t.Run)
+	}
+	start("hold", e.holds.run)
+}
+
+// Close closes the stacks inside the transports. The supervisors must have ended.
+func (e *Egress) Close() error {
+	var errs []error
+	for _, t := range e.transports {
+		errs = append(errs, t.inner.close())
+	}
+	return errors.Join(errs...)
+}
+
+// Transports are the transports, sorted by name. The caller must not change the list.
+func (e *Egress) Transports() []*Transport { return e.transports }
+
+// Groups are the failover groups, sorted by name. The caller must not change the list.
+func (e *Egress) Groups() []*Group { return e.groups }
+
+// Transport finds a transport by name.
+func (e *Egress) Transport(name string) (*Transport, bool) {
+	i := slices.IndexFunc(e.transports, func(t *Transport) bool { return t.Name == name })
+	if i < 0 {
+		return nil, false
+	}
+	return e.transports[i], true
+}
+
+// Serving is the transport that carries new flows of a transport or group; ok is false for what is neither.
+func (e *Egress) Serving(name string) (t *Transport, ok bool) {
+	for _, g := range e.groups {
+		if g.Name == name {
+			name = g.Current().Name
+		}
+	}
+	return e.Transport(name)
+}
+
+// Steered are the transports that an order names: one, or all if it names none.
+func (e *Egress) Steered(name string) ([]*Transport, error) {
+	if name == "" {
+		return e.transports, nil
+	}
+	if t, ok := e.Transport(name); ok {
+		return []*Transport{t}, nil
+	}
+	return nil, fmt.Errorf("there is no transport %q: penstock status lists them", name)
+}
+
+// Health is that of every transport.
+func (e *Egress) Health() []transport.Health {
+	list := make([]transport.Health, 0, len(e.transports))
+	for _, t := range e.transports {
+		list = append(list, t.Health())
+	}
+	return list
+}
+
+// CarriesIPv6 reports whether a way carries IPv6, as far as that is known.
+func (e *Egress) CarriesIPv6(name string) bool {
+	t, ok := e.Serving(name)
+	return !ok || t.inner.facts().ipv6
+}
+
+// Naming is what the transports say of DNS now.
+func (e *Egress) Naming() []Naming {
+	var list []Naming
+	for _, t := range e.transports {
+		list = append(list, t.inner.facts().naming)
+	}
+	return list
+}
+
+// expire resets the flows of a transport that stays away.
+func (e *Egress) expire(name string) {
+	n := e.Reset(name)
+	if t, ok := e.Transport(name); ok {
+		if err := t.inner.reset(); err != nil { // those that a group sent here, and our own questions
+			e.Log.Warn("flows of a lost transport could not be reset", "transport", name, "err", err)
+		}
+	}
+	if e.Metrics.Reset != nil {
+		e.Metrics.Reset.WithLabelValues(name).Add(float64(n))
+	}
+	if n > 0 {
+		e.Log.Info("reset the flows of a lost transport", "transport", name, "flows", n)
+	}
+}
+
+// Touch opens a socket in the stack of each transport and closes it again. It returns late, or never, where a stack
+// hangs: it is for a watchdog.
+func (e *Egress) Touch(ctx context.Context, dst netip.AddrPort) {
+	for _, t := range e.transports {
+		if c, err := t.inner.DialContext(ctx, "udp", dst.String()); err == nil {
+			c.Close()
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package egress
+
+import (
+	"cmp"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"penstock/router/transport/openvpn"
+	"penstock/router/transport/wireguard"
+)
+
+// Naming is what a transport says of DNS, in its file or by pushing it.
+type Naming struct {
+	Transport string
+	Servers   []Server
+	Search    []string // domains of the transport's network; "~" before one says that it is routed there, and not searched
+}
+
+// Server is a DNS server that a transport names.
+type Server struct {
+	Address   string // as in dnsproxy.Upstream
+	Bootstrap []netip.Addr
+	Domains   []string // what it is for; empty: everything
+}
+
+func wireguardNaming(name string, c *wireguard.Config) Naming {
+	n := Naming{Transport: name, Search: c.SearchDomains}
+	for _, a := range c.DNS {
+		n.Servers = append(n.Servers, Server{Address: a.String()})
+	}
+	return n
+}
+
+func openvpnNaming(name string, s openvpn.Settings) Naming {
+	n := Naming{Transport: name, Search: s.SearchDomains}
+	for _, server := range s.DNS {
+		n.Servers = append(n.Servers, pushedServers(server)...)
+	}
+	return n
+}
+
+// pushedServers reads a server's setting; port 53 stands for the usual one of the protocol.
+func pushedServers(s openvpn.DNSServer) []Server {
+	var list []Server
+	domains := s.Domains
+	if slices.Contains(domains, ".") {
+		domains = nil
+	}
+	for _, a := range s.Addrs {
+		one := Server{Address: a.String(), Bootstrap: []netip.Addr{a.Addr()}, Domains: domains}
+		host := cmp.Or(s.SNI, a.Addr().String())
+		port := strconv.Itoa(int(a.Port()))
+		switch {
+		case s.Transport == "DoT" && a.Port() == 53:
+			port = "853"
+		case s.Transport == "DoH" && a.Port() == 53:
+			port = "443"
+		}
+		switch s.Transport {
+		case "DoT":
+			one.Address = "tls://" + net.JoinHostPort(host, port)
+		case "DoH":
+			one.Address = "https://" + net.JoinHostPort(host, port)
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+// Search are the domains that complete short names, as the transports name them now.
+func (e *Egress) Search() []string {
+	var domains []string
+	for _, t := range e.Naming() {
+		for _, domain := range t.Search {
+			if !slices.Contains(domains, domain) {
+				domains = append(domains, domain)
+			}
+		}
+	}
+	return domains
+}

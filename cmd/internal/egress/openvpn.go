@@ -1,0 +1,115 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+
+	"penstock/cmd/internal/config"
+	"penstock/router/transport"
+	"penstock/router/transport/openvpn"
+	"penstock/router/transport/openvpn/profile"
+	"penstock/stack"
+)
+
+// openvpnMTU is what the inner stack starts with; the server's settings replace it.
+const openvpnMTU = 1400
+
+// openvpnInner is the inside of an OpenVPN transport. Its addresses, MTU and DNS servers come from the server.
+type openvpnInner struct {
+	name    string
+	conf    *config.OpenVPN
+	profile *profile.Profile
+	outside Outside
+	stack   *stack.Stack
+	metrics *openvpn.Metrics
+	renamed func() // the server pushed other DNS servers than before
+	log     *slog.Logger
+
+	mu       sync.Mutex // guards below
+	settings openvpn.Settings
+}
+
+func newOpenVPN(p planned, c *Config) (*openvpnInner, error) {
+	o := &openvpnInner{
+		name: p.name, conf: p.config.OpenVPN, profile: p.openvpn, outside: c.Outside, metrics: c.Metrics.OpenVPN,
+		renamed: c.Renamed, log: c.Log,
+	}
+	var err error
+	o.stack, err = stack.New(stack.Config{Name: p.name, MTU: openvpnMTU, Log: c.Log, Metrics: c.Metrics.Stack})
+	return o, err
+}
+
+func (o *openvpnInner) newDriver(lost func(error)) (transport.Driver, error) {
+	return openvpn.New(openvpn.Config{
+		Name: o.name, Profile: o.profile, Device: o.stack.Device(), Configure: o.configure,
+		RequireServerCert: o.conf.RequireServerCert,
+		Dialer:            &net.Dialer{Control: o.outside.Direct.Control}, Resolve: o.outside.Resolve, Credentials: o.credentials, Lost: lost,
+		Log: o.log, Metrics: o.metrics,
+	})
+}
+
+// configure takes what the server pushed.
+func (o *openvpnInner) configure(s openvpn.Settings) error {
+	if err := o.stack.SetAddrs(s.Addrs); err != nil {
+		return err
+	}
+	if s.MTU >= 576 {
+		o.stack.SetMTU(s.MTU)
+	}
+	o.mu.Lock()
+	same := reflect.DeepEqual(o.settings.DNS, s.DNS) && slices.Equal(o.settings.SearchDomains, s.SearchDomains)
+	o.settings = s
+	o.mu.Unlock()
+	if !same {
+		o.renamed()
+	}
+	return nil
+}
+
+var errNoCredentials = errors.New("the server asks for a user name and password: set username and password of the transport")
+
+// credentials answers what the server asks, as far as the configuration can.
+func (o *openvpnInner) credentials(_ context.Context, c openvpn.Challenge) (user, pass string, err error) {
+	if c.Kind != openvpn.ChallengePassword {
+		return "", "", fmt.Errorf("the server asks %q: only user name and password can be configured", c.Text)
+	}
+	pass, err = o.conf.Password.Read()
+	if err == nil && (o.conf.Username == "" || pass == "") {
+		err = errNoCredentials
+	}
+	return o.conf.Username, pass, err
+}
+
+func (o *openvpnInner) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return o.stack.DialContext(ctx, network, address)
+}
+
+func (o *openvpnInner) close() error { return o.stack.Close() }
+
+func (o *openvpnInner) facts() facts {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
+	f := facts{
+		naming: openvpnNaming(o.name, o.settings),
+		ipv6:   slices.ContainsFunc(o.settings.Addrs, is6),
+		named:  len(o.profile.Remotes) > 1,
+	}
+	for _, r := range o.profile.Remotes {
+		f.named = f.named || isName(r.Host)
+	}
+	return f
+}
+
+func (o *openvpnInner) reset() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return resetFlows(o.stack, o.settings.Addrs)
+}

@@ -1,0 +1,91 @@
+//go:build unix
+
+package egress
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/cmd/internal/config"
+	"penstock/router/transport/openvpn"
+)
+
+// writeAuthority writes a certificate that everybody may read, as ca files are.
+func writeAuthority(t *testing.T, path string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFilesOfAProfile(t *testing.T) {
+	static := "-----BEGIN OpenVPN Static key V1-----\n" + strings.Repeat("0123456789abcdef0123456789abcdef\n", 16) + "-----END OpenVPN Static key V1-----\n"
+	tests := []struct {
+		name, line, content string
+		mode                os.FileMode
+		want                string // "": good
+	}{
+		{"a password that everybody may read", "auth-user-pass secret", "ana\npw\n", 0o644, "chmod 600"},
+		{"a password of the owner's", "auth-user-pass secret", "ana\npw\n", 0o600, ""},
+		{"a tls-auth key that everybody may read", "tls-auth secret 1", static, 0o644, "chmod 600"},
+		{"a tls-auth key of the owner's", "tls-auth secret 1", static, 0o600, ""},
+		{"a tls-crypt key that everybody may read", "tls-crypt secret", static, 0o644, "chmod 600"},
+		{"a private key that everybody may read", "key secret", "x", 0o644, "chmod 600"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			writeAuthority(t, filepath.Join(dir, "ca.crt"))
+			for name, f := range map[string]struct {
+				content string
+				mode    os.FileMode
+			}{"secret": {tt.content, tt.mode}, "corp.ovpn": {"client\nremote vpn.example\nremote-cert-tls server\nca ca.crt\n" + tt.line + "\n", 0o600}} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(f.content), f.mode); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Chmod(filepath.Join(dir, name), f.mode); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, warnings, err := openvpnProfile(&config.OpenVPN{Config: filepath.Join(dir, "corp.ovpn")})
+			if tt.want == "" && (err != nil || len(warnings) > 0) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("got %v, warnings %q; want %q", err, warnings, tt.want)
+			}
+		})
+	}
+}
+
+func TestAProfileThatCannotTellTheServer(t *testing.T) {
+	dir := t.TempDir()
+	writeAuthority(t, filepath.Join(dir, "ca.crt"))
+	path := filepath.Join(dir, "corp.ovpn")
+	if err := os.WriteFile(path, []byte("client\nremote vpn.example\nca ca.crt\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, warnings, err := openvpnProfile(&config.OpenVPN{Config: path})
+	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "no server certificate verification method has been enabled") {
+		t.Errorf("got %v, warnings %q; want one that names the mend", err, warnings)
+	}
+	if _, _, err = openvpnProfile(&config.OpenVPN{Config: path, RequireServerCert: true}); !errors.Is(err, openvpn.ErrServerUnverified) {
+		t.Errorf("required: got %v, want %v", err, openvpn.ErrServerUnverified)
+	}
+}

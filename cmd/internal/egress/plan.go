@@ -1,0 +1,190 @@
+package egress
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/private"
+	"penstock/router/transport/openvpn"
+	"penstock/router/transport/openvpn/profile"
+	"penstock/router/transport/wireguard"
+)
+
+// Plan is what a configuration says of its transports. It is immutable.
+type Plan struct {
+	transports []planned // sorted by name
+	groups     map[string][]string
+}
+
+// planned is a transport that is not open. It has one of wireguard and openvpn.
+type planned struct {
+	name      string
+	config    config.Transport
+	wireguard *wireguard.Config
+	openvpn   *profile.Profile
+	warnings  []string
+}
+
+// NewPlan reads what the transports of a configuration say, their files included. It opens nothing else. The error joins
+// one with its place for each transport that cannot be used.
+func NewPlan(cfg *config.Config) (*Plan, error) {
+	p := &Plan{groups: make(map[string][]string)}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(cfg.Transports)) {
+		t := cfg.Transports[name]
+		if len(t.Failover) > 0 {
+			p.groups[name] = t.Failover
+			continue
+		}
+		one, err := plan(name, t)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: transport %s: %w", t.Pos, name, err))
+		}
+		p.transports = append(p.transports, one)
+	}
+	for name, members := range p.groups {
+		for _, member := range members {
+			if t, ok := cfg.Transports[member]; !ok || len(t.Failover) > 0 {
+				errs = append(errs, fmt.Errorf("%s: transport %s: its failover member %s is not a WireGuard or OpenVPN transport",
+					cfg.Transports[name].Pos, name, member))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func plan(name string, t config.Transport) (p planned, err error) {
+	p = planned{name: name, config: t}
+	if t.OpenVPN != nil {
+		p.openvpn, p.warnings, err = openvpnProfile(t.OpenVPN)
+		return p, err
+	}
+	if p.wireguard, err = wireguardConfig(t.WireGuard); err == nil {
+		p.warnings = p.wireguard.Warnings
+	}
+	return p, err
+}
+
+// Warnings returns a sentence for each thing in the transports' files that is passed over or unsafe.
+func (p *Plan) Warnings() []string {
+	var list []string
+	for _, t := range p.transports {
+		for _, w := range t.warnings {
+			list = append(list, fmt.Sprintf("transport %s: %s", t.name, w))
+		}
+	}
+	return list
+}
+
+// Naming returns what the transports' files say of DNS. Servers that are pushed later are not among it.
+func (p *Plan) Naming() []Naming {
+	var list []Naming
+	for _, t := range p.transports {
+		n := Naming{Transport: t.name}
+		if t.wireguard != nil {
+			n = wireguardNaming(t.name, t.wireguard)
+		}
+		list = append(list, n)
+	}
+	return list
+}
+
+// Prefixes returns the networks that the transports' files send into them, default routes left out: addresses that
+// belong inside.
+func (p *Plan) Prefixes() []netip.Prefix {
+	var list []netip.Prefix
+	for _, t := range p.transports {
+		if t.wireguard == nil {
+			continue
+		}
+		list = append(list, t.wireguard.Addresses...)
+		for _, peer := range t.wireguard.Peers {
+			for _, allowed := range peer.AllowedIPs {
+				if allowed.Bits() > 1 { // two halves are a default route too
+					list = append(list, allowed)
+				}
+			}
+		}
+	}
+	return list
+}
+
+// wireguardConfig is what the configuration says of a WireGuard transport, whether in a file of its own or in place.
+func wireguardConfig(c *config.WireGuard) (*wireguard.Config, error) {
+	if c.Config != "" {
+		data, err := private.Read(c.Config, config.MaxFile)
+		if err != nil {
+			return nil, err
+		}
+		return wireguard.ParseConfig(bytes.NewReader(data), c.Config)
+	}
+	key, err := c.PrivateKey.Read()
+	if err != nil {
+		return nil, err
+	}
+	conf := &wireguard.Config{Addresses: c.Address, MTU: c.MTU, ListenPort: uint16(c.ListenPort)}
+	if conf.PrivateKey, err = wireguard.ParsePrivateKey(key); err != nil {
+		return nil, fmt.Errorf("private_key: %w", err)
+	}
+	for _, s := range c.DNS {
+		if addr, err := netip.ParseAddr(s); err == nil {
+			conf.DNS = append(conf.DNS, addr)
+		} else {
+			conf.SearchDomains = append(conf.SearchDomains, s)
+		}
+	}
+	for i, p := range c.Peers {
+		peer, err := wireguardPeer(p)
+		if err != nil {
+			return nil, fmt.Errorf("peers[%d]: %w", i, err)
+		}
+		conf.Peers = append(conf.Peers, peer)
+	}
+	return conf, nil
+}
+
+func wireguardPeer(p config.WireGuardPeer) (peer wireguard.Peer, err error) {
+	peer = wireguard.Peer{AllowedIPs: p.AllowedIPs, PersistentKeepalive: p.PersistentKeepalive}
+	if peer.PublicKey, err = wireguard.ParsePublicKey(p.PublicKey); err != nil {
+		return peer, fmt.Errorf("public_key: %w", err)
+	}
+	if peer.Endpoint, err = wireguard.ParseEndpoint(p.Endpoint); err != nil {
+		return peer, err
+	}
+	shared, err := p.PresharedKey.Read()
+	if err == nil && shared != "" {
+		peer.PresharedKey, err = wireguard.ParsePresharedKey(shared)
+	}
+	if err != nil {
+		return peer, fmt.Errorf("preshared_key: %w", err)
+	}
+	return peer, nil
+}
+
+func openvpnProfile(c *config.OpenVPN) (*profile.Profile, []string, error) {
+	data, err := private.Read(c.Config, config.MaxFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	secret := func(path string) ([]byte, error) { return private.Read(path, profile.MaxFile) }
+	parsed, found, err := profile.Parse(bytes.NewReader(data), c.Config, profile.Files{Secret: secret, Public: profile.ReadPublic})
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.RequireServerCert && !parsed.Trust.TellsServers() {
+		return nil, nil, fmt.Errorf("%s: %w", c.Config, openvpn.ErrServerUnverified)
+	}
+	var warnings []string
+	for _, w := range found {
+		warnings = append(warnings, w.String())
+	}
+	return parsed, warnings, nil
+}

@@ -1,0 +1,85 @@
+package egress
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+
+	"penstock/router/transport"
+	"penstock/router/transport/wireguard"
+	"penstock/stack"
+)
+
+// wireguardMTU leaves room for WireGuard's header on a path of 1500 bytes, with IPv6 outside.
+const wireguardMTU = 1420
+
+// wireguardInner is the inside of a WireGuard transport.
+type wireguardInner struct {
+	name    string
+	conf    *wireguard.Config
+	outside Outside
+	stack   *stack.Stack
+	probe   func(context.Context) error
+	log     *slog.Logger
+}
+
+func newWireGuard(p planned, c *Config) (*wireguardInner, error) {
+	mtu := p.wireguard.MTU
+	if mtu == 0 {
+		mtu = wireguardMTU
+	}
+	w := &wireguardInner{name: p.name, conf: p.wireguard, outside: c.Outside, log: c.Log}
+	var err error
+	w.stack, err = stack.New(stack.Config{Name: p.name, MTU: mtu, Addrs: p.wireguard.Addresses, Log: c.Log, Metrics: c.Metrics.Stack})
+	if err != nil {
+		return nil, err
+	}
+	w.probe = newProbe(p.config.Probe, w.stack, w.facts().resolvers())
+	return w, nil
+}
+
+func (w *wireguardInner) newDriver(lost func(error)) (transport.Driver, error) {
+	return wireguard.NewClient(wireguard.ClientConfig{
+		Name: w.name, Device: w.stack.Device(), Wireguard: w.conf, Mark: w.outside.Mark, Resolve: w.outside.Resolve,
+		Probe: w.probe, Log: w.log, Lost: lost,
+	})
+}
+
+// DialContext refuses what no peer is allowed to carry: WireGuard would drop it without a word.
+func (w *wireguardInner) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	dst, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range w.conf.Peers {
+		for _, allowed := range p.AllowedIPs {
+			if allowed.Contains(dst.Addr()) {
+				return w.stack.DialContext(ctx, network, address)
+			}
+		}
+	}
+	return nil, fmt.Errorf("transport %s carries nothing to %s: %w", w.name, dst.Addr(), syscall.ENETUNREACH)
+}
+
+func (w *wireguardInner) close() error { return w.stack.Close() }
+
+func (w *wireguardInner) facts() facts {
+	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
+	f := facts{naming: wireguardNaming(w.name, w.conf), ipv6: slices.ContainsFunc(w.conf.Addresses, is6)}
+	for _, p := range w.conf.Peers {
+		f.named = f.named || p.Endpoint.Host != "" && isName(p.Endpoint.Host)
+	}
+	return f
+}
+
+func (w *wireguardInner) reset() error { return resetFlows(w.stack, w.conf.Addresses) }
+
+// isName says that an endpoint's host may have more addresses than one.
+func isName(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err != nil
+}

@@ -1,0 +1,67 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+
+	"penstock/cmd/internal/config"
+	"penstock/router/transport/wireguard"
+)
+
+// Plan is what a configuration says of the gateway's port: its key and its peers. It is immutable.
+type Plan struct {
+	listen *config.WireGuardListen
+	key    wireguard.PrivateKey
+	peers  []wireguard.Peer
+}
+
+// NewPlan reads keys and peers, and opens nothing. It is nil without listen.wireguard. The error joins one with its
+// place for each fault.
+func NewPlan(cfg *config.Config) (*Plan, error) {
+	listen := cfg.Listen.WireGuard
+	if listen == nil {
+		return nil, nil
+	}
+	p := &Plan{listen: listen}
+	text, err := listen.PrivateKey.Read()
+	if err == nil {
+		p.key, err = wireguard.ParsePrivateKey(text)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: listen.wireguard.private_key: %w", listen.Pos, err)
+	}
+	var errs []error
+	for _, c := range cfg.Peers {
+		if c.Disabled {
+			continue
+		}
+		peer, err := newPeer(c)
+		if err == nil && peer.PublicKey == p.key.Public() {
+			err = errors.New("public_key: it is the gateway's own: write the peer's")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: peer %s: %w", c.Pos, c.Name, err))
+			continue
+		}
+		p.peers = append(p.peers, peer)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func newPeer(c config.Peer) (p wireguard.Peer, err error) {
+	p = wireguard.Peer{Name: c.Name, AllowedIPs: c.AllowedIPs, PersistentKeepalive: c.PersistentKeepalive}
+	if p.PublicKey, err = wireguard.ParsePublicKey(c.PublicKey); err != nil {
+		return p, fmt.Errorf("public_key: %w", err)
+	}
+	shared, err := c.PresharedKey.Read()
+	if err == nil && shared != "" {
+		p.PresharedKey, err = wireguard.ParsePresharedKey(shared)
+	}
+	if err != nil {
+		return p, fmt.Errorf("preshared_key: %w", err)
+	}
+	return p, nil
+}

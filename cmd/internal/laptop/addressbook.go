@@ -1,0 +1,166 @@
+package laptop
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	askAgain  = 10 * time.Second // a name is asked for at most this often
+	askShort  = 2 * time.Second  // how long an answer is waited for where an earlier one would do
+	bookLimit = 1 << 20          // bytes of the file that are read
+)
+
+// addressBook finds the addresses of endpoints' names. The last good ones are kept, on disk too: a network that answers
+// no questions must not keep a transport from a server that it has met before.
+type addressBook struct {
+	lookup func(ctx context.Context, name string) ([]netip.Addr, error)
+	file   string // empty: nothing is written
+	log    *slog.Logger
+
+	mu    sync.Mutex // guards below
+	names map[string]*addresses
+}
+
+// addresses are what was found out about a name.
+type addresses struct {
+	found []netip.Addr
+	asked time.Time // last; zero: before this start
+}
+
+// openAddressBook reads what an earlier process found out. A file that cannot be read is a warning: it is a memory, not a
+// configuration.
+func openAddressBook(file string, lookup func(context.Context, string) ([]netip.Addr, error), log *slog.Logger) *addressBook {
+	b := &addressBook{lookup: lookup, file: file, log: log, names: make(map[string]*addresses)}
+	if file == "" {
+		return b
+	}
+	known, err := readAddressBook(file)
+	if err != nil {
+		log.Warn("the addresses that endpoints had last are forgotten", "err", err)
+	}
+	for name, found := range known {
+		b.names[name] = &addresses{found: found}
+	}
+	return b
+}
+
+func readAddressBook(file string) (map[string][]netip.Addr, error) {
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case info.Size() > bookLimit:
+		return nil, fmt.Errorf("%s is larger than penstock writes it", file)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var known map[string][]netip.Addr
+	if err := json.Unmarshal(data, &known); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return known, nil
+}
+
+// resolve returns the addresses of a name, or the last good ones when it cannot be resolved.
+func (b *addressBook) resolve(ctx context.Context, name string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(name); err == nil {
+		return []netip.Addr{a}, nil
+	}
+	last, fresh := b.last(name)
+	if fresh {
+		return last, nil
+	}
+	if len(last) > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, askShort)
+		defer cancel()
+	}
+	found, err := b.lookup(ctx, name)
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("resolve %s: it has no address", name)
+	}
+	if err != nil && len(last) == 0 {
+		return nil, err
+	}
+	if err != nil {
+		b.log.Warn("an endpoint's name was not resolved; its last addresses are used", "host", name, "err", err)
+		found = last
+	}
+	for i := range found {
+		found[i] = found[i].Unmap()
+	}
+	b.put(name, found)
+	return slices.Clone(found), nil
+}
+
+// last returns what is known of a name, and whether that is so new that it is not to be asked for again.
+func (b *addressBook) last(name string) (found []netip.Addr, fresh bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a := b.names[name]
+	if a == nil {
+		return nil, false
+	}
+	return slices.Clone(a.found), time.Since(a.asked) < askAgain
+}
+
+func (b *addressBook) put(name string, found []netip.Addr) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before := b.names[name]
+	b.names[name] = &addresses{found: found, asked: time.Now()}
+	if b.file == "" || before != nil && sameAddrs(before.found, found) {
+		return
+	}
+	if err := b.writeLocked(); err != nil {
+		b.log.Warn("the addresses of endpoints could not be kept for the next start", "err", err)
+	}
+}
+
+// sameAddrs compares without regard to order: servers shuffle their answers.
+func sameAddrs(a, b []netip.Addr) bool {
+	order := func(list []netip.Addr) []netip.Addr {
+		return slices.SortedFunc(slices.Values(list), netip.Addr.Compare)
+	}
+	return slices.Equal(order(a), order(b))
+}
+
+// writeLocked puts the file in place as a whole.
+func (b *addressBook) writeLocked() error {
+	known := make(map[string][]netip.Addr, len(b.names))
+	for name, a := range b.names {
+		known[name] = a.found
+	}
+	data, err := json.Marshal(known)
+	if err != nil {
+		return err
+	}
+	temporary := b.file + ".new"
+	if err := os.WriteFile(temporary, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, b.file)
+}
+
+// outdated makes the next question of each name be asked outside: the network is another one.
+func (b *addressBook) outdated() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, a := range b.names {
+		a.asked = time.Time{}
+	}
+}

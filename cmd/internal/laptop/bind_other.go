@@ -1,0 +1,11 @@
+//go:build !linux
+
+package laptop
+
+import (
+	"errors"
+	"syscall"
+)
+
+// bindToDevice returns errors.ErrUnsupported.
+func bindToDevice(syscall.RawConn, string) error { return errors.ErrUnsupported }

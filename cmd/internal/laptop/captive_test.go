@@ -1,0 +1,108 @@
+package laptop
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"penstock/policy"
+	"penstock/router/portal"
+	"penstock/router/transport"
+)
+
+func TestFailingSince(t *testing.T) {
+	now := time.Now()
+	at := func(s transport.State, ago time.Duration) transport.Health {
+		return transport.Health{State: s, Since: now.Add(-ago)}
+	}
+	tests := []struct {
+		name string
+		all  []transport.Health
+		want time.Duration // ago; 0: nothing fails
+	}{
+		{"no transports fail at nothing", nil, 0},
+		{"connecting is in vain until it is done", []transport.Health{at(transport.Connecting, 3*time.Second)}, 3 * time.Second},
+		{"so is reconnecting", []transport.Health{at(transport.Reconnecting, time.Second)}, time.Second},
+		{"the longest counts", []transport.Health{at(transport.Connecting, time.Second), at(transport.Reconnecting, time.Minute)}, time.Minute},
+		{"one that is connected proves the network", []transport.Health{at(transport.Connecting, time.Minute), at(transport.Connected, time.Hour)}, 0},
+		{"offline, down and blocked are not the network's doing",
+			[]transport.Health{at(transport.Offline, time.Minute), at(transport.Down, time.Minute), at(transport.Blocked, time.Minute)}, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			since, failing, _ := failingSince(tt.all)
+			if failing != (tt.want > 0) || failing && !since.Equal(now.Add(-tt.want)) {
+				t.Errorf("got %s ago %t, want %s", now.Sub(since), failing, tt.want)
+			}
+		})
+	}
+}
+
+func TestCaptivePortalIsShownAndLetOut(t *testing.T) {
+	w := newWorld(t, `captive_portal: {window: 3m}`)
+	c := w.follower.captive
+	var found portal.Portal
+	var ok, clear bool
+	c.look = func(context.Context) (portal.Portal, bool, bool) { return found, ok, clear }
+	connecting := func() bool {
+		corp, _ := w.egress.Transport("corp")
+		return corp.Health().State == transport.Connecting
+	}
+	w.corp(t)
+	for !connecting() {
+		<-c.kick
+	}
+	toPortal := policy.Flow{Network: policy.TCP, Dst: netip.MustParseAddrPort("198.51.100.1:80")}
+	start := time.Now()
+	want := func(what string, after time.Duration, captive bool, egress string) {
+		t.Helper()
+		c.step(t.Context(), start.Add(after))
+		corp, _ := w.egress.Transport("corp")
+		if h := w.follower.Explains(corp.Health()); (h.Reason == transport.ReasonCaptivePortal) != captive {
+			t.Errorf("%s: got reason %q %q, captive is %v", what, h.Reason, h.Err, captive)
+		}
+		if got := w.goes(toPortal); got != egress {
+			t.Errorf("%s: the portal is reached via %q, want %q", what, got, egress)
+		}
+	}
+	found, ok = portal.Portal{URL: "http://198.51.100.1/login", Uplink: "lo"}, true
+	want("in the first second", time.Second, false, "corp")
+	want("after 3 s", 3*time.Second, true, "direct")
+	corp, _ := w.egress.Transport("corp")
+	if got := w.follower.Explains(corp.Health()).Err; got != "sign in at http://198.51.100.1/login" {
+		t.Errorf("got %q in the status, want where to sign in", got)
+	}
+	want("when the window is over", 4*time.Minute, true, "corp")
+	c.moves()
+	want("on another network, at first", 5*time.Minute, false, "corp")
+	want("and when it is captive too", 6*time.Minute, true, "direct")
+	ok, clear = false, true
+	want("after signing in", 7*time.Minute, false, "corp")
+
+	c.proved, ok, clear = true, true, false // the network has let us connect
+	want("when the server falls silent", 30*time.Second, false, "corp")
+	want("and stays silent", 8*time.Minute, true, "corp")
+}
+
+// A portal is whatever the access network says. It must not open what belongs inside.
+func TestAPortalOpensNothingThatBelongsInside(t *testing.T) {
+	w := newWorld(t, `captive_portal: {window: 3m}`)
+	for _, row := range []struct {
+		name, url string
+		opens     bool
+	}{
+		{"a page on the internet", "http://198.51.100.1/login", true},
+		{"an address that a transport keeps inside", "http://10.20.0.10/", false},
+		{"a private address that is not on the access network", "http://192.168.50.10/", false},
+		{"an IPv6 form of a private address", "http://[64:ff9b::10.20.0.10]/", false},
+		{"the access network's own address", "http://127.0.0.1/", true}, // of lo, which plays the uplink; the policy's guard refuses it all the same
+		{"a name that a rule keeps inside", "http://files.example/", false},
+		{"a name below it", "http://deep.files.example/", false},
+	} {
+		p, _, err := w.follower.captive.opening(t.Context(), portal.Portal{URL: row.url, Uplink: "lo"})
+		if opens := err == nil && p != nil; opens != row.opens {
+			t.Errorf("%s: opens is %v (%v), want %v", row.name, opens, err, row.opens)
+		}
+	}
+}

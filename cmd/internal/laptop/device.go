@@ -1,0 +1,136 @@
+package laptop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"penstock/cmd/internal/config"
+	"penstock/router/clients"
+	"penstock/stack"
+	"penstock/stack/link"
+)
+
+// device is the TUN with the stack behind it. It outlives its link: a TUN that somebody deletes is made anew.
+type device struct {
+	*stack.Stack
+	cfg    *config.TUN
+	name   string
+	given  bool // somebody else made it, and only they can make another one
+	log    *slog.Logger
+	port   atomic.Pointer[link.Port] // nil while the TUN is gone
+	failed chan error                // of one: the TUN is gone
+	trouble
+}
+
+// openDevice makes the TUN, unless one is given, and attaches a stack to it.
+func (l *Laptop) openDevice(handle func(context.Context, *stack.Request), limits stack.Limits, metrics *stack.Metrics) (*device, error) {
+	t := l.cfg.Listen.TUN
+	d := &device{cfg: t, name: t.Name, given: l.given != nil || t.FD != nil, log: l.log, failed: make(chan error, 1)}
+	port := l.given
+	if port == nil {
+		tun, err := openTUN(t, t.Name)
+		if err != nil {
+			return nil, fmt.Errorf("listen.tun: %w", err)
+		}
+		d.name, port = tun.Name(), tun
+	}
+	var err error
+	d.Stack, err = stack.New(stack.Config{
+		Name: d.name, MTU: max(port.MTU(), 1280), Addrs: t.ServiceAddrs(), Handle: handle,
+		Client:     func(netip.Addr) (uint64, bool) { return clients.Machine, true }, // whatever comes out of the TUN
+		LinkFailed: d.lose, Lossless: true, Limits: limits, Log: l.log, Metrics: metrics,
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listen.tun: %w", err), port.Close())
+	}
+	d.port.Store(&port)
+	return d, d.Attach(port)
+}
+
+// lose gives up the TUN, once for each.
+func (d *device) lose(err error) {
+	port := d.port.Swap(nil)
+	if port == nil {
+		return
+	}
+	if closeErr := (*port).Close(); closeErr != nil {
+		d.log.Debug("the TUN that is gone could not be closed", "interface", d.name, "err", closeErr)
+	}
+	d.failed <- err // there is room: one is lost at a time, and made anew by whoever takes this
+}
+
+func openTUN(t *config.TUN, name string) (*link.TUN, error) {
+	c := link.TUNConfig{Name: name, MTU: t.MTU}
+	if t.FD != nil {
+		c.FD, c.HasFD = *t.FD, true
+	}
+	return link.OpenTUN(c)
+}
+
+// reviveEvery is the pause between two tries to make the TUN anew.
+const reviveEvery = time.Second
+
+// revive makes the TUN anew whenever it is gone, until ctx ends. Nothing leaks meanwhile: what led into it is closed, not
+// open. lead leads the host's packets into the new one.
+func (d *device) revive(ctx context.Context, lead func(context.Context) error) {
+	for {
+		var failure error
+		select {
+		case <-ctx.Done():
+			return
+		case failure = <-d.failed:
+		}
+		if d.given {
+			d.set("the TUN that penstock was given has failed: restart penstock with a new one")
+			continue
+		}
+		d.log.Error("the TUN is gone; penstock makes it anew", "interface", d.name, "err", failure)
+		d.set("the TUN " + d.name + " is gone; penstock makes it anew")
+		for err := d.remake(ctx, lead); err != nil; err = d.remake(ctx, lead) {
+			d.log.Error("the TUN could not be made anew; penstock tries again", "interface", d.name, "err", err)
+			d.set("the TUN " + d.name + " is gone and cannot be made anew: " + err.Error())
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(reviveEvery):
+			}
+		}
+		d.log.Info("the TUN is back", "interface", d.name)
+		d.set("")
+	}
+}
+
+// remake makes the TUN under its old name, unless that is done, and leads the host into it.
+func (d *device) remake(ctx context.Context, lead func(context.Context) error) error {
+	if d.port.Load() != nil {
+		return lead(ctx)
+	}
+	tun, err := openTUN(d.cfg, d.name)
+	if err != nil {
+		return err
+	}
+	if err := d.Attach(tun); err != nil {
+		return errors.Join(err, tun.Close())
+	}
+	var port link.Port = tun
+	d.port.Store(&port)
+	return lead(ctx)
+}
+
+// trouble is what is wrong and how to mend it, for the status.
+type trouble struct{ what atomic.Pointer[string] }
+
+func (t *trouble) set(what string) { t.what.Store(&what) }
+
+// String is empty if nothing is wrong.
+func (t *trouble) String() string {
+	if what := t.what.Load(); what != nil {
+		return *what
+	}
+	return ""
+}

@@ -1,0 +1,121 @@
+package laptop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"penstock/cmd/internal/config"
+	"penstock/router/hostnet"
+	"penstock/router/hostnet/direct"
+)
+
+// settings are what the host shall look like.
+func (l *Laptop) settings() hostnet.Settings {
+	t := l.cfg.Listen.TUN
+	s := hostnet.Settings{Addresses: t.Address, MTU: t.MTU, LAN: l.cfg.AlwaysOn.LAN == "allow", Lockdown: l.cfg.AlwaysOn.Lockdown}
+	if t.Routes == "auto" {
+		s.Capture = []netip.Prefix{
+			netip.PrefixFrom(netip.IPv4Unspecified(), 0),
+			netip.PrefixFrom(netip.IPv6Unspecified(), 0),
+		}
+	}
+	if t.DNS == "auto" {
+		for _, p := range t.ServiceAddrs() {
+			s.DNS = append(s.DNS, p.Addr())
+		}
+		if search := l.search.Load(); search != nil {
+			s.Search = *search
+		}
+	}
+	return s
+}
+
+// Block closes the host in lockdown, before anything else can fail.
+func (l *Laptop) Block(ctx context.Context) error {
+	if l.net == nil || !l.cfg.AlwaysOn.Lockdown {
+		return nil
+	}
+	if err := l.net.Block(ctx, l.settings()); err != nil {
+		return fmt.Errorf("lockdown: %w", err)
+	}
+	return nil
+}
+
+// leave gives the host back: as it was, or, after a failure in lockdown, as it is. Only an explicit stop opens it.
+func (l *Laptop) leave(failed bool) error {
+	switch {
+	case l.net == nil:
+		return nil
+	case failed && l.cfg.AlwaysOn.Lockdown:
+		l.log.Warn("lockdown: the host stays closed until penstock runs again, or penstock cleanup opens it")
+		return l.net.Release()
+	}
+	return l.net.Close()
+}
+
+// Lockdown closes the host as a configuration with always_on.lockdown says, and leaves it so: for early boot, before there
+// is a network. A penstock that runs later takes over. It does nothing without lockdown. log may be nil.
+func Lockdown(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Listen.TUN == nil || !cfg.AlwaysOn.Lockdown {
+		log.Info("always_on.lockdown is not set: nothing is closed")
+		return nil
+	}
+	l := &Laptop{cfg: cfg, log: log}
+	if err := l.openHost(); err != nil {
+		return err
+	}
+	if l.net == nil {
+		return nil
+	}
+	return errors.Join(l.Block(ctx), l.net.Release())
+}
+
+// SetSearch sets the domains that complete short names, as transports name them, and reports whether they are others
+// than before. The next Apply tells the host's resolver.
+func (l *Laptop) SetSearch(domains []string) (changed bool) {
+	before := l.search.Swap(&domains)
+	return before == nil && len(domains) > 0 || before != nil && !slices.Equal(*before, domains)
+}
+
+// Apply leads the host's packets and questions into the TUN.
+func (l *Laptop) Apply(ctx context.Context) error {
+	if l.net == nil {
+		return nil
+	}
+	if err := l.net.Apply(ctx, l.settings()); err != nil {
+		return fmt.Errorf("configure the host: %w", err)
+	}
+	if l.cfg.Listen.TUN.Routes != "auto" {
+		return nil
+	}
+	if d, ok := l.direct.(*direct.Dialer); ok {
+		if err := d.SelfTest(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Watch puts back what others remove from the host, and makes the TUN anew when it is gone, until ctx ends.
+func (l *Laptop) Watch(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if l.device != nil {
+		wg.Go(func() { l.device.revive(ctx, l.Apply) })
+	}
+	if l.net == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return l.net.Watch(ctx)
+}

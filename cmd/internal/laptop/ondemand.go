@@ -1,0 +1,250 @@
+package laptop
+
+import (
+	"context"
+	"encoding/hex"
+	"net"
+	"sync"
+	"time"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/egress"
+	"penstock/policy"
+	"penstock/router/ondemand"
+	"penstock/router/pathmon"
+	"penstock/router/transport"
+)
+
+// onDemand does on each network what the on_demand list says. One goroutine acts; the others leave notes.
+type onDemand struct {
+	l      *Laptop
+	core   Core
+	egress *egress.Egress
+	kick   chan struct{} // of capacity 1: look at the notes
+	ask    ondemand.Asker
+	steps  []ondemand.Step // owned by run
+	from   *config.Config  // that the steps were made of; owned by run
+
+	mu      sync.Mutex // guards below
+	path    pathmon.Path
+	hasPath bool
+	unclear bool   // the path may be about to be another one
+	network uint64 // counts networks
+	settled uint64 // the network that was decided about last
+	manual  bool   // the user's word counts
+	until   time.Time
+	action  ondemand.Action
+	decided bool
+}
+
+// laterLooks are when a new network is looked at again: DNS servers and search domains come some time after routes.
+var laterLooks = [...]time.Duration{2 * time.Second, 10 * time.Second}
+
+func newOnDemand(l *Laptop, core Core, e *egress.Egress) *onDemand {
+	return &onDemand{
+		l: l, core: core, egress: e, kick: make(chan struct{}, 1),
+		ask: ondemand.Prober{
+			Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				return l.direct.DialContext(ctx, network, address)
+			},
+			Resolve: l.lookupHost,
+		},
+	}
+}
+
+// note changes the notes and wakes run.
+func (o *onDemand) note(change func()) {
+	o.mu.Lock()
+	change()
+	o.mu.Unlock()
+	select {
+	case o.kick <- struct{}{}:
+	default:
+	}
+}
+
+// changing tells that there is another path, which will be told when it has settled, or that it was the old one after all.
+func (o *onDemand) changing(is bool) {
+	if is {
+		o.leaving()
+	}
+	o.note(func() { o.unclear = is })
+}
+
+// leaving tells that this may not be the network that was decided about: nothing is trusted from here on.
+func (o *onDemand) leaving() {
+	if o.core.Conditions().Trusted {
+		o.l.log.Info("the network is not trusted until it proves itself")
+		o.core.Change(func(now *policy.Conditions) { now.Trusted = false })
+	}
+}
+
+// again has the network looked at anew, as after a sleep: another one may look the same.
+func (o *onDemand) again() {
+	o.leaving()
+	o.note(func() { o.network++ })
+}
+
+// changed takes another network. The user's word about the last one is forgotten.
+func (o *onDemand) changed(p pathmon.Path, ok bool) {
+	o.leaving()
+	o.note(func() {
+		first := o.network == 0
+		o.path, o.hasPath, o.unclear = p, ok, false
+		o.network++
+		if !first {
+			o.manual = false
+		}
+	})
+}
+
+// override lets the user's word count: until the network changes, or for a while.
+func (o *onDemand) override(d time.Duration) {
+	o.leaving()
+	o.note(func() {
+		o.manual, o.until = true, time.Time{}
+		if d > 0 {
+			o.until = time.Now().Add(d)
+		}
+	})
+}
+
+// run acts until ctx ends.
+func (o *onDemand) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	looks := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-o.kick:
+		case <-timer.C:
+		}
+		n := o.standing()
+		if n.network != n.settled {
+			looks = 0
+		}
+		timer.Stop()
+		switch {
+		case n.manual && n.until.IsZero():
+			continue
+		case n.manual && time.Now().Before(n.until):
+			timer.Reset(time.Until(n.until))
+			continue
+		case !n.hasPath || n.unclear:
+			continue
+		}
+		o.decide(ctx, n)
+		if looks < len(laterLooks) {
+			timer.Reset(laterLooks[looks])
+			looks++
+		}
+	}
+}
+
+// notes are what run acts on.
+type notes struct {
+	path                     pathmon.Path
+	hasPath, unclear, manual bool
+	network, settled         uint64
+	until                    time.Time
+}
+
+func (o *onDemand) standing() notes {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.manual && !o.until.IsZero() && !time.Now().Before(o.until) {
+		o.manual = false
+	}
+	return notes{o.path, o.hasPath, o.unclear, o.manual, o.network, o.settled, o.until}
+}
+
+// decide asks the list about a network, and does what it says unless the network is another one by then.
+func (o *onDemand) decide(ctx context.Context, n notes) {
+	if cfg := o.core.Config(); cfg != o.from {
+		o.from, o.steps = cfg, onDemandSteps(cfg)
+	}
+	action, step := ondemand.Decide(ctx, o.steps, o.l.network(ctx, n.path), o.ask)
+	o.mu.Lock()
+	stale := o.network != n.network || o.unclear || o.manual
+	same := o.decided && o.action == action && o.settled == n.network
+	if !stale {
+		o.action, o.decided, o.settled = action, true, n.network
+	}
+	o.mu.Unlock()
+	if stale || ctx.Err() != nil {
+		return
+	}
+	if !same {
+		o.l.log.Info("on demand", "action", action.String(), "step", step, "interface", n.path.Interface, "gateway", n.path.Gateway)
+	}
+	o.act(action)
+}
+
+// act brings the transports into the state that an action wants.
+func (o *onDemand) act(action ondemand.Action) {
+	trusted := action == ondemand.FilterOnly
+	for _, t := range o.egress.Transports() {
+		down := t.Health().State == transport.Down
+		switch {
+		case action == ondemand.Connect && down:
+			t.Up()
+		case (trusted || action == ondemand.Disconnect) && !down:
+			t.Down()
+		}
+	}
+	if action != ondemand.Ignore {
+		o.core.Change(func(now *policy.Conditions) { now.Trusted = trusted })
+	}
+}
+
+// words say for the status line what the network made of us; empty if nothing.
+func (o *onDemand) words() string {
+	if o == nil {
+		return ""
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.manual || !o.decided || o.action == ondemand.Connect {
+		return ""
+	}
+	return ", on demand: " + o.action.String()
+}
+
+// onDemandSteps are those of a configuration, which has checked them.
+func onDemandSteps(cfg *config.Config) []ondemand.Step {
+	steps := make([]ondemand.Step, len(cfg.OnDemand))
+	for i, s := range cfg.OnDemand {
+		steps[i].Then, _ = ondemand.ParseAction(s.Then)
+		if s.If == nil {
+			continue
+		}
+		c := &ondemand.Condition{
+			Interface: s.If.Interface, SSID: s.If.SSID, DNSSearch: s.If.DNSSearch, DNSServer: s.If.DNSServer,
+			GatewayIP: s.If.GatewayIP, ProbeURL: s.If.ProbeURL,
+		}
+		if b := s.If.Beacon; b != nil {
+			c.Beacon = &ondemand.Beacon{Addr: b.Addr}
+			_, _ = hex.Decode(c.Beacon.SHA256[:], []byte(b.SHA256)) // what is no digest matches no certificate
+		}
+		steps[i].If = c
+	}
+	return steps
+}
+
+// network is what is known of the network that the host is in.
+func (l *Laptop) network(ctx context.Context, p pathmon.Path) ondemand.Network {
+	n := ondemand.Network{Interface: p.Interface, SSID: ondemand.SSID(p.Interface), Gateway: p.Gateway}
+	if l.net == nil {
+		return n
+	}
+	var err error
+	if n.Servers, err = l.net.OriginalResolvers(ctx); err != nil {
+		l.log.Debug("the network's DNS servers are not known", "err", err)
+	}
+	if n.Search, err = l.net.OriginalSearchDomains(ctx); err != nil {
+		l.log.Debug("the network's search domains are not known", "err", err)
+	}
+	return n
+}

@@ -1,0 +1,315 @@
+package report
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/edition"
+	"penstock/cmd/internal/egress"
+	"penstock/cmd/internal/lists"
+	"penstock/dnsproxy"
+	"penstock/policy"
+	"penstock/router"
+	"penstock/router/clients"
+)
+
+// Policy explains verdicts, tells the rules and lifts blocks.
+type Policy struct {
+	Live   *edition.Live
+	Egress *egress.Egress
+	DNS    *DNS
+	Flows  *Flows
+	// Place says what a destination is to this host when a client asks for it.
+	Place func(client uint64, dst netip.Addr) policy.Place
+	Log   *slog.Logger
+}
+
+// Explain tells what would be done with a flow, or what was done with one and what would be done now. It changes
+// nothing: names are asked for by questions of which nothing is kept.
+func (p *Policy) Explain(ctx context.Context, q control.ExplainQuery) (control.Explanation, error) {
+	if q.Flow != "" {
+		past, err := p.Flows.find(q.Flow)
+		if err != nil {
+			return control.Explanation{}, err
+		}
+		return p.explainPast(past), nil
+	}
+	facts, resolver, err := p.hypothetical(ctx, q)
+	if err != nil {
+		return control.Explanation{}, err
+	}
+	facts, note := p.believe(ctx, facts)
+	x := p.explain(p.Live.Now(), facts, q.Target)
+	x.Resolver = resolver
+	if note != "" {
+		x.Notes = append([]string{note}, x.Notes...)
+	}
+	return x, nil
+}
+
+// explainPast explains a flow that was judged, by the edition of now and, in Then, by that of then.
+func (p *Policy) explainPast(past router.Flow) control.Explanation {
+	facts, target := past.Facts, past.Facts.Dst.String()
+	facts.Sniffed = true // what was not read by now will not be read
+	var then control.Explanation
+	if e, ok := p.Live.Edition(past.Verdict.Edition); ok {
+		then = p.explain(e, facts, target)
+	} else {
+		then = control.Explanation{
+			Target: target, Generation: past.Verdict.Edition,
+			Because: fmt.Sprintf("this is what the flow's record says: edition %d of the policy is not remembered any more", past.Verdict.Edition),
+		}
+	}
+	// The record is what happened: a policy may be asked again, but not about what it did not know.
+	then.Verdict, then.Via = words(past.Verdict)
+	then.Rule, then.Category = past.Verdict.Rule, past.Verdict.Category
+	facts.Time = time.Now()
+	p.Live.Describe(&facts)
+	x := p.explain(p.Live.Now(), facts, target)
+	x.Resolver = p.DNS.resolverOf(facts)
+	x.Then = &then
+	return x
+}
+
+// hypothetical makes the facts of a flow that nobody has sent, and says how its name is resolved. Its address is asked
+// for as the client would.
+func (p *Policy) hypothetical(ctx context.Context, q control.ExplainQuery) (f policy.Flow, resolver string, err error) {
+	target := q.Target
+	if q.Protocol != "" && !strings.Contains(target, "://") {
+		target = q.Protocol + "://" + target
+	}
+	t := policy.Test{To: target, At: q.At}
+	if f, err = t.Flow(nil); err != nil {
+		return f, "", err
+	}
+	if f.Time.IsZero() {
+		f.Time = time.Now()
+	}
+	if f.Client, f.Src, err = client(p.Live.Now(), q.From); err != nil {
+		return f, "", err
+	}
+	p.Live.Describe(&f)
+	if q.SNI != "" {
+		host, err := policy.CanonicalName(q.SNI)
+		if err != nil {
+			return f, "", err
+		}
+		from := policy.FromSNI
+		if f.Network == policy.UDP {
+			from = policy.FromQUIC
+		}
+		f.Names = slices.DeleteFunc(f.Names, func(n policy.Name) bool { return n.From != policy.FromDNS })
+		f.Names = append(f.Names, policy.Name{Host: host, From: from})
+	}
+	if !f.Dst.Addr().IsValid() && len(f.Names) > 0 {
+		var addr netip.Addr
+		addr, resolver = p.DNS.look(ctx, f)
+		f.Dst = netip.AddrPortFrom(addr, f.Dst.Port())
+	}
+	f.Place = p.Place(f.Client, f.Dst.Addr())
+	return f, resolver, nil
+}
+
+// believe adds to a flow that claims a name what our resolver gives for it, as the router does.
+func (p *Policy) believe(ctx context.Context, f policy.Flow) (policy.Flow, string) {
+	v := p.Live.Decide(f)
+	if v.Claim == "" || !f.Dst.Addr().IsValid() {
+		return f, ""
+	}
+	addrs := p.DNS.addresses(ctx, f, v.Claim)
+	if len(addrs) == 0 {
+		return f, fmt.Sprintf("our resolver gives no address for %s", v.Claim)
+	}
+	g, note := f, fmt.Sprintf("our resolver gives the address for %s", v.Claim)
+	g.Names = append([]policy.Name{{Host: v.Claim, From: policy.FromDNS}}, f.Names...)
+	if !slices.Contains(addrs, f.Dst.Addr()) {
+		g.Names = slices.DeleteFunc(g.Names, func(n policy.Name) bool { return n.From == policy.FromDNS && n.Host != v.Claim })
+		g.Dst = netip.AddrPortFrom(addrs[0], f.Dst.Port())
+		g.Place = p.Place(f.Client, addrs[0])
+		note = fmt.Sprintf("our resolver gives %s for %s, so the flow is dialled there", addrs[0], v.Claim)
+	}
+	if w := p.Live.Decide(g); w.Claim != "" {
+		return f, ""
+	}
+	return g, note
+}
+
+// explain asks the policy of an edition, under the conditions of now, and adds where its answer leads.
+func (p *Policy) explain(ed *edition.Edition, f policy.Flow, target string) control.Explanation {
+	f.Now = p.Live.Conditions()
+	e := ed.Policy.Explain(f)
+	v := e.Decided
+	x := control.Explanation{
+		Target: target, Rule: v.Rule, Category: v.Category, Protocol: f.Network.String(), Peer: f.Peer, Groups: f.Groups,
+		Position: e.Pos.String(), Because: e.Because, Transport: p.transportLine(v), Generation: ed.Number,
+		Hits: p.listHits(ed.Lists, f), Shadowed: e.Shadowed,
+	}
+	x.Verdict, x.Via = words(v)
+	for _, n := range f.Names {
+		x.Names = append(x.Names, control.Name{Host: n.Host, Source: n.From.String()})
+	}
+	if f.Dst.Addr().IsValid() {
+		x.Addresses = []string{f.Dst.Addr().String()}
+	}
+	x.Datapath = "terminated: every flow ends in the stack and is dialled again"
+	x.Notes = append(e.WouldTurn, whatIf(ed, f, v)...)
+	return x
+}
+
+// transportLine says how the way is that a verdict leads to.
+func (p *Policy) transportLine(v policy.Verdict) string {
+	if t, ok := p.Egress.Serving(v.Egress); ok {
+		return line(t.Health())
+	}
+	return ""
+}
+
+// listHits are the lines of lists that speak of a flow's names or its address.
+func (p *Policy) listHits(content *lists.Content, f policy.Flow) []control.ListHit {
+	var hits []control.ListHit
+	seen := make(map[string]bool)
+	for _, n := range f.Names {
+		if !seen[n.Host] {
+			seen[n.Host] = true
+			hits = append(hits, find(content, n.Host, p.Log)...)
+		}
+	}
+	if f.Dst.Addr().IsValid() {
+		hits = append(hits, find(content, f.Dst.Addr().String(), p.Log)...)
+	}
+	return hits
+}
+
+// client is whoever a query speaks of: this machine, a peer by its name, or whoever has an address.
+func client(ed *edition.Edition, name string) (key uint64, src netip.AddrPort, err error) {
+	if name == "" {
+		src := netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+		if t := ed.Config.Listen.TUN; t != nil && len(t.Address) > 0 {
+			src = netip.AddrPortFrom(t.Address[0].Addr(), 0)
+		}
+		return clients.Machine, src, nil
+	}
+	if a, err := netip.ParseAddr(name); err == nil {
+		return ed.Clients.Key(a), netip.AddrPortFrom(a, 0), nil
+	}
+	key, addr, ok := ed.Clients.Named(name)
+	if !ok {
+		return 0, netip.AddrPort{}, fmt.Errorf("there is no peer %q, or it is disabled", name)
+	}
+	return key, netip.AddrPortFrom(addr, 0), nil
+}
+
+// DNS tells how names are resolved.
+type DNS struct {
+	Server *dnsproxy.Server
+	Live   *edition.Live
+	// Settings are those that the server works by now.
+	Settings func() dnsproxy.Settings
+	Log      *slog.Logger
+}
+
+// DNSQuery tells how a question would be answered. Nothing of the answer is kept.
+func (d *DNS) DNSQuery(ctx context.Context, q control.DNSQuery) (control.DNSAnswer, error) {
+	now := d.Live.Now()
+	var f policy.Flow
+	var err error
+	if f.Client, f.Src, err = client(now, q.From); err != nil {
+		return control.DNSAnswer{}, err
+	}
+	d.Live.Describe(&f)
+	a, err := d.Server.Query(ctx, f, q.Name, q.Type)
+	if err != nil {
+		return control.DNSAnswer{}, err
+	}
+	res := control.DNSAnswer{
+		Name: a.Name, Type: a.Type, Rcode: a.Rcode, Answers: a.Records, Reason: a.Reason, Rule: a.Verdict.Rule, Category: a.Verdict.Category,
+		Upstream: a.Upstream, Cache: a.Cache, Cached: a.Cache == "hit" || a.Cache == "stale", Took: a.Duration.Seconds(),
+	}
+	if host, err := policy.CanonicalName(q.Name); err == nil && a.Decided != "" && a.Decided != host {
+		res.Decided = a.Decided
+	}
+	if a.Decided != "" {
+		res.Hits = find(now.Lists, a.Decided, d.Log)
+	}
+	return res, nil
+}
+
+// DNSFlush forgets what is cached.
+func (d *DNS) DNSFlush(context.Context) error {
+	d.Server.Flush()
+	return nil
+}
+
+// look asks for a flow's name as its client would, and says what comes of that. The address is invalid if there is none.
+func (d *DNS) look(ctx context.Context, f policy.Flow) (netip.Addr, string) {
+	line := d.resolverOf(f)
+	for _, qtype := range []string{"A", "AAAA"} {
+		a, err := d.Server.Query(ctx, f, f.Names[0].Host, qtype)
+		switch {
+		case err != nil:
+			return netip.Addr{}, line + ": " + err.Error()
+		case a.Verdict.Action != policy.Forward && a.Decided != "":
+			return netip.Addr{}, fmt.Sprintf("%s for %s by rule %s; else %s", cmp.Or(a.Rcode, "silence"), a.Decided, a.Verdict.Rule, line)
+		}
+		if addrs := addressesIn(a); len(addrs) > 0 {
+			return addrs[0], line
+		}
+		if qtype == "AAAA" {
+			line += ": " + a.Rcode + ", no address"
+		}
+	}
+	return netip.Addr{}, line
+}
+
+// addresses are those of a host, of the family of a flow's destination.
+func (d *DNS) addresses(ctx context.Context, f policy.Flow, host string) []netip.Addr {
+	qtype := "A"
+	if f.Dst.Addr().Is6() {
+		qtype = "AAAA"
+	}
+	a, err := d.Server.Query(ctx, f, host, qtype)
+	if err != nil {
+		return nil
+	}
+	return addressesIn(a)
+}
+
+// addressesIn are the addresses among the records of an answer.
+func addressesIn(a dnsproxy.Answer) []netip.Addr {
+	var list []netip.Addr
+	for _, record := range a.Records {
+		fields := strings.Fields(record)
+		if addr, err := netip.ParseAddr(fields[len(fields)-1]); err == nil {
+			list = append(list, addr)
+		}
+	}
+	return list
+}
+
+// resolverOf says who answers for the name that a flow is judged by.
+func (d *DNS) resolverOf(f policy.Flow) string {
+	if len(f.Names) == 0 {
+		return ""
+	}
+	host, s := f.Names[0].Host, d.Settings()
+	best, line := -1, ""
+	for _, z := range s.Zones {
+		for _, domain := range z.Domains {
+			domain = strings.TrimPrefix(domain, "*.")
+			if (host == domain || strings.HasSuffix(host, "."+domain)) && len(domain) > best {
+				best, line = len(domain), fmt.Sprintf("%s via %s, for %s", z.Upstreams[0].Address, z.Upstreams[0].Via, domain)
+			}
+		}
+	}
+	if best < 0 && len(s.Upstreams) > 0 {
+		line = fmt.Sprintf("%s via %s", s.Upstreams[0].Address, s.Upstreams[0].Via)
+	}
+	return line
+}

@@ -1,0 +1,132 @@
+package report
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"penstock/cmd/internal/control"
+	"penstock/policy"
+	"penstock/router"
+)
+
+// remembered is how many finished flows are kept for lists of flows and for explanations.
+const remembered = 1024
+
+// Flows are the live flows of a router and those that ended last.
+type Flows struct {
+	Router *router.Router
+
+	mu                sync.Mutex // guards below
+	ring              []router.Flow
+	next              int
+	forwarded, denied uint64
+}
+
+// Add notes a flow that has ended.
+func (r *Flows) Add(f router.Flow) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f.Verdict.Action == policy.Forward {
+		r.forwarded++
+	} else {
+		r.denied++
+	}
+	if len(r.ring) < remembered {
+		r.ring = append(r.ring, f)
+		return
+	}
+	r.ring[r.next] = f
+	r.next = (r.next + 1) % remembered
+}
+
+func (r *Flows) counts() (forwarded, denied uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.forwarded, r.denied
+}
+
+// all are the finished flows that are remembered, oldest first.
+func (r *Flows) all() []router.Flow {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append(append([]router.Flow(nil), r.ring[r.next:]...), r.ring[:r.next]...)
+}
+
+// Flow is a flow as the control API and the flow log show it.
+func Flow(f router.Flow) control.Flow {
+	name := f.Name()
+	c := control.Flow{
+		ID: strconv.FormatUint(f.ID, 10), Proto: f.Facts.Network.String(), Src: f.Facts.Src.String(),
+		Dst: f.Facts.Dst.String(), Peer: f.Facts.Peer, Host: name.Host,
+		Rule: f.Verdict.Rule, Category: f.Verdict.Category, TxBytes: f.TxBytes, RxBytes: f.RxBytes,
+		Start: f.Start, End: f.End, Reason: f.Err, Generation: f.Verdict.Edition,
+	}
+	if c.Reason == "" {
+		c.Reason = reasons[f.Verdict.Cause]
+	}
+	if name.Host != "" {
+		c.HostSource = name.From.String()
+	}
+	for _, n := range f.Facts.Names {
+		c.Names = append(c.Names, control.Name{Host: n.Host, Source: n.From.String()})
+	}
+	c.Verdict, c.Via = words(f.Verdict)
+	if f.Egress != f.Verdict.Egress {
+		c.Via = f.Egress
+	}
+	return c
+}
+
+// reasons are the causes of verdicts that a list of flows names beside the rule.
+var reasons = map[policy.Cause]string{
+	policy.ByUnnamed:  "unnamed: the rule blocks flows without a name",
+	policy.BySpoof:    "mismatch: DNS gave only blocked names for the address, and not the one in the flow",
+	policy.ByTrusted:  "trusted network",
+	policy.ByPortal:   "captive portal",
+	policy.ByFallback: "fallback: the transport is not up",
+	policy.ByLoop:     "loop: the destination would lead back to penstock",
+	policy.ByGuard:    "guard: the destination is this machine or a reserved address",
+}
+
+// Flows are the live flows, or the finished ones, that a query selects.
+func (r *Flows) Flows(_ context.Context, q control.FlowQuery) ([]control.Flow, error) {
+	var all []router.Flow
+	if q.Denied || q.Recent {
+		all = r.all()
+	}
+	if !q.Denied {
+		all = append(all, r.Router.Flows()...)
+	}
+	list := []control.Flow{}
+	for _, f := range all {
+		if q.Peer != "" && f.Facts.Peer != q.Peer || q.Denied && f.Verdict.Action == policy.Forward {
+			continue
+		}
+		list = append(list, Flow(f))
+	}
+	return list, nil
+}
+
+// KillFlow ends a live flow.
+func (r *Flows) KillFlow(_ context.Context, id string) error {
+	n, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		return fmt.Errorf("flow %q: a flow's id is a number: penstock flows lists them", id)
+	}
+	if r.Router.Kill(func(f router.Flow) bool { return f.ID == n }) == 0 {
+		return fmt.Errorf("there is no live flow %s: penstock flows lists them", id)
+	}
+	return nil
+}
+
+// find finds a live or remembered flow.
+func (r *Flows) find(id string) (router.Flow, error) {
+	for _, f := range append(r.Router.Flows(), r.all()...) {
+		if strconv.FormatUint(f.ID, 10) == id {
+			return f, nil
+		}
+	}
+	return router.Flow{}, fmt.Errorf("flow %s is neither live nor among the last %d that ended", id, remembered)
+}

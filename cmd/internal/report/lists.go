@@ -1,0 +1,55 @@
+package report
+
+import (
+	"context"
+	"log/slog"
+
+	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/edition"
+	"penstock/cmd/internal/lists"
+	"penstock/policy"
+)
+
+// Lists tells how the lists of the categories are.
+type Lists struct {
+	Live *edition.Live
+	Log  *slog.Logger
+}
+
+// Lists are the lists in force.
+func (l *Lists) Lists(context.Context) ([]control.ListStatus, error) {
+	var list []control.ListStatus
+	for _, s := range l.Live.ListStatus() {
+		status := control.ListStatus{Category: s.Category, List: s.List, Entries: s.Entries, Updated: s.Updated}
+		if s.Err != nil {
+			status.Error = s.Err.Error()
+		}
+		list = append(list, status)
+	}
+	return list, nil
+}
+
+// ListLookup finds a name in the lists in force.
+func (l *Lists) ListLookup(_ context.Context, name string) ([]control.ListHit, error) {
+	host, err := policy.CanonicalName(name)
+	if err != nil {
+		return nil, err
+	}
+	return find(l.Live.Now().Lists, host, l.Log), nil
+}
+
+// ListRefresh looks for newer versions of all lists now.
+func (l *Lists) ListRefresh(ctx context.Context) error { return l.Live.Lists.Refresh(ctx) }
+
+// find finds a name or an address in lists.
+func find(content *lists.Content, host string, log *slog.Logger) []control.ListHit {
+	found, err := content.Find(host)
+	if err != nil {
+		log.Warn("a list could not be read again", "err", err)
+	}
+	hits := make([]control.ListHit, 0, len(found))
+	for _, h := range found {
+		hits = append(hits, control.ListHit{Category: h.Category, List: h.List, Line: h.Line, Entry: h.Text, Allow: h.Allow})
+	}
+	return hits
+}

@@ -1,0 +1,202 @@
+package report
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/edition"
+	"penstock/cmd/internal/egress"
+	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/laptop"
+	"penstock/policy"
+	"penstock/router/transport"
+)
+
+// Process is how penstock is as a whole. All fields must be set, but Gateway.
+type Process struct {
+	Live    *edition.Live
+	Egress  *egress.Egress
+	Laptop  *laptop.Laptop
+	Follow  *laptop.Follower
+	Gateway *gateway.Gateway // nil without listen.wireguard
+	Flows   *Flows
+	Started time.Time
+	Version string
+
+	reloadError atomic.Pointer[string] // nil: the last reload came into force
+}
+
+// Overall is the state of the process: that of the transports in use, the worst of them first. A gateway that needs no
+// transport is connected once its port is open.
+func (s *Process) Overall() transport.Health {
+	worst := transport.Health{State: transport.Connected, Since: s.Started}
+	rank := []transport.State{
+		transport.Connected, transport.Quiesced, transport.Reconnecting, transport.Connecting,
+		transport.Offline, transport.Down, transport.Blocked,
+	}
+	for _, h := range s.inUse() {
+		switch a, b := slices.Index(rank, h.State), slices.Index(rank, worst.State); {
+		case worst.Name == "", a > b:
+			degraded := worst.Degraded
+			worst = h
+			worst.Degraded = worst.Degraded || degraded
+		case h.Degraded:
+			worst.Degraded = true
+		}
+	}
+	return s.Follow.Explains(worst)
+}
+
+// inUse are the transports that rules and DNS upstreams name; of a group, the member that carries new flows.
+func (s *Process) inUse() []transport.Health {
+	cfg := s.Live.Config()
+	names := make(map[string]bool)
+	for _, r := range cfg.Rules {
+		names[r.Do.Via] = true
+	}
+	for _, u := range cfg.DNS.Upstreams {
+		names[u.Via] = true
+	}
+	for _, split := range cfg.DNS.Split {
+		for _, u := range split.Upstream {
+			names[u.Via] = true
+		}
+	}
+	var list []transport.Health
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if t, ok := s.Egress.Serving(name); ok {
+			list = append(list, t.Health())
+		}
+	}
+	return list
+}
+
+// Ready is nil when data flows, else the reason why not.
+func (s *Process) Ready() error {
+	if trouble := s.Laptop.Trouble(); trouble != "" {
+		return errors.New(trouble)
+	}
+	h := s.Overall()
+	if h.State == transport.Connected {
+		return nil
+	}
+	return errors.New(line(h))
+}
+
+// line is one line for a person about a transport's health.
+func line(h transport.Health) string {
+	var b strings.Builder
+	b.WriteString(h.State.String())
+	if h.Name != "" {
+		b.WriteString(" via " + h.Name)
+	}
+	if h.Degraded {
+		b.WriteString(", degraded")
+	}
+	if h.State != transport.Connected && h.Reason != "" {
+		fmt.Fprintf(&b, " (%s)", h.Reason)
+	}
+	switch {
+	case h.Name == "":
+	case h.Stats.LastRx.IsZero():
+		b.WriteString(", nothing received yet")
+	default:
+		fmt.Fprintf(&b, ", received %s ago", time.Since(h.Stats.LastRx).Round(100*time.Millisecond))
+	}
+	if h.Err != "" && h.State != transport.Connected {
+		b.WriteString(": " + h.Err)
+	}
+	return b.String()
+}
+
+// Status is what is true now.
+func (s *Process) Status(context.Context) (control.Status, error) {
+	h := s.Overall()
+	verdict := line(h) + ", filter on"
+	missing := 0
+	for _, l := range s.Live.ListStatus() {
+		if l.Err != nil {
+			missing++
+		}
+	}
+	if missing > 0 {
+		verdict += fmt.Sprintf(", %d lists missing", missing)
+	}
+	verdict += s.Follow.OnDemand()
+	st := control.Status{
+		State: h.State.String(), Degraded: h.Degraded, Reason: string(h.Reason), Since: h.Since, Started: s.Started,
+		Version: s.Version, Config: s.Live.Config().Path, Listen: s.Listening(), PolicyGeneration: s.Live.Now().Number,
+	}
+	if trouble := s.Laptop.Trouble(); trouble != "" {
+		st.Degraded = true
+		verdict = "degraded: " + trouble + "; " + verdict
+	}
+	st.Verdict = verdict
+	if err := s.reloadError.Load(); err != nil {
+		st.ReloadError = *err
+	}
+	st.Flows.Active = s.Flows.Router.Active()
+	st.Flows.Forwarded, st.Flows.Denied = s.Flows.counts()
+	for _, t := range s.Egress.Transports() {
+		one := transportStatus(t.Kind, t.Health())
+		one.Warnings = t.Warnings
+		st.Transports = append(st.Transports, one)
+	}
+	for _, g := range s.Egress.Groups() {
+		current := g.Current()
+		t := transportStatus("failover", current.Health())
+		t.Name, t.Active = g.Name, current.Name
+		st.Transports = append(st.Transports, t)
+	}
+	return st, nil
+}
+
+// ReloadEnded notes how the last reload ended, for the status.
+func (s *Process) ReloadEnded(err error) {
+	if err == nil {
+		s.reloadError.Store(nil)
+		return
+	}
+	text := err.Error()
+	s.reloadError.Store(&text)
+}
+
+// Listening says what packets come from.
+func (s *Process) Listening() []string {
+	var list []string
+	if s.Live.Config().Listen.TUN != nil {
+		list = append(list, "tun "+s.Laptop.Interface())
+	}
+	if s.Gateway != nil {
+		list = append(list, fmt.Sprintf("wireguard :%d", s.Gateway.Port()))
+	}
+	return list
+}
+
+func transportStatus(kind string, h transport.Health) control.TransportStatus {
+	return control.TransportStatus{
+		Name: h.Name, Kind: kind, State: h.State.String(), Degraded: h.Degraded, Reason: string(h.Reason), Error: h.Err,
+		Since: h.Since, LastRx: h.Stats.LastRx, RxBytes: h.Stats.RxBytes, TxBytes: h.Stats.TxBytes,
+		Endpoint: h.Stats.Endpoint, Reconnects: h.Reconnects,
+	}
+}
+
+// words are a verdict in the words of the configuration.
+func words(v policy.Verdict) (word, via string) {
+	switch {
+	case v.Action == policy.Drop:
+		return "drop", ""
+	case v.Action != policy.Forward:
+		return "block", ""
+	case v.Egress == policy.EgressDirect, v.Egress == policy.EgressDNS:
+		return v.Egress, ""
+	}
+	return "via", v.Egress
+}

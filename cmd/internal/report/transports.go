@@ -1,0 +1,52 @@
+package report
+
+import (
+	"context"
+
+	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/egress"
+	"penstock/cmd/internal/laptop"
+)
+
+// Transports steers the transports as an operator says.
+type Transports struct {
+	Egress *egress.Egress
+	Follow *laptop.Follower
+}
+
+// Up brings transports up, and down again after Steer.For.
+func (t *Transports) Up(_ context.Context, s control.Steer) error {
+	return t.steer(s, func(t *egress.Transport) { t.UpFor(s.For) }, (*egress.Transport).Up)
+}
+
+// Down takes transports down, and brings them up again after Steer.For.
+func (t *Transports) Down(_ context.Context, s control.Steer) error {
+	return t.steer(s, func(t *egress.Transport) { t.DownFor(s.For) }, (*egress.Transport).Down)
+}
+
+// Reconnect makes new sessions.
+func (t *Transports) Reconnect(_ context.Context, s control.Steer) error {
+	return t.each(s, func(t *egress.Transport) { t.Reconnect() })
+}
+
+// steer gives an order. Where on_demand is in charge it takes the order back; else the transport does, after a while.
+func (t *Transports) steer(s control.Steer, forAWhile, forGood func(*egress.Transport)) error {
+	if _, err := t.Egress.Steered(s.Name); err != nil {
+		return err
+	}
+	if t.Follow.Override(s.For) || s.For <= 0 {
+		return t.each(s, forGood)
+	}
+	return t.each(s, forAWhile)
+}
+
+func (t *Transports) each(s control.Steer, order func(*egress.Transport)) error {
+	transports, err := t.Egress.Steered(s.Name)
+	if err != nil {
+		return err
+	}
+	for _, one := range transports {
+		order(one)
+	}
+	return nil
+}

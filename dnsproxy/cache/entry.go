@@ -1,0 +1,195 @@
+package cache
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"penstock/dnsproxy/wire"
+)
+
+const (
+	staleTTL = 30 * time.Second // RFC 8767 4
+	staleFor = time.Hour        // how long after its expiry an answer may still be used when upstreams fail
+	hotAfter = 3                // uses that make an entry worth renewing before it expires
+	hotTTL   = 10 * time.Second // shorter lives are not worth it
+)
+
+// Entry is an answer in wire format, cleaned of all that no client may see. Any number of goroutines may read it: it does not
+// change once it is made, but for what its methods keep.
+type Entry struct {
+	Host     string       // the name that was asked for
+	Targets  []string     // the names behind it: CNAME, DNAME, HTTPS and SVCB targets
+	Addrs    []netip.Addr // all addresses in it
+	Hints    []netip.Addr // those of them that are hints in HTTPS and SVCB records
+	Upstream string       // name of who gave it
+
+	msg    []byte   // header, question and records, without OPT
+	ttls   []uint16 // where the TTL of each record is in msg
+	ad     bool     // the upstream validated it
+	rcode  int
+	stored time.Time
+	ttl    time.Duration // until expiry, counted from stored
+	failed bool
+	note   wire.EDE // what clients are told with it
+
+	uses     atomic.Uint32
+	renewing atomic.Bool  // somebody asks for its successor
+	retry    atomic.Int64 // Unix nanoseconds: until then an expired entry is used without asking again
+}
+
+// NewFailure returns an entry that answers with a failure for some time. Query is the message that asked upstreams; rcode is what
+// clients are answered, and why says more.
+func NewFailure(query []byte, host string, rcode int, why wire.EDE, ttl time.Duration, now time.Time) *Entry {
+	msg := slices.Clone(query[:wire.SkipName(query, wire.HeaderLen)+4]) // header and question, without the OPT record
+	msg[11] = 0
+	return &Entry{msg: msg, rcode: rcode, Host: host, stored: now, ttl: ttl, failed: true, note: why}
+}
+
+func (e *Entry) age(now time.Time) time.Duration { return max(now.Sub(e.stored), 0) }
+
+// Fresh reports that e has not expired.
+func (e *Entry) Fresh(now time.Time) bool { return e.age(now) < e.ttl }
+
+// Storable reports that e may be kept at all.
+func (e *Entry) Storable() bool { return e.ttl > 0 }
+
+// Failure reports that e says nothing about the name, but that nobody could be asked about it.
+func (e *Entry) Failure() bool { return e.failed }
+
+// usable says whether an expired entry may stand in for an upstream that fails.
+func (e *Entry) usable(now time.Time) bool { return e.age(now) < e.ttl+staleFor && !e.failed }
+
+// StandsIn reports that e, which has expired, may be used now that upstreams have failed. Until the time in until is over, Stale
+// holds for it.
+func (e *Entry) StandsIn(now time.Time) bool { return e != nil && e.usable(now) }
+
+// KeepStale makes e, which has expired, the answer until a time.
+func (e *Entry) KeepStale(until time.Time) { e.retry.Store(until.UnixNano()) }
+
+// Stale reports that e, which has expired, is the answer without asking upstreams again.
+func (e *Entry) Stale(now time.Time) bool {
+	return e.usable(now) && now.UnixNano() < e.retry.Load()
+}
+
+// Use counts a use of e and reports whether its successor is worth asking for: somebody keeps using e, and a tenth of its life is
+// left. Of all users one is told so, until Renewed.
+func (e *Entry) Use(now time.Time) bool {
+	return e.uses.Add(1) >= hotAfter && !e.failed && e.ttl >= hotTTL && e.Left(now) <= e.ttl/10 && e.renewing.CompareAndSwap(false, true)
+}
+
+// Renewed notes that the successor of e has been asked for.
+func (e *Entry) Renewed() { e.renewing.Store(false) }
+
+// Left is the TTL that clients are told at most.
+func (e *Entry) Left(now time.Time) time.Duration {
+	if left := e.ttl - e.age(now); left > 0 {
+		return left
+	}
+	return staleTTL
+}
+
+// size is the memory that the cache accounts for: the slices, and about 430 octets for the structs and their place in the table.
+func (e *Entry) size() int {
+	n := 430 + len(e.msg) + 2*len(e.ttls) + 2*len(e.Host) + 24*(len(e.Addrs)+len(e.Hints))
+	for _, t := range e.Targets {
+		n += 16 + len(t)
+	}
+	return n
+}
+
+// Append writes the answer to q: the client's id, bits and spelling, TTLs less the age, whole records up to limit octets. An
+// expired entry says that it is stale.
+func (e *Entry) Append(out []byte, q *wire.Question, now time.Time, limit int) []byte {
+	why := e.note
+	if !e.failed && !e.Fresh(now) && e.ttl > 0 {
+		why = wire.EDE{Code: dns.ExtendedErrorCodeStaleAnswer, Prefix: "upstreams failed"}
+	}
+	room := limit - wire.OPTLen(q, why)
+	end, counts, truncated := e.fit(room)
+	start := len(out)
+	out = append(out, e.msg[:end]...)
+	flags := wire.FlagQR | wire.FlagRA | q.Flags&(wire.FlagRD|wire.FlagCD) | uint16(e.rcode&0xf)
+	if truncated {
+		flags |= wire.FlagTC
+	}
+	if e.ad && (q.DO || q.Flags&wire.FlagAD != 0) { // RFC 6840 5.8
+		flags |= wire.FlagAD
+	}
+	msg := out[start:]
+	binary.BigEndian.PutUint16(msg, q.ID)
+	binary.BigEndian.PutUint16(msg[2:], flags)
+	for i, n := range counts {
+		binary.BigEndian.PutUint16(msg[6+2*i:], n)
+	}
+	copy(msg[wire.HeaderLen:], q.Name())
+	e.setTTLs(msg, now)
+	return wire.AppendOPT(out, q, e.rcode, why)
+}
+
+// fit finds how much of msg goes into room octets: the end of the last whole record and the counts of the three sections.
+func (e *Entry) fit(room int) (end int, counts [3]uint16, truncated bool) {
+	for i := range counts {
+		counts[i] = binary.BigEndian.Uint16(e.msg[6+2*i:])
+	}
+	if len(e.msg) <= room {
+		return len(e.msg), counts, false
+	}
+	end = wire.HeaderLen + len(e.name()) + 4
+	kept, n := [3]uint16{}, 0
+	for section := range counts {
+		for range counts[section] {
+			at := int(e.ttls[n])
+			next := at + 6 + int(binary.BigEndian.Uint16(e.msg[at+4:]))
+			if next > room {
+				return end, kept, true
+			}
+			end = next
+			kept[section]++
+			n++
+		}
+	}
+	return end, kept, false
+}
+
+func (e *Entry) setTTLs(msg []byte, now time.Time) {
+	age := e.age(now)
+	stale := e.ttl > 0 && age >= e.ttl
+	for _, at := range e.ttls {
+		if int(at)+4 > len(msg) {
+			return
+		}
+		ttl := uint32(staleTTL / time.Second)
+		if !stale {
+			ttl = binary.BigEndian.Uint32(msg[at:])
+			ttl -= min(ttl, uint32(age/time.Second))
+		}
+		binary.BigEndian.PutUint32(msg[at:], ttl)
+	}
+}
+
+// name is the name in the question of msg, in wire form and lower case.
+func (e *Entry) name() []byte { return e.msg[wire.HeaderLen:wire.SkipName(e.msg, wire.HeaderLen)] }
+
+// index fills ttls from msg, which must be a well-formed message with one question.
+func (e *Entry) index() bool {
+	records := 0
+	for i := range 3 {
+		records += int(binary.BigEndian.Uint16(e.msg[6+2*i:]))
+	}
+	off := wire.SkipName(e.msg, wire.HeaderLen) + 4
+	e.ttls = make([]uint16, 0, records)
+	for range records {
+		off = wire.SkipName(e.msg, off)
+		if off == 0 || off+10 > len(e.msg) {
+			return false
+		}
+		e.ttls = append(e.ttls, uint16(off+4))
+		off += 10 + int(binary.BigEndian.Uint16(e.msg[off+8:]))
+	}
+	return off == len(e.msg)
+}

@@ -1,0 +1,302 @@
+package upstream
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"penstock/dnsproxy/wire"
+)
+
+const (
+	streamIdle    = 10 * time.Second // connections to upstreams are closed after that
+	streamPending = 1024             // queries that wait on one connection
+)
+
+// streamProtocol asks over TCP or TLS. All queries share one connection, which is made when needed and pipelined (RFC 7766 6.2.1.1).
+type streamProtocol struct {
+	*reach
+	tls *tls.Config // nil for TCP
+
+	dialing chan struct{} // of one: held while dialling, so that a burst makes one connection
+
+	mu         sync.Mutex // guards below
+	now        *pipeline
+	generation int // of connections: reset begins another
+	retired    bool
+}
+
+func newStreamProtocol(r *reach, tls *tls.Config) *streamProtocol {
+	return &streamProtocol{reach: r, tls: tls, dialing: make(chan struct{}, 1)}
+}
+
+func (s *streamProtocol) exchange(ctx context.Context, query []byte) ([]byte, error) {
+	if s.tls != nil {
+		query = wire.Padded(query)
+	}
+	p, reused, err := s.connection(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := p.exchange(ctx, query)
+	if err == nil || !reused || ctx.Err() != nil {
+		return answer, err
+	}
+	// The server closed a connection that was idle, as it may at any time.
+	if p, _, err = s.connection(ctx); err != nil {
+		return nil, err
+	}
+	return p.exchange(ctx, query)
+}
+
+func (s *streamProtocol) tidy() {
+	if p := s.current(); p != nil && p.idle() {
+		p.conn.Close()
+	}
+}
+
+func (s *streamProtocol) retire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retired = true
+	if s.now != nil {
+		s.now.retire()
+	}
+}
+
+func (s *streamProtocol) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now != nil {
+		s.now.retire()
+		s.now = nil
+	}
+	s.generation++
+}
+
+func (s *streamProtocol) current() *pipeline {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.now == nil || s.now.broken():
+		return nil
+	case s.now.stalled():
+		s.now.retire()
+		return nil
+	}
+	return s.now
+}
+
+func (s *streamProtocol) connection(ctx context.Context) (p *pipeline, reused bool, err error) {
+	if p := s.current(); p != nil {
+		return p, true, nil
+	}
+	select {
+	case s.dialing <- struct{}{}:
+		defer func() { <-s.dialing }()
+	case <-ctx.Done():
+		return nil, false, errNoAnswer
+	}
+	if p := s.current(); p != nil {
+		return p, true, nil
+	}
+	s.mu.Lock()
+	generation := s.generation
+	s.mu.Unlock()
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return nil, false, cause(ctx, err)
+	}
+	p = &pipeline{conn: conn, waiting: map[uint16]*pending{}, used: time.Now()}
+	s.cfg.Go(p.read)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.retired = s.retired || s.generation != generation
+	if s.generation == generation {
+		s.now = p
+	}
+	return p, false, nil
+}
+
+func (s *streamProtocol) connect(ctx context.Context) (net.Conn, error) {
+	conn, err := s.dial(ctx, "tcp")
+	if err != nil || s.tls == nil {
+		return conn, err
+	}
+	secure := tls.Client(conn, s.tls)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("tls to %s: %w", s.host, err)
+	}
+	return secure, nil
+}
+
+// pipeline is one connection and the queries that wait for their answers on it, which may come in any order.
+type pipeline struct {
+	conn net.Conn
+
+	writing sync.Mutex // a frame is written whole
+
+	mu      sync.Mutex // guards below
+	waiting map[uint16]*pending
+	err     error // why the connection is over
+	used    time.Time
+	retired bool      // it closes when nobody waits
+	waits   time.Time // since when the server owes an answer and says nothing; zero if it owes none
+}
+
+type pending struct {
+	query  []byte
+	answer chan []byte // of one; closed when the connection ends
+}
+
+// exchange sends query under an id that is free on this connection.
+func (p *pipeline) exchange(ctx context.Context, query []byte) ([]byte, error) {
+	frame := make([]byte, 2+len(query))
+	binary.BigEndian.PutUint16(frame, uint16(len(query)))
+	copy(frame[2:], query)
+	wait := &pending{query: frame[2:], answer: make(chan []byte, 1)}
+	id, err := p.enter(wait)
+	if err != nil {
+		return nil, err
+	}
+	defer p.leave(id)
+	if err := p.write(ctx, frame); err != nil {
+		p.conn.Close() // half a frame may be out
+		return nil, cause(ctx, err)
+	}
+	select {
+	case answer, ok := <-wait.answer:
+		if !ok {
+			return nil, p.failure()
+		}
+		copy(answer, query[:2])
+		return answer, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", errNoAnswer, ctx.Err())
+	}
+}
+
+func (p *pipeline) enter(wait *pending) (uint16, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return 0, p.err
+	}
+	if len(p.waiting) >= streamPending {
+		return 0, fmt.Errorf("%d queries wait on the connection", streamPending)
+	}
+	for {
+		id := binary.BigEndian.Uint16(wait.query)
+		if p.waiting[id] == nil {
+			p.waiting[id] = wait
+			p.used = time.Now()
+			if p.waits.IsZero() {
+				p.waits = p.used
+			}
+			return id, nil
+		}
+		rand.Read(wait.query[:2])
+	}
+}
+
+func (p *pipeline) leave(id uint16) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.waiting, id) // without an answer, waits stays: the next query must not wait on a dead path as well
+	p.leaveLocked()
+}
+
+func (p *pipeline) retire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retired = true
+	p.leaveLocked()
+}
+
+func (p *pipeline) leaveLocked() {
+	if p.retired && len(p.waiting) == 0 {
+		p.conn.Close()
+	}
+}
+
+func (p *pipeline) write(ctx context.Context, frame []byte) error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	if deadline, ok := ctx.Deadline(); ok {
+		p.conn.SetWriteDeadline(deadline)
+	}
+	_, err := p.conn.Write(frame)
+	return err
+}
+
+// read hands out answers until the connection ends.
+func (p *pipeline) read() {
+	defer p.conn.Close()
+	buf := make([]byte, 0, 2048)
+	for {
+		p.conn.SetReadDeadline(time.Now().Add(streamIdle))
+		msg, err := wire.ReadFrame(p.conn, buf)
+		if err != nil {
+			p.end(fmt.Errorf("connection to the upstream ended: %w", err))
+			return
+		}
+		p.deliver(msg)
+	}
+}
+
+func (p *pipeline) deliver(msg []byte) {
+	if len(msg) < wire.HeaderLen {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.used = time.Now()
+	p.waits = p.used
+	id := binary.BigEndian.Uint16(msg)
+	if wait := p.waiting[id]; wait != nil && wire.Matches(wait.query, msg) {
+		delete(p.waiting, id)
+		wait.answer <- append([]byte(nil), msg...)
+	}
+	if len(p.waiting) == 0 {
+		p.waits = time.Time{}
+	}
+}
+
+func (p *pipeline) end(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
+	for id, wait := range p.waiting {
+		delete(p.waiting, id)
+		close(wait.answer)
+	}
+}
+
+func (p *pipeline) failure() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// stalled says whether the server has been silent for so long that a new connection is the better bet: the path of this one may
+// be gone, which TCP alone takes minutes to find out.
+func (p *pipeline) stalled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.waits.IsZero() && time.Since(p.waits) >= firstTimeout
+}
+
+func (p *pipeline) broken() bool { return p.failure() != nil }
+
+// idle says whether nobody waits, and nobody has for a while.
+func (p *pipeline) idle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.waiting) == 0 && time.Since(p.used) > streamIdle
+}

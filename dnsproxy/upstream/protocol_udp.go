@@ -1,0 +1,97 @@
+package upstream
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"penstock/dnsproxy/wire"
+)
+
+// protocol asks one server over one protocol. The query is a whole message with an id; the answer is a message with the same
+// id and question, so that whoever guesses must guess the port as well.
+type protocol interface {
+	exchange(ctx context.Context, query []byte) ([]byte, error)
+	// tidy closes connections that have been idle for long.
+	tidy()
+	// reset makes the next query open connections of its own. Those there are close as soon as nobody waits on them.
+	reset()
+	// retire closes connections as soon as nobody waits on them, now and in future.
+	retire()
+}
+
+// maxMismatches is how many wrong answers a UDP query puts up with before it turns to TCP, where nobody can guess.
+const maxMismatches = 5
+
+// udpProtocol asks over UDP with a new socket, and so a new port, for each query. It turns to TCP for an answer that does not
+// fit and when it meets a flood of wrong ones.
+type udpProtocol struct {
+	*reach
+	stream *streamProtocol
+}
+
+func (u *udpProtocol) tidy()   { u.stream.tidy() }
+func (u *udpProtocol) reset()  { u.stream.reset() }
+func (u *udpProtocol) retire() { u.stream.retire() }
+
+func (u *udpProtocol) exchange(ctx context.Context, query []byte) ([]byte, error) {
+	conn, err := u.dial(ctx, "udp")
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer interrupt(ctx, conn)()
+	if _, err := conn.Write(query); err != nil {
+		return nil, cause(ctx, err)
+	}
+	buf := make([]byte, 4096)
+	for range maxMismatches {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return nil, cause(ctx, err)
+		}
+		if !wire.Matches(query, buf[:n]) {
+			u.cfg.Metrics.mismatched()
+			continue
+		}
+		if n == len(buf) || binary.BigEndian.Uint16(buf[2:])&wire.FlagTC != 0 {
+			break // it is cut, by the server or because it is longer than we said it may be
+		}
+		return buf[:n], nil
+	}
+	conn.Close()
+	return u.stream.exchange(ctx, query)
+}
+
+// interrupt makes reads and writes on conn fail when ctx is done. The func it returns ends that.
+func interrupt(ctx context.Context, conn net.Conn) (stop func()) {
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(deadline)
+	}
+	end := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	return func() { end() }
+}
+
+// errNoAnswer says that an upstream was silent.
+var errNoAnswer = errors.New("no answer in time")
+
+// cause makes an I/O error that is due to ctx say so.
+func cause(ctx context.Context, err error) error {
+	var timeout net.Error
+	if ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout() {
+		return fmt.Errorf("%w: %w", errNoAnswer, err)
+	}
+	return err
+}
+
+// share returns a context with one part of the time that is left when it is divided by parts.
+func share(ctx context.Context, parts int) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok || parts <= 1 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(parts))
+}

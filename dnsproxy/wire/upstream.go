@@ -1,0 +1,44 @@
+package wire
+
+import (
+	"encoding/binary"
+
+	"github.com/miekg/dns"
+)
+
+// UpstreamQuery is the message that asks upstreams for q. It carries an OPT record of our own and nothing else of the client's:
+// cookies, subnets and padding are between two neighbours. AD asks to be told whether the answer was validated (RFC 6840 5.7).
+func UpstreamQuery(q *Question) []byte {
+	out := make([]byte, HeaderLen, HeaderLen+q.len+4+11)
+	binary.BigEndian.PutUint16(out[2:], FlagRD|FlagAD|q.Flags&FlagCD)
+	out[5], out[11] = 1, 1
+	out = append(out, q.lower[:q.len]...)
+	out = binary.BigEndian.AppendUint16(out, q.Type)
+	out = binary.BigEndian.AppendUint16(out, q.Class)
+	do := byte(0)
+	if q.DO {
+		do = 0x80
+	}
+	return append(out, 0, 0, byte(dns.TypeOPT), MaxUDP>>8, MaxUDP&0xff, 0, 0, do, 0, 0, 0)
+}
+
+// Matches says whether msg answers query: id, opcode and question.
+func Matches(query, msg []byte) bool {
+	if len(msg) < HeaderLen || msg[0] != query[0] || msg[1] != query[1] {
+		return false
+	}
+	flags := binary.BigEndian.Uint16(msg[2:])
+	if flags&FlagQR == 0 || flags>>11&0xf != dns.OpcodeQuery || binary.BigEndian.Uint16(msg[4:]) != 1 {
+		return false
+	}
+	end := SkipName(query, HeaderLen) + 4
+	if len(msg) < end {
+		return false
+	}
+	for i := HeaderLen; i < end; i++ { // our name is in lower case; length octets, type and class are below 'A' or the same
+		if c := msg[i]; c != query[i] && (i >= end-4 || c < 'A' || c > 'Z' || c+'a'-'A' != query[i]) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,129 @@
+package wire
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// soaTail is the data of the SOA in negative answers up to its last field, the minimum TTL: without one nobody may cache them (RFC 2308 5).
+var soaTail = []byte("\x08penstock\x07invalid\x00" + "\x00" + // server, mailbox
+	"\x00\x00\x00\x01" + "\x00\x00\x0e\x10" + "\x00\x00\x02\x58" + "\x00\x01\x51\x80") // serial, refresh, retry, expire
+
+// maxEDEText bounds the text of an extended error, so that an answer with it fits 512 octets whatever the name.
+const maxEDEText = 64
+
+// EDE is an extended DNS error (RFC 8914). Its text is Prefix and Detail put together. The zero EDE is none: code 0 is "other",
+// which without a text is of no use to anybody.
+type EDE struct {
+	Code           uint16
+	Prefix, Detail string
+}
+
+func (e EDE) text() (prefix, detail string) {
+	prefix = e.Prefix[:min(len(e.Prefix), maxEDEText)]
+	return prefix, e.Detail[:min(len(e.Detail), maxEDEText-len(prefix))]
+}
+
+// Begin appends header and question of an answer to q.
+func Begin(out []byte, q *Question, rcode int) []byte {
+	flags := FlagQR | FlagRA | q.Flags&(FlagRD|FlagCD|0x7800) | uint16(rcode&0xf)
+	out = binary.BigEndian.AppendUint16(out, q.ID)
+	out = binary.BigEndian.AppendUint16(out, flags)
+	if q.len == 0 {
+		return append(out, 0, 0, 0, 0, 0, 0, 0, 0)
+	}
+	out = append(out, 0, 1, 0, 0, 0, 0, 0, 0)
+	out = append(out, q.Name()...)
+	out = binary.BigEndian.AppendUint16(out, q.Type)
+	return binary.BigEndian.AppendUint16(out, q.Class)
+}
+
+// count adds one to a section count of the answer in out. Sections are 1 answer, 2 authority, 3 additional.
+func count(out []byte, section int) {
+	at := out[4+2*section:]
+	binary.BigEndian.PutUint16(at, binary.BigEndian.Uint16(at)+1)
+}
+
+// AppendRecord appends a record of the question's own name.
+func AppendRecord(out []byte, section int, rtype uint16, ttl time.Duration, data ...[]byte) []byte {
+	count(out, section)
+	size := 0
+	for _, d := range data {
+		size += len(d)
+	}
+	out = append(out, 0xc0, HeaderLen)
+	out = binary.BigEndian.AppendUint16(out, rtype)
+	out = binary.BigEndian.AppendUint16(out, dns.ClassINET)
+	out = binary.BigEndian.AppendUint32(out, uint32(ttl/time.Second))
+	out = binary.BigEndian.AppendUint16(out, uint16(size))
+	for _, d := range data {
+		out = append(out, d...)
+	}
+	return out
+}
+
+// appendSOA appends the SOA that makes a negative answer cacheable for ttl.
+func appendSOA(out []byte, ttl time.Duration) []byte {
+	var minimum [4]byte
+	binary.BigEndian.PutUint32(minimum[:], uint32(ttl/time.Second))
+	return AppendRecord(out, 2, dns.TypeSOA, ttl, soaTail, minimum[:])
+}
+
+// AppendAddr appends an A or AAAA record.
+func AppendAddr(out []byte, addr netip.Addr, ttl time.Duration) []byte {
+	if addr.Is4() {
+		a := addr.As4()
+		return AppendRecord(out, 1, dns.TypeA, ttl, a[:])
+	}
+	a := addr.As16()
+	return AppendRecord(out, 1, dns.TypeAAAA, ttl, a[:])
+}
+
+// OPTLen is the size of the OPT record that AppendOPT appends.
+func OPTLen(q *Question, e EDE) int {
+	if !q.EDNS {
+		return 0
+	}
+	if e == (EDE{}) {
+		return 11
+	}
+	prefix, detail := e.text()
+	return 11 + 6 + len(prefix) + len(detail)
+}
+
+// AppendOPT ends an answer: only a query that had an OPT record gets one (RFC 6891 7).
+func AppendOPT(out []byte, q *Question, rcode int, e EDE) []byte {
+	if !q.EDNS {
+		return out
+	}
+	count(out, 3)
+	do := byte(0)
+	if q.DO {
+		do = 0x80
+	}
+	out = append(out, 0, 0, byte(dns.TypeOPT), MaxUDP>>8, MaxUDP&0xff, byte(rcode>>4), 0, do, 0)
+	if e == (EDE{}) {
+		return append(out, 0, 0)
+	}
+	prefix, detail := e.text()
+	n := uint16(2 + len(prefix) + len(detail))
+	out = binary.BigEndian.AppendUint16(out, 4+n)
+	out = binary.BigEndian.AppendUint16(out, dns.EDNS0EDE)
+	out = binary.BigEndian.AppendUint16(out, n)
+	out = binary.BigEndian.AppendUint16(out, e.Code)
+	out = append(out, prefix...)
+	return append(out, detail...)
+}
+
+// AppendEmpty writes a whole answer without records.
+func AppendEmpty(out []byte, q *Question, rcode int, e EDE) []byte {
+	return AppendOPT(Begin(out, q, rcode), q, rcode, e)
+}
+
+// AppendNegative writes a whole negative answer with an SOA: NXDOMAIN, or no data with NOERROR.
+func AppendNegative(out []byte, q *Question, rcode int, ttl time.Duration, e EDE) []byte {
+	return AppendOPT(appendSOA(Begin(out, q, rcode), ttl), q, rcode, e)
+}

@@ -1,0 +1,209 @@
+package direct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"penstock/policy/iprange"
+)
+
+// Dialer dials from the host, outside our TUN. Its sockets carry the mark or, where marks are not permitted or SelfTest
+// found that they do not help, are bound to the uplink. It is safe for concurrent use.
+type Dialer struct {
+	cfg    Config
+	nl     *netlink.Handle
+	routes *routeQuery
+	ioctl  int         // a socket for asking for interface indexes
+	bind   atomic.Bool // marks are not permitted, or nobody routes by them
+	pingID atomic.Uint32
+}
+
+// NewDialer opens what route lookups need, and finds out whether sockets may be marked.
+func NewDialer(c Config) (*Dialer, error) {
+	if c.Mark == 0 && c.MarkMask == 0 {
+		c.Mark, c.MarkMask = DefaultMark, DefaultMarkMask
+	}
+	if c.Mark == 0 || c.Mark&^c.MarkMask != 0 {
+		return nil, fmt.Errorf("direct: mark %#x does not fit in mask %#x", c.Mark, c.MarkMask)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("direct: open netlink: %w", err)
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		nl.Close()
+		return nil, fmt.Errorf("direct: open socket: %w", err)
+	}
+	routes, err := openRouteQuery()
+	if err != nil {
+		nl.Close()
+		unix.Close(fd)
+		return nil, err
+	}
+	d := &Dialer{cfg: c, nl: nl, routes: routes, ioctl: fd}
+	d.pingID.Store(rand.Uint32())
+	if err := setMark(fd, c.Mark, c.MarkMask); errors.Is(err, unix.EPERM) {
+		d.bind.Store(true)
+		c.Log.Warn("sockets may not be marked without CAP_NET_ADMIN: binding them to the uplink instead", "err", err)
+	} else if err != nil {
+		return nil, errors.Join(fmt.Errorf("direct: mark a socket: %w", err), d.Close())
+	}
+	return d, nil
+}
+
+// Close closes what NewDialer opened. Connections stay open; no dial may follow.
+func (d *Dialer) Close() error {
+	d.nl.Close()
+	return errors.Join(d.routes.Close(), unix.Close(d.ioctl))
+}
+
+// DialContext connects from the host. network is tcp or udp, each with an optional 4 or 6, or ping4 or
+// ping6; address is an IP address and a port, 0 for ping. A destination that is in the TUN's prefixes,
+// or whose route leaves by the TUN, is refused with a RefusedError, which matches ErrLoop.
+//
+// A ping connection carries ICMP echo. Each Write is the body of one request: identifier and sequence number, two bytes
+// each in network order, then the payload. Each Read returns the body of one reply, cut off at the end of the buffer, with
+// the identifier that the request had. Replies that come more than 256 requests late are dropped. An ICMP error is the
+// error of the next Read or Write; the connection can be used further. Only one goroutine may Read at a time.
+func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	target, err := parseTarget(network, address)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.refuseLoop(target.Addr()); err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(network, "ping") {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		return d.dialPing(target.Addr())
+	}
+	nd := net.Dialer{
+		Control:         d.Control,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval},
+	}
+	return nd.DialContext(ctx, network, target.String())
+}
+
+// refuseLoop returns a RefusedError for a destination whose packets would come back to us.
+func (d *Dialer) refuseLoop(addr netip.Addr) error {
+	refused := &RefusedError{Destination: addr, Reason: "loop", Interface: d.cfg.Interface}
+	for _, p := range d.cfg.Prefixes {
+		if p.Contains(addr.WithZone("")) {
+			return refused
+		}
+	}
+	if d.cfg.Interface == "" || d.bind.Load() {
+		return nil // a bound socket leaves by its interface or not at all
+	}
+	tun, err := d.indexOf(d.cfg.Interface)
+	if err != nil {
+		return nil // no TUN, no loop
+	}
+	r, err := d.lookup(addr)
+	if err != nil {
+		return nil // no route: the dial itself fails, with the kernel's error
+	}
+	if r.index == tun {
+		return refused
+	}
+	return nil
+}
+
+// lookup asks the kernel for the route of a marked packet to addr.
+func (d *Dialer) lookup(addr netip.Addr) (foundRoute, error) {
+	oif := 0
+	if zone := addr.Zone(); zone != "" {
+		if index, err := d.indexOf(zone); err == nil {
+			oif = index
+		}
+	}
+	return d.routes.lookup(addr.WithZone(""), d.cfg.Mark, oif)
+}
+
+// indexOf asks for the index each time, because a TUN that was made again has another.
+func (d *Dialer) indexOf(name string) (int, error) {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.IoctlIfreq(d.ioctl, unix.SIOCGIFINDEX, req); err != nil {
+		return 0, err
+	}
+	return int(req.Uint32()), nil
+}
+
+// Reserved reports whether addr is an address that a flow must not reach through us unless a rule names it: one that
+// iprange.IsReserved, such as loopback or a cloud's metadata service, or one of the host's own. It is false for an address
+// that no route leads to.
+func (d *Dialer) Reserved(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	if iprange.IsReserved(addr) {
+		return true
+	}
+	r, err := d.lookup(addr)
+	return err == nil && (r.kind == unix.RTN_LOCAL || r.kind == unix.RTN_BROADCAST || r.kind == unix.RTN_ANYCAST)
+}
+
+// Control marks or binds a socket of our own before it is used. It fits net.Dialer.Control and net.ListenConfig.Control.
+func (d *Dialer) Control(network, address string, c syscall.RawConn) error {
+	target := netip.IPv4Unspecified()
+	if strings.HasSuffix(network, "6") {
+		target = netip.IPv6Unspecified()
+	}
+	if ap, err := netip.ParseAddrPort(address); err == nil {
+		target = ap.Addr().Unmap()
+	}
+	return onSocket(c, func(fd int) error { return d.guard(fd, target) })
+}
+
+// guard keeps a socket that will send to target out of the TUN.
+func (d *Dialer) guard(fd int, target netip.Addr) error {
+	marked := setMark(fd, d.cfg.Mark, d.cfg.MarkMask)
+	if !d.bind.Load() {
+		if marked != nil {
+			return fmt.Errorf("direct: mark socket: %w", marked)
+		}
+		return nil
+	}
+	uplink, err := d.uplink(target)
+	if err != nil {
+		return fmt.Errorf("direct: find the uplink to %s: %w", target, err)
+	}
+	if err := unix.BindToDevice(fd, uplink); err != nil {
+		return fmt.Errorf("direct: bind to %s: %w (%w)", uplink, ErrNoEscape, err)
+	}
+	return nil
+}
+
+func onSocket(c syscall.RawConn, set func(fd int) error) error {
+	var err error
+	if controlErr := c.Control(func(fd uintptr) { err = set(int(fd)) }); controlErr != nil {
+		return controlErr
+	}
+	return err
+}
+
+func setMark(fd int, mark, mask uint32) error {
+	old, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK)
+	if err != nil {
+		return err
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(uint32(old)&^mask|mark))
+}

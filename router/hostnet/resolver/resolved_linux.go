@@ -1,0 +1,244 @@
+package resolver
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	resolvedName    = "org.freedesktop.resolve1"
+	resolvedPath    = "/org/freedesktop/resolve1"
+	resolvedManager = resolvedName + ".Manager"
+	resolvedTimeout = 5 * time.Second // systemd-resolved answers at once or hangs
+)
+
+// Bus is the way to systemd-resolved: D-Bus's system bus, to which it connects when first used. The zero value is ready.
+type Bus struct {
+	mu   sync.Mutex // guards conn
+	conn *dbus.Conn
+}
+
+// dnsAddress is D-Bus type (iay).
+type dnsAddress struct {
+	Family  int32
+	Address []byte
+}
+
+// dnsDomain is D-Bus type (sb). A domain that is only routed is not searched.
+type dnsDomain struct {
+	Name        string
+	RoutingOnly bool
+}
+
+// linkAddress is D-Bus type (iiay): a server of the interface with the index, or of none (0).
+type linkAddress struct {
+	Index   int32
+	Family  int32
+	Address []byte
+}
+
+func (b *Bus) connect() (*dbus.Conn, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.conn != nil && b.conn.Connected() {
+		return b.conn, nil
+	}
+	conn, err := dbus.SystemBusPrivate()
+	if err != nil {
+		return nil, fmt.Errorf("connect to the system bus: %w", err)
+	}
+	late := time.AfterFunc(resolvedTimeout, func() { conn.Close() }) // a bus that hangs counts as missing
+	err = conn.Auth(nil)
+	if err == nil {
+		err = conn.Hello()
+	}
+	if late.Stop(); err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to the system bus: %w", err), conn.Close())
+	}
+	b.conn = conn
+	return conn, nil
+}
+
+// Close ends the connection. A later use connects again.
+func (b *Bus) Close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.conn != nil {
+		b.conn.Close()
+		b.conn = nil
+	}
+}
+
+// Available reports whether systemd-resolved runs. It is never started for us.
+func (b *Bus) Available() bool {
+	conn, err := b.connect()
+	if err != nil {
+		return false
+	}
+	var owned bool
+	err = await(conn.BusObject().Go("org.freedesktop.DBus.NameHasOwner", 0, nil, resolvedName)).Store(&owned)
+	return err == nil && owned
+}
+
+func (b *Bus) call(method string, args ...any) *dbus.Call {
+	conn, err := b.connect()
+	if err != nil {
+		return &dbus.Call{Err: err}
+	}
+	return await(conn.Object(resolvedName, resolvedPath).Go(resolvedManager+"."+method, dbus.FlagNoAutoStart, nil, args...))
+}
+
+// await waits for the answer, but not for ever, because undoing must end.
+func await(call *dbus.Call) *dbus.Call {
+	timeout := time.NewTimer(resolvedTimeout)
+	defer timeout.Stop()
+	select {
+	case <-call.Done:
+		return call
+	case <-timeout.C:
+		return &dbus.Call{Err: fmt.Errorf("no answer to %s in %s", call.Method, resolvedTimeout)}
+	}
+}
+
+// property reads one property of the object into value.
+func (b *Bus) property(path dbus.ObjectPath, iface, name string, value any) error {
+	conn, err := b.connect()
+	if err != nil {
+		return err
+	}
+	const get = "org.freedesktop.DBus.Properties.Get"
+	return await(conn.Object(resolvedName, path).Go(get, dbus.FlagNoAutoStart, nil, iface, name)).Store(value)
+}
+
+// upstreams returns the servers that systemd-resolved knows, except those of one interface.
+func (b *Bus) upstreams(except int) ([]netip.Addr, error) {
+	var servers []linkAddress
+	if err := b.property(resolvedPath, resolvedManager, "DNS", &servers); err != nil {
+		return nil, err
+	}
+	var out []netip.Addr
+	for _, s := range servers {
+		if addr, ok := netip.AddrFromSlice(s.Address); ok && int(s.Index) != except {
+			out = append(out, addr)
+		}
+	}
+	return out, nil
+}
+
+// Link gives our interface servers that answer for every name. Its fields go into a journal.
+type Link struct {
+	Name    string       `json:"name"`
+	Index   int          `json:"index"`
+	DNS     []netip.Addr `json:"dns"`
+	Domains []string     `json:"domains,omitempty"` // searched; with a ~ in front only routed
+}
+
+// linkIface is the D-Bus interface of one interface's settings.
+const linkIface = resolvedName + ".Link"
+
+// plain are the settings of an interface that may be on by default for the host, and that our server cannot meet: it
+// speaks plain DNS on this machine, and a filter's answers cannot be signed.
+var plain = [...]struct{ property, method string }{
+	{"DNSOverTLS", "SetLinkDNSOverTLS"},
+	{"DNSSEC", "SetLinkDNSSEC"},
+}
+
+const off = "no"
+
+// Present reports whether systemd-resolved has the settings.
+func (l *Link) Present(b *Bus) (bool, error) {
+	var path dbus.ObjectPath
+	if err := b.call("GetLink", int32(l.Index)).Store(&path); err != nil {
+		return false, fmt.Errorf("ask systemd-resolved: %w", err)
+	}
+	var dns []dnsAddress
+	var domains []dnsDomain
+	if err := errors.Join(b.property(path, linkIface, "DNS", &dns), b.property(path, linkIface, "Domains", &domains)); err != nil {
+		return false, fmt.Errorf("ask systemd-resolved: %w", err)
+	}
+	for _, setting := range plain {
+		var value string
+		if err := b.property(path, linkIface, setting.property, &value); err == nil && value != off {
+			return false, nil // a systemd-resolved that is too old for the setting cannot have it on
+		}
+	}
+	same := slices.EqualFunc(dns, l.addresses(), func(a, b dnsAddress) bool {
+		return a.Family == b.Family && slices.Equal(a.Address, b.Address)
+	})
+	return same && slices.Equal(domains, l.domains()), nil
+}
+
+func (l *Link) addresses() []dnsAddress {
+	var out []dnsAddress
+	for _, a := range l.DNS {
+		family := int32(unix.AF_INET6)
+		if a.Is4() {
+			family = unix.AF_INET
+		}
+		out = append(out, dnsAddress{family, a.AsSlice()})
+	}
+	return out
+}
+
+// domains are the root, so that every name is asked here, and the search domains. The search domains of other interfaces
+// stay with them: systemd-resolved searches all.
+func (l *Link) domains() []dnsDomain {
+	out := []dnsDomain{{Name: ".", RoutingOnly: true}}
+	for _, d := range l.Domains {
+		name, routed := strings.CutPrefix(d, "~")
+		if name = strings.TrimSuffix(name, "."); name != "" {
+			out = append(out, dnsDomain{Name: name, RoutingOnly: routed})
+		}
+	}
+	return out
+}
+
+// Set makes the settings.
+func (l *Link) Set(b *Bus) error {
+	index := int32(l.Index)
+	for _, setting := range plain {
+		err := b.call(setting.method, index, off).Err
+		if err != nil && !isFailure(err, "org.freedesktop.DBus.Error.UnknownMethod") {
+			return fmt.Errorf("systemd-resolved: %s: %w", setting.method, err)
+		}
+	}
+	for _, call := range []struct {
+		method string
+		arg    any
+	}{
+		{"SetLinkDNS", l.addresses()},
+		{"SetLinkDomains", l.domains()},
+		{"SetLinkDefaultRoute", true},
+	} {
+		if err := b.call(call.method, index, call.arg).Err; err != nil {
+			return fmt.Errorf("systemd-resolved: %s: %w", call.method, err)
+		}
+	}
+	// Earlier answers must not be used any more. A systemd-resolved without this method has a short cache.
+	_ = b.call("FlushCaches").Err
+	return nil
+}
+
+// Revert removes the settings. There are none if the interface, systemd-resolved or the system bus is gone.
+func (l *Link) Revert(b *Bus) error {
+	err := b.call("RevertLink", int32(l.Index)).Err
+	if err == nil || errors.Is(err, fs.ErrNotExist) || isFailure(err, resolvedName+".NoSuchLink", "org.freedesktop.DBus.Error.ServiceUnknown") {
+		return nil
+	}
+	return fmt.Errorf("systemd-resolved: RevertLink: %w", err)
+}
+
+// isFailure reports whether err is one of D-Bus's named errors.
+func isFailure(err error, names ...string) bool {
+	var failed dbus.Error
+	return errors.As(err, &failed) && slices.Contains(names, failed.Name)
+}

@@ -1,0 +1,119 @@
+package push
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+)
+
+const dnsPort = 53
+
+func readDHCP(o *Options, args []string) error {
+	if len(args) < 2 {
+		return errNoValue
+	}
+	switch kind, value := args[0], args[1]; kind {
+	case "DNS", "DNS6":
+		addr, err := netip.ParseAddr(value)
+		if err != nil {
+			return err
+		}
+		o.dhcpServers = append(o.dhcpServers, netip.AddrPortFrom(addr, dnsPort))
+	case "DOMAIN", "DOMAIN-SEARCH", "ADAPTER_DOMAIN_SUFFIX":
+		if !slices.Contains(o.dhcpSearch, value) {
+			o.dhcpSearch = append(o.dhcpSearch, value)
+		}
+	default:
+		return fmt.Errorf("%s is not supported", kind)
+	}
+	return nil
+}
+
+func readDNS(o *Options, args []string) error {
+	if len(args) < 2 {
+		return errNoValue
+	}
+	if args[0] == "search-domains" {
+		o.dnsSearch = append(o.dnsSearch, args[1:]...)
+		return nil
+	}
+	if args[0] != "server" || len(args) < 4 {
+		return fmt.Errorf("%q is not supported", args[0])
+	}
+	n, err := strconv.ParseInt(args[1], 10, 8)
+	if err != nil {
+		return fmt.Errorf("%q is not a priority from -128 to 127", args[1])
+	}
+	server := o.servers[int(n)]
+	if server == nil {
+		server = &DNSServer{}
+		o.servers[int(n)] = server
+	}
+	switch values := args[3:]; args[2] {
+	case "address":
+		for _, v := range values {
+			addr, err := parseServer(v)
+			if err != nil {
+				return err
+			}
+			server.Addrs = append(server.Addrs, addr)
+		}
+	case "resolve-domains":
+		server.Domains = append(server.Domains, values...)
+	case "dnssec":
+		server.DNSSEC = values[0]
+	case "transport":
+		server.Transport = values[0]
+	case "sni":
+		server.SNI = values[0]
+	default:
+		return fmt.Errorf("%q is not supported", args[2])
+	}
+	return nil
+}
+
+// parseServer reads an address with or without a port, which for IPv6 needs brackets.
+func parseServer(s string) (netip.AddrPort, error) {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(addr, dnsPort), nil
+	}
+	return netip.ParseAddrPort(s)
+}
+
+// finishDNS orders servers by priority. The dns options override dhcp-option: man openvpn(8), --dns.
+func (o *Options) finishDNS() {
+	for _, n := range slices.Sorted(maps.Keys(o.servers)) {
+		server := o.servers[n]
+		if len(server.Addrs) == 0 {
+			o.Problems = append(o.Problems, fmt.Errorf("dns server %d: no address", n))
+			continue
+		}
+		if server.Transport == "" {
+			server.Transport = "plain"
+		}
+		o.DNS = append(o.DNS, *server)
+	}
+	if len(o.DNS) == 0 && len(o.dhcpServers) > 0 {
+		o.DNS = []DNSServer{{Addrs: o.dhcpServers, Transport: "plain"}}
+	}
+	o.SearchDomains = o.dnsSearch
+	if len(o.SearchDomains) == 0 {
+		o.SearchDomains = o.dhcpSearch
+	}
+}
+
+func readTokenUser(o *Options, args []string) error {
+	if len(args) == 0 {
+		return errNoValue
+	}
+	user, err := base64.StdEncoding.DecodeString(args[0])
+	if err != nil {
+		return errors.New("not base64")
+	}
+	o.TokenUser = string(user)
+	return nil
+}

@@ -1,0 +1,444 @@
+package profile
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/router/transport/openvpn/internal/framing"
+	"penstock/router/transport/openvpn/internal/text"
+	"penstock/router/transport/openvpn/internal/trust"
+	"penstock/router/transport/openvpn/internal/wire"
+)
+
+// directives is a function and no variable because <connection> reads the table back.
+func directives() map[string]func(*parser, directive) error {
+	return map[string]func(*parser, directive) error{
+		"dev":         parseDev,
+		"dev-type":    parseDev,
+		"proto":       parseProto,
+		"proto-force": parseProtoForce,
+		"remote":      parseRemote,
+		"port":        parsePort,
+		"rport":       parsePort,
+		"connection":  parseConnection,
+		"remote-random": func(p *parser, _ directive) error {
+			p.out.RemoteRandom = true
+			return nil
+		},
+
+		"auth-user-pass":   parseAuthUserPass,
+		"static-challenge": parseStaticChallenge,
+		"auth-nocache": func(p *parser, _ directive) error {
+			p.out.NoCache = true
+			return nil
+		},
+
+		"ca":               parsePublic,
+		"cert":             parsePublic,
+		"extra-certs":      parsePublic,
+		"crl-verify":       parseLists,
+		"key":              parseKey,
+		"remote-cert-tls":  parseRemoteCertTLS,
+		"ns-cert-type":     parseRemoteCertTLS,
+		"remote-cert-eku":  parseRemoteCertEKU,
+		"remote-cert-ku":   parseRemoteCertKU,
+		"verify-x509-name": parseVerifyName,
+		"peer-fingerprint": parseFingerprint,
+		"tls-version-min":  func(p *parser, d directive) error { return parseTLSVersion(d, &p.out.TLSMin) },
+		"tls-version-max":  func(p *parser, d directive) error { return parseTLSVersion(d, &p.out.TLSMax) },
+
+		"tls-auth":      parseTLSKey,
+		"tls-crypt":     parseTLSKey,
+		"tls-crypt-v2":  parseTLSKey,
+		"key-direction": parseKeyDirection,
+		"auth": func(p *parser, d directive) error {
+			p.digest, p.digestAt = strings.ToUpper(d.arg(0)), d.line
+			return nil
+		},
+		"cipher":                parseCipher,
+		"data-ciphers-fallback": parseCipher,
+		"data-ciphers":          parseDataCiphers,
+		"ncp-ciphers":           parseDataCiphers,
+		"compress":              parseCompression,
+		"comp-lzo":              parseCompression,
+
+		"keepalive":           parseKeepalive,
+		"reneg-sec":           seconds(func(t *Timers) *time.Duration { return &t.Renegotiate }),
+		"hand-window":         seconds(func(t *Timers) *time.Duration { return &t.HandWindow }),
+		"tran-window":         seconds(func(t *Timers) *time.Duration { return &t.Transition }),
+		"ping":                seconds(func(t *Timers) *time.Duration { return &t.Ping }),
+		"ping-restart":        seconds(func(t *Timers) *time.Duration { return &t.PingRestart }),
+		"ping-exit":           seconds(func(t *Timers) *time.Duration { return &t.PingRestart }),
+		"connect-timeout":     seconds(func(t *Timers) *time.Duration { return &t.Poll }),
+		"server-poll-timeout": seconds(func(t *Timers) *time.Duration { return &t.Poll }),
+
+		"pull-filter":  parsePullFilter,
+		"route-nopull": func(p *parser, _ directive) error { p.out.NoRoutes = true; return nil },
+		"tun-mtu": func(p *parser, d directive) (err error) {
+			p.out.MTU, err = text.MTU(d.arg(0))
+			return err
+		},
+		"ignore-unknown-option": parseIgnoreUnknown,
+		"setenv":                parseSetenv,
+	}
+}
+
+func parseDev(_ *parser, d directive) error {
+	if !strings.HasPrefix(d.arg(0), "tun") && d.arg(0) != "null" {
+		return fmt.Errorf("device %q is not supported, only tun", d.arg(0))
+	}
+	return nil
+}
+
+func parseProto(p *parser, d directive) (err error) {
+	p.network, err = protocol(d.arg(0))
+	return err
+}
+
+func protocol(name string) (string, error) {
+	switch name {
+	case "udp", "udp4", "udp6", "tcp", "tcp4", "tcp6":
+		return name, nil
+	case "tcp-client", "tcp4-client", "tcp6-client":
+		return strings.TrimSuffix(name, "-client"), nil
+	}
+	return "", fmt.Errorf("protocol %q is not one of udp, udp4, udp6, tcp, tcp4, tcp6", name)
+}
+
+// parseProtoForce keeps only the remotes of one protocol, in finish.
+func parseProtoForce(p *parser, d directive) error {
+	network, err := protocol(d.arg(0))
+	if err != nil {
+		return err
+	}
+	p.force = network[:3]
+	return nil
+}
+
+func portNumber(s string) (uint16, error) {
+	port, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || port == 0 {
+		return 0, fmt.Errorf("port %q is not a number from 1 to 65535", s)
+	}
+	return uint16(port), nil
+}
+
+func parsePort(p *parser, d directive) (err error) {
+	p.port, err = portNumber(d.arg(0))
+	return err
+}
+
+func parseRemote(p *parser, d directive) error {
+	r := pendingRemote{host: d.arg(0), local: p}
+	if r.host == "" {
+		return errors.New("no host")
+	}
+	var err error
+	if s := d.arg(1); s != "" {
+		if r.port, err = portNumber(s); err != nil {
+			return err
+		}
+	}
+	if s := d.arg(2); s != "" {
+		if r.network, err = protocol(s); err != nil {
+			return err
+		}
+	}
+	p.remotes = append(p.remotes, r)
+	return nil
+}
+
+// parseConnection reads a <connection> block: a remote with settings of its own.
+func parseConnection(p *parser, d directive) error {
+	if !d.inline {
+		return errors.New("is a block: <connection>")
+	}
+	inner, err := lex(d.content)
+	if err != nil {
+		return err
+	}
+	block := newParser(p.file, p.files)
+	block.network, block.port = p.network, p.port
+	for _, i := range inner {
+		switch i.name {
+		case "remote", "proto", "port", "rport":
+			if err := p.table[i.name](block, i); err != nil {
+				return fmt.Errorf("line %d: %s: %w", d.line+i.line, i.name, err)
+			}
+		case "connection":
+			return fmt.Errorf("line %d: <connection> inside <connection>", d.line+i.line)
+		default: // the rest holds for the whole profile
+			i.line += d.line
+			if err := p.directive(i); err != nil {
+				return fmt.Errorf("line %d: %w", i.line, err)
+			}
+		}
+	}
+	p.remotes = append(p.remotes, block.remotes...)
+	return nil
+}
+
+// content is what an inline block holds, or the file that the directive names. It is empty for [inline]: the block
+// follows, or came before.
+func (p *parser) content(d directive, read func(string) ([]byte, error)) (string, error) {
+	if d.inline {
+		return d.content, nil
+	}
+	switch file := d.arg(0); file {
+	case "":
+		return "", errors.New("no file name")
+	case inlineFile:
+		return "", nil
+	default:
+		b, err := open(p.file, file, read)
+		if err == nil && len(b) == 0 {
+			err = fmt.Errorf("%s is empty", file)
+		}
+		return string(b), err
+	}
+}
+
+func (p *parser) keep(d directive, read func(string) ([]byte, error)) error {
+	content, err := p.content(d, read)
+	if err != nil || content == "" {
+		return err
+	}
+	m := material{line: d.line, text: content}
+	if !d.inline {
+		m.file = d.arg(0)
+	}
+	p.materials[d.name] = m
+	return nil
+}
+
+func parsePublic(p *parser, d directive) error { return p.keep(d, p.files.Public) }
+
+func parseKey(p *parser, d directive) error { return p.keep(d, p.files.Secret) }
+
+func parseLists(p *parser, d directive) error {
+	if d.arg(1) == "dir" {
+		return errors.New("a directory of serial numbers is not supported: name a file with the revocation list")
+	}
+	return p.keep(d, p.files.Public)
+}
+
+func parseAuthUserPass(p *parser, d directive) error {
+	p.out.AuthUserPass = true
+	if !d.inline && d.arg(0) == "" {
+		return nil
+	}
+	content, err := p.content(d, p.files.Secret)
+	if err != nil || content == "" {
+		return err
+	}
+	user, rest, _ := strings.Cut(content, "\n")
+	password, _, _ := strings.Cut(rest, "\n")
+	p.out.User = strings.TrimRight(user, "\r")
+	p.out.Password = text.Secret(strings.TrimRight(password, "\r"))
+	return nil
+}
+
+func parseStaticChallenge(p *parser, d directive) error {
+	if d.arg(0) == "" || d.arg(1) != "0" && d.arg(1) != "1" {
+		return errors.New("want a text, and 1 or 0 for echo")
+	}
+	p.out.StaticChallenge, p.out.StaticEcho = d.arg(0), d.arg(1) == "1"
+	return nil
+}
+
+func parseRemoteCertTLS(p *parser, d directive) error {
+	if d.arg(0) != "server" {
+		return fmt.Errorf("%q: a client can only ask for server", d.arg(0))
+	}
+	purpose := trust.ServerStated
+	if d.name == "ns-cert-type" {
+		purpose = trust.ServerUsual
+	}
+	p.out.Trust.Purpose = max(p.out.Trust.Purpose, purpose)
+	return nil
+}
+
+func parseRemoteCertEKU(p *parser, d directive) error {
+	switch d.arg(0) {
+	case "TLS Web Server Authentication", "serverAuth", "1.3.6.1.5.5.7.3.1":
+		p.out.Trust.Purpose = trust.ServerStated
+		return nil
+	}
+	return fmt.Errorf("%q is not supported, only serverAuth", d.arg(0))
+}
+
+func parseRemoteCertKU(p *parser, d directive) error {
+	for _, s := range d.args {
+		usage, err := strconv.ParseUint(s, 16, 8)
+		if err != nil {
+			return fmt.Errorf("%q is not a key usage of two hexadecimal digits", s)
+		}
+		p.out.Trust.KeyUsages = append(p.out.Trust.KeyUsages, byte(usage))
+	}
+	return nil
+}
+
+func parseVerifyName(p *parser, d directive) error {
+	kinds := map[string]trust.NameKind{"": trust.Subject, "subject": trust.Subject, "name": trust.CommonName, "name-prefix": trust.CommonPrefix}
+	kind, ok := kinds[d.arg(1)]
+	if !ok || d.arg(0) == "" {
+		return errors.New("want a name, and subject, name or name-prefix")
+	}
+	p.out.Trust.Name, p.out.Trust.NameKind = d.arg(0), kind
+	return nil
+}
+
+func parseFingerprint(p *parser, d directive) error {
+	lines := d.args
+	if d.inline {
+		lines = strings.Fields(d.content)
+	}
+	for _, line := range lines {
+		b, err := hex.DecodeString(strings.ReplaceAll(line, ":", ""))
+		if err != nil || len(b) != sha256.Size {
+			return fmt.Errorf("%q is not a SHA-256 fingerprint", line)
+		}
+		p.out.Trust.Fingerprints = append(p.out.Trust.Fingerprints, [sha256.Size]byte(b))
+	}
+	return nil
+}
+
+func parseTLSVersion(d directive, to *uint16) error {
+	switch d.arg(0) {
+	case "1.0", "1.1", "1.2": // nothing below 1.2 is offered
+		*to = tls.VersionTLS12
+	case "1.3":
+		*to = tls.VersionTLS13
+	default:
+		return fmt.Errorf("unknown TLS version %q", d.arg(0))
+	}
+	return nil
+}
+
+// parseTLSKey keeps the key for finish: key-direction may come later.
+func parseTLSKey(p *parser, d directive) error {
+	content, err := p.content(d, p.files.Secret)
+	if err != nil {
+		return err
+	}
+	if s := d.arg(1); s != "" && d.name == "tls-auth" {
+		if p.keyDir, err = direction(s); err != nil {
+			return err
+		}
+	}
+	if content == "" {
+		return nil
+	}
+	d.content = content
+	if i := slices.IndexFunc(p.tlsKeys, func(k directive) bool { return k.name == d.name }); i >= 0 {
+		p.tlsKeys[i] = d
+		return nil
+	}
+	p.tlsKeys = append(p.tlsKeys, d)
+	return nil
+}
+
+func parseKeyDirection(p *parser, d directive) (err error) {
+	p.keyDir, err = direction(d.arg(0))
+	return err
+}
+
+func direction(s string) (wire.Direction, error) {
+	switch s {
+	case "0":
+		return wire.Normal, nil
+	case "1":
+		return wire.Inverse, nil
+	}
+	return 0, fmt.Errorf("direction %q is not 0 or 1", s)
+}
+
+func parseCipher(p *parser, d directive) error {
+	c := datakey.Cipher(strings.ToUpper(d.arg(0)))
+	if !c.Known() {
+		p.warn("%s %s is ignored: only AEAD ciphers are supported, and most servers negotiate one", d.name, d.arg(0))
+		return nil
+	}
+	p.out.Fallback = c
+	return nil
+}
+
+func parseDataCiphers(p *parser, d directive) error {
+	p.out.Ciphers = nil
+	for name := range strings.SplitSeq(d.arg(0), ":") {
+		switch c := datakey.Cipher(strings.ToUpper(strings.TrimPrefix(name, "?"))); {
+		case c.Known() && !slices.Contains(p.out.Ciphers, c):
+			p.out.Ciphers = append(p.out.Ciphers, c)
+		case c == "DEFAULT":
+			p.out.Ciphers = append(p.out.Ciphers, defaultCiphers...)
+		case !c.Known() && !strings.HasPrefix(name, "?"):
+			p.warn("cipher %s is ignored: only AEAD ciphers are supported", name)
+		}
+	}
+	if len(p.out.Ciphers) == 0 {
+		return fmt.Errorf("none of %q is supported: name AES-256-GCM, AES-128-GCM or CHACHA20-POLY1305", d.arg(0))
+	}
+	return nil
+}
+
+var defaultCiphers = []datakey.Cipher{datakey.AES256GCM, datakey.AES128GCM, datakey.ChaCha20}
+
+func parseCompression(p *parser, d directive) (err error) {
+	p.out.Framing, err = framing.Parse(d.name, d.args)
+	return err
+}
+
+func seconds(field func(*Timers) *time.Duration) func(*parser, directive) error {
+	return func(p *parser, d directive) error {
+		v, err := text.Seconds(d.arg(0))
+		if err != nil {
+			return err
+		}
+		*field(&p.out.Timers) = v
+		return nil
+	}
+}
+
+func parseKeepalive(p *parser, d directive) (err error) {
+	if p.out.Timers.Ping, err = text.Seconds(d.arg(0)); err != nil {
+		return err
+	}
+	p.out.Timers.PingRestart, err = text.Seconds(d.arg(1))
+	return err
+}
+
+func parsePullFilter(p *parser, d directive) error {
+	actions := map[string]Action{"accept": Accept, "ignore": Ignore, "reject": Reject}
+	action, ok := actions[d.arg(0)]
+	if !ok || len(d.args) < 2 {
+		return errors.New("want accept, ignore or reject, and a text")
+	}
+	p.out.Filters = append(p.out.Filters, Filter{action, d.arg(1)})
+	return nil
+}
+
+func parseIgnoreUnknown(p *parser, d directive) error {
+	for _, name := range d.args {
+		p.announced[name] = true
+	}
+	return nil
+}
+
+// parseSetenv keeps what is meant for the server. What is meant for scripts is forgotten.
+func parseSetenv(p *parser, d directive) error {
+	switch name, value := d.arg(0), d.arg(1); {
+	case name == "FORWARD_COMPATIBLE":
+		p.compatible = value == "1"
+	case strings.HasPrefix(name, "UV_") && !strings.ContainsAny(name+value, "\n\x00"):
+		p.out.PeerInfo = append(p.out.PeerInfo, name+"="+value)
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package link
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// testTUN is a TUN in the network namespace of the test, or a reason to skip.
+func testTUN(t *testing.T, c TUNConfig) *TUN {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root to make a TUN")
+	}
+	p, err := OpenTUN(c)
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// readError waits until p's Read fails.
+func readError(t *testing.T, p Port) error {
+	t.Helper()
+	failed := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := p.Read([]Packet{{Data: make([]byte, MaxPacket)}}); err != nil {
+				failed <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(5 * time.Second):
+		t.Fatal("a Read still blocks after 5 s")
+		return nil
+	}
+}
+
+func TestTUNThatIsDeletedIsGone(t *testing.T) {
+	for _, row := range []struct {
+		name      string
+		noOffload bool
+		up        bool
+	}{
+		{"with offloads", false, true},
+		{"without offloads", true, true},
+		{"that never came up", false, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := testTUN(t, TUNConfig{Name: "pentestgone%d", NoOffload: row.noOffload})
+			if row.up {
+				ip(t, "link", "set", p.Name(), "up")
+			}
+			time.AfterFunc(100*time.Millisecond, func() { ip(t, "link", "del", p.Name()) })
+			if err := readError(t, p); !errors.Is(err, ErrGone) || isClosedError(err) {
+				t.Errorf("got %v, want ErrGone", err)
+			}
+			if err := p.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+		})
+	}
+}
+
+func TestTUNThatIsClosedSaysSo(t *testing.T) {
+	for _, noOffload := range []bool{false, true} {
+		p := testTUN(t, TUNConfig{Name: "pentestshut%d", NoOffload: noOffload})
+		time.AfterFunc(50*time.Millisecond, func() { p.Close() })
+		if err := readError(t, p); !isClosedError(err) {
+			t.Errorf("without offloads %v: got %v, want net.ErrClosed or os.ErrClosed", noOffload, err)
+		}
+		if err := p.Write(Meta{}, [][]byte{make([]byte, 40)}); !isClosedError(err) {
+			t.Errorf("without offloads %v: a write got %v, want net.ErrClosed or os.ErrClosed", noOffload, err)
+		}
+		if err := p.Close(); err != nil {
+			t.Errorf("a second close: %v", err)
+		}
+	}
+}
+
+func TestTUNFollowsTheMTU(t *testing.T) {
+	p := testTUN(t, TUNConfig{Name: "pentestmtu%d", MTU: 1400})
+	if got := p.MTU(); got != 1400 {
+		t.Fatalf("got MTU %d, want 1400", got)
+	}
+	ip(t, "link", "set", p.Name(), "mtu", "1300")
+	for range 500 {
+		if p.MTU() == 1300 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("got MTU %d after 5 s, want 1300", p.MTU())
+}
+
+func TestOpenTUNNamesTheMend(t *testing.T) {
+	first := testTUN(t, TUNConfig{Name: "pentesttwo%d"})
+	_, err := OpenTUN(TUNConfig{Name: first.Name()})
+	if err == nil {
+		t.Fatal("two devices of one name")
+	}
+	if got := err.Error(); !strings.Contains(got, "choose another name") {
+		t.Errorf("got %q, want it to name the mend", got)
+	}
+}
+
+func isClosedError(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed)
+}
+
+func ip(t *testing.T, args ...string) {
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		t.Errorf("ip %v: %v: %s", args, err, out)
+	}
+}

@@ -1,0 +1,68 @@
+package stack
+
+import (
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+)
+
+// takeReassembled makes gVisor hand over the datagrams and echoes that it put together from fragments.
+func (s *Stack) takeReassembled() {
+	s.net.SetTransportProtocolHandler(udp.ProtocolNumber, s.reassembledUDP)
+	s.net.SetTransportProtocolHandler(icmp.ProtocolNumber4, s.reassembledICMP)
+	s.net.SetTransportProtocolHandler(icmp.ProtocolNumber6, s.reassembledICMP)
+}
+
+// deliverFragment gives a fragment to gVisor. It goes past gVisor's NIC, which would note that the link has checked the
+// checksum: nobody can before the whole is there, so that gVisor has to check what TCP gets.
+func (s *Stack) deliverFragment(h *packet) {
+	proto := header.IPv6ProtocolNumber
+	if h.src.Is4() {
+		proto = header.IPv4ProtocolNumber
+	}
+	ep, err := s.net.GetNetworkEndpoint(nicID, proto)
+	if err != nil {
+		return // the stack closes
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(buffer.NewViewWithData(h.raw))})
+	defer pkt.DecRef()
+	pkt.NetworkProtocolNumber = proto
+	ep.HandlePacket(pkt)
+}
+
+// reassembledUDP takes a datagram that gVisor put together from fragments.
+func (s *Stack) reassembledUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	body := stack.PayloadSince(pkt.TransportHeader())
+	defer body.Release()
+	h := packet{src: fromTCPIP(id.RemoteAddress), dst: fromTCPIP(id.LocalAddress), proto: protoUDP, body: body.AsSlice()}
+	switch {
+	case !h.trim():
+		s.metrics.drop(dropMalformed)
+	case !h.checksumValid():
+		s.metrics.drop(dropChecksum)
+	default:
+		s.flows.arrived(kindUDP, addrPair{
+			remote: netip.AddrPortFrom(h.src, id.RemotePort),
+			local:  netip.AddrPortFrom(h.dst, id.LocalPort),
+		}, h.body[8:])
+	}
+	return true
+}
+
+// reassembledICMP takes an ICMP message that gVisor put together from fragments. It leaves echo requests to the stack's
+// own addresses to gVisor.
+func (s *Stack) reassembledICMP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	body := stack.PayloadSince(pkt.TransportHeader())
+	defer body.Release()
+	h := packet{src: fromTCPIP(id.RemoteAddress), dst: fromTCPIP(id.LocalAddress), body: body.AsSlice()}
+	h.proto = icmpProto(h.src)
+	if len(h.body) < 8 || !h.checksumValid() {
+		s.metrics.drop(dropChecksum)
+		return true
+	}
+	return s.inboundICMP(&h)
+}

@@ -1,0 +1,416 @@
+package stack
+
+import (
+	"context"
+	"math"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// tcpTable holds the TCP flows that clients begin. A flow has a place among the dials from its SYN until the handshake
+// with its client has ended, and one among the open flows from then until its handler returns.
+type tcpTable struct {
+	s *Stack
+
+	mu    sync.Mutex // guards below
+	syns  map[stack.TransportEndpointID]*tcpFlow
+	dials shares
+	open  shares
+	ended bool
+}
+
+// tcpStage is how far a TCP flow has come:
+//
+//	waiting --Accept--> shaking --ACK--> open
+//	   |                   |               |
+//	   +---Refuse, Drop----+--- timeout ---+--- the handler returns
+//	                       v
+//	                  (out of the tables)
+type tcpStage uint8
+
+const (
+	tcpWaiting tcpStage = iota // for its handler's answer
+	tcpShaking                 // the client was answered; the handshake is under way
+	tcpOpen
+)
+
+// tcpFlow is one TCP flow that a client began.
+type tcpFlow struct {
+	t     *tcpTable
+	id    stack.TransportEndpointID
+	seq   uint32 // of the SYN
+	owner owner
+	place place    // among the dials or the open flows
+	push  *tcpFlow // what had to make room for this one, to be ended in this one's goroutine
+	fr    *tcp.ForwarderRequest
+
+	// t.mu guards below.
+	stage   tcpStage
+	cut     bool // lost its place, or the client was closed
+	reset   bool // tell the client, if cut
+	request *Request
+	cancel  context.CancelFunc // of the handler's context
+	timer   *time.Timer        // ends the handshake
+	conn    *tcpConn
+}
+
+func newTCPTable(s *Stack) *tcpTable {
+	return &tcpTable{
+		s:     s,
+		syns:  make(map[stack.TransportEndpointID]*tcpFlow),
+		dials: newShares(s.limits.Dials, s.limits.Dials*2/3),
+		open:  newShares(s.limits.TCPFlows, s.limits.TCPFlows/2),
+	}
+}
+
+// forwardTCP makes gVisor hand up SYNs.
+func (s *Stack) forwardTCP() {
+	// The initial window is passed because the forwarder does not ask for the stack's default. Its own bound has no share
+	// for each client, so the table bounds what is in flight.
+	f := tcp.NewForwarder(s.net, s.limits.TCPBuffer, math.MaxInt, s.serveTCP)
+	s.net.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+		return s.tcp.inbound(f, id, pkt)
+	})
+}
+
+// inbound takes a segment that belongs to no connection. What it does not take, gVisor answers with RST.
+func (t *tcpTable) inbound(f *tcp.Forwarder, id stack.TransportEndpointID, pkt *stack.PacketBuffer) (taken bool) {
+	h := header.TCP(pkt.TransportHeader().Slice())
+	if len(h) < header.TCPMinimumSize {
+		return false
+	}
+	if h.Flags()&header.TCPFlagRst != 0 {
+		t.giveUp(id)
+		return true
+	}
+	if h.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) != header.TCPFlagSyn {
+		_, known := t.s.client(fromTCPIP(id.RemoteAddress))
+		if !known {
+			t.s.metrics.drop(dropSource)
+		}
+		return !known
+	}
+	flow, silent := t.begin(id, h.SequenceNumber())
+	if flow == nil {
+		return silent
+	}
+	if f.HandlePacket(id, pkt) {
+		return true
+	}
+	flow.push.end()
+	t.finish(flow) // a malformed SYN, which is not handed up
+	return false
+}
+
+// begin makes the flow of a SYN. It returns none for a SYN that came before or that is refused; silent says that the
+// client gets no answer then.
+func (t *tcpTable) begin(id stack.TransportEndpointID, seq uint32) (f *tcpFlow, silent bool) {
+	t.mu.Lock()
+	f, silent, reason := t.beginLocked(id, seq)
+	t.mu.Unlock()
+	if reason != "" {
+		t.s.metrics.drop(reason)
+	}
+	return f, silent
+}
+
+func (t *tcpTable) beginLocked(id stack.TransportEndpointID, seq uint32) (f *tcpFlow, silent bool, reason DropReason) {
+	if t.syns[id] != nil {
+		return nil, true, ""
+	}
+	key, ok := t.s.client(fromTCPIP(id.RemoteAddress))
+	if !ok {
+		return nil, true, dropSource
+	}
+	f = &tcpFlow{t: t, id: id, seq: seq, owner: owner{client: key}}
+	if t.ended || !t.open.room(f.owner) {
+		return nil, false, dropCap
+	}
+	f.place.flow = f
+	f.touch()
+	evicted, ok := t.dials.add(&f.place, f.owner)
+	if !ok {
+		return nil, true, dropCap
+	}
+	f.push = t.cutLocked(evicted, false)
+	t.syns[id] = f
+	return f, true, ""
+}
+
+// cutLocked marks a flow that has lost its place. end ends it, without the lock.
+func (t *tcpTable) cutLocked(p *place, reset bool) *tcpFlow {
+	if p == nil {
+		return nil
+	}
+	f := p.flow.(*tcpFlow)
+	f.cut, f.reset = true, reset
+	t.s.metrics.evicted()
+	return f
+}
+
+// giveUp ends the wait of a client that has sent RST.
+func (t *tcpTable) giveUp(id stack.TransportEndpointID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f := t.syns[id]; f != nil && f.cancel != nil {
+		f.cancel()
+	}
+}
+
+// serveTCP runs the handler of one SYN. gVisor calls it in a goroutine of its own.
+func (s *Stack) serveTCP(fr *tcp.ForwarderRequest) {
+	if !s.enter() {
+		fr.Complete(true)
+		return
+	}
+	defer s.wg.Done()
+	defer s.recover()
+	f := s.tcp.handedUp(fr)
+	defer s.tcp.finish(f)
+	f.push.end()
+	f.push = nil
+	ctx, cancel := context.WithCancel(s.life)
+	defer cancel()
+	r := &Request{
+		Network: "tcp",
+		Src:     netip.AddrPortFrom(fromTCPIP(f.id.RemoteAddress), f.id.RemotePort),
+		Dst:     netip.AddrPortFrom(fromTCPIP(f.id.LocalAddress), f.id.LocalPort),
+		Client:  f.owner.client,
+		tcp:     f,
+	}
+	defer r.finish()
+	if cut, reset := f.serve(r, cancel); cut {
+		r.end(reset, whyPort)
+		return
+	}
+	s.handle(ctx, r)
+}
+
+// enter counts a handler that Close has to wait for, unless Close has begun.
+func (s *Stack) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.wg.Add(1)
+	return true
+}
+
+func (t *tcpTable) handedUp(fr *tcp.ForwarderRequest) *tcpFlow {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.syns[fr.ID()]
+	f.fr = fr
+	return f
+}
+
+// finish takes a flow out of the tables.
+func (t *tcpTable) finish(f *tcpFlow) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forgetLocked(f)
+	t.open.remove(&f.place)
+}
+
+// forgetLocked ends a flow's time among the dials. gVisor's forwarder must have let go of it: until then it ignores
+// every SYN of the same id.
+func (t *tcpTable) forgetLocked(f *tcpFlow) {
+	if t.syns[f.id] == f {
+		delete(t.syns, f.id)
+	}
+	if f.stage != tcpOpen {
+		t.dials.remove(&f.place)
+	}
+}
+
+// closeClient resets the flows of a client and returns how many.
+func (t *tcpTable) closeClient(key uint64) int {
+	return t.closeOwner(owner{client: key})
+}
+
+func (t *tcpTable) closeOwner(o owner) int {
+	t.mu.Lock()
+	places := append(t.dials.removeOwner(o), t.open.removeOwner(o)...)
+	for _, p := range places {
+		f := p.flow.(*tcpFlow)
+		f.cut, f.reset = true, true
+	}
+	t.mu.Unlock()
+	for _, p := range places {
+		p.flow.(*tcpFlow).end()
+	}
+	return len(places)
+}
+
+// closeAll resets every flow. No flow can begin afterwards.
+func (t *tcpTable) closeAll() {
+	t.mu.Lock()
+	t.ended = true
+	var owners []owner
+	for _, s := range []*shares{&t.dials, &t.open} {
+		for o := range s.owners {
+			owners = append(owners, o)
+		}
+	}
+	t.mu.Unlock()
+	for _, o := range owners {
+		t.closeOwner(o)
+	}
+}
+
+// touch notes that data has passed.
+func (f *tcpFlow) touch() { f.place.active.Store(f.t.s.now()) }
+
+// serve notes who answers for the flow. cut reports that nobody needs to any more, and reset that the client is to be
+// told.
+func (f *tcpFlow) serve(r *Request, cancel context.CancelFunc) (cut, reset bool) {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	f.request, f.cancel = r, cancel
+	return f.cut, f.reset
+}
+
+// end ends a flow that was cut, however far it has come.
+func (f *tcpFlow) end() {
+	if f == nil {
+		return
+	}
+	f.t.mu.Lock()
+	stage, r, cancel, conn, reset := f.stage, f.request, f.cancel, f.conn, f.reset
+	f.t.mu.Unlock()
+	switch stage {
+	case tcpWaiting:
+		if r != nil {
+			cancel()
+			r.end(reset, whyPort)
+		}
+	case tcpShaking:
+		f.endHandshake()
+	case tcpOpen:
+		if conn != nil {
+			conn.Abort()
+		}
+	}
+}
+
+// endRetry is how soon endHandshake looks again for an endpoint that gVisor has not registered yet.
+const endRetry = 10 * time.Millisecond
+
+// endHandshake ends the handshake with a client that does not finish it, or whose flow was cut.
+func (f *tcpFlow) endHandshake() {
+	proto := ipv4.ProtocolNumber
+	if f.id.LocalAddress.Len() == 16 {
+		proto = ipv6.ProtocolNumber
+	}
+	ep, ok := f.t.s.net.FindTransportEndpoint(proto, tcp.ProtocolNumber, f.id, nicID).(interface{ Abort() })
+	f.t.mu.Lock()
+	shaking := f.stage == tcpShaking
+	if shaking && !ok {
+		f.timer.Reset(endRetry)
+	}
+	f.t.mu.Unlock()
+	if shaking && ok {
+		ep.Abort()
+	}
+}
+
+// accept completes the handshake. It waits for the client.
+func (f *tcpFlow) accept(r *Request) (net.Conn, error) {
+	if !f.shake() {
+		f.fr.Complete(f.reset)
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: net.TCPAddrFromAddrPort(r.Src), Err: net.ErrClosed}
+	}
+	var wq waiter.Queue
+	ep, err := f.fr.CreateEndpoint(&wq)
+	f.fr.Complete(err != nil)
+	if err != nil {
+		f.shaken(nil)
+		return nil, opError("accept", r.Src, err)
+	}
+	c := newTCPConn(ep, &wq, r.Src, r.Dst)
+	c.flow = f
+	f.t.s.keepAlive(ep)
+	evicted, cause := f.shaken(c)
+	evicted.end()
+	if cause != nil {
+		c.Abort()
+		return nil, c.opError("accept", cause)
+	}
+	return c, nil
+}
+
+// shake begins the handshake, unless the flow was cut.
+func (f *tcpFlow) shake() bool {
+	t := f.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f.cut {
+		return false
+	}
+	f.stage = tcpShaking
+	t.dials.yield(&f.place)
+	f.timer = time.AfterFunc(t.s.limits.Handshake, f.endHandshake)
+	return true
+}
+
+// shaken moves a flow from the dials to the open flows. c is nil if the handshake failed. err is why there is no place
+// among the open flows.
+func (f *tcpFlow) shaken(c *tcpConn) (evicted *tcpFlow, err error) {
+	t := f.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.timer.Stop()
+	t.forgetLocked(f)
+	f.stage, f.conn, f.timer = tcpOpen, c, nil
+	switch {
+	case c == nil:
+		return nil, nil
+	case f.cut:
+		return nil, net.ErrClosed
+	}
+	f.place.yields = false
+	f.touch()
+	p, ok := t.open.add(&f.place, f.owner)
+	if !ok {
+		t.s.metrics.drop(dropCap)
+		return nil, syscall.ENOBUFS
+	}
+	return t.cutLocked(p, true), nil
+}
+
+// answer ends a flow that is not accepted: with RST, with an ICMP error or in silence.
+func (f *tcpFlow) answer(r *Request, refuse bool, why unreachableWhy) {
+	f.fr.Complete(refuse && why == whyPort)
+	if refuse && why != whyPort {
+		f.t.s.unreachableTCP(r.Src, r.Dst, f.seq, why)
+	}
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	f.t.forgetLocked(f)
+}
+
+// keepAlive finds clients that vanished without a word.
+func (s *Stack) keepAlive(ep tcpip.Endpoint) {
+	idle := tcpip.KeepaliveIdleOption(s.limits.KeepaliveIdle)
+	every := tcpip.KeepaliveIntervalOption(s.limits.KeepaliveEvery)
+	timeout := tcpip.TCPUserTimeoutOption(s.limits.KeepaliveIdle)
+	for _, o := range []tcpip.SettableSocketOption{&idle, &every, &timeout} {
+		if err := ep.SetSockOpt(o); err != nil {
+			s.log.Debug("a TCP option was refused", "stack", s.name, "err", err.String())
+		}
+	}
+	ep.SocketOptions().SetKeepAlive(true)
+	ep.SocketOptions().SetDelayOption(false) // segments are whole where they come from; Nagle would only hold them back
+}
