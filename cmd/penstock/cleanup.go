@@ -38,7 +38,7 @@ next start to take over, and in lockdown also when stopping took too long.`,
 				lockdown = c.AlwaysOn.Lockdown
 			}
 			if stopped && !askedFor(e.getenv("SERVICE_RESULT"), lockdown) {
-				fmt.Fprintln(e.stderr, "penstock did not end because it was asked to: the host stays as it is")
+				fmt.Fprintln(e.stderr, "penstock was not asked to stop: the host stays as it is")
 				return nil
 			}
 			if state == "" {

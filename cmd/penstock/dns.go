@@ -26,7 +26,7 @@ func newDNSQueryCommand(e *env) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "query NAME [TYPE]",
-		Short: "Ask as a client would, and see why it is answered so",
+		Short: "Ask as a client would, and show where the answer comes from",
 		Args:  takes(1, 2),
 		RunE: e.asking(func(ctx context.Context, client *control.Client, args []string) error {
 			query.Name = args[0]

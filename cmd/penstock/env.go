@@ -12,14 +12,14 @@ import (
 	"penstock/cmd/internal/control"
 )
 
-// env is what commands get from outside, so that tests can give them something else.
+// env is what commands use of the world, so that tests can replace it.
 type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	socket         string // of the running penstock; empty: the default
 
-	// The daemon. A nil function is an error that says so.
+	// What the daemon does. A nil function means that this build cannot do it.
 	run     func(context.Context, *config.Config, runOptions) error
 	check   func(context.Context, *config.Config) (checkReport, error)
 	cleanup func(ctx context.Context, stateFile string, log *slog.Logger) error
@@ -28,7 +28,7 @@ type env struct {
 	demo     func(context.Context, demoOptions) error
 }
 
-// runOptions are what the command line says beside the configuration.
+// runOptions are the settings of the command line.
 type runOptions struct {
 	Logger *slog.Logger
 	Socket string           // of the command line; empty: the configuration's
@@ -53,7 +53,7 @@ func newEnv() *env {
 	return &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
 }
 
-// errNotBuilt is what a command of the daemon's returns in a build without it.
+// errNotBuilt is the error of commands whose function in env is nil.
 var errNotBuilt = errors.New("this build of penstock cannot do that")
 
 // dial connects to the running penstock.
@@ -73,7 +73,7 @@ func (e *env) asking(f func(ctx context.Context, client *control.Client, args []
 	}
 }
 
-// socketPath is that of --socket, else of PENSTOCK_SOCKET; empty is the default.
+// socketPath returns --socket, or else PENSTOCK_SOCKET. It is empty for the default.
 func (e *env) socketPath() string {
 	if e.socket != "" {
 		return e.socket

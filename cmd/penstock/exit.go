@@ -14,11 +14,13 @@ import (
 const (
 	exitOK         = 0
 	exitFailure    = 1
-	exitUsage      = 2
 	exitNotRunning = 3 // not running, or down
 	exitDegraded   = 4 // degraded, blocked from connecting, or no permission
 	exitConfig     = 5 // invalid configuration
 	exitBlocked    = 6 // blocked by policy
+	// exitUsage is EX_USAGE of sysexits(3). It is not the usual 2, because Go ends a crash with 2: a service manager must be
+	// able to tell a wrong command line, which stays wrong, from a crash, after which it starts penstock again.
+	exitUsage = 64
 )
 
 // exitError is an error with an exit code of its own. With a nil error there is nothing to print.
@@ -60,7 +62,7 @@ func exitCode(err error) int {
 	return exitFailure
 }
 
-// report prints an error for a person. The faults of a configuration begin with their place, so that editors find it.
+// report prints an error. The faults of a configuration begin with their place, so that editors find it.
 func report(w io.Writer, err error) {
 	var withCode exitError
 	if errors.As(err, &withCode) && withCode.err == nil {

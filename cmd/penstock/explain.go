@@ -17,7 +17,7 @@ func newExplainCommand(e *env) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "explain TARGET",
-		Short: "Say what would become of a flow, and why",
+		Short: "Say what would happen to a flow, and why",
 		Long: `Say what the running penstock would do with a flow to TARGET (a URL, host, host:port or
 address), which rule decides, and what it knows. With --flow it explains a flow that was.
 The exit code is 6 if the flow is blocked.`,

@@ -2,14 +2,16 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/private"
 	"penstock/router/transport/wireguard"
 )
 
@@ -18,8 +20,8 @@ func newImportCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import FILE [-o CONFIG]",
 		Short: "Make a configuration that runs from a wg-quick or .ovpn file",
-		Long: `Make a configuration from a wg-quick or .ovpn file: all of this machine's packets enter penstock,
-go through that profile, and names are resolved through it. The profile stays where it is.`,
+		Long: `Make a configuration from a wg-quick or .ovpn file: all packets of this machine go through
+penstock and that profile, and so do DNS questions. The profile stays where it is.`,
 		Args: takes(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return importProfile(e, args[0], out)
@@ -62,15 +64,18 @@ metrics: {listen: "127.0.0.1:9477"}
 	return nil
 }
 
-// checkProfile reads a wg-quick file as its transport will, so that what it refuses is known now. An .ovpn file is read
-// when it is used.
+// checkProfile reads a wg-quick file as its transport will, so that the user hears now what it refuses. An .ovpn file is
+// read only when it is used.
 func checkProfile(e *env, profile string) error {
 	if strings.EqualFold(filepath.Ext(profile), ".ovpn") {
 		return nil
 	}
-	data, err := os.ReadFile(profile)
-	if err != nil {
+	data, err := private.Read(profile, config.MaxFile)
+	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("import: %w", err)
+	}
+	if err != nil {
+		return exitError{exitConfig, fmt.Errorf("import: %w", err)}
 	}
 	parsed, err := wireguard.ParseConfig(bytes.NewReader(data), profile)
 	if err != nil {

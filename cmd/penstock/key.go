@@ -36,7 +36,7 @@ func newPubkeyCommand(e *env) *cobra.Command {
 			}
 			key, err := wireguard.ParsePrivateKey(strings.TrimSpace(string(text)))
 			if err != nil {
-				return fmt.Errorf("stdin holds no private key: %w", err)
+				return fmt.Errorf("there is no private key on stdin: %w", err)
 			}
 			_, err = fmt.Fprintln(e.stdout, key.Public())
 			return err

@@ -3,65 +3,25 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/netip"
-	"os"
 	"strings"
 	"time"
 
-	"github.com/mdp/qrterminal/v3"
 	"github.com/spf13/cobra"
+
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
-	"penstock/router/transport/wireguard"
 )
 
 func newPeerCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "peer",
-		Short: "Add, list and remove the peers of a gateway",
+		Short: "Add, list, disable and remove the peers of a gateway",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needsCommand,
 	}
-	cmd.AddCommand(newPeerAddCommand(e), newPeerListCommand(e), newPeerRemoveCommand(e))
-	return cmd
-}
-
-// newPeer is what is asked for with peer add.
-type newPeer struct {
-	file       string // configuration of the gateway; empty: that of the running one
-	endpoint   string // where the peer dials; empty: the configuration's
-	allowedIPs []string
-	groups     []string
-	out        string
-	qr         bool
-}
-
-func newPeerAddCommand(e *env) *cobra.Command {
-	var p newPeer
-	cmd := &cobra.Command{
-		Use:   "add NAME",
-		Short: "Make a peer and print its WireGuard configuration",
-		Long: `Make a key pair and choose the next free address for a new peer, and print the configuration
-that any WireGuard program reads, or a QR code of it for the phone apps. The private key is
-kept nowhere else.
-
-If the gateway's configuration includes a glob, for example
-
-  include: peers.d/*.yaml
-
-the peer is written to a file there and the running gateway is told. Otherwise the lines to
-add to the configuration are printed.`,
-		Args: takes(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return addPeer(cmd, e, p, args[0]) },
-	}
-	f := cmd.Flags()
-	gatewayFlag(cmd, &p.file)
-	f.StringVar(&p.endpoint, "endpoint", "", "`HOST:PORT` that the peer dials (default listen.wireguard.endpoint)")
-	f.StringSliceVar(&p.allowedIPs, "allowed-ips", nil, "`NETWORKS` that the peer sends through the tunnel (default all)")
-	f.StringSliceVar(&p.groups, "group", nil, "`GROUPS` that the peer is in")
-	f.StringVarP(&p.out, "out", "o", "", "write the peer's configuration to this `FILE`, which only you can read")
-	f.BoolVar(&p.qr, "qr", false, "print a QR code instead of the configuration")
+	cmd.AddCommand(newPeerAddCommand(e), newPeerListCommand(e), newPeerRemoveCommand(e),
+		newPeerSwitchCommand(e, "disable", "Refuse a peer, and keep its key and address"),
+		newPeerSwitchCommand(e, "enable", "Let a disabled peer connect again"))
 	return cmd
 }
 
@@ -70,7 +30,37 @@ func gatewayFlag(cmd *cobra.Command, file *string) {
 	cmd.Flags().StringVarP(file, "config", "c", "", "the gateway's configuration `FILE` (default that of the running gateway)")
 }
 
-// loadGateway loads the configuration at file, or of the running penstock, which must be a gateway's.
+// changePeers loads the gateway's configuration, lets change work on the named peer while no other command changes peers,
+// and tells the running gateway if something changed.
+func changePeers(cmd *cobra.Command, e *env, file, name string, change func(*config.Config, *peerFolder) (changed bool, err error)) error {
+	c, err := loadGateway(cmd, e, file)
+	if err != nil {
+		return err
+	}
+	changed, err := lockedChange(cmd.Context(), c, name, change)
+	if err != nil || !changed {
+		return err
+	}
+	return reloadAfter(cmd, e)
+}
+
+// lockedChange holds the lock of the peers' folder, if there is one, while change works.
+func lockedChange(ctx context.Context, c *config.Config, name string, change func(*config.Config, *peerFolder) (changed bool, err error)) (bool, error) {
+	folder, err := openPeerFolder(ctx, c, name)
+	if err != nil || folder == nil {
+		if err == nil {
+			return change(c, nil)
+		}
+		return false, err
+	}
+	defer folder.close()
+	if c, err = config.Load(c.Path); err != nil { // another command may have changed it before we had the lock
+		return false, err
+	}
+	return change(c, folder)
+}
+
+// loadGateway loads the configuration at file, or that of the running penstock. It must be a gateway's.
 func loadGateway(cmd *cobra.Command, e *env, file string) (*config.Config, error) {
 	if file == "" {
 		s, err := runningStatus(cmd, e)
@@ -84,7 +74,7 @@ func loadGateway(cmd *cobra.Command, e *env, file string) (*config.Config, error
 		return nil, err
 	}
 	if c.Listen.WireGuard == nil {
-		return nil, c.Err("listen", "this configuration is no gateway's: peers have nothing to connect to", "add listen: {wireguard: ...}")
+		return nil, c.Err("listen", "this is not the configuration of a gateway: peers have nothing to connect to", "add listen: {wireguard: ...}")
 	}
 	return c, nil
 }
@@ -98,111 +88,6 @@ func runningStatus(cmd *cobra.Command, e *env) (control.Status, error) {
 	return client.Status(cmd.Context())
 }
 
-func addPeer(cmd *cobra.Command, e *env, p newPeer, name string) error {
-	if err := config.CheckName(name); err != nil {
-		return usagef("%v: choose another", err)
-	}
-	c, err := loadGateway(cmd, e, p.file)
-	if err != nil {
-		return err
-	}
-	for _, other := range c.Peers {
-		if other.Name == name {
-			return fmt.Errorf("there is a peer %q already, at %s: choose another name, or remove it with: penstock peer rm %s", name, other.Pos, name)
-		}
-	}
-	addresses, err := freeAddresses(c)
-	if err != nil {
-		return err
-	}
-	key := wireguard.GeneratePrivateKey()
-	client, err := clientFile(c, p, key, addresses)
-	if err != nil {
-		return err
-	}
-	// The peer's file is made before the gateway learns of the peer: it holds the only copy of the key.
-	if err := p.deliver(e, client); err != nil {
-		return err
-	}
-	peer := config.Peer{Name: name, PublicKey: key.Public().String(), AllowedIPs: addresses, Groups: p.groups}
-	path, err := writePeer(c, peer)
-	if err != nil {
-		return err
-	}
-	if path == "" {
-		fmt.Fprintf(e.stderr, "Nothing is written yet. Add this to %s and run penstock reload:\n\n%s", c.Path, peerYAML(peer))
-		return nil
-	}
-	fmt.Fprintf(e.stderr, "peer %s is written to %s\n", name, path)
-	return reloadAfter(cmd, e)
-}
-
-// clientFile is the peer's own configuration in wg-quick's format.
-func clientFile(c *config.Config, p newPeer, key wireguard.PrivateKey, addresses []netip.Prefix) (string, error) {
-	wg := c.Listen.WireGuard
-	endpoint := p.endpoint
-	if endpoint == "" {
-		endpoint = wg.Endpoint
-	}
-	if endpoint == "" {
-		return "", c.Err("listen.wireguard", "nothing says where the peer can reach this gateway", "add endpoint: HOST:PORT, or use --endpoint HOST:PORT")
-	}
-	at, err := wireguard.ParseEndpoint(endpoint)
-	if err != nil {
-		return "", usagef("%v", err)
-	}
-	secret, err := wg.PrivateKey.Read()
-	if err != nil {
-		return "", fmt.Errorf("listen.wireguard.private_key: %w", err)
-	}
-	own, err := wireguard.ParsePrivateKey(secret)
-	if err != nil {
-		return "", fmt.Errorf("listen.wireguard.private_key: %w", err)
-	}
-	server := wireguard.ServerInfo{Endpoint: at, PublicKey: own.Public(), DNS: wg.DNS, MTU: wg.MTU}
-	if server.DNS == nil {
-		for _, a := range wg.Address {
-			server.DNS = append(server.DNS, a.Addr())
-		}
-	}
-	for _, text := range p.allowedIPs {
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
-			return "", usagef("--allowed-ips has %q: write networks such as 10.0.0.0/8", text)
-		}
-		server.AllowedIPs = append(server.AllowedIPs, prefix.Masked())
-	}
-	var b strings.Builder
-	_, err = wireguard.ClientFile(server, key, wireguard.Peer{AllowedIPs: addresses}).WriteTo(&b)
-	return b.String(), err
-}
-
-// deliver gives the peer's configuration to the caller.
-func (p newPeer) deliver(e *env, text string) error {
-	if p.out != "" {
-		f, err := os.OpenFile(p.out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return fmt.Errorf("write the peer's configuration: %w", err)
-		}
-		defer f.Close()
-		if _, err := io.WriteString(f, text); err != nil {
-			return fmt.Errorf("write the peer's configuration: %w", err)
-		}
-		if err := f.Close(); err != nil {
-			return fmt.Errorf("write the peer's configuration: %w", err)
-		}
-	}
-	switch {
-	case p.qr:
-		// Low redundancy: a screen is clean, and the file is long.
-		qrterminal.GenerateHalfBlock(text, qrterminal.L, e.stdout)
-	case p.out == "":
-		_, err := io.WriteString(e.stdout, text)
-		return err
-	}
-	return nil
-}
-
 // reloadAfter tells the running gateway that its peers changed.
 func reloadAfter(cmd *cobra.Command, e *env) error {
 	client, err := e.dial(cmd.Context())
@@ -212,7 +97,7 @@ func reloadAfter(cmd *cobra.Command, e *env) error {
 	}
 	defer client.Close()
 	if _, err := client.Reload(cmd.Context(), control.ReloadQuery{}); err != nil {
-		return fmt.Errorf("the file is written, but the running penstock did not take it: %w", err)
+		return fmt.Errorf("the change is written, but the running penstock refuses the configuration: mend it and run penstock reload: %w", err)
 	}
 	return nil
 }
@@ -249,18 +134,49 @@ func newPeerRemoveCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rm NAME",
 		Short: "Remove a peer that peer add has written",
+		Long: `Remove a peer that peer add has written, and tell the running gateway. Its flows end. Its address
+rests for listen.wireguard.reuse_after before another peer gets it.`,
+		Args: takes(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return changePeers(cmd, e, file, args[0], func(c *config.Config, folder *peerFolder) (bool, error) {
+				path, err := folder.remove(c, args[0])
+				if err != nil {
+					return false, err
+				}
+				fmt.Fprintf(e.stderr, "peer %s is removed, and with it %s\n", args[0], path)
+				return true, nil
+			})
+		},
+	}
+	gatewayFlag(cmd, &file)
+	return cmd
+}
+
+// newPeerSwitchCommand makes disable or enable.
+func newPeerSwitchCommand(e *env, word, short string) *cobra.Command {
+	var file string
+	disabled := word == "disable"
+	cmd := &cobra.Command{
+		Use:   word + " NAME",
+		Short: short,
 		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := loadGateway(cmd, e, file)
-			if err != nil {
-				return err
-			}
-			path, err := removePeer(c, args[0])
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(e.stderr, "peer %s is gone, and with it %s\n", args[0], path)
-			return reloadAfter(cmd, e)
+			return changePeers(cmd, e, file, args[0], func(c *config.Config, folder *peerFolder) (bool, error) {
+				p, path, err := folder.own(c, args[0])
+				if err != nil {
+					return false, err
+				}
+				if p.Disabled == disabled {
+					fmt.Fprintf(e.stderr, "peer %s is %sd already\n", p.Name, word)
+					return false, nil
+				}
+				p.Disabled = disabled
+				if err := folder.replace(c, path, p); err != nil {
+					return false, err
+				}
+				fmt.Fprintf(e.stderr, "peer %s is %sd\n", p.Name, word)
+				return true, nil
+			})
 		},
 	}
 	gatewayFlag(cmd, &file)

@@ -1,104 +1,90 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/private"
 )
 
-// freeAddresses returns the lowest address of each of the gateway's inner networks that nobody has.
-func freeAddresses(c *config.Config) ([]netip.Prefix, error) {
-	var free []netip.Prefix
-	for _, network := range c.Listen.WireGuard.Address {
-		addr, ok := freeAddress(c, network)
-		if !ok {
-			return nil, c.Err("listen.wireguard.address", fmt.Sprintf("every address of %s is taken", network.Masked()), "add a network, or remove peers")
-		}
-		free = append(free, netip.PrefixFrom(addr, addr.BitLen()))
-	}
-	return free, nil
+const (
+	lockName    = ".penstock-lock"
+	formerName  = ".penstock-former.json" // addresses of removed peers
+	tempPattern = ".penstock-*"
+
+	// lockWait is how long a command waits for others that change peers. Each takes some 10 ms.
+	lockWait = 30 * time.Second
+)
+
+// peerFolder is the locked folder with a file for each peer, which the configuration includes by a glob. A nil peerFolder
+// stands for a configuration without such a glob.
+type peerFolder struct {
+	dir    string
+	unlock func()
 }
 
-// freeAddress is the lowest free address of a network, without its first, which names the network, and, in IPv4, its
-// last, to which everyone in it listens.
-func freeAddress(c *config.Config, network netip.Prefix) (netip.Addr, bool) {
-	for addr := network.Masked().Addr().Next(); network.Contains(addr); addr = addr.Next() {
-		last := addr.Is4() && !network.Contains(addr.Next())
-		if !last && !isTaken(c, addr) {
-			return addr, true
-		}
-	}
-	return netip.Addr{}, false
-}
-
-func isTaken(c *config.Config, addr netip.Addr) bool {
-	for _, own := range c.Listen.WireGuard.Address {
-		if own.Addr() == addr {
-			return true
-		}
-	}
-	for _, p := range c.Peers {
-		for _, prefix := range p.AllowedIPs {
-			if prefix.Contains(addr) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// peerYAML is a peer as it stands in a configuration. Names, keys and addresses need no quotes; a group may.
-func peerYAML(p config.Peer) string {
-	addresses := make([]string, len(p.AllowedIPs))
-	for i, a := range p.AllowedIPs {
-		addresses[i] = fmt.Sprintf("%q", a)
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "peers:\n  - name: %q\n    public_key: %s\n    allowed_ips: [%s]\n", p.Name, p.PublicKey, strings.Join(addresses, ", "))
-	if len(p.Groups) > 0 {
-		groups := make([]string, len(p.Groups))
-		for i, g := range p.Groups {
-			groups[i] = fmt.Sprintf("%q", g)
-		}
-		fmt.Fprintf(&b, "    groups: [%s]\n", strings.Join(groups, ", "))
-	}
-	return b.String()
-}
-
-// writePeer writes the peer to a file of its own that the configuration includes, and returns its path; none where the
-// configuration includes no glob. If the configuration is invalid with it, the file is removed again.
-func writePeer(c *config.Config, p config.Peer) (string, error) {
-	path := peerPath(c, p.Name)
+// openPeerFolder locks the folder that the file of a peer belongs into, and makes it if it is missing. It returns nil if the
+// configuration includes no glob that the file would match.
+func openPeerFolder(ctx context.Context, c *config.Config, name string) (*peerFolder, error) {
+	path := peerPath(c, name)
 	if path == "" {
-		return "", nil
+		return nil, nil
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return "", fmt.Errorf("write peer %s: %w", p.Name, err)
-	}
-	if err := writeNew(path, peerYAML(p)); err != nil {
-		return "", fmt.Errorf("write peer %s: %w", p.Name, err)
-	}
-	if _, err := config.Load(c.Path); err != nil {
-		if gone := os.Remove(path); gone != nil {
-			err = errors.Join(err, gone)
+	dir := filepath.Dir(path)
+	for _, pattern := range globs(c) {
+		if taken, err := filepath.Match(pattern, filepath.Join(dir, formerName)); err == nil && taken {
+			return nil, c.Err("include", pattern+" also matches files that penstock keeps beside the peers", "write "+filepath.Join(dir, "*.yaml"))
 		}
-		return "", err
 	}
-	return path, nil
+	if err := makeFolder(dir); err != nil {
+		return nil, fmt.Errorf("make the folder of peers: %w", err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, fmt.Errorf("another command has held it for %v", lockWait))
+	defer cancel()
+	unlock, err := lockFile(ctx, filepath.Join(dir, lockName))
+	if err != nil {
+		return nil, fmt.Errorf("lock the peers in %s: %w", dir, err)
+	}
+	return &peerFolder{dir, unlock}, nil
 }
 
-// peerPath is where the file of a peer goes: below the first glob of include that takes a file of its name.
-func peerPath(c *config.Config, name string) string {
+// makeFolder makes a folder that is missing, for whoever reads the folder above it.
+func makeFolder(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return share(dir, filepath.Dir(dir))
+}
+
+func (f *peerFolder) close() { f.unlock() }
+
+// globs returns the include patterns of a configuration's main file as absolute paths.
+func globs(c *config.Config) []string {
+	var list []string
 	for _, pattern := range c.Include {
 		if !filepath.IsAbs(pattern) {
 			pattern = filepath.Join(filepath.Dir(c.Path), pattern)
 		}
+		list = append(list, pattern)
+	}
+	return list
+}
+
+// peerPath returns where the file of a peer goes: below the first glob of include that matches a file of its name. It
+// returns "" if there is none.
+func peerPath(c *config.Config, name string) string {
+	for _, pattern := range globs(c) {
 		dir, file := filepath.Split(pattern)
 		path := filepath.Join(dir, name+".yaml")
 		if fits, err := filepath.Match(file, filepath.Base(path)); err == nil && fits && strings.Contains(file, "*") && !strings.ContainsAny(dir, "*?[") {
@@ -108,49 +94,202 @@ func peerPath(c *config.Config, name string) string {
 	return ""
 }
 
-// writeNew makes a file that appears whole or not at all. It does not replace one.
-func writeNew(path, text string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".penstock-*") // mode 0600
+// peerYAML is a peer as it stands in a configuration. Keys need no quotes; names, addresses and groups may.
+func peerYAML(p config.Peer) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "peers:\n  - name: %q\n    public_key: %s\n    allowed_ips: %s\n", p.Name, p.PublicKey, quoted(p.AllowedIPs))
+	if len(p.Groups) > 0 {
+		fmt.Fprintf(&b, "    groups: %s\n", quoted(p.Groups))
+	}
+	if p.Disabled {
+		b.WriteString("    disabled: true\n")
+	}
+	return b.String()
+}
+
+// quoted writes values as a list.
+func quoted[T any](values []T) string {
+	texts := make([]string, len(values))
+	for i, v := range values {
+		texts[i] = fmt.Sprintf("%q", fmt.Sprint(v))
+	}
+	return "[" + strings.Join(texts, ", ") + "]"
+}
+
+// add writes a new peer to a file of its own and returns its path. The file is gone again if the configuration is invalid
+// with it.
+func (f *peerFolder) add(c *config.Config, p config.Peer) (string, error) {
+	path := peerPath(c, p.Name)
+	if _, err := os.Lstat(path); err == nil {
+		return "", fmt.Errorf("write peer %s: there is a file %s already", p.Name, path)
+	}
+	if err := f.write(path, peerYAML(p)); err != nil {
+		return "", fmt.Errorf("write peer %s: %w", p.Name, err)
+	}
+	if _, err := config.Load(c.Path); err != nil {
+		return "", f.undo(err, path)
+	}
+	return path, nil
+}
+
+// undo removes a file that add wrote, after err.
+func (f *peerFolder) undo(err error, path string) error {
+	if gone := os.Remove(path); gone != nil {
+		return errors.Join(err, gone)
+	}
+	return err
+}
+
+// own returns a peer and its file, if that holds this peer and nothing else.
+func (f *peerFolder) own(c *config.Config, name string) (config.Peer, string, error) {
+	i := slices.IndexFunc(c.Peers, func(p config.Peer) bool { return p.Name == name })
+	if i < 0 {
+		return config.Peer{}, "", fmt.Errorf("there is no peer %q", name)
+	}
+	p, path := c.Peers[i], peerPath(c, name)
+	if f == nil || path == "" || p.Pos.File != path {
+		return p, "", fmt.Errorf("peer %s is written at %s: change it there and run penstock reload", name, p.Pos)
+	}
+	text, err := private.Read(path, config.MaxFile)
+	if err != nil {
+		return p, "", fmt.Errorf("peer %s: %w", name, err)
+	}
+	if !slices.Equal(settings(string(text)), settings(peerYAML(p))) {
+		return p, "", fmt.Errorf("somebody has edited %s: change peer %s there and run penstock reload", path, name)
+	}
+	return p, path, nil
+}
+
+// settings returns the lines of a peer's file in order of the alphabet, without comments and blanks.
+func settings(text string) []string {
+	var list []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			list = append(list, line)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// replace writes a peer's file anew. The old one is back if the configuration is invalid with the new one.
+func (f *peerFolder) replace(c *config.Config, path string, p config.Peer) error {
+	before, err := private.Read(path, config.MaxFile)
+	if err == nil {
+		err = f.write(path, peerYAML(p))
+	}
+	if err != nil {
+		return fmt.Errorf("write peer %s: %w", p.Name, err)
+	}
+	if _, err := config.Load(c.Path); err != nil {
+		return errors.Join(err, f.write(path, string(before)))
+	}
+	return nil
+}
+
+// remove removes a peer and its file, remembers its addresses, and returns the file's path. Nothing changes if the
+// configuration needs the peer.
+func (f *peerFolder) remove(c *config.Config, name string) (string, error) {
+	p, path, err := f.own(c, name)
+	if err != nil {
+		return "", err
+	}
+	if needs := needs(c, p); len(needs) > 0 {
+		return "", fmt.Errorf("the configuration needs peer %s:\n%s", name, strings.Join(needs, "\n"))
+	}
+	aside := filepath.Join(f.dir, ".penstock-removed-"+name)
+	if err := os.Rename(path, aside); err != nil {
+		return "", fmt.Errorf("remove peer %s: %w", name, err)
+	}
+	if _, err = config.Load(c.Path); err == nil {
+		err = f.remember(c, p)
+	}
+	if err != nil {
+		return "", errors.Join(err, os.Rename(aside, path))
+	}
+	if err := os.Remove(aside); err != nil {
+		return "", fmt.Errorf("remove peer %s: %w", name, err)
+	}
+	return path, nil
+}
+
+// needs returns a sentence for each place that is invalid without a peer: rules and tests that name it, and rules that
+// name a group of which it is the last member.
+func needs(c *config.Config, p config.Peer) []string {
+	last := slices.DeleteFunc(slices.Clone(p.Groups), func(g string) bool {
+		return slices.ContainsFunc(c.Peers, func(other config.Peer) bool { return other.Name != p.Name && slices.Contains(other.Groups, g) })
+	})
+	var list []string
+	need := func(path, format string, args ...any) {
+		list = append(list, fmt.Sprintf("%s: ", c.Position(path))+fmt.Sprintf(format, args...))
+	}
+	for i, rule := range c.Rules {
+		path := fmt.Sprintf("rules[%d].match", i)
+		for m := rule.Match; m != nil; m, path = m.Not, path+".not" {
+			for j, g := range m.Group {
+				if slices.Contains(last, g) {
+					need(fmt.Sprintf("%s.group[%d]", path, j), "rule %s is for group %s, and %s is its last member: remove the group from the rule, or add a member first", rule.Name, g, p.Name)
+				}
+			}
+			for j, name := range m.Peer {
+				if name == p.Name {
+					need(fmt.Sprintf("%s.peer[%d]", path, j), "rule %s is for peer %s: remove the peer from the rule first", rule.Name, name)
+				}
+			}
+		}
+	}
+	for i, test := range c.Tests {
+		if test.From == p.Name {
+			need(fmt.Sprintf("tests[%d].from", i), "a test is about peer %s: remove the test first", p.Name)
+		}
+	}
+	return list
+}
+
+// write makes or replaces a file in the folder, whole or not at all.
+func (f *peerFolder) write(path, text string) error {
+	temp, err := writeTemp(f.dir, text)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	if _, err := f.WriteString(text); err != nil {
+	defer os.Remove(temp) // after the rename there is none
+	if err := share(temp, f.dir); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
+	return os.Rename(temp, path)
+}
+
+// writeTemp writes a file of a new name in dir, mode 0600, and returns its path.
+func writeTemp(dir, text string) (string, error) {
+	f, err := os.CreateTemp(dir, tempPattern)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.WriteString(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return "", err
+	}
+	return f.Name(), nil
+}
+
+// writeNew makes a file that appears whole or not at all. It does not replace one.
+func writeNew(path, text string) error {
+	temp, err := writeTemp(filepath.Dir(path), text)
+	if err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), path); errors.Is(err, fs.ErrExist) {
+	defer os.Remove(temp)
+	if err := os.Link(temp, path); errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("there is a file %s already", path)
 	} else if err != nil {
 		return err
 	}
 	return nil
-}
-
-// removePeer removes the file of a peer, if it holds this peer and nothing else.
-func removePeer(c *config.Config, name string) (string, error) {
-	for _, p := range c.Peers {
-		if p.Name != name {
-			continue
-		}
-		path := peerPath(c, name)
-		if path == "" || p.Pos.File != path {
-			return "", fmt.Errorf("peer %s stands at %s: remove it there and run penstock reload", name, p.Pos)
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return "", fmt.Errorf("remove peer %s: %w", name, err)
-		}
-		if string(text) != peerYAML(p) {
-			return "", fmt.Errorf("%s was edited by hand: remove peer %s there and run penstock reload", path, name)
-		}
-		return path, os.Remove(path)
-	}
-	return "", fmt.Errorf("there is no peer %q", name)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -64,7 +65,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	code := "0"
 	var exit interface{ ExitCode() int }
 	if errors.As(err, &exit) {
-		code = string(rune('0' + exit.ExitCode()))
+		code = strconv.Itoa(exit.ExitCode())
 	}
 	if code != args[0] {
 		ts.Fatalf("got exit code %s (%v), want %s", code, err, args[0])

@@ -25,8 +25,8 @@ func newRootCommand(e *env) *cobra.Command {
 		Long: `penstock takes the packets of this machine or of WireGuard peers, judges every flow by
 rules, and refuses it or sends it out directly or through an encrypted transport.
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 not running or down, 4 degraded, blocked or no
-permission, 5 invalid configuration, 6 blocked by policy.`,
+Exit codes: 0 ok, 1 failure, 3 not running or down, 4 degraded, blocked or no permission,
+5 invalid configuration, 6 blocked by policy, 64 usage.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
@@ -49,7 +49,7 @@ permission, 5 invalid configuration, 6 blocked by policy.`,
 	return root
 }
 
-// needsCommand is what a command that only groups others does.
+// needsCommand is the function of a command that only groups others.
 func needsCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		cmd.SetOut(cmd.ErrOrStderr())
@@ -69,15 +69,15 @@ func takes(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return usagef("something is missing: the usage is %s", cmd.UseLine())
+			return usagef("an argument is missing: the usage is %s", cmd.UseLine())
 		case len(args) > most:
-			return usagef("%q is too much: the usage is %s", args[most], cmd.UseLine())
+			return usagef("%q is one argument too many: the usage is %s", args[most], cmd.UseLine())
 		}
 		return nil
 	}
 }
 
-// onlyCommands refuses arguments of a command that has commands below it and also does something itself.
+// onlyCommands refuses arguments of a command that does something itself and also has commands below it.
 func onlyCommands(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return needsCommand(cmd, args)

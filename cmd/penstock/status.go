@@ -19,8 +19,8 @@ func newStatusCommand(e *env) *cobra.Command {
 	var watch, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Say what is true now",
-		Long: `Say what is true now: one line first, then transports and flows. The exit code is 0 for
+		Short: "Show the state",
+		Long: `Show the state: one line that sums up, then transports and flows. The exit code is 0 for
 connected, 3 for down or not running, 4 for anything between.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -52,7 +52,7 @@ func jsonFlag(cmd *cobra.Command, asJSON *bool) {
 	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON")
 }
 
-// askStatus asks the running penstock. That none runs is a status too.
+// askStatus asks the running penstock. If none runs, that is its answer.
 func askStatus(ctx context.Context, e *env) (control.Status, error) {
 	client, err := e.dial(ctx)
 	if err == nil {
@@ -78,7 +78,7 @@ func statusCode(s control.Status) int {
 	return exitDegraded
 }
 
-// orNil is no error for code 0.
+// orNil returns e, or nil for code 0.
 func (e exitError) orNil() error {
 	if e.code == exitOK && e.err == nil {
 		return nil

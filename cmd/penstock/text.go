@@ -15,8 +15,8 @@ func printJSON(w io.Writer, v any) error {
 	return json.NewEncoder(w).Encode(v)
 }
 
-// table writes rows in columns, the first row being the heads. Cells come from the network and from files: what a
-// terminal could obey is not printed.
+// table writes rows in columns. The first row is the heads. Cells may come from the network, so it replaces everything that
+// could control a terminal.
 func table(w io.Writer, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, row := range rows {
@@ -28,7 +28,7 @@ func table(w io.Writer, rows [][]string) error {
 	return t.Flush()
 }
 
-// printRows writes rows as a table, or what they were made of as JSON.
+// printRows writes rows as a table, or the answer that they were made from as JSON.
 func printRows(w io.Writer, asJSON bool, answer any, rows [][]string) error {
 	if asJSON {
 		return printJSON(w, answer)
@@ -36,7 +36,7 @@ func printRows(w io.Writer, asJSON bool, answer any, rows [][]string) error {
 	return table(w, rows)
 }
 
-// printable replaces what is not a printable character.
+// printable replaces characters that cannot be printed.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"reflect"
+	"time"
 )
 
 // Listen says where packets come from.
@@ -62,6 +63,8 @@ type WireGuardListen struct {
 	Endpoint string `yaml:"endpoint"`
 	// DNS lists the resolvers of peers, written into the same files. Default: the gateway's own addresses.
 	DNS []netip.Addr `yaml:"dns"`
+	// ReuseAfter is how long the address of a removed peer rests before `penstock peer add` gives it to another peer.
+	ReuseAfter time.Duration `yaml:"reuse_after" default:"24h"`
 
 	Pos Position `yaml:"-"`
 }

@@ -26,7 +26,7 @@ var ErrNotRunning = errors.New("penstock is not running")
 // ErrNoPermission says that the caller may not open the socket, or may not change things through it.
 var ErrNoPermission = errors.New("no permission")
 
-// ErrNotOffered says that the running penstock does not have the function asked for.
+// ErrNotOffered says that the running penstock cannot do what was asked.
 var ErrNotOffered = errors.New("not offered")
 
 // Client asks a running penstock. Its methods may be called concurrently.
@@ -35,12 +35,29 @@ type Client struct {
 	http   *http.Client
 }
 
-// Dial returns a client of the penstock behind socket, DefaultSocket() if empty. It fails with ErrNotRunning or
-// ErrNoPermission, and connects once to tell them apart.
+// Dial returns a client of the penstock behind socket. If that is empty, it is this user's own penstock or, if none runs,
+// the system's. Dial fails with ErrNotRunning or ErrNoPermission, and connects once to tell them apart.
 func Dial(ctx context.Context, socket string) (*Client, error) {
-	if socket == "" {
-		socket = DefaultSocket()
+	if socket != "" {
+		return connect(ctx, socket)
 	}
+	return dialFirst(ctx, DefaultSocket(), systemSocket)
+}
+
+// dialFirst tries the user's own socket and then the system's.
+func dialFirst(ctx context.Context, own, system string) (*Client, error) {
+	c, err := connect(ctx, own)
+	if own == system || !errors.Is(err, ErrNotRunning) {
+		return c, err
+	}
+	c, systemErr := connect(ctx, system)
+	if errors.Is(systemErr, ErrNotRunning) {
+		return nil, fmt.Errorf("%w: there is no penstock behind %s or %s; start it with: penstock run -c FILE, or name its socket with --socket", ErrNotRunning, own, system)
+	}
+	return c, systemErr
+}
+
+func connect(ctx context.Context, socket string) (*Client, error) {
 	c := &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", socket)
@@ -57,15 +74,15 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 // Close lets go of idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// explain tells the ways apart in which a socket can refuse.
+// explain turns an error of the socket into one that says what to do.
 func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%w: there is no control socket %s; start it with: penstock run -c FILE, or name its socket with --socket", ErrNotRunning, c.socket)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w: nobody listens on the control socket %s; the process that made it has died", ErrNotRunning, c.socket)
+		return fmt.Errorf("%w: nobody listens on the control socket %s: the process that made it has died", ErrNotRunning, c.socket)
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%w to open the control socket %s: run this as root, as the user who started penstock, or as a member of control.group", ErrNoPermission, c.socket)
+		return fmt.Errorf("%w to open the control socket %s: run this with sudo, as the user who started penstock, or as a member of the group in control.group", ErrNoPermission, c.socket)
 	}
 	return fmt.Errorf("control socket %s: %w", c.socket, err)
 }
@@ -109,7 +126,7 @@ func call[Out any](ctx context.Context, c *Client, name string, in any) (Out, er
 	return out, nil
 }
 
-// refusal turns an answer other than 200 into an error.
+// refusal turns an answer with a status other than 200 into an error.
 func refusal(name string, status int, data []byte) error {
 	var f failure
 	if err := json.Unmarshal(data, &f); err != nil || f.Error == "" {

@@ -9,11 +9,15 @@ import (
 	"strconv"
 )
 
-// DefaultSocket is /run/penstock/control.sock for root; for others penstock/control.sock in $XDG_RUNTIME_DIR, or
-// .penstock/control.sock in the home directory where that is not set. Others can write to neither.
+// systemSocket is the socket of a penstock that root, or a service manager, started.
+const systemSocket = "/run/penstock/control.sock"
+
+// DefaultSocket is where a Server of this user listens: /run/penstock/control.sock for root; for others
+// penstock/control.sock in $XDG_RUNTIME_DIR or, without that, .penstock/control.sock in the home directory. Other users can
+// write to none of these folders.
 func DefaultSocket() string {
 	if os.Geteuid() == 0 {
-		return "/run/penstock/control.sock"
+		return systemSocket
 	}
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
 		return filepath.Join(dir, "penstock", "control.sock")

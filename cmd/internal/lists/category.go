@@ -7,7 +7,7 @@ import (
 	"penstock/policy/blocklist"
 )
 
-// Category is a named set of names, and where it comes from.
+// Category is a named set of host names, and the lists that it comes from.
 type Category struct {
 	Name string
 	// Sources are read together. Without one that is not Allow, the built-in list of that name is the category.
@@ -15,14 +15,14 @@ type Category struct {
 	OnMissing OnMissing
 }
 
-// OnMissing says what a category means of which nothing can be had: no list, no last good version and no built-in list.
+// OnMissing says what a category means that has nothing at all: no list, no last good version and no built-in list.
 type OnMissing uint8
 
 // The zero OnMissing fails closed.
 const (
 	Block OnMissing = iota // it holds every name
 	Allow                  // it holds none
-	Fail                   // Read fails, whichever of its lists is missing
+	Fail                   // Read fails if any of its lists is missing
 )
 
 // Source is one list: a file or a subscription.
@@ -31,9 +31,9 @@ type Source struct {
 	URL     string // http or https; fetched by Run
 	Format  blocklist.Format
 	Allow   bool          // its names are exceptions
-	Refresh time.Duration // how often it is looked for again; default 24 h
+	Refresh time.Duration // how often to look for a newer version; default 24 h
 	Via     string        // handed to Config.Dial
-	// NeverBlock are canonical names that the list must not block: one that does is refused.
+	// NeverBlock are canonical names. A list that blocks one of them is refused.
 	NeverBlock []string
 
 	copied bool // read the last good copy of File
@@ -42,7 +42,7 @@ type Source struct {
 // BuiltIn is the name of a built-in list.
 const BuiltIn = "built in"
 
-// Name is how the list is called in logs and status: its path, or its address without a password.
+// Name identifies the list in logs and status: its path, or its address without a password.
 func (s Source) Name() string {
 	switch {
 	case s.File != "":
@@ -64,7 +64,7 @@ func (s Source) refresh() time.Duration {
 	return s.Refresh
 }
 
-// sources are what a category is read from: the built-in list stands in where no list that blocks is named.
+// sources returns the lists that a category is read from: the built-in one if the category names none that blocks.
 func (c Category) sources() []Source {
 	for _, s := range c.Sources {
 		if !s.Allow {

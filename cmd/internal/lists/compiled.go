@@ -17,7 +17,7 @@ type compiled struct {
 	counts map[string]int
 }
 
-// compiledPath is the file of the set with some content; beside it lies NAME.json with the counts.
+// compiledPath returns the file of the set with a key. NAME.json beside it has the counts.
 func (l *Lists) compiledPath(key string) string {
 	return filepath.Join(l.shelf.dir, "compiled-"+key)
 }
@@ -29,7 +29,7 @@ func (c compiled) entries(category, list string) (int, bool) {
 	return n, ok
 }
 
-// readCompiled reads the compiled set of some content, if it is there and whole.
+// readCompiled reads the compiled set of some content, if it is there and undamaged.
 func (l *Lists) readCompiled(key string) (compiled, bool) {
 	var c compiled
 	if l.shelf.dir == "" {
@@ -46,8 +46,8 @@ func (l *Lists) readCompiled(key string) (compiled, bool) {
 	return c, true
 }
 
-// keepCompiled writes the compiled set for the next start and removes those of other content. What lacks a list that
-// could not be read is not kept: that may have changed by then without a trace in the key.
+// keepCompiled writes the compiled set for the next start and removes those of other content. A set that lacks a list which
+// could not be read is not kept, because its key would be the same once that list can be read.
 func (l *Lists) keepCompiled(c *Content) error {
 	path := l.compiledPath(c.key)
 	if _, err := os.Stat(path + ".json"); err == nil {

@@ -17,29 +17,29 @@ import (
 type Content struct {
 	categories []Category
 	set        *blocklist.Set
-	sources    map[string][]blocklist.Source // by category, to be read again for Find
+	sources    map[string][]blocklist.Source // by category; Find reads them again
 	status     []Status
-	key        string // of what was read: another key, other content
+	key        string // digest of what was read
 }
 
-// Status is how one list is.
+// Status is the state of one list.
 type Status struct {
 	Category string
 	List     string // file, address or BuiltIn
 	Entries  int
 	Updated  time.Time // when it last changed; zero if built in or missing
-	Checked  time.Time // when a subscription was last known to be the newest
-	Next     time.Time // when it is looked for again; zero if never
-	Err      error     // why it could not be had or renewed
+	Checked  time.Time // when the server last said that there is no newer version
+	Next     time.Time // when the next look for a newer version is; zero if never
+	Err      error     // why it could not be read or renewed
 }
 
-// Hit is a line of a category's list that speaks of a host.
+// Hit is a line of a category's list that matches a host.
 type Hit struct {
 	Category string
 	blocklist.Hit
 }
 
-// Set is the compiled set. A nil Content has an empty one.
+// Set returns the compiled set. That of a nil Content is empty.
 func (c *Content) Set() *blocklist.Set {
 	if c == nil {
 		return nil
@@ -47,8 +47,8 @@ func (c *Content) Set() *blocklist.Set {
 	return c.set
 }
 
-// Find reads the lists again for the lines that speak of a host, given as a canonical name or an address. Lists that
-// cannot be read are left out; the error tells of them.
+// Find reads the lists again and returns the lines that match a host, given as a canonical name or an address. It leaves
+// out lists that cannot be read; the error names them.
 func (c *Content) Find(host string) ([]Hit, error) {
 	var hits []Hit
 	var errs []error
@@ -64,7 +64,7 @@ func (c *Content) Find(host string) ([]Hit, error) {
 	return hits, errors.Join(errs...)
 }
 
-// FailError says that a category must not be missing, and is.
+// FailError says that a category is missing whose OnMissing is Fail.
 type FailError struct {
 	Category string
 	Reason   error
@@ -118,7 +118,7 @@ func (l *Lists) Read(ctx context.Context, categories []Category) (*Content, erro
 	return c, nil
 }
 
-// readCategory reads one category. The error tells what of it is missing.
+// readCategory reads one category. The error names the lists that are missing.
 func (l *Lists) readCategory(c *Content, category Category, add func(Source) (int, error)) error {
 	var errs []error
 	for _, s := range category.sources() {
@@ -146,7 +146,7 @@ func (l *Lists) readCategory(c *Content, category Category, add func(Source) (in
 	if len(errs) == 0 || c.blocks(category.Name) || category.OnMissing == Fail {
 		return errors.Join(errs...)
 	}
-	// Nothing of it is there: what is built in stands in until something is.
+	// It has nothing at all: use the built-in list until something comes.
 	if n, err := add(Source{}); err == nil {
 		c.status = append(c.status, Status{Category: category.Name, List: BuiltIn, Entries: n})
 		c.sources[category.Name] = append(c.sources[category.Name], l.listOf(category.Name, Source{}))
@@ -155,7 +155,7 @@ func (l *Lists) readCategory(c *Content, category Category, add func(Source) (in
 	return errors.Join(errs...)
 }
 
-// blocks says that a list of a category was read which names what the category holds.
+// blocks reports whether a list was read that adds names to the category.
 func (c *Content) blocks(category string) bool {
 	for _, s := range c.sources[category] {
 		if !s.Options.Allow {
@@ -165,7 +165,7 @@ func (c *Content) blocks(category string) bool {
 	return false
 }
 
-// age tells when a list changed and was last checked. The error says that there is none.
+// age returns when a list changed and when it was last checked. It fails if there is no list.
 func (l *Lists) age(s Source) (updated, checked time.Time, err error) {
 	switch {
 	case s.File != "":
@@ -186,7 +186,7 @@ func (l *Lists) age(s Source) (updated, checked time.Time, err error) {
 
 var errNotFetched = errors.New("not fetched yet")
 
-// listOf is a source as it is read.
+// listOf returns the list of a source for the compiler.
 func (l *Lists) listOf(category string, s Source) blocklist.Source {
 	list := blocklist.Source{Options: blocklist.Options{
 		List: s.Name(), Format: s.Format, Allow: s.Allow, AllowEmpty: s.Allow, NeverBlock: s.NeverBlock,
@@ -209,7 +209,7 @@ func (l *Lists) listOf(category string, s Source) blocklist.Source {
 	return list
 }
 
-// asRead is a list as it was read, for who looks into it later: a file that has changed since is read from its copy.
+// asRead returns a list as it was read. If a file has changed since then, its copy is used.
 func (l *Lists) asRead(category string, s Source, changed time.Time) blocklist.Source {
 	list := l.listOf(category, s)
 	if s.File == "" || s.copied {
@@ -241,7 +241,7 @@ func addTo(b *blocklist.Builder, category string, s blocklist.Source) (int, erro
 	return report.Entries(), nil
 }
 
-// key is a digest of all that decides what Read returns.
+// key returns a digest of everything that decides what Read returns.
 func (l *Lists) key(categories []Category) string {
 	h := sha256.New()
 	for _, c := range categories {

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// hasCopy says that a file's last good version was kept.
+// hasCopy reports whether the last good version of a file was kept.
 func (l *Lists) hasCopy(s Source) bool {
 	return s.File != "" && l.Dir != "" && l.shelf.info(s.File).URL != ""
 }
 
-// keepFiles keeps a copy of each file that was read, for the day on which it is damaged, and drops what is known of
-// subscriptions whose last good version cannot be read, so that they are fetched whole.
+// keepFiles keeps a copy of each file that was read, in case the file is damaged later. It forgets subscriptions whose last
+// good version cannot be read, so that they are fetched without conditions.
 func (l *Lists) keepFiles(c *Content) error {
 	read := make(map[string]Status) // by category and list
 	for _, s := range c.status {
@@ -34,8 +34,8 @@ func (l *Lists) keepFiles(c *Content) error {
 	return errors.Join(errs...)
 }
 
-// keepFile copies a file as it was read when it had last changed at some time, unless that copy is there. A file that
-// has changed since, or changes meanwhile, is not copied: nobody has judged it.
+// keepFile copies the version of a file that was read, which changed last at the given time, unless it has that copy. A file
+// that has changed since then, or changes meanwhile, is not copied, because nobody has checked it.
 func (l *Lists) keepFile(s Source, changed time.Time) error {
 	if last := l.shelf.info(s.File); last.URL != "" && last.Fetched.Equal(changed) {
 		return nil

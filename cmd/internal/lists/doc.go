@@ -1,8 +1,8 @@
-// Package lists keeps the lists of categories: files of the operator, subscriptions that it fetches, and the built-in
-// ones that stand in for what is not there yet.
+// Package lists keeps the lists of categories: the operator's files, subscriptions that it fetches, and built-in lists,
+// which replace the ones that are missing.
 //
-// A subscription's last good version is kept on disk, and so is the compiled set of all lists, so that a start waits
-// for no network and hardly for the disk. What was fetched is judged before it replaces anything.
+// The last good version of each subscription stays on disk, and so does the compiled set of all lists. A start therefore
+// does not wait for the network. A version that was fetched replaces the one before only if it is plausible.
 //
-// It does not parse lists, decide what a category is good for, or choose how an address is dialled.
+// It does not parse lists, does not decide what a category is used for, and does not choose how an address is dialled.
 package lists

@@ -24,8 +24,8 @@ const (
 	maxRedirects = 5
 )
 
-// fetch asks for a subscription's newest version, and puts it on the shelf if it is another one and plausible. In the
-// cases where it fails, the last good version stays as it is.
+// fetch asks for a subscription's newest version, and puts it on the shelf if it is new and plausible. If it fails, the last
+// good version stays as it is.
 func (l *Lists) fetch(ctx context.Context, category string, s Source) (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchLimit)
 	defer cancel()
@@ -77,7 +77,7 @@ func (l *Lists) fetch(ctx context.Context, category string, s Source) (changed b
 	return true, l.shelf.put(f.Name(), next)
 }
 
-// request sends the conditional GET. The client is made anew: subscriptions are hours apart.
+// request sends the conditional GET. Each has a client of its own, because subscriptions are hours apart.
 func (l *Lists) request(ctx context.Context, s Source, last copyInfo) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
 	if err != nil {
@@ -113,7 +113,7 @@ func (l *Lists) request(ctx context.Context, s Source, last copyInfo) (*http.Res
 	return client.Do(req)
 }
 
-// receive writes the body to f and returns its digest. A body that stalls is given up by cancel.
+// receive writes the body to f and returns its digest. It calls cancel if the body stalls.
 func (l *Lists) receive(f *os.File, body io.Reader, list string, cancel context.CancelFunc) (digest string, err error) {
 	stalled := time.AfterFunc(stallLimit, cancel)
 	defer stalled.Stop()

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Config is what New needs.
+// Config says where lists are kept and how they are fetched.
 type Config struct {
-	// Dir is the directory for last good versions and the compiled set, private to one process. It is made by Run.
+	// Dir is the directory for last good versions and the compiled set. No other process may use it. Run makes it.
 	// Empty keeps nothing, and subscriptions fail.
 	Dir string
 	// Dial opens a connection for a fetch: via is the Source's, address is host and port. It resolves the host as it
@@ -28,25 +28,25 @@ type Config struct {
 	Metrics *Metrics         // nil counts nothing
 }
 
-// Lists reads the lists of categories and keeps them new. Its methods may be called by several goroutines at once.
+// Lists reads the lists of categories and keeps them up to date. Its methods may be called concurrently.
 type Lists struct {
 	Config
 	shelf    shelf
-	wake     chan struct{}     // capacity 1: other Content is in force
+	wake     chan struct{}     // has a token if other Content is in force
 	requests chan chan<- error // of Refresh
 
 	mu    sync.Mutex // guards below
 	tries map[string]attempt
 }
 
-// attempt is how the last fetches of a subscription went.
+// attempt is the result of the last fetches of a subscription.
 type attempt struct {
 	failures int       // in a row
 	next     time.Time // when it is tried again
 	err      error     // of the last one
 }
 
-// New returns Lists that read and fetch. It does no I/O.
+// New returns Lists. It does no I/O.
 func New(c Config) *Lists {
 	if c.Clock == nil {
 		c.Clock = time.Now
@@ -68,8 +68,8 @@ func (l *Lists) Wake() {
 	}
 }
 
-// Refresh looks for newer versions of all lists now, and returns when they are in force. The error tells which could not
-// be had; the others are renewed. It waits for Run, which must be running, until ctx ends.
+// Refresh looks for newer versions of all lists now, and returns when they are in force. The error names the lists that
+// failed; the others are renewed. It waits for Run, which must be running, until ctx ends.
 func (l *Lists) Refresh(ctx context.Context) error {
 	done := make(chan error, 1)
 	select {
@@ -85,7 +85,7 @@ func (l *Lists) Refresh(ctx context.Context) error {
 	}
 }
 
-// Status is how the lists of some Content are, in the order of their categories.
+// Status returns the state of each list of some Content, in the order of their categories.
 func (l *Lists) Status(c *Content) []Status {
 	list := append([]Status(nil), c.status...)
 	l.mu.Lock()
@@ -110,13 +110,13 @@ func (l *Lists) Status(c *Content) []Status {
 	return list
 }
 
-// subscription is a source that is fetched, with one of the categories that have it.
+// subscription is a source that is fetched, with one of the categories that use it.
 type subscription struct {
 	Source
 	category string
 }
 
-// subscriptions are the distinct ones of some Content.
+// subscriptions returns the subscriptions of some Content, each once.
 func (c *Content) subscriptions() []subscription {
 	var list []subscription
 	seen := make(map[string]bool)
@@ -131,7 +131,7 @@ func (c *Content) subscriptions() []subscription {
 	return list
 }
 
-// due is when a subscription is to be fetched next.
+// due returns when a subscription is fetched next.
 func (l *Lists) due(s Source) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -144,13 +144,13 @@ func (l *Lists) due(s Source) time.Time {
 	return time.Time{}
 }
 
-// Waits between fetches that fail.
+// Pauses after a fetch that failed.
 const (
 	firstRetry = 5 * time.Second
 	lastRetry  = time.Hour
 )
 
-// ended notes how a fetch went.
+// ended notes the result of a fetch.
 func (l *Lists) ended(s subscription, changed bool, err error) {
 	now := l.Clock()
 	l.mu.Lock()
@@ -171,10 +171,10 @@ func (l *Lists) ended(s subscription, changed bool, err error) {
 	l.Metrics.failed()
 }
 
-// fetchOne is fetch with what is wrong in words that name the list.
+// fetchOne is fetch with errors that name the list.
 func (l *Lists) fetchOne(ctx context.Context, s subscription) (bool, error) {
 	if l.Dial == nil || l.Dir == "" {
-		return false, fmt.Errorf("list %s: there is no directory or network for subscriptions", s.Name())
+		return false, fmt.Errorf("list %s: subscriptions need a directory and a network, and there is none", s.Name())
 	}
 	l.Log.Debug("fetching a list", "list", s.Name(), "via", s.Via)
 	changed, err := l.fetch(ctx, s.category, s.Source)

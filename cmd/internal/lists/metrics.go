@@ -37,7 +37,7 @@ func (m *Metrics) failed() {
 	}
 }
 
-// show tells of the Content in force.
+// show sets the metrics to the Content in force.
 func (m *Metrics) show(l *Lists, c *Content) {
 	if m == nil {
 		return
@@ -48,7 +48,7 @@ func (m *Metrics) show(l *Lists, c *Content) {
 	oldest := make(map[string]float64)
 	for _, s := range l.Status(c) {
 		m.entries.WithLabelValues(s.Category).Add(float64(s.Entries))
-		at := now // what is a file or built in is as good as now
+		at := now // files and built-in lists are never stale
 		switch {
 		case !s.Checked.IsZero():
 			at = float64(s.Checked.Unix())

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// settle is how long lists that have come wait for others before all are compiled anew.
+// settle is how long new lists wait for others before all are compiled again.
 const settle = 2 * time.Second
 
 // loop is the state of Run.
@@ -20,8 +20,8 @@ type loop struct {
 	inFlight map[string]bool // by URL
 	waiting  []chan<- error  // of Refresh
 	errs     []error         // for those
-	stale    time.Time       // since when a list has come that is not in force; zero if none
-	looked   time.Time       // at the files
+	stale    time.Time       // when the first list came that is not in force yet; zero if none
+	looked   time.Time       // when the files were last looked at
 }
 
 // fetched is the end of one fetch.
@@ -31,7 +31,7 @@ type fetched struct {
 	err     error
 }
 
-// Run keeps the lists of the Content in force new until ctx ends. The error says that Config.Dir cannot be used.
+// Run keeps the lists of the Content in force up to date until ctx ends. It fails if Config.Dir cannot be used.
 func (l *Lists) Run(ctx context.Context) error {
 	if l.Dir != "" {
 		if err := l.shelf.open(); err != nil {
@@ -52,7 +52,7 @@ func (l *Lists) Run(ctx context.Context) error {
 			return nil
 		case <-l.wake:
 			r.keep(l.Current())
-			r.look() // it may have been read before a list came that is here now
+			r.look() // the Content may be older than a list that is here now
 		case done := <-l.requests:
 			r.waiting = append(r.waiting, done)
 			r.look()
@@ -65,7 +65,7 @@ func (l *Lists) Run(ctx context.Context) error {
 	}
 }
 
-// step does what is due now and returns how long nothing else is.
+// step does what is due now and returns how long until something else is.
 func (r *loop) step() time.Duration {
 	now := r.Clock()
 	wait := r.begin(false)
@@ -91,7 +91,7 @@ func (r *loop) step() time.Duration {
 	return wait
 }
 
-// begin fetches the subscriptions that are due, or all, and returns how long no other is.
+// begin fetches the subscriptions that are due, or all of them, and returns how long until another is.
 func (r *loop) begin(all bool) time.Duration {
 	now, wait := r.Clock(), 24*time.Hour
 	for _, s := range r.Current().subscriptions() {
@@ -143,8 +143,8 @@ func (r *loop) look() {
 	}
 }
 
-// renew reads all lists again and brings them into force. What cannot be read any more keeps the Content in force if
-// its category's OnMissing is Fail.
+// renew reads all lists again and brings them into force. If a list of a category with OnMissing Fail cannot be read any
+// more, the Content in force stays.
 func (r *loop) renew() {
 	r.stale = time.Time{}
 	for r.ctx.Err() == nil {
@@ -163,7 +163,7 @@ func (r *loop) renew() {
 	}
 }
 
-// keep shows Content that has come into force, and keeps it for the next start.
+// keep reports Content that has come into force to the metrics, and keeps it for the next start.
 func (r *loop) keep(c *Content) {
 	r.Metrics.show(r.Lists, c)
 	if r.Dir == "" {
@@ -174,7 +174,7 @@ func (r *loop) keep(c *Content) {
 	}
 }
 
-// filesEvery is how often the files of the Content are looked at; 0 if there are none.
+// filesEvery returns how often the files of the Content are looked at, 0 if there are none.
 func (c *Content) filesEvery() time.Duration {
 	var every time.Duration
 	for _, category := range c.categories {

@@ -15,24 +15,24 @@ import (
 // shelf is the directory with the last good versions of subscriptions, and of files by their path.
 type shelf struct{ dir string }
 
-// copyInfo is what is known of the last good version of a list.
+// copyInfo describes the last good version of a list.
 type copyInfo struct {
 	URL          string    `json:"url"` // or path
 	ETag         string    `json:"etag,omitempty"`
 	LastModified string    `json:"last_modified,omitempty"`
-	Digest       string    `json:"digest,omitempty"` // SHA-256 of what was fetched, hexadecimal; none of a file
+	Digest       string    `json:"digest,omitempty"` // SHA-256 of what was fetched, hexadecimal; files have none
 	Entries      int       `json:"entries"`
 	Fetched      time.Time `json:"fetched"` // when it last changed
 	Checked      time.Time `json:"checked"` // when it was last known to be the newest
 }
 
-// path is where a subscription's last good version lies.
+// path returns the file with a subscription's last good version.
 func (s shelf) path(url string) string {
 	sum := sha256.Sum256([]byte(url))
 	return filepath.Join(s.dir, hex.EncodeToString(sum[:12])+".list")
 }
 
-// info reads what is known of the last good version, or nothing if there is none.
+// info reads the description of the last good version. It is zero if there is none.
 func (s shelf) info(url string) copyInfo {
 	var c copyInfo
 	b, err := os.ReadFile(s.path(url) + ".json")
@@ -45,8 +45,8 @@ func (s shelf) info(url string) copyInfo {
 	return c
 }
 
-// put makes a complete file in the directory the last good version. A crash in between leaves the file of one version
-// with the validators of none or of the other, whose digest differs: it is fetched whole then.
+// put turns a complete file in the directory into the last good version. A crash in between leaves a file whose digest is
+// not that of its description; then the list is fetched again without conditions.
 func (s shelf) put(file string, c copyInfo) error {
 	if err := os.Remove(s.path(c.URL) + ".json"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -57,7 +57,7 @@ func (s shelf) put(file string, c copyInfo) error {
 	return s.note(c)
 }
 
-// note writes what is known of a last good version.
+// note writes the description of a last good version.
 func (s shelf) note(c copyInfo) error {
 	return writeWhole(s.path(c.URL)+".json", c)
 }
@@ -80,10 +80,10 @@ func writeWhole(path string, v any) error {
 	return os.Rename(f.Name(), path)
 }
 
-// temporary is the pattern of files that nothing refers to yet.
+// temporary is the pattern of files that are not in use yet.
 const temporary = "new-*"
 
-// open makes the directory and removes what a crash left.
+// open makes the directory and removes what a crash left behind.
 func (s shelf) open() error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("directory of the lists: %w", err)

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/private"
+)
+
+// formerAddress is an address that a removed peer had.
+type formerAddress struct {
+	Address netip.Prefix `json:"address"`
+	Peer    string       `json:"peer"`
+	Removed time.Time    `json:"removed"`
+}
+
+// formerAddresses returns the addresses that rest: those of peers removed within listen.wireguard.reuse_after.
+func (f *peerFolder) formerAddresses(c *config.Config) ([]formerAddress, error) {
+	if f == nil {
+		return nil, nil
+	}
+	path := filepath.Join(f.dir, formerName)
+	text, err := private.Read(path, config.MaxFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []formerAddress
+	if err := json.Unmarshal(text, &all); err != nil {
+		return nil, fmt.Errorf("%s, the addresses of removed peers, cannot be read: remove it if they may be used again at once: %w", path, err)
+	}
+	now := time.Now()
+	return slices.DeleteFunc(all, func(a formerAddress) bool {
+		return !a.Address.IsValid() || now.Sub(a.Removed) >= c.Listen.WireGuard.ReuseAfter
+	}), nil
+}
+
+// remember notes the addresses of a peer that is removed now, and forgets those that rest no longer.
+func (f *peerFolder) remember(c *config.Config, p config.Peer) error {
+	list, err := f.formerAddresses(c)
+	if err != nil {
+		return err
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	for _, a := range p.AllowedIPs {
+		list = append(list, formerAddress{a, p.Name, now})
+	}
+	text, err := json.MarshalIndent(list, "", "  ")
+	if err == nil {
+		err = f.write(filepath.Join(f.dir, formerName), string(text)+"\n")
+	}
+	if err != nil {
+		return fmt.Errorf("remember the addresses of peer %s: %w", p.Name, err)
+	}
+	return nil
+}
+
+// freeAddresses returns the lowest address of each of the gateway's inner networks that nobody has or had lately.
+func freeAddresses(c *config.Config, former []formerAddress) ([]netip.Prefix, error) {
+	taken := newAddressSet()
+	for _, own := range c.Listen.WireGuard.Address {
+		taken.add(netip.PrefixFrom(own.Addr(), own.Addr().BitLen()))
+	}
+	for _, p := range c.Peers {
+		for _, prefix := range p.AllowedIPs {
+			taken.add(prefix)
+		}
+	}
+	for _, a := range former {
+		taken.add(a.Address)
+	}
+	var free []netip.Prefix
+	for i, network := range c.Listen.WireGuard.Address {
+		addr, ok := taken.firstFree(network)
+		if !ok {
+			return nil, noAddress(c, i, former)
+		}
+		free = append(free, netip.PrefixFrom(addr, addr.BitLen()))
+	}
+	return free, nil
+}
+
+// noAddress says that the i-th network is full, and when it will have room.
+func noAddress(c *config.Config, i int, former []formerAddress) error {
+	network := c.Listen.WireGuard.Address[i].Masked()
+	mend := "remove peers, or give the gateway a larger network"
+	var next time.Time
+	for _, a := range former {
+		if end := a.Removed.Add(c.Listen.WireGuard.ReuseAfter); network.Overlaps(a.Address) && (next.IsZero() || end.Before(next)) {
+			next = end
+		}
+	}
+	if !next.IsZero() {
+		mend += fmt.Sprintf(", or wait until %s: the address of a removed peer is free after listen.wireguard.reuse_after, %v",
+			next.Local().Format(time.DateTime), c.Listen.WireGuard.ReuseAfter)
+	}
+	return c.Err(fmt.Sprintf("listen.wireguard.address[%d]", i), fmt.Sprintf("no address of %s is free", network), mend)
+}
+
+// addressSet is a set of addresses and networks.
+type addressSet struct {
+	single   map[netip.Addr]bool
+	networks []netip.Prefix // those of more than one address
+}
+
+func newAddressSet() *addressSet { return &addressSet{single: make(map[netip.Addr]bool)} }
+
+func (s *addressSet) add(p netip.Prefix) {
+	if p.IsSingleIP() {
+		s.single[p.Addr()] = true
+	} else {
+		s.networks = append(s.networks, p)
+	}
+}
+
+func (s *addressSet) has(addr netip.Addr) bool {
+	return s.single[addr] || slices.ContainsFunc(s.networks, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// firstFree returns the lowest address of a network that is not in the set. It leaves out the first, which names the
+// network, and in IPv4 the last, which is the broadcast address.
+func (s *addressSet) firstFree(network netip.Prefix) (netip.Addr, bool) {
+	for addr := network.Masked().Addr().Next(); network.Contains(addr); addr = addr.Next() {
+		last := addr.Is4() && !network.Contains(addr.Next())
+		if !last && !s.has(addr) {
+			return addr, true
+		}
+	}
+	return netip.Addr{}, false
+}
