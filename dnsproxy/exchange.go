@@ -17,6 +17,7 @@ import (
 type exchange struct {
 	client netip.AddrPort
 	raw    netip.AddrPort // client as its socket names it, which may be a mapped address
+	info   packetInfo     // where the query came to
 	to     answerer
 	stream bool        // over TCP: an answer may have 64 KiB
 	dry    bool        // for diagnosis: nothing is counted, logged or remembered

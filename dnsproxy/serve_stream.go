@@ -148,8 +148,9 @@ func (s *Server) ServeListener(ctx context.Context, ln net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("dnsproxy: accept: %w", err)
 		case err != nil: // out of descriptors, or a client that was gone again
-			if !pause(ctx, 100*time.Millisecond) {
-				return nil
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
 			}
 			continue
 		}
@@ -165,16 +166,6 @@ func (s *Server) ServeListener(ctx context.Context, ln net.Listener) error {
 func (s *Server) serveLogged(ctx context.Context, client netip.AddrPort, conn net.Conn) {
 	if err := s.ServeConn(ctx, client, conn); err != nil {
 		s.cfg.Log.Debug("dns connection ended", "src", client, "err", err)
-	}
-}
-
-// pause waits for d and says whether ctx is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
