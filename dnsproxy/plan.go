@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -63,6 +64,11 @@ func Compile(s Settings) (*Plan, error) {
 	p := &Plan{settings: s, zones: map[string]*view{}, allowed: map[string]bool{}}
 	how := cache.Cleaning{Own: slices.Compact(own), StripECH: s.StripECH}
 	var errs []error
+	for _, answer := range append(slices.Collect(maps.Values(categories)), s.Block) {
+		if answer.Mode == BlockAddress && len(answer.Addrs) == 0 {
+			errs = append(errs, errors.New("dnsproxy: a block answer of addresses has none: name one, or choose another answer"))
+		}
+	}
 	main, err := p.addPool(s.Upstreams)
 	errs = append(errs, err)
 	p.main = p.newView(main, how)
@@ -92,6 +98,10 @@ func (p *Plan) addPool(upstreams []Upstream) (index int, err error) {
 			errs = append(errs, fmt.Errorf("dnsproxy: %w", err))
 			continue
 		}
+		if err := checkHost(t.Host()); err != nil {
+			errs = append(errs, fmt.Errorf("dnsproxy: upstream address %q: %w", u.Address, err))
+			continue
+		}
 		if i := slices.IndexFunc(t.Addrs(), p.self); i >= 0 {
 			errs = append(errs, fmt.Errorf("dnsproxy: upstream address %q leads back to this server at %s: name another resolver", u.Address, t.Addrs()[i]))
 			continue
@@ -100,6 +110,21 @@ func (p *Plan) addPool(upstreams []Upstream) (index int, err error) {
 	}
 	p.pools = append(p.pools, made)
 	return len(p.pools) - 1, errors.Join(errs...)
+}
+
+// checkHost checks the host of an upstream: it goes into certificates and look-ups as it stands.
+func checkHost(host string) error {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	name, err := policy.CanonicalName(host)
+	if err != nil {
+		return fmt.Errorf("%q is not a host name", host)
+	}
+	if name != strings.ToLower(strings.TrimSuffix(host, ".")) {
+		return fmt.Errorf("write the host as %s", name)
+	}
+	return nil
 }
 
 // addZone adds a zone. ZoneOf has, for each domain there is, the domains of the zone that it is in.

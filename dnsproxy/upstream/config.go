@@ -51,6 +51,9 @@ func Parse(s Spec) (Target, error) {
 	return Target{s, at}, nil
 }
 
+// Host returns the host in Address: a name or an address.
+func (t Target) Host() string { return t.at.host }
+
 // Addrs returns the addresses at which the upstream is, as far as they are known without asking anybody.
 func (t Target) Addrs() []netip.AddrPort {
 	var addrs []netip.AddrPort

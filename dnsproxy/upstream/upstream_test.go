@@ -606,3 +606,33 @@ func TestParse(t *testing.T) {
 		}
 	}
 }
+
+// TestReconnectWhileDialling: a connection that was begun on the old network serves the query that it was made for, and no other.
+func TestReconnectWhileDialling(t *testing.T) {
+	up := dnstest.New(t, "www.example. 300 IN A 203.0.113.1")
+	secure := dnstest.NewSecure(t, up)
+	for _, address := range []string{"tls://dns.example:" + secure.DoT, "quic://dns.example:" + secure.DoQ} {
+		dialling, proceed := make(chan struct{}, 4), make(chan struct{}, 4)
+		slow := dialerFunc(func(ctx context.Context, network, to string) (net.Conn, error) {
+			dialling <- struct{}{}
+			<-proceed
+			return new(net.Dialer).DialContext(ctx, network, to)
+		})
+		g := group(t, Config{RootCAs: secure.Client, Dialer: through(slow)}, Ordered, Spec{Address: address, Bootstrap: dnstest.Loopback(), Via: "way"})
+		before := secure.Conns.Load()
+		answer := make(chan string)
+		go func() { answer <- ask(t, g, "www.example", "A") }()
+		<-dialling
+		g.upstreams[0].Reconnect()
+		proceed <- struct{}{}
+		proceed <- struct{}{}
+		for _, got := range []string{<-answer, ask(t, g, "www.example", "A")} {
+			if want := "NOERROR 203.0.113.1 from main"; got != want {
+				t.Errorf("%s: got %s, want %s", address, got, want)
+			}
+		}
+		if got := secure.Conns.Load() - before; got != 2 {
+			t.Errorf("%s: got %d connections, want 2", address, got)
+		}
+	}
+}
