@@ -311,7 +311,7 @@ func TestAClosedClientDoesNotEndOthersQuestions(t *testing.T) {
 	go confirm(1, first)
 	<-asked
 	go confirm(2, second)
-	for s.limits.inFlightOf(2) == 0 {
+	for s.flights.waiting() < 2 {
 		runtime.Gosched()
 	}
 	s.CloseClient(1)
@@ -327,13 +327,15 @@ func TestAClosedClientDoesNotEndOthersQuestions(t *testing.T) {
 	}
 }
 
-func (l *limits) inFlightOf(client uint64) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if u, ok := l.clients.Peek(client); ok {
-		return u.inFlight
+// waiting is how many clients wait for flights.
+func (fs *flights) waiting() int {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	n := 0
+	for _, f := range fs.open {
+		n += f.waiting
 	}
-	return 0
+	return n
 }
 
 // TestQueryChangesNothing: a diagnosis leaves no trace in cache, names, counters, log or the client's share.

@@ -60,7 +60,7 @@ func (c *packetConn) Write(query []byte) (int, error) {
 	if c.ctx.Err() != nil {
 		return 0, net.ErrClosed
 	}
-	ex := c.server.start(c.flow.Src, c.flow, c)
+	ex := c.server.start(c.flow.Src, &c.flow, c)
 	c.server.serve(c.ctx, ex, query)
 	return len(query), nil
 }

@@ -21,7 +21,7 @@ type exchange struct {
 	to     answerer
 	stream bool        // over TCP: an answer may have 64 KiB
 	dry    bool        // for diagnosis: nothing is counted, logged or remembered
-	flow   policy.Flow // what is known of the client
+	flow   policy.Flow // what is known of the client; the rest is that of the last judgement
 	names  [1]policy.Name
 
 	q     wire.Question
@@ -49,11 +49,17 @@ func (f replyFunc) answer(ex *exchange) error {
 	return f(ex.out)
 }
 
-// start takes an exchange from the pool. Flow is what is known of the client.
-func (s *Server) start(client netip.AddrPort, flow policy.Flow, to answerer) *exchange {
+// start takes an exchange from the pool. Flow is what is known of the client; nil asks the book of clients.
+func (s *Server) start(client netip.AddrPort, flow *policy.Flow, to answerer) *exchange {
 	ex := s.pool.Get().(*exchange)
 	ex.client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
-	ex.flow = flow
+	switch {
+	case flow != nil:
+		ex.flow = *flow
+	case s.cfg.Clients != nil:
+		ex.flow = s.cfg.Clients.Describe(ex.client)
+	}
+	ex.flow.Src = ex.client
 	if ex.flow.Client == 0 {
 		ex.flow.Client = AddressKey(ex.client.Addr())
 	}

@@ -45,7 +45,7 @@ func (s *Server) Query(ctx context.Context, f policy.Flow, name, qtype string) (
 		return Answer{}, err
 	}
 	found := make(probe, 1)
-	ex := s.start(f.Src, f, found)
+	ex := s.start(f.Src, &f, found)
 	ex.stream, ex.dry = true, true
 	begun := time.Now()
 	s.serve(ctx, ex, query)
@@ -98,7 +98,7 @@ func (s *Server) Confirm(ctx context.Context, f policy.Flow, host string) ([]net
 		return nil, err
 	}
 	found := make(confirmation, 1)
-	ex := s.start(f.Src, f, found)
+	ex := s.start(f.Src, &f, found)
 	ex.stream = true
 	s.serve(ctx, ex, query)
 	select {

@@ -71,8 +71,11 @@ func (s *Server) servePackets(ctx context.Context, sock socket) error {
 			s.cfg.Metrics.query(resultDropped)
 			continue
 		}
-		ex := s.start(client, s.describe(unmapped(client)), to)
-		ex.raw, ex.info = client, info
+		ex := s.start(client, nil, to)
+		ex.raw = client
+		if ex.info.len = info.len; info.len > 0 {
+			ex.info = info
+		}
 		s.serve(ctx, ex, buf[:n])
 	}
 }

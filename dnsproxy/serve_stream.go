@@ -62,7 +62,7 @@ func (s *Server) serveStream(ctx context.Context, flow policy.Flow, conn net.Con
 			return quiet(err)
 		}
 		buf = msg
-		ex := s.start(flow.Src, flow, to)
+		ex := s.start(flow.Src, &flow, to)
 		ex.stream = true
 		s.serve(ctx, ex, msg)
 	}

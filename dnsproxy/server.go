@@ -135,6 +135,6 @@ var errClosed = errors.New("dnsproxy: the server is closed")
 // otherwise a worker calls reply later, at most once, unless ctx is done by then. The answer is valid during the call only. Some
 // queries get no answer: those that are none, those that a rule drops, and all after Run has ended. Query is not retained.
 func (s *Server) ServePacket(ctx context.Context, client netip.AddrPort, query []byte, reply func([]byte) error) {
-	ex := s.start(client, s.describe(unmapped(client)), replyFunc(reply))
+	ex := s.start(client, nil, replyFunc(reply))
 	s.serve(ctx, ex, query)
 }

@@ -57,9 +57,9 @@ func (s *Server) decideName(ex *exchange, host string) policy.Verdict {
 		return policy.Verdict{Action: policy.Forward}
 	}
 	ex.names[0] = policy.Name{Host: host, From: policy.FromQuestion}
-	flow := ex.flow
-	flow.Network, flow.Src, flow.Dst, flow.Names, flow.Time = policy.NetworkUnknown, ex.client, netip.AddrPort{}, ex.names[:], ex.begun
-	return s.cfg.Policy.DecideName(flow)
+	f := &ex.flow
+	f.Network, f.Dst, f.Sniffed, f.Names, f.Time = policy.NetworkUnknown, netip.AddrPort{}, false, ex.names[:], ex.begun
+	return s.cfg.Policy.DecideName(*f)
 }
 
 // decideHint judges an address that an answer for host hints at: the flow that would go there is known.
@@ -68,10 +68,9 @@ func (s *Server) decideHint(ex *exchange, host string, addr netip.Addr) policy.V
 		return policy.Verdict{Action: policy.Forward}
 	}
 	ex.names[0] = policy.Name{Host: host, From: policy.FromDNS}
-	flow := ex.flow
-	flow.Network, flow.Src, flow.Dst, flow.Names, flow.Time = policy.TCP, ex.client, netip.AddrPortFrom(addr, 443), ex.names[:], ex.begun
-	flow.Sniffed, flow.Place = true, policy.Elsewhere // the place is that of the flow that carried the question
-	return s.cfg.Policy.Decide(flow)
+	f := &ex.flow
+	f.Network, f.Dst, f.Sniffed, f.Names, f.Time = policy.TCP, netip.AddrPortFrom(addr, 443), true, ex.names[:], ex.begun
+	return s.cfg.Policy.Decide(*f)
 }
 
 func (s *Server) noIPv6(egress string) bool { return s.cfg.NoIPv6 != nil && s.cfg.NoIPv6(egress) }
