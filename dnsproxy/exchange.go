@@ -12,16 +12,16 @@ import (
 	"penstock/policy"
 )
 
-// exchange is one query of a client on its way to an answer. Exchanges are pooled: whoever has one owns it, and gives it up with
+// exchange is one query of a client and its answer. Exchanges are pooled: whoever holds one owns it and returns it with
 // Server.finish.
 type exchange struct {
 	client netip.AddrPort
-	raw    netip.AddrPort // client as its socket names it, which may be a mapped address
+	raw    netip.AddrPort // the client as the socket reported it, perhaps as a mapped address
 	info   packetInfo     // where the query came to
 	to     answerer
 	stream bool        // over TCP: an answer may have 64 KiB
 	dry    bool        // for diagnosis: nothing is counted, logged or remembered
-	flow   policy.Flow // what is known of the client; the rest is that of the last judgement
+	flow   policy.Flow // facts about the client; decideName and decideHint fill in the rest
 	names  [1]policy.Name
 
 	q     wire.Question
@@ -35,11 +35,11 @@ type exchange struct {
 	cache    string // hit, miss, stale, or empty if the cache was not asked
 }
 
-// answerer takes the answer of an exchange to its client. It is called once for each exchange, also if there is nothing to send,
-// and must not keep what it is given.
+// answerer sends the answer of an exchange to its client. It is called exactly once per exchange, even if there is nothing to
+// send, and must not keep ex.
 type answerer interface{ answer(ex *exchange) error }
 
-// replyFunc answers through a func.
+// replyFunc is an answerer that calls a function.
 type replyFunc func([]byte) error
 
 func (f replyFunc) answer(ex *exchange) error {
@@ -49,7 +49,7 @@ func (f replyFunc) answer(ex *exchange) error {
 	return f(ex.out)
 }
 
-// start takes an exchange from the pool. Flow is what is known of the client; nil asks the book of clients.
+// start takes an exchange from the pool. Flow holds the facts about the client; if nil, start asks Config.Clients.
 func (s *Server) start(client netip.AddrPort, flow *policy.Flow, to answerer) *exchange {
 	ex := s.pool.Get().(*exchange)
 	ex.client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
@@ -68,7 +68,7 @@ func (s *Server) start(client netip.AddrPort, flow *policy.Flow, to answerer) *e
 	return ex
 }
 
-// finish counts and logs the query and sends the answer, in this order: who has an answer can rely on what is said of it.
+// finish counts and logs the query, and then sends the answer: a client that has its answer finds it counted.
 func (s *Server) finish(ctx context.Context, ex *exchange) {
 	if !ex.dry {
 		s.cfg.Metrics.query(ex.result)

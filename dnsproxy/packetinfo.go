@@ -8,18 +8,18 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// packetInfo is the control message that came with a query. With it the answer leaves from the address that was asked: a client
-// ignores what comes from another one.
+// packetInfo is the control message that came with a query. It makes the answer leave from the address that the client asked: a
+// client ignores answers from any other.
 type packetInfo struct {
 	oob [64]byte
 	len int
 }
 
-// wildcardSocket is a UDP socket that has no address of its own, so each answer needs one.
+// wildcardSocket is a UDP socket that listens on all addresses, so each answer must name its own.
 type wildcardSocket struct{ *net.UDPConn }
 
 // newWildcardSocket asks the system for the address that each query came to. It reports false if pc is bound to an address, or if
-// the system does not tell: then answers leave from the address that routing chooses.
+// the system cannot tell. Answers then leave from the address that routing chooses.
 func newWildcardSocket(pc *net.UDPConn) (wildcardSocket, bool) {
 	local, ok := pc.LocalAddr().(*net.UDPAddr)
 	if !ok || len(local.IP) > 0 && !local.IP.IsUnspecified() {
@@ -28,7 +28,7 @@ func newWildcardSocket(pc *net.UDPConn) (wildcardSocket, bool) {
 	var err error
 	if local.IP.To4() != nil {
 		err = ipv4.NewPacketConn(pc).SetControlMessage(ipv4.FlagDst, true)
-	} else { // such a socket sees IPv4 addresses as mapped ones
+	} else { // it reports IPv4 addresses as mapped ones
 		err = ipv6.NewPacketConn(pc).SetControlMessage(ipv6.FlagDst, true)
 	}
 	return wildcardSocket{pc}, err == nil

@@ -20,7 +20,7 @@ import (
 type Answer struct {
 	Name     string // as asked
 	Type     string
-	Rcode    string         // "NOERROR", "NXDOMAIN", ...; empty if the client would meet silence
+	Rcode    string         // "NOERROR", "NXDOMAIN", ...; empty if the client would get no answer
 	Records  []string       // answer section in zone file format
 	Reason   string         // text of an extended error
 	Verdict  policy.Verdict // of the name that decided

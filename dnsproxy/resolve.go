@@ -11,14 +11,14 @@ import (
 	"penstock/policy"
 )
 
-// Extended errors that clients are told (RFC 8914 and the IANA registry).
+// Extended errors in answers to clients (RFC 8914 and the IANA registry).
 var (
 	edeLoop    = wire.EDE{Code: dns.ExtendedErrorCodeOther, Prefix: "query loops"}
 	edeBusy    = wire.EDE{Code: dns.ExtendedErrorCodeOther, Prefix: "too many queries wait"}
 	edeLimited = wire.EDE{Code: dns.ExtendedErrorCodeProhibited, Prefix: "too many queries from this client"}
 )
 
-// serve answers ex, on this goroutine if no upstream is needed. It gives ex up and keeps nothing of query.
+// serve answers ex, on this goroutine if no upstream is needed. It takes ownership of ex and does not keep query.
 func (s *Server) serve(ctx context.Context, ex *exchange, query []byte) {
 	st := s.state.Load()
 	ex.begun = s.clock()
@@ -49,10 +49,10 @@ func (s *Server) serve(ctx context.Context, ex *exchange, query []byte) {
 	}
 }
 
-// settle notes how ex ends and with what answer.
+// settle records the result of ex and its answer.
 func (ex *exchange) settle(r result, out []byte) { ex.result, ex.out = r, out }
 
-// judged asks the policy about the question and says whether that settles it.
+// judged asks the policy about the question and reports whether ex is settled.
 func (s *Server) judged(ex *exchange, st *state) bool {
 	ex.decided = ex.q.Host()
 	ex.verdict = s.decideName(ex, ex.decided)
@@ -73,13 +73,13 @@ func (s *Server) refuse(ex *exchange, st *state) {
 		return
 	}
 	why := wire.EDE{Code: dns.ExtendedErrorCodeBlocked, Prefix: "blocked by rule ", Detail: ex.verdict.Rule}
-	if ex.verdict.Category != "" { // the reason is what the site is, as a subscriber chose
+	if ex.verdict.Category != "" { // RFC 8914 4.18: the operator filters on behalf of the client
 		why.Code = dns.ExtendedErrorCodeFiltered
 	}
 	ex.settle(resultBlocked, st.block(ex.verdict).append(ex.out[:0], &ex.q, why))
 }
 
-// cached answers ex with e from the cache, if e is of use.
+// cached answers ex from the cache entry e and reports whether it could.
 func (s *Server) cached(ctx context.Context, ex *exchange, st *state, v *view, e *cache.Entry) bool {
 	switch {
 	case e.Fresh(ex.begun):
@@ -103,8 +103,8 @@ func keyFor(q *wire.Question, v *view) cache.Key {
 	return cache.Key{Name: q.Key(), View: v.id, Type: q.Type, Bits: bits}
 }
 
-// answer writes e as the answer to ex, if the policy lets the client have what is in it. The names are remembered first, so that
-// a flow never arrives before them.
+// answer writes e as the answer to ex, if the policy allows the names and addresses in it. It records the names before the answer
+// goes out, so that the flow that follows finds them.
 func (s *Server) answer(ex *exchange, st *state, e *cache.Entry, how result, from string) {
 	ex.cache, ex.upstream = from, e.Upstream
 	if e.Failure() {
@@ -126,7 +126,7 @@ func (s *Server) answer(ex *exchange, st *state, e *cache.Entry, how result, fro
 	ex.settle(how, e.Append(ex.out[:0], &ex.q, ex.begun, ex.limit()))
 }
 
-// behind judges the names behind the question: CNAME, DNAME and service targets. It says whether one is refused.
+// behind judges the names behind the question, which are CNAME, DNAME and service targets. It reports whether one is refused.
 func (s *Server) behind(ex *exchange, st *state, e *cache.Entry) bool {
 	for _, target := range e.Targets {
 		if v := s.decideName(ex, target); v.Action != policy.Forward {
@@ -138,7 +138,7 @@ func (s *Server) behind(ex *exchange, st *state, e *cache.Entry) bool {
 	return false
 }
 
-// filterHints returns e without the hints that the client could not use, or nil if that cannot be written.
+// filterHints returns e without the hints that the client could not use, or nil if packing the rest fails.
 func (s *Server) filterHints(ex *exchange, e *cache.Entry) *cache.Entry {
 	no6 := s.noIPv6(ex.verdict.Egress)
 	host := ex.q.Host()

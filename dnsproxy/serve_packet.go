@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// packetSize is the size of the largest query datagram that is read; what is longer is cut and then malformed.
+// packetSize is the size of the read buffer, octets. A longer query is cut off and then malformed.
 const packetSize = 4096
 
 // socket reads queries from and writes answers to UDP clients.
@@ -21,7 +21,7 @@ type socket interface {
 	write(msg []byte, info *packetInfo, to netip.AddrPort) error
 }
 
-// socketOf finds the cheapest way to use pc.
+// socketOf returns the fastest socket that pc allows.
 func socketOf(pc net.PacketConn) socket {
 	udp, ok := pc.(*net.UDPConn)
 	if !ok {
@@ -58,7 +58,7 @@ func (s *Server) servePackets(ctx context.Context, sock socket) error {
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("dnsproxy: read queries: %w", err)
-		case err != nil: // such as an ICMP error for an earlier answer (Windows): it is about one client
+		case err != nil: // for example an ICMP error caused by an earlier answer (Windows), which concerns one client only
 			s.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "dns query not read", slog.Any("err", err))
 			select {
 			case <-time.After(time.Millisecond):
@@ -102,7 +102,7 @@ func (b boundSocket) write(msg []byte, _ *packetInfo, to netip.AddrPort) error {
 	return err
 }
 
-// slowSocket makes a socket of any packet connection.
+// slowSocket adapts any packet connection.
 type slowSocket struct{ net.PacketConn }
 
 func (s slowSocket) read(buf []byte, _ *packetInfo) (int, netip.AddrPort, error) {

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// tasks counts the goroutines of a server, so that it can end them and wait for them.
+// tasks tracks the goroutines of a server, so that it can stop them and wait for them.
 type tasks struct {
 	wg sync.WaitGroup
 
@@ -21,7 +21,7 @@ type task struct {
 	id     int
 }
 
-// begin enters a goroutine that was not started by another task, unless the server is closing. Each begin needs an end.
+// begin counts in a goroutine that no other task started, unless the server is closing. Each successful begin needs an end.
 func (t *tasks) begin() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -71,7 +71,7 @@ func (t *tasks) closeClient(client uint64) {
 	}
 }
 
-// close lets nobody in any more and ends the contexts of those inside.
+// close makes begin fail from now on and ends all contexts.
 func (t *tasks) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

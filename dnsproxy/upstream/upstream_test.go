@@ -587,7 +587,7 @@ func TestParse(t *testing.T) {
 		"tls://1.2.3.4:99999":        "port must be 1 to 65535",
 		"10.0.0.53:0":                "port must be 1 to 65535",
 		"tls://10.0.0.53/dns-query":  "only https and h3 have a path",
-		"https://me:secret@dns.test": "user and password mean nothing here: leave them out",
+		"https://me:secret@dns.test": "it has a user or password, which nothing uses: leave them out",
 		"https://dns.test/q{?dns}":   "it is a template: leave out the part in braces",
 		"tls://":                     "no host",
 		"tls://[::1":                 "missing ']' in host",
@@ -603,6 +603,16 @@ func TestParse(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: got %q, want %q", address, got, want)
+		}
+	}
+}
+
+// TestAPasswordIsNotRepeated: an address with a password in it is wrong, and the error keeps the password to itself.
+func TestAPasswordIsNotRepeated(t *testing.T) {
+	for _, address := range []string{"https://me:secret@dns.example/dns-query", "me:secret@dns.example"} {
+		_, err := Parse(Spec{Address: address})
+		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "me:xxxxx@dns.example") {
+			t.Errorf("%s: got %v", address, err)
 		}
 	}
 }
