@@ -50,14 +50,14 @@ func (f replyFunc) answer(ex *exchange) error {
 }
 
 // start takes an exchange from the pool. Flow holds the facts about the client; if nil, start asks Config.Clients.
-func (s *Server) start(client netip.AddrPort, flow *policy.Flow, to answerer) *exchange {
-	ex := s.pool.Get().(*exchange)
+func (r *resolver) start(client netip.AddrPort, flow *policy.Flow, to answerer) *exchange {
+	ex := r.pool.Get().(*exchange)
 	ex.client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
 	switch {
 	case flow != nil:
 		ex.flow = *flow
-	case s.cfg.Clients != nil:
-		ex.flow = s.cfg.Clients.Describe(ex.client)
+	case r.cfg.Clients != nil:
+		ex.flow = r.cfg.Clients.Describe(ex.client)
 	}
 	ex.flow.Src = ex.client
 	if ex.flow.Client == 0 {
@@ -69,21 +69,21 @@ func (s *Server) start(client netip.AddrPort, flow *policy.Flow, to answerer) *e
 }
 
 // finish counts and logs the query, and then sends the answer: a client that has its answer finds it counted.
-func (s *Server) finish(ctx context.Context, ex *exchange) {
+func (r *resolver) finish(ctx context.Context, ex *exchange) {
 	if !ex.dry {
-		s.cfg.Metrics.query(ex.result)
-		if s.cfg.QueryLog != nil && len(ex.q.Name()) > 0 {
-			s.record(ctx, ex)
+		r.cfg.Metrics.query(ex.result)
+		if r.cfg.QueryLog != nil && len(ex.q.Name()) > 0 {
+			r.record(ctx, ex)
 		}
 	}
-	if err := ex.to.answer(ex); err != nil && s.cfg.Log.Enabled(ctx, slog.LevelDebug) {
-		s.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "dns answer not sent", slog.Any("src", ex.client), slog.Any("err", err))
+	if err := ex.to.answer(ex); err != nil && r.cfg.Log.Enabled(ctx, slog.LevelDebug) {
+		r.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "dns answer not sent", slog.Any("src", ex.client), slog.Any("err", err))
 	}
 	ex.to, ex.flow = nil, policy.Flow{}
 	if cap(ex.out) > maxPooled {
 		ex.out = nil
 	}
-	s.pool.Put(ex)
+	r.pool.Put(ex)
 }
 
 // maxPooled is the largest answer buffer that is kept for the next exchange, in octets.
@@ -98,7 +98,7 @@ func (ex *exchange) limit() int {
 }
 
 // record writes the query log. The keys are those of the flow log where it has such a key.
-func (s *Server) record(ctx context.Context, ex *exchange) {
+func (r *resolver) record(ctx context.Context, ex *exchange) {
 	verdict := "dns"
 	switch ex.verdict.Action {
 	case policy.Forward:
@@ -113,7 +113,7 @@ func (s *Server) record(ctx context.Context, ex *exchange) {
 	if len(ex.out) >= wire.HeaderLen {
 		rcode = dns.RcodeToString[int(ex.out[3]&0xf)]
 	}
-	s.cfg.QueryLog.LogAttrs(ctx, slog.LevelInfo, "query",
+	r.cfg.QueryLog.LogAttrs(ctx, slog.LevelInfo, "query",
 		slog.String("proto", "dns"), slog.String("src", ex.client.String()), slog.String("peer", ex.flow.Peer),
 		slog.String("host", string([]byte(ex.q.Host()))), slog.String("type", dns.Type(ex.q.Type).String()),
 		slog.String("verdict", verdict), slog.String("rule", ex.verdict.Rule), slog.String("category", ex.verdict.Category),

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"penstock/dnsproxy/cache"
@@ -18,18 +17,10 @@ import (
 const tidyEvery = 10 * time.Second
 
 // Server answers DNS queries. Its methods may be called by any number of goroutines.
+//
+//	Server (ways in, plans) -> resolver (questions to answers) -> asker (flights, upstreams)
 type Server struct {
-	cfg     Config // Log is set
-	state   atomic.Pointer[state]
-	cache   *cache.Cache
-	names   *names.Table
-	limits  *limits
-	flights flights
-	loops   loops
-	tasks   tasks
-	pool    sync.Pool // of *exchange
-	clock   func() time.Time
-
+	*resolver
 	using sync.Mutex // held while a new state replaces the old one
 }
 
@@ -41,12 +32,14 @@ func New(cfg Config, p *Plan) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{
-		cfg: cfg, clock: time.Now,
-		cache: cache.New(cfg.CacheBytes, cfg.CacheEntries), names: names.New(cfg.MaxNames, time.Now), limits: newLimits(),
-		flights: flights{open: map[cache.Key]*flight{}},
-		pool:    sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, wire.MaxUDP)} }},
+	ask := &asker{
+		cache: cache.New(cfg.CacheBytes, cfg.CacheEntries), limits: newLimits(), flights: flights{open: map[cache.Key]*flight{}},
+		log: cfg.Log, metrics: cfg.Metrics, clock: time.Now,
 	}
+	s := &Server{resolver: &resolver{
+		asker: ask, cfg: cfg, names: names.New(cfg.MaxNames, time.Now),
+		pool: sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, wire.MaxUDP)} }},
+	}}
 	s.Use(p)
 	return s, nil
 }

@@ -28,13 +28,13 @@ func (ex *exchange) local(st *state) bool {
 }
 
 // limited answers what the policy forwards but the server does not: ANY, and AAAA where the egress has no IPv6.
-func (s *Server) limited(ex *exchange) bool {
+func (r *resolver) limited(ex *exchange) bool {
 	q := &ex.q
 	switch {
 	case q.Type == dns.TypeANY: // RFC 8482 4.2
 		out := wire.AppendRecord(wire.Begin(ex.out, q, dns.RcodeSuccess), 1, dns.TypeHINFO, localTTL, []byte("\x07RFC8482\x00"))
 		ex.settle(resultLocal, wire.AppendOPT(out, q, dns.RcodeSuccess, wire.EDE{}))
-	case q.Type == dns.TypeAAAA && s.noIPv6(ex.verdict.Egress):
+	case q.Type == dns.TypeAAAA && r.noIPv6(ex.verdict.Egress):
 		why := wire.EDE{Code: dns.ExtendedErrorCodeFiltered, Prefix: "no IPv6 on the way there"}
 		ex.settle(resultLocal, wire.AppendNegative(ex.out, q, dns.RcodeSuccess, blockTTL, why))
 	default:

@@ -52,28 +52,28 @@ func (st *state) group(v *view) *upstream.Group { return st.groups[v.pool] }
 func (s *Server) leadsBack(addr netip.AddrPort) bool { return s.state.Load().self(addr) }
 
 // decideName judges a name for the client of ex.
-func (s *Server) decideName(ex *exchange, host string) policy.Verdict {
-	if s.cfg.Policy == nil {
+func (r *resolver) decideName(ex *exchange, host string) policy.Verdict {
+	if r.cfg.Policy == nil {
 		return policy.Verdict{Action: policy.Forward}
 	}
 	ex.names[0] = policy.Name{Host: host, From: policy.FromQuestion}
 	f := &ex.flow
 	f.Network, f.Dst, f.Sniffed, f.Names, f.Time = policy.NetworkUnknown, netip.AddrPort{}, false, ex.names[:], ex.begun
-	return s.cfg.Policy.DecideName(*f)
+	return r.cfg.Policy.DecideName(*f)
 }
 
 // decideHint judges an address hint in an answer for host, as the flow that a browser would open to it.
-func (s *Server) decideHint(ex *exchange, host string, addr netip.Addr) policy.Verdict {
-	if s.cfg.Policy == nil {
+func (r *resolver) decideHint(ex *exchange, host string, addr netip.Addr) policy.Verdict {
+	if r.cfg.Policy == nil {
 		return policy.Verdict{Action: policy.Forward}
 	}
 	ex.names[0] = policy.Name{Host: host, From: policy.FromDNS}
 	f := &ex.flow
 	f.Network, f.Dst, f.Sniffed, f.Names, f.Time = policy.TCP, netip.AddrPortFrom(addr, 443), true, ex.names[:], ex.begun
-	return s.cfg.Policy.Decide(*f)
+	return r.cfg.Policy.Decide(*f)
 }
 
-func (s *Server) noIPv6(egress string) bool { return s.cfg.NoIPv6 != nil && s.cfg.NoIPv6(egress) }
+func (r *resolver) noIPv6(egress string) bool { return r.cfg.NoIPv6 != nil && r.cfg.NoIPv6(egress) }
 
 // describe returns the facts about a client on a host socket.
 func (s *Server) describe(client netip.AddrPort) policy.Flow {

@@ -21,6 +21,19 @@ const (
 	serverRetry  = 5 * time.Second // and a failure that an upstream answered: asking again soon would give the same
 )
 
+// asker finds answers: in flights that others began, or from upstreams. It bounds what clients may ask for.
+type asker struct {
+	cache   *cache.Cache
+	limits  *limits
+	flights flights
+	loops   loops
+	tasks   tasks
+
+	log     *slog.Logger
+	metrics *Metrics
+	clock   func() time.Time
+}
+
 // work is a question to be asked of upstreams. It is independent of the exchange that caused it.
 type work struct {
 	ctx     context.Context // done when the client or the server is closed
@@ -47,8 +60,8 @@ func (ex *exchange) newWork(st *state, v *view, old *cache.Entry) *work {
 
 // ticket admits the question of ex as work, or settles ex if a limit forbids it. It uses only the values of ctx: a client that
 // disconnects keeps its place among the questions in flight until the upstream answers, or it could start any number of them.
-func (s *Server) ticket(ctx context.Context, ex *exchange, st *state, v *view, old *cache.Entry) (*work, bool) {
-	done, refusal := s.limits.admit(ex.flow.Client, ex.begun, &st.settings)
+func (a *asker) ticket(ctx context.Context, ex *exchange, st *state, v *view, old *cache.Entry) (*work, bool) {
+	done, refusal := a.limits.admit(ex.flow.Client, ex.begun, &st.settings)
 	switch refusal {
 	case admitted:
 	case overRate:
@@ -58,20 +71,20 @@ func (s *Server) ticket(ctx context.Context, ex *exchange, st *state, v *view, o
 		ex.settle(resultOverloaded, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, edeBusy))
 		return nil, false
 	}
-	if !s.tasks.begin() {
+	if !a.tasks.begin() {
 		done()
 		ex.settle(resultDropped, ex.out[:0])
 		return nil, false
 	}
-	s.cfg.Metrics.flying(1)
+	a.metrics.flying(1)
 	w := ex.newWork(st, v, old)
-	clientCtx, cancel := s.tasks.context(context.WithoutCancel(ctx), ex.flow.Client)
+	clientCtx, cancel := a.tasks.context(context.WithoutCancel(ctx), ex.flow.Client)
 	w.ctx = clientCtx
 	w.release = func() {
 		cancel()
-		s.cfg.Metrics.flying(-1)
+		a.metrics.flying(-1)
 		done()
-		s.tasks.end()
+		a.tasks.end()
 	}
 	return w, true
 }
@@ -147,23 +160,23 @@ func (fs *flights) land(key cache.Key, f *flight) {
 
 // fetch asks the upstreams, or joins a flight that asks them already. The result is forwarded, stale or failed. If the client or
 // the server is closed first, the result is dropped and there is no entry.
-func (s *Server) fetch(w *work) (*cache.Entry, result) {
+func (a *asker) fetch(w *work) (*cache.Entry, result) {
 	asking, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), w.timeout)
-	f, begins := s.flights.join(w.key, cancel)
-	defer s.flights.leave(w.key, f)
+	f, begins := a.flights.join(w.key, cancel)
+	defer a.flights.leave(w.key, f)
 	var late <-chan struct{}
 	if begins {
-		s.tasks.spawn(func() {
+		a.tasks.spawn(func() {
 			defer cancel()
-			s.fly(asking, w, f)
+			a.fly(asking, w, f)
 		})
 	} else {
 		defer cancel()
 		if f.came(w.id) {
-			if s.loops.first(w.view.id) {
-				s.cfg.Log.Warn("a dns upstream leads back to this server", "host", w.host)
+			if a.loops.first(w.view.id) {
+				a.log.Warn("a dns upstream leads back to this server", "host", w.host)
 			}
-			return w.failure(dns.RcodeServerFailure, edeLoop, 0, s.clock()), resultFailed
+			return w.failure(dns.RcodeServerFailure, edeLoop, 0, a.clock()), resultFailed
 		}
 		late = asking.Done()
 	}
@@ -173,31 +186,31 @@ func (s *Server) fetch(w *work) (*cache.Entry, result) {
 	case <-w.ctx.Done():
 		return nil, resultDropped
 	case <-late: // a query that came back under another id ends here, and its flight soon after
-		return w.failure(dns.RcodeServerFailure, edeLoop, 0, s.clock()), resultFailed
+		return w.failure(dns.RcodeServerFailure, edeLoop, 0, a.clock()), resultFailed
 	}
 }
 
 // fly asks the upstreams on behalf of a flight and lands it.
-func (s *Server) fly(ctx context.Context, w *work, f *flight) {
-	if e := s.cache.Peek(w.key); e != nil && e != w.old && e.Fresh(s.clock()) {
+func (a *asker) fly(ctx context.Context, w *work, f *flight) {
+	if e := a.cache.Peek(w.key); e != nil && e != w.old && e.Fresh(a.clock()) {
 		f.entry, f.how = e, resultForwarded // a flight has landed since this query met an empty cache
 	} else {
-		f.entry, f.how = s.ask(ctx, w, f.sent)
+		f.entry, f.how = a.ask(ctx, w, f.sent)
 		switch {
 		case f.how == resultStale:
-			w.old.KeepStale(s.clock().Add(serverRetry))
+			w.old.KeepStale(a.clock().Add(serverRetry))
 		case f.entry.Storable() && !errors.Is(ctx.Err(), context.Canceled):
-			s.cache.Put(w.key, f.entry)
+			a.cache.Put(w.key, f.entry)
 		}
 	}
-	s.flights.land(w.key, f)
+	a.flights.land(w.key, f)
 }
 
 // ask asks the upstreams and makes an entry of what they say.
-func (s *Server) ask(ctx context.Context, w *work, sent func(uint16)) (*cache.Entry, result) {
+func (a *asker) ask(ctx context.Context, w *work, sent func(uint16)) (*cache.Entry, result) {
 	var e *cache.Entry
 	msg, from, err := w.group.Ask(ctx, w.query, sent)
-	now := s.clock()
+	now := a.clock()
 	if err == nil {
 		e, err = cache.Clean(msg, w.host, from, w.view.how, now)
 	}
@@ -207,7 +220,7 @@ func (s *Server) ask(ctx context.Context, w *work, sent func(uint16)) (*cache.En
 	case w.old.StandsIn(now):
 		return w.old, resultStale
 	}
-	s.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "dns query failed", slog.String("host", w.host), slog.Any("err", err))
+	a.log.LogAttrs(ctx, slog.LevelDebug, "dns query failed", slog.String("host", w.host), slog.Any("err", err))
 	return w.failed(err, now), resultFailed
 }
 
