@@ -57,7 +57,7 @@ type Config struct {
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	// NoIPv6 says that an egress carries no IPv6: AAAA questions that would be forwarded there get no data. Nil means all do.
 	NoIPv6 func(egress string) bool
-	// Blocked is called once with the verdict of each query that met a block or silence. It must be fast. Nil is not called.
+	// Blocked is called once with the verdict of each query that met a block or silence. It must be fast. May be nil.
 	Blocked func(policy.Verdict)
 
 	// RootCAs verify upstreams over TLS and QUIC; nil means the roots of the system.
@@ -70,8 +70,8 @@ type Config struct {
 	MaxNames int
 
 	Log *slog.Logger // nil discards
-	// QueryLog gets one record per query, with the keys of a flow log; nil means none. It must not block: it is called before
-	// the answer goes out.
+	// QueryLog gets one record per query, with the keys of a flow log; nil means none. It must not block, whatever becomes of the
+	// log: the server calls it before it sends the answer, so a handler that writes to a disk or a pipe needs a queue that drops.
 	QueryLog *slog.Logger
 	Metrics  *Metrics // nil counts nothing
 }

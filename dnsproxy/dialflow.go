@@ -5,19 +5,19 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
 
+	"penstock/dnsproxy/pipe"
 	"penstock/policy"
 	"penstock/stack/deadline"
 )
 
 // DialFlow makes the server an egress: the flow's client talks to the server over the connection that is returned, wherever the
 // flow was bound for. Over UDP each Write is a query and each Read an answer; over TCP the connection has the TCP framing and
-// CloseWrite. The policy judges the questions with the facts of f. Ctx is for values only: the connection lives until Close, or
-// until Run ends.
+// CloseWrite. The policy judges the questions with the facts in f. Only the values of ctx are used: the connection lasts until
+// Close, until [Server.CloseClient] for f.Client, or until Run ends.
 func (s *Server) DialFlow(ctx context.Context, f policy.Flow) (net.Conn, error) {
 	switch f.Network {
 	case policy.UDP:
@@ -28,7 +28,7 @@ func (s *Server) DialFlow(ctx context.Context, f policy.Flow) (net.Conn, error) 
 	return nil, fmt.Errorf("dnsproxy: dial: network %d carries no DNS", f.Network)
 }
 
-// packetQueue is how many answers wait for a Read; what comes then is lost, as datagrams are.
+// packetQueue is how many answers wait for a Read. More are lost, as datagrams are.
 const packetQueue = 512
 
 // packetConn is the client's end of a UDP flow to the server.
@@ -60,7 +60,7 @@ func (c *packetConn) Write(query []byte) (int, error) {
 	if c.ctx.Err() != nil {
 		return 0, net.ErrClosed
 	}
-	ex := c.server.start(c.flow.Src, c.flow, c)
+	ex := c.server.start(c.flow.Src, &c.flow, c)
 	c.server.serve(c.ctx, ex, query)
 	return len(query), nil
 }
@@ -79,7 +79,7 @@ func (c *packetConn) answer(ex *exchange) error {
 	return nil
 }
 
-// tellLocked wakes a Read.
+// tellLocked wakes a waiting Read.
 func (c *packetConn) tellLocked() {
 	select {
 	case c.came <- struct{}{}:
@@ -134,20 +134,12 @@ func (c *packetConn) SetReadDeadline(t time.Time) error { c.read.Set(t); return 
 // SetWriteDeadline does nothing: a Write never waits.
 func (c *packetConn) SetWriteDeadline(time.Time) error { return nil }
 
-// streamConn is one end of a TCP flow to the server.
-type streamConn struct {
-	in, out       *pipe
-	local, remote netip.AddrPort
-}
-
 func (s *Server) dialStream(ctx context.Context, f policy.Flow) (net.Conn, error) {
 	if !s.tasks.begin() {
 		return nil, errClosed
 	}
 	defer s.tasks.end()
-	queries, answers := newPipe(), newPipe()
-	near := &streamConn{in: answers, out: queries, local: f.Src, remote: f.Dst}
-	far := &streamConn{in: queries, out: answers, local: f.Dst, remote: f.Src}
+	near, far := pipe.New(net.TCPAddrFromAddrPort(f.Src), net.TCPAddrFromAddrPort(f.Dst))
 	ctx = context.WithoutCancel(ctx)
 	s.tasks.spawn(func() {
 		if err := s.serveStream(ctx, f, far); err != nil {
@@ -156,28 +148,3 @@ func (s *Server) dialStream(ctx context.Context, f policy.Flow) (net.Conn, error
 	})
 	return near, nil
 }
-
-func (c *streamConn) Read(b []byte) (int, error)  { return c.in.Read(b) }
-func (c *streamConn) Write(b []byte) (int, error) { return c.out.Write(b) }
-
-// CloseWrite says that no more queries come. Answers to those before still do.
-func (c *streamConn) CloseWrite() error {
-	c.out.end()
-	return nil
-}
-
-func (c *streamConn) Close() error {
-	c.out.end()
-	c.in.cut()
-	return nil
-}
-
-func (c *streamConn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local) }
-func (c *streamConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
-
-func (c *streamConn) SetDeadline(t time.Time) error {
-	c.SetReadDeadline(t)
-	return c.SetWriteDeadline(t)
-}
-func (c *streamConn) SetReadDeadline(t time.Time) error  { c.in.readBy.Set(t); return nil }
-func (c *streamConn) SetWriteDeadline(t time.Time) error { c.out.writeBy.Set(t); return nil }

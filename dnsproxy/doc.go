@@ -12,7 +12,7 @@
 // The parts stand in packages of their own, and none knows the one above it:
 //
 //	dnsproxy -> upstream, cache -> wire
-//	         -> names
+//	         -> names, pipe
 //
 // [Settings] are what a configuration says, [Compile] makes a [Plan] of them, and a [Server] carries out one plan after another.
 // Upstreams are reached only through [Config.Dialer], so that resolving through a tunnel is a matter of configuration. The server

@@ -12,15 +12,16 @@ import (
 	"penstock/policy"
 )
 
-// exchange is one query of a client on its way to an answer. Exchanges are pooled: whoever has one owns it, and gives it up with
+// exchange is one query of a client and its answer. Exchanges are pooled: whoever holds one owns it and returns it with
 // Server.finish.
 type exchange struct {
 	client netip.AddrPort
-	raw    netip.AddrPort // client as its socket names it, which may be a mapped address
+	raw    netip.AddrPort // the client as the socket reported it, perhaps as a mapped address
+	info   packetInfo     // where the query came to
 	to     answerer
 	stream bool        // over TCP: an answer may have 64 KiB
 	dry    bool        // for diagnosis: nothing is counted, logged or remembered
-	flow   policy.Flow // what is known of the client
+	flow   policy.Flow // facts about the client; decideName and decideHint fill in the rest
 	names  [1]policy.Name
 
 	q     wire.Question
@@ -34,11 +35,11 @@ type exchange struct {
 	cache    string // hit, miss, stale, or empty if the cache was not asked
 }
 
-// answerer takes the answer of an exchange to its client. It is called once for each exchange, also if there is nothing to send,
-// and must not keep what it is given.
+// answerer sends the answer of an exchange to its client. It is called exactly once per exchange, even if there is nothing to
+// send, and must not keep ex.
 type answerer interface{ answer(ex *exchange) error }
 
-// replyFunc answers through a func.
+// replyFunc is an answerer that calls a function.
 type replyFunc func([]byte) error
 
 func (f replyFunc) answer(ex *exchange) error {
@@ -48,11 +49,17 @@ func (f replyFunc) answer(ex *exchange) error {
 	return f(ex.out)
 }
 
-// start takes an exchange from the pool. Flow is what is known of the client.
-func (s *Server) start(client netip.AddrPort, flow policy.Flow, to answerer) *exchange {
-	ex := s.pool.Get().(*exchange)
+// start takes an exchange from the pool. Flow holds the facts about the client; if nil, start asks Config.Clients.
+func (r *resolver) start(client netip.AddrPort, flow *policy.Flow, to answerer) *exchange {
+	ex := r.pool.Get().(*exchange)
 	ex.client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
-	ex.flow = flow
+	switch {
+	case flow != nil:
+		ex.flow = *flow
+	case r.cfg.Clients != nil:
+		ex.flow = r.cfg.Clients.Describe(ex.client)
+	}
+	ex.flow.Src = ex.client
 	if ex.flow.Client == 0 {
 		ex.flow.Client = AddressKey(ex.client.Addr())
 	}
@@ -61,22 +68,22 @@ func (s *Server) start(client netip.AddrPort, flow policy.Flow, to answerer) *ex
 	return ex
 }
 
-// finish counts and logs the query and sends the answer, in this order: who has an answer can rely on what is said of it.
-func (s *Server) finish(ctx context.Context, ex *exchange) {
+// finish counts and logs the query, and then sends the answer: a client that has its answer finds it counted.
+func (r *resolver) finish(ctx context.Context, ex *exchange) {
 	if !ex.dry {
-		s.cfg.Metrics.query(ex.result)
-		if s.cfg.QueryLog != nil && len(ex.q.Name()) > 0 {
-			s.record(ctx, ex)
+		r.cfg.Metrics.query(ex.result)
+		if r.cfg.QueryLog != nil && len(ex.q.Name()) > 0 {
+			r.record(ctx, ex)
 		}
 	}
-	if err := ex.to.answer(ex); err != nil && s.cfg.Log.Enabled(ctx, slog.LevelDebug) {
-		s.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "dns answer not sent", slog.Any("src", ex.client), slog.Any("err", err))
+	if err := ex.to.answer(ex); err != nil && r.cfg.Log.Enabled(ctx, slog.LevelDebug) {
+		r.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "dns answer not sent", slog.Any("src", ex.client), slog.Any("err", err))
 	}
 	ex.to, ex.flow = nil, policy.Flow{}
 	if cap(ex.out) > maxPooled {
 		ex.out = nil
 	}
-	s.pool.Put(ex)
+	r.pool.Put(ex)
 }
 
 // maxPooled is the largest answer buffer that is kept for the next exchange, in octets.
@@ -91,7 +98,7 @@ func (ex *exchange) limit() int {
 }
 
 // record writes the query log. The keys are those of the flow log where it has such a key.
-func (s *Server) record(ctx context.Context, ex *exchange) {
+func (r *resolver) record(ctx context.Context, ex *exchange) {
 	verdict := "dns"
 	switch ex.verdict.Action {
 	case policy.Forward:
@@ -106,7 +113,7 @@ func (s *Server) record(ctx context.Context, ex *exchange) {
 	if len(ex.out) >= wire.HeaderLen {
 		rcode = dns.RcodeToString[int(ex.out[3]&0xf)]
 	}
-	s.cfg.QueryLog.LogAttrs(ctx, slog.LevelInfo, "query",
+	r.cfg.QueryLog.LogAttrs(ctx, slog.LevelInfo, "query",
 		slog.String("proto", "dns"), slog.String("src", ex.client.String()), slog.String("peer", ex.flow.Peer),
 		slog.String("host", string([]byte(ex.q.Host()))), slog.String("type", dns.Type(ex.q.Type).String()),
 		slog.String("verdict", verdict), slog.String("rule", ex.verdict.Rule), slog.String("category", ex.verdict.Category),

@@ -13,10 +13,10 @@ const (
 	maxInFlight = 1024
 	clientRate  = 1000 // queries per second that reach upstreams
 	maxConns    = 256
-	maxClients  = 4096 // whose use is remembered
+	maxClients  = 4096 // whose usage is remembered
 )
 
-// limits bounds what clients cost beyond a cached answer: queries with upstreams and TCP connections.
+// limits bounds what clients cost beyond a cached answer: queries in flight to upstreams, and TCP connections.
 type limits struct {
 	mu       sync.Mutex // guards below
 	inFlight int
@@ -66,7 +66,7 @@ func (l *limits) admit(client uint64, now time.Time, set *Settings) (done func()
 	}, admitted
 }
 
-// takes says whether the client's pace allows another query. A burst is two seconds' worth. A negative bound is none.
+// takes reports whether the client's rate allows another query. A burst is two seconds' worth. A negative rate is no bound.
 func (u *use) takes(now time.Time, perSecond int) bool {
 	limit := rate.Limit(perSecond)
 	switch {
@@ -99,8 +99,8 @@ func (l *limits) connect(client uint64, set *Settings) (done func(), ok bool) {
 	}, true
 }
 
-// clientLocked finds the use of a client. One that uses nothing and has not been seen for long is forgotten, which forgives it its
-// pace. One that uses something is never forgotten: it could have its share twice.
+// clientLocked returns the usage of a client. The client that was idle for longest is forgotten when there are too many, and its
+// rate starts afresh. One with queries in flight or connections is never forgotten, or it could take its share twice.
 func (l *limits) clientLocked(client uint64) *use {
 	if u, ok := l.clients.Get(client); ok {
 		return u

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -34,15 +35,15 @@ type Plan struct {
 // pool is the upstreams that a view asks.
 type pool []upstream.Target
 
-// view is how the names that are sent to one pool are seen: an answer cached in one view is not used in another.
+// view is a pool and what is taken out of its answers. An answer cached in one view is not used in another.
 type view struct {
 	id   uint64
 	pool int // index into pools
 	how  cache.Cleaning
 }
 
-// Compile checks settings and makes a plan of them. It opens nothing and starts nothing, and finds everything that can be wrong:
-// a plan can be used. The error joins a sentence for each fault, which names the value and the mend.
+// Compile checks settings and makes a plan of them. It opens nothing and starts nothing. It finds everything that can be wrong, so
+// that using a plan cannot fail. The error joins one sentence per fault, which names the value and the mend.
 func Compile(s Settings) (*Plan, error) {
 	s.Block.TTL = cmp.Or(s.Block.TTL, blockTTL)
 	s.Timeout = min(cmp.Or(s.Timeout, maxTimeout), maxTimeout)
@@ -63,6 +64,11 @@ func Compile(s Settings) (*Plan, error) {
 	p := &Plan{settings: s, zones: map[string]*view{}, allowed: map[string]bool{}}
 	how := cache.Cleaning{Own: slices.Compact(own), StripECH: s.StripECH}
 	var errs []error
+	for _, answer := range append(slices.Collect(maps.Values(categories)), s.Block) {
+		if answer.Mode == BlockAddress && len(answer.Addrs) == 0 {
+			errs = append(errs, errors.New("dnsproxy: a block answer of addresses has none: name one, or choose another answer"))
+		}
+	}
 	main, err := p.addPool(s.Upstreams)
 	errs = append(errs, err)
 	p.main = p.newView(main, how)
@@ -92,6 +98,10 @@ func (p *Plan) addPool(upstreams []Upstream) (index int, err error) {
 			errs = append(errs, fmt.Errorf("dnsproxy: %w", err))
 			continue
 		}
+		if err := checkHost(t.Host()); err != nil {
+			errs = append(errs, fmt.Errorf("dnsproxy: upstream address %q: %w", u.Address, err))
+			continue
+		}
 		if i := slices.IndexFunc(t.Addrs(), p.self); i >= 0 {
 			errs = append(errs, fmt.Errorf("dnsproxy: upstream address %q leads back to this server at %s: name another resolver", u.Address, t.Addrs()[i]))
 			continue
@@ -102,7 +112,22 @@ func (p *Plan) addPool(upstreams []Upstream) (index int, err error) {
 	return len(p.pools) - 1, errors.Join(errs...)
 }
 
-// addZone adds a zone. ZoneOf has, for each domain there is, the domains of the zone that it is in.
+// checkHost checks the host of an upstream, which is used as it stands for look-ups and to verify certificates.
+func checkHost(host string) error {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	name, err := policy.CanonicalName(host)
+	if err != nil {
+		return fmt.Errorf("%q is not a host name", host)
+	}
+	if name != strings.ToLower(strings.TrimSuffix(host, ".")) {
+		return fmt.Errorf("write the host as %s", name)
+	}
+	return nil
+}
+
+// addZone adds a zone. ZoneOf maps each domain so far to the domains of its zone.
 func (p *Plan) addZone(zone Zone, how cache.Cleaning, zoneOf map[string][]string) error {
 	if len(zone.Domains) == 0 {
 		return errors.New("dnsproxy: a zone has no domain: name the domains that its upstreams are for")
@@ -128,7 +153,7 @@ func (p *Plan) addZone(zone Zone, how cache.Cleaning, zoneOf map[string][]string
 	return errors.Join(errs...)
 }
 
-// newView gives a view an id that is the same whenever the same upstreams are asked and their answers treated the same way.
+// newView returns a view whose id is the same in every plan that asks the same upstreams and cleans their answers the same way.
 func (p *Plan) newView(index int, how cache.Cleaning) *view {
 	h := sha256.New()
 	for _, t := range p.pools[index] {
@@ -138,8 +163,8 @@ func (p *Plan) newView(index int, how cache.Cleaning) *view {
 	return &view{id: binary.BigEndian.Uint64(h.Sum(nil)), pool: index, how: how}
 }
 
-// domainOf returns the canonical form of a configured domain: lower case, in A-labels, without the wildcard and the last dot. "."
-// is the root.
+// domainOf returns the canonical form of a configured domain: lower case, A-labels, no wildcard and no trailing dot. "." is the
+// root.
 func domainOf(s string) (string, error) {
 	if s == "." {
 		return ".", nil
@@ -155,7 +180,7 @@ func domainOf(s string) (string, error) {
 	return name, nil
 }
 
-// view finds where host is sent: the longest matching zone, or the upstreams of all other names.
+// view returns the view for host: that of the longest matching zone, or that of all other names.
 func (p *Plan) view(host string) *view {
 	if v := longest(p.zones, host); v != nil {
 		return v
@@ -184,14 +209,14 @@ func longest[V any](m map[string]V, host string) V {
 	}
 }
 
-// self says whether addr leads to this server.
+// self reports whether addr leads to this server.
 func (p *Plan) self(addr netip.AddrPort) bool {
 	return slices.ContainsFunc(p.settings.Self, func(own netip.AddrPort) bool {
 		return own.Addr().Unmap() == addr.Addr() && (own.Port() == 0 || own.Port() == addr.Port())
 	})
 }
 
-// serves says whether clients with this address are answered on host sockets.
+// serves reports whether clients with this address are answered on host sockets.
 func (p *Plan) serves(client netip.Addr) bool {
 	client = client.Unmap().WithZone("")
 	return len(p.settings.Clients) == 0 || slices.ContainsFunc(p.settings.Clients, func(n netip.Prefix) bool { return n.Contains(client) })

@@ -20,7 +20,7 @@ import (
 type Answer struct {
 	Name     string // as asked
 	Type     string
-	Rcode    string         // "NOERROR", "NXDOMAIN", ...; empty if the client would meet silence
+	Rcode    string         // "NOERROR", "NXDOMAIN", ...; empty if the client would get no answer
 	Records  []string       // answer section in zone file format
 	Reason   string         // text of an extended error
 	Verdict  policy.Verdict // of the name that decided
@@ -45,7 +45,7 @@ func (s *Server) Query(ctx context.Context, f policy.Flow, name, qtype string) (
 		return Answer{}, err
 	}
 	found := make(probe, 1)
-	ex := s.start(f.Src, f, found)
+	ex := s.start(f.Src, &f, found)
 	ex.stream, ex.dry = true, true
 	begun := time.Now()
 	s.serve(ctx, ex, query)
@@ -59,30 +59,30 @@ func (s *Server) Query(ctx context.Context, f policy.Flow, name, qtype string) (
 }
 
 // try answers ex for diagnosis: from the cache if it can, else from upstreams. Nothing is kept.
-func (s *Server) try(ctx context.Context, ex *exchange, st *state, v *view) {
-	e := s.cache.Peek(keyFor(&ex.q, v))
+func (r *resolver) try(ctx context.Context, ex *exchange, st *state, v *view) {
+	e := r.cache.Peek(keyFor(&ex.q, v))
 	switch {
 	case e != nil && e.Fresh(ex.begun):
-		s.answer(ex, st, e, resultCached, "hit")
+		r.answer(ex, st, e, resultCached, "hit")
 	case e != nil && e.Stale(ex.begun):
-		s.answer(ex, st, e, resultStale, "stale")
-	case !s.tasks.begin():
+		r.answer(ex, st, e, resultStale, "stale")
+	case !r.tasks.begin():
 		ex.settle(resultDropped, ex.out[:0])
 	default:
-		defer s.tasks.end()
+		defer r.tasks.end()
 		w := ex.newWork(st, v, e)
-		ctx, cancel := s.tasks.context(ctx, ex.flow.Client)
+		ctx, cancel := r.tasks.context(ctx, ex.flow.Client)
 		defer cancel()
 		ctx, cancelAsking := context.WithTimeout(ctx, w.timeout)
 		defer cancelAsking()
-		e, how := s.ask(ctx, w, func(uint16) {})
+		e, how := r.ask(ctx, w, func(uint16) {})
 		cache := "miss"
 		if how == resultStale {
 			cache = "stale"
 		}
-		s.answer(ex, st, e, how, cache)
+		r.answer(ex, st, e, how, cache)
 	}
-	s.finish(ctx, ex)
+	r.finish(ctx, ex)
 }
 
 // Confirm returns the addresses that the client in f gets for host, as if it had asked: its policy, the cache and the bounds of the
@@ -98,7 +98,7 @@ func (s *Server) Confirm(ctx context.Context, f policy.Flow, host string) ([]net
 		return nil, err
 	}
 	found := make(confirmation, 1)
-	ex := s.start(f.Src, f, found)
+	ex := s.start(f.Src, &f, found)
 	ex.stream = true
 	s.serve(ctx, ex, query)
 	select {

@@ -3,92 +3,104 @@ package dnsproxy
 import (
 	"context"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 
 	"github.com/miekg/dns"
 
 	"penstock/dnsproxy/cache"
+	"penstock/dnsproxy/names"
 	"penstock/dnsproxy/wire"
 	"penstock/policy"
 )
 
-// Extended errors that clients are told (RFC 8914 and the IANA registry).
+// Extended errors in answers to clients (RFC 8914 and the IANA registry).
 var (
 	edeLoop    = wire.EDE{Code: dns.ExtendedErrorCodeOther, Prefix: "query loops"}
 	edeBusy    = wire.EDE{Code: dns.ExtendedErrorCodeOther, Prefix: "too many queries wait"}
 	edeLimited = wire.EDE{Code: dns.ExtendedErrorCodeProhibited, Prefix: "too many queries from this client"}
 )
 
-// serve answers ex, on this goroutine if no upstream is needed. It gives ex up and keeps nothing of query.
-func (s *Server) serve(ctx context.Context, ex *exchange, query []byte) {
-	st := s.state.Load()
-	ex.begun = s.clock()
+// resolver takes exchanges from question to answer: it judges, looks into the cache, and has the asker ask.
+type resolver struct {
+	*asker
+	cfg   Config // Log is set
+	state atomic.Pointer[state]
+	names *names.Table
+	pool  sync.Pool // of *exchange
+}
+
+// serve answers ex, on this goroutine if no upstream is needed. It takes ownership of ex and does not keep query.
+func (r *resolver) serve(ctx context.Context, ex *exchange, query []byte) {
+	st := r.state.Load()
+	ex.begun = r.clock()
 	switch what, rcode := ex.q.Read(query); what {
 	case wire.NotQuery:
-		s.finish(ctx, ex)
+		r.finish(ctx, ex)
 	case wire.BadQuery:
 		ex.settle(resultMalformed, wire.AppendEmpty(ex.out, &ex.q, rcode, wire.EDE{}))
-		s.finish(ctx, ex)
+		r.finish(ctx, ex)
 	default:
-		if ex.local(st) || s.judged(ex, st) {
-			s.finish(ctx, ex)
+		if ex.local(st) || r.judged(ex, st) {
+			r.finish(ctx, ex)
 			return
 		}
 		v := st.view(ex.q.Host())
 		if ex.dry {
-			s.try(ctx, ex, st, v)
+			r.try(ctx, ex, st, v)
 			return
 		}
-		e := s.cache.Get(keyFor(&ex.q, v))
-		if hit := e != nil && s.cached(ctx, ex, st, v, e); hit {
-			s.cfg.Metrics.cache(true)
-			s.finish(ctx, ex)
+		e := r.cache.Get(keyFor(&ex.q, v))
+		if hit := e != nil && r.cached(ctx, ex, st, v, e); hit {
+			r.cfg.Metrics.cache(true)
+			r.finish(ctx, ex)
 			return
 		}
-		s.cfg.Metrics.cache(false)
-		s.dispatch(ctx, ex, st, v, e)
+		r.cfg.Metrics.cache(false)
+		r.dispatch(ctx, ex, st, v, e)
 	}
 }
 
-// settle notes how ex ends and with what answer.
+// settle records the result of ex and its answer.
 func (ex *exchange) settle(r result, out []byte) { ex.result, ex.out = r, out }
 
-// judged asks the policy about the question and says whether that settles it.
-func (s *Server) judged(ex *exchange, st *state) bool {
+// judged asks the policy about the question and reports whether ex is settled.
+func (r *resolver) judged(ex *exchange, st *state) bool {
 	ex.decided = ex.q.Host()
-	ex.verdict = s.decideName(ex, ex.decided)
+	ex.verdict = r.decideName(ex, ex.decided)
 	if ex.verdict.Action != policy.Forward {
-		s.refuse(ex, st)
+		r.refuse(ex, st)
 		return true
 	}
-	return s.limited(ex)
+	return r.limited(ex)
 }
 
 // refuse writes the block answer of the verdict.
-func (s *Server) refuse(ex *exchange, st *state) {
-	if s.cfg.Blocked != nil && !ex.dry {
-		s.cfg.Blocked(ex.verdict)
+func (r *resolver) refuse(ex *exchange, st *state) {
+	if r.cfg.Blocked != nil && !ex.dry {
+		r.cfg.Blocked(ex.verdict)
 	}
 	if ex.verdict.Action == policy.Drop {
 		ex.settle(resultDropped, ex.out[:0])
 		return
 	}
 	why := wire.EDE{Code: dns.ExtendedErrorCodeBlocked, Prefix: "blocked by rule ", Detail: ex.verdict.Rule}
-	if ex.verdict.Category != "" { // the reason is what the site is, as a subscriber chose
+	if ex.verdict.Category != "" { // RFC 8914 4.18: the operator filters on behalf of the client
 		why.Code = dns.ExtendedErrorCodeFiltered
 	}
 	ex.settle(resultBlocked, st.block(ex.verdict).append(ex.out[:0], &ex.q, why))
 }
 
-// cached answers ex with e from the cache, if e is of use.
-func (s *Server) cached(ctx context.Context, ex *exchange, st *state, v *view, e *cache.Entry) bool {
+// cached answers ex from the cache entry e and reports whether it could.
+func (r *resolver) cached(ctx context.Context, ex *exchange, st *state, v *view, e *cache.Entry) bool {
 	switch {
 	case e.Fresh(ex.begun):
 		if e.Use(ex.begun) {
-			s.renew(ctx, ex, st, v, e)
+			r.renew(ctx, ex, st, v, e)
 		}
-		s.answer(ex, st, e, resultCached, "hit")
+		r.answer(ex, st, e, resultCached, "hit")
 	case e.Stale(ex.begun):
-		s.answer(ex, st, e, resultStale, "stale")
+		r.answer(ex, st, e, resultStale, "stale")
 	default:
 		return false
 	}
@@ -103,47 +115,47 @@ func keyFor(q *wire.Question, v *view) cache.Key {
 	return cache.Key{Name: q.Key(), View: v.id, Type: q.Type, Bits: bits}
 }
 
-// answer writes e as the answer to ex, if the policy lets the client have what is in it. The names are remembered first, so that
-// a flow never arrives before them.
-func (s *Server) answer(ex *exchange, st *state, e *cache.Entry, how result, from string) {
+// answer writes e as the answer to ex, if the policy allows the names and addresses in it. It records the names before the answer
+// goes out, so that the flow that follows finds them.
+func (r *resolver) answer(ex *exchange, st *state, e *cache.Entry, how result, from string) {
 	ex.cache, ex.upstream = from, e.Upstream
 	if e.Failure() {
 		ex.settle(resultFailed, e.Append(ex.out[:0], &ex.q, ex.begun, ex.limit()))
 		return
 	}
-	if len(e.Targets) > 0 && !ex.verdict.ByName && s.behind(ex, st, e) { // an allowed site may stand on a blocked delivery network
+	if len(e.Targets) > 0 && !ex.verdict.ByName && r.behind(ex, st, e) { // an allowed site may stand on a blocked delivery network
 		return
 	}
 	if len(e.Hints) > 0 {
-		if e = s.filterHints(ex, e); e == nil {
+		if e = r.filterHints(ex, e); e == nil {
 			ex.settle(resultFailed, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, wire.EDE{}))
 			return
 		}
 	}
 	if len(e.Addrs) > 0 && !ex.dry {
-		s.names.Add(ex.flow.Client, e.Addrs, e.Host, e.Left(ex.begun), ex.begun)
+		r.names.Add(ex.flow.Client, e.Addrs, e.Host, e.Left(ex.begun), ex.begun)
 	}
 	ex.settle(how, e.Append(ex.out[:0], &ex.q, ex.begun, ex.limit()))
 }
 
-// behind judges the names behind the question: CNAME, DNAME and service targets. It says whether one is refused.
-func (s *Server) behind(ex *exchange, st *state, e *cache.Entry) bool {
+// behind judges the names behind the question, which are CNAME, DNAME and service targets. It reports whether one is refused.
+func (r *resolver) behind(ex *exchange, st *state, e *cache.Entry) bool {
 	for _, target := range e.Targets {
-		if v := s.decideName(ex, target); v.Action != policy.Forward {
+		if v := r.decideName(ex, target); v.Action != policy.Forward {
 			ex.verdict, ex.decided = v, target
-			s.refuse(ex, st)
+			r.refuse(ex, st)
 			return true
 		}
 	}
 	return false
 }
 
-// filterHints returns e without the hints that the client could not use, or nil if that cannot be written.
-func (s *Server) filterHints(ex *exchange, e *cache.Entry) *cache.Entry {
-	no6 := s.noIPv6(ex.verdict.Egress)
+// filterHints returns e without the hints that the client could not use, or nil if packing the rest fails.
+func (r *resolver) filterHints(ex *exchange, e *cache.Entry) *cache.Entry {
+	no6 := r.noIPv6(ex.verdict.Egress)
 	host := ex.q.Host()
 	keep := func(addr netip.Addr) bool {
-		return !(no6 && addr.Is6()) && s.decideHint(ex, host, addr).Action == policy.Forward
+		return !(no6 && addr.Is6()) && r.decideHint(ex, host, addr).Action == policy.Forward
 	}
 	for _, hint := range e.Hints {
 		if !keep(hint) {
@@ -158,40 +170,40 @@ func (s *Server) filterHints(ex *exchange, e *cache.Entry) *cache.Entry {
 }
 
 // renew asks for the successor of an entry in use before it expires, so that its users never wait.
-func (s *Server) renew(ctx context.Context, ex *exchange, st *state, v *view, e *cache.Entry) {
-	w, ok := s.ticket(ctx, ex, st, v, e)
+func (r *resolver) renew(ctx context.Context, ex *exchange, st *state, v *view, e *cache.Entry) {
+	w, ok := r.ticket(ctx, ex, st, v, e)
 	if !ok {
 		e.Renewed()
 		return
 	}
 	go func() {
 		defer w.release()
-		s.fetch(w)
+		r.fetch(w)
 		e.Renewed()
 	}()
 }
 
 // dispatch hands ex to a worker that asks the upstreams. Old is the expired entry, or nil.
-func (s *Server) dispatch(ctx context.Context, ex *exchange, st *state, v *view, old *cache.Entry) {
-	w, ok := s.ticket(ctx, ex, st, v, old)
+func (r *resolver) dispatch(ctx context.Context, ex *exchange, st *state, v *view, old *cache.Entry) {
+	w, ok := r.ticket(ctx, ex, st, v, old)
 	if !ok {
-		s.finish(ctx, ex)
+		r.finish(ctx, ex)
 		return
 	}
-	go s.miss(ctx, ex, st, w)
+	go r.miss(ctx, ex, st, w)
 }
 
 // miss answers ex when the upstreams have answered.
-func (s *Server) miss(ctx context.Context, ex *exchange, st *state, w *work) {
+func (r *resolver) miss(ctx context.Context, ex *exchange, st *state, w *work) {
 	defer w.release()
-	e, how := s.fetch(w)
+	e, how := r.fetch(w)
 	switch {
 	case ctx.Err() != nil || w.ctx.Err() != nil: // the client is gone
 		ex.settle(resultDropped, ex.out[:0])
 	case how == resultStale:
-		s.answer(ex, st, e, how, "stale")
+		r.answer(ex, st, e, how, "stale")
 	default:
-		s.answer(ex, st, e, how, "miss")
+		r.answer(ex, st, e, how, "miss")
 	}
-	s.finish(ctx, ex)
+	r.finish(ctx, ex)
 }

@@ -18,15 +18,15 @@ import (
 
 const (
 	clientIdle     = 15 * time.Second // between two queries
-	clientPatience = 5 * time.Second  // for the rest of a query that has begun, and for the taking of an answer
+	clientPatience = 5 * time.Second  // to send the rest of a query, and to accept an answer
 	clientPending  = 64               // queries of one connection that wait for upstreams
 )
 
-// ErrTooManyConns says that a client, or all of them together, have as many TCP connections as they may.
+// ErrTooManyConns says that a client, or all clients together, have reached their limit of TCP connections.
 var ErrTooManyConns = errors.New("dnsproxy: too many connections")
 
 // ServeConn answers the queries in TCP framing on conn, several at once and in any order, until the client closes it, is idle
-// for 15 s or slow, or ctx is done. It closes conn. What a client may do is no error.
+// for 15 s or slow, or ctx is done. It closes conn. A client that disconnects or times out is no error.
 func (s *Server) ServeConn(ctx context.Context, client netip.AddrPort, conn net.Conn) error {
 	return s.serveStream(ctx, s.describe(unmapped(client)), conn)
 }
@@ -62,13 +62,13 @@ func (s *Server) serveStream(ctx context.Context, flow policy.Flow, conn net.Con
 			return quiet(err)
 		}
 		buf = msg
-		ex := s.start(flow.Src, flow, to)
+		ex := s.start(flow.Src, &flow, to)
 		ex.stream = true
 		s.serve(ctx, ex, msg)
 	}
 }
 
-// readQuery reads one message. A client may think between two, but not in the middle of one.
+// readQuery reads one message. A client may pause between messages, but not in the middle of one.
 func readQuery(conn net.Conn, buf []byte) ([]byte, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(clientIdle)); err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func readQuery(conn net.Conn, buf []byte) ([]byte, error) {
 	return wire.ReadFrame(begun{conn}, buf)
 }
 
-// begun shortens the deadline of a connection once something has been read.
+// begun shortens the read deadline of a connection as soon as something has been read.
 type begun struct{ net.Conn }
 
 func (b begun) Read(p []byte) (int, error) {
@@ -87,7 +87,7 @@ func (b begun) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// quiet makes nothing of the errors with which connections ordinarily end.
+// quiet drops the errors with which connections normally end.
 func quiet(err error) error {
 	for _, usual := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, os.ErrDeadlineExceeded} {
 		if errors.Is(err, usual) {
@@ -123,7 +123,7 @@ func (t *streamAnswerer) answer(ex *exchange) error {
 	return err
 }
 
-// wait waits for the answers that are still to come: a client that has said all may still be listening.
+// wait waits for outstanding answers: a client that has closed its side for writing still reads.
 func (t *streamAnswerer) wait() {
 	for range cap(t.slots) {
 		t.slots <- struct{}{}
@@ -147,9 +147,10 @@ func (s *Server) ServeListener(ctx context.Context, ln net.Listener) error {
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("dnsproxy: accept: %w", err)
-		case err != nil: // out of descriptors, or a client that was gone again
-			if !pause(ctx, 100*time.Millisecond) {
-				return nil
+		case err != nil: // out of descriptors, or the client has hung up already
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
 			}
 			continue
 		}
@@ -168,17 +169,7 @@ func (s *Server) serveLogged(ctx context.Context, client netip.AddrPort, conn ne
 	}
 }
 
-// pause waits for d and says whether ctx is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// addrPort returns the address of a TCP or UDP peer; others have none.
+// addrPort returns the address of a TCP or UDP peer, or the zero AddrPort for any other.
 func addrPort(a net.Addr) netip.AddrPort {
 	if at, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
 		return unmapped(at.AddrPort())

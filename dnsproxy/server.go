@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"penstock/dnsproxy/cache"
@@ -18,19 +17,11 @@ import (
 const tidyEvery = 10 * time.Second
 
 // Server answers DNS queries. Its methods may be called by any number of goroutines.
+//
+//	Server (ways in, plans) -> resolver (questions to answers) -> asker (flights, upstreams)
 type Server struct {
-	cfg     Config // Log is set
-	state   atomic.Pointer[state]
-	cache   *cache.Cache
-	names   *names.Table
-	limits  *limits
-	flights flights
-	loops   loops
-	tasks   tasks
-	pool    sync.Pool // of *exchange
-	clock   func() time.Time
-
-	using sync.Mutex // held while one state takes the place of another
+	*resolver
+	using sync.Mutex // held while a new state replaces the old one
 }
 
 // New returns a server that answers by p. It does no I/O and starts nothing.
@@ -41,19 +32,21 @@ func New(cfg Config, p *Plan) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{
-		cfg: cfg, clock: time.Now,
-		cache: cache.New(cfg.CacheBytes, cfg.CacheEntries), names: names.New(cfg.MaxNames, time.Now), limits: newLimits(),
-		flights: flights{open: map[cache.Key]*flight{}},
-		pool:    sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, wire.MaxUDP)} }},
+	ask := &asker{
+		cache: cache.New(cfg.CacheBytes, cfg.CacheEntries), limits: newLimits(), flights: flights{open: map[cache.Key]*flight{}},
+		log: cfg.Log, metrics: cfg.Metrics, clock: time.Now,
 	}
+	s := &Server{resolver: &resolver{
+		asker: ask, cfg: cfg, names: names.New(cfg.MaxNames, time.Now),
+		pool: sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, wire.MaxUDP)} }},
+	}}
 	s.Use(p)
 	return s, nil
 }
 
-// Use puts p in force for all queries that begin after it returns. The cache and the names are kept. So are the connections and
-// the health of upstreams that are in both plans with the same Name, Address, Via and Bootstrap; see Reconnect. The connections
-// of others close when the queries on them have been answered.
+// Use makes p the plan for all queries that begin after it returns. The cache and the names stay. An upstream that is in both plans
+// with the same Name, Address, Via and Bootstrap keeps its connections and its health; see Reconnect. The connections of other
+// upstreams close when the queries on them are answered.
 func (s *Server) Use(p *Plan) {
 	s.using.Lock()
 	defer s.using.Unlock()
@@ -70,23 +63,23 @@ func (s *Server) Use(p *Plan) {
 	}
 }
 
-// Reconnect makes the queries that follow open new connections to upstreams, which count as up: what was there may lead to a
-// network that is gone. Queries in flight keep theirs.
+// Reconnect makes later queries open new connections to upstreams, and forgets which upstreams were down. Call it when the network
+// changes: the old connections may lead nowhere. Queries in flight keep theirs.
 func (s *Server) Reconnect() {
 	for _, u := range s.state.Load().upstreams {
 		u.Reconnect()
 	}
 }
 
-// CloseClient ends what a client has here: its streams and flows, its questions in flight, and its names. What it asks afterwards
-// is answered: who sends is the matter of others.
+// CloseClient ends everything that a client has here: its streams and flows, its questions in flight, and its names. It does not
+// keep the client from asking again.
 func (s *Server) CloseClient(client uint64) {
 	s.tasks.closeClient(client)
 	s.names.Forget(client)
 }
 
 // Run does the background work until ctx is done. Then it cancels all queries in flight, waits for everything that the server
-// has started, and returns nil. After that every query meets silence.
+// started, and returns nil. After that no query gets an answer.
 func (s *Server) Run(ctx context.Context) error {
 	ticker := time.NewTicker(tidyEvery)
 	defer ticker.Stop()
@@ -111,7 +104,8 @@ func (s *Server) tidy() {
 	s.cfg.Metrics.sizes(entries, bytes, s.names.Len())
 }
 
-// close ends the server. Nobody new comes in, then those inside are told, then their connections go, and then they are waited for.
+// close stops the server. The order matters: first no task may start, then all contexts end, then connections close, and then
+// close waits for the tasks.
 func (s *Server) close() {
 	s.tasks.close()
 	s.using.Lock()
@@ -128,13 +122,14 @@ func (s *Server) Names() *names.Table { return s.names }
 // Flush empties the cache. Names are kept.
 func (s *Server) Flush() { s.cache.Flush() }
 
-// errClosed says that the server is over.
+// errClosed says that Run has ended.
 var errClosed = errors.New("dnsproxy: the server is closed")
 
 // ServePacket answers one query datagram of client. A blocked or cached answer goes out through reply before ServePacket returns;
 // otherwise a worker calls reply later, at most once, unless ctx is done by then. The answer is valid during the call only. Some
-// queries get no answer: those that are none, those that a rule drops, and all after Run has ended. Query is not retained.
+// queries get no answer: malformed ones that are no query, those that a rule drops, and all after Run has ended. ServePacket does
+// not keep query.
 func (s *Server) ServePacket(ctx context.Context, client netip.AddrPort, query []byte, reply func([]byte) error) {
-	ex := s.start(client, s.describe(unmapped(client)), replyFunc(reply))
+	ex := s.start(client, nil, replyFunc(reply))
 	s.serve(ctx, ex, query)
 }

@@ -10,10 +10,10 @@ import (
 	"penstock/dnsproxy/wire"
 )
 
-// localTTL is the TTL of answers that the server gives of its own knowledge.
+// localTTL is the TTL of answers that the server makes up itself.
 const localTTL = time.Hour
 
-// local answers what no upstream should be asked, and says whether it did.
+// local answers questions that must not reach an upstream, and reports whether it did.
 func (ex *exchange) local(st *state) bool {
 	q := &ex.q
 	switch {
@@ -28,13 +28,13 @@ func (ex *exchange) local(st *state) bool {
 }
 
 // limited answers what the policy forwards but the server does not: ANY, and AAAA where the egress has no IPv6.
-func (s *Server) limited(ex *exchange) bool {
+func (r *resolver) limited(ex *exchange) bool {
 	q := &ex.q
 	switch {
 	case q.Type == dns.TypeANY: // RFC 8482 4.2
 		out := wire.AppendRecord(wire.Begin(ex.out, q, dns.RcodeSuccess), 1, dns.TypeHINFO, localTTL, []byte("\x07RFC8482\x00"))
 		ex.settle(resultLocal, wire.AppendOPT(out, q, dns.RcodeSuccess, wire.EDE{}))
-	case q.Type == dns.TypeAAAA && s.noIPv6(ex.verdict.Egress):
+	case q.Type == dns.TypeAAAA && r.noIPv6(ex.verdict.Egress):
 		why := wire.EDE{Code: dns.ExtendedErrorCodeFiltered, Prefix: "no IPv6 on the way there"}
 		ex.settle(resultLocal, wire.AppendNegative(ex.out, q, dns.RcodeSuccess, blockTTL, why))
 	default:
@@ -43,8 +43,8 @@ func (s *Server) limited(ex *exchange) bool {
 	return true
 }
 
-// special answers special-use names: RFC 6761 and those that followed it, and the canaries by which programs ask whether they may
-// go round the network's own resolver. Most belong to the operator as soon as a zone is configured for them.
+// special answers special-use names (RFC 6761 and its successors), and the canary names by which programs ask whether they may
+// bypass the network's resolver. For most of them a configured zone takes precedence.
 func (ex *exchange) special(st *state) bool {
 	host := ex.q.Host()
 	last := host[strings.LastIndexByte(host, '.')+1:]
@@ -78,7 +78,7 @@ func (ex *exchange) special(st *state) bool {
 	return true
 }
 
-// arpa answers the names below arpa that are about this network.
+// arpa answers the names below arpa that describe the local network.
 func (ex *exchange) arpa(host string) bool {
 	switch {
 	case below(host, "resolver.arpa"): // RFC 9462 6.4
@@ -93,12 +93,12 @@ func (ex *exchange) arpa(host string) bool {
 	return true
 }
 
-// nothing answers that there is no such name, or with NOERROR no such data.
+// nothing answers that the name does not exist, or with NOERROR that it has no such data.
 func (ex *exchange) nothing(rcode int) {
 	ex.settle(resultLocal, wire.AppendNegative(ex.out, &ex.q, rcode, localTTL, wire.EDE{}))
 }
 
-// oneOf answers with the one of two addresses that fits the type of the question.
+// oneOf answers with the address that fits the type of the question.
 func (ex *exchange) oneOf(v4, v6 netip.Addr) {
 	q := &ex.q
 	addr := v4
@@ -113,12 +113,13 @@ func (ex *exchange) oneOf(v4, v6 netip.Addr) {
 	ex.settle(resultLocal, wire.AppendOPT(out, q, dns.RcodeSuccess, wire.EDE{}))
 }
 
-// below says whether host is domain or a name in it.
+// below reports whether host is domain or a name in it.
 func below(host, domain string) bool {
 	return strings.HasSuffix(host, domain) && (len(host) == len(domain) || host[len(host)-len(domain)-1] == '.')
 }
 
-// privateZones are the reverse zones that RFC 6303 and 7793 want answered locally, but for those with a range of labels.
+// privateZones are the reverse zones to answer locally according to RFC 6303 and 7793. Those with a range of labels are in
+// privateReverse.
 var privateZones = []string{
 	"0.in-addr.arpa", "10.in-addr.arpa", "127.in-addr.arpa", "254.169.in-addr.arpa", "168.192.in-addr.arpa",
 	"2.0.192.in-addr.arpa", "100.51.198.in-addr.arpa", "113.0.203.in-addr.arpa", "255.255.255.255.in-addr.arpa",
@@ -127,7 +128,7 @@ var privateZones = []string{
 	"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
 }
 
-// privateReverse says whether host is the reverse name of a private address.
+// privateReverse reports whether host is the reverse name of a private address.
 func privateReverse(host string) bool {
 	for _, zone := range privateZones {
 		if below(host, zone) {
@@ -137,7 +138,7 @@ func privateReverse(host string) bool {
 	return ranged(host, ".172.in-addr.arpa", 16, 31) || ranged(host, ".100.in-addr.arpa", 64, 127)
 }
 
-// ranged says whether the label before suffix is a number from first to last.
+// ranged reports whether the label before suffix is a number from first to last.
 func ranged(host, suffix string, first, last int) bool {
 	rest, ok := strings.CutSuffix(host, suffix)
 	label := rest[strings.LastIndexByte(rest, '.')+1:]

@@ -9,14 +9,14 @@ import (
 	"penstock/policy"
 )
 
-// state is a plan and the upstreams that carry it out.
+// state is a plan with its live upstreams.
 type state struct {
 	*Plan
 	groups    []*upstream.Group // of the plan's pools
 	upstreams map[upstreamKey]*upstream.Upstream
 }
 
-// upstreamKey tells upstreams apart. What is equal in it is the same upstream before and after a change of plan.
+// upstreamKey identifies an upstream across plans: one with the same key keeps its connections.
 type upstreamKey struct{ name, address, via, bootstrap string }
 
 // bind finds or makes the upstreams of a plan.
@@ -48,35 +48,34 @@ func (s *Server) bind(p *Plan, old *state) *state {
 // group returns the upstreams that answer for a view.
 func (st *state) group(v *view) *upstream.Group { return st.groups[v.pool] }
 
-// leadsBack says whether addr leads to this server.
+// leadsBack reports whether addr leads to this server.
 func (s *Server) leadsBack(addr netip.AddrPort) bool { return s.state.Load().self(addr) }
 
 // decideName judges a name for the client of ex.
-func (s *Server) decideName(ex *exchange, host string) policy.Verdict {
-	if s.cfg.Policy == nil {
+func (r *resolver) decideName(ex *exchange, host string) policy.Verdict {
+	if r.cfg.Policy == nil {
 		return policy.Verdict{Action: policy.Forward}
 	}
 	ex.names[0] = policy.Name{Host: host, From: policy.FromQuestion}
-	flow := ex.flow
-	flow.Network, flow.Src, flow.Dst, flow.Names, flow.Time = policy.NetworkUnknown, ex.client, netip.AddrPort{}, ex.names[:], ex.begun
-	return s.cfg.Policy.DecideName(flow)
+	f := &ex.flow
+	f.Network, f.Dst, f.Sniffed, f.Names, f.Time = policy.NetworkUnknown, netip.AddrPort{}, false, ex.names[:], ex.begun
+	return r.cfg.Policy.DecideName(*f)
 }
 
-// decideHint judges an address that an answer for host hints at: the flow that would go there is known.
-func (s *Server) decideHint(ex *exchange, host string, addr netip.Addr) policy.Verdict {
-	if s.cfg.Policy == nil {
+// decideHint judges an address hint in an answer for host, as the flow that a browser would open to it.
+func (r *resolver) decideHint(ex *exchange, host string, addr netip.Addr) policy.Verdict {
+	if r.cfg.Policy == nil {
 		return policy.Verdict{Action: policy.Forward}
 	}
 	ex.names[0] = policy.Name{Host: host, From: policy.FromDNS}
-	flow := ex.flow
-	flow.Network, flow.Src, flow.Dst, flow.Names, flow.Time = policy.TCP, ex.client, netip.AddrPortFrom(addr, 443), ex.names[:], ex.begun
-	flow.Sniffed, flow.Place = true, policy.Elsewhere // the place is that of the flow that carried the question
-	return s.cfg.Policy.Decide(flow)
+	f := &ex.flow
+	f.Network, f.Dst, f.Sniffed, f.Names, f.Time = policy.TCP, netip.AddrPortFrom(addr, 443), true, ex.names[:], ex.begun
+	return r.cfg.Policy.Decide(*f)
 }
 
-func (s *Server) noIPv6(egress string) bool { return s.cfg.NoIPv6 != nil && s.cfg.NoIPv6(egress) }
+func (r *resolver) noIPv6(egress string) bool { return r.cfg.NoIPv6 != nil && r.cfg.NoIPv6(egress) }
 
-// describe returns what is known of a client on a host socket.
+// describe returns the facts about a client on a host socket.
 func (s *Server) describe(client netip.AddrPort) policy.Flow {
 	var f policy.Flow
 	if s.cfg.Clients != nil {
@@ -86,13 +85,13 @@ func (s *Server) describe(client netip.AddrPort) policy.Flow {
 	return f
 }
 
-// loops notes upstreams that lead back here, so that each is logged once.
+// loops remembers which upstreams lead back here, so that each is logged once.
 type loops struct {
 	mu   sync.Mutex      // guards below
 	seen map[uint64]bool // by view
 }
 
-// first says whether the loop of a view has not been seen before.
+// first reports whether this is the first loop of a view.
 func (l *loops) first(view uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -5,17 +5,23 @@ import (
 	"sync"
 )
 
-// tasks counts the goroutines of a server, so that it can end them and wait for them.
+// tasks tracks the goroutines of a server, so that it can stop them and wait for them.
 type tasks struct {
 	wg sync.WaitGroup
 
 	mu      sync.Mutex // guards below
 	over    bool
 	next    int
-	cancels map[uint64]map[int]context.CancelFunc // by client
+	cancels map[task]context.CancelFunc
 }
 
-// begin enters a goroutine that was not started by another task, unless the server is closing. Each begin needs an end.
+// task is a context that the tasks can end.
+type task struct {
+	client uint64
+	id     int
+}
+
+// begin counts in a goroutine that no other task started, unless the server is closing. Each successful begin needs an end.
 func (t *tasks) begin() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -40,21 +46,15 @@ func (t *tasks) context(parent context.Context, client uint64) (context.Context,
 		cancel()
 		return ctx, cancel
 	}
-	id := t.next
+	key := task{client, t.next}
 	t.next++
 	if t.cancels == nil {
-		t.cancels = map[uint64]map[int]context.CancelFunc{}
+		t.cancels = map[task]context.CancelFunc{}
 	}
-	if t.cancels[client] == nil {
-		t.cancels[client] = map[int]context.CancelFunc{}
-	}
-	t.cancels[client][id] = cancel
+	t.cancels[key] = cancel
 	return ctx, func() {
 		t.mu.Lock()
-		delete(t.cancels[client], id)
-		if len(t.cancels[client]) == 0 {
-			delete(t.cancels, client)
-		}
+		delete(t.cancels, key)
 		t.mu.Unlock()
 		cancel()
 	}
@@ -64,20 +64,20 @@ func (t *tasks) context(parent context.Context, client uint64) (context.Context,
 func (t *tasks) closeClient(client uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, cancel := range t.cancels[client] {
-		cancel()
+	for key, cancel := range t.cancels {
+		if key.client == client {
+			cancel()
+		}
 	}
 }
 
-// close lets nobody in any more and ends the contexts of those inside.
+// close makes begin fail from now on and ends all contexts.
 func (t *tasks) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.over = true
-	for _, cancels := range t.cancels {
-		for _, cancel := range cancels {
-			cancel()
-		}
+	for _, cancel := range t.cancels {
+		cancel()
 	}
 }
 

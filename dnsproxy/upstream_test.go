@@ -121,29 +121,3 @@ func TestLoop(t *testing.T) {
 		}
 	}
 }
-
-// TestBadConfig: each mistake is one sentence.
-func TestBadConfig(t *testing.T) {
-	up := []Upstream{{Address: "10.0.0.53"}}
-	tests := []struct {
-		says     string
-		settings Settings
-		want     string
-	}{
-		{"a scheme that is none", Settings{Upstreams: []Upstream{{Address: "ftp://10.0.0.53"}}}, `dnsproxy: upstream address "ftp://10.0.0.53": scheme must be udp, tcp, tls, https, quic or h3`},
-		{"a port that is none", Settings{Upstreams: []Upstream{{Address: "10.0.0.53:70000"}}}, `dnsproxy: upstream address "10.0.0.53:70000": port must be 1 to 65535`},
-		{"a path where none belongs", Settings{Upstreams: []Upstream{{Address: "tls://10.0.0.53/dns-query"}}}, `dnsproxy: upstream address "tls://10.0.0.53/dns-query": only https and h3 have a path`},
-		{"a zone without upstream", Settings{Zones: []Zone{{Domains: []string{"a.example"}}}}, `dnsproxy: zone ["a.example"] has no upstream: name the resolver for it`},
-		{"a zone that is none", Settings{Zones: []Zone{{Domains: []string{"a..example"}, Upstreams: up}}}, `dnsproxy: domain "a..example" is not a domain name: write one such as corp.example or *.corp.example`},
-		{"a domain in two zones", Settings{Zones: []Zone{{Domains: []string{"a.example"}, Upstreams: up}, {Domains: []string{"b.example", "*.A.example."}, Upstreams: up}}},
-			`dnsproxy: domain "*.A.example." is in two zones, ["a.example"] and ["b.example" "*.A.example."]: leave it in one`},
-	}
-	for _, tt := range tests {
-		t.Run(tt.says, func(t *testing.T) {
-			_, err := Compile(tt.settings)
-			if err == nil || err.Error() != tt.want {
-				t.Errorf("got %v\nwant %s", err, tt.want)
-			}
-		})
-	}
-}

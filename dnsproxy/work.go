@@ -17,18 +17,31 @@ import (
 )
 
 const (
-	networkRetry = time.Second     // how long a failure to reach upstreams is remembered (RFC 9520: 1 s at least)
-	serverRetry  = 5 * time.Second // and a failure that they answered, which another query would only bring again
+	networkRetry = time.Second     // how long a failure to reach upstreams is cached (RFC 9520: at least 1 s)
+	serverRetry  = 5 * time.Second // and a failure that an upstream answered: asking again soon would give the same
 )
+
+// asker finds answers: in flights that others began, or from upstreams. It bounds what clients may ask for.
+type asker struct {
+	cache   *cache.Cache
+	limits  *limits
+	flights flights
+	loops   loops
+	tasks   tasks
+
+	log     *slog.Logger
+	metrics *Metrics
+	clock   func() time.Time
+}
 
 // work is a question to be asked of upstreams. It is independent of the exchange that caused it.
 type work struct {
-	ctx     context.Context // of the client: ends when it is closed, or the server
+	ctx     context.Context // done when the client or the server is closed
 	key     cache.Key
 	view    *view
 	group   *upstream.Group
 	host    string
-	query   []byte       // for upstreams, with an id to be filled in
+	query   []byte       // for upstreams; each attempt fills in its own id
 	id      uint16       // the client's
 	old     *cache.Entry // expired, or about to be; nil if there is none
 	timeout time.Duration
@@ -45,10 +58,10 @@ func (ex *exchange) newWork(st *state, v *view, old *cache.Entry) *work {
 	}
 }
 
-// ticket admits the question of ex as work. If a limit forbids it, ex is settled. Of ctx only the values are used: a client that
-// went away keeps its share of the questions in flight until the answer is there.
-func (s *Server) ticket(ctx context.Context, ex *exchange, st *state, v *view, old *cache.Entry) (*work, bool) {
-	done, refusal := s.limits.admit(ex.flow.Client, ex.begun, &st.settings)
+// ticket admits the question of ex as work, or settles ex if a limit forbids it. It uses only the values of ctx: a client that
+// disconnects keeps its place among the questions in flight until the upstream answers, or it could start any number of them.
+func (a *asker) ticket(ctx context.Context, ex *exchange, st *state, v *view, old *cache.Entry) (*work, bool) {
+	done, refusal := a.limits.admit(ex.flow.Client, ex.begun, &st.settings)
 	switch refusal {
 	case admitted:
 	case overRate:
@@ -58,20 +71,20 @@ func (s *Server) ticket(ctx context.Context, ex *exchange, st *state, v *view, o
 		ex.settle(resultOverloaded, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, edeBusy))
 		return nil, false
 	}
-	if !s.tasks.begin() {
+	if !a.tasks.begin() {
 		done()
 		ex.settle(resultDropped, ex.out[:0])
 		return nil, false
 	}
-	s.cfg.Metrics.flying(1)
+	a.metrics.flying(1)
 	w := ex.newWork(st, v, old)
-	clientCtx, cancel := s.tasks.context(context.WithoutCancel(ctx), ex.flow.Client)
+	clientCtx, cancel := a.tasks.context(context.WithoutCancel(ctx), ex.flow.Client)
 	w.ctx = clientCtx
 	w.release = func() {
 		cancel()
-		s.cfg.Metrics.flying(-1)
+		a.metrics.flying(-1)
 		done()
-		s.tasks.end()
+		a.tasks.end()
 	}
 	return w, true
 }
@@ -86,7 +99,7 @@ type flight struct {
 	waiting int // clients; guarded by flights.mu
 
 	mu  sync.Mutex // guards below
-	ids []uint16   // under which it is with upstreams
+	ids []uint16   // of the queries to upstreams
 }
 
 func (f *flight) sent(id uint16) {
@@ -95,15 +108,15 @@ func (f *flight) sent(id uint16) {
 	f.ids = append(f.ids, id)
 }
 
-// came says whether a query with this id is the flight's own, come back.
+// came reports whether a query with this id is one of the flight's own that has come back to us.
 func (f *flight) came(id uint16) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Contains(f.ids, id)
 }
 
-// flights are the questions that are with upstreams. Each is there once, however many ask it: that also keeps a query that comes
-// back to us under another id from going round for ever. It waits for itself until the time is over.
+// flights are the questions that upstreams are being asked. Identical questions share one flight. That also stops loops: a query
+// that comes back to us under another id joins its own flight and waits there until the timeout.
 type flights struct {
 	mu   sync.Mutex // guards below
 	open map[cache.Key]*flight
@@ -122,7 +135,7 @@ func (fs *flights) join(key cache.Key, cancel context.CancelFunc) (f *flight, be
 	return f, true
 }
 
-// leave notes that one client waits no more. Without any, the flight is cancelled and nobody joins it.
+// leave ends the wait of one client. When nobody waits any more, the flight is cancelled and cannot be joined.
 func (fs *flights) leave(key cache.Key, f *flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -145,25 +158,25 @@ func (fs *flights) land(key cache.Key, f *flight) {
 	close(f.done)
 }
 
-// fetch asks the upstreams, or joins those who ask them already. The result is forwarded, stale or failed; it is dropped, without
-// an entry, if the client or the server is closed before.
-func (s *Server) fetch(w *work) (*cache.Entry, result) {
+// fetch asks the upstreams, or joins a flight that asks them already. The result is forwarded, stale or failed. If the client or
+// the server is closed first, the result is dropped and there is no entry.
+func (a *asker) fetch(w *work) (*cache.Entry, result) {
 	asking, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), w.timeout)
-	f, begins := s.flights.join(w.key, cancel)
-	defer s.flights.leave(w.key, f)
+	f, begins := a.flights.join(w.key, cancel)
+	defer a.flights.leave(w.key, f)
 	var late <-chan struct{}
 	if begins {
-		s.tasks.spawn(func() {
+		a.tasks.spawn(func() {
 			defer cancel()
-			s.fly(asking, w, f)
+			a.fly(asking, w, f)
 		})
 	} else {
 		defer cancel()
 		if f.came(w.id) {
-			if s.loops.first(w.view.id) {
-				s.cfg.Log.Warn("a dns upstream leads back to this server", "host", w.host)
+			if a.loops.first(w.view.id) {
+				a.log.Warn("a dns upstream leads back to this server", "host", w.host)
 			}
-			return w.failure(dns.RcodeServerFailure, edeLoop, 0, s.clock()), resultFailed
+			return w.failure(dns.RcodeServerFailure, edeLoop, 0, a.clock()), resultFailed
 		}
 		late = asking.Done()
 	}
@@ -172,32 +185,32 @@ func (s *Server) fetch(w *work) (*cache.Entry, result) {
 		return f.entry, f.how
 	case <-w.ctx.Done():
 		return nil, resultDropped
-	case <-late: // the query that came back under another id ends here, and its flight soon after
-		return w.failure(dns.RcodeServerFailure, edeLoop, 0, s.clock()), resultFailed
+	case <-late: // a query that came back under another id ends here, and its flight soon after
+		return w.failure(dns.RcodeServerFailure, edeLoop, 0, a.clock()), resultFailed
 	}
 }
 
-// fly asks for a flight and lands it.
-func (s *Server) fly(ctx context.Context, w *work, f *flight) {
-	if e := s.cache.Peek(w.key); e != nil && e != w.old && e.Fresh(s.clock()) {
+// fly asks the upstreams on behalf of a flight and lands it.
+func (a *asker) fly(ctx context.Context, w *work, f *flight) {
+	if e := a.cache.Peek(w.key); e != nil && e != w.old && e.Fresh(a.clock()) {
 		f.entry, f.how = e, resultForwarded // a flight has landed since this query met an empty cache
 	} else {
-		f.entry, f.how = s.ask(ctx, w, f.sent)
+		f.entry, f.how = a.ask(ctx, w, f.sent)
 		switch {
 		case f.how == resultStale:
-			w.old.KeepStale(s.clock().Add(serverRetry))
+			w.old.KeepStale(a.clock().Add(serverRetry))
 		case f.entry.Storable() && !errors.Is(ctx.Err(), context.Canceled):
-			s.cache.Put(w.key, f.entry)
+			a.cache.Put(w.key, f.entry)
 		}
 	}
-	s.flights.land(w.key, f)
+	a.flights.land(w.key, f)
 }
 
 // ask asks the upstreams and makes an entry of what they say.
-func (s *Server) ask(ctx context.Context, w *work, sent func(uint16)) (*cache.Entry, result) {
+func (a *asker) ask(ctx context.Context, w *work, sent func(uint16)) (*cache.Entry, result) {
 	var e *cache.Entry
 	msg, from, err := w.group.Ask(ctx, w.query, sent)
-	now := s.clock()
+	now := a.clock()
 	if err == nil {
 		e, err = cache.Clean(msg, w.host, from, w.view.how, now)
 	}
@@ -207,11 +220,11 @@ func (s *Server) ask(ctx context.Context, w *work, sent func(uint16)) (*cache.En
 	case w.old.StandsIn(now):
 		return w.old, resultStale
 	}
-	s.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "dns query failed", slog.String("host", w.host), slog.Any("err", err))
+	a.log.LogAttrs(ctx, slog.LevelDebug, "dns query failed", slog.String("host", w.host), slog.Any("err", err))
 	return w.failed(err, now), resultFailed
 }
 
-// failed turns an error into the entry that clients are answered with for a while. What an upstream said is passed on.
+// failed turns an error into an entry that is the answer for a short while. It passes on what the upstream said.
 func (w *work) failed(err error, now time.Time) *cache.Entry {
 	var said *upstream.Failure
 	switch {

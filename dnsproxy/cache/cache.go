@@ -20,9 +20,9 @@ const (
 // Key tells answers apart.
 type Key struct {
 	Name string // wire form, lower case
-	View uint64 // stands for who was asked and what was taken out of the answer
+	View uint64 // who was asked, and what was taken out of the answer
 	Type uint16
-	Bits uint16 // of the query, as far as answers depend on them
+	Bits uint16 // flags of the query that answers depend on
 }
 
 // Cache holds entries, bounded in octets and in number; the least recently used go first. Its methods may be called by several
@@ -44,7 +44,7 @@ func New(bytes, entries int) *Cache {
 		entries = defaultEntries
 	}
 	c := &Cache{maxBytes: bytes, maxEntries: entries}
-	// The table drops what does not fit, and says so: only then does the count of octets go down.
+	// The callback runs for every entry that leaves the table, but not for one that is replaced.
 	c.table, _ = simplelru.NewLRU(max(entries, 1), func(_ Key, e *Entry) { c.bytes -= e.size() })
 	return c
 }
@@ -84,7 +84,7 @@ func (c *Cache) Put(key Key, e *Entry) {
 	}
 }
 
-// Expire removes entries at the old end that are of no use any more, a bounded number at a time.
+// Expire removes useless entries, least recently used first, a bounded number at a time.
 func (c *Cache) Expire(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,7 +104,7 @@ func (c *Cache) Flush() {
 	c.table.Purge()
 }
 
-// Sizes returns the number of entries and the octets that they are accounted for with.
+// Sizes returns the number of entries and the octets that they take.
 func (c *Cache) Sizes() (entries, bytes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

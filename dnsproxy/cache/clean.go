@@ -53,7 +53,7 @@ func Clean(msg *dns.Msg, host, upstream string, how Cleaning, now time.Time) (e 
 	for _, name := range names[1:] {
 		e.Targets = appendHost(e.Targets, name)
 	}
-	if changed { // signatures no longer fit, nor does what the validator said
+	if changed { // the signatures no longer match, and the answer is not the validated one
 		e.ad = false
 		msg.Answer = slices.DeleteFunc(msg.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeRRSIG })
 	}
@@ -110,8 +110,8 @@ func follow(name string, records []dns.RR) string {
 	return ""
 }
 
-// belongs says whether a record of the answer section is about one of the names. An upstream, or somebody who guesses its ports,
-// would use others to have us remember something that nobody asked for.
+// belongs reports whether a record of the answer section is about one of the names. Other records would poison the
+// cache.
 func belongs(rr dns.RR, names []string) bool {
 	owner := rr.Header().Name
 	for _, name := range names {
@@ -129,7 +129,7 @@ func belongs(rr dns.RR, names []string) bool {
 	return false
 }
 
-// proof says whether a record of the authority section belongs to a negative answer about name. Others are left out: an answer
+// proof reports whether a record of the authority section belongs to a negative answer about name. Others are left out: an answer
 // is complete without them.
 func proof(rr dns.RR, name string) bool {
 	covers := rr.Header().Rrtype
@@ -145,7 +145,7 @@ func proof(rr dns.RR, name string) bool {
 	return false
 }
 
-// allows says whether an address record may reach clients.
+// allows reports whether an address record may reach clients.
 func (how Cleaning) allows(rr dns.RR) bool {
 	switch rr := rr.(type) {
 	case *dns.A:
@@ -161,7 +161,7 @@ func (how Cleaning) allowsAddr(ip []byte) bool {
 	return ok && (how.Private || !iprange.IsInternal(addr) || slices.Contains(how.Own, addr.Unmap()))
 }
 
-// strip removes what clients must not see from an HTTPS or SVCB record and says whether there was any.
+// strip removes what clients must not see from an HTTPS or SVCB record and reports whether there was any.
 func (how Cleaning) strip(rr dns.RR) bool {
 	svcb := service(rr)
 	if svcb == nil {
@@ -242,7 +242,7 @@ func lifetime(msg *dns.Msg) time.Duration {
 	return 0 // RFC 2308 5: without an SOA a negative answer is not cached
 }
 
-// answers says whether the answer section has a record of the type that was asked for.
+// answers reports whether the answer section has a record of the type that was asked for.
 func answers(msg *dns.Msg) bool {
 	asked := msg.Question[0].Qtype
 	return slices.ContainsFunc(msg.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == asked })

@@ -19,14 +19,14 @@ const (
 	hotTTL   = 10 * time.Second // shorter lives are not worth it
 )
 
-// Entry is an answer in wire format, cleaned of all that no client may see. Any number of goroutines may read it: it does not
-// change once it is made, but for what its methods keep.
+// Entry is an answer in wire format, cleaned of everything that no client may see. Its methods may be called by several goroutines
+// at once.
 type Entry struct {
 	Host     string       // the name that was asked for
 	Targets  []string     // the names behind it: CNAME, DNAME, HTTPS and SVCB targets
 	Addrs    []netip.Addr // all addresses in it
 	Hints    []netip.Addr // those of them that are hints in HTTPS and SVCB records
-	Upstream string       // name of who gave it
+	Upstream string       // name of the upstream that gave it
 
 	msg    []byte   // header, question and records, without OPT
 	ttls   []uint16 // where the TTL of each record is in msg
@@ -35,15 +35,14 @@ type Entry struct {
 	stored time.Time
 	ttl    time.Duration // until expiry, counted from stored
 	failed bool
-	note   wire.EDE // what clients are told with it
+	note   wire.EDE // sent along with the answer
 
 	uses     atomic.Uint32
-	renewing atomic.Bool  // somebody asks for its successor
+	renewing atomic.Bool  // somebody is asking for its successor
 	retry    atomic.Int64 // Unix nanoseconds: until then an expired entry is used without asking again
 }
 
-// NewFailure returns an entry that answers with a failure for some time. Query is the message that asked upstreams; rcode is what
-// clients are answered, and why says more.
+// NewFailure returns an entry that answers with rcode and why for some time. Query is the message that upstreams were asked.
 func NewFailure(query []byte, host string, rcode int, why wire.EDE, ttl time.Duration, now time.Time) *Entry {
 	msg := slices.Clone(query[:wire.SkipName(query, wire.HeaderLen)+4]) // header and question, without the OPT record
 	msg[11] = 0
@@ -58,34 +57,33 @@ func (e *Entry) Fresh(now time.Time) bool { return e.age(now) < e.ttl }
 // Storable reports that e may be kept at all.
 func (e *Entry) Storable() bool { return e.ttl > 0 }
 
-// Failure reports that e says nothing about the name, but that nobody could be asked about it.
+// Failure reports that e comes from NewFailure: it says nothing about the name itself.
 func (e *Entry) Failure() bool { return e.failed }
 
-// usable says whether an expired entry may stand in for an upstream that fails.
+// usable reports whether an expired entry may stand in for an upstream that fails.
 func (e *Entry) usable(now time.Time) bool { return e.age(now) < e.ttl+staleFor && !e.failed }
 
-// StandsIn reports that e, which has expired, may be used now that upstreams have failed. Until the time in until is over, Stale
-// holds for it.
+// StandsIn reports that e may be used although it has expired, when upstreams fail (RFC 8767). It is false for nil.
 func (e *Entry) StandsIn(now time.Time) bool { return e != nil && e.usable(now) }
 
-// KeepStale makes e, which has expired, the answer until a time.
+// KeepStale makes Stale true until a time.
 func (e *Entry) KeepStale(until time.Time) { e.retry.Store(until.UnixNano()) }
 
-// Stale reports that e, which has expired, is the answer without asking upstreams again.
+// Stale reports that upstreams failed a moment ago, so that e is the answer without asking them again.
 func (e *Entry) Stale(now time.Time) bool {
 	return e.usable(now) && now.UnixNano() < e.retry.Load()
 }
 
-// Use counts a use of e and reports whether its successor is worth asking for: somebody keeps using e, and a tenth of its life is
-// left. Of all users one is told so, until Renewed.
+// Use counts a use of e. It reports true if the caller should ask for a successor: e is in steady use, and only a tenth of its life
+// is left. One caller gets true, until Renewed.
 func (e *Entry) Use(now time.Time) bool {
 	return e.uses.Add(1) >= hotAfter && !e.failed && e.ttl >= hotTTL && e.Left(now) <= e.ttl/10 && e.renewing.CompareAndSwap(false, true)
 }
 
-// Renewed notes that the successor of e has been asked for.
+// Renewed lets Use report true again.
 func (e *Entry) Renewed() { e.renewing.Store(false) }
 
-// Left is the TTL that clients are told at most.
+// Left returns the largest TTL in an answer made of e now.
 func (e *Entry) Left(now time.Time) time.Duration {
 	if left := e.ttl - e.age(now); left > 0 {
 		return left
@@ -93,7 +91,7 @@ func (e *Entry) Left(now time.Time) time.Duration {
 	return staleTTL
 }
 
-// size is the memory that the cache accounts for: the slices, and about 430 octets for the structs and their place in the table.
+// size is the memory that the cache counts for e: its slices, and about 430 octets for the structs and the place in the table.
 func (e *Entry) size() int {
 	n := 430 + len(e.msg) + 2*len(e.ttls) + 2*len(e.Host) + 24*(len(e.Addrs)+len(e.Hints))
 	for _, t := range e.Targets {
@@ -102,8 +100,8 @@ func (e *Entry) size() int {
 	return n
 }
 
-// Append writes the answer to q: the client's id, bits and spelling, TTLs less the age, whole records up to limit octets. An
-// expired entry says that it is stale.
+// Append writes the answer to q: the client's id, bits and spelling, TTLs less the age, whole records up to limit octets. The
+// answer of an expired entry says that it is stale.
 func (e *Entry) Append(out []byte, q *wire.Question, now time.Time, limit int) []byte {
 	why := e.note
 	if !e.failed && !e.Fresh(now) && e.ttl > 0 {

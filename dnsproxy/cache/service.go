@@ -42,7 +42,7 @@ func hintsOf(svcb *dns.SVCB) []netip.Addr {
 	return addrs
 }
 
-// filterHints leaves the hints for which keep is true and says whether any went.
+// filterHints leaves the hints for which keep is true and reports whether it removed any.
 func filterHints(svcb *dns.SVCB, keep func(netip.Addr) bool) bool {
 	changed := false
 	drop := func(ip net.IP) bool {

@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strings"
 )
 
 // Dialer makes connections to upstreams. *net.Dialer, a stack and a transport all fit. Network is "udp" or "tcp", address is
@@ -17,9 +19,9 @@ type Dialer interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// Spec says which resolver is meant and which way leads to it.
+// Spec describes a resolver and the way to it.
 type Spec struct {
-	// Name is used in metrics, logs and answers to people; empty means Address.
+	// Name is used in metrics and logs, and shown to users; empty means Address.
 	Name string
 	// Address is "10.0.0.53", "10.0.0.53:5353", "udp://10.0.0.53", "tcp://10.0.0.53", "tls://dns.example" (port 853),
 	// "https://dns.example/dns-query", "h3://dns.example/dns-query" (HTTP/3) or "quic://dns.example" (port 853, RFC 9250). Plain
@@ -41,7 +43,7 @@ type Target struct {
 func Parse(s Spec) (Target, error) {
 	at, err := parseEndpoint(s.Address)
 	if err != nil {
-		return Target{}, fmt.Errorf("upstream address %q: %w", s.Address, err)
+		return Target{}, fmt.Errorf("upstream address %q: %w", redacted(s.Address), err)
 	}
 	s.Name = cmp.Or(s.Name, s.Address)
 	s.Bootstrap = slices.Clone(s.Bootstrap)
@@ -50,6 +52,21 @@ func Parse(s Spec) (Target, error) {
 	}
 	return Target{s, at}, nil
 }
+
+// redacted returns an address without a password that somebody put into it.
+func redacted(address string) string {
+	full := address
+	if !strings.Contains(address, "://") {
+		full = "udp://" + address
+	}
+	if u, err := url.Parse(full); err == nil && u.User != nil {
+		return u.Redacted()
+	}
+	return address
+}
+
+// Host returns the host in Address: a name or an address.
+func (t Target) Host() string { return t.at.host }
 
 // Addrs returns the addresses at which the upstream is, as far as they are known without asking anybody.
 func (t Target) Addrs() []netip.AddrPort {
@@ -79,7 +96,7 @@ type Config struct {
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Refuse reports addresses that must not be dialled because they lead back here. Nil refuses none.
 	Refuse func(netip.AddrPort) bool
-	// Go starts a goroutine that whoever made the Config waits for. Those of connections end soon after Retire.
+	// Go starts a goroutine. Whoever makes the Config waits for them: those of connections end soon after Retire.
 	Go func(func())
 
 	RootCAs *x509.CertPool // verify upstreams over TLS and QUIC; nil means the roots of the system

@@ -46,7 +46,7 @@ func parseEndpoint(s string) (endpoint, error) {
 	case e.host == "":
 		return endpoint{}, errors.New("no host")
 	case u.User != nil:
-		return endpoint{}, errors.New("user and password mean nothing here: leave them out")
+		return endpoint{}, errors.New("it has a user or password, which nothing uses: leave them out")
 	case !web && u.Path != "" && u.Path != "/":
 		return endpoint{}, errors.New("only https and h3 have a path")
 	case web && strings.Contains(s, "{"):

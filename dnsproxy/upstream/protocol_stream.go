@@ -147,7 +147,7 @@ type pipeline struct {
 	err     error // why the connection is over
 	used    time.Time
 	retired bool      // it closes when nobody waits
-	waits   time.Time // since when the server owes an answer and says nothing; zero if it owes none
+	waits   time.Time // since when the server has been silent with answers outstanding; zero if there are none
 }
 
 type pending struct {
@@ -167,7 +167,7 @@ func (p *pipeline) exchange(ctx context.Context, query []byte) ([]byte, error) {
 	}
 	defer p.leave(id)
 	if err := p.write(ctx, frame); err != nil {
-		p.conn.Close() // half a frame may be out
+		p.conn.Close() // half a frame may have been sent
 		return nil, cause(ctx, err)
 	}
 	select {
@@ -208,7 +208,7 @@ func (p *pipeline) enter(wait *pending) (uint16, error) {
 func (p *pipeline) leave(id uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.waiting, id) // without an answer, waits stays: the next query must not wait on a dead path as well
+	delete(p.waiting, id) // without an answer, waits stays, so that the next query does not wait on a dead path
 	p.leaveLocked()
 }
 
@@ -284,8 +284,8 @@ func (p *pipeline) failure() error {
 	return p.err
 }
 
-// stalled says whether the server has been silent for so long that a new connection is the better bet: the path of this one may
-// be gone, which TCP alone takes minutes to find out.
+// stalled reports whether the server has been silent for so long that a new connection is more likely to work. The path of this
+// one may be gone, which TCP alone takes minutes to notice.
 func (p *pipeline) stalled() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -294,7 +294,7 @@ func (p *pipeline) stalled() bool {
 
 func (p *pipeline) broken() bool { return p.failure() != nil }
 
-// idle says whether nobody waits, and nobody has for a while.
+// idle reports whether no query has waited for a while.
 func (p *pipeline) idle() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -12,18 +12,18 @@ import (
 )
 
 // protocol asks one server over one protocol. The query is a whole message with an id; the answer is a message with the same
-// id and question, so that whoever guesses must guess the port as well.
+// id and question, so that an attacker has to guess the port as well.
 type protocol interface {
 	exchange(ctx context.Context, query []byte) ([]byte, error)
 	// tidy closes connections that have been idle for long.
 	tidy()
-	// reset makes the next query open connections of its own. Those there are close as soon as nobody waits on them.
+	// reset makes the next query open a new connection. Existing ones close as soon as nobody waits on them.
 	reset()
 	// retire closes connections as soon as nobody waits on them, now and in future.
 	retire()
 }
 
-// maxMismatches is how many wrong answers a UDP query puts up with before it turns to TCP, where nobody can guess.
+// maxMismatches is how many wrong answers a UDP query ignores before it turns to TCP, where nobody can spoof them.
 const maxMismatches = 5
 
 // udpProtocol asks over UDP with a new socket, and so a new port, for each query. It turns to TCP for an answer that does not
@@ -58,7 +58,7 @@ func (u *udpProtocol) exchange(ctx context.Context, query []byte) ([]byte, error
 			continue
 		}
 		if n == len(buf) || binary.BigEndian.Uint16(buf[2:])&wire.FlagTC != 0 {
-			break // it is cut, by the server or because it is longer than we said it may be
+			break // the server truncated it, or it is longer than we allowed
 		}
 		return buf[:n], nil
 	}
@@ -66,7 +66,7 @@ func (u *udpProtocol) exchange(ctx context.Context, query []byte) ([]byte, error
 	return u.stream.exchange(ctx, query)
 }
 
-// interrupt makes reads and writes on conn fail when ctx is done. The func it returns ends that.
+// interrupt makes reads and writes on conn fail when ctx is done, until stop is called.
 func interrupt(ctx context.Context, conn net.Conn) (stop func()) {
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)
@@ -78,7 +78,7 @@ func interrupt(ctx context.Context, conn net.Conn) (stop func()) {
 // errNoAnswer says that an upstream was silent.
 var errNoAnswer = errors.New("no answer in time")
 
-// cause makes an I/O error that is due to ctx say so.
+// cause marks an I/O error that ctx or a deadline caused as errNoAnswer.
 func cause(ctx context.Context, err error) error {
 	var timeout net.Error
 	if ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout() {
@@ -87,7 +87,7 @@ func cause(ctx context.Context, err error) error {
 	return err
 }
 
-// share returns a context with one part of the time that is left when it is divided by parts.
+// share returns a context with an equal part of the time that is left.
 func share(ctx context.Context, parts int) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok || parts <= 1 {

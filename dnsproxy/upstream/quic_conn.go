@@ -18,7 +18,7 @@ type quicConn struct {
 
 	mu      sync.Mutex // guards below
 	waiting int
-	waits   time.Time // since when the server owes an answer and says nothing; zero if it owes none
+	waits   time.Time // since when the server has been silent with answers outstanding; zero if there are none
 	gone    bool      // no new query goes here
 }
 
@@ -31,7 +31,7 @@ func (c *quicConn) enter() {
 	}
 }
 
-// leave notes the end of a query. One without an answer leaves waits as it is: the next must not wait on a dead path as well.
+// leave records the end of a query. Without an answer, waits stays as it is, so that the next query does not wait on a dead path.
 func (c *quicConn) leave(answered bool) {
 	c.mu.Lock()
 	c.waiting--
@@ -48,8 +48,8 @@ func (c *quicConn) leave(answered bool) {
 	}
 }
 
-// takes says whether the next query may go here: not if the connection is over, or the server has been silent for so long that a
-// new one is the better bet.
+// takes reports whether the next query may go here: not if the connection is closed, or the server has been silent for so long that
+// a new connection is more likely to work.
 func (c *quicConn) takes() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,7 +67,7 @@ func (c *quicConn) retire() {
 	}
 }
 
-// broke notes that the connection failed a query for another reason than its time, and returns err.
+// broke marks the connection as unusable, unless the query just ran out of time. It returns err.
 func (c *quicConn) broke(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		c.mu.Lock()
@@ -77,7 +77,7 @@ func (c *quicConn) broke(ctx context.Context, err error) error {
 	return err
 }
 
-// datagrams makes a packet connection of a connected one: what dialers return has one peer, whatever address is named.
+// datagrams adapts a connected socket to net.PacketConn: it has one peer, and ignores the address in WriteTo.
 type datagrams struct{ net.Conn }
 
 func (d datagrams) ReadFrom(b []byte) (int, net.Addr, error) {

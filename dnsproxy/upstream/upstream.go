@@ -12,14 +12,14 @@ import (
 
 const (
 	firstTimeout = time.Second           // before the next attempt, while nothing is known about an upstream
-	minHedge     = 50 * time.Millisecond // below, a second question would cost more than it saves
+	minHedge     = 50 * time.Millisecond // a shorter wait would cost more queries than it saves time
 	downAfter    = 3                     // failures in a row
 	minBackoff   = time.Second
 	maxBackoff   = 30 * time.Second
 )
 
-// Upstream is one resolver and what is known of its health. It is up, or down after downAfter failures in a row; from down one
-// query at a time goes there when the back-off is over (half open), and its answer makes the upstream up again.
+// Upstream is one resolver and its health. It is down after downAfter failures in a row. While it is down, one query per back-off
+// goes there (half open); an answer makes it up again.
 type Upstream struct {
 	protocol protocol
 	name     string
@@ -63,8 +63,8 @@ func newProtocol(r *reach) protocol {
 // Tidy closes connections that have been idle for long.
 func (u *Upstream) Tidy() { u.protocol.tidy() }
 
-// Reconnect makes the next query open connections of its own, and forgets what is known of the upstream's health: what was found
-// out on one network says nothing of another. Queries in flight keep their connections.
+// Reconnect makes the next query open a new connection, and forgets the upstream's health, which may be different on another
+// network. Queries in flight keep their connections.
 func (u *Upstream) Reconnect() {
 	u.protocol.reset()
 	u.mu.Lock()
@@ -75,14 +75,14 @@ func (u *Upstream) Reconnect() {
 // Retire closes connections as soon as no query waits on them, now and in future.
 func (u *Upstream) Retire() { u.protocol.retire() }
 
-// note notes how an attempt to ask the upstream ended.
+// note records how an attempt to ask the upstream ended.
 func (u *Upstream) note(ctx context.Context, err error, after time.Duration) {
 	var answered *Failure
 	switch cause := context.Cause(ctx); {
 	case err == nil:
 		u.succeeded(after)
 		u.metrics.answered(u.name, after)
-	case errors.As(err, &answered): // it lives, even if it does not know
+	case errors.As(err, &answered): // it is alive, even if it has no answer
 		u.succeeded(after)
 		u.metrics.answered(u.name, after)
 		u.metrics.failed(u.name)
@@ -95,7 +95,7 @@ func (u *Upstream) note(ctx context.Context, err error, after time.Duration) {
 	}
 }
 
-// succeeded notes an answer after some time.
+// succeeded records an answer and how long it took.
 func (u *Upstream) succeeded(after time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -106,7 +106,7 @@ func (u *Upstream) succeeded(after time.Duration) {
 	u.observeLocked(after)
 }
 
-// outrun notes that another upstream was faster: this one needs longer than it was given, or is not there at all.
+// outrun records that another upstream was faster. After a second without an answer this one counts as silent.
 func (u *Upstream) outrun(after time.Duration) {
 	if after >= firstTimeout {
 		u.failed()
@@ -144,7 +144,7 @@ func (u *Upstream) backoffLocked() time.Duration {
 	return min(minBackoff<<over, maxBackoff)
 }
 
-// hedge is how long an answer takes at most in nineteen of twenty cases: after that the next upstream is worth asking too.
+// hedge is how long 95 % of the answers take at most. After that it is worth asking the next upstream too.
 func (u *Upstream) hedge() time.Duration {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -154,7 +154,7 @@ func (u *Upstream) hedge() time.Duration {
 	return min(max(u.rtt+3*u.deviation, minHedge), firstTimeout)
 }
 
-// takes says whether a query may go to the upstream in its turn. Down, it takes one per back-off.
+// takes reports whether a query may go to the upstream in its turn. While it is down, it takes one per back-off.
 func (u *Upstream) takes(now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()

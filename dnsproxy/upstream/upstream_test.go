@@ -587,7 +587,7 @@ func TestParse(t *testing.T) {
 		"tls://1.2.3.4:99999":        "port must be 1 to 65535",
 		"10.0.0.53:0":                "port must be 1 to 65535",
 		"tls://10.0.0.53/dns-query":  "only https and h3 have a path",
-		"https://me:secret@dns.test": "user and password mean nothing here: leave them out",
+		"https://me:secret@dns.test": "it has a user or password, which nothing uses: leave them out",
 		"https://dns.test/q{?dns}":   "it is a template: leave out the part in braces",
 		"tls://":                     "no host",
 		"tls://[::1":                 "missing ']' in host",
@@ -603,6 +603,46 @@ func TestParse(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: got %q, want %q", address, got, want)
+		}
+	}
+}
+
+// TestAPasswordIsNotRepeated: an address with a password in it is wrong, and the error keeps the password to itself.
+func TestAPasswordIsNotRepeated(t *testing.T) {
+	for _, address := range []string{"https://me:secret@dns.example/dns-query", "me:secret@dns.example"} {
+		_, err := Parse(Spec{Address: address})
+		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "me:xxxxx@dns.example") {
+			t.Errorf("%s: got %v", address, err)
+		}
+	}
+}
+
+// TestReconnectWhileDialling: a connection that was begun on the old network serves the query that it was made for, and no other.
+func TestReconnectWhileDialling(t *testing.T) {
+	up := dnstest.New(t, "www.example. 300 IN A 203.0.113.1")
+	secure := dnstest.NewSecure(t, up)
+	for _, address := range []string{"tls://dns.example:" + secure.DoT, "quic://dns.example:" + secure.DoQ} {
+		dialling, proceed := make(chan struct{}, 4), make(chan struct{}, 4)
+		slow := dialerFunc(func(ctx context.Context, network, to string) (net.Conn, error) {
+			dialling <- struct{}{}
+			<-proceed
+			return new(net.Dialer).DialContext(ctx, network, to)
+		})
+		g := group(t, Config{RootCAs: secure.Client, Dialer: through(slow)}, Ordered, Spec{Address: address, Bootstrap: dnstest.Loopback(), Via: "way"})
+		before := secure.Conns.Load()
+		answer := make(chan string)
+		go func() { answer <- ask(t, g, "www.example", "A") }()
+		<-dialling
+		g.upstreams[0].Reconnect()
+		proceed <- struct{}{}
+		proceed <- struct{}{}
+		for _, got := range []string{<-answer, ask(t, g, "www.example", "A")} {
+			if want := "NOERROR 203.0.113.1 from main"; got != want {
+				t.Errorf("%s: got %s, want %s", address, got, want)
+			}
+		}
+		if got := secure.Conns.Load() - before; got != 2 {
+			t.Errorf("%s: got %d connections, want 2", address, got)
 		}
 	}
 }

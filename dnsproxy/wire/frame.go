@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// ReadFrame reads one message in the TCP framing (RFC 1035 4.2.2) into buf, which it grows if it must.
+// ReadFrame reads one message in the TCP framing (RFC 1035 4.2.2) into buf, and grows buf if needed.
 func ReadFrame(r io.Reader, buf []byte) ([]byte, error) {
 	var head [2]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {

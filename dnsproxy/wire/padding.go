@@ -6,7 +6,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// PaddedTo is what the length of an encrypted query is a multiple of, in octets, so that it says little of the name (RFC 8467 4.1).
+// PaddedTo is the block size for padding, octets: the length of an encrypted query must not reveal the name (RFC 8467 4.1).
 const PaddedTo = 128
 
 // Padded returns a copy of query with a padding option in its OPT record, which must be the last record and empty.

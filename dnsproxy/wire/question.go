@@ -31,7 +31,7 @@ const (
 	FlagCD = 1 << 4
 )
 
-// Question is a query as far as the server needs it, read from the wire without an allocation.
+// Question is what a server needs of a query.
 type Question struct {
 	ID          uint16
 	Flags       uint16 // the second pair of octets of the header
@@ -39,7 +39,7 @@ type Question struct {
 	EDNS        bool // it has an OPT record
 	DO          bool
 
-	wire  [maxName]byte // the name as the client wrote it, to be given back
+	wire  [maxName]byte // the name as the client wrote it, which the answer repeats
 	lower [maxName]byte // the name in lower case, the key of the cache
 	len   int           // octets in wire and lower; 0 if the question could not be read
 	text  [maxHost]byte // lower in text, without the trailing dot
@@ -53,8 +53,8 @@ type Reading uint8
 
 // Readings.
 const (
-	NotQuery Reading = iota // too short or itself an answer: not worth an answer
-	BadQuery                // answered with the response code that came with it
+	NotQuery Reading = iota // too short, or itself an answer: send nothing
+	BadQuery                // answer with the response code that Read returned
 	GoodQuery
 )
 
@@ -174,16 +174,18 @@ func SkipName(msg []byte, off int) int {
 	return 0
 }
 
-// Host returns the name as text: lower case, no trailing dot, odd octets as \DDD. The string is a view that the next Read overwrites.
+// Host returns the name as text: lower case, no trailing dot, odd octets as \DDD. The string shares memory with q: the
+// next Read overwrites it.
 func (q *Question) Host() string { return unsafe.String(&q.text[0], q.chars) }
 
-// Key returns the name in wire form and lower case, as a view likewise.
+// Key returns the name in wire form and lower case. It shares memory with q too.
 func (q *Question) Key() string { return unsafe.String(&q.lower[0], q.len) }
 
-// Name returns the name in wire form as the client wrote it, as a view likewise. It is empty if the question could not be read.
+// Name returns the name in wire form as the client wrote it, or nothing if the question could not be read. It shares memory with q
+// too.
 func (q *Question) Name() []byte { return q.wire[:q.len] }
 
-// Limit is the size of the largest UDP answer that the client and the path take.
+// Limit returns the size of the largest UDP answer that client and path can take, octets.
 func (q *Question) Limit() int {
 	if !q.EDNS {
 		return plainUDP

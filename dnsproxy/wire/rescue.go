@@ -5,8 +5,7 @@ import (
 	"runtime/debug"
 )
 
-// Rescue is deferred where messages of others are taken apart. It turns a panic into an error: one message of one server must not
-// end the service.
+// Rescue turns a panic into an error. Defer it where messages from others are parsed: one bad message must not stop the service.
 func Rescue(err *error) {
 	if r := recover(); r != nil {
 		*err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())

@@ -6,8 +6,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// UpstreamQuery is the message that asks upstreams for q. It carries an OPT record of our own and nothing else of the client's:
-// cookies, subnets and padding are between two neighbours. AD asks to be told whether the answer was validated (RFC 6840 5.7).
+// UpstreamQuery returns the message that asks upstreams for q. It has an OPT record of our own and no
+// option of the client: cookies, subnets and padding are hop by hop. The AD bit asks whether the answer was validated (RFC 6840 5.7).
 func UpstreamQuery(q *Question) []byte {
 	out := make([]byte, HeaderLen, HeaderLen+q.len+4+11)
 	binary.BigEndian.PutUint16(out[2:], FlagRD|FlagAD|q.Flags&FlagCD)
@@ -22,7 +22,7 @@ func UpstreamQuery(q *Question) []byte {
 	return append(out, 0, 0, byte(dns.TypeOPT), MaxUDP>>8, MaxUDP&0xff, 0, 0, do, 0, 0, 0)
 }
 
-// Matches says whether msg answers query: id, opcode and question.
+// Matches reports whether msg answers query: id, opcode and question.
 func Matches(query, msg []byte) bool {
 	if len(msg) < HeaderLen || msg[0] != query[0] || msg[1] != query[1] {
 		return false

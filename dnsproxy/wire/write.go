@@ -15,8 +15,7 @@ var soaTail = []byte("\x08penstock\x07invalid\x00" + "\x00" + // server, mailbox
 // maxEDEText bounds the text of an extended error, so that an answer with it fits 512 octets whatever the name.
 const maxEDEText = 64
 
-// EDE is an extended DNS error (RFC 8914). Its text is Prefix and Detail put together. The zero EDE is none: code 0 is "other",
-// which without a text is of no use to anybody.
+// EDE is an extended DNS error (RFC 8914). Its text is Prefix followed by Detail. The zero EDE stands for none.
 type EDE struct {
 	Code           uint16
 	Prefix, Detail string

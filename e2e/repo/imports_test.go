@@ -95,7 +95,7 @@ func picture() []row {
 			[]string{"router/transport/openvpn/internal/..."}, []string{"golang.org/x/crypto/"}},
 
 		{"dnsproxy", "the DNS server: who asks, what the policy says, what is answered; it asks the policy and is handed its dialers",
-			[]string{"policy", "stack/deadline", "dnsproxy/upstream", "dnsproxy/cache", "dnsproxy/names", "dnsproxy/wire"},
+			[]string{"policy", "stack/deadline", "dnsproxy/upstream", "dnsproxy/cache", "dnsproxy/names", "dnsproxy/pipe", "dnsproxy/wire"},
 			[]string{"github.com/miekg/dns", "github.com/hashicorp/golang-lru/v2/simplelru", "golang.org/x/time/rate", xnet, prom}},
 		{"dnsproxy/upstream", "resolvers that are asked, over every protocol; it is handed its dialers and knows no cache",
 			[]string{"dnsproxy/wire"}, []string{"github.com/miekg/dns", "github.com/quic-go/quic-go", prom}},
@@ -104,6 +104,7 @@ func picture() []row {
 		{"dnsproxy/names", "which names a client was given for an address",
 			[]string{"policy"}, []string{"github.com/hashicorp/golang-lru/v2/simplelru"}},
 		{"dnsproxy/wire", "DNS queries and answers as octets, a leaf", nil, []string{"github.com/miekg/dns"}},
+		{"dnsproxy/pipe", "a TCP connection in memory", []string{"stack/deadline"}, nil},
 		{"dnsproxy/dnstest", "resolvers on loopback for tests", []string{"dnsproxy/wire"}, []string{"github.com/miekg/dns", "github.com/quic-go/quic-go"}},
 
 		{"cmd/internal/config", "the only package that knows YAML; it yields plain values and starts nothing",
