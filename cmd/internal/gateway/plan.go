@@ -43,12 +43,26 @@ func NewPlan(cfg *config.Config) (*Plan, error) {
 			errs = append(errs, fmt.Errorf("%s: peer %s: %w", c.Pos, c.Name, err))
 			continue
 		}
+		// That no two peers share a key or an address was checked with the configuration.
+		if err := wireguard.CheckPeers([]wireguard.Peer{peer}, p.key.Public()); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", c.Pos, err))
+		}
 		p.peers = append(p.peers, peer)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// WithPeersOf returns the plan with the peers of another one in place of its own. Without another there are none.
+func (p *Plan) WithPeersOf(next *Plan) *Plan {
+	q := *p
+	q.peers = nil
+	if next != nil {
+		q.peers = next.peers
+	}
+	return &q
 }
 
 func newPeer(c config.Peer) (p wireguard.Peer, err error) {
