@@ -46,7 +46,9 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 		return res, edition.AsFaults(err)
 	}
 	res.Changed, res.Restart = edition.Changes(old.Config, cfg)
-	next = next.After(old)
+	if next, err = next.After(old); err != nil {
+		return res, err
+	}
 	if q.DryRun {
 		p := next.Policy.WithExceptions(old.Policy.Exceptions())
 		res.Generation = old.Number
