@@ -24,7 +24,7 @@ func (p *Policy) Rules(context.Context) (control.Rules, error) {
 		s := control.RuleStatus{Name: r.Name, Position: r.Pos.String(), Match: matchText(r.Match), Do: doText(r.Do)}
 		s.Hits, s.LastHit = hits[r.Name].Count, hits[r.Name].Last
 		for _, w := range warnings {
-			if strings.Contains(w, fmt.Sprintf("%q", r.Name)) && s.ShadowedBy == "" {
+			if strings.Contains(w, fmt.Sprintf("rule %q is never reached", r.Name)) {
 				s.ShadowedBy = w
 			}
 		}
