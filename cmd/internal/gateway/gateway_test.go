@@ -39,6 +39,7 @@ type world struct {
 
 	mu   sync.Mutex // guards below
 	book *clients.Book
+	plan *Plan
 }
 
 // configured makes the configuration of a gateway with peers, at a port that the system chooses.
@@ -66,9 +67,9 @@ func planned(t *testing.T, key wireguard.PrivateKey, peers ...config.Peer) *Plan
 func newWorld(t *testing.T, peers ...config.Peer) *world {
 	t.Helper()
 	w := &world{key: wireguard.GeneratePrivateKey(), came: make(chan *stack.Request, 100), over: make(chan uint64, 100)}
-	w.book = bookOf(nil, peers...)
+	w.book, w.plan = bookOf(nil, peers...), planned(t, w.key, peers...)
 	var err error
-	w.Gateway, err = Open(Config{Plan: planned(t, w.key, peers...), Handle: w.handle, Peer: w.peer})
+	w.Gateway, err = Open(Config{Plan: w.plan, Handle: w.handle, Peer: w.peer})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,18 +97,24 @@ func (w *world) peer(src netip.Addr) (uint64, bool) {
 	return w.book.Peer(src)
 }
 
-// use does what a reload does: the port first, then the book, then what the clients that went have left.
+// use does what a reload does.
 func (w *world) use(t *testing.T, peers ...config.Peer) {
 	t.Helper()
-	if err := w.Use(planned(t, w.key, peers...)); err != nil {
+	next := planned(t, w.key, peers...)
+	if err := w.Withdraw(w.plan, next); err != nil {
 		t.Fatal(err)
 	}
+	time.Sleep(50 * time.Millisecond) // the edition comes into force: garbage is collected, lists are woken
 	w.mu.Lock()
 	before := w.book
 	w.book = bookOf(before, peers...)
 	gone := before.Gone(w.book)
 	w.mu.Unlock()
 	w.CloseClients(gone)
+	if err := w.Use(next); err != nil {
+		t.Fatal(err)
+	}
+	w.plan = next
 }
 
 // handle sends what it gets back, and a line every few milliseconds until the flow is ended.
@@ -410,5 +417,41 @@ func TestAPortThatIsTakenIsNamed(t *testing.T) {
 	p.listen.ListenPort = taken.LocalAddr().(*net.UDPAddr).Port
 	if _, err := Open(Config{Plan: p, Peer: func(netip.Addr) (uint64, bool) { return 0, false }}); err == nil || !strings.HasPrefix(err.Error(), "listen.wireguard: ") {
 		t.Errorf("got %v, want the setting that names the port", err)
+	}
+}
+
+func TestAPeerThatMovesKeepsItsSession(t *testing.T) {
+	ana, bob := newPerson("ana", "10.99.0.2"), newPerson("bob", "10.99.0.3")
+	w := newWorld(t, ana.Peer, bob.Peer)
+	m := w.machine(t, ana)
+	m.connect(t)
+	m.talk(t, "tcp")
+	first := w.Peers()[0].LastHandshake
+	ana.AllowedIPs, bob.AllowedIPs = bob.AllowedIPs, ana.AllowedIPs // each has the other's
+	w.use(t, ana.Peer, bob.Peer)
+	if err := m.SetAddrs(ana.AllowedIPs); err != nil {
+		t.Fatal(err)
+	}
+	<-w.came
+	m.talk(t, "tcp")
+	if r := <-w.came; r.Src.Addr() != ana.AllowedIPs[0].Addr() {
+		t.Errorf("ana comes from %s, want her new address", r.Src)
+	}
+	if got := w.Peers()[0].LastHandshake; !got.Equal(first) {
+		t.Error("ana needed another handshake: her flows waited for it")
+	}
+}
+
+func TestAPlanThatCannotBeUsedWithdrawsNothing(t *testing.T) {
+	ana := newPerson("ana", "10.99.0.2")
+	w := newWorld(t, ana.Peer)
+	same := newPerson("bob", "10.99.0.3")
+	bad := planned(t, w.key, same.Peer)
+	bad.peers = append(bad.peers, bad.peers[0]) // as a configuration cannot say it
+	if err := w.Withdraw(w.plan, bad); err == nil {
+		t.Fatal("two peers with one key were accepted")
+	}
+	if got := w.Peers(); len(got) != 1 || got[0].Name != "ana" {
+		t.Errorf("got %+v, want ana as before", got)
 	}
 }

@@ -3,6 +3,8 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"penstock/cmd/internal/config"
 	"penstock/router/transport/wireguard"
@@ -63,6 +65,21 @@ func (p *Plan) WithPeersOf(next *Plan) *Plan {
 		q.peers = next.peers
 	}
 	return &q
+}
+
+// within returns the peers that next has too, each with the addresses that it has in both.
+func (p *Plan) within(next *Plan) []wireguard.Peer {
+	var both []wireguard.Peer
+	for _, peer := range p.peers {
+		i := slices.IndexFunc(next.peers, func(other wireguard.Peer) bool { return other.PublicKey == peer.PublicKey })
+		if i < 0 {
+			continue
+		}
+		stays := func(a netip.Prefix) bool { return slices.Contains(next.peers[i].AllowedIPs, a) }
+		peer.AllowedIPs = slices.DeleteFunc(slices.Clone(peer.AllowedIPs), func(a netip.Prefix) bool { return !stays(a) })
+		both = append(both, peer)
+	}
+	return both
 }
 
 func newPeer(c config.Peer) (p wireguard.Peer, err error) {
