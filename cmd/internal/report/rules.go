@@ -33,7 +33,7 @@ func (p *Policy) Rules(context.Context) (control.Rules, error) {
 	return res, nil
 }
 
-// matchText is a match in few words.
+// matchText is a match in few words, by the keys of the configuration.
 func matchText(m policy.Match) string {
 	var parts []string
 	v := reflect.ValueOf(m)
@@ -45,7 +45,11 @@ func matchText(m policy.Match) string {
 		if f.Kind() == reflect.Pointer {
 			f = f.Elem()
 		}
-		parts = append(parts, strings.ToLower(v.Type().Field(i).Name)+" "+strings.Trim(fmt.Sprint(f.Interface()), "[]"))
+		key := strings.ToLower(v.Type().Field(i).Name)
+		if key == "seenin" {
+			key = "seen_in"
+		}
+		parts = append(parts, key+" "+strings.Trim(fmt.Sprint(f.Interface()), "[]"))
 	}
 	if m.Not != nil {
 		parts = append(parts, "not ("+matchText(*m.Not)+")")
