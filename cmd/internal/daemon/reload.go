@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -46,7 +47,9 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 		return res, edition.AsFaults(err)
 	}
 	res.Changed, res.Restart = edition.Changes(old.Config, cfg)
-	next = next.After(old)
+	if next, err = next.After(old); err != nil {
+		return res, err
+	}
 	if q.DryRun {
 		p := next.Policy.WithExceptions(old.Policy.Exceptions())
 		res.Generation = old.Number
@@ -61,12 +64,17 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	}
 	d.warn(next)
 	if d.gateway != nil {
-		// The one step that can still fail comes first. Nothing is carried for a peer that no edition knows yet.
-		if err := d.gateway.Use(next.Gateway); err != nil {
+		// The one step that can still fail comes first.
+		if err := d.gateway.Withdraw(old.Gateway, next.Gateway); err != nil {
 			return res, errors.Join(err, d.gateway.Use(old.Gateway))
 		}
 	}
 	d.endClients(d.live.Use(next))
+	if d.gateway != nil { // addresses are given out again only now that the flows of their former owners have ended
+		if failed := d.gateway.Use(next.Gateway); failed != nil {
+			err = fmt.Errorf("the new rules are in force, but the gateway's port has not taken the new peers: %w", failed)
+		}
+	}
 	d.dns.follow()
 	// Only now: a flow that began meanwhile is either in the table or was judged by the new edition.
 	now := d.live.Now()
@@ -83,7 +91,7 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	res.Killed = d.router.Kill(func(f router.Flow) bool { return end[f.ID] })
 	d.follow.Reloaded()
 	d.log.Info("configuration reloaded", "changed", res.Changed, "generation", res.Generation, "blocked", res.Blocked, "ended", res.Killed)
-	return res, nil
+	return res, err
 }
 
 // rejudge judges the live flows that are forwarded by a policy and the clients that an edition knows.

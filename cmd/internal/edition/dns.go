@@ -93,21 +93,36 @@ func (e *Edition) ServersVia(via string) []netip.AddrPort {
 // checkDNS finds what is wrong with the DNS of a configuration, each fault at its place.
 func (e *Edition) checkDNS() error {
 	var errs []error
-	all := e.DNS(e.Egress.Naming(), nil)
-	try := func(pos config.Position, what string, s dnsproxy.Settings) {
+	naming := e.Egress.Naming()
+	all := e.DNS(naming, nil)
+	try := func(pos config.Position, what string, s dnsproxy.Settings) (ok bool) {
 		s.Self = all.Self
-		if _, err := dnsproxy.Compile(s); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %s%w", pos, what, err))
+		_, err := dnsproxy.Compile(s)
+		for _, one := range unjoined(err) {
+			errs = append(errs, fmt.Errorf("%s: %s: %w", pos, what, one))
 		}
+		return err == nil
 	}
 	for _, u := range e.Config.DNS.Upstreams {
-		try(u.Pos, "dns.upstreams: ", dnsproxy.Settings{Upstreams: upstreams([]config.Upstream{u})})
+		try(u.Pos, "dns.upstreams", dnsproxy.Settings{Upstreams: upstreams([]config.Upstream{u})})
 	}
+	for i, domain := range e.Config.DNS.AllowPrivate {
+		try(e.Config.Position(fmt.Sprintf("dns.allow_private[%d]", i)), "dns.allow_private", dnsproxy.Settings{AllowPrivate: []string{domain}})
+	}
+	var zones []dnsproxy.Zone // that are good together
 	for _, split := range e.Config.DNS.Split {
-		try(split.Pos, "dns.split: ", dnsproxy.Settings{Zones: []dnsproxy.Zone{{Domains: split.Domains, Upstreams: upstreams(split.Upstream)}}})
+		z := dnsproxy.Zone{Domains: split.Domains, Upstreams: upstreams(split.Upstream)}
+		if try(split.Pos, "dns.split", dnsproxy.Settings{Zones: append(zones[:len(zones):len(zones)], z)}) {
+			zones = append(zones, z)
+		}
+	}
+	for _, n := range naming {
+		if len(errs) == 0 {
+			try(e.Config.Transports[n.Transport].Pos, "transport "+n.Transport, e.DNS([]egress.Naming{n}, nil))
+		}
 	}
 	if len(errs) == 0 {
-		try(e.Config.Position("dns"), "", all) // what does not fit together
+		try(e.Config.Position("dns"), "dns", all) // what does not fit together
 	}
 	return errors.Join(errs...)
 }

@@ -72,23 +72,21 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 		}
 	}
 	var err error
-	e.Egress, err = egress.NewPlan(cfg)
-	fail(err)
+	if e.Egress, err = egress.NewPlan(cfg); err != nil {
+		fail(err)
+		e.Egress = new(egress.Plan) // the rest is checked all the same
+	}
 	e.Gateway, err = gateway.NewPlan(cfg)
 	fail(err)
 	e.Lists, err = readLists(ctx, from.Lists, cfg)
-	if err != nil {
-		return nil, faults(append(errs, err)...)
-	}
-	e.Status = from.Lists.Status(e.Lists)
+	fail(err)
 	e.Policy, err = policy.New(policyConfig(cfg, e.Lists.Set))
 	fail(err)
-	if e.Egress != nil {
-		fail(e.checkDNS())
-	}
+	fail(e.checkDNS())
 	if len(errs) > 0 {
 		return nil, faults(errs...)
 	}
+	e.Status = from.Lists.Status(e.Lists)
 	e.AsksUIDs, e.AsksPrograms = asksForPrograms(e.Policy)
 	if failed := failedTests(cfg, e.Policy); len(failed) > 0 {
 		return e, &TestsError{failed}
@@ -109,15 +107,18 @@ func (e *Edition) Warnings() []string {
 }
 
 // After returns the edition as it can follow another one in a running penstock: what only a restart changes stays as it
-// is there.
-func (e *Edition) After(old *Edition) *Edition {
+// is there. The error is a *config.Error, for what does not go together with what stays.
+func (e *Edition) After(old *Edition) (*Edition, error) {
 	next, cfg := *e, *e.Config
 	cfg.Listen, cfg.Transports = old.Config.Listen, old.Config.Transports
-	next.Config, next.Egress = &cfg, old.Egress
-	if old.Gateway == nil {
-		next.Gateway = nil
+	next.Config, next.Egress, next.Gateway = &cfg, old.Egress, nil
+	if old.Gateway != nil {
+		next.Gateway = old.Gateway.WithPeersOf(e.Gateway)
 	}
-	return &next
+	if err := next.checkDNS(); err != nil {
+		return nil, faults(err)
+	}
+	return &next, nil
 }
 
 // Place says what a destination is in the networks that the configuration gives penstock.
@@ -170,7 +171,9 @@ func faults(errs ...error) error {
 			continue
 		}
 		for _, one := range unjoined(err) {
-			e.Faults = append(e.Faults, config.Fault{Message: one.Error()})
+			if f := (config.Fault{Message: one.Error()}); !slices.Contains(e.Faults, f) {
+				e.Faults = append(e.Faults, f)
+			}
 		}
 	}
 	return e

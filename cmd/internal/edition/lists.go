@@ -96,11 +96,20 @@ func readLists(ctx context.Context, l *lists.Lists, cfg *config.Config) (*lists.
 	return nil, &config.Error{Faults: faults}
 }
 
+// unjoined returns what errors.Join has joined, on every level.
 func unjoined(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return joined.Unwrap()
+	if err == nil {
+		return nil
 	}
-	return []error{err}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || errors.Join(joined.Unwrap()...).Error() != err.Error() { // fmt.Errorf says more than what it wraps
+		return []error{err}
+	}
+	var list []error
+	for _, one := range joined.Unwrap() {
+		list = append(list, unjoined(one)...)
+	}
+	return list
 }
 
 // ListDir is where last good versions and the compiled set of lists are kept: beside the state of the host where

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -142,7 +143,7 @@ func (l *Live) SetConditions(change func(*policy.Conditions)) bool {
 		before := l.conditions.Load()
 		next := *before
 		change(&next)
-		if next == *before {
+		if reflect.DeepEqual(next, *before) { // a portal is the same wherever it is kept
 			return false
 		}
 		if l.conditions.CompareAndSwap(before, &next) {

@@ -73,6 +73,9 @@ func (e *Egress) resolveVia(ctx context.Context, via, host string) ([]netip.Addr
 			}
 			return addrs, nil
 		}
+		if failed, ok := errors.AsType[*net.DNSError](err); ok {
+			failed.Server = server.String() // package net names the one that it would have asked itself
+		}
 		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)

@@ -19,7 +19,7 @@ import (
 	"penstock/stack"
 )
 
-// Config is what Open needs. Plan and Outside must be set.
+// Config is what Open needs. All but Metrics and Log must be set.
 type Config struct {
 	Plan    *Plan
 	Outside Outside

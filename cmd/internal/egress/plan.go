@@ -148,7 +148,7 @@ func wireguardConfig(c *config.WireGuard) (*wireguard.Config, error) {
 		}
 		conf.Peers = append(conf.Peers, peer)
 	}
-	return conf, nil
+	return conf, conf.Check() // a file's is checked as it is read
 }
 
 func wireguardPeer(p config.WireGuardPeer) (peer wireguard.Peer, err error) {

@@ -56,8 +56,18 @@ func Open(c Config) (*Gateway, error) {
 	return &Gateway{s, server}, nil
 }
 
-// Use takes the peers of another plan; the sessions of those that stay live on. When it returns, nothing of a peer that
-// went is carried any more.
+// Withdraw takes away what a peer has under the plan in force, and not under the next one: its session if it goes, else
+// only addresses. When it returns, nothing of a peer that went is carried any more, and the next one at its address is not
+// there yet: WireGuard would keep packets of flows that are still alive, and hand them to the next one at its handshake.
+// So the order of a change is Withdraw, CloseClients, Use. Withdraw changes nothing if Use would refuse the next plan.
+func (g *Gateway) Withdraw(now, next *Plan) error {
+	if err := wireguard.CheckPeers(next.peers, next.key.Public()); err != nil {
+		return err
+	}
+	return g.server.SetPeers(now.within(next))
+}
+
+// Use takes the peers of another plan; the sessions of those that stay live on.
 func (g *Gateway) Use(p *Plan) error { return g.server.SetPeers(p.peers) }
 
 // CloseClients ends what clients that are gone left in the stack.

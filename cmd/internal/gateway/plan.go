@@ -3,6 +3,8 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"penstock/cmd/internal/config"
 	"penstock/router/transport/wireguard"
@@ -43,12 +45,41 @@ func NewPlan(cfg *config.Config) (*Plan, error) {
 			errs = append(errs, fmt.Errorf("%s: peer %s: %w", c.Pos, c.Name, err))
 			continue
 		}
+		// That no two peers share a key or an address was checked with the configuration.
+		if err := wireguard.CheckPeers([]wireguard.Peer{peer}, p.key.Public()); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", c.Pos, err))
+		}
 		p.peers = append(p.peers, peer)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// WithPeersOf returns the plan with the peers of another one in place of its own. Without another there are none.
+func (p *Plan) WithPeersOf(next *Plan) *Plan {
+	q := *p
+	q.peers = nil
+	if next != nil {
+		q.peers = next.peers
+	}
+	return &q
+}
+
+// within returns the peers that next has too, each with the addresses that it has in both.
+func (p *Plan) within(next *Plan) []wireguard.Peer {
+	var both []wireguard.Peer
+	for _, peer := range p.peers {
+		i := slices.IndexFunc(next.peers, func(other wireguard.Peer) bool { return other.PublicKey == peer.PublicKey })
+		if i < 0 {
+			continue
+		}
+		stays := func(a netip.Prefix) bool { return slices.Contains(next.peers[i].AllowedIPs, a) }
+		peer.AllowedIPs = slices.DeleteFunc(slices.Clone(peer.AllowedIPs), func(a netip.Prefix) bool { return !stays(a) })
+		both = append(both, peer)
+	}
+	return both
 }
 
 func newPeer(c config.Peer) (p wireguard.Peer, err error) {

@@ -57,6 +57,10 @@ func (r *Flows) all() []router.Flow {
 // Flow is a flow as the control API and the flow log show it.
 func Flow(f router.Flow) control.Flow {
 	name := f.Name()
+	done := f.Verdict
+	if done.Action == policy.Forward && f.Egress != done.Egress { // the transport turned out not to be up
+		done.Egress, done.Cause = f.Egress, policy.ByFallback
+	}
 	c := control.Flow{
 		ID: strconv.FormatUint(f.ID, 10), Proto: f.Facts.Network.String(), Src: f.Facts.Src.String(),
 		Dst: f.Facts.Dst.String(), Peer: f.Facts.Peer, Host: name.Host,
@@ -64,7 +68,7 @@ func Flow(f router.Flow) control.Flow {
 		Start: f.Start, End: f.End, Reason: f.Err, Generation: f.Verdict.Edition,
 	}
 	if c.Reason == "" {
-		c.Reason = reasons[f.Verdict.Cause]
+		c.Reason = reasons[done.Cause]
 	}
 	if name.Host != "" {
 		c.HostSource = name.From.String()
@@ -72,10 +76,7 @@ func Flow(f router.Flow) control.Flow {
 	for _, n := range f.Facts.Names {
 		c.Names = append(c.Names, control.Name{Host: n.Host, Source: n.From.String()})
 	}
-	c.Verdict, c.Via = words(f.Verdict)
-	if f.Egress != f.Verdict.Egress {
-		c.Via = f.Egress
-	}
+	c.Verdict, c.Via = words(done)
 	return c
 }
 

@@ -24,7 +24,7 @@ func (p *Policy) Rules(context.Context) (control.Rules, error) {
 		s := control.RuleStatus{Name: r.Name, Position: r.Pos.String(), Match: matchText(r.Match), Do: doText(r.Do)}
 		s.Hits, s.LastHit = hits[r.Name].Count, hits[r.Name].Last
 		for _, w := range warnings {
-			if strings.Contains(w, fmt.Sprintf("%q", r.Name)) && s.ShadowedBy == "" {
+			if strings.Contains(w, fmt.Sprintf("rule %q is never reached", r.Name)) {
 				s.ShadowedBy = w
 			}
 		}
@@ -33,7 +33,7 @@ func (p *Policy) Rules(context.Context) (control.Rules, error) {
 	return res, nil
 }
 
-// matchText is a match in few words.
+// matchText is a match in few words, by the keys of the configuration.
 func matchText(m policy.Match) string {
 	var parts []string
 	v := reflect.ValueOf(m)
@@ -45,7 +45,11 @@ func matchText(m policy.Match) string {
 		if f.Kind() == reflect.Pointer {
 			f = f.Elem()
 		}
-		parts = append(parts, strings.ToLower(v.Type().Field(i).Name)+" "+strings.Trim(fmt.Sprint(f.Interface()), "[]"))
+		key := strings.ToLower(v.Type().Field(i).Name)
+		if key == "seenin" {
+			key = "seen_in"
+		}
+		parts = append(parts, key+" "+strings.Trim(fmt.Sprint(f.Interface()), "[]"))
 	}
 	if m.Not != nil {
 		parts = append(parts, "not ("+matchText(*m.Not)+")")

@@ -19,8 +19,8 @@ type problem struct {
 	mend  string
 }
 
-// check returns why c cannot be used, or nil.
-func (c *Config) check() error {
+// Check returns why a client cannot use c, or nil. The error joins a sentence for each reason.
+func (c *Config) Check() error {
 	var errs []error
 	for _, p := range c.problems() {
 		errs = append(errs, fmt.Errorf("%s: %s", p.text, p.mend))
@@ -102,8 +102,9 @@ func validPrefix(prefix netip.Prefix) bool {
 	return prefix.IsValid() && !prefix.Addr().Is4In6()
 }
 
-// checkPeers returns why a server with the public key self cannot have these peers, or nil. The error has every problem.
-func checkPeers(peers []Peer, self PublicKey) error {
+// CheckPeers returns why a server with the public key self cannot have these peers, or nil. The error joins a sentence
+// for each reason.
+func CheckPeers(peers []Peer, self PublicKey) error {
 	var errs []error
 	keys := make(map[PublicKey]Peer)
 	for _, p := range peers {

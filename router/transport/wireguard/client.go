@@ -77,7 +77,7 @@ func NewClient(config ClientConfig) (*Client, error) {
 
 func newClient(config ClientConfig) (*Client, error) {
 	wg := config.Wireguard
-	if err := wg.check(); err != nil {
+	if err := wg.Check(); err != nil {
 		config.Device.Close()
 		return nil, err
 	}

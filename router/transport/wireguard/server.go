@@ -100,7 +100,7 @@ func (s *Server) SetPeers(peers []Peer) error {
 }
 
 func (s *Server) setPeers(peers []Peer) error {
-	if err := checkPeers(peers, s.public); err != nil {
+	if err := CheckPeers(peers, s.public); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -1,0 +1,265 @@
+package edition
+
+import (
+	"context"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"penstock/policy"
+	"penstock/router/clients"
+)
+
+func TestAFormerEditionIsAskedAsItWas(t *testing.T) {
+	dir := t.TempDir()
+	l := newLive(t, loadIn(t, dir, onLaptop+bets+noBets))
+	then := l.Now().Number
+	write(t, filepath.Join(dir, "bets.txt"), "other.example\n")
+	l.Use(compile(t, l, loadIn(t, dir, onLaptop+bets+noBets)))
+	old, ok := l.Edition(then)
+	if !ok || old.Policy.Decide(to(t, "https://casino.example")).Rule != "no-bets" {
+		t.Errorf("edition %d: got %v, want it to block as it did", then, ok)
+	}
+	if got := l.Decide(to(t, "https://casino.example")).Rule; got != "rest" {
+		t.Errorf("now: got rule %s, want rest", got)
+	}
+	if now, ok := l.Edition(then + 1); !ok || now != l.Now() {
+		t.Error("the edition in force is not known by its number")
+	}
+}
+
+func TestFormerEditionsAreBounded(t *testing.T) {
+	l := newLive(t, load(t, onLaptop+bets+noBets))
+	for range 3 * maxFormer {
+		l.Use(l.Now())
+	}
+	if got := len(l.former); got != maxFormer {
+		t.Errorf("former editions: got %d, want %d", got, maxFormer)
+	}
+	if _, ok := l.Edition(l.Now().Number - maxFormer); !ok {
+		t.Error("the oldest that is kept: got none")
+	}
+	if _, ok := l.Edition(1); ok {
+		t.Error("edition 1 is remembered, want it forgotten")
+	}
+}
+
+func TestVerdictsCarryTheNumberOfTheirEdition(t *testing.T) {
+	l := newLive(t, load(t, onLaptop+rest))
+	for want := uint64(1); want < 4; want++ {
+		if got := l.Decide(to(t, "https://a.example")).Edition; got != want {
+			t.Errorf("flow: got edition %d, want %d", got, want)
+		}
+		f := policy.Flow{Names: []policy.Name{{Host: "a.example", From: policy.FromQuestion}}}
+		if got := l.DecideName(f).Edition; got != want {
+			t.Errorf("question: got edition %d, want %d", got, want)
+		}
+		l.Use(l.Now())
+	}
+	e := compile(t, l, load(t, onLaptop+rest))
+	if l.Use(e); e.Number != 0 {
+		t.Errorf("Use numbered the edition that it was given, %d: want a copy", e.Number)
+	}
+}
+
+func TestAnExceptionEndsAndTheNumberGrows(t *testing.T) {
+	l := newLive(t, load(t, onLaptop+bets+noBets))
+	casino := to(t, "https://casino.example")
+	until := time.Now().Add(time.Hour)
+	l.Except(policy.Exception{Name: "casino.example", Until: until})
+	select {
+	case <-l.Excepted():
+	default:
+		t.Error("nobody is told of a new exception: it would never end")
+	}
+	if got := l.Decide(casino).Rule; got != "rest" {
+		t.Errorf("while it is excepted: got rule %s, want rest", got)
+	}
+	l.Use(compile(t, l, load(t, onLaptop+bets+noBets)))
+	if got := l.Decide(casino).Rule; got != "rest" {
+		t.Errorf("after a reload: got rule %s, want rest", got)
+	}
+	if over, next := l.Expire(until.Add(-time.Minute)); len(over) != 0 || !next.Equal(until) {
+		t.Errorf("before its end: got %v over, the next at %v", over, next)
+	}
+	before := l.Now().Number
+	if over, next := l.Expire(until); len(over) != 1 || over[0].Name != "casino.example" || !next.IsZero() {
+		t.Errorf("at its end: got %v over, the next at %v", over, next)
+	}
+	if got := l.Decide(casino).Rule; got != "no-bets" {
+		t.Errorf("afterwards: got rule %s, want no-bets", got)
+	}
+	if got := l.Now().Number; got != before+1 {
+		t.Errorf("number: got %d, want %d", got, before+1)
+	}
+}
+
+func TestOfSeveralExceptionsTheFirstToEndIsAwaited(t *testing.T) {
+	l := newLive(t, load(t, onLaptop+bets+noBets))
+	soon := time.Now().Add(time.Minute)
+	for _, until := range []time.Time{soon.Add(time.Hour), soon, soon.Add(time.Minute)} {
+		l.Except(policy.Exception{Name: "casino.example", Until: until})
+	}
+	if _, next := l.Expire(time.Now()); !next.Equal(soon) {
+		t.Errorf("got the next end at %v, want %v", next, soon)
+	}
+	if over, next := l.Expire(soon); len(over) != 1 || !next.Equal(soon.Add(time.Minute)) {
+		t.Errorf("got %d over and the next end at %v", len(over), next)
+	}
+	if got := l.Decide(to(t, "https://casino.example")).Rule; got != "rest" {
+		t.Errorf("two exceptions are left: got rule %s, want rest", got)
+	}
+}
+
+func TestNewerListsDoNotReplaceThoseOfAnotherEdition(t *testing.T) {
+	dir := t.TempDir()
+	l := newLive(t, loadIn(t, dir, onLaptop+bets+noBets))
+	old := l.Now().Lists
+	l.Except(policy.Exception{Name: "shop.example", Until: time.Now().Add(time.Hour)})
+	l.Use(compile(t, l, loadIn(t, dir, onLaptop+bets+noBets)))
+	if l.replaceLists(old, old) {
+		t.Error("lists read for the edition before were brought into force")
+	}
+	before := l.Now()
+	write(t, filepath.Join(dir, "bets.txt"), "other.example\nshop.example\n")
+	newer := compile(t, l, loadIn(t, dir, onLaptop+bets+noBets)).Lists
+	if !l.replaceLists(before.Lists, newer) {
+		t.Fatal("lists read for the edition in force were not brought into force")
+	}
+	for host, want := range map[string]string{"casino.example": "rest", "other.example": "no-bets", "shop.example": "rest"} {
+		if got := l.Decide(to(t, "https://"+host)).Rule; got != want {
+			t.Errorf("%s: got rule %s, want %s", host, got, want)
+		}
+	}
+	if now := l.Now(); now.Number != before.Number+1 || now.Config != before.Config || now.Clients != before.Clients {
+		t.Error("newer lists are an edition of their own, in which nothing else is new")
+	}
+}
+
+func TestConditions(t *testing.T) {
+	l := newLive(t, load(t, onLaptop+"transports: {corp: {wireguard: {config: corp.conf}}}\nrules: [{name: rest, do: {via: corp, trusted: direct}}]\n"))
+	trust := func(c *policy.Conditions) { c.Trusted = true }
+	flow := to(t, "https://a.example")
+	if got := l.Decide(flow); got.Egress != "corp" || got.Cause != policy.ByRule {
+		t.Errorf("before: got %s by %v", got.Egress, got.Cause)
+	}
+	if !l.SetConditions(trust) {
+		t.Error("a change is not reported")
+	}
+	if got := l.Decide(flow); got.Egress != "direct" || got.Cause != policy.ByTrusted {
+		t.Errorf("on a trusted network: got %s by %v", got.Egress, got.Cause)
+	}
+	if l.SetConditions(trust) {
+		t.Error("what is as before is reported as a change: live flows would be judged again for nothing")
+	}
+	portal := func(c *policy.Conditions) {
+		c.Portal = &policy.Portal{Host: "login.hotel.example", Local: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")}}
+	}
+	if !l.SetConditions(portal) || l.SetConditions(portal) {
+		t.Error("an open portal is a change once")
+	}
+	if !l.SetConditions(func(c *policy.Conditions) { c.Portal = nil }) {
+		t.Error("a portal that closes is no change")
+	}
+	l.Use(l.Now())
+	if !l.Conditions().Trusted {
+		t.Error("a new edition made the network another one")
+	}
+}
+
+func TestMachine(t *testing.T) {
+	if key, ok := Machine(netip.MustParseAddr("10.99.0.2")); key != clients.Machine || !ok {
+		t.Errorf("got %d, %v: whatever comes out of the TUN is from this machine", key, ok)
+	}
+}
+
+// TestEditionsComeIntoForceWhole has flows judged while editions that block and editions that forward take turns. A
+// verdict of one with the number of another would be half a reload.
+func TestEditionsComeIntoForceWhole(t *testing.T) {
+	dir := t.TempDir()
+	l := newLive(t, loadIn(t, dir, onLaptop+rest)) // odd numbers forward
+	forwards := l.Now()
+	blocks := compile(t, l, loadIn(t, dir, onLaptop+"rules: [{name: rest, do: block}]\n"))
+	flow := to(t, "https://a.example")
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			last := uint64(0)
+			for ctx.Err() == nil {
+				v := l.Decide(flow)
+				if v.Edition < last {
+					t.Errorf("edition %d judged after edition %d", v.Edition, last)
+					return
+				}
+				if last = v.Edition; (v.Action == policy.Forward) != (v.Edition%2 == 1) {
+					t.Errorf("edition %d: got %v", v.Edition, v.Action)
+					return
+				}
+				f := policy.Flow{Client: clients.Machine}
+				l.Describe(&f)
+				l.Key(netip.MustParseAddr("192.0.2.1"))
+				l.Edition(v.Edition)
+				l.SetConditions(func(c *policy.Conditions) { c.Trusted = v.Edition%2 == 0 })
+			}
+		})
+	}
+	for i := range 200 {
+		next := blocks
+		if i%2 == 1 {
+			next = forwards
+		}
+		if gone := l.Use(next); len(gone) != 0 {
+			t.Errorf("clients went although none was there: %v", gone)
+		}
+	}
+	cancel()
+	wg.Wait()
+	if got := l.Now().Number; got != 201 {
+		t.Errorf("got edition %d after 200 changes of the first", got)
+	}
+}
+
+func TestChangesNameTheSectionsAndWhatNeedsARestart(t *testing.T) {
+	const base = onLaptop + bets + "dns: {upstreams: [{address: 192.0.2.53}]}\n" + noBets
+	for _, row := range []struct{ name, text, changed, restart string }{
+		{"nothing is new", base, "", ""},
+		{"a comment is not", base + "# a comment\n", "", ""},
+		{"rules are in force at once", onLaptop + bets + "dns: {upstreams: [{address: 192.0.2.53}]}\n" + rest, "rules", ""},
+		{"so is DNS", strings.Replace(base, "192.0.2.53", "192.0.2.54", 1), "dns", ""},
+		{"limits are not", base + "limits: {dials: 5}\n", "limits", "limits"},
+		{"nor is a transport", base + "transports: {corp: {wireguard: {config: corp.conf}}}\n", "transports", "transports"},
+		{"a network is not followed that nobody asked about", base + "on_demand: [{then: connect}]\n", "on_demand", "on_demand"},
+	} {
+		dir := t.TempDir()
+		old, cfg := loadIn(t, dir, base), loadIn(t, dir, row.text)
+		changed, restart := Changes(old, cfg)
+		if got := strings.Join(changed, " "); got != row.changed {
+			t.Errorf("%s: changed: got %q, want %q", row.name, got, row.changed)
+		}
+		if got := strings.Join(restart, " "); got != row.restart {
+			t.Errorf("%s: restart: got %q, want %q", row.name, got, row.restart)
+		}
+	}
+}
+
+func TestListDir(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", dir)
+	t.Setenv("HOME", dir)
+	owns := load(t, "listen: {tun: {state_file: state/host.json}}\n"+rest)
+	if got, want := ListDir(owns, true), filepath.Join(filepath.Dir(owns.Path), "state", "lists"); got != want {
+		t.Errorf("a laptop: got %q, want %q", got, want)
+	}
+	if got := ListDir(owns, false); got != "" {
+		t.Errorf("a laptop that leaves the host alone and subscribes to nothing: got %q, want nothing", got)
+	}
+	subscribes := "categories: {bets: {lists: [{url: 'https://lists.example/bets.txt'}]}}\n" + rest
+	one, other := ListDir(load(t, atGateway+subscribes), false), ListDir(load(t, atGateway+subscribes), false)
+	if one == other || !strings.Contains(one, "penstock") {
+		t.Errorf("two configurations keep their lists in %q and %q: want a directory for each", one, other)
+	}
+}

@@ -1,0 +1,136 @@
+package report
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/cmd/internal/control"
+)
+
+func TestRulesAreShownInTheWordsOfTheConfiguration(t *testing.T) {
+	w := newWorld(t, strings.Replace(text, "  - {name: rest,", "  - {name: never, match: {cidr: [10.0.0.0/8], port: ['22', '80'], mismatch: true}, do: {via: best}}\n  - {name: rest,", 1))
+	rules, err := w.policy.Rules(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range rules.Rules {
+		got = append(got, r.Name+": "+r.Match+" -> "+r.Do)
+		if wantShadow := r.Name == "home" || r.Name == "never"; (r.ShadowedBy != "") != wantShadow {
+			t.Errorf("%s is shadowed: got %q, want %v", r.Name, r.ShadowedBy, wantShadow)
+		}
+		if r.Name != "dns" && !strings.Contains(r.Position, "p.yaml:") {
+			t.Errorf("%s: got place %q", r.Name, r.Position)
+		}
+	}
+	want := []string{
+		"dns: port 53, protocol tcp udp -> dns",
+		"no-bets: category bets -> block",
+		"night: domain games.example, schedule 22:00-06:00 -> block",
+		"wiki: domain wiki.corp.example -> direct",
+		"files: domain files.example, seen_in sni -> via corp",
+		"staff: domain staff.example, not (group staff) -> drop",
+		"lan: cidr private -> block",
+		"home: cidr 192.168.0.0/16 -> direct",
+		"never: cidr 10.0.0.0/8, port 22 80, mismatch true -> via best",
+		"rest:  -> direct",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if rules.Generation != 1 {
+		t.Errorf("edition: got %d, want 1", rules.Generation)
+	}
+}
+
+func TestAllow(t *testing.T) {
+	w := newWorld(t, text)
+	verdict := func(from string) string {
+		x, err := w.policy.Explain(t.Context(), control.ExplainQuery{Target: "casino.example", From: from})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x.Verdict
+	}
+	for _, row := range []struct {
+		name string
+		q    control.AllowQuery
+		want string
+	}{
+		{"a category that there is not", control.AllowQuery{Target: "category:betting", For: time.Hour}, `there is no category "betting"`},
+		{"a name that is none", control.AllowQuery{Target: "a b", For: time.Hour}, ""},
+		{"a peer that there is not", control.AllowQuery{Target: "casino.example", Peer: "dan", For: time.Hour}, `there is no peer "dan"`},
+	} {
+		if _, err := w.policy.Allow(t.Context(), row.q); err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: got %v, want %q", row.name, err, row.want)
+		}
+	}
+	if n := len(w.live.Now().Policy.Exceptions()); n != 0 || w.live.Now().Number != 1 {
+		t.Errorf("refused orders left %d exceptions and edition %d", n, w.live.Now().Number)
+	}
+	got, err := w.policy.Allow(t.Context(), control.AllowQuery{Target: "Casino.Example", Peer: "ana", For: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Until(got.Until); got.Peer != "ana" || got.Target != "Casino.Example" || left < 59*time.Minute || left > time.Hour {
+		t.Errorf("got %+v", got)
+	}
+	if verdict("ana") != "direct" || verdict("bob") != "block" || verdict("") != "block" {
+		t.Errorf("for ana alone: got %s for ana, %s for bob, %s here", verdict("ana"), verdict("bob"), verdict(""))
+	}
+	if _, err := w.policy.Allow(t.Context(), control.AllowQuery{Target: "category:bets", For: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if verdict("bob") != "direct" || verdict("") != "direct" {
+		t.Errorf("the category for all: got %s for bob, %s here", verdict("bob"), verdict(""))
+	}
+}
+
+func TestLists(t *testing.T) {
+	w := newWorld(t, strings.Replace(text, "bets: {lists: [{file: bets.txt}]}", "bets: {on_missing: allow, lists: [{file: bets.txt}, {url: 'https://lists.example/bets.txt'}]}", 1))
+	list, err := w.lists.Lists(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list) != 2 {
+		t.Fatalf("got %+v, want two lists", list)
+	}
+	if l := list[0]; l.Category != "bets" || !strings.HasSuffix(l.List, "bets.txt") || l.Entries != 1 || l.Error != "" {
+		t.Errorf("a file: got %+v", l)
+	}
+	if l := list[1]; l.List != "https://lists.example/bets.txt" || l.Error == "" || !l.Updated.IsZero() {
+		t.Errorf("a subscription that was never fetched: got %+v", l)
+	}
+	hits, err := w.lists.ListLookup(t.Context(), "WWW.casino.example")
+	if err != nil || len(hits) != 1 || hits[0].Line != 2 || hits[0].Category != "bets" || hits[0].Allow {
+		t.Errorf("a name on a list: got %+v, %v", hits, err)
+	}
+	if hits, err := w.lists.ListLookup(t.Context(), "site.example"); err != nil || hits == nil || len(hits) != 0 {
+		t.Errorf("a name on no list: got %v, %v, want an empty list", hits, err)
+	}
+	if _, err := w.lists.ListLookup(t.Context(), "a b"); err == nil {
+		t.Error("what is no name was looked up")
+	}
+	if st, err := w.status.Status(t.Context()); err != nil || !strings.Contains(st.Verdict, ", 1 lists missing") {
+		t.Errorf("status: got %q, %v", st.Verdict, err)
+	}
+}
+
+func TestPeers(t *testing.T) {
+	w := newWorld(t, text)
+	peers, err := w.peers.Peers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range peers {
+		got = append(got, strings.TrimSpace(p.Name+" "+strings.Join(p.Addresses, " ")+" "+strings.Join(p.Groups, " ")))
+		if p.Disabled != (p.Name == "eve") || !p.LastHandshake.IsZero() || p.Endpoint != "" || p.RxBytes != 0 {
+			t.Errorf("got %+v, want no session, and eve disabled", p)
+		}
+	}
+	if got, want := strings.Join(got, ", "), "ana 10.99.0.2/32 staff, bob 10.99.0.3/32 guests, eve 10.99.0.4/32"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
