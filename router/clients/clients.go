@@ -32,8 +32,7 @@ type Peer struct {
 	Addrs  []netip.Prefix // inside the tunnel
 }
 
-// Client is what is known of whoever a key belongs to. The zero Client is a machine without a name: this one, or a
-// stranger.
+// Client is what is known about a key. The zero Client has no name: it is this machine, or a stranger.
 type Client struct {
 	Name   string
 	Groups []string
@@ -103,7 +102,7 @@ func (b *Book) Key(addr netip.Addr) uint64 {
 	return stranger | 1<<62 | binary.BigEndian.Uint64(a[:8])*mix>>2
 }
 
-// Client returns what is known of a key. ok is false for a peer that is gone, and for Nobody.
+// Client returns what is known about a key. ok is false for a peer that is gone, and for Nobody.
 func (b *Book) Client(key uint64) (c Client, ok bool) {
 	if p, ok := b.peers[key]; ok {
 		return Client{Name: p.Name, Groups: p.Groups}, true

@@ -8,7 +8,7 @@ import (
 	"penstock/cmd/internal/config"
 )
 
-// Changes names the sections that differ, and of those the ones that only a restart puts in force.
+// Changes returns the names of the sections that differ, and which of them need a restart.
 func Changes(old, cfg *config.Config) (changed, restart []string) {
 	a, b := reflect.ValueOf(*old), reflect.ValueOf(*cfg)
 	for i := range a.NumField() {
@@ -18,7 +18,7 @@ func Changes(old, cfg *config.Config) (changed, restart []string) {
 			continue
 		}
 		changed = append(changed, name)
-		unwatched := name == "on_demand" && len(old.OnDemand) == 0 // the network is followed only where it was asked about
+		unwatched := name == "on_demand" && len(old.OnDemand) == 0 // the network is only watched if on_demand was set at the start
 		if unwatched || slices.Contains([]string{"listen", "transports", "metrics", "control", "limits", "flow_log", "always_on", "captive_portal"}, name) {
 			restart = append(restart, name)
 		}

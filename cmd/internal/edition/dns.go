@@ -21,8 +21,8 @@ type PortalZone struct {
 	Servers []netip.Addr
 }
 
-// DNS is what the edition and the transports, as they are now, say of the DNS server. portal is nil while no captive
-// portal may be reached.
+// DNS returns the settings of the DNS server: those of the configuration, with the servers that transports name. portal
+// is nil while no captive portal may be reached.
 func (e *Edition) DNS(naming []egress.Naming, portal *PortalZone) dnsproxy.Settings {
 	cfg := e.Config
 	s := dnsproxy.Settings{
@@ -38,7 +38,7 @@ func (e *Edition) DNS(naming []egress.Naming, portal *PortalZone) dnsproxy.Setti
 		Upstreams:       upstreams(cfg.DNS.Upstreams),
 	}
 	if len(s.Clients) == 0 {
-		s.Clients = iprange.Near() // an open resolver is a weapon for others
+		s.Clients = iprange.Near() // an open resolver could be used to flood others
 	}
 	for name, b := range cfg.DNS.BlockCategory {
 		s.BlockCategories[name] = blockAnswer(b)
@@ -57,8 +57,8 @@ func (e *Edition) DNS(naming []egress.Naming, portal *PortalZone) dnsproxy.Setti
 	return s
 }
 
-// CompileDNS makes a plan of DNS. What transports push is a stranger's word: if it cannot be used, the plan is that of
-// the configuration alone, and pushed tells why.
+// CompileDNS compiles the settings that DNS returns. If what transports push cannot be used, the plan is that of the
+// configuration alone, and pushed says why.
 func (e *Edition) CompileDNS(naming []egress.Naming, portal *PortalZone) (p *dnsproxy.Plan, s dnsproxy.Settings, pushed error) {
 	s = e.DNS(naming, portal)
 	p, pushed = dnsproxy.Compile(s)
@@ -68,7 +68,7 @@ func (e *Edition) CompileDNS(naming []egress.Naming, portal *PortalZone) (p *dns
 	s = e.DNS(e.Egress.Naming(), nil)
 	p, err := dnsproxy.Compile(s)
 	if err != nil {
-		panic("an edition's own DNS was compiled before: " + err.Error()) // impossible: Compile has refused the edition
+		panic("an edition's own DNS was compiled before: " + err.Error()) // impossible: Compile and After check it
 	}
 	return p, s, pushed
 }
@@ -90,7 +90,7 @@ func (e *Edition) ServersVia(via string) []netip.AddrPort {
 	return servers
 }
 
-// checkDNS finds what is wrong with the DNS of a configuration, each fault at its place.
+// checkDNS returns what is wrong with the DNS of the edition, each fault with its place.
 func (e *Edition) checkDNS() error {
 	var errs []error
 	naming := e.Egress.Naming()
@@ -109,7 +109,7 @@ func (e *Edition) checkDNS() error {
 	for i, domain := range e.Config.DNS.AllowPrivate {
 		try(e.Config.Position(fmt.Sprintf("dns.allow_private[%d]", i)), "dns.allow_private", dnsproxy.Settings{AllowPrivate: []string{domain}})
 	}
-	var zones []dnsproxy.Zone // that are good together
+	var zones []dnsproxy.Zone // those without a fault so far
 	for _, split := range e.Config.DNS.Split {
 		z := dnsproxy.Zone{Domains: split.Domains, Upstreams: upstreams(split.Upstream)}
 		if try(split.Pos, "dns.split", dnsproxy.Settings{Zones: append(zones[:len(zones):len(zones)], z)}) {
@@ -122,7 +122,7 @@ func (e *Edition) checkDNS() error {
 		}
 	}
 	if len(errs) == 0 {
-		try(e.Config.Position("dns"), "dns", all) // what does not fit together
+		try(e.Config.Position("dns"), "dns", all) // faults that only show when all are together
 	}
 	return errors.Join(errs...)
 }
@@ -152,7 +152,8 @@ func blockAnswer(b config.BlockAnswer) dnsproxy.BlockAnswer {
 	return answer
 }
 
-// ownResolvers are the addresses that lead to our DNS server: its own, and the host's stub resolver where that asks us.
+// ownResolvers returns the addresses that lead to our DNS server: its own, and the host's stub resolver if it forwards
+// to us.
 func ownResolvers(cfg *config.Config) []netip.AddrPort {
 	var own []netip.AddrPort
 	all := func(list []netip.Prefix) {
@@ -173,7 +174,7 @@ func ownResolvers(cfg *config.Config) []netip.AddrPort {
 	return append(own, cfg.DNS.Listen...)
 }
 
-// judgesNames says that some rule looks at names: then a ClientHello has to show the site's.
+// judgesNames reports whether a rule looks at names. If so, ClientHellos must show the site's name.
 func judgesNames(cfg *config.Config) bool {
 	var looks func(m *config.Match) bool
 	looks = func(m *config.Match) bool {
@@ -196,9 +197,9 @@ func addNamed(s *dnsproxy.Settings, cfg *config.Config, naming []egress.Naming) 
 	var main []dnsproxy.Upstream
 	zones, domains := make(map[string][]dnsproxy.Upstream), []string{}
 	split := func(domain string, upstreams ...dnsproxy.Upstream) {
-		host, err := policy.CanonicalName(strings.TrimPrefix(domain, "~")) // systemd writes ~ before what is only routed
+		host, err := policy.CanonicalName(strings.TrimPrefix(domain, "~")) // systemd marks domains that are routed but not searched
 		if err != nil || configured[host] || len(upstreams) == 0 {
-			return // a domain that a server made up is no reason to stop
+			return // a bad domain from a server must not stop DNS
 		}
 		if zones[host] == nil {
 			domains = append(domains, host)
@@ -233,7 +234,7 @@ func addNamed(s *dnsproxy.Settings, cfg *config.Config, naming []egress.Naming) 
 	}
 }
 
-// byUse sorts what transports name: first those that the last rule sends flows to.
+// byUse sorts transports for DNS: first those that the last rule sends flows to.
 func byUse(naming []egress.Naming, cfg *config.Config) []egress.Naming {
 	last := ""
 	if len(cfg.Rules) > 0 {

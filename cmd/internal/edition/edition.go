@@ -1,8 +1,9 @@
 // Package edition compiles a configuration into one immutable value: everything that it means.
 //
 // Compile is the only way from a configuration to something that runs: check, run, reload and its dry run all call it,
-// so that what one accepts the others do too. An Edition is compiled whole or not at all. Live holds the one in force,
-// which is swapped by one pointer, with what is lifted from it for a while and the former ones that explanations need.
+// so that what one accepts, the others accept too. An Edition is compiled whole or not at all. Live holds the one in
+// force behind one pointer. It also holds the exceptions that lift blocks for a while, and the former editions that
+// explanations ask.
 //
 // It opens no socket and changes nothing on the host.
 package edition
@@ -24,7 +25,7 @@ import (
 
 // Edition is everything that a configuration means. It is immutable.
 type Edition struct {
-	Number  uint64 // of those in force in this process, from 1; 0 before it is in force
+	Number  uint64 // counts the editions that came into force in this process, from 1; 0 before this one has
 	Config  *config.Config
 	Policy  *policy.Policy
 	Lists   *lists.Content
@@ -33,27 +34,26 @@ type Edition struct {
 	Gateway *gateway.Plan // nil without listen.wireguard
 	Status  []lists.Status
 
-	// Whether a rule asks for the user, or the program, that sends a flow: finding out costs.
+	// Whether a rule has a condition on the user or the program that sends a flow. Both are costly to look up.
 	AsksUIDs, AsksPrograms bool
 }
 
-// Sources are what Compile reads beside the configuration.
+// Sources are what Compile needs besides the configuration.
 type Sources struct {
 	Lists  *lists.Lists
 	Before *clients.Book // of the edition in force: peers that stay keep their keys; may be nil
 }
 
-// TestsError says which of the configuration's own tests do not hold.
+// TestsError says which of the configuration's own tests fail.
 type TestsError struct{ Failed []error }
 
-// Error is a sentence for each test.
+// Error returns a sentence for each failed test.
 func (e *TestsError) Error() string { return errors.Join(e.Failed...).Error() }
 
-// Unwrap returns the sentences.
+// Unwrap returns the failures one by one.
 func (e *TestsError) Unwrap() []error { return e.Failed }
 
-// AsFaults makes an error of Compile into a *config.Error, for those to whom a test that does not hold is a fault like any
-// other.
+// AsFaults turns an error of Compile into a *config.Error, for callers that treat a failed test like any other fault.
 func AsFaults(err error) error {
 	if tests, ok := errors.AsType[*TestsError](err); ok {
 		return faults(tests.Failed...)
@@ -74,7 +74,7 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 	var err error
 	if e.Egress, err = egress.NewPlan(cfg); err != nil {
 		fail(err)
-		e.Egress = new(egress.Plan) // the rest is checked all the same
+		e.Egress = new(egress.Plan) // so that the rest can still be checked
 	}
 	e.Gateway, err = gateway.NewPlan(cfg)
 	fail(err)
@@ -94,8 +94,8 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 	return e, nil
 }
 
-// Warnings returns a sentence for each thing that is probably not meant: rules that no flow can reach, lines of profiles
-// that are passed over, lists that are not there.
+// Warnings returns a sentence for each probable mistake: rules that no flow can reach, profile lines that are ignored,
+// lists that are missing.
 func (e *Edition) Warnings() []string {
 	list := slices.Concat(e.Policy.Warnings(), e.Egress.Warnings())
 	for _, s := range e.Status {
@@ -106,8 +106,8 @@ func (e *Edition) Warnings() []string {
 	return list
 }
 
-// After returns the edition as it can follow another one in a running penstock: what only a restart changes stays as it
-// is there. The error is a *config.Error, for what does not go together with what stays.
+// After returns the edition as it can follow old in a running penstock: what needs a restart to change is taken from
+// old. The error is a *config.Error if the new settings do not work with those.
 func (e *Edition) After(old *Edition) (*Edition, error) {
 	next, cfg := *e, *e.Config
 	cfg.Listen, cfg.Transports = old.Config.Listen, old.Config.Transports
@@ -121,7 +121,7 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 	return &next, nil
 }
 
-// Place says what a destination is in the networks that the configuration gives penstock.
+// Place says whether a destination is in one of penstock's own networks, and whether penstock answers there.
 func (e *Edition) Place(dst netip.Addr) policy.Place {
 	var networks, services []netip.Prefix
 	if t := e.Config.Listen.TUN; t != nil {
@@ -139,7 +139,7 @@ func (e *Edition) Place(dst netip.Addr) policy.Place {
 	return policy.Elsewhere
 }
 
-// asksForPrograms looks for rules with a condition on the user or the program.
+// asksForPrograms reports whether a rule has a condition on the user, or on the program.
 func asksForPrograms(p *policy.Policy) (uids, programs bool) {
 	for _, r := range p.Rules() {
 		for m := &r.Match; m != nil; m = m.Not {
@@ -161,8 +161,8 @@ func bookPeers(cfg *config.Config) []clients.Peer {
 	return list
 }
 
-// faults makes errors that name their place themselves into one of the configuration's. What is one already keeps its
-// faults.
+// faults joins errors into one *config.Error. Those that are one already keep their faults; the text of the others names
+// the place.
 func faults(errs ...error) error {
 	e := &config.Error{}
 	for _, err := range errs {

@@ -7,7 +7,7 @@ import (
 	"penstock/policy"
 )
 
-// Except lifts a block until the exception's end.
+// Except puts an exception in force until its end.
 func (l *Live) Except(e policy.Exception) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -20,7 +20,7 @@ func (l *Live) Except(e policy.Exception) {
 	}
 }
 
-// Expire takes out the exceptions that are over at a time, and says when the next one is; zero if there is none.
+// Expire removes the exceptions that are over at a time and returns them. next is when the next one ends; zero: never.
 func (l *Live) Expire(at time.Time) (over []policy.Exception, next time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 	"penstock/policy/blocklist"
 )
 
-// CategoryNames are the categories that a configuration defines or that are built in, sorted.
+// CategoryNames returns the names of the built-in categories and those of a configuration, sorted.
 func CategoryNames(cfg *config.Config) []string {
 	names := blocklist.StarterCategories()
 	for name := range cfg.Categories {
@@ -27,7 +27,7 @@ func CategoryNames(cfg *config.Config) []string {
 	return names
 }
 
-// usedCategories are those that a rule names: the others need not be read.
+// usedCategories returns the categories that a rule names. The lists of the others are not read.
 func usedCategories(cfg *config.Config) []string {
 	var used []string
 	var add func(m *config.Match)
@@ -48,8 +48,8 @@ func usedCategories(cfg *config.Config) []string {
 	return slices.Compact(used)
 }
 
-// categoriesOf are the categories that the rules use, with their lists. A list that would block a name of the company's
-// own, one with a split zone, is refused.
+// categoriesOf returns the categories that rules use, with their lists. A list that would block a split zone is refused:
+// those names are the company's own.
 func categoriesOf(cfg *config.Config) []lists.Category {
 	var own []string
 	for _, s := range cfg.DNS.Split {
@@ -96,13 +96,13 @@ func readLists(ctx context.Context, l *lists.Lists, cfg *config.Config) (*lists.
 	return nil, &config.Error{Faults: faults}
 }
 
-// unjoined returns what errors.Join has joined, on every level.
+// unjoined takes apart what errors.Join has joined, on every level.
 func unjoined(err error) []error {
 	if err == nil {
 		return nil
 	}
 	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok || errors.Join(joined.Unwrap()...).Error() != err.Error() { // fmt.Errorf says more than what it wraps
+	if !ok || errors.Join(joined.Unwrap()...).Error() != err.Error() { // made by fmt.Errorf, which adds words of its own
 		return []error{err}
 	}
 	var list []error
@@ -112,8 +112,8 @@ func unjoined(err error) []error {
 	return list
 }
 
-// ListDir is where last good versions and the compiled set of lists are kept: beside the state of the host where
-// penstock has one (ownsHost), else in the user's cache if there are subscriptions, else nowhere.
+// ListDir returns the directory for last good versions of lists and their compiled set: beside the host's state if
+// penstock changes the host (ownsHost), else in the user's cache if there are subscriptions, else none.
 func ListDir(cfg *config.Config, ownsHost bool) string {
 	if t := cfg.Listen.TUN; t != nil && ownsHost && (t.Routes == "auto" || t.DNS == "auto") {
 		return filepath.Join(filepath.Dir(t.StateFile), "lists")
@@ -131,6 +131,6 @@ func ListDir(cfg *config.Config, ownsHost bool) string {
 	if err != nil {
 		return filepath.Join(filepath.Dir(config.DefaultStateFile()), "lists")
 	}
-	sum := sha256.Sum256([]byte(cfg.Path)) // another configuration, another process
+	sum := sha256.Sum256([]byte(cfg.Path)) // each configuration runs in a process of its own
 	return filepath.Join(cache, "penstock", "lists-"+hex.EncodeToString(sum[:4]))
 }

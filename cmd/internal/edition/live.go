@@ -17,7 +17,7 @@ import (
 	"penstock/router/clients"
 )
 
-// Live is the edition in force. Its methods may be called by several goroutines at once.
+// Live holds the edition in force. Its methods may be called by several goroutines at once.
 type Live struct {
 	Lists *lists.Lists
 
@@ -28,7 +28,7 @@ type Live struct {
 	mu         sync.Mutex // guards below
 	exceptions []policy.Exception
 	former     []*Edition    // oldest first
-	excepted   chan struct{} // capacity 1: there is a new exception
+	excepted   chan struct{} // of capacity 1: there is a new exception
 }
 
 // Bounds of the former editions that are kept for explanations.
@@ -37,7 +37,7 @@ const (
 	maxFormerBytes = 32 << 20 // of lists that are not in force any more
 )
 
-// NewLive returns a Live without an edition: Use one before anything else. Current and Replace of c are its own.
+// NewLive returns a Live without an edition: call Use before anything else. NewLive sets c.Current and c.Replace.
 func NewLive(c lists.Config) *Live {
 	l := &Live{log: c.Log, excepted: make(chan struct{}, 1)}
 	l.conditions.Store(&policy.Conditions{})
@@ -62,15 +62,15 @@ func (l *Live) Compile(ctx context.Context, cfg *config.Config) (*Edition, error
 	return Compile(ctx, cfg, from)
 }
 
-// Use brings an edition into force: whoever judges next asks it. It returns the keys of the clients that went with the
-// one before.
+// Use puts an edition in force: it judges every flow from now on. It returns the keys of the clients that the edition
+// before knew and this one does not.
 func (l *Live) Use(e *Edition) (gone []uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := l.now.Load()
 	l.useLocked(e)
 	l.Lists.Wake()
-	debug.FreeOSMemory() // what compiling took, more than the result
+	debug.FreeOSMemory() // compiling takes more memory than its result
 	if before == nil {
 		return nil
 	}
@@ -90,8 +90,8 @@ func (l *Live) useLocked(e *Edition) {
 	l.forgetLocked(next.Lists)
 }
 
-// forgetLocked keeps the former editions within their bounds. A set of names is counted once, and not while it is in
-// force.
+// forgetLocked keeps the former editions within their bounds. Editions that share a set of names count it once, and the
+// set in force not at all.
 func (l *Live) forgetLocked(inForce *lists.Content) {
 	seen := map[*blocklist.Set]bool{inForce.Set(): true}
 	bytes := 0
@@ -107,7 +107,7 @@ func (l *Live) forgetLocked(inForce *lists.Content) {
 	}
 }
 
-// replaceLists brings newer lists into force under the same rules, unless old is not in force any more.
+// replaceLists puts newer lists in force under the same rules. It refuses if old is no longer in force.
 func (l *Live) replaceLists(old, content *lists.Content) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -118,11 +118,11 @@ func (l *Live) replaceLists(old, content *lists.Content) bool {
 	next := *now
 	next.Policy, next.Lists = now.Policy.WithLists(content.Set), content
 	l.useLocked(&next)
-	debug.FreeOSMemory() // what compiling took, more than the result
+	debug.FreeOSMemory() // compiling takes more memory than its result
 	return true
 }
 
-// Edition is the edition of a number, if it is in force or still known.
+// Edition returns the edition with a number, if it is in force or still kept.
 func (l *Live) Edition(number uint64) (*Edition, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -134,7 +134,7 @@ func (l *Live) Edition(number uint64) (*Edition, bool) {
 	return nil, false
 }
 
-// Conditions are what is true of the host and its network now.
+// Conditions returns what is true of the host and its network now.
 func (l *Live) Conditions() *policy.Conditions { return l.conditions.Load() }
 
 // SetConditions changes what is true of the host and its network, and reports whether it differs from before.
@@ -143,7 +143,7 @@ func (l *Live) SetConditions(change func(*policy.Conditions)) bool {
 		before := l.conditions.Load()
 		next := *before
 		change(&next)
-		if reflect.DeepEqual(next, *before) { // a portal is the same wherever it is kept
+		if reflect.DeepEqual(next, *before) { // compares portals by value
 			return false
 		}
 		if l.conditions.CompareAndSwap(before, &next) {
@@ -152,13 +152,13 @@ func (l *Live) SetConditions(change func(*policy.Conditions)) bool {
 	}
 }
 
-// Decide judges a flow by the edition in force, under the conditions of now.
+// Decide judges a flow by the edition in force, under the present conditions.
 func (l *Live) Decide(f policy.Flow) policy.Verdict {
 	f.Now = l.conditions.Load()
 	return l.now.Load().Policy.Decide(f)
 }
 
-// DecideName judges a question by the edition in force, under the conditions of now.
+// DecideName judges a question by the edition in force, under the present conditions.
 func (l *Live) DecideName(f policy.Flow) policy.Verdict {
 	f.Now = l.conditions.Load()
 	return l.now.Load().Policy.DecideName(f)
@@ -177,8 +177,9 @@ func (l *Live) Peer(src netip.Addr) (key uint64, ok bool) { return l.now.Load().
 // Key returns the key of whoever sends from an address: see clients.Book.Key.
 func (l *Live) Key(src netip.Addr) uint64 { return l.now.Load().Clients.Key(src) }
 
-// ListStatus is how the lists in force are.
+// ListStatus returns the state of the lists in force.
 func (l *Live) ListStatus() []lists.Status { return l.Lists.Status(l.now.Load().Lists) }
 
-// Machine is the key of this machine, for stacks behind a TUN: everything that comes from it is sent by this machine.
+// Machine returns the key of this machine for every address. It is for the stack behind a TUN: whatever comes out of the
+// TUN was sent by this machine.
 func Machine(netip.Addr) (key uint64, ok bool) { return clients.Machine, true }

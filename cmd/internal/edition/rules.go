@@ -9,7 +9,7 @@ import (
 	"penstock/policy/blocklist"
 )
 
-// failedTests runs the configuration's tests and returns those that do not hold.
+// failedTests runs the configuration's tests and returns the failures.
 func failedTests(cfg *config.Config, p *policy.Policy) []error {
 	var failed []error
 	for _, res := range policy.RunTests(p, policyTests(cfg), PolicyPeers(cfg)) {
@@ -45,11 +45,11 @@ func policyConfig(cfg *config.Config, lists func() *blocklist.Set) policy.Config
 	return c
 }
 
-// categoryDoH is the category of resolvers that answer encrypted.
+// categoryDoH is the category of encrypted resolvers.
 const categoryDoH = "doh"
 
-// ownRules stand before those of the configuration, and are shown like them: what goes to the DNS server, and what
-// dns.enforce refuses.
+// ownRules returns the rules that stand before those of the configuration and are shown like them: one for what goes to
+// the DNS server, and those of dns.enforce.
 func ownRules(cfg *config.Config) []policy.Rule {
 	var list []policy.Rule
 	add := func(name string, m policy.Match, do policy.Do) {
@@ -65,7 +65,8 @@ func ownRules(cfg *config.Config) []policy.Rule {
 	return list
 }
 
-// capturesDNS says that the rules say themselves what goes to the DNS server. Otherwise all of port 53 does.
+// capturesDNS reports whether the configuration's own rules say what goes to the DNS server. If none does, all of port 53
+// goes there.
 func capturesDNS(cfg *config.Config) bool {
 	return slices.ContainsFunc(cfg.Rules, func(r config.Rule) bool { return r.Do.Action == "dns" })
 }
@@ -118,7 +119,7 @@ func policyTests(cfg *config.Config) []policy.Test {
 	return tests
 }
 
-// PolicyPeers are the peers of a configuration as tests and explanations know them.
+// PolicyPeers returns the peers of a configuration in the form that policy tests and explanations use.
 func PolicyPeers(cfg *config.Config) []policy.Peer {
 	peers := make([]policy.Peer, len(cfg.Peers))
 	for i, p := range cfg.Peers {

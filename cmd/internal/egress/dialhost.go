@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// DialHost opens a connection of our own, as for fetching a list. The host in address is resolved where the connection
-// goes: for direct with the resolvers that this machine has without us, else through the transport, whose own DNS
-// servers are asked after those of Config.Servers. Policy is not asked: a list must not keep us from fetching it.
+// DialHost opens a connection of our own, for example to fetch a list. The host in address is resolved where the
+// connection goes: for direct by the resolvers that this machine has without us, else through the transport, by those of
+// Config.Servers first and then the transport's own. Policy is not asked: a list could block its own update.
 func (e *Egress) DialHost(ctx context.Context, via, network, address string) (net.Conn, error) {
 	dialer, ok := e.Dialer(via)
 	if !ok {
@@ -42,7 +42,7 @@ func (e *Egress) DialHost(ctx context.Context, via, network, address string) (ne
 		errs = append(errs, err)
 	}
 	if len(errs) == 0 {
-		return nil, fmt.Errorf("%s has no address that %s reaches", host, via)
+		return nil, fmt.Errorf("%s has no address that can be reached via %s", host, via)
 	}
 	return nil, errors.Join(errs...)
 }
@@ -62,7 +62,7 @@ func (e *Egress) resolveVia(ctx context.Context, via, host string) ([]netip.Addr
 	dialer, _ := e.Dialer(via)
 	var errs []error
 	for _, server := range servers {
-		// Over TCP: package net tells UDP from a stream by the type of the connection, which a transport's are not.
+		// Over TCP, because package net takes a connection for UDP only if it is a net.PacketConn, and ours are not.
 		r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", server.String())
 		}}
@@ -74,14 +74,14 @@ func (e *Egress) resolveVia(ctx context.Context, via, host string) ([]netip.Addr
 			return addrs, nil
 		}
 		if failed, ok := errors.AsType[*net.DNSError](err); ok {
-			failed.Server = server.String() // package net names the one that it would have asked itself
+			failed.Server = server.String() // package net names the host's own resolver, which was not asked
 		}
 		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
 }
 
-// resolversOf are the DNS servers behind a transport: those that the configuration asks through it, then its own.
+// resolversOf returns the DNS servers behind a transport: those that the configuration asks through it, then its own.
 func (e *Egress) resolversOf(via string) []netip.AddrPort {
 	servers := slices.Clone(e.Servers(via))
 	if t, ok := e.Serving(via); ok {

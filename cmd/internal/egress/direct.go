@@ -13,20 +13,20 @@ import (
 // Direct is the egress "direct": the network that this machine is in.
 type Direct interface {
 	router.Dialer
-	// Control prepares a socket of our own so that what it sends stays out of the TUN.
+	// Control prepares one of our own sockets so that its packets stay out of the TUN.
 	Control(network, address string, c syscall.RawConn) error
-	// Reserved reports addresses that belong to no other host: this machine's own, and those of iprange.IsReserved.
+	// Reserved reports whether an address is this machine's own, or one of iprange.IsReserved.
 	Reserved(addr netip.Addr) bool
 	Close() error
 }
 
-// Plain is Direct where sockets cannot be marked and need not be. It knows no address of the machine.
+// Plain is Direct where sockets need no mark. It does not know the machine's addresses.
 type Plain struct{ net.Dialer }
 
 // Control does nothing.
 func (Plain) Control(string, string, syscall.RawConn) error { return nil }
 
-// Reserved knows no address of this machine.
+// Reserved reports the addresses of iprange.IsReserved alone.
 func (Plain) Reserved(addr netip.Addr) bool { return iprange.IsReserved(addr) }
 
 // Close does nothing.
@@ -37,8 +37,8 @@ func (p Plain) DialContext(ctx context.Context, network, address string) (net.Co
 	return p.Dialer.DialContext(ctx, network, address)
 }
 
-// Outside is this machine's own network as transports use it: by sockets that stay out of the TUN, and names that are
-// resolved without us.
+// Outside is the machine's own network as transports use it: its packets stay out of the TUN, and its names are resolved
+// without our DNS server.
 type Outside struct {
 	Direct Direct
 	Mark   uint32 // of our own sockets; 0: none

@@ -46,7 +46,8 @@ type Metrics struct {
 	Reset     *prometheus.CounterVec // by transport: see NewResetMetric
 }
 
-// NewResetMetric makes the counter of flows that were reset for their transport's sake, and registers it with reg.
+// NewResetMetric makes the counter of flows that were reset because their transport stayed away, and registers it with
+// reg.
 func NewResetMetric(reg prometheus.Registerer) *prometheus.CounterVec {
 	c := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "penstock_transport_flows_reset_total",
@@ -56,7 +57,7 @@ func NewResetMetric(reg prometheus.Registerer) *prometheus.CounterVec {
 	return c
 }
 
-// Egress is the egress map: by what names flows leave. Its methods may be called by several goroutines at once.
+// Egress is the map of ways out by name. Its methods may be called by several goroutines at once.
 type Egress struct {
 	Config
 	dialers    map[string]router.Dialer
@@ -69,14 +70,14 @@ type Egress struct {
 type Transport struct {
 	*transport.Tunnel
 	Kind     string   // wireguard or openvpn
-	Warnings []string // what of its file is unsafe or passed over
+	Warnings []string // about lines of its file that are unsafe or ignored
 	inner    inner
 }
 
 // Named reports whether the server may have other addresses than the one in use.
 func (t *Transport) Named() bool { return t.inner.facts().named }
 
-// Group is a choice of transports that flows go through under one name.
+// Group is a list of transports under one name, one of which carries new flows.
 type Group struct {
 	*transport.Group
 	Name string
@@ -167,7 +168,7 @@ func (e *Egress) open(p planned) (t *Transport, err error) {
 	return t, nil
 }
 
-// Add adds a way that is no transport, as the embedded DNS server is. It must be called before any flow is dialled.
+// Add adds a way that is not a transport, such as the embedded DNS server. It must be called before any flow is dialled.
 func (e *Egress) Add(name string, d router.Dialer) { e.dialers[name] = d }
 
 // Dialer finds a way by name.
@@ -179,7 +180,7 @@ func (e *Egress) Dialer(name string) (router.Dialer, bool) {
 // IsNotUp reports that a dial failed because its transport is not up.
 func (e *Egress) IsNotUp(err error) bool { return errors.Is(err, transport.ErrNotUp) }
 
-// Run starts the supervisors, and what resets the flows of transports that stay away.
+// Run starts the supervisors, and the goroutine that resets the flows of transports that stay away.
 func (e *Egress) Run(start func(name string, run func(context.Context) error)) {
 	for _, t := range e.transports {
 		start("transport "+t.Name, t.Run)
@@ -211,7 +212,7 @@ func (e *Egress) Transport(name string) (*Transport, bool) {
 	return e.transports[i], true
 }
 
-// Serving is the transport that carries new flows of a transport or group; ok is false for what is neither.
+// Serving returns the transport that carries new flows of a transport or group; ok is false if name is neither.
 func (e *Egress) Serving(name string) (t *Transport, ok bool) {
 	for _, g := range e.groups {
 		if g.Name == name {
@@ -221,7 +222,7 @@ func (e *Egress) Serving(name string) (t *Transport, ok bool) {
 	return e.Transport(name)
 }
 
-// Steered are the transports that an order names: one, or all if it names none.
+// Steered returns the transports that an order is for: the one of that name, or all if name is empty.
 func (e *Egress) Steered(name string) ([]*Transport, error) {
 	if name == "" {
 		return e.transports, nil
@@ -232,7 +233,7 @@ func (e *Egress) Steered(name string) ([]*Transport, error) {
 	return nil, fmt.Errorf("there is no transport %q: penstock status lists them", name)
 }
 
-// Health is that of every transport.
+// Health returns the health of every transport, sorted by name.
 func (e *Egress) Health() []transport.Health {
 	list := make([]transport.Health, 0, len(e.transports))
 	for _, t := range e.transports {
@@ -241,13 +242,13 @@ func (e *Egress) Health() []transport.Health {
 	return list
 }
 
-// CarriesIPv6 reports whether a way carries IPv6, as far as that is known.
+// CarriesIPv6 reports whether a way carries IPv6. An OpenVPN transport does not until its server has pushed an address.
 func (e *Egress) CarriesIPv6(name string) bool {
 	t, ok := e.Serving(name)
 	return !ok || t.inner.facts().ipv6
 }
 
-// Naming is what the transports say of DNS now.
+// Naming returns what the transports say about DNS now.
 func (e *Egress) Naming() []Naming {
 	var list []Naming
 	for _, t := range e.transports {
@@ -260,7 +261,7 @@ func (e *Egress) Naming() []Naming {
 func (e *Egress) expire(name string) {
 	n := e.Reset(name)
 	if t, ok := e.Transport(name); ok {
-		if err := t.inner.reset(); err != nil { // those that a group sent here, and our own questions
+		if err := t.inner.reset(); err != nil { // also those that came by a group, and our own DNS questions
 			e.Log.Warn("flows of a lost transport could not be reset", "transport", name, "err", err)
 		}
 	}

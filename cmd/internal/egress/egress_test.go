@@ -83,7 +83,7 @@ func TestDialHost(t *testing.T) {
 			[]netip.AddrPort{netip.MustParseAddrPort("10.0.0.99:53")}, "tcp4 10.20.0.7:443", false},
 		{"the second address if the first is closed", "corp", "two.example:443", nil, "tcp4 10.20.0.6:443, tcp4 10.20.0.7:443", false},
 		{"an address needs no resolver", "corp", "10.20.0.7:443", nil, "tcp4 10.20.0.7:443", false},
-		{"an IPv6 address where the transport has none", "corp", "six.example:443", nil, "six.example has no address that corp reaches", true},
+		{"an IPv6 address where the transport has none", "corp", "six.example:443", nil, "six.example has no address that can be reached via corp", true},
 		{"a name that is not there", "corp", "nowhere.example:443", nil, "lookup nowhere.example. on 10.0.0.53:53: no such host", true},
 		{"a transport that is not there", "crop", "lists.example:443", nil, `there is no transport "crop"`, true},
 		{"a transport that names no resolver", "office", "lists.example:443", nil, "resolve lists.example: no DNS server is known behind office", true},

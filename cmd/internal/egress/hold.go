@@ -9,7 +9,7 @@ import (
 	"penstock/stack"
 )
 
-// holds let the flows of a transport that is away wait for it, and reset them when it stays away. One goroutine owns it.
+// holds keeps the flows of a lost transport for a while, and resets them if it stays away. One goroutine owns it.
 type holds struct {
 	hold   time.Duration
 	health func() []transport.Health // of all transports
@@ -17,7 +17,7 @@ type holds struct {
 	kick   chan struct{} // of capacity 1: a transport's state changed
 
 	lost map[string]time.Time // since when transports are away
-	gone map[string]bool      // whose flows are reset
+	gone map[string]bool      // whose flows were reset
 }
 
 func newHolds(hold time.Duration, health func() []transport.Health, expire func(name string)) *holds {
@@ -27,7 +27,7 @@ func newHolds(hold time.Duration, health func() []transport.Health, expire func(
 	}
 }
 
-// changed tells that a transport's state changed. It never blocks.
+// changed reports that a transport's state has changed. It never blocks.
 func (h *holds) changed() {
 	select {
 	case h.kick <- struct{}{}:
@@ -54,7 +54,7 @@ func (h *holds) run(ctx context.Context) error {
 	}
 }
 
-// look resets what is due and returns the time until the next; 0 if nothing is waited for.
+// look resets what is due and returns the time until the next reset; 0: none is pending.
 func (h *holds) look(now time.Time) (next time.Duration) {
 	for _, t := range h.health() {
 		if t.State == transport.Connected {

@@ -11,11 +11,11 @@ import (
 	"penstock/router/transport/wireguard"
 )
 
-// Naming is what a transport says of DNS, in its file or by pushing it.
+// Naming is what a transport says about DNS, in its file or by what its server pushes.
 type Naming struct {
 	Transport string
 	Servers   []Server
-	Search    []string // domains of the transport's network; "~" before one says that it is routed there, and not searched
+	Search    []string // domains of the transport's network; a "~" in front means that names are only routed there, not searched
 }
 
 // Server is a DNS server that a transport names.
@@ -41,7 +41,7 @@ func openvpnNaming(name string, s openvpn.Settings) Naming {
 	return n
 }
 
-// pushedServers reads a server's setting; port 53 stands for the usual one of the protocol.
+// pushedServers reads a pushed setting. Port 53 means the protocol's default port.
 func pushedServers(s openvpn.DNSServer) []Server {
 	var list []Server
 	domains := s.Domains

@@ -55,7 +55,7 @@ func (o *openvpnInner) newDriver(lost func(error)) (transport.Driver, error) {
 	})
 }
 
-// configure takes what the server pushed.
+// configure applies what the server pushed to the stack.
 func (o *openvpnInner) configure(s openvpn.Settings) error {
 	if err := o.stack.SetAddrs(s.Addrs); err != nil {
 		return err
@@ -75,7 +75,7 @@ func (o *openvpnInner) configure(s openvpn.Settings) error {
 
 var errNoCredentials = errors.New("the server asks for a user name and password: set username and password of the transport")
 
-// credentials answers what the server asks, as far as the configuration can.
+// credentials answers the server's question for user name and password from the configuration.
 func (o *openvpnInner) credentials(_ context.Context, c openvpn.Challenge) (user, pass string, err error) {
 	if c.Kind != openvpn.ChallengePassword {
 		return "", "", fmt.Errorf("the server asks %q: only user name and password can be configured", c.Text)

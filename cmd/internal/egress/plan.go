@@ -15,7 +15,7 @@ import (
 	"penstock/router/transport/wireguard"
 )
 
-// Plan is what a configuration says of its transports. It is immutable.
+// Plan is what a configuration says about its transports. It is immutable.
 type Plan struct {
 	transports []planned // sorted by name
 	groups     map[string][]string
@@ -30,8 +30,8 @@ type planned struct {
 	warnings  []string
 }
 
-// NewPlan reads what the transports of a configuration say, their files included. It opens nothing else. The error joins
-// one with its place for each transport that cannot be used.
+// NewPlan reads the transports of a configuration and their files. It opens nothing else. The error joins one for each
+// transport that cannot be used, with its place.
 func NewPlan(cfg *config.Config) (*Plan, error) {
 	p := &Plan{groups: make(map[string][]string)}
 	var errs []error
@@ -73,7 +73,7 @@ func plan(name string, t config.Transport) (p planned, err error) {
 	return p, err
 }
 
-// Warnings returns a sentence for each thing in the transports' files that is passed over or unsafe.
+// Warnings returns a sentence for each line of the transports' files that is ignored or unsafe.
 func (p *Plan) Warnings() []string {
 	var list []string
 	for _, t := range p.transports {
@@ -84,7 +84,7 @@ func (p *Plan) Warnings() []string {
 	return list
 }
 
-// Naming returns what the transports' files say of DNS. Servers that are pushed later are not among it.
+// Naming returns what the transports' files say about DNS. It does not have what servers push later.
 func (p *Plan) Naming() []Naming {
 	var list []Naming
 	for _, t := range p.transports {
@@ -97,8 +97,8 @@ func (p *Plan) Naming() []Naming {
 	return list
 }
 
-// Prefixes returns the networks that the transports' files send into them, default routes left out: addresses that
-// belong inside.
+// Prefixes returns the networks that the transports' files route into the tunnels, without default routes. These
+// addresses belong inside.
 func (p *Plan) Prefixes() []netip.Prefix {
 	var list []netip.Prefix
 	for _, t := range p.transports {
@@ -108,7 +108,7 @@ func (p *Plan) Prefixes() []netip.Prefix {
 		list = append(list, t.wireguard.Addresses...)
 		for _, peer := range t.wireguard.Peers {
 			for _, allowed := range peer.AllowedIPs {
-				if allowed.Bits() > 1 { // two halves are a default route too
+				if allowed.Bits() > 1 { // 0.0.0.0/1 and 128.0.0.0/1 together are a default route
 					list = append(list, allowed)
 				}
 			}
@@ -117,7 +117,7 @@ func (p *Plan) Prefixes() []netip.Prefix {
 	return list
 }
 
-// wireguardConfig is what the configuration says of a WireGuard transport, whether in a file of its own or in place.
+// wireguardConfig reads a WireGuard transport, from its file or from the configuration itself.
 func wireguardConfig(c *config.WireGuard) (*wireguard.Config, error) {
 	if c.Config != "" {
 		data, err := private.Read(c.Config, config.MaxFile)
@@ -148,7 +148,7 @@ func wireguardConfig(c *config.WireGuard) (*wireguard.Config, error) {
 		}
 		conf.Peers = append(conf.Peers, peer)
 	}
-	return conf, conf.Check() // a file's is checked as it is read
+	return conf, conf.Check() // ParseConfig checks a file itself
 }
 
 func wireguardPeer(p config.WireGuardPeer) (peer wireguard.Peer, err error) {

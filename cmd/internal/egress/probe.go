@@ -12,8 +12,8 @@ import (
 	"penstock/router/transport"
 )
 
-// newProbe makes a function that sends something through a transport that must be answered: what the configuration
-// says, else a question to the transport's DNS server. Nil if there is neither.
+// newProbe makes a function that sends something which a working transport answers: what the configuration says, else a
+// question to the transport's DNS server. It is nil if there is neither.
 func newProbe(c *config.Probe, d transport.Dialer, resolvers []netip.AddrPort) func(context.Context) error {
 	switch {
 	case c != nil && c.Ping.IsValid():
@@ -28,7 +28,7 @@ func newProbe(c *config.Probe, d transport.Dialer, resolvers []netip.AddrPort) f
 	return nil
 }
 
-// ask sends a DNS question; whatever the answer is, it is a sign of life.
+// ask sends a DNS question. Any answer is a sign of life.
 func ask(ctx context.Context, d transport.Dialer, servers []netip.AddrPort, name string) error {
 	if len(servers) == 0 {
 		return nil

@@ -49,7 +49,7 @@ func (w *wireguardInner) newDriver(lost func(error)) (transport.Driver, error) {
 	})
 }
 
-// DialContext refuses what no peer is allowed to carry: WireGuard would drop it without a word.
+// DialContext refuses addresses that are in no peer's AllowedIPs. WireGuard would drop their packets silently.
 func (w *wireguardInner) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	dst, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -78,7 +78,7 @@ func (w *wireguardInner) facts() facts {
 
 func (w *wireguardInner) reset() error { return resetFlows(w.stack, w.conf.Addresses) }
 
-// isName says that an endpoint's host may have more addresses than one.
+// isName reports whether an endpoint's host is a name, which may have several addresses.
 func isName(host string) bool {
 	_, err := netip.ParseAddr(host)
 	return err != nil

@@ -1,9 +1,9 @@
 // Package gateway is the WireGuard port that colleagues connect to, and the stack behind it.
 //
-// A Plan is what a configuration says of it, read and checked without opening anything. Peers come and go while the port
-// is open; the sessions of those that stay live on.
+// A Plan is what a configuration says about it, read and checked before anything is opened. Peers come and go while the
+// port is open; peers that stay keep their sessions.
 //
-// It does not judge flows: they go to the handler that it is given, each with the key of the peer that sent it.
+// It does not judge flows. It passes them to a handler, each with the key of the peer that sent it.
 package gateway
 
 import (
@@ -56,10 +56,14 @@ func Open(c Config) (*Gateway, error) {
 	return &Gateway{s, server}, nil
 }
 
-// Withdraw takes away what a peer has under the plan in force, and not under the next one: its session if it goes, else
-// only addresses. When it returns, nothing of a peer that went is carried any more, and the next one at its address is not
-// there yet: WireGuard would keep packets of flows that are still alive, and hand them to the next one at its handshake.
-// So the order of a change is Withdraw, CloseClients, Use. Withdraw changes nothing if Use would refuse the next plan.
+// Withdraw is the first step of a change from the plan now to the plan next: it removes peers and addresses that are not
+// in next, and adds none. When it returns, nothing of a removed peer is carried any more. The second step is
+// CloseClients, the third is Use, which adds what is new.
+//
+// The order matters where a new peer has the address of a removed one. While flows of the old peer live, WireGuard would
+// queue their packets for the new peer, and deliver them after its handshake.
+//
+// If Use would refuse next, Withdraw returns the error and changes nothing.
 func (g *Gateway) Withdraw(now, next *Plan) error {
 	if err := wireguard.CheckPeers(next.peers, next.key.Public()); err != nil {
 		return err
@@ -67,20 +71,20 @@ func (g *Gateway) Withdraw(now, next *Plan) error {
 	return g.server.SetPeers(now.within(next))
 }
 
-// Use takes the peers of another plan; the sessions of those that stay live on.
+// Use makes the peers of p the only ones. Peers that stay keep their sessions.
 func (g *Gateway) Use(p *Plan) error { return g.server.SetPeers(p.peers) }
 
-// CloseClients ends what clients that are gone left in the stack.
+// CloseClients resets the flows of clients that are gone.
 func (g *Gateway) CloseClients(gone []uint64) {
 	for _, key := range gone {
 		g.stack.CloseClient(key)
 	}
 }
 
-// Peers are the peers with their sessions.
+// Peers returns the peers with their sessions.
 func (g *Gateway) Peers() []wireguard.PeerStatus { return g.server.Peers() }
 
-// Port is the UDP port.
+// Port returns the UDP port.
 func (g *Gateway) Port() int { return int(g.server.Port()) }
 
 // Touch opens a socket in the stack and closes it again. It returns late, or never, where the stack hangs: it is for a
@@ -91,5 +95,5 @@ func (g *Gateway) Touch(ctx context.Context, dst netip.AddrPort) {
 	}
 }
 
-// Close closes the port first, so that no flow arrives while the stack goes.
+// Close closes the port first, so that no flow arrives while the stack closes.
 func (g *Gateway) Close() error { return errors.Join(g.server.Close(), g.stack.Close()) }

@@ -10,15 +10,15 @@ import (
 	"penstock/router/transport/wireguard"
 )
 
-// Plan is what a configuration says of the gateway's port: its key and its peers. It is immutable.
+// Plan is what a configuration says about the gateway's port: its key and its peers. It is immutable.
 type Plan struct {
 	listen *config.WireGuardListen
 	key    wireguard.PrivateKey
 	peers  []wireguard.Peer
 }
 
-// NewPlan reads keys and peers, and opens nothing. It is nil without listen.wireguard. The error joins one with its
-// place for each fault.
+// NewPlan reads keys and peers, and opens nothing. The plan is nil without listen.wireguard. The error joins one for
+// each fault, with its place.
 func NewPlan(cfg *config.Config) (*Plan, error) {
 	listen := cfg.Listen.WireGuard
 	if listen == nil {
@@ -45,7 +45,7 @@ func NewPlan(cfg *config.Config) (*Plan, error) {
 			errs = append(errs, fmt.Errorf("%s: peer %s: %w", c.Pos, c.Name, err))
 			continue
 		}
-		// That no two peers share a key or an address was checked with the configuration.
+		// Package config has checked that no two peers share a key or an address.
 		if err := wireguard.CheckPeers([]wireguard.Peer{peer}, p.key.Public()); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", c.Pos, err))
 		}
@@ -57,7 +57,7 @@ func NewPlan(cfg *config.Config) (*Plan, error) {
 	return p, nil
 }
 
-// WithPeersOf returns the plan with the peers of another one in place of its own. Without another there are none.
+// WithPeersOf returns the plan with the peers of next in place of its own; none if next is nil.
 func (p *Plan) WithPeersOf(next *Plan) *Plan {
 	q := *p
 	q.peers = nil
@@ -67,7 +67,7 @@ func (p *Plan) WithPeersOf(next *Plan) *Plan {
 	return &q
 }
 
-// within returns the peers that next has too, each with the addresses that it has in both.
+// within returns the peers that are also in next, each with the addresses that it has in both plans.
 func (p *Plan) within(next *Plan) []wireguard.Peer {
 	var both []wireguard.Peer
 	for _, peer := range p.peers {

@@ -20,7 +20,7 @@ import (
 	"penstock/router/clients"
 )
 
-// Policy explains verdicts, tells the rules and lifts blocks.
+// Policy explains verdicts, lists rules and lifts blocks.
 type Policy struct {
 	Live   *edition.Live
 	Egress *egress.Egress
@@ -31,8 +31,8 @@ type Policy struct {
 	Log   *slog.Logger
 }
 
-// Explain tells what would be done with a flow, or what was done with one and what would be done now. It changes
-// nothing: names are asked for by questions of which nothing is kept.
+// Explain tells what would happen to a flow. For a flow that has been judged, it tells what happened then and what would
+// happen now. It changes nothing: what it asks the DNS server is neither cached nor remembered.
 func (p *Policy) Explain(ctx context.Context, q control.ExplainQuery) (control.Explanation, error) {
 	if q.Flow != "" {
 		past, err := p.Flows.find(q.Flow)
@@ -57,17 +57,17 @@ func (p *Policy) Explain(ctx context.Context, q control.ExplainQuery) (control.E
 // explainPast explains a flow that was judged, by the edition of now and, in Then, by that of then.
 func (p *Policy) explainPast(past router.Flow) control.Explanation {
 	facts, target := past.Facts, past.Facts.Dst.String()
-	facts.Sniffed = true // what was not read by now will not be read
+	facts.Sniffed = true // no further name will be read in it
 	var then control.Explanation
 	if e, ok := p.Live.Edition(past.Verdict.Edition); ok {
 		then = p.explain(e, facts, target)
 	} else {
 		then = control.Explanation{
 			Target: target, Generation: past.Verdict.Edition,
-			Because: fmt.Sprintf("this is what the flow's record says: edition %d of the policy is not remembered any more", past.Verdict.Edition),
+			Because: fmt.Sprintf("edition %d of the policy is no longer kept, so this is only what the flow's record says", past.Verdict.Edition),
 		}
 	}
-	// The record is what happened: a policy may be asked again, but not about what it did not know.
+	// The record says what happened. Asking the old policy again may give another answer, as conditions have changed.
 	then.Verdict, then.Via = words(past.Verdict)
 	then.Rule, then.Category = past.Verdict.Rule, past.Verdict.Category
 	facts.Time = time.Now()
@@ -78,8 +78,8 @@ func (p *Policy) explainPast(past router.Flow) control.Explanation {
 	return x
 }
 
-// hypothetical makes the facts of a flow that nobody has sent, and says how its name is resolved. Its address is asked
-// for as the client would.
+// hypothetical makes the facts of a flow that nobody has sent, and says how its name is resolved. The name is resolved
+// as it would be for the client.
 func (p *Policy) hypothetical(ctx context.Context, q control.ExplainQuery) (f policy.Flow, resolver string, err error) {
 	target := q.Target
 	if q.Protocol != "" && !strings.Contains(target, "://") {
@@ -117,7 +117,7 @@ func (p *Policy) hypothetical(ctx context.Context, q control.ExplainQuery) (f po
 	return f, resolver, nil
 }
 
-// believe adds to a flow that claims a name what our resolver gives for it, as the router does.
+// believe checks a name that a flow claims with our resolver, as the router does, and adds what it finds to the facts.
 func (p *Policy) believe(ctx context.Context, f policy.Flow) (policy.Flow, string) {
 	v := p.Live.Decide(f)
 	if v.Claim == "" || !f.Dst.Addr().IsValid() {
@@ -141,7 +141,8 @@ func (p *Policy) believe(ctx context.Context, f policy.Flow) (policy.Flow, strin
 	return g, note
 }
 
-// explain asks the policy of an edition, under the conditions of now, and adds where its answer leads.
+// explain asks the policy of an edition under the present conditions, and adds the state of the transport, the lists and
+// what would change the verdict.
 func (p *Policy) explain(ed *edition.Edition, f policy.Flow, target string) control.Explanation {
 	f.Now = p.Live.Conditions()
 	e := ed.Policy.Explain(f)
@@ -163,7 +164,7 @@ func (p *Policy) explain(ed *edition.Edition, f policy.Flow, target string) cont
 	return x
 }
 
-// transportLine says how the way is that a verdict leads to.
+// transportLine is the state of the transport that a verdict leads to; empty if it leads to none.
 func (p *Policy) transportLine(v policy.Verdict) string {
 	if t, ok := p.Egress.Serving(v.Egress); ok {
 		return line(t.Health())
@@ -171,7 +172,7 @@ func (p *Policy) transportLine(v policy.Verdict) string {
 	return ""
 }
 
-// listHits are the lines of lists that speak of a flow's names or its address.
+// listHits returns the lines of lists that match a flow's names or its address.
 func (p *Policy) listHits(content *lists.Content, f policy.Flow) []control.ListHit {
 	var hits []control.ListHit
 	seen := make(map[string]bool)
@@ -187,7 +188,7 @@ func (p *Policy) listHits(content *lists.Content, f policy.Flow) []control.ListH
 	return hits
 }
 
-// client is whoever a query speaks of: this machine, a peer by its name, or whoever has an address.
+// client finds who a query is about: this machine, a peer by its name, or whoever has an address.
 func client(ed *edition.Edition, name string) (key uint64, src netip.AddrPort, err error) {
 	if name == "" {
 		src := netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
@@ -210,7 +211,7 @@ func client(ed *edition.Edition, name string) (key uint64, src netip.AddrPort, e
 type DNS struct {
 	Server *dnsproxy.Server
 	Live   *edition.Live
-	// Settings are those that the server works by now.
+	// Settings returns the settings that are in force.
 	Settings func() dnsproxy.Settings
 	Log      *slog.Logger
 }
@@ -241,13 +242,13 @@ func (d *DNS) DNSQuery(ctx context.Context, q control.DNSQuery) (control.DNSAnsw
 	return res, nil
 }
 
-// DNSFlush forgets what is cached.
+// DNSFlush empties the cache.
 func (d *DNS) DNSFlush(context.Context) error {
 	d.Server.Flush()
 	return nil
 }
 
-// look asks for a flow's name as its client would, and says what comes of that. The address is invalid if there is none.
+// look resolves a flow's name as for its client, and says who answered. The address is invalid if there is none.
 func (d *DNS) look(ctx context.Context, f policy.Flow) (netip.Addr, string) {
 	line := d.resolverOf(f)
 	for _, qtype := range []string{"A", "AAAA"} {
@@ -268,7 +269,7 @@ func (d *DNS) look(ctx context.Context, f policy.Flow) (netip.Addr, string) {
 	return netip.Addr{}, line
 }
 
-// addresses are those of a host, of the family of a flow's destination.
+// addresses returns a host's addresses, of the family of a flow's destination.
 func (d *DNS) addresses(ctx context.Context, f policy.Flow, host string) []netip.Addr {
 	qtype := "A"
 	if f.Dst.Addr().Is6() {
@@ -281,7 +282,7 @@ func (d *DNS) addresses(ctx context.Context, f policy.Flow, host string) []netip
 	return addressesIn(a)
 }
 
-// addressesIn are the addresses among the records of an answer.
+// addressesIn returns the addresses among the records of an answer.
 func addressesIn(a dnsproxy.Answer) []netip.Addr {
 	var list []netip.Addr
 	for _, record := range a.Records {

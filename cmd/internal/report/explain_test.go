@@ -212,7 +212,7 @@ func TestExplainAFlowByThenAndByNow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if x.Then.Verdict != "direct" || x.Then.Rule != "rest" || !strings.Contains(x.Then.Because, "edition 1 of the policy is not remembered any more") {
+	if x.Then.Verdict != "direct" || x.Then.Rule != "rest" || !strings.Contains(x.Then.Because, "edition 1 of the policy is no longer kept") {
 		t.Errorf("then, long ago: got %+v", x.Then)
 	}
 }

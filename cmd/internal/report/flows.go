@@ -14,7 +14,7 @@ import (
 // remembered is how many finished flows are kept for lists of flows and for explanations.
 const remembered = 1024
 
-// Flows are the live flows of a router and those that ended last.
+// Flows holds the flows that ended last, and finds the live ones in the router.
 type Flows struct {
 	Router *router.Router
 
@@ -47,14 +47,14 @@ func (r *Flows) counts() (forwarded, denied uint64) {
 	return r.forwarded, r.denied
 }
 
-// all are the finished flows that are remembered, oldest first.
+// all returns the finished flows that are kept, oldest first.
 func (r *Flows) all() []router.Flow {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append(append([]router.Flow(nil), r.ring[r.next:]...), r.ring[:r.next]...)
 }
 
-// Flow is a flow as the control API and the flow log show it.
+// Flow converts a flow to the form of the control API and the flow log.
 func Flow(f router.Flow) control.Flow {
 	name := f.Name()
 	done := f.Verdict
@@ -80,7 +80,7 @@ func Flow(f router.Flow) control.Flow {
 	return c
 }
 
-// reasons are the causes of verdicts that a list of flows names beside the rule.
+// reasons are the causes of verdicts that are shown beside the rule.
 var reasons = map[policy.Cause]string{
 	policy.ByUnnamed:  "unnamed: the rule blocks flows without a name",
 	policy.BySpoof:    "mismatch: DNS gave only blocked names for the address, and not the one in the flow",
@@ -91,7 +91,7 @@ var reasons = map[policy.Cause]string{
 	policy.ByGuard:    "guard: the destination is this machine or a reserved address",
 }
 
-// Flows are the live flows, or the finished ones, that a query selects.
+// Flows returns the flows that a query selects.
 func (r *Flows) Flows(_ context.Context, q control.FlowQuery) ([]control.Flow, error) {
 	var all []router.Flow
 	if q.Denied || q.Recent {

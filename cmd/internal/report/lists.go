@@ -10,13 +10,13 @@ import (
 	"penstock/policy"
 )
 
-// Lists tells how the lists of the categories are.
+// Lists tells the state of the categories' lists.
 type Lists struct {
 	Live *edition.Live
 	Log  *slog.Logger
 }
 
-// Lists are the lists in force.
+// Lists returns the lists in force.
 func (l *Lists) Lists(context.Context) ([]control.ListStatus, error) {
 	var list []control.ListStatus
 	for _, s := range l.Live.ListStatus() {

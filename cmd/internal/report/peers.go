@@ -8,13 +8,13 @@ import (
 	"penstock/cmd/internal/gateway"
 )
 
-// Peers are the peers of a gateway.
+// Peers tells who the peers of a gateway are.
 type Peers struct {
 	Live    *edition.Live
 	Gateway *gateway.Gateway
 }
 
-// Peers are the configured peers with their sessions.
+// Peers returns the configured peers with their sessions.
 func (p *Peers) Peers(context.Context) ([]control.PeerStatus, error) {
 	var list []control.PeerStatus
 	live := p.Gateway.Peers()

@@ -14,7 +14,7 @@ import (
 	"penstock/policy"
 )
 
-// Rules are the rules in order with their use.
+// Rules returns the rules in order, with how often each decided.
 func (p *Policy) Rules(context.Context) (control.Rules, error) {
 	now := p.Live.Now()
 	res := control.Rules{Generation: now.Number}
@@ -33,7 +33,7 @@ func (p *Policy) Rules(context.Context) (control.Rules, error) {
 	return res, nil
 }
 
-// matchText is a match in few words, by the keys of the configuration.
+// matchText is a match in a few words, by the keys of the configuration.
 func matchText(m policy.Match) string {
 	var parts []string
 	v := reflect.ValueOf(m)

@@ -112,7 +112,7 @@ func TestLists(t *testing.T) {
 	if _, err := w.lists.ListLookup(t.Context(), "a b"); err == nil {
 		t.Error("what is no name was looked up")
 	}
-	if st, err := w.status.Status(t.Context()); err != nil || !strings.Contains(st.Verdict, ", 1 lists missing") {
+	if st, err := w.status.Status(t.Context()); err != nil || !strings.Contains(st.Verdict, ", lists missing: 1") {
 		t.Errorf("status: got %q, %v", st.Verdict, err)
 	}
 }

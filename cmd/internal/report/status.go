@@ -19,7 +19,7 @@ import (
 	"penstock/router/transport"
 )
 
-// Process is how penstock is as a whole. All fields must be set, but Gateway.
+// Process tells the state of penstock as a whole. All fields but Gateway must be set.
 type Process struct {
 	Live    *edition.Live
 	Egress  *egress.Egress
@@ -33,8 +33,8 @@ type Process struct {
 	reloadError atomic.Pointer[string] // nil: the last reload came into force
 }
 
-// Overall is the state of the process: that of the transports in use, the worst of them first. A gateway that needs no
-// transport is connected once its port is open.
+// Overall returns the state of the process: the worst state of a transport in use. A gateway that needs no transport is
+// connected once its port is open.
 func (s *Process) Overall() transport.Health {
 	worst := transport.Health{State: transport.Connected, Since: s.Started}
 	rank := []transport.State{
@@ -54,7 +54,7 @@ func (s *Process) Overall() transport.Health {
 	return s.Follow.Explains(worst)
 }
 
-// inUse are the transports that rules and DNS upstreams name; of a group, the member that carries new flows.
+// inUse returns the transports that rules and DNS upstreams name; for a group, the member that carries new flows.
 func (s *Process) inUse() []transport.Health {
 	cfg := s.Live.Config()
 	names := make(map[string]bool)
@@ -90,7 +90,7 @@ func (s *Process) Ready() error {
 	return errors.New(line(h))
 }
 
-// line is one line for a person about a transport's health.
+// line describes a transport's health in one line.
 func line(h transport.Health) string {
 	var b strings.Builder
 	b.WriteString(h.State.String())
@@ -116,7 +116,7 @@ func line(h transport.Health) string {
 	return b.String()
 }
 
-// Status is what is true now.
+// Status returns the present state.
 func (s *Process) Status(context.Context) (control.Status, error) {
 	h := s.Overall()
 	verdict := line(h) + ", filter on"
@@ -127,7 +127,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		}
 	}
 	if missing > 0 {
-		verdict += fmt.Sprintf(", %d lists missing", missing)
+		verdict += fmt.Sprintf(", lists missing: %d", missing)
 	}
 	verdict += s.Follow.OnDemand()
 	st := control.Status{
@@ -158,7 +158,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	return st, nil
 }
 
-// ReloadEnded notes how the last reload ended, for the status.
+// ReloadEnded keeps the error of the last reload for the status; nil clears it.
 func (s *Process) ReloadEnded(err error) {
 	if err == nil {
 		s.reloadError.Store(nil)
@@ -168,7 +168,7 @@ func (s *Process) ReloadEnded(err error) {
 	s.reloadError.Store(&text)
 }
 
-// Listening says what packets come from.
+// Listening says where packets come from.
 func (s *Process) Listening() []string {
 	var list []string
 	if s.Live.Config().Listen.TUN != nil {
@@ -188,7 +188,7 @@ func transportStatus(kind string, h transport.Health) control.TransportStatus {
 	}
 }
 
-// words are a verdict in the words of the configuration.
+// words returns a verdict in the words of the configuration.
 func words(v policy.Verdict) (word, via string) {
 	switch {
 	case v.Action == policy.Drop:

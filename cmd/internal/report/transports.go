@@ -8,7 +8,7 @@ import (
 	"penstock/cmd/internal/laptop"
 )
 
-// Transports steers the transports as an operator says.
+// Transports steers transports for an operator.
 type Transports struct {
 	Egress *egress.Egress
 	Follow *laptop.Follower
@@ -29,7 +29,7 @@ func (t *Transports) Reconnect(_ context.Context, s control.Steer) error {
 	return t.each(s, func(t *egress.Transport) { t.Reconnect() })
 }
 
-// steer gives an order. Where on_demand is in charge it takes the order back; else the transport does, after a while.
+// steer gives an order for good or for a while. If on_demand is in charge, it ends the order; else the transport does.
 func (t *Transports) steer(s control.Steer, forAWhile, forGood func(*egress.Transport)) error {
 	if _, err := t.Egress.Steered(s.Name); err != nil {
 		return err

@@ -10,8 +10,8 @@ import (
 	"penstock/policy"
 )
 
-// whatIf says what would turn a verdict: an exception, the rule's absence, another time or another peer. Each is tried by
-// asking the policy.
+// whatIf says what would change a verdict: an exception, a transport that is not up, another time or another peer. It
+// asks the policy about each.
 func whatIf(ed *edition.Edition, f policy.Flow, v policy.Verdict) []string {
 	p := ed.Policy
 	var list []string
@@ -42,7 +42,7 @@ func whatIf(ed *edition.Edition, f policy.Flow, v policy.Verdict) []string {
 	return list
 }
 
-// allowTargets are what an exception could be for.
+// allowTargets returns what an exception could be for.
 func allowTargets(f policy.Flow, v policy.Verdict) []string {
 	var targets []string
 	seen := make(map[string]bool)
@@ -58,7 +58,7 @@ func allowTargets(f policy.Flow, v policy.Verdict) []string {
 	return targets
 }
 
-// whatIfTime looks through the week to come for the first time at which a schedule turns the verdict.
+// whatIfTime looks through the coming week for the first time at which a schedule changes the verdict.
 func whatIfTime(p *policy.Policy, f policy.Flow, turns func(string, *policy.Policy, policy.Flow) bool) {
 	if f.Time.IsZero() || !hasSchedule(p) {
 		return
@@ -85,7 +85,7 @@ func hasSchedule(p *policy.Policy) bool {
 	return false
 }
 
-// mostPeers is how many peers' verdicts are told.
+// mostPeers is how many peers with another verdict are named.
 const mostPeers = 4
 
 // whatIfPeer tries the peers that the gateway knows.
