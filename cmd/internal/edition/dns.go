@@ -73,7 +73,7 @@ func (e *Edition) CompileDNS(naming []egress.Naming, portal *PortalZone) (p *dns
 	return p, s, pushed
 }
 
-// ServersVia are the plain DNS servers that the configuration asks through an egress.
+// ServersVia returns the plain DNS servers that the configuration asks through an egress.
 func (e *Edition) ServersVia(via string) []netip.AddrPort {
 	var servers []netip.AddrPort
 	for _, u := range e.Config.DNS.Upstreams {

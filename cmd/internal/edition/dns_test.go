@@ -1,6 +1,7 @@
 package edition
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -145,6 +146,20 @@ func TestSettingsOfDNS(t *testing.T) {
 	for _, own := range []string{"127.0.0.53:53", "127.0.0.54:53", "10.77.0.1:0", "10.77.0.2:0", "127.0.0.1:5353"} {
 		if !slices.Contains(auto.Self, netip.MustParseAddrPort(own)) {
 			t.Errorf("own addresses: got %v, want %s among them: a question there would come back", auto.Self, own)
+		}
+	}
+}
+
+func TestPlainServersAreFoundByTheirWay(t *testing.T) {
+	e := newLive(t, load(t, onLaptop+"transports: {corp: {wireguard: {config: corp.conf}}}\ndns: {upstreams: [{address: 10.0.0.1, via: corp}, {address: 'tcp://10.0.0.2:5353', via: corp}, "+
+		"{address: 'tls://10.0.0.3', via: corp}, {address: '[fd00::4]:53', via: corp}, {address: 192.0.2.53}]}\n"+rest)).Now()
+	for via, want := range map[string]string{
+		"corp":   "[10.0.0.1:53 10.0.0.2:5353 [fd00::4]:53]", // what speaks TLS is not asked in clear
+		"direct": "[192.0.2.53:53]",
+		"other":  "[]",
+	} {
+		if got := fmt.Sprint(e.ServersVia(via)); got != want {
+			t.Errorf("%s: got %s, want %s", via, got, want)
 		}
 	}
 }

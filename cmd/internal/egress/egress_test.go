@@ -205,6 +205,9 @@ func TestOrdersAreForOneTransportOrAll(t *testing.T) {
 			t.Errorf("%s: got %v, want a refusal that says where transports are listed", name, err)
 		}
 	}
+	if got := e.Search(); !slices.Equal(got, []string{"corp.example"}) {
+		t.Errorf("search domains: got %v, want corp's", got)
+	}
 	if got := e.Naming(); len(got) != 2 || got[0].Transport != "corp" || len(got[0].Servers) != 1 || len(got[1].Servers) != 0 {
 		t.Errorf("naming: got %+v", got)
 	}

@@ -69,7 +69,7 @@ func pushedServers(s openvpn.DNSServer) []Server {
 	return list
 }
 
-// Search are the domains that complete short names, as the transports name them now.
+// Search returns the search domains that the transports name now, each once.
 func (e *Egress) Search() []string {
 	var domains []string
 	for _, t := range e.Naming() {
