@@ -14,7 +14,6 @@ import (
 	"penstock/cmd/internal/lists"
 	"penstock/policy"
 	"penstock/policy/blocklist"
-	"penstock/router/clients"
 )
 
 // Live is the edition in force. Its methods may be called by several goroutines at once.
@@ -179,6 +178,3 @@ func (l *Live) Key(src netip.Addr) uint64 { return l.now.Load().Clients.Key(src)
 
 // ListStatus is how the lists in force are.
 func (l *Live) ListStatus() []lists.Status { return l.Lists.Status(l.now.Load().Lists) }
-
-// Machine is the key of this machine, for stacks behind a TUN: everything that comes from it is sent by this machine.
-func Machine(netip.Addr) (key uint64, ok bool) { return clients.Machine, true }

@@ -138,7 +138,9 @@ type fakeInside struct {
 	err    error // of connecting
 }
 
-func (f *fakeInside) newDriver(func(error)) (transport.Driver, error) { return &driver{err: f.err}, nil }
+func (f *fakeInside) newDriver(func(error)) (transport.Driver, error) {
+	return &driver{err: f.err}, nil
+}
 func (f *fakeInside) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	return f.inside.DialContext(ctx, network, address)
 }
