@@ -101,6 +101,21 @@ func TestAClaimedNameAllowsNothing(t *testing.T) {
 	}
 }
 
+func TestAConfirmedNameCounts(t *testing.T) {
+	f := Flow{Dst: netip.MustParseAddrPort("192.168.50.10:80"), Names: []Name{{"b.test", FromDNS}, {"wiki.test", FromHTTP}}}
+	same := f.Confirmed("wiki.test", []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.168.50.10")})
+	if want := []Name{{"wiki.test", FromDNS}, {"b.test", FromDNS}, {"wiki.test", FromHTTP}}; same.Dst != f.Dst || !slices.Equal(same.Names, want) {
+		t.Errorf("the name stands for the address: got %v %v, want %v", same.Dst, same.Names, want)
+	}
+	other := f.Confirmed("wiki.test", []netip.Addr{netip.MustParseAddr("192.0.2.1")})
+	if want := []Name{{"wiki.test", FromDNS}, {"wiki.test", FromHTTP}}; other.Dst.String() != "192.0.2.1:80" || !slices.Equal(other.Names, want) {
+		t.Errorf("it stands for another: got %v %v, want %v", other.Dst, other.Names, want)
+	}
+	if len(f.Names) != 2 || f.Names[0].Host != "b.test" {
+		t.Errorf("the flow before was changed: %v", f.Names)
+	}
+}
+
 func TestConditionsOfTheNetworkCompleteTheVerdict(t *testing.T) {
 	local := []netip.Prefix{netip.MustParsePrefix("192.168.77.0/24")}
 	p := newPolicy(t, []Rule{

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"net/netip"
 	"slices"
 
 	"penstock/policy/iprange"
@@ -40,6 +41,24 @@ func (s judge) settle(j judgement) Verdict {
 		v.Egress, v.Cause = EgressDirect, ByPortal
 	}
 	return v
+}
+
+// Confirmed returns a flow that claims host as it is once our resolver has given addrs for that name: the name counts. If
+// the resolver gives other addresses than the one that the client chose, the flow goes to the first of them, and what DNS
+// gave for the old one does not apply. Flow.Place is left to the caller. addrs must not be empty.
+func (f Flow) Confirmed(host string, addrs []netip.Addr) Flow {
+	names := []Name{{Host: host, From: FromDNS}}
+	same := slices.Contains(addrs, f.Dst.Addr())
+	for _, n := range f.Names {
+		if same || n.From.inFlow() {
+			names = append(names, n)
+		}
+	}
+	f.Names = names
+	if !same {
+		f.Dst = netip.AddrPortFrom(addrs[0], f.Dst.Port())
+	}
+	return f
 }
 
 // place is what the flow's destination is to this host. Reserved addresses are reserved wherever it stands.

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"penstock/policy"
@@ -224,13 +223,8 @@ func (r *Router) judge(ctx context.Context, f policy.Flow) (policy.Flow, policy.
 		r.Log.Debug("a flow claims a name that does not resolve", "src", f.Src, "dst", f.Dst, "host", v.Claim, "err", err)
 		return f, v
 	}
-	g := f
-	g.Names = append([]policy.Name{{Host: v.Claim, From: policy.FromDNS}}, f.Names...)
-	if !slices.Contains(addrs, f.Dst.Addr()) { // the names that DNS gave are those of the address before
-		g.Names = slices.DeleteFunc(g.Names, func(n policy.Name) bool { return n.From == policy.FromDNS && n.Host != v.Claim })
-		g.Dst = netip.AddrPortFrom(addrs[0], f.Dst.Port())
-		g.Place = r.Ways.Place(f.Client, addrs[0])
-	}
+	g := f.Confirmed(v.Claim, addrs)
+	g.Place = r.Ways.Place(g.Client, g.Dst.Addr())
 	w := r.Policy.Decide(g)
 	if w.Claim != "" { // one true name among false ones
 		return f, v

@@ -14,7 +14,6 @@ import (
 	"penstock/cmd/internal/lists"
 	"penstock/policy"
 	"penstock/policy/blocklist"
-	"penstock/router/clients"
 )
 
 // Live holds the edition in force. Its methods may be called by several goroutines at once.
@@ -179,7 +178,3 @@ func (l *Live) Key(src netip.Addr) uint64 { return l.now.Load().Clients.Key(src)
 
 // ListStatus returns the state of the lists in force.
 func (l *Live) ListStatus() []lists.Status { return l.Lists.Status(l.now.Load().Lists) }
-
-// Machine returns the key of this machine for every address. It is for the stack behind a TUN: whatever comes out of the
-// TUN was sent by this machine.
-func Machine(netip.Addr) (key uint64, ok bool) { return clients.Machine, true }

@@ -170,12 +170,6 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-func TestMachine(t *testing.T) {
-	if key, ok := Machine(netip.MustParseAddr("10.99.0.2")); key != clients.Machine || !ok {
-		t.Errorf("got %d, %v: whatever comes out of the TUN is from this machine", key, ok)
-	}
-}
-
 // TestEditionsComeIntoForceWhole has flows judged while editions that block and editions that forward take turns. A
 // verdict of one with the number of another would be half a reload.
 func TestEditionsComeIntoForceWhole(t *testing.T) {

@@ -3,12 +3,9 @@ package laptop
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -216,29 +213,16 @@ var errInside = errors.New("it has a name or an address that rules, zones or tra
 // portal can be any host that the access network names: what a rule, a split zone or a transport keeps inside is never
 // opened, and a private address only within the access network's own networks.
 func (c *captive) opening(ctx context.Context, p portal.Portal) (*policy.Portal, *edition.PortalZone, error) {
-	u, err := url.Parse(p.URL)
-	if err != nil {
-		return nil, nil, err
-	}
-	o := &policy.Portal{Port: 80, Local: c.local(p.Uplink)}
-	if u.Scheme == "https" {
-		o.Port = 443
-	}
-	if s := u.Port(); s != "" {
-		port, err := strconv.ParseUint(s, 10, 16)
-		if err != nil {
-			return nil, nil, fmt.Errorf("port %q", s)
-		}
-		o.Port = uint16(port)
-	}
-	if a, err := netip.ParseAddr(u.Hostname()); err == nil {
+	o := &policy.Portal{Port: p.Port, Local: c.local(p.Uplink)}
+	if a := p.Addr(); a.IsValid() {
 		o.Addr = a.Unmap()
 		if iprange.IsPrivate(o.Addr) && !within(o.Local, o.Addr) || within(c.core.Inside(), o.Addr) {
 			return nil, nil, errInside
 		}
 		return o, nil, nil
 	}
-	if o.Host, err = policy.CanonicalName(u.Hostname()); err != nil {
+	var err error
+	if o.Host, err = policy.CanonicalName(p.Host); err != nil {
 		return nil, nil, err
 	}
 	if c.core.IsInside(o.Host) {

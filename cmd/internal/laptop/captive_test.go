@@ -99,11 +99,16 @@ func TestAPortalOpensNothingThatBelongsInside(t *testing.T) {
 		{"an address that a transport keeps inside", "http://10.20.0.10/", false},
 		{"a private address that is not on the access network", "http://192.168.50.10/", false},
 		{"an IPv6 form of a private address", "http://[64:ff9b::10.20.0.10]/", false},
-		{"the access network's own address", "http://127.0.0.1/", true}, // of lo, which plays the uplink; the policy's guard refuses it all the same
+		{"this machine", "http://127.0.0.1/", false},
+		{"a cloud's metadata service", "http://169.254.169.254/latest/", false},
 		{"a name that a rule keeps inside", "http://files.example/", false},
 		{"a name below it", "http://deep.files.example/", false},
 	} {
-		p, _, err := w.follower.captive.opening(t.Context(), portal.Portal{URL: row.url, Uplink: "lo"})
+		found, err := portal.Parse(row.url, "lo")
+		var p *policy.Portal
+		if err == nil {
+			p, _, err = w.follower.captive.opening(t.Context(), found)
+		}
 		if opens := err == nil && p != nil; opens != row.opens {
 			t.Errorf("%s: opens is %v (%v), want %v", row.name, opens, err, row.opens)
 		}

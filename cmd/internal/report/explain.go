@@ -127,13 +127,11 @@ func (p *Policy) believe(ctx context.Context, f policy.Flow) (policy.Flow, strin
 	if len(addrs) == 0 {
 		return f, fmt.Sprintf("our resolver gives no address for %s", v.Claim)
 	}
-	g, note := f, fmt.Sprintf("our resolver gives the address for %s", v.Claim)
-	g.Names = append([]policy.Name{{Host: v.Claim, From: policy.FromDNS}}, f.Names...)
-	if !slices.Contains(addrs, f.Dst.Addr()) {
-		g.Names = slices.DeleteFunc(g.Names, func(n policy.Name) bool { return n.From == policy.FromDNS && n.Host != v.Claim })
-		g.Dst = netip.AddrPortFrom(addrs[0], f.Dst.Port())
-		g.Place = p.Place(f.Client, addrs[0])
-		note = fmt.Sprintf("our resolver gives %s for %s, so the flow is dialled there", addrs[0], v.Claim)
+	g := f.Confirmed(v.Claim, addrs)
+	g.Place = p.Place(g.Client, g.Dst.Addr())
+	note := fmt.Sprintf("our resolver gives the address for %s", v.Claim)
+	if g.Dst != f.Dst {
+		note = fmt.Sprintf("our resolver gives %s for %s, so the flow is dialled there", g.Dst.Addr(), v.Claim)
 	}
 	if w := p.Live.Decide(g); w.Claim != "" {
 		return f, ""
