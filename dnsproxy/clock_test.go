@@ -3,9 +3,6 @@ package dnsproxy
 import (
 	"context"
 	"errors"
-	"io"
-	"log"
-	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -37,8 +34,3 @@ var errDown = errors.New("transport corp is not up")
 type downDialer struct{}
 
 func (downDialer) DialContext(context.Context, string, string) (net.Conn, error) { return nil, errDown }
-
-var (
-	discard  = slog.New(slog.DiscardHandler)
-	quietLog = log.New(io.Discard, "", 0)
-)

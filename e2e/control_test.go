@@ -96,7 +96,7 @@ func TestARunningPenstockIsAsked(t *testing.T) {
 		{"the lists with their sizes", w.laptop, "lists", 0, []string{"DIR/gambling.txt", "DIR/adult.hosts"}},
 		{"which list has a name", w.laptop, "lists lookup www.casino.example", 0, []string{"casino.example in DIR/gambling.txt:2"}},
 		{"the gateway's peers", w.gateway, "peer list", 0, []string{"laptop", netlab.LaptopIPv4 + ":"}},
-		{"a command that does not exist", w.laptop, "flow", 2, nil},
+		{"a command that does not exist", w.laptop, "flow", 64, nil},
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
 			r := row.of.cli(t, strings.Fields(row.args)...)
