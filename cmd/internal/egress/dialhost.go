@@ -60,11 +60,19 @@ func (e *Egress) resolveVia(ctx context.Context, via, host string) ([]netip.Addr
 		return nil, fmt.Errorf("resolve %s: no DNS server is known behind %s: add one to dns.upstreams with via: %s", host, via, via)
 	}
 	dialer, _ := e.Dialer(via)
+	// Over TCP, because package net takes a connection for UDP only if it is a net.PacketConn, and ours are not.
+	return LookUp(ctx, host, servers, func(ctx context.Context, _, server string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "tcp", server)
+	})
+}
+
+// LookUp asks DNS servers for the addresses of a host, one after the other until one answers. dial connects to a server;
+// its network is udp or tcp. Search domains do not apply.
+func LookUp(ctx context.Context, host string, servers []netip.AddrPort, dial func(ctx context.Context, network, server string) (net.Conn, error)) ([]netip.Addr, error) {
 	var errs []error
 	for _, server := range servers {
-		// Over TCP, because package net takes a connection for UDP only if it is a net.PacketConn, and ours are not.
-		r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", server.String())
+		r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return dial(ctx, network, server.String())
 		}}
 		addrs, err := r.LookupNetIP(ctx, "ip", strings.TrimSuffix(host, ".")+".")
 		if err == nil {

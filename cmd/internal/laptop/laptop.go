@@ -231,18 +231,11 @@ func (l *Laptop) lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 	if len(servers) == 0 {
 		return nil, fmt.Errorf("resolve %s: the host has no resolver of its own: write the endpoint as an address", name)
 	}
-	var errs []error
-	for _, server := range servers {
-		r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return l.direct.DialContext(ctx, network, netip.AddrPortFrom(server, 53).String())
-		}}
-		addrs, err := r.LookupNetIP(ctx, "ip", name)
-		if err == nil {
-			return addrs, nil
-		}
-		errs = append(errs, err)
+	resolvers := make([]netip.AddrPort, len(servers))
+	for i, server := range servers {
+		resolvers[i] = netip.AddrPortFrom(server, 53)
 	}
-	return nil, errors.Join(errs...)
+	return egress.LookUp(ctx, name, resolvers, l.direct.DialContext)
 }
 
 // lookupHost resolves a name by the network that the host is in, now: nothing is remembered of it.
