@@ -171,6 +171,7 @@ type flow struct {
 	Verdict    string `json:"verdict"`
 	Rule       string `json:"rule"`
 	Via        string `json:"via"`
+	Reason     string `json:"reason"`
 	TxBytes    int64  `json:"txBytes"`
 	RxBytes    int64  `json:"rxBytes"`
 }

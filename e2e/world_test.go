@@ -125,17 +125,24 @@ func (w *world) write(t *testing.T, name, text string) {
 	}
 }
 
-// edit replaces text in a file, where it must stand.
-func (w *world) edit(t *testing.T, name, old, new string) {
+// read returns the text of a file of the world.
+func (w *world) read(t *testing.T, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(w.path(name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(b), old) {
-		t.Fatalf("%s does not hold %q:\n%s", name, old, b)
+	return string(b)
+}
+
+// edit replaces text in a file, where it must stand.
+func (w *world) edit(t *testing.T, name, old, new string) {
+	t.Helper()
+	text := w.read(t, name)
+	if !strings.Contains(text, old) {
+		t.Fatalf("%s does not hold %q:\n%s", name, old, text)
 	}
-	w.write(t, name, strings.Replace(string(b), old, new, 1))
+	w.write(t, name, strings.Replace(text, old, new, 1))
 }
 
 // watch starts the capture on the access router.
