@@ -23,7 +23,7 @@ type DropReason string
 const (
 	dropMalformed DropReason = "malformed"
 	dropChecksum  DropReason = "checksum"
-	dropAddress   DropReason = "address" // multicast, link-local, loopback or unspecified
+	dropAddress   DropReason = "address" // multicast, loopback, unspecified, or IPv6 link-local; as a source, any link-local
 	dropProtocol  DropReason = "protocol"
 	dropSource    DropReason = "source" // of an address that is no client's
 	dropCap       DropReason = "cap"
@@ -56,7 +56,7 @@ func parse(m link.Meta, b []byte) (p packet, reason DropReason) {
 	if reason != "" {
 		return p, reason
 	}
-	if !routable(p.src) || !routable(p.dst) {
+	if !routable(p.src) || !reachable(p.dst) {
 		return p, dropAddress
 	}
 	if p.fragment || m.GSO != link.GSONone {
@@ -145,6 +145,10 @@ func routable(a netip.Addr) bool {
 	return !(a.IsMulticast() || a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a.Is4In6() ||
 		a == netip.AddrFrom4([4]byte{255, 255, 255, 255}))
 }
+
+// reachable says that a flow may go to an address. Clients ask for IPv4 link-local ones too, such as 169.254.169.254, the
+// metadata service of most clouds: whoever takes flows judges them, so that a refusal is told and not silence.
+func reachable(a netip.Addr) bool { return routable(a) || a.Is4() && a.IsLinkLocalUnicast() }
 
 // checksumValid checks the transport checksum of a whole packet whose body was trimmed.
 func (p *packet) checksumValid() bool {

@@ -36,6 +36,25 @@ func unknown(from, to string, proto byte) []byte {
 	return b
 }
 
+func TestAddressesThatNoFlowHasAreDropped(t *testing.T) {
+	for _, row := range []struct {
+		sentence, from, to string
+		want               DropReason
+	}{
+		{"a host", "10.0.0.2", "203.0.113.9", ""},
+		{"a metadata service, which is for others to refuse", "10.0.0.2", "169.254.169.254", ""},
+		{"a link-local source", "169.254.1.1", "203.0.113.9", dropAddress},
+		{"IPv6 of one link", "fd00::2", "fe80::1", dropAddress},
+		{"loopback", "10.0.0.2", "127.0.0.1", dropAddress},
+		{"everybody", "10.0.0.2", "255.255.255.255", dropAddress},
+		{"a group", "10.0.0.2", "224.0.0.251", dropAddress},
+	} {
+		if _, got := parse(link.Meta{}, echoRequest(row.from, row.to, 8)); got != row.want {
+			t.Errorf("%s: got %q, want %q", row.sentence, got, row.want)
+		}
+	}
+}
+
 func TestTCPInFragmentsIsChecksummed(t *testing.T) {
 	for _, ends := range []struct{ src, dst netip.AddrPort }{
 		{addr("10.0.0.2:100"), web},
