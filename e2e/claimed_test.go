@@ -66,7 +66,9 @@ func TestAClaimedNameOpensNoOtherAddress(t *testing.T) {
 		{"a Host header leads to the name's own address", "curl --resolve wiki.corp.example:8080:10.20.0.66 http://wiki.corp.example:8080/", "at 10.20.0.10:8080", nil},
 		{"a TLS name leads to the name's own address", "curl --resolve wiki.corp.example:8443:10.20.0.66 https://wiki.corp.example:8443/", "at 10.20.0.10:8443", nil},
 		{"a Host header without a look-up before", "curl -H Host:wiki.corp.example http://10.20.0.66:8080/", "at 10.20.0.10:8080", nil},
-		{"the address alone is refused", "curl http://10.20.0.66:8080/", "", append(refusedOrCutOff(), 0)},
+		{"the address alone is refused", "curl http://10.20.0.66:8080/", "This site is blocked", nil},
+		{"an absolute target", "curl --request-target http://gone.wiki.corp.example/ http://10.20.0.66:8080/", "This site is blocked", nil},
+		{"upper case, with a port and a dot", "curl -H Host:GONE.wiki.corp.example.:8080 http://10.20.0.66:8080/", "This site is blocked", nil},
 		{"a name that nobody resolves is refused", "curl --resolve gone.wiki.corp.example:8443:10.20.0.66 https://gone.wiki.corp.example:8443/", "", refusedOrCutOff()},
 	}
 	t.Run("on the laptop", func(t *testing.T) { tryAll(t, w.Laptop, names) })

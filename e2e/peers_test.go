@@ -105,11 +105,12 @@ func TestAPeerThatIsLetGoIsGone(t *testing.T) {
 			w.edit(t, "peers.d/laptop.yaml", "laptop", "other")
 			changed(t, key, "public_key: "+stranger)
 		}},
-		{"by reload --kill-denied", func(t *testing.T) {
+		{"by a group that may not", func(t *testing.T) { changed(t, "staff", "guests") }},
+		{"by a reload without it", func(t *testing.T) {
 			if err := os.Remove(w.path("peers.d/laptop.yaml")); err != nil {
 				t.Fatal(err)
 			}
-			w.gateway.must(t, "reload", "--kill-denied")
+			w.gateway.must(t, "reload")
 		}},
 		{"by peer rm", func(t *testing.T) { w.gateway.must(t, "peer", "rm", "laptop") }},
 	} {

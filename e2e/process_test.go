@@ -24,6 +24,7 @@ const patience = 20 * time.Second
 // penstock is one that runs, or ran, on a host.
 type penstock struct {
 	host   *netlab.Host
+	binary string // the program
 	config string
 	socket string
 	cmd    *netlab.Cmd
@@ -52,7 +53,13 @@ func (s *transcript) String() string {
 // start runs a penstock and waits until it answers on its socket. It is stopped when the test ends, if it still runs.
 func start(t *testing.T, h *netlab.Host, config string) *penstock {
 	t.Helper()
-	p := &penstock{host: h, config: config, socket: strings.TrimSuffix(config, ".yaml") + ".sock"}
+	return startProgram(t, h, config, built("penstock"))
+}
+
+// startProgram does the same with a penstock that was built in another way.
+func startProgram(t *testing.T, h *netlab.Host, config, binary string) *penstock {
+	t.Helper()
+	p := &penstock{host: h, binary: binary, config: config, socket: strings.TrimSuffix(config, ".yaml") + ".sock"}
 	t.Cleanup(func() {
 		if p.over != nil {
 			p.stop(t, syscall.SIGTERM)
@@ -70,7 +77,7 @@ func (p *penstock) start(t *testing.T) {
 	t.Helper()
 	p.over = make(chan struct{})
 	// Not the test's context: that ends before the cleanup, which stops it as a user would.
-	p.cmd = p.host.Command(context.WithoutCancel(t.Context()), built("penstock"), "run", "-c", p.config, "--socket", p.socket)
+	p.cmd = p.host.Command(context.WithoutCancel(t.Context()), p.binary, "run", "-c", p.config, "--socket", p.socket)
 	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

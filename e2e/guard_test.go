@@ -1,0 +1,112 @@
+package e2e
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"penstock/e2e/netlab"
+)
+
+// Rules that open networks which hold addresses of the gateway's own.
+const wideRules = `rules:
+  - {name: ops, match: {gateway: true, port: 8081, group: [staff]}, do: direct}
+  - {name: intranet, match: {cidr: 10.20.0.0/16}, do: direct}
+  - {name: link-local, match: {cidr: 169.254.0.0/16}, do: direct}
+  - {name: outside, match: {cidr: 198.51.100.0/24}, do: direct}
+  - {name: loopback, match: {cidr: 127.0.0.0/8}, do: direct}
+  - {name: rest, do: direct}
+`
+
+// laptop: wireguard-go, curl === WireGuard ===> [penstock; a server on port 8080 of each address] gateway --- 169.254.169.254, intranet
+func TestNoRuleOpensTheGatewayItself(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.edit(t, "gateway.yaml", rulesOf(t, w, "gateway.yaml"), wideRules)
+	if err := w.Gateway.AddAddr("intra", prefix("10.20.0.5/24")); err != nil {
+		t.Fatal(err)
+	}
+	// The metadata service of a cloud, as the gateway sees it.
+	if err := w.Intranet.AddAddr("intra", prefix("169.254.169.254/16")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Gateway.AddRoute(netlab.Route{Dst: prefix("169.254.0.0/16"), Link: "intra"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []*netlab.Host{w.Gateway, w.Intranet} {
+		for _, port := range []string{":8080", ":8081"} {
+			serve(t, h, port, func(c *net.TCPConn) { _, _ = io.WriteString(c, "this is "+h.Name()+"\n") })
+		}
+	}
+	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
+	stock(t, w.Laptop, w.path("corp.conf"), "10.99.0.0/24", "10.20.0.0/24", "169.254.0.0/16", "198.51.100.20/32", "203.0.113.0/24")
+	nc := program(t, "nc")
+	// The positive controls: the servers are there, and what is no address of the gateway's is reached.
+	for _, near := range []string{"10.20.0.5", "169.254.169.254", netlab.GatewayIPv4} {
+		if r := run(t, w.Gateway, nc, "-d", "-w", "2", near, "8080"); !strings.HasPrefix(r.stdout, "this is ") {
+			t.Fatalf("%s from the gateway itself: got %s, want an answer: the rows below would prove nothing", near, r)
+		}
+	}
+	for _, row := range []struct{ sentence, addr, port, want string }{
+		{"the intranet beside it is reached", netlab.IntranetIPv4, "8080", "this is intranet\n"},
+		{"what match.gateway opens is reached", "10.20.0.5", "8081", "this is gateway\n"},
+		{"and so is a metadata service", "169.254.169.254", "8081", "this is intranet\n"},
+	} {
+		if r := run(t, w.Laptop, nc, "-d", "-w", "5", row.addr, row.port); r.stdout != row.want {
+			t.Errorf("%s: got %s, want %q", row.sentence, r, row.want)
+		}
+	}
+	for _, row := range []struct{ sentence, addr string }{
+		{"an address of the gateway's in a network that a rule opens", "10.20.0.5"},
+		{"another one", "10.20.0.1"},
+		{"a metadata service in a network that a rule opens", "169.254.169.254"},
+		{"a link-local address in a network that a rule opens", "169.254.7.7"},
+		{"the gateway's outer address", netlab.GatewayIPv4},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			dst := row.addr + ":8080"
+			if row.addr != netlab.GatewayIPv4 { // the way to it is outside of the tunnel
+				if r := run(t, w.Laptop, nc, "-d", "-v", "-w", "5", row.addr, "8080"); r.code == 0 || !strings.Contains(r.stderr, "refused") {
+					t.Errorf("the client: got %s, want it refused", r)
+				}
+				if f := w.gateway.denied(t, dst); f.Verdict != "block" || f.Reason == "" {
+					t.Errorf("flows --denied: got %+v, want a block with its reason", f)
+				}
+			}
+			if r := w.gateway.cli(t, "explain", dst, "--from", "laptop"); r.code != exitBlocked || !strings.Contains(r.stdout, "match.gateway") {
+				t.Errorf("explain: got %s, want a block that names match.gateway", r)
+			}
+		})
+	}
+}
+
+// laptop: curl [pen0 -> penstock] === WireGuard ===> [penstock] gateway: routes that fail --- internet, intranet
+func TestADialThatFailsIsToldAsWhatItIs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.up(t)
+	// Below the gateway's own routes: hosts that its kernel refuses to reach, each in another way.
+	for _, route := range []string{"unreachable 203.0.113.101", "throw 203.0.113.102", "prohibit 203.0.113.103"} {
+		if r := run(t, w.Gateway, program(t, "ip"), append([]string{"route", "add"}, strings.Fields(route)...)...); r.code != 0 {
+			t.Fatalf("ip route add %s: %s", route, r)
+		}
+	}
+	nc := program(t, "nc")
+	for _, row := range []struct{ sentence, addr, port, patience, want string }{
+		{"a closed port is refused", publicIPv4, "4", "15", "refused"},
+		{"an unreachable host is unreachable", "203.0.113.101", "22", "15", "No route to host"},
+		{"an unreachable network is unreachable", "203.0.113.102", "22", "15", "Network is unreachable"},
+		{"a prohibited host is not called refused", "203.0.113.103", "22", "15", "No route to host"},
+		{"a host that is not there in its network is unreachable", "10.20.0.200", "22", "15", "No route to host"},
+		{"a dead host is silent", netlab.DeadIPv4, "22", "2", "timed out"},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			r := run(t, w.Laptop, nc, "-d", "-v", "-w", row.patience, row.addr, row.port)
+			if r.code == 0 || !strings.Contains(r.stderr, row.want) {
+				t.Errorf("got %s, want %q", r, row.want)
+			}
+		})
+	}
+	w.nothingInClear(t)
+}
