@@ -204,8 +204,8 @@ func TestReloadsUnderLoad(t *testing.T) {
 	})
 }
 
-// reloadUnderLoad reloads both penstocks again and again, each time with other rules, lists, zones and peers, while about
-// 100 flows a second begin and end. The allowed ones work, the blocked ones do not, and no race is reported.
+// reloadUnderLoad reloads both penstocks again and again, each time with other rules, lists, zones and peers, while more
+// than 100 flows a second begin and end. The allowed ones work, the blocked ones do not, and no race is reported.
 func reloadUnderLoad(t *testing.T, binary string, reloads int) {
 	w := newPolicyWorld(t)
 	w.watch(t)
@@ -222,7 +222,7 @@ func reloadUnderLoad(t *testing.T, binary string, reloads int) {
 	var flows, asked atomic.Int64
 	for i := range 5 {
 		over.Go(func() {
-			tick := time.NewTicker(40 * time.Millisecond) // four times 25 a second, and the questions
+			tick := time.NewTicker(30 * time.Millisecond) // four times 33 a second, and the questions
 			defer tick.Stop()
 			for ctx.Err() == nil {
 				<-tick.C
