@@ -98,7 +98,7 @@ func TestALogThatIsNotReadStopsNothing(t *testing.T) {
 		t.Fatalf("mkfifo: %s", r)
 	}
 	w.up(t) // nobody reads, so that opening the pipe would wait
-	questions := func(n int) {
+	questions := func(t *testing.T, n int) {
 		t.Helper()
 		for i := range n {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -118,7 +118,7 @@ func TestALogThatIsNotReadStopsNothing(t *testing.T) {
 			t.Errorf("the stop took %v", took)
 		}
 	}
-	t.Run("without a reader", func(t *testing.T) { questions(1000); stops() })
+	t.Run("without a reader", func(t *testing.T) { questions(t, 1000); stops() })
 	r, err := os.OpenFile(pipe, os.O_RDONLY|syscall.O_NONBLOCK, 0) // or the open waits for penstock
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestALogThatIsNotReadStopsNothing(t *testing.T) {
 	w.laptop.start(t)
 	w.connected(t)
 	t.Run("with one that does not read", func(t *testing.T) {
-		questions(6000) // twice as many records: more than the pipe and the queue behind it hold
+		questions(t, 6000) // twice as many records: more than the pipe and the queue behind it hold
 		eventually(t, "what is lost is counted", func() error {
 			if n := w.metric(t, w.Laptop, "penstock_flow_log_dropped_total"); n == 0 {
 				return fmt.Errorf("got %v", n)

@@ -1,0 +1,128 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"penstock/e2e/netlab"
+)
+
+// laptop [pen0 10.77.0.1 -> penstock] lan0 10.77.0.10 --- 10.77.0.1 access --- internet --- [penstock] gateway
+func TestANetworkWithTheTUNsAddressesIsNamed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if err := w.Access.AddAddr("lan", prefix("10.77.0.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Internet.AddRoute(netlab.Route{Dst: prefix("10.77.0.0/24"), Via: netip.MustParseAddr("192.0.2.2")}); err != nil {
+		t.Fatal(err)
+	}
+	home := netlab.Uplink{Link: "lan0", Addrs: []netip.Prefix{prefix("10.77.0.10/24")}, Gateways: []netip.Addr{netip.MustParseAddr("10.77.0.1")}}
+	move := func(t *testing.T, from, to netlab.Uplink) {
+		t.Helper()
+		if err := w.Disconnect(from); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Connect(to, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	office := w.Uplinks[0]
+	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
+	named := func(t *testing.T, text string) {
+		t.Helper()
+		for _, want := range []string{"10.77.0.", "lan0", "listen.tun.address"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("got\n%s\nwant %q in it", text, want)
+			}
+		}
+	}
+	t.Run("at start", func(t *testing.T) {
+		move(t, office, home)
+		r := run(t, w.Laptop, built("penstock"), "--socket", w.path("laptop.sock"), "run", "-c", w.path("laptop.yaml"))
+		if r.code == 0 {
+			t.Fatalf("got %s, want it refused", r)
+		}
+		named(t, r.stderr)
+	})
+	t.Run("with the other addresses that it asks for", func(t *testing.T) {
+		w.edit(t, "laptop.yaml", "[10.77.0.1/24, \"fd77::1/64\"]", "[10.78.0.1/24, \"fd78::1/64\"]")
+		w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+		w.connected(t)
+		attempt{"", "curl -4 https://intranet.corp.example/", "this is intranet.corp.example", nil}.on(t, w.Laptop)
+		w.laptop.kill(t)
+		if r := w.laptop.cli(t, "cleanup", "-c", w.laptop.config); r.code != 0 {
+			t.Fatal(r)
+		}
+		w.edit(t, "laptop.yaml", "[10.78.0.1/24, \"fd78::1/64\"]", "[10.77.0.1/24, \"fd77::1/64\"]")
+	})
+	t.Run("by a move to it", func(t *testing.T) {
+		move(t, home, office)
+		w.laptop.start(t)
+		w.connected(t)
+		move(t, office, home)
+		eventually(t, "status names the network and the mend", func() error {
+			r := w.laptop.cli(t, "status")
+			if !strings.Contains(r.stdout, "listen.tun.address") {
+				return fmt.Errorf("status: %s", r)
+			}
+			named(t, r.stdout)
+			return nil
+		})
+		move(t, home, office)
+		w.connected(t)
+		if r := w.laptop.cli(t, "status"); strings.Contains(r.stdout, "listen.tun.address") {
+			t.Errorf("back on another network: got %s, want nothing of it", r)
+		}
+	})
+}
+
+// laptop [pen0 -> penstock, from a wg-quick file] === WireGuard ===> [penstock] gateway --- intranet
+func TestWhatAWgQuickFileSaysIsDone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.write(t, "laptop.yaml", w.fill.Replace("profile: corp.conf\nlisten: {tun: {name: pen0, state_file: DIR/host.json}}\n"))
+	// One line of networks that is longer than 64 KiB, the intranet's in the end.
+	var networks strings.Builder
+	for i := range 6000 {
+		fmt.Fprintf(&networks, "172.%d.%d.%d/32, ", 16+i>>16, i>>8&255, i&255)
+	}
+	w.edit(t, "corp.conf", "AllowedIPs = 0.0.0.0/0, ::/0", "AllowedIPs = "+networks.String()+"10.99.0.0/24, 10.20.0.0/24, fd20::/64")
+	w.edit(t, "corp.conf", "DNS = 10.99.0.1", "DNS = 10.99.0.1, corp.example")
+	if n := len(w.read(t, "corp.conf")); n < 80<<10 {
+		t.Fatalf("the file has %d bytes, want more than 80 KiB", n)
+	}
+	const lan = "nameserver 192.168.50.1\nsearch lan.example home.example\n"
+	if err := w.Laptop.WriteFile("/etc/resolv.conf", []byte(lan)); err != nil {
+		t.Fatal(err)
+	}
+	w.up(t)
+	tryAll(t, w.Laptop, []attempt{
+		{"a host by its short name", "getent hosts wiki", "wiki.corp.example", nil},
+		{"its page", "curl -4 http://wiki/", "this is wiki\n", nil},
+		{"the network at the end of a long line", "curl http://10.20.0.10/", "this is 10.20.0.10\n", nil},
+	})
+	t.Run("the search list", func(t *testing.T) {
+		b, err := w.Laptop.ReadFile("/etc/resolv.conf")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var search string
+		for line := range strings.Lines(string(b)) {
+			if rest, ok := strings.CutPrefix(line, "search "); ok {
+				search = strings.TrimSpace(rest)
+			}
+		}
+		if !strings.HasPrefix(search, "corp.example") || !strings.Contains(search, "lan.example") {
+			t.Errorf("got %q, want corp.example first, and the network's own domains", search)
+		}
+	})
+	w.laptop.stop(t, os.Interrupt)
+	if b, err := w.Laptop.ReadFile("/etc/resolv.conf"); err != nil || string(b) != lan {
+		t.Errorf("after the stop: got %q, %v; want what was before", b, err)
+	}
+	w.nothingInClear(t)
+}
