@@ -28,11 +28,11 @@ func (c *Config) check() []Fault {
 	}
 	k.listen()
 	k.peers()
-	k.transports()
-	k.categories()
+	transportChecker{k}.transports()
+	ruleChecker{k}.categories()
 	k.dns()
-	k.rules()
-	k.tests()
+	ruleChecker{k}.rules()
+	ruleChecker{k}.tests()
 	k.onDemand()
 	k.rest()
 	return k.faults

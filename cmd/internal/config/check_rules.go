@@ -15,8 +15,11 @@ import (
 // them with policy/blocklist; importing that package would make this one more than plain data.
 var starter = []string{"ads", "adult", "doh", "gambling", "malware", "social"}
 
+// ruleChecker checks rules, their tests and the categories that they name.
+type ruleChecker struct{ *checker }
+
 // categories checks that every category has lists, and every list a readable file or a URL.
-func (k *checker) categories() {
+func (k ruleChecker) categories() {
 	for _, name := range slices.Sorted(maps.Keys(k.Categories)) {
 		category, path := k.Categories[name], "categories."+name
 		k.name(path, "category", name)
@@ -28,7 +31,7 @@ func (k *checker) categories() {
 	}
 }
 
-func (k *checker) lists(path string, lists []List) {
+func (k ruleChecker) lists(path string, lists []List) {
 	for i, list := range lists {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		switch {
@@ -44,7 +47,7 @@ func (k *checker) lists(path string, lists []List) {
 }
 
 // rules checks that every rule can be reached and refers only to what exists.
-func (k *checker) rules() {
+func (k ruleChecker) rules() {
 	if len(k.Rules) == 0 {
 		k.fault("rules", "end them with a rule without match, for example {name: rest, do: direct}", "there are no rules")
 		return
@@ -73,7 +76,7 @@ func (k *checker) rules() {
 }
 
 // match checks the values that a rule compares with.
-func (k *checker) match(path string, m Match) {
+func (k ruleChecker) match(path string, m Match) {
 	if m.isEmpty() {
 		k.fault(path, "add a condition, or remove match", "%s has no condition", path)
 	}
@@ -114,7 +117,7 @@ func (k *checker) match(path string, m Match) {
 }
 
 // gateway checks that a rule which opens this machine's own services says which.
-func (k *checker) gateway(path string, m Match) {
+func (k ruleChecker) gateway(path string, m Match) {
 	if m.Gateway && len(m.Port) == 0 {
 		k.fault(path+".gateway", "add a port, for example port: 22", "gateway: true opens services of this machine, and the rule does not say which")
 	}
@@ -134,7 +137,7 @@ func (k *checker) oneOf(at, name, what, several string, known []string) {
 	}
 }
 
-func (k *checker) peerNames() []string {
+func (k ruleChecker) peerNames() []string {
 	var names []string
 	for _, p := range k.Peers {
 		names = append(names, p.Name)
@@ -142,7 +145,7 @@ func (k *checker) peerNames() []string {
 	return names
 }
 
-func (k *checker) groups() []string {
+func (k ruleChecker) groups() []string {
 	var groups []string
 	for _, p := range k.Peers {
 		groups = append(groups, p.Groups...)
@@ -157,7 +160,7 @@ func (m Match) isEmpty() bool {
 }
 
 // do checks that the parts of a rule's do fit together.
-func (k *checker) do(path string, d Do) {
+func (k ruleChecker) do(path string, d Do) {
 	isVia, isBlock := d.Action == "via", d.Action == "block" || d.Action == "drop"
 	switch {
 	case d.Action == "":
@@ -181,7 +184,7 @@ func (k *checker) do(path string, d Do) {
 }
 
 // tests checks what the configuration's own tests refer to. Whether they hold is known once the rules are compiled.
-func (k *checker) tests() {
+func (k ruleChecker) tests() {
 	for i, test := range k.Tests {
 		path := fmt.Sprintf("tests[%d]", i)
 		if test.From != "" {
@@ -209,7 +212,7 @@ func isPortRange(s string) bool {
 }
 
 // listFile checks that a list can be read.
-func (k *checker) listFile(path, file string) {
+func (k ruleChecker) listFile(path, file string) {
 	info, err := os.Stat(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

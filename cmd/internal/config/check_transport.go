@@ -8,8 +8,11 @@ import (
 	"penstock/cmd/internal/private"
 )
 
+// transportChecker checks the transports.
+type transportChecker struct{ *checker }
+
 // transports checks that each transport is of one kind, and the files that it names.
-func (k *checker) transports() {
+func (k transportChecker) transports() {
 	for _, name := range slices.Sorted(maps.Keys(k.Transports)) {
 		t, path := k.Transports[name], "transports."+name
 		k.name(path, "transport", name)
@@ -40,14 +43,14 @@ func (k *checker) transports() {
 }
 
 // profile checks that penstock, and nobody else, can read a transport's own file.
-func (k *checker) profile(path, file string) {
+func (k transportChecker) profile(path, file string) {
 	if _, err := private.Read(file, MaxFile); err != nil {
 		k.fault(path, "", "%s: %v", path, err)
 	}
 }
 
 // wireguard checks a transport that has a wg-quick file, or else the same settings written in place.
-func (k *checker) wireguard(path string, w *WireGuard) {
+func (k transportChecker) wireguard(path string, w *WireGuard) {
 	inline := !w.PrivateKey.IsZero() || len(w.Address) > 0 || len(w.Peers) > 0
 	switch {
 	case w.Config != "" && inline:
@@ -74,7 +77,7 @@ func (k *checker) wireguard(path string, w *WireGuard) {
 
 // failover checks the members of a group. A group cannot be a member: nobody has needed that yet, and two groups would have
 // to agree on which one waits.
-func (k *checker) failover(path, group string, members []string) {
+func (k transportChecker) failover(path, group string, members []string) {
 	for i, member := range members {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		k.via(at, member)

@@ -8,7 +8,7 @@ import (
 )
 
 func TestReferenceIsCurrent(t *testing.T) {
-	want, err := Reference()
+	want, err := renderReference()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func TestReferenceIsCurrent(t *testing.T) {
 }
 
 func TestEveryKeyHasAMeaning(t *testing.T) {
-	text, err := Reference()
+	text, err := renderReference()
 	if err != nil {
 		t.Fatal(err)
 	}

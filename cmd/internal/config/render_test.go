@@ -17,9 +17,9 @@ import (
 //go:embed config.go listen.go transport.go dns.go rule.go limits.go values.go
 var source embed.FS
 
-// Reference renders the reference of the configuration file as Markdown, from the structs, their tags and their
+// renderReference renders the reference of the configuration file as Markdown, from the structs, their tags and their
 // comments. The error says which of them cannot be read.
-func Reference() (string, error) {
+func renderReference() (string, error) {
 	r := &reference{comments: make(map[string]string)}
 	if err := r.readComments(); err != nil {
 		return "", fmt.Errorf("config reference: %w", err)
