@@ -89,7 +89,7 @@ func (c *datagramConn) idleAt(now int64) bool {
 func (c *datagramConn) deliver(data []byte) {
 	switch flowState(c.state.Load()) {
 	case flowRefused:
-		c.t.s.unreachable(c.key, unreachableWhy(c.why.Load()))
+		sender{c.t.s}.unreachable(c.key, unreachableWhy(c.why.Load()))
 		return
 	case flowDropped:
 		return
@@ -263,7 +263,7 @@ func (c *datagramConn) Write(b []byte) (int, error) {
 	defer packetPool.Put(buf)
 	proto, n := c.encode(buf, hdr, b)
 	c.touch()
-	if err := c.t.s.sendIP(proto, src.Addr(), dst.Addr(), (*buf)[:hdr+n]); err != nil {
+	if err := (sender{c.t.s}).sendIP(proto, src.Addr(), dst.Addr(), (*buf)[:hdr+n]); err != nil {
 		return 0, &net.OpError{Op: "write", Net: c.network(), Addr: c.RemoteAddr(), Err: err}
 	}
 	c.out.Add(uint64(len(b)))
@@ -325,7 +325,7 @@ func (c *datagramConn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load
 
 // Unreachable sends the client the ICMP error that stands for err, as Request.Unreachable does. The flow goes on.
 func (c *datagramConn) Unreachable(err error) {
-	c.t.s.unreachable(c.key, whyOf(err))
+	sender{c.t.s}.unreachable(c.key, whyOf(err))
 }
 
 // refusal is why a flow of this kind is refused: nobody listens on its port, or pings are prohibited.

@@ -226,9 +226,9 @@ func (d *device) Write(bufs [][]byte, offset int) (int, error) {
 	}
 	g := d.gros.Get().(*gro.GRO)
 	for _, b := range bufs {
-		d.s.inboundCopy(link.Meta{}, b[offset:], g)
+		receiver{d.s}.inboundCopy(link.Meta{}, b[offset:], g)
 	}
-	d.s.flush(g)
+	receiver{d.s}.flush(g)
 	d.gros.Put(g)
 	return len(bufs), nil
 }

@@ -33,16 +33,19 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 	}
 	switch network {
 	case "tcp", "tcp4", "tcp6":
-		return s.dialTCP(ctx, src, dst)
+		return dialer{s}.dialTCP(ctx, src, dst)
 	case "udp", "udp4", "udp6":
-		return s.dialDatagram(kindUDP, src, dst)
+		return dialer{s}.dialDatagram(kindUDP, src, dst)
 	case "ping", "ping4", "ping6":
-		return s.dialDatagram(kindReply, src, netip.AddrPortFrom(dst.Addr(), 0))
+		return dialer{s}.dialDatagram(kindReply, src, netip.AddrPortFrom(dst.Addr(), 0))
 	}
 	return nil, fmt.Errorf("stack %s: dial %s: %w", s.name, address, net.UnknownNetworkError(network))
 }
 
-func (s *Stack) dialDatagram(kind flowKind, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
+// dialer is a stack as it opens flows.
+type dialer struct{ *Stack }
+
+func (s dialer) dialDatagram(kind flowKind, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
 	c, err := s.flows.dial(kind, dst, src)
 	if err != nil {
 		return nil, fmt.Errorf("stack %s: dial %v: %w", s.name, dst, err)
@@ -50,7 +53,7 @@ func (s *Stack) dialDatagram(kind flowKind, src netip.Addr, dst netip.AddrPort) 
 	return c, nil
 }
 
-func (s *Stack) dialTCP(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
+func (s dialer) dialTCP(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
 	proto := ipv4.ProtocolNumber
 	if dst.Addr().Is6() {
 		proto = ipv6.ProtocolNumber
@@ -148,7 +151,7 @@ const (
 // bind gives an endpoint a free local port. Ports follow each other in random steps (RFC 6056, algorithm 5): one comes
 // up again only after thousands of others. gVisor picks any free one: 5 of 30,000 connections at 2,800 a second then had
 // the port of one that had just ended and that the peer still knew, and were refused.
-func (s *Stack) bind(ep tcpip.Endpoint, src netip.Addr) (err tcpip.Error) {
+func (s dialer) bind(ep tcpip.Endpoint, src netip.Addr) (err tcpip.Error) {
 	for range portTries {
 		n := s.lastPort.Add(1 + rand.Uint32N(portStep))
 		port := firstPort + n%(1<<16-firstPort)

@@ -76,7 +76,7 @@ func (t *flowTable) arrived(kind flowKind, a addrPair, data []byte) {
 			ended := t.ended
 			t.mu.Unlock()
 			if kind == kindUDP && !ended {
-				t.s.unreachable(k, whyPort)
+				sender{t.s}.unreachable(k, whyPort)
 			}
 			return
 		}

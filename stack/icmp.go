@@ -16,7 +16,7 @@ const (
 
 // inboundICMP takes echo messages, and errors about datagrams and dials of ours. It leaves the rest to gVisor: echo
 // requests to the stack's own addresses, and errors about open TCP connections.
-func (s *Stack) inboundICMP(h *packet) (taken bool) {
+func (s receiver) inboundICMP(h *packet) (taken bool) {
 	if len(h.body) < 8 {
 		s.metrics.drop(dropMalformed)
 		return true
@@ -47,7 +47,7 @@ func (s *Stack) inboundICMP(h *packet) (taken bool) {
 }
 
 // inboundReply gives an echo reply back its caller's identifier.
-func (s *Stack) inboundReply(h *packet, ident uint16) {
+func (s receiver) inboundReply(h *packet, ident uint16) {
 	k := addrPair{remote: netip.AddrPortFrom(h.src, 0), local: netip.AddrPortFrom(h.dst, ident)}
 	c := s.flows.find(flowKey{kindReply, k})
 	if c == nil {
@@ -76,7 +76,7 @@ func putEcho(t []byte, request bool, src, dst netip.Addr) {
 }
 
 // sendIP sends the IP body that stands in b behind room for its header, in fragments where it exceeds the MTU.
-func (s *Stack) sendIP(proto uint8, src, dst netip.Addr, b []byte) error {
+func (s sender) sendIP(proto uint8, src, dst netip.Addr, b []byte) error {
 	hdr, mtu := ipHeaderLen(src), s.MTU()
 	if len(b) <= mtu {
 		putIP(b, proto, src, dst, len(b)-hdr)

@@ -17,8 +17,12 @@ import (
 // a flow of small packets does not pin 64 KiB each.
 const keepView = 16 << 10
 
+// receiver is a stack as packets come in: it counts and drops what no flow can be, takes datagrams and echoes itself, and
+// leaves the rest to gVisor.
+type receiver struct{ *Stack }
+
 // readPort hands a port's packets up until it is closed.
-func (s *Stack) readPort(p link.Port) {
+func (s receiver) readPort(p link.Port) {
 	batch := p.BatchSize()
 	pkts := make([]link.Packet, batch)
 	views := make([]*buffer.View, batch)
@@ -49,7 +53,7 @@ func (s *Stack) readPort(p link.Port) {
 }
 
 // inboundView takes one packet that was read into view, and reports whether it kept the view.
-func (s *Stack) inboundView(p link.Packet, view *buffer.View, g *gro.GRO) (kept bool) {
+func (s receiver) inboundView(p link.Packet, view *buffer.View, g *gro.GRO) (kept bool) {
 	defer s.recover()
 	h, ok := s.classify(p.Meta, p.Data)
 	if !ok {
@@ -67,7 +71,7 @@ func (s *Stack) inboundView(p link.Packet, view *buffer.View, g *gro.GRO) (kept 
 }
 
 // inboundCopy takes one packet and leaves its bytes to the caller.
-func (s *Stack) inboundCopy(m link.Meta, b []byte, g *gro.GRO) {
+func (s receiver) inboundCopy(m link.Meta, b []byte, g *gro.GRO) {
 	defer s.recover()
 	if h, ok := s.classify(m, b); ok {
 		s.deliverCopy(&h, g)
@@ -77,7 +81,7 @@ func (s *Stack) inboundCopy(m link.Meta, b []byte, g *gro.GRO) {
 // splitFrom is the size from which a packet's headers get a view of their own.
 const splitFrom = 4 << 10
 
-func (s *Stack) deliverCopy(h *packet, g *gro.GRO) {
+func (s receiver) deliverCopy(h *packet, g *gro.GRO) {
 	if len(h.raw) < splitFrom {
 		s.deliver(h, h.raw, nil, g)
 		return
@@ -88,7 +92,7 @@ func (s *Stack) deliverCopy(h *packet, g *gro.GRO) {
 
 // classify counts and drops packets that belong to no flow, and takes datagrams, echoes and fragments itself. It reports
 // true for what is left to gVisor: TCP, and ICMP that inboundICMP does not take.
-func (s *Stack) classify(m link.Meta, b []byte) (packet, bool) {
+func (s receiver) classify(m link.Meta, b []byte) (packet, bool) {
 	s.metrics.read(len(b))
 	h, reason := parse(m, b)
 	if reason != "" {
@@ -119,14 +123,14 @@ func (s *Stack) classify(m link.Meta, b []byte) (packet, bool) {
 		return h, false
 	}
 	s.metrics.drop(dropProtocol)
-	s.unknownProtocol(&h)
+	sender{s.Stack}.unknownProtocol(&h)
 	return h, false
 }
 
 // deliver gives a checked packet to gVisor. head is copied; rest, which may be nil, is given away. The headers stand
 // apart because gVisor holds a second reference to the view with the IP header, and therefore copies all of it, up to
 // 64 KiB, to look at the TCP header.
-func (s *Stack) deliver(h *packet, head []byte, rest *buffer.View, g *gro.GRO) {
+func (s receiver) deliver(h *packet, head []byte, rest *buffer.View, g *gro.GRO) {
 	payload := buffer.MakeWithView(buffer.NewViewWithData(head))
 	if rest != nil {
 		payload.Append(rest)
@@ -142,7 +146,7 @@ func (s *Stack) deliver(h *packet, head []byte, rest *buffer.View, g *gro.GRO) {
 }
 
 // flush ends a batch.
-func (s *Stack) flush(g *gro.GRO) {
+func (s receiver) flush(g *gro.GRO) {
 	defer s.recover()
 	g.Flush()
 }
@@ -156,7 +160,7 @@ func (s *Stack) recover() {
 }
 
 // inboundUDP takes one unfragmented UDP packet, or a super-packet of them.
-func (s *Stack) inboundUDP(m link.Meta, h *packet) {
+func (s receiver) inboundUDP(m link.Meta, h *packet) {
 	if m.GSO != link.GSOUDP {
 		s.flows.arrived(kindUDP, flowAddrs(h), h.body[8:])
 		return

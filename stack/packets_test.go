@@ -342,10 +342,10 @@ func TestForgedICMPErrorsChangeNothing(t *testing.T) {
 	p := newPair(t, byPipe, Limits{}, echo)
 	c := p.dial(t, "tcp", "203.0.113.9:80")
 	from := c.LocalAddr().(interface{ AddrPort() netip.AddrPort }).AddrPort()
-	p.server.unreachableTCP(from, web, 12345, whyHost)
-	p.server.unreachableTCP(addr("10.0.0.2:9"), web, 12345, whyHost)
-	p.server.sendICMPError(web.Addr(), from.Addr(), unreachable4, 1, 0, []byte("short"))
-	p.server.sendICMPError(web.Addr(), from.Addr(), unreachable4, 1, 0, make([]byte, 40))
+	sender{p.server}.unreachableTCP(from, web, 12345, whyHost)
+	sender{p.server}.unreachableTCP(addr("10.0.0.2:9"), web, 12345, whyHost)
+	sender{p.server}.sendICMPError(web.Addr(), from.Addr(), unreachable4, 1, 0, []byte("short"))
+	sender{p.server}.sendICMPError(web.Addr(), from.Addr(), unreachable4, 1, 0, make([]byte, 40))
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // takeReassembled makes gVisor hand over the datagrams and echoes that it put together from fragments.
-func (s *Stack) takeReassembled() {
+func (s receiver) takeReassembled() {
 	s.net.SetTransportProtocolHandler(udp.ProtocolNumber, s.reassembledUDP)
 	s.net.SetTransportProtocolHandler(icmp.ProtocolNumber4, s.reassembledICMP)
 	s.net.SetTransportProtocolHandler(icmp.ProtocolNumber6, s.reassembledICMP)
@@ -19,7 +19,7 @@ func (s *Stack) takeReassembled() {
 
 // deliverFragment gives a fragment to gVisor. It goes past gVisor's NIC, which would note that the link has checked the
 // checksum: nobody can before the whole is there, so that gVisor has to check what TCP gets.
-func (s *Stack) deliverFragment(h *packet) {
+func (s receiver) deliverFragment(h *packet) {
 	proto := header.IPv6ProtocolNumber
 	if h.src.Is4() {
 		proto = header.IPv4ProtocolNumber
@@ -35,7 +35,7 @@ func (s *Stack) deliverFragment(h *packet) {
 }
 
 // reassembledUDP takes a datagram that gVisor put together from fragments.
-func (s *Stack) reassembledUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+func (s receiver) reassembledUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	body := stack.PayloadSince(pkt.TransportHeader())
 	defer body.Release()
 	h := packet{src: fromTCPIP(id.RemoteAddress), dst: fromTCPIP(id.LocalAddress), proto: protoUDP, body: body.AsSlice()}
@@ -55,7 +55,7 @@ func (s *Stack) reassembledUDP(id stack.TransportEndpointID, pkt *stack.PacketBu
 
 // reassembledICMP takes an ICMP message that gVisor put together from fragments. It leaves echo requests to the stack's
 // own addresses to gVisor.
-func (s *Stack) reassembledICMP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+func (s receiver) reassembledICMP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	body := stack.PayloadSince(pkt.TransportHeader())
 	defer body.Release()
 	h := packet{src: fromTCPIP(id.RemoteAddress), dst: fromTCPIP(id.LocalAddress), body: body.AsSlice()}

@@ -99,7 +99,7 @@ func (r *Request) end(refuse bool, why unreachableWhy) {
 	if refuse {
 		c.why.Store(uint32(why))
 		c.answer(flowRefused)
-		c.t.s.unreachable(c.key, why)
+		sender{c.t.s}.unreachable(c.key, why)
 	} else {
 		c.answer(flowDropped)
 	}

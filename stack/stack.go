@@ -171,7 +171,7 @@ func (s *Stack) openNIC() error {
 		{Destination: allOf(4), NIC: nicID},
 		{Destination: allOf(16), NIC: nicID},
 	})
-	s.takeReassembled()
+	receiver{s}.takeReassembled()
 	if s.handle == nil {
 		return nil
 	}
@@ -306,7 +306,7 @@ func (s *Stack) Attach(p link.Port) error {
 	s.ports = append(s.ports, p)
 	var c carrier = &portCarrier{port: p, metrics: s.metrics}
 	s.nic.carrier.Store(&c)
-	s.wg.Go(func() { s.readPort(p) })
+	s.wg.Go(func() { receiver{s}.readPort(p) })
 	return nil
 }
 

@@ -394,7 +394,7 @@ func (f *tcpFlow) shaken(c *tcpConn) (evicted *tcpFlow, err error) {
 func (f *tcpFlow) answer(r *Request, refuse bool, why unreachableWhy) {
 	f.fr.Complete(refuse && why == whyPort)
 	if refuse && why != whyPort {
-		f.t.s.unreachableTCP(r.Src, r.Dst, f.seq, why)
+		sender{f.t.s}.unreachableTCP(r.Src, r.Dst, f.seq, why)
 	}
 	f.t.mu.Lock()
 	defer f.t.mu.Unlock()

@@ -74,7 +74,7 @@ func whyOfCode(is4 bool, code byte) unreachableWhy {
 
 // inboundUnreachable takes an ICMP error about a datagram of ours, or about a TCP connection that is being dialled.
 // quoted is the head of the packet that caused it. Errors about open TCP connections are left to gVisor.
-func (s *Stack) inboundUnreachable(code byte, quoted []byte) (taken bool) {
+func (s receiver) inboundUnreachable(code byte, quoted []byte) (taken bool) {
 	var h packet
 	if len(quoted) < 28 {
 		return true
@@ -111,8 +111,11 @@ func (s *Stack) inboundUnreachable(code byte, quoted []byte) (taken bool) {
 	return false
 }
 
+// sender is a stack as it sends packets of its own making, past gVisor.
+type sender struct{ *Stack }
+
 // unreachable answers the sender of flow k, quoting the head of a packet of that flow. It is rate-limited as hosts do.
-func (s *Stack) unreachable(k flowKey, why unreachableWhy) {
+func (s sender) unreachable(k flowKey, why unreachableWhy) {
 	if !s.flows.errors.Allow() {
 		return
 	}
@@ -137,7 +140,7 @@ func (s *Stack) unreachable(k flowKey, why unreachableWhy) {
 
 // unreachableTCP answers a SYN. Linux ends the connect with the errno of the ICMP code, as long as the sequence number
 // that is quoted is the SYN's. It is not rate-limited, because neither are the RSTs that it replaces.
-func (s *Stack) unreachableTCP(client, asked netip.AddrPort, seq uint32, why unreachableWhy) {
+func (s sender) unreachableTCP(client, asked netip.AddrPort, seq uint32, why unreachableWhy) {
 	hdr := ipHeaderLen(client.Addr())
 	quoted := make([]byte, hdr+20)
 	putIP(quoted, protoTCP, client.Addr(), asked.Addr(), 20)
@@ -155,7 +158,7 @@ func putPorts(b []byte, src, dst netip.AddrPort) {
 
 // sendUnreachable sends "destination unreachable". It comes from the address that the client asked for: a client may
 // accept nothing from any other address through its tunnel.
-func (s *Stack) sendUnreachable(src, dst netip.Addr, code byte, quoted []byte) {
+func (s sender) sendUnreachable(src, dst netip.Addr, code byte, quoted []byte) {
 	kind := byte(unreachable6)
 	if src.Is4() {
 		kind = unreachable4
@@ -164,7 +167,7 @@ func (s *Stack) sendUnreachable(src, dst netip.Addr, code byte, quoted []byte) {
 }
 
 // sendICMPError sends an ICMP error. rest are the four bytes after its checksum.
-func (s *Stack) sendICMPError(src, dst netip.Addr, kind, code byte, rest uint32, quoted []byte) {
+func (s sender) sendICMPError(src, dst netip.Addr, kind, code byte, rest uint32, quoted []byte) {
 	hdr := ipHeaderLen(src)
 	b := make([]byte, hdr+8+len(quoted))
 	body := b[hdr:]
@@ -182,7 +185,7 @@ func (s *Stack) sendICMPError(src, dst netip.Addr, kind, code byte, rest uint32,
 }
 
 // unknownProtocol answers a packet of a protocol that the stack does not carry, as a host does that does not know it.
-func (s *Stack) unknownProtocol(h *packet) {
+func (s sender) unknownProtocol(h *packet) {
 	const noNextHeader = 59 // RFC 8200: the packet asks for nothing
 	if h.src.Is6() && h.proto == noNextHeader || s.handle == nil && !s.own(h.dst) || !s.flows.errors.Allow() {
 		return
