@@ -38,6 +38,7 @@ type datagramConn struct {
 	state   atomic.Uint32 // a flowState
 	why     atomic.Uint32 // an unreachableWhy, in state flowRefused
 	in, out atomic.Uint64 // bytes of payload
+	writing atomic.Int32  // Writes under way: one of them may send once more after shut
 	read    deadline.Deadline
 	ident   atomic.Uint32 // the caller's own echo identifier, for dialled echo flows
 
@@ -248,6 +249,8 @@ var packetPool = sync.Pool{New: func() any { b := make([]byte, 2048); return &b 
 
 // Write sends one datagram to the other end: to the client, from the address that it had sent to, or to whom we dialled.
 func (c *datagramConn) Write(b []byte) (int, error) {
+	c.writing.Add(1)
+	defer c.writing.Add(-1)
 	c.mu.Lock()
 	err := c.err
 	c.mu.Unlock()

@@ -22,6 +22,8 @@ const (
 	// queuePatience is how long a writer waits for a reader that has stopped reading. After that, packets are dropped.
 	// A healthy reader drains the queue in well under a millisecond.
 	queuePatience = 20 * time.Millisecond
+	// closePatience is how long CloseClient waits for what is on its way out. Without a reader nothing goes out.
+	closePatience = 200 * time.Millisecond
 )
 
 // device is a Stack seen as a tun.Device: what the stack sends is read, what is written arrives at the stack.
@@ -50,13 +52,18 @@ type device struct {
 
 // queued is one outbound packet: gVisor's, or the bytes of one of ours, from packetPool.
 type queued struct {
-	pkt *stack.PacketBuffer
-	raw *[]byte
+	pkt  *stack.PacketBuffer
+	raw  *[]byte
+	mark chan struct{} // in place of a packet: closed once the reader is done with all before it
 }
 
 // release gives the packet back. Nobody may use it afterwards.
 func (q queued) release() {
-	if q.pkt != nil {
+	switch {
+	case q.mark != nil:
+		close(q.mark)
+		return
+	case q.pkt != nil:
 		q.pkt.DecRef()
 		return
 	}
@@ -65,7 +72,10 @@ func (q queued) release() {
 }
 
 func (q queued) size() int {
-	if q.pkt != nil {
+	switch {
+	case q.mark != nil:
+		return 0
+	case q.pkt != nil:
 		return q.pkt.Size()
 	}
 	return len(*q.raw)
@@ -131,6 +141,27 @@ func (d *device) push(q queued) error {
 	return nil
 }
 
+// settle waits until the reader is done with everything that was sent before, but no longer than patience.
+func (d *device) settle(patience time.Duration) {
+	mark := make(chan struct{})
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return
+	}
+	d.queue = append(d.queue, queued{mark: mark})
+	select {
+	case d.filled <- struct{}{}:
+	default:
+	}
+	d.mu.Unlock()
+	select {
+	case <-mark:
+	case <-d.close:
+	case <-time.After(patience):
+	}
+}
+
 // waitLocked waits until the reader has made room, the device is closed or patience ends.
 func (d *device) waitLocked() {
 	late := false
@@ -177,8 +208,15 @@ func (d *device) fill(bufs [][]byte, sizes []int, offset int) (n int, err error)
 				return n, nil
 			}
 			q := d.batch[d.next]
+			if q.mark != nil && n > 0 {
+				return n, nil // the reader is done with these when it comes back
+			}
 			d.batch[d.next] = queued{}
 			d.next++
+			if q.mark != nil {
+				q.release()
+				continue
+			}
 			m := d.flatten(q)
 			if err := d.seg.Reset(m, d.flat); err != nil {
 				d.s.metrics.drop(dropMalformed)

@@ -237,6 +237,11 @@ func (t *flowTable) closeIf(err error, match func(*datagramConn) bool) {
 	for _, c := range conns {
 		c.shut(err)
 	}
+	for _, c := range conns { // what begins to send from here on is refused; what has begun is waited for
+		for end := time.Now().Add(closePatience); c.writing.Load() > 0 && time.Now().Before(end); {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
 }
 
 // dial makes a flow of our own to remote, from a free local port.

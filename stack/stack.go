@@ -328,10 +328,17 @@ func (s *Stack) Device() tun.Device {
 }
 
 // CloseClient resets every flow of a client: TCP and datagrams, those that wait for their handler and those whose
-// handshake is under way included. It returns how many. What the client sends afterwards is new.
+// handshake is under way included. It returns how many. When it returns, nothing of those flows is on its way out any more,
+// as long as the device is read. What the client sends afterwards is new.
 func (s *Stack) CloseClient(key uint64) int {
 	n := s.flows.closeClient(key) + s.tcp.closeClient(key)
 	s.resetLingering(key)
+	s.mu.Lock()
+	d := s.device
+	s.mu.Unlock()
+	if d != nil {
+		d.settle(closePatience)
+	}
 	return n
 }
 

@@ -58,7 +58,7 @@ func TestAReaderThatStopsReadingHoldsNobodyUp(t *testing.T) {
 	defer reader.Close()
 	l := open1(t, Config{File: path}, nil)
 	const n = 20000 // some 8 MB; a pipe holds 64 KiB
-	within(t, 2*time.Second, "writing", func() {
+	within(t, 20*time.Second, "writing", func() {
 		for i := range n {
 			l.Flow(flow(i))
 		}
