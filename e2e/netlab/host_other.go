@@ -71,6 +71,11 @@ func (h *Host) DialContext(context.Context, string, string) (net.Conn, error) {
 	return nil, errors.ErrUnsupported
 }
 
+// DialFrom returns errors.ErrUnsupported.
+func (h *Host) DialFrom(context.Context, netip.Addr, string, string) (net.Conn, error) {
+	return nil, errors.ErrUnsupported
+}
+
 // Listen returns errors.ErrUnsupported.
 func (h *Host) Listen(context.Context, string, string) (net.Listener, error) {
 	return nil, errors.ErrUnsupported

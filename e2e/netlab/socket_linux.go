@@ -55,6 +55,20 @@ func setns(ns *os.File) error {
 // DialContext connects from inside the host, as net.Dialer does. Names are resolved by Lookup; their addresses are
 // tried one after the other, IPv4 first. Close ends a dial that hangs.
 func (h *Host) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return h.dial(ctx, new(net.Dialer), network, address)
+}
+
+// DialFrom does the same from one of the host's addresses.
+func (h *Host) DialFrom(ctx context.Context, from netip.Addr, network, address string) (net.Conn, error) {
+	local := netip.AddrPortFrom(from, 0)
+	d := &net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(local)}
+	if network[:3] == "udp" {
+		d.LocalAddr = net.UDPAddrFromAddrPort(local)
+	}
+	return h.dial(ctx, d, network, address)
+}
+
+func (h *Host) dial(ctx context.Context, d *net.Dialer, network, address string) (net.Conn, error) {
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -75,7 +89,7 @@ func (h *Host) DialContext(ctx context.Context, network, address string) (net.Co
 		}
 		var conn net.Conn
 		err := h.inside(func() error {
-			conn, err = new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(ip.String(), service))
+			conn, err = d.DialContext(ctx, network, net.JoinHostPort(ip.String(), service))
 			return err
 		})
 		if err == nil {
