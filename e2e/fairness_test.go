@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -85,7 +86,7 @@ func TestOnePeerDoesNotTakeAnothersShare(t *testing.T) {
 			if _, err := c.Write([]byte("here")); err != nil {
 				t.Fatal(err)
 			}
-			if n, err := c.Read(make([]byte, 9)); n != 4 {
+			if n, err := io.ReadFull(c, make([]byte, 4)); n != 4 {
 				t.Fatalf("connection %d of the honest peer: got %d bytes, %v; want 4", i, n, err)
 			}
 		}

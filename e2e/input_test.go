@@ -224,3 +224,54 @@ func TestWithoutPermissionItSaysSo(t *testing.T) {
 	wantState(t, w.Laptop, laptop)
 	wantState(t, w.Gateway, gateway)
 }
+
+// laptop [penstock that does not start]     [penstock that does not start] gateway
+func TestFilesOfOthersAreNotTrusted(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	const nobody = 65534
+	w := newOpenVPNWorld(t, "udp4")
+	if err := os.Mkdir(w.path("peers.d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, public := keyPair(t)
+	w.write(t, "peers.d/ana.yaml", "peers: [{name: ana, public_key: "+public+", allowed_ips: [10.99.0.7/32]}]\n")
+	w.write(t, "pass.txt", "me\nsecret\n")
+	w.write(t, "corp.ovpn", "client\ndev tun\nproto udp\nremote 198.51.100.10 1194\nremote-cert-tls server\nca ca.pem\ncert client.pem\nkey client.key\nauth-user-pass pass.txt\n")
+	check := func(file string) result {
+		return run(t, w.Access, built("penstock"), "check", "-c", w.path(file))
+	}
+	for _, row := range []struct{ config, name string }{
+		{"gateway.yaml", "gateway.yaml"},
+		{"gateway.yaml", "peers.d/ana.yaml"},
+		{"gateway.yaml", "gateway.key"},
+		{"laptop.yaml", "corp.ovpn"},
+		{"laptop.yaml", "client.key"},
+		{"laptop.yaml", "pass.txt"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if r := check(row.config); r.code != 0 {
+				t.Fatalf("before: %s", r)
+			}
+			if err := os.Chown(w.path(row.name), nobody, nobody); err != nil {
+				t.Skipf("this user may not give files away: %v", err)
+			}
+			chmod(t, w.path(row.name), 0o600)
+			for _, r := range []result{check(row.config), w.tryRun(t, row.config)} {
+				if r.code != exitConfig || !strings.Contains(r.stderr, row.name) || !strings.Contains(r.stderr, "chown 0 ") {
+					t.Errorf("another user's: got %s\nwant exit code %d, its name and the mend", r, exitConfig)
+				}
+			}
+			if err := os.Chown(w.path(row.name), 0, 0); err != nil {
+				t.Fatal(err)
+			}
+			chmod(t, w.path(row.name), 0o644)
+			if r := check(row.config); r.code != exitConfig || !strings.Contains(r.stderr, row.name) || !strings.Contains(r.stderr, "chmod 600 ") {
+				t.Errorf("one that everybody reads: got %s\nwant exit code %d, its name and the mend", r, exitConfig)
+			}
+			chmod(t, w.path(row.name), 0o600)
+		})
+	}
+}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"regexp"
@@ -38,7 +39,7 @@ func holdFlows(t *testing.T, w *world, l net.Listener) heldFlows {
 			t.Fatal(err)
 		}
 		within(t, way[1])
-		if n, err := way[1].Read(make([]byte, 9)); n != 5 {
+		if n, err := io.ReadFull(way[1], make([]byte, 5)); n != 5 {
 			t.Fatalf("got %d bytes, %v; want the flow to carry 5", n, err)
 		}
 	}
@@ -141,7 +142,7 @@ func TestAPeerThatIsLetGoIsGone(t *testing.T) {
 			t.Error(err)
 		}
 		within(t, flows.client)
-		if n, err := flows.client.Read(make([]byte, 9)); n != 5 {
+		if n, err := io.ReadFull(flows.client, make([]byte, 5)); n != 5 {
 			t.Errorf("got %d bytes, %v; want the flow to go on", n, err)
 		}
 	})
