@@ -67,11 +67,17 @@ func TestGarbageAtTheGatewaysPort(t *testing.T) {
 // tunnelSocket opens a socket that puts bytes into the laptop's TUN as they are, as if a program's packets were broken.
 func tunnelSocket(t *testing.T, w *world) (fd int) {
 	t.Helper()
-	link, err := w.Laptop.Netlink().LinkByName("pen0")
+	return packetSocket(t, w.Laptop, "pen0")
+}
+
+// packetSocket opens a socket that puts IPv4 packets into a host's device as they are.
+func packetSocket(t *testing.T, h *netlab.Host, device string) (fd int) {
+	t.Helper()
+	link, err := h.Netlink().LinkByName(device)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = w.Laptop.Do(func() error {
+	err = h.Do(func() error {
 		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
