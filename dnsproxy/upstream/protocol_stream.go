@@ -16,6 +16,9 @@ import (
 const (
 	streamIdle    = 10 * time.Second // connections to upstreams are closed after that
 	streamPending = 1024             // queries that wait on one connection
+	// streamTries is on how many connections a query is sent. A server may close one at any time, and many do after a
+	// number of queries (RFC 7766 6.2.3 and 6.2.4). In a burst the next one may end too before the query's turn comes.
+	streamTries = 16
 )
 
 // streamProtocol asks over TCP or TLS. All queries share one connection, which is made when needed and pipelined (RFC 7766 6.2.1.1).
@@ -39,19 +42,16 @@ func (s *streamProtocol) exchange(ctx context.Context, query []byte) ([]byte, er
 	if s.tls != nil {
 		query = wire.Padded(query)
 	}
-	p, reused, err := s.connection(ctx)
-	if err != nil {
-		return nil, err
+	for try := 1; ; try++ {
+		p, err := s.connection(ctx)
+		if err != nil {
+			return nil, err
+		}
+		answer, err := p.exchange(ctx, query)
+		if err == nil || ctx.Err() != nil || try == streamTries || !p.ended() {
+			return answer, err
+		}
 	}
-	answer, err := p.exchange(ctx, query)
-	if err == nil || !reused || ctx.Err() != nil {
-		return answer, err
-	}
-	// The server closed a connection that was idle, as it may at any time.
-	if p, _, err = s.connection(ctx); err != nil {
-		return nil, err
-	}
-	return p.exchange(ctx, query)
 }
 
 func (s *streamProtocol) tidy() {
@@ -92,27 +92,27 @@ func (s *streamProtocol) current() *pipeline {
 	return s.now
 }
 
-func (s *streamProtocol) connection(ctx context.Context) (p *pipeline, reused bool, err error) {
+func (s *streamProtocol) connection(ctx context.Context) (*pipeline, error) {
 	if p := s.current(); p != nil {
-		return p, true, nil
+		return p, nil
 	}
 	select {
 	case s.dialing <- struct{}{}:
 		defer func() { <-s.dialing }()
 	case <-ctx.Done():
-		return nil, false, errNoAnswer
+		return nil, errNoAnswer
 	}
 	if p := s.current(); p != nil {
-		return p, true, nil
+		return p, nil
 	}
 	s.mu.Lock()
 	generation := s.generation
 	s.mu.Unlock()
 	conn, err := s.connect(ctx)
 	if err != nil {
-		return nil, false, cause(ctx, err)
+		return nil, cause(ctx, err)
 	}
-	p = &pipeline{conn: conn, waiting: map[uint16]*pending{}, used: time.Now()}
+	p := &pipeline{conn: conn, waiting: map[uint16]*pending{}, used: time.Now()}
 	s.cfg.Go(p.read)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,7 +120,7 @@ func (s *streamProtocol) connection(ctx context.Context) (p *pipeline, reused bo
 	if s.generation == generation {
 		s.now = p
 	}
-	return p, false, nil
+	return p, nil
 }
 
 func (s *streamProtocol) connect(ctx context.Context) (net.Conn, error) {
@@ -145,6 +145,7 @@ type pipeline struct {
 	mu      sync.Mutex // guards below
 	waiting map[uint16]*pending
 	err     error // why the connection is over
+	answers bool  // there was one
 	used    time.Time
 	retired bool      // it closes when nobody waits
 	waits   time.Time // since when the server has been silent with answers outstanding; zero if there are none
@@ -168,7 +169,10 @@ func (p *pipeline) exchange(ctx context.Context, query []byte) ([]byte, error) {
 	defer p.leave(id)
 	if err := p.write(ctx, frame); err != nil {
 		p.conn.Close() // half a frame may have been sent
-		return nil, cause(ctx, err)
+		if err = cause(ctx, err); ctx.Err() == nil {
+			p.end(err) // now, not when the reader notices: the next query needs another connection
+		}
+		return nil, err
 	}
 	select {
 	case answer, ok := <-wait.answer:
@@ -258,6 +262,7 @@ func (p *pipeline) deliver(msg []byte) {
 	defer p.mu.Unlock()
 	p.used = time.Now()
 	p.waits = p.used
+	p.answers = true
 	id := binary.BigEndian.Uint16(msg)
 	if wait := p.waiting[id]; wait != nil && wire.Matches(wait.query, msg) {
 		delete(p.waiting, id)
@@ -271,7 +276,9 @@ func (p *pipeline) deliver(msg []byte) {
 func (p *pipeline) end(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.err = err
+	if p.err == nil {
+		p.err = err
+	}
 	for id, wait := range p.waiting {
 		delete(p.waiting, id)
 		close(wait.answer)
@@ -282,6 +289,14 @@ func (p *pipeline) failure() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.err
+}
+
+// ended reports whether the connection is over for a reason that leaves hope for another: the server has answered on it
+// before, or we closed it ourselves.
+func (p *pipeline) ended() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err != nil && (p.answers || p.retired)
 }
 
 // stalled reports whether the server has been silent for so long that a new connection is more likely to work. The path of this

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -644,5 +645,42 @@ func TestReconnectWhileDialling(t *testing.T) {
 		if got := secure.Conns.Load() - before; got != 2 {
 			t.Errorf("%s: got %d connections, want 2", address, got)
 		}
+	}
+}
+
+// TestAServerThatClosesUnderABurst closes each connection after so many queries, as RFC 7766 6.2.3 lets it. Those that it
+// has not answered are asked again.
+func TestAServerThatClosesUnderABurst(t *testing.T) {
+	for _, after := range []int{20, 100} {
+		t.Run(fmt.Sprintf("after %d queries", after), func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			server := &dns.Server{Listener: l, MaxTCPQueries: after, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+				_ = w.WriteMsg(new(dns.Msg).SetReply(q)) // the client may have gone
+			})}
+			over := make(chan error, 1)
+			go func() { over <- server.ActivateAndServe() }()
+			t.Cleanup(func() { l.Close(); <-over })
+			g := group(t, Config{}, Ordered, Spec{Address: "tcp://" + l.Addr().String()})
+			var asked sync.WaitGroup
+			var failed atomic.Int64
+			for range 20 {
+				asked.Go(func() {
+					for range 50 {
+						if got := ask(t, g, "www.example.", "A"); strings.HasPrefix(got, "error") {
+							if failed.Add(1) == 1 {
+								t.Error(got)
+							}
+						}
+					}
+				})
+			}
+			asked.Wait()
+			if n := failed.Load(); n > 0 {
+				t.Errorf("%d of 1000 queries failed, want none", n)
+			}
+		})
 	}
 }
