@@ -27,10 +27,12 @@ type Policy struct {
 	scans    *sync.Pool
 }
 
-// outcome is what of a verdict the client can tell apart.
+// outcome is where a rule leads, now or once a fact of the host or its network changes: see settle. Two rules via one
+// transport differ if only one of them may go direct.
 type outcome struct {
-	action Action
-	egress string
+	action                     Action
+	egress                     string
+	fallback, trusted, gateway bool
 }
 
 // New compiles and checks a Config. The error joins one sentence for each thing wrong, with its place and the mend.
@@ -66,7 +68,10 @@ func (p *Policy) compareOutcomes() {
 	ids := map[outcome]int32{{}: 0}
 	p.outcomes = make([]int32, len(p.rules))
 	for i, r := range p.rules {
-		o := outcome{r.Do.Action, r.Do.Egress}
+		o := outcome{action: r.Do.Action, egress: r.Do.Egress}
+		if o.action == Forward {
+			o.fallback, o.trusted, o.gateway = r.Do.FallbackDirect, r.Do.TrustedDirect, p.matchers[i].gateway
+		}
 		id, ok := ids[o]
 		if !ok {
 			id = int32(len(ids))

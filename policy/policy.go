@@ -66,9 +66,12 @@ type judgement struct {
 
 func (j *judgement) blocks() bool { return j.verdict.Action != Forward }
 
-// leads says whether two judgements lead a flow to the same place.
-func (j *judgement) leads(k *judgement) bool {
-	return j.verdict.Action == k.verdict.Action && j.verdict.Egress == k.verdict.Egress
+// leadAlike says whether two judgements lead a flow to the same place, whatever becomes of the host and its network.
+func (s judge) leadAlike(j, k judgement) bool {
+	if j.blocks() || k.blocks() {
+		return j.verdict.Action == k.verdict.Action
+	}
+	return s.policy.outcomes[j.rule] == s.policy.outcomes[k.rule]
 }
 
 // trace is told each judgement under one name. Nil is no one.
@@ -118,7 +121,7 @@ func (s judge) claimed(n Name) judgement {
 		return block
 	}
 	without := s.under(s.recent())
-	if without.leads(&j) {
+	if s.leadAlike(without, j) {
 		return j
 	}
 	without.verdict.Claim = n.Host

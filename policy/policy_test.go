@@ -101,6 +101,44 @@ func TestAClaimedNameAllowsNothing(t *testing.T) {
 	}
 }
 
+// Two rules via one transport lead elsewhere once the transport is down or the network is trusted. A name that is only
+// claimed must not choose between them, and a name that comes later may.
+func TestRulesThatPartLaterAreNotAlike(t *testing.T) {
+	via, fallback, trusted, direct := Do{Action: Forward, Egress: "corp"}, Do{Action: Forward, Egress: "corp", FallbackDirect: true},
+		Do{Action: Forward, Egress: "corp", TrustedDirect: true}, Do{Action: Forward, Egress: EgressDirect}
+	claim := []Name{{"wiki.test", FromSNI}}
+	given := []Name{{"wiki.test", FromDNS}, {"wiki.test", FromSNI}}
+	wiki := Match{Domain: []string{"wiki.test"}}
+	for _, row := range []struct {
+		name       string
+		match      Match
+		wiki, rest Do
+		flow       Flow
+		want       string
+	}{
+		{"a claim does not take the way of a fallback", wiki, fallback, via, Flow{Names: claim, Down: "corp"}, "via corp by rest, claims wiki.test"},
+		{"a name that DNS gave does", wiki, fallback, via, Flow{Names: given, Down: "corp"}, "via direct by wiki"},
+		{"a claim trusts no network", wiki, trusted, via, Flow{Names: claim, Now: &Conditions{Trusted: true}}, "via corp by rest, claims wiki.test"},
+		{"a name that DNS gave does trust it", wiki, trusted, via, Flow{Names: given, Now: &Conditions{Trusted: true}}, "via direct by wiki"},
+		{"a claim does not open the machine itself", Match{Domain: wiki.Domain, Gateway: true, Port: []string{"443"}}, direct, direct,
+			Flow{Names: claim, Place: Host}, "refuse by rest, claims wiki.test"},
+		{"a name that DNS gave opens it", Match{Domain: wiki.Domain, Gateway: true, Port: []string{"443"}}, direct, direct,
+			Flow{Names: given, Place: Host}, "via direct by wiki"},
+	} {
+		p := newPolicy(t, []Rule{{Name: "wiki", Match: row.match, Do: row.wiki}, {Name: "rest", Do: row.rest}}, nil)
+		row.flow.Network, row.flow.Dst, row.flow.Sniffed = TCP, netip.MustParseAddrPort("192.0.2.1:443"), true
+		if got := p.Decide(row.flow).line(); got != row.want {
+			t.Errorf("%s: got %s, want %s", row.name, got, row.want)
+		}
+	}
+	for _, rest := range []Do{fallback, trusted} {
+		p := newPolicy(t, []Rule{{Name: "wiki", Match: wiki, Do: via}, {Name: "rest", Do: rest}}, nil)
+		if got, want := p.Decide(web()).line(), "via corp by rest, a name could change egress"; got != want {
+			t.Errorf("a name that keeps a flow from going direct is worth reading: got %s, want %s", got, want)
+		}
+	}
+}
+
 func TestAConfirmedNameCounts(t *testing.T) {
 	f := Flow{Dst: netip.MustParseAddrPort("192.168.50.10:80"), Names: []Name{{"b.test", FromDNS}, {"wiki.test", FromHTTP}}}
 	same := f.Confirmed("wiki.test", []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.168.50.10")})
