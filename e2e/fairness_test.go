@@ -93,6 +93,12 @@ func TestOnePeerDoesNotTakeAnothersShare(t *testing.T) {
 		for _, c := range conns {
 			c.Close()
 		}
+		eventually(t, "they have ended", func() error {
+			if n := len(g.flows(t, "greedy", "tcp")); n > 0 {
+				return fmt.Errorf("%d are left", n)
+			}
+			return nil
+		})
 	})
 	t.Run("dials", func(t *testing.T) {
 		over := g.hang(t)

@@ -60,6 +60,13 @@ func newOpenVPNWorld(t *testing.T, proto string) *world {
 		"dns:\n  upstreams: [{address: 10.99.0.1, via: corp}]\n  split: [{domains: [corp.example], upstream: {address: 10.99.0.1, via: corp}}]\n", "")
 	ca, caKey := certificate(t, "lab CA", 0, nil, nil)
 	w.write(t, "ca.pem", block("CERTIFICATE", ca.Raw))
+	crl, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: time.Now().Add(-2 * time.Hour), NextUpdate: time.Now().Add(-time.Hour),
+	}, ca, caKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write(t, "expired-crl.pem", block("X509 CRL", crl))
 	for name, usage := range map[string]x509.ExtKeyUsage{"server": x509.ExtKeyUsageServerAuth, "client": x509.ExtKeyUsageClientAuth} {
 		cert, key := certificate(t, name, usage, ca, caKey)
 		der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -80,7 +87,6 @@ func newOpenVPNWorld(t *testing.T, proto string) *world {
 	if err := w.Internet.AddRoute(netlab.Route{Dst: netip.MustParsePrefix("10.98.0.0/24"), Via: netip.MustParseAddr(netlab.GatewayIPv4)}); err != nil {
 		t.Fatal(err)
 	}
-	var err error
 	w.capture, err = w.Access.Capture("lan", netlab.Endpoint{Network: proto[:3], Addr: netip.MustParseAddrPort(netlab.GatewayIPv4 + ":1194")})
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +107,7 @@ func certificate(t *testing.T, name string, usage x509.ExtKeyUsage, ca *x509.Cer
 	c := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, IsCA: ca == nil,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign | x509.KeyUsageCRLSign, IsCA: ca == nil,
 	}
 	if ca == nil {
 		ca, caKey = c, key
@@ -281,4 +287,52 @@ func (w *world) wholeFile(t *testing.T, n int) (megabytesPerSecond float64) {
 		t.Errorf("got %d bytes, want %d", at, n)
 	}
 	return float64(n) / 1e6 / time.Since(start).Seconds()
+}
+
+// laptop [penstock, whose .ovpn file does not say whom it trusts] === OpenVPN ===> Debian's openvpn, gateway
+func TestOpenVPNSaysWhomItTrusts(t *testing.T) {
+	t.Parallel()
+	w := newOpenVPNWorld(t, "udp4")
+	w.serveOpenVPN(t)
+	good := w.read(t, "corp.ovpn")
+	t.Run("a file without remote-cert-tls is warned of everywhere", func(t *testing.T) {
+		w.edit(t, "corp.ovpn", "remote-cert-tls server\n", "")
+		warned := func(who, said string) {
+			t.Helper()
+			if !strings.Contains(said, "remote-cert-tls") || !strings.Contains(said, "corp") {
+				t.Errorf("%s: got\n%s\nwant a warning of corp and remote-cert-tls", who, said)
+			}
+		}
+		r := run(t, w.Laptop, built("penstock"), "check", "-c", w.path("laptop.yaml"))
+		if r.code != 0 {
+			t.Errorf("check: %s", r)
+		}
+		warned("check", r.stdout+r.stderr)
+		w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+		w.connected(t)
+		warned("run", w.laptop.said.String())
+		warned("status", w.laptop.must(t, "status"))
+		w.laptop.stop(t, os.Interrupt)
+	})
+	t.Run("and refused where that is asked for", func(t *testing.T) {
+		w.edit(t, "laptop.yaml", "config: corp.ovpn", "config: corp.ovpn, require_server_cert: true")
+		defer w.edit(t, "laptop.yaml", ", require_server_cert: true", "")
+		if r := run(t, w.Laptop, built("penstock"), "check", "-c", w.path("laptop.yaml")); r.code != exitConfig || !strings.Contains(r.stderr, "remote-cert-tls server") {
+			t.Errorf("check: got %s, want it refused for the missing line", r)
+		}
+	})
+	t.Run("a list of revoked certificates that has expired lets nobody in", func(t *testing.T) {
+		w.write(t, "corp.ovpn", good+"crl-verify expired-crl.pem\n")
+		w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+		eventually(t, "status says why not", func() error {
+			r := w.laptop.cli(t, "status")
+			if r.code == 0 {
+				t.Fatalf("status: got %s, want not connected", r)
+			}
+			if said := r.stdout + w.laptop.said.String(); !strings.Contains(said, "revoc") && !strings.Contains(said, "CRL") {
+				return fmt.Errorf("status: %s", r)
+			}
+			return nil
+		})
+	})
 }
