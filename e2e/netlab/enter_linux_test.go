@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -30,6 +31,13 @@ func play(role string) int {
 		return 7
 	case "reason":
 		fmt.Println(netlab.Available(ctx))
+		return 0
+	case "loopback":
+		conn, err := net.Dial("udp", "127.0.0.1:9")
+		if err == nil {
+			_, err = conn.Write([]byte("hello"))
+		}
+		fmt.Println(err)
 		return 0
 	}
 	// "linger": keep a lab with a child and an orphan until SIGTERM, and leave both behind.
@@ -71,6 +79,15 @@ func TestEnterPassesTheExitCode(t *testing.T) {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 7 {
 		t.Errorf("got %v, want exit status 7", err)
+	}
+}
+
+// The namespaces can be had by users who cannot open /dev/net/tun: what they then run needs its loopback.
+func TestTheLoopbackIsUpInTheNewNamespace(t *testing.T) {
+	netlabtest.Require(t)
+	got, err := program(t, "loopback").Output()
+	if err != nil || strings.TrimSpace(string(got)) != "<nil>" {
+		t.Errorf("a datagram to 127.0.0.1: got %q, %v, want it sent", got, err)
 	}
 }
 
