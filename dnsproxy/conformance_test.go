@@ -285,6 +285,27 @@ func TestQuery(t *testing.T) {
 	}
 }
 
+// TestQueryOfAnotherTime: a diagnosis is judged as of the time that it is about, also by the rule on what a name leads to.
+func TestQueryOfAnotherTime(t *testing.T) {
+	bedtime := time.Now().Add(12 * time.Hour)
+	up := newResolver(t, "shop.example. 300 IN CNAME games.example.", "games.example. 300 IN A 203.0.113.3")
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}}, judged(func(f policy.Flow) policy.Verdict {
+		if f.Names[0].Host == "games.example" && f.Time.Equal(bedtime) {
+			return policy.Verdict{Action: policy.Refuse, Rule: "bedtime"}
+		}
+		return policy.Verdict{Action: policy.Forward}
+	}))
+	for _, name := range []string{"games.example", "shop.example"} {
+		for at, want := range map[time.Time]string{bedtime: "NXDOMAIN", {}: "NOERROR", bedtime.Add(time.Hour): "NOERROR"} {
+			f := anaFlow()
+			f.Time = at
+			if got, err := s.Query(t.Context(), f, name, "A"); err != nil || got.Rcode != want {
+				t.Errorf("%s at %v: got %s, %v, want %s", name, at, got.Rcode, err, want)
+			}
+		}
+	}
+}
+
 // TestAges: TTLs count down, and a failing upstream makes an expired answer good for another 30 s, within an hour.
 func TestAges(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")

@@ -34,6 +34,9 @@ type resolver struct {
 func (r *resolver) serve(ctx context.Context, ex *exchange, query []byte) {
 	st := r.state.Load()
 	ex.begun = r.clock()
+	if !ex.dry || ex.flow.Time.IsZero() {
+		ex.flow.Time = ex.begun // a diagnosis may be about another time
+	}
 	switch what, rcode := ex.q.Read(query); what {
 	case wire.NotQuery:
 		r.finish(ctx, ex)

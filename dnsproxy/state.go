@@ -58,7 +58,7 @@ func (r *resolver) decideName(ex *exchange, host string) policy.Verdict {
 	}
 	ex.names[0] = policy.Name{Host: host, From: policy.FromQuestion}
 	f := &ex.flow
-	f.Network, f.Dst, f.Sniffed, f.Names, f.Time = policy.NetworkUnknown, netip.AddrPort{}, false, ex.names[:], ex.begun
+	f.Network, f.Dst, f.Sniffed, f.Names = policy.NetworkUnknown, netip.AddrPort{}, false, ex.names[:]
 	return r.cfg.Policy.DecideName(*f)
 }
 
@@ -69,7 +69,7 @@ func (r *resolver) decideHint(ex *exchange, host string, addr netip.Addr) policy
 	}
 	ex.names[0] = policy.Name{Host: host, From: policy.FromDNS}
 	f := &ex.flow
-	f.Network, f.Dst, f.Sniffed, f.Names, f.Time = policy.TCP, netip.AddrPortFrom(addr, 443), true, ex.names[:], ex.begun
+	f.Network, f.Dst, f.Sniffed, f.Names = policy.TCP, netip.AddrPortFrom(addr, 443), true, ex.names[:]
 	return r.cfg.Policy.Decide(*f)
 }
 
