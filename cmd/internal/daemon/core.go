@@ -111,6 +111,11 @@ func (w ways) Place(client uint64, dst netip.Addr) policy.Place {
 	if place := w.live.Now().Place(dst); place != policy.Elsewhere {
 		return place
 	}
+	if v4, ok := iprange.Embedded(dst); ok { // a translator on the way may bring it back to us
+		if place := w.Place(client, v4); place != policy.Elsewhere {
+			return place
+		}
+	}
 	switch {
 	case iprange.IsReserved(dst):
 		return policy.Reserved
