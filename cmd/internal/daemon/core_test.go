@@ -41,9 +41,11 @@ func TestWhatADestinationIsToThisHost(t *testing.T) {
 		{"where penstock answers", "10.99.0.1", peer, policy.Service},
 		{"where penstock answers, behind NAT64", "64:ff9b::10.99.0.1", peer, policy.Service},
 		{"a peer's place that nobody has", "10.99.0.9", peer, policy.Inside},
+		{"a host whose address is not known yet", "", peer, policy.Elsewhere},
 		{"a metadata service", "169.254.169.254", peer, policy.Reserved},
 	} {
-		if got := w.Place(row.client, netip.MustParseAddr(row.dst)); got != row.want {
+		dst, _ := netip.ParseAddr(row.dst)
+		if got := w.Place(row.client, dst); got != row.want {
 			t.Errorf("%s: got %d, want %d", row.name, got, row.want)
 		}
 	}
