@@ -66,7 +66,7 @@ type Portal struct {
 	Host  string         // canonical; empty if the portal is known by its address
 	Addr  netip.Addr     // invalid if the portal is known by its name
 	Port  uint16         // of the page, beside 80 and 443
-	Local []netip.Prefix // the access network's own networks: the only private addresses that a portal may have
+	Local []netip.Prefix // the access network's own networks: the only internal addresses that a portal may have
 }
 
 // Conditions are what is true of this host and its network while a flow is judged. They are facts like any other: rules

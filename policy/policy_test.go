@@ -187,6 +187,7 @@ func TestConditionsOfTheNetworkCompleteTheVerdict(t *testing.T) {
 		{"the portal's name on an intranet address", "10.20.0.10:80", given("login.test"), Conditions{Portal: name}, "via corp by rest", ByRule},
 		{"the portal on the access network's own address", "192.168.77.1:80", nil, Conditions{Portal: addr}, "via direct by rest", ByPortal},
 		{"a portal that claims an intranet address", "10.20.0.10:80", nil, Conditions{Portal: inside}, "via corp by rest", ByRule},
+		{"the portal's name on an address that overlay networks use", "100.64.0.10:80", given("login.test"), Conditions{Portal: name}, "via corp by rest", ByRule},
 		{"a portal that claims a name that a rule keeps inside", "192.0.2.9:80", given("wiki.corp.test"), Conditions{Portal: company}, "via corp by intranet", ByRule},
 	} {
 		f := Flow{Network: TCP, Dst: netip.MustParseAddrPort(row.dst), Names: row.names, Sniffed: true, Now: &row.now}

@@ -69,15 +69,15 @@ func (f *Flow) place() Place {
 	return f.Place
 }
 
-// admits reports that a flow goes to the portal: over TCP, to one of its ports, and under no other name. A private
-// address is the portal's only within the access network itself: the network must not lend its name to a host of
-// somebody's intranet.
+// admits reports that a flow goes to the portal: over TCP, to one of its ports, and under no other name. An internal
+// address, such as one of 10.0.0.0/8 or 100.64.0.0/10, is the portal's only within the access network itself: the network
+// must not lend its name to a host of somebody's intranet.
 func (p *Portal) admits(f *Flow) bool {
 	if f.Network != TCP || !slices.Contains([]uint16{80, 443, p.Port}, f.Dst.Port()) {
 		return false
 	}
 	dst := f.Dst.Addr().Unmap()
-	if iprange.IsPrivate(dst) && !containedBy(p.Local, dst) {
+	if iprange.IsInternal(dst) && !containedBy(p.Local, dst) {
 		return false
 	}
 	if p.Addr.IsValid() {

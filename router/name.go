@@ -45,6 +45,11 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 	}
 	f.Names, f.Sniffed, f.Time = names, true, r.now()
 	var v policy.Verdict
+	if !r.Clients.Describe(&f) { // what was true of the client when the flow came may not be true any more
+		r.Dropped(DropSource)
+		e.judged(f, v)
+		return f, v
+	}
 	if res.ECH {
 		// Beside ECH stands the provider's outer name, or nothing but a guess. It may block; it is not asked for.
 		v = r.Policy.Decide(f)

@@ -56,7 +56,8 @@ type Policy interface {
 
 // Clients knows who sends flows, and what belongs to them.
 type Clients interface {
-	// Describe adds to a flow what is known of its client. It reports false for a client that is gone; its flow is dropped.
+	// Describe adds to a flow what is known of its client now, in place of what was known before. It reports false for a
+	// client that is gone; its flow is dropped. It is asked before each judgement.
 	Describe(f *policy.Flow) bool
 	// Names adds the names that the flow's client resolved to its destination, most recent first, and keeps them until
 	// release is called.

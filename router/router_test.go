@@ -9,8 +9,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -390,6 +392,69 @@ func TestEveryRequestOfAConnectionIsJudged(t *testing.T) {
 	}
 	if f := <-w.ended; f.Verdict.Rule != "no-gambling" {
 		t.Errorf("got a record of rule %q, want no-gambling", f.Verdict.Rule)
+	}
+}
+
+// movers are people whose groups may change while a flow is read.
+type movers struct {
+	people
+	groups atomic.Pointer[[]string] // nil: gone
+}
+
+func (m *movers) Describe(f *policy.Flow) bool {
+	groups := m.groups.Load()
+	if groups == nil {
+		return false
+	}
+	f.Groups = *groups
+	return true
+}
+
+func TestALaterNameIsJudgedByWhoTheClientIsThen(t *testing.T) {
+	staffOnly := decide(func(f policy.Flow) policy.Verdict {
+		secret := slices.ContainsFunc(f.Names, func(n policy.Name) bool { return n.Host == "secret.example" })
+		if secret && !slices.Contains(f.Groups, "staff") {
+			return policy.Verdict{Rule: "no-secrets"}
+		}
+		return policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "rest", Later: later(f)}
+	})
+	request := func(host string) string { return "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n" }
+	staff, guests := &[]string{"staff"}, &[]string{"guests"}
+	for _, row := range []struct {
+		name, before, after string
+		then                *[]string
+		passes              bool
+	}{
+		{"a request of who stays", request("a.example"), request("secret.example"), staff, true},
+		{"a request after the client was moved", request("a.example"), request("secret.example"), guests, false},
+		{"a request after the client went", request("a.example"), request("a.example"), nil, false},
+		{"a head whose client was moved meanwhile", "GET / HTTP/1.1\r\n", "Host: secret.example\r\n\r\n", guests, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			who := new(movers)
+			who.groups.Store(staff)
+			w := newWorld(t, Config{Policy: staffOnly, Clients: who, Ways: ways{"out": dialTo(echoServer(t, "out"))}})
+			c := newClient(t)
+			w.handle(c, 80)
+			io.WriteString(c, row.before)
+			br := bufio.NewReader(c)
+			if strings.Contains(row.before, "Host") { // it has been passed on once its echo is here
+				for line := ""; line != "Host: a.example\r\n"; {
+					var err error
+					if line, err = br.ReadString('\n'); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			c.got(t) // it was accepted, so who the client is was asked before
+			who.groups.Store(row.then)
+			io.WriteString(c, row.after)
+			c.SetReadDeadline(time.Now().Add(time.Second))
+			rest, _ := io.ReadAll(br)
+			if got := strings.Contains(string(rest), "Host: "); got != row.passes {
+				t.Errorf("passed: got %v, want %v; the server was sent %q", got, row.passes, rest)
+			}
+		})
 	}
 }
 

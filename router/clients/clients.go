@@ -58,7 +58,7 @@ func NewBook(peers []Peer, before *Book) *Book {
 	}
 	for _, p := range peers {
 		key, ok := known[p.ID]
-		if !ok || !slices.Equal(before.peers[key].Addrs, p.Addrs) {
+		if !ok || !sameAddrs(before.peers[key].Addrs, p.Addrs) {
 			b.last++
 			key = b.last
 		}
@@ -68,6 +68,14 @@ func NewBook(peers []Peer, before *Book) *Book {
 		}
 	}
 	return b
+}
+
+// sameAddrs compares without regard to order: an operator may write the same addresses in another one.
+func sameAddrs(a, b []netip.Prefix) bool {
+	order := func(list []netip.Prefix) []netip.Prefix {
+		return slices.SortedFunc(slices.Values(list), netip.Prefix.Compare)
+	}
+	return slices.Equal(order(a), order(b))
 }
 
 // Gone returns the keys of the clients that next does not know any more.

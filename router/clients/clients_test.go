@@ -68,6 +68,14 @@ func TestKeysLiveAsLongAsTheirClients(t *testing.T) {
 	}
 }
 
+func TestTheOrderOfAddressesDoesNotMatter(t *testing.T) {
+	before := NewBook([]Peer{peer("ana", "A", "10.99.0.2/32", "fd99::2/128")}, nil)
+	after := NewBook([]Peer{peer("ana", "A", "fd99::2/128", "10.99.0.2/32")}, before)
+	if gone := before.Gone(after); len(gone) != 0 {
+		t.Errorf("got %v gone, want nobody: ana has the addresses that she had", gone)
+	}
+}
+
 func TestStrangers(t *testing.T) {
 	b := NewBook([]Peer{peer("ana", "A", "10.99.0.2/32")}, nil)
 	keys := make(map[uint64]string)

@@ -73,7 +73,7 @@ func (h *Host) Apply(ctx context.Context, s Settings) error {
 	if f.link == nil && s.needTUN() {
 		return fmt.Errorf("hostnet: interface %s does not exist", h.cfg.Interface)
 	}
-	if err := takenByOthers(v, h.cfg, s, f); err != nil {
+	if err := takenByOthers(v, h.cfg, s, f, h.journal.entries); err != nil {
 		return err
 	}
 	s.Resolver = chooseResolver(h.kernel, h.cfg, s)

@@ -145,6 +145,35 @@ func TestASecondInstanceIsRefused(t *testing.T) {
 	}
 }
 
+// Another state file and another TUN do not make two penstocks that can share a host.
+func TestASecondInstanceBesideTheFirstIsRefused(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	host, err := Open(config(h))
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Apply(t.Context(), everything()))
+	hosttest.NewTUN(t, "pen9")
+	state := h.State(t)
+	beside := config(h)
+	beside.Interface, beside.StateFile = "pen9", filepath.Join(h.Dir, "other.json")
+	other, err := Open(beside)
+	hosttest.Must(t, err)
+	if err := other.Apply(t.Context(), everything()); err == nil || !strings.Contains(err.Error(), "another penstock") {
+		t.Errorf("Apply beside another penstock: got %v, want an error that names it", err)
+	}
+	hosttest.Must(t, other.Close())
+	hosttest.WantSame(t, "after the refusal", h.State(t), state)
+	hosttest.Must(t, host.Close())
+	again, err := Open(beside)
+	hosttest.Must(t, err)
+	if err := again.Apply(t.Context(), everything()); err != nil {
+		t.Errorf("Apply once the other penstock is gone: %v", err)
+	}
+	hosttest.Must(t, again.Close())
+}
+
 func TestAFailureHalfWayUndoes(t *testing.T) {
 	if !hosttest.InNamespaces(t) {
 		return

@@ -261,8 +261,9 @@ func lanOf(s Settings, f facts) []netip.Prefix {
 	return slices.Concat(connected(f.networks(), s.Capture), linkScope[:])
 }
 
-// takenByOthers returns an error if other programs use our table or our rule priorities.
-func takenByOthers(v *view, c Config, s Settings, f facts) error {
+// takenByOthers returns an error if other programs, or a penstock with another state file, use our table or our rule
+// priorities. known are the changes of our own journal.
+func takenByOthers(v *view, c Config, s Settings, f facts, known []entry) error {
 	if len(s.Capture) == 0 {
 		return nil
 	}
@@ -287,6 +288,11 @@ func takenByOthers(v *view, c Config, s Settings, f facts) error {
 		for _, r := range routes {
 			if r.Protocol != RouteProtocol {
 				return fmt.Errorf("hostnet: another program uses routing table %d (see ip route show table %d): choose another", c.Table, c.Table)
+			}
+			// Each of two penstocks would put back what the other replaces, without end.
+			ours := route{To: rtnl.Prefix(r.Dst, family), Index: r.LinkIndex, Table: c.Table}
+			if (f.link == nil || r.LinkIndex != f.link.Index) && !inEntries(known, ours.key()) {
+				return fmt.Errorf("hostnet: another penstock leads packets into a TUN of its own (see ip route show table %d): stop it first", c.Table)
 			}
 		}
 	}

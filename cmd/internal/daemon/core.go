@@ -105,13 +105,13 @@ type ways struct {
 // Place says what a destination is to this host. Only for others: what this machine sends to itself never comes out of
 // the TUN.
 func (w ways) Place(client uint64, dst netip.Addr) policy.Place {
-	if !dst.IsValid() {
-		return policy.Elsewhere
-	}
-	if place := w.live.Now().Place(dst); place != policy.Elsewhere {
-		return place
+	place := w.live.Now().Place(dst)
+	if v4, ok := iprange.Embedded(dst); ok && place == policy.Elsewhere { // a translator on the way may bring it back to us
+		place = w.Place(client, v4)
 	}
 	switch {
+	case !dst.IsValid(), place != policy.Elsewhere:
+		return place
 	case iprange.IsReserved(dst):
 		return policy.Reserved
 	case client != clients.Machine && w.direct.Reserved(dst):

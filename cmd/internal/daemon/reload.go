@@ -105,10 +105,10 @@ func (d *Daemon) rejudge(e *edition.Edition, p *policy.Policy) []router.Change {
 	return slices.DeleteFunc(changed, func(c router.Change) bool { return c.Flow.Verdict.Action != policy.Forward })
 }
 
-// moved reports that the client of a flow is in other groups than when the flow was judged.
+// moved reports that the client of a flow is gone, or in other groups than when the flow was judged.
 func moved(e *edition.Edition, f router.Flow) bool {
-	c, _ := e.Clients.Client(f.Facts.Client)
-	return !slices.Equal(c.Groups, f.Facts.Groups)
+	c, ok := e.Clients.Client(f.Facts.Client)
+	return !ok || !slices.Equal(c.Groups, f.Facts.Groups)
 }
 
 // endClients ends everything that belongs to clients that are gone.

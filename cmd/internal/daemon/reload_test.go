@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/edition"
 	"penstock/policy"
+	"penstock/router"
+	"penstock/router/clients"
 )
 
 // A reload is whole or not at all: one fault anywhere, and everything stays as it was.
@@ -112,5 +115,31 @@ func TestWhatOnlyARestartChangesStaysAsItIs(t *testing.T) {
 	}
 	if got := d.live.Now().Place(netip.MustParseAddr("10.77.0.2")); got != policy.Service {
 		t.Errorf("the address that penstock still answers on is %d, want a service", got)
+	}
+}
+
+func TestFlowsOfClientsThatMovedAreEnded(t *testing.T) {
+	peers := []clients.Peer{
+		{Name: "ana", ID: "a", Addrs: []netip.Prefix{netip.MustParsePrefix("10.99.0.2/32")}},
+		{Name: "ben", ID: "b", Addrs: []netip.Prefix{netip.MustParsePrefix("10.99.0.3/32")}, Groups: []string{"staff"}},
+	}
+	before := clients.NewBook(peers, nil)
+	now := &edition.Edition{Clients: clients.NewBook(peers[1:], before)}
+	ana, _, _ := before.Named("ana")
+	ben, _, _ := before.Named("ben")
+	for _, row := range []struct {
+		name   string
+		client uint64
+		groups []string
+		want   bool
+	}{
+		{"in the same groups", ben, []string{"staff"}, false},
+		{"in other groups", ben, []string{"admins"}, true},
+		{"gone, and in no group before", ana, nil, true},
+	} {
+		f := router.Flow{Facts: policy.Flow{Client: row.client, Groups: row.groups}}
+		if got := moved(now, f); got != row.want {
+			t.Errorf("%s: got %v, want %v", row.name, got, row.want)
+		}
 	}
 }

@@ -131,3 +131,35 @@ func TestAFullDeviceCountsEveryRecord(t *testing.T) {
 		t.Errorf("got %d warnings, want one:\n%s", got, l.said)
 	}
 }
+
+// TestALogThatIsMovedAwayBeginsAnew is logrotate, and an operator who cleans up. Windows lets nobody do either.
+func TestALogThatIsMovedAwayBeginsAnew(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "logs")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l := open1(t, Config{File: filepath.Join(dir, "flows.json")}, nil)
+	id := 0
+	written := func() bool {
+		id++
+		l.Flow(flow(id))
+		_, err := os.Stat(l.path)
+		return err == nil
+	}
+	eventually(t, "the log is written", written)
+	if err := os.Rename(l.path, l.path+".old"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a log that was renamed begins anew", written)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "records without a directory are counted as lost", func() bool { written(); return l.lost() > 0 })
+	if !strings.Contains(l.said.String(), "cannot be written") {
+		t.Errorf("got %q, want a warning", l.said.String())
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the log is back with its directory", written)
+}

@@ -13,6 +13,7 @@ import (
 const (
 	maxWrite    = 64 << 10    // bytes written at once
 	reopenPause = time.Second // between two tries to open a file that cannot be opened
+	lookPause   = time.Second // between two looks whether the open file is still the one at its path
 )
 
 // file is what a writer needs of an *os.File.
@@ -32,6 +33,7 @@ type writer struct {
 	size    int64     // of the file
 	regular bool      // neither a pipe nor a device
 	torn    bool      // the file does not end with a whole line
+	look    time.Time // when to look whether the file is still the one at its path
 	retry   time.Time // when to open the file again after a failure
 	failure error     // that failure
 
@@ -128,6 +130,12 @@ func (w *writer) undo(n int) bool {
 // ready opens the file if it is not open, and rotates it if the lines would make it too large.
 func (w *writer) ready(lines [][]byte) error {
 	now := time.Now()
+	if w.file != nil && w.regular && !now.Before(w.look) {
+		w.look = now.Add(lookPause)
+		if w.moved() {
+			w.close() // what is written from here on would be in no file, or in one that is somebody else's now
+		}
+	}
 	if w.file == nil && now.Before(w.retry) {
 		return w.failure
 	}
@@ -136,6 +144,17 @@ func (w *writer) ready(lines [][]byte) error {
 		w.retry, w.failure = now.Add(reopenPause), err
 	}
 	return err
+}
+
+// moved reports whether the open file is not the one at its path any more: somebody has deleted or renamed it, or its
+// directory.
+func (w *writer) moved() bool {
+	open, err := w.file.Stat()
+	if err != nil {
+		return false // the write will tell
+	}
+	there, err := os.Stat(w.path)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(open, there)
 }
 
 func (w *writer) readyNow(lines [][]byte) error {

@@ -25,6 +25,8 @@ const (
 	lookAgain  = 30 * time.Second // while connecting goes on in vain
 	lookPortal = 5 * time.Second  // while there is a portal: somebody is signing in
 	overslept  = 3 * time.Second  // later than due by so much means that the process did not run
+
+	mostPortals = 3 // hosts that one network may have opened, each once: one that names ever new ones would never end
 )
 
 // captive looks for captive portals while transports cannot connect. One goroutine owns it.
@@ -44,7 +46,7 @@ type captive struct {
 	proved bool      // a transport has been connected on it
 	moved  time.Time // when it was first looked at
 	woke   time.Time // when the process was found to have slept: what it has not seen fail does not count
-	opened string    // the host that was let out on it: once is enough
+	opened []string  // the hosts that were let out on it: once each is enough
 	until  time.Time // when the way to the portal is closed again; zero: it is closed
 }
 
@@ -107,7 +109,7 @@ func (c *captive) run(ctx context.Context) error {
 // step does what is due and returns the time until the next; 0 if nothing is waited for.
 func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) {
 	if n := c.network.Load(); n != c.seen {
-		c.seen, c.moved, c.opened, c.proved = n, now, "", false
+		c.seen, c.moved, c.opened, c.proved = n, now, nil, false
 		c.forget()
 	}
 	if !c.until.IsZero() && !now.Before(c.until) {
@@ -174,10 +176,10 @@ func (c *captive) take(ctx context.Context, p portal.Portal, now time.Time) {
 		c.l.log.Warn("a captive portal keeps transports from connecting: sign in there", "url", p.URL, "interface", p.Uplink)
 	}
 	host := p.Host
-	if c.window == 0 || host == "" || c.opened == host {
+	if c.window == 0 || host == "" || slices.Contains(c.opened, host) || len(c.opened) == mostPortals {
 		return
 	}
-	c.opened = host
+	c.opened = append(c.opened, host)
 	opening, zone, err := c.opening(ctx, p)
 	if err != nil {
 		c.l.log.Warn("the way to the captive portal stays closed", "host", host, "err", err)
@@ -211,12 +213,12 @@ var errInside = errors.New("it has a name or an address that rules, zones or tra
 
 // opening makes what lets out flows to a portal, and the zone by which its name is resolved; nil if it is an address. A
 // portal can be any host that the access network names: what a rule, a split zone or a transport keeps inside is never
-// opened, and a private address only within the access network's own networks.
+// opened, and an internal address only within the access network's own networks.
 func (c *captive) opening(ctx context.Context, p portal.Portal) (*policy.Portal, *edition.PortalZone, error) {
 	o := &policy.Portal{Port: p.Port, Local: c.local(p.Uplink)}
 	if a := p.Addr(); a.IsValid() {
 		o.Addr = a.Unmap()
-		if iprange.IsPrivate(o.Addr) && !within(o.Local, o.Addr) || within(c.core.Inside(), o.Addr) {
+		if iprange.IsInternal(o.Addr) && !within(o.Local, o.Addr) || within(c.core.Inside(), o.Addr) {
 			return nil, nil, errInside
 		}
 		return o, nil, nil

@@ -2,6 +2,7 @@ package laptop
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -88,6 +89,36 @@ func TestCaptivePortalIsShownAndLetOut(t *testing.T) {
 	want("and stays silent", 8*time.Minute, true, "corp")
 }
 
+// An access network that keeps transports from connecting and names another portal at each look must not keep a way open
+// for ever.
+func TestANetworkOpensFewPortals(t *testing.T) {
+	w := newWorld(t, `captive_portal: {window: 3m}`)
+	c := w.follower.captive
+	w.corp(t)
+	for corp, _ := w.egress.Transport("corp"); corp.Health().State != transport.Connecting; {
+		<-c.kick
+	}
+	looks := 0
+	c.look = func(context.Context) (portal.Portal, bool, bool) {
+		found, err := portal.Parse(fmt.Sprintf("http://198.51.100.%d/", 1+looks%5), "lo")
+		if err != nil {
+			t.Error(err)
+		}
+		looks++
+		return found, true, false
+	}
+	start, open := time.Now(), 0
+	for minute := range 60 {
+		c.step(t.Context(), start.Add(time.Duration(1+minute)*time.Minute))
+		if w.core.Conditions().Portal != nil {
+			open++
+		}
+	}
+	if open == 0 || open > mostPortals*3 {
+		t.Errorf("a portal could be reached in %d of 60 minutes after %d looks, want at most %d windows of 3", open, looks, mostPortals)
+	}
+}
+
 // A portal is whatever the access network says. It must not open what belongs inside.
 func TestAPortalOpensNothingThatBelongsInside(t *testing.T) {
 	w := newWorld(t, `captive_portal: {window: 3m}`)
@@ -99,6 +130,8 @@ func TestAPortalOpensNothingThatBelongsInside(t *testing.T) {
 		{"an address that a transport keeps inside", "http://10.20.0.10/", false},
 		{"a private address that is not on the access network", "http://192.168.50.10/", false},
 		{"an IPv6 form of a private address", "http://[64:ff9b::10.20.0.10]/", false},
+		{"an address that overlay networks use", "http://100.64.0.10/", false},
+		{"a site-local address", "http://[fec0::10]/", false},
 		{"this machine", "http://127.0.0.1/", false},
 		{"a cloud's metadata service", "http://169.254.169.254/latest/", false},
 		{"a name that a rule keeps inside", "http://files.example/", false},

@@ -114,11 +114,12 @@ func (d *device) remake(ctx context.Context, lead func(context.Context) error) e
 	if err != nil {
 		return err
 	}
+	var port link.Port = tun
+	d.port.Store(&port) // before it is read: a link that fails at once is given up by lose
 	if err := d.Attach(tun); err != nil {
+		d.port.Store(nil)
 		return errors.Join(err, tun.Close())
 	}
-	var port link.Port = tun
-	d.port.Store(&port)
 	return lead(ctx)
 }
 
