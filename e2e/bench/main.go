@@ -37,7 +37,7 @@ func (o *options) seconds() int {
 	return 4
 }
 
-// want says whether a row is to be measured. Rows are named "path measure".
+// want reports whether a row is to be measured. Rows are named "path measure".
 func (o *options) want(path string, m measure) bool {
 	if o.only == nil {
 		return !o.quick || !m.long
@@ -108,7 +108,7 @@ func run(ctx context.Context, o *options) (err error) {
 	return nil
 }
 
-// wantsAny says whether any row of a path is to be measured.
+// wantsAny reports whether any row of a path is to be measured.
 func (o *options) wantsAny(path string) bool {
 	for _, m := range measures() {
 		if o.want(path, m) {

@@ -93,7 +93,7 @@ func reexec() (int, error) {
 	}
 }
 
-// privileged says whether namespaces can be made without a user namespace.
+// privileged reports whether namespaces can be made without a user namespace.
 func privileged() bool {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -104,7 +104,7 @@ func privileged() bool {
 	return data[0].Effective&need == need
 }
 
-// inForeground says whether the terminal's interrupt key reaches our whole process group.
+// inForeground reports whether the terminal's interrupt key reaches our whole process group.
 func inForeground() bool {
 	group, err := unix.IoctlGetInt(unix.Stdin, unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()

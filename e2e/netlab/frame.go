@@ -179,13 +179,13 @@ func (p ipPacket) isDHCP() bool {
 	return (from == 546 || from == 547) && (to == 546 || to == 547)
 }
 
-// isDiscovery says whether an ICMPv6 type belongs to neighbour discovery (RFC 4861) or to multicast listener discovery
+// isDiscovery reports whether an ICMPv6 type belongs to neighbour discovery (RFC 4861) or to multicast listener discovery
 // (RFC 3810), which the kernel speaks whenever an IPv6 link comes up.
 func isDiscovery(kind byte) bool {
 	return kind >= 133 && kind <= 137 || kind >= 130 && kind <= 132 || kind == 143
 }
 
-// isICMPError says whether the packet quotes another: unreachable, too big, time exceeded, parameter problem.
+// isICMPError reports whether the packet quotes another: unreachable, too big, time exceeded, parameter problem.
 func (p ipPacket) isICMPError() bool {
 	if len(p.payload) == 0 || p.fragment {
 		return false

@@ -211,7 +211,7 @@ func processes() []int {
 	return pids
 }
 
-// inUserNamespace says whether Enter had to make one.
+// inUserNamespace reports whether Enter had to make one.
 func inUserNamespace() bool {
 	b, err := os.ReadFile("/proc/self/uid_map")
 	var inside, outside, size uint64

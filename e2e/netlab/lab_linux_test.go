@@ -352,7 +352,7 @@ func strangers(t *testing.T, home string) []string {
 	return left
 }
 
-// ours says whether a process sleeps for the ten minutes that this test gave its children.
+// ours reports whether a process sleeps for the ten minutes that this test gave its children.
 func ours(pid string) bool {
 	b, err := os.ReadFile("/proc/" + pid + "/cmdline")
 	return err == nil && string(b) == "sleep\x00600\x00"

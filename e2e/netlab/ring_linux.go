@@ -46,7 +46,7 @@ func (r *ring) header() *unix.Tpacket2Hdr {
 	return (*unix.Tpacket2Hdr)(unsafe.Pointer(&r.mem[r.next*ringFrame]))
 }
 
-// ready says whether the kernel has filled the next frame.
+// ready reports whether the kernel has filled the next frame.
 func (r *ring) ready() bool {
 	return atomic.LoadUint32(&r.header().Status)&unix.TP_STATUS_USER != 0
 }

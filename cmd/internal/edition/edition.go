@@ -121,7 +121,7 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 	return &next, nil
 }
 
-// Place says whether a destination is in one of penstock's own networks, and whether penstock answers there.
+// Place reports whether a destination is in one of penstock's own networks, and whether penstock answers there.
 func (e *Edition) Place(dst netip.Addr) policy.Place {
 	var networks, services []netip.Prefix
 	if t := e.Config.Listen.TUN; t != nil {
