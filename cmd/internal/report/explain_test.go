@@ -125,7 +125,7 @@ func TestExplainRefuses(t *testing.T) {
 		{"a scheme that is not known", control.ExplainQuery{Target: "gopher://a.example"}, `scheme "gopher" is unknown`},
 		{"a protocol without a port", control.ExplainQuery{Target: "a.example", Protocol: "udp"}, "udp needs a port"},
 		{"a name in the flow that is none", control.ExplainQuery{Target: "a.example", SNI: "a b"}, ""},
-		{"a flow that nobody remembers", control.ExplainQuery{Flow: "77"}, "flow 77 is neither live nor among the last 1024 that ended"},
+		{"a flow that nobody remembers", control.ExplainQuery{Flow: "77"}, "flow 77 is not live and not among the last 1024 that ended"},
 	} {
 		if _, err := w.policy.Explain(t.Context(), row.q); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v, want %q", row.name, err, row.want)
