@@ -55,7 +55,7 @@ func TestCompileRefusesWhatWouldNotRun(t *testing.T) {
 			[]string{"2:20: transport corp: PersistentKeepalive 1.5s is out of range"}},
 		{"a peer with the gateway's own key",
 			atGateway + "peers: [{name: ana, public_key: OWN, allowed_ips: 10.99.0.2/32}]\n" + rest,
-			[]string{"2:9: peer ana: public_key: it is the gateway's own"}},
+			[]string{"2:9: peer ana: public_key is the gateway's own"}},
 		{"a peer with a keepalive that WireGuard cannot say",
 			atGateway + "peers: [{name: ana, public_key: " + anaKey + ", allowed_ips: 10.99.0.2/32, persistent_keepalive: 1500ms}]\n" + rest,
 			[]string{"2:9: peer \"ana\": keepalive 1.5s"}},
@@ -140,7 +140,7 @@ func TestTestsThatDoNotHoldComeWithTheEdition(t *testing.T) {
 	if e == nil || e.Policy.Decide(to(t, "https://casino.example")).Rule != "no-bets" {
 		t.Error("the edition did not come with its failed tests: penstock check shows both")
 	}
-	if !strings.HasPrefix(err.Error(), cfg.Path+":4:9: test from here to casino.example: is ") {
+	if !strings.HasPrefix(err.Error(), cfg.Path+":4:9: test from here to casino.example: got ") {
 		t.Errorf("got %q, want the place of the test first", err)
 	}
 	faults, ok := errors.AsType[*config.Error](AsFaults(err))

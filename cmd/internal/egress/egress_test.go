@@ -83,10 +83,10 @@ func TestDialHost(t *testing.T) {
 			[]netip.AddrPort{netip.MustParseAddrPort("10.0.0.99:53")}, "tcp4 10.20.0.7:443", false},
 		{"the second address if the first is closed", "corp", "two.example:443", nil, "tcp4 10.20.0.6:443, tcp4 10.20.0.7:443", false},
 		{"an address needs no resolver", "corp", "10.20.0.7:443", nil, "tcp4 10.20.0.7:443", false},
-		{"an IPv6 address where the transport has none", "corp", "six.example:443", nil, "six.example has no address that can be reached via corp", true},
+		{"an IPv6 address where the transport has none", "corp", "six.example:443", nil, "six.example has no address that is reachable via corp", true},
 		{"a name that is not there", "corp", "nowhere.example:443", nil, "lookup nowhere.example. on 10.0.0.53:53: no such host", true},
 		{"a transport that is not there", "crop", "lists.example:443", nil, `there is no transport "crop"`, true},
-		{"a transport that names no resolver", "office", "lists.example:443", nil, "resolve lists.example: no DNS server is known behind office", true},
+		{"a transport that names no resolver", "office", "lists.example:443", nil, "resolve lists.example: no DNS server for office", true},
 		{"a transport that is not up", "office", "10.30.0.7:443", nil, "dial 10.30.0.7:443 via office: transport is not up", true},
 	} {
 		inside.seen()
@@ -275,8 +275,8 @@ func TestAWireGuardTransport(t *testing.T) {
 	if changed.Load() == 0 {
 		t.Error("nobody was told that the transport connected")
 	}
-	if _, err := way.DialContext(t.Context(), "tcp4", "192.0.2.7:80"); !errors.Is(err, syscall.ENETUNREACH) || !strings.Contains(err.Error(), "transport corp carries nothing to 192.0.2.7") {
-		t.Errorf("an address that no peer may carry: got %v, want it refused at once", err)
+	if _, err := way.DialContext(t.Context(), "tcp4", "192.0.2.7:80"); !errors.Is(err, syscall.ENETUNREACH) || !strings.Contains(err.Error(), "transport corp: 192.0.2.7 is not in AllowedIPs") {
+		t.Errorf("an address in no AllowedIPs: got %v, want it refused at once", err)
 	}
 	if _, err := way.DialContext(t.Context(), "tcp4", "corp.example:80"); err == nil {
 		t.Error("a name was dialled")

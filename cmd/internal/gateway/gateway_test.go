@@ -372,7 +372,7 @@ func TestPlan(t *testing.T) {
 		peer func(*config.Peer)
 		want string
 	}{
-		{"the gateway's own key", func(p *config.Peer) { p.PublicKey = key.Public().String() }, "p.yaml:2:9: peer ana: public_key: it is the gateway's own: write the peer's"},
+		{"the gateway's own key", func(p *config.Peer) { p.PublicKey = key.Public().String() }, "p.yaml:2:9: peer ana: public_key is the gateway's own: set the peer's"},
 		{"a key that is none", func(p *config.Peer) { p.PublicKey = "abc" }, "p.yaml:2:9: peer ana: public_key: "},
 		{"a second secret whose file is gone", func(p *config.Peer) { p.PresharedKey.File = "/nowhere/psk" }, "p.yaml:2:9: peer ana: preshared_key: "},
 		{"a keepalive of half a second", func(p *config.Peer) { p.PersistentKeepalive = time.Second / 2 }, `p.yaml:2:9: peer "ana": keepalive 500ms`},
