@@ -201,7 +201,7 @@ func TestOrdersAreForOneTransportOrAll(t *testing.T) {
 		t.Errorf("by name: got %v, %v", one, err)
 	}
 	for _, name := range []string{"ofice", "best", "direct"} {
-		if _, err := e.Steered(name); err == nil || !strings.Contains(err.Error(), "penstock status lists them") {
+		if _, err := e.Steered(name); err == nil || !strings.Contains(err.Error(), `"penstock status" lists them`) {
 			t.Errorf("%s: got %v, want a refusal that says where transports are listed", name, err)
 		}
 	}
