@@ -180,7 +180,7 @@ func (w *world) datagrams(ctx context.Context, o order) (client, server tally, e
 		far.Wait()
 	}()
 	said := bufio.NewReader(pipe)
-	if _, err := said.ReadString('\n'); err != nil { // it says that it listens
+	if _, err := said.ReadString('\n'); err != nil { // it reports that it is listening
 		return client, server, fmt.Errorf("datagram server: %w", err)
 	}
 	down := 0

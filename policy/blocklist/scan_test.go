@@ -170,7 +170,7 @@ func TestListsThatCannotBeRightAreRefused(t *testing.T) {
 			}
 			le, ok := errors.AsType[*ListError](err)
 			if !ok || le.List != "L" || le.Mend == "" {
-				t.Errorf("got %#v, want a ListError of list L with a mend", err)
+				t.Errorf("got %#v, want a ListError of list L that says how to fix it", err)
 			}
 			if row.text != "" && err.Error() != row.text {
 				t.Errorf("got  %s\nwant %s", err, row.text)

@@ -22,7 +22,7 @@ func checkResult(t *testing.T, res Result) {
 		t.Fatalf("got an ambiguous %+v", res)
 	}
 	if !res.Other.IsZero() && (res.Status != Found || res.Other == res.Host) {
-		t.Fatalf("got other host %q beside %q", res.Other, res.Host)
+		t.Fatalf("got other host %q with host %q", res.Other, res.Host)
 	}
 	for _, h := range []string{res.Host.String(), res.Other.String()} {
 		if strings.ContainsAny(h, "\x00\r\n\t /?#@:[]\\%,") || !utf8.ValidString(h) || strings.ToLower(h) != h && isASCII(h) {
