@@ -175,7 +175,7 @@ func TestATemporaryAllowEndsByItself(t *testing.T) {
 			}
 		})
 	}
-	for _, want := range []string{"lifted a block for a while", "a block is in force again"} {
+	for _, want := range []string{"block lifted", "block restored"} {
 		if !strings.Contains(w.laptop.said.String(), want) {
 			t.Errorf("the log does not say %q", want)
 		}

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// thousandRules is what a large site may have: sites, networks, services and people.
+// thousandRules is a policy of the size that a large company has: sites, networks, services and people.
 func thousandRules() []Rule {
 	var rules []Rule
 	for i := range 999 {

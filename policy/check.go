@@ -23,7 +23,7 @@ func (r *Rule) place() string {
 func check(cfg *Config) error {
 	var errs []error
 	if len(cfg.Rules) == 0 {
-		return errors.New("policy has no rules: the last one must be there and have no match, such as {name: rest, do: block}")
+		return errors.New("policy has no rules: it needs at least a last rule without a match, such as {name: rest, do: block}")
 	}
 	seen := map[string]Position{}
 	for i := range cfg.Rules {
@@ -31,9 +31,9 @@ func check(cfg *Config) error {
 		last := i == len(cfg.Rules)-1
 		switch first, twice := seen[r.Name]; {
 		case r.Name == "":
-			errs = append(errs, fmt.Errorf("%s: a rule has no name: logs, metrics and explain call it by one: give it a name", r.Pos))
+			errs = append(errs, fmt.Errorf("%s: rule has no name: give it one for logs, metrics and explain", r.Pos))
 		case twice:
-			errs = append(errs, fmt.Errorf("%s: there is one of that name already at %s: give it another", r.place(), first))
+			errs = append(errs, fmt.Errorf("%s: the name is already used at %s: choose another", r.place(), first))
 		}
 		seen[r.Name] = r.Pos
 		switch {
@@ -41,12 +41,12 @@ func check(cfg *Config) error {
 			errs = append(errs, fmt.Errorf("%s matches everything, so the rule after it at %s is never reached: move it to the end or give it a match",
 				r.place(), cfg.Rules[i+1].Pos))
 		case !r.Match.isZero() && last:
-			errs = append(errs, fmt.Errorf("%s is the last one and has a match: add a rule without match after it, such as {name: rest, do: block}", r.place()))
+			errs = append(errs, fmt.Errorf("%s is the last rule and has a match: add a rule without a match after it, such as {name: rest, do: block}", r.place()))
 		}
 		errs = append(errs, checkDo(cfg, r)...)
 		for m := &r.Match; m != nil; m = m.Not {
 			if m.Gateway && len(m.Port) == 0 {
-				errs = append(errs, fmt.Errorf("%s: has gateway: true without a port, which opens every service of this machine: name the ports", r.place()))
+				errs = append(errs, fmt.Errorf("%s: gateway: true without a port opens every service of this machine: list the ports", r.place()))
 			}
 			errs = append(errs, r.unknown("category", m.Category, cfg.Categories)...)
 			errs = append(errs, r.unknown("peer", m.Peer, cfg.Peers)...)
@@ -61,9 +61,9 @@ func checkDo(cfg *Config, r *Rule) []error {
 	case r.Do.Action > Forward:
 		return []error{fmt.Errorf("%s: action %d is unknown", r.place(), r.Do.Action)}
 	case r.Do.Action != Forward && r.Do.Egress != "":
-		return []error{fmt.Errorf("%s: blocks and yet has via %q: choose one", r.place(), r.Do.Egress)}
+		return []error{fmt.Errorf("%s: has both block and via %q: choose one", r.place(), r.Do.Egress)}
 	case r.Do.Action == Forward && r.Do.Egress == "":
-		return []error{fmt.Errorf("%s: does not say via what: add a transport, direct or dns", r.place())}
+		return []error{fmt.Errorf("%s: forwards without a via: add a transport, direct or dns", r.place())}
 	case r.Do.Action == Forward:
 		return r.unknown("transport", []string{r.Do.Egress}, append([]string{EgressDirect, EgressDNS}, cfg.Egresses...))
 	}

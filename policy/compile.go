@@ -18,24 +18,25 @@ type Policy struct {
 	exceptions []Exception
 	edition    uint64 // see WithEdition
 
-	matchers []matcher // those of the rules first, in order; then the Nots
+	matchers []matcher // one for each rule, in order, then one for each Not
 	index    index
-	outcomes []int32  // of each rule
-	differs  []bitset // for each outcome: the rules with another one
-	unnamed  bool     // some rule has UnnamedBlock
-	seenIn   bool     // some rule has a condition on where a name was learnt
+	outcomes []int32  // the outcome number of each rule
+	differs  []bitset // for each outcome: the rules with a different one
+	unnamed  bool     // whether any rule has UnnamedBlock
+	seenIn   bool     // whether any rule has a condition on where a name was learnt
 	scans    *sync.Pool
 }
 
-// outcome is where a rule leads, now or once a fact of the host or its network changes: see settle. Two rules via one
-// transport differ if only one of them may go direct.
+// outcome is where a rule sends flows, now and after a fact about the host or its network changes: see settle. Two rules via
+// the same transport differ if only one of them may go direct.
 type outcome struct {
 	action                     Action
 	egress                     string
 	fallback, trusted, gateway bool
 }
 
-// New compiles and checks a Config. The error joins one sentence for each thing wrong, with its place and the mend.
+// New compiles and checks a Config. The error joins one sentence per mistake, which says where it is and how to fix
+// it.
 func New(cfg Config) (*Policy, error) {
 	if err := check(&cfg); err != nil {
 		return nil, err
@@ -90,7 +91,7 @@ func (p *Policy) compareOutcomes() {
 	}
 }
 
-// compiler turns every Match into a matcher and its entries in the index.
+// compiler turns every Match into a matcher and index entries.
 type compiler struct {
 	matchers []matcher
 	index    *indexer

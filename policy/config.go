@@ -11,12 +11,12 @@ import (
 type Config struct {
 	Rules []Rule // first match wins; the last one has no match
 
-	// Lists returns the category lists in force now. It is asked once per judgement, must not block, and may return nil:
-	// then no name and no address is in any category. If nil, likewise.
+	// Lists returns the current category lists. It is called once per decision and must not block. If Lists is nil or
+	// returns nil, no name and no address is in any category.
 	Lists func() *blocklist.Set
 
 	Categories []string // categories that rules may name
-	Egresses   []string // transports and transport groups that rules may name, beside "direct" and "dns"
+	Egresses   []string // transports and transport groups that rules may name, besides "direct" and "dns"
 	Peers      []string // peers that rules may name
 	Groups     []string // peer groups that rules may name
 }
@@ -34,7 +34,7 @@ type Position struct {
 	Column int    `json:"column,omitempty"` // from 1
 }
 
-// String gives file:line:column as far as known.
+// String returns file:line:column, or as much of it as is known.
 func (p Position) String() string {
 	switch {
 	case p.File == "" && p.Line == 0:
@@ -49,7 +49,7 @@ func (p Position) String() string {
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 }
 
-// Rule is one row of the policy: what it matches and what it does with that.
+// Rule is one row of the policy: which flows it matches and what it does with them.
 type Rule struct {
 	Name  string // unique; the stable id in logs, metrics and verdicts
 	Match Match
@@ -62,40 +62,40 @@ type Do struct {
 	Action Action
 	Egress string // with Forward: "direct", "dns", or a transport or transport group
 
-	// UnnamedBlock refuses a flow without any name when the rule matches it, or would match it given some name.
-	// Otherwise such a flow is judged on what is known. SSH, NTP and echo requests never show a name: a rule that is not
-	// meant for them has a condition on the port.
+	// UnnamedBlock refuses a flow that shows no name if the rule matches it, or would match it under some name. Without
+	// UnnamedBlock such a flow is judged by its other facts. SSH, NTP and echo requests never show a name: give the rule a
+	// condition on the port if it is not meant for them.
 	UnnamedBlock bool
 
-	FallbackDirect bool // carried through: while Egress is not up, go direct
-	TrustedDirect  bool // carried through: on a trusted network, go direct
+	FallbackDirect bool // while Egress is not up, go direct
+	TrustedDirect  bool // on a trusted network, go direct
 }
 
-// Match says which flows a rule is for. Values in a field are alternatives, fields add up; the zero Match is every flow.
+// Match says which flows a rule is for. One value of each field that is set must match. The zero Match matches every flow.
 type Match struct {
-	Domain   []string // example.com: it and all below; *.example.com: only below; =example.com: only itself
+	Domain   []string // example.com: the name and its subdomains; *.example.com: only subdomains; =example.com: only the name
 	Category []string // the judged name or the destination address is in one of these
 	CIDR     []string // destination: prefix, address or "private", which is RFC 1918 and RFC 4193
-	Src      []string // source, likewise
+	Src      []string // source, in the same forms
 	Port     []string // destination port: "443" or "8000-8999"; echo requests have none
 	Protocol []string // tcp, udp, icmp, or quic, which is UDP to port 443
 	Peer     []string
 	Group    []string
 	UID      []uint32
 	Process  []string // path of the local program
-	Schedule []string // "mon-fri 21:00-06:00", "sat,sun", "22:00-06:00"; past midnight counts for the day it began
+	Schedule []string // "mon-fri 21:00-06:00", "sat,sun", "22:00-06:00"; a span past midnight belongs to the day on which it starts
 	SeenIn   []string // where the judged name was learnt: dns, sni, http, quic
 	Mismatch *bool    // the flow names something that DNS did not give for its destination
-	// Gateway matches destinations on this machine: its own addresses, loopback and link-local addresses, and metadata
-	// services. No other match opens them.
+	// Gateway matches destinations on this machine, which are its own addresses, loopback and link-local addresses, and
+	// metadata services. No other condition opens them.
 	Gateway bool
-	Not     *Match // everything but this
+	Not     *Match // matches what this Match does not
 }
 
-// Exception is a block lifted for a while. See Policy.WithExceptions.
+// Exception lifts a block until a set time. See Policy.WithExceptions.
 type Exception struct {
-	Name     string    // this name and all below; canonical. One of Name and Category is set
-	Category string    // or this category
-	Peer     string    // for this peer; empty is for everyone
+	Name     string // canonical; includes subdomains. Either Name or Category is set
+	Category string
+	Peer     string    // only for this peer; empty: for everyone
 	Until    time.Time // compared with Flow.Time
 }

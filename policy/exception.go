@@ -6,19 +6,19 @@ import (
 	"penstock/policy/blocklist"
 )
 
-// WithExceptions returns a Policy with the same rules and these exceptions in place of those it had.
+// WithExceptions returns a Policy with the same rules and with list as its exceptions.
 //
-// An exception counts while Flow.Time is before its Until; without a Flow.Time it does not. One with a Name keeps rules
-// that block by name (domain, category, seen_in, mismatch) from matching that name and those below it; one with a
-// Category keeps that category from matching anything. The rules after it then decide. Blocks by address, port or client
-// alone stay, and so does a last rule that blocks.
+// An exception applies while Flow.Time is before its Until, and never to a flow without a Time. With a Name, rules that
+// block by name (domain, category, seen_in, mismatch) do not match that name and its subdomains. With a Category, that
+// category matches nothing. The rules after the lifted one then decide. Blocks by address, port or client alone stay in
+// force, and so does a last rule that blocks.
 func (p *Policy) WithExceptions(list []Exception) *Policy {
 	q := *p
 	q.exceptions = slices.Clone(list)
 	return &q
 }
 
-// WithLists returns a Policy with the same rules and exceptions that asks for these lists. See Config.Lists.
+// WithLists returns a Policy with the same rules and exceptions that uses these lists. See Config.Lists.
 func (p *Policy) WithLists(lists func() *blocklist.Set) *Policy {
 	q := *p
 	q.lists = lists
@@ -32,14 +32,14 @@ func (p *Policy) WithEdition(number uint64) *Policy {
 	return &q
 }
 
-// Exceptions returns the exceptions that the Policy has, in force or expired. The caller must not change them.
+// Exceptions returns all exceptions of the Policy, expired ones included. The caller must not change them.
 func (p *Policy) Exceptions() []Exception { return p.exceptions }
 
 func (s *scan) inForce(e *Exception) bool {
 	return s.flow.Time.Before(e.Until) && !s.flow.Time.IsZero() && (e.Peer == "" || e.Peer == s.flow.Peer)
 }
 
-// isSpared says whether blocks by name are lifted for a host.
+// isSpared reports whether an exception lifts blocks by name for a host.
 func (s *scan) isSpared(host string) bool {
 	for i := range s.policy.exceptions {
 		e := &s.policy.exceptions[i]
@@ -50,7 +50,7 @@ func (s *scan) isSpared(host string) bool {
 	return false
 }
 
-// mayBeSpared says whether there is a name for which blocks by name are lifted.
+// mayBeSpared reports whether an exception lifts blocks by name for any host.
 func (s *scan) mayBeSpared() bool {
 	for i := range s.policy.exceptions {
 		if e := &s.policy.exceptions[i]; e.Name != "" && s.inForce(e) {
@@ -60,7 +60,7 @@ func (s *scan) mayBeSpared() bool {
 	return false
 }
 
-// isLifted says whether a category matches nothing now.
+// isLifted reports whether an exception turns a category off for this flow.
 func (s *scan) isLifted(category string) bool {
 	for i := range s.policy.exceptions {
 		if e := &s.policy.exceptions[i]; e.Category == category && s.inForce(e) {

@@ -11,39 +11,39 @@ import (
 	"penstock/policy/spelling"
 )
 
-// Peer is a client as test rows know it.
+// Peer is a client that a Test can send from.
 type Peer struct {
 	Name   string
 	Groups []string
-	Addr   netip.Addr // inside the tunnel; may be invalid
+	Addr   netip.Addr // inside the tunnel; invalid if unknown
 }
 
-// Test is one row of the policy's own tests: a flow and what must become of it.
+// Test is one row of the configuration's tests: a flow and the verdict it must get.
 type Test struct {
-	From   string     // peer; empty is the laptop itself
-	To     string     // URL, host or host:port; the scheme gives protocol and port, https if there is none
-	Addr   netip.Addr // destination address, if To is a name and rules ask for it
-	At     time.Time  // zero: schedules do not match
+	From   string     // name of a peer; empty: this machine
+	To     string     // URL, host or host:port. The scheme sets protocol and port; https if there is none
+	Addr   netip.Addr // destination address, for rules on addresses if To is a name
+	At     time.Time  // for schedules; if zero, they do not match
 	Expect Expect
 	Pos    Position
 }
 
-// Expect is the verdict a Test asks for. The zero Expect is a block of either kind.
+// Expect is the verdict that a Test requires. The zero Expect accepts Refuse and Drop.
 type Expect struct {
-	Action Action // Refuse is met by Drop as well
-	Egress string // with Forward: empty is any
-	Rule   string // empty is any
+	Action Action // Refuse accepts Drop too
+	Egress string // with Forward; empty: any
+	Rule   string // empty: any
 }
 
 // Result is the outcome of a Test.
 type Result struct {
 	Test    Test
 	Verdict Verdict
-	Err     error // nil if the row holds; else a sentence with the place of the row
+	Err     error // nil if the test passed; otherwise one sentence that says where the row is
 }
 
-// RunTests judges every row and returns one Result each, in order. A name is both resolved by the client and read in the
-// flow where the protocol shows one.
+// RunTests judges every row and returns one Result each, in order. It assumes that the client resolved the name and, if
+// the protocol shows names, that the flow shows it too.
 func RunTests(p *Policy, tests []Test, peers []Peer) []Result {
 	results := make([]Result, len(tests))
 	for i, t := range tests {
@@ -83,14 +83,14 @@ func (e Expect) met(v Verdict) error {
 	met := v.Action == e.Action && (e.Egress == "" || v.Egress == e.Egress) || e.Action == Refuse && v.Action == Drop
 	switch {
 	case !met:
-		return fmt.Errorf("is %s by rule %q, expected %s", v.words(), v.Rule, want)
+		return fmt.Errorf("got %s by rule %q, want %s", v.words(), v.Rule, want)
 	case e.Rule != "" && v.Rule != e.Rule:
-		return fmt.Errorf("is decided by rule %q, expected %q", v.Rule, e.Rule)
+		return fmt.Errorf("got rule %q, want %q", v.Rule, e.Rule)
 	}
 	return nil
 }
 
-// schemes gives network, port and where a name shows up in the flow.
+// schemes maps a URL scheme to its network, its port and where the flow shows a name.
 var schemes = map[string]struct {
 	network Network
 	port    uint16
@@ -108,7 +108,8 @@ var schemes = map[string]struct {
 	"icmp":  {ICMP, 0, FromNowhere},
 }
 
-// Flow returns the flow that the row is about, read to its end. The error says what in the row has no meaning.
+// Flow returns the flow that the row describes, with every name it will show. The error says which part of the row is
+// invalid.
 func (t *Test) Flow(peers []Peer) (Flow, error) {
 	f := Flow{Time: t.At, Sniffed: true}
 	if err := t.client(&f, peers); err != nil {

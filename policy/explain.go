@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// Explanation is the whole story of a verdict.
+// Explanation says how a verdict came about.
 type Explanation struct {
 	Decided    Verdict          `json:"-"` // what Decide or DecideName returns for the same flow
 	Verdict    ExplainedVerdict `json:"verdict"`
 	Pos        Position         `json:"pos"`                  // of the deciding rule
 	Because    string           `json:"because"`              // one sentence
-	Names      []ExplainedName  `json:"names,omitempty"`      // every name of the flow and what it alone leads to
-	Categories []CategoryHit    `json:"categories,omitempty"` // every category hit of a name or the destination
-	Rules      []ExplainedRule  `json:"rules"`                // every rule in order, under the judged name
-	Shadowed   []string         `json:"shadowed,omitempty"`   // later rules that match as well
-	WouldTurn  []string         `json:"would_turn,omitempty"` // what else known would change the verdict
+	Names      []ExplainedName  `json:"names,omitempty"`      // every name of the flow and the verdict under it alone
+	Categories []CategoryHit    `json:"categories,omitempty"` // every category that a name or the destination is in
+	Rules      []ExplainedRule  `json:"rules"`                // every rule in order, judged under the deciding name
+	Shadowed   []string         `json:"shadowed,omitempty"`   // later rules that match too
+	WouldTurn  []string         `json:"would_turn,omitempty"` // facts that would change the verdict
 }
 
 // ExplainedVerdict is a Verdict in words.
@@ -26,27 +26,27 @@ type ExplainedVerdict struct {
 	Egress   string `json:"egress,omitempty"`
 	Rule     string `json:"rule"`
 	Category string `json:"category,omitempty"`
-	Later    string `json:"later,omitempty"` // what a name learnt later could change: block, egress
-	Claim    string `json:"claim,omitempty"` // a name that the flow shows and that does not count
+	Later    string `json:"later,omitempty"` // what a name learnt later could change: block or egress
+	Claim    string `json:"claim,omitempty"` // a name that the flow shows but DNS did not confirm; it does not count
 }
 
 // ExplainedName is one name of a flow.
 type ExplainedName struct {
 	Host    string `json:"host"`
 	From    string `json:"from"`    // question, dns, sni, http, quic
-	Judged  bool   `json:"judged"`  // the verdict is this name's
+	Judged  bool   `json:"judged"`  // this name decided
 	Verdict string `json:"verdict"` // refuse, drop, via EGRESS
 	Rule    string `json:"rule"`
 }
 
-// CategoryHit says that a name or an address is in a category.
+// CategoryHit is a name or an address and a category that it is in.
 type CategoryHit struct {
 	What     string `json:"what"`
 	Category string `json:"category"`
-	Lifted   bool   `json:"lifted,omitempty"` // by an Exception in force
+	Lifted   bool   `json:"lifted,omitempty"` // an exception lifts the category
 }
 
-// ExplainedRule is one rule and whether it matches.
+// ExplainedRule is one rule and whether it matches the flow.
 type ExplainedRule struct {
 	Name     string   `json:"name"`
 	Pos      Position `json:"pos"`
@@ -55,7 +55,7 @@ type ExplainedRule struct {
 	Deciding bool     `json:"deciding,omitempty"`
 }
 
-// String returns the word for the action in logs and explanations.
+// String returns the action as logs and explanations write it.
 func (a Action) String() string {
 	switch a {
 	case Refuse:
@@ -81,7 +81,7 @@ func (n Network) String() string {
 	return "unknown"
 }
 
-// NetworkOf returns the Network whose String is s, or NetworkUnknown.
+// NetworkOf returns the Network that s names, or NetworkUnknown.
 func NetworkOf(s string) Network {
 	for n := TCP; n <= ICMP; n++ {
 		if n.String() == s {
@@ -91,7 +91,7 @@ func NetworkOf(s string) Network {
 	return NetworkUnknown
 }
 
-// String returns block or egress, or nothing for a final verdict.
+// String returns block or egress, or "" for a final verdict.
 func (l Later) String() string {
 	switch l {
 	case LaterBlock:
@@ -109,8 +109,8 @@ func (v Verdict) words() string {
 	return v.Action.String()
 }
 
-// Explain judges a flow as Decide does, or a question as DecideName does if Names[0] is from FromQuestion and there is
-// no destination, and says why. It allocates.
+// Explain judges a flow as Decide does and says why. If Names[0] is from FromQuestion and there is no destination, it
+// judges a question as DecideName does. It allocates.
 func (p *Policy) Explain(f Flow) Explanation {
 	var x Explanation
 	if p == nil || len(p.rules) == 0 {
@@ -123,12 +123,12 @@ func (p *Policy) Explain(f Flow) Explanation {
 
 	var judged Name
 	var decisive judgement
-	told := map[Name]judgement{}
+	judgements := map[Name]judgement{}
 	listen := trace(func(n Name, j judgement) {
-		if len(told) == 0 || j.blocks() && !decisive.blocks() {
+		if len(judgements) == 0 || j.blocks() && !decisive.blocks() {
 			judged, decisive = n, j
 		}
-		told[n] = j
+		judgements[n] = j
 	})
 	var j judgement
 	if question {
@@ -141,7 +141,7 @@ func (p *Policy) Explain(f Flow) Explanation {
 	x.Verdict = ExplainedVerdict{v.Action.String(), v.Egress, v.Rule, v.Category, v.Later.String(), v.Claim}
 	x.Pos = p.rules[decisive.rule].Pos
 	for _, n := range f.Names {
-		j, ok := told[n]
+		j, ok := judgements[n]
 		if !ok && !question {
 			j = s.under(n)
 		}
@@ -157,10 +157,10 @@ func (p *Policy) Explain(f Flow) Explanation {
 	return x
 }
 
-// explainer tells what a judge does.
+// explainer describes what a judge does.
 type explainer struct{ judge }
 
-// because is the sentence that tells a verdict's reason.
+// because returns one sentence with the reason for a verdict.
 func because(n Name, j judgement, v Verdict) string {
 	subject := "the flow has no name"
 	if n.Host != "" {
@@ -169,21 +169,21 @@ func because(n Name, j judgement, v Verdict) string {
 	rule := fmt.Sprintf("rule %q", v.Rule)
 	switch {
 	case v.Claim != "":
-		return fmt.Sprintf("the flow claims to be for %s, but DNS did not give that name for its address, so the name does not count: %s decides", v.Claim, rule)
+		return fmt.Sprintf("the flow claims to be for %s, but DNS did not return its address for that name, so the name does not count: %s decides", v.Claim, rule)
 	case j.verdict.Cause == BySpoof:
-		return fmt.Sprintf("%s, but DNS gave only blocked names for its address and not that one: %s blocks it", subject, rule)
+		return fmt.Sprintf("%s, but the client looked up only blocked names for its address, and not that one: %s blocks it", subject, rule)
 	}
 	switch v.Cause {
 	case ByUnnamed:
 		return fmt.Sprintf("the flow has no name, and %s blocks unnamed flows", rule)
 	case ByLoop:
-		return fmt.Sprintf("the destination is in one of penstock's own networks, where a flow would only come back here: it is dropped, whatever %s says", rule)
+		return fmt.Sprintf("the destination is in one of penstock's own networks, so the flow would loop back here: it is dropped, even if %s forwards it", rule)
 	case ByGuard:
-		return fmt.Sprintf("%s would forward the flow, but its destination is this machine or a reserved address: only a rule with match.gateway opens those", rule)
+		return fmt.Sprintf("%s would forward the flow, but its destination is this machine or a reserved address, which only a rule with match.gateway opens", rule)
 	case ByTrusted:
 		return fmt.Sprintf("%s: %s goes direct because the network is trusted", subject, rule)
 	case ByPortal:
-		return fmt.Sprintf("%s: %s goes direct because the flow is for the captive portal that may be reached now", subject, rule)
+		return fmt.Sprintf("%s: %s goes direct because the flow is for the captive portal, which is open now", subject, rule)
 	case ByFallback:
 		return fmt.Sprintf("%s: %s goes direct because its transport is not up", subject, rule)
 	}
@@ -193,7 +193,7 @@ func because(n Name, j judgement, v Verdict) string {
 	return fmt.Sprintf("%s: %s", subject, rule)
 }
 
-// hits lists every category of every name and of the destination, lifted ones too.
+// hits returns every category of every name and of the destination, including lifted ones.
 func (s explainer) hits() []CategoryHit {
 	var list []CategoryHit
 	add := func(what string, bit int) {
@@ -216,7 +216,8 @@ func (s explainer) hits() []CategoryHit {
 	return list
 }
 
-// explainRules says of each rule whether it matches under the judged name, what shadows what, and what could turn it.
+// explainRules adds to x whether each rule matches under the judged name, which later rules match too, and what could
+// change the verdict.
 func (s explainer) explainRules(x *Explanation, judged Name, j judgement, v Verdict) {
 	p := s.policy
 	closed := s.look(judged)
@@ -233,7 +234,7 @@ func (s explainer) explainRules(x *Explanation, judged Name, j judgement, v Verd
 				e.Why = "this rule decides because the name in the flow does not count"
 			}
 		case t != no && s.spares(closed, i):
-			e.Why = "matches, but is lifted by an exception"
+			e.Why = "matches, but an exception lifts it"
 		case i > j.rule && t == yes:
 			x.Shadowed = append(x.Shadowed, r.Name)
 		}
@@ -245,12 +246,12 @@ func (s explainer) explainRules(x *Explanation, judged Name, j judgement, v Verd
 			}
 		}
 		if s.question && t == maybe && i <= j.rule {
-			x.WouldTurn = append(x.WouldTurn, fmt.Sprintf("what the flow itself shows, by rule %q", r.Name))
+			x.WouldTurn = append(x.WouldTurn, fmt.Sprintf("what the flow itself shows, if it makes rule %q match", r.Name))
 		}
 	}
 }
 
-// why gives the conditions of a matcher that do not hold for certain, or those that all hold.
+// why lists the conditions of a matcher that fail, or else those that are not known, or else all of them.
 func (s explainer) why(v *view, m *Match, i int) string {
 	var holds, open, fails []string
 	for _, c := range s.conditions(v, m, i) {
@@ -267,7 +268,7 @@ func (s explainer) why(v *view, m *Match, i int) string {
 	case len(fails) > 0:
 		return "not " + strings.Join(fails, ", not ")
 	case len(open) > 0:
-		return "not known: " + strings.Join(open, ", ")
+		return "not known yet: " + strings.Join(open, ", ")
 	case len(holds) > 0:
 		return strings.Join(holds, ", ")
 	}

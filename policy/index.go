@@ -14,8 +14,8 @@ type bitset []uint64
 func (b bitset) set(i int)      { b[i>>6] |= 1 << (i & 63) }
 func (b bitset) has(i int) bool { return b[i>>6]>>(i&63)&1 != 0 }
 
-// index says for every field which matchers a fact satisfies. Each set includes the matchers that have no condition in
-// the field, so that the sets of all fields can be intersected.
+// index holds, for every field, which matchers a fact satisfies. Each set includes the matchers without a condition on the
+// field, so that intersecting the sets of all fields gives the matchers that match.
 type index struct {
 	all bitset
 
@@ -39,11 +39,11 @@ type domainMatchers struct{ tree, below, exact []uint32 }
 
 // prefixes maps an address to the matchers with a prefix that contains it.
 type prefixes struct {
-	table *bart.Table[[]uint32] // the value of a prefix includes those of all prefixes around it
+	table *bart.Table[[]uint32] // the value of a prefix includes those of all prefixes that contain it
 	any   bitset
 }
 
-// indexer gathers conditions by field; seal makes an index of them.
+// indexer collects conditions by field; seal turns them into an index.
 type indexer struct {
 	n         int // matchers
 	domain    map[string]*domainMatchers
@@ -82,7 +82,7 @@ func (x *indexer) addDomain(i int, name string, kind domainKind) {
 	x.hasDomain = append(x.hasDomain, i)
 }
 
-// without returns the set of all matchers but these.
+// without returns the set of all matchers except these.
 func (x *indexer) without(lists ...[]int) bitset {
 	b := make(bitset, (x.n+63)/64)
 	for i := range x.n {
@@ -104,7 +104,7 @@ func with(any bitset, list []int) bitset {
 	return b
 }
 
-// byWord makes the sets of a field whose facts are words.
+// byWord returns the sets of a field whose values are words, and the set of the matchers without a condition on it.
 func (x *indexer) byWord(words map[string][]int) (map[string]bitset, bitset) {
 	var conditioned [][]int
 	for _, list := range words {
@@ -188,7 +188,7 @@ func (ix *index) port(port uint16) bitset {
 	return ix.ports[i]
 }
 
-// lookup returns the matchers, beside those without a condition, that an address satisfies.
+// lookup returns the matchers with a condition that an address satisfies.
 func (p *prefixes) lookup(addr netip.Addr) []uint32 {
 	if p.table == nil || !addr.IsValid() {
 		return nil

@@ -10,8 +10,7 @@ import (
 	"penstock/policy/iprange"
 )
 
-// matcher is a Match compiled: what the index cannot hold, and where the rest of it stands. Every Not is a matcher of
-// its own.
+// matcher is a compiled Match. It holds the conditions that the index cannot express. Every Not is a matcher of its own.
 type matcher struct {
 	not   int32 // matcher that must not match; -1 if none
 	named bool  // a name learnt later can change whether it matches
@@ -20,16 +19,16 @@ type matcher struct {
 	inside  bool // has a condition on where the flow goes: a domain, a category or an address
 	gateway bool // Match.Gateway
 
-	// residual says that one of the following is set.
+	// residual reports whether a condition below, or gateway, is set.
 	residual bool
 	uid      []uint32
 	process  []string
 	schedule []window
-	seenIn   uint8 // bit Source; 0 is no condition
+	seenIn   uint8 // bit 1<<Source for each; 0: no condition
 	mismatch mismatch
 }
 
-// mismatch is a condition on whether the flow names something that DNS did not give.
+// mismatch is a condition on whether the flow shows a name that DNS did not give.
 type mismatch uint8
 
 const (
@@ -38,11 +37,11 @@ const (
 	mismatchNo
 )
 
-// domainKind says how much below a domain is meant.
+// domainKind says whether a pattern means a domain, its subdomains, or both.
 type domainKind uint8
 
 const (
-	domainTree  domainKind = iota // it and all below
+	domainTree  domainKind = iota // the domain and its subdomains
 	domainBelow                   // "*."
 	domainExact                   // "="
 )
@@ -61,8 +60,8 @@ func parseDomain(s string) (string, domainKind, error) {
 	return host, kind, nil
 }
 
-// parsePrefixes reads a prefix, an address, or the word "private". Loopback and link-local addresses, among them the
-// metadata services of clouds, are not private: only Match.Gateway leads there.
+// parsePrefixes reads a prefix, an address, or the word "private". "private" does not include loopback and
+// link-local addresses, which the metadata services of clouds use: only Match.Gateway opens those.
 func parsePrefixes(s string) ([]netip.Prefix, error) {
 	if s == "private" {
 		return iprange.Private(), nil
@@ -76,10 +75,10 @@ func parsePrefixes(s string) ([]netip.Prefix, error) {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96) // flows are judged by the IPv4 address
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cidr %q is neither a prefix nor an address nor \"private\"", s)
+		return nil, fmt.Errorf("cidr %q is not a prefix, an address or \"private\"", s)
 	}
 	if p != p.Masked() {
-		return nil, fmt.Errorf("cidr %q has bits behind its length: write %s", s, p.Masked())
+		return nil, fmt.Errorf("cidr %q has host bits set: write %s", s, p.Masked())
 	}
 	return []netip.Prefix{p}, nil
 }
@@ -99,12 +98,12 @@ func parsePorts(s string) (portRange, error) {
 	first, errA := strconv.ParseUint(a, 10, 16)
 	last, errB := strconv.ParseUint(b, 10, 16)
 	if errA != nil || errB != nil || first == 0 || last < first {
-		return portRange{}, fmt.Errorf("port %q is neither a port from 1 to 65535 nor a range such as 8000-8999", s)
+		return portRange{}, fmt.Errorf("port %q is not a port from 1 to 65535 or a range such as 8000-8999", s)
 	}
 	return portRange{uint16(first), uint16(last)}, nil
 }
 
-// protocol is what a protocol condition tells apart.
+// protocol is a value that protocol conditions distinguish.
 type protocol uint8
 
 const (
@@ -144,7 +143,7 @@ func (f *Flow) protocol() protocol {
 
 var sourceNames = [...]string{FromNowhere: "none", FromQuestion: "question", FromDNS: "dns", FromSNI: "sni", FromHTTP: "http", FromQUIC: "quic"}
 
-// String returns the word for the source in rules, logs and explanations.
+// String returns the source as rules, logs and explanations write it.
 func (s Source) String() string {
 	if int(s) < len(sourceNames) {
 		return sourceNames[s]
@@ -163,7 +162,7 @@ func parseSource(s string) (Source, error) {
 	return 0, fmt.Errorf("seen_in %q is unknown: use dns, sni, http or quic", s)
 }
 
-// isZero says whether the match is every flow.
+// isZero reports whether m matches every flow.
 func (m *Match) isZero() bool {
 	return len(m.Domain) == 0 && len(m.Category) == 0 && len(m.CIDR) == 0 && len(m.Src) == 0 && len(m.Port) == 0 &&
 		len(m.Protocol) == 0 && len(m.Peer) == 0 && len(m.Group) == 0 && len(m.UID) == 0 && len(m.Process) == 0 &&

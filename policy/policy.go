@@ -14,21 +14,23 @@ func (p *Policy) Rule(name string) (Rule, bool) {
 // Rules returns all rules in order. The caller must not change them.
 func (p *Policy) Rules() []Rule { return p.rules }
 
-// Edition returns the number that WithEdition gave the Policy.
+// Edition returns the number set by WithEdition.
 func (p *Policy) Edition() uint64 { return p.edition }
 
-// Decide judges a flow: the first rule that matches decides. A fact that is not known matches no condition.
+// Decide judges a flow: the first rule that matches decides. A condition on an unknown fact does not match.
 //
-// A name read in the flow decides; of several, the strictest. Without one, the name that DNS gave last for the address
-// decides. A name in the flow may block. It allows only what DNS gave it for: one that DNS did not give for the
-// destination does not count if it would open a way or choose another one, and is returned as Verdict.Claim. If DNS gave
-// only blocked names for the address, the block holds.
+// Which name counts:
+//   - A name read in the flow counts before names from DNS. If the flow shows several, the strictest verdict wins.
+//   - If the flow shows none, the name that DNS gave last for the address counts.
+//   - A name in the flow can always block. It can forward a flow, or change its egress, only if DNS gave the flow's
+//     address for it. Otherwise Decide ignores the name and returns it as Verdict.Claim.
+//   - If DNS gave only blocked names for the address, no other name in the flow lifts the block.
 //
-// The verdict is always as if no further name came; Verdict.Later says what one could change. Who will not read the flow
-// sets Sniffed.
+// The verdict assumes that no further name comes; Verdict.Later says what one could change. Set Flow.Sniffed if nobody
+// will read the flow.
 //
-// Flow.Now and Flow.Place complete the verdict: a trusted network, a captive portal, a transport that is not up, and
-// destinations that only a rule with Match.Gateway may lead to.
+// Flow.Now, Flow.Down and Flow.Place complete the verdict: a trusted network, a captive portal, a transport that is not
+// up, and destinations that only a rule with Match.Gateway opens.
 func (p *Policy) Decide(f Flow) Verdict {
 	if p == nil || len(p.rules) == 0 {
 		return Verdict{}
@@ -40,11 +42,11 @@ func (p *Policy) Decide(f Flow) Verdict {
 }
 
 // DecideName judges a DNS question: Names[0] is the name asked for, from FromQuestion. Address, port, protocol and
-// program are not known yet. A block is a block whatever they turn out to be; with any other verdict the flow that
-// follows is judged again. Rule and egress are those of the first rule that matches for certain; where that one blocks,
-// those of the rule before it that might forward.
+// program are not known yet. It blocks only if the flow would be blocked whatever they turn out to be. With any other
+// verdict, the flow that follows is judged again. Rule and egress are those of the first rule that matches for certain. If
+// that rule blocks and an earlier one might forward, they are those of the earlier rule.
 //
-// Rules that send flows to the DNS server itself are passed over unless they match for certain: they capture questions.
+// A rule that sends flows to the DNS server counts only if it matches for certain: it captures questions, not sites.
 func (p *Policy) DecideName(f Flow) Verdict {
 	if p == nil || len(p.rules) == 0 || len(f.Names) == 0 {
 		return Verdict{}
@@ -55,10 +57,10 @@ func (p *Policy) DecideName(f Flow) Verdict {
 	return v
 }
 
-// judge decides in a scan.
+// judge makes decisions with a scan.
 type judge struct{ *scan }
 
-// judgement is a verdict under one name and the rule that it comes from.
+// judgement is a verdict under one name and the index of the rule that decided.
 type judgement struct {
 	verdict Verdict
 	rule    int
@@ -66,7 +68,8 @@ type judgement struct {
 
 func (j *judgement) blocks() bool { return j.verdict.Action != Forward }
 
-// leadAlike says whether two judgements lead a flow to the same place, whatever becomes of the host and its network.
+// leadAlike reports whether two judgements send a flow to the same place, even after a fact about the host or its network
+// changes.
 func (s judge) leadAlike(j, k judgement) bool {
 	if j.blocks() || k.blocks() {
 		return j.verdict.Action == k.verdict.Action
@@ -74,7 +77,7 @@ func (s judge) leadAlike(j, k judgement) bool {
 	return s.policy.outcomes[j.rule] == s.policy.outcomes[k.rule]
 }
 
-// trace is told each judgement under one name. Nil is no one.
+// trace is called with each judgement and its name. It may be nil.
 type trace func(name Name, j judgement)
 
 func (t trace) tell(name Name, j judgement) {
@@ -110,7 +113,7 @@ func (s judge) decide(t trace) judgement {
 	return j
 }
 
-// claimed judges the flow under a name that was read in it, as far as the name is to be believed.
+// claimed judges the flow under a name that was read in it. A name that DNS did not confirm cannot improve the verdict.
 func (s judge) claimed(n Name) judgement {
 	j := s.under(n)
 	if j.blocks() || s.resolved(n.Host) {
@@ -128,7 +131,7 @@ func (s judge) claimed(n Name) judgement {
 	return without
 }
 
-// helpedBySource says whether a name that DNS gave would be forwarded once it is read in the flow.
+// helpedBySource reports whether the flow would be forwarded if it showed one of the names that DNS gave.
 func (s judge) helpedBySource() bool {
 	if !s.policy.seenIn {
 		return false
@@ -153,7 +156,7 @@ func (s judge) recent() Name {
 	return Name{}
 }
 
-// onlyBlocked says whether DNS gave names for the address and all are blocked. The judgement is that of the last given.
+// onlyBlocked reports whether DNS gave names for the address and all are blocked. The judgement is for the most recent one.
 func (s judge) onlyBlocked() (judgement, bool) {
 	var first judgement
 	found := false
@@ -172,7 +175,7 @@ func (s judge) onlyBlocked() (judgement, bool) {
 	return first, found
 }
 
-// under judges the flow under one name, or finally without any.
+// under judges the flow under one name. With the zero Name it judges a flow that will show none.
 func (s judge) under(name Name) judgement {
 	p, v := s.policy, s.look(name)
 	nameless := name.Host == "" && p.unnamed
@@ -197,10 +200,10 @@ func (s judge) under(name Name) judgement {
 			}
 		}
 	}
-	return judgement{} // not reached: the last rule matches
+	return judgement{} // unreachable: the last rule matches
 }
 
-// spares says whether an exception keeps rule i from blocking.
+// spares reports whether an exception keeps rule i from blocking.
 func (s judge) spares(v *view, i int) bool {
 	return v.spared && s.policy.rules[i].Do.Action != Forward && s.policy.matchers[i].named
 }
@@ -227,7 +230,7 @@ func (s judge) hit(i int, host string) string {
 	return ""
 }
 
-// later says what a name could change: whether under some name another rule could decide with another outcome.
+// later says what a name could change: whether under some name another rule could decide, with another outcome.
 func (s judge) later(j judgement) Later {
 	p, v := s.policy, s.lookOpen()
 	outcome := p.outcomes[j.rule]
@@ -250,7 +253,7 @@ func (s judge) later(j judgement) Later {
 				found = LaterBlock
 			}
 			if t == yes && !(spared && p.matchers[i].named) {
-				return found // no name gets past this one
+				return found // this rule matches under every name
 			}
 		}
 	}
@@ -278,5 +281,5 @@ func (s judge) decideName(t trace) judgement {
 			return j
 		}
 	}
-	return judgement{} // not reached: the last rule matches
+	return judgement{} // unreachable: the last rule matches
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// house is the policy of the examples: content first, then the intranet, the local network and the rest.
+// house is the policy of the examples: content rules first, then the intranet, the local network and the rest.
 func house() []Rule {
 	at := func(line int) Position { return Position{File: "house.yaml", Line: line, Column: 5} }
 	return []Rule{
@@ -20,7 +20,7 @@ func house() []Rule {
 	}
 }
 
-// words puts a verdict on one line.
+// words writes a verdict on one line.
 func (v Verdict) line() string {
 	s := v.words() + " by " + v.Rule
 	if v.Category != "" {
@@ -59,8 +59,8 @@ func TestDecideByNames(t *testing.T) {
 		{"the flow names the other one", web(dns("bet.example"), dns("b.test"), sni("b.test")), true, "via direct by rest"},
 		{"a false name does not help", web(dns("bet.example"), sni("b.test")), true, "refuse by no-gambling for gambling"},
 		{"DNS never allows what the flow names", web(dns("b.test"), sni("www.bet.example")), true, "refuse by no-gambling for gambling"},
-		{"of several names in the flow the strictest", web(http("b.test"), http("bet.example"), http("b.test")), true, "refuse by no-gambling for gambling"},
-		{"an address that stands in a list", Flow{Network: TCP, Dst: netip.MustParseAddrPort("198.51.100.7:22")}, false, "refuse by no-gambling for gambling"},
+		{"the strictest of several names in the flow", web(http("b.test"), http("bet.example"), http("b.test")), true, "refuse by no-gambling for gambling"},
+		{"an address in a list", Flow{Network: TCP, Dst: netip.MustParseAddrPort("198.51.100.7:22")}, false, "refuse by no-gambling for gambling"},
 		{"an allow in the category", web(dns("ok.bet.example"), sni("ok.bet.example")), true, "via direct by rest"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -87,11 +87,11 @@ func TestAClaimedNameAllowsNothing(t *testing.T) {
 		want  string
 	}{
 		{"a claim opens no private address", "192.168.50.10:80", []Name{{"wiki.test", FromHTTP}}, "refuse by no-private, claims wiki.test"},
-		{"a claim takes no other way", "192.0.2.1:443", []Name{{"wiki.test", FromSNI}}, "via corp by rest, claims wiki.test"},
-		{"a claim that changes nothing is no matter", "192.0.2.1:443", []Name{{"b.test", FromSNI}}, "via corp by rest"},
+		{"a claim does not change the egress", "192.0.2.1:443", []Name{{"wiki.test", FromSNI}}, "via corp by rest, claims wiki.test"},
+		{"a claim that changes nothing is not reported", "192.0.2.1:443", []Name{{"b.test", FromSNI}}, "via corp by rest"},
 		{"a claim may block", "192.0.2.1:443", []Name{{"bet.example", FromSNI}}, "refuse by no-gambling for gambling"},
 		{"a false name where DNS gave only blocked ones", "192.168.50.10:80", []Name{{"b.test", FromDNS}, {"wiki.test", FromHTTP}}, "refuse by no-private"},
-		{"what DNS gave is no claim", "192.168.50.10:80", []Name{{"wiki.test", FromDNS}, {"wiki.test", FromHTTP}}, "via direct by wiki"},
+		{"a name that DNS gave is not a claim", "192.168.50.10:80", []Name{{"wiki.test", FromDNS}, {"wiki.test", FromHTTP}}, "via direct by wiki"},
 		{"one claim among true names", "192.168.50.10:80", []Name{{"wiki.test", FromDNS}, {"wiki.test", FromHTTP}, {"x.wiki.test", FromHTTP}}, "via direct by wiki"},
 	} {
 		f := Flow{Network: TCP, Dst: netip.MustParseAddrPort(row.dst), Names: row.names, Sniffed: true}
@@ -143,14 +143,14 @@ func TestAConfirmedNameCounts(t *testing.T) {
 	f := Flow{Dst: netip.MustParseAddrPort("192.168.50.10:80"), Names: []Name{{"b.test", FromDNS}, {"wiki.test", FromHTTP}}}
 	same := f.Confirmed("wiki.test", []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.168.50.10")})
 	if want := []Name{{"wiki.test", FromDNS}, {"b.test", FromDNS}, {"wiki.test", FromHTTP}}; same.Dst != f.Dst || !slices.Equal(same.Names, want) {
-		t.Errorf("the name stands for the address: got %v %v, want %v", same.Dst, same.Names, want)
+		t.Errorf("the name has the address: got %v %v, want %v", same.Dst, same.Names, want)
 	}
 	other := f.Confirmed("wiki.test", []netip.Addr{netip.MustParseAddr("192.0.2.1")})
 	if want := []Name{{"wiki.test", FromDNS}, {"wiki.test", FromHTTP}}; other.Dst.String() != "192.0.2.1:80" || !slices.Equal(other.Names, want) {
-		t.Errorf("it stands for another: got %v %v, want %v", other.Dst, other.Names, want)
+		t.Errorf("the name has another address: got %v %v, want %v", other.Dst, other.Names, want)
 	}
 	if len(f.Names) != 2 || f.Names[0].Host != "b.test" {
-		t.Errorf("the flow before was changed: %v", f.Names)
+		t.Errorf("the original flow was changed: %v", f.Names)
 	}
 }
 
@@ -254,7 +254,7 @@ func TestOnlyMatchGatewayOpensTheMachineItself(t *testing.T) {
 		t.Errorf("a question that came to one of our own addresses: got %s, want %s", got, want)
 	}
 	rules[1].Match.Port = nil
-	if _, err := New(Config{Rules: rules, Egresses: world.egresses}); err == nil || !strings.Contains(err.Error(), "name the ports") {
+	if _, err := New(Config{Rules: rules, Egresses: world.egresses}); err == nil || !strings.Contains(err.Error(), "list the ports") {
 		t.Errorf("match.gateway without a port: got %v, want an error", err)
 	}
 }
@@ -444,28 +444,28 @@ func TestNewSaysWhatIsWrongAndHowToMendIt(t *testing.T) {
 		rules []Rule
 		want  string
 	}{
-		{"no rules", nil, "policy has no rules: the last one must be there and have no match, such as {name: rest, do: block}"},
+		{"no rules", nil, "policy has no rules: it needs at least a last rule without a match, such as {name: rest, do: block}"},
 		{"no last rule", []Rule{{Name: "lan", Match: lan, Pos: at}},
-			`p.yaml:3:5: rule "lan" is the last one and has a match: add a rule without match after it, such as {name: rest, do: block}`},
+			`p.yaml:3:5: rule "lan" is the last rule and has a match: add a rule without a match after it, such as {name: rest, do: block}`},
 		{"a rule after the last", []Rule{{Name: "all", Pos: at}, rest},
 			`p.yaml:3:5: rule "all" matches everything, so the rule after it at p.yaml:9 is never reached: move it to the end or give it a match`},
 		{"a transport with a typing error", []Rule{{Name: "x", Match: lan, Do: via("crop"), Pos: at}, rest},
 			`p.yaml:3:5: rule "x": unknown transport "crop": did you mean "corp"?`},
 		{"no transport", []Rule{{Name: "x", Match: lan, Do: via(""), Pos: at}, rest},
-			`p.yaml:3:5: rule "x": does not say via what: add a transport, direct or dns`},
-		{"a category that is far from all", []Rule{{Name: "x", Match: Match{Category: []string{"weather"}}, Pos: at}, rest},
+			`p.yaml:3:5: rule "x": forwards without a via: add a transport, direct or dns`},
+		{"a category that resembles none", []Rule{{Name: "x", Match: Match{Category: []string{"weather"}}, Pos: at}, rest},
 			`p.yaml:3:5: rule "x": unknown category "weather": known are adult, gambling`},
 		{"a category within not", []Rule{{Name: "x", Match: Match{Not: &Match{Category: []string{"gamblin"}}}, Pos: at}, rest},
 			`p.yaml:3:5: rule "x": unknown category "gamblin": did you mean "gambling"?`},
-		{"two of one name", []Rule{{Name: "rest", Match: lan, Pos: at}, rest},
-			`p.yaml:9: rule "rest": there is one of that name already at p.yaml:3:5: give it another`},
+		{"two rules with one name", []Rule{{Name: "rest", Match: lan, Pos: at}, rest},
+			`p.yaml:9: rule "rest": the name is already used at p.yaml:3:5: choose another`},
 		{"no name", []Rule{{Match: lan, Pos: at}, rest},
-			`p.yaml:3:5: a rule has no name: logs, metrics and explain call it by one: give it a name`},
-		{"a prefix with bits behind it", []Rule{{Name: "x", Match: Match{CIDR: []string{"10.0.0.1/8"}}, Pos: at}, rest},
-			`p.yaml:3:5: rule "x": cidr "10.0.0.1/8" has bits behind its length: write 10.0.0.0/8`},
-		{"a port that is none", []Rule{{Name: "x", Match: Match{Port: []string{"https"}}, Pos: at}, rest},
-			`p.yaml:3:5: rule "x": port "https" is neither a port from 1 to 65535 nor a range such as 8000-8999`},
-		{"a day that is none", []Rule{{Name: "x", Match: Match{Schedule: []string{"monday"}}, Pos: at}, rest},
+			`p.yaml:3:5: rule has no name: give it one for logs, metrics and explain`},
+		{"a prefix with host bits", []Rule{{Name: "x", Match: Match{CIDR: []string{"10.0.0.1/8"}}, Pos: at}, rest},
+			`p.yaml:3:5: rule "x": cidr "10.0.0.1/8" has host bits set: write 10.0.0.0/8`},
+		{"a port that is a word", []Rule{{Name: "x", Match: Match{Port: []string{"https"}}, Pos: at}, rest},
+			`p.yaml:3:5: rule "x": port "https" is not a port from 1 to 65535 or a range such as 8000-8999`},
+		{"a day that is unknown", []Rule{{Name: "x", Match: Match{Schedule: []string{"monday"}}, Pos: at}, rest},
 			`p.yaml:3:5: rule "x": schedule "monday": "monday" is not a day: use sun, mon, tue, wed, thu, fri, sat`},
 		{"an address as domain", []Rule{{Name: "x", Match: Match{Domain: []string{"192.0.2.1"}}, Pos: at}, rest},
 			`p.yaml:3:5: rule "x": domain "192.0.2.1": "192.0.2.1" is not a host name`},
@@ -493,7 +493,7 @@ func TestRulesThatAreNeverReachedAreWarnings(t *testing.T) {
 		{Name: "rest", Pos: Position{File: "p.yaml", Line: 7}},
 	}
 	got := newPolicy(t, rules, nil).Warnings()
-	want := []string{`p.yaml:2: rule "b" is never reached: p.yaml:1: rule "a" matches all of it; move it up or take it out`}
+	want := []string{`p.yaml:2: rule "b" is never reached: p.yaml:1: rule "a" already matches all its flows: move it up or remove it`}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -510,7 +510,7 @@ func TestExplainTellsTheWholeStory(t *testing.T) {
 	if x.Pos.String() != "house.yaml:10:5" {
 		t.Errorf("got %s", x.Pos)
 	}
-	if want := `the flow is judged as nas.corp.test (sni), but DNS gave only blocked names for its address and not that one: rule "no-gambling" blocks it`; x.Because != want {
+	if want := `the flow is judged as nas.corp.test (sni), but the client looked up only blocked names for its address, and not that one: rule "no-gambling" blocks it`; x.Because != want {
 		t.Errorf("got  %s\nwant %s", x.Because, want)
 	}
 	if want := []string{"intranet", "lan", "rest"}; !slices.Equal(x.Shadowed, want) {
@@ -542,10 +542,10 @@ func TestRowsOfTheOperatorAreRun(t *testing.T) {
 	}{
 		{Test{From: "ana", To: "https://intranet.corp.test/x", Expect: Expect{Action: Forward, Egress: "corp"}}, ""},
 		{Test{From: "bob", To: "https://intranet.corp.test", Expect: Expect{Action: Forward, Egress: "corp"}},
-			`house.yaml:20: test from bob to https://intranet.corp.test: is via direct by rule "rest", expected via corp`},
+			`house.yaml:20: test from bob to https://intranet.corp.test: got via direct by rule "rest", want via corp`},
 		{Test{From: "ana", To: "bet.example", Expect: Expect{}}, ""},
 		{Test{To: "quic://Bet.Example", Expect: Expect{Rule: "no-gambling"}}, ""},
-		{Test{To: "bet.example", Expect: Expect{Rule: "rest"}}, `house.yaml:20: test from here to bet.example: is decided by rule "no-gambling", expected "rest"`},
+		{Test{To: "bet.example", Expect: Expect{Rule: "rest"}}, `house.yaml:20: test from here to bet.example: got rule "no-gambling", want "rest"`},
 		{Test{From: "bob", To: "http://b.test", At: night, Expect: Expect{}}, ""},
 		{Test{From: "bob", To: "http://b.test", At: night, Expect: Expect{Action: Drop}}, ""},
 		{Test{To: "tcp://10.0.0.1:22", Expect: Expect{Action: Forward, Rule: "lan"}}, ""},

@@ -11,7 +11,7 @@ import (
 	"penstock/policy/blocklist"
 )
 
-// world is what random policies and flows are made of: small, so that they meet.
+// world holds the values of random policies and flows. It is small, so that rules often match.
 var world = struct {
 	hosts, domains, categories, peers, groups, egresses, schedules []string
 	addrs                                                          []netip.Addr
@@ -32,7 +32,7 @@ var world = struct {
 	times:      []time.Time{{}, time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC), time.Date(2026, 3, 7, 23, 30, 0, 0, time.UTC), time.Date(2026, 3, 3, 5, 0, 0, 0, time.UTC)},
 }
 
-// worldLists has names and one address in its categories.
+// worldLists returns lists with names and one address in their categories.
 func worldLists(tb testing.TB, addresses bool) *blocklist.Set {
 	tb.Helper()
 	b := blocklist.NewBuilder()
@@ -68,7 +68,7 @@ func some(r *rand.Rand, chance int, list []string) []string {
 	return out
 }
 
-// randomMatch has a Not in it at times, and a mismatch only if asked for.
+// randomMatch sometimes has a Not, and a mismatch only if the caller allows it.
 func randomMatch(r *rand.Rand, depth int, mismatch bool) Match {
 	m := Match{
 		Domain: some(r, 3, world.domains), Category: some(r, 4, world.categories), CIDR: some(r, 6, world.cidrs),
@@ -148,14 +148,13 @@ func newPolicy(tb testing.TB, rules []Rule, lists *blocklist.Set) *Policy {
 	return p
 }
 
-// reference judges by reading the rules from the top, with nothing prepared.
+// reference judges by reading the rules from the top, without an index.
 type reference struct {
 	rules []Rule
 	lists *blocklist.Set
 }
 
-// matches is the meaning of a Match in two values. With anyName it is three: the second result says that the first may
-// yet become another.
+// matches evaluates a Match. With anyName the second result reports whether a name could still change the first.
 func (ref reference) matches(m *Match, f *Flow, n Name, anyName bool) (holds, open bool) {
 	never := false
 	field := func(holds bool) { never = never || !holds }
@@ -330,10 +329,10 @@ func FuzzRuleOrderAgainstNaiveReference(f *testing.F) {
 					later := flow
 					later.Names = append(slices.Clone(flow.Names), Name{host, from})
 					if slices.ContainsFunc(flow.Names, func(n Name) bool { return n.From != FromDNS }) {
-						continue // it has named itself already
+						continue // it already shows a name
 					}
 					v := ref.decide(&later)
-					final := want.Action != Forward && v.Action != Forward && len(flow.Names) > 0 // another kind of block
+					final := want.Action != Forward && v.Action != Forward && len(flow.Names) > 0 // still blocked, in another way
 					if !final && (v.Action != want.Action || v.Egress != want.Egress) {
 						t.Fatalf("flow %+v\nrules %+v\nneeds no name for %+v, but %s makes it %+v", flow, rules, want, host, v)
 					}
@@ -361,7 +360,7 @@ func FuzzMoreFactsNeverTurnABlockByNameIntoAForward(f *testing.F) {
 			alone := flow
 			alone.Names = slices.DeleteFunc(slices.Clone(flow.Names), func(n Name) bool { return !n.From.inFlow() })
 			if v := p.Decide(alone); before.Action == Forward || v.Action == Forward || before.Claim != "" || v.Claim != "" {
-				continue // or blocked because of what DNS gave or did not give, which DNS can mend
+				continue // or blocked for what DNS gave or did not give, which more DNS answers can lift
 			}
 			more := flow
 			more.Names = nil

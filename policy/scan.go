@@ -7,7 +7,7 @@ import (
 	"penstock/policy/blocklist"
 )
 
-// tri says whether a condition holds when not every fact is known. The smaller one decides a conjunction.
+// tri is the truth of a condition when not every fact is known. Of several conditions, the smallest decides.
 type tri uint8
 
 const (
@@ -25,26 +25,26 @@ func triOf(b bool) tri {
 	return no
 }
 
-// view is the flow judged under one name.
+// view is the state of a scan under one name.
 type view struct {
 	name Name // zero: none
-	open bool // the name is not known yet: conditions on it are maybe
-	// spared says that an Exception lifts blocks by name.
-	spared bool
-	// may and must have the matchers whose indexed conditions are at least maybe, and yes.
-	may, must bitset
+	open bool // the name is not known yet, so conditions on it are maybe
+
+	spared bool   // an Exception lifts blocks by name
+	may    bitset // matchers whose indexed conditions are all maybe or yes
+	must   bitset // matchers whose indexed conditions are all yes
 }
 
-// scan is the work space of one judgement.
+// scan is the reusable working memory for one decision.
 type scan struct {
 	policy   *Policy
 	flow     Flow
 	question bool // address, port, protocol and program are unknown
 	set      *blocklist.Set
-	may      bitset // by all facts but names
+	may      bitset // as in view, from all facts except names
 	must     bitset
-	named    view // under a name, or finally without one
-	open     view // under a name that is yet to come
+	named    view // under a name, or without one if none will come
+	open     view // under a name that is still to come
 	tmp      bitset
 }
 
@@ -58,7 +58,7 @@ func newScan(words int) *scan {
 	return &scan{may: cut(), must: cut(), named: view{may: cut(), must: cut()}, open: view{may: cut(), must: cut()}, tmp: cut()}
 }
 
-// begin prepares to judge a flow; end gives the work space back.
+// begin takes a scan from the pool to judge a flow; end returns it.
 func (p *Policy) begin(f *Flow, question bool) *scan {
 	s := p.scans.Get().(*scan)
 	s.policy, s.flow, s.question, s.set = p, *f, question, nil
@@ -75,7 +75,7 @@ func (s *scan) end() {
 	pool.Put(s)
 }
 
-// facts intersects what all facts but names allow.
+// facts fills s.may and s.must from all facts except names.
 func (s *scan) facts() {
 	ix := &s.policy.index
 	src := s.tmp
@@ -126,7 +126,7 @@ func (s *scan) groups(into bitset) {
 	}
 }
 
-// look fills s.named for a name, or for none if it is zero.
+// look fills s.named for a name. The zero Name means that the flow has none.
 func (s *scan) look(name Name) *view {
 	v, ix := &s.named, &s.policy.index
 	v.name, v.spared = name, s.isSpared(name.Host)
@@ -165,7 +165,7 @@ func (s *scan) look(name Name) *view {
 	return v
 }
 
-// lookOpen fills s.open for a name that is yet to come.
+// lookOpen fills s.open for a name that is still to come.
 func (s *scan) lookOpen() *view {
 	v, ix := &s.open, &s.policy.index
 	v.open = true
@@ -176,14 +176,14 @@ func (s *scan) lookOpen() *view {
 	}
 	if s.set == nil {
 		for w := range v.may {
-			v.may[w] &= ix.catAny[w] // no name will be in any category
+			v.may[w] &= ix.catAny[w] // without lists no name can be in a category
 		}
 	}
 	return v
 }
 
-// categoriesOf returns the categories of a name and of the flow's destination. At question time an address is not
-// thought of: taken for maybe, a list with one address would keep any question from being answered with a block.
+// categoriesOf returns the categories of a name and of the flow's destination. For a question it
+// ignores the unknown address. Treated as maybe, one address in a list would keep every question from being blocked.
 func (s *scan) categoriesOf(host string) blocklist.CategorySet {
 	if s.set == nil {
 		return 0
@@ -198,7 +198,7 @@ func (s *scan) categoriesOf(host string) blocklist.CategorySet {
 	return hits
 }
 
-// category leaves in s.tmp the matchers that these categories satisfy.
+// category sets s.tmp to the matchers that these categories satisfy.
 func (s *scan) category(hits blocklist.CategorySet) {
 	ix := &s.policy.index
 	copy(s.tmp, ix.catAny)
@@ -216,7 +216,7 @@ func (s *scan) category(hits blocklist.CategorySet) {
 	}
 }
 
-// tri says whether matcher i matches in a view.
+// tri returns whether matcher i matches in a view.
 func (s *scan) tri(v *view, i int) tri {
 	if !v.may.has(i) {
 		return no
@@ -235,7 +235,7 @@ func (s *scan) tri(v *view, i int) tri {
 	return t
 }
 
-// residual judges the conditions that are not indexed.
+// residual evaluates the conditions that are not indexed.
 func (s *scan) residual(v *view, m *matcher) tri {
 	return min(s.program(m), s.clock(m), s.seenIn(v, m), s.mismatch(v, m), s.gateway(m))
 }
@@ -259,8 +259,8 @@ func (s *scan) program(m *matcher) tri {
 	return t
 }
 
-// unknown is how a condition on a fact that is not there comes out: a question is often asked by another program than the
-// one whose flow follows.
+// unknown is the result of a condition on the program when it is not known. For a question it is maybe: often one program
+// asks and another opens the flow.
 func (s *scan) unknown() tri {
 	if s.question {
 		return maybe
@@ -314,7 +314,7 @@ func (s *scan) mismatch(v *view, m *matcher) tri {
 	return triOf(differs == (m.mismatch == mismatchYes))
 }
 
-// resolved says whether DNS gave the flow's destination for this name.
+// resolved reports whether DNS gave the flow's destination as an address of host.
 func (s *scan) resolved(host string) bool {
 	for _, n := range s.flow.Names {
 		if !n.From.inFlow() && n.Host == host {

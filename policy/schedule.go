@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// window is a span of time that comes back every week.
+// window is a span of time that repeats every week.
 type window struct {
-	days     uint8 // bit time.Weekday: the day it begins
+	days     uint8 // bit 1<<time.Weekday for each day on which it starts
 	from, to int   // minutes since midnight; to <= from ends on the next day
 }
 
@@ -96,7 +96,7 @@ func parseHours(s string) (from, to int, err error) {
 		return 0, 0, err
 	}
 	if from == to {
-		return 0, 0, fmt.Errorf("%q is empty: for the whole day leave the hours out", s)
+		return 0, 0, fmt.Errorf("%q is empty: leave out the hours to mean the whole day", s)
 	}
 	if from == minutesPerDay {
 		from = 0

@@ -7,8 +7,7 @@ import (
 	"penstock/policy/iprange"
 )
 
-// settle completes the verdict of a judgement with what is true of the host and its network. What is blocked stays
-// blocked.
+// settle turns a judgement into a verdict by adding the facts about the host and its network. It never lifts a block.
 func (s judge) settle(j judgement) Verdict {
 	v, r, m := j.verdict, &s.policy.rules[j.rule], &s.policy.matchers[j.rule]
 	v.Edition, v.ByName = s.policy.edition, m.byName
@@ -16,7 +15,7 @@ func (s judge) settle(j judgement) Verdict {
 	if s.question {
 		place = Elsewhere // where the flow will go is not known yet
 	}
-	if place == Inside { // blocked or not: nobody is there to refuse
+	if place == Inside { // even if blocked: nobody is there to receive a refusal
 		v.Action, v.Egress, v.Later, v.Claim, v.Cause = Drop, "", LaterNothing, "", ByLoop
 		return v
 	}
@@ -43,9 +42,9 @@ func (s judge) settle(j judgement) Verdict {
 	return v
 }
 
-// Confirmed returns a flow that claims host as it is once our resolver has given addrs for that name: the name counts. If
-// the resolver gives other addresses than the one that the client chose, the flow goes to the first of them, and what DNS
-// gave for the old one does not apply. Flow.Place is left to the caller. addrs must not be empty.
+// Confirmed returns a copy of f in which the claimed name host counts, because our resolver returned addrs for it. If the
+// destination that the client chose is not among addrs, the copy goes to addrs[0], and names that DNS gave for the old
+// destination are removed. The caller must set Flow.Place. addrs must not be empty.
 func (f Flow) Confirmed(host string, addrs []netip.Addr) Flow {
 	names := []Name{{Host: host, From: FromDNS}}
 	same := slices.Contains(addrs, f.Dst.Addr())
@@ -61,7 +60,7 @@ func (f Flow) Confirmed(host string, addrs []netip.Addr) Flow {
 	return f
 }
 
-// place is what the flow's destination is to this host. Reserved addresses are reserved wherever it stands.
+// place returns f.Place, or Reserved for a reserved address that the caller did not place.
 func (f *Flow) place() Place {
 	if f.Place == Elsewhere && f.Dst.IsValid() && iprange.IsReserved(f.Dst.Addr()) {
 		return Reserved
@@ -69,9 +68,9 @@ func (f *Flow) place() Place {
 	return f.Place
 }
 
-// admits reports that a flow goes to the portal: over TCP, to one of its ports, and under no other name. An internal
-// address, such as one of 10.0.0.0/8 or 100.64.0.0/10, is the portal's only within the access network itself: the network
-// must not lend its name to a host of somebody's intranet.
+// admits reports whether a flow goes to the portal: over TCP and to one of its ports. If a name identifies the portal, the
+// flow must have no other. An internal address, such as one of 10.0.0.0/8 or 100.64.0.0/10, must be in the access network
+// itself, or the network could pass off a host of the intranet as its portal.
 func (p *Portal) admits(f *Flow) bool {
 	if f.Network != TCP || !slices.Contains([]uint16{80, 443, p.Port}, f.Dst.Port()) {
 		return false
@@ -93,8 +92,8 @@ func (p *Portal) admits(f *Flow) bool {
 	return given
 }
 
-// IsInside reports whether a rule or the destination's range keeps a host to the transports, so that no captive portal
-// may take its name: see Conditions.Portal. It is asked with the name of the portal.
+// IsInside reports whether the rule that decides the question f blocks it or has a condition on where the flow goes. A
+// captive portal must not use the name of such a question: see Conditions.Portal.
 func (p *Policy) IsInside(f Flow) bool {
 	v := p.DecideName(f)
 	i, ok := p.byName[v.Rule]

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Warnings returns a sentence for each rule that a single earlier one leaves nothing to match, with both places.
+// Warnings returns one sentence for each rule that never matches because a single earlier rule matches all of its flows.
 func (p *Policy) Warnings() []string {
 	var list []string
 	for j := range p.rules {
@@ -17,7 +17,7 @@ func (p *Policy) Warnings() []string {
 				continue // a does not match an unnamed flow, and b blocks it
 			}
 			if covers(&a.Match, &b.Match) {
-				list = append(list, fmt.Sprintf("%s is never reached: %s matches all of it; move it up or take it out", b.place(), a.place()))
+				list = append(list, fmt.Sprintf("%s is never reached: %s already matches all its flows: move it up or remove it", b.place(), a.place()))
 				break
 			}
 		}
@@ -25,7 +25,7 @@ func (p *Policy) Warnings() []string {
 	return list
 }
 
-// covers says whether a surely matches every flow that b matches. It errs towards no.
+// covers reports whether a certainly matches every flow that b matches. In doubt it returns false.
 func covers(a, b *Match) bool {
 	if a.Not != nil && (b.Not == nil || !reflect.DeepEqual(a.Not, b.Not)) {
 		return false
@@ -50,7 +50,7 @@ func covers(a, b *Match) bool {
 		coversField(a.SeenIn, b.SeenIn, same)
 }
 
-// coversField says whether every value of b is within some value of a. No value is every value.
+// coversField reports whether every value of b is within some value of a. An empty list stands for every value.
 func coversField[T any](a, b []T, within func(T, T) bool) bool {
 	if len(a) == 0 {
 		return true

@@ -14,24 +14,25 @@ import (
 	"penstock/policy/sniff"
 )
 
-// blockPage is what a person sees instead of a site that a rule refuses, over plain HTTP. Nothing else can be told
-// why: everything in TLS would need a certificate for the site.
+// blockPageText is the page that plain HTTP shows in place of a refused site. Under TLS it would need a certificate for the
+// site.
 //
 //go:embed blockpage.html
 var blockPageText string
 
 var blockPage = template.Must(template.New("block").Parse(blockPageText))
 
-// maxDrain is how much of a request is read and thrown away behind the page: closing before would reset the connection
-// and take the page away.
+// maxDrain is how much of a request is read and discarded after the page is sent, in bytes. Closing earlier would reset the
+// connection, and the client would lose the page.
 const maxDrain = 64 << 10
 
-// explainable says that the client of a refused flow can be told why: it speaks plain HTTP, and a name was refused.
+// explainable reports whether the client of a refused flow can be shown the page: the flow goes to a port for plain HTTP,
+// and a name was refused.
 func explainable(f policy.Flow, v policy.Verdict) bool {
 	return v.Action == policy.Refuse && f.Network == policy.TCP && len(f.Names) > 0 && (f.Dst.Port() == 80 || f.Dst.Port() == 8080)
 }
 
-// refuseNamed answers a flow that was refused before it was read: with the page if it is HTTP, else with RST.
+// refuseNamed answers a flow that was refused before it was read: with the page if it turns out to be HTTP, else with RST.
 func (r *Router) refuseNamed(ctx context.Context, req Request, v policy.Verdict, e *entry) {
 	client, err := req.Answer.Accept()
 	if err != nil {
@@ -51,14 +52,14 @@ func (r *Router) refuseNamed(ctx context.Context, req Request, v policy.Verdict,
 	refuseStream(client, head.b, v, res)
 }
 
-// refuseStream ends a stream of which head was read: with the page if it is a whole HTTP/1 request, else with RST.
+// refuseStream ends a stream that starts with head: with the page if head is a complete HTTP/1 request, else with RST.
 func refuseStream(client net.Conn, head []byte, v policy.Verdict, res sniff.Result) {
 	if res.Protocol != sniff.HTTP || res.Ambiguous || v.Action != policy.Refuse || sendBlockPage(client, head, v, res.Host.String()) != nil {
 		abort(client)
 	}
 }
 
-// sendBlockPage answers one request and ends the connection, so that nothing behind the request is served.
+// sendBlockPage answers one request and ends the connection, so that no further request is served.
 func sendBlockPage(client net.Conn, head []byte, v policy.Verdict, host string) error {
 	var body, answer bytes.Buffer
 	err := blockPage.Execute(&body, struct{ Host, Rule, Category string }{host, v.Rule, v.Category})
@@ -79,6 +80,6 @@ func sendBlockPage(client net.Conn, head []byte, v policy.Verdict, host string) 
 	if err := closeWrite(client); err != nil {
 		return err
 	}
-	_, _ = io.CopyN(io.Discard, client, maxDrain) // how it ends is the client's
+	_, _ = io.CopyN(io.Discard, client, maxDrain) // it does not matter how the client ends
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 	"penstock/policy"
 )
 
-// blockedByDNS says that the client was given the destination for a blocked name.
+// blockedByDNS reports whether the client looked up a blocked name for the destination.
 func blockedByDNS() []policy.Name {
 	return []policy.Name{{Host: "bad.bet", From: policy.FromDNS}}
 }
@@ -35,11 +35,11 @@ func TestARefusedRequestIsAnsweredWithAPage(t *testing.T) {
 		body  string
 	}{
 		{"that names rule, category and host", "GET / HTTP/1.1\r\nHost: bad.bet\r\n\r\n", false, "<b>bad.bet</b> was refused by the rule <b>no-gambling</b>"},
-		{"in which nothing is HTML that comes from elsewhere", "GET / HTTP/1.1\r\nHost: bad.bet\r\n\r\n", false, "&lt;gambling&gt;"},
+		{"that escapes what comes from the request or the policy", "GET / HTTP/1.1\r\nHost: bad.bet\r\n\r\n", false, "&lt;gambling&gt;"},
 		{"without a body to HEAD", "HEAD / HTTP/1.1\r\nHost: bad.bet\r\n\r\n", false, ""},
 		{"however long the request is", "POST / HTTP/1.1\r\nHost: bad.bet\r\nContent-Length: 20000\r\n\r\n" + strings.Repeat("x", 20000), false, "no-gambling"},
-		{"once, and nothing behind it is served", strings.Repeat("GET / HTTP/1.1\r\nHost: bad.bet\r\n\r\n", 2), false, "no-gambling"},
-		{"although DNS told the name before", "GET / HTTP/1.1\r\nHost: bad.bet\r\n\r\n", true, "no-gambling"},
+		{"once, and serves no further request", strings.Repeat("GET / HTTP/1.1\r\nHost: bad.bet\r\n\r\n", 2), false, "no-gambling"},
+		{"even if DNS gave the name before", "GET / HTTP/1.1\r\nHost: bad.bet\r\n\r\n", true, "no-gambling"},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestARefusedRequestIsAnsweredWithAPage(t *testing.T) {
 				t.Errorf("got %q, want %q in it", body, row.body)
 			}
 			if strings.Contains(string(body), "<gambling>") || strings.Contains(string(body), "//cdn") {
-				t.Errorf("got %q: something from elsewhere is in it", body)
+				t.Errorf("got %q, want it escaped", body)
 			}
 		})
 	}

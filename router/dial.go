@@ -13,8 +13,8 @@ import (
 	"penstock/policy"
 )
 
-// dial opens the far side of a flow through the verdict's egress. If that turns out not to be up, the policy is asked
-// again with this fact.
+// dial opens the far side of a flow through the verdict's egress. If the egress is not up, dial asks the policy again with
+// that fact, and follows a verdict with another egress.
 func (r *Router) dial(ctx context.Context, f policy.Flow, v policy.Verdict, e *entry) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.DialTimeout)
 	defer cancel()
@@ -64,7 +64,7 @@ func networkName(f policy.Flow) string {
 	return "tcp" + family
 }
 
-// answerFailed tells the client what its dial met: a closed port looks closed, a dead host stays silent.
+// answerFailed answers the client the way the dial failed: a closed port looks closed, and a dead host stays silent.
 func (r *Router) answerFailed(a Answerer, e *entry, err error) {
 	e.fail("dial", err)
 	r.Log.Debug("dial failed", "flow", e.id, "dst", e.flow.Dst, "egress", e.egress(), "err", err)
@@ -75,13 +75,13 @@ func (r *Router) answerFailed(a Answerer, e *entry, err error) {
 	a.Unreachable(err)
 }
 
-// silent says that the far side gave no answer either.
+// silent reports whether the dial failed without an answer from the far side.
 func silent(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, syscall.ETIMEDOUT) ||
 		os.IsTimeout(err)
 }
 
-// dialReason is an error's place in the closed set of penstock_dial_errors_total.
+// dialReason returns the reason label of penstock_dial_errors_total for an error. The set of reasons is closed.
 func (r *Router) dialReason(err error) string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -89,7 +89,7 @@ func (r *Router) dialReason(err error) string {
 	case silent(err):
 		return "timeout"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL),
-		errors.Is(err, syscall.EACCES): // prohibited on the way
+		errors.Is(err, syscall.EACCES): // a router on the path prohibits it
 		return "unreachable"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS):
 		return "resources"
@@ -99,7 +99,7 @@ func (r *Router) dialReason(err error) string {
 	return "other"
 }
 
-// localAddr is the address and port of one of our own kernel sockets.
+// localAddr returns the local address of a kernel socket. ok is false for any other connection.
 func localAddr(c net.Conn) (netip.AddrPort, bool) {
 	switch c := c.(type) {
 	case *net.TCPConn:
@@ -110,10 +110,10 @@ func localAddr(c net.Conn) (netip.AddrPort, bool) {
 	return netip.AddrPort{}, false
 }
 
-// ownConn is one of our own kernel sockets, which the table of flows knows of while it is open.
+// ownConn is one of our own kernel sockets. The table of flows lists it while it is open.
 type ownConn struct {
 	net.Conn
-	closed func() // called once, whoever closes first
+	closed func() // runs once, at the first Close
 }
 
 func (c *ownConn) Close() error {
@@ -121,7 +121,7 @@ func (c *ownConn) Close() error {
 	return c.Conn.Close()
 }
 
-// unwrapped is the connection whose type decides how it is relayed.
+// unwrapped returns the connection whose type decides how to relay it.
 func unwrapped(c net.Conn) net.Conn {
 	if o, ok := c.(*ownConn); ok {
 		return o.Conn

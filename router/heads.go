@@ -6,14 +6,14 @@ import (
 	"sync"
 )
 
-// errCrowded ends a flow for whose first bytes there is no room.
-var errCrowded = errors.New("too many flows wait to name their host")
+// errCrowded ends a flow whose first bytes would exceed Config.SniffMemory.
+var errCrowded = errors.New("no memory left for flows that have not shown a name yet")
 
-// firstHead is how much of a flow is read at first, bytes. Most hellos and requests fit.
+// firstHead is the first allocation for a head, in bytes. Most hellos and requests fit.
 const firstHead = 2 << 10
 
-// heads bounds the memory of flows that have not named their host yet: a client that begins a hello and never ends it
-// pays for it.
+// heads limits the memory for flows that have not shown a name yet, in all and per client. A client that starts many hellos
+// and finishes none runs into its own limit.
 type heads struct {
 	limit int // bytes; one client gets half
 
@@ -43,7 +43,7 @@ func (h *heads) give(client uint64, n int) {
 	}
 }
 
-// head is the first bytes of a flow, in memory that grows with them.
+// head holds the first bytes of a flow in a buffer that grows as needed.
 type head struct {
 	heads  *heads
 	client uint64
@@ -51,7 +51,7 @@ type head struct {
 	b      []byte
 }
 
-// room returns where the next bytes go. It is empty if the head has its full size, and nil if there is no memory left.
+// room returns the space for the next bytes. It is empty if the head has its full size, and nil if there is no memory left.
 func (h *head) room() []byte {
 	if len(h.b) < cap(h.b) {
 		return h.b[len(h.b):cap(h.b)]
@@ -69,7 +69,7 @@ func (h *head) room() []byte {
 	return h.b[len(h.b):size]
 }
 
-// release gives the memory back. It may be called twice.
+// release returns the memory. It may be called twice.
 func (h *head) release() {
 	if h.b != nil {
 		h.heads.give(h.client, cap(h.b))
@@ -77,7 +77,7 @@ func (h *head) release() {
 	}
 }
 
-// hold appends what a filter has to keep until it names a host.
+// hold appends bytes that a filter must keep until they show a name.
 func (h *head) hold(b []byte) error {
 	if len(b) == 0 {
 		return nil

@@ -30,24 +30,24 @@ func (r *Router) handleUnnamedUDP(ctx context.Context, client net.Conn, f policy
 	r.carryFrom(ctx, e, client, w.upstream, w)
 }
 
-// helloFilter reads what a QUIC client sends. Datagrams are held while a hello is incomplete; each complete hello is
-// judged, the first before anything is dialled.
+// helloFilter reads the datagrams of a QUIC client. It holds them while a hello is incomplete and judges each complete hello.
+// It dials after it has judged the first.
 type helloFilter struct {
 	r        *Router
-	f        policy.Flow // as it was known before it was read
+	f        policy.Flow // the facts before it was read
 	e        *entry
-	ctx      context.Context // of the flow; Write has no other way to get it
+	ctx      context.Context // of the flow; Write cannot take one
 	client   net.Conn
 	upstream net.Conn
-	flow     policy.Flow // as it was judged
+	flow     policy.Flow // the facts that verdict is based on
 	verdict  policy.Verdict
 	initials sniff.Initials
-	last     sniff.Result // judged last
+	last     sniff.Result // the result judged last
 	held     [][]byte
 	bytes    int
 }
 
-// readFirst reads the client until the flow was judged and dialled.
+// readFirst reads from the client until the flow has been judged and dialled.
 func (w *helloFilter) readFirst() error {
 	buf := bufferPool.Get().(*[]byte)
 	defer bufferPool.Put(buf)
@@ -88,7 +88,7 @@ func (w *helloFilter) Write(b []byte) (int, error) {
 	return w.upstream.Write(b)
 }
 
-// judge decides on what has been read, dials the first time, and lets go what was held.
+// judge judges the flow by what has been read, dials if that is not done yet, and sends the datagrams it has held.
 func (w *helloFilter) judge(res sniff.Result) error {
 	named, v := w.r.named(w.ctx, w.f, res, w.e)
 	if v.Action != policy.Forward || w.upstream != nil && !stays(w.flow, w.verdict, named, v) {
@@ -109,7 +109,7 @@ func (w *helloFilter) judge(res sniff.Result) error {
 		w.flow, w.verdict, w.upstream = named, v, up
 	}
 	for _, b := range w.held {
-		w.upstream.Write(b) // a lost datagram is the client's to send again
+		w.upstream.Write(b) // the client resends a lost datagram
 	}
 	w.letGo()
 	return nil
@@ -122,7 +122,7 @@ func (w *helloFilter) letGo() {
 	w.held, w.bytes = nil, 0
 }
 
-// unreachable tells the client why nobody answers, where its side of the flow can.
+// unreachable sends the client an ICMP error, if its side of the flow can.
 func (w *helloFilter) unreachable(err error) {
 	if c, ok := w.client.(interface{ Unreachable(error) }); ok {
 		c.Unreachable(err)

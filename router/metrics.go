@@ -23,36 +23,36 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		flows: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_flows_total",
-			Help: "Finished flows by protocol, verdict and deciding rule.",
+			Help: "Finished flows, by protocol, verdict and deciding rule.",
 		}, []string{"proto", "verdict", "rule"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_bytes_total",
-			Help: "Payload bytes of finished flows; tx is from the client.",
+			Help: "Payload bytes of finished flows. tx is from the client, rx is to the client.",
 		}, []string{"direction", "verdict"}),
 		dialTime: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:                        "penstock_dial_seconds",
-			Help:                        "Time that successful dials took.",
+			Help:                        "Duration of successful dials.",
 			Buckets:                     []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 			NativeHistogramBucketFactor: 1.1,
 		}),
 		dialErrs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_dial_errors_total",
-			Help: "Dials that failed, by reason.",
+			Help: "Failed dials, by reason.",
 		}, []string{"reason"}),
 		names: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_name_source_total",
-			Help: "Names that were read in flows, by source.",
+			Help: "Names read in flows, by source.",
 		}, []string{"source"}),
 		blocks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_category_blocks_total",
-			Help: "Flows and questions that a category made a rule refuse.",
+			Help: "Flows and DNS questions blocked because of a category, by category and layer.",
 		}, []string{"category", "layer"}),
 	}
 	reg.MustRegister(m.flows, m.bytes, m.dialTime, m.dialErrs, m.names, m.blocks)
 	return m
 }
 
-// Blocked counts a refusal by category on a layer: "flow" or "dns".
+// Blocked counts a block because of a category. layer is "flow" or "dns".
 func (m *Metrics) Blocked(category, layer string) {
 	if m != nil && category != "" {
 		m.blocks.WithLabelValues(category, layer).Inc()
@@ -91,7 +91,7 @@ func (m *Metrics) nameFrom(s policy.Source) {
 	}
 }
 
-// verdictWord is an action in the words of rules: "block" where policy says refuse.
+// verdictWord returns an action as rules write it: "block" for policy.Refuse.
 func verdictWord(a policy.Action) string {
 	if a == policy.Refuse {
 		return "block"

@@ -7,7 +7,7 @@ import (
 	"penstock/policy/sniff"
 )
 
-// handleUnnamed reads a flow until it names a host or the budget is spent, and judges it again on what is known then.
+// handleUnnamed reads a flow until it shows a name or Config.SniffTimeout passes, and judges it again.
 func (r *Router) handleUnnamed(ctx context.Context, req Request, f policy.Flow, e *entry) {
 	client, err := req.Answer.Accept()
 	if err != nil {
@@ -25,8 +25,8 @@ func (r *Router) handleUnnamed(ctx context.Context, req Request, f policy.Flow, 
 	r.handleUnnamedTCP(ctx, client, f, e)
 }
 
-// named adds what was read to the facts and judges the flow. The flow that it returns has the destination that the
-// verdict is about, which is another one where our resolver knows better: see judge.
+// named adds what was read to the facts and judges the flow. The verdict is for the destination of the flow it returns, which
+// can differ from f.Dst: see judge.
 func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *entry) (policy.Flow, policy.Verdict) {
 	names := append([]policy.Name(nil), f.Names...)
 	if res.Status == sniff.Found {
@@ -35,7 +35,7 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 				continue
 			}
 			host, err := policy.CanonicalName(h.String())
-			if err != nil { // a name that cannot be judged must not pass for no name
+			if err != nil { // an invalid name must not count as no name
 				res.Ambiguous = true
 				continue
 			}
@@ -51,7 +51,8 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 		return f, v
 	}
 	if res.ECH {
-		// Beside ECH stands the provider's outer name, or nothing but a guess. It may block; it is not asked for.
+		// With ECH the name is the provider's outer name. With GREASE, which looks the same, it is the site itself. The name may
+		// block the flow, but it is not looked up.
 		v = r.Policy.Decide(f)
 	} else {
 		f, v = r.judge(ctx, f)
@@ -61,13 +62,12 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 	}
 	e.judged(f, v)
 	if v.Claim != "" && v.Action != policy.Forward {
-		e.failed("mismatch: the flow claims to be for " + v.Claim + ", which our resolver does not give this address for")
+		e.failed("mismatch: the flow claims to be for " + v.Claim + ", but our resolver does not give its address for that name")
 	}
 	return f, v
 }
 
-// stays reports that a flow that was carried under one verdict may go on under a later one: the same way, to the same
-// destination.
+// stays reports whether a flow carried under verdict v may continue under a later verdict w: same egress, same destination.
 func stays(f policy.Flow, v policy.Verdict, now policy.Flow, w policy.Verdict) bool {
 	return w.Action == policy.Forward && w.Egress == v.Egress && now.Dst == f.Dst
 }

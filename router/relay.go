@@ -11,12 +11,12 @@ import (
 	"penstock/policy"
 )
 
-// carry moves a flow's data until both sides are done.
+// carry copies data both ways until both sides are done.
 func (r *Router) carry(ctx context.Context, e *entry, client, upstream net.Conn) {
 	r.carryFrom(ctx, e, client, upstream, nil)
 }
 
-// carryFrom is carry with a filter for what the client sends. A nil filter passes everything.
+// carryFrom is like carry with a filter between the client and the upstream. If filter is nil, everything passes.
 func (r *Router) carryFrom(ctx context.Context, e *entry, client, upstream net.Conn, filter io.Writer) {
 	e.carriedBy(client)
 	stop := context.AfterFunc(ctx, func() {
@@ -35,7 +35,7 @@ func (r *Router) carryFrom(ctx context.Context, e *entry, client, upstream net.C
 	}
 }
 
-// abort ends a connection with RST where its kind has one.
+// abort closes a connection, with RST if it is TCP.
 func abort(c net.Conn) {
 	switch c := unwrapped(c).(type) {
 	case interface{ Abort() }:
@@ -47,8 +47,8 @@ func abort(c net.Conn) {
 	c.Close()
 }
 
-// relayStream copies both ways. FIN is passed on as FIN, so that half-closed connections live on; everything else that
-// ends one side ends the other with RST.
+// relayStream copies both ways. It passes FIN on as FIN, so that half-closed connections keep working. If one side ends in
+// any other way, it resets the other.
 func relayStream(client, upstream net.Conn, filter io.Writer) error {
 	var up io.Writer = unwrapped(upstream)
 	if filter != nil {
@@ -80,7 +80,7 @@ func relayStream(client, upstream net.Conn, filter io.Writer) error {
 func closeWrite(c net.Conn) error {
 	if w, ok := unwrapped(c).(interface{ CloseWrite() error }); ok {
 		err := w.CloseWrite()
-		if errors.Is(err, syscall.ENOTCONN) { // the peer was faster
+		if errors.Is(err, syscall.ENOTCONN) { // the peer closed first
 			return nil
 		}
 		return err
@@ -88,10 +88,10 @@ func closeWrite(c net.Conn) error {
 	return c.Close()
 }
 
-// copyStream copies src to dst by the best way the two have, and returns nil at src's end.
+// copyStream copies src to dst by the fastest way that both support. It returns nil at the end of src.
 func copyStream(dst io.Writer, src net.Conn) error {
 	if _, socket := src.(*net.TCPConn); socket {
-		if rf, ok := dst.(io.ReaderFrom); ok { // a stack reads sockets into its segments
+		if rf, ok := dst.(io.ReaderFrom); ok { // a stack reads from the socket straight into its segments
 			_, err := rf.ReadFrom(src)
 			return err
 		}
@@ -107,8 +107,8 @@ func copyStream(dst io.Writer, src net.Conn) error {
 
 var bufferPool = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// relayDatagrams copies datagrams both ways until the client's side ends, which its stack does when the flow is idle, or
-// the upstream fails.
+// relayDatagrams copies datagrams both ways until the upstream fails or the client's side ends. The stack ends the client's
+// side when the flow is idle.
 func relayDatagrams(client, upstream net.Conn, filter io.Writer) error {
 	var up io.Writer = unwrapped(upstream)
 	if filter != nil {
@@ -130,7 +130,7 @@ func relayDatagrams(client, upstream net.Conn, filter io.Writer) error {
 	return ordinary(err)
 }
 
-// copyDatagrams copies until src ends or dst is closed. A datagram that dst refuses is lost, as on any network.
+// copyDatagrams copies until src ends or dst is closed. If dst refuses a datagram, it is lost, as on any network.
 func copyDatagrams(dst io.Writer, src net.Conn) error {
 	send := func(b []byte) error {
 		if _, err := dst.Write(b); errors.Is(err, net.ErrClosed) || errors.Is(err, errNoMore) {
@@ -140,7 +140,7 @@ func copyDatagrams(dst io.Writer, src net.Conn) error {
 	}
 	if each, ok := src.(interface {
 		Each(func([]byte) error) error
-	}); ok { // a stack's flow hands out what it has queued
+	}); ok { // a stack's flow passes each queued datagram
 		return each.Each(send)
 	}
 	if handled, err := eachFromSocket(src, send); handled {
@@ -159,10 +159,10 @@ func copyDatagrams(dst io.Writer, src net.Conn) error {
 	}
 }
 
-// errNoMore is what a filter returns to end a flow.
-var errNoMore = errors.New("the flow was ended by policy")
+// errNoMore is the error with which a filter ends a flow.
+var errNoMore = errors.New("the policy ended the flow")
 
-// ordinary takes out the errors that are just how flows end.
+// ordinary drops errors with which flows normally end.
 func ordinary(err error) error {
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		return nil

@@ -1,9 +1,9 @@
 // Package router is the pipeline that every flow goes through: describe, judge, dial, answer, relay.
 //
-// The same code serves laptop and gateway; what differs is which stack hands flows in and which dialers are the ways
-// out. The router keeps the table of live flows and the counts of what was decided.
+// Laptop and gateway use the same code. They differ in which stack delivers the flows and which dialers they go out through.
+// The router keeps the table of live flows and counts the verdicts.
 //
-// It does not parse packets, resolve names, make policy or know any transport.
+// It does not parse packets, resolve names, define policy or know any transport.
 package router
 
 import (
@@ -18,33 +18,33 @@ import (
 	"penstock/policy/sniff"
 )
 
-// Dialer opens the far side of a flow. *net.Dialer and *stack.Stack are ones. network is "tcp", "udp" or "ping" with 4
-// or 6 behind it, address an IP address and port; a "ping" connection carries ICMP echo bodies, identifier first.
+// Dialer opens the far side of a flow. *net.Dialer and *stack.Stack implement it. network is "tcp", "udp" or "ping" followed
+// by 4 or 6. address is an IP address and port. A "ping" connection carries ICMP echo bodies, which start with the identifier.
 type Dialer interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// FlowDialer is a Dialer that has to know whose flow it serves, as the embedded DNS server does.
+// FlowDialer is a Dialer that needs the facts of the flow. The embedded DNS server is one.
 type FlowDialer interface {
 	DialFlow(ctx context.Context, f policy.Flow) (net.Conn, error)
 }
 
-// Answerer is how a flow's client is answered: exactly once, by one of the four. *stack.Request is one.
+// Answerer answers the client of a flow. Exactly one of its methods must be called, once. *stack.Request implements it.
 type Answerer interface {
 	// Accept returns the client's side of the flow. It may wait for the client.
 	Accept() (net.Conn, error)
-	// Refuse answers as a host does where nobody listens.
+	// Refuse answers like a host on which nothing listens.
 	Refuse()
-	// Unreachable answers as the network does when a dial fails with err.
+	// Unreachable answers like a network in which a dial fails with err.
 	Unreachable(err error)
-	// Drop answers nothing.
+	// Drop sends no answer.
 	Drop()
 }
 
-// Request is a flow whose first packet has come.
+// Request is a flow whose first packet has arrived.
 type Request struct {
 	Network  policy.Network
-	Client   uint64 // key of whoever sent it
+	Client   uint64 // key of the sender
 	Src, Dst netip.AddrPort
 	Answer   Answerer
 }
@@ -54,26 +54,26 @@ type Policy interface {
 	Decide(policy.Flow) policy.Verdict
 }
 
-// Clients knows who sends flows, and what belongs to them.
+// Clients describes the senders of flows.
 type Clients interface {
-	// Describe adds to a flow what is known of its client now, in place of what was known before. It reports false for a
-	// client that is gone; its flow is dropped. It is asked before each judgement.
+	// Describe sets the facts about a flow's client, as they are now. It returns false if the client is gone; the flow is
+	// then dropped. The router calls it before each judgement of a flow.
 	Describe(f *policy.Flow) bool
-	// Names adds the names that the flow's client resolved to its destination, most recent first, and keeps them until
+	// Names adds the names that the client resolved to the flow's destination, most recent first. They stay remembered until
 	// release is called.
 	Names(f *policy.Flow) (release func())
-	// Confirm returns the addresses, of the family of the flow's destination, that our resolver gives the flow's client for
-	// a host.
+	// Confirm looks host up with our resolver as the flow's client would. It returns the addresses of the same family as the
+	// flow's destination.
 	Confirm(ctx context.Context, f policy.Flow, host string) ([]netip.Addr, error)
 }
 
-// Ways are the ways out.
+// Ways finds the ways out: the dialers, and what lies behind an address.
 type Ways interface {
 	// Dialer finds an egress by name.
 	Dialer(egress string) (Dialer, bool)
-	// Place says what a destination is to this host when a client asks for it.
+	// Place returns where dst is, seen from this host, for a flow of the client.
 	Place(client uint64, dst netip.Addr) policy.Place
-	// IsNotUp reports that a dial failed because its transport is not up.
+	// IsNotUp reports whether a dial failed because its transport is not up.
 	IsNotUp(err error) bool
 }
 
@@ -83,20 +83,21 @@ type Config struct {
 	Clients Clients
 	Ways    Ways
 
-	// Dropped counts a flow that was not carried, for a reason of the closed set of this package. May be nil.
+	// Dropped is called for each flow that was not carried. reason is one of the Drop constants. May be nil.
 	Dropped func(reason string)
 	// Ended receives each finished flow once, in the goroutine that carried it. It must not block. May be nil.
 	Ended func(Flow)
-	Clock func() time.Time // nil is time.Now
+	Clock func() time.Time // if nil, time.Now
 
-	// StormLimit refusals to one client at one destination within StormWindow are answered, the next ones are dropped.
-	StormLimit   int           // default 50; negative answers all
+	// After StormLimit refusals of one client's flows to one destination within StormWindow, further ones are dropped without an
+	// answer.
+	StormLimit   int           // default 50; if negative, all are answered
 	StormWindow  time.Duration // default 30 s
 	DialTimeout  time.Duration // for one dial; default 10 s
-	SniffTimeout time.Duration // for reading a name before a flow is judged on what is known; default 300 ms
-	SniffMemory  int           // bytes that wait to name a host, half of them for one client; default 32 MiB
-	Log          *slog.Logger  // nil discards
-	Metrics      *Metrics      // nil counts nothing
+	SniffTimeout time.Duration // how long to wait for a name before a flow is judged without one; default 300 ms
+	SniffMemory  int           // bytes for flows that have not shown a name yet, at most half of them for one client; default 32 MiB
+	Log          *slog.Logger  // if nil, nothing is logged
+	Metrics      *Metrics      // if nil, nothing is counted
 }
 
 // Router carries flows. Its methods may be called by several goroutines at once.
@@ -109,14 +110,14 @@ type Router struct {
 
 // Reasons why a flow was not carried.
 const (
-	DropLoop     = "loop"     // it would have come back to us, or is one of our own
+	DropLoop     = "loop"     // it would loop back to penstock, or comes from one of our own sockets
 	DropReserved = "reserved" // its destination is this machine or a reserved address
 	DropSource   = "source"   // its client is gone
 	DropStorm    = "storm"    // see Config.StormLimit
 	DropSniff    = "sniff"    // see Config.SniffMemory
 )
 
-// New makes a router.
+// New returns a Router.
 func New(c Config) (*Router, error) {
 	if c.Policy == nil || c.Clients == nil || c.Ways == nil {
 		return nil, errors.New("router: Policy, Clients and Ways must be set")
@@ -154,7 +155,7 @@ func New(c Config) (*Router, error) {
 	}, nil
 }
 
-// Handle takes one flow through the pipeline and returns when it is over, or when ctx is.
+// Handle takes one flow through the pipeline. It returns when the flow is over or ctx is done.
 func (r *Router) Handle(ctx context.Context, req Request) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -189,14 +190,14 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 	defer upstream.Close()
 	client, err := req.Answer.Accept() // only now is the SYN answered
 	if err != nil {
-		abort(upstream) // the client has gone: what it dialled was not ended in peace
+		abort(upstream) // the client is gone, so the connection it asked for is reset
 		e.fail("accept", err)
 		return
 	}
 	r.carry(ctx, e, client, upstream)
 }
 
-// describe gathers what is known of a flow before any of it was read. release must be called when the flow is over.
+// describe collects the facts that are known before the flow is read. release must be called when the flow is over.
 func (r *Router) describe(req Request) (f policy.Flow, release func(), ok bool) {
 	f = policy.Flow{Network: req.Network, Client: req.Client, Src: req.Src, Dst: req.Dst, Time: r.now()}
 	if r.table.isOurs(f.Src) {
@@ -207,13 +208,13 @@ func (r *Router) describe(req Request) (f policy.Flow, release func(), ok bool) 
 		r.Dropped(DropSource)
 		return f, nil, false
 	}
-	f.Sniffed = !sniffable(f) // nothing will be read of the others: what is known now is all
+	f.Sniffed = !sniffable(f) // other flows are not read, so no further name will come
 	f.Place = r.Ways.Place(f.Client, f.Dst.Addr())
 	return f, r.Clients.Names(&f), true
 }
 
-// judge asks the policy for a flow that was read. Where the flow claims a name that DNS did not give, our resolver is
-// asked: a true name counts, and one that stands for another address is dialled there instead.
+// judge judges a flow that has been read. If the flow claims a name that DNS did not give, judge looks it up with our
+// resolver. If the name resolves, it counts. If it has another address, the flow is dialled there instead.
 func (r *Router) judge(ctx context.Context, f policy.Flow) (policy.Flow, policy.Verdict) {
 	v := r.Policy.Decide(f)
 	if v.Claim == "" {
@@ -221,19 +222,19 @@ func (r *Router) judge(ctx context.Context, f policy.Flow) (policy.Flow, policy.
 	}
 	addrs, err := r.Clients.Confirm(ctx, f, v.Claim)
 	if err != nil || len(addrs) == 0 {
-		r.Log.Debug("a flow claims a name that does not resolve", "src", f.Src, "dst", f.Dst, "host", v.Claim, "err", err)
+		r.Log.Debug("flow claims a name that does not resolve", "src", f.Src, "dst", f.Dst, "host", v.Claim, "err", err)
 		return f, v
 	}
 	g := f.Confirmed(v.Claim, addrs)
 	g.Place = r.Ways.Place(g.Client, g.Dst.Addr())
 	w := r.Policy.Decide(g)
-	if w.Claim != "" { // one true name among false ones
+	if w.Claim != "" { // another claimed name is still unconfirmed
 		return f, v
 	}
 	return g, w
 }
 
-// answer says no.
+// answer refuses or drops a flow, as the verdict says.
 func (r *Router) answer(a Answerer, f *policy.Flow, v policy.Verdict) {
 	switch {
 	case v.Cause == policy.ByLoop:
@@ -252,7 +253,7 @@ func (r *Router) answer(a Answerer, f *policy.Flow, v policy.Verdict) {
 	}
 }
 
-// sniffable says that the clients of a port speak first, and name a host.
+// sniffable reports whether clients of the destination port speak first and send a host name.
 func sniffable(f policy.Flow) bool {
 	switch f.Dst.Port() {
 	case 80, 8080, 8443:
@@ -265,7 +266,7 @@ func sniffable(f policy.Flow) bool {
 
 func (r *Router) now() time.Time { return r.Clock() }
 
-// sourceOf is where a name that was read in a flow comes from.
+// sourceOf returns the source of a name that was read in a flow.
 func sourceOf(p sniff.Protocol) policy.Source {
 	switch p {
 	case sniff.TLS:

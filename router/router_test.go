@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// client is the far end of a flow under test: what a stack would hand in, over a loopback connection.
+// client is the client of a flow under test. It stands in for a stack, over a loopback connection.
 type client struct {
 	net.Conn // the client program's end, once accepted
 
@@ -82,7 +82,7 @@ func (c *client) got(t *testing.T) string {
 	return c.answer
 }
 
-// echoServer sends back what it gets, with a line of its own name first.
+// echoServer sends its name on a line and then echoes what it gets.
 func echoServer(t *testing.T, name string) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -173,7 +173,7 @@ func (w ways) Dialer(name string) (Dialer, bool)   { d, ok := w[name]; return d,
 func (ways) Place(uint64, netip.Addr) policy.Place { return policy.Elsewhere }
 func (ways) IsNotUp(err error) bool                { return errors.Is(err, errDown) }
 
-// people is a Clients that knows everybody, and what a resolver says.
+// people is a Clients that knows every client and the answers of a resolver.
 type people struct {
 	resolver map[string][]netip.Addr
 	names    []policy.Name // that DNS gave for every address
@@ -218,7 +218,7 @@ func TestAnswers(t *testing.T) {
 		want    string
 	}{
 		{"a blocked flow is refused", policy.Verdict{Rule: "no"}, nil, "refused"},
-		{"a dropped flow gets silence", policy.Verdict{Action: policy.Drop, Rule: "no"}, nil, "dropped"},
+		{"a dropped flow gets no answer", policy.Verdict{Action: policy.Drop, Rule: "no"}, nil, "dropped"},
 		{"a closed port looks closed", forward, failing{syscall.ECONNREFUSED}, "told connection refused"},
 		{"a dead host stays silent", forward, failing{context.DeadlineExceeded}, "dropped"},
 		{"an unreachable network looks unreachable", forward, failing{syscall.ENETUNREACH}, "told network is unreachable"},
@@ -279,12 +279,12 @@ func TestAClientThatIsGoneIsAResetUpstream(t *testing.T) {
 	}
 }
 
-// dialFunc is a Dialer that hands out a connection, whatever is asked for.
+// dialFunc is a Dialer that returns a connection for any address.
 type dialFunc func() (net.Conn, error)
 
 func (f dialFunc) DialContext(context.Context, string, string) (net.Conn, error) { return f() }
 
-// clientHello is what a TLS client says first. The client that made it is gone: it would read what the test wants to see.
+// clientHello returns the hello of a TLS client. The client itself is closed, because it would read what the test wants to read.
 func clientHello(name string) []byte {
 	near, far := net.Pipe()
 	go func() {
@@ -312,11 +312,11 @@ func TestNamesInTheFlow(t *testing.T) {
 	}{
 		{"an allowed SNI goes out", 443, hello("good.example"), "out"},
 		{"a blocked SNI is reset", 443, hello("bad.bet"), "reset"},
-		{"an SNI can choose the way", 443, hello("intra.corp"), "corp"},
+		{"an SNI can choose the egress", 443, hello("intra.corp"), "corp"},
 		{"an allowed Host goes out", 80, get("good.example"), "out"},
 		{"a blocked Host gets a page", 80, get("bad.bet"), "HTTP/1.1 403 Forbidden"},
 		{"upper case and a port in Host do not help", 80, get("BAD.bet.:80"), "HTTP/1.1 403 Forbidden"},
-		{"a request that stalls in its first word is still read", 80, func(c net.Conn) {
+		{"a request that stalls in its first word is read to the end", 80, func(c net.Conn) {
 			io.WriteString(c, "GE")
 			time.Sleep(300 * time.Millisecond) // longer than the budget for the first byte
 			get("bad.bet")(prefixed{c, "GE"})
@@ -361,7 +361,7 @@ func TestNamesInTheFlow(t *testing.T) {
 	}
 }
 
-// prefixed is a connection on which the first bytes of what is written were sent before.
+// prefixed is a connection on which the first bytes have been sent already; it skips them in Write.
 type prefixed struct {
 	net.Conn
 	sent string
@@ -504,7 +504,7 @@ func claims(f policy.Flow) policy.Verdict {
 	return policy.Verdict{Rule: "no-private", Later: later(f)}
 }
 
-// dialled is a Dialer that remembers where it went.
+// dialled is a Dialer that records the addresses it dialled.
 type dialled struct {
 	to chan string
 	dialTo
@@ -522,8 +522,8 @@ func TestAClaimedNameLeadsOnlyWhereOurResolverSays(t *testing.T) {
 		resolver map[string][]netip.Addr
 		want     string // where is dialled; empty: nowhere
 	}{
-		{"it stands for the address that the client chose", map[string][]netip.Addr{"wiki.corp": {netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("203.0.113.9")}}, "203.0.113.9:80"},
-		{"it stands for another address", map[string][]netip.Addr{"wiki.corp": {netip.MustParseAddr("10.20.0.10")}}, "10.20.0.10:80"},
+		{"it has the address that the client chose", map[string][]netip.Addr{"wiki.corp": {netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("203.0.113.9")}}, "203.0.113.9:80"},
+		{"it has another address", map[string][]netip.Addr{"wiki.corp": {netip.MustParseAddr("10.20.0.10")}}, "10.20.0.10:80"},
 		{"it does not resolve", nil, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -604,7 +604,7 @@ func TestHalfHellosAreBounded(t *testing.T) {
 		one.release()
 	}
 	if got := h.total; got != 32<<10 {
-		t.Errorf("%d bytes are held after one client let go, want %d", got, 32<<10)
+		t.Errorf("%d bytes are held after one client released its share, want %d", got, 32<<10)
 	}
 	grown := &head{heads: &h, client: 1, max: 16 << 10}
 	for room := grown.room(); len(room) > 0; room = grown.room() {
@@ -692,7 +692,7 @@ func TestKillAndRejudge(t *testing.T) {
 		t.Fatalf("got %d flows killed, want 1", n)
 	}
 	if _, err := r.ReadString('\n'); err == nil {
-		t.Error("the connection lives on after its flow was killed")
+		t.Error("the connection is open after its flow was killed")
 	}
 	<-w.ended
 	if got := w.Active(); got != 0 {
@@ -730,7 +730,7 @@ func TestHalfClose(t *testing.T) {
 	<-w.ended
 }
 
-// later says that a name could still send a flow another way, until it has been read.
+// later is a policy under which a name could still change the egress, until the flow has been read.
 func later(f policy.Flow) policy.Later {
 	if f.Sniffed {
 		return policy.LaterNothing

@@ -4,5 +4,5 @@ package router
 
 import "net"
 
-// eachFromSocket has no better way than a buffer of its own here.
+// eachFromSocket handles nothing on this system: the caller reads into a buffer of its own.
 func eachFromSocket(net.Conn, func([]byte) error) (bool, error) { return false, nil }

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// eachFromSocket hands each datagram of a kernel socket to send, and holds no buffer while there is none.
+// eachFromSocket passes each datagram of a kernel socket to send. It needs no buffer while it waits.
 func eachFromSocket(c net.Conn, send func([]byte) error) (handled bool, err error) {
 	u, ok := c.(*net.UDPConn)
 	if !ok {

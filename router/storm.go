@@ -8,11 +8,11 @@ import (
 	"penstock/policy"
 )
 
-// maxStorms bounds the (client, destination) pairs whose refusals are counted.
+// maxStorms is how many pairs of client and destination are counted.
 const maxStorms = 4096
 
-// storms turns refusals into silence for a client that goes on and on at the same destination: answering each would cost
-// more than it tells. The zero storms never does.
+// storms counts refusals, so that a client that keeps trying the same destination gets no more answers: they would cost more
+// than they help. With limit 0 every flow is answered.
 type storms struct {
 	limit  int
 	window time.Duration
@@ -36,7 +36,7 @@ func newStorms(limit int, window time.Duration) storms {
 	return storms{limit: limit, window: window, mu: new(sync.Mutex), pairs: make(map[stormKey]storm)}
 }
 
-// refused counts a refusal and reports whether it is one too many.
+// refused counts a refusal and reports whether it exceeds the limit.
 func (s *storms) refused(f *policy.Flow, now time.Time) bool {
 	if s.limit <= 0 {
 		return false
@@ -50,7 +50,7 @@ func (s *storms) refused(f *policy.Flow, now time.Time) bool {
 	}
 	p.count++
 	if _, known := s.pairs[k]; !known && len(s.pairs) >= maxStorms {
-		for old, p := range s.pairs { // what is over goes first; in a flood, anything
+		for old, p := range s.pairs { // expired pairs go first; in a flood, any pair
 			delete(s.pairs, old)
 			if now.Sub(p.began) < s.window {
 				break

@@ -36,7 +36,7 @@ func (r *Router) handleUnnamedTCP(ctx context.Context, client net.Conn, f policy
 		return
 	}
 	defer upstream.Close()
-	// The filters judge by what was known before this flow was read: a later request names its own host.
+	// The filters start from the facts before this flow was read, because a later request names its own host.
 	filter := filter{r: r, ctx: ctx, before: f, flow: named, verdict: v, upstream: unwrapped(upstream), e: e, held: head}
 	var through io.Writer
 	switch {
@@ -59,12 +59,13 @@ func (r *Router) handleUnnamedTCP(ctx context.Context, client net.Conn, f policy
 	r.carryFrom(ctx, e, client, upstream, through)
 }
 
-// startedLimit is how long a client may take over a hello or head that it has begun. What has begun to name a host is
-// never let through unnamed: a client that stalls on purpose would choose its own verdict.
+// startedLimit is how long a client may take to finish a hello or head that it has started. Such a flow is never forwarded
+// without its name: a client could stall on purpose to choose its own verdict.
 const startedLimit = 10 * time.Second
 
-// readName reads the first bytes of a stream into head until they name a host, cannot any more, or time is up: budget
-// for the first byte, startedLimit once something has begun that will carry a name. The end of the latter is an error.
+// readName reads the first bytes of a stream into head until they show a name or can show none. It waits for budget for the
+// first byte; if none comes, that is no error. After the first byte it waits for startedLimit; if the client has not finished
+// by then, that is an error.
 func readName(c net.Conn, head *head, budget time.Duration) (res sniff.Result, err error) {
 	if err := c.SetReadDeadline(time.Now().Add(budget)); err != nil {
 		return res, err
@@ -92,7 +93,7 @@ func readName(c net.Conn, head *head, budget time.Duration) (res sniff.Result, e
 				return res, err
 			}
 		case err == nil:
-		case len(head.b) > 0: // what has begun did not go on
+		case len(head.b) > 0: // the client started but did not finish
 			return res, err
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF):
 			return res, nil
@@ -102,19 +103,19 @@ func readName(c net.Conn, head *head, budget time.Duration) (res sniff.Result, e
 	}
 }
 
-// filter is what the filters of a stream have in common. They stand before its upstream and see what the client sends.
+// filter is the common part of the filters of a stream. A filter sees what the client sends before the upstream does.
 type filter struct {
 	r        *Router
-	ctx      context.Context // of the flow; Write has no other way to get it
-	before   policy.Flow     // as it was known before it was read
-	flow     policy.Flow     // as it was judged
+	ctx      context.Context // of the flow; Write cannot take one
+	before   policy.Flow     // the facts before it was read
+	flow     policy.Flow     // the facts that verdict is based on
 	verdict  policy.Verdict
 	upstream io.Writer
 	e        *entry
-	held     *head // not passed on yet
+	held     *head // bytes not passed on yet
 }
 
-// judge judges what was read later, and returns errNoMore unless the flow may stay where it is.
+// judge judges a later name. It returns errNoMore unless the flow may stay on its connection.
 func (w *filter) judge(res sniff.Result) error {
 	if now, v := w.r.named(w.ctx, w.before, res, w.e); !stays(w.flow, w.verdict, now, v) {
 		return errNoMore
@@ -122,15 +123,15 @@ func (w *filter) judge(res sniff.Result) error {
 	return nil
 }
 
-// requestFilter judges each request of a plain HTTP connection. A request that is refused or belongs elsewhere ends the
-// connection: its client comes back with a new one, which is judged from scratch.
+// requestFilter judges each request of a plain HTTP connection. It ends the connection if a request is refused or must go
+// elsewhere. The client then opens a new connection, which is judged on its own.
 type requestFilter struct {
 	filter
 	requests sniff.Requests
 }
 
 func (w *requestFilter) Write(b []byte) (int, error) {
-	if len(w.held.b) == 0 { // nothing waits: what is whole passes without a copy
+	if len(w.held.b) == 0 { // nothing is held, so complete requests pass without a copy
 		rest, err := w.feed(b)
 		if err != nil {
 			return 0, err
@@ -143,7 +144,7 @@ func (w *requestFilter) Write(b []byte) (int, error) {
 	return len(b), w.pass()
 }
 
-// pass feeds what is held, and keeps what does not end a head yet.
+// pass feeds the held bytes and keeps those of an incomplete head.
 func (w *requestFilter) pass() error {
 	rest, err := w.feed(w.held.b)
 	if err != nil {
@@ -157,7 +158,7 @@ func (w *requestFilter) pass() error {
 	return nil
 }
 
-// feed judges the requests in b, passes them on, and returns what is left.
+// feed judges the requests in b and passes them on. It returns the bytes of an incomplete head.
 func (w *requestFilter) feed(b []byte) (rest []byte, err error) {
 	for len(b) > 0 {
 		n, res := w.requests.Feed(b)
@@ -183,11 +184,11 @@ func (w *requestFilter) feed(b []byte) (rest []byte, err error) {
 	return b, nil
 }
 
-// lateFilter judges a client that had said nothing when the budget was over, perhaps to be let through unnamed. What it
-// says first is held until it names a host or cannot any more.
+// lateFilter is for a client that sent nothing within Config.SniffTimeout, perhaps so as not to show a name. It holds the
+// first bytes until they show a name or can show none, and then judges them.
 type lateFilter struct {
 	filter
-	next io.Writer // takes what follows; nil until judged
+	next io.Writer // for all later bytes; nil until judged
 }
 
 func (w *lateFilter) Write(b []byte) (int, error) {

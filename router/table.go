@@ -11,19 +11,19 @@ import (
 	"penstock/policy"
 )
 
-// Flow is what the table knows of a flow, live or just ended.
+// Flow is a snapshot of a flow that is live or has just ended.
 type Flow struct {
 	ID         uint64
 	Facts      policy.Flow
 	Verdict    policy.Verdict
-	Egress     string // where it went; differs from Verdict.Egress after a fallback
+	Egress     string // the egress used; differs from Verdict.Egress after a fallback
 	Start, End time.Time
 	TxBytes    uint64 // payload from the client
 	RxBytes    uint64 // payload to the client
-	Err        string // why it failed, empty if it did not
+	Err        string // why it failed; empty if it did not
 }
 
-// Name is the name that the flow was judged by: one read in it, else the one resolved last.
+// Name returns the name that the flow was judged by: the last one read in it or, without one, the one resolved last.
 func (f *Flow) Name() policy.Name { return judgedName(f.Facts.Names) }
 
 func judgedName(names []policy.Name) policy.Name {
@@ -51,7 +51,7 @@ type table struct {
 	hits  map[string]*Hits
 }
 
-// Hits is how often a rule decided.
+// Hits says how often a rule decided, and when it last did.
 type Hits struct {
 	Count uint64
 	Last  time.Time
@@ -118,21 +118,21 @@ func (t *table) closed(a netip.AddrPort) {
 	}
 }
 
-// isOurs says that a is the near end of one of our own sockets.
+// isOurs reports whether a is the local address of one of our own sockets.
 func (t *table) isOurs(a netip.AddrPort) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.ours[a] > 0
 }
 
-// judged notes a verdict and the facts that it was given on.
+// judged records a verdict and the facts it is based on.
 func (e *entry) judged(f policy.Flow, v policy.Verdict) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.flow, e.verdict, e.egressName = f, v, v.Egress
 }
 
-// via notes that another egress than the verdict's is used.
+// via records that the flow uses another egress than the verdict's.
 func (e *entry) via(egress string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -145,7 +145,7 @@ func (e *entry) egress() string {
 	return e.egressName
 }
 
-// fail notes why a flow ended badly.
+// fail records why a flow failed.
 func (e *entry) fail(step string, err error) { e.failed(step + ": " + err.Error()) }
 
 func (e *entry) failed(why string) {
@@ -172,7 +172,7 @@ func (e *entry) snapshot() Flow {
 	return f
 }
 
-// end takes a flow out of the table and tells what became of it.
+// end removes a flow from the table and reports it to Metrics and Ended.
 func (r *Router) end(e *entry) {
 	f := e.snapshot()
 	f.End = r.now()
@@ -181,7 +181,7 @@ func (r *Router) end(e *entry) {
 	r.Ended(f)
 }
 
-// Flows are the live flows, oldest first.
+// Flows returns the live flows, oldest first.
 func (r *Router) Flows() []Flow {
 	flows := make([]Flow, 0, 64)
 	for _, e := range r.table.entries() {
@@ -206,14 +206,14 @@ func (t *table) entries() []*entry {
 	return list
 }
 
-// Active is how many flows are live.
+// Active returns the number of live flows.
 func (r *Router) Active() int {
 	r.table.mu.Lock()
 	defer r.table.mu.Unlock()
 	return len(r.table.flows)
 }
 
-// Hits is how often each rule decided, by rule name, live flows included.
+// Hits returns how often each rule decided, by rule name. It includes live flows.
 func (r *Router) Hits() map[string]Hits {
 	hits := r.table.past()
 	for _, e := range r.table.entries() {
@@ -225,11 +225,11 @@ func (r *Router) Hits() map[string]Hits {
 		}
 		hits[f.Verdict.Rule] = h
 	}
-	delete(hits, "") // flows that are not judged yet
+	delete(hits, "") // flows that have not been judged yet
 	return hits
 }
 
-// past is how often each rule decided flows that are over.
+// past returns how often each rule decided flows that have ended.
 func (t *table) past() map[string]Hits {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -252,22 +252,21 @@ func (r *Router) Kill(match func(Flow) bool) int {
 	return n
 }
 
-// Change is a live flow that would be judged otherwise now.
+// Change is a live flow and the verdict, another one, that it would get now.
 type Change struct {
 	Flow Flow
 	Now  policy.Verdict
 }
 
-// Rejudge judges the live flows anew and returns those that would be refused or sent elsewhere. Nothing is done to them.
-// facts, if not nil, brings what is known of a flow up to date; false says that its client is gone, which is a change to
-// the zero verdict.
+// Rejudge judges the live flows again and returns those whose action or egress would change. It does not touch them. facts,
+// if not nil, updates the facts of a flow. If it returns false, the client is gone, and the flow gets the zero Verdict.
 func (r *Router) Rejudge(facts func(*policy.Flow) bool, decide func(policy.Flow) policy.Verdict) []Change {
 	var changed []Change
 	for _, e := range r.table.entries() {
 		f := e.snapshot()
 		now := f.Facts
 		now.Time = r.now()
-		now.Sniffed = true // what was not read by now will not be read
+		now.Sniffed = true // no further name will be read
 		var v policy.Verdict
 		if facts == nil || facts(&now) {
 			v = decide(now)

@@ -18,7 +18,8 @@ import (
 // echoPort is where this program serves echoes for its own clients.
 const echoPort = 7777
 
-// self starts this program again on a host, in a role of its own process: descriptors are counted by process.
+// self starts this program again on a host, in one of the roles. Each role needs its own process because the kernel limits
+// descriptors per process.
 func self(ctx context.Context, h *netlab.Host, args ...string) (*netlab.Cmd, error) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -30,7 +31,7 @@ func self(ctx context.Context, h *netlab.Host, args ...string) (*netlab.Cmd, err
 	return cmd, nil
 }
 
-// echo runs the echo server on the path's far end until stop is called.
+// echo runs the echo server at the far end of the path until stop is called.
 func (w *world) echo(ctx context.Context) (stop func(), err error) {
 	cmd, err := self(ctx, w.host(), roleEcho, fmt.Sprintf("%s:%d", w.path.server, echoPort))
 	if err != nil {
@@ -47,14 +48,14 @@ func (w *world) echo(ctx context.Context) (stop func(), err error) {
 		cmd.Process.Kill()
 		cmd.Wait()
 	}
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil { // it says that it listens
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil { // it reports that it is listening
 		stop()
 		return nil, fmt.Errorf("echo server: %w", err)
 	}
 	return stop, nil
 }
 
-// connect makes n connections from the laptop.
+// connect makes n connections from the laptop and exchanges size bytes on each.
 func (w *world) connect(ctx context.Context, n, size int) (connectResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
@@ -75,7 +76,7 @@ func (w *world) connect(ctx context.Context, n, size int) (connectResult, error)
 	return r, json.Unmarshal(out, &r)
 }
 
-// hold calls look while n connections from the laptop are open and silent.
+// hold calls look while n idle connections from the laptop are open.
 func (w *world) hold(ctx context.Context, n int, look func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
@@ -111,10 +112,10 @@ func (w *world) hold(ctx context.Context, n int, look func() error) error {
 	return err
 }
 
-// machine says where and when a run was made.
+// machine describes the machine and the time of a run.
 func machine(took time.Duration) string {
 	cpu, cores := "unknown CPU", 0
-	b, _ := os.ReadFile("/proc/cpuinfo") // said as unknown where it cannot be read
+	b, _ := os.ReadFile("/proc/cpuinfo") // shown as unknown if it cannot be read
 	for line := range strings.Lines(string(b)) {
 		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
 			cpu, cores = strings.TrimSpace(value), cores+1

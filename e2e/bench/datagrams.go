@@ -14,28 +14,28 @@ import (
 	"time"
 )
 
-// Datagrams are sent as fast as one thread can, one a system call, and counted where they arrive. A flow is opened by
-// an order, which is answered, so that what is measured is not its first packet's way through the rules.
+// Datagrams are sent as fast as one thread can, one per system call, and counted at the receiver. An order and its answer
+// open the flow first, so that the measurement does not include the policy decision on the first packet.
 
-// order is what opens a flow.
+// order is the request that opens a flow.
 type order struct {
 	Down    bool // the server sends
 	Size    int  // of each datagram, in bytes
 	Seconds int
 }
 
-// tally is what one end has seen.
+// tally is what one end has sent or received.
 type tally struct {
 	Sent, Received int
-	Seconds        float64 // from the first to the last that was received
+	Seconds        float64 // from the first to the last datagram received
 }
 
 const (
 	datagramPort = 7778
-	quiet        = 500 * time.Millisecond // nothing more comes after so long
+	quiet        = 500 * time.Millisecond // after this long without a datagram, no more will come
 )
 
-// serveDatagrams carries out one order and says what it saw.
+// serveDatagrams carries out one order and reports its tally.
 func serveDatagrams(address string) error {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -61,7 +61,7 @@ func serveDatagrams(address string) error {
 	}
 	var t tally
 	if o.Down {
-		time.Sleep(100 * time.Millisecond) // the client has its answer and counts
+		time.Sleep(100 * time.Millisecond) // time for the client to read the answer and start counting
 		t.Sent, err = flood(o, func(b []byte) error { _, err := c.WriteToUDPAddrPort(b, client); return err })
 	} else {
 		err = count(c, &t)
@@ -69,7 +69,7 @@ func serveDatagrams(address string) error {
 	return errors.Join(err, json.NewEncoder(os.Stdout).Encode(t))
 }
 
-// askDatagrams gives one order and says what came of it.
+// askDatagrams sends one order and returns the tally.
 func askDatagrams(address string, o order) (t tally, err error) {
 	conn, err := net.Dial("udp", address)
 	if err != nil {
@@ -97,7 +97,7 @@ func askDatagrams(address string, o order) (t tally, err error) {
 	return t, err
 }
 
-// flood sends until the order's time is over, and goes on where the kernel has no room.
+// flood sends until the order's time is over. If the kernel's buffers are full, it keeps trying.
 func flood(o order, send func([]byte) error) (sent int, err error) {
 	b := make([]byte, o.Size)
 	for end := time.Now().Add(time.Duration(o.Seconds) * time.Second); time.Now().Before(end); {
@@ -111,7 +111,7 @@ func flood(o order, send func([]byte) error) (sent int, err error) {
 	return sent, nil
 }
 
-// count reads until nothing more comes.
+// count reads until no more datagrams come.
 func count(c *net.UDPConn, t *tally) error {
 	buf := make([]byte, 2048)
 	var received atomic.Int64
@@ -126,7 +126,7 @@ func count(c *net.UDPConn, t *tally) error {
 			received.Add(1)
 		}
 	}()
-	// The clock is looked at beside the reading, which it would slow down.
+	// Read the clock in another goroutine: between reads it would slow them down.
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	seen := int64(0)
@@ -159,7 +159,7 @@ func count(c *net.UDPConn, t *tally) error {
 	}
 }
 
-// datagrams has one order carried out between the laptop and the path's server.
+// datagrams carries out one order between the laptop and the path's server.
 func (w *world) datagrams(ctx context.Context, o order) (client, server tally, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(o.Seconds+20)*time.Second)
 	defer cancel()
@@ -180,7 +180,7 @@ func (w *world) datagrams(ctx context.Context, o order) (client, server tally, e
 		far.Wait()
 	}()
 	said := bufio.NewReader(pipe)
-	if _, err := said.ReadString('\n'); err != nil { // it says that it listens
+	if _, err := said.ReadString('\n'); err != nil { // it reports that it is listening
 		return client, server, fmt.Errorf("datagram server: %w", err)
 	}
 	down := 0

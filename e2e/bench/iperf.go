@@ -18,8 +18,8 @@ type iperfRun struct {
 
 // iperfResult is what arrived.
 type iperfResult struct {
-	bits        float64 // a second
-	sent        float64 // bytes, the warming up included
+	bits        float64 // per second
+	sent        float64 // bytes, including the warm-up
 	retransmits int
 }
 
@@ -39,7 +39,7 @@ func (w *world) iperf(ctx context.Context, r iperfRun) (iperfResult, error) {
 	}()
 	for !strings.Contains(heard.String(), "listening") {
 		if ctx.Err() != nil {
-			return iperfResult{}, fmt.Errorf("iperf3's server does not listen: %s", heard.String())
+			return iperfResult{}, fmt.Errorf("iperf3 server is not listening: %s", heard.String())
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -1,11 +1,10 @@
-// Command bench measures penstock in a lab of network namespaces and prints one table: throughput, datagrams,
-// connections and memory over the bare path, through penstock to the same server, through wireguard-go at both ends and
-// through penstock's tunnel. What counts are the ratios within one run: all programs, the measuring ones too, share the
-// machine's cores.
+// Command bench measures penstock in a lab of network namespaces and prints one table: throughput, datagrams, connections and
+// memory. It compares four paths: the bare path, penstock to the same server, wireguard-go at both ends, and penstock's tunnel.
+// Only ratios within one run are meaningful, because all programs, including those that measure, share the machine's cores.
 //
-// Run it with go run ./e2e/bench. It needs iperf3. Everything happens inside the lab.
+// Run it with go run ./e2e/bench. It needs iperf3. All traffic stays inside the lab.
 //
-// It knows the product only as a binary, and passes no judgement on what it measures.
+// It uses penstock only as a binary, and does not judge the results.
 package main
 
 import (
@@ -21,15 +20,15 @@ import (
 	"penstock/e2e/netlab"
 )
 
-// options are the command line.
+// options are the command-line flags.
 type options struct {
 	quick    bool
 	only     *regexp.Regexp
-	binaries string // directory with penstock and wireguard; empty: built
+	binaries string // directory with penstock and wireguard; empty: build them
 	perf     string // directory for recordings of perf; empty: none
 }
 
-// seconds is how long one throughput measurement lasts, a second of warming up not included.
+// seconds returns the length of one throughput measurement, without one second of warm-up.
 func (o *options) seconds() int {
 	if o.quick {
 		return 1
@@ -37,7 +36,7 @@ func (o *options) seconds() int {
 	return 4
 }
 
-// want says whether a row is to be measured. Rows are named "path measure".
+// want reports whether to measure a row. Rows are named "path measure".
 func (o *options) want(path string, m measure) bool {
 	if o.only == nil {
 		return !o.quick || !m.long
@@ -50,9 +49,9 @@ func main() {
 		exit(play(os.Args[1:]))
 	}
 	var o options
-	flag.BoolVar(&o.quick, "quick", false, "shorter and fewer measurements: about a minute, and less sure")
+	flag.BoolVar(&o.quick, "quick", false, "shorter and fewer measurements: about a minute, less accurate")
 	flag.StringVar(&o.binaries, "binaries", "", "`directory` with penstock and wireguard (wireguard-go); built if empty")
-	flag.StringVar(&o.perf, "perf", "", "`directory` to leave a recording of perf in for each throughput measurement")
+	flag.StringVar(&o.perf, "perf", "", "`directory` for a perf recording of each throughput measurement")
 	flag.Func("only", "measure only rows whose \"path measure\" matches this `pattern`", func(s string) (err error) {
 		o.only, err = regexp.Compile(s)
 		return err
@@ -95,7 +94,7 @@ func run(ctx context.Context, o *options) (err error) {
 	}
 	start := time.Now()
 	t := new(table)
-	defer func() { t.print(os.Stdout, machine(time.Since(start))) }() // what there is, after a failure too
+	defer func() { t.print(os.Stdout, machine(time.Since(start))) }() // print what has been measured, even after a failure
 	for _, p := range paths() {
 		if !o.wantsAny(p.name) {
 			continue
@@ -108,7 +107,7 @@ func run(ctx context.Context, o *options) (err error) {
 	return nil
 }
 
-// wantsAny says whether any row of a path is to be measured.
+// wantsAny reports whether to measure any row of a path.
 func (o *options) wantsAny(path string) bool {
 	for _, m := range measures() {
 		if o.want(path, m) {

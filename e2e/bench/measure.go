@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// measure is one thing that is measured on a path. Those that ask for memory need a penstock.
+// measure is one measurement on a path. Those of memory need a penstock.
 type measure struct {
 	name string
-	long bool // left out where time is short
+	long bool // skipped with -quick
 	take func(ctx context.Context, o *options, w *world, t *table) error
 }
 
@@ -32,8 +32,8 @@ func measures() []measure {
 	}
 }
 
-// throughput measures TCP in Gbit/s, with the average size of what penstock wrote meanwhile and the processor time that
-// all of the path's programs took: unlike the rest, that hardly depends on what else the machine does.
+// throughput measures TCP in Gbit/s. It notes the average size of penstock's writes, and the CPU time of all programs on the
+// path. Unlike the other figures, CPU time hardly depends on the load of the machine.
 func throughput(streams int, down bool) func(context.Context, *options, *world, *table) error {
 	name := fmt.Sprintf("TCP %s, %d stream", direction(down), streams)
 	if streams > 1 {
@@ -62,7 +62,7 @@ func throughput(streams int, down bool) func(context.Context, *options, *world, 
 			notes = append(notes, fmt.Sprintf("laptop writes %.0f B", (after.bytes-before.bytes)/max(after.packets-before.packets, 1)))
 		}
 		if len(w.processes) > 0 {
-			notes = append(notes, fmt.Sprintf("%.2f CPU s a GB", (after.cpu-before.cpu)/max(r.sent/1e9, 1e-3)))
+			notes = append(notes, fmt.Sprintf("%.2f CPU s per GB", (after.cpu-before.cpu)/max(r.sent/1e9, 1e-3)))
 		}
 		if r.retransmits > 0 {
 			notes = append(notes, fmt.Sprintf("%d retransmits", r.retransmits))
@@ -72,7 +72,7 @@ func throughput(streams int, down bool) func(context.Context, *options, *world, 
 	}
 }
 
-// effort is what the programs of a path have done so far.
+// effort is the work that the programs of a path have done so far.
 type effort struct {
 	packets, bytes float64 // written by the laptop's stacks
 	cpu            float64 // seconds, of all programs
@@ -101,7 +101,7 @@ func direction(down bool) string {
 	return "up"
 }
 
-// datagrams measures UDP in thousands of datagrams a second that arrive, whatever is sent.
+// datagrams measures UDP in thousands of datagrams received per second.
 func datagrams(size int, down bool) func(context.Context, *options, *world, *table) error {
 	name := fmt.Sprintf("UDP %s, %d B", direction(down), size)
 	return func(ctx context.Context, o *options, w *world, t *table) error {
@@ -124,7 +124,7 @@ func datagrams(size int, down bool) func(context.Context, *options, *world, *tab
 	}
 }
 
-// connects measures new connections a second, each with size bytes sent and echoed.
+// connects measures new connections per second. Each sends size bytes and reads them back.
 func connects(size int) func(context.Context, *options, *world, *table) error {
 	name := "connect and close"
 	if size > 0 {
@@ -155,7 +155,7 @@ func connects(size int) func(context.Context, *options, *world, *table) error {
 	}
 }
 
-// takeIdle notes what memory the penstocks take before anything was carried.
+// takeIdle records the memory of the penstocks before any traffic.
 func takeIdle(_ context.Context, _ *options, w *world, t *table) error {
 	for _, p := range w.penstocks() {
 		kib, err := p.rss()
@@ -167,11 +167,11 @@ func takeIdle(_ context.Context, _ *options, w *world, t *table) error {
 	return nil
 }
 
-// settle is how long memory is left to itself before it is read: the collector gives back what a burst took.
+// settle is how long to wait before reading memory, so that the garbage collector can return what a burst used.
 const settle = 4 * time.Second
 
-// takeFlows measures memory with many flows that have carried something and are silent now. It starts from a fresh
-// world: what other measurements left in pools would hide the flows' own.
+// takeFlows measures memory with many flows that have carried data and are now idle. It starts with a fresh world, because
+// memory that other measurements left in pools would hide that of the flows.
 func takeFlows(ctx context.Context, o *options, w *world, t *table) error {
 	if len(w.penstocks()) == 0 {
 		return nil
@@ -200,7 +200,7 @@ func takeFlows(ctx context.Context, o *options, w *world, t *table) error {
 					return err
 				}
 				t.add(row{path: w.path, measure: fmt.Sprintf("RSS of the %s with %d idle flows", p.host.Name(), n), value: float64(kib) / 1024,
-					unit: "MiB", note: fmt.Sprintf("%.1f KiB a flow", float64(kib-idle[p])/float64(n))})
+					unit: "MiB", note: fmt.Sprintf("%.1f KiB per flow", float64(kib-idle[p])/float64(n))})
 			}
 			return nil
 		}); err != nil {
@@ -213,7 +213,7 @@ func takeFlows(ctx context.Context, o *options, w *world, t *table) error {
 	return nil
 }
 
-// penstocks are those that run.
+// penstocks returns the running penstocks.
 func (w *world) penstocks() []*process {
 	var list []*process
 	for _, p := range []*process{w.laptop, w.gateway} {
@@ -224,7 +224,7 @@ func (w *world) penstocks() []*process {
 	return list
 }
 
-// reopen ends the path's programs and starts them anew.
+// reopen restarts the path's programs.
 func (w *world) reopen(ctx context.Context) error {
 	var err error
 	for i := len(w.processes) - 1; i >= 0; i-- {

@@ -23,7 +23,7 @@ const (
 // path is one way from the laptop to a server.
 type path struct {
 	name, title string
-	baseline    string // name of the path that this one is compared with; empty: none
+	baseline    string // name of the path to compare with; empty: none
 	server      string // address
 	tunnel      bool   // the server is the intranet, not the internet
 	open        func(ctx context.Context, w *world) error
@@ -47,11 +47,11 @@ type world struct {
 	*netlab.Lab
 	path            path
 	binaries, dir   string
-	laptop, gateway *process // penstock; nil where none runs
+	laptop, gateway *process // penstock; nil if none runs
 	processes       []*process
 }
 
-// host is where the path's server is.
+// host returns the host of the path's server.
 func (w *world) host() *netlab.Host {
 	if w.path.tunnel {
 		return w.Intranet
@@ -59,7 +59,7 @@ func (w *world) host() *netlab.Host {
 	return w.Internet
 }
 
-// measure opens the path in a lab of its own, measures all that is wanted, and closes it.
+// measure opens the path in its own lab, runs the wanted measurements, and closes it.
 func (p path) measure(ctx context.Context, o *options, dir string, t *table) (err error) {
 	lab, err := netlab.New(ctx, netlab.Options{})
 	if err != nil {
@@ -75,7 +75,7 @@ func (p path) measure(ctx context.Context, o *options, dir string, t *table) (er
 			err = errors.Join(err, w.processes[i].stop())
 		}
 	}()
-	// Clients that connect often meet their own ports again soon, which is what is to be tried.
+	// Allow clients that connect often to reuse their ports quickly: the measurement depends on it.
 	for _, h := range lab.Hosts() {
 		if err := h.Sysctl("net.ipv4.tcp_tw_reuse", "1"); err != nil {
 			return err
@@ -143,7 +143,7 @@ metrics: {listen: "MONITOR"}
 	return err
 }
 
-// write writes a file of the world that only its owner can read.
+// write writes a file of the world with mode 0600.
 func (w *world) write(name, text string) error {
 	return os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o600)
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// record has perf watch the path's programs while a measurement runs, if that was asked for.
+// record records the path's programs with perf during a measurement, if -perf is set.
 func (w *world) record(ctx context.Context, o *options, name string) (stop func(), err error) {
 	if o.perf == "" || len(w.processes) == 0 {
 		return func() {}, nil

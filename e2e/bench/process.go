@@ -38,7 +38,7 @@ type process struct {
 	over chan struct{} // closed once it has ended
 }
 
-// transcript collects what a program says while others read it.
+// transcript collects the output of a program. It can be read at the same time.
 type transcript struct {
 	mu  sync.Mutex // guards below
 	buf bytes.Buffer
@@ -56,7 +56,7 @@ func (s *transcript) String() string {
 	return s.buf.String()
 }
 
-// start starts one of the binaries on a host, to run until the world is closed.
+// start starts one of the binaries on a host. It runs until the world is closed.
 func (w *world) start(ctx context.Context, h *netlab.Host, name string, args ...string) (*process, error) {
 	p := &process{name: name, host: h, over: make(chan struct{})}
 	p.cmd = h.Command(ctx, filepath.Join(w.binaries, name), args...)
@@ -67,7 +67,7 @@ func (w *world) start(ctx context.Context, h *netlab.Host, name string, args ...
 	w.processes = append(w.processes, p)
 	go func() {
 		defer close(p.over)
-		_ = p.cmd.Wait() // how it ended is told by what it said
+		_ = p.cmd.Wait() // its output shows how it ended
 	}()
 	return p, nil
 }
@@ -81,7 +81,7 @@ func (p *process) ended() bool {
 	}
 }
 
-// stop ends a process as a user would.
+// stop interrupts a process, as a user would.
 func (p *process) stop() error {
 	if p.ended() {
 		return fmt.Errorf("%s on %s ended by itself:\n%s", p.name, p.host.Name(), p.said.String())
@@ -99,7 +99,7 @@ func (p *process) stop() error {
 	}
 }
 
-// penstock runs one with a configuration, in which DIR and MONITOR are filled in, and waits until it is ready.
+// penstock runs a penstock with a configuration and waits until it is ready. It fills in DIR and MONITOR in the configuration.
 func (w *world) penstock(ctx context.Context, h *netlab.Host, config string) (*process, error) {
 	name := h.Name()
 	text := strings.NewReplacer("DIR", w.dir, "MONITOR", monitor).Replace(config)
@@ -118,10 +118,10 @@ func (w *world) penstock(ctx context.Context, h *netlab.Host, config string) (*p
 			return p, nil
 		}
 	}
-	return nil, fmt.Errorf("penstock on %s does not get ready:\n%s", name, p.said.String())
+	return nil, fmt.Errorf("penstock on %s does not become ready:\n%s", name, p.said.String())
 }
 
-// ask fetches a page of the process's monitor.
+// ask fetches a page from the process's metrics listener.
 func (p *process) ask(ctx context.Context, page string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -142,7 +142,7 @@ func (p *process) ask(ctx context.Context, page string) (string, error) {
 	return string(b), err
 }
 
-// counters are the process's metrics by name and labels, as they are exposed.
+// counters returns the process's metrics by name and labels, as exposed.
 func (p *process) counters(ctx context.Context) (map[string]float64, error) {
 	text, err := p.ask(ctx, "/metrics")
 	if err != nil {
@@ -161,13 +161,13 @@ func (p *process) counters(ctx context.Context) (map[string]float64, error) {
 	return found, nil
 }
 
-// written are the packets and bytes that the process's stacks have written so far.
+// written returns the packets and bytes that the process's stacks have written so far.
 func (p *process) written(ctx context.Context) (packets, bytes float64, err error) {
 	c, err := p.counters(ctx)
 	return c[`penstock_stack_packets_total{direction="out"}`], c[`penstock_stack_bytes_total{direction="out"}`], err
 }
 
-// refusals says what the process counted of dials that failed and packets that were dropped.
+// refusals returns the process's counts of failed dials and dropped packets.
 func (p *process) refusals(ctx context.Context) (string, error) {
 	c, err := p.counters(ctx)
 	var list []string
@@ -182,7 +182,7 @@ func (p *process) refusals(ctx context.Context) (string, error) {
 	return p.host.Name() + ": " + strings.Join(list, ", "), err
 }
 
-// rss is the process's resident memory in KiB.
+// rss returns the process's resident memory in KiB.
 func (p *process) rss() (int, error) {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "status"))
 	if err != nil {
@@ -197,7 +197,7 @@ func (p *process) rss() (int, error) {
 	return 0, errors.New("no VmRSS in /proc/PID/status")
 }
 
-// cpu is the processor time that the process has taken so far, in seconds.
+// cpu returns the CPU time of the process so far, in seconds.
 func (p *process) cpu() (float64, error) {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "stat"))
 	if err != nil {
@@ -216,5 +216,5 @@ func (p *process) cpu() (float64, error) {
 	return (user + system) / ticks, err
 }
 
-// ticks is how many of them /proc counts a second, on every Linux.
+// ticks is the number of clock ticks per second in /proc, on every Linux.
 const ticks = 100

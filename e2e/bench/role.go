@@ -16,7 +16,7 @@ import (
 // roleVar marks a process that was started by self.
 const roleVar = "PENSTOCK_BENCH_ROLE"
 
-// Roles, with what stands behind their address.
+// Roles, with the arguments that follow their address.
 const (
 	roleEcho           = "echo"
 	roleConnect        = "connect" // count, size
@@ -25,7 +25,7 @@ const (
 	roleDatagramClient = "datagram-client" // 1 for down, size, seconds
 )
 
-// play plays a role to its end.
+// play runs a role until it is finished.
 func play(args []string) error {
 	if len(args) < 2 {
 		return errors.New("a role needs an address")
@@ -55,7 +55,7 @@ func play(args []string) error {
 	return fmt.Errorf("no such role: %v", args)
 }
 
-// serveEcho sends back what it is sent, until it is killed.
+// serveEcho echoes what it receives, until it is killed.
 func serveEcho(address string) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -84,18 +84,18 @@ func serveEcho(address string) error {
 }
 
 const (
-	parallel = 64              // connections that are being made at a time
-	hungLast = 5 * time.Second // a connection that takes longer hangs
+	parallel = 64              // connections being made at a time
+	hungLast = 5 * time.Second // a connection that takes longer counts as hung
 )
 
-// connectResult is how a series of connections went.
+// connectResult is the result of a series of connections.
 type connectResult struct {
 	Seconds      float64
 	Hung, Failed int
 	Why          string // the first failure
 }
 
-// connectAll makes count connections, each with size bytes there and back.
+// connectAll makes count connections. Each sends size bytes and reads them back.
 func connectAll(address string, count, size int) connectResult {
 	var r connectResult
 	var mu sync.Mutex // guards r
@@ -121,7 +121,7 @@ func connectAll(address string, count, size int) connectResult {
 	return r
 }
 
-// eachParallel calls do count times, parallel at once, and measures how long all took.
+// eachParallel calls do count times, with up to parallel calls at once, and measures the total time.
 func eachParallel(count int, do func(), seconds *float64) {
 	start := time.Now()
 	var done atomic.Int64
@@ -137,7 +137,7 @@ func eachParallel(count int, do func(), seconds *float64) {
 	*seconds = time.Since(start).Seconds()
 }
 
-// exchange makes a connection and sends size bytes there and back.
+// exchange makes a connection, sends size bytes and reads them back.
 func exchange(address string, size int) (net.Conn, error) {
 	c, err := (&net.Dialer{Timeout: hungLast}).Dial("tcp", address)
 	if err != nil {
@@ -159,7 +159,7 @@ func exchange(address string, size int) (net.Conn, error) {
 	return c, c.SetDeadline(time.Time{})
 }
 
-// holdAll opens count connections that have carried 1 KiB each way, says so, and keeps them until its input ends.
+// holdAll opens count connections, exchanges 1 KiB on each, reports that, and keeps them open until its input ends.
 func holdAll(address string, count int) error {
 	var mu sync.Mutex // guards below
 	var conns []net.Conn

@@ -20,7 +20,7 @@ type table struct{ rows []row }
 
 func (t *table) add(r row) { t.rows = append(t.rows, r) }
 
-// print prints the rows, each beside its ratio to the same measure of its baseline.
+// print prints the rows, each with its ratio to the same measure of its baseline.
 func (t *table) print(out io.Writer, where string) {
 	fmt.Fprintf(out, "%s\n\n", where)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -44,7 +44,7 @@ func (t *table) print(out io.Writer, where string) {
 	}
 }
 
-// figure is a number with three digits that count.
+// figure formats a number with three significant digits.
 func figure(v float64) string {
 	switch {
 	case v >= 100:

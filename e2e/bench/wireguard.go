@@ -28,7 +28,7 @@ func (k keyPair) public64() string {
 func (k keyPair) private16() string { return hex.EncodeToString(k.key.Bytes()) }
 func (k keyPair) public16() string  { return hex.EncodeToString(k.key.PublicKey().Bytes()) }
 
-// keys makes those of the laptop and of the gateway.
+// keys returns new keys for the laptop and the gateway.
 func keys() (laptop, gateway keyPair, err error) {
 	if laptop.key, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
 		return laptop, gateway, err
@@ -85,7 +85,7 @@ func (w *world) wireguardGo(ctx context.Context, h *netlab.Host, conf string) er
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) { // its socket is to come
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) { // the socket does not exist yet
 			return err
 		}
 		time.Sleep(10 * time.Millisecond)

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// CA is the certificate authority of one lab. Only clients that are given its pool trust it.
+// CA is the certificate authority of one lab. Only clients that use its pool trust it.
 type CA struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -42,7 +42,7 @@ func newCA() (*CA, error) {
 	return &CA{cert: cert, key: key, issued: map[string]*tls.Certificate{}}, nil
 }
 
-// Pool returns a new pool that holds the CA's certificate alone.
+// Pool returns a new pool with only the CA's certificate.
 func (ca *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
@@ -54,7 +54,7 @@ func (ca *CA) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})
 }
 
-// Certificate returns a certificate for a host name or literal address, made at the first call for it.
+// Certificate returns a certificate for a host name or literal address. It makes one on first use.
 func (ca *CA) Certificate(host string) (*tls.Certificate, error) {
 	ca.mu.Lock()
 	defer ca.mu.Unlock()
@@ -80,7 +80,8 @@ func (ca *CA) Certificate(host string) (*tls.Certificate, error) {
 	return cert, nil
 }
 
-// serverConfig answers any server name with a certificate for it; without one, for the address that was dialled.
+// serverConfig answers any server name with a certificate for it. Without a server name the certificate is for the address
+// that was dialled.
 func (ca *CA) serverConfig() *tls.Config {
 	return &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if hello.ServerName != "" {
@@ -94,7 +95,7 @@ func (ca *CA) serverConfig() *tls.Config {
 	}}
 }
 
-// certify makes a key and its certificate, signed by parent, or by itself if parent is nil.
+// certify makes a key and its certificate. parent signs it; if parent is nil, the certificate is self-signed.
 func certify(template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*ecdsa.PrivateKey, []byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -103,7 +104,7 @@ func certify(template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*
 	if template.SerialNumber, err = rand.Int(rand.Reader, big.NewInt(1<<62)); err != nil {
 		return nil, nil, err
 	}
-	// Generous on both sides: tests shift clocks.
+	// Generous on both sides, because tests change the clock.
 	template.NotBefore = time.Now().Add(-48 * time.Hour)
 	template.NotAfter = time.Now().Add(30 * 24 * time.Hour)
 	if parent == nil {

@@ -23,7 +23,7 @@ const (
 	controlRepeat  = 50 * time.Millisecond
 )
 
-// Capture watches one link of a host. Every frame is seen when it passes, none waits for a block to fill.
+// Capture captures the frames on one link of a host. It sees each frame as it passes.
 type Capture struct {
 	socket  *os.File
 	raw     syscall.RawConn
@@ -38,8 +38,8 @@ type Capture struct {
 	report Report
 }
 
-// Capture starts to watch an interface of the host, in both directions. Packets to and from the allowed endpoints are
-// told from those in clear. It ends with Stop or with the host.
+// Capture starts a capture on an interface of the host, in both directions. It counts packets to and from the allowed
+// endpoints apart from packets in clear. It ends with Stop or with the host.
 func (h *Host) Capture(ifname string, allowed ...Endpoint) (*Capture, error) {
 	var frames *ring
 	socket, err := h.packetSocket(ifname, unix.ETH_P_ALL, func(fd int) (err error) {
@@ -70,7 +70,8 @@ func (h *Host) Capture(ifname string, allowed ...Endpoint) (*Capture, error) {
 	return c, nil
 }
 
-// packetSocket opens a packet socket, calls prepare, and lets frames of a protocol (0: none) on an interface in.
+// packetSocket opens a packet socket, calls prepare, and binds the socket to an interface and a protocol. Protocol 0 receives no
+// frames.
 func (h *Host) packetSocket(ifname string, protocol uint16, prepare func(fd int) error) (*os.File, error) {
 	link, err := h.links.LinkByName(ifname)
 	if err != nil {
@@ -95,7 +96,7 @@ func (h *Host) packetSocket(ifname string, protocol uint16, prepare func(fd int)
 	return os.NewFile(uintptr(fd), ifname), nil
 }
 
-// run takes frames until the socket is closed, and then what lies in the ring.
+// run reads frames until the socket is closed, and then those left in the ring.
 func (c *Capture) run() {
 	for {
 		err := c.raw.Read(func(uintptr) bool { return c.ring.ready() })
@@ -112,7 +113,7 @@ func (c *Capture) run() {
 	}
 }
 
-// saw counts a frame of the given length, of which head was captured.
+// saw counts a frame of length bytes. head is its captured beginning.
 func (c *Capture) saw(head []byte, length int, sent bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -136,9 +137,9 @@ func (c *Capture) saw(head []byte, length int, sent bool) {
 	}
 }
 
-// Control proves that the capture sees packets in clear: it puts deliberate ones on the link from a host's interface,
-// below that host's routing and filters, until one was seen or ctx ends. They are counted as Controls. Send them from
-// the other end of the captured link to prove that direction.
+// Control proves that the capture sees packets in clear. It sends packets in clear from a host's interface, below that host's
+// routing and filters, until the capture has seen one or ctx ends. They count as Controls. Send them from the other end of the
+// captured link to prove the other direction.
 func (c *Capture) Control(ctx context.Context, from *Host, ifname string) error {
 	socket, err := from.packetSocket(ifname, 0, func(int) error { return nil })
 	if err != nil {
@@ -149,7 +150,7 @@ func (c *Capture) Control(ctx context.Context, from *Host, ifname string) error 
 	repeat := time.NewTicker(controlRepeat)
 	defer repeat.Stop()
 	for {
-		// A link that is down refuses it; it may come up before ctx ends.
+		// This fails while the link is down. The link may come up before ctx ends.
 		_, sendErr := socket.Write(controlFrame(c.mark))
 		select {
 		case <-repeat.C:
@@ -162,13 +163,13 @@ func (c *Capture) Control(ctx context.Context, from *Host, ifname string) error 
 	}
 }
 
-// controlFrame is a UDP datagram between documentation addresses that nobody has, to the discard port, broadcast on the
-// link: whoever gets it is silent.
+// controlFrame returns a broadcast frame with a UDP datagram to the discard port, between unused documentation addresses, so
+// that no host answers it.
 func controlFrame(payload []byte) []byte {
 	frame := bytes.Repeat([]byte{0xff}, 6)                 // to all
 	frame = append(frame, 0x02, 0, 0, 0, 0, 1, 0x08, 0x00) // from a locally administered address, IPv4
 	ip := make([]byte, 20, 28)
-	ip[0], ip[8], ip[9] = 0x45, 1, protoUDP // hop limit 1: no router carries it on
+	ip[0], ip[8], ip[9] = 0x45, 1, protoUDP // TTL 1: no router forwards it
 	binary.BigEndian.PutUint16(ip[2:], uint16(28+len(payload)))
 	copy(ip[12:], net.IPv4(192, 0, 2, 250).To4())
 	copy(ip[16:], net.IPv4(192, 0, 2, 251).To4())
@@ -184,7 +185,7 @@ func controlFrame(payload []byte) []byte {
 	return append(append(frame, udp...), payload...)
 }
 
-// Report returns what was seen so far.
+// Report returns what the capture has seen so far.
 func (c *Capture) Report() Report {
 	c.countDrops()
 	c.mu.Lock()
@@ -194,8 +195,8 @@ func (c *Capture) Report() Report {
 	return r
 }
 
-// Stop listens for another 1.2 s, so that late packets are seen, ends the capture and returns what was seen. Called
-// again, it returns the same.
+// Stop captures for another 1.2 s, to see late packets, and then ends the capture and returns its report. Further calls return
+// the same report.
 func (c *Capture) Stop() Report {
 	c.stopped.Do(func() {
 		time.Sleep(captureTail)
@@ -205,9 +206,9 @@ func (c *Capture) Stop() Report {
 	return c.Report()
 }
 
-// countDrops adds what the kernel dropped since the last call: reading the statistics resets them.
+// countDrops adds the frames that the kernel has dropped since the last call. Reading the statistics resets them.
 func (c *Capture) countDrops() {
-	_ = c.raw.Control(func(fd uintptr) { // closed: counted by then
+	_ = c.raw.Control(func(fd uintptr) { // fails after close, when the drops have been counted
 		stats, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS)
 		if err != nil {
 			return

@@ -21,7 +21,7 @@ func (h *Host) Command(ctx context.Context, name string, args ...string) *Cmd {
 	return &Cmd{Cmd: cmd, host: h}
 }
 
-// Start starts the program. Its Pdeathsig counts from the host's thread, so it ends with the host.
+// Start starts the program. Its Pdeathsig refers to the host's thread, so the program dies with the host.
 func (c *Cmd) Start() error { return c.host.Do(c.Cmd.Start) }
 
 // Run starts the program and waits for it.
@@ -32,7 +32,7 @@ func (c *Cmd) Run() error {
 	return c.Wait()
 }
 
-// Output runs the program and returns its standard output. Standard error, unless taken, is in the ExitError.
+// Output runs the program and returns its standard output. If Stderr is not set, standard error is in the ExitError.
 func (c *Cmd) Output() ([]byte, error) {
 	if c.Stdout != nil {
 		return nil, errors.New("netlab: Stdout already set")
@@ -50,7 +50,7 @@ func (c *Cmd) Output() ([]byte, error) {
 	return stdout.Bytes(), err
 }
 
-// CombinedOutput runs the program and returns its standard output and error as they came.
+// CombinedOutput runs the program and returns its standard output and standard error interleaved.
 func (c *Cmd) CombinedOutput() ([]byte, error) {
 	if c.Stdout != nil || c.Stderr != nil {
 		return nil, errors.New("netlab: Stdout or Stderr already set")

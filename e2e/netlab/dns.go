@@ -12,8 +12,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// DNS is a resolver of the lab. It answers from its own records, then from those of the resolver behind it, else
-// NXDOMAIN, and remembers what it was asked.
+// DNS is a resolver of the lab. It answers from its own records, then from those of the resolver behind it, and otherwise with
+// NXDOMAIN. It records all questions.
 type DNS struct {
 	behind *DNS // nil ends the search
 
@@ -64,14 +64,14 @@ func (d *DNS) addHost(name string, addrs ...string) error {
 	return nil
 }
 
-// Queries returns what this resolver was asked since the lab began, in order.
+// Queries returns all questions to this resolver since the lab started, in order.
 func (d *DNS) Queries() []Query {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.queries)
 }
 
-// Asked says how often this resolver was asked for a name, whatever the type.
+// Asked returns how often this resolver was asked for a name, for any type.
 func (d *DNS) Asked(name string) int {
 	n := 0
 	for _, q := range d.Queries() {
@@ -112,7 +112,7 @@ func (d *DNS) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
 	}
 }
 
-// answer returns the records of a type for a name, CNAMEs followed, and whether the name exists.
+// answer returns the records of a type for a name, following CNAMEs, and whether the name exists.
 func (d *DNS) answer(name string, kind uint16) (rrs []dns.RR, known bool) {
 	for range 8 { // a chain longer than that is a loop
 		all := d.lookup(name)
@@ -165,7 +165,7 @@ func (d *DNS) remember(client net.Addr, q dns.Question) {
 	})
 }
 
-// soa is the authority of a negative answer: the top-level domain of the name asked for.
+// soa returns the SOA record for a negative answer, in the top-level domain of the name.
 func soa(name string) dns.RR {
 	labels := dns.SplitDomainName(name)
 	zone := "."

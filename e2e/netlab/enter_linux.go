@@ -15,14 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// marker is set by Enter: the network namespace that was left ("net:[4026531840]"), or the reason why it could not be.
+// marker is an environment variable that Enter sets: to the network namespace that it left ("net:[4026531840]"), or to the
+// reason why it could not.
 const marker = "PENSTOCK_NETLAB"
 
-// Enter calls run in a process that may make labs, and returns its exit code. The first call of a process starts the
-// program again with the same arguments and streams in namespaces of its own (network and mount; user as well where
-// CAP_SYS_ADMIN or CAP_NET_ADMIN is missing, with the caller mapped to root), waits for it, kills what it left behind,
-// and returns its exit code without calling run; in that second process Enter just calls run. Where namespaces cannot
-// be had, run is called in place, and Available and New tell why.
+// Enter calls run in a process that may make labs, and returns its exit code.
+//
+// In the first process, Enter starts the program again, with the same arguments and streams, in new network and mount
+// namespaces. If CAP_SYS_ADMIN or CAP_NET_ADMIN is missing, it also uses a new user namespace, with the caller mapped to root.
+// It waits for that second process, kills its leftover children, and returns its exit code without calling run. In the second
+// process, Enter just calls run. If namespaces are not available, the first process calls run itself, and Available and New
+// return the reason.
 //
 // Call it first in main or TestMain, before goroutines and child processes: os.Exit(netlab.Enter(m.Run)).
 func Enter(run func() int) int {
@@ -79,11 +82,11 @@ func reexec() (int, error) {
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
 	}
 
-	// Orphans of the second process become ours, so that none outlives us.
+	// Adopt orphans of the second process, so that none outlives us.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return 0, fmt.Errorf("become subreaper: %w", err)
 	}
-	// Pdeathsig counts from the death of the starting thread.
+	// Pdeathsig fires when the starting thread dies.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	signals := make(chan os.Signal, 8)
@@ -98,9 +101,9 @@ func reexec() (int, error) {
 		select {
 		case s := <-signals:
 			if s == unix.SIGINT && inForeground() {
-				continue // the terminal sends it to the second process as well
+				continue // the terminal sends it to the second process too
 			}
-			_ = cmd.Process.Signal(s) // it may just have ended
+			_ = cmd.Process.Signal(s) // it may have ended already
 		case <-over:
 			buryOrphans()
 			status := cmd.ProcessState.Sys().(syscall.WaitStatus)
@@ -112,7 +115,7 @@ func reexec() (int, error) {
 	}
 }
 
-// privileged says whether namespaces can be made without a user namespace.
+// privileged reports whether this process can make namespaces without a user namespace.
 func privileged() bool {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -123,7 +126,7 @@ func privileged() bool {
 	return data[0].Effective&need == need
 }
 
-// inForeground says whether the terminal's interrupt key reaches our whole process group.
+// inForeground reports whether the terminal's interrupt key reaches our whole process group.
 func inForeground() bool {
 	group, err := unix.IoctlGetInt(unix.Stdin, unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()
@@ -159,20 +162,20 @@ func children() []int {
 	return pids
 }
 
-// explainClone adds the usual reason to an error from starting a process in new namespaces.
+// explainClone adds the likely reason to an error from starting a process in new namespaces.
 func explainClone(err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSPC):
 		return fmt.Errorf("new namespaces: %w: a limit under /proc/sys/user is reached", err)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("new namespaces: %w: user namespaces are closed to ordinary users here (sysctl, AppArmor or a container's seccomp filter); run as root", err)
+		return fmt.Errorf("new namespaces: %w: unprivileged users may not create user namespaces here (sysctl, AppArmor or a container's seccomp filter); run as root", err)
 	case errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("new namespaces: %w: the kernel was built without user or network namespaces", err)
 	}
 	return fmt.Errorf("new namespaces: %w", err)
 }
 
-// Available returns nil if New can be expected to succeed in this process, else ErrUnavailable with the reason.
+// Available returns nil if New should succeed in this process, and otherwise ErrUnavailable with the reason.
 func Available(ctx context.Context) error {
 	if err := entered(); err != nil {
 		return err
@@ -189,7 +192,7 @@ func Available(ctx context.Context) error {
 	return h.Close()
 }
 
-// entered returns nil if this process is in a network namespace other than the one it was started from.
+// entered returns nil if this process is in another network namespace than the one it was started from.
 func entered() error {
 	home := os.Getenv(marker)
 	switch {

@@ -19,7 +19,7 @@ import (
 	"penstock/e2e/netlab/netlabtest"
 )
 
-// roleVar makes the test binary play a program that uses the lab, instead of running tests.
+// roleVar makes the test binary act as a program that uses the lab, instead of running tests.
 const roleVar = "NETLAB_TEST_ROLE"
 
 // play is that program. It returns its exit code.
@@ -94,7 +94,7 @@ func TestTheLoopbackIsUpInTheNewNamespace(t *testing.T) {
 func TestWhereNamespacesCannotBeHadTheProgramRunsAndKnowsWhy(t *testing.T) {
 	netlabtest.Require(t)
 	cmd := program(t, "reason")
-	// The limit is that of a user namespace made for this program: the machine's stays.
+	// The limit belongs to a user namespace made for this program. That of the machine does not change.
 	cmd.Args = []string{"sh", "-c", `echo 0 > /proc/sys/user/max_net_namespaces && exec "$0"`, cmd.Path}
 	cmd.Path = "/bin/sh"
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -115,7 +115,7 @@ func TestAProgramThatEndsLeavesNothing(t *testing.T) {
 		sentence string
 		end      func(outer *os.Process, inner int) error
 		code     int
-		orphan   bool // may stay
+		orphan   bool // may stay alive
 	}{
 		{"SIGTERM reaches the program", func(outer *os.Process, _ int) error { return outer.Signal(syscall.SIGTERM) }, 5, false},
 		{"the program is killed", func(_ *os.Process, inner int) error { return syscall.Kill(inner, syscall.SIGKILL) }, 128 + 9, false},
@@ -141,21 +141,21 @@ func TestAProgramThatEndsLeavesNothing(t *testing.T) {
 			if err := row.end(cmd.Process, inner); err != nil {
 				t.Fatal(err)
 			}
-			_ = cmd.Wait() // the code says it
+			_ = cmd.Wait() // the exit code is checked below
 			if got := cmd.ProcessState.ExitCode(); got != row.code {
 				t.Errorf("got exit code %d, want %d", got, row.code)
 			}
 			gone(t, "the program", inner)
 			gone(t, "its child", child)
 			if row.orphan {
-				_ = syscall.Kill(orphan, syscall.SIGKILL) // it is in a session of its own and nobody is left to end it
+				_ = syscall.Kill(orphan, syscall.SIGKILL) // it has its own session, and nothing else would end it
 			}
 			gone(t, "its orphan", orphan)
 		})
 	}
 }
 
-// gone waits until a process has ended; a zombie has.
+// gone waits until a process has ended. A zombie counts as ended.
 func gone(t *testing.T, what string, pid int) {
 	t.Helper()
 	for range 500 {

@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where a host sees the machine's own /etc, and what lies over it.
+// Where a host sees the machine's own /etc, and the host's own files over it.
 const (
 	realEtc = "/run/netlab/etc.machine"
 	ownEtc  = "/run/netlab/etc"
 )
 
-// privateFiles gives the calling thread, which has a new mount namespace, an empty /run, an /etc of its own and the
-// /sys of its network namespace.
+// privateFiles mounts an empty /run, a private /etc and the /sys of the network namespace. The calling thread must be in a new
+// mount namespace.
 func privateFiles(nameservers []string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -26,7 +26,7 @@ func privateFiles(nameservers []string) error {
 	if err := unix.Mount("netlab", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=64m"); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
 	}
-	// A container may forbid it (a masked /sys); the host then sees the machine's /sys/class/net, which no service needs.
+	// A container with a masked /sys forbids it. The host then sees the machine's /sys/class/net, which no service needs.
 	if err := unix.Mount("netlab", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("mount /sys: %w", err)
 	}
@@ -37,8 +37,8 @@ func privateFiles(nameservers []string) error {
 	})
 }
 
-// privateEtc puts a writable directory over /etc, so that files can be replaced by rename as on a real machine (a bind
-// mount over one file cannot). own holds the files that differ; all others lead to the machine's.
+// privateEtc mounts a writable directory over /etc, so that files can be replaced by rename as on a real machine. With a bind
+// mount over a single file they could not. own holds the files that differ; all others are the machine's.
 func privateEtc(own map[string]string) error {
 	for _, dir := range []string{realEtc, ownEtc} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -71,7 +71,7 @@ func privateEtc(own map[string]string) error {
 	return nil
 }
 
-// mirror makes dst lead to src. Directories are bound rather than linked: relative links inside them still fit.
+// mirror makes dst show src. It bind-mounts directories instead of linking them, so that relative links inside still work.
 func mirror(src, dst string, kind fs.FileMode) error {
 	switch {
 	case kind.IsDir():
@@ -99,7 +99,7 @@ func resolvConf(nameservers []string) string {
 
 var errNotNet = errors.New("not a parameter of the network namespace")
 
-// sysctl sets a parameter of the calling thread's network namespace; key has dots or slashes.
+// sysctl sets a parameter of the calling thread's network namespace. key may use dots or slashes.
 func sysctl(key, value string) error {
 	if !strings.Contains(key, "/") {
 		key = strings.ReplaceAll(key, ".", "/")

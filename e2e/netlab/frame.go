@@ -7,25 +7,25 @@ import (
 	"slices"
 )
 
-// Endpoint is a tunnel's public end, to and from which packets may be seen.
+// Endpoint is the public end of a tunnel. Packets to and from it are allowed.
 type Endpoint struct {
 	Network string         // "udp" or "tcp"
 	Addr    netip.AddrPort // of the gateway
 }
 
-// Packet is what a frame says of itself in its headers.
+// Packet is a summary of the headers of a frame.
 type Packet struct {
 	Network  string         // "tcp", "udp", "icmp", "icmp6", "arp", else "ip proto N" or "ether 0xNNNN"
 	Src, Dst netip.AddrPort // port 0 where there is none; invalid for frames that are not IP
 	Length   int            // bytes on the wire, Ethernet header included
 }
 
-// String names the packet as in "udp 192.168.50.10:40000 > 203.0.113.53:53, 71 bytes".
+// String describes the packet, such as "udp 192.168.50.10:40000 > 203.0.113.53:53, 71 bytes".
 func (p Packet) String() string {
 	return fmt.Sprintf("%s %v > %v, %d bytes", p.Network, p.Src, p.Dst, p.Length)
 }
 
-// class says what a frame on a link that only a tunnel may use is.
+// class is the kind of a frame on a link that only a tunnel may use.
 type class uint8
 
 const (
@@ -48,7 +48,7 @@ const (
 	protoDestOpts = 60
 )
 
-// classify decodes an Ethernet frame, which may be cut after its headers, and says what it is.
+// classify decodes an Ethernet frame, which may be truncated after its headers, and returns its class.
 func classify(frame []byte, allowed []Endpoint) (Packet, class) {
 	p := Packet{Network: "short frame", Length: len(frame)}
 	if len(frame) < etherHeader {
@@ -144,7 +144,7 @@ func parseIP(b []byte) (ipPacket, bool) {
 	return p, true
 }
 
-// classify says what the packet is. about allows an ICMP error to be judged by the packet it quotes.
+// classify returns the class of the packet. If about is set, an ICMP error has the class of the packet that it quotes.
 func (p ipPacket) classify(allowed []Endpoint, about bool) class {
 	for _, e := range allowed {
 		if e.Network != p.network() {
@@ -153,7 +153,7 @@ func (p ipPacket) classify(allowed []Endpoint, about bool) class {
 		if p.src == e.Addr || p.dst == e.Addr {
 			return tunnel
 		}
-		// Later fragments have no ports: they belong to a first one that had.
+		// Later fragments have no ports. They belong to a first fragment that has them.
 		if p.fragment && (p.src.Addr() == e.Addr.Addr() || p.dst.Addr() == e.Addr.Addr()) {
 			return tunnel
 		}
@@ -179,13 +179,13 @@ func (p ipPacket) isDHCP() bool {
 	return (from == 546 || from == 547) && (to == 546 || to == 547)
 }
 
-// isDiscovery says whether an ICMPv6 type belongs to neighbour discovery (RFC 4861) or to multicast listener discovery
+// isDiscovery reports whether an ICMPv6 type belongs to neighbour discovery (RFC 4861) or to multicast listener discovery
 // (RFC 3810), which the kernel speaks whenever an IPv6 link comes up.
 func isDiscovery(kind byte) bool {
 	return kind >= 133 && kind <= 137 || kind >= 130 && kind <= 132 || kind == 143
 }
 
-// isICMPError says whether the packet quotes another: unreachable, too big, time exceeded, parameter problem.
+// isICMPError reports whether the packet quotes another: unreachable, too big, time exceeded, parameter problem.
 func (p ipPacket) isICMPError() bool {
 	if len(p.payload) == 0 || p.fragment {
 		return false

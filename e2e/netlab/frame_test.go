@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// gatewayWG is the tunnel's end in these tests.
+// gatewayWG is the endpoint of the tunnel in these tests.
 var gatewayWG = Endpoint{Network: "udp", Addr: netip.MustParseAddrPort("198.51.100.10:51820")}
 
 var gatewayWG6 = Endpoint{Network: "udp", Addr: netip.MustParseAddrPort("[2001:db8:51::10]:51820")}
@@ -20,7 +20,7 @@ func ether(ip []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(make([]byte, 12), kind), ip...)
 }
 
-// ipv4 makes a packet; offset is the fragment's, in bytes.
+// ipv4 makes a packet. offset is the fragment offset in bytes.
 func ipv4(proto byte, src, dst string, offset int, payload []byte) []byte {
 	b := make([]byte, 20, 20+len(payload))
 	b[0], b[9] = 0x45, proto
@@ -96,7 +96,7 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-// FuzzClassify: any frame is judged, and without an allowed endpoint none is the tunnel's.
+// FuzzClassify: every frame gets a class, and without an allowed endpoint none is of the tunnel.
 func FuzzClassify(f *testing.F) {
 	f.Add(ether(ipv4(protoUDP, LaptopIPv4, GatewayIPv4, 0, ports(40000, 51820))))
 	f.Add(ether(ipv4(protoICMP, GatewayIPv4, LaptopIPv4, 0, append(make([]byte, 8), ipv4(protoUDP, LaptopIPv4, GatewayIPv4, 0, ports(1, 51820))...))))

@@ -14,13 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is one machine of the lab: a locked thread in its own network and mount namespace. Its methods may be called
-// from any goroutine.
+// Host is one machine of the lab. It is a locked thread in its own network and mount namespace. It is safe for concurrent use.
 type Host struct {
 	name  string
-	inode string          // of the network namespace, as /proc tells it: "net:[...]"
+	inode string          // of the network namespace, as in /proc: "net:[...]"
 	tid   int             // of the locked thread
-	links *netlink.Handle // speaks netlink inside
+	links *netlink.Handle // for netlink inside the namespace
 
 	jobs   chan job
 	alive  context.Context // until Close
@@ -38,8 +37,8 @@ type job struct {
 	err chan<- error
 }
 
-// newHost makes a host with loopback up and an empty /run, which lives until Close whatever becomes of ctx. nameservers
-// go into its resolv.conf.
+// newHost returns a host with loopback up and an empty /run. It lives until Close, even if ctx ends. nameservers are written to
+// its resolv.conf.
 func newHost(ctx context.Context, name string, nameservers []string) (*Host, error) {
 	h := &Host{name: name, jobs: make(chan job)}
 	h.alive, h.die = context.WithCancel(context.WithoutCancel(ctx))
@@ -54,12 +53,12 @@ func newHost(ctx context.Context, name string, nameservers []string) (*Host, err
 	return h, nil
 }
 
-// run owns the host's thread from the making of its namespaces to their end.
+// run owns the host's thread for the life of its namespaces.
 func (h *Host) run(ready chan<- error, nameservers []string) {
-	// Never unlocked: the thread, and with it the namespaces, ends with this goroutine.
+	// Never unlocked, so that the thread, and the namespaces with it, end with this goroutine.
 	runtime.LockOSThread()
 	if unix.Gettid() == unix.Getpid() {
-		// The runtime cannot end the main thread. Hold it until another thread is ours.
+		// The runtime cannot end the main thread. Hold it until this goroutine runs on another one.
 		defer runtime.UnlockOSThread()
 		var over sync.WaitGroup
 		over.Go(func() { h.run(ready, nameservers) })
@@ -81,7 +80,7 @@ func (h *Host) run(ready chan<- error, nameservers []string) {
 	}
 }
 
-// open makes the namespaces of the calling thread and looks round in them.
+// open makes the namespaces of the calling thread and opens handles in them.
 func (h *Host) open(nameservers []string) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("%w: unshare: %w", ErrUnavailable, err)
@@ -101,7 +100,7 @@ func (h *Host) open(nameservers []string) error {
 		return fmt.Errorf("%w: netlink: %w", ErrUnavailable, err)
 	}
 	for key, value := range map[string]string{
-		"net/ipv6/conf/all/accept_dad":     "0", // addresses are good at once
+		"net/ipv6/conf/all/accept_dad":     "0", // addresses are usable at once
 		"net/ipv6/conf/default/accept_dad": "0",
 		"net/ipv4/conf/all/rp_filter":      "0", // two uplinks
 		"net/ipv4/conf/default/rp_filter":  "0",
@@ -114,11 +113,11 @@ func (h *Host) open(nameservers []string) error {
 	return h.SetLink("lo", true)
 }
 
-// Name returns the host's name in the drawing.
+// Name returns the host's name, as in the drawing of the package comment.
 func (h *Host) Name() string { return h.name }
 
-// Do calls fn on the host's thread, inside both its namespaces, and returns its error. Calls are served one after the
-// other: fn must not block for long, nor call Do.
+// Do calls fn on the host's thread, in both its namespaces, and returns its error. Calls run one at a time, so fn must not
+// block for long, and must not call Do.
 func (h *Host) Do(fn func() error) error {
 	done := make(chan error, 1)
 	select {
@@ -146,8 +145,8 @@ func (h *Host) onClose(fn func()) {
 	h.cleanup = append(h.cleanup, fn)
 }
 
-// Close ends captures and impairments, kills every process in the host's network namespace and gives up the
-// namespaces. Sockets made through the host keep the network namespace alive until they are closed.
+// Close ends captures and impairments, kills every process in the host's network namespace and releases the namespaces. Sockets
+// made through the host keep the network namespace alive until they are closed.
 func (h *Host) Close() error {
 	h.closed.Do(func() {
 		h.mu.Lock()
@@ -159,7 +158,7 @@ func (h *Host) Close() error {
 		}
 		h.kill()
 		h.die()
-		h.over.Wait() // children started meanwhile get their Pdeathsig here
+		h.over.Wait() // children started in the meantime get their Pdeathsig here
 		h.release()
 	})
 	return nil
@@ -177,8 +176,8 @@ func (h *Host) release() {
 	}
 }
 
-// kill ends every process in the host's network namespace: grandchildren do not get our Pdeathsig. It waits until they
-// are gone, but for 2 s at most.
+// kill kills every process in the host's network namespace, because grandchildren do not get our Pdeathsig. It waits at most 2 s
+// until they are gone.
 func (h *Host) kill() {
 	for range 2000 {
 		found := false
@@ -196,7 +195,7 @@ func (h *Host) kill() {
 	}
 }
 
-// processes returns the ids of all processes that /proc shows, but for our own.
+// processes returns the ids of all processes in /proc except our own.
 func processes() []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -211,7 +210,7 @@ func processes() []int {
 	return pids
 }
 
-// inUserNamespace says whether Enter had to make one.
+// inUserNamespace reports whether Enter made a user namespace.
 func inUserNamespace() bool {
 	b, err := os.ReadFile("/proc/self/uid_map")
 	var inside, outside, size uint64
@@ -227,8 +226,8 @@ func (h *Host) ReadFile(name string) (b []byte, err error) {
 	return b, err
 }
 
-// WriteFile writes a file as the host sees it, in place, with mode 0644 if it is new. What lies under /run, and
-// resolv.conf, hosts and nsswitch.conf in /etc, are the host's own; all other files are shared with the machine.
+// WriteFile writes a file as the host sees it, in place, with mode 0644 if it is new. Files under /run, and
+// resolv.conf, hosts and nsswitch.conf in /etc, are the host's own. All other files are shared with the machine.
 func (h *Host) WriteFile(name string, b []byte) error {
 	return h.Do(func() error { return os.WriteFile(name, b, 0o644) })
 }

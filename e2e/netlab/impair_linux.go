@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Preferences of the routing rules and number of the first table that impairments use, after the local table and before
-// main. An interface's table is impairTable plus its index.
+// Priorities of the routing rules of impairments, after the local table and before main, and the number of their first table.
+// The table of an interface is impairTable plus its index.
 const (
 	blackholePref = 50
 	impairPref    = 100
@@ -23,13 +23,13 @@ const (
 	impairQueue   = 10000 // packets that may wait for this process
 )
 
-// Blackhole makes the host forget (or carry again) every packet that enters by an interface and is not for itself, of
-// both families, with no word to the sender. Neighbours stay reachable, so the loss begins behind the first hop.
+// Blackhole makes the host silently drop, or forward again, every packet of both families that enters through an interface and
+// is not for the host itself. Neighbours stay reachable, so the loss begins after the first hop.
 func (h *Host) Blackhole(ifname string, on bool) error {
 	return h.rules(ifname, on, netlink.Rule{Priority: blackholePref, IifName: ifname, Type: unix.FR_ACT_BLACKHOLE})
 }
 
-// rules installs or removes a routing rule in both families. Removing what is not there, or installing it twice, is no
+// rules installs or removes a routing rule in both families. Removing a missing rule, or installing one twice, is not an
 // error.
 func (h *Host) rules(ifname string, on bool, r netlink.Rule) error {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -46,7 +46,7 @@ func (h *Host) rules(ifname string, on bool, r netlink.Rule) error {
 	return nil
 }
 
-// Impaired is an impairment in force, until Close.
+// Impaired is an active impairment. Close ends it.
 type Impaired struct {
 	tun   *os.File
 	later chan delayed // what run read, for deliver
@@ -61,11 +61,11 @@ type delayed struct {
 	due    time.Time
 }
 
-// Impair applies an impairment to the packets that enter a router by an interface and are not for itself; the way back
-// enters by another. Such packets are led through a TUN and this process, which costs throughput and one more hop. An
-// interface has one impairment at a time.
+// Impair applies an impairment to the packets that enter a router through an interface and are not for the router itself. The
+// opposite direction enters through another interface. The packets take a way through a TUN and this process, which costs
+// throughput and one more hop. An interface has at most one impairment at a time.
 //
-// The kernel could do it with netem, but that is a module that many kernels lack.
+// The kernel could do this with netem, but many kernels lack that module.
 func (h *Host) Impair(ifname string, imp Impairment) (*Impaired, error) {
 	link, err := h.links.LinkByName(ifname)
 	if err != nil {
@@ -102,11 +102,11 @@ func (h *Host) Impair(ifname string, imp Impairment) (*Impaired, error) {
 	}
 	i.over.Go(func() { i.run(imp) })
 	i.over.Go(i.deliver)
-	h.onClose(func() { _ = i.Close() }) // the rules go with the namespace
+	h.onClose(func() { _ = i.Close() }) // an error does not matter: the rules disappear with the namespace
 	return i, nil
 }
 
-// openTUN makes a TUN in the calling thread's network namespace. It goes when the file is closed.
+// openTUN makes a TUN in the calling thread's network namespace. It disappears when the file is closed.
 func openTUN(name string) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -124,7 +124,7 @@ func openTUN(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// run reads packets and decides what becomes of each, until the TUN is closed.
+// run reads packets and drops, duplicates, delays or forwards each, until the TUN is closed.
 func (i *Impaired) run(imp Impairment) {
 	defer close(i.later)
 	buf := make([]byte, 1<<16)
@@ -146,7 +146,7 @@ func (i *Impaired) run(imp Impairment) {
 				wait += rand.N(imp.Jitter)
 			}
 			if wait == 0 {
-				_, _ = i.tun.Write(buf[:n]) // refused by the kernel: one more packet lost
+				_, _ = i.tun.Write(buf[:n]) // if the kernel refuses it, the packet is lost
 				continue
 			}
 			select {
@@ -173,7 +173,7 @@ func (i *Impaired) deliver() {
 		case <-next.C:
 		}
 		for len(queue) > 0 && !queue[0].due.After(time.Now()) {
-			_, _ = i.tun.Write(heap.Pop(&queue).(delayed).packet) // refused: lost
+			_, _ = i.tun.Write(heap.Pop(&queue).(delayed).packet) // if refused, it is lost
 		}
 		if len(queue) > 0 {
 			next.Reset(time.Until(queue[0].due))
@@ -181,7 +181,7 @@ func (i *Impaired) deliver() {
 	}
 }
 
-// Close lets packets pass unimpaired again. Those still delayed are lost.
+// Close ends the impairment. Packets that are still delayed are lost.
 func (i *Impaired) Close() error {
 	var err error
 	i.once.Do(func() {
@@ -193,7 +193,7 @@ func (i *Impaired) Close() error {
 	return err
 }
 
-// byDue is a heap of packets, the next one first.
+// byDue is a heap of packets, ordered by when they are due.
 type byDue []delayed
 
 func (q byDue) Len() int           { return len(q) }

@@ -10,25 +10,25 @@ import (
 	"sync"
 )
 
-// Lab is a running world. All its parts are closed by Close.
+// Lab is a running world. Close closes all its parts.
 type Lab struct {
 	Laptop, Access, Access2, Internet, Gateway, Intranet *Host
 
 	CA           *CA
 	PublicDNS    *DNS // on Internet, at ResolverIPv4 and ResolverIPv6
-	AccessDNS    *DNS // on Access and Access2: what the access network sees of the laptop's questions
+	AccessDNS    *DNS // on Access and Access2: the questions that the access network sees
 	IntranetDNS  *DNS // on Intranet: corp.example, and all that PublicDNS knows
 	PublicSink   *Sink
 	IntranetSink *Sink
-	Uplinks      [2]Uplink // of the laptop; the first is connected when the lab begins
+	Uplinks      [2]Uplink // of the laptop; the first is connected at the start
 
 	closed   sync.Once
 	cancel   context.CancelFunc
 	services services
 }
 
-// New builds the world and starts its services, which run until Close whatever becomes of ctx. It returns ErrUnavailable,
-// wrapped with the reason, where this process cannot make namespaces.
+// New builds the world and starts its services. They run until Close, even if ctx ends. If this process cannot make namespaces,
+// New returns ErrUnavailable, wrapped with the reason.
 func New(ctx context.Context, o Options) (*Lab, error) {
 	if err := entered(); err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 	return l, nil
 }
 
-// Close stops the services, kills every program in the lab and gives up its namespaces. It may be called again.
+// Close stops the services, kills every program in the lab and releases its namespaces. It may be called more than once.
 func (l *Lab) Close() error {
 	var err error
 	l.closed.Do(func() {
@@ -84,8 +84,8 @@ func (l *Lab) Hosts() []*Host {
 	return hosts
 }
 
-// Client returns an HTTP client that dials and resolves inside a host, trusts the lab's CA, speaks HTTP/1.1 and 2, keeps
-// no connection after a request and follows no redirect.
+// Client returns an HTTP client that dials and resolves inside a host and trusts the lab's CA. It speaks HTTP/1.1 and 2, does
+// not reuse connections, and does not follow redirects.
 func (l *Lab) Client(h *Host) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{

@@ -226,7 +226,7 @@ func TestAnUplinkGoesAndTheOtherComes(t *testing.T) {
 				t.Errorf("second uplink: got %q, %v, want the second address", body, err)
 			}
 		}
-		// With a worse metric the first comes back without being used.
+		// With a worse metric the first uplink comes back but is not used.
 		if err := lab.Connect(lab.Uplinks[0], 2000); err != nil {
 			t.Fatal(err)
 		}
@@ -290,7 +290,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A child, and a grandchild that a shell leaves to itself.
+	// A child, and an orphaned grandchild.
 	child := lab.Laptop.Command(t.Context(), "sleep", "600")
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
@@ -318,7 +318,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	if _, err := lab.Laptop.DialContext(t.Context(), "tcp", "203.0.113.10:80"); !errors.Is(err, netlab.ErrClosed) {
 		t.Errorf("closed host: got %v, want %v", err, netlab.ErrClosed)
 	}
-	// Threads and processes end a moment after they were told to.
+	// Threads and processes end shortly after they are killed.
 	var left []string
 	for range 500 {
 		if left = strangers(t, home); len(left) == 0 {
@@ -329,8 +329,8 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	t.Errorf("left behind: %v", left)
 }
 
-// strangers returns every thread, process and descriptor of ours that is still in, or holds, a network namespace other
-// than home. Those of other labs' processes are not told apart: the test runs alone.
+// strangers returns every thread, process and descriptor of ours that is in, or holds, a network namespace other than home. It
+// does not distinguish those of other labs, so the test must run alone.
 func strangers(t *testing.T, home string) []string {
 	t.Helper()
 	var left []string
@@ -352,7 +352,7 @@ func strangers(t *testing.T, home string) []string {
 	return left
 }
 
-// ours says whether a process sleeps for the ten minutes that this test gave its children.
+// ours reports whether a process is a child of this test, which sleeps for ten minutes.
 func ours(pid string) bool {
 	b, err := os.ReadFile("/proc/" + pid + "/cmdline")
 	return err == nil && string(b) == "sleep\x00600\x00"

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Netlink returns a handle that speaks rtnetlink inside the host, for what the helpers here do not cover. It lives as
-// long as the host.
+// Netlink returns a handle for rtnetlink inside the host, for tasks that Host has no method for. It is valid as long as the
+// host.
 func (h *Host) Netlink() *netlink.Handle { return h.links }
 
-// SetLink brings an interface up or down. Going down, the kernel forgets its routes and IPv6 addresses.
+// SetLink brings an interface up or down. When it goes down, the kernel removes its routes and IPv6 addresses.
 func (h *Host) SetLink(ifname string, up bool) error {
 	link, err := h.links.LinkByName(ifname)
 	if err != nil {
@@ -29,12 +29,13 @@ func (h *Host) SetLink(ifname string, up bool) error {
 	return nil
 }
 
-// AddAddr gives an interface an address with its on-link prefix, usable at once; having it already is no error.
+// AddAddr adds an address with its on-link prefix to an interface. It is usable at once. It is not an error if the interface
+// has it already.
 func (h *Host) AddAddr(ifname string, addr netip.Prefix) error {
 	return h.addr("add", ifname, addr, h.links.AddrReplace)
 }
 
-// DelAddr takes an address from an interface.
+// DelAddr removes an address from an interface.
 func (h *Host) DelAddr(ifname string, addr netip.Prefix) error {
 	return h.addr("delete", ifname, addr, h.links.AddrDel)
 }
@@ -54,7 +55,7 @@ func (h *Host) addr(verb, ifname string, addr netip.Prefix, change func(netlink.
 	return nil
 }
 
-// AddRoute installs a route; one with the same destination and metric is replaced.
+// AddRoute installs a route. It replaces one with the same destination and metric.
 func (h *Host) AddRoute(r Route) error {
 	return h.route("add", r, h.links.RouteReplace)
 }

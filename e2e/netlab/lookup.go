@@ -12,8 +12,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Lookup asks the nameservers in the host's resolv.conf, as it is now, for the addresses of a name, IPv4 first. A name
-// without addresses is a *net.DNSError with IsNotFound.
+// Lookup asks the nameservers in the host's current resolv.conf for the addresses of a name, IPv4 first. If the name has no
+// address, the error is a *net.DNSError with IsNotFound.
 func (h *Host) Lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	b, err := h.ReadFile("/etc/resolv.conf")
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package netlab is a small internet in Linux network namespaces, in which the end-to-end tests and the demo run real
-// programs. It needs no root: Enter moves the process into a user namespace of its own first.
+// Package netlab builds a small internet in Linux network namespaces, in which the end-to-end tests and the demo run real
+// programs. It needs no root: Enter moves the process into a user namespace first.
 //
 //	                    laptop
 //	lan0 192.168.50.10 /      \ lan1 192.168.60.10      (lan1 is down until Lab.Connect)
@@ -19,12 +19,12 @@
 //	                   | intra 10.20.0.10, fd20::10
 //	              intranet                              web, echo, DNS for corp.example and the rest
 //
-// Every host is one locked thread with a network and a mount namespace of its own: its own /etc with resolv.conf, hosts
-// and nsswitch.conf, an empty /run, its own /sys where the kernel lets us. Sockets made through a Host work from any
-// goroutine; programs started through it live in its namespaces and die with it. Several labs run in one process.
+// Every host is one locked thread with its own network and mount namespace. It has its own resolv.conf, hosts and nsswitch.conf
+// in /etc, an empty /run and, if the kernel allows it, its own /sys. Sockets made through a Host work from any goroutine.
+// Programs started through it run in its namespaces and die with it. Several labs can run in one process.
 //
-// It knows nothing of what is tested in it, never enters the namespaces it was started from, has no PID namespaces, and
-// does not imitate Wi-Fi, NAT or DHCP.
+// It does not know what is tested in it, never enters the namespaces it was started from, has no PID namespaces, and does not
+// imitate Wi-Fi, NAT or DHCP.
 package netlab
 
 import (
@@ -32,15 +32,15 @@ import (
 	"log/slog"
 )
 
-// ErrUnavailable is returned, wrapped with the reason, where this machine or process cannot carry a lab.
+// ErrUnavailable means that this machine or process cannot run a lab. It is wrapped with the reason.
 var ErrUnavailable = errors.New("network lab unavailable")
 
-// ErrClosed is returned by a Host that was closed.
+// ErrClosed is returned by the methods of a closed Host.
 var ErrClosed = errors.New("host closed")
 
-// Options for New. The zero value is the world as drawn.
+// Options for New. The zero value builds the world as drawn.
 type Options struct {
-	Log *slog.Logger // nil discards
+	Log *slog.Logger // if nil, nothing is logged
 }
 
 // CAFile holds the lab's CA certificate in PEM on every host.
@@ -52,7 +52,7 @@ const (
 	LaptopIPv6   = "fd50::10"
 	Laptop2IPv4  = "192.168.60.10" // on the second access network
 	Laptop2IPv6  = "fd60::10"
-	AccessIPv4   = "192.168.50.1" // also a resolver, the one the laptop is told of
+	AccessIPv4   = "192.168.50.1" // also a resolver, the one in the laptop's resolv.conf
 	AccessIPv6   = "fd50::1"
 	Access2IPv4  = "192.168.60.1" // also a resolver
 	Access2IPv6  = "fd60::1"
@@ -66,8 +66,8 @@ const (
 	DeadIPv6     = "2001:db8:113::254"
 )
 
-// Names that the resolvers of the world know. Every name under public DNS has an address of each family; names of
-// corp.example exist on the intranet's resolver alone.
+// Names in the resolvers of the world. Every public name has an address of each family. Only the intranet's resolver has names
+// of corp.example.
 const (
 	PublicSite   = "public.example"
 	NewsSite     = "news.example"
@@ -80,10 +80,10 @@ const (
 	WikiSite     = "wiki.corp.example"     // the same host under a second name
 )
 
-// Ports of the services beside web (80 and 443) and DNS (53). Everything else is closed: TCP is answered with RST, UDP
+// Ports of the services other than web (80 and 443) and DNS (53). All other ports are closed: hosts answer TCP with RST and UDP
 // with port unreachable.
 const (
 	EchoPort   = 7 // TCP and UDP, datagrams of any size
-	SinkPort   = 9 // TCP, counts what it is sent
+	SinkPort   = 9 // TCP, counts the bytes it receives
 	ClosedPort = 4 // nothing listens
 )

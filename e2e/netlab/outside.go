@@ -13,8 +13,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Outside is the internet and the intranet of the world without their hosts: it serves flows that somebody else has
-// brought to it. It is for machines that cannot carry a Lab.
+// Outside serves the internet and the intranet of the world without hosts: the caller passes it the flows. It is for machines
+// that cannot run a Lab.
 type Outside struct {
 	CA *CA
 
@@ -42,7 +42,7 @@ func NewOutside() (*Outside, error) {
 	return o, nil
 }
 
-// Answers reports whether anybody is at an address, and whether a port of theirs is open. Echo requests have port 0.
+// Answers reports whether a host has an address, and whether the port is open. Echo requests have port 0.
 func (o *Outside) Answers(network string, dst netip.AddrPort) (alive, open bool) {
 	a := dst.Addr().String()
 	alive = slices.Contains([]string{IntranetIPv4, IntranetIPv6}, a)
@@ -60,7 +60,7 @@ func (o *Outside) Answers(network string, dst netip.AddrPort) (alive, open bool)
 	return alive, alive && open
 }
 
-// Serve serves one flow to an address that Answers, and returns when it is over.
+// Serve serves one flow to an address for which Answers is true. It returns when the flow is over.
 func (o *Outside) Serve(network string, dst netip.AddrPort, c net.Conn) {
 	switch {
 	case network == "tcp" && dst.Port() == 80:
@@ -111,7 +111,7 @@ func (o *Outside) Close() error {
 	return err
 }
 
-// flowWriter answers on a flow.
+// flowWriter writes DNS answers to a flow.
 type flowWriter struct{ net.Conn }
 
 func (w flowWriter) WriteMsg(m *dns.Msg) error {
@@ -126,7 +126,7 @@ func (flowWriter) TsigStatus() error   { return nil }
 func (flowWriter) TsigTimersOnly(bool) {}
 func (flowWriter) Hijack()             {}
 
-// handedListener is a listener whose connections are handed to it.
+// handedListener is a net.Listener that gets its connections from calls of hand.
 type handedListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -137,7 +137,7 @@ func newHandedListener() *handedListener {
 	return &handedListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// hand gives a connection to the server and waits until that has closed it.
+// hand passes a connection to the server and waits until the server has closed it.
 func (l *handedListener) hand(c net.Conn) {
 	over := make(chan struct{})
 	select {
@@ -164,7 +164,7 @@ func (l *handedListener) Close() error {
 
 func (l *handedListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// handedConn tells when its server is done with it.
+// handedConn is a connection that reports when the server has closed it.
 type handedConn struct {
 	net.Conn
 	once sync.Once

@@ -11,21 +11,21 @@ type Report struct {
 	Housekeeping int      // frames: ARP, neighbour and multicast listener discovery, DHCP
 	Tunnel       int      // frames to or from the allowed endpoints
 	TunnelBytes  int64    // of those
-	Clear        int      // frames of any other kind: what must not be there
+	Clear        int      // all other frames; there must be none
 	Samples      []Sample // the first of those
-	Controls     int      // deliberate frames of Control, counted nowhere else
-	Dropped      int      // frames that the kernel could not hand over; with any, Clear == 0 proves nothing
+	Controls     int      // frames sent by Control; they count nowhere else
+	Dropped      int      // frames that the kernel dropped; if any, Clear == 0 proves nothing
 }
 
 // Sample is one frame seen in clear.
 type Sample struct {
 	Time time.Time
 	Packet
-	Sent bool // by the host that captures; else received by it
+	Sent bool // sent by the capturing host, otherwise received by it
 }
 
-// Err returns nil if the capture proves that nothing went in clear: a control was seen, no frame was lost and none was
-// in clear. Else it says what is wrong, with samples.
+// Err returns nil if the capture proves that nothing was sent in clear: it saw a control, lost no frame, and saw none in clear.
+// Otherwise the error says what is wrong, with samples.
 func (r Report) Err() error {
 	switch {
 	case r.Clear > 0:

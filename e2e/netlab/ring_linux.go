@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Size of a ring. Memory of its own is needed: an ordinary user may not raise a socket's receive buffer beyond
-// net.core.rmem_max, which is lost within 2 ms of a stall at 100,000 packets/s.
+// Size of a ring. A ring is needed because an ordinary user cannot raise a socket's receive buffer above net.core.rmem_max, and
+// at 100,000 packets/s that buffer overflows in a stall of 2 ms.
 const (
 	ringFrame  = 512     // bytes: the kernel's header, then as much of a frame as fits
 	ringBlock  = 1 << 20 // bytes
@@ -20,7 +20,7 @@ const (
 // Where a frame's struct tpacket2_hdr is followed by its struct sockaddr_ll, and the packet type in that (packet(7)).
 const ringPktType = 32 + 10
 
-// ring is memory shared with a packet socket (TPACKET_V2). The kernel hands over each frame as soon as it passes.
+// ring is memory shared with a packet socket (TPACKET_V2). The kernel delivers each frame as soon as it passes.
 type ring struct {
 	mem  []byte
 	next int // index of the frame that the kernel will fill next
@@ -46,13 +46,13 @@ func (r *ring) header() *unix.Tpacket2Hdr {
 	return (*unix.Tpacket2Hdr)(unsafe.Pointer(&r.mem[r.next*ringFrame]))
 }
 
-// ready says whether the kernel has filled the next frame.
+// ready reports whether the kernel has filled the next frame.
 func (r *ring) ready() bool {
 	return atomic.LoadUint32(&r.header().Status)&unix.TP_STATUS_USER != 0
 }
 
-// take gives the next frame to see, as far as it fits with its length on the wire and whether the host sent it, and
-// returns it to the kernel. The frame must be ready.
+// take passes the next frame to see and returns it to the kernel. see gets the part that fits, the length on the wire, and
+// whether the host sent it. The frame must be ready.
 func (r *ring) take(see func(head []byte, length int, sent bool)) {
 	h := r.header()
 	frame := r.mem[r.next*ringFrame:][:ringFrame]
@@ -61,5 +61,5 @@ func (r *ring) take(see func(head []byte, length int, sent bool)) {
 	r.next = (r.next + 1) % ringFrames
 }
 
-// close gives the memory back. The socket lives as long as it is mapped.
+// close unmaps the memory. The socket stays open while it is mapped.
 func (r *ring) close() { _ = unix.Munmap(r.mem) } // cannot fail for what Mmap returned

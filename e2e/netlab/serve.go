@@ -21,8 +21,8 @@ type services struct {
 	over sync.WaitGroup
 }
 
-// tcp serves a port on all addresses of a host: each connection is given to handle, and closed after it or when the
-// lab ends.
+// tcp serves a port on all addresses of a host. It passes each connection to handle, and closes it when handle returns or the lab
+// ends.
 func (s *services) tcp(h *Host, number int, handle func(*net.TCPConn)) error {
 	l, err := h.Listen(s.ctx, "tcp", fmt.Sprintf(":%d", number))
 	if err != nil {
@@ -50,11 +50,11 @@ func (s *services) tcp(h *Host, number int, handle func(*net.TCPConn)) error {
 	return nil
 }
 
-// echo serves EchoPort: over TCP on all addresses, over UDP on those named, as an answer must come from the address
+// echo serves EchoPort: over TCP on all addresses, and over UDP on the given ones, because an answer must come from the address
 // that was asked.
 func (s *services) echo(h *Host, addrs ...string) error {
 	err := s.tcp(h, EchoPort, func(c *net.TCPConn) {
-		_, _ = io.Copy(c, c) // an end of either side ends it
+		_, _ = io.Copy(c, c) // ends when either side does
 		_ = c.CloseWrite()
 	})
 	if err != nil {
@@ -77,7 +77,7 @@ func (s *services) echo(h *Host, addrs ...string) error {
 					return
 				}
 				if err == nil {
-					_, _ = conn.WriteTo(buf[:n], from) // lost datagrams are lost
+					_, _ = conn.WriteTo(buf[:n], from) // a datagram may be lost
 				}
 			}
 		})
@@ -85,10 +85,10 @@ func (s *services) echo(h *Host, addrs ...string) error {
 	return nil
 }
 
-// sink serves SinkPort; the client is told the end by our closing.
+// sink serves SinkPort. It closes the connection after the client has.
 func (s *services) sink(h *Host, sink *Sink) error {
 	return s.tcp(h, SinkPort, func(c *net.TCPConn) {
-		_, _ = io.Copy(sink, c) // what came is counted, whatever ended it
+		_, _ = io.Copy(sink, c) // received bytes count, even after an error
 	})
 }
 
@@ -104,7 +104,7 @@ func (s *services) web(h *Host, ca *CA, sink *Sink) error {
 		return err
 	}
 	pages := site(sink)
-	// A server each: one that began with Serve never sets HTTP/2 up for ServeTLS (Go 1.26).
+	// One server for each: a server that has called Serve does not set up HTTP/2 in ServeTLS (Go 1.26).
 	for _, serve := range []func(*http.Server) error{
 		func(srv *http.Server) error { return srv.Serve(plain) },
 		func(srv *http.Server) error { return srv.ServeTLS(secure, "", "") },
@@ -153,7 +153,7 @@ func (s *services) dns(h *Host, d *DNS) error {
 	return nil
 }
 
-// failed logs why a server ended, unless the lab ended it.
+// failed logs why a server ended, unless the lab stopped it.
 func (s *services) failed(h *Host, what string, err error) {
 	if err != nil && s.ctx.Err() == nil {
 		s.log.Error("service ended", "host", h.name, "service", what, "err", fmt.Errorf("%s: %w", what, err))

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inside calls fn with the calling goroutine in the host's network namespace (not its mount namespace). fn may block:
-// the host's thread is not used.
+// inside calls fn with the calling goroutine in the host's network namespace, but not in its mount namespace. fn may block,
+// because it does not run on the host's thread.
 func (h *Host) inside(fn func() error) error {
 	runtime.LockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
@@ -28,7 +28,7 @@ func (h *Host) inside(fn func() error) error {
 	}
 	err = fn()
 	if back := setns(home); back != nil {
-		// The goroutine stays locked, so no other can run on this thread, which ends with it.
+		// The goroutine stays locked, so the thread ends with it and no other goroutine runs on it.
 		return errors.Join(err, fmt.Errorf("leave host %s: %w", h.name, back))
 	}
 	runtime.UnlockOSThread()
@@ -52,13 +52,13 @@ func setns(ns *os.File) error {
 	return nil
 }
 
-// DialContext connects from inside the host, as net.Dialer does. Names are resolved by Lookup; their addresses are
-// tried one after the other, IPv4 first. Close ends a dial that hangs.
+// DialContext connects from inside the host, like net.Dialer. It resolves names with Lookup and tries their addresses one after
+// the other, IPv4 first. Close ends a hanging dial.
 func (h *Host) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	return h.dial(ctx, new(net.Dialer), network, address)
 }
 
-// DialFrom does the same from one of the host's addresses.
+// DialFrom is like DialContext, from one of the host's addresses.
 func (h *Host) DialFrom(ctx context.Context, from netip.Addr, network, address string) (net.Conn, error) {
 	local := netip.AddrPortFrom(from, 0)
 	d := &net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(local)}

@@ -4,7 +4,7 @@ import (
 	"net/netip"
 )
 
-// Uplink is one of the laptop's ways to the internet.
+// Uplink is one of the laptop's connections to the internet.
 type Uplink struct {
 	Link     string         // the laptop's interface
 	Addrs    []netip.Prefix // the laptop's, one of each family
@@ -24,8 +24,8 @@ func uplinks() [2]Uplink {
 	}}
 }
 
-// Connect brings an uplink of the laptop up, with its addresses and default routes of the given metric (lower wins; 0
-// is the kernel's default). resolv.conf is left alone.
+// Connect brings an uplink of the laptop up, with its addresses and with default routes of the given metric (lower wins; 0 is the
+// kernel's default). It does not change resolv.conf.
 func (l *Lab) Connect(u Uplink, metric int) error {
 	if err := l.Laptop.SetLink(u.Link, true); err != nil {
 		return err
@@ -43,7 +43,7 @@ func (l *Lab) Connect(u Uplink, metric int) error {
 	return nil
 }
 
-// Disconnect takes an uplink's addresses and routes away and brings its link down.
+// Disconnect removes an uplink's addresses and routes and brings its link down.
 func (l *Lab) Disconnect(u Uplink) error {
 	for _, a := range u.Addrs {
 		if err := l.Laptop.DelAddr(u.Link, a); err != nil {

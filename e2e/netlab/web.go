@@ -12,10 +12,10 @@ import (
 // dripInterval is the time between two bytes of /drip.
 const dripInterval = 100 * time.Millisecond
 
-// maxBytes bounds /bytes and /drip.
+// maxBytes is the maximum size for /bytes and /drip.
 const maxBytes = 1 << 34
 
-// Sink counts the bytes that a host's sink port and its sites' /sink page took in.
+// Sink counts the bytes received by a host's sink port and its sites' /sink page.
 type Sink struct {
 	bytes atomic.Int64
 }
@@ -29,14 +29,14 @@ func (s *Sink) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// site answers for every name: which site a client meant is in what it is told.
+// site serves every name. Its answers contain the name that the client asked for.
 //
 //	/              "this is HOST\n"
 //	/client        the client's address and port as the site sees them
 //	/bytes/N       N bytes, byte i being i mod 251
 //	/drip/N        N bytes, ten a second
 //	/sink          counts the request's body into sink
-//	/generate_204  204, as probes of captive portals expect
+//	/generate_204  204, as captive portal probes expect
 func site(sink *Sink) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, r *http.Request) {
@@ -86,7 +86,7 @@ func site(sink *Sink) http.Handler {
 	return mux
 }
 
-// count reads the number at the end of a path; if it is none, the client is told so.
+// count reads the number at the end of a path. If there is none, it answers the client with an error.
 func count(w http.ResponseWriter, r *http.Request) (int64, bool) {
 	n, err := strconv.ParseInt(r.PathValue("n"), 10, 64)
 	if err != nil || n < 0 || n > maxBytes {
@@ -96,7 +96,7 @@ func count(w http.ResponseWriter, r *http.Request) (int64, bool) {
 	return n, true
 }
 
-// pattern is an endless stream in which byte i is i mod 251, so that a checksum notices lost and shifted blocks.
+// pattern is an endless stream in which byte i is i mod 251, so that a checksum detects lost and shifted blocks.
 type pattern struct{ next byte }
 
 func (p *pattern) Read(b []byte) (int, error) {

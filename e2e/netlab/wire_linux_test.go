@@ -93,7 +93,7 @@ func TestBlackholeIsSilentAndOneWay(t *testing.T) {
 	lab := netlabtest.New(t, netlab.Options{})
 	client := lab.Client(lab.Laptop)
 	for _, url := range []string{"http://203.0.113.10/", "http://[2001:db8:113::10]/"} {
-		for _, ifname := range []string{"lan", "wan"} { // the way there, the way back
+		for _, ifname := range []string{"lan", "wan"} { // there and back
 			for _, on := range []bool{true, true, false, false} {
 				if err := lab.Access.Blackhole(ifname, on); err != nil {
 					t.Fatal(err)
@@ -165,8 +165,8 @@ func TestImpairments(t *testing.T) {
 	}
 }
 
-// receive counts the datagrams that come back: until there are most, or, once a last one has come through as well, until
-// there is silence. It says whether one came after a later one.
+// receive counts the datagrams that come back. It stops when it has most of them or, once a final one has come back too, when no
+// more arrive. It reports whether any came back out of order.
 func receive(t *testing.T, conn net.Conn, most int) (got int, reordered bool) {
 	t.Helper()
 	const last = 0xff
@@ -180,7 +180,7 @@ func receive(t *testing.T, conn net.Conn, most int) (got int, reordered bool) {
 		switch {
 		case err != nil && through:
 			return got, reordered
-		case err != nil: // ask for the last one, until it is not lost
+		case err != nil: // resend the final one until it comes back
 			if _, err := conn.Write([]byte{last}); err != nil {
 				t.Fatal(err)
 			}

@@ -17,7 +17,7 @@ func sites() map[string][]string {
 	}
 }
 
-// makeHosts makes the namespaces, with the resolvers that each host uses.
+// makeHosts makes the hosts, each with its resolvers.
 func (l *Lab) makeHosts(ctx context.Context) error {
 	for _, m := range []struct {
 		host       **Host
@@ -52,7 +52,7 @@ func (l *Lab) makeHosts(ctx context.Context) error {
 	return nil
 }
 
-// makeNetwork lays the cables, and gives addresses and routes as drawn.
+// makeNetwork connects the hosts, and sets addresses and routes as drawn.
 func (l *Lab) makeNetwork() error {
 	for _, w := range []struct {
 		a     *Host
@@ -133,7 +133,7 @@ func (l *Lab) makeNetwork() error {
 	return l.Connect(l.Uplinks[0], 0)
 }
 
-// makeNames fills the resolvers.
+// makeNames adds the records to the resolvers.
 func (l *Lab) makeNames() error {
 	public := sites()
 	public[DeadSite] = []string{DeadIPv4, DeadIPv6}

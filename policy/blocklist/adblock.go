@@ -4,7 +4,7 @@ import (
 	"strings"
 )
 
-// adblock reads a rule of AdBlock or AdGuard syntax if it is about whole hosts.
+// adblock reads a rule in AdBlock or AdGuard syntax. It uses only rules that block or allow whole hosts.
 func (s *scanner) adblock(raw []byte) error {
 	line := strings.TrimLeft(string(raw), " \t")
 	switch {
@@ -52,11 +52,11 @@ func (s *scanner) adblock(raw []byte) error {
 	return nil
 }
 
-// isCosmetic says whether a rule is about elements of a page.
+// isCosmetic reports whether a rule hides elements of a page.
 func isCosmetic(line string) bool {
 	for _, sep := range []string{"##", "#@#", "#?#", "#@?#", "#$#", "#@$#", "#%#", "#@%#", "$$"} {
 		if i := strings.Index(line, sep); i >= 0 && !strings.ContainsAny(line[:i], " \t/|") {
-			// A comment such as "## Facebook" or "#####" has nothing of a selector behind it.
+			// Not followed by a selector: a comment such as "## Facebook" or "#####".
 			rest := line[i+len(sep):]
 			return rest != "" && rest[0] != ' ' && rest[0] != '#'
 		}
@@ -64,7 +64,7 @@ func isCosmetic(line string) bool {
 	return false
 }
 
-// cutOptions splits a rule at the $ before its modifiers. A $ within an expression is none.
+// cutOptions splits a rule at the $ before its modifiers. A $ within an expression does not count.
 func cutOptions(line string) (pattern, options string) {
 	from := 0
 	if line != "" && line[0] == '/' {
@@ -76,8 +76,8 @@ func cutOptions(line string) (pattern, options string) {
 	return line, ""
 }
 
-// modifiers applies what stands behind the $. A rule with a condition that a name alone cannot answer is skipped: taken
-// without the condition it would block too much.
+// modifiers applies the modifiers after the $. It skips a rule with a condition on more than the host name: without the
+// condition the rule would block too much.
 func (s *scanner) modifiers(options string) (except, skip string) {
 	for option := range strings.SplitSeq(options, ",") {
 		key, value, _ := strings.Cut(strings.TrimSpace(option), "=")
@@ -103,7 +103,7 @@ func (s *scanner) modifiers(options string) (except, skip string) {
 	return except, ""
 }
 
-// isBlockRewrite says whether a dnsrewrite value leads nowhere.
+// isBlockRewrite reports whether a dnsrewrite value blocks the name.
 func isBlockRewrite(value string) bool {
 	switch strings.ToUpper(strings.TrimRight(value, ";")) {
 	case "NXDOMAIN", "REFUSED", "":
@@ -113,7 +113,7 @@ func isBlockRewrite(value string) bool {
 	return isBlockAddr([]byte(value))
 }
 
-// hostPattern returns the host that a pattern covers whole.
+// hostPattern returns the host name that a pattern stands for, or why it does not stand for a whole host.
 func (s *scanner) hostPattern(p string) (name, skip string) {
 	name, subtree := strings.CutPrefix(p, "||")
 	if !subtree {
@@ -133,7 +133,7 @@ func (s *scanner) hostPattern(p string) (name, skip string) {
 	case strings.ContainsAny(name, "*^|"):
 		return "", SkipPattern
 	case !subtree && !strings.Contains(name, "."):
-		return "", SkipPattern // a part of an address, such as "-ads-"
+		return "", SkipPattern // part of a URL, such as "-ads-"
 	}
 	return name, ""
 }

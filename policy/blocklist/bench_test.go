@@ -11,7 +11,7 @@ import (
 
 const million = 1_000_000
 
-// builtSet reads n generated names and returns the Set and what it adds to the heap and takes beside it, in bytes.
+// builtSet returns a Set of n generated names, and how many bytes it takes on the heap and outside it.
 func builtSet(tb testing.TB, n int) (*Set, uint64) {
 	tb.Helper()
 	list := nameList(0, n)
@@ -29,7 +29,7 @@ func builtSet(tb testing.TB, n int) (*Set, uint64) {
 	return s, grown
 }
 
-// outsideBytes is the size of the tables that are not in the heap.
+// outsideBytes returns the size of the tables outside the heap.
 func outsideBytes(s *Set) uint64 {
 	n := 0
 	for _, w := range []words{s.filter, s.table} {
@@ -71,8 +71,8 @@ func mapLookup(m map[string]struct{}, host string) bool {
 	}
 }
 
-// asked returns hosts in random order: listed ones from 0, others from a million on. They lie one behind the other in
-// memory, as what has just been parsed is in the cache.
+// asked returns hosts in random order: listed ones from 0, others from a million on. They are contiguous in memory, because
+// a name that has just been parsed is in the CPU cache too.
 func asked(from int) []string {
 	r := rand.New(rand.NewPCG(1, 2))
 	hosts := make([]string, 1<<18)

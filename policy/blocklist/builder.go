@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Builder gathers lists into a Set. It keeps eight bytes for each entry until Build. The zero Builder is not usable.
+// Builder collects lists into a Set. It uses eight bytes per entry until Build. Make one with NewBuilder.
 type Builder struct {
 	seed        seed
 	categories  []string
@@ -28,8 +28,8 @@ const (
 // NewBuilder returns a Builder with a random key.
 func NewBuilder() *Builder { return &Builder{seed: newSeed()} }
 
-// Add reads a list into a category. If it fails, nothing of the list stays in the Builder; the error is a *ListError
-// when the list is to blame.
+// Add reads a list into a category. If it fails, it leaves nothing of the list in the Builder. The error is a *ListError if
+// the content of the list is the cause.
 func (b *Builder) Add(category string, r io.Reader, o Options) (Report, error) {
 	bit, err := b.category(category)
 	if err != nil {
@@ -84,7 +84,7 @@ func (b *Builder) Add(category string, r io.Reader, o Options) (Report, error) {
 	return report, nil
 }
 
-// MatchAll puts every name into a category: the fail-closed stand-in for lists that are missing.
+// MatchAll puts every name into a category. It stands in for missing lists, so that their category fails closed.
 func (b *Builder) MatchAll(category string) error {
 	bit, err := b.category(category)
 	if err != nil {
@@ -111,7 +111,7 @@ func (b *Builder) addExpression(e *Entry, bit int) error {
 	}
 	x, err := compileExpression(e.Expression)
 	if err != nil {
-		return err // Scan has tried it already
+		return err // unreachable: Scan has compiled it
 	}
 	if e.Allow {
 		x.allow = 1 << bit
@@ -122,14 +122,14 @@ func (b *Builder) addExpression(e *Entry, bit int) error {
 	return nil
 }
 
-// A table this full has entries 5 slots from home on average, and with the filter stays below 10 bytes a name.
+// At this load an entry is 5 slots from its home slot on average. Table and filter together stay below 10 bytes per name.
 const (
 	loadNumerator   = 91
 	loadDenominator = 100
-	filterBits      = 8 // for each name: 4 to 5 of 100 misses pass
+	filterBits      = 8 // per name: the filter passes 4 to 5 of 100 misses
 )
 
-// Build makes a Set of all that was added. The Builder is empty afterwards.
+// Build returns a Set of everything added so far and empties the Builder.
 func (b *Builder) Build() (*Set, error) {
 	s := &Set{
 		seed:        b.seed,
@@ -146,13 +146,13 @@ func (b *Builder) Build() (*Set, error) {
 	}
 	s.slots = uint64(s.names)*loadDenominator/loadNumerator + 1
 	s.filter = s.makeWords(s.names*filterBits/64 + 1)
-	s.table = s.makeWords(int(s.slots) + 256)[:0] // overflow at the end is a few dozen slots
+	s.table = s.makeWords(int(s.slots) + 256)[:0] // the overflow at the end is a few dozen slots
 	ids := recordIDs{known: map[record]uint16{}, list: []record{{}}}
 	for i, p := range parts {
 		if err := s.place(p, &ids); err != nil {
 			return nil, err
 		}
-		parts[i] = nil // may be collected while the rest is placed
+		parts[i] = nil // lets the garbage collector free it while the rest is placed
 	}
 	s.gaps(s.slots)
 	s.push(0)
@@ -175,7 +175,7 @@ func countNames(part []uint64) int {
 type recordIDs struct {
 	known map[record]uint16
 	list  []record
-	last  record // of the entry before: nearly always the same
+	last  record // of the previous entry, which nearly always has the same record
 	id    uint16
 }
 

@@ -14,14 +14,15 @@ import (
 	"runtime"
 )
 
-// A cache file is: magic with the version, length of the head, head as JSON, filter, table, CRC-32C of all before. Numbers
-// and words are little-endian. It is read and not mapped: a file that shrinks under a mapping kills the process.
+// A cache file holds, in this order: the magic string with the version, the length of the header, the header as JSON, the
+// filter, the table, and the CRC-32C of everything before it. Numbers and words are little-endian. The file is read, not
+// mapped: if a mapped file shrinks, the process dies.
 const cacheMagic = "penstock blocklist 1\n"
 
-// ErrCache says that a cache file cannot be used. It is made anew from the lists.
-var ErrCache = errors.New("cache of lists cannot be used")
+// ErrCache means that a cache file cannot be used. The caller rebuilds it from the lists.
+var ErrCache = errors.New("unusable list cache")
 
-// cacheHead is all of a Set but its big tables, with their lengths in words.
+// cacheHead holds a Set without its two large tables, and their lengths in words.
 type cacheHead struct {
 	Seed        [4]uint64         `json:"seed"`
 	Categories  []string          `json:"categories"`
@@ -40,13 +41,13 @@ type cacheExpression struct {
 	Allow  CategorySet `json:"allow,omitempty"`
 }
 
-// WriteFile keeps the Set in a file, which appears whole or not at all. The directory must exist.
+// WriteFile saves the Set to a file. It writes the file atomically. The directory must exist.
 func (s *Set) WriteFile(path string) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return fmt.Errorf("write list cache: %w", err)
 	}
-	defer os.Remove(f.Name()) // fails once it has been renamed
+	defer os.Remove(f.Name()) // fails after the rename, as it should
 	err = s.write(f)
 	if err == nil {
 		err = f.Sync()
@@ -89,7 +90,7 @@ func (s *Set) write(f io.Writer) error {
 	return err
 }
 
-// ReadFile reads what WriteFile wrote. The error is ErrCache if the file is of another version or damaged.
+// ReadFile reads a file written by WriteFile. The error wraps ErrCache if the file has another version or is damaged.
 func ReadFile(path string) (*Set, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -108,28 +109,28 @@ func ReadFile(path string) (*Set, error) {
 }
 
 const (
-	cacheBlock   = 256 << 10 // bytes read at a time: still in the second-level cache when they are summed
+	cacheBlock   = 256 << 10 // bytes read at a time, so that they are still in the second-level cache for the checksum
 	maxCacheHead = 16 << 20
 )
 
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
 
-// read takes the file's size, so that a damaged head cannot ask for more memory than there is data.
+// read needs the size of the file, so that a damaged header cannot make it allocate more than that.
 func read(r io.Reader, size int64) (*Set, error) {
 	sum := crc32.New(crcTable)
 	in := io.TeeReader(r, sum)
 	start := make([]byte, len(cacheMagic)+8)
 	if _, err := io.ReadFull(in, start); err != nil || !bytes.HasPrefix(start, []byte(cacheMagic)) {
-		return nil, fmt.Errorf("%w: not of this version", ErrCache)
+		return nil, fmt.Errorf("%w: unknown version", ErrCache)
 	}
 	n := binary.LittleEndian.Uint64(start[len(cacheMagic):])
 	if n > min(maxCacheHead, uint64(size)) {
-		return nil, fmt.Errorf("%w: damaged head", ErrCache)
+		return nil, fmt.Errorf("%w: damaged header", ErrCache)
 	}
 	js := make([]byte, n)
 	var head cacheHead
 	if _, err := io.ReadFull(in, js); err != nil || json.Unmarshal(js, &head) != nil || !head.sane(size) {
-		return nil, fmt.Errorf("%w: damaged head", ErrCache)
+		return nil, fmt.Errorf("%w: damaged header", ErrCache)
 	}
 	s := &Set{
 		seed:       seed{head.Seed[0], head.Seed[1], head.Seed[2], head.Seed[3]},
@@ -161,7 +162,7 @@ func read(r io.Reader, size int64) (*Set, error) {
 	return s, nil
 }
 
-// sane refuses what Lookup could not index.
+// sane reports whether Lookup can use the header without reading out of range.
 func (h *cacheHead) sane(size int64) bool {
 	most := size / 8
 	return len(h.Categories) <= MaxCategories && len(h.Records) > 0 && len(h.Records) <= math.MaxUint16+1 &&
@@ -174,7 +175,7 @@ func (s *Set) readWords(r io.Reader, n int) (words, error) {
 	for rest := w; len(rest) > 0; {
 		block := rest[:min(len(rest), cacheBlock)]
 		if _, err := io.ReadFull(r, block); err != nil {
-			return nil, fmt.Errorf("%w: it is cut short", ErrCache)
+			return nil, fmt.Errorf("%w: truncated", ErrCache)
 		}
 		rest = rest[len(block):]
 	}

@@ -54,7 +54,7 @@ func TestADamagedCacheFileIsRefused(t *testing.T) {
 		}
 	}
 	if _, err := ReadFile(path + ".not"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("got %v, want that it does not exist", err)
+		t.Errorf("got %v, want fs.ErrNotExist", err)
 	}
 }
 

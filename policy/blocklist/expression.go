@@ -6,28 +6,29 @@ import (
 	"strings"
 )
 
-// maxExpressions bounds the expressions of a Set: each is tried on every name that is looked up.
+// maxExpressions limits the expressions in a Set, because Lookup tries each of them on every name.
 const maxExpressions = 1000
 
-// expression is a condition on the whole text of a name. Expressions are less specific than any listed name.
+// expression is a condition on the text of a name. A listed name takes precedence over every expression.
 type expression struct {
 	source  string // as in Entry.Expression
-	keyword string // lower case; if set, contained in the name
+	keyword string // lower case; if set, the name must contain it
 	re      *regexp.Regexp
 	block   CategorySet
 	allow   CategorySet
 }
 
-// KeywordPrefix begins an Entry.Expression that is a plain part of a name and not a regular expression.
+// KeywordPrefix marks an Entry.Expression that is a substring of a name instead of a regular expression.
 const KeywordPrefix = "keyword:"
 
-// compileExpression refuses what would match nearly everything. Only Go's engine is used: its time is linear in the text.
+// compileExpression refuses expressions that match nearly everything. It uses only package regexp, whose run time is linear
+// in the text.
 func compileExpression(source string) (expression, error) {
 	e := expression{source: source}
 	if word, ok := strings.CutPrefix(source, KeywordPrefix); ok {
 		e.keyword = strings.ToLower(word)
 		if len(e.keyword) < 3 {
-			return e, fmt.Errorf("keyword %q is too short to tell names apart", word)
+			return e, fmt.Errorf("keyword %q is too short: it matches too many names", word)
 		}
 		return e, nil
 	}

@@ -13,16 +13,16 @@ type Source struct {
 	Open    func() (io.ReadCloser, error)
 }
 
-// Hit is a line of a list that speaks of a host.
+// Hit is a line of a list that applies to a host.
 type Hit struct {
 	List  string `json:"list"`
 	Line  int    `json:"line"`
-	Text  string `json:"text"`            // the line, without blanks at its end
-	Allow bool   `json:"allow,omitempty"` // it exempts the host
+	Text  string `json:"text"`            // the line, without trailing blanks
+	Allow bool   `json:"allow,omitempty"` // the line exempts the host
 }
 
-// Find reads lists again for the lines that are about a host, given as a canonical name or an address. A list that cannot
-// be read does not keep Find from the others: the errors are joined.
+// Find rereads lists and returns the lines that apply to a host. The host is a canonical name or an address. If a list
+// cannot be read, Find continues with the others and joins the errors.
 func Find(host string, lists ...Source) ([]Hit, error) {
 	var hits []Hit
 	var errs []error
@@ -40,7 +40,7 @@ func Find(host string, lists ...Source) ([]Hit, error) {
 func (l Source) find(host string, addr netip.Addr) ([]Hit, error) {
 	r, err := l.Open()
 	if err != nil {
-		return nil, fmt.Errorf("look through list %s: %w", l.Options.List, err)
+		return nil, fmt.Errorf("search list %s: %w", l.Options.List, err)
 	}
 	defer r.Close()
 	var hits []Hit

@@ -20,7 +20,7 @@ func TestFindNamesListAndLine(t *testing.T) {
 	}
 	got, err := Find("www.x.example", lists...)
 	if !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), "list lost") {
-		t.Errorf("got error %v, want that list lost cannot be read", err)
+		t.Errorf("got error %v, want one for list lost", err)
 	}
 	want := []Hit{
 		{"plain", 3, "x.example", false},

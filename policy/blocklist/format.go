@@ -10,23 +10,23 @@ import (
 // Format is the syntax of a list file.
 type Format uint8
 
-// The formats. Files of each may be compressed with gzip.
+// The formats. A file in any of them may be compressed with gzip.
 const (
 	Auto        Format = iota // detected from the first lines
-	Domains                   // one name a line: "x", "*.x" or ".x"; squidGuard's domains files
+	Domains                   // one name per line: "x", "*.x" or ".x"; squidGuard's domains files
 	Hosts                     // "0.0.0.0 x y"
-	AdBlock                   // "||x^", "@@||x^": the part of AdBlock and AdGuard syntax that is about whole hosts
+	AdBlock                   // "||x^", "@@||x^": rules for whole hosts in AdBlock and AdGuard syntax
 	Dnsmasq                   // address=/x/, server=/x/, local=/x/
 	Unbound                   // local-zone: "x." always_null
 	RPZ                       // response policy zone
 	Geosite                   // source of geosite files: domain: full: keyword: regexp: include:
 	Expressions               // squidGuard's expressions files
-	URLs                      // squidGuard's urls files: host/path. Nothing in them is a name to block
+	URLs                      // squidGuard's urls files: host/path. No line blocks a whole host
 )
 
 var formatNames = [...]string{"auto", "domains", "hosts", "adblock", "dnsmasq", "unbound", "rpz", "geosite", "expressions", "urls"}
 
-// String returns the word that ParseFormat reads.
+// String returns the name that ParseFormat accepts.
 func (f Format) String() string {
 	if int(f) < len(formatNames) {
 		return formatNames[f]
@@ -34,7 +34,7 @@ func (f Format) String() string {
 	return fmt.Sprintf("format(%d)", uint8(f))
 }
 
-// ParseFormat reads the name of a format as a configuration has it; empty is Auto.
+// ParseFormat reads the name of a format from a configuration; empty means Auto.
 func ParseFormat(s string) (Format, error) {
 	if s == "" {
 		return Auto, nil
@@ -47,7 +47,8 @@ func ParseFormat(s string) (Format, error) {
 	return Auto, fmt.Errorf("list format %q is unknown: use one of %s", s, strings.Join(formatNames[:], ", "))
 }
 
-// detect looks at the beginning of a file, which may end within a line. html says that it is a web page.
+// detect guesses the format from the beginning of a file. The sample may end within a line. html reports whether the file
+// is a web page.
 func detect(sample []byte) (f Format, html bool) {
 	sample = bytes.TrimPrefix(sample, []byte("\ufeff"))
 	if looksLikeHTML(sample) {
@@ -63,7 +64,7 @@ func detect(sample []byte) (f Format, html bool) {
 		votes[f]++
 		total++
 	}
-	// Files of these formats have few other lines.
+	// In files of these formats nearly all lines are typical.
 	for _, f := range []Format{RPZ, Unbound, Dnsmasq} {
 		if votes[f]*2 > total {
 			return f, false
@@ -72,7 +73,7 @@ func detect(sample []byte) (f Format, html bool) {
 	switch {
 	case votes[AdBlock]*10 > total:
 		return AdBlock, false
-	case votes[Geosite] >= 3, votes[Geosite]*50 > total: // the long ones begin with a few includes
+	case votes[Geosite] >= 3, votes[Geosite]*50 > total: // long files begin with a few includes
 		return Geosite, false
 	case votes[Hosts]*4 > total:
 		return Hosts, false
@@ -94,7 +95,7 @@ func looksLikeHTML(sample []byte) bool {
 	return false
 }
 
-// classify says of which format a line is typical; Auto if of none. The line has no trailing blanks.
+// classify returns the format that a line is typical of, or Auto if none. The line has no trailing blanks.
 func classify(line []byte) Format {
 	trimmed := bytes.TrimLeft(line, " \t")
 	if len(trimmed) == 0 {
@@ -138,7 +139,7 @@ func classify(line []byte) Format {
 	}
 	fields := strings.Fields(s)
 	if len(fields) == 0 {
-		return Auto // blanks that only Unicode knows
+		return Auto // only Unicode blanks
 	}
 	if len(fields) > 2 && isRecordType(fields[1:]) || line[0] == ' ' && isRecordType(fields) {
 		return RPZ
@@ -166,7 +167,7 @@ func classify(line []byte) Format {
 	return Domains
 }
 
-// isRecordType says whether a zone file's fields come to a type that policy zones use.
+// isRecordType reports whether one of the first fields is a record type that policy zones use.
 func isRecordType(fields []string) bool {
 	for _, f := range fields[:min(len(fields), 3)] {
 		switch strings.ToUpper(f) {

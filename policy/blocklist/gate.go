@@ -5,23 +5,23 @@ import (
 	"fmt"
 )
 
-// Reasons for which a list is refused as a whole. A *ListError wraps one of them.
+// Reasons to refuse a whole list. A *ListError wraps one of them.
 var (
-	ErrHTML         = errors.New("it is a web page and not a list")
-	ErrEmpty        = errors.New("it has no entry")
-	ErrHalved       = errors.New("it has less than half of the entries it had")
+	ErrHTML         = errors.New("this is a web page, not a list")
+	ErrEmpty        = errors.New("no entries")
+	ErrHalved       = errors.New("fewer than half of the previous entries")
 	ErrPublicSuffix = errors.New("an entry covers a whole top-level domain")
 	ErrNeverBlock   = errors.New("an entry covers a name that must never be blocked")
-	ErrLongLine     = errors.New("a line is too long")
-	ErrTooLarge     = errors.New("it is too large")
-	ErrCompressed   = errors.New("its compressed data is damaged")
+	ErrLongLine     = errors.New("line too long")
+	ErrTooLarge     = errors.New("list too large")
+	ErrCompressed   = errors.New("damaged gzip data")
 )
 
-// ListError says why a list is refused and what to do about it.
+// ListError says why a list was refused and how to fix it.
 type ListError struct {
 	List   string // as in Options.List
-	Line   int    // 0 if it is about the whole file
-	Text   string // the entry or a few words of fact; may be empty
+	Line   int    // 0: the whole file
+	Text   string // the entry, or a detail; may be empty
 	Mend   string // what the operator can do
 	Reason error  // one of the sentinels above
 }
@@ -46,13 +46,13 @@ func (e *ListError) Error() string {
 
 func (e *ListError) Unwrap() error { return e.Reason }
 
-// Limits of a list that cannot be configured away.
+// Limits of a list.
 const (
-	MaxLine         = 4 << 10   // bytes in a line
-	DefaultMaxBytes = 256 << 20 // bytes of a list, decompressed
+	MaxLine         = 4 << 10   // bytes in a line; fixed
+	DefaultMaxBytes = 256 << 20 // bytes of a list, decompressed; see Options.MaxBytes
 )
 
-// plausible judges a list that has been read to its end.
+// plausible checks the report of a list that was read to the end.
 func plausible(o *Options, r *Report) error {
 	n := r.Entries()
 	switch {
@@ -60,10 +60,10 @@ func plausible(o *Options, r *Report) error {
 		return nil
 	case n == 0:
 		return &ListError{List: o.List, Reason: ErrEmpty, Text: fmt.Sprintf("read as %s, %d lines", r.Format, r.Lines),
-			Mend: "check the address, or name the format"}
+			Mend: "check the address, or set the format"}
 	case n < (o.Previous+1)/2:
-		return &ListError{List: o.List, Reason: ErrHalved, Text: fmt.Sprintf("%d, before %d", n, o.Previous),
-			Mend: "if that is right, remove the cached copy"}
+		return &ListError{List: o.List, Reason: ErrHalved, Text: fmt.Sprintf("%d now, %d before", n, o.Previous),
+			Mend: "if the list really shrank, remove the cached copy"}
 	}
 	return nil
 }

@@ -4,15 +4,14 @@ import (
 	"strings"
 )
 
-// syllables and endings make names that look like those of real lists: about 17 bytes, most under .com, a third with a
-// label more.
+// syllables and endings make names like those in real lists: about 17 bytes, most under .com, a third with an extra label.
 var (
 	syllables = strings.Fields("ba be bi bo ca ce co da de di do fa fe fi ga go ha he hi ka ki ko la le li lo ma me mi mo na ne " +
 		"ni no pa pe pi po ra re ri ro sa se si so ta te ti to va ve vi wa xe yo za zo bet cas win sex ads trk app net web")
 	endings = strings.Fields("com com com com com com net org info ru xyz top online de co.uk com.br site io")
 )
 
-// generatedName returns the i-th of endless distinct names.
+// generatedName returns the i-th generated name. All are distinct.
 func generatedName(i int) string {
 	x := uint64(i)*0x9e3779b97f4a7c15 + 0x7f4a7c15
 	x ^= x >> 29
@@ -45,7 +44,7 @@ func nameList(from, n int) []byte {
 	return list
 }
 
-// wireName returns a name as it stands in a DNS message.
+// wireName returns a name in DNS wire format.
 func wireName(host string) []byte {
 	var wire []byte
 	for label := range strings.SplitSeq(host, ".") {

@@ -5,19 +5,19 @@ import (
 	"strings"
 )
 
-// geosite knows the files that are open, so that a circle of includes ends.
+// geosite is the stack of open files. It stops files from including each other in a circle.
 type geosite struct {
 	open []string
 }
 
-// inclusion is one include: only entries with these attributes are meant.
+// inclusion is one include, and the attributes that select its entries.
 type inclusion struct {
 	outer   *inclusion
 	with    []string
 	without []string
 }
 
-// takes says whether an entry with these attributes passes this inclusion and all around it.
+// takes reports whether this inclusion and all outer ones select an entry with these attributes.
 func (in *inclusion) takes(attrs []string) bool {
 	for ; in != nil; in = in.outer {
 		for _, a := range in.with {
@@ -34,10 +34,10 @@ func (in *inclusion) takes(attrs []string) bool {
 	return true
 }
 
-// maxIncludes is how deep includes may be nested. The deepest in v2fly's files is 5.
+// maxIncludes is the maximum depth of nested includes. The deepest in v2fly's files is 5.
 const maxIncludes = 32
 
-// geosite reads a line of the source of geosite files: kind:value @attribute &affiliation # comment.
+// geosite reads a line of a geosite source: kind:value @attribute &affiliation # comment.
 func (s *scanner) geosite(raw []byte, in *inclusion) error {
 	line, _, _ := strings.Cut(string(raw), "#")
 	fields := strings.Fields(line)
@@ -53,7 +53,7 @@ func (s *scanner) geosite(raw []byte, in *inclusion) error {
 		switch f[0] {
 		case '@':
 			attrs = append(attrs, f[1:])
-		case '&': // also in another file: that one's reader has to know
+		case '&': // adds the entry to another file too; ignored here
 		default:
 			return s.skip(SkipInvalid)
 		}

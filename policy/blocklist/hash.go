@@ -7,7 +7,7 @@ import (
 	"net/netip"
 )
 
-// seed keys the hash of a Set. It is random, so that nobody can search for names which collide.
+// seed is the key of a Set's hash. It is random, so that nobody can search for names that collide.
 type seed struct {
 	start uint64 // state before the first label from the right
 	addr  uint64 // state before an address
@@ -26,17 +26,17 @@ func newSeed() seed {
 	}
 }
 
-// mix folds both halves of a product, so that every bit of state reaches every bit of the result.
+// mix xors both halves of a product, so that every bit of state affects every bit of the result.
 func mix(state, key uint64) uint64 {
 	hi, lo := bits.Mul64(state, key)
 	return hi ^ lo
 }
 
-// fingerprintMask is what the table keeps of a hash.
+// fingerprintMask selects the bits of a hash that the table stores.
 const fingerprintMask = ^uint64(0xffff)
 
-// A label is hashed from its end to its start, eight bytes to a word. The last word of a label has zero to seven bytes
-// and a one bit above them, which tells "a" from "a\x00"; it is mixed with another key than a full word.
+// A label is hashed from its end to its start, in words of eight bytes. The last word has zero to seven bytes and a one bit
+// above them, so that "a" and "a\x00" differ. It is mixed with a different key than a full word.
 
 // hashName returns the fingerprint of a whole canonical name, in the upper 48 bits.
 func hashName[T string | []byte](k *seed, name T) uint64 {
@@ -47,7 +47,8 @@ func hashName[T string | []byte](k *seed, name T) uint64 {
 	return h & fingerprintMask
 }
 
-// hashLabel adds the label of a name which ends before byte end to the state h. It returns where the label starts.
+// hashLabel adds one label to the state h: the label of name that ends before byte end. It returns the new state and where
+// the label starts.
 func hashLabel[T string | []byte](k *seed, h uint64, name T, end int) (state uint64, start int) {
 	for {
 		v := wordBefore(name, end)
@@ -57,13 +58,13 @@ func hashLabel[T string | []byte](k *seed, h uint64, name T, end int) (state uin
 			end -= 8
 			continue
 		}
-		n := bits.LeadingZeros64(dots) / 8 // bytes behind the last dot
+		n := bits.LeadingZeros64(dots) / 8 // bytes after the last dot
 		v = v>>1>>(63-8*n) | 1<<(8*n)
 		return mix(h^v, k.label), end - n
 	}
 }
 
-// wordBefore returns the eight bytes before end, the first in the lowest byte. Before the name there are dots.
+// wordBefore returns the eight bytes before end, the first in the lowest byte. It pads the front of the name with dots.
 func wordBefore[T string | []byte](name T, end int) uint64 {
 	if end >= 8 {
 		s := name[end-8 : end]
@@ -95,7 +96,7 @@ func dotsIn(v uint64) uint64 {
 	return ^((v&(0x7f*ones8) + 0x7f*ones8) | v | 0x7f*ones8)
 }
 
-// hashWireLabel adds a label of a wire name to the state h. It is the same for text of any case.
+// hashWireLabel adds a label of a wire name to the state h. Upper and lower case give the same state.
 func hashWireLabel(k *seed, h uint64, label []byte) uint64 {
 	end := len(label)
 	for ; end >= 8; end -= 8 {
@@ -112,7 +113,7 @@ func hashWireLabel(k *seed, h uint64, label []byte) uint64 {
 	return mix(h^(lowerWord(v)|1<<(8*end)), k.label)
 }
 
-// lowerWord folds the ASCII capitals among eight bytes.
+// lowerWord turns the ASCII capitals among eight bytes into lower case.
 func lowerWord(v uint64) uint64 {
 	low := v & (0x7f * ones8)
 	fromA := low + (0x80-'A')*ones8
@@ -121,7 +122,7 @@ func lowerWord(v uint64) uint64 {
 	return v | capitals>>2
 }
 
-// hashAddr returns the fingerprint of an address; IPv4 and its mapped form are one.
+// hashAddr returns the fingerprint of an address. An IPv4 address and its mapped form have the same one.
 func hashAddr(k *seed, addr netip.Addr) uint64 {
 	b := addr.As16()
 	h := mix(k.addr^binary.LittleEndian.Uint64(b[:8]), k.chunk)

@@ -13,11 +13,11 @@ const (
 	maxLabel = 63
 )
 
-// toASCII maps as browsers do (UTS #46, non-transitional); what may stand in a label is judged afterwards.
+// toASCII maps names as browsers do (UTS #46, non-transitional). isCanonical checks the characters afterwards.
 var toASCII = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(false))
 
 // CanonicalName returns the form in which names are compared everywhere: lower case, A-labels, no trailing dot, no port.
-// It fails on addresses and on what cannot be a host name. It is idempotent and does not allocate for a canonical name.
+// It fails on addresses and on text that cannot be a host name. It is idempotent and does not allocate for a canonical name.
 func CanonicalName(s string) (string, error) {
 	if isCanonical(s) {
 		return s, nil
@@ -42,7 +42,7 @@ func CanonicalName(s string) (string, error) {
 	return name, nil
 }
 
-// withoutPort cuts :digits off the end; a Host header may carry it.
+// withoutPort removes a trailing :port, which a Host header may have.
 func withoutPort(s string) string {
 	i := strings.LastIndexByte(s, ':')
 	if i < 0 || len(s)-i > len(":65535") || strings.IndexByte(s, ':') != i {
@@ -65,7 +65,8 @@ func isASCII(s string) bool {
 	return true
 }
 
-// isCanonical also refuses names whose last label is a number: resolvers and browsers take those for addresses.
+// isCanonical reports whether s is a canonical host name. A name whose last label is a number is not: resolvers and
+// browsers take it for an address.
 func isCanonical[T string | []byte](s T) bool {
 	if len(s) == 0 || len(s) > maxName {
 		return false
@@ -90,14 +91,14 @@ func isCanonical[T string | []byte](s T) bool {
 	return label > 0 && label <= maxLabel && !numeric
 }
 
-// Classes of the bytes of a canonical name; the zero class may not stand in one.
+// Classes of bytes. A canonical name has no byte of class zero.
 const (
 	byteDigit = iota + 1
 	byteOther
 	byteDot
 )
 
-// nameBytes allows the underscore, which real names have.
+// nameBytes maps a byte to its class. It allows the underscore, because real names have it.
 var nameBytes = func() (t [256]uint8) {
 	for c := byte('a'); c <= 'z'; c++ {
 		t[c] = byteOther

@@ -55,7 +55,7 @@ func FuzzCanonicalNameIsIdempotent(f *testing.F) {
 		once, err := CanonicalName(s)
 		if err != nil {
 			if once != "" {
-				t.Errorf("%q: got %q beside an error", s, once)
+				t.Errorf("%q: got %q with an error", s, once)
 			}
 			return
 		}

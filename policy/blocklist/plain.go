@@ -5,7 +5,7 @@ import (
 	"net/netip"
 )
 
-// domains reads "x", "*.x" or ".x", and forgives a comment behind it.
+// domains reads "x", "*.x" or ".x". It tolerates a comment after the name.
 func (s *scanner) domains(line []byte) error {
 	line = trimLeft(line)
 	if len(line) == 0 || line[0] == '#' || line[0] == '!' || line[0] == ';' {
@@ -23,7 +23,7 @@ func (s *scanner) domains(line []byte) error {
 	return s.domain(line)
 }
 
-// domainAndMore takes a comment after blanks, and lines of a hosts file that got in.
+// domainAndMore reads a name that is followed by blanks: before a comment, or on a stray line of a hosts file.
 func (s *scanner) domainAndMore(name, rest []byte) error {
 	if rest[0] == '#' || rest[0] == ';' {
 		return s.domain(name)
@@ -46,7 +46,7 @@ func (s *scanner) domain(name []byte) error {
 	return s.name(name)
 }
 
-// hosts reads an address and the names that are given it.
+// hosts reads an address and the names for it.
 func (s *scanner) hosts(line []byte) error {
 	if i := bytes.IndexByte(line, '#'); i >= 0 {
 		line = line[:i]
@@ -73,7 +73,7 @@ func (s *scanner) hosts(line []byte) error {
 	return nil
 }
 
-// isBlockAddr says whether a name that is given this address leads nowhere.
+// isBlockAddr reports whether lists use this address to block a name.
 func isBlockAddr(text []byte) bool {
 	switch string(text) {
 	case "0.0.0.0", "127.0.0.1", "::", "::1", "0":
@@ -101,8 +101,8 @@ func cutField(line []byte) (field, rest []byte) {
 	return line[i:j], line[j:]
 }
 
-// expressionLine reads a line of a squidGuard expressions file. They are written for addresses of pages; here they see
-// the host name alone.
+// expressionLine reads a line of a squidGuard expressions file. The expressions are written for URLs; here they are matched
+// against the host name alone.
 func (s *scanner) expressionLine(line []byte) error {
 	if len(line) == 0 || line[0] == '#' {
 		return nil
@@ -110,7 +110,7 @@ func (s *scanner) expressionLine(line []byte) error {
 	return s.expression("(?i)" + string(line))
 }
 
-// urlLine never takes host/path for host: that would block the host for one page of it.
+// urlLine skips host/path lines. Using the host alone would block a whole site for one of its pages.
 func (s *scanner) urlLine(line []byte) error {
 	if len(line) == 0 || line[0] == '#' {
 		return nil

@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// realLists names the directory with unmodified copies of published lists. They are too large and their licences too
-// many to be kept with the code.
+// realLists is the environment variable with the directory of unmodified published lists. The lists are too large, and
+// their licences too varied, to keep them in the repository.
 const realLists = "PENSTOCK_REAL_LISTS"
 
 func realDir(t *testing.T) string {
@@ -37,7 +37,7 @@ func TestPublishedListsParseWithTheirCounts(t *testing.T) {
 		"blocklistproject-tracking.adguard.txt.gz":  {Format: AdBlock, Lines: 143889, Blocks: 143876},
 		"hagezi-easylist-2022.unbound.conf.gz":      {Format: Unbound, Lines: 50270, Blocks: 50231},
 		"hagezi-light-2022.adblock.txt.gz":          {Format: AdBlock, Lines: 122690, Blocks: 122679, Skipped: suffix}, // net.kg
-		// Owners such as 32.2a03:2880::.rpz.ip, and two of one label.
+		// Owners such as 32.2a03:2880::.rpz.ip, and two with a single label.
 		"mullvad-social.rpz.zone.gz":               {Format: RPZ, Lines: 73209, Blocks: 73189, Skipped: map[string]int{SkipInvalid: 6, SkipSpecial: 2}},
 		"shadowwhisperer-adult.domains.txt.gz":     {Format: Domains, Lines: 219532, Blocks: 219517, Skipped: map[string]int{SkipSuffix: 5}}, // sex.pl
 		"shadowwhisperer-gambling.domains.txt":     {Format: Domains, Lines: 9614, Blocks: 9604},
@@ -45,7 +45,7 @@ func TestPublishedListsParseWithTheirCounts(t *testing.T) {
 		"shadowwhisperer-tracking.domains.txt.gz":  {Format: Domains, Lines: 116358, Blocks: 116348},
 		"shadowwhisperer-wild-ads.wildcard.txt.gz": {Format: Domains, Lines: 19049, Blocks: 19039},
 		"sinfonietta-gambling.hosts":               {Format: Hosts, Lines: 2642, Blocks: 2642},
-		// Five bare addresses; "xxxhindi.to en" has two names, of which "en" is none.
+		// Five bare addresses; "xxxhindi.to en" has two fields, and "en" is not a host name.
 		"sinfonietta-pornography.hosts.gz":   {Format: Hosts, Lines: 61188, Blocks: 61181, Addresses: 5, Skipped: map[string]int{SkipSpecial: 1}},
 		"sinfonietta-social.hosts.gz":        {Format: Hosts, Lines: 3290, Blocks: 3244, Skipped: map[string]int{SkipSpecial: 1}}, // snapchat-com
 		"ut1-adult.squidguard.expression":    {Format: Expressions, Lines: 2, Expressions: 2},
@@ -94,7 +94,7 @@ func TestPublishedGeositeSourcesParseWithTheirIncludes(t *testing.T) {
 		}
 		entries += r.Entries()
 		if n := r.Skipped[SkipInvalid]; n > 0 {
-			t.Errorf("%s: %d lines are not understood", name, n)
+			t.Errorf("%s: %d lines could not be parsed", name, n)
 		}
 	}
 	t.Logf("%d files, %d entries with includes, %d refused", len(files), entries, refused)

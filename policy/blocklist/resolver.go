@@ -22,12 +22,12 @@ func (s *scanner) dnsmasq(line []byte) error {
 	names, target := value[1:max(last, 1)], value[last+1:]
 	switch string(key) {
 	case "address", "host-record":
-		// address=/x/# is the null address, and so is an empty one in effect.
+		// address=/x/# means the null address. An empty address has the same effect.
 		if len(target) > 0 && string(target) != "#" && !isBlockAddr(target) {
 			return s.skip(SkipNotBlock)
 		}
 	case "server", "local":
-		// server=/x/ without a server: answered locally, that is not at all. With "#": by the usual servers after all.
+		// server=/x/ without a server answers from local data only, which blocks x. "#" sends x to the usual servers.
 		switch string(target) {
 		case "":
 		case "#":

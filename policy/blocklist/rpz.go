@@ -4,12 +4,12 @@ import (
 	"strings"
 )
 
-// zone is where a reader of a policy zone stands.
+// zone is the state of a parser of a policy zone.
 type zone struct {
-	apex   string // the zone's own name with a trailing dot; owners end in it when written in full
-	origin string // what relative owners are relative to
-	owner  string // of the line before
-	open   bool   // within parentheses
+	apex   string // the zone's own name with a trailing dot; absolute owners end in it
+	origin string // appended to relative owners
+	owner  string // of the previous line
+	open   bool   // inside parentheses
 }
 
 // rpz reads a line of a response policy zone: draft-vixie-dnsop-dns-rpz-00.
@@ -70,7 +70,7 @@ func (s *scanner) rpz(raw []byte) error {
 	return s.domain([]byte(name))
 }
 
-// recordData passes over TTL and class and returns the type and the first field of the data.
+// recordData skips TTL and class. It returns the type and the first field of the data.
 func recordData(fields []string) (kind, target string) {
 	for i, f := range fields {
 		if strings.EqualFold(f, "IN") || f[0] >= '0' && f[0] <= '9' {
@@ -94,7 +94,7 @@ func (z *zone) absolute(name string) string {
 	return name + "." + z.origin
 }
 
-// trigger returns the owner relative to the zone, which is the name that the policy is about.
+// trigger returns the owner relative to the zone, which is the name that the policy applies to.
 func (z *zone) trigger() string {
 	name := z.absolute(z.owner)
 	if z.apex == "" || !strings.HasSuffix(z.apex, ".") {

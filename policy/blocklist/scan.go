@@ -15,10 +15,10 @@ import (
 type Options struct {
 	List       string // name for errors, reports and hits: a path or an address
 	Format     Format
-	Allow      bool     // every entry is an allow
-	Exact      bool     // every entry is its name alone, without the names below
-	AllowEmpty bool     // an empty list is fine: one that the operator writes
-	MaxBytes   int64    // decompressed; 0 is DefaultMaxBytes
+	Allow      bool     // every entry allows
+	Exact      bool     // every entry means the name alone, without its subdomains
+	AllowEmpty bool     // accept an empty list, such as one that the operator writes
+	MaxBytes   int64    // decompressed; 0: DefaultMaxBytes
 	Previous   int      // entries of the last good version; 0 if there was none
 	NeverBlock []string // canonical names: a list that blocks one of them is refused
 
@@ -26,34 +26,34 @@ type Options struct {
 	Include func(name string) (io.ReadCloser, error)
 }
 
-// Entry is one thing that a list says: a Name, an Addr or an Expression.
+// Entry is one entry of a list. It has a Name, an Addr or an Expression.
 type Entry struct {
 	Name       []byte // canonical; valid until the next Entry
 	Addr       netip.Addr
-	Expression string // regular expression on a host name, or KeywordPrefix and a part of one
+	Expression string // regular expression for host names, or KeywordPrefix and a substring
 	Allow      bool
-	Exact      bool // the name alone
-	Important  bool // before all that is not
-	Disables   bool // takes back the entry that is otherwise the same, in the same list
+	Exact      bool // the name alone, without subdomains
+	Important  bool // takes precedence over entries that are not important
+	Disables   bool // cancels the entry of the same list that is otherwise equal
 	Line       int  // from 1
 	List       string
 	Text       []byte // the line; valid until the next Entry
 }
 
-// Reasons for which a line, or a part of it, is passed over: keys of Report.Skipped.
+// Reasons to skip a line or a part of one. They are the keys of Report.Skipped.
 const (
 	SkipInvalid     = "not a host name"
 	SkipSuffix      = "public suffix"
-	SkipSpecial     = "local name" // or one label, or an address that leads nowhere
+	SkipSpecial     = "local name" // or a single label, or an unspecified, loopback, multicast or broadcast address
 	SkipCosmetic    = "cosmetic rule"
 	SkipPath        = "rule for a path"
 	SkipPattern     = "wildcard within a name"
 	SkipModifier    = "rule with a condition"
 	SkipNotBlock    = "answer that is not a block"
 	SkipURL         = "url"
-	SkipTrigger     = "policy zone trigger other than a name"
-	SkipExpression  = "expression that cannot be used"
-	SkipIncludeless = "include without a place to look for it"
+	SkipTrigger     = "policy zone trigger that is not a name"
+	SkipExpression  = "unusable expression"
+	SkipIncludeless = "include of another list"
 )
 
 // Report counts what was found in a list.
@@ -64,20 +64,20 @@ type Report struct {
 	Allows      int // names allowed
 	Addresses   int
 	Expressions int
-	Skipped     map[string]int // by reason; nil if nothing was
+	Skipped     map[string]int // by reason; nil if nothing was skipped
 }
 
-// Entries is how many entries of any kind were found.
+// Entries returns the number of entries of all kinds.
 func (r Report) Entries() int { return r.Blocks + r.Allows + r.Addresses + r.Expressions }
 
-// Check reads a list to its end and says whether it may replace the last good one. The error is a *ListError when the
-// list is to blame.
+// Check reads a list to its end and returns an error if it must not replace the last good one. The error is a *ListError if
+// the content of the list is the cause.
 func Check(r io.Reader, o Options) (Report, error) {
 	return Scan(r, o, func(*Entry) error { return nil })
 }
 
 // Scan reads a list and calls yield for each entry. It stops at the first error of yield and returns it with the line.
-// Whether the list is plausible is known only at its end: what was yielded before an error must be dropped.
+// The check that the list is plausible comes last: after an error, discard the entries yielded so far.
 func Scan(r io.Reader, o Options, yield func(*Entry) error) (Report, error) {
 	s := &scanner{o: &o, yield: yield, never: covering(o.NeverBlock)}
 	s.left = o.MaxBytes
@@ -97,14 +97,14 @@ type scanner struct {
 	yield  func(*Entry) error
 	never  map[string]string // suffix -> the never-block name it covers
 	report Report
-	left   int64 // bytes that may yet be read
+	left   int64 // bytes that may still be read
 	entry  Entry
-	buf    []byte // names that are not canonical in the file
+	buf    []byte // holds the current name if the file does not have its canonical form
 	zone   zone
 	site   geosite
 }
 
-// file reads one file; include is set for one that another includes.
+// file reads one file. include is not nil if another file includes it.
 func (s *scanner) file(r io.Reader, name string, include *inclusion) error {
 	br := bufio.NewReaderSize(r, 64<<10)
 	if magic, _ := br.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
@@ -117,7 +117,7 @@ func (s *scanner) file(r io.Reader, name string, include *inclusion) error {
 	sample, _ := br.Peek(64 << 10)
 	format, html := detect(sample)
 	if html {
-		return &ListError{List: name, Line: 1, Reason: ErrHTML, Mend: "check the address; it may need a login or be gone"}
+		return &ListError{List: name, Line: 1, Reason: ErrHTML, Mend: "check the address: the list may have moved or need a login"}
 	}
 	if s.o.Format != Auto {
 		format = s.o.Format
@@ -135,9 +135,9 @@ func (s *scanner) file(r io.Reader, name string, include *inclusion) error {
 		case err == nil && len(line) <= MaxLine && s.left >= 0:
 		case len(trimRight(line)) > MaxLine, errors.Is(err, bufio.ErrBufferFull):
 			return &ListError{List: name, Line: n, Reason: ErrLongLine, Text: fmt.Sprintf("more than %d bytes", MaxLine),
-				Mend: "this is not a list of names"}
+				Mend: "check that this is a list of names"}
 		case s.left < 0:
-			return &ListError{List: name, Line: n, Reason: ErrTooLarge, Text: "decompressed", Mend: "raise its max_bytes if it is meant to be"}
+			return &ListError{List: name, Line: n, Reason: ErrTooLarge, Text: "after decompression", Mend: "if the size is right, raise its max_bytes"}
 		case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), errors.Is(err, io.ErrUnexpectedEOF):
 			return &ListError{List: name, Line: n, Reason: ErrCompressed, Mend: "fetch it again"}
 		case err != nil && err != io.EOF:
@@ -164,7 +164,7 @@ func (s *scanner) file(r io.Reader, name string, include *inclusion) error {
 	}
 }
 
-// parser returns what reads a line without trailing blanks; it may be empty.
+// parser returns the function that parses a line. The line has no trailing blanks and may be empty.
 func (s *scanner) parser(f Format) func([]byte, *inclusion) error {
 	plain := func(parse func([]byte) error) func([]byte, *inclusion) error {
 		return func(line []byte, _ *inclusion) error { return parse(line) }
@@ -213,7 +213,7 @@ func (s *scanner) skip(reason string) error {
 	return nil
 }
 
-// name yields a name, or an address among the names, with the flags that s.entry has.
+// name yields a name, or an address in place of a name, with the flags of s.entry.
 func (s *scanner) name(raw []byte) error {
 	if len(raw) > 0 && raw[len(raw)-1] == '.' {
 		raw = raw[:len(raw)-1]
@@ -232,10 +232,10 @@ func (s *scanner) name(raw []byte) error {
 	switch suffixOf(raw) {
 	case topLevel:
 		if s.report.Format == Geosite {
-			return s.skip(SkipSuffix) // its companies list their own top-level domains on purpose
+			return s.skip(SkipSuffix) // geosite lists of companies contain their own top-level domains on purpose
 		}
 		return &ListError{List: s.entry.List, Line: s.entry.Line, Reason: ErrPublicSuffix, Text: string(raw),
-			Mend: "take the line out, or write a rule for it"}
+			Mend: "remove the line, or write a rule for it"}
 	case publicSuffix:
 		return s.skip(SkipSuffix)
 	case localName:
@@ -282,7 +282,7 @@ func (s *scanner) expression(source string) error {
 	return s.yield(&s.entry)
 }
 
-// covering maps every name whose entry would block one of these names to that name.
+// covering maps each of these names, and each of their parent domains, to the name that an entry for it would block.
 func covering(names []string) map[string]string {
 	if len(names) == 0 {
 		return nil
@@ -309,5 +309,5 @@ func (s *scanner) mayBlock(raw []byte) error {
 
 func (s *scanner) neverBlock(name string) error {
 	return &ListError{List: s.entry.List, Line: s.entry.Line, Reason: ErrNeverBlock, Text: name,
-		Mend: "take the line out, or allow the name in the category"}
+		Mend: "remove the line, or allow the name in the category"}
 }

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// scanned writes every entry as one word: "-" allows, "=" is exact, "!" is important, "~" takes back, "/" is an expression.
+// scanned writes every entry as one word: "-" allows, "=" is exact, "!" is important, "~" cancels, "/" is an expression.
 func scanned(tb testing.TB, list string, o Options) ([]string, Report, error) {
 	tb.Helper()
 	var got []string
@@ -44,25 +44,25 @@ func TestFormatsAreDetectedAndRead(t *testing.T) {
 		list   string
 		want   string
 	}{
-		{"plain names with a head, blank lines and comments behind them", Domains,
+		{"plain names with a header, blank lines and trailing comments", Domains,
 			"# head\n\nBad.Example.\nworse.example # why\n", "bad.example worse.example"},
-		{"wildcards and leading dots mean the name and all below", Domains, "*.bad.example\n.worse.example\n", "bad.example worse.example"},
-		{"a wildcard within a name is not understood", Domains, "ok.example\nads*.example.net\n", "ok.example"},
+		{"wildcards and leading dots mean the name and its subdomains", Domains, "*.bad.example\n.worse.example\n", "bad.example worse.example"},
+		{"a wildcard within a name is skipped", Domains, "ok.example\nads*.example.net\n", "ok.example"},
 		{"CRLF, a byte order mark and no newline at the end", Domains, "\ufeffbad.example\r\nworse.example", "bad.example worse.example"},
 		{"a name that begins like an address is a name", Domains, "0.0.0.0.bad.example\n1.2.3.4.worse.example\n", "0.0.0.0.bad.example 1.2.3.4.worse.example"},
 		{"bare addresses among the names are addresses", Domains, "bad.example\n192.0.2.7\n2001:db8::7\nworse.example\n", "bad.example 192.0.2.7 2001:db8::7 worse.example"},
 		{"underscores, punycode and letters of other scripts", Domains, "_x.bad.example\nxn--bcher-kva.example\nBücher.example\n",
 			"_x.bad.example xn--bcher-kva.example xn--bcher-kva.example"},
-		{"a hosts file with several names a line and the machine's own", Hosts,
+		{"a hosts file with several names per line and the machine's own", Hosts,
 			"127.0.0.1 localhost localhost.localdomain\n::1 ip6-localhost ip6-loopback\n255.255.255.255 broadcasthost\n0.0.0.0 0.0.0.0\n" +
 				"0.0.0.0 a.example b.example # c.example\n:: d.example\n0 e.example\n127.0.0.1\tf.example\n", "a.example b.example d.example e.example f.example"},
-		{"a hosts file that names a machine blocks nothing by it", Hosts, "192.0.2.1 nas.example\n0.0.0.0 bad.example\n", "bad.example"},
+		{"a hosts line with a real address blocks nothing", Hosts, "192.0.2.1 nas.example\n0.0.0.0 bad.example\n", "bad.example"},
 		{"AdBlock blocks, allows and is important", AdBlock,
 			"[Adblock Plus 2.0]\n! Title\n||a.example^\n@@||ok.a.example^\n||b.example^$important\n@@||c.example^$important\n||d.example^$all\n||e.example^|\n|f.example^\ng.example\n",
 			"a.example -ok.a.example !b.example !-c.example d.example e.example =f.example g.example"},
-		{"AdBlock rules about paths, elements and conditions are passed over", AdBlock,
+		{"AdBlock rules about paths, elements and conditions are skipped", AdBlock,
 			"||a.example^\n||b.example/ads/\n||c.example^$third-party\n||d.example^$domain=x.example\ne.example##.ad\n##.banner\n@@||f.example^$dnsrewrite\n-banner-\n||ads*.example^\n||g.example^$client=1.2.3.4\nh.example#@#.x\n", "a.example"},
-		{"AdGuard's modifiers that a name can answer", AdBlock,
+		{"AdGuard's modifiers that depend on the name alone", AdBlock,
 			"||a.example^$dnsrewrite=NXDOMAIN;;\n||b.example^$dnsrewrite=0.0.0.0\n||c.example^$dnsrewrite=192.0.2.1\n||d.example^$denyallow=x.d.example|y.d.example\n||e.example^$badfilter\n",
 			"a.example b.example d.example -x.d.example -y.d.example ~e.example"},
 		{"AdBlock expressions", AdBlock, "||a.example^\n/^ads[0-9]+\\./\n@@/^ads1\\./\n/(?=x)/\n/.*/\n", "a.example /^ads[0-9]+\\. -/^ads1\\."},
@@ -144,21 +144,21 @@ func TestListsThatCannotBeRightAreRefused(t *testing.T) {
 		text string
 	}{
 		{"a web page", "\n<!DOCTYPE html><html>\n<p>Sign in</p>\n", Options{}, ErrHTML,
-			"list L line 1: it is a web page and not a list: check the address; it may need a login or be gone"},
+			"list L line 1: this is a web page, not a list: check the address: the list may have moved or need a login"},
 		{"a web page behind gzip", zipped("<html>"), Options{}, ErrHTML, ""},
-		{"nothing", "", Options{}, ErrEmpty, "list L: it has no entry (read as domains, 0 lines): check the address, or name the format"},
+		{"nothing", "", Options{}, ErrEmpty, "list L: no entries (read as domains, 0 lines): check the address, or set the format"},
 		{"comments alone", "# x\n# y\n", Options{}, ErrEmpty, ""},
 		{"half of what it was", "a.example\nb.example\n", Options{Previous: 5}, ErrHalved,
-			"list L: it has less than half of the entries it had (2, before 5): if that is right, remove the cached copy"},
+			"list L: fewer than half of the previous entries (2 now, 5 before): if the list really shrank, remove the cached copy"},
 		{"a top-level domain", "a.example\ncom\n", Options{}, ErrPublicSuffix,
-			"list L line 2: an entry covers a whole top-level domain (com): take the line out, or write a rule for it"},
+			"list L line 2: an entry covers a whole top-level domain (com): remove the line, or write a rule for it"},
 		{"a top-level domain as a rule", "||a.example^\n||zip^\n", Options{}, ErrPublicSuffix, ""},
 		{"a name that must not be blocked", "a.example\ncorp.test\n", Options{NeverBlock: []string{"vpn.corp.test"}}, ErrNeverBlock,
-			"list L line 2: an entry covers a name that must never be blocked (vpn.corp.test): take the line out, or allow the name in the category"},
+			"list L line 2: an entry covers a name that must never be blocked (vpn.corp.test): remove the line, or allow the name in the category"},
 		{"an expression for a name that must not be blocked", "/^vpn/\n||a.example^\n", Options{NeverBlock: []string{"vpn.corp.test"}}, ErrNeverBlock, ""},
 		{"a line without an end", "a.example\n" + strings.Repeat("x", MaxLine+1), Options{}, ErrLongLine, ""},
 		{"a line that fills the buffer", strings.Repeat("x", 1<<20) + "\n", Options{}, ErrLongLine, ""},
-		{"more than it may be", strings.Repeat("a.example\n", 1000), Options{MaxBytes: 999}, ErrTooLarge, ""},
+		{"more than max_bytes", strings.Repeat("a.example\n", 1000), Options{MaxBytes: 999}, ErrTooLarge, ""},
 		{"a gzip bomb", zipped(strings.Repeat("a.example\n", 1<<20)), Options{MaxBytes: 1 << 20}, ErrTooLarge, ""},
 		{"gzip cut short", zipped(strings.Repeat("a.example\n", 1<<12))[:60], Options{}, ErrCompressed, ""},
 	} {
@@ -170,7 +170,7 @@ func TestListsThatCannotBeRightAreRefused(t *testing.T) {
 			}
 			le, ok := errors.AsType[*ListError](err)
 			if !ok || le.List != "L" || le.Mend == "" {
-				t.Errorf("got %#v, want a ListError of list L with a mend", err)
+				t.Errorf("got %#v, want a ListError of list L that says how to fix it", err)
 			}
 			if row.text != "" && err.Error() != row.text {
 				t.Errorf("got  %s\nwant %s", err, row.text)

@@ -10,7 +10,7 @@ import (
 // CategorySet is a set of categories of one Set: bit i stands for the i-th of Set.Categories.
 type CategorySet uint64
 
-// MaxCategories is how many categories a Set can tell apart.
+// MaxCategories is the maximum number of categories in a Set.
 const MaxCategories = 64
 
 // Bits yields the index of every category in the set, ascending.
@@ -24,32 +24,33 @@ func (c CategorySet) Bits() iter.Seq[int] {
 	}
 }
 
-// Set says which categories a name is in. It is immutable and safe for concurrent use; a nil Set holds nothing.
+// Set says which categories a name is in. It is immutable and safe for concurrent use; a nil Set is empty.
 //
-// An entry stands for its name and all names below. Within a category the entry with the most labels wins, and an allow
-// beats a block with as many; important entries come before all others. Names are kept as 48-bit fingerprints under a
-// random key: a name that is in no list is taken for a listed one with a probability of one in 2.8e14 for each entry.
+// An entry stands for its name and all subdomains. Within a category the entry with the most labels wins. If two have as
+// many labels, an allow wins over a block. Important entries take precedence over all others. The Set stores names as
+// 48-bit fingerprints under a random key. The probability that an unlisted name is taken for a given entry is one in 2.8e14.
 type Set struct {
 	seed        seed
 	categories  []string
-	everything  CategorySet // categories that hold every name: their lists are missing
+	everything  CategorySet // categories that every name is in, because their lists are missing
 	names       int         // distinct fingerprints
-	records     []record    // what a table entry stands for; 0 is unused
+	records     []record    // what table entries refer to; index 0 is unused
 	expressions []expression
 
-	// filter is one bloom filter of 64 bits for every eight names: most misses end at one word of it.
+	// filter has one 64-bit Bloom filter for every eight names. Most misses cost one word of it.
 	filter words
-	// table holds fingerprint<<16 | record in ascending order, each at or after the slot that its fingerprint is
-	// proportional to, never after a gap. Zero is a gap; the last one is always a gap.
+	// table holds fingerprint<<16 | record in ascending order. The home slot of an entry is proportional to its
+	// fingerprint; the entry is in that slot or a later one, with no gap in between. Zero is a gap. The last slot is always
+	// a gap.
 	table words
-	slots uint64 // the slots that fingerprints are spread over; the rest of table is overflow
+	slots uint64 // number of home slots; the rest of table is overflow
 }
 
-// record is what all lists together say about one name.
+// record holds what all lists together say about one name.
 type record struct {
-	Block, Allow           CategorySet // the name and all below
+	Block, Allow           CategorySet // the name and its subdomains
 	BlockExact, AllowExact CategorySet // the name alone
-	Force, ForceAllow      CategorySet // important ones
+	Force, ForceAllow      CategorySet // important entries
 }
 
 // Categories returns the names of the categories in bit order. The caller must not change them.
@@ -60,7 +61,7 @@ func (s *Set) Categories() []string {
 	return s.categories
 }
 
-// Names returns how many distinct names and addresses the Set holds.
+// Names returns the number of distinct names and addresses in the Set.
 func (s *Set) Names() int {
 	if s == nil {
 		return 0
@@ -86,7 +87,7 @@ func (s *Set) Lookup(host string) CategorySet {
 		t.matched = matchExpressions(s.expressions, host)
 	}
 	h, end := hashLabel(k, k.start, host, len(host))
-	// A public suffix is never listed: the last label alone need not be asked for.
+	// No list has a top-level domain alone, so the first probe is for two labels.
 	for end > 0 {
 		h, end = hashLabel(k, h, host, end-1)
 		s.probe(h, end == 0, &t)
@@ -94,7 +95,7 @@ func (s *Set) Lookup(host string) CategorySet {
 	return t.result() | s.everything
 }
 
-// LookupWire is Lookup for an uncompressed DNS wire name of any case. A malformed name is in no category.
+// LookupWire is like Lookup for an uncompressed DNS wire name in any case. A malformed name is in no category.
 func (s *Set) LookupWire(wire []byte) CategorySet {
 	if s == nil || len(wire) > 255 {
 		return 0
@@ -129,7 +130,7 @@ func (s *Set) LookupWire(wire []byte) CategorySet {
 	return t.result() | s.everything
 }
 
-// LookupAddr returns the categories of an address that stands among the names of a list.
+// LookupAddr returns the categories of an address, for lists that contain addresses.
 func (s *Set) LookupAddr(addr netip.Addr) CategorySet {
 	if s == nil || !addr.IsValid() {
 		return 0
@@ -139,7 +140,7 @@ func (s *Set) LookupAddr(addr netip.Addr) CategorySet {
 	return t.result()
 }
 
-// probe adds to t what is listed under hash h. For most names the filter ends it.
+// probe adds to t the record for hash h, if there is one. For most names the filter rules it out.
 func (s *Set) probe(h uint64, whole bool, t *tally) {
 	hi, _ := bits.Mul64(h&fingerprintMask, uint64(s.filter.len()))
 	if m := filterMask(h); s.filter.at(hi)&m == m {
@@ -163,12 +164,12 @@ func (s *Set) find(h uint64, whole bool, t *tally) {
 	}
 }
 
-// filterMask chooses four bits of a filter word by the low 24 of a fingerprint; the word itself is chosen by the high ones.
+// filterMask picks four bits of a filter word by the low 24 bits of a fingerprint. The high bits pick the word.
 func filterMask(h uint64) uint64 {
 	return 1<<(h>>16&63) | 1<<(h>>22&63) | 1<<(h>>28&63) | 1<<(h>>34&63)
 }
 
-// tally gathers what the suffixes of a name say, from the shortest to the longest.
+// tally combines the records of the suffixes of a name, from the shortest to the longest.
 type tally struct {
 	matched, force, forceAllow CategorySet
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// listed builds a Set of "category: list" rows; "category!" is read with Allow and "category=" with Exact.
+// listed builds a Set from "category: list" rows. "category!" is read with Allow and "category=" with Exact.
 func listed(tb testing.TB, rows ...string) *Set {
 	tb.Helper()
 	b := NewBuilder()
@@ -55,7 +55,7 @@ func TestLookup(t *testing.T) {
 	for _, row := range []struct{ name, host, want string }{
 		{"a listed name", "ads.example", "ads"},
 		{"a name below one", "a.b.c.ads.example", "ads"},
-		{"a name that merely ends alike", "bads.example", ""},
+		{"a name with the same ending, not a subdomain", "bads.example", ""},
 		{"a name above one", "example", ""},
 		{"two categories", "www.both.example", "ads adult"},
 		{"another category below", "x.sub.ads.example", "ads adult"},
@@ -65,8 +65,8 @@ func TestLookup(t *testing.T) {
 		{"a name below an exact entry", "www.exact.example", ""},
 		{"an important block with an allow below", "ok.forced.example", "ads"},
 		{"an important allow", "www.free.example", ""},
-		{"a rule that is taken back", "gone.example", ""},
-		{"a rule beside one that is taken back", "stays.example", "ads"},
+		{"a rule that is cancelled", "gone.example", ""},
+		{"a rule next to one that is cancelled", "stays.example", "ads"},
 		{"an expression", "bet365.example", "gambling"},
 		{"an expression with an allow by name", "bet7.example", ""},
 		{"a long label", strings.Repeat("a", 63) + ".ads.example", "ads"},
@@ -171,7 +171,7 @@ func TestManyNamesAreAllFoundAndOthersAreNot(t *testing.T) {
 	}
 }
 
-// naive keeps what is listed as text and applies the meaning of a Set word by word.
+// naive is a simple Set: it stores entries as text and follows the documentation of Set literally.
 func naive(blocks, allows map[string]bool, host string) bool {
 	for s := host; ; {
 		switch {

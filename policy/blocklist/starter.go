@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The starter lists are short and of well-known names, so that a category means something before any list is fetched.
+// The starter lists are short lists of well-known names, so that a category works before any list is fetched.
 //
 //go:embed starter/*.txt
 var starterFiles embed.FS

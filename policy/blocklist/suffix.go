@@ -7,18 +7,18 @@ import (
 	"golang.org/x/net/publicsuffix"
 )
 
-// suffixKind says whether a name is one under which strangers register theirs.
+// suffixKind says whether the public can register names directly under a name.
 type suffixKind uint8
 
 const (
 	notSuffix    suffixKind = iota
-	topLevel                // com, bet: no sane list has it
-	publicSuffix            // co.uk, sex.pl: a few stand in most large lists by mistake
-	localName               // a single label that is no top-level domain
+	topLevel                // com, bet: no sane list contains one
+	publicSuffix            // co.uk, sex.pl: most large lists contain a few by mistake
+	localName               // a single label that is not a top-level domain, or a name under localhost
 )
 
-// isPlainTLD knows top-level domains under which ICANN's part of the public suffix list has nothing. Most names of lists
-// are under these, and asking the list costs more than all else that is done to a line.
+// isPlainTLD reports whether tld is a common top-level domain under which ICANN's part of the public suffix list has no
+// entry. Most listed names are under one of these, and a look-up in the suffix list costs more than the rest of a line.
 func isPlainTLD(tld []byte) bool {
 	switch string(tld) {
 	case "com", "net", "org", "info", "biz", "xyz", "top", "online", "site", "shop", "club", "live", "icu", "vip", "store",
@@ -28,8 +28,8 @@ func isPlainTLD(tld []byte) bool {
 	return false
 }
 
-// suffixOf judges a canonical name. Suffixes of the private part, such as github.io, are names like any other: lists
-// mean them.
+// suffixOf returns the kind of a canonical name. Suffixes from the private part of the list, such as github.io, are ordinary
+// names: lists contain them on purpose.
 func suffixOf(name []byte) suffixKind {
 	i := bytes.LastIndexByte(name, '.')
 	if i < 0 {

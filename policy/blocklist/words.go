@@ -5,15 +5,16 @@ import (
 	"runtime"
 )
 
-// words is a row of 64-bit words as they lie in a cache file, little-endian: a file is read in place and not converted.
-// On most machines at is one load.
+// words is an array of 64-bit words in little-endian order, as in a cache file, so that reading a file needs no conversion.
+// On most machines the method at is one load.
 type words []byte
 
-// outsideFrom is the size in bytes from which words lie outside the garbage collector's heap. Within, it would let as much
-// garbage pile up beside a large table as the table takes, though there is nothing in one that it has to look at.
+// outsideFrom is the size in bytes from which words are allocated outside the Go heap. On the heap, a large table would
+// let the collector accumulate as much garbage as the table is large. The table holds no pointers, so the collector does
+// not need to see it.
 const outsideFrom = 1 << 20
 
-// makeWords makes words that live as long as s. Who uses them keeps s alive.
+// makeWords allocates words that live as long as s. Callers must keep s alive while they use them.
 func (s *Set) makeWords(n int) words {
 	if 8*n < outsideFrom {
 		return make(words, 8*n)

@@ -1,25 +1,25 @@
-// Package iprange knows the ranges of IP addresses that mean something wherever a host stands: private networks,
-// links, loopback, multicast, metadata services, and IPv6 forms that lead to an IPv4 address.
+// Package iprange lists the IP ranges with a fixed special meaning: private networks, link-local, loopback, multicast,
+// metadata services, and IPv6 forms that embed an IPv4 address.
 //
-// Sources: the IANA special-purpose address registries (RFC 6890) and, for metadata services, the documentation of the
-// clouds that run them (2026-11).
+// Sources: the IANA special-purpose address registries (RFC 6890); for metadata services, the documentation of each cloud
+// (2026-11).
 //
-// It knows nothing of the host's own addresses, and decides nothing.
+// It does not know the host's own addresses and makes no decisions.
 package iprange
 
 import "net/netip"
 
-// kind is what a range is. A range may be several kinds at once.
+// kind says what a range is for. A range may be of several kinds.
 type kind uint8
 
 const (
 	private   kind = 1 << iota // RFC 1918, RFC 4193
-	linkLocal                  // of one link
+	linkLocal                  // valid on one link only
 	loopback
 	shared   // between a carrier and its customers (RFC 6598); overlay networks use it too
-	nowhere  // no single host has such an address
+	nowhere  // never the address of a single host
 	metadata // the metadata service of a cloud, which hands out secrets
-	site     // RFC 3879 took it out of use; hosts still route it inside a site
+	site     // deprecated by RFC 3879; hosts still route it inside a site
 
 	lan      = private | linkLocal
 	near     = lan | loopback | shared
@@ -67,22 +67,22 @@ func of(k kind) []netip.Prefix {
 // Private returns what the word "private" stands for in rules: RFC 1918 and RFC 4193.
 func Private() []netip.Prefix { return of(private) }
 
-// LAN returns the ranges in which a directly connected network is believed to be a local one: Private and link-local.
+// LAN returns the ranges of local networks: Private and link-local.
 func LAN() []netip.Prefix { return of(lan) }
 
-// Near returns the ranges that only neighbours of a host can send from: LAN, loopback, and 100.64.0.0/10.
+// Near returns the ranges that only hosts nearby can send from: LAN, loopback, and 100.64.0.0/10.
 func Near() []netip.Prefix { return of(near) }
 
-// IsPrivate reports whether addr is in Private, also where it is embedded in an IPv6 address.
+// IsPrivate reports whether addr, or the IPv4 address embedded in it, is in Private.
 func IsPrivate(addr netip.Addr) bool { return is(private, addr) }
 
-// IsReserved reports whether addr can never be a host on somebody else's network, or is the metadata service of a cloud:
-// unspecified, loopback, link-local, multicast, broadcast. An IPv6 address that leads to such an IPv4 address is
-// reserved too, and so is an invalid address.
+// IsReserved reports whether addr is unspecified, loopback, link-local, multicast or broadcast, or the metadata service of
+// a cloud. Such an address is never a host on another network. An IPv6 address that embeds one is reserved too, and so is
+// an invalid address.
 func IsReserved(addr netip.Addr) bool { return !isOrdinary(addr) && is(reserved, addr) }
 
-// isOrdinary rules out nearly all addresses of hosts by their first bytes: every forwarded flow is asked about. It errs towards
-// no.
+// isOrdinary recognises nearly all addresses that are not reserved by their first bytes. It is fast because IsReserved
+// runs for every forwarded flow. In doubt it returns false.
 func isOrdinary(addr netip.Addr) bool {
 	if addr.Is4() {
 		switch b := addr.As4(); b[0] {
@@ -100,12 +100,12 @@ func isOrdinary(addr netip.Addr) bool {
 			return b[0] < 224
 		}
 	}
-	b := addr.As16() // of an invalid address: zeros
+	b := addr.As16() // zeros if addr is invalid
 	return b[0]>>5 == 1 && (b[0] != 0x20 || b[1] != 0x02)
 }
 
-// IsInternal reports whether no public name has a reason to have addr: with it, a site could reach into the network of
-// its visitor (DNS rebinding). It holds for all of Near and all that IsReserved.
+// IsInternal reports whether no public name should resolve to addr. A site whose name does could reach into the network of
+// its visitor (DNS rebinding). It is true for all of Near and for all that IsReserved reports.
 func IsInternal(addr netip.Addr) bool { return is(internal, addr) }
 
 func is(k kind, addr netip.Addr) bool {
@@ -122,7 +122,7 @@ func is(k kind, addr netip.Addr) bool {
 	return ok && is(k, v4)
 }
 
-// embedded are the IPv6 prefixes whose addresses lead to an IPv4 address, and the byte at which that stands.
+// embedded lists the IPv6 prefixes whose addresses embed an IPv4 address, and the offset of its first byte.
 var embedded = [...]struct {
 	prefix netip.Prefix
 	at     int
@@ -133,8 +133,8 @@ var embedded = [...]struct {
 	{netip.MustParsePrefix("::ffff:0:0:0/96"), 12}, // IPv4-translated, RFC 2765
 }
 
-// Embedded returns the IPv4 address that an IPv6 address leads to: IPv4-mapped, NAT64, 6to4, IPv4-compatible or
-// IPv4-translated. ok is false for every other address, and for :: and ::1, which are addresses of their own.
+// Embedded returns the IPv4 address that an IPv6 address embeds: IPv4-mapped, NAT64, 6to4, IPv4-compatible or
+// IPv4-translated. ok is false for every other address, and for :: and ::1.
 func Embedded(addr netip.Addr) (v4 netip.Addr, ok bool) {
 	switch {
 	case addr.Is4In6():

@@ -56,7 +56,7 @@ func TestRanges(t *testing.T) {
 
 func TestAnInvalidAddressIsInEveryRange(t *testing.T) {
 	if a := (netip.Addr{}); !IsPrivate(a) || !IsReserved(a) || !IsInternal(a) {
-		t.Error("an invalid address is outside a range: a guard would let it pass")
+		t.Error("an invalid address is not in every range: a guard would let it pass")
 	}
 }
 
@@ -82,12 +82,12 @@ func TestCallersMayChangeWhatTheyGet(t *testing.T) {
 func TestNoRowOfTheTableIsOrdinary(t *testing.T) {
 	for _, row := range table {
 		if row.kind&reserved != 0 && isOrdinary(row.prefix.Addr()) {
-			t.Errorf("%v is reserved, and taken for an ordinary address", row.prefix)
+			t.Errorf("%v is reserved, but isOrdinary accepts it", row.prefix)
 		}
 	}
 	for _, e := range embedded {
 		if isOrdinary(e.prefix.Addr()) {
-			t.Errorf("%v leads to an IPv4 address, and is taken for an ordinary one", e.prefix)
+			t.Errorf("%v embeds an IPv4 address, but isOrdinary accepts it", e.prefix)
 		}
 	}
 }

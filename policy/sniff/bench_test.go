@@ -54,7 +54,7 @@ func BenchmarkRequestsBody(b *testing.B) {
 	}
 }
 
-// A hello of today: two datagrams, keys derived once.
+// A typical hello: two datagrams, keys derived once.
 func BenchmarkQUICInitial(b *testing.B) {
 	hello := quicHello(b, &tls.Config{ServerName: "www.example.com", NextProtos: []string{"h3"}})
 	flow := datagrams(b, version1, []byte("original"), pieces(hello, 1000))
@@ -71,7 +71,7 @@ func BenchmarkQUICInitial(b *testing.B) {
 	}
 }
 
-// What a packet of an established connection costs.
+// The cost of a packet of an established connection.
 func BenchmarkQUICShortHeader(b *testing.B) {
 	var in Initials
 	hello := helloWith(b, serverName("x.example"))

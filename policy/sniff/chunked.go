@@ -1,15 +1,15 @@
 package sniff
 
-// chunks passes over a chunked body (RFC 9112 7.1) and its trailers, strictly: a bare line feed or carriage return is
-// where readers differ.
+// chunks skips a chunked body (RFC 9112 7.1) and its trailers. It is strict: servers read a bare line feed or carriage
+// return in different ways.
 type chunks struct {
 	at     chunkPart
-	left   uint64 // bytes of chunk data to pass
-	digits int    // of the chunk size
-	line   int    // bytes of extensions, or of trailers
+	left   uint64 // bytes of chunk data still to skip
+	digits int    // digits of the chunk size so far
+	line   int    // bytes of extensions or trailers so far
 }
 
-// chunkPart is what the next byte belongs to.
+// chunkPart is the part of the body that the next byte belongs to.
 type chunkPart uint8
 
 const (
@@ -27,8 +27,8 @@ const (
 	chunksBroken
 )
 
-// pass returns how many bytes at the start of b belong to the body. After it c.at is chunksOver when the body has
-// ended, and chunksBroken when it cannot be followed.
+// pass returns how many bytes at the start of b belong to the body. Afterwards c.at is chunksOver if the body has ended, and
+// chunksBroken if it is malformed.
 func (c *chunks) pass(b []byte) int {
 	i := 0
 	for i < len(b) && c.at < chunksOver {

@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// checkResult fails if a result contradicts itself or names what can't be a host.
+// checkResult fails if a result contradicts itself or contains an impossible host name.
 func checkResult(t *testing.T, res Result) {
 	t.Helper()
 	if (res.Status == Found) == res.Host.IsZero() {
@@ -22,7 +22,7 @@ func checkResult(t *testing.T, res Result) {
 		t.Fatalf("got an ambiguous %+v", res)
 	}
 	if !res.Other.IsZero() && (res.Status != Found || res.Other == res.Host) {
-		t.Fatalf("got other host %q beside %q", res.Other, res.Host)
+		t.Fatalf("got other host %q with host %q", res.Other, res.Host)
 	}
 	for _, h := range []string{res.Host.String(), res.Other.String()} {
 		if strings.ContainsAny(h, "\x00\r\n\t /?#@:[]\\%,") || !utf8.ValidString(h) || strings.ToLower(h) != h && isASCII(h) {
@@ -35,7 +35,7 @@ func isASCII(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
 }
 
-// checkPrefixes fails unless the verdict on a stream comes once and stays, however the stream was cut.
+// checkPrefixes fails unless the result is the same for every split of the stream and never changes once it is final.
 func checkPrefixes(t *testing.T, b []byte) Result {
 	t.Helper()
 	res := cuts(t, b, 1+len(b)/500)
@@ -86,7 +86,7 @@ func FuzzHTTPHead(f *testing.F) {
 	})
 }
 
-// checkSameHost compares with what net/http would serve.
+// checkSameHost compares the host with the one that net/http would serve.
 func checkSameHost(t *testing.T, res Result, req *http.Request) {
 	t.Helper()
 	var theirs Host
@@ -100,14 +100,14 @@ func FuzzQUICInitial(f *testing.F) {
 	f.Add(cryptoFrame(hello, 0, len(hello)), uint16(20), []byte{})
 	f.Add(append(cryptoFrame(hello, 20, len(hello)), cryptoFrame(hello, 0, 30)...), uint16(7), []byte("\xc0\x00\x00\x00\x01\x08original"))
 	f.Fuzz(func(t *testing.T, payload []byte, cut uint16, raw []byte) {
-		// Raw bytes never start a hello, but with somebody's keys.
+		// Random bytes cannot start a hello, because they are not encrypted with the right keys.
 		var in Initials
 		checkResult(t, in.Datagram(raw))
 		checkResult(t, in.Datagram(raw))
 		if len(payload) > 8<<10 {
 			return
 		}
-		// Whatever the frames hold, one packet says the same in each version and with junk around it.
+		// The same frames give the same result in both versions, and with junk around the packet.
 		dcid := []byte("original")
 		var results []Result
 		for _, version := range []uint32{version1, version2} {
@@ -123,7 +123,7 @@ func FuzzQUICInitial(f *testing.F) {
 		if results[0] != results[1] {
 			t.Fatalf("got %+v by version 1 and %+v by version 2", results[0], results[1])
 		}
-		// As a hello, it says the same in one frame and in two datagrams.
+		// As a hello, it gives the same result in one frame and in two datagrams.
 		if len(payload) == 0 || len(payload) > 1100 {
 			return
 		}
@@ -151,14 +151,14 @@ func FuzzRequests(f *testing.F) {
 				t.Fatalf("cut otherwise: got %+v, want %+v", got, want)
 			}
 		}
-		// net/http finds no other request than these in the stream.
+		// net/http finds the same requests in the stream.
 		r := bufio.NewReader(bytes.NewReader(b))
 		for _, e := range want {
 			if e.bad || e.status == NotThis {
 				return
 			}
 			req, err := http.ReadRequest(r)
-			if err != nil || req.Method == "PRI" { // HTTP/2, of which net/http reads the preface as a request
+			if err != nil || req.Method == "PRI" { // net/http reads the HTTP/2 preface as a request
 				return
 			}
 			var host Host

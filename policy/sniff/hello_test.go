@@ -13,7 +13,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
-// clientHello captures what crypto/tls sends first: one record, or several as it splits them.
+// clientHello captures the hello that crypto/tls sends, in one or more records.
 func clientHello(t testing.TB, config *tls.Config) []byte {
 	t.Helper()
 	client, server := net.Pipe()
@@ -59,7 +59,7 @@ func quicHello(t testing.TB, config *tls.Config) []byte {
 	}
 }
 
-// records puts a handshake message into records of at most size bytes.
+// records splits a handshake message into records of at most size bytes.
 func records(message []byte, size int) []byte {
 	var out []byte
 	for len(message) > 0 {
@@ -71,13 +71,13 @@ func records(message []byte, size int) []byte {
 	return out
 }
 
-// extension is one of a made-up hello.
+// extension is an extension of a test hello.
 type extension struct {
 	kind uint16
 	data []byte
 }
 
-// helloWith makes a handshake message with these extensions and nothing else of interest.
+// helloWith returns a minimal ClientHello with these extensions.
 func helloWith(t testing.TB, extensions ...extension) []byte {
 	t.Helper()
 	b := cryptobyte.NewBuilder(nil)
@@ -140,7 +140,7 @@ func echConfigs(t testing.TB, publicName string) []byte {
 	return b.BytesOrPanic()
 }
 
-// hostOf makes the Host that a name is read as.
+// hostOf returns the Host for a name.
 func hostOf(t testing.TB, name string) Host {
 	t.Helper()
 	var h Host

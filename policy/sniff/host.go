@@ -5,12 +5,13 @@ import (
 	"unicode/utf8"
 )
 
-// maxHost is the longest host kept, bytes: 253 for a name, some more for one in UTF-8 that its A-labels shorten.
+// maxHost is the longest host that is stored, in bytes. A name has at most 253. A name in UTF-8 can be longer than its
+// A-labels.
 const maxHost = 255
 
-// Host is a host name as the client wrote it, without port, brackets and trailing dot, its ASCII letters in lower
-// case. It may hold UTF-8: turning that into A-labels is the caller's. The zero Host is none. It is a value without
-// pointers, so that reading one costs no allocation.
+// Host is a host name as the client wrote it, without port, brackets and trailing dot, and with ASCII letters in lower
+// case. It may contain UTF-8, which the caller converts to A-labels. The zero Host means no name. Host has no pointers, so
+// that reading one does not allocate.
 type Host struct {
 	n uint8
 	b [maxHost]byte
@@ -22,17 +23,17 @@ func (h Host) String() string { return string(h.b[:h.n]) }
 // IsZero reports whether there is no name.
 func (h Host) IsZero() bool { return h.n == 0 }
 
-// hostKind says what stood where a host is expected.
+// hostKind says what was found where a host is expected.
 type hostKind uint8
 
 const (
 	hostAbsent  hostKind = iota
 	hostName             // a name
 	hostLiteral          // an IP address in any notation
-	hostIllegal          // bytes that no host has
+	hostIllegal          // bytes that no host can have
 )
 
-// set reads "host", "host:port" or "[address]:port" into h, which holds a name with hostName only.
+// set reads "host", "host:port" or "[address]:port" into h. It sets a name only if it returns hostName.
 func (h *Host) set(b []byte) hostKind {
 	*h = Host{}
 	if len(b) == 0 {
@@ -77,7 +78,7 @@ func (h *Host) set(b []byte) hostKind {
 	return hostName
 }
 
-// cutPort takes a port and brackets off. What keeps a colon is an IPv6 address or nothing.
+// cutPort removes a port and brackets. If the result contains a colon, it is an IPv6 address or invalid.
 func cutPort(b []byte) (host []byte, ok bool) {
 	if b[0] == '[' {
 		end := bytes.IndexByte(b, ']')
@@ -120,8 +121,8 @@ func addressKind(b []byte) hostKind {
 	return hostLiteral
 }
 
-// numericEnd reports whether the last label is a number: what ends in one is parsed as an IPv4 address, also "127.1",
-// "2130706433" and "0x7f.1" (WHATWG URL, "ends in a number"). No top level domain is a number.
+// numericEnd reports whether the last label is a number. Clients parse such a host as an IPv4 address, even "127.1",
+// "2130706433" and "0x7f.1" (WHATWG URL, "ends in a number"). No top-level domain is a number.
 func numericEnd(b []byte) bool {
 	last := b[bytes.LastIndexByte(b, '.')+1:]
 	if len(last) == 0 {

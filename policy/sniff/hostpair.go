@@ -1,6 +1,6 @@
 package sniff
 
-// hostPair holds the two places of an HTTP request that name a host.
+// hostPair holds the two names that an HTTP request can carry.
 type hostPair struct {
 	target     Host // absolute target, authority of CONNECT, :authority
 	field      Host // Host field
@@ -8,8 +8,8 @@ type hostPair struct {
 	fieldKind  hostKind
 }
 
-// result puts the target first: it is what a server has to go by (RFC 9112 3.2.2). Not all do, so that a Host field
-// which differs is told as well.
+// result prefers the target, which servers must use (RFC 9112 3.2.2). Not all do, so it also returns a Host field that
+// differs.
 func (p *hostPair) result(protocol Protocol) Result {
 	res := noName(protocol)
 	switch {

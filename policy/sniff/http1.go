@@ -5,28 +5,28 @@ import (
 	"strconv"
 )
 
-// head is the head of an HTTP/1 request (RFC 9112), read strictly: what servers and proxies are known to read in
-// different ways is ambiguous.
+// head is the head of an HTTP/1 request (RFC 9112). It is parsed strictly: anything that servers and proxies are known to
+// read in different ways is ambiguous.
 type head struct {
 	res  Result
-	size int // bytes, empty lines before and after included; 0 until the head is complete
+	size int // bytes, including empty lines before and after; 0 until the head is complete
 
 	http10  bool
 	connect bool // the method is CONNECT
-	upgrade bool // an Upgrade field is there
+	upgrade bool // it has an Upgrade field
 	hosts   hostPair
-	fields  uint8 // fields seen that may come once
-	length  int64 // bytes of body by Content-Length
+	fields  uint8 // fields seen, of those that may occur once
+	length  int64 // Content-Length in bytes
 }
 
-// Fields that may come once.
+// Fields that may occur only once.
 const (
 	sawHost uint8 = 1 << iota
 	sawLength
 	sawChunked
 )
 
-// read reads the head that starts b into h, a zero head, and leaves the verdict in h.res.
+// read parses the head at the start of b into h, which must be zero, and stores the result in h.res.
 func (h *head) read(b []byte) {
 	h.res = within(b, h.parse(b[:min(len(b), MaxBytes)]))
 }
@@ -71,7 +71,7 @@ func (h *head) parse(b []byte) Result {
 	}
 }
 
-// requestLine reads "METHOD target HTTP/1.x\r\n", whose method is so many bytes long, with single spaces.
+// requestLine parses "METHOD target HTTP/1.x\r\n" with single spaces. method is the length of METHOD in bytes.
 func (h *head) requestLine(line []byte, method int) bool {
 	const version = len(" HTTP/1.1\r\n")
 	if len(line) < method+1+1+version || line[method] != ' ' {
@@ -99,7 +99,7 @@ func (h *head) requestLine(line []byte, method int) bool {
 	return true
 }
 
-// targetAuthority finds the authority in a request target (RFC 9112 3.2), none in "/path" and "*".
+// targetAuthority returns the authority in a request target (RFC 9112 3.2). "/path" and "*" have none.
 func targetAuthority(target []byte, connect bool) (authority []byte, ok bool) {
 	if connect {
 		return target, true
@@ -117,7 +117,7 @@ func targetAuthority(target []byte, connect bool) (authority []byte, ok bool) {
 	return rest, len(rest) > 0
 }
 
-// fieldLine reads "name: value\r\n". A name that is empty, folded or followed by a blank is no name.
+// fieldLine parses "name: value\r\n". It refuses an empty name, a folded line and a blank after the name.
 func (h *head) fieldLine(line []byte) bool {
 	name := tokenLen(line)
 	if name == 0 || line[name] != ':' || len(line) < name+3 || line[len(line)-2] != '\r' {
@@ -166,7 +166,7 @@ func (h *head) contentLength(b []byte) bool {
 	return err == nil
 }
 
-// verdict weighs what the lines of a complete head said together.
+// verdict returns the result for a complete head. It refuses contradictory fields.
 func (h *head) verdict() Result {
 	length, chunked := h.fields&sawLength != 0, h.fields&sawChunked != 0
 	switch {
@@ -178,7 +178,7 @@ func (h *head) verdict() Result {
 	return h.hosts.result(HTTP)
 }
 
-// cutLine cuts the first line off, its line feed included.
+// cutLine returns the first line, including its line feed.
 func cutLine(b []byte) (line []byte, ok bool) {
 	end := bytes.IndexByte(b, '\n')
 	if end < 0 {
@@ -187,7 +187,8 @@ func cutLine(b []byte) (line []byte, ok bool) {
 	return b[:end+1], true
 }
 
-// namesVersion reports whether the line is meant as a request line, however bent.
+// namesVersion reports whether the line contains an HTTP version, so that it is meant as a request line, even a malformed
+// one.
 func namesVersion(line []byte) bool {
 	for len(line) > 0 {
 		i := bytes.IndexByte(line, '/')

@@ -28,7 +28,7 @@ func TestHTTPHead(t *testing.T) {
 		{"the host is last", lines("GET / HTTP/1.1", "A: b", "C: d", "Host: x.bet"), found("x.bet")},
 		{"upper case, port and dot", lines("GET / HTTP/1.1", "HOST:X.BET.:8080"), found("x.bet")},
 		{"blanks around the host", lines("GET / HTTP/1.1", "host: \t x.bet \t"), found("x.bet")},
-		{"a method of its own", lines("BREW /pot HTTP/1.1", "Host: x.bet"), found("x.bet")},
+		{"an unknown method", lines("BREW /pot HTTP/1.1", "Host: x.bet"), found("x.bet")},
 		{"asterisk form", lines("OPTIONS * HTTP/1.1", "Host: x.bet"), found("x.bet")},
 		{"empty lines first", "\r\n\r\n\n" + lines("GET / HTTP/1.1", "Host: x.bet"), found("x.bet")},
 		{"absolute form", lines("GET http://x.bet/ HTTP/1.1", "Host: x.bet"), found("x.bet")},
@@ -58,11 +58,11 @@ func TestHTTPHead(t *testing.T) {
 		{"a bare line feed ends a line", "GET / HTTP/1.1\r\nA: b\nHost: x.bet\r\n\r\n", bad},
 		{"bare line feeds only", "GET / HTTP/1.1\nHost: x.bet\n\n", bad},
 		{"a bare carriage return", lines("GET / HTTP/1.1", "A: b\rHost: x.bet", "Host: good.example"), bad},
-		{"a carriage return too many", "GET / HTTP/1.1\r\nHost: x.bet\r\r\n\r\n", bad},
+		{"an extra carriage return", "GET / HTTP/1.1\r\nHost: x.bet\r\r\n\r\n", bad},
 		{"user information", lines("GET http://good.example@x.bet/ HTTP/1.1", "Host: good.example"), bad},
 		{"a backslash ends the authority", lines(`GET http://x.bet\@good.example/ HTTP/1.1`, "Host: x.bet"), found("x.bet")},
 		{"an absolute form without authority", lines("GET http:/// HTTP/1.1", "Host: x.bet"), bad},
-		{"a target of no form", lines("GET x.bet HTTP/1.1", "Host: x.bet"), bad},
+		{"a target in no known form", lines("GET x.bet HTTP/1.1", "Host: x.bet"), bad},
 		{"a path before the scheme", lines("GET x.bet/http://good.example HTTP/1.1", "Host: x.bet"), bad},
 		{"two blanks", lines("GET  / HTTP/1.1", "Host: x.bet"), bad},
 		{"a tab", lines("GET\t/ HTTP/1.1", "Host: x.bet"), bad},
@@ -79,7 +79,7 @@ func TestHTTPHead(t *testing.T) {
 		{"an empty length", lines("POST / HTTP/1.1", "Host: x.bet", "Content-Length:"), bad},
 		{"a length too large", lines("POST / HTTP/1.1", "Host: x.bet", "Content-Length: 9223372036854775808"), bad},
 		{"two encodings", lines("POST / HTTP/1.1", "Host: x.bet", "Transfer-Encoding: chunked, identity"), bad},
-		{"a bent encoding", lines("POST / HTTP/1.1", "Host: x.bet", "Transfer-Encoding: xchunked"), bad},
+		{"an unknown encoding", lines("POST / HTTP/1.1", "Host: x.bet", "Transfer-Encoding: xchunked"), bad},
 		{"chunked in HTTP/1.0", lines("POST / HTTP/1.0", "Host: x.bet", "Transfer-Encoding: chunked"), bad},
 		{"CONNECT with a body", lines("CONNECT x.bet:443 HTTP/1.1", "Content-Length: 5"), bad},
 		{"CONNECT to nowhere", lines("CONNECT :443 HTTP/1.1", "Host: x.bet"), bad},
@@ -106,7 +106,7 @@ func TestHTTPHead(t *testing.T) {
 	}
 }
 
-// chromeHead is of the size and shape that browsers send.
+// chromeHead has the size and shape of a browser's request.
 var chromeHead = lines(
 	"GET /search?q=a+word&source=hp HTTP/1.1",
 	"Host: www.example.com",

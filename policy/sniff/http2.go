@@ -4,10 +4,10 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// preface starts an HTTP/2 connection in clear (RFC 9113 3.4).
+// preface starts an unencrypted HTTP/2 connection (RFC 9113 3.4).
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-// Frames and flags that matter here (RFC 9113 6).
+// Frames and flags that are read here (RFC 9113 6).
 const (
 	frameHeader       = 9 // bytes: length, type, flags, stream
 	frameHeaders      = 1
@@ -18,25 +18,26 @@ const (
 	flagPriority      = 0x20
 )
 
-// maxTable is how far a client may let its header compression table grow, bytes. The server's setting is not seen.
+// maxTable limits the header compression table of a client, in bytes. The server announces the real limit, but penstock
+// does not see it.
 const maxTable = 64 << 10
 
-// startsPreface reports whether b may be, or is, the start of an HTTP/2 connection.
+// startsPreface reports whether b is, or could become, the start of an HTTP/2 connection.
 func startsPreface(b []byte) bool {
 	n := min(len(b), len(preface))
 	return string(b[:n]) == preface[:n]
 }
 
-// requests2 reads the header blocks of an HTTP/2 connection behind its preface.
+// requests2 reads the header blocks of an HTTP/2 connection after its preface.
 type requests2 struct {
 	decoder *hpack.Decoder
-	block   []byte // fragments of the header block that is being sent
-	open    bool   // a header block is being sent: only CONTINUATION may follow
-	skip    int    // bytes of the current frame that are of no interest
+	block   []byte // the header block received so far
+	open    bool   // the header block is incomplete: only CONTINUATION may follow
+	skip    int    // bytes of the current frame still to skip
 
 	hosts   hostPair
-	request bool // the block has a method: it is no trailer
-	broken  bool // the block names an authority twice
+	request bool // the block has a method, so it is not a trailer
+	broken  bool // the block has two :authority or two host fields
 }
 
 func newRequests2() *requests2 {
@@ -47,7 +48,7 @@ func newRequests2() *requests2 {
 	return r
 }
 
-// feed works as Requests.Feed does.
+// feed works like Requests.Feed.
 func (r *requests2) feed(b []byte) (int, Result) {
 	if r.skip > 0 {
 		n := min(r.skip, len(b))
@@ -80,7 +81,7 @@ func (r *requests2) feed(b []byte) (int, Result) {
 	r.block = append(r.block, fragment...)
 	r.open = flags&flagEndHeaders == 0
 	if r.open {
-		return frameHeader + size, needMore(HTTP2) // of no use to a server without its end
+		return frameHeader + size, needMore(HTTP2) // a server cannot use the block before it is complete
 	}
 	res := r.decode()
 	if res.Ambiguous {
@@ -89,7 +90,7 @@ func (r *requests2) feed(b []byte) (int, Result) {
 	return frameHeader + size, res
 }
 
-// unpad takes padding and priority off the payload of a HEADERS frame.
+// unpad removes padding and priority from the payload of a HEADERS frame.
 func unpad(b []byte, flags byte) (fragment []byte, ok bool) {
 	pad := 0
 	if flags&flagPadded != 0 {
@@ -110,7 +111,7 @@ func unpad(b []byte, flags byte) (fragment []byte, ok bool) {
 	return b[:len(b)-pad], true
 }
 
-// decode reads the complete header block.
+// decode parses the complete header block.
 func (r *requests2) decode() Result {
 	r.hosts, r.request, r.broken = hostPair{}, false, false
 	_, err := r.decoder.Write(r.block)
@@ -140,7 +141,7 @@ func (r *requests2) field(f hpack.HeaderField) {
 	}
 }
 
-// readHTTP2 reads a stream that starts with the preface as far as its first request.
+// readHTTP2 reads a stream that starts with the preface, up to its first request.
 func readHTTP2(b []byte) Result {
 	if len(b) < len(preface) {
 		return needMore(Unknown)

@@ -130,7 +130,7 @@ func TestEveryStreamOfAnHTTP2ConnectionIsSeen(t *testing.T) {
 			t.Fatalf("in parts of %d bytes: got %+v, want %+v", n, got, want)
 		}
 	}
-	// An upgrade to HTTP/2 in clear starts anew with the preface.
+	// An upgrade to unencrypted HTTP/2 starts again with the preface.
 	upgrade := lines("GET / HTTP/1.1", "Host: b.example", "Upgrade: h2c", "Connection: Upgrade")
 	if got := scan(t, append([]byte(upgrade), stream...), bytewise); len(got) != 5 || got[0].host != "b.example" || got[2].host != "x.bet" {
 		t.Errorf("behind an upgrade: got %+v", got)

@@ -1,8 +1,8 @@
 package sniff
 
-// Initials reads the name from the datagrams that a client sends on one UDP flow, out of QUIC Initial packets of
-// versions 1 and 2 (RFC 9000, RFC 9369). The zero value is ready. It holds at most MaxBytes of one hello and a few
-// hundred bytes more, and once a hello has been read only the latter.
+// Initials reads the name from the QUIC Initial packets, of versions 1 and 2 (RFC 9000, RFC 9369), that a client sends on
+// one UDP flow. The zero value is ready to use. It stores at most MaxBytes of one hello and a few hundred bytes more. It
+// frees the hello after reading it.
 type Initials struct {
 	res     Result
 	started bool // a packet of a hello has been read
@@ -10,14 +10,14 @@ type Initials struct {
 	hello   assembly
 }
 
-// maxCoalesced bounds the packets of one datagram and with them the keys that are derived for it. Clients send three.
+// maxCoalesced limits the packets in one datagram, and so the keys derived for it. Clients send three.
 const maxCoalesced = 8
 
-// Datagram reads the next datagram and says what is known of the flow's latest hello. It does not keep or change b.
+// Datagram reads the next datagram and returns the result for the latest hello of the flow. It does not keep or change b.
 //
 // One flow can carry several connections, one after the other: a datagram that starts another hello begins again with
-// NeedMore. A caller that enforces names hands in every datagram, at the cost of looking at one bit for most of them,
-// and holds back what comes back NeedMore. NotThis means that no hello has been seen on this flow; one may still come.
+// NeedMore. A caller that enforces names must pass every datagram, which costs a look at one bit for most of them, and must
+// hold back datagrams while the result is NeedMore. NotThis means that the flow has shown no hello yet; one may still come.
 func (in *Initials) Datagram(b []byte) Result {
 	first := true // Initial of this datagram
 	var dcid []byte
@@ -33,7 +33,7 @@ func (in *Initials) Datagram(b []byte) Result {
 		if !p.initial {
 			continue
 		}
-		// A server ignores packets for another connection than the first one's (RFC 9000 12.2), or it doesn't.
+		// A server should ignore packets for another connection than the first one's (RFC 9000 12.2). Not all do.
 		if !first && string(p.dcid) != string(dcid) {
 			return in.end(ambiguous(QUIC))
 		}
@@ -54,8 +54,8 @@ func (in *Initials) latest() Result {
 	return in.res
 }
 
-// unread is the verdict on a datagram with a packet that can't be parsed. On a flow that had a hello, one of another
-// version may be another hello, which the name of the first must not cover.
+// unread returns the result for a datagram with a packet that cannot be parsed. After a hello, a packet of an unknown version
+// may be another hello. The name from the first hello must not be used for it.
 func (in *Initials) unread(p packet) Result {
 	if in.started && p.version != 0 && p.version != version1 && p.version != version2 {
 		return ambiguous(QUIC)
@@ -63,14 +63,14 @@ func (in *Initials) unread(p packet) Result {
 	return in.latest()
 }
 
-// end is the verdict on the current hello, which needs no more memory.
+// end stores the result for the current hello and frees its bytes.
 func (in *Initials) end(res Result) Result {
 	in.started, in.res, in.hello = true, res, assembly{}
 	return res
 }
 
-// initial reads one Initial packet. Its keys derive from the first Initial of the connection, or, when that was
-// answered by a Retry, from the connection ID chosen there; a new hello comes in both cases, as with a new connection.
+// initial reads one Initial packet. Its keys are derived from the connection ID in the first Initial of the connection or,
+// after a Retry, from the one that the Retry chose. In both cases a new hello follows.
 func (in *Initials) initial(p packet, mayStart bool) {
 	if in.started && p.version == in.keys.version {
 		if payload, ok := in.keys.open(p); ok {
@@ -84,7 +84,7 @@ func (in *Initials) initial(p packet, mayStart bool) {
 	}
 	payload, ok := keys.open(p)
 	if !ok {
-		return // damaged, or of a connection that began before this flow was seen
+		return // damaged, or from a connection that began before penstock saw the flow
 	}
 	if !mayStart {
 		in.end(ambiguous(QUIC)) // two hellos in one datagram

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// pieces cuts a hello into CRYPTO frames of so many bytes.
+// pieces splits a hello into CRYPTO frames of the given size.
 func pieces(hello []byte, size int) [][]byte {
 	var out [][]byte
 	for at := 0; at < len(hello); at += size {
@@ -35,7 +35,7 @@ func datagrams(t testing.TB, version uint32, dcid []byte, frames [][]byte) [][]b
 	return out
 }
 
-// feed hands all datagrams in and fails unless the verdict comes with the last of them that is needed.
+// feed passes all datagrams, and fails unless the result comes with the last one that is needed.
 func feed(t testing.TB, in *Initials, datagrams ...[]byte) Result {
 	t.Helper()
 	var res Result

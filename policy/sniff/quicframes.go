@@ -1,6 +1,6 @@
 package sniff
 
-// Frames that a client's Initial packet may hold (RFC 9000 12.4).
+// Frames that a client may send in an Initial packet (RFC 9000 12.4).
 const (
 	framePadding = 0x00
 	framePing    = 0x01
@@ -10,12 +10,12 @@ const (
 	frameClose   = 0x1c
 )
 
-// frames walks the CRYPTO frames of an Initial packet.
+// frames iterates over the CRYPTO frames of an Initial packet.
 type frames struct {
 	rest   []byte
-	offset uint64 // of data in the handshake
+	offset uint64 // where data starts in the handshake
 	data   []byte
-	broken bool // a frame that may not be here, or is cut
+	broken bool // found a frame that is not allowed here, or a truncated one
 }
 
 // next moves on to the next CRYPTO frame, if there is one.
@@ -40,7 +40,7 @@ func (f *frames) next() bool {
 			}
 		case frameClose:
 			f.rest = nil
-			return false // the client has given up; its reason is of no interest
+			return false // the client closed the connection; its reason does not matter
 		}
 		f.broken = true
 		return false
@@ -64,7 +64,7 @@ func (f *frames) crypto(r *reader) bool {
 	return ok
 }
 
-// skipACK passes over an acknowledgement (RFC 9000 19.3).
+// skipACK skips an acknowledgement (RFC 9000 19.3).
 func skipACK(r *reader, ecn bool) bool {
 	var ranges uint64
 	for i := range 4 { // largest, delay, count of ranges, first range
@@ -91,15 +91,15 @@ func skipACK(r *reader, ecn bool) bool {
 	return true
 }
 
-// assembly puts a handshake message together from pieces that come in any order and may overlap.
+// assembly reassembles a handshake message. Its pieces arrive in any order and may overlap.
 type assembly struct {
 	data []byte
 	have []uint64 // a bit for each byte of data
 	n    int      // bytes without a gap from the start
 }
 
-// write adds a piece. It fails when the piece lies beyond MaxBytes, or says otherwise than an earlier one: readers
-// differ in which of two they keep.
+// write adds a piece. It fails if the piece extends beyond MaxBytes or contradicts an earlier one: servers differ in which of
+// the two they keep.
 func (a *assembly) write(offset uint64, piece []byte) bool {
 	if offset > MaxBytes || offset+uint64(len(piece)) > MaxBytes {
 		return false
@@ -126,5 +126,5 @@ func (a *assembly) write(offset uint64, piece []byte) bool {
 
 func (a *assembly) has(at int) bool { return a.have[at/64]>>(at%64)&1 != 0 }
 
-// prefix is what has come without a gap.
+// prefix returns the bytes received without a gap from the start.
 func (a *assembly) prefix() []byte { return a.data[:a.n] }

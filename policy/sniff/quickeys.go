@@ -15,7 +15,7 @@ const (
 	saltV2 = "\x0d\xed\xe3\xde\xf7\x00\xa6\xdb\x81\x93\x81\xbe\x6e\x26\x9d\xcb\xf9\xbd\x2e\xd9"
 )
 
-// initialKeys unprotect a client's Initial packets. Everybody on the path can derive them.
+// initialKeys decrypts a client's Initial packets. Everybody on the path can derive these keys.
 type initialKeys struct {
 	version uint32
 	aead    cipher.AEAD
@@ -24,8 +24,8 @@ type initialKeys struct {
 	next    uint64 // one more than the largest packet number opened
 }
 
-// newInitialKeys derives the keys from the first destination connection ID of a connection. It fails only where the
-// platform refuses the primitives.
+// newInitialKeys derives the keys from the first destination connection ID of a connection. It fails only if the
+// platform refuses the algorithms, as in FIPS mode.
 func newInitialKeys(version uint32, dcid []byte) (initialKeys, error) {
 	salt, label := saltV1, "quic "
 	if version == version2 {
@@ -65,7 +65,7 @@ func newInitialKeys(version uint32, dcid []byte) (initialKeys, error) {
 	return keys, nil
 }
 
-// expandLabel fills to with HKDF-Expand-Label of an empty context (RFC 8446 7.1).
+// expandLabel fills to with HKDF-Expand-Label and an empty context (RFC 8446 7.1).
 func expandLabel(to, secret []byte, label string) error {
 	label = "tls13 " + label
 	info := make([]byte, 0, 2+1+len(label)+1)
@@ -81,9 +81,9 @@ func expandLabel(to, secret []byte, label string) error {
 	return nil
 }
 
-// open takes the header protection off (RFC 9001 5.4) and decrypts, on a copy of the packet.
+// open removes the header protection (RFC 9001 5.4) and decrypts a copy of the packet.
 func (k *initialKeys) open(p packet) (payload []byte, ok bool) {
-	const sampleAt = 4 // bytes behind the start of the packet number, whatever its size
+	const sampleAt = 4 // bytes after the start of the packet number, whatever its size
 	if len(p.raw) < p.number+sampleAt+aes.BlockSize {
 		return nil, false
 	}
@@ -115,8 +115,8 @@ func (k *initialKeys) nonce(number uint64) [12]byte {
 	return nonce
 }
 
-// fullNumber finds the packet number of which the lowest bits were sent: the one nearest to the number that is due
-// (RFC 9000 A.3).
+// fullNumber restores a packet number from its lowest bits, which are sent. It is the number nearest to due, the one expected
+// next (RFC 9000 A.3).
 func fullNumber(sent uint64, bits int, due uint64) uint64 {
 	window := uint64(1) << bits
 	number := due&^(window-1) | sent

@@ -21,8 +21,8 @@ type packet struct {
 	number  int    // where in raw the packet number starts
 }
 
-// parsePacket reads the long header packet that starts b and returns its size in bytes. Others may follow it in b. When
-// it fails the version is set if it is there at all.
+// parsePacket parses the long header packet at the start of b and returns its size in bytes. Other packets may follow it in
+// b. On failure p.version is still set if b contains it.
 func parsePacket(b []byte) (p packet, size int, ok bool) {
 	r := reader{b}
 	head, ok := r.bytes(5)
@@ -70,7 +70,7 @@ func parsePacket(b []byte) (p packet, size int, ok bool) {
 	return p, size, true
 }
 
-// connectionID takes a connection ID.
+// connectionID reads a connection ID.
 func connectionID(r *reader) ([]byte, bool) {
 	b, ok := r.vector(1)
 	return b, ok && len(b) <= maxCID

@@ -1,10 +1,10 @@
 package sniff
 
-// reader takes fields off the front of a slice. It hands out views instead of filling variables by pointer, as
-// cryptobyte does, so that what is read may stand on the stack.
+// reader reads fields from the front of a slice. It returns subslices, where cryptobyte fills variables through pointers, so
+// that the results can stay on the stack.
 type reader struct{ rest []byte }
 
-// bytes takes n bytes.
+// bytes reads n bytes.
 func (r *reader) bytes(n uint64) ([]byte, bool) {
 	if n > uint64(len(r.rest)) {
 		return nil, false
@@ -14,7 +14,7 @@ func (r *reader) bytes(n uint64) ([]byte, bool) {
 	return b, true
 }
 
-// uint takes a big-endian number of so many bytes.
+// uint reads a big-endian number of size bytes.
 func (r *reader) uint(size uint64) (uint64, bool) {
 	b, ok := r.bytes(size)
 	v := uint64(0)
@@ -24,7 +24,7 @@ func (r *reader) uint(size uint64) (uint64, bool) {
 	return v, ok
 }
 
-// vector takes bytes that follow their length, which is a number of so many bytes (RFC 8446 3.4).
+// vector reads a length of size bytes, and then as many bytes as it says (RFC 8446 3.4).
 func (r *reader) vector(size uint64) ([]byte, bool) {
 	n, ok := r.uint(size)
 	if !ok {
@@ -33,7 +33,7 @@ func (r *reader) vector(size uint64) ([]byte, bool) {
 	return r.bytes(n)
 }
 
-// varint takes a number in QUIC's variable-length encoding (RFC 9000 16).
+// varint reads a number in QUIC's variable-length encoding (RFC 9000 16).
 func (r *reader) varint() (uint64, bool) {
 	if len(r.rest) == 0 {
 		return 0, false

@@ -1,16 +1,16 @@
 package sniff
 
-// Requests watches what a client sends on one HTTP connection, HTTP/1 or HTTP/2 in clear, and reports the host of every
-// request. The zero value is ready for the first byte of a connection.
+// Requests reads what a client sends on one unencrypted HTTP/1 or HTTP/2 connection and reports the host of every request.
+// The zero value is ready for the first byte of a connection.
 type Requests struct {
 	at     requestPart
-	judged bool  // a request has been reported: what follows has to be another
-	length int64 // bytes of body to pass, by Content-Length
+	judged bool  // a request has been reported, so another request must follow
+	length int64 // bytes of body still to skip, by Content-Length
 	body   chunks
 	two    *requests2
 }
 
-// requestPart is what the next byte belongs to.
+// requestPart is the part of the stream that the next byte belongs to.
 type requestPart uint8
 
 const (
@@ -22,21 +22,20 @@ const (
 	partBroken
 )
 
-// Feed reads b, the bytes that follow those already released, and returns how many of them are released, at most one
-// request at a time:
+// Feed reads b, which are the bytes after those already released. It returns how many of them it releases: at most up to
+// the end of one request's head.
 //
-//   - NeedMore: forward b[:n]. With n == 0 keep b and feed it again with more bytes behind it.
-//   - Found, NoName: b[:n] is the end of a request's head. Forward it only if that request is allowed; what is in b[n:]
-//     has not been read.
-//   - NoName and Ambiguous: n is 0; nothing more may be forwarded, close the connection.
-//   - NotThis: n is len(b); the connection has become another protocol and stays so.
+//   - NeedMore: forward b[:n]. If n is 0, keep b and call Feed again when more bytes follow it.
+//   - Found, NoName: b[:n] ends a request's head. Forward it only if that request is allowed. Feed has not read b[n:].
+//   - NoName and Ambiguous: n is 0. Forward nothing more and close the connection.
+//   - NotThis: n is len(b). The connection has switched to another protocol for good.
 //
-// Call it again with b[n:] while n > 0 and bytes remain. It asks for no more than MaxBytes at once, keeps no reference
-// to b and copies no body.
+// Call Feed again with b[n:] while n > 0 and bytes remain. It never needs more than MaxBytes at once, keeps no reference to
+// b, and copies no body.
 //
-// What follows Upgrade or CONNECT is another protocol unless it reads as a request: a server may have refused to switch,
-// and the scanner does not see its answer. A protocol switched to whose first line names HTTP is therefore judged as
-// HTTP, and one that starts with a word and a blank is held until its first line is whole.
+// After Upgrade or CONNECT, Feed expects another protocol, unless the bytes parse as a request: the server may have refused
+// to switch, and Feed does not see its answer. So a protocol whose first line contains an HTTP version is judged as HTTP,
+// and one that starts with a word and a blank is held until its first line is complete.
 func (r *Requests) Feed(b []byte) (n int, res Result) {
 	if len(b) == 0 {
 		return 0, needMore(HTTP)

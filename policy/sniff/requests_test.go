@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// event is what Requests told, and after how many released bytes.
+// event is a result of Requests, and how many bytes had been released before it.
 type event struct {
 	at     int
 	status Status
@@ -17,7 +17,7 @@ type event struct {
 	bad    bool
 }
 
-// scan plays the caller of Requests: it holds bytes back, feeds what cut hands out, and collects what it is told.
+// scan acts as the caller of Requests: it holds bytes back, feeds the pieces that cut returns, and collects the results.
 func scan(t testing.TB, stream []byte, cut func(left int) int) []event {
 	t.Helper()
 	var (
@@ -47,7 +47,7 @@ func scan(t testing.TB, stream []byte, cut func(left int) int) []event {
 				t.Fatalf("got %d bytes released with an ambiguous result", n)
 			}
 			if res.Ambiguous || res.Status == NotThis {
-				events[len(events)-1].at = 0 // how much had passed before depends on the cuts
+				events[len(events)-1].at = 0 // how many bytes were released before depends on the split
 				return events
 			}
 			if n == 0 {

@@ -2,21 +2,21 @@ package sniff
 
 import "fmt"
 
-// MaxBytes bounds what is read for one name: bytes of a TCP stream, of an HTTP head, of a hello in QUIC.
+// MaxBytes is how much is read for one name: bytes of a TCP stream, of an HTTP head, or of a hello in QUIC.
 const MaxBytes = 16 << 10
 
-// Status says how far a sniffer is with the bytes it has seen.
+// Status says what the bytes seen so far have shown.
 type Status uint8
 
-// The zero Status asks for more bytes.
+// Values of Status. The zero Status asks for more bytes.
 const (
-	NeedMore Status = iota // nothing can be said yet
+	NeedMore Status = iota // undecided: more bytes are needed
 	Found                  // Result.Host is the name
-	NoName                 // the protocol is known and names no host, or none that can be trusted (Result.Ambiguous)
-	NotThis                // no protocol that is read here
+	NoName                 // the protocol is known, but there is no name, or none that can be trusted (Result.Ambiguous)
+	NotThis                // not a protocol that this package reads
 )
 
-// String gives the status as a word for logs.
+// String returns the status as logs write it.
 func (s Status) String() string {
 	switch s {
 	case NeedMore:
@@ -38,12 +38,12 @@ type Protocol uint8
 const (
 	Unknown Protocol = iota
 	TLS              // over TCP
-	HTTP             // HTTP/1.0 and HTTP/1.1 in clear
-	HTTP2            // in clear with prior knowledge (RFC 9113 3.3)
+	HTTP             // HTTP/1.0 and HTTP/1.1, unencrypted
+	HTTP2            // unencrypted, with prior knowledge (RFC 9113 3.3)
 	QUIC             // versions 1 and 2
 )
 
-// String gives the protocol as a word for logs and labels.
+// String returns the protocol as logs and labels write it.
 func (p Protocol) String() string {
 	switch p {
 	case Unknown:
@@ -60,19 +60,19 @@ func (p Protocol) String() string {
 	return fmt.Sprintf("protocol(%d)", uint8(p))
 }
 
-// Result is what was read. It holds no reference to the bytes it came from and can be compared with ==.
+// Result is what a sniffer found. It keeps no reference to the bytes and can be compared with ==.
 type Result struct {
 	Status   Status
 	Protocol Protocol
 	Host     Host // with Found
-	// Other is a second name in the same HTTP request that differs from Host: the target or authority is Host, the
-	// Host field is Other. Servers differ in which of them they serve, so both have to be allowed.
+	// Other is the Host field of an HTTP request if it differs from the target or authority, which is Host. Servers differ
+	// in which of the two they use, so both must be allowed.
 	Other Host
-	// ECH says that the hello offers Encrypted Client Hello: Host is then an outer name, perhaps not the site. A GREASE
-	// offer, made by browsers to every site, looks the same.
+	// ECH reports whether the hello offers Encrypted Client Hello. Host is then the outer name and perhaps not the site.
+	// GREASE, which browsers send to every site, looks the same.
 	ECH bool
-	// Ambiguous comes with NoName: the bytes carry a name that servers may read differently, or that no host can have.
-	// A caller that enforces names closes the flow.
+	// Ambiguous is set only with NoName. The bytes contain a name that servers may read differently, or that no host can
+	// have. A caller that enforces names must close the flow.
 	Ambiguous bool
 }
 

@@ -1,13 +1,12 @@
 package sniff
 
-// TCP reads the name from all bytes of a TCP stream that the client has sent so far, of which it looks at the first
-// MaxBytes. A Status other than NeedMore is final: more bytes don't change it. Of HTTP it reads the first request;
-// the ones behind it are for Requests.
+// TCP reads the name from a TCP stream. b holds all bytes that the client has sent so far; TCP reads the first MaxBytes. A
+// Status other than NeedMore is final. In HTTP it reads only the first request; use Requests for those that follow.
 func TCP(b []byte) Result {
 	return within(b, readTCP(b[:min(len(b), MaxBytes)]))
 }
 
-// within is res, the verdict on the first MaxBytes of b, or what to say when those are not enough.
+// within returns res, the result for the first MaxBytes of b, or a final result if those bytes are not enough.
 func within(b []byte, res Result) Result {
 	if res.Status != NeedMore || len(b) < MaxBytes {
 		return res
@@ -15,7 +14,7 @@ func within(b []byte, res Result) Result {
 	if res.Protocol == Unknown {
 		return Result{Status: NotThis}
 	}
-	return ambiguous(res.Protocol) // a name may stand behind the bytes that are read
+	return ambiguous(res.Protocol) // a name may follow after the bytes that are read
 }
 
 func readTCP(b []byte) Result {

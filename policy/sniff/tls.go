@@ -12,8 +12,8 @@ const (
 	nameTypeHost    = 0
 )
 
-// readTLS reads a stream that starts with a handshake record. Until the hello's type is seen it may still be something
-// else; from there on, whatever breaks the grammar is ambiguous.
+// readTLS reads a stream that starts with a handshake record. Before the type of the hello it can still be another protocol.
+// After it, any syntax error is ambiguous.
 func readTLS(b []byte) Result {
 	if len(b) < recordHeader {
 		if len(b) > 1 && b[1] >= 0x10 {
@@ -35,8 +35,8 @@ func readTLS(b []byte) Result {
 	return readRecords(b)
 }
 
-// readRecords reads a message that is spread over records. It joins them only when the message is complete: a client
-// may send 1 byte in each, and each in a segment.
+// readRecords reads a message that spans several records. It joins them only once the message is complete, because a client
+// may send each byte in a record, and each record in a segment, of its own.
 func readRecords(b []byte) Result {
 	var start [messageHeader]byte
 	total := 0
@@ -66,7 +66,8 @@ func readRecords(b []byte) Result {
 	return joinRecords(b)
 }
 
-// cutRecord returns the fragment in the record that starts b, as far as it is there, and the bytes both take.
+// cutRecord returns the available part of the fragment in the record at the start of b, and the bytes of b that the record
+// takes.
 func cutRecord(b []byte) (part []byte, size int, ok bool) {
 	if len(b) < recordHeader {
 		return nil, 0, false
@@ -75,7 +76,7 @@ func cutRecord(b []byte) (part []byte, size int, ok bool) {
 	return b[recordHeader:size], size, true
 }
 
-// joinRecords reads the complete message in the records of b.
+// joinRecords joins the fragments of a complete message and reads it.
 func joinRecords(b []byte) Result {
 	var message [MaxBytes]byte
 	n := 0
@@ -90,7 +91,7 @@ func joinRecords(b []byte) Result {
 	return readMessage(message[:n], TLS)
 }
 
-// readMessage reads a handshake message that starts b and may be followed by others.
+// readMessage reads the handshake message at the start of b. Others may follow it.
 func readMessage(b []byte, p Protocol) Result {
 	if len(b) == 0 {
 		return needMore(Unknown)
@@ -111,7 +112,7 @@ func readMessage(b []byte, p Protocol) Result {
 	return readHello(b[messageHeader:size], p)
 }
 
-// messageSize is the size of the message that starts b, its header included.
+// messageSize returns the size of the message at the start of b, including its header.
 func messageSize(b []byte) int { return messageHeader + (int(b[1])<<16 | int(b[2])<<8 | int(b[3])) }
 
 // readHello reads the body of a ClientHello.
@@ -123,7 +124,7 @@ func readHello(b []byte, p Protocol) Result {
 		ok = ok && more
 	}
 	if ok && len(hello.rest) == 0 {
-		return noName(p) // without extensions, as before TLS 1.0
+		return noName(p) // no extensions, as in old clients
 	}
 	list, more := hello.vector(2)
 	if !ok || !more || len(hello.rest) > 0 {
@@ -161,7 +162,7 @@ func readExtensions(r reader, p Protocol) Result {
 	return res
 }
 
-// readServerName reads a server_name extension, which may hold one name only: servers differ in which of two they take.
+// readServerName reads a server_name extension. It accepts one name only: servers differ in which of two they use.
 func readServerName(data []byte) (name []byte, ok bool) {
 	r := reader{data}
 	list, ok := r.vector(2)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// cuts feeds growing prefixes of a stream and fails unless the verdict comes once and then stays. It returns it.
+// cuts feeds growing prefixes of a stream and returns the final result. It fails if that changes afterwards.
 func cuts(t testing.TB, stream []byte, step int) Result {
 	t.Helper()
 	want := TCP(stream)

@@ -1,4 +1,4 @@
-// Package spelling finds the word that a misspelt one was meant to be, for error messages.
+// Package spelling suggests the known word that a misspelt one probably means, for error messages.
 //
 // It does not correct anything.
 package spelling
@@ -10,12 +10,12 @@ import (
 	"github.com/hbollon/go-edlib"
 )
 
-// maxWord bounds the words that are compared, bytes: what is longer was not misspelt.
+// maxWord is the longest word that is compared, in bytes. Anything longer is not a typing error.
 const maxWord = 64
 
-// Nearest returns the known word that takes the fewest edits to reach from word, or "" if none is near: at most a third
-// of the letters, and one more, may differ. An insertion, a deletion, a replacement and a swap of neighbours are one edit
-// each; case does not count. Of several that are equally near, the first in alphabetical order wins.
+// Nearest returns the known word that is the fewest edits away from word. It returns "" if every known word is more than
+// 1+len(word)/3 edits away. An insertion, a deletion, a replacement and a swap of neighbours are one edit each; case is
+// ignored. If several words are equally near, the first in alphabetical order wins.
 func Nearest(word string, known []string) string {
 	if len(word) > maxWord {
 		return ""

@@ -13,7 +13,7 @@ func TestNearest(t *testing.T) {
 		{"case does not count", "allowedips", "AllowedIPs"},
 		{"one letter of a short word differs", "dms", "dns"},
 		{"nothing is near", "gateway", ""},
-		{"a word of which nothing is left is not near", "xyz", ""},
+		{"a word with all letters replaced is not near", "xyz", ""},
 		{"a word that is far too long is not compared", strings.Repeat("a", 1<<20), ""},
 	}
 	for _, tt := range tests {

@@ -1,10 +1,10 @@
-// Package clients knows who sends: the peers of a gateway, this machine, and strangers who ask its DNS server.
+// Package clients identifies senders: the peers of a gateway, this machine, and strangers who ask its DNS server.
 //
-// A client is a key, with all its addresses. Stacks, the router and the DNS server count flows, dials, questions and
-// memory by that key, and end all of it when the client goes. A key is never used for two clients: who comes after
-// another at the same address inherits nothing.
+// Each client has one key for all its addresses. Stacks, the router and the DNS server count flows, dials, questions and
+// memory by that key, and end them all when the client goes. A key is never reused: a client that later gets the same
+// address inherits nothing.
 //
-// It does not authenticate anybody, and holds nothing of what is counted.
+// It does not authenticate anybody, and does not hold the counts.
 package clients
 
 import (
@@ -21,13 +21,13 @@ const (
 	Machine uint64 = 1 // this machine
 
 	firstPeer uint64 = 2
-	stranger  uint64 = 1 << 63 // and the key of its address
+	stranger  uint64 = 1 << 63 // set in the keys of strangers
 )
 
-// Peer is a client of a gateway, as its configuration names it.
+// Peer is a client of a gateway, from its configuration.
 type Peer struct {
 	Name   string
-	ID     string // its public key: a peer with another one is another client
+	ID     string // its public key; a peer with a new key is a new client
 	Groups []string
 	Addrs  []netip.Prefix // inside the tunnel
 }
@@ -38,15 +38,15 @@ type Client struct {
 	Groups []string
 }
 
-// Book says who has which address. It is immutable; its methods may be called by several goroutines at once.
+// Book maps addresses to clients. It is immutable and safe for concurrent use.
 type Book struct {
 	byAddr bart.Table[uint64]
 	peers  map[uint64]Peer
-	last   uint64 // highest key that was ever given away
+	last   uint64 // highest key ever assigned
 }
 
-// NewBook makes the book of a list of peers. Peers that before knows under the same ID and addresses keep their keys;
-// before may be nil.
+// NewBook returns the book of a list of peers. A peer that is in before with the same ID and addresses keeps its key. before
+// may be nil.
 func NewBook(peers []Peer, before *Book) *Book {
 	b := &Book{peers: make(map[uint64]Peer, len(peers)), last: firstPeer - 1}
 	known := make(map[string]uint64)
@@ -70,7 +70,7 @@ func NewBook(peers []Peer, before *Book) *Book {
 	return b
 }
 
-// sameAddrs compares without regard to order: an operator may write the same addresses in another one.
+// sameAddrs compares two lists of prefixes, whose order does not matter.
 func sameAddrs(a, b []netip.Prefix) bool {
 	order := func(list []netip.Prefix) []netip.Prefix {
 		return slices.SortedFunc(slices.Values(list), netip.Prefix.Compare)
@@ -78,7 +78,7 @@ func sameAddrs(a, b []netip.Prefix) bool {
 	return slices.Equal(order(a), order(b))
 }
 
-// Gone returns the keys of the clients that next does not know any more.
+// Gone returns the keys of the clients that are not in next.
 func (b *Book) Gone(next *Book) []uint64 {
 	var gone []uint64
 	for key := range b.peers {
@@ -90,13 +90,13 @@ func (b *Book) Gone(next *Book) []uint64 {
 	return gone
 }
 
-// Peer returns the key of the peer that an inner address belongs to.
+// Peer returns the key of the peer that has an address inside the tunnel.
 func (b *Book) Peer(addr netip.Addr) (key uint64, ok bool) {
 	return b.byAddr.Lookup(addr.Unmap().WithZone(""))
 }
 
-// Key returns the key of whoever sends from addr on some network: a peer, or a stranger. All addresses of one IPv6 /64
-// are one stranger: it costs nothing to have all of them.
+// Key returns the key of the sender at addr: a peer, or a stranger. All addresses of an IPv6 /64 count as one stranger,
+// because one host can easily use all of them.
 func (b *Book) Key(addr netip.Addr) uint64 {
 	if key, ok := b.Peer(addr); ok {
 		return key
@@ -106,11 +106,11 @@ func (b *Book) Key(addr netip.Addr) uint64 {
 		return stranger | uint64(binary.BigEndian.Uint32(a[:]))
 	}
 	a := addr.As16()
-	const mix = 0x9e3779b97f4a7c15 // odd, so that no two networks become one before bits are cut off
+	const mix = 0x9e3779b97f4a7c15 // odd, so that no two networks collide before the shift
 	return stranger | 1<<62 | binary.BigEndian.Uint64(a[:8])*mix>>2
 }
 
-// Client returns what is known about a key. ok is false for a peer that is gone, and for Nobody.
+// Client returns what is known about the client with a key. ok is false for a peer that is gone, and for Nobody.
 func (b *Book) Client(key uint64) (c Client, ok bool) {
 	if p, ok := b.peers[key]; ok {
 		return Client{Name: p.Name, Groups: p.Groups}, true
@@ -118,7 +118,7 @@ func (b *Book) Client(key uint64) (c Client, ok bool) {
 	return Client{}, key == Machine || key&stranger != 0
 }
 
-// Named returns the key and an inner address of the peer of that name.
+// Named returns the key and a tunnel address of the peer with that name.
 func (b *Book) Named(name string) (key uint64, addr netip.Addr, ok bool) {
 	for key, p := range b.peers {
 		if p.Name == name && len(p.Addrs) > 0 {

@@ -29,7 +29,7 @@ func TestAPeerIsOneClientWithAllItsAddresses(t *testing.T) {
 		t.Error("bob has ana's key")
 	}
 	if _, ok := b.Peer(netip.MustParseAddr("10.99.0.4")); ok {
-		t.Error("an address that nobody has belongs to somebody")
+		t.Error("an unused address belongs to a peer")
 	}
 	if c, ok := b.Client(ana); !ok || c.Name != "ana" || !slices.Equal(c.Groups, []string{"staff"}) {
 		t.Errorf("got %+v, %v for ana's key", c, ok)
@@ -50,7 +50,7 @@ func TestKeysLiveAsLongAsTheirClients(t *testing.T) {
 		t.Error("a peer with another name and group lost its key: it is the same client")
 	}
 	if key(before, "10.99.0.3") == key(after, "10.99.0.3") {
-		t.Error("who has the address of another inherited its key")
+		t.Error("a peer inherited the key of the one that had its address before")
 	}
 	want := []uint64{key(before, "10.99.0.3"), key(before, "10.99.0.4")}
 	slices.Sort(want)
@@ -64,7 +64,7 @@ func TestKeysLiveAsLongAsTheirClients(t *testing.T) {
 	}
 	again := NewBook([]Peer{peer("bob", "B", "10.99.0.3/32")}, after)
 	if key(again, "10.99.0.3") == key(before, "10.99.0.3") {
-		t.Error("who comes back has the key of before: what was ended could go on")
+		t.Error("a peer that comes back has its old key: what was ended could continue")
 	}
 }
 
@@ -90,7 +90,7 @@ func TestStrangers(t *testing.T) {
 		}
 	}
 	if b.Key(netip.MustParseAddr("2001:db8::1")) != b.Key(netip.MustParseAddr("2001:db8::ffff:1")) {
-		t.Error("two addresses of one /64 are two clients: one host has all of them")
+		t.Error("two addresses of one /64 are two clients, but one host can use all of them")
 	}
 	if b.Key(netip.MustParseAddr("192.0.2.1")) != b.Key(netip.MustParseAddr("::ffff:192.0.2.1")) {
 		t.Error("one address in two forms is two clients")
@@ -99,7 +99,7 @@ func TestStrangers(t *testing.T) {
 		t.Error("a peer is a stranger")
 	}
 	if _, ok := b.Client(Nobody); ok {
-		t.Error("nobody is somebody")
+		t.Error("Nobody is a known client")
 	}
 	if _, ok := b.Client(Machine); !ok {
 		t.Error("this machine is not known")

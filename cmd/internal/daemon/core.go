@@ -19,7 +19,7 @@ import (
 	"penstock/router/clients"
 )
 
-// core is the daemon as the machine sees it: laptop.Core.
+// core implements laptop.Core.
 type core struct{ d *Daemon }
 
 func (c core) Config() *config.Config         { return c.d.live.Config() }
@@ -33,12 +33,12 @@ func (c core) Change(change func(*policy.Conditions)) {
 	end := make(map[uint64]bool)
 	now := d.live.Now()
 	for _, c := range d.rejudge(now, now.Policy) {
-		end[c.Flow.ID] = true // none is ever moved
+		end[c.Flow.ID] = true // no flow is moved to another egress
 	}
 	if n := d.router.Kill(func(f router.Flow) bool { return end[f.ID] }); n > 0 {
-		d.log.Info("reset flows that would go another way on this network", "flows", n)
+		d.log.Info("flows reset: they would take another egress on this network", "flows", n)
 	}
-	c.FreshenDNS() // connections to upstreams go another way from now on
+	c.FreshenDNS() // connections to upstreams may need another egress now
 }
 
 func (c core) IsInside(host string) bool {
@@ -58,10 +58,10 @@ func (c core) FreshenDNS() {
 	c.d.dns.Reconnect()
 }
 
-// who knows who sends flows, and what belongs to them: router.Clients and dnsproxy.Clients.
+// who describes the senders of flows. It implements router.Clients and dnsproxy.Clients.
 type who struct{ d *Daemon }
 
-// Describe adds what is known of a flow's client.
+// Describe adds the facts about a flow's client.
 func (w who) Describe(f *policy.Flow) bool {
 	now := w.d.live.Now()
 	c, ok := now.Clients.Client(f.Client)
@@ -72,38 +72,38 @@ func (w who) Describe(f *policy.Flow) bool {
 	return ok
 }
 
-// Names adds the names that DNS gave the flow's client for its destination.
+// Names adds the names that the flow's client resolved to its destination.
 func (w who) Names(f *policy.Flow) (release func()) {
 	names := w.d.dns.Names()
-	release = names.Pin(f.Client, f.Dst.Addr()) // before the look: what is pinned does not go away
+	release = names.Pin(f.Client, f.Dst.Addr()) // pin before reading, so that no name expires in between
 	f.Names = names.Lookup(f.Client, f.Dst.Addr())
 	return release
 }
 
-// Confirm asks our resolver for a name that a flow claims.
+// Confirm looks up a name that a flow claims with our resolver.
 func (w who) Confirm(ctx context.Context, f policy.Flow, host string) ([]netip.Addr, error) {
 	return w.d.dns.Confirm(ctx, f, host)
 }
 
-// strangers knows who asks on an address of the host: dnsproxy.Clients.
+// strangers describes the clients that ask DNS on an address of the host. It implements dnsproxy.Clients.
 type strangers struct{ live *edition.Live }
 
-// Describe returns what is known of whoever sends from an address.
+// Describe returns the facts about the client at an address.
 func (s strangers) Describe(src netip.AddrPort) policy.Flow {
 	f := policy.Flow{Client: s.live.Key(src.Addr()), Src: src}
 	s.live.Describe(&f)
 	return f
 }
 
-// ways are the ways out: router.Ways.
+// ways implements router.Ways.
 type ways struct {
 	*egress.Egress
 	live   *edition.Live
 	direct egress.Direct
 }
 
-// Place says what a destination is to this host. Only for others: what this machine sends to itself never comes out of
-// the TUN.
+// Place returns where a destination is, seen from this host. Only other clients can name our own addresses: what this
+// machine sends to itself never comes out of the TUN.
 func (w ways) Place(client uint64, dst netip.Addr) policy.Place {
 	place := w.live.Now().Place(dst)
 	if v4, ok := iprange.Embedded(dst); ok && place == policy.Elsewhere { // a translator on the way may bring it back to us
@@ -120,10 +120,10 @@ func (w ways) Place(client uint64, dst netip.Addr) policy.Place {
 	return policy.Elsewhere
 }
 
-// dnsEgress is the embedded DNS server as an egress: capturing port 53 is a rule.
+// dnsEgress makes the embedded DNS server an egress, so that capturing port 53 is an ordinary rule.
 type dnsEgress struct{ server *dnsproxy.Server }
 
-// DialContext is never used: the router prefers DialFlow, which tells whose questions they are.
+// DialContext is never used: the router prefers DialFlow, which knows whose questions they are.
 func (dnsEgress) DialContext(context.Context, string, string) (net.Conn, error) {
 	return nil, syscall.EAFNOSUPPORT
 }

@@ -1,8 +1,8 @@
-// Package daemon puts a penstock together from its configuration, runs it, reloads it and takes it down.
+// Package daemon builds a penstock from its configuration, runs it, reloads it and stops it.
 //
 // It composes packages that can each be read alone: edition (what a configuration means), egress (the ways out), laptop
-// (this machine), gateway (the port for peers), the router, the DNS server, and report (what operators are told). What
-// is a laptop and what is a gateway is decided by which of them are plugged in.
+// (this machine), gateway (the port for peers), the router, the DNS server, and report (answers for operators). Laptop and
+// gateway differ only in which of these are in use.
 //
 // It does not judge, resolve, carry or encrypt anything itself.
 package daemon
@@ -36,22 +36,22 @@ import (
 	"penstock/stack/link"
 )
 
-// Options are what the command line says beside the configuration.
+// Options are the settings that come from the command line, not from the configuration.
 type Options struct {
-	Socket  string           // of the control API; empty: the configuration's
-	Reload  <-chan os.Signal // each signal asks for a reload; may be nil
+	Socket  string           // of the control API; empty: the one in the configuration
+	Reload  <-chan os.Signal // each signal starts a reload; may be nil
 	Version string
-	Log     *slog.Logger // nil discards
+	Log     *slog.Logger // if nil, nothing is logged
 
-	// TUN takes the place of the device that listen.tun describes. The host is left alone then. May be nil.
+	// TUN replaces the device that listen.tun describes. The host is then not changed. May be nil.
 	TUN link.Port
-	// Notify tells the service manager how the daemon is. May be nil.
+	// Notify reports the state of the daemon to the service manager. May be nil.
 	Notify *Notifier
-	// Direct takes the place of the host's own network. May be nil.
+	// Direct replaces the host's own network. May be nil.
 	Direct egress.Direct
 }
 
-// Daemon is a penstock that runs.
+// Daemon is a running penstock.
 type Daemon struct {
 	opts    Options
 	log     *slog.Logger
@@ -70,22 +70,22 @@ type Daemon struct {
 	flows    *report.Flows
 	status   *report.Process
 
-	reloading sync.Mutex    // held by the one reload that runs
-	renamed   chan struct{} // of one: a transport was given other DNS servers
+	reloading sync.Mutex    // held during a reload
+	renamed   chan struct{} // capacity 1: the DNS servers of a transport have changed
 }
 
 // Check compiles a configuration as Run would, reads its lists and key files, and runs its tests. It opens nothing and
-// changes nothing. A *edition.TestsError comes with the edition that fails its tests.
+// changes nothing. If tests fail, it returns a *edition.TestsError and the edition.
 func Check(ctx context.Context, cfg *config.Config) (*edition.Edition, error) {
 	return edition.Compile(ctx, cfg, edition.Sources{Lists: lists.New(lists.Config{Dir: edition.ListDir(cfg, true)})})
 }
 
-// Run runs a penstock until ctx ends, and undoes what it changed on the host.
+// Run runs a penstock until ctx ends, and then undoes its changes to the host.
 func Run(ctx context.Context, cfg *config.Config, opts Options) (err error) {
 	d, opened, err := build(ctx, cfg, opts)
 	defer func() {
 		if failed := opened.close(err != nil && ctx.Err() == nil); failed != nil {
-			err = errors.Join(err, failed) // alone it stays what it is: a fault of the configuration is told as one
+			err = errors.Join(err, failed) // a single error keeps its type, so that callers recognise a faulty configuration
 		}
 	}()
 	if err != nil {
@@ -94,7 +94,7 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) (err error) {
 	return d.run(ctx, &opened)
 }
 
-// build makes a daemon of which nothing runs yet. What it opened has to be closed, whatever the error.
+// build returns a daemon that does not run yet. The caller must run the closers, even if there is an error.
 func build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, closers, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -105,8 +105,8 @@ func build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, clos
 	return d, opened, err
 }
 
-// closers are run last to first: what was opened last leans on what was opened before. failed says that penstock ends
-// because something failed, not because it was asked to.
+// closers run in reverse order, because later parts depend on earlier ones. failed reports whether penstock ends because of a
+// failure and not because it was asked to.
 type closers []func(failed bool) error
 
 func (c *closers) add(f func() error) { *c = append(*c, func(bool) error { return f() }) }
@@ -121,8 +121,8 @@ func (c *closers) close(failed bool) error {
 	return errors.Join(errs...)
 }
 
-// build opens everything. Nothing touches the host before all of it is known to be good, and nothing is carried before
-// the policy stands: the edition comes first, the ways out second, the host's routes last.
+// build opens everything, in this order: the edition, the ways out, the host's routes. So the host is not changed before
+// everything else has worked, and no flow is carried before there is a policy.
 func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers) (err error) {
 	d.registry = prometheus.NewRegistry()
 	d.metrics = newMetrics(d.registry, d)
@@ -217,10 +217,10 @@ func (d *Daemon) buildRouter(cfg *config.Config) (err error) {
 	return err
 }
 
-// ways are the ways out as the router sees them.
+// ways returns the ways out for the router.
 func (d *Daemon) ways() ways { return ways{d.egress, d.live, d.laptop.Outside().Direct} }
 
-// handle is what the stacks call for each flow.
+// handle carries one flow. The stacks call it.
 func (d *Daemon) handle(ctx context.Context, r *stack.Request) {
 	d.router.Handle(ctx, router.Request{Network: policy.NetworkOf(r.Network), Client: r.Client, Src: r.Src, Dst: r.Dst, Answer: r})
 }
@@ -243,13 +243,13 @@ func (d *Daemon) ended(f router.Flow) {
 	}
 }
 
-// run starts what has a life of its own and waits for the end. The first of them that fails ends the others.
+// run starts the parts that run on their own and waits for them. If one fails, run stops the others.
 func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	cfg := d.live.Config()
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer cancel(nil) // before the wait: what was started ends, whatever the reason for going
+	defer cancel(nil) // before the wait, so that everything ends whatever the reason
 	start := func(name string, run func(context.Context) error) {
 		wg.Go(func() {
 			if err := run(ctx); err != nil && ctx.Err() == nil {
@@ -267,16 +267,16 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 			Listen: cfg.Metrics.Listen, Gatherer: d.registry, Ready: d.status.Ready, Logger: d.log,
 		})
 		if err != nil {
-			return refused(cfg, "metrics.listen", "stop the program that holds it or choose another port", err)
+			return refused(cfg, "metrics.listen", "stop the program that uses it or choose another port", err)
 		}
 		opened.add(monitor.Close)
 		start("metrics", monitor.Run)
 	}
-	// The policy stands and answers before the host's routes lead to it; the transports come last.
+	// DNS answers before the host's routes lead to it. The transports start last.
 	start("dns", d.dns.Run)
 	start("dns settings", d.dns.followTransports)
 	if err := d.dns.listen(ctx, cfg, start); err != nil {
-		return refused(cfg, "dns.listen", "stop the program that holds it or choose another address", err)
+		return refused(cfg, "dns.listen", "stop the program that uses it or choose another address", err)
 	}
 	d.laptop.SetSearch(d.egress.Search())
 	if err := d.laptop.Apply(ctx); err != nil {
@@ -292,7 +292,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("service manager", d.notify)
 	d.log.Info("penstock is running", "config", cfg.Path, "listen", d.status.Listening(), "socket", server.Socket())
 	<-ctx.Done()
-	// Flows end first, while their stacks still carry what ends them; the rest goes in the order of the closers.
+	// End the flows first, while their stacks can still send the resets. The closers end the rest.
 	err = context.Cause(ctx)
 	if errors.Is(err, context.Canceled) {
 		err = nil
@@ -302,7 +302,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	return err
 }
 
-// controlConfig is what the control socket serves.
+// controlConfig returns what the control socket serves.
 func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 	socket := d.opts.Socket
 	if socket == "" {
@@ -321,7 +321,7 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 	return c
 }
 
-// process is the daemon as the control socket sees it as a whole.
+// process answers the control socket for the daemon as a whole.
 type process struct {
 	*report.Process
 	d *Daemon

@@ -14,7 +14,7 @@ import (
 	"penstock/stack/link"
 )
 
-// nowhere is a network that reaches nobody.
+// nowhere is a network in which no dial succeeds.
 type nowhere struct{}
 
 func (nowhere) DialContext(context.Context, string, string) (net.Conn, error) {
@@ -24,7 +24,7 @@ func (nowhere) Control(string, string, syscall.RawConn) error { return nil }
 func (nowhere) Reserved(netip.Addr) bool                      { return false }
 func (nowhere) Close() error                                  { return nil }
 
-// file writes a file that a configuration may name.
+// file writes a file for a configuration.
 func file(t *testing.T, dir, name, text string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
@@ -34,8 +34,8 @@ func file(t *testing.T, dir, name, text string) string {
 	return path
 }
 
-// built builds the daemon of a configuration's text, on a TUN in memory and in a network that reaches nobody. Nothing
-// of it runs.
+// built builds a daemon from the text of a configuration, with an in-memory TUN and a network in which no dial succeeds. It does
+// not run the daemon.
 func built(t *testing.T, text string) *Daemon {
 	t.Helper()
 	dir := t.TempDir()
@@ -62,5 +62,5 @@ func builtIn(t *testing.T, dir, text string) *Daemon {
 	return d
 }
 
-// laptopText is a laptop in a few lines.
+// laptopText is the configuration of a laptop in a few lines.
 const laptopText = "listen: {tun: {routes: manual, dns: manual}}\ndns: {upstreams: [{address: 192.0.2.53}]}\nrules: [{name: rest, do: direct}]\n"

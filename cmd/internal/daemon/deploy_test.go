@@ -24,7 +24,7 @@ func deployed(t *testing.T, name string) string {
 	return string(text)
 }
 
-// metricNames are those of a whole daemon, histograms with their suffixes too.
+// metricNames returns the names of all metrics of a daemon, including the suffixes of histograms.
 func metricNames(t *testing.T) map[string]bool {
 	t.Helper()
 	d := built(t, laptopText)
@@ -62,7 +62,7 @@ func TestQueriesNameRealMetrics(t *testing.T) {
 	}
 }
 
-// TestAlertsAreRules runs where Prometheus' own tool is.
+// TestAlertsAreRules needs promtool.
 func TestAlertsAreRules(t *testing.T) {
 	tool, err := exec.LookPath("promtool")
 	if err != nil {
@@ -74,7 +74,7 @@ func TestAlertsAreRules(t *testing.T) {
 	}
 }
 
-// TestUnitsAreHardened runs where systemd's own tool is. 3.0 is what systemd calls OK; ours are below.
+// TestUnitsAreHardened needs systemd-analyze. systemd calls an exposure up to 3.0 OK; ours are below.
 func TestUnitsAreHardened(t *testing.T) {
 	tool, err := exec.LookPath("systemd-analyze")
 	if err != nil {

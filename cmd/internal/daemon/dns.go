@@ -17,17 +17,18 @@ import (
 	"penstock/policy"
 )
 
-// dns is the DNS server with what it works by: the edition in force, what transports push, and a captive portal's name.
+// dns keeps the settings of the DNS server up to date. They depend on the current edition, on what transports push, and on
+// the name of a captive portal.
 type dns struct {
 	*dnsproxy.Server
 	live    *edition.Live
 	egress  *egress.Egress
 	laptop  *laptop.Laptop
-	portal  func() *edition.PortalZone // nil: no captive portal may be reached
+	portal  func() *edition.PortalZone // nil: no captive portal is open
 	log     *slog.Logger
-	renamed chan struct{} // of one: a transport was given other DNS servers
+	renamed chan struct{} // capacity 1: the DNS servers of a transport have changed
 
-	mu       sync.Mutex // held while other settings come into force
+	mu       sync.Mutex // held while settings change
 	settings atomic.Pointer[dnsproxy.Settings]
 }
 
@@ -49,7 +50,7 @@ func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
 	}
 	plan, settings, pushed := d.live.Now().CompileDNS(d.egress.Naming(), nil)
 	if pushed != nil {
-		return pushed // nothing was pushed yet
+		return pushed // nothing has been pushed yet
 	}
 	n.settings.Store(&settings)
 	if n.Server, err = dnsproxy.New(c, plan); err != nil {
@@ -59,18 +60,17 @@ func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
 	return nil
 }
 
-// searched has the host's resolver complete short names by the domains that transports name.
+// searched sets the host's search domains to those that transports name.
 func (n *dns) searched(ctx context.Context) {
 	if !n.laptop.SetSearch(n.egress.Search()) {
 		return
 	}
 	if err := n.laptop.Apply(ctx); err != nil && ctx.Err() == nil {
-		n.log.Warn("the host's resolver could not be told of the search domains", "err", err)
+		n.log.Warn("could not set the search domains of the host's resolver", "err", err)
 	}
 }
 
-// way is the way to upstreams that are asked via an egress. On a trusted network transports are down, and questions go
-// out directly.
+// way returns the dialer for upstreams with this via. On a trusted network transports are down, so it is the direct one.
 func (n *dns) way(via string) (dnsproxy.Dialer, bool) {
 	if n.live.Conditions().Trusted {
 		via = policy.EgressDirect
@@ -78,19 +78,19 @@ func (n *dns) way(via string) (dnsproxy.Dialer, bool) {
 	return n.egress.Dialer(via)
 }
 
-// follow brings the edition's DNS into force, with what transports and the network say now.
+// follow applies the DNS settings of the edition, with what transports and the network say now.
 func (n *dns) follow() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	plan, settings, pushed := n.live.Now().CompileDNS(n.egress.Naming(), n.portal())
 	if pushed != nil {
-		n.log.Error("the DNS servers that a transport pushed cannot be used; the configuration's alone are", "err", pushed)
+		n.log.Error("cannot use the DNS servers that a transport pushed; using only those of the configuration", "err", pushed)
 	}
 	n.settings.Store(&settings)
 	n.Use(plan)
 }
 
-// followTransports follows what transports push, until ctx ends.
+// followTransports applies what transports push, until ctx ends.
 func (n *dns) followTransports(ctx context.Context) error {
 	for {
 		select {
@@ -99,13 +99,13 @@ func (n *dns) followTransports(ctx context.Context) error {
 		case <-n.renamed:
 			n.follow()
 			s := n.settings.Load()
-			n.log.Info("dns follows what transports say", "upstreams", len(s.Upstreams), "zones", len(s.Zones))
+			n.log.Info("dns servers of transports changed", "upstreams", len(s.Upstreams), "zones", len(s.Zones))
 			n.searched(ctx)
 		}
 	}
 }
 
-// listen opens the host addresses that dns.listen names.
+// listen opens the host addresses in dns.listen.
 func (n *dns) listen(ctx context.Context, cfg *config.Config, start func(string, func(context.Context) error)) error {
 	lc := net.ListenConfig{Control: n.egress.Outside.Direct.Control}
 	for _, a := range cfg.DNS.Listen {

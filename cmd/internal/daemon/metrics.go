@@ -15,7 +15,7 @@ import (
 	"penstock/stack"
 )
 
-// metrics is every package's metrics, and those of the whole.
+// metrics holds the metrics of all packages and of the daemon itself.
 type metrics struct {
 	stack  *stack.Metrics
 	router *router.Metrics
@@ -39,7 +39,7 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 		}),
 		reloaded: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "penstock_policy_reload_success",
-			Help: "1 if the last reload came into force, 0 if it was refused.",
+			Help: "1 if the last reload succeeded, 0 if it was refused.",
 		}),
 	}
 	m.egress = egress.Metrics{
@@ -47,7 +47,7 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "penstock_build_info",
-		Help: "Always 1; the labels say what runs.",
+		Help: "Always 1. The labels say which build is running.",
 	}, []string{"version", "goversion"})
 	build.WithLabelValues(d.opts.Version, runtime.Version()).Set(1)
 	m.reloaded.Set(1)
@@ -66,19 +66,19 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "penstock_policy_generation",
-			Help: "Number of the policy in force; it grows with every change.",
+			Help: "Number of the current policy. It grows with every change.",
 		}, func() float64 {
 			if d.live == nil || d.live.Now() == nil {
 				return 0
 			}
 			return float64(d.live.Now().Number)
 		}),
-		stateCollector{d, prometheus.NewDesc("penstock_state", "1 for the state that the process is in.", []string{"state"}, nil)},
+		stateCollector{d, prometheus.NewDesc("penstock_state", "1 for the current state of the process, 0 for the others.", []string{"state"}, nil)},
 	)
 	return m
 }
 
-// reloadEnded notes how a reload ended.
+// reloadEnded records the outcome of a reload.
 func (m *metrics) reloadEnded(err error) {
 	m.reloaded.Set(1)
 	if err != nil {
@@ -86,7 +86,7 @@ func (m *metrics) reloadEnded(err error) {
 	}
 }
 
-// stateCollector tells the state of the process when it is asked.
+// stateCollector collects the state of the process at each scrape.
 type stateCollector struct {
 	d    *Daemon
 	desc *prometheus.Desc

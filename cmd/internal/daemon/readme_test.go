@@ -10,7 +10,7 @@ import (
 	"penstock/router/transport/wireguard"
 )
 
-// snippet is the block of the README that is marked with a word.
+// snippet returns the block of the README with a mark.
 func snippet(t *testing.T, mark string) string {
 	t.Helper()
 	b, err := os.ReadFile("../../../README.md")
@@ -49,7 +49,7 @@ func TestReadmeConfigurationsAreGood(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, bad := range found.Warnings() {
-				if !strings.Contains(bad, "lists.example") { // which nobody has fetched
+				if !strings.Contains(bad, "lists.example") { // which has not been fetched
 					t.Error(bad)
 				}
 			}

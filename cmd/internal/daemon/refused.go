@@ -9,9 +9,9 @@ import (
 	"penstock/cmd/internal/config"
 )
 
-// refused adds to the system's refusal of what the configuration asks for at a path where that stands. What is taken by
-// others (a port, a name) is a fault of the configuration, which can name something else; mend says so where err does
-// not. Other refusals, of permission above all, stay of their own kind.
+// refused adds the position of a configuration key to an error from the system. If something else already uses the port or
+// name that the key sets, the error becomes a fault of the configuration, which can choose another; mend is the advice if err
+// has none. Other errors, such as a missing permission, keep their type.
 func refused(cfg *config.Config, path, mend string, err error) error {
 	taken := []error{syscall.EADDRINUSE, syscall.EADDRNOTAVAIL, syscall.EBUSY, syscall.EEXIST}
 	if slices.ContainsFunc(taken, func(t error) bool { return errors.Is(err, t) }) {

@@ -22,15 +22,15 @@ func (d *Daemon) awaitReload(ctx context.Context) error {
 			return nil
 		case <-d.opts.Reload:
 			if _, err := d.reload(ctx, control.ReloadQuery{}); err != nil {
-				d.log.Error("the reload was refused; the policy before stays in force", "err", err)
+				d.log.Error("reload refused; the previous policy stays in force", "err", err)
 			}
 		}
 	}
 }
 
-// reload reads the configuration again. The edition in force stays until the new one has compiled as a whole and its
-// tests hold; flows and tunnels live on, but for those of clients that went. When it returns, the new edition is in force
-// everywhere.
+// reload rereads the configuration. The current edition stays in force until the new one has compiled and passed its tests.
+// Flows and tunnels survive, except flows of clients that are gone. If reload succeeds, the new edition is in force
+// everywhere when it returns.
 func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control.Reloaded, err error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
@@ -64,19 +64,19 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	}
 	d.warn(next)
 	if d.gateway != nil {
-		// The one step that can still fail comes first.
+		// This is the only step that can still fail, so it comes first.
 		if err := d.gateway.Withdraw(old.Gateway, next.Gateway); err != nil {
 			return res, errors.Join(err, d.gateway.Use(old.Gateway))
 		}
 	}
 	d.endClients(d.live.Use(next))
-	if d.gateway != nil { // addresses are given out again only now that the flows of their former owners have ended
+	if d.gateway != nil { // an address can go to a new peer only after the flows of its old peer have ended
 		if failed := d.gateway.Use(next.Gateway); failed != nil {
-			err = fmt.Errorf("the new rules are in force, but the gateway's port has not taken the new peers: %w", failed)
+			err = fmt.Errorf("the new rules are in force, but the gateway could not add the new peers: %w", failed)
 		}
 	}
 	d.dns.follow()
-	// Only now: a flow that began meanwhile is either in the table or was judged by the new edition.
+	// Rejudge after the switch: a flow that began in between is either in the table or was judged by the new edition.
 	now := d.live.Now()
 	res.Generation = now.Number
 	end := make(map[uint64]bool)
@@ -94,7 +94,7 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	return res, err
 }
 
-// rejudge judges the live flows that are forwarded by a policy and the clients that an edition knows.
+// rejudge judges the forwarded live flows again, by a policy and with the clients of an edition.
 func (d *Daemon) rejudge(e *edition.Edition, p *policy.Policy) []router.Change {
 	changed := d.router.Rejudge(func(f *policy.Flow) bool {
 		c, ok := e.Clients.Client(f.Client)
@@ -105,7 +105,7 @@ func (d *Daemon) rejudge(e *edition.Edition, p *policy.Policy) []router.Change {
 	return slices.DeleteFunc(changed, func(c router.Change) bool { return c.Flow.Verdict.Action != policy.Forward })
 }
 
-// moved reports that the client of a flow is gone, or in other groups than when the flow was judged.
+// moved reports whether a flow's client is gone, or its groups have changed since the flow was judged.
 func moved(e *edition.Edition, f router.Flow) bool {
 	c, ok := e.Clients.Client(f.Facts.Client)
 	return !ok || !slices.Equal(c.Groups, f.Facts.Groups)
@@ -123,17 +123,17 @@ func (d *Daemon) endClients(gone []uint64) {
 	for _, key := range gone {
 		d.dns.CloseClient(key)
 	}
-	d.log.Info("peers are gone, and all that was theirs", "peers", len(gone), "flows", n)
+	d.log.Info("removed peers and ended their flows", "peers", len(gone), "flows", n)
 }
 
-// warn logs what is probably not meant.
+// warn logs probable mistakes in an edition.
 func (d *Daemon) warn(e *edition.Edition) {
 	for _, w := range e.Warnings() {
 		d.log.Warn(w)
 	}
 }
 
-// endExceptions takes exceptions back when their time is over, with the flows that only they let through.
+// endExceptions removes exceptions when they expire, and ends the flows that only they allowed.
 func (d *Daemon) endExceptions(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -146,10 +146,10 @@ func (d *Daemon) endExceptions(ctx context.Context) error {
 		}
 		over, next := d.live.Expire(time.Now())
 		for _, e := range over {
-			d.log.Info("a block is in force again", "host", e.Name, "category", e.Category, "peer", e.Peer,
+			d.log.Info("block restored", "host", e.Name, "category", e.Category, "peer", e.Peer,
 				"generation", d.live.Now().Number, "ended", d.endExcepted(e))
 		}
-		wait := time.Hour // a clock that was set is noticed
+		wait := time.Hour // so that a change of the clock is noticed
 		if !next.IsZero() {
 			wait = min(wait, max(time.Until(next), 0))
 		}
@@ -157,7 +157,7 @@ func (d *Daemon) endExceptions(ctx context.Context) error {
 	}
 }
 
-// endExcepted ends the live flows that an exception let through and nothing does any more, and returns how many.
+// endExcepted ends the live flows that only this exception allowed, and returns how many there were.
 func (d *Daemon) endExcepted(e policy.Exception) int {
 	now := d.live.Now().Policy
 	with := now.WithExceptions(append(slices.Clone(now.Exceptions()), e))

@@ -15,7 +15,7 @@ import (
 	"penstock/router/clients"
 )
 
-// A reload is whole or not at all: one fault anywhere, and everything stays as it was.
+// A reload is all or nothing: with one fault anywhere, everything stays as it was.
 func TestAFaultAnywhereChangesNothing(t *testing.T) {
 	const good = `listen: {tun: {routes: manual, dns: manual}}
 categories: {bets: {lists: [{file: bets.txt}]}}
@@ -29,10 +29,10 @@ rules:
 		{"a rule that names an unknown transport", "do: direct", "do: {via: corp}", "corp"},
 		{"a list that cannot be read", "file: bets.txt", "file: none.txt", "none.txt"},
 		{"a domain in two zones", "dns: {", "dns: {split: [{domains: [a.example], upstream: [{address: 192.0.2.54}]}, {domains: [\"*.a.example\"], upstream: [{address: 192.0.2.55}]}], ", "a.example"},
-		{"a port that is none", "address: 192.0.2.53", "address: \"tls://192.0.2.53:99999\"", "99999"},
+		{"a port that is out of range", "address: 192.0.2.53", "address: \"tls://192.0.2.53:99999\"", "99999"},
 		{"an upstream that is ourselves", "address: 192.0.2.53", "address: 10.77.0.2", "10.77.0.2"},
-		{"a private domain that is none", "dns: {", "dns: {allow_private: [\"a..b\"], ", "a..b"},
-		{"a test that does not hold", "rules:", "tests: [{to: \"https://x.example\", expect: block}]\nrules:", "x.example"},
+		{"an invalid private domain", "dns: {", "dns: {allow_private: [\"a..b\"], ", "a..b"},
+		{"a test that fails", "rules:", "tests: [{to: \"https://x.example\", expect: block}]\nrules:", "x.example"},
 		{"no rules", "  - {name: rest, do: direct}\n", "", "rest"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -44,13 +44,13 @@ rules:
 			for _, dry := range []bool{true, false} {
 				_, err := d.reload(t.Context(), control.ReloadQuery{DryRun: dry})
 				if row.want == "none.txt" && err == nil {
-					continue // on_missing: block holds every name until the list is there
+					continue // with on_missing: block this works without the list
 				}
 				if err == nil || !strings.Contains(err.Error(), row.want) {
 					t.Errorf("dry run %v: got %v, want an error that names %s", dry, err, row.want)
 				}
 				if d.live.Now() != before || d.dns.settings.Load() != settings {
-					t.Errorf("dry run %v: something else is in force after a refused reload", dry)
+					t.Errorf("dry run %v: a refused reload changed the edition", dry)
 				}
 			}
 		})
@@ -67,7 +67,7 @@ func TestADryRunChangesNothing(t *testing.T) {
 		t.Errorf("got %+v, %v; want the rules to differ and edition %d in force", res, err, before.Number)
 	}
 	if d.live.Now() != before {
-		t.Error("a dry run brought its edition into force")
+		t.Error("a dry run put its edition in force")
 	}
 }
 
@@ -101,7 +101,7 @@ func TestAReloadIsInForceEverywhereWhenItReturns(t *testing.T) {
 		t.Error("a configuration that is gone was reloaded")
 	}
 	if s, _ := d.status.Status(t.Context()); s.ReloadError == "" {
-		t.Error("status does not tell that the last reload was refused")
+		t.Error("status does not show that the last reload was refused")
 	}
 }
 

@@ -12,31 +12,31 @@ import (
 	"penstock/router/clients"
 )
 
-// statusEvery is how often the service manager is told of the state where it wants no watchdog.
+// statusEvery is how often the state goes to the service manager if it runs no watchdog.
 const statusEvery = 10 * time.Second
 
-// Notifier tells the service manager how the daemon is: sd_notify(3). A nil *Notifier tells nobody.
+// Notifier reports the state of the daemon to the service manager: sd_notify(3). A nil *Notifier does nothing.
 type Notifier struct {
-	watchdog time.Duration // 0: nobody watches
+	watchdog time.Duration // 0: no watchdog
 }
 
-// NewNotifier takes what systemd says in the environment; nil if it says nothing.
+// NewNotifier reads the environment that systemd sets. It returns nil if there is none.
 func NewNotifier() *Notifier {
 	if os.Getenv("NOTIFY_SOCKET") == "" {
 		return nil
 	}
 	every, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
-		every = 0 // what is no number watches nobody
+		every = 0 // not a number: no watchdog
 	}
 	return &Notifier{watchdog: every}
 }
 
-// send sends lines in one datagram. Nobody who does not listen is worth an error.
+// send sends lines in one datagram. It ignores errors: penstock runs without a listener too.
 func (n *Notifier) send(lines ...string) { _, _ = sd.SdNotify(false, strings.Join(lines, "\n")) }
 
-// run says that the daemon is ready, and from then on how it is, until ctx ends. The watchdog is fed after alive has
-// returned: what hangs in it is found by the service manager.
+// run reports that the daemon is ready, and then its state until ctx ends. It feeds the watchdog each time alive returns. If
+// alive hangs, the service manager notices.
 func (n *Notifier) run(ctx context.Context, alive func(context.Context), status func() string) error {
 	if n == nil {
 		<-ctx.Done()
@@ -65,7 +65,7 @@ func (n *Notifier) run(ctx context.Context, alive func(context.Context), status 
 	}
 }
 
-// notify tells the service manager about this daemon.
+// notify reports the state of this daemon to the service manager.
 func (d *Daemon) notify(ctx context.Context) error {
 	return d.opts.Notify.run(ctx, d.alive, func() string {
 		s, err := d.status.Status(ctx)
@@ -81,11 +81,11 @@ func (d *Daemon) notify(ctx context.Context) error {
 	})
 }
 
-// nobody is a documentation address (RFC 5737). Nothing is sent to it.
+// nobody returns a documentation address (RFC 5737). Nothing is sent to it.
 func nobody() netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), 9) }
 
-// alive goes once through what everything else goes through: the locks of the tables, and a socket in each stack. It
-// returns late, or never, where something hangs; what fails is not its business.
+// alive takes the locks of the tables and opens a socket in each stack. If one of them hangs, alive returns late or never. It
+// ignores errors.
 func (d *Daemon) alive(ctx context.Context) {
 	d.router.Active()
 	d.dns.Names().Lookup(clients.Nobody, nobody().Addr())

@@ -50,13 +50,13 @@ func TestNotifier(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n, err := l.Read(make([]byte, 1)); err == nil {
-		t.Errorf("while something hangs: got a datagram of %d bytes, want silence", n)
+		t.Errorf("while something hangs: got a datagram of %d bytes, want none", n)
 	}
 	close(hang)
 	if got, want := next(), []string{"STATUS=connected via corp", "WATCHDOG=1"}; !slices.Equal(got, want) {
 		t.Errorf("when it goes on: got %q, want %q", got, want)
 	}
-	go func() { // the rest is in no order that matters
+	go func() { // the order of the rest does not matter
 		for range entered {
 		}
 	}()

@@ -24,8 +24,8 @@ import (
 	"penstock/stack/link"
 )
 
-// The world of the walk: everybody answers at once, in memory. Streams come back as they were sent, and every DNS server
-// gives one address for every name.
+// The world of the walk is in memory, and every host answers at once: it echoes streams, and its DNS servers give one address
+// for every name.
 //
 //	programs -- pipe -- penstock -- walkWorld
 type walkWorld struct {
@@ -33,7 +33,7 @@ type walkWorld struct {
 	asked chan string // "network address" of each dial
 }
 
-// walkAddr is the address of every name in the world of the walk. It is nobody's (RFC 5737).
+// walkAddr is the address of every name in the world of the walk (RFC 5737).
 const walkAddr = "198.51.100.7"
 
 func (w walkWorld) DialContext(_ context.Context, network, address string) (net.Conn, error) {
@@ -50,7 +50,7 @@ func (w walkWorld) DialContext(_ context.Context, network, address string) (net.
 	return near, nil
 }
 
-// answerQuestions is a DNS server that has an answer to everything, until c is closed.
+// answerQuestions is a DNS server that answers every question until c is closed.
 func answerQuestions(c net.Conn) {
 	defer c.Close()
 	buf := make([]byte, miekg.MaxMsgSize)
@@ -79,7 +79,7 @@ func answerQuestions(c net.Conn) {
 	}
 }
 
-// signal is a log that says when the daemon runs.
+// signal is a log handler that reports when the daemon is running.
 type signal struct {
 	running chan struct{}
 	once    sync.Once
@@ -92,10 +92,10 @@ func (s *signal) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// running is a daemon that runs in the world of the walk, with the programs of its machine.
+// running is a daemon in the world of the walk, with the programs of its machine.
 type running struct {
 	*Daemon
-	control  control.Config // its control interfaces, to be called without a socket
+	control  control.Config // its control interfaces, called without a socket
 	dir      string
 	world    walkWorld
 	programs *stack.Stack
@@ -188,7 +188,7 @@ func (r *running) talk(t *testing.T, network, address string, send []byte) []byt
 	return buf[:n]
 }
 
-// flow is the one flow that the control interface lists, live or ended.
+// flow returns the only flow that the control interface lists, live or ended.
 func (r *running) flow(t *testing.T) control.Flow {
 	t.Helper()
 	list, err := r.control.Flows.Flows(t.Context(), control.FlowQuery{Recent: true})
@@ -198,9 +198,9 @@ func (r *running) flow(t *testing.T) control.Flow {
 	return list[0]
 }
 
-// TestTheWalk takes one packet, one question, one reload and one explain through a daemon that runs. The walk in
-// docs/architecture.md tells which functions they go through. e2e/repo runs each of them alone and looks whether that is
-// true; start is what it subtracts: a daemon that nobody has talked to.
+// TestTheWalk takes one packet, one question, one reload and one explain through a running daemon. The walk in
+// docs/architecture.md lists the functions that they go through. e2e/repo runs each subtest alone and checks that list. It
+// subtracts the coverage of start, a daemon without any traffic.
 func TestTheWalk(t *testing.T) {
 	t.Run("start", func(t *testing.T) {
 		if got := run(t).router.Active(); got != 0 {

@@ -1,9 +1,9 @@
-// Package demo shows penstock at work in a small world of its own: a laptop on a hostile access network, an internet
-// with a gambling site, and a company's gateway and intranet. It runs two penstocks, makes real requests as the laptop's
-// programs would, and prints what became of each, which rule decided, and what the access network saw.
+// Package demo shows penstock at work in a small world: a laptop on a hostile access network, an internet with a gambling
+// site, and a company's gateway and intranet. It runs two penstocks and makes real requests like programs on the laptop. It
+// prints what happened to each, which rule decided, and what the access network saw.
 //
-// The world is made of network namespaces where this machine allows it, and of in-memory links elsewhere. Nothing
-// outside is touched, and nothing is sent to the machine's own networks.
+// The world consists of network namespaces if the machine allows them, and otherwise of in-memory links. It does not change the
+// machine, and sends nothing to the machine's own networks.
 package demo
 
 import (
@@ -20,14 +20,14 @@ import (
 	"penstock/cmd/internal/control"
 )
 
-// Options say where the demo prints, and whether it stays.
+// Options say where the demo prints, and whether its world stays up.
 type Options struct {
-	Memory         bool // use in-memory links even where namespaces can be made
-	Stay           bool // keep the world up until ctx ends, and print commands to try in it
+	Memory         bool // use in-memory links even if namespaces are available
+	Stay           bool // keep the world up until ctx ends, and print commands to try
 	Stdout, Stderr io.Writer
 }
 
-// programs are what can be done by programs on the laptop.
+// programs does what programs on the laptop can do.
 type programs interface {
 	dial(ctx context.Context, network, address string) (net.Conn, error)
 	lookup(ctx context.Context, name string) ([]netip.Addr, error)
@@ -36,23 +36,23 @@ type programs interface {
 	trust() *trust
 }
 
-// world is where the demo happens.
+// world is the network in which the demo runs.
 type world interface {
 	programs
-	// control asks the laptop's penstock.
+	// control returns a client for the laptop's penstock.
 	control(ctx context.Context) (*control.Client, error)
-	// seen says what could be seen outside the tunnel, once all is done; an error if anything could.
+	// seen is called at the end. It describes the traffic outside the tunnel. It returns an error if anything was sent in clear.
 	seen() (string, error)
-	// hints are commands to try while the world stays.
+	// hints returns commands to try while the world is up.
 	hints() []string
 	close() error
 }
 
-// errAsPromised is returned when a row was not as promised. What was wrong stands in the table.
-var errNotAsPromised = errors.New("the demo did not go as promised")
+// errNotAsPromised means that a row had another result than expected. The table says which.
+var errNotAsPromised = errors.New("some results are not as expected")
 
-// Run builds the world, tries everything, prints the table and takes the world down. The error is nil only if every row
-// was as promised.
+// Run builds the world, makes all requests, prints the table and takes the world down. The error is nil only if every row had
+// the expected result.
 func Run(ctx context.Context, o Options) (err error) {
 	w, err := build(ctx, o)
 	if err != nil {
@@ -69,7 +69,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	good := table(ctx, w, c, o.Stdout)
 	if o.Stay {
-		fmt.Fprintln(o.Stdout, "\nThe world stays up until you press Ctrl-C. Try in another terminal:")
+		fmt.Fprintln(o.Stdout, "\nThe world stays up until you press Ctrl-C. In another terminal, try:")
 		for _, h := range w.hints() {
 			fmt.Fprintln(o.Stdout, "  "+h)
 		}
@@ -82,7 +82,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	return nil
 }
 
-// awaitConnected waits until the laptop's penstock says that bytes came through, and shows what it says meanwhile.
+// awaitConnected waits until the laptop's penstock is connected, and prints its status meanwhile.
 func awaitConnected(ctx context.Context, c *control.Client, progress io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -107,7 +107,7 @@ func awaitConnected(ctx context.Context, c *control.Client, progress io.Writer) 
 	}
 }
 
-// table tries every row and prints it. It reports whether all were as promised.
+// table runs every row and prints it. It reports whether all results were as expected.
 func table(ctx context.Context, w world, c *control.Client, out io.Writer) bool {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "TRIED FROM THE LAPTOP\tWHAT HAPPENED\tRULE\tWENT\t")
@@ -121,7 +121,7 @@ func table(ctx context.Context, w world, c *control.Client, out io.Writer) bool 
 		rule, went := decided(ctx, c, r, before)
 		mark := "ok"
 		if got != r.want || rule != r.rule || went != r.went {
-			mark, all = fmt.Sprintf("NOT AS PROMISED: want %s, rule %s, %s", r.want, r.rule, r.went), false
+			mark, all = fmt.Sprintf("NOT AS EXPECTED: want %s, rule %s, %s", r.want, r.rule, r.went), false
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", r.what, oneLine(got), rule, went, mark)
 	}
@@ -137,7 +137,7 @@ func table(ctx context.Context, w world, c *control.Client, out io.Writer) bool 
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// newest is the number of flows that the laptop's penstock has seen so far.
+// newest returns the id of the newest flow of the laptop's penstock.
 func newest(ctx context.Context, c *control.Client) int {
 	flows, err := c.Flows(ctx, control.FlowQuery{Recent: true})
 	if err != nil {
@@ -160,8 +160,8 @@ func number(id string) int {
 	return n
 }
 
-// decided finds the flow that a row made, and says which rule decided it and where it went. A row that ended with its
-// DNS question is asked for there.
+// decided finds the flow that a row made, and returns the deciding rule and where the flow went. If the row ended with its DNS
+// question, it asks about the question instead.
 func decided(ctx context.Context, c *control.Client, r row, after int) (rule, went string) {
 	if r.question != "" {
 		a, err := c.DNSQuery(ctx, control.DNSQuery{Name: r.question})
@@ -173,7 +173,7 @@ func decided(ctx context.Context, c *control.Client, r row, after int) (rule, we
 		}
 		return "", "dns"
 	}
-	for range 40 { // a flow that was refused is noted a moment after its client has heard
+	for range 40 { // a refused flow is recorded just after its client got the answer
 		flows, err := c.Flows(ctx, control.FlowQuery{Recent: true})
 		if err != nil {
 			return err.Error(), ""

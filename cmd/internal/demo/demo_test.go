@@ -16,6 +16,6 @@ func TestDemoOverMemoryGoesAsPromised(t *testing.T) {
 		t.Fatalf("%v\n%s\n%s", err, progress.String(), out.String())
 	}
 	if got, want := strings.Count(out.String(), "  ok\n"), len(rows()); got != want {
-		t.Errorf("got %d rows as promised, want %d:\n%s", got, want, out.String())
+		t.Errorf("got %d rows as expected, want %d:\n%s", got, want, out.String())
 	}
 }

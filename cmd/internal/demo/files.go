@@ -9,17 +9,17 @@ import (
 	"penstock/router/transport/wireguard"
 )
 
-// What both configurations agree on.
+// Values that both configurations share.
 const (
 	gatewayInner4, gatewayInner6 = "10.99.0.1", "fd99::1"
 	laptopInner4, laptopInner6   = "10.99.0.2", "fd99::2"
 )
 
-// files are the two configurations, written for one world.
+// files are the two configuration files of a world.
 type files struct{ dir, laptop, gateway string }
 
-// writeFiles writes the configurations of a gateway that listens at endpoint, and of its laptop. tun is what stands under
-// listen.tun of the laptop.
+// writeFiles writes the configurations of a gateway that listens at endpoint, and of its laptop. tun is the value of the
+// laptop's listen.tun.
 func writeFiles(dir string, endpoint netip.AddrPort, intranetDNS netip.Addr, tun string) (files, error) {
 	f := files{dir: dir, laptop: filepath.Join(dir, "laptop.yaml"), gateway: filepath.Join(dir, "gateway.yaml")}
 	gatewayKey, laptopKey := wireguard.GeneratePrivateKey(), wireguard.GeneratePrivateKey()
@@ -55,7 +55,7 @@ func writeFiles(dir string, endpoint netip.AddrPort, intranetDNS netip.Addr, tun
 }
 
 func gatewayConfig(port uint16, laptop wireguard.PublicKey, intranetDNS netip.Addr) string {
-	return fmt.Sprintf(`# The company's gateway: colleagues come in by WireGuard, each flow is judged and dialled.
+	return fmt.Sprintf(`# The company's gateway: colleagues connect by WireGuard, and each flow is judged and dialled.
 listen:
   wireguard: {listen_port: %d, address: [%s/24, %s/64], private_key: {file: gateway.key}}
 peers:
@@ -71,7 +71,7 @@ rules:
 }
 
 func laptopConfig(tun string) string {
-	return fmt.Sprintf(`# A laptop: everything enters a TUN, bad categories are refused, the rest goes through the tunnel.
+	return fmt.Sprintf(`# A laptop: all packets enter a TUN, blocked categories are refused, and the rest goes through the tunnel.
 listen:
   tun: %s
 transports:

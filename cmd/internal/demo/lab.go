@@ -18,7 +18,7 @@ import (
 	"penstock/e2e/netlab"
 )
 
-// labWorld is the world in network namespaces, with two processes of this program in it.
+// labWorld is the world in network namespaces. Two processes of this program run in it.
 type labWorld struct {
 	lab      *netlab.Lab
 	files    files
@@ -28,7 +28,7 @@ type labWorld struct {
 	progress io.Writer
 }
 
-// proc is a running penstock with what it has said.
+// proc is a running penstock and its output.
 type proc struct {
 	name string
 	cmd  *netlab.Cmd
@@ -36,13 +36,13 @@ type proc struct {
 	over chan struct{}
 }
 
-// build makes the best world that this machine can carry.
+// build makes a world in network namespaces if this machine allows it, and otherwise in memory.
 func build(ctx context.Context, o Options) (world, error) {
 	if o.Memory {
 		return newMemoryWorld(ctx)
 	}
 	if err := netlab.Available(ctx); err != nil {
-		fmt.Fprintf(o.Stderr, "no network namespaces here (%v): the same daemons run over in-memory links\n", err)
+		fmt.Fprintf(o.Stderr, "network namespaces are not available (%v): running the same daemons over in-memory links\n", err)
 		return newMemoryWorld(ctx)
 	}
 	fmt.Fprintln(o.Stderr, "building a small internet in network namespaces")
@@ -77,7 +77,7 @@ func newLabWorld(ctx context.Context, progress io.Writer) (w *labWorld, err erro
 	if err != nil {
 		return w, err
 	}
-	// The positive control: what is sent before penstock runs must be seen, or the capture proves nothing.
+	// The positive control: the capture must see what is sent before penstock runs, or it proves nothing.
 	if err := w.capture.Control(ctx, w.lab.Laptop, "lan0"); err != nil {
 		return w, err
 	}
@@ -90,7 +90,7 @@ func newLabWorld(ctx context.Context, progress io.Writer) (w *labWorld, err erro
 
 func (w *labWorld) socket(name string) string { return filepath.Join(w.files.dir, name+".sock") }
 
-// start runs a penstock on a host and waits until it answers.
+// start runs a penstock on a host and waits until its control socket answers.
 func (w *labWorld) start(ctx context.Context, h *netlab.Host, name, config string) error {
 	p := &proc{name: name, cmd: h.Command(ctx, w.self, "run", "-c", config, "--socket", w.socket(name)), said: new(bytes.Buffer), over: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.said, p.said
@@ -128,7 +128,7 @@ func (w *labWorld) lookup(ctx context.Context, name string) ([]netip.Addr, error
 	return w.lab.Laptop.Lookup(ctx, name)
 }
 
-// ping speaks ICMP over a raw socket of the laptop.
+// ping sends ICMP through a raw socket of the laptop.
 func (w *labWorld) ping(ctx context.Context, to netip.Addr, size int) error {
 	var c *net.IPConn
 	err := w.lab.Laptop.Do(func() (err error) {

@@ -22,8 +22,8 @@ import (
 	"penstock/stack/link"
 )
 
-// memoryWorld is the world without namespaces: stacks in this process stand for the laptop's programs and for the
-// internet, joined by in-memory links to the same two daemons, whose WireGuard runs over the loopback interface.
+// memoryWorld is the world without namespaces. Stacks in this process act as the laptop's programs and as the internet.
+// In-memory links connect them to the same two daemons, whose WireGuard runs over the loopback interface.
 //
 //	programs -- pipe -- laptop's penstock == WireGuard, 127.0.0.1 == gateway's penstock -- dial -- stack -- pipe -- internet
 type memoryWorld struct {
@@ -87,7 +87,7 @@ func newMemoryWorld(ctx context.Context) (w *memoryWorld, err error) {
 	return w, w.start(ctx, "laptop", w.files.laptop, daemon.Options{TUN: tun, Direct: memoryDialer{w.escape}})
 }
 
-// makeInternet joins the gateway's side of the internet to the stack that answers for all of it.
+// makeInternet connects the gateway's side of the internet to the stack that answers for all its hosts.
 func (w *memoryWorld) makeInternet() (err error) {
 	w.near, err = stack.New(stack.Config{Name: "near", Lossless: true, Addrs: prefixes(
 		netlab.GatewayIPv4+"/24", netlab.GatewayIPv6+"/64")})
@@ -102,7 +102,7 @@ func (w *memoryWorld) makeInternet() (err error) {
 	return errors.Join(w.near.Attach(a), w.far.Attach(b))
 }
 
-// serve is everybody on the internet and the intranet.
+// serve answers for all hosts on the internet and the intranet.
 func (w *memoryWorld) serve(_ context.Context, r *stack.Request) {
 	switch alive, open := w.outside.Answers(r.Network, r.Dst); {
 	case !alive:
@@ -119,13 +119,13 @@ func (w *memoryWorld) serve(_ context.Context, r *stack.Request) {
 	}
 }
 
-// escape is the laptop's way out beside its tunnel, which nothing here may take.
+// escape is the laptop's way out outside its tunnel. No flow may use it.
 func (w *memoryWorld) escape(context.Context, string, string) (net.Conn, error) {
 	w.escaped.Add(1)
 	return nil, syscall.ENETUNREACH
 }
 
-// freePort finds a UDP port of the loopback interface that nobody uses.
+// freePort returns an unused UDP port of the loopback interface.
 func freePort() (uint16, error) {
 	c, err := net.ListenUDP("udp", &net.UDPAddr{})
 	if err != nil {
@@ -137,7 +137,7 @@ func freePort() (uint16, error) {
 
 func (w *memoryWorld) socket(name string) string { return filepath.Join(w.files.dir, name+".sock") }
 
-// start runs a daemon in this process and waits until it answers.
+// start runs a daemon in this process and waits until its control socket answers.
 func (w *memoryWorld) start(ctx context.Context, name, file string, o daemon.Options) error {
 	cfg, err := config.Load(file)
 	if err != nil {
@@ -245,7 +245,7 @@ func (w *memoryWorld) close() error {
 	return errors.Join(errs...)
 }
 
-// memoryDialer is a daemon's way out into this world instead of the machine's network.
+// memoryDialer is a daemon's direct egress: it leads into this world instead of the machine's network.
 type memoryDialer struct {
 	open func(ctx context.Context, network, address string) (net.Conn, error)
 }

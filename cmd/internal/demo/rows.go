@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// Names and addresses of the world; those of the lab of the end-to-end tests.
+// Names and addresses of the world, as in the lab of the end-to-end tests.
 const (
 	publicSite   = "public.example"
 	gamblingSite = "casino.example"
@@ -31,10 +31,10 @@ const (
 	closedPort   = 4
 )
 
-// trust is whose certificates the laptop's programs believe.
+// trust holds the certificates that the laptop's programs trust.
 type trust struct{ roots *x509.CertPool }
 
-// row is one thing that is tried, and what was promised.
+// row is one request and its expected result.
 type row struct {
 	what     string
 	try      func(ctx context.Context, w programs) (string, error)
@@ -52,7 +52,7 @@ func rows() []row {
 			want: "no such name", rule: "no-gambling", went: "nowhere", question: gamblingSite,
 		},
 		{
-			what: "the same by its address, the name in TLS only", try: get("https", gamblingSite, gamblingAddr),
+			what: "the same by its address, with the name in TLS only", try: get("https", gamblingSite, gamblingAddr),
 			want: "refused", rule: "no-gambling", went: "nowhere", port: ":443",
 		},
 		{
@@ -94,7 +94,7 @@ func rows() []row {
 	}
 }
 
-// client makes an HTTP client on the laptop. at, if set, is dialled whatever the name.
+// client returns an HTTP client on the laptop. If at is set, it dials at for every name.
 func client(w programs, at string) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: w.trust().roots},
@@ -114,7 +114,7 @@ func client(w programs, at string) *http.Client {
 	}}
 }
 
-// first is a name's first address; an address stays itself.
+// first returns the first address of a name. An address is returned unchanged.
 func first(ctx context.Context, w programs, host string) (string, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return a.String(), nil
@@ -162,7 +162,7 @@ func overIPv6(name string) func(context.Context, programs) (string, error) {
 	}
 }
 
-// outcome puts what a refused client sees in words.
+// outcome describes the error that a refused client sees.
 func outcome(err error) (string, error) {
 	var unknown *net.DNSError
 	switch {
@@ -235,7 +235,7 @@ func ping(host string, size int) func(context.Context, programs) (string, error)
 	}
 }
 
-// foreignResolver asks a resolver on the internet instead of the laptop's own.
+// foreignResolver returns a request to a resolver on the internet instead of the laptop's own.
 func foreignResolver(name string) func(context.Context, programs) (string, error) {
 	return func(ctx context.Context, w programs) (string, error) {
 		r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {

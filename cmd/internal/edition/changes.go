@@ -18,7 +18,7 @@ func Changes(old, cfg *config.Config) (changed, restart []string) {
 			continue
 		}
 		changed = append(changed, name)
-		unwatched := name == "on_demand" && len(old.OnDemand) == 0 // the network is only watched if on_demand was set at the start
+		unwatched := name == "on_demand" && len(old.OnDemand) == 0 // the network is watched only if on_demand was set at the start
 		if unwatched || slices.Contains([]string{"listen", "transports", "metrics", "control", "limits", "flow_log", "always_on", "captive_portal"}, name) {
 			restart = append(restart, name)
 		}

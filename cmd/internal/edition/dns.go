@@ -15,14 +15,14 @@ import (
 	"penstock/policy/iprange"
 )
 
-// PortalZone has a captive portal's name resolved by the access network's own servers.
+// PortalZone is the name of a captive portal and the servers of the access network that resolve it.
 type PortalZone struct {
 	Host    string
 	Servers []netip.Addr
 }
 
-// DNS returns the settings of the DNS server: those of the configuration, with the servers that transports name. portal
-// is nil while no captive portal may be reached.
+// DNS returns the settings of the DNS server: those of the configuration, with the servers that transports name. portal is
+// nil if no captive portal is open.
 func (e *Edition) DNS(naming []egress.Naming, portal *PortalZone) dnsproxy.Settings {
 	cfg := e.Config
 	s := dnsproxy.Settings{
@@ -38,7 +38,7 @@ func (e *Edition) DNS(naming []egress.Naming, portal *PortalZone) dnsproxy.Setti
 		Upstreams:       upstreams(cfg.DNS.Upstreams),
 	}
 	if len(s.Clients) == 0 {
-		s.Clients = iprange.Near() // an open resolver could be used to flood others
+		s.Clients = iprange.Near() // attackers could use an open resolver to flood others
 	}
 	for name, b := range cfg.DNS.BlockCategory {
 		s.BlockCategories[name] = blockAnswer(b)
@@ -57,8 +57,8 @@ func (e *Edition) DNS(naming []egress.Naming, portal *PortalZone) dnsproxy.Setti
 	return s
 }
 
-// CompileDNS compiles the settings that DNS returns. If what transports push cannot be used, the plan is that of the
-// configuration alone, and pushed says why.
+// CompileDNS compiles the settings that DNS returns. If the servers that transports push cannot be used, it compiles those of
+// the configuration alone, and the error pushed says why.
 func (e *Edition) CompileDNS(naming []egress.Naming, portal *PortalZone) (p *dnsproxy.Plan, s dnsproxy.Settings, pushed error) {
 	s = e.DNS(naming, portal)
 	p, pushed = dnsproxy.Compile(s)
@@ -90,7 +90,7 @@ func (e *Edition) ServersVia(via string) []netip.AddrPort {
 	return servers
 }
 
-// checkDNS returns what is wrong with the DNS of the edition, each fault with its place.
+// checkDNS returns the faults in the DNS settings of the edition, each with its position.
 func (e *Edition) checkDNS() error {
 	var errs []error
 	naming := e.Egress.Naming()
@@ -122,7 +122,7 @@ func (e *Edition) checkDNS() error {
 		}
 	}
 	if len(errs) == 0 {
-		try(e.Config.Position("dns"), "dns", all) // faults that only show when all are together
+		try(e.Config.Position("dns"), "dns", all) // faults that show only in combination
 	}
 	return errors.Join(errs...)
 }
@@ -152,8 +152,8 @@ func blockAnswer(b config.BlockAnswer) dnsproxy.BlockAnswer {
 	return answer
 }
 
-// ownResolvers returns the addresses that lead to our DNS server: its own, and the host's stub resolver if it forwards
-// to us.
+// ownResolvers returns the addresses that lead to our DNS server: its own, and that of the host's stub resolver if the stub
+// forwards to us.
 func ownResolvers(cfg *config.Config) []netip.AddrPort {
 	var own []netip.AddrPort
 	all := func(list []netip.Prefix) {
@@ -197,7 +197,7 @@ func addNamed(s *dnsproxy.Settings, cfg *config.Config, naming []egress.Naming) 
 	var main []dnsproxy.Upstream
 	zones, domains := make(map[string][]dnsproxy.Upstream), []string{}
 	split := func(domain string, upstreams ...dnsproxy.Upstream) {
-		host, err := policy.CanonicalName(strings.TrimPrefix(domain, "~")) // systemd marks domains that are routed but not searched
+		host, err := policy.CanonicalName(strings.TrimPrefix(domain, "~")) // systemd's mark for domains that are routed but not searched
 		if err != nil || configured[host] || len(upstreams) == 0 {
 			return // a bad domain from a server must not stop DNS
 		}

@@ -27,19 +27,19 @@ func TestNamedServersBecomeUpstreamsAndZones(t *testing.T) {
 	}{
 		{"servers and search domains of one transport", config.DNS{}, []egress.Naming{corp},
 			"10.0.0.53 via corp; corp.example: 10.0.0.53 via corp; lab.example: 10.0.0.53 via corp; private ."},
-		{"configured upstreams stay alone, the domains are split", config.DNS{Upstreams: []config.Upstream{{Address: "192.0.2.53", Via: "direct"}}},
+		{"configured upstreams are kept, the domains are split", config.DNS{Upstreams: []config.Upstream{{Address: "192.0.2.53", Via: "direct"}}},
 			[]egress.Naming{corp}, "192.0.2.53 via direct; corp.example: 10.0.0.53 via corp; lab.example: 10.0.0.53 via corp"},
 		{"a configured split is not touched", config.DNS{Split: []config.Split{{Domains: []string{"*.corp.example"}, Upstream: []config.Upstream{{Address: "10.9.9.9", Via: "direct"}}}}},
 			[]egress.Naming{corp}, "10.0.0.53 via corp; *.corp.example: 10.9.9.9 via direct; lab.example: 10.0.0.53 via corp; private ."},
-		{"allow_private takes the place of all names", config.DNS{AllowPrivate: []string{"home.example"}}, []egress.Naming{corp},
+		{"allow_private replaces all names", config.DNS{AllowPrivate: []string{"home.example"}}, []egress.Naming{corp},
 			"10.0.0.53 via corp; corp.example: 10.0.0.53 via corp; lab.example: 10.0.0.53 via corp; private home.example"},
 		{"a server for some domains is for no others", config.DNS{}, []egress.Naming{{Transport: "corp", Servers: []egress.Server{plain("10.0.0.53", "corp.example")}}},
 			"corp.example: 10.0.0.53 via corp"},
 		{"two ways to one domain are one zone, the last rule's transport first", config.DNS{}, []egress.Naming{best, corp},
 			"10.0.0.53 via corp; 10.1.1.1 via best; corp.example: 10.0.0.53 via corp, 10.1.1.1 via best; lab.example: 10.0.0.53 via corp; private ."},
-		{"a domain that is none is left out", config.DNS{}, []egress.Naming{{Transport: "corp", Servers: []egress.Server{plain("10.0.0.53")}, Search: []string{"a b", ""}}},
+		{"an invalid domain is left out", config.DNS{}, []egress.Naming{{Transport: "corp", Servers: []egress.Server{plain("10.0.0.53")}, Search: []string{"a b", ""}}},
 			"10.0.0.53 via corp; private ."},
-		{"search domains without a server lead nowhere", config.DNS{}, []egress.Naming{{Transport: "corp", Search: []string{"corp.example"}}}, ""},
+		{"search domains without a server add no zone", config.DNS{}, []egress.Naming{{Transport: "corp", Search: []string{"corp.example"}}}, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			e := &Edition{Config: &config.Config{DNS: row.cfg, Rules: []config.Rule{{Name: "rest", Do: config.Do{Via: "corp"}}}}}
@@ -54,7 +54,7 @@ func TestNamedServersBecomeUpstreamsAndZones(t *testing.T) {
 	}
 }
 
-// describe is upstreams, zones and domains with private answers in one line.
+// describe returns upstreams, zones and domains with private answers in one line.
 func describe(s dnsproxy.Settings) string {
 	list := func(us []dnsproxy.Upstream) (out []string) {
 		for _, u := range us {
@@ -101,11 +101,11 @@ func TestWhatATransportPushesCannotStopDNS(t *testing.T) {
 		n    egress.Naming
 	}{
 		{"our own address", egress.Naming{Transport: "corp", Servers: []egress.Server{{Address: "10.77.0.1:53", Domains: []string{"corp.example"}}}}},
-		{"an address that is none", egress.Naming{Transport: "corp", Servers: []egress.Server{{Address: "tls://1.2.3.4:99999", Domains: []string{"corp.example"}}}}},
+		{"an invalid address", egress.Naming{Transport: "corp", Servers: []egress.Server{{Address: "tls://1.2.3.4:99999", Domains: []string{"corp.example"}}}}},
 	} {
 		plan, s, pushed := e.CompileDNS([]egress.Naming{row.n}, nil)
 		if pushed == nil {
-			t.Errorf("%s: nothing tells that it cannot be used", row.name)
+			t.Errorf("%s: got no error", row.name)
 		}
 		if plan == nil || describe(s) != "192.0.2.53 via direct" {
 			t.Errorf("%s: got %s, want the configuration's servers alone", row.name, describe(s))
@@ -129,10 +129,10 @@ func TestSettingsOfDNS(t *testing.T) {
 		t.Errorf("clients: got %v, want loopback and private networks alone", near.Clients)
 	}
 	if near.StripECH {
-		t.Error("no rule looks at names, and yet ClientHellos are to show them")
+		t.Error("no rule looks at names, but ClientHellos must show them")
 	}
 	if !s(onLaptop + "rules: [{name: a, match: {not: {domain: a.example}}, do: block}, {name: rest, do: direct}]\n").StripECH {
-		t.Error("a rule looks at names within a not, and ClientHellos may hide them")
+		t.Error("a rule looks at names within a not, but ClientHellos may hide them")
 	}
 	set := s(onLaptop + bets + "dns: {clients: [192.0.2.0/24], select: fastest, timeout: 3s, block: {answer: refused, ttl: 10s}, block_category: {bets: {answer: address, addresses: [192.0.2.9]}}}\nlimits: {dns_queries: 7}\n" + noBets)
 	if !slices.Equal(set.Clients, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}) || set.Select != dnsproxy.Fastest ||

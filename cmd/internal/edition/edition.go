@@ -1,9 +1,8 @@
-// Package edition compiles a configuration into one immutable value: everything that it means.
+// Package edition compiles a configuration into one immutable value, the Edition.
 //
-// Compile is the only way from a configuration to something that runs: check, run, reload and its dry run all call it,
-// so that what one accepts, the others accept too. An Edition is compiled whole or not at all. Live holds the one in
-// force behind one pointer. It also holds the exceptions that lift blocks for a while, and the former editions that
-// explanations ask.
+// Compile is the only way from a configuration to something that runs. check, run, reload and its dry run all call it, so
+// they accept the same configurations. An Edition is compiled completely or not at all. Live holds the current one behind one
+// pointer. Live also holds the exceptions that lift blocks temporarily, and former editions for explanations.
 //
 // It opens no socket and changes nothing on the host.
 package edition
@@ -25,7 +24,7 @@ import (
 
 // Edition is everything that a configuration means. It is immutable.
 type Edition struct {
-	Number  uint64 // counts the editions that came into force in this process, from 1; 0 before this one has
+	Number  uint64 // counts the editions put in force by this process, from 1; 0 until this one is
 	Config  *config.Config
 	Policy  *policy.Policy
 	Lists   *lists.Content
@@ -34,14 +33,14 @@ type Edition struct {
 	Gateway *gateway.Plan // nil without listen.wireguard
 	Status  []lists.Status
 
-	// Whether a rule has a condition on the user or the program that sends a flow. Both are costly to look up.
+	// Whether a rule has a condition on the user or the program that sends a flow. Looking them up is expensive.
 	AsksUIDs, AsksPrograms bool
 }
 
 // Sources are what Compile needs besides the configuration.
 type Sources struct {
 	Lists  *lists.Lists
-	Before *clients.Book // of the edition in force: peers that stay keep their keys; may be nil
+	Before *clients.Book // of the current edition, so that peers that stay keep their keys; may be nil
 }
 
 // TestsError says which of the configuration's own tests fail.
@@ -62,7 +61,7 @@ func AsFaults(err error) error {
 }
 
 // Compile compiles a configuration. It reads lists, keys and profiles, and changes nothing. The error is a *config.Error
-// with every fault that was found, or a *TestsError, which comes with the edition that fails its tests.
+// with every fault, or a *TestsError if tests fail. With a *TestsError, Compile returns the edition too.
 func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, error) {
 	e := &Edition{Config: cfg, Clients: clients.NewBook(bookPeers(cfg), from.Before)}
 	var errs []error
@@ -94,8 +93,8 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 	return e, nil
 }
 
-// Warnings returns a sentence for each probable mistake: rules that no flow can reach, profile lines that are ignored,
-// lists that are missing.
+// Warnings returns one sentence for each probable mistake: rules that no flow can reach, ignored profile lines, and missing
+// lists.
 func (e *Edition) Warnings() []string {
 	list := slices.Concat(e.Policy.Warnings(), e.Egress.Warnings())
 	for _, s := range e.Status {
@@ -106,8 +105,8 @@ func (e *Edition) Warnings() []string {
 	return list
 }
 
-// After returns the edition as it can follow old in a running penstock: what needs a restart to change is taken from
-// old. The error is a *config.Error if the new settings do not work with those.
+// After returns the edition that can replace old in a running penstock. It takes the settings that only a restart can change
+// from old. The error is a *config.Error if the new settings do not work with those.
 func (e *Edition) After(old *Edition) (*Edition, error) {
 	next, cfg := *e, *e.Config
 	cfg.Listen, cfg.Transports = old.Config.Listen, old.Config.Transports
@@ -121,7 +120,8 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 	return &next, nil
 }
 
-// Place says whether a destination is in one of penstock's own networks, and whether penstock answers there.
+// Place returns policy.Inside for a destination in one of penstock's own networks, and policy.Service for an address on which
+// penstock answers.
 func (e *Edition) Place(dst netip.Addr) policy.Place {
 	var networks, services []netip.Prefix
 	if t := e.Config.Listen.TUN; t != nil {
@@ -150,7 +150,7 @@ func asksForPrograms(p *policy.Policy) (uids, programs bool) {
 	return uids, programs
 }
 
-// bookPeers are the peers that may connect.
+// bookPeers returns the peers that may connect.
 func bookPeers(cfg *config.Config) []clients.Peer {
 	var list []clients.Peer
 	for _, p := range cfg.Peers {
@@ -161,8 +161,8 @@ func bookPeers(cfg *config.Config) []clients.Peer {
 	return list
 }
 
-// faults joins errors into one *config.Error. Those that are one already keep their faults; the text of the others names
-// the place.
+// faults joins errors into one *config.Error. A *config.Error keeps its faults. The text of any other error contains the
+// position.
 func faults(errs ...error) error {
 	e := &config.Error{}
 	for _, err := range errs {

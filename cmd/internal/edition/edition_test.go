@@ -26,43 +26,43 @@ func TestCompileRefusesWhatWouldNotRun(t *testing.T) {
 		name, text string
 		want       []string // line and column, and the beginning of each fault
 	}{
-		{"a rule with a day that there is not",
+		{"a rule with an unknown day",
 			onLaptop + "rules: [{name: late, match: {schedule: 'foo 21:00'}, do: block}, {name: rest, do: direct}]\n",
 			[]string{`2:9: rule "late": schedule "foo 21:00": "foo" is not a day`}},
 		{"an own address as upstream",
 			onLaptop + "dns: {upstreams: [{address: 10.77.0.1}]}\n" + rest,
 			[]string{`2:19: dns.upstreams: dnsproxy: upstream address "10.77.0.1" leads back to this server`}},
-		{"a port that there is not",
+		{"a port that is out of range",
 			onLaptop + "dns: {upstreams: [{address: 'tls://1.2.3.4:99999'}]}\n" + rest,
 			[]string{`2:19: dns.upstreams: dnsproxy: upstream address "tls://1.2.3.4:99999": port must be 1 to 65535`}},
 		{"one domain in two splits, at the second",
 			onLaptop + "dns:\n  split:\n    - {domains: [a.example], upstream: {address: 10.0.0.1}}\n    - {domains: ['*.a.example'], upstream: {address: 10.0.0.2}}\n" + rest,
 			[]string{`5:7: dns.split: dnsproxy: domain "*.a.example" is in two zones`}},
-		{"a domain that is none, where private answers are allowed",
+		{"an invalid domain in allow_private",
 			onLaptop + "dns: {allow_private: [ok.example, 'a..b']}\n" + rest,
 			[]string{`2:35: dns.allow_private: dnsproxy: domain "a..b" is not a domain name`}},
 		{"an own address that a transport's file names as its DNS server",
 			onLaptop + "transports: {corp: {wireguard: {config: own.conf}}}\n" + rest,
 			[]string{`2:20: transport corp: dnsproxy: upstream address "10.77.0.1" leads back to this server`}},
-		{"a transport's file that is not finished",
+		{"a transport's file that is incomplete",
 			onLaptop + "transports: {corp: {wireguard: {config: bad.conf}}}\n" + rest,
 			[]string{"2:20: transport corp: bad.conf"}},
 		{"a transport whose server has our own key",
 			onLaptop + "transports: {corp: {wireguard: {private_key: {file: server.key}, address: 10.8.0.2/32, peers: [{public_key: OWN, endpoint: '192.0.2.1:51820', allowed_ips: 0.0.0.0/0}]}}}\n" + rest,
 			[]string{"2:20: transport corp: PublicKey is this machine's own"}},
-		{"a transport with a keepalive that WireGuard cannot say",
+		{"a transport with a keepalive that is out of range",
 			onLaptop + "transports: {corp: {wireguard: {private_key: {file: server.key}, address: 10.8.0.2/32, peers: [{public_key: " + anaKey + ", endpoint: '192.0.2.1:51820', allowed_ips: 0.0.0.0/0, persistent_keepalive: 1500ms}]}}}\n" + rest,
 			[]string{"2:20: transport corp: PersistentKeepalive 1.5s is out of range"}},
 		{"a peer with the gateway's own key",
 			atGateway + "peers: [{name: ana, public_key: OWN, allowed_ips: 10.99.0.2/32}]\n" + rest,
-			[]string{"2:9: peer ana: public_key: it is the gateway's own"}},
-		{"a peer with a keepalive that WireGuard cannot say",
+			[]string{"2:9: peer ana: public_key is the gateway's own"}},
+		{"a peer with a keepalive that is out of range",
 			atGateway + "peers: [{name: ana, public_key: " + anaKey + ", allowed_ips: 10.99.0.2/32, persistent_keepalive: 1500ms}]\n" + rest,
 			[]string{"2:9: peer \"ana\": keepalive 1.5s"}},
 		{"a category that must not be missing, and is",
 			onLaptop + "categories: {bets: {on_missing: fail, lists: [{file: empty.txt}]}}\n" + noBets,
 			[]string{"2:20: category bets: list empty.txt: "}},
-		{"all of it in one go",
+		{"all of them at once",
 			atGateway + "peers: [{name: ana, public_key: OWN, allowed_ips: 10.99.0.2/32}]\n" +
 				"transports: {corp: {wireguard: {config: bad.conf}}}\n" +
 				"categories: {bets: {on_missing: fail, lists: [{file: empty.txt}]}}\n" +
@@ -112,7 +112,7 @@ func TestWhatCompileAcceptsTheServerTakes(t *testing.T) {
 		{"a domain twice in one split", onLaptop + "dns: {split: [{domains: [corp.example, '*.corp.example'], upstream: {address: 10.0.0.1}}]}\n" + rest},
 		{"a split that a transport names too", onLaptop + "transports: {corp: {wireguard: {config: corp.conf}}}\ndns: {split: [{domains: ['*.corp.example'], upstream: {address: 10.9.9.9}}]}\n" + rest},
 		{"every kind of block answer", onLaptop + bets + "dns: {block: {answer: 'null'}, block_category: {bets: {answer: address, addresses: [192.0.2.9]}, ads: {answer: refused}}, upstreams: [{address: 192.0.2.53}]}\n" + noBets},
-		{"a gateway that asks through nothing", atGateway + rest},
+		{"a gateway without upstreams", atGateway + rest},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			e, err := compileAlone(t, load(t, row.text))
@@ -140,7 +140,7 @@ func TestTestsThatDoNotHoldComeWithTheEdition(t *testing.T) {
 	if e == nil || e.Policy.Decide(to(t, "https://casino.example")).Rule != "no-bets" {
 		t.Error("the edition did not come with its failed tests: penstock check shows both")
 	}
-	if !strings.HasPrefix(err.Error(), cfg.Path+":4:9: test from here to casino.example: is ") {
+	if !strings.HasPrefix(err.Error(), cfg.Path+":4:9: test from here to casino.example: got ") {
 		t.Errorf("got %q, want the place of the test first", err)
 	}
 	faults, ok := errors.AsType[*config.Error](AsFaults(err))
@@ -210,7 +210,7 @@ func TestAnUpstreamThatIsOurOwnUntilARestartIsRefused(t *testing.T) {
 	}
 	_, err = next.After(old)
 	if _, ok := errors.AsType[*config.Error](err); !ok || !strings.HasPrefix(err.Error(), moved.Path+":2:19: ") {
-		t.Errorf("got %v, want a fault at the upstream: questions would go round in a circle", err)
+		t.Errorf("got %v, want a fault at the upstream: questions would loop", err)
 	}
 }
 
@@ -248,7 +248,7 @@ func TestPlace(t *testing.T) {
 		{"a neighbour in the gateway's network", "10.99.0.9", policy.Inside},
 		{"a neighbour by IPv6", "fd77::9", policy.Inside},
 		{"a host of somebody else", "192.0.2.1", policy.Elsewhere},
-		{"the network beside ours", "10.78.0.1", policy.Elsewhere},
+		{"the network next to ours", "10.78.0.1", policy.Elsewhere},
 		{"loopback, which is not of the configuration", "127.0.0.1", policy.Elsewhere},
 	} {
 		if got := e.Place(netip.MustParseAddr(row.addr)); got != row.want {

@@ -7,7 +7,7 @@ import (
 	"penstock/policy"
 )
 
-// Except puts an exception in force until its end.
+// Except puts an exception in force until it expires.
 func (l *Live) Except(e policy.Exception) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -20,7 +20,7 @@ func (l *Live) Except(e policy.Exception) {
 	}
 }
 
-// Expire removes the exceptions that are over at a time and returns them. next is when the next one ends; zero: never.
+// Expire removes the exceptions that have expired at a time and returns them. next is when the next one expires; zero: never.
 func (l *Live) Expire(at time.Time) (over []policy.Exception, next time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

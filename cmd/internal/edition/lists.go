@@ -48,8 +48,8 @@ func usedCategories(cfg *config.Config) []string {
 	return slices.Compact(used)
 }
 
-// categoriesOf returns the categories that rules use, with their lists. A list that would block a split zone is refused:
-// those names are the company's own.
+// categoriesOf returns the categories that rules use, with their lists. Lists must not block the names of split zones, which
+// belong to the company.
 func categoriesOf(cfg *config.Config) []lists.Category {
 	var own []string
 	for _, s := range cfg.DNS.Split {
@@ -89,20 +89,20 @@ func readLists(ctx context.Context, l *lists.Lists, cfg *config.Config) (*lists.
 		fault := config.Fault{Message: err.Error()}
 		if fail, ok := errors.AsType[*lists.FailError](err); ok {
 			fault.Pos = cfg.Categories[fail.Category].Pos
-			fault.Mend = "mend the list, or say on_missing: block or allow"
+			fault.Mend = "fix the list, or set on_missing: block or allow"
 		}
 		faults = append(faults, fault)
 	}
 	return nil, &config.Error{Faults: faults}
 }
 
-// unjoined takes apart what errors.Join has joined, on every level.
+// unjoined splits errors made by errors.Join, at every level.
 func unjoined(err error) []error {
 	if err == nil {
 		return nil
 	}
 	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok || errors.Join(joined.Unwrap()...).Error() != err.Error() { // made by fmt.Errorf, which adds words of its own
+	if !ok || errors.Join(joined.Unwrap()...).Error() != err.Error() { // made by fmt.Errorf, which adds text
 		return []error{err}
 	}
 	var list []error
@@ -112,8 +112,8 @@ func unjoined(err error) []error {
 	return list
 }
 
-// ListDir returns the directory for last good versions of lists and their compiled set: beside the host's state if
-// penstock changes the host (ownsHost), else in the user's cache if there are subscriptions, else none.
+// ListDir returns the directory for the last good versions of lists and their compiled set. If penstock changes the host
+// (ownsHost), it is next to the host's state. Otherwise it is in the user's cache, or "" if no list is fetched.
 func ListDir(cfg *config.Config, ownsHost bool) string {
 	if t := cfg.Listen.TUN; t != nil && ownsHost && (t.Routes == "auto" || t.DNS == "auto") {
 		return filepath.Join(filepath.Dir(t.StateFile), "lists")
@@ -131,6 +131,6 @@ func ListDir(cfg *config.Config, ownsHost bool) string {
 	if err != nil {
 		return filepath.Join(filepath.Dir(config.DefaultStateFile()), "lists")
 	}
-	sum := sha256.Sum256([]byte(cfg.Path)) // each configuration runs in a process of its own
+	sum := sha256.Sum256([]byte(cfg.Path)) // each configuration runs in its own process
 	return filepath.Join(cache, "penstock", "lists-"+hex.EncodeToString(sum[:4]))
 }

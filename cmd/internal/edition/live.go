@@ -16,7 +16,7 @@ import (
 	"penstock/policy/blocklist"
 )
 
-// Live holds the edition in force. Its methods may be called by several goroutines at once.
+// Live holds the current edition. It is safe for concurrent use.
 type Live struct {
 	Lists *lists.Lists
 
@@ -27,13 +27,13 @@ type Live struct {
 	mu         sync.Mutex // guards below
 	exceptions []policy.Exception
 	former     []*Edition    // oldest first
-	excepted   chan struct{} // of capacity 1: there is a new exception
+	excepted   chan struct{} // capacity 1: there is a new exception
 }
 
-// Bounds of the former editions that are kept for explanations.
+// Limits for the former editions kept for explanations.
 const (
 	maxFormer      = 16
-	maxFormerBytes = 32 << 20 // of lists that are not in force any more
+	maxFormerBytes = 32 << 20 // of lists that are no longer in force
 )
 
 // NewLive returns a Live without an edition: call Use before anything else. NewLive sets c.Current and c.Replace.
@@ -46,13 +46,13 @@ func NewLive(c lists.Config) *Live {
 	return l
 }
 
-// Now is the edition in force.
+// Now returns the current edition.
 func (l *Live) Now() *Edition { return l.now.Load() }
 
-// Config is the configuration in force.
+// Config returns the current configuration.
 func (l *Live) Config() *config.Config { return l.now.Load().Config }
 
-// Compile compiles a configuration that may follow the edition in force.
+// Compile compiles a configuration that can replace the current edition.
 func (l *Live) Compile(ctx context.Context, cfg *config.Config) (*Edition, error) {
 	from := Sources{Lists: l.Lists}
 	if now := l.now.Load(); now != nil {
@@ -61,8 +61,8 @@ func (l *Live) Compile(ctx context.Context, cfg *config.Config) (*Edition, error
 	return Compile(ctx, cfg, from)
 }
 
-// Use puts an edition in force: it judges every flow from now on. It returns the keys of the clients that the edition
-// before knew and this one does not.
+// Use puts an edition in force: it judges every flow from now on. Use returns the keys of the clients that are in the
+// previous edition and not in this one.
 func (l *Live) Use(e *Edition) (gone []uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -89,8 +89,8 @@ func (l *Live) useLocked(e *Edition) {
 	l.forgetLocked(next.Lists)
 }
 
-// forgetLocked keeps the former editions within their bounds. Editions that share a set of names count it once, and the
-// set in force not at all.
+// forgetLocked drops former editions until the rest are within their limits. A set of names that several editions share
+// counts once. The current set does not count.
 func (l *Live) forgetLocked(inForce *lists.Content) {
 	seen := map[*blocklist.Set]bool{inForce.Set(): true}
 	bytes := 0
@@ -106,7 +106,7 @@ func (l *Live) forgetLocked(inForce *lists.Content) {
 	}
 }
 
-// replaceLists puts newer lists in force under the same rules. It refuses if old is no longer in force.
+// replaceLists puts newer lists in force under the same rules. It returns false if old is no longer in force.
 func (l *Live) replaceLists(old, content *lists.Content) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -133,10 +133,10 @@ func (l *Live) Edition(number uint64) (*Edition, bool) {
 	return nil, false
 }
 
-// Conditions returns what is true of the host and its network now.
+// Conditions returns the current conditions of the host and its network.
 func (l *Live) Conditions() *policy.Conditions { return l.conditions.Load() }
 
-// SetConditions changes what is true of the host and its network, and reports whether it differs from before.
+// SetConditions changes the conditions of the host and its network. It reports whether anything changed.
 func (l *Live) SetConditions(change func(*policy.Conditions)) bool {
 	for {
 		before := l.conditions.Load()
@@ -151,30 +151,30 @@ func (l *Live) SetConditions(change func(*policy.Conditions)) bool {
 	}
 }
 
-// Decide judges a flow by the edition in force, under the present conditions.
+// Decide judges a flow by the current edition, under the current conditions.
 func (l *Live) Decide(f policy.Flow) policy.Verdict {
 	f.Now = l.conditions.Load()
 	return l.now.Load().Policy.Decide(f)
 }
 
-// DecideName judges a question by the edition in force, under the present conditions.
+// DecideName judges a question by the current edition, under the current conditions.
 func (l *Live) DecideName(f policy.Flow) policy.Verdict {
 	f.Now = l.conditions.Load()
 	return l.now.Load().Policy.DecideName(f)
 }
 
-// Describe adds what is known of a flow's client. It reports false for a client that is gone.
+// Describe adds the facts about a flow's client. It returns false if the client is gone.
 func (l *Live) Describe(f *policy.Flow) bool {
 	c, ok := l.now.Load().Clients.Client(f.Client)
 	f.Peer, f.Groups = c.Name, c.Groups
 	return ok
 }
 
-// Peer returns the key of the peer that an inner address belongs to.
+// Peer returns the key of the peer that has an address inside the tunnel.
 func (l *Live) Peer(src netip.Addr) (key uint64, ok bool) { return l.now.Load().Clients.Peer(src) }
 
-// Key returns the key of whoever sends from an address: see clients.Book.Key.
+// Key returns the key of the sender at an address: see clients.Book.Key.
 func (l *Live) Key(src netip.Addr) uint64 { return l.now.Load().Clients.Key(src) }
 
-// ListStatus returns the state of the lists in force.
+// ListStatus returns the state of the current lists.
 func (l *Live) ListStatus() []lists.Status { return l.Lists.Status(l.now.Load().Lists) }

@@ -27,7 +27,7 @@ func TestAFormerEditionIsAskedAsItWas(t *testing.T) {
 		t.Errorf("now: got rule %s, want rest", got)
 	}
 	if now, ok := l.Edition(then + 1); !ok || now != l.Now() {
-		t.Error("the edition in force is not known by its number")
+		t.Error("the current edition is not found by its number")
 	}
 }
 
@@ -73,7 +73,7 @@ func TestAnExceptionEndsAndTheNumberGrows(t *testing.T) {
 	select {
 	case <-l.Excepted():
 	default:
-		t.Error("nobody is told of a new exception: it would never end")
+		t.Error("a new exception is not signalled: it would never end")
 	}
 	if got := l.Decide(casino).Rule; got != "rest" {
 		t.Errorf("while it is excepted: got rule %s, want rest", got)
@@ -121,13 +121,13 @@ func TestNewerListsDoNotReplaceThoseOfAnotherEdition(t *testing.T) {
 	l.Except(policy.Exception{Name: "shop.example", Until: time.Now().Add(time.Hour)})
 	l.Use(compile(t, l, loadIn(t, dir, onLaptop+bets+noBets)))
 	if l.replaceLists(old, old) {
-		t.Error("lists read for the edition before were brought into force")
+		t.Error("lists read for the previous edition were put in force")
 	}
 	before := l.Now()
 	write(t, filepath.Join(dir, "bets.txt"), "other.example\nshop.example\n")
 	newer := compile(t, l, loadIn(t, dir, onLaptop+bets+noBets)).Lists
 	if !l.replaceLists(before.Lists, newer) {
-		t.Fatal("lists read for the edition in force were not brought into force")
+		t.Fatal("lists read for the current edition were not put in force")
 	}
 	for host, want := range map[string]string{"casino.example": "rest", "other.example": "no-bets", "shop.example": "rest"} {
 		if got := l.Decide(to(t, "https://"+host)).Rule; got != want {
@@ -135,7 +135,7 @@ func TestNewerListsDoNotReplaceThoseOfAnotherEdition(t *testing.T) {
 		}
 	}
 	if now := l.Now(); now.Number != before.Number+1 || now.Config != before.Config || now.Clients != before.Clients {
-		t.Error("newer lists are an edition of their own, in which nothing else is new")
+		t.Error("newer lists are not a new edition with everything else unchanged")
 	}
 }
 
@@ -153,25 +153,25 @@ func TestConditions(t *testing.T) {
 		t.Errorf("on a trusted network: got %s by %v", got.Egress, got.Cause)
 	}
 	if l.SetConditions(trust) {
-		t.Error("what is as before is reported as a change: live flows would be judged again for nothing")
+		t.Error("no change is reported as one: live flows would be judged again for nothing")
 	}
 	portal := func(c *policy.Conditions) {
 		c.Portal = &policy.Portal{Host: "login.hotel.example", Local: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")}}
 	}
 	if !l.SetConditions(portal) || l.SetConditions(portal) {
-		t.Error("an open portal is a change once")
+		t.Error("an open portal is not reported as a change exactly once")
 	}
 	if !l.SetConditions(func(c *policy.Conditions) { c.Portal = nil }) {
-		t.Error("a portal that closes is no change")
+		t.Error("a portal that closes is not reported as a change")
 	}
 	l.Use(l.Now())
 	if !l.Conditions().Trusted {
-		t.Error("a new edition made the network another one")
+		t.Error("a new edition changed the conditions")
 	}
 }
 
-// TestEditionsComeIntoForceWhole has flows judged while editions that block and editions that forward take turns. A
-// verdict of one with the number of another would be half a reload.
+// TestEditionsComeIntoForceWhole judges flows while editions that block and editions that forward alternate. A verdict of one
+// with the number of another would be half a reload.
 func TestEditionsComeIntoForceWhole(t *testing.T) {
 	dir := t.TempDir()
 	l := newLive(t, loadIn(t, dir, onLaptop+rest)) // odd numbers forward
@@ -207,7 +207,7 @@ func TestEditionsComeIntoForceWhole(t *testing.T) {
 			next = forwards
 		}
 		if gone := l.Use(next); len(gone) != 0 {
-			t.Errorf("clients went although none was there: %v", gone)
+			t.Errorf("got removed clients, but there were none: %v", gone)
 		}
 	}
 	cancel()
@@ -226,7 +226,7 @@ func TestChangesNameTheSectionsAndWhatNeedsARestart(t *testing.T) {
 		{"so is DNS", strings.Replace(base, "192.0.2.53", "192.0.2.54", 1), "dns", ""},
 		{"limits are not", base + "limits: {dials: 5}\n", "limits", "limits"},
 		{"nor is a transport", base + "transports: {corp: {wireguard: {config: corp.conf}}}\n", "transports", "transports"},
-		{"a network is not followed that nobody asked about", base + "on_demand: [{then: connect}]\n", "on_demand", "on_demand"},
+		{"on_demand that was not set at the start needs a restart", base + "on_demand: [{then: connect}]\n", "on_demand", "on_demand"},
 	} {
 		dir := t.TempDir()
 		old, cfg := loadIn(t, dir, base), loadIn(t, dir, row.text)

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Keys that belong together with nobody.
+// Unrelated keys.
 const (
 	serverKey = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 	anaKey    = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
@@ -90,7 +90,7 @@ func compile(t *testing.T, l *Live, cfg *config.Config) *Edition {
 	return e
 }
 
-// to is a flow to a URL, read to its end.
+// to returns a flow to a URL that shows its name.
 func to(t *testing.T, target string) policy.Flow {
 	t.Helper()
 	f, err := (&policy.Test{To: target, At: time.Now()}).Flow(nil)

@@ -48,8 +48,8 @@ func policyConfig(cfg *config.Config, lists func() *blocklist.Set) policy.Config
 // categoryDoH is the category of encrypted resolvers.
 const categoryDoH = "doh"
 
-// ownRules returns the rules that stand before those of the configuration and are shown like them: one for what goes to
-// the DNS server, and those of dns.enforce.
+// ownRules returns the rules that penstock adds before those of the configuration: one that captures DNS questions, and those
+// for dns.enforce. They are shown like any other rule.
 func ownRules(cfg *config.Config) []policy.Rule {
 	var list []policy.Rule
 	add := func(name string, m policy.Match, do policy.Do) {
@@ -65,8 +65,8 @@ func ownRules(cfg *config.Config) []policy.Rule {
 	return list
 }
 
-// capturesDNS reports whether the configuration's own rules say what goes to the DNS server. If none does, all of port 53
-// goes there.
+// capturesDNS reports whether a rule of the configuration sends flows to the DNS server. If none does, penstock captures all
+// of port 53.
 func capturesDNS(cfg *config.Config) bool {
 	return slices.ContainsFunc(cfg.Rules, func(r config.Rule) bool { return r.Do.Action == "dns" })
 }

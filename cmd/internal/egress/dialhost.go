@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// DialHost opens a connection of our own, for example to fetch a list. The host in address is resolved where the
-// connection goes: for direct by the resolvers that this machine has without us, else through the transport, by those of
-// Config.Servers first and then the transport's own. Policy is not asked: a list could block its own update.
+// DialHost opens a connection of penstock's own, for example to fetch a list. It resolves the host in address at the far end:
+// for direct with the resolvers that this machine has without penstock, otherwise through the transport, first with those of
+// Config.Servers and then with the transport's own. It does not ask the policy: a list could block its own update.
 func (e *Egress) DialHost(ctx context.Context, via, network, address string) (net.Conn, error) {
 	dialer, ok := e.Dialer(via)
 	if !ok {
@@ -42,12 +42,12 @@ func (e *Egress) DialHost(ctx context.Context, via, network, address string) (ne
 		errs = append(errs, err)
 	}
 	if len(errs) == 0 {
-		return nil, fmt.Errorf("%s has no address that can be reached via %s", host, via)
+		return nil, fmt.Errorf("%s has no address that is reachable via %s", host, via)
 	}
 	return nil, errors.Join(errs...)
 }
 
-// resolveVia finds a name's addresses through an egress.
+// resolveVia resolves a name through an egress.
 func (e *Egress) resolveVia(ctx context.Context, via, host string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a.Unmap()}, nil
@@ -57,7 +57,7 @@ func (e *Egress) resolveVia(ctx context.Context, via, host string) ([]netip.Addr
 	}
 	servers := e.resolversOf(via)
 	if len(servers) == 0 {
-		return nil, fmt.Errorf("resolve %s: no DNS server is known behind %s: add one to dns.upstreams with via: %s", host, via, via)
+		return nil, fmt.Errorf("resolve %s: no DNS server for %s: add one to dns.upstreams with via: %s", host, via, via)
 	}
 	dialer, _ := e.Dialer(via)
 	// Over TCP, because package net takes a connection for UDP only if it is a net.PacketConn, and ours are not.
@@ -82,14 +82,14 @@ func LookUp(ctx context.Context, host string, servers []netip.AddrPort, dial fun
 			return addrs, nil
 		}
 		if failed, ok := errors.AsType[*net.DNSError](err); ok {
-			failed.Server = server.String() // package net names the host's own resolver, which was not asked
+			failed.Server = server.String() // package net reports the host's own resolver, which was not used
 		}
 		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
 }
 
-// resolversOf returns the DNS servers behind a transport: those that the configuration asks through it, then its own.
+// resolversOf returns the DNS servers for a transport: first those that the configuration asks through it, then its own.
 func (e *Egress) resolversOf(via string) []netip.AddrPort {
 	servers := slices.Clone(e.Servers(via))
 	if t, ok := e.Serving(via); ok {

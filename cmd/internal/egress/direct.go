@@ -10,7 +10,7 @@ import (
 	"penstock/router"
 )
 
-// Direct is the egress "direct": the network that this machine is in.
+// Direct is the egress "direct", which is the network of this machine.
 type Direct interface {
 	router.Dialer
 	// Control prepares one of our own sockets so that its packets stay out of the TUN.
@@ -20,13 +20,13 @@ type Direct interface {
 	Close() error
 }
 
-// Plain is Direct where sockets need no mark. It does not know the machine's addresses.
+// Plain is a Direct whose sockets need no mark. It does not know the machine's addresses.
 type Plain struct{ net.Dialer }
 
 // Control does nothing.
 func (Plain) Control(string, string, syscall.RawConn) error { return nil }
 
-// Reserved reports the addresses of iprange.IsReserved alone.
+// Reserved reports only the addresses of iprange.IsReserved.
 func (Plain) Reserved(addr netip.Addr) bool { return iprange.IsReserved(addr) }
 
 // Close does nothing.
@@ -37,11 +37,11 @@ func (p Plain) DialContext(ctx context.Context, network, address string) (net.Co
 	return p.Dialer.DialContext(ctx, network, address)
 }
 
-// Outside is the machine's own network as transports use it: its packets stay out of the TUN, and its names are resolved
-// without our DNS server.
+// Outside is the machine's own network for the use of transports. Packets stay out of the TUN, and names are resolved without
+// our DNS server.
 type Outside struct {
 	Direct Direct
 	Mark   uint32 // of our own sockets; 0: none
-	// Resolve finds the addresses of an endpoint's name.
+	// Resolve returns the addresses for an endpoint's name.
 	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 }

@@ -19,13 +19,13 @@ import (
 	"penstock/stack"
 )
 
-// Config is what Open needs. All but Metrics and Log must be set.
+// Config is what Open needs. All fields except Metrics and Log must be set.
 type Config struct {
 	Plan    *Plan
 	Outside Outside
-	Hold    time.Duration // how long flows of a lost transport wait for it before they are reset
+	Hold    time.Duration // how long flows survive without their transport before they are reset
 
-	// Renamed is called when a transport is given other DNS servers than before. It must not block.
+	// Renamed is called when the DNS servers of a transport have changed. It must not block.
 	Renamed func()
 	// Changed is called when a transport's state has changed. It must not block.
 	Changed func()
@@ -35,10 +35,10 @@ type Config struct {
 	Reset func(egress string) int
 
 	Metrics Metrics
-	Log     *slog.Logger // nil discards
+	Log     *slog.Logger // if nil, nothing is logged
 }
 
-// Metrics are those of the parts. Each may be nil, which counts nothing.
+// Metrics holds the metrics of the parts. Each may be nil; then nothing is counted.
 type Metrics struct {
 	Stack     *stack.Metrics
 	Transport *transport.Metrics
@@ -46,18 +46,18 @@ type Metrics struct {
 	Reset     *prometheus.CounterVec // by transport: see NewResetMetric
 }
 
-// NewResetMetric makes the counter of flows that were reset because their transport stayed away, and registers it with
+// NewResetMetric returns the counter of flows that were reset because their transport stayed down, and registers it with
 // reg.
 func NewResetMetric(reg prometheus.Registerer) *prometheus.CounterVec {
 	c := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "penstock_transport_flows_reset_total",
-		Help: "Flows that were reset because their transport stayed away for longer than always_on.hold.",
+		Help: "Flows reset because their transport stayed down for longer than always_on.hold.",
 	}, []string{"transport"})
 	reg.MustRegister(c)
 	return c
 }
 
-// Egress is the map of ways out by name. Its methods may be called by several goroutines at once.
+// Egress holds the ways out by name. It is safe for concurrent use.
 type Egress struct {
 	Config
 	dialers    map[string]router.Dialer
@@ -66,11 +66,11 @@ type Egress struct {
 	holds      *holds
 }
 
-// Transport is one transport with its driver's supervisor and the stack inside it.
+// Transport is one transport: the supervisor of its driver, and the stack inside it.
 type Transport struct {
 	*transport.Tunnel
 	Kind     string   // wireguard or openvpn
-	Warnings []string // about lines of its file that are unsafe or ignored
+	Warnings []string // about unsafe or ignored lines of its file
 	inner    inner
 }
 
@@ -83,26 +83,26 @@ type Group struct {
 	Name string
 }
 
-// inner is the inside of a transport.
+// inner is the part of a transport inside the tunnel.
 type inner interface {
 	router.Dialer
-	// newDriver makes a driver that is not connected.
+	// newDriver returns a driver that is not connected.
 	newDriver(lost func(error)) (transport.Driver, error)
-	// facts is what is known of the transport now.
+	// facts returns what is known about the transport now.
 	facts() facts
 	// reset ends the flows inside, but not the session.
 	reset() error
 	close() error
 }
 
-// facts is what is known of a transport: from its file, or from what its server pushed.
+// facts is what is known about a transport, from its file or from what its server pushed.
 type facts struct {
 	naming Naming
 	ipv6   bool // it has an IPv6 address
 	named  bool // its server may have other addresses than the one in use
 }
 
-// resolvers are the plain DNS servers that the transport names.
+// resolvers returns the plain DNS servers of the transport.
 func (f facts) resolvers() []netip.AddrPort {
 	var list []netip.AddrPort
 	for _, s := range f.naming.Servers {
@@ -115,7 +115,7 @@ func (f facts) resolvers() []netip.AddrPort {
 	return list
 }
 
-// Open makes the ways of a plan. No transport connects before Run.
+// Open builds the transports of a plan. None connects before Run.
 func Open(c Config) (*Egress, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -177,10 +177,10 @@ func (e *Egress) Dialer(name string) (router.Dialer, bool) {
 	return d, ok
 }
 
-// IsNotUp reports that a dial failed because its transport is not up.
+// IsNotUp reports whether a dial failed because its transport is not up.
 func (e *Egress) IsNotUp(err error) bool { return errors.Is(err, transport.ErrNotUp) }
 
-// Run starts the supervisors, and the goroutine that resets the flows of transports that stay away.
+// Run starts the supervisors, and the goroutine that resets the flows of transports that stay down.
 func (e *Egress) Run(start func(name string, run func(context.Context) error)) {
 	for _, t := range e.transports {
 		start("transport "+t.Name, t.Run)
@@ -197,10 +197,10 @@ func (e *Egress) Close() error {
 	return errors.Join(errs...)
 }
 
-// Transports are the transports, sorted by name. The caller must not change the list.
+// Transports returns the transports, sorted by name. The caller must not change the list.
 func (e *Egress) Transports() []*Transport { return e.transports }
 
-// Groups are the failover groups, sorted by name. The caller must not change the list.
+// Groups returns the failover groups, sorted by name. The caller must not change the list.
 func (e *Egress) Groups() []*Group { return e.groups }
 
 // Transport finds a transport by name.
@@ -222,7 +222,7 @@ func (e *Egress) Serving(name string) (t *Transport, ok bool) {
 	return e.Transport(name)
 }
 
-// Steered returns the transports that an order is for: the one of that name, or all if name is empty.
+// Steered returns the transports that an order is for: the one with that name, or all if name is empty.
 func (e *Egress) Steered(name string) ([]*Transport, error) {
 	if name == "" {
 		return e.transports, nil
@@ -230,7 +230,7 @@ func (e *Egress) Steered(name string) ([]*Transport, error) {
 	if t, ok := e.Transport(name); ok {
 		return []*Transport{t}, nil
 	}
-	return nil, fmt.Errorf("there is no transport %q: penstock status lists them", name)
+	return nil, fmt.Errorf("there is no transport %q: \"penstock status\" lists them", name)
 }
 
 // Health returns the health of every transport, sorted by name.
@@ -242,13 +242,13 @@ func (e *Egress) Health() []transport.Health {
 	return list
 }
 
-// CarriesIPv6 reports whether a way carries IPv6. An OpenVPN transport does not until its server has pushed an address.
+// CarriesIPv6 reports whether a way carries IPv6. An OpenVPN transport carries it only once its server has pushed an address.
 func (e *Egress) CarriesIPv6(name string) bool {
 	t, ok := e.Serving(name)
 	return !ok || t.inner.facts().ipv6
 }
 
-// Naming returns what the transports say about DNS now.
+// Naming returns what the transports currently say about DNS.
 func (e *Egress) Naming() []Naming {
 	var list []Naming
 	for _, t := range e.transports {
@@ -257,24 +257,23 @@ func (e *Egress) Naming() []Naming {
 	return list
 }
 
-// expire resets the flows of a transport that stays away.
+// expire resets the flows of a transport that stays down.
 func (e *Egress) expire(name string) {
 	n := e.Reset(name)
 	if t, ok := e.Transport(name); ok {
-		if err := t.inner.reset(); err != nil { // also those that came by a group, and our own DNS questions
-			e.Log.Warn("flows of a lost transport could not be reset", "transport", name, "err", err)
+		if err := t.inner.reset(); err != nil { // includes flows through a group, and our own DNS questions
+			e.Log.Warn("could not reset the flows of a lost transport", "transport", name, "err", err)
 		}
 	}
 	if e.Metrics.Reset != nil {
 		e.Metrics.Reset.WithLabelValues(name).Add(float64(n))
 	}
 	if n > 0 {
-		e.Log.Info("reset the flows of a lost transport", "transport", name, "flows", n)
+		e.Log.Info("flows of a lost transport reset", "transport", name, "flows", n)
 	}
 }
 
-// Touch opens a socket in the stack of each transport and closes it again. It returns late, or never, where a stack
-// hangs: it is for a watchdog.
+// Touch opens and closes a socket in the stack of each transport, for a watchdog. If a stack hangs, it returns late or never.
 func (e *Egress) Touch(ctx context.Context, dst netip.AddrPort) {
 	for _, t := range e.transports {
 		if c, err := t.inner.DialContext(ctx, "udp", dst.String()); err == nil {

@@ -83,10 +83,10 @@ func TestDialHost(t *testing.T) {
 			[]netip.AddrPort{netip.MustParseAddrPort("10.0.0.99:53")}, "tcp4 10.20.0.7:443", false},
 		{"the second address if the first is closed", "corp", "two.example:443", nil, "tcp4 10.20.0.6:443, tcp4 10.20.0.7:443", false},
 		{"an address needs no resolver", "corp", "10.20.0.7:443", nil, "tcp4 10.20.0.7:443", false},
-		{"an IPv6 address where the transport has none", "corp", "six.example:443", nil, "six.example has no address that can be reached via corp", true},
-		{"a name that is not there", "corp", "nowhere.example:443", nil, "lookup nowhere.example. on 10.0.0.53:53: no such host", true},
-		{"a transport that is not there", "crop", "lists.example:443", nil, `there is no transport "crop"`, true},
-		{"a transport that names no resolver", "office", "lists.example:443", nil, "resolve lists.example: no DNS server is known behind office", true},
+		{"an IPv6 address where the transport has none", "corp", "six.example:443", nil, "six.example has no address that is reachable via corp", true},
+		{"a name that does not exist", "corp", "nowhere.example:443", nil, "lookup nowhere.example. on 10.0.0.53:53: no such host", true},
+		{"a transport that does not exist", "crop", "lists.example:443", nil, `there is no transport "crop"`, true},
+		{"a transport that names no resolver", "office", "lists.example:443", nil, "resolve lists.example: no DNS server for office", true},
 		{"a transport that is not up", "office", "10.30.0.7:443", nil, "dial 10.30.0.7:443 via office: transport is not up", true},
 	} {
 		inside.seen()
@@ -136,7 +136,7 @@ func TestWhatIsNotUpFailsClosed(t *testing.T) {
 		}
 	}
 	if e.IsNotUp(syscall.ECONNREFUSED) || e.IsNotUp(nil) {
-		t.Error("a refusal by the far side is taken for a transport that is not up: the flow would leave directly")
+		t.Error("a refusal by the far side counts as a transport that is not up: the flow would leave directly")
 	}
 	if _, ok := e.Dialer(policy.EgressDirect); !ok {
 		t.Error("there is no way direct")
@@ -167,7 +167,7 @@ func TestAGroupServesByItsCurrentMember(t *testing.T) {
 	deadline := time.Now().Add(5 * time.Second)
 	for got, _ := e.Serving("best"); got != second; got, _ = e.Serving("best") {
 		if time.Now().After(deadline) {
-			t.Fatal("corp does not connect, and best stays with it")
+			t.Fatal("corp does not connect, but best still uses it")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -201,7 +201,7 @@ func TestOrdersAreForOneTransportOrAll(t *testing.T) {
 		t.Errorf("by name: got %v, %v", one, err)
 	}
 	for _, name := range []string{"ofice", "best", "direct"} {
-		if _, err := e.Steered(name); err == nil || !strings.Contains(err.Error(), "penstock status lists them") {
+		if _, err := e.Steered(name); err == nil || !strings.Contains(err.Error(), `"penstock status" lists them`) {
 			t.Errorf("%s: got %v, want a refusal that says where transports are listed", name, err)
 		}
 	}
@@ -215,14 +215,14 @@ func TestOrdersAreForOneTransportOrAll(t *testing.T) {
 
 func TestAFaultWhileOpeningNamesTheTransport(t *testing.T) {
 	p := planOf(t, corp+office)
-	p.transports[1].wireguard.Addresses = []netip.Prefix{{}} // as no file can say it
+	p.transports[1].wireguard.Addresses = []netip.Prefix{{}} // impossible in a file
 	_, err := Open(Config{Plan: p, Outside: Outside{Direct: &network{}}})
 	if err == nil || !strings.Contains(err.Error(), "p.yaml:4:11: transport office: ") {
 		t.Errorf("got %v, want the place and the name; what was open is closed", err)
 	}
 }
 
-// TestAWireGuardTransport goes by a real server:
+// TestAWireGuardTransport uses a real server:
 //
 //	corp 10.8.0.2 --- WireGuard, 127.0.0.1 --- server 10.8.0.1, which answers at 10.20.0.7:7
 func TestAWireGuardTransport(t *testing.T) {
@@ -273,10 +273,10 @@ func TestAWireGuardTransport(t *testing.T) {
 		t.Fatal(err)
 	}
 	if changed.Load() == 0 {
-		t.Error("nobody was told that the transport connected")
+		t.Error("Changed was not called when the transport connected")
 	}
-	if _, err := way.DialContext(t.Context(), "tcp4", "192.0.2.7:80"); !errors.Is(err, syscall.ENETUNREACH) || !strings.Contains(err.Error(), "transport corp carries nothing to 192.0.2.7") {
-		t.Errorf("an address that no peer may carry: got %v, want it refused at once", err)
+	if _, err := way.DialContext(t.Context(), "tcp4", "192.0.2.7:80"); !errors.Is(err, syscall.ENETUNREACH) || !strings.Contains(err.Error(), "transport corp: 192.0.2.7 is not in AllowedIPs") {
+		t.Errorf("an address in no AllowedIPs: got %v, want it refused at once", err)
 	}
 	if _, err := way.DialContext(t.Context(), "tcp4", "corp.example:80"); err == nil {
 		t.Error("a name was dialled")
@@ -296,10 +296,10 @@ func TestAWireGuardTransport(t *testing.T) {
 			t.Errorf("flows of %s were reset", name)
 		}
 	case <-time.After(5 * time.Second):
-		t.Fatal("the transport stays away, and its flows were not reset after the hold")
+		t.Fatal("the transport stays down, but its flows were not reset after the hold")
 	}
 	if _, err := c.Read(make([]byte, 1)); err == nil {
-		t.Error("a flow inside lives on after it was reset")
+		t.Error("a flow inside is open after it was reset")
 	}
 	want := float64(3 * (early + 1))
 	for deadline := time.Now().Add(5 * time.Second); resets(t, registry, "corp") != want; time.Sleep(time.Millisecond) {
@@ -316,7 +316,7 @@ func TestAWireGuardTransport(t *testing.T) {
 	again.Close()
 }
 
-// echo sends back what it gets.
+// echo echoes what it gets.
 func echo(_ context.Context, r *stack.Request) {
 	c, err := r.Accept()
 	if err != nil {
@@ -326,7 +326,7 @@ func echo(_ context.Context, r *stack.Request) {
 	io.Copy(c, c)
 }
 
-// resets is the count of a transport's reset flows.
+// resets returns the count of a transport's reset flows.
 func resets(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	families, err := registry.Gather()
 	if err != nil {
@@ -342,7 +342,7 @@ func resets(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	return -1
 }
 
-// sink is a way whose flows go nowhere. It notes what was sent.
+// sink is a Dialer whose flows go nowhere. It records what was sent.
 type sink struct {
 	network, address string
 	sent             []byte
@@ -361,7 +361,7 @@ func (s *sink) DialContext(_ context.Context, network, address string) (net.Conn
 	return &sunk{near, far, read}, nil
 }
 
-// sunk waits until what is written to it was read.
+// sunk is a connection whose Write waits until the data has been read.
 type sunk struct {
 	net.Conn
 	far  net.Conn

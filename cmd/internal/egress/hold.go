@@ -9,15 +9,15 @@ import (
 	"penstock/stack"
 )
 
-// holds keeps the flows of a lost transport for a while, and resets them if it stays away. One goroutine owns it.
+// holds resets the flows of a transport that stays down for too long. One goroutine owns it.
 type holds struct {
 	hold   time.Duration
 	health func() []transport.Health // of all transports
 	expire func(name string)
-	kick   chan struct{} // of capacity 1: a transport's state changed
+	kick   chan struct{} // capacity 1: a transport's state has changed
 
-	lost map[string]time.Time // since when transports are away
-	gone map[string]bool      // whose flows were reset
+	lost map[string]time.Time // since when each lost transport is down
+	gone map[string]bool      // transports whose flows were reset
 }
 
 func newHolds(hold time.Duration, health func() []transport.Health, expire func(name string)) *holds {
@@ -27,7 +27,7 @@ func newHolds(hold time.Duration, health func() []transport.Health, expire func(
 	}
 }
 
-// changed reports that a transport's state has changed. It never blocks.
+// changed tells the goroutine that a transport's state has changed. It never blocks.
 func (h *holds) changed() {
 	select {
 	case h.kick <- struct{}{}:
@@ -54,7 +54,7 @@ func (h *holds) run(ctx context.Context) error {
 	}
 }
 
-// look resets what is due and returns the time until the next reset; 0: none is pending.
+// look resets the flows that are due. It returns the time until the next reset, or 0 if none is pending.
 func (h *holds) look(now time.Time) (next time.Duration) {
 	for _, t := range h.health() {
 		if t.State == transport.Connected {
@@ -80,7 +80,7 @@ func (h *holds) look(now time.Time) (next time.Duration) {
 	return next
 }
 
-// resetFlows takes a stack's addresses away for a moment, and with them the flows that left from them.
+// resetFlows resets the flows of a stack by removing its addresses for a moment.
 func resetFlows(s *stack.Stack, addrs []netip.Prefix) error {
 	if err := s.SetAddrs(nil); err != nil {
 		return err

@@ -11,18 +11,18 @@ import (
 	"penstock/router/transport/wireguard"
 )
 
-// Naming is what a transport says about DNS, in its file or by what its server pushes.
+// Naming is what a transport says about DNS, in its file or through what its server pushes.
 type Naming struct {
 	Transport string
 	Servers   []Server
-	Search    []string // domains of the transport's network; a "~" in front means that names are only routed there, not searched
+	Search    []string // domains of the transport's network; "~" in front: route only, do not search
 }
 
 // Server is a DNS server that a transport names.
 type Server struct {
 	Address   string // as in dnsproxy.Upstream
 	Bootstrap []netip.Addr
-	Domains   []string // what it is for; empty: everything
+	Domains   []string // which names it answers; empty: all
 }
 
 func wireguardNaming(name string, c *wireguard.Config) Naming {
@@ -41,7 +41,7 @@ func openvpnNaming(name string, s openvpn.Settings) Naming {
 	return n
 }
 
-// pushedServers reads a pushed setting. Port 53 means the protocol's default port.
+// pushedServers converts a pushed setting. Port 53 stands for the default port of the protocol.
 func pushedServers(s openvpn.DNSServer) []Server {
 	var list []Server
 	domains := s.Domains
@@ -69,7 +69,7 @@ func pushedServers(s openvpn.DNSServer) []Server {
 	return list
 }
 
-// Search returns the search domains that the transports name now, each once.
+// Search returns the search domains that the transports currently name, without duplicates.
 func (e *Egress) Search() []string {
 	var domains []string
 	for _, t := range e.Naming() {

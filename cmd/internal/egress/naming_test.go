@@ -26,7 +26,7 @@ func TestPushedServers(t *testing.T) {
 		{"for all names", openvpn.DNSServer{Addrs: []netip.AddrPort{at("10.8.0.1:53")}, Domains: []string{"."}, Transport: "plain"}, "10.8.0.1:53 [10.8.0.1] []"},
 		{"DoT by name", openvpn.DNSServer{Addrs: []netip.AddrPort{at("10.8.0.1:53")}, Transport: "DoT", SNI: "dns.corp.example", Domains: []string{"corp.example"}}, "tls://dns.corp.example:853 [10.8.0.1] [corp.example]"},
 		{"DoH at its usual port", openvpn.DNSServer{Addrs: []netip.AddrPort{at("10.8.0.1:53")}, Transport: "DoH"}, "https://10.8.0.1:443 [10.8.0.1] []"},
-		{"DoH at a port of its own", openvpn.DNSServer{Addrs: []netip.AddrPort{at("[fd00::1]:8443")}, Transport: "DoH"}, "https://[fd00::1]:8443 [fd00::1] []"},
+		{"DoH at another port", openvpn.DNSServer{Addrs: []netip.AddrPort{at("[fd00::1]:8443")}, Transport: "DoH"}, "https://[fd00::1]:8443 [fd00::1] []"},
 	} {
 		var parts []string
 		for _, server := range pushedServers(row.push) {
@@ -71,7 +71,7 @@ func TestWhatAServerPushesIsFollowed(t *testing.T) {
 		}
 	}
 	if renamed != 1 {
-		t.Errorf("got %d notes that DNS servers are new, want 1", renamed)
+		t.Errorf("got %d calls of renamed, want 1", renamed)
 	}
 	if got := o.stack.MTU(); got != 1300 {
 		t.Errorf("MTU: got %d, want the server's", got)
@@ -110,7 +110,7 @@ func TestCredentialsComeFromTheConfiguration(t *testing.T) {
 	password := openvpn.Challenge{Kind: openvpn.ChallengePassword}
 	o := newPushed(t, func() {})
 	if _, _, err := o.credentials(t.Context(), password); !errors.Is(err, errNoCredentials) {
-		t.Errorf("nothing is configured: got %v, want the mend", err)
+		t.Errorf("nothing is configured: got %v, want advice", err)
 	}
 	o.conf = &config.OpenVPN{Username: "ana", Password: config.Secret{File: file}}
 	if user, pass, err := o.credentials(t.Context(), password); user != "ana" || pass != "open sesame" || err != nil {

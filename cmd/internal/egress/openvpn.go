@@ -18,10 +18,10 @@ import (
 	"penstock/stack"
 )
 
-// openvpnMTU is what the inner stack starts with; the server's settings replace it.
+// openvpnMTU is the MTU of the inner stack until the server pushes one.
 const openvpnMTU = 1400
 
-// openvpnInner is the inside of an OpenVPN transport. Its addresses, MTU and DNS servers come from the server.
+// openvpnInner is the inner part of an OpenVPN transport. Its addresses, MTU and DNS servers come from the server.
 type openvpnInner struct {
 	name    string
 	conf    *config.OpenVPN
@@ -29,7 +29,7 @@ type openvpnInner struct {
 	outside Outside
 	stack   *stack.Stack
 	metrics *openvpn.Metrics
-	renamed func() // the server pushed other DNS servers than before
+	renamed func() // called when the server pushes different DNS servers
 	log     *slog.Logger
 
 	mu       sync.Mutex // guards below
@@ -75,7 +75,7 @@ func (o *openvpnInner) configure(s openvpn.Settings) error {
 
 var errNoCredentials = errors.New("the server asks for a user name and password: set username and password of the transport")
 
-// credentials answers the server's question for user name and password from the configuration.
+// credentials returns the user name and password from the configuration.
 func (o *openvpnInner) credentials(_ context.Context, c openvpn.Challenge) (user, pass string, err error) {
 	if c.Kind != openvpn.ChallengePassword {
 		return "", "", fmt.Errorf("the server asks %q: only user name and password can be configured", c.Text)

@@ -20,7 +20,7 @@ import (
 	"penstock/router/transport/openvpn"
 )
 
-// writeAuthority writes a certificate that everybody may read, as ca files are.
+// writeAuthority writes a certificate that everybody may read, like a ca file.
 func writeAuthority(t *testing.T, path string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -45,9 +45,9 @@ func TestFilesOfAProfile(t *testing.T) {
 		want                string // "": good
 	}{
 		{"a password that everybody may read", "auth-user-pass secret", "ana\npw\n", 0o644, "chmod 600"},
-		{"a password of the owner's", "auth-user-pass secret", "ana\npw\n", 0o600, ""},
+		{"a password that only the owner may read", "auth-user-pass secret", "ana\npw\n", 0o600, ""},
 		{"a tls-auth key that everybody may read", "tls-auth secret 1", static, 0o644, "chmod 600"},
-		{"a tls-auth key of the owner's", "tls-auth secret 1", static, 0o600, ""},
+		{"a tls-auth key that only the owner may read", "tls-auth secret 1", static, 0o600, ""},
 		{"a tls-crypt key that everybody may read", "tls-crypt secret", static, 0o644, "chmod 600"},
 		{"a private key that everybody may read", "key secret", "x", 0o644, "chmod 600"},
 	}
@@ -83,7 +83,7 @@ func TestAProfileThatCannotTellTheServer(t *testing.T) {
 	}
 	_, warnings, err := openvpnProfile(&config.OpenVPN{Config: path})
 	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "no server certificate verification method has been enabled") {
-		t.Errorf("got %v, warnings %q; want one that names the mend", err, warnings)
+		t.Errorf("got %v, warnings %q; want one with advice", err, warnings)
 	}
 	if _, _, err = openvpnProfile(&config.OpenVPN{Config: path, RequireServerCert: true}); !errors.Is(err, openvpn.ErrServerUnverified) {
 		t.Errorf("required: got %v, want %v", err, openvpn.ErrServerUnverified)

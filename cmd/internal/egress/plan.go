@@ -21,7 +21,7 @@ type Plan struct {
 	groups     map[string][]string
 }
 
-// planned is a transport that is not open. It has one of wireguard and openvpn.
+// planned is a transport that is not open yet. Either wireguard or openvpn is set.
 type planned struct {
 	name      string
 	config    config.Transport
@@ -30,8 +30,8 @@ type planned struct {
 	warnings  []string
 }
 
-// NewPlan reads the transports of a configuration and their files. It opens nothing else. The error joins one for each
-// transport that cannot be used, with its place.
+// NewPlan reads the transports of a configuration and their files. It opens nothing else. The error joins one
+// for each unusable transport, with its position.
 func NewPlan(cfg *config.Config) (*Plan, error) {
 	p := &Plan{groups: make(map[string][]string)}
 	var errs []error
@@ -73,7 +73,7 @@ func plan(name string, t config.Transport) (p planned, err error) {
 	return p, err
 }
 
-// Warnings returns a sentence for each line of the transports' files that is ignored or unsafe.
+// Warnings returns one sentence for each ignored or unsafe line of the transports' files.
 func (p *Plan) Warnings() []string {
 	var list []string
 	for _, t := range p.transports {
@@ -84,7 +84,7 @@ func (p *Plan) Warnings() []string {
 	return list
 }
 
-// Naming returns what the transports' files say about DNS. It does not have what servers push later.
+// Naming returns what the transports' files say about DNS. It does not include what servers push later.
 func (p *Plan) Naming() []Naming {
 	var list []Naming
 	for _, t := range p.transports {
@@ -97,8 +97,8 @@ func (p *Plan) Naming() []Naming {
 	return list
 }
 
-// Prefixes returns the networks that the transports' files route into the tunnels, without default routes. These
-// addresses belong inside.
+// Prefixes returns the networks that the transports' files route into the tunnels, without default routes. Their addresses
+// must be reached through a transport.
 func (p *Plan) Prefixes() []netip.Prefix {
 	var list []netip.Prefix
 	for _, t := range p.transports {

@@ -17,9 +17,9 @@ func TestPlanRefusesWithThePlace(t *testing.T) {
 		name, transports string
 		want             []string
 	}{
-		{"a file that is not finished", "  corp: {wireguard: {config: bad.conf}}\n", []string{":3:9: transport corp: "}},
+		{"an incomplete file", "  corp: {wireguard: {config: bad.conf}}\n", []string{":3:9: transport corp: "}},
 		{"two of them", "  corp: {wireguard: {config: bad.conf}}\n  other: {wireguard: {config: bad.conf}}\n", []string{":3:9: transport corp: ", ":4:10: transport other: "}},
-		{"a keepalive that WireGuard cannot say", inline(", persistent_keepalive: 90h}"), []string{":3:9: transport corp: PersistentKeepalive 90h0m0s is out of range"}},
+		{"a keepalive that is out of range", inline(", persistent_keepalive: 90h}"), []string{":3:9: transport corp: PersistentKeepalive 90h0m0s is out of range"}},
 		{"a server twice", inline("}, {public_key: " + serverKey + ", endpoint: '192.0.2.2:51820', allowed_ips: 10.0.0.0/8}"), []string{":3:9: transport corp: peer 2 has the same PublicKey as peer 1"}},
 	} {
 		p, err := NewPlan(load(t, row.transports))
@@ -38,7 +38,7 @@ func TestPlanRefusesWithThePlace(t *testing.T) {
 			}
 		}
 	}
-	// A configuration that was not loaded may say more.
+	// A configuration that was not loaded from a file can contain more.
 	for name, transports := range map[string]map[string]config.Transport{
 		"a member that is not there":  {"best": {Failover: []string{"corp"}}},
 		"a group in a group":          {"best": {Failover: []string{"second"}}, "second": {Failover: []string{"best"}}},

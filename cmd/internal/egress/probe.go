@@ -12,8 +12,8 @@ import (
 	"penstock/router/transport"
 )
 
-// newProbe makes a function that sends something which a working transport answers: what the configuration says, else a
-// question to the transport's DNS server. It is nil if there is neither.
+// newProbe returns a function that sends something that gets an answer through a working transport: the configured probe, or
+// else a question to the transport's DNS server. It returns nil if there is neither.
 func newProbe(c *config.Probe, d transport.Dialer, resolvers []netip.AddrPort) func(context.Context) error {
 	switch {
 	case c != nil && c.Ping.IsValid():
@@ -28,7 +28,7 @@ func newProbe(c *config.Probe, d transport.Dialer, resolvers []netip.AddrPort) f
 	return nil
 }
 
-// ask sends a DNS question. Any answer is a sign of life.
+// ask sends a DNS question. Any answer shows that the transport works.
 func ask(ctx context.Context, d transport.Dialer, servers []netip.AddrPort, name string) error {
 	if len(servers) == 0 {
 		return nil
@@ -44,7 +44,7 @@ func ask(ctx context.Context, d transport.Dialer, servers []netip.AddrPort, name
 	return send(ctx, d, "udp", servers[0], q)
 }
 
-// probeLife is how long a probe's flow stays open for its answer.
+// probeLife is how long the flow of a probe stays open for the answer.
 const probeLife = 5 * time.Second
 
 func send(ctx context.Context, d transport.Dialer, network string, to netip.AddrPort, b []byte) error {

@@ -17,7 +17,7 @@ import (
 // wireguardMTU leaves room for WireGuard's header on a path of 1500 bytes, with IPv6 outside.
 const wireguardMTU = 1420
 
-// wireguardInner is the inside of a WireGuard transport.
+// wireguardInner is the inner part of a WireGuard transport.
 type wireguardInner struct {
 	name    string
 	conf    *wireguard.Config
@@ -49,7 +49,7 @@ func (w *wireguardInner) newDriver(lost func(error)) (transport.Driver, error) {
 	})
 }
 
-// DialContext refuses addresses that are in no peer's AllowedIPs. WireGuard would drop their packets silently.
+// DialContext refuses addresses that are not in any peer's AllowedIPs. WireGuard would silently drop their packets.
 func (w *wireguardInner) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	dst, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -62,7 +62,7 @@ func (w *wireguardInner) DialContext(ctx context.Context, network, address strin
 			}
 		}
 	}
-	return nil, fmt.Errorf("transport %s carries nothing to %s: %w", w.name, dst.Addr(), syscall.ENETUNREACH)
+	return nil, fmt.Errorf("transport %s: %s is not in AllowedIPs: %w", w.name, dst.Addr(), syscall.ENETUNREACH)
 }
 
 func (w *wireguardInner) close() error { return w.stack.Close() }

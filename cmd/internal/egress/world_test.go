@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Keys that belong together with nobody.
+// Unrelated keys.
 const (
 	ourKey    = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 	serverKey = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
@@ -50,7 +50,7 @@ Endpoint = vpn.example:51820
 AllowedIPs = 10.30.0.0/16, fd30::/64
 `
 
-// load reads a configuration with these transports. The files corp.conf and office.conf are there.
+// load reads a configuration with these transports. The files corp.conf and office.conf exist.
 func load(t *testing.T, transports string) *config.Config {
 	t.Helper()
 	dir := t.TempDir()
@@ -84,8 +84,7 @@ func planOf(t *testing.T, transports string) *Plan {
 	return p
 }
 
-// network is a network that the test makes up: who dials an address in it is connected to another one on loopback. It
-// notes what was dialled.
+// network is a fake network. It connects a dial to one of its addresses to another address on loopback, and records it.
 type network struct {
 	Plain
 	leads map[string]string // "10.0.0.53:53" to an address on loopback
@@ -105,7 +104,7 @@ func (n *network) DialContext(ctx context.Context, network, address string) (net
 	return new(net.Dialer).DialContext(ctx, strings.TrimRight(network, "46"), to)
 }
 
-// seen is what was dialled since it was asked last.
+// seen returns the dials since the last call.
 func (n *network) seen() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -114,7 +113,7 @@ func (n *network) seen() string {
 	return list
 }
 
-// driver is one that connects at once, or never.
+// driver is a transport.Driver that connects at once or never.
 type driver struct {
 	err      error
 	received atomic.Uint64
@@ -131,7 +130,7 @@ func (*driver) Rebind() error               { return nil }
 func (d *driver) Stats() transport.Stats    { return transport.Stats{RxBytes: d.received.Load()} }
 func (*driver) Close() error                { return nil }
 
-// fakeInside is a transport that leads into a network which the test makes up.
+// fakeInside is the inner part of a transport into a fake network.
 type fakeInside struct {
 	inner
 	inside *network
@@ -147,7 +146,7 @@ func (f *fakeInside) DialContext(ctx context.Context, network, address string) (
 
 var errUnreachable = errors.New("no answer")
 
-// opened opens a plan of which nothing runs.
+// opened opens a plan and runs nothing.
 func opened(t *testing.T, p *Plan, change func(*Config)) *Egress {
 	t.Helper()
 	c := Config{
@@ -175,7 +174,7 @@ func opened(t *testing.T, p *Plan, change func(*Config)) *Egress {
 	return e
 }
 
-// fake has a transport lead into a network that the test makes up.
+// fake makes a transport lead into a fake network.
 func (e *Egress) fake(t *testing.T, name string, inside *network, err error) *Transport {
 	t.Helper()
 	one, ok := e.Transport(name)

@@ -1,7 +1,7 @@
-// Package gateway is the WireGuard port that colleagues connect to, and the stack behind it.
+// Package gateway runs the WireGuard port that colleagues connect to, and the stack behind it.
 //
-// A Plan is what a configuration says about it, read and checked before anything is opened. Peers come and go while the
-// port is open; peers that stay keep their sessions.
+// A Plan is what a configuration says about the port, read and checked before anything is opened. Peers can be added and
+// removed while the port is open. Peers that stay keep their sessions.
 //
 // It does not judge flows. It passes them to a handler, each with the key of the peer that sent it.
 package gateway
@@ -22,12 +22,12 @@ type Config struct {
 	Plan *Plan
 	// Handle takes each flow of a peer.
 	Handle func(context.Context, *stack.Request)
-	// Peer returns the key of the peer that an inner address belongs to.
+	// Peer returns the key of the peer that has an address inside the tunnel.
 	Peer    func(netip.Addr) (key uint64, ok bool)
 	Mark    uint32 // of the port's socket; 0: none
 	Limits  stack.Limits
 	Metrics *stack.Metrics
-	Log     *slog.Logger // nil discards
+	Log     *slog.Logger // if nil, nothing is logged
 }
 
 // Gateway is an open port.
@@ -56,14 +56,14 @@ func Open(c Config) (*Gateway, error) {
 	return &Gateway{s, server}, nil
 }
 
-// Withdraw is the first step of a change from the plan now to the plan next: it removes peers and addresses that are not
-// in next, and adds none. When it returns, nothing of a removed peer is carried any more. The second step is
-// CloseClients, the third is Use, which adds what is new.
+// A change from plan now to plan next takes three steps. First, Withdraw removes the peers and addresses that are not in
+// next; after it returns, no packet of a removed peer is carried. Second, CloseClients resets the flows of removed peers.
+// Third, Use adds the new peers.
 //
-// The order matters where a new peer has the address of a removed one. While flows of the old peer live, WireGuard would
-// queue their packets for the new peer, and deliver them after its handshake.
+// The order matters if a new peer has the address of a removed one. WireGuard would queue packets of the old peer's flows for
+// the new peer, and deliver them after its handshake.
 //
-// If Use would refuse next, Withdraw returns the error and changes nothing.
+// Withdraw returns an error, and changes nothing, if Use would refuse next.
 func (g *Gateway) Withdraw(now, next *Plan) error {
 	if err := wireguard.CheckPeers(next.peers, next.key.Public()); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (g *Gateway) Withdraw(now, next *Plan) error {
 	return g.server.SetPeers(now.within(next))
 }
 
-// Use makes the peers of p the only ones. Peers that stay keep their sessions.
+// Use replaces the peers with those of p. Peers that stay keep their sessions.
 func (g *Gateway) Use(p *Plan) error { return g.server.SetPeers(p.peers) }
 
 // CloseClients resets the flows of clients that are gone.
@@ -87,8 +87,7 @@ func (g *Gateway) Peers() []wireguard.PeerStatus { return g.server.Peers() }
 // Port returns the UDP port.
 func (g *Gateway) Port() int { return int(g.server.Port()) }
 
-// Touch opens a socket in the stack and closes it again. It returns late, or never, where the stack hangs: it is for a
-// watchdog.
+// Touch opens and closes a socket in the stack, for a watchdog. If the stack hangs, it returns late or never.
 func (g *Gateway) Touch(ctx context.Context, dst netip.AddrPort) {
 	if c, err := g.stack.DialContext(ctx, "udp", dst.String()); err == nil {
 		c.Close()

@@ -24,10 +24,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// service is what peers talk to: an address behind the gateway.
+// service is an address behind the gateway that peers talk to.
 const service = "192.0.2.1:7"
 
-// world is a gateway and the peers that it may know, on the loopback:
+// world is a gateway and its possible peers, on the loopback interface:
 //
 //	ana 10.99.0.2 --- WireGuard, 127.0.0.1 --- gateway 10.99.0.1 --- handler at 192.0.2.1:7
 //	bob 10.99.0.3 ---
@@ -42,7 +42,7 @@ type world struct {
 	plan *Plan
 }
 
-// configured makes the configuration of a gateway with peers, at a port that the system chooses.
+// configured returns the configuration of a gateway with peers. The system chooses the port.
 func configured(t *testing.T, key wireguard.PrivateKey, peers ...config.Peer) *config.Config {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "server.key")
@@ -97,14 +97,14 @@ func (w *world) peer(src netip.Addr) (uint64, bool) {
 	return w.book.Peer(src)
 }
 
-// use does what a reload does.
+// use does the steps of a reload.
 func (w *world) use(t *testing.T, peers ...config.Peer) {
 	t.Helper()
 	next := planned(t, w.key, peers...)
 	if err := w.Withdraw(w.plan, next); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(50 * time.Millisecond) // the edition comes into force: garbage is collected, lists are woken
+	time.Sleep(50 * time.Millisecond) // time that it takes a reload to put an edition in force
 	w.mu.Lock()
 	before := w.book
 	w.book = bookOf(before, peers...)
@@ -117,7 +117,7 @@ func (w *world) use(t *testing.T, peers ...config.Peer) {
 	w.plan = next
 }
 
-// handle sends what it gets back, and a line every few milliseconds until the flow is ended.
+// handle echoes what it gets, and sends a line every few milliseconds until the flow ends.
 func (w *world) handle(ctx context.Context, r *stack.Request) {
 	w.came <- r
 	defer func() { w.over <- r.Client }()
@@ -136,7 +136,7 @@ func (w *world) handle(ctx context.Context, r *stack.Request) {
 		if _, err := c.Write([]byte("tick\n")); err != nil {
 			return
 		}
-		time.Sleep(5 * time.Millisecond) // a server that talks: nothing waits for it
+		time.Sleep(5 * time.Millisecond) // a server that keeps sending; nothing depends on this pause
 	}
 }
 
@@ -154,11 +154,11 @@ func newPerson(name, addr string) person {
 	}}
 }
 
-// machine is a peer's: a stack behind a WireGuard client.
+// machine is a peer's machine: a stack behind a WireGuard client.
 type machine struct {
 	*stack.Stack
 	client  *wireguard.Client
-	strange chan *stack.Request // flows that somebody opens to it
+	strange chan *stack.Request // flows that others open to it
 	packets func() (received float64)
 }
 
@@ -183,7 +183,7 @@ func (w *world) machine(t *testing.T, p person) *machine {
 	return m
 }
 
-// received is how many packets have come into the stack that counts in a registry.
+// received returns how many packets have entered the stack with a registry.
 func received(t *testing.T, registry *prometheus.Registry) (n float64) {
 	families, err := registry.Gather()
 	if err != nil {
@@ -303,7 +303,7 @@ func TestNothingOfAPeerIsLeftForTheNextOneAtItsAddress(t *testing.T) {
 			}
 			next := w.machine(t, bob)
 			next.connect(t)
-			control := next.talk(t, "tcp") // the address is bob's, and the service reaches him there
+			control := next.talk(t, "tcp") // the address is now bob's, and the service reaches him
 			control.Close()
 			if r := <-w.came; r.Client == was {
 				t.Error("bob has inherited ana's key")
@@ -372,7 +372,7 @@ func TestPlan(t *testing.T) {
 		peer func(*config.Peer)
 		want string
 	}{
-		{"the gateway's own key", func(p *config.Peer) { p.PublicKey = key.Public().String() }, "p.yaml:2:9: peer ana: public_key: it is the gateway's own: write the peer's"},
+		{"the gateway's own key", func(p *config.Peer) { p.PublicKey = key.Public().String() }, "p.yaml:2:9: peer ana: public_key is the gateway's own: set the peer's"},
 		{"a key that is none", func(p *config.Peer) { p.PublicKey = "abc" }, "p.yaml:2:9: peer ana: public_key: "},
 		{"a second secret whose file is gone", func(p *config.Peer) { p.PresharedKey.File = "/nowhere/psk" }, "p.yaml:2:9: peer ana: preshared_key: "},
 		{"a keepalive of half a second", func(p *config.Peer) { p.PersistentKeepalive = time.Second / 2 }, `p.yaml:2:9: peer "ana": keepalive 500ms`},
@@ -447,7 +447,7 @@ func TestAPlanThatCannotBeUsedWithdrawsNothing(t *testing.T) {
 	w := newWorld(t, ana.Peer)
 	same := newPerson("bob", "10.99.0.3")
 	bad := planned(t, w.key, same.Peer)
-	bad.peers = append(bad.peers, bad.peers[0]) // as a configuration cannot say it
+	bad.peers = append(bad.peers, bad.peers[0]) // impossible in a configuration
 	if err := w.Withdraw(w.plan, bad); err == nil {
 		t.Fatal("two peers with one key were accepted")
 	}

@@ -10,15 +10,15 @@ import (
 	"penstock/router/transport/wireguard"
 )
 
-// Plan is what a configuration says about the gateway's port: its key and its peers. It is immutable.
+// Plan is the key and the peers of the gateway's port, from a configuration. It is immutable.
 type Plan struct {
 	listen *config.WireGuardListen
 	key    wireguard.PrivateKey
 	peers  []wireguard.Peer
 }
 
-// NewPlan reads keys and peers, and opens nothing. The plan is nil without listen.wireguard. The error joins one for
-// each fault, with its place.
+// NewPlan reads keys and peers, and opens nothing. It returns nil without listen.wireguard. The error joins one for
+// each fault, with its position.
 func NewPlan(cfg *config.Config) (*Plan, error) {
 	listen := cfg.Listen.WireGuard
 	if listen == nil {
@@ -39,7 +39,7 @@ func NewPlan(cfg *config.Config) (*Plan, error) {
 		}
 		peer, err := newPeer(c)
 		if err == nil && peer.PublicKey == p.key.Public() {
-			err = errors.New("public_key: it is the gateway's own: write the peer's")
+			err = errors.New("public_key is the gateway's own: set the peer's")
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: peer %s: %w", c.Pos, c.Name, err))
@@ -57,7 +57,7 @@ func NewPlan(cfg *config.Config) (*Plan, error) {
 	return p, nil
 }
 
-// WithPeersOf returns the plan with the peers of next in place of its own; none if next is nil.
+// WithPeersOf returns the plan with the peers of next, or with none if next is nil.
 func (p *Plan) WithPeersOf(next *Plan) *Plan {
 	q := *p
 	q.peers = nil

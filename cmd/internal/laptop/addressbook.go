@@ -15,29 +15,29 @@ import (
 )
 
 const (
-	askAgain  = 10 * time.Second // a name is asked for at most this often
-	askShort  = 2 * time.Second  // how long an answer is waited for where an earlier one would do
-	bookLimit = 1 << 20          // bytes of the file that are read
+	askAgain  = 10 * time.Second // a name is looked up at most this often
+	askShort  = 2 * time.Second  // how long to wait for an answer if an earlier one is known
+	bookLimit = 1 << 20          // maximum size of the file in bytes
 )
 
-// addressBook finds the addresses of endpoints' names. The last good ones are kept, on disk too: a network that answers
-// no questions must not keep a transport from a server that it has met before.
+// addressBook resolves the names of endpoints. It keeps the last good addresses, also on disk, so that a transport can reach a
+// known server from a network without working DNS.
 type addressBook struct {
 	lookup func(ctx context.Context, name string) ([]netip.Addr, error)
-	file   string // empty: nothing is written
+	file   string // empty: the book is kept in memory only
 	log    *slog.Logger
 
 	mu    sync.Mutex // guards below
 	names map[string]*addresses
 }
 
-// addresses are what was found out about a name.
+// addresses is what is known about a name.
 type addresses struct {
 	found []netip.Addr
-	asked time.Time // last; zero: before this start
+	asked time.Time // time of the last look-up; zero: in an earlier process
 }
 
-// openAddressBook reads what an earlier process found out. A file that cannot be read is a warning: it is a memory, not a
+// openAddressBook reads the file of an earlier process. If it cannot be read, that is only a warning: the file is a cache, not a
 // configuration.
 func openAddressBook(file string, lookup func(context.Context, string) ([]netip.Addr, error), log *slog.Logger) *addressBook {
 	b := &addressBook{lookup: lookup, file: file, log: log, names: make(map[string]*addresses)}
@@ -46,7 +46,7 @@ func openAddressBook(file string, lookup func(context.Context, string) ([]netip.
 	}
 	known, err := readAddressBook(file)
 	if err != nil {
-		log.Warn("the addresses that endpoints had last are forgotten", "err", err)
+		log.Warn("cannot read the last known addresses of endpoints", "err", err)
 	}
 	for name, found := range known {
 		b.names[name] = &addresses{found: found}
@@ -62,7 +62,7 @@ func readAddressBook(file string) (map[string][]netip.Addr, error) {
 	case err != nil:
 		return nil, err
 	case info.Size() > bookLimit:
-		return nil, fmt.Errorf("%s is larger than penstock writes it", file)
+		return nil, fmt.Errorf("%s is too large: penstock did not write it", file)
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -75,7 +75,7 @@ func readAddressBook(file string) (map[string][]netip.Addr, error) {
 	return known, nil
 }
 
-// resolve returns the addresses of a name, or the last good ones when it cannot be resolved.
+// resolve returns the addresses of a name, or the last good ones if it cannot be resolved.
 func (b *addressBook) resolve(ctx context.Context, name string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(name); err == nil {
 		return []netip.Addr{a}, nil
@@ -91,13 +91,13 @@ func (b *addressBook) resolve(ctx context.Context, name string) ([]netip.Addr, e
 	}
 	found, err := b.lookup(ctx, name)
 	if err == nil && len(found) == 0 {
-		err = fmt.Errorf("resolve %s: it has no address", name)
+		err = fmt.Errorf("resolve %s: the name has no address", name)
 	}
 	if err != nil && len(last) == 0 {
 		return nil, err
 	}
 	if err != nil {
-		b.log.Warn("an endpoint's name was not resolved; its last addresses are used", "host", name, "err", err)
+		b.log.Warn("cannot resolve an endpoint; using its last known addresses", "host", name, "err", err)
 		found = last
 	}
 	for i := range found {
@@ -107,7 +107,7 @@ func (b *addressBook) resolve(ctx context.Context, name string) ([]netip.Addr, e
 	return slices.Clone(found), nil
 }
 
-// last returns what is known of a name, and whether that is so new that it is not to be asked for again.
+// last returns the known addresses of a name, and whether they are recent enough to skip a look-up.
 func (b *addressBook) last(name string) (found []netip.Addr, fresh bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -127,11 +127,11 @@ func (b *addressBook) put(name string, found []netip.Addr) {
 		return
 	}
 	if err := b.writeLocked(); err != nil {
-		b.log.Warn("the addresses of endpoints could not be kept for the next start", "err", err)
+		b.log.Warn("cannot save the addresses of endpoints for the next start", "err", err)
 	}
 }
 
-// sameAddrs compares without regard to order: servers shuffle their answers.
+// sameAddrs reports whether two lists hold the same addresses in any order: servers shuffle their answers.
 func sameAddrs(a, b []netip.Addr) bool {
 	order := func(list []netip.Addr) []netip.Addr {
 		return slices.SortedFunc(slices.Values(list), netip.Addr.Compare)
@@ -139,7 +139,7 @@ func sameAddrs(a, b []netip.Addr) bool {
 	return slices.Equal(order(a), order(b))
 }
 
-// writeLocked puts the file in place as a whole.
+// writeLocked writes the file atomically.
 func (b *addressBook) writeLocked() error {
 	known := make(map[string][]netip.Addr, len(b.names))
 	for name, a := range b.names {
@@ -156,7 +156,7 @@ func (b *addressBook) writeLocked() error {
 	return os.Rename(temporary, b.file)
 }
 
-// outdated makes the next question of each name be asked outside: the network is another one.
+// outdated forces a new look-up of every name, because the network has changed.
 func (b *addressBook) outdated() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

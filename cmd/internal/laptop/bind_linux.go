@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bindToDevice makes a socket send by one interface only.
+// bindToDevice makes a socket use one interface only.
 func bindToDevice(c syscall.RawConn, name string) error {
 	var err error
 	if controlErr := c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), name) }); controlErr != nil {

@@ -20,13 +20,13 @@ import (
 )
 
 const (
-	failsFor   = 2 * time.Second  // connecting in vain for so long may be a portal's doing
-	failsLater = time.Minute      // the same on a network that has let us connect: it is rather the server
-	lookAgain  = 30 * time.Second // while connecting goes on in vain
-	lookPortal = 5 * time.Second  // while there is a portal: somebody is signing in
-	overslept  = 3 * time.Second  // later than due by so much means that the process did not run
+	failsFor   = 2 * time.Second  // after failing to connect for this long, look for a portal
+	failsLater = time.Minute      // the same on a network where a transport has connected: more likely the server is down
+	lookAgain  = 30 * time.Second // while connecting keeps failing
+	lookPortal = 5 * time.Second  // while there is a portal, because the user is signing in
+	overslept  = 3 * time.Second  // if a step is this late, the process was not running
 
-	mostPortals = 3 // hosts that one network may have opened, each once: one that names ever new ones would never end
+	mostPortals = 3 // hosts opened on one network, once each: a network that keeps naming new ones must not stay open for ever
 )
 
 // captive looks for captive portals while transports cannot connect. One goroutine owns it.
@@ -34,20 +34,20 @@ type captive struct {
 	l       *Laptop
 	core    Core
 	egress  *egress.Egress
-	window  time.Duration // how long a portal may be reached; 0: not at all
+	window  time.Duration // how long a portal stays open; 0: never opened
 	look    func(context.Context) (p portal.Portal, ok, clear bool)
-	kick    chan struct{} // of capacity 1: a transport's state or the network changed
+	kick    chan struct{} // capacity 1: a transport's state or the network has changed
 	network atomic.Uint64 // counts networks
 	found   atomic.Pointer[portal.Portal]
-	zone    atomic.Pointer[edition.PortalZone] // the portal's name, while it may be reached; nil: none
+	zone    atomic.Pointer[edition.PortalZone] // the portal's name while it is open; nil: none
 
 	// Owned by run.
-	seen   uint64    // the network that was looked at last
+	seen   uint64    // the last network that was examined
 	proved bool      // a transport has been connected on it
-	moved  time.Time // when it was first looked at
-	woke   time.Time // when the process was found to have slept: what it has not seen fail does not count
-	opened []string  // the hosts that were let out on it: once each is enough
-	until  time.Time // when the way to the portal is closed again; zero: it is closed
+	moved  time.Time // when it was first examined
+	woke   time.Time // when the process last woke; failures before that do not count
+	opened []string  // the hosts that were opened on this network; each is opened only once
+	until  time.Time // when the portal is closed again; zero: it is closed
 }
 
 func newCaptive(l *Laptop, core Core, e *egress.Egress) *captive {
@@ -58,17 +58,17 @@ func newCaptive(l *Laptop, core Core, e *egress.Egress) *captive {
 	c.look = func(ctx context.Context) (portal.Portal, bool, bool) {
 		uplinks, err := pathmon.Uplinks(l.Interface())
 		if errors.Is(err, errors.ErrUnsupported) {
-			uplinks, err = []string{""}, nil // whichever the system chooses
+			uplinks, err = []string{""}, nil // the one that the system chooses
 		}
 		if err != nil {
-			l.log.Debug("uplinks are not known", "err", err)
+			l.log.Debug("cannot list uplinks", "err", err)
 		}
 		return detector.Look(ctx, uplinks)
 	}
 	return c
 }
 
-// changed tells that a transport's state changed. It never blocks.
+// changed reports that a transport's state has changed. It never blocks.
 func (c *captive) changed() {
 	select {
 	case c.kick <- struct{}{}:
@@ -76,7 +76,7 @@ func (c *captive) changed() {
 	}
 }
 
-// moves tells that the network is another one. It never blocks.
+// moves reports that the network has changed. It never blocks.
 func (c *captive) moves() {
 	c.network.Add(1)
 	c.changed()
@@ -106,7 +106,7 @@ func (c *captive) run(ctx context.Context) error {
 	}
 }
 
-// step does what is due and returns the time until the next; 0 if nothing is waited for.
+// step does what is due. It returns the time until the next step, or 0 if there is none.
 func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) {
 	if n := c.network.Load(); n != c.seen {
 		c.seen, c.moved, c.opened, c.proved = n, now, nil, false
@@ -144,7 +144,7 @@ func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) 
 		}
 		return lookPortal
 	case clear && c.found.Load() != nil:
-		c.l.log.Info("the captive portal has let us out")
+		c.l.log.Info("captive portal passed: the network is open")
 		c.forget()
 		for _, t := range c.egress.Transports() {
 			t.Reconnect()
@@ -153,8 +153,8 @@ func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) 
 	return lookAgain
 }
 
-// failingSince says since when transports try to connect, if some do and none is connected: one that is proves that nobody
-// holds us captive.
+// failingSince returns since when transports have been failing to connect. failing is false if one is connected, because then
+// there is no captive portal.
 func failingSince(all []transport.Health) (since time.Time, failing, connected bool) {
 	for _, h := range all {
 		switch h.State {
@@ -170,10 +170,10 @@ func failingSince(all []transport.Health) (since time.Time, failing, connected b
 	return since, failing, false
 }
 
-// take notes a portal, and opens the way to it if that is wanted.
+// take records a portal, and opens it if the configuration allows that.
 func (c *captive) take(ctx context.Context, p portal.Portal, now time.Time) {
 	if before := c.found.Swap(&p); before == nil || *before != p {
-		c.l.log.Warn("a captive portal keeps transports from connecting: sign in there", "url", p.URL, "interface", p.Uplink)
+		c.l.log.Warn("captive portal found: sign in there so that transports can connect", "url", p.URL, "interface", p.Uplink)
 	}
 	host := p.Host
 	if c.window == 0 || host == "" || slices.Contains(c.opened, host) || len(c.opened) == mostPortals {
@@ -182,22 +182,22 @@ func (c *captive) take(ctx context.Context, p portal.Portal, now time.Time) {
 	c.opened = append(c.opened, host)
 	opening, zone, err := c.opening(ctx, p)
 	if err != nil {
-		c.l.log.Warn("the way to the captive portal stays closed", "host", host, "err", err)
+		c.l.log.Warn("captive portal not opened", "host", host, "err", err)
 		return
 	}
 	c.until = now.Add(c.window)
 	c.zone.Store(zone)
 	c.core.Change(func(now *policy.Conditions) { now.Portal = opening })
-	c.l.log.Warn("the captive portal may be reached outside the transports", "host", host, "until", c.until)
+	c.l.log.Warn("captive portal opened: it can be reached outside the transports", "host", host, "until", c.until)
 }
 
-// forget notes that there is no portal, as far as is known.
+// forget records that no portal is known.
 func (c *captive) forget() {
 	c.found.Store(nil)
 	c.shut()
 }
 
-// shut closes the way to a portal. What goes there is ended.
+// shut closes the portal and ends the flows to it.
 func (c *captive) shut() {
 	if c.until.IsZero() {
 		return
@@ -205,15 +205,15 @@ func (c *captive) shut() {
 	c.until = time.Time{}
 	c.zone.Store(nil)
 	c.core.Change(func(now *policy.Conditions) { now.Portal = nil })
-	c.l.log.Info("the way to the captive portal is closed again")
+	c.l.log.Info("captive portal closed")
 }
 
-// errInside refuses a portal that takes the name or the address of something that belongs inside.
-var errInside = errors.New("it has a name or an address that rules, zones or transports keep inside: a portal that claims it is not one")
+// errInside refuses a portal that uses an internal name or address.
+var errInside = errors.New("its name or address belongs to a rule, a split zone or a transport, so it cannot be a captive portal")
 
-// opening makes what lets out flows to a portal, and the zone by which its name is resolved; nil if it is an address. A
-// portal can be any host that the access network names: what a rule, a split zone or a transport keeps inside is never
-// opened, and an internal address only within the access network's own networks.
+// opening returns the condition that lets flows reach a portal, and the zone that resolves its name, which is nil if the portal
+// is an address. The access network can name any host as its portal. So opening refuses hosts that a rule, a split zone or a
+// transport keeps inside, and internal addresses outside the access network's own networks.
 func (c *captive) opening(ctx context.Context, p portal.Portal) (*policy.Portal, *edition.PortalZone, error) {
 	o := &policy.Portal{Port: p.Port, Local: c.local(p.Uplink)}
 	if a := p.Addr(); a.IsValid() {
@@ -235,16 +235,16 @@ func (c *captive) opening(ctx context.Context, p portal.Portal) (*policy.Portal,
 		zone.Servers, err = c.l.net.OriginalResolvers(ctx)
 	}
 	if err == nil && len(zone.Servers) == 0 {
-		err = errors.New("the network's DNS servers are not known")
+		err = errors.New("the DNS servers of the network are unknown")
 	}
 	return o, zone, err
 }
 
-// local are the access network's own networks by an uplink, but for what a transport keeps inside.
+// local returns the networks that an uplink is connected to, without those that a transport keeps inside.
 func (c *captive) local(uplink string) []netip.Prefix {
 	addrs, err := interfaceAddrs(uplink)
 	if err != nil {
-		c.l.log.Debug("the access network's own networks are not known", "interface", uplink, "err", err)
+		c.l.log.Debug("cannot list the networks of an uplink", "interface", uplink, "err", err)
 		return nil
 	}
 	inside := c.core.Inside()
@@ -257,7 +257,7 @@ func within(list []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// interfaceAddrs are the networks that an interface is directly connected to.
+// interfaceAddrs returns the networks that an interface is directly connected to.
 func interfaceAddrs(name string) ([]netip.Prefix, error) {
 	i, err := net.InterfaceByName(name)
 	if err != nil {
@@ -276,7 +276,7 @@ func interfaceAddrs(name string) ([]netip.Prefix, error) {
 	return list, nil
 }
 
-// explains gives a state that a captive portal is behind its reason.
+// explains adds the captive portal as the reason to a state that it causes.
 func (c *captive) explains(h transport.Health) transport.Health {
 	if c == nil || h.State != transport.Connecting && h.State != transport.Reconnecting {
 		return h
@@ -287,7 +287,7 @@ func (c *captive) explains(h transport.Health) transport.Health {
 	return h
 }
 
-// dialBy dials outside the TUN by an uplink; empty is the one that the system chooses.
+// dialBy dials outside the TUN through an uplink. If it is empty, the system chooses one.
 func (l *Laptop) dialBy(ctx context.Context, uplink, network, address string) (net.Conn, error) {
 	d := net.Dialer{Control: func(network, address string, c syscall.RawConn) error {
 		if err := l.direct.Control(network, address, c); err != nil || uplink == "" {

@@ -20,10 +20,10 @@ func TestFailingSince(t *testing.T) {
 	tests := []struct {
 		name string
 		all  []transport.Health
-		want time.Duration // ago; 0: nothing fails
+		want time.Duration // how long ago; 0: nothing fails
 	}{
 		{"no transports fail at nothing", nil, 0},
-		{"connecting is in vain until it is done", []transport.Health{at(transport.Connecting, 3*time.Second)}, 3 * time.Second},
+		{"connecting counts as failing until it succeeds", []transport.Health{at(transport.Connecting, 3*time.Second)}, 3 * time.Second},
 		{"so is reconnecting", []transport.Health{at(transport.Reconnecting, time.Second)}, time.Second},
 		{"the longest counts", []transport.Health{at(transport.Connecting, time.Second), at(transport.Reconnecting, time.Minute)}, time.Minute},
 		{"one that is connected proves the network", []transport.Health{at(transport.Connecting, time.Minute), at(transport.Connected, time.Hour)}, 0},
@@ -84,13 +84,12 @@ func TestCaptivePortalIsShownAndLetOut(t *testing.T) {
 	ok, clear = false, true
 	want("after signing in", 7*time.Minute, false, "corp")
 
-	c.proved, ok, clear = true, true, false // the network has let us connect
+	c.proved, ok, clear = true, true, false // a transport has connected on this network
 	want("when the server falls silent", 30*time.Second, false, "corp")
 	want("and stays silent", 8*time.Minute, true, "corp")
 }
 
-// An access network that keeps transports from connecting and names another portal at each look must not keep a way open
-// for ever.
+// A network that blocks transports and names another portal each time must not keep one open for ever.
 func TestANetworkOpensFewPortals(t *testing.T) {
 	w := newWorld(t, `captive_portal: {window: 3m}`)
 	c := w.follower.captive
@@ -119,7 +118,7 @@ func TestANetworkOpensFewPortals(t *testing.T) {
 	}
 }
 
-// A portal is whatever the access network says. It must not open what belongs inside.
+// The access network can name any host as its portal. That must not open anything internal.
 func TestAPortalOpensNothingThatBelongsInside(t *testing.T) {
 	w := newWorld(t, `captive_portal: {window: 3m}`)
 	for _, row := range []struct {

@@ -15,19 +15,19 @@ import (
 	"penstock/stack/link"
 )
 
-// device is the TUN with the stack behind it. It outlives its link: a TUN that somebody deletes is made anew.
+// device is the TUN with the stack behind it. If somebody deletes the TUN, device makes a new one and keeps the stack.
 type device struct {
 	*stack.Stack
 	cfg    *config.TUN
 	name   string
-	given  bool // somebody else made it, and only they can make another one
+	given  bool // the TUN was passed in, so penstock cannot make a new one
 	log    *slog.Logger
 	port   atomic.Pointer[link.Port] // nil while the TUN is gone
-	failed chan error                // of one: the TUN is gone
+	failed chan error                // capacity 1: the TUN is gone
 	trouble
 }
 
-// openDevice makes the TUN, unless one is given, and attaches a stack to it.
+// openDevice creates the TUN, unless one was passed in, and attaches a stack to it.
 func (l *Laptop) openDevice(handle func(context.Context, *stack.Request), limits stack.Limits, metrics *stack.Metrics) (*device, error) {
 	t := l.cfg.Listen.TUN
 	d := &device{cfg: t, name: t.Name, given: l.given != nil || t.FD != nil, log: l.log, failed: make(chan error, 1)}
@@ -42,7 +42,7 @@ func (l *Laptop) openDevice(handle func(context.Context, *stack.Request), limits
 	var err error
 	d.Stack, err = stack.New(stack.Config{
 		Name: d.name, MTU: max(port.MTU(), 1280), Addrs: t.ServiceAddrs(), Handle: handle,
-		Client:     func(netip.Addr) (uint64, bool) { return clients.Machine, true }, // whatever comes out of the TUN
+		Client:     func(netip.Addr) (uint64, bool) { return clients.Machine, true }, // everything that comes out of the TUN
 		LinkFailed: d.lose, Lossless: true, Limits: limits, Log: l.log, Metrics: metrics,
 	})
 	if err != nil {
@@ -52,16 +52,16 @@ func (l *Laptop) openDevice(handle func(context.Context, *stack.Request), limits
 	return d, d.Attach(port)
 }
 
-// lose gives up the TUN, once for each.
+// lose gives up the TUN. It acts once per TUN.
 func (d *device) lose(err error) {
 	port := d.port.Swap(nil)
 	if port == nil {
 		return
 	}
 	if closeErr := (*port).Close(); closeErr != nil {
-		d.log.Debug("the TUN that is gone could not be closed", "interface", d.name, "err", closeErr)
+		d.log.Debug("cannot close the lost TUN", "interface", d.name, "err", closeErr)
 	}
-	d.failed <- err // there is room: one is lost at a time, and made anew by whoever takes this
+	d.failed <- err // does not block: one TUN is lost at a time, and revive receives this before it makes the next
 }
 
 func openTUN(t *config.TUN, name string) (*link.TUN, error) {
@@ -72,11 +72,11 @@ func openTUN(t *config.TUN, name string) (*link.TUN, error) {
 	return link.OpenTUN(c)
 }
 
-// reviveEvery is the pause between two tries to make the TUN anew.
+// reviveEvery is the pause between attempts to recreate the TUN.
 const reviveEvery = time.Second
 
-// revive makes the TUN anew whenever it is gone, until ctx ends. Nothing leaks meanwhile: what led into it is closed, not
-// open. lead leads the host's packets into the new one.
+// revive recreates the TUN whenever it is gone, until ctx ends. Nothing leaks in between: routes into a missing TUN block
+// packets. lead sets the routes into the new one.
 func (d *device) revive(ctx context.Context, lead func(context.Context) error) {
 	for {
 		var failure error
@@ -86,14 +86,14 @@ func (d *device) revive(ctx context.Context, lead func(context.Context) error) {
 		case failure = <-d.failed:
 		}
 		if d.given {
-			d.set("the TUN that penstock was given has failed: restart penstock with a new one")
+			d.set("the TUN that was passed to penstock has failed: restart penstock with a new one")
 			continue
 		}
-		d.log.Error("the TUN is gone; penstock makes it anew", "interface", d.name, "err", failure)
-		d.set("the TUN " + d.name + " is gone; penstock makes it anew")
+		d.log.Error("the TUN is gone; recreating it", "interface", d.name, "err", failure)
+		d.set("the TUN " + d.name + " is gone; penstock is recreating it")
 		for err := d.remake(ctx, lead); err != nil; err = d.remake(ctx, lead) {
-			d.log.Error("the TUN could not be made anew; penstock tries again", "interface", d.name, "err", err)
-			d.set("the TUN " + d.name + " is gone and cannot be made anew: " + err.Error())
+			d.log.Error("cannot recreate the TUN; trying again", "interface", d.name, "err", err)
+			d.set("the TUN " + d.name + " is gone and cannot be recreated: " + err.Error())
 			select {
 			case <-ctx.Done():
 				return
@@ -105,7 +105,7 @@ func (d *device) revive(ctx context.Context, lead func(context.Context) error) {
 	}
 }
 
-// remake makes the TUN under its old name, unless that is done, and leads the host into it.
+// remake recreates the TUN under its old name, unless it exists already, and calls lead.
 func (d *device) remake(ctx context.Context, lead func(context.Context) error) error {
 	if d.port.Load() != nil {
 		return lead(ctx)
@@ -123,12 +123,12 @@ func (d *device) remake(ctx context.Context, lead func(context.Context) error) e
 	return lead(ctx)
 }
 
-// trouble is what is wrong and how to mend it, for the status.
+// trouble says what is wrong and how to fix it, for the status.
 type trouble struct{ what atomic.Pointer[string] }
 
 func (t *trouble) set(what string) { t.what.Store(&what) }
 
-// String is empty if nothing is wrong.
+// String returns "" if nothing is wrong.
 func (t *trouble) String() string {
 	if what := t.what.Load(); what != nil {
 		return *what

@@ -14,7 +14,7 @@ import (
 	"penstock/router/hostnet/direct"
 )
 
-// settings are what the host shall look like.
+// settings returns the wanted settings of the host.
 func (l *Laptop) settings() hostnet.Settings {
 	t := l.cfg.Listen.TUN
 	s := hostnet.Settings{Addresses: t.Address, MTU: t.MTU, LAN: l.cfg.AlwaysOn.LAN == "allow", Lockdown: l.cfg.AlwaysOn.Lockdown}
@@ -35,7 +35,7 @@ func (l *Laptop) settings() hostnet.Settings {
 	return s
 }
 
-// Block closes the host in lockdown, before anything else can fail.
+// Block closes the host if lockdown is set, before anything else can fail.
 func (l *Laptop) Block(ctx context.Context) error {
 	if l.net == nil || !l.cfg.AlwaysOn.Lockdown {
 		return nil
@@ -46,26 +46,26 @@ func (l *Laptop) Block(ctx context.Context) error {
 	return nil
 }
 
-// leave gives the host back: as it was, or, after a failure in lockdown, as it is. Only an explicit stop opens it.
+// leave restores the host. After a failure under lockdown it leaves the host closed: only an explicit stop opens it.
 func (l *Laptop) leave(failed bool) error {
 	switch {
 	case l.net == nil:
 		return nil
 	case failed && l.cfg.AlwaysOn.Lockdown:
-		l.log.Warn("lockdown: the host stays closed until penstock runs again, or penstock cleanup opens it")
+		l.log.Warn("lockdown: the host stays closed until penstock runs again or \"penstock cleanup\" opens it")
 		return l.net.Release()
 	}
 	return l.net.Close()
 }
 
-// Lockdown closes the host as a configuration with always_on.lockdown says, and leaves it so: for early boot, before there
-// is a network. A penstock that runs later takes over. It does nothing without lockdown. log may be nil.
+// Lockdown closes the host if the configuration sets always_on.lockdown, and leaves it closed. It is for early boot, before there
+// is a network. A penstock that starts later takes over. log may be nil.
 func Lockdown(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Listen.TUN == nil || !cfg.AlwaysOn.Lockdown {
-		log.Info("always_on.lockdown is not set: nothing is closed")
+		log.Info("always_on.lockdown is not set: the host stays open")
 		return nil
 	}
 	l := &Laptop{cfg: cfg, log: log}
@@ -78,14 +78,14 @@ func Lockdown(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	return errors.Join(l.Block(ctx), l.net.Release())
 }
 
-// SetSearch sets the domains that complete short names, as transports name them, and reports whether they are others
-// than before. The next Apply tells the host's resolver.
+// SetSearch sets the search domains for short names, and reports whether they changed. The next Apply passes them to the host's
+// resolver.
 func (l *Laptop) SetSearch(domains []string) (changed bool) {
 	before := l.search.Swap(&domains)
 	return before == nil && len(domains) > 0 || before != nil && !slices.Equal(*before, domains)
 }
 
-// Apply leads the host's packets and questions into the TUN.
+// Apply routes the host's packets and DNS questions into the TUN.
 func (l *Laptop) Apply(ctx context.Context) error {
 	if l.net == nil {
 		return nil
@@ -104,7 +104,7 @@ func (l *Laptop) Apply(ctx context.Context) error {
 	return nil
 }
 
-// Watch puts back what others remove from the host, and makes the TUN anew when it is gone, until ctx ends.
+// Watch restores settings that others remove from the host, and recreates the TUN if it is gone, until ctx ends.
 func (l *Laptop) Watch(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()

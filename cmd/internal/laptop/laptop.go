@@ -1,9 +1,9 @@
-// Package laptop is this machine: the way out by its own network, the TUN that its packets enter, and what happens to it:
-// paths that change, sleep, captive portals, networks that are trusted.
+// Package laptop handles this machine: the way out through its own network, the TUN that its packets enter, and events such as
+// path changes, sleep, captive portals and trusted networks.
 //
-// A gateway has one too, without a TUN: its transports follow the paths of the machine that it runs on.
+// A gateway uses it too, without a TUN: its transports follow the path changes of the machine it runs on.
 //
-// It does not judge flows. What it finds out becomes conditions that the policy is asked with: see Core.
+// It does not judge flows. It reports conditions, which the policy takes into account: see Core.
 package laptop
 
 import (
@@ -26,50 +26,50 @@ import (
 	"penstock/stack/link"
 )
 
-// Core is the running penstock as the machine sees it. Its methods may be called by several goroutines at once.
+// Core is what the laptop needs from the running penstock. It must be safe for concurrent use.
 type Core interface {
-	// Config is the configuration in force.
+	// Config returns the current configuration.
 	Config() *config.Config
-	// Change brings other conditions into force: when it returns, flows that would go another way have ended, and DNS
-	// follows. It does nothing if nothing changes.
+	// Change puts new conditions in force. When it returns, flows that would take another way have ended, and the DNS
+	// settings match. It does nothing if nothing changes.
 	Change(func(*policy.Conditions))
-	// Conditions are those in force.
+	// Conditions returns the current conditions.
 	Conditions() *policy.Conditions
 	// IsInside reports whether a rule or a split zone keeps a host to the transports.
 	IsInside(host string) bool
-	// Inside are the networks that transports keep to themselves.
+	// Inside returns the networks that must be reached through a transport.
 	Inside() []netip.Prefix
-	// FreshenDNS makes the connections to DNS upstreams anew.
+	// FreshenDNS replaces the connections to DNS upstreams.
 	FreshenDNS()
 }
 
 // Config is what New needs. Config must be set.
 type Config struct {
 	Config *config.Config
-	// TUN takes the place of the device that listen.tun describes. The host is left alone then. May be nil.
+	// TUN replaces the device that listen.tun describes. The host is then not changed. May be nil.
 	TUN link.Port
-	// Direct takes the place of the host's own network. May be nil.
+	// Direct replaces the host's own network. May be nil.
 	Direct egress.Direct
-	Log    *slog.Logger // nil discards
+	Log    *slog.Logger // if nil, nothing is logged
 }
 
 // Laptop is this machine.
 type Laptop struct {
 	cfg    *config.Config
 	log    *slog.Logger
-	given  link.Port // in place of a TUN of the system; may be nil
+	given  link.Port // Config.TUN; may be nil
 	direct egress.Direct
-	lab    bool          // Config.Direct was given: the network is not that of this host
-	net    *hostnet.Host // nil if nothing of the host is to be changed
+	lab    bool          // Config.Direct is set, so the network is not that of this host
+	net    *hostnet.Host // nil if penstock must not change the host
 
 	names   *addressBook
-	search  atomic.Pointer[[]string] // domains that complete short names
+	search  atomic.Pointer[[]string] // search domains for short names
 	overlap trouble
 	device  *device // nil without a TUN
 }
 
-// New opens the way out by the host's own network, and takes the state file if the host is to be changed at all. A
-// second instance ends here.
+// New opens the way out through the host's own network. If penstock changes the host, it locks the state file; a second
+// instance fails here.
 func New(c Config) (*Laptop, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -91,7 +91,7 @@ func New(c Config) (*Laptop, error) {
 	return l, nil
 }
 
-// openDirect opens the way out by the host's own network.
+// openDirect opens the way out through the host's own network.
 func (l *Laptop) openDirect() error {
 	var c direct.Config
 	t := l.cfg.Listen.TUN
@@ -104,7 +104,7 @@ func (l *Laptop) openDirect() error {
 	case err == nil:
 		l.direct = d
 	case errors.Is(err, errors.ErrUnsupported) && (t == nil || t.FD != nil):
-		l.direct = egress.Plain{} // whoever made the descriptor keeps our sockets out of it
+		l.direct = egress.Plain{} // the program that made the TUN must keep our sockets out of it
 	case errors.Is(err, errors.ErrUnsupported):
 		return fmt.Errorf("listen.tun: penstock cannot set routes on this system yet: run it as a gateway here, or hand it a TUN with fd: %w", err)
 	default:
@@ -124,7 +124,7 @@ func (l *Laptop) openHost() error {
 	n, err := hostnet.Open(hostnet.Config{
 		Interface: t.Name, StateFile: t.StateFile, Mark: t.Mark, MarkMask: t.MarkMask, Log: l.log,
 		Repaired: func(kind string, err error) {
-			l.log.Warn("put back something that penstock had set and others removed", "what", kind, "err", err)
+			l.log.Warn("restored a setting of penstock that something else had removed", "what", kind, "err", err)
 		},
 		Gone: func() {
 			if l.device != nil {
@@ -132,7 +132,7 @@ func (l *Laptop) openHost() error {
 			}
 		},
 		Overlap: l.overlaps,
-		Warning: func(err error) { l.log.Warn("the host could not be configured in full", "err", err) },
+		Warning: func(err error) { l.log.Warn("cannot apply all settings to the host", "err", err) },
 	})
 	if err != nil {
 		return fmt.Errorf("listen.tun.state_file: %w", err)
@@ -141,7 +141,7 @@ func (l *Laptop) openHost() error {
 	return nil
 }
 
-// Open makes the TUN and attaches a stack to it. Nothing leads into it yet. It does nothing without listen.tun.
+// Open creates the TUN and attaches a stack to it. No route leads into it yet. Without listen.tun it does nothing.
 func (l *Laptop) Open(handle func(context.Context, *stack.Request), limits stack.Limits, metrics *stack.Metrics) (err error) {
 	if l.cfg.Listen.TUN != nil {
 		l.device, err = l.openDevice(handle, limits, metrics)
@@ -149,12 +149,12 @@ func (l *Laptop) Open(handle func(context.Context, *stack.Request), limits stack
 	return err
 }
 
-// Outside is the machine's own network as transports use it.
+// Outside returns the machine's own network for the use of transports.
 func (l *Laptop) Outside() egress.Outside {
 	return egress.Outside{Direct: l.direct, Mark: l.mark(), Resolve: l.names.resolve}
 }
 
-// mark is what our own sockets carry; 0 without a TUN to keep out of.
+// mark returns the mark of our own sockets, which keeps them out of the TUN; 0 without a TUN.
 func (l *Laptop) mark() uint32 {
 	if l.cfg.Listen.TUN == nil || l.given != nil {
 		return 0
@@ -162,11 +162,11 @@ func (l *Laptop) mark() uint32 {
 	return l.cfg.Listen.TUN.Mark
 }
 
-// Interface is the name of the TUN; empty without one.
+// Interface returns the name of the TUN, or "" without one.
 func (l *Laptop) Interface() string {
 	switch {
 	case l.device != nil:
-		return l.device.name // which the system may have chosen
+		return l.device.name // the system may have chosen it
 	case l.cfg.Listen.TUN != nil:
 		return l.cfg.Listen.TUN.Name
 	}
@@ -176,7 +176,7 @@ func (l *Laptop) Interface() string {
 // OwnsHost reports whether penstock changes the host's routes or resolver.
 func (l *Laptop) OwnsHost() bool { return l.net != nil }
 
-// Trouble says what is wrong with the TUN or the host's settings, and how to mend it; empty if nothing is.
+// Trouble says what is wrong with the TUN or the host's settings, and how to fix it. It returns "" if all is well.
 func (l *Laptop) Trouble() string {
 	if l.device != nil && l.device.String() != "" {
 		return l.device.String()
@@ -184,20 +184,19 @@ func (l *Laptop) Trouble() string {
 	return l.overlap.String()
 }
 
-// overlaps notes that a network of the TUN is also one that the host is connected to, or with nil that it is not.
+// overlaps records that the host is also connected to a network of the TUN. With nil it records that it is not.
 func (l *Laptop) overlaps(err *direct.OverlapError) {
 	if err == nil {
 		l.overlap.set("")
-		l.log.Info("the TUN's networks are free again")
+		l.log.Info("the networks of the TUN no longer overlap with another interface")
 		return
 	}
 	l.overlap.set(err.Error())
-	l.log.Error("a network of the TUN is in use elsewhere: packets go astray", "err", err)
+	l.log.Error("a network of the TUN is also in use on another interface: packets go to the wrong place", "err", err)
 }
 
-// Close gives the host back: first the routes, so that nothing is led into a device that is going, then the device.
-// failed says that penstock ends because something failed, not because it was asked to: under lockdown the host stays
-// closed then.
+// Close restores the host. It removes the routes first and then the device, so that no route leads into a missing device. failed
+// reports whether penstock ends because of a failure; under lockdown the host then stays closed.
 func (l *Laptop) Close(failed bool) error {
 	var errs []error
 	errs = append(errs, l.leave(failed))
@@ -207,8 +206,7 @@ func (l *Laptop) Close(failed bool) error {
 	return errors.Join(append(errs, l.direct.Close())...)
 }
 
-// Touch opens a socket in the stack behind the TUN and closes it again. It returns late, or never, where the stack
-// hangs: it is for a watchdog.
+// Touch opens and closes a socket in the stack behind the TUN, for a watchdog. If the stack hangs, it returns late or never.
 func (l *Laptop) Touch(ctx context.Context, dst netip.AddrPort) {
 	if l.device == nil {
 		return
@@ -218,8 +216,8 @@ func (l *Laptop) Touch(ctx context.Context, dst netip.AddrPort) {
 	}
 }
 
-// lookup finds the addresses of a name outside ourselves and outside every tunnel: with the resolvers that the host had
-// before us, by sockets that stay out of the TUN.
+// lookup resolves a name without our DNS server and outside every tunnel. It uses the resolvers that the host had before
+// penstock started, and sockets that stay out of the TUN.
 func (l *Laptop) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	if l.net == nil {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
@@ -229,7 +227,7 @@ func (l *Laptop) lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 		return nil, err
 	}
 	if len(servers) == 0 {
-		return nil, fmt.Errorf("resolve %s: the host has no resolver of its own: write the endpoint as an address", name)
+		return nil, fmt.Errorf("resolve %s: the host has no other resolver: write the endpoint as an address", name)
 	}
 	resolvers := make([]netip.AddrPort, len(servers))
 	for i, server := range servers {
@@ -238,7 +236,7 @@ func (l *Laptop) lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 	return egress.LookUp(ctx, name, resolvers, l.direct.DialContext)
 }
 
-// lookupHost resolves a name by the network that the host is in, now: nothing is remembered of it.
+// lookupHost resolves a name through the current network of the host. It caches nothing.
 func (l *Laptop) lookupHost(ctx context.Context, name string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(name); err == nil {
 		return []netip.Addr{a}, nil

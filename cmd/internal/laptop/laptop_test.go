@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// nowhere is a network that leads nowhere.
+// nowhere is a network in which no dial succeeds.
 type nowhere struct{}
 
 func (nowhere) DialContext(context.Context, string, string) (net.Conn, error) {
@@ -38,7 +38,7 @@ func (nowhere) Control(string, string, syscall.RawConn) error { return nil }
 func (nowhere) Reserved(netip.Addr) bool                      { return false }
 func (nowhere) Close() error                                  { return nil }
 
-// fakeCore is a Core that only judges. It counts what it is asked to do.
+// fakeCore is a Core that only judges. It counts the other calls.
 type fakeCore struct {
 	live      *edition.Live
 	freshened int
@@ -54,7 +54,7 @@ func (c *fakeCore) IsInside(host string) bool {
 	return c.live.Now().Policy.IsInside(policy.Flow{Client: clients.Machine, Names: []policy.Name{{Host: host, From: policy.FromQuestion}}})
 }
 
-// world is a laptop with one transport that never connects, on a network that the test makes up.
+// world is a laptop with one transport that never connects, on a fake network.
 type world struct {
 	*Laptop
 	core     *fakeCore
@@ -118,7 +118,7 @@ rules:
 			t.Error(err)
 		}
 	})
-	w.lab = false // the network that the test makes up is this host's
+	w.lab = false // treat the fake network as this host's
 	w.follower = w.Follow(w.core, w.egress)
 	return w
 }
@@ -137,7 +137,7 @@ func (w *world) corp(t *testing.T) *egress.Transport {
 	return corp
 }
 
-// goes is the way that a flow takes now.
+// goes returns the egress that a flow takes now.
 func (w *world) goes(f policy.Flow) string { return w.core.live.Decide(f).Egress }
 
 func TestALaptopWithoutATUNLeavesTheHostAlone(t *testing.T) {
@@ -175,8 +175,8 @@ func TestATUNThatFailsIsTroubleUntilItIsBack(t *testing.T) {
 			t.Fatal("nothing is wrong although the link failed")
 		}
 	}
-	if got := w.Trouble(); !strings.Contains(got, "restart penstock") { // this one was given: nobody but its giver makes another
-		t.Errorf("got %q, want the mend", got)
+	if got := w.Trouble(); !strings.Contains(got, "restart penstock") { // this one was passed in, so penstock cannot make another
+		t.Errorf("got %q, want advice", got)
 	}
 	cancel()
 	<-done

@@ -15,29 +15,29 @@ import (
 	"penstock/router/transport"
 )
 
-// onDemand does on each network what the on_demand list says. One goroutine acts; the others leave notes.
+// onDemand applies the on_demand list to each network. One goroutine acts; others leave it notes.
 type onDemand struct {
 	l      *Laptop
 	core   Core
 	egress *egress.Egress
-	kick   chan struct{} // of capacity 1: look at the notes
+	kick   chan struct{} // capacity 1: the notes have changed
 	ask    ondemand.Asker
 	steps  []ondemand.Step // owned by run
-	from   *config.Config  // that the steps were made of; owned by run
+	from   *config.Config  // the configuration of the steps; owned by run
 
 	mu      sync.Mutex // guards below
 	path    pathmon.Path
 	hasPath bool
-	unclear bool   // the path may be about to be another one
+	unclear bool   // the path may be about to change
 	network uint64 // counts networks
-	settled uint64 // the network that was decided about last
-	manual  bool   // the user's word counts
+	settled uint64 // the last network that was decided on
+	manual  bool   // an order of the user overrides the list
 	until   time.Time
 	action  ondemand.Action
 	decided bool
 }
 
-// laterLooks are when a new network is looked at again: DNS servers and search domains come some time after routes.
+// laterLooks says when to examine a new network again: DNS servers and search domains arrive later than routes.
 var laterLooks = [...]time.Duration{2 * time.Second, 10 * time.Second}
 
 func newOnDemand(l *Laptop, core Core, e *egress.Egress) *onDemand {
@@ -63,7 +63,7 @@ func (o *onDemand) note(change func()) {
 	}
 }
 
-// changing tells that there is another path, which will be told when it has settled, or that it was the old one after all.
+// changing reports whether the path may be about to change. A change is reported once the path has settled.
 func (o *onDemand) changing(is bool) {
 	if is {
 		o.leaving()
@@ -71,21 +71,21 @@ func (o *onDemand) changing(is bool) {
 	o.note(func() { o.unclear = is })
 }
 
-// leaving tells that this may not be the network that was decided about: nothing is trusted from here on.
+// leaving reports that the network may have changed. From then on it is not trusted.
 func (o *onDemand) leaving() {
 	if o.core.Conditions().Trusted {
-		o.l.log.Info("the network is not trusted until it proves itself")
+		o.l.log.Info("the network is not trusted until it is identified again")
 		o.core.Change(func(now *policy.Conditions) { now.Trusted = false })
 	}
 }
 
-// again has the network looked at anew, as after a sleep: another one may look the same.
+// again has the network examined again, as after a sleep: another network may look the same.
 func (o *onDemand) again() {
 	o.leaving()
 	o.note(func() { o.network++ })
 }
 
-// changed takes another network. The user's word about the last one is forgotten.
+// changed switches to another network and drops the user's order for the last one.
 func (o *onDemand) changed(p pathmon.Path, ok bool) {
 	o.leaving()
 	o.note(func() {
@@ -98,7 +98,7 @@ func (o *onDemand) changed(p pathmon.Path, ok bool) {
 	})
 }
 
-// override lets the user's word count: until the network changes, or for a while.
+// override lets an order of the user override the list: for d or, if d is 0, until the network changes.
 func (o *onDemand) override(d time.Duration) {
 	o.leaving()
 	o.note(func() {
@@ -143,7 +143,7 @@ func (o *onDemand) run(ctx context.Context) error {
 	}
 }
 
-// notes are what run acts on.
+// notes is the input of run.
 type notes struct {
 	path                     pathmon.Path
 	hasPath, unclear, manual bool
@@ -160,7 +160,7 @@ func (o *onDemand) standing() notes {
 	return notes{o.path, o.hasPath, o.unclear, o.manual, o.network, o.settled, o.until}
 }
 
-// decide asks the list about a network, and does what it says unless the network is another one by then.
+// decide evaluates the list for a network and applies the result, unless the network has changed in between.
 func (o *onDemand) decide(ctx context.Context, n notes) {
 	if cfg := o.core.Config(); cfg != o.from {
 		o.from, o.steps = cfg, onDemandSteps(cfg)
@@ -199,7 +199,7 @@ func (o *onDemand) act(action ondemand.Action) {
 	}
 }
 
-// words say for the status line what the network made of us; empty if nothing.
+// words returns the action of on_demand for the status line, or "" if there is none.
 func (o *onDemand) words() string {
 	if o == nil {
 		return ""
@@ -212,7 +212,7 @@ func (o *onDemand) words() string {
 	return ", on demand: " + o.action.String()
 }
 
-// onDemandSteps are those of a configuration, which has checked them.
+// onDemandSteps returns the steps of a configuration, which has been checked.
 func onDemandSteps(cfg *config.Config) []ondemand.Step {
 	steps := make([]ondemand.Step, len(cfg.OnDemand))
 	for i, s := range cfg.OnDemand {
@@ -226,14 +226,14 @@ func onDemandSteps(cfg *config.Config) []ondemand.Step {
 		}
 		if b := s.If.Beacon; b != nil {
 			c.Beacon = &ondemand.Beacon{Addr: b.Addr}
-			_, _ = hex.Decode(c.Beacon.SHA256[:], []byte(b.SHA256)) // what is no digest matches no certificate
+			_, _ = hex.Decode(c.Beacon.SHA256[:], []byte(b.SHA256)) // an invalid digest matches no certificate
 		}
 		steps[i].If = c
 	}
 	return steps
 }
 
-// network is what is known of the network that the host is in.
+// network returns what is known about the current network.
 func (l *Laptop) network(ctx context.Context, p pathmon.Path) ondemand.Network {
 	n := ondemand.Network{Interface: p.Interface, SSID: ondemand.SSID(p.Interface), Gateway: p.Gateway}
 	if l.net == nil {
@@ -241,10 +241,10 @@ func (l *Laptop) network(ctx context.Context, p pathmon.Path) ondemand.Network {
 	}
 	var err error
 	if n.Servers, err = l.net.OriginalResolvers(ctx); err != nil {
-		l.log.Debug("the network's DNS servers are not known", "err", err)
+		l.log.Debug("cannot read the DNS servers of the network", "err", err)
 	}
 	if n.Search, err = l.net.OriginalSearchDomains(ctx); err != nil {
-		l.log.Debug("the network's search domains are not known", "err", err)
+		l.log.Debug("cannot read the search domains of the network", "err", err)
 	}
 	return n
 }

@@ -12,11 +12,10 @@ import (
 	"penstock/router/transport"
 )
 
-// longSleep is a sleep after which nothing that was agreed with the network is believed any more.
+// longSleep is the length of a sleep after which all state shared with the network counts as stale.
 const longSleep = time.Minute
 
-// Follower keeps the transports informed of paths that change, sleep and waking, and the core of captive portals and
-// trusted networks.
+// Follower tells the transports about path changes, sleep and waking, and the core about captive portals and trusted networks.
 type Follower struct {
 	l        *Laptop
 	core     Core
@@ -24,10 +23,10 @@ type Follower struct {
 	captive  *captive
 	onDemand *onDemand // nil without on_demand
 	monitors []*pathmon.Monitor
-	long     chan struct{} // of one: the machine slept for long
+	long     chan struct{} // capacity 1: the machine slept for longSleep or more
 }
 
-// Follow makes a follower of this machine. Nothing happens before Run.
+// Follow returns a Follower of this machine. It does nothing before Run.
 func (l *Laptop) Follow(core Core, e *egress.Egress) *Follower {
 	f := &Follower{l: l, core: core, egress: e, captive: newCaptive(l, core, e), long: make(chan struct{}, 1)}
 	if len(l.cfg.OnDemand) > 0 && !l.lab {
@@ -36,7 +35,7 @@ func (l *Laptop) Follow(core Core, e *egress.Egress) *Follower {
 	return f
 }
 
-// Run starts what follows the machine.
+// Run starts the goroutines of the Follower.
 func (f *Follower) Run(start func(name string, run func(context.Context) error)) {
 	if !f.l.lab {
 		if f.l.cfg.CaptivePortal.Detect {
@@ -61,18 +60,18 @@ func (f *Follower) Run(start func(name string, run func(context.Context) error))
 	start("wake", f.freshen)
 }
 
-// TransportChanged tells that a transport's state has changed. It does not block.
+// TransportChanged reports that a transport's state has changed. It does not block.
 func (f *Follower) TransportChanged() { f.captive.changed() }
 
-// Reloaded tells that another configuration is in force. It does not block.
+// Reloaded reports that a new configuration is in force. It does not block.
 func (f *Follower) Reloaded() {
 	if f.onDemand != nil {
-		f.onDemand.note(func() {}) // the list may be another one
+		f.onDemand.note(func() {}) // the list may have changed
 	}
 }
 
-// Override lets the user's word about transports count, instead of on_demand: for a while, or with 0 until the network
-// changes. It reports whether on_demand is in charge of taking the order back.
+// Override lets an order of the user override on_demand: for d or, if d is 0, until the network changes. It reports whether
+// on_demand will revert the order.
 func (f *Follower) Override(d time.Duration) bool {
 	if f.onDemand == nil {
 		return false
@@ -81,26 +80,26 @@ func (f *Follower) Override(d time.Duration) bool {
 	return true
 }
 
-// OnDemand says for the status line what the network made of the transports; empty if nothing.
+// OnDemand returns the action of on_demand for the status line, or "" if there is none.
 func (f *Follower) OnDemand() string { return f.onDemand.words() }
 
-// Explains gives a state that a captive portal is behind its reason.
+// Explains adds the captive portal as the reason to a state that it causes.
 func (f *Follower) Explains(h transport.Health) transport.Health { return f.captive.explains(h) }
 
-// PortalZone has the name of a captive portal that may be reached now resolved by the access network; nil: none.
+// PortalZone returns the zone that resolves the name of the open captive portal; nil if there is none.
 func (f *Follower) PortalZone() *edition.PortalZone { return f.captive.zone.Load() }
 
 func (f *Follower) sleeping() {
-	f.l.log.Info("the machine is about to sleep")
+	f.l.log.Info("machine is about to sleep")
 	for _, t := range f.egress.Transports() {
 		t.Quiesce()
 	}
 }
 
 func (f *Follower) woke(slept time.Duration) {
-	f.l.log.Info("the machine woke", "slept", slept)
+	f.l.log.Info("machine woke", "slept", slept)
 	if slept >= longSleep {
-		f.l.names.outdated() // before the transports ask
+		f.l.names.outdated() // before the transports look them up
 		select {
 		case f.long <- struct{}{}:
 		default:
@@ -109,7 +108,7 @@ func (f *Follower) woke(slept time.Duration) {
 	for _, m := range f.monitors {
 		m.Check()
 	}
-	f.captive.moves() // perhaps
+	f.captive.moves() // perhaps it has
 	if f.onDemand != nil {
 		f.onDemand.again()
 	}
@@ -118,8 +117,8 @@ func (f *Follower) woke(slept time.Duration) {
 	}
 }
 
-// freshen drops what a long sleep has made stale: connections to DNS upstreams, and resolver settings that others may
-// have changed meanwhile.
+// freshen replaces what is stale after a long sleep: connections to DNS upstreams, and resolver settings that others may have
+// changed.
 func (f *Follower) freshen(ctx context.Context) error {
 	for {
 		select {
@@ -129,22 +128,22 @@ func (f *Follower) freshen(ctx context.Context) error {
 		}
 		f.core.FreshenDNS()
 		if err := f.l.Apply(ctx); err != nil && ctx.Err() == nil {
-			f.l.log.Warn("the host's settings could not be looked at after a sleep; the watch goes on", "err", err)
+			f.l.log.Warn("cannot apply the host's settings after a sleep", "err", err)
 		}
 	}
 }
 
-// tolerant makes a failure a warning: without it a change is noticed by the transports' silence, which takes longer.
+// tolerant turns a failure of run into a warning. Without run, transports still notice a change, but later, by their timeouts.
 func (f *Follower) tolerant(run func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if err := run(ctx); err != nil {
-			f.l.log.Warn("changes of the network are not noticed at once", "err", err)
+			f.l.log.Warn("cannot watch the network; changes will be noticed later", "err", err)
 		}
 		return nil
 	}
 }
 
-// newMonitor makes the monitor of a transport's path.
+// newMonitor returns the monitor of a transport's path.
 func (f *Follower) newMonitor(t *egress.Transport) *pathmon.Monitor {
 	c := f.monitorConfig()
 	c.Endpoint = func() netip.Addr { return endpointOf(t.Health()) }
@@ -156,7 +155,7 @@ func (f *Follower) newMonitor(t *egress.Transport) *pathmon.Monitor {
 		switch {
 		case !ok:
 			t.PathChanged(false)
-		case known || lost: // the first path is no change
+		case known || lost: // the first path is not a change
 			if p.Is6() != was.Is6() || p.Gateway != was.Gateway {
 				f.l.names.outdated()
 			}
@@ -170,12 +169,12 @@ func (f *Follower) newMonitor(t *egress.Transport) *pathmon.Monitor {
 	return pathmon.New(c)
 }
 
-// monitorConfig is what monitors have in common.
+// monitorConfig returns the settings that all monitors share.
 func (f *Follower) monitorConfig() pathmon.Config {
 	return pathmon.Config{Mark: f.l.mark(), Ignore: f.l.Interface(), IgnoreProtocol: hostnet.RouteProtocol, Log: f.l.log}
 }
 
-// endpointOf is the address that a transport talks to; invalid while that is not known.
+// endpointOf returns the address of a transport's server; invalid if unknown.
 func endpointOf(h transport.Health) netip.Addr {
 	a, err := netip.ParseAddrPort(h.Stats.Endpoint)
 	if err != nil {

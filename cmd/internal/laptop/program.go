@@ -8,8 +8,8 @@ import (
 	"penstock/router/hostnet/program"
 )
 
-// Program adds to a flow the user of this machine that sends it, and with path the program too. Finding out costs some
-// system calls: ask only where a rule needs it.
+// Program adds the local user who sends a flow to its facts and, if path is set, the program too. This costs some system calls,
+// so call it only if a rule needs it.
 func (l *Laptop) Program(f *policy.Flow, path bool) {
 	t := l.cfg.Listen.TUN
 	ours := func(p netip.Prefix) bool { return p.Addr() == f.Src.Addr() }
@@ -18,7 +18,7 @@ func (l *Laptop) Program(f *policy.Flow, path bool) {
 	}
 	p, err := program.Find(f.Network.String(), f.Src, f.Dst, path)
 	if err != nil {
-		l.log.Debug("the program that sends a flow is not known", "src", f.Src, "dst", f.Dst, "err", err)
+		l.log.Debug("cannot find the program that sends a flow", "src", f.Src, "dst", f.Dst, "err", err)
 		return
 	}
 	f.UID, f.Process, f.HasUID = p.UID, p.Path, true

@@ -26,13 +26,13 @@ type Policy struct {
 	Egress *egress.Egress
 	DNS    *DNS
 	Flows  *Flows
-	// Place says what a destination is to this host when a client asks for it.
+	// Place returns where dst is, seen from this host, for a flow of the client.
 	Place func(client uint64, dst netip.Addr) policy.Place
 	Log   *slog.Logger
 }
 
-// Explain tells what would happen to a flow. For a flow that has been judged, it tells what happened then and what would
-// happen now. It changes nothing: what it asks the DNS server is neither cached nor remembered.
+// Explain says what would happen to a flow. For a flow that has been judged, it says what happened then and what would
+// happen now. It changes nothing: its DNS look-ups are neither cached nor remembered.
 func (p *Policy) Explain(ctx context.Context, q control.ExplainQuery) (control.Explanation, error) {
 	if q.Flow != "" {
 		past, err := p.Flows.find(q.Flow)
@@ -54,7 +54,7 @@ func (p *Policy) Explain(ctx context.Context, q control.ExplainQuery) (control.E
 	return x, nil
 }
 
-// explainPast explains a flow that was judged, by the edition of now and, in Then, by that of then.
+// explainPast explains a flow that was judged: by the current edition and, in Then, by the edition that judged it.
 func (p *Policy) explainPast(past router.Flow) control.Explanation {
 	facts, target := past.Facts, past.Facts.Dst.String()
 	facts.Sniffed = true // no further name will be read in it
@@ -64,10 +64,10 @@ func (p *Policy) explainPast(past router.Flow) control.Explanation {
 	} else {
 		then = control.Explanation{
 			Target: target, Generation: past.Verdict.Edition,
-			Because: fmt.Sprintf("edition %d of the policy is no longer kept, so this is only what the flow's record says", past.Verdict.Edition),
+			Because: fmt.Sprintf("edition %d of the policy is no longer kept, so only the record of the flow is shown", past.Verdict.Edition),
 		}
 	}
-	// The record says what happened. Asking the old policy again may give another answer, as conditions have changed.
+	// Show the recorded verdict. The old policy may answer differently now, because conditions have changed.
 	then.Verdict, then.Via = words(past.Verdict)
 	then.Rule, then.Category = past.Verdict.Rule, past.Verdict.Category
 	facts.Time = time.Now()
@@ -78,8 +78,8 @@ func (p *Policy) explainPast(past router.Flow) control.Explanation {
 	return x
 }
 
-// hypothetical makes the facts of a flow that nobody has sent, and says how its name is resolved. The name is resolved
-// as it would be for the client.
+// hypothetical returns the facts of a flow that nobody has sent, and who resolves its name. It resolves the name as the
+// client would.
 func (p *Policy) hypothetical(ctx context.Context, q control.ExplainQuery) (f policy.Flow, resolver string, err error) {
 	target := q.Target
 	if q.Protocol != "" && !strings.Contains(target, "://") {
@@ -117,7 +117,7 @@ func (p *Policy) hypothetical(ctx context.Context, q control.ExplainQuery) (f po
 	return f, resolver, nil
 }
 
-// believe checks a name that a flow claims with our resolver, as the router does, and adds what it finds to the facts.
+// believe looks up a name that a flow claims with our resolver, as the router does, and adds the answer to the facts.
 func (p *Policy) believe(ctx context.Context, f policy.Flow) (policy.Flow, string) {
 	v := p.Live.Decide(f)
 	if v.Claim == "" || !f.Dst.Addr().IsValid() {
@@ -139,8 +139,8 @@ func (p *Policy) believe(ctx context.Context, f policy.Flow) (policy.Flow, strin
 	return g, note
 }
 
-// explain asks the policy of an edition under the present conditions, and adds the state of the transport, the lists and
-// what would change the verdict.
+// explain asks the policy of an edition under the current conditions. It adds the state of the transport, the list entries
+// that match, and what would change the verdict.
 func (p *Policy) explain(ed *edition.Edition, f policy.Flow, target string) control.Explanation {
 	f.Now = p.Live.Conditions()
 	e := ed.Policy.Explain(f)
@@ -157,12 +157,12 @@ func (p *Policy) explain(ed *edition.Edition, f policy.Flow, target string) cont
 	if f.Dst.Addr().IsValid() {
 		x.Addresses = []string{f.Dst.Addr().String()}
 	}
-	x.Datapath = "terminated: every flow ends in the stack and is dialled again"
+	x.Datapath = "terminated: penstock ends the flow in its own stack and dials a new one"
 	x.Notes = append(e.WouldTurn, whatIf(ed, f, v)...)
 	return x
 }
 
-// transportLine is the state of the transport that a verdict leads to; empty if it leads to none.
+// transportLine returns the state of the transport that a verdict uses, or "" if it uses none.
 func (p *Policy) transportLine(v policy.Verdict) string {
 	if t, ok := p.Egress.Serving(v.Egress); ok {
 		return line(t.Health())
@@ -186,7 +186,7 @@ func (p *Policy) listHits(content *lists.Content, f policy.Flow) []control.ListH
 	return hits
 }
 
-// client finds who a query is about: this machine, a peer by its name, or whoever has an address.
+// client finds the sender that a query names: this machine, a peer, or the owner of an address.
 func client(ed *edition.Edition, name string) (key uint64, src netip.AddrPort, err error) {
 	if name == "" {
 		src := netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
@@ -205,16 +205,16 @@ func client(ed *edition.Edition, name string) (key uint64, src netip.AddrPort, e
 	return key, netip.AddrPortFrom(addr, 0), nil
 }
 
-// DNS tells how names are resolved.
+// DNS explains how names are resolved.
 type DNS struct {
 	Server *dnsproxy.Server
 	Live   *edition.Live
-	// Settings returns the settings that are in force.
+	// Settings returns the current settings.
 	Settings func() dnsproxy.Settings
 	Log      *slog.Logger
 }
 
-// DNSQuery tells how a question would be answered. Nothing of the answer is kept.
+// DNSQuery says how a question would be answered. It does not store the answer.
 func (d *DNS) DNSQuery(ctx context.Context, q control.DNSQuery) (control.DNSAnswer, error) {
 	now := d.Live.Now()
 	var f policy.Flow
@@ -246,7 +246,7 @@ func (d *DNS) DNSFlush(context.Context) error {
 	return nil
 }
 
-// look resolves a flow's name as for its client, and says who answered. The address is invalid if there is none.
+// look resolves a flow's name as its client would, and says who answered. The address is invalid if there is none.
 func (d *DNS) look(ctx context.Context, f policy.Flow) (netip.Addr, string) {
 	line := d.resolverOf(f)
 	for _, qtype := range []string{"A", "AAAA"} {
@@ -255,7 +255,7 @@ func (d *DNS) look(ctx context.Context, f policy.Flow) (netip.Addr, string) {
 		case err != nil:
 			return netip.Addr{}, line + ": " + err.Error()
 		case a.Verdict.Action != policy.Forward && a.Decided != "":
-			return netip.Addr{}, fmt.Sprintf("%s for %s by rule %s; else %s", cmp.Or(a.Rcode, "silence"), a.Decided, a.Verdict.Rule, line)
+			return netip.Addr{}, fmt.Sprintf("%s for %s by rule %s; else %s", cmp.Or(a.Rcode, "no answer"), a.Decided, a.Verdict.Rule, line)
 		}
 		if addrs := addressesIn(a); len(addrs) > 0 {
 			return addrs[0], line
@@ -292,7 +292,7 @@ func addressesIn(a dnsproxy.Answer) []netip.Addr {
 	return list
 }
 
-// resolverOf says who answers for the name that a flow is judged by.
+// resolverOf returns the upstream that answers for the name that a flow is judged by.
 func (d *DNS) resolverOf(f policy.Flow) string {
 	if len(f.Names) == 0 {
 		return ""

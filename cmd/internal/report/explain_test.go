@@ -20,11 +20,11 @@ func TestExplain(t *testing.T) {
 	for _, row := range []struct {
 		name     string
 		q        control.ExplainQuery
-		verdict  string // with via and rule
-		because  string // words of it
+		verdict  string // including via and rule
+		because  string // part of the text
 		address  string
 		resolver string
-		notes    []string // words of each
+		notes    []string // part of each note
 	}{
 		{"a name on a list", control.ExplainQuery{Target: "https://casino.example"},
 			"block by no-bets", "which is in category bets", "", "NXDOMAIN for casino.example by rule no-bets; else UPSTREAM via direct",
@@ -37,7 +37,7 @@ func TestExplain(t *testing.T) {
 			"direct by rest", "", "", "UPSTREAM via direct: NXDOMAIN, no address", nil},
 		{"a name with a split zone", control.ExplainQuery{Target: "wiki.corp.example"},
 			"direct by wiki", "", "10.0.0.5", "UPSTREAM via direct, for corp.example", nil},
-		{"a name in two zones, of which the longer counts", control.ExplainQuery{Target: "x.deep.corp.example"},
+		{"a name in two zones: the longer one counts", control.ExplainQuery{Target: "x.deep.corp.example"},
 			"direct by rest", "", "", "UPSTREAM via direct, for deep.corp.example: NXDOMAIN, no address", nil},
 		{"a schedule that holds", control.ExplainQuery{Target: "games.example", At: at(23)},
 			"block by night", "", "", "", []string{"from Thu 06:00: direct by rule rest"}},
@@ -125,7 +125,7 @@ func TestExplainRefuses(t *testing.T) {
 		{"a scheme that is not known", control.ExplainQuery{Target: "gopher://a.example"}, `scheme "gopher" is unknown`},
 		{"a protocol without a port", control.ExplainQuery{Target: "a.example", Protocol: "udp"}, "udp needs a port"},
 		{"a name in the flow that is none", control.ExplainQuery{Target: "a.example", SNI: "a b"}, ""},
-		{"a flow that nobody remembers", control.ExplainQuery{Flow: "77"}, "flow 77 is neither live nor among the last 1024 that ended"},
+		{"a flow that nobody remembers", control.ExplainQuery{Flow: "77"}, "flow 77 is not live and not among the last 1024 that ended"},
 	} {
 		if _, err := w.policy.Explain(t.Context(), row.q); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v, want %q", row.name, err, row.want)
@@ -177,7 +177,7 @@ func TestExplainChangesNothing(t *testing.T) {
 	if after := w.snapshot(t); after != before {
 		t.Errorf("got  %s\nwant %s", after, before)
 	}
-	// The snapshot can tell: a question that a client really asked is kept.
+	// Prove that the snapshot works: a question from a client does change it.
 	if _, err := w.server.Confirm(t.Context(), policy.Flow{Client: clients.Machine, Dst: netip.MustParseAddrPort("10.0.0.5:443")}, "wiki.corp.example"); err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestExplainAFlowByThenAndByNow(t *testing.T) {
 	}
 }
 
-// ended waits for the flow that ends next.
+// ended waits for the next flow to end.
 func (w *world) ended(t *testing.T) router.Flow {
 	t.Helper()
 	for range 500 {

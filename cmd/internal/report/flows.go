@@ -11,10 +11,10 @@ import (
 	"penstock/router"
 )
 
-// remembered is how many finished flows are kept for lists of flows and for explanations.
+// remembered is how many finished flows are kept for "penstock flows" and "penstock explain".
 const remembered = 1024
 
-// Flows holds the flows that ended last, and finds the live ones in the router.
+// Flows keeps the flows that ended most recently and finds the live ones in the router.
 type Flows struct {
 	Router *router.Router
 
@@ -24,7 +24,7 @@ type Flows struct {
 	forwarded, denied uint64
 }
 
-// Add notes a flow that has ended.
+// Add records a flow that has ended.
 func (r *Flows) Add(f router.Flow) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -58,7 +58,7 @@ func (r *Flows) all() []router.Flow {
 func Flow(f router.Flow) control.Flow {
 	name := f.Name()
 	done := f.Verdict
-	if done.Action == policy.Forward && f.Egress != done.Egress { // the transport turned out not to be up
+	if done.Action == policy.Forward && f.Egress != done.Egress { // the transport was not up
 		done.Egress, done.Cause = f.Egress, policy.ByFallback
 	}
 	c := control.Flow{
@@ -80,14 +80,14 @@ func Flow(f router.Flow) control.Flow {
 	return c
 }
 
-// reasons are the causes of verdicts that are shown beside the rule.
+// reasons maps the cause of a verdict to the text shown next to the rule.
 var reasons = map[policy.Cause]string{
 	policy.ByUnnamed:  "unnamed: the rule blocks flows without a name",
-	policy.BySpoof:    "mismatch: DNS gave only blocked names for the address, and not the one in the flow",
+	policy.BySpoof:    "mismatch: the client looked up only blocked names for the address, and not the one in the flow",
 	policy.ByTrusted:  "trusted network",
 	policy.ByPortal:   "captive portal",
 	policy.ByFallback: "fallback: the transport is not up",
-	policy.ByLoop:     "loop: the destination would lead back to penstock",
+	policy.ByLoop:     "loop: the flow would loop back to penstock",
 	policy.ByGuard:    "guard: the destination is this machine or a reserved address",
 }
 
@@ -114,10 +114,10 @@ func (r *Flows) Flows(_ context.Context, q control.FlowQuery) ([]control.Flow, e
 func (r *Flows) KillFlow(_ context.Context, id string) error {
 	n, err := strconv.ParseUint(id, 10, 64)
 	if err != nil {
-		return fmt.Errorf("flow %q: a flow's id is a number: penstock flows lists them", id)
+		return fmt.Errorf("flow id %q is not a number: \"penstock flows\" lists the ids", id)
 	}
 	if r.Router.Kill(func(f router.Flow) bool { return f.ID == n }) == 0 {
-		return fmt.Errorf("there is no live flow %s: penstock flows lists them", id)
+		return fmt.Errorf("there is no live flow %s: \"penstock flows\" lists the ids", id)
 	}
 	return nil
 }
@@ -129,5 +129,5 @@ func (r *Flows) find(id string) (router.Flow, error) {
 			return f, nil
 		}
 	}
-	return router.Flow{}, fmt.Errorf("flow %s is neither live nor among the last %d that ended", id, remembered)
+	return router.Flow{}, fmt.Errorf("flow %s is not live and not among the last %d that ended", id, remembered)
 }

@@ -109,7 +109,7 @@ func TestFlowsAreListedLiveAndEnded(t *testing.T) {
 	}
 	flows, _ := w.flows.Flows(t.Context(), control.FlowQuery{})
 	for _, id := range []string{"x", "-1", ""} {
-		if err := w.flows.KillFlow(t.Context(), id); err == nil || !strings.Contains(err.Error(), "a flow's id is a number") {
+		if err := w.flows.KillFlow(t.Context(), id); err == nil || !strings.Contains(err.Error(), "is not a number") {
 			t.Errorf("kill %q: got %v", id, err)
 		}
 	}

@@ -10,13 +10,13 @@ import (
 	"penstock/policy"
 )
 
-// Lists tells the state of the categories' lists.
+// Lists reports the state of the category lists.
 type Lists struct {
 	Live *edition.Live
 	Log  *slog.Logger
 }
 
-// Lists returns the lists in force.
+// Lists returns the current lists.
 func (l *Lists) Lists(context.Context) ([]control.ListStatus, error) {
 	var list []control.ListStatus
 	for _, s := range l.Live.ListStatus() {
@@ -29,7 +29,7 @@ func (l *Lists) Lists(context.Context) ([]control.ListStatus, error) {
 	return list, nil
 }
 
-// ListLookup finds a name in the lists in force.
+// ListLookup finds the entries for a name in the current lists.
 func (l *Lists) ListLookup(_ context.Context, name string) ([]control.ListHit, error) {
 	host, err := policy.CanonicalName(name)
 	if err != nil {
@@ -38,14 +38,14 @@ func (l *Lists) ListLookup(_ context.Context, name string) ([]control.ListHit, e
 	return find(l.Live.Now().Lists, host, l.Log), nil
 }
 
-// ListRefresh looks for newer versions of all lists now.
+// ListRefresh fetches newer versions of all lists now.
 func (l *Lists) ListRefresh(ctx context.Context) error { return l.Live.Lists.Refresh(ctx) }
 
 // find finds a name or an address in lists.
 func find(content *lists.Content, host string, log *slog.Logger) []control.ListHit {
 	found, err := content.Find(host)
 	if err != nil {
-		log.Warn("a list could not be read again", "err", err)
+		log.Warn("could not reread a list", "err", err)
 	}
 	hits := make([]control.ListHit, 0, len(found))
 	for _, h := range found {

@@ -8,7 +8,7 @@ import (
 	"penstock/cmd/internal/gateway"
 )
 
-// Peers tells who the peers of a gateway are.
+// Peers reports on the peers of a gateway.
 type Peers struct {
 	Live    *edition.Live
 	Gateway *gateway.Gateway

@@ -33,7 +33,7 @@ func (p *Policy) Rules(context.Context) (control.Rules, error) {
 	return res, nil
 }
 
-// matchText is a match in a few words, by the keys of the configuration.
+// matchText describes a match briefly, with the keys of the configuration.
 func matchText(m policy.Match) string {
 	var parts []string
 	v := reflect.ValueOf(m)
@@ -65,7 +65,7 @@ func doText(do policy.Do) string {
 	return word
 }
 
-// Allow lifts a block for a while.
+// Allow lifts a block until a set time.
 func (p *Policy) Allow(_ context.Context, q control.AllowQuery) (control.Allowed, error) {
 	cfg := p.Live.Config()
 	e := policy.Exception{Peer: q.Peer, Until: time.Now().Add(q.For)}
@@ -85,6 +85,6 @@ func (p *Policy) Allow(_ context.Context, q control.AllowQuery) (control.Allowed
 		return control.Allowed{}, fmt.Errorf("there is no peer %q", q.Peer)
 	}
 	p.Live.Except(e)
-	p.Log.Info("lifted a block for a while", "target", q.Target, "peer", q.Peer, "until", e.Until, "generation", p.Live.Now().Number)
+	p.Log.Info("block lifted", "target", q.Target, "peer", q.Peer, "until", e.Until, "generation", p.Live.Now().Number)
 	return control.Allowed{Target: q.Target, Peer: q.Peer, Until: e.Until}, nil
 }

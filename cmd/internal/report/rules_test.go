@@ -110,7 +110,7 @@ func TestLists(t *testing.T) {
 		t.Errorf("a name on no list: got %v, %v, want an empty list", hits, err)
 	}
 	if _, err := w.lists.ListLookup(t.Context(), "a b"); err == nil {
-		t.Error("what is no name was looked up")
+		t.Error("an invalid name was looked up")
 	}
 	if st, err := w.status.Status(t.Context()); err != nil || !strings.Contains(st.Verdict, ", lists missing: 1") {
 		t.Errorf("status: got %q, %v", st.Verdict, err)

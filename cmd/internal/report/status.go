@@ -19,7 +19,7 @@ import (
 	"penstock/router/transport"
 )
 
-// Process tells the state of penstock as a whole. All fields but Gateway must be set.
+// Process reports the state of penstock as a whole. All fields except Gateway must be set.
 type Process struct {
 	Live    *edition.Live
 	Egress  *egress.Egress
@@ -30,11 +30,11 @@ type Process struct {
 	Started time.Time
 	Version string
 
-	reloadError atomic.Pointer[string] // nil: the last reload came into force
+	reloadError atomic.Pointer[string] // nil: the last reload succeeded
 }
 
-// Overall returns the state of the process: the worst state of a transport in use. A gateway that needs no transport is
-// connected once its port is open.
+// Overall returns the state of the process, which is the worst state of the transports in use. A gateway that needs no
+// transport is connected as soon as its port is open.
 func (s *Process) Overall() transport.Health {
 	worst := transport.Health{State: transport.Connected, Since: s.Started}
 	rank := []transport.State{
@@ -54,7 +54,7 @@ func (s *Process) Overall() transport.Health {
 	return s.Follow.Explains(worst)
 }
 
-// inUse returns the transports that rules and DNS upstreams name; for a group, the member that carries new flows.
+// inUse returns the transports that rules and DNS upstreams use. For a group it returns the member that carries new flows.
 func (s *Process) inUse() []transport.Health {
 	cfg := s.Live.Config()
 	names := make(map[string]bool)
@@ -78,7 +78,7 @@ func (s *Process) inUse() []transport.Health {
 	return list
 }
 
-// Ready is nil when data flows, else the reason why not.
+// Ready returns nil if traffic can flow, and otherwise the reason why it cannot.
 func (s *Process) Ready() error {
 	if trouble := s.Laptop.Trouble(); trouble != "" {
 		return errors.New(trouble)
@@ -116,7 +116,7 @@ func line(h transport.Health) string {
 	return b.String()
 }
 
-// Status returns the present state.
+// Status returns the current state.
 func (s *Process) Status(context.Context) (control.Status, error) {
 	h := s.Overall()
 	verdict := line(h) + ", filter on"
@@ -168,7 +168,7 @@ func (s *Process) ReloadEnded(err error) {
 	s.reloadError.Store(&text)
 }
 
-// Listening says where packets come from.
+// Listening returns where packets come from.
 func (s *Process) Listening() []string {
 	var list []string
 	if s.Live.Config().Listen.TUN != nil {

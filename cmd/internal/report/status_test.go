@@ -37,7 +37,7 @@ func TestTheLineOfATransport(t *testing.T) {
 	}
 }
 
-// runTransports runs the transports until the test ends, and returns once corp connects to nobody.
+// runTransports runs the transports until the test ends. It returns once corp is connecting to its missing server.
 func (w *world) runTransports(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -185,9 +185,9 @@ func TestSteering(t *testing.T) {
 	w.await(t, transport.Connecting)
 	order(w.steer.Down, control.Steer{Name: "corp", For: 50 * time.Millisecond})
 	w.await(t, transport.Down)
-	w.await(t, transport.Connecting) // it comes back by itself
+	w.await(t, transport.Connecting) // it comes back up by itself
 	order(w.steer.Up, control.Steer{Name: "corp", For: 50 * time.Millisecond})
-	w.await(t, transport.Down) // and goes by itself
+	w.await(t, transport.Down) // and goes down by itself
 	if err := w.status.Ready(); err == nil || !strings.HasPrefix(err.Error(), "down via corp (manual)") {
 		t.Errorf("ready: got %v", err)
 	}

@@ -8,7 +8,7 @@ import (
 	"penstock/cmd/internal/laptop"
 )
 
-// Transports steers transports for an operator.
+// Transports brings transports up and down for an operator.
 type Transports struct {
 	Egress *egress.Egress
 	Follow *laptop.Follower
@@ -24,12 +24,13 @@ func (t *Transports) Down(_ context.Context, s control.Steer) error {
 	return t.steer(s, func(t *egress.Transport) { t.DownFor(s.For) }, (*egress.Transport).Down)
 }
 
-// Reconnect makes new sessions.
+// Reconnect starts new sessions.
 func (t *Transports) Reconnect(_ context.Context, s control.Steer) error {
 	return t.each(s, func(t *egress.Transport) { t.Reconnect() })
 }
 
-// steer gives an order for good or for a while. If on_demand is in charge, it ends the order; else the transport does.
+// steer gives an order that holds until the next one or, with s.For, for that long. Then on_demand reverts it if it is in
+// use, and otherwise the transport itself.
 func (t *Transports) steer(s control.Steer, forAWhile, forGood func(*egress.Transport)) error {
 	if _, err := t.Egress.Steered(s.Name); err != nil {
 		return err

@@ -10,8 +10,8 @@ import (
 	"penstock/policy"
 )
 
-// whatIf says what would change a verdict: an exception, a transport that is not up, another time or another peer. It
-// asks the policy about each.
+// whatIf lists what would change a verdict: an exception, a transport that is not up, another time or another peer. It asks
+// the policy about each.
 func whatIf(ed *edition.Edition, f policy.Flow, v policy.Verdict) []string {
 	p := ed.Policy
 	var list []string
@@ -42,7 +42,7 @@ func whatIf(ed *edition.Edition, f policy.Flow, v policy.Verdict) []string {
 	return list
 }
 
-// allowTargets returns what an exception could be for.
+// allowTargets returns the names and categories that an exception could be for.
 func allowTargets(f policy.Flow, v policy.Verdict) []string {
 	var targets []string
 	seen := make(map[string]bool)
@@ -58,7 +58,7 @@ func allowTargets(f policy.Flow, v policy.Verdict) []string {
 	return targets
 }
 
-// whatIfTime looks through the coming week for the first time at which a schedule changes the verdict.
+// whatIfTime searches the coming week for the first time at which a schedule changes the verdict.
 func whatIfTime(p *policy.Policy, f policy.Flow, turns func(string, *policy.Policy, policy.Flow) bool) {
 	if f.Time.IsZero() || !hasSchedule(p) {
 		return
@@ -85,10 +85,10 @@ func hasSchedule(p *policy.Policy) bool {
 	return false
 }
 
-// mostPeers is how many peers with another verdict are named.
+// mostPeers limits how many peers with another verdict are listed.
 const mostPeers = 4
 
-// whatIfPeer tries the peers that the gateway knows.
+// whatIfPeer asks for each configured peer.
 func whatIfPeer(cfg *config.Config, f policy.Flow, turns func(string, policy.Flow) bool) {
 	told := 0
 	for _, peer := range edition.PolicyPeers(cfg) {

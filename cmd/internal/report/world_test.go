@@ -35,14 +35,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Keys that belong together with nobody.
+// Unrelated keys.
 const (
 	ourKey = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 	anaKey = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 	bobKey = "QKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo="
 )
 
-// text is a machine that is both laptop and gateway. UPSTREAM is a resolver on loopback; nobody answers corp.
+// text is a machine that is both laptop and gateway. UPSTREAM is a resolver on loopback. No
+// server answers corp.
 const text = `listen:
   tun: {routes: manual, dns: manual}
   wireguard: {address: 10.99.0.1/24, private_key: {file: our.key}}
@@ -70,7 +71,7 @@ rules:
   - {name: rest, do: direct}
 `
 
-// outer is the address of this machine on the network that the test makes up.
+// outer is the address of this machine on the fake network.
 var outer = netip.MustParseAddr("198.51.100.1")
 
 // outside is a network on which every address echoes.
@@ -83,7 +84,7 @@ func (outside) Control(string, string, syscall.RawConn) error { return nil }
 func (outside) Reserved(a netip.Addr) bool                    { return a == outer }
 func (outside) Close() error                                  { return nil }
 
-// world is all that reports are about, of one configuration. No transport runs.
+// world holds all parts that reports describe, for one configuration. No transport runs.
 type world struct {
 	dir      string
 	resolver *dnstest.Resolver
@@ -189,7 +190,7 @@ func (w *world) write(t *testing.T, name, text string) {
 	}
 }
 
-// use brings the edition of a configuration into force.
+// use puts the edition of a configuration in force.
 func (w *world) use(t *testing.T, text string) *edition.Edition {
 	t.Helper()
 	w.write(t, "p.yaml", strings.ReplaceAll(text, "UPSTREAM", w.resolver.Addr.String()))
@@ -208,7 +209,7 @@ func (w *world) use(t *testing.T, text string) *edition.Edition {
 	return w.live.Now()
 }
 
-// place is what the daemon says of a destination.
+// place returns the same as the daemon for a destination.
 func (w *world) place(client uint64, dst netip.Addr) policy.Place {
 	switch place := w.live.Now().Place(dst); {
 	case place != policy.Elsewhere || !dst.IsValid():
@@ -231,7 +232,7 @@ func (c core) IsInside(string) bool                   { return false }
 func (c core) Inside() []netip.Prefix                 { return nil }
 func (c core) FreshenDNS()                            {}
 
-// who knows clients as the daemon does.
+// who describes clients like the daemon.
 type who struct{ w *world }
 
 func (c who) Describe(f *policy.Flow) bool { return c.w.live.Describe(f) }
@@ -253,7 +254,7 @@ type ways struct {
 func (w ways) Dialer(name string) (router.Dialer, bool)         { return w.Egress.Dialer(name) }
 func (w ways) Place(client uint64, dst netip.Addr) policy.Place { return w.place(client, dst) }
 
-// echo is a server on loopback that sends back what it gets.
+// echo is an echo server on loopback.
 func echo(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -274,7 +275,7 @@ func echo(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// answer is the client of a flow, which notes how it was answered.
+// answer is the client of a flow. It records how it was answered.
 type answer struct {
 	near, far net.Conn
 	got       chan string
@@ -285,8 +286,8 @@ func (a *answer) Refuse()                   { a.got <- "refused" }
 func (a *answer) Unreachable(err error)     { a.got <- err.Error() }
 func (a *answer) Drop()                     { a.got <- "dropped" }
 
-// flow sends a flow of ours through the router, to a port on which servers speak first, and returns its end and how it
-// was answered.
+// flow sends a flow of this machine through the router, to a port on which servers speak first. It returns the client's end and
+// how it was answered.
 func (w *world) flow(t *testing.T, client uint64, src, dst string) (net.Conn, string) {
 	t.Helper()
 	near, far := net.Pipe()
@@ -306,7 +307,7 @@ func (w *world) flow(t *testing.T, client uint64, src, dst string) (net.Conn, st
 	}
 }
 
-// contains reports whether a sentence of a list has some words.
+// contains reports whether an entry of a list contains a text.
 func contains(list []string, words string) bool {
 	return slices.ContainsFunc(list, func(s string) bool { return strings.Contains(s, words) })
 }

@@ -1,6 +1,6 @@
-// Package netlabtest decides for tests whether a network lab can be had.
+// Package netlabtest creates network labs for tests, and skips tests on machines that cannot run one.
 //
-// It makes no lab itself.
+// It does not build the lab itself: package netlab does.
 package netlabtest
 
 import (
@@ -10,8 +10,8 @@ import (
 	"penstock/e2e/netlab"
 )
 
-// Require skips the test where no lab can be had, with the reason; with PENSTOCK_REQUIRE_NETNS=1 it fails it. TestMain
-// must have called netlab.Enter.
+// Require skips the test with the reason if this machine cannot run a lab. With PENSTOCK_REQUIRE_NETNS=1 it fails the test
+// instead. TestMain must have called netlab.Enter.
 func Require(t testing.TB) {
 	t.Helper()
 	err := netlab.Available(t.Context())
@@ -24,7 +24,7 @@ func Require(t testing.TB) {
 	}
 }
 
-// New returns a lab that is closed when the test ends, or skips or fails the test as Require does.
+// New returns a lab that is closed when the test ends. If this machine cannot run one, it skips or fails the test like Require.
 func New(t testing.TB, o netlab.Options) *netlab.Lab {
 	t.Helper()
 	Require(t)
