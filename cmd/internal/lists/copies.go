@@ -1,6 +1,8 @@
 package lists
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -51,11 +53,12 @@ func (l *Lists) keepFile(s Source, changed time.Time) error {
 	}
 	defer os.Remove(to.Name()) // fails once it has been renamed
 	defer to.Close()
-	if _, err := io.Copy(to, f); err != nil {
+	h := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(to, h), f); err != nil {
 		return fmt.Errorf("copy list %s: %w", s.File, err)
 	}
 	if info, err := os.Stat(s.File); err != nil || !info.ModTime().Equal(changed) {
 		return err
 	}
-	return l.shelf.put(to.Name(), copyInfo{URL: s.File, Fetched: changed})
+	return l.shelf.put(to, copyInfo{URL: s.File, Digest: hex.EncodeToString(h.Sum(nil)), Fetched: changed})
 }
