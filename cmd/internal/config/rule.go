@@ -12,8 +12,8 @@ type Category struct {
 	// Allow lists hold exceptions.
 	Allow []List `yaml:"allow"`
 	// OnMissing says what the category means while it has no list at all: no last good version, and no built-in list of its
-	// name. With block it holds every name, with allow none; with fail penstock does not start, and does not wait for a
-	// subscription. If only some of its lists are missing, the others apply.
+	// name. With block it holds every name, with allow none. If only some of its lists are missing, the others apply. With
+	// fail penstock does not start unless it has all of them, and does not wait for a subscription.
 	OnMissing string `yaml:"on_missing" default:"block" oneof:"block,allow,fail"`
 
 	Pos Position `yaml:"-"`
