@@ -28,7 +28,7 @@ func newFlowsCommand(e *env) *cobra.Command {
 		}),
 	}
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print each flow as it begins and ends")
-	cmd.Flags().BoolVar(&query.Denied, "denied", false, "only flows that were refused, lately")
+	cmd.Flags().BoolVar(&query.Denied, "denied", false, "only flows that were refused recently")
 	cmd.Flags().BoolVar(&query.Recent, "recent", false, "finished flows too")
 	cmd.Flags().StringVar(&query.Peer, "peer", "", "only flows of this `PEER`")
 	jsonFlag(cmd, &asJSON)

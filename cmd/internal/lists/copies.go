@@ -37,7 +37,7 @@ func (l *Lists) keepFiles(c *Content) error {
 }
 
 // keepFile copies the version of a file that was read, which changed last at the given time, unless it has that copy. A file
-// that has changed since then, or changes meanwhile, is not copied, because nobody has checked it.
+// that has changed since then is not copied, because its new version has not been checked.
 func (l *Lists) keepFile(s Source, changed time.Time) error {
 	if last := l.shelf.info(s.File); last.URL != "" && last.Fetched.Equal(changed) {
 		return nil

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// How often a file is read that somebody is writing, and the pause before each further time.
+// A file that changes while it is read is read this often, with this pause in between.
 const (
 	steadyAttempts = 5
 	steadyPause    = 20 * time.Millisecond
