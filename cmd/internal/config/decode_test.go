@@ -53,6 +53,16 @@ func TestANameIsGivenOnceOverAllFiles(t *testing.T) {
 	}
 }
 
+func TestAFileIsReadOnceUnderAnySpelling(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "more.yaml", "metrics: {listen: '127.0.0.1:9477'}\n")
+	path := write(t, dir, "config.yaml", "include: [more.yaml, "+dir+"/.//more.yaml]\n"+onLaptop+rest)
+	_, err := Load(path)
+	if err == nil || !strings.Contains(err.Error(), "more.yaml is included already") || strings.Contains(err.Error(), "is set already") {
+		t.Errorf("got %v, want that the file is included already, and nothing else", err)
+	}
+}
+
 func TestNumbers(t *testing.T) {
 	for text, want := range map[string]int{"1400": 1400, "01400": 1400, "0x578": 1400, "0": 0} {
 		if got := parse(t, "listen: {tun: {mtu: "+text+"}}\n"+rest).Listen.TUN.MTU; got != want {

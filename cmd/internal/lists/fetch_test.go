@@ -104,6 +104,28 @@ func TestAListThatHasHalvedSaysHowToTakeIt(t *testing.T) {
 	k.wantHas(t, "site19.example", true)
 }
 
+// TestTheSameListIsNoChange has a server that sends the whole list each time, as many do.
+func TestTheSameListIsNoChange(t *testing.T) {
+	server := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, names(10)) })
+	k := newKeeper(t.TempDir())
+	k.start(t, Category{Name: "bets", Sources: []Source{{URL: server.URL}}})
+	if err := k.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := k.current.Load()
+	status := k.Status(before)[0]
+	k.clock.Add(3600)
+	if err := k.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if k.current.Load() != before {
+		t.Error("the same list was compiled again")
+	}
+	if now := k.Status(k.current.Load())[0]; !now.Updated.Equal(status.Updated) || now.Checked.Sub(status.Checked) < time.Hour {
+		t.Errorf("got %+v, want the time of the change as before, and the check an hour later than %v", now, status.Checked)
+	}
+}
+
 func TestASubscriptionIsFetchedOnItsWay(t *testing.T) {
 	s := newSite(t, "casino.example\n")
 	k := newKeeper(t.TempDir())
