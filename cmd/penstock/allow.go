@@ -27,6 +27,7 @@ func newAllowCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			allowed = plain(allowed)
 			_, err = fmt.Fprintf(e.stdout, "%s is allowed until %s\n", allowed.Target, allowed.Until.Local().Format(time.DateTime))
 			return err
 		}),

@@ -21,7 +21,7 @@ if the end was asked for, as SERVICE_RESULT tells. After a crash the host stays 
 next start to take over, and in lockdown also when stopping took too long.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			lockdown := true // as far as is known
+			lockdown := true // unless the configuration says otherwise
 			if file != "" && state != "" {
 				return usagef("both -c and --state name the state file: keep one of them")
 			}

@@ -40,8 +40,12 @@ func newDNSQueryCommand(e *env) *cobra.Command {
 			if asJSON {
 				return printJSON(e.stdout, answer)
 			}
+			for i, record := range answer.Answers {
+				answer.Answers[i] = strings.ReplaceAll(record, "\t", " ")
+			}
+			answer = plain(answer)
 			for _, record := range answer.Answers {
-				fmt.Fprintln(e.stdout, printable(strings.ReplaceAll(record, "\t", " ")))
+				fmt.Fprintln(e.stdout, record)
 			}
 			fmt.Fprintln(e.stdout, dnsVerdict(answer))
 			for _, hit := range answer.Hits {
@@ -57,25 +61,25 @@ func newDNSQueryCommand(e *env) *cobra.Command {
 
 // dnsVerdict is one line about where an answer came from.
 func dnsVerdict(a control.DNSAnswer) string {
-	text := fmt.Sprintf("%s for %s %s", a.Rcode, printable(a.Name), a.Type)
+	text := fmt.Sprintf("%s for %s %s", a.Rcode, a.Name, a.Type)
 	if a.Rule != "" {
 		text += ", rule " + ruleText(a.Rule, a.Category)
 	}
 	if a.Decided != "" {
-		text += " for " + printable(a.Decided)
+		text += " for " + a.Decided
 	}
 	switch {
 	case a.Cache == "stale":
 		text += ", from the cache although it has expired: no upstream answers"
 	case a.Cached && a.Upstream != "":
-		text += ", from the cache, first from " + printable(a.Upstream)
+		text += ", from the cache, first from " + a.Upstream
 	case a.Cached:
 		text += ", from the cache"
 	case a.Upstream != "":
 		text += ", from " + a.Upstream
 	}
 	if a.Reason != "" && a.Category == "" {
-		text += ", " + printable(a.Reason)
+		text += ", " + a.Reason
 	}
 	return text + ", in " + time.Duration(a.Took*float64(time.Second)).Round(10*time.Microsecond).String()
 }

@@ -69,8 +69,8 @@ func report(w io.Writer, err error) {
 		return
 	}
 	if invalid, ok := err.(*config.Error); ok {
-		fmt.Fprintln(w, invalid)
+		fmt.Fprintln(w, printableLines(invalid.Error(), ""))
 		return
 	}
-	fmt.Fprintln(w, "penstock:", err)
+	fmt.Fprintln(w, "penstock:", printableLines(err.Error(), "  "))
 }

@@ -38,7 +38,7 @@ The exit code is 6 if the flow is blocked.`,
 			if asJSON {
 				err = printJSON(e.stdout, x)
 			} else {
-				err = printExplanation(e.stdout, x)
+				err = printExplanation(e.stdout, plain(x))
 			}
 			if err == nil && (x.Verdict == "block" || x.Verdict == "drop") {
 				err = exitError{code: exitBlocked}
@@ -76,12 +76,12 @@ func printExplanation(w io.Writer, x control.Explanation) error {
 	line := func(label string, values ...string) {
 		for _, v := range values {
 			if v != "" {
-				fmt.Fprintf(&b, "%-10s %s\n", label, printable(v))
+				fmt.Fprintf(&b, "%-10s %s\n", label, v)
 				label = ""
 			}
 		}
 	}
-	fmt.Fprintf(&b, "%s: %s\n", printable(x.Target), verdictText(x.Verdict, x.Via))
+	fmt.Fprintf(&b, "%s: %s\n", x.Target, verdictText(x.Verdict, x.Via))
 	rule := x.Rule
 	if x.Position != "" {
 		rule += ", " + x.Position

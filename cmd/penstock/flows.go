@@ -24,15 +24,11 @@ func newFlowsCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rows := [][]string{flowHeads()}
-			for _, f := range answer.Flows {
-				rows = append(rows, flowRow(f, time.Now()))
-			}
-			return printRows(e.stdout, asJSON, answer, rows)
+			return printRows(e.stdout, asJSON, answer, flowRows)
 		}),
 	}
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print each flow as it begins and ends")
-	cmd.Flags().BoolVar(&query.Denied, "denied", false, "only flows that were refused, lately")
+	cmd.Flags().BoolVar(&query.Denied, "denied", false, "only flows that were refused recently")
 	cmd.Flags().BoolVar(&query.Recent, "recent", false, "finished flows too")
 	cmd.Flags().StringVar(&query.Peer, "peer", "", "only flows of this `PEER`")
 	jsonFlag(cmd, &asJSON)
@@ -51,8 +47,12 @@ func newFlowsKillCommand(e *env) *cobra.Command {
 	}
 }
 
-func flowHeads() []string {
-	return []string{"ID", "PROTO", "FROM", "TO", "HOST", "VERDICT", "RULE", "TX", "RX", "AGE"}
+func flowRows(answer control.Flows) [][]string {
+	rows := [][]string{{"ID", "PROTO", "FROM", "TO", "HOST", "VERDICT", "RULE", "TX", "RX", "AGE"}}
+	for _, f := range answer.Flows {
+		rows = append(rows, flowRow(f, time.Now()))
+	}
+	return rows
 }
 
 func flowRow(f control.Flow, now time.Time) []string {
@@ -118,12 +118,13 @@ func printFlow(e *env, f control.Flow, asJSON bool) error {
 			control.Flow
 		}{control.APIVersion, f})
 	}
+	f = plain(f)
 	at, what := f.Start, "begin"
 	if !f.End.IsZero() {
 		at, what = f.End, "end"
 	}
 	row := flowRow(f, time.Now())
 	_, err := fmt.Fprintf(e.stdout, "%s %-5s %s %s %s -> %s %s %s by %s, %s up, %s down\n", at.Format(time.TimeOnly), what, row[0], row[1],
-		printable(row[2]), row[3], orDash(printable(row[4])), row[5], row[6], row[7], row[8])
+		row[2], row[3], orDash(row[4]), row[5], row[6], row[7], row[8])
 	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,22 +22,28 @@ func newImportCommand(e *env) *cobra.Command {
 		Use:   "import FILE [-o CONFIG]",
 		Short: "Make a configuration that runs from a wg-quick or .ovpn file",
 		Long: `Make a configuration from a wg-quick or .ovpn file: all packets of this machine go through
-penstock and that profile, and so do DNS questions. The profile stays where it is.`,
+penstock and that profile, and so do DNS questions. The profile stays where it is.
+
+Each line of the profile that penstock passes over, or that is unsafe, is a warning on stderr.
+A profile that cannot run is refused with exit code 5.`,
 		Args: takes(1, 1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return importProfile(e, args[0], out)
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return importProfile(cmd.Context(), e, args[0], out)
 		},
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "write the configuration to this `FILE`, which only you can read (default stdout)")
 	return cmd
 }
 
-func importProfile(e *env, profile, out string) error {
+func importProfile(ctx context.Context, e *env, profile, out string) error {
+	if e.check == nil {
+		return errNotBuilt
+	}
 	profile, err := filepath.Abs(profile)
 	if err != nil {
 		return err
 	}
-	if err := checkProfile(e, profile); err != nil {
+	if err := readProfile(profile); err != nil {
 		return err
 	}
 	name := out
@@ -50,7 +57,7 @@ profile: %q
 # intranet: [corp.example]
 metrics: {listen: "127.0.0.1:9477"}
 `, filepath.Base(profile), profile)
-	if _, err := config.Parse(name, []byte(text)); err != nil {
+	if err := checkImported(ctx, e, name, text); err != nil {
 		return err
 	}
 	if out == "" {
@@ -64,25 +71,44 @@ metrics: {listen: "127.0.0.1:9477"}
 	return nil
 }
 
-// checkProfile reads a wg-quick file as its transport will, so that the user hears now what it refuses. An .ovpn file is
-// read only when it is used.
-func checkProfile(e *env, profile string) error {
-	if strings.EqualFold(filepath.Ext(profile), ".ovpn") {
-		return nil
-	}
-	data, err := private.Read(profile, config.MaxFile)
+// readProfile reports a file that is no profile at all, before anybody asks what is missing from it. The transport of an
+// .ovpn file is the first to read it anyway.
+func readProfile(path string) error {
+	data, err := private.Read(path, config.MaxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("import: %w", err)
 	}
 	if err != nil {
 		return exitError{exitConfig, fmt.Errorf("import: %w", err)}
 	}
-	parsed, err := wireguard.ParseConfig(bytes.NewReader(data), profile)
-	if err != nil {
-		return exitError{exitConfig, err}
+	if strings.EqualFold(filepath.Ext(path), ".ovpn") {
+		return nil
 	}
-	for _, warning := range parsed.Warnings {
-		fmt.Fprintln(e.stderr, "warning:", warning)
+	if _, err := wireguard.ParseConfig(bytes.NewReader(data), path); err != nil {
+		return &config.Error{Faults: []config.Fault{{Message: err.Error()}}}
 	}
 	return nil
+}
+
+// checkImported compiles the configuration that was made, as check does, and prints its warnings. Faults lose their places
+// in that configuration, which does not exist yet: what is wrong is in the profile.
+func checkImported(ctx context.Context, e *env, name, text string) error {
+	c, err := config.Parse(name, []byte(text))
+	var found checkReport
+	place := ""
+	if err == nil {
+		place = c.Position("profile").String() + ": "
+		found, err = e.check(ctx, c)
+	}
+	if invalid, ok := errors.AsType[*config.Error](err); ok {
+		made := &config.Error{}
+		for _, f := range invalid.Faults {
+			made.Faults = append(made.Faults, config.Fault{Message: strings.TrimPrefix(f.Message, place), Mend: f.Mend})
+		}
+		return made
+	}
+	for _, warning := range found.Warnings {
+		fmt.Fprintln(e.stderr, "warning:", warning)
+	}
+	return err
 }

@@ -21,20 +21,24 @@ func newListsCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rows := [][]string{{"CATEGORY", "LIST", "NAMES", "UPDATED", "ERROR"}}
-			for _, l := range answer.Lists {
-				updated := "" // the built-in lists never are
-				if !l.Updated.IsZero() {
-					updated = ago(time.Now(), l.Updated)
-				}
-				rows = append(rows, []string{l.Category, l.List, strconv.Itoa(l.Entries), updated, l.Error})
-			}
-			return printRows(e.stdout, asJSON, answer, rows)
+			return printRows(e.stdout, asJSON, answer, listRows)
 		}),
 	}
 	jsonFlag(cmd, &asJSON)
 	cmd.AddCommand(newListsRefreshCommand(e), newListsLookupCommand(e))
 	return cmd
+}
+
+func listRows(answer control.Lists) [][]string {
+	rows := [][]string{{"CATEGORY", "LIST", "NAMES", "UPDATED", "ERROR"}}
+	for _, l := range answer.Lists {
+		updated := "" // the built-in lists never are
+		if !l.Updated.IsZero() {
+			updated = ago(time.Now(), l.Updated)
+		}
+		rows = append(rows, []string{l.Category, l.List, strconv.Itoa(l.Entries), updated, l.Error})
+	}
+	return rows
 }
 
 func newListsRefreshCommand(e *env) *cobra.Command {
@@ -65,8 +69,8 @@ func newListsLookupCommand(e *env) *cobra.Command {
 			if len(answer.Hits) == 0 {
 				fmt.Fprintf(e.stdout, "%s is in no list\n", printable(args[0]))
 			}
-			for _, h := range answer.Hits {
-				fmt.Fprintln(e.stdout, printable(hitText(h)))
+			for _, h := range plain(answer).Hits {
+				fmt.Fprintln(e.stdout, hitText(h))
 			}
 			return nil
 		}),

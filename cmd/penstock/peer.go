@@ -113,20 +113,24 @@ func newPeerListCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rows := [][]string{{"PEER", "ADDRESSES", "GROUPS", "ENDPOINT", "HANDSHAKE", "RX", "TX"}}
-			for _, p := range answer.Peers {
-				shake := ago(time.Now(), p.LastHandshake)
-				if p.Disabled {
-					shake = "disabled"
-				}
-				rows = append(rows, []string{p.Name, strings.Join(p.Addresses, " "), strings.Join(p.Groups, " "), p.Endpoint,
-					shake, bytesText(p.RxBytes), bytesText(p.TxBytes)})
-			}
-			return printRows(e.stdout, asJSON, answer, rows)
+			return printRows(e.stdout, asJSON, answer, peerRows)
 		}),
 	}
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+func peerRows(answer control.Peers) [][]string {
+	rows := [][]string{{"PEER", "ADDRESSES", "GROUPS", "ENDPOINT", "HANDSHAKE", "RX", "TX"}}
+	for _, p := range answer.Peers {
+		shake := ago(time.Now(), p.LastHandshake)
+		if p.Disabled {
+			shake = "disabled"
+		}
+		rows = append(rows, []string{p.Name, strings.Join(p.Addresses, " "), strings.Join(p.Groups, " "), p.Endpoint,
+			shake, bytesText(p.RxBytes), bytesText(p.TxBytes)})
+	}
+	return rows
 }
 
 func newPeerRemoveCommand(e *env) *cobra.Command {

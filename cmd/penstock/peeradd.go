@@ -39,8 +39,8 @@ If the gateway's configuration includes a glob, for example
 
   include: peers.d/*.yaml
 
-the peer is written to a file there and the running gateway is told. Otherwise the lines to
-add to the configuration are printed.`,
+penstock writes the peer to a file there and tells the running gateway. Otherwise it prints
+the lines to add to the configuration.`,
 		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return addPeer(cmd, e, p, args[0]) },
 	}
@@ -89,7 +89,7 @@ func addPeer(cmd *cobra.Command, e *env, p newPeer, name string) error {
 		if err != nil {
 			return false, err
 		}
-		// Only now: a client's file whose peer the gateway refuses is good for nothing.
+		// Only now: the client's file is useless if the gateway refuses its peer.
 		if err := p.deliver(e, client); err != nil {
 			return false, folder.undo(err, path)
 		}

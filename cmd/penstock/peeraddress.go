@@ -64,7 +64,7 @@ func (f *peerFolder) remember(c *config.Config, p config.Peer) error {
 	return nil
 }
 
-// freeAddresses returns the lowest address of each of the gateway's inner networks that nobody has or had lately.
+// freeAddresses returns the lowest address of each of the gateway's inner networks that no peer has, and none had within reuse_after.
 func freeAddresses(c *config.Config, former []formerAddress) ([]netip.Prefix, error) {
 	taken := newAddressSet()
 	for _, own := range c.Listen.WireGuard.Address {

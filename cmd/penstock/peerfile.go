@@ -56,7 +56,7 @@ func openPeerFolder(ctx context.Context, c *config.Config, name string) (*peerFo
 	return &peerFolder{dir, unlock}, nil
 }
 
-// makeFolder makes a folder that is missing, for whoever reads the folder above it.
+// makeFolder makes a folder that is missing. Those who may read the folder above it may read it too.
 func makeFolder(dir string) error {
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -155,7 +155,7 @@ func (f *peerFolder) own(c *config.Config, name string) (config.Peer, string, er
 		return p, "", fmt.Errorf("peer %s: %w", name, err)
 	}
 	if !slices.Equal(settings(string(text)), settings(peerYAML(p))) {
-		return p, "", fmt.Errorf("somebody has edited %s: change peer %s there and run penstock reload", path, name)
+		return p, "", fmt.Errorf("%s was edited by hand: change peer %s there and run penstock reload", path, name)
 	}
 	return p, path, nil
 }
@@ -172,7 +172,7 @@ func settings(text string) []string {
 	return list
 }
 
-// replace writes a peer's file anew. The old one is back if the configuration is invalid with the new one.
+// replace writes a new file for a peer. It puts the old one back if the configuration is invalid with the new one.
 func (f *peerFolder) replace(c *config.Config, path string, p config.Peer) error {
 	before, err := private.Read(path, config.MaxFile)
 	if err == nil {
@@ -214,7 +214,7 @@ func (f *peerFolder) remove(c *config.Config, name string) (string, error) {
 }
 
 // needs returns a sentence for each place that is invalid without a peer: rules and tests that name it, and rules that
-// name a group of which it is the last member.
+// name a group whose last member it is.
 func needs(c *config.Config, p config.Peer) []string {
 	last := slices.DeleteFunc(slices.Clone(p.Groups), func(g string) bool {
 		return slices.ContainsFunc(c.Peers, func(other config.Peer) bool { return other.Name != p.Name && slices.Contains(other.Groups, g) })

@@ -43,9 +43,8 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	}
 }
 
-// share lets whoever reads a folder read a file or folder that root makes in it, as far as the folder's owner or group says
-// who that is: a gateway without rights reads what root writes for it. The owner stays root where the group will do, so
-// that root trusts the file later.
+// share lets the group or owner of a folder read what root makes in it, because a gateway that does not run as root reads
+// the files that root writes for it. If the group is enough, the owner stays root, so that root trusts the file later.
 func share(path, folder string) error {
 	info, err := os.Stat(folder)
 	if err != nil || os.Geteuid() != 0 {

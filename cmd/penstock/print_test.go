@@ -35,7 +35,7 @@ func TestDNSVerdicts(t *testing.T) {
 			"SERVFAIL for x.example A, no upstream?, in 12.3ms"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			if got := dnsVerdict(row.answer); got != row.want {
+			if got := dnsVerdict(plain(row.answer)); got != row.want {
 				t.Errorf("got  %s\nwant %s", got, row.want)
 			}
 		})

@@ -26,7 +26,7 @@ changes. It returns when the new rules are in force. Flows and tunnels survive.`
 			if asJSON {
 				return printJSON(e.stdout, done)
 			}
-			printReloaded(e, done, query)
+			printReloaded(e, plain(done), query)
 			return nil
 		}),
 	}

@@ -20,13 +20,17 @@ func newRulesCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rows := [][]string{{"RULE", "MATCH", "DO", "HITS", "LAST HIT", "SHADOWED BY", "AT"}}
-			for _, r := range answer.Rules {
-				rows = append(rows, []string{r.Name, r.Match, r.Do, strconv.FormatUint(r.Hits, 10), ago(time.Now(), r.LastHit), r.ShadowedBy, r.Position})
-			}
-			return printRows(e.stdout, asJSON, answer, rows)
+			return printRows(e.stdout, asJSON, answer, ruleRows)
 		}),
 	}
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+func ruleRows(answer control.Rules) [][]string {
+	rows := [][]string{{"RULE", "MATCH", "DO", "HITS", "LAST HIT", "SHADOWED BY", "AT"}}
+	for _, r := range answer.Rules {
+		rows = append(rows, []string{r.Name, r.Match, r.Do, strconv.FormatUint(r.Hits, 10), ago(time.Now(), r.LastHit), r.ShadowedBy, r.Position})
+	}
+	return rows
 }

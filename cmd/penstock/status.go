@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,7 +64,10 @@ func askStatus(ctx context.Context, e *env) (control.Status, error) {
 		}
 	}
 	if errors.Is(err, control.ErrNotRunning) {
-		return control.Status{APIVersion: control.APIVersion, State: "down", Verdict: "down: " + err.Error()}, nil
+		return control.Status{
+			APIVersion: control.APIVersion, State: "down", Verdict: "down: " + err.Error(),
+			Listen: []string{}, Transports: []control.TransportStatus{}, // [] in JSON
+		}, nil
 	}
 	return control.Status{}, err
 }
@@ -87,7 +91,9 @@ func (e exitError) orNil() error {
 }
 
 func printStatus(w io.Writer, s control.Status, now time.Time) error {
-	fmt.Fprintln(w, printable(s.Verdict))
+	reloadError, _, _ := strings.Cut(s.ReloadError, "\n") // the first fault; penstock check shows all
+	s = plain(s)
+	fmt.Fprintln(w, s.Verdict)
 	if s.Started.IsZero() { // not running
 		return nil
 	}
@@ -97,7 +103,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	}
 	fmt.Fprintf(w, "flows %d active, %d forwarded, %d denied, policy %d\n", s.Flows.Active, s.Flows.Forwarded, s.Flows.Denied, s.PolicyGeneration)
 	if s.ReloadError != "" {
-		fmt.Fprintln(w, "the last reload was refused:", s.ReloadError)
+		fmt.Fprintln(w, "the last reload was refused:", printable(reloadError))
 	}
 	if len(s.Transports) == 0 {
 		return nil
@@ -113,10 +119,10 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	}
 	for _, t := range s.Transports {
 		if t.Error != "" {
-			fmt.Fprintf(w, "%s: %s\n", t.Name, printable(t.Error))
+			fmt.Fprintf(w, "%s: %s\n", t.Name, t.Error)
 		}
 		for _, warning := range t.Warnings {
-			fmt.Fprintf(w, "%s: warning: %s\n", t.Name, printable(warning))
+			fmt.Fprintf(w, "%s: warning: %s\n", t.Name, warning)
 		}
 	}
 	return nil

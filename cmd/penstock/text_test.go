@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"log/slog"
 	"testing"
 	"time"
@@ -35,13 +36,42 @@ func TestBytes(t *testing.T) {
 	}
 }
 
-func TestATerminalIsToldNothingByOthers(t *testing.T) {
+func TestATable(t *testing.T) {
 	var b bytes.Buffer
-	if err := table(&b, [][]string{{"A", "B"}, {"x\x1b[2J\ny", ""}}); err != nil {
+	if err := table(&b, [][]string{{"A", "B"}, {"longer", ""}}); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := b.String(), "A        B\nx?[2J?y  -\n"; got != want {
+	if got, want := b.String(), "A       B\nlonger  -\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestJSONHasNoCharacterThatControls(t *testing.T) {
+	const text = "a\x00\x1b\x7f\u0085\u009b\u202e\u2028\ufeff\U000e0001 ä €"
+	var b bytes.Buffer
+	if err := printJSON(&b, []string{text}); err != nil {
+		t.Fatal(err)
+	}
+	want := `["a\u0000\u001b\u007f\u0085\u009b\u202e\u2028\ufeff\udb40\udc01 ä €"]` + "\n"
+	if got := b.String(); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	var back []string
+	if err := json.Unmarshal(b.Bytes(), &back); err != nil || back[0] != text {
+		t.Errorf("got back %q, %v; want %q", back, err, text)
+	}
+}
+
+func TestErrorsOfSeveralLinesKeepThem(t *testing.T) {
+	for _, row := range []struct{ text, indent, want string }{
+		{"one", "  ", "one"},
+		{"one\ntwo\n\tthree\n", "  ", "one\n  two\n  \tthree"},
+		{"a.yaml:1:1: no\n    1 | \x1b[2J\n      | ^", "", "a.yaml:1:1: no\n    1 | ?[2J\n      | ^"},
+		{"one\r\u2028two", "", "one??two"},
+	} {
+		if got := printableLines(row.text, row.indent); got != row.want {
+			t.Errorf("%q: got %q, want %q", row.text, got, row.want)
+		}
 	}
 }
 

@@ -108,7 +108,10 @@ func picture() []row {
 		{"dnsproxy/dnstest", "resolvers on loopback for tests", []string{"dnsproxy/wire"}, []string{"github.com/miekg/dns", "github.com/quic-go/quic-go"}},
 
 		{"cmd/internal/config", "the only package that knows YAML; it yields plain values and starts nothing",
-			[]string{"policy/iprange", "policy/spelling", "cmd/internal/private"}, []string{"github.com/goccy/go-yaml"}},
+			[]string{"cmd/internal/config/fault", "cmd/internal/config/profile", "policy/spelling", "cmd/internal/private"},
+			[]string{"github.com/goccy/go-yaml"}},
+		{"cmd/internal/config/fault", "what is wrong with a configuration, where, and how to mend it, a leaf", nil, nil},
+		{"cmd/internal/config/profile", "what a transport's file says about DNS and networks, a leaf", nil, nil},
 		{"cmd/internal/private", "files that nobody else may read or change, a leaf", nil, nil},
 		{"cmd/internal/lists", "fetching and keeping lists; the daemon hands it its dialers",
 			[]string{"policy/blocklist"}, []string{prom, sys}},

@@ -7,10 +7,13 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"penstock/cmd/internal/config/fault"
 	"penstock/policy/spelling"
 )
 
@@ -26,11 +29,11 @@ func (c *Config) check() []Fault {
 	if c.Version != 1 {
 		k.fault("version", "write version: 1", "version is %d, and this penstock reads version 1", c.Version)
 	}
-	k.listen()
-	k.peers()
+	listenChecker{k}.listen()
+	listenChecker{k}.peers()
 	transportChecker{k}.transports()
 	ruleChecker{k}.categories()
-	k.dns()
+	dnsChecker{k}.dns()
 	ruleChecker{k}.rules()
 	ruleChecker{k}.tests()
 	k.onDemand()
@@ -78,13 +81,24 @@ func (k *checker) name(path, what, name string) {
 	}
 }
 
+// variableName is what a shell can assign to (POSIX.1-2017, 3.235).
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
 // secret checks that a secret can be read and, if it must be a WireGuard key, that it is one.
 func (k *checker) secret(path string, s Secret, isKey bool) {
 	if s.IsZero() {
 		return
 	}
-	if s.File != "" && s.Env != "" {
+	const mend = "keep it in a file of its own, and write {file: PATH}"
+	switch {
+	case s.File != "" && s.Env != "":
 		k.fault(path, "keep one of them", "%s has both file and env", path)
+		return
+	case s.Env != "" && !variableName.MatchString(s.Env): // not repeated: it could be the secret itself
+		k.fault(path, mend, "%s.env is not the name of an environment variable", path)
+		return
+	case fault.HideKeys(s.File) != s.File:
+		k.fault(path, mend, "%s.file is a key, not a path", path)
 		return
 	}
 	value, err := s.Read()
@@ -111,13 +125,24 @@ func (k *checker) via(path, name string) {
 	k.fault(path, k.known(name, known, "transports"), "there is no transport %q", name)
 }
 
+// oneOf checks a name that must be known.
+func (k *checker) oneOf(at, name, what, several string, known []string) {
+	if !slices.Contains(known, name) {
+		slices.Sort(known)
+		k.fault(at, k.known(name, slices.Compact(known), several), "there is no %s %q", what, name)
+	}
+}
+
 // known is the mend for an unknown name: the nearest known one, or all of them.
 func (k *checker) known(name string, known []string, what string) string {
 	if near := spelling.Nearest(name, known); near != "" {
 		return fmt.Sprintf("did you mean %q?", near)
 	}
-	if len(known) == 0 {
+	switch len(known) {
+	case 0:
 		return "there are no " + what + " in this configuration"
+	case 1:
+		return "there is only " + known[0]
 	}
 	return "there are " + strings.Join(known, ", ")
 }
@@ -131,6 +156,12 @@ func (k *checker) hostPort(path, value string) {
 	if err != nil {
 		k.fault(path, "write a host and a port, for example 127.0.0.1:9477 or [::1]:9477", "%s is %q", path, value)
 	}
+}
+
+// isWebURL reports whether s is a URL that HTTP can fetch.
+func isWebURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != ""
 }
 
 // mtu checks bytes per packet. Every IPv4 host takes 576 (RFC 791), every IPv6 host 1280 (RFC 8200).

@@ -7,10 +7,14 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 )
 
+// dnsChecker checks the settings of the DNS server.
+type dnsChecker struct{ *checker }
+
 // dns checks upstreams and split zones.
-func (k *checker) dns() {
+func (k dnsChecker) dns() {
 	k.upstreams("dns.upstreams", k.DNS.Upstreams)
 	zones := make(map[string]Position)
 	for i, s := range k.DNS.Split {
@@ -30,18 +34,32 @@ func (k *checker) dns() {
 		k.oneOf(at, name, "category", "categories", known)
 		k.blockAnswer(at, k.DNS.BlockCategory[name])
 	}
+	for i, a := range k.DNS.Listen {
+		if a.Port() == 0 {
+			k.fault(fmt.Sprintf("dns.listen[%d]", i), "write the port that clients ask, usually 53", "dns.listen[%d] is %s", i, a)
+		}
+	}
+	if k.DNS.Timeout == 0 {
+		k.fault("dns.timeout", "write more than 0", "dns.timeout is 0: no upstream could answer in time")
+	}
 	if k.DNS.QueryLog && k.FlowLog.File == "" {
 		k.fault("dns.query_log", "set flow_log.file", "there is no flow log to write questions to")
 	}
 }
 
-func (k *checker) blockAnswer(path string, b BlockAnswer) {
+// maxTTL is the longest time that DNS can say (RFC 2181, 8).
+const maxTTL = (1<<31 - 1) * time.Second
+
+func (k dnsChecker) blockAnswer(path string, b BlockAnswer) {
 	if (b.Answer == "address") != (len(b.Addresses) > 0) {
 		k.fault(path+".answer", "write both or neither", "answer: address and addresses belong together")
 	}
+	if b.TTL > maxTTL {
+		k.fault(path+".ttl", "write a shorter time, for example 30s", "%s.ttl is longer than DNS can say, %v", path, maxTTL)
+	}
 }
 
-func (k *checker) upstreams(path string, upstreams []Upstream) {
+func (k dnsChecker) upstreams(path string, upstreams []Upstream) {
 	for i, u := range upstreams {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		k.via(at+".via", u.Via)

@@ -3,34 +3,90 @@ package config
 import (
 	"encoding/base64"
 	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 )
 
+// listenChecker checks where packets come from, and the peers.
+type listenChecker struct{ *checker }
+
 // listen checks where packets come from.
-func (k *checker) listen() {
+func (k listenChecker) listen() {
 	tun, wg := k.Listen.TUN, k.Listen.WireGuard
 	if tun == nil && wg == nil {
 		k.fault("listen", "add listen: {tun: {}} for this machine's own packets, or listen: {wireguard: ...} for peers", "listen is empty, so penstock gets no packets")
 	}
 	if tun != nil {
-		// IFNAMSIZ is 16 with its terminating zero.
-		if n := len(tun.Name); n == 0 || n > 15 {
-			k.fault("listen.tun.name", "write 1 to 15 characters", "listen.tun.name is %q", tun.Name)
-		}
-		k.mtu("listen.tun.mtu", tun.MTU, tun.Address)
-		if tun.FD != nil && *tun.FD < 0 {
-			k.fault("listen.tun.fd", "write the number of an open descriptor", "listen.tun.fd is %d", *tun.FD)
-		}
-		if tun.Mark == 0 || tun.Mark&^tun.MarkMask != 0 {
-			k.fault("listen.tun.mark", "choose a mark other than 0 within mark_mask", "listen.tun.mark %#x does not fit mark_mask %#x", tun.Mark, tun.MarkMask)
-		}
+		k.tun(tun)
 	}
 	if wg != nil {
 		k.port("listen.wireguard.listen_port", wg.ListenPort)
+		k.ownAddresses("listen.wireguard.address", wg.Address)
 		k.mtu("listen.wireguard.mtu", wg.MTU, wg.Address)
+		if wg.PrivateKey.IsZero() {
+			k.fault("listen.wireguard.private_key", "write {file: PATH} or {env: NAME}", "listen.wireguard.private_key is empty")
+		}
 		k.secret("listen.wireguard.private_key", wg.PrivateKey, true)
 		if wg.Endpoint != "" {
-			k.hostPort("listen.wireguard.endpoint", wg.Endpoint)
+			k.endpoint("listen.wireguard.endpoint", wg.Endpoint)
 		}
+	}
+	if tun == nil || wg == nil {
+		return
+	}
+	for i, inner := range wg.Address {
+		if j := slices.IndexFunc(tun.Address, inner.Overlaps); j >= 0 {
+			k.fault(fmt.Sprintf("listen.wireguard.address[%d]", i), "choose another network", "%s overlaps %s of listen.tun.address", inner, tun.Address[j])
+		}
+	}
+}
+
+// tun checks the settings of the device.
+func (k listenChecker) tun(t *TUN) {
+	// IFNAMSIZ is 16 with its terminating zero, and net/core/dev.c also refuses "." and "..".
+	if n := len(t.Name); n == 0 || n > 15 || strings.ContainsFunc(t.Name, func(r rune) bool { return !isNameRune(r) }) || strings.Trim(t.Name, ".") == "" {
+		k.fault("listen.tun.name", "write 1 to 15 letters, digits and - _ . @", "listen.tun.name is %q", t.Name)
+	}
+	k.ownAddresses("listen.tun.address", t.Address)
+	if len(t.Address) > 0 && len(t.ServiceAddrs()) == 0 && t.DNS == "auto" && t.FD == nil {
+		k.fault("listen.tun.address", "choose a larger network, for example 10.77.0.1/24, or set dns: manual", "listen.tun.address leaves no address for the DNS server")
+	}
+	k.mtu("listen.tun.mtu", t.MTU, t.Address)
+	if t.FD != nil && *t.FD < 0 {
+		k.fault("listen.tun.fd", "write the number of an open descriptor", "listen.tun.fd is %d", *t.FD)
+	}
+	if t.Mark == 0 || t.Mark&^t.MarkMask != 0 {
+		k.fault("listen.tun.mark", "choose a mark other than 0 within mark_mask", "listen.tun.mark %#x does not fit mark_mask %#x", t.Mark, t.MarkMask)
+	}
+}
+
+// ownAddresses checks addresses that penstock itself has inside a tunnel.
+func (k listenChecker) ownAddresses(path string, addresses []netip.Prefix) {
+	if len(addresses) == 0 {
+		k.fault(path, "write one, for example 10.77.0.1/24", "%s is empty", path)
+	}
+	for i, p := range addresses {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		switch a := p.Addr(); {
+		case a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Is4In6():
+			k.fault(at, "write an address for a host, for example 10.77.0.1/24", "%s is %s", at, p)
+		case slices.ContainsFunc(addresses[:i], p.Overlaps):
+			k.fault(at, "keep one of them", "%s overlaps another address of %s", p, path)
+		}
+	}
+}
+
+// endpoint checks what others dial.
+func (k *checker) endpoint(path, value string) {
+	host, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil || host == "" || strings.Trim(port, "0") == "" {
+		k.fault(path, "write a host and a port, for example vpn.example:51820 or [2001:db8::1]:51820", "%s is %q", path, value)
 	}
 }
 
@@ -41,7 +97,7 @@ func (k *checker) port(path string, port int) {
 }
 
 // peers checks each peer, and that no two have the same name, key or address.
-func (k *checker) peers() {
+func (k listenChecker) peers() {
 	if len(k.Peers) > 0 && k.Listen.WireGuard == nil {
 		k.fault("peers", "add listen: {wireguard: ...}", "peers have nothing to connect to")
 	}
@@ -60,12 +116,15 @@ func (k *checker) peers() {
 		}
 		keys[p.PublicKey] = p.Pos
 		k.secret(path+".preshared_key", p.PresharedKey, true)
+		for j, group := range p.Groups {
+			k.name(fmt.Sprintf("%s.groups[%d]", path, j), "group", group)
+		}
 		k.allowedIPs(i, path)
 	}
 }
 
 // allowedIPs checks that no two peers share an address: WireGuard would silently give it to the last one.
-func (k *checker) allowedIPs(i int, path string) {
+func (k listenChecker) allowedIPs(i int, path string) {
 	if len(k.Peers[i].AllowedIPs) == 0 {
 		k.fault(path+".allowed_ips", "give the peer an address", "peer %s has no addresses", k.Peers[i].Name)
 	}

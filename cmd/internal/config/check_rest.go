@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net/url"
 )
@@ -12,9 +13,28 @@ func (k *checker) onDemand() {
 		if step.If == nil && i < len(k.OnDemand)-1 {
 			k.fault(path, "move it to the end, or add if", "no step after this one can apply")
 		}
-		if step.If != nil && step.If.Beacon != nil && len(step.If.Beacon.SHA256) != 64 {
-			k.fault(path+".if.beacon.sha256", "write the certificate's digest as 64 hexadecimal digits", "the beacon's sha256 has %d characters", len(step.If.Beacon.SHA256))
+		if step.If != nil {
+			k.condition(path+".if", *step.If)
 		}
+	}
+}
+
+// condition checks that the condition of a step can hold for some networks, and not for others.
+func (k *checker) condition(path string, c Condition) {
+	if len(c.Interface)+len(c.SSID)+len(c.DNSSearch)+len(c.DNSServer)+len(c.GatewayIP) == 0 && c.ProbeURL == "" && c.Beacon == nil {
+		k.fault(path, "add a condition, or remove if", "%s has no condition", path)
+	}
+	if c.ProbeURL != "" && !isWebURL(c.ProbeURL) {
+		k.fault(path+".probe_url", "write https://HOST/PATH", "the probe_url is %q", c.ProbeURL)
+	}
+	if c.Beacon == nil {
+		return
+	}
+	if digest, err := hex.DecodeString(c.Beacon.SHA256); err != nil || len(digest) != 32 {
+		k.fault(path+".beacon.sha256", "write the certificate's digest as 64 hexadecimal digits", "the beacon's sha256 is %q", c.Beacon.SHA256)
+	}
+	if c.Beacon.Addr.Port() == 0 {
+		k.fault(path+".beacon.addr", "write a port from 1 to 65535", "the beacon's addr is %s", c.Beacon.Addr)
 	}
 }
 
@@ -24,14 +44,20 @@ func (k *checker) rest() {
 		k.hostPort("metrics.listen", k.Metrics.Listen)
 	}
 	for _, limit := range k.Limits.numbers() {
-		if limit.value < 1 {
-			k.fault("limits."+limit.key, "write more than 0", "limits.%s is %d", limit.key, limit.value)
+		if limit.value < limit.least || limit.value > limit.most {
+			k.fault("limits."+limit.key, "write "+limit.bounds, "limits.%s is %s", limit.key, limit.text)
 		}
 	}
 	for i, probe := range k.CaptivePortal.Probe {
 		if u, err := url.Parse(probe); err != nil || u.Scheme != "http" || u.Host == "" {
 			k.fault(fmt.Sprintf("captive_portal.probe[%d]", i), "write http://...: a portal can only show itself in plain HTTP", "the probe %q is not an http:// URL", probe)
 		}
+	}
+	if k.CaptivePortal.Window > 0 && !k.CaptivePortal.Detect {
+		k.fault("captive_portal.window", "remove it, or set detect: true", "captive_portal.window never opens, because detect is false")
+	}
+	if k.AlwaysOn.Lockdown && k.Listen.TUN == nil {
+		k.fault("always_on.lockdown", "remove it, or add listen: {tun: {}}", "always_on.lockdown closes a host with listen.tun, and there is none")
 	}
 	if k.FlowLog.Keep < 0 {
 		k.fault("flow_log.keep", "write 0 or more", "flow_log.keep is %d", k.FlowLog.Keep)

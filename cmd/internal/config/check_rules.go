@@ -6,9 +6,13 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"penstock/cmd/internal/config/profile"
 )
 
 // starter are the categories with a built-in list, which rules may use without naming a list of their own. A test compares
@@ -39,8 +43,11 @@ func (k ruleChecker) lists(path string, lists []List) {
 			k.fault(at, "write exactly one", "a list has a url or a file")
 		case list.File != "":
 			k.listFile(at+".file", list.File)
-		case !strings.HasPrefix(list.URL, "https://") && !strings.HasPrefix(list.URL, "http://"):
-			k.fault(at+".url", "write https://...", "the list's url is %q", list.URL)
+		case !isWebURL(list.URL):
+			k.fault(at+".url", "write https://HOST/PATH", "the list's url is %q", list.URL)
+		}
+		if list.Refresh < time.Second {
+			k.fault(at+".refresh", "write 1s or more", "%s.refresh is %v", at, list.Refresh)
 		}
 		k.via(at+".via", list.Via)
 	}
@@ -102,6 +109,11 @@ func (k ruleChecker) match(path string, m Match) {
 			k.fault(at, "write a number from 1 to 65535, or a range such as 6000-6063", "the port is %q", value)
 		}
 	})
+	each("process", m.Process, func(at, value string) {
+		if !filepath.IsAbs(value) {
+			k.fault(at, "write the whole path, for example /usr/bin/curl", "the program is %q", value)
+		}
+	})
 	each("category", m.Category, func(at, value string) {
 		k.oneOf(at, value, "category", "categories", append(slices.Sorted(maps.Keys(k.Categories)), starter...))
 	})
@@ -126,14 +138,6 @@ func (k ruleChecker) gateway(path string, m Match) {
 		if not.Gateway {
 			k.fault(path+".gateway", "remove it: a rule without gateway never opens services of this machine", "gateway cannot be negated")
 		}
-	}
-}
-
-// oneOf checks a name that must be known.
-func (k *checker) oneOf(at, name, what, several string, known []string) {
-	if !slices.Contains(known, name) {
-		slices.Sort(known)
-		k.fault(at, k.known(name, slices.Compact(known), several), "there is no %s %q", what, name)
 	}
 }
 
@@ -172,6 +176,9 @@ func (k ruleChecker) do(path string, d Do) {
 	}
 	if d.Via != "" {
 		k.via(path+".via", d.Via)
+	}
+	if d.Action == "drop" && d.How == "refuse" {
+		k.fault(path+".how", "keep one of them", "%s is both drop, which is silence, and how: refuse", path)
 	}
 	if d.How != "" && !isBlock {
 		k.fault(path+".how", "remove it, or make the action block", "how is for blocks, and %s does not block", path)
@@ -235,6 +242,6 @@ func isCIDR(s string) bool {
 	if s == "private" {
 		return true
 	}
-	_, err := parsePrefix(s)
+	_, err := profile.ParsePrefix(s)
 	return err == nil
 }

@@ -28,10 +28,16 @@ func (k transportChecker) transports() {
 			kinds++
 			k.profile(path+".openvpn.config", t.OpenVPN.Config)
 			k.secret(path+".openvpn.password", t.OpenVPN.Password, false)
+			if (t.OpenVPN.Username == "") != t.OpenVPN.Password.IsZero() {
+				k.fault(path+".openvpn", "write both or neither", "%s.openvpn: username and password belong together", path)
+			}
 		}
 		if len(t.Failover) > 0 {
 			kinds++
 			k.failover(path+".failover", name, t.Failover)
+			if t.Probe != nil {
+				k.fault(path+".probe", "move it to the members", "transport %s is a group, and only its members are probed", name)
+			}
 		}
 		if kinds != 1 {
 			k.fault(path, "write exactly one", "transport %s has %d of wireguard, openvpn and failover", name, kinds)
@@ -51,7 +57,7 @@ func (k transportChecker) profile(path, file string) {
 
 // wireguard checks a transport that has a wg-quick file, or else the same settings written in place.
 func (k transportChecker) wireguard(path string, w *WireGuard) {
-	inline := !w.PrivateKey.IsZero() || len(w.Address) > 0 || len(w.Peers) > 0
+	inline := !w.PrivateKey.IsZero() || len(w.Address)+len(w.DNS)+len(w.Peers) > 0 || w.MTU != 0 || w.ListenPort != 0
 	switch {
 	case w.Config != "" && inline:
 		k.fault(path, "keep config or the other fields", "%s has both config and fields of its own", path)
@@ -71,7 +77,7 @@ func (k transportChecker) wireguard(path string, w *WireGuard) {
 			k.fault(at+".public_key", "write what penstock pubkey prints", "the public key is not 32 bytes in base64")
 		}
 		k.secret(at+".preshared_key", p.PresharedKey, true)
-		k.hostPort(at+".endpoint", p.Endpoint)
+		k.endpoint(at+".endpoint", p.Endpoint)
 	}
 }
 

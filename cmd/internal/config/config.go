@@ -1,9 +1,10 @@
 package config
 
 import (
-	"fmt"
 	"net/netip"
 	"time"
+
+	"penstock/cmd/internal/config/fault"
 )
 
 // Config is a configuration file with its includes merged and its defaults filled in.
@@ -56,21 +57,17 @@ type Config struct {
 	Files []string `yaml:"-"`
 
 	positions map[string]Position // where each value is written, by path: rules[2].match.domain[0]
+	lines     map[string][]string // of each file, as it was read
 }
 
-// Position is a place in a configuration file. Line and Column count from 1.
-type Position struct {
-	File         string
-	Line, Column int
-}
+// Position is a place in a configuration file.
+type Position = fault.Position
 
-// String returns file:line:column, or the file alone for a position without a line.
-func (p Position) String() string {
-	if p.Line == 0 {
-		return p.File
-	}
-	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
-}
+// Fault is one thing that is wrong, where it is, and how to mend it.
+type Fault = fault.Fault
+
+// Error is everything that is wrong with a configuration.
+type Error = fault.Error
 
 // Peer is someone who may connect to the gateway.
 type Peer struct {
@@ -96,7 +93,8 @@ type Peer struct {
 type AlwaysOn struct {
 	// Hold is how long flows of a lost transport wait for it before they are reset.
 	Hold time.Duration `yaml:"hold" default:"30s"`
-	// Lockdown lets only penstock's own packets reach the network, by a firewall table that stays if penstock dies.
+	// Lockdown lets only penstock's own packets reach the network, by a firewall table that stays if penstock dies. Needs
+	// listen.tun.
 	Lockdown bool `yaml:"lockdown"`
 	// LAN is allow or block: whether directly connected networks stay reachable under lockdown.
 	LAN string `yaml:"lan" default:"allow" oneof:"allow,block"`
@@ -111,7 +109,7 @@ type CaptivePortal struct {
 	// Probe lists URLs of empty pages (status 204, plain HTTP) to fetch. Default: two public ones that exist for this purpose.
 	Probe []string `yaml:"probe"`
 	// Window is how long the portal's host, and nothing else, may be resolved by the network's servers and reached over TCP.
-	// It ends early when a transport connects. 0 keeps it closed.
+	// It ends early when a transport connects. 0 keeps it closed. Needs detect.
 	Window time.Duration `yaml:"window"`
 }
 

@@ -20,8 +20,7 @@ import (
 type decoder struct {
 	config *Config
 	faults []Fault
-	file   string   // path of the file being read
-	lines  []string // its lines
+	file   string // path of the file being read
 }
 
 // scalarSetter is a struct that may be written as a single word instead of a mapping.
@@ -35,11 +34,7 @@ func (d *decoder) fault(node ast.Node, mend, format string, args ...any) {
 }
 
 func (d *decoder) faultAt(pos Position, mend, format string, args ...any) {
-	f := Fault{Pos: pos, Message: fmt.Sprintf(format, args...), Mend: mend}
-	if 0 < pos.Line && pos.Line <= len(d.lines) {
-		f.Excerpt = redact(d.lines[pos.Line-1])
-	}
-	d.faults = append(d.faults, f)
+	d.faults = append(d.faults, Fault{Pos: pos, Message: fmt.Sprintf(format, args...), Mend: mend, Excerpt: d.config.excerpt(pos)})
 }
 
 // position returns where a node begins. The token of a block mapping is its first colon, so its first key is used instead.
@@ -51,7 +46,7 @@ func (d *decoder) position(node ast.Node) Position {
 	if token == nil || token.Position == nil {
 		return Position{File: d.file}
 	}
-	return Position{d.file, token.Position.Line, token.Position.Column}
+	return Position{File: d.file, Line: token.Position.Line, Column: token.Position.Column}
 }
 
 // value decodes a node into v, the value at path. The tag is that of the struct field that holds v.
@@ -123,15 +118,25 @@ func (d *decoder) mapping(node ast.Node, v reflect.Value, path string) {
 	for _, entry := range m.Values {
 		name := entry.Key.GetToken().Value
 		at := path + "." + name
-		if first, given := d.config.positions[at]; given {
-			d.fault(entry.Key, "rename one of them", "%s is defined already, at %s", at, first)
+		if v.MapIndex(reflect.ValueOf(name)).IsValid() {
+			d.fault(entry.Key, "rename one of them", "%s is defined already, at %s", at, d.config.positions[at])
 			continue
 		}
 		item := reflect.New(v.Type().Elem()).Elem()
 		setDefaults(item)
-		d.value(entry.Value, item, at, "")
+		d.named(entry.Value, item, at)
 		v.SetMapIndex(reflect.ValueOf(name), item)
 	}
+}
+
+// named decodes the value of a name. A name is given once, so nothing of its value is set yet. Yet its path may be in use:
+// transports.a.probe is a transport named a.probe, or the probe of transport a.
+func (d *decoder) named(node ast.Node, v reflect.Value, path string) {
+	outer := d.config.positions
+	d.config.positions = make(map[string]Position)
+	d.value(node, v, path, "")
+	maps.Copy(outer, d.config.positions)
+	d.config.positions = outer
 }
 
 // structure decodes a mapping with known keys, or the single word that may replace it.
@@ -150,6 +155,9 @@ func (d *decoder) structure(node ast.Node, v reflect.Value, path string) {
 		field, known := fields[key]
 		if !known {
 			d.unknownKey(entry.Key, key, fields)
+			if v.Type() == reflect.TypeFor[Secret]() { // the value may be the secret itself
+				d.faults[len(d.faults)-1].Excerpt = ""
+			}
 			continue
 		}
 		at := join(path, key)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"penstock/cmd/internal/config/profile"
 	"penstock/cmd/internal/private"
 )
 
@@ -33,6 +34,9 @@ func (c *Config) expand() []Fault {
 
 // normalise makes the action explicit.
 func (d *Do) normalise() {
+	if d.Via == "direct" && (d.Action == "" || d.Action == "via") {
+		d.Action, d.Via = "direct", ""
+	}
 	if d.Via != "" && d.Action == "" {
 		d.Action = "via"
 	}
@@ -52,18 +56,29 @@ func (c *Config) expandProfile() []Fault {
 	if err != nil {
 		return []Fault{c.Fault("profile", "profile: "+err.Error(), "")}
 	}
-	facts, pos := readProfile(data), c.Position("profile")
-	name := c.nameProfile(pos)
+	facts, pos := profile.Read(data), c.Position("profile")
+	name := profileName(c.Profile)
+	if _, taken := c.Transports[name]; taken {
+		return []Fault{c.Fault("transports."+name, "profile makes a transport "+name+" itself", "rename this one")}
+	}
+	for i, category := range c.Block {
+		if slices.Contains(c.Block[:i], category) {
+			return []Fault{c.Fault(fmt.Sprintf("block[%d]", i), "block has "+category+" twice", "remove one")}
+		}
+	}
+	openVPN := c.addProfile(name, pos)
+	if !openVPN && len(facts.Networks) == 0 {
+		return []Fault{c.Fault("profile", c.Profile+" has no line AllowedIPs = NETWORKS, so nothing would go through it", "add one there")}
+	}
 	if c.Listen.TUN == nil && c.Listen.WireGuard == nil {
 		c.Listen.TUN = newTUN()
 		c.Listen.TUN.Pos = pos
 	}
 	if len(c.DNS.Upstreams) == 0 {
-		for _, server := range facts.dns {
+		for _, server := range facts.DNS {
 			c.DNS.Upstreams = append(c.DNS.Upstreams, Upstream{Name: name, Address: server.String(), Via: name, Pos: pos})
 		}
 	}
-	openVPN := c.Transports[name].OpenVPN != nil
 	if len(c.DNS.Upstreams) == 0 && !openVPN { // an OpenVPN server pushes its DNS servers
 		return []Fault{c.Fault("profile", c.Profile+" has no line DNS = ADDRESS",
 			"add one there, or add dns: {upstreams: [{address: ADDRESS, via: "+name+"}]} here")}
@@ -71,24 +86,28 @@ func (c *Config) expandProfile() []Fault {
 	if len(c.Intranet) > 0 && len(c.DNS.Upstreams) > 0 {
 		c.DNS.Split = append(c.DNS.Split, Split{Domains: c.Intranet, Upstream: slices.Clone(c.DNS.Upstreams), Pos: pos})
 	}
-	c.expandRules(name, openVPN || facts.everything(), facts.allowed)
+	c.expandRules(name, openVPN || facts.Everything(), facts.Networks)
 	return nil
 }
 
-// nameProfile adds the profile as a transport and returns the transport's name, which it takes from the file's.
-func (c *Config) nameProfile(pos Position) string {
-	extension := filepath.Ext(c.Profile)
+// profileName makes the name of a transport from that of its file.
+func profileName(path string) string {
 	name := strings.Map(func(r rune) rune {
 		if isNameRune(r) {
 			return r
 		}
 		return '-'
-	}, strings.ToLower(strings.TrimSuffix(filepath.Base(c.Profile), extension)))
+	}, strings.ToLower(strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))))
 	if faultOfName(name) != "" || slices.Contains(reserved, name) {
-		name = "profile"
+		return "profile"
 	}
+	return name
+}
+
+// addProfile adds the profile as a transport, and reports whether it is one of OpenVPN.
+func (c *Config) addProfile(name string, pos Position) (openVPN bool) {
 	t := Transport{Pos: pos}
-	if strings.EqualFold(extension, ".ovpn") {
+	if openVPN = strings.EqualFold(filepath.Ext(c.Profile), ".ovpn"); openVPN {
 		t.OpenVPN = &OpenVPN{Config: c.Profile}
 	} else {
 		t.WireGuard = &WireGuard{Config: c.Profile}
@@ -98,7 +117,7 @@ func (c *Config) nameProfile(pos Position) string {
 	}
 	c.Transports[name] = t
 	c.positions["transports."+name] = pos
-	return name
+	return openVPN
 }
 
 // expandRules writes the rules of the short form. If the profile does not carry all traffic, only its own networks go
@@ -128,60 +147,4 @@ func (c *Config) expandRules(via string, everything bool, networks []netip.Prefi
 	}
 	add("profile", "networks", &Match{CIDR: cidr}, Do{Via: via})
 	add("profile", "rest", nil, Do{Action: "direct"})
-}
-
-// profileFacts is what the short form needs to know about a profile. The profile's transport reads the whole file.
-type profileFacts struct {
-	dns     []netip.Addr
-	allowed []netip.Prefix
-}
-
-// readProfile finds DNS servers and networks in a wg-quick or .ovpn file.
-func readProfile(data []byte) profileFacts {
-	var facts profileFacts
-	for line := range strings.Lines(string(data)) { // a line may list thousands of networks
-		line, _, _ = strings.Cut(line, "#")
-		key, value, isWireGuard := strings.Cut(line, "=")
-		switch words := strings.Fields(line); {
-		case isWireGuard && strings.EqualFold(strings.TrimSpace(key), "DNS"):
-			for item := range strings.SplitSeq(value, ",") {
-				if addr, err := netip.ParseAddr(strings.TrimSpace(item)); err == nil { // names are search domains
-					facts.dns = append(facts.dns, addr)
-				}
-			}
-		case isWireGuard && strings.EqualFold(strings.TrimSpace(key), "AllowedIPs"):
-			for item := range strings.SplitSeq(value, ",") {
-				if prefix, err := parsePrefix(strings.TrimSpace(item)); err == nil {
-					facts.allowed = append(facts.allowed, prefix)
-				}
-			}
-		case len(words) == 3 && words[0] == "dhcp-option" && strings.HasPrefix(words[1], "DNS"):
-			if addr, err := netip.ParseAddr(words[2]); err == nil {
-				facts.dns = append(facts.dns, addr)
-			}
-		}
-	}
-	return facts
-}
-
-// everything reports whether the profile carries all of IPv4 or all of IPv6. Some profiles write them as two halves, so as
-// not to replace the default route.
-func (f profileFacts) everything() bool {
-	halves := make(map[netip.Prefix]bool)
-	for _, p := range f.allowed {
-		if p.Bits() == 0 {
-			return true
-		}
-		halves[p.Masked()] = true
-	}
-	return halves[netip.MustParsePrefix("0.0.0.0/1")] && halves[netip.MustParsePrefix("128.0.0.0/1")] ||
-		halves[netip.MustParsePrefix("::/1")] && halves[netip.MustParsePrefix("8000::/1")]
-}
-
-// parsePrefix reads a network, or an address as the network of itself.
-func parsePrefix(s string) (netip.Prefix, error) {
-	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
-		return netip.PrefixFrom(addr, addr.BitLen()), nil
-	}
-	return netip.ParsePrefix(s)
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"reflect"
 	"time"
 )
@@ -39,10 +40,12 @@ type Limits struct {
 	RejectWindow time.Duration `yaml:"reject_window" default:"30s"`
 }
 
-// limit is one of the limits as a number.
+// limit is one of the limits as a number, with what it may be.
 type limit struct {
-	key   string
-	value int64
+	key                string
+	value, least, most int64
+	text               string // the value as it is written
+	bounds             string // least and most in words
 }
 
 // numbers lists all limits, in the order of the struct.
@@ -50,7 +53,16 @@ func (l Limits) numbers() []limit {
 	v := reflect.ValueOf(l)
 	limits := make([]limit, v.NumField())
 	for i := range limits {
-		limits[i] = limit{v.Type().Field(i).Tag.Get("yaml"), v.Field(i).Int()}
+		n := limit{key: v.Type().Field(i).Tag.Get("yaml"), value: v.Field(i).Int(), text: fmt.Sprint(v.Field(i))}
+		switch v.Field(i).Interface().(type) {
+		case time.Duration:
+			n.least, n.most, n.bounds = int64(time.Millisecond), int64(30*24*time.Hour), "a time from 1ms to 720h"
+		case Size:
+			n.least, n.most, n.bounds = 4<<10, 1<<40, "a size from 4KiB to 1024GiB"
+		default:
+			n.least, n.most, n.bounds = 1, 1<<24, "a number from 1 to 16777216"
+		}
+		limits[i] = n
 	}
 	return limits
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"path/filepath"
@@ -12,18 +13,23 @@ import (
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
+	"penstock/cmd/internal/config/fault"
 	"penstock/cmd/internal/private"
 )
 
 // MaxFile bounds each file that a configuration is read from, profiles included, bytes.
 const MaxFile = 4 << 20
 
+// maxNesting is how deep values may be nested. goccy-yaml v1.19.2 needs memory that grows with the square of the depth:
+// 30,000 opening brackets take 1.4 GB.
+const maxNesting = 64
+
 // Load reads the file at path with its includes, fills in defaults, expands the short form for laptops and checks what can
 // be checked without touching the host. The error is an *Error that prints every fault with its place and mend.
 func Load(path string) (*Config, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return nil, &Error{[]Fault{{Pos: Position{File: path}, Message: err.Error()}}}
+		return nil, &Error{Faults: []Fault{{Pos: Position{File: path}, Message: err.Error()}}}
 	}
 	return load(abs, func(d *decoder) { d.read(abs, Position{File: path}) })
 }
@@ -34,7 +40,7 @@ func Parse(path string, text []byte) (*Config, error) {
 }
 
 func load(path string, read func(*decoder)) (*Config, error) {
-	c := &Config{Path: path, positions: make(map[string]Position)}
+	c := &Config{Path: path, positions: make(map[string]Position), lines: make(map[string][]string)}
 	setDefaults(reflect.ValueOf(c).Elem())
 	d := &decoder{config: c}
 	read(d)
@@ -45,7 +51,7 @@ func load(path string, read func(*decoder)) (*Config, error) {
 		d.faults = append(d.faults, c.check()...)
 	}
 	if len(d.faults) > 0 {
-		return nil, &Error{d.inOrder()}
+		return nil, &Error{Faults: d.inOrder()}
 	}
 	return c, nil
 }
@@ -66,7 +72,7 @@ func (d *decoder) inOrder() []Fault {
 // Validate checks a configuration that was made or changed in Go, as Load does for files. The error is an *Error.
 func (c *Config) Validate() error {
 	if faults := c.check(); len(faults) > 0 {
-		return &Error{faults}
+		return &Error{Faults: faults}
 	}
 	return nil
 }
@@ -85,18 +91,21 @@ func (c *Config) Position(path string) Position {
 
 // Fault makes a fault of the value at a path, for callers who find it later than Load: a port in use, a name taken.
 func (c *Config) Fault(path, message, mend string) Fault {
-	f := Fault{Pos: c.Position(path), Message: message, Mend: mend}
-	if data, err := private.Read(f.Pos.File, MaxFile); err == nil && f.Pos.Line > 0 {
-		if lines := splitLines(data); f.Pos.Line <= len(lines) {
-			f.Excerpt = redact(lines[f.Pos.Line-1])
-		}
+	pos := c.Position(path)
+	return Fault{Pos: pos, Message: message, Mend: mend, Excerpt: c.excerpt(pos)}
+}
+
+// excerpt returns the line at a position as it was read, with secrets hidden.
+func (c *Config) excerpt(pos Position) string {
+	if lines := c.lines[pos.File]; 0 < pos.Line && pos.Line <= len(lines) {
+		return fault.Redact(lines[pos.Line-1])
 	}
-	return f
+	return ""
 }
 
 // Err is Fault as an error.
 func (c *Config) Err(path, message, mend string) error {
-	return &Error{[]Fault{c.Fault(path, message, mend)}}
+	return &Error{Faults: []Fault{c.Fault(path, message, mend)}}
 }
 
 // read reads one file with its includes. Faults of the file as a whole are noted at from.
@@ -111,10 +120,12 @@ func (d *decoder) read(path string, from Position) {
 
 // decode decodes the text of one file, after the files that it includes.
 func (d *decoder) decode(path string, text []byte) {
+	text = bytes.TrimPrefix(text, []byte("\uFEFF")) // YAML 1.2, 5.2: a byte order mark is not content
 	d.config.Files = append(d.config.Files, path)
-	outerFile, outerLines := d.file, d.lines
-	d.file, d.lines = path, splitLines(text)
-	defer func() { d.file, d.lines = outerFile, outerLines }()
+	d.config.lines[path] = splitLines(text)
+	outer := d.file
+	d.file = path
+	defer func() { d.file = outer }()
 
 	root, ok := d.parse(text)
 	if !ok {
@@ -127,6 +138,10 @@ func (d *decoder) decode(path string, text []byte) {
 
 // parse returns the top mapping of a file.
 func (d *decoder) parse(data []byte) (*ast.MappingNode, bool) {
+	if line := tooDeep(d.config.lines[d.file]); line > 0 {
+		d.faultAt(Position{File: d.file, Line: line, Column: 1}, "", "values are nested more than %d deep", maxNesting)
+		return nil, false
+	}
 	file, err := parser.ParseBytes(data, 0)
 	if err != nil {
 		d.syntax(err)
@@ -134,7 +149,11 @@ func (d *decoder) parse(data []byte) (*ast.MappingNode, bool) {
 	}
 	bodies := slices.DeleteFunc(file.Docs, func(doc *ast.DocumentNode) bool { return doc.Body == nil })
 	if len(bodies) == 0 {
-		d.faultAt(Position{File: d.file}, "start from the ten lines in the README", "the file is empty")
+		mend := "start from the ten lines in the README"
+		if d.file != d.config.Path {
+			mend = "write something into it, or remove it"
+		}
+		d.faultAt(Position{File: d.file}, mend, "the file is empty")
 		return nil, false
 	}
 	if len(bodies) > 1 {
@@ -160,7 +179,7 @@ func (d *decoder) syntax(err error) {
 		return
 	}
 	p := placed.GetToken().Position
-	d.faultAt(Position{d.file, p.Line, p.Column}, "", "not YAML: %s", placed.GetMessage())
+	d.faultAt(Position{File: d.file, Line: p.Line, Column: p.Column}, "", "not YAML: %s", placed.GetMessage())
 }
 
 // include reads the files that a file names, before the file itself.
@@ -187,6 +206,7 @@ func (d *decoder) includeGlob(node ast.Node) {
 	if !filepath.IsAbs(pattern) {
 		pattern = filepath.Join(filepath.Dir(d.file), pattern)
 	}
+	pattern = filepath.Clean(pattern) // a file has one path, so that it is not read twice
 	paths, err := filepath.Glob(pattern)
 	switch {
 	case err != nil:
@@ -209,4 +229,30 @@ func splitLines(data []byte) []string {
 		lines[i] = strings.TrimSuffix(line, "\r")
 	}
 	return lines
+}
+
+// tooDeep returns the number of the first line in which brackets, or the dashes of lists in lists, are nested too deep. It is
+// 0 if there is none. It also counts brackets in strings, where nobody opens that many without closing them.
+func tooDeep(lines []string) int {
+	open := 0
+	for i, line := range lines {
+		for _, r := range line {
+			switch r {
+			case '[', '{':
+				open++
+			case ']', '}':
+				open = max(0, open-1)
+			}
+			if open > maxNesting {
+				return i + 1
+			}
+		}
+		dashes := 0
+		for rest := strings.TrimLeft(line, " "); strings.HasPrefix(rest, "- "); rest = strings.TrimLeft(rest[2:], " ") {
+			if dashes++; dashes > maxNesting {
+				return i + 1
+			}
+		}
+	}
+	return 0
 }

@@ -38,6 +38,11 @@ func TestBadFiles(t *testing.T) {
 				t.Fatalf("got no error, want %s", want)
 			}
 			got := strings.ReplaceAll(err.Error(), dir, "$DIR") + "\n"
+			for _, secret := range []string{"2Bo5n4y4CRcCcX2HMRSL1fBDMhgT1Z4x0AMkYmZ9DGA=", "hunter2"} {
+				if strings.Contains(got, secret) {
+					t.Errorf("the message shows the secret %s:\n%s", secret, got)
+				}
+			}
 			if *update {
 				archive.Files[len(archive.Files)-1].Data = []byte(got)
 				if err := os.WriteFile(path, txtar.Format(archive), 0o644); err != nil {

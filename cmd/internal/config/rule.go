@@ -12,8 +12,8 @@ type Category struct {
 	// Allow lists hold exceptions.
 	Allow []List `yaml:"allow"`
 	// OnMissing says what the category means while it has no list at all: no last good version, and no built-in list of its
-	// name. With block it holds every name, with allow none; with fail penstock does not start, and does not wait for a
-	// subscription. If only some of its lists are missing, the others apply.
+	// name. With block it holds every name, with allow none. If only some of its lists are missing, the others apply. With
+	// fail penstock does not start unless it has all of them, and does not wait for a subscription.
 	OnMissing string `yaml:"on_missing" default:"block" oneof:"block,allow,fail"`
 
 	Pos Position `yaml:"-"`
@@ -28,7 +28,7 @@ type List struct {
 	File string `yaml:"file" path:"file"`
 	// Format is the list's syntax; auto detects it.
 	Format string `yaml:"format" default:"auto" oneof:"auto,domains,hosts,adblock,dnsmasq,unbound,rpz,geosite,expressions,urls"`
-	// Refresh is how often penstock looks for a newer list.
+	// Refresh is how often penstock looks for a newer list, 1s or more.
 	Refresh time.Duration `yaml:"refresh" default:"24h"`
 	// Via is the transport through which the URL is fetched, or direct.
 	Via string `yaml:"via" default:"direct"`
@@ -69,7 +69,7 @@ type Match struct {
 	Group []string `yaml:"group"`
 	// UID is the user whose program sent the flow (Linux, not for peers).
 	UID []uint32 `yaml:"uid"`
-	// Process is the path of the program that sent the flow (Linux, not for peers).
+	// Process is the whole path of the program that sent the flow (Linux, not for peers).
 	Process []string `yaml:"process"`
 	// Schedule is times of the week: "mon-fri 21:00-06:00", "sat,sun", "22:00-06:00".
 	Schedule []string `yaml:"schedule"`

@@ -67,13 +67,13 @@ func setText(v reflect.Value, text string) error {
 		}
 		v.SetBool(b)
 	case reflect.Int:
-		n, err := strconv.ParseInt(text, 0, 64)
+		n, err := strconv.ParseInt(text, base(text), 64)
 		if err != nil {
 			return fmt.Errorf("write %s", wanted(v.Type()))
 		}
 		v.SetInt(n)
 	case reflect.Uint32:
-		n, err := strconv.ParseUint(text, 0, 32)
+		n, err := strconv.ParseUint(text, base(text), 32)
 		if err != nil {
 			return fmt.Errorf("write %s", wanted(v.Type()))
 		}
@@ -82,6 +82,14 @@ func setText(v reflect.Value, text string) error {
 		return fmt.Errorf("there is no way to write a value of type %s", v.Type())
 	}
 	return nil
+}
+
+// base returns the base for strconv. As in YAML 1.2, a leading zero alone does not make a number octal.
+func base(number string) int {
+	if strings.HasPrefix(number, "0x") {
+		return 0
+	}
+	return 10
 }
 
 // scalarText returns the text of a node that is a single value.

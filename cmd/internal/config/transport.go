@@ -13,7 +13,7 @@ type Transport struct {
 	OpenVPN *OpenVPN `yaml:"openvpn"`
 	// Failover lists transports in order of preference. The first one that is connected carries new flows.
 	Failover []string `yaml:"failover"`
-	// Probe says how to find out whether the transport is alive. Default: what its protocol offers.
+	// Probe says how to find out whether the transport is alive. Default: what its protocol offers. A failover group has none.
 	Probe *Probe `yaml:"probe"`
 
 	Pos Position `yaml:"-"`

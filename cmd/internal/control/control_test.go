@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/goleak"
 )
 
@@ -86,7 +88,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
@@ -331,5 +333,39 @@ func TestWithoutARuntimeDirectoryTheSocketIsInTheHome(t *testing.T) {
 	t.Setenv("HOME", "/home/ana")
 	if got, want := DefaultSocket(), "/home/ana/.penstock/control.sock"; got != want {
 		t.Errorf("without: got %s, want %s", got, want)
+	}
+}
+
+// TestAnEmptyListIsNotNull asks a penstock that has none of what it is asked for.
+func TestAnEmptyListIsNotNull(t *testing.T) {
+	f := &fake{
+		status:     func() (Status, error) { return Status{}, nil },
+		flows:      func(FlowQuery) ([]Flow, error) { return nil, nil },
+		rules:      func() (Rules, error) { return Rules{}, nil },
+		dnsQuery:   func(DNSQuery) (DNSAnswer, error) { return DNSAnswer{}, nil },
+		lists:      func() ([]ListStatus, error) { return nil, nil },
+		listLookup: func(string) ([]ListHit, error) { return nil, nil },
+		peers:      func() ([]PeerStatus, error) { return nil, nil },
+	}
+	client := dial(t, serveControl(t, f.config()))
+	ctx := t.Context()
+	for name, ask := range map[string]func() (any, error){
+		"status":       func() (any, error) { return client.Status(ctx) },
+		"flows":        func() (any, error) { return client.Flows(ctx, FlowQuery{}) },
+		"rules":        func() (any, error) { return client.Rules(ctx) },
+		"dns query":    func() (any, error) { return client.DNSQuery(ctx, DNSQuery{Name: "x.example"}) },
+		"lists":        func() (any, error) { return client.Lists(ctx) },
+		"lists lookup": func() (any, error) { return client.ListLookup(ctx, "x.example") },
+		"peer list":    func() (any, error) { return client.Peers(ctx) },
+	} {
+		answer, err := ask()
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		text, err := json.Marshal(answer)
+		if err != nil || strings.Contains(string(text), "null") || !strings.Contains(string(text), "[]") {
+			t.Errorf("%s: got %s, %v; want [] for what is not there", name, text, err)
+		}
 	}
 }

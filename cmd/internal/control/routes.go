@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"reflect"
+	"strings"
 )
 
 // maxBody bounds a request's body, bytes.
@@ -153,11 +155,22 @@ func handle[In, Out any](p *paths, name string, need access, offered bool, f fun
 		if need == changing {
 			p.log.Info("control", "call", name, "uid", who.uid)
 		}
+		fillLists(&out)
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(out); err != nil {
 			p.log.Debug("control answer not delivered", "call", name, "err", err)
 		}
 	})
+}
+
+// fillLists makes the nil lists of an answer empty ones, which are [] in JSON. Scripts cannot walk through null.
+func fillLists(answer any) {
+	v := reflect.ValueOf(answer).Elem()
+	for i := range v.NumField() {
+		if f := v.Field(i); f.Kind() == reflect.Slice && f.IsNil() && !strings.Contains(v.Type().Field(i).Tag.Get("json"), "omitempty") {
+			f.Set(reflect.MakeSlice(f.Type(), 0, 0))
+		}
+	}
 }
 
 // guard refuses what a browser could be made to send: the socket is not for the web.

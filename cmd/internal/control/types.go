@@ -196,7 +196,7 @@ type DNSAnswer struct {
 	Type       string    `json:"type"`
 	Rcode      string    `json:"rcode"`            // NOERROR, NXDOMAIN, ...
 	Answers    []string  `json:"answers"`          // records in presentation format
-	Reason     string    `json:"reason,omitempty"` // what the client is told of why
+	Reason     string    `json:"reason,omitempty"` // why, as the client sees it
 	Rule       string    `json:"rule,omitempty"`
 	Category   string    `json:"category,omitempty"`
 	Decided    string    `json:"decided,omitempty"` // the name that decided, if it is one behind Name

@@ -52,7 +52,7 @@ func (s Source) Name() string {
 	}
 	u, err := url.Parse(s.URL)
 	if err != nil {
-		return "a list with an address that is none"
+		return "a list with an invalid address"
 	}
 	return u.Redacted()
 }

@@ -40,7 +40,7 @@ func (l *Lists) readCompiled(key string) (compiled, bool) {
 		return compiled{}, false
 	}
 	if c.set, err = blocklist.ReadFile(l.compiledPath(key)); err != nil {
-		l.Log.Warn("the compiled lists cannot be used; they are made anew", "err", err)
+		l.Log.Warn("the compiled lists cannot be used; compiling them again", "err", err)
 		return compiled{}, false
 	}
 	return c, true

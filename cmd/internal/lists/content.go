@@ -90,7 +90,7 @@ func (l *Lists) Read(ctx context.Context, categories []Category) (*Content, erro
 			if n, ok := compiled.entries(category.Name, s.Name()); fromCache && ok {
 				return n, nil
 			}
-			return addTo(b, category.Name, l.listOf(category.Name, s))
+			return l.addTo(b, category.Name, s)
 		}
 		err := l.readCategory(c, category, add)
 		switch {
@@ -196,7 +196,7 @@ func (l *Lists) listOf(category string, s Source) blocklist.Source {
 		case s.copied:
 			return os.Open(l.shelf.path(s.File))
 		case s.File != "":
-			return os.Open(s.File)
+			return openSteady(s.File)
 		case s.URL != "":
 			return os.Open(l.shelf.path(s.URL))
 		}
@@ -228,7 +228,26 @@ func (l *Lists) asRead(category string, s Source, changed time.Time) blocklist.S
 	return list
 }
 
-func addTo(b *blocklist.Builder, category string, s blocklist.Source) (int, error) {
+// addTo reads a list into the builder and returns how many entries it has. After an error the builder is as before.
+func (l *Lists) addTo(b *blocklist.Builder, category string, s Source) (int, error) {
+	stored := s.URL
+	if s.copied {
+		stored = s.File
+	}
+	if stored != "" {
+		if err := l.shelf.verify(stored); err != nil {
+			return 0, fmt.Errorf("list %s: %w", s.Name(), err)
+		}
+	}
+	n, err := addOnce(b, category, l.listOf(category, s))
+	for attempt := 1; errors.Is(err, errChanging) && attempt < steadyAttempts; attempt++ {
+		time.Sleep(steadyPause)
+		n, err = addOnce(b, category, l.listOf(category, s))
+	}
+	return n, err
+}
+
+func addOnce(b *blocklist.Builder, category string, s blocklist.Source) (int, error) {
 	r, err := s.Open()
 	if err != nil {
 		return 0, err

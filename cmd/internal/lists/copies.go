@@ -1,6 +1,8 @@
 package lists
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -35,7 +37,7 @@ func (l *Lists) keepFiles(c *Content) error {
 }
 
 // keepFile copies the version of a file that was read, which changed last at the given time, unless it has that copy. A file
-// that has changed since then, or changes meanwhile, is not copied, because nobody has checked it.
+// that has changed since then is not copied, because its new version has not been checked.
 func (l *Lists) keepFile(s Source, changed time.Time) error {
 	if last := l.shelf.info(s.File); last.URL != "" && last.Fetched.Equal(changed) {
 		return nil
@@ -51,11 +53,12 @@ func (l *Lists) keepFile(s Source, changed time.Time) error {
 	}
 	defer os.Remove(to.Name()) // fails once it has been renamed
 	defer to.Close()
-	if _, err := io.Copy(to, f); err != nil {
+	h := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(to, h), f); err != nil {
 		return fmt.Errorf("copy list %s: %w", s.File, err)
 	}
 	if info, err := os.Stat(s.File); err != nil || !info.ModTime().Equal(changed) {
 		return err
 	}
-	return l.shelf.put(to.Name(), copyInfo{URL: s.File, Fetched: changed})
+	return l.shelf.put(to, copyInfo{URL: s.File, Digest: hex.EncodeToString(h.Sum(nil)), Fetched: changed})
 }

@@ -68,13 +68,13 @@ func (l *Lists) fetch(ctx context.Context, category string, s Source) (changed b
 	o.Previous = last.Entries
 	report, err := blocklist.Check(f, o)
 	if errors.Is(err, blocklist.ErrHalved) {
-		err = fmt.Errorf("%w: %s", err, l.shelf.path(s.URL))
+		err = fmt.Errorf("%w: rm %s", err, l.shelf.path(s.URL))
 	}
 	if err != nil {
 		return false, err
 	}
 	next.Entries = report.Entries()
-	return true, l.shelf.put(f.Name(), next)
+	return true, l.shelf.put(f, next)
 }
 
 // request sends the conditional GET. Each has a client of its own, because subscriptions are hours apart.

@@ -18,7 +18,7 @@ type Config struct {
 	// Dial opens a connection for a fetch: via is the Source's, address is host and port. It resolves the host as it
 	// fits via. Nil: subscriptions fail.
 	Dial func(ctx context.Context, via, network, address string) (net.Conn, error)
-	// Current returns the Content in force, of which Run keeps the lists new. It must not be nil.
+	// Current returns the Content in force. Run keeps its lists up to date. It must not be nil.
 	Current func() *Content
 	// Replace brings newer Content into force unless old is not in force any more, and says whether it did.
 	Replace func(old, next *Content) bool

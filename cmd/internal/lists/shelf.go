@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,7 +21,7 @@ type copyInfo struct {
 	URL          string    `json:"url"` // or path
 	ETag         string    `json:"etag,omitempty"`
 	LastModified string    `json:"last_modified,omitempty"`
-	Digest       string    `json:"digest,omitempty"` // SHA-256 of what was fetched, hexadecimal; files have none
+	Digest       string    `json:"digest,omitempty"` // SHA-256 of the version, hexadecimal
 	Entries      int       `json:"entries"`
 	Fetched      time.Time `json:"fetched"` // when it last changed
 	Checked      time.Time `json:"checked"` // when it was last known to be the newest
@@ -45,13 +46,40 @@ func (s shelf) info(url string) copyInfo {
 	return c
 }
 
-// put turns a complete file in the directory into the last good version. A crash in between leaves a file whose digest is
-// not that of its description; then the list is fetched again without conditions.
-func (s shelf) put(file string, c copyInfo) error {
+// verify returns an error if the last good version of a list is not what was put there: a crash or a full disk may leave a
+// part of it, which reads like a shorter list.
+func (s shelf) verify(url string) error {
+	c := s.info(url)
+	if c.Digest == "" {
+		return nil
+	}
+	f, err := os.Open(s.path(url))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return err
+	}
+	if hex.EncodeToString(h.Sum(nil)) != c.Digest {
+		return fmt.Errorf("%w: %s", errDamaged, s.path(url))
+	}
+	return nil
+}
+
+var errDamaged = errors.New("the stored copy is damaged")
+
+// put turns a complete file in the directory into the last good version. A crash in between leaves a file without a
+// description; then the list is fetched again without conditions.
+func (s shelf) put(file *os.File, c copyInfo) error {
+	if err := file.Sync(); err != nil {
+		return err
+	}
 	if err := os.Remove(s.path(c.URL) + ".json"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.Rename(file, s.path(c.URL)); err != nil {
+	if err := os.Rename(file.Name(), s.path(c.URL)); err != nil {
 		return err
 	}
 	return s.note(c)
@@ -74,7 +102,7 @@ func writeWhole(path string, v any) error {
 	}
 	defer os.Remove(f.Name()) // fails once it has been renamed
 	_, err = f.Write(b)
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), path)
