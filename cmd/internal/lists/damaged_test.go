@@ -144,7 +144,7 @@ func TestBadFiles(t *testing.T) {
 		says       string
 	}{
 		{"a web page", "<!DOCTYPE html><p>sign in first", blocklist.ErrHTML, ""},
-		{"nothing", "", blocklist.ErrEmpty, "name the format"},
+		{"nothing", "", blocklist.ErrEmpty, "set the format"},
 		{"comments alone", "# nothing\n! yet\n", blocklist.ErrEmpty, ""},
 		{"a top-level domain", "casino.example\ncom\n", blocklist.ErrPublicSuffix, "line 2"},
 		{"the company itself", "casino.example\nexample.org\ncorp.example\n", blocklist.ErrNeverBlock, "line 3"},

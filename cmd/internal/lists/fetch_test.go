@@ -91,7 +91,7 @@ func TestAListThatHasHalvedSaysHowToTakeIt(t *testing.T) {
 	k.start(t, c)
 	err := k.Refresh(t.Context())
 	list := files(t, dir, "*.list")[0]
-	if !errors.Is(err, blocklist.ErrHalved) || !strings.HasSuffix(err.Error(), "if that is right, remove the cached copy: rm "+list) {
+	if !errors.Is(err, blocklist.ErrHalved) || !strings.HasSuffix(err.Error(), "remove the cached copy: rm "+list) {
 		t.Errorf("got %v, want the mend with %s", err, list)
 	}
 	k.wantHas(t, "site39.example", true)
