@@ -123,7 +123,7 @@ func (s receiver) classify(m link.Meta, b []byte) (packet, bool) {
 		return h, false
 	}
 	s.metrics.drop(dropProtocol)
-	sender{s.Stack}.unknownProtocol(&h)
+	sender(s).unknownProtocol(&h)
 	return h, false
 }
 
