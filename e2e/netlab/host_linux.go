@@ -138,6 +138,11 @@ func (h *Host) Nsenter() []string {
 	return argv
 }
 
+// NetworkNamespace returns the path of the host's network namespace, for programs that need nothing else of the host.
+func (h *Host) NetworkNamespace() string {
+	return fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), h.tid)
+}
+
 // onClose registers what Close must do before the thread ends.
 func (h *Host) onClose(fn func()) {
 	h.mu.Lock()

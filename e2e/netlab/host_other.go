@@ -36,6 +36,9 @@ func (h *Host) Name() string { return h.name }
 // Nsenter returns nil.
 func (h *Host) Nsenter() []string { return nil }
 
+// NetworkNamespace returns "".
+func (h *Host) NetworkNamespace() string { return "" }
+
 // Close does nothing.
 func (h *Host) Close() error { return nil }
 

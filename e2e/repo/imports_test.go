@@ -141,11 +141,12 @@ func picture() []row {
 			[]string{"cmd/internal/...", "router/transport/wireguard", "router/hostnet", "e2e/netlab"},
 			[]string{"github.com/spf13/cobra", "github.com/mdp/qrterminal/v3", sys}},
 
-		{"e2e", "black-box tests against the built binary", []string{"e2e/netlab", "e2e/netlab/netlabtest"}, nil},
+		{"e2e", "black-box tests against the built binary", []string{"e2e/netlab", "e2e/netlab/machine", "e2e/netlab/netlabtest"}, nil},
 		{"e2e/bench", "black-box measurements of the built binary",
 			[]string{"e2e/netlab"}, nil},
 		{"e2e/netlab", "the lab of network namespaces; it does not know what is tested in it",
 			nil, []string{"github.com/miekg/dns", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", sys}},
+		{"e2e/netlab/machine", "a Debian with systemd on the lab's access network", []string{"e2e/netlab"}, []string{"github.com/vishvananda/netlink", sys}},
 		{"e2e/netlab/netlabtest", "the lab for tests", []string{"e2e/netlab"}, nil},
 		{"e2e/repo", "the rules of this repository", nil, nil},
 	}
@@ -166,7 +167,7 @@ func testTheirs() []string {
 
 // blackBox are the packages whose tests know the product only as a binary.
 func blackBox() []string {
-	return []string{"e2e", "e2e/bench", "e2e/netlab", "e2e/netlab/netlabtest", "e2e/repo"}
+	return []string{"e2e", "e2e/bench", "e2e/netlab", "e2e/netlab/machine", "e2e/netlab/netlabtest", "e2e/repo"}
 }
 
 func TestImportsAreInThePicture(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -74,7 +75,8 @@ func (d *Dialer) Close() error {
 
 // DialContext connects from the host. network is tcp or udp, each with an optional 4 or 6, or ping4 or
 // ping6; address is an IP address and a port, 0 for ping. A destination that is in the TUN's prefixes,
-// or whose route leaves by the TUN, is refused with a RefusedError, which matches ErrLoop.
+// or whose route leaves by the TUN, is refused with a RefusedError, which matches ErrLoop. If the host could send only from
+// an address of the TUN, because the uplink has none of this family, the error matches unix.ENETUNREACH.
 //
 // A ping connection carries ICMP echo. Each Write is the body of one request: identifier and sequence number, two bytes
 // each in network order, then the payload. Each Read returns the body of one reply, cut off at the end of the buffer, with
@@ -101,7 +103,9 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	return nd.DialContext(ctx, network, target.String())
 }
 
-// refuseLoop returns a RefusedError for a destination whose packets would come back to us.
+// refuseLoop returns a RefusedError for a destination whose packets would come back to us, and another error for one whose
+// answers would: the kernel sends from our TUN's address if the uplink has none of its family, for example on a network with
+// a router for IPv6 that hands out no addresses.
 func (d *Dialer) refuseLoop(addr netip.Addr) error {
 	refused := &RefusedError{Destination: addr, Reason: "loop", Interface: d.cfg.Interface}
 	for _, p := range d.cfg.Prefixes {
@@ -123,7 +127,15 @@ func (d *Dialer) refuseLoop(addr netip.Addr) error {
 	if r.index == tun {
 		return refused
 	}
+	if d.isOwn(r.source) {
+		return fmt.Errorf("direct: dial %s: the uplink has no address to send from: %w", addr, unix.ENETUNREACH)
+	}
 	return nil
+}
+
+// isOwn reports whether addr is an address of our TUN.
+func (d *Dialer) isOwn(addr netip.Addr) bool {
+	return slices.ContainsFunc(d.cfg.Prefixes, func(p netip.Prefix) bool { return p.Addr() == addr })
 }
 
 // lookup asks the kernel for the route of a marked packet to addr.

@@ -116,6 +116,41 @@ func TestOfflineIsNoRouteAndNoLoop(t *testing.T) {
 	}
 }
 
+// A network with a router for IPv6 that hands out no addresses: the kernel would send from the TUN's address.
+func TestTheTUNsAddressIsNotSentFrom(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h, d := captured(t)
+	uplink, err := netlink.LinkByName("up0")
+	hosttest.Must(t, err)
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		addrs, err := netlink.AddrList(uplink, family)
+		hosttest.Must(t, err)
+		for _, a := range addrs {
+			if !a.IP.IsLinkLocalUnicast() {
+				hosttest.Must(t, netlink.AddrDel(uplink, &a))
+			}
+		}
+		all := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		if family == netlink.FAMILY_V4 {
+			all = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		}
+		hosttest.Must(t, netlink.RouteReplace(&netlink.Route{LinkIndex: uplink.Attrs().Index, Dst: rtnl.IPNet(all)}))
+	}
+	hosttest.Must(t, d.SelfTest(t.Context()))
+	for _, dst := range []string{"198.51.100.1:1001", "[2001:db8:5::1]:1002"} {
+		hosttest.Drain(t, h.Uplink)
+		c, err := d.DialContext(t.Context(), "udp", dst)
+		if err == nil {
+			c.Close()
+		}
+		if !errors.Is(err, unix.ENETUNREACH) || errors.Is(err, direct.ErrLoop) {
+			t.Errorf("dial %s: got %v, want no route", dst, err)
+		}
+	}
+}
+
 func TestReservedKnowsOurOwnAddresses(t *testing.T) {
 	if !hosttest.InNamespaces(t) {
 		return

@@ -22,6 +22,8 @@ type routeQuery struct {
 type foundRoute struct {
 	kind  uint8 // unix.RTN_*
 	index int   // of the interface that it leaves by
+	// source is the address that the kernel would send from; invalid if it does not say.
+	source netip.Addr
 }
 
 func openRouteQuery() (*routeQuery, error) {
@@ -112,8 +114,11 @@ func parseRoute(b []byte, seq uint32) (r foundRoute, mine bool, err error) {
 		if n < unix.SizeofRtAttr || n > len(body) {
 			break
 		}
-		if ne.Uint16(body[2:]) == unix.RTA_OIF && n >= 8 {
+		switch kind := ne.Uint16(body[2:]); {
+		case kind == unix.RTA_OIF && n >= 8:
 			r.index = int(ne.Uint32(body[4:]))
+		case kind == unix.RTA_PREFSRC:
+			r.source, _ = netip.AddrFromSlice(body[4:n])
 		}
 		body = body[min((n+3)&^3, len(body)):]
 	}

@@ -3,6 +3,7 @@ package direct
 import (
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +35,9 @@ func TestParseRoute(t *testing.T) {
 		mine     bool
 		err      error
 	}{
-		{"a route has its kind and its interface", routeAnswer(unix.RTM_NEWROUTE, 5, withLink), foundRoute{unix.RTN_LOCAL, 7}, true, nil},
+		{"a route has its kind and its interface", routeAnswer(unix.RTM_NEWROUTE, 5, withLink), foundRoute{kind: unix.RTN_LOCAL, index: 7}, true, nil},
+		{"a route may have a source", routeAnswer(unix.RTM_NEWROUTE, 5, append(append([]byte(nil), local...), attribute(unix.RTA_PREFSRC, ne.Uint32([]byte{10, 77, 0, 1}))...)),
+			foundRoute{kind: unix.RTN_LOCAL, source: netip.MustParseAddr("10.77.0.1")}, true, nil},
 		{"a route may have no interface", routeAnswer(unix.RTM_NEWROUTE, 5, local), foundRoute{kind: unix.RTN_LOCAL}, true, nil},
 		{"an error is the kernel's", routeAnswer(unix.NLMSG_ERROR, 5, ne.AppendUint32(nil, uint32(noRoute))), foundRoute{}, true, unix.ENETUNREACH},
 		{"an answer to an earlier question is passed over", routeAnswer(unix.RTM_NEWROUTE, 4, withLink), foundRoute{}, false, nil},

@@ -80,7 +80,9 @@ func (d *Dialer) testSockets(ctx context.Context) error {
 		network string
 		addr    netip.Addr
 	}{{"udp4", somewhere4}, {"udp6", somewhere6}} {
-		if err := d.refuseLoop(test.addr); err != nil {
+		if err := d.refuseLoop(test.addr); err != nil && noRoute(err) {
+			continue
+		} else if err != nil {
 			return err
 		}
 		dialer := net.Dialer{Control: d.Control}
