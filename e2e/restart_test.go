@@ -81,6 +81,22 @@ func (w *world) works(t *testing.T) {
 	}
 }
 
+// opens wants that lockdown keeps the laptop closed while no penstock runs, until "lockdown off".
+func (w *world) opens(t *testing.T) {
+	t.Helper()
+	if r := run(t, w.Laptop, "curl", "-sS", "-m", "1", "http://"+publicIPv4+"/"); r.code == 0 {
+		t.Errorf("under lockdown without a penstock: got %s, want no answer", r)
+	}
+	if r := w.laptop.cli(t, "lockdown", "-c", w.laptop.config); !strings.HasPrefix(r.stdout, "on: ") {
+		t.Errorf("lockdown: got %s, want on", r)
+	}
+	for _, want := range []string{"the host is open\n", "no lockdown was in force\n"} {
+		if r := w.laptop.cli(t, "lockdown", "off", "-c", w.laptop.config); r.code != 0 || !strings.HasPrefix(r.stdout, want) {
+			t.Errorf("lockdown off: got %s, want %q", r, want)
+		}
+	}
+}
+
 // laptop [pen0 -> penstock, stopped] === WireGuard ===> [penstock, stopped] gateway --- intranet
 func TestAStopGivesTheHostBack(t *testing.T) {
 	t.Parallel()
@@ -91,21 +107,31 @@ func TestAStopGivesTheHostBack(t *testing.T) {
 	}{
 		{"by SIGTERM", nil, func(t *testing.T, w *world) { w.laptop.stop(t, syscall.SIGTERM) }},
 		{"by SIGINT", nil, func(t *testing.T, w *world) { w.laptop.stop(t, os.Interrupt) }},
-		{"by SIGTERM, under lockdown", []string{"rules:", "always_on: {lockdown: true}\nrules:"},
-			func(t *testing.T, w *world) { w.laptop.stop(t, syscall.SIGTERM) }},
+		{"by SIGTERM and lockdown off", []string{"rules:", "always_on: {lockdown: true}\nrules:"}, func(t *testing.T, w *world) {
+			w.laptop.stop(t, syscall.SIGTERM)
+			w.opens(t)
+		}},
 		{"by SIGKILL and cleanup", nil, func(t *testing.T, w *world) {
 			w.laptop.kill(t)
 			if r := w.laptop.cli(t, "cleanup", "-c", w.laptop.config); r.code != 0 {
 				t.Errorf("cleanup: %s", r)
 			}
 		}},
-		{"by SIGKILL and cleanup, under lockdown", []string{"rules:", "always_on: {lockdown: true}\nrules:"}, func(t *testing.T, w *world) {
+		{"by SIGKILL, cleanup and lockdown off", []string{"rules:", "always_on: {lockdown: true}\nrules:"}, func(t *testing.T, w *world) {
 			w.laptop.kill(t)
 			for range 2 { // the second finds nothing to do
 				if r := w.laptop.cli(t, "cleanup", "-c", w.laptop.config); r.code != 0 {
 					t.Errorf("cleanup: %s", r)
 				}
 			}
+			w.opens(t)
+		}},
+		{"by a reload without lockdown and SIGTERM", []string{"rules:", "always_on: {lockdown: true}\nrules:"}, func(t *testing.T, w *world) {
+			w.edit(t, "laptop.yaml", "always_on: {lockdown: true}\n", "")
+			if out := w.laptop.must(t, "reload"); strings.Contains(out, "restart") {
+				t.Errorf("reload wants a restart for always_on:\n%s", out)
+			}
+			w.laptop.stop(t, syscall.SIGTERM)
 		}},
 	} {
 		t.Run(row.sentence, func(t *testing.T) {

@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/daemon"
 	"penstock/cmd/internal/demo"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/laptop"
+	"penstock/cmd/internal/systemd"
 	"penstock/e2e/netlab"
 	"penstock/router/hostnet"
 )
@@ -18,14 +18,12 @@ import (
 func withDaemon(e *env) *env {
 	e.run = func(ctx context.Context, cfg *config.Config, o runOptions) error {
 		return daemon.Run(ctx, cfg, daemon.Options{
-			Socket: o.Socket, Reload: o.Reload, Version: version(), Log: o.Logger, Notify: daemon.NewNotifier(),
+			Socket: o.Socket, Reload: o.Reload, Version: version(), Log: o.Logger, Notify: systemd.NewNotifier(),
 		})
 	}
 	e.lockdown = laptop.Lockdown
 	e.check = check
-	e.cleanup = func(_ context.Context, stateFile string, log *slog.Logger) error {
-		return hostnet.Cleanup(stateFile, log)
-	}
+	e.cleanup, e.restore, e.lift, e.closed = hostnet.Cleanup, hostnet.Restore, hostnet.Lift, hostnet.IsClosed
 	e.demo = runDemo
 	return e
 }

@@ -20,12 +20,14 @@ type env struct {
 	socket         string // of the running penstock; empty: the default
 
 	// What the daemon does. A nil function means that this build cannot do it.
-	run     func(context.Context, *config.Config, runOptions) error
-	check   func(context.Context, *config.Config) (checkReport, error)
-	cleanup func(ctx context.Context, stateFile string, log *slog.Logger) error
+	run   func(context.Context, *config.Config, runOptions) error
+	check func(context.Context, *config.Config) (checkReport, error)
 	// lockdown closes the host as the configuration says and leaves it so.
 	lockdown func(context.Context, *config.Config, *slog.Logger) error
-	demo     func(context.Context, demoOptions) error
+	// The functions of a state file report whether lockdown is in force, or was.
+	cleanup, restore, lift func(stateFile string, log *slog.Logger) (closed bool, err error)
+	closed                 func(stateFile string) (bool, error)
+	demo                   func(context.Context, demoOptions) error
 }
 
 // runOptions are the settings of the command line.

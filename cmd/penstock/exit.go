@@ -68,9 +68,9 @@ func report(w io.Writer, err error) {
 	if errors.As(err, &withCode) && withCode.err == nil {
 		return
 	}
+	text := "penstock: " + printableLines(err.Error(), "  ")
 	if invalid, ok := err.(*config.Error); ok {
-		fmt.Fprintln(w, printableLines(invalid.Error(), ""))
-		return
+		text = printableLines(invalid.Error(), "")
 	}
-	fmt.Fprintln(w, "penstock:", printableLines(err.Error(), "  "))
+	fmt.Fprintln(w, text)
 }

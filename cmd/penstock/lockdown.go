@@ -1,27 +1,164 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"penstock/cmd/internal/config"
+)
 
 func newLockdownCommand(e *env) *cobra.Command {
-	var file string
+	var f stateFlags
 	cmd := &cobra.Command{
-		Use:   "lockdown -c FILE",
-		Short: "Close the host until penstock runs, where the configuration says so",
-		Long: `Close the host as always_on.lockdown says, and leave it so until penstock runs and takes over, or
-penstock cleanup opens it: for early boot, before there is a network. Without always_on.lockdown
-it does nothing.`,
-		Args: takes(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadNamed(file)
+		Use:   "lockdown [-c FILE | --state FILE]",
+		Short: "Say whether lockdown keeps the host closed, lift it, or restore it at boot",
+		Long: `Say whether lockdown is in force.
+
+With always_on.lockdown: true penstock closes the host, and leaves it closed when it stops, crashes or
+cannot start, and after the next boot. Only "penstock lockdown off" opens it, or a configuration
+without the key that penstock runs or reloads.`,
+		Args: onlyCommands,
+		RunE: func(*cobra.Command, []string) error {
+			if e.closed == nil {
+				return errNotBuilt
+			}
+			state := f.path(e)
+			if state == "" {
+				return nil
+			}
+			closed, err := e.closed(state)
 			if err != nil {
 				return err
 			}
-			if e.lockdown == nil {
-				return errNotBuilt
+			if !closed {
+				fmt.Fprintln(e.stdout, "off: no lockdown is in force")
+				return nil
 			}
-			return e.lockdown(cmd.Context(), c, newLogger(e, false))
+			fmt.Fprintln(e.stdout, "on: the host is closed to everything but penstock")
+			return nil
 		},
 	}
-	fileFlag(cmd, &file)
+	f.add(cmd)
+	cmd.AddCommand(newLockdownOffCommand(e), newLockdownRestoreCommand(e))
 	return cmd
+}
+
+func newLockdownOffCommand(e *env) *cobra.Command {
+	var f stateFlags
+	cmd := &cobra.Command{
+		Use:   "off [-c FILE | --state FILE]",
+		Short: "Open a host that lockdown keeps closed while penstock does not run",
+		Long: `Open a host that lockdown keeps closed while penstock does not run, and undo what a killed penstock
+left on it. While penstock runs, set always_on.lockdown to false in its configuration instead and
+run "penstock reload".`,
+		Args: takes(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			if e.lift == nil {
+				return errNotBuilt
+			}
+			state := f.path(e)
+			if state == "" {
+				return nil
+			}
+			closed, err := e.lift(state, newLogger(e, false))
+			switch {
+			case err != nil:
+				return err
+			case !closed:
+				fmt.Fprintln(e.stdout, "no lockdown was in force")
+				return nil
+			}
+			fmt.Fprintln(e.stdout, "the host is open")
+			if c, err := config.Load(f.configured()); err == nil && c.AlwaysOn.Lockdown {
+				fmt.Fprintf(e.stdout, "%s still has always_on.lockdown: true: the next start and the next boot close the host again\n", c.Path)
+			}
+			return nil
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func newLockdownRestoreCommand(e *env) *cobra.Command {
+	var f stateFlags
+	cmd := &cobra.Command{
+		Use:   "restore [-c FILE | --state FILE]",
+		Short: "Close the host again if lockdown was in force: for early boot",
+		Long: `Close the host before there is a network, if lockdown was in force when the host went down or if the
+configuration sets always_on.lockdown. Until penstock runs and takes over, the host stays closed. If
+lockdown was in force, this works without a valid configuration.`,
+		Args: takes(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if e.restore == nil || e.lockdown == nil {
+				return errNotBuilt
+			}
+			state, log := f.path(e), newLogger(e, false)
+			if state == "" {
+				return nil
+			}
+			closed, err := e.restore(state, log)
+			switch {
+			case err != nil:
+				return err
+			case closed:
+				fmt.Fprintln(e.stdout, "lockdown was in force: the host is closed until penstock runs")
+				return nil
+			case f.file == "":
+				return nil
+			}
+			c, err := config.Load(f.file)
+			if err != nil {
+				return err
+			}
+			return e.lockdown(cmd.Context(), c, log)
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+// systemConfig is the configuration of the system's penstock.
+const systemConfig = "/etc/penstock/config.yaml"
+
+// stateFlags say which state file a command is about.
+type stateFlags struct{ file, state string }
+
+func (f *stateFlags) add(cmd *cobra.Command) {
+	fileFlag(cmd, &f.file)
+	cmd.Flags().StringVar(&f.state, "state", "", "state `FILE` of the penstock (default that of the configuration)")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if f.file != "" && f.state != "" {
+			return usagef("both -c and --state name the state file: keep one of them")
+		}
+		return nil
+	}
+}
+
+// path returns the state file: --state, or else that of the configuration, or else, if that has a fault, the default. It is ""
+// for a configuration that has none, which it says.
+func (f *stateFlags) path(e *env) string {
+	switch {
+	case f.state != "":
+		return f.state
+	case f.file == "":
+		return config.DefaultStateFile()
+	}
+	c, err := config.Load(f.file)
+	switch {
+	case err != nil:
+		fmt.Fprintf(e.stderr, "%s has a fault, so this uses the default state file %s\n", f.file, config.DefaultStateFile())
+		return config.DefaultStateFile()
+	case c.Listen.TUN == nil:
+		fmt.Fprintln(e.stderr, f.file, "has no listen.tun: penstock changes nothing on the host")
+		return ""
+	}
+	return c.Listen.TUN.StateFile
+}
+
+// configured returns the configuration that -c names, or the system's.
+func (f *stateFlags) configured() string {
+	if f.file != "" {
+		return f.file
+	}
+	return systemConfig
 }

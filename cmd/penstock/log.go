@@ -34,6 +34,30 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
+// complaints returns where errors that end the program go. Under systemd each of their lines has the priority of an error.
+func (e *env) complaints() io.Writer {
+	if e.getenv("JOURNAL_STREAM") == "" {
+		return e.stderr
+	}
+	return failure{e.stderr}
+}
+
+// failure puts the priority of an error before each line.
+type failure struct{ w io.Writer }
+
+// Write takes whole lines.
+func (f failure) Write(text []byte) (int, error) {
+	var marked bytes.Buffer
+	for line := range bytes.Lines(text) {
+		marked.WriteString("<3>")
+		marked.Write(line)
+	}
+	if _, err := f.w.Write(marked.Bytes()); err != nil {
+		return 0, err
+	}
+	return len(text), nil
+}
+
 // journal puts the priority that journald reads before each line: sd-daemon(3).
 type journal struct {
 	mu sync.Mutex // guards below

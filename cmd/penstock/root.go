@@ -13,7 +13,7 @@ func execute(ctx context.Context, e *env, args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err != nil {
-		report(e.stderr, err)
+		report(e.complaints(), err)
 	}
 	return exitCode(err)
 }

@@ -82,9 +82,20 @@ func (h *Host) Apply(ctx context.Context, s Settings) error {
 		return err
 	}
 	clear(h.without)
+	before, closed := h.journal.closed, closureOf(h.cfg, s)
+	if closed != nil {
+		if err := h.journal.setClosed(closed); err != nil {
+			return err
+		}
+	}
 	plan := append(planKernel(h.cfg, s, f), resolver...)
 	if err := h.reconcileLocked(ctx, v, plan, true); err != nil {
-		return err
+		return errors.Join(err, h.journal.setClosed(before))
+	}
+	if closed == nil { // last, so that a lockdown is never lifted by settings that fail
+		if err := h.journal.setClosed(nil); err != nil {
+			return err
+		}
 	}
 	h.settings, h.index = s, 0
 	if f.link != nil && s.needTUN() {
@@ -131,7 +142,7 @@ func (h *Host) overlapLocked(now *direct.OverlapError) {
 }
 
 // Block closes the host as the settings say before there is a TUN, with the nftables table alone. Called at early boot and
-// followed by Release, it holds until a later process applies or closes.
+// followed by Release, it holds until a later process applies.
 func (h *Host) Block(ctx context.Context, s Settings) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -145,6 +156,11 @@ func (h *Host) Block(ctx context.Context, s Settings) error {
 	f, err := gather(v, h.cfg.Interface)
 	if err != nil {
 		return err
+	}
+	if closed := closureOf(h.cfg, s); closed != nil {
+		if err := h.journal.setClosed(closed); err != nil {
+			return err
+		}
 	}
 	return h.reconcileLocked(ctx, v, []change{planFilter(h.cfg, s, f)}, false)
 }
@@ -161,8 +177,15 @@ func (h *Host) Release() error {
 	return h.journal.close()
 }
 
-// Close undoes everything, lockdown included. What could not be undone is in the error and stays in the journal, so that
-// Cleanup can try again. It is idempotent.
+// Closed reports whether lockdown is in force.
+func (h *Host) Closed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.journal.closed != nil
+}
+
+// Close undoes everything, but under lockdown it leaves the host closed: see Lift. What could not be undone is in the error and
+// stays in the journal, so that Cleanup can try again. It is idempotent.
 func (h *Host) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -174,9 +197,56 @@ func (h *Host) Close() error {
 	return errors.Join(undoJournal(h.kernel, h.journal, h.cfg.Log), h.journal.close())
 }
 
-// Cleanup undoes what a process that did not Close left behind, as its journal says. It returns ErrInUse, wrapped, while
-// that process lives, and nil if nothing was left behind. log may be nil.
-func Cleanup(stateFile string, log *slog.Logger) error {
+// Cleanup undoes what a process that did not Close left behind, as its journal says, but under lockdown it leaves the host
+// closed. It reports whether it is. It returns ErrInUse, wrapped, while that process lives, and nil if nothing was left behind.
+// log may be nil.
+func Cleanup(stateFile string, log *slog.Logger) (closed bool, err error) {
+	err = withJournal(stateFile, log, func(k *kernel, j *journal, log *slog.Logger) error {
+		closed = j.closed != nil
+		return undoJournal(k, j, log)
+	})
+	return closed, err
+}
+
+// Restore closes the host again if lockdown was in force when this or an earlier boot last changed it, and reports whether it
+// was. It is for early boot: it needs no configuration. It returns ErrInUse, wrapped, while a penstock runs. log may be nil.
+func Restore(stateFile string, log *slog.Logger) (closed bool, err error) {
+	err = withJournal(stateFile, log, func(k *kernel, j *journal, _ *slog.Logger) error {
+		if j.closed == nil {
+			return nil
+		}
+		closed = true
+		table, err := j.closed.filter(newView(k))
+		if err != nil {
+			return err
+		}
+		return keepClosed(j, table)
+	})
+	return closed, err
+}
+
+// Lift ends lockdown, and undoes everything that a process left behind. It reports whether lockdown was in force. It returns
+// ErrInUse, wrapped, while a penstock runs. log may be nil.
+func Lift(stateFile string, log *slog.Logger) (closed bool, err error) {
+	err = withJournal(stateFile, log, func(k *kernel, j *journal, log *slog.Logger) error {
+		closed = j.closed != nil
+		if err := j.setClosed(nil); err != nil {
+			return err
+		}
+		return undoJournal(k, j, log)
+	})
+	return closed, err
+}
+
+// IsClosed reports whether the state file says that lockdown is in force. It does not need the lock.
+func IsClosed(stateFile string) (bool, error) {
+	j := &journal{path: stateFile}
+	err := j.load()
+	return j.closed != nil, err
+}
+
+// withJournal calls f with the journal of a state file, if there is one.
+func withJournal(stateFile string, log *slog.Logger, f func(*kernel, *journal, *slog.Logger) error) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -192,18 +262,45 @@ func Cleanup(stateFile string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(undoJournal(k, j, log), j.close())
+	return errors.Join(f(k, j, log), j.close())
 }
 
+// undoJournal undoes all changes. Under lockdown the table that closes the host takes the place of the one that also let the
+// TUN's packets through, before the rest is undone.
 func undoJournal(k *kernel, j *journal, log *slog.Logger) error {
-	if len(j.entries) == 0 {
+	entries := j.entries
+	if j.closed != nil {
+		table, err := j.closed.filter(newView(k))
+		if err != nil {
+			return err
+		}
+		if err := keepClosed(j, table); err != nil {
+			return err
+		}
+		entries = slices.DeleteFunc(slices.Clone(j.entries), func(e entry) bool { return e.change().key() == table.key() })
+	}
+	if len(entries) == 0 {
 		return nil
 	}
-	left, err := undoAll(k, j.entries, log)
+	left, err := undoAll(k, entries, log)
 	if err == nil {
-		log.Info("host restored", "changes", len(j.entries))
+		log.Info("host restored", "changes", len(entries))
 	}
-	return errors.Join(err, j.save(left))
+	kept := slices.DeleteFunc(slices.Clone(j.entries), func(e entry) bool { return inEntries(entries, e.change().key()) })
+	return errors.Join(err, j.save(append(kept, left...)))
+}
+
+// keepClosed puts the table that closes the host into the kernel and into the journal.
+func keepClosed(j *journal, table *nftTable) error {
+	if there, err := table.present(nil); err != nil || !there {
+		if err := table.make(nil); err != nil {
+			return fmt.Errorf("hostnet: lockdown: %s: %w", table, err)
+		}
+	}
+	if inEntries(j.entries, table.key()) {
+		return nil
+	}
+	return j.save(append(slices.Clone(j.entries), entryOf(table)))
 }
 
 // reconcileLocked writes the plan to the journal and makes what is missing of it. With replace it then undoes what is in

@@ -1,10 +1,12 @@
 package hostnet
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"penstock/router/hostnet/direct"
+	"penstock/router/hostnet/firewall"
 	"penstock/router/hostnet/internal/hosttest"
 	"penstock/router/hostnet/internal/rtnl"
 )
@@ -46,6 +49,7 @@ func TestCloseRestoresTheHost(t *testing.T) {
 		hosttest.Must(t, host.Apply(t.Context(), s)) // twice is once
 		hosttest.Must(t, host.Close())
 		hosttest.Must(t, host.Close())
+		lift(t, h, s.Lockdown)
 		hosttest.WantSame(t, name, h.State(t), before)
 		h.Close(t)
 	}
@@ -66,6 +70,104 @@ func TestZeroSettingsUndoEarlierOnes(t *testing.T) {
 	hosttest.Must(t, host.Close())
 }
 
+// clean is Cleanup that must work.
+func clean(t *testing.T, h *hosttest.Host) {
+	t.Helper()
+	_, err := Cleanup(h.StateFile(), nil)
+	hosttest.Must(t, err)
+}
+
+// lift is Lift that must work. It wants to hear whether lockdown was in force.
+func lift(t *testing.T, h *hosttest.Host, want bool) {
+	t.Helper()
+	closed, err := Lift(h.StateFile(), nil)
+	hosttest.Must(t, err)
+	if closed != want {
+		t.Errorf("Lift: got lockdown %v, want %v", closed, want)
+	}
+}
+
+// closes wants that packets in clear stay on the host, and that marked ones leave it.
+func closes(t *testing.T, h *hosttest.Host, when string) {
+	t.Helper()
+	dialer, err := direct.NewDialer(direct.Config{Interface: "pen0"})
+	hosttest.Must(t, err)
+	defer dialer.Close()
+	for _, row := range []struct {
+		dst    string
+		marked bool
+	}{{"198.51.100.1:1", false}, {"[2001:db8:5::1]:2", false}, {"198.51.100.1:4", true}} {
+		hosttest.Drain(t, h.Uplink)
+		if row.marked {
+			c, err := dialer.DialContext(t.Context(), "udp", row.dst)
+			hosttest.Must(t, err)
+			_, err = c.Write([]byte("ours"))
+			hosttest.Must(t, err)
+			c.Close()
+		} else {
+			_ = hosttest.Send(t, netip.MustParseAddrPort(row.dst), "", "") // it may be refused at once
+		}
+		if got := hosttest.Arrives(t, h.Uplink, netip.MustParseAddrPort(row.dst)); got != row.marked {
+			t.Errorf("%s: a packet to %s (marked: %v) left: got %v, want %v", when, row.dst, row.marked, got, row.marked)
+		}
+	}
+}
+
+// Only Lift, or settings without it, ends lockdown.
+func TestLockdownOutlivesThePenstock(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	before := h.State(t)
+	s := everything()
+	s.Lockdown, s.LAN = true, false
+	host, err := Open(config(h))
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Apply(t.Context(), s))
+	hosttest.Must(t, host.Close())
+	closes(t, h, "after Close")
+	clean(t, h)
+	closes(t, h, "after Cleanup")
+
+	// A boot: the kernel starts anew, and the state file is of another boot.
+	hosttest.Must(t, firewall.Remove(firewall.Name("pen0")))
+	text, err := os.ReadFile(h.StateFile())
+	hosttest.Must(t, err)
+	hosttest.Must(t, os.WriteFile(h.StateFile(), bytes.ReplaceAll(text, []byte(bootID()), []byte("another")), 0o600))
+	for range 2 {
+		if closed, err := Restore(h.StateFile(), nil); err != nil || !closed {
+			t.Errorf("Restore: got %v, %v, want lockdown", closed, err)
+		}
+		closes(t, h, "after a boot and Restore")
+	}
+
+	host, err = Open(config(h))
+	hosttest.Must(t, err)
+	s.Lockdown = false
+	hosttest.Must(t, host.Apply(t.Context(), s))
+	if host.Closed() {
+		t.Error("settings without lockdown: got lockdown, want none")
+	}
+	hosttest.Must(t, host.Close())
+	hosttest.WantSame(t, "after settings without lockdown", h.State(t), before)
+	if closed, err := Restore(h.StateFile(), nil); err != nil || closed {
+		t.Errorf("Restore without lockdown: got %v, %v, want nothing to restore", closed, err)
+	}
+
+	host, err = Open(config(h))
+	hosttest.Must(t, err)
+	s.Lockdown = true
+	hosttest.Must(t, host.Apply(t.Context(), s))
+	if _, err := Lift(h.StateFile(), nil); !errors.Is(err, ErrInUse) {
+		t.Errorf("Lift while a penstock runs: got %v, want ErrInUse", err)
+	}
+	hosttest.Must(t, host.Close())
+	lift(t, h, true)
+	lift(t, h, false)
+	hosttest.WantSame(t, "after Lift", h.State(t), before)
+}
+
 func TestCleanupRestoresTheHostAfterAKillAtAnyStep(t *testing.T) {
 	if !hosttest.InNamespaces(t) {
 		return
@@ -75,9 +177,9 @@ func TestCleanupRestoresTheHostAfterAKillAtAnyStep(t *testing.T) {
 	for _, phase := range []string{"apply", "close"} {
 		steps := 1
 		for ; run(t, h, fmt.Sprintf("%s %d", phase, steps)); steps++ {
-			hosttest.Must(t, Cleanup(h.StateFile(), nil))
+			clean(t, h)
 			hosttest.WantSame(t, fmt.Sprintf("killed in %s at step %d", phase, steps), h.State(t), before)
-			hosttest.Must(t, Cleanup(h.StateFile(), nil)) // once more is nothing
+			clean(t, h) // once more is nothing
 		}
 		if steps < 20 {
 			t.Errorf("%s: killed at %d steps, want at least 20", phase, steps)
@@ -135,7 +237,7 @@ func TestASecondInstanceIsRefused(t *testing.T) {
 	if _, err := Open(config(h)); !errors.Is(err, ErrInUse) {
 		t.Errorf("second Open: got %v, want ErrInUse", err)
 	}
-	if err := Cleanup(h.StateFile(), nil); !errors.Is(err, ErrInUse) {
+	if _, err := Cleanup(h.StateFile(), nil); !errors.Is(err, ErrInUse) {
 		t.Errorf("Cleanup: got %v, want ErrInUse", err)
 	}
 	hosttest.WantSame(t, "after the refusals", h.State(t), state)
@@ -328,8 +430,8 @@ func TestLockdownWithoutATUN(t *testing.T) {
 			t.Errorf("%s: left by the uplink: got %v, want %v", row.name, got, row.uplink)
 		}
 	}
-	hosttest.Must(t, Cleanup(h.StateFile(), nil))
-	hosttest.WantSame(t, "after Cleanup", h.State(t), before)
+	lift(t, h, true)
+	hosttest.WantSame(t, "after Lift", h.State(t), before)
 }
 
 func TestDHCPRenewalsPass(t *testing.T) {

@@ -43,5 +43,17 @@ func (*Host) Release() error { return errors.ErrUnsupported }
 // Close returns errors.ErrUnsupported.
 func (*Host) Close() error { return errors.ErrUnsupported }
 
+// Closed returns false.
+func (*Host) Closed() bool { return false }
+
 // Cleanup returns errors.ErrUnsupported.
-func Cleanup(string, *slog.Logger) error { return errors.ErrUnsupported }
+func Cleanup(string, *slog.Logger) (bool, error) { return false, errors.ErrUnsupported }
+
+// Restore returns errors.ErrUnsupported.
+func Restore(string, *slog.Logger) (bool, error) { return false, errors.ErrUnsupported }
+
+// Lift returns errors.ErrUnsupported.
+func Lift(string, *slog.Logger) (bool, error) { return false, errors.ErrUnsupported }
+
+// IsClosed returns errors.ErrUnsupported.
+func IsClosed(string) (bool, error) { return false, errors.ErrUnsupported }

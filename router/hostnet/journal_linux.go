@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -22,13 +24,45 @@ type journal struct {
 	path    string
 	lock    *os.File // flock on path+".lock": the journal itself is replaced by rename
 	entries []entry
+	closed  *closure // nil without lockdown
 }
 
 // journalFile is the JSON on disk.
 type journalFile struct {
-	Version int     `json:"version"`
-	Boot    string  `json:"boot"` // /proc/sys/kernel/random/boot_id at the time of writing
-	Entries []entry `json:"entries"`
+	Version int      `json:"version"`
+	Boot    string   `json:"boot"` // /proc/sys/kernel/random/boot_id at the time of writing
+	Entries []entry  `json:"entries"`
+	Closed  *closure `json:"closed,omitempty"`
+}
+
+// closure is how the host is to be closed while lockdown is in force. It outlives the process and the boot: only lifting
+// lockdown ends it. It has everything that closing needs, so that it does not depend on a valid configuration.
+type closure struct {
+	Interface string         `json:"interface"`
+	Mark      uint32         `json:"mark"`
+	MarkMask  uint32         `json:"mark_mask"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	Capture   []netip.Prefix `json:"capture,omitempty"`
+	Exclude   []netip.Prefix `json:"exclude,omitempty"`
+	LAN       bool           `json:"lan,omitempty"`
+}
+
+// closureOf returns nil for settings without lockdown.
+func closureOf(c Config, s Settings) *closure {
+	if !s.Lockdown {
+		return nil
+	}
+	return &closure{c.Interface, c.Mark, c.MarkMask, s.Addresses, s.Capture, s.Exclude, s.LAN}
+}
+
+// filter returns the table that closes the host.
+func (c *closure) filter(v *view) (*nftTable, error) {
+	f, err := gather(v, c.Interface)
+	if err != nil {
+		return nil, err
+	}
+	return planFilter(Config{Interface: c.Interface, Mark: c.Mark, MarkMask: c.MarkMask},
+		Settings{Addresses: c.Addresses, Capture: c.Capture, Exclude: c.Exclude, LAN: c.LAN, Lockdown: true}, f), nil
 }
 
 // openJournal takes the lock and reads what a predecessor left. It returns ErrInUse, wrapped, while another process holds
@@ -92,17 +126,18 @@ func (j *journal) load() error {
 			return fmt.Errorf("hostnet: state file %s has an entry of an unknown kind", j.path)
 		}
 	}
-	j.entries = f.Entries
+	j.entries, j.closed = f.Entries, f.Closed
 	if f.Boot != bootID() {
-		// The reboot undid everything but files.
-		j.entries = slices.DeleteFunc(j.entries, func(e entry) bool { return e.ResolvConf == nil })
+		// The reboot undid everything but files. What bears our name is still undone, which does no harm: in some containers
+		// the boots of a service and of a shell differ.
+		j.entries = slices.DeleteFunc(j.entries, func(e entry) bool { return e.ResolvConf == nil && !bearsOurName(e.change()) })
 	}
 	return nil
 }
 
 // save writes the entries. When it returns nil, they are on disk.
 func (j *journal) save(entries []entry) error {
-	raw, err := json.MarshalIndent(journalFile{Version: journalVersion, Boot: bootID(), Entries: entries}, "", "\t")
+	raw, err := json.MarshalIndent(journalFile{Version: journalVersion, Boot: bootID(), Entries: entries, Closed: j.closed}, "", "\t")
 	if err != nil {
 		return fmt.Errorf("hostnet: encode state file: %w", err)
 	}
@@ -110,6 +145,20 @@ func (j *journal) save(entries []entry) error {
 		return fmt.Errorf("hostnet: write state file: %w", err)
 	}
 	j.entries = entries
+	return nil
+}
+
+// setClosed sets or lifts the closure. When it returns nil, that is on disk.
+func (j *journal) setClosed(c *closure) error {
+	if reflect.DeepEqual(j.closed, c) {
+		return nil
+	}
+	before := j.closed
+	j.closed = c
+	if err := j.save(j.entries); err != nil {
+		j.closed = before
+		return err
+	}
 	return nil
 }
 
@@ -126,7 +175,7 @@ func (j *journal) find(key any) change {
 // close removes an empty journal and releases the lock.
 func (j *journal) close() error {
 	var err error
-	if len(j.entries) == 0 {
+	if len(j.entries) == 0 && j.closed == nil {
 		if err = os.Remove(j.path); errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}

@@ -83,11 +83,11 @@ func TestADamagedJournalIsAnErrorThatSaysWhatToDo(t *testing.T) {
 		if _, err := openJournal(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want an error with %q", content, err, want)
 		}
-		if err := Cleanup(path, nil); err == nil {
+		if _, err := Cleanup(path, nil); err == nil {
 			t.Errorf("Cleanup of %q: got nil, want an error", content)
 		}
 	}
-	if err := Cleanup(filepath.Join(t.TempDir(), "none"), nil); err != nil {
+	if _, err := Cleanup(filepath.Join(t.TempDir(), "none"), nil); err != nil {
 		t.Errorf("Cleanup of nothing: got %v, want nil", err)
 	}
 }

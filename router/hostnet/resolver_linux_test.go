@@ -58,7 +58,7 @@ func TestEveryKindOfResolverFileIsRestored(t *testing.T) {
 		if !run(t, killed, "close 1") {
 			t.Fatalf("%s: the child was not killed", name)
 		}
-		hosttest.Must(t, Cleanup(h.StateFile(), nil))
+		clean(t, h)
 		hosttest.WantSame(t, name+", after a kill", h.State(t), before)
 		h.Close(t)
 	}

@@ -93,8 +93,8 @@ type Peer struct {
 type AlwaysOn struct {
 	// Hold is how long flows of a lost transport wait for it before they are reset.
 	Hold time.Duration `yaml:"hold" default:"30s"`
-	// Lockdown lets only penstock's own packets reach the network, by a firewall table that stays if penstock dies. Needs
-	// listen.tun.
+	// Lockdown lets only penstock's own packets reach the network. The host stays closed when penstock stops or dies, until
+	// `penstock lockdown off`. Needs listen.tun.
 	Lockdown bool `yaml:"lockdown"`
 	// LAN is allow or block: whether directly connected networks stay reachable under lockdown.
 	LAN string `yaml:"lan" default:"allow" oneof:"allow,block"`

@@ -30,6 +30,7 @@ func (c core) Change(change func(*policy.Conditions)) {
 	if !d.live.SetConditions(change) {
 		return
 	}
+	tell(d.changed)
 	end := make(map[uint64]bool)
 	now := d.live.Now()
 	for _, c := range d.rejudge(now, now.Policy) {

@@ -29,6 +29,7 @@ import (
 	"penstock/cmd/internal/laptop"
 	"penstock/cmd/internal/lists"
 	"penstock/cmd/internal/report"
+	"penstock/cmd/internal/systemd"
 	"penstock/dnsproxy"
 	"penstock/policy"
 	"penstock/router"
@@ -46,7 +47,7 @@ type Options struct {
 	// TUN replaces the device that listen.tun describes. The host is then not changed. May be nil.
 	TUN link.Port
 	// Notify reports the state of the daemon to the service manager. May be nil.
-	Notify *Notifier
+	Notify *systemd.Notifier
 	// Direct replaces the host's own network. May be nil.
 	Direct egress.Direct
 }
@@ -72,6 +73,7 @@ type Daemon struct {
 
 	reloading sync.Mutex    // held during a reload
 	renamed   chan struct{} // capacity 1: the DNS servers of a transport have changed
+	changed   chan struct{} // capacity 1: the state of penstock may have changed
 }
 
 // Check compiles a configuration as Run would, reads its lists and key files, and runs its tests. It opens nothing and
@@ -99,7 +101,7 @@ func build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, clos
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &Daemon{opts: opts, log: opts.Log, started: time.Now(), flows: new(report.Flows), renamed: make(chan struct{}, 1)}
+	d := &Daemon{opts: opts, log: opts.Log, started: time.Now(), flows: new(report.Flows), renamed: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
 	var opened closers
 	err := d.build(ctx, cfg, &opened)
 	return d, opened, err
@@ -186,13 +188,8 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 func (d *Daemon) buildWays(first *edition.Edition, opened *closers) (err error) {
 	d.egress, err = egress.Open(egress.Config{
 		Plan: first.Egress, Outside: d.laptop.Outside(), Hold: first.Config.AlwaysOn.Hold,
-		Renamed: func() {
-			select {
-			case d.renamed <- struct{}{}:
-			default:
-			}
-		},
-		Changed: func() { d.follow.TransportChanged() },
+		Renamed: func() { tell(d.renamed) },
+		Changed: func() { d.follow.TransportChanged(); tell(d.changed) },
 		Servers: func(via string) []netip.AddrPort { return d.live.Now().ServersVia(via) },
 		Reset:   func(name string) int { return d.router.Kill(func(f router.Flow) bool { return f.Egress == name }) },
 		Metrics: d.metrics.egress,
@@ -203,6 +200,14 @@ func (d *Daemon) buildWays(first *edition.Edition, opened *closers) (err error) 
 	}
 	opened.add(d.egress.Close)
 	return nil
+}
+
+// tell leaves a signal in a channel of capacity 1, unless there is one.
+func tell(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 func (d *Daemon) buildRouter(cfg *config.Config) (err error) {

@@ -75,9 +75,12 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 			err = fmt.Errorf("the new rules are in force, but the gateway could not add the new peers: %w", failed)
 		}
 	}
+	now := d.live.Now()
+	if failed := d.laptop.UseAlwaysOn(ctx, now.Config.AlwaysOn); failed != nil {
+		err = errors.Join(err, fmt.Errorf("the new rules are in force, but not all settings of the host: %w", failed))
+	}
 	d.dns.follow()
 	// Rejudge after the switch: a flow that began in between is either in the table or was judged by the new edition.
-	now := d.live.Now()
 	res.Generation = now.Number
 	end := make(map[uint64]bool)
 	for _, c := range d.rejudge(now, now.Policy) {

@@ -18,8 +18,9 @@ func Changes(old, cfg *config.Config) (changed, restart []string) {
 			continue
 		}
 		changed = append(changed, name)
-		unwatched := name == "on_demand" && len(old.OnDemand) == 0 // the network is watched only if on_demand was set at the start
-		if unwatched || slices.Contains([]string{"listen", "transports", "metrics", "control", "limits", "flow_log", "always_on", "captive_portal"}, name) {
+		unwatched := name == "on_demand" && len(old.OnDemand) == 0            // the network is watched only if on_demand was set at the start
+		held := name == "always_on" && old.AlwaysOn.Hold != cfg.AlwaysOn.Hold // the rest of always_on takes effect at once
+		if unwatched || held || slices.Contains([]string{"listen", "transports", "metrics", "control", "limits", "flow_log", "captive_portal"}, name) {
 			restart = append(restart, name)
 		}
 	}

@@ -16,8 +16,8 @@ import (
 
 // settings returns the wanted settings of the host.
 func (l *Laptop) settings() hostnet.Settings {
-	t := l.cfg.Listen.TUN
-	s := hostnet.Settings{Addresses: t.Address, MTU: t.MTU, LAN: l.cfg.AlwaysOn.LAN == "allow", Lockdown: l.cfg.AlwaysOn.Lockdown}
+	t, always := l.cfg.Listen.TUN, l.always.Load()
+	s := hostnet.Settings{Addresses: t.Address, MTU: t.MTU, LAN: always.LAN == "allow", Lockdown: always.Lockdown}
 	if t.Routes == "auto" {
 		s.Capture = []netip.Prefix{
 			netip.PrefixFrom(netip.IPv4Unspecified(), 0),
@@ -37,7 +37,7 @@ func (l *Laptop) settings() hostnet.Settings {
 
 // Block closes the host if lockdown is set, before anything else can fail.
 func (l *Laptop) Block(ctx context.Context) error {
-	if l.net == nil || !l.cfg.AlwaysOn.Lockdown {
+	if l.net == nil || !l.always.Load().Lockdown {
 		return nil
 	}
 	if err := l.net.Block(ctx, l.settings()); err != nil {
@@ -46,20 +46,23 @@ func (l *Laptop) Block(ctx context.Context) error {
 	return nil
 }
 
-// leave restores the host. After a failure under lockdown it leaves the host closed: only an explicit stop opens it.
+// leave restores the host. Under lockdown the host stays closed, and after a failure it stays as it is, for the next penstock
+// to take over: only an explicit order opens it.
 func (l *Laptop) leave(failed bool) error {
-	switch {
-	case l.net == nil:
+	if l.net == nil {
 		return nil
-	case failed && l.cfg.AlwaysOn.Lockdown:
-		l.log.Warn("lockdown: the host stays closed until penstock runs again or \"penstock cleanup\" opens it")
-		return l.net.Release()
+	}
+	if l.net.Closed() {
+		l.log.Warn("lockdown: the host stays closed until penstock runs again or \"penstock lockdown off\" opens it")
+		if failed {
+			return l.net.Release()
+		}
 	}
 	return l.net.Close()
 }
 
 // Lockdown closes the host if the configuration sets always_on.lockdown, and leaves it closed. It is for early boot, before there
-// is a network. A penstock that starts later takes over. log may be nil.
+// is a network and no earlier lockdown to restore. A penstock that starts later takes over. log may be nil.
 func Lockdown(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -69,6 +72,7 @@ func Lockdown(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return nil
 	}
 	l := &Laptop{cfg: cfg, log: log}
+	l.always.Store(&cfg.AlwaysOn)
 	if err := l.openHost(); err != nil {
 		return err
 	}
@@ -100,6 +104,19 @@ func (l *Laptop) Apply(ctx context.Context) error {
 		if err := d.SelfTest(ctx); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// UseAlwaysOn puts new settings of always_on in force: it closes or opens the host, and the LAN.
+func (l *Laptop) UseAlwaysOn(ctx context.Context, a config.AlwaysOn) error {
+	before := l.always.Swap(&a)
+	if before.Lockdown == a.Lockdown && before.LAN == a.LAN {
+		return nil
+	}
+	if err := l.Apply(ctx); err != nil {
+		l.always.Store(before)
+		return fmt.Errorf("always_on: %w", err)
 	}
 	return nil
 }

@@ -61,6 +61,7 @@ type Laptop struct {
 	direct egress.Direct
 	lab    bool          // Config.Direct is set, so the network is not that of this host
 	net    *hostnet.Host // nil if penstock must not change the host
+	always atomic.Pointer[config.AlwaysOn]
 
 	names   *addressBook
 	search  atomic.Pointer[[]string] // search domains for short names
@@ -75,6 +76,7 @@ func New(c Config) (*Laptop, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &Laptop{cfg: c.Config, log: c.Log, given: c.TUN, direct: c.Direct, lab: c.Direct != nil}
+	l.always.Store(&c.Config.AlwaysOn)
 	if l.direct == nil {
 		if err := l.openDirect(); err != nil {
 			return nil, err

@@ -150,7 +150,7 @@ func (m *Machine) serveDHCP(ctx context.Context) error {
 	m.dnsmasq = m.lab.Access.Command(context.WithoutCancel(ctx), "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--user=root", "--group=root",
 		"--port=0", "--interface="+bridge, "--bind-interfaces", "--dhcp-range=192.168.70.100,192.168.70.200,1h", "--dhcp-authoritative",
 		"--dhcp-leasefile="+filepath.Join(m.dir, "leases"), "--pid-file="+filepath.Join(m.dir, "dnsmasq.pid"),
-		"--domain="+Domain, "--dhcp-option=option:dns-server,"+RouterIPv4, "--enable-ra", "--dhcp-range=fd70::,slaac")
+		"--no-ping", "--domain="+Domain, "--dhcp-option=option:dns-server,"+RouterIPv4, "--enable-ra", "--dhcp-range=fd70::,slaac")
 	if err := m.dnsmasq.Start(); err != nil {
 		return fmt.Errorf("start dnsmasq: %w", err)
 	}

@@ -3,7 +3,6 @@ package resolver
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"slices"
 	"strings"
@@ -228,10 +227,13 @@ func (l *Link) Set(b *Bus) error {
 	return nil
 }
 
-// Revert removes the settings. There are none if the interface, systemd-resolved or the system bus is gone.
+// Revert removes the settings. There are none if the interface or systemd-resolved is gone. Without the system bus, as when
+// the host shuts down, there is nobody to ask, and they go with the interface.
 func (l *Link) Revert(b *Bus) error {
 	err := b.call("RevertLink", int32(l.Index)).Err
-	if err == nil || errors.Is(err, fs.ErrNotExist) || isFailure(err, resolvedName+".NoSuchLink", "org.freedesktop.DBus.Error.ServiceUnknown") {
+	var failed dbus.Error
+	if !errors.As(err, &failed) || isFailure(err, resolvedName+".NoSuchLink", "org.freedesktop.DBus.Error.ServiceUnknown",
+		"org.freedesktop.DBus.Error.NameHasNoOwner", "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected") {
 		return nil
 	}
 	return fmt.Errorf("systemd-resolved: RevertLink: %w", err)

@@ -1,4 +1,4 @@
-package daemon
+package systemd
 
 import (
 	"context"
@@ -38,9 +38,9 @@ func TestNotifier(t *testing.T) {
 	n := NewNotifier()
 	ctx, cancel := context.WithCancel(t.Context())
 	hang, done := make(chan struct{}), make(chan error, 1)
-	entered := make(chan struct{}, 1)
+	entered, changed := make(chan struct{}, 1), make(chan struct{}, 1)
 	go func() {
-		done <- n.run(ctx, func(context.Context) { entered <- struct{}{}; <-hang }, func() string { return "connected via corp" })
+		done <- n.Run(ctx, changed, func(context.Context) { entered <- struct{}{}; <-hang }, func() string { return "connected via corp" })
 	}()
 	if got, want := next(), []string{"READY=1", "STATUS=connected via corp"}; !slices.Equal(got, want) {
 		t.Errorf("at first: got %q, want %q", got, want)
@@ -74,7 +74,7 @@ func TestNobodyIsNotified(t *testing.T) {
 	n := NewNotifier()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := n.run(ctx, nil, nil); n != nil || err != nil {
+	if err := n.Run(ctx, nil, nil, nil); n != nil || err != nil {
 		t.Errorf("got %v %v, want nobody and no error", n, err)
 	}
 	t.Setenv("NOTIFY_SOCKET", "/nowhere")

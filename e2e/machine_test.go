@@ -1,0 +1,336 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/e2e/netlab"
+	"penstock/e2e/netlab/machine"
+)
+
+// hosted is a world whose laptop is a machine with systemd, on which penstock is installed as docs/install.md says.
+type hosted struct {
+	*world
+	*machine.Machine
+}
+
+// requireMachine skips the test if no machine can be booted here. With PENSTOCK_REQUIRE_MACHINE=1 it fails the test instead.
+func requireMachine(t *testing.T) {
+	t.Helper()
+	err := machine.Available()
+	switch {
+	case err == nil:
+	case os.Getenv("PENSTOCK_REQUIRE_MACHINE") == "1":
+		t.Fatalf("PENSTOCK_REQUIRE_MACHINE=1: %v", err)
+	default:
+		t.Skip(err)
+	}
+}
+
+// newHosted makes a machine that is off, with the files to install in /srv/penstock. Edits are pairs of old and new text for the
+// configuration. The gateway runs.
+func newHosted(t *testing.T, edits ...string) *hosted {
+	t.Helper()
+	requireMachine(t)
+	h := &hosted{world: newWorld(t)}
+	h.gateway = start(t, h.Gateway, h.path("gateway.yaml"))
+	dir := filepath.Join(h.dir, "machine")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if h.Machine, err = machine.New(t.Context(), h.Lab, dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			if journal, err := h.journal(); err == nil {
+				t.Logf("the journal of penstock:\n%s", journal)
+			}
+			t.Logf("the machine's console:\n%s", h.Console())
+		}
+		if err := h.Machine.Close(); err != nil {
+			t.Errorf("close the machine: %v", err)
+		}
+	})
+	config := strings.Replace(laptopYAML, ", state_file: DIR/host.json", "", 1)
+	for i := 0; i+1 < len(edits); i += 2 {
+		if !strings.Contains(config, edits[i]) {
+			t.Fatalf("the configuration does not contain %q", edits[i])
+		}
+		config = strings.Replace(config, edits[i], edits[i+1], 1)
+	}
+	config = strings.Replace(config, "corp.conf", "hq.conf", 1)
+	config = strings.ReplaceAll(strings.ReplaceAll(config, "gambling.txt", "/etc/gambling.txt"), "adult.hosts", "/etc/adult.hosts")
+	h.put(t, "/srv/penstock/config.yaml", h.fill.Replace(config), 0o600)
+	h.put(t, "/srv/penstock/hq.conf", h.read(t, "corp.conf"), 0o600)
+	for _, list := range []string{"gambling.txt", "adult.hosts"} {
+		h.put(t, "/etc/"+list, h.read(t, list), 0o600)
+	}
+	h.copy(t, built("penstock"), "/srv/penstock/penstock", 0o755)
+	for _, unit := range []string{"penstock.service", "penstock-lockdown.service", "penstock.sysusers.conf"} {
+		h.copy(t, filepath.Join("..", "deploy", unit), "/srv/penstock/deploy/"+unit, 0o644)
+	}
+	h.put(t, "/etc/systemd/system/chatter.service", chatterUnit, 0o644)
+	h.put(t, "/usr/local/bin/chatter", chatterScript, 0o755)
+	h.put(t, "/etc/hostname", "machine\n", 0o644)
+	return h
+}
+
+// chatterUnit sends traffic from the first moment of a boot to the last of a shutdown, as the programs of a real host do.
+const chatterUnit = `[Unit]
+Description=traffic that must not leave in clear
+DefaultDependencies=no
+[Service]
+ExecStart=/usr/local/bin/chatter
+Restart=always
+RestartSec=100ms
+[Install]
+WantedBy=sysinit.target
+`
+
+const chatterScript = `#!/bin/sh
+while :; do
+	ping -c 1 -W 1 203.0.113.10 >/dev/null 2>&1 &
+	ping -c 1 -W 1 2001:db8:113::10 >/dev/null 2>&1 &
+	curl -s -m 1 http://203.0.113.11/ >/dev/null 2>&1 &
+	dig +time=1 +tries=1 @203.0.113.53 news.example >/dev/null 2>&1 &
+	timeout 2 getent hosts public.example >/dev/null 2>&1 &
+	wait
+	sleep 0.05
+done
+`
+
+// put writes a file of the machine.
+func (h *hosted) put(t *testing.T, name, text string, mode uint32) {
+	t.Helper()
+	if err := h.Write(name, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// copy copies a file into the machine.
+func (h *hosted) copy(t *testing.T, from, to string, mode uint32) {
+	t.Helper()
+	content, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Write(to, content, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sh runs a shell command as the machine's root.
+func (h *hosted) sh(t *testing.T, script string) result {
+	t.Helper()
+	r, err := h.Run(context.WithoutCancel(t.Context()), "sh", "-c", script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result{r.Stdout, r.Stderr, r.Code}
+}
+
+// do runs a shell command that must succeed, and returns what it prints.
+func (h *hosted) do(t *testing.T, script string) string {
+	t.Helper()
+	r := h.sh(t, script)
+	if r.code != 0 {
+		t.Fatalf("%s: %s", script, r)
+	}
+	return r.stdout
+}
+
+func (h *hosted) boot(t *testing.T) {
+	t.Helper()
+	if err := h.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *hosted) powerOff(t *testing.T) {
+	t.Helper()
+	if err := h.PowerOff(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *hosted) journal() (string, error) {
+	if h.Machine == nil {
+		return "", errors.New("no machine")
+	}
+	r, err := h.Run(context.Background(), "journalctl", "--no-pager", "-o", "short-precise", "-n", "200", "-u", "penstock.service", "-u", "penstock-lockdown.service")
+	return r.Stdout, err
+}
+
+// online waits until the machine has its addresses from the router.
+func (h *hosted) online(t *testing.T) {
+	t.Helper()
+	eventually(t, "the machine has its addresses", func() error {
+		r := h.sh(t, "ip route; ip -6 route; ip addr show dev lan0; resolvectl dns lan0")
+		for _, want := range []string{"default via 192.168.70.1", "default via fe80", "inet6 fd70:", "lan0): 192.168.70.1"} {
+			if !strings.Contains(r.stdout, want) || strings.Contains(r.stdout, "tentative") {
+				return fmt.Errorf("no %q yet: %s", want, r)
+			}
+		}
+		return nil
+	})
+}
+
+// documented returns the block of docs/install.md with a name.
+func documented(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "docs", "install.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), "```sh "+name+"\n")
+	block, _, closed := strings.Cut(rest, "```")
+	if !ok || !closed {
+		t.Fatalf("docs/install.md has no block %q", name)
+	}
+	return block
+}
+
+// follow runs the commands of a block of docs/install.md.
+func (h *hosted) follow(t *testing.T, name string) {
+	t.Helper()
+	t.Logf("%s: %s", name, h.do(t, "cd /srv/penstock; set -e\n"+documented(t, name)))
+}
+
+// isConnected waits until the machine's penstock is connected and names resolve.
+func (h *hosted) isConnected(t *testing.T) {
+	t.Helper()
+	eventually(t, "the machine is connected", func() error {
+		if r := h.sh(t, "penstock status"); r.code != 0 {
+			return fmt.Errorf("status: %s", r)
+		}
+		return nil
+	})
+	for script, want := range map[string]string{
+		"curl -sS -m 10 http://intranet.corp.example/": "this is intranet.corp.example\n",
+		"curl -sS -m 10 http://news.example/":          "this is news.example\n",
+	} {
+		eventually(t, script, func() error {
+			if r := h.sh(t, script); r.stdout != want {
+				return fmt.Errorf("got %s, want %q", r, want)
+			}
+			return nil
+		})
+	}
+	if r := h.sh(t, "curl -sS -m 10 http://casino.example/"); r.code == 0 {
+		t.Errorf("a gambling site: got %s, want a refusal", r)
+	}
+}
+
+// watch captures the machine's access network.
+func (h *hosted) watch(t *testing.T) *netlab.Capture {
+	t.Helper()
+	c, err := h.Capture(t.Context(), netlab.Endpoint{Network: "udp", Addr: netip.MustParseAddrPort(netlab.GatewayIPv4 + ":51820")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// dark wants that a capture has seen nothing in clear so far.
+func dark(t *testing.T, c *netlab.Capture, when string) {
+	t.Helper()
+	if err := c.Report().Err(); err != nil {
+		t.Errorf("%s: %v", when, err)
+	}
+}
+
+// networkd gives the machine its network by systemd-networkd and systemd-resolved.
+func (h *hosted) networkd(t *testing.T) {
+	t.Helper()
+	h.put(t, "/etc/systemd/network/20-lan.network", "[Match]\nName=lan0\n[Network]\nDHCP=ipv4\n", 0o644)
+	h.put(t, "/etc/systemd/resolved.conf.d/quiet.conf", "[Resolve]\nLLMNR=no\nMulticastDNS=no\n", 0o644) // the LAN may hear them
+	h.do(t, "systemctl enable systemd-networkd.service systemd-resolved.service && ln -sf /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf")
+}
+
+// machine [chatter, penstock] lan0 --- br0 access (captures) === WireGuard ===> [penstock] gateway --- intranet
+func TestMachineUnderLockdown(t *testing.T) {
+	h := newHosted(t, "rules:", "always_on: {lockdown: true}\nrules:")
+	h.networkd(t)
+	h.boot(t)
+	h.online(t)
+	before := h.state(t)
+
+	open := h.watch(t)
+	h.do(t, "systemctl enable --now chatter.service")
+	eventually(t, "without penstock the router sees traffic in clear", func() error {
+		if r := open.Report(); r.Clear == 0 {
+			return errors.New("it sees none: the capture would prove nothing")
+		}
+		return nil
+	})
+	h.follow(t, "install")
+	h.isConnected(t)
+	open.Stop()
+
+	c := h.watch(t)
+	for _, step := range []struct {
+		sentence string
+		do       func(t *testing.T)
+	}{
+		{"a restart", func(t *testing.T) { h.do(t, "systemctl restart penstock.service") }},
+		{"a crash by signal", func(t *testing.T) { h.do(t, "systemctl kill --signal=SEGV penstock.service") }},
+		{"a kill", func(t *testing.T) { h.do(t, "systemctl kill --signal=KILL penstock.service") }},
+		{"a stop and a start", func(t *testing.T) {
+			h.do(t, "systemctl stop penstock.service")
+			time.Sleep(2 * time.Second) // traffic that could leave
+			if text := h.do(t, "journalctl -u penstock.service -o cat --no-pager"); !strings.Contains(text, "penstock lockdown off") {
+				t.Errorf("the journal does not tell how to open the host:\n%s", text)
+			}
+			h.do(t, "systemctl start penstock.service")
+		}},
+		{"powering off and booting", func(t *testing.T) { h.powerOff(t); h.boot(t) }},
+		{"a power cut and booting", func(t *testing.T) {
+			if err := h.Cut(); err != nil {
+				t.Fatal(err)
+			}
+			h.boot(t)
+		}},
+	} {
+		t.Run(step.sentence, func(t *testing.T) {
+			step.do(t)
+			h.isConnected(t)
+			dark(t, c, step.sentence)
+		})
+	}
+	if r := c.Stop(); r.Tunnel == 0 {
+		t.Errorf("the router saw no packet of the tunnel: %+v", r)
+	}
+
+	h.do(t, "systemctl disable --now chatter.service")
+	h.follow(t, "uninstall")
+	h.online(t)
+	if after := h.state(t); after != before {
+		t.Errorf("the host is not as it was (- before, + now):\n%s", difference(before, after))
+	}
+}
+
+// state is everything of the machine that penstock may change, as programs show it.
+func (h *hosted) state(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	for _, look := range []string{
+		"ip -4 rule", "ip -6 rule", "ip -4 route show table all", "ip -6 route show table all | sed 's/ expires [0-9]*sec//'",
+		"ip -o addr | sed 's/valid_lft.*//'", "cat /etc/resolv.conf", "stat -c %A,%U,%G,%N /etc/resolv.conf", "nft list ruleset",
+		"resolvectl dns; resolvectl domain; resolvectl default-route", "systemctl list-unit-files --no-legend --state=enabled", "ls -A /etc /etc/systemd/system /var/lib /var/log",
+	} {
+		r := h.sh(t, look)
+		fmt.Fprintf(&b, "== %s\n%s%s", look, r.stdout, r.stderr)
+	}
+	// The router gives out an address for each boot.
+	return regexp.MustCompile(`192\.168\.70\.\d{3}|(fd70|fe80):(:?[0-9a-f]+)*`).ReplaceAllString(b.String(), "ADDRESS")
+}
