@@ -13,16 +13,17 @@ import (
 	"penstock/policy"
 )
 
-// dial opens the far side of a flow through the verdict's egress. If that turns out not to be up, the policy is asked
-// again with this fact.
-func (r *Router) dial(ctx context.Context, f policy.Flow, v policy.Verdict, e *entry) (net.Conn, error) {
+// dial opens the far side of a flow as it was judged, through the verdict's egress. If that turns out not to be up, the
+// policy is asked again with this fact.
+func (r *Router) dial(ctx context.Context, e *entry) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.DialTimeout)
 	defer cancel()
 	start := r.now()
-	c, err := r.dialThrough(ctx, f, v.Egress)
+	f, egress := e.flow, e.verdict.Egress
+	c, err := r.dialThrough(ctx, f, egress)
 	if err != nil && r.Ways.IsNotUp(err) {
-		f.Down = v.Egress
-		if w := r.Policy.Decide(f); w.Action == policy.Forward && w.Egress != v.Egress {
+		f.Down = egress
+		if w := r.Policy.Decide(f); w.Action == policy.Forward && w.Egress != egress {
 			e.via(w.Egress)
 			c, err = r.dialThrough(ctx, f, w.Egress)
 		}

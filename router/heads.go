@@ -2,15 +2,22 @@ package router
 
 import (
 	"errors"
+	"io"
+	"net"
+	"os"
 	"slices"
 	"sync"
+	"time"
+
+	"penstock/policy/sniff"
 )
 
 // errCrowded ends a flow for whose first bytes there is no room.
 var errCrowded = errors.New("too many flows wait to name their host")
 
-// firstHead is how much of a flow is read at first, bytes. Most hellos and requests fit.
-const firstHead = 2 << 10
+// startedLimit is how long a client may take over a hello or head that it has begun. What has begun to name a host is
+// never let through unnamed: a client that stalls on purpose would choose its own verdict.
+const startedLimit = 10 * time.Second
 
 // heads bounds the memory of flows that have not named their host yet: a client that begins a hello and never ends it
 // pays for it.
@@ -49,31 +56,81 @@ type head struct {
 	client uint64
 	max    int // bytes
 	b      []byte
+	said   *sniff.Result // what b says; nil while that is nothing yet
 }
 
-// room returns where the next bytes go. It is empty if the head has its full size, and nil if there is no memory left.
-func (h *head) room() []byte {
-	if len(h.b) < cap(h.b) {
-		return h.b[len(h.b):cap(h.b)]
+func (h *heads) begin(client uint64) *head {
+	return &head{heads: h, client: client, max: sniff.MaxBytes}
+}
+
+// readName reads the first bytes of a stream until they name a host, cannot any more, or time is up: budget for the first
+// byte, startedLimit once something has begun that will carry a name. The end of the latter is an error.
+func (h *head) readName(c net.Conn, budget time.Duration) error {
+	if err := c.SetReadDeadline(time.Now().Add(budget)); err != nil {
+		return err
 	}
-	size := min(max(firstHead, 4*cap(h.b)), h.max)
-	if size == cap(h.b) {
-		return h.b[size:]
+	defer c.SetReadDeadline(time.Time{})
+	for len(h.b) < h.max {
+		done, err := h.readSome(c)
+		if done {
+			return nil
+		}
+		silent := len(h.b) == 0 && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF))
+		if silent {
+			return nil
+		}
+		if err != nil { // also: what has begun did not go on
+			return err
+		}
 	}
-	if !h.heads.take(h.client, size-cap(h.b)) {
-		return nil
+	return nil
+}
+
+// readSome waits for the next bytes and looks at what there is then. done reports that more would change nothing.
+func (h *head) readSome(c net.Conn) (done bool, err error) {
+	if w, ok := c.(interface{ WaitReadable() error }); ok { // a stack's connection: nothing is held while it is silent
+		if err := w.WaitReadable(); err != nil {
+			return false, err
+		}
 	}
-	grown := make([]byte, len(h.b), size)
-	copy(grown, h.b)
-	h.b = grown
-	return h.b[len(h.b):size]
+	aside(func() { done, err = h.read(c) })
+	return done, err
+}
+
+func (h *head) read(c net.Conn) (done bool, err error) {
+	buf := bufferPool.Get().(*[]byte)
+	defer bufferPool.Put(buf)
+	first := len(h.b) == 0
+	n, err := c.Read((*buf)[:h.max-len(h.b)])
+	if n > 0 {
+		if err := h.hold((*buf)[:n]); err != nil {
+			return false, err
+		}
+		if res := sniff.TCP(h.b); res.Status != sniff.NeedMore {
+			said := res // on the heap only now
+			h.said = &said
+			return true, nil
+		}
+	}
+	if first && err == nil {
+		err = c.SetReadDeadline(time.Now().Add(startedLimit))
+	}
+	return false, err
+}
+
+// result is what was read says.
+func (h *head) result() sniff.Result {
+	if h.said == nil {
+		return sniff.Result{}
+	}
+	return *h.said
 }
 
 // release gives the memory back. It may be called twice.
 func (h *head) release() {
 	if h.b != nil {
 		h.heads.give(h.client, cap(h.b))
-		h.b = nil
+		h.b, h.said = nil, nil
 	}
 }
 

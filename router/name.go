@@ -7,22 +7,21 @@ import (
 	"penstock/policy/sniff"
 )
 
-// handleUnnamed reads a flow until it names a host or the budget is spent, and judges it again on what is known then.
-func (r *Router) handleUnnamed(ctx context.Context, req Request, f policy.Flow, e *entry) {
-	client, err := req.Answer.Accept()
-	if err != nil {
-		e.fail("accept", err)
+// handleUnnamed reads an accepted flow until it names a host or the budget is spent, and judges it again on what is known
+// then.
+func (r *Router) handleUnnamed(ctx context.Context, e *entry) {
+	if e.failure != nil {
 		return
 	}
+	client := e.accepted
 	defer client.Close()
-	e.carriedBy(client)
 	stop := context.AfterFunc(ctx, func() { abort(client) })
 	defer stop()
-	if f.Network == policy.UDP {
-		r.handleUnnamedUDP(ctx, client, f, e)
+	if e.flow.Network == policy.UDP {
+		r.handleUnnamedUDP(ctx, client, e)
 		return
 	}
-	r.handleUnnamedTCP(ctx, client, f, e)
+	r.handleUnnamedTCP(ctx, client, e)
 }
 
 // named adds what was read to the facts and judges the flow. The flow that it returns has the destination that the

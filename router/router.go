@@ -154,39 +154,62 @@ func New(c Config) (*Router, error) {
 }
 
 // Handle takes one flow through the pipeline and returns when it is over, or when ctx is.
+//
+// Facts and verdict are in the entry, not in variables: a goroutine waits below here for as long as the flow lives, and
+// what it has on its stack is most of what a flow costs.
 func (r *Router) Handle(ctx context.Context, req Request) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	f, release, ok := r.describe(req)
-	if !ok {
+	var e *entry
+	if sniffable(req.Network, req.Dst.Port()) {
+		aside(func() { e = r.begin(&req, cancel) })
+	} else {
+		e = r.begin(&req, cancel)
+	}
+	if e == nil {
 		req.Answer.Drop()
 		return
 	}
-	defer release()
-	e := r.table.begin(f, r.now(), cancel)
+	defer e.release()
 	defer r.end(e)
+	switch v := &e.verdict; {
+	case v.Later != policy.LaterNothing:
+		r.handleUnnamed(ctx, e)
+	case explainable(&e.flow, v):
+		r.refuseNamed(ctx, e)
+	case v.Action != policy.Forward:
+		r.answer(req.Answer, e)
+	default:
+		r.forward(ctx, req.Answer, e)
+	}
+}
 
+// begin enters a flow in the table, with what is known of it and the verdict on that, and accepts it if it will be read.
+// It returns nil for a flow that nobody can have sent.
+func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
+	f, release, ok := r.describe(req)
+	if !ok {
+		return nil
+	}
+	e := r.table.begin(f, r.now(), cancel)
+	e.release = release
 	v := r.Policy.Decide(f)
 	e.judged(f, v)
-	if v.Later != policy.LaterNothing {
-		r.handleUnnamed(ctx, req, f, e)
-		return
+	if v.Later != policy.LaterNothing || explainable(&f, &v) {
+		e.accept(req.Answer)
 	}
-	if explainable(f, v) {
-		r.refuseNamed(ctx, req, v, e)
-		return
-	}
-	if v.Action != policy.Forward {
-		r.answer(req.Answer, &f, v)
-		return
-	}
-	upstream, err := r.dial(ctx, f, v, e)
+	return e
+}
+
+// forward dials the far side of a flow, answers the client as the dial ends, and carries the flow's data.
+func (r *Router) forward(ctx context.Context, a Answerer, e *entry) {
+	upstream, err := r.dial(ctx, e)
 	if err != nil {
-		r.answerFailed(req.Answer, e, err)
+		r.answerFailed(a, e, err)
 		return
 	}
 	defer upstream.Close()
-	client, err := req.Answer.Accept() // only now is the SYN answered
+	client, err := a.Accept() // only now is the SYN answered
 	if err != nil {
 		abort(upstream) // the client has gone: what it dialled was not ended in peace
 		e.fail("accept", err)
@@ -196,7 +219,7 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 }
 
 // describe gathers what is known of a flow before any of it was read. release must be called when the flow is over.
-func (r *Router) describe(req Request) (f policy.Flow, release func(), ok bool) {
+func (r *Router) describe(req *Request) (f policy.Flow, release func(), ok bool) {
 	f = policy.Flow{Network: req.Network, Client: req.Client, Src: req.Src, Dst: req.Dst, Time: r.now()}
 	if r.table.isOurs(f.Src) {
 		r.Dropped(DropLoop)
@@ -206,7 +229,7 @@ func (r *Router) describe(req Request) (f policy.Flow, release func(), ok bool) 
 		r.Dropped(DropSource)
 		return f, nil, false
 	}
-	f.Sniffed = !sniffable(f) // nothing will be read of the others: what is known now is all
+	f.Sniffed = !sniffable(f.Network, f.Dst.Port()) // nothing will be read of the others: what is known now is all
 	f.Place = r.Ways.Place(f.Client, f.Dst.Addr())
 	return f, r.Clients.Names(&f), true
 }
@@ -233,7 +256,8 @@ func (r *Router) judge(ctx context.Context, f policy.Flow) (policy.Flow, policy.
 }
 
 // answer says no.
-func (r *Router) answer(a Answerer, f *policy.Flow, v policy.Verdict) {
+func (r *Router) answer(a Answerer, e *entry) {
+	f, v := &e.flow, &e.verdict
 	switch {
 	case v.Cause == policy.ByLoop:
 		r.Dropped(DropLoop)
@@ -252,12 +276,12 @@ func (r *Router) answer(a Answerer, f *policy.Flow, v policy.Verdict) {
 }
 
 // sniffable says that the clients of a port speak first, and name a host.
-func sniffable(f policy.Flow) bool {
-	switch f.Dst.Port() {
+func sniffable(n policy.Network, port uint16) bool {
+	switch port {
 	case 80, 8080, 8443:
-		return f.Network == policy.TCP
+		return n == policy.TCP
 	case 443:
-		return f.Network == policy.TCP || f.Network == policy.UDP
+		return n == policy.TCP || n == policy.UDP
 	}
 	return false
 }

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -73,7 +74,12 @@ type entry struct {
 	start  time.Time
 	cancel context.CancelFunc
 
-	mu         sync.Mutex // guards below
+	release  func()   // of its names, when it is over
+	accepted net.Conn // the client's side, if the flow is read before it is dialled
+	failure  error    // of accepting
+
+	// mu guards below. One goroutine at a time judges a flow: it writes flow and verdict, and reads them without the lock.
+	mu         sync.Mutex
 	flow       policy.Flow
 	verdict    policy.Verdict
 	egressName string
@@ -87,6 +93,15 @@ func (t *table) begin(f policy.Flow, now time.Time, cancel context.CancelFunc) *
 	defer t.mu.Unlock()
 	t.flows[e.id] = e
 	return e
+}
+
+// accept answers the client of a flow that is read before it is dialled.
+func (e *entry) accept(a Answerer) {
+	if e.accepted, e.failure = a.Accept(); e.failure != nil {
+		e.fail("accept", e.failure)
+		return
+	}
+	e.carriedBy(e.accepted)
 }
 
 func (t *table) remove(e *entry) {

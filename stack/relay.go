@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 const (
@@ -64,8 +65,8 @@ func (c *tcpConn) WriteTo(w io.Writer) (int64, error) {
 	}
 	var total int64
 	for {
-		if err := c.waitReadable(); err != nil {
-			return total, eof(err)
+		if err := c.WaitReadable(); err != nil {
+			return total, err
 		}
 		buf := copyPool.Get().(*[]byte)
 		n, err := c.readLocked(*buf)
@@ -88,26 +89,18 @@ func eof(err error) error {
 	return err
 }
 
-// waitReadable waits until there is something to read, without holding a buffer. The end is io.EOF.
-func (c *tcpConn) waitReadable() error {
-	var nothing shown
-	nothing.bytes = maxShown
-	for {
+// WaitReadable waits until Read would not: there is data, the peer's end, or an error, which Read will return. It needs no
+// buffer and little of a stack. Its own errors are those of Close and the read deadline.
+func (c *tcpConn) WaitReadable() error {
+	for c.ep.Readiness(waiter.ReadableEvents) == 0 {
 		if c.isEnded() {
 			return c.opError("read", net.ErrClosed)
-		}
-		_, err := c.ep.Read(&nothing, tcpip.ReadOptions{Peek: true})
-		switch err.(type) {
-		case nil, *tcpip.ErrBadBuffer: // there is something, of which nothing was taken
-			return nil
-		case *tcpip.ErrWouldBlock:
-		default:
-			return c.readError(err)
 		}
 		if err := c.wait(c.readable, &c.readBy); err != nil {
 			return c.opError("read", err)
 		}
 	}
+	return nil
 }
 
 // showTo is WriteTo straight from the received segments: write is called with what there is, and takes from the front of

@@ -89,12 +89,11 @@ func (c *tcpConn) readLocked(b []byte) (int, error) {
 		if c.isEnded() {
 			return 0, c.opError("read", net.ErrClosed)
 		}
-		w := tcpip.SliceWriter(b)
-		res, err := c.ep.Read(&w, tcpip.ReadOptions{})
+		n, err := c.take(b)
 		switch err.(type) {
 		case nil:
-			c.consumed(res.Count)
-			return res.Count, nil
+			c.consumed(n)
+			return n, nil
 		case *tcpip.ErrWouldBlock:
 			if err := c.wait(c.readable, &c.readBy); err != nil {
 				return 0, c.opError("read", err)
@@ -103,6 +102,14 @@ func (c *tcpConn) readLocked(b []byte) (int, error) {
 			return 0, c.readError(err)
 		}
 	}
+}
+
+// take reads what there is. It is a function of its own because what gVisor returns is large: whoever waits for data does
+// not keep it on its stack.
+func (c *tcpConn) take(b []byte) (int, tcpip.Error) {
+	w := tcpip.SliceWriter(b)
+	res, err := c.ep.Read(&w, tcpip.ReadOptions{})
+	return res.Count, err
 }
 
 // readError is io.EOF after the peer's FIN, and otherwise the error that broke the connection. gVisor reports that error
