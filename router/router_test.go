@@ -663,6 +663,11 @@ func TestKillAndRejudge(t *testing.T) {
 	if got := w.Active(); got != 0 {
 		t.Errorf("got %d live flows, want 0", got)
 	}
+	for i, want := range []int{1, 0} {
+		if got := w.Busiest(); got != want {
+			t.Errorf("look %d: got %d flows at once, want %d", i+1, got, want)
+		}
+	}
 }
 
 func TestHalfClose(t *testing.T) {

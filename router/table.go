@@ -48,6 +48,7 @@ type table struct {
 
 	mu    *sync.Mutex // guards below
 	flows map[uint64]*entry
+	most  int // flows at once since Busiest was called
 	ours  map[netip.AddrPort]int
 	hits  map[string]*Hits
 }
@@ -92,6 +93,7 @@ func (t *table) begin(f policy.Flow, now time.Time, cancel context.CancelFunc) *
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.flows[e.id] = e
+	t.most = max(t.most, len(t.flows))
 	return e
 }
 
@@ -226,6 +228,15 @@ func (r *Router) Active() int {
 	r.table.mu.Lock()
 	defer r.table.mu.Unlock()
 	return len(r.table.flows)
+}
+
+// Busiest is how many flows were live at once, at most, since it was called last.
+func (r *Router) Busiest() int {
+	r.table.mu.Lock()
+	defer r.table.mu.Unlock()
+	most := r.table.most
+	r.table.most = len(r.table.flows)
+	return most
 }
 
 // Hits is how often each rule decided, by rule name, live flows included.

@@ -288,6 +288,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("control", server.Run)
 	start("lists", d.live.Lists.Run)
 	start("exceptions", d.endExceptions)
+	start("memory", d.giveBack)
 	start("reload", d.awaitReload)
 	start("service manager", d.notify)
 	d.log.Info("penstock is running", "config", cfg.Path, "listen", d.status.Listening(), "socket", server.Socket())
