@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"penstock/stack/packet"
 )
 
 func TestCloseClientEndsEverythingOfIt(t *testing.T) {
@@ -48,10 +50,10 @@ func TestCloseClientEndsEverythingOfIt(t *testing.T) {
 	}
 	rst := map[netip.AddrPort]bool{}
 	for len(rst) < 3 {
-		p := w.expect("RSTs for the open, the half-open and the waiting flow", func(p packet) bool {
-			return p.proto == protoTCP && p.body[13]&flagRST != 0
+		p := w.expect("RSTs for the open, the half-open and the waiting flow", func(p packet.Packet) bool {
+			return p.Proto == packet.ProtoTCP && p.Body[13]&flagRST != 0
 		})
-		rst[netip.AddrPortFrom(p.dst, uint16(p.body[2])<<8|uint16(p.body[3]))] = true
+		rst[netip.AddrPortFrom(p.Dst, uint16(p.Body[2])<<8|uint16(p.Body[3]))] = true
 	}
 	if !rst[open1] || !rst[half1] || !rst[wait1] {
 		t.Errorf("got RSTs for %v, want %v, %v and %v", rst, open1, half1, wait1)
@@ -107,7 +109,7 @@ func TestCloseClientResetsWhatWasOnlyWaitingForAcknowledgement(t *testing.T) {
 	for len(w.in) > 0 {
 		<-w.in
 	}
-	w.none("retransmission", func(p packet) bool { return p.proto == protoTCP && p.body[13]&flagRST == 0 })
+	w.none("retransmission", func(p packet.Packet) bool { return p.Proto == packet.ProtoTCP && p.Body[13]&flagRST == 0 })
 }
 
 // A client goes while it begins flows of all kinds: none of them may survive.

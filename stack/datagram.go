@@ -14,6 +14,7 @@ import (
 
 	"penstock/stack/deadline"
 	"penstock/stack/link"
+	"penstock/stack/packet"
 )
 
 var (
@@ -36,7 +37,7 @@ type datagramConn struct {
 	idle    time.Duration
 	place   place         // in the table; place.active is when the last packet passed, either way
 	state   atomic.Uint32 // a flowState
-	why     atomic.Uint32 // an unreachableWhy, in state flowRefused
+	why     atomic.Uint32 // an packet.Why, in state flowRefused
 	in, out atomic.Uint64 // bytes of payload
 	writing atomic.Int32  // Writes under way: one of them may send once more after shut
 	read    deadline.Deadline
@@ -90,7 +91,7 @@ func (c *datagramConn) idleAt(now int64) bool {
 func (c *datagramConn) deliver(data []byte) {
 	switch flowState(c.state.Load()) {
 	case flowRefused:
-		sender{c.t.s}.unreachable(c.key, unreachableWhy(c.why.Load()))
+		sender{c.t.s}.unreachable(c.key, packet.Why(c.why.Load()))
 		return
 	case flowDropped:
 		return
@@ -258,8 +259,8 @@ func (c *datagramConn) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	src, dst := c.key.local, c.key.remote
-	hdr := ipHeaderLen(src.Addr())
-	if c.headerLen()+len(b) > maxBody(src.Addr()) || c.key.kind != kindUDP && len(b) < 4 {
+	hdr := packet.HeaderLen(src.Addr())
+	if c.headerLen()+len(b) > packet.MaxBody(src.Addr()) || c.key.kind != kindUDP && len(b) < 4 {
 		return 0, &net.OpError{Op: "write", Net: c.network(), Addr: c.RemoteAddr(), Err: syscall.EMSGSIZE}
 	}
 	buf := packetPool.Get().(*[]byte)
@@ -295,12 +296,12 @@ func (c *datagramConn) encode(buf *[]byte, hdr int, b []byte) (proto uint8, n in
 		binary.BigEndian.PutUint16(t[4:], uint16(n))
 		t[6], t[7] = 0, 0
 		copy(t[8:], b)
-		sum := link.Checksum(t, pseudoHeader(protoUDP, src.Addr(), dst.Addr(), n))
+		sum := link.Checksum(t, packet.PseudoHeader(packet.ProtoUDP, src.Addr(), dst.Addr(), n))
 		if sum == 0 {
 			sum = 0xffff
 		}
 		binary.BigEndian.PutUint16(t[6:], sum)
-		return protoUDP, n
+		return packet.ProtoUDP, n
 	}
 	copy(t[4:], b)
 	ident := dst.Port() // an answer carries the identifier of the request
@@ -309,8 +310,8 @@ func (c *datagramConn) encode(buf *[]byte, hdr int, b []byte) (proto uint8, n in
 		ident = src.Port()
 	}
 	binary.BigEndian.PutUint16(t[4:], ident)
-	putEcho(t, c.key.kind == kindReply, src.Addr(), dst.Addr())
-	return icmpProto(src.Addr()), n
+	packet.PutEcho(t, c.key.kind == kindReply, src.Addr(), dst.Addr())
+	return packet.ICMPProto(src.Addr()), n
 }
 
 // ReadFrom is Read that also names the peer. The connection is a net.PacketConn because resolvers tell datagrams from
@@ -328,15 +329,15 @@ func (c *datagramConn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load
 
 // Unreachable sends the client the ICMP error that stands for err, as Request.Unreachable does. The flow goes on.
 func (c *datagramConn) Unreachable(err error) {
-	sender{c.t.s}.unreachable(c.key, whyOf(err))
+	sender{c.t.s}.unreachable(c.key, packet.WhyOf(err))
 }
 
 // refusal is why a flow of this kind is refused: nobody listens on its port, or pings are prohibited.
-func (c *datagramConn) refusal() unreachableWhy {
+func (c *datagramConn) refusal() packet.Why {
 	if c.key.kind == kindUDP {
-		return whyPort
+		return packet.WhyPort
 	}
-	return whyProhibited
+	return packet.WhyProhibited
 }
 
 func (c *datagramConn) Close() error {

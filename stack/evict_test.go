@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"penstock/stack/packet"
 )
 
 const second = int64(time.Second)
@@ -163,7 +165,7 @@ func TestNobodysPacketsAreDropped(t *testing.T) {
 			w.send(row.pkt)
 			drops := m.drops.WithLabelValues("source")
 			eventually(t, "the drop is counted", func() bool { return testutil.ToFloat64(drops) == 1 })
-			w.none("an answer", func(packet) bool { return true })
+			w.none("an answer", func(packet.Packet) bool { return true })
 		})
 	}
 }
@@ -296,7 +298,7 @@ func TestDialsOfOneClientLeaveRoomForOthers(t *testing.T) {
 	syn(2, 3)
 	syn(1, 30)
 	eventually(t, "client 1 has what is left", func() bool { return dials(s, 2) == 3 && dials(s, 1) == 3 })
-	w.none("an answer", func(p packet) bool { return p.proto == protoTCP })
+	w.none("an answer", func(p packet.Packet) bool { return p.Proto == packet.ProtoTCP })
 }
 
 func TestAHandshakeThatIsNotFinishedEnds(t *testing.T) {

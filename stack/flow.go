@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"penstock/stack/packet"
 )
 
 // flowKind is what a datagram flow carries.
@@ -76,7 +78,7 @@ func (t *flowTable) arrived(kind flowKind, a addrPair, data []byte) {
 			ended := t.ended
 			t.mu.Unlock()
 			if kind == kindUDP && !ended {
-				sender{t.s}.unreachable(k, whyPort)
+				sender{t.s}.unreachable(k, packet.WhyPort)
 			}
 			return
 		}

@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 
 	"penstock/stack/link"
+	"penstock/stack/packet"
 )
 
 // keepView is the size from which a received packet keeps the buffer it was read into. Smaller ones are copied, so that
@@ -59,9 +60,9 @@ func (s receiver) inboundView(p link.Packet, view *buffer.View, g *gro.GRO) (kep
 	if !ok {
 		return false
 	}
-	if len(h.raw) >= keepView && len(p.Data) > 0 && &p.Data[0] == &view.AsSlice()[0] {
-		head := h.headers()
-		view.CapLength(len(h.raw))
+	if len(h.Raw) >= keepView && len(p.Data) > 0 && &p.Data[0] == &view.AsSlice()[0] {
+		head := h.Headers()
+		view.CapLength(len(h.Raw))
 		view.TrimFront(len(head))
 		s.deliver(&h, head, view, g)
 		return true
@@ -81,44 +82,44 @@ func (s receiver) inboundCopy(m link.Meta, b []byte, g *gro.GRO) {
 // splitFrom is the size from which a packet's headers get a view of their own.
 const splitFrom = 4 << 10
 
-func (s receiver) deliverCopy(h *packet, g *gro.GRO) {
-	if len(h.raw) < splitFrom {
-		s.deliver(h, h.raw, nil, g)
+func (s receiver) deliverCopy(h *packet.Packet, g *gro.GRO) {
+	if len(h.Raw) < splitFrom {
+		s.deliver(h, h.Raw, nil, g)
 		return
 	}
-	head := h.headers()
-	s.deliver(h, head, buffer.NewViewWithData(h.raw[len(head):]), g)
+	head := h.Headers()
+	s.deliver(h, head, buffer.NewViewWithData(h.Raw[len(head):]), g)
 }
 
 // classify counts and drops packets that belong to no flow, and takes datagrams, echoes and fragments itself. It reports
 // true for what is left to gVisor: TCP, and ICMP that inboundICMP does not take.
-func (s receiver) classify(m link.Meta, b []byte) (packet, bool) {
+func (s receiver) classify(m link.Meta, b []byte) (packet.Packet, bool) {
 	s.metrics.read(len(b))
-	h, reason := parse(m, b)
-	if reason != "" {
-		s.metrics.drop(reason)
+	h, fault := packet.Parse(m, b)
+	if fault != "" {
+		s.metrics.drop(DropReason(fault))
 		return h, false
 	}
-	if h.fragment || h.proto == icmpProto(h.src) {
-		if _, known := s.client(h.src); !known {
+	if h.Fragment || h.Proto == packet.ICMPProto(h.Src) {
+		if _, known := s.client(h.Src); !known {
 			s.metrics.drop(dropSource)
 			return h, false
 		}
 	}
-	if h.fragment {
+	if h.Fragment {
 		s.deliverFragment(&h)
 		return h, false
 	}
-	switch h.proto {
-	case protoTCP:
+	switch h.Proto {
+	case packet.ProtoTCP:
 		return h, true
-	case protoUDP:
+	case packet.ProtoUDP:
 		s.inboundUDP(m, &h)
 		return h, false
-	case protoICMP4, protoICMP6:
+	case packet.ProtoICMP4, packet.ProtoICMP6:
 		return h, !s.inboundICMP(&h)
 	}
-	if _, known := s.client(h.src); !known {
+	if _, known := s.client(h.Src); !known {
 		s.metrics.drop(dropSource)
 		return h, false
 	}
@@ -130,7 +131,7 @@ func (s receiver) classify(m link.Meta, b []byte) (packet, bool) {
 // deliver gives a checked packet to gVisor. head is copied; rest, which may be nil, is given away. The headers stand
 // apart because gVisor holds a second reference to the view with the IP header, and therefore copies all of it, up to
 // 64 KiB, to look at the TCP header.
-func (s receiver) deliver(h *packet, head []byte, rest *buffer.View, g *gro.GRO) {
+func (s receiver) deliver(h *packet.Packet, head []byte, rest *buffer.View, g *gro.GRO) {
 	payload := buffer.MakeWithView(buffer.NewViewWithData(head))
 	if rest != nil {
 		payload.Append(rest)
@@ -138,7 +139,7 @@ func (s receiver) deliver(h *packet, head []byte, rest *buffer.View, g *gro.GRO)
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
 	pkt.RXChecksumValidated = true
 	pkt.NetworkProtocolNumber = header.IPv6ProtocolNumber
-	if h.src.Is4() {
+	if h.Src.Is4() {
 		pkt.NetworkProtocolNumber = header.IPv4ProtocolNumber
 	}
 	g.Enqueue(pkt)
@@ -160,17 +161,17 @@ func (s *Stack) recover() {
 }
 
 // inboundUDP takes one unfragmented UDP packet, or a super-packet of them.
-func (s receiver) inboundUDP(m link.Meta, h *packet) {
+func (s receiver) inboundUDP(m link.Meta, h *packet.Packet) {
 	if m.GSO != link.GSOUDP {
-		s.flows.arrived(kindUDP, flowAddrs(h), h.body[8:])
+		s.flows.arrived(kindUDP, flowAddrs(h), h.Body[8:])
 		return
 	}
-	if len(h.body) < 8 || m.SegSize == 0 {
+	if len(h.Body) < 8 || m.SegSize == 0 {
 		s.metrics.drop(dropMalformed)
 		return
 	}
 	addrs := flowAddrs(h)
-	for data := h.body[8:]; len(data) > 0; {
+	for data := h.Body[8:]; len(data) > 0; {
 		n := min(int(m.SegSize), len(data))
 		s.flows.arrived(kindUDP, addrs, data[:n])
 		data = data[n:]
@@ -178,9 +179,9 @@ func (s receiver) inboundUDP(m link.Meta, h *packet) {
 }
 
 // flowAddrs are the sender and receiver of a UDP packet.
-func flowAddrs(h *packet) addrPair {
+func flowAddrs(h *packet.Packet) addrPair {
 	return addrPair{
-		remote: netip.AddrPortFrom(h.src, uint16(h.body[0])<<8|uint16(h.body[1])),
-		local:  netip.AddrPortFrom(h.dst, uint16(h.body[2])<<8|uint16(h.body[3])),
+		remote: netip.AddrPortFrom(h.Src, uint16(h.Body[0])<<8|uint16(h.Body[1])),
+		local:  netip.AddrPortFrom(h.Dst, uint16(h.Body[2])<<8|uint16(h.Body[3])),
 	}
 }

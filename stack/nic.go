@@ -22,7 +22,7 @@ type carrier interface {
 	sendBytes(b []byte) error
 }
 
-// nic is the link endpoint that gVisor sees. gVisor leaves both checksums to it: parse has checked what comes in, and
+// nic is the link endpoint that gVisor sees. gVisor leaves both checksums to it: packet.Parse has checked what comes in, and
 // whoever cuts or writes a packet finishes what goes out. Fragments that come in go past it; see deliverFragment.
 type nic struct {
 	gsoMax  uint32

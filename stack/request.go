@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"penstock/stack/packet"
 )
 
 // errAnswered says that a Request was accepted, refused or dropped before.
@@ -47,7 +49,7 @@ func (r *Request) Accept() (net.Conn, error) {
 
 // Refuse answers as a host does on which nobody listens: with RST or an ICMP error.
 func (r *Request) Refuse() {
-	why := whyPort
+	why := packet.WhyPort
 	if r.datagram != nil {
 		why = r.datagram.refusal()
 	}
@@ -61,8 +63,8 @@ func (r *Request) Refuse() {
 // A client on Linux reports the same errno at once, but for a prohibited IPv4 destination: there is no ICMP code for
 // which it reports EACCES, and it reports EHOSTUNREACH instead, as it does behind any router that prohibits.
 func (r *Request) Unreachable(err error) {
-	why := whyOf(err)
-	if why == whyPort {
+	why := packet.WhyOf(err)
+	if why == packet.WhyPort {
 		r.Refuse()
 		return
 	}
@@ -70,7 +72,7 @@ func (r *Request) Unreachable(err error) {
 }
 
 // Drop answers nothing.
-func (r *Request) Drop() { r.end(false, whyPort) }
+func (r *Request) Drop() { r.end(false, packet.WhyPort) }
 
 func (r *Request) answer() bool {
 	r.mu.Lock()
@@ -86,7 +88,7 @@ func (r *Request) setAccepted(c net.Conn) {
 	r.accepted = c
 }
 
-func (r *Request) end(refuse bool, why unreachableWhy) {
+func (r *Request) end(refuse bool, why packet.Why) {
 	if !r.answer() {
 		return
 	}
@@ -109,7 +111,7 @@ func (r *Request) end(refuse bool, why unreachableWhy) {
 
 // finish is called when the handler has returned.
 func (r *Request) finish() {
-	r.end(false, whyPort)
+	r.end(false, packet.WhyPort)
 	r.mu.Lock()
 	c := r.accepted
 	r.mu.Unlock()

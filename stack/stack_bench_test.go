@@ -11,43 +11,20 @@ import (
 	"testing"
 
 	"penstock/stack/link"
+	"penstock/stack/packet"
 )
-
-func BenchmarkParse(b *testing.B) {
-	for _, row := range []struct {
-		name string
-		src  string
-		dst  string
-		size int
-	}{
-		{"64 bytes over IPv4", "10.0.0.2", "203.0.113.9", 64},
-		{"1400 bytes over IPv4", "10.0.0.2", "203.0.113.9", 1400},
-		{"1400 bytes over IPv6", "fd00::2", "2001:db8::9", 1400},
-	} {
-		b.Run(row.name, func(b *testing.B) {
-			pkt := udpPacket(row.src, row.dst, row.size)
-			b.SetBytes(int64(len(pkt)))
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, reason := parse(link.Meta{}, pkt); reason != "" {
-					b.Fatal(reason)
-				}
-			}
-		})
-	}
-}
 
 // udpPacket is a packet from port 4000 to port 443.
 func udpPacket(from, to string, size int) []byte {
 	src, dst := netip.MustParseAddr(from), netip.MustParseAddr(to)
-	hdr := ipHeaderLen(src)
+	hdr := packet.HeaderLen(src)
 	b := make([]byte, hdr+8+size)
-	putIP(b, protoUDP, src, dst, 8+size)
+	packet.PutIP(b, packet.ProtoUDP, src, dst, 8+size)
 	t := b[hdr:]
 	binary.BigEndian.PutUint16(t, 4000)
 	binary.BigEndian.PutUint16(t[2:], 443)
 	binary.BigEndian.PutUint16(t[4:], uint16(len(t)))
-	binary.BigEndian.PutUint16(t[6:], link.Checksum(t, pseudoHeader(protoUDP, src, dst, len(t))))
+	binary.BigEndian.PutUint16(t[6:], link.Checksum(t, packet.PseudoHeader(packet.ProtoUDP, src, dst, len(t))))
 	return b
 }
 

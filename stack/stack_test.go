@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"penstock/stack/link"
+	"penstock/stack/packet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -296,9 +297,9 @@ func sendTCP(t *testing.T, p *pair, flags byte) {
 	b := make([]byte, 40)
 	seg := b[20:]
 	copy(seg, []byte{0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff})
-	sum := link.Checksum(seg, pseudoHeader(protoTCP, src, dst, len(seg)))
+	sum := link.Checksum(seg, packet.PseudoHeader(packet.ProtoTCP, src, dst, len(seg)))
 	seg[16], seg[17] = byte(sum>>8), byte(sum)
-	if err := (sender{p.client}).sendIP(protoTCP, src, dst, b); err != nil {
+	if err := (sender{p.client}).sendIP(packet.ProtoTCP, src, dst, b); err != nil {
 		t.Fatal(err)
 	}
 }

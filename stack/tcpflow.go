@@ -16,6 +16,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"penstock/stack/packet"
 )
 
 // tcpTable holds the TCP flows that clients begin. A flow has a place among the dials from its SYN until the handshake
@@ -191,7 +193,7 @@ func (s *Stack) serveTCP(fr *tcp.ForwarderRequest) {
 	}
 	defer r.finish()
 	if cut, reset := f.serve(r, cancel); cut {
-		r.end(reset, whyPort)
+		r.end(reset, packet.WhyPort)
 		return
 	}
 	s.handle(ctx, r)
@@ -294,7 +296,7 @@ func (f *tcpFlow) end() {
 	case tcpWaiting:
 		if r != nil {
 			cancel()
-			r.end(reset, whyPort)
+			r.end(reset, packet.WhyPort)
 		}
 	case tcpShaking:
 		f.endHandshake()
@@ -391,9 +393,9 @@ func (f *tcpFlow) shaken(c *tcpConn) (evicted *tcpFlow, err error) {
 }
 
 // answer ends a flow that is not accepted: with RST, with an ICMP error or in silence.
-func (f *tcpFlow) answer(r *Request, refuse bool, why unreachableWhy) {
-	f.fr.Complete(refuse && why == whyPort)
-	if refuse && why != whyPort {
+func (f *tcpFlow) answer(r *Request, refuse bool, why packet.Why) {
+	f.fr.Complete(refuse && why == packet.WhyPort)
+	if refuse && why != packet.WhyPort {
 		sender{f.t.s}.unreachableTCP(r.Src, r.Dst, f.seq, why)
 	}
 	f.t.mu.Lock()
