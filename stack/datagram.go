@@ -15,6 +15,7 @@ import (
 	"penstock/stack/deadline"
 	"penstock/stack/link"
 	"penstock/stack/packet"
+	"penstock/stack/share"
 )
 
 var (
@@ -33,9 +34,9 @@ func ephemeralPort() uint16 { return uint16(1024 + rand.IntN(64512)) }
 type datagramConn struct {
 	t       *flowTable
 	key     flowKey
-	owner   owner
+	owner   share.Owner
 	idle    time.Duration
-	place   place         // in the table; place.active is when the last packet passed, either way
+	place   share.Place   // in the table; place.Active is when the last packet passed, either way
 	state   atomic.Uint32 // a flowState
 	why     atomic.Uint32 // an packet.Why, in state flowRefused
 	in, out atomic.Uint64 // bytes of payload
@@ -56,7 +57,7 @@ var datagramPool = sync.Pool{New: func() any { b := make([]byte, 0, 2048); retur
 
 var _ net.PacketConn = (*datagramConn)(nil)
 
-func newDatagramConn(t *flowTable, k flowKey, o owner) *datagramConn {
+func newDatagramConn(t *flowTable, k flowKey, o share.Owner) *datagramConn {
 	c := &datagramConn{
 		t:      t,
 		key:    k,
@@ -64,7 +65,7 @@ func newDatagramConn(t *flowTable, k flowKey, o owner) *datagramConn {
 		idle:   t.s.limits.udpIdle(k.kind, k.local.Port()),
 		signal: make(chan struct{}, 1),
 	}
-	c.place.flow, c.place.yields = c, true
+	c.place.Flow, c.place.Yields = c, true
 	c.touch()
 	return c
 }
@@ -77,14 +78,14 @@ func (c *datagramConn) network() string {
 }
 
 // touch notes that a packet passed.
-func (c *datagramConn) touch() { c.place.active.Store(c.t.s.now()) }
+func (c *datagramConn) touch() { c.place.Active.Store(c.t.s.now()) }
 
 func (c *datagramConn) idleAt(now int64) bool {
 	limit := c.idle
 	if s := flowState(c.state.Load()); s == flowRefused || s == flowDropped {
 		limit = tombstone
 	}
-	return time.Duration(now-c.place.active.Load()) > limit
+	return time.Duration(now-c.place.Active.Load()) > limit
 }
 
 // deliver queues one datagram that came in.

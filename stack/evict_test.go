@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"penstock/stack/packet"
+	"penstock/stack/share"
 )
 
 const second = int64(time.Second)
@@ -96,11 +97,7 @@ func TestAnswersKeepAFlowAlive(t *testing.T) {
 func held(s *Stack, key uint64) int {
 	s.flows.mu.Lock()
 	defer s.flows.mu.Unlock()
-	h := s.flows.shares.owners[owner{client: key}]
-	if h == nil {
-		return 0
-	}
-	return len(h.places.list)
+	return s.flows.shares.Held(share.Owner{Client: key})
 }
 
 func TestManyAddressesAreOneClient(t *testing.T) {
@@ -230,10 +227,7 @@ func TestDataKeepsATCPFlowAlive(t *testing.T) {
 func dials(s *Stack, key uint64) int {
 	s.tcp.mu.Lock()
 	defer s.tcp.mu.Unlock()
-	if h := s.tcp.dials.owners[owner{client: key}]; h != nil {
-		return len(h.places.list)
-	}
-	return 0
+	return s.tcp.dials.Held(share.Owner{Client: key})
 }
 
 func TestHalfOpenHandshakesKeepNobodyOut(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"penstock/stack/packet"
+	"penstock/stack/share"
 )
 
 // flowKind is what a datagram flow carries.
@@ -53,7 +54,7 @@ type flowTable struct {
 
 	mu     sync.Mutex // guards below
 	flows  map[flowKey]*datagramConn
-	shares shares
+	shares share.Table
 	ended  bool
 	wake   chan struct{} // capacity 1: there may be something to sweep
 }
@@ -63,7 +64,7 @@ func newFlowTable(s *Stack) *flowTable {
 		s:      s,
 		errors: rate.NewLimiter(1000, 50),
 		flows:  make(map[flowKey]*datagramConn),
-		shares: newShares(s.limits.UDPFlows, s.limits.UDPPerClient),
+		shares: share.NewTable(s.limits.UDPFlows, s.limits.UDPPerClient),
 		wake:   make(chan struct{}, 1),
 	}
 }
@@ -101,7 +102,7 @@ func (t *flowTable) acceptLocked(k flowKey) (*datagramConn, DropReason) {
 	if !ok {
 		return nil, dropSource
 	}
-	c := t.addLocked(k, owner{client: key})
+	c := t.addLocked(k, share.Owner{Client: key})
 	if c == nil {
 		return nil, dropCap
 	}
@@ -115,20 +116,20 @@ func (t *flowTable) serve(c *datagramConn) {
 	ctx, cancel := context.WithCancel(t.s.life)
 	defer cancel()
 	c.onEnd(cancel)
-	r := &Request{Network: c.network(), Src: c.key.remote, Dst: c.key.local, Client: c.owner.client, datagram: c}
+	r := &Request{Network: c.network(), Src: c.key.remote, Dst: c.key.local, Client: c.owner.Client, datagram: c}
 	defer r.finish()
 	t.s.handle(ctx, r)
 }
 
 // addLocked makes a flow of o. In a full table it pushes out the longest silent flow of whoever has to make room.
-func (t *flowTable) addLocked(k flowKey, o owner) *datagramConn {
+func (t *flowTable) addLocked(k flowKey, o share.Owner) *datagramConn {
 	c := newDatagramConn(t, k, o)
-	evicted, ok := t.shares.add(&c.place, o)
+	evicted, ok := t.shares.Add(&c.place, o)
 	if !ok {
 		return nil
 	}
 	if evicted != nil {
-		old := evicted.flow.(*datagramConn)
+		old := evicted.Flow.(*datagramConn)
 		delete(t.flows, old.key)
 		old.shut(errEvicted)
 		t.s.metrics.evicted()
@@ -144,7 +145,7 @@ func (t *flowTable) addLocked(k flowKey, o owner) *datagramConn {
 func (t *flowTable) removeLocked(c *datagramConn) {
 	if t.flows[c.key] == c {
 		delete(t.flows, c.key)
-		t.shares.remove(&c.place)
+		t.shares.Remove(&c.place)
 	}
 }
 
@@ -162,7 +163,7 @@ func (t *flowTable) find(k flowKey) *datagramConn {
 
 // fail tells a flow that we dialled that an ICMP error came back.
 func (t *flowTable) fail(k flowKey, err syscall.Errno) {
-	if c := t.find(k); c != nil && c.owner.own {
+	if c := t.find(k); c != nil && c.owner.Own {
 		c.fail(err)
 	}
 }
@@ -204,13 +205,13 @@ func (t *flowTable) closeLocal(addr netip.Addr) {
 // closeClient ends the flows that a client began, and returns how many.
 func (t *flowTable) closeClient(key uint64) int {
 	t.mu.Lock()
-	places := t.shares.removeOwner(owner{client: key})
+	places := t.shares.RemoveOwner(share.Owner{Client: key})
 	for _, p := range places {
-		delete(t.flows, p.flow.(*datagramConn).key)
+		delete(t.flows, p.Flow.(*datagramConn).key)
 	}
 	t.mu.Unlock()
 	for _, p := range places {
-		p.flow.(*datagramConn).shut(errClientClosed)
+		p.Flow.(*datagramConn).shut(errClientClosed)
 	}
 	return len(places)
 }
@@ -258,7 +259,7 @@ func (t *flowTable) dial(kind flowKind, remote netip.AddrPort, local netip.Addr)
 		if t.flows[k] != nil {
 			continue
 		}
-		c := t.addLocked(k, owner{own: true})
+		c := t.addLocked(k, share.Owner{Own: true})
 		if c == nil {
 			return nil, syscall.ENOBUFS
 		}

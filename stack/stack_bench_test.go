@@ -269,24 +269,3 @@ func memory() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc + m.StackInuse
 }
-
-// A new datagram flow in a table that is full: the longest silent goes, of many that were active since they were ranked.
-func BenchmarkEviction(b *testing.B) {
-	const limit = 8192
-	s := newShares(limit, limit/4)
-	places := make([]place, limit)
-	now := int64(0)
-	for i := range places {
-		places[i].yields = true
-		s.add(&places[i], client(uint64(i%8)))
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		now++
-		places[now*7919%limit].active.Store(now)
-		p, _ := s.add(&place{yields: true}, client(uint64(now%8)))
-		if p == nil {
-			b.Fatal("nothing was pushed out")
-		}
-	}
-}

@@ -18,6 +18,7 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"penstock/stack/packet"
+	"penstock/stack/share"
 )
 
 // tcpTable holds the TCP flows that clients begin. A flow has a place among the dials from its SYN until the handshake
@@ -27,8 +28,8 @@ type tcpTable struct {
 
 	mu    sync.Mutex // guards below
 	syns  map[stack.TransportEndpointID]*tcpFlow
-	dials shares
-	open  shares
+	dials share.Table
+	open  share.Table
 	ended bool
 }
 
@@ -52,9 +53,9 @@ type tcpFlow struct {
 	t     *tcpTable
 	id    stack.TransportEndpointID
 	seq   uint32 // of the SYN
-	owner owner
-	place place    // among the dials or the open flows
-	push  *tcpFlow // what had to make room for this one, to be ended in this one's goroutine
+	owner share.Owner
+	place share.Place // among the dials or the open flows
+	push  *tcpFlow    // what had to make room for this one, to be ended in this one's goroutine
 	fr    *tcp.ForwarderRequest
 
 	// t.mu guards below.
@@ -71,8 +72,8 @@ func newTCPTable(s *Stack) *tcpTable {
 	return &tcpTable{
 		s:     s,
 		syns:  make(map[stack.TransportEndpointID]*tcpFlow),
-		dials: newShares(s.limits.Dials, s.limits.Dials*2/3),
-		open:  newShares(s.limits.TCPFlows, s.limits.TCPFlows/2),
+		dials: share.NewTable(s.limits.Dials, s.limits.Dials*2/3),
+		open:  share.NewTable(s.limits.TCPFlows, s.limits.TCPFlows/2),
 	}
 }
 
@@ -135,13 +136,13 @@ func (t *tcpTable) beginLocked(id stack.TransportEndpointID, seq uint32) (f *tcp
 	if !ok {
 		return nil, true, dropSource
 	}
-	f = &tcpFlow{t: t, id: id, seq: seq, owner: owner{client: key}}
-	if t.ended || !t.open.room(f.owner) {
+	f = &tcpFlow{t: t, id: id, seq: seq, owner: share.Owner{Client: key}}
+	if t.ended || !t.open.Room(f.owner) {
 		return nil, false, dropCap
 	}
-	f.place.flow = f
+	f.place.Flow = f
 	f.touch()
-	evicted, ok := t.dials.add(&f.place, f.owner)
+	evicted, ok := t.dials.Add(&f.place, f.owner)
 	if !ok {
 		return nil, true, dropCap
 	}
@@ -151,11 +152,11 @@ func (t *tcpTable) beginLocked(id stack.TransportEndpointID, seq uint32) (f *tcp
 }
 
 // cutLocked marks a flow that has lost its place. end ends it, without the lock.
-func (t *tcpTable) cutLocked(p *place, reset bool) *tcpFlow {
+func (t *tcpTable) cutLocked(p *share.Place, reset bool) *tcpFlow {
 	if p == nil {
 		return nil
 	}
-	f := p.flow.(*tcpFlow)
+	f := p.Flow.(*tcpFlow)
 	f.cut, f.reset = true, reset
 	t.s.metrics.evicted()
 	return f
@@ -188,7 +189,7 @@ func (s *Stack) serveTCP(fr *tcp.ForwarderRequest) {
 		Network: "tcp",
 		Src:     netip.AddrPortFrom(fromTCPIP(f.id.RemoteAddress), f.id.RemotePort),
 		Dst:     netip.AddrPortFrom(fromTCPIP(f.id.LocalAddress), f.id.LocalPort),
-		Client:  f.owner.client,
+		Client:  f.owner.Client,
 		tcp:     f,
 	}
 	defer r.finish()
@@ -223,7 +224,7 @@ func (t *tcpTable) finish(f *tcpFlow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.forgetLocked(f)
-	t.open.remove(&f.place)
+	t.open.Remove(&f.place)
 }
 
 // forgetLocked ends a flow's time among the dials. gVisor's forwarder must have let go of it: until then it ignores
@@ -233,25 +234,25 @@ func (t *tcpTable) forgetLocked(f *tcpFlow) {
 		delete(t.syns, f.id)
 	}
 	if f.stage != tcpOpen {
-		t.dials.remove(&f.place)
+		t.dials.Remove(&f.place)
 	}
 }
 
 // closeClient resets the flows of a client and returns how many.
 func (t *tcpTable) closeClient(key uint64) int {
-	return t.closeOwner(owner{client: key})
+	return t.closeOwner(share.Owner{Client: key})
 }
 
-func (t *tcpTable) closeOwner(o owner) int {
+func (t *tcpTable) closeOwner(o share.Owner) int {
 	t.mu.Lock()
-	places := append(t.dials.removeOwner(o), t.open.removeOwner(o)...)
+	places := append(t.dials.RemoveOwner(o), t.open.RemoveOwner(o)...)
 	for _, p := range places {
-		f := p.flow.(*tcpFlow)
+		f := p.Flow.(*tcpFlow)
 		f.cut, f.reset = true, true
 	}
 	t.mu.Unlock()
 	for _, p := range places {
-		p.flow.(*tcpFlow).end()
+		p.Flow.(*tcpFlow).end()
 	}
 	return len(places)
 }
@@ -260,11 +261,9 @@ func (t *tcpTable) closeOwner(o owner) int {
 func (t *tcpTable) closeAll() {
 	t.mu.Lock()
 	t.ended = true
-	var owners []owner
-	for _, s := range []*shares{&t.dials, &t.open} {
-		for o := range s.owners {
-			owners = append(owners, o)
-		}
+	var owners []share.Owner
+	for _, s := range []*share.Table{&t.dials, &t.open} {
+		owners = append(owners, s.Owners()...)
 	}
 	t.mu.Unlock()
 	for _, o := range owners {
@@ -273,7 +272,7 @@ func (t *tcpTable) closeAll() {
 }
 
 // touch notes that data has passed.
-func (f *tcpFlow) touch() { f.place.active.Store(f.t.s.now()) }
+func (f *tcpFlow) touch() { f.place.Active.Store(f.t.s.now()) }
 
 // serve notes who answers for the flow. cut reports that nobody needs to any more, and reset that the client is to be
 // told.
@@ -362,7 +361,7 @@ func (f *tcpFlow) shake() bool {
 		return false
 	}
 	f.stage = tcpShaking
-	t.dials.yield(&f.place)
+	t.dials.Yield(&f.place)
 	f.timer = time.AfterFunc(t.s.limits.Handshake, f.endHandshake)
 	return true
 }
@@ -382,9 +381,9 @@ func (f *tcpFlow) shaken(c *tcpConn) (evicted *tcpFlow, err error) {
 	case f.cut:
 		return nil, net.ErrClosed
 	}
-	f.place.yields = false
+	f.place.Yields = false
 	f.touch()
-	p, ok := t.open.add(&f.place, f.owner)
+	p, ok := t.open.Add(&f.place, f.owner)
 	if !ok {
 		t.s.metrics.drop(dropCap)
 		return nil, syscall.ENOBUFS
