@@ -32,17 +32,17 @@ func TestCloseClientEndsEverythingOfIt(t *testing.T) {
 	open1, half1, wait1 := addr("10.0.1.2:1"), addr("10.0.1.3:2"), addr("10.0.1.4:3")
 	w.shake(open1, web)
 	mine := []*kept{within(t, flows)}
-	w.send(datagram(addr("10.0.1.5:4"), web, []byte("x")))
+	w.send(udpFrom(addr("10.0.1.5:4"), web, []byte("x")))
 	mine = append(mine, within(t, flows))
 	w.send(segment(half1, web, 1, 0, flagSYN, nil))
 	w.expect("SYN-ACK", isTCP(web, half1, flagSYN|flagACK))
 	w.send(segment(wait1, slow, 1, 0, flagSYN, nil))
 	dial := []context.Context{within(t, waiting)}
-	w.send(datagram(wait1, slow, []byte("x")))
+	w.send(udpFrom(wait1, slow, []byte("x")))
 	dial = append(dial, within(t, waiting))
 	w.shake(addr("10.0.2.2:1"), web)
 	other := []*kept{within(t, flows)}
-	w.send(datagram(addr("10.0.2.2:4"), web, []byte("x")))
+	w.send(udpFrom(addr("10.0.2.2:4"), web, []byte("x")))
 	other = append(other, within(t, flows))
 
 	if got := s.CloseClient(1); got != 5 {
@@ -81,7 +81,7 @@ func TestCloseClientEndsEverythingOfIt(t *testing.T) {
 	if got := s.CloseClient(1); got != 0 {
 		t.Errorf("got %d flows closed the second time, want 0", got)
 	}
-	w.send(datagram(addr("10.0.1.5:4"), web, []byte("x"))) // what it sends afterwards is new
+	w.send(udpFrom(addr("10.0.1.5:4"), web, []byte("x"))) // what it sends afterwards is new
 	if k := within(t, flows); k.r.Client != 1 || k.r.Src != addr("10.0.1.5:4") {
 		t.Errorf("got a flow of client %d, want a new one of client 1", k.r.Client)
 	}
@@ -135,7 +135,7 @@ func TestNoFlowSlipsInWhileItsClientCloses(t *testing.T) {
 			for i := range 200 {
 				src := netip.AddrPortFrom(netip.MustParseAddr("10.0.1.2"), uint16(i+1))
 				w.send(segment(src, web, 1, 0, flagSYN, nil))
-				w.send(datagram(src, web, []byte("x")))
+				w.send(udpFrom(src, web, []byte("x")))
 			}
 		})
 		time.Sleep(time.Duration(round) * 50 * time.Microsecond)

@@ -50,7 +50,10 @@ type device struct {
 	close chan struct{}
 }
 
-// queued is one outbound packet: gVisor's, or the bytes of one of ours, from packetPool.
+// rawPool holds the packets of ours that wait for a reader.
+var rawPool = sync.Pool{New: func() any { b := make([]byte, 2048); return &b }}
+
+// queued is one outbound packet: gVisor's, or the bytes of one of ours, from rawPool.
 type queued struct {
 	pkt  *stack.PacketBuffer
 	raw  *[]byte
@@ -68,7 +71,7 @@ func (q queued) release() {
 		return
 	}
 	*q.raw = (*q.raw)[:cap(*q.raw)]
-	packetPool.Put(q.raw)
+	rawPool.Put(q.raw)
 }
 
 func (q queued) size() int {
@@ -109,7 +112,7 @@ func (d *device) sendPacket(pkt *stack.PacketBuffer) error {
 }
 
 func (d *device) sendBytes(b []byte) error {
-	raw := packetPool.Get().(*[]byte)
+	raw := rawPool.Get().(*[]byte)
 	*raw = append((*raw)[:0], b...)
 	q := queued{raw: raw}
 	if err := d.push(q); err != nil {

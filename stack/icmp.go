@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"penstock/stack/datagram"
 	"penstock/stack/packet"
 )
 
@@ -25,28 +26,19 @@ func (s receiver) inboundICMP(h *packet.Packet) (taken bool) {
 		if s.own(h.Dst) {
 			return false
 		}
-		s.flows.arrived(kindEcho, addrPair{
-			remote: netip.AddrPortFrom(h.Src, ident),
-			local:  netip.AddrPortFrom(h.Dst, 0),
+		s.flows.Arrived(datagram.Echo, datagram.Pair{
+			Remote: netip.AddrPortFrom(h.Src, ident),
+			Local:  netip.AddrPortFrom(h.Dst, 0),
 		}, h.Body[4:])
 		return true
 	case is4 && t == packet.EchoReply4, !is4 && t == packet.EchoReply6:
-		s.inboundReply(h, ident)
+		s.flows.Reply(datagram.Pair{
+			Remote: netip.AddrPortFrom(h.Src, 0),
+			Local:  netip.AddrPortFrom(h.Dst, ident),
+		}, h.Body[4:])
 		return true
 	case is4 && t == packet.Unreachable4, !is4 && t == packet.Unreachable6:
 		return s.inboundUnreachable(h.Body[1], h.Body[8:])
 	}
 	return is4 && h.Body[0] == 5 // redirects are not for us
-}
-
-// inboundReply gives an echo reply back its caller's identifier.
-func (s receiver) inboundReply(h *packet.Packet, ident uint16) {
-	k := addrPair{remote: netip.AddrPortFrom(h.Src, 0), local: netip.AddrPortFrom(h.Dst, ident)}
-	c := s.flows.find(flowKey{kindReply, k})
-	if c == nil {
-		return
-	}
-	body := append([]byte(nil), h.Body[4:]...)
-	binary.BigEndian.PutUint16(body, uint16(c.ident.Load()))
-	c.deliver(body)
 }

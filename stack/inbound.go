@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"runtime/debug"
@@ -10,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 
+	"penstock/stack/datagram"
 	"penstock/stack/link"
 	"penstock/stack/packet"
 )
@@ -160,10 +162,30 @@ func (s *Stack) recover() {
 	}
 }
 
+// datagramConfig is how the table of datagram flows reaches the stack.
+func (s *Stack) datagramConfig() datagram.Config {
+	c := datagram.Config{
+		Limits: s.limits.datagrams(), Client: s.client, Now: s.now, Sender: sender{s}, Count: s.metrics,
+	}
+	if s.handle != nil {
+		c.Serve = s.serveDatagram
+	}
+	return c
+}
+
+// serveDatagram runs the handler of one datagram or echo flow.
+func (s *Stack) serveDatagram(ctx context.Context, c *datagram.Conn) {
+	defer s.recover()
+	k := c.Key()
+	r := &Request{Network: c.Network(), Src: k.Remote, Dst: k.Local, Client: c.Client(), datagram: c}
+	defer r.finish()
+	s.handle(ctx, r)
+}
+
 // inboundUDP takes one unfragmented UDP packet, or a super-packet of them.
 func (s receiver) inboundUDP(m link.Meta, h *packet.Packet) {
 	if m.GSO != link.GSOUDP {
-		s.flows.arrived(kindUDP, flowAddrs(h), h.Body[8:])
+		s.flows.Arrived(datagram.UDP, flowAddrs(h), h.Body[8:])
 		return
 	}
 	if len(h.Body) < 8 || m.SegSize == 0 {
@@ -173,15 +195,15 @@ func (s receiver) inboundUDP(m link.Meta, h *packet.Packet) {
 	addrs := flowAddrs(h)
 	for data := h.Body[8:]; len(data) > 0; {
 		n := min(int(m.SegSize), len(data))
-		s.flows.arrived(kindUDP, addrs, data[:n])
+		s.flows.Arrived(datagram.UDP, addrs, data[:n])
 		data = data[n:]
 	}
 }
 
 // flowAddrs are the sender and receiver of a UDP packet.
-func flowAddrs(h *packet.Packet) addrPair {
-	return addrPair{
-		remote: netip.AddrPortFrom(h.Src, uint16(h.Body[0])<<8|uint16(h.Body[1])),
-		local:  netip.AddrPortFrom(h.Dst, uint16(h.Body[2])<<8|uint16(h.Body[3])),
+func flowAddrs(h *packet.Packet) datagram.Pair {
+	return datagram.Pair{
+		Remote: netip.AddrPortFrom(h.Src, uint16(h.Body[0])<<8|uint16(h.Body[1])),
+		Local:  netip.AddrPortFrom(h.Dst, uint16(h.Body[2])<<8|uint16(h.Body[3])),
 	}
 }

@@ -132,7 +132,7 @@ func TestTheMTUBoundsWhatIsSent(t *testing.T) {
 		t.Fatalf("got MTU %d, want 1300", got)
 	}
 	s, w := newWire(t, Config{MTU: 1280, Handle: echo}, nil)
-	w.send(datagram(addr("10.0.0.2:5"), web, make([]byte, 1440)))
+	w.send(udpFrom(addr("10.0.0.2:5"), web, make([]byte, 1440)))
 	for n := 0; n < 2; n++ {
 		q := w.expect("fragment", func(q packet.Packet) bool { return q.Fragment })
 		if len(q.Raw) > s.MTU() {

@@ -88,7 +88,8 @@ func (m *Metrics) wrote(n int) {
 	}
 }
 
-func (m *Metrics) evicted() {
+// Evicted counts a flow that was pushed out by a newer one.
+func (m *Metrics) Evicted() {
 	if m != nil {
 		m.evict.Inc()
 	}

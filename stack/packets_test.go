@@ -115,12 +115,12 @@ func TestADatagramEndsWhereItsHeaderSays(t *testing.T) {
 		pkts [][]byte
 		want int // bytes; -1: dropped
 	}{
-		{"as long as the packet", [][]byte{datagram(src, web, []byte("data"))}, 4},
-		{"with four bytes behind it", [][]byte{padded(datagram(src, web, []byte("data")))}, 4},
-		{"the same without checksum", [][]byte{padded(noSum(datagram(src, web, []byte("data"))))}, 4},
-		{"the same in fragments", fragments(padded(datagram(src, web, make([]byte, 40))), 32), 40},
-		{"longer than the packet", [][]byte{long(datagram(src, web, []byte("data")))}, -1},
-		{"empty", [][]byte{datagram(src, web, nil)}, 0},
+		{"as long as the packet", [][]byte{udpFrom(src, web, []byte("data"))}, 4},
+		{"with four bytes behind it", [][]byte{padded(udpFrom(src, web, []byte("data")))}, 4},
+		{"the same without checksum", [][]byte{padded(noSum(udpFrom(src, web, []byte("data"))))}, 4},
+		{"the same in fragments", fragments(padded(udpFrom(src, web, make([]byte, 40))), 32), 40},
+		{"longer than the packet", [][]byte{long(udpFrom(src, web, []byte("data")))}, -1},
+		{"empty", [][]byte{udpFrom(src, web, nil)}, 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			sizes := make(chan int, 10)
@@ -135,7 +135,7 @@ func TestADatagramEndsWhereItsHeaderSays(t *testing.T) {
 			for _, p := range row.pkts {
 				w.send(p)
 			}
-			w.send(datagram(addr("10.0.0.2:101"), web, make([]byte, 77)))
+			w.send(udpFrom(addr("10.0.0.2:101"), web, make([]byte, 77)))
 			got := within(t, sizes)
 			if got == 77 && row.want != -1 {
 				got = within(t, sizes)
@@ -290,7 +290,7 @@ func TestUnreachableOnTheWire(t *testing.T) {
 				code = ends.port
 			}
 			for range 2 { // the second is answered from memory
-				w.send(datagram(ends.src, ends.dst, []byte("x")))
+				w.send(udpFrom(ends.src, ends.dst, []byte("x")))
 				p := w.expect("ICMP error", icmp)
 				if int(p.Body[0]) != ends.kind || int(p.Body[1]) != code {
 					t.Errorf("%v: UDP got % x, want type %d, code %d", row.err, p.Body[:8], ends.kind, code)

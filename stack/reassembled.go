@@ -9,6 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"penstock/stack/datagram"
 	"penstock/stack/packet"
 )
 
@@ -47,9 +48,9 @@ func (s receiver) reassembledUDP(id stack.TransportEndpointID, pkt *stack.Packet
 	case !h.ChecksumValid():
 		s.metrics.drop(dropChecksum)
 	default:
-		s.flows.arrived(kindUDP, addrPair{
-			remote: netip.AddrPortFrom(h.Src, id.RemotePort),
-			local:  netip.AddrPortFrom(h.Dst, id.LocalPort),
+		s.flows.Arrived(datagram.UDP, datagram.Pair{
+			Remote: netip.AddrPortFrom(h.Src, id.RemotePort),
+			Local:  netip.AddrPortFrom(h.Dst, id.LocalPort),
 		}, h.Body[8:])
 	}
 	return true

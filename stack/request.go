@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"penstock/stack/datagram"
 	"penstock/stack/packet"
 )
 
@@ -19,8 +20,8 @@ type Request struct {
 	Src, Dst netip.AddrPort // who sent it, and where to
 	Client   uint64         // key of the client that sent the first packet
 
-	datagram *datagramConn // nil for TCP
-	tcp      *tcpFlow      // nil for datagrams
+	datagram *datagram.Conn // nil for TCP
+	tcp      *tcpFlow       // nil for datagrams
 
 	mu       sync.Mutex // guards below
 	answered bool
@@ -35,7 +36,7 @@ func (r *Request) Accept() (net.Conn, error) {
 		return nil, errAnswered
 	}
 	if r.datagram != nil {
-		r.datagram.answer(flowAccepted)
+		r.datagram.Accept()
 		r.setAccepted(r.datagram)
 		return r.datagram, nil
 	}
@@ -51,7 +52,7 @@ func (r *Request) Accept() (net.Conn, error) {
 func (r *Request) Refuse() {
 	why := packet.WhyPort
 	if r.datagram != nil {
-		why = r.datagram.refusal()
+		why = r.datagram.Refusal()
 	}
 	r.end(true, why)
 }
@@ -96,17 +97,11 @@ func (r *Request) end(refuse bool, why packet.Why) {
 		r.tcp.answer(r, refuse, why)
 		return
 	}
-	// The flow stays in the table for a moment, so that a sender that goes on costs no new judgement.
-	c := r.datagram
 	if refuse {
-		c.why.Store(uint32(why))
-		c.answer(flowRefused)
-		sender{c.t.s}.unreachable(c.key, why)
-	} else {
-		c.answer(flowDropped)
+		r.datagram.Refuse(why)
+		return
 	}
-	c.touch()
-	c.shut(net.ErrClosed)
+	r.datagram.Drop()
 }
 
 // finish is called when the handler has returned.

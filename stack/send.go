@@ -3,22 +3,23 @@ package stack
 import (
 	"net/netip"
 
+	"penstock/stack/datagram"
 	"penstock/stack/packet"
 )
 
-// sender is a stack as it sends packets of its own making, past gVisor.
+// sender is a stack as it sends packets of its own making, past gVisor. It is the datagram.Sender of its flows.
 type sender struct{ *Stack }
 
-// unreachable answers the sender of flow k, quoting the head of a packet of that flow. It is rate-limited as hosts do.
-func (s sender) unreachable(k flowKey, why packet.Why) {
-	if !s.flows.errors.Allow() {
+// Unreachable answers the sender of flow k, quoting the head of a packet of that flow. It is rate-limited as hosts do.
+func (s sender) Unreachable(k datagram.Key, why packet.Why) {
+	if !s.errors.Allow() {
 		return
 	}
-	quoted := packet.EchoHead(k.remote, k.local.Addr())
-	if k.kind == kindUDP {
-		quoted = packet.UDPHead(k.remote, k.local)
+	quoted := packet.EchoHead(k.Remote, k.Local.Addr())
+	if k.Kind == datagram.UDP {
+		quoted = packet.UDPHead(k.Remote, k.Local)
 	}
-	s.sendUnreachable(k.local.Addr(), k.remote.Addr(), why, quoted)
+	s.sendUnreachable(k.Local.Addr(), k.Remote.Addr(), why, quoted)
 }
 
 // unreachableTCP answers a SYN. Linux ends the connect with the errno of the ICMP code, as long as the sequence number
@@ -39,7 +40,7 @@ func (s sender) sendUnreachable(src, dst netip.Addr, why packet.Why, quoted []by
 
 // sendICMPError sends an ICMP error. rest are the four bytes after its checksum.
 func (s sender) sendICMPError(src, dst netip.Addr, kind, code byte, rest uint32, quoted []byte) {
-	if err := s.sendIP(packet.ICMPProto(src), src, dst, packet.ICMPError(src, dst, kind, code, rest, quoted)); err != nil {
+	if err := s.Send(packet.ICMPProto(src), src, dst, packet.ICMPError(src, dst, kind, code, rest, quoted)); err != nil {
 		s.metrics.drop(dropQueue)
 	}
 }
@@ -47,7 +48,7 @@ func (s sender) sendICMPError(src, dst netip.Addr, kind, code byte, rest uint32,
 // unknownProtocol answers a packet of a protocol that the stack does not carry, as a host does that does not know it.
 func (s sender) unknownProtocol(h *packet.Packet) {
 	const noNextHeader = 59 // RFC 8200: the packet asks for nothing
-	if h.Src.Is6() && h.Proto == noNextHeader || s.handle == nil && !s.own(h.Dst) || !s.flows.errors.Allow() {
+	if h.Src.Is6() && h.Proto == noNextHeader || s.handle == nil && !s.own(h.Dst) || !s.errors.Allow() {
 		return
 	}
 	if h.Src.Is4() {
@@ -62,8 +63,8 @@ func (s sender) unknownProtocol(h *packet.Packet) {
 	s.sendICMPError(h.Dst, h.Src, parameterProblem, unknownNextHeader, uint32(h.Named), quoted)
 }
 
-// sendIP sends the IP body that stands in b behind room for its header, in fragments where it exceeds the MTU.
-func (s sender) sendIP(proto uint8, src, dst netip.Addr, b []byte) error {
+// Send sends the IP body that stands in b behind room for its header, in fragments where it exceeds the MTU.
+func (s sender) Send(proto uint8, src, dst netip.Addr, b []byte) error {
 	mtu := s.MTU()
 	if len(b) > mtu {
 		return packet.Fragment(b, proto, src, dst, mtu, s.nic.sendBytes)

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	"golang.zx2c4.com/wireguard/tun"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -28,6 +29,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"penstock/stack/datagram"
 	"penstock/stack/link"
 )
 
@@ -78,10 +80,12 @@ type Stack struct {
 
 	net   *stack.Stack
 	nic   *nic
-	flows *flowTable
+	flows *datagram.Table
 	tcp   *tcpTable
 	dials dialling
 	now   func() int64 // nanoseconds since the stack was made
+
+	errors *rate.Limiter // for ICMP errors, as hosts limit them
 
 	lastPort atomic.Uint32 // of the dials, before it is folded into their range; see bind
 
@@ -98,6 +102,12 @@ type Stack struct {
 
 // New makes a stack that is not attached to anything yet.
 func New(c Config) (*Stack, error) {
+	start := time.Now()
+	return open(c, func() int64 { return int64(time.Since(start)) })
+}
+
+// open is New with a clock.
+func open(c Config, now func() int64) (*Stack, error) {
 	if c.Name == "" {
 		c.Name = "stack"
 	}
@@ -124,10 +134,10 @@ func New(c Config) (*Stack, error) {
 		limits:  c.Limits.withDefaults(),
 		log:     c.Log,
 		metrics: c.Metrics,
+		now:     now,
+		errors:  rate.NewLimiter(1000, 50),
 		addrs:   make(map[netip.Prefix]bool),
 	}
-	start := time.Now()
-	s.now = func() int64 { return int64(time.Since(start)) }
 	// The lifetime of the object that this call makes.
 	s.life, s.stop = context.WithCancel(context.Background())
 	s.net = stack.New(stack.Options{
@@ -140,7 +150,7 @@ func New(c Config) (*Stack, error) {
 	}
 	s.nic.mtu.Store(uint32(c.MTU))
 	s.lastPort.Store(rand.Uint32())
-	s.flows, s.tcp = newFlowTable(s), newTCPTable(s)
+	s.flows, s.tcp = datagram.New(s.life, s.datagramConfig()), newTCPTable(s)
 	if err := s.tune(c.Lossless); err != nil {
 		s.abandon()
 		return nil, err
@@ -153,7 +163,7 @@ func New(c Config) (*Stack, error) {
 		s.abandon()
 		return nil, err
 	}
-	s.wg.Go(s.flows.sweep)
+	s.wg.Go(s.flows.Run)
 	return s, nil
 }
 
@@ -251,7 +261,7 @@ func (s *Stack) resetFlowsOf(addr netip.Addr) {
 			e.Abort()
 		}
 	}
-	s.flows.closeLocal(addr)
+	s.flows.CloseLocal(addr)
 }
 
 // own reports whether addr is one of the stack's own addresses.
@@ -331,7 +341,7 @@ func (s *Stack) Device() tun.Device {
 // handshake is under way included. It returns how many. When it returns, nothing of those flows is on its way out any more,
 // as long as the device is read. What the client sends afterwards is new.
 func (s *Stack) CloseClient(key uint64) int {
-	n := s.flows.closeClient(key) + s.tcp.closeClient(key)
+	n := s.flows.CloseClient(key) + s.tcp.closeClient(key)
 	s.resetLingering(key)
 	s.mu.Lock()
 	d := s.device
@@ -377,12 +387,13 @@ func (s *Stack) Close() error {
 	s.mu.Unlock()
 	if !first {
 		s.wg.Wait()
+		s.flows.Wait()
 		return nil
 	}
 	// Order: first no new flows, so that none begins while the others are reset; then the flows, while the link still
 	// carries their RSTs; then the link; then gVisor, whose timers nobody needs any more.
 	s.stop()
-	s.flows.closeAll()
+	s.flows.Close()
 	s.tcp.closeAll()
 	for _, ep := range s.net.CleanupEndpoints() {
 		ep.Abort()
@@ -398,6 +409,7 @@ func (s *Stack) Close() error {
 		err = errors.Join(err, dev.Close())
 	}
 	s.wg.Wait()
+	s.flows.Wait()
 	s.net.RemoveNIC(nicID)
 	s.net.Close()
 	s.net.Wait()

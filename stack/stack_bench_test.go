@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"testing"
 
+	"penstock/stack/datagram"
 	"penstock/stack/link"
 	"penstock/stack/packet"
 )
@@ -55,8 +56,8 @@ func BenchmarkDatagramIn(b *testing.B) {
 			for _, in = range conns {
 				break
 			}
-			d := in.(*datagramConn)
-			addrs := d.key.addrPair
+			d := in.(*datagram.Conn)
+			addrs := d.Key().Pair
 			buf := make([]byte, 1500)
 			if _, err := in.Read(buf); err != nil { // the first, which opened it
 				b.Fatal(err)
@@ -64,7 +65,7 @@ func BenchmarkDatagramIn(b *testing.B) {
 			b.SetBytes(1200)
 			b.ReportAllocs()
 			for b.Loop() {
-				p.server.flows.arrived(kindUDP, addrs, pkt[28:])
+				p.server.flows.Arrived(datagram.UDP, addrs, pkt[28:])
 				if _, err := in.Read(buf); err != nil {
 					b.Fatal(err)
 				}

@@ -299,7 +299,7 @@ func sendTCP(t *testing.T, p *pair, flags byte) {
 	copy(seg, []byte{0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff})
 	sum := link.Checksum(seg, packet.PseudoHeader(packet.ProtoTCP, src, dst, len(seg)))
 	seg[16], seg[17] = byte(sum>>8), byte(sum)
-	if err := (sender{p.client}).sendIP(packet.ProtoTCP, src, dst, b); err != nil {
+	if err := (sender{p.client}).Send(packet.ProtoTCP, src, dst, b); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -418,10 +418,10 @@ func TestIdleDatagramFlowsEnd(t *testing.T) {
 	})
 	p.dial(t, "udp", "203.0.113.9:4000").Write([]byte("x"))
 	deadline := time.Now().Add(5 * time.Second)
-	for p.server.flows.sweepOnce(p.server.now()) == 0 && time.Now().Before(deadline) {
+	for p.server.flows.Sweep(p.server.now()) == 0 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
-	if left := p.server.flows.sweepOnce(p.server.now() + int64(3*time.Minute)); left != 0 {
+	if left := p.server.flows.Sweep(p.server.now() + int64(3*time.Minute)); left != 0 {
 		t.Errorf("got %d flows after three silent minutes, want 0", left)
 	}
 	if err := <-ended; !errors.Is(err, net.ErrClosed) {

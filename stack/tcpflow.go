@@ -158,7 +158,7 @@ func (t *tcpTable) cutLocked(p *share.Place, reset bool) *tcpFlow {
 	}
 	f := p.Flow.(*tcpFlow)
 	f.cut, f.reset = true, reset
-	t.s.metrics.evicted()
+	t.s.metrics.Evicted()
 	return f
 }
 

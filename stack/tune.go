@@ -6,6 +6,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"penstock/stack/datagram"
 )
 
 const (
@@ -64,15 +66,12 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// udpIdle is how long a flow to a port may be silent.
-func (l *Limits) udpIdle(kind flowKind, port uint16) time.Duration {
-	switch {
-	case kind != kindUDP, port == 53, port == 123, port == 3478:
-		return l.UDPIdleShort
-	case port == 443:
-		return l.UDPIdleQUIC
+// datagrams are the limits of datagram flows.
+func (l *Limits) datagrams() datagram.Limits {
+	return datagram.Limits{
+		Flows: l.UDPFlows, PerClient: l.UDPPerClient, Queue: l.UDPQueue,
+		Idle: l.UDPIdle, IdleShort: l.UDPIdleShort, IdleQUIC: l.UDPIdleQUIC,
 	}
-	return l.UDPIdle
 }
 
 // tune sets gVisor's TCP options. Re-measure all of them when gVisor is raised.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"penstock/stack/datagram"
 	"penstock/stack/packet"
 )
 
@@ -16,15 +17,15 @@ func (s receiver) inboundUnreachable(code byte, quoted []byte) (taken bool) {
 	}
 	errno := packet.WhyOfCode(h.Src.Is4(), code).Errno()
 	ports := flowAddrs(&h)
-	ports.remote, ports.local = ports.local, ports.remote // we sent it
+	ports.Remote, ports.Local = ports.Local, ports.Remote // we sent it
 	switch h.Proto {
 	case packet.ProtoUDP:
-		s.flows.fail(flowKey{kindUDP, ports}, errno)
+		s.flows.Fail(datagram.Key{datagram.UDP, ports}, errno)
 		return true
 	case packet.ICMPProto(h.Src):
-		s.flows.fail(flowKey{kindReply, addrPair{
-			remote: netip.AddrPortFrom(h.Dst, 0),
-			local:  netip.AddrPortFrom(h.Src, binary.BigEndian.Uint16(h.Body[4:])),
+		s.flows.Fail(datagram.Key{datagram.Reply, datagram.Pair{
+			Remote: netip.AddrPortFrom(h.Dst, 0),
+			Local:  netip.AddrPortFrom(h.Src, binary.BigEndian.Uint16(h.Body[4:])),
 		}}, errno)
 		return true
 	case packet.ProtoTCP:

@@ -22,15 +22,16 @@ type wire struct {
 }
 
 // newWire makes a stack of c, with addresses and a wire. clock, unless nil, is the stack's.
-func newWire(t testing.TB, c Config, clock *atomic.Int64) (*Stack, *wire) {
+func newWire(t testing.TB, c Config, clock func() int64) (*Stack, *wire) {
 	t.Helper()
 	c.Name, c.Addrs = "server", serverAddrs
-	s, err := New(c)
+	if clock == nil {
+		start := time.Now()
+		clock = func() int64 { return int64(time.Since(start)) }
+	}
+	s, err := open(c, clock)
 	if err != nil {
 		t.Fatal(err)
-	}
-	if clock != nil {
-		s.now = clock.Load
 	}
 	near, far := link.Pipe(1500)
 	w := &wire{t: t, port: far, in: make(chan packet.Packet, 4096)}
@@ -127,8 +128,8 @@ func segment(src, dst netip.AddrPort, seq, ack uint32, flags byte, data []byte) 
 	return b
 }
 
-// datagram is a UDP datagram with its IP header.
-func datagram(src, dst netip.AddrPort, data []byte) []byte {
+// udpFrom is a UDP datagram with its IP header.
+func udpFrom(src, dst netip.AddrPort, data []byte) []byte {
 	hdr := packet.HeaderLen(src.Addr())
 	b := make([]byte, hdr+8+len(data))
 	packet.PutIP(b, packet.ProtoUDP, src.Addr(), dst.Addr(), 8+len(data))
