@@ -13,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"penstock/stack/packet"
+	"penstock/stack/stream"
 )
 
 func TestCloseClientEndsEverythingOfIt(t *testing.T) {
@@ -160,7 +161,7 @@ func TestAFlowThatLosesItsPlaceIsNotOpened(t *testing.T) {
 	if got := s.CloseClient(0); got != 1 {
 		t.Errorf("got %d flows closed, want 1", got)
 	}
-	if _, err := f.shaken(new(tcpConn)); !errors.Is(err, net.ErrClosed) {
+	if _, err := f.shaken(new(stream.Conn)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v, want net.ErrClosed", err)
 	}
 	if s.tcp.open.Len() != 0 || s.tcp.dials.Len() != 0 || len(s.tcp.syns) != 0 {

@@ -16,6 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"penstock/stack/datagram"
+	"penstock/stack/stream"
 )
 
 // DialContext opens a flow from the stack's own address. network is "tcp", "udp" or "ping" (echo requests; the port is
@@ -63,20 +64,25 @@ func (s dialer) dialTCP(ctx context.Context, src netip.Addr, dst netip.AddrPort)
 	var wq waiter.Queue
 	ep, err := s.net.NewEndpoint(tcp.ProtocolNumber, proto, &wq)
 	if err != nil {
-		return nil, opError("dial", dst, err)
+		return nil, stream.OpError("dial", dst, err)
 	}
 	ready := make(chan struct{}, 1)
-	entry := waiter.NewFunctionEntry(waiter.WritableEvents|waiter.EventErr|waiter.EventHUp, func(waiter.EventMask) { poke(ready) })
+	entry := waiter.NewFunctionEntry(waiter.WritableEvents|waiter.EventErr|waiter.EventHUp, func(waiter.EventMask) {
+		select {
+		case ready <- struct{}{}:
+		default:
+		}
+	})
 	wq.EventRegister(&entry)
 	defer wq.EventUnregister(&entry)
 	if err := s.bind(ep, src); err != nil {
 		ep.Close()
-		return nil, opError("dial", dst, err)
+		return nil, stream.OpError("dial", dst, err)
 	}
 	local, err := ep.GetLocalAddress()
 	if err != nil {
 		ep.Close()
-		return nil, opError("dial", dst, err)
+		return nil, stream.OpError("dial", dst, err)
 	}
 	from := netip.AddrPortFrom(src, local.Port)
 	unreachable := s.dials.begin(datagram.Pair{Remote: dst, Local: from})
@@ -99,10 +105,10 @@ func (s dialer) dialTCP(ctx context.Context, src netip.Addr, dst netip.AddrPort)
 	}
 	if err != nil {
 		ep.Close()
-		return nil, opError("dial", dst, err)
+		return nil, stream.OpError("dial", dst, err)
 	}
 	s.keepAlive(ep)
-	return newTCPConn(ep, &wq, dst, from), nil
+	return stream.New(ep, &wq, dst, from, nil), nil
 }
 
 // dialling are the TCP dials that wait for an answer. An ICMP error ends one with the errno that a kernel would give:

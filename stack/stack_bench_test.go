@@ -13,6 +13,7 @@ import (
 	"penstock/stack/datagram"
 	"penstock/stack/link"
 	"penstock/stack/packet"
+	"penstock/stack/stream"
 )
 
 // udpPacket is a packet from port 4000 to port 443.
@@ -189,7 +190,7 @@ func BenchmarkRelayUp(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			c.(*tcpConn).CloseWrite()
+			c.(*stream.Conn).CloseWrite()
 			io.Copy(io.Discard, c)
 		})
 	}
@@ -214,7 +215,7 @@ func BenchmarkRelayDown(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			c.(*tcpConn).Abort()
+			c.(*stream.Conn).Abort()
 		})
 	}
 }

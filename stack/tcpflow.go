@@ -19,6 +19,7 @@ import (
 
 	"penstock/stack/packet"
 	"penstock/stack/share"
+	"penstock/stack/stream"
 )
 
 // tcpTable holds the TCP flows that clients begin. A flow has a place among the dials from its SYN until the handshake
@@ -65,7 +66,7 @@ type tcpFlow struct {
 	request *Request
 	cancel  context.CancelFunc // of the handler's context
 	timer   *time.Timer        // ends the handshake
-	conn    *tcpConn
+	conn    *stream.Conn
 }
 
 func newTCPTable(s *Stack) *tcpTable {
@@ -141,7 +142,7 @@ func (t *tcpTable) beginLocked(id stack.TransportEndpointID, seq uint32) (f *tcp
 		return nil, false, dropCap
 	}
 	f.place.Flow = f
-	f.touch()
+	f.Touch()
 	evicted, ok := t.dials.Add(&f.place, f.owner)
 	if !ok {
 		return nil, true, dropCap
@@ -271,8 +272,8 @@ func (t *tcpTable) closeAll() {
 	}
 }
 
-// touch notes that data has passed.
-func (f *tcpFlow) touch() { f.place.Active.Store(f.t.s.now()) }
+// Touch notes that data has passed.
+func (f *tcpFlow) Touch() { f.place.Active.Store(f.t.s.now()) }
 
 // serve notes who answers for the flow. cut reports that nobody needs to any more, and reset that the client is to be
 // told.
@@ -331,25 +332,28 @@ func (f *tcpFlow) endHandshake() {
 func (f *tcpFlow) accept(r *Request) (net.Conn, error) {
 	if !f.shake() {
 		f.fr.Complete(f.reset)
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: net.TCPAddrFromAddrPort(r.Src), Err: net.ErrClosed}
+		return nil, acceptError(r.Src, net.ErrClosed)
 	}
 	var wq waiter.Queue
 	ep, err := f.fr.CreateEndpoint(&wq)
 	f.fr.Complete(err != nil)
 	if err != nil {
 		f.shaken(nil)
-		return nil, opError("accept", r.Src, err)
+		return nil, stream.OpError("accept", r.Src, err)
 	}
-	c := newTCPConn(ep, &wq, r.Src, r.Dst)
-	c.flow = f
+	c := stream.New(ep, &wq, r.Src, r.Dst, f)
 	f.t.s.keepAlive(ep)
 	evicted, cause := f.shaken(c)
 	evicted.end()
 	if cause != nil {
 		c.Abort()
-		return nil, c.opError("accept", cause)
+		return nil, acceptError(r.Src, cause)
 	}
 	return c, nil
+}
+
+func acceptError(client netip.AddrPort, err error) error {
+	return &net.OpError{Op: "accept", Net: "tcp", Addr: net.TCPAddrFromAddrPort(client), Err: err}
 }
 
 // shake begins the handshake, unless the flow was cut.
@@ -368,7 +372,7 @@ func (f *tcpFlow) shake() bool {
 
 // shaken moves a flow from the dials to the open flows. c is nil if the handshake failed. err is why there is no place
 // among the open flows.
-func (f *tcpFlow) shaken(c *tcpConn) (evicted *tcpFlow, err error) {
+func (f *tcpFlow) shaken(c *stream.Conn) (evicted *tcpFlow, err error) {
 	t := f.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -382,7 +386,7 @@ func (f *tcpFlow) shaken(c *tcpConn) (evicted *tcpFlow, err error) {
 		return nil, net.ErrClosed
 	}
 	f.place.Yields = false
-	f.touch()
+	f.Touch()
 	p, ok := t.open.Add(&f.place, f.owner)
 	if !ok {
 		t.s.metrics.drop(dropCap)
