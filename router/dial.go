@@ -18,7 +18,7 @@ import (
 func (r *Router) dial(ctx context.Context, e *entry) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.DialTimeout)
 	defer cancel()
-	start := r.now()
+	start := r.Clock()
 	f, egress := e.flow, e.verdict.Egress
 	c, err := r.dialThrough(ctx, f, egress)
 	if err != nil && r.Ways.IsNotUp(err) {
@@ -29,10 +29,10 @@ func (r *Router) dial(ctx context.Context, e *entry) (net.Conn, error) {
 		}
 	}
 	if err != nil {
-		r.Metrics.dialFailed(r.dialReason(err))
+		r.Metrics.dialFailed(dialReason(err, r.Ways))
 		return nil, err
 	}
-	r.Metrics.dialled(r.now().Sub(start))
+	r.Metrics.dialled(r.Clock().Sub(start))
 	if local, ok := localAddr(c); ok {
 		r.table.opened(local)
 		return &ownConn{Conn: c, closed: sync.OnceFunc(func() { r.table.closed(local) })}, nil
@@ -83,7 +83,7 @@ func silent(err error) bool {
 }
 
 // dialReason is an error's place in the closed set of penstock_dial_errors_total.
-func (r *Router) dialReason(err error) string {
+func dialReason(err error, ways Ways) string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "refused"
@@ -94,7 +94,7 @@ func (r *Router) dialReason(err error) string {
 		return "unreachable"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS):
 		return "resources"
-	case r.Ways.IsNotUp(err):
+	case ways.IsNotUp(err):
 		return "not_up"
 	}
 	return "other"

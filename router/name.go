@@ -42,7 +42,7 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 			r.Metrics.nameFrom(sourceOf(res.Protocol))
 		}
 	}
-	f.Names, f.Sniffed, f.Time = names, true, r.now()
+	f.Names, f.Sniffed, f.Time = names, true, r.Clock()
 	var v policy.Verdict
 	if res.ECH {
 		// Beside ECH stands the provider's outer name, or nothing but a guess. It may block; it is not asked for.

@@ -191,7 +191,7 @@ func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
 	if !ok {
 		return nil
 	}
-	e := r.table.begin(f, r.now(), cancel)
+	e := r.table.begin(f, r.Clock(), cancel)
 	e.release = release
 	v := r.Policy.Decide(f)
 	e.judged(f, v)
@@ -220,7 +220,7 @@ func (r *Router) forward(ctx context.Context, a Answerer, e *entry) {
 
 // describe gathers what is known of a flow before any of it was read. release must be called when the flow is over.
 func (r *Router) describe(req *Request) (f policy.Flow, release func(), ok bool) {
-	f = policy.Flow{Network: req.Network, Client: req.Client, Src: req.Src, Dst: req.Dst, Time: r.now()}
+	f = policy.Flow{Network: req.Network, Client: req.Client, Src: req.Src, Dst: req.Dst, Time: r.Clock()}
 	if r.table.isOurs(f.Src) {
 		r.Dropped(DropLoop)
 		return f, nil, false
@@ -267,7 +267,7 @@ func (r *Router) answer(a Answerer, e *entry) {
 	switch {
 	case v.Action == policy.Drop:
 		a.Drop()
-	case r.storms.refused(f, r.now()):
+	case r.storms.refused(f, r.Clock()):
 		r.Dropped(DropStorm)
 		a.Drop()
 	default:
@@ -285,8 +285,6 @@ func sniffable(n policy.Network, port uint16) bool {
 	}
 	return false
 }
-
-func (r *Router) now() time.Time { return r.Clock() }
 
 // sourceOf is where a name that was read in a flow comes from.
 func sourceOf(p sniff.Protocol) policy.Source {

@@ -192,7 +192,7 @@ func (e *entry) snapshot() Flow {
 // end takes a flow out of the table and tells what became of it.
 func (r *Router) end(e *entry) {
 	f := e.snapshot()
-	f.End = r.now()
+	f.End = r.Clock()
 	r.table.remove(e)
 	r.Metrics.ended(&f)
 	r.Ended(f)
@@ -292,7 +292,7 @@ func (r *Router) Rejudge(facts func(*policy.Flow) bool, decide func(policy.Flow)
 	for _, e := range r.table.entries() {
 		f := e.snapshot()
 		now := f.Facts
-		now.Time = r.now()
+		now.Time = r.Clock()
 		now.Sniffed = true // what was not read by now will not be read
 		var v policy.Verdict
 		if facts == nil || facts(&now) {

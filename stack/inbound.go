@@ -2,8 +2,11 @@ package stack
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"runtime/debug"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -29,7 +32,7 @@ func (s receiver) readPort(p link.Port) {
 	batch := p.BatchSize()
 	pkts := make([]link.Packet, batch)
 	views := make([]*buffer.View, batch)
-	g := &gro.GRO{Dispatcher: s.nic.dispatch()}
+	g := &gro.GRO{Dispatcher: s.nic.Dispatcher()}
 	g.Init(batch > 1) // a port that gives one packet at a time gives super-packets: there is nothing to merge
 	for {
 		for i := range views {
@@ -73,10 +76,19 @@ func (s receiver) inboundView(p link.Packet, view *buffer.View, g *gro.GRO) (kep
 	return false
 }
 
-// inboundCopy takes one packet and leaves its bytes to the caller.
-func (s receiver) inboundCopy(m link.Meta, b []byte, g *gro.GRO) {
+// inboundBatch takes a packet from each buffer's offset on, and leaves the bytes to the caller.
+func (s receiver) inboundBatch(bufs [][]byte, offset int) {
+	g := s.gros.Get().(*gro.GRO)
+	for _, b := range bufs {
+		s.inboundCopy(b[offset:], g)
+	}
+	s.flush(g)
+	s.gros.Put(g)
+}
+
+func (s receiver) inboundCopy(b []byte, g *gro.GRO) {
 	defer s.recover()
-	if h, ok := s.classify(m, b); ok {
+	if h, ok := s.classify(link.Meta{}, b); ok {
 		s.deliverCopy(&h, g)
 	}
 }
@@ -206,4 +218,9 @@ func flowAddrs(h *packet.Packet) datagram.Pair {
 		Remote: netip.AddrPortFrom(h.Src, uint16(h.Body[0])<<8|uint16(h.Body[1])),
 		Local:  netip.AddrPortFrom(h.Dst, uint16(h.Body[2])<<8|uint16(h.Body[3])),
 	}
+}
+
+// closed reports whether err only says that a link was closed.
+func closed(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed)
 }

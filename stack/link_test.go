@@ -215,7 +215,7 @@ func TestADeviceThatNobodyReadsDropsInsteadOfBlocking(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused, start := 0, time.Now()
-	for range 2 * queueBytes / 1400 {
+	for range (2 << 20) / 1400 { // twice what the queue takes
 		if _, err := c.Write(make([]byte, 1400)); err != nil {
 			refused++
 		}

@@ -82,7 +82,8 @@ func (m *Metrics) read(n int) {
 	}
 }
 
-func (m *Metrics) wrote(n int) {
+// Wrote counts a packet that went out.
+func (m *Metrics) Wrote(n int) {
 	if m != nil {
 		m.out.count(n)
 	}

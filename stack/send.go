@@ -67,8 +67,8 @@ func (s sender) unknownProtocol(h *packet.Packet) {
 func (s sender) Send(proto uint8, src, dst netip.Addr, b []byte) error {
 	mtu := s.MTU()
 	if len(b) > mtu {
-		return packet.Fragment(b, proto, src, dst, mtu, s.nic.sendBytes)
+		return packet.Fragment(b, proto, src, dst, mtu, s.nic.Send)
 	}
 	packet.PutIP(b, proto, src, dst, len(b)-packet.HeaderLen(src))
-	return s.nic.sendBytes(b)
+	return s.nic.Send(b)
 }

@@ -25,12 +25,14 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"penstock/stack/datagram"
 	"penstock/stack/link"
+	"penstock/stack/nic"
 )
 
 // nicID is the only NIC's number.
@@ -40,8 +42,6 @@ const nicID = tcpip.NICID(1)
 var (
 	// ErrNoAddress is returned by a dial to an address family in which the stack has no address of its own.
 	ErrNoAddress = errors.New("the stack has no address of this family")
-
-	errQueueFull = errors.New("the reader of the device does not keep up")
 )
 
 // Config is what New needs. Every bound has the default that its comment names.
@@ -79,12 +79,13 @@ type Stack struct {
 	metrics *Metrics
 
 	net   *stack.Stack
-	nic   *nic
+	nic   *nic.Card
 	flows *datagram.Table
 	tcp   *tcpTable
 	dials dialling
 	now   func() int64 // nanoseconds since the stack was made
 
+	gros   sync.Pool     // *gro.GRO: a device may be written by one goroutine per peer
 	errors *rate.Limiter // for ICMP errors, as hosts limit them
 
 	lastPort atomic.Uint32 // of the dials, before it is folded into their range; see bind
@@ -96,7 +97,7 @@ type Stack struct {
 	mu     sync.Mutex // guards below
 	addrs  map[netip.Prefix]bool
 	ports  []link.Port
-	device *device
+	device *nic.Device
 	closed bool
 }
 
@@ -144,11 +145,12 @@ func open(c Config, now func() int64) (*Stack, error) {
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 	})
-	s.nic = &nic{gsoMax: gsoMaxLossy, metrics: c.Metrics}
-	if c.Lossless {
-		s.nic.gsoMax = gsoMaxLossless
+	s.nic = nic.New(c.MTU, gsoMax(c.Lossless), c.Metrics)
+	s.gros.New = func() any {
+		g := &gro.GRO{Dispatcher: s.nic.Dispatcher()}
+		g.Init(true)
+		return g
 	}
-	s.nic.mtu.Store(uint32(c.MTU))
 	s.lastPort.Store(rand.Uint32())
 	s.flows, s.tcp = datagram.New(s.life, s.datagramConfig()), newTCPTable(s)
 	if err := s.tune(c.Lossless); err != nil {
@@ -174,7 +176,7 @@ func (s *Stack) abandon() {
 }
 
 func (s *Stack) openNIC() error {
-	if err := s.net.CreateNIC(nicID, s.nic); err != nil {
+	if err := s.net.CreateNIC(nicID, s.nic.Endpoint()); err != nil {
 		return fmt.Errorf("stack %s: create NIC: %s", s.name, err)
 	}
 	s.net.SetRouteTable([]tcpip.Route{
@@ -300,10 +302,10 @@ func (s *Stack) source(dst netip.Addr) (netip.Addr, error) {
 }
 
 // SetMTU changes the MTU that new flows are sized by, in bytes.
-func (s *Stack) SetMTU(mtu int) { s.nic.SetMTU(uint32(mtu)) }
+func (s *Stack) SetMTU(mtu int) { s.nic.SetMTU(mtu) }
 
 // MTU is the current MTU in bytes.
-func (s *Stack) MTU() int { return int(s.nic.MTU()) }
+func (s *Stack) MTU() int { return s.nic.MTU() }
 
 // Attach joins the stack to a port and reads it until the port or the stack is closed. The stack owns the port from
 // then on. What the stack sends goes to the port or device that was joined last.
@@ -314,8 +316,7 @@ func (s *Stack) Attach(p link.Port) error {
 		return fmt.Errorf("stack %s is closed", s.name)
 	}
 	s.ports = append(s.ports, p)
-	var c carrier = &portCarrier{port: p, metrics: s.metrics}
-	s.nic.carrier.Store(&c)
+	s.nic.UsePort(p)
 	s.wg.Go(func() { receiver{s}.readPort(p) })
 	return nil
 }
@@ -325,17 +326,19 @@ func (s *Stack) Attach(p link.Port) error {
 func (s *Stack) Device() tun.Device {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.device != nil && !s.device.isClosed() {
+	if s.device != nil && !s.device.Closed() {
 		return s.device
 	}
-	s.device = newDevice(s)
+	s.device = s.nic.Device(s.name, receiver{s}.inboundBatch)
 	if s.closed {
 		s.device.Close()
 	}
-	var c carrier = s.device
-	s.nic.carrier.Store(&c)
+	s.nic.UseDevice(s.device)
 	return s.device
 }
+
+// closePatience is how long CloseClient waits for what is on its way out. Without a reader nothing goes out.
+const closePatience = 200 * time.Millisecond
 
 // CloseClient resets every flow of a client: TCP and datagrams, those that wait for their handler and those whose
 // handshake is under way included. It returns how many. When it returns, nothing of those flows is on its way out any more,
@@ -347,7 +350,7 @@ func (s *Stack) CloseClient(key uint64) int {
 	d := s.device
 	s.mu.Unlock()
 	if d != nil {
-		d.settle(closePatience)
+		d.Settle(closePatience)
 	}
 	return n
 }

@@ -12,6 +12,7 @@ import (
 
 	"penstock/stack/datagram"
 	"penstock/stack/link"
+	"penstock/stack/nic"
 	"penstock/stack/packet"
 	"penstock/stack/stream"
 )
@@ -85,11 +86,11 @@ func BenchmarkDeviceWrite(b *testing.B) {
 	d := s.Device()
 	const headroom = 16
 	pkt := append(make([]byte, headroom), udpPacket("10.0.0.2", "203.0.113.9", 1400)...)
-	bufs := make([][]byte, deviceBatch)
+	bufs := make([][]byte, nic.Batch)
 	for i := range bufs {
 		bufs[i] = pkt
 	}
-	b.SetBytes(int64(deviceBatch * (len(pkt) - headroom)))
+	b.SetBytes(int64(nic.Batch * (len(pkt) - headroom)))
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := d.Write(bufs, headroom); err != nil {
@@ -111,19 +112,19 @@ func BenchmarkDeviceRead(b *testing.B) {
 		b.Fatal(err)
 	}
 	data := make([]byte, 1400)
-	bufs, sizes := make([][]byte, deviceBatch), make([]int, deviceBatch)
+	bufs, sizes := make([][]byte, nic.Batch), make([]int, nic.Batch)
 	for i := range bufs {
 		bufs[i] = make([]byte, 2048)
 	}
-	b.SetBytes(deviceBatch * 1400)
+	b.SetBytes(nic.Batch * 1400)
 	b.ReportAllocs()
 	for b.Loop() {
-		for range deviceBatch {
+		for range nic.Batch {
 			if _, err := c.Write(data); err != nil {
 				b.Fatal(err)
 			}
 		}
-		for got := 0; got < deviceBatch; {
+		for got := 0; got < nic.Batch; {
 			n, err := d.Read(bufs, sizes, 16)
 			if err != nil {
 				b.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"penstock/stack/link"
+	"penstock/stack/nic"
 	"penstock/stack/packet"
 )
 
@@ -62,16 +63,16 @@ func newPair(t testing.TB, how joint, limits Limits, handle func(context.Context
 		}
 		return &pair{client, server}
 	}
-	if err := client.Attach(link.FromDevice(&crossed{server.Device().(*device)})); err != nil {
+	if err := client.Attach(link.FromDevice(&crossed{server.Device().(*nic.Device)})); err != nil {
 		t.Fatal(err)
 	}
 	return &pair{client, server}
 }
 
 // crossed turns a stack's device round: what the stack sends is read here.
-type crossed struct{ *device }
+type crossed struct{ *nic.Device }
 
-func (c *crossed) Close() error { return c.device.Close() }
+func (c *crossed) Close() error { return c.Device.Close() }
 
 func (p *pair) dial(t testing.TB, network, address string) net.Conn {
 	t.Helper()

@@ -10,13 +10,15 @@ import (
 	"penstock/stack/datagram"
 )
 
-const (
-	// gsoMaxLossless lets a super-packet fill a TUN's write.
-	gsoMaxLossless = 65535
-	// gsoMaxLossy bounds the burst that one super-packet becomes on a tunnel: 64 KiB overran the encrypting pipeline and
-	// took half again the processor time, 16 KiB and 32 KiB carried a tenth less (2026-11, two cores, a busy machine).
-	gsoMaxLossy = 24 << 10
-)
+// gsoMax is how large super-packets may be, bytes. On a TUN they fill a write. On a tunnel the burst that one becomes is
+// bounded: 64 KiB overran the encrypting pipeline and took half again the processor time, 16 KiB and 32 KiB carried a
+// tenth less (2026-11, two cores, a busy machine).
+func gsoMax(lossless bool) int {
+	if lossless {
+		return 65535
+	}
+	return 24 << 10
+}
 
 // Limits bound what hostile traffic can cost. A zero field takes the default that its comment names.
 //

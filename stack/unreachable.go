@@ -20,10 +20,10 @@ func (s receiver) inboundUnreachable(code byte, quoted []byte) (taken bool) {
 	ports.Remote, ports.Local = ports.Local, ports.Remote // we sent it
 	switch h.Proto {
 	case packet.ProtoUDP:
-		s.flows.Fail(datagram.Key{datagram.UDP, ports}, errno)
+		s.flows.Fail(datagram.Key{Kind: datagram.UDP, Pair: ports}, errno)
 		return true
 	case packet.ICMPProto(h.Src):
-		s.flows.Fail(datagram.Key{datagram.Reply, datagram.Pair{
+		s.flows.Fail(datagram.Key{Kind: datagram.Reply, Pair: datagram.Pair{
 			Remote: netip.AddrPortFrom(h.Dst, 0),
 			Local:  netip.AddrPortFrom(h.Src, binary.BigEndian.Uint16(h.Body[4:])),
 		}}, errno)

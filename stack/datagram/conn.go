@@ -212,6 +212,7 @@ func (c *Conn) fail(err syscall.Errno) {
 	c.notify()
 }
 
+// Read takes one datagram, and waits for it. What does not fit into b is lost.
 func (c *Conn) Read(b []byte) (int, error) {
 	for {
 		if n, ok, err := c.next(b); ok {
@@ -370,13 +371,17 @@ func (c *Conn) Unreachable(err error) {
 	c.t.Sender.Unreachable(c.key, packet.WhyOf(err))
 }
 
+// Close ends the flow.
 func (c *Conn) Close() error {
 	c.t.remove(c)
 	c.shut(net.ErrClosed)
 	return nil
 }
 
-func (c *Conn) LocalAddr() net.Addr  { return c.addr(c.key.Local) }
+// LocalAddr is the stack's end.
+func (c *Conn) LocalAddr() net.Addr { return c.addr(c.key.Local) }
+
+// RemoteAddr is the peer's end.
 func (c *Conn) RemoteAddr() net.Addr { return c.addr(c.key.Remote) }
 
 func (c *Conn) addr(a netip.AddrPort) net.Addr {
@@ -386,6 +391,11 @@ func (c *Conn) addr(a netip.AddrPort) net.Addr {
 	return &net.IPAddr{IP: a.Addr().AsSlice()}
 }
 
-func (c *Conn) SetDeadline(t time.Time) error      { return c.SetReadDeadline(t) }
-func (c *Conn) SetReadDeadline(t time.Time) error  { c.read.Set(t); return nil }
-func (c *Conn) SetWriteDeadline(t time.Time) error { return nil } // a Write never waits
+// SetDeadline is SetReadDeadline.
+func (c *Conn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
+
+// SetReadDeadline ends a Read that waits at t; the zero time never.
+func (c *Conn) SetReadDeadline(t time.Time) error { c.read.Set(t); return nil }
+
+// SetWriteDeadline does nothing: a Write never waits.
+func (c *Conn) SetWriteDeadline(time.Time) error { return nil }

@@ -83,6 +83,7 @@ func (c *Conn) wait(ready chan struct{}, d *deadline.Deadline) error {
 	}
 }
 
+// Read reads what has come, and waits for it. The end of the peer's side is io.EOF, a reset is ECONNRESET.
 func (c *Conn) Read(b []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.unlockRead()
@@ -152,6 +153,7 @@ func (c *Conn) touch() {
 	}
 }
 
+// Write puts b into the send buffer, and waits for room.
 func (c *Conn) Write(b []byte) (int, error) {
 	done := 0
 	for done < len(b) {
@@ -291,16 +293,23 @@ func (c *Conn) unlockRead() {
 // Bytes returns the bytes of payload that were read from and written to the connection so far.
 func (c *Conn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load() }
 
-func (c *Conn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local) }
+// LocalAddr is the stack's end.
+func (c *Conn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.local) }
+
+// RemoteAddr is the peer's end.
 func (c *Conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
 
+// SetDeadline ends reads and writes that wait at t; the zero time never.
 func (c *Conn) SetDeadline(t time.Time) error {
 	c.readBy.Set(t)
 	c.writeBy.Set(t)
 	return nil
 }
 
-func (c *Conn) SetReadDeadline(t time.Time) error  { c.readBy.Set(t); return nil }
+// SetReadDeadline is SetDeadline for reads.
+func (c *Conn) SetReadDeadline(t time.Time) error { c.readBy.Set(t); return nil }
+
+// SetWriteDeadline is SetDeadline for writes.
 func (c *Conn) SetWriteDeadline(t time.Time) error { c.writeBy.Set(t); return nil }
 
 func (c *Conn) opError(op string, err error) error {
