@@ -28,39 +28,38 @@ const maxDrain = 64 << 10
 
 // explainable reports whether the client of a refused flow can be shown the page: the flow goes to a port for plain HTTP,
 // and a name was refused.
-func explainable(f policy.Flow, v policy.Verdict) bool {
+func explainable(f *policy.Flow, v *policy.Verdict) bool {
 	return v.Action == policy.Refuse && f.Network == policy.TCP && len(f.Names) > 0 && (f.Dst.Port() == 80 || f.Dst.Port() == 8080)
 }
 
 // refuseNamed answers a flow that was refused before it was read: with the page if it turns out to be HTTP, else with RST.
-func (r *Router) refuseNamed(ctx context.Context, req Request, v policy.Verdict, e *entry) {
-	client, err := req.Answer.Accept()
-	if err != nil {
-		e.fail("accept", err)
+func (r *Router) refuseNamed(ctx context.Context, e *entry) {
+	if e.failure != nil {
 		return
 	}
+	client := e.accepted
 	defer client.Close()
 	stop := context.AfterFunc(ctx, func() { abort(client) })
 	defer stop()
-	head := &head{heads: &r.heads, client: req.Client, max: sniff.MaxBytes}
+	head := r.heads.begin(e.flow.Client)
 	defer head.release()
-	res, err := readName(client, head, r.SniffTimeout)
-	if err != nil {
+	if head.readName(client, r.SniffTimeout) != nil {
 		abort(client)
 		return
 	}
-	refuseStream(client, head.b, v, res)
+	refuseStream(client, head, &e.verdict)
 }
 
 // refuseStream ends a stream that starts with head: with the page if head is a complete HTTP/1 request, else with RST.
-func refuseStream(client net.Conn, head []byte, v policy.Verdict, res sniff.Result) {
-	if res.Protocol != sniff.HTTP || res.Ambiguous || v.Action != policy.Refuse || sendBlockPage(client, head, v, res.Host.String()) != nil {
+func refuseStream(client net.Conn, head *head, v *policy.Verdict) {
+	res := head.result()
+	if res.Protocol != sniff.HTTP || res.Ambiguous || v.Action != policy.Refuse || sendBlockPage(client, head.b, v, res.Host.String()) != nil {
 		abort(client)
 	}
 }
 
 // sendBlockPage answers one request and ends the connection, so that no further request is served.
-func sendBlockPage(client net.Conn, head []byte, v policy.Verdict, host string) error {
+func sendBlockPage(client net.Conn, head []byte, v *policy.Verdict, host string) error {
 	var body, answer bytes.Buffer
 	err := blockPage.Execute(&body, struct{ Host, Rule, Category string }{host, v.Rule, v.Category})
 	if err != nil {

@@ -13,25 +13,26 @@ import (
 	"penstock/policy"
 )
 
-// dial opens the far side of a flow through the verdict's egress. If the egress is not up, dial asks the policy again with
-// that fact, and follows a verdict with another egress.
-func (r *Router) dial(ctx context.Context, f policy.Flow, v policy.Verdict, e *entry) (net.Conn, error) {
+// dial opens the far side of a judged flow through the verdict's egress. If the egress is not up, dial asks the policy again
+// with that fact, and follows a verdict with another egress.
+func (r *Router) dial(ctx context.Context, e *entry) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.DialTimeout)
 	defer cancel()
-	start := r.now()
-	c, err := r.dialThrough(ctx, f, v.Egress)
+	start := r.Clock()
+	f, egress := e.flow, e.verdict.Egress
+	c, err := r.dialThrough(ctx, f, egress)
 	if err != nil && r.Ways.IsNotUp(err) {
-		f.Down = v.Egress
-		if w := r.Policy.Decide(f); w.Action == policy.Forward && w.Egress != v.Egress {
+		f.Down = egress
+		if w := r.Policy.Decide(f); w.Action == policy.Forward && w.Egress != egress {
 			e.via(w.Egress)
 			c, err = r.dialThrough(ctx, f, w.Egress)
 		}
 	}
 	if err != nil {
-		r.Metrics.dialFailed(r.dialReason(err))
+		r.Metrics.dialFailed(dialReason(err, r.Ways))
 		return nil, err
 	}
-	r.Metrics.dialled(r.now().Sub(start))
+	r.Metrics.dialled(r.Clock().Sub(start))
 	if local, ok := localAddr(c); ok {
 		r.table.opened(local)
 		return &ownConn{Conn: c, closed: sync.OnceFunc(func() { r.table.closed(local) })}, nil
@@ -82,7 +83,7 @@ func silent(err error) bool {
 }
 
 // dialReason returns the reason label of penstock_dial_errors_total for an error. The set of reasons is closed.
-func (r *Router) dialReason(err error) string {
+func dialReason(err error, ways Ways) string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "refused"
@@ -93,7 +94,7 @@ func (r *Router) dialReason(err error) string {
 		return "unreachable"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS):
 		return "resources"
-	case r.Ways.IsNotUp(err):
+	case ways.IsNotUp(err):
 		return "not_up"
 	}
 	return "other"

@@ -2,15 +2,22 @@ package router
 
 import (
 	"errors"
+	"io"
+	"net"
+	"os"
 	"slices"
 	"sync"
+	"time"
+
+	"penstock/policy/sniff"
 )
 
 // errCrowded ends a flow whose first bytes would exceed Config.SniffMemory.
 var errCrowded = errors.New("no memory left for flows that have not shown a name yet")
 
-// firstHead is the first allocation for a head, in bytes. Most hellos and requests fit.
-const firstHead = 2 << 10
+// startedLimit is how long a client may take to finish a hello or head that it has started. Such a flow is never forwarded
+// without its name: a client could stall on purpose to choose its own verdict.
+const startedLimit = 10 * time.Second
 
 // heads limits the memory for flows that have not shown a name yet, in all and per client. A client that starts many hellos
 // and finishes none runs into its own limit.
@@ -49,31 +56,82 @@ type head struct {
 	client uint64
 	max    int // bytes
 	b      []byte
+	said   *sniff.Result // what b says; nil while that is nothing yet
 }
 
-// room returns the space for the next bytes. It is empty if the head has its full size, and nil if there is no memory left.
-func (h *head) room() []byte {
-	if len(h.b) < cap(h.b) {
-		return h.b[len(h.b):cap(h.b)]
+func (h *heads) begin(client uint64) *head {
+	return &head{heads: h, client: client, max: sniff.MaxBytes}
+}
+
+// readName reads the first bytes of a stream until they show a name or can show none. It waits for budget for the first byte;
+// if none comes, that is no error. After the first byte it waits for startedLimit; if the client has not finished by then,
+// that is an error.
+func (h *head) readName(c net.Conn, budget time.Duration) error {
+	if err := c.SetReadDeadline(time.Now().Add(budget)); err != nil {
+		return err
 	}
-	size := min(max(firstHead, 4*cap(h.b)), h.max)
-	if size == cap(h.b) {
-		return h.b[size:]
+	defer c.SetReadDeadline(time.Time{})
+	for len(h.b) < h.max {
+		done, err := h.readSome(c)
+		if done {
+			return nil
+		}
+		silent := len(h.b) == 0 && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF))
+		if silent {
+			return nil
+		}
+		if err != nil { // also: what has begun did not go on
+			return err
+		}
 	}
-	if !h.heads.take(h.client, size-cap(h.b)) {
-		return nil
+	return nil
+}
+
+// readSome waits for the next bytes and looks at what there is then. done reports that more would change nothing.
+func (h *head) readSome(c net.Conn) (done bool, err error) {
+	if w, ok := c.(interface{ WaitReadable() error }); ok { // a stack's connection: nothing is held while it is silent
+		if err := w.WaitReadable(); err != nil {
+			return false, err
+		}
 	}
-	grown := make([]byte, len(h.b), size)
-	copy(grown, h.b)
-	h.b = grown
-	return h.b[len(h.b):size]
+	aside(func() { done, err = h.read(c) })
+	return done, err
+}
+
+func (h *head) read(c net.Conn) (done bool, err error) {
+	buf := bufferPool.Get().(*[]byte)
+	defer bufferPool.Put(buf)
+	first := len(h.b) == 0
+	n, err := c.Read((*buf)[:h.max-len(h.b)])
+	if n > 0 {
+		if err := h.hold((*buf)[:n]); err != nil {
+			return false, err
+		}
+		if res := sniff.TCP(h.b); res.Status != sniff.NeedMore {
+			said := res // on the heap only now
+			h.said = &said
+			return true, nil
+		}
+	}
+	if first && err == nil {
+		err = c.SetReadDeadline(time.Now().Add(startedLimit))
+	}
+	return false, err
+}
+
+// result is what was read says.
+func (h *head) result() sniff.Result {
+	if h.said == nil {
+		return sniff.Result{}
+	}
+	return *h.said
 }
 
 // release returns the memory. It may be called twice.
 func (h *head) release() {
 	if h.b != nil {
 		h.heads.give(h.client, cap(h.b))
-		h.b = nil
+		h.b, h.said = nil, nil
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 	"penstock/policy/sniff"
 )
 
-func (r *Router) handleUnnamedUDP(ctx context.Context, client net.Conn, f policy.Flow, e *entry) {
-	w := &helloFilter{r: r, f: f, e: e, ctx: ctx, client: client}
+func (r *Router) handleUnnamedUDP(ctx context.Context, client net.Conn, e *entry) {
+	w := &helloFilter{r: r, f: e.flow, e: e, ctx: ctx, client: client}
 	defer w.close()
 	if err := client.SetReadDeadline(time.Now().Add(r.SniffTimeout)); err != nil {
 		e.fail("read", err)
@@ -99,7 +99,7 @@ func (w *helloFilter) judge(res sniff.Result) error {
 	}
 	w.last = res
 	if w.upstream == nil {
-		up, err := w.r.dial(w.ctx, named, v, w.e)
+		up, err := w.r.dial(w.ctx, w.e)
 		if err != nil {
 			if !silent(err) {
 				w.unreachable(err)

@@ -7,22 +7,20 @@ import (
 	"penstock/policy/sniff"
 )
 
-// handleUnnamed reads a flow until it shows a name or Config.SniffTimeout passes, and judges it again.
-func (r *Router) handleUnnamed(ctx context.Context, req Request, f policy.Flow, e *entry) {
-	client, err := req.Answer.Accept()
-	if err != nil {
-		e.fail("accept", err)
+// handleUnnamed reads an accepted flow until it shows a name or Config.SniffTimeout passes, and judges it again.
+func (r *Router) handleUnnamed(ctx context.Context, e *entry) {
+	if e.failure != nil {
 		return
 	}
+	client := e.accepted
 	defer client.Close()
-	e.carriedBy(client)
 	stop := context.AfterFunc(ctx, func() { abort(client) })
 	defer stop()
-	if f.Network == policy.UDP {
-		r.handleUnnamedUDP(ctx, client, f, e)
+	if e.flow.Network == policy.UDP {
+		r.handleUnnamedUDP(ctx, client, e)
 		return
 	}
-	r.handleUnnamedTCP(ctx, client, f, e)
+	r.handleUnnamedTCP(ctx, client, e)
 }
 
 // named adds what was read to the facts and judges the flow. The verdict is for the destination of the flow it returns, which
@@ -43,7 +41,7 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 			r.Metrics.nameFrom(sourceOf(res.Protocol))
 		}
 	}
-	f.Names, f.Sniffed, f.Time = names, true, r.now()
+	f.Names, f.Sniffed, f.Time = names, true, r.Clock()
 	var v policy.Verdict
 	if !r.Clients.Describe(&f) { // what was true of the client when the flow came may not be true any more
 		r.Dropped(DropSource)

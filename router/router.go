@@ -156,39 +156,62 @@ func New(c Config) (*Router, error) {
 }
 
 // Handle takes one flow through the pipeline. It returns when the flow is over or ctx is done.
+//
+// Facts and verdict are in the entry, not in variables: a goroutine waits in here for as long as the flow lives, and its stack
+// is most of what a flow costs.
 func (r *Router) Handle(ctx context.Context, req Request) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	f, release, ok := r.describe(req)
-	if !ok {
+	var e *entry
+	if sniffable(req.Network, req.Dst.Port()) {
+		aside(func() { e = r.begin(&req, cancel) })
+	} else {
+		e = r.begin(&req, cancel)
+	}
+	if e == nil {
 		req.Answer.Drop()
 		return
 	}
-	defer release()
-	e := r.table.begin(f, r.now(), cancel)
+	defer e.release()
 	defer r.end(e)
+	switch v := &e.verdict; {
+	case v.Later != policy.LaterNothing:
+		r.handleUnnamed(ctx, e)
+	case explainable(&e.flow, v):
+		r.refuseNamed(ctx, e)
+	case v.Action != policy.Forward:
+		r.answer(req.Answer, e)
+	default:
+		r.forward(ctx, req.Answer, e)
+	}
+}
 
+// begin describes and judges a flow and enters it in the table. It accepts a flow that will be read. It returns nil for a flow
+// that is none of a client's.
+func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
+	f, release, ok := r.describe(req)
+	if !ok {
+		return nil
+	}
+	e := r.table.begin(f, r.Clock(), cancel)
+	e.release = release
 	v := r.Policy.Decide(f)
 	e.judged(f, v)
-	if v.Later != policy.LaterNothing {
-		r.handleUnnamed(ctx, req, f, e)
-		return
+	if v.Later != policy.LaterNothing || explainable(&f, &v) {
+		e.accept(req.Answer)
 	}
-	if explainable(f, v) {
-		r.refuseNamed(ctx, req, v, e)
-		return
-	}
-	if v.Action != policy.Forward {
-		r.answer(req.Answer, &f, v)
-		return
-	}
-	upstream, err := r.dial(ctx, f, v, e)
+	return e
+}
+
+// forward dials the far side of a flow, passes the outcome on to the client, and relays.
+func (r *Router) forward(ctx context.Context, a Answerer, e *entry) {
+	upstream, err := r.dial(ctx, e)
 	if err != nil {
-		r.answerFailed(req.Answer, e, err)
+		r.answerFailed(a, e, err)
 		return
 	}
 	defer upstream.Close()
-	client, err := req.Answer.Accept() // only now is the SYN answered
+	client, err := a.Accept() // only now is the SYN answered
 	if err != nil {
 		abort(upstream) // the client is gone, so the connection it asked for is reset
 		e.fail("accept", err)
@@ -198,8 +221,8 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 }
 
 // describe collects the facts that are known before the flow is read. release must be called when the flow is over.
-func (r *Router) describe(req Request) (f policy.Flow, release func(), ok bool) {
-	f = policy.Flow{Network: req.Network, Client: req.Client, Src: req.Src, Dst: req.Dst, Time: r.now()}
+func (r *Router) describe(req *Request) (f policy.Flow, release func(), ok bool) {
+	f = policy.Flow{Network: req.Network, Client: req.Client, Src: req.Src, Dst: req.Dst, Time: r.Clock()}
 	if r.table.isOurs(f.Src) {
 		r.Dropped(DropLoop)
 		return f, nil, false
@@ -208,7 +231,7 @@ func (r *Router) describe(req Request) (f policy.Flow, release func(), ok bool) 
 		r.Dropped(DropSource)
 		return f, nil, false
 	}
-	f.Sniffed = !sniffable(f) // other flows are not read, so no further name will come
+	f.Sniffed = !sniffable(f.Network, f.Dst.Port()) // other flows are not read, so no further name will come
 	f.Place = r.Ways.Place(f.Client, f.Dst.Addr())
 	return f, r.Clients.Names(&f), true
 }
@@ -235,7 +258,8 @@ func (r *Router) judge(ctx context.Context, f policy.Flow) (policy.Flow, policy.
 }
 
 // answer refuses or drops a flow, as the verdict says.
-func (r *Router) answer(a Answerer, f *policy.Flow, v policy.Verdict) {
+func (r *Router) answer(a Answerer, e *entry) {
+	f, v := &e.flow, &e.verdict
 	switch {
 	case v.Cause == policy.ByLoop:
 		r.Dropped(DropLoop)
@@ -245,7 +269,7 @@ func (r *Router) answer(a Answerer, f *policy.Flow, v policy.Verdict) {
 	switch {
 	case v.Action == policy.Drop:
 		a.Drop()
-	case r.storms.refused(f, r.now()):
+	case r.storms.refused(f, r.Clock()):
 		r.Dropped(DropStorm)
 		a.Drop()
 	default:
@@ -254,17 +278,15 @@ func (r *Router) answer(a Answerer, f *policy.Flow, v policy.Verdict) {
 }
 
 // sniffable reports whether clients of the destination port speak first and send a host name.
-func sniffable(f policy.Flow) bool {
-	switch f.Dst.Port() {
+func sniffable(n policy.Network, port uint16) bool {
+	switch port {
 	case 80, 8080, 8443:
-		return f.Network == policy.TCP
+		return n == policy.TCP
 	case 443:
-		return f.Network == policy.TCP || f.Network == policy.UDP
+		return n == policy.TCP || n == policy.UDP
 	}
 	return false
 }
-
-func (r *Router) now() time.Time { return r.Clock() }
 
 // sourceOf returns the source of a name that was read in a flow.
 func sourceOf(p sniff.Protocol) policy.Source {

@@ -584,20 +584,18 @@ func TestHalfHellosAreBounded(t *testing.T) {
 	fill := func(client uint64) (heads []*head) {
 		for {
 			one := &head{heads: &h, client: client, max: 16 << 10}
-			room := one.room()
-			if room == nil {
+			if one.hold(make([]byte, 1<<10)) != nil {
 				return heads
 			}
-			one.b = one.b[:43]
 			heads = append(heads, one)
 		}
 	}
 	first := fill(1)
-	if got, want := len(first), 16; got != want {
-		t.Errorf("one client holds %d heads, want %d: half of the memory", got, want)
+	if got, want := len(first), 32; got != want {
+		t.Errorf("one client holds %d heads of 1 KiB, want %d: half of the memory", got, want)
 	}
-	if got := len(fill(2)); got != 16 {
-		t.Errorf("the next client holds %d heads, want the other half, 16", got)
+	if got := len(fill(2)); got != 32 {
+		t.Errorf("the next client holds %d heads, want the other half, 32", got)
 	}
 	for _, one := range first {
 		one.release()
@@ -606,13 +604,45 @@ func TestHalfHellosAreBounded(t *testing.T) {
 	if got := h.total; got != 32<<10 {
 		t.Errorf("%d bytes are held after one client released its share, want %d", got, 32<<10)
 	}
-	grown := &head{heads: &h, client: 1, max: 16 << 10}
-	for room := grown.room(); len(room) > 0; room = grown.room() {
-		grown.b = grown.b[:cap(grown.b)]
+}
+
+func TestAHelloThatHasNoEndIsReadToItsBound(t *testing.T) {
+	h := heads{limit: 64 << 10, clients: make(map[uint64]int)}
+	near, far := net.Pipe()
+	defer near.Close()
+	go func() {
+		for i := 0; ; i++ { // a header line that goes on and on
+			b := []byte("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx")
+			if i == 0 {
+				b = []byte("GET / HTTP/1.1\r\nx: ")
+			}
+			if _, err := far.Write(b); err != nil {
+				return
+			}
+		}
+	}()
+	one := &head{heads: &h, client: 1, max: 16 << 10}
+	if err := one.readName(near, time.Second); err != nil {
+		t.Fatal(err)
 	}
-	if len(grown.b) != 16<<10 {
-		t.Errorf("a head grew to %d bytes, want its bound, %d", len(grown.b), 16<<10)
+	if len(one.b) != 16<<10 || !one.result().Ambiguous {
+		t.Errorf("got %d bytes and %+v, want %d, which are ambiguous", len(one.b), one.result().Status, 16<<10)
 	}
+	one.release()
+	if h.total != 0 || len(h.clients) != 0 {
+		t.Errorf("%d bytes of %d clients are held at the end", h.total, len(h.clients))
+	}
+}
+
+func TestAPanicAsideGoesOnInTheCaller(t *testing.T) {
+	defer func() {
+		v := fmt.Sprint(recover())
+		if !strings.Contains(v, "far down") || !strings.Contains(v, "router_test.go") {
+			t.Errorf("got %q, want the panic and its trace", v)
+		}
+	}()
+	aside(func() { panic("far down") })
+	t.Error("the panic was lost")
 }
 
 func TestARefusalStormTurnsIntoSilence(t *testing.T) {
@@ -697,6 +727,11 @@ func TestKillAndRejudge(t *testing.T) {
 	<-w.ended
 	if got := w.Active(); got != 0 {
 		t.Errorf("got %d live flows, want 0", got)
+	}
+	for i, want := range []int{1, 0} {
+		if got := w.Busiest(); got != want {
+			t.Errorf("look %d: got %d flows at once, want %d", i+1, got, want)
+		}
 	}
 }
 

@@ -5,18 +5,15 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
-	"time"
 
 	"penstock/policy"
 	"penstock/policy/sniff"
 )
 
-func (r *Router) handleUnnamedTCP(ctx context.Context, client net.Conn, f policy.Flow, e *entry) {
-	head := &head{heads: &r.heads, client: f.Client, max: sniff.MaxBytes}
+func (r *Router) handleUnnamedTCP(ctx context.Context, client net.Conn, e *entry) {
+	head := r.heads.begin(e.flow.Client)
 	defer head.release()
-	res, err := readName(client, head, r.SniffTimeout)
-	if err != nil {
+	if err := head.readName(client, r.SniffTimeout); err != nil {
 		if errors.Is(err, errCrowded) {
 			r.Dropped(DropSniff)
 		}
@@ -24,21 +21,31 @@ func (r *Router) handleUnnamedTCP(ctx context.Context, client net.Conn, f policy
 		abort(client)
 		return
 	}
-	named, v := r.named(ctx, f, res, e)
-	if v.Action != policy.Forward {
-		refuseStream(client, head.b, v, res)
-		return
-	}
-	upstream, err := r.dial(ctx, named, v, e)
-	if err != nil {
-		e.fail("dial", err)
-		abort(client)
+	upstream, through := r.openNamed(ctx, client, e, head)
+	if upstream == nil {
 		return
 	}
 	defer upstream.Close()
+	r.carryFrom(ctx, e, client, upstream, through)
+}
+
+// openNamed judges a stream that starts with head and dials its far side. It passes the head on, or leaves it to through, the
+// filter of what follows. If the flow cannot go on, openNamed ends the client's side and returns no upstream.
+func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head *head) (upstream net.Conn, through io.Writer) {
+	before, res := e.flow, head.result()
+	r.named(ctx, before, res, e)
+	if e.verdict.Action != policy.Forward {
+		refuseStream(client, head, &e.verdict)
+		return nil, nil
+	}
+	upstream, err := r.dial(ctx, e)
+	if err != nil {
+		e.fail("dial", err)
+		abort(client)
+		return nil, nil
+	}
 	// The filters start from the facts before this flow was read, because a later request names its own host.
-	filter := filter{r: r, ctx: ctx, before: f, flow: named, verdict: v, upstream: unwrapped(upstream), e: e, held: head}
-	var through io.Writer
+	filter := filter{r: r, ctx: ctx, before: before, flow: e.flow, verdict: e.verdict, upstream: unwrapped(upstream), e: e, held: head}
 	switch {
 	case len(head.b) == 0:
 		through = &lateFilter{filter: filter}
@@ -54,53 +61,10 @@ func (r *Router) handleUnnamedTCP(ctx context.Context, client net.Conn, f policy
 		e.fail("relay", err)
 		abort(client)
 		abort(upstream)
-		return
+		upstream.Close()
+		return nil, nil
 	}
-	r.carryFrom(ctx, e, client, upstream, through)
-}
-
-// startedLimit is how long a client may take to finish a hello or head that it has started. Such a flow is never forwarded
-// without its name: a client could stall on purpose to choose its own verdict.
-const startedLimit = 10 * time.Second
-
-// readName reads the first bytes of a stream into head until they show a name or can show none. It waits for budget for the
-// first byte; if none comes, that is no error. After the first byte it waits for startedLimit; if the client has not finished
-// by then, that is an error.
-func readName(c net.Conn, head *head, budget time.Duration) (res sniff.Result, err error) {
-	if err := c.SetReadDeadline(time.Now().Add(budget)); err != nil {
-		return res, err
-	}
-	defer c.SetReadDeadline(time.Time{})
-	for {
-		room := head.room()
-		if room == nil {
-			return res, errCrowded
-		}
-		if len(room) == 0 {
-			return res, nil
-		}
-		n, err := c.Read(room)
-		first := len(head.b) == 0 && n > 0
-		head.b = head.b[:len(head.b)+n]
-		if n > 0 {
-			if res = sniff.TCP(head.b); res.Status != sniff.NeedMore {
-				return res, nil
-			}
-		}
-		switch {
-		case first && err == nil:
-			if err := c.SetReadDeadline(time.Now().Add(startedLimit)); err != nil {
-				return res, err
-			}
-		case err == nil:
-		case len(head.b) > 0: // the client started but did not finish
-			return res, err
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF):
-			return res, nil
-		default:
-			return res, err
-		}
-	}
+	return upstream, through
 }
 
 // filter is the common part of the filters of a stream. A filter sees what the client sends before the upstream does.

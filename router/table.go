@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -47,6 +48,7 @@ type table struct {
 
 	mu    *sync.Mutex // guards below
 	flows map[uint64]*entry
+	most  int // flows at once since Busiest was called
 	ours  map[netip.AddrPort]int
 	hits  map[string]*Hits
 }
@@ -73,7 +75,12 @@ type entry struct {
 	start  time.Time
 	cancel context.CancelFunc
 
-	mu         sync.Mutex // guards below
+	release  func()   // of its names, when it is over
+	accepted net.Conn // the client's side, if the flow is read before it is dialled
+	failure  error    // of accepting
+
+	// mu guards below. One goroutine at a time judges a flow: it writes flow and verdict, and reads them without the lock.
+	mu         sync.Mutex
 	flow       policy.Flow
 	verdict    policy.Verdict
 	egressName string
@@ -86,7 +93,17 @@ func (t *table) begin(f policy.Flow, now time.Time, cancel context.CancelFunc) *
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.flows[e.id] = e
+	t.most = max(t.most, len(t.flows))
 	return e
+}
+
+// accept answers the client of a flow that is read before it is dialled.
+func (e *entry) accept(a Answerer) {
+	if e.accepted, e.failure = a.Accept(); e.failure != nil {
+		e.fail("accept", e.failure)
+		return
+	}
+	e.carriedBy(e.accepted)
 }
 
 func (t *table) remove(e *entry) {
@@ -175,7 +192,7 @@ func (e *entry) snapshot() Flow {
 // end removes a flow from the table and reports it to Metrics and Ended.
 func (r *Router) end(e *entry) {
 	f := e.snapshot()
-	f.End = r.now()
+	f.End = r.Clock()
 	r.table.remove(e)
 	r.Metrics.ended(&f)
 	r.Ended(f)
@@ -211,6 +228,15 @@ func (r *Router) Active() int {
 	r.table.mu.Lock()
 	defer r.table.mu.Unlock()
 	return len(r.table.flows)
+}
+
+// Busiest returns the largest number of flows that were live at once since the last call.
+func (r *Router) Busiest() int {
+	r.table.mu.Lock()
+	defer r.table.mu.Unlock()
+	most := r.table.most
+	r.table.most = len(r.table.flows)
+	return most
 }
 
 // Hits returns how often each rule decided, by rule name. It includes live flows.
@@ -265,7 +291,7 @@ func (r *Router) Rejudge(facts func(*policy.Flow) bool, decide func(policy.Flow)
 	for _, e := range r.table.entries() {
 		f := e.snapshot()
 		now := f.Facts
-		now.Time = r.now()
+		now.Time = r.Clock()
 		now.Sniffed = true // no further name will be read
 		var v policy.Verdict
 		if facts == nil || facts(&now) {

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"penstock/stack/packet"
+	"penstock/stack/stream"
 )
 
 func TestCloseClientEndsEverythingOfIt(t *testing.T) {
@@ -30,17 +33,17 @@ func TestCloseClientEndsEverythingOfIt(t *testing.T) {
 	open1, half1, wait1 := addr("10.0.1.2:1"), addr("10.0.1.3:2"), addr("10.0.1.4:3")
 	w.shake(open1, web)
 	mine := []*kept{within(t, flows)}
-	w.send(datagram(addr("10.0.1.5:4"), web, []byte("x")))
+	w.send(udpFrom(addr("10.0.1.5:4"), web, []byte("x")))
 	mine = append(mine, within(t, flows))
 	w.send(segment(half1, web, 1, 0, flagSYN, nil))
 	w.expect("SYN-ACK", isTCP(web, half1, flagSYN|flagACK))
 	w.send(segment(wait1, slow, 1, 0, flagSYN, nil))
 	dial := []context.Context{within(t, waiting)}
-	w.send(datagram(wait1, slow, []byte("x")))
+	w.send(udpFrom(wait1, slow, []byte("x")))
 	dial = append(dial, within(t, waiting))
 	w.shake(addr("10.0.2.2:1"), web)
 	other := []*kept{within(t, flows)}
-	w.send(datagram(addr("10.0.2.2:4"), web, []byte("x")))
+	w.send(udpFrom(addr("10.0.2.2:4"), web, []byte("x")))
 	other = append(other, within(t, flows))
 
 	if got := s.CloseClient(1); got != 5 {
@@ -48,10 +51,10 @@ func TestCloseClientEndsEverythingOfIt(t *testing.T) {
 	}
 	rst := map[netip.AddrPort]bool{}
 	for len(rst) < 3 {
-		p := w.expect("RSTs for the open, the half-open and the waiting flow", func(p packet) bool {
-			return p.proto == protoTCP && p.body[13]&flagRST != 0
+		p := w.expect("RSTs for the open, the half-open and the waiting flow", func(p packet.Packet) bool {
+			return p.Proto == packet.ProtoTCP && p.Body[13]&flagRST != 0
 		})
-		rst[netip.AddrPortFrom(p.dst, uint16(p.body[2])<<8|uint16(p.body[3]))] = true
+		rst[netip.AddrPortFrom(p.Dst, uint16(p.Body[2])<<8|uint16(p.Body[3]))] = true
 	}
 	if !rst[open1] || !rst[half1] || !rst[wait1] {
 		t.Errorf("got RSTs for %v, want %v, %v and %v", rst, open1, half1, wait1)
@@ -79,7 +82,7 @@ func TestCloseClientEndsEverythingOfIt(t *testing.T) {
 	if got := s.CloseClient(1); got != 0 {
 		t.Errorf("got %d flows closed the second time, want 0", got)
 	}
-	w.send(datagram(addr("10.0.1.5:4"), web, []byte("x"))) // what it sends afterwards is new
+	w.send(udpFrom(addr("10.0.1.5:4"), web, []byte("x"))) // what it sends afterwards is new
 	if k := within(t, flows); k.r.Client != 1 || k.r.Src != addr("10.0.1.5:4") {
 		t.Errorf("got a flow of client %d, want a new one of client 1", k.r.Client)
 	}
@@ -107,7 +110,7 @@ func TestCloseClientResetsWhatWasOnlyWaitingForAcknowledgement(t *testing.T) {
 	for len(w.in) > 0 {
 		<-w.in
 	}
-	w.none("retransmission", func(p packet) bool { return p.proto == protoTCP && p.body[13]&flagRST == 0 })
+	w.none("retransmission", func(p packet.Packet) bool { return p.Proto == packet.ProtoTCP && p.Body[13]&flagRST == 0 })
 }
 
 // A client goes while it begins flows of all kinds: none of them may survive.
@@ -133,7 +136,7 @@ func TestNoFlowSlipsInWhileItsClientCloses(t *testing.T) {
 			for i := range 200 {
 				src := netip.AddrPortFrom(netip.MustParseAddr("10.0.1.2"), uint16(i+1))
 				w.send(segment(src, web, 1, 0, flagSYN, nil))
-				w.send(datagram(src, web, []byte("x")))
+				w.send(udpFrom(src, web, []byte("x")))
 			}
 		})
 		time.Sleep(time.Duration(round) * 50 * time.Microsecond)
@@ -143,7 +146,7 @@ func TestNoFlowSlipsInWhileItsClientCloses(t *testing.T) {
 		eventually(t, "no flow is left", func() bool {
 			s.tcp.mu.Lock()
 			defer s.tcp.mu.Unlock()
-			return held(s, 1) == 0 && s.tcp.dials.count == 0 && s.tcp.open.count == 0 && len(s.tcp.syns) == 0
+			return held(s, 1) == 0 && s.tcp.dials.Len() == 0 && s.tcp.open.Len() == 0 && len(s.tcp.syns) == 0
 		})
 	}
 }
@@ -158,11 +161,11 @@ func TestAFlowThatLosesItsPlaceIsNotOpened(t *testing.T) {
 	if got := s.CloseClient(0); got != 1 {
 		t.Errorf("got %d flows closed, want 1", got)
 	}
-	if _, err := f.shaken(new(tcpConn)); !errors.Is(err, net.ErrClosed) {
+	if _, err := f.shaken(new(stream.Conn)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v, want net.ErrClosed", err)
 	}
-	if s.tcp.open.count != 0 || s.tcp.dials.count != 0 || len(s.tcp.syns) != 0 {
-		t.Errorf("got %d open flows, %d dials and %d SYNs, want none", s.tcp.open.count, s.tcp.dials.count, len(s.tcp.syns))
+	if s.tcp.open.Len() != 0 || s.tcp.dials.Len() != 0 || len(s.tcp.syns) != 0 {
+		t.Errorf("got %d open flows, %d dials and %d SYNs, want none", s.tcp.open.Len(), s.tcp.dials.Len(), len(s.tcp.syns))
 	}
 	late, _ := s.tcp.begin(stack.TransportEndpointID{RemotePort: 2}, 1)
 	s.CloseClient(0)

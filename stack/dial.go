@@ -14,6 +14,9 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"penstock/stack/datagram"
+	"penstock/stack/stream"
 )
 
 // DialContext opens a flow from the stack's own address. network is "tcp", "udp" or "ping" (echo requests; the port is
@@ -35,9 +38,9 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 	case "tcp", "tcp4", "tcp6":
 		return dialer{s}.dialTCP(ctx, src, dst)
 	case "udp", "udp4", "udp6":
-		return dialer{s}.dialDatagram(kindUDP, src, dst)
+		return dialer{s}.dialDatagram(datagram.UDP, src, dst)
 	case "ping", "ping4", "ping6":
-		return dialer{s}.dialDatagram(kindReply, src, netip.AddrPortFrom(dst.Addr(), 0))
+		return dialer{s}.dialDatagram(datagram.Reply, src, netip.AddrPortFrom(dst.Addr(), 0))
 	}
 	return nil, fmt.Errorf("stack %s: dial %s: %w", s.name, address, net.UnknownNetworkError(network))
 }
@@ -45,8 +48,8 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 // dialer is a stack as it opens flows.
 type dialer struct{ *Stack }
 
-func (s dialer) dialDatagram(kind flowKind, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
-	c, err := s.flows.dial(kind, dst, src)
+func (s dialer) dialDatagram(kind datagram.Kind, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
+	c, err := s.flows.Dial(kind, dst, src)
 	if err != nil {
 		return nil, fmt.Errorf("stack %s: dial %v: %w", s.name, dst, err)
 	}
@@ -61,24 +64,29 @@ func (s dialer) dialTCP(ctx context.Context, src netip.Addr, dst netip.AddrPort)
 	var wq waiter.Queue
 	ep, err := s.net.NewEndpoint(tcp.ProtocolNumber, proto, &wq)
 	if err != nil {
-		return nil, opError("dial", dst, err)
+		return nil, stream.OpError("dial", dst, err)
 	}
 	ready := make(chan struct{}, 1)
-	entry := waiter.NewFunctionEntry(waiter.WritableEvents|waiter.EventErr|waiter.EventHUp, func(waiter.EventMask) { poke(ready) })
+	entry := waiter.NewFunctionEntry(waiter.WritableEvents|waiter.EventErr|waiter.EventHUp, func(waiter.EventMask) {
+		select {
+		case ready <- struct{}{}:
+		default:
+		}
+	})
 	wq.EventRegister(&entry)
 	defer wq.EventUnregister(&entry)
 	if err := s.bind(ep, src); err != nil {
 		ep.Close()
-		return nil, opError("dial", dst, err)
+		return nil, stream.OpError("dial", dst, err)
 	}
 	local, err := ep.GetLocalAddress()
 	if err != nil {
 		ep.Close()
-		return nil, opError("dial", dst, err)
+		return nil, stream.OpError("dial", dst, err)
 	}
 	from := netip.AddrPortFrom(src, local.Port)
-	unreachable := s.dials.begin(addrPair{remote: dst, local: from})
-	defer s.dials.end(addrPair{remote: dst, local: from})
+	unreachable := s.dials.begin(datagram.Pair{Remote: dst, Local: from})
+	defer s.dials.end(datagram.Pair{Remote: dst, Local: from})
 	err = ep.Connect(tcpip.FullAddress{NIC: nicID, Addr: tcpipAddr(dst.Addr()), Port: dst.Port()})
 	if _, started := err.(*tcpip.ErrConnectStarted); started {
 		select {
@@ -97,38 +105,38 @@ func (s dialer) dialTCP(ctx context.Context, src netip.Addr, dst netip.AddrPort)
 	}
 	if err != nil {
 		ep.Close()
-		return nil, opError("dial", dst, err)
+		return nil, stream.OpError("dial", dst, err)
 	}
 	s.keepAlive(ep)
-	return newTCPConn(ep, &wq, dst, from), nil
+	return stream.New(ep, &wq, dst, from, nil), nil
 }
 
 // dialling are the TCP dials that wait for an answer. An ICMP error ends one with the errno that a kernel would give:
 // gVisor takes some for others, and does not know that an IPv6 destination can be prohibited.
 type dialling struct {
 	mu    sync.Mutex // guards below
-	waits map[addrPair]chan<- syscall.Errno
+	waits map[datagram.Pair]chan<- syscall.Errno
 }
 
-func (d *dialling) begin(a addrPair) <-chan syscall.Errno {
+func (d *dialling) begin(a datagram.Pair) <-chan syscall.Errno {
 	failed := make(chan syscall.Errno, 1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.waits == nil {
-		d.waits = make(map[addrPair]chan<- syscall.Errno)
+		d.waits = make(map[datagram.Pair]chan<- syscall.Errno)
 	}
 	d.waits[a] = failed
 	return failed
 }
 
-func (d *dialling) end(a addrPair) {
+func (d *dialling) end(a datagram.Pair) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.waits, a)
 }
 
 // fail ends a dial. It reports false if there is none.
-func (d *dialling) fail(a addrPair, err syscall.Errno) bool {
+func (d *dialling) fail(a datagram.Pair, err syscall.Errno) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	failed, ok := d.waits[a]

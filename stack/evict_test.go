@@ -12,6 +12,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"penstock/stack/datagram"
+	"penstock/stack/packet"
+	"penstock/stack/share"
 )
 
 const second = int64(time.Second)
@@ -29,9 +33,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func TestTheLongestSilentDatagramFlowGoes(t *testing.T) {
 	var clock atomic.Int64
 	flows := make(chan *kept, 10)
-	_, w := newWire(t, Config{Limits: Limits{UDPFlows: 2}, Handle: keeping(flows)}, &clock)
+	_, w := newWire(t, Config{Limits: Limits{UDPFlows: 2}, Handle: keeping(flows)}, clock.Load)
 	a, b, c := addr("10.0.0.2:1"), addr("10.0.0.2:2"), addr("10.0.0.2:3")
-	say := func(from netip.AddrPort) { w.send(datagram(from, web, []byte("x"))) }
+	say := func(from netip.AddrPort) { w.send(udpFrom(from, web, []byte("x"))) }
 	say(a)
 	fa := within(t, flows)
 	for range 4 { // A talks for two seconds
@@ -49,7 +53,7 @@ func TestTheLongestSilentDatagramFlowGoes(t *testing.T) {
 	if !fa.over(5 * time.Second) {
 		t.Error("A stays although it was silent for longest")
 	}
-	if err := <-fa.ended; !errors.Is(err, errEvicted) || !errors.Is(err, net.ErrClosed) {
+	if err := <-fa.ended; !errors.Is(err, datagram.ErrEvicted) || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("A ended with %v, want an eviction", err)
 	}
 	if fb.over(50*time.Millisecond) || fc.over(0) {
@@ -67,10 +71,10 @@ func TestAnswersKeepAFlowAlive(t *testing.T) {
 		}
 		conns <- c
 		<-ctx.Done()
-	}}, &clock)
+	}}, clock.Load)
 	var list []net.Conn
 	for i := range 2 {
-		w.send(datagram(netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), uint16(i+1)), web, []byte("x")))
+		w.send(udpFrom(netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), uint16(i+1)), web, []byte("x")))
 		list = append(list, within(t, conns))
 		clock.Add(second)
 	}
@@ -78,28 +82,18 @@ func TestAnswersKeepAFlowAlive(t *testing.T) {
 		t.Fatal(err)
 	}
 	clock.Add(second)
-	w.send(datagram(addr("10.0.0.2:3"), web, []byte("x")))
+	w.send(udpFrom(addr("10.0.0.2:3"), web, []byte("x")))
 	within(t, conns)
-	s.flows.mu.Lock()
-	defer s.flows.mu.Unlock()
-	if s.flows.flows[list[0].(*datagramConn).key] == nil {
+	if s.flows.Find(list[0].(*datagram.Conn).Key()) == nil {
 		t.Error("the flow that was answered last went")
 	}
-	if s.flows.flows[list[1].(*datagramConn).key] != nil {
+	if s.flows.Find(list[1].(*datagram.Conn).Key()) != nil {
 		t.Error("the longest silent flow stays")
 	}
 }
 
 // held are the datagram flows of a client.
-func held(s *Stack, key uint64) int {
-	s.flows.mu.Lock()
-	defer s.flows.mu.Unlock()
-	h := s.flows.shares.owners[owner{client: key}]
-	if h == nil {
-		return 0
-	}
-	return len(h.places.list)
-}
+func held(s *Stack, key uint64) int { return s.flows.Held(key) }
 
 func TestManyAddressesAreOneClient(t *testing.T) {
 	m := NewMetrics(prometheus.NewRegistry())
@@ -109,7 +103,7 @@ func TestManyAddressesAreOneClient(t *testing.T) {
 	}, nil)
 	dst := addr("[2001:db8::9]:4000")
 	for i := range 300 { // client 1 has a whole /64
-		w.send(datagram(addr(fmt.Sprintf("[fd00:0:0:1::%x]:7", i+1)), dst, []byte("x")))
+		w.send(udpFrom(addr(fmt.Sprintf("[fd00:0:0:1::%x]:7", i+1)), dst, []byte("x")))
 		if k := within(t, flows); k.r.Client != 1 {
 			t.Fatalf("address %d: got client %d, want 1", i, k.r.Client)
 		}
@@ -119,11 +113,11 @@ func TestManyAddressesAreOneClient(t *testing.T) {
 	}
 	var honest []*kept
 	for i := range 20 {
-		w.send(datagram(netip.AddrPortFrom(netip.MustParseAddr("fd00:0:0:2::2"), uint16(i+1)), dst, []byte("x")))
+		w.send(udpFrom(netip.AddrPortFrom(netip.MustParseAddr("fd00:0:0:2::2"), uint16(i+1)), dst, []byte("x")))
 		honest = append(honest, within(t, flows))
 	}
 	for i := range 300 {
-		w.send(datagram(addr(fmt.Sprintf("[fd00:0:0:1::%x]:8", i+1)), dst, []byte("x")))
+		w.send(udpFrom(addr(fmt.Sprintf("[fd00:0:0:1::%x]:8", i+1)), dst, []byte("x")))
 		within(t, flows)
 	}
 	if got := held(s, 2); got != 20 {
@@ -149,8 +143,8 @@ func TestNobodysPacketsAreDropped(t *testing.T) {
 	}{
 		{"a SYN", segment(addr("10.9.0.2:5"), web, 1, 0, flagSYN, nil)},
 		{"a stray segment", segment(addr("10.9.0.2:5"), web, 1, 1, flagACK, nil)},
-		{"a datagram", datagram(addr("10.9.0.2:5"), web, []byte("x"))},
-		{"a fragment", fragments(datagram(addr("10.9.0.2:5"), web, make([]byte, 100)), 48)[0]},
+		{"a datagram", udpFrom(addr("10.9.0.2:5"), web, []byte("x"))},
+		{"a fragment", fragments(udpFrom(addr("10.9.0.2:5"), web, make([]byte, 100)), 48)[0]},
 		{"a ping of the stack's own address", echoRequest("10.9.0.2", "10.0.0.1", 8)},
 		{"a ping of another", echoRequest("10.9.0.2", "203.0.113.9", 8)},
 		{"an unknown protocol", unknown("10.9.0.2", "203.0.113.9", 47)},
@@ -163,7 +157,7 @@ func TestNobodysPacketsAreDropped(t *testing.T) {
 			w.send(row.pkt)
 			drops := m.drops.WithLabelValues("source")
 			eventually(t, "the drop is counted", func() bool { return testutil.ToFloat64(drops) == 1 })
-			w.none("an answer", func(packet) bool { return true })
+			w.none("an answer", func(packet.Packet) bool { return true })
 		})
 	}
 }
@@ -171,7 +165,7 @@ func TestNobodysPacketsAreDropped(t *testing.T) {
 func TestTCPSharesOfAFullTable(t *testing.T) {
 	var clock atomic.Int64
 	flows := make(chan *kept, 20)
-	_, w := newWire(t, Config{Limits: Limits{TCPFlows: 4}, Client: byNetwork, Handle: keeping(flows)}, &clock)
+	_, w := newWire(t, Config{Limits: Limits{TCPFlows: 4}, Client: byNetwork, Handle: keeping(flows)}, clock.Load)
 	one := func(i int) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("10.0.1.2"), uint16(100+i)) }
 	var list []*kept
 	for i := range 4 { // client 1 takes the whole table
@@ -204,7 +198,7 @@ func TestTCPSharesOfAFullTable(t *testing.T) {
 func TestDataKeepsATCPFlowAlive(t *testing.T) {
 	var clock atomic.Int64
 	flows := make(chan *kept, 20)
-	_, w := newWire(t, Config{Limits: Limits{TCPFlows: 2}, Client: byNetwork, Handle: keeping(flows)}, &clock)
+	_, w := newWire(t, Config{Limits: Limits{TCPFlows: 2}, Client: byNetwork, Handle: keeping(flows)}, clock.Load)
 	a, b := addr("10.0.1.2:100"), addr("10.0.1.2:101")
 	mine, theirs := w.shake(a, web)
 	fa := within(t, flows)
@@ -228,10 +222,7 @@ func TestDataKeepsATCPFlowAlive(t *testing.T) {
 func dials(s *Stack, key uint64) int {
 	s.tcp.mu.Lock()
 	defer s.tcp.mu.Unlock()
-	if h := s.tcp.dials.owners[owner{client: key}]; h != nil {
-		return len(h.places.list)
-	}
-	return 0
+	return s.tcp.dials.Held(share.Owner{Client: key})
 }
 
 func TestHalfOpenHandshakesKeepNobodyOut(t *testing.T) {
@@ -296,7 +287,7 @@ func TestDialsOfOneClientLeaveRoomForOthers(t *testing.T) {
 	syn(2, 3)
 	syn(1, 30)
 	eventually(t, "client 1 has what is left", func() bool { return dials(s, 2) == 3 && dials(s, 1) == 3 })
-	w.none("an answer", func(p packet) bool { return p.proto == protoTCP })
+	w.none("an answer", func(p packet.Packet) bool { return p.Proto == packet.ProtoTCP })
 }
 
 func TestAHandshakeThatIsNotFinishedEnds(t *testing.T) {

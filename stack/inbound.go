@@ -1,8 +1,12 @@
 package stack
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"runtime/debug"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -10,7 +14,9 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 
+	"penstock/stack/datagram"
 	"penstock/stack/link"
+	"penstock/stack/packet"
 )
 
 // keepView is the size from which a received packet keeps the buffer it was read into. Smaller ones are copied, so that
@@ -26,7 +32,7 @@ func (s receiver) readPort(p link.Port) {
 	batch := p.BatchSize()
 	pkts := make([]link.Packet, batch)
 	views := make([]*buffer.View, batch)
-	g := &gro.GRO{Dispatcher: s.nic.dispatch()}
+	g := &gro.GRO{Dispatcher: s.nic.Dispatcher()}
 	g.Init(batch > 1) // a port that gives one packet at a time gives super-packets: there is nothing to merge
 	for {
 		for i := range views {
@@ -59,9 +65,9 @@ func (s receiver) inboundView(p link.Packet, view *buffer.View, g *gro.GRO) (kep
 	if !ok {
 		return false
 	}
-	if len(h.raw) >= keepView && len(p.Data) > 0 && &p.Data[0] == &view.AsSlice()[0] {
-		head := h.headers()
-		view.CapLength(len(h.raw))
+	if len(h.Raw) >= keepView && len(p.Data) > 0 && &p.Data[0] == &view.AsSlice()[0] {
+		head := h.Headers()
+		view.CapLength(len(h.Raw))
 		view.TrimFront(len(head))
 		s.deliver(&h, head, view, g)
 		return true
@@ -70,10 +76,19 @@ func (s receiver) inboundView(p link.Packet, view *buffer.View, g *gro.GRO) (kep
 	return false
 }
 
-// inboundCopy takes one packet and leaves its bytes to the caller.
-func (s receiver) inboundCopy(m link.Meta, b []byte, g *gro.GRO) {
+// inboundBatch takes a packet from each buffer's offset on, and leaves the bytes to the caller.
+func (s receiver) inboundBatch(bufs [][]byte, offset int) {
+	g := s.gros.Get().(*gro.GRO)
+	for _, b := range bufs {
+		s.inboundCopy(b[offset:], g)
+	}
+	s.flush(g)
+	s.gros.Put(g)
+}
+
+func (s receiver) inboundCopy(b []byte, g *gro.GRO) {
 	defer s.recover()
-	if h, ok := s.classify(m, b); ok {
+	if h, ok := s.classify(link.Meta{}, b); ok {
 		s.deliverCopy(&h, g)
 	}
 }
@@ -81,44 +96,44 @@ func (s receiver) inboundCopy(m link.Meta, b []byte, g *gro.GRO) {
 // splitFrom is the size from which a packet's headers get a view of their own.
 const splitFrom = 4 << 10
 
-func (s receiver) deliverCopy(h *packet, g *gro.GRO) {
-	if len(h.raw) < splitFrom {
-		s.deliver(h, h.raw, nil, g)
+func (s receiver) deliverCopy(h *packet.Packet, g *gro.GRO) {
+	if len(h.Raw) < splitFrom {
+		s.deliver(h, h.Raw, nil, g)
 		return
 	}
-	head := h.headers()
-	s.deliver(h, head, buffer.NewViewWithData(h.raw[len(head):]), g)
+	head := h.Headers()
+	s.deliver(h, head, buffer.NewViewWithData(h.Raw[len(head):]), g)
 }
 
 // classify counts and drops packets that belong to no flow, and takes datagrams, echoes and fragments itself. It reports
 // true for what is left to gVisor: TCP, and ICMP that inboundICMP does not take.
-func (s receiver) classify(m link.Meta, b []byte) (packet, bool) {
+func (s receiver) classify(m link.Meta, b []byte) (packet.Packet, bool) {
 	s.metrics.read(len(b))
-	h, reason := parse(m, b)
-	if reason != "" {
-		s.metrics.drop(reason)
+	h, fault := packet.Parse(m, b)
+	if fault != "" {
+		s.metrics.drop(DropReason(fault))
 		return h, false
 	}
-	if h.fragment || h.proto == icmpProto(h.src) {
-		if _, known := s.client(h.src); !known {
+	if h.Fragment || h.Proto == packet.ICMPProto(h.Src) {
+		if _, known := s.client(h.Src); !known {
 			s.metrics.drop(dropSource)
 			return h, false
 		}
 	}
-	if h.fragment {
+	if h.Fragment {
 		s.deliverFragment(&h)
 		return h, false
 	}
-	switch h.proto {
-	case protoTCP:
+	switch h.Proto {
+	case packet.ProtoTCP:
 		return h, true
-	case protoUDP:
+	case packet.ProtoUDP:
 		s.inboundUDP(m, &h)
 		return h, false
-	case protoICMP4, protoICMP6:
+	case packet.ProtoICMP4, packet.ProtoICMP6:
 		return h, !s.inboundICMP(&h)
 	}
-	if _, known := s.client(h.src); !known {
+	if _, known := s.client(h.Src); !known {
 		s.metrics.drop(dropSource)
 		return h, false
 	}
@@ -130,7 +145,7 @@ func (s receiver) classify(m link.Meta, b []byte) (packet, bool) {
 // deliver gives a checked packet to gVisor. head is copied; rest, which may be nil, is given away. The headers stand
 // apart because gVisor holds a second reference to the view with the IP header, and therefore copies all of it, up to
 // 64 KiB, to look at the TCP header.
-func (s receiver) deliver(h *packet, head []byte, rest *buffer.View, g *gro.GRO) {
+func (s receiver) deliver(h *packet.Packet, head []byte, rest *buffer.View, g *gro.GRO) {
 	payload := buffer.MakeWithView(buffer.NewViewWithData(head))
 	if rest != nil {
 		payload.Append(rest)
@@ -138,7 +153,7 @@ func (s receiver) deliver(h *packet, head []byte, rest *buffer.View, g *gro.GRO)
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
 	pkt.RXChecksumValidated = true
 	pkt.NetworkProtocolNumber = header.IPv6ProtocolNumber
-	if h.src.Is4() {
+	if h.Src.Is4() {
 		pkt.NetworkProtocolNumber = header.IPv4ProtocolNumber
 	}
 	g.Enqueue(pkt)
@@ -159,28 +174,53 @@ func (s *Stack) recover() {
 	}
 }
 
+// datagramConfig is how the table of datagram flows reaches the stack.
+func (s *Stack) datagramConfig() datagram.Config {
+	c := datagram.Config{
+		Limits: s.limits.datagrams(), Client: s.client, Now: s.now, Sender: sender{s}, Count: s.metrics,
+	}
+	if s.handle != nil {
+		c.Serve = s.serveDatagram
+	}
+	return c
+}
+
+// serveDatagram runs the handler of one datagram or echo flow.
+func (s *Stack) serveDatagram(ctx context.Context, c *datagram.Conn) {
+	defer s.recover()
+	k := c.Key()
+	r := &Request{Network: c.Network(), Src: k.Remote, Dst: k.Local, Client: c.Client(), datagram: c}
+	defer r.finish()
+	s.handle(ctx, r)
+}
+
 // inboundUDP takes one unfragmented UDP packet, or a super-packet of them.
-func (s receiver) inboundUDP(m link.Meta, h *packet) {
+func (s receiver) inboundUDP(m link.Meta, h *packet.Packet) {
 	if m.GSO != link.GSOUDP {
-		s.flows.arrived(kindUDP, flowAddrs(h), h.body[8:])
+		s.flows.Arrived(datagram.UDP, flowAddrs(h), h.Body[8:])
 		return
 	}
-	if len(h.body) < 8 || m.SegSize == 0 {
+	if len(h.Body) < 8 || m.SegSize == 0 {
 		s.metrics.drop(dropMalformed)
 		return
 	}
 	addrs := flowAddrs(h)
-	for data := h.body[8:]; len(data) > 0; {
+	for data := h.Body[8:]; len(data) > 0; {
 		n := min(int(m.SegSize), len(data))
-		s.flows.arrived(kindUDP, addrs, data[:n])
+		s.flows.Arrived(datagram.UDP, addrs, data[:n])
 		data = data[n:]
 	}
 }
 
 // flowAddrs are the sender and receiver of a UDP packet.
-func flowAddrs(h *packet) addrPair {
-	return addrPair{
-		remote: netip.AddrPortFrom(h.src, uint16(h.body[0])<<8|uint16(h.body[1])),
-		local:  netip.AddrPortFrom(h.dst, uint16(h.body[2])<<8|uint16(h.body[3])),
+func flowAddrs(h *packet.Packet) datagram.Pair {
+	return datagram.Pair{
+		Remote: netip.AddrPortFrom(h.Src, uint16(h.Body[0])<<8|uint16(h.Body[1])),
+		Local:  netip.AddrPortFrom(h.Dst, uint16(h.Body[2])<<8|uint16(h.Body[3])),
 	}
+}
+
+// closed reports whether err only says that a link was closed.
+func closed(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed)
 }

@@ -16,6 +16,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"penstock/stack/link"
+	"penstock/stack/packet"
 )
 
 // failing is a port whose Read fails with err once it is told to.
@@ -131,11 +132,11 @@ func TestTheMTUBoundsWhatIsSent(t *testing.T) {
 		t.Fatalf("got MTU %d, want 1300", got)
 	}
 	s, w := newWire(t, Config{MTU: 1280, Handle: echo}, nil)
-	w.send(datagram(addr("10.0.0.2:5"), web, make([]byte, 1440)))
+	w.send(udpFrom(addr("10.0.0.2:5"), web, make([]byte, 1440)))
 	for n := 0; n < 2; n++ {
-		q := w.expect("fragment", func(q packet) bool { return q.fragment })
-		if len(q.raw) > s.MTU() {
-			t.Errorf("got a packet of %d bytes, want at most %d", len(q.raw), s.MTU())
+		q := w.expect("fragment", func(q packet.Packet) bool { return q.Fragment })
+		if len(q.Raw) > s.MTU() {
+			t.Errorf("got a packet of %d bytes, want at most %d", len(q.Raw), s.MTU())
 		}
 	}
 }
@@ -214,7 +215,7 @@ func TestADeviceThatNobodyReadsDropsInsteadOfBlocking(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused, start := 0, time.Now()
-	for range 2 * queueBytes / 1400 {
+	for range (2 << 20) / 1400 { // twice what the queue takes
 		if _, err := c.Write(make([]byte, 1400)); err != nil {
 			refused++
 		}

@@ -1,6 +1,25 @@
 package stack
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"penstock/stack/packet"
+)
+
+// DropReason is why a packet or flow was not carried. The set is closed: it labels metrics.
+type DropReason string
+
+// Reasons of this package.
+const (
+	dropMalformed = DropReason(packet.Malformed)
+	dropChecksum  = DropReason(packet.BadChecksum)
+	dropAddress   = DropReason(packet.BadAddress)
+	dropProtocol  = DropReason("protocol")
+	dropSource    = DropReason("source") // of an address that is no client's
+	dropCap       = DropReason("cap")
+	dropQueue     = DropReason("queue")
+	dropPanic     = DropReason("panic")
+)
 
 // Metrics counts what stacks read, write and drop. A nil *Metrics counts nothing.
 type Metrics struct {
@@ -63,13 +82,15 @@ func (m *Metrics) read(n int) {
 	}
 }
 
-func (m *Metrics) wrote(n int) {
+// Wrote counts a packet that went out.
+func (m *Metrics) Wrote(n int) {
 	if m != nil {
 		m.out.count(n)
 	}
 }
 
-func (m *Metrics) evicted() {
+// Evicted counts a flow that was pushed out by a newer one.
+func (m *Metrics) Evicted() {
 	if m != nil {
 		m.evict.Inc()
 	}

@@ -14,45 +14,27 @@ import (
 	"time"
 
 	"penstock/stack/link"
+	"penstock/stack/packet"
 )
 
 // echoRequest is a ping of size bytes of payload.
 func echoRequest(from, to string, size int) []byte {
 	src, dst := netip.MustParseAddr(from), netip.MustParseAddr(to)
-	hdr := ipHeaderLen(src)
+	hdr := packet.HeaderLen(src)
 	b := make([]byte, hdr+8+size)
-	putIP(b, icmpProto(src), src, dst, 8+size)
-	putEcho(b[hdr:], true, src, dst)
+	packet.PutIP(b, packet.ICMPProto(src), src, dst, 8+size)
+	packet.PutEcho(b[hdr:], true, src, dst)
 	return b
 }
 
 // unknown is a packet of a protocol that the stack does not carry.
 func unknown(from, to string, proto byte) []byte {
 	src, dst := netip.MustParseAddr(from), netip.MustParseAddr(to)
-	hdr := ipHeaderLen(src)
+	hdr := packet.HeaderLen(src)
 	b := make([]byte, hdr+40)
-	putIP(b, proto, src, dst, 40)
+	packet.PutIP(b, proto, src, dst, 40)
 	copy(b[hdr:], "forty bytes that nobody looks into")
 	return b
-}
-
-func TestAddressesThatNoFlowHasAreDropped(t *testing.T) {
-	for _, row := range []struct {
-		sentence, from, to string
-		want               DropReason
-	}{
-		{"a host", "10.0.0.2", "203.0.113.9", ""},
-		{"a metadata service, which is for others to refuse", "10.0.0.2", "169.254.169.254", ""},
-		{"a link-local source", "169.254.1.1", "203.0.113.9", dropAddress},
-		{"IPv6 of one link", "fd00::2", "fe80::1", dropAddress},
-		{"loopback", "10.0.0.2", "127.0.0.1", dropAddress},
-		{"everybody", "10.0.0.2", "255.255.255.255", dropAddress},
-		{"a group", "10.0.0.2", "224.0.0.251", dropAddress},
-	} {
-		if _, got := parse(link.Meta{}, echoRequest(row.from, row.to, 8)); got != row.want {
-			t.Errorf("%s: got %q, want %q", row.sentence, got, row.want)
-		}
-	}
 }
 
 func TestTCPInFragmentsIsChecksummed(t *testing.T) {
@@ -133,12 +115,12 @@ func TestADatagramEndsWhereItsHeaderSays(t *testing.T) {
 		pkts [][]byte
 		want int // bytes; -1: dropped
 	}{
-		{"as long as the packet", [][]byte{datagram(src, web, []byte("data"))}, 4},
-		{"with four bytes behind it", [][]byte{padded(datagram(src, web, []byte("data")))}, 4},
-		{"the same without checksum", [][]byte{padded(noSum(datagram(src, web, []byte("data"))))}, 4},
-		{"the same in fragments", fragments(padded(datagram(src, web, make([]byte, 40))), 32), 40},
-		{"longer than the packet", [][]byte{long(datagram(src, web, []byte("data")))}, -1},
-		{"empty", [][]byte{datagram(src, web, nil)}, 0},
+		{"as long as the packet", [][]byte{udpFrom(src, web, []byte("data"))}, 4},
+		{"with four bytes behind it", [][]byte{padded(udpFrom(src, web, []byte("data")))}, 4},
+		{"the same without checksum", [][]byte{padded(noSum(udpFrom(src, web, []byte("data"))))}, 4},
+		{"the same in fragments", fragments(padded(udpFrom(src, web, make([]byte, 40))), 32), 40},
+		{"longer than the packet", [][]byte{long(udpFrom(src, web, []byte("data")))}, -1},
+		{"empty", [][]byte{udpFrom(src, web, nil)}, 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			sizes := make(chan int, 10)
@@ -153,7 +135,7 @@ func TestADatagramEndsWhereItsHeaderSays(t *testing.T) {
 			for _, p := range row.pkts {
 				w.send(p)
 			}
-			w.send(datagram(addr("10.0.0.2:101"), web, make([]byte, 77)))
+			w.send(udpFrom(addr("10.0.0.2:101"), web, make([]byte, 77)))
 			got := within(t, sizes)
 			if got == 77 && row.want != -1 {
 				got = within(t, sizes)
@@ -170,19 +152,19 @@ func TestUnknownProtocolsAreAnswered(t *testing.T) {
 	for _, proto := range []byte{4, 41, 47, 50, 132} {
 		pkt := unknown("10.0.0.2", "203.0.113.9", proto)
 		w.send(pkt)
-		p := w.expect("ICMP error", func(p packet) bool { return p.proto == protoICMP4 })
-		if p.body[0] != 3 || p.body[1] != 2 || p.src.String() != "203.0.113.9" || !bytes.Equal(p.body[8:], pkt) {
-			t.Errorf("protocol %d: got type %d, code %d from %v, want 3, 2 (protocol unreachable) that quotes the packet", proto, p.body[0], p.body[1], p.src)
+		p := w.expect("ICMP error", func(p packet.Packet) bool { return p.Proto == packet.ProtoICMP4 })
+		if p.Body[0] != 3 || p.Body[1] != 2 || p.Src.String() != "203.0.113.9" || !bytes.Equal(p.Body[8:], pkt) {
+			t.Errorf("protocol %d: got type %d, code %d from %v, want 3, 2 (protocol unreachable) that quotes the packet", proto, p.Body[0], p.Body[1], p.Src)
 		}
 	}
 	pkt := unknown("fd00::2", "2001:db8::9", 47)
 	w.send(pkt)
-	p := w.expect("ICMPv6 error", func(p packet) bool { return p.proto == protoICMP6 })
-	if p.body[0] != 4 || p.body[1] != 1 || binary.BigEndian.Uint32(p.body[4:]) != 6 || !bytes.Equal(p.body[8:], pkt) {
-		t.Errorf("got % x, want parameter problem 4, code 1 that points at byte 6", p.body[:8])
+	p := w.expect("ICMPv6 error", func(p packet.Packet) bool { return p.Proto == packet.ProtoICMP6 })
+	if p.Body[0] != 4 || p.Body[1] != 1 || binary.BigEndian.Uint32(p.Body[4:]) != 6 || !bytes.Equal(p.Body[8:], pkt) {
+		t.Errorf("got % x, want parameter problem 4, code 1 that points at byte 6", p.Body[:8])
 	}
 	w.send(unknown("fd00::2", "2001:db8::9", 59))
-	w.none("answer to no next header", func(p packet) bool { return p.proto == protoICMP6 })
+	w.none("answer to no next header", func(p packet.Packet) bool { return p.Proto == packet.ProtoICMP6 })
 	for range 500 {
 		w.send(unknown("10.0.0.2", "203.0.113.9", 47))
 	}
@@ -196,19 +178,19 @@ func TestUnknownProtocolsAreAnswered(t *testing.T) {
 func (w *wire) whole(proto byte) []byte {
 	var all []byte
 	for {
-		p := w.expect("fragment", func(packet) bool { return true })
-		if !p.fragment {
-			return p.body
+		p := w.expect("fragment", func(packet.Packet) bool { return true })
+		if !p.Fragment {
+			return p.Body
 		}
-		if p.src.Is6() {
-			all = append(all, p.body[8:]...)
-			if p.body[3]&1 == 0 {
+		if p.Src.Is6() {
+			all = append(all, p.Body[8:]...)
+			if p.Body[3]&1 == 0 {
 				return all
 			}
 			continue
 		}
-		all = append(all, p.body...)
-		if p.raw[6]&0x20 == 0 {
+		all = append(all, p.Body...)
+		if p.Raw[6]&0x20 == 0 {
 			return all
 		}
 	}
@@ -255,15 +237,15 @@ func TestTheStacksOwnAddressAnswersTheLargestPing(t *testing.T) {
 	for i := range pkt[28:] {
 		pkt[28+i] = byte(i * 3)
 	}
-	putEcho(pkt[20:], true, netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.1"))
+	packet.PutEcho(pkt[20:], true, netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.1"))
 	for off := 0; off < len(pkt)-20; off += 1480 {
 		n := min(1480, len(pkt)-20-off)
 		f := append(bytes.Clone(pkt[:20]), pkt[20+off:20+off+n]...)
 		binary.BigEndian.PutUint16(f[2:], uint16(len(f)))
-		putFragment4(f, 9, off, off+n < len(pkt)-20)
+		packet.PutFragment4(f, 9, off, off+n < len(pkt)-20)
 		w.send(f)
 	}
-	if got := w.whole(protoICMP4); len(got) != 65515 || !bytes.Equal(got[8:], pkt[28:]) {
+	if got := w.whole(packet.ProtoICMP4); len(got) != 65515 || !bytes.Equal(got[8:], pkt[28:]) {
 		t.Errorf("got %d bytes back, want 65515", len(got))
 	}
 }
@@ -291,16 +273,16 @@ func TestUnreachableOnTheWire(t *testing.T) {
 			{addr("10.0.0.2:100"), web, 3, row.code4, 3},
 			{addr("[fd00::2]:100"), addr("[2001:db8::9]:80"), 1, row.code6, 4},
 		} {
-			icmp := func(p packet) bool { return p.proto == icmpProto(ends.src.Addr()) }
+			icmp := func(p packet.Packet) bool { return p.Proto == packet.ICMPProto(ends.src.Addr()) }
 			w.send(segment(ends.src, ends.dst, 0xabcdef01, 0, flagSYN, nil))
 			if ends.code < 0 {
 				w.expect("RST", isTCP(ends.dst, ends.src, flagRST))
 			} else {
 				p := w.expect("ICMP error", icmp)
-				quoted := p.body[8+ipHeaderLen(p.src):]
-				if int(p.body[0]) != ends.kind || int(p.body[1]) != ends.code || p.src != ends.dst.Addr() ||
+				quoted := p.Body[8+packet.HeaderLen(p.Src):]
+				if int(p.Body[0]) != ends.kind || int(p.Body[1]) != ends.code || p.Src != ends.dst.Addr() ||
 					binary.BigEndian.Uint16(quoted) != 100 || binary.BigEndian.Uint32(quoted[4:]) != 0xabcdef01 {
-					t.Errorf("%v: got % x, want type %d, code %d that quotes port and sequence number", row.err, p.body[:8], ends.kind, ends.code)
+					t.Errorf("%v: got % x, want type %d, code %d that quotes port and sequence number", row.err, p.Body[:8], ends.kind, ends.code)
 				}
 			}
 			code := ends.code
@@ -308,10 +290,10 @@ func TestUnreachableOnTheWire(t *testing.T) {
 				code = ends.port
 			}
 			for range 2 { // the second is answered from memory
-				w.send(datagram(ends.src, ends.dst, []byte("x")))
+				w.send(udpFrom(ends.src, ends.dst, []byte("x")))
 				p := w.expect("ICMP error", icmp)
-				if int(p.body[0]) != ends.kind || int(p.body[1]) != code {
-					t.Errorf("%v: UDP got % x, want type %d, code %d", row.err, p.body[:8], ends.kind, code)
+				if int(p.Body[0]) != ends.kind || int(p.Body[1]) != code {
+					t.Errorf("%v: UDP got % x, want type %d, code %d", row.err, p.Body[:8], ends.kind, code)
 				}
 			}
 		}
@@ -342,10 +324,10 @@ func TestForgedICMPErrorsChangeNothing(t *testing.T) {
 	p := newPair(t, byPipe, Limits{}, echo)
 	c := p.dial(t, "tcp", "203.0.113.9:80")
 	from := c.LocalAddr().(interface{ AddrPort() netip.AddrPort }).AddrPort()
-	sender{p.server}.unreachableTCP(from, web, 12345, whyHost)
-	sender{p.server}.unreachableTCP(addr("10.0.0.2:9"), web, 12345, whyHost)
-	sender{p.server}.sendICMPError(web.Addr(), from.Addr(), unreachable4, 1, 0, []byte("short"))
-	sender{p.server}.sendICMPError(web.Addr(), from.Addr(), unreachable4, 1, 0, make([]byte, 40))
+	sender{p.server}.unreachableTCP(from, web, 12345, packet.WhyHost)
+	sender{p.server}.unreachableTCP(addr("10.0.0.2:9"), web, 12345, packet.WhyHost)
+	sender{p.server}.sendICMPError(web.Addr(), from.Addr(), packet.Unreachable4, 1, 0, []byte("short"))
+	sender{p.server}.sendICMPError(web.Addr(), from.Addr(), packet.Unreachable4, 1, 0, make([]byte, 40))
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}

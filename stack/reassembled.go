@@ -8,6 +8,9 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"penstock/stack/datagram"
+	"penstock/stack/packet"
 )
 
 // takeReassembled makes gVisor hand over the datagrams and echoes that it put together from fragments.
@@ -19,16 +22,16 @@ func (s receiver) takeReassembled() {
 
 // deliverFragment gives a fragment to gVisor. It goes past gVisor's NIC, which would note that the link has checked the
 // checksum: nobody can before the whole is there, so that gVisor has to check what TCP gets.
-func (s receiver) deliverFragment(h *packet) {
+func (s receiver) deliverFragment(h *packet.Packet) {
 	proto := header.IPv6ProtocolNumber
-	if h.src.Is4() {
+	if h.Src.Is4() {
 		proto = header.IPv4ProtocolNumber
 	}
 	ep, err := s.net.GetNetworkEndpoint(nicID, proto)
 	if err != nil {
 		return // the stack closes
 	}
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(buffer.NewViewWithData(h.raw))})
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(buffer.NewViewWithData(h.Raw))})
 	defer pkt.DecRef()
 	pkt.NetworkProtocolNumber = proto
 	ep.HandlePacket(pkt)
@@ -38,17 +41,17 @@ func (s receiver) deliverFragment(h *packet) {
 func (s receiver) reassembledUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	body := stack.PayloadSince(pkt.TransportHeader())
 	defer body.Release()
-	h := packet{src: fromTCPIP(id.RemoteAddress), dst: fromTCPIP(id.LocalAddress), proto: protoUDP, body: body.AsSlice()}
+	h := packet.Packet{Src: fromTCPIP(id.RemoteAddress), Dst: fromTCPIP(id.LocalAddress), Proto: packet.ProtoUDP, Body: body.AsSlice()}
 	switch {
-	case !h.trim():
+	case !h.Trim():
 		s.metrics.drop(dropMalformed)
-	case !h.checksumValid():
+	case !h.ChecksumValid():
 		s.metrics.drop(dropChecksum)
 	default:
-		s.flows.arrived(kindUDP, addrPair{
-			remote: netip.AddrPortFrom(h.src, id.RemotePort),
-			local:  netip.AddrPortFrom(h.dst, id.LocalPort),
-		}, h.body[8:])
+		s.flows.Arrived(datagram.UDP, datagram.Pair{
+			Remote: netip.AddrPortFrom(h.Src, id.RemotePort),
+			Local:  netip.AddrPortFrom(h.Dst, id.LocalPort),
+		}, h.Body[8:])
 	}
 	return true
 }
@@ -58,9 +61,9 @@ func (s receiver) reassembledUDP(id stack.TransportEndpointID, pkt *stack.Packet
 func (s receiver) reassembledICMP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	body := stack.PayloadSince(pkt.TransportHeader())
 	defer body.Release()
-	h := packet{src: fromTCPIP(id.RemoteAddress), dst: fromTCPIP(id.LocalAddress), body: body.AsSlice()}
-	h.proto = icmpProto(h.src)
-	if len(h.body) < 8 || !h.checksumValid() {
+	h := packet.Packet{Src: fromTCPIP(id.RemoteAddress), Dst: fromTCPIP(id.LocalAddress), Body: body.AsSlice()}
+	h.Proto = packet.ICMPProto(h.Src)
+	if len(h.Body) < 8 || !h.ChecksumValid() {
 		s.metrics.drop(dropChecksum)
 		return true
 	}

@@ -5,6 +5,9 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"penstock/stack/datagram"
+	"penstock/stack/packet"
 )
 
 // errAnswered says that a Request was accepted, refused or dropped before.
@@ -17,8 +20,8 @@ type Request struct {
 	Src, Dst netip.AddrPort // who sent it, and where to
 	Client   uint64         // key of the client that sent the first packet
 
-	datagram *datagramConn // nil for TCP
-	tcp      *tcpFlow      // nil for datagrams
+	datagram *datagram.Conn // nil for TCP
+	tcp      *tcpFlow       // nil for datagrams
 
 	mu       sync.Mutex // guards below
 	answered bool
@@ -33,7 +36,7 @@ func (r *Request) Accept() (net.Conn, error) {
 		return nil, errAnswered
 	}
 	if r.datagram != nil {
-		r.datagram.answer(flowAccepted)
+		r.datagram.Accept()
 		r.setAccepted(r.datagram)
 		return r.datagram, nil
 	}
@@ -47,9 +50,9 @@ func (r *Request) Accept() (net.Conn, error) {
 
 // Refuse answers as a host does on which nobody listens: with RST or an ICMP error.
 func (r *Request) Refuse() {
-	why := whyPort
+	why := packet.WhyPort
 	if r.datagram != nil {
-		why = r.datagram.refusal()
+		why = r.datagram.Refusal()
 	}
 	r.end(true, why)
 }
@@ -61,8 +64,8 @@ func (r *Request) Refuse() {
 // A client on Linux reports the same errno at once, but for a prohibited IPv4 destination: there is no ICMP code for
 // which it reports EACCES, and it reports EHOSTUNREACH instead, as it does behind any router that prohibits.
 func (r *Request) Unreachable(err error) {
-	why := whyOf(err)
-	if why == whyPort {
+	why := packet.WhyOf(err)
+	if why == packet.WhyPort {
 		r.Refuse()
 		return
 	}
@@ -70,7 +73,7 @@ func (r *Request) Unreachable(err error) {
 }
 
 // Drop answers nothing.
-func (r *Request) Drop() { r.end(false, whyPort) }
+func (r *Request) Drop() { r.end(false, packet.WhyPort) }
 
 func (r *Request) answer() bool {
 	r.mu.Lock()
@@ -86,7 +89,7 @@ func (r *Request) setAccepted(c net.Conn) {
 	r.accepted = c
 }
 
-func (r *Request) end(refuse bool, why unreachableWhy) {
+func (r *Request) end(refuse bool, why packet.Why) {
 	if !r.answer() {
 		return
 	}
@@ -94,22 +97,16 @@ func (r *Request) end(refuse bool, why unreachableWhy) {
 		r.tcp.answer(r, refuse, why)
 		return
 	}
-	// The flow stays in the table for a moment, so that a sender that goes on costs no new judgement.
-	c := r.datagram
 	if refuse {
-		c.why.Store(uint32(why))
-		c.answer(flowRefused)
-		sender{c.t.s}.unreachable(c.key, why)
-	} else {
-		c.answer(flowDropped)
+		r.datagram.Refuse(why)
+		return
 	}
-	c.touch()
-	c.shut(net.ErrClosed)
+	r.datagram.Drop()
 }
 
 // finish is called when the handler has returned.
 func (r *Request) finish() {
-	r.end(false, whyPort)
+	r.end(false, packet.WhyPort)
 	r.mu.Lock()
 	c := r.accepted
 	r.mu.Unlock()

@@ -19,16 +19,20 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	"golang.zx2c4.com/wireguard/tun"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"penstock/stack/datagram"
 	"penstock/stack/link"
+	"penstock/stack/nic"
 )
 
 // nicID is the only NIC's number.
@@ -38,8 +42,6 @@ const nicID = tcpip.NICID(1)
 var (
 	// ErrNoAddress is returned by a dial to an address family in which the stack has no address of its own.
 	ErrNoAddress = errors.New("the stack has no address of this family")
-
-	errQueueFull = errors.New("the reader of the device does not keep up")
 )
 
 // Config is what New needs. Every bound has the default that its comment names.
@@ -77,11 +79,14 @@ type Stack struct {
 	metrics *Metrics
 
 	net   *stack.Stack
-	nic   *nic
-	flows *flowTable
+	nic   *nic.Card
+	flows *datagram.Table
 	tcp   *tcpTable
 	dials dialling
 	now   func() int64 // nanoseconds since the stack was made
+
+	gros   sync.Pool     // *gro.GRO: a device may be written by one goroutine per peer
+	errors *rate.Limiter // for ICMP errors, as hosts limit them
 
 	lastPort atomic.Uint32 // of the dials, before it is folded into their range; see bind
 
@@ -92,12 +97,18 @@ type Stack struct {
 	mu     sync.Mutex // guards below
 	addrs  map[netip.Prefix]bool
 	ports  []link.Port
-	device *device
+	device *nic.Device
 	closed bool
 }
 
 // New makes a stack that is not attached to anything yet.
 func New(c Config) (*Stack, error) {
+	start := time.Now()
+	return open(c, func() int64 { return int64(time.Since(start)) })
+}
+
+// open is New with a clock.
+func open(c Config, now func() int64) (*Stack, error) {
 	if c.Name == "" {
 		c.Name = "stack"
 	}
@@ -124,23 +135,24 @@ func New(c Config) (*Stack, error) {
 		limits:  c.Limits.withDefaults(),
 		log:     c.Log,
 		metrics: c.Metrics,
+		now:     now,
+		errors:  rate.NewLimiter(1000, 50),
 		addrs:   make(map[netip.Prefix]bool),
 	}
-	start := time.Now()
-	s.now = func() int64 { return int64(time.Since(start)) }
 	// The lifetime of the object that this call makes.
 	s.life, s.stop = context.WithCancel(context.Background())
 	s.net = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 	})
-	s.nic = &nic{gsoMax: gsoMaxLossy, metrics: c.Metrics}
-	if c.Lossless {
-		s.nic.gsoMax = gsoMaxLossless
+	s.nic = nic.New(c.MTU, gsoMax(c.Lossless), c.Metrics)
+	s.gros.New = func() any {
+		g := &gro.GRO{Dispatcher: s.nic.Dispatcher()}
+		g.Init(true)
+		return g
 	}
-	s.nic.mtu.Store(uint32(c.MTU))
 	s.lastPort.Store(rand.Uint32())
-	s.flows, s.tcp = newFlowTable(s), newTCPTable(s)
+	s.flows, s.tcp = datagram.New(s.life, s.datagramConfig()), newTCPTable(s)
 	if err := s.tune(c.Lossless); err != nil {
 		s.abandon()
 		return nil, err
@@ -153,7 +165,7 @@ func New(c Config) (*Stack, error) {
 		s.abandon()
 		return nil, err
 	}
-	s.wg.Go(s.flows.sweep)
+	s.wg.Go(s.flows.Run)
 	return s, nil
 }
 
@@ -164,7 +176,7 @@ func (s *Stack) abandon() {
 }
 
 func (s *Stack) openNIC() error {
-	if err := s.net.CreateNIC(nicID, s.nic); err != nil {
+	if err := s.net.CreateNIC(nicID, s.nic.Endpoint()); err != nil {
 		return fmt.Errorf("stack %s: create NIC: %s", s.name, err)
 	}
 	s.net.SetRouteTable([]tcpip.Route{
@@ -251,7 +263,7 @@ func (s *Stack) resetFlowsOf(addr netip.Addr) {
 			e.Abort()
 		}
 	}
-	s.flows.closeLocal(addr)
+	s.flows.CloseLocal(addr)
 }
 
 // own reports whether addr is one of the stack's own addresses.
@@ -290,10 +302,10 @@ func (s *Stack) source(dst netip.Addr) (netip.Addr, error) {
 }
 
 // SetMTU changes the MTU that new flows are sized by, in bytes.
-func (s *Stack) SetMTU(mtu int) { s.nic.SetMTU(uint32(mtu)) }
+func (s *Stack) SetMTU(mtu int) { s.nic.SetMTU(mtu) }
 
 // MTU is the current MTU in bytes.
-func (s *Stack) MTU() int { return int(s.nic.MTU()) }
+func (s *Stack) MTU() int { return s.nic.MTU() }
 
 // Attach joins the stack to a port and reads it until the port or the stack is closed. The stack owns the port from
 // then on. What the stack sends goes to the port or device that was joined last.
@@ -304,8 +316,7 @@ func (s *Stack) Attach(p link.Port) error {
 		return fmt.Errorf("stack %s is closed", s.name)
 	}
 	s.ports = append(s.ports, p)
-	var c carrier = &portCarrier{port: p, metrics: s.metrics}
-	s.nic.carrier.Store(&c)
+	s.nic.UsePort(p)
 	s.wg.Go(func() { receiver{s}.readPort(p) })
 	return nil
 }
@@ -315,29 +326,31 @@ func (s *Stack) Attach(p link.Port) error {
 func (s *Stack) Device() tun.Device {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.device != nil && !s.device.isClosed() {
+	if s.device != nil && !s.device.Closed() {
 		return s.device
 	}
-	s.device = newDevice(s)
+	s.device = s.nic.Device(s.name, receiver{s}.inboundBatch)
 	if s.closed {
 		s.device.Close()
 	}
-	var c carrier = s.device
-	s.nic.carrier.Store(&c)
+	s.nic.UseDevice(s.device)
 	return s.device
 }
+
+// closePatience is how long CloseClient waits for what is on its way out. Without a reader nothing goes out.
+const closePatience = 200 * time.Millisecond
 
 // CloseClient resets every flow of a client: TCP and datagrams, those that wait for their handler and those whose
 // handshake is under way included. It returns how many. When it returns, nothing of those flows is on its way out any more,
 // as long as the device is read. What the client sends afterwards is new.
 func (s *Stack) CloseClient(key uint64) int {
-	n := s.flows.closeClient(key) + s.tcp.closeClient(key)
+	n := s.flows.CloseClient(key) + s.tcp.closeClient(key)
 	s.resetLingering(key)
 	s.mu.Lock()
 	d := s.device
 	s.mu.Unlock()
 	if d != nil {
-		d.settle(closePatience)
+		d.Settle(closePatience)
 	}
 	return n
 }
@@ -377,12 +390,13 @@ func (s *Stack) Close() error {
 	s.mu.Unlock()
 	if !first {
 		s.wg.Wait()
+		s.flows.Wait()
 		return nil
 	}
 	// Order: first no new flows, so that none begins while the others are reset; then the flows, while the link still
 	// carries their RSTs; then the link; then gVisor, whose timers nobody needs any more.
 	s.stop()
-	s.flows.closeAll()
+	s.flows.Close()
 	s.tcp.closeAll()
 	for _, ep := range s.net.CleanupEndpoints() {
 		ep.Abort()
@@ -398,6 +412,7 @@ func (s *Stack) Close() error {
 		err = errors.Join(err, dev.Close())
 	}
 	s.wg.Wait()
+	s.flows.Wait()
 	s.net.RemoveNIC(nicID)
 	s.net.Close()
 	s.net.Wait()

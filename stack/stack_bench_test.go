@@ -10,44 +10,24 @@ import (
 	"runtime"
 	"testing"
 
+	"penstock/stack/datagram"
 	"penstock/stack/link"
+	"penstock/stack/nic"
+	"penstock/stack/packet"
+	"penstock/stack/stream"
 )
-
-func BenchmarkParse(b *testing.B) {
-	for _, row := range []struct {
-		name string
-		src  string
-		dst  string
-		size int
-	}{
-		{"64 bytes over IPv4", "10.0.0.2", "203.0.113.9", 64},
-		{"1400 bytes over IPv4", "10.0.0.2", "203.0.113.9", 1400},
-		{"1400 bytes over IPv6", "fd00::2", "2001:db8::9", 1400},
-	} {
-		b.Run(row.name, func(b *testing.B) {
-			pkt := udpPacket(row.src, row.dst, row.size)
-			b.SetBytes(int64(len(pkt)))
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, reason := parse(link.Meta{}, pkt); reason != "" {
-					b.Fatal(reason)
-				}
-			}
-		})
-	}
-}
 
 // udpPacket is a packet from port 4000 to port 443.
 func udpPacket(from, to string, size int) []byte {
 	src, dst := netip.MustParseAddr(from), netip.MustParseAddr(to)
-	hdr := ipHeaderLen(src)
+	hdr := packet.HeaderLen(src)
 	b := make([]byte, hdr+8+size)
-	putIP(b, protoUDP, src, dst, 8+size)
+	packet.PutIP(b, packet.ProtoUDP, src, dst, 8+size)
 	t := b[hdr:]
 	binary.BigEndian.PutUint16(t, 4000)
 	binary.BigEndian.PutUint16(t[2:], 443)
 	binary.BigEndian.PutUint16(t[4:], uint16(len(t)))
-	binary.BigEndian.PutUint16(t[6:], link.Checksum(t, pseudoHeader(protoUDP, src, dst, len(t))))
+	binary.BigEndian.PutUint16(t[6:], link.Checksum(t, packet.PseudoHeader(packet.ProtoUDP, src, dst, len(t))))
 	return b
 }
 
@@ -78,8 +58,8 @@ func BenchmarkDatagramIn(b *testing.B) {
 			for _, in = range conns {
 				break
 			}
-			d := in.(*datagramConn)
-			addrs := d.key.addrPair
+			d := in.(*datagram.Conn)
+			addrs := d.Key().Pair
 			buf := make([]byte, 1500)
 			if _, err := in.Read(buf); err != nil { // the first, which opened it
 				b.Fatal(err)
@@ -87,7 +67,7 @@ func BenchmarkDatagramIn(b *testing.B) {
 			b.SetBytes(1200)
 			b.ReportAllocs()
 			for b.Loop() {
-				p.server.flows.arrived(kindUDP, addrs, pkt[28:])
+				p.server.flows.Arrived(datagram.UDP, addrs, pkt[28:])
 				if _, err := in.Read(buf); err != nil {
 					b.Fatal(err)
 				}
@@ -106,11 +86,11 @@ func BenchmarkDeviceWrite(b *testing.B) {
 	d := s.Device()
 	const headroom = 16
 	pkt := append(make([]byte, headroom), udpPacket("10.0.0.2", "203.0.113.9", 1400)...)
-	bufs := make([][]byte, deviceBatch)
+	bufs := make([][]byte, nic.Batch)
 	for i := range bufs {
 		bufs[i] = pkt
 	}
-	b.SetBytes(int64(deviceBatch * (len(pkt) - headroom)))
+	b.SetBytes(int64(nic.Batch * (len(pkt) - headroom)))
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := d.Write(bufs, headroom); err != nil {
@@ -132,19 +112,19 @@ func BenchmarkDeviceRead(b *testing.B) {
 		b.Fatal(err)
 	}
 	data := make([]byte, 1400)
-	bufs, sizes := make([][]byte, deviceBatch), make([]int, deviceBatch)
+	bufs, sizes := make([][]byte, nic.Batch), make([]int, nic.Batch)
 	for i := range bufs {
 		bufs[i] = make([]byte, 2048)
 	}
-	b.SetBytes(deviceBatch * 1400)
+	b.SetBytes(nic.Batch * 1400)
 	b.ReportAllocs()
 	for b.Loop() {
-		for range deviceBatch {
+		for range nic.Batch {
 			if _, err := c.Write(data); err != nil {
 				b.Fatal(err)
 			}
 		}
-		for got := 0; got < deviceBatch; {
+		for got := 0; got < nic.Batch; {
 			n, err := d.Read(bufs, sizes, 16)
 			if err != nil {
 				b.Fatal(err)
@@ -211,7 +191,7 @@ func BenchmarkRelayUp(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			c.(*tcpConn).CloseWrite()
+			c.(*stream.Conn).CloseWrite()
 			io.Copy(io.Discard, c)
 		})
 	}
@@ -236,7 +216,7 @@ func BenchmarkRelayDown(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			c.(*tcpConn).Abort()
+			c.(*stream.Conn).Abort()
 		})
 	}
 }
@@ -291,25 +271,4 @@ func memory() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc + m.StackInuse
-}
-
-// A new datagram flow in a table that is full: the longest silent goes, of many that were active since they were ranked.
-func BenchmarkEviction(b *testing.B) {
-	const limit = 8192
-	s := newShares(limit, limit/4)
-	places := make([]place, limit)
-	now := int64(0)
-	for i := range places {
-		places[i].yields = true
-		s.add(&places[i], client(uint64(i%8)))
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		now++
-		places[now*7919%limit].active.Store(now)
-		p, _ := s.add(&place{yields: true}, client(uint64(now%8)))
-		if p == nil {
-			b.Fatal("nothing was pushed out")
-		}
-	}
 }

@@ -17,6 +17,8 @@ import (
 	"go.uber.org/goleak"
 
 	"penstock/stack/link"
+	"penstock/stack/nic"
+	"penstock/stack/packet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -61,16 +63,16 @@ func newPair(t testing.TB, how joint, limits Limits, handle func(context.Context
 		}
 		return &pair{client, server}
 	}
-	if err := client.Attach(link.FromDevice(&crossed{server.Device().(*device)})); err != nil {
+	if err := client.Attach(link.FromDevice(&crossed{server.Device().(*nic.Device)})); err != nil {
 		t.Fatal(err)
 	}
 	return &pair{client, server}
 }
 
 // crossed turns a stack's device round: what the stack sends is read here.
-type crossed struct{ *device }
+type crossed struct{ *nic.Device }
 
-func (c *crossed) Close() error { return c.device.Close() }
+func (c *crossed) Close() error { return c.Device.Close() }
 
 func (p *pair) dial(t testing.TB, network, address string) net.Conn {
 	t.Helper()
@@ -296,9 +298,9 @@ func sendTCP(t *testing.T, p *pair, flags byte) {
 	b := make([]byte, 40)
 	seg := b[20:]
 	copy(seg, []byte{0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff})
-	sum := link.Checksum(seg, pseudoHeader(protoTCP, src, dst, len(seg)))
+	sum := link.Checksum(seg, packet.PseudoHeader(packet.ProtoTCP, src, dst, len(seg)))
 	seg[16], seg[17] = byte(sum>>8), byte(sum)
-	if err := (sender{p.client}).sendIP(protoTCP, src, dst, b); err != nil {
+	if err := (sender{p.client}).Send(packet.ProtoTCP, src, dst, b); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -417,10 +419,10 @@ func TestIdleDatagramFlowsEnd(t *testing.T) {
 	})
 	p.dial(t, "udp", "203.0.113.9:4000").Write([]byte("x"))
 	deadline := time.Now().Add(5 * time.Second)
-	for p.server.flows.sweepOnce(p.server.now()) == 0 && time.Now().Before(deadline) {
+	for p.server.flows.Sweep(p.server.now()) == 0 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
-	if left := p.server.flows.sweepOnce(p.server.now() + int64(3*time.Minute)); left != 0 {
+	if left := p.server.flows.Sweep(p.server.now() + int64(3*time.Minute)); left != 0 {
 		t.Errorf("got %d flows after three silent minutes, want 0", left)
 	}
 	if err := <-ended; !errors.Is(err, net.ErrClosed) {

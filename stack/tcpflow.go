@@ -16,6 +16,10 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"penstock/stack/packet"
+	"penstock/stack/share"
+	"penstock/stack/stream"
 )
 
 // tcpTable holds the TCP flows that clients begin. A flow has a place among the dials from its SYN until the handshake
@@ -25,8 +29,8 @@ type tcpTable struct {
 
 	mu    sync.Mutex // guards below
 	syns  map[stack.TransportEndpointID]*tcpFlow
-	dials shares
-	open  shares
+	dials share.Table
+	open  share.Table
 	ended bool
 }
 
@@ -50,9 +54,9 @@ type tcpFlow struct {
 	t     *tcpTable
 	id    stack.TransportEndpointID
 	seq   uint32 // of the SYN
-	owner owner
-	place place    // among the dials or the open flows
-	push  *tcpFlow // what had to make room for this one, to be ended in this one's goroutine
+	owner share.Owner
+	place share.Place // among the dials or the open flows
+	push  *tcpFlow    // what had to make room for this one, to be ended in this one's goroutine
 	fr    *tcp.ForwarderRequest
 
 	// t.mu guards below.
@@ -62,15 +66,15 @@ type tcpFlow struct {
 	request *Request
 	cancel  context.CancelFunc // of the handler's context
 	timer   *time.Timer        // ends the handshake
-	conn    *tcpConn
+	conn    *stream.Conn
 }
 
 func newTCPTable(s *Stack) *tcpTable {
 	return &tcpTable{
 		s:     s,
 		syns:  make(map[stack.TransportEndpointID]*tcpFlow),
-		dials: newShares(s.limits.Dials, s.limits.Dials*2/3),
-		open:  newShares(s.limits.TCPFlows, s.limits.TCPFlows/2),
+		dials: share.NewTable(s.limits.Dials, s.limits.Dials*2/3),
+		open:  share.NewTable(s.limits.TCPFlows, s.limits.TCPFlows/2),
 	}
 }
 
@@ -133,13 +137,13 @@ func (t *tcpTable) beginLocked(id stack.TransportEndpointID, seq uint32) (f *tcp
 	if !ok {
 		return nil, true, dropSource
 	}
-	f = &tcpFlow{t: t, id: id, seq: seq, owner: owner{client: key}}
-	if t.ended || !t.open.room(f.owner) {
+	f = &tcpFlow{t: t, id: id, seq: seq, owner: share.Owner{Client: key}}
+	if t.ended || !t.open.Room(f.owner) {
 		return nil, false, dropCap
 	}
-	f.place.flow = f
-	f.touch()
-	evicted, ok := t.dials.add(&f.place, f.owner)
+	f.place.Flow = f
+	f.Touch()
+	evicted, ok := t.dials.Add(&f.place, f.owner)
 	if !ok {
 		return nil, true, dropCap
 	}
@@ -149,13 +153,13 @@ func (t *tcpTable) beginLocked(id stack.TransportEndpointID, seq uint32) (f *tcp
 }
 
 // cutLocked marks a flow that has lost its place. end ends it, without the lock.
-func (t *tcpTable) cutLocked(p *place, reset bool) *tcpFlow {
+func (t *tcpTable) cutLocked(p *share.Place, reset bool) *tcpFlow {
 	if p == nil {
 		return nil
 	}
-	f := p.flow.(*tcpFlow)
+	f := p.Flow.(*tcpFlow)
 	f.cut, f.reset = true, reset
-	t.s.metrics.evicted()
+	t.s.metrics.Evicted()
 	return f
 }
 
@@ -186,12 +190,12 @@ func (s *Stack) serveTCP(fr *tcp.ForwarderRequest) {
 		Network: "tcp",
 		Src:     netip.AddrPortFrom(fromTCPIP(f.id.RemoteAddress), f.id.RemotePort),
 		Dst:     netip.AddrPortFrom(fromTCPIP(f.id.LocalAddress), f.id.LocalPort),
-		Client:  f.owner.client,
+		Client:  f.owner.Client,
 		tcp:     f,
 	}
 	defer r.finish()
 	if cut, reset := f.serve(r, cancel); cut {
-		r.end(reset, whyPort)
+		r.end(reset, packet.WhyPort)
 		return
 	}
 	s.handle(ctx, r)
@@ -221,7 +225,7 @@ func (t *tcpTable) finish(f *tcpFlow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.forgetLocked(f)
-	t.open.remove(&f.place)
+	t.open.Remove(&f.place)
 }
 
 // forgetLocked ends a flow's time among the dials. gVisor's forwarder must have let go of it: until then it ignores
@@ -231,25 +235,25 @@ func (t *tcpTable) forgetLocked(f *tcpFlow) {
 		delete(t.syns, f.id)
 	}
 	if f.stage != tcpOpen {
-		t.dials.remove(&f.place)
+		t.dials.Remove(&f.place)
 	}
 }
 
 // closeClient resets the flows of a client and returns how many.
 func (t *tcpTable) closeClient(key uint64) int {
-	return t.closeOwner(owner{client: key})
+	return t.closeOwner(share.Owner{Client: key})
 }
 
-func (t *tcpTable) closeOwner(o owner) int {
+func (t *tcpTable) closeOwner(o share.Owner) int {
 	t.mu.Lock()
-	places := append(t.dials.removeOwner(o), t.open.removeOwner(o)...)
+	places := append(t.dials.RemoveOwner(o), t.open.RemoveOwner(o)...)
 	for _, p := range places {
-		f := p.flow.(*tcpFlow)
+		f := p.Flow.(*tcpFlow)
 		f.cut, f.reset = true, true
 	}
 	t.mu.Unlock()
 	for _, p := range places {
-		p.flow.(*tcpFlow).end()
+		p.Flow.(*tcpFlow).end()
 	}
 	return len(places)
 }
@@ -258,11 +262,9 @@ func (t *tcpTable) closeOwner(o owner) int {
 func (t *tcpTable) closeAll() {
 	t.mu.Lock()
 	t.ended = true
-	var owners []owner
-	for _, s := range []*shares{&t.dials, &t.open} {
-		for o := range s.owners {
-			owners = append(owners, o)
-		}
+	var owners []share.Owner
+	for _, s := range []*share.Table{&t.dials, &t.open} {
+		owners = append(owners, s.Owners()...)
 	}
 	t.mu.Unlock()
 	for _, o := range owners {
@@ -270,8 +272,8 @@ func (t *tcpTable) closeAll() {
 	}
 }
 
-// touch notes that data has passed.
-func (f *tcpFlow) touch() { f.place.active.Store(f.t.s.now()) }
+// Touch notes that data has passed.
+func (f *tcpFlow) Touch() { f.place.Active.Store(f.t.s.now()) }
 
 // serve notes who answers for the flow. cut reports that nobody needs to any more, and reset that the client is to be
 // told.
@@ -294,7 +296,7 @@ func (f *tcpFlow) end() {
 	case tcpWaiting:
 		if r != nil {
 			cancel()
-			r.end(reset, whyPort)
+			r.end(reset, packet.WhyPort)
 		}
 	case tcpShaking:
 		f.endHandshake()
@@ -330,25 +332,28 @@ func (f *tcpFlow) endHandshake() {
 func (f *tcpFlow) accept(r *Request) (net.Conn, error) {
 	if !f.shake() {
 		f.fr.Complete(f.reset)
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: net.TCPAddrFromAddrPort(r.Src), Err: net.ErrClosed}
+		return nil, acceptError(r.Src, net.ErrClosed)
 	}
 	var wq waiter.Queue
 	ep, err := f.fr.CreateEndpoint(&wq)
 	f.fr.Complete(err != nil)
 	if err != nil {
 		f.shaken(nil)
-		return nil, opError("accept", r.Src, err)
+		return nil, stream.OpError("accept", r.Src, err)
 	}
-	c := newTCPConn(ep, &wq, r.Src, r.Dst)
-	c.flow = f
+	c := stream.New(ep, &wq, r.Src, r.Dst, f)
 	f.t.s.keepAlive(ep)
 	evicted, cause := f.shaken(c)
 	evicted.end()
 	if cause != nil {
 		c.Abort()
-		return nil, c.opError("accept", cause)
+		return nil, acceptError(r.Src, cause)
 	}
 	return c, nil
+}
+
+func acceptError(client netip.AddrPort, err error) error {
+	return &net.OpError{Op: "accept", Net: "tcp", Addr: net.TCPAddrFromAddrPort(client), Err: err}
 }
 
 // shake begins the handshake, unless the flow was cut.
@@ -360,14 +365,14 @@ func (f *tcpFlow) shake() bool {
 		return false
 	}
 	f.stage = tcpShaking
-	t.dials.yield(&f.place)
+	t.dials.Yield(&f.place)
 	f.timer = time.AfterFunc(t.s.limits.Handshake, f.endHandshake)
 	return true
 }
 
 // shaken moves a flow from the dials to the open flows. c is nil if the handshake failed. err is why there is no place
 // among the open flows.
-func (f *tcpFlow) shaken(c *tcpConn) (evicted *tcpFlow, err error) {
+func (f *tcpFlow) shaken(c *stream.Conn) (evicted *tcpFlow, err error) {
 	t := f.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -380,9 +385,9 @@ func (f *tcpFlow) shaken(c *tcpConn) (evicted *tcpFlow, err error) {
 	case f.cut:
 		return nil, net.ErrClosed
 	}
-	f.place.yields = false
-	f.touch()
-	p, ok := t.open.add(&f.place, f.owner)
+	f.place.Yields = false
+	f.Touch()
+	p, ok := t.open.Add(&f.place, f.owner)
 	if !ok {
 		t.s.metrics.drop(dropCap)
 		return nil, syscall.ENOBUFS
@@ -391,9 +396,9 @@ func (f *tcpFlow) shaken(c *tcpConn) (evicted *tcpFlow, err error) {
 }
 
 // answer ends a flow that is not accepted: with RST, with an ICMP error or in silence.
-func (f *tcpFlow) answer(r *Request, refuse bool, why unreachableWhy) {
-	f.fr.Complete(refuse && why == whyPort)
-	if refuse && why != whyPort {
+func (f *tcpFlow) answer(r *Request, refuse bool, why packet.Why) {
+	f.fr.Complete(refuse && why == packet.WhyPort)
+	if refuse && why != packet.WhyPort {
 		sender{f.t.s}.unreachableTCP(r.Src, r.Dst, f.seq, why)
 	}
 	f.t.mu.Lock()

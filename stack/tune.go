@@ -6,15 +6,19 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"penstock/stack/datagram"
 )
 
-const (
-	// gsoMaxLossless lets a super-packet fill a TUN's write.
-	gsoMaxLossless = 65535
-	// gsoMaxLossy bounds the burst that one super-packet becomes on a tunnel: 64 KiB overran the encrypting pipeline and
-	// took half again the processor time, 16 KiB and 32 KiB carried a tenth less (2026-11, two cores, a busy machine).
-	gsoMaxLossy = 24 << 10
-)
+// gsoMax is how large super-packets may be, bytes. On a TUN they fill a write. On a tunnel the burst that one becomes is
+// bounded: 64 KiB overran the encrypting pipeline and took half again the processor time, 16 KiB and 32 KiB carried a
+// tenth less (2026-11, two cores, a busy machine).
+func gsoMax(lossless bool) int {
+	if lossless {
+		return 65535
+	}
+	return 24 << 10
+}
 
 // Limits bound what hostile traffic can cost. A zero field takes the default that its comment names.
 //
@@ -64,15 +68,12 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// udpIdle is how long a flow to a port may be silent.
-func (l *Limits) udpIdle(kind flowKind, port uint16) time.Duration {
-	switch {
-	case kind != kindUDP, port == 53, port == 123, port == 3478:
-		return l.UDPIdleShort
-	case port == 443:
-		return l.UDPIdleQUIC
+// datagrams are the limits of datagram flows.
+func (l *Limits) datagrams() datagram.Limits {
+	return datagram.Limits{
+		Flows: l.UDPFlows, PerClient: l.UDPPerClient, Queue: l.UDPQueue,
+		Idle: l.UDPIdle, IdleShort: l.UDPIdleShort, IdleQUIC: l.UDPIdleQUIC,
 	}
-	return l.UDPIdle
 }
 
 // tune sets gVisor's TCP options. Re-measure all of them when gVisor is raised.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"penstock/stack/link"
+	"penstock/stack/packet"
 )
 
 // wire is the far end of the stack under test, at which a test sends and reads bare packets.
@@ -17,22 +18,23 @@ import (
 type wire struct {
 	t    testing.TB
 	port link.Port
-	in   chan packet
+	in   chan packet.Packet
 }
 
 // newWire makes a stack of c, with addresses and a wire. clock, unless nil, is the stack's.
-func newWire(t testing.TB, c Config, clock *atomic.Int64) (*Stack, *wire) {
+func newWire(t testing.TB, c Config, clock func() int64) (*Stack, *wire) {
 	t.Helper()
 	c.Name, c.Addrs = "server", serverAddrs
-	s, err := New(c)
+	if clock == nil {
+		start := time.Now()
+		clock = func() int64 { return int64(time.Since(start)) }
+	}
+	s, err := open(c, clock)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if clock != nil {
-		s.now = clock.Load
-	}
 	near, far := link.Pipe(1500)
-	w := &wire{t: t, port: far, in: make(chan packet, 4096)}
+	w := &wire{t: t, port: far, in: make(chan packet.Packet, 4096)}
 	if err := s.Attach(near); err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +54,7 @@ func (w *wire) read(done chan<- struct{}) {
 		if _, err := w.port.Read(pkts); err != nil {
 			return
 		}
-		p, reason := parse(pkts[0].Meta, pkts[0].Data)
+		p, reason := packet.Parse(pkts[0].Meta, pkts[0].Data)
 		if reason != "" {
 			w.t.Errorf("the stack sent a packet that it would drop itself: %s: %x", reason, pkts[0].Data)
 			continue
@@ -72,7 +74,7 @@ func (w *wire) send(b []byte) {
 }
 
 // expect returns the next packet that is like what the test waits for.
-func (w *wire) expect(what string, like func(packet) bool) packet {
+func (w *wire) expect(what string, like func(packet.Packet) bool) packet.Packet {
 	w.t.Helper()
 	late := time.After(5 * time.Second)
 	for {
@@ -88,14 +90,14 @@ func (w *wire) expect(what string, like func(packet) bool) packet {
 }
 
 // none checks that no such packet comes for a while.
-func (w *wire) none(what string, like func(packet) bool) {
+func (w *wire) none(what string, like func(packet.Packet) bool) {
 	w.t.Helper()
 	late := time.After(200 * time.Millisecond)
 	for {
 		select {
 		case p := <-w.in:
 			if like(p) {
-				w.t.Fatalf("got %s, want none: %x", what, p.raw)
+				w.t.Fatalf("got %s, want none: %x", what, p.Raw)
 			}
 		case <-late:
 			return
@@ -113,29 +115,29 @@ const (
 
 // segment is a TCP segment with its IP header.
 func segment(src, dst netip.AddrPort, seq, ack uint32, flags byte, data []byte) []byte {
-	hdr := ipHeaderLen(src.Addr())
+	hdr := packet.HeaderLen(src.Addr())
 	b := make([]byte, hdr+20+len(data))
-	putIP(b, protoTCP, src.Addr(), dst.Addr(), 20+len(data))
+	packet.PutIP(b, packet.ProtoTCP, src.Addr(), dst.Addr(), 20+len(data))
 	h := b[hdr:]
-	putPorts(h, src, dst)
+	packet.PutPorts(h, src, dst)
 	binary.BigEndian.PutUint32(h[4:], seq)
 	binary.BigEndian.PutUint32(h[8:], ack)
 	h[12], h[13], h[14], h[15] = 5<<4, flags, 0xff, 0xff
 	copy(h[20:], data)
-	binary.BigEndian.PutUint16(h[16:], link.Checksum(h, pseudoHeader(protoTCP, src.Addr(), dst.Addr(), len(h))))
+	binary.BigEndian.PutUint16(h[16:], link.Checksum(h, packet.PseudoHeader(packet.ProtoTCP, src.Addr(), dst.Addr(), len(h))))
 	return b
 }
 
-// datagram is a UDP datagram with its IP header.
-func datagram(src, dst netip.AddrPort, data []byte) []byte {
-	hdr := ipHeaderLen(src.Addr())
+// udpFrom is a UDP datagram with its IP header.
+func udpFrom(src, dst netip.AddrPort, data []byte) []byte {
+	hdr := packet.HeaderLen(src.Addr())
 	b := make([]byte, hdr+8+len(data))
-	putIP(b, protoUDP, src.Addr(), dst.Addr(), 8+len(data))
+	packet.PutIP(b, packet.ProtoUDP, src.Addr(), dst.Addr(), 8+len(data))
 	h := b[hdr:]
-	putPorts(h, src, dst)
+	packet.PutPorts(h, src, dst)
 	binary.BigEndian.PutUint16(h[4:], uint16(len(h)))
 	copy(h[8:], data)
-	binary.BigEndian.PutUint16(h[6:], link.Checksum(h, pseudoHeader(protoUDP, src.Addr(), dst.Addr(), len(h))))
+	binary.BigEndian.PutUint16(h[6:], link.Checksum(h, packet.PseudoHeader(packet.ProtoUDP, src.Addr(), dst.Addr(), len(h))))
 	return b
 }
 
@@ -147,8 +149,8 @@ func fragments(b []byte, at int) [][]byte {
 		for _, f := range [][]byte{first, second} {
 			binary.BigEndian.PutUint16(f[2:], uint16(len(f)))
 		}
-		putFragment4(first, 77, 0, true)
-		putFragment4(second, 77, at, false)
+		packet.PutFragment4(first, 77, 0, true)
+		packet.PutFragment4(second, 77, at, false)
 		return [][]byte{first, second}
 	}
 	var list [][]byte
@@ -159,8 +161,8 @@ func fragments(b []byte, at int) [][]byte {
 	}{{b[40 : 40+at], 0, true}, {b[40+at:], at, false}} {
 		f := make([]byte, 48, 48+len(part.body))
 		copy(f, b[:40])
-		putFragment6(f[40:], b[6], 77, part.off, part.more)
-		f[6] = protoFrag6
+		packet.PutFragment6(f[40:], b[6], 77, part.off, part.more)
+		f[6] = packet.ProtoFragment6
 		f = append(f, part.body...)
 		binary.BigEndian.PutUint16(f[4:], uint16(len(f)-40))
 		list = append(list, f)
@@ -169,11 +171,11 @@ func fragments(b []byte, at int) [][]byte {
 }
 
 // isTCP says that a packet is a TCP segment from one end to the other, with all of flags and none of RST unless asked.
-func isTCP(src, dst netip.AddrPort, flags byte) func(packet) bool {
-	return func(p packet) bool {
-		return p.proto == protoTCP && p.src == src.Addr() && p.dst == dst.Addr() && len(p.body) >= 20 &&
-			binary.BigEndian.Uint16(p.body) == src.Port() && binary.BigEndian.Uint16(p.body[2:]) == dst.Port() &&
-			p.body[13]&flags == flags && p.body[13]&flagRST == flags&flagRST
+func isTCP(src, dst netip.AddrPort, flags byte) func(packet.Packet) bool {
+	return func(p packet.Packet) bool {
+		return p.Proto == packet.ProtoTCP && p.Src == src.Addr() && p.Dst == dst.Addr() && len(p.Body) >= 20 &&
+			binary.BigEndian.Uint16(p.Body) == src.Port() && binary.BigEndian.Uint16(p.Body[2:]) == dst.Port() &&
+			p.Body[13]&flags == flags && p.Body[13]&flagRST == flags&flagRST
 	}
 }
 
@@ -182,7 +184,7 @@ func (w *wire) shake(src, dst netip.AddrPort) (mine, theirs uint32) {
 	w.t.Helper()
 	w.send(segment(src, dst, 1000, 0, flagSYN, nil))
 	p := w.expect("SYN-ACK", isTCP(dst, src, flagSYN|flagACK))
-	theirs = binary.BigEndian.Uint32(p.body[4:]) + 1
+	theirs = binary.BigEndian.Uint32(p.Body[4:]) + 1
 	w.send(segment(src, dst, 1001, theirs, flagACK, nil))
 	return 1001, theirs
 }

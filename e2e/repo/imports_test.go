@@ -28,6 +28,8 @@ func picture() []row {
 		xnet = "golang.org/x/net/"
 		wg   = "golang.zx2c4.com/wireguard/"
 
+		gvisor = "gvisor.dev/gvisor/pkg/" // only the stack knows it
+
 		openvpn = "router/transport/openvpn/internal/"
 	)
 	return []row{
@@ -40,8 +42,18 @@ func picture() []row {
 		{"policy/iprange", "ranges of addresses that mean something everywhere, a leaf", nil, nil},
 		{"policy/spelling", "the word that a misspelt one was meant to be, a leaf", nil, []string{"github.com/hbollon/go-edlib"}},
 
-		{"stack", "the only package that knows gVisor",
-			[]string{"stack/link", "stack/deadline"}, []string{"gvisor.dev/gvisor/pkg/", wg + "tun", "golang.org/x/time/rate", sys, prom}},
+		{"stack", "the host in user space: it composes gVisor and the packages below it",
+			[]string{"stack/link", "stack/packet", "stack/share", "stack/datagram", "stack/stream", "stack/nic"},
+			[]string{gvisor, wg + "tun", "golang.org/x/time/rate", sys, prom}},
+		{"stack/packet", "IP packets as bytes: headers, checksums, fragments, ICMP; it knows no flow",
+			[]string{"stack/link"}, nil},
+		{"stack/share", "who may hold how much of a table, a leaf", nil, nil},
+		{"stack/datagram", "UDP and echo flows and their table; it is handed what sends, and knows no gVisor",
+			[]string{"stack/deadline", "stack/link", "stack/packet", "stack/share"}, nil},
+		{"stack/stream", "a TCP connection of gVisor's as a net.Conn, and its ways to a kernel socket",
+			[]string{"stack/deadline"}, []string{gvisor, sys}},
+		{"stack/nic", "the network card that gVisor sees: a port or a tun.Device behind it",
+			[]string{"stack/link"}, []string{gvisor, wg + "tun"}},
 		{"stack/deadline", "a point in time that can be moved while others wait for it, a leaf", nil, nil},
 		{"stack/link", "packets in batches with their offload metadata, a leaf",
 			nil, []string{wg + "tun", sys}},
@@ -117,6 +129,7 @@ func picture() []row {
 			[]string{"policy/blocklist"}, []string{prom, sys}},
 		{"cmd/internal/control", "the control socket and the metrics endpoint; the daemon hands it what it asks",
 			nil, []string{prom, sys}},
+		{"cmd/internal/memory", "memory that goes back to the system after a burst, a leaf", nil, nil},
 		{"cmd/internal/flowlog", "records of flows and questions on their way to a file, which nobody waits for",
 			[]string{"cmd/internal/control"}, []string{prom}},
 		{"cmd/internal/edition", "what a configuration means, compiled whole or not at all; it opens nothing",

@@ -24,16 +24,17 @@ func variables() map[string]string {
 		"router.blockPage":                  compiled,
 		"router.bufferPool":                 pool,
 		"router/transport/wireguard.fields": compiled,
-		"stack.copyPool":                    pool,
-		"stack.datagramPool":                pool,
-		"stack.packetPool":                  pool,
+		"stack/datagram.datagramPool":       pool,
+		"stack/datagram.packetPool":         pool,
+		"stack/nic.rawPool":                 pool,
+		"stack/stream.copyPool":             pool,
 	}
 }
 
 // backgrounds are the functions below main that may begin a context, each with the reason.
 func backgrounds() map[string]string {
 	return map[string]string{
-		"stack.New": "the lifetime of what it returns: Close ends it",
+		"stack.open": "the lifetime of what it returns: Close ends it",
 		"router/transport/wireguard.newDeviceLogger": "wireguard-go's logger has no context to hand on",
 	}
 }

@@ -28,6 +28,7 @@ import (
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/laptop"
 	"penstock/cmd/internal/lists"
+	"penstock/cmd/internal/memory"
 	"penstock/cmd/internal/report"
 	"penstock/cmd/internal/systemd"
 	"penstock/dnsproxy"
@@ -293,6 +294,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("control", server.Run)
 	start("lists", d.live.Lists.Run)
 	start("exceptions", d.endExceptions)
+	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
 	start("reload", d.awaitReload)
 	start("service manager", d.notify)
 	d.log.Info("penstock is running", "config", cfg.Path, "listen", d.status.Listening(), "socket", server.Socket())

@@ -1,4 +1,4 @@
-package stack
+package share
 
 import (
 	"math/rand/v2"
@@ -6,17 +6,17 @@ import (
 	"testing"
 )
 
-func client(key uint64) owner { return owner{client: key} }
+func client(key uint64) Owner { return Owner{Client: key} }
 
 // tableOf is a table in which each owner has as many places as its entry says, silent in the order of their making.
-func tableOf(t *testing.T, limit, share int, yields bool, held map[uint64]int) (*shares, map[uint64][]*place) {
+func tableOf(t *testing.T, limit, share int, yields bool, held map[uint64]int) (*Table, map[uint64][]*Place) {
 	t.Helper()
-	s, places := newShares(limit, share), make(map[uint64][]*place)
+	s, places := NewTable(limit, share), make(map[uint64][]*Place)
 	for key, n := range held {
 		for i := range n {
-			p := &place{yields: yields}
-			p.active.Store(int64(i))
-			if evicted, ok := s.add(p, client(key)); !ok || evicted != nil {
+			p := &Place{Yields: yields}
+			p.Active.Store(int64(i))
+			if evicted, ok := s.Add(p, client(key)); !ok || evicted != nil {
 				t.Fatalf("place %d of client %d: got ok %v and an eviction %v in a table with room", i, key, ok, evicted != nil)
 			}
 			places[key] = append(places[key], p)
@@ -47,10 +47,10 @@ func TestWhoMakesRoom(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s, places := tableOf(t, 10, row.share, row.yields, row.held)
-			if got := s.room(client(row.asks)); got != row.ok {
+			if got := s.Room(client(row.asks)); got != row.ok {
 				t.Errorf("room: got %v, want %v", got, row.ok)
 			}
-			evicted, ok := s.add(&place{yields: row.yields}, client(row.asks))
+			evicted, ok := s.Add(&Place{Yields: row.yields}, client(row.asks))
 			if ok != row.ok {
 				t.Fatalf("add: got %v, want %v", ok, row.ok)
 			}
@@ -69,8 +69,8 @@ func TestWhoMakesRoom(t *testing.T) {
 
 func TestPlacesThatYieldGoFirst(t *testing.T) {
 	s, places := tableOf(t, 3, 3, false, map[uint64]int{1: 3})
-	s.yield(places[1][2]) // the newest
-	evicted, ok := s.add(new(place), client(2))
+	s.Yield(places[1][2]) // the newest
+	evicted, ok := s.Add(new(Place), client(2))
 	if !ok || evicted != places[1][2] {
 		t.Error("got another place, want the one that yields although it is the newest")
 	}
@@ -78,16 +78,16 @@ func TestPlacesThatYieldGoFirst(t *testing.T) {
 
 func TestGivingBackTwiceIsOnce(t *testing.T) {
 	s, places := tableOf(t, 10, 3, false, map[uint64]int{1: 2, 2: 1})
-	s.remove(places[1][0])
-	s.remove(places[1][0])
+	s.Remove(places[1][0])
+	s.Remove(places[1][0])
 	if s.count != 2 || len(s.owners) != 2 {
 		t.Errorf("got %d places of %d owners, want 2 of 2", s.count, len(s.owners))
 	}
-	if got := s.removeOwner(client(1)); len(got) != 1 || got[0] != places[1][1] {
+	if got := s.RemoveOwner(client(1)); len(got) != 1 || got[0] != places[1][1] {
 		t.Errorf("got %d places of client 1, want the one that is left", len(got))
 	}
-	s.remove(places[1][1])
-	if s.count != 1 || len(s.owners) != 1 || s.removeOwner(client(1)) != nil {
+	s.Remove(places[1][1])
+	if s.count != 1 || len(s.owners) != 1 || s.RemoveOwner(client(1)) != nil {
 		t.Errorf("got %d places of %d owners, want 1 of 1 and none of client 1", s.count, len(s.owners))
 	}
 }
@@ -96,8 +96,8 @@ func TestGivingBackTwiceIsOnce(t *testing.T) {
 func TestEvictionIsExact(t *testing.T) {
 	const limit, share, clients = 50, 12, 7
 	rng := rand.New(rand.NewPCG(1, 2))
-	s := newShares(limit, share)
-	naive := make(map[uint64][]*place)
+	s := NewTable(limit, share)
+	naive := make(map[uint64][]*Place)
 	count := func() (n int) {
 		for _, list := range naive {
 			n += len(list)
@@ -111,16 +111,16 @@ func TestEvictionIsExact(t *testing.T) {
 		list := naive[key]
 		switch op := rng.IntN(10); {
 		case op < 5 && len(list) > 0:
-			list[rng.IntN(len(list))].active.Store(now)
+			list[rng.IntN(len(list))].Active.Store(now)
 		case op == 5 && len(list) > 0:
 			i := rng.IntN(len(list))
-			s.remove(list[i])
+			s.Remove(list[i])
 			naive[key] = slices.Delete(list, i, i+1)
 		default:
-			p := &place{yields: true}
-			p.active.Store(now)
+			p := &Place{Yields: true}
+			p.Active.Store(now)
 			full := count() == limit
-			evicted, ok := s.add(p, client(key))
+			evicted, ok := s.Add(p, client(key))
 			if !ok {
 				t.Fatalf("step %d: refused, although all places yield", step)
 			}
@@ -139,7 +139,7 @@ func TestEvictionIsExact(t *testing.T) {
 }
 
 // checkVictim checks an eviction against the rule, and carries it out in naive.
-func checkVictim(t *testing.T, naive map[uint64][]*place, asks uint64, share int, evicted *place) {
+func checkVictim(t *testing.T, naive map[uint64][]*Place, asks uint64, share int, evicted *Place) {
 	t.Helper()
 	most := 0
 	for _, list := range naive {
@@ -156,9 +156,9 @@ func checkVictim(t *testing.T, naive map[uint64][]*place, asks uint64, share int
 		t.Fatalf("client %d, which has %d, made room for client %d, which has %d; most is %d", pays, len(naive[pays]), asks, len(naive[asks]), most)
 	}
 	for _, p := range naive[pays] {
-		if p.active.Load() < evicted.active.Load() {
-			t.Fatalf("a place active at %d went before one active at %d", evicted.active.Load(), p.active.Load())
+		if p.Active.Load() < evicted.Active.Load() {
+			t.Fatalf("a place active at %d went before one active at %d", evicted.Active.Load(), p.Active.Load())
 		}
 	}
-	naive[pays] = slices.DeleteFunc(naive[pays], func(p *place) bool { return p == evicted })
+	naive[pays] = slices.DeleteFunc(naive[pays], func(p *Place) bool { return p == evicted })
 }

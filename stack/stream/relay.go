@@ -1,4 +1,4 @@
-package stack
+package stream
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 const (
@@ -53,19 +54,19 @@ func (d *discard) Write(b []byte) (int, error) {
 
 // WriteTo sends what is received to w until the peer sends FIN (which is no error) or either side fails. The error is
 // the reader's or the writer's, as they gave it.
-func (c *tcpConn) WriteTo(w io.Writer) (int64, error) {
+func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	c.readMu.Lock()
 	defer c.unlockRead()
 	switch w := w.(type) {
 	case *net.TCPConn:
 		return c.showTo(func(b *net.Buffers) (int64, error) { return b.WriteTo(w) })
-	case *tcpConn:
+	case *Conn:
 		return c.showTo(w.pushAll)
 	}
 	var total int64
 	for {
-		if err := c.waitReadable(); err != nil {
-			return total, eof(err)
+		if err := c.WaitReadable(); err != nil {
+			return total, err
 		}
 		buf := copyPool.Get().(*[]byte)
 		n, err := c.readLocked(*buf)
@@ -88,31 +89,23 @@ func eof(err error) error {
 	return err
 }
 
-// waitReadable waits until there is something to read, without holding a buffer. The end is io.EOF.
-func (c *tcpConn) waitReadable() error {
-	var nothing shown
-	nothing.bytes = maxShown
-	for {
+// WaitReadable waits until Read would not: there is data, the peer's end, or an error, which Read will return. It needs no
+// buffer and little of a stack. Its own errors are those of Close and the read deadline.
+func (c *Conn) WaitReadable() error {
+	for c.ep.Readiness(waiter.ReadableEvents) == 0 {
 		if c.isEnded() {
 			return c.opError("read", net.ErrClosed)
-		}
-		_, err := c.ep.Read(&nothing, tcpip.ReadOptions{Peek: true})
-		switch err.(type) {
-		case nil, *tcpip.ErrBadBuffer: // there is something, of which nothing was taken
-			return nil
-		case *tcpip.ErrWouldBlock:
-		default:
-			return c.readError(err)
 		}
 		if err := c.wait(c.readable, &c.readBy); err != nil {
 			return c.opError("read", err)
 		}
 	}
+	return nil
 }
 
 // showTo is WriteTo straight from the received segments: write is called with what there is, and takes from the front of
 // it. The endpoint is not closed while it is under way (see end), so the bytes stay what they are.
-func (c *tcpConn) showTo(write func(*net.Buffers) (int64, error)) (int64, error) {
+func (c *Conn) showTo(write func(*net.Buffers) (int64, error)) (int64, error) {
 	var total int64
 	var s shown
 	pieces := make(net.Buffers, 0, 8)
@@ -138,7 +131,7 @@ func (c *tcpConn) showTo(write func(*net.Buffers) (int64, error)) (int64, error)
 		total += n
 		if n > 0 {
 			if _, err := c.ep.Read(&discard{n: int(n)}, tcpip.ReadOptions{}); err != nil {
-				return total, opError("read", c.remote, err)
+				return total, OpError("read", c.remote, err)
 			}
 			c.consumed(int(n))
 		}
@@ -149,7 +142,7 @@ func (c *tcpConn) showTo(write func(*net.Buffers) (int64, error)) (int64, error)
 }
 
 // pushAll writes all of b, as net.Buffers.WriteTo does to a socket.
-func (c *tcpConn) pushAll(b *net.Buffers) (total int64, err error) {
+func (c *Conn) pushAll(b *net.Buffers) (total int64, err error) {
 	p := piecesPayload{left: b}
 	for _, piece := range *b {
 		p.bytes += len(piece)
@@ -182,7 +175,7 @@ func (p *piecesPayload) Read(b []byte) (int, error) {
 }
 
 // ReadFrom sends what r gives until its end, which is no error.
-func (c *tcpConn) ReadFrom(r io.Reader) (int64, error) {
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	if sc, ok := r.(syscall.Conn); ok {
 		if n, handled, err := c.readFromSocket(sc); handled {
 			return n, err

@@ -1,4 +1,4 @@
-package stack
+package stream
 
 import (
 	"io"
@@ -15,7 +15,7 @@ const maxSocketRead = 256 << 10
 
 // readFromSocket is ReadFrom for a kernel stream socket: it asks the socket how much it holds, and lets gVisor read just
 // that into the segments it will send. While the socket is silent nothing is held.
-func (c *tcpConn) readFromSocket(sc syscall.Conn) (total int64, handled bool, err error) {
+func (c *Conn) readFromSocket(sc syscall.Conn) (total int64, handled bool, err error) {
 	if _, ok := sc.(*net.TCPConn); !ok {
 		return 0, false, nil
 	}
@@ -40,7 +40,7 @@ func (c *tcpConn) readFromSocket(sc syscall.Conn) (total int64, handled bool, er
 		}
 		switch {
 		case m.werr != nil:
-			return m.total, true, opError("write", c.remote, m.werr)
+			return m.total, true, OpError("write", c.remote, m.werr)
 		case m.err == io.EOF:
 			return m.total, true, nil
 		case m.err != nil:
@@ -53,7 +53,7 @@ func (c *tcpConn) readFromSocket(sc syscall.Conn) (total int64, handled bool, er
 
 // socketMove moves bytes from a socket into a connection's send buffer. It is the tcpip.Payloader itself.
 type socketMove struct {
-	c     *tcpConn
+	c     *Conn
 	fd    int
 	left  int         // bytes that the socket is known to hold
 	err   error       // of the socket

@@ -1,6 +1,7 @@
-package stack
+package nic
 
 import (
+	"errors"
 	"net"
 	"os"
 	"sync"
@@ -8,31 +9,29 @@ import (
 
 	"golang.zx2c4.com/wireguard/tun"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 
 	"penstock/stack/link"
 )
 
 const (
-	// deviceBatch is how many packets one Read or Write may carry: the batch of wireguard-go on Linux.
-	deviceBatch = 128
+	// Batch is how many packets one Read or Write may carry: the batch of wireguard-go on Linux.
+	Batch = 128
 	// queueBytes bounds what waits for the reader: a few bandwidth-delay products of a LAN, little enough not to
 	// bloat a slow uplink much beyond what TCP itself keeps in flight.
 	queueBytes = 1 << 20
 	// queuePatience is how long a writer waits for a reader that has stopped reading. After that, packets are dropped.
 	// A healthy reader drains the queue in well under a millisecond.
 	queuePatience = 20 * time.Millisecond
-	// closePatience is how long CloseClient waits for what is on its way out. Without a reader nothing goes out.
-	closePatience = 200 * time.Millisecond
 )
 
-// device is a Stack seen as a tun.Device: what the stack sends is read, what is written arrives at the stack.
+// Device is a stack seen as a tun.Device: what the stack sends is read, what is written arrives at the stack.
 // Super-packets are cut late, into the reader's own buffers; what is written in one batch is merged again before the
 // stack sees it. A full queue holds its writers back, so that TCP inside meets no loss that the transport did not make.
-type device struct {
-	s      *Stack
-	events chan tun.Event
-	gros   sync.Pool // *gro.GRO: Write may be called by one goroutine per peer
+type Device struct {
+	name    string
+	card    *Card
+	receive func(bufs [][]byte, offset int)
+	events  chan tun.Event
 
 	mu      sync.Mutex // guards below
 	queue   []queued
@@ -50,7 +49,12 @@ type device struct {
 	close chan struct{}
 }
 
-// queued is one outbound packet: gVisor's, or the bytes of one of ours, from packetPool.
+// rawPool holds the packets of ours that wait for a reader.
+var rawPool = sync.Pool{New: func() any { b := make([]byte, 2048); return &b }}
+
+var errQueueFull = errors.New("the reader of the device does not keep up")
+
+// queued is one outbound packet: gVisor's, or the bytes of one of ours, from rawPool.
 type queued struct {
 	pkt  *stack.PacketBuffer
 	raw  *[]byte
@@ -68,7 +72,7 @@ func (q queued) release() {
 		return
 	}
 	*q.raw = (*q.raw)[:cap(*q.raw)]
-	packetPool.Put(q.raw)
+	rawPool.Put(q.raw)
 }
 
 func (q queued) size() int {
@@ -81,35 +85,34 @@ func (q queued) size() int {
 	return len(*q.raw)
 }
 
-func newDevice(s *Stack) *device {
-	d := &device{
-		s:      s,
-		events: make(chan tun.Event, 4),
-		filled: make(chan struct{}, 1),
-		close:  make(chan struct{}),
+// Device makes a device of the card. receive takes what is written to it, a packet from each buffer's offset on, and does
+// not keep the bytes. The card sends to it once UseDevice says so.
+func (n *Card) Device(name string, receive func(bufs [][]byte, offset int)) *Device {
+	d := &Device{
+		name:    name,
+		card:    n,
+		receive: receive,
+		events:  make(chan tun.Event, 4),
+		filled:  make(chan struct{}, 1),
+		close:   make(chan struct{}),
 	}
 	d.drained.L = &d.mu
-	d.gros.New = func() any {
-		g := &gro.GRO{Dispatcher: s.nic.dispatch()}
-		g.Init(true)
-		return g
-	}
 	d.events <- tun.EventUp
 	return d
 }
 
-func (d *device) sendPacket(pkt *stack.PacketBuffer) error {
+func (d *Device) sendPacket(pkt *stack.PacketBuffer) error {
 	size := pkt.Size() // before the reader can have it
 	if err := d.push(queued{pkt: pkt.IncRef()}); err != nil {
 		pkt.DecRef()
 		return err
 	}
-	d.s.metrics.wrote(size)
+	d.card.count.Wrote(size)
 	return nil
 }
 
-func (d *device) sendBytes(b []byte) error {
-	raw := packetPool.Get().(*[]byte)
+func (d *Device) sendBytes(b []byte) error {
+	raw := rawPool.Get().(*[]byte)
 	*raw = append((*raw)[:0], b...)
 	q := queued{raw: raw}
 	if err := d.push(q); err != nil {
@@ -119,7 +122,7 @@ func (d *device) sendBytes(b []byte) error {
 	return nil
 }
 
-func (d *device) push(q queued) error {
+func (d *Device) push(q queued) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.bytes >= queueBytes && !d.stalled && !d.closed {
@@ -141,8 +144,8 @@ func (d *device) push(q queued) error {
 	return nil
 }
 
-// settle waits until the reader is done with everything that was sent before, but no longer than patience.
-func (d *device) settle(patience time.Duration) {
+// Settle waits until the reader is done with everything that was sent before, but no longer than patience.
+func (d *Device) Settle(patience time.Duration) {
 	mark := make(chan struct{})
 	d.mu.Lock()
 	if d.closed {
@@ -163,7 +166,7 @@ func (d *device) settle(patience time.Duration) {
 }
 
 // waitLocked waits until the reader has made room, the device is closed or patience ends.
-func (d *device) waitLocked() {
+func (d *Device) waitLocked() {
 	late := false
 	timer := time.AfterFunc(queuePatience, func() {
 		d.mu.Lock()
@@ -178,7 +181,7 @@ func (d *device) waitLocked() {
 }
 
 // take moves everything queued to the reader.
-func (d *device) take() {
+func (d *Device) take() {
 	d.mu.Lock()
 	d.batch, d.queue = d.queue, d.batch[:0]
 	d.next, d.bytes, d.stalled = 0, 0, false
@@ -186,7 +189,8 @@ func (d *device) take() {
 	d.drained.Broadcast()
 }
 
-func (d *device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+// Read gives the reader packets that the stack has sent, as many as there are and fit.
+func (d *Device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	for {
 		if n, err := d.fill(bufs, sizes, offset); n > 0 || err != nil {
 			return n, err
@@ -201,7 +205,7 @@ func (d *device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 }
 
 // fill cuts queued packets into bufs until either runs out.
-func (d *device) fill(bufs [][]byte, sizes []int, offset int) (n int, err error) {
+func (d *Device) fill(bufs [][]byte, sizes []int, offset int) (n int, err error) {
 	for n < len(bufs) {
 		if d.seg.Done() {
 			if d.next == len(d.batch) {
@@ -219,14 +223,14 @@ func (d *device) fill(bufs [][]byte, sizes []int, offset int) (n int, err error)
 			}
 			m := d.flatten(q)
 			if err := d.seg.Reset(m, d.flat); err != nil {
-				d.s.metrics.drop(dropMalformed)
+				d.card.count.Drop(dropMalformed)
 				continue
 			}
 		}
 		size, err := d.seg.Next(bufs[n][offset:])
 		if err != nil { // a reader with smaller buffers than our MTU
 			d.seg = link.Segmenter{}
-			d.s.metrics.drop(dropMalformed)
+			d.card.count.Drop(dropMalformed)
 			continue
 		}
 		sizes[n] = size
@@ -236,7 +240,7 @@ func (d *device) fill(bufs [][]byte, sizes []int, offset int) (n int, err error)
 }
 
 // flatten copies a packet into the reader's scratch and lets go of it.
-func (d *device) flatten(q queued) link.Meta {
+func (d *Device) flatten(q queued) link.Meta {
 	d.flat = d.flat[:0]
 	defer q.release()
 	if q.pkt == nil {
@@ -256,29 +260,34 @@ func (d *device) flatten(q queued) link.Meta {
 	return metaOf(q.pkt)
 }
 
-func (d *device) Write(bufs [][]byte, offset int) (int, error) {
+// Write gives the stack packets, whose bytes it does not keep.
+func (d *Device) Write(bufs [][]byte, offset int) (int, error) {
 	select {
 	case <-d.close:
 		return 0, os.ErrClosed
 	default:
 	}
-	g := d.gros.Get().(*gro.GRO)
-	for _, b := range bufs {
-		receiver{d.s}.inboundCopy(link.Meta{}, b[offset:], g)
-	}
-	receiver{d.s}.flush(g)
-	d.gros.Put(g)
+	d.receive(bufs, offset)
 	return len(bufs), nil
 }
 
-func (d *device) File() *os.File           { return nil }
-func (d *device) MTU() (int, error)        { return int(d.s.nic.MTU()), nil }
-func (d *device) Name() (string, error)    { return d.s.name, nil }
-func (d *device) Events() <-chan tun.Event { return d.events }
-func (d *device) BatchSize() int           { return deviceBatch }
+// File is nil: there is no file behind it.
+func (d *Device) File() *os.File { return nil }
+
+// MTU is the card's.
+func (d *Device) MTU() (int, error) { return d.card.MTU(), nil }
+
+// Name is the stack's.
+func (d *Device) Name() (string, error) { return d.name, nil }
+
+// Events says that the device is up, and is closed with it.
+func (d *Device) Events() <-chan tun.Event { return d.events }
+
+// BatchSize is how many packets one Read or Write may carry.
+func (d *Device) BatchSize() int { return Batch }
 
 // Close ends the reader. The stack itself lives on until its own Close.
-func (d *device) Close() error {
+func (d *Device) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -295,7 +304,8 @@ func (d *device) Close() error {
 	return nil
 }
 
-func (d *device) isClosed() bool {
+// Closed reports whether Close was called.
+func (d *Device) Closed() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.closed

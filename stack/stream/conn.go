@@ -1,4 +1,8 @@
-package stack
+// Package stream is a TCP connection of gVisor's as a net.Conn, and the fast ways between it and a kernel socket.
+//
+// It holds no buffer while nothing passes, tells a reset from an end, and keeps gVisor's timers alive while a path is
+// dead. It does not open connections, bound them or know whose they are.
+package stream
 
 import (
 	"io"
@@ -17,17 +21,20 @@ import (
 	"penstock/stack/deadline"
 )
 
-// tcpConn is one TCP connection of the stack. It holds no buffer while it is idle.
+// Active is told whenever data passes.
+type Active interface{ Touch() }
+
+// Conn is one TCP connection. It holds no buffer while it is idle.
 //
 // WriteTo and ReadFrom move data without a copy of ours where the other side is a kernel socket: up, the received
 // segments are shown to writev and discarded afterwards; down, the socket is read straight into the segments that are
 // sent.
-type tcpConn struct {
+type Conn struct {
 	ep            tcpip.Endpoint
 	wq            *waiter.Queue
 	local, remote netip.AddrPort
 	in, out       atomic.Uint64
-	flow          *tcpFlow // nil for a connection that we dialled
+	active        Active // nil: nobody asks
 
 	readable, writable chan struct{} // capacity 1: look again
 	readEntry          waiter.Entry
@@ -43,9 +50,10 @@ type tcpConn struct {
 	closing chan struct{} // closed with ended
 }
 
-func newTCPConn(ep tcpip.Endpoint, wq *waiter.Queue, remote, local netip.AddrPort) *tcpConn {
-	c := &tcpConn{
-		ep: ep, wq: wq, local: local, remote: remote,
+// New makes a connection of an endpoint that is connected, whose events wq tells. It owns the endpoint from then on.
+func New(ep tcpip.Endpoint, wq *waiter.Queue, remote, local netip.AddrPort, active Active) *Conn {
+	c := &Conn{
+		ep: ep, wq: wq, local: local, remote: remote, active: active,
 		readable: make(chan struct{}, 1),
 		writable: make(chan struct{}, 1),
 		closing:  make(chan struct{}),
@@ -64,7 +72,7 @@ func poke(ch chan struct{}) {
 	}
 }
 
-func (c *tcpConn) wait(ready chan struct{}, d *deadline.Deadline) error {
+func (c *Conn) wait(ready chan struct{}, d *deadline.Deadline) error {
 	select {
 	case <-ready:
 		return nil
@@ -75,13 +83,14 @@ func (c *tcpConn) wait(ready chan struct{}, d *deadline.Deadline) error {
 	}
 }
 
-func (c *tcpConn) Read(b []byte) (int, error) {
+// Read reads what has come, and waits for it. The end of the peer's side is io.EOF, a reset is ECONNRESET.
+func (c *Conn) Read(b []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.unlockRead()
 	return c.readLocked(b)
 }
 
-func (c *tcpConn) readLocked(b []byte) (int, error) {
+func (c *Conn) readLocked(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
@@ -89,12 +98,11 @@ func (c *tcpConn) readLocked(b []byte) (int, error) {
 		if c.isEnded() {
 			return 0, c.opError("read", net.ErrClosed)
 		}
-		w := tcpip.SliceWriter(b)
-		res, err := c.ep.Read(&w, tcpip.ReadOptions{})
+		n, err := c.take(b)
 		switch err.(type) {
 		case nil:
-			c.consumed(res.Count)
-			return res.Count, nil
+			c.consumed(n)
+			return n, nil
 		case *tcpip.ErrWouldBlock:
 			if err := c.wait(c.readable, &c.readBy); err != nil {
 				return 0, c.opError("read", err)
@@ -105,39 +113,48 @@ func (c *tcpConn) readLocked(b []byte) (int, error) {
 	}
 }
 
+// take reads what there is. It is a function of its own because what gVisor returns is large: whoever waits for data does
+// not keep it on its stack.
+func (c *Conn) take(b []byte) (int, tcpip.Error) {
+	w := tcpip.SliceWriter(b)
+	res, err := c.ep.Read(&w, tcpip.ReadOptions{})
+	return res.Count, err
+}
+
 // readError is io.EOF after the peer's FIN, and otherwise the error that broke the connection. gVisor reports that error
 // once and an end of the stream from then on: without a look at the state a reset would be passed on as FIN.
-func (c *tcpConn) readError(err tcpip.Error) error {
+func (c *Conn) readError(err tcpip.Error) error {
 	if _, end := err.(*tcpip.ErrClosedForReceive); !end {
-		return opError("read", c.remote, err)
+		return OpError("read", c.remote, err)
 	}
 	if tcp.EndpointState(c.ep.State()) == tcp.StateError {
-		return opError("read", c.remote, &tcpip.ErrConnectionReset{})
+		return OpError("read", c.remote, &tcpip.ErrConnectionReset{})
 	}
 	return io.EOF
 }
 
 // consumed counts bytes that were read, and lets the receive buffer grow as fast as they are.
-func (c *tcpConn) consumed(n int) {
+func (c *Conn) consumed(n int) {
 	c.in.Add(uint64(n))
 	c.touch()
 	c.ep.ModerateRecvBuf(n)
 }
 
 // sent counts bytes that went into the send buffer.
-func (c *tcpConn) sent(n int) {
+func (c *Conn) sent(n int) {
 	c.out.Add(uint64(n))
 	c.touch()
 	c.stall.wrote(c.ep)
 }
 
-func (c *tcpConn) touch() {
-	if c.flow != nil {
-		c.flow.touch()
+func (c *Conn) touch() {
+	if c.active != nil {
+		c.active.Touch()
 	}
 }
 
-func (c *tcpConn) Write(b []byte) (int, error) {
+// Write puts b into the send buffer, and waits for room.
+func (c *Conn) Write(b []byte) (int, error) {
 	done := 0
 	for done < len(b) {
 		n, err := c.push(&slicePayload{b: b[done:]})
@@ -150,7 +167,7 @@ func (c *tcpConn) Write(b []byte) (int, error) {
 }
 
 // push writes what the send buffer takes of p, at least one byte, waiting for room.
-func (c *tcpConn) push(p tcpip.Payloader) (int, error) {
+func (c *Conn) push(p tcpip.Payloader) (int, error) {
 	for {
 		if c.isEnded() {
 			return 0, c.opError("write", net.ErrClosed)
@@ -171,13 +188,13 @@ func (c *tcpConn) push(p tcpip.Payloader) (int, error) {
 				return 0, c.opError("write", err)
 			}
 		default:
-			return 0, opError("write", c.remote, err)
+			return 0, OpError("write", c.remote, err)
 		}
 	}
 }
 
 // unstall waits while a write would keep the connection from recovering.
-func (c *tcpConn) unstall() error {
+func (c *Conn) unstall() error {
 	for {
 		d := c.stall.hold(c.ep)
 		if d == 0 {
@@ -208,28 +225,28 @@ func (p *slicePayload) Read(b []byte) (int, error) {
 }
 
 // CloseWrite sends FIN and leaves the other direction open.
-func (c *tcpConn) CloseWrite() error {
+func (c *Conn) CloseWrite() error {
 	switch err := c.ep.Shutdown(tcpip.ShutdownWrite); err.(type) {
 	case nil, *tcpip.ErrNotConnected:
 		return nil
 	default:
-		return opError("close", c.remote, err)
+		return OpError("close", c.remote, err)
 	}
 }
 
 // Close sends FIN, or RST where received data was never read. It does not wait for the peer.
-func (c *tcpConn) Close() error {
+func (c *Conn) Close() error {
 	c.end(c.ep.Close)
 	return nil
 }
 
 // Abort sends RST.
-func (c *tcpConn) Abort() {
+func (c *Conn) Abort() {
 	c.end(c.ep.Abort)
 }
 
 // end closes the endpoint as soon as no reader looks at its bytes: closing gives their memory to other connections.
-func (c *tcpConn) end(how func()) {
+func (c *Conn) end(how func()) {
 	c.mu.Lock()
 	if c.ended {
 		c.mu.Unlock()
@@ -244,14 +261,14 @@ func (c *tcpConn) end(how func()) {
 	}
 }
 
-func (c *tcpConn) isEnded() bool {
+func (c *Conn) isEnded() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ended
 }
 
 // unlockRead lets go of the reader's side, and ends the connection if that was asked for meanwhile.
-func (c *tcpConn) unlockRead() {
+func (c *Conn) unlockRead() {
 	for {
 		c.mu.Lock()
 		how := c.ending
@@ -274,26 +291,33 @@ func (c *tcpConn) unlockRead() {
 }
 
 // Bytes returns the bytes of payload that were read from and written to the connection so far.
-func (c *tcpConn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load() }
+func (c *Conn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load() }
 
-func (c *tcpConn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local) }
-func (c *tcpConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
+// LocalAddr is the stack's end.
+func (c *Conn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.local) }
 
-func (c *tcpConn) SetDeadline(t time.Time) error {
+// RemoteAddr is the peer's end.
+func (c *Conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
+
+// SetDeadline ends reads and writes that wait at t; the zero time never.
+func (c *Conn) SetDeadline(t time.Time) error {
 	c.readBy.Set(t)
 	c.writeBy.Set(t)
 	return nil
 }
 
-func (c *tcpConn) SetReadDeadline(t time.Time) error  { c.readBy.Set(t); return nil }
-func (c *tcpConn) SetWriteDeadline(t time.Time) error { c.writeBy.Set(t); return nil }
+// SetReadDeadline is SetDeadline for reads.
+func (c *Conn) SetReadDeadline(t time.Time) error { c.readBy.Set(t); return nil }
 
-func (c *tcpConn) opError(op string, err error) error {
+// SetWriteDeadline is SetDeadline for writes.
+func (c *Conn) SetWriteDeadline(t time.Time) error { c.writeBy.Set(t); return nil }
+
+func (c *Conn) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "tcp", Addr: c.RemoteAddr(), Err: err}
 }
 
-// opError translates gVisor's errors into those that the net package would give.
-func opError(op string, addr netip.AddrPort, err tcpip.Error) error {
+// OpError translates gVisor's errors into those that the net package would give.
+func OpError(op string, addr netip.AddrPort, err tcpip.Error) error {
 	var cause error
 	switch err.(type) {
 	case *tcpip.ErrConnectionRefused:
@@ -315,12 +339,12 @@ func opError(op string, addr netip.AddrPort, err tcpip.Error) error {
 	case *tcpip.ErrNoPortAvailable, *tcpip.ErrPortInUse:
 		cause = syscall.EADDRINUSE
 	default:
-		cause = stackError(err.String())
+		cause = endpointError(err.String())
 	}
 	return &net.OpError{Op: op, Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: cause}
 }
 
-// stackError is an error of gVisor's that has no errno of its own.
-type stackError string
+// endpointError is an error of gVisor's that has no errno of its own.
+type endpointError string
 
-func (e stackError) Error() string { return string(e) }
+func (e endpointError) Error() string { return string(e) }

@@ -1,4 +1,4 @@
-package stack
+package datagram
 
 import (
 	"encoding/binary"
@@ -14,10 +14,14 @@ import (
 
 	"penstock/stack/deadline"
 	"penstock/stack/link"
+	"penstock/stack/packet"
+	"penstock/stack/share"
 )
 
 var (
-	errEvicted      = errors.New("pushed out by newer flows")
+	// ErrEvicted is why a flow ended that made room for a newer one.
+	ErrEvicted = errors.New("pushed out by newer flows")
+
 	errIdle         = errors.New("idle for too long")
 	errAddressGone  = errors.New("the stack's address is gone")
 	errClientClosed = errors.New("the client was closed")
@@ -26,17 +30,17 @@ var (
 // ephemeralPort is a random local port: an off-path attacker has to guess it (RFC 6056).
 func ephemeralPort() uint16 { return uint16(1024 + rand.IntN(64512)) }
 
-// datagramConn is one datagram or echo flow. Each Read takes one datagram and each Write sends one; a Read into a
+// Conn is one datagram or echo flow. Each Read takes one datagram and each Write sends one; a Read into a
 // buffer that is too short loses the rest of the datagram, as a socket does. For echo flows a datagram is the body of
 // the ICMP message after its checksum: identifier (2 bytes), sequence number (2), payload.
-type datagramConn struct {
-	t       *flowTable
-	key     flowKey
-	owner   owner
+type Conn struct {
+	t       *Table
+	key     Key
+	owner   share.Owner
 	idle    time.Duration
-	place   place         // in the table; place.active is when the last packet passed, either way
+	place   share.Place   // in the table; place.Active is when the last packet passed, either way
 	state   atomic.Uint32 // a flowState
-	why     atomic.Uint32 // an unreachableWhy, in state flowRefused
+	why     atomic.Uint32 // an packet.Why, in state flowRefused
 	in, out atomic.Uint64 // bytes of payload
 	writing atomic.Int32  // Writes under way: one of them may send once more after shut
 	read    deadline.Deadline
@@ -53,44 +57,45 @@ type datagramConn struct {
 
 var datagramPool = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
 
-var _ net.PacketConn = (*datagramConn)(nil)
+var _ net.PacketConn = (*Conn)(nil)
 
-func newDatagramConn(t *flowTable, k flowKey, o owner) *datagramConn {
-	c := &datagramConn{
+func newConn(t *Table, k Key, o share.Owner) *Conn {
+	c := &Conn{
 		t:      t,
 		key:    k,
 		owner:  o,
-		idle:   t.s.limits.udpIdle(k.kind, k.local.Port()),
+		idle:   t.Limits.idle(k.Kind, k.Local.Port()),
 		signal: make(chan struct{}, 1),
 	}
-	c.place.flow, c.place.yields = c, true
+	c.place.Flow, c.place.Yields = c, true
 	c.touch()
 	return c
 }
 
-func (c *datagramConn) network() string {
-	if c.key.kind == kindUDP {
+// Network is "udp" or "icmp".
+func (c *Conn) Network() string {
+	if c.key.Kind == UDP {
 		return "udp"
 	}
 	return "icmp"
 }
 
 // touch notes that a packet passed.
-func (c *datagramConn) touch() { c.place.active.Store(c.t.s.now()) }
+func (c *Conn) touch() { c.place.Active.Store(c.t.Now()) }
 
-func (c *datagramConn) idleAt(now int64) bool {
+func (c *Conn) idleAt(now int64) bool {
 	limit := c.idle
 	if s := flowState(c.state.Load()); s == flowRefused || s == flowDropped {
 		limit = tombstone
 	}
-	return time.Duration(now-c.place.active.Load()) > limit
+	return time.Duration(now-c.place.Active.Load()) > limit
 }
 
 // deliver queues one datagram that came in.
-func (c *datagramConn) deliver(data []byte) {
+func (c *Conn) deliver(data []byte) {
 	switch flowState(c.state.Load()) {
 	case flowRefused:
-		sender{c.t.s}.unreachable(c.key, unreachableWhy(c.why.Load()))
+		c.t.Sender.Unreachable(c.key, packet.Why(c.why.Load()))
 		return
 	case flowDropped:
 		return
@@ -98,11 +103,11 @@ func (c *datagramConn) deliver(data []byte) {
 	c.touch()
 	c.in.Add(uint64(len(data)))
 	c.mu.Lock()
-	if c.err != nil || c.bytes+len(data) > c.t.s.limits.UDPQueue {
+	if c.err != nil || c.bytes+len(data) > c.t.Limits.Queue {
 		full := c.err == nil
 		c.mu.Unlock()
 		if full {
-			c.t.s.metrics.drop(dropQueue)
+			c.t.Count.Drop(dropQueue)
 		}
 		return
 	}
@@ -119,7 +124,7 @@ func (c *datagramConn) deliver(data []byte) {
 	c.notify()
 }
 
-func (c *datagramConn) notify() {
+func (c *Conn) notify() {
 	select {
 	case c.signal <- struct{}{}:
 	default:
@@ -127,7 +132,7 @@ func (c *datagramConn) notify() {
 }
 
 // onEnd has cancel called when the flow is shut before it was answered.
-func (c *datagramConn) onEnd(cancel func()) {
+func (c *Conn) onEnd(cancel func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -137,23 +142,57 @@ func (c *datagramConn) onEnd(cancel func()) {
 	c.cancel = cancel
 }
 
+// Accept lets the flow's handler read and write. The first datagram is still to be read.
+func (c *Conn) Accept() { c.answer(flowAccepted) }
+
+// Refuse answers the sender that nobody is there, for as long as it goes on, and ends the flow. It stays in the table for
+// a moment, so that a sender that goes on costs no new judgement.
+func (c *Conn) Refuse(why packet.Why) {
+	c.why.Store(uint32(why))
+	c.answer(flowRefused)
+	c.t.Sender.Unreachable(c.key, why)
+	c.touch()
+	c.shut(net.ErrClosed)
+}
+
+// Drop ends the flow in silence. It stays in the table for a moment, as after Refuse.
+func (c *Conn) Drop() {
+	c.answer(flowDropped)
+	c.touch()
+	c.shut(net.ErrClosed)
+}
+
 // answer moves a flow that is pending to another state.
-func (c *datagramConn) answer(s flowState) {
+func (c *Conn) answer(s flowState) {
 	c.state.Store(uint32(s))
 	c.mu.Lock()
 	c.cancel = nil
 	c.mu.Unlock()
 }
 
+// Refusal is why a flow of this kind is refused: nobody listens on its port, or pings are prohibited.
+func (c *Conn) Refusal() packet.Why {
+	if c.key.Kind == UDP {
+		return packet.WhyPort
+	}
+	return packet.WhyProhibited
+}
+
+// Key names the flow.
+func (c *Conn) Key() Key { return c.key }
+
+// Client is the key of the client that began the flow.
+func (c *Conn) Client() uint64 { return c.owner.Client }
+
 // shut ends the flow's reads and writes with err.
-func (c *datagramConn) shut(err error) {
+func (c *Conn) shut(err error) {
 	c.mu.Lock()
 	if c.cancel != nil {
 		c.cancel()
 		c.cancel = nil
 	}
 	if c.err == nil {
-		c.err = &net.OpError{Op: "read", Net: c.network(), Addr: c.RemoteAddr(), Err: errors.Join(net.ErrClosed, err)}
+		c.err = &net.OpError{Op: "read", Net: c.Network(), Addr: c.RemoteAddr(), Err: errors.Join(net.ErrClosed, err)}
 	}
 	for _, b := range c.queue[c.head:] {
 		datagramPool.Put(b)
@@ -164,16 +203,17 @@ func (c *datagramConn) shut(err error) {
 }
 
 // fail makes the next Read return an ICMP error; the flow goes on.
-func (c *datagramConn) fail(err syscall.Errno) {
+func (c *Conn) fail(err syscall.Errno) {
 	c.mu.Lock()
 	if c.err == nil {
-		c.err = &net.OpError{Op: "read", Net: c.network(), Addr: c.RemoteAddr(), Err: err}
+		c.err = &net.OpError{Op: "read", Net: c.Network(), Addr: c.RemoteAddr(), Err: err}
 	}
 	c.mu.Unlock()
 	c.notify()
 }
 
-func (c *datagramConn) Read(b []byte) (int, error) {
+// Read takes one datagram, and waits for it. What does not fit into b is lost.
+func (c *Conn) Read(b []byte) (int, error) {
 	for {
 		if n, ok, err := c.next(b); ok {
 			return n, err
@@ -187,7 +227,7 @@ func (c *datagramConn) Read(b []byte) (int, error) {
 }
 
 // next copies a queued datagram to b, or returns the error that ended the flow.
-func (c *datagramConn) next(b []byte) (n int, ok bool, err error) {
+func (c *Conn) next(b []byte) (n int, ok bool, err error) {
 	head, err := c.take()
 	if head == nil {
 		return 0, err != nil, err
@@ -199,7 +239,7 @@ func (c *datagramConn) next(b []byte) (n int, ok bool, err error) {
 
 // Each hands every datagram to f until f or the flow returns an error. It replaces a loop over Read and needs no buffer
 // of the caller's. f must not keep the bytes. The read deadline does not end it.
-func (c *datagramConn) Each(f func([]byte) error) error {
+func (c *Conn) Each(f func([]byte) error) error {
 	for {
 		head, err := c.take()
 		if err != nil {
@@ -218,7 +258,7 @@ func (c *datagramConn) Each(f func([]byte) error) error {
 }
 
 // take returns the next queued datagram, or the error that ended the flow, or neither.
-func (c *datagramConn) take() (*[]byte, error) {
+func (c *Conn) take() (*[]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.head == len(c.queue) {
@@ -248,7 +288,7 @@ func (c *datagramConn) take() (*[]byte, error) {
 var packetPool = sync.Pool{New: func() any { b := make([]byte, 2048); return &b }}
 
 // Write sends one datagram to the other end: to the client, from the address that it had sent to, or to whom we dialled.
-func (c *datagramConn) Write(b []byte) (int, error) {
+func (c *Conn) Write(b []byte) (int, error) {
 	c.writing.Add(1)
 	defer c.writing.Add(-1)
 	c.mu.Lock()
@@ -257,104 +297,105 @@ func (c *datagramConn) Write(b []byte) (int, error) {
 	if errors.Is(err, net.ErrClosed) {
 		return 0, err
 	}
-	src, dst := c.key.local, c.key.remote
-	hdr := ipHeaderLen(src.Addr())
-	if c.headerLen()+len(b) > maxBody(src.Addr()) || c.key.kind != kindUDP && len(b) < 4 {
-		return 0, &net.OpError{Op: "write", Net: c.network(), Addr: c.RemoteAddr(), Err: syscall.EMSGSIZE}
+	src, dst := c.key.Local, c.key.Remote
+	hdr := packet.HeaderLen(src.Addr())
+	if c.headerLen()+len(b) > packet.MaxBody(src.Addr()) || c.key.Kind != UDP && len(b) < 4 {
+		return 0, &net.OpError{Op: "write", Net: c.Network(), Addr: c.RemoteAddr(), Err: syscall.EMSGSIZE}
 	}
 	buf := packetPool.Get().(*[]byte)
 	defer packetPool.Put(buf)
 	proto, n := c.encode(buf, hdr, b)
 	c.touch()
-	if err := (sender{c.t.s}).sendIP(proto, src.Addr(), dst.Addr(), (*buf)[:hdr+n]); err != nil {
-		return 0, &net.OpError{Op: "write", Net: c.network(), Addr: c.RemoteAddr(), Err: err}
+	if err := c.t.Sender.Send(proto, src.Addr(), dst.Addr(), (*buf)[:hdr+n]); err != nil {
+		return 0, &net.OpError{Op: "write", Net: c.Network(), Addr: c.RemoteAddr(), Err: err}
 	}
 	c.out.Add(uint64(len(b)))
 	return len(b), nil
 }
 
 // headerLen is how many bytes stand before what a Write is given: a UDP header, or type, code and checksum of ICMP.
-func (c *datagramConn) headerLen() int {
-	if c.key.kind == kindUDP {
+func (c *Conn) headerLen() int {
+	if c.key.Kind == UDP {
 		return 8
 	}
 	return 4
 }
 
 // encode writes the transport header and b behind hdr free bytes of buf, and returns their protocol and length.
-func (c *datagramConn) encode(buf *[]byte, hdr int, b []byte) (proto uint8, n int) {
+func (c *Conn) encode(buf *[]byte, hdr int, b []byte) (proto uint8, n int) {
 	n = c.headerLen() + len(b)
 	if len(*buf) < hdr+n {
 		*buf = make([]byte, hdr+n)
 	}
 	t := (*buf)[hdr : hdr+n]
-	src, dst := c.key.local, c.key.remote
-	if c.key.kind == kindUDP {
+	src, dst := c.key.Local, c.key.Remote
+	if c.key.Kind == UDP {
 		binary.BigEndian.PutUint16(t, src.Port())
 		binary.BigEndian.PutUint16(t[2:], dst.Port())
 		binary.BigEndian.PutUint16(t[4:], uint16(n))
 		t[6], t[7] = 0, 0
 		copy(t[8:], b)
-		sum := link.Checksum(t, pseudoHeader(protoUDP, src.Addr(), dst.Addr(), n))
+		sum := link.Checksum(t, packet.PseudoHeader(packet.ProtoUDP, src.Addr(), dst.Addr(), n))
 		if sum == 0 {
 			sum = 0xffff
 		}
 		binary.BigEndian.PutUint16(t[6:], sum)
-		return protoUDP, n
+		return packet.ProtoUDP, n
 	}
 	copy(t[4:], b)
 	ident := dst.Port() // an answer carries the identifier of the request
-	if c.key.kind == kindReply {
+	if c.key.Kind == Reply {
 		c.ident.Store(uint32(binary.BigEndian.Uint16(b)))
 		ident = src.Port()
 	}
 	binary.BigEndian.PutUint16(t[4:], ident)
-	putEcho(t, c.key.kind == kindReply, src.Addr(), dst.Addr())
-	return icmpProto(src.Addr()), n
+	packet.PutEcho(t, c.key.Kind == Reply, src.Addr(), dst.Addr())
+	return packet.ICMPProto(src.Addr()), n
 }
 
 // ReadFrom is Read that also names the peer. The connection is a net.PacketConn because resolvers tell datagrams from
 // streams by that.
-func (c *datagramConn) ReadFrom(b []byte) (int, net.Addr, error) {
+func (c *Conn) ReadFrom(b []byte) (int, net.Addr, error) {
 	n, err := c.Read(b)
 	return n, c.RemoteAddr(), err
 }
 
 // WriteTo is Write: the flow has one peer.
-func (c *datagramConn) WriteTo(b []byte, _ net.Addr) (int, error) { return c.Write(b) }
+func (c *Conn) WriteTo(b []byte, _ net.Addr) (int, error) { return c.Write(b) }
 
 // Bytes returns the bytes of payload that were read from and written to the flow so far.
-func (c *datagramConn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load() }
+func (c *Conn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load() }
 
 // Unreachable sends the client the ICMP error that stands for err, as Request.Unreachable does. The flow goes on.
-func (c *datagramConn) Unreachable(err error) {
-	sender{c.t.s}.unreachable(c.key, whyOf(err))
+func (c *Conn) Unreachable(err error) {
+	c.t.Sender.Unreachable(c.key, packet.WhyOf(err))
 }
 
-// refusal is why a flow of this kind is refused: nobody listens on its port, or pings are prohibited.
-func (c *datagramConn) refusal() unreachableWhy {
-	if c.key.kind == kindUDP {
-		return whyPort
-	}
-	return whyProhibited
-}
-
-func (c *datagramConn) Close() error {
+// Close ends the flow.
+func (c *Conn) Close() error {
 	c.t.remove(c)
 	c.shut(net.ErrClosed)
 	return nil
 }
 
-func (c *datagramConn) LocalAddr() net.Addr  { return c.addr(c.key.local) }
-func (c *datagramConn) RemoteAddr() net.Addr { return c.addr(c.key.remote) }
+// LocalAddr is the stack's end.
+func (c *Conn) LocalAddr() net.Addr { return c.addr(c.key.Local) }
 
-func (c *datagramConn) addr(a netip.AddrPort) net.Addr {
-	if c.key.kind == kindUDP {
+// RemoteAddr is the peer's end.
+func (c *Conn) RemoteAddr() net.Addr { return c.addr(c.key.Remote) }
+
+func (c *Conn) addr(a netip.AddrPort) net.Addr {
+	if c.key.Kind == UDP {
 		return net.UDPAddrFromAddrPort(a)
 	}
 	return &net.IPAddr{IP: a.Addr().AsSlice()}
 }
 
-func (c *datagramConn) SetDeadline(t time.Time) error      { return c.SetReadDeadline(t) }
-func (c *datagramConn) SetReadDeadline(t time.Time) error  { c.read.Set(t); return nil }
-func (c *datagramConn) SetWriteDeadline(t time.Time) error { return nil } // a Write never waits
+// SetDeadline is SetReadDeadline.
+func (c *Conn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
+
+// SetReadDeadline ends a Read that waits at t; the zero time never.
+func (c *Conn) SetReadDeadline(t time.Time) error { c.read.Set(t); return nil }
+
+// SetWriteDeadline does nothing: a Write never waits.
+func (c *Conn) SetWriteDeadline(time.Time) error { return nil }

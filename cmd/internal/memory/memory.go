@@ -1,0 +1,59 @@
+// Package memory returns memory to the system once a burst of flows is over.
+//
+// It looks at how many flows there are, not at the memory, and does not bound either.
+package memory
+
+import (
+	"context"
+	"runtime/debug"
+	"time"
+)
+
+// every is how often GiveBack looks, and so how late memory is given back.
+const every = 10 * time.Second
+
+// Flows counts live flows. *router.Router does.
+type Flows interface {
+	// Active is how many there are.
+	Active() int
+	// Busiest is how many there were at once, at most, since it was called last.
+	Busiest() int
+}
+
+// GiveBack returns memory to the system after each burst of flows, until ctx ends. The runtime itself collects only when
+// the heap has doubled or two minutes have passed, and then gives back little by little: after 5,000 flows it took over
+// four minutes.
+func GiveBack(ctx context.Context, flows Flows) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	var b burst
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if b.over(flows.Busiest(), flows.Active()) {
+				debug.FreeOSMemory()
+			}
+		}
+	}
+}
+
+// burstFlows is how many flows make a burst. What fewer leave behind is not worth a collection.
+const burstFlows = 1000
+
+// burst tells when a burst of flows is over.
+type burst struct {
+	most int // flows at once since the last burst was over
+}
+
+// over takes how many flows there were at once, at most, since the last call, and how many there are now. It reports true
+// once for each burst: when half of its flows have ended.
+func (b *burst) over(most, now int) bool {
+	b.most = max(b.most, most)
+	if b.most < burstFlows || now > b.most/2 {
+		return false
+	}
+	b.most = now
+	return true
+}

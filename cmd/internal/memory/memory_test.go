@@ -1,0 +1,76 @@
+package memory
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestABurstIsOverOnceHalfOfItHasEnded(t *testing.T) {
+	type look struct {
+		most, now int
+		want      bool
+	}
+	for _, row := range []struct {
+		name  string
+		looks []look
+	}{
+		{"flows that come and go are none", []look{{900, 3, false}, {999, 0, false}}},
+		{"while most of its flows are live it goes on", []look{{5000, 5000, false}, {5000, 2501, false}, {2501, 2500, true}}},
+		{"it is over once", []look{{5000, 10, true}, {10, 10, false}, {10, 0, false}}},
+		{"one between two looks counts", []look{{0, 0, false}, {5000, 0, true}}},
+		{"the next one counts too", []look{{5000, 600, true}, {600, 0, false}, {2000, 2000, false}, {2000, 0, true}}},
+		{"steady load is one until it falls", []look{{5000, 4900, false}, {5100, 5000, false}, {5000, 1000, true}, {1000, 1000, false}, {1000, 400, true}}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var b burst
+			for i, l := range row.looks {
+				if got := b.over(l.most, l.now); got != l.want {
+					t.Errorf("look %d: got %v, want %v", i+1, got, l.want)
+				}
+			}
+		})
+	}
+}
+
+// load is a number of flows that a test sets.
+type load struct{ now, most atomic.Int64 }
+
+func (l *load) Active() int  { return int(l.now.Load()) }
+func (l *load) Busiest() int { return int(l.most.Load()) }
+
+func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
+	collections := func() uint32 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.NumForcedGC
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var l load
+		l.now.Store(5000)
+		l.most.Store(5000)
+		done := make(chan error, 1)
+		go func() { done <- GiveBack(ctx, &l) }()
+		before := collections()
+		time.Sleep(5 * every)
+		synctest.Wait()
+		if got := collections() - before; got != 0 {
+			t.Errorf("memory was given back %d times during the burst, want 0", got)
+		}
+		l.now.Store(3)
+		l.most.Store(3)
+		time.Sleep(5 * every)
+		synctest.Wait()
+		if got := collections() - before; got != 1 {
+			t.Errorf("memory was given back %d times after the burst, want once", got)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("got %v at the end, want nil", err)
+		}
+	})
+}

@@ -1,0 +1,352 @@
+// Package datagram keeps the UDP and echo flows of a stack in a table of their own.
+//
+// A flow is a few hundred bytes and a queue; an endpoint of a TCP/IP library for each would cost fifty times the memory.
+// The table bounds the flows of each client, pushes out the longest silent, and ends those that are idle.
+//
+// It does not parse packets, decide which flows may be, or know how what it sends gets out.
+package datagram
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"penstock/stack/packet"
+	"penstock/stack/share"
+)
+
+// Kind is what a flow carries.
+type Kind uint8
+
+// Kinds of flows.
+const (
+	UDP   Kind = iota
+	Echo       // echo requests that came in; the remote port is their identifier
+	Reply      // echo replies to our own requests; the local port is their identifier
+)
+
+// Pair names a flow as the stack sees it. Remote sent its first packet, or is the address we dialled.
+type Pair struct{ Remote, Local netip.AddrPort }
+
+// Key names a flow in the table.
+type Key struct {
+	Kind Kind
+	Pair
+}
+
+// flowState is where a datagram flow stands.
+type flowState uint8
+
+const (
+	flowPending  flowState = iota // its handler has not answered yet
+	flowAccepted                  // also: dialled by us
+	flowRefused                   // each packet is answered with an ICMP error until the flow expires
+	flowDropped                   // each packet is dropped until the flow expires
+)
+
+// tombstone is how long a refused or dropped flow stays in the table, so that its packets are not judged again.
+const tombstone = time.Second
+
+// sweepEvery is how often the table is searched for idle flows, and so how late one may end.
+const sweepEvery = 2 * time.Second
+
+// Limits bound what flows cost. Every field must be set.
+type Limits struct {
+	Flows     int           // at once
+	PerClient int           // of them for one client, while others want them
+	Queue     int           // bytes that wait for one flow's reader
+	Idle      time.Duration // a flow without packets either way ends
+	IdleShort time.Duration // the same for ports of one question and one answer
+	IdleQUIC  time.Duration // the same for port 443
+}
+
+// idle is how long a flow to a port may be silent.
+func (l *Limits) idle(kind Kind, port uint16) time.Duration {
+	switch {
+	case kind != UDP, port == 53, port == 123, port == 3478:
+		return l.IdleShort
+	case port == 443:
+		return l.IdleQUIC
+	}
+	return l.Idle
+}
+
+// Sender sends what flows write.
+type Sender interface {
+	// Send sends the IP body that stands in b behind room for its header. It does not keep b.
+	Send(proto uint8, src, dst netip.Addr, b []byte) error
+	// Unreachable tells the sender of a flow why nobody answers.
+	Unreachable(k Key, why packet.Why)
+}
+
+// Counter counts what is lost, by a reason of the closed set of package stack.
+type Counter interface {
+	Drop(reason string)
+	Evicted()
+}
+
+// Reasons why a datagram was lost.
+const (
+	dropSource = "source"
+	dropCap    = "cap"
+	dropQueue  = "queue"
+)
+
+// Config is what New needs. All but Serve must be set.
+type Config struct {
+	Limits Limits
+	// Serve takes each flow that a client begins, in a goroutine of its own; the flow is over when it returns. ctx ends with
+	// the life of the table, or when the flow ends before it was answered. Nil refuses every flow.
+	Serve  func(ctx context.Context, c *Conn)
+	Client func(src netip.Addr) (key uint64, ok bool) // called with the table's lock held; see stack.Config
+	Now    func() int64                               // nanoseconds
+	Sender Sender
+	Count  Counter
+}
+
+// Table holds the flows of a stack. Its methods may be called by several goroutines at once.
+type Table struct {
+	Config
+	life context.Context // of the stack
+	wg   sync.WaitGroup  // of handlers
+
+	mu     sync.Mutex // guards below
+	flows  map[Key]*Conn
+	shares share.Table
+	ended  bool
+	wake   chan struct{} // capacity 1: there may be something to sweep
+}
+
+// New makes a table that lives as long as life, or until Close.
+func New(life context.Context, c Config) *Table {
+	return &Table{
+		Config: c,
+		life:   life,
+		flows:  make(map[Key]*Conn),
+		shares: share.NewTable(c.Limits.Flows, c.Limits.PerClient),
+		wake:   make(chan struct{}, 1),
+	}
+}
+
+// Arrived hands a datagram to its flow. The first datagram makes the flow.
+func (t *Table) Arrived(kind Kind, a Pair, data []byte) {
+	k := Key{kind, a}
+	t.mu.Lock()
+	c := t.flows[k]
+	if c == nil {
+		if t.Serve == nil || kind == Reply || t.ended {
+			ended := t.ended
+			t.mu.Unlock()
+			if kind == UDP && !ended {
+				t.Sender.Unreachable(k, packet.WhyPort)
+			}
+			return
+		}
+		var reason string
+		if c, reason = t.acceptLocked(k); c == nil {
+			t.mu.Unlock()
+			t.Count.Drop(reason)
+			return
+		}
+		t.wg.Go(func() { t.serve(c) })
+	}
+	t.mu.Unlock()
+	c.deliver(data)
+}
+
+// acceptLocked makes a flow of a client's, or says why there is none.
+func (t *Table) acceptLocked(k Key) (c *Conn, dropped string) {
+	key, ok := t.Client(k.Remote.Addr())
+	if !ok {
+		return nil, dropSource
+	}
+	if c = t.addLocked(k, share.Owner{Client: key}); c == nil {
+		return nil, dropCap
+	}
+	return c, ""
+}
+
+// serve runs the handler of a new flow.
+func (t *Table) serve(c *Conn) {
+	ctx, cancel := context.WithCancel(t.life)
+	defer cancel()
+	c.onEnd(cancel)
+	t.Serve(ctx, c)
+}
+
+// addLocked makes a flow of o. In a full table it pushes out the longest silent flow of whoever has to make room.
+func (t *Table) addLocked(k Key, o share.Owner) *Conn {
+	c := newConn(t, k, o)
+	evicted, ok := t.shares.Add(&c.place, o)
+	if !ok {
+		return nil
+	}
+	if evicted != nil {
+		old := evicted.Flow.(*Conn)
+		delete(t.flows, old.key)
+		old.shut(ErrEvicted)
+		t.Count.Evicted()
+	}
+	t.flows[k] = c
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+	return c
+}
+
+func (t *Table) removeLocked(c *Conn) {
+	if t.flows[c.key] == c {
+		delete(t.flows, c.key)
+		t.shares.Remove(&c.place)
+	}
+}
+
+func (t *Table) remove(c *Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.removeLocked(c)
+}
+
+// Find returns a flow, or nil.
+func (t *Table) Find(k Key) *Conn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.flows[k]
+}
+
+// Reply hands an echo reply to its flow, with the caller's own identifier. body begins with the identifier.
+func (t *Table) Reply(a Pair, body []byte) {
+	c := t.Find(Key{Reply, a})
+	if c == nil {
+		return
+	}
+	b := append([]byte(nil), body...)
+	binary.BigEndian.PutUint16(b, uint16(c.ident.Load()))
+	c.deliver(b)
+}
+
+// Fail tells a flow that we dialled that an ICMP error came back.
+func (t *Table) Fail(k Key, err syscall.Errno) {
+	if c := t.Find(k); c != nil && c.owner.Own {
+		c.fail(err)
+	}
+}
+
+// Run ends idle flows until the life of the table ends. It sleeps while there are no flows.
+func (t *Table) Run() {
+	timer := time.NewTimer(sweepEvery)
+	defer timer.Stop()
+	for {
+		select {
+		case <-t.life.Done():
+			return
+		case <-t.wake:
+		}
+		for t.Sweep(t.Now()) > 0 {
+			timer.Reset(sweepEvery)
+			select {
+			case <-t.life.Done():
+				return
+			case <-timer.C:
+			}
+		}
+	}
+}
+
+// Sweep ends the flows that are idle at now, a time as of Config.Now, and returns how many are left.
+func (t *Table) Sweep(now int64) int {
+	t.closeIf(errIdle, func(c *Conn) bool { return c.idleAt(now) })
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.flows)
+}
+
+// CloseLocal ends the flows whose own end is addr.
+func (t *Table) CloseLocal(addr netip.Addr) {
+	t.closeIf(errAddressGone, func(c *Conn) bool { return c.key.Local.Addr() == addr })
+}
+
+// CloseClient ends the flows that a client began, and returns how many.
+func (t *Table) CloseClient(key uint64) int {
+	t.mu.Lock()
+	places := t.shares.RemoveOwner(share.Owner{Client: key})
+	for _, p := range places {
+		delete(t.flows, p.Flow.(*Conn).key)
+	}
+	t.mu.Unlock()
+	for _, p := range places {
+		p.Flow.(*Conn).shut(errClientClosed)
+	}
+	return len(places)
+}
+
+// Held is how many flows a client has.
+func (t *Table) Held(client uint64) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.shares.Held(share.Owner{Client: client})
+}
+
+// Close ends every flow. No flow can be made afterwards.
+func (t *Table) Close() {
+	t.mu.Lock()
+	t.ended = true
+	t.mu.Unlock()
+	t.closeIf(net.ErrClosed, func(*Conn) bool { return true })
+}
+
+// Wait waits for the handlers of all flows, after Close.
+func (t *Table) Wait() { t.wg.Wait() }
+
+// writePatience is how long a flow that ends waits for a Write that is under way.
+const writePatience = 200 * time.Millisecond
+
+// closeIf ends the flows that match. Their reads return err.
+func (t *Table) closeIf(err error, match func(*Conn) bool) {
+	var conns []*Conn
+	t.mu.Lock()
+	for _, c := range t.flows {
+		if match(c) {
+			conns = append(conns, c)
+		}
+	}
+	for _, c := range conns {
+		t.removeLocked(c)
+	}
+	t.mu.Unlock()
+	for _, c := range conns {
+		c.shut(err)
+	}
+	for _, c := range conns { // what begins to send from here on is refused; what has begun is waited for
+		for end := time.Now().Add(writePatience); c.writing.Load() > 0 && time.Now().Before(end); {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+}
+
+// Dial makes a flow of our own to remote, from a free local port.
+func (t *Table) Dial(kind Kind, remote netip.AddrPort, local netip.Addr) (*Conn, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return nil, net.ErrClosed
+	}
+	for range 64 {
+		k := Key{kind, Pair{Remote: remote, Local: netip.AddrPortFrom(local, ephemeralPort())}}
+		if t.flows[k] != nil {
+			continue
+		}
+		c := t.addLocked(k, share.Owner{Own: true})
+		if c == nil {
+			return nil, syscall.ENOBUFS
+		}
+		c.state.Store(uint32(flowAccepted))
+		return c, nil
+	}
+	return nil, syscall.EADDRNOTAVAIL
+}

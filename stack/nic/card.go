@@ -1,0 +1,188 @@
+// Package nic is the network card of a stack: gVisor sees a Card, and behind it is a port or a tun.Device.
+//
+// Super-packets are cut as late as possible, and a full queue holds back who fills it. It looks into no packet beyond what
+// cutting one takes, and it reads no port: what comes in is its owner's.
+package nic
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"penstock/stack/link"
+)
+
+// Counter counts what goes out and what is lost, by a reason of the closed set of package stack.
+type Counter interface {
+	Wrote(bytes int)
+	Drop(reason string)
+}
+
+// Reasons why a packet was lost.
+const (
+	dropQueue     = "queue"
+	dropMalformed = "malformed"
+)
+
+// carrier is where a stack's packets go: a Port, or the queue behind Device.
+type carrier interface {
+	// sendPacket takes one packet of gVisor's and does not keep it.
+	sendPacket(pkt *stack.PacketBuffer) error
+	// sendBytes sends one finished packet of ours and does not keep it.
+	sendBytes(b []byte) error
+}
+
+// Card is a network card whose driver is gVisor. Its methods may be called by several goroutines at once.
+type Card struct {
+	gsoMax  uint32
+	mtu     atomic.Uint32
+	carrier atomic.Pointer[carrier]
+	count   Counter
+
+	mu         sync.RWMutex // guards below
+	dispatcher stack.NetworkDispatcher
+}
+
+// New makes a card that has nowhere to send to yet. mtu is in bytes, gsoMax is how many a super-packet may have.
+func New(mtu, gsoMax int, count Counter) *Card {
+	n := &Card{gsoMax: uint32(gsoMax), count: count}
+	n.SetMTU(mtu)
+	return n
+}
+
+// Endpoint is the card as gVisor sees it.
+func (n *Card) Endpoint() stack.LinkEndpoint { return endpoint{n} }
+
+// MTU is how long a packet may be, bytes.
+func (n *Card) MTU() int { return int(n.mtu.Load()) }
+
+// SetMTU changes how long a packet may be, bytes.
+func (n *Card) SetMTU(mtu int) { n.mtu.Store(uint32(mtu)) }
+
+// UsePort makes the card send to a port from now on.
+func (n *Card) UsePort(p link.Port) { n.use(&portCarrier{port: p, count: n.count}) }
+
+// UseDevice makes the card send to a device from now on.
+func (n *Card) UseDevice(d *Device) { n.use(d) }
+
+func (n *Card) use(c carrier) { n.carrier.Store(&c) }
+
+// Dispatcher is where packets that come in go. It is nil until gVisor has taken the endpoint.
+func (n *Card) Dispatcher() stack.NetworkDispatcher {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.dispatcher
+}
+
+// endpoint is a card as gVisor sees it. gVisor leaves both checksums to the link: the owner of the card has checked what
+// comes in, and whoever cuts or writes a packet finishes what goes out.
+type endpoint struct{ *Card }
+
+var (
+	_ stack.LinkEndpoint = endpoint{}
+	_ stack.GSOEndpoint  = endpoint{}
+)
+
+func (n endpoint) MTU() uint32                             { return n.mtu.Load() }
+func (n endpoint) SetMTU(mtu uint32)                       { n.mtu.Store(mtu) }
+func (n endpoint) MaxHeaderLength() uint16                 { return 0 }
+func (n endpoint) LinkAddress() tcpip.LinkAddress          { return "" }
+func (n endpoint) SetLinkAddress(tcpip.LinkAddress)        {}
+func (n endpoint) Wait()                                   {}
+func (n endpoint) ARPHardwareType() header.ARPHardwareType { return header.ARPHardwareNone }
+func (n endpoint) AddHeader(*stack.PacketBuffer)           {}
+func (n endpoint) ParseHeader(*stack.PacketBuffer) bool    { return true }
+func (n endpoint) Close()                                  {}
+func (n endpoint) SetOnCloseAction(func())                 {}
+func (n endpoint) GSOMaxSize() uint32                      { return n.gsoMax }
+func (n endpoint) SupportedGSO() stack.SupportedGSO        { return stack.HostGSOSupported }
+func (n endpoint) Capabilities() stack.LinkEndpointCapabilities {
+	return stack.CapabilityRXChecksumOffload
+}
+
+func (n endpoint) Attach(d stack.NetworkDispatcher) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dispatcher = d
+}
+
+func (n endpoint) IsAttached() bool { return n.Dispatcher() != nil }
+
+func (n endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
+	c := n.carrier.Load()
+	if c == nil {
+		return 0, &tcpip.ErrNoSuchFile{}
+	}
+	sent := 0
+	for _, pkt := range pkts.AsSlice() {
+		if err := (*c).sendPacket(pkt); err != nil {
+			n.count.Drop(dropQueue)
+			return sent, &tcpip.ErrNoBufferSpace{}
+		}
+		sent++
+	}
+	return sent, nil
+}
+
+// Send sends a finished packet that gVisor knows nothing of, and does not keep it.
+func (n *Card) Send(b []byte) error {
+	c := n.carrier.Load()
+	if c == nil {
+		return net.ErrClosed
+	}
+	return (*c).sendBytes(b)
+}
+
+// metaOf translates what gVisor left to the link.
+func metaOf(pkt *stack.PacketBuffer) link.Meta {
+	g := &pkt.GSOOptions
+	if g.Type == stack.GSONone {
+		return link.Meta{}
+	}
+	m := link.Meta{HdrLen: uint16(pkt.HeaderSize())}
+	if g.NeedsCsum {
+		m.Partial, m.CsumStart, m.CsumOffset = true, g.L3HdrLen, g.CsumOffset
+	}
+	if pkt.Data().Size() <= int(g.MSS) {
+		m.HdrLen = 0
+		return m
+	}
+	m.SegSize = g.MSS
+	if g.Type == stack.GSOTCPv4 {
+		m.GSO = link.GSOTCPv4
+	} else {
+		m.GSO = link.GSOTCPv6
+	}
+	return m
+}
+
+// portCarrier writes straight from gVisor's goroutine: a TUN takes a packet without waiting.
+type portCarrier struct {
+	port  link.Port
+	count Counter
+}
+
+func (c *portCarrier) sendPacket(pkt *stack.PacketBuffer) error {
+	views, offset := pkt.AsViewList()
+	var few [8][]byte
+	pieces := few[:0]
+	for v := views.Front(); v != nil; v = v.Next() {
+		b := v.AsSlice()
+		if offset >= len(b) {
+			offset -= len(b)
+			continue
+		}
+		pieces = append(pieces, b[offset:])
+		offset = 0
+	}
+	c.count.Wrote(pkt.Size())
+	return c.port.Write(metaOf(pkt), pieces)
+}
+
+func (c *portCarrier) sendBytes(b []byte) error {
+	return c.port.Write(link.Meta{}, [][]byte{b})
+}

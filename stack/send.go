@@ -1,0 +1,74 @@
+package stack
+
+import (
+	"net/netip"
+
+	"penstock/stack/datagram"
+	"penstock/stack/packet"
+)
+
+// sender is a stack as it sends packets of its own making, past gVisor. It is the datagram.Sender of its flows.
+type sender struct{ *Stack }
+
+// Unreachable answers the sender of flow k, quoting the head of a packet of that flow. It is rate-limited as hosts do.
+func (s sender) Unreachable(k datagram.Key, why packet.Why) {
+	if !s.errors.Allow() {
+		return
+	}
+	quoted := packet.EchoHead(k.Remote, k.Local.Addr())
+	if k.Kind == datagram.UDP {
+		quoted = packet.UDPHead(k.Remote, k.Local)
+	}
+	s.sendUnreachable(k.Local.Addr(), k.Remote.Addr(), why, quoted)
+}
+
+// unreachableTCP answers a SYN. Linux ends the connect with the errno of the ICMP code, as long as the sequence number
+// that is quoted is the SYN's. It is not rate-limited, because neither are the RSTs that it replaces.
+func (s sender) unreachableTCP(client, asked netip.AddrPort, seq uint32, why packet.Why) {
+	s.sendUnreachable(asked.Addr(), client.Addr(), why, packet.SYNHead(client, asked, seq))
+}
+
+// sendUnreachable sends "destination unreachable". It comes from the address that the client asked for: a client may
+// accept nothing from any other address through its tunnel.
+func (s sender) sendUnreachable(src, dst netip.Addr, why packet.Why, quoted []byte) {
+	kind := byte(packet.Unreachable6)
+	if src.Is4() {
+		kind = packet.Unreachable4
+	}
+	s.sendICMPError(src, dst, kind, why.Code(src.Is4()), 0, quoted)
+}
+
+// sendICMPError sends an ICMP error. rest are the four bytes after its checksum.
+func (s sender) sendICMPError(src, dst netip.Addr, kind, code byte, rest uint32, quoted []byte) {
+	if err := s.Send(packet.ICMPProto(src), src, dst, packet.ICMPError(src, dst, kind, code, rest, quoted)); err != nil {
+		s.metrics.drop(dropQueue)
+	}
+}
+
+// unknownProtocol answers a packet of a protocol that the stack does not carry, as a host does that does not know it.
+func (s sender) unknownProtocol(h *packet.Packet) {
+	const noNextHeader = 59 // RFC 8200: the packet asks for nothing
+	if h.Src.Is6() && h.Proto == noNextHeader || s.handle == nil && !s.own(h.Dst) || !s.errors.Allow() {
+		return
+	}
+	if h.Src.Is4() {
+		const protocolUnreachable = 2
+		quoted := h.Raw[:min(len(h.Raw), 576-28)] // RFC 1812, 4.3.2.3
+		s.sendICMPError(h.Dst, h.Src, packet.Unreachable4, protocolUnreachable, 0, quoted)
+		return
+	}
+	// The pointer leads to the header field that names the protocol.
+	const parameterProblem, unknownNextHeader = 4, 1
+	quoted := h.Raw[:min(len(h.Raw), 1280-48)] // RFC 4443, 2.4
+	s.sendICMPError(h.Dst, h.Src, parameterProblem, unknownNextHeader, uint32(h.Named), quoted)
+}
+
+// Send sends the IP body that stands in b behind room for its header, in fragments where it exceeds the MTU.
+func (s sender) Send(proto uint8, src, dst netip.Addr, b []byte) error {
+	mtu := s.MTU()
+	if len(b) > mtu {
+		return packet.Fragment(b, proto, src, dst, mtu, s.nic.Send)
+	}
+	packet.PutIP(b, proto, src, dst, len(b)-packet.HeaderLen(src))
+	return s.nic.Send(b)
+}
