@@ -45,3 +45,6 @@ func (*Host) Close() error { return errors.ErrUnsupported }
 
 // Cleanup returns errors.ErrUnsupported.
 func Cleanup(string, *slog.Logger) error { return errors.ErrUnsupported }
+
+// ChooseAddresses returns errors.ErrUnsupported.
+func ChooseAddresses(Choice) ([]netip.Prefix, error) { return nil, errors.ErrUnsupported }
