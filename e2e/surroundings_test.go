@@ -80,6 +80,65 @@ func TestANetworkWithTheTUNsAddressesIsNamed(t *testing.T) {
 	})
 }
 
+// laptop [pen0 -> penstock] lan0 10.77.0.10 --- 10.77.0.1 access --- internet --- [penstock] gateway
+func TestTheTUNStaysOutOfNetworksThatTheHostUses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "address: [10.77.0.1/24, \"fd77::1/64\"], ", "")
+	if err := w.Access.AddAddr("lan", prefix("10.77.0.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Internet.AddRoute(netlab.Route{Dst: prefix("10.77.0.0/24"), Via: netip.MustParseAddr("192.0.2.2")}); err != nil {
+		t.Fatal(err)
+	}
+	home := netlab.Uplink{Link: "lan0", Addrs: []netip.Prefix{prefix("10.77.0.10/24")}, Gateways: []netip.Addr{netip.MustParseAddr("10.77.0.1")}}
+	office := w.Uplinks[0]
+	move := func(from, to netlab.Uplink) {
+		t.Helper()
+		if err := w.Disconnect(from); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Connect(to, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	carries := func(addr string) {
+		t.Helper()
+		eventually(t, "the TUN has "+addr+" and carries", func() error {
+			if r := run(t, w.Laptop, "ip", "-o", "addr", "show", "dev", "pen0"); !strings.Contains(r.stdout, addr) {
+				return fmt.Errorf("got %s", r)
+			}
+			if r := w.laptop.cli(t, "status"); r.code != 0 || strings.Contains(r.stdout, "listen.tun.address") {
+				return fmt.Errorf("status: %s", r)
+			}
+			return nil
+		})
+		attempt{"", "curl -4 https://intranet.corp.example/", "this is intranet.corp.example", nil}.on(t, w.Laptop)
+	}
+	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
+
+	// A start in a network that has the default.
+	move(office, home)
+	w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+	carries("10.78.0.1/24")
+	// The choice is kept, also where the default would be free.
+	w.laptop.stop(t, os.Interrupt)
+	move(home, office)
+	w.laptop.start(t)
+	carries("10.78.0.1/24")
+	w.laptop.stop(t, os.Interrupt)
+	if err := os.Remove(w.path("addresses.json")); err != nil {
+		t.Fatal(err)
+	}
+	// Without a choice from before, a move into that network.
+	w.laptop.start(t)
+	carries("10.77.0.1/24")
+	move(office, home)
+	carries("10.78.0.1/24")
+	if r := run(t, w.Laptop, "ping", "-c1", "-W2", "10.77.0.1"); r.code != 0 {
+		t.Errorf("the gateway of the LAN: got %s, want an answer", r)
+	}
+}
+
 // laptop [pen0 -> penstock, from a wg-quick file] === WireGuard ===> [penstock] gateway --- intranet
 func TestWhatAWgQuickFileSaysIsDone(t *testing.T) {
 	t.Parallel()

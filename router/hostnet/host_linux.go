@@ -131,11 +131,6 @@ func (h *Host) overlapLocked(now *direct.OverlapError) {
 		return
 	}
 	h.overlap = now
-	if now != nil {
-		h.cfg.Log.Warn("the host is connected to the TUN's own network", "err", now)
-	} else {
-		h.cfg.Log.Info("the host is no longer connected to the TUN's own network")
-	}
 	if h.cfg.Overlap != nil {
 		h.cfg.Overlap(now)
 	}

@@ -57,3 +57,6 @@ func Lift(string, *slog.Logger) (bool, error) { return false, errors.ErrUnsuppor
 
 // IsClosed returns errors.ErrUnsupported.
 func IsClosed(string) (bool, error) { return false, errors.ErrUnsupported }
+
+// ChooseAddresses returns errors.ErrUnsupported.
+func ChooseAddresses(Choice) ([]netip.Prefix, error) { return nil, errors.ErrUnsupported }

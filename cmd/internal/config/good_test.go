@@ -188,6 +188,7 @@ func TestTheFullFormIsRead(t *testing.T) {
 	check("tun", c.Listen.TUN, &TUN{
 		Name: "pen1", Address: []netip.Prefix{netip.MustParsePrefix("10.77.0.1/24"), netip.MustParsePrefix("fd77::1/64")}, MTU: 1400,
 		Routes: "manual", DNS: "manual", Mark: 0x2000000, MarkMask: 0x2000000, StateFile: DefaultStateFile(),
+		AddressGiven: true,
 	})
 	check("wireguard", c.Listen.WireGuard, &WireGuardListen{
 		ListenPort: 51821, Address: []netip.Prefix{netip.MustParsePrefix("10.78.0.1/24")},

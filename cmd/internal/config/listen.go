@@ -18,7 +18,8 @@ type Listen struct {
 type TUN struct {
 	// Name of the device.
 	Name string `yaml:"name" default:"pen0"`
-	// Address lists the device's own addresses with their networks. The DNS server answers on them.
+	// Address lists the device's own addresses with their networks. The DNS server answers on them. Without it, penstock takes
+	// other networks than the default if the host uses those, and moves when the host joins a network that has them.
 	Address []netip.Prefix `yaml:"address" default:"10.77.0.1/24,fd77::1/64"`
 	// MTU in bytes, IP header included; 0 lets penstock choose.
 	MTU int `yaml:"mtu"`
@@ -37,6 +38,8 @@ type TUN struct {
 	StateFile string `yaml:"state_file" default:"/var/lib/penstock/host.json" path:"file"`
 
 	Pos Position `yaml:"-"`
+	// AddressGiven reports whether a file says Address. If not, it is a default that may be replaced.
+	AddressGiven bool `yaml:"-"`
 }
 
 // newTUN returns a TUN with its defaults.

@@ -44,6 +44,9 @@ func load(path string, read func(*decoder)) (*Config, error) {
 	setDefaults(reflect.ValueOf(c).Elem())
 	d := &decoder{config: c}
 	read(d)
+	if t := c.Listen.TUN; t != nil {
+		_, t.AddressGiven = c.positions["listen.tun.address"]
+	}
 	if len(d.faults) == 0 {
 		d.faults = append(d.faults, c.expand()...)
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -44,12 +42,7 @@ func (c core) Change(change func(*policy.Conditions)) {
 
 func (c core) IsInside(host string) bool {
 	f := policy.Flow{Client: clients.Machine, Time: time.Now(), Names: []policy.Name{{Host: host, From: policy.FromQuestion}}}
-	return c.d.live.Now().Policy.IsInside(f) || slices.ContainsFunc(c.d.dns.settings.Load().Zones, func(z dnsproxy.Zone) bool {
-		return slices.ContainsFunc(z.Domains, func(domain string) bool {
-			domain = strings.TrimPrefix(domain, "*.")
-			return host == domain || strings.HasSuffix(host, "."+domain)
-		})
-	})
+	return c.d.live.Now().Policy.IsInside(f) || edition.IsSplit(host, *c.d.dns.settings.Load())
 }
 
 func (c core) Inside() []netip.Prefix { return c.d.live.Now().Egress.Prefixes() }
@@ -57,6 +50,19 @@ func (c core) Inside() []netip.Prefix { return c.d.live.Now().Egress.Prefixes() 
 func (c core) FreshenDNS() {
 	c.d.dns.follow()
 	c.d.dns.Reconnect()
+}
+
+// moved puts other addresses of the TUN in force and ends the flows of the old ones.
+func (d *Daemon) moved(addresses []netip.Prefix) {
+	before := d.live.Now()
+	d.live.Readdress(addresses)
+	if d.router == nil {
+		return // the start: there are no flows yet
+	}
+	d.router.Kill(func(f router.Flow) bool {
+		return before.Place(f.Facts.Src.Addr()) != d.live.Now().Place(f.Facts.Src.Addr())
+	})
+	d.dns.follow()
 }
 
 // who describes the senders of flows. It implements router.Clients and dnsproxy.Clients.

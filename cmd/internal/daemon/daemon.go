@@ -150,7 +150,10 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		}
 		opened.add(func() error { d.flowLog.Close(); return nil })
 	}
-	if d.laptop, err = laptop.New(laptop.Config{Config: cfg, TUN: d.opts.TUN, Direct: d.opts.Direct, Log: d.log}); err != nil {
+	d.laptop, err = laptop.New(laptop.Config{
+		Config: cfg, TUN: d.opts.TUN, Direct: d.opts.Direct, Inside: first.Egress.Prefixes(), Moved: d.moved, Log: d.log,
+	})
+	if err != nil {
 		return err
 	}
 	*opened = append(*opened, d.laptop.Close)

@@ -60,16 +60,6 @@ func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
 	return nil
 }
 
-// searched sets the host's search domains to those that transports name.
-func (n *dns) searched(ctx context.Context) {
-	if !n.laptop.SetSearch(n.egress.Search()) {
-		return
-	}
-	if err := n.laptop.Apply(ctx); err != nil && ctx.Err() == nil {
-		n.log.Warn("could not set the search domains of the host's resolver", "err", err)
-	}
-}
-
 // way returns the dialer for upstreams with this via. On a trusted network transports are down, so it is the direct one.
 func (n *dns) way(via string) (dnsproxy.Dialer, bool) {
 	if n.live.Conditions().Trusted {
@@ -100,7 +90,7 @@ func (n *dns) followTransports(ctx context.Context) error {
 			n.follow()
 			s := n.settings.Load()
 			n.log.Info("dns servers of transports changed", "upstreams", len(s.Upstreams), "zones", len(s.Zones))
-			n.searched(ctx)
+			n.laptop.Search(ctx, n.egress.Search())
 		}
 	}
 }

@@ -57,6 +57,16 @@ func (e *Edition) DNS(naming []egress.Naming, portal *PortalZone) dnsproxy.Setti
 	return s
 }
 
+// IsSplit reports whether a split zone answers for a host.
+func IsSplit(host string, s dnsproxy.Settings) bool {
+	return slices.ContainsFunc(s.Zones, func(z dnsproxy.Zone) bool {
+		return slices.ContainsFunc(z.Domains, func(domain string) bool {
+			domain = strings.TrimPrefix(domain, "*.")
+			return host == domain || strings.HasSuffix(host, "."+domain)
+		})
+	})
+}
+
 // CompileDNS compiles the settings that DNS returns. If the servers that transports push cannot be used, it compiles those of
 // the configuration alone, and the error pushed says why.
 func (e *Edition) CompileDNS(naming []egress.Naming, portal *PortalZone) (p *dnsproxy.Plan, s dnsproxy.Settings, pushed error) {

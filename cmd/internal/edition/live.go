@@ -121,6 +121,17 @@ func (l *Live) replaceLists(old, content *lists.Content) bool {
 	return true
 }
 
+// Readdress puts an edition in force in which the TUN has other addresses.
+func (l *Live) Readdress(addresses []netip.Prefix) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := *l.now.Load()
+	cfg, tun := *next.Config, *next.Config.Listen.TUN
+	tun.Address = addresses
+	cfg.Listen.TUN, next.Config = &tun, &cfg
+	l.useLocked(&next)
+}
+
 // Edition returns the edition with a number, if it is in force or still kept.
 func (l *Live) Edition(number uint64) (*Edition, bool) {
 	l.mu.Lock()

@@ -139,7 +139,7 @@ func sameAddrs(a, b []netip.Addr) bool {
 	return slices.Equal(order(a), order(b))
 }
 
-// writeLocked writes the file atomically.
+// writeLocked writes the file.
 func (b *addressBook) writeLocked() error {
 	known := make(map[string][]netip.Addr, len(b.names))
 	for name, a := range b.names {
@@ -149,11 +149,16 @@ func (b *addressBook) writeLocked() error {
 	if err != nil {
 		return err
 	}
-	temporary := b.file + ".new"
+	return writeFile(b.file, data)
+}
+
+// writeFile replaces a file atomically.
+func writeFile(path string, data []byte) error {
+	temporary := path + ".new"
 	if err := os.WriteFile(temporary, data, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(temporary, b.file)
+	return os.Rename(temporary, path)
 }
 
 // outdated forces a new look-up of every name, because the network has changed.

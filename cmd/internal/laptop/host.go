@@ -16,7 +16,7 @@ import (
 
 // settings returns the wanted settings of the host.
 func (l *Laptop) settings() hostnet.Settings {
-	t, always := l.cfg.Listen.TUN, l.always.Load()
+	t, always := l.networks.tun(), l.always.Load()
 	s := hostnet.Settings{Addresses: t.Address, MTU: t.MTU, LAN: always.LAN == "allow", Lockdown: always.Lockdown}
 	if t.Routes == "auto" {
 		s.Capture = []netip.Prefix{
@@ -71,7 +71,7 @@ func Lockdown(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		log.Info("always_on.lockdown is not set: the host stays open")
 		return nil
 	}
-	l := &Laptop{cfg: cfg, log: log}
+	l := &Laptop{cfg: cfg, log: log, networks: newNetworks(cfg.Listen.TUN, nil, log)}
 	l.always.Store(&cfg.AlwaysOn)
 	if err := l.openHost(); err != nil {
 		return err
@@ -79,7 +79,20 @@ func Lockdown(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if l.net == nil {
 		return nil
 	}
+	if kept := l.networks.kept(); l.networks.free && len(kept) > 0 {
+		l.networks.set(kept)
+	}
 	return errors.Join(l.Block(ctx), l.net.Release())
+}
+
+// Search sets the search domains for short names, and passes them to the host's resolver.
+func (l *Laptop) Search(ctx context.Context, domains []string) {
+	if !l.SetSearch(domains) {
+		return
+	}
+	if err := l.Apply(ctx); err != nil && ctx.Err() == nil {
+		l.log.Warn("cannot set the search domains of the host's resolver", "err", err)
+	}
 }
 
 // SetSearch sets the search domains for short names, and reports whether they changed. The next Apply passes them to the host's
@@ -94,6 +107,8 @@ func (l *Laptop) Apply(ctx context.Context) error {
 	if l.net == nil {
 		return nil
 	}
+	l.applying.Lock()
+	defer l.applying.Unlock()
 	if err := l.net.Apply(ctx, l.settings()); err != nil {
 		return fmt.Errorf("configure the host: %w", err)
 	}
@@ -133,6 +148,17 @@ func (l *Laptop) Watch(ctx context.Context) error {
 	if l.net == nil {
 		<-ctx.Done()
 		return nil
+	}
+	if l.device != nil {
+		wg.Go(func() {
+			l.networks.follow(ctx, func(ctx context.Context) error {
+				l.move()
+				if err := l.device.SetAddrs(l.networks.tun().ServiceAddrs()); err != nil {
+					return fmt.Errorf("set the addresses behind the TUN: %w", err)
+				}
+				return l.Apply(ctx)
+			})
+		})
 	}
 	return l.net.Watch(ctx)
 }

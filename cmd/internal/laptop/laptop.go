@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 
 	"penstock/cmd/internal/config"
@@ -50,7 +51,12 @@ type Config struct {
 	TUN link.Port
 	// Direct replaces the host's own network. May be nil.
 	Direct egress.Direct
-	Log    *slog.Logger // if nil, nothing is logged
+	// Inside are the networks behind transports, which the TUN's own stay out of if they can.
+	Inside []netip.Prefix
+	// Moved is called when the TUN's addresses are to be others than those of the configuration or of the last call: by New
+	// and by Watch. When it returns, no flow has the old addresses any more. May be nil.
+	Moved func(addresses []netip.Prefix)
+	Log   *slog.Logger // if nil, nothing is logged
 }
 
 // Laptop is this machine.
@@ -63,10 +69,13 @@ type Laptop struct {
 	net    *hostnet.Host // nil if penstock must not change the host
 	always atomic.Pointer[config.AlwaysOn]
 
-	names   *addressBook
-	search  atomic.Pointer[[]string] // search domains for short names
-	overlap trouble
-	device  *device // nil without a TUN
+	networks *networks
+	moved    func([]netip.Prefix)
+	names    *addressBook
+	applying sync.Mutex               // held from reading the settings until they are applied
+	search   atomic.Pointer[[]string] // search domains for short names
+	overlap  trouble
+	device   *device // nil without a TUN
 }
 
 // New opens the way out through the host's own network. If penstock changes the host, it locks the state file; a second
@@ -75,7 +84,13 @@ func New(c Config) (*Laptop, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Laptop{cfg: c.Config, log: c.Log, given: c.TUN, direct: c.Direct, lab: c.Direct != nil}
+	if c.Moved == nil {
+		c.Moved = func([]netip.Prefix) {}
+	}
+	l := &Laptop{
+		cfg: c.Config, log: c.Log, given: c.TUN, direct: c.Direct, lab: c.Direct != nil,
+		networks: newNetworks(c.Config.Listen.TUN, c.Inside, c.Log), moved: c.Moved,
+	}
 	l.always.Store(&c.Config.AlwaysOn)
 	if l.direct == nil {
 		if err := l.openDirect(); err != nil {
@@ -84,6 +99,9 @@ func New(c Config) (*Laptop, error) {
 	}
 	if err := l.openHost(); err != nil {
 		return nil, errors.Join(err, l.direct.Close())
+	}
+	if l.net != nil && l.networks.start() {
+		l.move()
 	}
 	book := ""
 	if l.net != nil {
@@ -194,7 +212,20 @@ func (l *Laptop) overlaps(err *direct.OverlapError) {
 		return
 	}
 	l.overlap.set(err.Error())
+	if l.networks.crowd() {
+		return
+	}
 	l.log.Error("a network of the TUN is also in use on another interface: packets go to the wrong place", "err", err)
+}
+
+// move puts the addresses of the TUN in force, except on the host. Flows from other addresses of it end, because nothing can
+// answer them any more.
+func (l *Laptop) move() {
+	addresses := l.networks.tun().Address
+	if d, ok := l.direct.(*direct.Dialer); ok {
+		d.SetPrefixes(addresses)
+	}
+	l.moved(addresses)
 }
 
 // Close restores the host. It removes the routes first and then the device, so that no route leads into a missing device. failed

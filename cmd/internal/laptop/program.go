@@ -11,7 +11,7 @@ import (
 // Program adds the local user who sends a flow to its facts and, if path is set, the program too. This costs some system calls,
 // so call it only if a rule needs it.
 func (l *Laptop) Program(f *policy.Flow, path bool) {
-	t := l.cfg.Listen.TUN
+	t := l.networks.tun()
 	ours := func(p netip.Prefix) bool { return p.Addr() == f.Src.Addr() }
 	if t == nil || !slices.ContainsFunc(t.Address, ours) || f.Network != policy.TCP && f.Network != policy.UDP {
 		return

@@ -25,8 +25,9 @@ type Dialer struct {
 	cfg    Config
 	nl     *netlink.Handle
 	routes *routeQuery
-	ioctl  int         // a socket for asking for interface indexes
-	bind   atomic.Bool // marks are not permitted, or no rule routes by them
+	ioctl  int                            // a socket for asking for interface indexes
+	bind   atomic.Bool                    // marks are not permitted, or no rule routes by them
+	own    atomic.Pointer[[]netip.Prefix] // the networks of our TUN
 	pingID atomic.Uint32
 }
 
@@ -57,6 +58,7 @@ func NewDialer(c Config) (*Dialer, error) {
 		return nil, err
 	}
 	d := &Dialer{cfg: c, nl: nl, routes: routes, ioctl: fd}
+	d.SetPrefixes(c.Prefixes)
 	d.pingID.Store(rand.Uint32())
 	if err := setMark(fd, c.Mark, c.MarkMask); errors.Is(err, unix.EPERM) {
 		d.bind.Store(true)
@@ -66,6 +68,9 @@ func NewDialer(c Config) (*Dialer, error) {
 	}
 	return d, nil
 }
+
+// SetPrefixes replaces the networks of our TUN.
+func (d *Dialer) SetPrefixes(own []netip.Prefix) { d.own.Store(&own) }
 
 // Close closes what NewDialer opened. Connections stay open; no dial may follow.
 func (d *Dialer) Close() error {
@@ -108,7 +113,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 // a router for IPv6 that hands out no addresses.
 func (d *Dialer) refuseLoop(addr netip.Addr) error {
 	refused := &RefusedError{Destination: addr, Reason: "loop", Interface: d.cfg.Interface}
-	for _, p := range d.cfg.Prefixes {
+	for _, p := range *d.own.Load() {
 		if p.Contains(addr.WithZone("")) {
 			return refused
 		}

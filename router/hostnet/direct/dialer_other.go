@@ -30,5 +30,8 @@ func (*Dialer) Reserved(netip.Addr) bool { return true }
 // SelfTest returns errors.ErrUnsupported.
 func (*Dialer) SelfTest(context.Context) error { return errors.ErrUnsupported }
 
+// SetPrefixes does nothing.
+func (*Dialer) SetPrefixes([]netip.Prefix) {}
+
 // Close returns nil.
 func (*Dialer) Close() error { return nil }

@@ -95,7 +95,7 @@ func (d *Dialer) testSockets(ctx context.Context) error {
 		}
 		local := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
 		c.Close()
-		if !slices.ContainsFunc(d.cfg.Prefixes, func(p netip.Prefix) bool { return p.Contains(local) }) {
+		if !slices.ContainsFunc(*d.own.Load(), func(p netip.Prefix) bool { return p.Contains(local) }) {
 			continue
 		}
 		if err := d.overlap(local); err != nil {
@@ -133,7 +133,7 @@ func (d *Dialer) overlap(local netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("direct: self-test: %w", err)
 	}
-	if e := FindOverlap(d.cfg.Prefixes, link.Attrs().Name, []netip.Prefix{network}, taken); e != nil {
+	if e := FindOverlap(*d.own.Load(), link.Attrs().Name, []netip.Prefix{network}, taken); e != nil {
 		return e
 	}
 	return nil

@@ -66,6 +66,15 @@ func StubInUse(path string) bool {
 	})
 }
 
+// Named returns the servers that the resolver file at path names; none if it cannot be read.
+func Named(path string) []netip.Addr {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	return nameservers(raw)
+}
+
 // nameservers returns the addresses of a resolver file's nameserver lines.
 func nameservers(content []byte) []netip.Addr {
 	var out []netip.Addr
