@@ -193,9 +193,6 @@ func (l *Laptop) Interface() string {
 	return ""
 }
 
-// OwnsHost reports whether penstock changes the host's routes or resolver.
-func (l *Laptop) OwnsHost() bool { return l.net != nil }
-
 // Trouble says what is wrong with the TUN or the host's settings, and how to fix it. It returns "" if all is well.
 func (l *Laptop) Trouble() string {
 	if l.device != nil && l.device.String() != "" {

@@ -149,7 +149,7 @@ func TestALaptopWithoutATUNLeavesTheHostAlone(t *testing.T) {
 	if err := l.Open(nil, stack.Limits{}, nil); err != nil || l.device != nil {
 		t.Errorf("Open: got %v and a device %v, want nothing", err, l.device)
 	}
-	if l.OwnsHost() || l.Interface() != "" || l.Outside().Mark != 0 {
+	if l.net != nil || l.Interface() != "" || l.Outside().Mark != 0 {
 		t.Error("a gateway's machine has an interface, a mark or settings of penstock")
 	}
 	if err := l.Apply(t.Context()); err != nil {

@@ -140,7 +140,7 @@ func (d *Dialer) refuseLoop(addr netip.Addr) error {
 
 // isOwn reports whether addr is an address of our TUN.
 func (d *Dialer) isOwn(addr netip.Addr) bool {
-	return slices.ContainsFunc(d.cfg.Prefixes, func(p netip.Prefix) bool { return p.Addr() == addr })
+	return slices.ContainsFunc(*d.own.Load(), func(p netip.Prefix) bool { return p.Addr() == addr })
 }
 
 // lookup asks the kernel for the route of a marked packet to addr.
