@@ -167,7 +167,9 @@ func (h *hosted) journal() (string, error) {
 	if h.Machine == nil {
 		return "", errors.New("no machine")
 	}
-	r, err := h.Run(context.Background(), "journalctl", "--no-pager", "-o", "short-precise", "-n", "200", "-u", "penstock.service", "-u", "penstock-lockdown.service")
+	// Not what Go prints of a crash.
+	r, err := h.Run(context.Background(), "sh", "-c", `journalctl --no-pager -o short-precise -u penstock.service -u penstock-lockdown.service |
+		grep -E 'Boot |systemd|\\[[0-9]+\\]: (\\{|penstock|lockdown|/)' | tail -n 200`)
 	return r.Stdout, err
 }
 
@@ -215,6 +217,12 @@ func (h *hosted) isConnected(t *testing.T) {
 		}
 		return nil
 	})
+	h.carries(t)
+}
+
+// carries waits until the intranet and the internet can be reached, and wants that the policy holds.
+func (h *hosted) carries(t *testing.T) {
+	t.Helper()
 	for script, want := range map[string]string{
 		"curl -sS -m 10 http://intranet.corp.example/": "this is intranet.corp.example\n",
 		"curl -sS -m 10 http://news.example/":          "this is news.example\n",
@@ -307,6 +315,34 @@ func TestMachineUnderLockdown(t *testing.T) {
 			dark(t, c, step.sentence)
 		})
 	}
+	t.Run("a configuration with a fault", func(t *testing.T) {
+		config := h.do(t, "cat /etc/penstock/config.yaml")
+		h.put(t, "/etc/penstock/config.yaml", strings.Replace(config, "rules:", "ruls:", 1), 0o600)
+		for _, step := range []struct {
+			sentence string
+			do       func()
+		}{
+			{"a restart", func() { h.do(t, "systemctl restart penstock.service") }},
+			{"a boot", func() { h.powerOff(t); h.boot(t) }},
+		} {
+			step.do()
+			eventually(t, "status says that the last good configuration runs, after "+step.sentence, func() error {
+				r := h.sh(t, "penstock status")
+				if line, _, _ := strings.Cut(r.stdout, "\n"); !strings.Contains(line, "last good configuration") || !strings.Contains(line, "ruls") {
+					return fmt.Errorf("got %s", r)
+				}
+				return nil
+			})
+			if failed := h.do(t, "journalctl -b -p err -o cat --no-pager -u penstock.service"); !strings.Contains(failed, "ruls") {
+				t.Errorf("after %s: journalctl -p err does not name the fault:\n%s", step.sentence, failed)
+			}
+			h.carries(t)
+			dark(t, c, step.sentence+" with a fault in the configuration")
+		}
+		h.put(t, "/etc/penstock/config.yaml", config, 0o600)
+		h.do(t, "penstock reload")
+		h.isConnected(t)
+	})
 	if r := c.Stop(); r.Tunnel == 0 {
 		t.Errorf("the router saw no packet of the tunnel: %+v", r)
 	}

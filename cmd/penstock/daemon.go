@@ -19,6 +19,7 @@ func withDaemon(e *env) *env {
 	e.run = func(ctx context.Context, cfg *config.Config, o runOptions) error {
 		return daemon.Run(ctx, cfg, daemon.Options{
 			Socket: o.Socket, Reload: o.Reload, Version: version(), Log: o.Logger, Notify: systemd.NewNotifier(),
+			Good: o.Good, Fault: o.Fault,
 		})
 	}
 	e.lockdown = laptop.Lockdown

@@ -1,41 +1,83 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/lastgood"
 )
 
 func newRunCommand(e *env) *cobra.Command {
-	var file string
+	var file, good string
 	var debug bool
 	cmd := &cobra.Command{
 		Use:   "run -c FILE",
 		Short: "Run penstock in the foreground",
 		Long: `Run penstock in the foreground until it is interrupted, and undo what it changed on the host.
 
-SIGHUP reads the configuration again, as penstock reload does.`,
+SIGHUP reads the configuration again, as penstock reload does.
+
+With --last-good penstock keeps a copy of each configuration that works, with the files that it
+names, in a folder that only its owner can read. If the present configuration has a fault, penstock
+runs the copy, and says so in the log and in the status. Mend the fault and run penstock reload.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadNamed(file)
-			if err != nil {
-				return err
-			}
 			if e.run == nil {
 				return errNotBuilt
 			}
 			reload := make(chan os.Signal, 1)
 			signal.Notify(reload, syscall.SIGHUP)
 			defer signal.Stop(reload)
-			return e.run(cmd.Context(), c, runOptions{Logger: newLogger(e, debug), Socket: e.socketPath(), Reload: reload})
+			o := runOptions{Logger: newLogger(e, debug), Socket: e.socketPath(), Reload: reload}
+			var err error
+			if good != "" {
+				if o.Good.Dir, err = filepath.Abs(good); err != nil {
+					return err
+				}
+			}
+			c, err := loadNamed(file)
+			if err == nil {
+				err = e.run(cmd.Context(), c, o)
+			}
+			if _, faulty := errors.AsType[*config.Error](err); !faulty || good == "" {
+				return err
+			}
+			return runCopy(cmd.Context(), e, file, o, err)
 		},
 	}
 	fileFlag(cmd, &file)
 	cmd.Flags().BoolVarP(&debug, "debug", "d", false, "log every refused flow and more")
+	cmd.Flags().StringVar(&good, "last-good", "", "keep a copy of the last configuration that worked in `DIR`, and run it while the present one has a fault")
 	return cmd
+}
+
+// runCopy runs the last configuration that worked, because of a fault of the present one.
+func runCopy(ctx context.Context, e *env, file string, o runOptions, fault error) error {
+	path, err := filepath.Abs(file)
+	if err != nil {
+		return fault
+	}
+	c, kept, err := o.Good.Load(path)
+	if errors.Is(err, lastgood.ErrNone) {
+		return fault
+	}
+	if err == nil {
+		o.Logger.Error("the configuration has a fault: penstock runs the last good one", "fault", fault.Error(), "of", kept.Format(time.RFC3339))
+		o.Fault = fault
+		err = e.run(ctx, c, o)
+	}
+	if _, faulty := errors.AsType[*config.Error](err); faulty {
+		o.Logger.Error("the last good configuration cannot be run either", "err", err)
+		return fault
+	}
+	return err
 }
 
 // fileFlag adds -c.

@@ -55,6 +55,8 @@ type Config struct {
 	// Path is the absolute path of the file that was loaded. Files are that file and its includes, in the order read.
 	Path  string   `yaml:"-"`
 	Files []string `yaml:"-"`
+	// Inputs are the files that values name and that penstock reads, such as profiles, keys and lists.
+	Inputs []string `yaml:"-"`
 
 	positions map[string]Position // where each value is written, by path: rules[2].match.domain[0]
 	lines     map[string][]string // of each file, as it was read
@@ -160,7 +162,7 @@ type Metrics struct {
 type Control struct {
 	// Socket is the path of the control socket. Default: /run/penstock/control.sock for root, else
 	// penstock/control.sock in $XDG_RUNTIME_DIR or .penstock/control.sock in the home directory.
-	Socket string `yaml:"socket" path:"file"`
+	Socket string `yaml:"socket" path:"written"`
 	// Group is a group whose members may read through the socket: status, flows, explain. Only root and the daemon's own
 	// user may change anything.
 	Group string `yaml:"group"`
@@ -169,7 +171,7 @@ type Control struct {
 // FlowLog records finished flows as JSON lines.
 type FlowLog struct {
 	// File is the log. Without it none is written.
-	File string `yaml:"file" path:"file"`
+	File string `yaml:"file" path:"written"`
 	// MaxSize is the size at which the file is rotated.
 	MaxSize Size `yaml:"max_size" default:"10MiB"`
 	// Keep is how many rotated files are kept.

@@ -14,13 +14,14 @@ import (
 )
 
 // Tags of the structs: yaml is the key; default is the value without the key; oneof lists the values allowed;
-// required demands the key; path:"file" makes a relative path relative to the file that names it.
+// required demands the key; path:"file" makes a relative path relative to the file that names it, path:"written" is the same for a file that penstock writes.
 
 // decoder fills a Config from syntax trees. It notes every fault and goes on, so that all are reported at once.
 type decoder struct {
 	config *Config
 	faults []Fault
 	file   string // path of the file being read
+	root   string // of a copy of files; "" for the files themselves
 }
 
 // scalarSetter is a struct that may be written as a single word instead of a mapping.

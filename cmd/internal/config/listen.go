@@ -35,7 +35,7 @@ type TUN struct {
 	// MarkMask says which bits of a packet's mark are penstock's.
 	MarkMask uint32 `yaml:"mark_mask" default:"0x1000000"`
 	// StateFile records every change to the host before it is made, so that it can be undone after a crash.
-	StateFile string `yaml:"state_file" default:"/var/lib/penstock/host.json" path:"file"`
+	StateFile string `yaml:"state_file" default:"/var/lib/penstock/host.json" path:"written"`
 
 	Pos Position `yaml:"-"`
 	// AddressGiven reports whether a file says Address. If not, it is a default that may be replaced.

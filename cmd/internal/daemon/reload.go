@@ -93,6 +93,8 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	}
 	res.Killed = d.router.Kill(func(f router.Flow) bool { return end[f.ID] })
 	d.follow.Reloaded()
+	d.status.RunsCopy(nil)
+	d.keep(next)
 	d.log.Info("configuration reloaded", "changed", res.Changed, "generation", res.Generation, "blocked", res.Blocked, "ended", res.Killed)
 	return res, err
 }

@@ -93,6 +93,11 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 	return e, nil
 }
 
+// Files returns every file that the edition was made from, in no order.
+func (e *Edition) Files() []string {
+	return slices.Concat(e.Config.Files, e.Config.Inputs, e.Egress.Files())
+}
+
 // Warnings returns one sentence for each probable mistake: rules that no flow can reach, ignored profile lines, and missing
 // lists.
 func (e *Edition) Warnings() []string {

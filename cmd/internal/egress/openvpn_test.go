@@ -66,7 +66,7 @@ func TestFilesOfAProfile(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_, warnings, err := openvpnProfile(&config.OpenVPN{Config: filepath.Join(dir, "corp.ovpn")})
+			_, warnings, err := new(Plan).openvpnProfile(&config.OpenVPN{Config: filepath.Join(dir, "corp.ovpn")})
 			if tt.want == "" && (err != nil || len(warnings) > 0) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, warnings %q; want %q", err, warnings, tt.want)
 			}
@@ -81,11 +81,11 @@ func TestAProfileThatCannotTellTheServer(t *testing.T) {
 	if err := os.WriteFile(path, []byte("client\nremote vpn.example\nca ca.crt\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, warnings, err := openvpnProfile(&config.OpenVPN{Config: path})
+	_, warnings, err := new(Plan).openvpnProfile(&config.OpenVPN{Config: path})
 	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "no server certificate verification method has been enabled") {
 		t.Errorf("got %v, warnings %q; want one with advice", err, warnings)
 	}
-	if _, _, err = openvpnProfile(&config.OpenVPN{Config: path, RequireServerCert: true}); !errors.Is(err, openvpn.ErrServerUnverified) {
+	if _, _, err = new(Plan).openvpnProfile(&config.OpenVPN{Config: path, RequireServerCert: true}); !errors.Is(err, openvpn.ErrServerUnverified) {
 		t.Errorf("required: got %v, want %v", err, openvpn.ErrServerUnverified)
 	}
 }

@@ -19,6 +19,7 @@ import (
 type Plan struct {
 	transports []planned // sorted by name
 	groups     map[string][]string
+	files      []string // that profiles name
 }
 
 // planned is a transport that is not open yet. Either wireguard or openvpn is set.
@@ -41,7 +42,7 @@ func NewPlan(cfg *config.Config) (*Plan, error) {
 			p.groups[name] = t.Failover
 			continue
 		}
-		one, err := plan(name, t)
+		one, err := p.plan(name, t)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: transport %s: %w", t.Pos, name, err))
 		}
@@ -61,17 +62,20 @@ func NewPlan(cfg *config.Config) (*Plan, error) {
 	return p, nil
 }
 
-func plan(name string, t config.Transport) (p planned, err error) {
-	p = planned{name: name, config: t}
+func (p *Plan) plan(name string, t config.Transport) (one planned, err error) {
+	one = planned{name: name, config: t}
 	if t.OpenVPN != nil {
-		p.openvpn, p.warnings, err = openvpnProfile(t.OpenVPN)
-		return p, err
+		one.openvpn, one.warnings, err = p.openvpnProfile(t.OpenVPN)
+		return one, err
 	}
-	if p.wireguard, err = wireguardConfig(t.WireGuard); err == nil {
-		p.warnings = p.wireguard.Warnings
+	if one.wireguard, err = wireguardConfig(t.WireGuard); err == nil {
+		one.warnings = one.wireguard.Warnings
 	}
-	return p, err
+	return one, err
 }
+
+// Files returns the files that the transports' profiles name.
+func (p *Plan) Files() []string { return p.files }
 
 // Warnings returns one sentence for each ignored or unsafe line of the transports' files.
 func (p *Plan) Warnings() []string {
@@ -169,13 +173,22 @@ func wireguardPeer(p config.WireGuardPeer) (peer wireguard.Peer, err error) {
 	return peer, nil
 }
 
-func openvpnProfile(c *config.OpenVPN) (*profile.Profile, []string, error) {
+func (p *Plan) openvpnProfile(c *config.OpenVPN) (*profile.Profile, []string, error) {
 	data, err := private.Read(c.Config, config.MaxFile)
 	if err != nil {
 		return nil, nil, err
 	}
-	secret := func(path string) ([]byte, error) { return private.Read(path, profile.MaxFile) }
-	parsed, found, err := profile.Parse(bytes.NewReader(data), c.Config, profile.Files{Secret: secret, Public: profile.ReadPublic})
+	files := profile.Files{
+		Secret: func(path string) ([]byte, error) {
+			p.files = append(p.files, path)
+			return private.Read(path, profile.MaxFile)
+		},
+		Public: func(path string) ([]byte, error) {
+			p.files = append(p.files, path)
+			return profile.ReadPublic(path)
+		},
+	}
+	parsed, found, err := profile.Parse(bytes.NewReader(data), c.Config, files)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -31,6 +31,7 @@ type Process struct {
 	Version string
 
 	reloadError atomic.Pointer[string] // nil: the last reload succeeded
+	fault       atomic.Pointer[string] // nil: the present configuration is in force, or an earlier one of it
 }
 
 // Overall returns the state of the process, which is the worst state of the transports in use. A gateway that needs no
@@ -138,6 +139,10 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		st.Degraded = true
 		verdict = "degraded: " + trouble + "; " + verdict
 	}
+	if fault := s.fault.Load(); fault != nil {
+		st.Degraded = true
+		verdict = "degraded: runs the last good configuration, because the present one has a fault: " + *fault + "; " + verdict
+	}
 	st.Verdict = verdict
 	if err := s.reloadError.Load(); err != nil {
 		st.ReloadError = *err
@@ -166,6 +171,17 @@ func (s *Process) ReloadEnded(err error) {
 	}
 	text := err.Error()
 	s.reloadError.Store(&text)
+}
+
+// RunsCopy says in the status that penstock runs the last good configuration, because of a fault of the present one. With nil it
+// does so no longer.
+func (s *Process) RunsCopy(fault error) {
+	if fault == nil {
+		s.fault.Store(nil)
+		return
+	}
+	first, _, _ := strings.Cut(fault.Error(), "\n")
+	s.fault.Store(&first)
 }
 
 // Listening returns where packets come from.

@@ -1,0 +1,105 @@
+// Package lastgood keeps a copy of the last configuration that worked, with the files that it names, for a service that must
+// start although its present configuration has a fault.
+//
+// The copy has secrets in it, so only its owner can read it. Lists that are larger than a configuration may be are left out:
+// they are read where they are.
+//
+// It does not decide when the copy is used.
+package lastgood
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"penstock/cmd/internal/config"
+)
+
+// ErrNone is returned by Load if no copy was kept.
+var ErrNone = errors.New("no configuration has worked yet, so there is no copy of a good one")
+
+// Copy is the copy in one folder. The zero value keeps nothing.
+type Copy struct {
+	Dir string // absolute; made if it is missing
+}
+
+// Keep replaces the copy by the files of a configuration that works. A file that is gone or too large is left out. After an
+// error the earlier copy is still there.
+func (c Copy) Keep(files []string) error {
+	if c.Dir == "" {
+		return nil
+	}
+	fresh, old := c.Dir+".new", c.Dir+".old"
+	if err := os.RemoveAll(fresh); err != nil {
+		return fmt.Errorf("keep a copy of the configuration: %w", err)
+	}
+	for _, file := range slices.Compact(slices.Sorted(slices.Values(files))) {
+		if err := keep(file, c.below(fresh, file)); err != nil {
+			return errors.Join(fmt.Errorf("keep a copy of the configuration: %w", err), os.RemoveAll(fresh))
+		}
+	}
+	// Load finds one of the two, whenever this is cut short.
+	if err := errors.Join(os.RemoveAll(old), rename(c.Dir, old), os.Rename(fresh, c.Dir), os.RemoveAll(old)); err != nil {
+		return fmt.Errorf("keep a copy of the configuration: %w", err)
+	}
+	return nil
+}
+
+// rename renames a folder that may be missing.
+func rename(from, to string) error {
+	if err := os.Rename(from, to); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// below returns where a file belongs in a copy. A file of the copy itself keeps its place.
+func (c Copy) below(root, file string) string {
+	if own, ok := strings.CutPrefix(file, c.Dir+string(filepath.Separator)); ok {
+		return filepath.Join(root, own)
+	}
+	return filepath.Join(root, file)
+}
+
+// keep copies a file.
+func keep(from, to string) error {
+	info, err := os.Stat(from)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular() || info.Size() > config.MaxFile:
+		return nil
+	}
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o600)
+}
+
+// Load loads the copy of the configuration at path, which must be absolute, and tells when it was kept. The error is ErrNone if
+// there is no copy.
+func (c Copy) Load(path string) (cfg *config.Config, kept time.Time, err error) {
+	for _, dir := range []string{c.Dir, c.Dir + ".old"} {
+		info, err := os.Stat(c.below(dir, path))
+		if c.Dir == "" || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, kept, err
+		}
+		cfg, err = config.LoadCopy(dir, path)
+		return cfg, info.ModTime(), err
+	}
+	return nil, kept, ErrNone
+}
