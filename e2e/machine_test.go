@@ -370,3 +370,132 @@ func (h *hosted) state(t *testing.T) string {
 	// The router gives out an address for each boot.
 	return regexp.MustCompile(`192\.168\.70\.\d{3}|(fd70|fe80):(:?[0-9a-f]+)*`).ReplaceAllString(b.String(), "ADDRESS")
 }
+
+// container [172.30.0.2] --- ct0 [machine: firewalld, forwarding with masquerading] lan0 --- br0 access (captures) === WireGuard ===> gateway
+func TestMachineWithAFirewallAndContainers(t *testing.T) {
+	h := newHosted(t, "rules:", "always_on: {lockdown: true}\nrules:")
+	h.networkd(t)
+	h.do(t, "systemctl enable firewalld.service")
+	h.boot(t)
+	h.online(t)
+	c := h.watch(t)
+	h.follow(t, "install")
+	h.isConnected(t)
+	// What a container engine sets up.
+	h.do(t, `set -e
+		ip netns add ct
+		ip link add ct0 type veth peer name eth0 netns ct
+		ip addr add 172.30.0.1/24 dev ct0
+		ip link set ct0 up
+		ip -n ct addr add 172.30.0.2/24 dev eth0
+		ip -n ct link set eth0 up
+		ip -n ct link set lo up
+		ip -n ct route add default via 172.30.0.1
+		echo 1 > /proc/sys/net/ipv4/ip_forward
+		firewall-cmd --quiet --zone=trusted --add-interface=ct0
+		nft add table ip engine
+		nft add chain ip engine post '{ type nat hook postrouting priority srcnat; }'
+		nft add rule ip engine post ip saddr 172.30.0.0/24 oifname != ct0 masquerade
+		mkdir -p /etc/netns/ct
+		echo nameserver 9.9.9.9 > /etc/netns/ct/resolv.conf`)
+	inside := "ip netns exec ct "
+	for _, row := range []struct{ sentence, script, want string }{
+		{"a container reaches a public site by address", "curl -sS -m 10 http://203.0.113.10/", "this is"},
+		{"a container resolves through penstock, whatever server it asks", "curl -sS -m 10 http://intranet.corp.example/", "this is intranet.corp.example\n"},
+	} {
+		eventually(t, row.sentence, func() error {
+			if r := h.sh(t, inside+row.script); !strings.HasPrefix(r.stdout, row.want) {
+				return fmt.Errorf("got %s, want %q", r, row.want)
+			}
+			return nil
+		})
+	}
+	if r := h.sh(t, inside+"curl -sS -m 5 http://casino.example/"); r.code == 0 {
+		t.Errorf("a container and a gambling site: got %s, want a refusal", r)
+	}
+	if r := h.sh(t, inside+"ping -c 1 -W 3 172.30.0.1"); r.code != 0 {
+		t.Errorf("a container and its host: got %s", r)
+	}
+	if r := h.sh(t, "ping -c 1 -W 3 172.30.0.2"); r.code != 0 {
+		t.Errorf("the host and a container: got %s", r)
+	}
+	for _, step := range []string{"firewall-cmd --reload", "firewall-cmd --complete-reload", "systemctl restart firewalld.service"} {
+		h.do(t, step)
+		h.isConnected(t)
+		dark(t, c, step)
+	}
+	h.do(t, "systemctl stop firewalld.service") // it may remove its own tables, not ours
+	h.isConnected(t)
+	if r := c.Stop(); r.Err() != nil || r.Tunnel == 0 {
+		t.Errorf("the router saw %+v: %v", r, r.Err())
+	}
+}
+
+// machine [chatter, penstock without lockdown] lan0 --- br0 access (captures) === WireGuard ===> [penstock] gateway --- intranet
+func TestMachineWithoutLockdown(t *testing.T) {
+	h := newHosted(t, "metrics:", "control: {group: penstock}\nmetrics:")
+	h.networkd(t)
+	h.boot(t)
+	h.follow(t, "install")
+	h.isConnected(t)
+	h.do(t, "systemctl enable --now chatter.service")
+	c := h.watch(t)
+	t.Run("a crash does not open what was captured", func(t *testing.T) {
+		for _, signal := range []string{"SEGV", "ABRT", "KILL"} {
+			h.do(t, "systemctl kill --signal="+signal+" penstock.service")
+			h.isConnected(t)
+			dark(t, c, "after "+signal)
+		}
+	})
+	t.Run("the watchdog ends a process that hangs", func(t *testing.T) {
+		h.do(t, "mkdir -p /etc/systemd/system/penstock.service.d && printf '[Service]\\nWatchdogSec=2s\\n' > /etc/systemd/system/penstock.service.d/quick.conf && systemctl daemon-reload")
+		h.do(t, "systemctl kill --signal=KILL penstock.service") // the next one has the short time
+		h.isConnected(t)
+		before := h.do(t, "systemctl show -p MainPID --value penstock.service")
+		h.do(t, "systemctl kill --signal=STOP penstock.service")
+		eventually(t, "another process runs", func() error {
+			if now := h.do(t, "systemctl show -p MainPID --value penstock.service"); now == before || strings.TrimSpace(now) == "0" {
+				return fmt.Errorf("main process %s", now)
+			}
+			return nil
+		})
+		h.isConnected(t)
+		dark(t, c, "after the watchdog")
+	})
+	t.Run("a member of the group may look, others are told what is missing", func(t *testing.T) {
+		if r := h.sh(t, "runuser -u ana -- penstock status"); r.code != 4 || !strings.Contains(r.stderr, "penstock") || strings.Contains(r.stderr, "not running") {
+			t.Errorf("status by a stranger: got %s, want no permission", r)
+		}
+		h.do(t, "adduser --quiet ana penstock")
+		if r := h.sh(t, "runuser -u ana -- penstock status"); r.code != 0 {
+			t.Errorf("status by a member of the group: got %s", r)
+		}
+		if r := h.sh(t, "runuser -u ana -- penstock down corp"); r.code != 4 {
+			t.Errorf("down by a member of the group: got %s, want no permission", r)
+		}
+	})
+	t.Run("the service's line in systemctl is current", func(t *testing.T) {
+		h.do(t, "penstock down corp")
+		eventually(t, "systemctl status says that it is down", func() error {
+			if line := h.do(t, "systemctl show -p StatusText --value penstock.service"); !strings.HasPrefix(line, "down") {
+				return fmt.Errorf("got %q", line)
+			}
+			return nil
+		})
+		h.do(t, "penstock up corp")
+		h.isConnected(t)
+	})
+	dark(t, c, "while penstock ran")
+	t.Run("a configuration with a fault, and no copy of a good one", func(t *testing.T) {
+		h.do(t, "systemctl stop penstock.service && rm -r /var/lib/penstock/last-good && sed -i s/rules:/ruls:/ /etc/penstock/config.yaml")
+		if r := h.sh(t, "systemctl start penstock.service"); r.code == 0 {
+			t.Errorf("start: got %s, want a failure", r)
+		}
+		if text := h.do(t, "journalctl -b -p err -o cat --no-pager -u penstock.service"); !strings.Contains(text, "config.yaml:") || !strings.Contains(text, "rules") {
+			t.Errorf("journalctl -p err does not name the place and the mend:\n%s", text)
+		}
+	})
+	if r := c.Stop(); r.Clear == 0 {
+		t.Errorf("while penstock was stopped the router saw nothing in clear: the capture proves nothing: %+v", r)
+	}
+}

@@ -183,6 +183,7 @@ func (m *Machine) Boot(ctx context.Context) error {
 		"--register=no", "--keep-unit", "--console=pipe", "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--settings=no",
 		fmt.Sprintf("--network-namespace-path=/proc/%d/ns/net", holder.Process.Pid),
 		"--bind=/dev/net/tun", "--capability=CAP_NET_ADMIN")
+	m.nspawn.Env = append(os.Environ(), "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network") // sysctls of the network can be set, as on a host
 	m.nspawn.Stdout, m.nspawn.Stderr = &m.console, &m.console
 	m.nspawn.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	if err := m.nspawn.Start(); err != nil {
