@@ -499,3 +499,26 @@ func TestMachineWithoutLockdown(t *testing.T) {
 		t.Errorf("while penstock was stopped the router saw nothing in clear: the capture proves nothing: %+v", r)
 	}
 }
+
+// machine [penstock demo]: the demo brings its own world.
+func TestMachineRunsTheDemoForAnyone(t *testing.T) {
+	h := newHosted(t)
+	h.boot(t)
+	h.do(t, "cp /srv/penstock/penstock /usr/local/bin/penstock")
+	for _, row := range []struct{ who, script string }{
+		{"root", "penstock demo"},
+		{"an ordinary user", "runuser -u ana -- penstock demo"},
+		{"an ordinary user without a TUN device", "unshare --mount sh -c 'mount -t tmpfs none /dev/net && runuser -u ana -- penstock demo'"},
+		{"an ordinary user without namespaces or any right",
+			"systemd-run --quiet --pipe --wait --uid=ana -p NoNewPrivileges=yes -p CapabilityBoundingSet= -p RestrictNamespaces=yes /usr/local/bin/penstock demo"},
+		{"root without namespaces or any right",
+			"systemd-run --quiet --pipe --wait -p NoNewPrivileges=yes -p CapabilityBoundingSet= -p RestrictNamespaces=yes -p PrivateDevices=yes /usr/local/bin/penstock demo"},
+	} {
+		t.Run(row.who, func(t *testing.T) {
+			r := h.sh(t, row.script)
+			if r.code != 0 || !strings.Contains(r.stdout, "casino.example") {
+				t.Errorf("got %s", r)
+			}
+		})
+	}
+}
