@@ -18,6 +18,7 @@ type measure struct {
 func measures() []measure {
 	return []measure{
 		{"memory idle", false, takeIdle},
+		{"start", false, takeStart},
 		{"TCP up, 1 stream", false, throughput(1, false)},
 		{"TCP down, 1 stream", false, throughput(1, true)},
 		{"TCP up, 8 streams", false, throughput(8, false)},

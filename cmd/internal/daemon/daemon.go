@@ -290,19 +290,19 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 		opened.add(monitor.Close)
 		start("metrics", monitor.Run)
 	}
-	// DNS answers before the host's routes lead to it. The transports start last.
+	// DNS answers before the host's routes lead to it. The transports need no routes, and connect meanwhile.
 	start("dns", d.dns.Run)
 	start("dns settings", d.dns.followTransports)
 	if err := d.dns.listen(ctx, cfg, start); err != nil {
 		return refused(cfg, "dns.listen", "stop the program that uses it or choose another address", err)
 	}
+	d.egress.Run(start)
 	d.laptop.SetSearch(d.egress.Search())
 	if err := d.laptop.Apply(ctx); err != nil {
 		return err
 	}
 	start("host", d.laptop.Watch)
 	d.follow.Run(start)
-	d.egress.Run(start)
 	start("control", server.Run)
 	start("lists", d.live.Lists.Run)
 	start("exceptions", d.endExceptions)
