@@ -163,7 +163,7 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var e *entry
-	if sniffable(req.Network, req.Dst.Port()) {
+	if speaksFirst(req.Network, req.Dst.Port()) {
 		aside(func() { e = r.begin(&req, cancel) })
 	} else {
 		e = r.begin(&req, cancel)
@@ -175,12 +175,14 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 	defer e.release()
 	defer r.end(e)
 	switch v := &e.verdict; {
-	case v.Later != policy.LaterNothing:
+	case readFirst(&e.flow, v):
 		r.handleUnnamed(ctx, e)
 	case explainable(&e.flow, v):
 		r.refuseNamed(ctx, e)
 	case v.Action != policy.Forward:
 		r.answer(req.Answer, e)
+	case v.Later != policy.LaterNothing:
+		r.handleLate(ctx, req.Answer, e)
 	default:
 		r.forward(ctx, req.Answer, e)
 	}
@@ -197,7 +199,7 @@ func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
 	e.release = release
 	v := r.Policy.Decide(f)
 	e.judged(f, v)
-	if v.Later != policy.LaterNothing || explainable(&f, &v) {
+	if readFirst(&f, &v) || explainable(&f, &v) {
 		e.accept(req.Answer)
 	}
 	return e
@@ -231,7 +233,7 @@ func (r *Router) describe(req *Request) (f policy.Flow, release func(), ok bool)
 		r.Dropped(DropSource)
 		return f, nil, false
 	}
-	f.Sniffed = !sniffable(f.Network, f.Dst.Port()) // other flows are not read, so no further name will come
+	f.Sniffed = f.Network == policy.ICMP // a ping is not read, so no name will come
 	f.Place = r.Ways.Place(f.Client, f.Dst.Addr())
 	return f, r.Clients.Names(&f), true
 }
@@ -277,15 +279,18 @@ func (r *Router) answer(a Answerer, e *entry) {
 	}
 }
 
-// sniffable reports whether clients of the destination port speak first and send a host name.
-func sniffable(n policy.Network, port uint16) bool {
+// speaksFirst reports whether the client is known to speak first: over UDP always, and over TCP on the ports of the web.
+func speaksFirst(n policy.Network, port uint16) bool {
 	switch port {
-	case 80, 8080, 8443:
-		return n == policy.TCP
-	case 443:
+	case 80, 443, 8080, 8443:
 		return n == policy.TCP || n == policy.UDP
 	}
-	return false
+	return n == policy.UDP
+}
+
+// readFirst reports whether to read a flow for a name before it is dialled.
+func readFirst(f *policy.Flow, v *policy.Verdict) bool {
+	return v.Later != policy.LaterNothing && speaksFirst(f.Network, f.Dst.Port())
 }
 
 // sourceOf returns the source of a name that was read in a flow.

@@ -1,0 +1,277 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"penstock/policy"
+	"penstock/policy/sniff"
+)
+
+// late carries a TCP flow to a port where the server may be the first to speak, while a name could still change its verdict. It
+// is dialled and answered first, so a server's greeting is not delayed. What the client sends first is held until it shows a
+// name or can show none, and is judged before it leaves.
+type late struct {
+	r      *Router
+	ctx    context.Context // of the flow
+	e      *entry
+	client net.Conn
+	before policy.Flow // the facts before it was read
+
+	mu       sync.Mutex // guards below
+	upstream net.Conn   // of the first verdict, and then of the one on the name
+	over     bool       // the upstream has ended, or the flow was refused: no other may take its place
+	refused  bool
+}
+
+// handleLate dials, answers, and carries what the policy allows.
+func (r *Router) handleLate(ctx context.Context, a Answerer, e *entry) {
+	upstream, err := r.dial(ctx, e)
+	if err != nil {
+		r.answerFailed(a, e, err)
+		return
+	}
+	client, err := a.Accept()
+	if err != nil {
+		abort(upstream)
+		upstream.Close()
+		e.fail("accept", err)
+		return
+	}
+	defer client.Close()
+	e.carriedBy(client)
+	l := &late{r: r, ctx: ctx, e: e, client: client, before: e.flow, upstream: upstream}
+	defer func() { l.current().Close() }()
+	stop := context.AfterFunc(ctx, l.abort)
+	defer stop()
+	if err := l.relay(); err != nil && ctx.Err() == nil {
+		e.fail("relay", err)
+	}
+}
+
+// relay copies both ways, as relayStream does.
+func (l *late) relay() error {
+	var wg sync.WaitGroup
+	var upErr error
+	wg.Go(func() {
+		if upErr = l.up(); upErr != nil {
+			l.abort()
+		}
+	})
+	downErr := l.down()
+	if downErr != nil {
+		l.abort()
+	}
+	wg.Wait()
+	return ordinary(errors.Join(upErr, downErr))
+}
+
+func (l *late) current() net.Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.upstream
+}
+
+// abort resets both sides, unless the client is being told why it was refused.
+func (l *late) abort() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	abort(l.upstream)
+	if !l.refused {
+		abort(l.client)
+	}
+}
+
+// down copies from the upstream. If another one takes its place, it goes on with that.
+func (l *late) down() error {
+	for {
+		u := l.current()
+		err := copyStream(l.client, unwrapped(u))
+		l.mu.Lock()
+		replaced, refused := l.upstream != u, l.refused
+		l.over = l.over || !replaced
+		l.mu.Unlock()
+		switch {
+		case replaced:
+		case refused:
+			return nil
+		case err != nil:
+			return err
+		default:
+			return closeWrite(l.client)
+		}
+	}
+}
+
+// up judges what the client sends first, and copies it and the rest.
+func (l *late) up() error {
+	head := l.r.heads.begin(l.before.Client)
+	defer head.release()
+	passed, err := l.read(head)
+	if errors.Is(err, errCrowded) {
+		l.r.Dropped(DropSniff)
+	}
+	if err != nil {
+		return err
+	}
+	through, err := l.judge(head, passed)
+	if err != nil {
+		return err
+	}
+	upstream := l.current()
+	if through == nil {
+		through = unwrapped(upstream)
+		if _, err := through.Write(head.b[passed:]); err != nil {
+			return err
+		}
+		head.release()
+	}
+	if err := copyStream(through, l.client); err != nil {
+		return err
+	}
+	return closeWrite(upstream)
+}
+
+// read reads until the client's first bytes show a name or can show none. It waits for the first byte as long as it takes. Bytes
+// that may become a hello or a head, but do not yet look like one, are passed on after Config.SniffTimeout, so that a
+// conversation of single letters works; they are still read together with what follows. Once they look like one, they are not
+// passed on without their name.
+func (l *late) read(head *head) (passed int, err error) {
+	defer l.client.SetReadDeadline(time.Time{})
+	var known time.Time // when the bytes first looked like a protocol with names
+	for len(head.b) < head.max {
+		unknown := sniff.TCP(head.b).Protocol == sniff.Unknown
+		var deadline time.Time
+		switch {
+		case len(head.b) == passed && unknown:
+		case unknown:
+			deadline = time.Now().Add(l.r.SniffTimeout)
+		default:
+			if known.IsZero() {
+				known = time.Now()
+			}
+			deadline = known.Add(startedLimit)
+		}
+		if err := l.client.SetReadDeadline(deadline); err != nil {
+			return passed, err
+		}
+		done, err := head.readSome(l.client)
+		switch {
+		case done:
+			return passed, nil
+		case err == nil:
+		case !unknown:
+			return passed, err
+		case errors.Is(err, io.EOF):
+			return passed, nil // what there is can show no name
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if _, err := unwrapped(l.current()).Write(head.b[passed:]); err != nil {
+				return passed, err
+			}
+			passed = len(head.b)
+		default:
+			return passed, err
+		}
+	}
+	return passed, nil
+}
+
+// judge judges the flow by head. passed bytes of it have left. It returns the filter for the rest, or nil if all may pass, and
+// makes sure that the upstream is the verdict's.
+func (l *late) judge(head *head, passed int) (through io.Writer, err error) {
+	res := head.result()
+	inHTTP := res.Protocol == sniff.HTTP || res.Protocol == sniff.HTTP2
+	if !inHTTP && (head.said == nil || res.Status == sniff.NotThis) {
+		return nil, nil // no name: the first verdict stands
+	}
+	first := l.e.verdict
+	named, v := l.r.named(l.ctx, l.before, res, l.e)
+	if v.Action != policy.Forward {
+		l.refuse(head, passed, &v)
+		return nil, errNoMore
+	}
+	if !stays(l.before, first, named, v) {
+		if err := l.redial(passed); err != nil {
+			return nil, err
+		}
+	}
+	if !inHTTP {
+		return nil, nil
+	}
+	requests := &requestFilter{filter: filter{
+		r: l.r, ctx: l.ctx, before: l.before, flow: named, verdict: v, upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head,
+	}}
+	return requests, requests.pass()
+}
+
+// refuse ends the flow: with the page if nothing but a request has passed, else with RST.
+func (l *late) refuse(head *head, passed int, v *policy.Verdict) {
+	l.mu.Lock()
+	l.over, l.refused = true, true
+	abort(l.upstream)
+	l.mu.Unlock()
+	if passed > 0 || l.answered() {
+		abort(l.client)
+		return
+	}
+	refuseStream(l.client, head, v)
+}
+
+// answered reports whether the client has received anything.
+func (l *late) answered() bool {
+	c, ok := l.client.(counted)
+	if !ok {
+		return false
+	}
+	_, out := c.Bytes()
+	return out > 0
+}
+
+// redial replaces the upstream by that of the verdict on the name. That is possible only while neither side has heard the other.
+func (l *late) redial(passed int) error {
+	if passed > 0 || l.answered() {
+		return errNoMore
+	}
+	fresh, err := l.r.dial(l.ctx, l.e)
+	if err != nil {
+		l.e.fail("dial", err)
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		abort(fresh)
+		fresh.Close()
+		return errNoMore
+	}
+	old := l.upstream
+	l.upstream = fresh
+	abort(old)
+	old.Close()
+	if l.answered() {
+		return errNoMore
+	}
+	return nil
+}
+
+// skip drops the first n bytes, which have been written already.
+type skip struct {
+	w io.Writer
+	n int
+}
+
+func (s *skip) Write(b []byte) (int, error) {
+	k := min(s.n, len(b))
+	s.n -= k
+	if k == len(b) {
+		return k, nil
+	}
+	n, err := s.w.Write(b[k:])
+	return k + n, err
+}

@@ -1,0 +1,168 @@
+package router
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// listener is a server that says nothing until it has received something, and then says its name. It keeps what it received.
+type listener struct {
+	addr string
+
+	mu       sync.Mutex // guards below
+	received bytes.Buffer
+}
+
+func newListener(t *testing.T, name string) *listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &listener{addr: ln.Addr().String()}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				buf := make([]byte, 64<<10)
+				for said := false; ; said = true {
+					n, err := c.Read(buf)
+					if err != nil {
+						return
+					}
+					l.mu.Lock()
+					l.received.Write(buf[:n])
+					l.mu.Unlock()
+					if !said {
+						fmt.Fprintln(c, name)
+					}
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { ln.Close(); wg.Wait() })
+	return l
+}
+
+func (l *listener) got() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.received.String()
+}
+
+// On ports where the server may speak first, what the client sends first is judged before it leaves.
+func TestNamesOnEveryPort(t *testing.T) {
+	get := func(host string) string { return "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n" }
+	hello := string(clientHello("bad.bet"))
+	rows := []struct {
+		name string
+		send []string // with pauses longer than Config.SniffTimeout in between
+		want string   // the first line that the client gets; "reset"
+		out  string   // what the server of the first verdict may have received; "*" is everything sent
+	}{
+		{"an allowed SNI goes out", []string{string(clientHello("good.example"))}, "out", "*"},
+		{"a blocked SNI is reset", []string{hello}, "reset", ""},
+		{"a blocked SNI in pieces gets no further than what could be anything", []string{hello[:3], hello[3:50], hello[50:]}, "out", hello[:3]},
+		{"an SNI can choose the egress", []string{string(clientHello("intra.corp"))}, "corp", ""},
+		{"an allowed Host goes out", []string{get("good.example")}, "out", "*"},
+		{"a Host can choose the egress", []string{get("intra.corp")}, "corp", ""},
+		{"a blocked Host gets a page", []string{get("bad.bet")}, "HTTP/1.1 403 Forbidden", ""},
+		{"a blocked Host in pieces gets no further than its first word", []string{"GE", "T / HTTP/1.1\r\n", get("bad.bet")[len("GET / HTTP/1.1\r\n"):]}, "out", "GE"},
+		{"a blocked second request is not sent", []string{get("good.example"), get("bad.bet")}, "out", get("good.example")},
+		{"a protocol without names passes", []string{"SSH-2.0-client\r\n"}, "out", "*"},
+		{"single letters pass after a moment", []string{"h", "e", "l", "p", "\n"}, "out", "*"},
+		{"a word and silence passes", []string{"HELO"}, "out", "*"},
+		{"bytes that are nobody's", []string{"\x00\x01\x02"}, "out", "*"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			out, corp := newListener(t, "out"), newListener(t, "corp")
+			w := newWorld(t, Config{
+				Policy: decide(byName), Ways: ways{"out": dialTo(out.addr), "corp": dialTo(corp.addr)}, SniffTimeout: 50 * time.Millisecond,
+			})
+			c := newClient(t)
+			w.handle(c, 4443)
+			for i, s := range row.send {
+				if i > 0 {
+					time.Sleep(150 * time.Millisecond)
+				}
+				io.WriteString(c, s)
+			}
+			line, err := bufio.NewReader(c).ReadString('\n')
+			got := strings.TrimSpace(line)
+			if errors.Is(err, syscall.ECONNRESET) || err == io.EOF {
+				got = "reset"
+			}
+			if got != row.want {
+				t.Errorf("got %q, %v; want %q", got, err, row.want)
+			}
+			want := row.out
+			if want == "*" {
+				want = strings.Join(row.send, "")
+			}
+			limit := time.Now().Add(5 * time.Second)
+			for len(out.got()) < len(want) && time.Now().Before(limit) {
+				time.Sleep(time.Millisecond)
+			}
+			c.Close()
+			if f := <-w.ended; f.Verdict.Rule == "" {
+				t.Errorf("the record has no rule: %+v", f)
+			}
+			if got := out.got(); got != want {
+				t.Errorf("the first server received %q, want %q", got, want)
+			}
+			if row.want == "corp" && corp.got() != strings.Join(row.send, "") {
+				t.Errorf("the other server received %q, want all", corp.got())
+			}
+		})
+	}
+}
+
+func TestALateClientThatEndsIsPassedOn(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(byName), Ways: ways{"out": dialTo(echoServer(t, "220 hello"))}})
+	c := newClient(t)
+	w.handle(c, 25)
+	r := bufio.NewReader(c)
+	if line, err := r.ReadString('\n'); line != "220 hello\n" {
+		t.Fatalf("got %q, %v; want the greeting", line, err)
+	}
+	io.WriteString(c, "QUIT\r\n")
+	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(r)
+	if string(rest) != "QUIT\r\n" || err != nil {
+		t.Errorf("after the client's end: got %q, %v; want its echo and an end", rest, err)
+	}
+	if f := <-w.ended; f.Err != "" {
+		t.Errorf("got a flow that ended with %q, want none", f.Err)
+	}
+}
+
+func TestAKilledLateFlowIsResetOnBothSides(t *testing.T) {
+	out := newListener(t, "out")
+	w := newWorld(t, Config{Policy: decide(byName), Ways: ways{"out": dialTo(out.addr)}})
+	c := newClient(t)
+	w.handle(c, 4443)
+	c.got(t)
+	w.Kill(func(Flow) bool { return true })
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %v, want a reset", err)
+	}
+	<-w.ended
+}
