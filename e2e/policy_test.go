@@ -81,6 +81,7 @@ func newPolicyWorld(t *testing.T, edits ...string) *world {
 		}
 	}
 	w.serveMore(t)
+	w.serveOtherPorts(t)
 	return w
 }
 
@@ -116,7 +117,11 @@ func (w *world) serveMore(t *testing.T) {
 	serve(":853", func(c net.Conn) { io.WriteString(c, "resolver\n") })
 	serve(":22", func(c net.Conn) { io.WriteString(c, "SSH-2.0-lab\r\n"); io.Copy(c, c) })
 	serve(":25", func(c net.Conn) { io.WriteString(c, "220 lab ESMTP\r\n"); io.Copy(c, c) })
-	for _, address := range []string{gamblingIPv4 + ":443", "[" + gamblingIPv6 + "]:443", newsIPv4 + ":443", netlab.ResolverIPv4 + ":853", knownResolver4 + ":443"} {
+	addresses := []string{gamblingIPv4 + ":443", "[" + gamblingIPv6 + "]:443", newsIPv4 + ":443", netlab.ResolverIPv4 + ":853", knownResolver4 + ":443"}
+	for _, port := range datagramPorts {
+		addresses = append(addresses, fmt.Sprintf("%s:%d", gamblingIPv4, port), fmt.Sprintf("%s:%d", newsIPv4, port))
+	}
+	for _, address := range addresses {
 		udp, err := w.Internet.ListenPacket(t.Context(), "udp", address)
 		if err != nil {
 			t.Fatal(err)
@@ -154,7 +159,7 @@ func TestNoWayRoundABlock(t *testing.T) {
 	w := newPolicyWorld(t).up(t)
 	open, closed := &tryer{w, w.Access}, &tryer{w, w.Laptop}
 	through, controls, tried := 0, 0, 0
-	for _, group := range [][]way{waysInHTTP(), waysInTLS(), waysInQUIC(), waysInDNS()} {
+	for _, group := range [][]way{waysInHTTP(), waysInTLS(), waysInQUIC(), waysInDNS(), waysOnOtherPorts()} {
 		for _, way := range group {
 			t.Run(way.sentence, func(t *testing.T) {
 				tried++
@@ -174,8 +179,8 @@ func TestNoWayRoundABlock(t *testing.T) {
 		}
 	}
 	t.Logf("ways round a block: %d tried from the laptop, %d of them seen to work without a filter, %d got through", tried, controls, through)
-	if tried < 40 {
-		t.Errorf("tried %d ways, want 40 or more", tried)
+	if tried < 130 {
+		t.Errorf("tried %d ways, want 130 or more", tried)
 	}
 	w.nothingInClear(t)
 }
@@ -240,6 +245,25 @@ func allowed() []way {
 		{"HTTPS by HTTP/1.1", get("HTTP/1.1", "https://public.example/"), false},
 		{"plain HTTP", get("HTTP/1.1", "http://public.example/"), false},
 		{"plain HTTP on another port", get("HTTP/1.1", "http://public.example:8080/"), false},
+		{"plain HTTP on a port that nobody expects", get("HTTP/1.1", "http://public.example:8880/"), false},
+		{"HTTPS on a port that nobody expects", get("HTTP/1.1", "https://public.example:4443/"), false},
+		{"TLS to an unknown address on such a port", tlsTo(publicIPv4+":4443", "public.example", nil), false},
+		{"QUIC on a port that nobody expects", quicTo(newsIPv4+":8443", func(t *testing.T) [][]byte { return [][]byte{quicInitial(t, netlab.NewsSite)} }), false},
+		{"single letters to an SSH server", func(t *testing.T, c *tryer) (bool, error) {
+			conn, err := c.dial(t, "tcp", publicIPv4+":22")
+			if err != nil {
+				return false, err
+			}
+			got := make([]byte, len("SSH-2.0-lab\r\n")+3)
+			for _, letter := range []string{"G", "E", "T"} {
+				time.Sleep(400 * time.Millisecond)
+				if _, err := io.WriteString(conn, letter); err != nil {
+					return false, err
+				}
+			}
+			_, err = io.ReadFull(conn, got)
+			return strings.HasSuffix(string(got), "GET"), err
+		}, false},
 		{"the intranet", get("HTTP/2.0", "https://intranet.corp.example/"), false},
 		{"a site beside a blocked one in the alphabet", get("HTTP/2.0", "https://news.example/"), false},
 		{"HTTP keep-alive, ten requests on one connection", func(t *testing.T, c *tryer) (bool, error) {

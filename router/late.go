@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -146,7 +147,7 @@ func (l *late) read(head *head) (passed int, err error) {
 	defer l.client.SetReadDeadline(time.Time{})
 	var known time.Time // when the bytes first looked like a protocol with names
 	for len(head.b) < head.max {
-		unknown := sniff.TCP(head.b).Protocol == sniff.Unknown
+		unknown := !looksNamed(head.b)
 		var deadline time.Time
 		switch {
 		case len(head.b) == passed && unknown:
@@ -180,6 +181,18 @@ func (l *late) read(head *head) (passed int, err error) {
 		}
 	}
 	return passed, nil
+}
+
+// looksNamed reports whether the beginning of a stream looks like that of a protocol with names. A line of HTTP that has not
+// ended could be one of many other protocols.
+func looksNamed(b []byte) bool {
+	switch sniff.TCP(b).Protocol {
+	case sniff.Unknown:
+		return false
+	case sniff.HTTP:
+		return bytes.ContainsRune(b, '\n')
+	}
+	return true
 }
 
 // judge judges the flow by head. passed bytes of it have left. It returns the filter for the rest, or nil if all may pass, and

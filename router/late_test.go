@@ -86,6 +86,8 @@ func TestNamesOnEveryPort(t *testing.T) {
 		{"a protocol without names passes", []string{"SSH-2.0-client\r\n"}, "out", "*"},
 		{"single letters pass after a moment", []string{"h", "e", "l", "p", "\n"}, "out", "*"},
 		{"a word and silence passes", []string{"HELO"}, "out", "*"},
+		{"two words without an end of line pass", []string{"last words"}, "out", "*"},
+		{"a blocked Host behind a pause in the first line is not sent", []string{"GET /", " HTTP/1.1\r\nHost: bad.bet\r\n\r\n"}, "out", "GET /"},
 		{"bytes that are nobody's", []string{"\x00\x01\x02"}, "out", "*"},
 	}
 	for _, row := range rows {
@@ -141,12 +143,12 @@ func TestALateClientThatEndsIsPassedOn(t *testing.T) {
 	if line, err := r.ReadString('\n'); line != "220 hello\n" {
 		t.Fatalf("got %q, %v; want the greeting", line, err)
 	}
-	io.WriteString(c, "QUIT\r\n")
+	io.WriteString(c, "last words")
 	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
 	rest, err := io.ReadAll(r)
-	if string(rest) != "QUIT\r\n" || err != nil {
+	if string(rest) != "last words" || err != nil {
 		t.Errorf("after the client's end: got %q, %v; want its echo and an end", rest, err)
 	}
 	if f := <-w.ended; f.Err != "" {
