@@ -68,6 +68,11 @@ type dispenser interface {
 	dispensable(error) bool
 }
 
+// A reviser is a change whose content may differ under the same key. revises reports whether it differs from an earlier one.
+type reviser interface {
+	revises(earlier change) bool
+}
+
 // entry is a change in the journal: exactly one field is set.
 type entry struct {
 	Nft        *nftTable      `json:"nft,omitempty"`

@@ -11,6 +11,7 @@
 //	P+2  from the TUN                           -> main, no default   replies to containers and the like
 //	P+2  DHCP, and to Exclude                   -> main               a lease can be renewed
 //	P+3  DNS                                    -> our table          only with LAN: its resolver is not asked
+//	P+3  from an address of the TUN             -> our table          only with LAN: no answer to what came out of the TUN goes there
 //	P+4  to connected networks                  -> main               only with LAN, see [Settings]
 //	P+4  bound to another interface (IPv4)      -> main, no default   a new network's gateway can be set
 //	P+5  not marked                             -> our table          one route per captured prefix, into the TUN

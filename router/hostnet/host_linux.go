@@ -24,6 +24,7 @@ type Host struct {
 	index    int                  // of the TUN that applied is about; 0 if it is about none, or that is gone
 	overlap  *direct.OverlapError // that was reported last; nil: none
 	without  map[any]bool         // keys of changes that this host does not offer
+	failing  map[stage]string     // what could not be put back, and why
 	closed   bool
 }
 
@@ -50,7 +51,7 @@ func open(c Config, before func(string)) (*Host, error) {
 	if len(j.entries) > 0 {
 		c.Log.Info("taking over the changes of a penstock that did not stop properly", "changes", len(j.entries))
 	}
-	return &Host{cfg: c, kernel: k, journal: j, without: make(map[any]bool)}, nil
+	return &Host{cfg: c, kernel: k, journal: j, without: make(map[any]bool), failing: make(map[stage]string)}, nil
 }
 
 // Apply configures the host as the settings say, and undoes what earlier settings or a killed predecessor made beyond
@@ -102,6 +103,11 @@ func (h *Host) Apply(ctx context.Context, s Settings) error {
 		h.index = f.link.Index
 	}
 	h.overlapLocked(findOverlap(s, f))
+	failed := make(map[stage]error)
+	if err := h.blindLocked(); err != nil {
+		failed[stageResolver] = err
+	}
+	h.tellLocked(failed, nil)
 	h.cfg.Log.Info("host configured", "capture", s.Capture, "lockdown", s.Lockdown, "dns", s.DNS)
 	return nil
 }

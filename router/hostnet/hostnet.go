@@ -64,8 +64,9 @@ type Config struct {
 	ResolvConf string
 	// The callbacks may be nil. They are called under the Host's lock, so they must not block and must not call the Host.
 
-	// Repaired is called for each thing that others removed. err is nil if it was put back. kind is one of nft, sysctl,
-	// link, address, route, rule, resolver.
+	// Repaired is called for each thing that others removed. err is nil if it was put back. Otherwise it is called once, and
+	// again when the reason changes, or with nil when all of that kind is in place again. kind is one of nft, sysctl, link,
+	// address, route, rule, resolver.
 	Repaired func(kind string, err error)
 	// Gone is called once when Watch finds that the interface which Apply set up is gone, also if there is another one of
 	// the same name by now. The host stays closed. Make the interface again and call Apply: until then Watch leaves an

@@ -2,6 +2,7 @@ package hostnet
 
 import (
 	"errors"
+	"reflect"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,10 @@ func (t *nftTable) String() string              { return "nft table inet " + t.N
 func (t *nftTable) present(*view) (bool, error) { return t.table.Present() }
 func (t *nftTable) make(*kernel) error          { return t.table.Apply() }
 func (t *nftTable) undo(*kernel) error          { return firewall.Remove(t.Name) }
+
+func (t *nftTable) revises(earlier change) bool {
+	return !reflect.DeepEqual(t.table, earlier.(*nftTable).table)
+}
 
 // dispensable: without lockdown the rules alone close what is captured, except to sockets that are bound to an interface.
 // That is better than nothing on a kernel without nftables.

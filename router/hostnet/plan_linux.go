@@ -201,6 +201,9 @@ func planRules(c Config, s Settings, f facts, v4 bool) []change {
 		for _, tcp := range []bool{false, true} {
 			plan = append(plan, at(3, rule{DstPort: dnsPort, TCP: tcp, Table: c.Table}))
 		}
+		for _, a := range ofFamily(s.Addresses, v4) {
+			plan = append(plan, at(3, rule{Src: netip.PrefixFrom(a.Addr(), a.Addr().BitLen()), Table: c.Table}))
+		}
 	}
 	for _, p := range ofFamily(lanOf(s, f), v4) {
 		// Packets to a network that has just gone must not go to the default gateway.

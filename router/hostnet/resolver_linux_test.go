@@ -242,3 +242,96 @@ func TestAResolverFileThatCannotBeChangedIsAWarning(t *testing.T) {
 		h.Close(t)
 	}
 }
+
+func TestAStoppedResolvedIsToldOnceAndSetAgainAtOnce(t *testing.T) {
+	if _, err := exec.LookPath("dbus-daemon"); err != nil {
+		t.Skip("dbus-daemon is not installed")
+	}
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	resolved := resolvedtest.Start(t, false)
+	h := hosttest.New(t)
+	hosttest.Must(t, os.WriteFile(h.ResolvConf(), []byte("nameserver 127.0.0.53\n"), 0o644))
+	c := config(h)
+	type report struct {
+		kind string
+		err  error
+	}
+	reports := make(chan report, 64)
+	c.Repaired = func(kind string, err error) { reports <- report{kind, err} }
+	host, err := Open(c)
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Apply(t.Context(), everything()))
+	stop := startWatch(t, host)
+	resolved.Stop(t)
+	if r := <-reports; r.kind != "resolver" || r.err == nil || !strings.Contains(r.err.Error(), "systemctl start systemd-resolved") {
+		t.Errorf("while it is stopped: got %v, want the mend", r)
+	}
+	for range 3 { // looks that find the same
+		hosttest.Must(t, host.repair(t.Context()))
+	}
+	if len(reports) > 0 {
+		t.Errorf("got another report %v, want one for one change", <-reports)
+	}
+	begun := time.Now()
+	resolved.Restart(t)
+	if r := <-reports; r.kind != "resolver" || r.err != nil {
+		t.Errorf("once it is back: got %v, want no error", r)
+	}
+	t.Log("set again after", time.Since(begun))
+	if got := resolved.State(); len(got.DNS) != 1 || got.TLS != "no" {
+		t.Errorf("once it is back: got %+v, want our server", got)
+	}
+	stop()
+	hosttest.Must(t, host.Close())
+}
+
+// A file that can be neither replaced nor written names only this machine, or is missing, so programs ask nobody.
+func TestAFixedResolverFileThatLeadsNowhereIsTold(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	for _, row := range []struct {
+		name, content string
+		told          bool
+	}{
+		{"a server of the network", "nameserver 192.168.1.1\n", false},
+		{"a stub on this machine", "nameserver 127.0.0.1\n", true},
+		{"no server", "search lan\n", true},
+		{"missing", "", true},
+	} {
+		h := hosttest.New(t)
+		dir := filepath.Join(h.Dir, "etc")
+		hosttest.Must(t, os.Mkdir(dir, 0o755))
+		c := config(h)
+		c.ResolvConf = filepath.Join(dir, "resolv.conf")
+		if row.content != "" {
+			hosttest.Must(t, os.WriteFile(c.ResolvConf, []byte(row.content), 0o644))
+		}
+		hosttest.Must(t, unix.Mount(dir, dir, "", unix.MS_BIND, ""))
+		hosttest.Must(t, unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+		var told, warned []error
+		c.Repaired = func(_ string, err error) { told = append(told, err) }
+		c.Warning = func(err error) { warned = append(warned, err) }
+		host, err := Open(c)
+		hosttest.Must(t, err)
+		if err := host.Apply(t.Context(), everything()); err != nil {
+			t.Errorf("%s: got %v, want a start all the same", row.name, err)
+		}
+		for range 3 {
+			hosttest.Must(t, host.repair(t.Context()))
+		}
+		want := 0
+		if row.told {
+			want = 1
+		}
+		if len(told) != want || len(warned) != 1 {
+			t.Errorf("%s: got reports %v and warnings %v, want %d and 1", row.name, told, warned, want)
+		}
+		hosttest.Must(t, unix.Unmount(dir, unix.MNT_DETACH))
+		hosttest.Must(t, host.repair(t.Context()))
+		hosttest.Must(t, host.Close())
+		h.Close(t)
+	}
+}

@@ -3,6 +3,7 @@ package hostnet
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -20,6 +21,7 @@ type rule struct {
 	NotMarked   bool         `json:"not_marked,omitempty"` // every packet that has not Mark
 	From        string       `json:"from,omitempty"`       // interface it came in by
 	Out         string       `json:"out,omitempty"`        // interface that the lookup is bound to
+	Src         netip.Prefix `json:"src,omitzero"`
 	To          netip.Prefix `json:"to,omitzero"`
 	SrcPort     uint16       `json:"src_port,omitempty"`
 	DstPort     uint16       `json:"dst_port,omitempty"` // UDP unless TCP is set
@@ -75,6 +77,9 @@ func (r *rule) netlink() *netlink.Rule {
 	if r.Mask != 0 {
 		n.Mark, n.Mask = r.Mark, &r.Mask
 	}
+	if r.Src.IsValid() {
+		n.Src = rtnl.IPNet(r.Src)
+	}
 	if r.To.IsValid() {
 		n.Dst = rtnl.IPNet(r.To)
 	}
@@ -104,8 +109,16 @@ func (r *rule) is(n *netlink.Rule) bool {
 	return n.Priority == w.Priority && n.Protocol == w.Protocol && n.Table == w.Table &&
 		n.Mark == w.Mark && maskOf(n) == maskOf(w) && n.Invert == w.Invert && n.IifName == w.IifName &&
 		n.SuppressPrefixlen == w.SuppressPrefixlen && n.IPProto == w.IPProto &&
-		samePorts(n.Sport, w.Sport) && samePorts(n.Dport, w.Dport) && n.Src == nil && n.OifName == w.OifName && n.UIDRange == nil &&
-		(n.Dst == nil) == (w.Dst == nil) && (n.Dst == nil || rtnl.Prefix(n.Dst, r.Family) == r.To)
+		samePorts(n.Sport, w.Sport) && samePorts(n.Dport, w.Dport) && sameNet(n.Src, r.Src, r.Family) && n.OifName == w.OifName && n.UIDRange == nil &&
+		sameNet(n.Dst, r.To, r.Family)
+}
+
+// sameNet reports whether a rule's network is p. Both may be missing.
+func sameNet(n *net.IPNet, p netip.Prefix, family int) bool {
+	if n == nil || !p.IsValid() {
+		return n == nil && !p.IsValid()
+	}
+	return rtnl.Prefix(n, family) == p
 }
 
 func maskOf(n *netlink.Rule) uint32 {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"penstock/router/hostnet/internal/rtnl"
+	"penstock/router/hostnet/resolver"
 )
 
 // minGap is the least time between two looks that events cause: a routing daemon may write all the time.
@@ -22,6 +24,8 @@ func (h *Host) Watch(ctx context.Context) error {
 		return fmt.Errorf("hostnet: listen for changes: %w", err)
 	}
 	defer events.close()
+	h.kernel.resolved.Notify(events.changed)
+	defer h.kernel.resolved.Notify(nil)
 
 	slow := time.NewTicker(repairWithin)
 	defer slow.Stop()
@@ -50,7 +54,7 @@ func (h *Host) Watch(ctx context.Context) error {
 			lastErr = ""
 		case err.Error() != lastErr:
 			lastErr = err.Error()
-			h.cfg.Log.Warn("cannot put back what another program removed", "err", err)
+			h.cfg.Log.Warn("cannot look after the host's settings; trying again", "err", err)
 		}
 	}
 }
@@ -76,16 +80,16 @@ func (h *Host) repair(ctx context.Context) error {
 		}
 		f.link = nil // one that Apply has not seen is not ours
 	}
-	resolver, failed := planResolver(h.cfg, h.settings, f)
+	settings, failed := planResolver(h.cfg, h.settings, f)
 	if failed != nil { // it cannot be read: keep the last plan
 		for _, c := range h.applied {
 			if c.stage() == stageResolver {
-				resolver = append(resolver, c)
+				settings = append(settings, c)
 			}
 		}
 	}
 	h.overlapLocked(findOverlap(h.settings, f))
-	return errors.Join(failed, h.repairLocked(ctx, v, append(planKernel(h.cfg, h.settings, f), resolver...)))
+	return errors.Join(failed, h.repairLocked(ctx, v, append(planKernel(h.cfg, h.settings, f), settings...)))
 }
 
 // goneLocked reports, once, that the TUN is gone.
@@ -113,7 +117,11 @@ func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 	if err := h.recordLocked(plan); err != nil {
 		return err
 	}
-	var failed error
+	failed := make(map[stage]error)
+	if err := h.blindLocked(); err != nil {
+		failed[stageResolver] = err
+	}
+	var removed []change // by others, and put back
 	for _, c := range missing {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -123,20 +131,58 @@ func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 			h.goneLocked() // while we looked
 			return nil
 		}
-		if err != nil {
-			err = fmt.Errorf("hostnet: %s: %w", c, err)
+		switch {
+		case err != nil:
+			failed[c.stage()] = errors.Join(failed[c.stage()], fmt.Errorf("%s: %w", c, err))
+		case inEntries(known, c.key()) && !h.revisedLocked(c): // else it is new, such as a network that the host has just joined
+			removed = append(removed, c)
 		}
-		again := inEntries(known, c.key()) // else it is new, such as a network that the host has just joined
-		if err == nil && again {
-			h.cfg.Log.Warn("put back what another program removed", "change", c.String())
-		}
-		if err != nil || again {
-			h.repaired(c.stage(), err)
-		}
-		failed = errors.Join(failed, err)
 	}
+	h.tellLocked(failed, removed)
 	h.applied = plan
-	return errors.Join(failed, h.undoStaleLocked(plan))
+	return h.undoStaleLocked(plan)
+}
+
+// revisedLocked reports whether a change is other than what was applied, so that nobody else removed it: the table names the
+// networks that the host is connected to, for example.
+func (h *Host) revisedLocked(c change) bool {
+	r, ok := c.(reviser)
+	return ok && slices.ContainsFunc(h.applied, func(a change) bool { return a.key() == c.key() && r.revises(a) })
+}
+
+// tellLocked reports what could not be put back, if that is news, and what could.
+func (h *Host) tellLocked(failed map[stage]error, removed []change) {
+	for s := stageNft; s <= stageResolver; s++ {
+		err, before := failed[s], h.failing[s]
+		switch {
+		case err != nil && err.Error() != before:
+			h.failing[s] = err.Error()
+			h.cfg.Log.Error("cannot put back a setting of the host; trying again", "what", s.String(), "err", err)
+			h.repaired(s, err)
+		case err == nil && before != "":
+			delete(h.failing, s)
+			h.cfg.Log.Info("put back a setting of the host", "what", s.String())
+			h.repaired(s, nil)
+		case err == nil:
+			for _, c := range removed {
+				if c.stage() == s {
+					h.cfg.Log.Warn("put back what another program removed", "change", c.String())
+					h.repaired(s, nil)
+				}
+			}
+		}
+	}
+}
+
+// blindLocked returns why no name resolves, if the resolver file could not be changed and leads programs nowhere.
+func (h *Host) blindLocked() error {
+	for key := range h.without {
+		if path, ok := key.(resolvConfKey); ok && !resolver.LeadsOut(string(path)) {
+			return fmt.Errorf("resolver file %s cannot be changed and names no server outside this machine, so no name resolves: "+
+				"make it writable, or write a server into it, such as nameserver %s", path, h.settings.DNS[0])
+		}
+	}
+	return nil
 }
 
 func (h *Host) repaired(s stage, err error) {

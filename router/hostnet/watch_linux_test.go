@@ -310,3 +310,27 @@ func TestAnOverlapWithAConnectedNetworkIsReportedAndOver(t *testing.T) {
 	}
 	hosttest.Must(t, host.Close())
 }
+
+// The table and the rules follow the networks that the host is connected to. Nobody removed anything.
+func TestAnAddressThatComesAndGoesIsNobodysFault(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	c := config(h)
+	c.Repaired = func(kind string, err error) { t.Errorf("got %s put back (%v), want no blame", kind, err) }
+	host, err := Open(c)
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Apply(t.Context(), everything()))
+	up, err := netlink.LinkByName("up0")
+	hosttest.Must(t, err)
+	addr, err := netlink.ParseAddr("192.168.7.2/24")
+	hosttest.Must(t, err)
+	for range 2 {
+		hosttest.Must(t, netlink.AddrAdd(up, addr))
+		hosttest.Must(t, host.repair(t.Context()))
+		hosttest.Must(t, netlink.AddrDel(up, addr))
+		hosttest.Must(t, host.repair(t.Context()))
+	}
+	hosttest.Must(t, host.Close())
+}

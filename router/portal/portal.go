@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"penstock/policy/iprange"
@@ -148,7 +149,10 @@ func isName(s string) bool {
 }
 
 // Detector looks for portals. It is safe for concurrent use.
-type Detector struct{ cfg Config }
+type Detector struct {
+	cfg   Config
+	looks atomic.Uint32
+}
 
 // New makes a detector. Dial and Resolve must be set.
 func New(c Config) *Detector {
@@ -161,8 +165,9 @@ func New(c Config) *Detector {
 	return &Detector{cfg: c}
 }
 
-// Look sends requests by each uplink and returns the first portal that answers. clear means that there is none: a page was
-// as empty as it should be, and no other page was not. If neither ok nor clear is true, nobody answered.
+// Look sends a request by each uplink and returns the first portal that answers. clear means that there is none: a page was
+// as empty as it should be, and no other page was not. If neither ok nor clear is true, nobody answered. Each call asks for
+// the next one of the probes.
 func (d *Detector) Look(ctx context.Context, uplinks []string) (found Portal, ok, clear bool) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
@@ -171,17 +176,16 @@ func (d *Detector) Look(ctx context.Context, uplinks []string) (found Portal, ok
 		free   bool
 		err    error
 	}
-	answers := make(chan answer, len(uplinks)*len(d.cfg.Probes))
+	probe := d.cfg.Probes[int(d.looks.Add(1)-1)%len(d.cfg.Probes)]
+	answers := make(chan answer, len(uplinks))
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel() // before the wait
 	for _, uplink := range uplinks {
-		for _, probe := range d.cfg.Probes {
-			wg.Go(func() {
-				p, captive, err := d.ask(ctx, uplink, probe)
-				answers <- answer{p, err == nil && !captive, err}
-			})
-		}
+		wg.Go(func() {
+			p, captive, err := d.ask(ctx, uplink, probe)
+			answers <- answer{p, err == nil && !captive, err}
+		})
 	}
 	for range cap(answers) {
 		switch a := <-answers; {

@@ -87,6 +87,25 @@ func TestLook(t *testing.T) {
 	}
 }
 
+func TestEachLookAsksForOnePage(t *testing.T) {
+	var asked []string
+	d := New(Config{
+		Probes: []string{"http://a.example/", "http://b.example/"},
+		Resolve: func(_ context.Context, host string) ([]netip.Addr, error) {
+			asked = append(asked, host)
+			return nil, errors.New("no answer")
+		},
+	})
+	for range 3 {
+		if _, ok, clear := d.Look(t.Context(), []string{"wifi"}); ok || clear {
+			t.Errorf("got a portal %v, clear %v; want neither", ok, clear)
+		}
+	}
+	if want := "a.example b.example a.example"; strings.Join(asked, " ") != want {
+		t.Errorf("got %q, want %q", asked, want)
+	}
+}
+
 func TestParse(t *testing.T) {
 	tests := []struct {
 		name, url string

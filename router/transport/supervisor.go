@@ -117,6 +117,8 @@ func (s *supervisor) attempt(ctx context.Context) error {
 	limited := newLimitedContext(ctx)
 	limit := time.NewTimer(min(s.Timing.ConnectFirst<<min(s.failed, 4), s.Timing.ConnectMost))
 	defer limit.Stop()
+	look := time.NewTicker(s.Timing.Sample)
+	defer look.Stop()
 	before := s.stats().RxBytes
 	done := make(chan error, 1)
 	go func() { done <- s.driver.Connect(limited) }()
@@ -127,6 +129,10 @@ func (s *supervisor) attempt(ctx context.Context) error {
 				return &ReasonedError{Reason: ReasonHandshakeFailed, Err: errors.New("nothing was received")}
 			}
 			return err
+		case <-look.C:
+			h := s.Health()
+			h.Stats = s.stats() // so that a server that answers, but takes long to agree, is seen
+			s.health.Store(&h)
 		case <-limit.C:
 			if s.stats().RxBytes == before {
 				limited.exceeded.Store(true)
@@ -227,6 +233,9 @@ func (s *supervisor) stats() Stats {
 	d := s.driver.Stats()
 	d.RxBytes += s.base.RxBytes
 	d.TxBytes += s.base.TxBytes
+	if d.LastRx.IsZero() {
+		d.LastRx = s.base.LastRx
+	}
 	return d
 }
 

@@ -103,10 +103,11 @@ type AlwaysOn struct {
 }
 
 // CaptivePortal says what happens on a network that lets nothing through until somebody signs in. penstock looks for such a
-// portal only after transports have failed to connect for 2 s (1 min if one was connected before). It asks outside the
-// transports, in requests that identify no user, and status shows where to sign in.
+// portal only after transports have failed to connect for 2 s (1 min if one was connected before) and no server has answered,
+// and at most four times on each network. It asks outside the transports, in requests that identify no user, and status shows
+// where to sign in. Under always_on.lockdown it looks only if the file has a section captive_portal.
 type CaptivePortal struct {
-	// Detect is whether penstock looks for portals at all.
+	// Detect is whether penstock looks for portals at all. Default under always_on.lockdown, in a file without captive_portal: false.
 	Detect bool `yaml:"detect" default:"true"`
 	// Probe lists URLs of empty pages (status 204, plain HTTP) to fetch. Default: two public ones that exist for this purpose.
 	Probe []string `yaml:"probe"`

@@ -273,3 +273,22 @@ func TestUpstreamAddresses(t *testing.T) {
 		}
 	}
 }
+
+func TestLockdownLooksForPortalsOnlyWhenAsked(t *testing.T) {
+	for text, want := range map[string]bool{
+		"":                              true,
+		"always_on: {lockdown: true}\n": false,
+		"always_on: {lockdown: true}\ncaptive_portal: {detect: true}\n":  true,
+		"always_on: {lockdown: true}\ncaptive_portal: {window: 3m}\n":    true,
+		"captive_portal: {detect: false}\nalways_on: {lockdown: true}\n": false,
+		"always_on: {lockdown: false}\ncaptive_portal: {window: 3m}\n":   true,
+	} {
+		c, err := Parse("/etc/penstock/config.yaml", []byte(text+"listen: {tun: {}}\nrules: [{name: rest, do: direct}]\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.CaptivePortal.Detect != want {
+			t.Errorf("%q: got detect %v, want %v", text, c.CaptivePortal.Detect, want)
+		}
+	}
+}

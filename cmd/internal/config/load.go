@@ -54,6 +54,9 @@ func load(path string, read func(*decoder)) (*Config, error) {
 	setDefaults(reflect.ValueOf(c).Elem())
 	d := &decoder{config: c}
 	read(d)
+	if _, asked := c.positions["captive_portal"]; c.AlwaysOn.Lockdown && !asked {
+		c.CaptivePortal.Detect = false // a look leaves in clear
+	}
 	if t := c.Listen.TUN; t != nil {
 		_, t.AddressGiven = c.positions["listen.tun.address"]
 	}

@@ -20,14 +20,18 @@ import (
 )
 
 const (
-	failsFor   = 2 * time.Second  // after failing to connect for this long, look for a portal
-	failsLater = time.Minute      // the same on a network where a transport has connected: more likely the server is down
-	lookAgain  = 30 * time.Second // while connecting keeps failing
-	lookPortal = 5 * time.Second  // while there is a portal, because the user is signing in
-	overslept  = 3 * time.Second  // if a step is this late, the process was not running
+	failsFor   = 2 * time.Second // after failing to connect for this long, look for a portal
+	failsLater = time.Minute     // the same on a network where a transport has connected: more likely the server is down
+	lookPortal = 5 * time.Second // while there is a portal, because the user is signing in; doubles
+	lookSeldom = time.Minute     // the longest pause while there is a portal
+	overslept  = 3 * time.Second // if a step is this late, the process was not running
 
 	mostPortals = 3 // hosts opened on one network, once each: a network that keeps naming new ones must not stay open for ever
 )
+
+// lookPauses are the pauses after each look at a network without a portal, while connecting keeps failing. After the last look
+// the server must be at fault. Each look is a question and a request in clear.
+var lookPauses = [...]time.Duration{10 * time.Second, 30 * time.Second, 2 * time.Minute}
 
 // captive looks for captive portals while transports cannot connect. One goroutine owns it.
 type captive struct {
@@ -43,7 +47,10 @@ type captive struct {
 
 	// Owned by run.
 	seen   uint64    // the last network that was examined
-	proved bool      // a transport has been connected on it
+	proved bool      // a transport has been connected on it, or its server has answered
+	looks  int       // how often it was examined since the last portal
+	shown  int       // how often a portal was seen in a row
+	next   time.Time // when it may be examined again; zero: at once
 	moved  time.Time // when it was first examined
 	woke   time.Time // when the process last woke; failures before that do not count
 	opened []string  // the hosts that were opened on this network; each is opened only once
@@ -110,13 +117,14 @@ func (c *captive) run(ctx context.Context) error {
 func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) {
 	if n := c.network.Load(); n != c.seen {
 		c.seen, c.moved, c.opened, c.proved = n, now, nil, false
+		c.looks, c.shown, c.next = 0, 0, time.Time{}
 		c.forget()
 	}
 	if !c.until.IsZero() && !now.Before(c.until) {
 		c.shut()
 	}
-	since, failing, connected := failingSince(c.egress.Health())
-	c.proved = c.proved || connected
+	since, failing, proved := failingSince(c.egress.Health(), c.moved)
+	c.proved = c.proved || proved
 	if !failing {
 		c.forget()
 		return 0
@@ -126,23 +134,31 @@ func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) 
 			since = later
 		}
 	}
-	patience := failsFor
+	due := since.Add(failsFor)
 	if c.proved {
-		patience = failsLater
+		due = since.Add(failsLater)
 	}
-	if left := patience - now.Sub(since); left > 0 {
+	if c.next.After(due) {
+		due = c.next
+	}
+	if left := due.Sub(now); left > 0 {
 		return left
 	}
-	p, ok, clear := c.look(ctx)
-	switch {
-	case ctx.Err() != nil:
+	if c.looks > len(lookPauses) {
 		return 0
+	}
+	p, ok, clear := c.look(ctx)
+	if ctx.Err() != nil {
+		return 0
+	}
+	pause := c.pause(ok)
+	c.next = now.Add(pause)
+	switch {
 	case ok:
 		c.take(ctx, p, now)
 		if !c.until.IsZero() {
-			return min(lookPortal, c.until.Sub(now))
+			return min(pause, c.until.Sub(now))
 		}
-		return lookPortal
 	case clear && c.found.Load() != nil:
 		c.l.log.Info("captive portal passed: the network is open")
 		c.forget()
@@ -150,17 +166,36 @@ func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) 
 			t.Reconnect()
 		}
 	}
-	return lookAgain
+	return pause
 }
 
-// failingSince returns since when transports have been failing to connect. failing is false if one is connected, because then
-// there is no captive portal.
-func failingSince(all []transport.Health) (since time.Time, failing, connected bool) {
+// pause counts a look and returns the time until the next one, or 0 if that was the last.
+func (c *captive) pause(portal bool) time.Duration {
+	if portal {
+		c.looks = 0
+		c.shown++
+		return min(lookPortal<<min(c.shown-1, 8), lookSeldom)
+	}
+	c.looks++
+	c.shown = 0
+	if c.looks > len(lookPauses) {
+		return 0
+	}
+	return lookPauses[c.looks-1]
+}
+
+// failingSince returns since when transports have been failing to connect. failing is false if a server has answered, because
+// then there is no captive portal: the transport is connected, or its credentials or certificates are wrong. proved reports such
+// an answer since moved, when the network was joined.
+func failingSince(all []transport.Health, moved time.Time) (since time.Time, failing, proved bool) {
 	for _, h := range all {
 		switch h.State {
 		case transport.Connected:
 			return time.Time{}, false, true
 		case transport.Connecting, transport.Reconnecting:
+			if h.Stats.LastRx.After(h.Since) && h.Stats.LastRx.After(moved) {
+				return time.Time{}, false, true
+			}
 			if !failing || h.Since.Before(since) {
 				since = h.Since
 			}

@@ -17,6 +17,11 @@ func TestFailingSince(t *testing.T) {
 	at := func(s transport.State, ago time.Duration) transport.Health {
 		return transport.Health{State: s, Since: now.Add(-ago)}
 	}
+	heard := func(s transport.State, ago, last time.Duration) transport.Health {
+		h := at(s, ago)
+		h.Stats.LastRx = now.Add(-last)
+		return h
+	}
 	tests := []struct {
 		name string
 		all  []transport.Health
@@ -29,10 +34,14 @@ func TestFailingSince(t *testing.T) {
 		{"one that is connected proves the network", []transport.Health{at(transport.Connecting, time.Minute), at(transport.Connected, time.Hour)}, 0},
 		{"offline, down and blocked are not the network's doing",
 			[]transport.Health{at(transport.Offline, time.Minute), at(transport.Down, time.Minute), at(transport.Blocked, time.Minute)}, 0},
+		{"a server that answers and refuses is no portal", []transport.Health{heard(transport.Connecting, time.Minute, time.Second)}, 0},
+		{"nor is one beside it that is silent", []transport.Health{at(transport.Connecting, time.Minute), heard(transport.Reconnecting, time.Minute, time.Second)}, 0},
+		{"what was received before the failure does not count", []transport.Health{heard(transport.Reconnecting, time.Minute, 2*time.Minute)}, time.Minute},
+		{"nor what was received on another network", []transport.Health{heard(transport.Reconnecting, time.Hour, 50*time.Minute)}, time.Hour},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			since, failing, _ := failingSince(tt.all)
+			since, failing, _ := failingSince(tt.all, now.Add(-40*time.Minute))
 			if failing != (tt.want > 0) || failing && !since.Equal(now.Add(-tt.want)) {
 				t.Errorf("got %s ago %t, want %s", now.Sub(since), failing, tt.want)
 			}
@@ -87,6 +96,50 @@ func TestCaptivePortalIsShownAndLetOut(t *testing.T) {
 	c.proved, ok, clear = true, true, false // a transport has connected on this network
 	want("when the server falls silent", 30*time.Second, false, "corp")
 	want("and stays silent", 8*time.Minute, true, "corp")
+}
+
+func TestANetworkWithoutAPortalIsExaminedFourTimes(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		answer func(c *captive) (ok, clear bool)
+	}{
+		{"when the network is fine", func(*captive) (bool, bool) { return false, true }},
+		{"when nobody answers", func(*captive) (bool, bool) { return false, false }},
+	} {
+		w := newWorld(t, "")
+		c := w.follower.captive
+		w.corp(t)
+		for corp, _ := w.egress.Transport("corp"); corp.Health().State != transport.Connecting; {
+			<-c.kick
+		}
+		var looks []time.Duration
+		start, now := time.Now(), time.Duration(0)
+		c.look = func(context.Context) (portal.Portal, bool, bool) {
+			looks = append(looks, now)
+			ok, clear := row.answer(c)
+			return portal.Portal{}, ok, clear
+		}
+		hour := func() {
+			for range 3600 { // a step a second, as when a transport changes its state all the time
+				now += time.Second
+				c.step(t.Context(), start.Add(now))
+			}
+		}
+		hour()
+		if len(looks) != 4 {
+			t.Fatalf("%s: got looks at %v, want four", row.name, looks)
+		}
+		for i := 2; i < len(looks); i++ {
+			if looks[i]-looks[i-1] <= looks[i-1]-looks[i-2] {
+				t.Errorf("%s: got looks at %v, want growing pauses", row.name, looks)
+			}
+		}
+		c.moves()
+		hour()
+		if len(looks) != 8 {
+			t.Errorf("%s, and then on another network: got looks at %v, want four more", row.name, looks)
+		}
+	}
 }
 
 // A network that blocks transports and names another portal each time must not keep one open for ever.

@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -134,4 +138,33 @@ func (t *trouble) String() string {
 		return *what
 	}
 	return ""
+}
+
+// troubles are several, each under its own key.
+type troubles struct {
+	mu  sync.Mutex // guards below
+	all map[string]error
+}
+
+// note records a trouble, or with nil that it is over.
+func (t *troubles) note(key string, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.all == nil {
+		t.all = make(map[string]error)
+	}
+	t.all[key] = err
+}
+
+// String returns "" if nothing is wrong.
+func (t *troubles) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var texts []string
+	for _, key := range slices.Sorted(maps.Keys(t.all)) {
+		if err := t.all[key]; err != nil {
+			texts = append(texts, err.Error())
+		}
+	}
+	return strings.Join(texts, "; ")
 }

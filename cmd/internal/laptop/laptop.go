@@ -75,7 +75,8 @@ type Laptop struct {
 	applying sync.Mutex               // held from reading the settings until they are applied
 	search   atomic.Pointer[[]string] // search domains for short names
 	overlap  trouble
-	device   *device // nil without a TUN
+	host     troubles // with settings of the host
+	device   *device  // nil without a TUN
 }
 
 // New opens the way out through the host's own network. If penstock changes the host, it locks the state file; a second
@@ -144,7 +145,10 @@ func (l *Laptop) openHost() error {
 	n, err := hostnet.Open(hostnet.Config{
 		Interface: t.Name, StateFile: t.StateFile, Mark: t.Mark, MarkMask: t.MarkMask, Log: l.log,
 		Repaired: func(kind string, err error) {
-			l.log.Warn("restored a setting of penstock that something else had removed", "what", kind, "err", err)
+			if err != nil {
+				err = fmt.Errorf("cannot set up the host's %s: %w", kind, err)
+			}
+			l.host.note(kind, err)
 		},
 		Gone: func() {
 			if l.device != nil {
@@ -198,7 +202,10 @@ func (l *Laptop) Trouble() string {
 	if l.device != nil && l.device.String() != "" {
 		return l.device.String()
 	}
-	return l.overlap.String()
+	if what := l.overlap.String(); what != "" {
+		return what
+	}
+	return l.host.String()
 }
 
 // overlaps records that the host is also connected to a network of the TUN. With nil it records that it is not.

@@ -51,6 +51,18 @@ func isTransport(protocol byte) []expr.Any {
 	}
 }
 
+// source matches packets from an address.
+func source(a netip.Addr) []expr.Any {
+	family, offset := byte(unix.NFPROTO_IPV4), uint32(12)
+	if a.Is6() {
+		family, offset = unix.NFPROTO_IPV6, 8
+	}
+	return append(isProtocol(family),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(a.BitLen() / 8)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: a.AsSlice()},
+	)
+}
+
 // destination matches packets to a prefix.
 func destination(p netip.Prefix) []expr.Any {
 	family, offset := byte(unix.NFPROTO_IPV4), uint32(16)

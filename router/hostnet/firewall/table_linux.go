@@ -15,7 +15,7 @@ import (
 )
 
 // version changes with the rules that chains makes of the same Table.
-const version = 2
+const version = 3
 
 // dnsPort is where questions go. A LAN's own resolver is not asked: it would learn every name, and its answers would get
 // past the filter.
@@ -25,7 +25,7 @@ const dnsPort = 53
 type Table struct {
 	TUN         string
 	Mark, Mask  uint32         // of our own packets
-	Own         []netip.Addr   // dropped if they arrive by another interface
+	Own         []netip.Addr   // dropped if they arrive by another interface, or leave by one
 	Admit       []netip.Prefix // may be sent to without the mark
 	LAN         []netip.Prefix // may be sent to as well, but not to port 53
 	Captured    []netip.Prefix // may not be sent to; with Lockdown nothing else may either
@@ -144,8 +144,8 @@ type chain struct {
 //
 //	guard    drop packets for our TUN's addresses that arrive by another interface
 //	restore  mark the answers to marked packets (only with RestoreMark)
-//	egress   admit loopback, the TUN, marked packets, DHCP, neighbour discovery, Admit and, but for DNS, LAN;
-//	         then drop Captured, or everything with Lockdown
+//	egress   admit loopback and the TUN, drop what comes from Own; admit marked packets, DHCP, neighbour discovery, Admit
+//	         and, but for DNS, LAN; then drop Captured, or everything with Lockdown
 //
 // egress hooks into postrouting, which forwarded packets pass too. It is what stops a socket that is bound to an
 // interface: for those IPv4 ignores an unreachable rule and treats the destination as a neighbour
@@ -156,10 +156,6 @@ func (t Table) chains() []chain {
 		guard.rules = append(guard.rules, rulesOf(notInterface(expr.MetaKeyIIFNAME, t.TUN), notInterface(expr.MetaKeyIIFNAME, "lo"),
 			destination(netip.PrefixFrom(addr, addr.BitLen())), drop()))
 	}
-	if len(t.Captured) == 0 && !t.Lockdown {
-		return []chain{guard}
-	}
-
 	policy := nftables.ChainPolicyAccept
 	if t.Lockdown {
 		policy = nftables.ChainPolicyDrop
@@ -168,6 +164,14 @@ func (t Table) chains() []chain {
 	add := func(parts ...[]expr.Any) { egress.rules = append(egress.rules, rulesOf(parts...)) }
 	add(isInterface(expr.MetaKeyOIFNAME, "lo"), accept())
 	add(isInterface(expr.MetaKeyOIFNAME, t.TUN), accept())
+	// What has the TUN's address answers a packet out of it, such as the kernel's "port unreachable" to a resolver's late
+	// answer. Outside the TUN, that would show the answer to the network.
+	for _, addr := range t.Own {
+		add(source(addr), drop())
+	}
+	if len(t.Captured) == 0 && !t.Lockdown {
+		return []chain{guard, egress}
+	}
 	add(isInterface(expr.MetaKeyIIFNAME, t.TUN), accept())
 	if t.RestoreMark {
 		add(t.marked(expr.MetaKeyMARK), t.rememberMark())

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -22,9 +23,14 @@ const (
 
 // Bus is the way to systemd-resolved: D-Bus's system bus, to which it connects when first used. The zero value is ready.
 type Bus struct {
-	mu   sync.Mutex // guards conn
+	notify atomic.Pointer[chan<- struct{}] // gets a value when systemd-resolved starts or stops; nil: nobody listens
+
+	mu   sync.Mutex // guards below
 	conn *dbus.Conn
 }
+
+// errAbsent is the error of settings for a systemd-resolved that is stopped.
+var errAbsent = errors.New("systemd-resolved does not run, so no name resolves for programs that ask it: start it with systemctl start systemd-resolved")
 
 // dnsAddress is D-Bus type (iay).
 type dnsAddress struct {
@@ -64,7 +70,43 @@ func (b *Bus) connect() (*dbus.Conn, error) {
 		return nil, errors.Join(fmt.Errorf("connect to the system bus: %w", err), conn.Close())
 	}
 	b.conn = conn
+	b.subscribe(conn)
 	return conn, nil
+}
+
+// subscribe passes on when systemd-resolved starts or stops. Without the signals the next look finds out.
+func (b *Bus) subscribe(conn *dbus.Conn) {
+	err := conn.AddMatchSignal(dbus.WithMatchSender("org.freedesktop.DBus"), dbus.WithMatchInterface("org.freedesktop.DBus"),
+		dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, resolvedName))
+	if err != nil {
+		return
+	}
+	signals := make(chan *dbus.Signal, 8)
+	conn.Signal(signals)
+	go b.pass(signals)
+}
+
+// pass ends with the connection, which closes the channel.
+func (b *Bus) pass(signals <-chan *dbus.Signal) {
+	for range signals {
+		c := b.notify.Load()
+		if c == nil {
+			continue
+		}
+		select {
+		case *c <- struct{}{}:
+		default: // there is a value already
+		}
+	}
+}
+
+// Notify sends a value to c, which should have a buffer, whenever systemd-resolved starts or stops; nil ends that.
+func (b *Bus) Notify(c chan<- struct{}) {
+	if c == nil {
+		b.notify.Store(nil)
+		return
+	}
+	b.notify.Store(&c)
 }
 
 // Close ends the connection. A later use connects again.
@@ -206,6 +248,9 @@ func (l *Link) Set(b *Bus) error {
 	index := int32(l.Index)
 	for _, setting := range plain {
 		err := b.call(setting.method, index, off).Err
+		if isAbsent(err) {
+			return errAbsent
+		}
 		if err != nil && !isFailure(err, "org.freedesktop.DBus.Error.UnknownMethod") {
 			return fmt.Errorf("systemd-resolved: %s: %w", setting.method, err)
 		}
@@ -237,6 +282,11 @@ func (l *Link) Revert(b *Bus) error {
 		return nil
 	}
 	return fmt.Errorf("systemd-resolved: RevertLink: %w", err)
+}
+
+// isAbsent reports whether err says that nobody has systemd-resolved's name on the bus.
+func isAbsent(err error) bool {
+	return isFailure(err, "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner")
 }
 
 // isFailure reports whether err is one of D-Bus's named errors.

@@ -66,6 +66,12 @@ func StubInUse(path string) bool {
 	})
 }
 
+// LeadsOut reports whether the resolver file at path names a server outside this machine. Questions to one can be captured on
+// their way.
+func LeadsOut(path string) bool {
+	return slices.ContainsFunc(Named(path), func(a netip.Addr) bool { return !a.IsLoopback() && !a.IsUnspecified() })
+}
+
 // Named returns the servers that the resolver file at path names; none if it cannot be read.
 func Named(path string) []netip.Addr {
 	raw, err := os.ReadFile(path)

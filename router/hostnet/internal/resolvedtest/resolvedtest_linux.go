@@ -41,6 +41,7 @@ const (
 
 // Resolved is the part of systemd-resolved that we use. The host's default is TLS and signatures for every interface.
 type Resolved struct {
+	conn  *dbus.Conn
 	mu    sync.Mutex // guards below
 	state State
 	calls []string
@@ -191,7 +192,7 @@ func Start(t *testing.T, old bool) *Resolved {
 	conn, err := dbus.ConnectSystemBus()
 	must(t, err)
 	t.Cleanup(func() { conn.Close() })
-	f := &Resolved{state: defaults()}
+	f := &Resolved{conn: conn, state: defaults()}
 	var exported, properties any = f, f
 	if old {
 		exported = struct{ withoutTLS }{f}
@@ -199,12 +200,26 @@ func Start(t *testing.T, old bool) *Resolved {
 	}
 	must(t, conn.Export(exported, resolvedPath, resolvedManager))
 	must(t, conn.ExportSubtree(properties, resolvedPath, "org.freedesktop.DBus.Properties"))
-	reply, err := conn.RequestName(resolvedName, 0)
+	f.Restart(t)
+	return f
+}
+
+// Stop gives up the name on the bus, as when the service stops, and forgets the settings.
+func (f *Resolved) Stop(t *testing.T) {
+	t.Helper()
+	_, err := f.conn.ReleaseName(resolvedName)
+	must(t, err)
+	f.Change(func(s *State) { *s = defaults() })
+}
+
+// Restart takes the name on the bus.
+func (f *Resolved) Restart(t *testing.T) {
+	t.Helper()
+	reply, err := f.conn.RequestName(resolvedName, 0)
 	must(t, err)
 	if reply != dbus.RequestNameReplyPrimaryOwner {
 		t.Fatalf("own %s: got %v", resolvedName, reply)
 	}
-	return f
 }
 
 func must(t *testing.T, err error) {
