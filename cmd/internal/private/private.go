@@ -14,6 +14,8 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"penstock/policy/textfile"
 )
 
 const (
@@ -35,6 +37,12 @@ func Read(path string, limit int64) ([]byte, error) {
 		}
 		time.Sleep(pause)
 	}
+}
+
+// ReadText is Read for a file of text, in whatever way its editor writes text.
+func ReadText(path string, limit int64) ([]byte, error) {
+	data, err := Read(path, limit)
+	return textfile.Decode(data), err
 }
 
 // read reads a file once. The result is not whole if the file changed meanwhile.
