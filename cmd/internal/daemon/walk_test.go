@@ -104,6 +104,7 @@ type running struct {
 const walkText = `listen: {tun: {routes: manual, dns: manual}}
 dns: {upstreams: [{address: 192.0.2.53}]}
 rules:
+  - {name: database, match: {port: 5432}, do: direct}
   - {name: no-bets, match: {domain: casino.example}, do: block}
   - {name: rest, do: direct}
 `
@@ -215,8 +216,8 @@ func TestTheWalk(t *testing.T) {
 		if got, want := <-r.world.asked, "tcp4 "+walkAddr+":5432"; got != want {
 			t.Errorf("the flow was dialled as %q, want %q", got, want)
 		}
-		if f := r.flow(t); f.Rule != "rest" || f.Verdict != "direct" {
-			t.Errorf("got verdict %q by rule %q, want direct by rest", f.Verdict, f.Rule)
+		if f := r.flow(t); f.Rule != "database" || f.Verdict != "direct" {
+			t.Errorf("got verdict %q by rule %q, want direct by database", f.Verdict, f.Rule)
 		}
 	})
 	t.Run("question", func(t *testing.T) {
