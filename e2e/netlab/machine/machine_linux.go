@@ -119,7 +119,8 @@ func (m *Machine) layer() error {
 // connect makes the bridge, with a port from which Capture sends its controls.
 func (m *Machine) connect() error {
 	links := m.lab.Access.Netlink()
-	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}
+	snooping := false // the bridge would report groups of its own
+	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}, MulticastSnooping: &snooping}
 	if err := links.LinkAdd(br); err != nil {
 		return fmt.Errorf("make bridge: %w", err)
 	}
