@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -140,44 +139,32 @@ func (l *late) up() error {
 }
 
 // read reads until the client's first bytes show a name or can show none. It waits for the first byte as long as it takes. Bytes
-// that may become a hello or a head, but do not yet look like one, are passed on after Config.SniffTimeout, so that a
-// conversation of single letters works; they are still read together with what follows. Once they look like one, they are not
-// passed on without their name.
+// that may become a hello or a head, but do not yet look like one, are passed on at once, so that a conversation of single words
+// is not delayed; they are still read together with what follows. Once they look like one, nothing more is passed on without the
+// name.
 func (l *late) read(head *head) (passed int, err error) {
 	defer l.client.SetReadDeadline(time.Time{})
-	var known time.Time // when the bytes first looked like a protocol with names
+	var deadline time.Time // none until a hello or a head has begun
 	for len(head.b) < head.max {
-		unknown := !looksNamed(head.b)
-		var deadline time.Time
-		switch {
-		case len(head.b) == passed && unknown:
-		case unknown:
-			deadline = time.Now().Add(l.r.SniffTimeout)
-		default:
-			if known.IsZero() {
-				known = time.Now()
-			}
-			deadline = known.Add(startedLimit)
-		}
 		if err := l.client.SetReadDeadline(deadline); err != nil {
 			return passed, err
 		}
 		done, err := head.readSome(l.client)
+		named := looksNamed(head.b)
 		switch {
 		case done:
 			return passed, nil
-		case err == nil:
-		case !unknown:
-			return passed, err
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) && !named:
 			return passed, nil // what there is can show no name
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		case err != nil:
+			return passed, err
+		case named && deadline.IsZero():
+			deadline = time.Now().Add(startedLimit)
+		case !named:
 			if _, err := unwrapped(l.current()).Write(head.b[passed:]); err != nil {
 				return passed, err
 			}
 			passed = len(head.b)
-		default:
-			return passed, err
 		}
 	}
 	return passed, nil
