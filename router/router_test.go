@@ -2,6 +2,7 @@ package router
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"penstock/policy"
+	"penstock/policy/sniff"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -321,6 +323,12 @@ func TestNamesInTheFlow(t *testing.T) {
 			time.Sleep(300 * time.Millisecond) // longer than the budget for the first byte
 			get("bad.bet")(prefixed{c, "GE"})
 		}, "HTTP/1.1 403 Forbidden"},
+		{"an allowed Host before 18 KiB of cookies goes out", 80, get("good.example\r\nCookie: " + strings.Repeat("c", 18<<10)), "out"},
+		{"an allowed Host before 64 KiB of cookies goes out", 80, get("good.example\r\nCookie: " + strings.Repeat("c", 64<<10)), "out"},
+		{"a blocked Host before 18 KiB of cookies gets a page", 80, get("bad.bet\r\nCookie: " + strings.Repeat("c", 18<<10)), "HTTP/1.1 403 Forbidden"},
+		{"a hello for the root goes out without a name", 443, func(c net.Conn) {
+			c.Write(bytes.Replace(clientHello("x"), []byte{0, 1, 'x'}, []byte{0, 1, '.'}, 1)) // crypto/tls itself leaves the root out
+		}, "out"},
 		{"a hello that comes after the budget is judged when it comes", 443, func(c net.Conn) {
 			time.Sleep(400 * time.Millisecond)
 			hello("bad.bet")(c)
@@ -579,6 +587,86 @@ func TestALaterRequestMovesNoConnection(t *testing.T) {
 	}
 }
 
+// rotating is a resolver that gives the addresses of a name in another order each time.
+type rotating struct {
+	people
+	asked *atomic.Uint32
+}
+
+func (r rotating) Confirm(context.Context, policy.Flow, string) ([]netip.Addr, error) {
+	addrs := []netip.Addr{netip.MustParseAddr("10.20.0.10"), netip.MustParseAddr("10.20.0.11")}
+	if r.asked.Add(1)%2 == 0 {
+		slices.Reverse(addrs)
+	}
+	return addrs, nil
+}
+
+func TestARotatingAnswerMovesNoConnection(t *testing.T) {
+	corp := dialled{make(chan string, 1), dialTo(echoServer(t, "corp"))}
+	asked := new(atomic.Uint32)
+	w := newWorld(t, Config{Policy: decide(claims), Ways: ways{"corp": corp}, Clients: rotating{asked: asked}})
+	c := newClient(t)
+	w.handle(c, 80)
+	r := bufio.NewReader(c)
+	for range 4 {
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: wiki.corp\r\n\r\n")
+	}
+	for i := range 1 + 4*3 { // the greeting and the requests, which the server sends back
+		if _, err := r.ReadString('\n'); err != nil {
+			t.Fatalf("line %d: %v", i, err)
+		}
+	}
+	if asked.Load() < 4 || len(corp.to) != 1 {
+		t.Errorf("the resolver was asked %d times and %d connections were dialled, want 4 or more, and 1", asked.Load(), len(corp.to))
+	}
+}
+
+// A flow that asks the old policy while the new one is put in force may record its verdict after Rejudge has looked.
+func TestNoFlowKeepsAVerdictOfAPolicyThatIsGone(t *testing.T) {
+	forward := policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "old"}
+	for _, row := range []struct {
+		name string
+		port uint16
+		send []byte
+	}{
+		{"judged when it begins", 25, nil},
+		{"judged by its name", 443, clientHello("www.example")},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var now atomic.Pointer[policy.Verdict]
+			now.Store(&forward)
+			asked, answer := make(chan struct{}), make(chan struct{})
+			w := newWorld(t, Config{
+				Policy: decide(func(f policy.Flow) policy.Verdict {
+					v := *now.Load()
+					if !f.Sniffed {
+						v.Later = policy.LaterBlock
+						return v
+					}
+					if v.Rule == "old" {
+						asked <- struct{}{}
+						<-answer
+					}
+					return v
+				}),
+				Ways: ways{"out": dialTo(echoServer(t, "out"))},
+			})
+			c := newClient(t)
+			w.handle(c, row.port)
+			if row.send != nil {
+				go c.Write(row.send)
+			}
+			<-asked
+			now.Store(&policy.Verdict{Rule: "new"})
+			w.Rejudge(nil, decideAlways(*now.Load()))
+			close(answer)
+			if f := <-w.ended; f.Verdict.Rule != "new" {
+				t.Errorf("the flow ended with the verdict of rule %q, want that of the new policy", f.Verdict.Rule)
+			}
+		})
+	}
+}
+
 func TestHalfHellosAreBounded(t *testing.T) {
 	h := heads{limit: 64 << 10, clients: make(map[uint64]int)}
 	fill := func(client uint64) (heads []*head) {
@@ -607,7 +695,7 @@ func TestHalfHellosAreBounded(t *testing.T) {
 }
 
 func TestAHelloThatHasNoEndIsReadToItsBound(t *testing.T) {
-	h := heads{limit: 64 << 10, clients: make(map[uint64]int)}
+	h := heads{limit: 1 << 20, clients: make(map[uint64]int)}
 	near, far := net.Pipe()
 	defer near.Close()
 	go func() {
@@ -621,12 +709,12 @@ func TestAHelloThatHasNoEndIsReadToItsBound(t *testing.T) {
 			}
 		}
 	}()
-	one := &head{heads: &h, client: 1, max: 16 << 10}
+	one := h.begin(1)
 	if err := one.readName(near, time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if len(one.b) != 16<<10 || !one.result().Ambiguous {
-		t.Errorf("got %d bytes and %+v, want %d, which are ambiguous", len(one.b), one.result().Status, 16<<10)
+	if len(one.b) != sniff.MaxHead || !one.result().Ambiguous {
+		t.Errorf("got %d bytes and %+v, want %d, which are ambiguous", len(one.b), one.result().Status, sniff.MaxHead)
 	}
 	one.release()
 	if h.total != 0 || len(h.clients) != 0 {
