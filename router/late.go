@@ -187,6 +187,12 @@ func looksNamed(b []byte) bool {
 func (l *late) judge(head *head, passed int) (through io.Writer, err error) {
 	res := head.result()
 	inHTTP := res.Protocol == sniff.HTTP || res.Protocol == sniff.HTTP2
+	if head.said != nil && !looksNamed(head.b) && res.Status != sniff.NotThis { // a line without an end
+		line := &longLine{w: unwrapped(l.current()), last: head.b[:passed]}
+		_, err := line.Write(head.b[passed:])
+		head.release()
+		return line, err
+	}
 	if !inHTTP && (head.said == nil || res.Status == sniff.NotThis) {
 		return nil, nil // no name: the first verdict stands
 	}
@@ -258,6 +264,33 @@ func (l *late) redial(passed int) error {
 		return errNoMore
 	}
 	return nil
+}
+
+// longLine passes a stream that begins with a line longer than a head may be. When the line ends, and turns out to have been that
+// of a request, nothing more passes: the names of its head were not read.
+type longLine struct {
+	w    io.Writer
+	last []byte // the end of what has passed of the line; nil once it has ended
+}
+
+// requestEnd is the end of the first line of every request of HTTP/1, without the minor version and the line's own end.
+var requestEnd = []byte(" HTTP/1.")
+
+func (l *longLine) Write(b []byte) (int, error) {
+	if l.last == nil {
+		return l.w.Write(b)
+	}
+	line, _, ended := bytes.Cut(b, []byte("\n"))
+	const enough = 16 // for requestEnd and what follows it
+	tail := append(bytes.Clone(l.last[max(0, len(l.last)-enough):]), line[max(0, len(line)-enough):]...)
+	if ended && bytes.Contains(tail, requestEnd) {
+		return 0, errNoMore
+	}
+	l.last = tail
+	if ended {
+		l.last = nil
+	}
+	return l.w.Write(b)
 }
 
 // skip drops the first n bytes, which have been written already.

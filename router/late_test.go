@@ -88,6 +88,8 @@ func TestNamesOnEveryPort(t *testing.T) {
 		{"a word and silence passes", []string{"HELO"}, "out", "*"},
 		{"two words without an end of line pass", []string{"last words"}, "out", "*"},
 		{"a blocked Host behind a pause in the first line is not sent", []string{"GET /", " HTTP/1.1\r\nHost: bad.bet\r\n\r\n"}, "out", "GET /"},
+		{"a text without an end of line, longer than any head, passes", []string{strings.Repeat("and from me", 100000)}, "out", "*"},
+		{"and its later lines", []string{strings.Repeat("and from me", 20000), "\nGET / HTTP/1.1\n"}, "out", "*"},
 		{"bytes that are nobody's", []string{"\x00\x01\x02"}, "out", "*"},
 	}
 	for _, row := range rows {
@@ -135,6 +137,22 @@ func TestNamesOnEveryPort(t *testing.T) {
 	}
 }
 
+// A request whose first line is longer than what is read for a name gets no further than that line.
+func TestAnEndlessRequestLineShowsNoHost(t *testing.T) {
+	out := newListener(t, "out")
+	w := newWorld(t, Config{Policy: decide(byName), Ways: ways{"out": dialTo(out.addr)}})
+	c := newClient(t)
+	w.handle(c, 8880)
+	for _, s := range []string{"GET /" + strings.Repeat("x", 300<<10), " HTTP/1", ".1\r\nHost: bad.bet\r\n\r\n"} {
+		io.WriteString(c, s)
+		time.Sleep(50 * time.Millisecond)
+	}
+	<-w.ended
+	if got := out.got(); strings.Contains(got, "\n") {
+		t.Errorf("the server received the line with its end and %q", got[strings.Index(got, "\n"):])
+	}
+}
+
 func TestALateClientThatEndsIsPassedOn(t *testing.T) {
 	w := newWorld(t, Config{Policy: decide(byName), Ways: ways{"out": dialTo(echoServer(t, "220 hello"))}})
 	c := newClient(t)
@@ -165,6 +183,43 @@ func TestAKilledLateFlowIsResetOnBothSides(t *testing.T) {
 	w.Kill(func(Flow) bool { return true })
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("got %v, want a reset", err)
+	}
+	<-w.ended
+}
+
+func TestAServerThatEndsFirstHearsTheRest(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	heard := make(chan string, 1)
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		io.WriteString(c, "bye")
+		c.(*net.TCPConn).CloseWrite()
+		all, _ := io.ReadAll(c)
+		heard <- string(all)
+	}()
+	w := newWorld(t, Config{Policy: decide(byName), Ways: ways{"out": dialTo(ln.Addr().String())}})
+	c := newClient(t)
+	w.handle(c, 25)
+	if all, err := io.ReadAll(c); string(all) != "bye" || err != nil {
+		t.Fatalf("got %q, %v; want the server's words and its end", all, err)
+	}
+	for _, s := range []string{"one ", "two ", "three"} {
+		time.Sleep(20 * time.Millisecond)
+		if _, err := io.WriteString(c, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Conn.(*net.TCPConn).CloseWrite()
+	if got := <-heard; got != "one two three" {
+		t.Errorf("the server heard %q, want all", got)
 	}
 	<-w.ended
 }
