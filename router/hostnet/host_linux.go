@@ -408,7 +408,6 @@ func (h *Host) makeLocked(c change) error {
 	if r, ok := c.(*resolvConf); ok {
 		warning = r.warning(err)
 	}
-	h.cfg.Log.Warn("the host is not configured in full", "err", warning)
 	if h.cfg.Warning != nil {
 		h.cfg.Warning(warning)
 	}

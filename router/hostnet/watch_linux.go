@@ -134,6 +134,7 @@ func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 		switch {
 		case err != nil:
 			failed[c.stage()] = errors.Join(failed[c.stage()], fmt.Errorf("%s: %w", c, err))
+		case h.without[c.key()]: // it was not put back, and a warning said so
 		case inEntries(known, c.key()) && !h.revisedLocked(c): // else it is new, such as a network that the host has just joined
 			removed = append(removed, c)
 		}
