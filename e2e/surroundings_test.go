@@ -139,6 +139,26 @@ func TestTheTUNStaysOutOfNetworksThatTheHostUses(t *testing.T) {
 	}
 }
 
+// laptop [pen0 -> penstock, endpoint by name] lan0 --- fe80::53 access, the only resolver --- internet --- [penstock] gateway
+func TestAnEndpointIsResolvedByAServerOfTheLink(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.edit(t, "corp.conf", "198.51.100.10:51820", "vpn.example:51820")
+	if err := w.AccessDNS.Add("vpn.example. 60 IN A " + netlab.GatewayIPv4); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Access.AddAddr("lan", prefix("fe80::53/64")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Laptop.WriteFile("/etc/resolv.conf", []byte("nameserver fe80::53%lan0\n")); err != nil {
+		t.Fatal(err)
+	}
+	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
+	w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+	w.connected(t)
+	attempt{"", "curl -4 https://intranet.corp.example/", "this is intranet.corp.example", nil}.on(t, w.Laptop)
+}
+
 // laptop [pen0 -> penstock, from a wg-quick file] === WireGuard ===> [penstock] gateway --- intranet
 func TestWhatAWgQuickFileSaysIsDone(t *testing.T) {
 	t.Parallel()

@@ -86,7 +86,7 @@ func (c *Condition) holds(ctx context.Context, n Network, ask Asker) bool {
 	return oneOf(c.Interface, n.Interface) &&
 		oneOf(c.SSID, n.SSID) &&
 		oneOf(c.GatewayIP, n.Gateway.Unmap()) &&
-		anyOf(c.DNSServer, n.Servers, func(a, b netip.Addr) bool { return a.Unmap() == b.Unmap() }) &&
+		anyOf(c.DNSServer, n.Servers, func(a, b netip.Addr) bool { return a.Unmap().WithZone("") == b.Unmap().WithZone("") }) &&
 		anyOf(c.DNSSearch, n.Search, sameDomain) &&
 		(c.ProbeURL == "" || ask.Answers(ctx, c.ProbeURL)) &&
 		(c.Beacon == nil || ask.Proves(ctx, *c.Beacon))

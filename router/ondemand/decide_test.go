@@ -48,6 +48,7 @@ func TestDecide(t *testing.T) {
 		{"a network by its name", when(Condition{SSID: []string{"office"}}), office, asked{}, FilterOnly, 0, 0},
 		{"a name in other letters is another network", when(Condition{SSID: []string{"Office"}}), office, asked{}, Connect, -1, 0},
 		{"a search domain, whatever its letters and dot", when(Condition{DNSSearch: []string{"corp.example"}}), office, asked{}, FilterOnly, 0, 0},
+		{"a DNS server that the router advertises on the link", when(Condition{DNSServer: []netip.Addr{netip.MustParseAddr("fe80::1")}}), Network{Servers: []netip.Addr{netip.MustParseAddr("fe80::1%wlan0")}}, asked{}, FilterOnly, 0, 0},
 		{"one of the network's DNS servers", when(Condition{DNSServer: []netip.Addr{netip.MustParseAddr("10.0.1.53")}}), office, asked{}, FilterOnly, 0, 0},
 		{"the gateway", when(Condition{GatewayIP: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}), office, asked{}, FilterOnly, 0, 0},
 		{"an SSID that is not known is none", when(Condition{SSID: []string{""}}), Network{}, asked{}, Connect, -1, 0},

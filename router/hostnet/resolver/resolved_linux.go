@@ -3,6 +3,7 @@ package resolver
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -169,10 +170,22 @@ func (b *Bus) upstreams(except int) ([]netip.Addr, error) {
 	var out []netip.Addr
 	for _, s := range servers {
 		if addr, ok := netip.AddrFromSlice(s.Address); ok && int(s.Index) != except {
-			out = append(out, addr)
+			out = append(out, onLink(addr, int(s.Index)))
 		}
 	}
 	return out, nil
+}
+
+// onLink adds the interface to an address that means something only on it, such as a server from a router advertisement.
+func onLink(addr netip.Addr, index int) netip.Addr {
+	if !addr.Is6() || !addr.IsLinkLocalUnicast() {
+		return addr
+	}
+	i, err := net.InterfaceByIndex(index)
+	if err != nil {
+		return addr
+	}
+	return addr.WithZone(i.Name)
 }
 
 // Link gives our interface servers that answer for every name. Its fields go into a journal.

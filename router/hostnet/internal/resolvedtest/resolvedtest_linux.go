@@ -135,6 +135,7 @@ func (f *Resolved) Get(iface, name string) (dbus.Variant, *dbus.Error) {
 			{2, unix.AF_INET, []byte{192, 168, 1, 1}},
 			{3, unix.AF_INET, []byte{10, 77, 0, 1}},
 			{0, unix.AF_INET6, netip.MustParseAddr("2001:db8::53").AsSlice()},
+			{1, unix.AF_INET6, netip.MustParseAddr("fe80::53").AsSlice()}, // lo is number 1 in every namespace
 		}), nil
 	case resolvedName + ".Link.DNS":
 		return dbus.MakeVariant(f.state.DNS), nil
