@@ -6,82 +6,91 @@ import (
 	"testing"
 )
 
-// lines returns the lines of penstock's journal, from a mark on, that contain text.
-func (h *hosted) lines(t *testing.T, since, text string) (found []string) {
+// networkManager gives the machine its network by NetworkManager, which writes resolv.conf.
+func (h *hosted) networkManager(t *testing.T) {
 	t.Helper()
-	out := h.do(t, "journalctl --no-pager -o cat -u penstock.service --after-cursor='"+since+"'")
-	for line := range strings.Lines(out) {
-		if strings.Contains(line, text) {
-			found = append(found, line)
-		}
-	}
-	return found
+	h.put(t, "/etc/NetworkManager/conf.d/lan.conf", "[main]\ndns=default\nrc-manager=file\n[device-lan]\nmatch-device=interface-name:lan0\nmanaged=1\n", 0o644)
+	h.put(t, "/etc/NetworkManager/system-connections/lan.nmconnection", "[connection]\nid=lan\ntype=ethernet\ninterface-name=lan0\nautoconnect=true\n"+
+		"[ipv4]\nmethod=auto\n[ipv6]\nmethod=auto\naddr-gen-mode=0\n", 0o600)
+	h.do(t, "systemctl enable NetworkManager.service && rm -f /etc/resolv.conf && touch /etc/resolv.conf")
 }
 
-// now returns a mark in the journal.
-func (h *hosted) now(t *testing.T) string {
+// dhclient gives the machine its network by the ISC client, which renames a new resolv.conf over the old one.
+func (h *hosted) dhclient(t *testing.T) {
 	t.Helper()
-	out := h.do(t, "journalctl -n 1 -o cat --show-cursor")
-	_, cursor, _ := strings.Cut(out, "-- cursor: ")
-	return strings.TrimSpace(cursor)
+	h.put(t, "/etc/systemd/system/dhclient.service", "[Unit]\nAfter=network-pre.target\n[Service]\nExecStart=/sbin/dhclient -d -4 lan0\nRestart=always\n[Install]\nWantedBy=multi-user.target\n", 0o644)
+	h.do(t, "systemctl enable dhclient.service && rm -f /etc/resolv.conf && touch /etc/resolv.conf")
 }
 
-// machine [penstock, systemd-resolved] lan0 --- br0 access === WireGuard ===> [penstock] gateway --- intranet
-func TestMachineWithResolved(t *testing.T) {
-	h := newHosted(t)
+// resolvedBeside runs systemd-resolved, whose own servers resolv.conf names.
+func (h *hosted) resolvedBeside(t *testing.T) {
+	t.Helper()
 	h.networkd(t)
-	h.boot(t)
-	h.follow(t, "install")
-	h.isConnected(t)
-	for _, mode := range []string{"DNSOverTLS=yes", "DNSSEC=yes", "DNSOverTLS=opportunistic\nDNSSEC=allow-downgrade"} {
-		h.put(t, "/etc/systemd/resolved.conf.d/mode.conf", "[Resolve]\n"+mode+"\n", 0o644)
-		h.do(t, "systemctl restart systemd-resolved.service")
-		h.isConnected(t)
-	}
-	mark := h.now(t)
-	h.do(t, "systemctl stop systemd-resolved.service")
-	eventually(t, "status says that no name resolves", func() error {
-		if r := h.sh(t, "penstock status"); r.code != 4 || !strings.Contains(r.stdout, "systemctl start systemd-resolved") {
-			return fmt.Errorf("status: %s", r)
-		}
-		return nil
-	})
-	if r := h.sh(t, "sleep 3; curl -sS http://127.0.0.1:9477/readyz"); !strings.Contains(r.stdout, "no name resolves") {
-		t.Errorf("readyz: got %s, want that no name resolves", r)
-	}
-	if got := h.lines(t, mark, "put back"); len(got) != 1 {
-		t.Errorf("got %q about it in 3 s, want one line", got)
-	}
-	h.do(t, "systemctl start systemd-resolved.service")
-	h.isConnected(t)
+	h.do(t, "ln -sf /run/systemd/resolve/resolv.conf /etc/resolv.conf")
 }
 
-// machine [penstock, no systemd-resolved] lan0 --- br0 access === WireGuard ===> [penstock] gateway --- intranet
+// strictResolved runs systemd-resolved with settings that no LAN meets, and that penstock's own link must not have.
+func (h *hosted) strictResolved(t *testing.T) {
+	t.Helper()
+	h.networkd(t)
+	h.put(t, "/etc/systemd/resolved.conf.d/strict.conf", "[Resolve]\nDNSOverTLS=yes\nDNSSEC=yes\n", 0o644)
+}
+
+// machine [resolved, NetworkManager or dhclient; penstock] lan0 --- br0 access (captures) === WireGuard ===> [penstock] gateway --- intranet
 //
-// Programs such as NetworkManager, dhclient and resolvconf replace /etc/resolv.conf by rename, which removes the mount by
-// which the service may write it.
-func TestMachineWhoseResolverFileIsReplaced(t *testing.T) {
-	h := newHosted(t)
-	h.networkd(t)
-	h.boot(t)
-	h.do(t, "systemctl disable --now systemd-resolved.service; rm /etc/resolv.conf; printf 'nameserver 192.168.70.1\\n' > /etc/resolv.conf")
-	h.follow(t, "install")
-	h.isConnected(t)
-	mark := h.now(t)
-	for range 4 {
-		h.do(t, "printf '# by another program\\nnameserver 192.168.70.1\\n' > /etc/resolv.conf.new; mv /etc/resolv.conf.new /etc/resolv.conf; sleep 1")
+// Whatever manages the resolver, names resolve through penstock, nothing leaves in clear, and the host is as before in the end.
+func TestMachineWithEveryResolver(t *testing.T) {
+	for _, row := range []struct {
+		sentence string
+		set      func(*hosted, *testing.T)
+		disturb  []string
+	}{
+		{"NetworkManager writes resolv.conf", (*hosted).networkManager,
+			[]string{"nmcli general reload dns-full", "nmcli device reapply lan0", "systemctl restart NetworkManager.service", "nmcli connection down lan; nmcli connection up lan"}},
+		{"dhclient writes resolv.conf", (*hosted).dhclient, []string{"systemctl restart dhclient.service"}},
+		{"systemd-resolved is there, but resolv.conf names servers", (*hosted).resolvedBeside, []string{"systemctl restart systemd-resolved.service", "networkctl renew lan0"}},
+		{"systemd-resolved wants DNS over TLS and DNSSEC", (*hosted).strictResolved, []string{"systemctl restart systemd-resolved.service"}},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			h := newHosted(t, "rules:", "always_on: {lockdown: true, lan: block}\nrules:") // or an answer to DHCP may be seen
+			row.set(h, t)
+			h.boot(t)
+			eventually(t, "the machine has its route", func() error {
+				if r := h.sh(t, "ip route get 203.0.113.10"); r.code != 0 {
+					return fmt.Errorf("%s", r)
+				}
+				return nil
+			})
+			before := h.resolverState(t)
+			c := h.watch(t)
+			h.follow(t, "install")
+			h.isConnected(t)
+			for _, disturb := range row.disturb {
+				h.do(t, disturb)
+				h.isConnected(t)
+				dark(t, c, disturb)
+			}
+			h.powerOff(t)
+			h.boot(t)
+			h.isConnected(t)
+			dark(t, c, "a boot")
+			text := h.do(t, "journalctl -b -u penstock.service -o cat --no-pager")
+			if n := strings.Count(text, "\n"); n > 60 {
+				t.Errorf("penstock printed %d lines, want one for each change:\n%s", n, text)
+			}
+			h.follow(t, "uninstall")
+			eventually(t, "the resolver is as it was", func() error {
+				if after := h.resolverState(t); after != before {
+					return fmt.Errorf("(- before, + now)\n%s", difference(before, after))
+				}
+				return nil
+			})
+		})
 	}
-	h.isConnected(t)
-	if got := h.lines(t, mark, "resolv.conf"); len(got) > 1 {
-		t.Errorf("got %q about it in 4 s, want one line at most", got)
-	}
-	h.do(t, "rm /etc/resolv.conf; systemctl restart penstock.service")
-	eventually(t, "status says that no name resolves", func() error {
-		if r := h.sh(t, "penstock status"); r.code != 4 || !strings.Contains(r.stdout, "/etc/resolv.conf") {
-			return fmt.Errorf("status: %s", r)
-		}
-		return nil
-	})
-	h.do(t, "printf 'nameserver 192.168.70.1\\n' > /etc/resolv.conf")
-	h.isConnected(t)
+}
+
+// resolverState is how the machine resolves names, and its rules and firewall.
+func (h *hosted) resolverState(t *testing.T) string {
+	t.Helper()
+	return h.do(t, "grep -v ^# /etc/resolv.conf; stat -c %A,%U,%G,%N /etc/resolv.conf; ip rule; ip -6 rule; nft list ruleset; ls /etc/systemd/system")
 }

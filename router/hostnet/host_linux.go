@@ -43,7 +43,7 @@ func open(c Config, before func(string)) (*Host, error) {
 		return nil, err
 	}
 	k.before = before
-	j, err := openJournal(c.StateFile)
+	j, err := openOrSalvage(c.StateFile, k, c.Log)
 	if err != nil {
 		k.close()
 		return nil, err
@@ -259,7 +259,7 @@ func withJournal(stateFile string, log *slog.Logger, f func(*kernel, *journal, *
 		return err
 	}
 	defer k.close()
-	j, err := openJournal(stateFile)
+	j, err := openOrSalvage(stateFile, k, log)
 	if err != nil {
 		return err
 	}

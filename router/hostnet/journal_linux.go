@@ -116,14 +116,14 @@ func (j *journal) load() error {
 	}
 	var f journalFile
 	if err := json.Unmarshal(raw, &f); err != nil {
-		return fmt.Errorf("hostnet: state file %s is damaged: %w: check ip rule, nft list ruleset and resolv.conf by hand, then remove the file", j.path, err)
+		return fmt.Errorf("hostnet: %w: %s is damaged: %w", errDamaged, j.path, err)
 	}
 	if f.Version != journalVersion {
-		return fmt.Errorf("hostnet: state file %s has version %d, and this penstock reads only %d: run the cleanup of the penstock that wrote it", j.path, f.Version, journalVersion)
+		return fmt.Errorf("hostnet: %w: %s has version %d, and this penstock reads only %d", errDamaged, j.path, f.Version, journalVersion)
 	}
 	for _, e := range f.Entries {
 		if e.change() == nil {
-			return fmt.Errorf("hostnet: state file %s has an entry of an unknown kind", j.path)
+			return fmt.Errorf("hostnet: %w: %s has an entry of an unknown kind", errDamaged, j.path)
 		}
 	}
 	j.entries, j.closed = f.Entries, f.Closed

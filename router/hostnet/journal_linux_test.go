@@ -71,7 +71,7 @@ func TestJournalOfAnEarlierBootKeepsFilesAlone(t *testing.T) {
 	}
 }
 
-func TestADamagedJournalIsAnErrorThatSaysWhatToDo(t *testing.T) {
+func TestADamagedJournalIsAnErrorThatSaysWhy(t *testing.T) {
 	for content, want := range map[string]string{
 		"":                             "damaged",
 		"{":                            "damaged",
@@ -82,9 +82,6 @@ func TestADamagedJournalIsAnErrorThatSaysWhatToDo(t *testing.T) {
 		hosttest.Must(t, os.WriteFile(path, []byte(content), 0o600))
 		if _, err := openJournal(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want an error with %q", content, err, want)
-		}
-		if _, err := Cleanup(path, nil); err == nil {
-			t.Errorf("Cleanup of %q: got nil, want an error", content)
 		}
 	}
 	if _, err := Cleanup(filepath.Join(t.TempDir(), "none"), nil); err != nil {

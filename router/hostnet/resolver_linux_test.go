@@ -300,13 +300,16 @@ func TestAFixedResolverFileThatLeadsNowhereIsTold(t *testing.T) {
 		{"a stub on this machine", "nameserver 127.0.0.1\n", true},
 		{"no server", "search lan\n", true},
 		{"missing", "", true},
+		{"a directory", "directory", true},
 	} {
 		h := hosttest.New(t)
 		dir := filepath.Join(h.Dir, "etc")
 		hosttest.Must(t, os.Mkdir(dir, 0o755))
 		c := config(h)
 		c.ResolvConf = filepath.Join(dir, "resolv.conf")
-		if row.content != "" {
+		if row.name == "a directory" {
+			hosttest.Must(t, os.Mkdir(c.ResolvConf, 0o755))
+		} else if row.content != "" {
 			hosttest.Must(t, os.WriteFile(c.ResolvConf, []byte(row.content), 0o644))
 		}
 		hosttest.Must(t, unix.Mount(dir, dir, "", unix.MS_BIND, ""))

@@ -134,3 +134,24 @@ func samePorts(a, b *netlink.RulePortRange) bool {
 	}
 	return *a == *b
 }
+
+// ruleOf is the inverse of netlink.
+func ruleOf(n *netlink.Rule, family int) *rule {
+	r := &rule{
+		Family: family, Priority: n.Priority, Mark: n.Mark, Mask: maskOf(n), NotMarked: n.Invert, From: n.IifName, Out: n.OifName,
+		TCP: n.IPProto == unix.IPPROTO_TCP, Table: n.Table, SkipDefault: n.SuppressPrefixlen == 0,
+	}
+	if n.Src != nil {
+		r.Src = rtnl.Prefix(n.Src, family)
+	}
+	if n.Dst != nil {
+		r.To = rtnl.Prefix(n.Dst, family)
+	}
+	if n.Sport != nil {
+		r.SrcPort = n.Sport.Start
+	}
+	if n.Dport != nil {
+		r.DstPort = n.Dport.Start
+	}
+	return r
+}

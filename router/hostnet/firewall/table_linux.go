@@ -33,9 +33,11 @@ type Table struct {
 	RestoreMark bool // mark answers too, for a strict reverse path filter
 }
 
+const namePrefix = "penstock_"
+
 // Name returns the name of the table of a TUN, so that two penstocks with two TUNs do not share one.
 func Name(tun string) string {
-	return "penstock_" + strings.Map(func(r rune) rune {
+	return namePrefix + strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
 			return r
 		}
@@ -107,6 +109,33 @@ func (t Table) Apply() error {
 		}
 	}
 	return c.Flush()
+}
+
+// Found is a table of ours in the kernel.
+type Found struct {
+	Name, TUN string // TUN has underscores in place of other signs than letters and digits
+	Lockdown  bool   // what it does not admit is dropped
+}
+
+// Tables returns the tables in the kernel that have our name; none if the kernel has no nftables.
+func Tables() ([]Found, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return nil, nil // no nftables here
+	}
+	var list []Found
+	for _, chain := range chains {
+		tun, ours := strings.CutPrefix(chain.Table.Name, namePrefix)
+		if !ours || chain.Name != "egress" {
+			continue
+		}
+		list = append(list, Found{chain.Table.Name, tun, chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop})
+	}
+	return list, nil
 }
 
 // Remove deletes the table with the name, if there is one.

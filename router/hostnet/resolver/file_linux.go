@@ -61,7 +61,11 @@ func readFile(path string) (*File, error) {
 			return nil, fmt.Errorf("read resolver file: %w", err)
 		}
 	}
-	if f.Content, err = os.ReadFile(path); err != nil && !(f.Link != "" && errors.Is(err, fs.ErrNotExist)) {
+	f.Content, err = os.ReadFile(path)
+	if errors.Is(err, unix.EISDIR) { // Write says so
+		err = nil
+	}
+	if err != nil && !(f.Link != "" && errors.Is(err, fs.ErrNotExist)) {
 		return nil, fmt.Errorf("read resolver file: %w", err)
 	}
 	f.Mode = info.Mode().Perm()
@@ -87,7 +91,7 @@ func isOurs(content []byte) bool { return bytes.HasPrefix(content, []byte(header
 // Present reports whether the file is as Write leaves it.
 func (f *File) Present() (bool, error) {
 	content, err := os.ReadFile(f.Path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EISDIR) {
 		return false, nil
 	}
 	return bytes.Equal(content, f.render()), err
@@ -165,10 +169,10 @@ func cause(err error) error {
 	return err
 }
 
-// IsFixed reports whether an error of Write means that the file cannot be changed: it is immutable, or on a file system
-// that is mounted read-only.
+// IsFixed reports whether an error of Write means that the file cannot be changed: it is immutable, a directory, or on a
+// file system that is mounted read-only.
 func IsFixed(err error) bool {
-	for _, e := range []error{unix.EPERM, unix.EACCES, unix.EROFS, unix.EBUSY} {
+	for _, e := range []error{unix.EPERM, unix.EACCES, unix.EROFS, unix.EBUSY, unix.EISDIR} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -1,0 +1,87 @@
+package hostnet
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"penstock/router/hostnet/direct"
+	"penstock/router/hostnet/firewall"
+	"penstock/router/hostnet/internal/rtnl"
+)
+
+// errDamaged is the error of a state file that cannot be used: cut short, of another version, or not ours.
+var errDamaged = errors.New("state file cannot be used")
+
+// openOrSalvage is openJournal, but it does without a state file that cannot be used: it moves that aside, and collects from the
+// kernel what bears our name. What was in the file besides, the original resolver file and sysctls, is lost.
+func openOrSalvage(path string, k *kernel, log *slog.Logger) (*journal, error) {
+	j, err := openJournal(path)
+	if !errors.Is(err, errDamaged) {
+		return j, err
+	}
+	aside := fmt.Sprintf("%s.damaged-%d", path, time.Now().Unix())
+	if renamed := os.Rename(path, aside); renamed != nil {
+		return nil, errors.Join(err, renamed)
+	}
+	log.Error("the state file cannot be used: going on with what the kernel shows. If resolv.conf still names penstock after it "+
+		"has stopped, write it anew", "moved_to", aside, "err", err)
+	if j, err = openJournal(path); err != nil {
+		return nil, err
+	}
+	entries, closed, err := salvage(newView(k))
+	if err != nil {
+		return nil, errors.Join(err, j.close())
+	}
+	j.closed = closed
+	if err := j.save(entries); err != nil {
+		return nil, errors.Join(err, j.close())
+	}
+	return j, nil
+}
+
+// salvage returns the changes in the kernel that bear our name. closed is not nil if lockdown is in force, or if nothing tells:
+// then the host has booted since, and a host that should be closed must not be open.
+func salvage(v *view) (entries []entry, closed *closure, err error) {
+	tables, err := firewall.Tables()
+	if err != nil {
+		return nil, nil, fmt.Errorf("hostnet: list nftables: %w", err)
+	}
+	closed = &closure{Interface: "pen0", Mark: direct.DefaultMark, MarkMask: direct.DefaultMarkMask}
+	open := false
+	for _, t := range tables {
+		entries = append(entries, entry{Nft: &nftTable{Name: t.Name}})
+		if t.Lockdown {
+			closed.Interface = t.TUN
+		}
+		open = open || !t.Lockdown
+	}
+	if open {
+		closed = nil
+	}
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		rules, err := v.rulesOf(family)
+		if err != nil {
+			return nil, nil, fmt.Errorf("hostnet: %w", err)
+		}
+		for _, n := range rules {
+			if n.Protocol == RouteProtocol {
+				entries = append(entries, entry{Rule: ruleOf(&n, family)})
+			}
+		}
+		routes, err := v.routesOf(family, unix.RT_TABLE_UNSPEC)
+		if err != nil {
+			return nil, nil, fmt.Errorf("hostnet: %w", err)
+		}
+		for _, n := range routes {
+			if n.Protocol == RouteProtocol {
+				entries = append(entries, entry{Route: &route{To: rtnl.Prefix(n.Dst, family), Index: n.LinkIndex, Table: n.Table}})
+			}
+		}
+	}
+	return entries, closed, nil
+}

@@ -1,0 +1,118 @@
+package hostnet
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"penstock/router/hostnet/internal/hosttest"
+)
+
+// damage replaces the state file by something else.
+func damage(t *testing.T, h *hosttest.Host, content string) {
+	t.Helper()
+	hosttest.Must(t, os.WriteFile(h.StateFile(), []byte(content), 0o600))
+}
+
+// forget removes the damaged files, which the comparison of the host would find.
+func forget(t *testing.T, h *hosttest.Host) {
+	t.Helper()
+	files, err := filepath.Glob(h.StateFile() + ".damaged-*")
+	hosttest.Must(t, err)
+	if len(files) != 1 {
+		t.Errorf("got damaged files %v, want one", files)
+	}
+	for _, f := range files {
+		hosttest.Must(t, os.Remove(f))
+	}
+}
+
+func TestADamagedStateFileIsNotTheEnd(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	for name, content := range map[string]string{
+		"cut short": `{"version": 1, "boot": "`, "empty": "", "another version": `{"version": 9}`, "a file of something else": "[]",
+		"an unknown kind": `{"version":1,"entries":[{}]}`,
+	} {
+		h := hosttest.New(t)
+		s := everything()
+		s.DNS = nil // the original of a resolver file is lost with the state file
+		k, err := newKernel()
+		hosttest.Must(t, err)
+		ours := func() int {
+			t.Helper()
+			entries, _, err := salvage(newView(k))
+			hosttest.Must(t, err)
+			return len(entries)
+		}
+		host, err := Open(config(h))
+		hosttest.Must(t, err)
+		hosttest.Must(t, host.Apply(t.Context(), s))
+		hosttest.Must(t, host.Release())
+		applied := ours()
+		if applied < 20 {
+			t.Errorf("%s: got %d changes, want at least 20", name, applied)
+		}
+		damage(t, h, content)
+		again, err := Open(config(h))
+		if err != nil {
+			t.Fatalf("%s: got %v, want a start", name, err)
+		}
+		hosttest.Must(t, again.Apply(t.Context(), s))
+		if n := ours(); n != applied {
+			t.Errorf("%s: after a start: got %d changes, want %d", name, n, applied)
+		}
+		hosttest.Must(t, again.Release())
+		forget(t, h)
+
+		damage(t, h, content)
+		closed, err := Cleanup(h.StateFile(), nil)
+		if err != nil || closed {
+			t.Errorf("%s: Cleanup: got %v, %v; want an open host", name, closed, err)
+		}
+		if n := ours(); n != 0 {
+			t.Errorf("%s: after Cleanup: got %d changes, want none", name, n)
+		}
+		forget(t, h)
+		k.close()
+		h.Close(t)
+	}
+}
+
+func TestADamagedStateFileOpensNothing(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	s := everything()
+	s.Lockdown = true
+	host, err := Open(config(h))
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Apply(t.Context(), s))
+	hosttest.Must(t, host.Release())
+	damage(t, h, "{")
+	if closed, err := Cleanup(h.StateFile(), nil); err != nil || !closed {
+		t.Errorf("Cleanup after lockdown: got closed %v, %v; want true", closed, err)
+	}
+	closes(t, h, "after Cleanup with a damaged file")
+	forget(t, h)
+	if _, err := Lift(h.StateFile(), nil); err != nil {
+		t.Error(err)
+	}
+	// A boot: the kernel knows nothing.
+	damage(t, h, "{")
+	if closed, err := Restore(h.StateFile(), nil); err != nil || !closed {
+		t.Errorf("Restore after a boot: got closed %v, %v; want true", closed, err)
+	}
+	closes(t, h, "after Restore with a damaged file")
+	if was, err := Lift(h.StateFile(), nil); err != nil || !was {
+		t.Errorf("Lift: got %v, %v; want that it was closed", was, err)
+	}
+	lift := everything()
+	lift.DNS = nil
+	host, err = Open(config(h))
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Apply(t.Context(), lift)) // a configuration without lockdown opens
+	hosttest.Must(t, host.Close())
+}
