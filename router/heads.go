@@ -60,7 +60,7 @@ type head struct {
 }
 
 func (h *heads) begin(client uint64) *head {
-	return &head{heads: h, client: client, max: sniff.MaxBytes}
+	return &head{heads: h, client: client, max: sniff.MaxHead}
 }
 
 // readName reads the first bytes of a stream until they show a name or can show none. It waits for budget for the first byte;
@@ -102,7 +102,7 @@ func (h *head) read(c net.Conn) (done bool, err error) {
 	buf := bufferPool.Get().(*[]byte)
 	defer bufferPool.Put(buf)
 	first := len(h.b) == 0
-	n, err := c.Read((*buf)[:h.max-len(h.b)])
+	n, err := c.Read((*buf)[:min(h.max-len(h.b), len(*buf))])
 	if n > 0 {
 		if err := h.hold((*buf)[:n]); err != nil {
 			return false, err

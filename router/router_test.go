@@ -2,6 +2,7 @@ package router
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"penstock/policy"
+	"penstock/policy/sniff"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -321,6 +323,12 @@ func TestNamesInTheFlow(t *testing.T) {
 			time.Sleep(300 * time.Millisecond) // longer than the budget for the first byte
 			get("bad.bet")(prefixed{c, "GE"})
 		}, "HTTP/1.1 403 Forbidden"},
+		{"an allowed Host before 18 KiB of cookies goes out", 80, get("good.example\r\nCookie: " + strings.Repeat("c", 18<<10)), "out"},
+		{"an allowed Host before 64 KiB of cookies goes out", 80, get("good.example\r\nCookie: " + strings.Repeat("c", 64<<10)), "out"},
+		{"a blocked Host before 18 KiB of cookies gets a page", 80, get("bad.bet\r\nCookie: " + strings.Repeat("c", 18<<10)), "HTTP/1.1 403 Forbidden"},
+		{"a hello for the root goes out without a name", 443, func(c net.Conn) {
+			c.Write(bytes.Replace(clientHello("x"), []byte{0, 1, 'x'}, []byte{0, 1, '.'}, 1)) // crypto/tls itself leaves the root out
+		}, "out"},
 		{"a hello that comes after the budget is judged when it comes", 443, func(c net.Conn) {
 			time.Sleep(400 * time.Millisecond)
 			hello("bad.bet")(c)
@@ -607,7 +615,7 @@ func TestHalfHellosAreBounded(t *testing.T) {
 }
 
 func TestAHelloThatHasNoEndIsReadToItsBound(t *testing.T) {
-	h := heads{limit: 64 << 10, clients: make(map[uint64]int)}
+	h := heads{limit: 1 << 20, clients: make(map[uint64]int)}
 	near, far := net.Pipe()
 	defer near.Close()
 	go func() {
@@ -621,12 +629,12 @@ func TestAHelloThatHasNoEndIsReadToItsBound(t *testing.T) {
 			}
 		}
 	}()
-	one := &head{heads: &h, client: 1, max: 16 << 10}
+	one := h.begin(1)
 	if err := one.readName(near, time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if len(one.b) != 16<<10 || !one.result().Ambiguous {
-		t.Errorf("got %d bytes and %+v, want %d, which are ambiguous", len(one.b), one.result().Status, 16<<10)
+	if len(one.b) != sniff.MaxHead || !one.result().Ambiguous {
+		t.Errorf("got %d bytes and %+v, want %d, which are ambiguous", len(one.b), one.result().Status, sniff.MaxHead)
 	}
 	one.release()
 	if h.total != 0 || len(h.clients) != 0 {

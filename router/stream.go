@@ -142,7 +142,7 @@ func (w *requestFilter) feed(b []byte) (rest []byte, err error) {
 		}
 		b = b[n:]
 	}
-	if len(b) > sniff.MaxBytes {
+	if len(b) > sniff.MaxHead {
 		return nil, errNoMore
 	}
 	return b, nil

@@ -36,7 +36,7 @@ const (
 // set reads "host", "host:port" or "[address]:port" into h. It sets a name only if it returns hostName.
 func (h *Host) set(b []byte) hostKind {
 	*h = Host{}
-	if len(b) == 0 {
+	if len(b) == 0 || string(b) == "." { // the root is no host
 		return hostAbsent
 	}
 	b, ok := cutPort(b)

@@ -28,7 +28,7 @@ const (
 
 // read parses the head at the start of b into h, which must be zero, and stores the result in h.res.
 func (h *head) read(b []byte) {
-	h.res = within(b, h.parse(b[:min(len(b), MaxBytes)]))
+	h.res = within(b, h.parse(b[:min(len(b), MaxHead)]))
 }
 
 func (h *head) parse(b []byte) Result {
@@ -55,6 +55,9 @@ func (h *head) parse(b []byte) Result {
 	}
 	if !h.requestLine(line, method) {
 		return ambiguous(HTTP)
+	}
+	if len(b) > MaxBytes && !bytes.Contains(b[at:], []byte("\n\r\n")) {
+		return needMore(HTTP) // reading every line again with each segment would cost seconds
 	}
 	for {
 		at += len(line)

@@ -44,7 +44,7 @@ func newRequests2() *requests2 {
 	r := &requests2{}
 	r.decoder = hpack.NewDecoder(4096, r.field) // the initial table, RFC 9113 6.5.2
 	r.decoder.SetAllowedMaxDynamicTableSize(maxTable)
-	r.decoder.SetMaxStringLength(MaxBytes)
+	r.decoder.SetMaxStringLength(MaxHead)
 	return r
 }
 
@@ -66,7 +66,7 @@ func (r *requests2) feed(b []byte) (int, Result) {
 	case kind != frameHeaders && kind != frameContinuation:
 		r.skip = size
 		return frameHeader, needMore(HTTP2)
-	case frameHeader+size > MaxBytes:
+	case frameHeader+size > MaxHead:
 		return 0, ambiguous(HTTP2)
 	case len(b) < frameHeader+size:
 		return 0, needMore(HTTP2)
@@ -75,7 +75,7 @@ func (r *requests2) feed(b []byte) (int, Result) {
 	if kind == frameHeaders {
 		fragment, ok = unpad(fragment, flags)
 	}
-	if !ok || len(r.block)+len(fragment) > MaxBytes {
+	if !ok || len(r.block)+len(fragment) > MaxHead {
 		return 0, ambiguous(HTTP2)
 	}
 	r.block = append(r.block, fragment...)

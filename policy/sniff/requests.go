@@ -30,7 +30,7 @@ const (
 //   - NoName and Ambiguous: n is 0. Forward nothing more and close the connection.
 //   - NotThis: n is len(b). The connection has switched to another protocol for good.
 //
-// Call Feed again with b[n:] while n > 0 and bytes remain. It never needs more than MaxBytes at once, keeps no reference to
+// Call Feed again with b[n:] while n > 0 and bytes remain. It never needs more than MaxHead at once, keeps no reference to
 // b, and copies no body.
 //
 // After Upgrade or CONNECT, Feed expects another protocol, unless the bytes parse as a request: the server may have refused

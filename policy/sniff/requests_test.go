@@ -35,7 +35,7 @@ func scan(t testing.TB, stream []byte, cut func(left int) int) []event {
 			if n < 0 || n > len(held) {
 				t.Fatalf("got %d bytes released of %d", n, len(held))
 			}
-			if res.Status == NeedMore && n == 0 && len(held) >= MaxBytes {
+			if res.Status == NeedMore && n == 0 && len(held) >= MaxHead {
 				t.Fatalf("got a wait for more than %d bytes", len(held))
 			}
 			released += n
@@ -101,7 +101,7 @@ func TestEveryRequestOfAConnectionIsSeen(t *testing.T) {
 			[]string{"a.example", opaque}},
 		{"a refused CONNECT hides no request", lines("CONNECT a.example:80 HTTP/1.1", "Host: a.example") + get("x.bet"), []string{"a.example", "x.bet"}},
 		{"a word without end is opaque", strings.Repeat("a", MaxBytes+1), []string{opaque}},
-		{"a word without end later is not", get("a.example") + strings.Repeat("a", MaxBytes), []string{"a.example", bad}},
+		{"a word without end later is not", get("a.example") + strings.Repeat("a", MaxHead), []string{"a.example", bad}},
 		{"what is opaque stays so", lines("GET / HTTP/1.1", "Host: a.example", "Upgrade: x") + "\x00" + get("x.bet"), []string{"a.example", opaque}},
 		{"another protocol from the start is opaque", "EHLO a.example\r\n", []string{opaque}},
 

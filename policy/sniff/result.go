@@ -2,8 +2,12 @@ package sniff
 
 import "fmt"
 
-// MaxBytes is how much is read for one name: bytes of a TCP stream, of an HTTP head, or of a hello in QUIC.
+// MaxBytes is how much is read for one name: bytes of a TCP stream, or of a hello in QUIC.
 const MaxBytes = 16 << 10
+
+// MaxHead is how much is read of the head of an HTTP request, in bytes. Browsers send heads of 18 KiB where a site has set many
+// cookies, and some servers accept 64 KiB. The Host field may be the last.
+const MaxHead = 128 << 10
 
 // Status says what the bytes seen so far have shown.
 type Status uint8

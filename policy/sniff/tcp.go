@@ -1,14 +1,18 @@
 package sniff
 
-// TCP reads the name from a TCP stream. b holds all bytes that the client has sent so far; TCP reads the first MaxBytes. A
-// Status other than NeedMore is final. In HTTP it reads only the first request; use Requests for those that follow.
+// TCP reads the name from a TCP stream. b holds all bytes that the client has sent so far; TCP reads the first MaxBytes, or
+// MaxHead in HTTP. A Status other than NeedMore is final. In HTTP it reads only the first request; use Requests for those that follow.
 func TCP(b []byte) Result {
-	return within(b, readTCP(b[:min(len(b), MaxBytes)]))
+	return within(b, readTCP(b[:min(len(b), MaxHead)]))
 }
 
-// within returns res, the result for the first MaxBytes of b, or a final result if those bytes are not enough.
+// within returns res, the result for b, or a final result if b has all the bytes that are read.
 func within(b []byte, res Result) Result {
-	if res.Status != NeedMore || len(b) < MaxBytes {
+	limit := MaxBytes
+	if res.Protocol == HTTP || res.Protocol == HTTP2 {
+		limit = MaxHead
+	}
+	if res.Status != NeedMore || len(b) < limit {
 		return res
 	}
 	if res.Protocol == Unknown {
@@ -22,7 +26,7 @@ func readTCP(b []byte) Result {
 		return needMore(Unknown)
 	}
 	if b[0] == recordHandshake {
-		return readTLS(b)
+		return readTLS(b[:min(len(b), MaxBytes)])
 	}
 	if startsPreface(b) {
 		return readHTTP2(b)

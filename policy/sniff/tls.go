@@ -154,7 +154,7 @@ func readExtensions(r reader, p Protocol) Result {
 			switch res.Host.set(name) {
 			case hostName:
 				res.Status = Found
-			case hostAbsent, hostIllegal:
+			case hostIllegal:
 				return ambiguous(p)
 			}
 		}
@@ -162,9 +162,13 @@ func readExtensions(r reader, p Protocol) Result {
 	return res
 }
 
-// readServerName reads a server_name extension. It accepts one name only: servers differ in which of two they use.
+// readServerName reads a server_name extension. It accepts one name only: servers differ in which of two they use. The name is
+// empty if the extension or its list is: RFC 6066 forbids that, but clients that were given no name send it.
 func readServerName(data []byte) (name []byte, ok bool) {
 	r := reader{data}
+	if len(data) == 0 || len(data) == 2 && data[0] == 0 && data[1] == 0 {
+		return nil, true
+	}
 	list, ok := r.vector(2)
 	if !ok || len(r.rest) > 0 {
 		return nil, false
