@@ -35,7 +35,7 @@ func (r *Router) dial(ctx context.Context, e *entry) (net.Conn, error) {
 	r.Metrics.dialled(r.Clock().Sub(start))
 	if local, ok := localAddr(c); ok {
 		r.table.opened(local)
-		return &ownConn{Conn: c, closed: sync.OnceFunc(func() { r.table.closed(local) })}, nil
+		return &heldConn{Conn: c, closed: sync.OnceFunc(func() { r.table.closed(local) })}, nil
 	}
 	return c, nil
 }
@@ -48,7 +48,11 @@ func (r *Router) dialThrough(ctx context.Context, f policy.Flow, egress string) 
 	if fd, ok := d.(FlowDialer); ok {
 		return fd.DialFlow(ctx, f)
 	}
-	return d.DialContext(ctx, networkName(f), f.Dst.String())
+	dial := func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, networkName(f), f.Dst.String()) }
+	if f.Network == policy.UDP {
+		return r.mappings.dial(ctx, &f, egress, dial)
+	}
+	return dial(ctx)
 }
 
 func networkName(f policy.Flow) string {
@@ -102,7 +106,7 @@ func dialReason(err error, ways Ways) string {
 
 // localAddr returns the local address of a kernel socket. ok is false for any other connection.
 func localAddr(c net.Conn) (netip.AddrPort, bool) {
-	switch c := c.(type) {
+	switch c := unwrapped(c).(type) {
 	case *net.TCPConn:
 		return c.LocalAddr().(*net.TCPAddr).AddrPort(), true
 	case *net.UDPConn:
@@ -111,21 +115,24 @@ func localAddr(c net.Conn) (netip.AddrPort, bool) {
 	return netip.AddrPort{}, false
 }
 
-// ownConn is one of our own kernel sockets. The table of flows lists it while it is open.
-type ownConn struct {
+// heldConn is a connection that something else must know about while it is open: the table of our own sockets, or a mapping.
+type heldConn struct {
 	net.Conn
 	closed func() // runs once, at the first Close
 }
 
-func (c *ownConn) Close() error {
+func (c *heldConn) Close() error {
 	c.closed()
 	return c.Conn.Close()
 }
 
 // unwrapped returns the connection whose type decides how to relay it.
 func unwrapped(c net.Conn) net.Conn {
-	if o, ok := c.(*ownConn); ok {
-		return o.Conn
+	for {
+		held, ok := c.(*heldConn)
+		if !ok {
+			return c
+		}
+		c = held.Conn
 	}
-	return c
 }

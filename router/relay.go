@@ -107,33 +107,89 @@ func copyStream(dst io.Writer, src net.Conn) error {
 
 var bufferPool = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// relayDatagrams copies datagrams both ways until the upstream fails or the client's side ends. The stack ends the client's
-// side when the flow is idle.
+// relayDatagrams copies datagrams both ways until the client's side ends or the upstream is closed. The stack ends the client's
+// side when the flow is idle. ICMP errors do not end the flow (RFC 4787, REQ-12): the client gets them, as it would without us.
 func relayDatagrams(client, upstream net.Conn, filter io.Writer) error {
 	var up io.Writer = unwrapped(upstream)
 	if filter != nil {
 		up = filter
 	}
+	told := icmpErrors{client: client, upstream: unwrapped(upstream)}
+	told.boundPath()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		copyDatagrams(up, client)
+		copyDatagrams(up, client, told.pass)
 		upstream.Close()
 	})
-	err := copyDatagrams(client, unwrapped(upstream))
-	for _, cause := range []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EACCES} {
-		if c, ok := client.(interface{ Unreachable(error) }); ok && errors.Is(err, cause) {
-			c.Unreachable(cause)
+	var err error
+	for {
+		err = copyDatagrams(client, told.upstream, nil)
+		if !told.pass(err) {
+			break
 		}
 	}
 	client.Close()
 	wg.Wait()
+	if c, ok := client.(counted); ok && told.last != nil {
+		if _, out := c.Bytes(); out == 0 { // nothing else came back
+			return told.last
+		}
+	}
 	return ordinary(err)
 }
 
-// copyDatagrams copies until src ends or dst is closed. If dst refuses a datagram, it is lost, as on any network.
-func copyDatagrams(dst io.Writer, src net.Conn) error {
+// icmpErrors passes the ICMP errors that an upstream reports on to the client.
+type icmpErrors struct {
+	client, upstream net.Conn
+
+	mu   sync.Mutex // guards below
+	last error
+}
+
+// pass tells the client about err and reports whether it was an ICMP error, after which the flow goes on.
+func (t *icmpErrors) pass(err error) bool {
+	for _, cause := range []error{
+		syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EACCES, syscall.EPERM, syscall.ENOPROTOOPT, syscall.EMSGSIZE,
+	} {
+		if !errors.Is(err, cause) {
+			continue
+		}
+		t.mu.Lock()
+		t.last = err
+		t.mu.Unlock()
+		if cause == syscall.EMSGSIZE {
+			t.boundPath()
+		} else if c, ok := t.client.(interface{ Unreachable(error) }); ok {
+			c.Unreachable(cause)
+		}
+		return true
+	}
+	return false
+}
+
+// boundPath tells the client's side how large a packet may be on the path of the upstream.
+func (t *icmpErrors) boundPath() {
+	mtu := 0
+	switch c := t.upstream.(type) {
+	case *net.UDPConn:
+		mtu = socketMTU(c)
+	case interface{ PathMTU() int }:
+		mtu = c.PathMTU()
+	}
+	if c, ok := t.client.(interface{ SetPathMTU(int) }); ok && mtu > 0 {
+		c.SetPathMTU(mtu)
+	}
+}
+
+// copyDatagrams copies until src ends or dst is closed. If dst refuses a datagram, it is lost, as on any network. If refused, which
+// may be nil, finds that the error was about an earlier one, the datagram is sent again.
+func copyDatagrams(dst io.Writer, src net.Conn, refused func(error) bool) error {
 	send := func(b []byte) error {
-		if _, err := dst.Write(b); errors.Is(err, net.ErrClosed) || errors.Is(err, errNoMore) {
+		_, err := dst.Write(b)
+		if err != nil && refused != nil && refused(err) {
+			_, err = dst.Write(b) // the kernel reports an ICMP error once, in place of sending
+		}
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, errNoMore) {
 			return err
 		}
 		return nil

@@ -103,9 +103,10 @@ type Config struct {
 // Router carries flows. Its methods may be called by several goroutines at once.
 type Router struct {
 	Config
-	table  table
-	storms storms
-	heads  heads
+	table    table
+	storms   storms
+	heads    heads
+	mappings mappings
 }
 
 // Reasons why a flow was not carried.

@@ -16,6 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"penstock/stack/datagram"
+	"penstock/stack/localport"
 	"penstock/stack/stream"
 )
 
@@ -23,7 +24,9 @@ import (
 // ignored), each also with 4 or 6 behind it; address is an IP address and port: names are not resolved here.
 //
 // A "ping" connection writes and reads echo bodies: identifier (2 bytes), sequence number (2), payload. Errors are those
-// of the net package: ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EACCES (prohibited), and ErrNoAddress.
+// of the net package: ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EACCES (prohibited), ENOPROTOOPT, and ErrNoAddress.
+// Datagrams also fail with EMSGSIZE; PathMTU of their connections says what fits. UDP leaves from the port of package
+// localport, if the context has one and it is free.
 func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	dst, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -38,9 +41,10 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 	case "tcp", "tcp4", "tcp6":
 		return dialer{s}.dialTCP(ctx, src, dst)
 	case "udp", "udp4", "udp6":
-		return dialer{s}.dialDatagram(datagram.UDP, src, dst)
+		port, _ := localport.Of(ctx)
+		return dialer{s}.dialDatagram(datagram.UDP, netip.AddrPortFrom(src, port), dst)
 	case "ping", "ping4", "ping6":
-		return dialer{s}.dialDatagram(datagram.Reply, src, netip.AddrPortFrom(dst.Addr(), 0))
+		return dialer{s}.dialDatagram(datagram.Reply, netip.AddrPortFrom(src, 0), netip.AddrPortFrom(dst.Addr(), 0))
 	}
 	return nil, fmt.Errorf("stack %s: dial %s: %w", s.name, address, net.UnknownNetworkError(network))
 }
@@ -48,7 +52,7 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 // dialer is a stack as it opens flows.
 type dialer struct{ *Stack }
 
-func (s dialer) dialDatagram(kind datagram.Kind, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
+func (s dialer) dialDatagram(kind datagram.Kind, src, dst netip.AddrPort) (net.Conn, error) {
 	c, err := s.flows.Dial(kind, dst, src)
 	if err != nil {
 		return nil, fmt.Errorf("stack %s: dial %v: %w", s.name, dst, err)

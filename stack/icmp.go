@@ -29,7 +29,7 @@ func (s receiver) inboundICMP(h *packet.Packet) (taken bool) {
 		s.flows.Arrived(datagram.Echo, datagram.Pair{
 			Remote: netip.AddrPortFrom(h.Src, ident),
 			Local:  netip.AddrPortFrom(h.Dst, 0),
-		}, h.Body[4:])
+		}, h.Body[4:], h.Whole)
 		return true
 	case is4 && t == packet.EchoReply4, !is4 && t == packet.EchoReply6:
 		s.flows.Reply(datagram.Pair{
@@ -38,7 +38,9 @@ func (s receiver) inboundICMP(h *packet.Packet) (taken bool) {
 		}, h.Body[4:])
 		return true
 	case is4 && t == packet.Unreachable4, !is4 && t == packet.Unreachable6:
-		return s.inboundUnreachable(h.Body[1], h.Body[8:])
+		return s.inboundUnreachable(h)
+	case !is4 && t == packet.PacketTooBig6:
+		return s.inboundTooBig(h)
 	}
 	return is4 && h.Body[0] == 5 // redirects are not for us
 }

@@ -197,7 +197,7 @@ func (s *Stack) serveDatagram(ctx context.Context, c *datagram.Conn) {
 // inboundUDP takes one unfragmented UDP packet, or a super-packet of them.
 func (s receiver) inboundUDP(m link.Meta, h *packet.Packet) {
 	if m.GSO != link.GSOUDP {
-		s.flows.Arrived(datagram.UDP, flowAddrs(h), h.Body[8:])
+		s.flows.Arrived(datagram.UDP, flowAddrs(h), h.Body[8:], h.Whole)
 		return
 	}
 	if len(h.Body) < 8 || m.SegSize == 0 {
@@ -207,7 +207,7 @@ func (s receiver) inboundUDP(m link.Meta, h *packet.Packet) {
 	addrs := flowAddrs(h)
 	for data := h.Body[8:]; len(data) > 0; {
 		n := min(int(m.SegSize), len(data))
-		s.flows.Arrived(datagram.UDP, addrs, data[:n])
+		s.flows.Arrived(datagram.UDP, addrs, data[:n], h.Whole)
 		data = data[n:]
 	}
 }

@@ -261,6 +261,7 @@ func TestUnreachableOnTheWire(t *testing.T) {
 		{wrapped(syscall.ENETUNREACH), 0, 0},
 		{wrapped(syscall.EACCES), 13, 1},
 		{wrapped(syscall.EPERM), 13, 1},
+		{wrapped(syscall.ENOPROTOOPT), 2, 4},
 		{context.DeadlineExceeded, -1, -1},
 		{nil, -1, -1},
 	} {

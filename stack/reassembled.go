@@ -51,7 +51,7 @@ func (s receiver) reassembledUDP(id stack.TransportEndpointID, pkt *stack.Packet
 		s.flows.Arrived(datagram.UDP, datagram.Pair{
 			Remote: netip.AddrPortFrom(h.Src, id.RemotePort),
 			Local:  netip.AddrPortFrom(h.Dst, id.LocalPort),
-		}, h.Body[8:])
+		}, h.Body[8:], false)
 	}
 	return true
 }

@@ -59,7 +59,7 @@ func (r *Request) Refuse() {
 
 // Unreachable answers as the network does when a dial fails with err, so that the client's own dial fails in the same
 // way: ECONNREFUSED is RST or "port unreachable", EHOSTUNREACH and ENETUNREACH are "host" and "network unreachable",
-// EACCES and EPERM are "administratively prohibited". Any other error refuses.
+// EACCES and EPERM are "administratively prohibited", ENOPROTOOPT is "protocol unreachable". Any other error refuses.
 //
 // A client on Linux reports the same errno at once, but for a prohibited IPv4 destination: there is no ICMP code for
 // which it reports EACCES, and it reports EHOSTUNREACH instead, as it does behind any router that prohibits.

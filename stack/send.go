@@ -15,10 +15,7 @@ func (s sender) Unreachable(k datagram.Key, why packet.Why) {
 	if !s.errors.Allow() {
 		return
 	}
-	quoted := packet.EchoHead(k.Remote, k.Local.Addr())
-	if k.Kind == datagram.UDP {
-		quoted = packet.UDPHead(k.Remote, k.Local)
-	}
+	quoted := packet.FlowHead(k.Kind == datagram.UDP, k.Remote, k.Local, 0)
 	s.sendUnreachable(k.Local.Addr(), k.Remote.Addr(), why, quoted)
 }
 
@@ -40,7 +37,7 @@ func (s sender) sendUnreachable(src, dst netip.Addr, why packet.Why, quoted []by
 
 // sendICMPError sends an ICMP error. rest are the four bytes after its checksum.
 func (s sender) sendICMPError(src, dst netip.Addr, kind, code byte, rest uint32, quoted []byte) {
-	if err := s.Send(packet.ICMPProto(src), src, dst, packet.ICMPError(src, dst, kind, code, rest, quoted)); err != nil {
+	if err := s.Send(packet.ICMPProto(src), src, dst, packet.ICMPError(src, dst, kind, code, rest, quoted), s.MTU()); err != nil {
 		s.metrics.drop(dropQueue)
 	}
 }
@@ -63,9 +60,21 @@ func (s sender) unknownProtocol(h *packet.Packet) {
 	s.sendICMPError(h.Dst, h.Src, parameterProblem, unknownNextHeader, uint32(h.Named), quoted)
 }
 
-// Send sends the IP body that stands in b behind room for its header, in fragments where it exceeds the MTU.
-func (s sender) Send(proto uint8, src, dst netip.Addr, b []byte) error {
-	mtu := s.MTU()
+// TooBig answers a packet that was not to be cut, as the router before a narrower link does.
+func (s sender) TooBig(k datagram.Key, size, mtu int) {
+	if !s.errors.Allow() {
+		return
+	}
+	quoted := packet.FlowHead(k.Kind == datagram.UDP, k.Remote, k.Local, size)
+	kind, code := byte(packet.PacketTooBig6), byte(0)
+	if k.Local.Addr().Is4() {
+		kind, code = packet.Unreachable4, packet.FragmentationNeeded
+	}
+	s.sendICMPError(k.Local.Addr(), k.Remote.Addr(), kind, code, uint32(mtu), quoted)
+}
+
+// Send sends the IP body that stands in b behind room for its header, in fragments where it exceeds mtu.
+func (s sender) Send(proto uint8, src, dst netip.Addr, b []byte, mtu int) error {
 	if len(b) > mtu {
 		return packet.Fragment(b, proto, src, dst, mtu, s.nic.Send)
 	}

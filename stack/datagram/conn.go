@@ -44,6 +44,7 @@ type Conn struct {
 	in, out atomic.Uint64 // bytes of payload
 	writing atomic.Int32  // Writes under way: one of them may send once more after shut
 	read    deadline.Deadline
+	path    path
 	ident   atomic.Uint32 // the caller's own echo identifier, for dialled echo flows
 
 	mu     sync.Mutex // guards below
@@ -306,7 +307,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	defer packetPool.Put(buf)
 	proto, n := c.encode(buf, hdr, b)
 	c.touch()
-	if err := c.t.Sender.Send(proto, src.Addr(), dst.Addr(), (*buf)[:hdr+n]); err != nil {
+	if err := c.t.Sender.Send(proto, src.Addr(), dst.Addr(), (*buf)[:hdr+n], c.sendMTU()); err != nil {
 		return 0, &net.OpError{Op: "write", Net: c.Network(), Addr: c.RemoteAddr(), Err: err}
 	}
 	c.out.Add(uint64(len(b)))

@@ -77,8 +77,12 @@ func (l *Limits) idle(kind Kind, port uint16) time.Duration {
 
 // Sender sends what flows write.
 type Sender interface {
-	// Send sends the IP body that stands in b behind room for its header. It does not keep b.
-	Send(proto uint8, src, dst netip.Addr, b []byte) error
+	// Send sends the IP body that stands in b behind room for its header, in packets of at most mtu bytes. It does not keep b.
+	Send(proto uint8, src, dst netip.Addr, b []byte, mtu int) error
+	// MTU is that of the link, IP header included.
+	MTU() int
+	// TooBig tells the sender of a flow that a packet of size bytes did not fit through mtu.
+	TooBig(k Key, size, mtu int)
 	// Unreachable tells the sender of a flow why nobody answers.
 	Unreachable(k Key, why packet.Why)
 }
@@ -132,8 +136,8 @@ func New(life context.Context, c Config) *Table {
 	}
 }
 
-// Arrived hands a datagram to its flow. The first datagram makes the flow.
-func (t *Table) Arrived(kind Kind, a Pair, data []byte) {
+// Arrived hands a datagram to its flow. The first datagram makes the flow. whole says that its sender does not want it cut.
+func (t *Table) Arrived(kind Kind, a Pair, data []byte, whole bool) {
 	k := Key{kind, a}
 	t.mu.Lock()
 	c := t.flows[k]
@@ -155,7 +159,9 @@ func (t *Table) Arrived(kind Kind, a Pair, data []byte) {
 		t.wg.Go(func() { t.serve(c) })
 	}
 	t.mu.Unlock()
-	c.deliver(data)
+	if !whole || c.fits(len(data)) {
+		c.deliver(data)
+	}
 }
 
 // acceptLocked makes a flow of a client's, or says why there is none.
@@ -234,6 +240,14 @@ func (t *Table) Reply(a Pair, body []byte) {
 func (t *Table) Fail(k Key, err syscall.Errno) {
 	if c := t.Find(k); c != nil && c.owner.Own {
 		c.fail(err)
+	}
+}
+
+// TooBig tells a flow that we dialled that one of its packets did not fit through a path.
+func (t *Table) TooBig(k Key, mtu int) {
+	if c := t.Find(k); c != nil && c.owner.Own {
+		c.path.set(c.plausible(mtu), t.Now())
+		c.fail(syscall.EMSGSIZE)
 	}
 }
 
@@ -329,16 +343,20 @@ func (t *Table) closeIf(err error, match func(*Conn) bool) {
 	}
 }
 
-// Dial makes a flow of our own to remote, from a free local port.
-func (t *Table) Dial(kind Kind, remote netip.AddrPort, local netip.Addr) (*Conn, error) {
+// Dial makes a flow of our own to remote. It leaves from the port of local if that is free, else from another.
+func (t *Table) Dial(kind Kind, remote, local netip.AddrPort) (*Conn, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ended {
 		return nil, net.ErrClosed
 	}
 	for range 64 {
-		k := Key{kind, Pair{Remote: remote, Local: netip.AddrPortFrom(local, ephemeralPort())}}
+		if local.Port() == 0 {
+			local = netip.AddrPortFrom(local.Addr(), ephemeralPort())
+		}
+		k := Key{kind, Pair{Remote: remote, Local: local}}
 		if t.flows[k] != nil {
+			local = netip.AddrPortFrom(local.Addr(), 0)
 			continue
 		}
 		c := t.addLocked(k, share.Owner{Own: true})

@@ -9,8 +9,11 @@ import (
 	"penstock/stack/link"
 )
 
-// ICMP types (RFC 792, RFC 4443).
+// ICMP types (RFC 792, RFC 4443), and the code of an IPv4 packet that is too big.
 const (
+	FragmentationNeeded = 4
+	PacketTooBig6       = 2
+
 	EchoReply4, EchoRequest4, Unreachable4 = 0, 8, 3
 	EchoReply6, EchoRequest6, Unreachable6 = 129, 128, 1
 )
@@ -86,6 +89,33 @@ func EchoHead(src netip.AddrPort, dst netip.Addr) []byte {
 	return b
 }
 
+// FlowHead is UDPHead or EchoHead for a packet of size bytes; 0 if that does not matter.
+func FlowHead(udp bool, src, dst netip.AddrPort, size int) []byte {
+	if !udp {
+		return resized(EchoHead(src, dst.Addr()), src.Addr(), size)
+	}
+	b := UDPHead(src, dst)
+	if hdr := HeaderLen(src.Addr()); size > hdr {
+		binary.BigEndian.PutUint16(b[hdr+4:], uint16(size-hdr))
+	}
+	return resized(b, src.Addr(), size)
+}
+
+// resized gives a quoted head the length of the packet that it is quoted from.
+func resized(b []byte, src netip.Addr, size int) []byte {
+	hdr := HeaderLen(src)
+	switch {
+	case size <= len(b):
+	case src.Is4():
+		binary.BigEndian.PutUint16(b[2:], uint16(size))
+		b[10], b[11] = 0, 0
+		binary.BigEndian.PutUint16(b[10:], link.Checksum(b[:hdr], 0))
+	default:
+		binary.BigEndian.PutUint16(b[4:], uint16(size-hdr))
+	}
+	return b
+}
+
 // SYNHead is the head of a SYN without options.
 func SYNHead(src, dst netip.AddrPort, seq uint32) []byte {
 	b, head := newHead(ProtoTCP, src.Addr(), dst.Addr(), 20)
@@ -110,6 +140,7 @@ const (
 	WhyHost                  // no way to the host
 	WhyNet                   // no way to its network
 	WhyProhibited            // policy says no
+	WhyProtocol              // the host does not know the protocol
 )
 
 // unreachables are the ICMP codes of each reason in both families (RFC 792, RFC 1812, RFC 4443), and the errno that a
@@ -122,6 +153,7 @@ var unreachables = [...]struct {
 	WhyHost:       {1, 3, syscall.EHOSTUNREACH},
 	WhyNet:        {0, 0, syscall.ENETUNREACH},
 	WhyProhibited: {13, 1, syscall.EACCES},
+	WhyProtocol:   {2, 4, syscall.ENOPROTOOPT}, // in ICMPv6 that is another type
 }
 
 // Code is the ICMP code of a reason.
@@ -149,6 +181,8 @@ func WhyOf(err error) Why {
 		return WhyNet
 	case syscall.EACCES, syscall.EPERM, 10013:
 		return WhyProhibited
+	case syscall.ENOPROTOOPT, 10042:
+		return WhyProtocol
 	}
 	return WhyPort
 }
@@ -158,6 +192,8 @@ func WhyOfCode(is4 bool, code byte) Why {
 	switch {
 	case is4 && code == 3, !is4 && code == 4:
 		return WhyPort
+	case is4 && code == 2:
+		return WhyProtocol
 	case is4 && (code == 0 || code == 6 || code == 11), !is4 && code == 0:
 		return WhyNet
 	case is4 && (code == 9 || code == 10 || code == 13), !is4 && (code == 1 || code == 5 || code == 6):

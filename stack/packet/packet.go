@@ -35,6 +35,7 @@ type Packet struct {
 	Src, Dst netip.Addr
 	Proto    uint8
 	Fragment bool
+	Whole    bool   // must not be cut: IPv4's DF, or an IPv6 packet that its sender left whole
 	Named    int    // where the header field stands that names Proto
 	Body     []byte // after the IP header and IPv6 extension headers; a UDP datagram ends where its header says
 }
@@ -96,7 +97,7 @@ func (p *Packet) parse4(b []byte) Fault {
 	frag := binary.BigEndian.Uint16(b[6:])
 	p.Raw, p.Body = b[:total], b[hdrLen:total]
 	p.Src, p.Dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
-	p.Proto, p.Named, p.Fragment = b[9], 9, frag&0x3fff != 0
+	p.Proto, p.Named, p.Fragment, p.Whole = b[9], 9, frag&0x3fff != 0, frag&0x4000 != 0
 	return ""
 }
 
@@ -108,7 +109,7 @@ func (p *Packet) parse6(b []byte) Fault {
 	if total > len(b) {
 		return Malformed
 	}
-	p.Raw, p.Proto, p.Named, p.Body = b[:total], b[6], 6, b[40:total]
+	p.Raw, p.Proto, p.Named, p.Body, p.Whole = b[:total], b[6], 6, b[40:total], true
 	p.Src, p.Dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
 	for range 8 { // hop-by-hop, routing and destination options; no host sends more than a few
 		switch p.Proto {
@@ -119,7 +120,7 @@ func (p *Packet) parse6(b []byte) Fault {
 			p.Named = len(p.Raw) - len(p.Body)
 			p.Proto, p.Body = p.Body[0], p.Body[8+int(p.Body[1])*8:]
 		case ProtoFragment6:
-			p.Fragment = true
+			p.Fragment, p.Whole = true, false
 			return ""
 		default:
 			return ""

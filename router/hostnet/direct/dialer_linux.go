@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"penstock/policy/iprange"
+	"penstock/stack/localport"
 )
 
 // Dialer dials from the host, outside our TUN. Its sockets carry the mark or, where marks are not permitted or SelfTest
@@ -105,8 +106,45 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 		Control:         d.Control,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval},
 	}
+	if port, shared := localport.Of(ctx); shared && strings.HasPrefix(network, "udp") {
+		return d.dialShared(ctx, &nd, network, target, port)
+	}
 	return nd.DialContext(ctx, network, target.String())
 }
+
+// dialShared dials UDP from a port that several of our sockets share, each connected to another destination. If the port cannot be
+// had, it leaves from another.
+func (d *Dialer) dialShared(ctx context.Context, nd *net.Dialer, network string, target netip.AddrPort, port uint16) (net.Conn, error) {
+	if port != 0 {
+		same := *nd
+		same.LocalAddr = &net.UDPAddr{Port: int(port)}
+		same.Control = func(network, address string, c syscall.RawConn) error {
+			if err := onSocket(c, share); err != nil {
+				return err
+			}
+			return d.Control(network, address, c)
+		}
+		if c, err := same.DialContext(ctx, network, target.String()); err == nil || !errors.Is(err, unix.EADDRINUSE) {
+			return c, err
+		}
+	}
+	c, err := nd.DialContext(ctx, network, target.String())
+	if err != nil {
+		return nil, err
+	}
+	// Only now: with it from the start, the kernel could give us the port of another client.
+	raw, err := c.(*net.UDPConn).SyscallConn()
+	if err == nil {
+		err = onSocket(raw, share)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// share lets other sockets of our user have the same port.
+func share(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
 
 // refuseLoop returns a RefusedError for a destination whose packets would come back to us, and another error for one whose
 // answers would: the kernel sends from our TUN's address if the uplink has none of its family, for example on a network with

@@ -258,6 +258,20 @@ func (c *pingConn) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "ping", Source: c.local, Addr: c.remote, Err: err}
 }
 
+// PathMTU returns how large a packet to the address may be, in bytes, or 0 if that is not known.
+func (c *pingConn) PathMTU() (mtu int) {
+	conn, err := c.file.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	level, option := unix.SOL_IPV6, unix.IPV6_MTU
+	if c.reply == byte(ipv4.ICMPTypeEchoReply) {
+		level, option = unix.SOL_IP, unix.IP_MTU
+	}
+	conn.Control(func(fd uintptr) { mtu, _ = unix.GetsockoptInt(int(fd), level, option) })
+	return mtu
+}
+
 func (c *pingConn) Close() error                       { return c.file.Close() }
 func (c *pingConn) LocalAddr() net.Addr                { return c.local }
 func (c *pingConn) RemoteAddr() net.Addr               { return c.remote }

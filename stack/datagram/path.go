@@ -1,0 +1,85 @@
+package datagram
+
+import (
+	"sync/atomic"
+	"time"
+
+	"penstock/stack/packet"
+)
+
+// pathAge is how long the MTU of a path is believed: it may be another one later (RFC 1191, 6.3).
+const pathAge = 10 * time.Minute
+
+// path is what a flow knows of the largest packet that passes beyond it.
+type path struct {
+	mtu     atomic.Uint32 // bytes, IP header included; 0 if nothing is known
+	since   atomic.Int64  // as of Config.Now
+	largest atomic.Uint32 // packet of the client's that must not be cut, since the mtu was set
+}
+
+func (p *path) set(mtu int, now int64) {
+	p.since.Store(now)
+	p.mtu.Store(uint32(mtu))
+}
+
+// now returns the MTU, or 0 if none is known any more.
+func (p *path) now(now int64) int {
+	if time.Duration(now-p.since.Load()) > pathAge {
+		return 0
+	}
+	return int(p.mtu.Load())
+}
+
+// SetPathMTU bounds the packets that the client may send without allowing that they are cut. A larger one gets the answer of a
+// router (RFC 1191, RFC 8201), also the last if it was lost because of this.
+func (c *Conn) SetPathMTU(mtu int) {
+	mtu = c.plausible(mtu)
+	c.path.set(mtu, c.t.Now())
+	if size := int(c.path.largest.Swap(0)); size > mtu {
+		c.t.Sender.TooBig(c.key, size, mtu)
+	}
+}
+
+// PathMTU returns how large a packet of the flow may be, in bytes, IP header included.
+func (c *Conn) PathMTU() int {
+	mtu := c.t.Sender.MTU()
+	if known := c.path.now(c.t.Now()); known > 0 {
+		return min(mtu, known)
+	}
+	return mtu
+}
+
+// sendMTU is the size from which what the flow writes is cut. Towards a client that is the link's: its path MTU is the other way's.
+func (c *Conn) sendMTU() int {
+	if c.owner.Own {
+		return c.PathMTU()
+	}
+	return c.t.Sender.MTU()
+}
+
+// plausible is an MTU that a path can have. Less would come from a forged message, and would turn every datagram into many.
+func (c *Conn) plausible(mtu int) int {
+	if c.key.Remote.Addr().Is4() {
+		return max(mtu, 576)
+	}
+	return max(mtu, 1280)
+}
+
+// fits reports whether a datagram that must not be cut fits through the path. If it does not, the sender is told.
+func (c *Conn) fits(n int) bool {
+	size := packet.HeaderLen(c.key.Local.Addr()) + c.headerLen() + n
+	if size <= smallest {
+		return true
+	}
+	if mtu := c.path.now(c.t.Now()); mtu > 0 && size > mtu {
+		c.t.Sender.TooBig(c.key, size, mtu)
+		return false
+	}
+	if size > int(c.path.largest.Load()) {
+		c.path.largest.Store(uint32(size))
+	}
+	return true
+}
+
+// smallest is a packet that fits through any path, in bytes.
+const smallest = 576
