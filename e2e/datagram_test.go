@@ -62,6 +62,8 @@ func TestPing(t *testing.T) {
 		{"one in fragments over IPv6 is answered", netlab.IntranetIPv6, 4000, true},
 		{"one in many fragments is answered", netlab.IntranetIPv4, 20000, true},
 		{"one in many fragments over IPv6 is answered", netlab.IntranetIPv6, 20000, true},
+		{"the largest is answered", netlab.IntranetIPv4, 65507, true},
+		{"the largest over IPv6 is answered", netlab.IntranetIPv6, 65507, true},
 		{"a public site answers", publicIPv4, 56, true},
 		{"a public site answers over IPv6", publicIPv6, 56, true},
 		{"nobody does not answer", netlab.DeadIPv4, 56, false},

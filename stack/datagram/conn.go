@@ -307,7 +307,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	defer packetPool.Put(buf)
 	proto, n := c.encode(buf, hdr, b)
 	c.touch()
-	if err := c.t.Sender.Send(proto, src.Addr(), dst.Addr(), (*buf)[:hdr+n], c.sendMTU()); err != nil {
+	if err := c.t.Sender.Send(proto, src.Addr(), dst.Addr(), (*buf)[:hdr+n], c.t.sendMTU(c)); err != nil {
 		return 0, &net.OpError{Op: "write", Net: c.Network(), Addr: c.RemoteAddr(), Err: err}
 	}
 	c.out.Add(uint64(len(b)))

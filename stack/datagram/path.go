@@ -1,6 +1,7 @@
 package datagram
 
 import (
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -33,46 +34,42 @@ func (p *path) now(now int64) int {
 // SetPathMTU bounds the packets that the client may send without allowing that they are cut. A larger one gets the answer of a
 // router (RFC 1191, RFC 8201), also the last if it was lost because of this.
 func (c *Conn) SetPathMTU(mtu int) {
-	mtu = c.plausible(mtu)
+	mtu = plausible(mtu, c.key.Remote.Addr())
 	c.path.set(mtu, c.t.Now())
 	if size := int(c.path.largest.Swap(0)); size > mtu {
 		c.t.Sender.TooBig(c.key, size, mtu)
 	}
 }
 
-// PathMTU returns how large a packet of the flow may be, in bytes, IP header included.
-func (c *Conn) PathMTU() int {
-	mtu := c.t.Sender.MTU()
-	if known := c.path.now(c.t.Now()); known > 0 {
+// PathMTU returns how large a packet of the flow may be, in bytes, IP header included, or 0 if no ICMP error has said it. The MTU of
+// the stack's own link is not told: datagrams that exceed it are cut here.
+func (c *Conn) PathMTU() int { return c.path.now(c.t.Now()) }
+
+// sendMTU is the size from which what the flow writes is cut. Towards a client that is the link's: its path MTU is the other way's.
+func (t *Table) sendMTU(c *Conn) int {
+	mtu := t.Sender.MTU()
+	if known := c.PathMTU(); known > 0 && c.owner.Own {
 		return min(mtu, known)
 	}
 	return mtu
 }
 
-// sendMTU is the size from which what the flow writes is cut. Towards a client that is the link's: its path MTU is the other way's.
-func (c *Conn) sendMTU() int {
-	if c.owner.Own {
-		return c.PathMTU()
-	}
-	return c.t.Sender.MTU()
-}
-
 // plausible is an MTU that a path can have. Less would come from a forged message, and would turn every datagram into many.
-func (c *Conn) plausible(mtu int) int {
-	if c.key.Remote.Addr().Is4() {
+func plausible(mtu int, a netip.Addr) int {
+	if a.Is4() {
 		return max(mtu, 576)
 	}
 	return max(mtu, 1280)
 }
 
 // fits reports whether a datagram that must not be cut fits through the path. If it does not, the sender is told.
-func (c *Conn) fits(n int) bool {
+func (t *Table) fits(c *Conn, n int) bool {
 	size := packet.HeaderLen(c.key.Local.Addr()) + c.headerLen() + n
 	if size <= smallest {
 		return true
 	}
-	if mtu := c.path.now(c.t.Now()); mtu > 0 && size > mtu {
-		c.t.Sender.TooBig(c.key, size, mtu)
+	if mtu := c.path.now(t.Now()); mtu > 0 && size > mtu {
+		t.Sender.TooBig(c.key, size, mtu)
 		return false
 	}
 	if size > int(c.path.largest.Load()) {

@@ -159,7 +159,7 @@ func (t *Table) Arrived(kind Kind, a Pair, data []byte, whole bool) {
 		t.wg.Go(func() { t.serve(c) })
 	}
 	t.mu.Unlock()
-	if !whole || c.fits(len(data)) {
+	if !whole || t.fits(c, len(data)) {
 		c.deliver(data)
 	}
 }
@@ -246,7 +246,7 @@ func (t *Table) Fail(k Key, err syscall.Errno) {
 // TooBig tells a flow that we dialled that one of its packets did not fit through a path.
 func (t *Table) TooBig(k Key, mtu int) {
 	if c := t.Find(k); c != nil && c.owner.Own {
-		c.path.set(c.plausible(mtu), t.Now())
+		c.path.set(plausible(mtu, k.Remote.Addr()), t.Now())
 		c.fail(syscall.EMSGSIZE)
 	}
 }
