@@ -145,10 +145,50 @@ func (g *Group) attempt(ctx context.Context, u *Upstream, query []byte, sent fun
 	return reply{msg, u, err}
 }
 
-// ask makes one exchange and reads the answer.
+// ask asks one question and reads the answer. An old server that does not know EDNS is asked again without it (RFC 6891, 6.2.2), and
+// one that wants cookies over TCP, where it needs none (RFC 7873, 5.3).
 func (u *Upstream) ask(ctx context.Context, query []byte) (msg *dns.Msg, err error) {
+	plain := u.isPlain(time.Now())
+	if plain {
+		query = wire.WithoutOPT(query)
+	}
+	msg, err = u.exchange(ctx, u.protocol, query)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case msg.Rcode == dns.RcodeBadCookie:
+		if udp, ok := u.protocol.(*udpProtocol); ok {
+			if msg, err = u.exchange(ctx, udp.stream, query); err != nil {
+				return nil, err
+			}
+		}
+	case !plain && u.unencrypted && rejectsEDNS(msg):
+		again, err := u.exchange(ctx, u.protocol, wire.WithoutOPT(query))
+		if err == nil && !rejectsEDNS(again) {
+			u.foundPlain(time.Now())
+			msg = again
+		}
+	}
+	if err := failure(msg); err != nil {
+		return nil, err
+	}
+	return msg, nil
+}
+
+// rejectsEDNS reports whether an answer is one of those that servers without EDNS give to a query with it.
+func rejectsEDNS(msg *dns.Msg) bool {
+	switch msg.Rcode {
+	case dns.RcodeFormatError, dns.RcodeNotImplemented, dns.RcodeBadVers:
+		return true
+	}
+	return false
+}
+
+// exchange sends one query and reads the answer.
+func (u *Upstream) exchange(ctx context.Context, p protocol, query []byte) (msg *dns.Msg, err error) {
 	defer wire.Rescue(&err)
-	answer, err := u.protocol.exchange(ctx, query)
+	answer, err := p.exchange(ctx, query)
 	if err != nil {
 		return nil, err
 	}
@@ -158,9 +198,6 @@ func (u *Upstream) ask(ctx context.Context, query []byte) (msg *dns.Msg, err err
 	}
 	if !whole(answer, msg) {
 		return nil, errors.New("bad answer: records are missing")
-	}
-	if err := failure(msg); err != nil {
-		return nil, err
 	}
 	return msg, nil
 }

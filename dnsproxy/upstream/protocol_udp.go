@@ -31,18 +31,40 @@ const maxMismatches = 5
 type udpProtocol struct {
 	*reach
 	stream *streamProtocol
+	late   lingering
 }
 
-func (u *udpProtocol) tidy()   { u.stream.tidy() }
-func (u *udpProtocol) reset()  { u.stream.reset() }
-func (u *udpProtocol) retire() { u.stream.retire() }
+func (u *udpProtocol) tidy() { u.stream.tidy() }
+
+func (u *udpProtocol) reset() {
+	u.stream.reset()
+	u.late.closeAll(false)
+}
+
+func (u *udpProtocol) retire() {
+	u.stream.retire()
+	u.late.closeAll(true)
+}
 
 func (u *udpProtocol) exchange(ctx context.Context, query []byte) ([]byte, error) {
 	conn, err := u.dial(ctx, "udp")
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	answer, err := u.ask(ctx, conn, query)
+	if errors.Is(err, errNoAnswer) {
+		u.late.keep(conn)
+		return nil, err
+	}
+	conn.Close()
+	if err == nil && answer == nil {
+		return u.stream.exchange(ctx, query)
+	}
+	return answer, err
+}
+
+// ask asks over one socket. The answer is nil if it must be fetched over TCP.
+func (u *udpProtocol) ask(ctx context.Context, conn net.Conn, query []byte) ([]byte, error) {
 	defer interrupt(ctx, conn)()
 	if _, err := conn.Write(query); err != nil {
 		return nil, cause(ctx, err)
@@ -58,12 +80,11 @@ func (u *udpProtocol) exchange(ctx context.Context, query []byte) ([]byte, error
 			continue
 		}
 		if n == len(buf) || binary.BigEndian.Uint16(buf[2:])&wire.FlagTC != 0 {
-			break // the server truncated it, or it is longer than we allowed
+			return nil, nil // the server truncated it, or it is longer than we allowed
 		}
 		return buf[:n], nil
 	}
-	conn.Close()
-	return u.stream.exchange(ctx, query)
+	return nil, nil
 }
 
 // interrupt makes reads and writes on conn fail when ctx is done, until stop is called.

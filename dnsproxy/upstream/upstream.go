@@ -16,21 +16,24 @@ const (
 	downAfter    = 3                     // failures in a row
 	minBackoff   = time.Second
 	maxBackoff   = 30 * time.Second
+	plainFor     = 15 * time.Minute // before an upstream that did not know EDNS is asked with it again
 )
 
 // Upstream is one resolver and its health. It is down after downAfter failures in a row. While it is down, one query per back-off
 // goes there (half open); an answer makes it up again.
 type Upstream struct {
-	protocol protocol
-	name     string
-	log      *slog.Logger
-	metrics  *Metrics
+	protocol    protocol
+	unencrypted bool // asked over UDP or TCP
+	name        string
+	log         *slog.Logger
+	metrics     *Metrics
 
 	mu        sync.Mutex // guards below
 	rtt       time.Duration
 	deviation time.Duration
 	failures  int       // in a row
 	retry     time.Time // while down: when the next query may try
+	plain     time.Time // until when it is asked without EDNS
 }
 
 // New returns the upstream that t describes. It opens nothing.
@@ -38,7 +41,7 @@ func New(cfg Config, t Target) *Upstream {
 	if cfg.Refuse == nil {
 		cfg.Refuse = func(netip.AddrPort) bool { return false }
 	}
-	return &Upstream{name: t.Name, log: cfg.Log, metrics: cfg.Metrics, protocol: newProtocol(&reach{cfg: &cfg, endpoint: t.at, via: t.Via, addrs: t.Bootstrap})}
+	return &Upstream{name: t.Name, log: cfg.Log, metrics: cfg.Metrics, unencrypted: t.at.scheme == "udp" || t.at.scheme == "tcp", protocol: newProtocol(&reach{cfg: &cfg, endpoint: t.at, via: t.Via, addrs: t.Bootstrap})}
 }
 
 func newProtocol(r *reach) protocol {
@@ -69,7 +72,22 @@ func (u *Upstream) Reconnect() {
 	u.protocol.reset()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.rtt, u.deviation, u.failures, u.retry = 0, 0, 0, time.Time{}
+	u.rtt, u.deviation, u.failures, u.retry, u.plain = 0, 0, 0, time.Time{}, time.Time{}
+}
+
+// isPlain reports whether the upstream is to be asked without EDNS.
+func (u *Upstream) isPlain(now time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return now.Before(u.plain)
+}
+
+// foundPlain notes that the upstream does not know EDNS.
+func (u *Upstream) foundPlain(now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.plain = now.Add(plainFor)
+	u.log.Debug("dns upstream does not know EDNS", "upstream", u.name)
 }
 
 // Retire closes connections as soon as no query waits on them, now and in future.

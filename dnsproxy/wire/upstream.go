@@ -9,7 +9,7 @@ import (
 // UpstreamQuery returns the message that asks upstreams for q. It has an OPT record of our own and no
 // option of the client: cookies, subnets and padding are hop by hop. The AD bit asks whether the answer was validated (RFC 6840 5.7).
 func UpstreamQuery(q *Question) []byte {
-	out := make([]byte, HeaderLen, HeaderLen+q.len+4+11)
+	out := make([]byte, HeaderLen, HeaderLen+q.len+4+optLen)
 	binary.BigEndian.PutUint16(out[2:], FlagRD|FlagAD|q.Flags&FlagCD)
 	out[5], out[11] = 1, 1
 	out = append(out, q.lower[:q.len]...)
@@ -22,13 +22,36 @@ func UpstreamQuery(q *Question) []byte {
 	return append(out, 0, 0, byte(dns.TypeOPT), MaxUDP>>8, MaxUDP&0xff, 0, 0, do, 0, 0, 0)
 }
 
-// Matches reports whether msg answers query: id, opcode and question.
+// optLen is the length of the OPT record that UpstreamQuery writes, octets.
+const optLen = 11
+
+// WithoutOPT returns a message of UpstreamQuery without EDNS.
+func WithoutOPT(query []byte) []byte {
+	plain := append([]byte(nil), query[:len(query)-optLen]...)
+	plain[11] = 0
+	return plain
+}
+
+// Matches reports whether msg answers query: id, opcode and question. An error may come without the question, as old servers send it
+// that could not read the query.
 func Matches(query, msg []byte) bool {
 	if len(msg) < HeaderLen || msg[0] != query[0] || msg[1] != query[1] {
 		return false
 	}
 	flags := binary.BigEndian.Uint16(msg[2:])
-	if flags&FlagQR == 0 || flags>>11&0xf != dns.OpcodeQuery || binary.BigEndian.Uint16(msg[4:]) != 1 {
+	if flags&FlagQR == 0 || flags>>11&0xf != dns.OpcodeQuery {
+		return false
+	}
+	switch binary.BigEndian.Uint16(msg[4:]) {
+	case 0:
+		bare := len(msg) == HeaderLen && [6]byte(msg[6:]) == [6]byte{}
+		switch flags & 0xf {
+		case dns.RcodeFormatError, dns.RcodeServerFailure, dns.RcodeNotImplemented, dns.RcodeRefused:
+			return bare
+		}
+		return false
+	case 1:
+	default:
 		return false
 	}
 	end := SkipName(query, HeaderLen) + 4
