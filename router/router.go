@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"penstock/policy"
@@ -107,6 +109,7 @@ type Router struct {
 	storms   storms
 	heads    heads
 	mappings mappings
+	epoch    atomic.Uint64 // see settled
 }
 
 // Reasons why a flow was not carried.
@@ -192,6 +195,7 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 // begin describes and judges a flow and enters it in the table. It accepts a flow that will be read. It returns nil for a flow
 // that is none of a client's.
 func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
+	epoch := r.epoch.Load()
 	f, release, ok := r.describe(req)
 	if !ok {
 		return nil
@@ -199,11 +203,27 @@ func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
 	e := r.table.begin(f, r.Clock(), cancel)
 	e.release = release
 	v := r.Policy.Decide(f)
-	e.judged(f, v)
+	for e.judged(f, v); !r.settled(&epoch); e.judged(f, v) {
+		if r.Clients.Describe(&f) {
+			v = r.Policy.Decide(f)
+		} else {
+			r.Dropped(DropSource)
+			v = policy.Verdict{}
+		}
+	}
 	if readFirst(&f, &v) || explainable(&f, &v) {
 		e.accept(req.Answer)
 	}
 	return e
+}
+
+// settled reports whether a verdict that has just been recorded stands. Rejudge finds every flow with a recorded verdict. But a flow
+// that was being judged when the policy changed may have asked the old one, and record its verdict after Rejudge has passed. Rejudge
+// begins an epoch, so such a flow sees another than the one in which it began to judge, and judges again.
+func (r *Router) settled(epoch *uint64) bool {
+	before := *epoch
+	*epoch = r.epoch.Load()
+	return *epoch == before
 }
 
 // forward dials the far side of a flow, passes the outcome on to the client, and relays.
@@ -240,8 +260,9 @@ func (r *Router) describe(req *Request) (f policy.Flow, release func(), ok bool)
 }
 
 // judge judges a flow that has been read. If the flow claims a name that DNS did not give, judge looks it up with our
-// resolver. If the name resolves, it counts. If it has another address, the flow is dialled there instead.
-func (r *Router) judge(ctx context.Context, f policy.Flow) (policy.Flow, policy.Verdict) {
+// resolver. If the name resolves, it counts. If it has another address, the flow is dialled there instead, or stays at present if that
+// is one of several: a name's addresses come in another order each time.
+func (r *Router) judge(ctx context.Context, f policy.Flow, present netip.Addr) (policy.Flow, policy.Verdict) {
 	v := r.Policy.Decide(f)
 	if v.Claim == "" {
 		return f, v
@@ -250,6 +271,9 @@ func (r *Router) judge(ctx context.Context, f policy.Flow) (policy.Flow, policy.
 	if err != nil || len(addrs) == 0 {
 		r.Log.Debug("flow claims a name that does not resolve", "src", f.Src, "dst", f.Dst, "host", v.Claim, "err", err)
 		return f, v
+	}
+	if slices.Contains(addrs, present) && !slices.Contains(addrs, f.Dst.Addr()) {
+		addrs = []netip.Addr{present}
 	}
 	g := f.Confirmed(v.Claim, addrs)
 	g.Place = r.Ways.Place(g.Client, g.Dst.Addr())

@@ -587,6 +587,86 @@ func TestALaterRequestMovesNoConnection(t *testing.T) {
 	}
 }
 
+// rotating is a resolver that gives the addresses of a name in another order each time.
+type rotating struct {
+	people
+	asked *atomic.Uint32
+}
+
+func (r rotating) Confirm(context.Context, policy.Flow, string) ([]netip.Addr, error) {
+	addrs := []netip.Addr{netip.MustParseAddr("10.20.0.10"), netip.MustParseAddr("10.20.0.11")}
+	if r.asked.Add(1)%2 == 0 {
+		slices.Reverse(addrs)
+	}
+	return addrs, nil
+}
+
+func TestARotatingAnswerMovesNoConnection(t *testing.T) {
+	corp := dialled{make(chan string, 1), dialTo(echoServer(t, "corp"))}
+	asked := new(atomic.Uint32)
+	w := newWorld(t, Config{Policy: decide(claims), Ways: ways{"corp": corp}, Clients: rotating{asked: asked}})
+	c := newClient(t)
+	w.handle(c, 80)
+	r := bufio.NewReader(c)
+	for range 4 {
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: wiki.corp\r\n\r\n")
+	}
+	for i := range 1 + 4*3 { // the greeting and the requests, which the server sends back
+		if _, err := r.ReadString('\n'); err != nil {
+			t.Fatalf("line %d: %v", i, err)
+		}
+	}
+	if asked.Load() < 4 || len(corp.to) != 1 {
+		t.Errorf("the resolver was asked %d times and %d connections were dialled, want 4 or more, and 1", asked.Load(), len(corp.to))
+	}
+}
+
+// A flow that asks the old policy while the new one is put in force may record its verdict after Rejudge has looked.
+func TestNoFlowKeepsAVerdictOfAPolicyThatIsGone(t *testing.T) {
+	forward := policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "old"}
+	for _, row := range []struct {
+		name string
+		port uint16
+		send []byte
+	}{
+		{"judged when it begins", 25, nil},
+		{"judged by its name", 443, clientHello("www.example")},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var now atomic.Pointer[policy.Verdict]
+			now.Store(&forward)
+			asked, answer := make(chan struct{}), make(chan struct{})
+			w := newWorld(t, Config{
+				Policy: decide(func(f policy.Flow) policy.Verdict {
+					v := *now.Load()
+					if !f.Sniffed {
+						v.Later = policy.LaterBlock
+						return v
+					}
+					if v.Rule == "old" {
+						asked <- struct{}{}
+						<-answer
+					}
+					return v
+				}),
+				Ways: ways{"out": dialTo(echoServer(t, "out"))},
+			})
+			c := newClient(t)
+			w.handle(c, row.port)
+			if row.send != nil {
+				go c.Write(row.send)
+			}
+			<-asked
+			now.Store(&policy.Verdict{Rule: "new"})
+			w.Rejudge(nil, decideAlways(*now.Load()))
+			close(answer)
+			if f := <-w.ended; f.Verdict.Rule != "new" {
+				t.Errorf("the flow ended with the verdict of rule %q, want that of the new policy", f.Verdict.Rule)
+			}
+		})
+	}
+}
+
 func TestHalfHellosAreBounded(t *testing.T) {
 	h := heads{limit: 64 << 10, clients: make(map[uint64]int)}
 	fill := func(client uint64) (heads []*head) {
