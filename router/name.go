@@ -43,9 +43,9 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 		}
 	}
 	f.Names, f.Sniffed, f.Time = names, true, r.Clock()
-	epoch := r.epoch.Load()
+	epoch := r.epochs.last.Load()
 	g, v := r.judgeNamed(ctx, f, res, e.flow.Dst.Addr())
-	for e.judged(g, v); !r.settled(&epoch); e.judged(g, v) {
+	for e.judged(g, v); !r.epochs.settled(&epoch); e.judged(g, v) {
 		g, v = r.judgeNamed(ctx, f, res, e.flow.Dst.Addr())
 	}
 	if v.Claim != "" && v.Action != policy.Forward {
