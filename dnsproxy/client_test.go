@@ -347,7 +347,7 @@ func TestQueryChangesNothing(t *testing.T) {
 	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}, ClientRate: 1}, judged(blocks(map[string]string{"casino.example": "gambling"})),
 		func(s *setup) {
 			s.QueryLog, s.Metrics = slog.New(slog.NewTextHandler(&log, nil)), m
-			s.Blocked = func(policy.Verdict) { blocked++ }
+			s.Blocked = func(Refused) { blocked++ }
 		})
 	up.AnswerWith(func(w dns.ResponseWriter, q *dns.Msg) bool {
 		if strings.HasPrefix(q.Question[0].Name, "bad") {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"penstock/dnsproxy/upstream"
 	"penstock/policy"
@@ -44,6 +45,16 @@ func AddressKey(addr netip.Addr) uint64 {
 // once, and the query is answered SERVFAIL.
 type Dialer = upstream.Dialer
 
+// Refused is a query that the policy did not let pass.
+type Refused struct {
+	Src     netip.AddrPort
+	Peer    string
+	Host    string // the name that was asked for
+	Decided string // the name that decided: Host, or a target behind it. Neither may be kept: they are views
+	Verdict policy.Verdict
+	Time    time.Time
+}
+
 // Config is what stays the same for the life of a [Server]. What may change while it runs is in [Settings].
 type Config struct {
 	Policy  Policy  // nil forwards everything
@@ -57,8 +68,8 @@ type Config struct {
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	// NoIPv6 says that an egress carries no IPv6: AAAA questions that would be forwarded there get no data. Nil means all do.
 	NoIPv6 func(egress string) bool
-	// Blocked is called once with the verdict of each query that met a block or silence. It must be fast. May be nil.
-	Blocked func(policy.Verdict)
+	// Blocked is called once with each query that met a block or silence. It must be fast. May be nil.
+	Blocked func(Refused)
 
 	// RootCAs verify upstreams over TLS and QUIC; nil means the roots of the system.
 	RootCAs *x509.CertPool

@@ -2,6 +2,7 @@ package dnsproxy
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -22,7 +23,11 @@ func TestQueryLog(t *testing.T) {
 	var blocked []string
 	s := newServer(t, Settings{
 		Upstreams: []Upstream{named("main", up)},
-	}, func(s *setup) { s.Blocked = func(v policy.Verdict) { blocked = append(blocked, v.Category) } }, judged(blocks(map[string]string{"tracker.example": "tracking"})), described(func(netip.AddrPort) policy.Flow { return policy.Flow{Peer: "ana"} }), func(s *setup) {
+	}, func(s *setup) {
+		s.Blocked = func(q Refused) {
+			blocked = append(blocked, fmt.Sprint(q.Verdict.Category, " ", q.Peer, " ", q.Src, " ", q.Host, " by ", q.Decided))
+		}
+	}, judged(blocks(map[string]string{"tracker.example": "tracking"})), described(func(netip.AddrPort) policy.Flow { return policy.Flow{Peer: "ana"} }), func(s *setup) {
 		s.QueryLog = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: drop}))
 	})
 	for _, name := range []string{"www.example", "www.example", "shop.example"} {
@@ -36,7 +41,7 @@ msg=query proto=dns src=10.77.0.2:40000 peer=ana host=shop.example type=A verdic
 	if got := out.String(); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
-	if len(blocked) != 1 || blocked[0] != "tracking" {
-		t.Errorf("told of blocks for %q, want tracking once", blocked)
+	if len(blocked) != 1 || blocked[0] != "tracking ana 10.77.0.2:40000 shop.example by tracker.example" {
+		t.Errorf("told of blocks for %q, want one of shop.example, by tracker.example", blocked)
 	}
 }

@@ -81,7 +81,7 @@ func (r *resolver) judged(ex *exchange, st *state) bool {
 // refuse writes the block answer of the verdict.
 func (r *resolver) refuse(ex *exchange, st *state) {
 	if r.cfg.Blocked != nil && !ex.dry {
-		r.cfg.Blocked(ex.verdict)
+		r.cfg.Blocked(Refused{ex.client, ex.flow.Peer, ex.q.Host(), ex.decided, ex.verdict, ex.begun})
 	}
 	if ex.verdict.Action == policy.Drop {
 		ex.settle(resultDropped, ex.out[:0])

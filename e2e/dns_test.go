@@ -55,6 +55,18 @@ func TestNamesByDig(t *testing.T) {
 			}
 		})
 	}
+	names := map[string]bool{}
+	for _, f := range w.laptop.flows(t, "--denied") {
+		if f.Proto == "dns" && f.Rule == "no-gambling" && f.Verdict == "block" {
+			names[f.Host] = true
+		}
+	}
+	if !names["casino.example"] || !names["alias.example"] || names["public.example"] {
+		t.Errorf("flows --denied shows the names %v, want casino.example and alias.example", names)
+	}
+	if !strings.Contains(w.laptop.said.String(), `"msg":"name refused","host":"casino.example"`) {
+		t.Error("the log tells about no name that was refused")
+	}
 	for _, q := range w.PublicDNS.Queries() {
 		if got := q.Client.Addr().String(); got != netlab.GatewayIPv4 {
 			t.Errorf("the public resolver was asked %s by %s, want only the gateway's %s", q.Name, got, netlab.GatewayIPv4)

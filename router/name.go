@@ -2,7 +2,6 @@ package router
 
 import (
 	"context"
-	"net/netip"
 
 	"penstock/policy"
 	"penstock/policy/sniff"
@@ -43,10 +42,10 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 		}
 	}
 	f.Names, f.Sniffed, f.Time = names, true, r.Clock()
-	epoch := r.epoch.Load()
-	g, v := r.judgeNamed(ctx, f, res, e.flow.Dst.Addr())
-	for e.judged(g, v); !r.settled(&epoch); e.judged(g, v) {
-		g, v = r.judgeNamed(ctx, f, res, e.flow.Dst.Addr())
+	epoch := r.epochs.last.Load()
+	g, v := e.judgeNamed(ctx, r, f, res)
+	for e.judged(g, v); !r.epochs.settled(&epoch); e.judged(g, v) {
+		g, v = e.judgeNamed(ctx, r, f, res)
 	}
 	if v.Claim != "" && v.Action != policy.Forward {
 		e.failed("mismatch: the flow claims to be for " + v.Claim + ", but our resolver does not give its address for that name")
@@ -54,8 +53,8 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 	return g, v
 }
 
-// judgeNamed judges a flow with the names that were read in it. present is where it goes now.
-func (r *Router) judgeNamed(ctx context.Context, f policy.Flow, res sniff.Result, present netip.Addr) (policy.Flow, policy.Verdict) {
+// judgeNamed judges a flow with the names that were read in it.
+func (e *entry) judgeNamed(ctx context.Context, r *Router, f policy.Flow, res sniff.Result) (policy.Flow, policy.Verdict) {
 	var v policy.Verdict
 	if !r.Clients.Describe(&f) { // what was true of the client when the flow came may not be true any more
 		r.Dropped(DropSource)
@@ -66,7 +65,7 @@ func (r *Router) judgeNamed(ctx context.Context, f policy.Flow, res sniff.Result
 		// block the flow, but it is not looked up.
 		v = r.Policy.Decide(f)
 	} else {
-		f, v = r.judge(ctx, f, present)
+		f, v = r.judge(ctx, f, e.flow.Dst.Addr())
 	}
 	if res.Ambiguous {
 		v = policy.Verdict{Action: policy.Refuse, Rule: v.Rule, Edition: v.Edition}

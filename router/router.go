@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"penstock/policy"
@@ -109,7 +108,7 @@ type Router struct {
 	storms   storms
 	heads    heads
 	mappings mappings
-	epoch    atomic.Uint64 // see settled
+	epochs   epochs
 }
 
 // Reasons why a flow was not carried.
@@ -195,7 +194,7 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 // begin describes and judges a flow and enters it in the table. It accepts a flow that will be read. It returns nil for a flow
 // that is none of a client's.
 func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
-	epoch := r.epoch.Load()
+	epoch := r.epochs.last.Load()
 	f, release, ok := r.describe(req)
 	if !ok {
 		return nil
@@ -203,7 +202,7 @@ func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
 	e := r.table.begin(f, r.Clock(), cancel)
 	e.release = release
 	v := r.Policy.Decide(f)
-	for e.judged(f, v); !r.settled(&epoch); e.judged(f, v) {
+	for e.judged(f, v); !r.epochs.settled(&epoch); e.judged(f, v) {
 		if r.Clients.Describe(&f) {
 			v = r.Policy.Decide(f)
 		} else {
@@ -215,15 +214,6 @@ func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
 		e.accept(req.Answer)
 	}
 	return e
-}
-
-// settled reports whether a verdict that has just been recorded stands. Rejudge finds every flow with a recorded verdict. But a flow
-// that was being judged when the policy changed may have asked the old one, and record its verdict after Rejudge has passed. Rejudge
-// begins an epoch, so such a flow sees another than the one in which it began to judge, and judges again.
-func (r *Router) settled(epoch *uint64) bool {
-	before := *epoch
-	*epoch = r.epoch.Load()
-	return *epoch == before
 }
 
 // forward dials the far side of a flow, passes the outcome on to the client, and relays.

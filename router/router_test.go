@@ -639,7 +639,7 @@ func TestNoFlowKeepsAVerdictOfAPolicyThatIsGone(t *testing.T) {
 			w := newWorld(t, Config{
 				Policy: decide(func(f policy.Flow) policy.Verdict {
 					v := *now.Load()
-					if !f.Sniffed && row.port == 443 {
+					if !f.Sniffed && f.Dst.Port() == 443 {
 						v.Later = policy.LaterBlock
 						return v
 					}
@@ -656,7 +656,11 @@ func TestNoFlowKeepsAVerdictOfAPolicyThatIsGone(t *testing.T) {
 			if row.send != nil {
 				go c.Write(row.send)
 			}
-			<-asked
+			select {
+			case <-asked:
+			case <-time.After(5 * time.Second):
+				t.Fatal("the policy was not asked")
+			}
 			now.Store(&policy.Verdict{Rule: "new"})
 			w.Rejudge(nil, decideAlways(*now.Load()))
 			close(answer)

@@ -287,7 +287,7 @@ type Change struct {
 // Rejudge judges the live flows again and returns those whose action or egress would change. It does not touch them. facts,
 // if not nil, updates the facts of a flow. If it returns false, the client is gone, and the flow gets the zero Verdict.
 func (r *Router) Rejudge(facts func(*policy.Flow) bool, decide func(policy.Flow) policy.Verdict) []Change {
-	r.epoch.Add(1) // before the look at the table
+	r.epochs.last.Add(1) // before the look at the table
 	var changed []Change
 	for _, e := range r.table.entries() {
 		f := e.snapshot()

@@ -56,7 +56,7 @@ type FlowCounts struct {
 // Flow is one flow, live or finished. The names of its fields are those of the flow log.
 type Flow struct {
 	ID         string    `json:"flow_id"`
-	Proto      string    `json:"proto"` // tcp, udp or icmp
+	Proto      string    `json:"proto"` // tcp, udp, icmp, or dns for a question that was refused
 	Src        string    `json:"src"`
 	Dst        string    `json:"dst"`
 	Peer       string    `json:"peer,omitempty"`
@@ -85,7 +85,7 @@ type Flows struct {
 
 // FlowQuery selects flows. The zero FlowQuery selects all live ones.
 type FlowQuery struct {
-	Denied bool   `json:"denied,omitempty"` // those that were blocked, as far back as the daemon remembers
+	Denied bool   `json:"denied,omitempty"` // those that were blocked, refused DNS questions too, as far back as the daemon remembers
 	Recent bool   `json:"recent,omitempty"` // finished ones too, as far back as the daemon remembers
 	Peer   string `json:"peer,omitempty"`
 }

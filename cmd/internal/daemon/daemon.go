@@ -231,7 +231,7 @@ func (d *Daemon) buildRouter(cfg *config.Config) (err error) {
 		StormLimit: cfg.Limits.RejectStorm, StormWindow: cfg.Limits.RejectWindow, SniffTimeout: cfg.Limits.SniffTime,
 		Log: d.log, Metrics: d.metrics.router,
 	})
-	d.flows.Router = d.router
+	d.flows.Router, d.flows.Log = d.router, d.log
 	return err
 }
 

@@ -40,7 +40,7 @@ func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
 		Dialer:  n.way,
 		Resolve: d.laptop.Outside().Resolve,
 		NoIPv6:  func(egress string) bool { return !d.egress.CarriesIPv6(egress) },
-		Blocked: func(v policy.Verdict) { d.metrics.router.Blocked(v.Category, "dns") },
+		Blocked: func(q dnsproxy.Refused) { d.metrics.router.Blocked(q.Verdict.Category, "dns"); d.flows.Refused(q) },
 
 		CacheBytes: int(cfg.Limits.DNSCacheSize), CacheEntries: cfg.Limits.DNSCacheEntries,
 		Log: d.log, Metrics: d.metrics.dns,

@@ -3,6 +3,8 @@ package report
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -17,6 +19,9 @@ const remembered = 1024
 // Flows keeps the flows that ended most recently and finds the live ones in the router.
 type Flows struct {
 	Router *router.Router
+	Log    *slog.Logger // is told about refused questions; if nil, nobody is
+
+	questions questions
 
 	mu                sync.Mutex // guards below
 	ring              []router.Flow
@@ -107,6 +112,15 @@ func (r *Flows) Flows(_ context.Context, q control.FlowQuery) ([]control.Flow, e
 		}
 		list = append(list, Flow(f))
 	}
+	if !q.Denied {
+		return list, nil
+	}
+	for _, f := range r.questions.all() {
+		if q.Peer == "" || f.Peer == q.Peer {
+			list = append(list, f)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b control.Flow) int { return a.Start.Compare(b.Start) })
 	return list, nil
 }
 

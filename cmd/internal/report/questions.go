@@ -1,0 +1,67 @@
+package report
+
+import (
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"penstock/cmd/internal/control"
+	"penstock/dnsproxy"
+)
+
+// sayEvery is how often the log tells about refused questions at most. A page with advertising asks for dozens of names.
+const sayEvery = 10 * time.Second
+
+// questions keeps the DNS questions that the policy refused most recently. To a user they are refused flows: the program asked for a
+// name, and no flow followed.
+type questions struct {
+	mu     sync.Mutex // guards below
+	ring   []control.Flow
+	count  uint64
+	said   time.Time // when the log was told last
+	unsaid int       // questions since then
+}
+
+// Refused records a question that the policy refused, and logs one now and then.
+func (r *Flows) Refused(q dnsproxy.Refused) {
+	f := control.Flow{
+		Proto: "dns", Src: q.Src.String(), Peer: q.Peer, Host: strings.Clone(q.Host), HostSource: "dns",
+		Rule: q.Verdict.Rule, Category: q.Verdict.Category, Start: q.Time, End: q.Time,
+		Reason: "question: the name was not resolved", Generation: q.Verdict.Edition,
+	}
+	if q.Decided != q.Host {
+		f.Reason = "question: the name leads to " + q.Decided
+	}
+	f.Verdict, f.Via = words(q.Verdict)
+	if others, say := r.questions.add(f); say && r.Log != nil {
+		r.Log.Info("name refused", "host", f.Host, "src", q.Src, "peer", q.Peer, "rule", f.Rule, "category", f.Category, slog.Int("others", others))
+	}
+}
+
+// add keeps f. say reports whether the log should tell about it, and others how many questions it has not told about.
+func (q *questions) add(f control.Flow) (others int, say bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	f.ID = "q" + strconv.FormatUint(q.count+1, 10)
+	if len(q.ring) < remembered {
+		q.ring = append(q.ring, f)
+	} else {
+		q.ring[q.count%remembered] = f
+	}
+	q.count++
+	if !q.said.IsZero() && f.Start.Sub(q.said) < sayEvery {
+		q.unsaid++
+		return 0, false
+	}
+	others, q.said, q.unsaid = q.unsaid, f.Start, 0
+	return others, true
+}
+
+// all returns what is kept, in no order.
+func (q *questions) all() []control.Flow {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return append([]control.Flow(nil), q.ring...)
+}
