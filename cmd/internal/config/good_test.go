@@ -242,7 +242,7 @@ func TestTheFullFormIsRead(t *testing.T) {
 		Lists: []List{{URL: "https://lists.example/gambling.txt", Format: "auto", Refresh: 12 * time.Hour, Via: "direct"},
 			{File: filepath.Join(dir, "extra.txt"), Format: "hosts", Refresh: 24 * time.Hour, Via: "direct"}},
 		Allow:     []List{{File: filepath.Join(dir, "extra.txt"), Format: "auto", Refresh: 24 * time.Hour, Via: "direct"}},
-		OnMissing: "block",
+		OnMissing: "",
 	})
 	check("captive_portal", c.CaptivePortal, CaptivePortal{Detect: true, Probe: []string{"http://probe.example/empty"}, Window: 3 * time.Minute})
 	check("always_on", c.AlwaysOn, AlwaysOn{Hold: 10 * time.Second, Lockdown: true, LAN: "block"})

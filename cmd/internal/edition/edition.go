@@ -106,8 +106,11 @@ func (e *Edition) Warnings() []string {
 		if s.Err != nil {
 			list = append(list, fmt.Sprintf("category %s: %v", s.Category, s.Err))
 		}
+		if s.LeftOut != "" {
+			list = append(list, fmt.Sprintf("category %s: list %s: left out: %s", s.Category, s.List, s.LeftOut))
+		}
 	}
-	return list
+	return append(list, e.Lists.Empty()...)
 }
 
 // After returns the edition that can replace old in a running penstock. It takes the settings that only a restart can change
