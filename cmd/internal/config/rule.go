@@ -60,7 +60,8 @@ type Match struct {
 	Domain []string `yaml:"domain"`
 	// Category is a named set of domains.
 	Category []string `yaml:"category"`
-	// CIDR is a network or address of the destination, or private for the private networks (RFC 1918, RFC 4193).
+	// CIDR is a network or address of the destination, or private for the private networks (RFC 1918, RFC 4193), also where an
+	// IPv6 address stands for one of IPv4 (NAT64, 6to4).
 	CIDR []string `yaml:"cidr"`
 	// Src is a network or address of the client, or private.
 	Src []string `yaml:"src"`
