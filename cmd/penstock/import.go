@@ -55,7 +55,7 @@ profile: %q
 # intranet: [corp.example]
 metrics: {listen: "127.0.0.1:9477"}
 `, filepath.Base(profile), profile)
-	if err := checkImported(ctx, e, name, profile, text); err != nil {
+	if _, err := interruptible(ctx, func() (struct{}, error) { return struct{}{}, checkImported(ctx, e, name, profile, text) }); err != nil {
 		return err
 	}
 	if out == "" {

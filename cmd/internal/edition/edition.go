@@ -98,8 +98,8 @@ func (e *Edition) Files() []string {
 	return slices.Concat(e.Config.Files, e.Config.Inputs, e.Egress.Files())
 }
 
-// Warnings returns one sentence for each probable mistake: surprises of the short form, rules that no flow can reach, ignored profile lines, and missing
-// lists.
+// Warnings returns one sentence for each probable mistake: surprises of the short form, rules that no flow can reach, ignored
+// profile lines, and missing lists.
 func (e *Edition) Warnings() []string {
 	list := slices.Concat(e.Config.Warnings(), e.Policy.Warnings(), e.Egress.Warnings())
 	for _, s := range e.Status {
