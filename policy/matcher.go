@@ -74,6 +74,9 @@ func parsePrefixes(s string) ([]netip.Prefix, error) {
 	if err == nil && p.Addr().Is4In6() && p.Bits() >= 96 {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96) // flows are judged by the IPv4 address
 	}
+	if err == nil && p.Addr().Is4In6() {
+		return nil, fmt.Errorf("cidr %q covers IPv4 and more: write the IPv4 network and the IPv6 network", s)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cidr %q is not a prefix, an address or \"private\"", s)
 	}

@@ -40,7 +40,7 @@ func check(ctx context.Context, cfg *config.Config) (checkReport, error) {
 		err = nil
 	}
 	if err == nil {
-		found.Warnings = ed.Warnings()
+		found.Warnings, found.Files = ed.Warnings(), ed.Files()
 	}
 	return found, err
 }

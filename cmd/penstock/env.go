@@ -45,6 +45,7 @@ type checkReport struct {
 	Rules    int
 	Tests    int
 	Failed   []string // one sentence for each test that does not hold, with its place
+	Files    []string // that the configuration is read from
 	Warnings []string // for example rules that no flow can reach
 }
 

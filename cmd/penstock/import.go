@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/private"
-	"penstock/router/transport/wireguard"
 )
 
 func newImportCommand(e *env) *cobra.Command {
@@ -57,7 +55,7 @@ profile: %q
 # intranet: [corp.example]
 metrics: {listen: "127.0.0.1:9477"}
 `, filepath.Base(profile), profile)
-	if err := checkImported(ctx, e, name, text); err != nil {
+	if _, err := interruptible(ctx, func() (struct{}, error) { return struct{}{}, checkImported(ctx, e, name, profile, text) }); err != nil {
 		return err
 	}
 	if out == "" {
@@ -71,28 +69,21 @@ metrics: {listen: "127.0.0.1:9477"}
 	return nil
 }
 
-// readProfile reports a file that is no profile at all, before anybody asks what is missing from it. The transport of an
-// .ovpn file is the first to read it anyway.
+// readProfile reports a file that cannot be read, before anybody asks what is missing from it.
 func readProfile(path string) error {
-	data, err := private.Read(path, config.MaxFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	_, err := private.Read(path, config.MaxFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("import: %w", err)
-	}
-	if err != nil {
+	case err != nil:
 		return exitError{exitConfig, fmt.Errorf("import: %w", err)}
-	}
-	if strings.EqualFold(filepath.Ext(path), ".ovpn") {
-		return nil
-	}
-	if _, err := wireguard.ParseConfig(bytes.NewReader(data), path); err != nil {
-		return &config.Error{Faults: []config.Fault{{Message: err.Error()}}}
 	}
 	return nil
 }
 
 // checkImported compiles the configuration that was made, as check does, and prints its warnings. Faults lose their places
-// in that configuration, which does not exist yet: what is wrong is in the profile.
-func checkImported(ctx context.Context, e *env, name, text string) error {
+// in that configuration, which does not exist yet: what is wrong is in the profile, and those of the profile keep theirs.
+func checkImported(ctx context.Context, e *env, name, profile, text string) error {
 	c, err := config.Parse(name, []byte(text))
 	var found checkReport
 	place := ""
@@ -103,6 +94,10 @@ func checkImported(ctx context.Context, e *env, name, text string) error {
 	if invalid, ok := errors.AsType[*config.Error](err); ok {
 		made := &config.Error{}
 		for _, f := range invalid.Faults {
+			if f.Pos.File == profile {
+				made.Faults = append(made.Faults, f)
+				continue
+			}
 			made.Faults = append(made.Faults, config.Fault{Message: strings.TrimPrefix(f.Message, place), Mend: f.Mend})
 		}
 		return made

@@ -150,7 +150,7 @@ func (f *peerFolder) own(c *config.Config, name string) (config.Peer, string, er
 	if f == nil || path == "" || p.Pos.File != path {
 		return p, "", fmt.Errorf("peer %s is written at %s: change it there and run penstock reload", name, p.Pos)
 	}
-	text, err := private.Read(path, config.MaxFile)
+	text, err := private.ReadText(path, config.MaxFile)
 	if err != nil {
 		return p, "", fmt.Errorf("peer %s: %w", name, err)
 	}

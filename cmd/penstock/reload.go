@@ -51,6 +51,9 @@ func printReloaded(e *env, done control.Reloaded, query control.ReloadQuery) {
 		fmt.Fprintf(e.stdout, ", ended: %d", done.Killed)
 	}
 	fmt.Fprintln(e.stdout)
+	for _, warning := range done.Warnings {
+		fmt.Fprintln(e.stderr, "warning:", warning)
+	}
 	if len(done.Restart) > 0 {
 		fmt.Fprintf(e.stderr, "these changes wait for a restart: %s\n", strings.Join(done.Restart, ", "))
 	}

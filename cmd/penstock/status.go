@@ -105,6 +105,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	if s.ReloadError != "" {
 		fmt.Fprintln(w, "the last reload was refused:", printable(reloadError))
 	}
+	if len(s.Restart) > 0 {
+		fmt.Fprintln(w, "these changes wait for a restart:", strings.Join(s.Restart, ", "))
+	}
 	if len(s.Transports) == 0 {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package blocklist
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"slices"
@@ -11,6 +12,7 @@ type Builder struct {
 	seed        seed
 	categories  []string
 	everything  CategorySet
+	tops        bool          // an entry has a single label
 	parts       [256][]uint64 // entries by the first byte of their fingerprint: fingerprint<<16 | mark
 	expressions []expression
 }
@@ -23,6 +25,7 @@ const (
 	markAllow     mark = 1 << 8
 	markExact     mark = 1 << 9
 	markImportant mark = 1 << 10
+	markBelow     mark = 1 << 11
 )
 
 // NewBuilder returns a Builder with a random key.
@@ -52,6 +55,9 @@ func (b *Builder) Add(category string, r io.Reader, o Options) (Report, error) {
 		if e.Exact {
 			m |= markExact
 		}
+		if e.Below {
+			m |= markBelow
+		}
 		if e.Important {
 			m |= markImportant
 		}
@@ -61,6 +67,7 @@ func (b *Builder) Add(category string, r io.Reader, o Options) (Report, error) {
 			m |= markExact
 		} else {
 			h = hashName(&b.seed, e.Name)
+			b.tops = b.tops || bytes.IndexByte(e.Name, '.') < 0
 		}
 		if e.Disables {
 			disabled = append(disabled, h|uint64(m))
@@ -136,6 +143,7 @@ func (b *Builder) Build() (*Set, error) {
 		categories:  b.categories,
 		everything:  b.everything,
 		expressions: b.expressions,
+		tops:        b.tops,
 	}
 	parts := b.parts
 	*b = Builder{seed: newSeed()}

@@ -17,7 +17,7 @@ import (
 // A cache file holds, in this order: the magic string with the version, the length of the header, the header as JSON, the
 // filter, the table, and the CRC-32C of everything before it. Numbers and words are little-endian. The file is read, not
 // mapped: if a mapped file shrinks, the process dies.
-const cacheMagic = "penstock blocklist 1\n"
+const cacheMagic = "penstock blocklist 2\n"
 
 // ErrCache means that a cache file cannot be used. The caller rebuilds it from the lists.
 var ErrCache = errors.New("unusable list cache")
@@ -29,6 +29,7 @@ type cacheHead struct {
 	Everything  CategorySet       `json:"everything,omitempty"`
 	Names       int               `json:"names"`
 	Slots       uint64            `json:"slots"`
+	Tops        bool              `json:"tops,omitempty"`
 	Records     []record          `json:"records"`
 	Expressions []cacheExpression `json:"expressions,omitempty"`
 	Filter      int               `json:"filter"`
@@ -67,7 +68,7 @@ func (s *Set) WriteFile(path string) error {
 func (s *Set) write(f io.Writer) error {
 	head := cacheHead{
 		Seed:       [4]uint64{s.seed.start, s.seed.addr, s.seed.chunk, s.seed.label},
-		Categories: s.categories, Everything: s.everything, Names: s.names, Slots: s.slots, Records: s.records,
+		Categories: s.categories, Everything: s.everything, Names: s.names, Slots: s.slots, Tops: s.tops, Records: s.records,
 		Filter: s.filter.len(), Table: s.table.len(),
 	}
 	for _, e := range s.expressions {
@@ -134,7 +135,7 @@ func read(r io.Reader, size int64) (*Set, error) {
 	}
 	s := &Set{
 		seed:       seed{head.Seed[0], head.Seed[1], head.Seed[2], head.Seed[3]},
-		categories: head.Categories, everything: head.Everything, names: head.Names, slots: head.Slots, records: head.Records,
+		categories: head.Categories, everything: head.Everything, names: head.Names, slots: head.Slots, tops: head.Tops, records: head.Records,
 	}
 	for _, e := range head.Expressions {
 		x, err := compileExpression(e.Source)

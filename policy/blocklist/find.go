@@ -61,7 +61,7 @@ func (e *Entry) covers(host string, addr netip.Addr) bool {
 		x, err := compileExpression(e.Expression)
 		return err == nil && x.match(host)
 	case len(host) == len(e.Name):
-		return host == string(e.Name)
+		return !e.Below && host == string(e.Name)
 	}
 	n := len(host) - len(e.Name)
 	return !e.Exact && n > 0 && host[n-1] == '.' && host[n:] == string(e.Name)

@@ -15,7 +15,7 @@ func TestFindNamesListAndLine(t *testing.T) {
 	lists := []Source{
 		source("plain", "# head\nother.example\nx.example \n"),
 		source("adblock", "! head\n||example.net^\n@@||www.x.example^\n||www.x.example^$important\n/^www\\.x/\n"),
-		source("hosts", "0.0.0.0 a.example x.example\n0.0.0.0 192.0.2.7\n"),
+		source("hosts", "0.0.0.0 a.example www.x.example\n0.0.0.0 192.0.2.7\n0.0.0.0 x.example\n"),
 		{Options: Options{List: "lost"}, Open: func() (io.ReadCloser, error) { return nil, io.ErrUnexpectedEOF }},
 	}
 	got, err := Find("www.x.example", lists...)
@@ -27,7 +27,7 @@ func TestFindNamesListAndLine(t *testing.T) {
 		{"adblock", 3, "@@||www.x.example^", true},
 		{"adblock", 4, "||www.x.example^$important", false},
 		{"adblock", 5, `/^www\.x/`, false},
-		{"hosts", 1, "0.0.0.0 a.example x.example", false},
+		{"hosts", 1, "0.0.0.0 a.example www.x.example", false},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -50,7 +50,6 @@ func ParseFormat(s string) (Format, error) {
 // detect guesses the format from the beginning of a file. The sample may end within a line. html reports whether the file
 // is a web page.
 func detect(sample []byte) (f Format, html bool) {
-	sample = bytes.TrimPrefix(sample, []byte("\ufeff"))
 	if looksLikeHTML(sample) {
 		return Auto, true
 	}

@@ -7,14 +7,12 @@ import (
 
 // Reasons to refuse a whole list. A *ListError wraps one of them.
 var (
-	ErrHTML         = errors.New("this is a web page, not a list")
-	ErrEmpty        = errors.New("no entries")
-	ErrHalved       = errors.New("fewer than half of the previous entries")
-	ErrPublicSuffix = errors.New("an entry covers a whole top-level domain")
-	ErrNeverBlock   = errors.New("an entry covers a name that must never be blocked")
-	ErrLongLine     = errors.New("line too long")
-	ErrTooLarge     = errors.New("list too large")
-	ErrCompressed   = errors.New("damaged gzip data")
+	ErrHTML       = errors.New("this is a web page, not a list")
+	ErrEmpty      = errors.New("no entries")
+	ErrHalved     = errors.New("fewer than half of the previous entries")
+	ErrNeverBlock = errors.New("an entry covers a name that must never be blocked")
+	ErrTooLarge   = errors.New("list too large")
+	ErrCompressed = errors.New("damaged gzip data")
 )
 
 // ListError says why a list was refused and how to fix it.
@@ -48,7 +46,7 @@ func (e *ListError) Unwrap() error { return e.Reason }
 
 // Limits of a list.
 const (
-	MaxLine         = 4 << 10   // bytes in a line; fixed
+	MaxLine         = 4 << 10   // bytes in a line; longer ones are skipped
 	DefaultMaxBytes = 256 << 20 // bytes of a list, decompressed; see Options.MaxBytes
 )
 

@@ -42,6 +42,10 @@ func (r *record) add(m mark) {
 		r.ForceAllow |= bit
 	case m&markImportant != 0:
 		r.Force |= bit
+	case m&markBelow != 0 && m&markAllow != 0:
+		r.AllowBelow |= bit
+	case m&markBelow != 0:
+		r.BlockBelow |= bit
 	case m&markExact != 0 && m&markAllow != 0:
 		r.AllowExact |= bit
 	case m&markExact != 0:

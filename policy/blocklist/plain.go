@@ -51,13 +51,14 @@ func (s *scanner) hosts(line []byte) error {
 	if i := bytes.IndexByte(line, '#'); i >= 0 {
 		line = line[:i]
 	}
+	s.entry.Exact = true // hosts(5) knows no subdomains
 	addr, rest := cutField(line)
 	if len(addr) == 0 || addr[0] == '!' {
 		return nil
 	}
 	name, rest := cutField(rest)
 	if len(name) == 0 {
-		return s.domain(addr) // a bare name in a hosts file
+		return s.name(addr) // a bare name in a hosts file
 	}
 	if !isBlockAddr(addr) {
 		if isAddr(addr) {

@@ -67,6 +67,13 @@ func (s *scanner) rpz(raw []byte) error {
 	if i := strings.LastIndexByte(name, '.'); strings.HasPrefix(name[i+1:], "rpz-") {
 		return s.skip(SkipTrigger)
 	}
+	// A trigger is the name alone, or with *. only what is below it: 4.3 of the draft, as in DNS itself (RFC 4592).
+	if below, ok := strings.CutPrefix(name, "*."); ok {
+		s.entry.Below = true
+		name = below
+	} else {
+		s.entry.Exact = true
+	}
 	return s.domain([]byte(name))
 }
 

@@ -9,6 +9,8 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+
+	"penstock/policy/textfile"
 )
 
 // Options say how a list is read. The zero Options detect the format and refuse an empty list.
@@ -17,6 +19,7 @@ type Options struct {
 	Format     Format
 	Allow      bool     // every entry allows
 	Exact      bool     // every entry means the name alone, without its subdomains
+	AllowTLD   bool     // accept entries for whole top-level domains and public suffixes
 	AllowEmpty bool     // accept an empty list, such as one that the operator writes
 	MaxBytes   int64    // decompressed; 0: DefaultMaxBytes
 	Previous   int      // entries of the last good version; 0 if there was none
@@ -33,6 +36,7 @@ type Entry struct {
 	Expression string // regular expression for host names, or KeywordPrefix and a substring
 	Allow      bool
 	Exact      bool // the name alone, without subdomains
+	Below      bool // the subdomains alone, without the name
 	Important  bool // takes precedence over entries that are not important
 	Disables   bool // cancels the entry of the same list that is otherwise equal
 	Line       int  // from 1
@@ -43,6 +47,7 @@ type Entry struct {
 // Reasons to skip a line or a part of one. They are the keys of Report.Skipped.
 const (
 	SkipInvalid     = "not a host name"
+	SkipTopLevel    = "top-level domain"
 	SkipSuffix      = "public suffix"
 	SkipSpecial     = "local name" // or a single label, or an unspecified, loopback, multicast or broadcast address
 	SkipCosmetic    = "cosmetic rule"
@@ -54,6 +59,7 @@ const (
 	SkipTrigger     = "policy zone trigger that is not a name"
 	SkipExpression  = "unusable expression"
 	SkipIncludeless = "include of another list"
+	SkipLong        = "line too long"
 )
 
 // Report counts what was found in a list.
@@ -65,7 +71,20 @@ type Report struct {
 	Addresses   int
 	Expressions int
 	Skipped     map[string]int // by reason; nil if nothing was skipped
+	// Refused are the first entries that are too wide to be meant, such as com or co.uk, and the first lines that are too
+	// long.
+	Refused []Refused
 }
+
+// Refused is an entry or a line that was left out, and that the operator should know of.
+type Refused struct {
+	Line   int
+	Text   string // the name; empty for a line that is too long
+	Reason string // SkipTopLevel, SkipSuffix or SkipLong
+}
+
+// maxRefused is how many of them a Report names.
+const maxRefused = 3
 
 // Entries returns the number of entries of all kinds.
 func (r Report) Entries() int { return r.Blocks + r.Allows + r.Addresses + r.Expressions }
@@ -114,6 +133,7 @@ func (s *scanner) file(r io.Reader, name string, include *inclusion) error {
 		}
 		br = bufio.NewReaderSize(z, 64<<10)
 	}
+	br = bufio.NewReaderSize(textfile.NewReader(br), 64<<10)
 	sample, _ := br.Peek(64 << 10)
 	format, html := detect(sample)
 	if html {
@@ -131,11 +151,14 @@ func (s *scanner) file(r io.Reader, name string, include *inclusion) error {
 	for n := 1; ; n++ {
 		line, err := br.ReadSlice('\n')
 		s.left -= int64(len(line))
+		long := errors.Is(err, bufio.ErrBufferFull) || len(trimRight(line)) > MaxLine
+		for errors.Is(err, bufio.ErrBufferFull) && s.left >= 0 {
+			var rest []byte
+			rest, err = br.ReadSlice('\n')
+			s.left -= int64(len(rest))
+		}
 		switch {
-		case err == nil && len(line) <= MaxLine && s.left >= 0:
-		case len(trimRight(line)) > MaxLine, errors.Is(err, bufio.ErrBufferFull):
-			return &ListError{List: name, Line: n, Reason: ErrLongLine, Text: fmt.Sprintf("more than %d bytes", MaxLine),
-				Mend: "check that this is a list of names"}
+		case err == nil && s.left >= 0:
 		case s.left < 0:
 			return &ListError{List: name, Line: n, Reason: ErrTooLarge, Text: "after decompression", Mend: "if the size is right, raise its max_bytes"}
 		case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), errors.Is(err, io.ErrUnexpectedEOF):
@@ -144,12 +167,13 @@ func (s *scanner) file(r io.Reader, name string, include *inclusion) error {
 			return fmt.Errorf("list %s line %d: %w", name, n, err)
 		}
 		last := err == io.EOF
-		if n == 1 {
-			line = bytes.TrimPrefix(line, []byte("\ufeff"))
-		}
 		if len(line) > 0 {
 			s.report.Lines++
-			line = trimRight(line)
+		}
+		switch line = trimRight(line); {
+		case long:
+			_ = s.refuse(SkipLong, n, nil) // never fails
+		case len(line) > 0 || !last:
 			s.entry = Entry{Line: n, List: name, Text: line, Allow: s.o.Allow, Exact: s.o.Exact}
 			if err := parse(line, include); err != nil {
 				if _, ok := errors.AsType[*ListError](err); ok {
@@ -213,6 +237,14 @@ func (s *scanner) skip(reason string) error {
 	return nil
 }
 
+// refuse skips an entry or a line that the operator should know of.
+func (s *scanner) refuse(reason string, line int, name []byte) error {
+	if len(s.report.Refused) < maxRefused {
+		s.report.Refused = append(s.report.Refused, Refused{line, string(name), reason})
+	}
+	return s.skip(reason)
+}
+
 // name yields a name, or an address in place of a name, with the flags of s.entry.
 func (s *scanner) name(raw []byte) error {
 	if len(raw) > 0 && raw[len(raw)-1] == '.' {
@@ -229,17 +261,14 @@ func (s *scanner) name(raw []byte) error {
 		s.buf = append(s.buf[:0], name...)
 		raw = s.buf
 	}
-	switch suffixOf(raw) {
-	case topLevel:
-		if s.report.Format == Geosite {
-			return s.skip(SkipSuffix) // geosite lists of companies contain their own top-level domains on purpose
-		}
-		return &ListError{List: s.entry.List, Line: s.entry.Line, Reason: ErrPublicSuffix, Text: string(raw),
-			Mend: "remove the line, or write a rule for it"}
-	case publicSuffix:
-		return s.skip(SkipSuffix)
-	case localName:
+	switch kind := suffixOf(raw); {
+	case kind == localName:
 		return s.skip(SkipSpecial)
+	case s.o.AllowTLD:
+	case kind == topLevel:
+		return s.refuse(SkipTopLevel, s.entry.Line, raw)
+	case kind == publicSuffix:
+		return s.refuse(SkipSuffix, s.entry.Line, raw)
 	}
 	switch {
 	case s.entry.Disables:
@@ -301,7 +330,7 @@ func (s *scanner) mayBlock(raw []byte) error {
 		return nil
 	}
 	name, ok := s.never[string(raw)]
-	if !ok || s.entry.Exact && name != string(raw) {
+	if !ok || s.entry.Exact && name != string(raw) || s.entry.Below && name == string(raw) {
 		return nil
 	}
 	return s.neverBlock(name)

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// scanned writes every entry as one word: "-" allows, "=" is exact, "!" is important, "~" cancels, "/" is an expression.
+// scanned writes every entry as one word: "-" allows, "=" is exact, "<" is below, "!" is important, "~" cancels, "/" is an expression.
 func scanned(tb testing.TB, list string, o Options) ([]string, Report, error) {
 	tb.Helper()
 	var got []string
@@ -26,7 +26,7 @@ func scanned(tb testing.TB, list string, o Options) ([]string, Report, error) {
 		for _, flag := range []struct {
 			set  bool
 			mark string
-		}{{e.Exact, "="}, {e.Allow, "-"}, {e.Important, "!"}, {e.Disables, "~"}} {
+		}{{e.Exact, "="}, {e.Below, "<"}, {e.Allow, "-"}, {e.Important, "!"}, {e.Disables, "~"}} {
 			if flag.set {
 				word = flag.mark + word
 			}
@@ -55,8 +55,8 @@ func TestFormatsAreDetectedAndRead(t *testing.T) {
 			"_x.bad.example xn--bcher-kva.example xn--bcher-kva.example"},
 		{"a hosts file with several names per line and the machine's own", Hosts,
 			"127.0.0.1 localhost localhost.localdomain\n::1 ip6-localhost ip6-loopback\n255.255.255.255 broadcasthost\n0.0.0.0 0.0.0.0\n" +
-				"0.0.0.0 a.example b.example # c.example\n:: d.example\n0 e.example\n127.0.0.1\tf.example\n", "a.example b.example d.example e.example f.example"},
-		{"a hosts line with a real address blocks nothing", Hosts, "192.0.2.1 nas.example\n0.0.0.0 bad.example\n", "bad.example"},
+				"0.0.0.0 a.example b.example # c.example\n:: d.example\n0 e.example\n127.0.0.1\tf.example\ng.example\n", "=a.example =b.example =d.example =e.example =f.example =g.example"},
+		{"a hosts line with a real address blocks nothing", Hosts, "192.0.2.1 nas.example\n0.0.0.0 bad.example\n", "=bad.example"},
 		{"AdBlock blocks, allows and is important", AdBlock,
 			"[Adblock Plus 2.0]\n! Title\n||a.example^\n@@||ok.a.example^\n||b.example^$important\n@@||c.example^$important\n||d.example^$all\n||e.example^|\n|f.example^\ng.example\n",
 			"a.example -ok.a.example !b.example !-c.example d.example e.example =f.example g.example"},
@@ -78,7 +78,7 @@ func TestFormatsAreDetectedAndRead(t *testing.T) {
 			"$TTL 60\n$ORIGIN rpz.test.\n@ IN SOA ns. root. (\n 1 ; serial\n 2 3 4 5 )\n  IN NS localhost.\na.example IN CNAME .\n*.a.example 300 IN CNAME .\n" +
 				"b.example.rpz.test. CNAME *.\nok.a.example CNAME rpz-passthru.\nc.example CNAME rpz-drop.\nd.example CNAME walled.garden.\n" +
 				"32.1.2.0.192.rpz-ip CNAME .\ne.example A 0.0.0.0\nf.example A 192.0.2.1\n$ORIGIN sub.rpz.test.\ng.example CNAME .\n",
-			"a.example a.example b.example -ok.a.example c.example e.example g.example.sub"},
+			"=a.example <a.example =b.example -=ok.a.example =c.example =e.example =g.example.sub"},
 		{"squidGuard's expressions see the host", Expressions, "(^|[-.])(casino|poker)s?([-.]|$)\n(bet|wager)[0-9]+\n", "/(?i)(^|[-.])(casino|poker)s?([-.]|$) /(?i)(bet|wager)[0-9]+"},
 		{"squidGuard's urls block no host", URLs, "a.example/x/y\nb.example/z\n", ""},
 		{"a geosite source", Geosite, "# x\na.example\ndomain:b.example @ads\nfull:c.example # why\nkeyword:casino\nregexp:^d[0-9]\\.example$\ne.example &other\ncom\n",
@@ -150,14 +150,12 @@ func TestListsThatCannotBeRightAreRefused(t *testing.T) {
 		{"comments alone", "# x\n# y\n", Options{}, ErrEmpty, ""},
 		{"half of what it was", "a.example\nb.example\n", Options{Previous: 5}, ErrHalved,
 			"list L: fewer than half of the previous entries (2 now, 5 before): if the list really shrank, remove the cached copy"},
-		{"a top-level domain", "a.example\ncom\n", Options{}, ErrPublicSuffix,
-			"list L line 2: an entry covers a whole top-level domain (com): remove the line, or write a rule for it"},
-		{"a top-level domain as a rule", "||a.example^\n||zip^\n", Options{}, ErrPublicSuffix, ""},
+		{"top-level domains alone", "com\nnet\n", Options{}, ErrEmpty, ""},
 		{"a name that must not be blocked", "a.example\ncorp.test\n", Options{NeverBlock: []string{"vpn.corp.test"}}, ErrNeverBlock,
 			"list L line 2: an entry covers a name that must never be blocked (vpn.corp.test): remove the line, or allow the name in the category"},
 		{"an expression for a name that must not be blocked", "/^vpn/\n||a.example^\n", Options{NeverBlock: []string{"vpn.corp.test"}}, ErrNeverBlock, ""},
-		{"a line without an end", "a.example\n" + strings.Repeat("x", MaxLine+1), Options{}, ErrLongLine, ""},
-		{"a line that fills the buffer", strings.Repeat("x", 1<<20) + "\n", Options{}, ErrLongLine, ""},
+		{"a line without an end alone", strings.Repeat("x", 1<<20), Options{}, ErrEmpty, ""},
+		{"an endless line of more than max_bytes", strings.Repeat("x", 1<<20), Options{MaxBytes: 1 << 19}, ErrTooLarge, ""},
 		{"more than max_bytes", strings.Repeat("a.example\n", 1000), Options{MaxBytes: 999}, ErrTooLarge, ""},
 		{"a gzip bomb", zipped(strings.Repeat("a.example\n", 1<<20)), Options{MaxBytes: 1 << 20}, ErrTooLarge, ""},
 		{"gzip cut short", zipped(strings.Repeat("a.example\n", 1<<12))[:60], Options{}, ErrCompressed, ""},
@@ -189,6 +187,50 @@ func TestALineOfFullLengthIsRead(t *testing.T) {
 	list := "# " + strings.Repeat("x", MaxLine-2) + "\r\na.example\n"
 	if got, _, err := scanned(t, list, Options{}); err != nil || len(got) != 1 {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestALongLineIsSkippedAndCounted(t *testing.T) {
+	for name, long := range map[string]string{
+		"of 6 KiB": "a.example,b.example##." + strings.Repeat("x", 6<<10), "that fills the buffer": strings.Repeat("x", 64<<10),
+		"of 1 MiB": strings.Repeat("x", 1<<20), "of blanks": strings.Repeat(" ", 1<<20) + "bad.example",
+	} {
+		for end, list := range map[string]string{"within": "||a.example^\n" + long + "\n||b.example^\n", "at the end": "||a.example^\n||b.example^\n" + long, "with CRLF": "||a.example^\r\n" + long + "\r\n||b.example^\r\n"} {
+			got, r, err := scanned(t, list, Options{})
+			if err != nil || strings.Join(got, " ") != "a.example b.example" || r.Skipped[SkipLong] != 1 || r.Lines != 3 {
+				t.Errorf("a line %s, %s: got %q, %+v, %v; want the other lines", name, end, got, r, err)
+			}
+		}
+	}
+}
+
+func TestATopLevelDomainIsTakenOnlyOnPurpose(t *testing.T) {
+	for _, row := range []struct{ list, want, withTLD string }{
+		{"||a.example^\n||zip^\n", "a.example", "a.example zip"},
+		{"a.example\ncom\nco.uk\n", "a.example", "a.example com co.uk"},
+		{"$ORIGIN rpz.test.\n@ SOA ns. root. 1 2 3 4 5\n*.top CNAME .\na.example CNAME .\n", "=a.example", "<top =a.example"},
+		{"a.example\nlocalhost\n", "a.example", "a.example"},
+	} {
+		got, r, err := scanned(t, row.list, Options{})
+		if err != nil || strings.Join(got, " ") != row.want {
+			t.Errorf("%q: got %q, %v; want %s", row.list, got, err, row.want)
+		}
+		if row.want != row.withTLD && (len(r.Refused) == 0 || r.Refused[0].Line == 0 || r.Refused[0].Text == "") {
+			t.Errorf("%q: got refused %v, want the entries and their lines", row.list, r.Refused)
+		}
+		if got, _, err := scanned(t, row.list, Options{AllowTLD: true}); err != nil || strings.Join(got, " ") != row.withTLD {
+			t.Errorf("%q with allow_tld: got %q, %v; want %s", row.list, got, err, row.withTLD)
+		}
+	}
+}
+
+func TestAListMayBeInUTF16(t *testing.T) {
+	list := "\xff\xfe"
+	for _, c := range "bad.example\r\nworse.example\r\n" {
+		list += string([]byte{byte(c), 0})
+	}
+	if got, r, err := scanned(t, list, Options{}); err != nil || strings.Join(got, " ") != "bad.example worse.example" || r.Lines != 2 {
+		t.Errorf("got %q, %+v, %v", got, r, err)
 	}
 }
 

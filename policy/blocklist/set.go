@@ -26,7 +26,7 @@ func (c CategorySet) Bits() iter.Seq[int] {
 
 // Set says which categories a name is in. It is immutable and safe for concurrent use; a nil Set is empty.
 //
-// An entry stands for its name and all subdomains. Within a category the entry with the most labels wins. If two have as
+// An entry stands for its name and all subdomains, unless its list means only one of the two. Within a category the entry with the most labels wins. If two have as
 // many labels, an allow wins over a block. Important entries take precedence over all others. The Set stores names as
 // 48-bit fingerprints under a random key. The probability that an unlisted name is taken for a given entry is one in 2.8e14.
 type Set struct {
@@ -36,6 +36,7 @@ type Set struct {
 	names       int         // distinct fingerprints
 	records     []record    // what table entries refer to; index 0 is unused
 	expressions []expression
+	tops        bool // there are entries for names of one label
 
 	// filter has one 64-bit Bloom filter for every eight names. Most misses cost one word of it.
 	filter words
@@ -50,6 +51,7 @@ type Set struct {
 type record struct {
 	Block, Allow           CategorySet // the name and its subdomains
 	BlockExact, AllowExact CategorySet // the name alone
+	BlockBelow, AllowBelow CategorySet // its subdomains alone
 	Force, ForceAllow      CategorySet // important entries
 }
 
@@ -74,7 +76,7 @@ func (s *Set) Bytes() int {
 	if s == nil {
 		return 0
 	}
-	return cap(s.filter) + cap(s.table) + 48*cap(s.records)
+	return cap(s.filter) + cap(s.table) + 64*cap(s.records)
 }
 
 // Lookup returns the categories of a canonical host name. It does not allocate.
@@ -87,7 +89,9 @@ func (s *Set) Lookup(host string) CategorySet {
 		t.matched = matchExpressions(s.expressions, host)
 	}
 	h, end := hashLabel(k, k.start, host, len(host))
-	// No list has a top-level domain alone, so the first probe is for two labels.
+	if s.tops { // most lists have no top-level domain, so the first probe is for two labels
+		s.probe(h, end == 0, &t)
+	}
 	for end > 0 {
 		h, end = hashLabel(k, h, host, end-1)
 		s.probe(h, end == 0, &t)
@@ -123,7 +127,7 @@ func (s *Set) LookupWire(wire []byte) CategorySet {
 		at := int(starts[l])
 		label := wire[at+1 : at+1+int(wire[at])]
 		h = hashWireLabel(k, h, label)
-		if l < labels-1 {
+		if l < labels-1 || s.tops {
 			s.probe(h, l == 0, &t)
 		}
 	}
@@ -179,6 +183,9 @@ func (t *tally) add(r *record, whole bool) {
 	if whole {
 		block |= r.BlockExact
 		allow |= r.AllowExact
+	} else {
+		block |= r.BlockBelow
+		allow |= r.AllowBelow
 	}
 	t.matched = (t.matched | block) &^ allow
 	t.force |= r.Force

@@ -2,6 +2,7 @@ package blocklist
 
 import (
 	"bytes"
+	"io"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -93,6 +94,74 @@ func TestLookup(t *testing.T) {
 	}
 }
 
+// TestWhatIsBelowIsMeantAsTheFormatSays has the meaning of each format for a name and what is below it.
+func TestWhatIsBelowIsMeantAsTheFormatSays(t *testing.T) {
+	const rpz = "$ORIGIN rpz.test.\n@ SOA ns. root. 1 2 3 4 5\n"
+	for _, row := range []struct {
+		name, list   string
+		itself, deep bool
+	}{
+		{"AdBlock", "||x.example^\n", true, true},
+		{"AdBlock, one name", "||other.example^\n|x.example^\n", true, false},
+		{"plain", "x.example\n", true, true},
+		{"plain, with a wildcard", "*.x.example\n", true, true},
+		{"hosts", "0.0.0.0 x.example\n", true, false},
+		{"dnsmasq", "address=/x.example/#\n", true, true},
+		{"unbound", "local-zone: \"x.example\" always_null\n", true, true},
+		{"RPZ, the name", rpz + "x.example CNAME .\n", true, false},
+		{"RPZ, what is below", rpz + "*.x.example CNAME .\n", false, true},
+		{"RPZ, both", rpz + "x.example CNAME .\n*.x.example CNAME .\n", true, true},
+		{"RPZ, all but the name", rpz + "*.x.example CNAME .\nx.example CNAME rpz-passthru.\n", false, true},
+	} {
+		b := NewBuilder()
+		if _, err := b.Add("a", strings.NewReader(row.list), Options{AllowTLD: true}); err != nil {
+			t.Fatalf("%s: %v", row.name, err)
+		}
+		s, err := b.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for host, want := range map[string]bool{"x.example": row.itself, "www.x.example": row.deep, "a.b.x.example": row.deep, "x.org": false} {
+			if got := s.Lookup(host) != 0; got != want {
+				t.Errorf("%s: %s: got %v, want %v", row.name, host, got, want)
+			}
+			if got := s.LookupWire(wireName(host)) != 0; got != want {
+				t.Errorf("%s: %s on the wire: got %v, want %v", row.name, host, got, want)
+			}
+			hits, err := Find(host, Source{Options: Options{AllowTLD: true}, Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(row.list)), nil }})
+			if blocked := slices.ContainsFunc(hits, func(h Hit) bool { return !h.Allow }); err != nil || want && !blocked {
+				t.Errorf("%s: %s: Find got %+v, %v", row.name, host, hits, err)
+			}
+		}
+	}
+}
+
+func TestATopLevelDomainOnPurposeHoldsItsNames(t *testing.T) {
+	b := NewBuilder()
+	if _, err := b.Add("a", strings.NewReader("||zip^\n||co.uk^\n"), Options{AllowTLD: true}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := b.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := t.TempDir() + "/set"
+	if err := s.WriteFile(path); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*Set{s, stored} {
+		for host, want := range map[string]bool{"zip": true, "a.zip": true, "b.a.zip": true, "x.co.uk": true, "uk": false, "x.org.uk": false, "zip.example": false} {
+			if got, wire := s.Lookup(host) != 0, s.LookupWire(wireName(host)) != 0; got != want || wire != want {
+				t.Errorf("%s: got %v, and %v on the wire, want %v", host, got, wire, want)
+			}
+		}
+	}
+}
+
 func TestMalformedWireNamesAreInNoCategory(t *testing.T) {
 	s := listed(t, "ads: ads.example")
 	good := wireName("ads.example")
@@ -134,7 +203,7 @@ func TestARefusedListLeavesNothingBehind(t *testing.T) {
 	if _, err := b.Add("ads", strings.NewReader("first.example\n"), Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Add("ads", strings.NewReader("||second.example^\n/^third/\n||com^\n"), Options{}); err == nil {
+	if _, err := b.Add("ads", strings.NewReader("||second.example^\n/^third/\n||vpn.test^\n"), Options{NeverBlock: []string{"vpn.test"}}); err == nil {
 		t.Fatal("got no error")
 	}
 	s, err := b.Build()

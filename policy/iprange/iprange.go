@@ -64,8 +64,22 @@ func of(k kind) []netip.Prefix {
 	return list
 }
 
-// Private returns what the word "private" stands for in rules: RFC 1918 and RFC 4193.
-func Private() []netip.Prefix { return of(private) }
+// Private returns what the word "private" stands for in rules: RFC 1918 and RFC 4193, and the IPv6 forms that embed an
+// address of RFC 1918. IsPrivate reports the same addresses.
+func Private() []netip.Prefix {
+	list := of(private)
+	for _, p := range list {
+		if !p.Addr().Is4() {
+			continue
+		}
+		for _, e := range embedded {
+			raw, v4 := e.prefix.Addr().As16(), p.Addr().As4()
+			copy(raw[e.at:], v4[:])
+			list = append(list, netip.PrefixFrom(netip.AddrFrom16(raw), 8*e.at+p.Bits()))
+		}
+	}
+	return list
+}
 
 // LAN returns the ranges of local networks: Private and link-local.
 func LAN() []netip.Prefix { return of(lan) }

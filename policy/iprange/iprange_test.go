@@ -2,6 +2,7 @@ package iprange
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -50,6 +51,20 @@ func TestRanges(t *testing.T) {
 		}
 		if got := IsInternal(a); got != tt.internal {
 			t.Errorf("IsInternal(%s): got %v, want %v", a, got, tt.internal)
+		}
+	}
+}
+
+func TestPrivateIsWhatIsPrivate(t *testing.T) {
+	for _, s := range []string{
+		"10.0.0.0", "10.255.255.255", "11.0.0.0", "172.15.255.255", "172.16.0.0", "192.168.0.1", "192.169.0.0", "fc00::", "fdff::1", "fe00::",
+		"64:ff9b::10.0.0.1", "64:ff9b::11.0.0.0", "64:ff9b::172.31.0.1", "64:ff9b:1::10.0.0.1", "2002:a00:1::1", "2002:b00:1::1", "2002:c0a8:1::1", "2002:c0a9:1::1",
+		"::10.1.2.3", "::11.1.2.3", "::ffff:0:10.1.2.3", "::ffff:0:11.1.2.3", "2001:db8::1", "1.1.1.1",
+	} {
+		addr := netip.MustParseAddr(s)
+		in := slices.ContainsFunc(Private(), func(p netip.Prefix) bool { return p.Contains(addr) })
+		if in != IsPrivate(addr) {
+			t.Errorf("%s: Private holds it: %v, IsPrivate: %v", s, in, IsPrivate(addr))
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"penstock/cmd/internal/config/profile"
 	"penstock/cmd/internal/private"
 )
 
@@ -26,7 +27,7 @@ func (k transportChecker) transports() {
 		}
 		if t.OpenVPN != nil {
 			kinds++
-			k.profile(path+".openvpn.config", t.OpenVPN.Config)
+			k.profile(path+".openvpn.config", t.OpenVPN.Config, profile.OpenVPN)
 			k.secret(path+".openvpn.password", t.OpenVPN.Password, false)
 			if (t.OpenVPN.Username == "") != t.OpenVPN.Password.IsZero() {
 				k.fault(path+".openvpn", "write both or neither", "%s.openvpn: username and password belong together", path)
@@ -48,10 +49,20 @@ func (k transportChecker) transports() {
 	}
 }
 
-// profile checks that penstock, and nobody else, can read a transport's own file.
-func (k transportChecker) profile(path, file string) {
-	if _, err := private.Read(file, MaxFile); err != nil {
+// profile checks that penstock, and nobody else, can read a transport's own file, and that it is of this kind.
+func (k transportChecker) profile(path, file string, want profile.Kind) {
+	text, err := private.ReadText(file, MaxFile)
+	if err != nil {
 		k.fault(path, "", "%s: %v", path, err)
+		return
+	}
+	got, section := profile.KindOf(text), map[profile.Kind]string{profile.WireGuard: "wireguard", profile.OpenVPN: "openvpn"}
+	switch {
+	case got == want || got == profile.Unknown:
+	case got == profile.Configuration:
+		k.fault(path, "name "+want.String(), "%s is %s", file, got)
+	default:
+		k.fault(path, "write "+section[got]+" instead of "+section[want], "%s is %s", file, got)
 	}
 }
 
@@ -62,7 +73,7 @@ func (k transportChecker) wireguard(path string, w *WireGuard) {
 	case w.Config != "" && inline:
 		k.fault(path, "keep config or the other fields", "%s has both config and fields of its own", path)
 	case w.Config != "":
-		k.profile(path+".config", w.Config)
+		k.profile(path+".config", w.Config, profile.WireGuard)
 	case w.PrivateKey.IsZero() || len(w.Address) == 0 || len(w.Peers) == 0:
 		k.fault(path, "write config: FILE.conf, or private_key, address and peers", "%s is not complete", path)
 	}

@@ -60,6 +60,7 @@ type Config struct {
 
 	positions map[string]Position // where each value is written, by path: rules[2].match.domain[0]
 	lines     map[string][]string // of each file, as it was read
+	warnings  []string            // see Warnings
 }
 
 // Position is a place in a configuration file.

@@ -52,12 +52,11 @@ func (c *Config) expandProfile() []Fault {
 		return []Fault{c.Fault("rules", "profile writes the rules itself",
 			"remove rules, or remove profile and write listen, transports, dns and rules")}
 	}
-	data, err := private.Read(c.Profile, MaxFile)
+	text, err := private.ReadText(c.Profile, MaxFile)
 	if err != nil {
 		return []Fault{c.Fault("profile", "profile: "+err.Error(), "")}
 	}
-	facts, pos := profile.Read(data), c.Position("profile")
-	name := profileName(c.Profile)
+	name, pos := profileName(c.Profile), c.Position("profile")
 	if _, taken := c.Transports[name]; taken {
 		return []Fault{c.Fault("transports."+name, "profile makes a transport "+name+" itself", "rename this one")}
 	}
@@ -66,29 +65,86 @@ func (c *Config) expandProfile() []Fault {
 			return []Fault{c.Fault(fmt.Sprintf("block[%d]", i), "block has "+category+" twice", "remove one")}
 		}
 	}
-	openVPN := c.addProfile(name, pos)
-	if !openVPN && len(facts.Networks) == 0 {
-		return []Fault{c.Fault("profile", c.Profile+" has no line AllowedIPs = NETWORKS, so nothing would go through it", "add one there")}
+	t, facts := Transport{Pos: pos}, profile.Facts{}
+	switch kind := profileKind(c.Profile, text); kind {
+	case profile.OpenVPN:
+		t.OpenVPN, facts = &OpenVPN{Config: c.Profile}, profile.Read(text)
+	case profile.Configuration:
+		return []Fault{c.Fault("profile", c.Profile+" is "+kind.String(), "name a wg-quick or .ovpn file, or run penstock with -c "+c.Profile)}
+	default:
+		var faults []Fault
+		if facts, faults = profile.ReadWireGuard(text, c.Profile); len(faults) > 0 {
+			return faults
+		}
+		t.WireGuard = &WireGuard{Config: c.Profile}
 	}
+	if c.Transports == nil {
+		c.Transports = make(map[string]Transport)
+	}
+	c.Transports[name] = t
+	c.positions["transports."+name] = pos
 	if c.Listen.TUN == nil && c.Listen.WireGuard == nil {
 		c.Listen.TUN = newTUN()
 		c.Listen.TUN.Pos = pos
 	}
-	if len(c.DNS.Upstreams) == 0 {
-		for _, server := range facts.DNS {
-			c.DNS.Upstreams = append(c.DNS.Upstreams, Upstream{Name: name, Address: server.String(), Via: name, Pos: pos})
-		}
-	}
-	if len(c.DNS.Upstreams) == 0 && !openVPN { // an OpenVPN server pushes its DNS servers
+	if len(c.DNS.Upstreams) == 0 && len(facts.DNS) == 0 && t.WireGuard != nil { // an OpenVPN server pushes its DNS servers
 		return []Fault{c.Fault("profile", c.Profile+" has no line DNS = ADDRESS",
 			"add one there, or add dns: {upstreams: [{address: ADDRESS, via: "+name+"}]} here")}
 	}
-	if len(c.Intranet) > 0 && len(c.DNS.Upstreams) > 0 {
-		c.DNS.Split = append(c.DNS.Split, Split{Domains: c.Intranet, Upstream: slices.Clone(c.DNS.Upstreams), Pos: pos})
-	}
-	c.expandRules(name, openVPN || facts.Everything(), facts.Networks)
+	c.expandDNS(name, t.OpenVPN != nil, facts)
+	c.expandRules(name, t.OpenVPN != nil, facts)
 	return nil
 }
+
+// profileKind returns what a profile is, by its content or else by its name.
+func profileKind(path string, text []byte) profile.Kind {
+	kind := profile.KindOf(text)
+	if kind == profile.Unknown && strings.EqualFold(filepath.Ext(path), ".ovpn") {
+		return profile.OpenVPN
+	}
+	return kind
+}
+
+// expandDNS asks the profile's servers, unless the file has its own. A server that does not belong to the tunnel's networks
+// is asked directly, as routing would.
+func (c *Config) expandDNS(via string, openVPN bool, facts profile.Facts) {
+	pos := c.Position("profile")
+	var servers []Upstream
+	inside := false
+	for _, server := range facts.DNS {
+		u := Upstream{Name: via, Address: server.String(), Via: via, Pos: pos}
+		if !openVPN && !facts.Carries(server) {
+			u.Name, u.Via = "", "direct"
+			c.warn("%s: DNS server %s is not in AllowedIPs, so it is asked directly, outside of the tunnel: add %s to AllowedIPs if the server is behind it",
+				c.Profile, server, netip.PrefixFrom(server, server.BitLen()))
+		}
+		inside = inside || u.Via == via
+		servers = append(servers, u)
+	}
+	if len(c.DNS.Upstreams) == 0 {
+		c.DNS.Upstreams = servers
+		if inside && len(c.DNS.AllowPrivate) == 0 {
+			c.DNS.AllowPrivate = []string{"."} // the hosts behind a tunnel have private addresses
+		}
+	}
+	if len(c.Intranet) == 0 {
+		return
+	}
+	if len(servers) == 0 {
+		servers = c.DNS.Upstreams
+	}
+	if len(servers) > 0 {
+		c.DNS.Split = append(c.DNS.Split, Split{Domains: c.Intranet, Upstream: slices.Clone(servers), Pos: pos})
+	}
+}
+
+// warn adds a warning for Warnings.
+func (c *Config) warn(format string, args ...any) {
+	c.warnings = append(c.warnings, fmt.Sprintf(format, args...))
+}
+
+// Warnings returns a sentence for each thing that the short form does and its user may not expect.
+func (c *Config) Warnings() []string { return c.warnings }
 
 // profileName makes the name of a transport from that of its file.
 func profileName(path string) string {
@@ -104,25 +160,9 @@ func profileName(path string) string {
 	return name
 }
 
-// addProfile adds the profile as a transport, and reports whether it is one of OpenVPN.
-func (c *Config) addProfile(name string, pos Position) (openVPN bool) {
-	t := Transport{Pos: pos}
-	if openVPN = strings.EqualFold(filepath.Ext(c.Profile), ".ovpn"); openVPN {
-		t.OpenVPN = &OpenVPN{Config: c.Profile}
-	} else {
-		t.WireGuard = &WireGuard{Config: c.Profile}
-	}
-	if c.Transports == nil {
-		c.Transports = make(map[string]Transport)
-	}
-	c.Transports[name] = t
-	c.positions["transports."+name] = pos
-	return openVPN
-}
-
-// expandRules writes the rules of the short form. If the profile does not carry all traffic, only its own networks go
-// through it, and the rest leaves directly, filtered all the same.
-func (c *Config) expandRules(via string, everything bool, networks []netip.Prefix) {
+// expandRules writes the rules of the short form. An address family of which the profile does not carry all goes through it
+// only for the profile's own networks, and the rest leaves directly, filtered all the same.
+func (c *Config) expandRules(via string, openVPN bool, facts profile.Facts) {
 	add := func(path, name string, match *Match, do Do) {
 		do.normalise()
 		pos := c.Position(path)
@@ -137,12 +177,19 @@ func (c *Config) expandRules(via string, everything bool, networks []netip.Prefi
 	if len(c.Intranet) > 0 {
 		add("intranet", "intranet", &Match{Domain: c.Intranet}, Do{Via: via})
 	}
-	if everything {
+	v4, v6 := facts.Families()
+	if openVPN || v4 && v6 {
 		add("profile", "rest", nil, Do{Via: via})
 		return
 	}
-	cidr := make([]string, len(networks))
-	for i, n := range networks {
+	switch {
+	case v4:
+		c.warn("%s: AllowedIPs carries all of IPv4 but not all of IPv6, which leaves directly, outside of the tunnel: add ::/0 there if nothing may", c.Profile)
+	case v6:
+		c.warn("%s: AllowedIPs carries all of IPv6 but not all of IPv4, which leaves directly, outside of the tunnel: add 0.0.0.0/0 there if nothing may", c.Profile)
+	}
+	cidr := make([]string, len(facts.Networks))
+	for i, n := range facts.Networks {
 		cidr[i] = n.String()
 	}
 	add("profile", "networks", &Match{CIDR: cidr}, Do{Via: via})

@@ -70,14 +70,20 @@ func TestTheLaptopFormExpands(t *testing.T) {
 }
 
 func TestAProfileForSomeNetworksLeavesTheRestDirect(t *testing.T) {
+	via, direct := Do{Action: "via", Via: "hq"}, Do{Action: "direct"}
 	for _, test := range []struct {
 		name, allowed string
 		rest          Do
+		warning       string
 	}{
-		{"everything", "0.0.0.0/0", Do{Action: "via", Via: "hq"}},
-		{"everything in halves", "0.0.0.0/1, 128.0.0.0/1", Do{Action: "via", Via: "hq"}},
-		{"one network", "10.0.0.0/8", Do{Action: "direct"}},
-		{"one half", "0.0.0.0/1", Do{Action: "direct"}},
+		{"everything", "0.0.0.0/0, ::/0", via, ""},
+		{"everything in halves", "0.0.0.0/1, 128.0.0.0/1, ::/1, 8000::/1", via, ""},
+		{"all of IPv4", "0.0.0.0/0", direct, "all of IPv4 but not all of IPv6, which leaves directly"},
+		{"all of IPv4 in halves", "0.0.0.0/1, 128.0.0.0/1", direct, "all of IPv4 but not all of IPv6, which leaves directly"},
+		{"all of IPv6", "::/0", direct, "all of IPv6 but not all of IPv4, which leaves directly"},
+		{"all of IPv6 and a network", "::/0, 10.0.0.0/16", direct, "all of IPv6 but not all of IPv4, which leaves directly"},
+		{"one network", "10.0.0.0/8", direct, ""},
+		{"one half", "0.0.0.0/1", direct, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -86,7 +92,40 @@ func TestAProfileForSomeNetworksLeavesTheRestDirect(t *testing.T) {
 			if diff := cmp.Diff(test.rest, c.Rules[len(c.Rules)-1].Do, places); diff != "" {
 				t.Errorf("last rule (-want +got):\n%s", diff)
 			}
+			if networks := c.Rules[len(c.Rules)-2]; test.rest == direct && (networks.Do.Via != "hq" || strings.Join(networks.Match.CIDR, ", ") != test.allowed) {
+				t.Errorf("got the rule %+v for the networks, want %s via hq", networks, test.allowed)
+			}
+			warnings := strings.Join(c.Warnings(), "\n")
+			if test.warning != "" && !strings.Contains(warnings, test.warning) {
+				t.Errorf("got the warnings %q, want %q", warnings, test.warning)
+			}
 		})
+	}
+}
+
+func TestAServerOutsideOfTheTunnelIsAskedDirectly(t *testing.T) {
+	for _, test := range []struct {
+		dns, allowed, more string
+		want               string // addresses with their ways, and which names may be private
+	}{
+		{"9.9.9.9", "10.20.0.0/16", "", "9.9.9.9 direct []"},
+		{"10.20.0.53, corp.example", "10.20.0.0/16", "", "10.20.0.53 hq [.]"},
+		{"10.20.0.53, 9.9.9.9", "10.20.0.0/16", "", "10.20.0.53 hq 9.9.9.9 direct [.]"},
+		{"9.9.9.9", "0.0.0.0/0", "", "9.9.9.9 hq [.]"},
+		{"2001:db8::53", "0.0.0.0/0", "", "2001:db8::53 direct []"},
+		{"10.20.0.53", "10.20.0.0/16", "dns: {allow_private: corp.example}\n", "10.20.0.53 hq [corp.example]"},
+		{"10.20.0.53", "10.20.0.0/16", "dns: {upstreams: [{address: 192.0.2.53}]}\n", "192.0.2.53 direct []"},
+	} {
+		dir := t.TempDir()
+		write(t, dir, "hq.conf", strings.Replace(profileText, "10.0.0.53, corp.example", test.dns, 1)+"AllowedIPs = "+test.allowed+"\n")
+		c := load1(t, write(t, dir, "laptop.yaml", "profile: hq.conf\n"+test.more))
+		got := ""
+		for _, u := range c.DNS.Upstreams {
+			got += u.Address + " " + u.Via + " "
+		}
+		if got += fmt.Sprint(c.DNS.AllowPrivate); got != test.want {
+			t.Errorf("DNS %s, AllowedIPs %s: got %q, want %q", test.dns, test.allowed, got, test.want)
+		}
 	}
 }
 
@@ -203,7 +242,7 @@ func TestTheFullFormIsRead(t *testing.T) {
 		Lists: []List{{URL: "https://lists.example/gambling.txt", Format: "auto", Refresh: 12 * time.Hour, Via: "direct"},
 			{File: filepath.Join(dir, "extra.txt"), Format: "hosts", Refresh: 24 * time.Hour, Via: "direct"}},
 		Allow:     []List{{File: filepath.Join(dir, "extra.txt"), Format: "auto", Refresh: 24 * time.Hour, Via: "direct"}},
-		OnMissing: "block",
+		OnMissing: "",
 	})
 	check("captive_portal", c.CaptivePortal, CaptivePortal{Detect: true, Probe: []string{"http://probe.example/empty"}, Window: 3 * time.Minute})
 	check("always_on", c.AlwaysOn, AlwaysOn{Hold: 10 * time.Second, Lockdown: true, LAN: "block"})

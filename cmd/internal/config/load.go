@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"path/filepath"
@@ -14,7 +13,9 @@ import (
 	"github.com/goccy/go-yaml/token"
 
 	"penstock/cmd/internal/config/fault"
+	"penstock/cmd/internal/config/profile"
 	"penstock/cmd/internal/private"
+	"penstock/policy/textfile"
 )
 
 // MaxFile bounds each file that a configuration is read from, profiles included, bytes.
@@ -136,7 +137,7 @@ func (d *decoder) read(path string, from Position) {
 
 // decode decodes the text of one file, after the files that it includes.
 func (d *decoder) decode(path string, text []byte) {
-	text = bytes.TrimPrefix(text, []byte("\uFEFF")) // YAML 1.2, 5.2: a byte order mark is not content
+	text = textfile.Decode(text)
 	d.config.Files = append(d.config.Files, path)
 	d.config.lines[path] = splitLines(text)
 	outer := d.file
@@ -156,6 +157,10 @@ func (d *decoder) decode(path string, text []byte) {
 func (d *decoder) parse(data []byte) (*ast.MappingNode, bool) {
 	if line := tooDeep(d.config.lines[d.file]); line > 0 {
 		d.faultAt(Position{File: d.file, Line: line, Column: 1}, "", "values are nested more than %d deep", maxNesting)
+		return nil, false
+	}
+	if kind := profile.KindOf(data); kind == profile.WireGuard || kind == profile.OpenVPN {
+		d.faultAt(Position{File: d.file}, "make a configuration from it with: penstock import "+d.file, "the file is %s", kind)
 		return nil, false
 	}
 	file, err := parser.ParseBytes(data, 0)
@@ -240,11 +245,7 @@ func (d *decoder) includeGlob(node ast.Node) {
 }
 
 func splitLines(data []byte) []string {
-	lines := strings.Split(string(data), "\n")
-	for i, line := range lines {
-		lines[i] = strings.TrimSuffix(line, "\r")
-	}
-	return lines
+	return strings.Split(string(data), "\n")
 }
 
 // tooDeep returns the number of the first line in which brackets, or the dashes of lists in lists, are nested too deep. It is

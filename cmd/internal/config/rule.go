@@ -7,14 +7,16 @@ import (
 
 // Category is a named set of domains. Without lists it is the built-in starter set of that name.
 type Category struct {
-	// Lists hold the domains. Each domain stands for itself and everything below it.
+	// Lists hold the domains. A domain means what its list's syntax says: in a hosts file and a policy zone (rpz) the name alone,
+	// *. in a policy zone what is below it alone, and elsewhere the name and everything below it.
 	Lists []List `yaml:"lists"`
 	// Allow lists hold exceptions.
 	Allow []List `yaml:"allow"`
 	// OnMissing says what the category means while it has no list at all: no last good version, and no built-in list of its
 	// name. With block it holds every name, with allow none. If only some of its lists are missing, the others apply. With
-	// fail penstock does not start unless it has all of them, and does not wait for a subscription.
-	OnMissing string `yaml:"on_missing" default:"block" oneof:"block,allow,fail"`
+	// fail penstock does not start unless it has all of them, and does not wait for a subscription. Default: every name until
+	// its lists are there, but none if they are there and were refused, as a web page is. The first line of status says so.
+	OnMissing string `yaml:"on_missing" oneof:"block,allow,fail"`
 
 	Pos Position `yaml:"-"`
 }
@@ -22,12 +24,15 @@ type Category struct {
 // List is one list of domains: a file or a subscription.
 type List struct {
 	// URL is where the list is fetched from. An answer is refused if it is not a list, has lost half of its entries, or blocks
-	// a top-level domain or a split zone. The last good version then stays in use.
+	// a split zone. The last good version then stays in use.
 	URL string `yaml:"url"`
 	// File is a list on this machine.
 	File string `yaml:"file" path:"file"`
 	// Format is the list's syntax; auto detects it.
 	Format string `yaml:"format" default:"auto" oneof:"auto,domains,hosts,adblock,dnsmasq,unbound,rpz,geosite,expressions,urls"`
+	// AllowTLD takes entries for whole top-level domains such as zip, and for public suffixes such as co.uk. Without it they are
+	// left out, and check says so.
+	AllowTLD bool `yaml:"allow_tld"`
 	// Refresh is how often penstock looks for a newer list, 1s or more.
 	Refresh time.Duration `yaml:"refresh" default:"24h"`
 	// Via is the transport through which the URL is fetched, or direct.
@@ -55,7 +60,8 @@ type Match struct {
 	Domain []string `yaml:"domain"`
 	// Category is a named set of domains.
 	Category []string `yaml:"category"`
-	// CIDR is a network or address of the destination, or private for the private networks (RFC 1918, RFC 4193).
+	// CIDR is a network or address of the destination, or private for the private networks (RFC 1918, RFC 4193), also where an
+	// IPv6 address stands for one of IPv4 (NAT64, 6to4).
 	CIDR []string `yaml:"cidr"`
 	// Src is a network or address of the client, or private.
 	Src []string `yaml:"src"`

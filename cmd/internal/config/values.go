@@ -60,7 +60,7 @@ func (s Secret) IsZero() bool { return s == Secret{} }
 func (s Secret) Read() (string, error) {
 	switch {
 	case s.File != "":
-		data, err := private.Read(s.File, maxSecret)
+		data, err := private.ReadText(s.File, maxSecret)
 		if err != nil {
 			return "", err
 		}

@@ -26,6 +26,8 @@ type Status struct {
 	PolicyGeneration uint64 `json:"policyGeneration"`
 	// ReloadError is why the last reload was refused; empty if it was not.
 	ReloadError string `json:"reloadError,omitempty"`
+	// Restart names the sections of the configuration whose changes wait for a restart.
+	Restart []string `json:"restart,omitempty"`
 }
 
 // TransportStatus is one transport or failover group.
@@ -170,10 +172,11 @@ type Reloaded struct {
 	APIVersion string   `json:"apiVersion"`
 	Generation uint64   `json:"policyGeneration"`
 	Changed    []string `json:"changed,omitempty"` // sections that changed
-	Restart    []string `json:"restart,omitempty"` // changes that need a restart and were not applied
+	Restart    []string `json:"restart,omitempty"` // changes since the start that need a restart and were not applied
 	Blocked    int      `json:"blocked"`           // live flows that the new rules block
 	Rerouted   int      `json:"rerouted"`          // live flows that the new rules send elsewhere
 	Killed     int      `json:"killed"`
+	Warnings   []string `json:"warnings,omitempty"` // probable mistakes, the same as check prints
 }
 
 // Steer is an order to one transport, or to all.

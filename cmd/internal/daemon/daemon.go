@@ -64,6 +64,7 @@ type Daemon struct {
 	opts    Options
 	log     *slog.Logger
 	started time.Time
+	began   *config.Config // what it was started with
 
 	registry *prometheus.Registry
 	metrics  metrics
@@ -108,7 +109,7 @@ func build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, clos
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &Daemon{opts: opts, log: opts.Log, started: time.Now(), flows: new(report.Flows), renamed: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
+	d := &Daemon{opts: opts, log: opts.Log, started: time.Now(), began: cfg, flows: new(report.Flows), renamed: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
 	var opened closers
 	err := d.build(ctx, cfg, &opened)
 	return d, opened, err

@@ -25,6 +25,21 @@ func snippet(t *testing.T, mark string) string {
 	return text
 }
 
+// explained returns the host that the README explains.
+func explained(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, ok := strings.Cut(string(b), "penstock explain https://")
+	host, _, _ := strings.Cut(after, "\n")
+	if !ok || host == "" {
+		t.Fatal("README.md has no penstock explain")
+	}
+	return host
+}
+
 func TestReadmeConfigurationsAreGood(t *testing.T) {
 	key, server := wireguard.GeneratePrivateKey(), wireguard.GeneratePrivateKey()
 	profile := "[Interface]\nPrivateKey = " + key.Reveal() + "\nAddress = 10.99.0.2/32, fd99::2/128\nDNS = 10.99.0.1\n" +
@@ -52,6 +67,9 @@ func TestReadmeConfigurationsAreGood(t *testing.T) {
 				if !strings.Contains(bad, "lists.example") { // which has not been fetched
 					t.Error(bad)
 				}
+			}
+			if host := explained(t); mark == "laptop" && found.Lists.Set().Lookup(host) == 0 {
+				t.Errorf("README.md explains why %s is blocked, and no built-in list of its configuration has it", host)
 			}
 		})
 	}

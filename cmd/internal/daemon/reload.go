@@ -46,7 +46,8 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	if err != nil {
 		return res, edition.AsFaults(err)
 	}
-	res.Changed, res.Restart = edition.Changes(old.Config, cfg)
+	res.Changed, _ = edition.Changes(old.Config, cfg)
+	_, res.Restart = edition.Changes(d.began, cfg) // what an earlier reload left for a restart still waits
 	if next, err = next.After(old); err != nil {
 		return res, err
 	}
@@ -63,6 +64,7 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 		return res, nil
 	}
 	d.warn(next)
+	res.Warnings = next.Warnings()
 	if d.gateway != nil {
 		// This is the only step that can still fail, so it comes first.
 		if err := d.gateway.Withdraw(old.Gateway, next.Gateway); err != nil {
@@ -93,6 +95,7 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	}
 	res.Killed = d.router.Kill(func(f router.Flow) bool { return end[f.ID] })
 	d.follow.Reloaded()
+	d.status.Waits(res.Restart)
 	d.status.RunsCopy(nil)
 	d.keep(next)
 	d.log.Info("configuration reloaded", "changed", res.Changed, "generation", res.Generation, "blocked", res.Blocked, "ended", res.Killed)

@@ -116,6 +116,36 @@ func TestWhatOnlyARestartChangesStaysAsItIs(t *testing.T) {
 	if got := d.live.Now().Place(netip.MustParseAddr("10.77.0.2")); got != policy.Service {
 		t.Errorf("the address that penstock still answers on is %d, want a service", got)
 	}
+	// It stays told until it is done, or taken back.
+	res, err = d.reload(t.Context(), control.ReloadQuery{})
+	if err != nil || strings.Join(res.Restart, " ") != "listen" {
+		t.Errorf("a second reload: got %+v, %v; want listen to need a restart still", res, err)
+	}
+	if s, _ := d.status.Status(t.Context()); strings.Join(s.Restart, " ") != "listen" {
+		t.Errorf("status: got %q waiting for a restart, want listen", s.Restart)
+	}
+	file(t, dir, "p.yaml", laptopText)
+	if res, err = d.reload(t.Context(), control.ReloadQuery{}); err != nil || len(res.Restart) > 0 {
+		t.Errorf("taken back: got %+v, %v; want nothing to need a restart", res, err)
+	}
+	if s, _ := d.status.Status(t.Context()); len(s.Restart) > 0 {
+		t.Errorf("status: got %q waiting for a restart, want nothing", s.Restart)
+	}
+}
+
+func TestAReloadTellsProbableMistakes(t *testing.T) {
+	dir := t.TempDir()
+	d := builtIn(t, dir, laptopText)
+	page := file(t, dir, "page.txt", "<!DOCTYPE html><p>sign in")
+	file(t, dir, "p.yaml", "categories: {bets: {lists: [{file: page.txt}]}}\n"+strings.Replace(laptopText, "rules: [", "rules: [{name: bets, match: {category: bets}, do: block}, ", 1))
+	res, err := d.reload(t.Context(), control.ReloadQuery{})
+	if err != nil || !strings.Contains(strings.Join(res.Warnings, "\n"), page+" line 1: this is a web page, not a list") {
+		t.Errorf("got %+v, %v; want a warning about the list", res, err)
+	}
+	s, _ := d.status.Status(t.Context())
+	if !s.Degraded || !strings.HasPrefix(s.Verdict, "degraded: category bets holds no name, because it has no list that can be used: ") {
+		t.Errorf("status: got %q, want the category first", s.Verdict)
+	}
 }
 
 func TestFlowsOfClientsThatMovedAreEnded(t *testing.T) {

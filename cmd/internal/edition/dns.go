@@ -204,7 +204,7 @@ func addNamed(s *dnsproxy.Settings, cfg *config.Config, naming []egress.Naming) 
 			}
 		}
 	}
-	var main []dnsproxy.Upstream
+	var main, inside []dnsproxy.Upstream // inside: those of main that are asked through a transport
 	zones, domains := make(map[string][]dnsproxy.Upstream), []string{}
 	split := func(domain string, upstreams ...dnsproxy.Upstream) {
 		host, err := policy.CanonicalName(strings.TrimPrefix(domain, "~")) // systemd's mark for domains that are routed but not searched
@@ -217,9 +217,14 @@ func addNamed(s *dnsproxy.Settings, cfg *config.Config, naming []egress.Naming) 
 		zones[host] = append(zones[host], upstreams...)
 	}
 	for _, n := range byUse(naming, cfg) {
-		var general []dnsproxy.Upstream
+		var general, own []dnsproxy.Upstream
 		for _, server := range n.Servers {
 			u := dnsproxy.Upstream{Name: n.Transport, Address: server.Address, Via: n.Transport, Bootstrap: server.Bootstrap}
+			if server.Direct {
+				u.Name, u.Via = server.Address, policy.EgressDirect
+			} else if len(server.Domains) == 0 {
+				own = append(own, u)
+			}
 			if len(server.Domains) == 0 {
 				general = append(general, u)
 			}
@@ -228,20 +233,42 @@ func addNamed(s *dnsproxy.Settings, cfg *config.Config, naming []egress.Naming) 
 			}
 		}
 		for _, domain := range n.Search {
-			split(domain, general...)
+			if len(own) > 0 {
+				split(domain, own...) // the others cannot know it
+			} else {
+				split(domain, general...)
+			}
 		}
-		main = append(main, general...)
+		main, inside = append(main, general...), append(inside, own...)
 	}
 	for _, domain := range domains {
 		s.Zones = append(s.Zones, dnsproxy.Zone{Domains: []string{domain}, Upstreams: zones[domain]})
+	}
+	local := slices.DeleteFunc(localZones(), func(domain string) bool { return configured[domain] || zones[domain] != nil })
+	if len(inside) > 0 && len(local) > 0 {
+		s.Zones = append(s.Zones, dnsproxy.Zone{Domains: local, Upstreams: inside})
 	}
 	if len(cfg.DNS.Upstreams) > 0 {
 		return
 	}
 	s.Upstreams = main
-	if len(s.AllowPrivate) == 0 && len(main) > 0 {
+	if len(s.AllowPrivate) == 0 && len(inside) > 0 {
 		s.AllowPrivate = []string{"."} // intranet names have private addresses, and nobody else knows which names those are
 	}
+}
+
+// localZones are names of special use that a company may use inside: the DNS server answers them itself, unless a transport
+// brings a resolver that may know them. RFC 6762 (local) and 8375 (home.arpa), and the reverse zones of private addresses in
+// RFC 6303 and 7793.
+func localZones() []string {
+	zones := []string{"local", "test", "home.arpa", "10.in-addr.arpa", "168.192.in-addr.arpa", "c.f.ip6.arpa", "d.f.ip6.arpa"}
+	for n := 16; n < 32; n++ {
+		zones = append(zones, fmt.Sprintf("%d.172.in-addr.arpa", n))
+	}
+	for n := 64; n < 128; n++ {
+		zones = append(zones, fmt.Sprintf("%d.100.in-addr.arpa", n))
+	}
+	return zones
 }
 
 // byUse sorts transports for DNS: first those that the last rule sends flows to.

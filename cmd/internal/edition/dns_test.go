@@ -26,19 +26,25 @@ func TestNamedServersBecomeUpstreamsAndZones(t *testing.T) {
 		want   string
 	}{
 		{"servers and search domains of one transport", config.DNS{}, []egress.Naming{corp},
-			"10.0.0.53 via corp; corp.example: 10.0.0.53 via corp; lab.example: 10.0.0.53 via corp; private ."},
+			"10.0.0.53 via corp; corp.example: 10.0.0.53 via corp; lab.example: 10.0.0.53 via corp; local zones: 10.0.0.53 via corp; private ."},
 		{"configured upstreams are kept, the domains are split", config.DNS{Upstreams: []config.Upstream{{Address: "192.0.2.53", Via: "direct"}}},
-			[]egress.Naming{corp}, "192.0.2.53 via direct; corp.example: 10.0.0.53 via corp; lab.example: 10.0.0.53 via corp"},
+			[]egress.Naming{corp}, "192.0.2.53 via direct; corp.example: 10.0.0.53 via corp; lab.example: 10.0.0.53 via corp; local zones: 10.0.0.53 via corp"},
 		{"a configured split is not touched", config.DNS{Split: []config.Split{{Domains: []string{"*.corp.example"}, Upstream: []config.Upstream{{Address: "10.9.9.9", Via: "direct"}}}}},
-			[]egress.Naming{corp}, "10.0.0.53 via corp; *.corp.example: 10.9.9.9 via direct; lab.example: 10.0.0.53 via corp; private ."},
+			[]egress.Naming{corp}, "10.0.0.53 via corp; *.corp.example: 10.9.9.9 via direct; lab.example: 10.0.0.53 via corp; local zones: 10.0.0.53 via corp; private ."},
 		{"allow_private replaces all names", config.DNS{AllowPrivate: []string{"home.example"}}, []egress.Naming{corp},
-			"10.0.0.53 via corp; corp.example: 10.0.0.53 via corp; lab.example: 10.0.0.53 via corp; private home.example"},
+			"10.0.0.53 via corp; corp.example: 10.0.0.53 via corp; lab.example: 10.0.0.53 via corp; local zones: 10.0.0.53 via corp; private home.example"},
 		{"a server for some domains is for no others", config.DNS{}, []egress.Naming{{Transport: "corp", Servers: []egress.Server{plain("10.0.0.53", "corp.example")}}},
 			"corp.example: 10.0.0.53 via corp"},
 		{"two ways to one domain are one zone, the last rule's transport first", config.DNS{}, []egress.Naming{best, corp},
-			"10.0.0.53 via corp; 10.1.1.1 via best; corp.example: 10.0.0.53 via corp, 10.1.1.1 via best; lab.example: 10.0.0.53 via corp; private ."},
+			"10.0.0.53 via corp; 10.1.1.1 via best; corp.example: 10.0.0.53 via corp, 10.1.1.1 via best; lab.example: 10.0.0.53 via corp; local zones: 10.0.0.53 via corp, 10.1.1.1 via best; private ."},
 		{"an invalid domain is left out", config.DNS{}, []egress.Naming{{Transport: "corp", Servers: []egress.Server{plain("10.0.0.53")}, Search: []string{"a b", ""}}},
-			"10.0.0.53 via corp; private ."},
+			"10.0.0.53 via corp; local zones: 10.0.0.53 via corp; private ."},
+		{"a server outside of the tunnel is asked directly, and knows nothing local", config.DNS{}, []egress.Naming{{Transport: "corp", Servers: []egress.Server{{Address: "9.9.9.9", Direct: true}}}},
+			"9.9.9.9 via direct"},
+		{"one of two", config.DNS{}, []egress.Naming{{Transport: "corp", Servers: []egress.Server{plain("10.0.0.53"), {Address: "9.9.9.9", Direct: true}}, Search: []string{"corp.example"}}},
+			"10.0.0.53 via corp; 9.9.9.9 via direct; corp.example: 10.0.0.53 via corp; local zones: 10.0.0.53 via corp; private ."},
+		{"a configured local zone is not touched", config.DNS{Split: []config.Split{{Domains: localZones(), Upstream: []config.Upstream{{Address: "10.9.9.9", Via: "direct"}}}}},
+			[]egress.Naming{{Transport: "corp", Servers: []egress.Server{plain("10.0.0.53")}}}, "10.0.0.53 via corp; local zones: 10.9.9.9 via direct; private ."},
 		{"search domains without a server add no zone", config.DNS{}, []egress.Naming{{Transport: "corp", Search: []string{"corp.example"}}}, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -64,7 +70,11 @@ func describe(s dnsproxy.Settings) string {
 	}
 	parts := list(s.Upstreams)
 	for _, z := range s.Zones {
-		parts = append(parts, strings.Join(z.Domains, " ")+": "+strings.Join(list(z.Upstreams), ", "))
+		domains := strings.Join(z.Domains, " ")
+		if domains == strings.Join(localZones(), " ") {
+			domains = "local zones"
+		}
+		parts = append(parts, domains+": "+strings.Join(list(z.Upstreams), ", "))
 	}
 	if len(s.AllowPrivate) > 0 {
 		parts = append(parts, "private "+strings.Join(s.AllowPrivate, " "))
@@ -81,7 +91,7 @@ func TestTheGroupOfTheLastRuleIsAskedInItsOrder(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		naming = append(naming, egress.Naming{Transport: name, Servers: []egress.Server{{Address: "10.0.0.1"}}})
 	}
-	if got, want := describe(e.DNS(naming, nil)), "10.0.0.1 via b; 10.0.0.1 via a; 10.0.0.1 via c; private ."; got != want {
+	if got, want := describe(e.DNS(naming, nil)), "10.0.0.1 via b; 10.0.0.1 via a; 10.0.0.1 via c; local zones: 10.0.0.1 via b, 10.0.0.1 via a, 10.0.0.1 via c; private ."; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

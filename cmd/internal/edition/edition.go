@@ -98,16 +98,19 @@ func (e *Edition) Files() []string {
 	return slices.Concat(e.Config.Files, e.Config.Inputs, e.Egress.Files())
 }
 
-// Warnings returns one sentence for each probable mistake: rules that no flow can reach, ignored profile lines, and missing
-// lists.
+// Warnings returns one sentence for each probable mistake: surprises of the short form, rules that no flow can reach, ignored
+// profile lines, and missing lists.
 func (e *Edition) Warnings() []string {
-	list := slices.Concat(e.Policy.Warnings(), e.Egress.Warnings())
+	list := slices.Concat(e.Config.Warnings(), e.Policy.Warnings(), e.Egress.Warnings())
 	for _, s := range e.Status {
 		if s.Err != nil {
 			list = append(list, fmt.Sprintf("category %s: %v", s.Category, s.Err))
 		}
+		if s.LeftOut != "" {
+			list = append(list, fmt.Sprintf("category %s: list %s: left out: %s", s.Category, s.List, s.LeftOut))
+		}
 	}
-	return list
+	return append(list, e.Lists.Empty()...)
 }
 
 // After returns the edition that can replace old in a running penstock. It takes the settings that only a restart can change

@@ -62,6 +62,8 @@ func categoriesOf(cfg *config.Config) []lists.Category {
 		c := cfg.Categories[name]
 		category := lists.Category{Name: name}
 		switch c.OnMissing {
+		case "":
+			category.OnMissing = lists.Await
 		case "allow":
 			category.OnMissing = lists.Allow
 		case "fail":
@@ -70,7 +72,7 @@ func categoriesOf(cfg *config.Config) []lists.Category {
 		for i, l := range slices.Concat(c.Lists, c.Allow) {
 			format, _ := blocklist.ParseFormat(l.Format) // the configuration was checked
 			category.Sources = append(category.Sources, lists.Source{
-				File: l.File, URL: l.URL, Format: format, Allow: i >= len(c.Lists), Refresh: l.Refresh, Via: l.Via, NeverBlock: own,
+				File: l.File, URL: l.URL, Format: format, Allow: i >= len(c.Lists), AllowTLD: l.AllowTLD, Refresh: l.Refresh, Via: l.Via, NeverBlock: own,
 			})
 		}
 		out = append(out, category)

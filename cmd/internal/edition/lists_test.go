@@ -29,7 +29,7 @@ func TestOnlyListsThatRulesUseAreRead(t *testing.T) {
 		t.Errorf("got %v, want %s: each once, within a not too, and doh for dns.enforce", names, want)
 	}
 	bets := got["bets"]
-	if bets.OnMissing != lists.Fail || got["games"].OnMissing != lists.Allow || got["ads"].OnMissing != lists.Block {
+	if bets.OnMissing != lists.Fail || got["games"].OnMissing != lists.Allow || got["ads"].OnMissing != lists.Await {
 		t.Errorf("on_missing: got %v, %v and %v", bets.OnMissing, got["games"].OnMissing, got["ads"].OnMissing)
 	}
 	if len(bets.Sources) != 2 || len(got["ads"].Sources) != 0 {

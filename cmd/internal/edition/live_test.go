@@ -222,6 +222,7 @@ func TestChangesNameTheSectionsAndWhatNeedsARestart(t *testing.T) {
 	for _, row := range []struct{ name, text, changed, restart string }{
 		{"nothing is new", base, "", ""},
 		{"a comment is not", base + "# a comment\n", "", ""},
+		{"nor is another place", "\n# a comment\n" + base, "", ""},
 		{"rules are in force at once", onLaptop + bets + "dns: {upstreams: [{address: 192.0.2.53}]}\n" + rest, "rules", ""},
 		{"so is DNS", strings.Replace(base, "192.0.2.53", "192.0.2.54", 1), "dns", ""},
 		{"limits are not", base + "limits: {dials: 5}\n", "limits", "limits"},

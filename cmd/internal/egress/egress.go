@@ -106,6 +106,9 @@ type facts struct {
 func (f facts) resolvers() []netip.AddrPort {
 	var list []netip.AddrPort
 	for _, s := range f.naming.Servers {
+		if s.Direct {
+			continue
+		}
 		if a, err := netip.ParseAddrPort(s.Address); err == nil {
 			list = append(list, a)
 		} else if a, err := netip.ParseAddr(s.Address); err == nil {

@@ -23,12 +23,18 @@ type Server struct {
 	Address   string // as in dnsproxy.Upstream
 	Bootstrap []netip.Addr
 	Domains   []string // which names it answers; empty: all
+	Direct    bool     // it is not in the transport's networks, and is asked outside of it
 }
 
+// wireguardNaming returns what a wg-quick file says about DNS. Routing decides how its servers are asked: WireGuard would drop
+// questions to one that is in no peer's AllowedIPs.
 func wireguardNaming(name string, c *wireguard.Config) Naming {
 	n := Naming{Transport: name, Search: c.SearchDomains}
 	for _, a := range c.DNS {
-		n.Servers = append(n.Servers, Server{Address: a.String()})
+		inside := slices.ContainsFunc(c.Peers, func(p wireguard.Peer) bool {
+			return slices.ContainsFunc(p.AllowedIPs, func(allowed netip.Prefix) bool { return allowed.Contains(a) })
+		})
+		n.Servers = append(n.Servers, Server{Address: a.String(), Direct: !inside})
 	}
 	return n
 }

@@ -15,7 +15,8 @@ type Category struct {
 	OnMissing OnMissing
 }
 
-// OnMissing says what a category means that has nothing at all: no list, no last good version and no built-in list.
+// OnMissing says what a category means that has nothing at all: no list that can be used, no last good version and no
+// built-in list.
 type OnMissing uint8
 
 // The zero OnMissing fails closed.
@@ -23,16 +24,19 @@ const (
 	Block OnMissing = iota // it holds every name
 	Allow                  // it holds none
 	Fail                   // Read fails if any of its lists is missing
+	Await                  // it holds every name until its lists are there, but none if they are there and were refused
 )
 
 // Source is one list: a file or a subscription.
 type Source struct {
-	File    string
-	URL     string // http or https; fetched by Run
-	Format  blocklist.Format
-	Allow   bool          // its names are exceptions
-	Refresh time.Duration // how often to look for a newer version; default 24 h
-	Via     string        // handed to Config.Dial
+	File   string
+	URL    string // http or https; fetched by Run
+	Format blocklist.Format
+	Allow  bool // its names are exceptions
+	// AllowTLD takes entries for whole top-level domains and public suffixes.
+	AllowTLD bool
+	Refresh  time.Duration // how often to look for a newer version; default 24 h
+	Via      string        // handed to Config.Dial
 	// NeverBlock are canonical names. A list that blocks one of them is refused.
 	NeverBlock []string
 

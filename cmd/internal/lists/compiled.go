@@ -14,7 +14,32 @@ import (
 // compiled is the set of all lists as the last run left it, with how many entries each list had.
 type compiled struct {
 	set    *blocklist.Set
-	counts map[string]int
+	counts map[string]count
+}
+
+// count is what reading a list found.
+type count struct {
+	Entries int    `json:"entries"`
+	LeftOut string `json:"left_out,omitempty"` // see Status
+}
+
+// leftOut says what was left out of a list that its operator should know; empty if nothing was.
+func leftOut(r blocklist.Report) string {
+	wide, long := r.Skipped[blocklist.SkipTopLevel]+r.Skipped[blocklist.SkipSuffix], r.Skipped[blocklist.SkipLong]
+	var names []string
+	for _, one := range r.Refused {
+		if one.Text != "" {
+			names = append(names, fmt.Sprintf("line %d: %s", one.Line, one.Text))
+		}
+	}
+	var parts []string
+	if wide > 0 {
+		parts = append(parts, fmt.Sprintf("%d entries for whole top-level domains or public suffixes (%s); allow_tld: true takes them", wide, strings.Join(names, ", ")))
+	}
+	if long > 0 {
+		parts = append(parts, fmt.Sprintf("%d lines of more than %d bytes", long, blocklist.MaxLine))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // compiledPath returns the file of the set with a key. NAME.json beside it has the counts.
@@ -24,7 +49,7 @@ func (l *Lists) compiledPath(key string) string {
 
 func countKey(category, list string) string { return category + " " + list }
 
-func (c compiled) entries(category, list string) (int, bool) {
+func (c compiled) entries(category, list string) (count, bool) {
 	n, ok := c.counts[countKey(category, list)]
 	return n, ok
 }
@@ -53,11 +78,11 @@ func (l *Lists) keepCompiled(c *Content) error {
 	if _, err := os.Stat(path + ".json"); err == nil {
 		return nil
 	}
-	counts := make(map[string]int)
+	counts := make(map[string]count)
 	for _, s := range c.status {
 		switch {
 		case s.Err == nil:
-			counts[countKey(s.Category, s.List)] = s.Entries
+			counts[countKey(s.Category, s.List)] = count{s.Entries, s.LeftOut}
 		case !errors.Is(s.Err, errNotFetched):
 			return nil
 		}

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"penstock/policy/blocklist"
@@ -19,7 +21,8 @@ type Content struct {
 	set        *blocklist.Set
 	sources    map[string][]blocklist.Source // by category; Find reads them again
 	status     []Status
-	key        string // digest of what was read
+	empty      []string // a sentence for each category that has nothing
+	key        string   // digest of what was read
 }
 
 // Status is the state of one list.
@@ -27,6 +30,7 @@ type Status struct {
 	Category string
 	List     string // file, address or BuiltIn
 	Entries  int
+	LeftOut  string    // what was left out of it and the operator should know; empty if nothing
 	Updated  time.Time // when it last changed; zero if built in or missing
 	Checked  time.Time // when the server last said that there is no newer version
 	Next     time.Time // when the next look for a newer version is; zero if never
@@ -86,7 +90,7 @@ func (l *Lists) Read(ctx context.Context, categories []Category) (*Content, erro
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		add := func(s Source) (int, error) {
+		add := func(s Source) (count, error) {
 			if n, ok := compiled.entries(category.Name, s.Name()); fromCache && ok {
 				return n, nil
 			}
@@ -97,8 +101,11 @@ func (l *Lists) Read(ctx context.Context, categories []Category) (*Content, erro
 		case err == nil:
 		case category.OnMissing == Fail:
 			errs = append(errs, &FailError{category.Name, err})
-		case category.OnMissing == Block && !c.blocks(category.Name):
-			l.Log.Warn("none of a category's lists is there: it holds every name until one is", "category", category.Name)
+		case c.blocks(category.Name):
+		case category.OnMissing == Allow, category.OnMissing == Await && refused(err):
+			c.empty = append(c.empty, fmt.Sprintf("category %s holds no name, because it has no list that can be used: %s", category.Name, oneLine(err)))
+		default:
+			c.empty = append(c.empty, fmt.Sprintf("category %s holds every name until it has a list: %s", category.Name, oneLine(err)))
 			if err := b.MatchAll(category.Name); err != nil {
 				return nil, err
 			}
@@ -118,24 +125,53 @@ func (l *Lists) Read(ctx context.Context, categories []Category) (*Content, erro
 	return c, nil
 }
 
+// Empty returns a sentence for each category that has nothing at all: what it means now, and why.
+func (c *Content) Empty() []string {
+	if c == nil {
+		return nil
+	}
+	return c.empty
+}
+
+// oneLine writes joined errors on one line.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// refused reports whether every list is there, and its content is the reason not to use it.
+func refused(err error) bool {
+	return !slices.ContainsFunc(unjoined(err), func(one error) bool {
+		_, content := errors.AsType[*blocklist.ListError](one)
+		return !content
+	})
+}
+
+// unjoined splits an error made by errors.Join.
+func unjoined(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
 // readCategory reads one category. The error names the lists that are missing.
-func (l *Lists) readCategory(c *Content, category Category, add func(Source) (int, error)) error {
+func (l *Lists) readCategory(c *Content, category Category, add func(Source) (count, error)) error {
 	var errs []error
 	for _, s := range category.sources() {
 		status := Status{Category: category.Name, List: s.Name()}
 		var err error
+		var n count
 		if status.Updated, status.Checked, err = l.age(s); err == nil {
-			status.Entries, err = add(s)
+			n, err = add(s)
 		}
-		if err != nil && !errors.Is(err, errNotFetched) {
+		if err != nil && !errors.Is(err, errNotFetched) && l.refusal(s.URL) == nil { // whoever fetched it has told
 			l.Log.Warn("a list cannot be read", "list", s.Name(), "category", category.Name, "err", err)
 			l.Metrics.failed()
 		}
 		status.Err = err
 		if err != nil && l.hasCopy(s) {
 			s.copied = true
-			status.Entries, err = add(s)
+			n, err = add(s)
 		}
+		status.Entries, status.LeftOut = n.Entries, n.LeftOut
 		c.status = append(c.status, status)
 		if err != nil {
 			errs = append(errs, err)
@@ -148,7 +184,7 @@ func (l *Lists) readCategory(c *Content, category Category, add func(Source) (in
 	}
 	// It has nothing at all: use the built-in list until something comes.
 	if n, err := add(Source{}); err == nil {
-		c.status = append(c.status, Status{Category: category.Name, List: BuiltIn, Entries: n})
+		c.status = append(c.status, Status{Category: category.Name, List: BuiltIn, Entries: n.Entries})
 		c.sources[category.Name] = append(c.sources[category.Name], l.listOf(category.Name, Source{}))
 		return nil
 	}
@@ -177,6 +213,9 @@ func (l *Lists) age(s Source) (updated, checked time.Time, err error) {
 	case s.URL != "":
 		c := l.shelf.info(s.URL)
 		if c.URL == "" {
+			if err := l.refusal(s.URL); err != nil {
+				return time.Time{}, time.Time{}, err
+			}
 			return time.Time{}, time.Time{}, fmt.Errorf("list %s: %w", s.Name(), errNotFetched)
 		}
 		return c.Fetched, c.Checked, nil
@@ -189,7 +228,7 @@ var errNotFetched = errors.New("not fetched yet")
 // listOf returns the list of a source for the compiler.
 func (l *Lists) listOf(category string, s Source) blocklist.Source {
 	list := blocklist.Source{Options: blocklist.Options{
-		List: s.Name(), Format: s.Format, Allow: s.Allow, AllowEmpty: s.Allow, NeverBlock: s.NeverBlock,
+		List: s.Name(), Format: s.Format, Allow: s.Allow, AllowTLD: s.AllowTLD, AllowEmpty: s.Allow, NeverBlock: s.NeverBlock,
 	}}
 	list.Open = func() (io.ReadCloser, error) {
 		switch {
@@ -228,15 +267,15 @@ func (l *Lists) asRead(category string, s Source, changed time.Time) blocklist.S
 	return list
 }
 
-// addTo reads a list into the builder and returns how many entries it has. After an error the builder is as before.
-func (l *Lists) addTo(b *blocklist.Builder, category string, s Source) (int, error) {
+// addTo reads a list into the builder and counts its entries. After an error the builder is as before.
+func (l *Lists) addTo(b *blocklist.Builder, category string, s Source) (count, error) {
 	stored := s.URL
 	if s.copied {
 		stored = s.File
 	}
 	if stored != "" {
 		if err := l.shelf.verify(stored); err != nil {
-			return 0, fmt.Errorf("list %s: %w", s.Name(), err)
+			return count{}, fmt.Errorf("list %s: %w", s.Name(), err)
 		}
 	}
 	n, err := addOnce(b, category, l.listOf(category, s))
@@ -247,17 +286,17 @@ func (l *Lists) addTo(b *blocklist.Builder, category string, s Source) (int, err
 	return n, err
 }
 
-func addOnce(b *blocklist.Builder, category string, s blocklist.Source) (int, error) {
+func addOnce(b *blocklist.Builder, category string, s blocklist.Source) (count, error) {
 	r, err := s.Open()
 	if err != nil {
-		return 0, err
+		return count{}, err
 	}
 	defer r.Close()
 	report, err := b.Add(category, r, s.Options)
 	if err != nil {
-		return 0, err
+		return count{}, err
 	}
-	return report.Entries(), nil
+	return count{report.Entries(), leftOut(report)}, nil
 }
 
 // key returns a digest of everything that decides what Read returns.
@@ -269,13 +308,13 @@ func (l *Lists) key(categories []Category) string {
 			_, _ = io.Copy(h, r) // in memory: cannot fail
 		}
 		for _, s := range c.Sources {
-			fmt.Fprintf(h, "%q %q %v %v %q ", s.File, s.URL, s.Format, s.Allow, s.NeverBlock)
+			fmt.Fprintf(h, "%q %q %v %v %v %q ", s.File, s.URL, s.Format, s.Allow, s.AllowTLD, s.NeverBlock)
 			if s.File != "" {
 				if info, err := os.Stat(s.File); err == nil {
 					fmt.Fprintf(h, "%d %d", info.Size(), info.ModTime().UnixNano())
 				}
 			} else {
-				fmt.Fprint(h, l.shelf.info(s.URL).Digest)
+				fmt.Fprint(h, l.shelf.info(s.URL).Digest, l.refusal(s.URL) != nil)
 			}
 			fmt.Fprintln(h)
 		}

@@ -146,9 +146,8 @@ func TestBadFiles(t *testing.T) {
 		{"a web page", "<!DOCTYPE html><p>sign in first", blocklist.ErrHTML, ""},
 		{"nothing", "", blocklist.ErrEmpty, "set the format"},
 		{"comments alone", "# nothing\n! yet\n", blocklist.ErrEmpty, ""},
-		{"a top-level domain", "casino.example\ncom\n", blocklist.ErrPublicSuffix, "line 2"},
+		{"a top-level domain alone", "com\n", blocklist.ErrEmpty, ""},
 		{"the company itself", "casino.example\nexample.org\ncorp.example\n", blocklist.ErrNeverBlock, "line 3"},
-		{"a line of 6 KiB", "casino.example\n" + strings.Repeat("x", 6<<10) + "\npoker.example\n", blocklist.ErrLongLine, "line 2"},
 		{"half of a compressed file", "\x1f\x8b\x08\x00half", blocklist.ErrCompressed, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -168,11 +167,83 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
+// TestARefusedListIsNoReasonToHoldEveryName has what a category means without a list that can be used.
+func TestARefusedListIsNoReasonToHoldEveryName(t *testing.T) {
+	page := filepath.Join(t.TempDir(), "page.txt")
+	write(t, page, "<html>sign in")
+	absent := Source{File: filepath.Join(t.TempDir(), "absent.txt")}
+	for _, row := range []struct {
+		name    string
+		when    OnMissing
+		sources []Source
+		want    bool // every name is in the category
+		says    string
+	}{
+		{"refused", Await, []Source{{File: page}}, false, "category bets holds no name, because it has no list that can be used: list " + page + " line 1: this is a web page"},
+		{"refused, and block is written", Block, []Source{{File: page}}, true, "category bets holds every name until it has a list: list " + page},
+		{"refused, and allow is written", Allow, []Source{{File: page}}, false, "category bets holds no name"},
+		{"not there", Await, []Source{absent}, true, "category bets holds every name until it has a list"},
+		{"one of each", Await, []Source{{File: page}, absent}, true, "category bets holds every name until it has a list"},
+		{"not fetched yet", Await, []Source{{URL: "https://lists.example/a"}}, true, "not fetched yet"},
+	} {
+		k := newKeeper("")
+		k.use(t, Category{Name: "bets", Sources: row.sources, OnMissing: row.when})
+		k.wantHas(t, "anything.example", row.want)
+		if got := k.current.Load().Empty(); len(got) != 1 || !strings.Contains(got[0], row.says) {
+			t.Errorf("%s: got %q, want a sentence with %q", row.name, got, row.says)
+		}
+	}
+}
+
+func TestAFetchThatIsRefusedEndsTheWait(t *testing.T) {
+	s := newSite(t, "<html>sign in")
+	dir := t.TempDir()
+	k := newKeeper(dir)
+	c := subscribed("bets", s)
+	c.OnMissing = Await
+	k.use(t, c)
+	k.wantHas(t, "anything.example", true)
+	k.start(t, c)
+	if err := k.Refresh(t.Context()); !errors.Is(err, blocklist.ErrHTML) {
+		t.Fatalf("Refresh: got %v", err)
+	}
+	k.wantHas(t, "anything.example", false)
+	s.say("casino.example\n")
+	if err := k.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	k.wantHas(t, "casino.example", true)
+	k.wantHas(t, "anything.example", false)
+	if got := k.current.Load().Empty(); len(got) != 0 {
+		t.Errorf("got %q of a category that has its list", got)
+	}
+}
+
+func TestWhatIsLeftOutOfAListIsTold(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "bets.txt")
+	write(t, file, "casino.example\nzip\nco.uk\n"+strings.Repeat("x", 6<<10)+"\npoker.example\n")
+	dir := t.TempDir()
+	for _, run := range []string{"compiled", "from the cache"} {
+		k := newKeeper(dir)
+		stop := k.start(t, Category{Name: "bets", Sources: []Source{{File: file}}})
+		k.wantHas(t, "poker.example", true)
+		k.wantHas(t, "a.zip", false)
+		want := "2 entries for whole top-level domains or public suffixes (line 2: zip, line 3: co.uk); allow_tld: true takes them; 1 lines of more than 4096 bytes"
+		if got := k.current.Load().status[0]; got.LeftOut != want || got.Entries != 2 || got.Err != nil {
+			t.Errorf("%s: got %+v, want %q", run, got, want)
+		}
+		stop()
+	}
+	k := newKeeper(dir)
+	k.use(t, Category{Name: "bets", Sources: []Source{{File: file, AllowTLD: true}}})
+	k.wantHas(t, "a.zip", true)
+}
+
 func TestOneBadListDoesNotTakeTheOthersWithIt(t *testing.T) {
 	dir := t.TempDir()
 	good, bad := filepath.Join(dir, "good.txt"), filepath.Join(dir, "bad.txt")
 	write(t, good, "casino.example\n")
-	write(t, bad, "poker.example\ncom\n")
+	write(t, bad, "<html>\npoker.example\n")
 	k := newKeeper("")
 	k.use(t, Category{Name: "bets", Sources: []Source{{File: bad}, {File: good}}})
 	k.wantHas(t, "casino.example", true)

@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"penstock/policy/blocklist"
 )
 
 // Config says where lists are kept and how they are fetched.
@@ -108,6 +110,16 @@ func (l *Lists) Status(c *Content) []Status {
 		}
 	}
 	return list
+}
+
+// refusal returns why what was fetched last from an address was refused, if there is no last good version; nil if it was not.
+func (l *Lists) refusal(url string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := errors.AsType[*blocklist.ListError](l.tries[url].err); !ok || l.shelf.info(url).URL != "" {
+		return nil
+	}
+	return l.tries[url].err
 }
 
 // subscription is a source that is fetched, with one of the categories that use it.

@@ -129,7 +129,8 @@ func (r *loop) finish(f fetched) {
 	if f.err != nil {
 		r.errs = append(r.errs, f.err)
 	}
-	if f.changed && r.stale.IsZero() {
+	refused := f.err != nil && r.key(r.Current().categories) != r.Current().key // its category may mean something else now
+	if (f.changed || refused) && r.stale.IsZero() {
 		r.stale = r.Clock()
 	}
 	r.Metrics.show(r.Lists, r.Current())

@@ -30,8 +30,9 @@ type Process struct {
 	Started time.Time
 	Version string
 
-	reloadError atomic.Pointer[string] // nil: the last reload succeeded
-	fault       atomic.Pointer[string] // nil: the present configuration is in force, or an earlier one of it
+	reloadError atomic.Pointer[string]   // nil: the last reload succeeded
+	waiting     atomic.Pointer[[]string] // see Waits
+	fault       atomic.Pointer[string]   // nil: the present configuration is in force, or an earlier one of it
 }
 
 // Overall returns the state of the process, which is the worst state of the transports in use. A gateway that needs no
@@ -135,6 +136,10 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		State: h.State.String(), Degraded: h.Degraded, Reason: string(h.Reason), Since: h.Since, Started: s.Started,
 		Version: s.Version, Config: s.Live.Config().Path, Listen: s.Listening(), PolicyGeneration: s.Live.Now().Number,
 	}
+	if empty := s.Live.Now().Lists.Empty(); len(empty) > 0 {
+		st.Degraded = true
+		verdict = "degraded: " + strings.Join(empty, "; ") + "; " + verdict
+	}
 	if trouble := s.Laptop.Trouble(); trouble != "" {
 		st.Degraded = true
 		verdict = "degraded: " + trouble + "; " + verdict
@@ -146,6 +151,9 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	st.Verdict = verdict
 	if err := s.reloadError.Load(); err != nil {
 		st.ReloadError = *err
+	}
+	if waiting := s.waiting.Load(); waiting != nil {
+		st.Restart = *waiting
 	}
 	st.Flows.Active = s.Flows.Router.Active()
 	st.Flows.Forwarded, st.Flows.Denied = s.Flows.counts()
@@ -172,6 +180,9 @@ func (s *Process) ReloadEnded(err error) {
 	text := err.Error()
 	s.reloadError.Store(&text)
 }
+
+// Waits keeps which sections of the configuration have changed since the start and need a restart, for the status.
+func (s *Process) Waits(sections []string) { s.waiting.Store(&sections) }
 
 // RunsCopy says in the status that penstock runs the last good configuration, because of a fault of the present one. With nil it
 // does so no longer.

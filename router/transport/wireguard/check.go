@@ -47,6 +47,10 @@ func (c *Config) problems() []problem {
 	if !slices.ContainsFunc(c.Peers, func(p Peer) bool { return !p.Endpoint.IsZero() }) {
 		add(0, "Endpoint", "add the line Endpoint = HOST:PORT to the [Peer] that is the server", "no peer has an Endpoint, so there is nothing to connect to")
 	}
+	if !slices.ContainsFunc(c.Peers, func(p Peer) bool { return len(p.AllowedIPs) > 0 }) {
+		add(0, "AllowedIPs", "write what the tunnel is for: AllowedIPs = 0.0.0.0/0, ::/0 for everything, or networks such as 10.0.0.0/8",
+			"no peer has AllowedIPs, so nothing would go through the tunnel")
+	}
 	self := PublicKey{}
 	if !c.PrivateKey.IsZero() {
 		self = c.PrivateKey.Public()

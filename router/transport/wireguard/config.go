@@ -56,7 +56,7 @@ type Endpoint struct {
 func ParseEndpoint(s string) (Endpoint, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return Endpoint{}, fmt.Errorf("endpoint %q is not host:port, with an IPv6 address in brackets", s)
+		return Endpoint{}, badEndpoint(s)
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
@@ -71,6 +71,25 @@ func ParseEndpoint(s string) (Endpoint, error) {
 		return Endpoint{}, fmt.Errorf("endpoint %q has the host %q, want a host name or an IP address", s, host)
 	}
 	return Endpoint{Host: host, Port: uint16(n)}, nil
+}
+
+// badEndpoint says what is wrong with an endpoint that is not host:port.
+func badEndpoint(s string) error {
+	if scheme, rest, ok := strings.Cut(s, "://"); ok {
+		if host, port, err := net.SplitHostPort(rest); err == nil && !strings.Contains(port, "/") {
+			return fmt.Errorf("endpoint %q is a URL: write %s", s, net.JoinHostPort(host, port))
+		}
+		return fmt.Errorf("endpoint %q is a URL: remove %s://, and keep one host and one port", s, scheme)
+	}
+	if i := strings.LastIndexByte(s, ':'); i > 0 {
+		if addr, err := netip.ParseAddr(s[:i]); err == nil && addr.Is6() && addr.Zone() == "" {
+			return fmt.Errorf("endpoint %q has an IPv6 address without brackets: write %s", s, net.JoinHostPort(s[:i], s[i+1:]))
+		}
+	}
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" || isHostName(s) {
+		return fmt.Errorf("endpoint %q has no port: write %s", s, net.JoinHostPort(s, "51820"))
+	}
+	return fmt.Errorf("endpoint %q is not host:port, with an IPv6 address in brackets", s)
 }
 
 // IsZero reports whether e is no endpoint.

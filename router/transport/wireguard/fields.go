@@ -4,60 +4,114 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"penstock/policy/spelling"
 )
 
+// fate is what happens to a line with a field. The zero fate refuses it.
+type fate uint8
+
+const (
+	refused  fate = iota
+	honoured      // part of the Config
+	ignored       // passed over with a warning that names the line
+)
+
 // field is a field that a section may have.
 type field struct {
 	name   string // as wg(8) and wg-quick(8) write it
+	fate   fate
+	note   string // what it does here, why it is passed over, or why it is refused
 	list   bool   // several lines with it add up
 	secret bool   // its value is never shown
-	mend   string // how to fix a value that cannot be read
+	mend   string // how to fix a value that cannot be read, or a line that is refused
 	read   func(p *parser, value string) error
 }
 
-// fields are all known fields, by section and lower-case name. Those that are refused because they would run a command are
-// among them for a better message.
-var fields = index(map[string][]field{
-	"Interface": {
-		{name: "PrivateKey", secret: true, mend: "copy the whole key, or make one with penstock genkey", read: (*parser).privateKey},
-		{name: "Address", list: true, mend: "write addresses such as 10.77.0.2/32, fd77::2/128", read: (*parser).address},
-		{name: "DNS", list: true, mend: "write addresses and search domains such as 10.77.0.1, corp.example, ~lab.example", read: (*parser).dns},
-		{name: "MTU", mend: "write the largest inner packet in bytes, usually 1420", read: (*parser).mtu},
-		{name: "ListenPort", mend: "write a UDP port", read: (*parser).listenPort},
-		{name: "FwMark", mend: "remove the line", read: (*parser).fwMark},
-		{name: "Table", mend: "remove the line", read: (*parser).table},
-		command("PreUp"), command("PostUp"), command("PreDown"), command("PostDown"),
-		{name: "SaveConfig", mend: "write false, or remove the line: penstock does not write to this file", read: (*parser).saveConfig},
-	},
-	"Peer": {
-		{name: "PublicKey", mend: "copy the whole key: wg pubkey prints it on the other side", read: (*parser).publicKey},
-		{name: "PresharedKey", secret: true, mend: "copy the whole key from the other side", read: (*parser).presharedKey},
-		{name: "AllowedIPs", list: true, mend: "write prefixes such as 10.0.0.0/8, or 0.0.0.0/0, ::/0 for everything", read: (*parser).allowedIPs},
-		{name: "Endpoint", mend: "write HOST:PORT such as vpn.example:51820 or [2001:db8::1]:51820", read: (*parser).endpoint},
-		{name: "PersistentKeepalive", mend: "write seconds, usually 25, or off", read: (*parser).keepalive},
-	},
-})
+// section is the fields of one section, in the order of the documentation.
+type section struct {
+	name   string
+	fields []field
+}
 
-func index(sections map[string][]field) map[string]map[string]field {
+// sections is every field of wg(8) and wg-quick(8), and those of other programs that write such files. docs/wireguard.md is
+// made from it.
+var sections = []section{
+	{"Interface", slices.Concat([]field{
+		{name: "PrivateKey", fate: honoured, secret: true, note: "is the key of this machine", mend: "copy the whole key, or make one with penstock genkey", read: (*parser).privateKey},
+		{name: "Address", fate: honoured, list: true, note: "gives the addresses inside the tunnel", mend: "write addresses such as 10.77.0.2/32, fd77::2/128", read: (*parser).address},
+		{name: "DNS", fate: honoured, list: true, note: "gives the tunnel's DNS servers and search domains; in the short form, a server outside of AllowedIPs is asked directly, " +
+			"and a domain with ~ in front is a split zone", mend: "write addresses and search domains such as 10.77.0.1, corp.example, ~lab.example", read: (*parser).dns},
+		{name: "MTU", fate: honoured, note: "is the largest packet inside the tunnel", mend: "write the largest inner packet in bytes, usually 1420", read: (*parser).mtu},
+		{name: "ListenPort", fate: honoured, note: "is the local UDP port", mend: "write a UDP port", read: (*parser).listenPort},
+		{name: "FwMark", fate: ignored, note: "penstock marks its sockets with its own mark", mend: "remove the line", read: (*parser).fwMark},
+		{name: "Table", fate: ignored, note: "penstock sets the host's routes itself, and AllowedIPs and its rules decide what goes through the tunnel", mend: "remove the line", read: (*parser).table},
+	},
+		commands("PreUp", "PostUp", "PreDown", "PostDown"), []field{
+			{name: "SaveConfig", fate: ignored, note: "penstock does not write to this file", mend: "write false, or remove the line", read: (*parser).saveConfig},
+		},
+		passed("choose programs in the rules of the configuration, with process or uid", "IncludedApplications", "ExcludedApplications"),
+		refusals("it makes packets that a WireGuard server does not understand", "ask for a profile for WireGuard itself",
+			"Jc", "Jmin", "Jmax", "S1", "S2", "S3", "S4", "H1", "H2", "H3", "H4", "I1", "I2", "I3", "I4", "I5", "J1", "J2", "J3", "Itime"),
+	)},
+	{"Peer", slices.Concat([]field{
+		{name: "PublicKey", fate: honoured, note: "is the key of the other side", mend: "copy the whole key: wg pubkey prints it on the other side", read: (*parser).publicKey},
+		{name: "PresharedKey", fate: honoured, secret: true, note: "is a second secret", mend: "copy the whole key from the other side", read: (*parser).presharedKey},
+		{name: "AllowedIPs", fate: honoured, list: true, note: "says what goes through the tunnel; in the short form, an address family without a default route goes there only for the networks named",
+			mend: "write prefixes such as 10.0.0.0/8, or 0.0.0.0/0, ::/0 for everything", read: (*parser).allowedIPs},
+		{name: "Endpoint", fate: honoured, note: "is where to call the peer", mend: "write HOST:PORT such as vpn.example:51820 or [2001:db8::1]:51820", read: (*parser).endpoint},
+		{name: "PersistentKeepalive", fate: honoured, note: "keeps the mapping of an access router", mend: "write seconds, usually 25, or off", read: (*parser).keepalive},
+	},
+		refusals("it makes packets that a WireGuard server does not understand", "ask for a profile for WireGuard itself", "AdvancedSecurity"),
+		refusals("changing the reserved bytes of packets is not supported", "ask for a profile for WireGuard itself", "Reserved", "ClientId"),
+	)},
+}
+
+// fields are the same by section and lower-case name.
+var fields = index(sections)
+
+func index(sections []section) map[string]map[string]field {
 	byName := make(map[string]map[string]field, len(sections))
-	for section, all := range sections {
-		byName[section] = make(map[string]field, len(all))
-		for _, f := range all {
-			byName[section][strings.ToLower(f.name)] = f
+	for _, s := range sections {
+		byName[s.name] = make(map[string]field, len(s.fields))
+		for _, f := range s.fields {
+			byName[s.name][strings.ToLower(f.name)] = f
 		}
 	}
 	return byName
 }
 
-// command is a field that names a program for wg-quick to run.
-func command(name string) field {
-	const mend = "remove the line: penstock runs no command; it sets routes, rules and resolvers itself"
-	return field{name: name, list: true, secret: true, mend: mend, read: func(*parser, string) error {
-		return errors.New("the line would run a command")
-	}}
+// commands are fields that name a program for wg-quick to run. They are passed over, as the scripts of an OpenVPN profile
+// are.
+func commands(names ...string) []field {
+	list := passed("nothing in a profile is run; penstock sets DNS and routes itself", names...)
+	for i := range list {
+		list[i].secret = true
+	}
+	return list
+}
+
+// passed are fields that are passed over with a warning, whatever their value.
+func passed(note string, names ...string) []field {
+	list := make([]field, len(names))
+	for i, name := range names {
+		list[i] = field{name: name, fate: ignored, note: note, list: true, read: func(p *parser, _ string) error {
+			p.ignore()
+			return nil
+		}}
+	}
+	return list
+}
+
+// refusals are fields that are refused, whatever their value.
+func refusals(note, mend string, names ...string) []field {
+	list := make([]field, len(names))
+	for i, name := range names {
+		list[i] = field{name: name, fate: refused, note: note, mend: mend, read: func(*parser, string) error { return errors.New(note) }}
+	}
+	return list
 }
 
 func (p *parser) privateKey(value string) (err error) {
@@ -99,16 +153,20 @@ func (p *parser) listenPort(value string) error {
 	return err
 }
 
+// fwMark accepts any mark. The default, which is none, needs no warning.
 func (p *parser) fwMark(value string) error {
-	if err := parseMark(value); err != nil {
-		return err
+	n, err := parseMark(value)
+	if err == nil && n != 0 {
+		p.ignore()
 	}
-	p.warn("FwMark has no effect: penstock marks its sockets with its own mark")
-	return nil
+	return err
 }
 
-func (p *parser) table(string) error {
-	p.warn("Table has no effect: penstock routes by its own rules")
+// table accepts any table. The default, auto, needs no warning.
+func (p *parser) table(value string) error {
+	if !strings.EqualFold(value, "auto") && value != "" {
+		p.ignore()
+	}
 	return nil
 }
 
@@ -140,15 +198,12 @@ func (p *parser) keepalive(value string) (err error) {
 	return err
 }
 
-// saveConfig accepts what changes nothing. wg-quick takes true for yes and everything else for no.
+// saveConfig accepts any value: wg-quick takes true for yes and everything else for no.
 func (p *parser) saveConfig(value string) error {
-	switch strings.ToLower(value) {
-	case "false", "":
-		return nil
-	case "true":
-		return errors.New("the file would be overwritten when the tunnel ends")
+	if strings.EqualFold(value, "true") {
+		p.ignore()
 	}
-	return fmt.Errorf("%q is neither true nor false", value)
+	return nil
 }
 
 // nearest returns the field that a misspelt name is most likely meant to be, or "". A name that may be a key has none.

@@ -5,16 +5,20 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+
+	"penstock/policy/textfile"
 )
 
-// ParseConfig reads a wg-quick file as it is: field names in any case, a field on several lines adds up where it is a
-// list, # begins a comment. file names it in messages. Fields that would run a command and fields that are not known are
-// refused rather than ignored. The error joins a *SyntaxError for each fault; no message shows a private or preshared
-// key.
+// ParseConfig reads a wg-quick file as it is: as any editor writes text, field names in any case, a field on several lines
+// adds up where it is a list, # begins a comment. file names it in messages. Fields that have no effect here are passed
+// over with a warning; those that are not known are refused. The error joins a *SyntaxError for each fault; no message
+// shows a private or preshared key.
 func ParseConfig(r io.Reader, file string) (*Config, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	if err != nil {
@@ -25,12 +29,11 @@ func ParseConfig(r io.Reader, file string) (*Config, error) {
 		p.refuse("name a wg-quick file, or summarise AllowedIPs", "file is larger than %d MiB", maxFile>>20)
 		return p.result()
 	}
-	text := strings.TrimPrefix(string(data), "\ufeff") // some editors begin a file with a byte order mark
-	for l := range strings.Lines(text) {
+	for l := range strings.Lines(string(textfile.Decode(data))) {
 		if len(p.errs) >= maxErrors {
 			break
 		}
-		l = strings.TrimRight(l, "\r\n")
+		l = strings.TrimSuffix(l, "\n")
 		p.line = line{p.line.number + 1, l}
 		p.read(l)
 	}
@@ -58,8 +61,8 @@ type line struct {
 	text   string
 }
 
-// section is one section of the file.
-type section struct {
+// part is one section of the file.
+type part struct {
 	name   string // as the file format writes it; empty: refused
 	header line
 	seen   map[string]line // the last line of each field
@@ -72,17 +75,18 @@ type parser struct {
 	errs   []*SyntaxError
 	failed map[place]bool // fields with an error: that they then have no value is not reported again
 
-	line    line       // current
-	section *section   // current; nil: before the first
-	iface   *section   // [Interface]; nil: none yet
-	peers   []*section // beside config.Peers
+	line    line    // current
+	reads   field   // of the current line
+	section *part   // current; nil: before the first
+	iface   *part   // [Interface]; nil: none yet
+	peers   []*part // beside config.Peers
 }
 
 // read reads the current line.
 func (p *parser) read(text string) {
 	text, _, _ = strings.Cut(text, "#")
 	text = strings.TrimSpace(text)
-	if text == "" {
+	if text == "" || text[0] == ';' { // INI files have such comments
 		return
 	}
 	if strings.HasPrefix(text, "[") {
@@ -90,7 +94,7 @@ func (p *parser) read(text string) {
 		return
 	}
 	key, value, ok := strings.Cut(text, "=")
-	key, value = strings.TrimSpace(key), strings.TrimSpace(value)
+	key, value = withoutBlanks(key), unquoted(strings.TrimSpace(value))
 	switch {
 	case p.section == nil:
 		p.refuse("begin the file with [Interface]", "a field comes before the first section")
@@ -105,8 +109,8 @@ func (p *parser) read(text string) {
 
 // header begins a section.
 func (p *parser) header(text string) {
-	p.section = &section{header: p.line, seen: make(map[string]line)}
-	switch strings.ToLower(text) {
+	p.section = &part{header: p.line, seen: make(map[string]line)}
+	switch strings.ToLower(withoutBlanks(text)) {
 	case "[interface]":
 		if p.iface != nil {
 			p.refuse("keep one [Interface], and begin each peer with [Peer]", "[Interface] already began on line %d", p.iface.header.number)
@@ -135,6 +139,7 @@ func (p *parser) field(key, value string) {
 		return
 	}
 	p.section.seen[f.name] = p.line
+	p.reads = f
 	if err := f.read(p, value); err != nil {
 		at := place{noPeer, f.name}
 		if p.section != p.iface {
@@ -149,6 +154,7 @@ func (p *parser) field(key, value string) {
 func (p *parser) unknown(key string) {
 	for other, known := range fields {
 		if f, ok := known[strings.ToLower(key)]; ok {
+			p.failed[place{noPeer, f.name}] = true
 			p.refuse(fmt.Sprintf("move it to [%s]", other), "%s does not belong in [%s]", f.name, p.section.name)
 			return
 		}
@@ -186,8 +192,8 @@ func (p *parser) finish() {
 // isReported reports whether a problem merely follows from a line that was refused.
 func (p *parser) isReported(problem problem) bool {
 	for at := range p.failed {
-		// One Endpoint in a file is enough, so if one was refused, none is missing.
-		if at.field == problem.field && (at.peer == problem.peer || at.field == "Endpoint") {
+		// One Endpoint in a file is enough, so if one was refused, none is missing. AllowedIPs likewise.
+		if at.field == problem.field && (at.peer == problem.peer || at.field == "Endpoint" || at.field == "AllowedIPs") {
 			return true
 		}
 	}
@@ -214,22 +220,22 @@ func (p *parser) refuse(mend, format string, args ...any) {
 	})
 }
 
-// warn adds a warning that the current line has no effect.
-func (p *parser) warn(text string) {
-	p.config.Warnings = append(p.config.Warnings, fmt.Sprintf("%s:%d: %s", p.file, p.line.number, text))
+// ignore warns that the current line is passed over.
+func (p *parser) ignore() {
+	p.config.Warnings = append(p.config.Warnings, fmt.Sprintf("%s:%d: %s is ignored: %s", p.file, p.line.number, p.reads.name, p.reads.note))
 }
 
 // peer returns the peer of the current section.
 func (p *parser) peer() *Peer { return &p.config.Peers[len(p.config.Peers)-1] }
 
-// parseList reads a comma separated list, which may be empty.
+// parseList reads a list, which may be empty. Its items are separated by commas or blanks, as wg-quick reads them. There may
+// be commas too many, and blanks around the slash of a prefix.
 func parseList[T any](value string, parse func(string) (T, error)) ([]T, error) {
-	if value == "" {
-		return nil, nil
-	}
+	separator := func(r rune) bool { return r == ',' || unicode.IsSpace(r) }
+	value = aroundSlash.ReplaceAllString(value, "/")
 	var all []T
-	for text := range strings.SplitSeq(value, ",") {
-		v, err := parse(strings.TrimSpace(text))
+	for text := range strings.FieldsFuncSeq(value, separator) {
+		v, err := parse(text)
 		if err != nil {
 			return nil, err
 		}
@@ -238,8 +244,23 @@ func parseList[T any](value string, parse func(string) (T, error)) ([]T, error) 
 	return all, nil
 }
 
+// aroundSlash is a slash with blanks around it.
+var aroundSlash = regexp.MustCompile(`\s*/\s*`)
+
+// withoutBlanks removes all blanks, as wg does before it reads a line.
+func withoutBlanks(s string) string { return strings.Join(strings.Fields(s), "") }
+
+// unquoted removes the quotes around a whole value, which other INI files have.
+func unquoted(s string) string {
+	if n := len(s); n >= 2 && (s[0] == '"' || s[0] == '\'') && s[n-1] == s[0] {
+		return strings.TrimSpace(s[1 : n-1])
+	}
+	return s
+}
+
 // parsePrefix reads a prefix, or an address as the prefix that holds only it.
 func parsePrefix(s string) (netip.Prefix, error) {
+	s = strings.TrimPrefix(s, "+") // wg(8): adds to those that the peer has, and a file begins with none
 	prefix, err := netip.ParsePrefix(s)
 	if err != nil {
 		var addr netip.Addr
@@ -271,13 +292,14 @@ func parseKeepalive(value string) (time.Duration, error) {
 	return time.Duration(n) * time.Second, err
 }
 
-// parseMark checks a firewall mark: a decimal number, a hexadecimal one after 0x, or off.
-func parseMark(value string) error {
+// parseMark reads a firewall mark: a decimal number, a hexadecimal one after 0x, or off.
+func parseMark(value string) (uint32, error) {
 	if strings.EqualFold(value, "off") {
-		return nil
+		return 0, nil
 	}
-	if _, err := strconv.ParseUint(value, 0, 32); err != nil {
-		return fmt.Errorf("%q is not a firewall mark", value)
+	n, err := strconv.ParseUint(value, 0, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a firewall mark", value)
 	}
-	return nil
+	return uint32(n), nil
 }

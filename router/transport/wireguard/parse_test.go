@@ -2,6 +2,7 @@ package wireguard
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -77,12 +78,84 @@ PersistentKeepalive = off
 			Endpoint:  Endpoint{"2001:db8::1", 51820},
 		}},
 		Warnings: []string{
-			"corp.conf:11: FwMark has no effect: penstock marks its sockets with its own mark",
-			"corp.conf:12: Table has no effect: penstock routes by its own rules",
+			"corp.conf:11: FwMark is ignored: penstock marks its sockets with its own mark",
+			"corp.conf:12: Table is ignored: penstock sets the host's routes itself, and AllowedIPs and its rules decide what goes through the tunnel",
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// parse reads a file with what every file needs, and more lines in each section.
+func parse(iface, peer string) (*Config, error) {
+	return ParseConfig(strings.NewReader("[Interface]\nPrivateKey = "+testPrivateKey+"\nAddress = 10.77.0.2\n"+iface+
+		"\n[Peer]\nPublicKey = "+testPublicKey+"\nEndpoint = vpn.example:51820\n"+peer+"\n"), "x.conf")
+}
+
+func TestLinesWithoutEffectAreWarnings(t *testing.T) {
+	const none = ""
+	for _, row := range []struct{ iface, want string }{
+		{"PostUp = iptables -A FORWARD -i %i -j ACCEPT", "x.conf:4: PostUp is ignored: nothing in a profile is run; penstock sets DNS and routes itself"},
+		{"predown = curl -u me:" + testPrivateKey, "x.conf:4: PreDown is ignored: nothing in a profile is run; penstock sets DNS and routes itself"},
+		{"SaveConfig = true", "x.conf:4: SaveConfig is ignored: penstock does not write to this file"},
+		{"SaveConfig = false", none},
+		{"SaveConfig = no", none},
+		{"Table = 101", "x.conf:4: Table is ignored: penstock sets the host's routes itself, and AllowedIPs and its rules decide what goes through the tunnel"},
+		{"Table = off", "x.conf:4: Table is ignored: penstock sets the host's routes itself, and AllowedIPs and its rules decide what goes through the tunnel"},
+		{"Table = auto", none},
+		{"FwMark = 51820", "x.conf:4: FwMark is ignored: penstock marks its sockets with its own mark"},
+		{"FwMark = off", none},
+		{"FwMark = 0", none},
+		{"ExcludedApplications = org.example.bank", "x.conf:4: ExcludedApplications is ignored: choose programs in the rules of the configuration, with process or uid"},
+	} {
+		c, err := parse(row.iface, "AllowedIPs = 0.0.0.0/0")
+		if err != nil {
+			t.Errorf("%s: %v", row.iface, err)
+			continue
+		}
+		if got := strings.Join(c.Warnings, "\n"); got != row.want {
+			t.Errorf("%s: got %q, want %q", row.iface, got, row.want)
+		}
+	}
+}
+
+func TestSpellingsOfEditorsAndShells(t *testing.T) {
+	all := "[10.0.0.0/8 192.0.2.0/24]"
+	for _, row := range []struct{ name, iface, peer string }{
+		{"commas without blanks", "DNS=10.77.0.1,corp.example", "AllowedIPs=10.0.0.0/8,192.0.2.0/24"},
+		{"blanks without commas", "DNS = 10.77.0.1 corp.example", "AllowedIPs = 10.0.0.0/8 192.0.2.0/24"},
+		{"a comma too many", "DNS = ,10.77.0.1,, corp.example,", "AllowedIPs = 10.0.0.0/8, 192.0.2.0/24,"},
+		{"tabs and trailing blanks", "\tDNS\t=\t10.77.0.1,\tcorp.example \t", "AllowedIPs =10.0.0.0/8\t,192.0.2.0/24\t "},
+		{"blanks within a prefix and a name, as wg removes them", "D NS = 10.77.0.1, corp.example", "Allowed IPs = 10.0.0.0 / 8, 192.0.2.0/ 24"},
+		{"comments behind values", "DNS = 10.77.0.1, corp.example# office", "AllowedIPs = 10.0.0.0/8,192.0.2.0/24 # both"},
+		{"quotes", "DNS = \"10.77.0.1, corp.example\"", "AllowedIPs = '10.0.0.0/8, 192.0.2.0/24'"},
+		{"comments of INI files", "; office\nDNS = 10.77.0.1, corp.example", "AllowedIPs = 10.0.0.0/8, 192.0.2.0/24"},
+		{"the plus of wg set", "DNS = 10.77.0.1, corp.example", "AllowedIPs = +10.0.0.0/8, +192.0.2.0/24"},
+		{"lines that end in a return alone", "DNS = 10.77.0.1, corp.example\r", "AllowedIPs = 10.0.0.0/8\rAllowedIPs = 192.0.2.0/24\r"},
+	} {
+		c, err := parse(row.iface, row.peer)
+		if err != nil {
+			t.Errorf("%s: %v", row.name, err)
+			continue
+		}
+		if got := fmt.Sprint(c.Peers[0].AllowedIPs); got != all {
+			t.Errorf("%s: AllowedIPs: got %s, want %s", row.name, got, all)
+		}
+		if got := fmt.Sprint(c.DNS, c.SearchDomains); got != "[10.77.0.1] [corp.example]" {
+			t.Errorf("%s: DNS: got %s", row.name, got)
+		}
+	}
+	text := "\xff\xfe"
+	for _, c := range "[ Interface ]\r\nPrivateKey = " + testPrivateKey + "\r\nAddress = 10.77.0.2\r\n[Peer]\r\nPublicKey = " + testPublicKey +
+		"\r\nEndpoint = vpn.example:51820\r\nAllowedIPs = 0.0.0.0/0\r\n" {
+		text += string([]byte{byte(c), 0})
+	}
+	if c, err := ParseConfig(strings.NewReader(text), "x.conf"); err != nil || len(c.Peers) != 1 {
+		t.Errorf("UTF-16 as PowerShell writes it: got %+v, %v", c, err)
+	}
+	if _, err := parse("", "AllowedIPs = 10.0.0.0/8, -192.0.2.0/24"); err == nil || !strings.Contains(err.Error(), `x.conf:8: AllowedIPs: "-192.0.2.0/24"`) {
+		t.Errorf("a network that is taken away: got %v, want it refused with its line", err)
 	}
 }
 
@@ -167,7 +240,6 @@ func TestNoSecretInErrors(t *testing.T) {
 		"PrivateKey " + testPrivateKey,
 		"PrivateKey =\n" + testPrivateKey,
 		testPrivateKey,
-		"PostUp = curl -u me:" + testPrivateKey,
 		"Post Up = curl -u me:" + testPrivateKey,
 		"MTU = big # " + testPrivateKey,
 		"[" + testPrivateKey + "]",

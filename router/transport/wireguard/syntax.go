@@ -34,12 +34,12 @@ func excerpt(text string) string {
 	text, _, _ = strings.Cut(text, "#")
 	text = strings.TrimSpace(text)
 	name, _, isField := strings.Cut(text, "=")
-	name = strings.TrimSpace(name)
+	name = withoutBlanks(name)
 	switch {
 	case text == "" || strings.HasPrefix(text, "[") && len(text) < keySize:
 	case isField && isPublic(name):
 	case isField && isWord(name):
-		text = name + " = …"
+		text = strings.TrimSpace(name) + " = …"
 	case !isField && isWord(text):
 	default:
 		text = "…"

@@ -16,10 +16,13 @@ type Position struct {
 	Line, Column int
 }
 
-// String returns file:line:column, or the file alone for a position without a line.
+// String returns file:line:column, file:line for a position without a column, or the file alone for one without a line.
 func (p Position) String() string {
-	if p.Line == 0 {
+	switch {
+	case p.Line == 0:
 		return p.File
+	case p.Column == 0:
+		return fmt.Sprintf("%s:%d", p.File, p.Line)
 	}
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 }
@@ -49,7 +52,7 @@ type Fault struct {
 // maxExcerpt is the longest line that is worth printing, bytes.
 const maxExcerpt = 240
 
-// String returns place, message and mend on one line, and the excerpt with a caret below it.
+// String returns place, message and mend on one line, and below it the excerpt, with a caret if there is a column.
 func (f Fault) String() string {
 	var b strings.Builder
 	if place := f.Pos.String(); place != "" {
@@ -61,6 +64,9 @@ func (f Fault) String() string {
 	}
 	if f.Excerpt != "" && len(f.Excerpt) < maxExcerpt {
 		number := fmt.Sprintf("%5d | ", f.Pos.Line)
+		if f.Pos.Column == 0 {
+			return fmt.Sprintf("%s\n%s%s", &b, number, f.Excerpt)
+		}
 		// Tabs keep their place in the line of the caret, so that it stands under its column at any tab width.
 		indent := strings.Map(func(r rune) rune {
 			if r == '\t' {

@@ -7,70 +7,101 @@ import (
 	"testing"
 )
 
+// office is a wg-quick file without DNS and AllowedIPs.
+const office = "[Interface]\r\nPrivateKey = 2Bo5n4y4CRcCcX2HMRSL1fBDMhgT1Z4x0AMkYmZ9DGA=\r\nAddress = 10.9.0.2/32\r\n%s[Peer]\r\n" +
+	"PublicKey = QKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=\r\nEndpoint = vpn.example:51820\r\nAllowedIPs = %s\r\n"
+
+// readOffice reads office with these lines in [Interface] and these networks.
+func readOffice(t *testing.T, lines, networks string) Facts {
+	t.Helper()
+	facts, faults := ReadWireGuard(fmt.Appendf(nil, office, lines, networks), "office.conf")
+	if len(faults) > 0 {
+		t.Fatalf("%s: %v", networks, faults)
+	}
+	return facts
+}
+
 func TestLinesMayBeOfAnyLength(t *testing.T) {
 	var networks []string
 	for i := range 20_000 { // about 340 KiB on one line
 		networks = append(networks, netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}).String()+"/24")
 	}
-	profile := "[Peer]\r\nAllowedIPs = " + strings.Join(networks, ", ") + "\r\nAllowedIPs = 192.0.2.0/24\r\nDNS = 10.0.0.53, corp.example\r\n"
-	facts := Read([]byte(profile))
+	facts := readOffice(t, "DNS = 10.0.0.53, corp.example\r\n", strings.Join(networks, ", ")+"\r\nAllowedIPs = 192.0.2.0/24")
 	if got := len(facts.Networks); got != len(networks)+1 {
 		t.Errorf("got %d networks, want those of the long line and of the next, %d", got, len(networks)+1)
 	}
-	if len(facts.DNS) != 1 || facts.DNS[0] != netip.MustParseAddr("10.0.0.53") {
-		t.Errorf("got DNS %v, want 10.0.0.53 of the line after the long one", facts.DNS)
+	if got := fmt.Sprint(facts.DNS, facts.Domains); got != "[10.0.0.53] [corp.example]" {
+		t.Errorf("got DNS %s", got)
+	}
+}
+
+func TestFaultsOfAFileHaveItsLines(t *testing.T) {
+	_, faults := ReadWireGuard(fmt.Appendf(nil, office, "MTU = big\r\n", ""), "office.conf")
+	if len(faults) != 2 || faults[0].Pos.String() != "office.conf:4" || faults[1].Pos.String() != "office.conf:8" || faults[1].Mend == "" {
+		t.Errorf("got %v, want one of line 4 and one of line 8", faults)
 	}
 }
 
 func TestRead(t *testing.T) {
-	for _, row := range []struct{ name, text, dns, networks string }{
-		{"nothing", "", "[]", "[]"},
-		{"wg-quick, in any case and spacing", "dns=10.0.0.53,fd00::53\nALLOWEDIPS =10.0.0.0/8 , fd00::/8\n", "[10.0.0.53 fd00::53]", "[10.0.0.0/8 fd00::/8]"},
-		{"several lines add up", "DNS = 10.0.0.53\nDNS = 10.0.0.54\nAllowedIPs = 10.0.0.0/8\nAllowedIPs = 192.0.2.7\n", "[10.0.0.53 10.0.0.54]", "[10.0.0.0/8 192.0.2.7/32]"},
-		{"search domains are not servers", "DNS = corp.example, 10.0.0.53\n", "[10.0.0.53]", "[]"},
-		{"comments", "# DNS = 10.0.0.53\nDNS = 10.0.0.54 # DNS = 10.0.0.55\n", "[10.0.0.54]", "[]"},
-		{"OpenVPN", "dhcp-option DNS 10.8.0.1\ndhcp-option DNS6 fd00::1\ndhcp-option DOMAIN corp.example\n;dhcp-option DNS 10.8.0.2\n", "[10.8.0.1 fd00::1]", "[]"},
-		{"what is neither", "DNS\nAllowedIPs = all\ndhcp-option DNS\ndhcp-option DNS here\n\x00\xff = 1\n", "[]", "[]"},
-		{"a key that only ends like one", "SearchDNS = 10.0.0.53\n", "[]", "[]"},
+	for text, want := range map[string]string{
+		"": "[]",
+		"dhcp-option DNS 10.8.0.1\ndhcp-option DNS6 fd00::1\ndhcp-option DOMAIN corp.example\n;dhcp-option DNS 10.8.0.2\n": "[10.8.0.1 fd00::1]",
+		"DNS\ndhcp-option DNS\ndhcp-option DNS here\n\x00\xff = 1\n":                                                       "[]",
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			facts := Read([]byte(row.text))
-			if got := fmt.Sprint(facts.DNS); got != row.dns {
-				t.Errorf("DNS: got %s, want %s", got, row.dns)
-			}
-			if got := fmt.Sprint(facts.Networks); got != row.networks {
-				t.Errorf("networks: got %s, want %s", got, row.networks)
-			}
-		})
+		if got := fmt.Sprint(Read([]byte(text)).DNS); got != want {
+			t.Errorf("%q: got %s, want %s", text, got, want)
+		}
 	}
 }
 
-func TestEverything(t *testing.T) {
-	for networks, want := range map[string]bool{
-		"": false, "0.0.0.0/0": true, "::/0": true, "10.0.0.0/8, ::/0": true,
-		"0.0.0.0/1, 128.0.0.0/1": true, "128.0.0.0/1, 10.0.0.0/8, 0.0.0.0/1": true, "::/1, 8000::/1": true,
-		"0.0.0.0/1": false, "0.0.0.0/1, 8000::/1": false, "0.0.0.0/2, 64.0.0.0/2, 128.0.0.0/1": false,
-		"10.9.9.9/1, 200.9.9.9/1": true, // wg-quick masks what it is given
+func TestKindOf(t *testing.T) {
+	for _, row := range []struct {
+		name, text string
+		want       Kind
+	}{
+		{"wg-quick", "# office\n\n[Interface]\nAddress = 10.9.0.2\n", WireGuard},
+		{"wg-quick that lacks its first line", "PrivateKey=abc\n[Peer]\n", WireGuard},
+		{"an OpenVPN profile", ";##\nclient\nremote vpn.example 1194\n", OpenVPN},
+		{"an OpenVPN profile in an odd order", "unknown-word 1\n<ca>\n", OpenVPN},
+		{"an OpenVPN profile in capitals of Windows", "\tREMOTE vpn.example\n", OpenVPN},
+		{"a configuration", "version: 1\nprofile: hq.conf\n", Configuration},
+		{"a letter", "Dear all,\nplease use the VPN.\n", Unknown},
+		{"nothing", "", Unknown},
 	} {
-		if got := Read([]byte("AllowedIPs = " + networks)).Everything(); got != want {
+		if got := KindOf([]byte(row.text)); got != row.want {
+			t.Errorf("%s: got %v, want %v", row.name, got, row.want)
+		}
+	}
+}
+
+func TestFamilies(t *testing.T) {
+	for networks, want := range map[string]string{
+		"10.0.0.0/8": "false false", "0.0.0.0/0": "true false", "::/0": "false true", "10.0.0.0/8, ::/0": "false true", "0.0.0.0/0, ::/0": "true true",
+		"0.0.0.0/1, 128.0.0.0/1": "true false", "128.0.0.0/1, 10.0.0.0/8, 0.0.0.0/1": "true false", "::/1, 8000::/1": "false true",
+		"0.0.0.0/1": "false false", "0.0.0.0/1, 8000::/1": "false false", "0.0.0.0/2, 64.0.0.0/2, 128.0.0.0/1": "false false",
+		"10.9.9.9/1, 200.9.9.9/1": "true false", // wg-quick masks what it is given
+	} {
+		if got := fmt.Sprint(readOffice(t, "", networks).Families()); got != want {
 			t.Errorf("%q: got %v, want %v", networks, got, want)
 		}
 	}
 }
 
 func FuzzRead(f *testing.F) {
-	f.Add([]byte("DNS = 10.0.0.53\nAllowedIPs = 0.0.0.0/0\ndhcp-option DNS 10.8.0.1\n"))
+	f.Add([]byte("dhcp-option DNS 10.8.0.1\n"))
+	f.Add(fmt.Appendf(nil, office, "DNS = 10.0.0.53\n", "0.0.0.0/0"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		facts := Read(text)
-		for _, a := range facts.DNS {
+		wg, faults := ReadWireGuard(text, "fuzz.conf")
+		for _, fault := range faults {
+			if fault.Pos.Line == 0 || fault.Message == "" {
+				t.Errorf("a fault without a place or a reason: %+v", fault)
+			}
+		}
+		for _, a := range append(wg.DNS, Read(text).DNS...) {
 			if !a.IsValid() {
 				t.Error("got a DNS server without an address")
 			}
 		}
-		for _, p := range facts.Networks {
-			if !p.IsValid() {
-				t.Error("got a network without an address")
-			}
-		}
+		_ = KindOf(text).String()
 	})
 }

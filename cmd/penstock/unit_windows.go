@@ -1,0 +1,4 @@
+package main
+
+// unitWarnings returns nothing: there is no service unit.
+func unitWarnings(string, []string, bool) []string { return nil }
