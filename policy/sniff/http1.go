@@ -44,6 +44,9 @@ func (h *head) parse(b []byte) Result {
 		return Result{Status: NotThis}
 	}
 	line, ok := cutLine(b[at:])
+	if !ok && !hasTarget(b[at:], method) {
+		return needMore(Unknown)
+	}
 	if !ok {
 		return needMore(HTTP)
 	}
@@ -72,6 +75,15 @@ func (h *head) parse(b []byte) Result {
 			return ambiguous(HTTP)
 		}
 	}
+}
+
+// hasTarget reports whether what follows the first word may be a request target, or is too short to say. In the text of other
+// protocols it is another word.
+func hasTarget(line []byte, method int) bool {
+	const scheme = 64 // bytes within which the "://" of an absolute target comes
+	target := bytes.TrimLeft(line[method:], " \t\v\f")
+	return len(target) < scheme || target[0] == '/' || target[0] == '*' || bytes.EqualFold(line[:method], []byte("CONNECT")) ||
+		bytes.Contains(target[:scheme], []byte("://"))
 }
 
 // requestLine parses "METHOD target HTTP/1.x\r\n" with single spaces. method is the length of METHOD in bytes.
