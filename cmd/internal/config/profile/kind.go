@@ -8,6 +8,7 @@ import (
 // Kind is what a file is, by its content. Its name says nothing: files are renamed.
 type Kind uint8
 
+// The kinds. Unknown is none of the others.
 const (
 	Unknown       Kind = iota
 	WireGuard          // a wg-quick file
