@@ -161,7 +161,8 @@ func profileName(path string) string {
 }
 
 // expandRules writes the rules of the short form. An address family of which the profile does not carry all goes through it
-// only for the profile's own networks, and the rest leaves directly, filtered all the same.
+// only for the profile's own networks, and the rest leaves directly, filtered all the same. But if the profile carries all of
+// IPv4 and no IPv6, IPv6 goes to the tunnel as well, which refuses it.
 func (c *Config) expandRules(via string, openVPN bool, facts profile.Facts) {
 	add := func(path, name string, match *Match, do Do) {
 		do.normalise()
@@ -178,7 +179,11 @@ func (c *Config) expandRules(via string, openVPN bool, facts profile.Facts) {
 		add("intranet", "intranet", &Match{Domain: c.Intranet}, Do{Via: via})
 	}
 	v4, v6 := facts.Families()
-	if openVPN || v4 && v6 {
+	noIPv6 := v4 && !slices.ContainsFunc(facts.Networks, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	if openVPN || v4 && v6 || noIPv6 {
+		if noIPv6 { // programs prefer IPv6, so most traffic would bypass the tunnel
+			c.warn("%s: AllowedIPs carries all of IPv4 and no IPv6: IPv6 is refused, so that nothing bypasses the tunnel", c.Profile)
+		}
 		add("profile", "rest", nil, Do{Via: via})
 		return
 	}

@@ -78,8 +78,9 @@ func TestAProfileForSomeNetworksLeavesTheRestDirect(t *testing.T) {
 	}{
 		{"everything", "0.0.0.0/0, ::/0", via, ""},
 		{"everything in halves", "0.0.0.0/1, 128.0.0.0/1, ::/1, 8000::/1", via, ""},
-		{"all of IPv4", "0.0.0.0/0", direct, "all of IPv4 but not all of IPv6, which leaves directly"},
-		{"all of IPv4 in halves", "0.0.0.0/1, 128.0.0.0/1", direct, "all of IPv4 but not all of IPv6, which leaves directly"},
+		{"all of IPv4 and no IPv6", "0.0.0.0/0", via, "all of IPv4 and no IPv6: IPv6 is refused"},
+		{"all of IPv4 and some IPv6", "0.0.0.0/0, fd00::/8", direct, "all of IPv4 but not all of IPv6, which leaves directly"},
+		{"all of IPv4 in halves", "0.0.0.0/1, 128.0.0.0/1", via, "all of IPv4 and no IPv6: IPv6 is refused"},
 		{"all of IPv6", "::/0", direct, "all of IPv6 but not all of IPv4, which leaves directly"},
 		{"all of IPv6 and a network", "::/0, 10.0.0.0/16", direct, "all of IPv6 but not all of IPv4, which leaves directly"},
 		{"one network", "10.0.0.0/8", direct, ""},
