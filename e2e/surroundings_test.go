@@ -205,3 +205,27 @@ func TestWhatAWgQuickFileSaysIsDone(t *testing.T) {
 	}
 	w.nothingInClear(t)
 }
+
+// laptop [pen0 -> penstock, from a wg-quick file] === WireGuard, IPv6 and the intranet ===> [penstock] gateway --- intranet
+func TestAFamilyWithoutADefaultRouteIsSplit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.write(t, "laptop.yaml", w.fill.Replace("profile: corp.conf\nlisten: {tun: {name: pen0, state_file: DIR/host.json}}\n"))
+	w.edit(t, "corp.conf", "AllowedIPs = 0.0.0.0/0, ::/0", "AllowedIPs = 10.20.0.0/24 ::/0")
+	w.edit(t, "corp.conf", "DNS = 10.99.0.1", "DNS = 10.20.0.10, ~corp.example\nPostUp = touch DIR/ran\nSaveConfig = false")
+	if r := run(t, w.Laptop, built("penstock"), "check", "-c", w.path("laptop.yaml")); r.code != 0 || !strings.Contains(r.stderr, "not all of IPv4, which leaves directly") ||
+		!strings.Contains(r.stderr, "PostUp is ignored") {
+		t.Errorf("check: got %s, want warnings about IPv4 and PostUp", r)
+	}
+	w.up(t)
+	tryAll(t, w.Laptop, []attempt{
+		{"a name with a private address, from the profile's server", "getent ahostsv4 intranet.corp.example", "10.20.0.10", nil},
+		{"the intranet", "curl -4 https://intranet.corp.example/", "this is intranet.corp.example", nil},
+		{"IPv4 leaves directly", "curl http://203.0.113.10/", "this is 203.0.113.10\n", nil},
+	})
+	for target, want := range map[string]string{"203.0.113.10:80": "direct", "10.20.0.10:80": "via corp", "[2001:db8::1]:80": "via corp"} {
+		if r := w.laptop.cli(t, "explain", target); r.code != 0 || !strings.Contains(r.stdout, want) {
+			t.Errorf("explain %s: got %s, want %s", target, r, want)
+		}
+	}
+}

@@ -15,8 +15,10 @@ type Config struct {
 	// once.
 	Include []string `yaml:"include"`
 
-	// Profile is a wg-quick or .ovpn file: the short form for a laptop. It stands for a TUN device, a transport named after
-	// the file, DNS through that transport, and a last rule that sends everything through it.
+	// Profile is a wg-quick or .ovpn file, whatever its name is: the short form for a laptop. It stands for a TUN device, a
+	// transport named after the file, DNS through that transport, and a last rule that sends everything through it. If a
+	// wg-quick file does not carry all of IPv4 or all of IPv6, that family goes through it only for the networks in AllowedIPs,
+	// and a DNS server outside of AllowedIPs is asked directly. Check says so.
 	Profile string `yaml:"profile" path:"file"`
 	// Block lists categories that the short form refuses.
 	Block []string `yaml:"block"`

@@ -10,10 +10,10 @@ type Kind uint8
 
 // The kinds. Unknown is none of the others.
 const (
-	Unknown       Kind = iota
-	WireGuard          // a wg-quick file
-	OpenVPN            // an .ovpn file
-	Configuration      // of penstock itself
+	Unknown       Kind = iota // nothing that KindOf recognises
+	WireGuard                 // a wg-quick file
+	OpenVPN                   // an .ovpn file
+	Configuration             // of penstock itself
 )
 
 // String names the kind in a sentence.
