@@ -212,7 +212,7 @@ func TestASubscriptionComesThroughTheTransport(t *testing.T) {
 	if n := w.AccessDNS.Asked("wiki.corp.example"); n > 0 {
 		t.Errorf("the access network's resolver was asked for the list's host %d times, want never", n)
 	}
-	for _, bad := range []string{"<html>sorry</html>", "", "news.example\n", "com\nnews.example\nother.example\nthird.example\n"} {
+	for _, bad := range []string{"<html>sorry</html>", "", "news.example\n"} {
 		say(bad)
 		if r := w.laptop.cli(t, "lists", "refresh"); r.code == 0 {
 			t.Errorf("lists refresh with %q: got %s, want an error", bad, r)
@@ -220,6 +220,15 @@ func TestASubscriptionComesThroughTheTransport(t *testing.T) {
 		if got, _ := news(t, c); got {
 			t.Errorf("after %q the last good list is not in force", bad)
 		}
+	}
+	// One bad entry costs only itself.
+	say("example\nnews.example\nother.example\nthird.example\n")
+	w.laptop.must(t, "lists", "refresh")
+	if got, _ := news(t, c); got {
+		t.Error("beside an entry for a whole top-level domain, the others are not in force")
+	}
+	if got, err := tlsTo(publicIPv4+":443", netlab.PublicSite, nil)(t, c); !got {
+		t.Errorf("a site of a top-level domain that the list names: got %v, want it reached", err)
 	}
 	say("# of the company\nelsewhere.example\nother.example\nthird.example\n")
 	w.laptop.must(t, "lists", "refresh")
