@@ -124,6 +124,10 @@ func TestInteropCompressionFraming(t *testing.T) {
 		{"compress in both files", "compress\n", "compress stub\n", ""},
 		{"comp-lzo no in the profile alone", "", "comp-lzo no\n", ""},
 		{"comp-lzo no in the server's file alone", "comp-lzo no\n", "", `add "comp-lzo no" to the profile`},
+		{"comp-lzo in the profile alone", "", "comp-lzo\n", ""},
+		{"comp-lzo in both files", "comp-lzo\n", "comp-lzo\n", ""},
+		{"pushed compression", "compress lz4\npush \"compress lz4\"\n", "", "LZ4"},
+		{"a server that splits packets", "fragment 1300\n", "", "remove fragment from the server's file"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -141,6 +145,21 @@ func TestInteropCompressionFraming(t *testing.T) {
 			client.connect(t)
 			ping(t, client.device, client.addr(t), server.inner)
 		})
+	}
+}
+
+// The summaries of both sides say comp-lzo, whatever the kind: the server's pings authenticate, and mean nothing.
+func TestInteropFramedPingsAreNoSignOfLife(t *testing.T) {
+	t.Parallel()
+	ca := certtest.NewAuthority(t, "ca")
+	server := newRealServer(t, ca, "udp", "compress\n")
+	server.config = strings.Replace(server.config, "keepalive 5 60\n", "ping 1\n", 1)
+	server.start()
+	client := newTestClient(t, profileFor(t, ca, "udp", server.port, "comp-lzo no\n"), nil)
+	client.connect(t)
+	err := <-client.lost
+	if _, ok := errors.AsType[*transport.BlockedError](err); !ok || !strings.Contains(err.Error(), `cannot be read`) || !strings.Contains(err.Error(), `as "compress" does`) {
+		t.Errorf("Lost: got %v, want a BlockedError that names the line", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package openvpn
 
 import (
+	"fmt"
 	"time"
 
 	"penstock/router/transport"
@@ -77,6 +78,9 @@ func (l *liveness) check(now, heard, spoke time.Time, refused bool) (d due) {
 // checkAlive sends pings and probes that are due. Its error ends the session.
 func (s *session) checkAlive(now time.Time) (next time.Time, err error) {
 	signs := &s.data.Signs
+	if err := signs.Puzzled(); err != nil {
+		return next, blocked(fmt.Errorf("the server's packets cannot be read: %w", err))
+	}
 	d := s.liveness.check(now, signs.Heard(), signs.Spoke(), signs.Refused())
 	if d.dead {
 		stats := s.client.meter.stats()

@@ -63,6 +63,9 @@ func (s *session) establish(n *control.Negotiation) error {
 	if err := chooseCipher(s.client.cfg.Profile, o); err != nil {
 		return err
 	}
+	if err := checkSummary(n.ServerOptions()); err != nil {
+		return err
+	}
 	if err := chooseFraming(s.client.cfg.Profile, o, n.ServerOptions(), s.log); err != nil {
 		return err
 	}
@@ -115,6 +118,19 @@ func chooseCipher(p *profile.Profile, o *push.Options) error {
 	return nil
 }
 
+// checkSummary compares the server's summary of its options with what this client can do. Some servers keep it to
+// themselves; then it says nothing.
+func checkSummary(server string) error {
+	options := strings.Split(server, ",")
+	switch {
+	case slices.Contains(options, "dev-type tap"):
+		return blocked(errors.New("the server is a bridge (dev tap), and only dev tun is supported: the server needs dev tun"))
+	case slices.Contains(options, "mtu-dynamic"):
+		return blocked(errors.New("the server splits packets (fragment), which is not supported: remove fragment from the server's file"))
+	}
+	return nil
+}
+
 // chooseFraming takes what the server pushed, then what the profile says. The server's summary says whether it frames
 // packets at all: where one side does and the other does not, nothing would pass.
 func chooseFraming(p *profile.Profile, o *push.Options, server string, log *slog.Logger) error {
@@ -122,9 +138,11 @@ func chooseFraming(p *profile.Profile, o *push.Options, server string, log *slog
 		return nil
 	}
 	o.Framing = p.Framing
-	frames := slices.Contains(strings.Split(server, ","), "comp-lzo") // whatever the kind
+	options := strings.Split(server, ",")
+	tells := options[0] == "V4"                    // "V0 UNDEF" or nothing: it keeps them to itself
+	frames := slices.Contains(options, "comp-lzo") // whatever the kind
 	switch {
-	case server == "" || frames == (o.Framing != framing.None):
+	case !tells || frames == (o.Framing != framing.None):
 	case frames:
 		return blocked(errors.New(`the server frames data packets for compression, and neither it nor the profile says how: ` +
 			`add "comp-lzo no" to the profile, or the compress line that the server has`))

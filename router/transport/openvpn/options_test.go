@@ -26,6 +26,7 @@ func TestChooseFraming(t *testing.T) {
 		{"no framing can be pushed", framing.Byte, push.Options{Framed: true}, with, framing.None, false, false},
 		{"else what the profile says", framing.Swap, push.Options{}, with, framing.Swap, false, false},
 		{"a server that keeps its options to itself", framing.Byte, push.Options{}, "", framing.Byte, false, false},
+		{"a server that was told to keep them", framing.Byte, push.Options{}, "V0 UNDEF", framing.Byte, false, false},
 		{"a server that does not frame is followed", framing.Byte, push.Options{}, without, framing.None, false, true},
 		{"a server that frames in an unknown way", framing.None, push.Options{}, with, framing.None, true, false},
 	}

@@ -391,8 +391,13 @@ func parseDataCiphers(p *parser, d directive) error {
 
 var defaultCiphers = []datakey.Cipher{datakey.AES256GCM, datakey.AES128GCM, datakey.ChaCha20}
 
+// parseCompression takes the framing of a line that asks for compression: the server may have it without compressing.
 func parseCompression(p *parser, d directive) (err error) {
 	p.out.Framing, err = framing.Parse(d.name, d.args)
+	if errors.Is(err, framing.ErrCompression) {
+		p.warn("%s: %v; packets are sent uncompressed, and a server that compresses is refused", d.name, err)
+		return nil
+	}
 	return err
 }
 

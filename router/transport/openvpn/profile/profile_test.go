@@ -126,8 +126,7 @@ func TestParseRefuses(t *testing.T) {
 		{"fragments", minimal(t) + "fragment 1300\n", "x.ovpn:7: fragment is not supported"},
 		{"a static key", minimal(t) + "secret k\n", "x.ovpn:7: secret is not supported"},
 		{"a proxy", minimal(t) + "http-proxy p 8080\n", "x.ovpn:7: http-proxy is not supported"},
-		{"compression", minimal(t) + "comp-lzo\n", "x.ovpn:7: comp-lzo: compression is not supported because it weakens encryption (VORACLE)"},
-		{"an algorithm to compress with", minimal(t) + "compress lz4-v2\n", "x.ovpn:7: compress: compression is not supported because it weakens encryption (VORACLE): lz4-v2"},
+		{"an algorithm that nobody knows", minimal(t) + "compress snappy\n", `x.ovpn:7: compress: unknown algorithm "snappy"`},
 		{"an open block", minimal(t) + "<ca>\nx\n", "x.ovpn:7: <ca> has no </ca>"},
 		{"a block that is none", minimal(t) + certtest.Inline("verb", "3\n"), "x.ovpn:7: unknown inline block <verb>"},
 		{"an unknown block", minimal(t) + certtest.Inline("nonsense", "3\n"), "x.ovpn:7: unknown inline block <nonsense>"},
@@ -167,6 +166,18 @@ func TestParseRefuses(t *testing.T) {
 
 func noFiles(name string) ([]byte, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+func TestCompressionIsForReceivingOnly(t *testing.T) {
+	for line, want := range map[string]framing.Kind{
+		"comp-lzo": framing.Byte, "comp-lzo yes": framing.Byte, "comp-lzo adaptive": framing.Byte, "compress lzo": framing.Byte,
+		"compress lz4": framing.Swap, "compress lz4-v2": framing.V2,
+	} {
+		p, warnings, err := Parse(strings.NewReader("remote-cert-tls server\n"+minimal(t)+line+"\n"), "x.ovpn", Files{})
+		if err != nil || p.Framing != want || len(warnings) != 1 || !strings.Contains(warnings[0].String(), "packets are sent uncompressed") {
+			t.Errorf("%s: got %v, warnings %q; want it accepted with a warning", line, err, warnings)
+		}
+	}
 }
 
 func TestParseRemotes(t *testing.T) {

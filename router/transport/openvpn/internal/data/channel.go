@@ -259,11 +259,17 @@ func (c *Channel) Receive(packets [][]byte) {
 			c.cfg.Meter.Drop(dropOf(err), 1)
 			continue
 		}
-		total += len(packet)
 		k.proveLocked(s)
-		if plain, err = s.in.Open(plain); err != nil {
+		if plain, err = s.in.Open(plain); err == nil && !isIP(plain) && !isSpecial(plain) {
+			err = s.in.Wrong(plain)
+		}
+		if err != nil { // no sign of life: nothing that we send would be read there either
 			c.cfg.Meter.Drop(DropFraming, 1)
-		} else if isIP(plain) {
+			c.puzzle(err)
+			continue
+		}
+		total += len(packet)
+		if isIP(plain) {
 			head = s.key.Head() + s.in.Shift()
 			k.plain = append(k.plain, packet[:head+len(plain)])
 		}
@@ -271,6 +277,7 @@ func (c *Channel) Receive(packets [][]byte) {
 	if total > 0 {
 		now := time.Now()
 		c.Signs.Hear(now)
+		c.Signs.read.Store(true)
 		c.cfg.Meter.Received(total, now)
 	}
 	if len(k.plain) == 0 {
@@ -302,6 +309,22 @@ func dropOf(err error) Drop {
 // isIP tells an IP packet from a ping and other special plaintexts by its first byte.
 func isIP(plain []byte) bool {
 	return len(plain) > 0 && (plain[0]>>4 == 4 || plain[0]>>4 == 6)
+}
+
+// isSpecial tells the plaintexts that servers send besides IP packets.
+func isSpecial(plain []byte) bool {
+	return string(plain) == string(Ping) || bytes.HasPrefix(plain, []byte(control))
+}
+
+// puzzle notes why a packet that authenticated could not be read.
+func (c *Channel) puzzle(err error) {
+	if !c.Signs.puzzle(err) {
+		return
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
 }
 
 // A reader that wakes up for every packet of a busy link spends more on waking than on packets, and so does the inner

@@ -228,6 +228,39 @@ func TestPacketsAreFramedWhereItIsAgreed(t *testing.T) {
 	}
 }
 
+func TestUnreadablePacketsAreNoSignOfLife(t *testing.T) {
+	tests := []struct {
+		name    string
+		kind    framing.Kind
+		plain   []string
+		puzzled bool
+	}{
+		{"framed pings, and no framing agreed", framing.None, []string{"\xfa" + string(Ping)}, true},
+		{"plain pings, and framing agreed", framing.Byte, []string{string(Ping)}, true},
+		{"compressed packets after readable ones", framing.Byte, []string{"\xfaE in", "\x66E in"}, true},
+		{"an odd packet among readable ones", framing.None, []string{"E in", "?"}, false},
+		{"readable packets after an odd one", framing.None, []string{"?", "E in"}, false},
+		{"a ping and a request for options", framing.None, []string{string(Ping), string(Request)}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, false)
+			client, server := keyPair(t, 0)
+			w.Install(0, client, Format{V2: true, Framing: tt.kind}, time.Time{}, time.Time{})
+			heard := w.Signs.Heard()
+			for _, plain := range tt.plain {
+				w.Receive([][]byte{seal(t, server, plain)})
+			}
+			if err := w.Signs.Puzzled(); (err != nil) != tt.puzzled {
+				t.Errorf("puzzled: got %v, want %v", err, tt.puzzled)
+			}
+			if tt.puzzled && len(tt.plain) == 1 && (w.Signs.Heard() != heard || w.meter.rx != 0) {
+				t.Errorf("heard at %v, %d bytes received; want neither", w.Signs.Heard(), w.meter.rx)
+			}
+		})
+	}
+}
+
 func TestDrops(t *testing.T) {
 	client, server := keyPair(t, 0)
 	packet := seal(t, server, "E in")

@@ -1,8 +1,11 @@
 package data
 
 import (
+	"errors"
 	"sync/atomic"
 	"time"
+
+	"penstock/router/transport/openvpn/internal/framing"
 )
 
 // Signs are the signs of life of a session. Anyone may call their methods.
@@ -11,6 +14,8 @@ type Signs struct {
 	heard   instant
 	spoke   instant
 	refused atomic.Bool
+	read    atomic.Bool           // a packet was read: both sides frame alike
+	puzzled atomic.Pointer[error] // nil: no packet that authenticated was unreadable
 }
 
 // Heard is when the last packet came that authenticated.
@@ -32,6 +37,19 @@ func (s *Signs) Begin(now time.Time) {
 
 // Refused reports, once, that the server's host said that nobody listens: a hint, no proof.
 func (s *Signs) Refused() bool { return s.refused.Swap(false) }
+
+// Puzzled returns why the server's packets cannot be read although they authenticate: they are compressed, or none has
+// been readable so far. Nil: they can.
+func (s *Signs) Puzzled() error {
+	err := s.puzzled.Load()
+	if err == nil || s.read.Load() && !errors.Is(*err, framing.ErrCompression) {
+		return nil
+	}
+	return *err
+}
+
+// puzzle notes why a packet could not be read, and reports whether that is the first one.
+func (s *Signs) puzzle(err error) bool { return s.puzzled.CompareAndSwap(nil, &err) }
 
 // instant is an atomic point on the monotonic clock, as the time since a session began.
 type instant struct{ since atomic.Int64 }

@@ -25,6 +25,9 @@ const (
 	markSwap = 0xfb
 	markV2   = 0x50
 
+	packedLZO = 0x66
+	packedLZ4 = 0x69
+
 	// Front is how many bytes Frame needs in front of a packet, at most.
 	Front = 2
 	// Back is how many bytes it needs behind a packet, at most.
@@ -34,28 +37,33 @@ const (
 // Errors of Parse and Open.
 var (
 	ErrCompression = errors.New("compression is not supported because it weakens encryption (VORACLE)")
-	ErrMark        = errors.New("the data packet is compressed, or not framed as agreed")
+	ErrMark        = errors.New("the data packet is not framed as agreed")
 )
 
-// Parse reads a comp-lzo or compress option, of a profile or of a server.
+// Parse reads a comp-lzo or compress option, of a profile or of a server. If the option names an algorithm, the error is
+// ErrCompression, and the kind is how packets look that are not compressed.
 func Parse(name string, args []string) (Kind, error) {
 	algorithm := ""
 	if len(args) > 0 {
 		algorithm = args[0]
 	}
-	switch {
-	case name == "comp-lzo" && algorithm == "no":
+	switch name + " " + algorithm {
+	case "comp-lzo no":
 		return Byte, nil
-	case name == "compress" && algorithm == "migrate": // speaks of the server's own past
+	case "compress migrate": // speaks of the server's own past
 		return None, nil
-	case name == "compress" && (algorithm == "" || algorithm == "stub"):
+	case "compress ", "compress stub":
 		return Swap, nil
-	case name == "compress" && algorithm == "stub-v2":
+	case "compress stub-v2":
 		return V2, nil
-	case algorithm == "":
-		return None, ErrCompression
+	case "comp-lzo ", "comp-lzo yes", "comp-lzo adaptive", "compress lzo":
+		return Byte, fmt.Errorf("%w: LZO", ErrCompression)
+	case "compress lz4":
+		return Swap, fmt.Errorf("%w: LZ4", ErrCompression)
+	case "compress lz4-v2":
+		return V2, fmt.Errorf("%w: LZ4", ErrCompression)
 	}
-	return None, fmt.Errorf("%w: %s", ErrCompression, algorithm)
+	return None, fmt.Errorf("unknown algorithm %q", algorithm)
 }
 
 // Frame marks the packet at b[start:]. It returns where the marked packet starts, and b with its new end. b must have
@@ -98,5 +106,25 @@ func (k Kind) Open(b []byte) ([]byte, error) {
 	case k == V2 && len(b) > 1 && b[1] == 0:
 		return b[2:], nil
 	}
-	return nil, ErrMark
+	return nil, k.Wrong(b)
+}
+
+// Wrong says what is wrong with a packet that does not read as k, and what would mend it. The error is ErrCompression or
+// ErrMark.
+func (k Kind) Wrong(b []byte) error {
+	var first byte
+	if len(b) > 0 {
+		first = b[0]
+	}
+	switch {
+	case first == packedLZO, first == packedLZ4, k == V2 && first == markV2 && len(b) > 1:
+		return fmt.Errorf("the server compresses its packets: %w; remove compress or comp-lzo from the server's file", ErrCompression)
+	case k != Byte && first == markByte:
+		return fmt.Errorf(`%w: the server marks its packets as "comp-lzo no" does; add that line to the profile`, ErrMark)
+	case k != Swap && first == markSwap:
+		return fmt.Errorf(`%w: the server marks its packets as "compress" does; add that line to the profile`, ErrMark)
+	case k != None:
+		return fmt.Errorf("%w: the server does not mark its packets as the profile's compress or comp-lzo line says; remove that line", ErrMark)
+	}
+	return ErrMark
 }

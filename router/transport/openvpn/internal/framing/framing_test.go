@@ -3,6 +3,7 @@ package framing
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -17,12 +18,12 @@ func TestParse(t *testing.T) {
 		{"compress", "stub", Swap, false},
 		{"compress", "stub-v2", V2, false},
 		{"compress", "migrate", None, false},
-		{"comp-lzo", "", None, true},
-		{"comp-lzo", "yes", None, true},
-		{"comp-lzo", "adaptive", None, true},
-		{"compress", "lzo", None, true},
-		{"compress", "lz4-v2", None, true},
-		{"comp-lzo", "stub-v2", None, true},
+		{"comp-lzo", "", Byte, true},
+		{"comp-lzo", "yes", Byte, true},
+		{"comp-lzo", "adaptive", Byte, true},
+		{"compress", "lzo", Byte, true},
+		{"compress", "lz4", Swap, true},
+		{"compress", "lz4-v2", V2, true},
 	}
 	for _, tt := range tests {
 		var args []string
@@ -32,6 +33,38 @@ func TestParse(t *testing.T) {
 		got, err := Parse(tt.name, args)
 		if got != tt.want || errors.Is(err, ErrCompression) != tt.refused {
 			t.Errorf("%s %s: got %d, %v; want %d, refused %v", tt.name, tt.algorithm, got, err, tt.want, tt.refused)
+		}
+	}
+}
+
+func TestParseRefusesUnknownAlgorithms(t *testing.T) {
+	for _, line := range [][2]string{{"comp-lzo", "stub-v2"}, {"compress", "snappy"}, {"compress", "no"}} {
+		if _, err := Parse(line[0], line[1:]); err == nil || errors.Is(err, ErrCompression) {
+			t.Errorf("%s: got %v, want an error that names the algorithm", line, err)
+		}
+	}
+}
+
+func TestWrongNamesTheMend(t *testing.T) {
+	tests := []struct {
+		kind        Kind
+		plain, want string
+		is          error
+	}{
+		{None, "\xfaE", `add that line to the profile`, ErrMark},
+		{None, "\xfb*", `as "compress" does`, ErrMark},
+		{None, "\x66E", "compresses", ErrCompression},
+		{None, "?", "not framed as agreed", ErrMark},
+		{Byte, "E", "remove that line", ErrMark},
+		{Byte, "\x66E", "compresses", ErrCompression},
+		{Swap, "\x69E", "compresses", ErrCompression},
+		{Swap, "\xfaE", `as "comp-lzo no" does`, ErrMark},
+		{V2, "\x50\x01E", "compresses", ErrCompression},
+		{Byte, "", "remove that line", ErrMark},
+	}
+	for _, tt := range tests {
+		if err := tt.kind.Wrong([]byte(tt.plain)); !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("kind %d, %q: got %v, want %v with %q", tt.kind, tt.plain, err, tt.is, tt.want)
 		}
 	}
 }
@@ -74,18 +107,19 @@ func TestOpenRefusesWhatIsCompressed(t *testing.T) {
 		name string
 		kind Kind
 		data string
+		want error
 	}{
-		{"LZO", Byte, "\x66abc"},
-		{"LZ4", Swap, "\x69abc"},
-		{"no mark", Byte, "Eabc"},
-		{"the other mark", Swap, "\xfaEabc"},
-		{"LZ4, second version", V2, "\x50\x01abc"},
-		{"a mark that is cut off", V2, "\x50"},
-		{"a mark and nothing", Swap, "\xfb"},
+		{"LZO", Byte, "\x66abc", ErrCompression},
+		{"LZ4", Swap, "\x69abc", ErrCompression},
+		{"no mark", Byte, "Eabc", ErrMark},
+		{"the other mark", Swap, "\xfaEabc", ErrMark},
+		{"LZ4, second version", V2, "\x50\x01abc", ErrCompression},
+		{"a mark that is cut off", V2, "\x50", ErrMark},
+		{"a mark and nothing", Swap, "\xfb", ErrMark},
 	}
 	for _, tt := range tests {
-		if got, err := tt.kind.Open([]byte(tt.data)); !errors.Is(err, ErrMark) {
-			t.Errorf("%s: got %q, %v; want %v", tt.name, got, err, ErrMark)
+		if got, err := tt.kind.Open([]byte(tt.data)); !errors.Is(err, tt.want) {
+			t.Errorf("%s: got %q, %v; want %v", tt.name, got, err, tt.want)
 		}
 	}
 }
