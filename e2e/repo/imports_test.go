@@ -94,7 +94,7 @@ func picture() []row {
 		{"router/transport/openvpn", "the OpenVPN driver: it composes the parts below it",
 			[]string{"router/transport", "router/transport/openvpn/profile", "router/transport/openvpn/internal/..."}, []string{prom}},
 		{"router/transport/openvpn/profile", "what an .ovpn file says; it knows no session",
-			[]string{openvpn + "text", openvpn + "trust", openvpn + "datakey", openvpn + "framing", openvpn + "wire", "policy/spelling", "policy/textfile", openvpn + "certtest"}, nil},
+			[]string{openvpn + "identity", openvpn + "text", openvpn + "trust", openvpn + "datakey", openvpn + "framing", openvpn + "wire", "policy/spelling", "policy/textfile", openvpn + "certtest"}, nil},
 		{"router/transport/openvpn/internal/control", "packets, negotiations and messages of the control channel; it knows no socket and no data key in use",
 			[]string{openvpn + "datakey", openvpn + "link", openvpn + "reliable", openvpn + "wire"}, nil},
 		{"router/transport/openvpn/internal/data", "data keys in use and the link that packets take; it knows no negotiation",
@@ -105,6 +105,8 @@ func picture() []row {
 			[]string{"router/transport/openvpn/profile", openvpn + "datakey", openvpn + "framing", openvpn + "text", openvpn + "certtest"}, nil},
 		{"router/transport/openvpn/internal/link", "whole packets on UDP and TCP",
 			[]string{openvpn + "datakey"}, []string{xnet}},
+		{"router/transport/openvpn/internal/identity", "certificates and keys in all forms that files have", []string{openvpn + "certtest"},
+			[]string{"github.com/youmark/pkcs8", "software.sslmate.com/src/go-pkcs12"}},
 		{"router/transport/openvpn/internal/...", "formats, keys and texts of OpenVPN, which know no driver",
 			[]string{"router/transport/openvpn/internal/..."}, []string{"golang.org/x/crypto/"}},
 

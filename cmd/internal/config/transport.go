@@ -61,6 +61,8 @@ type OpenVPN struct {
 	Username string `yaml:"username"`
 	// Password answers auth-user-pass, together with username.
 	Password Secret `yaml:"password"`
+	// KeyPassphrase decrypts the private key of the file, if that is encrypted and `askpass` names no file.
+	KeyPassphrase Secret `yaml:"key_passphrase"`
 	// RequireServerCert refuses a file without `remote-cert-tls server`. Without that line, anybody with a client certificate
 	// of the same authority can pose as the server, and penstock only warns.
 	RequireServerCert bool `yaml:"require_server_cert"`

@@ -187,6 +187,7 @@ func (p *Plan) openvpnProfile(c *config.OpenVPN) (*profile.Profile, []string, er
 			p.files = append(p.files, path)
 			return profile.ReadPublic(path)
 		},
+		Passphrase: c.KeyPassphrase.Read,
 	}
 	parsed, found, err := profile.Parse(bytes.NewReader(data), c.Config, files)
 	if err != nil {

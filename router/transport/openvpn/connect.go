@@ -157,7 +157,7 @@ func (c *Client) attempt(ctx context.Context, r profile.Remote, addr netip.Addr,
 	if err != nil {
 		return failed(transport.ReasonHandshakeFailed, fmt.Errorf("%w: %w", errUnanswered, err))
 	}
-	s, err := newSession(context.WithoutCancel(ctx), c, l, r.Network, sent)
+	s, err := newSession(context.WithoutCancel(ctx), c, l, r, sent)
 	if err != nil {
 		_ = l.Close()
 		return failed(transport.ReasonError, err)

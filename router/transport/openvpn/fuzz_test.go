@@ -11,6 +11,7 @@ import (
 	"penstock/router/transport/openvpn/internal/login"
 	"penstock/router/transport/openvpn/internal/push"
 	"penstock/router/transport/openvpn/internal/wire"
+	"penstock/router/transport/openvpn/profile"
 )
 
 // nullLink keeps the last control packet and forgets the rest.
@@ -42,7 +43,7 @@ func FuzzSession(f *testing.F) {
 			t.Fatal(err)
 		}
 		l := &nullLink{}
-		s, err := newSession(context.WithoutCancel(t.Context()), client, l, "udp", login.Credentials{})
+		s, err := newSession(context.WithoutCancel(t.Context()), client, l, profile.Remote{Network: "udp"}, login.Credentials{})
 		if err != nil {
 			t.Fatal(err)
 		}

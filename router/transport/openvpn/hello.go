@@ -15,7 +15,7 @@ import (
 // hello is our key exchange message, without its secrets.
 func (s *session) hello() wire.KeyExchange {
 	return wire.KeyExchange{
-		Options:  optionsString(s.client.cfg.Profile, s.network),
+		Options:  optionsString(s.client.cfg.Profile, s.remote),
 		PeerInfo: s.client.peerInfo(),
 		User:     s.sent.User,
 		Password: string(s.sent.Password),
@@ -23,9 +23,9 @@ func (s *session) hello() wire.KeyExchange {
 }
 
 // optionsString is the summary of options that servers compare and, at worst, warn about.
-func optionsString(p *profile.Profile, network string) string {
+func optionsString(p *profile.Profile, r profile.Remote) string {
 	proto := "UDPv4"
-	if link.IsTCP(network) {
+	if link.IsTCP(r.Network) {
 		proto = "TCPv4_CLIENT"
 	}
 	out := "V4,dev-type tun,link-mtu 1541,tun-mtu 1500,proto " + proto
@@ -35,8 +35,8 @@ func optionsString(p *profile.Profile, network string) string {
 	if p.Framing != framing.None {
 		out += ",comp-lzo" // whatever the kind
 	}
-	if p.Protection.Kind == wire.TLSAuthKey {
-		if p.Protection.Direction == wire.Inverse {
+	if guard := p.ProtectionFor(r); guard.Kind == wire.TLSAuthKey {
+		if guard.Direction == wire.Inverse {
 			out += ",keydir 1"
 		}
 		out += ",tls-auth"

@@ -69,7 +69,7 @@ func (s *session) establish(n *control.Negotiation) error {
 	if err := chooseFraming(s.client.cfg.Profile, o, n.ServerOptions(), s.log); err != nil {
 		return err
 	}
-	o.Finish(link.IsTCP(s.network), s.data.Remote(), s.client.cfg.Profile.MTU)
+	o.Finish(link.IsTCP(s.remote.Network), s.data.Remote(), s.client.cfg.Profile.MTU)
 	s.liveness = newLiveness(o, s.client.cfg.Profile.Timers)
 	if o.DynamicWrap {
 		if err := s.control.ProtectAnew(n); err != nil {
@@ -180,7 +180,7 @@ func (s *session) pushUpdate(message string) error {
 		return err
 	}
 	o.Framing, o.Epoch = s.options.Framing, s.options.Epoch
-	o.Finish(link.IsTCP(s.network), s.data.Remote(), s.client.cfg.Profile.MTU)
+	o.Finish(link.IsTCP(s.remote.Network), s.data.Remote(), s.client.cfg.Profile.MTU)
 	if err := s.client.configure(o); err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func TestOptionsString(t *testing.T) {
 	}
 	for _, tt := range tests {
 		want := "V4,dev-type tun,link-mtu 1541,tun-mtu 1500," + tt.want + ",keysize 128,key-method 2,tls-client"
-		if got := optionsString(&tt.profile, tt.network); got != want {
+		if got := optionsString(&tt.profile, profile.Remote{Network: tt.network}); got != want {
 			t.Errorf("%s:\ngot  %s\nwant %s", tt.name, got, want)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"penstock/router/transport/openvpn/internal/link"
 	"penstock/router/transport/openvpn/internal/login"
 	"penstock/router/transport/openvpn/internal/push"
+	"penstock/router/transport/openvpn/profile"
 )
 
 const (
@@ -36,10 +37,10 @@ const (
 
 // session is one connection with one server. The goroutine in run owns it; data packets pass it by (package data).
 type session struct {
-	client  *Client
-	log     *slog.Logger
-	network string
-	data    *data.Channel
+	client *Client
+	log    *slog.Logger
+	remote profile.Remote
+	data   *data.Channel
 	mailbox
 	cancel   context.CancelFunc // ends the mailbox
 	answered atomic.Bool
@@ -64,10 +65,10 @@ type session struct {
 var errLeft = errors.New("the session was left")
 
 // newSession makes a session that owns l. lifetime has no end of its own.
-func newSession(lifetime context.Context, c *Client, l link.Link, network string, sent login.Credentials) (*session, error) {
+func newSession(lifetime context.Context, c *Client, l link.Link, r profile.Remote, sent login.Credentials) (*session, error) {
 	s := &session{
-		client: c, log: c.log, network: network, sent: sent,
-		data:  data.New(data.Config{Link: l, TCP: link.IsTCP(network), Device: c.cfg.Device, Meter: &c.meter}),
+		client: c, log: c.log, remote: r, sent: sent,
+		data:  data.New(data.Config{Link: l, TCP: link.IsTCP(r.Network), Device: c.cfg.Device, Meter: &c.meter}),
 		ready: make(chan struct{}),
 		done:  make(chan struct{}),
 	}
@@ -80,7 +81,7 @@ func newSession(lifetime context.Context, c *Client, l link.Link, network string
 	if w := p.Timers.HandWindow; w > 0 {
 		window = w
 	}
-	s.control, err = control.New(control.Config{Protection: &p.Protection, TLS: tls, Window: window, Hello: s.hello, Send: s.sendControl})
+	s.control, err = control.New(control.Config{Protection: p.ProtectionFor(r), TLS: tls, Window: window, Hello: s.hello, Send: s.sendControl})
 	if err != nil {
 		return nil, err
 	}
@@ -308,11 +309,11 @@ func (s *session) packet(packet []byte) error {
 
 // rebind replaces the socket of a UDP session.
 func (s *session) rebind() error {
-	if link.IsTCP(s.network) {
+	if link.IsTCP(s.remote.Network) {
 		return failed(transport.ReasonPathChange, errors.New("a session over TCP cannot move to a new socket"))
 	}
 	return s.do(func() error {
-		fresh, err := link.Dial(s.lifetime, s.client.cfg.Dialer, s.network, s.data.Remote())
+		fresh, err := link.Dial(s.lifetime, s.client.cfg.Dialer, s.remote.Network, s.data.Remote())
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"penstock/policy/textfile"
 	"penstock/router/transport/openvpn/internal/datakey"
 	"penstock/router/transport/openvpn/internal/framing"
 	"penstock/router/transport/openvpn/internal/text"
@@ -18,82 +20,21 @@ import (
 	"penstock/router/transport/openvpn/internal/wire"
 )
 
-// directives is a function and no variable because <connection> reads the table back.
-func directives() map[string]func(*parser, directive) error {
-	return map[string]func(*parser, directive) error{
-		"dev":         parseDev,
-		"dev-type":    parseDev,
-		"proto":       parseProto,
-		"proto-force": parseProtoForce,
-		"remote":      parseRemote,
-		"port":        parsePort,
-		"rport":       parsePort,
-		"connection":  parseConnection,
-		"remote-random": func(p *parser, _ directive) error {
-			p.out.RemoteRandom = true
-			return nil
-		},
-
-		"auth-user-pass":   parseAuthUserPass,
-		"static-challenge": parseStaticChallenge,
-		"auth-nocache": func(p *parser, _ directive) error {
-			p.out.NoCache = true
-			return nil
-		},
-
-		"ca":               parsePublic,
-		"cert":             parsePublic,
-		"extra-certs":      parsePublic,
-		"crl-verify":       parseLists,
-		"key":              parseKey,
-		"remote-cert-tls":  parseRemoteCertTLS,
-		"ns-cert-type":     parseRemoteCertTLS,
-		"remote-cert-eku":  parseRemoteCertEKU,
-		"remote-cert-ku":   parseRemoteCertKU,
-		"verify-x509-name": parseVerifyName,
-		"peer-fingerprint": parseFingerprint,
-		"tls-version-min":  func(p *parser, d directive) error { return parseTLSVersion(d, &p.out.TLSMin) },
-		"tls-version-max":  func(p *parser, d directive) error { return parseTLSVersion(d, &p.out.TLSMax) },
-
-		"tls-auth":      parseTLSKey,
-		"tls-crypt":     parseTLSKey,
-		"tls-crypt-v2":  parseTLSKey,
-		"key-direction": parseKeyDirection,
-		"auth": func(p *parser, d directive) error {
-			p.digest, p.digestAt = strings.ToUpper(d.arg(0)), d.line
-			return nil
-		},
-		"cipher":                parseCipher,
-		"data-ciphers-fallback": parseCipher,
-		"data-ciphers":          parseDataCiphers,
-		"ncp-ciphers":           parseDataCiphers,
-		"compress":              parseCompression,
-		"comp-lzo":              parseCompression,
-
-		"keepalive":           parseKeepalive,
-		"reneg-sec":           seconds(func(t *Timers) *time.Duration { return &t.Renegotiate }),
-		"hand-window":         seconds(func(t *Timers) *time.Duration { return &t.HandWindow }),
-		"tran-window":         seconds(func(t *Timers) *time.Duration { return &t.Transition }),
-		"ping":                seconds(func(t *Timers) *time.Duration { return &t.Ping }),
-		"ping-restart":        seconds(func(t *Timers) *time.Duration { return &t.PingRestart }),
-		"ping-exit":           seconds(func(t *Timers) *time.Duration { return &t.PingRestart }),
-		"connect-timeout":     seconds(func(t *Timers) *time.Duration { return &t.Poll }),
-		"server-poll-timeout": seconds(func(t *Timers) *time.Duration { return &t.Poll }),
-
-		"pull-filter":  parsePullFilter,
-		"route-nopull": func(p *parser, _ directive) error { p.out.NoRoutes = true; return nil },
-		"tun-mtu": func(p *parser, d directive) (err error) {
-			p.out.MTU, err = text.MTU(d.arg(0))
-			return err
-		},
-		"ignore-unknown-option": parseIgnoreUnknown,
-		"setenv":                parseSetenv,
+// parseDev keeps the device for finish: dev may be any name where dev-type says what it is.
+func parseDev(p *parser, d directive) error {
+	if d.arg(0) == "" {
+		return errors.New("no device")
 	}
+	if p.devices == nil {
+		p.devices = make(map[string]directive)
+	}
+	p.devices[d.name] = d
+	return nil
 }
 
-func parseDev(_ *parser, d directive) error {
-	if !strings.HasPrefix(d.arg(0), "tun") && d.arg(0) != "null" {
-		return fmt.Errorf("device %q is not supported, only tun", d.arg(0))
+func parseMode(_ *parser, d directive) error {
+	if d.arg(0) != "p2p" {
+		return fmt.Errorf("%q is not a client's; ask for a client's file", d.arg(0))
 	}
 	return nil
 }
@@ -162,25 +103,29 @@ func parseConnection(p *parser, d directive) error {
 		return errors.New("is a block: <connection>")
 	}
 	inner, err := lex(d.content)
-	if err != nil {
-		return err
+	if e, ok := errors.AsType[*lineError](err); ok {
+		return fmt.Errorf("line %d: %w", d.line+e.line, e.err)
 	}
 	block := newParser(p.file, p.files)
-	block.network, block.port = p.network, p.port
+	block.network, block.port, block.keyDir = p.network, p.port, p.keyDir
 	for _, i := range inner {
+		i.line += d.line
 		switch i.name {
-		case "remote", "proto", "port", "rport":
-			if err := p.table[i.name](block, i); err != nil {
-				return fmt.Errorf("line %d: %s: %w", d.line+i.line, i.name, err)
+		case "remote", "proto", "port", "rport", "tls-auth", "tls-crypt", "tls-crypt-v2", "key-direction":
+			if err := p.table[i.name].parse(block, i); err != nil {
+				return fmt.Errorf("line %d: %s: %w", i.line, i.name, err)
 			}
 		case "connection":
-			return fmt.Errorf("line %d: <connection> inside <connection>", d.line+i.line)
+			return fmt.Errorf("line %d: <connection> inside <connection>", i.line)
 		default: // the rest holds for the whole profile
-			i.line += d.line
 			if err := p.directive(i); err != nil {
 				return fmt.Errorf("line %d: %w", i.line, err)
 			}
 		}
+	}
+	if len(block.remotes) == 0 {
+		p.line = d.line
+		p.warn("<connection> is ignored: it has no remote")
 	}
 	p.remotes = append(p.remotes, block.remotes...)
 	return nil
@@ -202,8 +147,24 @@ func (p *parser) content(d directive, read func(string) ([]byte, error)) (string
 		if err == nil && len(b) == 0 {
 			err = fmt.Errorf("%s is empty", file)
 		}
-		return string(b), err
+		if err != nil || d.name == "pkcs12" { // which is no text
+			return string(b), err
+		}
+		content, err := decode(b)
+		if err != nil {
+			err = fmt.Errorf("%s %w", file, err)
+		}
+		return content, err
 	}
+}
+
+// decode returns the text of a file, whatever editor wrote it.
+func decode(b []byte) (string, error) {
+	content := textfile.Decode(b)
+	if bytes.IndexByte(content, 0) >= 0 {
+		return "", errors.New("is not a text file: it holds a zero byte")
+	}
+	return string(content), nil
 }
 
 func (p *parser) keep(d directive, read func(string) ([]byte, error)) error {
@@ -223,6 +184,19 @@ func parsePublic(p *parser, d directive) error { return p.keep(d, p.files.Public
 
 func parseKey(p *parser, d directive) error { return p.keep(d, p.files.Secret) }
 
+func parsePacked(p *parser, d directive) error { return p.keep(d, p.files.Secret) }
+
+func parseAskpass(p *parser, d directive) error {
+	p.asksPass = true
+	if !d.inline && d.arg(0) == "" {
+		return nil
+	}
+	content, err := p.content(d, p.files.Secret)
+	first, _, _ := strings.Cut(content, "\n")
+	p.passphrase = text.Secret(first)
+	return err
+}
+
 func parseLists(p *parser, d directive) error {
 	if d.arg(1) == "dir" {
 		return errors.New("a directory of serial numbers is not supported: name a file with the revocation list")
@@ -241,8 +215,7 @@ func parseAuthUserPass(p *parser, d directive) error {
 	}
 	user, rest, _ := strings.Cut(content, "\n")
 	password, _, _ := strings.Cut(rest, "\n")
-	p.out.User = strings.TrimRight(user, "\r")
-	p.out.Password = text.Secret(strings.TrimRight(password, "\r"))
+	p.out.User, p.out.Password = user, text.Secret(password)
 	return nil
 }
 

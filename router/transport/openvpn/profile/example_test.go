@@ -23,6 +23,6 @@ up /etc/openvpn/update-resolv-conf
 	fmt.Println(err)
 	// Output:
 	// profile of vpn.example <nil>
-	// [corp.ovpn:5: up is ignored: nothing in a profile is run]
+	// [corp.ovpn:5: up is ignored: nothing in a profile is run; penstock sets DNS and routes itself]
 	// corp.ovpn:6: unknown directive "tls-cript"; did you mean "tls-crypt"?
 }

@@ -1,11 +1,11 @@
 package profile
 
 import (
+	"cmp"
 	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"hash"
@@ -13,13 +13,15 @@ import (
 	"strings"
 	"time"
 
+	"penstock/router/transport/openvpn/internal/identity"
+	"penstock/router/transport/openvpn/internal/text"
 	"penstock/router/transport/openvpn/internal/trust"
 	"penstock/router/transport/openvpn/internal/wire"
 )
 
 // finish joins what belongs together and refuses what cannot work.
 func (p *parser) finish() (*Profile, error) {
-	for _, step := range []func() error{p.finishRemotes, p.finishTrust, p.finishIdentity, p.finishProtection} {
+	for _, step := range []func() error{p.finishDevice, p.finishRemotes, p.finishIdentity, p.finishTrust} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -31,9 +33,30 @@ func (p *parser) finish() (*Profile, error) {
 	return &p.out, nil
 }
 
-func (p *parser) finishRemotes() error {
+func (p *parser) finishDevice() error {
+	d, ok := p.devices["dev-type"]
+	if !ok {
+		d, ok = p.devices["dev"]
+	}
+	if ok && !strings.HasPrefix(d.arg(0), "tun") && d.arg(0) != "null" {
+		return &lineError{d.line, fmt.Errorf("%s: device %q is not supported, only tun; the server needs dev tun as well", d.name, d.arg(0))}
+	}
+	return nil
+}
+
+func (p *parser) finishRemotes() (err error) {
+	if p.out.Protection, err = p.protection(p); err != nil {
+		return err
+	}
 	for _, r := range p.remotes {
 		remote := Remote{Host: r.host, Port: r.port, Network: r.network}
+		if len(r.local.tlsKeys) > 0 && r.local != p {
+			own, err := p.protection(r.local)
+			if err != nil {
+				return err
+			}
+			remote.Protection = &own
+		}
 		if remote.Port == 0 {
 			remote.Port = r.local.port
 		}
@@ -53,14 +76,14 @@ func (p *parser) finishRemotes() error {
 func (p *parser) finishTrust() error {
 	t := &p.out.Trust
 	ca, ok := p.materials["ca"]
-	if !ok && len(t.Fingerprints) == 0 {
-		return errors.New("neither ca nor peer-fingerprint: the server could be anyone")
-	}
-	if ok {
+	if ok { // otherwise those of pkcs12, if there are any
 		var err error
 		if t.Authorities, err = trust.Certificates(ca.text); err != nil {
 			return &lineError{ca.line, fmt.Errorf("ca: %w", err)}
 		}
+	}
+	if len(t.Authorities) == 0 && len(t.Fingerprints) == 0 {
+		return errors.New("neither ca nor peer-fingerprint: the server could be anyone")
 	}
 	if p.line = 0; !t.TellsServers() {
 		p.warn(`no server certificate verification method has been enabled: whoever has a client certificate of this ca ` +
@@ -101,43 +124,97 @@ func (p *parser) finishLists() error {
 	return nil
 }
 
-func (p *parser) finishIdentity() error {
+func (p *parser) finishIdentity() (err error) {
 	cert, hasCert := p.materials["cert"]
 	key, hasKey := p.materials["key"]
+	packed, isPacked := p.materials["pkcs12"]
 	switch {
+	case isPacked:
+		if hasCert || hasKey {
+			return &lineError{packed.line, errors.New("pkcs12 stands beside cert or key: keep one of them")}
+		}
+		return p.unpack(packed)
 	case !hasCert && !hasKey:
+		if p.asksPass {
+			p.warn("askpass is ignored: there is no key")
+		}
 		return nil
 	case !hasKey:
 		return &lineError{cert.line, errors.New("cert without key")}
 	case !hasCert:
 		return &lineError{key.line, errors.New("key without cert")}
-	case strings.Contains(key.text, "ENCRYPTED"):
-		return &lineError{key.line, errors.New("key: is encrypted, which is not supported; decrypt it with: openssl pkey -in client.key -out plain.key")}
 	}
-	pair, err := tls.X509KeyPair([]byte(cert.text+"\n"+p.materials["extra-certs"].text), []byte(key.text))
+	certificates := cert.text + "\n" + p.materials["extra-certs"].text
+	p.out.Certificate, err = identity.FromPEM(certificates, key.text, string(p.passphrase))
+	if errors.Is(err, identity.ErrEncrypted) && p.askPassphrase() {
+		p.out.Certificate, err = identity.FromPEM(certificates, key.text, string(p.passphrase))
+	}
 	if err != nil {
-		return &lineError{cert.line, fmt.Errorf("cert and key: %w", err)}
+		line := cert.line
+		if errors.Is(err, identity.ErrEncrypted) || errors.Is(err, identity.ErrPassphrase) {
+			line = key.line
+		}
+		return &lineError{line, p.mendKey(err, "openssl pkey -in "+cmp.Or(key.file, "client.key")+" -out plain.key")}
 	}
-	p.out.Certificate = &pair
 	return nil
 }
 
-func (p *parser) finishProtection() error {
-	if len(p.tlsKeys) == 0 {
-		return nil
+// unpack reads a PKCS#12 file, whose authorities count if the profile names no others.
+func (p *parser) unpack(packed material) error {
+	pair, authorities, err := identity.FromPKCS12([]byte(packed.text), string(p.passphrase))
+	if errors.Is(err, identity.ErrEncrypted) && p.askPassphrase() {
+		pair, authorities, err = identity.FromPKCS12([]byte(packed.text), string(p.passphrase))
 	}
-	d := p.tlsKeys[0]
-	if len(p.tlsKeys) > 1 {
-		return &lineError{p.tlsKeys[1].line, fmt.Errorf("%s and %s exclude each other", d.name, p.tlsKeys[1].name)}
+	if err != nil {
+		return &lineError{packed.line, p.mendKey(fmt.Errorf("pkcs12: %w", err),
+			"openssl pkcs12 -in "+cmp.Or(packed.file, "client.p12")+" -nodes -out plain.pem")}
 	}
-	out := wire.Protection{Direction: p.keyDir}
+	p.out.Certificate, p.out.Trust.Authorities = pair, authorities
+	return nil
+}
+
+// askPassphrase gets the passphrase from whoever reads the profile, and reports whether there is one.
+func (p *parser) askPassphrase() bool {
+	if p.files.Passphrase == nil || p.passphrase != "" {
+		return false
+	}
+	var pass string
+	pass, p.passError = p.files.Passphrase()
+	p.passphrase = text.Secret(pass)
+	return p.passphrase != ""
+}
+
+// mendKey says how to go on with a key that cannot be read. command decrypts it.
+func (p *parser) mendKey(err error, command string) error {
+	switch {
+	case p.passError != nil:
+		return fmt.Errorf("the passphrase of the key: %w", p.passError)
+	case errors.Is(err, identity.ErrEncrypted):
+		return fmt.Errorf(`%w: set key_passphrase of the transport, or add "askpass FILE" with a file that holds it, or decrypt it with: %s`, err, command)
+	case errors.Is(err, identity.ErrPassphrase):
+		return fmt.Errorf("%w: correct key_passphrase of the transport, or the file that askpass names", err)
+	case p.passphrase != "" || strings.HasPrefix(err.Error(), "pkcs12"):
+		return fmt.Errorf("%w; decrypt it with: %s", err, command)
+	}
+	return err
+}
+
+// protection is how the control channel is protected by the keys of the profile, or of one <connection>.
+func (p *parser) protection(of *parser) (out wire.Protection, err error) {
+	if len(of.tlsKeys) == 0 {
+		return out, nil
+	}
+	d := of.tlsKeys[0]
+	if len(of.tlsKeys) > 1 {
+		return out, &lineError{of.tlsKeys[1].line, fmt.Errorf("%s and %s exclude each other", d.name, of.tlsKeys[1].name)}
+	}
+	out.Direction = of.keyDir
 	var key wire.StaticKey
-	var err error
 	switch d.name {
 	case "tls-auth":
 		out.Kind = wire.TLSAuthKey
 		if out.Digest = digests[strings.TrimPrefix(strings.ReplaceAll(p.digest, "-", ""), "RSA")]; out.Digest == nil {
-			return &lineError{max(p.digestAt, d.line), fmt.Errorf("auth %s is not supported", p.digest)}
+			return out, &lineError{max(p.digestAt, d.line), fmt.Errorf("auth %s is not supported", p.digest)}
 		}
 		key, err = wire.ParseStaticKey(d.content)
 	case "tls-crypt":
@@ -148,11 +225,10 @@ func (p *parser) finishProtection() error {
 		key, out.WKC, err = wire.ParseClientKey(d.content)
 	}
 	if err != nil {
-		return &lineError{d.line, fmt.Errorf("%s: %w", d.name, err)}
+		return out, &lineError{d.line, fmt.Errorf("%s: %w", d.name, err)}
 	}
 	out.Key = &key
-	p.out.Protection = out
-	return nil
+	return out, nil
 }
 
 var digests = map[string]func() hash.Hash{

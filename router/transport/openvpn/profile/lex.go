@@ -27,39 +27,38 @@ func (d directive) arg(i int) string {
 }
 
 func lex(content string) ([]directive, error) {
-	lines := strings.Split(strings.TrimPrefix(content, "\ufeff"), "\n")
+	lines := strings.Split(content, "\n")
 	var out []directive
 	for i := 0; i < len(lines); i++ {
 		number := i + 1
-		trimmed := strings.TrimSpace(lines[i])
-		if name, ok := blockName(trimmed); ok {
-			end := i + 1
-			for end < len(lines) && strings.TrimSpace(lines[end]) != "</"+name+">" {
-				end++
-			}
-			if end == len(lines) {
-				return nil, &lineError{number, fmt.Errorf("<%s> has no </%s>", name, name)}
-			}
-			content := strings.Join(lines[i+1:end], "\n") + "\n"
-			out = append(out, directive{line: number, name: name, content: content, inline: true})
-			i = end
-			continue
-		}
-		words, err := text.Split(trimmed)
+		words, err := text.Split(lines[i])
 		if err != nil {
 			return nil, &lineError{number, err}
 		}
-		if len(words) > 0 {
-			name := strings.TrimPrefix(words[0], "--")
-			out = append(out, directive{line: number, name: name, args: words[1:]})
+		if len(words) == 0 {
+			continue
 		}
+		name, ok := blockName(words)
+		if !ok {
+			out = append(out, directive{line: number, name: strings.TrimPrefix(words[0], "--"), args: words[1:]})
+			continue
+		}
+		end := i + 1
+		for end < len(lines) && !strings.HasPrefix(strings.TrimSpace(lines[end]), "</"+name+">") {
+			end++
+		}
+		if end == len(lines) {
+			return nil, &lineError{number, fmt.Errorf("<%s> has no </%s>", name, name)}
+		}
+		out = append(out, directive{line: number, name: name, content: strings.Join(lines[i+1:end], "\n") + "\n", inline: true})
+		i = end
 	}
 	return out, nil
 }
 
-func blockName(line string) (string, bool) {
-	if len(line) < 3 || line[0] != '<' || line[1] == '/' || line[len(line)-1] != '>' {
-		return "", false
-	}
-	return line[1 : len(line)-1], true
+// blockName is the name of the block that a line begins. A comment may follow it.
+func blockName(words []string) (string, bool) {
+	name, begins := strings.CutPrefix(words[0], "<")
+	name, ends := strings.CutSuffix(name, ">")
+	return name, len(words) == 1 && begins && ends && name != "" && name[0] != '/'
 }

@@ -57,6 +57,17 @@ type Remote struct {
 	Host    string
 	Port    uint16
 	Network string // "udp", "udp4", "udp6", "tcp", "tcp4" or "tcp6"
+
+	// Protection of the control channel with this server; nil: the profile's. Use Profile.ProtectionFor.
+	Protection *wire.Protection
+}
+
+// ProtectionFor is the protection of the control channel with one server.
+func (p *Profile) ProtectionFor(r Remote) *wire.Protection {
+	if r.Protection != nil {
+		return r.Protection
+	}
+	return &p.Protection
 }
 
 // Timers are the durations of a profile. Zero: the default, or what the server pushes.
@@ -136,11 +147,13 @@ const MaxFile = 1 << 20
 
 // Files open what a profile names. A nil function refuses: the content must then stand in the profile itself.
 type Files struct {
-	// Secret reads key, tls-auth, tls-crypt, tls-crypt-v2 and auth-user-pass.
+	// Secret reads key, pkcs12, askpass, tls-auth, tls-crypt, tls-crypt-v2 and auth-user-pass.
 	Secret func(path string) ([]byte, error)
 	// Public reads ca, cert, extra-certs and crl-verify. It is called again for crl-verify before each session, from the
 	// goroutine that connects. ReadPublic is one.
 	Public func(path string) ([]byte, error)
+	// Passphrase returns that of the private key, for a profile without an askpass file; empty: there is none.
+	Passphrase func() (string, error)
 }
 
 // ReadPublic reads a regular file of at most MaxFile bytes.
@@ -174,7 +187,11 @@ func Parse(r io.Reader, name string, files Files) (*Profile, []Warning, error) {
 	if len(content) > MaxFile {
 		return nil, nil, fmt.Errorf("%s: larger than %d bytes", name, MaxFile)
 	}
-	directives, err := lex(string(content))
+	decoded, err := decode(content)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s %w", name, err)
+	}
+	directives, err := lex(decoded)
 	if err != nil {
 		return nil, nil, locate(name, err)
 	}

@@ -66,7 +66,7 @@ verb 3
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantRemotes := []Remote{{"vpn1.example", 1194, "udp"}, {"vpn2.example", 443, "tcp"}}
+	wantRemotes := []Remote{{Host: "vpn1.example", Port: 1194, Network: "udp"}, {Host: "vpn2.example", Port: 443, Network: "tcp"}}
 	if !slices.Equal(p.Remotes, wantRemotes) {
 		t.Errorf("Remotes: got %v, want %v", p.Remotes, wantRemotes)
 	}
@@ -100,8 +100,8 @@ verb 3
 		"corp.ovpn:16: cipher AES-256-CBC is ignored: only AEAD ciphers are supported, and most servers negotiate one",
 		"corp.ovpn:32: something-new is unknown, and ignored as the profile asks",
 		"corp.ovpn:34: frobnicate is unknown, and ignored as the profile asks",
-		"corp.ovpn:35: up is ignored: nothing in a profile is run",
-		"corp.ovpn:36: script-security is ignored: nothing in a profile is run",
+		"corp.ovpn:35: up is ignored: nothing in a profile is run; penstock sets DNS and routes itself",
+		"corp.ovpn:36: script-security is ignored: nothing in a profile is run; penstock sets DNS and routes itself",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("warnings:\ngot  %s\nwant %s", strings.Join(got, "\n     "), strings.Join(want, "\n     "))
@@ -122,10 +122,10 @@ func TestParseRefuses(t *testing.T) {
 		{"a misspelt directive", minimal(t) + "tls-cript x\n", `x.ovpn:7: unknown directive "tls-cript"; did you mean "tls-crypt"?`},
 		{"a directory of revoked serial numbers", minimal(t) + "crl-verify crls dir\n", "x.ovpn:7: crl-verify: a directory of serial numbers is not supported: name a file with the revocation list"},
 		{"a key usage that is none", minimal(t) + "remote-cert-ku zz\n", `x.ovpn:7: remote-cert-ku: "zz" is not a key usage of two hexadecimal digits`},
-		{"a TAP device", minimal(t) + "dev tap0\n", `x.ovpn:7: dev: device "tap0" is not supported, only tun`},
-		{"fragments", minimal(t) + "fragment 1300\n", "x.ovpn:7: fragment is not supported"},
-		{"a static key", minimal(t) + "secret k\n", "x.ovpn:7: secret is not supported"},
-		{"a proxy", minimal(t) + "http-proxy p 8080\n", "x.ovpn:7: http-proxy is not supported"},
+		{"a TAP device", minimal(t) + "dev tap0\n", `x.ovpn:7: dev: device "tap0" is not supported, only tun; the server needs dev tun as well`},
+		{"fragments", minimal(t) + "fragment 1300\n", "x.ovpn:7: fragment: splitting packets is not supported; remove the line here and in the server's file"},
+		{"a static key", minimal(t) + "secret k\n", "x.ovpn:7: secret: a static key has no TLS; ask for a profile with certificates"},
+		{"a proxy", minimal(t) + "http-proxy p 8080\n", "x.ovpn:7: http-proxy: a proxy is not supported; remove the line if the server can be reached without one"},
 		{"an algorithm that nobody knows", minimal(t) + "compress snappy\n", `x.ovpn:7: compress: unknown algorithm "snappy"`},
 		{"an open block", minimal(t) + "<ca>\nx\n", "x.ovpn:7: <ca> has no </ca>"},
 		{"a block that is none", minimal(t) + certtest.Inline("verb", "3\n"), "x.ovpn:7: unknown inline block <verb>"},
@@ -141,7 +141,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a cert without key", minimal(t) + certtest.Inline("cert", id.Cert), "x.ovpn:7: cert without key"},
 		{"a key without cert", minimal(t) + certtest.Inline("key", id.Key), "x.ovpn:7: key without cert"},
 		{"a key of another cert", minimal(t) + certtest.Inline("cert", id.Cert) + certtest.Inline("key", other.Key), "x.ovpn:7: cert and key: tls: private key does not match public key"},
-		{"an encrypted key", minimal(t) + certtest.Inline("cert", id.Cert) + "<key>\n" + encrypted + "</key>\n", "key: is encrypted, which is not supported; decrypt it with: openssl pkey -in client.key -out plain.key"},
+		{"an encrypted key", minimal(t) + certtest.Inline("cert", id.Cert) + "<key>\n" + encrypted + "</key>\n", "key: is encrypted, and there is no passphrase: set key_passphrase of the transport, or add \"askpass FILE\" with a file that holds it, or decrypt it with: openssl pkey -in client.key -out plain.key"},
 		{"two wraps", minimal(t) + certtest.Inline("tls-auth", certtest.StaticKey(t)) + certtest.Inline("tls-crypt", certtest.StaticKey(t)), "tls-auth and tls-crypt exclude each other"},
 		{"a broken static key", minimal(t) + certtest.Inline("tls-crypt", "x\n"), "x.ovpn:7: tls-crypt: static key: no BEGIN line"},
 		{"a digest that is unknown", minimal(t) + "auth WHIRLPOOL\n" + certtest.Inline("tls-auth", certtest.StaticKey(t)), "auth WHIRLPOOL is not supported"},
@@ -156,7 +156,7 @@ func TestParseRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, _, err := Parse(strings.NewReader(tt.text), "x.ovpn", Files{noFiles, noFiles})
+			_, _, err := Parse(strings.NewReader(tt.text), "x.ovpn", Files{Secret: noFiles, Public: noFiles})
 			if err == nil || !strings.HasSuffix(err.Error(), tt.want) {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
@@ -186,15 +186,15 @@ func TestParseRemotes(t *testing.T) {
 		name, text string
 		want       []Remote
 	}{
-		{"defaults", "remote h\n", []Remote{{"h", 1194, "udp"}}},
-		{"port and proto after the remote", "remote h\nport 7\nproto tcp4\n", []Remote{{"h", 7, "tcp4"}}},
-		{"an IPv6 address", "remote 2001:db8::1 1194 udp6\n", []Remote{{"2001:db8::1", 1194, "udp6"}}},
-		{"connection blocks", "<connection>\nremote a 1 udp\n</connection>\n<connection>\nremote b\nproto tcp-client\nport 2\nexplicit-exit-notify 1\n</connection>\n", []Remote{{"a", 1, "udp"}, {"b", 2, "tcp"}}},
-		{"one protocol forced", "proto-force tcp\nremote a 1 udp\nremote b 2 tcp\n", []Remote{{"b", 2, "tcp"}}},
+		{"defaults", "remote h\n", []Remote{{Host: "h", Port: 1194, Network: "udp"}}},
+		{"port and proto after the remote", "remote h\nport 7\nproto tcp4\n", []Remote{{Host: "h", Port: 7, Network: "tcp4"}}},
+		{"an IPv6 address", "remote 2001:db8::1 1194 udp6\n", []Remote{{Host: "2001:db8::1", Port: 1194, Network: "udp6"}}},
+		{"connection blocks", "<connection>\nremote a 1 udp\n</connection>\n<connection>\nremote b\nproto tcp-client\nport 2\nexplicit-exit-notify 1\n</connection>\n", []Remote{{Host: "a", Port: 1, Network: "udp"}, {Host: "b", Port: 2, Network: "tcp"}}},
+		{"one protocol forced", "proto-force tcp\nremote a 1 udp\nremote b 2 tcp\n", []Remote{{Host: "b", Port: 2, Network: "tcp"}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p, _, err := Parse(strings.NewReader(tt.text+trust), "x.ovpn", Files{noFiles, noFiles})
+			p, _, err := Parse(strings.NewReader(tt.text+trust), "x.ovpn", Files{Secret: noFiles, Public: noFiles})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -266,7 +266,8 @@ func TestSecretsAreReadAsSecrets(t *testing.T) {
 }
 
 func TestAnEmptyFileIsNoKey(t *testing.T) {
-	files := Files{func(string) ([]byte, error) { return nil, nil }, func(string) ([]byte, error) { return nil, nil }}
+	nothing := func(string) ([]byte, error) { return nil, nil }
+	files := Files{Secret: nothing, Public: nothing}
 	for _, line := range []string{"ca f", "key f", "crl-verify f", "auth-user-pass f", "tls-auth f", "tls-crypt f", "tls-crypt-v2 f"} {
 		if _, _, err := Parse(strings.NewReader(minimal(t)+line+"\n"), "x.ovpn", files); err == nil || !strings.Contains(err.Error(), "f is empty") {
 			t.Errorf("%s: got %v, want an error", line, err)
@@ -390,14 +391,29 @@ func TestSecretsDoNotPrint(t *testing.T) {
 }
 
 func TestEveryDirectiveIsInOnePlace(t *testing.T) {
-	for name := range directives() {
-		if kind := kindsOfDirectives()[name]; kind != unknown {
-			t.Errorf("%s is parsed and also of kind %d", name, kind)
+	seen := make(map[string]string)
+	for name := range parsers() {
+		seen[name] = "parsers"
+		if _, ok := meanings[name]; !ok {
+			t.Errorf("%s is honoured, and meanings does not say how", name)
+		}
+	}
+	for _, g := range groups {
+		for _, name := range strings.Fields(g.names) {
+			if before := seen[name]; before != "" {
+				t.Errorf("%s is in two places: %s and %s", name, before, g.note)
+			}
+			seen[name] = g.note
 		}
 	}
 	for name := range blocks {
-		if _, ok := directives()[name]; !ok && kindsOfDirectives()[name] == unknown {
+		if seen[name] == "" {
 			t.Errorf("<%s> may be a block and is not known", name)
+		}
+	}
+	for name := range meanings {
+		if parsers()[name] == nil {
+			t.Errorf("meanings has %s, which is not honoured", name)
 		}
 	}
 }
@@ -408,7 +424,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("remote h\n<ca>\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n</ca>\n<tls-crypt-v2>\n</tls-crypt-v2>\n")
 	f.Add("setenv opt x \\\" 'y' ;z\npull-filter ignore \"a b\"\nroute 1.2.3.4\nkeepalive 1 2\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		p, _, err := Parse(strings.NewReader(text), "x.ovpn", Files{noFiles, noFiles})
+		p, _, err := Parse(strings.NewReader(text), "x.ovpn", Files{Secret: noFiles, Public: noFiles})
 		if (p == nil) == (err == nil) {
 			t.Fatalf("got %v and %v", p != nil, err)
 		}

@@ -27,6 +27,8 @@ func readDHCP(o *Options, args []string) error {
 		if !slices.Contains(o.dhcpSearch, value) {
 			o.dhcpSearch = append(o.dhcpSearch, value)
 		}
+	case "DOMAIN-ROUTE":
+		o.dhcpRoutes = append(o.dhcpRoutes, value)
 	default:
 		return fmt.Errorf("%s is not supported", kind)
 	}
@@ -98,12 +100,23 @@ func (o *Options) finishDNS() {
 		o.DNS = append(o.DNS, *server)
 	}
 	if len(o.DNS) == 0 && len(o.dhcpServers) > 0 {
-		o.DNS = []DNSServer{{Addrs: o.dhcpServers, Transport: "plain"}}
+		o.DNS = []DNSServer{{Addrs: o.dhcpServers, Domains: o.dhcpDomains(), Transport: "plain"}}
 	}
 	o.SearchDomains = o.dnsSearch
 	if len(o.SearchDomains) == 0 {
 		o.SearchDomains = o.dhcpSearch
 	}
+}
+
+// dhcpDomains returns the domains that the servers of dhcp-option are for, nil for all names. DOMAIN-ROUTE limits them, as in
+// clients that set up systemd-resolved; the search domains are theirs too.
+func (o *Options) dhcpDomains() []string {
+	if len(o.dhcpRoutes) == 0 || slices.Contains(o.dhcpRoutes, ".") {
+		return nil
+	}
+	domains := slices.Concat(o.dhcpRoutes, o.dhcpSearch)
+	slices.Sort(domains)
+	return slices.Compact(domains)
 }
 
 func readTokenUser(o *Options, args []string) error {

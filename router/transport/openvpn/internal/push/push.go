@@ -50,6 +50,7 @@ type Options struct {
 	servers     map[int]*DNSServer
 	dhcpServers []netip.AddrPort
 	dhcpSearch  []string
+	dhcpRoutes  []string // DOMAIN-ROUTE
 	dnsSearch   []string
 }
 

@@ -94,6 +94,12 @@ func TestParse(t *testing.T) {
 		}},
 		{"dns without an address", "dns server 1 resolve-domains a,dhcp-option DNS6 fd00::1", func(p *Options) bool { return len(p.DNS) == 1 && len(p.Problems) == 1 }},
 		{"search domains of both kinds", "dns search-domains a b,dhcp-option DOMAIN c", func(p *Options) bool { return slices.Equal(p.SearchDomains, []string{"a", "b"}) }},
+		{"domains that the server is for", "dhcp-option DNS 10.20.0.53,dhcp-option DOMAIN-ROUTE corp.local,dhcp-option DOMAIN office.local", func(p *Options) bool {
+			return len(p.DNS) == 1 && slices.Equal(p.DNS[0].Domains, []string{"corp.local", "office.local"})
+		}},
+		{"all domains", "dhcp-option DNS 10.20.0.53,dhcp-option DOMAIN-ROUTE corp.local,dhcp-option DOMAIN-ROUTE .", func(p *Options) bool {
+			return len(p.DNS) == 1 && p.DNS[0].Domains == nil
+		}},
 		{"repeated search domains", "dhcp-option DOMAIN c,dhcp-option DOMAIN-SEARCH d,dhcp-option ADAPTER_DOMAIN_SUFFIX c", func(p *Options) bool { return slices.Equal(p.SearchDomains, []string{"c", "d"}) }},
 		{"other dhcp options", "dhcp-option WINS 10.0.0.1,dhcp-option DNS", func(p *Options) bool { return len(p.Problems) == 2 }},
 		{"refusals for other traffic", "block-ipv6,block-outside-dns", func(p *Options) bool { return p.BlockIPv6 && p.BlockOtherDNS }},

@@ -11,13 +11,19 @@ import (
 	"time"
 )
 
-// Split splits an option line into words by OpenVPN's rules: quotes of both kinds, backslash escapes outside single
-// quotes, and a comment where a word would start with # or ;.
+// Split splits an option line into words by OpenVPN's rules. Where a word would start, a quote of either kind starts one
+// that ends with the same quote, and # or ; starts a comment. A backslash takes the next character as it is, except in
+// single quotes.
 func Split(line string) ([]string, error) {
 	var words []string
 	var word strings.Builder
 	const none = 0
 	quote, inWord := byte(none), false
+	end := func() {
+		words = append(words, word.String())
+		word.Reset()
+		quote, inWord = none, false
+	}
 	for i := 0; i < len(line); i++ {
 		c := line[i]
 		switch {
@@ -27,21 +33,17 @@ func Split(line string) ([]string, error) {
 			}
 			word.WriteByte(line[i])
 			inWord = true
+		case quote != none && c == quote:
+			end()
 		case quote != none:
-			if c == quote {
-				quote = none
-			} else {
-				word.WriteByte(c)
-			}
-		case c == '"' || c == '\'':
-			quote, inWord = c, true
-		case c == ' ' || c == '\t' || c == '\r':
+			word.WriteByte(c)
+		case isSpace(c):
 			if inWord {
-				words = append(words, word.String())
-				word.Reset()
-				inWord = false
+				end()
 			}
-		case (c == '#' || c == ';') && !inWord:
+		case !inWord && (c == '"' || c == '\''):
+			quote, inWord = c, true
+		case !inWord && (c == '#' || c == ';'):
 			return words, nil
 		default:
 			word.WriteByte(c)
@@ -52,9 +54,29 @@ func Split(line string) ([]string, error) {
 		return nil, errors.New("a quote is not closed")
 	}
 	if inWord {
-		words = append(words, word.String())
+		end()
 	}
 	return words, nil
+}
+
+func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
+
+// Join makes a line of words, which Split splits into the same words.
+func Join(words []string) string {
+	var line strings.Builder
+	for i, word := range words {
+		if i > 0 {
+			line.WriteByte(' ')
+		}
+		if word != "" && !strings.ContainsFunc(word, func(r rune) bool { return strings.ContainsRune(" \t\n\v\f\r\\\"'#;", r) }) {
+			line.WriteString(word)
+			continue
+		}
+		line.WriteByte('"')
+		line.WriteString(strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(word))
+		line.WriteByte('"')
+	}
+	return line.String()
 }
 
 // MaxSeconds is the longest duration that an option can set, a week: sums of durations stay far from overflow.
