@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -9,8 +10,6 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf16"
-
-	"github.com/youmark/pkcs8"
 
 	"penstock/router/transport/openvpn/internal/certtest"
 )
@@ -21,16 +20,13 @@ func locked(t *testing.T, passphrase, line string) string {
 	ca := certtest.NewAuthority(t, "ca")
 	client := ca.Client(t)
 	block, _ := pem.Decode([]byte(client.Key))
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := pkcs8.MarshalPrivateKey(key, []byte(passphrase), nil)
+	//lint:ignore SA1019 weak, but files have it
+	sealed, err := x509.EncryptPEMBlock(rand.Reader, "PRIVATE KEY", block.Bytes, []byte(passphrase), x509.PEMCipherAES256)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return "client\nremote h\nremote-cert-tls server\n" + line + "\n" + certtest.Inline("ca", ca.PEM) + certtest.Inline("cert", client.Cert) +
-		certtest.Inline("key", certtest.PEM("ENCRYPTED PRIVATE KEY", der))
+		certtest.Inline("key", string(pem.EncodeToMemory(sealed)))
 }
 
 func TestAnEncryptedKeyIsDecrypted(t *testing.T) {

@@ -80,7 +80,8 @@ func legacyKey(block *pem.Block, passphrase string) ([]byte, error) {
 	if passphrase == "" {
 		return nil, ErrEncrypted
 	}
-	plain, err := x509.DecryptPEMBlock(block, []byte(passphrase)) //nolint:staticcheck // weak, but it is how the file is
+	//lint:ignore SA1019 weak, but it is how the file is
+	plain, err := x509.DecryptPEMBlock(block, []byte(passphrase))
 	if errors.Is(err, x509.IncorrectPasswordError) {
 		return nil, ErrPassphrase
 	}

@@ -30,7 +30,8 @@ func TestKeysInAllForms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	legacy, err := x509.EncryptPEMBlock(rand.Reader, "PRIVATE KEY", block.Bytes, []byte(passphrase), x509.PEMCipherAES256) //nolint:staticcheck // files have it
+	//lint:ignore SA1019 weak, but files have it
+	legacy, err := x509.EncryptPEMBlock(rand.Reader, "PRIVATE KEY", block.Bytes, []byte(passphrase), x509.PEMCipherAES256)
 	if err != nil {
 		t.Fatal(err)
 	}
