@@ -336,3 +336,59 @@ func TestOpenVPNSaysWhomItTrusts(t *testing.T) {
 		})
 	})
 }
+
+// laptop [pen0 -> penstock] --- access --- internet
+//
+//	\=== OpenVPN ===> Debian's openvpn, gateway --- intranet
+//
+// A company's profile as its user knows it: the server routes only its own network, and the rest stays outside, filtered.
+func TestAnOpenVPNServerThatRoutesOnlyItsNetwork(t *testing.T) {
+	for _, row := range []struct {
+		sentence, push, profile string
+		tunnelled               bool // the public site
+	}{
+		{"routes alone", "push \"route 10.20.0.0 255.255.255.0\"\n", "", false},
+		{"a resolver for its domain", "push \"route 10.20.0.0 255.255.255.0\"\npush \"dhcp-option DNS 10.20.0.10\"\npush \"dhcp-option DOMAIN-ROUTE corp.example\"\n", "", false},
+		{"everything, but the profile takes only its own route", "push \"redirect-gateway def1\"\n", "route-nopull\nroute 10.20.0.0 255.255.255.0\n", false},
+		{"everything but one site", "push \"redirect-gateway def1\"\npush \"route 203.0.113.11 255.255.255.255 net_gateway\"\npush \"dhcp-option DNS 10.20.0.10\"\n", "", true},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			w := newOpenVPNWorld(t, "udp4")
+			server := w.read(t, "server.conf")
+			for _, line := range []string{"push \"dhcp-option DNS 10.20.0.10\"\n", "push \"dhcp-option DOMAIN-SEARCH corp.example\"\n", "push \"redirect-gateway def1\"\n"} {
+				server = strings.Replace(server, line, "", 1)
+			}
+			w.write(t, "server.conf", server+row.push)
+			w.write(t, "corp.ovpn", row.profile+w.read(t, "corp.ovpn"))
+			w.write(t, "laptop.yaml", strings.Replace("listen:\n  tun: {name: pen0, state_file: DIR/host.json}\nprofile: corp.ovpn\nblock: [gambling]\n"+
+				"categories:\n  gambling: {lists: [{file: gambling.txt}]}\n", "DIR", w.dir, 1))
+			w.serveOpenVPN(t)
+			w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+			w.connected(t)
+			from := "192.168.50.10:" // outside
+			if row.tunnelled {
+				from = "10.98.0."
+			}
+			rows := []attempt{
+				{"the company's network", "curl -4 --resolve intranet.corp.example:80:10.20.0.10 http://intranet.corp.example/client", "10.98.0.", nil},
+				{"a public site by its name", "curl -4 http://public.example/client", from, nil},
+				{"an exception, or what is outside anyway", "curl -4 --resolve news.example:80:203.0.113.11 http://news.example/client", "192.168.50.10:", nil},
+				{"a gambling site has no address", "curl https://casino.example/", "", []int{noSuchName}},
+				{"nor is it reached by its address", "curl --resolve casino.example:443:" + gamblingIPv4 + " https://casino.example/", "", []int{35, 56}},
+			}
+			if strings.Contains(row.push, "DNS") {
+				rows = append(rows, attempt{"the company's names", "curl -4 http://intranet.corp.example/client", "10.98.0.", nil})
+			}
+			eventually(t, "what the server routes is known", func() error {
+				if r := run(t, w.Laptop, "curl", "-4", "-sS", "-m", "2", "http://public.example/client"); !strings.HasPrefix(r.stdout, from) {
+					return fmt.Errorf("got %s, want %s", r, from)
+				}
+				return nil
+			})
+			tryAll(t, w.Laptop, rows)
+			if x := w.laptop.must(t, "explain", "http://203.0.113.11"); !strings.Contains(x, "does not route the destination") {
+				t.Errorf("explain does not say why a flow goes direct:\n%s", x)
+			}
+		})
+	}
+}

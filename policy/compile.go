@@ -30,9 +30,9 @@ type Policy struct {
 // outcome is where a rule sends flows, now and after a fact about the host or its network changes: see settle. Two rules via
 // the same transport differ if only one of them may go direct.
 type outcome struct {
-	action                     Action
-	egress                     string
-	fallback, trusted, gateway bool
+	action                               Action
+	egress                               string
+	fallback, trusted, unrouted, gateway bool
 }
 
 // New compiles and checks a Config. The error joins one sentence per mistake, which says where it is and how to fix
@@ -71,7 +71,7 @@ func (p *Policy) compareOutcomes() {
 	for i, r := range p.rules {
 		o := outcome{action: r.Do.Action, egress: r.Do.Egress}
 		if o.action == Forward {
-			o.fallback, o.trusted, o.gateway = r.Do.FallbackDirect, r.Do.TrustedDirect, p.matchers[i].gateway
+			o.fallback, o.trusted, o.unrouted, o.gateway = r.Do.FallbackDirect, r.Do.TrustedDirect, r.Do.UnroutedDirect, p.matchers[i].gateway
 		}
 		id, ok := ids[o]
 		if !ok {

@@ -69,6 +69,7 @@ type Do struct {
 
 	FallbackDirect bool // while Egress is not up, go direct
 	TrustedDirect  bool // on a trusted network, go direct
+	UnroutedDirect bool // where the transport is not for the destination, go direct: see Conditions.Routes
 }
 
 // Match says which flows a rule is for. One value of each field that is set must match. The zero Match matches every flow.

@@ -184,6 +184,8 @@ func because(n Name, j judgement, v Verdict) string {
 		return fmt.Sprintf("%s: %s goes direct because the network is trusted", subject, rule)
 	case ByPortal:
 		return fmt.Sprintf("%s: %s goes direct because the flow is for the captive portal, which is open now", subject, rule)
+	case ByRoutes:
+		return fmt.Sprintf("%s: %s goes direct because the server of its transport does not route the destination", subject, rule)
 	case ByFallback:
 		return fmt.Sprintf("%s: %s goes direct because its transport is not up", subject, rule)
 	}

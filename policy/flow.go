@@ -75,6 +75,36 @@ type Portal struct {
 type Conditions struct {
 	Trusted bool    // on_demand trusts the current network
 	Portal  *Portal // nil: no captive portal is open
+	// Routes is what transports are for, as far as their servers say. A transport without an entry is for everything.
+	Routes map[string]Routes
+}
+
+// Routes are the networks that a server wants reached through its transport. The longest prefix that has an address decides.
+type Routes struct {
+	Inside  []netip.Prefix
+	Outside []netip.Prefix // exceptions from Inside
+}
+
+// carry reports whether an address is reached through the transport.
+func (r *Routes) carry(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	longest := func(list []netip.Prefix) int {
+		best := -1
+		for _, p := range list {
+			if p.Contains(addr) {
+				best = max(best, p.Bits())
+			}
+		}
+		return best
+	}
+	return longest(r.Inside) > longest(r.Outside)
+}
+
+// leavesOut reports whether the transport's server does not want an address reached through it. An unknown address is not left
+// out.
+func (c *Conditions) leavesOut(egress string, dst netip.AddrPort) bool {
+	r, ok := c.Routes[egress]
+	return ok && dst.IsValid() && !r.carry(dst.Addr())
 }
 
 // Flow holds the facts known about a flow when it is judged. A zero field is unknown, never a wildcard.
@@ -117,6 +147,7 @@ const (
 	ByTrusted        // the network is trusted, and the rule goes direct there
 	ByPortal         // the flow goes to the open captive portal
 	ByFallback       // the transport is not up, and the rule then goes direct
+	ByRoutes         // the transport is not for this destination, and the rule then goes direct
 	ByLoop           // the destination would lead back to penstock
 	ByGuard          // the destination is this machine, or reserved, and the rule does not have match.gateway
 )

@@ -36,6 +36,8 @@ func (s judge) settle(j judgement) Verdict {
 	case now == nil:
 	case now.Trusted && r.Do.TrustedDirect:
 		v.Egress, v.Cause = EgressDirect, ByTrusted
+	case r.Do.UnroutedDirect && now.leavesOut(v.Egress, s.flow.Dst):
+		v.Egress, v.Cause = EgressDirect, ByRoutes
 	case now.Portal != nil && !m.inside && now.Portal.admits(&s.flow):
 		v.Egress, v.Cause = EgressDirect, ByPortal
 	}

@@ -34,7 +34,8 @@ func variables() map[string]string {
 // backgrounds are the functions below main that may begin a context, each with the reason.
 func backgrounds() map[string]string {
 	return map[string]string{
-		"stack.open": "the lifetime of what it returns: Close ends it",
+		"stack.open":                                 "the lifetime of what it returns: Close ends it",
+		"cmd/internal/daemon.network":                "the resolver file is read at once, and whoever changes a setting has no context",
 		"router/transport/wireguard.newDeviceLogger": "wireguard-go's logger has no context to hand on",
 	}
 }

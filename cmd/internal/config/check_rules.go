@@ -183,7 +183,7 @@ func (k ruleChecker) do(path string, d Do) {
 	if d.How != "" && !isBlock {
 		k.fault(path+".how", "remove it, or make the action block", "how is for blocks, and %s does not block", path)
 	}
-	for key, value := range map[string]string{"fallback": d.Fallback, "trusted": d.Trusted} {
+	for key, value := range map[string]string{"fallback": d.Fallback, "trusted": d.Trusted, "unrouted": d.Unrouted} {
 		if value != "" && !isVia {
 			k.fault(path+"."+key, "remove it, or add via: TRANSPORT", "%s is for flows that go through a transport", key)
 		}

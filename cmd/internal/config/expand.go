@@ -184,7 +184,11 @@ func (c *Config) expandRules(via string, openVPN bool, facts profile.Facts) {
 		if noIPv6 { // programs prefer IPv6, so most traffic would bypass the tunnel
 			c.warn("%s: AllowedIPs carries all of IPv4 and no IPv6: IPv6 is refused, so that nothing bypasses the tunnel", c.Profile)
 		}
-		add("profile", "rest", nil, Do{Via: via})
+		do := Do{Via: via}
+		if openVPN { // its server may route only some networks
+			do.Unrouted = "direct"
+		}
+		add("profile", "rest", nil, do)
 		return
 	}
 	switch {

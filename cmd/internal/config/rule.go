@@ -106,6 +106,9 @@ type Do struct {
 	Fallback string `yaml:"fallback" oneof:"direct"`
 	// Trusted is direct to let flows leave directly on a network for which on_demand says filter_only.
 	Trusted string `yaml:"trusted" oneof:"direct"`
+	// Unrouted is direct to let flows leave directly whose destination the transport's OpenVPN server does not route through
+	// the tunnel. Until the server has said what it routes, and with WireGuard, everything goes through the tunnel.
+	Unrouted string `yaml:"unrouted" oneof:"direct"`
 
 	Pos Position `yaml:"-"`
 }

@@ -80,7 +80,7 @@ type Daemon struct {
 	status   *report.Process
 
 	reloading sync.Mutex    // held during a reload
-	renamed   chan struct{} // capacity 1: the DNS servers of a transport have changed
+	renamed   chan struct{} // capacity 1: the DNS servers or the routes of a transport have changed
 	changed   chan struct{} // capacity 1: the state of penstock may have changed
 }
 
@@ -293,7 +293,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	}
 	// DNS answers before the host's routes lead to it. The transports need no routes, and connect meanwhile.
 	start("dns", d.dns.Run)
-	start("dns settings", d.dns.followTransports)
+	start("dns settings", d.followTransports)
 	if err := d.dns.listen(ctx, cfg, start); err != nil {
 		return refused(cfg, "dns.listen", "stop the program that uses it or choose another address", err)
 	}

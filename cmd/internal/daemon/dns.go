@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
-	"penstock/cmd/internal/laptop"
 	"penstock/dnsproxy"
 	"penstock/policy"
 )
@@ -21,19 +23,18 @@ import (
 // the name of a captive portal.
 type dns struct {
 	*dnsproxy.Server
-	live    *edition.Live
-	egress  *egress.Egress
-	laptop  *laptop.Laptop
-	portal  func() *edition.PortalZone // nil: no captive portal is open
-	log     *slog.Logger
-	renamed chan struct{} // capacity 1: the DNS servers of a transport have changed
+	live   *edition.Live
+	egress *egress.Egress
+	own    func(context.Context) []netip.Addr // the DNS servers of the network that the host is in
+	portal func() *edition.PortalZone         // nil: no captive portal is open
+	log    *slog.Logger
 
 	mu       sync.Mutex // held while settings change
 	settings atomic.Pointer[dnsproxy.Settings]
 }
 
 func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
-	n := &dns{live: d.live, egress: d.egress, laptop: d.laptop, portal: func() *edition.PortalZone { return d.follow.PortalZone() }, log: d.log, renamed: d.renamed}
+	n := &dns{live: d.live, egress: d.egress, own: func(ctx context.Context) []netip.Addr { return d.follow.Resolvers(ctx) }, portal: func() *edition.PortalZone { return d.follow.PortalZone() }, log: d.log}
 	c := dnsproxy.Config{
 		Policy:  d.live,
 		Clients: strangers{d.live},
@@ -72,7 +73,8 @@ func (n *dns) way(via string) (dnsproxy.Dialer, bool) {
 func (n *dns) follow() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	plan, settings, pushed := n.live.Now().CompileDNS(n.egress.Naming(), n.portal())
+	naming := n.egress.Naming()
+	plan, settings, pushed := n.live.Now().CompileDNS(append(naming, n.network(naming)...), n.portal())
 	if pushed != nil {
 		n.log.Error("cannot use the DNS servers that a transport pushed; using only those of the configuration", "err", pushed)
 	}
@@ -80,17 +82,37 @@ func (n *dns) follow() {
 	n.Use(plan)
 }
 
+// network returns the DNS servers of the network that the host is in, for names that no server of a transport is for. It asks
+// them only if a transport has said that it is not for everything.
+func (n *dns) network(naming []egress.Naming) []egress.Naming {
+	split := slices.ContainsFunc(slices.Collect(maps.Values(n.live.Conditions().Routes)), func(r policy.Routes) bool {
+		return !slices.ContainsFunc(r.Inside, func(p netip.Prefix) bool { return p.Bits() == 0 })
+	})
+	general := slices.ContainsFunc(naming, func(t egress.Naming) bool {
+		return slices.ContainsFunc(t.Servers, func(s egress.Server) bool { return len(s.Domains) == 0 })
+	})
+	if !split || general || len(n.live.Config().DNS.Upstreams) > 0 {
+		return nil
+	}
+	var own egress.Naming
+	for _, a := range n.own(context.Background()) {
+		own.Servers = append(own.Servers, egress.Server{Address: a.String(), Direct: true})
+	}
+	return []egress.Naming{own}
+}
+
 // followTransports applies what transports push, until ctx ends.
-func (n *dns) followTransports(ctx context.Context) error {
+func (d *Daemon) followTransports(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-n.renamed:
-			n.follow()
-			s := n.settings.Load()
-			n.log.Info("dns servers of transports changed", "upstreams", len(s.Upstreams), "zones", len(s.Zones))
-			n.laptop.Search(ctx, n.egress.Search())
+		case <-d.renamed:
+			core{d}.Change(func(now *policy.Conditions) { now.Routes = d.egress.Routes() })
+			d.dns.follow()
+			s := d.dns.settings.Load()
+			d.log.Info("transports have other DNS servers or routes", "upstreams", len(s.Upstreams), "zones", len(s.Zones), "routes", len(d.live.Conditions().Routes))
+			d.laptop.Search(ctx, d.egress.Search())
 		}
 	}
 }

@@ -93,6 +93,7 @@ func policyDo(d config.Do) policy.Do {
 		UnnamedBlock:   d.Unnamed == "block",
 		FallbackDirect: d.Fallback == "direct",
 		TrustedDirect:  d.Trusted == "direct",
+		UnroutedDirect: d.Unrouted == "direct",
 	}
 	switch d.Action {
 	case "drop":

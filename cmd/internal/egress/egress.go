@@ -25,7 +25,7 @@ type Config struct {
 	Outside Outside
 	Hold    time.Duration // how long flows survive without their transport before they are reset
 
-	// Renamed is called when the DNS servers of a transport have changed. It must not block.
+	// Renamed is called when the DNS servers or the routes of a transport have changed. It must not block.
 	Renamed func()
 	// Changed is called when a transport's state has changed. It must not block.
 	Changed func()
@@ -98,8 +98,9 @@ type inner interface {
 // facts is what is known about a transport, from its file or from what its server pushed.
 type facts struct {
 	naming Naming
-	ipv6   bool // it has an IPv6 address
-	named  bool // its server may have other addresses than the one in use
+	routes *policy.Routes // nil: everything
+	ipv6   bool           // it has an IPv6 address
+	named  bool           // its server may have other addresses than the one in use
 }
 
 // resolvers returns the plain DNS servers of the transport.
@@ -258,6 +259,20 @@ func (e *Egress) Naming() []Naming {
 		list = append(list, t.inner.facts().naming)
 	}
 	return list
+}
+
+// Routes returns what each transport's server wants reached through it, for those whose servers have said so.
+func (e *Egress) Routes() map[string]policy.Routes {
+	var routes map[string]policy.Routes
+	for _, t := range e.transports {
+		if r := t.inner.facts().routes; r != nil {
+			if routes == nil {
+				routes = make(map[string]policy.Routes)
+			}
+			routes[t.Name] = *r
+		}
+	}
+	return routes
 }
 
 // expire resets the flows of a transport that stays down.

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"penstock/cmd/internal/config"
+	"penstock/policy"
 	"penstock/router/transport"
 	"penstock/router/transport/openvpn"
 	"penstock/router/transport/openvpn/profile"
@@ -32,8 +33,9 @@ type openvpnInner struct {
 	renamed func() // called when the server pushes different DNS servers
 	log     *slog.Logger
 
-	mu       sync.Mutex // guards below
-	settings openvpn.Settings
+	mu        sync.Mutex // guards below
+	settings  openvpn.Settings
+	connected bool // settings are those of a server
 }
 
 func newOpenVPN(p planned, c *Config) (*openvpnInner, error) {
@@ -64,8 +66,9 @@ func (o *openvpnInner) configure(s openvpn.Settings) error {
 		o.stack.SetMTU(s.MTU)
 	}
 	o.mu.Lock()
-	same := reflect.DeepEqual(o.settings.DNS, s.DNS) && slices.Equal(o.settings.SearchDomains, s.SearchDomains)
-	o.settings = s
+	same := o.connected && reflect.DeepEqual(o.settings.DNS, s.DNS) && slices.Equal(o.settings.SearchDomains, s.SearchDomains) &&
+		reflect.DeepEqual(openvpnRoutes(o.settings), openvpnRoutes(s))
+	o.settings, o.connected = s, true
 	o.mu.Unlock()
 	if !same {
 		o.renamed()
@@ -99,6 +102,7 @@ func (o *openvpnInner) facts() facts {
 	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
 	f := facts{
 		naming: openvpnNaming(o.name, o.settings),
+		routes: o.routes(),
 		ipv6:   slices.ContainsFunc(o.settings.Addrs, is6),
 		named:  len(o.profile.Remotes) > 1,
 	}
@@ -106,6 +110,40 @@ func (o *openvpnInner) facts() facts {
 		f.named = f.named || isName(r.Host)
 	}
 	return f
+}
+
+// routes returns nil until a server has said what it routes. The caller must hold the lock.
+func (o *openvpnInner) routes() *policy.Routes {
+	if !o.connected {
+		return nil
+	}
+	r := openvpnRoutes(o.settings)
+	return &r
+}
+
+// openvpnRoutes returns what a server wants reached through the tunnel. If it wants all of IPv4 and gives no IPv6, IPv6 goes to
+// the tunnel as well, which refuses it: programs prefer IPv6, so most traffic would bypass the tunnel.
+func openvpnRoutes(s openvpn.Settings) (r policy.Routes) {
+	has6 := false
+	for _, p := range s.Addrs {
+		r.Inside = append(r.Inside, p.Masked())
+		has6 = has6 || p.Addr().Is6()
+	}
+	for _, route := range s.Routes {
+		if route.Outside {
+			r.Outside = append(r.Outside, route.Prefix)
+			continue
+		}
+		r.Inside = append(r.Inside, route.Prefix)
+		has6 = has6 || route.Prefix.Addr().Is6()
+	}
+	if s.Redirect4 {
+		r.Inside = append(r.Inside, netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+	}
+	if s.Redirect6 || s.BlockIPv6 || s.Redirect4 && !has6 {
+		r.Inside = append(r.Inside, netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+	}
+	return r
 }
 
 func (o *openvpnInner) reset() error {

@@ -182,3 +182,15 @@ func endpointOf(h transport.Health) netip.Addr {
 	}
 	return a.Addr().Unmap()
 }
+
+// Resolvers returns the DNS servers of the network that the host is in, or nil if penstock leaves the host's resolver alone.
+func (f *Follower) Resolvers(ctx context.Context) []netip.Addr {
+	if f.l.net == nil {
+		return nil
+	}
+	servers, err := f.l.net.OriginalResolvers(ctx)
+	if err != nil {
+		f.l.log.Warn("cannot find out which DNS servers this network has", "err", err)
+	}
+	return servers
+}

@@ -92,6 +92,7 @@ var reasons = map[policy.Cause]string{
 	policy.ByTrusted:  "trusted network",
 	policy.ByPortal:   "captive portal",
 	policy.ByFallback: "fallback: the transport is not up",
+	policy.ByRoutes:   "routes: the transport's server does not route the destination",
 	policy.ByLoop:     "loop: the flow would loop back to penstock",
 	policy.ByGuard:    "guard: the destination is this machine or a reserved address",
 }

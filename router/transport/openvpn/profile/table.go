@@ -59,7 +59,7 @@ var blocks = map[string]bool{
 
 // groups are the directives that need no parsing.
 var groups = []group{
-	{"route route-ipv6 route-gateway redirect-gateway", pushable, "is read; the rules of the configuration decide what goes through the tunnel"},
+	{"route route-ipv6 route-gateway redirect-gateway", pushable, "says what goes through the tunnel by rules with `unrouted: direct`, as the short form of the configuration writes them"},
 	{"route-metric redirect-private", pushable, "is read; penstock has no routes that could compete"},
 	{"dhcp-option dns", pushable, "gives the tunnel's DNS servers, search domains, and with DOMAIN-ROUTE or resolve-domains the domains that the servers are for"},
 	{"ifconfig ifconfig-ipv6 topology", pushable, "gives the address inside the tunnel"},
@@ -168,7 +168,7 @@ var meanings = map[string]string{
 	"connect-timeout":       "the time for a server's first answer",
 	"server-poll-timeout":   "the time for a server's first answer",
 	"pull-filter":           "",
-	"route-nopull":          "the server's routes, DNS servers and blocks are not followed",
+	"route-nopull":          "the server's routes, DNS servers and blocks are not followed; those of the profile are",
 	"tun-mtu":               "of the inner packets",
 	"ignore-unknown-option": "",
 	"setenv":                "FORWARD_COMPATIBLE 1 and opt are followed, UV_ variables are sent to the server, others forgotten",
