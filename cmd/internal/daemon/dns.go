@@ -24,7 +24,7 @@ type dns struct {
 	live    *edition.Live
 	egress  *egress.Egress
 	laptop  *laptop.Laptop
-	portal  func() *edition.PortalZone // nil: no captive portal is open
+	access  func() *edition.Access
 	log     *slog.Logger
 	renamed chan struct{} // capacity 1: the DNS servers of a transport have changed
 
@@ -33,7 +33,7 @@ type dns struct {
 }
 
 func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
-	n := &dns{live: d.live, egress: d.egress, laptop: d.laptop, portal: func() *edition.PortalZone { return d.follow.PortalZone() }, log: d.log, renamed: d.renamed}
+	n := &dns{live: d.live, egress: d.egress, laptop: d.laptop, access: func() *edition.Access { return d.follow.Access() }, log: d.log, renamed: d.renamed}
 	c := dnsproxy.Config{
 		Policy:  d.live,
 		Clients: strangers{d.live},
@@ -72,7 +72,7 @@ func (n *dns) way(via string) (dnsproxy.Dialer, bool) {
 func (n *dns) follow() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	plan, settings, pushed := n.live.Now().CompileDNS(n.egress.Naming(), n.portal())
+	plan, settings, pushed := n.live.Now().CompileDNS(n.egress.Naming(), n.access())
 	if pushed != nil {
 		n.log.Error("cannot use the DNS servers that a transport pushed; using only those of the configuration", "err", pushed)
 	}
