@@ -137,6 +137,7 @@ func (p *Plan) addZone(zone Zone, how cache.Cleaning, zoneOf map[string][]string
 	}
 	index, err := p.addPool(zone.Upstreams)
 	errs := []error{err}
+	how.Within, how.Only = slices.Clone(zone.Within), zone.Only
 	v := p.newView(index, how)
 	for _, domain := range zone.Domains {
 		name, err := domainOf(domain)

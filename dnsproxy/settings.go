@@ -12,10 +12,15 @@ import (
 type Upstream = upstream.Spec
 
 // Zone sends the names at and below Domains to upstreams of their own (split DNS). The longest matching domain wins. A zone never
-// falls back to [Settings.Upstreams], and its answers may hold private addresses.
+// falls back to [Settings.Upstreams], and its answers may hold internal addresses.
 type Zone struct {
 	Domains   []string // "corp.example" or "*.corp.example", both of which include corp.example itself
 	Upstreams []Upstream
+	// Within, if not empty, limits the internal addresses in answers to these networks. It is for a resolver that is trusted
+	// about its own network only.
+	Within []netip.Prefix
+	// Only, with Within, takes all other addresses out of the answers, not only internal ones.
+	Only bool
 }
 
 // Selection says which upstream of several is asked first.

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -250,6 +251,32 @@ func BenchmarkGet(b *testing.B) {
 		}
 		if i++; i == len(keys) {
 			i = 0
+		}
+	}
+}
+
+// TestCleaningOfAZone: which addresses a zone's answers may hold.
+func TestCleaningOfAZone(t *testing.T) {
+	lan := []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("fd00:1::/64")}
+	own := []netip.Addr{netip.MustParseAddr("10.9.9.9")}
+	for _, tt := range []struct {
+		says string
+		how  Cleaning
+		want string
+	}{
+		{"a public name", Cleaning{Own: own}, "203.0.113.1 10.9.9.9"},
+		{"a name of a split zone", Cleaning{Private: true, Own: own}, "192.168.1.1 fd00:1::1 10.20.0.1 127.0.0.1 203.0.113.1 10.9.9.9"},
+		{"a name of the LAN", Cleaning{Private: true, Within: lan, Own: own}, "192.168.1.1 fd00:1::1 203.0.113.1 10.9.9.9"},
+		{"a name of the LAN that opens something", Cleaning{Private: true, Within: lan, Only: true, Own: own}, "192.168.1.1 fd00:1::1 10.9.9.9"},
+	} {
+		var got []string
+		for _, s := range []string{"192.168.1.1", "fd00:1::1", "10.20.0.1", "127.0.0.1", "203.0.113.1", "10.9.9.9"} {
+			if tt.how.allowsAddr(netip.MustParseAddr(s).AsSlice()) {
+				got = append(got, s)
+			}
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: got %v, want %s", tt.says, got, tt.want)
 		}
 	}
 }

@@ -22,9 +22,11 @@ const (
 
 // Cleaning says what is taken out of answers.
 type Cleaning struct {
-	Private  bool         // internal addresses may stay: see iprange.IsInternal
-	Own      []netip.Addr // may stay in any case
-	StripECH bool         // ech goes from HTTPS and SVCB records
+	Private  bool           // internal addresses may stay: see iprange.IsInternal
+	Within   []netip.Prefix // with Private: only internal addresses in these networks; empty means all
+	Only     bool           // with Within: other addresses do not stay either
+	Own      []netip.Addr   // may stay in any case
+	StripECH bool           // ech goes from HTTPS and SVCB records
 }
 
 // Clean turns an upstream's answer to the question for host into an entry: only the records that belong to the question's chain, no
@@ -158,7 +160,16 @@ func (how Cleaning) allows(rr dns.RR) bool {
 
 func (how Cleaning) allowsAddr(ip []byte) bool {
 	addr, ok := netip.AddrFromSlice(ip)
-	return ok && (how.Private || !iprange.IsInternal(addr) || slices.Contains(how.Own, addr.Unmap()))
+	switch {
+	case !ok:
+		return false
+	case slices.Contains(how.Own, addr.Unmap()):
+		return true
+	case how.Private && len(how.Within) > 0:
+		within := slices.ContainsFunc(how.Within, func(p netip.Prefix) bool { return p.Contains(addr.Unmap()) })
+		return within || !how.Only && !iprange.IsInternal(addr)
+	}
+	return how.Private || !iprange.IsInternal(addr)
 }
 
 // strip removes what clients must not see from an HTTPS or SVCB record and reports whether there was any.

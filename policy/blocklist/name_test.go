@@ -12,6 +12,17 @@ func isICANNSuffix(name string) bool {
 	return icann && suffix == name
 }
 
+func TestIsPublicSuffix(t *testing.T) {
+	for name, want := range map[string]bool{
+		"com": true, "co.uk": true, "arpa": true, "in-addr.arpa": true, "box": true, "zip": true, "home.arpa": true,
+		"lan": false, "home": false, "fritz.box": false, "example.com": false, "github.io": false, "local": false,
+	} {
+		if got := IsPublicSuffix(name); got != want {
+			t.Errorf("%s: got %v, want %v", name, got, want)
+		}
+	}
+}
+
 func TestCanonicalName(t *testing.T) {
 	for _, row := range []struct{ in, want string }{
 		{"example.com", "example.com"},

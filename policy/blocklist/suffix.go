@@ -28,6 +28,13 @@ func isPlainTLD(tld []byte) bool {
 	return false
 }
 
+// IsPublicSuffix reports whether a canonical name is one under which the public can register names, such as com or co.uk.
+// Private suffixes, such as github.io, and single labels that are no top-level domain are none.
+func IsPublicSuffix(name string) bool {
+	kind := suffixOf([]byte(name))
+	return kind == topLevel || kind == publicSuffix
+}
+
 // suffixOf returns the kind of a canonical name. Suffixes from the private part of the list, such as github.io, are ordinary
 // names: lists contain them on purpose.
 func suffixOf(name []byte) suffixKind {

@@ -32,6 +32,11 @@ func (*Host) OriginalResolvers(context.Context) ([]netip.Addr, error) {
 	return nil, errors.ErrUnsupported
 }
 
+// LAN returns errors.ErrUnsupported.
+func (*Host) LAN(context.Context) (map[string][]netip.Prefix, error) {
+	return nil, errors.ErrUnsupported
+}
+
 // OriginalSearchDomains returns errors.ErrUnsupported.
 func (*Host) OriginalSearchDomains(context.Context) ([]string, error) {
 	return nil, errors.ErrUnsupported

@@ -69,11 +69,16 @@ func (h *Host) OriginalResolvers(context.Context) ([]netip.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
-	index := 0
-	if link, err := h.kernel.nl.LinkByName(h.cfg.Interface); err == nil {
-		index = link.Attrs().Index
+	return resolver.Servers(h.kernel.resolved, content, h.kernel.indexOf(h.cfg.Interface), h.settings.DNS), nil
+}
+
+// indexOf returns the index of an interface, or 0 if it does not exist.
+func (k *kernel) indexOf(name string) int {
+	link, err := k.nl.LinkByName(name)
+	if err != nil {
+		return 0
 	}
-	return resolver.Servers(h.kernel.resolved, content, index, h.settings.DNS), nil
+	return link.Attrs().Index
 }
 
 // OriginalSearchDomains returns the domains that completed short names before us, or would without us: those of the
@@ -85,7 +90,29 @@ func (h *Host) OriginalSearchDomains(context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return resolver.SearchDomains(content), nil
+	return resolver.SearchDomains(h.kernel.resolved, content, h.kernel.indexOf(h.cfg.Interface)), nil
+}
+
+// LAN returns the networks that Settings.LAN leaves to the host, by interface; none without it.
+func (h *Host) LAN(context.Context) (map[string][]netip.Prefix, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, ErrClosed
+	}
+	lan := make(map[string][]netip.Prefix)
+	if !h.settings.LAN {
+		return lan, nil
+	}
+	f, err := gather(newView(h.kernel), h.cfg.Interface)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range f.neighbours {
+		name := f.names[n.index]
+		lan[name] = sorted(append(lan[name], connected([]netip.Prefix{n.prefix}, h.settings.Capture)...))
+	}
+	return lan, nil
 }
 
 // originalLocked returns the resolver file as it would be without us; nothing if that is not known.

@@ -99,6 +99,10 @@ func TestResolvedIsTheResolverWhereItsStubIsInUse(t *testing.T) {
 	if want := []netip.Addr{netip.MustParseAddr("192.168.1.1"), netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("fe80::53%lo")}; !slices.Equal(servers, want) {
 		t.Errorf("servers behind the stub: got %v, want %v", servers, want)
 	}
+	domains, err := host.OriginalSearchDomains(t.Context())
+	if want := []string{"home.example"}; err != nil || !slices.Equal(domains, want) {
+		t.Errorf("domains behind the stub: got %v, %v; want %v without ours and those that are only routed", domains, err, want)
+	}
 
 	stop := startWatch(t, host)
 	hosttest.Eventually(t, "systemd-resolved has our server again", func() bool { return len(resolved.State().DNS) == 1 })

@@ -101,7 +101,8 @@ type AlwaysOn struct {
 	// Lockdown lets only penstock's own packets reach the network. The host stays closed when penstock stops or dies, until
 	// `penstock lockdown off`. Needs listen.tun.
 	Lockdown bool `yaml:"lockdown"`
-	// LAN is allow or block: whether directly connected networks stay reachable under lockdown.
+	// LAN is allow or block: whether directly connected networks stay reachable, and whether their own resolver answers for the
+	// domains that DHCP names and for their addresses.
 	LAN string `yaml:"lan" default:"allow" oneof:"allow,block"`
 }
 

@@ -26,7 +26,7 @@ type dns struct {
 	live   *edition.Live
 	egress *egress.Egress
 	own    func(context.Context) []netip.Addr // the DNS servers of the network that the host is in
-	portal func() *edition.PortalZone         // nil: no captive portal is open
+	access func() *edition.Access
 	log    *slog.Logger
 
 	mu       sync.Mutex // held while settings change
@@ -34,7 +34,7 @@ type dns struct {
 }
 
 func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
-	n := &dns{live: d.live, egress: d.egress, own: func(ctx context.Context) []netip.Addr { return d.follow.Resolvers(ctx) }, portal: func() *edition.PortalZone { return d.follow.PortalZone() }, log: d.log}
+	n := &dns{live: d.live, egress: d.egress, own: func(ctx context.Context) []netip.Addr { return d.follow.Resolvers(ctx) }, access: func() *edition.Access { return d.follow.Access() }, log: d.log}
 	c := dnsproxy.Config{
 		Policy:  d.live,
 		Clients: strangers{d.live},
@@ -74,7 +74,7 @@ func (n *dns) follow() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	naming := n.egress.Naming()
-	plan, settings, pushed := n.live.Now().CompileDNS(append(naming, n.network(naming)...), n.portal())
+	plan, settings, pushed := n.live.Now().CompileDNS(append(naming, n.network(naming)...), n.access())
 	if pushed != nil {
 		n.log.Error("cannot use the DNS servers that a transport pushed; using only those of the configuration", "err", pushed)
 	}

@@ -15,15 +15,21 @@ import (
 	"penstock/policy/iprange"
 )
 
+// Access is what the network that the host is in resolves.
+type Access struct {
+	Portal *PortalZone // nil: no captive portal is open
+	LAN    LAN
+}
+
 // PortalZone is the name of a captive portal and the servers of the access network that resolve it.
 type PortalZone struct {
 	Host    string
 	Servers []netip.Addr
 }
 
-// DNS returns the settings of the DNS server: those of the configuration, with the servers that transports name. portal is
-// nil if no captive portal is open.
-func (e *Edition) DNS(naming []egress.Naming, portal *PortalZone) dnsproxy.Settings {
+// DNS returns the settings of the DNS server: those of the configuration, with the servers that transports name. access
+// may be nil.
+func (e *Edition) DNS(naming []egress.Naming, access *Access) dnsproxy.Settings {
 	cfg := e.Config
 	s := dnsproxy.Settings{
 		Clients:         cfg.DNS.Clients,
@@ -46,21 +52,36 @@ func (e *Edition) DNS(naming []egress.Naming, portal *PortalZone) dnsproxy.Setti
 	for _, split := range cfg.DNS.Split {
 		s.Zones = append(s.Zones, dnsproxy.Zone{Domains: split.Domains, Upstreams: upstreams(split.Upstream)})
 	}
-	addNamed(&s, cfg, naming)
-	if portal != nil {
+	local := addNamed(&s, cfg, naming)
+	if access == nil {
+		access = new(Access)
+	}
+	if portal := access.Portal; portal != nil {
 		z := dnsproxy.Zone{Domains: []string{portal.Host}}
 		for _, server := range portal.Servers {
 			z.Upstreams = append(z.Upstreams, dnsproxy.Upstream{Name: "captive-portal", Address: server.String(), Via: policy.EgressDirect})
 		}
 		s.Zones = append(s.Zones, z)
 	}
+	taken := s.Zones
+	if len(local.Domains) > 0 { // who has a company's resolver means the company's .local
+		taken = append(slices.Clone(taken), dnsproxy.Zone{Domains: []string{"local", "test"}})
+	}
+	lan := e.lanZones(access.LAN, dnsproxy.Settings{Self: s.Self, Zones: taken})
+	s.Zones = append(s.Zones, lan...)
+	local.Domains = slices.DeleteFunc(local.Domains, func(domain string) bool { // the LAN is nearer than a company that may use them
+		return slices.ContainsFunc(lan, func(z dnsproxy.Zone) bool { return slices.Contains(z.Domains, domain) })
+	})
+	if len(local.Domains) > 0 {
+		s.Zones = append(s.Zones, local)
+	}
 	return s
 }
 
-// IsSplit reports whether a split zone answers for a host.
+// IsSplit reports whether a split zone answers for a host. The zones of the LAN are none.
 func IsSplit(host string, s dnsproxy.Settings) bool {
 	return slices.ContainsFunc(s.Zones, func(z dnsproxy.Zone) bool {
-		return slices.ContainsFunc(z.Domains, func(domain string) bool {
+		return !isLAN(z) && slices.ContainsFunc(z.Domains, func(domain string) bool {
 			domain = strings.TrimPrefix(domain, "*.")
 			return host == domain || strings.HasSuffix(host, "."+domain)
 		})
@@ -69,8 +90,8 @@ func IsSplit(host string, s dnsproxy.Settings) bool {
 
 // CompileDNS compiles the settings that DNS returns. If the servers that transports push cannot be used, it compiles those of
 // the configuration alone, and the error pushed says why.
-func (e *Edition) CompileDNS(naming []egress.Naming, portal *PortalZone) (p *dnsproxy.Plan, s dnsproxy.Settings, pushed error) {
-	s = e.DNS(naming, portal)
+func (e *Edition) CompileDNS(naming []egress.Naming, access *Access) (p *dnsproxy.Plan, s dnsproxy.Settings, pushed error) {
+	s = e.DNS(naming, access)
 	p, pushed = dnsproxy.Compile(s)
 	if pushed == nil {
 		return p, s, nil
@@ -194,8 +215,9 @@ func judgesNames(cfg *config.Config) bool {
 }
 
 // addNamed adds the servers that transports name: upstreams if the configuration has none, and split zones for the domains
-// that it does not split itself. A server that several transports name is asked through each in turn.
-func addNamed(s *dnsproxy.Settings, cfg *config.Config, naming []egress.Naming) {
+// that it does not split itself. A server that several transports name is asked through each in turn. It returns the zone of
+// the names of special use, which may have no domain.
+func addNamed(s *dnsproxy.Settings, cfg *config.Config, naming []egress.Naming) (special dnsproxy.Zone) {
 	configured := make(map[string]bool)
 	for _, split := range cfg.DNS.Split {
 		for _, domain := range split.Domains {
@@ -244,17 +266,18 @@ func addNamed(s *dnsproxy.Settings, cfg *config.Config, naming []egress.Naming) 
 	for _, domain := range domains {
 		s.Zones = append(s.Zones, dnsproxy.Zone{Domains: []string{domain}, Upstreams: zones[domain]})
 	}
-	local := slices.DeleteFunc(localZones(), func(domain string) bool { return configured[domain] || zones[domain] != nil })
-	if len(inside) > 0 && len(local) > 0 {
-		s.Zones = append(s.Zones, dnsproxy.Zone{Domains: local, Upstreams: inside})
+	if len(inside) > 0 {
+		local := slices.DeleteFunc(localZones(), func(domain string) bool { return configured[domain] || zones[domain] != nil })
+		special = dnsproxy.Zone{Domains: local, Upstreams: inside}
 	}
 	if len(cfg.DNS.Upstreams) > 0 {
-		return
+		return special
 	}
 	s.Upstreams = main
 	if len(s.AllowPrivate) == 0 && len(inside) > 0 {
 		s.AllowPrivate = []string{"."} // intranet names have private addresses, and nobody else knows which names those are
 	}
+	return special
 }
 
 // localZones are names of special use that a company may use inside: the DNS server answers them itself, unless a transport

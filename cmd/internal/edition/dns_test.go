@@ -98,7 +98,7 @@ func TestTheGroupOfTheLastRuleIsAskedInItsOrder(t *testing.T) {
 
 func TestAPortalsNameIsResolvedByTheAccessNetwork(t *testing.T) {
 	e := newLive(t, load(t, onLaptop+"dns: {upstreams: [{address: 192.0.2.53}]}\n"+rest)).Now()
-	got := describe(e.DNS(nil, &PortalZone{Host: "login.hotel.example", Servers: []netip.Addr{netip.MustParseAddr("198.51.100.1")}}))
+	got := describe(e.DNS(nil, &Access{Portal: &PortalZone{Host: "login.hotel.example", Servers: []netip.Addr{netip.MustParseAddr("198.51.100.1")}}}))
 	if want := "192.0.2.53 via direct; login.hotel.example: 198.51.100.1 via direct"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

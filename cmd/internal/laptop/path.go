@@ -22,13 +22,14 @@ type Follower struct {
 	egress   *egress.Egress
 	captive  *captive
 	onDemand *onDemand // nil without on_demand
+	lan      *lanNames
 	monitors []*pathmon.Monitor
 	long     chan struct{} // capacity 1: the machine slept for longSleep or more
 }
 
 // Follow returns a Follower of this machine. It does nothing before Run.
 func (l *Laptop) Follow(core Core, e *egress.Egress) *Follower {
-	f := &Follower{l: l, core: core, egress: e, captive: newCaptive(l, core, e), long: make(chan struct{}, 1)}
+	f := &Follower{l: l, core: core, egress: e, captive: newCaptive(l, core, e), lan: newLANNames(l, core), long: make(chan struct{}, 1)}
 	if len(l.cfg.OnDemand) > 0 && !l.lab {
 		f.onDemand = newOnDemand(l, core, e)
 	}
@@ -55,6 +56,14 @@ func (f *Follower) Run(start func(name string, run func(context.Context) error))
 		start("network", f.tolerant(m.Run))
 		start("on demand", f.onDemand.run)
 	}
+	if f.l.net != nil && !f.l.lab {
+		c := f.monitorConfig()
+		c.Changed = func(pathmon.Path, bool) { f.lan.again() }
+		m := pathmon.New(c)
+		f.monitors = append(f.monitors, m)
+		start("path of the LAN", f.tolerant(m.Run))
+		start("names of the LAN", f.lan.run)
+	}
 	sleep := pathmon.NewSleep(pathmon.SleepConfig{Log: f.l.log, Sleeping: f.sleeping, Woke: f.woke})
 	start("sleep", sleep.Run)
 	start("wake", f.freshen)
@@ -65,6 +74,7 @@ func (f *Follower) TransportChanged() { f.captive.changed() }
 
 // Reloaded reports that a new configuration is in force. It does not block.
 func (f *Follower) Reloaded() {
+	f.lan.again() // the LAN may be open now, or closed
 	if f.onDemand != nil {
 		f.onDemand.note(func() {}) // the list may have changed
 	}
@@ -86,8 +96,10 @@ func (f *Follower) OnDemand() string { return f.onDemand.words() }
 // Explains adds the captive portal as the reason to a state that it causes.
 func (f *Follower) Explains(h transport.Health) transport.Health { return f.captive.explains(h) }
 
-// PortalZone returns the zone that resolves the name of the open captive portal; nil if there is none.
-func (f *Follower) PortalZone() *edition.PortalZone { return f.captive.zone.Load() }
+// Access returns what the network that the host is in resolves: the name of an open captive portal, and those of the LAN.
+func (f *Follower) Access() *edition.Access {
+	return &edition.Access{Portal: f.captive.zone.Load(), LAN: f.lan.now()}
+}
 
 func (f *Follower) sleeping() {
 	f.l.log.Info("machine is about to sleep")
@@ -109,6 +121,7 @@ func (f *Follower) woke(slept time.Duration) {
 		m.Check()
 	}
 	f.captive.moves() // perhaps it has
+	f.lan.again()
 	if f.onDemand != nil {
 		f.onDemand.again()
 	}

@@ -45,6 +45,13 @@ type dnsDomain struct {
 	RoutingOnly bool
 }
 
+// linkDomain is D-Bus type (isb): a domain of the interface with the index, or of none (0).
+type linkDomain struct {
+	Index       int32
+	Name        string
+	RoutingOnly bool
+}
+
 // linkAddress is D-Bus type (iiay): a server of the interface with the index, or of none (0).
 type linkAddress struct {
 	Index   int32
@@ -171,6 +178,21 @@ func (b *Bus) upstreams(except int) ([]netip.Addr, error) {
 	for _, s := range servers {
 		if addr, ok := netip.AddrFromSlice(s.Address); ok && int(s.Index) != except {
 			out = append(out, onLink(addr, int(s.Index)))
+		}
+	}
+	return out, nil
+}
+
+// search returns the search domains of all interfaces but one. It leaves out those that are only routed.
+func (b *Bus) search(except int) ([]string, error) {
+	var domains []linkDomain
+	if err := b.property(resolvedPath, resolvedManager, "Domains", &domains); err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, d := range domains {
+		if int(d.Index) != except && !d.RoutingOnly && !slices.Contains(out, d.Name) {
+			out = append(out, d.Name)
 		}
 	}
 	return out, nil

@@ -61,9 +61,12 @@ func StubInUse(path string) bool {
 	if err != nil {
 		return false
 	}
-	return slices.ContainsFunc(nameservers(raw), func(a netip.Addr) bool {
-		return a == netip.AddrFrom4([4]byte{127, 0, 0, 53}) || a == netip.AddrFrom4([4]byte{127, 0, 0, 54})
-	})
+	return slices.ContainsFunc(nameservers(raw), isStub)
+}
+
+// isStub reports whether a server is systemd-resolved's stub.
+func isStub(a netip.Addr) bool {
+	return a == netip.AddrFrom4([4]byte{127, 0, 0, 53}) || a == netip.AddrFrom4([4]byte{127, 0, 0, 54})
 }
 
 // LeadsOut reports whether the resolver file at path names a server outside this machine. Questions to one can be captured on
@@ -96,9 +99,15 @@ func nameservers(content []byte) []netip.Addr {
 	return out
 }
 
-// SearchDomains returns the search domains of a resolver file that is not ours. Where it has none, because it is a stub's,
+// SearchDomains returns the search domains of a resolver file that is not ours. Where it is that of systemd-resolved's stub,
+// which has our own domains too, it returns those of all interfaces but tun. Where it has none, because it is another stub's,
 // it returns those that the stub's owner wrote elsewhere.
-func SearchDomains(original []byte) []string {
+func SearchDomains(bus *Bus, original []byte, tun int) []string {
+	if slices.ContainsFunc(nameservers(original), isStub) && bus.Available() {
+		if domains, err := bus.search(tun); err == nil {
+			return domains
+		}
+	}
 	if domains := searchDomains(original); len(domains) > 0 {
 		return domains
 	}

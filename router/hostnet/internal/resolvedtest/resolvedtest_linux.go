@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The D-Bus types of systemd-resolved, written down once more: (iay), (sb) and (iiay).
+// The D-Bus types of systemd-resolved, written down once more: (iay), (sb), (iiay) and (isb).
 type (
 	// Server is a DNS server of an interface.
 	Server struct {
@@ -30,6 +30,11 @@ type (
 		Index   int32
 		Family  int32
 		Address []byte
+	}
+	linkDomain struct {
+		Index       int32
+		Name        string
+		RoutingOnly bool
 	}
 )
 
@@ -137,6 +142,8 @@ func (f *Resolved) Get(iface, name string) (dbus.Variant, *dbus.Error) {
 			{0, unix.AF_INET6, netip.MustParseAddr("2001:db8::53").AsSlice()},
 			{1, unix.AF_INET6, netip.MustParseAddr("fe80::53").AsSlice()}, // lo is number 1 in every namespace
 		}), nil
+	case resolvedManager + ".Domains":
+		return dbus.MakeVariant([]linkDomain{{2, "home.example", false}, {2, "routed.example", true}, {3, "corp.example", false}}), nil
 	case resolvedName + ".Link.DNS":
 		return dbus.MakeVariant(f.state.DNS), nil
 	case resolvedName + ".Link.Domains":
