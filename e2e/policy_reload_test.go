@@ -127,7 +127,8 @@ func TestReloadMeetsLiveFlows(t *testing.T) {
 func TestAReloadWhoseTestFailsChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newPolicyWorld(t).up(t)
-	w.write(t, "gambling.txt", "somewhere.example\n")
+	// Not the list file: penstock looks at that by itself.
+	w.edit(t, "laptop.yaml", "  - {name: no-gambling, match: {category: gambling}, do: block}\n", "")
 	w.edit(t, "laptop.yaml", "metrics:", "tests: [{to: \"https://casino.example\", expect: block}]\nmetrics:")
 	if r := w.laptop.cli(t, "reload"); r.code == 0 || !strings.Contains(r.stderr, "casino.example") {
 		t.Errorf("reload: got %s, want a refusal that names the test", r)
