@@ -135,6 +135,15 @@ func inEntries(entries []entry, key any) bool {
 	return slices.ContainsFunc(entries, func(e entry) bool { return e.change().key() == key })
 }
 
+// indexOf returns where in entries each key is. A host may have a hundred changes, and boxing a key costs an allocation.
+func indexOf(entries []entry) map[any]int {
+	index := make(map[any]int, len(entries))
+	for i, e := range entries {
+		index[e.change().key()] = i
+	}
+	return index
+}
+
 // undoAll undoes entries, last stage first, and returns those that could not be undone.
 func undoAll(k *kernel, entries []entry, log *slog.Logger) (left []entry, err error) {
 	ordered := slices.Clone(entries)

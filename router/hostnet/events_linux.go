@@ -10,9 +10,10 @@ import (
 
 // events receives a value whenever something about the host's network changed.
 type events struct {
-	changed chan struct{} // of size 1: any number of changes is one
-	sockets []*os.File
-	wg      sync.WaitGroup
+	changed  chan struct{} // of size 1: any number of changes is one
+	complete bool          // the kernel announces changes of nftables too
+	sockets  []*os.File
+	wg       sync.WaitGroup
 }
 
 // listenAll listens for changes of links, addresses, routes, rules and, where the kernel has it, nftables.
@@ -20,11 +21,12 @@ func listenAll() (*events, error) {
 	bit := func(group int) uint32 { return 1 << (group - 1) }
 	e := &events{changed: make(chan struct{}, 1)}
 	err := e.listen(unix.NETLINK_ROUTE, bit(unix.RTNLGRP_LINK)|bit(unix.RTNLGRP_IPV4_IFADDR)|bit(unix.RTNLGRP_IPV6_IFADDR)|
-		bit(unix.RTNLGRP_IPV4_ROUTE)|bit(unix.RTNLGRP_IPV6_ROUTE)|bit(unix.RTNLGRP_IPV4_RULE)|bit(unix.RTNLGRP_IPV6_RULE))
+		bit(unix.RTNLGRP_IPV4_ROUTE)|bit(unix.RTNLGRP_IPV6_ROUTE)|bit(unix.RTNLGRP_IPV4_RULE)|bit(unix.RTNLGRP_IPV6_RULE)|
+		bit(unix.RTNLGRP_IPV4_NETCONF)) // rp_filter of each interface
 	if err != nil {
 		return nil, err
 	}
-	_ = e.listen(unix.NETLINK_NETFILTER, bit(unix.NFNLGRP_NFTABLES)) // without it the look once a second finds the change
+	e.complete = e.listen(unix.NETLINK_NETFILTER, bit(unix.NFNLGRP_NFTABLES)) == nil
 	return e, nil
 }
 

@@ -25,6 +25,7 @@ type Host struct {
 	overlap  *direct.OverlapError // that was reported last; nil: none
 	without  map[any]bool         // keys of changes that this host does not offer
 	failing  map[stage]string     // what could not be put back, and why
+	usual    unannounced          // as it was when Watch last looked at everything
 	closed   bool
 }
 
@@ -98,7 +99,7 @@ func (h *Host) Apply(ctx context.Context, s Settings) error {
 			return err
 		}
 	}
-	h.settings, h.index = s, 0
+	h.settings, h.index, h.usual = s, 0, unannounced{} // Watch looks at everything once
 	if f.link != nil && s.needTUN() {
 		h.index = f.link.Index
 	}
@@ -339,11 +340,16 @@ func (h *Host) reconcileLocked(ctx context.Context, v *view, plan []change, repl
 // what this host does not offer, and adds what earlier changes remember. What cannot be looked at counts as missing: making
 // it says why.
 func (h *Host) compareLocked(v *view, plan []change) (kept, missing []change) {
+	known := indexOf(h.journal.entries)
 	for _, c := range plan {
-		if h.without[c.key()] {
+		key := c.key()
+		if h.without[key] {
 			continue
 		}
-		earlier := h.journal.find(c.key())
+		var earlier change
+		if at, ok := known[key]; ok {
+			earlier = h.journal.entries[at].change()
+		}
 		if a, ok := c.(adopter); ok && earlier != nil {
 			c = a.adopt(earlier)
 		}
@@ -375,10 +381,13 @@ func bearsOurName(c change) bool {
 // recordLocked adds the plan to the journal if anything in it is new.
 func (h *Host) recordLocked(plan []change) error {
 	entries := slices.Clone(h.journal.entries)
+	known := indexOf(entries)
 	dirty := false
 	for _, c := range plan {
-		at := slices.IndexFunc(entries, func(e entry) bool { return e.change().key() == c.key() })
-		if at < 0 {
+		key := c.key()
+		at, ok := known[key]
+		if !ok {
+			known[key] = len(entries)
 			entries = append(entries, entryOf(c))
 			dirty = true
 			continue
@@ -437,10 +446,13 @@ func (h *Host) rollbackLocked(before []entry, made []change) error {
 
 // undoStaleLocked undoes what is in the journal but not in the plan.
 func (h *Host) undoStaleLocked(plan []change) error {
+	planned := make(map[any]bool, len(plan))
+	for _, c := range plan {
+		planned[c.key()] = true
+	}
 	var current, stale []entry
 	for _, e := range h.journal.entries {
-		key := e.change().key()
-		if slices.ContainsFunc(plan, func(c change) bool { return c.key() == key }) {
+		if planned[e.change().key()] {
 			current = append(current, e)
 		} else {
 			stale = append(stale, e)

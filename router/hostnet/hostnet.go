@@ -25,8 +25,8 @@ const RouteProtocol = 119
 // rulePriorities is how many rule priorities we use, from Config.RulePriority on.
 const rulePriorities = 7
 
-// repairWithin is how often Watch looks at everything without an event. What has no events (sysctls, resolver settings)
-// must be back within 2 s.
+// repairWithin is how often Watch looks without an event. What has no events (sysctls, resolver settings) must be back within
+// 2 s.
 const repairWithin = time.Second
 
 var (

@@ -105,6 +105,9 @@ func (r *rule) netlink() *netlink.Rule {
 // is reports whether the kernel's rule is this one. The library does not return a rule's action: ours with table 0 is the
 // unreachable one.
 func (r *rule) is(n *netlink.Rule) bool {
+	if n.Priority != r.Priority || n.Table != r.Table { // most are others: do not convert for them
+		return false
+	}
 	w := r.netlink()
 	return n.Priority == w.Priority && n.Protocol == w.Protocol && n.Table == w.Table &&
 		n.Mark == w.Mark && maskOf(n) == maskOf(w) && n.Invert == w.Invert && n.IifName == w.IifName &&

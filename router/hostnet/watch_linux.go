@@ -11,13 +11,20 @@ import (
 	"penstock/router/hostnet/resolver"
 )
 
-// minGap is the least time between two looks that events cause: a routing daemon may write all the time.
-const minGap = 100 * time.Millisecond
+const (
+	// minGap is the least time between two looks at everything that events cause: a routing daemon may write all the time.
+	minGap = 100 * time.Millisecond
+	// settleTime is how long after an event the ticks look at everything. The kernel announces that a link goes down before it
+	// removes the link's routes, and does not announce those.
+	settleTime = 3 * time.Second
+	// lookAnyway is the longest time between two looks at everything, should an event be missing.
+	lookAnyway = time.Minute
+)
 
 // Watch puts back what others remove and follows the connected networks until ctx ends. It then returns nil, or ErrClosed
-// if the Host was closed first. It looks at the host after each event of the kernel, and once a second, because not
-// everything has events. What cannot be put back is logged, reported to Config.Repaired and tried again. It does not make
-// an interface again that is gone: see Config.Gone.
+// if the Host was closed first. It looks at the host after each event of the kernel. Once a second it looks at what has no
+// events, and at everything while the host changes or something is still to be put back. What cannot be put back is logged,
+// reported to Config.Repaired and tried again. It does not make an interface again that is gone: see Config.Gone.
 func (h *Host) Watch(ctx context.Context) error {
 	events, err := listenAll()
 	if err != nil {
@@ -29,14 +36,19 @@ func (h *Host) Watch(ctx context.Context) error {
 
 	slow := time.NewTicker(repairWithin)
 	defer slow.Stop()
-	var last time.Time
+	var last, lastEvent time.Time
 	var lastErr string
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-slow.C:
+			due := !events.complete || time.Since(lastEvent) < settleTime || time.Since(last) >= lookAnyway
+			if !due && lastErr == "" && h.asUsual() {
+				continue
+			}
 		case <-events.changed:
+			lastEvent = time.Now()
 			select {
 			case <-ctx.Done():
 				return nil
@@ -69,11 +81,13 @@ func (h *Host) repair(ctx context.Context) error {
 	if h.applied == nil {
 		return nil
 	}
+	usual := h.lookUnannouncedLocked() // first: what changes while we look is found by the next look
 	v := newView(h.kernel)
 	f, err := gather(v, h.cfg.Interface)
 	if err != nil {
 		return err
 	}
+	h.usual = usual
 	if h.settings.needTUN() && (f.link == nil || f.link.Index != h.index) {
 		if h.index != 0 {
 			h.goneLocked()

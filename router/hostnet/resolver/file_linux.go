@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -125,14 +126,18 @@ func (f *File) Original() []byte {
 	if f.Link == "" {
 		return f.Content
 	}
-	target := f.Link
-	if !filepath.IsAbs(target) {
-		target = filepath.Join(filepath.Dir(f.Path), target)
-	}
-	if now, err := os.ReadFile(target); err == nil && !isOurs(now) {
+	if now, err := os.ReadFile(f.Target()); err == nil && !isOurs(now) {
 		return now
 	}
 	return f.Content
+}
+
+// Target is the file that the original links to. It is Path if the original is no link.
+func (f *File) Target() string {
+	if f.Link == "" || filepath.IsAbs(f.Link) {
+		return cmp.Or(f.Link, f.Path)
+	}
+	return filepath.Join(filepath.Dir(f.Path), f.Link)
 }
 
 // Write puts our file in place. If the file cannot be changed at all, IsFixed recognises the error.

@@ -1,0 +1,65 @@
+package hostnet
+
+import (
+	"os"
+	"syscall"
+)
+
+// unannounced is what a plan depends on and the kernel sends no events about. Reading it costs little, where a look at
+// everything allocates hundreds of kilobytes. It is comparable: another value means that something has changed.
+type unannounced struct {
+	arpIgnore, srcValidMark, reverse string // of all interfaces
+	ipv6Off                          string // on our TUN
+	resolvConf, target               fileState
+}
+
+// fileState is how a file was. The zero value is one that cannot be looked at.
+type fileState struct {
+	device, inode uint64
+	size          int64
+	changed       syscall.Timespec // also after a change of owner or mode
+}
+
+func (h *Host) lookUnannouncedLocked() unannounced {
+	u := unannounced{
+		arpIgnore:    sysctlOrEmpty("net/ipv4/conf/all/arp_ignore"),
+		srcValidMark: sysctlOrEmpty("net/ipv4/conf/all/src_valid_mark"),
+		reverse:      sysctlOrEmpty("net/ipv4/conf/all/rp_filter"),
+		ipv6Off:      sysctlOrEmpty("net/ipv6/conf/" + h.cfg.Interface + "/disable_ipv6"),
+		resolvConf:   stateOf(os.Lstat(h.cfg.ResolvConf)),
+	}
+	for _, c := range h.applied {
+		if r, ok := c.(*resolvConf); ok && r.Link != "" { // its owner goes on writing to the target
+			u.target = stateOf(os.Stat(r.Target()))
+		}
+	}
+	return u
+}
+
+func stateOf(info os.FileInfo, err error) fileState {
+	if err != nil {
+		return fileState{}
+	}
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return fileState{}
+	}
+	return fileState{uint64(s.Dev), s.Ino, s.Size, s.Ctim}
+}
+
+// asUsual reports whether nothing that has no events has changed since the last look at everything, and nothing is left to
+// be put back.
+func (h *Host) asUsual() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed || len(h.failing) > 0 || h.lookUnannouncedLocked() != h.usual {
+		return false
+	}
+	for _, c := range h.applied {
+		if r, ok := c.(*resolvedLink); ok { // systemd-resolved announces only that it starts or stops
+			there, err := r.Present(h.kernel.resolved)
+			return err == nil && there
+		}
+	}
+	return true
+}
