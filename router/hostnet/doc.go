@@ -7,6 +7,7 @@
 // It uses policy routing, never prefix lengths. With RulePriority P, for IPv4 and IPv6:
 //
 //	P    marked                                 -> main
+//	P    marked, bound to another VPN's interface -> its table        see [Config].Others
 //	P+1  marked                                 -> unreachable        main had no route: never into the TUN
 //	P+2  from the TUN                           -> main, no default   replies to containers and the like
 //	P+2  DHCP, and to Exclude                   -> main               a lease can be renewed

@@ -24,8 +24,9 @@ type Host struct {
 	index    int                  // of the TUN that applied is about; 0 if it is about none, or that is gone
 	overlap  *direct.OverlapError // that was reported last; nil: none
 	without  map[any]bool         // keys of changes that this host does not offer
-	failing  map[stage]string     // what could not be put back, and why
-	usual    unannounced          // as it was when Watch last looked at everything
+	others   others
+	failing  map[stage]string // what could not be put back, and why
+	usual    unannounced      // as it was when Watch last looked at everything
 	closed   bool
 }
 
@@ -78,6 +79,7 @@ func (h *Host) Apply(ctx context.Context, s Settings) error {
 	if err := takenByOthers(v, h.cfg, s, f, h.journal.entries); err != nil {
 		return err
 	}
+	h.others.update(v, h.cfg, &f)
 	s.Resolver = chooseResolver(h.kernel, h.cfg, s)
 	resolver, err := planResolver(h.cfg, s, f)
 	if err != nil {

@@ -62,6 +62,9 @@ type Config struct {
 	RulePriority int
 	// ResolvConf is the path of the resolver file. Default DefaultResolvConf.
 	ResolvConf string
+	// Others, if not nil, is kept up to date with the networks that other programs lead into interfaces of their own. Our
+	// marked sockets reach them once bound to these interfaces.
+	Others *direct.Others
 	// The callbacks may be nil. They are called under the Host's lock, so they must not block and must not call the Host.
 
 	// Repaired is called for each thing that others removed. err is nil if it was put back. Otherwise it is called once, and

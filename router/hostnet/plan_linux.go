@@ -31,6 +31,7 @@ type facts struct {
 	strictReverse bool           // some interface has rp_filter 1
 	arpIgnore     string         // of all interfaces; "" if unreadable
 	srcValidMark  string
+	others        []direct.Other // networks of other programs' tables; only Apply and Watch look for them
 }
 
 // neighbour is an address of another interface than our TUN.
@@ -179,6 +180,7 @@ func planRules(c Config, s Settings, f facts, v4 bool) []change {
 		at(1, marked),
 		at(0, withTable(marked, unix.RT_TABLE_MAIN)),
 	}
+	plan = append(plan, ruleOfOthers(c, f.others, v4)...)
 	captured := ofFamily(capturedBy(s), v4)
 	for _, p := range captured {
 		closed := unmarked

@@ -102,6 +102,7 @@ func (h *Host) repair(ctx context.Context) error {
 			}
 		}
 	}
+	h.others.update(v, h.cfg, &f)
 	h.overlapLocked(findOverlap(h.settings, f))
 	return errors.Join(failed, h.repairLocked(ctx, v, append(planKernel(h.cfg, h.settings, f), settings...)))
 }

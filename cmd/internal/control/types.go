@@ -28,6 +28,15 @@ type Status struct {
 	ReloadError string `json:"reloadError,omitempty"`
 	// Restart names the sections of the configuration whose changes wait for a restart.
 	Restart []string `json:"restart,omitempty"`
+	// OtherVPNs lead networks of their own into their interfaces. Flows there need a rule with do: direct.
+	OtherVPNs []OtherVPN `json:"otherVPNs,omitempty"`
+}
+
+// OtherVPN is another program that leads networks into an interface of its own, by a routing table of its own.
+type OtherVPN struct {
+	Interface string   `json:"interface"`
+	Table     int      `json:"table"`
+	Networks  []string `json:"networks"`
 }
 
 // TransportStatus is one transport or failover group.

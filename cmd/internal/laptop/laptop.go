@@ -61,6 +61,9 @@ type Config struct {
 
 // Laptop is this machine.
 type Laptop struct {
+	// Others are the networks of other VPNs on this machine.
+	Others *direct.Others
+
 	cfg    *config.Config
 	log    *slog.Logger
 	given  link.Port // Config.TUN; may be nil
@@ -90,7 +93,7 @@ func New(c Config) (*Laptop, error) {
 	}
 	l := &Laptop{
 		cfg: c.Config, log: c.Log, given: c.TUN, direct: c.Direct, lab: c.Direct != nil,
-		networks: newNetworks(c.Config.Listen.TUN, c.Inside, c.Log), moved: c.Moved,
+		networks: newNetworks(c.Config.Listen.TUN, c.Inside, c.Log), moved: c.Moved, Others: new(direct.Others),
 	}
 	l.always.Store(&c.Config.AlwaysOn)
 	if l.direct == nil {
@@ -119,7 +122,7 @@ func (l *Laptop) openDirect() error {
 	if t != nil {
 		c = direct.Config{Interface: t.Name, Prefixes: t.Address, Mark: t.Mark, MarkMask: t.MarkMask}
 	}
-	c.Log = l.log
+	c.Log, c.Others = l.log, l.Others
 	d, err := direct.NewDialer(c)
 	switch {
 	case err == nil:
@@ -143,7 +146,7 @@ func (l *Laptop) openHost() error {
 		return fmt.Errorf("listen.tun.state_file: %w", err)
 	}
 	n, err := hostnet.Open(hostnet.Config{
-		Interface: t.Name, StateFile: t.StateFile, Mark: t.Mark, MarkMask: t.MarkMask, Log: l.log,
+		Interface: t.Name, StateFile: t.StateFile, Mark: t.Mark, MarkMask: t.MarkMask, Others: l.Others, Log: l.log,
 		Repaired: func(kind string, err error) {
 			if err != nil {
 				err = fmt.Errorf("cannot set up the host's %s: %w", kind, err)

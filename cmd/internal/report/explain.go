@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"penstock/policy"
 	"penstock/router"
 	"penstock/router/clients"
+	"penstock/router/hostnet/direct"
 )
 
 // Policy explains verdicts, lists rules and lifts blocks.
@@ -28,7 +30,9 @@ type Policy struct {
 	Flows  *Flows
 	// Place returns where dst is, seen from this host, for a flow of the client.
 	Place func(client uint64, dst netip.Addr) policy.Place
-	Log   *slog.Logger
+	// Others are the networks of other VPNs on this machine. May be nil.
+	Others *direct.Others
+	Log    *slog.Logger
 }
 
 // Explain says what would happen to a flow. For a flow that has been judged, it says what happened then and what would
@@ -159,6 +163,13 @@ func (p *Policy) explain(ed *edition.Edition, f policy.Flow, target string) cont
 	}
 	x.Datapath = "terminated: penstock ends the flow in its own stack and dials a new one"
 	x.Notes = append(e.WouldTurn, whatIf(ed, f, v)...)
+	if other, ok := p.Others.Of(f.Dst.Addr().Unmap()); ok {
+		if v.Action == policy.Forward && v.Egress == policy.EgressDirect {
+			x.Datapath += ", by " + other.Interface + ", because another VPN leads " + other.Network.String() + " there (table " + strconv.Itoa(other.Table) + ")"
+		} else {
+			x.Notes = append(x.Notes, "another VPN leads "+other.String()+": a rule with do: direct lets flows go there")
+		}
+	}
 	return x
 }
 

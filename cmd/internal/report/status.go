@@ -16,6 +16,7 @@ import (
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/laptop"
 	"penstock/policy"
+	"penstock/router/hostnet/direct"
 	"penstock/router/transport"
 )
 
@@ -155,6 +156,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	if waiting := s.waiting.Load(); waiting != nil {
 		st.Restart = *waiting
 	}
+	st.OtherVPNs = otherVPNs(s.Laptop.Others.List())
 	st.Flows.Active = s.Flows.Router.Active()
 	st.Flows.Forwarded, st.Flows.Denied = s.Flows.counts()
 	for _, t := range s.Egress.Transports() {
@@ -169,6 +171,23 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		st.Transports = append(st.Transports, t)
 	}
 	return st, nil
+}
+
+// otherVPNs sorts networks by the interface and the table that lead to them.
+func otherVPNs(list []direct.Other) []control.OtherVPN {
+	var out []control.OtherVPN
+	for _, o := range list {
+		if o.Interface == "" {
+			continue
+		}
+		i := slices.IndexFunc(out, func(v control.OtherVPN) bool { return v.Interface == o.Interface && v.Table == o.Table })
+		if i < 0 {
+			i = len(out)
+			out = append(out, control.OtherVPN{Interface: o.Interface, Table: o.Table})
+		}
+		out[i].Networks = append(out[i].Networks, o.Network.String())
+	}
+	return out
 }
 
 // ReloadEnded keeps the error of the last reload for the status; nil clears it.

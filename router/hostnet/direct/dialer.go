@@ -37,6 +37,8 @@ type Config struct {
 	Prefixes []netip.Prefix
 	// Mark and MarkMask are the bit (or bits) that our own sockets carry. Both zero: DefaultMark, DefaultMarkMask.
 	Mark, MarkMask uint32
+	// Others are the networks of other programs. Dials to them leave by their interfaces. May be nil.
+	Others *Others
 	// Log may be nil.
 	Log *slog.Logger
 }

@@ -164,6 +164,11 @@ func (d *Dialer) refuseLoop(addr netip.Addr) error {
 		return nil // no TUN, no loop
 	}
 	r, err := d.lookup(addr)
+	if other, ok := d.cfg.Others.Of(addr); ok {
+		if index, found := d.indexOf(other.Interface); found == nil {
+			r, err = d.routes.lookup(addr, d.cfg.Mark, index)
+		}
+	}
 	if err != nil {
 		return nil // no route: the dial itself fails, with the kernel's error
 	}
@@ -235,7 +240,7 @@ func (d *Dialer) guard(fd int, target netip.Addr) error {
 		if marked != nil {
 			return fmt.Errorf("direct: mark socket: %w", marked)
 		}
-		return nil
+		return d.lead(fd, target)
 	}
 	uplink, err := d.uplink(target)
 	if err != nil {
@@ -243,6 +248,19 @@ func (d *Dialer) guard(fd int, target netip.Addr) error {
 	}
 	if err := unix.BindToDevice(fd, uplink); err != nil {
 		return fmt.Errorf("direct: bind to %s: %w (%w)", uplink, ErrNoEscape, err)
+	}
+	return nil
+}
+
+// lead binds a socket to the interface of another program if its target is in that program's networks: a mark alone would
+// lead past them. Only sockets with a target are bound, so transports on unconnected sockets stay on the uplink.
+func (d *Dialer) lead(fd int, target netip.Addr) error {
+	other, ok := d.cfg.Others.Of(target)
+	if !ok {
+		return nil
+	}
+	if err := unix.BindToDevice(fd, other.Interface); err != nil {
+		return fmt.Errorf("direct: bind to %s, which has the route to %s: %w", other.Interface, target, err)
 	}
 	return nil
 }
