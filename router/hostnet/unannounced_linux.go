@@ -20,15 +20,15 @@ type fileState struct {
 	changed       syscall.Timespec // also after a change of owner or mode
 }
 
-func (h *Host) lookUnannouncedLocked() unannounced {
+func lookUnannounced(cfg Config, applied []change) unannounced {
 	u := unannounced{
 		arpIgnore:    sysctlOrEmpty("net/ipv4/conf/all/arp_ignore"),
 		srcValidMark: sysctlOrEmpty("net/ipv4/conf/all/src_valid_mark"),
 		reverse:      sysctlOrEmpty("net/ipv4/conf/all/rp_filter"),
-		ipv6Off:      sysctlOrEmpty("net/ipv6/conf/" + h.cfg.Interface + "/disable_ipv6"),
-		resolvConf:   stateOf(os.Lstat(h.cfg.ResolvConf)),
+		ipv6Off:      sysctlOrEmpty("net/ipv6/conf/" + cfg.Interface + "/disable_ipv6"),
+		resolvConf:   stateOf(os.Lstat(cfg.ResolvConf)),
 	}
-	for _, c := range h.applied {
+	for _, c := range applied {
 		if r, ok := c.(*resolvConf); ok && r.Link != "" { // its owner goes on writing to the target
 			u.target = stateOf(os.Stat(r.Target()))
 		}
@@ -52,7 +52,7 @@ func stateOf(info os.FileInfo, err error) fileState {
 func (h *Host) asUsual() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed || len(h.failing) > 0 || h.lookUnannouncedLocked() != h.usual {
+	if h.closed || len(h.failing) > 0 || lookUnannounced(h.cfg, h.applied) != h.usual {
 		return false
 	}
 	for _, c := range h.applied {

@@ -81,7 +81,7 @@ func (h *Host) repair(ctx context.Context) error {
 	if h.applied == nil {
 		return nil
 	}
-	usual := h.lookUnannouncedLocked() // first: what changes while we look is found by the next look
+	usual := lookUnannounced(h.cfg, h.applied) // first: what changes while we look is found by the next look
 	v := newView(h.kernel)
 	f, err := gather(v, h.cfg.Interface)
 	if err != nil {
@@ -150,7 +150,7 @@ func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 		case err != nil:
 			failed[c.stage()] = errors.Join(failed[c.stage()], fmt.Errorf("%s: %w", c, err))
 		case h.without[c.key()]: // it was not put back, and a warning said so
-		case inEntries(known, c.key()) && !h.revisedLocked(c): // else it is new, such as a network that the host has just joined
+		case inEntries(known, c.key()) && !isRevised(c, h.applied): // else it is new, such as a network that the host has just joined
 			removed = append(removed, c)
 		}
 	}
@@ -159,11 +159,11 @@ func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 	return h.undoStaleLocked(plan)
 }
 
-// revisedLocked reports whether a change is other than what was applied, so that nobody else removed it: the table names the
-// networks that the host is connected to, for example.
-func (h *Host) revisedLocked(c change) bool {
+// isRevised reports whether a change is other than what was applied, so that nobody else removed it: the table names the networks
+// that the host is connected to, for example.
+func isRevised(c change, applied []change) bool {
 	r, ok := c.(reviser)
-	return ok && slices.ContainsFunc(h.applied, func(a change) bool { return a.key() == c.key() && r.revises(a) })
+	return ok && slices.ContainsFunc(applied, func(a change) bool { return a.key() == c.key() && r.revises(a) })
 }
 
 // tellLocked reports what could not be put back, if that is news, and what could.
