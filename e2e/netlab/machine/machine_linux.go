@@ -180,7 +180,12 @@ func (m *Machine) Boot(ctx context.Context) error {
 	if err := m.plug(holder.Process.Pid); err != nil {
 		return err
 	}
-	m.nspawn = exec.Command("systemd-nspawn", "--quiet", "--boot", "--directory="+m.root, "--machine="+filepath.Base(m.dir),
+	// Control groups of its own: systemd would take the services of another machine for its own.
+	const inGroup = `for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+			mkdir "$root/$0" && echo $$ > "$root/$0/cgroup.procs" && break
+		done 2>/dev/null
+		exec "$@"`
+	m.nspawn = exec.Command("sh", "-c", inGroup, m.group(), "systemd-nspawn", "--quiet", "--boot", "--directory="+m.root, "--machine="+filepath.Base(m.dir),
 		"--register=no", "--keep-unit", "--console=pipe", "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--settings=no",
 		fmt.Sprintf("--network-namespace-path=/proc/%d/ns/net", holder.Process.Pid),
 		"--bind=/dev/net/tun", "--capability=CAP_NET_ADMIN")
@@ -208,11 +213,11 @@ func (m *Machine) plug(pid int) error {
 	if err := unshared(pid); err != nil {
 		return err
 	}
-	for range 500 { // the kernel removes the last one some time after the machine
-		if _, err := links.LinkByName(port); err != nil {
-			break
+	// The last one goes with the machine's network, which the kernel removes some time after the machine.
+	if old, err := links.LinkByName(port); err == nil {
+		if err := links.LinkDel(old); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("unplug: %w", err)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	br, err := links.LinkByName(bridge)
 	if err != nil {
@@ -387,7 +392,31 @@ func (m *Machine) Cut() error {
 	return nil
 }
 
-func (m *Machine) off() { m.nspawn, m.leader = nil, 0 }
+func (m *Machine) off() {
+	m.nspawn, m.leader = nil, 0
+	for _, root := range []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		removeGroups(filepath.Join(root, m.group()))
+	}
+}
+
+// group is the name of the machine's control group.
+func (m *Machine) group() string {
+	return "penstock-machine-" + strings.Trim(strings.ReplaceAll(m.dir, "/", "-"), "-")
+}
+
+// removeGroups removes a control group and those below it. One with a process that has not quite ended stays.
+func removeGroups(dir string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			removeGroups(filepath.Join(dir, e.Name()))
+		}
+	}
+	_ = unix.Rmdir(dir) // what stays is empty and does no harm
+}
 
 // Capture starts a capture on the access network, and proves that it sees packets in clear. It continues while the machine is
 // off. Packets to and from the allowed endpoints are the tunnel's.
