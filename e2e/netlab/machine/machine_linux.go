@@ -214,6 +214,11 @@ func (m *Machine) plug(pid int) error {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+	if last, err := links.LinkByName(port); err == nil { // something still holds the machine's network
+		if err := links.LinkDel(last); err != nil {
+			return fmt.Errorf("unplug: %w", err)
+		}
+	}
 	br, err := links.LinkByName(bridge)
 	if err != nil {
 		return err
