@@ -27,6 +27,8 @@ type late struct {
 	upstream net.Conn   // of the first verdict, and then of the one on the name
 	over     bool       // the upstream has ended, or the flow was refused: no other may take its place
 	refused  bool
+
+	left chan bool // gets one value once down has left the first upstream for another: whether the client has heard from it
 }
 
 // handleLate dials, answers, and carries what the policy allows.
@@ -45,7 +47,7 @@ func (r *Router) handleLate(ctx context.Context, a Answerer, e *entry) {
 	}
 	defer client.Close()
 	e.carriedBy(client)
-	l := &late{r: r, ctx: ctx, e: e, client: client, before: e.flow, upstream: upstream}
+	l := &late{r: r, ctx: ctx, e: e, client: client, before: e.flow, upstream: upstream, left: make(chan bool, 1)}
 	defer func() { l.current().Close() }()
 	stop := context.AfterFunc(ctx, l.abort)
 	defer stop()
@@ -99,6 +101,11 @@ func (l *late) down() error {
 		l.mu.Unlock()
 		switch {
 		case replaced:
+			heard := l.answered()
+			l.left <- heard
+			if heard {
+				return errNoMore
+			}
 		case refused:
 			return nil
 		case err != nil:
@@ -249,21 +256,34 @@ func (l *late) redial(passed int) error {
 		l.e.fail("dial", err)
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.over {
+	if !l.replace(fresh) {
 		abort(fresh)
 		fresh.Close()
 		return errNoMore
 	}
-	old := l.upstream
-	l.upstream = fresh
-	abort(old)
-	old.Close()
-	if l.answered() {
-		return errNoMore
+	// What down has read of the old upstream may still reach the client. A client must not hear two servers.
+	select {
+	case heard := <-l.left:
+		if heard {
+			return errNoMore
+		}
+		return nil
+	case <-l.ctx.Done():
+		return l.ctx.Err()
 	}
-	return nil
+}
+
+// replace puts another upstream in the place of the first, which it ends, unless the flow is over.
+func (l *late) replace(fresh net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return false
+	}
+	abort(l.upstream)
+	l.upstream.Close()
+	l.upstream = fresh
+	return true
 }
 
 // longLine passes a stream that begins with a line longer than a head may be. When the line ends, and turns out to have been that

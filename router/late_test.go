@@ -3,12 +3,15 @@ package router
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -222,4 +225,61 @@ func TestAServerThatEndsFirstHearsTheRest(t *testing.T) {
 		t.Errorf("the server heard %q, want all", got)
 	}
 	<-w.ended
+}
+
+// lateConn is an upstream whose first bytes were read before it was closed, and are delivered after.
+type lateConn struct {
+	net.Conn // nil
+	closed   chan struct{}
+	close    func()
+	said     bool
+}
+
+func newLateConn() *lateConn {
+	c := &lateConn{closed: make(chan struct{})}
+	c.close = sync.OnceFunc(func() { close(c.closed) })
+	return c
+}
+
+func (c *lateConn) Read(b []byte) (int, error) {
+	<-c.closed
+	if c.said {
+		return 0, net.ErrClosed
+	}
+	c.said = true
+	return copy(b, "out\n"), nil
+}
+
+func (c *lateConn) Write(b []byte) (int, error) { return len(b), nil }
+func (c *lateConn) Close() error                { c.close(); return nil }
+
+func (c *lateConn) DialContext(context.Context, string, string) (net.Conn, error) { return c, nil }
+
+// countedConn counts what its client has sent and received, as a stack's flow does.
+type countedConn struct {
+	net.Conn
+	out atomic.Uint64
+}
+
+func (c *countedConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.out.Add(uint64(n))
+	return n, err
+}
+
+func (c *countedConn) Bytes() (in, out uint64) { return 0, c.out.Load() }
+func (c *countedConn) Abort()                  { abort(c.Conn) }
+
+// The greeting of the first server may be on its way to the client when the name asks for another one.
+func TestAClientNeverHearsTwoServers(t *testing.T) {
+	corp := newListener(t, "corp")
+	w := newWorld(t, Config{Policy: decide(byName), Ways: ways{"out": newLateConn(), "corp": dialTo(corp.addr)}, SniffTimeout: 50 * time.Millisecond})
+	c := newClient(t)
+	c.near = &countedConn{Conn: c.near}
+	w.handle(c, 4443)
+	c.Write(clientHello("intra.corp"))
+	got, err := io.ReadAll(c)
+	if strings.Contains(string(got), "corp") || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %q, %v; want no more than the greeting", got, err)
+	}
 }

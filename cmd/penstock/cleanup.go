@@ -40,6 +40,7 @@ next start to take over.`,
 		},
 	}
 	f.add(cmd)
+	f.addGood(cmd)
 	cmd.Flags().BoolVar(&stopped, "stopped", false, "act only after a stop that was asked for, as systemd tells")
 	return cmd
 }

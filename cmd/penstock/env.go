@@ -27,7 +27,7 @@ type env struct {
 	lockdown func(context.Context, *config.Config, *slog.Logger) error
 	// The functions of a state file report whether lockdown is in force, or was.
 	cleanup, restore, lift func(stateFile string, log *slog.Logger) (closed bool, err error)
-	closed                 func(stateFile string) (bool, error)
+	closed                 func(stateFile string) (recorded bool, table string, err error)
 	demo                   func(context.Context, demoOptions) error
 }
 

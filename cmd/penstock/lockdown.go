@@ -1,10 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/lastgood"
 )
 
 func newLockdownCommand(e *env) *cobra.Command {
@@ -26,15 +31,21 @@ without the key that penstock runs or reloads.`,
 			if state == "" {
 				return nil
 			}
-			closed, err := e.closed(state)
-			if err != nil {
+			recorded, table, err := e.closed(state)
+			switch {
+			case err != nil:
 				return err
-			}
-			if !closed {
+			case recorded && table == "":
+				return fmt.Errorf("lockdown is on in %s, but the host is open: its nftables table is gone. "+
+					"Start penstock, or close the host with \"penstock lockdown restore\"", state)
+			case recorded:
+				fmt.Fprintln(e.stdout, "on: the host is closed to everything but penstock")
+			case table != "":
+				fmt.Fprintf(e.stdout, "on: the nftables table %s closes the host, although %s does not say so: "+
+					"name the state file of the penstock that made it with --state, or delete it with nft delete table inet %s\n", table, state, table)
+			default:
 				fmt.Fprintln(e.stdout, "off: no lockdown is in force")
-				return nil
 			}
-			fmt.Fprintln(e.stdout, "on: the host is closed to everything but penstock")
 			return nil
 		},
 	}
@@ -92,7 +103,9 @@ lockdown was in force, this works without a valid configuration.`,
 			if e.restore == nil || e.lockdown == nil {
 				return errNotBuilt
 			}
-			state, log := f.path(e), newLogger(e, false)
+			log := newLogger(e, false)
+			c, fault := f.load()
+			state := f.path(e)
 			if state == "" {
 				return nil
 			}
@@ -103,17 +116,14 @@ lockdown was in force, this works without a valid configuration.`,
 			case closed:
 				fmt.Fprintln(e.stdout, "lockdown was in force: the host is closed until penstock runs")
 				return nil
-			case f.file == "":
-				return nil
-			}
-			c, err := config.Load(f.file)
-			if err != nil {
-				return err
+			case c == nil:
+				return fault
 			}
 			return e.lockdown(cmd.Context(), c, log)
 		},
 	}
 	f.add(cmd)
+	f.addGood(cmd)
 	return cmd
 }
 
@@ -121,7 +131,7 @@ lockdown was in force, this works without a valid configuration.`,
 const systemConfig = "/etc/penstock/config.yaml"
 
 // stateFlags say which state file a command is about.
-type stateFlags struct{ file, state string }
+type stateFlags struct{ file, state, good string }
 
 func (f *stateFlags) add(cmd *cobra.Command) {
 	fileFlag(cmd, &f.file)
@@ -134,25 +144,54 @@ func (f *stateFlags) add(cmd *cobra.Command) {
 	}
 }
 
+// addGood adds --last-good, for what a service runs.
+func (f *stateFlags) addGood(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.good, "last-good", "", "while the configuration has a fault, use the copy in `DIR` of the last one that worked")
+}
+
 // path returns the state file: --state, or else that of the configuration, or else, if that has a fault, the default. It is ""
 // for a configuration that has none, which it says.
 func (f *stateFlags) path(e *env) string {
-	switch {
-	case f.state != "":
+	if f.state != "" {
 		return f.state
-	case f.file == "":
-		return config.DefaultStateFile()
 	}
-	c, err := config.Load(f.file)
+	c, err := f.load()
 	switch {
 	case err != nil:
-		fmt.Fprintf(e.stderr, "%s has a fault, so this uses the default state file %s\n", f.file, config.DefaultStateFile())
+		fmt.Fprintf(e.stderr, "%s has a fault, so this uses the default state file %s: --state names another\n", f.configured(), config.DefaultStateFile())
 		return config.DefaultStateFile()
-	case c.Listen.TUN == nil:
+	case c == nil:
+		return config.DefaultStateFile()
+	case c.Listen.TUN == nil && f.file != "":
 		fmt.Fprintln(e.stderr, f.file, "has no listen.tun: penstock changes nothing on the host")
 		return ""
+	case c.Listen.TUN == nil:
+		return config.DefaultStateFile()
 	}
 	return c.Listen.TUN.StateFile
+}
+
+// load returns the configuration that -c names, or else the system's if there is one, or else nil. For one with a fault it returns
+// the copy that --last-good names. With --state it returns nil.
+func (f *stateFlags) load() (*config.Config, error) {
+	if f.state != "" {
+		return nil, nil
+	}
+	path := f.configured()
+	if _, err := os.Stat(path); f.file == "" && errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	c, err := config.Load(path)
+	if err == nil || f.good == "" {
+		return c, err
+	}
+	abs, absErr := filepath.Abs(path)
+	dir, dirErr := filepath.Abs(f.good)
+	copied, _, copyErr := lastgood.Copy{Dir: dir}.Load(abs)
+	if absErr != nil || dirErr != nil || copyErr != nil {
+		return nil, err // that of the configuration is the one to mend
+	}
+	return copied, nil
 }
 
 // configured returns the configuration that -c names, or the system's.

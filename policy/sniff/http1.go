@@ -32,9 +32,10 @@ func (h *head) read(b []byte) {
 }
 
 func (h *head) parse(b []byte) Result {
-	at := 0
-	for at < len(b) && (b[at] == '\r' || b[at] == '\n') {
-		at++ // servers skip empty lines before a request (RFC 9112 2.2)
+	at, indented := 0, false
+	for at < len(b) && (b[at] == '\r' || b[at] == '\n' || isBlank(b[at])) {
+		indented = indented || isBlank(b[at]) // some servers skip blanks too: Python's http.server
+		at++                                  // servers skip empty lines before a request (RFC 9112 2.2)
 	}
 	method := tokenLen(b[at:])
 	if at+method == len(b) {
@@ -51,12 +52,12 @@ func (h *head) parse(b []byte) Result {
 		return needMore(HTTP)
 	}
 	if !namesVersion(line) {
-		if bytes.EqualFold(line[:method], []byte("GET")) {
-			return ambiguous(HTTP) // HTTP/0.9
+		if bytes.EqualFold(line[:method], []byte("GET")) && isTarget(bytes.TrimLeft(line[method:], blanks)) {
+			return ambiguous(HTTP) // HTTP/0.9; without a target, "get key" is for memcached or Redis
 		}
 		return Result{Status: NotThis}
 	}
-	if !h.requestLine(line, method) {
+	if indented || !h.requestLine(line, method) {
 		return ambiguous(HTTP)
 	}
 	if len(b) > MaxBytes && !bytes.Contains(b[at:], []byte("\n\r\n")) {
@@ -80,10 +81,16 @@ func (h *head) parse(b []byte) Result {
 // hasTarget reports whether what follows the first word may be a request target, or is too short to say. In the text of other
 // protocols it is another word.
 func hasTarget(line []byte, method int) bool {
-	const scheme = 64 // bytes within which the "://" of an absolute target comes
-	target := bytes.TrimLeft(line[method:], " \t\v\f")
-	return len(target) < scheme || target[0] == '/' || target[0] == '*' || bytes.EqualFold(line[:method], []byte("CONNECT")) ||
-		bytes.Contains(target[:scheme], []byte("://"))
+	target := bytes.TrimLeft(line[method:], blanks)
+	return len(target) < scheme || isTarget(target) || bytes.EqualFold(line[:method], []byte("CONNECT"))
+}
+
+// scheme is the number of bytes within which the "://" of an absolute target comes.
+const scheme = 64
+
+// isTarget reports whether the text after a method starts like a path, an asterisk or a URL.
+func isTarget(text []byte) bool {
+	return len(text) > 0 && (text[0] == '/' || text[0] == '*') || bytes.Contains(text[:min(len(text), scheme)], []byte("://"))
 }
 
 // requestLine parses "METHOD target HTTP/1.x\r\n" with single spaces. method is the length of METHOD in bytes.
@@ -217,6 +224,8 @@ func namesVersion(line []byte) bool {
 	}
 	return false
 }
+
+const blanks = " \t\v\f"
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\v' || c == '\f' }
 

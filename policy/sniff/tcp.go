@@ -25,8 +25,11 @@ func readTCP(b []byte) Result {
 	if len(b) == 0 {
 		return needMore(Unknown)
 	}
-	if b[0] == recordHandshake {
+	switch b[0] {
+	case recordHandshake:
 		return readTLS(b[:min(len(b), MaxBytes)])
+	case recordAlert:
+		return readAlerts(b[:min(len(b), MaxBytes)])
 	}
 	if startsPreface(b) {
 		return readHTTP2(b)

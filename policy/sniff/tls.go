@@ -3,6 +3,8 @@ package sniff
 // Numbers from the TLS registries (RFC 8446, RFC 6066, RFC 9849).
 const (
 	recordHeader    = 5 // bytes: type, version, length
+	recordAlert     = 21
+	alertSize       = recordHeader + 2 // bytes: header, level, description
 	recordHandshake = 22
 	maxRecord       = 1 << 14 // bytes of plaintext
 	messageHeader   = 4       // bytes: type, length
@@ -11,6 +13,34 @@ const (
 	extECH          = 0xfe0d
 	nameTypeHost    = 0
 )
+
+// readAlerts reads a stream that starts with an alert. No client sends one before its hello, but Go's server passes over warnings
+// there (crypto/tls of Go 1.25), so a hello that follows is ambiguous.
+func readAlerts(b []byte) Result {
+	for len(b) > 0 && b[0] == recordAlert {
+		if len(b) > 1 && b[1] >= 0x10 || len(b) > 3 && b[3] != 0 || len(b) > 4 && b[4] != alertSize-recordHeader {
+			return Result{Status: NotThis}
+		}
+		if len(b) < alertSize {
+			return needMore(Unknown)
+		}
+		b = b[alertSize:]
+	}
+	switch {
+	case len(b) == 0:
+		return needMore(TLS)
+	case b[0] != recordHandshake:
+		return Result{Status: NotThis}
+	}
+	res := readTLS(b)
+	switch res.Status {
+	case NotThis:
+		return res
+	case NeedMore:
+		return needMore(TLS)
+	}
+	return ambiguous(TLS)
+}
 
 // readTLS reads a stream that starts with a handshake record. Before the type of the hello it can still be another protocol.
 // After it, any syntax error is ambiguous.

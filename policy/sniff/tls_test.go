@@ -134,3 +134,29 @@ func TestResultKeepsNothingOfItsInput(t *testing.T) {
 		t.Errorf("got %q after the input was cleared, want x.bet", got.Host)
 	}
 }
+
+// Go's server passes over the warnings, so the name would decide there and not here.
+func TestAHelloBehindAlerts(t *testing.T) {
+	hello := string(clientHello(t, &tls.Config{ServerName: "x.bet"}))
+	const warning = "\x15\x03\x01\x00\x02\x01\x5a"
+	for _, tt := range []struct {
+		name, in string
+		want     Result
+	}{
+		{"a warning", warning + hello, ambiguous(TLS)},
+		{"three warnings", warning + warning + warning + hello, ambiguous(TLS)},
+		{"an alert and something else", warning + "GET / HTTP/1.1\r\n\r\n", Result{Status: NotThis}},
+		{"an alert and another message of a handshake", warning + "\x16\x03\x01\x00\x04\x00\x00\x00\x00", Result{Status: NotThis}},
+		{"an alert of three bytes", "\x15\x03\x01\x00\x03\x01\x5a\x00" + hello, Result{Status: NotThis}},
+		{"text that begins with the byte of an alert", "\x15hello", Result{Status: NotThis}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := cuts(t, []byte(tt.in), 1); got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+	if got := TCP([]byte(warning)); got != needMore(TLS) {
+		t.Errorf("the alert alone: got %+v, want %+v", got, needMore(TLS))
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"penstock/router/hostnet/direct"
+	"penstock/router/hostnet/firewall"
 )
 
 // Host is the host side of one penstock, from Open to Close. Its methods may be called concurrently.
@@ -213,8 +214,12 @@ func Cleanup(stateFile string, log *slog.Logger) (closed bool, err error) {
 }
 
 // Restore closes the host again if lockdown was in force when this or an earlier boot last changed it, and reports whether it
-// was. It is for early boot: it needs no configuration. It returns ErrInUse, wrapped, while a penstock runs. log may be nil.
+// was. It is for early boot: it needs no configuration, and no state file that can be written. It returns ErrInUse, wrapped, while
+// a penstock runs. log may be nil.
 func Restore(stateFile string, log *slog.Logger) (closed bool, err error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	err = withJournal(stateFile, log, func(k *kernel, j *journal, _ *slog.Logger) error {
 		if j.closed == nil {
 			return nil
@@ -226,7 +231,45 @@ func Restore(stateFile string, log *slog.Logger) (closed bool, err error) {
 		}
 		return keepClosed(j, table)
 	})
-	return closed, err
+	if err == nil || errors.Is(err, ErrInUse) {
+		return closed, err
+	}
+	c := lastClosure(stateFile)
+	if c == nil {
+		return false, err
+	}
+	if failed := seal(c); failed != nil {
+		return false, errors.Join(err, failed)
+	}
+	log.Error("the state file cannot be used: the host is closed all the same", "err", err)
+	return true, nil
+}
+
+// Seal closes the host as the settings say, with the nftables table alone, although the state file cannot be used: with a full or
+// read-only disk, for example. No state file knows of that table. A later Apply takes it over.
+func Seal(c Config, s Settings) error {
+	c, err := c.withDefaults()
+	if err != nil {
+		return err
+	}
+	if closed := closureOf(c, s); closed != nil {
+		return seal(closed)
+	}
+	return nil
+}
+
+// seal puts the table that closes the host into the kernel.
+func seal(c *closure) error {
+	k, err := newKernel()
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	table, err := c.filter(newView(k))
+	if err != nil {
+		return err
+	}
+	return putTable(table)
 }
 
 // Lift ends lockdown, and undoes everything that a process left behind. It reports whether lockdown was in force. It returns
@@ -242,11 +285,23 @@ func Lift(stateFile string, log *slog.Logger) (closed bool, err error) {
 	return closed, err
 }
 
-// IsClosed reports whether the state file says that lockdown is in force. It does not need the lock.
-func IsClosed(stateFile string) (bool, error) {
+// IsClosed reports whether lockdown is in force: recorded is what the state file says, and table is the nftables table that closes
+// the host, "" if there is none. It does not need the lock.
+func IsClosed(stateFile string) (recorded bool, table string, err error) {
 	j := &journal{path: stateFile}
-	err := j.load()
-	return j.closed != nil, err
+	if err := j.load(); err != nil {
+		return false, "", err
+	}
+	tables, err := firewall.Tables()
+	if err != nil {
+		return false, "", fmt.Errorf("hostnet: list nftables: %w", err)
+	}
+	for _, t := range tables {
+		if t.Lockdown {
+			table = t.Name
+		}
+	}
+	return j.closed != nil, table, nil
 }
 
 // withJournal calls f with the journal of a state file, if there is one.
@@ -296,15 +351,24 @@ func undoJournal(k *kernel, j *journal, log *slog.Logger) error {
 
 // keepClosed puts the table that closes the host into the kernel and into the journal.
 func keepClosed(j *journal, table *nftTable) error {
-	if there, err := table.present(nil); err != nil || !there {
-		if err := table.make(nil); err != nil {
-			return fmt.Errorf("hostnet: lockdown: %s: %w", table, err)
-		}
+	if err := putTable(table); err != nil {
+		return err
 	}
 	if inEntries(j.entries, table.key()) {
 		return nil
 	}
 	return j.save(append(slices.Clone(j.entries), entryOf(table)))
+}
+
+// putTable puts the table that closes the host into the kernel.
+func putTable(table *nftTable) error {
+	if there, err := table.present(nil); err == nil && there {
+		return nil
+	}
+	if err := table.make(nil); err != nil {
+		return fmt.Errorf("hostnet: lockdown: %s: %w", table, err)
+	}
+	return nil
 }
 
 // reconcileLocked writes the plan to the journal and makes what is missing of it. With replace it then undoes what is in

@@ -61,7 +61,10 @@ func Restore(string, *slog.Logger) (bool, error) { return false, errors.ErrUnsup
 func Lift(string, *slog.Logger) (bool, error) { return false, errors.ErrUnsupported }
 
 // IsClosed returns errors.ErrUnsupported.
-func IsClosed(string) (bool, error) { return false, errors.ErrUnsupported }
+func IsClosed(string) (bool, string, error) { return false, "", errors.ErrUnsupported }
+
+// Seal returns errors.ErrUnsupported.
+func Seal(Config, Settings) error { return errors.ErrUnsupported }
 
 // ChooseAddresses returns errors.ErrUnsupported.
 func ChooseAddresses(Choice) ([]netip.Prefix, error) { return nil, errors.ErrUnsupported }

@@ -51,7 +51,7 @@ func salvage(v *view) (entries []entry, closed *closure, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("hostnet: list nftables: %w", err)
 	}
-	closed = &closure{Interface: "pen0", Mark: direct.DefaultMark, MarkMask: direct.DefaultMarkMask}
+	closed = defaultClosure()
 	open := false
 	for _, t := range tables {
 		entries = append(entries, entry{Nft: &nftTable{Name: t.Name}})
@@ -84,4 +84,19 @@ func salvage(v *view) (entries []entry, closed *closure, err error) {
 		}
 	}
 	return entries, closed, nil
+}
+
+// defaultClosure closes the host where nothing tells how it was closed.
+func defaultClosure() *closure {
+	return &closure{Interface: "pen0", Mark: direct.DefaultMark, MarkMask: direct.DefaultMarkMask}
+}
+
+// lastClosure returns how a state file, which cannot be locked or written, says that the host is closed, or nil if it says that it is
+// not. It is not nil if the file cannot be read: a host that should be closed must not be open.
+func lastClosure(stateFile string) *closure {
+	j := &journal{path: stateFile}
+	if err := j.load(); err != nil {
+		return defaultClosure()
+	}
+	return j.closed
 }

@@ -142,10 +142,7 @@ func (l *Laptop) openHost() error {
 	if t == nil || l.given != nil || t.Routes == "manual" && t.DNS == "manual" {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(t.StateFile), 0o700); err != nil {
-		return fmt.Errorf("listen.tun.state_file: %w", err)
-	}
-	n, err := hostnet.Open(hostnet.Config{
+	c := hostnet.Config{
 		Interface: t.Name, StateFile: t.StateFile, Mark: t.Mark, MarkMask: t.MarkMask, Others: l.Others, Log: l.log,
 		Repaired: func(kind string, err error) {
 			if err != nil {
@@ -160,12 +157,18 @@ func (l *Laptop) openHost() error {
 		},
 		Overlap: l.overlaps,
 		Warning: func(err error) { l.log.Warn("cannot apply all settings to the host", "err", err) },
-	})
-	if err != nil {
-		return fmt.Errorf("listen.tun.state_file: %w", err)
 	}
-	l.net = n
-	return nil
+	err := os.MkdirAll(filepath.Dir(t.StateFile), 0o700)
+	if err == nil {
+		l.net, err = hostnet.Open(c)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case l.always.Load().Lockdown && !errors.Is(err, hostnet.ErrInUse): // a host that should be closed must not stay open
+		err = errors.Join(err, hostnet.Seal(c, l.settings()))
+	}
+	return fmt.Errorf("listen.tun.state_file: %w", err)
 }
 
 // Open creates the TUN and attaches a stack to it. No route leads into it yet. Without listen.tun it does nothing.

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -43,8 +44,9 @@ func (c Copy) Keep(files []string) error {
 			return errors.Join(fmt.Errorf("keep a copy of the configuration: %w", err), os.RemoveAll(fresh))
 		}
 	}
-	// Load finds one of the two, whenever this is cut short.
-	if err := errors.Join(os.RemoveAll(old), rename(c.Dir, old), os.Rename(fresh, c.Dir), os.RemoveAll(old)); err != nil {
+	// Load finds one of the two, whenever this is cut short. All of the new one is on disk before the old one goes: after a power cut,
+	// a file that was not written out would be empty.
+	if err := errors.Join(syncDirs(fresh), os.RemoveAll(old), rename(c.Dir, old), os.Rename(fresh, c.Dir), syncDir(filepath.Dir(c.Dir)), os.RemoveAll(old)); err != nil {
 		return fmt.Errorf("keep a copy of the configuration: %w", err)
 	}
 	return nil
@@ -84,7 +86,37 @@ func keep(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(to, data, 0o600)
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// syncDirs writes a folder and the folders below it to disk. A folder that is missing has nothing to write.
+func syncDirs(root string) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil || !d.IsDir():
+			return err
+		}
+		return syncDir(path)
+	})
+}
+
+// syncDir writes the entries of a folder to disk, where the system can.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // Load loads the copy of the configuration at path, which must be absolute, and tells when it was kept. The error is ErrNone if

@@ -219,6 +219,11 @@ func (m *Machine) plug(pid int) error {
 			return fmt.Errorf("unplug: %w", err)
 		}
 	}
+	if last, err := links.LinkByName(port); err == nil { // something still holds the machine's network
+		if err := links.LinkDel(last); err != nil {
+			return fmt.Errorf("unplug: %w", err)
+		}
+	}
 	br, err := links.LinkByName(bridge)
 	if err != nil {
 		return err
