@@ -162,12 +162,14 @@ func (h *Host) Block(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
+	table := planFilter(h.cfg, s, f)
 	if closed := closureOf(h.cfg, s); closed != nil {
 		if err := h.journal.setClosed(closed); err != nil {
-			return err
+			// Such as on a full disk. The host closes all the same: salvage finds the table by its name.
+			return errors.Join(err, table.make(h.kernel))
 		}
 	}
-	return h.reconcileLocked(ctx, v, []change{planFilter(h.cfg, s, f)}, false)
+	return h.reconcileLocked(ctx, v, []change{table}, false)
 }
 
 // Release gives up the state file and leaves the host as it is, for the next process to take over.

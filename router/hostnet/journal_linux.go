@@ -25,14 +25,17 @@ type journal struct {
 	lock    *os.File // flock on path+".lock": the journal itself is replaced by rename
 	entries []entry
 	closed  *closure // nil without lockdown
+	foreign bool     // it was written in another network namespace or another boot, or on another host
 }
 
 // journalFile is the JSON on disk.
 type journalFile struct {
-	Version int      `json:"version"`
-	Boot    string   `json:"boot"` // /proc/sys/kernel/random/boot_id at the time of writing
-	Entries []entry  `json:"entries"`
-	Closed  *closure `json:"closed,omitempty"`
+	Version int    `json:"version"`
+	Boot    string `json:"boot"` // /proc/sys/kernel/random/boot_id at the time of writing
+	// Namespace is the network namespace at the time of writing; "" in files of earlier versions.
+	Namespace string   `json:"namespace,omitempty"`
+	Entries   []entry  `json:"entries"`
+	Closed    *closure `json:"closed,omitempty"`
 }
 
 // closure is how the host is to be closed while lockdown is in force. It outlives the process and the boot: only lifting
@@ -127,9 +130,10 @@ func (j *journal) load() error {
 		}
 	}
 	j.entries, j.closed = f.Entries, f.Closed
-	if f.Boot != bootID() {
-		// The reboot undid everything but files. What bears our name is still undone, which does no harm: in some containers
-		// the boots of a service and of a shell differ.
+	j.foreign = f.Boot != bootID() || f.Namespace != "" && f.Namespace != namespace()
+	if j.foreign {
+		// What a reboot or another namespace has to do with this kernel state is files alone. What bears our name is still
+		// undone, which does no harm: in some containers the boots of a service and of a shell differ.
 		j.entries = slices.DeleteFunc(j.entries, func(e entry) bool { return e.ResolvConf == nil && !bearsOurName(e.change()) })
 	}
 	return nil
@@ -137,7 +141,7 @@ func (j *journal) load() error {
 
 // save writes the entries. When it returns nil, they are on disk.
 func (j *journal) save(entries []entry) error {
-	raw, err := json.MarshalIndent(journalFile{Version: journalVersion, Boot: bootID(), Entries: entries, Closed: j.closed}, "", "\t")
+	raw, err := json.MarshalIndent(journalFile{Version: journalVersion, Boot: bootID(), Namespace: namespace(), Entries: entries, Closed: j.closed}, "", "\t")
 	if err != nil {
 		return fmt.Errorf("hostnet: encode state file: %w", err)
 	}
@@ -182,6 +186,15 @@ func (j *journal) close() error {
 		err = errors.Join(err, os.Remove(j.lock.Name()))
 	}
 	return errors.Join(err, j.lock.Close())
+}
+
+// namespace names the network namespace that this process is in; "" if that cannot be found out.
+func namespace() string {
+	name, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		return ""
+	}
+	return name
 }
 
 func bootID() string {

@@ -21,6 +21,10 @@ var errDamaged = errors.New("state file cannot be used")
 // kernel what bears our name. What was in the file besides, the original resolver file and sysctls, is lost.
 func openOrSalvage(path string, k *kernel, log *slog.Logger) (*journal, error) {
 	j, err := openJournal(path)
+	if err == nil && j.foreign && len(j.entries) > 0 {
+		log.Warn("the state file is from another boot, host or network namespace: undoing only the files in it and what bears penstock's name",
+			"file", path, "lockdown", j.closed != nil)
+	}
 	if !errors.Is(err, errDamaged) {
 		return j, err
 	}

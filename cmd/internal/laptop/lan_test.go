@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,9 +33,11 @@ func TestServersOfTheLANAreThoseOnANetworkOfTheHost(t *testing.T) {
 
 func TestTheLANIsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var lan edition.LAN
+		var lan atomic.Pointer[edition.LAN]
+		set := func(domains ...string) { lan.Store(&edition.LAN{Search: domains}) }
+		set()
 		fresh := 0
-		n := &lanNames{look: func(context.Context) edition.LAN { return lan }, fresh: func() { fresh++ }, changed: make(chan struct{}, 1)}
+		n := &lanNames{look: func(context.Context) edition.LAN { return *lan.Load() }, fresh: func() { fresh++ }, changed: make(chan struct{}, 1)}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- n.run(ctx) }()
@@ -47,13 +50,13 @@ func TestTheLANIsFollowed(t *testing.T) {
 			}
 		}
 		after(0, "[]", 0)
-		lan = edition.LAN{Search: []string{"home.example"}}
+		set("home.example")
 		n.again()
 		after(0, "[home.example]", 1)
-		lan = edition.LAN{Search: []string{"corp.example"}} // DHCP is later than the route
+		set("corp.example") // DHCP is later than the route
 		after(lanAfterChange, "[corp.example]", 2)
 		after(lanWithout, "[corp.example]", 2)
-		lan = edition.LAN{}
+		set()
 		after(lanWithout, "[]", 3)
 		cancel()
 		if err := <-done; err != nil {

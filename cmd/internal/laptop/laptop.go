@@ -184,12 +184,19 @@ func (l *Laptop) Outside() egress.Outside {
 	return egress.Outside{Direct: l.direct, Mark: l.mark(), Resolve: l.names.resolve}
 }
 
-// mark returns the mark of our own sockets, which keeps them out of the TUN; 0 without a TUN.
+// mark returns the mark of our own sockets, which keeps them out of the TUN. Without a TUN that is the default mark, if it is
+// permitted: it keeps them out of the TUN of another penstock on this machine, which would send a gateway's answers to its
+// peers another way.
 func (l *Laptop) mark() uint32 {
-	if l.cfg.Listen.TUN == nil || l.given != nil {
+	switch d, ok := l.direct.(*direct.Dialer); {
+	case l.given != nil:
 		return 0
+	case l.cfg.Listen.TUN != nil:
+		return l.cfg.Listen.TUN.Mark
+	case ok && d.Marks():
+		return direct.DefaultMark
 	}
-	return l.cfg.Listen.TUN.Mark
+	return 0
 }
 
 // Interface returns the name of the TUN, or "" without one.

@@ -73,6 +73,9 @@ func NewDialer(c Config) (*Dialer, error) {
 // SetPrefixes replaces the networks of our TUN.
 func (d *Dialer) SetPrefixes(own []netip.Prefix) { d.own.Store(&own) }
 
+// Marks reports whether sockets are marked. If not, they are bound to the uplink.
+func (d *Dialer) Marks() bool { return !d.bind.Load() }
+
 // Close closes what NewDialer opened. Connections stay open; no dial may follow.
 func (d *Dialer) Close() error {
 	d.nl.Close()

@@ -33,5 +33,8 @@ func (*Dialer) SelfTest(context.Context) error { return errors.ErrUnsupported }
 // SetPrefixes does nothing.
 func (*Dialer) SetPrefixes([]netip.Prefix) {}
 
+// Marks returns false.
+func (*Dialer) Marks() bool { return false }
+
 // Close returns nil.
 func (*Dialer) Close() error { return nil }

@@ -1,0 +1,90 @@
+package hostnet
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"penstock/router/hostnet/firewall"
+	"penstock/router/hostnet/internal/hosttest"
+)
+
+func TestAStateFileOfAnotherNamespaceChangesNothingThatIsNotOurs(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	// A sysctl that another host had at 1, and an address that this host has by itself.
+	state := `{"version": 1, "boot": "` + bootID() + `", "namespace": "net:[1]", "entries": [
+		{"sysctl": {"path": "net/ipv4/conf/all/arp_ignore", "old": "1", "new": "2"}},
+		{"address": {"name": "up0", "index": 2, "prefix": "192.168.1.10/24"}}]}`
+	hosttest.SetSysctl(t, "net/ipv4/conf/all/arp_ignore", "2")
+	before := h.State(t)
+	hosttest.Must(t, os.WriteFile(h.StateFile(), []byte(state), 0o600))
+	_, err := Cleanup(h.StateFile(), nil)
+	hosttest.Must(t, err)
+	hosttest.WantSame(t, "after Cleanup", h.State(t), before)
+	if _, err := os.Stat(h.StateFile()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the state file: got %v, want it gone", err)
+	}
+	// The same file of this namespace is honoured.
+	hosttest.Must(t, os.WriteFile(h.StateFile(), []byte(strings.Replace(state, "net:[1]", namespace(), 1)), 0o600))
+	_, err = Cleanup(h.StateFile(), nil)
+	hosttest.Must(t, err)
+	if got := hosttest.Sysctl("net/ipv4/conf/all/arp_ignore"); got != "1" {
+		t.Errorf("arp_ignore: got %s, want 1 as the file says", got)
+	}
+}
+
+func TestAFullDiskDoesNotOpenTheHost(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	disk := t.TempDir()
+	hosttest.Must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"))
+	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+	c := config(h)
+	c.StateFile = filepath.Join(disk, "state.json")
+	filler := filepath.Join(disk, "filler")
+	if err := os.WriteFile(filler, make([]byte, 128<<10), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("got %v, want a full disk", err)
+	}
+	closed := everything()
+	closed.Lockdown = true
+	host, err := Open(c)
+	hosttest.Must(t, err)
+	if err := host.Block(t.Context(), closed); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "state file") {
+		t.Errorf("Block: got %v, want the full disk and the state file named", err)
+	}
+	isClosed := func() bool {
+		tables, err := firewall.Tables()
+		hosttest.Must(t, err)
+		return len(tables) == 1 && tables[0].Lockdown
+	}
+	if !isClosed() {
+		t.Error("the host is open")
+	}
+	_ = host.Release()
+	if !isClosed() {
+		t.Error("the host is open after the failed start")
+	}
+	hosttest.Must(t, os.Remove(filler))
+	host, err = Open(c)
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Block(t.Context(), closed))
+	hosttest.Must(t, host.Apply(t.Context(), closed))
+	hosttest.Must(t, host.Close())
+	if !isClosed() {
+		t.Error("the host is open after a stop under lockdown")
+	}
+	_, err = Lift(c.StateFile, nil)
+	hosttest.Must(t, err)
+	if tables, _ := firewall.Tables(); len(tables) != 0 {
+		t.Errorf("after Lift: got %v, want no table", tables)
+	}
+}
