@@ -168,6 +168,17 @@ func (b *Bus) property(path dbus.ObjectPath, iface, name string, value any) erro
 	return await(conn.Object(resolvedName, path).Go(get, dbus.FlagNoAutoStart, nil, iface, name)).Store(value)
 }
 
+// properties reads all properties of one interface of the object.
+func (b *Bus) properties(path dbus.ObjectPath, iface string) (all map[string]dbus.Variant, err error) {
+	conn, err := b.connect()
+	if err != nil {
+		return nil, err
+	}
+	const get = "org.freedesktop.DBus.Properties.GetAll"
+	err = await(conn.Object(resolvedName, path).Go(get, dbus.FlagNoAutoStart, nil, iface)).Store(&all)
+	return all, err
+}
+
 // upstreams returns the servers that systemd-resolved knows, except those of one interface.
 func (b *Bus) upstreams(except int) ([]netip.Addr, error) {
 	var servers []linkAddress
@@ -216,6 +227,8 @@ type Link struct {
 	Index   int          `json:"index"`
 	DNS     []netip.Addr `json:"dns"`
 	Domains []string     `json:"domains,omitempty"` // searched; with a ~ in front only routed
+
+	path dbus.ObjectPath // of the interface in systemd-resolved, once asked for
 }
 
 // linkIface is the D-Bus interface of one interface's settings.
@@ -230,20 +243,24 @@ var plain = [...]struct{ property, method string }{
 
 const off = "no"
 
-// Present reports whether systemd-resolved has the settings.
+// Present reports whether systemd-resolved has the settings. It is asked every second, so it asks for all in one call.
 func (l *Link) Present(b *Bus) (bool, error) {
-	var path dbus.ObjectPath
-	if err := b.call("GetLink", int32(l.Index)).Store(&path); err != nil {
+	if l.path == "" {
+		if err := b.call("GetLink", int32(l.Index)).Store(&l.path); err != nil {
+			return false, fmt.Errorf("ask systemd-resolved: %w", err)
+		}
+	}
+	all, err := b.properties(l.path, linkIface)
+	if err != nil {
 		return false, fmt.Errorf("ask systemd-resolved: %w", err)
 	}
 	var dns []dnsAddress
 	var domains []dnsDomain
-	if err := errors.Join(b.property(path, linkIface, "DNS", &dns), b.property(path, linkIface, "Domains", &domains)); err != nil {
+	if err := errors.Join(all["DNS"].Store(&dns), all["Domains"].Store(&domains)); err != nil {
 		return false, fmt.Errorf("ask systemd-resolved: %w", err)
 	}
 	for _, setting := range plain {
-		var value string
-		if err := b.property(path, linkIface, setting.property, &value); err == nil && value != off {
+		if value, ok := all[setting.property].Value().(string); ok && value != off {
 			return false, nil // a systemd-resolved that is too old for the setting cannot have it on
 		}
 	}

@@ -130,6 +130,17 @@ func (f *Resolved) do(call string, what func()) *dbus.Error {
 	return nil
 }
 
+// GetAll is org.freedesktop.DBus.Properties.GetAll.
+func (f *Resolved) GetAll(iface string) (map[string]dbus.Variant, *dbus.Error) {
+	all := make(map[string]dbus.Variant)
+	for _, name := range []string{"DNS", "Domains", "DNSOverTLS", "DNSSEC"} {
+		if v, err := f.Get(iface, name); err == nil {
+			all[name] = v
+		}
+	}
+	return all, nil
+}
+
 // Get is org.freedesktop.DBus.Properties.Get.
 func (f *Resolved) Get(iface, name string) (dbus.Variant, *dbus.Error) {
 	f.mu.Lock()
@@ -175,6 +186,13 @@ func (o oldResolved) Get(iface, name string) (dbus.Variant, *dbus.Error) {
 		return dbus.Variant{}, dbus.MakeFailedError(fmt.Errorf("no property %s.%s", iface, name))
 	}
 	return o.Resolved.Get(iface, name)
+}
+
+// GetAll is org.freedesktop.DBus.Properties.GetAll.
+func (o oldResolved) GetAll(iface string) (map[string]dbus.Variant, *dbus.Error) {
+	all, err := o.Resolved.GetAll(iface)
+	delete(all, "DNSOverTLS")
+	return all, err
 }
 
 // Start runs a system bus for the test, with systemd-resolved on it; old means one from before version 239.
