@@ -20,6 +20,11 @@ type Flows interface {
 	Busiest() int
 }
 
+// lingering is how many looks in a row give memory back once a burst is over. The first finds only part of it: TCP endpoints
+// linger for 30 s after their flow has ended, and a pool keeps its buffers for two collections. After 10,000 flows through a
+// tunnel one collection left 2 GB allocated, 430 MiB of it resident (2026-11).
+const lingering = 6
+
 // GiveBack returns memory to the system after each burst of flows, until ctx ends. The runtime itself collects only when
 // the heap has doubled or two minutes have passed, and then gives back little by little: after 5,000 flows it took over
 // four minutes.
@@ -27,12 +32,17 @@ func GiveBack(ctx context.Context, flows Flows) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var b burst
+	left := 0 // of the times to give back
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 			if b.over(flows.Busiest(), flows.Active()) {
+				left = lingering
+			}
+			if left > 0 {
+				left--
 				debug.FreeOSMemory()
 			}
 		}

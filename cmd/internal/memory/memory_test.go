@@ -63,10 +63,15 @@ func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
 		}
 		l.now.Store(3)
 		l.most.Store(3)
-		time.Sleep(5 * every)
+		time.Sleep(every + 1)
 		synctest.Wait()
 		if got := collections() - before; got != 1 {
-			t.Errorf("memory was given back %d times after the burst, want once", got)
+			t.Errorf("memory was given back %d times at the first look after the burst, want once", got)
+		}
+		time.Sleep(20 * every)
+		synctest.Wait()
+		if got := collections() - before; got != lingering {
+			t.Errorf("memory was given back %d times in all, want %d: what lingers is given back, and then it ends", got, lingering)
 		}
 		cancel()
 		if err := <-done; err != nil {
