@@ -3,6 +3,7 @@ package datagram
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -42,6 +43,7 @@ type Conn struct {
 	state   atomic.Uint32 // a flowState
 	why     atomic.Uint32 // an packet.Why, in state flowRefused
 	in, out atomic.Uint64 // bytes of payload
+	answers answers       // to a client; not kept for what we dialled
 	writing atomic.Int32  // Writes under way: one of them may send once more after shut
 	read    deadline.Deadline
 	path    path
@@ -81,13 +83,40 @@ func (c *Conn) Network() string {
 	return "icmp"
 }
 
+// unanswered is how long a flow that nobody answers may be silent. Linux forgets such flows after as long
+// (nf_conntrack_udp_timeout).
+const unanswered = 30 * time.Second
+
+// answers are what has come back to the client of a flow.
+type answers struct {
+	any     atomic.Bool // a datagram
+	refused atomic.Bool // an ICMP error
+}
+
+// patience is how long the flow may be silent, at most. The two minutes of RFC 4787 are for conversations: a program that asks
+// closed ports a hundred times a second would fill the table.
+func (a *answers) patience(l Limits) time.Duration {
+	switch {
+	case a.any.Load():
+		return math.MaxInt64
+	case a.refused.Load():
+		return l.IdleShort
+	}
+	return unanswered
+}
+
 // touch notes that a packet passed.
 func (c *Conn) touch() { c.place.Active.Store(c.t.Now()) }
 
 func (c *Conn) idleAt(now int64) bool {
 	limit := c.idle
-	if s := flowState(c.state.Load()); s == flowRefused || s == flowDropped {
+	switch flowState(c.state.Load()) {
+	case flowRefused, flowDropped:
 		limit = tombstone
+	case flowAccepted:
+		if !c.owner.Own { // what we dialled ends with the flow that it is for
+			limit = min(limit, c.answers.patience(c.t.Limits))
+		}
 	}
 	return time.Duration(now-c.place.Active.Load()) > limit
 }
@@ -307,6 +336,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	defer packetPool.Put(buf)
 	proto, n := c.encode(buf, hdr, b)
 	c.touch()
+	c.answers.any.Store(true)
 	if err := c.t.Sender.Send(proto, src.Addr(), dst.Addr(), (*buf)[:hdr+n], c.t.sendMTU(c)); err != nil {
 		return 0, &net.OpError{Op: "write", Net: c.Network(), Addr: c.RemoteAddr(), Err: err}
 	}
@@ -369,6 +399,7 @@ func (c *Conn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load() }
 
 // Unreachable sends the client the ICMP error that stands for err, as Request.Unreachable does. The flow goes on.
 func (c *Conn) Unreachable(err error) {
+	c.answers.refused.Store(true)
 	c.t.Sender.Unreachable(c.key, packet.WhyOf(err))
 }
 

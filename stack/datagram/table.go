@@ -59,8 +59,8 @@ type Limits struct {
 	Flows     int           // at once
 	PerClient int           // of them for one client, while others want them
 	Queue     int           // bytes that wait for one flow's reader
-	Idle      time.Duration // a flow without packets either way ends
-	IdleShort time.Duration // the same for ports of one question and one answer
+	Idle      time.Duration // a flow without packets either way ends, sooner if nobody has answered the client
+	IdleShort time.Duration // the same for ports of one question and one answer, and for flows answered only by ICMP errors
 	IdleQUIC  time.Duration // the same for port 443
 }
 

@@ -16,9 +16,9 @@ type Limits struct {
 	UDPFlows int `yaml:"udp_flows" default:"8192"`
 	// UDPFlowsPerClient is how many of them one client may hold while others want some.
 	UDPFlowsPerClient int `yaml:"udp_flows_per_client" default:"2048"`
-	// UDPIdle is how long a UDP flow may carry nothing before it ends.
+	// UDPIdle is how long a UDP flow may carry nothing before it ends. One that nobody has answered ends after 30 s at most.
 	UDPIdle time.Duration `yaml:"udp_idle" default:"2m"`
-	// UDPIdleShort is the same for ports 53, 123 and 3478.
+	// UDPIdleShort is the same for ports 53, 123 and 3478, and for flows that only ICMP errors have answered.
 	UDPIdleShort time.Duration `yaml:"udp_idle_short" default:"10s"`
 	// UDPIdleQUIC is the same for port 443.
 	UDPIdleQUIC time.Duration `yaml:"udp_idle_quic" default:"30s"`
