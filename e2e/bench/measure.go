@@ -18,6 +18,7 @@ type measure struct {
 func measures() []measure {
 	return []measure{
 		{"memory idle", false, takeIdle},
+		{"allocation idle", true, takeGarbage},
 		{"start", false, takeStart},
 		{"TCP up, 1 stream", false, throughput(1, false)},
 		{"TCP down, 1 stream", false, throughput(1, true)},
@@ -30,6 +31,7 @@ func measures() []measure {
 		{"connect and close", true, connects(0)},
 		{"connect, 1 KiB and back, close", false, connects(1024)},
 		{"memory of idle flows", false, takeFlows},
+		{"memory after flows", true, takeAfter},
 	}
 }
 
@@ -210,6 +212,66 @@ func takeFlows(ctx context.Context, o *options, w *world, t *table) error {
 		if err := w.reopen(ctx); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// afterwards is when memory is read once a burst of flows has closed.
+const afterwards = 60 * time.Second
+
+// takeAfter measures memory a minute after many flows have closed, beside that before them.
+func takeAfter(ctx context.Context, o *options, w *world, t *table) error {
+	if len(w.penstocks()) == 0 {
+		return nil
+	}
+	n := 10000
+	if o.quick {
+		n = 1000
+	}
+	if err := w.reopen(ctx); err != nil {
+		return err
+	}
+	time.Sleep(settle)
+	idle := make(map[*process]int)
+	for _, p := range w.penstocks() {
+		kib, err := p.rss()
+		if err != nil {
+			return err
+		}
+		idle[p] = kib
+	}
+	if err := w.hold(ctx, n, func() error { return nil }); err != nil {
+		return err
+	}
+	time.Sleep(afterwards)
+	for _, p := range w.penstocks() {
+		kib, err := p.rss()
+		if err != nil {
+			return err
+		}
+		t.add(row{path: w.path, measure: fmt.Sprintf("RSS of the %s %.0f s after %d flows closed", p.host.Name(), afterwards.Seconds(), n),
+			value: float64(kib) / 1024, unit: "MiB", note: fmt.Sprintf("%.2f x the %.1f MiB before", float64(kib)/float64(idle[p]), float64(idle[p])/1024)})
+	}
+	return nil
+}
+
+// takeGarbage measures how much the penstocks allocate with nothing to do. What reading the counter costs is taken off.
+func takeGarbage(ctx context.Context, o *options, w *world, t *table) error {
+	time.Sleep(settle)
+	for _, p := range w.penstocks() {
+		var total [3]float64
+		for i := range total {
+			if i == 2 {
+				time.Sleep(time.Duration(o.seconds()) * 5 * time.Second)
+			}
+			c, err := p.counters(ctx)
+			if err != nil {
+				return err
+			}
+			total[i] = c["go_memstats_alloc_bytes_total"]
+		}
+		rate := max(total[2]-total[1]-(total[1]-total[0]), 0) / float64(o.seconds()*5)
+		t.add(row{path: w.path, measure: "garbage of the idle " + p.host.Name(), value: rate / 1024, unit: "KiB/s"})
 	}
 	return nil
 }
