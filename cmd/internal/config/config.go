@@ -60,6 +60,7 @@ type Config struct {
 	// Inputs are the files that values name and that penstock reads, such as profiles, keys and lists.
 	Inputs []string `yaml:"-"`
 
+	root      string              // of the copy that this was loaded from; "" for the files themselves
 	positions map[string]Position // where each value is written, by path: rules[2].match.domain[0]
 	lines     map[string][]string // of each file, as it was read
 	warnings  []string            // see Warnings

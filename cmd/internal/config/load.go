@@ -39,7 +39,7 @@ func Load(path string) (*Config, error) {
 // path below root. What the copy lacks is read where it is. Files that penstock writes are those of the original.
 func LoadCopy(root, path string) (*Config, error) {
 	return load(path, func(d *decoder) {
-		d.root = root
+		d.root, d.config.root = root, root
 		copied := filepath.Join(root, path)
 		d.read(copied, Position{File: copied})
 	})
@@ -84,6 +84,15 @@ func (d *decoder) inOrder() []Fault {
 		)
 	})
 	return d.faults
+}
+
+// Input returns where to read a file that another file, such as a profile, names with an absolute path: in the copy, if the
+// configuration is one and the copy has the file.
+func (c *Config) Input(path string) string {
+	if copied := filepath.Join(c.root, path); c.root != "" && exists(copied) {
+		return copied
+	}
+	return path
 }
 
 // Validate checks a configuration that was made or changed in Go, as Load does for files. The error is an *Error.

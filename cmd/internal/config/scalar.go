@@ -59,9 +59,7 @@ func (d *decoder) input(path string) string {
 	if path == "" {
 		return ""
 	}
-	if copied := filepath.Join(d.root, path); d.root != "" && exists(copied) {
-		path = copied
-	}
+	path = d.config.Input(path)
 	if !slices.Contains(d.config.Inputs, path) {
 		d.config.Inputs = append(d.config.Inputs, path)
 	}

@@ -66,7 +66,7 @@ func TestFilesOfAProfile(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_, warnings, err := new(Plan).openvpnProfile(&config.OpenVPN{Config: filepath.Join(dir, "corp.ovpn")})
+			_, warnings, err := (&Plan{input: new(config.Config).Input}).openvpnProfile(&config.OpenVPN{Config: filepath.Join(dir, "corp.ovpn")})
 			if tt.want == "" && (err != nil || len(warnings) > 0) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, warnings %q; want %q", err, warnings, tt.want)
 			}
@@ -81,11 +81,44 @@ func TestAProfileThatCannotTellTheServer(t *testing.T) {
 	if err := os.WriteFile(path, []byte("client\nremote vpn.example\nca ca.crt\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, warnings, err := new(Plan).openvpnProfile(&config.OpenVPN{Config: path})
+	_, warnings, err := (&Plan{input: new(config.Config).Input}).openvpnProfile(&config.OpenVPN{Config: path})
 	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "no server certificate verification method has been enabled") {
 		t.Errorf("got %v, warnings %q; want one with advice", err, warnings)
 	}
-	if _, _, err = new(Plan).openvpnProfile(&config.OpenVPN{Config: path, RequireServerCert: true}); !errors.Is(err, openvpn.ErrServerUnverified) {
+	if _, _, err = (&Plan{input: new(config.Config).Input}).openvpnProfile(&config.OpenVPN{Config: path, RequireServerCert: true}); !errors.Is(err, openvpn.ErrServerUnverified) {
 		t.Errorf("required: got %v, want %v", err, openvpn.ErrServerUnverified)
+	}
+}
+
+// A copy of a configuration must work although the files that its profile names by their whole paths are gone.
+func TestACopyHasTheFilesOfItsProfiles(t *testing.T) {
+	dir, root := t.TempDir(), t.TempDir()
+	path := filepath.Join(dir, "config.yaml")
+	copied := filepath.Join(root, dir)
+	if err := os.MkdirAll(copied, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeAuthority(t, filepath.Join(copied, "ca.crt"))
+	for name, text := range map[string]string{
+		"config.yaml": "listen: {tun: {}}\ntransports: {corp: {openvpn: {config: corp.ovpn}}}\nrules: [{name: rest, do: {via: corp}}]\n",
+		"corp.ovpn":   "client\nremote vpn.example\nremote-cert-tls server\nca " + filepath.Join(dir, "ca.crt") + "\nauth-user-pass " + filepath.Join(dir, "login") + "\n",
+		"login":       "ana\npw\n",
+	} {
+		if err := os.WriteFile(filepath.Join(copied, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, err := config.LoadCopy(root, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewPlan(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range p.Files() {
+		if !strings.HasPrefix(file, root) {
+			t.Errorf("got %s read, want that of the copy", file)
+		}
 	}
 }

@@ -19,7 +19,8 @@ import (
 type Plan struct {
 	transports []planned // sorted by name
 	groups     map[string][]string
-	files      []string // that profiles name
+	files      []string                 // that profiles name
+	input      func(path string) string // where to read one of them
 }
 
 // planned is a transport that is not open yet. Either wireguard or openvpn is set.
@@ -34,7 +35,7 @@ type planned struct {
 // NewPlan reads the transports of a configuration and their files. It opens nothing else. The error joins one
 // for each unusable transport, with its position.
 func NewPlan(cfg *config.Config) (*Plan, error) {
-	p := &Plan{groups: make(map[string][]string)}
+	p := &Plan{groups: make(map[string][]string), input: cfg.Input}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(cfg.Transports)) {
 		t := cfg.Transports[name]
@@ -180,10 +181,12 @@ func (p *Plan) openvpnProfile(c *config.OpenVPN) (*profile.Profile, []string, er
 	}
 	files := profile.Files{
 		Secret: func(path string) ([]byte, error) {
+			path = p.input(path)
 			p.files = append(p.files, path)
 			return private.Read(path, profile.MaxFile)
 		},
 		Public: func(path string) ([]byte, error) {
+			path = p.input(path)
 			p.files = append(p.files, path)
 			return profile.ReadPublic(path)
 		},
