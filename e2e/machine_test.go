@@ -308,6 +308,17 @@ func TestMachineUnderLockdown(t *testing.T) {
 			}
 			h.boot(t)
 		}},
+		// A container cannot be suspended. This is what the service sees of it: it does not run while the network goes and comes back.
+		{"a sleep while the network changes", func(t *testing.T) {
+			h.do(t, "systemctl kill --signal=STOP penstock.service && ip link set lan0 down")
+			time.Sleep(3 * time.Second) // traffic that could leave
+			h.do(t, "ip link set lan0 up")
+			h.online(t)
+			if r := h.sh(t, "curl -sS -m 2 http://news.example/"); r.code == 0 {
+				t.Errorf("while penstock sleeps: got %s, want no answer", r)
+			}
+			h.do(t, "systemctl kill --signal=CONT penstock.service")
+		}},
 	} {
 		t.Run(step.sentence, func(t *testing.T) {
 			step.do(t)
