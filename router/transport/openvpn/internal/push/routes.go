@@ -131,8 +131,9 @@ func (o *Options) addRoute(prefix netip.Prefix, args []string) error {
 	return nil
 }
 
+// readRedirect adds up with a line of before: the profile and the server may have one each.
 func readRedirect(o *Options, flags []string) error {
-	o.Redirect4 = !slices.Contains(flags, "!ipv4")
-	o.Redirect6 = slices.Contains(flags, "ipv6")
+	o.Redirect4 = o.Redirect4 || !slices.Contains(flags, "!ipv4")
+	o.Redirect6 = o.Redirect6 || slices.Contains(flags, "ipv6")
 	return nil
 }
