@@ -95,6 +95,9 @@ func readRoute6(o *Options, args []string) error {
 		return errors.New("no prefix")
 	}
 	prefix, err := netip.ParsePrefix(args[0])
+	if addr, bad := netip.ParseAddr(args[0]); bad == nil { // a host
+		prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
 	if err != nil {
 		return err
 	}
