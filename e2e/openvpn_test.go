@@ -349,6 +349,7 @@ func TestAnOpenVPNServerThatRoutesOnlyItsNetwork(t *testing.T) {
 	}{
 		{"routes alone", "push \"route 10.20.0.0 255.255.255.0\"\n", "", false},
 		{"a resolver for its domain", "push \"route 10.20.0.0 255.255.255.0\"\npush \"dhcp-option DNS 10.20.0.10\"\npush \"dhcp-option DOMAIN-ROUTE corp.example\"\n", "", false},
+		{"a public resolver without a route to it", "push \"route 10.20.0.0 255.255.255.0\"\npush \"dhcp-option DNS 203.0.113.53\"\n", "", false},
 		{"everything, but the profile takes only its own route", "push \"redirect-gateway def1\"\n", "route-nopull\nroute 10.20.0.0 255.255.255.0\n", false},
 		{"everything but one site", "push \"redirect-gateway def1\"\npush \"route 203.0.113.11 255.255.255.255 net_gateway\"\npush \"dhcp-option DNS 10.20.0.10\"\n", "", true},
 	} {
@@ -376,7 +377,7 @@ func TestAnOpenVPNServerThatRoutesOnlyItsNetwork(t *testing.T) {
 				{"a gambling site has no address", "curl https://casino.example/", "", []int{noSuchName}},
 				{"nor is it reached by its address", "curl --resolve casino.example:443:" + gamblingIPv4 + " https://casino.example/", "", []int{35, 56}},
 			}
-			if strings.Contains(row.push, "DNS") {
+			if strings.Contains(row.push, "DNS 10.20") {
 				rows = append(rows, attempt{"the company's names", "curl -4 http://intranet.corp.example/client", "10.98.0.", nil})
 			}
 			eventually(t, "what the server routes is known", func() error {
@@ -391,4 +392,70 @@ func TestAnOpenVPNServerThatRoutesOnlyItsNetwork(t *testing.T) {
 			}
 		})
 	}
+}
+
+// laptop [pen0 -> penstock, from an .ovpn file] === OpenVPN, the networks that the server pushes ===> gateway --- intranet
+func TestAServerThatChangesWhatItRoutes(t *testing.T) {
+	t.Parallel()
+	w := newOpenVPNWorld(t, "udp4")
+	w.write(t, "laptop.yaml", w.fill.Replace("profile: corp.ovpn\nlisten: {tun: {name: pen0, state_file: DIR/host.json}}\n"))
+	w.edit(t, "server.conf", `push "redirect-gateway def1"`, `push "route 10.20.0.0 255.255.255.0"`+"\n"+`push "dhcp-option DOMAIN-ROUTE corp.example"`)
+	if r := run(t, w.Laptop, built("penstock"), "check", "-c", w.path("laptop.yaml")); r.code != 0 || !strings.Contains(r.stderr, "its server decides") {
+		t.Errorf("check: got %s, want a warning about the server's routes", r)
+	}
+	w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+	for _, url := range []string{"http://203.0.113.10/", "http://public.example/"} {
+		if r := run(t, w.Laptop, "curl", "-sS", "--max-time", "2", url); r.code == 0 {
+			t.Errorf("%s was reached before the server said what goes through the tunnel: %s", url, r)
+		}
+	}
+	if n := w.AccessDNS.Asked("public.example"); n > 0 {
+		t.Errorf("the network was asked for a name %d times before the server said what goes through the tunnel", n)
+	}
+
+	kill := w.serveOpenVPN(t)
+	w.connected(t)
+	tryAll(t, w.Laptop, []attempt{
+		{"the intranet by a name that the pushed resolver knows", "curl -4 https://intranet.corp.example/", "this is intranet.corp.example", nil},
+		{"a public site by its address", "curl http://203.0.113.10/", "this is 203.0.113.10\n", nil},
+		{"and over IPv6, which the server does not route", "curl -6 http://public.example/", "this is public.example", nil},
+		{"a public site by a name that the network resolves", "curl -4 https://public.example/", "this is public.example", nil},
+	})
+	explain := func(want map[string]string) {
+		t.Helper()
+		for target, egress := range want {
+			if r := w.laptop.cli(t, "explain", target); r.code != 0 || !strings.Contains(r.stdout, egress) {
+				t.Errorf("explain %s: got %s, want %s", target, r, egress)
+			}
+		}
+	}
+	explain(map[string]string{"203.0.113.10:80": "direct", "10.20.0.10:80": "via corp", "10.98.0.1:80": "via corp"})
+	if n := w.AccessDNS.Asked("intranet.corp.example"); n > 0 {
+		t.Errorf("the network was asked for a company name %d times", n)
+	}
+
+	kill()
+	eventually(t, "the rest goes on while the server is gone, and the intranet is held", func() error {
+		if r := run(t, w.Laptop, "curl", "-sS", "--max-time", "2", "http://10.20.0.10/"); r.code == 0 {
+			return fmt.Errorf("the intranet: %s", r)
+		}
+		if r := run(t, w.Laptop, "curl", "-sS", "--max-time", "2", "http://203.0.113.10/"); r.code != 0 {
+			return fmt.Errorf("a public site: %s", r)
+		}
+		return nil
+	})
+
+	w.edit(t, "server.conf", `push "dhcp-option DOMAIN-ROUTE corp.example"`, `push "redirect-gateway def1"`)
+	w.serveOpenVPN(t)
+	eventually(t, "the server wants everything", func() error {
+		if r := w.laptop.cli(t, "explain", "203.0.113.10:80"); !strings.Contains(r.stdout, "via corp") {
+			return fmt.Errorf("%s", r)
+		}
+		return nil
+	})
+	explain(map[string]string{"[2001:db8::1]:80": "via corp", "10.20.0.10:80": "via corp"})
+	tryAll(t, w.Laptop, []attempt{
+		{"a public site through the tunnel", "curl -4 https://public.example/", "this is public.example", nil},
+		{"and not over IPv6, which the tunnel does not carry", "curl -6 http://public.example/", "", []int{noSuchName, notConnected}},
+	})
 }

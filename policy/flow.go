@@ -87,24 +87,31 @@ type Routes struct {
 
 // carry reports whether an address is reached through the transport.
 func (r *Routes) carry(addr netip.Addr) bool {
-	addr = addr.Unmap()
-	longest := func(list []netip.Prefix) int {
-		best := -1
-		for _, p := range list {
-			if p.Contains(addr) {
-				best = max(best, p.Bits())
-			}
-		}
-		return best
-	}
-	return longest(r.Inside) > longest(r.Outside)
+	return longest(r.Inside, addr) > longest(r.Outside, addr)
 }
 
-// leavesOut reports whether the transport's server does not want an address reached through it. An unknown address is not left
+// longest returns the length of the longest prefix that has an address, -1 if none has it.
+func longest(list []netip.Prefix, addr netip.Addr) int {
+	addr, best := addr.Unmap().WithZone(""), -1
+	for _, p := range list {
+		if p.Contains(addr) {
+			best = max(best, p.Bits())
+		}
+	}
+	return best
+}
+
+// LeavesOut reports whether a transport's server does not want an address reached through it. An unknown address is not left
 // out.
-func (c *Conditions) leavesOut(egress string, dst netip.AddrPort) bool {
+func (c *Conditions) LeavesOut(egress string, dst netip.Addr) bool {
 	r, ok := c.Routes[egress]
-	return ok && dst.IsValid() && !r.carry(dst.Addr())
+	return ok && dst.IsValid() && !r.carry(dst)
+}
+
+// names reports whether a transport's server names a network that has an address, and does not just want everything.
+func (c *Conditions) names(egress string, dst netip.Addr) bool {
+	r, ok := c.Routes[egress]
+	return ok && dst.IsValid() && r.carry(dst) && longest(r.Inside, dst) > 1
 }
 
 // Flow holds the facts known about a flow when it is judged. A zero field is unknown, never a wildcard.

@@ -44,6 +44,17 @@ func TestWhatAServerDoesNotRouteGoesDirect(t *testing.T) {
 			t.Errorf("%s: got %+v, want %s", row.dst, v, row.want)
 		}
 	}
+	portal := *now
+	portal.Portal = &Portal{Addr: netip.MustParseAddr("10.20.0.1"), Port: 80, Local: prefixes("10.20.0.0/16")}
+	if v := p.Decide(Flow{Network: TCP, Dst: netip.MustParseAddrPort("10.20.0.1:80"), Sniffed: true, Now: &portal}); v.Egress != "corp" {
+		t.Errorf("a portal at an address of the company's network: got %+v, want corp", v)
+	}
+	everything := Conditions{Portal: portal.Portal, Routes: map[string]Routes{"corp": {Inside: prefixes("0.0.0.0/0", "::/0")}}}
+	for _, waits := range []*Conditions{&everything, {Portal: portal.Portal}} {
+		if v := p.Decide(Flow{Network: TCP, Dst: netip.MustParseAddrPort("10.20.0.1:80"), Sniffed: true, Now: waits}); v.Cause != ByPortal {
+			t.Errorf("a portal, and a server that wants everything or has not said: got %+v, want the portal open", v)
+		}
+	}
 	if v := p.DecideName(Flow{Names: []Name{{Host: "public.example", From: FromQuestion}}, Now: now}); v.Egress != "corp" {
 		t.Errorf("a question: got %+v, want corp: where the flow will go is not known yet", v)
 	}

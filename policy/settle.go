@@ -36,8 +36,9 @@ func (s judge) settle(j judgement) Verdict {
 	case now == nil:
 	case now.Trusted && r.Do.TrustedDirect:
 		v.Egress, v.Cause = EgressDirect, ByTrusted
-	case r.Do.UnroutedDirect && now.leavesOut(v.Egress, s.flow.Dst):
+	case r.Do.UnroutedDirect && now.LeavesOut(v.Egress, s.flow.Dst.Addr()):
 		v.Egress, v.Cause = EgressDirect, ByRoutes
+	case r.Do.UnroutedDirect && now.names(v.Egress, s.flow.Dst.Addr()): // as a rule with that network: no portal opens it
 	case now.Portal != nil && !m.inside && now.Portal.admits(&s.flow):
 		v.Egress, v.Cause = EgressDirect, ByPortal
 	}

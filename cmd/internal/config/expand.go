@@ -146,6 +146,18 @@ func (c *Config) warn(format string, args ...any) {
 // Warnings returns a sentence for each thing that the short form does and its user may not expect.
 func (c *Config) Warnings() []string { return c.warnings }
 
+// warnOfRoutes says who decides what goes through the tunnel of an .ovpn file, as far as the file tells.
+func (c *Config) warnOfRoutes(facts profile.Facts) {
+	switch {
+	case facts.Redirect:
+	case facts.NoPull:
+		c.warn("%s: only its own routes go through the tunnel, because of route-nopull, and the rest leaves directly", c.Profile)
+	default:
+		c.warn("%s: its server decides what goes through the tunnel: everything if it pushes redirect-gateway, and otherwise only its routes, "+
+			"so that the rest leaves directly: add redirect-gateway def1 there if nothing may", c.Profile)
+	}
+}
+
 // profileName makes the name of a transport from that of its file.
 func profileName(path string) string {
 	name := strings.Map(func(r rune) rune {
@@ -187,6 +199,7 @@ func (c *Config) expandRules(via string, openVPN bool, facts profile.Facts) {
 		do := Do{Via: via}
 		if openVPN { // its server may route only some networks
 			do.Unrouted = "direct"
+			c.warnOfRoutes(facts)
 		}
 		add("profile", "rest", nil, do)
 		return

@@ -153,6 +153,23 @@ func TestAnOpenVPNProfileNeedsNoDNSLine(t *testing.T) {
 	}
 }
 
+func TestWhoDecidesWhatGoesThroughAnOpenVPNProfile(t *testing.T) {
+	for lines, warning := range map[string]string{
+		"": "its server decides", "redirect-gateway def1\n": "", "redirect-gateway ipv6 !ipv4\n": "its server decides",
+		"route-nopull\nroute 10.20.0.0 255.255.0.0\n": "only its own routes",
+	} {
+		dir := t.TempDir()
+		write(t, dir, "hq.ovpn", "client\nremote vpn.example 1194 udp\n"+lines)
+		c := load1(t, write(t, dir, "laptop.yaml", "profile: hq.ovpn\n"))
+		if rest := c.Rules[len(c.Rules)-1]; rest.Do.Via != "hq" || rest.Do.Unrouted != "direct" {
+			t.Errorf("%q: got %+v, want what is not routed to go direct", lines, rest)
+		}
+		if got := strings.Join(c.Warnings(), "\n"); warning == "" && got != "" || !strings.Contains(got, warning) {
+			t.Errorf("%q: got warnings %q, want %q", lines, got, warning)
+		}
+	}
+}
+
 // full uses every section.
 const full = `
 version: 1

@@ -213,6 +213,9 @@ func (d *Daemon) buildWays(first *edition.Edition, opened *closers) (err error) 
 		return err
 	}
 	opened.add(d.egress.Close)
+	if d.live.SetConditions(func(now *policy.Conditions) { now.Routes = d.egress.Routes() }) {
+		tell(d.renamed) // a file has the last word about its routes: DNS follows it before the server has pushed anything
+	}
 	return nil
 }
 

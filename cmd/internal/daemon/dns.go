@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -40,7 +38,7 @@ func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
 		Clients: strangers{d.live},
 		Dialer:  n.way,
 		Resolve: d.laptop.Outside().Resolve,
-		NoIPv6:  func(egress string) bool { return !d.egress.CarriesIPv6(egress) },
+		NoIPv6:  n.noIPv6,
 		Blocked: func(q dnsproxy.Refused) { d.metrics.router.Blocked(q.Verdict.Category, "dns"); d.flows.Refused(q) },
 
 		CacheBytes: int(cfg.Limits.DNSCacheSize), CacheEntries: cfg.Limits.DNSCacheEntries,
@@ -73,8 +71,7 @@ func (n *dns) way(via string) (dnsproxy.Dialer, bool) {
 func (n *dns) follow() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	naming := n.egress.Naming()
-	plan, settings, pushed := n.live.Now().CompileDNS(append(naming, n.network(naming)...), n.access())
+	plan, settings, pushed := n.live.Now().CompileDNS(n.naming(), n.access())
 	if pushed != nil {
 		n.log.Error("cannot use the DNS servers that a transport pushed; using only those of the configuration", "err", pushed)
 	}
@@ -82,23 +79,18 @@ func (n *dns) follow() {
 	n.Use(plan)
 }
 
-// network returns the DNS servers of the network that the host is in, for names that no server of a transport is for. It asks
-// them only if a transport has said that it is not for everything.
-func (n *dns) network(naming []egress.Naming) []egress.Naming {
-	split := slices.ContainsFunc(slices.Collect(maps.Values(n.live.Conditions().Routes)), func(r policy.Routes) bool {
-		return !slices.ContainsFunc(r.Inside, func(p netip.Prefix) bool { return p.Bits() == 0 })
-	})
-	general := slices.ContainsFunc(naming, func(t egress.Naming) bool {
-		return slices.ContainsFunc(t.Servers, func(s egress.Server) bool { return len(s.Domains) == 0 })
-	})
-	if !split || general || len(n.live.Config().DNS.Upstreams) > 0 {
-		return nil
-	}
-	var own egress.Naming
-	for _, a := range n.own(context.Background()) {
-		own.Servers = append(own.Servers, egress.Server{Address: a.String(), Direct: true})
-	}
-	return []egress.Naming{own}
+// naming returns what transports say about DNS, and what the network says where they leave the rest to it.
+func (n *dns) naming() []egress.Naming {
+	return n.live.Now().Followed(n.egress.Naming(), n.live.Conditions(), n.network)
+}
+
+// network returns the DNS servers of the network that the host is in.
+func (n *dns) network() []netip.Addr { return n.own(context.Background()) }
+
+// noIPv6 reports whether an egress carries no IPv6, and rules do not send it elsewhere.
+func (n *dns) noIPv6(egress string) bool {
+	outside := n.live.Now().FollowsRoutes(egress) && n.live.Conditions().LeavesOut(egress, netip.IPv6Unspecified())
+	return !outside && !n.egress.CarriesIPv6(egress)
 }
 
 // followTransports applies what transports push, until ctx ends.

@@ -35,13 +35,16 @@ type openvpnInner struct {
 
 	mu        sync.Mutex // guards below
 	settings  openvpn.Settings
-	connected bool // settings are those of a server
+	connected bool // settings are those of a server, or the file has the last word
 }
 
 func newOpenVPN(p planned, c *Config) (*openvpnInner, error) {
 	o := &openvpnInner{
 		name: p.name, conf: p.config.OpenVPN, profile: p.openvpn, outside: c.Outside, metrics: c.Metrics.OpenVPN,
 		renamed: c.Renamed, log: c.Log,
+	}
+	if own, final := openvpn.ProfileSettings(p.openvpn); final {
+		o.settings, o.connected = own, true
 	}
 	var err error
 	o.stack, err = stack.New(stack.Config{Name: p.name, MTU: openvpnMTU, Log: c.Log, Metrics: c.Metrics.Stack})
@@ -122,9 +125,15 @@ func (o *openvpnInner) routes() *policy.Routes {
 }
 
 // openvpnRoutes returns what a server wants reached through the tunnel. If it wants all of IPv4 and gives no IPv6, IPv6 goes to
-// the tunnel as well, which refuses it: programs prefer IPv6, so most traffic would bypass the tunnel.
+// the tunnel as well, which refuses it: programs prefer IPv6, so most traffic would bypass the tunnel. It may want all of IPv4
+// by redirect-gateway, by a default route, or by the two halves of one.
 func openvpnRoutes(s openvpn.Settings) (r policy.Routes) {
 	has6 := false
+	for _, gateway := range []netip.Addr{s.Gateway4, s.Gateway6} {
+		if gateway.IsValid() { // the other end of a tunnel without a network of its own
+			r.Inside = append(r.Inside, netip.PrefixFrom(gateway, gateway.BitLen()))
+		}
+	}
 	for _, p := range s.Addrs {
 		r.Inside = append(r.Inside, p.Masked())
 		has6 = has6 || p.Addr().Is6()
@@ -137,10 +146,13 @@ func openvpnRoutes(s openvpn.Settings) (r policy.Routes) {
 		r.Inside = append(r.Inside, route.Prefix)
 		has6 = has6 || route.Prefix.Addr().Is6()
 	}
-	if s.Redirect4 {
-		r.Inside = append(r.Inside, netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+	all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	lower, upper := netip.MustParsePrefix("0.0.0.0/1"), netip.MustParsePrefix("128.0.0.0/1")
+	all4 := slices.Contains(r.Inside, all)
+	if !all4 && (s.Redirect4 || slices.Contains(r.Inside, lower) && slices.Contains(r.Inside, upper)) {
+		r.Inside, all4 = append(r.Inside, all), true
 	}
-	if s.Redirect6 || s.BlockIPv6 || s.Redirect4 && !has6 {
+	if s.Redirect6 || s.BlockIPv6 || all4 && !has6 {
 		r.Inside = append(r.Inside, netip.PrefixFrom(netip.IPv6Unspecified(), 0))
 	}
 	return r

@@ -25,6 +25,16 @@ type Device interface {
 // Settings are what a server pushed, ready to use. Nothing in them has been applied, and nothing in them outranks policy.
 type Settings = push.Settings
 
+// ProfileSettings are what a profile says by itself. It reports whether that is final for what goes through the tunnel: the
+// profile sends everything there, or has route-nopull, so that a server adds nothing.
+func ProfileSettings(p *profile.Profile) (s Settings, final bool) {
+	o, err := new(push.List).Parse(p)
+	if err != nil {
+		return Settings{}, false
+	}
+	return o.Settings, p.NoRoutes || o.Redirect4
+}
+
 // Route is a destination in Settings.
 type Route = push.Route
 

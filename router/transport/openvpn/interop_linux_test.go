@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -251,6 +252,29 @@ func TestInteropUserAndToken(t *testing.T) {
 	sent, err := client.login.Credentials(t.Context())
 	if err != nil || !strings.HasPrefix(string(sent.Password), "SESS_ID_AT_") {
 		t.Errorf("the next session would send %q, %v; want the server's token", string(sent.Password), err)
+	}
+}
+
+// The check of the password holds the whole server up, for longer than server-poll-timeout: it is waited for, and asked once.
+func TestInteropSlowSignIn(t *testing.T) {
+	t.Parallel()
+	ca := certtest.NewAuthority(t, "ca")
+	server := newRealServer(t, ca, "udp", "")
+	server.config += passwords(server, "ana", "geheim")
+	check := filepath.Join(server.dir, "check.sh")
+	script, err := os.ReadFile(check)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.file("check.sh", strings.Replace(string(script), "#!/bin/sh\n", "#!/bin/sh\nsleep 4\n", 1))
+	server.start()
+	client := newTestClient(t, profileFor(t, ca, "udp", server.port, "auth-user-pass\nserver-poll-timeout 2\n"), func(cfg *Config) {
+		cfg.Credentials = func(context.Context, Challenge) (string, string, error) { return "ana", "geheim", nil }
+	})
+	client.connect(t)
+	ping(t, client.device, client.addr(t), server.inner)
+	if n := strings.Count(server.log.String(), "TLS: Username/Password authentication"); n != 1 {
+		t.Errorf("the server checked the password %d times, want once", n)
 	}
 }
 

@@ -6,6 +6,7 @@ package profile
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -14,14 +15,20 @@ type Facts struct {
 	DNS      []netip.Addr
 	Domains  []string       // search domains of wg-quick; with ~ in front, only routed
 	Networks []netip.Prefix // AllowedIPs of wg-quick; an .ovpn file has none
+	Redirect bool           // an .ovpn file has redirect-gateway itself
+	NoPull   bool           // an .ovpn file has route-nopull: its server adds no routes
 }
 
-// Read finds DNS servers in an .ovpn file. It passes over everything else.
+// Read finds DNS servers in an .ovpn file, and who says what goes through the tunnel. It passes over everything else.
 func Read(text []byte) Facts {
 	var facts Facts
 	for line := range strings.Lines(string(text)) {
 		line, _, _ = strings.Cut(line, "#")
 		words := strings.Fields(line)
+		if len(words) > 0 {
+			facts.Redirect = facts.Redirect || words[0] == "redirect-gateway" && !slices.Contains(words, "!ipv4")
+			facts.NoPull = facts.NoPull || words[0] == "route-nopull"
+		}
 		if len(words) == 3 && words[0] == "dhcp-option" && strings.HasPrefix(words[1], "DNS") {
 			if addr, err := netip.ParseAddr(words[2]); err == nil {
 				facts.DNS = append(facts.DNS, addr)

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -209,6 +210,9 @@ func parseAuthUserPass(p *parser, d directive) error {
 	if !d.inline && d.arg(0) == "" {
 		return nil
 	}
+	if d.arg(0) == "username-only" || d.arg(1) == "username-only" {
+		return errors.New("username-only is not supported: remove the word, and give a password: any will do if the server does not check it")
+	}
 	content, err := p.content(d, p.files.Secret)
 	if err != nil || content == "" {
 		return err
@@ -223,8 +227,37 @@ func parseStaticChallenge(p *parser, d directive) error {
 	if d.arg(0) == "" || d.arg(1) != "0" && d.arg(1) != "1" {
 		return errors.New("want a text, and 1 or 0 for echo")
 	}
+	switch d.arg(2) {
+	case "", "scrv1":
+	case "concat":
+		p.out.StaticConcat = true
+	default:
+		return fmt.Errorf("format %q is not scrv1 or concat", d.arg(2))
+	}
 	p.out.StaticChallenge, p.out.StaticEcho = d.arg(0), d.arg(1) == "1"
 	return nil
+}
+
+// parseRoute keeps a route in the form that a server pushes it. A route to a name is for scripts and resolvers of the host: what
+// it leads to would silently stay out of the tunnel.
+func parseRoute(p *parser, d directive) error {
+	address, _, _ := strings.Cut(d.arg(0), "/")
+	_, err := netip.ParseAddr(address)
+	outside := strings.HasPrefix(d.arg(2), "net_gateway") || d.name == "route-ipv6" && strings.HasPrefix(d.arg(1), "net_gateway")
+	switch {
+	case err == nil:
+		p.keepOption(d)
+	case d.arg(0) == "vpn_gateway": // inside anyway
+	case outside, d.arg(0) == "remote_host", d.arg(0) == "net_gateway":
+		p.warn("%s %s is ignored: penstock reaches the server outside of its tunnel, and other hosts only by an address", d.name, d.arg(0))
+	default:
+		return fmt.Errorf("%q is not an address: write the address, or list the name as intranet in the configuration", d.arg(0))
+	}
+	return nil
+}
+
+func (p *parser) keepOption(d directive) {
+	p.out.Options = append(p.out.Options, text.Join(append([]string{d.name}, d.args...)))
 }
 
 func parseRemoteCertTLS(p *parser, d directive) error {

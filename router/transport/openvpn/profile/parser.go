@@ -88,7 +88,7 @@ func (p *parser) directive(d directive) error {
 	case ignored, program:
 		p.warn("%s is ignored: %s", d.name, e.note)
 	case pushable:
-		p.out.Options = append(p.out.Options, text.Join(append([]string{d.name}, d.args...)))
+		p.keepOption(d)
 	case refused:
 		return fmt.Errorf("%s: %s", d.name, e.note)
 	default:

@@ -35,6 +35,7 @@ type Profile struct {
 	NoCache         bool   // forget the password after use
 	StaticChallenge string // the question that goes with the password; empty: none
 	StaticEcho      bool   // the answer may be shown
+	StaticConcat    bool   // the answer follows the password as it is (static-challenge TEXT ECHO concat)
 
 	Trust          trust.Rules
 	Certificate    *tls.Certificate // nil: the server asks for a password only

@@ -127,6 +127,8 @@ func TestParseRefuses(t *testing.T) {
 		{"a static key", minimal(t) + "secret k\n", "x.ovpn:7: secret: a static key has no TLS; ask for a profile with certificates"},
 		{"a proxy", minimal(t) + "http-proxy p 8080\n", "x.ovpn:7: http-proxy: a proxy is not supported; remove the line if the server can be reached without one"},
 		{"an algorithm that nobody knows", minimal(t) + "compress snappy\n", `x.ovpn:7: compress: unknown algorithm "snappy"`},
+		{"a user name alone", minimal(t) + "auth-user-pass username-only\n", "x.ovpn:7: auth-user-pass: username-only is not supported: remove the word, and give a password: any will do if the server does not check it"},
+		{"an unknown format of a challenge", minimal(t) + "static-challenge Code 1 crv1\n", `x.ovpn:7: static-challenge: format "crv1" is not scrv1 or concat`},
 		{"an open block", minimal(t) + "<ca>\nx\n", "x.ovpn:7: <ca> has no </ca>"},
 		{"a block that is none", minimal(t) + certtest.Inline("verb", "3\n"), "x.ovpn:7: unknown inline block <verb>"},
 		{"an unknown block", minimal(t) + certtest.Inline("nonsense", "3\n"), "x.ovpn:7: unknown inline block <nonsense>"},
@@ -166,6 +168,39 @@ func TestParseRefuses(t *testing.T) {
 
 func noFiles(name string) ([]byte, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+func TestOwnRoutes(t *testing.T) {
+	for _, tt := range []struct {
+		line, option, warning string
+		refused               bool
+	}{
+		{"route 10.20.0.0 255.255.0.0", "route 10.20.0.0 255.255.0.0", "", false},
+		{"route 192.0.2.1 255.255.255.255 net_gateway", "route 192.0.2.1 255.255.255.255 net_gateway", "", false},
+		{"route-ipv6 fd00::/8", "route-ipv6 fd00::/8", "", false},
+		{"route-ipv6 fd00::1", "route-ipv6 fd00::1", "", false},
+		{"route vpn.example 255.255.255.255 net_gateway", "", "route vpn.example is ignored", false},
+		{"route remote_host 255.255.255.255 net_gateway 1", "", "route remote_host is ignored", false},
+		{"route vpn_gateway", "", "", false},
+		{"route intranet.corp.example", "", "", true},
+		{"route-ipv6 intranet.corp.example", "", "", true},
+		{"route", "", "", true},
+	} {
+		p, warnings, err := Parse(strings.NewReader(minimal(t)+tt.line+"\n"), "x.ovpn", Files{})
+		if (err != nil) != tt.refused {
+			t.Errorf("%s: got %v, want refused %v", tt.line, err, tt.refused)
+			continue
+		}
+		if err != nil {
+			continue
+		}
+		if got := strings.Join(p.Options, ","); got != tt.option {
+			t.Errorf("%s: got options %q, want %q", tt.line, got, tt.option)
+		}
+		if len(warnings) > 0 != (tt.warning != "") || len(warnings) > 0 && !strings.Contains(warnings[0].Text, tt.warning) {
+			t.Errorf("%s: got warnings %q, want %q", tt.line, warnings, tt.warning)
+		}
+	}
 }
 
 func TestCompressionIsForReceivingOnly(t *testing.T) {

@@ -59,7 +59,7 @@ var blocks = map[string]bool{
 
 // groups are the directives that need no parsing.
 var groups = []group{
-	{"route route-ipv6 route-gateway redirect-gateway", pushable, "says what goes through the tunnel by rules with `unrouted: direct`, as the short form of the configuration writes them"},
+	{"route-gateway redirect-gateway", pushable, "says what goes through the tunnel by rules with `unrouted: direct`, as the short form of the configuration writes them"},
 	{"route-metric redirect-private", pushable, "is read; penstock has no routes that could compete"},
 	{"dhcp-option dns", pushable, "gives the tunnel's DNS servers, search domains, and with DOMAIN-ROUTE or resolve-domains the domains that the servers are for"},
 	{"ifconfig ifconfig-ipv6 topology", pushable, "gives the address inside the tunnel"},
@@ -131,6 +131,8 @@ var meanings = map[string]string{
 	"remote-random":         "the first remote is chosen by chance",
 	"auth-user-pass":        "from the file, or from `username` and `password` of the configuration",
 	"static-challenge":      "the answer is asked for where somebody can be asked",
+	"route":                 "as redirect-gateway; only to addresses, or to a name with net_gateway, which is passed over with a warning",
+	"route-ipv6":            "as redirect-gateway; only to addresses, or to a name with net_gateway, which is passed over with a warning",
 	"auth-nocache":          "the password is forgotten after use",
 	"ca":                    "",
 	"cert":                  "",
@@ -193,6 +195,8 @@ func parsers() map[string]func(*parser, directive) error {
 
 		"auth-user-pass":   parseAuthUserPass,
 		"static-challenge": parseStaticChallenge,
+		"route":            parseRoute,
+		"route-ipv6":       parseRoute,
 		"auth-nocache": func(p *parser, _ directive) error {
 			p.out.NoCache = true
 			return nil

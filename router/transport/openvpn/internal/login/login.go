@@ -108,6 +108,10 @@ func (l *Login) fromPassword(ctx context.Context) (Credentials, error) {
 		if err != nil {
 			return Credentials{}, err
 		}
+		if p.StaticConcat {
+			out.Password += text.Secret(answer)
+			return out, nil
+		}
 		encode := base64.StdEncoding.EncodeToString
 		out.Password = text.Secret("SCRV1:" + encode([]byte(out.Password)) + ":" + encode([]byte(answer)))
 	}

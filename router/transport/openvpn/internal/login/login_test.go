@@ -53,6 +53,10 @@ func TestPasswords(t *testing.T) {
 			"a static challenge is asked each time", profile.Profile{AuthUserPass: true, User: "bo", Password: "pw", StaticChallenge: "Code?"},
 			"bo", "SCRV1:" + encode("pw") + ":" + encode("answer"), 2,
 		},
+		{
+			"its answer follows the password", profile.Profile{AuthUserPass: true, User: "bo", Password: "pw", StaticChallenge: "Code?", StaticConcat: true},
+			"bo", "pwanswer", 2,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

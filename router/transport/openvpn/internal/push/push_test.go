@@ -89,6 +89,10 @@ func TestParse(t *testing.T) {
 		{"a mask with holes", "route 10.0.0.0 255.0.255.0", func(p *Options) bool { return len(p.Routes) == 0 && len(p.Problems) == 1 }},
 		{"a bad IPv6 route", "route-ipv6 10.0.0.0/8,route-ipv6 x,route-ipv6", func(p *Options) bool { return len(p.Routes) == 0 && len(p.Problems) == 3 }},
 		{"IPv6 redirected and not IPv4", "redirect-gateway ipv6 !ipv4", func(p *Options) bool { return p.Redirect6 && !p.Redirect4 }},
+		{"an IPv6 route to a host", "route-ipv6 fd00::1", func(p *Options) bool {
+			return len(p.Routes) == 1 && p.Routes[0].Prefix == netip.MustParsePrefix("fd00::1/128")
+		}},
+		{"two lines that redirect add up", "redirect-gateway def1 ipv6,redirect-gateway !ipv4", func(p *Options) bool { return p.Redirect4 && p.Redirect6 }},
 		{"servers by priority", "dns server 5 address 10.0.0.5,dns server -3 address [fd00::3]:5353 fd00::4,dns server -3 transport DoT,dns server -3 sni dns.corp,dns server -3 dnssec optional", func(p *Options) bool {
 			return len(p.DNS) == 2 && p.DNS[0].Addrs[0] == netip.MustParseAddrPort("[fd00::3]:5353") && p.DNS[0].Transport == "DoT" && p.DNS[0].SNI == "dns.corp" && p.DNS[0].DNSSEC == "optional" && p.DNS[1].Addrs[0].Port() == 53
 		}},

@@ -95,6 +95,9 @@ func readRoute6(o *Options, args []string) error {
 		return errors.New("no prefix")
 	}
 	prefix, err := netip.ParsePrefix(args[0])
+	if addr, bad := netip.ParseAddr(args[0]); bad == nil { // a host
+		prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
 	if err != nil {
 		return err
 	}
@@ -131,8 +134,9 @@ func (o *Options) addRoute(prefix netip.Prefix, args []string) error {
 	return nil
 }
 
+// readRedirect adds up with a line of before: the profile and the server may have one each.
 func readRedirect(o *Options, flags []string) error {
-	o.Redirect4 = !slices.Contains(flags, "!ipv4")
-	o.Redirect6 = slices.Contains(flags, "ipv6")
+	o.Redirect4 = o.Redirect4 || !slices.Contains(flags, "!ipv4")
+	o.Redirect6 = o.Redirect6 || slices.Contains(flags, "ipv6")
 	return nil
 }
