@@ -255,14 +255,17 @@ func takeAfter(ctx context.Context, o *options, w *world, t *table) error {
 	return nil
 }
 
+// idleWindow is how long idle garbage is counted: the laptop looks at its whole host once in it.
+const idleWindow = time.Minute
+
 // takeGarbage measures how much the penstocks allocate with nothing to do. What reading the counter costs is taken off.
-func takeGarbage(ctx context.Context, o *options, w *world, t *table) error {
+func takeGarbage(ctx context.Context, _ *options, w *world, t *table) error {
 	time.Sleep(settle)
 	for _, p := range w.penstocks() {
 		var total [3]float64
 		for i := range total {
 			if i == 2 {
-				time.Sleep(time.Duration(o.seconds()) * 5 * time.Second)
+				time.Sleep(idleWindow)
 			}
 			c, err := p.counters(ctx)
 			if err != nil {
@@ -270,7 +273,7 @@ func takeGarbage(ctx context.Context, o *options, w *world, t *table) error {
 			}
 			total[i] = c["go_memstats_alloc_bytes_total"]
 		}
-		rate := max(total[2]-total[1]-(total[1]-total[0]), 0) / float64(o.seconds()*5)
+		rate := max(total[2]-total[1]-(total[1]-total[0]), 0) / idleWindow.Seconds()
 		t.add(row{path: w.path, measure: "garbage of the idle " + p.host.Name(), value: rate / 1024, unit: "KiB/s"})
 	}
 	return nil
