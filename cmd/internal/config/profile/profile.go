@@ -23,8 +23,7 @@ type Facts struct {
 func Read(text []byte) Facts {
 	var facts Facts
 	for line := range strings.Lines(string(text)) {
-		line, _, _ = strings.Cut(line, "#")
-		words := strings.Fields(line)
+		words := openvpnWords(line)
 		if len(words) > 0 {
 			facts.Redirect = facts.Redirect || words[0] == "redirect-gateway" && !slices.Contains(words, "!ipv4")
 			facts.NoPull = facts.NoPull || words[0] == "route-nopull"
@@ -36,6 +35,26 @@ func Read(text []byte) Facts {
 		}
 	}
 	return facts
+}
+
+// openvpnWords splits a line of an .ovpn file whose words have no blanks in them. They may be quoted, a comment may follow, and
+// "setenv opt" may stand before them.
+func openvpnWords(line string) []string {
+	words := strings.Fields(line)
+	for i, word := range words {
+		if word[0] == '#' || word[0] == ';' {
+			words = words[:i]
+			break
+		}
+		words[i] = strings.Trim(word, `"'`)
+	}
+	if len(words) > 2 && words[0] == "setenv" && words[1] == "opt" {
+		words = words[2:]
+	}
+	if len(words) > 0 {
+		words[0] = strings.TrimPrefix(words[0], "--")
+	}
+	return words
 }
 
 // ParsePrefix reads a network, or an address as the network of itself.
