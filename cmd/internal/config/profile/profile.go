@@ -12,7 +12,7 @@ import (
 
 // Facts are what the short form needs to know about a profile.
 type Facts struct {
-	DNS      []netip.Addr
+	DNS      []netip.Addr   // for all names: an .ovpn file with DOMAIN-ROUTE has none
 	Domains  []string       // search domains of wg-quick; with ~ in front, only routed
 	Networks []netip.Prefix // AllowedIPs of wg-quick; an .ovpn file has none
 	Redirect bool           // an .ovpn file has redirect-gateway itself
@@ -22,17 +22,25 @@ type Facts struct {
 // Read finds DNS servers in an .ovpn file, and who says what goes through the tunnel. It passes over everything else.
 func Read(text []byte) Facts {
 	var facts Facts
+	some, all := false, false // names that the servers are for
 	for line := range strings.Lines(string(text)) {
 		words := openvpnWords(line)
 		if len(words) > 0 {
 			facts.Redirect = facts.Redirect || words[0] == "redirect-gateway" && !slices.Contains(words, "!ipv4")
 			facts.NoPull = facts.NoPull || words[0] == "route-nopull"
 		}
-		if len(words) == 3 && words[0] == "dhcp-option" && strings.HasPrefix(words[1], "DNS") {
+		switch {
+		case len(words) != 3 || words[0] != "dhcp-option":
+		case words[1] == "DOMAIN-ROUTE":
+			some, all = true, all || words[2] == "."
+		case strings.HasPrefix(words[1], "DNS"):
 			if addr, err := netip.ParseAddr(words[2]); err == nil {
 				facts.DNS = append(facts.DNS, addr)
 			}
 		}
+	}
+	if some && !all { // the transport names the servers with their domains
+		facts.DNS = nil
 	}
 	return facts
 }

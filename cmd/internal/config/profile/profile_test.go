@@ -47,6 +47,8 @@ func TestRead(t *testing.T) {
 		"": "[]",
 		"dhcp-option DNS 10.8.0.1\ndhcp-option DNS6 fd00::1\ndhcp-option DOMAIN corp.example\n;dhcp-option DNS 10.8.0.2\n": "[10.8.0.1 fd00::1]",
 		"dhcp-option DNS 10.8.0.1 ; ours\nsetenv opt dhcp-option \"DNS\" '10.8.0.2' # too\n--dhcp-option DNS 10.8.0.3\n":   "[10.8.0.1 10.8.0.2 10.8.0.3]",
+		"dhcp-option DNS 10.8.0.1\ndhcp-option DOMAIN-ROUTE corp.example\n":                                                "[]",
+		"dhcp-option DNS 10.8.0.1\ndhcp-option DOMAIN-ROUTE corp.example\ndhcp-option DOMAIN-ROUTE .\n":                    "[10.8.0.1]",
 		"DNS\ndhcp-option DNS\ndhcp-option DNS here\n\x00\xff = 1\n":                                                       "[]",
 	} {
 		if got := fmt.Sprint(Read([]byte(text)).DNS); got != want {
