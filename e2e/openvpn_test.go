@@ -388,6 +388,14 @@ func TestAnOpenVPNServerThatRoutesOnlyItsNetwork(t *testing.T) {
 				return nil
 			})
 			tryAll(t, w.Laptop, rows)
+			if strings.Contains(row.push+row.profile, "DOMAIN-ROUTE") {
+				if n := w.AccessDNS.Asked("public.example"); n == 0 {
+					t.Error("the network was not asked for a public name: the company's resolver is only for its domain")
+				}
+				if n := w.AccessDNS.Asked("intranet.corp.example"); n > 0 {
+					t.Errorf("the network was asked for a company name %d times", n)
+				}
+			}
 			if x := w.laptop.must(t, "explain", "http://203.0.113.11"); !strings.Contains(x, "does not route the destination") {
 				t.Errorf("explain does not say why a flow goes direct:\n%s", x)
 			}

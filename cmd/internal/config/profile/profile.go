@@ -32,7 +32,7 @@ func Read(text []byte) Facts {
 		switch {
 		case len(words) != 3 || words[0] != "dhcp-option":
 		case words[1] == "DOMAIN-ROUTE":
-			some, all = true, all || words[2] == "."
+			some, all = true, all || words[2] == "." || words[2] == "~."
 		case strings.HasPrefix(words[1], "DNS"):
 			if addr, err := netip.ParseAddr(words[2]); err == nil {
 				facts.DNS = append(facts.DNS, addr)

@@ -104,6 +104,12 @@ func TestParse(t *testing.T) {
 		{"domains that the server is for", "dhcp-option DNS 10.20.0.53,dhcp-option DOMAIN-ROUTE corp.local,dhcp-option DOMAIN office.local", func(p *Options) bool {
 			return len(p.DNS) == 1 && slices.Equal(p.DNS[0].Domains, []string{"corp.local", "office.local"})
 		}},
+		{"all domains as systemd writes them", "dhcp-option DNS 10.20.0.53,dhcp-option DOMAIN-ROUTE corp.local,dhcp-option DOMAIN-ROUTE ~.", func(p *Options) bool {
+			return len(p.DNS) == 1 && p.DNS[0].Domains == nil
+		}},
+		{"all domains of a dns server", "dns server 1 address 10.20.0.53,dns server 1 resolve-domains corp.local .", func(p *Options) bool {
+			return len(p.DNS) == 1 && p.DNS[0].Domains == nil
+		}},
 		{"all domains", "dhcp-option DNS 10.20.0.53,dhcp-option DOMAIN-ROUTE corp.local,dhcp-option DOMAIN-ROUTE .", func(p *Options) bool {
 			return len(p.DNS) == 1 && p.DNS[0].Domains == nil
 		}},
