@@ -131,6 +131,8 @@ func TestParseRefuses(t *testing.T) {
 		{"an unknown format of a challenge", minimal(t) + "static-challenge Code 1 crv1\n", `x.ovpn:7: static-challenge: format "crv1" is not scrv1 or concat`},
 		{"an open block", minimal(t) + "<ca>\nx\n", "x.ovpn:7: <ca> has no </ca>"},
 		{"a block that is none", minimal(t) + certtest.Inline("verb", "3\n"), "x.ovpn:7: unknown inline block <verb>"},
+		{"a script that checks the server", minimal(t) + "tls-verify /x\n", "x.ovpn:7: tls-verify: nothing in a profile is run, and nobody else would check the server's certificate in its way; name that with verify-x509-name or peer-fingerprint"},
+		{"a check of the server that openvpn has lost", minimal(t) + "tls-remote vpn\n", "x.ovpn:7: tls-remote: openvpn has not known it since 2.4; name the server's certificate with verify-x509-name NAME name"},
 		{"a block in capitals", minimal(t) + certtest.Inline("TLS-crypt", "3\n"), "x.ovpn:7: unknown inline block <TLS-crypt>; write it in small letters: <tls-crypt>"},
 		{"an unknown block", minimal(t) + certtest.Inline("nonsense", "3\n"), "x.ovpn:7: unknown inline block <nonsense>"},
 		{"an open quote", minimal(t) + "verify-x509-name \"x\n", "x.ovpn:7: a quote is not closed"},

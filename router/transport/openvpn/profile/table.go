@@ -95,7 +95,7 @@ var groups = []group{
 		"push push-remove push-reset push-continuation port-share auth-gen-token auth-gen-token-secret auth-token auth-token-user opt-push " +
 		"vlan-accept vlan-pvid vlan-tagging tls-crypt-v2-max-age tls-crypt-v2-force-cookie peer-id protocol-flags key-derivation", ignored, "concerns a server"},
 
-	{"up down down-pre up-delay up-restart route-up route-pre-down ipchange script-security plugin tls-verify auth-user-pass-verify " +
+	{"up down down-pre up-delay up-restart route-up route-pre-down ipchange script-security plugin auth-user-pass-verify " +
 		"client-connect client-disconnect client-crresponse learn-address iproute dns-updown tls-crypt-v2-verify " +
 		"management management-query-passwords management-query-proxy management-query-remote management-forget-disconnect " +
 		"management-hold management-signal management-log-cache management-client management-client-user management-client-auth management-client-pf " +
@@ -108,6 +108,7 @@ var groups = []group{
 	{"pkcs11-providers pkcs11-id pkcs11-id-management pkcs11-cert-private pkcs11-private-mode pkcs11-protected-authentication pkcs11-pin-cache cryptoapicert " +
 		"management-external-key management-external-cert", refused,
 		"keys in a token or in the system's store are not supported; ask for a certificate with a key file (cert and key, or pkcs12)"},
+	{"tls-verify", refused, "nothing in a profile is run, and nobody else would check the server's certificate in its way; name that with verify-x509-name or peer-fingerprint"},
 	{"tls-remote", refused, "openvpn has not known it since 2.4; name the server's certificate with verify-x509-name NAME name"},
 	{"capath", refused, "a directory of authorities is not supported; join its files into one and name it with ca"},
 	{"verify-hash", refused, "pinning the authority's certificate is not supported; name the server's certificate with peer-fingerprint"},
