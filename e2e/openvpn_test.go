@@ -349,6 +349,7 @@ func TestAnOpenVPNServerThatRoutesOnlyItsNetwork(t *testing.T) {
 	}{
 		{"routes alone", "push \"route 10.20.0.0 255.255.255.0\"\n", "", false},
 		{"a resolver for its domain", "push \"route 10.20.0.0 255.255.255.0\"\npush \"dhcp-option DNS 10.20.0.10\"\npush \"dhcp-option DOMAIN-ROUTE corp.example\"\n", "", false},
+		{"a resolver for its domain, which the profile names itself", "push \"route 10.20.0.0 255.255.255.0\"\n", "dhcp-option DNS 10.20.0.10\ndhcp-option DOMAIN-ROUTE corp.example\n", false},
 		{"a public resolver without a route to it", "push \"route 10.20.0.0 255.255.255.0\"\npush \"dhcp-option DNS 203.0.113.53\"\n", "", false},
 		{"everything, but the profile takes only its own route", "push \"redirect-gateway def1\"\n", "route-nopull\nroute 10.20.0.0 255.255.255.0\n", false},
 		{"everything but one site", "push \"redirect-gateway def1\"\npush \"route 203.0.113.11 255.255.255.255 net_gateway\"\npush \"dhcp-option DNS 10.20.0.10\"\n", "", true},
@@ -377,7 +378,7 @@ func TestAnOpenVPNServerThatRoutesOnlyItsNetwork(t *testing.T) {
 				{"a gambling site has no address", "curl https://casino.example/", "", []int{noSuchName}},
 				{"nor is it reached by its address", "curl --resolve casino.example:443:" + gamblingIPv4 + " https://casino.example/", "", []int{35, 56}},
 			}
-			if strings.Contains(row.push, "DNS 10.20") {
+			if strings.Contains(row.push+row.profile, "DNS 10.20") {
 				rows = append(rows, attempt{"the company's names", "curl -4 http://intranet.corp.example/client", "10.98.0.", nil})
 			}
 			eventually(t, "what the server routes is known", func() error {
@@ -387,6 +388,14 @@ func TestAnOpenVPNServerThatRoutesOnlyItsNetwork(t *testing.T) {
 				return nil
 			})
 			tryAll(t, w.Laptop, rows)
+			if strings.Contains(row.push+row.profile, "DOMAIN-ROUTE") {
+				if n := w.AccessDNS.Asked("public.example"); n == 0 {
+					t.Error("the network was not asked for a public name: the company's resolver is only for its domain")
+				}
+				if n := w.AccessDNS.Asked("intranet.corp.example"); n > 0 {
+					t.Errorf("the network was asked for a company name %d times", n)
+				}
+			}
 			if x := w.laptop.must(t, "explain", "http://203.0.113.11"); !strings.Contains(x, "does not route the destination") {
 				t.Errorf("explain does not say why a flow goes direct:\n%s", x)
 			}

@@ -19,8 +19,8 @@ func newImportCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import FILE [-o CONFIG]",
 		Short: "Make a configuration that runs from a wg-quick or .ovpn file",
-		Long: `Make a configuration from a wg-quick or .ovpn file: all packets of this machine go through
-penstock and that profile, and so do DNS questions. The profile stays where it is.
+		Long: `Make a configuration from a wg-quick or .ovpn file. penstock judges all packets and DNS
+questions of this machine, and sends through the tunnel what the profile routes there. The profile stays where it is.
 
 Each line of the profile that penstock passes over, or that is unsafe, is a warning on stderr.
 A profile that cannot run is refused with exit code 5.`,

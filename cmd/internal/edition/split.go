@@ -3,6 +3,7 @@ package edition
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/egress"
@@ -16,9 +17,14 @@ func (e *Edition) FollowsRoutes(transport string) bool {
 
 // Followed completes what transports say about DNS, where rules follow their routes. A server that is pushed without a route
 // to it is asked directly. If a transport leaves the rest of IPv4 to the host's network, and nobody named a server for all
-// names, those of the network are asked, as if there was no tunnel. network returns them.
+// names, those of the network are asked, as if there was no tunnel. network returns them. Names of the intranet are not asked
+// there: servers that are only for some domains are for those too.
 func (e *Edition) Followed(naming []egress.Naming, now *policy.Conditions, network func() []netip.Addr) []egress.Naming {
 	var list []egress.Naming
+	var intranet []string // DNS knows no wildcards: a zone has what is below it
+	for _, domain := range e.Config.Intranet {
+		intranet = append(intranet, strings.TrimPrefix(domain, "*."))
+	}
 	split, general := false, len(e.Config.DNS.Upstreams) > 0
 	for _, n := range naming {
 		follows := e.FollowsRoutes(n.Transport)
@@ -27,6 +33,9 @@ func (e *Edition) Followed(naming []egress.Naming, now *policy.Conditions, netwo
 		for i := range n.Servers {
 			s := &n.Servers[i]
 			general = general || len(s.Domains) == 0
+			if follows && len(s.Domains) > 0 {
+				s.Domains = slices.Concat(s.Domains, intranet)
+			}
 			if follows && len(s.Bootstrap) > 0 {
 				s.Direct = s.Direct || now.LeavesOut(n.Transport, s.Bootstrap[0])
 			}

@@ -20,6 +20,7 @@ func TestNamesOfASplitTunnel(t *testing.T) {
 	}
 	split, everything := routes(netip.MustParsePrefix("10.20.0.0/16")), routes(all)
 	own := func(c *config.Config) { c.Rules[0].Do.Unrouted = "" }
+	intranet := func(c *config.Config) { c.Intranet = []string{"wiki.example", "*.git.example"} }
 	for _, row := range []struct {
 		name    string
 		now     policy.Conditions
@@ -31,6 +32,8 @@ func TestNamesOfASplitTunnel(t *testing.T) {
 		{"no server: the network's", split, nil, nil, "192.168.50.1 via direct"},
 		{"a server for some names, the network's for the rest", split, nil, []egress.Server{server("10.20.0.53", "corp.local")},
 			"192.168.50.1 via direct; corp.local: 10.20.0.53 via corp"},
+		{"a server for some names is for the intranet too", split, intranet, []egress.Server{server("10.20.0.53", "corp.local")},
+			"192.168.50.1 via direct; corp.local: 10.20.0.53 via corp; wiki.example: 10.20.0.53 via corp; git.example: 10.20.0.53 via corp"},
 		{"a server without a route is asked directly", split, nil, []egress.Server{server("9.9.9.9")}, "9.9.9.9 via direct"},
 		{"nothing is known yet: nobody is asked", unknown, nil, nil, ""},
 		{"everything goes through the tunnel: the network's are not asked", everything, nil, nil, ""},

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -126,7 +127,7 @@ func (o *openvpnInner) routes() *policy.Routes {
 
 // openvpnRoutes returns what a server wants reached through the tunnel. If it wants all of IPv4 and gives no IPv6, IPv6 goes to
 // the tunnel as well, which refuses it: programs prefer IPv6, so most traffic would bypass the tunnel. It may want all of IPv4
-// by redirect-gateway, by a default route, or by the two halves of one.
+// by redirect-gateway, by a default route, or by the parts of one.
 func openvpnRoutes(s openvpn.Settings) (r policy.Routes) {
 	has6 := false
 	for _, gateway := range []netip.Addr{s.Gateway4, s.Gateway6} {
@@ -147,15 +148,30 @@ func openvpnRoutes(s openvpn.Settings) (r policy.Routes) {
 		has6 = has6 || route.Prefix.Addr().Is6()
 	}
 	all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	lower, upper := netip.MustParsePrefix("0.0.0.0/1"), netip.MustParsePrefix("128.0.0.0/1")
 	all4 := slices.Contains(r.Inside, all)
-	if !all4 && (s.Redirect4 || slices.Contains(r.Inside, lower) && slices.Contains(r.Inside, upper)) {
+	if !all4 && (s.Redirect4 || coverIPv4(r.Inside)) {
 		r.Inside, all4 = append(r.Inside, all), true
 	}
 	if s.Redirect6 || s.BlockIPv6 || all4 && !has6 {
 		r.Inside = append(r.Inside, netip.PrefixFrom(netip.IPv6Unspecified(), 0))
 	}
 	return r
+}
+
+// coverIPv4 reports whether every IPv4 address is in one of the networks.
+func coverIPv4(networks []netip.Prefix) bool {
+	list := slices.SortedFunc(slices.Values(networks), netip.Prefix.Compare) // those of IPv4 come first
+	var next uint64                                                          // the lowest address that is in none so far
+	for _, p := range list {
+		if !p.Addr().Is4() {
+			break
+		}
+		b := p.Masked().Addr().As4()
+		if first := uint64(binary.BigEndian.Uint32(b[:])); first <= next {
+			next = max(next, first+1<<(32-p.Bits()))
+		}
+	}
+	return next == 1<<32
 }
 
 func (o *openvpnInner) reset() error {

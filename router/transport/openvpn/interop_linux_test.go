@@ -255,7 +255,8 @@ func TestInteropUserAndToken(t *testing.T) {
 	}
 }
 
-// The check of the password holds the whole server up, for longer than server-poll-timeout: it is waited for, and asked once.
+// The check of the password holds the whole server up, for longer than server-poll-timeout and than a handshake may be silent:
+// it is waited for, and asked once.
 func TestInteropSlowSignIn(t *testing.T) {
 	t.Parallel()
 	ca := certtest.NewAuthority(t, "ca")
@@ -266,7 +267,7 @@ func TestInteropSlowSignIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.file("check.sh", strings.Replace(string(script), "#!/bin/sh\n", "#!/bin/sh\nsleep 4\n", 1))
+	server.file("check.sh", strings.Replace(string(script), "#!/bin/sh\n", "#!/bin/sh\nsleep 17\n", 1))
 	server.start()
 	client := newTestClient(t, profileFor(t, ca, "udp", server.port, "auth-user-pass\nserver-poll-timeout 2\n"), func(cfg *Config) {
 		cfg.Credentials = func(context.Context, Challenge) (string, string, error) { return "ana", "geheim", nil }

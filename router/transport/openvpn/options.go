@@ -98,6 +98,10 @@ func (s *session) interpret() (*push.Options, error) {
 		return nil, pushFailed(err)
 	}
 	for _, problem := range o.Problems {
+		if errors.Is(problem, push.ErrRoute) {
+			s.log.Warn("the server pushed a route that cannot be followed", "err", problem)
+			continue
+		}
 		s.log.Debug("pushed option ignored", "err", problem)
 	}
 	return o, nil

@@ -29,7 +29,8 @@ const (
 	askAgain = 5 * time.Second
 
 	// handshakeSilence ends a TLS handshake in which nothing comes any more, long before hand-window: both sides repeat what
-	// is not acknowledged every few seconds. After the handshake a server may be silent while it checks who the user is.
+	// is not acknowledged every few seconds. After the handshake a server may be silent while it checks who the user is: one
+	// that asks a script does not even acknowledge before the script ends.
 	handshakeSilence = 15 * time.Second
 
 	maxSleep = 5 * time.Second // key limits have no event of their own
@@ -228,7 +229,7 @@ func (s *session) tick(now time.Time) (next time.Time, err error) {
 // tickHandshake is tick before the session is established.
 func (s *session) tickHandshake(pending *control.Negotiation, now time.Time) (next time.Time, err error) {
 	switch {
-	case pending == nil || !s.control.Answered() || s.authPending:
+	case pending == nil || !s.control.Answered() || s.authPending, pending.Sent() && !pending.Exchanged():
 		return next, nil
 	case !pending.Exchanged():
 		if next = s.data.Signs.Heard().Add(handshakeSilence); now.After(next) {
@@ -274,6 +275,8 @@ func (s *session) stage() string {
 		return "waiting for the user to sign in"
 	case pending != nil && pending.Exchanged():
 		return "waiting for the server's options"
+	case pending != nil && pending.Sent():
+		return "waiting for the server to let the user in"
 	}
 	return "the TLS handshake"
 }

@@ -46,10 +46,25 @@ func TestRead(t *testing.T) {
 	for text, want := range map[string]string{
 		"": "[]",
 		"dhcp-option DNS 10.8.0.1\ndhcp-option DNS6 fd00::1\ndhcp-option DOMAIN corp.example\n;dhcp-option DNS 10.8.0.2\n": "[10.8.0.1 fd00::1]",
+		"dhcp-option DNS 10.8.0.1 ; ours\nsetenv opt dhcp-option \"DNS\" '10.8.0.2' # too\n--dhcp-option DNS 10.8.0.3\n":   "[10.8.0.1 10.8.0.2 10.8.0.3]",
+		"dhcp-option DNS 10.8.0.1\ndhcp-option DOMAIN-ROUTE corp.example\n":                                                "[]",
+		"dhcp-option DNS 10.8.0.1\ndhcp-option DOMAIN-ROUTE corp.example\ndhcp-option DOMAIN-ROUTE .\n":                    "[10.8.0.1]",
 		"DNS\ndhcp-option DNS\ndhcp-option DNS here\n\x00\xff = 1\n":                                                       "[]",
 	} {
 		if got := fmt.Sprint(Read([]byte(text)).DNS); got != want {
 			t.Errorf("%q: got %s, want %s", text, got, want)
+		}
+	}
+}
+
+func TestReadFindsWhoDecidesAboutRoutes(t *testing.T) {
+	for line, want := range map[string]string{
+		"redirect-gateway def1": "true false", "\"redirect-gateway\" def1 ; all": "true false", "setenv opt redirect-gateway def1": "true false",
+		"--redirect-gateway": "true false", "redirect-gateway ipv6 !ipv4": "false false", "; redirect-gateway": "false false",
+		"route-nopull": "false true", "setenv redirect-gateway x": "false false", "redirect-private def1": "false false",
+	} {
+		if facts := Read([]byte(line + "\n")); fmt.Sprint(facts.Redirect, facts.NoPull) != want {
+			t.Errorf("%q: got redirect and no pull %v %v, want %s", line, facts.Redirect, facts.NoPull, want)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -236,28 +235,6 @@ func parseStaticChallenge(p *parser, d directive) error {
 	}
 	p.out.StaticChallenge, p.out.StaticEcho = d.arg(0), d.arg(1) == "1"
 	return nil
-}
-
-// parseRoute keeps a route in the form that a server pushes it. A route to a name is for scripts and resolvers of the host: what
-// it leads to would silently stay out of the tunnel.
-func parseRoute(p *parser, d directive) error {
-	address, _, _ := strings.Cut(d.arg(0), "/")
-	_, err := netip.ParseAddr(address)
-	outside := strings.HasPrefix(d.arg(2), "net_gateway") || d.name == "route-ipv6" && strings.HasPrefix(d.arg(1), "net_gateway")
-	switch {
-	case err == nil:
-		p.keepOption(d)
-	case d.arg(0) == "vpn_gateway": // inside anyway
-	case outside, d.arg(0) == "remote_host", d.arg(0) == "net_gateway":
-		p.warn("%s %s is ignored: penstock reaches the server outside of its tunnel, and other hosts only by an address", d.name, d.arg(0))
-	default:
-		return fmt.Errorf("%q is not an address: write the address, or list the name as intranet in the configuration", d.arg(0))
-	}
-	return nil
-}
-
-func (p *parser) keepOption(d directive) {
-	p.out.Options = append(p.out.Options, text.Join(append([]string{d.name}, d.args...)))
 }
 
 func parseRemoteCertTLS(p *parser, d directive) error {

@@ -154,7 +154,7 @@ func (p *parser) finishIdentity() (err error) {
 		if errors.Is(err, identity.ErrEncrypted) || errors.Is(err, identity.ErrPassphrase) {
 			line = key.line
 		}
-		return &lineError{line, p.mendKey(err, "openssl pkey -in "+cmp.Or(key.file, "client.key")+" -out plain.key")}
+		return &lineError{line, p.mendKey(err, "openssl pkey -in "+cmp.Or(key.file, p.file)+" -out plain.key")}
 	}
 	return nil
 }
@@ -193,6 +193,10 @@ func (p *parser) mendKey(err error, command string) error {
 		return fmt.Errorf(`%w: set key_passphrase of the transport, or add "askpass FILE" with a file that holds it, or decrypt it with: %s`, err, command)
 	case errors.Is(err, identity.ErrPassphrase):
 		return fmt.Errorf("%w: correct key_passphrase of the transport, or the file that askpass names", err)
+	case errors.Is(err, identity.ErrOldMethod):
+		return fmt.Errorf("%w; decrypt it with: %s -provider legacy -provider default", err, command)
+	case errors.Is(err, identity.ErrNoPKCS12):
+		return err
 	case p.passphrase != "" || strings.HasPrefix(err.Error(), "pkcs12"):
 		return fmt.Errorf("%w; decrypt it with: %s", err, command)
 	}

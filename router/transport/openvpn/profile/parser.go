@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"penstock/policy/spelling"
 	"penstock/router/transport/openvpn/internal/text"
@@ -77,6 +78,9 @@ func (p *parser) directive(d directive) error {
 	forgiven := p.compatible || p.announced[d.name]
 	e := p.table[d.name]
 	if d.inline && !e.block && !forgiven {
+		if small := strings.ToLower(d.name); blocks[small] {
+			return fmt.Errorf("unknown inline block <%s>; write it in small letters: <%s>", d.name, small)
+		}
 		return fmt.Errorf("unknown inline block <%s>", d.name)
 	}
 	switch e.fate {

@@ -131,6 +131,9 @@ func TestParseRefuses(t *testing.T) {
 		{"an unknown format of a challenge", minimal(t) + "static-challenge Code 1 crv1\n", `x.ovpn:7: static-challenge: format "crv1" is not scrv1 or concat`},
 		{"an open block", minimal(t) + "<ca>\nx\n", "x.ovpn:7: <ca> has no </ca>"},
 		{"a block that is none", minimal(t) + certtest.Inline("verb", "3\n"), "x.ovpn:7: unknown inline block <verb>"},
+		{"a script that checks the server", minimal(t) + "tls-verify /x\n", "x.ovpn:7: tls-verify: nothing in a profile is run, and nobody else would check the server's certificate in its way; name that with verify-x509-name or peer-fingerprint"},
+		{"a check of the server that openvpn has lost", minimal(t) + "tls-remote vpn\n", "x.ovpn:7: tls-remote: openvpn has not known it since 2.4; name the server's certificate with verify-x509-name NAME name"},
+		{"a block in capitals", minimal(t) + certtest.Inline("TLS-crypt", "3\n"), "x.ovpn:7: unknown inline block <TLS-crypt>; write it in small letters: <tls-crypt>"},
 		{"an unknown block", minimal(t) + certtest.Inline("nonsense", "3\n"), "x.ovpn:7: unknown inline block <nonsense>"},
 		{"an open quote", minimal(t) + "verify-x509-name \"x\n", "x.ovpn:7: a quote is not closed"},
 		{"a backslash at the end", minimal(t) + "verify-x509-name x\\\n", "x.ovpn:7: a backslash ends the line"},
@@ -143,7 +146,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a cert without key", minimal(t) + certtest.Inline("cert", id.Cert), "x.ovpn:7: cert without key"},
 		{"a key without cert", minimal(t) + certtest.Inline("key", id.Key), "x.ovpn:7: key without cert"},
 		{"a key of another cert", minimal(t) + certtest.Inline("cert", id.Cert) + certtest.Inline("key", other.Key), "x.ovpn:7: cert and key: tls: private key does not match public key"},
-		{"an encrypted key", minimal(t) + certtest.Inline("cert", id.Cert) + "<key>\n" + encrypted + "</key>\n", "key: is encrypted, and there is no passphrase: set key_passphrase of the transport, or add \"askpass FILE\" with a file that holds it, or decrypt it with: openssl pkey -in client.key -out plain.key"},
+		{"an encrypted key", minimal(t) + certtest.Inline("cert", id.Cert) + "<key>\n" + encrypted + "</key>\n", "key: is encrypted, and there is no passphrase: set key_passphrase of the transport, or add \"askpass FILE\" with a file that holds it, or decrypt it with: openssl pkey -in x.ovpn -out plain.key"},
 		{"two wraps", minimal(t) + certtest.Inline("tls-auth", certtest.StaticKey(t)) + certtest.Inline("tls-crypt", certtest.StaticKey(t)), "tls-auth and tls-crypt exclude each other"},
 		{"a broken static key", minimal(t) + certtest.Inline("tls-crypt", "x\n"), "x.ovpn:7: tls-crypt: static key: no BEGIN line"},
 		{"a digest that is unknown", minimal(t) + "auth WHIRLPOOL\n" + certtest.Inline("tls-auth", certtest.StaticKey(t)), "auth WHIRLPOOL is not supported"},
@@ -170,7 +173,7 @@ func noFiles(name string) ([]byte, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }
 
-func TestOwnRoutes(t *testing.T) {
+func TestOwnRoutesAndOptions(t *testing.T) {
 	for _, tt := range []struct {
 		line, option, warning string
 		refused               bool
@@ -184,6 +187,21 @@ func TestOwnRoutes(t *testing.T) {
 		{"route vpn_gateway", "", "", false},
 		{"route intranet.corp.example", "", "", true},
 		{"route-ipv6 intranet.corp.example", "", "", true},
+		{"route 10.20.0.0/16", "", "", true},
+		{"route 10.20.0.0 255.255.0.255", "", "", true},
+		{"route 10.20.0.0 255.255.0.0 gw.example", "", "", true},
+		{"route fd00::1", "", "", true},
+		{"route-ipv6 fd00::/200", "", "", true},
+		{"route-ipv6 10.20.0.0/16", "", "", true},
+		{"route-ipv6 vpn.example net_gateway", "", "route-ipv6 vpn.example is ignored", false},
+		{"dhcp-option DNS 10.20.0.53 ; the resolver", "dhcp-option DNS 10.20.0.53", "", false},
+		{"dhcp-option DNS6 fd00::53", "dhcp-option DNS6 fd00::53", "", false},
+		{"dhcp-option DOMAIN-ROUTE corp.example", "dhcp-option DOMAIN-ROUTE corp.example", "", false},
+		{"dhcp-option WINS 10.20.0.1", "", "dhcp-option WINS is ignored", false},
+		{"dhcp-option DISABLE-NBT", "", "dhcp-option DISABLE-NBT is ignored", false},
+		{"dhcp-option DNS", "", "", true},
+		{"dhcp-option DNS resolver.example", "", "", true},
+		{"dhcp-option", "", "", true},
 		{"route", "", "", true},
 	} {
 		p, warnings, err := Parse(strings.NewReader(minimal(t)+tt.line+"\n"), "x.ovpn", Files{})

@@ -61,7 +61,7 @@ var blocks = map[string]bool{
 var groups = []group{
 	{"route-gateway redirect-gateway", pushable, "says what goes through the tunnel by rules with `unrouted: direct`, as the short form of the configuration writes them"},
 	{"route-metric redirect-private", pushable, "is read; penstock has no routes that could compete"},
-	{"dhcp-option dns", pushable, "gives the tunnel's DNS servers, search domains, and with DOMAIN-ROUTE or resolve-domains the domains that the servers are for"},
+	{"dns", pushable, "gives the tunnel's DNS servers, search domains, and with resolve-domains the domains that the servers are for"},
 	{"ifconfig ifconfig-ipv6 topology", pushable, "gives the address inside the tunnel"},
 	{"block-ipv6 block-outside-dns", pushable, "is read; the rules of the configuration decide what is blocked"},
 
@@ -82,18 +82,20 @@ var groups = []group{
 	{"dev-node txqueuelen lladdr ifconfig-noexec ifconfig-nowarn route-noexec route-delay route-method ip-win32 tap-sleep dhcp-renew dhcp-release register-dns " +
 		"windows-driver win-sys show-net-up pause-exit client-nat-noexec max-routes stale-routes-check route-ipv6-gateway", ignored,
 		"concerns the host's interface and routes, which penstock sets by its own configuration"},
-	{"tls-cipher tls-ciphersuites tls-groups ecdh-curve tls-cert-profile engine providers replay-persist remote-random-hostname prng use-prediction-resistance " +
-		"block-outside-dns-server dh ncp-disable key-method compat-mode allow-pull-fqdn preresolve no-name-remapping compat-names " +
+	{"tls-cipher tls-ciphersuites tls-groups ecdh-curve tls-cert-profile engine providers replay-persist prng use-prediction-resistance " +
 		"allow-deprecated-insecure-static-crypto force-tls-key-material-export keying-material-exporter", ignored,
 		"TLS chooses by itself, from what is safe"},
-	{"http-proxy-retry http-proxy-timeout http-proxy-option http-proxy-user-pass socks-proxy-retry", ignored, "concerns a proxy"},
+	{"dh ncp-disable key-method compat-mode no-name-remapping compat-names inetd", ignored,
+		"concerns old versions or a server, and penstock negotiates with the server"},
+	{"allow-pull-fqdn preresolve remote-random-hostname", ignored, "penstock resolves the server's name by itself, as it is, and follows routes only to addresses"},
+	{"http-proxy-override http-proxy-retry http-proxy-timeout http-proxy-option http-proxy-user-pass socks-proxy-retry", ignored, "concerns a proxy"},
 	{"askpass-hold auth-user-pass-optional username-as-common-name x509-username-field x509-track verify-client-cert client-cert-not-required duplicate-cn " +
 		"client-to-client client-config-dir ccd-exclusive connect-freq connect-freq-initial max-clients max-routes-per-client disable " +
-		"ifconfig-pool ifconfig-pool-persist ifconfig-pool-linear ifconfig-ipv6-pool ifconfig-push ifconfig-ipv6-push iroute iroute-ipv6 " +
+		"ifconfig-pool ifconfig-pool-persist ifconfig-pool-linear ifconfig-ipv6-pool ifconfig-push ifconfig-push-constraint ifconfig-ipv6-push iroute iroute-ipv6 " +
 		"push push-remove push-reset push-continuation port-share auth-gen-token auth-gen-token-secret auth-token auth-token-user opt-push " +
 		"vlan-accept vlan-pvid vlan-tagging tls-crypt-v2-max-age tls-crypt-v2-force-cookie peer-id protocol-flags key-derivation", ignored, "concerns a server"},
 
-	{"up down down-pre up-delay up-restart route-up route-pre-down ipchange script-security plugin tls-verify auth-user-pass-verify " +
+	{"up down down-pre up-delay up-restart route-up route-pre-down ipchange script-security plugin auth-user-pass-verify " +
 		"client-connect client-disconnect client-crresponse learn-address iproute dns-updown tls-crypt-v2-verify " +
 		"management management-query-passwords management-query-proxy management-query-remote management-forget-disconnect " +
 		"management-hold management-signal management-log-cache management-client management-client-user management-client-auth management-client-pf " +
@@ -106,6 +108,8 @@ var groups = []group{
 	{"pkcs11-providers pkcs11-id pkcs11-id-management pkcs11-cert-private pkcs11-private-mode pkcs11-protected-authentication pkcs11-pin-cache cryptoapicert " +
 		"management-external-key management-external-cert", refused,
 		"keys in a token or in the system's store are not supported; ask for a certificate with a key file (cert and key, or pkcs12)"},
+	{"tls-verify", refused, "nothing in a profile is run, and nobody else would check the server's certificate in its way; name that with verify-x509-name or peer-fingerprint"},
+	{"tls-remote", refused, "openvpn has not known it since 2.4; name the server's certificate with verify-x509-name NAME name"},
 	{"capath", refused, "a directory of authorities is not supported; join its files into one and name it with ca"},
 	{"verify-hash", refused, "pinning the authority's certificate is not supported; name the server's certificate with peer-fingerprint"},
 	{"client-nat", refused, "address translation is not supported; remove the line, and reach the hosts by their own addresses"},
@@ -131,8 +135,9 @@ var meanings = map[string]string{
 	"remote-random":         "the first remote is chosen by chance",
 	"auth-user-pass":        "from the file, or from `username` and `password` of the configuration",
 	"static-challenge":      "the answer is asked for where somebody can be asked",
-	"route":                 "as redirect-gateway; only to addresses, or to a name with net_gateway, which is passed over with a warning",
-	"route-ipv6":            "as redirect-gateway; only to addresses, or to a name with net_gateway, which is passed over with a warning",
+	"route":                 "as redirect-gateway; only to addresses; a name with net_gateway is passed over with a warning",
+	"route-ipv6":            "as redirect-gateway; only to addresses; a name with net_gateway is passed over with a warning",
+	"dhcp-option":           "gives the tunnel's DNS servers, search domains, and with DOMAIN-ROUTE the domains that the servers are for; other types are passed over with a warning",
 	"auth-nocache":          "the password is forgotten after use",
 	"ca":                    "",
 	"cert":                  "",
@@ -196,6 +201,7 @@ func parsers() map[string]func(*parser, directive) error {
 		"auth-user-pass":   parseAuthUserPass,
 		"static-challenge": parseStaticChallenge,
 		"route":            parseRoute,
+		"dhcp-option":      parseDHCP,
 		"route-ipv6":       parseRoute,
 		"auth-nocache": func(p *parser, _ directive) error {
 			p.out.NoCache = true

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"penstock/router/transport/openvpn/internal/reliable"
@@ -30,6 +31,7 @@ type Negotiation struct {
 	pipe      *reliable.Pipe
 	conn      *tls.Conn
 	started   bool // TLS is running
+	sent      atomic.Bool
 	exchanged bool // both sides have sent their key exchange message
 	sendWKC   bool // the first TLS packet carries the wrapped key
 
@@ -42,6 +44,10 @@ func (n *Negotiation) KeyID() uint8 { return n.keyID }
 
 // Exchanged reports that both sides have sent what their keys are made of.
 func (n *Negotiation) Exchanged() bool { return n.exchanged }
+
+// Sent reports that our key exchange message, which tells who the user is, is on its way. A server may check that before it
+// does anything else, for as long as the negotiation has.
+func (n *Negotiation) Sent() bool { return n.sent.Load() }
 
 // ServerOptions is the server's summary of its options; empty where it keeps that to itself.
 func (n *Negotiation) ServerOptions() string { return n.server.Options }
@@ -116,6 +122,7 @@ func (n *Negotiation) negotiate(ctx context.Context, cfg *tls.Config, hello wire
 		post(Event{Err: err})
 		return
 	}
+	n.sent.Store(true)
 	reader := bufio.NewReaderSize(conn, maxMessage)
 	reply, err := wire.ReadKeyExchange(reader, false)
 	if err != nil {

@@ -10,6 +10,7 @@ package data
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -306,9 +307,17 @@ func dropOf(err error) Drop {
 	return DropForged
 }
 
-// isIP tells an IP packet from a ping and other special plaintexts by its first byte.
+// isIP tells an IP packet from a ping and other special plaintexts by its first byte. The marks of compressed packets look
+// like IPv6 of some traffic classes, which has its length in it.
 func isIP(plain []byte) bool {
-	return len(plain) > 0 && (plain[0]>>4 == 4 || plain[0]>>4 == 6)
+	switch {
+	case len(plain) == 0:
+		return false
+	case framing.LooksCompressed(plain):
+		const head, length = 40, 4 // RFC 8200 3
+		return len(plain) >= head && head+int(binary.BigEndian.Uint16(plain[length:])) == len(plain)
+	}
+	return plain[0]>>4 == 4 || plain[0]>>4 == 6
 }
 
 // isSpecial tells the plaintexts that servers send besides IP packets.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -238,6 +239,11 @@ func TestUnreadablePacketsAreNoSignOfLife(t *testing.T) {
 		{"framed pings, and no framing agreed", framing.None, []string{"\xfa" + string(Ping)}, true},
 		{"plain pings, and framing agreed", framing.Byte, []string{string(Ping)}, true},
 		{"compressed packets after readable ones", framing.Byte, []string{"\xfaE in", "\x66E in"}, true},
+		{"compressed packets after an odd one", framing.Byte, []string{"?", "\xfaE in", "\x66E in"}, true},
+		{"compressed packets, and no framing agreed", framing.None, []string{"\x66E in"}, true},
+		{"compressed packets that are as long as IPv6", framing.None, []string{"\x69" + strings.Repeat("x", 1200)}, true},
+		{"IPv6 of a traffic class like the mark of compression", framing.None, []string{"\x66\x00\x00\x00\x00\x02" + strings.Repeat("\x00", 36)}, false},
+		{"and the same, framed", framing.Byte, []string{"\xfa\x69\x00\x00\x00\x00\x02" + strings.Repeat("\x00", 36)}, false},
 		{"an odd packet among readable ones", framing.None, []string{"E in", "?"}, false},
 		{"readable packets after an odd one", framing.None, []string{"?", "E in"}, false},
 		{"a ping and a request for options", framing.None, []string{string(Ping), string(Request)}, false},

@@ -48,8 +48,15 @@ func (s *Signs) Puzzled() error {
 	return *err
 }
 
-// puzzle notes why a packet could not be read, and reports whether that is the first one.
-func (s *Signs) puzzle(err error) bool { return s.puzzled.CompareAndSwap(nil, &err) }
+// puzzle notes why a packet could not be read, and reports whether that is news: the first such packet, or the first that is
+// compressed.
+func (s *Signs) puzzle(err error) bool {
+	old := s.puzzled.Load()
+	if old != nil && (errors.Is(*old, framing.ErrCompression) || !errors.Is(err, framing.ErrCompression)) {
+		return false
+	}
+	return s.puzzled.CompareAndSwap(old, &err)
+}
 
 // instant is an atomic point on the monotonic clock, as the time since a session began.
 type instant struct{ since atomic.Int64 }

@@ -109,6 +109,9 @@ func (k Kind) Open(b []byte) ([]byte, error) {
 	return nil, k.Wrong(b)
 }
 
+// LooksCompressed reports whether a packet begins with the mark of one that is compressed.
+func LooksCompressed(b []byte) bool { return len(b) > 0 && (b[0] == packedLZO || b[0] == packedLZ4) }
+
 // Wrong says what is wrong with a packet that does not read as k, and what would mend it. The error is ErrCompression or
 // ErrMark.
 func (k Kind) Wrong(b []byte) error {
@@ -117,7 +120,7 @@ func (k Kind) Wrong(b []byte) error {
 		first = b[0]
 	}
 	switch {
-	case first == packedLZO, first == packedLZ4, k == V2 && first == markV2 && len(b) > 1:
+	case LooksCompressed(b), k == V2 && first == markV2 && len(b) > 1:
 		return fmt.Errorf("the server compresses its packets: %w; remove compress or comp-lzo from the server's file", ErrCompression)
 	case k != Byte && first == markByte:
 		return fmt.Errorf(`%w: the server marks its packets as "comp-lzo no" does; add that line to the profile`, ErrMark)

@@ -22,6 +22,8 @@ import (
 var (
 	ErrEncrypted  = errors.New("is encrypted, and there is no passphrase")
 	ErrPassphrase = errors.New("the passphrase does not fit")
+	ErrOldMethod  = errors.New("is encrypted in a way that only old programs use")
+	ErrNoPKCS12   = errors.New("is not a PKCS#12 file, nor one in base64")
 )
 
 // FromPEM joins a certificate, its issuers and its key. passphrase is for an encrypted key; empty: there is none.
@@ -63,8 +65,11 @@ func pkcs8Key(der []byte, passphrase string) ([]byte, error) {
 	}
 	key, err := pkcs8.ParsePKCS8PrivateKey(der, []byte(passphrase))
 	if err != nil {
-		if strings.Contains(err.Error(), "incorrect password") {
+		switch text := err.Error(); {
+		case strings.Contains(text, "incorrect password"):
 			return nil, ErrPassphrase
+		case strings.Contains(text, "only PBES2"):
+			return nil, ErrOldMethod
 		}
 		return nil, err
 	}
@@ -96,6 +101,9 @@ func FromPKCS12(file []byte, passphrase string) (*tls.Certificate, []*x509.Certi
 	if text, err := base64.StdEncoding.DecodeString(string(bytes.Join(bytes.Fields(file), nil))); err == nil {
 		file = text
 	}
+	if len(file) == 0 || file[0] != 0x30 { // an ASN.1 sequence
+		return nil, nil, ErrNoPKCS12
+	}
 	key, certificate, authorities, err := pkcs12.DecodeChain(file, passphrase)
 	switch {
 	case errors.Is(err, pkcs12.ErrIncorrectPassword) && passphrase == "":
@@ -103,7 +111,7 @@ func FromPKCS12(file []byte, passphrase string) (*tls.Certificate, []*x509.Certi
 	case errors.Is(err, pkcs12.ErrIncorrectPassword):
 		return nil, nil, ErrPassphrase
 	case err != nil:
-		return nil, nil, err
+		return nil, nil, errors.New(strings.TrimPrefix(err.Error(), "pkcs12: ")) // whoever calls says so too
 	}
 	pair := &tls.Certificate{Certificate: [][]byte{certificate.Raw}, PrivateKey: key, Leaf: certificate}
 	for _, a := range authorities {

@@ -86,8 +86,13 @@ func TestPKCS12(t *testing.T) {
 			t.Errorf("%s with a wrong passphrase: got %v, want ErrPassphrase", name, err)
 		}
 	}
-	if _, _, err := FromPKCS12([]byte("no such thing"), passphrase); err == nil {
-		t.Error("garbage: got no error")
+	for _, garbage := range []string{"", "no such thing", "AAAA"} {
+		if _, _, err := FromPKCS12([]byte(garbage), passphrase); !errors.Is(err, ErrNoPKCS12) {
+			t.Errorf("%q: got %v, want ErrNoPKCS12", garbage, err)
+		}
+	}
+	if _, _, err := FromPKCS12([]byte("\x30\x82"), passphrase); err == nil || errors.Is(err, ErrNoPKCS12) {
+		t.Errorf("a file that is cut off: got %v, want an error that says so", err)
 	}
 }
 
@@ -121,6 +126,10 @@ func TestWhatOpenSSLWrites(t *testing.T) {
 		if _, err := FromPEM(client.Cert, string(run(args...)), passphrase); err != nil {
 			t.Errorf("openssl %v: %v", args, err)
 		}
+	}
+	old := run("pkcs8", "-topk8", "-in", plain, "-v1", "PBE-SHA1-3DES", "-passout", "pass:"+passphrase)
+	if _, err := FromPEM(client.Cert, string(old), passphrase); !errors.Is(err, ErrOldMethod) {
+		t.Errorf("a key encrypted as in PKCS#12: got %v, want ErrOldMethod", err)
 	}
 	packed := run("pkcs12", "-export", "-inkey", plain, "-in", cert, "-passout", "pass:"+passphrase)
 	if _, _, err := FromPKCS12(packed, passphrase); err != nil {

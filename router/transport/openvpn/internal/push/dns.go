@@ -94,6 +94,9 @@ func (o *Options) finishDNS() {
 			o.Problems = append(o.Problems, fmt.Errorf("dns server %d: no address", n))
 			continue
 		}
+		if hasAll(server.Domains) {
+			server.Domains = nil
+		}
 		if server.Transport == "" {
 			server.Transport = "plain"
 		}
@@ -111,12 +114,17 @@ func (o *Options) finishDNS() {
 // dhcpDomains returns the domains that the servers of dhcp-option are for, nil for all names. DOMAIN-ROUTE limits them, as in
 // clients that set up systemd-resolved; the search domains are theirs too.
 func (o *Options) dhcpDomains() []string {
-	if len(o.dhcpRoutes) == 0 || slices.Contains(o.dhcpRoutes, ".") {
+	if len(o.dhcpRoutes) == 0 || hasAll(o.dhcpRoutes) {
 		return nil
 	}
 	domains := slices.Concat(o.dhcpRoutes, o.dhcpSearch)
 	slices.Sort(domains)
 	return slices.Compact(domains)
+}
+
+// hasAll reports whether domains have the root, with or without systemd's mark for domains that are not searched.
+func hasAll(domains []string) bool {
+	return slices.ContainsFunc(domains, func(d string) bool { return d == "." || d == "~." })
 }
 
 func readTokenUser(o *Options, args []string) error {

@@ -14,6 +14,7 @@ import (
 
 	"penstock/router/transport/openvpn/internal/datakey"
 	"penstock/router/transport/openvpn/internal/framing"
+	"penstock/router/transport/openvpn/internal/route"
 	"penstock/router/transport/openvpn/internal/text"
 	"penstock/router/transport/openvpn/profile"
 )
@@ -203,8 +204,8 @@ var readers = map[string]func(o *Options, args []string) error{
 	"ifconfig":      func(o *Options, args []string) error { o.ifconfig = args; return nil },
 	"ifconfig-ipv6": readIfconfig6,
 	"topology":      func(o *Options, args []string) error { o.topology = strings.Join(args, " "); return nil },
-	"route":         readRoute,
-	"route-ipv6":    readRoute6,
+	"route":         func(o *Options, args []string) error { return o.addRoute(route.Parse(args)) },
+	"route-ipv6":    func(o *Options, args []string) error { return o.addRoute(route.Parse6(args)) },
 	"route-gateway": func(o *Options, args []string) (err error) {
 		o.Gateway4, err = readAddress(args)
 		return err

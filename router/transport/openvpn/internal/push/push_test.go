@@ -1,6 +1,7 @@
 package push
 
 import (
+	"errors"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -85,7 +86,9 @@ func TestParse(t *testing.T) {
 			return p.Routes[0] == Route{Prefix: netip.MustParsePrefix("10.1.2.3/32"), Outside: true, Metric: 7}
 		}},
 		{"a route with a gateway", "route 10.1.0.0 255.255.0.0 10.8.0.1", func(p *Options) bool { return p.Routes[0].Gateway == netip.MustParseAddr("10.8.0.1") }},
-		{"a route to a name", "route intranet.corp", func(p *Options) bool { return len(p.Routes) == 0 && len(p.Problems) == 1 }},
+		{"a route to a name", "route intranet.corp", func(p *Options) bool {
+			return len(p.Routes) == 0 && len(p.Problems) == 1 && errors.Is(p.Problems[0], ErrRoute)
+		}},
 		{"a mask with holes", "route 10.0.0.0 255.0.255.0", func(p *Options) bool { return len(p.Routes) == 0 && len(p.Problems) == 1 }},
 		{"a bad IPv6 route", "route-ipv6 10.0.0.0/8,route-ipv6 x,route-ipv6", func(p *Options) bool { return len(p.Routes) == 0 && len(p.Problems) == 3 }},
 		{"IPv6 redirected and not IPv4", "redirect-gateway ipv6 !ipv4", func(p *Options) bool { return p.Redirect6 && !p.Redirect4 }},
@@ -100,6 +103,12 @@ func TestParse(t *testing.T) {
 		{"search domains of both kinds", "dns search-domains a b,dhcp-option DOMAIN c", func(p *Options) bool { return slices.Equal(p.SearchDomains, []string{"a", "b"}) }},
 		{"domains that the server is for", "dhcp-option DNS 10.20.0.53,dhcp-option DOMAIN-ROUTE corp.local,dhcp-option DOMAIN office.local", func(p *Options) bool {
 			return len(p.DNS) == 1 && slices.Equal(p.DNS[0].Domains, []string{"corp.local", "office.local"})
+		}},
+		{"all domains as systemd writes them", "dhcp-option DNS 10.20.0.53,dhcp-option DOMAIN-ROUTE corp.local,dhcp-option DOMAIN-ROUTE ~.", func(p *Options) bool {
+			return len(p.DNS) == 1 && p.DNS[0].Domains == nil
+		}},
+		{"all domains of a dns server", "dns server 1 address 10.20.0.53,dns server 1 resolve-domains corp.local .", func(p *Options) bool {
+			return len(p.DNS) == 1 && p.DNS[0].Domains == nil
 		}},
 		{"all domains", "dhcp-option DNS 10.20.0.53,dhcp-option DOMAIN-ROUTE corp.local,dhcp-option DOMAIN-ROUTE .", func(p *Options) bool {
 			return len(p.DNS) == 1 && p.DNS[0].Domains == nil

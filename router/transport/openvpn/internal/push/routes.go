@@ -3,10 +3,10 @@ package push
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 	"net/netip"
 	"slices"
-	"strconv"
+
+	"penstock/router/transport/openvpn/internal/route"
 )
 
 func readAddress(args []string) (netip.Addr, error) {
@@ -45,7 +45,7 @@ func (o *Options) finishAddress() {
 		o.Problems = append(o.Problems, fmt.Errorf("ifconfig: want an IPv4 address, and a mask or a peer"))
 		return
 	}
-	if n, ok := maskBits(o.ifconfig[1]); ok && (o.topology == "subnet" || n >= 8) {
+	if n, ok := route.MaskBits(o.ifconfig[1]); ok && (o.topology == "subnet" || n >= 8) {
 		o.Addrs = append([]netip.Prefix{netip.PrefixFrom(addr, n)}, o.Addrs...)
 		return
 	}
@@ -60,75 +60,13 @@ func (o *Options) finishAddress() {
 	}
 }
 
-// maskBits turns a mask such as 255.255.0.0 into 16.
-func maskBits(s string) (int, bool) {
-	mask, err := netip.ParseAddr(s)
-	if err != nil || !mask.Is4() {
-		return 0, false
-	}
-	b := mask.As4()
-	v := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-	n := bits.LeadingZeros32(^v)
-	return n, n == 32 || v<<n == 0
-}
+// ErrRoute says that a route cannot be followed: what it names goes where other addresses go.
+var ErrRoute = errors.New("cannot be followed")
 
-func readRoute(o *Options, args []string) error {
-	addr, err := readAddress(args)
+// addRoute takes a route that was read with err.
+func (o *Options) addRoute(r route.Route, err error) error {
 	if err != nil {
-		return err
-	}
-	if !addr.Is4() {
-		return fmt.Errorf("%s is not IPv4", addr)
-	}
-	n := 32
-	if len(args) > 1 && args[1] != "default" {
-		var ok bool
-		if n, ok = maskBits(args[1]); !ok {
-			return fmt.Errorf("%q is not a mask", args[1])
-		}
-	}
-	return o.addRoute(netip.PrefixFrom(addr, n), args[min(2, len(args)):])
-}
-
-func readRoute6(o *Options, args []string) error {
-	if len(args) == 0 {
-		return errors.New("no prefix")
-	}
-	prefix, err := netip.ParsePrefix(args[0])
-	if addr, bad := netip.ParseAddr(args[0]); bad == nil { // a host
-		prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
-	}
-	if err != nil {
-		return err
-	}
-	if !prefix.Addr().Is6() {
-		return fmt.Errorf("%s is not IPv6", prefix)
-	}
-	return o.addRoute(prefix, args[1:])
-}
-
-// addRoute takes the words after the prefix: a gateway and a metric, both optional.
-func (o *Options) addRoute(prefix netip.Prefix, args []string) error {
-	r := Route{Prefix: prefix.Masked()}
-	if len(args) > 0 {
-		switch args[0] {
-		case "vpn_gateway", "default":
-		case "net_gateway", "net_gateway_ipv6":
-			r.Outside = true
-		default:
-			gateway, err := netip.ParseAddr(args[0])
-			if err != nil {
-				return err
-			}
-			r.Gateway = gateway
-		}
-	}
-	if len(args) > 1 && args[1] != "default" {
-		metric, err := strconv.ParseUint(args[1], 10, 31)
-		if err != nil {
-			return fmt.Errorf("metric %q is not a number", args[1])
-		}
-		r.Metric = int(metric)
+		return fmt.Errorf("%w: %w", ErrRoute, err)
 	}
 	o.Routes = append(o.Routes, r)
 	return nil

@@ -1,6 +1,10 @@
 package push
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"penstock/router/transport/openvpn/internal/route"
+)
 
 // Settings are what a server pushed, ready to use. Nothing in them has been applied, and nothing in them outranks policy.
 type Settings struct {
@@ -19,12 +23,7 @@ type Settings struct {
 }
 
 // Route is a destination the server offers, or wants kept out of the tunnel.
-type Route struct {
-	Prefix  netip.Prefix
-	Gateway netip.Addr // invalid: the tunnel's
-	Metric  int        // 0: not pushed
-	Outside bool       // net_gateway: this destination is to stay out of the tunnel
-}
+type Route = route.Route
 
 // DNSServer is one resolver with the domains it is for.
 type DNSServer struct {
