@@ -236,7 +236,11 @@ func addNamed(s *dnsproxy.Settings, cfg *config.Config, naming []egress.Naming) 
 		if zones[host] == nil {
 			domains = append(domains, host)
 		}
-		zones[host] = append(zones[host], upstreams...)
+		for _, u := range upstreams { // a server may be named for a domain twice
+			if !slices.ContainsFunc(zones[host], func(o dnsproxy.Upstream) bool { return o.Address == u.Address && o.Via == u.Via }) {
+				zones[host] = append(zones[host], u)
+			}
+		}
 	}
 	for _, n := range byUse(naming, cfg) {
 		var general, own []dnsproxy.Upstream

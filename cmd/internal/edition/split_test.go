@@ -34,6 +34,8 @@ func TestNamesOfASplitTunnel(t *testing.T) {
 			"192.168.50.1 via direct; corp.local: 10.20.0.53 via corp"},
 		{"a server for some names is for the intranet too", split, intranet, []egress.Server{server("10.20.0.53", "corp.local")},
 			"192.168.50.1 via direct; corp.local: 10.20.0.53 via corp; wiki.example: 10.20.0.53 via corp; git.example: 10.20.0.53 via corp"},
+		{"a server that names the intranet itself is asked once", split, intranet, []egress.Server{server("10.20.0.53", "wiki.example", "git.example")},
+			"192.168.50.1 via direct; wiki.example: 10.20.0.53 via corp; git.example: 10.20.0.53 via corp"},
 		{"a server without a route is asked directly", split, nil, []egress.Server{server("9.9.9.9")}, "9.9.9.9 via direct"},
 		{"nothing is known yet: nobody is asked", unknown, nil, nil, ""},
 		{"everything goes through the tunnel: the network's are not asked", everything, nil, nil, ""},
