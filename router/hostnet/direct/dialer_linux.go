@@ -224,6 +224,15 @@ func (d *Dialer) Reserved(addr netip.Addr) bool {
 	return err == nil && (r.kind == unix.RTN_LOCAL || r.kind == unix.RTN_BROADCAST || r.kind == unix.RTN_ANYCAST)
 }
 
+// isHosts reports whether addr is loopback or another address of the host itself.
+func (d *Dialer) isHosts(addr netip.Addr) bool {
+	if addr.IsUnspecified() { // to the kernel that is the host, to us a socket without a target
+		return false
+	}
+	r, err := d.lookup(addr)
+	return err == nil && r.kind == unix.RTN_LOCAL
+}
+
 // Control marks or binds a socket of our own before it is used. It fits net.Dialer.Control and net.ListenConfig.Control.
 func (d *Dialer) Control(network, address string, c syscall.RawConn) error {
 	target := netip.IPv4Unspecified()
@@ -244,6 +253,9 @@ func (d *Dialer) guard(fd int, target netip.Addr) error {
 			return fmt.Errorf("direct: mark socket: %w", marked)
 		}
 		return d.lead(fd, target)
+	}
+	if d.isHosts(target) {
+		return nil // its packets never leave the host, and bound to the uplink they would not arrive
 	}
 	uplink, err := d.uplink(target)
 	if err != nil {

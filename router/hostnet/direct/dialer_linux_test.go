@@ -202,6 +202,19 @@ func TestSocketsAreBoundWhereMarksDoNotHelp(t *testing.T) {
 	if !hosttest.Arrives(t, h.Uplink, netip.MustParseAddrPort("198.51.100.2:1002")) {
 		t.Error("a bound listener did not send by the uplink")
 	}
+
+	own, err := net.ListenPacket("udp", "127.0.0.1:0")
+	hosttest.Must(t, err)
+	defer own.Close()
+	here, err := d.DialContext(t.Context(), "udp", own.LocalAddr().String())
+	hosttest.Must(t, err)
+	defer here.Close()
+	_, err = here.Write([]byte("ours"))
+	hosttest.Must(t, err)
+	hosttest.Must(t, own.SetReadDeadline(time.Now().Add(5*time.Second)))
+	if _, _, err := own.ReadFrom(make([]byte, 10)); err != nil {
+		t.Errorf("a server on the host itself is not reached: %v", err)
+	}
 }
 
 // answerEcho answers, or refuses, the next echo request that is read from the uplink.
