@@ -111,7 +111,7 @@ func (s receiver) classify(m link.Meta, b []byte) (packet.Packet, bool) {
 	s.metrics.read(len(b))
 	h, fault := packet.Parse(m, b)
 	if fault != "" {
-		s.metrics.drop(DropReason(fault))
+		s.metrics.drop(dropReason(fault))
 		return h, false
 	}
 	if h.Fragment || h.Proto == packet.ICMPProto(h.Src) {

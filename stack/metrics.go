@@ -6,19 +6,19 @@ import (
 	"penstock/stack/packet"
 )
 
-// DropReason is why a packet or flow was not carried. The set is closed: it labels metrics.
-type DropReason string
+// dropReason is why a packet or flow was not carried. The set is closed: it labels metrics.
+type dropReason string
 
 // Reasons of this package.
 const (
-	dropMalformed = DropReason(packet.Malformed)
-	dropChecksum  = DropReason(packet.BadChecksum)
-	dropAddress   = DropReason(packet.BadAddress)
-	dropProtocol  = DropReason("protocol")
-	dropSource    = DropReason("source") // of an address that is no client's
-	dropCap       = DropReason("cap")
-	dropQueue     = DropReason("queue")
-	dropPanic     = DropReason("panic")
+	dropMalformed = dropReason(packet.Malformed)
+	dropChecksum  = dropReason(packet.BadChecksum)
+	dropAddress   = dropReason(packet.BadAddress)
+	dropProtocol  = dropReason("protocol")
+	dropSource    = dropReason("source") // of an address that is no client's
+	dropCap       = dropReason("cap")
+	dropQueue     = dropReason("queue")
+	dropPanic     = dropReason("panic")
 )
 
 // Metrics counts what stacks read, write and drop. A nil *Metrics counts nothing.
@@ -61,16 +61,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 	}
 	reg.MustRegister(m.drops, packets, bytes, m.evict)
-	for _, r := range []DropReason{dropMalformed, dropChecksum, dropAddress, dropProtocol, dropSource, dropCap, dropQueue, dropPanic} {
+	for _, r := range []dropReason{dropMalformed, dropChecksum, dropAddress, dropProtocol, dropSource, dropCap, dropQueue, dropPanic} {
 		m.drops.WithLabelValues(string(r))
 	}
 	return m
 }
 
 // Drop counts one packet or flow that another part of the line did not carry. reason is from that part's closed set.
-func (m *Metrics) Drop(reason string) { m.drop(DropReason(reason)) }
+func (m *Metrics) Drop(reason string) { m.drop(dropReason(reason)) }
 
-func (m *Metrics) drop(reason DropReason) {
+func (m *Metrics) drop(reason dropReason) {
 	if m != nil {
 		m.drops.WithLabelValues(string(reason)).Inc()
 	}

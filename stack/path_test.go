@@ -158,6 +158,10 @@ func TestADialledFlowSurvivesANarrowPath(t *testing.T) {
 			if n, err := c.Read(make([]byte, 10)); n != 6 || err != nil {
 				t.Errorf("got %d bytes, %v, want the answer", n, err)
 			}
+			w.send(udpFrom(row.dst, local, make([]byte, 1400))) // the way back may be wider
+			if n, err := c.Read(make([]byte, 2000)); n != 1400 || err != nil {
+				t.Errorf("got %d bytes, %v, want the 1400 that came through", n, err)
+			}
 		})
 	}
 }

@@ -49,9 +49,8 @@ func (s sender) unknownProtocol(h *packet.Packet) {
 		return
 	}
 	if h.Src.Is4() {
-		const protocolUnreachable = 2
 		quoted := h.Raw[:min(len(h.Raw), 576-28)] // RFC 1812, 4.3.2.3
-		s.sendICMPError(h.Dst, h.Src, packet.Unreachable4, protocolUnreachable, 0, quoted)
+		s.sendICMPError(h.Dst, h.Src, packet.Unreachable4, packet.WhyProtocol.Code(true), 0, quoted)
 		return
 	}
 	// The pointer leads to the header field that names the protocol.

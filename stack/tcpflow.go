@@ -129,7 +129,7 @@ func (t *tcpTable) begin(id stack.TransportEndpointID, seq uint32) (f *tcpFlow, 
 	return f, silent
 }
 
-func (t *tcpTable) beginLocked(id stack.TransportEndpointID, seq uint32) (f *tcpFlow, silent bool, reason DropReason) {
+func (t *tcpTable) beginLocked(id stack.TransportEndpointID, seq uint32) (f *tcpFlow, silent bool, reason dropReason) {
 	if t.syns[id] != nil {
 		return nil, true, ""
 	}

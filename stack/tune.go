@@ -32,7 +32,7 @@ type Limits struct {
 	UDPFlows       int           // datagram and echo flows; default 8192
 	UDPPerClient   int           // of them for one client; default a quarter of UDPFlows
 	UDPIdle        time.Duration // a datagram flow without packets either way ends; default 2 min (RFC 4787 REQ-5), at most 30 s if nobody has answered
-	UDPIdleShort   time.Duration // the same for ports of one question and one answer, and after nothing but ICMP errors; default 10 s
+	UDPIdleShort   time.Duration // the same for echoes, for ports of one question and one answer, and after nothing but ICMP errors; default 10 s
 	UDPIdleQUIC    time.Duration // the same for port 443; default 30 s
 	UDPQueue       int           // bytes that wait for one datagram flow's reader; default 1 MiB
 	TCPBuffer      int           // bytes of receive and of send buffer a flow starts with; default 1 MiB

@@ -41,9 +41,9 @@ type Conn struct {
 	idle    time.Duration
 	place   share.Place   // in the table; place.Active is when the last packet passed, either way
 	state   atomic.Uint32 // a flowState
-	why     atomic.Uint32 // an packet.Why, in state flowRefused
+	why     atomic.Uint32 // a packet.Why, in state flowRefused
 	in, out atomic.Uint64 // bytes of payload
-	answers answers       // to a client; not kept for what we dialled
+	answers answers       // to a client; nobody asks for those of what we dialled
 	writing atomic.Int32  // Writes under way: one of them may send once more after shut
 	read    deadline.Deadline
 	path    path
@@ -54,7 +54,8 @@ type Conn struct {
 	queue  []*[]byte
 	head   int // first of queue that was not taken
 	bytes  int
-	err    error // why reads end
+	err    error // why reads end: the flow was shut
+	failed error // an ICMP error that the next Read returns, once
 	signal chan struct{}
 }
 
@@ -235,8 +236,8 @@ func (c *Conn) shut(err error) {
 // fail makes the next Read return an ICMP error; the flow goes on.
 func (c *Conn) fail(err syscall.Errno) {
 	c.mu.Lock()
-	if c.err == nil {
-		c.err = &net.OpError{Op: "read", Net: c.Network(), Addr: c.RemoteAddr(), Err: err}
+	if c.err == nil && c.failed == nil {
+		c.failed = &net.OpError{Op: "read", Net: c.Network(), Addr: c.RemoteAddr(), Err: err}
 	}
 	c.mu.Unlock()
 	c.notify()
@@ -256,7 +257,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 	}
 }
 
-// next copies a queued datagram to b, or returns the error that ended the flow.
+// next copies a queued datagram to b, or returns an error as take does.
 func (c *Conn) next(b []byte) (n int, ok bool, err error) {
 	head, err := c.take()
 	if head == nil {
@@ -287,18 +288,19 @@ func (c *Conn) Each(f func([]byte) error) error {
 	}
 }
 
-// take returns the next queued datagram, or the error that ended the flow, or neither.
+// take returns the next queued datagram, or else an ICMP error or the error that ended the flow, or neither.
 func (c *Conn) take() (*[]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.head == len(c.queue) {
-		err := c.err
-		if err != nil && !errors.Is(err, net.ErrClosed) {
-			c.err = nil // an ICMP error is reported once
-		} else if err != nil {
+		if c.err != nil {
 			c.notify() // for other readers
 		}
-		return nil, err
+		if err := c.failed; err != nil {
+			c.failed = nil
+			return nil, err
+		}
+		return nil, c.err
 	}
 	head := c.queue[c.head]
 	c.queue[c.head] = nil
@@ -324,7 +326,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	err := c.err
 	c.mu.Unlock()
-	if errors.Is(err, net.ErrClosed) {
+	if err != nil {
 		return 0, err
 	}
 	src, dst := c.key.Local, c.key.Remote
@@ -361,8 +363,7 @@ func (c *Conn) encode(buf *[]byte, hdr int, b []byte) (proto uint8, n int) {
 	t := (*buf)[hdr : hdr+n]
 	src, dst := c.key.Local, c.key.Remote
 	if c.key.Kind == UDP {
-		binary.BigEndian.PutUint16(t, src.Port())
-		binary.BigEndian.PutUint16(t[2:], dst.Port())
+		packet.PutPorts(t, src, dst)
 		binary.BigEndian.PutUint16(t[4:], uint16(n))
 		t[6], t[7] = 0, 0
 		copy(t[8:], b)
@@ -397,7 +398,7 @@ func (c *Conn) WriteTo(b []byte, _ net.Addr) (int, error) { return c.Write(b) }
 // Bytes returns the bytes of payload that were read from and written to the flow so far.
 func (c *Conn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load() }
 
-// Unreachable sends the client the ICMP error that stands for err, as Request.Unreachable does. The flow goes on.
+// Unreachable sends the client the ICMP error that stands for err, as packet.WhyOf reads it. The flow goes on.
 func (c *Conn) Unreachable(err error) {
 	c.answers.refused.Store(true)
 	c.t.Sender.Unreachable(c.key, packet.WhyOf(err))

@@ -11,7 +11,7 @@ import (
 // pathAge is how long the MTU of a path is believed: it may be another one later (RFC 1191, 6.3).
 const pathAge = 10 * time.Minute
 
-// path is what a flow knows of the largest packet that passes beyond it.
+// path is what a flow knows of the largest packet that passes beyond it: of the client's packets, or of ours if we dialled it.
 type path struct {
 	mtu     atomic.Uint32 // bytes, IP header included; 0 if nothing is known
 	since   atomic.Int64  // as of Config.Now
@@ -62,7 +62,8 @@ func plausible(mtu int, a netip.Addr) int {
 	return max(mtu, 1280)
 }
 
-// fits reports whether a datagram that must not be cut fits through the path. If it does not, the sender is told.
+// fits reports whether a client's datagram that must not be cut fits through the path. If it does not, the client is told.
+// It is not asked about answers to what we dialled: the MTU that is known there is that of our own packets.
 func (t *Table) fits(c *Conn, n int) bool {
 	size := packet.HeaderLen(c.key.Local.Addr()) + c.headerLen() + n
 	if size <= smallest {

@@ -60,7 +60,7 @@ type Limits struct {
 	PerClient int           // of them for one client, while others want them
 	Queue     int           // bytes that wait for one flow's reader
 	Idle      time.Duration // a flow without packets either way ends, sooner if nobody has answered the client
-	IdleShort time.Duration // the same for ports of one question and one answer, and for flows answered only by ICMP errors
+	IdleShort time.Duration // the same for echoes, for ports of one question and one answer, and for flows answered only by ICMP errors
 	IdleQUIC  time.Duration // the same for port 443
 }
 
@@ -159,7 +159,7 @@ func (t *Table) Arrived(kind Kind, a Pair, data []byte, whole bool) {
 		t.wg.Go(func() { t.serve(c) })
 	}
 	t.mu.Unlock()
-	if !whole || t.fits(c, len(data)) {
+	if !whole || c.owner.Own || t.fits(c, len(data)) {
 		c.deliver(data)
 	}
 }
@@ -288,15 +288,15 @@ func (t *Table) CloseLocal(addr netip.Addr) {
 // CloseClient ends the flows that a client began, and returns how many.
 func (t *Table) CloseClient(key uint64) int {
 	t.mu.Lock()
-	places := t.shares.RemoveOwner(share.Owner{Client: key})
-	for _, p := range places {
-		delete(t.flows, p.Flow.(*Conn).key)
+	var conns []*Conn
+	for _, p := range t.shares.RemoveOwner(share.Owner{Client: key}) {
+		c := p.Flow.(*Conn)
+		delete(t.flows, c.key)
+		conns = append(conns, c)
 	}
 	t.mu.Unlock()
-	for _, p := range places {
-		p.Flow.(*Conn).shut(errClientClosed)
-	}
-	return len(places)
+	shutAll(conns, errClientClosed)
+	return len(conns)
 }
 
 // Held is how many flows a client has.
@@ -317,9 +317,6 @@ func (t *Table) Close() {
 // Wait waits for the handlers of all flows, after Close.
 func (t *Table) Wait() { t.wg.Wait() }
 
-// writePatience is how long a flow that ends waits for a Write that is under way.
-const writePatience = 200 * time.Millisecond
-
 // closeIf ends the flows that match. Their reads return err.
 func (t *Table) closeIf(err error, match func(*Conn) bool) {
 	var conns []*Conn
@@ -333,11 +330,21 @@ func (t *Table) closeIf(err error, match func(*Conn) bool) {
 		t.removeLocked(c)
 	}
 	t.mu.Unlock()
+	shutAll(conns, err)
+}
+
+// writePatience is how long flows that end wait for Writes that are under way, all together.
+const writePatience = 200 * time.Millisecond
+
+// shutAll shuts flows that were taken out of the table. What begins to send from here on is refused; what has begun is
+// waited for.
+func shutAll(conns []*Conn, err error) {
 	for _, c := range conns {
 		c.shut(err)
 	}
-	for _, c := range conns { // what begins to send from here on is refused; what has begun is waited for
-		for end := time.Now().Add(writePatience); c.writing.Load() > 0 && time.Now().Before(end); {
+	end := time.Now().Add(writePatience)
+	for _, c := range conns {
+		for c.writing.Load() > 0 && time.Now().Before(end) {
 			time.Sleep(100 * time.Microsecond)
 		}
 	}

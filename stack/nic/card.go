@@ -134,7 +134,11 @@ func (n *Card) Send(b []byte) error {
 	if c == nil {
 		return net.ErrClosed
 	}
-	return (*c).sendBytes(b)
+	if err := (*c).sendBytes(b); err != nil {
+		return err
+	}
+	n.count.Wrote(len(b))
+	return nil
 }
 
 // metaOf translates what gVisor left to the link.

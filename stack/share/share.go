@@ -1,6 +1,6 @@
 // Package share bounds how much of a table each of its users may hold.
 //
-// It ranks flows and says which has to go; ending it is the caller't. It takes no lock and knows no clock: times are
+// It ranks flows and says which has to go; ending it is the caller's. It takes no lock and knows no clock: times are
 // whatever numbers its caller counts in.
 package share
 
