@@ -20,9 +20,10 @@ func newImportCommand(e *env) *cobra.Command {
 		Use:   "import FILE [-o CONFIG]",
 		Short: "Make a configuration that runs from a wg-quick or .ovpn file",
 		Long: `Make a configuration from a wg-quick or .ovpn file. penstock judges all packets and DNS
-questions of this machine, and sends through the tunnel what the profile routes there. The profile stays where it is.
+questions of this machine, and sends through the tunnel what the profile routes there. The profile
+stays where it is.
 
-Each line of the profile that penstock passes over, or that is unsafe, is a warning on stderr.
+A warning on stderr names each line of the profile that penstock ignores or that is unsafe.
 A profile that cannot run is refused with exit code 5.`,
 		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"penstock/cmd/internal/config"
@@ -20,8 +21,8 @@ func newLockdownCommand(e *env) *cobra.Command {
 		Long: `Say whether lockdown is in force.
 
 With always_on.lockdown: true penstock closes the host, and leaves it closed when it stops, crashes or
-cannot start, and after the next boot. Only "penstock lockdown off" opens it, or a configuration
-without the key that penstock runs or reloads.`,
+cannot start, and after the next boot. To open it, run "penstock lockdown off", or have penstock run
+or reload a configuration without the key.`,
 		Args: onlyCommands,
 		RunE: func(*cobra.Command, []string) error {
 			if e.closed == nil {
@@ -41,8 +42,7 @@ without the key that penstock runs or reloads.`,
 			case recorded:
 				fmt.Fprintln(e.stdout, "on: the host is closed to everything but penstock")
 			case table != "":
-				fmt.Fprintf(e.stdout, "on: the nftables table %s closes the host, although %s does not say so: "+
-					"name the state file of the penstock that made it with --state, or delete it with nft delete table inet %s\n", table, state, table)
+				fmt.Fprintln(e.stdout, "on:", unrecorded(table, state))
 			default:
 				fmt.Fprintln(e.stdout, "off: no lockdown is in force")
 			}
@@ -64,7 +64,7 @@ left on it. While penstock runs, set always_on.lockdown to false in its configur
 run "penstock reload".`,
 		Args: takes(0, 0),
 		RunE: func(*cobra.Command, []string) error {
-			if e.lift == nil {
+			if e.lift == nil || e.closed == nil {
 				return errNotBuilt
 			}
 			state := f.path(e)
@@ -76,6 +76,9 @@ run "penstock reload".`,
 			case err != nil:
 				return err
 			case !closed:
+				if _, table, err := e.closed(state); err == nil && table != "" {
+					return errors.New(unrecorded(table, state))
+				}
 				fmt.Fprintln(e.stdout, "no lockdown was in force")
 				return nil
 			}
@@ -105,7 +108,7 @@ lockdown was in force, this works without a valid configuration.`,
 			}
 			log := newLogger(e, false)
 			c, fault := f.load()
-			state := f.path(e)
+			state := f.pathIn(e, c, fault)
 			if state == "" {
 				return nil
 			}
@@ -125,6 +128,12 @@ lockdown was in force, this works without a valid configuration.`,
 	f.add(cmd)
 	f.addGood(cmd)
 	return cmd
+}
+
+// unrecorded says which table closes the host although the state file does not say so, and how to open the host.
+func unrecorded(table, state string) string {
+	return fmt.Sprintf("the nftables table %s closes the host, although %s does not say so: use --state to name the state file "+
+		"of the penstock that made the table, or delete it: nft delete table inet %s", table, state, table)
 }
 
 // systemConfig is the configuration of the system's penstock.
@@ -152,13 +161,18 @@ func (f *stateFlags) addGood(cmd *cobra.Command) {
 // path returns the state file: --state, or else that of the configuration, or else, if that has a fault, the default. It is ""
 // for a configuration that has none, which it says.
 func (f *stateFlags) path(e *env) string {
-	if f.state != "" {
-		return f.state
-	}
-	c, err := f.load()
+	c, fault := f.load()
+	return f.pathIn(e, c, fault)
+}
+
+// pathIn is path for what load returned.
+func (f *stateFlags) pathIn(e *env, c *config.Config, fault error) string {
 	switch {
-	case err != nil:
-		fmt.Fprintf(e.stderr, "%s has a fault, so this uses the default state file %s: --state names another\n", f.configured(), config.DefaultStateFile())
+	case f.state != "":
+		return f.state
+	case fault != nil:
+		first, _, _ := strings.Cut(fault.Error(), "\n")
+		fmt.Fprintf(e.stderr, "%s\nthis uses the default state file %s instead of the configuration's: --state names another\n", printable(first), config.DefaultStateFile())
 		return config.DefaultStateFile()
 	case c == nil:
 		return config.DefaultStateFile()

@@ -34,9 +34,10 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// complaints returns where errors that end the program go. Under systemd each of their lines has the priority of an error.
+// complaints returns where errors that end the program go. Under systemd each of their lines has the priority of an error. A
+// terminal gets them as they are, because desktops hand JOURNAL_STREAM on to the shells in their terminals.
 func (e *env) complaints() io.Writer {
-	if e.getenv("JOURNAL_STREAM") == "" {
+	if e.getenv("JOURNAL_STREAM") == "" || isTerminal(e.stderr) {
 		return e.stderr
 	}
 	return failure{e.stderr}

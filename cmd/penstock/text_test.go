@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"log/slog"
+	"os"
 	"testing"
 	"time"
 )
@@ -88,6 +90,24 @@ func TestTheJournalGetsPriorities(t *testing.T) {
 	}
 	if want := "<7><6><4><3>"; string(got) != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestErrorsThatEndTheProgramHaveTheirPriority(t *testing.T) {
+	terminal, err := os.Open(os.DevNull) // a character device, as a terminal is
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	journal := func(string) string { return "8:1" }
+	var b bytes.Buffer
+	e := &env{stderr: &b, getenv: journal}
+	report(e.complaints(), errors.New("one\ntwo"))
+	if got, want := b.String(), "<3>penstock: one\n<3>  two\n"; got != want {
+		t.Errorf("under systemd: got %q, want %q", got, want)
+	}
+	if e = (&env{stderr: terminal, getenv: journal}); e.complaints() != terminal {
+		t.Error("a terminal of a desktop that runs under systemd gets priorities")
 	}
 }
 

@@ -65,7 +65,11 @@ func closedToRoot(path string) string {
 			return err.Error()
 		}
 		owner, ok := info.Sys().(*syscall.Stat_t)
-		if ok && owner.Uid != 0 && owner.Gid != 0 && info.Mode().Perm()&need == 0 {
+		needed := need
+		if ok && owner.Gid == 0 {
+			needed <<= 3 // root is in the group
+		}
+		if ok && owner.Uid != 0 && info.Mode().Perm()&needed == 0 {
 			return fmt.Sprintf("%s belongs to user %d and has mode %04o, and the service has no right to pass over that: run: chown root %s", at, owner.Uid, info.Mode().Perm(), at)
 		}
 		if at == filepath.Dir(at) {

@@ -58,6 +58,16 @@ func TestWhatTheUnitCannotReadIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	why("")
+	for _, err := range []error{os.Chown(list, 65534, 0), os.Chmod(list, 0o604)} { // the kernel asks the group alone
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	why(list + " belongs to user 65534 and has mode 0604")
+	if err := os.Chmod(list, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	why("")
 	for _, err := range []error{os.Chown(folder, 65534, 65534), os.Chmod(folder, 0o700)} {
 		if err != nil {
 			t.Fatal(err)

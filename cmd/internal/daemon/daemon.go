@@ -170,7 +170,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if err := d.buildWays(first, opened); err != nil {
 		return err
 	}
-	if err := d.buildDNS(cfg); err != nil {
+	if err := d.buildDNS(ctx, cfg); err != nil {
 		return err
 	}
 	if err := d.buildRouter(cfg); err != nil {
@@ -193,9 +193,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	d.status = &report.Process{
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, Flows: d.flows, Started: d.started, Version: d.opts.Version,
 	}
-	if d.opts.Fault != nil {
-		d.status.RunsCopy(d.opts.Fault)
-	}
+	d.status.RunsCopy(d.opts.Fault)
 	return nil
 }
 

@@ -23,7 +23,7 @@ type dns struct {
 	*dnsproxy.Server
 	live   *edition.Live
 	egress *egress.Egress
-	own    func(context.Context) []netip.Addr // the DNS servers of the network that the host is in
+	own    func() []netip.Addr // the DNS servers of the network that the host is in
 	access func() *edition.Access
 	log    *slog.Logger
 
@@ -31,8 +31,8 @@ type dns struct {
 	settings atomic.Pointer[dnsproxy.Settings]
 }
 
-func (d *Daemon) buildDNS(cfg *config.Config) (err error) {
-	n := &dns{live: d.live, egress: d.egress, own: func(ctx context.Context) []netip.Addr { return d.follow.Resolvers(ctx) }, access: func() *edition.Access { return d.follow.Access() }, log: d.log}
+func (d *Daemon) buildDNS(ctx context.Context, cfg *config.Config) (err error) {
+	n := &dns{live: d.live, egress: d.egress, own: func() []netip.Addr { return d.follow.Resolvers(ctx) }, access: func() *edition.Access { return d.follow.Access() }, log: d.log}
 	c := dnsproxy.Config{
 		Policy:  d.live,
 		Clients: strangers{d.live},
@@ -81,16 +81,16 @@ func (n *dns) follow() {
 
 // naming returns what transports say about DNS, and what the network says where they leave the rest to it.
 func (n *dns) naming() []egress.Naming {
-	return n.live.Now().Followed(n.egress.Naming(), n.live.Conditions(), n.network)
+	return n.live.Now().Followed(n.egress.Naming(), n.live.Conditions(), n.own)
 }
-
-// network returns the DNS servers of the network that the host is in.
-func (n *dns) network() []netip.Addr { return n.own(context.Background()) }
 
 // noIPv6 reports whether an egress carries no IPv6, and rules do not send it elsewhere.
 func (n *dns) noIPv6(egress string) bool {
+	if n.egress.CarriesIPv6(egress) {
+		return false
+	}
 	outside := n.live.Now().FollowsRoutes(egress) && n.live.Conditions().LeavesOut(egress, netip.IPv6Unspecified())
-	return !outside && !n.egress.CarriesIPv6(egress)
+	return !outside
 }
 
 // followTransports applies what transports push, until ctx ends.

@@ -35,7 +35,7 @@ func (c Copy) Keep(files []string) error {
 	if c.Dir == "" {
 		return nil
 	}
-	fresh, old := c.Dir+".new", c.Dir+".old"
+	fresh := c.Dir + ".new"
 	if err := os.RemoveAll(fresh); err != nil {
 		return fmt.Errorf("keep a copy of the configuration: %w", err)
 	}
@@ -44,20 +44,38 @@ func (c Copy) Keep(files []string) error {
 			return errors.Join(fmt.Errorf("keep a copy of the configuration: %w", err), os.RemoveAll(fresh))
 		}
 	}
-	// Load finds one of the two, whenever this is cut short. All of the new one is on disk before the old one goes: after a power cut,
-	// a file that was not written out would be empty.
-	if err := errors.Join(syncDirs(fresh), os.RemoveAll(old), rename(c.Dir, old), os.Rename(fresh, c.Dir), syncDir(filepath.Dir(c.Dir)), os.RemoveAll(old)); err != nil {
+	if err := c.replace(fresh); err != nil {
 		return fmt.Errorf("keep a copy of the configuration: %w", err)
 	}
 	return nil
 }
 
-// rename renames a folder that may be missing.
-func rename(from, to string) error {
-	if err := os.Rename(from, to); !errors.Is(err, fs.ErrNotExist) {
+// replace makes the folder fresh the copy. Load finds it or the earlier copy, whenever this fails or is cut short. All of fresh is
+// on disk before the earlier copy goes: after a power cut, a file that was not written out would be empty.
+func (c Copy) replace(fresh string) error {
+	if err := syncDirs(fresh); err != nil {
 		return err
 	}
-	return nil
+	old := c.Dir + ".old"
+	switch _, err := os.Stat(c.Dir); {
+	case errors.Is(err, fs.ErrNotExist): // there is no earlier copy, or it is old, because a replace was cut short
+	case err != nil:
+		return err
+	default:
+		if err := os.RemoveAll(old); err != nil {
+			return err
+		}
+		if err := os.Rename(c.Dir, old); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(fresh, c.Dir); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(c.Dir)); err != nil {
+		return err
+	}
+	return os.RemoveAll(old)
 }
 
 // below returns where a file belongs in a copy. A file of the copy itself keeps its place.
@@ -94,13 +112,10 @@ func keep(from, to string) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// syncDirs writes a folder and the folders below it to disk. A folder that is missing has nothing to write.
+// syncDirs writes a folder and the folders below it to disk.
 func syncDirs(root string) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil
-		case err != nil || !d.IsDir():
+		if err != nil || !d.IsDir() {
 			return err
 		}
 		return syncDir(path)

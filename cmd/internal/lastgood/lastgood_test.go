@@ -121,6 +121,9 @@ func TestAFailedCopyLeavesTheEarlierOne(t *testing.T) {
 	if err := good.Keep([]string{path, filepath.Join(dir, "other", "not a folder")}); err == nil {
 		t.Error("a file below a file: got no error")
 	}
+	if err := good.Keep([]string{filepath.Join(dir, "gone")}); err == nil {
+		t.Error("a configuration that is gone: got no error")
+	}
 	if _, _, err := good.Load(path); err != nil {
 		t.Errorf("after a failed copy: %v", err)
 	}

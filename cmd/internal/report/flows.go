@@ -144,5 +144,10 @@ func (r *Flows) find(id string) (router.Flow, error) {
 			return f, nil
 		}
 	}
+	for _, q := range r.questions.all() {
+		if q.ID == id {
+			return router.Flow{}, fmt.Errorf("%s is a refused DNS question, not a flow: \"penstock explain %s\" explains it", id, q.Host)
+		}
+	}
 	return router.Flow{}, fmt.Errorf("flow %s is not live and not among the last %d that ended", id, remembered)
 }

@@ -1,7 +1,7 @@
 package report
 
 import (
-	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,7 +36,7 @@ func (r *Flows) Refused(q dnsproxy.Refused) {
 	}
 	f.Verdict, f.Via = words(q.Verdict)
 	if others, say := r.questions.add(f); say && r.Log != nil {
-		r.Log.Info("name refused", "host", f.Host, "src", q.Src, "peer", q.Peer, "rule", f.Rule, "category", f.Category, slog.Int("others", others))
+		r.Log.Info("name refused", "host", f.Host, "src", q.Src, "peer", q.Peer, "rule", f.Rule, "category", f.Category, "others", others)
 	}
 }
 
@@ -63,5 +63,5 @@ func (q *questions) add(f control.Flow) (others int, say bool) {
 func (q *questions) all() []control.Flow {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return append([]control.Flow(nil), q.ring...)
+	return slices.Clone(q.ring)
 }

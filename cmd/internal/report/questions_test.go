@@ -63,6 +63,9 @@ func TestRefusedQuestionsAreShownWithRefusedFlows(t *testing.T) {
 			t.Errorf("%+v: got %s, want %s", row.query, got, row.want)
 		}
 	}
+	if _, err := flows.find("q2"); err == nil || !strings.Contains(err.Error(), "q2 is a refused DNS question, not a flow: \"penstock explain bet.example\"") {
+		t.Errorf("explain --flow q2: got %v, want what to explain instead", err)
+	}
 	ask("slots.example", "", 11*time.Second)
 	said := strings.Split(strings.TrimSpace(log.String()), "\n")
 	if len(said) != 2 || !strings.Contains(said[0], "host=casino.example") || !strings.Contains(said[1], "host=slots.example") || !strings.Contains(said[1], "others=2") {

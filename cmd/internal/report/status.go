@@ -33,7 +33,7 @@ type Process struct {
 
 	reloadError atomic.Pointer[string]   // nil: the last reload succeeded
 	waiting     atomic.Pointer[[]string] // see Waits
-	fault       atomic.Pointer[string]   // nil: the present configuration is in force, or an earlier one of it
+	fault       atomic.Pointer[string]   // nil: penstock runs the present configuration, or an earlier version of it
 }
 
 // Overall returns the state of the process, which is the worst state of the transports in use. A gateway that needs no

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestLockdownOffOfAnotherStateFile has a host that is closed, with a state file that does not say so.
+func TestLockdownOffOfAnotherStateFile(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(bad, []byte("rulez: 1\nfoo: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		name, table, line string
+		code              int
+		stdout, stderr    string
+	}{
+		{"nothing closes the host", "", "lockdown off --state host.json", exitOK, "no lockdown was in force\n", ""},
+		{"a table of another state file", "penstock_pen0", "lockdown off --state host.json", exitFailure, "", "delete it: nft delete table inet penstock_pen0\n"},
+		{"the same, asked for", "penstock_pen0", "lockdown --state host.json", exitOK, "on: the nftables table penstock_pen0 closes the host, although host.json does not say so", ""},
+		{"a configuration with faults", "", "lockdown -c " + bad, exitOK, "off: no lockdown is in force\n", `bad.yaml:1:1: unknown key "rulez": did you mean "rules"?` + "\nthis uses the default state file "},
+	} {
+		var out, errs bytes.Buffer
+		e := &env{stdin: strings.NewReader(""), stdout: &out, stderr: &errs, getenv: func(string) string { return "" }}
+		e.lift = func(string, *slog.Logger) (bool, error) { return false, nil }
+		e.closed = func(string) (bool, string, error) { return false, row.table, nil }
+		code := execute(t.Context(), e, strings.Fields(row.line))
+		if code != row.code || !strings.HasPrefix(out.String(), row.stdout) || !strings.Contains(errs.String(), row.stderr) {
+			t.Errorf("%s: got code %d, stdout %q, stderr %q; want %d, %q, %q", row.name, code, out.String(), errs.String(), row.code, row.stdout, row.stderr)
+		}
+		if row.stdout == "" && out.Len() > 0 || row.stderr == "" && errs.Len() > 0 {
+			t.Errorf("%s: got stdout %q and stderr %q, want only one of them", row.name, out.String(), errs.String())
+		}
+	}
+}
