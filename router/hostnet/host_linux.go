@@ -95,7 +95,12 @@ func (h *Host) Apply(ctx context.Context, s Settings) error {
 	}
 	plan := append(planKernel(h.cfg, s, f), resolver...)
 	if err := h.reconcileLocked(ctx, v, plan, true); err != nil {
-		return errors.Join(err, h.journal.setClosed(before))
+		err = errors.Join(err, h.journal.setClosed(before))
+		if before != nil && h.applied == nil { // Block or an earlier process closed the host: rollback does not put that table back
+			_, closeErr := keepClosed(h.kernel, h.journal)
+			err = errors.Join(err, closeErr)
+		}
+		return err
 	}
 	if closed == nil { // last, so that a lockdown is never lifted by settings that fail
 		if err := h.journal.setClosed(nil); err != nil {
@@ -227,11 +232,8 @@ func Restore(stateFile string, log *slog.Logger) (closed bool, err error) {
 			return nil
 		}
 		closed = true
-		table, err := j.closed.filter(newView(k))
-		if err != nil {
-			return err
-		}
-		return keepClosed(j, table)
+		_, err := keepClosed(k, j)
+		return err
 	})
 	if err == nil || errors.Is(err, ErrInUse) {
 		return closed, err
@@ -267,11 +269,8 @@ func seal(c *closure) error {
 		return err
 	}
 	defer k.close()
-	table, err := c.filter(newView(k))
-	if err != nil {
-		return err
-	}
-	return putTable(table)
+	_, err = c.put(k)
+	return err
 }
 
 // Lift ends lockdown, and undoes everything that a process left behind. It reports whether lockdown was in force. It returns
@@ -331,11 +330,8 @@ func withJournal(stateFile string, log *slog.Logger, f func(*kernel, *journal, *
 func undoJournal(k *kernel, j *journal, log *slog.Logger) error {
 	entries := j.entries
 	if j.closed != nil {
-		table, err := j.closed.filter(newView(k))
+		table, err := keepClosed(k, j)
 		if err != nil {
-			return err
-		}
-		if err := keepClosed(j, table); err != nil {
 			return err
 		}
 		entries = slices.DeleteFunc(slices.Clone(j.entries), func(e entry) bool { return e.change().key() == table.key() })
@@ -351,26 +347,13 @@ func undoJournal(k *kernel, j *journal, log *slog.Logger) error {
 	return errors.Join(err, j.save(append(kept, left...)))
 }
 
-// keepClosed puts the table that closes the host into the kernel and into the journal.
-func keepClosed(j *journal, table *nftTable) error {
-	if err := putTable(table); err != nil {
-		return err
+// keepClosed puts the table that closes the host, as the journal says, into the kernel and into the journal.
+func keepClosed(k *kernel, j *journal) (*nftTable, error) {
+	table, err := j.closed.put(k)
+	if err != nil || inEntries(j.entries, table.key()) {
+		return table, err
 	}
-	if inEntries(j.entries, table.key()) {
-		return nil
-	}
-	return j.save(append(slices.Clone(j.entries), entryOf(table)))
-}
-
-// putTable puts the table that closes the host into the kernel.
-func putTable(table *nftTable) error {
-	if there, err := table.present(nil); err == nil && there {
-		return nil
-	}
-	if err := table.make(nil); err != nil {
-		return fmt.Errorf("hostnet: lockdown: %s: %w", table, err)
-	}
-	return nil
+	return table, j.save(append(slices.Clone(j.entries), entryOf(table)))
 }
 
 // reconcileLocked writes the plan to the journal and makes what is missing of it. With replace it then undoes what is in

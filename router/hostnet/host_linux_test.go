@@ -168,6 +168,35 @@ func TestLockdownOutlivesThePenstock(t *testing.T) {
 	hosttest.WantSame(t, "after Lift", h.State(t), before)
 }
 
+// A start with settings without lockdown that fails half-way has already replaced the table by one that lets packets pass.
+func TestSettingsThatFailLiftNoEarlierLockdown(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+filepath.Join(h.Dir, "no-bus"))
+	s := everything()
+	s.Lockdown, s.LAN = true, false
+	host, err := Open(config(h))
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Apply(t.Context(), s))
+	hosttest.Must(t, host.Close())
+
+	host, err = Open(config(h))
+	hosttest.Must(t, err)
+	s.Lockdown, s.Capture, s.Resolver = false, prefixes("192.0.2.0/24"), ResolverResolved // it is made last, and there is none
+	if err := host.Apply(t.Context(), s); err == nil {
+		t.Error("Apply without systemd-resolved: got no error")
+	}
+	if !host.Closed() {
+		t.Error("Closed after the failure: got false, want true")
+	}
+	closes(t, h, "after the failure")
+	hosttest.Must(t, host.Release())
+	closes(t, h, "after Release")
+	lift(t, h, true)
+}
+
 func TestCleanupRestoresTheHostAfterAKillAtAnyStep(t *testing.T) {
 	if !hosttest.InNamespaces(t) {
 		return

@@ -68,6 +68,21 @@ func (c *closure) filter(v *view) (*nftTable, error) {
 		Settings{Addresses: c.Addresses, Capture: c.Capture, Exclude: c.Exclude, LAN: c.LAN, Lockdown: true}, f), nil
 }
 
+// put puts the table that closes the host into the kernel.
+func (c *closure) put(k *kernel) (*nftTable, error) {
+	table, err := c.filter(newView(k))
+	if err != nil {
+		return nil, err
+	}
+	if there, err := table.present(nil); err == nil && there {
+		return table, nil
+	}
+	if err := table.make(nil); err != nil {
+		return nil, fmt.Errorf("hostnet: lockdown: %s: %w", table, err)
+	}
+	return table, nil
+}
+
 // openJournal takes the lock and reads what a predecessor left. It returns ErrInUse, wrapped, while another process holds
 // the lock. It changes nothing but the lock file.
 func openJournal(path string) (*journal, error) {

@@ -123,9 +123,9 @@ func (v *view) othersIn(family int, t otherTable, c Config, names map[int]string
 	return list, nil
 }
 
-// ruleOfOthers returns the rules by which a marked socket that is bound to another program's interface is looked up in that
+// rulesOfOthers returns the rules by which a marked socket that is bound to another program's interface is looked up in that
 // program's table.
-func ruleOfOthers(c Config, list []direct.Other, v4 bool) []change {
+func rulesOfOthers(c Config, list []direct.Other, v4 bool) []change {
 	var plan []change
 	var done []rule
 	for _, o := range list {

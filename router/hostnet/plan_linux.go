@@ -180,7 +180,7 @@ func planRules(c Config, s Settings, f facts, v4 bool) []change {
 		at(1, marked),
 		at(0, withTable(marked, unix.RT_TABLE_MAIN)),
 	}
-	plan = append(plan, ruleOfOthers(c, f.others, v4)...)
+	plan = append(plan, rulesOfOthers(c, f.others, v4)...)
 	captured := ofFamily(capturedBy(s), v4)
 	for _, p := range captured {
 		closed := unmarked

@@ -109,7 +109,10 @@ func (h *Host) LAN(context.Context) (map[string][]netip.Prefix, error) {
 		return nil, err
 	}
 	for _, n := range f.neighbours {
-		name := f.names[n.index]
+		name, known := f.names[n.index]
+		if !known { // an interface that came while we looked
+			continue
+		}
 		lan[name] = sorted(append(lan[name], connected([]netip.Prefix{n.prefix}, h.settings.Capture)...))
 	}
 	return lan, nil

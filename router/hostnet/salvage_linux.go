@@ -55,17 +55,15 @@ func salvage(v *view) (entries []entry, closed *closure, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("hostnet: list nftables: %w", err)
 	}
-	closed = defaultClosure()
-	open := false
+	if len(tables) == 0 {
+		closed = defaultClosure()
+	}
 	for _, t := range tables {
 		entries = append(entries, entry{Nft: &nftTable{Name: t.Name}})
 		if t.Lockdown {
+			closed = defaultClosure()
 			closed.Interface = t.TUN
 		}
-		open = open || !t.Lockdown
-	}
-	if open {
-		closed = nil
 	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		rules, err := v.rulesOf(family)

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"penstock/router/hostnet/firewall"
 	"penstock/router/hostnet/internal/hosttest"
 )
 
@@ -78,6 +79,29 @@ func TestADamagedStateFileIsNotTheEnd(t *testing.T) {
 		k.close()
 		h.Close(t)
 	}
+}
+
+// The TUN has another name than when the host was closed. One table that lets packets pass does not mean that none closes the host.
+func TestLockdownIsSalvagedBesideATableWithoutIt(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	tables := []firewall.Table{{TUN: "pen0", Lockdown: true}, {TUN: "pen9"}}
+	for _, table := range tables {
+		hosttest.Must(t, table.Apply())
+	}
+	k, err := newKernel()
+	hosttest.Must(t, err)
+	defer k.close()
+	_, closed, err := salvage(newView(k))
+	if err != nil || closed == nil || closed.Interface != "pen0" {
+		t.Errorf("got %+v, %v; want the lockdown of pen0", closed, err)
+	}
+	hosttest.Must(t, firewall.Remove(firewall.Name("pen0")))
+	if _, closed, err := salvage(newView(k)); err != nil || closed != nil {
+		t.Errorf("without it: got %+v, %v; want no lockdown", closed, err)
+	}
+	hosttest.Must(t, firewall.Remove(firewall.Name("pen9")))
 }
 
 func TestADamagedStateFileOpensNothing(t *testing.T) {

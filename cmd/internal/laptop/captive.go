@@ -123,6 +123,15 @@ func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) 
 	if !c.until.IsZero() && !now.Before(c.until) {
 		c.shut()
 	}
+	next = c.examine(ctx, now)
+	if left := c.until.Sub(now); !c.until.IsZero() && (next == 0 || left < next) {
+		return left // an open portal is closed in time, however long the next look is away
+	}
+	return next
+}
+
+// examine looks for a portal if that is due. It returns the time until the next look, or 0 if there is none.
+func (c *captive) examine(ctx context.Context, now time.Time) (next time.Duration) {
 	since, failing, proved := failingSince(c.egress.Health(), c.moved)
 	c.proved = c.proved || proved
 	if !failing {
@@ -156,9 +165,6 @@ func (c *captive) step(ctx context.Context, now time.Time) (next time.Duration) 
 	switch {
 	case ok:
 		c.take(ctx, p, now)
-		if !c.until.IsZero() {
-			return min(pause, c.until.Sub(now))
-		}
 	case clear && c.found.Load() != nil:
 		c.l.log.Info("captive portal passed: the network is open")
 		c.forget()

@@ -171,6 +171,38 @@ func TestANetworkOpensFewPortals(t *testing.T) {
 	}
 }
 
+// The portal is seen once, and then the network falls silent. The looks end, but the window must not stay open for that.
+func TestAPortalIsClosedInTime(t *testing.T) {
+	for _, window := range []time.Duration{time.Minute, 3 * time.Minute} {
+		w := newWorld(t, fmt.Sprintf("captive_portal: {window: %s}", window))
+		c := w.follower.captive
+		w.corp(t)
+		for corp, _ := w.egress.Transport("corp"); corp.Health().State != transport.Connecting; {
+			<-c.kick
+		}
+		found, err := portal.Parse("http://198.51.100.1/login", "lo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ok := true
+		c.look = func(context.Context) (portal.Portal, bool, bool) { return found, ok, false }
+		start := time.Now().Add(time.Minute)
+		next := c.step(t.Context(), start)
+		if w.core.Conditions().Portal == nil {
+			t.Fatalf("window %s: the portal is not open", window)
+		}
+		ok = false
+		now := time.Duration(0)
+		for next > 0 && w.core.Conditions().Portal != nil { // as run does while no transport changes its state
+			now += next
+			next = c.step(t.Context(), start.Add(now))
+		}
+		if w.core.Conditions().Portal != nil || now > window {
+			t.Errorf("window %s: got open %v after %s, want it closed", window, w.core.Conditions().Portal != nil, now)
+		}
+	}
+}
+
 // The access network can name any host as its portal. That must not open anything internal.
 func TestAPortalOpensNothingThatBelongsInside(t *testing.T) {
 	w := newWorld(t, `captive_portal: {window: 3m}`)

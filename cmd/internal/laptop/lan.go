@@ -20,7 +20,7 @@ const (
 	lanWithout     = 30 * time.Second
 )
 
-// lanNames knows who resolves names for the LAN that the host is in. It has no state other than that.
+// lanNames knows which servers resolve names for the LAN that the host is in.
 type lanNames struct {
 	look    func(context.Context) edition.LAN
 	fresh   func() // puts a LAN in force that is not the one before
@@ -71,13 +71,16 @@ func (n *lanNames) run(ctx context.Context) error {
 	}
 }
 
-// lookAtLAN returns the resolvers of the LANs that the host may reach, what they are asked for, and the networks of the
-// interfaces they are on. Networks of other interfaces, such as bridges to containers, are not theirs to speak about.
+// lookAtLAN returns the resolvers of the LANs that the host may reach, their search domains, and the networks of the interfaces
+// that they are on. It leaves out the networks of other interfaces, such as bridges to containers: these resolvers do not know
+// the names there.
 func lookAtLAN(ctx context.Context, host *hostnet.Host, log *slog.Logger) edition.LAN {
 	var lan edition.LAN
 	networks, err := host.LAN(ctx)
-	if err != nil || len(networks) == 0 {
-		log.Debug("no LAN", "err", err)
+	if err != nil {
+		log.Debug("cannot list the networks of the LAN", "err", err)
+	}
+	if len(networks) == 0 {
 		return lan
 	}
 	servers, err := host.OriginalResolvers(ctx)
@@ -99,8 +102,7 @@ func lanOf(networks map[string][]netip.Prefix, servers []netip.Addr) edition.LAN
 	var lan edition.LAN
 	for _, server := range servers {
 		for name, list := range networks {
-			on := server.Zone() == name || slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(server) })
-			if !on {
+			if server.Zone() != name && !within(list, server) {
 				continue
 			}
 			if !slices.Contains(lan.Servers, server) {

@@ -166,12 +166,7 @@ func (d *Dialer) refuseLoop(addr netip.Addr) error {
 	if err != nil {
 		return nil // no TUN, no loop
 	}
-	r, err := d.lookup(addr)
-	if other, ok := d.cfg.Others.Of(addr); ok {
-		if index, found := d.indexOf(other.Interface); found == nil {
-			r, err = d.routes.lookup(addr, d.cfg.Mark, index)
-		}
-	}
+	r, err := d.routeOf(addr)
 	if err != nil {
 		return nil // no route: the dial itself fails, with the kernel's error
 	}
@@ -187,6 +182,16 @@ func (d *Dialer) refuseLoop(addr netip.Addr) error {
 // isOwn reports whether addr is an address of our TUN.
 func (d *Dialer) isOwn(addr netip.Addr) bool {
 	return slices.ContainsFunc(*d.own.Load(), func(p netip.Prefix) bool { return p.Addr() == addr })
+}
+
+// routeOf asks the kernel for the route that a dial to addr would take: see lead.
+func (d *Dialer) routeOf(addr netip.Addr) (foundRoute, error) {
+	if other, ok := d.cfg.Others.Of(addr); ok {
+		if index, err := d.indexOf(other.Interface); err == nil {
+			return d.routes.lookup(addr, d.cfg.Mark, index)
+		}
+	}
+	return d.lookup(addr)
 }
 
 // lookup asks the kernel for the route of a marked packet to addr.

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"github.com/godbus/dbus/v5"
 )
 
 func TestNameservers(t *testing.T) {
@@ -51,6 +53,17 @@ func TestJoinDomains(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestAMissingPropertyIsAnError(t *testing.T) {
+	var text string
+	if err := store(nil, "DNS", &text); err == nil {
+		t.Error("got no error")
+	}
+	all := map[string]dbus.Variant{"DNS": dbus.MakeVariant("here")}
+	if err := store(all, "DNS", &text); err != nil || text != "here" {
+		t.Errorf("got %q, %v; want the property", text, err)
 	}
 }
 

@@ -74,11 +74,13 @@ func (b *Bus) connect() (*dbus.Conn, error) {
 	if err == nil {
 		err = conn.Hello()
 	}
+	if err == nil {
+		b.subscribe(conn)
+	}
 	if late.Stop(); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect to the system bus: %w", err), conn.Close())
 	}
 	b.conn = conn
-	b.subscribe(conn)
 	return conn, nil
 }
 
@@ -179,6 +181,15 @@ func (b *Bus) properties(path dbus.ObjectPath, iface string) (all map[string]dbu
 	return all, err
 }
 
+// store stores one property into value. The library panics on one that is missing.
+func store(all map[string]dbus.Variant, name string, value any) error {
+	v, ok := all[name]
+	if !ok {
+		return fmt.Errorf("property %s is missing", name)
+	}
+	return v.Store(value)
+}
+
 // upstreams returns the servers that systemd-resolved knows, except those of one interface.
 func (b *Bus) upstreams(except int) ([]netip.Addr, error) {
 	var servers []linkAddress
@@ -256,7 +267,7 @@ func (l *Link) Present(b *Bus) (bool, error) {
 	}
 	var dns []dnsAddress
 	var domains []dnsDomain
-	if err := errors.Join(all["DNS"].Store(&dns), all["Domains"].Store(&domains)); err != nil {
+	if err := errors.Join(store(all, "DNS", &dns), store(all, "Domains", &domains)); err != nil {
 		return false, fmt.Errorf("ask systemd-resolved: %w", err)
 	}
 	for _, setting := range plain {
