@@ -201,6 +201,19 @@ func (c *Content) blocks(category string) bool {
 	return false
 }
 
+// lost returns an error that names the lists which are in old and not in c, because they cannot be read any more and no copy of
+// them was kept. Nobody asked for less: perhaps a file is just being written.
+func (c *Content) lost(old *Content) error {
+	var errs []error
+	for _, s := range c.status {
+		has := func(l blocklist.Source) bool { return l.Options.List == s.List }
+		if s.Err != nil && slices.ContainsFunc(old.sources[s.Category], has) && !slices.ContainsFunc(c.sources[s.Category], has) {
+			errs = append(errs, fmt.Errorf("category %s: %w", s.Category, s.Err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // age returns when a list changed and when it was last checked. It fails if there is no list.
 func (l *Lists) age(s Source) (updated, checked time.Time, err error) {
 	switch {

@@ -287,6 +287,36 @@ func TestAFileThatIsGoneLeavesItsLastGoodVersion(t *testing.T) {
 	again.wantHas(t, "other.example", true) // everything is blocked
 }
 
+// An editor that saves a file empties it first. If penstock looks just then, or the disk is full, the category must not open.
+func TestAFileThatIsLostWithoutACopyStaysInForce(t *testing.T) {
+	for _, category := range []string{"gambling", "bets"} { // with a built-in list that has other names, and without one
+		for name, lose := range map[string]func(file string) error{
+			"emptied": func(file string) error { return os.Truncate(file, 0) }, "gone": os.Remove,
+		} {
+			t.Run(category+" "+name, func(t *testing.T) {
+				file := filepath.Join(t.TempDir(), "bets.txt")
+				write(t, file, "casino.example\n")
+				k := newKeeper("")
+				k.start(t, Category{Name: category, Sources: []Source{{File: file}}})
+				if err := lose(file); err != nil {
+					t.Fatal(err)
+				}
+				if err := k.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), category) {
+					t.Errorf("got %v, want an error about %s", err, category)
+				}
+				k.wantHas(t, "casino.example", true)
+				k.wantHas(t, "other.example", false)
+
+				write(t, file, "casino.example\npoker.example\n")
+				if err := k.Refresh(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				k.wantHas(t, "poker.example", true)
+			})
+		}
+	}
+}
+
 func TestAFileThatIsBeingWrittenIsNotRead(t *testing.T) {
 	for _, row := range []struct {
 		name   string

@@ -144,13 +144,16 @@ func (r *loop) look() {
 	}
 }
 
-// renew reads all lists again and brings them into force. If a list of a category with OnMissing Fail cannot be read any
-// more, the Content in force stays.
+// renew reads all lists again and brings them into force. The Content in force stays if that would lose one of its lists, or if
+// a list of a category with OnMissing Fail cannot be read any more.
 func (r *loop) renew() {
 	r.stale = time.Time{}
 	for r.ctx.Err() == nil {
 		old := r.Current()
 		next, err := r.Read(r.ctx, old.categories)
+		if err == nil {
+			err = next.lost(old)
+		}
 		if err != nil {
 			r.Log.Error("the lists were not renewed; those before stay in force", "err", err)
 			r.errs = append(r.errs, err)
