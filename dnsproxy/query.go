@@ -33,8 +33,8 @@ type Answer struct {
 
 // Query says how a question of the client in f would be answered, for diagnosis. Qtype is a type such as "AAAA"; empty means A.
 // The question is judged as of f.Time; zero means now. Query changes nothing: it reads the cache and may ask upstreams, but it
-// stores neither answers nor names, counts and logs no query of a client, and takes nothing from the client's share. The error is about the
-// parameters, or that of ctx; trouble with upstreams is in the answer.
+// stores neither answers nor names, counts and logs no query of a client, and takes nothing from the client's share. The error is
+// about the parameters, or that of ctx; trouble with upstreams is in the answer.
 func (s *Server) Query(ctx context.Context, f policy.Flow, name, qtype string) (Answer, error) {
 	qtype = cmp.Or(strings.ToUpper(qtype), "A")
 	code, ok := dns.StringToType[qtype]

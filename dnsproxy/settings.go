@@ -19,7 +19,7 @@ type Zone struct {
 	// Within, if not empty, limits the internal addresses in answers to these networks. It is for a resolver that is trusted
 	// about its own network only.
 	Within []netip.Prefix
-	// Only, with Within, takes all other addresses out of the answers, not only internal ones.
+	// Only takes all addresses outside Within out of the answers, not only internal ones.
 	Only bool
 }
 

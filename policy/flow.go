@@ -75,11 +75,12 @@ type Portal struct {
 type Conditions struct {
 	Trusted bool    // on_demand trusts the current network
 	Portal  *Portal // nil: no captive portal is open
-	// Routes is what transports are for, as far as their servers say. A transport without an entry is for everything.
+	// Routes says what each transport is for, by its name, if its server has said so. One without an entry is for everything.
 	Routes map[string]Routes
 }
 
-// Routes are the networks that a server wants reached through its transport. The longest prefix that has an address decides.
+// Routes are the networks that a server wants reached through its transport. The longest prefix that contains an address
+// decides.
 type Routes struct {
 	Inside  []netip.Prefix
 	Outside []netip.Prefix // exceptions from Inside
@@ -90,7 +91,7 @@ func (r *Routes) carry(addr netip.Addr) bool {
 	return longest(r.Inside, addr) > longest(r.Outside, addr)
 }
 
-// longest returns the length of the longest prefix that has an address, -1 if none has it.
+// longest returns the length of the longest prefix that contains an address, or -1 if none does.
 func longest(list []netip.Prefix, addr netip.Addr) int {
 	addr, best := addr.Unmap().WithZone(""), -1
 	for _, p := range list {
@@ -108,7 +109,8 @@ func (c *Conditions) LeavesOut(egress string, dst netip.Addr) bool {
 	return ok && dst.IsValid() && !r.carry(dst)
 }
 
-// names reports whether a transport's server names a network that has an address, and does not just want everything.
+// names reports whether a transport's server names a network that contains an address. A default
+// route does not count, even as two halves such as 0.0.0.0/1.
 func (c *Conditions) names(egress string, dst netip.Addr) bool {
 	r, ok := c.Routes[egress]
 	return ok && dst.IsValid() && r.carry(dst) && longest(r.Inside, dst) > 1

@@ -38,7 +38,7 @@ func (s judge) settle(j judgement) Verdict {
 		v.Egress, v.Cause = EgressDirect, ByTrusted
 	case r.Do.UnroutedDirect && now.LeavesOut(v.Egress, s.flow.Dst.Addr()):
 		v.Egress, v.Cause = EgressDirect, ByRoutes
-	case r.Do.UnroutedDirect && now.names(v.Egress, s.flow.Dst.Addr()): // as a rule with that network: no portal opens it
+	case r.Do.UnroutedDirect && now.names(v.Egress, s.flow.Dst.Addr()): // like a rule with that network: no portal opens it
 	case now.Portal != nil && !m.inside && now.Portal.admits(&s.flow):
 		v.Egress, v.Cause = EgressDirect, ByPortal
 	}

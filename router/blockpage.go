@@ -34,10 +34,10 @@ func explainable(f *policy.Flow, v *policy.Verdict) bool {
 
 // refuseNamed answers a flow that was refused before it was read: with the page if it turns out to be HTTP, else with RST.
 func (r *Router) refuseNamed(ctx context.Context, e *entry) {
-	if e.failure != nil {
+	client := e.accepted
+	if client == nil {
 		return
 	}
-	client := e.accepted
 	defer client.Close()
 	stop := context.AfterFunc(ctx, func() { abort(client) })
 	defer stop()

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -56,7 +57,8 @@ type head struct {
 	client uint64
 	max    int // bytes
 	b      []byte
-	said   *sniff.Result // what b says; nil while that is nothing yet
+	looks  sniff.Protocol // what b looks like so far
+	said   *sniff.Result  // what b says; nil while that is nothing yet
 }
 
 func (h *heads) begin(client uint64) *head {
@@ -107,7 +109,8 @@ func (h *head) read(c net.Conn) (done bool, err error) {
 		if err := h.hold((*buf)[:n]); err != nil {
 			return false, err
 		}
-		if res := sniff.TCP(h.b); res.Status != sniff.NeedMore {
+		res := sniff.TCP(h.b)
+		if h.looks = res.Protocol; res.Status != sniff.NeedMore {
 			said := res // on the heap only now
 			h.said = &said
 			return true, nil
@@ -125,6 +128,18 @@ func (h *head) result() sniff.Result {
 		return sniff.Result{}
 	}
 	return *h.said
+}
+
+// looksNamed reports whether the stream looks like one of a protocol with names. A line of HTTP that has not ended could be one
+// of many other protocols.
+func (h *head) looksNamed() bool {
+	switch h.looks {
+	case sniff.Unknown:
+		return false
+	case sniff.HTTP:
+		return bytes.IndexByte(h.b, '\n') >= 0
+	}
+	return true
 }
 
 // release returns the memory. It may be called twice.

@@ -157,7 +157,7 @@ func (l *late) read(head *head) (passed int, err error) {
 			return passed, err
 		}
 		done, err := head.readSome(l.client)
-		named := looksNamed(head.b)
+		named := head.looksNamed()
 		switch {
 		case done:
 			return passed, nil
@@ -177,24 +177,12 @@ func (l *late) read(head *head) (passed int, err error) {
 	return passed, nil
 }
 
-// looksNamed reports whether the beginning of a stream looks like that of a protocol with names. A line of HTTP that has not
-// ended could be one of many other protocols.
-func looksNamed(b []byte) bool {
-	switch sniff.TCP(b).Protocol {
-	case sniff.Unknown:
-		return false
-	case sniff.HTTP:
-		return bytes.ContainsRune(b, '\n')
-	}
-	return true
-}
-
 // judge judges the flow by head. passed bytes of it have left. It returns the filter for the rest, or nil if all may pass, and
 // makes sure that the upstream is the verdict's.
 func (l *late) judge(head *head, passed int) (through io.Writer, err error) {
 	res := head.result()
 	inHTTP := res.Protocol == sniff.HTTP || res.Protocol == sniff.HTTP2
-	if head.said != nil && !looksNamed(head.b) && res.Status != sniff.NotThis { // a line without an end
+	if head.said != nil && !head.looksNamed() && res.Status != sniff.NotThis { // a line without an end
 		line := &longLine{w: unwrapped(l.current()), last: head.b[:passed]}
 		_, err := line.Write(head.b[passed:])
 		head.release()

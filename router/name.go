@@ -9,10 +9,10 @@ import (
 
 // handleUnnamed reads an accepted flow until it shows a name or Config.SniffTimeout passes, and judges it again.
 func (r *Router) handleUnnamed(ctx context.Context, e *entry) {
-	if e.failure != nil {
+	client := e.accepted
+	if client == nil {
 		return
 	}
-	client := e.accepted
 	defer client.Close()
 	stop := context.AfterFunc(ctx, func() { abort(client) })
 	defer stop()

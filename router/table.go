@@ -76,8 +76,7 @@ type entry struct {
 	cancel context.CancelFunc
 
 	release  func()   // of its names, when it is over
-	accepted net.Conn // the client's side, if the flow is read before it is dialled
-	failure  error    // of accepting
+	accepted net.Conn // the client's side, if the flow is read before it is dialled; nil if accepting failed
 
 	// mu guards below. One goroutine at a time judges a flow: it writes flow and verdict, and reads them without the lock.
 	mu         sync.Mutex
@@ -99,11 +98,13 @@ func (t *table) begin(f policy.Flow, now time.Time, cancel context.CancelFunc) *
 
 // accept answers the client of a flow that is read before it is dialled.
 func (e *entry) accept(a Answerer) {
-	if e.accepted, e.failure = a.Accept(); e.failure != nil {
-		e.fail("accept", e.failure)
+	client, err := a.Accept()
+	if err != nil {
+		e.fail("accept", err)
 		return
 	}
-	e.carriedBy(e.accepted)
+	e.accepted = client
+	e.carriedBy(client)
 }
 
 func (t *table) remove(e *entry) {

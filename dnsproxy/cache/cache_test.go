@@ -268,6 +268,7 @@ func TestCleaningOfAZone(t *testing.T) {
 		{"a name of a split zone", Cleaning{Private: true, Own: own}, "192.168.1.1 fd00:1::1 10.20.0.1 127.0.0.1 203.0.113.1 10.9.9.9"},
 		{"a name of the LAN", Cleaning{Private: true, Within: lan, Own: own}, "192.168.1.1 fd00:1::1 203.0.113.1 10.9.9.9"},
 		{"a name of the LAN that opens something", Cleaning{Private: true, Within: lan, Only: true, Own: own}, "192.168.1.1 fd00:1::1 10.9.9.9"},
+		{"the same without a network", Cleaning{Private: true, Only: true, Own: own}, "10.9.9.9"},
 	} {
 		var got []string
 		for _, s := range []string{"192.168.1.1", "fd00:1::1", "10.20.0.1", "127.0.0.1", "203.0.113.1", "10.9.9.9"} {

@@ -24,7 +24,7 @@ const (
 type Cleaning struct {
 	Private  bool           // internal addresses may stay: see iprange.IsInternal
 	Within   []netip.Prefix // with Private: only internal addresses in these networks; empty means all
-	Only     bool           // with Within: other addresses do not stay either
+	Only     bool           // addresses outside Within do not stay either, internal or not
 	Own      []netip.Addr   // may stay in any case
 	StripECH bool           // ech goes from HTTPS and SVCB records
 }
@@ -165,11 +165,12 @@ func (how Cleaning) allowsAddr(ip []byte) bool {
 		return false
 	case slices.Contains(how.Own, addr.Unmap()):
 		return true
-	case how.Private && len(how.Within) > 0:
-		within := slices.ContainsFunc(how.Within, func(p netip.Prefix) bool { return p.Contains(addr.Unmap()) })
-		return within || !how.Only && !iprange.IsInternal(addr)
+	case how.Private && slices.ContainsFunc(how.Within, func(p netip.Prefix) bool { return p.Contains(addr.Unmap()) }):
+		return true
+	case how.Only:
+		return false
 	}
-	return how.Private || !iprange.IsInternal(addr)
+	return how.Private && len(how.Within) == 0 || !iprange.IsInternal(addr)
 }
 
 // strip removes what clients must not see from an HTTPS or SVCB record and reports whether there was any.

@@ -41,7 +41,11 @@ func New(cfg Config, t Target) *Upstream {
 	if cfg.Refuse == nil {
 		cfg.Refuse = func(netip.AddrPort) bool { return false }
 	}
-	return &Upstream{name: t.Name, log: cfg.Log, metrics: cfg.Metrics, unencrypted: t.at.scheme == "udp" || t.at.scheme == "tcp", protocol: newProtocol(&reach{cfg: &cfg, endpoint: t.at, via: t.Via, addrs: t.Bootstrap})}
+	return &Upstream{
+		name: t.Name, log: cfg.Log, metrics: cfg.Metrics,
+		unencrypted: t.at.scheme == "udp" || t.at.scheme == "tcp",
+		protocol:    newProtocol(&reach{cfg: &cfg, endpoint: t.at, via: t.Via, addrs: t.Bootstrap}),
+	}
 }
 
 func newProtocol(r *reach) protocol {

@@ -32,8 +32,8 @@ func WithoutOPT(query []byte) []byte {
 	return plain
 }
 
-// Matches reports whether msg answers query: id, opcode and question. An error may come without the question, as old servers send it
-// that could not read the query.
+// Matches reports whether msg answers query: id, opcode and question. An error may lack the question: old servers that cannot read
+// a query answer with the header alone.
 func Matches(query, msg []byte) bool {
 	if len(msg) < HeaderLen || msg[0] != query[0] || msg[1] != query[1] {
 		return false

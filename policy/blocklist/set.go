@@ -26,9 +26,10 @@ func (c CategorySet) Bits() iter.Seq[int] {
 
 // Set says which categories a name is in. It is immutable and safe for concurrent use; a nil Set is empty.
 //
-// An entry stands for its name and all subdomains, unless its list means only one of the two. Within a category the entry with the most labels wins. If two have as
-// many labels, an allow wins over a block. Important entries take precedence over all others. The Set stores names as
-// 48-bit fingerprints under a random key. The probability that an unlisted name is taken for a given entry is one in 2.8e14.
+// An entry stands for its name and all subdomains, unless its list means only one of the two. Within a category the entry
+// with the most labels wins. If two have as many labels, an allow wins over a block. Important entries take precedence over
+// all others. The Set stores names as 48-bit fingerprints under a random key. The probability that an unlisted name is taken
+// for a given entry is one in 2.8e14.
 type Set struct {
 	seed        seed
 	categories  []string

@@ -1,7 +1,8 @@
 package sniff
 
 // TCP reads the name from a TCP stream. b holds all bytes that the client has sent so far; TCP reads the first MaxBytes, or
-// MaxHead in HTTP. A Status other than NeedMore is final. In HTTP it reads only the first request; use Requests for those that follow.
+// MaxHead in HTTP. A Status other than NeedMore is final. In HTTP it reads only the first request; use Requests for those
+// that follow.
 func TCP(b []byte) Result {
 	return within(b, readTCP(b[:min(len(b), MaxHead)]))
 }

@@ -136,7 +136,7 @@ func (w *wide) fill() {
 
 // character appends the character that a unit ends.
 func (w *wide) character(v uint32) {
-	r := rune(v & 0x7fffffff)
+	r := rune(v) // negative from 1<<31 on, and so no character
 	switch {
 	case w.unit.size == 4:
 	case w.pending != 0:

@@ -55,6 +55,7 @@ func TestDecode(t *testing.T) {
 		{"half a pair before a character", "\ufffdb", []byte("\xff\xfe\x00\xd8b\x00")},
 		{"the second half alone", "\ufffdb", []byte("\xff\xfe\x00\xdcb\x00")},
 		{"no character of UTF-32", "\ufffd", []byte("\xff\xfe\x00\x00\xff\xff\xff\xff")},
+		{"a letter with the highest bit set is no character of UTF-32", "\ufffd", []byte("\xff\xfe\x00\x00a\x00\x00\x80")},
 		{"other bytes are not touched", "caf\xe9\x00", []byte("caf\xe9\x00")},
 		{"nothing", "", nil},
 		{"a mark alone", "", []byte("\xff\xfe")},

@@ -166,8 +166,8 @@ func New(c Config) *Detector {
 }
 
 // Look sends a request by each uplink and returns the first portal that answers. clear means that there is none: a page was
-// as empty as it should be, and no other page was not. If neither ok nor clear is true, nobody answered. Each call asks for
-// the next one of the probes.
+// as empty as it should be, and no other page was not. If neither ok nor clear is true, nobody answered. Each call uses
+// the next probe.
 func (d *Detector) Look(ctx context.Context, uplinks []string) (found Portal, ok, clear bool) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
