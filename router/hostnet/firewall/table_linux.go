@@ -124,7 +124,10 @@ func Tables() ([]Found, error) {
 		return nil, err
 	}
 	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EPERM): // there may be some
+		return nil, err
+	case err != nil:
 		return nil, nil // no nftables here
 	}
 	var list []Found
