@@ -34,9 +34,9 @@ type openvpnInner struct {
 	renamed func() // called when the server pushes different DNS servers
 	log     *slog.Logger
 
-	mu        sync.Mutex // guards below
-	settings  openvpn.Settings
-	connected bool // settings are those of a server, or the file has the last word
+	mu       sync.Mutex // guards below
+	settings openvpn.Settings
+	routes   *policy.Routes // of settings; nil until a server has said what it routes, unless the file has the last word
 }
 
 func newOpenVPN(p planned, c *Config) (*openvpnInner, error) {
@@ -45,7 +45,8 @@ func newOpenVPN(p planned, c *Config) (*openvpnInner, error) {
 		renamed: c.Renamed, log: c.Log,
 	}
 	if own, final := openvpn.ProfileSettings(p.openvpn); final {
-		o.settings, o.connected = own, true
+		routes := openvpnRoutes(own)
+		o.settings, o.routes = own, &routes
 	}
 	var err error
 	o.stack, err = stack.New(stack.Config{Name: p.name, MTU: openvpnMTU, Log: c.Log, Metrics: c.Metrics.Stack})
@@ -69,10 +70,10 @@ func (o *openvpnInner) configure(s openvpn.Settings) error {
 	if s.MTU >= 576 {
 		o.stack.SetMTU(s.MTU)
 	}
+	routes := openvpnRoutes(s)
 	o.mu.Lock()
-	same := o.connected && reflect.DeepEqual(o.settings.DNS, s.DNS) && slices.Equal(o.settings.SearchDomains, s.SearchDomains) &&
-		reflect.DeepEqual(openvpnRoutes(o.settings), openvpnRoutes(s))
-	o.settings, o.connected = s, true
+	same := reflect.DeepEqual(o.settings.DNS, s.DNS) && slices.Equal(o.settings.SearchDomains, s.SearchDomains) && reflect.DeepEqual(o.routes, &routes)
+	o.settings, o.routes = s, &routes
 	o.mu.Unlock()
 	if !same {
 		o.renamed()
@@ -106,7 +107,7 @@ func (o *openvpnInner) facts() facts {
 	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
 	f := facts{
 		naming: openvpnNaming(o.name, o.settings),
-		routes: o.routes(),
+		routes: o.routes,
 		ipv6:   slices.ContainsFunc(o.settings.Addrs, is6),
 		named:  len(o.profile.Remotes) > 1,
 	}
@@ -114,15 +115,6 @@ func (o *openvpnInner) facts() facts {
 		f.named = f.named || isName(r.Host)
 	}
 	return f
-}
-
-// routes returns nil until a server has said what it routes. The caller must hold the lock.
-func (o *openvpnInner) routes() *policy.Routes {
-	if !o.connected {
-		return nil
-	}
-	r := openvpnRoutes(o.settings)
-	return &r
 }
 
 // openvpnRoutes returns what a server wants reached through the tunnel. If it wants all of IPv4 and gives no IPv6, IPv6 goes to
