@@ -38,9 +38,11 @@ func (s receiver) inboundICMP(h *packet.Packet) (taken bool) {
 		}, h.Body[4:])
 		return true
 	case is4 && t == packet.Unreachable4, !is4 && t == packet.Unreachable6:
-		return s.inboundUnreachable(h)
+		return s.crossICMP(h) || s.inboundUnreachable(h)
 	case !is4 && t == packet.PacketTooBig6:
-		return s.inboundTooBig(h)
+		return s.crossICMP(h) || s.inboundTooBig(h)
+	case is4 && t == packet.TimeExceeded4, !is4 && t == packet.TimeExceeded6:
+		return s.crossICMP(h)
 	}
 	return is4 && h.Body[0] == 5 // redirects are not for us
 }

@@ -34,6 +34,11 @@ func (s receiver) readPort(p link.Port) {
 	views := make([]*buffer.View, batch)
 	g := &gro.GRO{Dispatcher: s.nic.Dispatcher()}
 	g.Init(batch > 1) // a port that gives one packet at a time gives super-packets: there is nothing to merge
+	var crossing *merger
+	if batch > 1 {
+		crossing = mergers.Get().(*merger)
+		defer mergers.Put(crossing)
+	}
 	for {
 		for i := range views {
 			if views[i] == nil {
@@ -43,11 +48,11 @@ func (s receiver) readPort(p link.Port) {
 		}
 		n, err := p.Read(pkts)
 		for i := range n {
-			if s.inboundView(pkts[i], views[i], g) {
+			if s.inboundView(pkts[i], views[i], g, crossing) {
 				views[i] = nil
 			}
 		}
-		s.flush(g)
+		s.flush(g, crossing)
 		if err != nil {
 			if !closed(err) && s.life.Err() == nil {
 				s.log.Error("the link failed; nothing more will be read from it", "stack", s.name, "err", err)
@@ -59,9 +64,9 @@ func (s receiver) readPort(p link.Port) {
 }
 
 // inboundView takes one packet that was read into view, and reports whether it kept the view.
-func (s receiver) inboundView(p link.Packet, view *buffer.View, g *gro.GRO) (kept bool) {
+func (s receiver) inboundView(p link.Packet, view *buffer.View, g *gro.GRO, crossing *merger) (kept bool) {
 	defer s.recover()
-	h, ok := s.classify(p.Meta, p.Data)
+	h, ok := s.classify(p.Meta, p.Data, crossing)
 	if !ok {
 		return false
 	}
@@ -78,17 +83,18 @@ func (s receiver) inboundView(p link.Packet, view *buffer.View, g *gro.GRO) (kep
 
 // inboundBatch takes a packet from each buffer's offset on, and leaves the bytes to the caller.
 func (s receiver) inboundBatch(bufs [][]byte, offset int) {
-	g := s.gros.Get().(*gro.GRO)
+	g, crossing := s.gros.Get().(*gro.GRO), mergers.Get().(*merger)
 	for _, b := range bufs {
-		s.inboundCopy(b[offset:], g)
+		s.inboundCopy(b[offset:], g, crossing)
 	}
-	s.flush(g)
+	s.flush(g, crossing)
 	s.gros.Put(g)
+	mergers.Put(crossing)
 }
 
-func (s receiver) inboundCopy(b []byte, g *gro.GRO) {
+func (s receiver) inboundCopy(b []byte, g *gro.GRO, crossing *merger) {
 	defer s.recover()
-	if h, ok := s.classify(link.Meta{}, b); ok {
+	if h, ok := s.classify(link.Meta{}, b, crossing); ok {
 		s.deliverCopy(&h, g)
 	}
 }
@@ -105,9 +111,9 @@ func (s receiver) deliverCopy(h *packet.Packet, g *gro.GRO) {
 	s.deliver(h, head, buffer.NewViewWithData(h.Raw[len(head):]), g)
 }
 
-// classify counts and drops packets that belong to no flow, and takes datagrams, echoes and fragments itself. It reports
-// true for what is left to gVisor: TCP, and ICMP that inboundICMP does not take.
-func (s receiver) classify(m link.Meta, b []byte) (packet.Packet, bool) {
+// classify counts and drops packets that belong to no flow, and takes datagrams, echoes, fragments and what crosses itself. It
+// reports true for what is left to gVisor: other TCP, and ICMP that inboundICMP does not take.
+func (s receiver) classify(m link.Meta, b []byte, crossing *merger) (packet.Packet, bool) {
 	s.metrics.read(len(b))
 	h, fault := packet.Parse(m, b)
 	if fault != "" {
@@ -126,7 +132,7 @@ func (s receiver) classify(m link.Meta, b []byte) (packet.Packet, bool) {
 	}
 	switch h.Proto {
 	case packet.ProtoTCP:
-		return h, true
+		return h, !s.cross(m, &h, crossing)
 	case packet.ProtoUDP:
 		s.inboundUDP(m, &h)
 		return h, false
@@ -161,9 +167,12 @@ func (s receiver) deliver(h *packet.Packet, head []byte, rest *buffer.View, g *g
 }
 
 // flush ends a batch.
-func (s receiver) flush(g *gro.GRO) {
+func (s receiver) flush(g *gro.GRO, crossing *merger) {
 	defer s.recover()
 	g.Flush()
+	if crossing != nil {
+		crossing.Flush()
+	}
 }
 
 // recover keeps a packet that trips gVisor or us from ending the process (gvisor#8025). It is deferred.

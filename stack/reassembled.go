@@ -7,14 +7,16 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"penstock/stack/datagram"
 	"penstock/stack/packet"
 )
 
-// takeReassembled makes gVisor hand over the datagrams and echoes that it put together from fragments.
+// takeReassembled makes gVisor hand over what it put together from fragments, except what belongs to its own connections.
 func (s receiver) takeReassembled() {
+	s.net.SetTransportProtocolHandler(tcp.ProtocolNumber, s.crossReassembled) // forwardTCP asks it too
 	s.net.SetTransportProtocolHandler(udp.ProtocolNumber, s.reassembledUDP)
 	s.net.SetTransportProtocolHandler(icmp.ProtocolNumber4, s.reassembledICMP)
 	s.net.SetTransportProtocolHandler(icmp.ProtocolNumber6, s.reassembledICMP)

@@ -49,14 +49,12 @@ func (s sender) unknownProtocol(h *packet.Packet) {
 		return
 	}
 	if h.Src.Is4() {
-		quoted := h.Raw[:min(len(h.Raw), 576-28)] // RFC 1812, 4.3.2.3
-		s.sendICMPError(h.Dst, h.Src, packet.Unreachable4, packet.WhyProtocol.Code(true), 0, quoted)
+		s.sendICMPError(h.Dst, h.Src, packet.Unreachable4, packet.WhyProtocol.Code(true), 0, quotable(h))
 		return
 	}
 	// The pointer leads to the header field that names the protocol.
 	const parameterProblem, unknownNextHeader = 4, 1
-	quoted := h.Raw[:min(len(h.Raw), 1280-48)] // RFC 4443, 2.4
-	s.sendICMPError(h.Dst, h.Src, parameterProblem, unknownNextHeader, uint32(h.Named), quoted)
+	s.sendICMPError(h.Dst, h.Src, parameterProblem, unknownNextHeader, uint32(h.Named), quotable(h))
 }
 
 // TooBig answers a packet that was not to be cut, as the router before a narrower link does.

@@ -85,6 +85,8 @@ type Stack struct {
 	dials dialling
 	now   func() int64 // nanoseconds since the stack was made
 
+	crossings crossings
+
 	gros   sync.Pool     // *gro.GRO: a device may be written by one goroutine per peer
 	errors *rate.Limiter // for ICMP errors, as hosts limit them
 
@@ -165,7 +167,11 @@ func open(c Config, now func() int64) (*Stack, error) {
 		s.abandon()
 		return nil, err
 	}
+	s.crossings.sweep = make(chan struct{}, 1)
 	s.wg.Go(s.flows.Run)
+	if s.handle != nil {
+		s.wg.Go(func() { s.sweepCrossings(s.life) })
+	}
 	return s, nil
 }
 
@@ -264,6 +270,7 @@ func (s *Stack) resetFlowsOf(addr netip.Addr) {
 		}
 	}
 	s.flows.CloseLocal(addr)
+	s.resetGuests(func(c *crossing) bool { return c.Mapped.Addr() == addr })
 }
 
 // own reports whether addr is one of the stack's own addresses.
@@ -398,6 +405,7 @@ func (s *Stack) Close() error {
 	s.stop()
 	s.flows.Close()
 	s.tcp.closeAll()
+	s.resetGuests(nil)
 	for _, ep := range s.net.CleanupEndpoints() {
 		ep.Abort()
 	}

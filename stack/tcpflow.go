@@ -37,16 +37,19 @@ type tcpTable struct {
 // tcpStage is how far a TCP flow has come:
 //
 //	waiting --Accept--> shaking --ACK--> open
-//	   |                   |               |
-//	   +---Refuse, Drop----+--- timeout ---+--- the handler returns
-//	                       v
-//	                  (out of the tables)
+//	 |  |                  |               |
+//	 |  +--Refuse, Drop----+--- timeout ---+--- the handler returns
+//	 |                     v
+//	 |                (out of the tables)
+//	 |                     ^
+//	 +-------Pass----> crossing --both sides close, or a reset
 type tcpStage uint8
 
 const (
 	tcpWaiting tcpStage = iota // for its handler's answer
 	tcpShaking                 // the client was answered; the handshake is under way
 	tcpOpen
+	tcpCrossing
 )
 
 // tcpFlow is one TCP flow that a client began.
@@ -57,6 +60,7 @@ type tcpFlow struct {
 	owner share.Owner
 	place share.Place // among the dials or the open flows
 	push  *tcpFlow    // what had to make room for this one, to be ended in this one's goroutine
+	syn   []byte      // the packet, for Pass
 	fr    *tcp.ForwarderRequest
 
 	// t.mu guards below.
@@ -67,6 +71,7 @@ type tcpFlow struct {
 	cancel  context.CancelFunc // of the handler's context
 	timer   *time.Timer        // ends the handshake
 	conn    *stream.Conn
+	crosses *crossing
 }
 
 func newTCPTable(s *Stack) *tcpTable {
@@ -94,6 +99,9 @@ func (t *tcpTable) inbound(f *tcp.Forwarder, id stack.TransportEndpointID, pkt *
 	if len(h) < header.TCPMinimumSize {
 		return false
 	}
+	if (receiver{t.s}).crossReassembled(id, pkt) {
+		return true
+	}
 	if h.Flags()&header.TCPFlagRst != 0 {
 		t.giveUp(id)
 		return true
@@ -109,6 +117,7 @@ func (t *tcpTable) inbound(f *tcp.Forwarder, id stack.TransportEndpointID, pkt *
 	if flow == nil {
 		return silent
 	}
+	flow.syn = synOf(pkt)
 	if f.HandlePacket(id, pkt) {
 		return true
 	}
@@ -220,8 +229,18 @@ func (t *tcpTable) handedUp(fr *tcp.ForwarderRequest) *tcpFlow {
 	return f
 }
 
-// finish takes a flow out of the tables.
+// finish takes a flow whose handler has returned out of the tables, unless it crosses.
 func (t *tcpTable) finish(f *tcpFlow) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f.stage != tcpCrossing {
+		t.forgetLocked(f)
+		t.open.Remove(&f.place)
+	}
+}
+
+// finishCrossing takes a flow that crossed out of the tables.
+func (t *tcpTable) finishCrossing(f *tcpFlow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.forgetLocked(f)
@@ -234,7 +253,7 @@ func (t *tcpTable) forgetLocked(f *tcpFlow) {
 	if t.syns[f.id] == f {
 		delete(t.syns, f.id)
 	}
-	if f.stage != tcpOpen {
+	if f.stage < tcpOpen {
 		t.dials.Remove(&f.place)
 	}
 }
@@ -290,7 +309,7 @@ func (f *tcpFlow) end() {
 		return
 	}
 	f.t.mu.Lock()
-	stage, r, cancel, conn, reset := f.stage, f.request, f.cancel, f.conn, f.reset
+	stage, r, cancel, conn, crosses, reset := f.stage, f.request, f.cancel, f.conn, f.crosses, f.reset
 	f.t.mu.Unlock()
 	switch stage {
 	case tcpWaiting:
@@ -304,6 +323,9 @@ func (f *tcpFlow) end() {
 		if conn != nil {
 			conn.Abort()
 		}
+	case tcpCrossing:
+		crosses.Reset()
+		crosses.forget()
 	}
 }
 
@@ -364,7 +386,7 @@ func (f *tcpFlow) shake() bool {
 	if f.cut {
 		return false
 	}
-	f.stage = tcpShaking
+	f.stage, f.syn = tcpShaking, nil
 	t.dials.Yield(&f.place)
 	f.timer = time.AfterFunc(t.s.limits.Handshake, f.endHandshake)
 	return true
@@ -393,6 +415,34 @@ func (f *tcpFlow) shaken(c *stream.Conn) (evicted *tcpFlow, err error) {
 		return nil, syscall.ENOBUFS
 	}
 	return t.cutLocked(p, true), nil
+}
+
+// passed moves a flow from the dials to the open flows, where it yields to newer ones until the server has answered. err is why
+// there is no place among them.
+func (f *tcpFlow) passed(c *crossing) (evicted *tcpFlow, err error) {
+	t := f.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forgetLocked(f)
+	f.stage, f.crosses = tcpCrossing, c
+	if f.cut {
+		return nil, net.ErrClosed
+	}
+	f.place.Yields = true
+	f.Touch()
+	p, ok := t.open.Add(&f.place, f.owner)
+	if !ok {
+		t.s.metrics.drop(dropCap)
+		return nil, syscall.ENOBUFS
+	}
+	return t.cutLocked(p, true), nil
+}
+
+// settle makes a flow that crosses one that newer ones do not push out.
+func (f *tcpFlow) settle() {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	f.t.open.Settle(&f.place)
 }
 
 // answer ends a flow that is not accepted: with RST, with an ICMP error or in silence.

@@ -32,8 +32,8 @@ const (
 type carrier interface {
 	// sendPacket takes one packet of gVisor's and does not keep it.
 	sendPacket(pkt *stack.PacketBuffer) error
-	// sendBytes sends one finished packet of ours and does not keep it.
-	sendBytes(b []byte) error
+	// sendBytes sends one packet of ours, in pieces, and does not keep it.
+	sendBytes(m link.Meta, pieces [][]byte) error
 }
 
 // Card is a network card whose driver is gVisor. Its methods may be called by several goroutines at once.
@@ -129,15 +129,22 @@ func (n endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 }
 
 // Send sends a finished packet that gVisor knows nothing of, and does not keep it.
-func (n *Card) Send(b []byte) error {
+func (n *Card) Send(b []byte) error { return n.SendPieces(link.Meta{}, [][]byte{b}) }
+
+// SendPieces sends a packet or super-packet that gVisor knows nothing of, and keeps none of its pieces.
+func (n *Card) SendPieces(m link.Meta, pieces [][]byte) error {
 	c := n.carrier.Load()
 	if c == nil {
 		return net.ErrClosed
 	}
-	if err := (*c).sendBytes(b); err != nil {
+	if err := (*c).sendBytes(m, pieces); err != nil {
 		return err
 	}
-	n.count.Wrote(len(b))
+	size := 0
+	for _, b := range pieces {
+		size += len(b)
+	}
+	n.count.Wrote(size)
 	return nil
 }
 
@@ -187,6 +194,4 @@ func (c *portCarrier) sendPacket(pkt *stack.PacketBuffer) error {
 	return c.port.Write(metaOf(pkt), pieces)
 }
 
-func (c *portCarrier) sendBytes(b []byte) error {
-	return c.port.Write(link.Meta{}, [][]byte{b})
-}
+func (c *portCarrier) sendBytes(m link.Meta, pieces [][]byte) error { return c.port.Write(m, pieces) }

@@ -46,18 +46,25 @@ type Device struct {
 	next  int // first of batch that was not handed out
 	seg   link.Segmenter
 	flat  []byte
+	raw   queued // what seg cuts, if it is not in flat
 	close chan struct{}
 }
 
-// rawPool holds the packets of ours that wait for a reader.
-var rawPool = sync.Pool{New: func() any { b := make([]byte, 2048); return &b }}
+// Pools of the packets of ours that wait for a reader: ordinary ones, and super-packets.
+var (
+	rawPool = sync.Pool{New: func() any { b := make([]byte, smallPacket); return &b }}
+	bigPool = sync.Pool{New: func() any { b := make([]byte, link.MaxPacket); return &b }}
+)
+
+const smallPacket = 2048
 
 var errQueueFull = errors.New("the reader of the device does not keep up")
 
-// queued is one outbound packet: gVisor's, or the bytes of one of ours, from rawPool.
+// queued is one outbound packet: gVisor's, or the bytes of one of ours, from a pool.
 type queued struct {
 	pkt  *stack.PacketBuffer
 	raw  *[]byte
+	meta link.Meta     // of raw
 	mark chan struct{} // in place of a packet: closed once the reader is done with all before it
 }
 
@@ -70,9 +77,14 @@ func (q queued) release() {
 	case q.pkt != nil:
 		q.pkt.DecRef()
 		return
+	case q.raw == nil:
+		return
 	}
-	*q.raw = (*q.raw)[:cap(*q.raw)]
-	rawPool.Put(q.raw)
+	pool := &rawPool
+	if cap(*q.raw) > smallPacket {
+		pool = &bigPool
+	}
+	pool.Put(q.raw)
 }
 
 func (q queued) size() int {
@@ -111,10 +123,21 @@ func (d *Device) sendPacket(pkt *stack.PacketBuffer) error {
 	return nil
 }
 
-func (d *Device) sendBytes(b []byte) error {
-	raw := rawPool.Get().(*[]byte)
-	*raw = append((*raw)[:0], b...)
-	q := queued{raw: raw}
+func (d *Device) sendBytes(m link.Meta, pieces [][]byte) error {
+	size := 0
+	for _, b := range pieces {
+		size += len(b)
+	}
+	pool := &rawPool
+	if size > smallPacket {
+		pool = &bigPool
+	}
+	raw := pool.Get().(*[]byte)
+	*raw = (*raw)[:0]
+	for _, b := range pieces {
+		*raw = append(*raw, b...)
+	}
+	q := queued{raw: raw, meta: m}
 	if err := d.push(q); err != nil {
 		q.release()
 		return err
@@ -208,6 +231,8 @@ func (d *Device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 func (d *Device) fill(bufs [][]byte, sizes []int, offset int) (n int, err error) {
 	for n < len(bufs) {
 		if d.seg.Done() {
+			d.raw.release()
+			d.raw = queued{}
 			if d.next == len(d.batch) {
 				return n, nil
 			}
@@ -221,8 +246,7 @@ func (d *Device) fill(bufs [][]byte, sizes []int, offset int) (n int, err error)
 				q.release()
 				continue
 			}
-			m := d.flatten(q)
-			if err := d.seg.Reset(m, d.flat); err != nil {
+			if err := d.cut(q); err != nil {
 				d.card.count.Drop(dropMalformed)
 				continue
 			}
@@ -239,14 +263,20 @@ func (d *Device) fill(bufs [][]byte, sizes []int, offset int) (n int, err error)
 	return n, nil
 }
 
-// flatten copies a packet into the reader's scratch and lets go of it.
+// cut begins to cut a packet.
+func (d *Device) cut(q queued) error {
+	if q.pkt == nil {
+		d.raw = q
+		return d.seg.Reset(q.meta, *q.raw)
+	}
+	m := d.flatten(q)
+	return d.seg.Reset(m, d.flat)
+}
+
+// flatten copies a packet of gVisor's into the reader's scratch and lets go of it.
 func (d *Device) flatten(q queued) link.Meta {
 	d.flat = d.flat[:0]
 	defer q.release()
-	if q.pkt == nil {
-		d.flat = append(d.flat, *q.raw...)
-		return link.Meta{}
-	}
 	views, offset := q.pkt.AsViewList()
 	for v := views.Front(); v != nil; v = v.Next() {
 		b := v.AsSlice()

@@ -13,6 +13,8 @@ import (
 const (
 	FragmentationNeeded = 4
 	PacketTooBig6       = 2
+	TimeExceeded4       = 11
+	TimeExceeded6       = 3
 
 	EchoReply4, EchoRequest4, Unreachable4 = 0, 8, 3
 	EchoReply6, EchoRequest6, Unreachable6 = 129, 128, 1

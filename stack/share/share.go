@@ -122,6 +122,14 @@ func (t *Table) Yield(p *Place) {
 	}
 }
 
+// Settle ends what Yield began.
+func (t *Table) Settle(p *Place) {
+	p.Yields = false
+	if p.holder != nil {
+		heap.Fix(&p.holder.places, p.index)
+	}
+}
+
 // Len is how many places are taken.
 func (t *Table) Len() int { return t.count }
 

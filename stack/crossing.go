@@ -1,0 +1,401 @@
+package stack
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"penstock/stack/link"
+	"penstock/stack/packet"
+	"penstock/stack/transit"
+)
+
+// crossings are the flows whose packets go from one stack to another.
+type crossings struct {
+	begun  transit.Table[*crossing] // by this stack's clients, found by their packets
+	guests transit.Table[*crossing] // that leave through this stack, found by the server's packets
+	sweep  chan struct{}            // capacity 1: there is something to sweep
+}
+
+// crossing is one flow that a client of near began, and that leaves through far.
+type crossing struct {
+	*transit.Flow
+	near, far *Stack
+	tcp       *tcpFlow
+	ended     func()
+}
+
+// direction is one direction of a crossing: what is merged into super-packets.
+type direction struct {
+	c      *crossing
+	toNear bool
+}
+
+type merger = transit.Merger[direction]
+
+var mergers = sync.Pool{New: func() any {
+	return &merger{Send: func(d direction, m link.Meta, pieces [][]byte) {
+		if d.toNear {
+			d.c.near.sendCrossing(m, pieces)
+		} else {
+			d.c.far.sendCrossing(m, pieces)
+		}
+	}}
+}}
+
+// Passage is what Request.Pass needs.
+type Passage struct {
+	// Read gets what the client sends, in order, before it leaves: see transit.Config. Nil: nothing is read.
+	Read func(b []byte)
+	// Ended is called once, when the flow is over. It must not block.
+	Ended func()
+}
+
+// Passed is a flow that was passed.
+type Passed struct{ c *crossing }
+
+// Bytes returns how many bytes of payload the client has sent and received.
+func (p *Passed) Bytes() (in, out uint64) { return p.c.Bytes() }
+
+// Permit lets the next n bytes that Read got leave.
+func (p *Passed) Permit(n int) { p.c.Permit(n) }
+
+// Open lets everything leave from now on, and ends reading.
+func (p *Passed) Open() { p.c.Open() }
+
+// Abort resets the flow on both sides.
+func (p *Passed) Abort() {
+	p.c.Reset()
+	p.c.forget()
+}
+
+// Pass lets the packets of a TCP flow cross to another stack instead of ending here: client and server speak TCP with each other,
+// and the client sees what the server answers. After an error nothing was answered, and the flow can still be accepted or refused.
+func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
+	if r.tcp == nil {
+		return nil, fmt.Errorf("pass %s: %w", r.Network, errors.ErrUnsupported)
+	}
+	src, err := to.source(r.Dst.Addr())
+	if err != nil {
+		return nil, err
+	}
+	f := r.tcp
+	s := f.t.s
+	c := &crossing{near: s, far: to, tcp: f, ended: p.Ended}
+	if err := c.enter(r, src, p.Read); err != nil {
+		return nil, err
+	}
+	if !r.answer() {
+		c.forget()
+		return nil, errAnswered
+	}
+	f.fr.Complete(false) // gVisor ignores every SYN of these ports until then
+	evicted, err := f.passed(c)
+	evicted.end()
+	if err != nil { // it was cut while it waited, or there is no room: it is over
+		c.Reset()
+		c.forget()
+		return &Passed{c}, nil
+	}
+	syn, fault := packet.Parse(link.Meta{}, f.syn)
+	f.syn = nil
+	if fault == "" {
+		receiver{s}.stepFromClient(c, link.Meta{}, &syn, nil)
+	}
+	s.sweepSoon()
+	return &Passed{c}, nil
+}
+
+// portTriesMapped is how many ports are tried for a crossing before it is not passed.
+const portTriesMapped = 64
+
+// enter finds a port for a crossing on its far stack, and puts the crossing into both tables. The client's own port is the first
+// choice.
+func (c *crossing) enter(r *Request, src netip.Addr, read func([]byte)) error {
+	const lowest = 1024
+	port := r.Src.Port()
+	for range portTriesMapped {
+		mapped := netip.AddrPortFrom(src, port)
+		if c.far.isFree(mapped, r.Dst) {
+			c.Flow = transit.New(transit.Config{
+				Client: r.Src, Server: r.Dst, Mapped: mapped, ISN: r.tcp.seq, MTU: min(c.near.MTU(), c.far.MTU()), Read: read,
+				ToServer: func(m link.Meta, b []byte) { c.far.sendCrossing(m, [][]byte{b}) },
+				ToClient: func(m link.Meta, b []byte) { c.near.sendCrossing(m, [][]byte{b}) },
+				Opened:   c.opened, Ended: c.end,
+			}, c.near.now())
+			if c.far.crossings.guests.Add(r.Dst, mapped, c) {
+				break
+			}
+		}
+		c.Flow = nil
+		port = uint16(lowest + rand.IntN(1<<16-lowest))
+	}
+	if c.Flow == nil {
+		return fmt.Errorf("stack %s: pass %v: %w", c.far.name, r.Dst, syscall.EADDRNOTAVAIL)
+	}
+	for !c.near.crossings.begun.Add(r.Src, r.Dst, c) {
+		if old, ok := c.near.crossings.begun.Find(r.Src, r.Dst); ok { // it is over, or a SYN would not have come up to here
+			old.Reset()
+			old.forget()
+		}
+	}
+	return nil
+}
+
+// isFree reports whether no connection of the stack's own uses a port towards dst.
+func (s *Stack) isFree(local, dst netip.AddrPort) bool {
+	proto := ipv4.ProtocolNumber
+	if dst.Addr().Is6() {
+		proto = ipv6.ProtocolNumber
+	}
+	return s.net.FindTransportEndpoint(proto, tcp.ProtocolNumber, stack.TransportEndpointID{
+		LocalPort: local.Port(), LocalAddress: tcpipAddr(local.Addr()), RemotePort: dst.Port(), RemoteAddress: tcpipAddr(dst.Addr()),
+	}, nicID) == nil
+}
+
+// forget takes a crossing out of the tables.
+func (c *crossing) forget() {
+	c.near.crossings.begun.Remove(c.Client, c.Server, c)
+	c.far.crossings.guests.Remove(c.Server, c.Mapped, c)
+}
+
+// opened is called when the server has accepted: the flow need not yield its place to a newer one any more.
+func (c *crossing) opened() { c.tcp.settle() }
+
+// end is called once, when the flow is over. It stays in the tables until what is on its way has come.
+func (c *crossing) end() {
+	c.near.tcp.finishCrossing(c.tcp)
+	if c.ended != nil {
+		c.ended()
+	}
+}
+
+// cross takes a TCP packet of a flow that crosses. g, which may be nil, merges what comes in a batch.
+func (s receiver) cross(m link.Meta, h *packet.Packet, g *merger) (taken bool) {
+	if s.crossings.begun.Len()+s.crossings.guests.Len() == 0 || len(h.Body) < 20 {
+		return false
+	}
+	ports := flowAddrs(h)
+	if c, ok := s.crossings.begun.Find(ports.Remote, ports.Local); ok {
+		return s.stepFromClient(c, m, h, g)
+	}
+	if c, ok := s.crossings.guests.Find(ports.Remote, ports.Local); ok {
+		now := c.near.now()
+		c.tcp.place.Active.Store(now)
+		switch c.FromServer(m, h, now) {
+		case transit.Cross:
+			s.crossTo(c.near, direction{c, true}, m, h, g)
+		case transit.Expire:
+			sender(s).hopsExceeded(h)
+		}
+		return true
+	}
+	return false
+}
+
+func (s receiver) stepFromClient(c *crossing, m link.Meta, h *packet.Packet, g *merger) (taken bool) {
+	now := s.now()
+	c.tcp.place.Active.Store(now)
+	if size := wireSize(m, h); size > c.far.MTU() {
+		sender(s).tooBigTCP(h, c.far.MTU())
+		return true
+	}
+	switch c.FromClient(m, h, now) {
+	case transit.Cross:
+		s.crossTo(c.far, direction{c, false}, m, h, g)
+	case transit.Renew:
+		c.Reset()
+		c.forget()
+		return false // a flow of its own, judged like any other
+	case transit.Expire:
+		sender(s).hopsExceeded(h)
+	}
+	return true
+}
+
+func (s receiver) crossTo(to *Stack, d direction, m link.Meta, h *packet.Packet, g *merger) {
+	if g != nil && m == (link.Meta{}) {
+		g.Add(d, h)
+		return
+	}
+	to.sendCrossing(m, [][]byte{h.Raw})
+}
+
+// sendCrossing sends a packet that was rewritten for this stack.
+func (s *Stack) sendCrossing(m link.Meta, pieces [][]byte) {
+	if err := s.nic.SendPieces(m, pieces); err != nil {
+		s.metrics.drop(dropQueue)
+	}
+}
+
+// wireSize is the size of the largest packet that a packet or super-packet becomes, in bytes.
+func wireSize(m link.Meta, h *packet.Packet) int {
+	if m.GSO == link.GSONone {
+		return len(h.Raw)
+	}
+	return len(h.Headers()) + int(m.SegSize)
+}
+
+// crossReassembled takes a segment that gVisor put together from fragments.
+func (s receiver) crossReassembled(id stack.TransportEndpointID, pkt *stack.PacketBuffer) (taken bool) {
+	if s.crossings.begun.Len()+s.crossings.guests.Len() == 0 {
+		return false
+	}
+	body := stack.PayloadSince(pkt.TransportHeader())
+	defer body.Release()
+	src, dst := fromTCPIP(id.RemoteAddress), fromTCPIP(id.LocalAddress)
+	b := make([]byte, packet.HeaderLen(src), packet.HeaderLen(src)+body.Size())
+	packet.PutIP(b, packet.ProtoTCP, src, dst, body.Size())
+	h, fault := packet.Parse(link.Meta{}, append(b, body.AsSlice()...))
+	return fault == "" && s.cross(link.Meta{}, &h, nil)
+}
+
+// crossICMP takes an ICMP error about a packet of a flow that crosses, and passes it on to whoever sent the packet.
+func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
+	if s.crossings.begun.Len()+s.crossings.guests.Len() == 0 {
+		return false
+	}
+	h, ok := packet.Quoted(icmp.Body[8:])
+	if !ok || h.Proto != packet.ProtoTCP {
+		return false
+	}
+	ports := flowAddrs(&h)
+	rest := binary.BigEndian.Uint32(icmp.Body[4:])
+	if c, ok := s.crossings.guests.Find(ports.Local, ports.Remote); ok {
+		if quoted, ok := c.QuoteToClient(icmp.Body[8:]); ok {
+			sender{c.near}.sendICMPError(icmp.Src, c.Client.Addr(), icmp.Body[0], icmp.Body[1], rest, quoted)
+		}
+		return true
+	}
+	if c, ok := s.crossings.begun.Find(ports.Local, ports.Remote); ok {
+		if quoted, ok := c.QuoteToServer(icmp.Body[8:]); ok {
+			sender{c.far}.sendICMPError(c.Mapped.Addr(), c.Server.Addr(), icmp.Body[0], icmp.Body[1], rest, quoted)
+		}
+		return true
+	}
+	return false
+}
+
+// sweepEvery is how often the flows that cross are looked at.
+const sweepEvery = time.Second
+
+// sweepSoon wakes the sweeper.
+func (s *Stack) sweepSoon() {
+	select {
+	case s.crossings.sweep <- struct{}{}:
+	default:
+	}
+}
+
+// sweepCrossings forgets crossings that are over or silent, as long as there are any.
+func (s *Stack) sweepCrossings(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		if s.crossings.begun.Len() == 0 {
+			tick.Stop()
+			select {
+			case <-s.crossings.sweep:
+			case <-ctx.Done():
+				return
+			}
+			tick.Reset(sweepEvery)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		now := s.now()
+		var stale []*crossing
+		s.crossings.begun.Each(func(c *crossing) {
+			if c.Stale(now) {
+				stale = append(stale, c)
+			}
+		})
+		for _, c := range stale {
+			c.Reset()
+			c.forget()
+		}
+	}
+}
+
+// resetGuests ends the crossings that leave through this stack and for which which, if not nil, is true.
+func (s *Stack) resetGuests(which func(*crossing) bool) {
+	var list []*crossing
+	s.crossings.guests.Each(func(c *crossing) {
+		if which == nil || which(c) {
+			list = append(list, c)
+		}
+	})
+	for _, c := range list {
+		c.Reset()
+		c.forget()
+	}
+}
+
+// hopsExceeded answers a packet that has no hops left, as a router does.
+func (s sender) hopsExceeded(h *packet.Packet) {
+	src, err := s.source(h.Src)
+	if err != nil || !s.errors.Allow() {
+		return
+	}
+	kind := byte(packet.TimeExceeded6)
+	if h.Src.Is4() {
+		kind = packet.TimeExceeded4
+	}
+	s.sendICMPError(src, h.Src, kind, 0, 0, quotable(h))
+}
+
+// tooBigTCP answers a TCP packet that does not fit the way of its flow.
+func (s sender) tooBigTCP(h *packet.Packet, mtu int) {
+	src, err := s.source(h.Src)
+	if err != nil || !s.errors.Allow() {
+		return
+	}
+	kind, code := byte(packet.PacketTooBig6), byte(0)
+	if h.Src.Is4() {
+		kind, code = packet.Unreachable4, packet.FragmentationNeeded
+	}
+	s.sendICMPError(src, h.Src, kind, code, uint32(mtu), quotable(h))
+}
+
+// quotable is what of a packet an ICMP error quotes.
+func quotable(h *packet.Packet) []byte {
+	if h.Src.Is4() {
+		return h.Raw[:min(len(h.Raw), 576-28)] // RFC 1812, 4.3.2.3
+	}
+	return h.Raw[:min(len(h.Raw), 1280-48)] // RFC 4443, 2.4
+}
+
+// synOf copies a SYN without what follows its header.
+func synOf(pkt *stack.PacketBuffer) []byte {
+	network, transport := pkt.NetworkHeader().Slice(), pkt.TransportHeader().Slice()
+	b := make([]byte, 0, len(network)+len(transport))
+	b = append(append(b, network...), transport...)
+	if b[0]>>4 == 4 {
+		h := header.IPv4(b)
+		h.SetTotalLength(uint16(len(b)))
+		h.SetChecksum(0)
+		h.SetChecksum(^h.CalculateChecksum())
+	} else {
+		header.IPv6(b).SetPayloadLength(uint16(len(transport)))
+	}
+	p := packet.Packet{Src: fromTCPIP(pkt.Network().SourceAddress()), Dst: fromTCPIP(pkt.Network().DestinationAddress())}
+	sum := header.TCP(b[len(network):])
+	sum.SetChecksum(0)
+	sum.SetChecksum(link.Checksum(b[len(network):], packet.PseudoHeader(packet.ProtoTCP, p.Src, p.Dst, len(transport))))
+	return b
+}

@@ -1,0 +1,373 @@
+package transit
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"penstock/stack/link"
+	"penstock/stack/packet"
+)
+
+// How long a silent flow is remembered.
+const (
+	OpeningFor = 75 * time.Second // the server has not answered yet: a client repeats its SYN for about as long
+	OpenFor    = 2*time.Hour + 4*time.Minute
+	OverFor    = 4 * time.Second // both sides have ended: what is on its way still finds its flow
+)
+
+// Config is what New needs.
+type Config struct {
+	Client, Server netip.AddrPort // as the client sees them
+	Mapped         netip.AddrPort // what the server sees instead of the client
+	ISN            uint32         // sequence number of the client's SYN
+	MTU            int            // of the narrower side, bytes
+	// Read gets what the client sends, each byte once and in order, before it leaves. It must not keep the bytes, must not
+	// block and must not call the flow. What it gets leaves only when Permit or Open says so. Nil: nothing is read.
+	Read func(b []byte)
+	// ToServer and ToClient send a packet of the flow that did not come just now: one that was held, or a reset. They must
+	// not keep it. They are called without a lock.
+	ToServer, ToClient func(m link.Meta, b []byte)
+	// Opened is called once, when the server accepts. May be nil. It must not call the flow.
+	Opened func()
+	// Ended is called once, when both sides have closed, one has reset or Reset was called. It must not call the flow.
+	Ended func()
+}
+
+// Step is what becomes of a packet that was given to a flow.
+type Step uint8
+
+const (
+	Cross  Step = iota // it was rewritten: send it to the other side
+	Stay               // send nothing: it is held, or is lost
+	Renew              // it begins another connection between the same ports: Reset the flow and begin another
+	Expire             // it has no hops left: tell its sender
+)
+
+// phase is how far a connection has come.
+//
+//	opening --SYN-ACK--> open --FIN both ways, or RST--> over
+type phase uint8
+
+const (
+	opening phase = iota
+	open
+	over
+)
+
+// Flow is one TCP connection that crosses. Its methods may be called by several goroutines at once. Packets of one direction must
+// come in their order.
+type Flow struct {
+	Config
+	out, back translation // of what the client, and the server, sends
+	most      uint16      // bytes in a segment
+	seen      atomic.Int64
+	tx, rx    atomic.Uint64
+
+	mu             sync.Mutex // guards below
+	phase          phase
+	client, server end
+	gate           *gate // nil: all passes
+}
+
+// end is one side of a connection.
+type end struct {
+	known bool   // its sequence numbers are known
+	fin   bool   // it has sent FIN
+	next  uint32 // sequence number after what it has sent
+	has   uint32 // what it has acknowledged: sequence number that it expects of the other
+}
+
+// sent notes a segment, and returns how much of its payload is new.
+func (e *end) sent(s *segment) (fresh uint64) {
+	n := s.end()
+	switch {
+	case !e.known:
+		e.next, e.known = n, true
+		fresh = uint64(len(s.payload))
+	case after(n, e.next):
+		fresh = min(uint64(n-e.next), uint64(len(s.payload)))
+		e.next = n
+	}
+	if s.has(flagACK) && (e.has == 0 || after(s.ack, e.has)) {
+		e.has = s.ack
+	}
+	e.fin = e.fin || s.has(flagFIN)
+	return fresh
+}
+
+// New makes the flow of a SYN, which is then given to FromClient.
+func New(c Config, now int64) *Flow {
+	f := &Flow{
+		Config: c, out: translate(c.Client, c.Mapped, false), back: translate(c.Mapped, c.Client, true),
+		most: uint16(c.MTU - packet.HeaderLen(c.Server.Addr()) - 20),
+	}
+	f.client = end{known: true, next: c.ISN + 1}
+	f.seen.Store(now)
+	if c.Read != nil {
+		f.gate = &gate{base: c.ISN + 1, may: c.ISN + 1}
+	}
+	return f
+}
+
+// FromClient takes a packet of the client's. now is in nanoseconds of whatever clock Idle is asked with.
+func (f *Flow) FromClient(m link.Meta, p *packet.Packet, now int64) Step {
+	s, ok := parse(p)
+	switch {
+	case !ok || hasOptions(p):
+		return Stay
+	case hops(p) <= 1:
+		return Expire
+	}
+	f.seen.Store(now)
+	f.mu.Lock()
+	step, ended := f.fromClient(m, p, &s)
+	f.mu.Unlock()
+	if ended {
+		f.Ended()
+	}
+	return step
+}
+
+func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step, ended bool) {
+	switch {
+	case s.has(flagSYN):
+		if s.has(flagACK) {
+			return Stay, false
+		}
+		if f.phase != opening || s.seq != f.ISN {
+			return Renew, false
+		}
+		clampSYN(p, f.most)
+		f.out.apply(link.Meta{}, p)
+		reseal(p, f.Mapped.Addr(), f.Server.Addr())
+		return Cross, false
+	case s.has(flagRST):
+		ended = f.endLocked()
+	case f.phase == opening:
+		return Stay, false // nothing can follow a SYN that was not answered
+	case f.phase == over && len(s.payload) > 0:
+		return Stay, false
+	case f.gate != nil:
+		switch f.admit(m, p, s) {
+		case hold:
+			f.tx.Add(f.client.sent(s))
+			return Stay, false
+		case discard:
+			return Stay, false
+		}
+	}
+	f.tx.Add(f.client.sent(s))
+	f.out.apply(m, p)
+	return Cross, ended || f.closedLocked()
+}
+
+// admit asks the gate, lets the reader read, and keeps a packet that has to wait.
+func (f *Flow) admit(m link.Meta, p *packet.Packet, s *segment) order {
+	o, fresh := f.gate.admit(s)
+	if len(fresh) > 0 {
+		f.Read(fresh)
+	}
+	if o == hold {
+		f.out.apply(m, p)
+		f.gate.keep(m, p.Raw, s.seq+uint32(len(s.payload)))
+	}
+	return o
+}
+
+// FromServer takes a packet of the server's.
+func (f *Flow) FromServer(m link.Meta, p *packet.Packet, now int64) Step {
+	s, ok := parse(p)
+	switch {
+	case !ok || hasOptions(p):
+		return Stay
+	case hops(p) <= 1:
+		return Expire
+	}
+	f.seen.Store(now)
+	f.mu.Lock()
+	step, opened, ended := f.fromServer(m, p, &s)
+	f.mu.Unlock()
+	if opened && f.Opened != nil {
+		f.Opened()
+	}
+	if ended {
+		f.Ended()
+	}
+	return step
+}
+
+func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step, opened, ended bool) {
+	switch {
+	case s.has(flagSYN):
+		if !s.has(flagACK) || s.ack != f.ISN+1 {
+			return Stay, false, false
+		}
+		clampSYN(p, f.most)
+		f.back.apply(link.Meta{}, p)
+		reseal(p, f.Server.Addr(), f.Client.Addr())
+		if f.phase == opening {
+			f.phase, opened = open, true
+			f.server.sent(s)
+		}
+		return Cross, opened, false
+	case s.has(flagRST):
+		ended = f.isResetLocked(s) && f.endLocked()
+	case f.phase == over && len(s.payload) > 0:
+		return Stay, false, false
+	case f.phase != opening:
+		f.rx.Add(f.server.sent(s))
+		if f.gate != nil && s.has(flagACK) && f.gate.acked(s.ack) {
+			f.gate = nil
+		}
+	}
+	f.back.apply(m, p)
+	return Cross, false, ended || f.closedLocked()
+}
+
+// isResetLocked reports whether a client would take a RST: one made by somebody who cannot see the connection does not end it.
+func (f *Flow) isResetLocked(s *segment) bool {
+	if f.phase == opening {
+		return s.has(flagACK) && s.ack == f.ISN+1
+	}
+	return !after(f.client.has, s.seq) && !after(s.seq, f.server.next)
+}
+
+func (f *Flow) endLocked() (ended bool) {
+	ended = f.phase != over
+	f.phase = over
+	return ended
+}
+
+// closedLocked ends the flow once both sides have closed and have each other's FIN.
+func (f *Flow) closedLocked() (ended bool) {
+	c, s := &f.client, &f.server
+	if c.fin && s.fin && !after(s.next, c.has) && !after(c.next, s.has) {
+		return f.endLocked()
+	}
+	return false
+}
+
+// Permit lets the next n bytes that were read leave.
+func (f *Flow) Permit(n int) {
+	f.mu.Lock()
+	if f.gate == nil {
+		f.mu.Unlock()
+		return
+	}
+	f.gate.may += uint32(n)
+	f.drain()
+}
+
+// Open lets everything leave from now on. Nothing more is read.
+func (f *Flow) Open() {
+	f.mu.Lock()
+	if f.gate == nil {
+		f.mu.Unlock()
+		return
+	}
+	f.gate.open = true
+	f.drain()
+}
+
+// drain sends what was held and may leave. It is called with the lock held, and gives it up.
+func (f *Flow) drain() {
+	g := f.gate
+	if g.draining {
+		f.mu.Unlock()
+		return // whoever drains sees the change
+	}
+	g.draining = true
+	for f.phase != over {
+		list := g.release()
+		if len(list) == 0 {
+			break
+		}
+		f.mu.Unlock()
+		for _, h := range list {
+			f.ToServer(h.m, h.b)
+		}
+		f.mu.Lock()
+	}
+	g.draining = false
+	f.mu.Unlock()
+}
+
+// Reset ends the flow with RST to both sides. Nothing of it crosses any more.
+func (f *Flow) Reset() {
+	f.mu.Lock()
+	ended := f.endLocked()
+	c, s := f.client, f.server
+	f.gate = nil
+	f.mu.Unlock()
+	if !ended {
+		return
+	}
+	if s.known {
+		f.ToClient(link.Meta{}, reset(f.Server, f.Client, c.has, c.next))
+		f.ToServer(link.Meta{}, reset(f.Mapped, f.Server, s.has, s.next))
+	} else {
+		f.ToClient(link.Meta{}, reset(f.Server, f.Client, 0, f.ISN+1))
+		f.ToServer(link.Meta{}, reset(f.Mapped, f.Server, f.ISN+1, 0))
+	}
+	f.Ended()
+}
+
+// Over reports whether the flow has ended.
+func (f *Flow) Over() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.phase == over
+}
+
+// Seen is when the last packet of either side came.
+func (f *Flow) Seen() int64 { return f.seen.Load() }
+
+// Stale reports whether the flow has been silent for too long.
+func (f *Flow) Stale(now int64) bool {
+	silent := time.Duration(now - f.seen.Load())
+	if silent < OverFor {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch f.phase {
+	case opening:
+		return silent >= OpeningFor
+	case open:
+		return silent >= OpenFor
+	}
+	return true
+}
+
+// Bytes returns how many bytes of payload the client has sent and received.
+func (f *Flow) Bytes() (in, out uint64) { return f.tx.Load(), f.rx.Load() }
+
+// QuoteToClient translates the head of a packet to the server that an ICMP error quotes, for the client. ok is false for one that
+// the flow has not sent lately: somebody guesses.
+func (f *Flow) QuoteToClient(quoted []byte) (b []byte, ok bool) {
+	q, ok := packet.Quoted(quoted)
+	if !ok {
+		return nil, false
+	}
+	seq := binary.BigEndian.Uint32(q.Body[atSeq:])
+	f.mu.Lock()
+	ok = f.phase == opening && seq == f.ISN || f.phase == open && !after(f.server.has, seq) && after(f.client.next, seq)
+	f.mu.Unlock()
+	return quote(quoted, f.Client, false), ok
+}
+
+// QuoteToServer is QuoteToClient for the head of a packet to the client.
+func (f *Flow) QuoteToServer(quoted []byte) (b []byte, ok bool) {
+	q, ok := packet.Quoted(quoted)
+	if !ok {
+		return nil, false
+	}
+	seq := binary.BigEndian.Uint32(q.Body[atSeq:])
+	f.mu.Lock()
+	ok = f.phase == open && !after(f.client.has, seq) && after(f.server.next, seq)
+	f.mu.Unlock()
+	return quote(quoted, f.Mapped, true), ok
+}

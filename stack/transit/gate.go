@@ -1,0 +1,116 @@
+package transit
+
+import (
+	"bytes"
+
+	"penstock/stack/link"
+)
+
+// Bounds of what a gate keeps of one flow, in bytes.
+const (
+	maxUnread = 64 << 10  // read, and not permitted yet
+	maxUnsure = 512 << 10 // read, and not acknowledged by the server yet
+)
+
+// gate holds what a client sends until it is permitted. It remembers what was read until the server has it: until then the
+// client could send other bytes under the same sequence numbers, which nobody has read.
+type gate struct {
+	base     uint32 // sequence number of seen[0]
+	seen     []byte // read, and not acknowledged by the server
+	may      uint32 // sequence number up to which bytes may pass
+	open     bool   // nothing more is read
+	held     []held
+	draining bool // somebody sends what was held: what follows has to queue behind it
+}
+
+// held is a packet that waits, rewritten already.
+type held struct {
+	m   link.Meta
+	b   []byte
+	end uint32 // sequence number behind its payload
+}
+
+// order is what a gate does with a segment.
+type order uint8
+
+const (
+	pass order = iota
+	hold
+	discard
+)
+
+// admit looks at a segment. fresh is what of it has not been read before.
+func (g *gate) admit(s *segment) (o order, fresh []byte) {
+	n, known := uint32(len(s.payload)), g.base+uint32(len(g.seen))
+	switch {
+	case n == 0 && !s.has(flagFIN):
+		return pass, nil
+	case !after(s.seq+n, g.base) && n > 0: // the server has it
+		return pass, nil
+	case after(s.seq, known) && !g.open:
+		return discard, nil // the client sends it again when what comes before it has arrived
+	}
+	if !g.same(s, known) {
+		return discard, nil
+	}
+	if !g.open && after(s.seq+n, known) {
+		fresh = s.payload[known-s.seq:]
+		if len(g.seen)+len(fresh) > maxUnsure || int(known-g.may)+len(fresh) > maxUnread {
+			return discard, nil
+		}
+		g.seen = append(g.seen, fresh...)
+	}
+	if g.draining || !g.open && after(s.seq+n, g.may) {
+		return hold, fresh
+	}
+	return pass, fresh
+}
+
+// same reports whether a segment repeats what was read before as it was.
+func (g *gate) same(s *segment, known uint32) bool {
+	from, to := s.seq, s.seq+uint32(len(s.payload))
+	if after(g.base, from) {
+		from = g.base
+	}
+	if after(to, known) {
+		to = known
+	}
+	return !after(to, from) || bytes.Equal(s.payload[from-s.seq:to-s.seq], g.seen[from-g.base:to-g.base])
+}
+
+// keep keeps a packet that has to wait. A repeated one is not kept twice.
+func (g *gate) keep(m link.Meta, b []byte, end uint32) {
+	for i := range g.held {
+		if g.held[i].end == end && len(g.held[i].b) == len(b) {
+			return
+		}
+	}
+	g.held = append(g.held, held{m, bytes.Clone(b), end})
+}
+
+// release takes out the packets that may pass now.
+func (g *gate) release() []held {
+	n := 0
+	for n < len(g.held) && (g.open || !after(g.held[n].end, g.may)) {
+		n++
+	}
+	out := g.held[:n:n]
+	g.held = g.held[n:]
+	return out
+}
+
+// acked forgets what the server has. It reports whether the gate is not needed any more.
+func (g *gate) acked(ack uint32) (over bool) {
+	known := g.base + uint32(len(g.seen))
+	if !g.open && after(ack, g.may) {
+		ack = g.may // a server cannot have what was not sent to it
+	}
+	if after(ack, known) {
+		ack = known
+	}
+	if after(ack, g.base) {
+		g.seen = g.seen[ack-g.base:]
+		g.base = ack
+	}
+	return g.open && len(g.seen) == 0 && len(g.held) == 0 && !g.draining
+}

@@ -1,0 +1,205 @@
+package transit
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+
+	"penstock/stack/link"
+	"penstock/stack/packet"
+)
+
+// Where fields stand in a TCP header.
+const (
+	atSeq      = 4
+	atAck      = 8
+	atOffset   = 12
+	atFlags    = 13
+	atChecksum = 16
+)
+
+// TCP flags.
+const (
+	flagFIN = 1 << iota
+	flagSYN
+	flagRST
+	flagPSH
+	flagACK
+)
+
+// translation replaces one end of a packet's addresses. What that does to a checksum is worked out once (RFC 1624).
+type translation struct {
+	to      netip.AddrPort
+	isDst   bool   // the destination is replaced, not the source
+	pseudo  uint16 // what the pseudo header's sum gains
+	checked uint16 // what the sum of all that the checksum covers gains
+}
+
+func translate(from, to netip.AddrPort, isDst bool) translation {
+	pseudo := gain(from.Addr().AsSlice(), to.Addr().AsSlice())
+	ports := gain(binary.BigEndian.AppendUint16(nil, from.Port()), binary.BigEndian.AppendUint16(nil, to.Port()))
+	return translation{to: to, isDst: isDst, pseudo: pseudo, checked: add(pseudo, ports)}
+}
+
+// gain is what a sum gains when its part old is replaced.
+func gain(old, with []byte) uint16 { return add(link.Checksum(old, 0), ^link.Checksum(with, 0)) }
+
+// add adds in ones' complement.
+func add(a, b uint16) uint16 {
+	s := uint32(a) + uint32(b)
+	return uint16(s) + uint16(s>>16)
+}
+
+// apply rewrites a TCP packet in place: one end of its addresses, its hop count, and the checksums. The packet must have no IP
+// options and a hop count above 1.
+func (t *translation) apply(m link.Meta, p *packet.Packet) {
+	raw := p.Raw
+	hdr := len(raw) - len(p.Body)
+	if hdr == 20 {
+		at := 12
+		if t.isDst {
+			at = 16
+		}
+		a := t.to.Addr().As4()
+		copy(raw[at:], a[:])
+		raw[8]--
+		raw[10], raw[11] = 0, 0
+		binary.BigEndian.PutUint16(raw[10:], link.Checksum(raw[:hdr], 0))
+	} else {
+		at := 8
+		if t.isDst {
+			at = 24
+		}
+		a := t.to.Addr().As16()
+		copy(raw[at:], a[:])
+		raw[7]--
+	}
+	port := p.Body
+	if t.isDst {
+		port = port[2:]
+	}
+	binary.BigEndian.PutUint16(port, t.to.Port())
+	field := p.Body[atChecksum:]
+	if m.Partial {
+		binary.BigEndian.PutUint16(field, add(binary.BigEndian.Uint16(field), t.pseudo))
+		return
+	}
+	binary.BigEndian.PutUint16(field, ^add(^binary.BigEndian.Uint16(field), t.checked))
+}
+
+// hops is the hop count of a packet.
+func hops(p *packet.Packet) byte {
+	if p.Src.Is4() {
+		return p.Raw[8]
+	}
+	return p.Raw[7]
+}
+
+// hasOptions reports whether a packet has IPv4 options or IPv6 extension headers. Some name another destination.
+func hasOptions(p *packet.Packet) bool { return len(p.Raw)-len(p.Body) != packet.HeaderLen(p.Src) }
+
+// clampSYN makes a packet with SYN one that fits the way: no payload, which nobody has judged, and no more in a segment than
+// most. It leaves the checksum to reseal.
+func clampSYN(p *packet.Packet, most uint16) {
+	hdr, length := len(p.Raw)-len(p.Body), int(p.Body[atOffset]>>4)*4
+	p.Raw, p.Body = p.Raw[:hdr+length], p.Body[:length]
+	if hdr == 20 {
+		binary.BigEndian.PutUint16(p.Raw[2:], uint16(len(p.Raw)))
+	} else {
+		binary.BigEndian.PutUint16(p.Raw[4:], uint16(length))
+	}
+	const end, nop, mss = 0, 1, 2
+	for o := p.Body[20:]; len(o) > 0; {
+		switch {
+		case o[0] == nop:
+			o = o[1:]
+			continue
+		case o[0] == end, len(o) < 2, o[1] < 2, int(o[1]) > len(o):
+			return
+		case o[0] == mss && o[1] == 4 && binary.BigEndian.Uint16(o[2:]) > most:
+			binary.BigEndian.PutUint16(o[2:], most)
+		}
+		o = o[o[1]:]
+	}
+}
+
+// reseal computes the checksum of a TCP packet anew.
+func reseal(p *packet.Packet, src, dst netip.Addr) {
+	p.Body[atChecksum], p.Body[atChecksum+1] = 0, 0
+	binary.BigEndian.PutUint16(p.Body[atChecksum:], link.Checksum(p.Body, packet.PseudoHeader(packet.ProtoTCP, src, dst, len(p.Body))))
+}
+
+// segment is what a TCP header says.
+type segment struct {
+	seq, ack uint32
+	flags    byte
+	payload  []byte
+}
+
+// parse reads a TCP header.
+func parse(p *packet.Packet) (s segment, ok bool) {
+	if len(p.Body) < 20 {
+		return s, false
+	}
+	n := int(p.Body[atOffset]>>4) * 4
+	if n < 20 || n > len(p.Body) {
+		return s, false
+	}
+	return segment{
+		seq: binary.BigEndian.Uint32(p.Body[atSeq:]), ack: binary.BigEndian.Uint32(p.Body[atAck:]),
+		flags: p.Body[atFlags], payload: p.Body[n:],
+	}, true
+}
+
+func (s *segment) has(flag byte) bool { return s.flags&flag != 0 }
+
+// end is the sequence number after the segment.
+func (s *segment) end() uint32 {
+	n := uint32(len(s.payload))
+	if s.has(flagSYN) {
+		n++
+	}
+	if s.has(flagFIN) {
+		n++
+	}
+	return s.seq + n
+}
+
+// after reports whether sequence number a is behind b, around the wrap.
+func after(a, b uint32) bool { return int32(a-b) > 0 }
+
+// reset is a RST packet.
+func reset(src, dst netip.AddrPort, seq, ack uint32) []byte {
+	hdr := packet.HeaderLen(src.Addr())
+	b := make([]byte, hdr+20)
+	packet.PutIP(b, packet.ProtoTCP, src.Addr(), dst.Addr(), 20)
+	body := b[hdr:]
+	packet.PutPorts(body, src, dst)
+	binary.BigEndian.PutUint32(body[atSeq:], seq)
+	binary.BigEndian.PutUint32(body[atAck:], ack)
+	body[atOffset], body[atFlags] = 5<<4, flagRST|flagACK
+	binary.BigEndian.PutUint16(body[atChecksum:], link.Checksum(body, packet.PseudoHeader(packet.ProtoTCP, src.Addr(), dst.Addr(), len(body))))
+	return b
+}
+
+// quote copies the head of a packet with another address and port at one end. Its TCP checksum, which may be cut off, stays as it
+// was: nobody checks it in a quotation.
+func quote(b []byte, to netip.AddrPort, isDst bool) []byte {
+	b = bytes.Clone(b)
+	hdr, at := 40, 8
+	if b[0]>>4 == 4 {
+		hdr, at = int(b[0]&0xf)*4, 12
+	}
+	port := b[hdr:]
+	if isDst {
+		at += len(to.Addr().AsSlice())
+		port = port[2:]
+	}
+	copy(b[at:], to.Addr().AsSlice())
+	binary.BigEndian.PutUint16(port, to.Port())
+	if to.Addr().Is4() {
+		b[10], b[11] = 0, 0
+		binary.BigEndian.PutUint16(b[10:], link.Checksum(b[:hdr], 0))
+	}
+	return b
+}
