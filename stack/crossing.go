@@ -48,9 +48,9 @@ type merger = transit.Merger[direction]
 var mergers = sync.Pool{New: func() any {
 	return &merger{Send: func(d direction, m link.Meta, pieces [][]byte) {
 		if d.toNear {
-			d.c.near.sendCrossing(m, pieces)
+			sender{d.c.near}.crossing(m, pieces)
 		} else {
-			d.c.far.sendCrossing(m, pieces)
+			sender{d.c.far}.crossing(m, pieces)
 		}
 	}}
 }}
@@ -114,7 +114,7 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 	if fault == "" {
 		receiver{s}.stepFromClient(c, link.Meta{}, &syn, nil)
 	}
-	s.sweepSoon()
+	crosser{s}.sweepSoon()
 	return &Passed{c}, nil
 }
 
@@ -128,12 +128,10 @@ func (c *crossing) enter(r *Request, src netip.Addr, read func([]byte)) error {
 	port := r.Src.Port()
 	for range portTriesMapped {
 		mapped := netip.AddrPortFrom(src, port)
-		if c.far.isFree(mapped, r.Dst) {
+		if (crosser{c.far}).isFree(mapped, r.Dst) {
 			c.Flow = transit.New(transit.Config{
 				Client: r.Src, Server: r.Dst, Mapped: mapped, ISN: r.tcp.seq, MTU: min(c.near.MTU(), c.far.MTU()), Read: read,
-				ToServer: func(m link.Meta, b []byte) { c.far.sendCrossing(m, [][]byte{b}) },
-				ToClient: func(m link.Meta, b []byte) { c.near.sendCrossing(m, [][]byte{b}) },
-				Opened:   c.opened, Ended: c.end,
+				Owner: c,
 			}, c.near.now())
 			if c.far.crossings.guests.Add(r.Dst, mapped, c) {
 				break
@@ -154,8 +152,11 @@ func (c *crossing) enter(r *Request, src netip.Addr, read func([]byte)) error {
 	return nil
 }
 
+// crosser is a stack as flows cross from it and to it.
+type crosser struct{ *Stack }
+
 // isFree reports whether no connection of the stack's own uses a port towards dst.
-func (s *Stack) isFree(local, dst netip.AddrPort) bool {
+func (s crosser) isFree(local, dst netip.AddrPort) bool {
 	proto := ipv4.ProtocolNumber
 	if dst.Addr().Is6() {
 		proto = ipv6.ProtocolNumber
@@ -171,11 +172,17 @@ func (c *crossing) forget() {
 	c.far.crossings.guests.Remove(c.Server, c.Mapped, c)
 }
 
-// opened is called when the server has accepted: the flow need not yield its place to a newer one any more.
-func (c *crossing) opened() { c.tcp.settle() }
+// ToServer sends a packet that was held, or a reset.
+func (c *crossing) ToServer(m link.Meta, b []byte) { sender{c.far}.crossing(m, [][]byte{b}) }
 
-// end is called once, when the flow is over. It stays in the tables until what is on its way has come.
-func (c *crossing) end() {
+// ToClient sends a reset.
+func (c *crossing) ToClient(m link.Meta, b []byte) { sender{c.near}.crossing(m, [][]byte{b}) }
+
+// Opened is called when the server has accepted: the flow need not yield its place to a newer one any more.
+func (c *crossing) Opened() { c.tcp.settle() }
+
+// Ended is called once, when the flow is over. It stays in the tables until what is on its way has come.
+func (c *crossing) Ended() {
 	c.near.tcp.finishCrossing(c.tcp)
 	if c.ended != nil {
 		c.ended()
@@ -230,11 +237,11 @@ func (s receiver) crossTo(to *Stack, d direction, m link.Meta, h *packet.Packet,
 		g.Add(d, h)
 		return
 	}
-	to.sendCrossing(m, [][]byte{h.Raw})
+	sender{to}.crossing(m, [][]byte{h.Raw})
 }
 
-// sendCrossing sends a packet that was rewritten for this stack.
-func (s *Stack) sendCrossing(m link.Meta, pieces [][]byte) {
+// crossing sends a packet that was rewritten for this stack.
+func (s sender) crossing(m link.Meta, pieces [][]byte) {
 	if err := s.nic.SendPieces(m, pieces); err != nil {
 		s.metrics.drop(dropQueue)
 	}
@@ -292,15 +299,15 @@ func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
 const sweepEvery = time.Second
 
 // sweepSoon wakes the sweeper.
-func (s *Stack) sweepSoon() {
+func (s crosser) sweepSoon() {
 	select {
 	case s.crossings.sweep <- struct{}{}:
 	default:
 	}
 }
 
-// sweepCrossings forgets crossings that are over or silent, as long as there are any.
-func (s *Stack) sweepCrossings(ctx context.Context) {
+// sweepAll forgets crossings that are over or silent, as long as there are any.
+func (s crosser) sweepAll(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
@@ -333,7 +340,7 @@ func (s *Stack) sweepCrossings(ctx context.Context) {
 }
 
 // resetGuests ends the crossings that leave through this stack and for which which, if not nil, is true.
-func (s *Stack) resetGuests(which func(*crossing) bool) {
+func (s crosser) resetGuests(which func(*crossing) bool) {
 	var list []*crossing
 	s.crossings.guests.Each(func(c *crossing) {
 		if which == nil || which(c) {

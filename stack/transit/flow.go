@@ -27,13 +27,20 @@ type Config struct {
 	// Read gets what the client sends, each byte once and in order, before it leaves. It must not keep the bytes, must not
 	// block and must not call the flow. What it gets leaves only when Permit or Open says so. Nil: nothing is read.
 	Read func(b []byte)
+	// Owner must be set.
+	Owner Owner
+}
+
+// Owner is whoever carries the packets of a flow. The flow calls its methods without holding a lock; they must not call the flow.
+type Owner interface {
 	// ToServer and ToClient send a packet of the flow that did not come just now: one that was held, or a reset. They must
-	// not keep it. They are called without a lock.
-	ToServer, ToClient func(m link.Meta, b []byte)
-	// Opened is called once, when the server accepts. May be nil. It must not call the flow.
-	Opened func()
-	// Ended is called once, when both sides have closed, one has reset or Reset was called. It must not call the flow.
-	Ended func()
+	// not keep it.
+	ToServer(m link.Meta, b []byte)
+	ToClient(m link.Meta, b []byte)
+	// Opened is called once, when the server accepts.
+	Opened()
+	// Ended is called once, when both sides have closed, one has reset or Reset was called.
+	Ended()
 }
 
 // Step is what becomes of a packet that was given to a flow.
@@ -126,7 +133,7 @@ func (f *Flow) FromClient(m link.Meta, p *packet.Packet, now int64) Step {
 	step, ended := f.fromClient(m, p, &s)
 	f.mu.Unlock()
 	if ended {
-		f.Ended()
+		f.Owner.Ended()
 	}
 	return step
 }
@@ -190,11 +197,11 @@ func (f *Flow) FromServer(m link.Meta, p *packet.Packet, now int64) Step {
 	f.mu.Lock()
 	step, opened, ended := f.fromServer(m, p, &s)
 	f.mu.Unlock()
-	if opened && f.Opened != nil {
-		f.Opened()
+	if opened {
+		f.Owner.Opened()
 	}
 	if ended {
-		f.Ended()
+		f.Owner.Ended()
 	}
 	return step
 }
@@ -287,7 +294,7 @@ func (f *Flow) drain() {
 		}
 		f.mu.Unlock()
 		for _, h := range list {
-			f.ToServer(h.m, h.b)
+			f.Owner.ToServer(h.m, h.b)
 		}
 		f.mu.Lock()
 	}
@@ -306,13 +313,13 @@ func (f *Flow) Reset() {
 		return
 	}
 	if s.known {
-		f.ToClient(link.Meta{}, reset(f.Server, f.Client, c.has, c.next))
-		f.ToServer(link.Meta{}, reset(f.Mapped, f.Server, s.has, s.next))
+		f.Owner.ToClient(link.Meta{}, reset(f.Server, f.Client, c.has, c.next))
+		f.Owner.ToServer(link.Meta{}, reset(f.Mapped, f.Server, s.has, s.next))
 	} else {
-		f.ToClient(link.Meta{}, reset(f.Server, f.Client, 0, f.ISN+1))
-		f.ToServer(link.Meta{}, reset(f.Mapped, f.Server, f.ISN+1, 0))
+		f.Owner.ToClient(link.Meta{}, reset(f.Server, f.Client, 0, f.ISN+1))
+		f.Owner.ToServer(link.Meta{}, reset(f.Mapped, f.Server, f.ISN+1, 0))
 	}
-	f.Ended()
+	f.Owner.Ended()
 }
 
 // Over reports whether the flow has ended.
