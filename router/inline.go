@@ -29,9 +29,15 @@ type inline struct {
 	mu      sync.Mutex // guards below
 	to      Passed     // nil until the flow has passed
 	pending []byte
+	fed     int  // bytes that were fed
+	taken   int  // bytes of Config.SniffMemory
+	crowded bool // there were none left
 	busy    bool // a goroutine reads
 	done    bool // nothing more is read
 }
+
+// maxHeld is about how much the stack keeps of a flow that is read, in bytes.
+const maxHeld = 64 << 10
 
 func newInline(ctx context.Context, r *Router, e *entry) *inline {
 	in := &inline{r: r, e: e, before: e.flow, head: r.heads.begin(e.flow.Client)}
@@ -51,10 +57,17 @@ func (in *inline) begin(p Passed) {
 func (in *inline) feed(b []byte) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !in.done {
-		in.pending = append(in.pending, b...)
-		in.startLocked()
+	if in.done {
+		return
 	}
+	in.fed += len(b)
+	if more := min(in.fed, maxHeld) - in.taken; more > 0 {
+		if in.crowded = !in.r.heads.take(in.before.Client, more); !in.crowded {
+			in.taken += more
+		}
+	}
+	in.pending = append(in.pending, b...)
+	in.startLocked()
 }
 
 func (in *inline) startLocked() {
@@ -78,8 +91,14 @@ func (in *inline) work() {
 			in.mu.Unlock()
 			return
 		}
+		open, err := false, error(nil)
+		if in.crowded {
+			err = errCrowded
+		}
 		in.mu.Unlock()
-		open, err := in.read(b)
+		if err == nil {
+			open, err = in.read(b)
+		}
 		if err == nil && !open {
 			continue
 		}
@@ -124,6 +143,8 @@ func (in *inline) close() {
 // letGo returns what reading has taken. It is called when no goroutine reads any more.
 func (in *inline) letGo() {
 	in.head.release()
+	in.r.heads.give(in.before.Client, in.taken)
+	in.taken = 0
 	if in.late != nil {
 		in.late.Stop()
 	}

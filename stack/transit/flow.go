@@ -77,6 +77,8 @@ type Flow struct {
 	phase          phase
 	client, server end
 	gate           *gate // nil: all passes
+	offered        bool  // the client scales windows, if the server does
+	scale          uint8 // of the server's windows
 }
 
 // end is one side of a connection.
@@ -147,7 +149,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		if f.phase != opening || s.seq != f.ISN {
 			return Renew, false
 		}
-		clampSYN(p, f.most)
+		f.offered = clampSYN(p, f.most) != noScale
 		f.out.apply(link.Meta{}, p)
 		reseal(p, f.Mapped.Addr(), f.Server.Addr())
 		return Cross, false
@@ -212,12 +214,18 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		if !s.has(flagACK) || s.ack != f.ISN+1 {
 			return Stay, false, false
 		}
-		clampSYN(p, f.most)
+		scale := clampSYN(p, f.most)
+		if f.gate != nil {
+			clampWindow(link.Meta{Partial: true}, p, 0) // the window of a SYN is never scaled
+		}
 		f.back.apply(link.Meta{}, p)
 		reseal(p, f.Server.Addr(), f.Client.Addr())
 		if f.phase == opening {
 			f.phase, opened = open, true
 			f.server.sent(s)
+			if f.offered && scale != noScale {
+				f.scale = scale
+			}
 		}
 		return Cross, opened, false
 	case s.has(flagRST):
@@ -231,6 +239,9 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		}
 	}
 	f.back.apply(m, p)
+	if f.gate != nil && !f.gate.open {
+		clampWindow(m, p, f.scale)
+	}
 	return Cross, false, ended || f.closedLocked()
 }
 

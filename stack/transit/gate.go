@@ -8,8 +8,8 @@ import (
 
 // Bounds of what a gate keeps of one flow, in bytes.
 const (
-	maxUnread = 64 << 10  // read, and not permitted yet
-	maxUnsure = 512 << 10 // read, and not acknowledged by the server yet
+	maxSeen   = 64 << 10 // read, and not acknowledged by the server yet
+	maxWindow = 60000    // that a client may send ahead, so that it does not meet maxSeen
 )
 
 // gate holds what a client sends until it is permitted. It remembers what was read until the server has it: until then the
@@ -55,7 +55,7 @@ func (g *gate) admit(s *segment) (o order, fresh []byte) {
 	}
 	if !g.open && after(s.seq+n, known) {
 		fresh = s.payload[known-s.seq:]
-		if len(g.seen)+len(fresh) > maxUnsure || int(known-g.may)+len(fresh) > maxUnread {
+		if len(g.seen)+len(fresh) > maxSeen {
 			return discard, nil
 		}
 		g.seen = append(g.seen, fresh...)

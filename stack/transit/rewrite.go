@@ -15,6 +15,7 @@ const (
 	atAck      = 8
 	atOffset   = 12
 	atFlags    = 13
+	atWindow   = 14
 	atChecksum = 16
 )
 
@@ -98,9 +99,13 @@ func hops(p *packet.Packet) byte {
 // hasOptions reports whether a packet has IPv4 options or IPv6 extension headers. Some name another destination.
 func hasOptions(p *packet.Packet) bool { return len(p.Raw)-len(p.Body) != packet.HeaderLen(p.Src) }
 
+// noScale says that a SYN does not offer to scale windows.
+const noScale = 0xff
+
 // clampSYN makes a packet with SYN one that fits the way: no payload, which nobody has judged, and no more in a segment than
-// most. It leaves the checksum to reseal.
-func clampSYN(p *packet.Packet, most uint16) {
+// most. It leaves the checksum to reseal. scale is the shift of the sender's windows, or noScale.
+func clampSYN(p *packet.Packet, most uint16) (scale uint8) {
+	scale = noScale
 	hdr, length := len(p.Raw)-len(p.Body), int(p.Body[atOffset]>>4)*4
 	p.Raw, p.Body = p.Raw[:hdr+length], p.Body[:length]
 	if hdr == 20 {
@@ -108,18 +113,35 @@ func clampSYN(p *packet.Packet, most uint16) {
 	} else {
 		binary.BigEndian.PutUint16(p.Raw[4:], uint16(length))
 	}
-	const end, nop, mss = 0, 1, 2
+	const end, nop, mss, windowScale = 0, 1, 2, 3
 	for o := p.Body[20:]; len(o) > 0; {
 		switch {
 		case o[0] == nop:
 			o = o[1:]
 			continue
 		case o[0] == end, len(o) < 2, o[1] < 2, int(o[1]) > len(o):
-			return
+			return scale
+		case o[0] == windowScale && o[1] == 3:
+			scale = min(o[2], 14) // RFC 7323, 2.3
 		case o[0] == mss && o[1] == 4 && binary.BigEndian.Uint16(o[2:]) > most:
 			binary.BigEndian.PutUint16(o[2:], most)
 		}
 		o = o[o[1]:]
+	}
+	return scale
+}
+
+// clampWindow makes the window of a packet at most maxWindow bytes.
+func clampWindow(m link.Meta, p *packet.Packet, scale uint8) {
+	field := p.Body[atWindow:]
+	window := binary.BigEndian.Uint16(field)
+	if int(window)<<scale <= maxWindow {
+		return
+	}
+	less := uint16(maxWindow >> scale)
+	binary.BigEndian.PutUint16(field, less)
+	if sum := p.Body[atChecksum:]; !m.Partial {
+		binary.BigEndian.PutUint16(sum, ^add(^binary.BigEndian.Uint16(sum), add(^window, less)))
 	}
 }
 
