@@ -20,10 +20,18 @@ type Carriers interface {
 
 // Passer is an Answerer that can let the packets of a TCP flow cross to a Carrier.
 type Passer interface {
-	// Pass is called in place of the methods of Answerer; after an error one of those must still be called. read gets what the
-	// client sends, in order, before it leaves; nil means that all of it may leave. read must not block. ended is called once,
-	// when the flow is over, and may be called before Pass returns.
-	Pass(to Carrier, read func([]byte), ended func()) (Passed, error)
+	// Pass is called in place of the methods of Answerer; after an error one of those must still be called.
+	Pass(to Carrier, w Watch) (Passed, error)
+}
+
+// Watch is told about a flow whose packets cross. Its functions must not block, and may be called before Pass returns.
+type Watch struct {
+	// Read gets what the client sends, in order, before it leaves. Nil: all of it may leave.
+	Read func(b []byte)
+	// Opened is called when the server has accepted.
+	Opened func()
+	// Ended is called once, when the flow is over. err is why the server was not reached, if it was not.
+	Ended func(err error)
 }
 
 // Passed is a flow whose packets cross.
@@ -105,20 +113,15 @@ func (r crosser) carrier(req *Request, e *entry) Carrier {
 // pass lets the packets of a flow cross. It reports false if the flow has to be carried in another way.
 func (r crosser) pass(ctx context.Context, req *Request, e *entry) bool {
 	var in *inline
-	var read func([]byte)
+	watch := Watch{
+		Opened: func() { r.Metrics.dialled(r.Clock().Sub(e.start)) },
+		Ended:  func(err error) { go r.crossed(e, in, err) }, // whoever brought the last packet has others to carry
+	}
 	if e.path == Inline {
 		in = newInline(ctx, r.Router, e)
-		read = in.feed
+		watch.Read = in.feed
 	}
-	p, err := req.Answer.(Passer).Pass(e.carrier, read, func() {
-		go func() { // whoever brought the last packet has others to carry
-			if in != nil {
-				in.close()
-			}
-			r.end(e)
-			e.release()
-		}()
-	})
+	p, err := req.Answer.(Passer).Pass(e.carrier, watch)
 	if err != nil {
 		r.Log.Debug("the packets of a flow cannot cross", "flow", e.id, "dst", e.flow.Dst, "egress", e.verdict.Egress, "err", err)
 		e.pathIs(Terminated)
@@ -132,4 +135,17 @@ func (r crosser) pass(ctx context.Context, req *Request, e *entry) bool {
 		in.begin(p)
 	}
 	return true
+}
+
+// crossed ends a flow whose packets crossed.
+func (r crosser) crossed(e *entry, in *inline, err error) {
+	if in != nil {
+		in.close()
+	}
+	if err != nil {
+		e.fail("dial", err)
+		r.Metrics.dialFailed(dialReason(err, r.Ways))
+	}
+	r.end(e)
+	e.release()
 }

@@ -34,7 +34,7 @@ type crossing struct {
 	*transit.Flow
 	near, far *Stack
 	tcp       *tcpFlow
-	ended     func()
+	passage   Passage
 }
 
 // direction is one direction of a crossing: what is merged into super-packets.
@@ -59,8 +59,11 @@ var mergers = sync.Pool{New: func() any {
 type Passage struct {
 	// Read gets what the client sends, in order, before it leaves: see transit.Config. Nil: nothing is read.
 	Read func(b []byte)
-	// Ended is called once, when the flow is over. It must not block.
-	Ended func()
+	// Opened is called when the server has accepted. It must not block. May be nil.
+	Opened func()
+	// Ended is called once, when the flow is over. err is why the server was not reached, if it was not: an errno. It must not
+	// block. May be nil.
+	Ended func(err error)
 }
 
 // Passed is a flow that was passed.
@@ -93,8 +96,8 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 	}
 	f := r.tcp
 	s := f.t.s
-	c := &crossing{near: s, far: to, tcp: f, ended: p.Ended}
-	if err := c.enter(r, src, p.Read); err != nil {
+	c := &crossing{near: s, far: to, tcp: f, passage: p}
+	if err := c.enter(r, src); err != nil {
 		return nil, err
 	}
 	if !r.answer() {
@@ -123,15 +126,14 @@ const portTriesMapped = 64
 
 // enter finds a port for a crossing on its far stack, and puts the crossing into both tables. The client's own port is the first
 // choice.
-func (c *crossing) enter(r *Request, src netip.Addr, read func([]byte)) error {
+func (c *crossing) enter(r *Request, src netip.Addr) error {
 	const lowest = 1024
 	port := r.Src.Port()
 	for range portTriesMapped {
 		mapped := netip.AddrPortFrom(src, port)
 		if (crosser{c.far}).isFree(mapped, r.Dst) {
 			c.Flow = transit.New(transit.Config{
-				Client: r.Src, Server: r.Dst, Mapped: mapped, ISN: r.tcp.seq, MTU: min(c.near.MTU(), c.far.MTU()), Read: read,
-				Owner: c,
+				Client: r.Src, Server: r.Dst, Mapped: mapped, ISN: r.tcp.seq, MTU: min(c.near.MTU(), c.far.MTU()), Read: c.passage.Read, Owner: c,
 			}, c.near.now())
 			if c.far.crossings.guests.Add(r.Dst, mapped, c) {
 				break
@@ -179,13 +181,23 @@ func (c *crossing) ToServer(m link.Meta, b []byte) { sender{c.far}.crossing(m, [
 func (c *crossing) ToClient(m link.Meta, b []byte) { sender{c.near}.crossing(m, [][]byte{b}) }
 
 // Opened is called when the server has accepted: the flow need not yield its place to a newer one any more.
-func (c *crossing) Opened() { c.tcp.settle() }
+func (c *crossing) Opened() {
+	c.tcp.settle()
+	if c.passage.Opened != nil {
+		c.passage.Opened()
+	}
+}
+
+// failures are the errnos that a dial of ours would have failed with.
+var failures = [...]error{
+	transit.Closed: nil, transit.Refused: syscall.ECONNREFUSED, transit.Unanswered: syscall.ETIMEDOUT, transit.Unreachable: syscall.EHOSTUNREACH,
+}
 
 // Ended is called once, when the flow is over. It stays in the tables until what is on its way has come.
-func (c *crossing) Ended() {
+func (c *crossing) Ended(r transit.Result) {
 	c.near.tcp.finishCrossing(c.tcp)
-	if c.ended != nil {
-		c.ended()
+	if c.passage.Ended != nil {
+		c.passage.Ended(failures[r])
 	}
 }
 
@@ -281,7 +293,7 @@ func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
 	ports := flowAddrs(&h)
 	rest := binary.BigEndian.Uint32(icmp.Body[4:])
 	if c, ok := s.crossings.guests.Find(ports.Local, ports.Remote); ok {
-		if quoted, ok := c.QuoteToClient(icmp.Body[8:]); ok {
+		if quoted, ok := c.QuoteToClient(icmp.Body[8:], isUnreachable(icmp)); ok {
 			sender{c.near}.sendICMPError(icmp.Src, c.Client.Addr(), icmp.Body[0], icmp.Body[1], rest, quoted)
 		}
 		return true
@@ -293,6 +305,14 @@ func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
 		return true
 	}
 	return false
+}
+
+// isUnreachable reports whether an ICMP error says that there is no way to a destination.
+func isUnreachable(icmp *packet.Packet) bool {
+	if icmp.Src.Is4() {
+		return icmp.Body[0] == packet.Unreachable4 && icmp.Body[1] != packet.FragmentationNeeded
+	}
+	return icmp.Body[0] == packet.Unreachable6
 }
 
 // sweepEvery is how often the flows that cross are looked at.
@@ -326,15 +346,21 @@ func (s crosser) sweepAll(ctx context.Context) {
 			return
 		}
 		now := s.now()
-		var stale []*crossing
+		var stale, owing []*crossing
 		s.crossings.begun.Each(func(c *crossing) {
-			if c.Stale(now) {
+			switch {
+			case c.Stale(now):
 				stale = append(stale, c)
+			case c.passage.Read != nil:
+				owing = append(owing, c)
 			}
 		})
 		for _, c := range stale {
-			c.Reset()
+			c.Expire()
 			c.forget()
+		}
+		for _, c := range owing {
+			c.Repeat()
 		}
 	}
 }

@@ -15,10 +15,15 @@ const (
 // gate holds what a client sends until it is permitted. It remembers what was read until the server has it: until then the
 // client could send other bytes under the same sequence numbers, which nobody has read.
 type gate struct {
-	base     uint32 // sequence number of seen[0]
-	seen     []byte // read, and not acknowledged by the server
-	may      uint32 // sequence number up to which bytes may pass
-	open     bool   // nothing more is read
+	base uint32 // sequence number of seen[0]
+	seen []byte // read, and not acknowledged by the server
+	may  uint32 // sequence number up to which bytes may pass
+	open bool   // nothing more is read
+
+	// Once the client was told that the server has what it has not, nothing is held: bytes leave out of seen.
+	lent     bool
+	left     uint32 // sequence number up to which they have left
+	stuck    uint32 // what base was at the last look
 	held     []held
 	draining bool // somebody sends what was held: what follows has to queue behind it
 }
@@ -78,8 +83,11 @@ func (g *gate) same(s *segment, known uint32) bool {
 	return !after(to, from) || bytes.Equal(s.payload[from-s.seq:to-s.seq], g.seen[from-g.base:to-g.base])
 }
 
-// keep keeps a packet that has to wait. A repeated one is not kept twice.
+// keep keeps a packet that has to wait. A repeated one is not kept twice, and none whose bytes leave out of seen.
 func (g *gate) keep(m link.Meta, b []byte, end uint32) {
+	if g.lent && !g.open {
+		return
+	}
 	for i := range g.held {
 		if g.held[i].end == end && len(g.held[i].b) == len(b) {
 			return
@@ -97,6 +105,42 @@ func (g *gate) release() []held {
 	out := g.held[:n:n]
 	g.held = g.held[n:]
 	return out
+}
+
+// lend begins to answer to the client for what was read. What was held leaves out of seen instead.
+func (g *gate) lend() {
+	if !g.lent {
+		g.lent, g.left, g.held = true, g.base, nil
+		if after(g.may, g.base) {
+			g.left = g.may // that has left as it came
+		}
+	}
+}
+
+// owed is what may leave out of seen and has not, and its sequence number.
+func (g *gate) owed() (at uint32, b []byte) {
+	if !g.lent {
+		return 0, nil
+	}
+	to := g.base + uint32(len(g.seen))
+	if !g.open && after(to, g.may) {
+		to = g.may
+	}
+	if at = g.left; after(g.base, at) {
+		at = g.base
+	}
+	if !after(to, at) {
+		return at, nil
+	}
+	return at, g.seen[at-g.base : to-g.base]
+}
+
+// repeat makes everything that the server has not acknowledged leave again, if it has acknowledged nothing since the last look.
+func (g *gate) repeat() {
+	if g.lent && g.stuck == g.base {
+		g.left = g.base
+	}
+	g.stuck = g.base
 }
 
 // acked forgets what the server has. It reports whether the gate is not needed any more.

@@ -155,6 +155,8 @@ func reseal(p *packet.Packet, src, dst netip.Addr) {
 type segment struct {
 	seq, ack uint32
 	flags    byte
+	window   uint16
+	options  []byte
 	payload  []byte
 }
 
@@ -169,8 +171,26 @@ func parse(p *packet.Packet) (s segment, ok bool) {
 	}
 	return segment{
 		seq: binary.BigEndian.Uint32(p.Body[atSeq:]), ack: binary.BigEndian.Uint32(p.Body[atAck:]),
-		flags: p.Body[atFlags], payload: p.Body[n:],
+		flags: p.Body[atFlags], window: binary.BigEndian.Uint16(p.Body[atWindow:]), options: p.Body[20:n], payload: p.Body[n:],
 	}, true
+}
+
+// stamp returns the segment's timestamp.
+func (s *segment) stamp() (stamp uint32, ok bool) {
+	const end, nop, timestamps = 0, 1, 8
+	for o := s.options; len(o) > 0; {
+		switch {
+		case o[0] == nop:
+			o = o[1:]
+			continue
+		case o[0] == end, len(o) < 2, o[1] < 2, int(o[1]) > len(o):
+			return 0, false
+		case o[0] == timestamps && o[1] == 10:
+			return binary.BigEndian.Uint32(o[2:]), true
+		}
+		o = o[o[1]:]
+	}
+	return 0, false
 }
 
 func (s *segment) has(flag byte) bool { return s.flags&flag != 0 }
@@ -190,16 +210,19 @@ func (s *segment) end() uint32 {
 // after reports whether sequence number a is behind b, around the wrap.
 func after(a, b uint32) bool { return int32(a-b) > 0 }
 
-// reset is a RST packet.
-func reset(src, dst netip.AddrPort, seq, ack uint32) []byte {
-	hdr := packet.HeaderLen(src.Addr())
-	b := make([]byte, hdr+20)
-	packet.PutIP(b, packet.ProtoTCP, src.Addr(), dst.Addr(), 20)
+// build makes a TCP packet. options must fill whole words.
+func build(src, dst netip.AddrPort, flags byte, seq, ack uint32, window uint16, options, payload []byte) []byte {
+	hdr, length := packet.HeaderLen(src.Addr()), 20+len(options)
+	b := make([]byte, hdr+length+len(payload))
+	packet.PutIP(b, packet.ProtoTCP, src.Addr(), dst.Addr(), length+len(payload))
 	body := b[hdr:]
 	packet.PutPorts(body, src, dst)
 	binary.BigEndian.PutUint32(body[atSeq:], seq)
 	binary.BigEndian.PutUint32(body[atAck:], ack)
-	body[atOffset], body[atFlags] = 5<<4, flagRST|flagACK
+	body[atOffset], body[atFlags] = byte(length/4)<<4, flags
+	binary.BigEndian.PutUint16(body[atWindow:], window)
+	copy(body[20:], options)
+	copy(body[length:], payload)
 	binary.BigEndian.PutUint16(body[atChecksum:], link.Checksum(body, packet.PseudoHeader(packet.ProtoTCP, src.Addr(), dst.Addr(), len(body))))
 	return b
 }

@@ -23,8 +23,8 @@ func (e *Egress) Carrier(name string, dst netip.Addr) (c router.Carrier, ok bool
 type Answer struct{ *stack.Request }
 
 // Pass lets the packets of the flow cross to a stack that Carrier returned.
-func (a Answer) Pass(to router.Carrier, read func([]byte), ended func()) (router.Passed, error) {
-	p, err := a.Request.Pass(to.(*stack.Stack), stack.Passage{Read: read, Ended: ended})
+func (a Answer) Pass(to router.Carrier, w router.Watch) (router.Passed, error) {
+	p, err := a.Request.Pass(to.(*stack.Stack), stack.Passage(w))
 	if err != nil {
 		return nil, err // and no nil pointer in an interface
 	}
