@@ -124,7 +124,7 @@ func picture() []row {
 		{"dnsproxy/dnstest", "resolvers on loopback for tests", []string{"dnsproxy/wire"}, []string{"github.com/miekg/dns", "github.com/quic-go/quic-go"}},
 
 		{"cmd/internal/config", "the only package that knows YAML; it yields plain values and starts nothing",
-			[]string{"cmd/internal/config/fault", "cmd/internal/config/profile", "policy/spelling", "policy/textfile", "cmd/internal/private"},
+			[]string{"cmd/internal/config/fault", "cmd/internal/config/profile", "policy/iprange", "policy/spelling", "policy/textfile", "cmd/internal/private"},
 			[]string{"github.com/goccy/go-yaml"}},
 		{"cmd/internal/config/fault", "what is wrong with a configuration, where, and how to mend it, a leaf", nil, nil},
 		{"cmd/internal/config/profile", "what a transport's file says about DNS and networks; the transport's own package reads a wg-quick file",
