@@ -134,6 +134,8 @@ func picture() []row {
 			[]string{"policy/blocklist"}, []string{prom, sys}},
 		{"cmd/internal/control", "the control socket and the metrics endpoint; the daemon hands it what it asks",
 			nil, []string{prom, sys}},
+		{"cmd/internal/clock", "times that are surely over, for a clock that may be wrong",
+			[]string{"router/transport/wireguard"}, nil},
 		{"cmd/internal/memory", "memory that goes back to the system after a burst, a leaf", nil, nil},
 		{"cmd/internal/flowlog", "records of flows and questions on their way to a file, which nobody waits for",
 			[]string{"cmd/internal/control"}, []string{prom}},
