@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 
 	"penstock/cmd/internal/config"
 	"penstock/router/hostnet"
@@ -41,9 +42,17 @@ func (l *Laptop) Block(ctx context.Context) error {
 		return nil
 	}
 	if err := l.net.Block(ctx, l.settings()); err != nil {
-		return fmt.Errorf("lockdown: %w", err)
+		return fmt.Errorf("lockdown: %w%s", err, room(err))
 	}
 	return nil
+}
+
+// room says how to mend an error of a disk without room, or returns "" for other errors.
+func room(err error) string {
+	if errors.Is(err, syscall.ENOSPC) {
+		return ": make room there; df and df -i show whether blocks or inodes are used up"
+	}
+	return ""
 }
 
 // leave restores the host. Under lockdown the host stays closed, and after a failure it stays as it is, for the next penstock
