@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -42,15 +43,20 @@ func (l *Laptop) Block(ctx context.Context) error {
 		return nil
 	}
 	if err := l.net.Block(ctx, l.settings()); err != nil {
-		return fmt.Errorf("lockdown: %w%s", err, room(err))
+		return fmt.Errorf("lockdown: %w%s", err, mendOf(err))
 	}
 	return nil
 }
 
-// room says how to mend an error of a disk without room, or returns "" for other errors.
-func room(err error) string {
-	if errors.Is(err, syscall.ENOSPC) {
+// mendOf says how to mend a state file that cannot be written, or returns "" if that is not known.
+func mendOf(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
 		return ": make room there; df and df -i show whether blocks or inodes are used up"
+	case errors.Is(err, fs.ErrPermission):
+		return ": it is another user's, so run this as that user or as root"
+	case errors.Is(err, hostnet.ErrInUse):
+		return ": stop that one first"
 	}
 	return ""
 }
