@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"testing"
+	"time"
+
+	inet "golang.org/x/net/ipv4"
 
 	"penstock/e2e/netlab"
 )
@@ -88,4 +91,37 @@ func TestPing(t *testing.T) {
 		}
 	})
 	w.nothingInClear(t)
+}
+
+// laptop [pen0 -> penstock] === WireGuard ===> [penstock] gateway --- intranet
+//
+// What traceroute sends in its first round, with -I and -U. penstock ends each flow and dials a new one, so the first hop is the
+// destination.
+func TestTracerouteSeesTheDestinationAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).up(t)
+	if r := run(t, w.Laptop, program(t, "ping"), "-n", "-c", "1", "-W", "5", "-t", "1", netlab.IntranetIPv4); r.code != 0 {
+		t.Errorf("an echo request with a TTL of 1: got %s, want an answer", r)
+	}
+	err := w.Laptop.Do(func() error {
+		c, err := net.Dial("udp4", netlab.IntranetIPv4+":33434")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if err := inet.NewConn(c).SetTTL(1); err != nil {
+			return err
+		}
+		if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			return err
+		}
+		if _, err := c.Write([]byte("probe")); err != nil {
+			return err
+		}
+		_, err = c.Read(make([]byte, 10))
+		return err
+	})
+	if !isRefused(err) {
+		t.Errorf("a datagram to a closed port with a TTL of 1: got %v, want a refusal", err)
+	}
 }

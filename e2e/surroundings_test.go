@@ -229,3 +229,30 @@ func TestAFamilyWithoutADefaultRouteIsSplit(t *testing.T) {
 		}
 	}
 }
+
+// laptop [pen0 -> penstock, from a wg-quick file without IPv6] -- access (captures) === WireGuard, all but private networks ===> [penstock] gateway
+func TestAProfileForNearlyAllOfIPv4KeepsIPv6In(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ sentence, networks string }{
+		{"all of IPv4 in quarters", "192.0.0.0/2, 0.0.0.0/2, 128.0.0.0/2, 64.0.0.0/2"},
+		{"all but private networks, as apps write it", "0.0.0.0/5, 8.0.0.0/7, 11.0.0.0/8, 12.0.0.0/6, 16.0.0.0/4, 32.0.0.0/3, 64.0.0.0/2, 128.0.0.0/3, 160.0.0.0/5, " +
+			"168.0.0.0/6, 172.0.0.0/12, 172.32.0.0/11, 172.64.0.0/10, 172.128.0.0/9, 173.0.0.0/8, 174.0.0.0/7, 176.0.0.0/4, 192.0.0.0/9, 192.128.0.0/11, " +
+			"192.160.0.0/13, 192.169.0.0/16, 192.170.0.0/15, 192.172.0.0/14, 192.176.0.0/12, 192.192.0.0/10, 193.0.0.0/8, 194.0.0.0/7, 196.0.0.0/6, " +
+			"200.0.0.0/5, 208.0.0.0/4, 10.99.0.1/32"},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.write(t, "laptop.yaml", w.fill.Replace("profile: corp.conf\nlisten: {tun: {name: pen0, state_file: DIR/host.json}}\n"))
+			w.edit(t, "corp.conf", "AllowedIPs = 0.0.0.0/0, ::/0", "AllowedIPs = "+row.networks)
+			w.edit(t, "corp.conf", "Address = 10.99.0.2/32, fd99::2/128", "Address = 10.99.0.2/32")
+			w.up(t)
+			tryAll(t, w.Laptop, []attempt{
+				{"IPv4 goes through the tunnel", "curl -4 http://public.example/", "this is public.example", nil},
+				{"IPv6 goes nowhere", "curl -6 -m 5 http://[" + publicIPv6 + "]/", "", []int{noSuchName, notConnected}},
+				{"and not by its name", "curl -6 -m 5 http://public.example/", "", []int{noSuchName, notConnected}},
+			})
+			w.nothingInClear(t)
+		})
+	}
+}

@@ -28,7 +28,11 @@ or reload a configuration without the key.`,
 			if e.closed == nil {
 				return errNotBuilt
 			}
-			state := f.path(e)
+			c, fault := f.load()
+			if fault != nil && f.isMissing() {
+				return fault // an answer about another state file would mislead; off and restore have to work all the same
+			}
+			state := f.pathIn(e, c, fault)
 			if state == "" {
 				return nil
 			}
@@ -206,6 +210,12 @@ func (f *stateFlags) load() (*config.Config, error) {
 		return nil, err // that of the configuration is the one to mend
 	}
 	return copied, nil
+}
+
+// isMissing reports whether there is no file that -c names.
+func (f *stateFlags) isMissing() bool {
+	_, err := os.Stat(f.configured())
+	return f.file != "" && errors.Is(err, fs.ErrNotExist)
 }
 
 // configured returns the configuration that -c names, or the system's.

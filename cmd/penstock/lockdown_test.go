@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"penstock/cmd/internal/config"
 )
 
 // TestLockdownOffOfAnotherStateFile has a host that is closed, with a state file that does not say so.
@@ -15,6 +18,7 @@ func TestLockdownOffOfAnotherStateFile(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("rulez: 1\nfoo: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	gone := filepath.Join(t.TempDir(), "gone.yaml")
 	for _, row := range []struct {
 		name, table, line string
 		code              int
@@ -24,10 +28,15 @@ func TestLockdownOffOfAnotherStateFile(t *testing.T) {
 		{"a table of another state file", "penstock_pen0", "lockdown off --state host.json", exitFailure, "", "delete it: nft delete table inet penstock_pen0\n"},
 		{"the same, asked for", "penstock_pen0", "lockdown --state host.json", exitOK, "on: the nftables table penstock_pen0 closes the host, although host.json does not say so", ""},
 		{"a configuration with faults", "", "lockdown -c " + bad, exitOK, "off: no lockdown is in force\n", `bad.yaml:1:1: unknown key "rulez": did you mean "rules"?` + "\nthis uses the default state file "},
+		{"a configuration that is not there", "", "lockdown -c " + gone, exitConfig, "", "there is no file " + gone + "\n"},
+		{"the same, whose lockdown is lifted", "", "lockdown off -c " + gone, exitOK, "no lockdown was in force\n", "there is no file " + gone + "\nthis uses the default state file "},
+		{"the same at boot", "", "lockdown restore -c " + gone, exitOK, "lockdown was in force: the host is closed", "there is no file " + gone + "\nthis uses the default state file "},
 	} {
 		var out, errs bytes.Buffer
 		e := &env{stdin: strings.NewReader(""), stdout: &out, stderr: &errs, getenv: func(string) string { return "" }}
 		e.lift = func(string, *slog.Logger) (bool, error) { return false, nil }
+		e.restore = func(string, *slog.Logger) (bool, error) { return true, nil }
+		e.lockdown = func(context.Context, *config.Config, *slog.Logger) error { return nil }
 		e.closed = func(string) (bool, string, error) { return false, row.table, nil }
 		code := execute(t.Context(), e, strings.Fields(row.line))
 		if code != row.code || !strings.HasPrefix(out.String(), row.stdout) || !strings.Contains(errs.String(), row.stderr) {

@@ -21,7 +21,9 @@ type formerAddress struct {
 	Removed time.Time    `json:"removed"`
 }
 
-// formerAddresses returns the addresses that rest: those of peers removed within listen.wireguard.reuse_after.
+// formerAddresses returns the addresses that rest: those of peers removed within listen.wireguard.reuse_after. One that was removed
+// in the future, because the clock was wrong then or is now, rests from now on: otherwise it would rest until that time has come
+// again.
 func (f *peerFolder) formerAddresses(c *config.Config) ([]formerAddress, error) {
 	if f == nil {
 		return nil, nil
@@ -38,7 +40,17 @@ func (f *peerFolder) formerAddresses(c *config.Config) ([]formerAddress, error) 
 	if err := json.Unmarshal(text, &all); err != nil {
 		return nil, fmt.Errorf("%s, the addresses of removed peers, cannot be read: remove it if they may be used again at once: %w", path, err)
 	}
-	now := time.Now()
+	now, ahead := time.Now().UTC().Truncate(time.Second), false
+	for i := range all {
+		if all[i].Removed.After(now) {
+			all[i].Removed, ahead = now, true
+		}
+	}
+	if ahead {
+		if err := f.writeFormer(all); err != nil {
+			return nil, err
+		}
+	}
 	return slices.DeleteFunc(all, func(a formerAddress) bool {
 		return !a.Address.IsValid() || now.Sub(a.Removed) >= c.Listen.WireGuard.ReuseAfter
 	}), nil
@@ -54,14 +66,18 @@ func (f *peerFolder) remember(c *config.Config, p config.Peer) error {
 	for _, a := range p.AllowedIPs {
 		list = append(list, formerAddress{a, p.Name, now})
 	}
-	text, err := json.MarshalIndent(list, "", "  ")
-	if err == nil {
-		err = f.write(filepath.Join(f.dir, formerName), string(text)+"\n")
-	}
-	if err != nil {
+	if err := f.writeFormer(list); err != nil {
 		return fmt.Errorf("remember the addresses of peer %s: %w", p.Name, err)
 	}
 	return nil
+}
+
+func (f *peerFolder) writeFormer(list []formerAddress) error {
+	text, err := json.MarshalIndent(list, "", "  ")
+	if err != nil {
+		return err
+	}
+	return f.write(filepath.Join(f.dir, formerName), string(text)+"\n")
 }
 
 // freeAddresses returns the lowest address of each of the gateway's inner networks that no peer has, and none had within reuse_after.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/miekg/dns"
 
@@ -232,6 +233,30 @@ func TestStale(t *testing.T) {
 	if f.StandsIn(expired) || !f.Failure() {
 		t.Error("a failure stands in")
 	}
+}
+
+// TestAJumpOfTheClockChangesNoAge: an hour of old answers must not follow when the clock is set back.
+func TestAJumpOfTheClockChangesNoAge(t *testing.T) {
+	begun := time.Now()
+	e := entryFor(t, "www.example", begun, "www.example. 100 IN A 203.0.113.1")
+	e.KeepStale(begun.Add(205 * time.Second))
+	for _, jump := range []time.Duration{-10 * 365 * 24 * time.Hour, 10 * 365 * 24 * time.Hour} {
+		at := func(age time.Duration) time.Time { return jumped(begun.Add(age), jump) }
+		if !e.Fresh(at(99*time.Second)) || e.Fresh(at(101*time.Second)) {
+			t.Errorf("a jump of %v: the entry does not live for 100 s", jump)
+		}
+		if !e.Stale(at(204*time.Second)) || e.Stale(at(206*time.Second)) {
+			t.Errorf("a jump of %v: the expired entry is not the answer until 205 s", jump)
+		}
+	}
+}
+
+// jumped returns what the clock reads at t after it was set: another wall time, and the same monotonic time, which the time
+// package does not let anybody set.
+func jumped(t time.Time, by time.Duration) time.Time {
+	const seconds = 30 // the bit at which they begin in the first word of a time.Time with a monotonic reading
+	*(*int64)(unsafe.Pointer(&t)) += int64(by/time.Second) << seconds
+	return t
 }
 
 func BenchmarkGet(b *testing.B) {

@@ -39,7 +39,7 @@ type Entry struct {
 
 	uses     atomic.Uint32
 	renewing atomic.Bool  // somebody is asking for its successor
-	retry    atomic.Int64 // Unix nanoseconds: until then an expired entry is used without asking again
+	retry    atomic.Int64 // nanoseconds since stored: until then an expired entry is used without asking again
 }
 
 // NewFailure returns an entry that answers with rcode and why for some time. Query is the message that upstreams were asked.
@@ -67,11 +67,11 @@ func (e *Entry) usable(now time.Time) bool { return e.age(now) < e.ttl+staleFor 
 func (e *Entry) StandsIn(now time.Time) bool { return e != nil && e.usable(now) }
 
 // KeepStale makes Stale true until a time.
-func (e *Entry) KeepStale(until time.Time) { e.retry.Store(until.UnixNano()) }
+func (e *Entry) KeepStale(until time.Time) { e.retry.Store(int64(until.Sub(e.stored))) }
 
 // Stale reports that upstreams failed a moment ago, so that e is the answer without asking them again.
 func (e *Entry) Stale(now time.Time) bool {
-	return e.usable(now) && now.UnixNano() < e.retry.Load()
+	return e.usable(now) && int64(now.Sub(e.stored)) < e.retry.Load()
 }
 
 // Use counts a use of e. It reports true if the caller should ask for a successor: e is in steady use, and only a tenth of its life

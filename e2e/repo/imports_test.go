@@ -126,7 +126,7 @@ func picture() []row {
 		{"dnsproxy/dnstest", "resolvers on loopback for tests", []string{"dnsproxy/wire"}, []string{"github.com/miekg/dns", "github.com/quic-go/quic-go"}},
 
 		{"cmd/internal/config", "the only package that knows YAML; it yields plain values and starts nothing",
-			[]string{"cmd/internal/config/fault", "cmd/internal/config/profile", "policy/spelling", "policy/textfile", "cmd/internal/private"},
+			[]string{"cmd/internal/config/fault", "cmd/internal/config/profile", "policy/iprange", "policy/spelling", "policy/textfile", "cmd/internal/private"},
 			[]string{"github.com/goccy/go-yaml"}},
 		{"cmd/internal/config/fault", "what is wrong with a configuration, where, and how to mend it, a leaf", nil, nil},
 		{"cmd/internal/config/profile", "what a transport's file says about DNS and networks; the transport's own package reads a wg-quick file",
@@ -136,6 +136,8 @@ func picture() []row {
 			[]string{"policy/blocklist"}, []string{prom, sys}},
 		{"cmd/internal/control", "the control socket and the metrics endpoint; the daemon hands it what it asks",
 			nil, []string{prom, sys}},
+		{"cmd/internal/clock", "times that are surely over, for a clock that may be wrong",
+			[]string{"router/transport/wireguard"}, nil},
 		{"cmd/internal/memory", "memory that goes back to the system after a burst, a leaf", nil, nil},
 		{"cmd/internal/flowlog", "records of flows and questions on their way to a file, which nobody waits for",
 			[]string{"cmd/internal/control"}, []string{prom}},

@@ -152,7 +152,8 @@ func (h *Host) overlapLocked(now *direct.OverlapError) {
 }
 
 // Block closes the host as the settings say before there is a TUN, with the nftables table alone. Called at early boot and
-// followed by Release, it holds until a later process applies.
+// followed by Release, it holds until a later process applies. It fails if another penstock carries the host's packets, which the
+// table would stop.
 func (h *Host) Block(ctx context.Context, s Settings) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -165,6 +166,9 @@ func (h *Host) Block(ctx context.Context, s Settings) error {
 	v := newView(h.kernel)
 	f, err := gather(v, h.cfg.Interface)
 	if err != nil {
+		return err
+	}
+	if err := besideAnother(v, h.cfg, h.journal.entries); err != nil {
 		return err
 	}
 	table := planFilter(h.cfg, s, f)
@@ -250,16 +254,27 @@ func Restore(stateFile string, log *slog.Logger) (closed bool, err error) {
 }
 
 // Seal closes the host as the settings say, with the nftables table alone, although the state file cannot be used: with a full or
-// read-only disk, for example. No state file knows of that table. A later Apply takes it over.
+// read-only disk, for example. No state file knows of that table. A later Apply takes it over. It does nothing where another
+// penstock carries the host's packets: that one closes the host, if it should be closed.
 func Seal(c Config, s Settings) error {
 	c, err := c.withDefaults()
 	if err != nil {
 		return err
 	}
-	if closed := closureOf(c, s); closed != nil {
-		return seal(closed)
+	closed := closureOf(c, s)
+	if closed == nil {
+		return nil
 	}
-	return nil
+	k, err := newKernel()
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	if besideAnother(newView(k), c, nil) != nil {
+		return nil
+	}
+	_, err = closed.put(k)
+	return err
 }
 
 // seal puts the table that closes the host into the kernel.

@@ -297,7 +297,37 @@ func takenByOthers(v *view, c Config, s Settings, f facts, known []entry) error 
 			// Each of two penstocks would put back what the other replaces, without end.
 			ours := route{To: rtnl.Prefix(r.Dst, family), Index: r.LinkIndex, Table: c.Table}
 			if (f.link == nil || r.LinkIndex != f.link.Index) && !inEntries(known, ours.key()) {
-				return fmt.Errorf("hostnet: another penstock leads packets into a TUN of its own (see ip route show table %d): stop it first", c.Table)
+				return anotherRuns(c.Table)
+			}
+		}
+	}
+	return nil
+}
+
+func anotherRuns(table int) error {
+	return fmt.Errorf("hostnet: another penstock leads packets into a TUN of its own (see ip route show table %d): stop it first", table)
+}
+
+// besideAnother returns an error if another penstock carries this host's packets. Our TUN is not there yet. What a killed penstock
+// left leads into no TUN that a process holds. known are the changes of our own journal.
+func besideAnother(v *view, c Config, known []entry) error {
+	families := []int{unix.AF_INET}
+	if exists(procSys + "/net/ipv6/conf/all") {
+		families = append(families, unix.AF_INET6)
+	}
+	for _, family := range families {
+		routes, err := v.routesOf(family, c.Table)
+		if err != nil {
+			return fmt.Errorf("hostnet: %w", err)
+		}
+		for _, r := range routes {
+			ours := route{To: rtnl.Prefix(r.Dst, family), Index: r.LinkIndex, Table: c.Table}
+			if r.Protocol != RouteProtocol || inEntries(known, ours.key()) {
+				continue
+			}
+			link, err := v.nl.LinkByIndex(r.LinkIndex)
+			if err == nil && link.Attrs().RawFlags&unix.IFF_RUNNING != 0 {
+				return anotherRuns(c.Table)
 			}
 		}
 	}

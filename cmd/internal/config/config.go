@@ -18,9 +18,9 @@ type Config struct {
 	// Profile is a wg-quick or .ovpn file, whatever its name is: the short form for a laptop. It stands for a TUN device, a
 	// transport named after the file, DNS through that transport, and a last rule that sends everything through it. If a
 	// wg-quick file does not carry all of IPv4 or all of IPv6, that family goes through it only for the networks in AllowedIPs,
-	// and a DNS server outside of AllowedIPs is asked directly. An .ovpn file sends everything through the tunnel if it or its
-	// server says redirect-gateway, and otherwise only the networks of its routes and its server's; until the server has said
-	// that, nothing leaves. Check says so.
+	// and a DNS server outside of AllowedIPs is asked directly; but if it carries no IPv6 and all of IPv4, or nearly all, IPv6 is
+	// refused. An .ovpn file sends everything through the tunnel if it or its server says redirect-gateway, and otherwise only
+	// the networks of its routes and its server's; until the server has said that, nothing leaves. Check says so.
 	Profile string `yaml:"profile" path:"file"`
 	// Block lists categories that the short form refuses.
 	Block []string `yaml:"block"`

@@ -9,6 +9,7 @@ import (
 
 	"penstock/cmd/internal/config/profile"
 	"penstock/cmd/internal/private"
+	"penstock/policy/iprange"
 )
 
 // expand replaces abbreviations, and the short form for laptops, by what they stand for.
@@ -174,7 +175,7 @@ func profileName(path string) string {
 
 // expandRules writes the rules of the short form. An address family of which the profile does not carry all goes through it
 // only for the profile's own networks, and the rest leaves directly, filtered all the same. But if the profile carries all of
-// IPv4 and no IPv6, IPv6 goes to the tunnel as well, which refuses it.
+// IPv4, or all but a few networks, and no IPv6, then IPv6 goes to the tunnel as well, which refuses it.
 func (c *Config) expandRules(via string, openVPN bool, facts profile.Facts) {
 	add := func(path, name string, match *Match, do Do) {
 		do.normalise()
@@ -190,12 +191,12 @@ func (c *Config) expandRules(via string, openVPN bool, facts profile.Facts) {
 	if len(c.Intranet) > 0 {
 		add("intranet", "intranet", &Match{Domain: c.Intranet}, Do{Via: via})
 	}
-	v4, v6 := facts.Families()
-	noIPv6 := v4 && !slices.ContainsFunc(facts.Networks, func(p netip.Prefix) bool { return p.Addr().Is6() })
-	if openVPN || v4 && v6 || noIPv6 {
-		if noIPv6 { // programs prefer IPv6, so most traffic would bypass the tunnel
-			c.warn("%s: AllowedIPs carries all of IPv4 and no IPv6: IPv6 is refused, so that nothing bypasses the tunnel", c.Profile)
-		}
+	v4, v6 := iprange.Covered4(facts.Networks), iprange.Covered6(facts.Networks)
+	noIPv6 := v4 != iprange.Part && !slices.ContainsFunc(facts.Networks, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	if noIPv6 { // programs prefer IPv6, so most traffic would bypass the tunnel
+		c.warn("%s: AllowedIPs carries all of IPv4%s and no IPv6: IPv6 is refused, so that nothing bypasses the tunnel", c.Profile, exceptFew(v4))
+	}
+	if openVPN || v4 == iprange.Whole && (noIPv6 || v6 == iprange.Whole) {
 		do := Do{Via: via}
 		if openVPN { // its server may route only some networks
 			do.Unrouted = "direct"
@@ -205,15 +206,27 @@ func (c *Config) expandRules(via string, openVPN bool, facts profile.Facts) {
 		return
 	}
 	switch {
-	case v4:
-		c.warn("%s: AllowedIPs carries all of IPv4 but not all of IPv6, which leaves directly, outside of the tunnel: add ::/0 there if nothing may", c.Profile)
-	case v6:
-		c.warn("%s: AllowedIPs carries all of IPv6 but not all of IPv4, which leaves directly, outside of the tunnel: add 0.0.0.0/0 there if nothing may", c.Profile)
+	case v4 != iprange.Part && v6 == iprange.Part && !noIPv6:
+		c.warn("%s: AllowedIPs carries all of IPv4%s but not all of IPv6, which leaves directly, outside of the tunnel: add ::/0 there if nothing may", c.Profile, exceptFew(v4))
+	case v4 == iprange.Part && v6 != iprange.Part:
+		c.warn("%s: AllowedIPs carries all of IPv6%s but not all of IPv4, which leaves directly, outside of the tunnel: add 0.0.0.0/0 there if nothing may", c.Profile, exceptFew(v6))
 	}
-	cidr := make([]string, len(facts.Networks))
-	for i, n := range facts.Networks {
+	networks := slices.Clone(facts.Networks)
+	if noIPv6 {
+		networks = append(networks, netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+	}
+	cidr := make([]string, len(networks))
+	for i, n := range networks {
 		cidr[i] = n.String()
 	}
 	add("profile", "networks", &Match{CIDR: cidr}, Do{Via: via})
 	add("profile", "rest", nil, Do{Action: "direct"})
+}
+
+// exceptFew says in a warning that networks are left out, if there are any.
+func exceptFew(c iprange.Coverage) string {
+	if c == iprange.Nearly {
+		return " except a few networks"
+	}
+	return ""
 }

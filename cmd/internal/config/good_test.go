@@ -85,6 +85,10 @@ func TestAProfileForSomeNetworksLeavesTheRestDirect(t *testing.T) {
 		{"all of IPv6 and a network", "::/0, 10.0.0.0/16", direct, "all of IPv6 but not all of IPv4, which leaves directly"},
 		{"one network", "10.0.0.0/8", direct, ""},
 		{"one half", "0.0.0.0/1", direct, ""},
+		{"all of IPv4 in quarters", "192.0.0.0/2, 0.0.0.0/2, 64.0.0.0/2, 128.0.0.0/2", via, "all of IPv4 and no IPv6: IPv6 is refused"},
+		{"nearly all of both", withoutPrivate + ", 2000::/3", direct, ""},
+		{"nearly all of IPv4 and some IPv6", withoutPrivate + ", fd00::/8", direct, "all of IPv4 except a few networks but not all of IPv6"},
+		{"the public part of IPv6", "2000::/3", direct, "all of IPv6 except a few networks but not all of IPv4, which leaves directly"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -97,10 +101,32 @@ func TestAProfileForSomeNetworksLeavesTheRestDirect(t *testing.T) {
 				t.Errorf("got the rule %+v for the networks, want %s via hq", networks, test.allowed)
 			}
 			warnings := strings.Join(c.Warnings(), "\n")
-			if test.warning != "" && !strings.Contains(warnings, test.warning) {
+			if !strings.Contains(warnings, test.warning) || test.warning == "" && strings.Contains(warnings, "AllowedIPs carries") {
 				t.Errorf("got the warnings %q, want %q", warnings, test.warning)
 			}
 		})
+	}
+}
+
+// withoutPrivate is what WireGuard apps write for "exclude private IPs".
+const withoutPrivate = "0.0.0.0/5, 8.0.0.0/7, 11.0.0.0/8, 12.0.0.0/6, 16.0.0.0/4, 32.0.0.0/3, 64.0.0.0/2, 128.0.0.0/3, 160.0.0.0/5, " +
+	"168.0.0.0/6, 172.0.0.0/12, 172.32.0.0/11, 172.64.0.0/10, 172.128.0.0/9, 173.0.0.0/8, 174.0.0.0/7, 176.0.0.0/4, 192.0.0.0/9, " +
+	"192.128.0.0/11, 192.160.0.0/13, 192.169.0.0/16, 192.170.0.0/15, 192.172.0.0/14, 192.176.0.0/12, 192.192.0.0/10, 193.0.0.0/8, " +
+	"194.0.0.0/7, 196.0.0.0/6, 200.0.0.0/5, 208.0.0.0/4"
+
+func TestAProfileForAllButPrivateNetworksKeepsIPv6In(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "hq.conf", strings.Replace(profileText, "10.0.0.53", "9.9.9.9", 1)+"AllowedIPs = "+withoutPrivate+"\n")
+	c := load1(t, write(t, dir, "laptop.yaml", "profile: hq.conf\n"))
+	rules := c.Rules[len(c.Rules)-2:]
+	if got, want := strings.Join(rules[0].Match.CIDR, ", "), withoutPrivate+", ::/0"; got != want || rules[0].Do.Via != "hq" {
+		t.Errorf("got %s via %q, want %s via hq", got, rules[0].Do.Via, want)
+	}
+	if rules[1].Match != nil || rules[1].Do.Action != "direct" {
+		t.Errorf("the last rule: got %+v, want that private networks leave directly", rules[1])
+	}
+	if got := strings.Join(c.Warnings(), "\n"); !strings.Contains(got, "all of IPv4 except a few networks and no IPv6: IPv6 is refused") {
+		t.Errorf("got the warnings %q, want one about IPv6", got)
 	}
 }
 

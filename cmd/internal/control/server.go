@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -121,6 +123,9 @@ func removeStale(path string) error {
 	if err == nil {
 		conn.Close()
 		return errors.New("another penstock is running there; stop it or choose another path with control.socket")
+	}
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EAGAIN) || os.IsTimeout(err) { // somebody may listen all the same
+		return fmt.Errorf("another penstock may be running there, perhaps of another user; stop it or choose another path with control.socket: %w", err)
 	}
 	return os.Remove(path)
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"penstock/cmd/internal/clock"
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
@@ -78,6 +79,7 @@ type Daemon struct {
 	flowLog  *flowlog.Log     // nil without flow_log
 	flows    *report.Flows
 	status   *report.Process
+	clock    clock.Record
 
 	reloading sync.Mutex    // held during a reload
 	renamed   chan struct{} // capacity 1: the DNS servers or the routes of a transport have changed
@@ -148,6 +150,10 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	}
 	d.warn(first)
 	d.live.Use(first)
+	d.clock = clock.Record{
+		File: edition.HandshakeFile(cfg, d.opts.TUN == nil), Log: d.log,
+		Files: func() []string { return d.live.Now().Files() }, Last: func() time.Time { return d.egress.LastHandshake() },
+	}
 	if cfg.FlowLog.File != "" {
 		d.flowLog, err = flowlog.Open(flowlog.Config{
 			File: cfg.FlowLog.File, MaxSize: int64(cfg.FlowLog.MaxSize), Keep: cfg.FlowLog.Keep, Dropped: d.metrics.flowLogDropped, Log: d.log,
@@ -198,8 +204,10 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 }
 
 func (d *Daemon) buildWays(first *edition.Edition, opened *closers) (err error) {
+	outside := d.laptop.Outside()
+	outside.Past = d.clock.Past
 	d.egress, err = egress.Open(egress.Config{
-		Plan: first.Egress, Outside: d.laptop.Outside(), Hold: first.Config.AlwaysOn.Hold,
+		Plan: first.Egress, Outside: outside, Hold: first.Config.AlwaysOn.Hold,
 		Renamed: func() { tell(d.renamed) },
 		Changed: func() { d.follow.TransportChanged(); tell(d.changed) },
 		Servers: func(via string) []netip.AddrPort { return d.live.Now().ServersVia(via) },
@@ -308,6 +316,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("control", server.Run)
 	start("lists", d.live.Lists.Run)
 	start("exceptions", d.endExceptions)
+	start("last handshake", d.clock.Run)
 	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
 	start("reload", d.awaitReload)
 	start("service manager", d.notify)

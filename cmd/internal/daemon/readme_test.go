@@ -10,19 +10,22 @@ import (
 	"penstock/router/transport/wireguard"
 )
 
-// snippet returns the block of the README with a mark.
+// snippet returns the block with a mark, of the README or of another page.
 func snippet(t *testing.T, mark string) string {
 	t.Helper()
-	b, err := os.ReadFile("../../../README.md")
-	if err != nil {
-		t.Fatal(err)
+	for _, page := range []string{"README.md", "docs/operation.md"} {
+		b, err := os.ReadFile("../../../" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, after, ok := strings.Cut(string(b), "```yaml "+mark+"\n")
+		text, _, closed := strings.Cut(after, "```")
+		if ok && closed {
+			return text
+		}
 	}
-	_, after, ok := strings.Cut(string(b), "```yaml "+mark+"\n")
-	text, _, closed := strings.Cut(after, "```")
-	if !ok || !closed {
-		t.Fatalf("README.md has no block marked %q", mark)
-	}
-	return text
+	t.Fatalf("no page has a block marked %q", mark)
+	return ""
 }
 
 // explained returns the host that the README explains.
@@ -44,7 +47,7 @@ func TestReadmeConfigurationsAreGood(t *testing.T) {
 	key, server := wireguard.GeneratePrivateKey(), wireguard.GeneratePrivateKey()
 	profile := "[Interface]\nPrivateKey = " + key.Reveal() + "\nAddress = 10.99.0.2/32, fd99::2/128\nDNS = 10.99.0.1\n" +
 		"[Peer]\nPublicKey = " + server.Public().String() + "\nEndpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0, ::/0\n"
-	for _, mark := range []string{"laptop", "filter", "gateway"} {
+	for _, mark := range []string{"laptop", "filter", "gateway", "ntp"} {
 		t.Run(mark, func(t *testing.T) {
 			dir := t.TempDir()
 			for name, text := range map[string]string{mark + ".yaml": snippet(t, mark), "hq.conf": profile, "gateway.key": key.Reveal() + "\n", "extra.txt": "casino.example\n"} {

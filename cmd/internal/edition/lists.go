@@ -117,8 +117,8 @@ func unjoined(err error) []error {
 // ListDir returns the directory for the last good versions of lists and their compiled set. If penstock changes the host
 // (ownsHost), it is next to the host's state. Otherwise it is in the user's cache, or "" if no list is fetched.
 func ListDir(cfg *config.Config, ownsHost bool) string {
-	if t := cfg.Listen.TUN; t != nil && ownsHost && (t.Routes == "auto" || t.DNS == "auto") {
-		return filepath.Join(filepath.Dir(t.StateFile), "lists")
+	if state := stateFile(cfg, ownsHost); state != "" {
+		return filepath.Join(filepath.Dir(state), "lists")
 	}
 	subscribes := false
 	for _, c := range cfg.Categories {
@@ -135,4 +135,21 @@ func ListDir(cfg *config.Config, ownsHost bool) string {
 	}
 	sum := sha256.Sum256([]byte(cfg.Path)) // each configuration runs in its own process
 	return filepath.Join(cache, "penstock", "lists-"+hex.EncodeToString(sum[:4]))
+}
+
+// HandshakeFile returns the file for the time of the last handshake: next to the host's state if penstock configures the host
+// (ownsHost), otherwise "".
+func HandshakeFile(cfg *config.Config, ownsHost bool) string {
+	if state := stateFile(cfg, ownsHost); state != "" {
+		return state + ".handshake"
+	}
+	return ""
+}
+
+// stateFile returns the file with the host's state, or "" if penstock does not configure the host.
+func stateFile(cfg *config.Config, ownsHost bool) string {
+	if t := cfg.Listen.TUN; t != nil && ownsHost && (t.Routes == "auto" || t.DNS == "auto") {
+		return t.StateFile
+	}
+	return ""
 }

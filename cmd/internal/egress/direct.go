@@ -8,6 +8,7 @@ import (
 
 	"penstock/policy/iprange"
 	"penstock/router"
+	"penstock/router/transport/wireguard"
 )
 
 // Direct is the egress "direct", which is the network of this machine.
@@ -37,11 +38,13 @@ func (p Plain) DialContext(ctx context.Context, network, address string) (net.Co
 	return p.Dialer.DialContext(ctx, network, address)
 }
 
-// Outside is the machine's own network for the use of transports. Packets stay out of the TUN, and names are resolved without
+// Outside is the machine's own network, and its clock, for the use of transports. Packets stay out of the TUN, and names are resolved without
 // our DNS server.
 type Outside struct {
 	Direct Direct
 	Mark   uint32 // of our own sockets; 0: none
 	// Resolve returns the addresses for an endpoint's name.
 	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
+	// Past returns a time that is surely over, for a clock that may be behind it. May be nil.
+	Past func() wireguard.Past
 }

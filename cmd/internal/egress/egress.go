@@ -255,6 +255,17 @@ func (e *Egress) Health() []transport.Health {
 	return list
 }
 
+// LastHandshake returns the time of the last handshake with a WireGuard server, zero if there was none.
+func (e *Egress) LastHandshake() time.Time {
+	var last time.Time
+	for _, t := range e.transports {
+		if at := t.Health().Stats.LastHandshake; t.Kind == "wireguard" && at.After(last) {
+			last = at
+		}
+	}
+	return last
+}
+
 // CarriesIPv6 reports whether a way carries IPv6. An OpenVPN transport carries it only once its server has pushed an address.
 func (e *Egress) CarriesIPv6(name string) bool {
 	t, ok := e.Serving(name)

@@ -2,7 +2,6 @@ package egress
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +13,7 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/policy"
+	"penstock/policy/iprange"
 	"penstock/router/transport"
 	"penstock/router/transport/openvpn"
 	"penstock/router/transport/openvpn/profile"
@@ -124,9 +124,9 @@ func (o *openvpnInner) facts() facts {
 	return f
 }
 
-// openvpnRoutes returns what a server wants reached through the tunnel. If it wants all of IPv4 and gives no IPv6, IPv6 goes to
-// the tunnel as well, which refuses it: programs prefer IPv6, so most traffic would bypass the tunnel. It may want all of IPv4
-// by redirect-gateway, by a default route, or by the parts of one.
+// openvpnRoutes returns what a server wants reached through the tunnel. If it wants all of IPv4, or all but a few networks, and
+// gives no IPv6, IPv6 goes to the tunnel as well, which refuses it: programs prefer IPv6, so most traffic would bypass the tunnel.
+// It may want all of IPv4 by redirect-gateway, by a default route, or by the parts of one.
 func openvpnRoutes(s openvpn.Settings) (r policy.Routes) {
 	has6 := false
 	for _, gateway := range []netip.Addr{s.Gateway4, s.Gateway6} {
@@ -146,31 +146,14 @@ func openvpnRoutes(s openvpn.Settings) (r policy.Routes) {
 		r.Inside = append(r.Inside, route.Prefix)
 		has6 = has6 || route.Prefix.Addr().Is6()
 	}
-	all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	all4 := slices.Contains(r.Inside, all)
-	if !all4 && (s.Redirect4 || coverIPv4(r.Inside)) {
-		r.Inside, all4 = append(r.Inside, all), true
+	all, inside := netip.PrefixFrom(netip.IPv4Unspecified(), 0), iprange.Covered4(r.Inside)
+	if !slices.Contains(r.Inside, all) && (s.Redirect4 || inside == iprange.Whole) {
+		r.Inside = append(r.Inside, all)
 	}
-	if s.Redirect6 || s.BlockIPv6 || all4 && !has6 {
+	if s.Redirect6 || s.BlockIPv6 || (s.Redirect4 || inside != iprange.Part) && !has6 {
 		r.Inside = append(r.Inside, netip.PrefixFrom(netip.IPv6Unspecified(), 0))
 	}
 	return r
-}
-
-// coverIPv4 reports whether every IPv4 address is in one of the networks.
-func coverIPv4(networks []netip.Prefix) bool {
-	list := slices.SortedFunc(slices.Values(networks), netip.Prefix.Compare) // those of IPv4 come first
-	var next uint64                                                          // the lowest address that is in none so far
-	for _, p := range list {
-		if !p.Addr().Is4() {
-			break
-		}
-		b := p.Masked().Addr().As4()
-		if first := uint64(binary.BigEndian.Uint32(b[:])); first <= next {
-			next = max(next, first+1<<(32-p.Bits()))
-		}
-	}
-	return next == 1<<32
 }
 
 func (o *openvpnInner) reset() error {

@@ -27,6 +27,9 @@ func TestOpenVPNRoutes(t *testing.T) {
 			{Prefix: prefix("128.0.0.0/1")}, {Prefix: prefix("64.0.0.0/2")}, {Prefix: prefix("10.0.0.0/8")}, {Prefix: prefix("0.0.0.0/2")}, {Prefix: prefix("96.0.0.0/3")},
 		}}, "[128.0.0.0/1 64.0.0.0/2 10.0.0.0/8 0.0.0.0/2 96.0.0.0/3 0.0.0.0/0 ::/0] []"},
 		{"parts with a hole", openvpn.Settings{Routes: []openvpn.Route{{Prefix: prefix("0.0.0.0/2")}, {Prefix: prefix("128.0.0.0/1")}}}, "[0.0.0.0/2 128.0.0.0/1] []"},
+		{"all of IPv4 but one network, and no IPv6: IPv6 must not bypass the tunnel", openvpn.Settings{Routes: []openvpn.Route{
+			{Prefix: prefix("0.0.0.0/2")}, {Prefix: prefix("128.0.0.0/1")}, {Prefix: prefix("64.0.0.0/3")}, {Prefix: prefix("112.0.0.0/4")}, {Prefix: prefix("96.0.0.0/5")},
+		}}, "[0.0.0.0/2 128.0.0.0/1 64.0.0.0/3 112.0.0.0/4 96.0.0.0/5 ::/0] []"},
 		{"half of IPv4", openvpn.Settings{Routes: []openvpn.Route{{Prefix: prefix("0.0.0.0/1")}}}, "[0.0.0.0/1] []"},
 		{"a default route", openvpn.Settings{Routes: []openvpn.Route{{Prefix: prefix("0.0.0.0/0")}}}, "[0.0.0.0/0 ::/0] []"},
 		{"a peer instead of a network", openvpn.Settings{Addrs: []netip.Prefix{prefix("10.8.0.6/32")}, Gateway4: netip.MustParseAddr("10.8.0.5")}, "[10.8.0.5/32 10.8.0.6/32] []"},

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 
 	"penstock/cmd/internal/config"
 	"penstock/router/hostnet"
@@ -41,9 +43,22 @@ func (l *Laptop) Block(ctx context.Context) error {
 		return nil
 	}
 	if err := l.net.Block(ctx, l.settings()); err != nil {
-		return fmt.Errorf("lockdown: %w", err)
+		return fmt.Errorf("lockdown: %w%s", err, mendOf(err))
 	}
 	return nil
+}
+
+// mendOf says how to mend a state file that cannot be written, or returns "" if that is not known.
+func mendOf(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return ": make room there; df and df -i show whether blocks or inodes are used up"
+	case errors.Is(err, fs.ErrPermission):
+		return ": it is another user's, so run this as that user or as root"
+	case errors.Is(err, hostnet.ErrInUse):
+		return ": stop that one first"
+	}
+	return ""
 }
 
 // leave restores the host. Under lockdown the host stays closed, and after a failure it stays as it is, for the next penstock

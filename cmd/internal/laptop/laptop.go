@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -162,13 +163,16 @@ func (l *Laptop) openHost() error {
 	if err == nil {
 		l.net, err = hostnet.Open(c)
 	}
+	mend := mendOf(err)
 	switch {
 	case err == nil:
 		return nil
 	case l.always.Load().Lockdown && !errors.Is(err, hostnet.ErrInUse): // a host that should be closed must not stay open
-		err = errors.Join(err, hostnet.Seal(c, l.settings()))
+		if failed := hostnet.Seal(c, l.settings()); !errors.Is(failed, fs.ErrPermission) { // who may not close it cannot open it either
+			err = errors.Join(err, failed)
+		}
 	}
-	return fmt.Errorf("listen.tun.state_file: %w", err)
+	return fmt.Errorf("listen.tun.state_file: %w%s", err, mend)
 }
 
 // Open creates the TUN and attaches a stack to it. No route leads into it yet. Without listen.tun it does nothing.

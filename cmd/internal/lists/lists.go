@@ -143,14 +143,15 @@ func (c *Content) subscriptions() []subscription {
 	return list
 }
 
-// due returns when a subscription is fetched next.
+// due returns when a subscription is fetched next. A list that was fetched in the future, because the clock was wrong then or is
+// now, is due at once: otherwise it would not be renewed for as long as the clock was off.
 func (l *Lists) due(s Source) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if try, ok := l.tries[s.URL]; ok {
 		return try.next
 	}
-	if last := l.shelf.info(s.URL); last.URL != "" {
+	if last := l.shelf.info(s.URL); last.URL != "" && !last.Checked.After(l.Clock()) {
 		return last.Checked.Add(s.refresh())
 	}
 	return time.Time{}

@@ -50,6 +50,8 @@ func (m *Metrics) show(l *Lists, c *Content) {
 		m.entries.WithLabelValues(s.Category).Add(float64(s.Entries))
 		at := now // files and built-in lists are never stale
 		switch {
+		case s.Checked.After(l.Clock()): // the clock was wrong then, or is now: an alert should not wait until it has passed
+			at = 0
 		case !s.Checked.IsZero():
 			at = float64(s.Checked.Unix())
 		case s.Err != nil:

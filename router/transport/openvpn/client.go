@@ -57,7 +57,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.Dialer = &net.Dialer{}
 	}
 	c := &Client{cfg: cfg, log: cfg.Log.With("transport", cfg.Name), closed: make(chan struct{}), login: login.New(cfg.Profile, cfg.Credentials)}
-	c.meter = meter{name: cfg.Name, metrics: cfg.Metrics}
+	c.meter = meter{name: cfg.Name, metrics: cfg.Metrics, began: time.Now()}
 	return c, nil
 }
 

@@ -89,7 +89,7 @@ func (c *Client) poll() time.Duration {
 // connectRound tries every remote once, starting with the one that worked last.
 func (c *Client) connectRound(ctx context.Context) error {
 	remotes := c.cfg.Profile.Remotes
-	if c.cfg.Profile.RemoteRandom && c.meter.lastHandshake.get().IsZero() {
+	if c.cfg.Profile.RemoteRandom && c.meter.lastHandshake.get(c.meter.began).IsZero() {
 		c.next = rand.IntN(len(remotes))
 	}
 	var last error

@@ -59,6 +59,7 @@ func (m *Metrics) retransmit(transport string) {
 type meter struct {
 	name    string
 	metrics *Metrics
+	began   time.Time // before all moments
 
 	rx, tx                        atomic.Uint64
 	lastRx, lastTx, lastHandshake moment
@@ -69,39 +70,38 @@ var _ data.Meter = (*meter)(nil)
 // Received counts bytes that authenticated.
 func (m *meter) Received(bytes int, now time.Time) {
 	m.rx.Add(uint64(bytes))
-	m.lastRx.set(now)
+	m.lastRx.set(m.began, now)
 }
 
 // Sent counts bytes that the socket took.
 func (m *meter) Sent(bytes int, now time.Time) {
 	m.tx.Add(uint64(bytes))
-	m.lastTx.set(now)
+	m.lastTx.set(m.began, now)
 }
 
 // Drop counts packets that were dropped.
 func (m *meter) Drop(why data.Drop, packets int) { m.metrics.drop(m.name, why, packets) }
 
 func (m *meter) negotiated(now time.Time) {
-	m.lastHandshake.set(now)
+	m.lastHandshake.set(m.began, now)
 	m.metrics.negotiated(m.name)
 }
 
 func (m *meter) stats() transport.Stats {
 	return transport.Stats{
 		RxBytes: m.rx.Load(), TxBytes: m.tx.Load(),
-		LastRx: m.lastRx.get(), LastTx: m.lastTx.get(), LastHandshake: m.lastHandshake.get(),
+		LastRx: m.lastRx.get(m.began), LastTx: m.lastTx.get(m.began), LastHandshake: m.lastHandshake.get(m.began),
 	}
 }
 
-// moment is an atomic time of nanosecond resolution. It is a wall time: do not measure timeouts with it.
-type moment struct{ nanos atomic.Int64 }
+// moment is an atomic point on the monotonic clock, as the time since its meter began; 0: never. The wall clock may be set.
+type moment struct{ since atomic.Int64 }
 
-func (m *moment) set(t time.Time) { m.nanos.Store(t.UnixNano()) }
+func (m *moment) set(began, t time.Time) { m.since.Store(int64(max(t.Sub(began), 1))) }
 
-func (m *moment) get() time.Time {
-	n := m.nanos.Load()
-	if n == 0 {
-		return time.Time{}
+func (m *moment) get(began time.Time) time.Time {
+	if since := m.since.Load(); since != 0 {
+		return began.Add(time.Duration(since))
 	}
-	return time.Unix(0, n)
+	return time.Time{}
 }

@@ -42,6 +42,10 @@ type ClientConfig struct {
 	// the tunnel for a round trip.
 	Probe func(ctx context.Context) error
 
+	// Past returns a time that is surely over. If the clock is behind it, a Connect that nobody answers says so. May be nil:
+	// then only the Client's own handshakes tell that the clock was set back.
+	Past func() Past
+
 	Log *slog.Logger // nil: silent
 
 	// Lost is called once when the inner device fails. The Client can then only be closed. Close waits for the goroutine
@@ -56,13 +60,16 @@ type Client struct {
 	name    string
 	resolve resolveFunc
 	probe   func(context.Context) error
+	past    func() Past
+	clock   func() time.Time
 	lost    func(error)
 	log     *slog.Logger
 	callees []*callee
 
-	last atomic.Pointer[transport.Stats] // newest sample
-	mu   sync.Mutex                      // held while the device is read or changed; guards below
-	open bool                            // the sockets are open and the peers run
+	last   atomic.Pointer[transport.Stats] // newest sample
+	mu     sync.Mutex                      // held while the device is read or changed; guards below
+	open   bool                            // the sockets are open and the peers run
+	shakes handshakes
 }
 
 // NewClient makes a Client that is not connected and has no socket open. The error names everything in the configuration
@@ -85,6 +92,8 @@ func newClient(config ClientConfig) (*Client, error) {
 		name:    config.Name,
 		resolve: config.Resolve,
 		probe:   config.Probe,
+		past:    config.Past,
+		clock:   time.Now,
 		lost:    config.Lost,
 		log:     config.Log,
 	}
@@ -166,7 +175,7 @@ func (c *Client) Rebind() error {
 }
 
 // Stats returns the counters of all peers together. The times of the last packets are those of the first call that saw
-// them, so they are only as exact as Stats is called often. Endpoint is that of the peer with the newest handshake.
+// them, so they are only as exact as Stats is called often. Endpoint is that of the peer with the last handshake.
 func (c *Client) Stats() transport.Stats {
 	if c.mu.TryLock() {
 		c.sampleLocked()
@@ -191,14 +200,13 @@ func (c *Client) sampleLocked() {
 	}
 	last := *c.last.Load()
 	next := transport.Stats{LastRx: last.LastRx, LastTx: last.LastTx}
+	c.shakes.look(peers)
+	next.LastHandshake = c.shakes.at
 	for _, p := range peers {
 		next.RxBytes += p.RxBytes
 		next.TxBytes += p.TxBytes
-		if p.Endpoint.IsValid() && (next.Endpoint == "" || p.LastHandshake.After(next.LastHandshake)) {
+		if p.Endpoint.IsValid() && (next.Endpoint == "" || p.PublicKey == c.shakes.with) {
 			next.Endpoint = p.Endpoint.String()
-		}
-		if p.LastHandshake.After(next.LastHandshake) {
-			next.LastHandshake = p.LastHandshake
 		}
 	}
 	now := time.Now()

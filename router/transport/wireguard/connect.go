@@ -89,7 +89,11 @@ func (c *Client) connect(ctx context.Context) (transport.Reason, error) {
 			}
 			answered, err := c.await(ctx, before, wait)
 			if err != nil {
-				return transport.ReasonHandshakeFailed, fmt.Errorf("no answer from %s: %w", names(callees), err)
+				err = fmt.Errorf("no answer from %s: %w", names(callees), err)
+				if late := c.lateClock(); late != "" {
+					err = fmt.Errorf("%s: %w", late, err)
+				}
+				return transport.ReasonHandshakeFailed, err
 			}
 			if answered {
 				return transport.ReasonNone, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,11 +16,15 @@ import (
 const repeatAfter = time.Minute
 
 // newDeviceLogger sends the device's messages to log: errors as warnings, each kind once a minute, and everything else at
-// debug level. The device names peers by the ends of their public keys and logs no other key.
+// debug level, except that an ignored handshake is a warning too. The device names peers by the ends of their public keys and logs no other key.
 func newDeviceLogger(log *slog.Logger) *device.Logger {
 	l := &limiter{last: make(map[string]time.Time)}
 	return &device.Logger{
 		Verbosef: func(format string, args ...any) {
+			if strings.Contains(format, "handshake replay") && l.allow(format) {
+				log.Warn("wireguard: a handshake was ignored because it is older than the last one of this peer: somebody has repeated it, "+
+					"or the peer's clock was set back; to forget the last one, disable the peer and enable it again", "peer", fmt.Sprint(args[0]))
+			}
 			if log.Enabled(context.Background(), slog.LevelDebug) {
 				log.Debug("wireguard: " + fmt.Sprintf(format, args...))
 			}

@@ -42,17 +42,6 @@ func wireguardFaults(err error) []fault.Fault {
 	return list
 }
 
-// Families reports whether the profile carries all of IPv4, and all of IPv6. Some profiles write them as two halves, so as
-// not to replace the default route.
-func (f Facts) Families() (v4, v6 bool) {
-	has := func(networks ...string) bool {
-		return !slices.ContainsFunc(networks, func(n string) bool {
-			return !slices.ContainsFunc(f.Networks, func(p netip.Prefix) bool { return p.Masked() == netip.MustParsePrefix(n) })
-		})
-	}
-	return has("0.0.0.0/0") || has("0.0.0.0/1", "128.0.0.0/1"), has("::/0") || has("::/1", "8000::/1")
-}
-
 // Carries reports whether an address is in the networks of the profile.
 func (f Facts) Carries(addr netip.Addr) bool {
 	return slices.ContainsFunc(f.Networks, func(p netip.Prefix) bool { return p.Contains(addr) })

@@ -147,9 +147,11 @@ func (l *Lists) checkDates(list *x509.RevocationList, now time.Time) error {
 	issuer := text.Printable(list.Issuer.CommonName)
 	switch {
 	case now.Before(list.ThisUpdate):
-		return fmt.Errorf("%s: the revocation list of %q is not valid before %s: check the clock, or get the current list", l.name, issuer, date(list.ThisUpdate))
+		return fmt.Errorf("%s: the revocation list of %q is not valid before %s, and the clock reads %s: set the clock, if it is wrong, or get the current list",
+			l.name, issuer, date(list.ThisUpdate), date(now))
 	case !list.NextUpdate.IsZero() && now.After(list.NextUpdate):
-		return fmt.Errorf("%s: the revocation list of %q expired on %s: get the current list", l.name, issuer, date(list.NextUpdate))
+		return fmt.Errorf("%s: the revocation list of %q expired on %s, and the clock reads %s: get the current list, or set the clock, if it is wrong",
+			l.name, issuer, date(list.NextUpdate), date(now))
 	}
 	return nil
 }

@@ -93,6 +93,9 @@ func (r *Rules) verifyChain(leaf *x509.Certificate, others []*x509.Certificate, 
 		options.KeyUsages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	}
 	chains, err := leaf.Verify(options)
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return outOfDate(invalid.Cert, now)
+	}
 	if err != nil || r.Revoked == nil {
 		return err
 	}
@@ -102,6 +105,15 @@ func (r *Rules) verifyChain(leaf *x509.Certificate, others []*x509.Certificate, 
 		}
 	}
 	return err
+}
+
+// outOfDate says which certificate of a chain is out of date, and what the clock reads: as often as not, it is the clock that is wrong.
+func outOfDate(c *x509.Certificate, now time.Time) error {
+	whose := fmt.Sprintf("certificate %q", text.Printable(c.Subject.CommonName))
+	if now.Before(c.NotBefore) {
+		return fmt.Errorf("%s is not valid before %s, and the clock reads %s: set the clock, if it is wrong", whose, date(c.NotBefore), date(now))
+	}
+	return fmt.Errorf("%s expired on %s, and the clock reads %s: set the clock, if it is wrong, or ask for a new certificate of the server", whose, date(c.NotAfter), date(now))
 }
 
 func (r *Rules) verifyUsage(leaf *x509.Certificate) error {

@@ -72,6 +72,32 @@ func TestVerify(t *testing.T) {
 	check(t, (&Rules{Authorities: cas}).Verify(tls.ConnectionState{}, time.Now()), "sent no certificate")
 }
 
+// TestVerifyNamesTheClock: a clock that is ten years off is told, whatever it makes of the server's certificate.
+func TestVerifyNamesTheClock(t *testing.T) {
+	ca := certtest.NewAuthority(t, "ca")
+	server := ca.Server(t).Parse(t)
+	year := 365 * 24 * time.Hour
+	future := ca.Issue(t, "server.example", x509.ExtKeyUsageServerAuth, func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(2*time.Hour), time.Now().Add(3*time.Hour)
+	}).Parse(t)
+	for _, tt := range []struct {
+		name string
+		leaf *x509.Certificate
+		now  time.Time
+		want string
+	}{
+		{"the clock is behind", server, time.Now().Add(-10 * year), "is not valid before "},
+		{"the clock is ahead", server, time.Now().Add(10 * year), "expired on "},
+		{"only the server's own is too new", future, time.Now(), `certificate "server.example" is not valid before ` + date(future.NotBefore)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := (&Rules{Authorities: []*x509.Certificate{ca.Cert}}).Verify(tls.ConnectionState{PeerCertificates: []*x509.Certificate{tt.leaf}}, tt.now)
+			check(t, err, tt.want)
+			check(t, err, "and the clock reads "+date(tt.now)+": set the clock, if it is wrong")
+		})
+	}
+}
+
 func TestRevocation(t *testing.T) {
 	ca, other, namesake := certtest.NewAuthority(t, "ca"), certtest.NewAuthority(t, "other"), certtest.NewAuthority(t, "ca")
 	namesake.Cert.SubjectKeyId = ca.Cert.SubjectKeyId // the list will say that it is the ca's
@@ -104,7 +130,7 @@ func TestVerifyLooksAtRevocation(t *testing.T) {
 	rules := Rules{Authorities: []*x509.Certificate{ca.Cert}, Revoked: lists(t, ca.Revoke(t, now.Add(-2*time.Hour), now.Add(-time.Hour)))}
 	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{server}}
 	check(t, rules.Verify(state, now), "expired on")
-	check(t, rules.Verify(state, now.Add(-90*time.Minute)), "not yet valid") // the certificate: one hour old
+	check(t, rules.Verify(state, now.Add(-90*time.Minute)), "is not valid before") // the certificate: one hour old
 }
 
 func TestProblemOfLists(t *testing.T) {
