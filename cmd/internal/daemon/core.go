@@ -92,16 +92,6 @@ func (w who) Confirm(ctx context.Context, f policy.Flow, host string) ([]netip.A
 	return w.d.dns.Confirm(ctx, f, host)
 }
 
-// strangers describes the clients that ask DNS on an address of the host. It implements dnsproxy.Clients.
-type strangers struct{ live *edition.Live }
-
-// Describe returns the facts about the client at an address.
-func (s strangers) Describe(src netip.AddrPort) policy.Flow {
-	f := policy.Flow{Client: s.live.Key(src.Addr()), Src: src}
-	s.live.Describe(&f)
-	return f
-}
-
 // ways implements router.Ways.
 type ways struct {
 	*egress.Egress

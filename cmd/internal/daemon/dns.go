@@ -35,7 +35,7 @@ func (d *Daemon) buildDNS(ctx context.Context, cfg *config.Config) (err error) {
 	n := &dns{live: d.live, egress: d.egress, own: func() []netip.Addr { return d.follow.Resolvers(ctx) }, access: func() *edition.Access { return d.follow.Access() }, log: d.log}
 	c := dnsproxy.Config{
 		Policy:  d.live,
-		Clients: strangers{d.live},
+		Clients: edition.Strangers{Live: d.live},
 		Dialer:  n.way,
 		Resolve: d.laptop.Outside().Resolve,
 		NoIPv6:  n.noIPv6,

@@ -189,3 +189,13 @@ func (l *Live) Key(src netip.Addr) uint64 { return l.now.Load().Clients.Key(src)
 
 // ListStatus returns the state of the current lists.
 func (l *Live) ListStatus() []lists.Status { return l.Lists.Status(l.now.Load().Lists) }
+
+// Strangers describes clients that ask DNS on an address of the host. It implements dnsproxy.Clients.
+type Strangers struct{ *Live }
+
+// Describe returns the facts about the client at an address.
+func (s Strangers) Describe(src netip.AddrPort) policy.Flow {
+	f := policy.Flow{Client: s.Key(src.Addr()), Src: src}
+	s.Live.Describe(&f)
+	return f
+}
