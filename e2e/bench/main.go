@@ -1,5 +1,6 @@
 // Command bench measures penstock in a lab of network namespaces and prints one table: throughput, datagrams, connections and
-// memory. It compares four paths: the bare path, penstock to the same server, wireguard-go at both ends, and penstock's tunnel.
+// memory. It compares the bare path, penstock to the same server, wireguard-go at both ends, and penstock's tunnel with
+// flows that are forwarded, judged in line and terminated.
 // Only ratios within one run are meaningful, because all programs, including those that measure, share the machine's cores.
 //
 // Run it with go run ./e2e/bench. It needs iperf3. All traffic stays inside the lab.

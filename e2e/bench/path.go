@@ -26,6 +26,7 @@ type path struct {
 	baseline    string // name of the path to compare with; empty: none
 	server      string // address
 	tunnel      bool   // the server is the intranet, not the internet
+	brief       bool   // only throughput, datagrams and connections are of interest
 	open        func(ctx context.Context, w *world) error
 }
 
@@ -38,7 +39,11 @@ func paths() []path {
 		{name: "wireguard-go", title: "wireguard-go on laptop and gateway, the kernels route, intranet", tunnel: true,
 			server: netlab.IntranetIPv4, open: openWireguardGo},
 		{name: "tunnel", title: "penstock on laptop and gateway, intranet", baseline: "wireguard-go", tunnel: true,
-			server: netlab.IntranetIPv4, open: openTunnel},
+			server: netlab.IntranetIPv4, open: tunnelWith("", "")},
+		{name: "judged", title: "the same with a rule that the name in a flow could match", baseline: "wireguard-go", tunnel: true, brief: true,
+			server: netlab.IntranetIPv4, open: tunnelWith("", "{name: no-gambling, match: {category: gambling}, do: block}, ")},
+		{name: "terminated", title: "the same with datapath: terminate", baseline: "wireguard-go", tunnel: true, brief: true,
+			server: netlab.IntranetIPv4, open: tunnelWith("datapath: terminate\n", "")},
 	}
 }
 
@@ -85,7 +90,7 @@ func (p path) measure(ctx context.Context, o *options, dir string, t *table) (er
 		return err
 	}
 	for _, m := range measures() {
-		if !o.want(p.name, m) {
+		if !o.want(p.name, m) || p.brief && m.long {
 			continue
 		}
 		fmt.Fprintln(os.Stderr, "  "+m.name)
@@ -107,7 +112,12 @@ metrics: {listen: "MONITOR"}
 	return err
 }
 
-func openTunnel(ctx context.Context, w *world) (err error) {
+// tunnelWith opens penstock's tunnel with more settings and rules on the laptop.
+func tunnelWith(settings, rules string) func(context.Context, *world) error {
+	return func(ctx context.Context, w *world) error { return openTunnel(ctx, w, settings, rules) }
+}
+
+func openTunnel(ctx context.Context, w *world, settings, rules string) (err error) {
 	laptop, gateway, err := keys()
 	if err != nil {
 		return err
@@ -132,12 +142,12 @@ metrics: {listen: "MONITOR"}
 	if err != nil {
 		return err
 	}
-	w.laptop, err = w.penstock(ctx, w.Laptop, `listen:
+	w.laptop, err = w.penstock(ctx, w.Laptop, settings+`listen:
   tun: {name: pen0, address: [10.77.0.1/24], state_file: DIR/host.json}
 transports: {corp: {wireguard: {config: corp.conf}}}
 dns: {upstreams: [{address: 10.99.0.1, via: corp}]}
 limits: {tcp_flows: 20000}
-rules: [{name: rest, do: {via: corp}}]
+rules: [`+rules+`{name: rest, do: {via: corp}}]
 metrics: {listen: "MONITOR"}
 `)
 	return err
