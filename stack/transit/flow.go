@@ -142,7 +142,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		}
 		clampSYN(p, f.most)
 		f.out.apply(link.Meta{}, p)
-		reseal(p, f.Mapped.Addr(), f.Server.Addr())
+		reseal(m, p, f.Mapped.Addr(), f.Server.Addr())
 		return Cross, false
 	case s.has(flagRST):
 		ended = f.endLocked()
@@ -207,7 +207,7 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		}
 		clampSYN(p, f.most)
 		f.back.apply(link.Meta{}, p)
-		reseal(p, f.Server.Addr(), f.Client.Addr())
+		reseal(m, p, f.Server.Addr(), f.Client.Addr())
 		if f.phase == opening {
 			f.phase, opened = open, true
 			f.server.sent(s)

@@ -123,10 +123,14 @@ func clampSYN(p *packet.Packet, most uint16) {
 	}
 }
 
-// reseal computes the checksum of a TCP packet anew.
-func reseal(p *packet.Packet, src, dst netip.Addr) {
-	p.Body[atChecksum], p.Body[atChecksum+1] = 0, 0
-	binary.BigEndian.PutUint16(p.Body[atChecksum:], link.Checksum(p.Body, packet.PseudoHeader(packet.ProtoTCP, src, dst, len(p.Body))))
+// reseal computes the checksum of a TCP packet anew, as far as m says that it is computed here.
+func reseal(m link.Meta, p *packet.Packet, src, dst netip.Addr) {
+	field, sum := p.Body[atChecksum:], packet.PseudoHeader(packet.ProtoTCP, src, dst, len(p.Body))
+	if !m.Partial {
+		field[0], field[1] = 0, 0
+		sum = link.Checksum(p.Body, sum)
+	}
+	binary.BigEndian.PutUint16(field, sum)
 }
 
 // segment is what a TCP header says.
