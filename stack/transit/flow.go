@@ -116,7 +116,7 @@ func New(c Config, now int64) *Flow {
 func (f *Flow) FromClient(m link.Meta, p *packet.Packet, now int64) Step {
 	s, ok := parse(p)
 	switch {
-	case !ok || hasOptions(p):
+	case !ok || hasOptions(p) || !isSound(m, p):
 		return Stay
 	case hops(p) <= 1:
 		return Expire
@@ -181,7 +181,7 @@ func (f *Flow) admit(m link.Meta, p *packet.Packet, s *segment) order {
 func (f *Flow) FromServer(m link.Meta, p *packet.Packet, now int64) Step {
 	s, ok := parse(p)
 	switch {
-	case !ok || hasOptions(p):
+	case !ok || hasOptions(p) || !isSound(m, p):
 		return Stay
 	case hops(p) <= 1:
 		return Expire

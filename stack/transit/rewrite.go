@@ -98,6 +98,16 @@ func hops(p *packet.Packet) byte {
 // hasOptions reports whether a packet has IPv4 options or IPv6 extension headers. Some name another destination.
 func hasOptions(p *packet.Packet) bool { return len(p.Raw)-len(p.Body) != packet.HeaderLen(p.Src) }
 
+// isSound reports whether what is still to be done to a packet is what TCP needs: whoever finishes it would write elsewhere.
+func isSound(m link.Meta, p *packet.Packet) bool {
+	gso := link.GSOTCPv6
+	if p.Src.Is4() {
+		gso = link.GSOTCPv4
+	}
+	return (m.GSO == link.GSONone || m.GSO == gso && m.SegSize > 0) &&
+		(!m.Partial || int(m.CsumStart) == len(p.Raw)-len(p.Body) && m.CsumOffset == atChecksum)
+}
+
 // clampSYN makes a packet with SYN one that fits the way: no payload, which nobody has judged, and no more in a segment than
 // most. It leaves the checksum to reseal.
 func clampSYN(p *packet.Packet, most uint16) {

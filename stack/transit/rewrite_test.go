@@ -263,3 +263,39 @@ func TestASuperPacketWithSYNIsOnePacketWithoutPayload(t *testing.T) {
 		checkRewritten(t, s, c.Mapped, c.Server, s.seq, nil, out[0])
 	}
 }
+
+func TestHeadersThatLieDoNotCross(t *testing.T) {
+	for _, c := range families {
+		w := newTrack(t, c, false).open()
+		s := w.up(1, serverISN+1, flagACK, []byte("some payload")...)
+		hdr := packet.HeaderLen(c.Client.Addr())
+		for _, offset := range []byte{0, 4 << 4, 14 << 4, 15 << 4} {
+			p := s.packet(t)
+			p.Body[atOffset] = offset
+			if got := w.FromClient(link.Meta{}, p, 0); got != Stay {
+				t.Errorf("data offset %#x: got step %d, want %d", offset, got, Stay)
+			}
+		}
+		good, _ := s.unfinished(5)
+		for name, lie := range map[string]func(*link.Meta){
+			"UDP":                            func(m *link.Meta) { m.GSO = link.GSOUDP },
+			"a checksum in the payload":      func(m *link.Meta) { m.CsumOffset = 22 },
+			"a checksum in the IP header":    func(m *link.Meta) { m.CsumStart, m.CsumOffset = 0, 10 },
+			"a sum that begins elsewhere":    func(m *link.Meta) { m.CsumStart, m.CsumOffset = uint16(hdr+2), atChecksum-2 },
+			"a super-packet of the other IP": func(m *link.Meta) { m.GSO ^= link.GSOTCPv4 ^ link.GSOTCPv6 },
+			"segments of no size":            func(m *link.Meta) { m.SegSize = 0 },
+		} {
+			m := good
+			lie(&m)
+			_, b := s.unfinished(5)
+			for _, step := range []struct {
+				f    func(link.Meta, *packet.Packet, int64) Step
+				from netip.AddrPort
+			}{{w.FromClient, c.Client}, {w.FromServer, c.Server}} {
+				if got := step.f(m, parsed(t, m, bytes.Clone(b)), 0); got != Stay {
+					t.Errorf("%s, from %v: got step %d, want %d", name, step.from, got, Stay)
+				}
+			}
+		}
+	}
+}
