@@ -82,13 +82,15 @@ type end struct {
 
 // sent notes a segment, and returns how much of its payload is new.
 func (e *end) sent(s *segment) (fresh uint64) {
-	n := s.end()
+	n, data := s.end(), s.seq+uint32(len(s.payload))
 	switch {
 	case !e.known:
 		e.next, e.known = n, true
 		fresh = uint64(len(s.payload))
 	case after(n, e.next):
-		fresh = min(uint64(n-e.next), uint64(len(s.payload)))
+		if after(data, e.next) {
+			fresh = min(uint64(data-e.next), uint64(len(s.payload)))
+		}
 		e.next = n
 	}
 	if s.has(flagACK) && (e.has == 0 || after(s.ack, e.has)) {
@@ -137,9 +139,10 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		if s.has(flagACK) {
 			return Stay, false
 		}
-		if f.phase != opening || s.seq != f.ISN {
+		if f.phase == over || s.seq != f.ISN {
 			return Renew, false
 		}
+		// It may be repeated although its answer has crossed: that was lost, or is on its way.
 		clampSYN(p, f.most)
 		f.out.apply(link.Meta{}, p)
 		reseal(m, p, f.Mapped.Addr(), f.Server.Addr())
@@ -148,8 +151,8 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		ended = f.endLocked()
 	case f.phase == opening:
 		return Stay, false // nothing can follow a SYN that was not answered
-	case f.phase == over && len(s.payload) > 0:
-		return Stay, false
+	case f.phase == over && after(s.seq+uint32(len(s.payload)), f.client.next):
+		return Stay, false // what is repeated crosses: the last ACK may be lost
 	case f.gate != nil:
 		switch f.admit(m, p, s) {
 		case hold:
@@ -215,7 +218,7 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		return Cross, opened, false
 	case s.has(flagRST):
 		ended = f.isResetLocked(s) && f.endLocked()
-	case f.phase == over && len(s.payload) > 0:
+	case f.phase == over && after(s.seq+uint32(len(s.payload)), f.server.next):
 		return Stay, false, false
 	case f.phase != opening:
 		f.rx.Add(f.server.sent(s))
