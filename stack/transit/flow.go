@@ -149,6 +149,13 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		return Cross, false
 	case s.has(flagRST):
 		ended = f.endLocked()
+		if len(s.payload) == 0 {
+			break
+		}
+		cutPayload(p) // nobody has read it
+		f.out.apply(link.Meta{}, p)
+		reseal(m, p, f.Mapped.Addr(), f.Server.Addr())
+		return Cross, ended
 	case f.phase == opening:
 		return Stay, false // nothing can follow a SYN that was not answered
 	case f.phase == over && after(s.seq+uint32(len(s.payload)), f.client.next):

@@ -108,9 +108,8 @@ func isSound(m link.Meta, p *packet.Packet) bool {
 		(!m.Partial || int(m.CsumStart) == len(p.Raw)-len(p.Body) && m.CsumOffset == atChecksum)
 }
 
-// clampSYN makes a packet with SYN one that fits the way: no payload, which nobody has judged, and no more in a segment than
-// most. It leaves the checksum to reseal.
-func clampSYN(p *packet.Packet, most uint16) {
+// cutPayload takes the payload from a packet. It leaves the checksums to apply and reseal.
+func cutPayload(p *packet.Packet) {
 	hdr, length := len(p.Raw)-len(p.Body), int(p.Body[atOffset]>>4)*4
 	p.Raw, p.Body = p.Raw[:hdr+length], p.Body[:length]
 	if hdr == 20 {
@@ -118,6 +117,12 @@ func clampSYN(p *packet.Packet, most uint16) {
 	} else {
 		binary.BigEndian.PutUint16(p.Raw[4:], uint16(length))
 	}
+}
+
+// clampSYN makes a packet with SYN one that fits the way: no payload, which nobody has judged, and no more in a segment than
+// most. It leaves the checksums to apply and reseal.
+func clampSYN(p *packet.Packet, most uint16) {
+	cutPayload(p)
 	const end, nop, mss = 0, 1, 2
 	for o := p.Body[20:]; len(o) > 0; {
 		switch {
