@@ -48,13 +48,15 @@ const (
 
 // phase is how far a connection has come.
 //
-//	opening --SYN-ACK--> open --FIN both ways, or RST--> over
+//	opening --SYN-ACK--> open --FIN both ways, or RST--> over --Reset--> cut
+//	   +------------------+------------Reset--------------------------^
 type phase uint8
 
 const (
 	opening phase = iota
 	open
-	over
+	over // what is on its way still crosses
+	cut  // nothing crosses
 )
 
 // Flow is one TCP connection that crosses. Its methods may be called by several goroutines at once. Packets of one direction must
@@ -74,26 +76,20 @@ type Flow struct {
 
 // end is one side of a connection.
 type end struct {
-	known bool   // its sequence numbers are known
-	fin   bool   // it has sent FIN
-	next  uint32 // sequence number after what it has sent
-	has   uint32 // what it has acknowledged: sequence number that it expects of the other
+	fin  bool   // it has sent FIN
+	next uint32 // sequence number after what it has sent
+	has  uint32 // what it has acknowledged: sequence number that it expects of the other
 }
 
-// sent notes a segment, and returns how much of its payload is new.
-func (e *end) sent(s *segment) (fresh uint64) {
-	n, data := s.end(), s.seq+uint32(len(s.payload))
-	switch {
-	case !e.known:
-		e.next, e.known = n, true
-		fresh = uint64(len(s.payload))
-	case after(n, e.next):
+// sent notes a segment to other, and returns how much of its payload is new.
+func (e *end) sent(s *segment, other *end) (fresh uint64) {
+	if n, data := s.end(), s.seq+uint32(len(s.payload)); after(n, e.next) {
 		if after(data, e.next) {
 			fresh = min(uint64(data-e.next), uint64(len(s.payload)))
 		}
 		e.next = n
 	}
-	if s.has(flagACK) && (e.has == 0 || after(s.ack, e.has)) {
+	if s.has(flagACK) && after(s.ack, e.has) && !after(s.ack, other.next) {
 		e.has = s.ack
 	}
 	e.fin = e.fin || s.has(flagFIN)
@@ -106,7 +102,7 @@ func New(c Config, now int64) *Flow {
 		Config: c, out: translate(c.Client, c.Mapped, false), back: translate(c.Mapped, c.Client, true),
 		most: uint16(c.MTU - packet.HeaderLen(c.Server.Addr()) - 20),
 	}
-	f.client = end{known: true, next: c.ISN + 1}
+	f.client = end{next: c.ISN + 1}
 	f.seen.Store(now)
 	if c.Read != nil {
 		f.gate = &gate{base: c.ISN + 1, may: c.ISN + 1}
@@ -139,7 +135,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		if s.has(flagACK) {
 			return Stay, false
 		}
-		if f.phase == over || s.seq != f.ISN {
+		if f.phase >= over || s.seq != f.ISN {
 			return Renew, false
 		}
 		// It may be repeated although its answer has crossed: that was lost, or is on its way.
@@ -147,6 +143,8 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		f.out.apply(link.Meta{}, p)
 		reseal(m, p, f.Mapped.Addr(), f.Server.Addr())
 		return Cross, false
+	case f.phase == cut:
+		return Stay, false
 	case s.has(flagRST):
 		ended = f.endLocked()
 		if len(s.payload) == 0 {
@@ -163,13 +161,13 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 	case f.gate != nil:
 		switch f.admit(m, p, s) {
 		case hold:
-			f.tx.Add(f.client.sent(s))
+			f.tx.Add(f.client.sent(s, &f.server))
 			return Stay, false
 		case discard:
 			return Stay, false
 		}
 	}
-	f.tx.Add(f.client.sent(s))
+	f.tx.Add(f.client.sent(s, &f.server))
 	f.out.apply(m, p)
 	return Cross, ended || f.closedLocked()
 }
@@ -211,6 +209,8 @@ func (f *Flow) FromServer(m link.Meta, p *packet.Packet, now int64) Step {
 
 func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step, opened, ended bool) {
 	switch {
+	case f.phase == cut:
+		return Stay, false, false
 	case s.has(flagSYN):
 		if !s.has(flagACK) || s.ack != f.ISN+1 {
 			return Stay, false, false
@@ -220,15 +220,16 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		reseal(m, p, f.Server.Addr(), f.Client.Addr())
 		if f.phase == opening {
 			f.phase, opened = open, true
-			f.server.sent(s)
+			f.server = end{next: s.seq + 1, has: s.ack}
+			f.client.has = s.seq + 1
 		}
 		return Cross, opened, false
 	case s.has(flagRST):
 		ended = f.isResetLocked(s) && f.endLocked()
 	case f.phase == over && after(s.seq+uint32(len(s.payload)), f.server.next):
 		return Stay, false, false
-	case f.phase != opening:
-		f.rx.Add(f.server.sent(s))
+	case f.phase != opening && f.isTrueLocked(s):
+		f.rx.Add(f.server.sent(s, &f.client))
 		if f.gate != nil && s.has(flagACK) && f.gate.acked(s.ack) {
 			f.gate = nil
 		}
@@ -245,9 +246,18 @@ func (f *Flow) isResetLocked(s *segment) bool {
 	return !after(f.client.has, s.seq) && !after(s.seq, f.server.next)
 }
 
+// maxLate is how old an acknowledgement may be, in bytes that were acknowledged since.
+const maxLate = 1 << 24
+
+// isTrueLocked reports whether a segment of the server's acknowledges what the client may have sent. One that somebody made up who
+// cannot see the connection crosses, and the client ignores it (RFC 5961, 5); believed, it would make a RST credible.
+func (f *Flow) isTrueLocked(s *segment) bool {
+	return s.has(flagACK) && !after(s.ack, f.client.next) && !after(f.server.has, s.ack+maxLate)
+}
+
 func (f *Flow) endLocked() (ended bool) {
-	ended = f.phase != over
-	f.phase = over
+	ended = f.phase < over
+	f.phase = max(f.phase, over)
 	return ended
 }
 
@@ -290,7 +300,7 @@ func (f *Flow) drain() {
 		return // whoever drains sees the change
 	}
 	g.draining = true
-	for f.phase != over {
+	for f.phase < over {
 		list := g.release()
 		if len(list) == 0 {
 			break
@@ -308,19 +318,18 @@ func (f *Flow) drain() {
 // Reset ends the flow with RST to both sides. Nothing of it crosses any more.
 func (f *Flow) Reset() {
 	f.mu.Lock()
-	ended := f.endLocked()
-	c, s := f.client, f.server
-	f.gate = nil
+	was, c, s := f.phase, f.client, f.server
+	f.phase, f.gate = cut, nil
 	f.mu.Unlock()
-	if !ended {
+	switch was {
+	case opening:
+		f.ToClient(link.Meta{}, reset(f.Server, f.Client, 0, f.ISN+1, flagACK))
+		f.ToServer(link.Meta{}, reset(f.Mapped, f.Server, f.ISN+1, 0, 0)) // what it would have to acknowledge is not known
+	case open:
+		f.ToClient(link.Meta{}, reset(f.Server, f.Client, c.has, c.next, flagACK))
+		f.ToServer(link.Meta{}, reset(f.Mapped, f.Server, s.has, s.next, flagACK))
+	default:
 		return
-	}
-	if s.known {
-		f.ToClient(link.Meta{}, reset(f.Server, f.Client, c.has, c.next))
-		f.ToServer(link.Meta{}, reset(f.Mapped, f.Server, s.has, s.next))
-	} else {
-		f.ToClient(link.Meta{}, reset(f.Server, f.Client, 0, f.ISN+1))
-		f.ToServer(link.Meta{}, reset(f.Mapped, f.Server, f.ISN+1, 0))
 	}
 	f.Ended()
 }
@@ -329,7 +338,7 @@ func (f *Flow) Reset() {
 func (f *Flow) Over() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.phase == over
+	return f.phase >= over
 }
 
 // Seen is when the last packet of either side came.

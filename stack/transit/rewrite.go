@@ -187,8 +187,8 @@ func (s *segment) end() uint32 {
 // after reports whether sequence number a is behind b, around the wrap.
 func after(a, b uint32) bool { return int32(a-b) > 0 }
 
-// reset is a RST packet.
-func reset(src, dst netip.AddrPort, seq, ack uint32) []byte {
+// reset is a RST packet. flags may add ACK.
+func reset(src, dst netip.AddrPort, seq, ack uint32, flags byte) []byte {
 	hdr := packet.HeaderLen(src.Addr())
 	b := make([]byte, hdr+20)
 	packet.PutIP(b, packet.ProtoTCP, src.Addr(), dst.Addr(), 20)
@@ -196,7 +196,7 @@ func reset(src, dst netip.AddrPort, seq, ack uint32) []byte {
 	packet.PutPorts(body, src, dst)
 	binary.BigEndian.PutUint32(body[atSeq:], seq)
 	binary.BigEndian.PutUint32(body[atAck:], ack)
-	body[atOffset], body[atFlags] = 5<<4, flagRST|flagACK
+	body[atOffset], body[atFlags] = 5<<4, flagRST|flags
 	binary.BigEndian.PutUint16(body[atChecksum:], link.Checksum(body, packet.PseudoHeader(packet.ProtoTCP, src.Addr(), dst.Addr(), len(body))))
 	return b
 }
