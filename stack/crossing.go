@@ -271,6 +271,10 @@ func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
 	if !ok || h.Proto != packet.ProtoTCP {
 		return false
 	}
+	if h.Src.Is4() != icmp.Src.Is4() {
+		s.metrics.drop(dropMalformed)
+		return true
+	}
 	ports := flowAddrs(&h)
 	rest := binary.BigEndian.Uint32(icmp.Body[4:])
 	if c, ok := s.crossings.guests.Find(ports.Local, ports.Remote); ok {

@@ -1,7 +1,6 @@
 package transit
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -367,26 +366,30 @@ func (f *Flow) Bytes() (in, out uint64) { return f.tx.Load(), f.rx.Load() }
 // QuoteToClient translates the head of a packet to the server that an ICMP error quotes, for the client. ok is false for one that
 // the flow has not sent lately: somebody guesses.
 func (f *Flow) QuoteToClient(quoted []byte) (b []byte, ok bool) {
-	q, ok := packet.Quoted(quoted)
+	seq, ok := quotedSeq(quoted, f.Mapped, f.Server)
 	if !ok {
 		return nil, false
 	}
-	seq := binary.BigEndian.Uint32(q.Body[atSeq:])
 	f.mu.Lock()
 	ok = f.phase == opening && seq == f.ISN || f.phase == open && !after(f.server.has, seq) && after(f.client.next, seq)
 	f.mu.Unlock()
-	return quote(quoted, f.Client, false), ok
+	if !ok {
+		return nil, false
+	}
+	return quote(quoted, f.Client, false), true
 }
 
 // QuoteToServer is QuoteToClient for the head of a packet to the client.
 func (f *Flow) QuoteToServer(quoted []byte) (b []byte, ok bool) {
-	q, ok := packet.Quoted(quoted)
+	seq, ok := quotedSeq(quoted, f.Server, f.Client)
 	if !ok {
 		return nil, false
 	}
-	seq := binary.BigEndian.Uint32(q.Body[atSeq:])
 	f.mu.Lock()
 	ok = f.phase == open && !after(f.client.has, seq) && after(f.server.next, seq)
 	f.mu.Unlock()
-	return quote(quoted, f.Mapped, true), ok
+	if !ok {
+		return nil, false
+	}
+	return quote(quoted, f.Mapped, true), true
 }

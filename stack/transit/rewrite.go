@@ -201,6 +201,16 @@ func reset(src, dst netip.AddrPort, seq, ack uint32, flags byte) []byte {
 	return b
 }
 
+// quotedSeq is the sequence number of the head of a TCP packet from src to dst. ok is false for any other head.
+func quotedSeq(b []byte, src, dst netip.AddrPort) (seq uint32, ok bool) {
+	q, ok := packet.Quoted(b)
+	if !ok || q.Proto != packet.ProtoTCP || q.Src != src.Addr() || q.Dst != dst.Addr() ||
+		binary.BigEndian.Uint16(q.Body) != src.Port() || binary.BigEndian.Uint16(q.Body[2:]) != dst.Port() {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(q.Body[atSeq:]), true
+}
+
 // quote copies the head of a packet with another address and port at one end. Its TCP checksum, which may be cut off, stays as it
 // was: nobody checks it in a quotation.
 func quote(b []byte, to netip.AddrPort, isDst bool) []byte {
