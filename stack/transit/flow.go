@@ -179,7 +179,7 @@ func (f *Flow) admit(m link.Meta, p *packet.Packet, s *segment) order {
 	}
 	if o == hold {
 		f.out.apply(m, p)
-		f.gate.keep(m, p.Raw, s.seq+uint32(len(s.payload)))
+		f.gate.keep(m, p.Raw, s)
 	}
 	return o
 }
@@ -276,7 +276,7 @@ func (f *Flow) Permit(n int) {
 		f.mu.Unlock()
 		return
 	}
-	f.gate.may += uint32(n)
+	f.gate.permit(n)
 	f.drain()
 }
 
@@ -304,11 +304,14 @@ func (f *Flow) drain() {
 		if len(list) == 0 {
 			break
 		}
-		f.mu.Unlock()
 		for _, h := range list {
+			if f.phase >= over {
+				break
+			}
+			f.mu.Unlock()
 			f.ToServer(h.m, h.b)
+			f.mu.Lock()
 		}
-		f.mu.Lock()
 	}
 	g.draining = false
 	f.mu.Unlock()

@@ -88,7 +88,7 @@ func finished(t testing.TB, m link.Meta, b []byte) []*packet.Packet {
 	}
 	var list []*packet.Packet
 	for !s.Done() {
-		dst := make([]byte, link.MaxPacket)
+		dst := make([]byte, len(b))
 		n, err := s.Next(dst)
 		if err != nil {
 			t.Fatal(err)
