@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -91,6 +92,9 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 	if err != nil {
 		return nil, err
 	}
+	if to.life.Err() != nil {
+		return nil, fmt.Errorf("stack %s: pass %v: %w", to.name, r.Dst, net.ErrClosed)
+	}
 	f := r.tcp
 	s := f.t.s
 	c := &crossing{near: s, far: to, tcp: f, ended: p.Ended}
@@ -104,9 +108,12 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 	f.fr.Complete(false) // gVisor ignores every SYN of these ports until then
 	evicted, err := f.passed(c)
 	evicted.end()
-	if err != nil { // it was cut while it waited, or there is no room: it is over
+	// It may be over: it was cut while it waited, there is no room, or the other stack or its address went meanwhile. Who took these
+	// away has reset what he found in the table, which was so before; finishCrossing may have come before passed.
+	if err != nil || c.Over() || to.life.Err() != nil || !to.own(src) {
 		c.Reset()
 		c.forget()
+		s.tcp.finishCrossing(f)
 		return &Passed{c}, nil
 	}
 	syn, fault := packet.Parse(link.Meta{}, f.syn)
