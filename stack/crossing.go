@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -201,6 +202,9 @@ func (s receiver) cross(m link.Meta, h *packet.Packet, g *merger) (taken bool) {
 	if c, ok := s.crossings.guests.Find(ports.Remote, ports.Local); ok {
 		now := c.near.now()
 		c.tcp.place.Active.Store(now)
+		if s.isTooBig(m, h, c.near.MTU()) {
+			return true
+		}
 		switch c.FromServer(m, h, now) {
 		case transit.Cross:
 			s.crossTo(c.near, direction{c, true}, m, h, g)
@@ -215,8 +219,7 @@ func (s receiver) cross(m link.Meta, h *packet.Packet, g *merger) (taken bool) {
 func (s receiver) stepFromClient(c *crossing, m link.Meta, h *packet.Packet, g *merger) (taken bool) {
 	now := s.now()
 	c.tcp.place.Active.Store(now)
-	if size := wireSize(m, h); size > c.far.MTU() {
-		sender(s).tooBigTCP(h, c.far.MTU())
+	if s.isTooBig(m, h, c.far.MTU()) {
 		return true
 	}
 	switch c.FromClient(m, h, now) {
@@ -233,26 +236,108 @@ func (s receiver) stepFromClient(c *crossing, m link.Meta, h *packet.Packet, g *
 }
 
 func (s receiver) crossTo(to *Stack, d direction, m link.Meta, h *packet.Packet, g *merger) {
-	if g != nil && m == (link.Meta{}) {
+	if g != nil && m == (link.Meta{}) && len(h.Raw) <= to.MTU() {
 		g.Add(d, h)
 		return
 	}
 	to.sendCrossing(m, [][]byte{h.Raw})
 }
 
-// sendCrossing sends a packet that was rewritten for this stack.
+// isTooBig answers a packet that does not fit the way of its flow and must not be cut.
+func (s receiver) isTooBig(m link.Meta, h *packet.Packet, mtu int) bool {
+	if !h.Whole || wireSize(m, h.Headers(), len(h.Raw)) <= mtu {
+		return false
+	}
+	sender(s).tooBigTCP(h, mtu)
+	return true
+}
+
+// wireSize is the size of the largest packet that one of size bytes with these headers becomes, in bytes.
+func wireSize(m link.Meta, headers []byte, size int) int {
+	if m.GSO == link.GSONone {
+		return size
+	}
+	return min(len(headers)+int(m.SegSize), size)
+}
+
+// sendCrossing sends a packet that was rewritten for this stack, in fragments if it has to be.
 func (s *Stack) sendCrossing(m link.Meta, pieces [][]byte) {
-	if err := s.nic.SendPieces(m, pieces); err != nil {
+	var err error
+	if s.fits(m, pieces) {
+		err = s.nic.SendPieces(m, pieces)
+	} else {
+		err = s.sendFragments(m, pieces)
+	}
+	if err != nil {
 		s.metrics.drop(dropQueue)
 	}
 }
 
-// wireSize is the size of the largest packet that a packet or super-packet becomes, in bytes.
-func wireSize(m link.Meta, h *packet.Packet) int {
-	if m.GSO == link.GSONone {
-		return len(h.Raw)
+// fits reports whether what a packet becomes fits the stack's MTU.
+func (s *Stack) fits(m link.Meta, pieces [][]byte) bool {
+	size := 0
+	for _, b := range pieces {
+		size += len(b)
 	}
-	return len(h.Headers()) + int(m.SegSize)
+	mtu := s.MTU()
+	if size <= mtu {
+		return true
+	}
+	head := packet.Packet{Raw: pieces[0], Body: pieces[0][ipHeaderLen(pieces[0]):], Proto: packet.ProtoTCP}
+	return wireSize(m, head.Headers(), size) <= mtu
+}
+
+// ipHeaderLen is the length of the header of a packet of a flow, which has no IP options.
+func ipHeaderLen(b []byte) int {
+	if b[0]>>4 == 4 {
+		return 20
+	}
+	return 40
+}
+
+// sendFragments sends the segments of a packet or super-packet in fragments, as a router does with a packet that may be cut.
+func (s *Stack) sendFragments(m link.Meta, pieces [][]byte) error {
+	var seg link.Segmenter
+	all := bytes.Join(pieces, nil)
+	if err := seg.Reset(m, all); err != nil {
+		return err
+	}
+	for whole := make([]byte, len(all)); !seg.Done(); {
+		n, err := seg.Next(whole)
+		if err != nil {
+			return err
+		}
+		if n <= s.MTU() {
+			if err := s.nic.Send(whole[:n]); err != nil {
+				return err
+			}
+			continue
+		}
+		p, fault := packet.Parse(link.Meta{}, whole[:n])
+		if fault != "" {
+			return errors.New(string(fault))
+		}
+		err = packet.Fragment(p.Raw, p.Proto, p.Src, p.Dst, s.MTU(), func(f []byte) error {
+			likeRouter(f, p.Raw)
+			return s.nic.Send(f)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// likeRouter gives a packet the service and the hop count of another.
+func likeRouter(b, of []byte) {
+	if b[0]>>4 == 6 {
+		copy(b[:4], of[:4])
+		b[7] = of[7]
+		return
+	}
+	b[1], b[8] = of[1], of[8]
+	b[10], b[11] = 0, 0
+	binary.BigEndian.PutUint16(b[10:], link.Checksum(b[:20], 0))
 }
 
 // crossReassembled takes a segment that gVisor put together from fragments.
@@ -265,7 +350,9 @@ func (s receiver) crossReassembled(id stack.TransportEndpointID, pkt *stack.Pack
 	src, dst := fromTCPIP(id.RemoteAddress), fromTCPIP(id.LocalAddress)
 	b := make([]byte, packet.HeaderLen(src), packet.HeaderLen(src)+body.Size())
 	packet.PutIP(b, packet.ProtoTCP, src, dst, body.Size())
+	likeRouter(b, pkt.NetworkHeader().Slice())
 	h, fault := packet.Parse(link.Meta{}, append(b, body.AsSlice()...))
+	h.Whole = false // it came in fragments
 	return fault == "" && s.cross(link.Meta{}, &h, nil)
 }
 

@@ -229,6 +229,106 @@ func TestASYNIsRepeatedUntilItIsAnswered(t *testing.T) {
 	}
 }
 
+// reassemble collects a packet that comes in fragments.
+func (w *wire) reassemble(t *testing.T, mtu int) (body []byte, first packet.Packet) {
+	t.Helper()
+	for {
+		p := w.expect("fragment", func(packet.Packet) bool { return true })
+		if len(p.Raw) > mtu {
+			t.Errorf("got a packet of %d bytes, want at most %d", len(p.Raw), mtu)
+		}
+		if body == nil {
+			first = p
+		}
+		if !p.Fragment {
+			return p.Body, p
+		}
+		if p.Src.Is6() {
+			body = append(body, p.Body[8:]...)
+			if p.Body[3]&1 == 0 {
+				return body, first
+			}
+			continue
+		}
+		body = append(body, p.Body...)
+		if p.Raw[6]&0x20 == 0 {
+			return body, first
+		}
+	}
+}
+
+func TestAPacketTooBigForTheWayOnIsAnsweredOrCut(t *testing.T) {
+	const mtu = 1280
+	for _, ends := range crossingEnds {
+		w := newCrossingWires(t, Config{}, mtu)
+		f := w.open(ends[0], ends[1], 100)
+		is4 := f.client.Addr().Is4()
+		hdr := packet.HeaderLen(f.client.Addr())
+		data := make([]byte, 1400-hdr-20)
+		for i := range data {
+			data[i] = byte(i)
+		}
+		tooBig := func(what string) {
+			t.Helper()
+			p := w.client.expect("ICMP error", isICMP)
+			kind, code := byte(packet.PacketTooBig6), byte(0)
+			if is4 {
+				kind, code = packet.Unreachable4, packet.FragmentationNeeded
+			}
+			q, ok := packet.Quoted(p.Body[8:])
+			if p.Body[0] != kind || p.Body[1] != code || binary.BigEndian.Uint32(p.Body[4:]) != mtu || !ok || q.Src != f.client.Addr() {
+				t.Errorf("%s: got % x, want type %d, code %d, MTU %d", what, p.Body[:8], kind, code, mtu)
+			}
+		}
+		big := segment(f.client, f.server, f.up, f.down, flagACK, data)
+		w.client.send(big)
+		tooBig("a packet")
+		super := segment(f.client, f.server, f.up, f.down, flagACK, append(data, data...))
+		m := link.Meta{GSO: link.GSOTCPv6, SegSize: uint16(len(data)), HdrLen: uint16(hdr + 20), Partial: true, CsumStart: uint16(hdr), CsumOffset: 16}
+		if is4 {
+			m.GSO = link.GSOTCPv4
+		}
+		binary.BigEndian.PutUint16(super[hdr+16:], packet.PseudoHeader(packet.ProtoTCP, f.client.Addr(), f.server.Addr(), len(super)-hdr))
+		w.client.port.Write(m, [][]byte{super})
+		tooBig("a super-packet")
+		w.server.none("packet", func(packet.Packet) bool { return true })
+		check := func(what string, want []byte, hops byte) {
+			t.Helper()
+			body, first := w.server.reassemble(t, mtu)
+			p := packet.Packet{Src: f.mapped.Addr(), Dst: f.server.Addr(), Proto: packet.ProtoTCP, Body: body}
+			if !p.ChecksumValid() || !slices.Equal(body[20:], want) {
+				t.Errorf("%s: the server got %d bytes, checksum right %v, want %d bytes", what, len(body), p.ChecksumValid(), 20+len(want))
+			}
+			ttl := first.Raw[7]
+			if is4 {
+				ttl = first.Raw[8]
+			}
+			if ttl != hops || first.Src != f.mapped.Addr() {
+				t.Errorf("%s: got hop count %d from %v, want %d from %v", what, ttl, first.Src, hops, f.mapped)
+			}
+		}
+		if is4 {
+			loose := mayBeCut(slices.Clone(big))
+			loose[8] = 9
+			loose[10], loose[11] = 0, 0
+			binary.BigEndian.PutUint16(loose[10:], link.Checksum(loose[:20], 0))
+			w.client.send(loose)
+			check("a packet that may be cut", data, 8)
+			w.client.port.Write(m, [][]byte{mayBeCut(slices.Clone(super))})
+			check("the first of a super-packet that may be cut", data, 63)
+			check("the second of it", data, 63)
+		}
+		for _, part := range fragments(big, 800) {
+			w.client.send(part)
+		}
+		check("a packet that came in fragments", data, 63)
+		for _, part := range fragments(segment(f.client, f.server, f.up, f.down, flagACK, data[:1000]), 800) {
+			w.client.send(part)
+		}
+		check("a packet that came in fragments, and fits", data[:1000], 63)
+	}
+}
+
 func TestHopsEndAtEitherStack(t *testing.T) {
 	for _, ends := range crossingEnds {
 		w := newCrossingWires(t, Config{}, 1420)
