@@ -627,7 +627,7 @@ func BenchmarkIdleCrossings(b *testing.B) {
 	for b.Loop() {
 		w := newCrossingWires(b, Config{}, 1420)
 		src := func(i int) netip.AddrPort {
-			return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), uint16(20000+i))
+			return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 7), byte(1 + i&127)}), uint16(20000+i))
 		}
 		w.open(src(0), web, 1)
 		before := memory()
