@@ -19,6 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
+	"penstock/stack/datagram"
 	"penstock/stack/link"
 	"penstock/stack/packet"
 	"penstock/stack/transit"
@@ -144,7 +145,10 @@ func (c *crossing) enter(r *Request, src netip.Addr, read func([]byte)) error {
 				Opened:   c.opened, Ended: c.end,
 			}, c.near.now())
 			if c.far.crossings.guests.Add(r.Dst, mapped, c) {
-				break
+				if c.far.isFree(mapped, r.Dst) { // still: a dial looks at the guests once it is seen here
+					break
+				}
+				c.far.crossings.guests.Remove(r.Dst, mapped, c)
 			}
 		}
 		c.Flow = nil
@@ -162,8 +166,11 @@ func (c *crossing) enter(r *Request, src netip.Addr, read func([]byte)) error {
 	return nil
 }
 
-// isFree reports whether no connection of the stack's own uses a port towards dst.
+// isFree reports whether no connection or dial of the stack's own uses a port towards dst.
 func (s *Stack) isFree(local, dst netip.AddrPort) bool {
+	if s.dials.has(datagram.Pair{Remote: dst, Local: local}) {
+		return false
+	}
 	proto := ipv4.ProtocolNumber
 	if dst.Addr().Is6() {
 		proto = ipv6.ProtocolNumber

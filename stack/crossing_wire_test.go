@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"penstock/stack/datagram"
 	"penstock/stack/link"
 	"penstock/stack/packet"
 )
@@ -169,6 +170,20 @@ func TestACrossingGivesWayToADialAndTheOtherWayRound(t *testing.T) {
 	}
 	if port := dial(); taken[port] {
 		t.Errorf("a dial left from port %d, from which a flow crosses", port)
+	}
+}
+
+// TestADialThatIsNotConnectedYetKeepsItsPort: gVisor knows it only from then on.
+func TestADialThatIsNotConnectedYetKeepsItsPort(t *testing.T) {
+	w := newCrossingWires(t, Config{}, 1420)
+	dial := datagram.Pair{Remote: web, Local: addr("10.9.0.2:20000")}
+	w.far.dials.begin(dial)
+	if f := w.open(addr("10.0.0.2:20000"), web, 100); f.mapped.Port() == 20000 {
+		t.Error("a flow crosses from the port of a dial")
+	}
+	w.far.dials.end(dial)
+	if f := w.open(addr("10.0.0.3:20000"), web, 100); f.mapped.Port() != 20000 {
+		t.Error("the port of a dial that has ended is not free")
 	}
 }
 
