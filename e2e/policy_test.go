@@ -154,9 +154,21 @@ func (w *packetWriter) Write(b []byte) (int, error) { return w.WriteTo(b, w.to) 
 //
 // Each way is tried twice: from the access router, which nothing filters, to see that it works at all, and from the
 // laptop.
-func TestNoWayRoundABlock(t *testing.T) {
+func TestNoWayRoundABlock(t *testing.T) { eachDatapath(t, noWayRoundABlock) }
+
+// eachDatapath runs a test with packets that cross penstock and with connections that end in it.
+func eachDatapath(t *testing.T, test func(t *testing.T, edits ...string)) {
 	t.Parallel()
-	w := newPolicyWorld(t).up(t)
+	for _, datapath := range []string{"auto", "terminate"} {
+		t.Run(datapath, func(t *testing.T) {
+			t.Parallel()
+			test(t, "listen:\n", "datapath: "+datapath+"\nlisten:\n")
+		})
+	}
+}
+
+func noWayRoundABlock(t *testing.T, datapath ...string) {
+	w := newPolicyWorld(t, datapath...).up(t)
 	open, closed := &tryer{w, w.Access}, &tryer{w, w.Laptop}
 	through, controls, tried := 0, 0, 0
 	for _, group := range [][]way{waysInHTTP(), waysInTLS(), waysInQUIC(), waysInDNS(), waysOnOtherPorts()} {
@@ -186,9 +198,10 @@ func TestNoWayRoundABlock(t *testing.T) {
 }
 
 // laptop [pen0 -> penstock] === WireGuard ===> [penstock] gateway --- internet
-func TestWhatIsAllowedWorks(t *testing.T) {
-	t.Parallel()
-	w := newPolicyWorld(t).up(t)
+func TestWhatIsAllowedWorks(t *testing.T) { eachDatapath(t, whatIsAllowedWorks) }
+
+func whatIsAllowedWorks(t *testing.T, datapath ...string) {
+	w := newPolicyWorld(t, datapath...).up(t)
 	c := &tryer{w, w.Laptop}
 	worked := 0
 	rows := allowed()

@@ -29,8 +29,11 @@ const maxDrain = 64 << 10
 // explainable reports whether the client of a refused flow can be shown the page: the flow goes to a port for plain HTTP,
 // and a name was refused.
 func explainable(f *policy.Flow, v *policy.Verdict) bool {
-	return v.Action == policy.Refuse && f.Network == policy.TCP && len(f.Names) > 0 && (f.Dst.Port() == 80 || f.Dst.Port() == 8080)
+	return v.Action == policy.Refuse && f.Network == policy.TCP && len(f.Names) > 0 && showsPage(f.Dst.Port())
 }
+
+// showsPage reports whether clients that are refused on a port are shown the page.
+func showsPage(port uint16) bool { return port == 80 || port == 8080 }
 
 // refuseNamed answers a flow that was refused before it was read: with the page if it turns out to be HTTP, else with RST.
 func (r *Router) refuseNamed(ctx context.Context, e *entry) {

@@ -106,20 +106,51 @@ func (h *head) read(c net.Conn) (done bool, err error) {
 	first := len(h.b) == 0
 	n, err := c.Read((*buf)[:min(h.max-len(h.b), len(*buf))])
 	if n > 0 {
-		if err := h.hold((*buf)[:n]); err != nil {
-			return false, err
-		}
-		res := sniff.TCP(h.b)
-		if h.looks = res.Protocol; res.Status != sniff.NeedMore {
-			said := res // on the heap only now
-			h.said = &said
-			return true, nil
+		if done, err := h.add((*buf)[:n]); done || err != nil {
+			return done, err
 		}
 	}
 	if first && err == nil {
 		err = c.SetReadDeadline(time.Now().Add(startedLimit))
 	}
 	return false, err
+}
+
+// add holds the next bytes and looks at what there is then. done reports that more would change nothing.
+func (h *head) add(b []byte) (done bool, err error) {
+	if err := h.hold(b); err != nil {
+		return false, err
+	}
+	res := sniff.TCP(h.b)
+	if h.looks = res.Protocol; res.Status != sniff.NeedMore {
+		said := res // on the heap only now
+		h.said = &said
+		return true, nil
+	}
+	return false, nil
+}
+
+// headKind is what the first bytes of a flow to any port turned out to be.
+type headKind uint8
+
+const (
+	noName        headKind = iota // of a protocol without names
+	hello                         // of a protocol that shows one name
+	request                       // of HTTP, where more requests follow
+	longFirstLine                 // a line without an end, which may still be that of a request
+)
+
+func (h *head) kind() headKind {
+	res := h.result()
+	switch {
+	case h.said != nil && !h.looksNamed() && res.Status != sniff.NotThis:
+		return longFirstLine
+	case res.Protocol == sniff.HTTP || res.Protocol == sniff.HTTP2:
+		return request
+	case h.said == nil || res.Status == sniff.NotThis:
+		return noName
+	}
+	return hello
 }
 
 // result is what was read says.

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"penstock/policy"
-	"penstock/policy/sniff"
 )
 
 // late carries a TCP flow to a port where the server may be the first to speak, while a name could still change its verdict. It
@@ -180,19 +179,18 @@ func (l *late) read(head *head) (passed int, err error) {
 // judge judges the flow by head. passed bytes of it have left. It returns the filter for the rest, or nil if all may pass, and
 // makes sure that the upstream is the verdict's.
 func (l *late) judge(head *head, passed int) (through io.Writer, err error) {
-	res := head.result()
-	inHTTP := res.Protocol == sniff.HTTP || res.Protocol == sniff.HTTP2
-	if head.said != nil && !head.looksNamed() && res.Status != sniff.NotThis { // a line without an end
+	kind := head.kind()
+	switch kind {
+	case longFirstLine:
 		line := &longLine{w: unwrapped(l.current()), last: head.b[:passed]}
 		_, err := line.Write(head.b[passed:])
 		head.release()
 		return line, err
-	}
-	if !inHTTP && (head.said == nil || res.Status == sniff.NotThis) {
-		return nil, nil // no name: the first verdict stands
+	case noName:
+		return nil, nil // the first verdict stands
 	}
 	first := l.e.verdict
-	named, v := l.r.named(l.ctx, l.before, res, l.e)
+	named, v := l.r.named(l.ctx, l.before, head.result(), l.e)
 	if v.Action != policy.Forward {
 		l.refuse(head, passed, &v)
 		return nil, errNoMore
@@ -202,7 +200,7 @@ func (l *late) judge(head *head, passed int) (through io.Writer, err error) {
 			return nil, err
 		}
 	}
-	if !inHTTP {
+	if kind != request {
 		return nil, nil
 	}
 	requests := &requestFilter{filter: filter{

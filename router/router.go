@@ -175,6 +175,14 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 		req.Answer.Drop()
 		return
 	}
+	if e.carrier != nil {
+		if (crosser{r}).pass(ctx, &req, e) {
+			return // Pass says when it is over
+		}
+		if readFirst(&e.flow, &e.verdict) {
+			e.accept(req.Answer)
+		}
+	}
 	defer e.release()
 	defer r.end(e)
 	switch v := &e.verdict; {
@@ -210,7 +218,8 @@ func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
 			v = policy.Verdict{}
 		}
 	}
-	if readFirst(&f, &v) || explainable(&f, &v) {
+	e.carrier = crosser{r}.carrier(req, e)
+	if e.carrier == nil && (readFirst(&f, &v) || explainable(&f, &v)) {
 		e.accept(req.Answer)
 	}
 	return e

@@ -18,6 +18,7 @@ type Flow struct {
 	Facts      policy.Flow
 	Verdict    policy.Verdict
 	Egress     string // the egress used; differs from Verdict.Egress after a fallback
+	Path       Path
 	Start, End time.Time
 	TxBytes    uint64 // payload from the client
 	RxBytes    uint64 // payload to the client
@@ -77,12 +78,15 @@ type entry struct {
 
 	release  func()   // of its names, when it is over
 	accepted net.Conn // the client's side, if the flow is read before it is dialled; nil if accepting failed
+	carrier  Carrier  // of its packets; nil if it ends here
 
 	// mu guards below. One goroutine at a time judges a flow: it writes flow and verdict, and reads them without the lock.
 	mu         sync.Mutex
 	flow       policy.Flow
 	verdict    policy.Verdict
 	egressName string
+	path       Path
+	passed     Passed // nil unless its packets cross
 	client     counted
 	err        string
 }
@@ -172,6 +176,31 @@ func (e *entry) failed(why string) {
 	e.err = why
 }
 
+// pathIs records how the flow is carried.
+func (e *entry) pathIs(p Path) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.path = p
+}
+
+// passedAs records that the packets of the flow cross.
+func (e *entry) passedAs(p Passed) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.passed, e.client = p, p
+}
+
+// kill resets the flow.
+func (e *entry) kill() {
+	e.cancel() // before the look at passed: see crosser.pass
+	e.mu.Lock()
+	p := e.passed
+	e.mu.Unlock()
+	if p != nil {
+		p.Abort()
+	}
+}
+
 func (e *entry) carriedBy(c any) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -182,7 +211,7 @@ func (e *entry) snapshot() Flow {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	f := Flow{
-		ID: e.id, Facts: e.flow, Verdict: e.verdict, Egress: e.egressName, Start: e.start, Err: e.err,
+		ID: e.id, Facts: e.flow, Verdict: e.verdict, Egress: e.egressName, Path: e.path, Start: e.start, Err: e.err,
 	}
 	if e.client != nil {
 		f.TxBytes, f.RxBytes = e.client.Bytes()
@@ -272,7 +301,7 @@ func (r *Router) Kill(match func(Flow) bool) int {
 	n := 0
 	for _, e := range r.table.entries() {
 		if match(e.snapshot()) {
-			e.cancel()
+			e.kill()
 			n++
 		}
 	}

@@ -37,7 +37,7 @@ type crossing struct {
 	*transit.Flow
 	near, far *Stack
 	tcp       *tcpFlow
-	ended     func()
+	passage   Passage
 }
 
 // direction is one direction of a crossing: what is merged into super-packets.
@@ -51,9 +51,9 @@ type merger = transit.Merger[direction]
 var mergers = sync.Pool{New: func() any {
 	return &merger{Send: func(d direction, m link.Meta, pieces [][]byte) {
 		if d.toNear {
-			d.c.near.sendCrossing(m, pieces)
+			sender{d.c.near}.crossing(m, pieces)
 		} else {
-			d.c.far.sendCrossing(m, pieces)
+			sender{d.c.far}.crossing(m, pieces)
 		}
 	}}
 }}
@@ -62,8 +62,11 @@ var mergers = sync.Pool{New: func() any {
 type Passage struct {
 	// Read gets what the client sends, in order, before it leaves: see transit.Config. Nil: nothing is read.
 	Read func(b []byte)
-	// Ended is called once, when the flow is over. It must not block.
-	Ended func()
+	// Opened is called when the server has accepted. It must not block. May be nil.
+	Opened func()
+	// Ended is called once, when the flow is over. err is why the server was not reached, if it was not: an errno. It must not
+	// block. May be nil.
+	Ended func(err error)
 }
 
 // Passed is a flow that was passed.
@@ -99,8 +102,8 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 	}
 	f := r.tcp
 	s := f.t.s
-	c := &crossing{near: s, far: to, tcp: f, ended: p.Ended}
-	if err := c.enter(r, src, p.Read); err != nil {
+	c := &crossing{near: s, far: to, tcp: f, passage: p}
+	if err := c.enter(r, src); err != nil {
 		return nil, err
 	}
 	if !r.answer() {
@@ -123,7 +126,7 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 	if fault == "" {
 		receiver{s}.stepFromClient(c, link.Meta{}, &syn, nil)
 	}
-	s.sweepSoon()
+	crosser{s}.sweepSoon()
 	return &Passed{c}, nil
 }
 
@@ -132,20 +135,17 @@ const portTriesMapped = 64
 
 // enter finds a port for a crossing on its far stack, and puts the crossing into both tables. The client's own port is the first
 // choice.
-func (c *crossing) enter(r *Request, src netip.Addr, read func([]byte)) error {
+func (c *crossing) enter(r *Request, src netip.Addr) error {
 	const lowest = 1024
 	port := r.Src.Port()
 	for range portTriesMapped {
 		mapped := netip.AddrPortFrom(src, port)
-		if c.far.isFree(mapped, r.Dst) {
+		if (crosser{c.far}).isFree(mapped, r.Dst) {
 			c.Flow = transit.New(transit.Config{
-				Client: r.Src, Server: r.Dst, Mapped: mapped, ISN: r.tcp.seq, MTU: min(c.near.MTU(), c.far.MTU()), Read: read,
-				ToServer: func(m link.Meta, b []byte) { c.far.sendCrossing(m, [][]byte{b}) },
-				ToClient: func(m link.Meta, b []byte) { c.near.sendCrossing(m, [][]byte{b}) },
-				Opened:   c.opened, Ended: c.end,
+				Client: r.Src, Server: r.Dst, Mapped: mapped, ISN: r.tcp.seq, MTU: min(c.near.MTU(), c.far.MTU()), Read: c.passage.Read, Owner: c,
 			}, c.near.now())
 			if c.far.crossings.guests.Add(r.Dst, mapped, c) {
-				if c.far.isFree(mapped, r.Dst) { // still: a dial looks at the guests once it is seen here
+				if (crosser{c.far}).isFree(mapped, r.Dst) { // still: a dial looks at the guests once it is seen here
 					break
 				}
 				c.far.crossings.guests.Remove(r.Dst, mapped, c)
@@ -166,8 +166,11 @@ func (c *crossing) enter(r *Request, src netip.Addr, read func([]byte)) error {
 	return nil
 }
 
+// crosser is a stack as flows cross from it and to it.
+type crosser struct{ *Stack }
+
 // isFree reports whether no connection or dial of the stack's own uses a port towards dst.
-func (s *Stack) isFree(local, dst netip.AddrPort) bool {
+func (s crosser) isFree(local, dst netip.AddrPort) bool {
 	if s.dials.has(datagram.Pair{Remote: dst, Local: local}) {
 		return false
 	}
@@ -186,14 +189,30 @@ func (c *crossing) forget() {
 	c.far.crossings.guests.Remove(c.Server, c.Mapped, c)
 }
 
-// opened is called when the server has accepted: the flow need not yield its place to a newer one any more.
-func (c *crossing) opened() { c.tcp.settle() }
+// ToServer sends a packet that was held, or a reset.
+func (c *crossing) ToServer(m link.Meta, b []byte) { sender{c.far}.crossing(m, [][]byte{b}) }
 
-// end is called once, when the flow is over. It stays in the tables until what is on its way has come.
-func (c *crossing) end() {
+// ToClient sends a reset.
+func (c *crossing) ToClient(m link.Meta, b []byte) { sender{c.near}.crossing(m, [][]byte{b}) }
+
+// Opened is called when the server has accepted: the flow need not yield its place to a newer one any more.
+func (c *crossing) Opened() {
+	c.tcp.settle()
+	if c.passage.Opened != nil {
+		c.passage.Opened()
+	}
+}
+
+// failures are the errnos that a dial of ours would have failed with.
+var failures = [...]error{
+	transit.Closed: nil, transit.Refused: syscall.ECONNREFUSED, transit.Unanswered: syscall.ETIMEDOUT, transit.Unreachable: syscall.EHOSTUNREACH,
+}
+
+// Ended is called once, when the flow is over. It stays in the tables until what is on its way has come.
+func (c *crossing) Ended(r transit.Result) {
 	c.near.tcp.finishCrossing(c.tcp)
-	if c.ended != nil {
-		c.ended()
+	if c.passage.Ended != nil {
+		c.passage.Ended(failures[r])
 	}
 }
 
@@ -247,7 +266,7 @@ func (s receiver) crossTo(to *Stack, d direction, m link.Meta, h *packet.Packet,
 		g.Add(d, h)
 		return
 	}
-	to.sendCrossing(m, [][]byte{h.Raw})
+	sender{to}.crossing(m, [][]byte{h.Raw})
 }
 
 // isTooBig answers a packet that does not fit the way of its flow and must not be cut.
@@ -267,8 +286,8 @@ func wireSize(m link.Meta, headers []byte, size int) int {
 	return min(len(headers)+int(m.SegSize), size)
 }
 
-// sendCrossing sends a packet that was rewritten for this stack, in fragments if it has to be.
-func (s *Stack) sendCrossing(m link.Meta, pieces [][]byte) {
+// crossing sends a packet that was rewritten for this stack, in fragments if it has to be.
+func (s sender) crossing(m link.Meta, pieces [][]byte) {
 	var err error
 	if s.fits(m, pieces) {
 		err = s.nic.SendPieces(m, pieces)
@@ -281,7 +300,7 @@ func (s *Stack) sendCrossing(m link.Meta, pieces [][]byte) {
 }
 
 // fits reports whether what a packet becomes fits the stack's MTU.
-func (s *Stack) fits(m link.Meta, pieces [][]byte) bool {
+func (s sender) fits(m link.Meta, pieces [][]byte) bool {
 	size := 0
 	for _, b := range pieces {
 		size += len(b)
@@ -303,7 +322,7 @@ func ipHeaderLen(b []byte) int {
 }
 
 // sendFragments sends the segments of a packet or super-packet in fragments, as a router does with a packet that may be cut.
-func (s *Stack) sendFragments(m link.Meta, pieces [][]byte) error {
+func (s sender) sendFragments(m link.Meta, pieces [][]byte) error {
 	var seg link.Segmenter
 	all := bytes.Join(pieces, nil)
 	if err := seg.Reset(m, all); err != nil {
@@ -379,7 +398,7 @@ func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
 	ports := flowAddrs(&h)
 	rest := binary.BigEndian.Uint32(icmp.Body[4:])
 	if c, ok := s.crossings.guests.Find(ports.Local, ports.Remote); ok {
-		if quoted, ok := c.QuoteToClient(icmp.Body[8:]); ok {
+		if quoted, ok := c.QuoteToClient(icmp.Body[8:], isUnreachable(icmp)); ok {
 			sender{c.near}.sendICMPError(icmp.Src, c.Client.Addr(), icmp.Body[0], icmp.Body[1], rest, quoted)
 		}
 		return true
@@ -393,19 +412,27 @@ func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
 	return false
 }
 
+// isUnreachable reports whether an ICMP error says that there is no way to a destination.
+func isUnreachable(icmp *packet.Packet) bool {
+	if icmp.Src.Is4() {
+		return icmp.Body[0] == packet.Unreachable4 && icmp.Body[1] != packet.FragmentationNeeded
+	}
+	return icmp.Body[0] == packet.Unreachable6
+}
+
 // sweepEvery is how often the flows that cross are looked at.
 const sweepEvery = time.Second
 
 // sweepSoon wakes the sweeper.
-func (s *Stack) sweepSoon() {
+func (s crosser) sweepSoon() {
 	select {
 	case s.crossings.sweep <- struct{}{}:
 	default:
 	}
 }
 
-// sweepCrossings forgets crossings that are over or silent, as long as there are any.
-func (s *Stack) sweepCrossings(ctx context.Context) {
+// sweepAll forgets crossings that are over or silent, as long as there are any.
+func (s crosser) sweepAll(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
@@ -424,21 +451,27 @@ func (s *Stack) sweepCrossings(ctx context.Context) {
 			return
 		}
 		now := s.now()
-		var stale []*crossing
+		var stale, owing []*crossing
 		s.crossings.begun.Each(func(c *crossing) {
-			if c.Stale(now) {
+			switch {
+			case c.Stale(now):
 				stale = append(stale, c)
+			case c.passage.Read != nil:
+				owing = append(owing, c)
 			}
 		})
 		for _, c := range stale {
-			c.Reset()
+			c.Expire()
 			c.forget()
+		}
+		for _, c := range owing {
+			c.Repeat()
 		}
 	}
 }
 
 // resetGuests ends the crossings that leave through this stack and for which which, if not nil, is true.
-func (s *Stack) resetGuests(which func(*crossing) bool) {
+func (s crosser) resetGuests(which func(*crossing) bool) {
 	var list []*crossing
 	s.crossings.guests.Each(func(c *crossing) {
 		if which == nil || which(c) {

@@ -43,7 +43,7 @@ func newTransitWorld(t testing.TB, limits Limits, read func(*Request) func([]byt
 	w.client = open(Config{Name: "client", Addrs: clientAddrs, Lossless: true})
 	w.far = open(Config{Name: "far", MTU: 1420, Addrs: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24"), netip.MustParsePrefix("fd09::2/64")}})
 	w.near = open(Config{Name: "near", Addrs: serverAddrs, Lossless: true, Limits: limits, Handle: func(_ context.Context, r *Request) {
-		p := Passage{Ended: func() { w.ended.Add(1) }}
+		p := Passage{Ended: func(error) { w.ended.Add(1) }}
 		if read != nil {
 			p.Read = read(r)
 		}
@@ -258,5 +258,51 @@ func TestCloseClientResetsWhatCrosses(t *testing.T) {
 	c.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("got %v, want %v", err, syscall.ECONNRESET)
+	}
+}
+
+// TestAClientThatTricklesIsReadToTheEnd sends a head in more segments than a client may have on the way. None leaves before all
+// were read, and all leave then.
+func TestAClientThatTricklesIsReadToTheEnd(t *testing.T) {
+	var mu sync.Mutex
+	var read []byte
+	w := newTransitWorld(t, Limits{}, func(*Request) func([]byte) {
+		return func(b []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			read = append(read, b...)
+		}
+	}, echo)
+	for _, dst := range destinations {
+		mu.Lock()
+		read = nil
+		mu.Unlock()
+		c := w.dial(t, dst)
+		head := bytes.Repeat([]byte("abcde"), 60)
+		for n := 0; n < len(head); n += 5 {
+			if _, err := c.Write(head[n : n+5]); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond) // a segment each
+		}
+		eventually(t, "all of it read", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return bytes.Equal(read, head)
+		})
+		if in, out := w.last(t).Bytes(); in != uint64(len(head)) || out != 0 {
+			t.Errorf("%s: bytes: got %d and %d, want %d and none", dst, in, out, len(head))
+		}
+		w.last(t).Permit(len(head) - 10)
+		w.last(t).Open()
+		io.WriteString(c, "the end")
+		if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		got, err := io.ReadAll(c)
+		if want := string(head) + "the end"; string(got) != want || err != nil {
+			t.Errorf("%s: got %q, %v, want %q", dst, got, err, want)
+		}
 	}
 }

@@ -170,7 +170,7 @@ func open(c Config, now func() int64) (*Stack, error) {
 	s.crossings.sweep = make(chan struct{}, 1)
 	s.wg.Go(s.flows.Run)
 	if s.handle != nil {
-		s.wg.Go(func() { s.sweepCrossings(s.life) })
+		s.wg.Go(func() { crosser{s}.sweepAll(s.life) })
 	}
 	return s, nil
 }
@@ -270,7 +270,7 @@ func (s *Stack) resetFlowsOf(addr netip.Addr) {
 		}
 	}
 	s.flows.CloseLocal(addr)
-	s.resetGuests(func(c *crossing) bool { return c.Mapped.Addr() == addr })
+	crosser{s}.resetGuests(func(c *crossing) bool { return c.Mapped.Addr() == addr })
 }
 
 // own reports whether addr is one of the stack's own addresses.
@@ -306,6 +306,12 @@ func (s *Stack) source(dst netip.Addr) (netip.Addr, error) {
 		return best, fmt.Errorf("stack %s: dial %v: %w", s.name, dst, ErrNoAddress)
 	}
 	return best, nil
+}
+
+// Speaks reports whether the stack has an address of the family of dst, from which it can send there.
+func (s *Stack) Speaks(dst netip.Addr) bool {
+	_, err := s.source(dst)
+	return err == nil
 }
 
 // SetMTU changes the MTU that new flows are sized by, in bytes.
@@ -405,7 +411,7 @@ func (s *Stack) Close() error {
 	s.stop()
 	s.flows.Close()
 	s.tcp.closeAll()
-	s.resetGuests(nil)
+	crosser{s}.resetGuests(nil)
 	for _, ep := range s.net.CleanupEndpoints() {
 		ep.Abort()
 	}

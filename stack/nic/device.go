@@ -80,11 +80,23 @@ func (q queued) release() {
 	case q.raw == nil:
 		return
 	}
-	pool := &rawPool
 	if cap(*q.raw) > smallPacket {
-		pool = &bigPool
+		bigPool.Put(q.raw)
+	} else {
+		rawPool.Put(q.raw)
 	}
-	pool.Put(q.raw)
+}
+
+// newRaw returns an empty buffer for a packet of ours. release gives it back.
+func newRaw(size int) *[]byte {
+	var raw *[]byte
+	if size > smallPacket {
+		raw = bigPool.Get().(*[]byte)
+	} else {
+		raw = rawPool.Get().(*[]byte)
+	}
+	*raw = (*raw)[:0]
+	return raw
 }
 
 func (q queued) size() int {
@@ -128,12 +140,7 @@ func (d *Device) sendBytes(m link.Meta, pieces [][]byte) error {
 	for _, b := range pieces {
 		size += len(b)
 	}
-	pool := &rawPool
-	if size > smallPacket {
-		pool = &bigPool
-	}
-	raw := pool.Get().(*[]byte)
-	*raw = (*raw)[:0]
+	raw := newRaw(size)
 	for _, b := range pieces {
 		*raw = append(*raw, b...)
 	}

@@ -100,6 +100,9 @@ func (m *socketMove) look() bool {
 		m.err = io.EOF
 	default: // it came between the two calls
 		m.left = 1
+		if n, err := unix.IoctlGetInt(m.fd, unix.TIOCINQ); err == nil {
+			m.left = max(1, min(n, maxSocketRead))
+		}
 	}
 	return true
 }

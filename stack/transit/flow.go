@@ -1,6 +1,7 @@
 package transit
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -26,14 +27,31 @@ type Config struct {
 	// Read gets what the client sends, each byte once and in order, before it leaves. It must not keep the bytes, must not
 	// block and must not call the flow. What it gets leaves only when Permit or Open says so. Nil: nothing is read.
 	Read func(b []byte)
-	// ToServer and ToClient send a packet of the flow that did not come just now: one that was held, or a reset. They must
-	// not keep it. They are called without a lock.
-	ToServer, ToClient func(m link.Meta, b []byte)
-	// Opened is called once, when the server accepts. May be nil. It must not call the flow.
-	Opened func()
-	// Ended is called once, when both sides have closed, one has reset or Reset was called. It must not call the flow.
-	Ended func()
+	// Owner must be set.
+	Owner Owner
 }
+
+// Owner is whoever carries the packets of a flow. The flow calls its methods without holding a lock; they must not call the flow.
+type Owner interface {
+	// ToServer and ToClient send a packet of the flow that did not come just now: one that was held, or a reset. They must
+	// not keep it.
+	ToServer(m link.Meta, b []byte)
+	ToClient(m link.Meta, b []byte)
+	// Opened is called once, when the server accepts.
+	Opened()
+	// Ended is called once, when both sides have closed, one has reset or Reset was called.
+	Ended(r Result)
+}
+
+// Result is how a flow ended.
+type Result uint8
+
+const (
+	Closed      Result = iota // after the server had accepted, or by Reset
+	Refused                   // the server refused
+	Unanswered                // the server did not answer
+	Unreachable               // an ICMP error said that there is no way
+)
 
 // Step is what becomes of a packet that was given to a flow.
 type Step uint8
@@ -70,14 +88,21 @@ type Flow struct {
 	mu             sync.Mutex // guards below
 	phase          phase
 	client, server end
-	gate           *gate // nil: all passes
+	left           uint32 // sequence number after what has left for the server
+	gate           *gate  // nil: all passes
+	offered        bool   // the client scales windows, if the server does
+	scale          uint8  // of the server's windows
+	result         Result
 }
 
 // end is one side of a connection.
 type end struct {
-	fin  bool   // it has sent FIN
-	next uint32 // sequence number after what it has sent
-	has  uint32 // what it has acknowledged: sequence number that it expects of the other
+	fin    bool   // it has sent FIN
+	next   uint32 // sequence number after what it has sent
+	has    uint32 // what it has acknowledged: sequence number that it expects of the other
+	window uint16 // as it was sent last
+	stamp  uint32 // its newest timestamp (RFC 7323)
+	stamps bool   // it sends timestamps
 }
 
 // sent notes a segment to other, and returns how much of its payload is new.
@@ -92,6 +117,10 @@ func (e *end) sent(s *segment, other *end) (fresh uint64) {
 		e.has = s.ack
 	}
 	e.fin = e.fin || s.has(flagFIN)
+	e.window = s.window
+	if stamp, ok := s.stamp(); ok {
+		e.stamp, e.stamps = stamp, true
+	}
 	return fresh
 }
 
@@ -101,7 +130,7 @@ func New(c Config, now int64) *Flow {
 		Config: c, out: translate(c.Client, c.Mapped, false), back: translate(c.Mapped, c.Client, true),
 		most: uint16(c.MTU - packet.HeaderLen(c.Server.Addr()) - 20),
 	}
-	f.client = end{next: c.ISN + 1}
+	f.client, f.left = end{next: c.ISN + 1}, c.ISN+1
 	f.seen.Store(now)
 	if c.Read != nil {
 		f.gate = &gate{base: c.ISN + 1, may: c.ISN + 1}
@@ -121,9 +150,13 @@ func (f *Flow) FromClient(m link.Meta, p *packet.Packet, now int64) Step {
 	f.seen.Store(now)
 	f.mu.Lock()
 	step, ended := f.fromClient(m, p, &s)
+	loan := f.loanLocked(step)
 	f.mu.Unlock()
+	if loan != nil {
+		f.Owner.ToClient(link.Meta{}, loan)
+	}
 	if ended {
-		f.Ended()
+		f.Owner.Ended(f.result)
 	}
 	return step
 }
@@ -138,7 +171,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 			return Renew, false
 		}
 		// It may be repeated although its answer has crossed: that was lost, or is on its way.
-		clampSYN(p, f.most)
+		f.offered = clampSYN(p, f.most) != noScale
 		f.out.apply(link.Meta{}, p)
 		reseal(m, p, f.Mapped.Addr(), f.Server.Addr())
 		return Cross, false
@@ -167,8 +200,15 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		}
 	}
 	f.tx.Add(f.client.sent(s, &f.server))
+	f.leftLocked(s.end())
 	f.out.apply(m, p)
 	return Cross, ended || f.closedLocked()
+}
+
+func (f *Flow) leftLocked(end uint32) {
+	if after(end, f.left) {
+		f.left = end
+	}
 }
 
 // admit asks the gate, lets the reader read, and keeps a packet that has to wait.
@@ -197,11 +237,11 @@ func (f *Flow) FromServer(m link.Meta, p *packet.Packet, now int64) Step {
 	f.mu.Lock()
 	step, opened, ended := f.fromServer(m, p, &s)
 	f.mu.Unlock()
-	if opened && f.Opened != nil {
-		f.Opened()
+	if opened {
+		f.Owner.Opened()
 	}
 	if ended {
-		f.Ended()
+		f.Owner.Ended(f.result)
 	}
 	return step
 }
@@ -214,17 +254,28 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		if !s.has(flagACK) || s.ack != f.ISN+1 {
 			return Stay, false, false
 		}
-		clampSYN(p, f.most)
+		scale := clampSYN(p, f.most)
+		if f.gate != nil {
+			clampWindow(link.Meta{Partial: true}, p, 0) // the window of a SYN is never scaled
+		}
 		f.back.apply(link.Meta{}, p)
 		reseal(m, p, f.Server.Addr(), f.Client.Addr())
 		if f.phase == opening {
 			f.phase, opened = open, true
-			f.server = end{next: s.seq + 1, has: s.ack}
+			f.server.sent(s, &f.client)
+			f.server.next, f.server.has = s.seq+1, s.ack
 			f.client.has = s.seq + 1
+			f.result = Closed
+			if f.offered && scale != noScale {
+				f.scale = scale
+			}
 		}
 		return Cross, opened, false
 	case s.has(flagRST):
-		ended = f.isResetLocked(s) && f.endLocked()
+		if ended = f.isResetLocked(s); ended && f.phase == opening {
+			f.result = Refused
+		}
+		ended = ended && f.endLocked()
 	case f.phase == over && after(s.seq+uint32(len(s.payload)), f.server.next):
 		return Stay, false, false
 	case f.phase != opening && f.isTrueLocked(s):
@@ -234,6 +285,9 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		}
 	}
 	f.back.apply(m, p)
+	if f.gate != nil && !f.gate.open {
+		clampWindow(m, p, f.scale)
+	}
 	return Cross, false, ended || f.closedLocked()
 }
 
@@ -300,7 +354,7 @@ func (f *Flow) drain() {
 	}
 	g.draining = true
 	for f.phase < over {
-		list := g.release()
+		list := append(g.release(), f.owedLocked(g)...)
 		if len(list) == 0 {
 			break
 		}
@@ -308,8 +362,9 @@ func (f *Flow) drain() {
 			if f.phase >= over {
 				break
 			}
+			f.leftLocked(h.end)
 			f.mu.Unlock()
-			f.ToServer(h.m, h.b)
+			f.Owner.ToServer(h.m, h.b)
 			f.mu.Lock()
 		}
 	}
@@ -318,22 +373,83 @@ func (f *Flow) drain() {
 }
 
 // Reset ends the flow with RST to both sides. Nothing of it crosses any more.
-func (f *Flow) Reset() {
+func (f *Flow) Reset() { f.end(Closed) }
+
+// Expire is Reset for a flow that is Stale.
+func (f *Flow) Expire() { f.end(Unanswered) }
+
+func (f *Flow) end(r Result) {
 	f.mu.Lock()
-	was, c, s := f.phase, f.client, f.server
+	if f.phase == opening && f.result == Closed {
+		f.result = r
+	}
+	was, c, s, left := f.phase, f.client, f.server, f.left
 	f.phase, f.gate = cut, nil
 	f.mu.Unlock()
 	switch was {
 	case opening:
-		f.ToClient(link.Meta{}, reset(f.Server, f.Client, 0, f.ISN+1, flagACK))
-		f.ToServer(link.Meta{}, reset(f.Mapped, f.Server, f.ISN+1, 0, 0)) // what it would have to acknowledge is not known
+		f.Owner.ToClient(link.Meta{}, build(f.Server, f.Client, flagRST|flagACK, 0, f.ISN+1, 0, nil, nil))
+		f.Owner.ToServer(link.Meta{}, build(f.Mapped, f.Server, flagRST, f.ISN+1, 0, 0, nil, nil)) // what it has sent is not known
 	case open:
-		f.ToClient(link.Meta{}, reset(f.Server, f.Client, c.has, c.next, flagACK))
-		f.ToServer(link.Meta{}, reset(f.Mapped, f.Server, s.has, s.next, flagACK))
+		// What was sent last has the numbers that a side takes a reset with, if it has received everything. If it has not, it asks,
+		// and whoever finds no flow any more answers with the right ones (RFC 5961, 3.2).
+		f.Owner.ToClient(link.Meta{}, build(f.Server, f.Client, flagRST|flagACK, s.next, c.next, 0, nil, nil))
+		f.Owner.ToServer(link.Meta{}, build(f.Mapped, f.Server, flagRST|flagACK, left, s.next, 0, nil, nil))
 	default:
 		return
 	}
-	f.Ended()
+	f.Owner.Ended(f.result)
+}
+
+// loanLocked acknowledges for the server what is held, when that has become many segments: a client with a small window in
+// segments would send no more, and so might never finish what is read. From then on the flow answers for these bytes.
+func (f *Flow) loanLocked(step Step) []byte {
+	const many = 4
+	g := f.gate
+	if step != Stay || g == nil || f.phase != open || !g.lent && (g.open || len(g.held) < many) {
+		return nil
+	}
+	g.lend()
+	server := f.server
+	server.window = min(server.window, uint16(maxWindow>>f.scale))
+	return f.control(f.Server, f.Client, flagACK, server.next, g.base+uint32(len(g.seen)), &server, &f.client, nil)
+}
+
+// Repeat sends again what the server has not acknowledged of the bytes that the flow answers for. It is called every second or so.
+func (f *Flow) Repeat() {
+	f.mu.Lock()
+	if f.gate == nil || !f.gate.lent {
+		f.mu.Unlock()
+		return
+	}
+	f.gate.repeat()
+	f.drain()
+}
+
+// owedLocked makes segments of the bytes that the flow answers for and that may leave.
+func (f *Flow) owedLocked(g *gate) (list []held) {
+	at, b := g.owed()
+	for size := int(f.most); len(b) > 0; {
+		n := min(size, len(b))
+		h := held{b: f.control(f.Mapped, f.Server, flagACK|flagPSH, at, f.client.has, &f.client, &f.server, b[:n])}
+		at, b = at+uint32(n), b[n:]
+		h.end = at
+		list = append(list, h)
+		g.left = at
+	}
+	return list
+}
+
+// control makes a segment from one side to the other, in the name of from.
+func (f *Flow) control(src, dst netip.AddrPort, flags byte, seq, ack uint32, from, to *end, payload []byte) []byte {
+	var options []byte
+	if from.stamps && to.stamps {
+		const nop, timestamps = 1, 8
+		options = []byte{nop, nop, timestamps, 10}
+		options = binary.BigEndian.AppendUint32(options, from.stamp)
+		options = binary.BigEndian.AppendUint32(options, to.stamp)
+	}
+	return build(src, dst, flags, seq, ack, from.window, options, payload)
 }
 
 // Over reports whether the flow has ended.
@@ -366,18 +482,26 @@ func (f *Flow) Stale(now int64) bool {
 // Bytes returns how many bytes of payload the client has sent and received.
 func (f *Flow) Bytes() (in, out uint64) { return f.tx.Load(), f.rx.Load() }
 
-// QuoteToClient translates the head of a packet to the server that an ICMP error quotes, for the client. ok is false for one that
-// the flow has not sent lately: somebody guesses.
-func (f *Flow) QuoteToClient(quoted []byte) (b []byte, ok bool) {
+// QuoteToClient translates the head of a packet to the server that an ICMP error quotes, for the client. final says that the error
+// ends the attempt of a client that has no answer yet. ok is false for a packet that the flow has not sent lately: somebody guesses.
+func (f *Flow) QuoteToClient(quoted []byte, final bool) (b []byte, ok bool) {
 	seq, ok := quotedSeq(quoted, f.Mapped, f.Server)
 	if !ok {
 		return nil, false
 	}
 	f.mu.Lock()
 	ok = f.phase == opening && seq == f.ISN || f.phase == open && !after(f.server.has, seq) && after(f.client.next, seq)
+	ended := false
+	if ok && f.phase == opening && final {
+		f.result = Unreachable
+		ended = f.endLocked()
+	}
 	f.mu.Unlock()
 	if !ok {
 		return nil, false
+	}
+	if ended {
+		f.Owner.Ended(Unreachable)
 	}
 	return quote(quoted, f.Client, false), true
 }

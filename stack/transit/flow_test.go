@@ -109,6 +109,7 @@ type track struct {
 	*Flow
 	t             testing.TB
 	opened, ended atomic.Int32
+	result        atomic.Int32
 
 	mu                 sync.Mutex // guards below
 	toServer, toClient []sent
@@ -132,16 +133,7 @@ func newTrack(t testing.TB, c Config, reading bool) *track {
 	if c.MTU == 0 {
 		c.MTU = 1420
 	}
-	keep := func(list *[]sent) func(link.Meta, []byte) {
-		return func(m link.Meta, b []byte) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			*list = append(*list, sent{m, bytes.Clone(b)})
-		}
-	}
-	c.ToServer, c.ToClient = keep(&w.toServer), keep(&w.toClient)
-	c.Opened = func() { w.opened.Add(1) }
-	c.Ended = func() { w.ended.Add(1) }
+	c.Owner = w
 	if reading {
 		c.Read = func(b []byte) {
 			w.mu.Lock()
@@ -151,6 +143,21 @@ func newTrack(t testing.TB, c Config, reading bool) *track {
 	}
 	w.Flow = New(c, 0)
 	return w
+}
+
+func (w *track) ToServer(m link.Meta, b []byte) { w.keep(&w.toServer, m, b) }
+func (w *track) ToClient(m link.Meta, b []byte) { w.keep(&w.toClient, m, b) }
+func (w *track) Opened()                        { w.opened.Add(1) }
+
+func (w *track) Ended(r Result) {
+	w.result.Store(int32(r))
+	w.ended.Add(1)
+}
+
+func (w *track) keep(list *[]sent, m link.Meta, b []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	*list = append(*list, sent{m, bytes.Clone(b)})
 }
 
 // up is a segment of the client's, and down one of the server's.

@@ -139,7 +139,7 @@ func FuzzFlow(f *testing.F) {
 			if w.ended.Load() != 1 {
 				t.Errorf("Ended was called %d times", w.ended.Load())
 			}
-			w.QuoteToClient(b)
+			w.QuoteToClient(b, segSize&1 > 0)
 			w.QuoteToServer(b)
 		}
 	})

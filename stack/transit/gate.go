@@ -9,9 +9,9 @@ import (
 
 // Bounds of what a gate keeps of one flow, in bytes.
 const (
-	maxUnread = 64 << 10  // read, and not permitted yet
-	maxUnsure = 512 << 10 // read, and not acknowledged by the server yet
+	maxSeen   = 64 << 10  // read, and not acknowledged by the server yet
 	maxHeld   = 256 << 10 // in packets that wait: a client can put the same bytes into many
+	maxWindow = 60000     // that a client may send ahead, so that it does not meet maxSeen
 )
 
 // heldCost is what a held packet takes beside its payload.
@@ -20,10 +20,15 @@ const heldCost = 128
 // gate holds what a client sends until it is permitted. It remembers what was read until the server has it: until then the
 // client could send other bytes under the same sequence numbers, which nobody has read.
 type gate struct {
-	base     uint32 // sequence number of seen[0]
-	seen     []byte // read, and not acknowledged by the server
-	may      uint32 // sequence number up to which bytes may pass
-	open     bool   // nothing more is read
+	base uint32 // sequence number of seen[0]
+	seen []byte // read, and not acknowledged by the server
+	may  uint32 // sequence number up to which bytes may pass
+	open bool   // nothing more is read
+
+	// Once the client was told that the server has what it has not, nothing is held: bytes leave out of seen.
+	lent     bool
+	left     uint32 // sequence number up to which they have left
+	stuck    uint32 // what base was at the last look
 	held     []held
 	kept     int  // cost of what is held, bytes
 	draining bool // somebody sends what was held: what follows has to queue behind it
@@ -63,7 +68,7 @@ func (g *gate) admit(s *segment) (o order, fresh []byte) {
 	end := s.seq + n
 	if !g.open && after(end, known) {
 		fresh = s.payload[known-s.seq:]
-		if len(g.seen)+len(fresh) > maxUnsure || int(known-g.may)+len(fresh) > maxUnread {
+		if len(g.seen)+len(fresh) > maxSeen {
 			return discard, nil
 		}
 	}
@@ -96,8 +101,11 @@ func (g *gate) holdsFIN(end uint32) bool {
 	return slices.ContainsFunc(g.held, func(h held) bool { return h.fin && h.end == end })
 }
 
-// keep keeps a packet that has to wait.
+// keep keeps a packet that has to wait, but none whose bytes leave out of seen.
 func (g *gate) keep(m link.Meta, b []byte, s *segment) {
+	if g.lent && !g.open {
+		return
+	}
 	n := len(s.payload)
 	g.held = append(g.held, held{m, bytes.Clone(b), n, s.seq + uint32(n), s.has(flagFIN)})
 	g.kept += n + heldCost
@@ -126,6 +134,44 @@ func (g *gate) permit(n int) {
 	}
 	unread := int(g.base + uint32(len(g.seen)) - g.may)
 	g.may += uint32(min(max(n, 0), unread))
+}
+
+// lend begins to answer to the client for what was read. What was held leaves out of seen instead.
+func (g *gate) lend() {
+	if g.lent {
+		return
+	}
+	g.lent, g.left = true, g.base
+	if after(g.may, g.base) {
+		g.left = g.may // that has left as it came
+	}
+	g.held, g.kept = nil, 0
+}
+
+// owed is what may leave out of seen and has not, and its sequence number.
+func (g *gate) owed() (at uint32, b []byte) {
+	if !g.lent {
+		return 0, nil
+	}
+	to := g.base + uint32(len(g.seen))
+	if !g.open && after(to, g.may) {
+		to = g.may
+	}
+	if at = g.left; after(g.base, at) {
+		at = g.base
+	}
+	if !after(to, at) {
+		return at, nil
+	}
+	return at, g.seen[at-g.base : to-g.base]
+}
+
+// repeat makes everything that the server has not acknowledged leave again, if it has acknowledged nothing since the last look.
+func (g *gate) repeat() {
+	if g.lent && g.stuck == g.base {
+		g.left = g.base
+	}
+	g.stuck = g.base
 }
 
 // acked forgets what the server has. It reports whether the gate is not needed any more.

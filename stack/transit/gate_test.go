@@ -201,6 +201,8 @@ func (m *gateModel) play(ops []byte) {
 		case 9:
 			m.ack(int(a) * known / 200) // now and then of more than there is
 		case 10:
+			m.Repeat()
+			m.sweep()
 			m.want("data of the server's", Cross, m.down(serverISN+1+uint32(a), m.ISN+1, flagACK, make([]byte, b)...))
 		case 11:
 			if a < 20 {
@@ -245,6 +247,14 @@ func FuzzGate(f *testing.F) {
 	})
 }
 
+// toServer is an Owner that is told of what leaves for the server alone.
+type toServer func(b []byte)
+
+func (f toServer) ToServer(_ link.Meta, b []byte) { f(b) }
+func (toServer) ToClient(link.Meta, []byte)       {}
+func (toServer) Opened()                          {}
+func (toServer) Ended(Result)                     {}
+
 // TestWhatWaitsLeavesInOrder sends in order, with repetitions, while another goroutine permits what was read.
 func TestWhatWaitsLeavesInOrder(t *testing.T) {
 	const size = 100 << 10
@@ -271,8 +281,7 @@ func TestWhatWaitsLeavesInOrder(t *testing.T) {
 			}
 		}
 		c := families[0]
-		c.MTU, c.Ended = 1420, func() {}
-		c.ToServer, c.ToClient = func(_ link.Meta, b []byte) { out(b) }, func(link.Meta, []byte) {}
+		c.MTU, c.Owner = 1420, toServer(out)
 		c.Read = func(b []byte) {
 			mu.Lock()
 			known += len(b)
@@ -360,7 +369,7 @@ func TestAGateHoldsABoundedAmount(t *testing.T) {
 		for _, h := range m.gate.held {
 			bytes += cap(h.b) + heldCost
 		}
-		if bytes > 2*maxHeld || len(m.gate.seen) > maxUnsure {
+		if bytes > 2*maxHeld || len(m.gate.seen) > maxSeen {
 			t.Errorf("%s: %d bytes in %d packets wait, and %d are remembered", name, bytes, len(m.gate.held), len(m.gate.seen))
 		}
 		m.settle()

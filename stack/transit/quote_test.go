@@ -25,7 +25,7 @@ func TestQuotesOfErrorsAreTranslated(t *testing.T) {
 				t.Helper()
 				f, src, dst := w.QuoteToServer, c.Server, c.Mapped
 				if toClient {
-					f, src, dst = w.QuoteToClient, c.Client, c.Server
+					f, src, dst = func(b []byte) ([]byte, bool) { return w.QuoteToClient(b, false) }, c.Client, c.Server
 				}
 				before := string(quoted)
 				b, ok := f(quoted)
@@ -102,7 +102,7 @@ func TestQuotesThatLieAreNotTranslated(t *testing.T) {
 			if first>>4 == 6 && c.Client.Addr().Is6() {
 				continue // traffic class
 			}
-			if q, ok := w.QuoteToClient(b); ok {
+			if q, ok := w.QuoteToClient(b, true); ok {
 				t.Errorf("a quotation that begins with %#x became %x", first, q)
 			}
 			w.QuoteToServer(b)
@@ -114,7 +114,7 @@ func TestQuotesThatLieAreNotTranslated(t *testing.T) {
 					b[rng.IntN(len(b))] = byte(rng.Uint32())
 				}
 			}
-			w.QuoteToClient(b)
+			w.QuoteToClient(b, true)
 			w.QuoteToServer(b)
 		}
 	}

@@ -15,6 +15,7 @@ const (
 	atAck      = 8
 	atOffset   = 12
 	atFlags    = 13
+	atWindow   = 14
 	atChecksum = 16
 )
 
@@ -98,6 +99,9 @@ func hops(p *packet.Packet) byte {
 // hasOptions reports whether a packet has IPv4 options or IPv6 extension headers. Some name another destination.
 func hasOptions(p *packet.Packet) bool { return len(p.Raw)-len(p.Body) != packet.HeaderLen(p.Src) }
 
+// noScale says that a SYN does not offer to scale windows.
+const noScale = 0xff
+
 // isSound reports whether what is still to be done to a packet is what TCP needs: whoever finishes it would write elsewhere.
 func isSound(m link.Meta, p *packet.Packet) bool {
 	gso := link.GSOTCPv6
@@ -120,21 +124,39 @@ func cutPayload(p *packet.Packet) {
 }
 
 // clampSYN makes a packet with SYN one that fits the way: no payload, which nobody has judged, and no more in a segment than
-// most. It leaves the checksums to apply and reseal.
-func clampSYN(p *packet.Packet, most uint16) {
+// most. It leaves the checksums to apply and reseal. scale is the shift of the sender's windows, or noScale.
+func clampSYN(p *packet.Packet, most uint16) (scale uint8) {
+	scale = noScale
 	cutPayload(p)
-	const end, nop, mss = 0, 1, 2
+	const end, nop, mss, windowScale = 0, 1, 2, 3
 	for o := p.Body[20:]; len(o) > 0; {
 		switch {
 		case o[0] == nop:
 			o = o[1:]
 			continue
 		case o[0] == end, len(o) < 2, o[1] < 2, int(o[1]) > len(o):
-			return
+			return scale
+		case o[0] == windowScale && o[1] == 3:
+			scale = min(o[2], 14) // RFC 7323, 2.3
 		case o[0] == mss && o[1] == 4 && binary.BigEndian.Uint16(o[2:]) > most:
 			binary.BigEndian.PutUint16(o[2:], most)
 		}
 		o = o[o[1]:]
+	}
+	return scale
+}
+
+// clampWindow makes the window of a packet at most maxWindow bytes.
+func clampWindow(m link.Meta, p *packet.Packet, scale uint8) {
+	field := p.Body[atWindow:]
+	window := binary.BigEndian.Uint16(field)
+	if int(window)<<scale <= maxWindow {
+		return
+	}
+	less := uint16(maxWindow >> scale)
+	binary.BigEndian.PutUint16(field, less)
+	if sum := p.Body[atChecksum:]; !m.Partial {
+		binary.BigEndian.PutUint16(sum, ^add(^binary.BigEndian.Uint16(sum), add(^window, less)))
 	}
 }
 
@@ -152,6 +174,8 @@ func reseal(m link.Meta, p *packet.Packet, src, dst netip.Addr) {
 type segment struct {
 	seq, ack uint32
 	flags    byte
+	window   uint16
+	options  []byte
 	payload  []byte
 }
 
@@ -166,8 +190,26 @@ func parse(p *packet.Packet) (s segment, ok bool) {
 	}
 	return segment{
 		seq: binary.BigEndian.Uint32(p.Body[atSeq:]), ack: binary.BigEndian.Uint32(p.Body[atAck:]),
-		flags: p.Body[atFlags], payload: p.Body[n:],
+		flags: p.Body[atFlags], window: binary.BigEndian.Uint16(p.Body[atWindow:]), options: p.Body[20:n], payload: p.Body[n:],
 	}, true
+}
+
+// stamp returns the segment's timestamp.
+func (s *segment) stamp() (stamp uint32, ok bool) {
+	const end, nop, timestamps = 0, 1, 8
+	for o := s.options; len(o) > 0; {
+		switch {
+		case o[0] == nop:
+			o = o[1:]
+			continue
+		case o[0] == end, len(o) < 2, o[1] < 2, int(o[1]) > len(o):
+			return 0, false
+		case o[0] == timestamps && o[1] == 10:
+			return binary.BigEndian.Uint32(o[2:]), true
+		}
+		o = o[o[1]:]
+	}
+	return 0, false
 }
 
 func (s *segment) has(flag byte) bool { return s.flags&flag != 0 }
@@ -187,16 +229,19 @@ func (s *segment) end() uint32 {
 // after reports whether sequence number a is behind b, around the wrap.
 func after(a, b uint32) bool { return int32(a-b) > 0 }
 
-// reset is a RST packet. flags may add ACK.
-func reset(src, dst netip.AddrPort, seq, ack uint32, flags byte) []byte {
-	hdr := packet.HeaderLen(src.Addr())
-	b := make([]byte, hdr+20)
-	packet.PutIP(b, packet.ProtoTCP, src.Addr(), dst.Addr(), 20)
+// build makes a TCP packet. options must fill whole words.
+func build(src, dst netip.AddrPort, flags byte, seq, ack uint32, window uint16, options, payload []byte) []byte {
+	hdr, length := packet.HeaderLen(src.Addr()), 20+len(options)
+	b := make([]byte, hdr+length+len(payload))
+	packet.PutIP(b, packet.ProtoTCP, src.Addr(), dst.Addr(), length+len(payload))
 	body := b[hdr:]
 	packet.PutPorts(body, src, dst)
 	binary.BigEndian.PutUint32(body[atSeq:], seq)
 	binary.BigEndian.PutUint32(body[atAck:], ack)
-	body[atOffset], body[atFlags] = 5<<4, flagRST|flags
+	body[atOffset], body[atFlags] = byte(length/4)<<4, flags
+	binary.BigEndian.PutUint16(body[atWindow:], window)
+	copy(body[20:], options)
+	copy(body[length:], payload)
 	binary.BigEndian.PutUint16(body[atChecksum:], link.Checksum(body, packet.PseudoHeader(packet.ProtoTCP, src.Addr(), dst.Addr(), len(body))))
 	return b
 }

@@ -196,8 +196,8 @@ func TestAFlowEndsOnce(t *testing.T) {
 				w.give(w.up(c.ISN+5, serverISN+2, flagACK))
 			},
 			func() { w.give(w.down(serverISN+1, c.ISN+5, flagACK|flagFIN)) },
-			func() { w.Stale(1); w.Over(); w.Bytes() },
-			func() { w.QuoteToClient(w.up(c.ISN+1, 0, flagACK).bytes()) },
+			func() { w.Stale(1); w.Over(); w.Bytes(); w.Repeat() },
+			func() { w.QuoteToClient(w.up(c.ISN+1, 0, flagACK).bytes(), false) },
 		} {
 			wg.Go(f)
 		}

@@ -78,7 +78,8 @@ type Flow struct {
 	Rule       string    `json:"rule"`
 	Category   string    `json:"category,omitempty"`
 	Via        string    `json:"via,omitempty"`
-	TxBytes    uint64    `json:"txBytes"` // from the client
+	Datapath   string    `json:"datapath,omitempty"` // how a flow is carried: terminated, forwarded, or forwarded and judged in line
+	TxBytes    uint64    `json:"txBytes"`            // from the client
 	RxBytes    uint64    `json:"rxBytes"`
 	TxPkts     uint64    `json:"txPkts"`
 	RxPkts     uint64    `json:"rxPkts"`
@@ -129,7 +130,7 @@ type Explanation struct {
 	Hits       []ListHit `json:"hits,omitempty"`
 	Resolver   string    `json:"resolver,omitempty"`  // which upstream answers for the name, and how
 	Transport  string    `json:"transport,omitempty"` // state of the transport that would carry it
-	Datapath   string    `json:"datapath,omitempty"`  // forwarded or terminated, and why
+	Datapath   string    `json:"datapath,omitempty"`  // how it would be carried, and why
 	Shadowed   []string  `json:"shadowed,omitempty"`  // later rules that match as well
 	Notes      []string  `json:"notes,omitempty"`     // what would change the verdict
 	Generation uint64    `json:"policyGeneration"`    // of the policy that was asked

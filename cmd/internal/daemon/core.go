@@ -127,6 +127,14 @@ func (w ways) Place(client uint64, dst netip.Addr) policy.Place {
 	return policy.Elsewhere
 }
 
+// Carrier returns what carries packets to dst through an egress, unless every flow is to end in penstock.
+func (w ways) Carrier(egress string, dst netip.Addr) (router.Carrier, bool) {
+	if w.live.Config().Datapath == "terminate" {
+		return nil, false
+	}
+	return w.Egress.Carrier(egress, dst)
+}
+
 // dnsEgress makes the embedded DNS server an egress, so that capturing port 53 is an ordinary rule.
 type dnsEgress struct{ server *dnsproxy.Server }
 

@@ -242,7 +242,7 @@ func (d *Daemon) ways() ways { return ways{d.egress, d.live, d.laptop.Outside().
 
 // handle carries one flow. The stacks call it.
 func (d *Daemon) handle(ctx context.Context, r *stack.Request) {
-	d.router.Handle(ctx, router.Request{Network: policy.NetworkOf(r.Network), Client: r.Client, Src: r.Src, Dst: r.Dst, Answer: r})
+	d.router.Handle(ctx, router.Request{Network: policy.NetworkOf(r.Network), Client: r.Client, Src: r.Src, Dst: r.Dst, Answer: egress.Answer{Request: r}})
 }
 
 func stackLimits(l config.Limits) stack.Limits {

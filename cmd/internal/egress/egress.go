@@ -86,6 +86,8 @@ type Group struct {
 // inner is the part of a transport inside the tunnel.
 type inner interface {
 	router.Dialer
+	// carrier returns the stack whose packets reach dst; nil if none do.
+	carrier(dst netip.Addr) *stack.Stack
 	// newDriver returns a driver that is not connected.
 	newDriver(lost func(error)) (transport.Driver, error)
 	// facts returns what is known about the transport now.

@@ -99,6 +99,13 @@ func (o *openvpnInner) DialContext(ctx context.Context, network, address string)
 	return o.stack.DialContext(ctx, network, address)
 }
 
+func (o *openvpnInner) carrier(dst netip.Addr) *stack.Stack {
+	if !o.stack.Speaks(dst) {
+		return nil
+	}
+	return o.stack
+}
+
 func (o *openvpnInner) close() error { return o.stack.Close() }
 
 func (o *openvpnInner) facts() facts {

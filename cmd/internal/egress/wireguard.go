@@ -55,14 +55,29 @@ func (w *wireguardInner) DialContext(ctx context.Context, network, address strin
 	if err != nil {
 		return nil, err
 	}
+	if w.reaches(dst.Addr()) {
+		return w.stack.DialContext(ctx, network, address)
+	}
+	return nil, fmt.Errorf("transport %s: %s is not in AllowedIPs: %w", w.name, dst.Addr(), syscall.ENETUNREACH)
+}
+
+// reaches reports whether an address is in some peer's AllowedIPs.
+func (w *wireguardInner) reaches(dst netip.Addr) bool {
 	for _, p := range w.conf.Peers {
 		for _, allowed := range p.AllowedIPs {
-			if allowed.Contains(dst.Addr()) {
-				return w.stack.DialContext(ctx, network, address)
+			if allowed.Contains(dst) {
+				return true
 			}
 		}
 	}
-	return nil, fmt.Errorf("transport %s: %s is not in AllowedIPs: %w", w.name, dst.Addr(), syscall.ENETUNREACH)
+	return false
+}
+
+func (w *wireguardInner) carrier(dst netip.Addr) *stack.Stack {
+	if !w.reaches(dst) || !w.stack.Speaks(dst) {
+		return nil
+	}
+	return w.stack
 }
 
 func (w *wireguardInner) close() error { return w.stack.Close() }

@@ -161,7 +161,7 @@ func (p *Policy) explain(ed *edition.Edition, f policy.Flow, target string) cont
 	if f.Dst.Addr().IsValid() {
 		x.Addresses = []string{f.Dst.Addr().String()}
 	}
-	x.Datapath = "terminated: penstock ends the flow in its own stack and dials a new one"
+	x.Datapath = p.datapath(ed, f, v)
 	x.Notes = append(e.WouldTurn, whatIf(ed, f, v)...)
 	if other, ok := p.Others.Of(f.Dst.Addr().Unmap()); ok {
 		if v.Action == policy.Forward && v.Egress == policy.EgressDirect {
@@ -171,6 +171,24 @@ func (p *Policy) explain(ed *edition.Edition, f policy.Flow, target string) cont
 		}
 	}
 	return x
+}
+
+// datapath returns how the flow would be carried, and why; "" if it would not be carried.
+func (p *Policy) datapath(ed *edition.Edition, f policy.Flow, v policy.Verdict) string {
+	path, why := router.PathOf(f, v, ed.Policy.Decide)
+	switch {
+	case v.Action != policy.Forward:
+		return ""
+	case ed.Config.Datapath == "terminate":
+		path, why = router.Terminated, "the configuration says datapath: terminate"
+	case v.Egress == policy.EgressDirect || v.Egress == policy.EgressDNS:
+		path, why = router.Terminated, "only transports carry packets"
+	case path != router.Terminated:
+		if _, ok := p.Egress.Carrier(v.Egress, f.Dst.Addr()); !ok && f.Dst.Addr().IsValid() {
+			path, why = router.Terminated, "the transport is not up, or has no address of this family"
+		}
+	}
+	return path.String() + ": " + why
 }
 
 // transportLine returns the state of the transport that a verdict uses, or "" if it uses none.

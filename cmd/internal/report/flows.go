@@ -82,6 +82,9 @@ func Flow(f router.Flow) control.Flow {
 		c.Names = append(c.Names, control.Name{Host: n.Host, Source: n.From.String()})
 	}
 	c.Verdict, c.Via = words(done)
+	if done.Action == policy.Forward {
+		c.Datapath = f.Path.String()
+	}
 	return c
 }
 

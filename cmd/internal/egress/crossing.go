@@ -1,0 +1,32 @@
+package egress
+
+import (
+	"net/netip"
+
+	"penstock/router"
+	"penstock/router/transport"
+	"penstock/stack"
+)
+
+// Carrier returns the stack that carries packets to dst through a way now. ok is false for a way that carries none, or whose
+// transport is not up.
+func (e *Egress) Carrier(name string, dst netip.Addr) (c router.Carrier, ok bool) {
+	t, ok := e.Serving(name)
+	if !ok || t.Health().State != transport.Connected {
+		return nil, false
+	}
+	s := t.inner.carrier(dst)
+	return s, s != nil
+}
+
+// Answer answers the client of a flow. It implements router.Answerer and router.Passer.
+type Answer struct{ *stack.Request }
+
+// Pass lets the packets of the flow cross to a stack that Carrier returned.
+func (a Answer) Pass(to router.Carrier, w router.Watch) (router.Passed, error) {
+	p, err := a.Request.Pass(to.(*stack.Stack), stack.Passage(w))
+	if err != nil {
+		return nil, err // and no nil pointer in an interface
+	}
+	return p, nil
+}

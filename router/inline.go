@@ -1,0 +1,214 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"penstock/policy"
+)
+
+// inline judges a flow whose packets cross by what the client sends first. The packets wait in the stack meanwhile: whoever
+// carries them calls feed, which only notes the bytes, and a goroutine that lives as long as there are any judges them and
+// permits them to leave.
+type inline struct {
+	r      *Router
+	e      *entry
+	ctx    context.Context // ends with the flow
+	cancel context.CancelFunc
+	before policy.Flow // the facts before it was read
+
+	// Of the goroutine that reads.
+	head    *head
+	passed  int         // bytes of head that have left
+	through io.Writer   // the filter of everything after head; nil while head is read
+	late    *time.Timer // ends a flow whose hello or head was begun and does not go on
+
+	mu      sync.Mutex // guards below
+	to      Passed     // nil until the flow has passed
+	pending []byte
+	fed     int  // bytes that were fed
+	taken   int  // bytes of Config.SniffMemory
+	crowded bool // there were none left
+	busy    bool // a goroutine reads
+	done    bool // nothing more is read
+}
+
+// maxHeld is about how much the stack keeps of a flow that is read, in bytes.
+const maxHeld = 64 << 10
+
+func newInline(ctx context.Context, r *Router, e *entry) *inline {
+	in := &inline{r: r, e: e, before: e.flow, head: r.heads.begin(e.flow.Client)}
+	in.ctx, in.cancel = context.WithCancel(context.WithoutCancel(ctx)) // the flow outlives its handler
+	return in
+}
+
+// begin says where to permit bytes.
+func (in *inline) begin(p Passed) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.to = p
+	in.startLocked()
+}
+
+// feed takes what the client sends. It does not block and does not keep b.
+func (in *inline) feed(b []byte) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.done {
+		return
+	}
+	in.fed += len(b)
+	if more := min(in.fed, maxHeld) - in.taken; more > 0 {
+		if in.crowded = !in.r.heads.take(in.before.Client, more); !in.crowded {
+			in.taken += more
+		}
+	}
+	in.pending = append(in.pending, b...)
+	in.startLocked()
+}
+
+func (in *inline) startLocked() {
+	if in.to != nil && len(in.pending) > 0 && !in.busy {
+		in.busy = true
+		go in.work()
+	}
+}
+
+// work reads what is pending until there is nothing.
+func (in *inline) work() {
+	for {
+		in.mu.Lock()
+		b := in.pending
+		in.pending = nil
+		if len(b) == 0 || in.done {
+			in.busy = false
+			if in.done {
+				in.letGo()
+			}
+			in.mu.Unlock()
+			return
+		}
+		open, err := false, error(nil)
+		if in.crowded {
+			err = errCrowded
+		}
+		in.mu.Unlock()
+		if err == nil {
+			open, err = in.read(b)
+		}
+		if err == nil && !open {
+			continue
+		}
+		in.finish()
+		if err != nil {
+			in.failed(err)
+			in.to.Abort()
+		} else {
+			in.to.Open()
+		}
+	}
+}
+
+// failed notes why the flow is ended, unless it was refused: then its verdict says it.
+func (in *inline) failed(err error) {
+	if errors.Is(err, errCrowded) {
+		in.r.Dropped(DropSniff)
+	}
+	if !errors.Is(err, errNoMore) {
+		in.e.fail("read", err)
+	}
+}
+
+// finish ends reading.
+func (in *inline) finish() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.done, in.pending = true, nil
+}
+
+// close is called when the flow is over.
+func (in *inline) close() {
+	in.cancel()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.done, in.pending = true, nil
+	if !in.busy {
+		in.letGo()
+	}
+}
+
+// letGo returns what reading has taken. It is called when no goroutine reads any more.
+func (in *inline) letGo() {
+	in.head.release()
+	in.r.heads.give(in.before.Client, in.taken)
+	in.taken = 0
+	if in.late != nil {
+		in.late.Stop()
+	}
+}
+
+// errSlow ends a flow whose client has not finished what it began.
+var errSlow = errors.New("a hello or a request was begun and did not go on")
+
+// read reads the next bytes. open reports that everything may leave from now on.
+func (in *inline) read(b []byte) (open bool, err error) {
+	if in.through != nil {
+		_, err := in.through.Write(b)
+		return false, err
+	}
+	done, err := in.head.add(b)
+	switch {
+	case err != nil:
+		return false, err
+	case done || len(in.head.b) >= in.head.max:
+		return in.judge()
+	case !in.head.looksNamed(): // a conversation of single words is not delayed
+		in.to.Permit(len(in.head.b) - in.passed)
+		in.passed = len(in.head.b)
+	case in.late == nil:
+		in.late = time.AfterFunc(startedLimit, func() {
+			in.failed(errSlow)
+			in.to.Abort()
+		})
+	}
+	return false, nil
+}
+
+// judge judges the flow by head.
+func (in *inline) judge() (open bool, err error) {
+	if in.late != nil {
+		in.late.Stop()
+	}
+	kind := in.head.kind()
+	if kind == longFirstLine {
+		in.through = &longLine{w: in, last: in.head.b[:in.passed]}
+		_, err := in.through.Write(in.head.b[in.passed:])
+		in.head.release()
+		return false, err
+	}
+	if kind == noName && !speaksFirst(in.before.Network, in.before.Dst.Port()) {
+		return true, nil // the first verdict stands
+	}
+	first := in.e.verdict
+	named, v := in.r.named(in.ctx, in.before, in.head.result(), in.e)
+	if !stays(in.before, first, named, v) {
+		return false, errNoMore
+	}
+	if kind != request {
+		return true, nil
+	}
+	requests := &requestFilter{filter: filter{
+		r: in.r, ctx: in.ctx, before: in.before, flow: named, verdict: v, upstream: &skip{in, in.passed}, e: in.e, held: in.head,
+	}}
+	in.through = requests
+	return false, requests.pass()
+}
+
+// Write permits the bytes that a filter has judged.
+func (in *inline) Write(b []byte) (int, error) {
+	in.to.Permit(len(b))
+	return len(b), nil
+}

@@ -1,0 +1,304 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"penstock/policy"
+)
+
+// carrying are ways whose egresses carry packets.
+type carrying struct{ ways }
+
+func (carrying) Carrier(egress string, _ netip.Addr) (Carrier, bool) { return egress, true }
+
+// crossed stands in for a stack that lets the packets of a flow cross. It is the flow's Answerer, Passer and Passed.
+type crossed struct {
+	*client
+	err error // of Pass
+
+	mu      sync.Mutex // guards below
+	to      Carrier
+	watch   *Watch
+	fed     []byte
+	may     int
+	open    bool
+	aborted bool
+}
+
+func (c *crossed) Pass(to Carrier, w Watch) (Passed, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return nil, c.err
+	}
+	c.to, c.watch = to, &w
+	return c, nil
+}
+
+func (c *crossed) Bytes() (in, out uint64) { return uint64(len(c.fed)), 0 }
+
+func (c *crossed) Permit(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.may += n
+}
+
+func (c *crossed) Open() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open = true
+}
+
+func (c *crossed) Abort() {
+	c.mu.Lock()
+	first := !c.aborted && c.watch != nil
+	c.aborted = true
+	c.mu.Unlock()
+	if first {
+		c.watch.Ended(nil)
+	}
+}
+
+// send does what a stack does with what the client sends.
+func (c *crossed) send(s string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fed = append(c.fed, s...)
+	if c.watch.Read != nil && !c.open && !c.aborted {
+		c.watch.Read([]byte(s))
+	}
+}
+
+// left is what may have left.
+func (c *crossed) left() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open {
+		return string(c.fed)
+	}
+	return string(c.fed[:c.may])
+}
+
+func (c *crossed) state() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.aborted:
+		return "aborted"
+	case c.open:
+		return "open"
+	case c.to != nil:
+		return "read"
+	}
+	return "not passed"
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for range 5000 {
+		if ok() {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Errorf("did not see %s", what)
+}
+
+// blocksBet refuses bad.bet and forwards the rest, to one egress.
+func blocksBet(f policy.Flow) policy.Verdict {
+	v := byName(f)
+	if v.Later == policy.LaterEgress {
+		v.Later = policy.LaterBlock
+	}
+	if v.Egress == "corp" {
+		v.Egress = "out"
+	}
+	return v
+}
+
+func (w *world) cross(t *testing.T, port uint16) *crossed {
+	c := &crossed{client: newClient(t)}
+	w.wg.Go(func() { w.Handle(context.Background(), crossingRequest(c, port)) })
+	return c
+}
+
+func crossingRequest(c *crossed, port uint16) Request {
+	return Request{
+		Network: policy.TCP, Src: netip.MustParseAddrPort("10.77.0.2:40000"),
+		Dst: netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), port), Answer: c,
+	}
+}
+
+// What a client sends on a flow that crosses is judged before it leaves, on every port.
+func TestNamesOfFlowsThatCross(t *testing.T) {
+	get := func(host string) string { return "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n" }
+	bad, good := string(clientHello("bad.bet")), string(clientHello("good.example"))
+	rows := []struct {
+		name string
+		port uint16
+		send []string
+		left string // "*" is everything sent
+		want string
+		rule string
+	}{
+		{"an allowed SNI", 443, []string{good}, "*", "open", "rest"},
+		{"a blocked SNI", 443, []string{bad}, "", "aborted", "no-gambling"},
+		{"a blocked SNI on another port", 4443, []string{bad}, "", "aborted", "no-gambling"},
+		{"a blocked SNI in pieces", 443, []string{bad[:3], bad[3:50], bad[50:]}, bad[:3], "aborted", "no-gambling"},
+		{"a blocked SNI behind others' bytes", 443, []string{good + bad}, "*", "open", "rest"}, // within the stream of another hello it is data
+		{"half a hello", 443, []string{good[:50]}, "", "read", "rest"},
+		{"an allowed Host", 4443, []string{get("good.example")}, "*", "read", "rest"},
+		{"a blocked Host", 4443, []string{get("bad.bet")}, "", "aborted", "no-gambling"},
+		{"a blocked second request", 4443, []string{get("good.example"), get("bad.bet")}, get("good.example"), "aborted", "no-gambling"},
+		{"two requests at once", 8880, []string{get("good.example") + get("bad.bet")}, get("good.example"), "aborted", "no-gambling"},
+		{"a protocol without names", 22, []string{"SSH-2.0-client\r\n", "more"}, "*", "open", "rest"},
+		{"a word and silence", 25, []string{"HELO"}, "*", "read", "rest"},
+		{"a protocol without names on 443", 443, []string{"\x00\x01\x02"}, "*", "open", "rest"},
+		{"a line without an end", 4443, []string{strings.Repeat("and from me", 100000)}, "*", "open", "rest"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+			c := w.cross(t, row.port)
+			eventually(t, "the flow pass", func() bool { return c.state() != "not passed" })
+			want := row.left
+			if want == "*" {
+				want = strings.Join(row.send, "")
+			}
+			sent := ""
+			for _, s := range row.send {
+				c.send(s)
+				if sent += s; len(want) > 0 && len(sent) <= len(want) {
+					eventually(t, "what may leave leave", func() bool { return len(c.left()) >= len(sent) || c.state() == "aborted" })
+				}
+			}
+			eventually(t, row.want, func() bool { return c.state() == row.want })
+			if got := c.left(); got != want {
+				t.Errorf("%d bytes may leave, want %d", len(got), len(want))
+			}
+			if live := w.Flows(); row.want != "aborted" && (len(live) != 1 || live[0].Path != Inline) {
+				t.Errorf("live flows: got %+v, want one that is judged in line", live)
+			}
+			c.Abort()
+			if f := <-w.ended; f.Verdict.Rule != row.rule {
+				t.Errorf("rule: got %q, want %q", f.Verdict.Rule, row.rule)
+			}
+			eventually(t, "the memory for names given back", func() bool {
+				w.heads.mu.Lock()
+				defer w.heads.mu.Unlock()
+				return w.heads.total == 0
+			})
+		})
+	}
+}
+
+func TestWhichFlowsCross(t *testing.T) {
+	forward := policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "rest"}
+	with := func(l policy.Later) policy.Verdict { v := forward; v.Later = l; return v }
+	refuseUnnamed := func(f policy.Flow) policy.Verdict {
+		if f.Sniffed {
+			return policy.Verdict{Rule: "named-only"}
+		}
+		return with(policy.LaterBlock)
+	}
+	for _, row := range []struct {
+		name    string
+		decide  decide
+		network policy.Network
+		port    uint16
+		want    Path
+	}{
+		{"a final verdict", decideAlways(forward), policy.TCP, 443, Forwarded},
+		{"a name could block it", decideAlways(with(policy.LaterBlock)), policy.TCP, 443, Inline},
+		{"a name could block it, and the client is shown a page", decideAlways(with(policy.LaterBlock)), policy.TCP, 80, Terminated},
+		{"a name could lead it elsewhere", decideAlways(with(policy.LaterEgress)), policy.TCP, 443, Terminated},
+		{"flows without a name are refused where clients speak first", refuseUnnamed, policy.TCP, 443, Terminated},
+		{"and pass where servers may", refuseUnnamed, policy.TCP, 25, Inline},
+		{"a datagram", decideAlways(forward), policy.UDP, 53, Terminated},
+		{"a refused flow", decideAlways(policy.Verdict{}), policy.TCP, 443, Terminated},
+	} {
+		f := policy.Flow{Network: row.network, Dst: netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), row.port)}
+		if got, why := PathOf(f, row.decide(f), row.decide); got != row.want || why == "" && row.name != "a refused flow" {
+			t.Errorf("%s: got %v, %q, want %v", row.name, got, why, row.want)
+		}
+	}
+}
+
+func TestAFlowThatCannotCrossIsTerminated(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{"out": dialTo(echoServer(t, "out"))}}})
+	for _, port := range []uint16{22, 443} {
+		c := &crossed{client: newClient(t), err: errors.New("no port is free")}
+		w.wg.Go(func() { w.Handle(context.Background(), crossingRequest(c, port)) })
+		if got := c.client.got(t); got != "accepted" {
+			t.Errorf("port %d: got %s, want accepted", port, got)
+		}
+		c.client.Close()
+		if f := <-w.ended; f.Path != Terminated {
+			t.Errorf("port %d: path: got %v, want %v", port, f.Path, Terminated)
+		}
+	}
+}
+
+// A flow is killed at every moment around Pass.
+func TestAFlowThatCrossesIsKilled(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+	for i := range 200 {
+		c := w.cross(t, 22)
+		time.Sleep(time.Duration(i) * time.Microsecond)
+		killed := 0
+		eventually(t, "the flow", func() bool {
+			killed = w.Kill(func(Flow) bool { return true })
+			return killed > 0
+		})
+		eventually(t, "a reset", func() bool { return c.state() == "aborted" })
+		<-w.ended
+	}
+	if n := w.Active(); n != 0 {
+		t.Errorf("%d flows are live, want none", n)
+	}
+}
+
+// A client that begins a hello on many flows and ends none holds no more than its share of memory.
+func TestHalfHellosThatCrossAreBounded(t *testing.T) {
+	const limit = 16 << 10
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}, SniffMemory: limit})
+	hello := string(clientHello("good.example"))[:100]
+	var all []*crossed
+	for range 100 {
+		c := w.cross(t, 443)
+		eventually(t, "the flow pass", func() bool { return c.state() != "not passed" })
+		c.send(hello)
+		all = append(all, c)
+		w.heads.mu.Lock()
+		if w.heads.total > limit/2 {
+			t.Fatalf("one client holds %d bytes, want at most %d", w.heads.total, limit/2)
+		}
+		w.heads.mu.Unlock()
+	}
+	aborted := 0
+	for _, c := range all {
+		if c.state() == "aborted" {
+			aborted++
+		}
+	}
+	if aborted == 0 {
+		t.Error("no flow was ended for want of memory")
+	}
+	if reason := <-w.drops; reason != DropSniff {
+		t.Errorf("dropped for %q, want %q", reason, DropSniff)
+	}
+	for range aborted - 1 {
+		<-w.drops
+	}
+	go w.Kill(func(Flow) bool { return true })
+	for range all {
+		<-w.ended
+	}
+}
