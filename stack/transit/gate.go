@@ -145,6 +145,11 @@ func (g *gate) lend() {
 	if after(g.may, g.base) {
 		g.left = g.may // that has left as it came
 	}
+	for _, h := range g.held { // but what was permitted of a packet whose end was not
+		if start := h.end - uint32(h.n); after(g.left, start) {
+			g.left = start
+		}
+	}
 	g.held, g.kept = nil, 0
 }
 

@@ -379,6 +379,27 @@ func TestAGateHoldsABoundedAmount(t *testing.T) {
 	}
 }
 
+// TestWhatIsOwedHasNoHole permits half of a packet before the flow begins to answer for what it holds.
+func TestWhatIsOwedHasNoHole(t *testing.T) {
+	m := newGateModel(t, families[0])
+	m.send(0, flagACK, 0, data(0, 100, 0))
+	m.permit(50)
+	for pos := 100; pos < 600; pos += 100 {
+		m.send(pos, flagACK, 0, data(pos, 100, 0))
+	}
+	if len(m.toClient) == 0 {
+		t.Fatal("the client waits for an acknowledgement")
+	}
+	for _, s := range m.toClient {
+		checkCrossed(t, m.Config, false, s.b)
+		if h, _ := parse(parsed(t, s.m, s.b)); h.flags != flagACK || after(h.ack, 601) {
+			t.Errorf("the client got flags %#x and an ACK of %d", h.flags, h.ack)
+		}
+	}
+	m.permit(600)
+	m.mustHaveLeft("after all was permitted", 600)
+}
+
 func TestPermitIsOfWhatWasRead(t *testing.T) {
 	m := newGateModel(t, families[0])
 	m.permit(1000) // of nothing
