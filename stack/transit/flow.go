@@ -278,7 +278,7 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		ended = ended && f.endLocked()
 	case f.phase == over && after(s.seq+uint32(len(s.payload)), f.server.next):
 		return Stay, false, false
-	case f.phase != opening && f.isTrueLocked(s):
+	case f.phase != opening && f.server.knows(s, &f.client):
 		f.rx.Add(f.server.sent(s, &f.client))
 		if f.gate != nil && s.has(flagACK) && f.gate.acked(s.ack) {
 			f.gate = nil
@@ -302,10 +302,10 @@ func (f *Flow) isResetLocked(s *segment) bool {
 // maxLate is how old an acknowledgement may be, in bytes that were acknowledged since.
 const maxLate = 1 << 24
 
-// isTrueLocked reports whether a segment of the server's acknowledges what the client may have sent. One that somebody made up who
-// cannot see the connection crosses, and the client ignores it (RFC 5961, 5); believed, it would make a RST credible.
-func (f *Flow) isTrueLocked(s *segment) bool {
-	return s.has(flagACK) && !after(s.ack, f.client.next) && !after(f.server.has, s.ack+maxLate)
+// knows reports whether a segment of e's acknowledges what other may have sent. One that somebody made up who cannot see the
+// connection crosses, and the client ignores it (RFC 5961, 5); believed, it would make a RST credible.
+func (e *end) knows(s *segment, other *end) bool {
+	return s.has(flagACK) && !after(s.ack, other.next) && !after(e.has, s.ack+maxLate)
 }
 
 func (f *Flow) endLocked() (ended bool) {

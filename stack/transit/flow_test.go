@@ -87,13 +87,12 @@ func finished(t testing.TB, m link.Meta, b []byte) []*packet.Packet {
 		t.Fatalf("cut %+v, %d bytes: %v", m, len(b), err)
 	}
 	var list []*packet.Packet
-	for !s.Done() {
-		dst := make([]byte, len(b))
+	for dst := make([]byte, len(b)); !s.Done(); {
 		n, err := s.Next(dst)
 		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, parsed(t, link.Meta{}, dst[:n]))
+		list = append(list, parsed(t, link.Meta{}, bytes.Clone(dst[:n])))
 	}
 	return list
 }

@@ -171,7 +171,7 @@ func (m *gateModel) play(ops []byte) {
 		}
 		size := 0
 		if c&0x20 > 0 {
-			size = 1 + int(a)*5
+			size = 20 + int(a)*5
 		}
 		variant := byte(0)
 		if c&0x40 > 0 {
