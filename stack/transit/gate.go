@@ -58,10 +58,10 @@ func (g *gate) admit(s *segment) (o order, fresh []byte) {
 	switch {
 	case n == 0 && !s.has(flagFIN):
 		return pass, nil
-	case !after(s.seq+n, g.base) && n > 0: // the server has it
-		return pass, nil
 	case after(s.seq, known) && !g.open:
 		return discard, nil // the client sends it again when what comes before it has arrived
+	case !after(s.seq+n, g.base) && n > 0: // the server has it
+		return pass, nil
 	case !g.same(s, known):
 		return discard, nil
 	}
