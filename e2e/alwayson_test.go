@@ -124,14 +124,14 @@ func (f figures) log(t *testing.T) {
 	}
 }
 
-// stream is a long TCP connection from the intranet through the tunnel, whose every byte is checked.
+// stream is a long TCP connection to the intranet through the tunnel, whose every byte is checked.
 type stream struct {
-	got  atomic.Uint64 // numbers that came, each eight bytes
-	over chan error
-	conn net.Conn
+	down, up atomic.Uint64 // numbers that came each way, each eight bytes
+	over     chan error
+	conn     net.Conn
 }
 
-// newStream starts one: the server sends the numbers 0, 1, 2 and so on, a few hundred a second.
+// newStream starts one: both ends send the numbers 0, 1, 2 and so on, a few hundred a second.
 func newStream(t *testing.T, w *world) *stream {
 	t.Helper()
 	l, err := w.Intranet.Listen(t.Context(), "tcp", ":5001")
@@ -139,18 +139,15 @@ func newStream(t *testing.T, w *world) *stream {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
+	s := &stream{over: make(chan error, 4)}
 	go func() {
 		c, err := l.Accept()
 		if err != nil {
 			return
 		}
 		defer c.Close()
-		for n := uint64(0); ; n++ {
-			if _, err := c.Write(binary.BigEndian.AppendUint64(nil, n)); err != nil {
-				return
-			}
-			time.Sleep(3 * time.Millisecond)
-		}
+		go sendNumbers(c)
+		s.over <- receiveNumbers(c, &s.up)
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -159,39 +156,56 @@ func newStream(t *testing.T, w *world) *stream {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	s := &stream{over: make(chan error, 1), conn: conn}
-	go func() {
-		b := make([]byte, 8)
-		for {
-			if _, err := io.ReadFull(conn, b); err != nil {
-				s.over <- err
-				return
-			}
-			if n := binary.BigEndian.Uint64(b); n != s.got.Load() {
-				s.over <- fmt.Errorf("got number %d, want %d", n, s.got.Load())
-				return
-			}
-			s.got.Add(1)
-		}
-	}()
+	s.conn = conn
+	go sendNumbers(conn)
+	go func() { s.over <- receiveNumbers(conn, &s.down) }()
 	return s
 }
 
-// flows wants that the stream still moves.
-func (s *stream) flows(t *testing.T, when string) {
+func sendNumbers(c net.Conn) {
+	for n := uint64(0); ; n++ {
+		if _, err := c.Write(binary.BigEndian.AppendUint64(nil, n)); err != nil {
+			return
+		}
+		time.Sleep(3 * time.Millisecond)
+	}
+}
+
+func receiveNumbers(c net.Conn, got *atomic.Uint64) error {
+	b := make([]byte, 8)
+	for {
+		if _, err := io.ReadFull(c, b); err != nil {
+			return err
+		}
+		if n := binary.BigEndian.Uint64(b); n != got.Load() {
+			return fmt.Errorf("got number %d, want %d", n, got.Load())
+		}
+		got.Add(1)
+	}
+}
+
+// flows wants that the stream still moves both ways, and returns how long it took to.
+func (s *stream) flows(t *testing.T, when string) (down, up time.Duration) {
 	t.Helper()
-	before := s.got.Load()
+	start, wasDown, wasUp := time.Now(), s.down.Load(), s.up.Load()
 	eventually(t, "the long stream moves after "+when, func() error {
 		select {
 		case err := <-s.over:
 			t.Fatalf("the long stream ended after %s: %v", when, err)
 		default:
 		}
-		if s.got.Load() == before {
-			return fmt.Errorf("still at number %d", before)
+		if down == 0 && s.down.Load() != wasDown {
+			down = time.Since(start)
+		}
+		if up == 0 && s.up.Load() != wasUp {
+			up = time.Since(start)
+		}
+		if down == 0 || up == 0 {
+			return fmt.Errorf("still at number %d down and %d up", s.down.Load(), s.up.Load())
 		}
 		return nil
 	})
+	return down, up
 }
 
 // laptop [pen0 -> penstock] === WireGuard ===> [penstock] gateway --- intranet
@@ -271,7 +285,9 @@ func TestOutagesAreSurvived(t *testing.T) {
 		time.Sleep(row.lasts)
 		row.mend()
 		took.add("from the end of "+row.name+" to carrying", w.untilCarrying(t))
-		long.flows(t, row.name)
+		down, up := long.flows(t, row.name)
+		took.add("from carrying after "+row.name+" to a stream from the intranet", down)
+		took.add("from carrying after "+row.name+" to a stream to the intranet", up)
 	}
 	for _, r := range []netlab.Report{w.capture.Stop(), second.Stop()} {
 		if r.Clear > 0 || r.Dropped > 0 {

@@ -16,6 +16,7 @@ type Metrics struct {
 	dialErrs *prometheus.CounterVec
 	names    *prometheus.CounterVec
 	blocks   *prometheus.CounterVec
+	paths    *prometheus.CounterVec
 }
 
 // NewMetrics makes the metrics and registers them with reg.
@@ -48,9 +49,22 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Flows and DNS questions blocked because of a category, by category and layer.",
 		}, []string{"category", "layer"}),
 	}
-	reg.MustRegister(m.flows, m.bytes, m.dialTime, m.dialErrs, m.names, m.blocks)
+	m.paths = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "penstock_flows_carried_total",
+		Help: "Finished flows that were carried, by datapath: terminated, forwarded, or inline (forwarded and judged in line).",
+	}, []string{"datapath"})
+	reg.MustRegister(m.flows, m.bytes, m.dialTime, m.dialErrs, m.names, m.blocks, m.paths)
+	for _, reason := range []string{"refused", "timeout", "unreachable", "resources", "not_up", "other"} {
+		m.dialErrs.WithLabelValues(reason)
+	}
+	for p := range pathLabels {
+		m.paths.WithLabelValues(pathLabels[p])
+	}
 	return m
 }
+
+// pathLabels are the values of Path as labels.
+var pathLabels = [...]string{Terminated: "terminated", Forwarded: "forwarded", Inline: "inline"}
 
 // Blocked counts a block because of a category. layer is "flow" or "dns".
 func (m *Metrics) Blocked(category, layer string) {
@@ -66,6 +80,7 @@ func (m *Metrics) ended(f *Flow) {
 	verdict := verdictWord(f.Verdict.Action)
 	m.flows.WithLabelValues(f.Facts.Network.String(), verdict, f.Verdict.Rule).Inc()
 	if f.Verdict.Action == policy.Forward {
+		m.paths.WithLabelValues(pathLabels[f.Path]).Inc()
 		m.bytes.WithLabelValues("tx", verdict).Add(float64(f.TxBytes))
 		m.bytes.WithLabelValues("rx", verdict).Add(float64(f.RxBytes))
 		return

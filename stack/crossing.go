@@ -484,6 +484,15 @@ func (s crosser) resetGuests(which func(*crossing) bool) {
 	}
 }
 
+// Nudge makes the TCP flows that cross to the stack go on at once. It is called when the stack's link works again after it did not.
+func (s *Stack) Nudge() {
+	var list []*crossing
+	s.crossings.guests.Each(func(c *crossing) { list = append(list, c) })
+	for _, c := range list {
+		c.Nudge()
+	}
+}
+
 // hopsExceeded answers a packet that has no hops left, as a router does.
 func (s sender) hopsExceeded(h *packet.Packet) {
 	src, err := s.source(h.Src)

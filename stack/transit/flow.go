@@ -1,6 +1,7 @@
 package transit
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"sync"
@@ -88,6 +89,7 @@ type Flow struct {
 	mu             sync.Mutex // guards below
 	phase          phase
 	client, server end
+	syn            []byte // as it left, until the server has answered
 	left           uint32 // sequence number after what has left for the server
 	gate           *gate  // nil: all passes
 	offered        bool   // the client scales windows, if the server does
@@ -173,6 +175,10 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		// It may be repeated although its answer has crossed: that was lost, or is on its way.
 		f.offered = clampSYN(p, f.most) != noScale
 		f.out.apply(link.Meta{}, p)
+		reseal(link.Meta{}, p, f.Mapped.Addr(), f.Server.Addr())
+		if f.phase == opening {
+			f.syn = append(f.syn[:0], p.Raw...)
+		}
 		reseal(m, p, f.Mapped.Addr(), f.Server.Addr())
 		return Cross, false
 	case f.phase == cut:
@@ -261,7 +267,7 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		f.back.apply(link.Meta{}, p)
 		reseal(m, p, f.Server.Addr(), f.Client.Addr())
 		if f.phase == opening {
-			f.phase, opened = open, true
+			f.phase, opened, f.syn = open, true, nil
 			f.server.sent(s, &f.client)
 			f.server.next, f.server.has = s.seq+1, s.ack
 			f.client.has = s.seq + 1
@@ -440,6 +446,31 @@ func (f *Flow) owedLocked(g *gate) (list []held) {
 	return list
 }
 
+// Nudge is called when the way to the server works again after it did not. A server that was not reached is asked again. A client
+// whose retransmissions were lost waits ever longer between them: an ICMP error takes back one step of that (RFC 6069), and does
+// nothing else to an open connection.
+func (f *Flow) Nudge() {
+	const steps = 12 // from any pause that a kernel makes down to the first one
+	f.mu.Lock()
+	var syn, revert []byte
+	switch {
+	case f.phase == opening:
+		syn = bytes.Clone(f.syn) // the client may repeat it meanwhile
+	case f.phase == open && after(f.client.next, f.server.has):
+		lost := build(f.Client, f.Server, flagACK, f.server.has, f.client.has, f.client.window, nil, nil)
+		revert = unreachable(f.Server.Addr(), f.Client.Addr(), lost)
+	}
+	f.mu.Unlock()
+	if syn != nil {
+		f.Owner.ToServer(link.Meta{}, syn)
+	}
+	if revert != nil {
+		for range steps {
+			f.Owner.ToClient(link.Meta{}, revert)
+		}
+	}
+}
+
 // control makes a segment from one side to the other, in the name of from.
 func (f *Flow) control(src, dst netip.AddrPort, flags byte, seq, ack uint32, from, to *end, payload []byte) []byte {
 	var options []byte
@@ -458,9 +489,6 @@ func (f *Flow) Over() bool {
 	defer f.mu.Unlock()
 	return f.phase >= over
 }
-
-// Seen is when the last packet of either side came.
-func (f *Flow) Seen() int64 { return f.seen.Load() }
 
 // Stale reports whether the flow has been silent for too long.
 func (f *Flow) Stale(now int64) bool {

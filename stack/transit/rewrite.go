@@ -256,6 +256,17 @@ func quotedSeq(b []byte, src, dst netip.AddrPort) (seq uint32, ok bool) {
 	return binary.BigEndian.Uint32(q.Body[atSeq:]), true
 }
 
+// unreachable is the ICMP error of a router that has lost its way to src, for whoever has sent lost.
+func unreachable(src, dst netip.Addr, lost []byte) []byte {
+	kind, code := byte(packet.Unreachable6), packet.WhyNet.Code(false)
+	if dst.Is4() {
+		kind, code = packet.Unreachable4, packet.WhyHost.Code(true)
+	}
+	b := packet.ICMPError(src, dst, kind, code, 0, lost)
+	packet.PutIP(b, packet.ICMPProto(dst), src, dst, len(b)-packet.HeaderLen(dst))
+	return b
+}
+
 // quote copies the head of a packet with another address and port at one end. Its TCP checksum, which may be cut off, stays as it
 // was: nobody checks it in a quotation.
 func quote(b []byte, to netip.AddrPort, isDst bool) []byte {

@@ -141,7 +141,7 @@ func TestSilentFlowsAreStale(t *testing.T) {
 	w := newTrack(t, families[0], false)
 	at := func(what string, silence time.Duration, want bool) {
 		t.Helper()
-		if got := w.Stale(w.Seen() + int64(silence)); got != want {
+		if got := w.Stale(w.seen.Load() + int64(silence)); got != want {
 			t.Errorf("%s, silent for %v: got stale %v, want %v", what, silence, got, want)
 		}
 	}
@@ -151,8 +151,8 @@ func TestSilentFlowsAreStale(t *testing.T) {
 		if s.src == w.Server {
 			step = w.FromServer
 		}
-		if got := step(link.Meta{}, s.packet(t), int64(now)); got != Cross || w.Seen() != int64(now) {
-			t.Errorf("got step %d, seen at %d, want %d, %d", got, w.Seen(), Cross, int64(now))
+		if got := step(link.Meta{}, s.packet(t), int64(now)); got != Cross || w.seen.Load() != int64(now) {
+			t.Errorf("got step %d, seen at %d, want %d, %d", got, w.seen.Load(), Cross, int64(now))
 		}
 	}
 	say(w.up(0, 0, flagSYN), time.Hour)
@@ -196,7 +196,7 @@ func TestAFlowEndsOnce(t *testing.T) {
 				w.give(w.up(c.ISN+5, serverISN+2, flagACK))
 			},
 			func() { w.give(w.down(serverISN+1, c.ISN+5, flagACK|flagFIN)) },
-			func() { w.Stale(1); w.Over(); w.Bytes(); w.Repeat() },
+			func() { w.Stale(1); w.Over(); w.Bytes(); w.Repeat(); w.Nudge() },
 			func() { w.QuoteToClient(w.up(c.ISN+1, 0, flagACK).bytes(), false) },
 		} {
 			wg.Go(f)
@@ -204,4 +204,38 @@ func TestAFlowEndsOnce(t *testing.T) {
 		wg.Wait()
 		w.counts("all at once", 1, 1)
 	}
+}
+
+// TestANudgeAsksTheServerAgain: what it sends is finished, whatever came.
+func TestANudgeAsksTheServerAgain(t *testing.T) {
+	each(t, false, func(t *testing.T, w *track) {
+		for range 2 {
+			m, b := w.up(w.ISN, 0, flagSYN, 'x').unfinished(0)
+			if got := w.FromClient(m, parsed(t, m, b), 0); got != Cross {
+				t.Fatalf("got step %d", got)
+			}
+		}
+		w.Nudge()
+		if len(w.toServer) != 1 || w.toServer[0].m != (link.Meta{}) {
+			t.Fatalf("got %d packets, want the SYN, finished", len(w.toServer))
+		}
+		checkCrossed(t, w.Config, true, w.toServer[0].b)
+		w.want("SYN-ACK", Cross, w.down(serverISN, w.ISN+1, flagSYN|flagACK))
+		w.want("ACK", Cross, w.up(w.ISN+1, serverISN+1, flagACK))
+		w.Nudge()
+		if len(w.toServer) != 1 || len(w.toClient) != 0 {
+			t.Error("an open flow that waits for nothing was nudged")
+		}
+		w.want("data", Cross, w.up(w.ISN+1, serverISN+1, flagACK, 'x'))
+		w.Nudge()
+		for _, s := range w.toClient {
+			p := parsed(t, s.m, s.b)
+			if src := w.Server.Addr(); p.Src != src || p.Dst != w.Client.Addr() {
+				t.Errorf("got %v -> %v, want an ICMP error for the client", p.Src, p.Dst)
+			}
+		}
+		if len(w.toClient) == 0 {
+			t.Error("a client whose data were lost was not told to repeat them")
+		}
+	})
 }

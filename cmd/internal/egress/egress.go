@@ -92,9 +92,10 @@ type inner interface {
 	newDriver(lost func(error)) (transport.Driver, error)
 	// facts returns what is known about the transport now.
 	facts() facts
+	// inside returns the stack inside the tunnel.
+	inside() *stack.Stack
 	// reset ends the flows inside, but not the session.
 	reset() error
-	close() error
 }
 
 // facts is what is known about a transport, from its file or from what its server pushed.
@@ -165,9 +166,15 @@ func (e *Egress) open(p planned) (t *Transport, err error) {
 		return nil, err
 	}
 	t.Tunnel = transport.NewTunnel(transport.Config{
-		Name:    p.name,
-		New:     func() (transport.Driver, error) { return t.inner.newDriver(func(err error) { t.Lost(err) }) },
-		Changed: func(transport.Health) { e.holds.changed(); e.Changed() },
+		Name: p.name,
+		New:  func() (transport.Driver, error) { return t.inner.newDriver(func(err error) { t.Lost(err) }) },
+		Changed: func(h transport.Health) {
+			e.holds.changed()
+			if h.State == transport.Connected {
+				go t.inner.inside().Nudge() // it sends
+			}
+			e.Changed()
+		},
 		Log:     e.Log,
 		Metrics: e.Metrics.Transport,
 	})
@@ -198,7 +205,7 @@ func (e *Egress) Run(start func(name string, run func(context.Context) error)) {
 func (e *Egress) Close() error {
 	var errs []error
 	for _, t := range e.transports {
-		errs = append(errs, t.inner.close())
+		errs = append(errs, t.inner.inside().Close())
 	}
 	return errors.Join(errs...)
 }

@@ -47,7 +47,7 @@ func newPushed(t *testing.T, renamed func()) *openvpnInner {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := o.close(); err != nil {
+		if err := o.inside().Close(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -106,7 +106,7 @@ func (o *openvpnInner) carrier(dst netip.Addr) *stack.Stack {
 	return o.stack
 }
 
-func (o *openvpnInner) close() error { return o.stack.Close() }
+func (o *openvpnInner) inside() *stack.Stack { return o.stack }
 
 func (o *openvpnInner) facts() facts {
 	o.mu.Lock()

@@ -65,7 +65,7 @@ func TestWhatAFileRoutesByItself(t *testing.T) {
 		if got != row.want {
 			t.Errorf("%s: got %s, want %s", row.sentence, got, row.want)
 		}
-		if err := o.close(); err != nil {
+		if err := o.inside().Close(); err != nil {
 			t.Error(err)
 		}
 	}

@@ -80,7 +80,7 @@ func (w *wireguardInner) carrier(dst netip.Addr) *stack.Stack {
 	return w.stack
 }
 
-func (w *wireguardInner) close() error { return w.stack.Close() }
+func (w *wireguardInner) inside() *stack.Stack { return w.stack }
 
 func (w *wireguardInner) facts() facts {
 	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }

@@ -133,15 +133,15 @@ func (*driver) Close() error                { return nil }
 // fakeInside is the inner part of a transport into a fake network.
 type fakeInside struct {
 	inner
-	inside *network
-	err    error // of connecting
+	network *network
+	err     error // of connecting
 }
 
 func (f *fakeInside) newDriver(func(error)) (transport.Driver, error) {
 	return &driver{err: f.err}, nil
 }
 func (f *fakeInside) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	return f.inside.DialContext(ctx, network, address)
+	return f.network.DialContext(ctx, network, address)
 }
 
 var errUnreachable = errors.New("no answer")
@@ -181,7 +181,7 @@ func (e *Egress) fake(t *testing.T, name string, inside *network, err error) *Tr
 	if !ok {
 		t.Fatalf("there is no transport %s", name)
 	}
-	f := &fakeInside{inner: one.inner, inside: inside, err: err}
+	f := &fakeInside{inner: one.inner, network: inside, err: err}
 	one.inner = f
 	e.dialers[name] = transport.Gate{Tunnel: one.Tunnel, Inner: f}
 	return one
