@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,6 +39,7 @@ type crossing struct {
 	near, far *Stack
 	tcp       *tcpFlow
 	passage   Passage
+	begun     atomic.Bool // Pass has answered for the flow. Until then no packet and nobody else ends it, or it would end after an error
 }
 
 // direction is one direction of a crossing: what is merged into super-packets.
@@ -110,6 +112,7 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 		c.forget()
 		return nil, errAnswered
 	}
+	c.begun.Store(true)
 	f.fr.Complete(false) // gVisor ignores every SYN of these ports until then
 	evicted, err := f.passed(c)
 	evicted.end()
@@ -159,7 +162,9 @@ func (c *crossing) enter(r *Request, src netip.Addr) error {
 	}
 	for !c.near.crossings.begun.Add(r.Src, r.Dst, c) {
 		if old, ok := c.near.crossings.begun.Find(r.Src, r.Dst); ok { // it is over, or a SYN would not have come up to here
-			old.Reset()
+			if old.begun.Load() { // else it was cut before Pass answered for it
+				old.Reset()
+			}
 			old.forget()
 		}
 	}
@@ -223,9 +228,12 @@ func (s receiver) cross(m link.Meta, h *packet.Packet, g *merger) (taken bool) {
 	}
 	ports := flowAddrs(h)
 	if c, ok := s.crossings.begun.Find(ports.Remote, ports.Local); ok {
-		return s.stepFromClient(c, m, h, g)
+		return !c.begun.Load() || s.stepFromClient(c, m, h, g)
 	}
 	if c, ok := s.crossings.guests.Find(ports.Remote, ports.Local); ok {
+		if !c.begun.Load() {
+			return true
+		}
 		now := c.near.now()
 		c.tcp.place.Active.Store(now)
 		if s.isTooBig(m, h, c.near.MTU()) {
@@ -397,7 +405,7 @@ func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
 	}
 	ports := flowAddrs(&h)
 	rest := binary.BigEndian.Uint32(icmp.Body[4:])
-	if c, ok := s.crossings.guests.Find(ports.Local, ports.Remote); ok {
+	if c, ok := s.crossings.guests.Find(ports.Local, ports.Remote); ok && c.begun.Load() {
 		if quoted, ok := c.QuoteToClient(icmp.Body[8:], isUnreachable(icmp)); ok {
 			sender{c.near}.sendICMPError(icmp.Src, c.Client.Addr(), icmp.Body[0], icmp.Body[1], rest, quoted)
 		}
@@ -474,7 +482,7 @@ func (s crosser) sweepAll(ctx context.Context) {
 func (s crosser) resetGuests(which func(*crossing) bool) {
 	var list []*crossing
 	s.crossings.guests.Each(func(c *crossing) {
-		if which == nil || which(c) {
+		if c.begun.Load() && (which == nil || which(c)) { // Pass looks once more before it lets another begin
 			list = append(list, c)
 		}
 	})
