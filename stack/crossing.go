@@ -1,13 +1,16 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,6 +20,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
+	"penstock/stack/datagram"
 	"penstock/stack/link"
 	"penstock/stack/packet"
 	"penstock/stack/transit"
@@ -35,6 +39,7 @@ type crossing struct {
 	near, far *Stack
 	tcp       *tcpFlow
 	passage   Passage
+	begun     atomic.Bool // Pass has answered for the flow. Until then no packet and nobody else ends it, or it would end after an error
 }
 
 // direction is one direction of a crossing: what is merged into super-packets.
@@ -94,6 +99,9 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 	if err != nil {
 		return nil, err
 	}
+	if to.life.Err() != nil {
+		return nil, fmt.Errorf("stack %s: pass %v: %w", to.name, r.Dst, net.ErrClosed)
+	}
 	f := r.tcp
 	s := f.t.s
 	c := &crossing{near: s, far: to, tcp: f, passage: p}
@@ -104,12 +112,16 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 		c.forget()
 		return nil, errAnswered
 	}
+	c.begun.Store(true)
 	f.fr.Complete(false) // gVisor ignores every SYN of these ports until then
 	evicted, err := f.passed(c)
 	evicted.end()
-	if err != nil { // it was cut while it waited, or there is no room: it is over
+	// It may be over: it was cut while it waited, there is no room, or the other stack or its address went meanwhile. Who took these
+	// away has reset what he found in the table, which was so before; finishCrossing may have come before passed.
+	if err != nil || c.Over() || to.life.Err() != nil || !to.own(src) {
 		c.Reset()
 		c.forget()
+		s.tcp.finishCrossing(f)
 		return &Passed{c}, nil
 	}
 	syn, fault := packet.Parse(link.Meta{}, f.syn)
@@ -136,7 +148,10 @@ func (c *crossing) enter(r *Request, src netip.Addr) error {
 				Client: r.Src, Server: r.Dst, Mapped: mapped, ISN: r.tcp.seq, MTU: min(c.near.MTU(), c.far.MTU()), Read: c.passage.Read, Owner: c,
 			}, c.near.now())
 			if c.far.crossings.guests.Add(r.Dst, mapped, c) {
-				break
+				if (crosser{c.far}).isFree(mapped, r.Dst) { // still: a dial looks at the guests once it is seen here
+					break
+				}
+				c.far.crossings.guests.Remove(r.Dst, mapped, c)
 			}
 		}
 		c.Flow = nil
@@ -147,7 +162,9 @@ func (c *crossing) enter(r *Request, src netip.Addr) error {
 	}
 	for !c.near.crossings.begun.Add(r.Src, r.Dst, c) {
 		if old, ok := c.near.crossings.begun.Find(r.Src, r.Dst); ok { // it is over, or a SYN would not have come up to here
-			old.Reset()
+			if old.begun.Load() { // else it was cut before Pass answered for it
+				old.Reset()
+			}
 			old.forget()
 		}
 	}
@@ -157,8 +174,11 @@ func (c *crossing) enter(r *Request, src netip.Addr) error {
 // crosser is a stack as flows cross from it and to it.
 type crosser struct{ *Stack }
 
-// isFree reports whether no connection of the stack's own uses a port towards dst.
+// isFree reports whether no connection or dial of the stack's own uses a port towards dst.
 func (s crosser) isFree(local, dst netip.AddrPort) bool {
+	if s.dials.has(datagram.Pair{Remote: dst, Local: local}) {
+		return false
+	}
 	proto := ipv4.ProtocolNumber
 	if dst.Addr().Is6() {
 		proto = ipv6.ProtocolNumber
@@ -208,11 +228,17 @@ func (s receiver) cross(m link.Meta, h *packet.Packet, g *merger) (taken bool) {
 	}
 	ports := flowAddrs(h)
 	if c, ok := s.crossings.begun.Find(ports.Remote, ports.Local); ok {
-		return s.stepFromClient(c, m, h, g)
+		return !c.begun.Load() || s.stepFromClient(c, m, h, g)
 	}
 	if c, ok := s.crossings.guests.Find(ports.Remote, ports.Local); ok {
+		if !c.begun.Load() {
+			return true
+		}
 		now := c.near.now()
 		c.tcp.place.Active.Store(now)
+		if s.isTooBig(m, h, c.near.MTU()) {
+			return true
+		}
 		switch c.FromServer(m, h, now) {
 		case transit.Cross:
 			s.crossTo(c.near, direction{c, true}, m, h, g)
@@ -227,8 +253,7 @@ func (s receiver) cross(m link.Meta, h *packet.Packet, g *merger) (taken bool) {
 func (s receiver) stepFromClient(c *crossing, m link.Meta, h *packet.Packet, g *merger) (taken bool) {
 	now := s.now()
 	c.tcp.place.Active.Store(now)
-	if size := wireSize(m, h); size > c.far.MTU() {
-		sender(s).tooBigTCP(h, c.far.MTU())
+	if s.isTooBig(m, h, c.far.MTU()) {
 		return true
 	}
 	switch c.FromClient(m, h, now) {
@@ -245,26 +270,108 @@ func (s receiver) stepFromClient(c *crossing, m link.Meta, h *packet.Packet, g *
 }
 
 func (s receiver) crossTo(to *Stack, d direction, m link.Meta, h *packet.Packet, g *merger) {
-	if g != nil && m == (link.Meta{}) {
+	if g != nil && m == (link.Meta{}) && len(h.Raw) <= to.MTU() {
 		g.Add(d, h)
 		return
 	}
 	sender{to}.crossing(m, [][]byte{h.Raw})
 }
 
-// crossing sends a packet that was rewritten for this stack.
+// isTooBig answers a packet that does not fit the way of its flow and must not be cut.
+func (s receiver) isTooBig(m link.Meta, h *packet.Packet, mtu int) bool {
+	if !h.Whole || wireSize(m, h.Headers(), len(h.Raw)) <= mtu {
+		return false
+	}
+	sender(s).tooBigTCP(h, mtu)
+	return true
+}
+
+// wireSize is the size of the largest packet that one of size bytes with these headers becomes, in bytes.
+func wireSize(m link.Meta, headers []byte, size int) int {
+	if m.GSO == link.GSONone {
+		return size
+	}
+	return min(len(headers)+int(m.SegSize), size)
+}
+
+// crossing sends a packet that was rewritten for this stack, in fragments if it has to be.
 func (s sender) crossing(m link.Meta, pieces [][]byte) {
-	if err := s.nic.SendPieces(m, pieces); err != nil {
+	var err error
+	if s.fits(m, pieces) {
+		err = s.nic.SendPieces(m, pieces)
+	} else {
+		err = s.sendFragments(m, pieces)
+	}
+	if err != nil {
 		s.metrics.drop(dropQueue)
 	}
 }
 
-// wireSize is the size of the largest packet that a packet or super-packet becomes, in bytes.
-func wireSize(m link.Meta, h *packet.Packet) int {
-	if m.GSO == link.GSONone {
-		return len(h.Raw)
+// fits reports whether what a packet becomes fits the stack's MTU.
+func (s sender) fits(m link.Meta, pieces [][]byte) bool {
+	size := 0
+	for _, b := range pieces {
+		size += len(b)
 	}
-	return len(h.Headers()) + int(m.SegSize)
+	mtu := s.MTU()
+	if size <= mtu {
+		return true
+	}
+	head := packet.Packet{Raw: pieces[0], Body: pieces[0][ipHeaderLen(pieces[0]):], Proto: packet.ProtoTCP}
+	return wireSize(m, head.Headers(), size) <= mtu
+}
+
+// ipHeaderLen is the length of the header of a packet of a flow, which has no IP options.
+func ipHeaderLen(b []byte) int {
+	if b[0]>>4 == 4 {
+		return 20
+	}
+	return 40
+}
+
+// sendFragments sends the segments of a packet or super-packet in fragments, as a router does with a packet that may be cut.
+func (s sender) sendFragments(m link.Meta, pieces [][]byte) error {
+	var seg link.Segmenter
+	all := bytes.Join(pieces, nil)
+	if err := seg.Reset(m, all); err != nil {
+		return err
+	}
+	for whole := make([]byte, len(all)); !seg.Done(); {
+		n, err := seg.Next(whole)
+		if err != nil {
+			return err
+		}
+		if n <= s.MTU() {
+			if err := s.nic.Send(whole[:n]); err != nil {
+				return err
+			}
+			continue
+		}
+		p, fault := packet.Parse(link.Meta{}, whole[:n])
+		if fault != "" {
+			return errors.New(string(fault))
+		}
+		err = packet.Fragment(p.Raw, p.Proto, p.Src, p.Dst, s.MTU(), func(f []byte) error {
+			likeRouter(f, p.Raw)
+			return s.nic.Send(f)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// likeRouter gives a packet the service and the hop count of another.
+func likeRouter(b, of []byte) {
+	if b[0]>>4 == 6 {
+		copy(b[:4], of[:4])
+		b[7] = of[7]
+		return
+	}
+	b[1], b[8] = of[1], of[8]
+	b[10], b[11] = 0, 0
+	binary.BigEndian.PutUint16(b[10:], link.Checksum(b[:20], 0))
 }
 
 // crossReassembled takes a segment that gVisor put together from fragments.
@@ -277,7 +384,9 @@ func (s receiver) crossReassembled(id stack.TransportEndpointID, pkt *stack.Pack
 	src, dst := fromTCPIP(id.RemoteAddress), fromTCPIP(id.LocalAddress)
 	b := make([]byte, packet.HeaderLen(src), packet.HeaderLen(src)+body.Size())
 	packet.PutIP(b, packet.ProtoTCP, src, dst, body.Size())
+	likeRouter(b, pkt.NetworkHeader().Slice())
 	h, fault := packet.Parse(link.Meta{}, append(b, body.AsSlice()...))
+	h.Whole = false // it came in fragments
 	return fault == "" && s.cross(link.Meta{}, &h, nil)
 }
 
@@ -290,9 +399,13 @@ func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
 	if !ok || h.Proto != packet.ProtoTCP {
 		return false
 	}
+	if h.Src.Is4() != icmp.Src.Is4() {
+		s.metrics.drop(dropMalformed)
+		return true
+	}
 	ports := flowAddrs(&h)
 	rest := binary.BigEndian.Uint32(icmp.Body[4:])
-	if c, ok := s.crossings.guests.Find(ports.Local, ports.Remote); ok {
+	if c, ok := s.crossings.guests.Find(ports.Local, ports.Remote); ok && c.begun.Load() {
 		if quoted, ok := c.QuoteToClient(icmp.Body[8:], isUnreachable(icmp)); ok {
 			sender{c.near}.sendICMPError(icmp.Src, c.Client.Addr(), icmp.Body[0], icmp.Body[1], rest, quoted)
 		}
@@ -369,7 +482,7 @@ func (s crosser) sweepAll(ctx context.Context) {
 func (s crosser) resetGuests(which func(*crossing) bool) {
 	var list []*crossing
 	s.crossings.guests.Each(func(c *crossing) {
-		if which == nil || which(c) {
+		if c.begun.Load() && (which == nil || which(c)) { // Pass looks once more before it lets another begin
 			list = append(list, c)
 		}
 	})

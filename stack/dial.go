@@ -91,6 +91,10 @@ func (s dialer) dialTCP(ctx context.Context, src netip.Addr, dst netip.AddrPort)
 	from := netip.AddrPortFrom(src, local.Port)
 	unreachable := s.dials.begin(datagram.Pair{Remote: dst, Local: from})
 	defer s.dials.end(datagram.Pair{Remote: dst, Local: from})
+	if _, crosses := s.crossings.guests.Find(dst, from); crosses { // since bind: whoever passed it has seen no dial
+		ep.Close()
+		return nil, stream.OpError("dial", dst, &tcpip.ErrPortInUse{})
+	}
 	err = ep.Connect(tcpip.FullAddress{NIC: nicID, Addr: tcpipAddr(dst.Addr()), Port: dst.Port()})
 	if _, started := err.(*tcpip.ErrConnectStarted); started {
 		select {
@@ -131,6 +135,12 @@ func (d *dialling) begin(a datagram.Pair) <-chan syscall.Errno {
 	}
 	d.waits[a] = failed
 	return failed
+}
+
+func (d *dialling) has(a datagram.Pair) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.waits[a] != nil
 }
 
 func (d *dialling) end(a datagram.Pair) {

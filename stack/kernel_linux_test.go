@@ -19,7 +19,7 @@ import (
 // inNamespace runs f in a network namespace of its own, with a TUN whose stack is made of c.
 //
 //	kernel 10.0.0.2, fd00::2 ---- pentest0 ---- stack
-func inNamespace(t *testing.T, c Config, f func(t *testing.T)) {
+func inNamespace(t *testing.T, c Config, f func(t *testing.T, s *Stack)) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root to make a network namespace")
@@ -60,7 +60,7 @@ func inNamespace(t *testing.T, c Config, f func(t *testing.T)) {
 				return
 			}
 		}
-		f(t)
+		f(t, s)
 	}()
 	<-done
 }
@@ -95,7 +95,7 @@ func TestTheKernelReportsWhyADialFailed(t *testing.T) {
 			r.Unreachable(err)
 		}
 	}}
-	inNamespace(t, c, func(t *testing.T) {
+	inNamespace(t, c, func(t *testing.T, _ *Stack) {
 		for _, row := range []struct {
 			dst  string
 			want error
@@ -125,7 +125,7 @@ func TestTheKernelReportsWhyADialFailed(t *testing.T) {
 func TestALinkThatIsDeletedIsReported(t *testing.T) {
 	failed := make(chan error, 1)
 	c := Config{LinkFailed: func(err error) { failed <- err }}
-	inNamespace(t, c, func(t *testing.T) {
+	inNamespace(t, c, func(t *testing.T, _ *Stack) {
 		if out, err := exec.Command("ip", "link", "del", "pentest0").CombinedOutput(); err != nil {
 			t.Errorf("ip link del: %v: %s", err, out)
 			return

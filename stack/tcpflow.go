@@ -425,6 +425,7 @@ func (f *tcpFlow) passed(c *crossing) (evicted *tcpFlow, err error) {
 	defer t.mu.Unlock()
 	t.forgetLocked(f)
 	f.stage, f.crosses = tcpCrossing, c
+	f.request, f.cancel, f.fr = nil, nil, nil // the flow may last for hours, and needs them no more
 	if f.cut {
 		return nil, net.ErrClosed
 	}

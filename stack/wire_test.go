@@ -21,10 +21,12 @@ type wire struct {
 	in   chan packet.Packet
 }
 
-// newWire makes a stack of c, with addresses and a wire. clock, unless nil, is the stack's.
+// newWire makes a stack of c, with a wire, and with addresses unless c has some. clock, unless nil, is the stack's.
 func newWire(t testing.TB, c Config, clock func() int64) (*Stack, *wire) {
 	t.Helper()
-	c.Name, c.Addrs = "server", serverAddrs
+	if c.Addrs == nil {
+		c.Name, c.Addrs = "server", serverAddrs
+	}
 	if clock == nil {
 		start := time.Now()
 		clock = func() int64 { return int64(time.Since(start)) }

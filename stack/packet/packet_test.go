@@ -270,3 +270,26 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestHeadsThatNoPacketHasAreNotQuoted(t *testing.T) {
+	good4 := SYNHead(netip.MustParseAddrPort("10.0.0.2:1"), netip.MustParseAddrPort("203.0.113.9:80"), 7)
+	good6 := SYNHead(netip.MustParseAddrPort("[fd00::2]:1"), netip.MustParseAddrPort("[2001:db8::9]:80"), 7)
+	mapped := bytes.Clone(good6)
+	a := netip.MustParseAddr("::ffff:10.0.0.2").As16()
+	copy(mapped[8:], a[:])
+	for name, b := range map[string][]byte{
+		"IPv4 with a header of four bytes":   append([]byte{0x41}, good4[1:]...),
+		"IPv4 with a header of no bytes":     append([]byte{0x40}, good4[1:]...),
+		"a version that is neither":          append([]byte{0x50}, good6[1:]...),
+		"an IPv4 address in an IPv6 address": mapped,
+	} {
+		if p, ok := Quoted(b); ok {
+			t.Errorf("%s: got a packet from %v to %v, want none", name, p.Src, p.Dst)
+		}
+	}
+	for _, b := range [][]byte{good4, good6} {
+		if _, ok := Quoted(b); !ok {
+			t.Errorf("a good head is not quoted: %x", b)
+		}
+	}
+}

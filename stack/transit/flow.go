@@ -1,6 +1,7 @@
 package transit
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"sync"
@@ -65,13 +66,15 @@ const (
 
 // phase is how far a connection has come.
 //
-//	opening --SYN-ACK--> open --FIN both ways, or RST--> over
+//	opening --SYN-ACK--> open --FIN both ways, or RST--> over --Reset--> cut
+//	   +------------------+------------Reset--------------------------^
 type phase uint8
 
 const (
 	opening phase = iota
 	open
-	over
+	over // what is on its way still crosses
+	cut  // nothing crosses
 )
 
 // Flow is one TCP connection that crosses. Its methods may be called by several goroutines at once. Packets of one direction must
@@ -96,7 +99,6 @@ type Flow struct {
 
 // end is one side of a connection.
 type end struct {
-	known  bool   // its sequence numbers are known
 	fin    bool   // it has sent FIN
 	next   uint32 // sequence number after what it has sent
 	has    uint32 // what it has acknowledged: sequence number that it expects of the other
@@ -105,18 +107,15 @@ type end struct {
 	stamps bool   // it sends timestamps
 }
 
-// sent notes a segment, and returns how much of its payload is new.
-func (e *end) sent(s *segment) (fresh uint64) {
-	n := s.end()
-	switch {
-	case !e.known:
-		e.next, e.known = n, true
-		fresh = uint64(len(s.payload))
-	case after(n, e.next):
-		fresh = min(uint64(n-e.next), uint64(len(s.payload)))
+// sent notes a segment to other, and returns how much of its payload is new.
+func (e *end) sent(s *segment, other *end) (fresh uint64) {
+	if n, data := s.end(), s.seq+uint32(len(s.payload)); after(n, e.next) {
+		if after(data, e.next) {
+			fresh = min(uint64(data-e.next), uint64(len(s.payload)))
+		}
 		e.next = n
 	}
-	if s.has(flagACK) && (e.has == 0 || after(s.ack, e.has)) {
+	if s.has(flagACK) && after(s.ack, e.has) && !after(s.ack, other.next) {
 		e.has = s.ack
 	}
 	e.fin = e.fin || s.has(flagFIN)
@@ -133,7 +132,7 @@ func New(c Config, now int64) *Flow {
 		Config: c, out: translate(c.Client, c.Mapped, false), back: translate(c.Mapped, c.Client, true),
 		most: uint16(c.MTU - packet.HeaderLen(c.Server.Addr()) - 20),
 	}
-	f.client, f.left = end{known: true, next: c.ISN + 1}, c.ISN+1
+	f.client, f.left = end{next: c.ISN + 1}, c.ISN+1
 	f.seen.Store(now)
 	if c.Read != nil {
 		f.gate = &gate{base: c.ISN + 1, may: c.ISN + 1}
@@ -145,7 +144,7 @@ func New(c Config, now int64) *Flow {
 func (f *Flow) FromClient(m link.Meta, p *packet.Packet, now int64) Step {
 	s, ok := parse(p)
 	switch {
-	case !ok || hasOptions(p):
+	case !ok || hasOptions(p) || !isSound(m, p):
 		return Stay
 	case hops(p) <= 1:
 		return Expire
@@ -170,30 +169,43 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		if s.has(flagACK) {
 			return Stay, false
 		}
-		if f.phase != opening || s.seq != f.ISN {
+		if f.phase >= over || s.seq != f.ISN {
 			return Renew, false
 		}
+		// It may be repeated although its answer has crossed: that was lost, or is on its way.
 		f.offered = clampSYN(p, f.most) != noScale
 		f.out.apply(link.Meta{}, p)
-		reseal(p, f.Mapped.Addr(), f.Server.Addr())
-		f.syn = append(f.syn[:0], p.Raw...)
+		reseal(link.Meta{}, p, f.Mapped.Addr(), f.Server.Addr())
+		if f.phase == opening {
+			f.syn = append(f.syn[:0], p.Raw...)
+		}
+		reseal(m, p, f.Mapped.Addr(), f.Server.Addr())
 		return Cross, false
+	case f.phase == cut:
+		return Stay, false
 	case s.has(flagRST):
 		ended = f.endLocked()
+		if len(s.payload) == 0 {
+			break
+		}
+		cutPayload(p) // nobody has read it
+		f.out.apply(link.Meta{}, p)
+		reseal(m, p, f.Mapped.Addr(), f.Server.Addr())
+		return Cross, ended
 	case f.phase == opening:
 		return Stay, false // nothing can follow a SYN that was not answered
-	case f.phase == over && len(s.payload) > 0:
-		return Stay, false
+	case f.phase == over && after(s.seq+uint32(len(s.payload)), f.client.next):
+		return Stay, false // what is repeated crosses: the last ACK may be lost
 	case f.gate != nil:
 		switch f.admit(m, p, s) {
 		case hold:
-			f.tx.Add(f.client.sent(s))
+			f.tx.Add(f.client.sent(s, &f.server))
 			return Stay, false
 		case discard:
 			return Stay, false
 		}
 	}
-	f.tx.Add(f.client.sent(s))
+	f.tx.Add(f.client.sent(s, &f.server))
 	f.leftLocked(s.end())
 	f.out.apply(m, p)
 	return Cross, ended || f.closedLocked()
@@ -213,7 +225,7 @@ func (f *Flow) admit(m link.Meta, p *packet.Packet, s *segment) order {
 	}
 	if o == hold {
 		f.out.apply(m, p)
-		f.gate.keep(m, p.Raw, s.seq+uint32(len(s.payload)))
+		f.gate.keep(m, p.Raw, s)
 	}
 	return o
 }
@@ -222,7 +234,7 @@ func (f *Flow) admit(m link.Meta, p *packet.Packet, s *segment) order {
 func (f *Flow) FromServer(m link.Meta, p *packet.Packet, now int64) Step {
 	s, ok := parse(p)
 	switch {
-	case !ok || hasOptions(p):
+	case !ok || hasOptions(p) || !isSound(m, p):
 		return Stay
 	case hops(p) <= 1:
 		return Expire
@@ -242,6 +254,8 @@ func (f *Flow) FromServer(m link.Meta, p *packet.Packet, now int64) Step {
 
 func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step, opened, ended bool) {
 	switch {
+	case f.phase == cut:
+		return Stay, false, false
 	case s.has(flagSYN):
 		if !s.has(flagACK) || s.ack != f.ISN+1 {
 			return Stay, false, false
@@ -251,10 +265,12 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 			clampWindow(link.Meta{Partial: true}, p, 0) // the window of a SYN is never scaled
 		}
 		f.back.apply(link.Meta{}, p)
-		reseal(p, f.Server.Addr(), f.Client.Addr())
+		reseal(m, p, f.Server.Addr(), f.Client.Addr())
 		if f.phase == opening {
 			f.phase, opened, f.syn = open, true, nil
-			f.server.sent(s)
+			f.server.sent(s, &f.client)
+			f.server.next, f.server.has = s.seq+1, s.ack
+			f.client.has = s.seq + 1
 			f.result = Closed
 			if f.offered && scale != noScale {
 				f.scale = scale
@@ -266,10 +282,10 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 			f.result = Refused
 		}
 		ended = ended && f.endLocked()
-	case f.phase == over && len(s.payload) > 0:
+	case f.phase == over && after(s.seq+uint32(len(s.payload)), f.server.next):
 		return Stay, false, false
-	case f.phase != opening:
-		f.rx.Add(f.server.sent(s))
+	case f.phase != opening && f.server.knows(s, &f.client):
+		f.rx.Add(f.server.sent(s, &f.client))
 		if f.gate != nil && s.has(flagACK) && f.gate.acked(s.ack) {
 			f.gate = nil
 		}
@@ -289,9 +305,18 @@ func (f *Flow) isResetLocked(s *segment) bool {
 	return !after(f.client.has, s.seq) && !after(s.seq, f.server.next)
 }
 
+// maxLate is how old an acknowledgement may be, in bytes that were acknowledged since.
+const maxLate = 1 << 24
+
+// knows reports whether a segment of e's acknowledges what other may have sent. One that somebody made up who cannot see the
+// connection crosses, and the client ignores it (RFC 5961, 5); believed, it would make a RST credible.
+func (e *end) knows(s *segment, other *end) bool {
+	return s.has(flagACK) && !after(s.ack, other.next) && !after(e.has, s.ack+maxLate)
+}
+
 func (f *Flow) endLocked() (ended bool) {
-	ended = f.phase != over
-	f.phase = over
+	ended = f.phase < over
+	f.phase = max(f.phase, over)
 	return ended
 }
 
@@ -311,7 +336,7 @@ func (f *Flow) Permit(n int) {
 		f.mu.Unlock()
 		return
 	}
-	f.gate.may += uint32(n)
+	f.gate.permit(n)
 	f.drain()
 }
 
@@ -334,17 +359,20 @@ func (f *Flow) drain() {
 		return // whoever drains sees the change
 	}
 	g.draining = true
-	for f.phase != over {
+	for f.phase < over {
 		list := append(g.release(), f.owedLocked(g)...)
 		if len(list) == 0 {
 			break
 		}
-		f.leftLocked(list[len(list)-1].end)
-		f.mu.Unlock()
 		for _, h := range list {
+			if f.phase >= over {
+				break
+			}
+			f.leftLocked(h.end)
+			f.mu.Unlock()
 			f.Owner.ToServer(h.m, h.b)
+			f.mu.Lock()
 		}
-		f.mu.Lock()
 	}
 	g.draining = false
 	f.mu.Unlock()
@@ -361,21 +389,20 @@ func (f *Flow) end(r Result) {
 	if f.phase == opening && f.result == Closed {
 		f.result = r
 	}
-	ended := f.endLocked()
-	c, s, left := f.client, f.server, f.left
-	f.gate = nil
+	was, c, s, left := f.phase, f.client, f.server, f.left
+	f.phase, f.gate = cut, nil
 	f.mu.Unlock()
-	if !ended {
-		return
-	}
-	// What was sent last has the numbers that a side takes a reset with, if it has received everything. If it has not, it asks, and
-	// whoever finds no flow any more answers with the right ones (RFC 5961, 3.2).
-	if s.known {
+	switch was {
+	case opening:
+		f.Owner.ToClient(link.Meta{}, build(f.Server, f.Client, flagRST|flagACK, 0, f.ISN+1, 0, nil, nil))
+		f.Owner.ToServer(link.Meta{}, build(f.Mapped, f.Server, flagRST, f.ISN+1, 0, 0, nil, nil)) // what it has sent is not known
+	case open:
+		// What was sent last has the numbers that a side takes a reset with, if it has received everything. If it has not, it asks,
+		// and whoever finds no flow any more answers with the right ones (RFC 5961, 3.2).
 		f.Owner.ToClient(link.Meta{}, build(f.Server, f.Client, flagRST|flagACK, s.next, c.next, 0, nil, nil))
 		f.Owner.ToServer(link.Meta{}, build(f.Mapped, f.Server, flagRST|flagACK, left, s.next, 0, nil, nil))
-	} else {
-		f.Owner.ToClient(link.Meta{}, build(f.Server, f.Client, flagRST|flagACK, 0, f.ISN+1, 0, nil, nil))
-		f.Owner.ToServer(link.Meta{}, build(f.Mapped, f.Server, flagRST|flagACK, f.ISN+1, 0, 0, nil, nil))
+	default:
+		return
 	}
 	f.Owner.Ended(f.result)
 }
@@ -428,7 +455,7 @@ func (f *Flow) Nudge() {
 	var syn, revert []byte
 	switch {
 	case f.phase == opening:
-		syn = f.syn
+		syn = bytes.Clone(f.syn) // the client may repeat it meanwhile
 	case f.phase == open && after(f.client.next, f.server.has):
 		lost := build(f.Client, f.Server, flagACK, f.server.has, f.client.has, f.client.window, nil, nil)
 		revert = unreachable(f.Server.Addr(), f.Client.Addr(), lost)
@@ -460,7 +487,7 @@ func (f *Flow) control(src, dst netip.AddrPort, flags byte, seq, ack uint32, fro
 func (f *Flow) Over() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.phase == over
+	return f.phase >= over
 }
 
 // Stale reports whether the flow has been silent for too long.
@@ -486,11 +513,10 @@ func (f *Flow) Bytes() (in, out uint64) { return f.tx.Load(), f.rx.Load() }
 // QuoteToClient translates the head of a packet to the server that an ICMP error quotes, for the client. final says that the error
 // ends the attempt of a client that has no answer yet. ok is false for a packet that the flow has not sent lately: somebody guesses.
 func (f *Flow) QuoteToClient(quoted []byte, final bool) (b []byte, ok bool) {
-	q, ok := packet.Quoted(quoted)
+	seq, ok := quotedSeq(quoted, f.Mapped, f.Server)
 	if !ok {
 		return nil, false
 	}
-	seq := binary.BigEndian.Uint32(q.Body[atSeq:])
 	f.mu.Lock()
 	ok = f.phase == opening && seq == f.ISN || f.phase == open && !after(f.server.has, seq) && after(f.client.next, seq)
 	ended := false
@@ -499,21 +525,26 @@ func (f *Flow) QuoteToClient(quoted []byte, final bool) (b []byte, ok bool) {
 		ended = f.endLocked()
 	}
 	f.mu.Unlock()
+	if !ok {
+		return nil, false
+	}
 	if ended {
 		f.Owner.Ended(Unreachable)
 	}
-	return quote(quoted, f.Client, false), ok
+	return quote(quoted, f.Client, false), true
 }
 
 // QuoteToServer is QuoteToClient for the head of a packet to the client.
 func (f *Flow) QuoteToServer(quoted []byte) (b []byte, ok bool) {
-	q, ok := packet.Quoted(quoted)
+	seq, ok := quotedSeq(quoted, f.Server, f.Client)
 	if !ok {
 		return nil, false
 	}
-	seq := binary.BigEndian.Uint32(q.Body[atSeq:])
 	f.mu.Lock()
 	ok = f.phase == open && !after(f.client.has, seq) && after(f.server.next, seq)
 	f.mu.Unlock()
-	return quote(quoted, f.Mapped, true), ok
+	if !ok {
+		return nil, false
+	}
+	return quote(quoted, f.Mapped, true), true
 }

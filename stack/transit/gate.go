@@ -2,15 +2,20 @@ package transit
 
 import (
 	"bytes"
+	"slices"
 
 	"penstock/stack/link"
 )
 
 // Bounds of what a gate keeps of one flow, in bytes.
 const (
-	maxSeen   = 64 << 10 // read, and not acknowledged by the server yet
-	maxWindow = 60000    // that a client may send ahead, so that it does not meet maxSeen
+	maxSeen   = 64 << 10  // read, and not acknowledged by the server yet
+	maxHeld   = 256 << 10 // in packets that wait: a client can put the same bytes into many
+	maxWindow = 60000     // that a client may send ahead, so that it does not meet maxSeen
 )
+
+// heldCost is what a held packet takes beside its payload.
+const heldCost = 128
 
 // gate holds what a client sends until it is permitted. It remembers what was read until the server has it: until then the
 // client could send other bytes under the same sequence numbers, which nobody has read.
@@ -25,6 +30,7 @@ type gate struct {
 	left     uint32 // sequence number up to which they have left
 	stuck    uint32 // what base was at the last look
 	held     []held
+	kept     int  // cost of what is held, bytes
 	draining bool // somebody sends what was held: what follows has to queue behind it
 }
 
@@ -32,7 +38,9 @@ type gate struct {
 type held struct {
 	m   link.Meta
 	b   []byte
+	n   int    // bytes of payload
 	end uint32 // sequence number behind its payload
+	fin bool
 }
 
 // order is what a gate does with a segment.
@@ -50,25 +58,30 @@ func (g *gate) admit(s *segment) (o order, fresh []byte) {
 	switch {
 	case n == 0 && !s.has(flagFIN):
 		return pass, nil
-	case !after(s.seq+n, g.base) && n > 0: // the server has it
-		return pass, nil
 	case after(s.seq, known) && !g.open:
 		return discard, nil // the client sends it again when what comes before it has arrived
-	}
-	if !g.same(s, known) {
+	case !after(s.seq+n, g.base) && n > 0: // the server has it
+		return pass, nil
+	case !g.same(s, known):
 		return discard, nil
 	}
-	if !g.open && after(s.seq+n, known) {
+	end := s.seq + n
+	if !g.open && after(end, known) {
 		fresh = s.payload[known-s.seq:]
 		if len(g.seen)+len(fresh) > maxSeen {
 			return discard, nil
 		}
-		g.seen = append(g.seen, fresh...)
 	}
-	if g.draining || !g.open && after(s.seq+n, g.may) {
-		return hold, fresh
+	o = pass
+	if g.draining || !g.open && after(end, g.may) {
+		o = hold
+		isNew := g.draining || len(fresh) > 0 || s.has(flagFIN) && !g.holdsFIN(end)
+		if !isNew || g.kept+len(s.payload)+heldCost > maxHeld {
+			return discard, nil
+		}
 	}
-	return pass, fresh
+	g.seen = append(g.seen, fresh...)
+	return o, fresh
 }
 
 // same reports whether a segment repeats what was read before as it was.
@@ -83,38 +96,61 @@ func (g *gate) same(s *segment, known uint32) bool {
 	return !after(to, from) || bytes.Equal(s.payload[from-s.seq:to-s.seq], g.seen[from-g.base:to-g.base])
 }
 
-// keep keeps a packet that has to wait. A repeated one is not kept twice, and none whose bytes leave out of seen.
-func (g *gate) keep(m link.Meta, b []byte, end uint32) {
+// holdsFIN reports whether a FIN behind end waits already.
+func (g *gate) holdsFIN(end uint32) bool {
+	return slices.ContainsFunc(g.held, func(h held) bool { return h.fin && h.end == end })
+}
+
+// keep keeps a packet that has to wait, but none whose bytes leave out of seen.
+func (g *gate) keep(m link.Meta, b []byte, s *segment) {
 	if g.lent && !g.open {
 		return
 	}
-	for i := range g.held {
-		if g.held[i].end == end && len(g.held[i].b) == len(b) {
-			return
-		}
-	}
-	g.held = append(g.held, held{m, bytes.Clone(b), end})
+	n := len(s.payload)
+	g.held = append(g.held, held{m, bytes.Clone(b), n, s.seq + uint32(n), s.has(flagFIN)})
+	g.kept += n + heldCost
 }
 
 // release takes out the packets that may pass now.
-func (g *gate) release() []held {
-	n := 0
-	for n < len(g.held) && (g.open || !after(g.held[n].end, g.may)) {
-		n++
+func (g *gate) release() (out []held) {
+	rest := g.held[:0]
+	for _, h := range g.held {
+		if !g.open && after(h.end, g.may) {
+			rest = append(rest, h)
+			continue
+		}
+		out = append(out, h)
+		g.kept -= h.n + heldCost
 	}
-	out := g.held[:n:n]
-	g.held = g.held[n:]
+	clear(g.held[len(rest):])
+	g.held = rest
 	return out
+}
+
+// permit lets the next n bytes that were read pass.
+func (g *gate) permit(n int) {
+	if g.open {
+		return
+	}
+	unread := int(g.base + uint32(len(g.seen)) - g.may)
+	g.may += uint32(min(max(n, 0), unread))
 }
 
 // lend begins to answer to the client for what was read. What was held leaves out of seen instead.
 func (g *gate) lend() {
-	if !g.lent {
-		g.lent, g.left, g.held = true, g.base, nil
-		if after(g.may, g.base) {
-			g.left = g.may // that has left as it came
+	if g.lent {
+		return
+	}
+	g.lent, g.left = true, g.base
+	if after(g.may, g.base) {
+		g.left = g.may // that has left as it came
+	}
+	for _, h := range g.held { // but what was permitted of a packet whose end was not
+		if start := h.end - uint32(h.n); after(g.left, start) {
+			g.left = start
 		}
 	}
+	g.held, g.kept = nil, 0
 }
 
 // owed is what may leave out of seen and has not, and its sequence number.

@@ -68,7 +68,7 @@ func (g *Merger[K]) find(k K) int {
 func (r *run[K]) begin(k K, p *packet.Packet, s *segment, ok bool) {
 	*r = run[K]{
 		k: k, ip: len(p.Raw) - len(p.Body), hdr: len(p.Raw) - len(s.payload), size: len(s.payload), next: s.end(), total: len(p.Raw),
-		done:   !ok || len(s.payload) == 0 || s.flags&^flagPSH != flagACK || s.has(flagPSH),
+		done:   !ok || hasOptions(p) || len(s.payload) == 0 || s.flags&^flagPSH != flagACK || s.has(flagPSH),
 		pieces: append(r.pieces[:0], p.Raw),
 	}
 }

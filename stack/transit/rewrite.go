@@ -102,10 +102,18 @@ func hasOptions(p *packet.Packet) bool { return len(p.Raw)-len(p.Body) != packet
 // noScale says that a SYN does not offer to scale windows.
 const noScale = 0xff
 
-// clampSYN makes a packet with SYN one that fits the way: no payload, which nobody has judged, and no more in a segment than
-// most. It leaves the checksum to reseal. scale is the shift of the sender's windows, or noScale.
-func clampSYN(p *packet.Packet, most uint16) (scale uint8) {
-	scale = noScale
+// isSound reports whether what is still to be done to a packet is what TCP needs: whoever finishes it would write elsewhere.
+func isSound(m link.Meta, p *packet.Packet) bool {
+	gso := link.GSOTCPv6
+	if p.Src.Is4() {
+		gso = link.GSOTCPv4
+	}
+	return (m.GSO == link.GSONone || m.GSO == gso && m.SegSize > 0) &&
+		(!m.Partial || int(m.CsumStart) == len(p.Raw)-len(p.Body) && m.CsumOffset == atChecksum)
+}
+
+// cutPayload takes the payload from a packet. It leaves the checksums to apply and reseal.
+func cutPayload(p *packet.Packet) {
 	hdr, length := len(p.Raw)-len(p.Body), int(p.Body[atOffset]>>4)*4
 	p.Raw, p.Body = p.Raw[:hdr+length], p.Body[:length]
 	if hdr == 20 {
@@ -113,6 +121,13 @@ func clampSYN(p *packet.Packet, most uint16) (scale uint8) {
 	} else {
 		binary.BigEndian.PutUint16(p.Raw[4:], uint16(length))
 	}
+}
+
+// clampSYN makes a packet with SYN one that fits the way: no payload, which nobody has judged, and no more in a segment than
+// most. It leaves the checksums to apply and reseal. scale is the shift of the sender's windows, or noScale.
+func clampSYN(p *packet.Packet, most uint16) (scale uint8) {
+	scale = noScale
+	cutPayload(p)
 	const end, nop, mss, windowScale = 0, 1, 2, 3
 	for o := p.Body[20:]; len(o) > 0; {
 		switch {
@@ -145,10 +160,14 @@ func clampWindow(m link.Meta, p *packet.Packet, scale uint8) {
 	}
 }
 
-// reseal computes the checksum of a TCP packet anew.
-func reseal(p *packet.Packet, src, dst netip.Addr) {
-	p.Body[atChecksum], p.Body[atChecksum+1] = 0, 0
-	binary.BigEndian.PutUint16(p.Body[atChecksum:], link.Checksum(p.Body, packet.PseudoHeader(packet.ProtoTCP, src, dst, len(p.Body))))
+// reseal computes the checksum of a TCP packet anew, as far as m says that it is computed here.
+func reseal(m link.Meta, p *packet.Packet, src, dst netip.Addr) {
+	field, sum := p.Body[atChecksum:], packet.PseudoHeader(packet.ProtoTCP, src, dst, len(p.Body))
+	if !m.Partial {
+		field[0], field[1] = 0, 0
+		sum = link.Checksum(p.Body, sum)
+	}
+	binary.BigEndian.PutUint16(field, sum)
 }
 
 // segment is what a TCP header says.
@@ -225,6 +244,16 @@ func build(src, dst netip.AddrPort, flags byte, seq, ack uint32, window uint16, 
 	copy(body[length:], payload)
 	binary.BigEndian.PutUint16(body[atChecksum:], link.Checksum(body, packet.PseudoHeader(packet.ProtoTCP, src.Addr(), dst.Addr(), len(body))))
 	return b
+}
+
+// quotedSeq is the sequence number of the head of a TCP packet from src to dst. ok is false for any other head.
+func quotedSeq(b []byte, src, dst netip.AddrPort) (seq uint32, ok bool) {
+	q, ok := packet.Quoted(b)
+	if !ok || q.Proto != packet.ProtoTCP || q.Src != src.Addr() || q.Dst != dst.Addr() ||
+		binary.BigEndian.Uint16(q.Body) != src.Port() || binary.BigEndian.Uint16(q.Body[2:]) != dst.Port() {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(q.Body[atSeq:]), true
 }
 
 // unreachable is the ICMP error of a router that has lost its way to src, for whoever has sent lost.
