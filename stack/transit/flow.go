@@ -169,8 +169,11 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		if s.has(flagACK) {
 			return Stay, false
 		}
-		if f.phase >= over || s.seq != f.ISN {
+		switch {
+		case f.phase >= over, s.seq != f.ISN:
 			return Renew, false
+		case f.client.next != f.ISN+1:
+			return Stay, false // late; a server that has closed would take it for another connection, which nobody would read
 		}
 		// It may be repeated although its answer has crossed: that was lost, or is on its way.
 		f.offered = clampSYN(p, f.most) != noScale
