@@ -213,9 +213,12 @@ var failures = [...]error{
 	transit.Closed: nil, transit.Refused: syscall.ECONNREFUSED, transit.Unanswered: syscall.ETIMEDOUT, transit.Unreachable: syscall.EHOSTUNREACH,
 }
 
-// Ended is called once, when the flow is over. It stays in the tables until what is on its way has come.
+// Ended is called once, when the flow is over. It stays in the tables until what is on its way has come, unless too many do.
 func (c *crossing) Ended(r transit.Result) {
 	c.near.tcp.finishCrossing(c.tcp)
+	if c.near.crossings.begun.Len() > 2*c.near.limits.TCPFlows {
+		c.forget()
+	}
 	if c.passage.Ended != nil {
 		c.passage.Ended(failures[r])
 	}

@@ -306,3 +306,18 @@ func TestAClientThatTricklesIsReadToTheEnd(t *testing.T) {
 		}
 	}
 }
+
+// Flows that have ended stay in the tables for a while. Not more of them do than a client may have open.
+func TestFlowsThatAreOverAreBounded(t *testing.T) {
+	const limit = 20
+	w := newTransitWorld(t, Limits{TCPFlows: limit}, nil, func(_ context.Context, r *Request) { r.Refuse() })
+	for range 5 * limit {
+		if _, err := w.client.DialContext(t.Context(), "tcp", destinations[0]); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Fatalf("got %v, want %v", err, syscall.ECONNREFUSED)
+		}
+		if n := w.near.crossings.begun.Len(); n > 2*limit+1 {
+			t.Fatalf("%d flows in the table, want at most %d", n, 2*limit+1)
+		}
+	}
+	eventually(t, "all flows to end", func() bool { return w.ended.Load() == 5*limit })
+}
