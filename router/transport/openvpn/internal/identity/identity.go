@@ -93,7 +93,18 @@ func legacyKey(block *pem.Block, passphrase string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !isKey(plain) { // a wrong passphrase gives a right padding once in 256 times
+		return nil, ErrPassphrase
+	}
 	return pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: plain}), nil
+}
+
+// isKey reports whether der is a private key in one of the forms that openssl writes.
+func isKey(der []byte) bool {
+	_, rsa := x509.ParsePKCS1PrivateKey(der)
+	_, ec := x509.ParseECPrivateKey(der)
+	_, any := x509.ParsePKCS8PrivateKey(der)
+	return rsa == nil || ec == nil || any == nil
 }
 
 // FromPKCS12 reads a PKCS#12 file, or its base64 form: a certificate with its key, and the authorities beside it.

@@ -59,6 +59,22 @@ func TestKeysInAllForms(t *testing.T) {
 	}
 }
 
+// One wrong passphrase of 256 leads to a padding that looks right.
+func TestAWrongPassphraseIsAlwaysTold(t *testing.T) {
+	client := certtest.NewAuthority(t, "ca").Client(t)
+	block, _ := pem.Decode([]byte(client.Key))
+	for range 3000 {
+		//lint:ignore SA1019 weak, but files have it
+		sealed, err := x509.EncryptPEMBlock(rand.Reader, "PRIVATE KEY", block.Bytes, []byte(passphrase), x509.PEMCipherAES256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := FromPEM(client.Cert, string(pem.EncodeToMemory(sealed)), "wrong"); !errors.Is(err, ErrPassphrase) {
+			t.Fatalf("got %v, want %v", err, ErrPassphrase)
+		}
+	}
+}
+
 func TestPKCS12(t *testing.T) {
 	authority := certtest.NewAuthority(t, "ca")
 	client := authority.Client(t)
