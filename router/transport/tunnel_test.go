@@ -28,6 +28,7 @@ type peer struct {
 	connects int
 	probes   int
 	rebinds  int
+	during   func() // what happens in a rebind, once
 	closes   int
 }
 
@@ -79,7 +80,15 @@ func (p *peer) Probe(context.Context) error {
 	return nil
 }
 
-func (p *peer) Rebind() error { p.set(func(p *peer) { p.rebinds++ }); return nil }
+func (p *peer) Rebind() error {
+	var during func()
+	p.set(func(p *peer) { p.rebinds++; during, p.during = p.during, nil })
+	if during != nil {
+		during()
+	}
+	return nil
+}
+
 func (p *peer) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -283,17 +292,22 @@ func TestTunnel(t *testing.T) {
 			want: "connecting connected offline(path_change) reconnecting(path_change) connected(path_change)",
 		},
 		{
-			name: "a storm of path changes is one rebind",
+			name: "a storm of path changes during a rebind is one more",
 			do: func(t *testing.T, tun *Tunnel, p *peer) {
-				for range 40 {
-					tun.PathChanged(true)
-				}
+				p.set(func(p *peer) {
+					p.during = func() {
+						for range 40 {
+							tun.PathChanged(true)
+						}
+					}
+				})
+				tun.PathChanged(true)
 				pass(time.Second, nil)
-				if p.rebinds != 1 {
-					t.Errorf("got %d rebinds, want 1", p.rebinds)
+				if p.rebinds != 2 {
+					t.Errorf("got %d rebinds, want 2", p.rebinds)
 				}
 			},
-			want: "connecting connected reconnecting(path_change) connected(path_change)",
+			want: "connecting connected reconnecting(path_change) connected(path_change) reconnecting(path_change) connected(path_change)",
 		},
 		{
 			name: "sleep, wake, sleep in quick succession ends asleep",
