@@ -59,12 +59,13 @@ func (r *Router) handleLate(ctx context.Context, a Answerer, e *entry) {
 func (l *late) relay() error {
 	var wg sync.WaitGroup
 	var upErr error
+	first := l.current() // before up can replace it
 	wg.Go(func() {
 		if upErr = l.up(); upErr != nil {
 			l.abort()
 		}
 	})
-	downErr := l.down()
+	downErr := l.down(first)
 	if downErr != nil {
 		l.abort()
 	}
@@ -89,10 +90,9 @@ func (l *late) abort() {
 	}
 }
 
-// down copies from the upstream. If another one takes its place, it goes on with that.
-func (l *late) down() error {
-	for {
-		u := l.current()
+// down copies from the upstream u. If another one takes its place, it tells redial, and goes on with that.
+func (l *late) down(u net.Conn) error {
+	for ; ; u = l.current() {
 		err := copyStream(l.client, unwrapped(u))
 		l.mu.Lock()
 		replaced, refused := l.upstream != u, l.refused
