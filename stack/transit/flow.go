@@ -431,6 +431,9 @@ func (f *Flow) loanLocked(step Step) []byte {
 // Repeat sends again what the server has not acknowledged of the bytes that the flow answers for. It is called every second or so.
 func (f *Flow) Repeat() {
 	f.mu.Lock()
+	if f.gate != nil && f.gate.isTorn() {
+		f.gate.lend()
+	}
 	if f.gate == nil || !f.gate.lent {
 		f.mu.Unlock()
 		return

@@ -30,8 +30,9 @@ type gate struct {
 	left     uint32 // sequence number up to which they have left
 	stuck    uint32 // what base was at the last look
 	held     []held
-	kept     int  // cost of what is held, bytes
-	draining bool // somebody sends what was held: what follows has to queue behind it
+	kept     int    // cost of what is held, bytes
+	torn     uint32 // what may was when it led into a held packet at a look
+	draining bool   // somebody sends what was held: what follows has to queue behind it
 }
 
 // held is a packet that waits, rewritten already.
@@ -151,6 +152,17 @@ func (g *gate) lend() {
 		}
 	}
 	g.held, g.kept = nil, 0
+}
+
+// isTorn reports whether a packet has been held since the last look of which a part may leave. Its rest may be the beginning of what
+// the client goes on with only when it has got an answer.
+func (g *gate) isTorn() bool {
+	torn := !g.lent && !g.open && slices.ContainsFunc(g.held, func(h held) bool { return after(h.end, g.may) && after(g.may, h.end-uint32(h.n)) })
+	if !torn || g.torn == g.may {
+		return torn
+	}
+	g.torn = g.may
+	return false
 }
 
 // owed is what may leave out of seen and has not, and its sequence number.

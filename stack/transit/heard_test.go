@@ -77,3 +77,41 @@ func TestAReadClientOffersNoOptionThatLeadsAround(t *testing.T) {
 		}
 	}
 }
+
+// A client may send the end of one request and the beginning of the next in one segment, and go on with that only when it has got an
+// answer to the first.
+func TestWhatMayLeaveOfASegmentLeaves(t *testing.T) {
+	for _, c := range families {
+		w := newTrack(t, c, true).open()
+		server := func() string {
+			var b []byte
+			for _, s := range w.toServer {
+				p := parsed(t, s.m, s.b)
+				at := int(binary.BigEndian.Uint32(p.Body[atSeq:]) - w.ISN - 1)
+				b = append(b[:min(at, len(b))], p.Body[p.Body[atOffset]>>4*4:]...)
+			}
+			return string(b)
+		}
+		one := w.up(1, serverISN+1, flagACK, []byte("body\r\nmore")...)
+		w.want("a segment", Stay, one)
+		w.Permit(4)
+		w.Repeat()
+		if got := server(); got != "" {
+			t.Errorf("%v: %q left at the first look: what follows could still free all of it", c.Client, got)
+		}
+		w.Repeat()
+		if got := server(); got != "body" {
+			t.Errorf("%v: %q left, want %q", c.Client, got, "body")
+		}
+		w.want("the segment once more", Stay, one)
+		w.want("an acknowledgement", Cross, w.down(serverISN+1, 5, flagACK))
+		w.want("another one", Stay, w.up(11, serverISN+1, flagACK, []byte(" to come")...))
+		w.Permit(14)
+		if got := server(); got != "body\r\nmore to come" {
+			t.Errorf("%v: %q left, want all", c.Client, got)
+		}
+		if string(w.read) != "body\r\nmore to come" {
+			t.Errorf("%v: %q was read, want all once", c.Client, w.read)
+		}
+	}
+}
