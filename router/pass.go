@@ -30,6 +30,9 @@ type Watch struct {
 	Read func(b []byte)
 	// Opened is called when the server has accepted.
 	Opened func()
+	// Moved reports whether the flow would go another way by now. It is asked when a client whose server has not answered asks again;
+	// if so, the flow ends, and a new one begins.
+	Moved func() bool
 	// Ended is called once, when the flow is over. err is why the server was not reached, if it was not.
 	Ended func(err error)
 }
@@ -115,6 +118,7 @@ func (r crosser) pass(ctx context.Context, req *Request, e *entry) bool {
 	var in *inline
 	watch := Watch{
 		Opened: func() { r.Metrics.dialled(r.Clock().Sub(e.start)) },
+		Moved:  func() bool { return r.moved(e) },
 		Ended:  func(err error) { go r.crossed(e, in, err) }, // whoever brought the last packet has others to carry
 	}
 	if e.path == Inline {
@@ -135,6 +139,18 @@ func (r crosser) pass(ctx context.Context, req *Request, e *entry) bool {
 		in.begin(p)
 	}
 	return true
+}
+
+// moved reports whether a flow that its server has not answered would go another way by now: its group has changed to another
+// transport, or its transport is not up and the policy knows another way.
+func (r crosser) moved(e *entry) bool {
+	f := e.snapshot()
+	if c, ok := r.Ways.(Carriers).Carrier(f.Verdict.Egress, f.Facts.Dst.Addr()); ok {
+		return c != e.carrier
+	}
+	f.Facts.Down, f.Facts.Time = f.Verdict.Egress, r.Clock()
+	v := r.Policy.Decide(f.Facts)
+	return v.Action == policy.Forward && v.Egress != f.Verdict.Egress
 }
 
 // crossed ends a flow whose packets crossed.

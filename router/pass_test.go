@@ -265,6 +265,54 @@ func TestAFlowThatCrossesIsKilled(t *testing.T) {
 	}
 }
 
+// moving are ways of which each carries or not.
+type moving struct {
+	ways
+	mu       sync.Mutex
+	carriers map[string]Carrier
+}
+
+func (m *moving) Carrier(egress string, _ netip.Addr) (c Carrier, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, ok = m.carriers[egress]
+	return c, ok
+}
+
+// A client that asks again while its transport is not up gets the way that there is by now.
+func TestWhichFlowsHaveMoved(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		fallback policy.Verdict // while "out" is not up
+		carriers map[string]Carrier
+		want     bool
+	}{
+		{"as before", policy.Verdict{Action: policy.Forward, Egress: "spare"}, map[string]Carrier{"out": "first"}, false},
+		{"its group has changed", policy.Verdict{}, map[string]Carrier{"out": "second"}, true},
+		{"not up, and another way leads there", policy.Verdict{Action: policy.Forward, Egress: "spare"}, nil, true},
+		{"not up, and no other way does", policy.Verdict{Action: policy.Forward, Egress: "out"}, nil, false},
+		{"not up, and refused until it is", policy.Verdict{}, nil, false},
+	} {
+		ways := &moving{carriers: map[string]Carrier{"out": "first"}}
+		w := newWorld(t, Config{Policy: decide(func(f policy.Flow) policy.Verdict {
+			if f.Down == "out" {
+				return row.fallback
+			}
+			return policy.Verdict{Action: policy.Forward, Egress: "out"}
+		}), Ways: ways})
+		c := w.cross(t, 22)
+		eventually(t, "the flow pass", func() bool { return c.state() != "not passed" })
+		ways.mu.Lock()
+		ways.carriers = row.carriers
+		ways.mu.Unlock()
+		if got := c.watch.Moved(); got != row.want {
+			t.Errorf("%s: moved is %v, want %v", row.name, got, row.want)
+		}
+		c.Abort()
+		<-w.ended
+	}
+}
+
 // A flow that ends while its hello is being judged ends with that verdict, and counts for its rule.
 func TestAFlowThatEndsWhileItIsJudged(t *testing.T) {
 	judging, goOn := make(chan struct{}), make(chan struct{})

@@ -66,6 +66,9 @@ type Passage struct {
 	Read func(b []byte)
 	// Opened is called when the server has accepted. It must not block. May be nil.
 	Opened func()
+	// Moved reports whether the flow would go another way by now. It is asked when a client that has no answer repeats its SYN, which
+	// then is a flow of its own. It must not block. May be nil.
+	Moved func() bool
 	// Ended is called once, when the flow is over. err is why the server was not reached, if it was not: an errno. It must not
 	// block. May be nil.
 	Ended func(err error)
@@ -231,7 +234,14 @@ func (s receiver) cross(m link.Meta, h *packet.Packet, g *merger) (taken bool) {
 	}
 	ports := flowAddrs(h)
 	if c, ok := s.crossings.begun.Find(ports.Remote, ports.Local); ok {
-		return !c.begun.Load() || s.stepFromClient(c, m, h, g)
+		switch {
+		case !c.begun.Load():
+			return true
+		case isSYN(h) && c.passage.Moved != nil && c.passage.Moved() && c.Abandon():
+			c.forget()
+			return false
+		}
+		return s.stepFromClient(c, m, h, g)
 	}
 	if c, ok := s.crossings.guests.Find(ports.Remote, ports.Local); ok {
 		if !c.begun.Load() {
@@ -251,6 +261,10 @@ func (s receiver) cross(m link.Meta, h *packet.Packet, g *merger) (taken bool) {
 		return true
 	}
 	return false
+}
+
+func isSYN(h *packet.Packet) bool {
+	return header.TCP(h.Body).Flags()&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) == header.TCPFlagSyn
 }
 
 func (s receiver) stepFromClient(c *crossing, m link.Meta, h *packet.Packet, g *merger) (taken bool) {

@@ -26,6 +26,7 @@ type transitWorld struct {
 	mu     sync.Mutex // guards below
 	passed []*Passed
 	ended  atomic.Int32
+	moved  func() bool // of each flow; set before any begins
 }
 
 // newTransitWorld makes one. read makes the reader of each flow; nil: nothing is read.
@@ -43,7 +44,7 @@ func newTransitWorld(t testing.TB, limits Limits, read func(*Request) func([]byt
 	w.client = open(Config{Name: "client", Addrs: clientAddrs, Lossless: true})
 	w.far = open(Config{Name: "far", MTU: 1420, Addrs: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24"), netip.MustParsePrefix("fd09::2/64")}})
 	w.near = open(Config{Name: "near", Addrs: serverAddrs, Lossless: true, Limits: limits, Handle: func(_ context.Context, r *Request) {
-		p := Passage{Ended: func(error) { w.ended.Add(1) }}
+		p := Passage{Ended: func(error) { w.ended.Add(1) }, Moved: w.moved}
 		if read != nil {
 			p.Read = read(r)
 		}
@@ -117,6 +118,28 @@ func TestPassedFlowsCarryBothWays(t *testing.T) {
 	}
 	eventually(t, "both flows to end", func() bool { return w.ended.Load() == 2 })
 	eventually(t, "no flow in the tables", func() bool { return w.near.crossings.begun.Len()+w.far.crossings.guests.Len() == 0 })
+}
+
+// TestAClientThatAsksAgainGoesAnotherWay: a server that was not reached is asked for anew, with a verdict of its own.
+func TestAClientThatAsksAgainGoesAnotherWay(t *testing.T) {
+	var asked, judged atomic.Int32
+	w := newTransitWorld(t, Limits{}, func(*Request) func([]byte) { judged.Add(1); return nil }, func(ctx context.Context, r *Request) {
+		if asked.Add(1) == 1 {
+			r.Drop()
+			return
+		}
+		echo(ctx, r)
+	})
+	w.moved = func() bool { return judged.Load() == 1 }
+	for _, dst := range destinations {
+		asked.Store(0)
+		judged.Store(0)
+		before := w.ended.Load()
+		exchange(t, w.dial(t, dst))
+		if n, ended := judged.Load(), w.ended.Load()-before; n != 2 || ended != 1 {
+			t.Errorf("%s: %d flows were judged and %d ended, want 2 and 1", dst, n, ended)
+		}
+	}
 }
 
 func TestPassedFlowsAreRefusedByTheServer(t *testing.T) {

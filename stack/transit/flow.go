@@ -391,6 +391,20 @@ func (f *Flow) Reset() { f.end(Closed) }
 // Expire is Reset for a flow that is Stale.
 func (f *Flow) Expire() { f.end(Unanswered) }
 
+// Abandon ends a flow that the server has not answered, and tells neither side. It reports false for any other.
+func (f *Flow) Abandon() bool {
+	f.mu.Lock()
+	abandoned := f.phase == opening
+	if abandoned {
+		f.phase, f.result, f.gate = cut, Unanswered, nil
+	}
+	f.mu.Unlock()
+	if abandoned {
+		f.Owner.Ended(Unanswered)
+	}
+	return abandoned
+}
+
 func (f *Flow) end(r Result) {
 	f.mu.Lock()
 	if f.phase == opening && f.result == Closed {
@@ -425,7 +439,7 @@ func (f *Flow) loanLocked(step Step) []byte {
 	g.lend()
 	server := f.server
 	server.window = min(server.window, uint16(maxWindow>>f.scale))
-	return f.control(f.Server, f.Client, flagACK, server.next, g.base+uint32(len(g.seen)), &server, &f.client, nil)
+	return control(f.Server, f.Client, flagACK, server.next, g.base+uint32(len(g.seen)), &server, &f.client, nil)
 }
 
 // Repeat sends again what the server has not acknowledged of the bytes that the flow answers for. It is called every second or so.
@@ -447,7 +461,7 @@ func (f *Flow) owedLocked(g *gate) (list []held) {
 	at, b := g.owed()
 	for size := int(f.most); len(b) > 0; {
 		n := min(size, len(b))
-		h := held{b: f.control(f.Mapped, f.Server, flagACK|flagPSH, at, f.client.has, &f.client, &f.server, b[:n])}
+		h := held{b: control(f.Mapped, f.Server, flagACK|flagPSH, at, f.client.has, &f.client, &f.server, b[:n])}
 		at, b = at+uint32(n), b[n:]
 		h.end = at
 		list = append(list, h)
@@ -482,7 +496,7 @@ func (f *Flow) Nudge() {
 }
 
 // control makes a segment from one side to the other, in the name of from.
-func (f *Flow) control(src, dst netip.AddrPort, flags byte, seq, ack uint32, from, to *end, payload []byte) []byte {
+func control(src, dst netip.AddrPort, flags byte, seq, ack uint32, from, to *end, payload []byte) []byte {
 	var options []byte
 	if from.stamps && to.stamps {
 		const nop, timestamps = 1, 8
