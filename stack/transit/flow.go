@@ -14,7 +14,7 @@ import (
 
 // How long a silent flow is remembered.
 const (
-	OpeningFor = 75 * time.Second // the server has not answered yet: a client repeats its SYN for about as long
+	OpeningFor = 75 * time.Second // the handshake is not over: a client repeats its SYN for about as long
 	OpenFor    = 2*time.Hour + 4*time.Minute
 	OverFor    = 4 * time.Second // both sides have ended: what is on its way still finds its flow
 )
@@ -100,6 +100,7 @@ type Flow struct {
 // end is one side of a connection.
 type end struct {
 	fin    bool   // it has sent FIN
+	agreed bool   // it has acknowledged the other's SYN
 	next   uint32 // sequence number after what it has sent
 	has    uint32 // what it has acknowledged: sequence number that it expects of the other
 	window uint16 // as it was sent last
@@ -115,8 +116,11 @@ func (e *end) sent(s *segment, other *end) (fresh uint64) {
 		}
 		e.next = n
 	}
-	if s.has(flagACK) && after(s.ack, e.has) && !after(s.ack, other.next) {
-		e.has = s.ack
+	if s.has(flagACK) && !after(s.ack, other.next) {
+		e.agreed = true
+		if after(s.ack, e.has) {
+			e.has = s.ack
+		}
 	}
 	e.fin = e.fin || s.has(flagFIN)
 	e.window = s.window
@@ -522,13 +526,13 @@ func (f *Flow) Stale(now int64) bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch f.phase {
-	case opening:
-		return silent >= OpeningFor
-	case open:
+	switch {
+	case f.phase >= over:
+		return true
+	case f.client.agreed:
 		return silent >= OpenFor
 	}
-	return true
+	return silent >= OpeningFor
 }
 
 // Bytes returns how many bytes of payload the client has sent and received.
