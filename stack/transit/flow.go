@@ -177,6 +177,9 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		}
 		// It may be repeated although its answer has crossed: that was lost, or is on its way.
 		f.offered = clampSYN(p, f.most) != noScale
+		if f.Read != nil {
+			plainSYN(p)
+		}
 		f.out.apply(link.Meta{}, p)
 		reseal(link.Meta{}, p, f.Mapped.Addr(), f.Server.Addr())
 		if f.phase == opening {
@@ -200,6 +203,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 	case f.phase == over && after(s.seq+uint32(len(s.payload)), f.client.next):
 		return Stay, false // what is repeated crosses: the last ACK may be lost
 	case f.gate != nil:
+		notUrgent(m, p, s)
 		switch f.admit(m, p, s) {
 		case hold:
 			f.tx.Add(f.client.sent(s, &f.server))

@@ -22,6 +22,7 @@ type seg struct {
 	opts     []byte // a multiple of four bytes
 	data     []byte
 	tos, ttl byte // ttl 0 means 64
+	urgent   uint16
 }
 
 // bytes is the segment as a finished packet.
@@ -46,6 +47,7 @@ func (s seg) bytes() []byte {
 	binary.BigEndian.PutUint32(body[atAck:], s.ack)
 	body[atOffset], body[atFlags] = byte(20+len(s.opts))<<2, s.flags
 	binary.BigEndian.PutUint16(body[14:], s.window)
+	binary.BigEndian.PutUint16(body[atUrgent:], s.urgent)
 	copy(body[20:], s.opts)
 	copy(body[20+len(s.opts):], s.data)
 	binary.BigEndian.PutUint16(body[atChecksum:], link.Checksum(body, packet.PseudoHeader(packet.ProtoTCP, s.src.Addr(), s.dst.Addr(), len(body))))

@@ -17,6 +17,7 @@ const (
 	atFlags    = 13
 	atWindow   = 14
 	atChecksum = 16
+	atUrgent   = 18
 )
 
 // TCP flags.
@@ -26,6 +27,7 @@ const (
 	flagRST
 	flagPSH
 	flagACK
+	flagURG
 )
 
 // translation replaces one end of a packet's addresses. What that does to a checksum is worked out once (RFC 1624).
@@ -144,6 +146,47 @@ func clampSYN(p *packet.Packet, most uint16) (scale uint8) {
 		o = o[o[1]:]
 	}
 	return scale
+}
+
+// plainSYN takes from a SYN the options that a stack of our own would not know. Some make a server hear another stream than the one
+// that is read: the bytes of MPTCP are put together from several connections.
+func plainSYN(p *packet.Packet) {
+	const end, nop, mss, windowScale, mayAckSelectively, timestamps = 0, 1, 2, 3, 4, 8
+	for o := p.Body[20:]; len(o) > 0; {
+		n := 1
+		switch {
+		case o[0] == nop:
+		case o[0] == end, len(o) < 2, o[1] < 2, int(o[1]) > len(o):
+			return // nobody reads on
+		default:
+			n = int(o[1])
+			if k := o[0]; k != mss && k != windowScale && k != mayAckSelectively && k != timestamps {
+				for i := range n {
+					o[i] = nop
+				}
+			}
+		}
+		o = o[n:]
+	}
+}
+
+// notUrgent takes the mark from urgent data. A server does not hear an urgent byte among the others, unless it asks for that.
+func notUrgent(m link.Meta, p *packet.Packet, s *segment) {
+	pointer := p.Body[atUrgent : atUrgent+2]
+	was := binary.BigEndian.Uint16(pointer)
+	if !s.has(flagURG) && was == 0 {
+		return
+	}
+	var less uint16 // what the sum loses
+	if s.has(flagURG) {
+		s.flags &^= flagURG
+		p.Body[atFlags] = s.flags
+		less = flagURG
+	}
+	clear(pointer)
+	if sum := p.Body[atChecksum:]; !m.Partial {
+		binary.BigEndian.PutUint16(sum, ^add(^binary.BigEndian.Uint16(sum), ^add(less, was)))
+	}
 }
 
 // clampWindow makes the window of a packet at most maxWindow bytes.
