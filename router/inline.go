@@ -3,7 +3,9 @@ package router
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -34,6 +36,8 @@ type inline struct {
 	crowded bool // there were none left
 	busy    bool // a goroutine reads
 	done    bool // nothing more is read
+
+	reading sync.WaitGroup // of that goroutine
 }
 
 // maxHeld is about how much the stack keeps of a flow that is read, in bytes.
@@ -73,12 +77,13 @@ func (in *inline) feed(b []byte) {
 func (in *inline) startLocked() {
 	if in.to != nil && len(in.pending) > 0 && !in.busy {
 		in.busy = true
-		go in.work()
+		in.reading.Go(in.work)
 	}
 }
 
 // work reads what is pending until there is nothing.
 func (in *inline) work() {
+	defer in.recover()
 	for {
 		in.mu.Lock()
 		b := in.pending
@@ -112,6 +117,16 @@ func (in *inline) work() {
 	}
 }
 
+// recover ends a flow whose bytes make the reader panic, and not the process. It is deferred.
+func (in *inline) recover() {
+	if v := recover(); v != nil {
+		in.r.Log.Error("what a client sent made the reader panic; its flow is reset", "flow", in.e.id, "err", fmt.Sprint(v), "trace", string(debug.Stack()))
+		in.finish()
+		in.e.failed("read: internal error")
+		in.to.Abort()
+	}
+}
+
 // failed notes why the flow is ended, unless it was refused: then its verdict says it.
 func (in *inline) failed(err error) {
 	if errors.Is(err, errCrowded) {
@@ -129,15 +144,12 @@ func (in *inline) finish() {
 	in.done, in.pending = true, nil
 }
 
-// close is called when the flow is over.
+// close is called when the flow is over. It waits for a judgement that is under way: the flow ends with its verdict.
 func (in *inline) close() {
 	in.cancel()
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.done, in.pending = true, nil
-	if !in.busy {
-		in.letGo()
-	}
+	in.finish()
+	in.reading.Wait()
+	in.letGo()
 }
 
 // letGo returns what reading has taken. It is called when no goroutine reads any more.

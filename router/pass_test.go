@@ -265,6 +265,56 @@ func TestAFlowThatCrossesIsKilled(t *testing.T) {
 	}
 }
 
+// A flow that ends while its hello is being judged ends with that verdict, and counts for its rule.
+func TestAFlowThatEndsWhileItIsJudged(t *testing.T) {
+	judging, goOn := make(chan struct{}), make(chan struct{})
+	w := newWorld(t, Config{Policy: decide(func(f policy.Flow) policy.Verdict {
+		if f.Sniffed {
+			judging <- struct{}{}
+			<-goOn
+		}
+		return blocksBet(f)
+	}), Ways: carrying{ways{}}})
+	c := w.cross(t, 22)
+	eventually(t, "the flow pass", func() bool { return c.state() != "not passed" })
+	c.send(string(clientHello("bad.bet")))
+	<-judging
+	c.Abort() // the client resets it
+	select {
+	case f := <-w.ended:
+		t.Fatalf("the flow ended with rule %q before it was judged", f.Verdict.Rule)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(goOn)
+	if f := <-w.ended; f.Verdict.Rule != "no-gambling" {
+		t.Errorf("rule: got %q, want no-gambling", f.Verdict.Rule)
+	}
+	if n := w.Hits()["no-gambling"].Count; n != 1 {
+		t.Errorf("hits of no-gambling: got %d, want 1", n)
+	}
+}
+
+// A hello that makes the reader panic ends its flow, and no other.
+func TestAPanicOfTheReaderEndsItsFlow(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(func(f policy.Flow) policy.Verdict {
+		if f.Sniffed {
+			panic("a fault")
+		}
+		return blocksBet(f)
+	}), Ways: carrying{ways{}}})
+	c := w.cross(t, 22)
+	eventually(t, "the flow pass", func() bool { return c.state() != "not passed" })
+	c.send(string(clientHello("good.example")))
+	if f := <-w.ended; f.Err == "" || c.state() != "aborted" || c.left() != "" {
+		t.Errorf("got error %q, state %s, %d bytes left, want an error, aborted, none", f.Err, c.state(), len(c.left()))
+	}
+	eventually(t, "the memory for names given back", func() bool {
+		w.heads.mu.Lock()
+		defer w.heads.mu.Unlock()
+		return w.heads.total == 0
+	})
+}
+
 // A client that begins a hello on many flows and ends none holds no more than its share of memory.
 func TestHalfHellosThatCrossAreBounded(t *testing.T) {
 	const limit = 16 << 10
