@@ -22,7 +22,16 @@ var (
 func (w *world) serveOtherPorts(t *testing.T) {
 	t.Helper()
 	serve := func(l net.Listener) {
-		srv := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { fmt.Fprintf(rw, "this is %s\n", r.Host) })}
+		mux := http.NewServeMux()
+		mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) { fmt.Fprintf(rw, "this is %s\n", r.Host) })
+		mux.HandleFunc("/drip/", func(rw http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				fmt.Fprint(rw, ".")
+				http.NewResponseController(rw).Flush()
+				time.Sleep(100 * time.Millisecond)
+			}
+		})
+		srv := &http.Server{Handler: mux}
 		go srv.Serve(l) // ends with Close
 		t.Cleanup(func() { srv.Close() })
 	}

@@ -63,19 +63,48 @@ type reloaded struct {
 }
 
 // laptop [pen0 -> penstock] === WireGuard ===> [penstock] gateway --- internet
-func TestReloadMeetsLiveFlows(t *testing.T) {
+func TestReloadMeetsLiveFlows(t *testing.T) { eachCarried(t, reloadMeetsLiveFlows) }
+
+// eachCarried runs a test with plain HTTP that ends in penstock, because its client may be shown a page, and that crosses.
+func eachCarried(t *testing.T, test func(t *testing.T, port, datapath string)) {
 	t.Parallel()
+	for port, datapath := range map[string]string{":80": "terminated", ":8880": "forwarded, judged in line"} {
+		t.Run(datapath, func(t *testing.T) {
+			t.Parallel()
+			test(t, port, datapath)
+		})
+	}
+}
+
+// carried wants that the live flows to an address are carried in one way.
+func (p *penstock) carried(t *testing.T, to, datapath string) {
+	t.Helper()
+	n := 0
+	for _, f := range p.flows(t) {
+		if f.Dst == to {
+			if n++; f.Datapath != datapath {
+				t.Errorf("a flow to %s is %s, want %s", to, f.Datapath, datapath)
+			}
+		}
+	}
+	if n == 0 {
+		t.Errorf("no flow to %s is live", to)
+	}
+}
+
+func reloadMeetsLiveFlows(t *testing.T, port, datapath string) {
 	w := newPolicyWorld(t).up(t)
 	c := &tryer{w, w.Laptop}
-	_, download := drip(t, c, netlab.NewsSite, newsIPv4+":80")
-	_, other := drip(t, c, netlab.PublicSite, publicIPv4+":80")
-	keepAlive, err := c.dial(t, "tcp", newsIPv4+":80")
+	_, download := drip(t, c, netlab.NewsSite, newsIPv4+port)
+	_, other := drip(t, c, netlab.PublicSite, publicIPv4+port)
+	keepAlive, err := c.dial(t, "tcp", newsIPv4+port)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if answer, err := ask(keepAlive, request(netlab.NewsSite)); err != nil || answer != "this is news.example\n" {
 		t.Fatalf("got %q, %v", answer, err)
 	}
+	w.laptop.carried(t, newsIPv4+port, datapath)
 	verdict := func() string {
 		story, _, _ := strings.Cut(w.laptop.must(t, "explain", "https://news.example/"), "transport")
 		return story
@@ -141,8 +170,9 @@ func TestAReloadWhoseTestFailsChangesNothing(t *testing.T) {
 }
 
 // laptop [pen0 -> penstock] === WireGuard ===> [penstock] gateway --- internet
-func TestATemporaryAllowEndsByItself(t *testing.T) {
-	t.Parallel()
+func TestATemporaryAllowEndsByItself(t *testing.T) { eachCarried(t, temporaryAllowEndsByItself) }
+
+func temporaryAllowEndsByItself(t *testing.T, port, datapath string) {
 	w := newPolicyWorld(t).up(t)
 	c := &tryer{w, w.Laptop}
 	w.laptop.must(t, "allow", "casino.example", "--for", "4s")
@@ -150,7 +180,8 @@ func TestATemporaryAllowEndsByItself(t *testing.T) {
 	if got, err := resolve(t, c); !got {
 		t.Fatalf("while it is allowed, the name: got %v, want its address", err)
 	}
-	_, download := drip(t, c, netlab.GamblingSite, gamblingIPv4+":80")
+	_, download := drip(t, c, netlab.GamblingSite, gamblingIPv4+port)
+	w.laptop.carried(t, gamblingIPv4+port, datapath)
 	goesOn(t, download)
 	isCut(t, download)
 

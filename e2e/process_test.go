@@ -179,6 +179,7 @@ type flow struct {
 	Rule       string `json:"rule"`
 	Via        string `json:"via"`
 	Reason     string `json:"reason"`
+	Datapath   string `json:"datapath"`
 	TxBytes    int64  `json:"txBytes"`
 	RxBytes    int64  `json:"rxBytes"`
 }
