@@ -48,16 +48,18 @@ type direction struct {
 	toNear bool
 }
 
+// to is the stack that the packets of a direction go to.
+func (d direction) to() *Stack {
+	if d.toNear {
+		return d.c.near
+	}
+	return d.c.far
+}
+
 type merger = transit.Merger[direction]
 
 var mergers = sync.Pool{New: func() any {
-	return &merger{Send: func(d direction, m link.Meta, pieces [][]byte) {
-		if d.toNear {
-			sender{d.c.near}.crossing(m, pieces)
-		} else {
-			sender{d.c.far}.crossing(m, pieces)
-		}
-	}}
+	return &merger{Send: func(d direction, m link.Meta, pieces [][]byte) { sender{d.to()}.crossing(m, pieces) }}
 }}
 
 // Passage is what Request.Pass needs.
@@ -127,10 +129,10 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 		s.tcp.finishCrossing(f)
 		return &Passed{c}, nil
 	}
-	syn, fault := packet.Parse(link.Meta{}, f.syn)
+	syn, fault := packet.Parse(link.Meta{Partial: true}, f.syn) // the flow computes its checksum
 	f.syn = nil
 	if fault == "" {
-		receiver{s}.stepFromClient(c, link.Meta{}, &syn, nil)
+		receiver{s}.crossOne(direction{c: c}, link.Meta{}, &syn, nil)
 	}
 	crosser{s}.sweepSoon()
 	return &Passed{c}, nil
@@ -233,49 +235,44 @@ func (s receiver) cross(m link.Meta, h *packet.Packet, g *merger) (taken bool) {
 		return false
 	}
 	ports := flowAddrs(h)
-	if c, ok := s.crossings.begun.Find(ports.Remote, ports.Local); ok {
-		switch {
-		case !c.begun.Load():
-			return true
-		case isSYN(h) && c.passage.Moved != nil && c.passage.Moved() && c.Abandon():
-			c.forget()
+	c, ok := s.crossings.begun.Find(ports.Remote, ports.Local)
+	d := direction{c, !ok}
+	if !ok {
+		if d.c, ok = s.crossings.guests.Find(ports.Remote, ports.Local); !ok {
 			return false
 		}
-		return s.stepFromClient(c, m, h, g)
 	}
-	if c, ok := s.crossings.guests.Find(ports.Remote, ports.Local); ok {
-		if !c.begun.Load() {
-			return true
-		}
-		now := c.near.now()
-		c.tcp.place.Active.Store(now)
-		if s.isTooBig(m, h, c.near.MTU()) {
-			return true
-		}
-		switch c.FromServer(m, h, now) {
-		case transit.Cross:
-			s.crossTo(c.near, direction{c, true}, m, h, g)
-		case transit.Expire:
-			sender(s).hopsExceeded(h)
-		}
+	switch {
+	case !d.c.begun.Load():
 		return true
+	case !d.toNear && isSYN(h) && c.passage.Moved != nil && c.passage.Moved() && c.Abandon():
+		c.forget()
+		return false
 	}
-	return false
+	return s.crossOne(d, m, h, g)
 }
 
 func isSYN(h *packet.Packet) bool {
 	return header.TCP(h.Body).Flags()&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) == header.TCPFlagSyn
 }
 
-func (s receiver) stepFromClient(c *crossing, m link.Meta, h *packet.Packet, g *merger) (taken bool) {
-	now := s.now()
+// crossOne takes a packet of one direction of a crossing. It reports false for the SYN of another flow.
+func (s receiver) crossOne(d direction, m link.Meta, h *packet.Packet, g *merger) (taken bool) {
+	c, to := d.c, d.to()
+	now := c.near.now()
 	c.tcp.place.Active.Store(now)
-	if s.isTooBig(m, h, c.far.MTU()) {
+	if s.isTooBig(m, h, to.MTU()) {
 		return true
 	}
-	switch c.FromClient(m, h, now) {
+	step := transit.Stay
+	if d.toNear {
+		step = c.FromServer(m, h, now)
+	} else {
+		step = c.FromClient(m, h, now)
+	}
+	switch step {
 	case transit.Cross:
-		s.crossTo(c.far, direction{c, false}, m, h, g)
+		s.crossTo(to, d, m, h, g)
 	case transit.Renew:
 		c.Reset()
 		c.forget()
@@ -429,6 +426,9 @@ func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
 		return true
 	}
 	if c, ok := s.crossings.begun.Find(ports.Local, ports.Remote); ok {
+		if key, _ := s.client(icmp.Src); key != c.tcp.owner.Client {
+			return true // another client cannot know
+		}
 		if quoted, ok := c.QuoteToServer(icmp.Body[8:]); ok {
 			sender{c.far}.sendICMPError(c.Mapped.Addr(), c.Server.Addr(), icmp.Body[0], icmp.Body[1], rest, quoted)
 		}
@@ -552,22 +552,18 @@ func quotable(h *packet.Packet) []byte {
 	return h.Raw[:min(len(h.Raw), 1280-48)] // RFC 4443, 2.4
 }
 
-// synOf copies a SYN without what follows its header.
+// synOf copies a SYN without what follows its header, and without a TCP checksum that fits.
 func synOf(pkt *stack.PacketBuffer) []byte {
 	network, transport := pkt.NetworkHeader().Slice(), pkt.TransportHeader().Slice()
 	b := make([]byte, 0, len(network)+len(transport))
 	b = append(append(b, network...), transport...)
-	if b[0]>>4 == 4 {
-		h := header.IPv4(b)
-		h.SetTotalLength(uint16(len(b)))
-		h.SetChecksum(0)
-		h.SetChecksum(^h.CalculateChecksum())
-	} else {
+	if b[0]>>4 == 6 {
 		header.IPv6(b).SetPayloadLength(uint16(len(transport)))
+		return b
 	}
-	p := packet.Packet{Src: fromTCPIP(pkt.Network().SourceAddress()), Dst: fromTCPIP(pkt.Network().DestinationAddress())}
-	sum := header.TCP(b[len(network):])
-	sum.SetChecksum(0)
-	sum.SetChecksum(link.Checksum(b[len(network):], packet.PseudoHeader(packet.ProtoTCP, p.Src, p.Dst, len(transport))))
+	h := header.IPv4(b)
+	h.SetTotalLength(uint16(len(b)))
+	h.SetChecksum(0)
+	h.SetChecksum(^h.CalculateChecksum())
 	return b
 }

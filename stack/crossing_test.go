@@ -94,6 +94,15 @@ func exchange(t *testing.T, c net.Conn) {
 	}
 }
 
+// wantReset wants that the next that a client gets is a reset.
+func wantReset(t *testing.T, c net.Conn) {
+	t.Helper()
+	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client got %v, want %v", err, syscall.ECONNRESET)
+	}
+}
+
 var destinations = []string{"192.0.2.7:443", "[2001:db8::7]:443"}
 
 func TestPassedFlowsCarryBothWays(t *testing.T) {
@@ -177,10 +186,7 @@ func TestAPassedFlowIsResetOnBothSides(t *testing.T) {
 		c := w.dial(t, dst)
 		exchange(t, c)
 		w.last(t).Abort()
-		c.SetReadDeadline(time.Now().Add(5 * time.Second))
-		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("%s: the client got %v, want %v", dst, err, syscall.ECONNRESET)
-		}
+		wantReset(t, c)
 		if err := within(t, ended); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("%s: the server got %v, want %v", dst, err, syscall.ECONNRESET)
 		}
@@ -265,10 +271,7 @@ func TestClosingTheFarStackResetsWhatCrosses(t *testing.T) {
 	if err := w.far.SetAddrs(nil); err != nil {
 		t.Fatal(err)
 	}
-	c.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("got %v, want %v", err, syscall.ECONNRESET)
-	}
+	wantReset(t, c)
 }
 
 func TestCloseClientResetsWhatCrosses(t *testing.T) {
@@ -278,10 +281,7 @@ func TestCloseClientResetsWhatCrosses(t *testing.T) {
 	if n := w.near.CloseClient(0); n != 1 {
 		t.Errorf("CloseClient: got %d flows, want 1", n)
 	}
-	c.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("got %v, want %v", err, syscall.ECONNRESET)
-	}
+	wantReset(t, c)
 }
 
 // TestAClientThatTricklesIsReadToTheEnd sends a head in more segments than a client may have on the way. None leaves before all

@@ -387,11 +387,7 @@ func TestErrorsFromBeyondAreToldBothWays(t *testing.T) {
 		if is4 {
 			kind, code = packet.Unreachable4, packet.FragmentationNeeded
 		}
-		icmp := func(src, dst netip.Addr, quoted []byte) []byte {
-			b := packet.ICMPError(src, dst, kind, code, 1300, quoted)
-			packet.PutIP(b, packet.ICMPProto(src), src, dst, len(b)-packet.HeaderLen(src))
-			return b
-		}
+		icmp := func(src, dst netip.Addr, quoted []byte) []byte { return icmpError(src, dst, kind, code, quoted) }
 		w.client.send(segment(f.client, f.server, f.up, f.down, flagACK, make([]byte, 1000)))
 		w.server.expect("data", isTCP(f.mapped, f.server, flagACK))
 		w.server.send(segment(f.server, f.mapped, f.down, f.up, flagACK, make([]byte, 1000)))
@@ -418,6 +414,32 @@ func TestErrorsFromBeyondAreToldBothWays(t *testing.T) {
 		if p.Src != f.mapped.Addr() || p.Dst != f.server.Addr() || q.Src != f.server.Addr() || q.Dst != f.mapped.Addr() ||
 			binary.BigEndian.Uint16(q.Body[2:]) != f.mapped.Port() {
 			t.Errorf("the server got %x", p.Raw)
+		}
+	}
+}
+
+// icmpError is an ICMP error with an MTU of 1300.
+func icmpError(src, dst netip.Addr, kind, code byte, quoted []byte) []byte {
+	b := packet.ICMPError(src, dst, kind, code, 1300, quoted)
+	packet.PutIP(b, packet.ICMPProto(src), src, dst, len(b)-packet.HeaderLen(src))
+	return b
+}
+
+func TestErrorsOfAnotherClientAreNotTold(t *testing.T) {
+	w := newCrossingWires(t, Config{Client: byNetwork}, 1420)
+	f := w.open(addr("10.0.1.2:5000"), web, 100)
+	w.server.send(segment(f.server, f.mapped, f.down, f.up, flagACK, make([]byte, 1000)))
+	w.client.expect("data", isTCP(f.server, f.client, flagACK))
+	quoted := segment(f.server, f.client, f.down, f.up, flagACK, nil)
+	for _, row := range []struct {
+		from string
+		told bool
+	}{{"10.0.2.2", false}, {"10.0.1.3", true}} {
+		w.client.send(icmpError(netip.MustParseAddr(row.from), f.server.Addr(), packet.Unreachable4, packet.FragmentationNeeded, quoted))
+		if row.told {
+			w.server.expect("ICMP error of "+row.from, isICMP)
+		} else {
+			w.server.none("ICMP error of "+row.from, isICMP)
 		}
 	}
 }

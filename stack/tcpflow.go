@@ -407,14 +407,7 @@ func (f *tcpFlow) shaken(c *stream.Conn) (evicted *tcpFlow, err error) {
 	case f.cut:
 		return nil, net.ErrClosed
 	}
-	f.place.Yields = false
-	f.Touch()
-	p, ok := t.open.Add(&f.place, f.owner)
-	if !ok {
-		t.s.metrics.drop(dropCap)
-		return nil, syscall.ENOBUFS
-	}
-	return t.cutLocked(p, true), nil
+	return f.openLocked(false)
 }
 
 // passed moves a flow from the dials to the open flows, where it yields to newer ones until the server has answered. err is why
@@ -429,7 +422,13 @@ func (f *tcpFlow) passed(c *crossing) (evicted *tcpFlow, err error) {
 	if f.cut {
 		return nil, net.ErrClosed
 	}
-	f.place.Yields = true
+	return f.openLocked(true)
+}
+
+// openLocked gives a flow a place among the open ones. It may push out another.
+func (f *tcpFlow) openLocked(yields bool) (evicted *tcpFlow, err error) {
+	t := f.t
+	f.place.Yields = yields
 	f.Touch()
 	p, ok := t.open.Add(&f.place, f.owner)
 	if !ok {

@@ -124,10 +124,14 @@ func (e *end) sent(s *segment, other *end) (fresh uint64) {
 	}
 	e.fin = e.fin || s.has(flagFIN)
 	e.window = s.window
+	return fresh
+}
+
+// note keeps the timestamp of a segment, for those that the flow makes itself.
+func (e *end) note(s *segment) {
 	if stamp, ok := s.stamp(); ok {
 		e.stamp, e.stamps = stamp, true
 	}
-	return fresh
 }
 
 // New makes the flow of a SYN, which is then given to FromClient.
@@ -144,14 +148,11 @@ func New(c Config, now int64) *Flow {
 	return f
 }
 
-// FromClient takes a packet of the client's. now is in nanoseconds of whatever clock Idle is asked with.
+// FromClient takes a packet of the client's. now is in nanoseconds of the clock that Stale is asked with.
 func (f *Flow) FromClient(m link.Meta, p *packet.Packet, now int64) Step {
-	s, ok := parse(p)
-	switch {
-	case !ok || hasOptions(p) || !isSound(m, p):
-		return Stay
-	case hops(p) <= 1:
-		return Expire
+	s, step := look(m, p)
+	if step != Cross {
+		return step
 	}
 	f.seen.Store(now)
 	f.mu.Lock()
@@ -207,6 +208,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 	case f.phase == over && after(s.seq+uint32(len(s.payload)), f.client.next):
 		return Stay, false // what is repeated crosses: the last ACK may be lost
 	case f.gate != nil:
+		f.client.note(s)
 		notUrgent(m, p, s)
 		switch f.admit(m, p, s) {
 		case hold:
@@ -243,12 +245,9 @@ func (f *Flow) admit(m link.Meta, p *packet.Packet, s *segment) order {
 
 // FromServer takes a packet of the server's.
 func (f *Flow) FromServer(m link.Meta, p *packet.Packet, now int64) Step {
-	s, ok := parse(p)
-	switch {
-	case !ok || hasOptions(p) || !isSound(m, p):
-		return Stay
-	case hops(p) <= 1:
-		return Expire
+	s, step := look(m, p)
+	if step != Cross {
+		return step
 	}
 	f.seen.Store(now)
 	f.mu.Lock()
@@ -280,6 +279,7 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		if f.phase == opening {
 			f.phase, opened, f.syn = open, true, nil
 			f.server.sent(s, &f.client)
+			f.server.note(s)
 			f.server.next, f.server.has = s.seq+1, s.ack
 			f.client.has = s.seq + 1
 			f.result = Closed
@@ -297,8 +297,11 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		return Stay, false, false
 	case f.phase != opening && f.server.knows(s, &f.client):
 		f.rx.Add(f.server.sent(s, &f.client))
-		if f.gate != nil && s.has(flagACK) && f.gate.acked(s.ack) {
-			f.gate = nil
+		if f.gate != nil {
+			f.server.note(s)
+			if f.gate.acked(s.ack) {
+				f.gate = nil
+			}
 		}
 	}
 	f.back.apply(m, p)
@@ -503,8 +506,7 @@ func (f *Flow) Nudge() {
 func control(src, dst netip.AddrPort, flags byte, seq, ack uint32, from, to *end, payload []byte) []byte {
 	var options []byte
 	if from.stamps && to.stamps {
-		const nop, timestamps = 1, 8
-		options = []byte{nop, nop, timestamps, 10}
+		options = []byte{optionNop, optionNop, optionStamps, 10}
 		options = binary.BigEndian.AppendUint32(options, from.stamp)
 		options = binary.BigEndian.AppendUint32(options, to.stamp)
 	}

@@ -3,6 +3,7 @@ package transit
 import (
 	"bytes"
 	"encoding/binary"
+	"iter"
 	"net/netip"
 
 	"penstock/stack/link"
@@ -56,38 +57,42 @@ func add(a, b uint16) uint16 {
 // apply rewrites a TCP packet in place: one end of its addresses, its hop count, and the checksums. The packet must have no IP
 // options and a hop count above 1.
 func (t *translation) apply(m link.Meta, p *packet.Packet) {
-	raw := p.Raw
-	hdr := len(raw) - len(p.Body)
-	if hdr == 20 {
-		at := 12
-		if t.isDst {
-			at = 16
-		}
-		a := t.to.Addr().As4()
-		copy(raw[at:], a[:])
-		raw[8]--
-		raw[10], raw[11] = 0, 0
-		binary.BigEndian.PutUint16(raw[10:], link.Checksum(raw[:hdr], 0))
+	if p.Src.Is4() {
+		p.Raw[8]--
 	} else {
-		at := 8
-		if t.isDst {
-			at = 24
-		}
-		a := t.to.Addr().As16()
-		copy(raw[at:], a[:])
-		raw[7]--
+		p.Raw[7]--
 	}
-	port := p.Body
-	if t.isDst {
-		port = port[2:]
-	}
-	binary.BigEndian.PutUint16(port, t.to.Port())
+	readdress(p.Raw, len(p.Raw)-len(p.Body), t.to, t.isDst)
 	field := p.Body[atChecksum:]
 	if m.Partial {
 		binary.BigEndian.PutUint16(field, add(binary.BigEndian.Uint16(field), t.pseudo))
 		return
 	}
 	binary.BigEndian.PutUint16(field, ^add(^binary.BigEndian.Uint16(field), t.checked))
+}
+
+// readdress writes the address and the port of one end of a packet whose IP header has hdr bytes, and finishes that header.
+func readdress(raw []byte, hdr int, to netip.AddrPort, isDst bool) {
+	port := raw[hdr:]
+	if isDst {
+		port = port[2:]
+	}
+	binary.BigEndian.PutUint16(port, to.Port())
+	if to.Addr().Is6() {
+		at, a := 8, to.Addr().As16()
+		if isDst {
+			at += len(a)
+		}
+		copy(raw[at:], a[:])
+		return
+	}
+	at, a := 12, to.Addr().As4()
+	if isDst {
+		at += len(a)
+	}
+	copy(raw[at:], a[:])
+	raw[10], raw[11] = 0, 0
+	binary.BigEndian.PutUint16(raw[10:], link.Checksum(raw[:hdr], 0))
 }
 
 // hops is the hop count of a packet.
@@ -100,9 +105,6 @@ func hops(p *packet.Packet) byte {
 
 // hasOptions reports whether a packet has IPv4 options or IPv6 extension headers. Some name another destination.
 func hasOptions(p *packet.Packet) bool { return len(p.Raw)-len(p.Body) != packet.HeaderLen(p.Src) }
-
-// noScale says that a SYN does not offer to scale windows.
-const noScale = 0xff
 
 // isSound reports whether what is still to be done to a packet is what TCP needs: whoever finishes it would write elsewhere.
 func isSound(m link.Meta, p *packet.Packet) bool {
@@ -125,25 +127,50 @@ func cutPayload(p *packet.Packet) {
 	}
 }
 
+// Kinds of TCP options.
+const (
+	optionEnd = iota
+	optionNop
+	optionMSS
+	optionScale
+	optionMayAckSelectively
+	optionStamps = 8
+)
+
+// options are the options of a TCP header, each with its kind and length. What cannot be read ends them, as it does for a host.
+func options(b []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for len(b) > 0 && b[0] != optionEnd {
+			n := 1
+			if b[0] != optionNop {
+				if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
+					return
+				}
+				n = int(b[1])
+				if !yield(b[:n]) {
+					return
+				}
+			}
+			b = b[n:]
+		}
+	}
+}
+
+// noScale says that a SYN does not offer to scale windows.
+const noScale = 0xff
+
 // clampSYN makes a packet with SYN one that fits the way: no payload, which nobody has judged, and no more in a segment than
 // most. It leaves the checksums to apply and reseal. scale is the shift of the sender's windows, or noScale.
 func clampSYN(p *packet.Packet, most uint16) (scale uint8) {
 	scale = noScale
 	cutPayload(p)
-	const end, nop, mss, windowScale = 0, 1, 2, 3
-	for o := p.Body[20:]; len(o) > 0; {
+	for o := range options(p.Body[20:]) {
 		switch {
-		case o[0] == nop:
-			o = o[1:]
-			continue
-		case o[0] == end, len(o) < 2, o[1] < 2, int(o[1]) > len(o):
-			return scale
-		case o[0] == windowScale && o[1] == 3:
+		case o[0] == optionScale && len(o) == 3:
 			scale = min(o[2], 14) // RFC 7323, 2.3
-		case o[0] == mss && o[1] == 4 && binary.BigEndian.Uint16(o[2:]) > most:
+		case o[0] == optionMSS && len(o) == 4 && binary.BigEndian.Uint16(o[2:]) > most:
 			binary.BigEndian.PutUint16(o[2:], most)
 		}
-		o = o[o[1]:]
 	}
 	return scale
 }
@@ -151,22 +178,14 @@ func clampSYN(p *packet.Packet, most uint16) (scale uint8) {
 // plainSYN takes from a SYN the options that a stack of our own would not know. Some make a server hear another stream than the one
 // that is read: the bytes of MPTCP are put together from several connections.
 func plainSYN(p *packet.Packet) {
-	const end, nop, mss, windowScale, mayAckSelectively, timestamps = 0, 1, 2, 3, 4, 8
-	for o := p.Body[20:]; len(o) > 0; {
-		n := 1
-		switch {
-		case o[0] == nop:
-		case o[0] == end, len(o) < 2, o[1] < 2, int(o[1]) > len(o):
-			return // nobody reads on
+	for o := range options(p.Body[20:]) {
+		switch o[0] {
+		case optionMSS, optionScale, optionMayAckSelectively, optionStamps:
 		default:
-			n = int(o[1])
-			if k := o[0]; k != mss && k != windowScale && k != mayAckSelectively && k != timestamps {
-				for i := range n {
-					o[i] = nop
-				}
+			for i := range o {
+				o[i] = optionNop
 			}
 		}
-		o = o[n:]
 	}
 }
 
@@ -239,20 +258,24 @@ func parse(p *packet.Packet) (s segment, ok bool) {
 
 // stamp returns the segment's timestamp.
 func (s *segment) stamp() (stamp uint32, ok bool) {
-	const end, nop, timestamps = 0, 1, 8
-	for o := s.options; len(o) > 0; {
-		switch {
-		case o[0] == nop:
-			o = o[1:]
-			continue
-		case o[0] == end, len(o) < 2, o[1] < 2, int(o[1]) > len(o):
-			return 0, false
-		case o[0] == timestamps && o[1] == 10:
+	for o := range options(s.options) {
+		if o[0] == optionStamps && len(o) == 10 {
 			return binary.BigEndian.Uint32(o[2:]), true
 		}
-		o = o[o[1]:]
 	}
 	return 0, false
+}
+
+// look reads a packet as it comes. It returns Cross if nothing stands against that yet.
+func look(m link.Meta, p *packet.Packet) (s segment, step Step) {
+	s, ok := parse(p)
+	switch {
+	case !ok || hasOptions(p) || !isSound(m, p):
+		return s, Stay
+	case hops(p) <= 1:
+		return s, Expire
+	}
+	return s, Cross
 }
 
 func (s *segment) has(flag byte) bool { return s.flags&flag != 0 }
@@ -314,20 +337,10 @@ func unreachable(src, dst netip.Addr, lost []byte) []byte {
 // was: nobody checks it in a quotation.
 func quote(b []byte, to netip.AddrPort, isDst bool) []byte {
 	b = bytes.Clone(b)
-	hdr, at := 40, 8
-	if b[0]>>4 == 4 {
-		hdr, at = int(b[0]&0xf)*4, 12
-	}
-	port := b[hdr:]
-	if isDst {
-		at += len(to.Addr().AsSlice())
-		port = port[2:]
-	}
-	copy(b[at:], to.Addr().AsSlice())
-	binary.BigEndian.PutUint16(port, to.Port())
+	hdr := 40
 	if to.Addr().Is4() {
-		b[10], b[11] = 0, 0
-		binary.BigEndian.PutUint16(b[10:], link.Checksum(b[:hdr], 0))
+		hdr = int(b[0]&0xf) * 4
 	}
+	readdress(b, hdr, to, isDst)
 	return b
 }
