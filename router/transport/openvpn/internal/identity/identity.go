@@ -101,10 +101,10 @@ func legacyKey(block *pem.Block, passphrase string) ([]byte, error) {
 
 // isKey reports whether der is a private key in one of the forms that openssl writes.
 func isKey(der []byte) bool {
-	_, rsa := x509.ParsePKCS1PrivateKey(der)
-	_, ec := x509.ParseECPrivateKey(der)
-	_, any := x509.ParsePKCS8PrivateKey(der)
-	return rsa == nil || ec == nil || any == nil
+	_, noRSA := x509.ParsePKCS1PrivateKey(der)
+	_, noEC := x509.ParseECPrivateKey(der)
+	_, noPKCS8 := x509.ParsePKCS8PrivateKey(der)
+	return noRSA == nil || noEC == nil || noPKCS8 == nil
 }
 
 // FromPKCS12 reads a PKCS#12 file, or its base64 form: a certificate with its key, and the authorities beside it.
