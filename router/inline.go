@@ -28,8 +28,8 @@ type inline struct {
 	through io.Writer   // the filter of everything after head; nil while head is read
 	late    *time.Timer // ends a flow whose hello or head was begun and does not go on
 
-	mu      sync.Mutex // guards below
-	to      Passed     // nil until the flow has passed
+	mu      sync.Mutex   // guards below
+	to      PassedStream // nil until the flow has passed
 	pending []byte
 	fed     int  // bytes that were fed
 	taken   int  // bytes of Config.SniffMemory
@@ -50,7 +50,7 @@ func newInline(ctx context.Context, r *Router, e *entry) *inline {
 }
 
 // begin says where to permit bytes.
-func (in *inline) begin(p Passed) {
+func (in *inline) begin(p PassedStream) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.to = p

@@ -32,31 +32,44 @@ type mapping struct {
 
 // dial dials a datagram flow from the port of its mapping. The connection keeps the mapping until it is closed.
 func (m *mappings) dial(ctx context.Context, f *policy.Flow, egress string, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
-	key := mappingKey{f.Client, f.Src, egress}
-	one := m.take(key)
-	c, err := one.dial(ctx, dial)
+	one, release := m.hold(f, egress)
+	var c net.Conn
+	err := one.open(func(port uint16) (used uint16, err error) {
+		if c, err = dial(localport.With(ctx, port)); err == nil {
+			if local, ok := c.LocalAddr().(*net.UDPAddr); ok {
+				used = local.AddrPort().Port()
+			}
+		}
+		return used, err
+	})
 	if err != nil {
-		m.give(key)
+		release()
 		return nil, err
 	}
-	return &heldConn{Conn: c, closed: sync.OnceFunc(func() { m.give(key) })}, nil
+	return &heldConn{Conn: c, closed: release}, nil
 }
 
-func (m *mapping) dial(ctx context.Context, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
+// hold keeps the mapping of a flow until release is called.
+func (m *mappings) hold(f *policy.Flow, egress string) (one *mapping, release func()) {
+	key := mappingKey{f.Client, f.Src, egress}
+	return m.take(key), sync.OnceFunc(func() { m.give(key) })
+}
+
+// open has open open a flow from the mapping's port, 0 if it has none yet: the port that this flow gets is the mapping's then.
+func (m *mapping) open(open func(port uint16) (used uint16, err error)) error {
 	m.mu.Lock()
 	port := m.port
 	if port != 0 {
 		m.mu.Unlock()
-		return dial(localport.With(ctx, port))
+		_, err := open(port)
+		return err
 	}
 	defer m.mu.Unlock()
-	c, err := dial(localport.With(ctx, 0))
+	port, err := open(0)
 	if err == nil {
-		if local, ok := c.LocalAddr().(*net.UDPAddr); ok {
-			m.port = local.AddrPort().Port()
-		}
+		m.port = port
 	}
-	return c, err
+	return err
 }
 
 func (m *mappings) take(key mappingKey) *mapping {

@@ -7,8 +7,7 @@ import (
 	"penstock/policy"
 )
 
-// Carrier is an egress that carries packets, so that a TCP connection need not end in penstock. Only Ways and Passer know
-// what it is.
+// Carrier is an egress that carries packets, so that a flow need not end in penstock. Only Ways and Passer know what it is.
 type Carrier any
 
 // Carriers is implemented by Ways whose egresses carry packets.
@@ -18,13 +17,16 @@ type Carriers interface {
 	Carrier(egress string, dst netip.Addr) (c Carrier, ok bool)
 }
 
-// Passer is an Answerer that can let the packets of a TCP flow cross to a Carrier.
+// Passer is an Answerer that can let the packets of a flow cross to a Carrier. One of its methods is called in place of those of
+// Answerer; after an error one of those must still be called.
 type Passer interface {
-	// Pass is called in place of the methods of Answerer; after an error one of those must still be called.
-	Pass(to Carrier, w Watch) (Passed, error)
+	// Pass lets the packets of a TCP flow cross.
+	Pass(to Carrier, w Watch) (PassedStream, error)
+	// PassDatagrams lets the packets of any other flow cross.
+	PassDatagrams(to Carrier, w DatagramWatch) (PassedDatagrams, error)
 }
 
-// Watch is told about a flow whose packets cross. Its functions must not block, and may be called before Pass returns.
+// Watch is told about a TCP flow whose packets cross. Its functions must not block, and may be called before Pass returns.
 type Watch struct {
 	// Read gets what the client sends, in order, before it leaves. Nil: all of it may leave.
 	Read func(b []byte)
@@ -37,16 +39,44 @@ type Watch struct {
 	Ended func(err error)
 }
 
+// DatagramWatch is told about another flow whose packets cross. Its functions must not block, and may be called before
+// PassDatagrams returns.
+type DatagramWatch struct {
+	Port uint16 // that the flow leaves from, if it is free; 0: any
+	// Read looks at what the client sends, and reports whether it may leave. It must not keep b. Nil: all of it may.
+	Read func(b []byte) (leave bool)
+	// Ended is called once, when the flow is over. err is the ICMP error that the client got, if it got nothing else.
+	Ended func(err error)
+}
+
 // Passed is a flow whose packets cross.
 type Passed interface {
 	// Bytes returns how much payload the client has sent and received.
 	Bytes() (in, out uint64)
+	// Abort resets the flow on both sides.
+	Abort()
+}
+
+// PassedStream is a TCP flow whose packets cross.
+type PassedStream interface {
+	Passed
 	// Permit lets the next n bytes that were read leave.
 	Permit(n int)
 	// Open lets everything leave and ends reading.
 	Open()
-	// Abort resets the flow on both sides.
-	Abort()
+}
+
+// PassedDatagrams is another flow whose packets cross.
+type PassedDatagrams interface {
+	Passed
+	// Port is the port that the flow leaves from.
+	Port() uint16
+	// Send sends a datagram that Read has not let leave.
+	Send(b []byte)
+	// Refuse ends the flow and answers the client as Answerer.Refuse does.
+	Refuse()
+	// Drop ends the flow as Answerer.Drop does.
+	Drop()
 }
 
 // Path is how a flow is carried.
@@ -74,13 +104,11 @@ func PathOf(f policy.Flow, v policy.Verdict, decide func(policy.Flow) policy.Ver
 	switch {
 	case v.Action != policy.Forward:
 		return Terminated, ""
-	case f.Network != policy.TCP:
-		return Terminated, "only TCP is forwarded"
 	case v.Later == policy.LaterNothing:
 		return Forwarded, "no name could change the verdict"
 	case v.Later == policy.LaterEgress:
 		return Terminated, "a name in the flow could lead it elsewhere"
-	case showsPage(f.Dst.Port()):
+	case f.Network == policy.TCP && showsPage(f.Dst.Port()):
 		return Terminated, "its client may have to be shown a page"
 	}
 	if speaksFirst(f.Network, f.Dst.Port()) {
@@ -115,11 +143,32 @@ func (r crosser) carrier(req *Request, e *entry) Carrier {
 
 // pass lets the packets of a flow cross. It reports false if the flow has to be carried in another way.
 func (r crosser) pass(ctx context.Context, req *Request, e *entry) bool {
+	err := error(nil)
+	if req.Network == policy.TCP {
+		err = r.passStream(ctx, req, e)
+	} else {
+		err = r.passDatagrams(ctx, req, e)
+	}
+	if err != nil {
+		r.Log.Debug("the packets of a flow cannot cross", "flow", e.id, "dst", e.flow.Dst, "egress", e.verdict.Egress, "err", err)
+		e.pathIs(Terminated)
+	}
+	return err == nil
+}
+
+func (r crosser) passStream(ctx context.Context, req *Request, e *entry) error {
 	var in *inline
 	watch := Watch{
 		Opened: func() { r.Metrics.dialled(r.Clock().Sub(e.start)) },
 		Moved:  func() bool { return r.moved(e) },
-		Ended:  func(err error) { go r.crossed(e, in, err) }, // whoever brought the last packet has others to carry
+	}
+	watch.Ended = func(err error) {
+		go func() { // whoever brought the last packet has others to carry
+			if in != nil {
+				in.close()
+			}
+			r.crossed(e, err)
+		}()
 	}
 	if e.path == Inline {
 		in = newInline(ctx, r.Router, e)
@@ -127,18 +176,13 @@ func (r crosser) pass(ctx context.Context, req *Request, e *entry) bool {
 	}
 	p, err := req.Answer.(Passer).Pass(e.carrier, watch)
 	if err != nil {
-		r.Log.Debug("the packets of a flow cannot cross", "flow", e.id, "dst", e.flow.Dst, "egress", e.verdict.Egress, "err", err)
-		e.pathIs(Terminated)
-		return false
+		return err
 	}
-	e.passedAs(p)
-	if ctx.Err() != nil { // it was killed meanwhile, by somebody who did not see p
-		p.Abort()
-	}
+	e.passedAs(ctx, p)
 	if in != nil {
 		in.begin(p)
 	}
-	return true
+	return nil
 }
 
 // moved reports whether a flow that its server has not answered would go another way by now: its group has changed to another
@@ -154,10 +198,7 @@ func (r crosser) moved(e *entry) bool {
 }
 
 // crossed ends a flow whose packets crossed.
-func (r crosser) crossed(e *entry, in *inline, err error) {
-	if in != nil {
-		in.close()
-	}
+func (r crosser) crossed(e *entry, err error) {
 	if err != nil {
 		e.fail("dial", err)
 		r.Metrics.dialFailed(dialReason(err, r.Ways))

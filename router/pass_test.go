@@ -31,7 +31,11 @@ type crossed struct {
 	aborted bool
 }
 
-func (c *crossed) Pass(to Carrier, w Watch) (Passed, error) {
+func (c *crossed) PassDatagrams(Carrier, DatagramWatch) (PassedDatagrams, error) {
+	return nil, errors.ErrUnsupported
+}
+
+func (c *crossed) Pass(to Carrier, w Watch) (PassedStream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -221,7 +225,11 @@ func TestWhichFlowsCross(t *testing.T) {
 		{"a name could lead it elsewhere", decideAlways(with(policy.LaterEgress)), policy.TCP, 443, Terminated},
 		{"flows without a name are refused where clients speak first", refuseUnnamed, policy.TCP, 443, Terminated},
 		{"and pass where servers may", refuseUnnamed, policy.TCP, 25, Inline},
-		{"a datagram", decideAlways(forward), policy.UDP, 53, Terminated},
+		{"datagrams", decideAlways(forward), policy.UDP, 53, Forwarded},
+		{"datagrams that a name could block", decideAlways(with(policy.LaterBlock)), policy.UDP, 80, Inline},
+		{"datagrams that a name could lead elsewhere", decideAlways(with(policy.LaterEgress)), policy.UDP, 443, Terminated},
+		{"datagrams without a name are refused", refuseUnnamed, policy.UDP, 8443, Terminated},
+		{"an echo", decideAlways(forward), policy.ICMP, 0, Forwarded},
 		{"a refused flow", decideAlways(policy.Verdict{}), policy.TCP, 443, Terminated},
 	} {
 		f := policy.Flow{Network: row.network, Dst: netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), row.port)}

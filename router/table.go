@@ -183,16 +183,19 @@ func (e *entry) pathIs(p Path) {
 	e.path = p
 }
 
-// passedAs records that the packets of the flow cross.
-func (e *entry) passedAs(p Passed) {
+// passedAs records that the packets of the flow cross. ctx is the flow's.
+func (e *entry) passedAs(ctx context.Context, p Passed) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.passed, e.client = p, p
+	e.mu.Unlock()
+	if ctx.Err() != nil { // it was killed meanwhile, by somebody who did not see p
+		p.Abort()
+	}
 }
 
 // kill resets the flow.
 func (e *entry) kill() {
-	e.cancel() // before the look at passed: see crosser.pass
+	e.cancel() // before the look at passed: see passedAs
 	e.mu.Lock()
 	p := e.passed
 	e.mu.Unlock()

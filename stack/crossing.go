@@ -296,7 +296,7 @@ func (s receiver) isTooBig(m link.Meta, h *packet.Packet, mtu int) bool {
 	if !h.Whole || wireSize(m, h.Headers(), len(h.Raw)) <= mtu {
 		return false
 	}
-	sender(s).tooBigTCP(h, mtu)
+	sender(s).tooBig(h, mtu)
 	return true
 }
 
@@ -331,16 +331,12 @@ func (s sender) fits(m link.Meta, pieces [][]byte) bool {
 	if size <= mtu {
 		return true
 	}
-	head := packet.Packet{Raw: pieces[0], Body: pieces[0][ipHeaderLen(pieces[0]):], Proto: packet.ProtoTCP}
-	return wireSize(m, head.Headers(), size) <= mtu
-}
-
-// ipHeaderLen is the length of the header of a packet of a flow, which has no IP options.
-func ipHeaderLen(b []byte) int {
-	if b[0]>>4 == 4 {
-		return 20
+	hdr, proto := 40, pieces[0][6] // a packet of a flow has no IP options
+	if pieces[0][0]>>4 == 4 {
+		hdr, proto = 20, pieces[0][9]
 	}
-	return 40
+	head := packet.Packet{Raw: pieces[0], Body: pieces[0][hdr:], Proto: proto}
+	return wireSize(m, head.Headers(), size) <= mtu
 }
 
 // sendFragments sends the segments of a packet or super-packet in fragments, as a router does with a packet that may be cut.
@@ -406,16 +402,19 @@ func (s receiver) crossReassembled(id stack.TransportEndpointID, pkt *stack.Pack
 
 // crossICMP takes an ICMP error about a packet of a flow that crosses, and passes it on to whoever sent the packet.
 func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
-	if s.crossings.begun.Len()+s.crossings.guests.Len() == 0 {
-		return false
-	}
 	h, ok := packet.Quoted(icmp.Body[8:])
-	if !ok || h.Proto != packet.ProtoTCP {
+	if !ok {
 		return false
 	}
 	if h.Src.Is4() != icmp.Src.Is4() {
 		s.metrics.drop(dropMalformed)
 		return true
+	}
+	switch {
+	case h.Proto == packet.ProtoUDP, h.Proto == packet.ICMPProto(h.Src):
+		return s.crossDatagramICMP(icmp, &h)
+	case h.Proto != packet.ProtoTCP, s.crossings.begun.Len()+s.crossings.guests.Len() == 0:
+		return false
 	}
 	ports := flowAddrs(&h)
 	rest := binary.BigEndian.Uint32(icmp.Body[4:])
@@ -531,8 +530,8 @@ func (s sender) hopsExceeded(h *packet.Packet) {
 	s.sendICMPError(src, h.Src, kind, 0, 0, quotable(h))
 }
 
-// tooBigTCP answers a TCP packet that does not fit the way of its flow.
-func (s sender) tooBigTCP(h *packet.Packet, mtu int) {
+// tooBig answers a packet that does not fit the way of its flow.
+func (s sender) tooBig(h *packet.Packet, mtu int) {
 	src, err := s.source(h.Src)
 	if err != nil || !s.errors.Allow() {
 		return

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"penstock/stack/datagram"
+	"penstock/stack/link"
 	"penstock/stack/packet"
 )
 
@@ -26,16 +27,16 @@ func (s receiver) inboundICMP(h *packet.Packet) (taken bool) {
 		if s.own(h.Dst) {
 			return false
 		}
-		s.flows.Arrived(datagram.Echo, datagram.Pair{
+		s.crossDatagram(s.flows.Arrived(datagram.Echo, datagram.Pair{
 			Remote: netip.AddrPortFrom(h.Src, ident),
 			Local:  netip.AddrPortFrom(h.Dst, 0),
-		}, h.Body[4:], h.Whole)
+		}, h.Body[4:], manner(h)), link.Meta{}, h)
 		return true
 	case is4 && t == packet.EchoReply4, !is4 && t == packet.EchoReply6:
-		s.flows.Reply(datagram.Pair{
+		s.crossDatagram(s.flows.Reply(datagram.Pair{
 			Remote: netip.AddrPortFrom(h.Src, 0),
 			Local:  netip.AddrPortFrom(h.Dst, ident),
-		}, h.Body[4:])
+		}, h.Body[4:], manner(h)), link.Meta{}, h)
 		return true
 	case is4 && t == packet.Unreachable4, !is4 && t == packet.Unreachable6:
 		return s.crossICMP(h) || s.inboundUnreachable(h)

@@ -130,6 +130,9 @@ func (s receiver) classify(m link.Meta, b []byte, crossing *merger) (packet.Pack
 		s.deliverFragment(&h)
 		return h, false
 	}
+	if s.isSpent(&h) {
+		return h, false
+	}
 	switch h.Proto {
 	case packet.ProtoTCP:
 		return h, !s.cross(m, &h, crossing)
@@ -146,6 +149,19 @@ func (s receiver) classify(m link.Meta, b []byte, crossing *merger) (packet.Pack
 	s.metrics.drop(dropProtocol)
 	sender(s).unknownProtocol(&h)
 	return h, false
+}
+
+// isSpent answers a client's packet that has no hops left to go beyond this stack.
+func (s receiver) isSpent(h *packet.Packet) bool {
+	if s.handle == nil || packet.MannerOf(h.Raw).Hops > 1 || s.own(h.Dst) {
+		return false
+	}
+	if _, known := s.client(h.Src); !known {
+		s.metrics.drop(dropSource)
+		return true
+	}
+	sender(s).hopsExceeded(h)
+	return true
 }
 
 // deliver gives a checked packet to gVisor. head is copied; rest, which may be nil, is given away. The headers stand
@@ -198,25 +214,32 @@ func (s *Stack) datagramConfig() datagram.Config {
 func (s *Stack) serveDatagram(ctx context.Context, c *datagram.Conn) {
 	defer s.recover()
 	k := c.Key()
-	r := &Request{Network: c.Network(), Src: k.Remote, Dst: k.Local, Client: c.Client(), datagram: c}
+	r := &Request{Network: c.Network(), Src: k.Remote, Dst: k.Local, Client: c.Client(), stack: s, datagram: c}
 	defer r.finish()
 	s.handle(ctx, r)
 }
 
 // inboundUDP takes one unfragmented UDP packet, or a super-packet of them.
 func (s receiver) inboundUDP(m link.Meta, h *packet.Packet) {
-	if m.GSO != link.GSOUDP {
-		s.flows.Arrived(datagram.UDP, flowAddrs(h), h.Body[8:], h.Whole)
-		return
+	size := len(h.Body)
+	if m.GSO == link.GSOUDP {
+		if size < 8 || m.SegSize == 0 {
+			s.metrics.drop(dropMalformed)
+			return
+		}
+		size = int(m.SegSize)
 	}
-	if len(h.Body) < 8 || m.SegSize == 0 {
-		s.metrics.drop(dropMalformed)
-		return
-	}
-	addrs := flowAddrs(h)
-	for data := h.Body[8:]; len(data) > 0; {
-		n := min(int(m.SegSize), len(data))
-		s.flows.Arrived(datagram.UDP, addrs, data[:n], h.Whole)
+	addrs, as := flowAddrs(h), packet.MannerOf(h.Raw)
+	for data, first := h.Body[8:], true; first || len(data) > 0; first = false {
+		n := min(size, len(data))
+		switch c := s.flows.Arrived(datagram.UDP, addrs, data[:n], as); {
+		case c == nil:
+		case first:
+			s.crossDatagram(c, m, h)
+			return
+		default: // it crosses since a moment ago
+			c.Take(data[:n], as)
+		}
 		data = data[n:]
 	}
 }

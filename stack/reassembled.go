@@ -50,10 +50,15 @@ func (s receiver) reassembledUDP(id stack.TransportEndpointID, pkt *stack.Packet
 	case !h.ChecksumValid():
 		s.metrics.drop(dropChecksum)
 	default:
-		s.flows.Arrived(datagram.UDP, datagram.Pair{
+		as := packet.MannerOf(pkt.NetworkHeader().Slice())
+		as.Whole = false
+		c := s.flows.Arrived(datagram.UDP, datagram.Pair{
 			Remote: netip.AddrPortFrom(h.Src, id.RemotePort),
 			Local:  netip.AddrPortFrom(h.Dst, id.LocalPort),
-		}, h.Body[8:], false)
+		}, h.Body[8:], as)
+		if c != nil {
+			c.Take(h.Body[8:], as)
+		}
 	}
 	return true
 }
@@ -64,6 +69,7 @@ func (s receiver) reassembledICMP(id stack.TransportEndpointID, pkt *stack.Packe
 	body := stack.PayloadSince(pkt.TransportHeader())
 	defer body.Release()
 	h := packet.Packet{Src: fromTCPIP(id.RemoteAddress), Dst: fromTCPIP(id.LocalAddress), Body: body.AsSlice()}
+	h.Raw = pkt.NetworkHeader().Slice() // alone, so that nobody takes it for the head of a packet
 	h.Proto = packet.ICMPProto(h.Src)
 	if len(h.Body) < 8 || !h.ChecksumValid() {
 		s.metrics.drop(dropChecksum)

@@ -13,13 +13,14 @@ import (
 // errAnswered says that a Request was accepted, refused or dropped before.
 var errAnswered = errors.New("the flow was answered already")
 
-// Request is a flow whose first packet has come and to which nothing was answered yet. Exactly one of Accept, Refuse,
-// Unreachable and Drop decides it; a handler that returns without any of them drops it.
+// Request is a flow whose first packet has come and to which nothing was answered yet. Exactly one of Accept, Pass,
+// PassDatagrams, Refuse, Unreachable and Drop decides it; a handler that returns without any of them drops it.
 type Request struct {
 	Network  string         // "tcp", "udp" or "icmp" (echo; Src.Port is the identifier, Dst.Port is 0)
 	Src, Dst netip.AddrPort // who sent it, and where to
 	Client   uint64         // key of the client that sent the first packet
 
+	stack    *Stack         // nil for TCP
 	datagram *datagram.Conn // nil for TCP
 	tcp      *tcpFlow       // nil for datagrams
 

@@ -37,7 +37,7 @@ func (s sender) sendUnreachable(src, dst netip.Addr, why packet.Why, quoted []by
 
 // sendICMPError sends an ICMP error. rest are the four bytes after its checksum.
 func (s sender) sendICMPError(src, dst netip.Addr, kind, code byte, rest uint32, quoted []byte) {
-	if err := s.Send(packet.ICMPProto(src), src, dst, packet.ICMPError(src, dst, kind, code, rest, quoted), s.MTU()); err != nil {
+	if err := s.Send(packet.ICMPProto(src), src, dst, packet.ICMPError(src, dst, kind, code, rest, quoted), packet.Manner{}, s.MTU()); err != nil {
 		s.metrics.drop(dropQueue)
 	}
 }
@@ -71,10 +71,14 @@ func (s sender) TooBig(k datagram.Key, size, mtu int) {
 }
 
 // Send sends the IP body that stands in b behind room for its header, in fragments where it exceeds mtu.
-func (s sender) Send(proto uint8, src, dst netip.Addr, b []byte, mtu int) error {
+func (s sender) Send(proto uint8, src, dst netip.Addr, b []byte, as packet.Manner, mtu int) error {
 	if len(b) > mtu {
-		return packet.Fragment(b, proto, src, dst, mtu, s.nic.Send)
+		return packet.Fragment(b, proto, src, dst, mtu, func(f []byte) error {
+			as.Put(f)
+			return s.nic.Send(f)
+		})
 	}
 	packet.PutIP(b, proto, src, dst, len(b)-packet.HeaderLen(src))
+	as.Put(b)
 	return s.nic.Send(b)
 }

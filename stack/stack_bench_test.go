@@ -67,7 +67,7 @@ func BenchmarkDatagramIn(b *testing.B) {
 			b.SetBytes(1200)
 			b.ReportAllocs()
 			for b.Loop() {
-				p.server.flows.Arrived(datagram.UDP, addrs, pkt[28:], true)
+				p.server.flows.Arrived(datagram.UDP, addrs, pkt[28:], packet.Manner{Whole: true})
 				if _, err := in.Read(buf); err != nil {
 					b.Fatal(err)
 				}

@@ -300,7 +300,7 @@ func sendTCP(t *testing.T, p *pair, flags byte) {
 	copy(seg, []byte{0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff})
 	sum := link.Checksum(seg, packet.PseudoHeader(packet.ProtoTCP, src, dst, len(seg)))
 	seg[16], seg[17] = byte(sum>>8), byte(sum)
-	if err := (sender{p.client}).Send(packet.ProtoTCP, src, dst, b, 1500); err != nil {
+	if err := (sender{p.client}).Send(packet.ProtoTCP, src, dst, b, packet.Manner{}, 1500); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -35,28 +35,44 @@ func ephemeralPort() uint16 { return uint16(1024 + rand.IntN(64512)) }
 // buffer that is too short loses the rest of the datagram, as a socket does. For echo flows a datagram is the body of
 // the ICMP message after its checksum: identifier (2 bytes), sequence number (2), payload.
 type Conn struct {
-	t       *Table
-	key     Key
-	owner   share.Owner
-	idle    time.Duration
-	place   share.Place   // in the table; place.Active is when the last packet passed, either way
-	state   atomic.Uint32 // a flowState
-	why     atomic.Uint32 // a packet.Why, in state flowRefused
-	in, out atomic.Uint64 // bytes of payload
-	answers answers       // to a client; nobody asks for those of what we dialled
-	writing atomic.Int32  // Writes under way: one of them may send once more after shut
-	read    deadline.Deadline
-	path    path
-	ident   atomic.Uint32 // the caller's own echo identifier, for dialled echo flows
+	t        *Table
+	key      Key
+	owner    share.Owner
+	idle     time.Duration
+	place    share.Place              // in the table; place.Active is when the last packet passed, either way
+	state    atomic.Uint32            // a flowState
+	why      atomic.Uint32            // a packet.Why, in state flowRefused
+	in, out  atomic.Uint64            // bytes of payload
+	answers  answers                  // to a client; nobody asks for those of what we dialled
+	over     atomic.Bool              // it was shut
+	writing  atomic.Int32             // packets to its other end under way: one of them may leave after shut
+	crossing atomic.Pointer[Crossing] // nil unless its packets cross
+	read     deadline.Deadline
+	path     path
+	ident    atomic.Uint32 // the caller's own echo identifier, for dialled echo flows
 
 	mu     sync.Mutex // guards below
 	cancel func()     // of the handler's context, until the flow was answered or shut
-	queue  []*[]byte
+	queue  []queued
 	head   int // first of queue that was not taken
 	bytes  int
 	err    error // why reads end: the flow was shut
 	failed error // an ICMP error that the next Read returns, once
 	signal chan struct{}
+}
+
+// queued is a datagram that waits for its reader.
+type queued struct {
+	b  *[]byte
+	as packet.Manner // how it came
+}
+
+// Crossing carries the packets of a flow past its reader and writer. Its methods must not block.
+type Crossing interface {
+	// Take takes a datagram that is no packet, or not any more: it came in fragments, or before the flow was given to the crossing.
+	Take(c *Conn, b []byte, as packet.Manner)
+	// Ended is called once, in a goroutine of its own, when a flow was shut that was given to the crossing.
+	Ended(c *Conn, err error)
 }
 
 var datagramPool = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
@@ -123,7 +139,7 @@ func (c *Conn) idleAt(now int64) bool {
 }
 
 // deliver queues one datagram that came in.
-func (c *Conn) deliver(data []byte) {
+func (c *Conn) deliver(data []byte, as packet.Manner) {
 	switch flowState(c.state.Load()) {
 	case flowRefused:
 		c.t.Sender.Unreachable(c.key, packet.Why(c.why.Load()))
@@ -134,6 +150,11 @@ func (c *Conn) deliver(data []byte) {
 	c.touch()
 	c.in.Add(uint64(len(data)))
 	c.mu.Lock()
+	if x := c.crossing.Load(); x != nil { // since whoever brought it looked
+		c.mu.Unlock()
+		(*x).Take(c, data, as)
+		return
+	}
 	if c.err != nil || c.bytes+len(data) > c.t.Limits.Queue {
 		full := c.err == nil
 		c.mu.Unlock()
@@ -149,7 +170,7 @@ func (c *Conn) deliver(data []byte) {
 	}
 	b := datagramPool.Get().(*[]byte)
 	*b = append((*b)[:0], data...)
-	c.queue = append(c.queue, b)
+	c.queue = append(c.queue, queued{b, as})
 	c.bytes += len(data)
 	c.mu.Unlock()
 	c.notify()
@@ -223,10 +244,14 @@ func (c *Conn) shut(err error) {
 		c.cancel = nil
 	}
 	if c.err == nil {
+		c.over.Store(true)
 		c.err = &net.OpError{Op: "read", Net: c.Network(), Addr: c.RemoteAddr(), Err: errors.Join(net.ErrClosed, err)}
+		if x := c.crossing.Load(); x != nil {
+			go (*x).Ended(c, c.err) // the other flow's table may be locked, by somebody who waits for this one's
+		}
 	}
-	for _, b := range c.queue[c.head:] {
-		datagramPool.Put(b)
+	for _, q := range c.queue[c.head:] {
+		datagramPool.Put(q.b)
 	}
 	c.queue, c.head, c.bytes = nil, 0, 0
 	c.mu.Unlock()
@@ -260,11 +285,11 @@ func (c *Conn) Read(b []byte) (int, error) {
 // next copies a queued datagram to b, or returns an error as take does.
 func (c *Conn) next(b []byte) (n int, ok bool, err error) {
 	head, err := c.take()
-	if head == nil {
+	if head.b == nil {
 		return 0, err != nil, err
 	}
-	n = copy(b, *head)
-	datagramPool.Put(head)
+	n = copy(b, *head.b)
+	datagramPool.Put(head.b)
 	return n, true, nil
 }
 
@@ -276,12 +301,12 @@ func (c *Conn) Each(f func([]byte) error) error {
 		if err != nil {
 			return err
 		}
-		if head == nil {
+		if head.b == nil {
 			<-c.signal
 			continue
 		}
-		err = f(*head)
-		datagramPool.Put(head)
+		err = f(*head.b)
+		datagramPool.Put(head.b)
 		if err != nil {
 			return err
 		}
@@ -289,7 +314,7 @@ func (c *Conn) Each(f func([]byte) error) error {
 }
 
 // take returns the next queued datagram, or else an ICMP error or the error that ended the flow, or neither.
-func (c *Conn) take() (*[]byte, error) {
+func (c *Conn) take() (queued, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.head == len(c.queue) {
@@ -298,14 +323,14 @@ func (c *Conn) take() (*[]byte, error) {
 		}
 		if err := c.failed; err != nil {
 			c.failed = nil
-			return nil, err
+			return queued{}, err
 		}
-		return nil, c.err
+		return queued{}, c.err
 	}
 	head := c.queue[c.head]
-	c.queue[c.head] = nil
+	c.queue[c.head] = queued{}
 	c.head++
-	c.bytes -= len(*head)
+	c.bytes -= len(*head.b)
 	if c.head < len(c.queue) {
 		c.notify()
 		return head, nil
@@ -319,15 +344,83 @@ func (c *Conn) take() (*[]byte, error) {
 
 var packetPool = sync.Pool{New: func() any { b := make([]byte, 2048); return &b }}
 
+// Cross gives the flow to x: what has come and was not read yet, and what comes from now on. Nobody may read or write it any more.
+func (c *Conn) Cross(x Crossing) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.err == nil && c.head < len(c.queue) {
+		list := c.queue[c.head:]
+		c.queue, c.head, c.bytes = nil, 0, 0
+		c.mu.Unlock()
+		for _, q := range list {
+			x.Take(c, *q.b, q.as)
+			datagramPool.Put(q.b)
+		}
+		c.mu.Lock()
+	}
+	if c.err != nil {
+		return c.err
+	}
+	c.crossing.Store(&x)
+	return nil
+}
+
+// Take gives what came for a flow that crosses, but not as a packet, to its crossing.
+func (c *Conn) Take(b []byte, as packet.Manner) {
+	c.Came(len(b))
+	c.Crossing().Take(c, b, as)
+}
+
+// crosses reports whether what comes for the flow is left to its crossing.
+func (c *Conn) crosses() bool {
+	return c.crossing.Load() != nil && flowState(c.state.Load()) == flowAccepted
+}
+
+// Crossing is what the flow was given to; nil if it was not.
+func (c *Conn) Crossing() Crossing {
+	if x := c.crossing.Load(); x != nil {
+		return *x
+	}
+	return nil
+}
+
+// Came counts a packet of a flow that crosses, with n bytes of payload.
+func (c *Conn) Came(n int) {
+	c.touch()
+	c.in.Add(uint64(n))
+}
+
+// Leaves is called before a packet with n bytes of payload leaves for the other end of a flow that crosses, and Left after it. If
+// Leaves reports false, the flow was shut, and the packet must not leave.
+func (c *Conn) Leaves(n int) bool {
+	c.writing.Add(1)
+	if c.over.Load() {
+		c.writing.Add(-1)
+		return false
+	}
+	c.touch()
+	c.answers.any.Store(true)
+	c.out.Add(uint64(n))
+	return true
+}
+
+// Left is called after Leaves.
+func (c *Conn) Left() { c.writing.Add(-1) }
+
+// Errs is called when an ICMP error has crossed to the client of a flow.
+func (c *Conn) Errs() { c.answers.refused.Store(true) }
+
 // Write sends one datagram to the other end: to the client, from the address that it had sent to, or to whom we dialled.
-func (c *Conn) Write(b []byte) (int, error) {
+func (c *Conn) Write(b []byte) (int, error) { return c.Send(b, packet.Manner{}) }
+
+// Send is Write for a datagram that came in some manner.
+func (c *Conn) Send(b []byte, as packet.Manner) (int, error) {
 	c.writing.Add(1)
 	defer c.writing.Add(-1)
-	c.mu.Lock()
-	err := c.err
-	c.mu.Unlock()
-	if err != nil {
-		return 0, err
+	if c.over.Load() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return 0, c.err
 	}
 	src, dst := c.key.Local, c.key.Remote
 	hdr := packet.HeaderLen(src.Addr())
@@ -339,7 +432,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	proto, n := c.encode(buf, hdr, b)
 	c.touch()
 	c.answers.any.Store(true)
-	if err := c.t.Sender.Send(proto, src.Addr(), dst.Addr(), (*buf)[:hdr+n], c.t.sendMTU(c)); err != nil {
+	if err := c.t.Sender.Send(proto, src.Addr(), dst.Addr(), (*buf)[:hdr+n], as, c.t.sendMTU(c)); err != nil {
 		return 0, &net.OpError{Op: "write", Net: c.Network(), Addr: c.RemoteAddr(), Err: err}
 	}
 	c.out.Add(uint64(len(b)))
@@ -400,7 +493,7 @@ func (c *Conn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load() }
 
 // Unreachable sends the client the ICMP error that stands for err, as packet.WhyOf reads it. The flow goes on.
 func (c *Conn) Unreachable(err error) {
-	c.answers.refused.Store(true)
+	c.Errs()
 	c.t.Sender.Unreachable(c.key, packet.WhyOf(err))
 }
 

@@ -29,7 +29,7 @@ type slow struct {
 	sending atomic.Int32
 }
 
-func (s *slow) Send(uint8, netip.Addr, netip.Addr, []byte, int) error {
+func (s *slow) Send(uint8, netip.Addr, netip.Addr, []byte, packet.Manner, int) error {
 	s.sending.Add(1)
 	defer s.sending.Add(-1)
 	time.Sleep(s.lasts)
@@ -71,7 +71,7 @@ func TestAnICMPErrorIsReadOnceAndHidesNothing(t *testing.T) {
 	b := make([]byte, 10)
 	c.SetReadDeadline(time.Now().Add(5 * time.Second))
 	table.Fail(c.Key(), syscall.EHOSTUNREACH)
-	table.Arrived(UDP, c.Key().Pair, []byte("answer"), true)
+	table.Arrived(UDP, c.Key().Pair, []byte("answer"), packet.Manner{Whole: true})
 	if n, err := c.Read(b); n != 6 || err != nil {
 		t.Errorf("got %d bytes, %v, want the answer that came behind the error", n, err)
 	}
@@ -124,7 +124,7 @@ func TestCloseWaitsForWritesUnderWay(t *testing.T) {
 					c.Write([]byte("x"))
 				})
 				for i := range 5 {
-					table.Arrived(UDP, Pair{Remote: netip.AddrPortFrom(here.Addr(), uint16(i+1)), Local: there}, []byte("x"), true)
+					table.Arrived(UDP, Pair{Remote: netip.AddrPortFrom(here.Addr(), uint16(i+1)), Local: there}, []byte("x"), packet.Manner{Whole: true})
 				}
 				synctest.Wait()
 				if got := link.sending.Load(); got != 5 {
@@ -146,7 +146,7 @@ func TestCloseGivesUpOnWritesThatDoNotEnd(t *testing.T) {
 			c.Write([]byte("x"))
 		})
 		for i := range 5 {
-			table.Arrived(UDP, Pair{Remote: netip.AddrPortFrom(here.Addr(), uint16(i+1)), Local: there}, []byte("x"), true)
+			table.Arrived(UDP, Pair{Remote: netip.AddrPortFrom(here.Addr(), uint16(i+1)), Local: there}, []byte("x"), packet.Manner{Whole: true})
 		}
 		synctest.Wait()
 		begin := time.Now()

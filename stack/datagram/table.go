@@ -78,7 +78,7 @@ func (l *Limits) idle(kind Kind, port uint16) time.Duration {
 // Sender sends what flows write.
 type Sender interface {
 	// Send sends the IP body that stands in b behind room for its header, in packets of at most mtu bytes. It does not keep b.
-	Send(proto uint8, src, dst netip.Addr, b []byte, mtu int) error
+	Send(proto uint8, src, dst netip.Addr, b []byte, as packet.Manner, mtu int) error
 	// MTU is that of the link, IP header included.
 	MTU() int
 	// TooBig tells the sender of a flow that a packet of size bytes did not fit through mtu.
@@ -103,8 +103,8 @@ const (
 // Config is what New needs. All but Serve must be set.
 type Config struct {
 	Limits Limits
-	// Serve takes each flow that a client begins, in a goroutine of its own; the flow is over when it returns. ctx ends with
-	// the life of the table, or when the flow ends before it was answered. Nil refuses every flow.
+	// Serve takes each flow that a client begins, in a goroutine of its own; the flow is over when it returns, unless it crosses.
+	// ctx ends then, with the life of the table, or when the flow ends before it was answered. Nil refuses every flow.
 	Serve  func(ctx context.Context, c *Conn)
 	Client func(src netip.Addr) (key uint64, ok bool) // called with the table's lock held; see stack.Config
 	Now    func() int64                               // nanoseconds
@@ -136,8 +136,9 @@ func New(life context.Context, c Config) *Table {
 	}
 }
 
-// Arrived hands a datagram to its flow. The first datagram makes the flow. whole says that its sender does not want it cut.
-func (t *Table) Arrived(kind Kind, a Pair, data []byte, whole bool) {
+// Arrived hands a datagram to its flow. The first datagram makes the flow. If the packets of the flow cross, Arrived returns it, and
+// the datagram is left to the caller.
+func (t *Table) Arrived(kind Kind, a Pair, data []byte, as packet.Manner) (crosses *Conn) {
 	k := Key{kind, a}
 	t.mu.Lock()
 	c := t.flows[k]
@@ -148,20 +149,24 @@ func (t *Table) Arrived(kind Kind, a Pair, data []byte, whole bool) {
 			if kind == UDP && !ended {
 				t.Sender.Unreachable(k, packet.WhyPort)
 			}
-			return
+			return nil
 		}
 		var reason string
 		if c, reason = t.acceptLocked(k); c == nil {
 			t.mu.Unlock()
 			t.Count.Drop(reason)
-			return
+			return nil
 		}
 		t.wg.Go(func() { t.serve(c) })
 	}
 	t.mu.Unlock()
-	if !whole || c.owner.Own || t.fits(c, len(data)) {
-		c.deliver(data)
+	switch {
+	case c.crosses():
+		return c
+	case !as.Whole || c.owner.Own || t.fits(c, len(data)):
+		c.deliver(data, as)
 	}
+	return nil
 }
 
 // acceptLocked makes a flow of a client's, or says why there is none.
@@ -225,15 +230,17 @@ func (t *Table) Find(k Key) *Conn {
 	return t.flows[k]
 }
 
-// Reply hands an echo reply to its flow, with the caller's own identifier. body begins with the identifier.
-func (t *Table) Reply(a Pair, body []byte) {
+// Reply hands an echo reply to its flow, with the caller's own identifier. body begins with the identifier. If the packets of the flow
+// cross, Reply returns it, and the reply is left to the caller.
+func (t *Table) Reply(a Pair, body []byte, as packet.Manner) (crosses *Conn) {
 	c := t.Find(Key{Reply, a})
-	if c == nil {
-		return
+	if c == nil || c.crosses() {
+		return c
 	}
 	b := append([]byte(nil), body...)
 	binary.BigEndian.PutUint16(b, uint16(c.ident.Load()))
-	c.deliver(b)
+	c.deliver(b, as)
+	return nil
 }
 
 // Fail tells a flow that we dialled that an ICMP error came back.

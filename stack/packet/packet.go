@@ -5,6 +5,7 @@ package packet
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"net/netip"
 
 	"penstock/stack/link"
@@ -132,10 +133,47 @@ func (p *Packet) parse6(b []byte) Fault {
 // Headers are the bytes of the packet up to its payload, as far as it is known where that begins.
 func (p *Packet) Headers() []byte {
 	n := len(p.Raw) - len(p.Body)
-	if p.Proto == ProtoTCP && !p.Fragment && len(p.Body) >= 20 {
+	switch {
+	case p.Fragment:
+	case p.Proto == ProtoTCP && len(p.Body) >= 20:
 		n += min(int(p.Body[12]>>4)*4, len(p.Body))
+	case p.Proto == ProtoUDP && len(p.Body) >= 8:
+		n += 8
 	}
 	return p.Raw[:n]
+}
+
+// Manner is how a packet asks to be carried.
+type Manner struct {
+	Hops    uint8 // that it may still take; 0: as many as a packet of our own
+	Service uint8 // DSCP and ECN
+	Whole   bool  // it must not be cut
+}
+
+// MannerOf reads the manner of a packet from its header.
+func MannerOf(b []byte) Manner {
+	if b[0]>>4 == 6 {
+		return Manner{Hops: b[7], Service: b[0]<<4 | b[1]>>4, Whole: true}
+	}
+	return Manner{Hops: b[8], Service: b[1], Whole: b[6]&0x40 != 0}
+}
+
+// Put gives the manner to a packet that has a header of PutIP.
+func (m Manner) Put(b []byte) {
+	if m.Hops == 0 {
+		return
+	}
+	if b[0]>>4 == 6 {
+		b[0], b[1], b[7] = 6<<4|m.Service>>4, m.Service<<4|b[1]&0xf, m.Hops
+		return
+	}
+	b[1], b[8] = m.Service, m.Hops
+	if !m.Whole && b[6]&0x40 != 0 {
+		b[6] &^= 0x40
+		binary.BigEndian.PutUint16(b[4:], uint16(rand.Uint32()))
+	}
+	b[10], b[11] = 0, 0
+	binary.BigEndian.PutUint16(b[10:], link.Checksum(b[:20], 0))
 }
 
 // routable says that a flow may come from or go to an address. IPv4-mapped IPv6 addresses are refused: they would let

@@ -57,11 +57,7 @@ func add(a, b uint16) uint16 {
 // apply rewrites a TCP packet in place: one end of its addresses, its hop count, and the checksums. The packet must have no IP
 // options and a hop count above 1.
 func (t *translation) apply(m link.Meta, p *packet.Packet) {
-	if p.Src.Is4() {
-		p.Raw[8]--
-	} else {
-		p.Raw[7]--
-	}
+	hop(p)
 	readdress(p.Raw, len(p.Raw)-len(p.Body), t.to, t.isDst)
 	field := p.Body[atChecksum:]
 	if m.Partial {
@@ -71,6 +67,15 @@ func (t *translation) apply(m link.Meta, p *packet.Packet) {
 	binary.BigEndian.PutUint16(field, ^add(^binary.BigEndian.Uint16(field), t.checked))
 }
 
+// hop takes one from the hop count of a packet.
+func hop(p *packet.Packet) {
+	if p.Src.Is4() {
+		p.Raw[8]--
+	} else {
+		p.Raw[7]--
+	}
+}
+
 // readdress writes the address and the port of one end of a packet whose IP header has hdr bytes, and finishes that header.
 func readdress(raw []byte, hdr int, to netip.AddrPort, isDst bool) {
 	port := raw[hdr:]
@@ -78,15 +83,20 @@ func readdress(raw []byte, hdr int, to netip.AddrPort, isDst bool) {
 		port = port[2:]
 	}
 	binary.BigEndian.PutUint16(port, to.Port())
-	if to.Addr().Is6() {
-		at, a := 8, to.Addr().As16()
+	rehost(raw, hdr, to.Addr(), isDst)
+}
+
+// rehost writes the address of one end of a packet whose IP header has hdr bytes, and finishes that header.
+func rehost(raw []byte, hdr int, to netip.Addr, isDst bool) {
+	if to.Is6() {
+		at, a := 8, to.As16()
 		if isDst {
 			at += len(a)
 		}
 		copy(raw[at:], a[:])
 		return
 	}
-	at, a := 12, to.Addr().As4()
+	at, a := 12, to.As4()
 	if isDst {
 		at += len(a)
 	}
@@ -106,14 +116,20 @@ func hops(p *packet.Packet) byte {
 // hasOptions reports whether a packet has IPv4 options or IPv6 extension headers. Some name another destination.
 func hasOptions(p *packet.Packet) bool { return len(p.Raw)-len(p.Body) != packet.HeaderLen(p.Src) }
 
-// isSound reports whether what is still to be done to a packet is what TCP needs: whoever finishes it would write elsewhere.
+// isSound reports whether what is still to be done to a packet is what TCP needs.
 func isSound(m link.Meta, p *packet.Packet) bool {
 	gso := link.GSOTCPv6
 	if p.Src.Is4() {
 		gso = link.GSOTCPv4
 	}
+	return fits(m, p, gso, atChecksum)
+}
+
+// fits reports whether what is still to be done to a packet is what its protocol needs, whose checksum stands at sum: whoever
+// finishes it would write elsewhere.
+func fits(m link.Meta, p *packet.Packet, gso link.GSO, sum uint16) bool {
 	return (m.GSO == link.GSONone || m.GSO == gso && m.SegSize > 0) &&
-		(!m.Partial || int(m.CsumStart) == len(p.Raw)-len(p.Body) && m.CsumOffset == atChecksum)
+		(!m.Partial || int(m.CsumStart) == len(p.Raw)-len(p.Body) && m.CsumOffset == sum)
 }
 
 // cutPayload takes the payload from a packet. It leaves the checksums to apply and reseal.

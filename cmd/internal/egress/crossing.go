@@ -23,10 +23,19 @@ func (e *Egress) Carrier(name string, dst netip.Addr) (c router.Carrier, ok bool
 type Answer struct{ *stack.Request }
 
 // Pass lets the packets of the flow cross to a stack that Carrier returned.
-func (a Answer) Pass(to router.Carrier, w router.Watch) (router.Passed, error) {
+func (a Answer) Pass(to router.Carrier, w router.Watch) (router.PassedStream, error) {
 	p, err := a.Request.Pass(to.(*stack.Stack), stack.Passage(w))
 	if err != nil {
 		return nil, err // and no nil pointer in an interface
+	}
+	return p, nil
+}
+
+// PassDatagrams is Pass for flows that are not TCP.
+func (a Answer) PassDatagrams(to router.Carrier, w router.DatagramWatch) (router.PassedDatagrams, error) {
+	p, err := a.Request.PassDatagrams(to.(*stack.Stack), stack.DatagramPassage(w))
+	if err != nil {
+		return nil, err
 	}
 	return p, nil
 }

@@ -1,0 +1,192 @@
+package router
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"penstock/policy"
+	"penstock/policy/sniff"
+)
+
+// crossedDatagrams stands in for a stack that lets the packets of a datagram flow cross. It is the flow's Answerer, Passer and
+// PassedDatagrams.
+type crossedDatagrams struct {
+	*client
+	first []byte // the datagram that began the flow
+
+	mu    sync.Mutex // guards below
+	watch *DatagramWatch
+	left  [][]byte
+	state string
+}
+
+func (c *crossedDatagrams) Pass(Carrier, Watch) (PassedStream, error) {
+	return nil, errors.ErrUnsupported
+}
+
+func (c *crossedDatagrams) PassDatagrams(_ Carrier, w DatagramWatch) (PassedDatagrams, error) {
+	c.mu.Lock()
+	c.watch, c.state = &w, "passed"
+	c.mu.Unlock()
+	c.send(c.first)
+	return c, nil
+}
+
+// send does what a stack does with what the client sends.
+func (c *crossedDatagrams) send(b []byte) {
+	if c.is() == "passed" && (c.watch.Read == nil || c.watch.Read(b)) {
+		c.Send(b)
+	}
+}
+
+func (c *crossedDatagrams) Send(b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left = append(c.left, bytes.Clone(b))
+}
+
+func (c *crossedDatagrams) end(as string) {
+	c.mu.Lock()
+	first := c.state == "passed"
+	if first {
+		c.state = as
+	}
+	c.mu.Unlock()
+	if first {
+		c.watch.Ended(nil)
+	}
+}
+
+func (c *crossedDatagrams) Refuse()                 { c.end("refused") }
+func (c *crossedDatagrams) Drop()                   { c.end("dropped") }
+func (c *crossedDatagrams) Abort()                  { c.end("aborted") }
+func (c *crossedDatagrams) Port() uint16            { return 4000 }
+func (c *crossedDatagrams) Bytes() (in, out uint64) { return 0, 0 }
+
+func (c *crossedDatagrams) is() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+func (c *crossedDatagrams) sent() [][]byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.left
+}
+
+// initial reads the first datagrams of a QUIC client that asks for a host, and whose hello takes as many as the name says.
+func initial(t *testing.T, name string) (list [][]byte) {
+	t.Helper()
+	files, err := filepath.Glob("testdata/" + name + ".[0-9]")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no datagrams of %s: %v", name, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, b)
+	}
+	return list
+}
+
+// What a client sends in datagrams that cross is judged before it leaves, on every port.
+func TestNamesOfDatagramsThatCross(t *testing.T) {
+	bad, good := initial(t, "bad.bet")[0], initial(t, "good.example")[0]
+	bad2, good2 := initial(t, "bad.bet-two"), initial(t, "good.example-two")
+	data, dns := []byte("\x40short header"), []byte("\x12\x34\x01\x00")
+	for _, row := range []struct {
+		name string
+		send [][]byte
+		left int // how many of them may leave, the first ones
+		want string
+		rule string
+	}{
+		{"an allowed hello, and what follows", [][]byte{good, data, data}, 3, "passed", "rest"},
+		{"a blocked hello", [][]byte{bad, data}, 0, "refused", "no-gambling"},
+		{"an allowed hello of two datagrams", append(good2[:2:2], data), 3, "passed", "rest"},
+		{"a blocked hello of two datagrams", append(bad2[:2:2], data), 0, "refused", "no-gambling"},
+		{"half a hello", good2[:1], 0, "passed", "rest"},
+		{"half a hello, again and again", [][]byte{good2[0], good2[0], good2[0]}, 0, "passed", "rest"},
+		{"half a hello behind others", [][]byte{dns, data, good2[0]}, 2, "passed", "rest"},
+		{"a blocked hello behind an allowed one", [][]byte{good, data, bad, data}, 2, "refused", "no-gambling"},
+		{"a blocked hello behind others", [][]byte{dns, dns, bad}, 2, "refused", "no-gambling"},
+		{"a protocol without names", [][]byte{dns, dns, data, nil}, 4, "passed", "rest"},
+		{"an empty datagram", [][]byte{nil}, 1, "passed", "rest"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+			c := &crossedDatagrams{client: newClient(t), first: row.send[0]}
+			w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 4433)) })
+			eventually(t, "the flow pass", func() bool { return c.is() != "" })
+			for _, b := range row.send[1:] {
+				c.send(b)
+			}
+			eventually(t, row.want, func() bool { return c.is() == row.want && len(c.sent()) >= row.left })
+			if got := c.sent(); len(got) != row.left {
+				t.Fatalf("%d datagrams have left, want %d", len(got), row.left)
+			}
+			for i, b := range c.sent() {
+				if !bytes.Equal(b, row.send[i]) {
+					t.Errorf("datagram %d has left as another, or in another order", i)
+				}
+			}
+			c.Abort()
+			if f := <-w.ended; f.Verdict.Rule != row.rule || f.Path != Inline {
+				t.Errorf("got rule %q, %v, want %q, %v", f.Verdict.Rule, f.Path, row.rule, Inline)
+			}
+			eventually(t, "the memory for names given back", func() bool {
+				w.heads.mu.Lock()
+				defer w.heads.mu.Unlock()
+				return w.heads.total == 0
+			})
+		})
+	}
+}
+
+func datagramRequest(c *crossedDatagrams, port uint16) Request {
+	return Request{
+		Network: policy.UDP, Src: netip.MustParseAddrPort("10.77.0.2:40000"),
+		Dst: netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), port), Answer: c,
+	}
+}
+
+func TestAHelloInDatagramsThatNeverEnds(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+	half := initial(t, "good.example-two")[0]
+	c := &crossedDatagrams{client: newClient(t), first: half}
+	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 443)) })
+	eventually(t, "the flow pass", func() bool { return c.is() != "" })
+	for range 2*sniff.MaxBytes/len(half) + 1 {
+		c.send(half)
+	}
+	eventually(t, "the flow end", func() bool { return c.is() == "aborted" })
+	if n := len(c.sent()); n != 0 {
+		t.Errorf("%d datagrams have left", n)
+	}
+	<-w.ended
+}
+
+func TestAKilledFlowOfDatagramsEnds(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+	c := &crossedDatagrams{client: newClient(t), first: []byte("x")}
+	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 4433)) })
+	eventually(t, "the flow pass", func() bool { return len(c.sent()) == 1 })
+	w.Kill(func(Flow) bool { return true })
+	if got := c.is(); got != "aborted" {
+		t.Errorf("got %s, want aborted", got)
+	}
+	<-w.ended
+	if n := len(w.mappings.live); n != 0 {
+		t.Errorf("%d mappings are left", n)
+	}
+}

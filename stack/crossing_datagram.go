@@ -1,0 +1,295 @@
+package stack
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+
+	"penstock/stack/datagram"
+	"penstock/stack/link"
+	"penstock/stack/packet"
+	"penstock/stack/transit"
+)
+
+// datagramCrossing is a datagram or echo flow whose packets cross. It has a flow in each stack's table: these bound it, and end it when it is idle.
+type datagramCrossing struct {
+	near, far *Stack
+	from, to  *datagram.Conn // the client's flow, in near; and what was dialled for it, in far
+	out, back transit.Datagrams
+	plan      DatagramPassage
+	ended     atomic.Bool
+	failed    atomic.Pointer[syscall.Errno] // the last ICMP error that has crossed to the client
+}
+
+var _ datagram.Crossing = (*datagramCrossing)(nil)
+
+// DatagramPassage is what Request.PassDatagrams needs.
+type DatagramPassage struct {
+	Port uint16 // that the flow leaves from, if it is free; 0: any
+	// Read looks at what the client sends before it leaves, and reports whether it may. It must not keep b and must not block, and
+	// may be called before PassDatagrams returns. Nil: nothing is read.
+	Read func(b []byte) (leave bool)
+	// Ended is called once, when the flow is over. err is the ICMP error that the client got, if it got nothing else. It must not
+	// block. May be nil.
+	Ended func(err error)
+}
+
+// PassedDatagrams is a datagram or echo flow that was passed.
+type PassedDatagrams struct{ f *datagramCrossing }
+
+// Bytes returns how many bytes of payload the client has sent and received.
+func (p *PassedDatagrams) Bytes() (in, out uint64) { return p.f.from.Bytes() }
+
+// Port is the port that the flow leaves from.
+func (p *PassedDatagrams) Port() uint16 { return p.f.to.Key().Local.Port() }
+
+// Send sends a datagram that Read has not let leave.
+func (p *PassedDatagrams) Send(b []byte) { p.f.to.Write(b) }
+
+// Refuse ends the flow as Request.Refuse does.
+func (p *PassedDatagrams) Refuse() {
+	if p.f.end() {
+		p.f.from.Refuse(p.f.from.Refusal())
+		p.f.to.Close()
+		p.f.tell()
+	}
+}
+
+// Drop ends the flow as Request.Drop does.
+func (p *PassedDatagrams) Drop() {
+	if p.f.end() {
+		p.f.from.Drop()
+		p.f.to.Close()
+		p.f.tell()
+	}
+}
+
+// Abort ends the flow, and tells the client that it is prohibited. A client that goes on begins another flow.
+func (p *PassedDatagrams) Abort() {
+	if p.f.end() {
+		p.f.from.Unreachable(syscall.EACCES)
+		p.f.from.Close()
+		p.f.to.Close()
+		p.f.tell()
+	}
+}
+
+// PassDatagrams lets the packets of a datagram or echo flow cross to another stack instead of ending here. The client gets what comes
+// back as it is, ICMP errors included. After an error nothing was answered, and the flow can still be accepted or refused.
+func (r *Request) PassDatagrams(to *Stack, p DatagramPassage) (*PassedDatagrams, error) {
+	if r.datagram == nil {
+		return nil, fmt.Errorf("pass %s: %w", r.Network, errors.ErrUnsupported)
+	}
+	src, err := to.source(r.Dst.Addr())
+	if err != nil {
+		return nil, err
+	}
+	kind := datagram.UDP
+	if r.datagram.Key().Kind == datagram.Echo {
+		kind = datagram.Reply
+	}
+	dialled, err := to.flows.Dial(kind, r.Dst, netip.AddrPortFrom(src, p.Port))
+	if err != nil {
+		return nil, fmt.Errorf("stack %s: pass %v: %w", to.name, r.Dst, err)
+	}
+	if !r.answer() {
+		dialled.Close()
+		return nil, errAnswered
+	}
+	r.datagram.Accept()
+	mapped := dialled.Key().Local
+	f := &datagramCrossing{
+		near: r.stack, far: to, from: r.datagram, to: dialled, plan: p,
+		out: transit.ToServer(r.Src, mapped), back: transit.ToClient(mapped, r.Src),
+	}
+	if err := errors.Join(f.to.Cross(f), f.from.Cross(f)); err != nil || !to.own(src) { // one was shut meanwhile
+		go f.Ended(nil, err)
+	}
+	return &PassedDatagrams{f}, nil
+}
+
+// end reports whether the flow ends with this call.
+func (f *datagramCrossing) end() bool { return f.ended.CompareAndSwap(false, true) }
+
+// tell says that the flow has ended.
+func (f *datagramCrossing) tell() {
+	if f.plan.Ended == nil {
+		return
+	}
+	var err error
+	if errno := f.failed.Load(); errno != nil {
+		if _, out := f.from.Bytes(); out == 0 {
+			err = *errno
+		}
+	}
+	f.plan.Ended(err)
+}
+
+// Ended ends the whole flow when one side of it has ended.
+func (f *datagramCrossing) Ended(*datagram.Conn, error) {
+	if f.end() {
+		f.from.Close()
+		f.to.Close()
+		f.tell()
+	}
+}
+
+// Take takes what is no packet.
+func (f *datagramCrossing) Take(c *datagram.Conn, b []byte, as packet.Manner) {
+	if c == f.to || f.plan.Read == nil || f.plan.Read(b) {
+		f.send(c, b, as)
+	}
+}
+
+// send sends what came for c to the other side, in a new packet.
+func (f *datagramCrossing) send(c *datagram.Conn, b []byte, as packet.Manner) {
+	other, s := f.to, f.far
+	if c == f.to {
+		other, s = f.from, f.near
+	}
+	if as.Hops > 1 {
+		as.Hops--
+	}
+	if _, err := other.Send(b, as); err != nil && !errors.Is(err, net.ErrClosed) {
+		s.metrics.drop(dropQueue)
+	}
+}
+
+// manner is how a packet came, or what was put together from its fragments.
+func manner(h *packet.Packet) packet.Manner {
+	as := packet.MannerOf(h.Raw)
+	as.Whole = h.Whole
+	return as
+}
+
+// crossDatagram takes a packet of a flow that crosses. c may be nil.
+func (s receiver) crossDatagram(c *datagram.Conn, m link.Meta, h *packet.Packet) {
+	if c == nil {
+		return
+	}
+	f, ok := c.Crossing().(*datagramCrossing)
+	if !ok {
+		return
+	}
+	to, other, way := f.far, f.to, &f.out
+	if c == f.to {
+		to, other, way = f.near, f.from, &f.back
+	}
+	if s.isTooBig(m, h, to.MTU()) {
+		return
+	}
+	as := manner(h)
+	if as.Hops <= 1 && len(h.Raw) > len(h.Body) { // not of fragments
+		sender(s).hopsExceeded(h)
+		return
+	}
+	echo := h.Proto != packet.ProtoUDP
+	payload := h.Body[8:]
+	if echo {
+		payload = h.Body[4:]
+	}
+	c.Came(len(payload))
+	if c == f.from && f.plan.Read != nil && !f.read(m, payload, as) {
+		return
+	}
+	rewrite := way.UDP
+	if echo {
+		rewrite = way.Echo
+	}
+	if !rewrite(m, h) {
+		f.cut(m, payload, func(b []byte) { f.send(c, b, as) })
+		return
+	}
+	if other.Leaves(len(payload)) {
+		sender{to}.crossing(m, [][]byte{h.Raw})
+		other.Left()
+	}
+}
+
+// cut calls each with every datagram of a packet.
+func (f *datagramCrossing) cut(m link.Meta, payload []byte, each func(b []byte)) {
+	if m.GSO != link.GSOUDP {
+		each(payload)
+		return
+	}
+	for n := int(m.SegSize); len(payload) > 0; {
+		n = min(n, len(payload))
+		each(payload[:n])
+		payload = payload[n:]
+	}
+}
+
+// read has each datagram of a client's packet read. If not all may leave, it sends those that may, and returns false.
+func (f *datagramCrossing) read(m link.Meta, payload []byte, as packet.Manner) (all bool) {
+	var leave [][]byte
+	n := 0
+	f.cut(m, payload, func(b []byte) {
+		n++
+		if f.plan.Read(b) {
+			leave = append(leave, b)
+		}
+	})
+	if len(leave) == n {
+		return true
+	}
+	for _, b := range leave {
+		f.send(f.from, b, as)
+	}
+	return false
+}
+
+// crossDatagramICMP takes an ICMP error about a packet of a datagram or echo flow that crosses, and passes it on to whoever sent the packet.
+func (s receiver) crossDatagramICMP(icmp, quoted *packet.Packet) (taken bool) {
+	c := s.flows.Find(sentKey(quoted))
+	if c == nil {
+		return false
+	}
+	f, ok := c.Crossing().(*datagramCrossing)
+	if !ok {
+		return false
+	}
+	kind, code, rest := icmp.Body[0], icmp.Body[1], binary.BigEndian.Uint32(icmp.Body[4:])
+	if c == f.to {
+		client := f.from.Key().Remote.Addr()
+		sender{f.near}.sendICMPError(icmp.Src, client, kind, code, rest, f.back.Quote(quoted.Raw))
+		f.from.Errs()
+		errno := errnoOf(icmp)
+		f.failed.Store(&errno)
+		return true
+	}
+	if key, _ := s.client(icmp.Src); key == c.Client() { // another client cannot know
+		sender{f.far}.sendICMPError(f.to.Key().Local.Addr(), f.to.Key().Remote.Addr(), kind, code, rest, f.out.Quote(quoted.Raw))
+	}
+	return true
+}
+
+// sentKey finds the datagram or echo flow whose other end a quoted packet was sent to.
+func sentKey(h *packet.Packet) datagram.Key {
+	if k, ok := dialledKey(h); ok && (k.Kind == datagram.UDP || isEchoRequest(h)) {
+		return k
+	}
+	return datagram.Key{Kind: datagram.Echo, Pair: datagram.Pair{
+		Remote: netip.AddrPortFrom(h.Dst, binary.BigEndian.Uint16(h.Body[4:])),
+		Local:  netip.AddrPortFrom(h.Src, 0),
+	}}
+}
+
+func isEchoRequest(h *packet.Packet) bool {
+	return h.Body[0] == packet.EchoRequest4 && h.Src.Is4() || h.Body[0] == packet.EchoRequest6 && h.Src.Is6()
+}
+
+// errnoOf is what a socket reports of an ICMP error.
+func errnoOf(icmp *packet.Packet) syscall.Errno {
+	is4, kind, code := icmp.Src.Is4(), icmp.Body[0], icmp.Body[1]
+	switch {
+	case is4 && kind == packet.Unreachable4 && code == packet.FragmentationNeeded, !is4 && kind == packet.PacketTooBig6:
+		return syscall.EMSGSIZE
+	case is4 && kind == packet.Unreachable4, !is4 && kind == packet.Unreachable6:
+		return packet.WhyOfCode(is4, code).Errno()
+	}
+	return syscall.EHOSTUNREACH // no hops left
+}

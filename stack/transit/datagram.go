@@ -1,0 +1,89 @@
+package transit
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+
+	"penstock/stack/link"
+	"penstock/stack/packet"
+)
+
+// Where fields stand in a UDP header, and in an echo message.
+const (
+	atUDPChecksum  = 6
+	atICMPChecksum = 2
+	atIdent        = 4
+)
+
+// Datagrams rewrites the packets of one direction of a UDP or echo flow in place. The identifier of an echo is the port of whoever
+// asks.
+type Datagrams struct{ t translation }
+
+// ToServer makes the Datagrams of what a client sends.
+func ToServer(client, mapped netip.AddrPort) Datagrams {
+	return Datagrams{translate(client, mapped, false)}
+}
+
+// ToClient makes the Datagrams of what a server sends.
+func ToClient(mapped, client netip.AddrPort) Datagrams {
+	return Datagrams{translate(mapped, client, true)}
+}
+
+// UDP rewrites a datagram, or a super-packet of them. It reports false for one that has to be taken apart instead, and leaves it
+// as it is. The packet must have a hop count above 1.
+func (d *Datagrams) UDP(m link.Meta, p *packet.Packet) bool {
+	if len(p.Body) < 8 || hasOptions(p) || !fits(m, p, link.GSOUDP, atUDPChecksum) {
+		return false
+	}
+	hop(p)
+	readdress(p.Raw, len(p.Raw)-len(p.Body), d.t.to, d.t.isDst)
+	field := p.Body[atUDPChecksum:]
+	sum := binary.BigEndian.Uint16(field)
+	switch {
+	case m.Partial:
+		sum = add(sum, d.t.pseudo)
+	case sum != 0: // 0: none was computed (RFC 768)
+		sum = ^add(^sum, d.t.checked)
+		if sum == 0 {
+			sum = 0xffff
+		}
+	}
+	binary.BigEndian.PutUint16(field, sum)
+	return true
+}
+
+// Echo rewrites an echo request or reply, as UDP does a datagram.
+func (d *Datagrams) Echo(m link.Meta, p *packet.Packet) bool {
+	if len(p.Body) < 8 || hasOptions(p) || m != (link.Meta{}) {
+		return false
+	}
+	hop(p)
+	rehost(p.Raw, len(p.Raw)-len(p.Body), d.t.to.Addr(), d.t.isDst)
+	ident := p.Body[atIdent:]
+	change := add(^binary.BigEndian.Uint16(ident), d.t.to.Port())
+	if p.Src.Is6() {
+		change = add(change, d.t.pseudo) // RFC 4443, 2.3
+	}
+	binary.BigEndian.PutUint16(ident, d.t.to.Port())
+	field := p.Body[atICMPChecksum:]
+	binary.BigEndian.PutUint16(field, ^add(^binary.BigEndian.Uint16(field), change))
+	return true
+}
+
+// Quote copies the head of a packet of the flow that an ICMP error quotes, and gives it to the other side with the addresses that
+// it knows. The packet went the other way: d are the Datagrams of the error.
+func (d *Datagrams) Quote(quoted []byte) []byte {
+	q, ok := packet.Quoted(quoted)
+	if !ok {
+		return nil
+	}
+	if q.Proto == packet.ProtoUDP {
+		return quote(quoted, d.t.to, !d.t.isDst)
+	}
+	b := bytes.Clone(quoted)
+	hdr := len(q.Raw) - len(q.Body)
+	rehost(b, hdr, d.t.to.Addr(), !d.t.isDst)
+	binary.BigEndian.PutUint16(b[hdr+atIdent:], d.t.to.Port())
+	return b
+}
