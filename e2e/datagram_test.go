@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
-	"time"
-
-	inet "golang.org/x/net/ipv4"
 
 	"penstock/e2e/netlab"
 )
@@ -95,33 +93,33 @@ func TestPing(t *testing.T) {
 
 // laptop [pen0 -> penstock] === WireGuard ===> [penstock] gateway --- intranet
 //
-// What traceroute sends in its first round, with -I and -U. penstock ends each flow and dials a new one, so the first hop is the
-// destination.
-func TestTracerouteSeesTheDestinationAtOnce(t *testing.T) {
+// The laptop's TUN and the gateway are hops like any router. The gateway ends flows: beyond it is the destination.
+func TestTraceroute(t *testing.T) {
 	t.Parallel()
+	traceroute, tracepath := program(t, "traceroute"), program(t, "tracepath")
 	w := newWorld(t).up(t)
-	if r := run(t, w.Laptop, program(t, "ping"), "-n", "-c", "1", "-W", "5", "-t", "1", netlab.IntranetIPv4); r.code != 0 {
-		t.Errorf("an echo request with a TTL of 1: got %s, want an answer", r)
+	for _, row := range []struct{ how, flags, to string }{
+		{"UDP", "", netlab.IntranetIPv4}, {"UDP over IPv6", "", netlab.IntranetIPv6},
+		{"QUIC's port", "-U -p 443", netlab.IntranetIPv4},
+		{"echo requests", "-I", netlab.IntranetIPv4}, {"echo requests over IPv6", "-I", netlab.IntranetIPv6},
+		{"TCP", "-T -p 443", netlab.IntranetIPv4}, {"TCP over IPv6", "-T -p 443", netlab.IntranetIPv6},
+	} {
+		t.Run(row.how, func(t *testing.T) {
+			args := append([]string{"-n", "-q", "1", "-N", "1", "-w", "5", "-m", "6"}, strings.Fields(row.flags)...)
+			r := run(t, w.Laptop, traceroute, append(args, row.to)...)
+			t.Logf("%s", r.stdout)
+			hops := strings.Split(strings.TrimSpace(r.stdout), "\n")[1:]
+			if len(hops) != 3 || !strings.Contains(hops[2], " "+row.to+" ") || strings.Contains(r.stdout, "*") {
+				t.Errorf("got %s\nwant the TUN, the gateway and the destination", r)
+			}
+		})
 	}
-	err := w.Laptop.Do(func() error {
-		c, err := net.Dial("udp4", netlab.IntranetIPv4+":33434")
-		if err != nil {
-			return err
+	t.Run("tracepath finds the MTU", func(t *testing.T) {
+		r := run(t, w.Laptop, tracepath, "-n", "-m", "6", netlab.IntranetIPv4)
+		t.Logf("%s", r.stdout)
+		if !strings.Contains(r.stdout, "Resume: pmtu 1420 hops 3") {
+			t.Errorf("got %s\nwant that it reaches the destination in three hops and packets of 1420 bytes", r)
 		}
-		defer c.Close()
-		if err := inet.NewConn(c).SetTTL(1); err != nil {
-			return err
-		}
-		if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
-			return err
-		}
-		if _, err := c.Write([]byte("probe")); err != nil {
-			return err
-		}
-		_, err = c.Read(make([]byte, 10))
-		return err
 	})
-	if !isRefused(err) {
-		t.Errorf("a datagram to a closed port with a TTL of 1: got %v, want a refusal", err)
-	}
+	w.nothingInClear(t)
 }

@@ -145,11 +145,24 @@ func (f *datagramCrossing) Take(c *datagram.Conn, b []byte, as packet.Manner) {
 	}
 }
 
+// of is the stack of one of the two flows.
+func (f *datagramCrossing) of(c *datagram.Conn) *Stack {
+	if c == f.to {
+		return f.far
+	}
+	return f.near
+}
+
 // send sends what came for c to the other side, in a new packet.
 func (f *datagramCrossing) send(c *datagram.Conn, b []byte, as packet.Manner) {
-	other, s := f.to, f.far
+	other := f.to
 	if c == f.to {
-		other, s = f.from, f.near
+		other = f.from
+	}
+	s := f.of(other)
+	if size, mtu := c.Size(len(b)), s.MTU(); as.Whole && size > mtu {
+		sender{f.of(c)}.TooBig(c.Key(), size, mtu)
+		return
 	}
 	if as.Hops > 1 {
 		as.Hops--
@@ -175,10 +188,11 @@ func (s receiver) crossDatagram(c *datagram.Conn, m link.Meta, h *packet.Packet)
 	if !ok {
 		return
 	}
-	to, other, way := f.far, f.to, &f.out
+	other, way := f.to, &f.out
 	if c == f.to {
-		to, other, way = f.near, f.from, &f.back
+		other, way = f.from, &f.back
 	}
+	to := f.of(other)
 	if s.isTooBig(m, h, to.MTU()) {
 		return
 	}

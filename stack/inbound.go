@@ -126,11 +126,11 @@ func (s receiver) classify(m link.Meta, b []byte, crossing *merger) (packet.Pack
 			return h, false
 		}
 	}
-	if h.Fragment {
-		s.deliverFragment(&h)
+	if s.isSpent(&h) {
 		return h, false
 	}
-	if s.isSpent(&h) {
+	if h.Fragment {
+		s.deliverFragment(&h)
 		return h, false
 	}
 	switch h.Proto {
@@ -160,7 +160,9 @@ func (s receiver) isSpent(h *packet.Packet) bool {
 		s.metrics.drop(dropSource)
 		return true
 	}
-	sender(s).hopsExceeded(h)
+	if !h.IsRest() { // RFC 1812, 4.3.2.7
+		sender(s).hopsExceeded(h)
+	}
 	return true
 }
 

@@ -439,6 +439,9 @@ func (c *Conn) Send(b []byte, as packet.Manner) (int, error) {
 	return len(b), nil
 }
 
+// Size is that of a packet of the flow with n bytes of payload, IP header included.
+func (c *Conn) Size(n int) int { return packet.HeaderLen(c.key.Local.Addr()) + c.headerLen() + n }
+
 // headerLen is how many bytes stand before what a Write is given: a UDP header, or type, code and checksum of ICMP.
 func (c *Conn) headerLen() int {
 	if c.key.Kind == UDP {

@@ -4,8 +4,6 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
-
-	"penstock/stack/packet"
 )
 
 // pathAge is how long the MTU of a path is believed: it may be another one later (RFC 1191, 6.3).
@@ -65,7 +63,7 @@ func plausible(mtu int, a netip.Addr) int {
 // fits reports whether a client's datagram that must not be cut fits through the path. If it does not, the client is told.
 // It is not asked about answers to what we dialled: the MTU that is known there is that of our own packets.
 func (t *Table) fits(c *Conn, n int) bool {
-	size := packet.HeaderLen(c.key.Local.Addr()) + c.headerLen() + n
+	size := c.Size(n)
 	if size <= smallest {
 		return true
 	}

@@ -143,6 +143,17 @@ func (p *Packet) Headers() []byte {
 	return p.Raw[:n]
 }
 
+// IsRest reports whether the packet is a fragment but the first.
+func (p *Packet) IsRest() bool {
+	switch {
+	case !p.Fragment:
+		return false
+	case p.Src.Is4():
+		return binary.BigEndian.Uint16(p.Raw[6:])&0x1fff != 0
+	}
+	return len(p.Body) < 8 || binary.BigEndian.Uint16(p.Body[2:])&^7 != 0
+}
+
 // Manner is how a packet asks to be carried.
 type Manner struct {
 	Hops    uint8 // that it may still take; 0: as many as a packet of our own
