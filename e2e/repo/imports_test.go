@@ -51,7 +51,7 @@ func picture() []row {
 		{"stack/share", "who may hold how much of a table, a leaf", nil, nil},
 		{"stack/datagram", "UDP and echo flows and their table; it is handed what sends, and knows no gVisor",
 			[]string{"stack/deadline", "stack/link", "stack/packet", "stack/share"}, nil},
-		{"stack/transit", "TCP connections whose packets cross between two stacks; it is handed what sends, and knows no gVisor",
+		{"stack/transit", "flows whose packets cross between two stacks; it is handed what sends, and knows no gVisor",
 			[]string{"stack/link", "stack/packet"}, nil},
 		{"stack/stream", "a TCP connection of gVisor's as a net.Conn, and its ways to a kernel socket",
 			[]string{"stack/deadline"}, []string{gvisor, sys}},

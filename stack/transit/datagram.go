@@ -44,10 +44,7 @@ func (d *Datagrams) UDP(m link.Meta, p *packet.Packet) bool {
 	case m.Partial:
 		sum = add(sum, d.t.pseudo)
 	case sum != 0: // 0: none was computed (RFC 768)
-		sum = ^add(^sum, d.t.checked)
-		if sum == 0 {
-			sum = 0xffff
-		}
+		sum = amend(sum, d.t.checked)
 	}
 	binary.BigEndian.PutUint16(field, sum)
 	return true
@@ -67,8 +64,17 @@ func (d *Datagrams) Echo(m link.Meta, p *packet.Packet) bool {
 	}
 	binary.BigEndian.PutUint16(ident, d.t.to.Port())
 	field := p.Body[atICMPChecksum:]
-	binary.BigEndian.PutUint16(field, ^add(^binary.BigEndian.Uint16(field), change))
+	binary.BigEndian.PutUint16(field, amend(binary.BigEndian.Uint16(field), change))
 	return true
+}
+
+// amend returns a checksum after what it covers has gained something. It is never 0, which would say that there is none, and which is
+// wrong for an echo reply of zeros.
+func amend(sum, gained uint16) uint16 {
+	if sum = ^add(^sum, gained); sum == 0 {
+		return 0xffff
+	}
+	return sum
 }
 
 // Quote copies the head of a packet of the flow that an ICMP error quotes, and gives it to the other side with the addresses that
