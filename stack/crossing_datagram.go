@@ -18,7 +18,7 @@ import (
 // datagramCrossing is a datagram or echo flow whose packets cross. It has a flow in each stack's table: these bound it, and end it when it is idle.
 type datagramCrossing struct {
 	near, far *Stack
-	from, to  *datagram.Conn // the client's flow, in near; and what was dialled for it, in far
+	from, to  datagram.Leg // the client's flow, in near; and what was dialled for it, in far
 	out, back transit.Datagrams
 	plan      DatagramPassage
 	ended     atomic.Bool
@@ -103,7 +103,7 @@ func (r *Request) PassDatagrams(to *Stack, p DatagramPassage) (*PassedDatagrams,
 	r.datagram.Accept()
 	mapped := dialled.Key().Local
 	f := &datagramCrossing{
-		near: r.stack, far: to, from: r.datagram, to: dialled, plan: p,
+		near: r.stack, far: to, from: datagram.Leg{Conn: r.datagram}, to: datagram.Leg{Conn: dialled}, plan: p,
 		out: transit.ToServer(r.Src, mapped), back: transit.ToClient(mapped, r.Src),
 	}
 	if err := errors.Join(f.to.Cross(f), f.from.Cross(f)); err != nil || !to.own(src) { // one was shut meanwhile
@@ -140,14 +140,14 @@ func (f *datagramCrossing) Ended(*datagram.Conn, error) {
 
 // Take takes what is no packet.
 func (f *datagramCrossing) Take(c *datagram.Conn, b []byte, as packet.Manner) {
-	if c == f.to || f.plan.Read == nil || f.plan.Read(b) {
+	if c == f.to.Conn || f.plan.Read == nil || f.plan.Read(b) {
 		f.send(c, b, as)
 	}
 }
 
 // of is the stack of one of the two flows.
 func (f *datagramCrossing) of(c *datagram.Conn) *Stack {
-	if c == f.to {
+	if c == f.to.Conn {
 		return f.far
 	}
 	return f.near
@@ -156,11 +156,11 @@ func (f *datagramCrossing) of(c *datagram.Conn) *Stack {
 // send sends what came for c to the other side, in a new packet.
 func (f *datagramCrossing) send(c *datagram.Conn, b []byte, as packet.Manner) {
 	other := f.to
-	if c == f.to {
+	if c == f.to.Conn {
 		other = f.from
 	}
-	s := f.of(other)
-	if size, mtu := c.Size(len(b)), s.MTU(); as.Whole && size > mtu {
+	s := f.of(other.Conn)
+	if size, mtu := c.Key().Size(len(b)), s.MTU(); as.Whole && size > mtu {
 		sender{f.of(c)}.TooBig(c.Key(), size, mtu)
 		return
 	}
@@ -184,15 +184,15 @@ func (s receiver) crossDatagram(c *datagram.Conn, m link.Meta, h *packet.Packet)
 	if c == nil {
 		return
 	}
-	f, ok := c.Crossing().(*datagramCrossing)
+	f, ok := datagram.Leg{Conn: c}.Crossing().(*datagramCrossing)
 	if !ok {
 		return
 	}
 	other, way := f.to, &f.out
-	if c == f.to {
+	if c == f.to.Conn {
 		other, way = f.from, &f.back
 	}
-	to := f.of(other)
+	to := f.of(other.Conn)
 	if s.isTooBig(m, h, to.MTU()) {
 		return
 	}
@@ -206,8 +206,8 @@ func (s receiver) crossDatagram(c *datagram.Conn, m link.Meta, h *packet.Packet)
 	if echo {
 		payload = h.Body[4:]
 	}
-	c.Came(len(payload))
-	if c == f.from && f.plan.Read != nil && !f.read(m, payload, as) {
+	datagram.Leg{Conn: c}.Came(len(payload))
+	if c == f.from.Conn && f.plan.Read != nil && !f.read(m, payload, as) {
 		return
 	}
 	rewrite := way.UDP
@@ -251,7 +251,7 @@ func (f *datagramCrossing) read(m link.Meta, payload []byte, as packet.Manner) (
 		return true
 	}
 	for _, b := range leave {
-		f.send(f.from, b, as)
+		f.send(f.from.Conn, b, as)
 	}
 	return false
 }
@@ -262,12 +262,12 @@ func (s receiver) crossDatagramICMP(icmp, quoted *packet.Packet) (taken bool) {
 	if c == nil {
 		return false
 	}
-	f, ok := c.Crossing().(*datagramCrossing)
+	f, ok := datagram.Leg{Conn: c}.Crossing().(*datagramCrossing)
 	if !ok {
 		return false
 	}
 	kind, code, rest := icmp.Body[0], icmp.Body[1], binary.BigEndian.Uint32(icmp.Body[4:])
-	if c == f.to {
+	if c == f.to.Conn {
 		client := f.from.Key().Remote.Addr()
 		sender{f.near}.sendICMPError(icmp.Src, client, kind, code, rest, f.back.Quote(quoted.Raw))
 		f.from.Errs()

@@ -240,7 +240,7 @@ func (s receiver) inboundUDP(m link.Meta, h *packet.Packet) {
 			s.crossDatagram(c, m, h)
 			return
 		default: // it crosses since a moment ago
-			c.Take(data[:n], as)
+			datagram.Leg{Conn: c}.Take(data[:n], as)
 		}
 		data = data[n:]
 	}

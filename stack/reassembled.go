@@ -57,7 +57,7 @@ func (s receiver) reassembledUDP(id stack.TransportEndpointID, pkt *stack.Packet
 			Local:  netip.AddrPortFrom(h.Dst, id.LocalPort),
 		}, h.Body[8:], as)
 		if c != nil {
-			c.Take(h.Body[8:], as)
+			datagram.Leg{Conn: c}.Take(h.Body[8:], as)
 		}
 	}
 	return true

@@ -67,14 +67,6 @@ type queued struct {
 	as packet.Manner // how it came
 }
 
-// Crossing carries the packets of a flow past its reader and writer. Its methods must not block.
-type Crossing interface {
-	// Take takes a datagram that is no packet, or not any more: it came in fragments, or before the flow was given to the crossing.
-	Take(c *Conn, b []byte, as packet.Manner)
-	// Ended is called once, in a goroutine of its own, when a flow was shut that was given to the crossing.
-	Ended(c *Conn, err error)
-}
-
 var datagramPool = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
 
 var _ net.PacketConn = (*Conn)(nil)
@@ -344,72 +336,6 @@ func (c *Conn) take() (queued, error) {
 
 var packetPool = sync.Pool{New: func() any { b := make([]byte, 2048); return &b }}
 
-// Cross gives the flow to x: what has come and was not read yet, and what comes from now on. Nobody may read or write it any more.
-func (c *Conn) Cross(x Crossing) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.err == nil && c.head < len(c.queue) {
-		list := c.queue[c.head:]
-		c.queue, c.head, c.bytes = nil, 0, 0
-		c.mu.Unlock()
-		for _, q := range list {
-			x.Take(c, *q.b, q.as)
-			datagramPool.Put(q.b)
-		}
-		c.mu.Lock()
-	}
-	if c.err != nil {
-		return c.err
-	}
-	c.crossing.Store(&x)
-	return nil
-}
-
-// Take gives what came for a flow that crosses, but not as a packet, to its crossing.
-func (c *Conn) Take(b []byte, as packet.Manner) {
-	c.Came(len(b))
-	c.Crossing().Take(c, b, as)
-}
-
-// crosses reports whether what comes for the flow is left to its crossing.
-func (c *Conn) crosses() bool {
-	return c.crossing.Load() != nil && flowState(c.state.Load()) == flowAccepted
-}
-
-// Crossing is what the flow was given to; nil if it was not.
-func (c *Conn) Crossing() Crossing {
-	if x := c.crossing.Load(); x != nil {
-		return *x
-	}
-	return nil
-}
-
-// Came counts a packet of a flow that crosses, with n bytes of payload.
-func (c *Conn) Came(n int) {
-	c.touch()
-	c.in.Add(uint64(n))
-}
-
-// Leaves is called before a packet with n bytes of payload leaves for the other end of a flow that crosses, and Left after it. If
-// Leaves reports false, the flow was shut, and the packet must not leave.
-func (c *Conn) Leaves(n int) bool {
-	c.writing.Add(1)
-	if c.over.Load() {
-		c.writing.Add(-1)
-		return false
-	}
-	c.touch()
-	c.answers.any.Store(true)
-	c.out.Add(uint64(n))
-	return true
-}
-
-// Left is called after Leaves.
-func (c *Conn) Left() { c.writing.Add(-1) }
-
-// Errs is called when an ICMP error has crossed to the client of a flow.
-func (c *Conn) Errs() { c.answers.refused.Store(true) }
-
 // Write sends one datagram to the other end: to the client, from the address that it had sent to, or to whom we dialled.
 func (c *Conn) Write(b []byte) (int, error) { return c.Send(b, packet.Manner{}) }
 
@@ -424,7 +350,7 @@ func (c *Conn) Send(b []byte, as packet.Manner) (int, error) {
 	}
 	src, dst := c.key.Local, c.key.Remote
 	hdr := packet.HeaderLen(src.Addr())
-	if c.headerLen()+len(b) > packet.MaxBody(src.Addr()) || c.key.Kind != UDP && len(b) < 4 {
+	if c.key.headerLen()+len(b) > packet.MaxBody(src.Addr()) || c.key.Kind != UDP && len(b) < 4 {
 		return 0, &net.OpError{Op: "write", Net: c.Network(), Addr: c.RemoteAddr(), Err: syscall.EMSGSIZE}
 	}
 	buf := packetPool.Get().(*[]byte)
@@ -439,20 +365,9 @@ func (c *Conn) Send(b []byte, as packet.Manner) (int, error) {
 	return len(b), nil
 }
 
-// Size is that of a packet of the flow with n bytes of payload, IP header included.
-func (c *Conn) Size(n int) int { return packet.HeaderLen(c.key.Local.Addr()) + c.headerLen() + n }
-
-// headerLen is how many bytes stand before what a Write is given: a UDP header, or type, code and checksum of ICMP.
-func (c *Conn) headerLen() int {
-	if c.key.Kind == UDP {
-		return 8
-	}
-	return 4
-}
-
 // encode writes the transport header and b behind hdr free bytes of buf, and returns their protocol and length.
 func (c *Conn) encode(buf *[]byte, hdr int, b []byte) (proto uint8, n int) {
-	n = c.headerLen() + len(b)
+	n = c.key.headerLen() + len(b)
 	if len(*buf) < hdr+n {
 		*buf = make([]byte, hdr+n)
 	}
@@ -496,7 +411,7 @@ func (c *Conn) Bytes() (in, out uint64) { return c.in.Load(), c.out.Load() }
 
 // Unreachable sends the client the ICMP error that stands for err, as packet.WhyOf reads it. The flow goes on.
 func (c *Conn) Unreachable(err error) {
-	c.Errs()
+	c.answers.refused.Store(true)
 	c.t.Sender.Unreachable(c.key, packet.WhyOf(err))
 }
 

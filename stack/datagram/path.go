@@ -63,7 +63,7 @@ func plausible(mtu int, a netip.Addr) int {
 // fits reports whether a client's datagram that must not be cut fits through the path. If it does not, the client is told.
 // It is not asked about answers to what we dialled: the MTU that is known there is that of our own packets.
 func (t *Table) fits(c *Conn, n int) bool {
-	size := c.Size(n)
+	size := c.key.Size(n)
 	if size <= smallest {
 		return true
 	}

@@ -38,6 +38,17 @@ type Key struct {
 	Pair
 }
 
+// Size is that of a packet of the flow with n bytes of payload, IP header included.
+func (k Key) Size(n int) int { return packet.HeaderLen(k.Local.Addr()) + k.headerLen() + n }
+
+// headerLen is how many bytes stand before what a Write is given: a UDP header, or type, code and checksum of ICMP.
+func (k Key) headerLen() int {
+	if k.Kind == UDP {
+		return 8
+	}
+	return 4
+}
+
 // flowState is where a datagram flow stands.
 type flowState uint8
 
@@ -161,7 +172,7 @@ func (t *Table) Arrived(kind Kind, a Pair, data []byte, as packet.Manner) (cross
 	}
 	t.mu.Unlock()
 	switch {
-	case c.crosses():
+	case (Leg{c}).crosses():
 		return c
 	case !as.Whole || c.owner.Own || t.fits(c, len(data)):
 		c.deliver(data, as)
@@ -234,7 +245,7 @@ func (t *Table) Find(k Key) *Conn {
 // cross, Reply returns it, and the reply is left to the caller.
 func (t *Table) Reply(a Pair, body []byte, as packet.Manner) (crosses *Conn) {
 	c := t.Find(Key{Reply, a})
-	if c == nil || c.crosses() {
+	if c == nil || (Leg{c}).crosses() {
 		return c
 	}
 	b := append([]byte(nil), body...)

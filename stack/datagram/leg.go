@@ -1,0 +1,82 @@
+package datagram
+
+import (
+	"penstock/stack/packet"
+)
+
+// Crossing carries the packets of a flow past its reader and writer. Its methods must not block.
+type Crossing interface {
+	// Take takes a datagram that is no packet, or not any more: it came in fragments, or before the flow was given to the crossing.
+	Take(c *Conn, b []byte, as packet.Manner)
+	// Ended is called once, in a goroutine of its own, when a flow was shut that was given to the crossing.
+	Ended(c *Conn, err error)
+}
+
+// Leg is a flow on one side of a crossing.
+type Leg struct{ *Conn }
+
+// Cross gives the flow to x: what has come and was not read yet, and what comes from now on. Nobody may read or write it any more.
+func (c Leg) Cross(x Crossing) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.err == nil && c.head < len(c.queue) {
+		list := c.queue[c.head:]
+		c.queue, c.head, c.bytes = nil, 0, 0
+		c.mu.Unlock()
+		for _, q := range list {
+			x.Take(c.Conn, *q.b, q.as)
+			datagramPool.Put(q.b)
+		}
+		c.mu.Lock()
+	}
+	if c.err != nil {
+		return c.err
+	}
+	c.crossing.Store(&x)
+	return nil
+}
+
+// Take gives what came for a flow that crosses, but not as a packet, to its crossing.
+func (c Leg) Take(b []byte, as packet.Manner) {
+	c.Came(len(b))
+	c.Crossing().Take(c.Conn, b, as)
+}
+
+// crosses reports whether what comes for the flow is left to its crossing.
+func (c Leg) crosses() bool {
+	return c.crossing.Load() != nil && flowState(c.state.Load()) == flowAccepted
+}
+
+// Crossing is what the flow was given to; nil if it was not.
+func (c Leg) Crossing() Crossing {
+	if x := c.crossing.Load(); x != nil {
+		return *x
+	}
+	return nil
+}
+
+// Came counts a packet of a flow that crosses, with n bytes of payload.
+func (c Leg) Came(n int) {
+	c.touch()
+	c.in.Add(uint64(n))
+}
+
+// Leaves is called before a packet with n bytes of payload leaves for the other end of a flow that crosses, and Left after it. If
+// Leaves reports false, the flow was shut, and the packet must not leave.
+func (c Leg) Leaves(n int) bool {
+	c.writing.Add(1)
+	if c.over.Load() {
+		c.writing.Add(-1)
+		return false
+	}
+	c.touch()
+	c.answers.any.Store(true)
+	c.out.Add(uint64(n))
+	return true
+}
+
+// Left is called after Leaves.
+func (c Leg) Left() { c.writing.Add(-1) }
+
+// Errs is called when an ICMP error has crossed to the client of a flow.
+func (c Leg) Errs() { c.answers.refused.Store(true) }
