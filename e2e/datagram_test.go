@@ -114,7 +114,7 @@ func TestTraceroute(t *testing.T) {
 			}
 		})
 	}
-	t.Run("tracepath finds the MTU", func(t *testing.T) {
+	t.Run("tracepath finds the tunnel's MTU on the TUN", func(t *testing.T) {
 		r := run(t, w.Laptop, tracepath, "-n", "-m", "6", netlab.IntranetIPv4)
 		t.Logf("%s", r.stdout)
 		if !strings.Contains(r.stdout, "Resume: pmtu 1420 hops 3") {

@@ -21,7 +21,7 @@ type TUN struct {
 	// Address lists the device's own addresses with their networks. The DNS server answers on them. Without it, penstock takes
 	// other networks than the default if the host uses those, and moves when the host joins a network that has them.
 	Address []netip.Prefix `yaml:"address" default:"10.77.0.1/24,fd77::1/64"`
-	// MTU in bytes, IP header included; 0 lets penstock choose.
+	// MTU in bytes, IP header included; 0 means the smallest of the transports, so that what fits the TUN fits each of them.
 	MTU int `yaml:"mtu"`
 	// FD is an open TUN descriptor to use instead of making a device. Whoever opened it configures the device.
 	FD *int `yaml:"fd"`

@@ -164,7 +164,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		opened.add(func() error { d.flowLog.Close(); return nil })
 	}
 	d.laptop, err = laptop.New(laptop.Config{
-		Config: cfg, TUN: d.opts.TUN, Direct: d.opts.Direct, Inside: first.Egress.Prefixes(), Moved: d.moved, Log: d.log,
+		Config: cfg, TUN: d.opts.TUN, Direct: d.opts.Direct, Inside: first.Egress.Prefixes(), MTU: first.Egress.MTU(), Moved: d.moved, Log: d.log,
 	})
 	if err != nil {
 		return err

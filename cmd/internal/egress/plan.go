@@ -75,6 +75,31 @@ func (p *Plan) plan(name string, t config.Transport) (one planned, err error) {
 	return one, err
 }
 
+// MTU is the smallest of the transports' packets, in bytes; 0 without any. A server of OpenVPN may still push another.
+func (p *Plan) MTU() int {
+	smallest := 0
+	for _, one := range p.transports {
+		mtu := one.mtu()
+		if smallest == 0 || mtu < smallest {
+			smallest = mtu
+		}
+	}
+	return smallest
+}
+
+// mtu is that of the transport's inner packets until a server pushes another, in bytes.
+func (p *planned) mtu() int {
+	switch {
+	case p.openvpn != nil && p.openvpn.MTU != 0:
+		return p.openvpn.MTU
+	case p.openvpn != nil:
+		return openvpnMTU
+	case p.wireguard.MTU != 0:
+		return p.wireguard.MTU
+	}
+	return wireguardMTU
+}
+
 // Files returns the files that the transports' profiles name.
 func (p *Plan) Files() []string { return p.files }
 

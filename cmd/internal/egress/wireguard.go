@@ -28,13 +28,9 @@ type wireguardInner struct {
 }
 
 func newWireGuard(p planned, c *Config) (*wireguardInner, error) {
-	mtu := p.wireguard.MTU
-	if mtu == 0 {
-		mtu = wireguardMTU
-	}
 	w := &wireguardInner{name: p.name, conf: p.wireguard, outside: c.Outside, log: c.Log}
 	var err error
-	w.stack, err = stack.New(stack.Config{Name: p.name, MTU: mtu, Addrs: p.wireguard.Addresses, Log: c.Log, Metrics: c.Metrics.Stack})
+	w.stack, err = stack.New(stack.Config{Name: p.name, MTU: p.mtu(), Addrs: p.wireguard.Addresses, Log: c.Log, Metrics: c.Metrics.Stack})
 	if err != nil {
 		return nil, err
 	}

@@ -54,6 +54,8 @@ type Config struct {
 	Direct egress.Direct
 	// Inside are the networks behind transports, which the TUN's own stay out of if they can.
 	Inside []netip.Prefix
+	// MTU is that of the TUN if the configuration does not say one, in bytes; 0 if it does not matter.
+	MTU int
 	// Moved is called when the TUN's addresses are to be others than those of the configuration or of the last call: by New
 	// and by Watch. When it returns, no flow has the old addresses any more. May be nil.
 	Moved func(addresses []netip.Prefix)
@@ -94,7 +96,7 @@ func New(c Config) (*Laptop, error) {
 	}
 	l := &Laptop{
 		cfg: c.Config, log: c.Log, given: c.TUN, direct: c.Direct, lab: c.Direct != nil,
-		networks: newNetworks(c.Config.Listen.TUN, c.Inside, c.Log), moved: c.Moved, Others: new(direct.Others),
+		networks: newNetworks(sized(c.Config.Listen.TUN, c.MTU), c.Inside, c.Log), moved: c.Moved, Others: new(direct.Others),
 	}
 	l.always.Store(&c.Config.AlwaysOn)
 	if l.direct == nil {

@@ -37,6 +37,17 @@ func newNetworks(cfg *config.TUN, inside []netip.Prefix, log *slog.Logger) *netw
 	return n
 }
 
+// sized returns t with an MTU, unless it has one.
+func sized(t *config.TUN, mtu int) *config.TUN {
+	const smallest = 1280 // that IPv6 works with
+	if t == nil || t.MTU != 0 || mtu == 0 {
+		return t
+	}
+	with := *t
+	with.MTU = max(mtu, smallest)
+	return &with
+}
+
 // tun returns listen.tun with the addresses in force; nil without a TUN.
 func (n *networks) tun() *config.TUN { return n.now.Load() }
 
