@@ -44,7 +44,7 @@ func (c Leg) Take(b []byte, as packet.Manner) {
 
 // crosses reports whether what comes for the flow is left to its crossing.
 func (c Leg) crosses() bool {
-	return c.crossing.Load() != nil && flowState(c.state.Load()) == flowAccepted
+	return c.crossing.Load() != nil && flowState(c.state.Load()) == flowAccepted && !c.over.Load()
 }
 
 // Crossing is what the flow was given to; nil if it was not.
