@@ -200,10 +200,10 @@ func (c *crossing) forget() {
 }
 
 // ToServer sends a packet that was held, or a reset.
-func (c *crossing) ToServer(m link.Meta, b []byte) { sender{c.far}.crossing(m, [][]byte{b}) }
+func (c *crossing) ToServer(m link.Meta, b []byte) { sender{c.far}.crossingWhole(m, b) }
 
 // ToClient sends a reset.
-func (c *crossing) ToClient(m link.Meta, b []byte) { sender{c.near}.crossing(m, [][]byte{b}) }
+func (c *crossing) ToClient(m link.Meta, b []byte) { sender{c.near}.crossingWhole(m, b) }
 
 // Opened is called when the server has accepted: the flow need not yield its place to a newer one any more.
 func (c *crossing) Opened() {
@@ -288,7 +288,7 @@ func (s receiver) crossTo(to *Stack, d direction, m link.Meta, h *packet.Packet,
 		g.Add(d, h)
 		return
 	}
-	sender{to}.crossing(m, [][]byte{h.Raw})
+	sender{to}.crossingWhole(m, h.Raw)
 }
 
 // isTooBig answers a packet that does not fit the way of its flow and must not be cut.
@@ -306,6 +306,18 @@ func wireSize(m link.Meta, headers []byte, size int) int {
 		return size
 	}
 	return min(len(headers)+int(m.SegSize), size)
+}
+
+// single are slices of one piece: one on the stack would be allocated, because it is not known where it is sent.
+var single = sync.Pool{New: func() any { return new([1][]byte) }}
+
+// crossingWhole is crossing for a packet in one piece.
+func (s sender) crossingWhole(m link.Meta, b []byte) {
+	piece := single.Get().(*[1][]byte)
+	piece[0] = b
+	s.crossing(m, piece[:])
+	piece[0] = nil
+	single.Put(piece)
 }
 
 // crossing sends a packet that was rewritten for this stack, in fragments if it has to be.

@@ -210,16 +210,12 @@ func (s receiver) crossDatagram(c *datagram.Conn, m link.Meta, h *packet.Packet)
 	if c == f.from.Conn && f.plan.Read != nil && !f.read(m, payload, as) {
 		return
 	}
-	rewrite := way.UDP
-	if echo {
-		rewrite = way.Echo
-	}
-	if !rewrite(m, h) {
+	if !(echo && way.Echo(m, h) || !echo && way.UDP(m, h)) { // no method value: h would be allocated
 		f.cut(m, payload, func(b []byte) { f.send(c, b, as) })
 		return
 	}
 	if other.Leaves(len(payload)) {
-		sender{to}.crossing(m, [][]byte{h.Raw})
+		sender{to}.crossingWhole(m, h.Raw)
 		other.Left()
 	}
 }

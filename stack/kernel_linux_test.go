@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -60,6 +61,10 @@ func inNamespace(t *testing.T, c Config, f func(t *testing.T, s *Stack)) {
 				return
 			}
 		}
+		eventually(t, "the kernel to take packets to its IPv6 address, which it does a moment after it sends from there", func() bool {
+			out, err := exec.Command("ip", "-6", "route", "show", "table", "local").CombinedOutput()
+			return err == nil && strings.Contains(string(out), "local fd00::2 ")
+		})
 		f(t, s)
 	}()
 	<-done

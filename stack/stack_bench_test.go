@@ -100,6 +100,69 @@ func BenchmarkDeviceWrite(b *testing.B) {
 }
 
 // Packets of the stack's own as an encrypted transport reads them.
+// A datagram of a flow that crosses, from the client's link to the queue of an encrypted transport and out of it, as against one whose
+// flow ends here and is dialled anew.
+func BenchmarkDatagramThrough(b *testing.B) {
+	for _, way := range []string{"crosses", "ends"} {
+		b.Run(way, func(b *testing.B) {
+			far, err := New(Config{Name: "far", MTU: 1420, Addrs: farAddrs})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer far.Close()
+			passed := make(chan struct{})
+			near, err := New(Config{Name: "near", Addrs: serverAddrs, Handle: func(ctx context.Context, r *Request) {
+				defer close(passed)
+				if way == "crosses" {
+					if _, err := r.PassDatagrams(far, DatagramPassage{}); err != nil {
+						b.Error(err)
+					}
+					return
+				}
+				client, err := r.Accept()
+				if err != nil {
+					return
+				}
+				server, err := far.DialContext(ctx, "udp", r.Dst.String())
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				go client.(*datagram.Conn).Each(func(d []byte) error { _, err := server.Write(d); return err })
+				passed <- struct{}{}
+				<-ctx.Done()
+			}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer near.Close()
+			pkt, in := udpPacket("10.0.0.2", "203.0.113.9", 1200), make([]byte, 1500)
+			bufs, sizes := make([][]byte, nic.Batch), make([]int, nic.Batch)
+			for i := range bufs {
+				bufs[i] = make([]byte, 1600)
+			}
+			out := far.Device()
+			send := func() {
+				copy(in, pkt)
+				receiver{near}.inboundBatch([][]byte{in[:len(pkt)]}, 0)
+			}
+			send()
+			<-passed
+			if _, err := out.Read(bufs, sizes, 0); err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(1200)
+			b.ReportAllocs()
+			for b.Loop() {
+				send()
+				if _, err := out.Read(bufs, sizes, 0); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkDeviceRead(b *testing.B) {
 	s, err := New(Config{Name: "client", Addrs: clientAddrs})
 	if err != nil {
