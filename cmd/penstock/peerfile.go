@@ -213,12 +213,8 @@ func (f *peerFolder) remove(c *config.Config, name string) (string, error) {
 	return path, nil
 }
 
-// needs returns a sentence for each place that is invalid without a peer: rules and tests that name it, and rules that
-// name a group whose last member it is.
+// needs returns a sentence for each place that is invalid without a peer: rules and tests that name it.
 func needs(c *config.Config, p config.Peer) []string {
-	last := slices.DeleteFunc(slices.Clone(p.Groups), func(g string) bool {
-		return slices.ContainsFunc(c.Peers, func(other config.Peer) bool { return other.Name != p.Name && slices.Contains(other.Groups, g) })
-	})
 	var list []string
 	need := func(path, format string, args ...any) {
 		list = append(list, fmt.Sprintf("%s: ", c.Position(path))+fmt.Sprintf(format, args...))
@@ -226,11 +222,6 @@ func needs(c *config.Config, p config.Peer) []string {
 	for i, rule := range c.Rules {
 		path := fmt.Sprintf("rules[%d].match", i)
 		for m := rule.Match; m != nil; m, path = m.Not, path+".not" {
-			for j, g := range m.Group {
-				if slices.Contains(last, g) {
-					need(fmt.Sprintf("%s.group[%d]", path, j), "rule %s is for group %s, and %s is its last member: remove the group from the rule, or add a member first", rule.Name, g, p.Name)
-				}
-			}
 			for j, name := range m.Peer {
 				if name == p.Name {
 					need(fmt.Sprintf("%s.peer[%d]", path, j), "rule %s is for peer %s: remove the peer from the rule first", rule.Name, name)

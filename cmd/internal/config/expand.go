@@ -144,8 +144,9 @@ func (c *Config) warn(format string, args ...any) {
 	c.warnings = append(c.warnings, fmt.Sprintf(format, args...))
 }
 
-// Warnings returns a sentence for each thing that the short form does and its user may not expect.
-func (c *Config) Warnings() []string { return c.warnings }
+// Warnings returns a sentence for each thing that the short form does and its user may not expect, and for each group that a
+// rule names and nobody is in.
+func (c *Config) Warnings() []string { return append(slices.Clip(c.warnings), c.emptyGroups()...) }
 
 // warnOfRoutes says who decides what goes through the tunnel of an .ovpn file, as far as the file tells.
 func (c *Config) warnOfRoutes(facts profile.Facts) {

@@ -28,11 +28,6 @@ func policyConfig(cfg *config.Config, lists func() *blocklist.Set) policy.Config
 	}
 	for _, p := range cfg.Peers {
 		c.Peers = append(c.Peers, p.Name)
-		for _, g := range p.Groups {
-			if !slices.Contains(c.Groups, g) {
-				c.Groups = append(c.Groups, g)
-			}
-		}
 	}
 	c.Rules = ownRules(cfg)
 	for _, r := range cfg.Rules {
