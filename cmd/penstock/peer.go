@@ -54,7 +54,7 @@ func lockedChange(ctx context.Context, c *config.Config, name string, change fun
 		return false, err
 	}
 	defer folder.close()
-	if c, err = config.Load(c.Path); err != nil { // another command may have changed it before we had the lock
+	if c, err = config.LoadServing(c.Path, nil); err != nil { // another command may have changed it before we had the lock
 		return false, err
 	}
 	return change(c, folder)
@@ -69,7 +69,7 @@ func loadGateway(cmd *cobra.Command, e *env, file string) (*config.Config, error
 		}
 		file = s.Config
 	}
-	c, err := config.Load(file)
+	c, err := config.LoadServing(file, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"time"
 
@@ -80,6 +82,9 @@ func (f *peerFolder) writeFormer(list []formerAddress) error {
 	return f.write(filepath.Join(f.dir, formerName), string(text)+"\n")
 }
 
+// addressLike finds words that may be addresses.
+var addressLike = regexp.MustCompile(`[0-9A-Fa-f:.]*[0-9A-Fa-f:]`)
+
 // freeAddresses returns the lowest address of each of the gateway's inner networks that no peer has, and none had within reuse_after.
 func freeAddresses(c *config.Config, former []formerAddress) ([]netip.Prefix, error) {
 	taken := newAddressSet()
@@ -93,6 +98,14 @@ func freeAddresses(c *config.Config, former []formerAddress) ([]netip.Prefix, er
 	}
 	for _, a := range former {
 		taken.add(a.Address)
+	}
+	for _, bad := range c.Bad { // what the file wants will be its peer's when somebody mends it
+		text, _ := os.ReadFile(bad.File) // unreadable: config finds a clash later
+		for _, word := range addressLike.FindAllString(string(text), -1) {
+			if addr, err := netip.ParseAddr(word); err == nil {
+				taken.add(netip.PrefixFrom(addr, addr.BitLen()))
+			}
+		}
 	}
 	var free []netip.Prefix
 	for i, network := range c.Listen.WireGuard.Address {

@@ -126,10 +126,19 @@ func (f *peerFolder) add(c *config.Config, p config.Peer) (string, error) {
 	if err := f.write(path, peerYAML(p)); err != nil {
 		return "", fmt.Errorf("write peer %s: %w", p.Name, err)
 	}
-	if _, err := config.Load(c.Path); err != nil {
+	if err := fits(c, path); err != nil {
 		return "", f.undo(err, path)
 	}
 	return path, nil
+}
+
+// fits returns nil if the configuration is valid with what is written to path now.
+func fits(c *config.Config, path string) error {
+	next, err := c.Reload()
+	if err != nil {
+		return err
+	}
+	return next.ErrOf(path)
 }
 
 // undo removes a file that add wrote, after err.
@@ -144,6 +153,9 @@ func (f *peerFolder) undo(err error, path string) error {
 func (f *peerFolder) own(c *config.Config, name string) (config.Peer, string, error) {
 	i := slices.IndexFunc(c.Peers, func(p config.Peer) bool { return p.Name == name })
 	if i < 0 {
+		if err := c.ErrOf(peerPath(c, name)); err != nil {
+			return config.Peer{}, "", fmt.Errorf("the file of peer %s has a fault: mend it or remove it: %w", name, err)
+		}
 		return config.Peer{}, "", fmt.Errorf("there is no peer %q", name)
 	}
 	p, path := c.Peers[i], peerPath(c, name)
@@ -181,7 +193,7 @@ func (f *peerFolder) replace(c *config.Config, path string, p config.Peer) error
 	if err != nil {
 		return fmt.Errorf("write peer %s: %w", p.Name, err)
 	}
-	if _, err := config.Load(c.Path); err != nil {
+	if err := fits(c, path); err != nil {
 		return errors.Join(err, f.write(path, string(before)))
 	}
 	return nil
@@ -201,7 +213,7 @@ func (f *peerFolder) remove(c *config.Config, name string) (string, error) {
 	if err := os.Rename(path, aside); err != nil {
 		return "", fmt.Errorf("remove peer %s: %w", name, err)
 	}
-	if _, err = config.Load(c.Path); err == nil {
+	if _, err = c.Reload(); err == nil {
 		err = f.remember(c, p)
 	}
 	if err != nil {

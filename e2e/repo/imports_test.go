@@ -157,7 +157,7 @@ func picture() []row {
 				"cmd/internal/laptop", "cmd/internal/lists", "policy", "router", "router/clients", "router/hostnet/direct", "router/transport", "dnsproxy"}, nil},
 		{"cmd/internal/daemon", "the composition root: it puts the others together, starts and stops them, and nothing but commands imports it",
 			[]string{"*", "cmd/internal/..."}, []string{sys, prom}},
-		{"cmd/internal/lastgood", "the copy of the last configuration that worked", []string{"cmd/internal/config"}, nil},
+		{"cmd/internal/lastgood", "the copy of the last configuration that worked", []string{"cmd/internal/config", "cmd/internal/private"}, nil},
 		{"cmd/internal/systemd", "what the service manager is told", nil, []string{"github.com/coreos/go-systemd/v22/daemon"}},
 		{"cmd/internal/demo", "the world of the demo, made of namespaces or of stacks in memory, its keys and the table it prints",
 			[]string{"e2e/netlab", "cmd/internal/...", "router/transport/wireguard", "stack", "stack/link"}, []string{sys}},

@@ -119,7 +119,7 @@ func (k ruleChecker) match(path string, m Match) {
 		k.oneOf(at, value, "category", "categories", append(slices.Sorted(maps.Keys(k.Categories)), starter...))
 	})
 	each("peer", m.Peer, func(at, value string) {
-		k.oneOf(at, value, "peer", "peers", k.peerNames())
+		k.peerName(at, value)
 	})
 	each("group", m.Group, func(at, value string) { k.name(at, "group", value) }) // it may have no members: see emptyGroups
 	if m.Not != nil {
@@ -140,12 +140,18 @@ func (k ruleChecker) gateway(path string, m Match) {
 	}
 }
 
-func (k ruleChecker) peerNames() []string {
+// peerName checks the name of a peer.
+func (k ruleChecker) peerName(at, name string) {
 	var names []string
 	for _, p := range k.Peers {
+		if p.Name == name {
+			return
+		}
 		names = append(names, p.Name)
 	}
-	return names
+	if !k.absent(name) {
+		k.oneOf(at, name, "peer", "peers", names)
+	}
 }
 
 // emptyGroups returns a warning for each group that a rule names and no peer is in. That is no fault, so that somebody can be
@@ -215,7 +221,7 @@ func (k ruleChecker) tests() {
 	for i, test := range k.Tests {
 		path := fmt.Sprintf("tests[%d]", i)
 		if test.From != "" {
-			k.oneOf(path+".from", test.From, "peer", "peers", k.peerNames())
+			k.peerName(path+".from", test.From)
 		}
 		if test.To == "" {
 			k.fault(path+".to", "write a URL, host or address", "the test has no destination")

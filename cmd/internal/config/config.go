@@ -65,11 +65,21 @@ type Config struct {
 	Files []string `yaml:"-"`
 	// Inputs are the files that values name and that penstock reads, such as profiles, keys and lists.
 	Inputs []string `yaml:"-"`
+	// Bad are the files of peers that have faults, and Absent the peers that rules and tests name and that may be in one of them
+	// that is left out. Only LoadServing and the reloads leave any.
+	Bad    []BadPeers `yaml:"-"`
+	Absent []string   `yaml:"-"`
 
 	root      string              // of the copy that this was loaded from; "" for the files themselves
 	positions map[string]Position // where each value is written, by path: rules[2].match.domain[0]
 	lines     map[string][]string // of each file, as it was read
 	warnings  []string            // see Warnings
+
+	globs   map[string]*sections // of include, with what is in the files that they match
+	globbed map[string]*globbed  // those files
+	seen    Seen                 // the same as they were before they were read
+	fresh   map[string]bool      // whether a file of peers says something that is not in force yet
+	leftOut int                  // files of peers
 }
 
 // Position is a place in a configuration file.

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
 	"penstock/policy"
@@ -38,7 +37,7 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 		defer func() { d.status.ReloadEnded(err); d.metrics.reloadEnded(err) }()
 	}
 	old := d.live.Now()
-	cfg, err := config.Load(old.Config.Path)
+	cfg, err := old.Config.Reload()
 	if err != nil {
 		return res, err
 	}
