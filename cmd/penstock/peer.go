@@ -96,7 +96,7 @@ func reloadAfter(cmd *cobra.Command, e *env) error {
 		return nil
 	}
 	defer client.Close()
-	if _, err := client.Reload(cmd.Context(), control.ReloadQuery{}); err != nil {
+	if _, err := client.Reload(cmd.Context(), control.ReloadQuery{PeersOnly: true}); err != nil {
 		return fmt.Errorf("the change is written, but the running penstock refuses the configuration: mend it and run penstock reload: %w", err)
 	}
 	return nil

@@ -175,6 +175,7 @@ type Rules struct {
 type ReloadQuery struct {
 	DryRun     bool `json:"dryRun,omitempty"`     // check and count, change nothing
 	KillDenied bool `json:"killDenied,omitempty"` // end live flows that the new rules block
+	PeersOnly  bool `json:"peersOnly,omitempty"`  // read only the files of peers, and keep everything else as it is
 }
 
 // Reloaded is what a reload did, or would do.

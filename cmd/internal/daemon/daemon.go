@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -79,6 +80,7 @@ type Daemon struct {
 	flowLog  *flowlog.Log     // nil without flow_log
 	flows    *report.Flows
 	status   *report.Process
+	process  atomic.Pointer[report.Process] // status, once it is complete
 	clock    clock.Record
 
 	reloading sync.Mutex    // held during a reload
@@ -200,6 +202,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, Flows: d.flows, Started: d.started, Version: d.opts.Version,
 	}
 	d.status.RunsCopy(d.opts.Fault)
+	d.process.Store(d.status)
 	return nil
 }
 
@@ -319,6 +322,9 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("last handshake", d.clock.Run)
 	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
 	start("reload", d.awaitReload)
+	if d.gateway != nil {
+		start("peers", gateway.Watch{Every: time.Second, Folders: folders{d}, Log: d.log}.Run)
+	}
 	start("service manager", d.notify)
 	if d.opts.Fault == nil {
 		d.keep(d.live.Now())

@@ -31,9 +31,9 @@ type Process struct {
 	Started time.Time
 	Version string
 
-	reloadError atomic.Pointer[string]   // nil: the last reload succeeded
-	waiting     atomic.Pointer[[]string] // see Waits
-	fault       atomic.Pointer[string]   // nil: penstock runs the present configuration, or an earlier version of it
+	refused [2]atomic.Pointer[string] // errors of the last reload, and of the last reload of the peers alone; nil: it succeeded
+	waiting atomic.Pointer[[]string]  // see Waits
+	fault   atomic.Pointer[string]    // nil: penstock runs the present configuration, or an earlier version of it
 }
 
 // Overall returns the state of the process, which is the worst state of the transports in use. A gateway that needs no
@@ -150,9 +150,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		verdict = "degraded: runs the last good configuration, because the present one has a fault: " + *fault + "; " + verdict
 	}
 	st.Verdict = verdict
-	if err := s.reloadError.Load(); err != nil {
-		st.ReloadError = *err
-	}
+	st.ReloadError = s.reloadError()
 	if waiting := s.waiting.Load(); waiting != nil {
 		st.Restart = *waiting
 	}
@@ -190,14 +188,30 @@ func otherVPNs(list []direct.Other) []control.OtherVPN {
 	return out
 }
 
-// ReloadEnded keeps the error of the last reload for the status; nil clears it.
-func (s *Process) ReloadEnded(err error) {
-	if err == nil {
-		s.reloadError.Store(nil)
-		return
+// ReloadEnded keeps the error of the last reload for the status; nil clears it. A reload of everything is one of the peers too.
+func (s *Process) ReloadEnded(peersOnly bool, err error) {
+	if !peersOnly {
+		s.refused[1].Store(nil)
 	}
-	text := err.Error()
-	s.reloadError.Store(&text)
+	i := 0
+	if peersOnly {
+		i = 1
+	}
+	s.refused[i].Store(nil)
+	if err != nil {
+		text := err.Error()
+		s.refused[i].Store(&text)
+	}
+}
+
+// reloadError returns why the last reload was refused, or "".
+func (s *Process) reloadError() string {
+	for i := range s.refused {
+		if text := s.refused[i].Load(); text != nil {
+			return *text
+		}
+	}
+	return ""
 }
 
 // Waits keeps which sections of the configuration have changed since the start and need a restart, for the status.
