@@ -105,7 +105,7 @@ func (fake) ListLookup(_ context.Context, name string) ([]control.ListHit, error
 func (fake) ListRefresh(context.Context) error { return nil }
 
 func (fake) Peers(context.Context) ([]control.PeerStatus, error) {
-	return []control.PeerStatus{{Name: "ana", Addresses: []string{"10.78.0.2/32"}, Groups: []string{"staff"}}}, nil
+	return []control.PeerStatus{{Name: "ana", Addresses: []string{"10.78.0.2/32"}, Groups: []string{"staff"}, State: "idle"}}, nil
 }
 
 // serveFake serves a fake until the script ends.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,13 +14,12 @@ import (
 func newPeerCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "peer",
-		Short: "Add, list, disable and remove the peers of a gateway",
+		Short: "Add, list, show, disable and remove the peers of a gateway",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needsCommand,
 	}
-	cmd.AddCommand(newPeerAddCommand(e), newPeerListCommand(e), newPeerRemoveCommand(e),
-		newPeerSwitchCommand(e, "disable", "Refuse a peer, and keep its key and address"),
-		newPeerSwitchCommand(e, "enable", "Let a disabled peer connect again"))
+	cmd.AddCommand(newPeerAddCommand(e), newPeerListCommand(e), newPeerShowCommand(e), newPeerRemoveCommand(e),
+		newPeerDisableCommand(e), newPeerEnableCommand(e))
 	return cmd
 }
 
@@ -102,37 +100,6 @@ func reloadAfter(cmd *cobra.Command, e *env) error {
 	return nil
 }
 
-func newPeerListCommand(e *env) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the peers of the running gateway",
-		Args:  takes(0, 0),
-		RunE: e.asking(func(ctx context.Context, client *control.Client, _ []string) error {
-			answer, err := client.Peers(ctx)
-			if err != nil {
-				return err
-			}
-			return printRows(e.stdout, asJSON, answer, peerRows)
-		}),
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
-}
-
-func peerRows(answer control.Peers) [][]string {
-	rows := [][]string{{"PEER", "ADDRESSES", "GROUPS", "ENDPOINT", "HANDSHAKE", "RX", "TX"}}
-	for _, p := range answer.Peers {
-		shake := ago(time.Now(), p.LastHandshake)
-		if p.Disabled {
-			shake = "disabled"
-		}
-		rows = append(rows, []string{p.Name, strings.Join(p.Addresses, " "), strings.Join(p.Groups, " "), p.Endpoint,
-			shake, bytesText(p.RxBytes), bytesText(p.TxBytes)})
-	}
-	return rows
-}
-
 func newPeerRemoveCommand(e *env) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
@@ -156,33 +123,83 @@ rests for listen.wireguard.reuse_after before another peer gets it.`,
 	return cmd
 }
 
-// newPeerSwitchCommand makes disable or enable.
-func newPeerSwitchCommand(e *env, word, short string) *cobra.Command {
+// newPeerDisableCommand makes disable.
+func newPeerDisableCommand(e *env) *cobra.Command {
 	var file string
-	disabled := word == "disable"
 	cmd := &cobra.Command{
-		Use:   word + " NAME",
-		Short: short,
+		Use:   "disable NAME",
+		Short: "Refuse a peer, and keep its key and address",
 		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return changePeers(cmd, e, file, args[0], func(c *config.Config, folder *peerFolder) (bool, error) {
-				p, path, err := folder.own(c, args[0])
-				if err != nil {
-					return false, err
+			return changePeer(cmd, e, file, args[0], func(p *config.Peer) (did, already string, err error) {
+				if p.Disabled {
+					return "", "disabled already", nil
 				}
-				if p.Disabled == disabled {
-					fmt.Fprintf(e.stderr, "peer %s is %sd already\n", p.Name, word)
-					return false, nil
-				}
-				p.Disabled = disabled
-				if err := folder.replace(c, path, p); err != nil {
-					return false, err
-				}
-				fmt.Fprintf(e.stderr, "peer %s is %sd\n", p.Name, word)
-				return true, nil
+				p.Disabled = true
+				return "disabled", "", nil
 			})
 		},
 	}
 	gatewayFlag(cmd, &file)
 	return cmd
+}
+
+// newPeerEnableCommand makes enable.
+func newPeerEnableCommand(e *env) *cobra.Command {
+	var file, expires string
+	cmd := &cobra.Command{
+		Use:   "enable NAME",
+		Short: "Let a peer connect again that is disabled or has expired",
+		Args:  takes(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			until, err := parseExpiry(expires, time.Now())
+			if err != nil {
+				return err
+			}
+			return changePeer(cmd, e, file, args[0], func(p *config.Peer) (did, already string, err error) {
+				did = "enabled"
+				if expires != "" {
+					p.Expires, did = until, "enabled until "+until.Local().Format(time.DateTime)
+					if until.IsZero() {
+						did = "enabled for good"
+					}
+				}
+				disabled := p.Disabled
+				p.Disabled = false
+				switch {
+				case p.State(time.Now()) == "expired":
+					return "", "", fmt.Errorf("peer %s expired at %s: give it more time with --expires", p.Name, p.Expires.Local().Format(time.DateTime))
+				case !disabled && expires == "":
+					return "", "enabled already", nil
+				}
+				return did, "", nil
+			})
+		},
+	}
+	gatewayFlag(cmd, &file)
+	cmd.Flags().StringVar(&expires, "expires", "", expiresUsage)
+	return cmd
+}
+
+// changePeer changes a peer that peer add has written. change says what it did, or that there was nothing to do.
+func changePeer(cmd *cobra.Command, e *env, file, name string, change func(*config.Peer) (did, already string, err error)) error {
+	return changePeers(cmd, e, file, name, func(c *config.Config, folder *peerFolder) (bool, error) {
+		p, path, err := folder.own(c, name)
+		if err != nil {
+			return false, err
+		}
+		did, already, err := change(&p)
+		if err != nil {
+			return false, err
+		}
+		if already != "" {
+			fmt.Fprintf(e.stderr, "peer %s is %s\n", p.Name, already)
+			return false, nil
+		}
+		if err := folder.replace(c, path, p); err != nil {
+			return false, err
+		}
+		fmt.Fprintf(e.stderr, "peer %s is %s\n", p.Name, did)
+		return true, nil
+	})
 }

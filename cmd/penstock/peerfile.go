@@ -104,6 +104,9 @@ func peerYAML(p config.Peer) string {
 	if p.Disabled {
 		b.WriteString("    disabled: true\n")
 	}
+	if !p.Expires.IsZero() {
+		fmt.Fprintf(&b, "    expires: %q\n", p.Expires.Format(time.RFC3339))
+	}
 	return b.String()
 }
 

@@ -154,7 +154,7 @@ func picture() []row {
 				"router/pathmon", "router/ondemand", "router/portal", "router/transport", "stack", "stack/link"}, []string{sys}},
 		{"cmd/internal/report", "what operators are told, in the words of the control API; nothing imports it but the daemon",
 			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/edition", "cmd/internal/egress", "cmd/internal/gateway",
-				"cmd/internal/laptop", "cmd/internal/lists", "policy", "router", "router/clients", "router/hostnet/direct", "router/transport", "dnsproxy"}, []string{prom}},
+				"cmd/internal/laptop", "cmd/internal/lists", "policy", "router", "router/clients", "router/hostnet/direct", "router/transport", "router/transport/wireguard", "dnsproxy"}, []string{prom}},
 		{"cmd/internal/daemon", "the composition root: it puts the others together, starts and stops them, and nothing but commands imports it",
 			[]string{"*", "cmd/internal/..."}, []string{sys, prom}},
 		{"cmd/internal/lastgood", "the copy of the last configuration that worked", []string{"cmd/internal/config", "cmd/internal/private"}, nil},

@@ -184,3 +184,14 @@ func (c *claims) overlaps(prefix netip.Prefix) []claim {
 	slices.SortFunc(list, func(a, b claim) int { return cmp.Or(cmp.Compare(a.peer, b.peer), a.Compare(b.Prefix)) })
 	return list
 }
+
+// State returns disabled or expired for a peer that may not connect at a time, and otherwise "".
+func (p Peer) State(now time.Time) string {
+	switch {
+	case p.Disabled:
+		return "disabled"
+	case !p.Expires.IsZero() && !now.Before(p.Expires):
+		return "expired"
+	}
+	return ""
+}

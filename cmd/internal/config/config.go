@@ -107,6 +107,8 @@ type Peer struct {
 	PersistentKeepalive time.Duration `yaml:"persistent_keepalive"`
 	// Disabled refuses the peer but keeps its entry.
 	Disabled bool `yaml:"disabled"`
+	// Expires is when the peer's access ends: then its flows and handshakes are refused, and its entry is kept.
+	Expires time.Time `yaml:"expires"`
 
 	Pos Position `yaml:"-"`
 }

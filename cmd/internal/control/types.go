@@ -263,6 +263,10 @@ type PeerStatus struct {
 	Name          string    `json:"name"`
 	Addresses     []string  `json:"addresses"`
 	Groups        []string  `json:"groups,omitempty"`
+	State         string    `json:"state"` // active (a handshake within 3 min), idle, disabled or expired; empty where nothing runs
+	PublicKey     string    `json:"publicKey"`
+	Position      string    `json:"position"`           // file:line of its entry
+	Expires       time.Time `json:"expires,omitzero"`   // zero: never
 	Endpoint      string    `json:"endpoint,omitempty"` // where it was last heard from
 	LastHandshake time.Time `json:"lastHandshake,omitzero"`
 	RxBytes       uint64    `json:"rxBytes"` // from the peer

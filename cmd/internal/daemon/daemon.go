@@ -191,12 +191,12 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 			Metrics: d.metrics.stack, Log: d.log,
 		})
 		if err != nil {
-			return refused(cfg, "listen.wireguard.listen_port", "", err)
+			return config.Refused(cfg, "listen.wireguard.listen_port", "", err)
 		}
 		opened.add(d.gateway.Close)
 	}
 	if err := d.laptop.Open(d.handle, stackLimits(cfg.Limits), d.metrics.stack); err != nil {
-		return refused(cfg, "listen.tun.name", "", err)
+		return config.Refused(cfg, "listen.tun.name", "", err)
 	}
 	d.status = &report.Process{
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, Flows: d.flows, Started: d.started, Version: d.opts.Version,
@@ -298,7 +298,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 			Listen: cfg.Metrics.Listen, Gatherer: d.registry, Ready: d.status.Ready, Logger: d.log,
 		})
 		if err != nil {
-			return refused(cfg, "metrics.listen", "stop the program that uses it or choose another port", err)
+			return config.Refused(cfg, "metrics.listen", "stop the program that uses it or choose another port", err)
 		}
 		opened.add(monitor.Close)
 		start("metrics", monitor.Run)
@@ -307,7 +307,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("dns", d.dns.Run)
 	start("dns settings", d.followTransports)
 	if err := d.dns.listen(ctx, cfg, start); err != nil {
-		return refused(cfg, "dns.listen", "stop the program that uses it or choose another address", err)
+		return config.Refused(cfg, "dns.listen", "stop the program that uses it or choose another address", err)
 	}
 	d.egress.Run(start)
 	d.laptop.SetSearch(d.egress.Search())

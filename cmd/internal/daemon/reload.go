@@ -126,6 +126,17 @@ func (f folders) Read(ctx context.Context) error {
 	return err
 }
 
+func (f folders) Expire(now time.Time) error {
+	f.d.reloading.Lock()
+	defer f.d.reloading.Unlock()
+	next, changed := f.d.live.Now().At(now)
+	if !changed {
+		return nil
+	}
+	f.d.log.Info("who may connect has changed, because peers have expired")
+	return f.d.use(next)
+}
+
 // rejudge judges the forwarded live flows again, by a policy and with the clients of an edition.
 func (d *Daemon) rejudge(e *edition.Edition, p *policy.Policy) []router.Change {
 	changed := d.router.Rejudge(func(f *policy.Flow) bool {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/lists"
@@ -329,5 +330,38 @@ func TestRulesThatCaptureDNSThemselvesAreLeftAlone(t *testing.T) {
 	}
 	if got := live.Decide(to(t, "dns://192.0.2.2")).Rule; got != "rest" {
 		t.Errorf("what the rule does not capture: got rule %s, want rest", got)
+	}
+}
+
+func TestAPeerExpires(t *testing.T) {
+	end := time.Now().Add(time.Hour).Truncate(time.Second)
+	cfg := loadIn(t, t.TempDir(), atGateway+`peers:
+  - {name: ana, public_key: "`+anaKey+`", allowed_ips: 10.99.0.2/32}
+  - {name: bob, public_key: "`+bobKey+`", allowed_ips: 10.99.0.3/32, expires: "`+end.Format(time.RFC3339)+`"}
+`+rest)
+	e, err := compileAlone(t, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ana, bob := netip.MustParseAddr("10.99.0.2"), netip.MustParseAddr("10.99.0.3")
+	before, _ := e.Clients.Peer(ana)
+	if _, ok := e.Clients.Peer(bob); !ok {
+		t.Error("bob has an hour left and is not known")
+	}
+	if next, changed := e.At(end.Add(-time.Second)); changed || next != e {
+		t.Error("a second before the end: the edition has changed")
+	}
+	next, changed := e.At(end)
+	if _, ok := next.Clients.Peer(bob); !changed || ok {
+		t.Errorf("at the end: changed is %v, and bob is known: %v", changed, ok)
+	}
+	if after, ok := next.Clients.Peer(ana); !ok || after != before {
+		t.Errorf("at the end: ana has the key %d, had %d", after, before)
+	}
+	if gone := e.Clients.Gone(next.Clients); len(gone) != 1 {
+		t.Errorf("got clients %d that are gone, want bob's key", gone)
+	}
+	if _, changed := next.At(end.Add(time.Hour)); changed {
+		t.Error("an hour after the end: the edition has changed again")
 	}
 }

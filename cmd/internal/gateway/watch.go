@@ -15,9 +15,11 @@ type Folders interface {
 	Look() (now config.Seen, changed bool)
 	// Read puts in force what the files say.
 	Read(context.Context) error
+	// Expire lets go of peers that may no longer connect at a time.
+	Expire(now time.Time) error
 }
 
-// Watch reads files of peers that have changed. It waits until they look the same twice, because somebody may be writing them.
+// Watch lets go of peers that expire, and reads files of peers that have changed. It waits until they look the same twice, because somebody may be writing them.
 // What it could not read, it reads again when it looks different.
 type Watch struct {
 	Every   time.Duration // between two looks
@@ -35,6 +37,9 @@ func (w Watch) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		}
+		if err := w.Folders.Expire(time.Now()); err != nil {
+			w.Log.Error("peers that have expired may still be connected", "err", err)
 		}
 		now, changed := w.Folders.Look()
 		if changed && maps.Equal(now, last) && !maps.Equal(now, refused) {

@@ -16,6 +16,7 @@ type fakeFolders struct {
 	word, inForce string
 	reads         int
 	err           error
+	asked         []time.Time // for peers that have expired
 }
 
 func (f *fakeFolders) Look() (now config.Seen, changed bool) {
@@ -28,6 +29,11 @@ func (f *fakeFolders) Read(context.Context) error {
 		f.inForce = f.word
 	}
 	return f.err
+}
+
+func (f *fakeFolders) Expire(now time.Time) error {
+	f.asked = append(f.asked, now)
+	return nil
 }
 
 func TestWatchReadsWhatHasChangedOnce(t *testing.T) {
@@ -61,6 +67,9 @@ func TestWatchReadsWhatHasChangedOnce(t *testing.T) {
 			if f.reads != row.want {
 				t.Errorf("%s: got %d reads, want %d", row.sentence, f.reads, row.want)
 			}
+		}
+		if n := len(f.asked); n != 24 || !f.asked[n-1].After(f.asked[0]) {
+			t.Errorf("got %d questions for peers that have expired, want one at each of 24 looks", n)
 		}
 		cancel()
 		if err := <-done; err != nil {
