@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,7 +40,7 @@ func changePeers(cmd *cobra.Command, e *env, file, name string, change func(*con
 	if err != nil || !changed {
 		return err
 	}
-	return reloadAfter(cmd, e)
+	return reloadAfter(cmd, e, name)
 }
 
 // lockedChange holds the lock of the peers' folder, if there is one, while change works.
@@ -86,8 +87,8 @@ func runningStatus(cmd *cobra.Command, e *env) (control.Status, error) {
 	return client.Status(cmd.Context())
 }
 
-// reloadAfter tells the running gateway that its peers changed.
-func reloadAfter(cmd *cobra.Command, e *env) error {
+// reloadAfter tells the running gateway that a peer changed.
+func reloadAfter(cmd *cobra.Command, e *env, name string) error {
 	client, err := e.dial(cmd.Context())
 	if err != nil {
 		fmt.Fprintln(e.stderr, "the change takes effect when penstock reads its configuration again:", err)
@@ -96,6 +97,15 @@ func reloadAfter(cmd *cobra.Command, e *env) error {
 	defer client.Close()
 	if _, err := client.Reload(cmd.Context(), control.ReloadQuery{PeersOnly: true}); err != nil {
 		return fmt.Errorf("the change is written, but the running penstock refuses the configuration: mend it and run penstock reload: %w", err)
+	}
+	s, err := client.Status(cmd.Context())
+	if err != nil || s.Peers == nil {
+		return err
+	}
+	for _, bad := range s.Peers.Bad {
+		if filepath.Base(bad.File) == name+".yaml" {
+			return fmt.Errorf("the change is written, but the running penstock does not take it: %s", bad.Error)
+		}
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func addPeer(cmd *cobra.Command, e *env, p newPeer, name string) error {
 		if err != nil {
 			return false, err
 		}
-		addresses, err := freeAddresses(c, former)
+		addresses, err := freeAddresses(c, append(former, inForce(cmd.Context(), e, c)...))
 		if err != nil {
 			return false, err
 		}

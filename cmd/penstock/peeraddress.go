@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -82,6 +83,31 @@ func (f *peerFolder) writeFormer(list []formerAddress) error {
 	return f.write(filepath.Join(f.dir, formerName), string(text)+"\n")
 }
 
+// inForce returns the addresses of the running gateway's peers. If a file has a fault now, they may be in force and in no file.
+func inForce(ctx context.Context, e *env, c *config.Config) []formerAddress {
+	client, err := e.dial(ctx)
+	if err != nil {
+		return nil // nothing runs
+	}
+	defer client.Close()
+	if s, err := client.Status(ctx); err != nil || s.Config != c.Path {
+		return nil
+	}
+	answer, err := client.Peers(ctx)
+	if err != nil {
+		return nil
+	}
+	var list []formerAddress
+	for _, p := range answer.Peers {
+		for _, text := range p.Addresses {
+			if prefix, err := netip.ParsePrefix(text); err == nil {
+				list = append(list, formerAddress{Address: prefix, Peer: p.Name})
+			}
+		}
+	}
+	return list
+}
+
 // addressLike finds words that may be addresses.
 var addressLike = regexp.MustCompile(`[0-9A-Fa-f:.]*[0-9A-Fa-f:]`)
 
@@ -124,6 +150,9 @@ func noAddress(c *config.Config, i int, former []formerAddress) error {
 	mend := "remove peers, or give the gateway a larger network"
 	var next time.Time
 	for _, a := range former {
+		if a.Removed.IsZero() {
+			continue // its peer is there
+		}
 		if end := a.Removed.Add(c.Listen.WireGuard.ReuseAfter); network.Overlaps(a.Address) && (next.IsZero() || end.Before(next)) {
 			next = end
 		}

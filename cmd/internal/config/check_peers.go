@@ -23,7 +23,7 @@ func (k listenChecker) peers() {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int {
-		return cmp.Compare(k.precedence(k.Peers[a].Pos.File), k.precedence(k.Peers[b].Pos.File))
+		return cmp.Compare(k.standing[k.Peers[a].Pos.File], k.standing[k.Peers[b].Pos.File])
 	})
 	taken := claims{own: k.ownPublicKey(), names: make(map[string]int), keys: make(map[string]int), single: make(map[netip.Addr]int)}
 	for _, i := range order {

@@ -75,11 +75,11 @@ type Config struct {
 	lines     map[string][]string // of each file, as it was read
 	warnings  []string            // see Warnings
 
-	globs   map[string]*sections // of include, with what is in the files that they match
-	globbed map[string]*globbed  // those files
-	seen    Seen                 // the same as they were before they were read
-	fresh   map[string]bool      // whether a file of peers says something that is not in force yet
-	leftOut int                  // files of peers
+	globs    map[string]*sections // of include, with what is in the files that they match
+	globbed  map[string]*globbed  // those files
+	seen     Seen                 // the same as they were before they were read
+	standing map[string]standing  // of files of peers
+	leftOut  int                  // files of peers
 }
 
 // Position is a place in a configuration file.
@@ -180,6 +180,8 @@ type Beacon struct {
 type Metrics struct {
 	// Listen is the address that serves /metrics, /healthz and /readyz over plain HTTP. Without it they are not served.
 	Listen string `yaml:"listen"`
+	// Peers adds the handshake and the bytes of each peer of a gateway. That is three series for each, with its name.
+	Peers bool `yaml:"peers"`
 }
 
 // Control configures the control socket.

@@ -57,7 +57,7 @@ func Parse(path string, text []byte) (*Config, error) {
 func newDecoder(path string) *decoder {
 	c := &Config{
 		Path: path, positions: make(map[string]Position), lines: make(map[string][]string),
-		globs: make(map[string]*sections), globbed: make(map[string]*globbed), fresh: make(map[string]bool), seen: make(Seen),
+		globs: make(map[string]*sections), globbed: make(map[string]*globbed), standing: make(map[string]standing), seen: make(Seen),
 	}
 	setDefaults(reflect.ValueOf(c).Elem())
 	return &decoder{config: c}

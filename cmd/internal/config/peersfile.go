@@ -72,7 +72,7 @@ func (c *Config) ReloadPeers() (*Config, error) {
 // former is the Former of the next configuration.
 func (c *Config) former(file string) (text []byte, ok bool) {
 	file = c.Input(file)
-	return []byte(strings.Join(c.lines[file], "\n")), c.holdsPeers(file)
+	return []byte(strings.Join(c.lines[file], "\n")), c.lines[file] != nil && c.holdsPeers(file)
 }
 
 // Kept returns the text that is in force instead of a file of peers that has faults.
@@ -214,13 +214,14 @@ func (c *Config) holdsPeers(file string) bool {
 	return g != nil && !g.more && !g.others.more && (g.peers || g.others.peers)
 }
 
-// precedence is the rank of a file whose peers want what others have: 0 if it says what is in force already.
-func (c *Config) precedence(file string) int {
-	if c.fresh[file] {
-		return 1
-	}
-	return 0
-}
+// standing is the rank of a file whose peers want what others have. The zero value is that of files that are no files of peers.
+type standing int
+
+const (
+	unchanged standing = iota // it says what is in force
+	changed                   // an earlier version of it is in force
+	fresh                     // nothing of it is in force
+)
 
 // text returns the text of a file, decoded.
 func (d *decoder) text(path string) ([]byte, error) {
@@ -232,7 +233,9 @@ func (d *decoder) text(path string) ([]byte, error) {
 		return []byte(strings.Join(rest.lines[path], "\n")), nil
 	}
 	if g == nil || p.former == nil {
-		d.config.fresh[path] = g != nil
+		if g != nil {
+			d.config.standing[path] = fresh
+		}
 		return readFile(path)
 	}
 	former, known := p.former(path)
@@ -242,7 +245,12 @@ func (d *decoder) text(path string) ([]byte, error) {
 		return former, nil
 	}
 	text, err := readFile(path)
-	d.config.fresh[path] = !known || !slices.Equal(former, text)
+	switch {
+	case !known:
+		d.config.standing[path] = fresh
+	case !slices.Equal(former, text):
+		d.config.standing[path] = changed
+	}
 	return text, err
 }
 

@@ -207,3 +207,27 @@ func TestLookSeesEachChange(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoHadAnAddressKeepsIt has a newcomer that wants an address of ana, whose file changes as well.
+func TestWhoHadAnAddressKeepsIt(t *testing.T) {
+	dir, path := folder(t)
+	before, err := LoadServing(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "peers.d/aaa.yaml", strings.Replace(eveFile, "10.78.0.9", "10.78.0.2", 1))
+	for _, step := range []string{"when it comes", "when ana's file changes", "when it stays"} {
+		c, err := before.Reload()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := peersOf(c); got != "ana@10.78.0.2 ben@10.78.0.3" || len(c.Bad) != 1 || filepath.Base(c.Bad[0].File) != "aaa.yaml" || c.Bad[0].Kept {
+			t.Errorf("%s: got peers %q and bad files %+v, want ana and ben, and the newcomer left out", step, got, c.Bad)
+		}
+		if step == "when ana's file changes" && !slices.Equal(c.Peers[0].Groups, []string{"staff"}) {
+			t.Errorf("%s: got %+v, want it to be in force", step, c.Peers[0])
+		}
+		write(t, dir, "peers.d/ana.yaml", strings.Replace(anaFile, "}]", ", groups: staff}]", 1))
+		before = c
+	}
+}

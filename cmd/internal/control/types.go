@@ -22,6 +22,7 @@ type Status struct {
 	Listen     []string          `json:"listen"` // what packets come from: "tun pen0", "wireguard :51820"
 	Transports []TransportStatus `json:"transports"`
 	Flows      FlowCounts        `json:"flows"`
+	Peers      *PeerCounts       `json:"peers,omitempty"` // nil where penstock is no gateway
 	// PolicyGeneration grows with every reload that changed the rules.
 	PolicyGeneration uint64 `json:"policyGeneration"`
 	// ReloadError is why the last reload was refused; empty if it was not.
@@ -62,6 +63,23 @@ type FlowCounts struct {
 	Active    int    `json:"active"`
 	Forwarded uint64 `json:"forwarded"`
 	Denied    uint64 `json:"denied"`
+}
+
+// PeerCounts are numbers of a gateway's peers. Each peer is in one of them.
+type PeerCounts struct {
+	Active   int `json:"active"` // with a handshake within 3 min
+	Idle     int `json:"idle"`
+	Disabled int `json:"disabled"`
+	Expired  int `json:"expired"`
+	// Bad are the files of peers that have faults.
+	Bad []BadPeers `json:"bad,omitempty"`
+}
+
+// BadPeers is a file of peers that has faults.
+type BadPeers struct {
+	File  string `json:"file"`
+	Kept  bool   `json:"kept"` // an earlier version is in force; else its peers are left out
+	Error string `json:"error"`
 }
 
 // Flow is one flow, live or finished. The names of its fields are those of the flow log.

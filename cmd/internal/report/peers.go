@@ -20,7 +20,9 @@ type Peers struct {
 }
 
 // Peers returns the configured peers with their sessions.
-func (p *Peers) Peers(context.Context) ([]control.PeerStatus, error) {
+func (p *Peers) Peers(context.Context) ([]control.PeerStatus, error) { return p.list(), nil }
+
+func (p *Peers) list() []control.PeerStatus {
 	sessions := make(map[string]wireguard.PeerStatus)
 	for _, s := range p.Gateway.Peers() {
 		sessions[s.Name] = s
@@ -49,5 +51,26 @@ func (p *Peers) Peers(context.Context) ([]control.PeerStatus, error) {
 		}
 		list = append(list, s)
 	}
-	return list, nil
+	return list
+}
+
+// counts returns how many peers of a list are in each state, and the files of peers that have faults.
+func (p *Peers) counts(list []control.PeerStatus) *control.PeerCounts {
+	c := new(control.PeerCounts)
+	for _, peer := range list {
+		switch peer.State {
+		case "active":
+			c.Active++
+		case "idle":
+			c.Idle++
+		case "disabled":
+			c.Disabled++
+		case "expired":
+			c.Expired++
+		}
+	}
+	for _, bad := range p.Live.Config().Bad {
+		c.Bad = append(c.Bad, control.BadPeers{File: bad.File, Kept: bad.Kept, Error: bad.String()})
+	}
+	return c
 }

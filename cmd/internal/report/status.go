@@ -145,6 +145,14 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		st.Degraded = true
 		verdict = "degraded: " + trouble + "; " + verdict
 	}
+	if s.Gateway != nil {
+		p := &Peers{s.Live, s.Gateway}
+		st.Peers = p.counts(p.list())
+		if n := len(st.Peers.Bad); n > 0 {
+			st.Degraded = true
+			verdict = fmt.Sprintf("degraded: files of peers with faults: %d; ", n) + verdict
+		}
+	}
 	if fault := s.fault.Load(); fault != nil {
 		st.Degraded = true
 		verdict = "degraded: runs the last good configuration, because the present one has a fault: " + *fault + "; " + verdict
