@@ -53,6 +53,9 @@ type Config struct {
 	Tests []Test `yaml:"tests"`
 	// Metrics configures the endpoint for Prometheus and health checks.
 	Metrics Metrics `yaml:"metrics"`
+	// Health lists what must be reached for /readyz to say ready, each as host:port. Every 10 s penstock opens a TCP connection to
+	// each of them and closes it, by the rules for this machine: a rule for some peers does not match.
+	Health []string `yaml:"health"`
 	// Control configures the socket that penstock's own commands use.
 	Control Control `yaml:"control"`
 	// FlowLog records every finished flow.

@@ -23,6 +23,8 @@ type Status struct {
 	Transports []TransportStatus `json:"transports"`
 	Flows      FlowCounts        `json:"flows"`
 	Peers      *PeerCounts       `json:"peers,omitempty"` // nil where penstock is no gateway
+	// Health is what the last dials of the health targets found.
+	Health []HealthTarget `json:"health,omitempty"`
 	// PolicyGeneration grows with every reload that changed the rules.
 	PolicyGeneration uint64 `json:"policyGeneration"`
 	// ReloadError is why the last reload was refused; empty if it was not.
@@ -63,6 +65,14 @@ type FlowCounts struct {
 	Active    int    `json:"active"`
 	Forwarded uint64 `json:"forwarded"`
 	Denied    uint64 `json:"denied"`
+}
+
+// HealthTarget is what must be reached for penstock to be ready.
+type HealthTarget struct {
+	Target  string    `json:"target"`
+	Reached bool      `json:"reached"`
+	Since   time.Time `json:"since"` // of Reached
+	Error   string    `json:"error,omitempty"`
 }
 
 // PeerCounts are numbers of a gateway's peers. Each peer is in one of them.

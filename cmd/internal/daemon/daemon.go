@@ -28,6 +28,7 @@ import (
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/flowlog"
 	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/laptop"
 	"penstock/cmd/internal/lastgood"
 	"penstock/cmd/internal/lists"
@@ -80,6 +81,8 @@ type Daemon struct {
 	flowLog  *flowlog.Log     // nil without flow_log
 	flows    *report.Flows
 	status   *report.Process
+	explain  *report.Policy
+	health   *health.Targets
 	process  atomic.Pointer[report.Process] // status, once it is complete
 	clock    clock.Record
 
@@ -198,8 +201,14 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if err := d.laptop.Open(d.handle, stackLimits(cfg.Limits), d.metrics.stack); err != nil {
 		return config.Refused(cfg, "listen.tun.name", "", err)
 	}
+	names := &report.DNS{Server: d.dns.Server, Live: d.live, Settings: func() dnsproxy.Settings { return *d.dns.settings.Load() }, Log: d.log}
+	d.explain = &report.Policy{Live: d.live, Egress: d.egress, DNS: names, Flows: d.flows, Place: d.ways().Place, Others: d.laptop.Others, Log: d.log}
+	d.health = health.New(health.Config{
+		Targets: func() []string { return d.live.Config().Health }, Dial: d.explain.Reach, Changed: func() { tell(d.changed) }, Log: d.log,
+	})
 	d.status = &report.Process{
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, Flows: d.flows, Started: d.started, Version: d.opts.Version,
+		Health: d.health,
 	}
 	d.status.RunsCopy(d.opts.Fault)
 	d.process.Store(d.status)
@@ -320,6 +329,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("lists", d.live.Lists.Run)
 	start("exceptions", d.endExceptions)
 	start("last handshake", d.clock.Run)
+	start("health", d.health.Run)
 	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
 	start("reload", d.awaitReload)
 	if d.gateway != nil {
@@ -354,11 +364,10 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 	if socket == "" {
 		socket = cfg.Control.Socket
 	}
-	names := &report.DNS{Server: d.dns.Server, Live: d.live, Settings: func() dnsproxy.Settings { return *d.dns.settings.Load() }, Log: d.log}
 	c := control.Config{
 		Socket: socket, Group: cfg.Control.Group, Logger: d.log,
-		Process: process{d.status, d}, Flows: d.flows, DNS: names, Lists: &report.Lists{Live: d.live, Log: d.log},
-		Policy:     &report.Policy{Live: d.live, Egress: d.egress, DNS: names, Flows: d.flows, Place: d.ways().Place, Others: d.laptop.Others, Log: d.log},
+		Process: process{d.status, d}, Flows: d.flows, DNS: d.explain.DNS, Lists: &report.Lists{Live: d.live, Log: d.log},
+		Policy:     d.explain,
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil {

@@ -12,6 +12,7 @@ type Collector struct {
 	each    bool            // peers by their names too
 
 	state, reloaded           *prometheus.Desc
+	target                    *prometheus.Desc
 	peers, badFiles           *prometheus.Desc
 	handshake, received, sent *prometheus.Desc
 }
@@ -26,6 +27,7 @@ func NewCollector(process func() *Process, each bool) *Collector {
 		each:     each,
 		state:    desc("penstock_state", "1 for the current state of the process, 0 for the others.", "state"),
 		reloaded: desc("penstock_policy_reload_success", "1 if the last reload succeeded, 0 if it was refused."),
+		target:   desc("penstock_health_target_up", "1 if a health target was reached when it was last dialled, else 0.", "target"),
 
 		peers:    desc("penstock_peers", "Peers of the gateway by state: active is a handshake within the last three minutes.", "state"),
 		badFiles: desc("penstock_peers_bad_files", "Files of peers that have faults, so that their peers are as they were before, or left out."),
@@ -38,7 +40,7 @@ func NewCollector(process func() *Process, each bool) *Collector {
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.state, c.reloaded, c.peers, c.badFiles, c.handshake, c.received, c.sent} {
+	for _, desc := range []*prometheus.Desc{c.state, c.reloaded, c.target, c.peers, c.badFiles, c.handshake, c.received, c.sent} {
 		ch <- desc
 	}
 }
@@ -54,6 +56,11 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.state, prometheus.GaugeValue, number(s == now), s.String())
 	}
 	ch <- prometheus.MustNewConstMetric(c.reloaded, prometheus.GaugeValue, number(reloaded))
+	if p != nil && p.Health != nil {
+		for _, t := range p.Health.Last() {
+			ch <- prometheus.MustNewConstMetric(c.target, prometheus.GaugeValue, number(t.Err == nil), t.Name)
+		}
+	}
 	if p != nil && p.Gateway != nil {
 		c.collectPeers(&Peers{p.Live, p.Gateway}, ch)
 	}

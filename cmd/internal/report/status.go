@@ -14,13 +14,14 @@ import (
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/laptop"
 	"penstock/policy"
 	"penstock/router/hostnet/direct"
 	"penstock/router/transport"
 )
 
-// Process reports the state of penstock as a whole. All fields except Gateway must be set.
+// Process reports the state of penstock as a whole. All fields except Gateway and Health must be set.
 type Process struct {
 	Live    *edition.Live
 	Egress  *egress.Egress
@@ -28,6 +29,7 @@ type Process struct {
 	Follow  *laptop.Follower
 	Gateway *gateway.Gateway // nil without listen.wireguard
 	Flows   *Flows
+	Health  *health.Targets // nil: there are no targets
 	Started time.Time
 	Version string
 
@@ -86,11 +88,13 @@ func (s *Process) Ready() error {
 	if trouble := s.Laptop.Trouble(); trouble != "" {
 		return errors.New(trouble)
 	}
-	h := s.Overall()
-	if h.State == transport.Connected {
-		return nil
+	if h := s.Overall(); h.State != transport.Connected {
+		return errors.New(line(h))
 	}
-	return errors.New(line(h))
+	if s.Health != nil {
+		return s.Health.Err()
+	}
+	return nil
 }
 
 // line describes a transport's health in one line.
@@ -144,6 +148,19 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	if trouble := s.Laptop.Trouble(); trouble != "" {
 		st.Degraded = true
 		verdict = "degraded: " + trouble + "; " + verdict
+	}
+	if s.Health != nil {
+		if err := s.Health.Err(); err != nil {
+			st.Degraded = true
+			verdict = "degraded: " + err.Error() + "; " + verdict
+		}
+		for _, t := range s.Health.Last() {
+			one := control.HealthTarget{Target: t.Name, Reached: t.Err == nil, Since: t.Since}
+			if t.Err != nil {
+				one.Error = t.Err.Error()
+			}
+			st.Health = append(st.Health, one)
+		}
 	}
 	if s.Gateway != nil {
 		p := &Peers{s.Live, s.Gateway}
