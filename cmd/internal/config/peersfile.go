@@ -49,7 +49,7 @@ func LoadServing(path string, former Former) (*Config, error) {
 
 // Reload reads the files again, as LoadServing does. The former text of a file is that in c.
 func (c *Config) Reload() (*Config, error) {
-	return serving(c.Path, c.Path, peersFiles{former: c.former})
+	return serving(c.Path, c.Path, peersFiles{former: c.former, before: c})
 }
 
 // ReloadPeers is Reload for the files of peers alone: it takes the text of all other files from c.
@@ -57,7 +57,7 @@ func (c *Config) ReloadPeers() (*Config, error) {
 	if c.root != "" {
 		return c.Reload() // a copy is run only until the files themselves are mended
 	}
-	next, err := serving(c.Path, c.Path, peersFiles{former: c.former, rest: c})
+	next, err := serving(c.Path, c.Path, peersFiles{former: c.former, before: c, rest: c})
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +96,7 @@ func (c *Config) ErrOf(file string) error {
 // peersFiles says what to do about files of peers while a configuration is read.
 type peersFiles struct {
 	former Former
+	before *Config         // is in force; may be nil
 	rest   *Config         // has the text of all other files; nil: they are read
 	kept   map[string]bool // the former text is used, because the present one has faults
 	out    map[string]bool // the file is left out, because neither text can be used
@@ -161,8 +162,8 @@ func (p *peersFiles) giveUp(file string, faults []Fault) {
 // isPattern reports whether an entry of include is a glob.
 func isPattern(entry string) bool { return strings.ContainsAny(entry, "*?[") }
 
-// sectionLine finds the first word of a line that begins a section, in text that cannot be parsed.
-var sectionLine = regexp.MustCompile(`(?m)^["']?([a-z_]+)["']?[ \t]*:`)
+// sectionKey finds words that may be sections, in text that cannot be parsed. No key of a peer is called like a section.
+var sectionKey = regexp.MustCompile(`(?m)(?:^|[{,])[ \t]*["']?([a-z_]+)["']?[ \t]*:`)
 
 // sections is what files have in them. Words that are no section say nothing.
 type sections struct{ peers, more bool }
@@ -180,7 +181,7 @@ func (s *sections) join(other sections) {
 // sectionsOf returns what text has in it. It finds sections also where the rest cannot be parsed.
 func sectionsOf(text []byte) sections {
 	var s sections
-	for _, m := range sectionLine.FindAllSubmatch(text, -1) {
+	for _, m := range sectionKey.FindAllSubmatch(text, -1) {
 		s.note(string(m[1]))
 	}
 	return s
@@ -238,9 +239,14 @@ func (d *decoder) text(path string) ([]byte, error) {
 		}
 		return readFile(path)
 	}
+	if p.before != nil && p.before.lines[path] != nil && p.before.globbed[path] != nil {
+		g.join(p.before.globbed[path].sections) // what had rules in it may not be left out
+	}
 	former, known := p.former(path)
 	former = textfile.Decode(former)
-	g.join(sectionsOf(former)) // the present text may be empty
+	if known {
+		g.join(sectionsOf(former)) // the present text may be empty
+	}
 	if p.kept[path] && known {
 		return former, nil
 	}

@@ -122,6 +122,7 @@ func TestOtherFilesAreAllOrNothing(t *testing.T) {
 		{"the configuration itself", "config.yaml", folderConfig + "rulse: []\n"},
 		{"a file of rules among those of peers", "peers.d/rules.yaml", "rules: [{name: no, match: {port: 1}, do: blok}]\n"},
 		{"half a file of rules", "peers.d/rules.yaml", "rules:\n - {name: no, mat"},
+		{"half a file of rules in one line", "peers.d/rules.yaml", "{rules: [{name: no, mat"},
 		{"a file of peers with a rule", "peers.d/ana.yaml", anaFile + "rules: [{name: no, match: {port: 1}, do: blok}]\n"},
 		{"a file of a folder in which another has rules", "more.d/b.yaml", "pe"},
 	} {
@@ -229,5 +230,23 @@ func TestWhoHadAnAddressKeepsIt(t *testing.T) {
 		}
 		write(t, dir, "peers.d/ana.yaml", strings.Replace(anaFile, "}]", ", groups: staff}]", 1))
 		before = c
+	}
+}
+
+// TestAFileThatHadRulesIsNotLeftOut empties a file of rules beside those of peers: nothing in it says what it was.
+func TestAFileThatHadRulesIsNotLeftOut(t *testing.T) {
+	for _, text := range []string{"", "rul", "{ru"} {
+		dir, path := folder(t)
+		write(t, dir, "peers.d/rules.yaml", "rules: [{name: no, match: {port: 1}, do: block}]\n")
+		c, err := LoadServing(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, dir, "peers.d/rules.yaml", text)
+		for _, reload := range []func() (*Config, error){c.Reload, c.ReloadPeers} {
+			if next, err := reload(); err == nil && len(next.Rules) != len(c.Rules) {
+				t.Errorf("%q: got %d rules, want %d or an error", text, len(next.Rules), len(c.Rules))
+			}
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 // fakeFolders looks like a word, and is read when it says something else than what is in force.
 type fakeFolders struct {
+	mu            sync.Mutex // guards below
 	word, inForce string
 	reads         int
 	err           error
@@ -20,10 +22,14 @@ type fakeFolders struct {
 }
 
 func (f *fakeFolders) Look() (now config.Seen, changed bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return config.Seen{"peers.d/*.yaml": f.word}, f.word != f.inForce
 }
 
 func (f *fakeFolders) Read(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.reads++
 	if f.err == nil {
 		f.inForce = f.word
@@ -32,6 +38,8 @@ func (f *fakeFolders) Read(context.Context) error {
 }
 
 func (f *fakeFolders) Expire(now time.Time) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.asked = append(f.asked, now)
 	return nil
 }
@@ -61,7 +69,9 @@ func TestWatchReadsWhatHasChangedOnce(t *testing.T) {
 			{"what is put back before it is read is not read", "f", nil, 1, 3},
 			{"nor afterwards", "e", nil, 3, 3},
 		} {
+			f.mu.Lock()
 			f.word, f.err = row.word, row.err
+			f.mu.Unlock()
 			time.Sleep(time.Duration(row.looks) * time.Second)
 			synctest.Wait()
 			if f.reads != row.want {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 // world says which targets there are and what a dial of each finds.
 type world struct {
+	mu      sync.Mutex // guards below
 	targets []string
 	found   map[string]error
 	hangs   string // a target whose dial never ends by itself
@@ -20,18 +22,33 @@ type world struct {
 }
 
 func (w *world) dial(ctx context.Context, target string) error {
-	if target == w.hangs {
+	w.mu.Lock()
+	hangs, err := target == w.hangs, w.found[target]
+	w.mu.Unlock()
+	if hangs {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	return w.found[target]
+	return err
+}
+
+func (w *world) names() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.targets
+}
+
+func (w *world) tell() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.told++
 }
 
 func TestReadyIsWhereAllTargetsAreReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{targets: []string{"a:1", "b:2"}, found: map[string]error{}}
 		h := New(Config{
-			Targets: func() []string { return w.targets }, Dial: w.dial, Changed: func() { w.told++ }, Log: slog.New(slog.DiscardHandler),
+			Targets: w.names, Dial: w.dial, Changed: w.tell, Log: slog.New(slog.DiscardHandler),
 		})
 		if err := h.Err(); err == nil || !strings.Contains(err.Error(), "not been dialled yet") {
 			t.Errorf("before the first dial: got %v, want not ready", err)
@@ -40,6 +57,7 @@ func TestReadyIsWhereAllTargetsAreReached(t *testing.T) {
 		over := make(chan error, 1)
 		go func() { over <- h.Run(ctx) }()
 		time.Sleep(patience + time.Second) // between two looks, from now on
+		synctest.Wait()
 		no := errors.New("no route")
 		for _, row := range []struct {
 			sentence string
@@ -57,8 +75,11 @@ func TestReadyIsWhereAllTargetsAreReached(t *testing.T) {
 			{"a new one is not reached", []string{"c:3", "b:2"}, nil, "c:3", "health target c:3 is not reached: no answer within 5s", 4},
 			{"there are none", nil, nil, "", "", 4},
 		} {
+			w.mu.Lock()
 			w.targets, w.hangs, w.found["b:2"] = row.targets, row.hangs, row.b
+			w.mu.Unlock()
 			time.Sleep(Every)
+			synctest.Wait()
 			got := ""
 			if err := h.Err(); err != nil {
 				got = err.Error()
@@ -84,7 +105,7 @@ func TestReadyIsWhereAllTargetsAreReached(t *testing.T) {
 func TestSinceIsWhenItChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{targets: []string{"a:1"}, found: map[string]error{}}
-		h := New(Config{Targets: func() []string { return w.targets }, Dial: w.dial, Changed: func() {}, Log: slog.New(slog.DiscardHandler)})
+		h := New(Config{Targets: w.names, Dial: w.dial, Changed: func() {}, Log: slog.New(slog.DiscardHandler)})
 		start := time.Now()
 		for _, row := range []struct {
 			err  error
