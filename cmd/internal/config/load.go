@@ -41,6 +41,7 @@ func Load(path string) (*Config, error) {
 func LoadCopy(root, path string) (*Config, error) {
 	d := newDecoder(path)
 	d.root, d.config.root = root, root
+	d.config.leftOut = 1 // a file of peers that was left out is not in the copy
 	return d.load(func() {
 		copied := filepath.Join(root, path)
 		d.read(copied, Position{File: copied})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"penstock/cmd/internal/private"
 	"penstock/policy/textfile"
 )
 
@@ -291,7 +292,7 @@ func (d *decoder) paths(pattern string) ([]string, error) {
 	return slices.DeleteFunc(paths, func(path string) bool { return d.peers.out[path] }), nil
 }
 
-// Seen is what the folders of peers looked like at one time, by glob: size, time and mode of each file.
+// Seen is what the folders of peers looked like at one time, by glob: size, time, mode and owner of each file.
 type Seen map[string]string
 
 func look(paths []string) string {
@@ -302,7 +303,7 @@ func look(paths []string) string {
 			fmt.Fprintf(&b, "%s\n", path)
 			continue
 		}
-		fmt.Fprintf(&b, "%s %d %d %v\n", path, info.Size(), info.ModTime().UnixNano(), info.Mode())
+		fmt.Fprintf(&b, "%s %d %d %v %s\n", path, info.Size(), info.ModTime().UnixNano(), info.Mode(), private.Owner(info))
 	}
 	return b.String()
 }

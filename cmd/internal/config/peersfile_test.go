@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -246,6 +247,18 @@ func TestAFileThatHadRulesIsNotLeftOut(t *testing.T) {
 		for _, reload := range []func() (*Config, error){c.Reload, c.ReloadPeers} {
 			if next, err := reload(); err == nil && len(next.Rules) != len(c.Rules) {
 				t.Errorf("%q: got %d rules, want %d or an error", text, len(next.Rules), len(c.Rules))
+			}
+		}
+	}
+}
+
+// TestNoKeyOfAPeerIsASection keeps text that cannot be parsed readable for sectionsOf.
+func TestNoKeyOfAPeerIsASection(t *testing.T) {
+	top := fieldsOf(reflect.TypeFor[Config]())
+	for _, inner := range []reflect.Type{reflect.TypeFor[Peer](), reflect.TypeFor[Secret]()} {
+		for key := range fieldsOf(inner) {
+			if _, known := top[key]; known {
+				t.Errorf("%s has the key %s, which is a section too: half a file of peers would count as one with other sections", inner.Name(), key)
 			}
 		}
 	}

@@ -168,3 +168,26 @@ func TestAFileOfPeersIsKeptAsItWorks(t *testing.T) {
 		}
 	}
 }
+
+// TestACopyWithoutAPeerThatRulesName has a file that never worked, of a peer that a rule and a test are about.
+func TestACopyWithoutAPeerThatRulesName(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("a path below a folder cannot have a drive")
+	}
+	const ben = "peers: [{name: ben, public_key: QKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=, allowed_ips: [10.99.0.3/32]}]\n"
+	text := strings.Replace(gateway, "rules: [", "tests: [{from: ana, to: x.example, expect: block}]\nrules: [{name: ana, match: {peer: ana}, do: block}, ", 1)
+	dir := world(t, map[string]string{"config.yaml": text, "keys/gateway.key": key, "bad.txt": "casino.example\n", "peers.d/ana.yaml": "peers: [{na", "peers.d/ben.yaml": ben})
+	path := filepath.Join(dir, "config.yaml")
+	good := Copy{Dir: filepath.Join(t.TempDir(), "good")}
+	c, err := config.LoadServing(path, good.Former)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := good.Keep(append(c.Files, c.Inputs...), c.Kept); err != nil {
+		t.Fatal(err)
+	}
+	copied, _, err := good.Load(path)
+	if err != nil || len(copied.Peers) != 1 {
+		t.Errorf("got %v, %v; want a copy that can be run, with ben", copied, err)
+	}
+}
