@@ -50,7 +50,6 @@ func check(cfg *Config) error {
 			}
 			errs = append(errs, r.unknown("category", m.Category, cfg.Categories)...)
 			errs = append(errs, r.unknown("peer", m.Peer, cfg.Peers)...)
-			errs = append(errs, r.unknown("group", m.Group, cfg.Groups)...)
 		}
 	}
 	return errors.Join(errs...)

@@ -18,7 +18,6 @@ type Config struct {
 	Categories []string // categories that rules may name
 	Egresses   []string // transports and transport groups that rules may name, besides "direct" and "dns"
 	Peers      []string // peers that rules may name
-	Groups     []string // peer groups that rules may name
 }
 
 // Names of the egresses that every configuration has.

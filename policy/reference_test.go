@@ -140,7 +140,7 @@ func newPolicy(tb testing.TB, rules []Rule, lists *blocklist.Set) *Policy {
 	tb.Helper()
 	p, err := New(Config{
 		Rules: rules, Lists: func() *blocklist.Set { return lists }, Categories: world.categories,
-		Egresses: world.egresses, Peers: world.peers, Groups: world.groups,
+		Egresses: world.egresses, Peers: world.peers,
 	})
 	if err != nil {
 		tb.Fatal(err)

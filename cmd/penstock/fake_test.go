@@ -26,6 +26,7 @@ func (f fake) Status(context.Context) (control.Status, error) {
 			{Name: "legacy", Kind: "openvpn", State: "blocked", Reason: "auth_failed", Error: "the server refused the password"},
 		},
 		Flows: control.FlowCounts{Active: 1, Forwarded: 5, Denied: 2},
+		Peers: &control.PeerCounts{Idle: 1, Bad: []control.BadPeers{{File: "/etc/penstock/peers.d/mia.yaml", Error: "its peers are left out: mia.yaml:2:5: not YAML"}}},
 	}, nil
 }
 
@@ -105,7 +106,7 @@ func (fake) ListLookup(_ context.Context, name string) ([]control.ListHit, error
 func (fake) ListRefresh(context.Context) error { return nil }
 
 func (fake) Peers(context.Context) ([]control.PeerStatus, error) {
-	return []control.PeerStatus{{Name: "ana", Addresses: []string{"10.78.0.2/32"}, Groups: []string{"staff"}}}, nil
+	return []control.PeerStatus{{Name: "ana", Addresses: []string{"10.78.0.200/32"}, Groups: []string{"staff"}, State: "idle"}}, nil
 }
 
 // serveFake serves a fake until the script ends.

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,13 +15,12 @@ import (
 func newPeerCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "peer",
-		Short: "Add, list, disable and remove the peers of a gateway",
+		Short: "Add, list, show, disable and remove the peers of a gateway",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needsCommand,
 	}
-	cmd.AddCommand(newPeerAddCommand(e), newPeerListCommand(e), newPeerRemoveCommand(e),
-		newPeerSwitchCommand(e, "disable", "Refuse a peer, and keep its key and address"),
-		newPeerSwitchCommand(e, "enable", "Let a disabled peer connect again"))
+	cmd.AddCommand(newPeerAddCommand(e), newPeerListCommand(e), newPeerShowCommand(e), newPeerRemoveCommand(e),
+		newPeerDisableCommand(e), newPeerEnableCommand(e))
 	return cmd
 }
 
@@ -41,7 +40,7 @@ func changePeers(cmd *cobra.Command, e *env, file, name string, change func(*con
 	if err != nil || !changed {
 		return err
 	}
-	return reloadAfter(cmd, e)
+	return reloadAfter(cmd, e, name)
 }
 
 // lockedChange holds the lock of the peers' folder, if there is one, while change works.
@@ -54,7 +53,7 @@ func lockedChange(ctx context.Context, c *config.Config, name string, change fun
 		return false, err
 	}
 	defer folder.close()
-	if c, err = config.Load(c.Path); err != nil { // another command may have changed it before we had the lock
+	if c, err = config.LoadServing(c.Path, nil); err != nil { // another command may have changed it before we had the lock
 		return false, err
 	}
 	return change(c, folder)
@@ -69,7 +68,7 @@ func loadGateway(cmd *cobra.Command, e *env, file string) (*config.Config, error
 		}
 		file = s.Config
 	}
-	c, err := config.Load(file)
+	c, err := config.LoadServing(file, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -88,49 +87,27 @@ func runningStatus(cmd *cobra.Command, e *env) (control.Status, error) {
 	return client.Status(cmd.Context())
 }
 
-// reloadAfter tells the running gateway that its peers changed.
-func reloadAfter(cmd *cobra.Command, e *env) error {
+// reloadAfter tells the running gateway that a peer changed.
+func reloadAfter(cmd *cobra.Command, e *env, name string) error {
 	client, err := e.dial(cmd.Context())
 	if err != nil {
 		fmt.Fprintln(e.stderr, "the change takes effect when penstock reads its configuration again:", err)
 		return nil
 	}
 	defer client.Close()
-	if _, err := client.Reload(cmd.Context(), control.ReloadQuery{}); err != nil {
+	if _, err := client.Reload(cmd.Context(), control.ReloadQuery{PeersOnly: true}); err != nil {
 		return fmt.Errorf("the change is written, but the running penstock refuses the configuration: mend it and run penstock reload: %w", err)
 	}
-	return nil
-}
-
-func newPeerListCommand(e *env) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the peers of the running gateway",
-		Args:  takes(0, 0),
-		RunE: e.asking(func(ctx context.Context, client *control.Client, _ []string) error {
-			answer, err := client.Peers(ctx)
-			if err != nil {
-				return err
-			}
-			return printRows(e.stdout, asJSON, answer, peerRows)
-		}),
+	s, err := client.Status(cmd.Context())
+	if err != nil || s.Peers == nil {
+		return err
 	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
-}
-
-func peerRows(answer control.Peers) [][]string {
-	rows := [][]string{{"PEER", "ADDRESSES", "GROUPS", "ENDPOINT", "HANDSHAKE", "RX", "TX"}}
-	for _, p := range answer.Peers {
-		shake := ago(time.Now(), p.LastHandshake)
-		if p.Disabled {
-			shake = "disabled"
+	for _, bad := range s.Peers.Bad {
+		if filepath.Base(bad.File) == name+".yaml" {
+			return fmt.Errorf("the change is written, but the running penstock does not take it: %s", bad.Error)
 		}
-		rows = append(rows, []string{p.Name, strings.Join(p.Addresses, " "), strings.Join(p.Groups, " "), p.Endpoint,
-			shake, bytesText(p.RxBytes), bytesText(p.TxBytes)})
 	}
-	return rows
+	return nil
 }
 
 func newPeerRemoveCommand(e *env) *cobra.Command {
@@ -156,33 +133,83 @@ rests for listen.wireguard.reuse_after before another peer gets it.`,
 	return cmd
 }
 
-// newPeerSwitchCommand makes disable or enable.
-func newPeerSwitchCommand(e *env, word, short string) *cobra.Command {
+// newPeerDisableCommand makes disable.
+func newPeerDisableCommand(e *env) *cobra.Command {
 	var file string
-	disabled := word == "disable"
 	cmd := &cobra.Command{
-		Use:   word + " NAME",
-		Short: short,
+		Use:   "disable NAME",
+		Short: "Refuse a peer, and keep its key and address",
 		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return changePeers(cmd, e, file, args[0], func(c *config.Config, folder *peerFolder) (bool, error) {
-				p, path, err := folder.own(c, args[0])
-				if err != nil {
-					return false, err
+			return changePeer(cmd, e, file, args[0], func(p *config.Peer) (did, already string, err error) {
+				if p.Disabled {
+					return "", "disabled already", nil
 				}
-				if p.Disabled == disabled {
-					fmt.Fprintf(e.stderr, "peer %s is %sd already\n", p.Name, word)
-					return false, nil
-				}
-				p.Disabled = disabled
-				if err := folder.replace(c, path, p); err != nil {
-					return false, err
-				}
-				fmt.Fprintf(e.stderr, "peer %s is %sd\n", p.Name, word)
-				return true, nil
+				p.Disabled = true
+				return "disabled", "", nil
 			})
 		},
 	}
 	gatewayFlag(cmd, &file)
 	return cmd
+}
+
+// newPeerEnableCommand makes enable.
+func newPeerEnableCommand(e *env) *cobra.Command {
+	var file, expires string
+	cmd := &cobra.Command{
+		Use:   "enable NAME",
+		Short: "Let a peer connect again that is disabled or has expired",
+		Args:  takes(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			until, err := parseExpiry(expires, time.Now())
+			if err != nil {
+				return err
+			}
+			return changePeer(cmd, e, file, args[0], func(p *config.Peer) (did, already string, err error) {
+				did = "enabled"
+				if expires != "" {
+					p.Expires, did = until, "enabled until "+until.Local().Format(time.DateTime)
+					if until.IsZero() {
+						did = "enabled for good"
+					}
+				}
+				disabled := p.Disabled
+				p.Disabled = false
+				switch {
+				case p.State(time.Now()) == "expired":
+					return "", "", fmt.Errorf("peer %s expired at %s: give it more time with --expires", p.Name, p.Expires.Local().Format(time.DateTime))
+				case !disabled && expires == "":
+					return "", "enabled already", nil
+				}
+				return did, "", nil
+			})
+		},
+	}
+	gatewayFlag(cmd, &file)
+	cmd.Flags().StringVar(&expires, "expires", "", expiresUsage)
+	return cmd
+}
+
+// changePeer changes a peer that peer add has written. change says what it did, or that there was nothing to do.
+func changePeer(cmd *cobra.Command, e *env, file, name string, change func(*config.Peer) (did, already string, err error)) error {
+	return changePeers(cmd, e, file, name, func(c *config.Config, folder *peerFolder) (bool, error) {
+		p, path, err := folder.own(c, name)
+		if err != nil {
+			return false, err
+		}
+		did, already, err := change(&p)
+		if err != nil {
+			return false, err
+		}
+		if already != "" {
+			fmt.Fprintf(e.stderr, "peer %s is %s\n", p.Name, already)
+			return false, nil
+		}
+		if err := folder.replace(c, path, p); err != nil {
+			return false, err
+		}
+		fmt.Fprintf(e.stderr, "peer %s is %s\n", p.Name, did)
+		return true, nil
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/mdp/qrterminal/v3"
 	"github.com/spf13/cobra"
@@ -20,6 +21,7 @@ type newPeer struct {
 	endpoint   string // where the peer dials; empty: the configuration's
 	allowedIPs []string
 	groups     []string
+	expires    string // see parseExpiry; empty: never
 	out        string
 	qr         bool
 }
@@ -32,6 +34,9 @@ func newPeerAddCommand(e *env) *cobra.Command {
 		Long: `Make a key pair for a new peer, choose the next free address, and print the configuration that
 any WireGuard program reads, or a QR code of it for the phone apps. The private key is kept
 nowhere else.
+
+With --expires its access ends at a time: after a duration such as 8h or 30d, at the end of a day such
+as 2026-12-31, or at a moment such as 2026-12-31T18:00:00Z.
 
 An address that belonged to another peer is free after listen.wireguard.reuse_after.
 
@@ -49,6 +54,7 @@ the lines to add to the configuration.`,
 	f.StringVar(&p.endpoint, "endpoint", "", "`HOST:PORT` that the peer dials (default listen.wireguard.endpoint)")
 	f.StringSliceVar(&p.allowedIPs, "allowed-ips", nil, "`NETWORKS` that the peer sends through the tunnel (default all)")
 	f.StringSliceVar(&p.groups, "group", nil, "`GROUPS` that the peer is in")
+	f.StringVar(&p.expires, "expires", "", expiresUsage)
 	f.StringVarP(&p.out, "out", "o", "", "write the peer's configuration to this `FILE`, which only you can read")
 	f.BoolVar(&p.qr, "qr", false, "print a QR code instead of the configuration")
 	return cmd
@@ -57,6 +63,10 @@ the lines to add to the configuration.`,
 func addPeer(cmd *cobra.Command, e *env, p newPeer, name string) error {
 	if err := config.CheckName(name); err != nil {
 		return usagef("%v: choose another", err)
+	}
+	expires, err := parseExpiry(p.expires, time.Now())
+	if err != nil {
+		return err
 	}
 	return changePeers(cmd, e, p.file, name, func(c *config.Config, folder *peerFolder) (changed bool, err error) {
 		for _, other := range c.Peers {
@@ -68,7 +78,7 @@ func addPeer(cmd *cobra.Command, e *env, p newPeer, name string) error {
 		if err != nil {
 			return false, err
 		}
-		addresses, err := freeAddresses(c, former)
+		addresses, err := freeAddresses(c, append(former, inForce(cmd.Context(), e, c)...))
 		if err != nil {
 			return false, err
 		}
@@ -77,7 +87,7 @@ func addPeer(cmd *cobra.Command, e *env, p newPeer, name string) error {
 		if err != nil {
 			return false, err
 		}
-		peer := config.Peer{Name: name, PublicKey: key.Public().String(), AllowedIPs: addresses, Groups: p.groups}
+		peer := config.Peer{Name: name, PublicKey: key.Public().String(), AllowedIPs: addresses, Groups: p.groups, Expires: expires}
 		if folder == nil {
 			if err := p.deliver(e, client); err != nil {
 				return false, err

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"time"
 
@@ -80,6 +83,34 @@ func (f *peerFolder) writeFormer(list []formerAddress) error {
 	return f.write(filepath.Join(f.dir, formerName), string(text)+"\n")
 }
 
+// inForce returns the addresses of the running gateway's peers. If a file has a fault now, they may be in force and in no file.
+func inForce(ctx context.Context, e *env, c *config.Config) []formerAddress {
+	client, err := e.dial(ctx)
+	if err != nil {
+		return nil // nothing runs
+	}
+	defer client.Close()
+	if s, err := client.Status(ctx); err != nil || s.Config != c.Path {
+		return nil
+	}
+	answer, err := client.Peers(ctx)
+	if err != nil {
+		return nil
+	}
+	var list []formerAddress
+	for _, p := range answer.Peers {
+		for _, text := range p.Addresses {
+			if prefix, err := netip.ParsePrefix(text); err == nil {
+				list = append(list, formerAddress{Address: prefix, Peer: p.Name})
+			}
+		}
+	}
+	return list
+}
+
+// addressLike finds words that may be addresses.
+var addressLike = regexp.MustCompile(`[0-9A-Fa-f:.]*[0-9A-Fa-f:]`)
+
 // freeAddresses returns the lowest address of each of the gateway's inner networks that no peer has, and none had within reuse_after.
 func freeAddresses(c *config.Config, former []formerAddress) ([]netip.Prefix, error) {
 	taken := newAddressSet()
@@ -93,6 +124,14 @@ func freeAddresses(c *config.Config, former []formerAddress) ([]netip.Prefix, er
 	}
 	for _, a := range former {
 		taken.add(a.Address)
+	}
+	for _, bad := range c.Bad { // what the file wants will be its peer's when somebody mends it
+		text, _ := os.ReadFile(bad.File) // unreadable: config finds a clash later
+		for _, word := range addressLike.FindAllString(string(text), -1) {
+			if addr, err := netip.ParseAddr(word); err == nil {
+				taken.add(netip.PrefixFrom(addr, addr.BitLen()))
+			}
+		}
 	}
 	var free []netip.Prefix
 	for i, network := range c.Listen.WireGuard.Address {
@@ -111,6 +150,9 @@ func noAddress(c *config.Config, i int, former []formerAddress) error {
 	mend := "remove peers, or give the gateway a larger network"
 	var next time.Time
 	for _, a := range former {
+		if a.Removed.IsZero() {
+			continue // its peer is there
+		}
 		if end := a.Removed.Add(c.Listen.WireGuard.ReuseAfter); network.Overlaps(a.Address) && (next.IsZero() || end.Before(next)) {
 			next = end
 		}

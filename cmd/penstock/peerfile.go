@@ -104,6 +104,9 @@ func peerYAML(p config.Peer) string {
 	if p.Disabled {
 		b.WriteString("    disabled: true\n")
 	}
+	if !p.Expires.IsZero() {
+		fmt.Fprintf(&b, "    expires: %q\n", p.Expires.Format(time.RFC3339))
+	}
 	return b.String()
 }
 
@@ -126,10 +129,19 @@ func (f *peerFolder) add(c *config.Config, p config.Peer) (string, error) {
 	if err := f.write(path, peerYAML(p)); err != nil {
 		return "", fmt.Errorf("write peer %s: %w", p.Name, err)
 	}
-	if _, err := config.Load(c.Path); err != nil {
+	if err := fits(c, path); err != nil {
 		return "", f.undo(err, path)
 	}
 	return path, nil
+}
+
+// fits returns nil if the configuration is valid with what is written to path now.
+func fits(c *config.Config, path string) error {
+	next, err := c.Reload()
+	if err != nil {
+		return err
+	}
+	return next.ErrOf(path)
 }
 
 // undo removes a file that add wrote, after err.
@@ -144,6 +156,9 @@ func (f *peerFolder) undo(err error, path string) error {
 func (f *peerFolder) own(c *config.Config, name string) (config.Peer, string, error) {
 	i := slices.IndexFunc(c.Peers, func(p config.Peer) bool { return p.Name == name })
 	if i < 0 {
+		if err := c.ErrOf(peerPath(c, name)); err != nil {
+			return config.Peer{}, "", fmt.Errorf("the file of peer %s has a fault: mend it or remove it: %w", name, err)
+		}
 		return config.Peer{}, "", fmt.Errorf("there is no peer %q", name)
 	}
 	p, path := c.Peers[i], peerPath(c, name)
@@ -181,7 +196,7 @@ func (f *peerFolder) replace(c *config.Config, path string, p config.Peer) error
 	if err != nil {
 		return fmt.Errorf("write peer %s: %w", p.Name, err)
 	}
-	if _, err := config.Load(c.Path); err != nil {
+	if err := fits(c, path); err != nil {
 		return errors.Join(err, f.write(path, string(before)))
 	}
 	return nil
@@ -201,7 +216,7 @@ func (f *peerFolder) remove(c *config.Config, name string) (string, error) {
 	if err := os.Rename(path, aside); err != nil {
 		return "", fmt.Errorf("remove peer %s: %w", name, err)
 	}
-	if _, err = config.Load(c.Path); err == nil {
+	if _, err = c.Reload(); err == nil {
 		err = f.remember(c, p)
 	}
 	if err != nil {
@@ -213,12 +228,8 @@ func (f *peerFolder) remove(c *config.Config, name string) (string, error) {
 	return path, nil
 }
 
-// needs returns a sentence for each place that is invalid without a peer: rules and tests that name it, and rules that
-// name a group whose last member it is.
+// needs returns a sentence for each place that is invalid without a peer: rules and tests that name it.
 func needs(c *config.Config, p config.Peer) []string {
-	last := slices.DeleteFunc(slices.Clone(p.Groups), func(g string) bool {
-		return slices.ContainsFunc(c.Peers, func(other config.Peer) bool { return other.Name != p.Name && slices.Contains(other.Groups, g) })
-	})
 	var list []string
 	need := func(path, format string, args ...any) {
 		list = append(list, fmt.Sprintf("%s: ", c.Position(path))+fmt.Sprintf(format, args...))
@@ -226,11 +237,6 @@ func needs(c *config.Config, p config.Peer) []string {
 	for i, rule := range c.Rules {
 		path := fmt.Sprintf("rules[%d].match", i)
 		for m := rule.Match; m != nil; m, path = m.Not, path+".not" {
-			for j, g := range m.Group {
-				if slices.Contains(last, g) {
-					need(fmt.Sprintf("%s.group[%d]", path, j), "rule %s is for group %s, and %s is its last member: remove the group from the rule, or add a member first", rule.Name, g, p.Name)
-				}
-			}
 			for j, name := range m.Peer {
 				if name == p.Name {
 					need(fmt.Sprintf("%s.peer[%d]", path, j), "rule %s is for peer %s: remove the peer from the rule first", rule.Name, name)

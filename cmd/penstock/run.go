@@ -42,7 +42,7 @@ runs the copy, and says so in the log and in the status. Mend the fault and run 
 					return err
 				}
 			}
-			c, err := loadNamed(file)
+			c, err := loadServing(file, o.Good.Former)
 			if err == nil {
 				err = e.run(cmd.Context(), c, o)
 			}
@@ -91,4 +91,12 @@ func loadNamed(file string) (*config.Config, error) {
 		return nil, usagef("which configuration? name it with -c FILE")
 	}
 	return config.Load(file)
+}
+
+// loadServing loads the configuration that -c names, in spite of faults in files of peers.
+func loadServing(file string, former config.Former) (*config.Config, error) {
+	if file == "" {
+		return loadNamed(file)
+	}
+	return config.LoadServing(file, former)
 }

@@ -102,6 +102,19 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		fmt.Fprintln(w, "listen", l)
 	}
 	fmt.Fprintf(w, "flows %d active, %d forwarded, %d denied, policy %d\n", s.Flows.Active, s.Flows.Forwarded, s.Flows.Denied, s.PolicyGeneration)
+	for _, t := range s.Health {
+		if t.Reached {
+			fmt.Fprintf(w, "health %s reached for %s\n", t.Target, age(now.Sub(t.Since)))
+		} else {
+			fmt.Fprintf(w, "health %s not reached for %s: %s\n", t.Target, age(now.Sub(t.Since)), t.Error)
+		}
+	}
+	if n := s.Peers; n != nil {
+		fmt.Fprintf(w, "peers %d active in the last 3 minutes, %d idle, %d disabled, %d expired\n", n.Active, n.Idle, n.Disabled, n.Expired)
+		for _, bad := range n.Bad {
+			fmt.Fprintf(w, "the file of peers %s has a fault: %s\n", bad.File, bad.Error)
+		}
+	}
 	if s.ReloadError != "" {
 		fmt.Fprintln(w, "the last reload was refused:", printable(reloadError))
 	}

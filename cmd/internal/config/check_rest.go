@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/url"
+	"slices"
 )
 
 // onDemand checks that no step follows one that always applies.
@@ -42,6 +43,13 @@ func (k *checker) condition(path string, c Condition) {
 func (k *checker) rest() {
 	if k.Metrics.Listen != "" {
 		k.hostPort("metrics.listen", k.Metrics.Listen)
+	}
+	for i, target := range k.Health {
+		path := fmt.Sprintf("health[%d]", i)
+		k.endpoint(path, target)
+		if slices.Contains(k.Health[:i], target) {
+			k.fault(path, "keep one of them", "health has %s twice", target)
+		}
 	}
 	for _, limit := range k.Limits.numbers() {
 		if limit.value < limit.least || limit.value > limit.most {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/config/profile"
+	"penstock/policy/spelling"
 )
 
 // starter are the categories with a built-in list, which rules may use without naming a list of their own. A test compares
@@ -118,11 +119,9 @@ func (k ruleChecker) match(path string, m Match) {
 		k.oneOf(at, value, "category", "categories", append(slices.Sorted(maps.Keys(k.Categories)), starter...))
 	})
 	each("peer", m.Peer, func(at, value string) {
-		k.oneOf(at, value, "peer", "peers", k.peerNames())
+		k.peerName(at, value)
 	})
-	each("group", m.Group, func(at, value string) {
-		k.oneOf(at, value, "group", "groups", k.groups())
-	})
+	each("group", m.Group, func(at, value string) { k.name(at, "group", value) }) // it may have no members: see emptyGroups
 	if m.Not != nil {
 		k.match(path+".not", *m.Not)
 	}
@@ -141,20 +140,47 @@ func (k ruleChecker) gateway(path string, m Match) {
 	}
 }
 
-func (k ruleChecker) peerNames() []string {
+// peerName checks the name of a peer.
+func (k ruleChecker) peerName(at, name string) {
 	var names []string
 	for _, p := range k.Peers {
+		if p.Name == name {
+			return
+		}
 		names = append(names, p.Name)
 	}
-	return names
+	if !k.absent(name) {
+		k.oneOf(at, name, "peer", "peers", names)
+	}
 }
 
-func (k ruleChecker) groups() []string {
-	var groups []string
-	for _, p := range k.Peers {
-		groups = append(groups, p.Groups...)
+// emptyGroups returns a warning for each group that a rule names and no peer is in. That is no fault, so that somebody can be
+// the first in a group, and the last, but it may be a misspelt name.
+func (c *Config) emptyGroups() []string {
+	members := make(map[string]bool)
+	for _, p := range c.Peers {
+		for _, group := range p.Groups {
+			members[group] = true
+		}
 	}
-	return groups
+	known := slices.Sorted(maps.Keys(members))
+	var list []string
+	for i, rule := range c.Rules {
+		path := fmt.Sprintf("rules[%d].match", i)
+		for m := rule.Match; m != nil; m, path = m.Not, path+".not" {
+			for j, group := range m.Group {
+				if members[group] {
+					continue
+				}
+				warning := fmt.Sprintf("%s: no peer is in group %s, which rule %s names", c.Position(fmt.Sprintf("%s.group[%d]", path, j)), group, rule.Name)
+				if near := spelling.Nearest(group, known); near != "" {
+					warning += fmt.Sprintf(": did you mean %q?", near)
+				}
+				list = append(list, warning)
+			}
+		}
+	}
+	return list
 }
 
 // isEmpty reports whether the match has no condition.
@@ -195,7 +221,7 @@ func (k ruleChecker) tests() {
 	for i, test := range k.Tests {
 		path := fmt.Sprintf("tests[%d]", i)
 		if test.From != "" {
-			k.oneOf(path+".from", test.From, "peer", "peers", k.peerNames())
+			k.peerName(path+".from", test.From)
 		}
 		if test.To == "" {
 			k.fault(path+".to", "write a URL, host or address", "the test has no destination")

@@ -53,6 +53,9 @@ type Config struct {
 	Tests []Test `yaml:"tests"`
 	// Metrics configures the endpoint for Prometheus and health checks.
 	Metrics Metrics `yaml:"metrics"`
+	// Health lists what must be reached for /readyz to say ready, each as host:port. Every 10 s penstock opens a TCP connection to
+	// each of them and closes it, by the rules for this machine: a rule for some peers does not match.
+	Health []string `yaml:"health"`
 	// Control configures the socket that penstock's own commands use.
 	Control Control `yaml:"control"`
 	// FlowLog records every finished flow.
@@ -65,11 +68,21 @@ type Config struct {
 	Files []string `yaml:"-"`
 	// Inputs are the files that values name and that penstock reads, such as profiles, keys and lists.
 	Inputs []string `yaml:"-"`
+	// Bad are the files of peers that have faults, and Absent the peers that rules and tests name and that may be in one of them
+	// that is left out. Only LoadServing and the reloads leave any.
+	Bad    []BadPeers `yaml:"-"`
+	Absent []string   `yaml:"-"`
 
 	root      string              // of the copy that this was loaded from; "" for the files themselves
 	positions map[string]Position // where each value is written, by path: rules[2].match.domain[0]
 	lines     map[string][]string // of each file, as it was read
 	warnings  []string            // see Warnings
+
+	globs    map[string]*sections // of include, with what is in the files that they match
+	globbed  map[string]*globbed  // those files
+	seen     Seen                 // the same as they were before they were read
+	standing map[string]standing  // of files of peers
+	leftOut  int                  // files of peers
 }
 
 // Position is a place in a configuration file.
@@ -97,6 +110,8 @@ type Peer struct {
 	PersistentKeepalive time.Duration `yaml:"persistent_keepalive"`
 	// Disabled refuses the peer but keeps its entry.
 	Disabled bool `yaml:"disabled"`
+	// Expires is when the peer's access ends: then its flows and handshakes are refused, and its entry is kept.
+	Expires time.Time `yaml:"expires"`
 
 	Pos Position `yaml:"-"`
 }
@@ -168,6 +183,8 @@ type Beacon struct {
 type Metrics struct {
 	// Listen is the address that serves /metrics, /healthz and /readyz over plain HTTP. Without it they are not served.
 	Listen string `yaml:"listen"`
+	// Peers adds the handshake and the bytes of each peer of a gateway. That is three series for each, with its name.
+	Peers bool `yaml:"peers"`
 }
 
 // Control configures the control socket.

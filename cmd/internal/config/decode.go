@@ -20,8 +20,9 @@ import (
 type decoder struct {
 	config *Config
 	faults []Fault
-	file   string // path of the file being read
-	root   string // of a copy of files; "" for the files themselves
+	file   string      // path of the file being read
+	root   string      // of a copy of files; "" for the files themselves
+	peers  *peersFiles // nil: a fault in a file of peers is like any other
 }
 
 // scalarSetter is a struct that may be written as a single word instead of a mapping.

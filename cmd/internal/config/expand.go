@@ -144,8 +144,18 @@ func (c *Config) warn(format string, args ...any) {
 	c.warnings = append(c.warnings, fmt.Sprintf(format, args...))
 }
 
-// Warnings returns a sentence for each thing that the short form does and its user may not expect.
-func (c *Config) Warnings() []string { return c.warnings }
+// Warnings returns a sentence for each thing that the short form does and its user may not expect, and for each group that a
+// rule names and nobody is in, for each bad file of peers, and for names that may be in one.
+func (c *Config) Warnings() []string {
+	list := append(slices.Clip(c.warnings), c.emptyGroups()...)
+	for _, bad := range c.Bad {
+		list = append(list, fmt.Sprintf("the file of peers %s has a fault: %s", bad.File, bad))
+	}
+	for _, name := range c.Absent {
+		list = append(list, fmt.Sprintf("rules or tests name peer %s, which may be in a file that is left out: its rules match nobody, and its tests are not run", name))
+	}
+	return list
+}
 
 // warnOfRoutes says who decides what goes through the tunnel of an .ovpn file, as far as the file tells.
 func (c *Config) warnOfRoutes(facts profile.Facts) {

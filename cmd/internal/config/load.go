@@ -32,14 +32,17 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, &Error{Faults: []Fault{{Pos: Position{File: path}, Message: err.Error()}}}
 	}
-	return load(abs, func(d *decoder) { d.read(abs, Position{File: path}) })
+	d := newDecoder(abs)
+	return d.load(func() { d.read(abs, Position{File: path}) })
 }
 
 // LoadCopy is Load for a copy below the folder root of the file at path and of the files that it names, each with its whole
 // path below root. What the copy lacks is read where it is. Files that penstock writes are those of the original.
 func LoadCopy(root, path string) (*Config, error) {
-	return load(path, func(d *decoder) {
-		d.root, d.config.root = root, root
+	d := newDecoder(path)
+	d.root, d.config.root = root, root
+	d.config.leftOut = 1 // a file of peers that was left out is not in the copy
+	return d.load(func() {
 		copied := filepath.Join(root, path)
 		d.read(copied, Position{File: copied})
 	})
@@ -47,14 +50,24 @@ func LoadCopy(root, path string) (*Config, error) {
 
 // Parse is Load for text that will be written to path later. An absolute path makes the relative ones in it absolute.
 func Parse(path string, text []byte) (*Config, error) {
-	return load(path, func(d *decoder) { d.decode(path, text) })
+	d := newDecoder(path)
+	return d.load(func() { d.decode(path, textfile.Decode(text)) })
 }
 
-func load(path string, read func(*decoder)) (*Config, error) {
-	c := &Config{Path: path, positions: make(map[string]Position), lines: make(map[string][]string)}
+// newDecoder returns a decoder for the configuration at path, with all defaults filled in.
+func newDecoder(path string) *decoder {
+	c := &Config{
+		Path: path, positions: make(map[string]Position), lines: make(map[string][]string),
+		globs: make(map[string]*sections), globbed: make(map[string]*globbed), standing: make(map[string]standing), seen: make(Seen),
+	}
 	setDefaults(reflect.ValueOf(c).Elem())
-	d := &decoder{config: c}
-	read(d)
+	return &decoder{config: c}
+}
+
+// load calls read, which reads the files, expands the short form and checks everything.
+func (d *decoder) load(read func()) (*Config, error) {
+	c := d.config
+	read()
 	if _, asked := c.positions["captive_portal"]; c.AlwaysOn.Lockdown && !asked {
 		c.CaptivePortal.Detect = false // a look leaves in clear
 	}
@@ -136,17 +149,22 @@ func (c *Config) Err(path, message, mend string) error {
 
 // read reads one file with its includes. Faults of the file as a whole are noted at from.
 func (d *decoder) read(path string, from Position) {
-	data, err := private.Read(path, MaxFile)
+	text, err := d.text(path)
 	if err != nil {
+		if d.peers != nil && d.config.globbed[path] != nil {
+			from = Position{File: path}
+		}
 		d.faultAt(from, "", "%s", err)
 		return
 	}
-	d.decode(path, data)
+	d.decode(path, text)
 }
+
+// readFile reads a file of a configuration as text.
+func readFile(path string) ([]byte, error) { return private.ReadText(path, MaxFile) }
 
 // decode decodes the text of one file, after the files that it includes.
 func (d *decoder) decode(path string, text []byte) {
-	text = textfile.Decode(text)
 	d.config.Files = append(d.config.Files, path)
 	d.config.lines[path] = splitLines(text)
 	outer := d.file
@@ -154,6 +172,7 @@ func (d *decoder) decode(path string, text []byte) {
 	defer func() { d.file = outer }()
 
 	root, ok := d.parse(text)
+	d.noteSections(text, root)
 	if !ok {
 		return
 	}
@@ -193,8 +212,9 @@ func (d *decoder) parse(data []byte) (*ast.MappingNode, bool) {
 	root, ok := bodies[0].Body.(*ast.MappingNode)
 	if !ok {
 		d.fault(bodies[0].Body, "write keys, for example: profile: hq.conf", "the file is %s", describe(bodies[0].Body))
+		return nil, false
 	}
-	return root, ok
+	return root, true
 }
 
 // syntax notes an error of the parser.
@@ -237,11 +257,11 @@ func (d *decoder) includeGlob(node ast.Node) {
 		pattern = filepath.Join(d.root, d.absolute(pattern))
 	}
 	pattern = filepath.Clean(d.absolute(pattern)) // a file has one path, so that it is not read twice
-	paths, err := filepath.Glob(pattern)
+	paths, err := d.paths(pattern)
 	switch {
 	case err != nil:
 		d.fault(node, "write a path, or a glob with * and ?", "include: %v", err)
-	case len(paths) == 0 && !strings.ContainsAny(pattern, "*?["):
+	case len(paths) == 0 && !isPattern(pattern):
 		d.fault(node, "make it or remove the entry", "include: there is no file %s", pattern)
 	}
 	for _, path := range paths {

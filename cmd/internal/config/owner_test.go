@@ -46,6 +46,26 @@ rules: [{name: rest, do: direct}]
 	}
 }
 
+func TestAFileThatIsGivenBackLooksChanged(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	dir, path := folder(t)
+	if err := os.Chown(filepath.Join(dir, "peers.d/ben.yaml"), 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	c, err := LoadServing(path, nil)
+	if err != nil || peersOf(c) != "ana@10.78.0.2" {
+		t.Fatalf("got %v, %v; want ana, and ben left out", c, err)
+	}
+	if err := os.Chown(filepath.Join(dir, "peers.d/ben.yaml"), 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, changed := c.Look(); !changed {
+		t.Error("ben's file has an owner that is trusted now, and does not look changed")
+	}
+}
+
 func TestAProfileOfTheShortFormIsPrivateToo(t *testing.T) {
 	dir := t.TempDir()
 	profile := write(t, dir, "hq.conf", profileText+"AllowedIPs = 0.0.0.0/0\n")

@@ -22,6 +22,9 @@ type Status struct {
 	Listen     []string          `json:"listen"` // what packets come from: "tun pen0", "wireguard :51820"
 	Transports []TransportStatus `json:"transports"`
 	Flows      FlowCounts        `json:"flows"`
+	Peers      *PeerCounts       `json:"peers,omitempty"` // nil where penstock is no gateway
+	// Health is what the last dials of the health targets found.
+	Health []HealthTarget `json:"health,omitempty"`
 	// PolicyGeneration grows with every reload that changed the rules.
 	PolicyGeneration uint64 `json:"policyGeneration"`
 	// ReloadError is why the last reload was refused; empty if it was not.
@@ -62,6 +65,31 @@ type FlowCounts struct {
 	Active    int    `json:"active"`
 	Forwarded uint64 `json:"forwarded"`
 	Denied    uint64 `json:"denied"`
+}
+
+// HealthTarget is what must be reached for penstock to be ready.
+type HealthTarget struct {
+	Target  string    `json:"target"`
+	Reached bool      `json:"reached"`
+	Since   time.Time `json:"since"` // of Reached
+	Error   string    `json:"error,omitempty"`
+}
+
+// PeerCounts are numbers of a gateway's peers. Each peer is in one of them.
+type PeerCounts struct {
+	Active   int `json:"active"` // with a handshake within 3 min
+	Idle     int `json:"idle"`
+	Disabled int `json:"disabled"`
+	Expired  int `json:"expired"`
+	// Bad are the files of peers that have faults.
+	Bad []BadPeers `json:"bad,omitempty"`
+}
+
+// BadPeers is a file of peers that has faults.
+type BadPeers struct {
+	File  string `json:"file"`
+	Kept  bool   `json:"kept"` // an earlier version is in force; else its peers are left out
+	Error string `json:"error"`
 }
 
 // Flow is one flow, live or finished. The names of its fields are those of the flow log.
@@ -175,6 +203,7 @@ type Rules struct {
 type ReloadQuery struct {
 	DryRun     bool `json:"dryRun,omitempty"`     // check and count, change nothing
 	KillDenied bool `json:"killDenied,omitempty"` // end live flows that the new rules block
+	PeersOnly  bool `json:"peersOnly,omitempty"`  // read only the files of peers, and keep everything else as it is
 }
 
 // Reloaded is what a reload did, or would do.
@@ -262,6 +291,10 @@ type PeerStatus struct {
 	Name          string    `json:"name"`
 	Addresses     []string  `json:"addresses"`
 	Groups        []string  `json:"groups,omitempty"`
+	State         string    `json:"state"` // active (a handshake within 3 min), idle, disabled or expired; empty where nothing runs
+	PublicKey     string    `json:"publicKey"`
+	Position      string    `json:"position"`           // file:line of its entry
+	Expires       time.Time `json:"expires,omitzero"`   // zero: never
 	Endpoint      string    `json:"endpoint,omitempty"` // where it was last heard from
 	LastHandshake time.Time `json:"lastHandshake,omitzero"`
 	RxBytes       uint64    `json:"rxBytes"` // from the peer

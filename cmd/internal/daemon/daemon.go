@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +28,7 @@ import (
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/flowlog"
 	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/laptop"
 	"penstock/cmd/internal/lastgood"
 	"penstock/cmd/internal/lists"
@@ -79,6 +81,9 @@ type Daemon struct {
 	flowLog  *flowlog.Log     // nil without flow_log
 	flows    *report.Flows
 	status   *report.Process
+	explain  *report.Policy
+	health   *health.Targets
+	process  atomic.Pointer[report.Process] // status, once it is complete
 	clock    clock.Record
 
 	reloading sync.Mutex    // held during a reload
@@ -189,17 +194,24 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 			Metrics: d.metrics.stack, Log: d.log,
 		})
 		if err != nil {
-			return refused(cfg, "listen.wireguard.listen_port", "", err)
+			return config.Refused(cfg, "listen.wireguard.listen_port", "", err)
 		}
 		opened.add(d.gateway.Close)
 	}
 	if err := d.laptop.Open(d.handle, stackLimits(cfg.Limits), d.metrics.stack); err != nil {
-		return refused(cfg, "listen.tun.name", "", err)
+		return config.Refused(cfg, "listen.tun.name", "", err)
 	}
+	names := &report.DNS{Server: d.dns.Server, Live: d.live, Settings: func() dnsproxy.Settings { return *d.dns.settings.Load() }, Log: d.log}
+	d.explain = &report.Policy{Live: d.live, Egress: d.egress, DNS: names, Flows: d.flows, Place: d.ways().Place, Others: d.laptop.Others, Log: d.log}
+	d.health = health.New(health.Config{
+		Targets: func() []string { return d.live.Config().Health }, Dial: d.explain.Reach, Changed: func() { tell(d.changed) }, Log: d.log,
+	})
 	d.status = &report.Process{
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, Flows: d.flows, Started: d.started, Version: d.opts.Version,
+		Health: d.health,
 	}
 	d.status.RunsCopy(d.opts.Fault)
+	d.process.Store(d.status)
 	return nil
 }
 
@@ -295,7 +307,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 			Listen: cfg.Metrics.Listen, Gatherer: d.registry, Ready: d.status.Ready, Logger: d.log,
 		})
 		if err != nil {
-			return refused(cfg, "metrics.listen", "stop the program that uses it or choose another port", err)
+			return config.Refused(cfg, "metrics.listen", "stop the program that uses it or choose another port", err)
 		}
 		opened.add(monitor.Close)
 		start("metrics", monitor.Run)
@@ -304,7 +316,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("dns", d.dns.Run)
 	start("dns settings", d.followTransports)
 	if err := d.dns.listen(ctx, cfg, start); err != nil {
-		return refused(cfg, "dns.listen", "stop the program that uses it or choose another address", err)
+		return config.Refused(cfg, "dns.listen", "stop the program that uses it or choose another address", err)
 	}
 	d.egress.Run(start)
 	d.laptop.SetSearch(d.egress.Search())
@@ -317,8 +329,12 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("lists", d.live.Lists.Run)
 	start("exceptions", d.endExceptions)
 	start("last handshake", d.clock.Run)
+	start("health", d.health.Run)
 	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
 	start("reload", d.awaitReload)
+	if d.gateway != nil {
+		start("peers", gateway.Watch{Every: time.Second, Folders: folders{d}, Log: d.log}.Run)
+	}
 	start("service manager", d.notify)
 	if d.opts.Fault == nil {
 		d.keep(d.live.Now())
@@ -337,7 +353,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 
 // keep keeps a copy of the configuration of an edition that works.
 func (d *Daemon) keep(e *edition.Edition) {
-	if err := d.opts.Good.Keep(e.Files()); err != nil {
+	if err := d.opts.Good.Keep(e.Files(), e.Config.Kept); err != nil {
 		d.log.Warn("there is no fresh copy of this configuration to start with if the next one has a fault", "err", err)
 	}
 }
@@ -348,11 +364,10 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 	if socket == "" {
 		socket = cfg.Control.Socket
 	}
-	names := &report.DNS{Server: d.dns.Server, Live: d.live, Settings: func() dnsproxy.Settings { return *d.dns.settings.Load() }, Log: d.log}
 	c := control.Config{
 		Socket: socket, Group: cfg.Control.Group, Logger: d.log,
-		Process: process{d.status, d}, Flows: d.flows, DNS: names, Lists: &report.Lists{Live: d.live, Log: d.log},
-		Policy:     &report.Policy{Live: d.live, Egress: d.egress, DNS: names, Flows: d.flows, Place: d.ways().Place, Others: d.laptop.Others, Log: d.log},
+		Process: process{d.status, d}, Flows: d.flows, DNS: d.explain.DNS, Lists: &report.Lists{Live: d.live, Log: d.log},
+		Policy:     d.explain,
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil {

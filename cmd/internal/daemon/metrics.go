@@ -8,6 +8,7 @@ import (
 
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/lists"
+	"penstock/cmd/internal/report"
 	"penstock/dnsproxy"
 	"penstock/router"
 	"penstock/router/transport"
@@ -23,7 +24,6 @@ type metrics struct {
 	dns    *dnsproxy.Metrics
 	lists  *lists.Metrics
 
-	reloaded       prometheus.Gauge
 	flowLogDropped prometheus.Counter
 }
 
@@ -37,10 +37,6 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 			Name: "penstock_flow_log_dropped_total",
 			Help: "Records of finished flows that could not be written to the flow log.",
 		}),
-		reloaded: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "penstock_policy_reload_success",
-			Help: "1 if the last reload succeeded, 0 if it was refused.",
-		}),
 	}
 	m.egress = egress.Metrics{
 		Stack: m.stack, Transport: transport.NewMetrics(reg), OpenVPN: openvpn.NewMetrics(reg), Reset: egress.NewResetMetric(reg),
@@ -50,11 +46,10 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 		Help: "Always 1. The labels say which build is running.",
 	}, []string{"version", "goversion"})
 	build.WithLabelValues(d.opts.Version, runtime.Version()).Set(1)
-	m.reloaded.Set(1)
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		build, m.reloaded, m.flowLogDropped,
+		build, m.flowLogDropped,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "penstock_flows_active",
 			Help: "Live flows.",
@@ -73,37 +68,7 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 			}
 			return float64(d.live.Now().Number)
 		}),
-		stateCollector{d, prometheus.NewDesc("penstock_state", "1 for the current state of the process, 0 for the others.", []string{"state"}, nil)},
+		report.NewCollector(d.process.Load, d.began.Metrics.Peers),
 	)
 	return m
-}
-
-// reloadEnded records the outcome of a reload.
-func (m *metrics) reloadEnded(err error) {
-	m.reloaded.Set(1)
-	if err != nil {
-		m.reloaded.Set(0)
-	}
-}
-
-// stateCollector collects the state of the process at each scrape.
-type stateCollector struct {
-	d    *Daemon
-	desc *prometheus.Desc
-}
-
-func (c stateCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
-
-func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
-	now := transport.Connecting
-	if c.d.status != nil {
-		now = c.d.status.Overall().State
-	}
-	for _, s := range transport.States() {
-		v := 0.0
-		if s == now {
-			v = 1
-		}
-		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, v, s.String())
-	}
 }

@@ -35,10 +35,14 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	if !q.DryRun {
-		defer func() { d.status.ReloadEnded(err); d.metrics.reloadEnded(err) }()
+		defer func() { d.status.ReloadEnded(q.PeersOnly, err) }()
 	}
 	old := d.live.Now()
-	cfg, err := config.Load(old.Config.Path)
+	read := old.Config.Reload
+	if q.PeersOnly {
+		read = old.Config.ReloadPeers
+	}
+	cfg, err := read()
 	if err != nil {
 		return res, err
 	}
@@ -65,17 +69,8 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	}
 	d.warn(next)
 	res.Warnings = next.Warnings()
-	if d.gateway != nil {
-		// This is the only step that can still fail, so it comes first.
-		if err := d.gateway.Withdraw(old.Gateway, next.Gateway); err != nil {
-			return res, errors.Join(err, d.gateway.Use(old.Gateway))
-		}
-	}
-	d.endClients(d.live.Use(next))
-	if d.gateway != nil { // an address can go to a new peer only after the flows of its old peer have ended
-		if failed := d.gateway.Use(next.Gateway); failed != nil {
-			err = fmt.Errorf("the new rules are in force, but the gateway could not add the new peers: %w", failed)
-		}
+	if err = d.use(next); err != nil && d.live.Now() == old {
+		return res, err
 	}
 	now := d.live.Now()
 	if failed := d.laptop.UseAlwaysOn(ctx, now.Config.AlwaysOn); failed != nil {
@@ -100,6 +95,46 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	d.keep(next)
 	d.log.Info("configuration reloaded", "changed", res.Changed, "generation", res.Generation, "blocked", res.Blocked, "ended", res.Killed)
 	return res, err
+}
+
+// use puts an edition in force and ends what belongs to peers that are gone. If there is an error, the edition is in force or
+// nothing has changed. The caller holds reloading.
+func (d *Daemon) use(next *edition.Edition) error {
+	if d.gateway == nil {
+		d.endClients(d.live.Use(next))
+		return nil
+	}
+	now := d.live.Now().Gateway
+	if err := d.gateway.Withdraw(now, next.Gateway); err != nil {
+		return errors.Join(err, d.gateway.Use(now))
+	}
+	d.endClients(d.live.Use(next))
+	// An address can go to a new peer only after the flows of its old peer have ended.
+	if err := d.gateway.Use(next.Gateway); err != nil {
+		return fmt.Errorf("the new rules are in force, but the gateway could not add the new peers: %w", err)
+	}
+	return nil
+}
+
+// folders is the folders of peers, for gateway.Watch.
+type folders struct{ d *Daemon }
+
+func (f folders) Look() (now config.Seen, changed bool) { return f.d.live.Config().Look() }
+
+func (f folders) Read(ctx context.Context) error {
+	_, err := f.d.reload(ctx, control.ReloadQuery{PeersOnly: true})
+	return err
+}
+
+func (f folders) Expire(now time.Time) error {
+	f.d.reloading.Lock()
+	defer f.d.reloading.Unlock()
+	next, changed := f.d.live.Now().At(now)
+	if !changed {
+		return nil
+	}
+	f.d.log.Info("who may connect has changed, because peers have expired")
+	return f.d.use(next)
 }
 
 // rejudge judges the forwarded live flows again, by a policy and with the clients of an edition.

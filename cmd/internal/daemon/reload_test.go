@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -171,5 +173,59 @@ func TestFlowsOfClientsThatMovedAreEnded(t *testing.T) {
 		if got := moved(now, f); got != row.want {
 			t.Errorf("%s: got %v, want %v", row.name, got, row.want)
 		}
+	}
+}
+
+func TestAReloadOfThePeersChangesNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	const key, other = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", "QKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo="
+	text := func(name, key, addr string) string {
+		return "peers: [{name: " + name + ", public_key: " + key + ", allowed_ips: " + addr + "/32}]\n"
+	}
+	for name, text := range map[string]string{"ana.yaml": text("ana", key, "10.99.0.2"), "ben.yaml": text("ben", other, "10.99.0.3")} {
+		if err := os.MkdirAll(filepath.Join(dir, "peers.d"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		file(t, filepath.Join(dir, "peers.d"), name, text)
+	}
+	socket, err := net.ListenUDP("udp", nil) // a port that is free
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := socket.LocalAddr().(*net.UDPAddr).Port
+	socket.Close()
+	file(t, dir, "gateway.key", "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n")
+	d := builtIn(t, dir, "include: peers.d/*.yaml\n"+strings.Replace(laptopText, "listen: {",
+		fmt.Sprintf("listen: {wireguard: {listen_port: %d, address: 10.99.0.1/24, private_key: {file: gateway.key}}, ", port), 1))
+	peers := folders{d}
+	if _, changed := peers.Look(); changed {
+		t.Error("before anything changed: the folder of peers looks changed")
+	}
+	file(t, dir, "p.yaml", "half a configurat") // somebody edits it
+	if _, err := d.reload(t.Context(), control.ReloadQuery{}); err == nil {
+		t.Error("a reload of everything accepts half a configuration")
+	}
+	file(t, filepath.Join(dir, "peers.d"), "ana.yaml", "peers: [{na")
+	file(t, filepath.Join(dir, "peers.d"), "eve.yaml", text("eve", "SKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=", "10.99.0.4"))
+	if err := os.Remove(filepath.Join(dir, "peers.d", "ben.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if _, changed := peers.Look(); !changed {
+		t.Error("the folder of peers does not look changed")
+	}
+	if err := peers.Read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for addr, want := range map[string]bool{"10.99.0.2": true, "10.99.0.3": false, "10.99.0.4": true} {
+		if _, got := d.live.Peer(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s: got a peer %v, want %v", addr, got, want)
+		}
+	}
+	s, err := d.status.Status(t.Context())
+	if err != nil || !strings.Contains(s.ReloadError, "p.yaml") {
+		t.Errorf("got reload error %q, %v; want that of the configuration still", s.ReloadError, err)
+	}
+	if _, changed := peers.Look(); changed {
+		t.Error("what has been read looks changed")
 	}
 }

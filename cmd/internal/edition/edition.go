@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/egress"
@@ -32,6 +33,8 @@ type Edition struct {
 	Egress  *egress.Plan
 	Gateway *gateway.Plan // nil without listen.wireguard
 	Status  []lists.Status
+
+	at time.Time // when Clients and Gateway had the peers that might connect
 
 	// Whether a rule has a condition on the user or the program that sends a flow. Looking them up is expensive.
 	AsksUIDs, AsksPrograms bool
@@ -63,7 +66,8 @@ func AsFaults(err error) error {
 // Compile compiles a configuration. It reads lists, keys and profiles, and changes nothing. The error is a *config.Error
 // with every fault, or a *TestsError if tests fail. With a *TestsError, Compile returns the edition too.
 func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, error) {
-	e := &Edition{Config: cfg, Clients: clients.NewBook(bookPeers(cfg), from.Before)}
+	now := time.Now()
+	e := &Edition{Config: cfg, Clients: clients.NewBook(bookPeers(cfg, now), from.Before), at: now}
 	var errs []error
 	fail := func(err error) {
 		if err != nil {
@@ -75,7 +79,7 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 		fail(err)
 		e.Egress = new(egress.Plan) // so that the rest can still be checked
 	}
-	e.Gateway, err = gateway.NewPlan(cfg)
+	e.Gateway, err = gateway.NewPlan(cfg, now)
 	fail(err)
 	e.Lists, err = readLists(ctx, from.Lists, cfg)
 	fail(err)
@@ -158,11 +162,24 @@ func asksForPrograms(p *policy.Policy) (uids, programs bool) {
 	return uids, programs
 }
 
-// bookPeers returns the peers that may connect.
-func bookPeers(cfg *config.Config) []clients.Peer {
+// At returns the edition with the peers that may connect at a time, and whether they differ from those of e: some have expired,
+// or the clock was wrong.
+func (e *Edition) At(now time.Time) (next *Edition, changed bool) {
+	same := func(p config.Peer) bool { return p.State(now) == p.State(e.at) }
+	if e.Gateway == nil || !slices.ContainsFunc(e.Config.Peers, func(p config.Peer) bool { return !same(p) }) {
+		return e, false
+	}
+	copied := *e
+	copied.at = now
+	copied.Clients, copied.Gateway = clients.NewBook(bookPeers(e.Config, now), e.Clients), e.Gateway.At(now)
+	return &copied, true
+}
+
+// bookPeers returns the peers that may connect at a time.
+func bookPeers(cfg *config.Config, now time.Time) []clients.Peer {
 	var list []clients.Peer
 	for _, p := range cfg.Peers {
-		if !p.Disabled {
+		if p.State(now) == "" {
 			list = append(list, clients.Peer{Name: p.Name, ID: p.PublicKey, Groups: p.Groups, Addrs: p.AllowedIPs})
 		}
 	}

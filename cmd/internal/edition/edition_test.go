@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/lists"
@@ -53,22 +54,16 @@ func TestCompileRefusesWhatWouldNotRun(t *testing.T) {
 		{"a transport with a keepalive that is out of range",
 			onLaptop + "transports: {corp: {wireguard: {private_key: {file: server.key}, address: 10.8.0.2/32, peers: [{public_key: " + anaKey + ", endpoint: '192.0.2.1:51820', allowed_ips: 0.0.0.0/0, persistent_keepalive: 1500ms}]}}}\n" + rest,
 			[]string{"2:20: transport corp: PersistentKeepalive 1.5s is out of range"}},
-		{"a peer with the gateway's own key",
-			atGateway + "peers: [{name: ana, public_key: OWN, allowed_ips: 10.99.0.2/32}]\n" + rest,
-			[]string{"2:9: peer ana: public_key is the gateway's own"}},
-		{"a peer with a keepalive that is out of range",
-			atGateway + "peers: [{name: ana, public_key: " + anaKey + ", allowed_ips: 10.99.0.2/32, persistent_keepalive: 1500ms}]\n" + rest,
-			[]string{"2:9: peer \"ana\": keepalive 1.5s"}},
 		{"a category that must not be missing, and is",
 			onLaptop + "categories: {bets: {on_missing: fail, lists: [{file: empty.txt}]}}\n" + noBets,
 			[]string{"2:20: category bets: list empty.txt: "}},
 		{"all of them at once",
-			atGateway + "peers: [{name: ana, public_key: OWN, allowed_ips: 10.99.0.2/32}]\n" +
+			atGateway + "peers: []\n" +
 				"transports: {corp: {wireguard: {config: bad.conf}}}\n" +
 				"categories: {bets: {on_missing: fail, lists: [{file: empty.txt}]}}\n" +
 				"dns: {upstreams: [{address: 10.99.0.1}], allow_private: ['a..b']}\n" +
 				"rules: [{name: late, match: {category: bets, schedule: 'foo 21:00'}, do: block}, {name: rest, do: direct}]\n",
-			[]string{"3:20: transport corp: ", "2:9: peer ana: ", "4:20: category bets: list empty.txt: ", `6:9: rule "late"`, "5:19: dns.upstreams: ", "5:58: dns.allow_private: "}},
+			[]string{"3:20: transport corp: ", "4:20: category bets: list empty.txt: ", `6:9: rule "late"`, "5:19: dns.upstreams: ", "5:58: dns.allow_private: "}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -335,5 +330,38 @@ func TestRulesThatCaptureDNSThemselvesAreLeftAlone(t *testing.T) {
 	}
 	if got := live.Decide(to(t, "dns://192.0.2.2")).Rule; got != "rest" {
 		t.Errorf("what the rule does not capture: got rule %s, want rest", got)
+	}
+}
+
+func TestAPeerExpires(t *testing.T) {
+	end := time.Now().Add(time.Hour).Truncate(time.Second)
+	cfg := loadIn(t, t.TempDir(), atGateway+`peers:
+  - {name: ana, public_key: "`+anaKey+`", allowed_ips: 10.99.0.2/32}
+  - {name: bob, public_key: "`+bobKey+`", allowed_ips: 10.99.0.3/32, expires: "`+end.Format(time.RFC3339)+`"}
+`+rest)
+	e, err := compileAlone(t, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ana, bob := netip.MustParseAddr("10.99.0.2"), netip.MustParseAddr("10.99.0.3")
+	before, _ := e.Clients.Peer(ana)
+	if _, ok := e.Clients.Peer(bob); !ok {
+		t.Error("bob has an hour left and is not known")
+	}
+	if next, changed := e.At(end.Add(-time.Second)); changed || next != e {
+		t.Error("a second before the end: the edition has changed")
+	}
+	next, changed := e.At(end)
+	if _, ok := next.Clients.Peer(bob); !changed || ok {
+		t.Errorf("at the end: changed is %v, and bob is known: %v", changed, ok)
+	}
+	if after, ok := next.Clients.Peer(ana); !ok || after != before {
+		t.Errorf("at the end: ana has the key %d, had %d", after, before)
+	}
+	if gone := e.Clients.Gone(next.Clients); len(gone) != 1 {
+		t.Errorf("got clients %d that are gone, want bob's key", gone)
+	}
+	if _, changed := next.At(end.Add(time.Hour)); changed {
+		t.Error("an hour after the end: the edition has changed again")
 	}
 }

@@ -28,12 +28,8 @@ func policyConfig(cfg *config.Config, lists func() *blocklist.Set) policy.Config
 	}
 	for _, p := range cfg.Peers {
 		c.Peers = append(c.Peers, p.Name)
-		for _, g := range p.Groups {
-			if !slices.Contains(c.Groups, g) {
-				c.Groups = append(c.Groups, g)
-			}
-		}
 	}
+	c.Peers = append(c.Peers, cfg.Absent...)
 	c.Rules = ownRules(cfg)
 	for _, r := range cfg.Rules {
 		rule := policy.Rule{Name: r.Name, Do: policyDo(r.Do), Pos: position(r.Pos)}
@@ -109,13 +105,16 @@ func policyDo(d config.Do) policy.Do {
 }
 
 func policyTests(cfg *config.Config) []policy.Test {
-	tests := make([]policy.Test, len(cfg.Tests))
-	for i, t := range cfg.Tests {
+	var tests []policy.Test
+	for _, t := range cfg.Tests {
+		if slices.Contains(cfg.Absent, t.From) {
+			continue
+		}
 		do := policyDo(t.Expect)
-		tests[i] = policy.Test{
+		tests = append(tests, policy.Test{
 			From: t.From, To: t.To, Addr: t.Addr, At: t.At, Pos: position(t.Pos),
 			Expect: policy.Expect{Action: do.Action, Egress: do.Egress},
-		}
+		})
 	}
 	return tests
 }

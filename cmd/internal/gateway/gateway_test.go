@@ -57,7 +57,7 @@ func configured(t *testing.T, key wireguard.PrivateKey, peers ...config.Peer) *c
 
 func planned(t *testing.T, key wireguard.PrivateKey, peers ...config.Peer) *Plan {
 	t.Helper()
-	p, err := NewPlan(configured(t, key, peers...))
+	p, err := NewPlan(configured(t, key, peers...), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +363,7 @@ func TestPeersThatStayKeepTheirFlows(t *testing.T) {
 
 func TestPlan(t *testing.T) {
 	key := wireguard.GeneratePrivateKey()
-	if p, err := NewPlan(&config.Config{}); p != nil || err != nil {
+	if p, err := NewPlan(&config.Config{}, time.Now()); p != nil || err != nil {
 		t.Errorf("without listen.wireguard: got %v and %v, want neither", p, err)
 	}
 	ana := newPerson("ana", "10.99.0.2").Peer
@@ -381,7 +381,7 @@ func TestPlan(t *testing.T) {
 		bad, second := ana, ana
 		row.peer(&bad)
 		second.PublicKey = "abc"
-		_, err := NewPlan(configured(t, key, bad, second))
+		_, err := NewPlan(configured(t, key, bad, second), time.Now())
 		if err == nil || !strings.HasPrefix(err.Error(), row.want) {
 			t.Errorf("%s: got %v, want %s", row.name, err, row.want)
 		}
@@ -389,13 +389,13 @@ func TestPlan(t *testing.T) {
 			t.Errorf("%s: got %v, want the fault of the second peer too", row.name, err)
 		}
 		bad.Disabled = true
-		if p, err := NewPlan(configured(t, key, bad)); err != nil || len(p.peers) != 0 {
+		if p, err := NewPlan(configured(t, key, bad), time.Now()); err != nil || len(p.peers) != 0 {
 			t.Errorf("%s, of a peer that is disabled: got %v", row.name, err)
 		}
 	}
 	cfg := configured(t, key)
 	cfg.Listen.WireGuard.PrivateKey.File = "/nowhere/server.key"
-	if _, err := NewPlan(cfg); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "p.yaml:1:10: listen.wireguard.private_key: ") {
+	if _, err := NewPlan(cfg, time.Now()); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "p.yaml:1:10: listen.wireguard.private_key: ") {
 		t.Errorf("a key file that is gone: got %v", err)
 	}
 	open, next := planned(t, key, ana), planned(t, wireguard.GeneratePrivateKey(), ana, newPerson("bob", "10.99.0.3").Peer)
@@ -453,5 +453,31 @@ func TestAPlanThatCannotBeUsedWithdrawsNothing(t *testing.T) {
 	}
 	if got := w.Peers(); len(got) != 1 || got[0].Name != "ana" {
 		t.Errorf("got %+v, want ana as before", got)
+	}
+}
+
+func TestAPlanHasThePeersOfItsTime(t *testing.T) {
+	key, noon := wireguard.GeneratePrivateKey(), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	ana, guest, eve := newPerson("ana", "10.99.0.2").Peer, newPerson("guest", "10.99.0.3").Peer, newPerson("eve", "10.99.0.4").Peer
+	guest.Expires, eve.Expires, eve.Disabled = noon, noon.Add(time.Hour), true
+	p, err := NewPlan(configured(t, key, ana, guest, eve), noon.Add(-time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := planned(t, key, ana)
+	for _, row := range []struct {
+		sentence string
+		plan     *Plan
+		want     int
+	}{
+		{"before guest's time is over", p, 2},
+		{"when it is over", p.At(noon), 1},
+		{"when the clock is set back", p.At(noon).At(noon.Add(-time.Second)), 2},
+		{"in the plan of what listens", other.WithPeersOf(p), 2},
+		{"in the same, later", other.WithPeersOf(p).At(noon), 1},
+	} {
+		if len(row.plan.peers) != row.want {
+			t.Errorf("%s: got %d peers, want %d", row.sentence, len(row.plan.peers), row.want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"penstock/cmd/internal/config"
 	"penstock/router/transport/wireguard"
@@ -14,12 +15,19 @@ import (
 type Plan struct {
 	listen *config.WireGuardListen
 	key    wireguard.PrivateKey
-	peers  []wireguard.Peer
+	all    []member         // that are not disabled
+	peers  []wireguard.Peer // that may connect
 }
 
-// NewPlan reads keys and peers, and opens nothing. It returns nil without listen.wireguard. The error joins one for
-// each fault, with its position.
-func NewPlan(cfg *config.Config) (*Plan, error) {
+// member is a peer and its entry in the configuration.
+type member struct {
+	wireguard.Peer
+	entry config.Peer
+}
+
+// NewPlan reads keys and peers, and opens nothing. The peers are those that may connect at the time now. NewPlan returns nil
+// without listen.wireguard. The error joins one for each fault, with its position.
+func NewPlan(cfg *config.Config, now time.Time) (*Plan, error) {
 	listen := cfg.Listen.WireGuard
 	if listen == nil {
 		return nil, nil
@@ -49,20 +57,32 @@ func NewPlan(cfg *config.Config) (*Plan, error) {
 		if err := wireguard.CheckPeers([]wireguard.Peer{peer}, p.key.Public()); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", c.Pos, err))
 		}
-		p.peers = append(p.peers, peer)
+		p.all = append(p.all, member{peer, c})
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return p, nil
+	return p.At(now), nil
 }
 
 // WithPeersOf returns the plan with the peers of next, or with none if next is nil.
 func (p *Plan) WithPeersOf(next *Plan) *Plan {
 	q := *p
-	q.peers = nil
+	q.all, q.peers = nil, nil
 	if next != nil {
-		q.peers = next.peers
+		q.all, q.peers = next.all, next.peers
+	}
+	return &q
+}
+
+// At returns the plan with the peers that may connect at a time.
+func (p *Plan) At(now time.Time) *Plan {
+	q := *p
+	q.peers = nil
+	for _, m := range p.all {
+		if m.entry.State(now) == "" {
+			q.peers = append(q.peers, m.Peer)
+		}
 	}
 	return &q
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/private"
 )
 
 // ErrNone is returned by Load if no copy was kept.
@@ -29,9 +30,9 @@ type Copy struct {
 	Dir string // absolute; made if it is missing
 }
 
-// Keep replaces the copy by the files of a configuration that works. A file that is gone or too large is left out. After an
-// error the earlier copy is still there.
-func (c Copy) Keep(files []string) error {
+// Keep replaces the copy by the files of a configuration that works. A file that is gone or too large is left out. Of a file
+// that instead knows, its text is kept. After an error the earlier copy is still there.
+func (c Copy) Keep(files []string, instead config.Former) error {
 	if c.Dir == "" {
 		return nil
 	}
@@ -40,7 +41,17 @@ func (c Copy) Keep(files []string) error {
 		return fmt.Errorf("keep a copy of the configuration: %w", err)
 	}
 	for _, file := range slices.Compact(slices.Sorted(slices.Values(files))) {
-		if err := keep(file, c.below(fresh, file)); err != nil {
+		text, known := instead(file)
+		if !known {
+			var err error
+			if text, known, err = read(file); err != nil {
+				return errors.Join(fmt.Errorf("keep a copy of the configuration: %w", err), os.RemoveAll(fresh))
+			}
+		}
+		if !known {
+			continue
+		}
+		if err := keep(text, c.below(fresh, file)); err != nil {
 			return errors.Join(fmt.Errorf("keep a copy of the configuration: %w", err), os.RemoveAll(fresh))
 		}
 	}
@@ -78,6 +89,19 @@ func (c Copy) replace(fresh string) error {
 	return os.RemoveAll(old)
 }
 
+// Former returns the text of a file in the copy. It is a config.Former.
+func (c Copy) Former(file string) (text []byte, ok bool) {
+	for _, dir := range []string{c.Dir, c.Dir + ".old"} {
+		if c.Dir == "" {
+			break
+		}
+		if text, err := private.Read(c.below(dir, file), config.MaxFile); err == nil {
+			return text, true
+		}
+	}
+	return nil, false
+}
+
 // below returns where a file belongs in a copy. A file of the copy itself keeps its place.
 func (c Copy) below(root, file string) string {
 	if own, ok := strings.CutPrefix(file, c.Dir+string(filepath.Separator)); ok {
@@ -86,21 +110,23 @@ func (c Copy) below(root, file string) string {
 	return filepath.Join(root, file)
 }
 
-// keep copies a file.
-func keep(from, to string) error {
-	info, err := os.Stat(from)
+// read reads a file that belongs in a copy. ok is false for one that is gone or too large.
+func read(file string) (text []byte, ok bool, err error) {
+	info, err := os.Stat(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		return nil, false, nil
 	case err != nil:
-		return err
+		return nil, false, err
 	case !info.Mode().IsRegular() || info.Size() > config.MaxFile:
-		return nil
+		return nil, false, nil
 	}
-	data, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
+	text, err = os.ReadFile(file)
+	return text, err == nil, err
+}
+
+// keep writes a file of a copy.
+func keep(text []byte, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
@@ -108,7 +134,7 @@ func keep(from, to string) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
+	_, err = f.Write(text)
 	return errors.Join(err, f.Sync(), f.Close())
 }
 

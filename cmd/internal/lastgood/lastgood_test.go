@@ -43,7 +43,7 @@ func TestACopyStandsInForItsFiles(t *testing.T) {
 	}
 	dir := world(t, map[string]string{
 		"config.yaml": gateway, "keys/gateway.key": key, "bad.txt": "casino.example\n",
-		"peers.d/ana.yaml": "peers: [{name: ana, public_key: " + strings.TrimSpace(key) + ", allowed_ips: [10.99.0.2/32]}]\n",
+		"peers.d/ana.yaml": "peers: [{name: ana, public_key: QKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=, allowed_ips: [10.99.0.2/32]}]\n",
 	})
 	path := filepath.Join(dir, "config.yaml")
 	good := Copy{Dir: filepath.Join(t.TempDir(), "good")}
@@ -55,7 +55,7 @@ func TestACopyStandsInForItsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	files := append(c.Files, c.Inputs...)
-	if err := good.Keep(files); err != nil {
+	if err := good.Keep(files, c.Kept); err != nil {
 		t.Fatal(err)
 	}
 	// Everything breaks at once.
@@ -115,19 +115,79 @@ func TestAFailedCopyLeavesTheEarlierOne(t *testing.T) {
 	dir := world(t, map[string]string{"config.yaml": "rules: [{name: rest, do: direct}]\nlisten: {tun: {}}\n", "other": ""})
 	path := filepath.Join(dir, "config.yaml")
 	good := Copy{Dir: filepath.Join(t.TempDir(), "good")}
-	if err := good.Keep([]string{path}); err != nil {
+	if err := good.Keep([]string{path}, (&config.Config{}).Kept); err != nil {
 		t.Fatal(err)
 	}
-	if err := good.Keep([]string{path, filepath.Join(dir, "other", "not a folder")}); err == nil {
+	if err := good.Keep([]string{path, filepath.Join(dir, "other", "not a folder")}, (&config.Config{}).Kept); err == nil {
 		t.Error("a file below a file: got no error")
 	}
-	if err := good.Keep([]string{filepath.Join(dir, "gone")}); err == nil {
+	if err := good.Keep([]string{filepath.Join(dir, "gone")}, (&config.Config{}).Kept); err == nil {
 		t.Error("a configuration that is gone: got no error")
 	}
 	if _, _, err := good.Load(path); err != nil {
 		t.Errorf("after a failed copy: %v", err)
 	}
-	if err := (Copy{}).Keep([]string{path}); err != nil {
+	if err := (Copy{}).Keep([]string{path}, (&config.Config{}).Kept); err != nil {
 		t.Errorf("without a folder: got %v, want nothing", err)
+	}
+}
+
+// TestAFileOfPeersIsKeptAsItWorks breaks a file of peers while penstock runs, and starts it again.
+func TestAFileOfPeersIsKeptAsItWorks(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("a path below a folder cannot have a drive")
+	}
+	const ana = "peers: [{name: ana, public_key: QKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=, allowed_ips: [10.99.0.2/32]}]\n"
+	dir := world(t, map[string]string{"config.yaml": gateway, "keys/gateway.key": key, "bad.txt": "casino.example\n", "peers.d/ana.yaml": ana})
+	path, file := filepath.Join(dir, "config.yaml"), filepath.Join(dir, "peers.d", "ana.yaml")
+	good := Copy{Dir: filepath.Join(t.TempDir(), "good")}
+	if _, known := good.Former(file); known {
+		t.Error("before anything was kept: got a text")
+	}
+	c, err := config.LoadServing(path, good.Former)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, when := range []string{"at a reload", "at the next start", "at the start after that"} {
+		if err := good.Keep(append(c.Files, c.Inputs...), c.Kept); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(ana[:40]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if when == "at a reload" {
+			c, err = c.Reload()
+		} else {
+			c, err = config.LoadServing(path, good.Former)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if len(c.Peers) != 1 || len(c.Bad) != 1 || !c.Bad[0].Kept {
+			t.Errorf("%s: got %d peers and bad files %+v, want ana as she was", when, len(c.Peers), c.Bad)
+		}
+	}
+}
+
+// TestACopyWithoutAPeerThatRulesName has a file that never worked, of a peer that a rule and a test are about.
+func TestACopyWithoutAPeerThatRulesName(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("a path below a folder cannot have a drive")
+	}
+	const ben = "peers: [{name: ben, public_key: QKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=, allowed_ips: [10.99.0.3/32]}]\n"
+	text := strings.Replace(gateway, "rules: [", "tests: [{from: ana, to: x.example, expect: block}]\nrules: [{name: ana, match: {peer: ana}, do: block}, ", 1)
+	dir := world(t, map[string]string{"config.yaml": text, "keys/gateway.key": key, "bad.txt": "casino.example\n", "peers.d/ana.yaml": "peers: [{na", "peers.d/ben.yaml": ben})
+	path := filepath.Join(dir, "config.yaml")
+	good := Copy{Dir: filepath.Join(t.TempDir(), "good")}
+	c, err := config.LoadServing(path, good.Former)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := good.Keep(append(c.Files, c.Inputs...), c.Kept); err != nil {
+		t.Fatal(err)
+	}
+	copied, _, err := good.Load(path)
+	if err != nil || len(copied.Peers) != 1 {
+		t.Errorf("got %v, %v; want a copy that can be run, with ben", copied, err)
 	}
 }

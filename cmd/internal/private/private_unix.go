@@ -12,6 +12,14 @@ import (
 // open does not wait for somebody to write into a pipe: a pipe that nobody writes into is empty.
 func open(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) }
 
+// Owner returns who owns a file, as text that differs between owners.
+func Owner(info fs.FileInfo) string {
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
+		return fmt.Sprintf("%d:%d", owner.Uid, owner.Gid)
+	}
+	return ""
+}
+
 // check returns an error if somebody else can read or change an open file: by its mode, or by owning it.
 func check(path string, info fs.FileInfo) error {
 	if info.Mode().Perm()&0o027 != 0 {

@@ -229,7 +229,7 @@ func client(ed *edition.Edition, name string) (key uint64, src netip.AddrPort, e
 	}
 	key, addr, ok := ed.Clients.Named(name)
 	if !ok {
-		return 0, netip.AddrPort{}, fmt.Errorf("there is no peer %q, or it is disabled", name)
+		return 0, netip.AddrPort{}, fmt.Errorf("there is no peer %q, or it may not connect: see penstock peer list", name)
 	}
 	return key, netip.AddrPortFrom(addr, 0), nil
 }

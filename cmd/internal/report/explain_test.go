@@ -120,8 +120,8 @@ func TestExplainRefuses(t *testing.T) {
 		q    control.ExplainQuery
 		want string
 	}{
-		{"a peer that is not there", control.ExplainQuery{Target: "a.example", From: "dan"}, `there is no peer "dan", or it is disabled`},
-		{"a peer that is disabled", control.ExplainQuery{Target: "a.example", From: "eve"}, `there is no peer "eve", or it is disabled`},
+		{"a peer that is not there", control.ExplainQuery{Target: "a.example", From: "dan"}, `there is no peer "dan", or it may not connect: see penstock peer list`},
+		{"a peer that is disabled", control.ExplainQuery{Target: "a.example", From: "eve"}, `there is no peer "eve", or it may not connect: see penstock peer list`},
 		{"a scheme that is not known", control.ExplainQuery{Target: "gopher://a.example"}, `scheme "gopher" is unknown`},
 		{"a protocol without a port", control.ExplainQuery{Target: "a.example", Protocol: "udp"}, "udp needs a port"},
 		{"a name in the flow that is none", control.ExplainQuery{Target: "a.example", SNI: "a b"}, ""},

@@ -14,13 +14,14 @@ import (
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/laptop"
 	"penstock/policy"
 	"penstock/router/hostnet/direct"
 	"penstock/router/transport"
 )
 
-// Process reports the state of penstock as a whole. All fields except Gateway must be set.
+// Process reports the state of penstock as a whole. All fields except Gateway and Health must be set.
 type Process struct {
 	Live    *edition.Live
 	Egress  *egress.Egress
@@ -28,12 +29,13 @@ type Process struct {
 	Follow  *laptop.Follower
 	Gateway *gateway.Gateway // nil without listen.wireguard
 	Flows   *Flows
+	Health  *health.Targets // nil: there are no targets
 	Started time.Time
 	Version string
 
-	reloadError atomic.Pointer[string]   // nil: the last reload succeeded
-	waiting     atomic.Pointer[[]string] // see Waits
-	fault       atomic.Pointer[string]   // nil: penstock runs the present configuration, or an earlier version of it
+	refused [2]atomic.Pointer[string] // errors of the last reload, and of the last reload of the peers alone; nil: it succeeded
+	waiting atomic.Pointer[[]string]  // see Waits
+	fault   atomic.Pointer[string]    // nil: penstock runs the present configuration, or an earlier version of it
 }
 
 // Overall returns the state of the process, which is the worst state of the transports in use. A gateway that needs no
@@ -86,11 +88,13 @@ func (s *Process) Ready() error {
 	if trouble := s.Laptop.Trouble(); trouble != "" {
 		return errors.New(trouble)
 	}
-	h := s.Overall()
-	if h.State == transport.Connected {
-		return nil
+	if h := s.Overall(); h.State != transport.Connected {
+		return errors.New(line(h))
 	}
-	return errors.New(line(h))
+	if s.Health != nil {
+		return s.Health.Err()
+	}
+	return nil
 }
 
 // line describes a transport's health in one line.
@@ -145,14 +149,33 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		st.Degraded = true
 		verdict = "degraded: " + trouble + "; " + verdict
 	}
+	if s.Health != nil {
+		if err := s.Health.Err(); err != nil {
+			st.Degraded = true
+			verdict = "degraded: " + err.Error() + "; " + verdict
+		}
+		for _, t := range s.Health.Last() {
+			one := control.HealthTarget{Target: t.Name, Reached: t.Err == nil, Since: t.Since}
+			if t.Err != nil {
+				one.Error = t.Err.Error()
+			}
+			st.Health = append(st.Health, one)
+		}
+	}
+	if s.Gateway != nil {
+		p := &Peers{s.Live, s.Gateway}
+		st.Peers = p.counts(p.list())
+		if n := len(st.Peers.Bad); n > 0 {
+			st.Degraded = true
+			verdict = fmt.Sprintf("degraded: files of peers with faults: %d; ", n) + verdict
+		}
+	}
 	if fault := s.fault.Load(); fault != nil {
 		st.Degraded = true
 		verdict = "degraded: runs the last good configuration, because the present one has a fault: " + *fault + "; " + verdict
 	}
 	st.Verdict = verdict
-	if err := s.reloadError.Load(); err != nil {
-		st.ReloadError = *err
-	}
+	st.ReloadError = s.reloadError()
 	if waiting := s.waiting.Load(); waiting != nil {
 		st.Restart = *waiting
 	}
@@ -190,14 +213,30 @@ func otherVPNs(list []direct.Other) []control.OtherVPN {
 	return out
 }
 
-// ReloadEnded keeps the error of the last reload for the status; nil clears it.
-func (s *Process) ReloadEnded(err error) {
-	if err == nil {
-		s.reloadError.Store(nil)
-		return
+// ReloadEnded keeps the error of the last reload for the status; nil clears it. A reload of everything is one of the peers too.
+func (s *Process) ReloadEnded(peersOnly bool, err error) {
+	if !peersOnly {
+		s.refused[1].Store(nil)
 	}
-	text := err.Error()
-	s.reloadError.Store(&text)
+	i := 0
+	if peersOnly {
+		i = 1
+	}
+	s.refused[i].Store(nil)
+	if err != nil {
+		text := err.Error()
+		s.refused[i].Store(&text)
+	}
+}
+
+// reloadError returns why the last reload was refused, or "".
+func (s *Process) reloadError() string {
+	for i := range s.refused {
+		if text := s.refused[i].Load(); text != nil {
+			return *text
+		}
+	}
+	return ""
 }
 
 // Waits keeps which sections of the configuration have changed since the start and need a restart, for the status.

@@ -87,11 +87,11 @@ func TestStatus(t *testing.T) {
 	if err := w.status.Ready(); err == nil || !strings.HasPrefix(err.Error(), "connecting via corp") {
 		t.Errorf("ready: got %v, want the reason why not", err)
 	}
-	w.status.ReloadEnded(errors.New("p.yaml:3:1: a fault"))
+	w.status.ReloadEnded(false, errors.New("p.yaml:3:1: a fault"))
 	if st, _ := w.status.Status(t.Context()); st.ReloadError != "p.yaml:3:1: a fault" {
 		t.Errorf("reload error: got %q", st.ReloadError)
 	}
-	w.status.ReloadEnded(nil)
+	w.status.ReloadEnded(false, nil)
 	if st, _ := w.status.Status(t.Context()); st.ReloadError != "" {
 		t.Errorf("reload error: got %q after a good reload", st.ReloadError)
 	}

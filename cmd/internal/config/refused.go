@@ -1,18 +1,16 @@
-package daemon
+package config
 
 import (
 	"errors"
 	"fmt"
 	"slices"
 	"syscall"
-
-	"penstock/cmd/internal/config"
 )
 
-// refused adds the position of a configuration key to an error from the system. If something else already uses the port or
+// Refused adds the position of a configuration key to an error from the system. If something else already uses the port or
 // name that the key sets, the error becomes a fault of the configuration, which can choose another; mend is the advice if err
 // has none. Other errors, such as a missing permission, keep their type.
-func refused(cfg *config.Config, path, mend string, err error) error {
+func Refused(cfg *Config, path, mend string, err error) error {
 	taken := []error{syscall.EADDRINUSE, syscall.EADDRNOTAVAIL, syscall.EBUSY, syscall.EEXIST}
 	if slices.ContainsFunc(taken, func(t error) bool { return errors.Is(err, t) }) {
 		return cfg.Err(path, err.Error(), mend)

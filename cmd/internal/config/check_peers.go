@@ -1,0 +1,197 @@
+package config
+
+import (
+	"cmp"
+	"crypto/ecdh"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// peers checks each peer, and that no two have the same name, key or address. Of two that have, the one whose file is in force
+// already keeps them.
+func (k listenChecker) peers() {
+	if len(k.Peers) > 0 && k.Listen.WireGuard == nil {
+		k.fault("peers", "add listen: {wireguard: ...}", "peers have nothing to connect to")
+	}
+	order := make([]int, len(k.Peers))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return cmp.Compare(k.standing[k.Peers[a].Pos.File], k.standing[k.Peers[b].Pos.File])
+	})
+	taken := claims{own: k.ownPublicKey(), names: make(map[string]int), keys: make(map[string]int), single: make(map[netip.Addr]int)}
+	for _, i := range order {
+		k.peer(i, taken.own)
+		k.clashes(i, taken.add(i, k.Peers[i]))
+	}
+}
+
+// peer checks what can be said of a peer without the others.
+func (k listenChecker) peer(i int, gateway string) {
+	p, path := k.Peers[i], fmt.Sprintf("peers[%d]", i)
+	k.name(path+".name", "peer", p.Name)
+	switch {
+	case p.PublicKey == noKey:
+		k.fault(path+".public_key", "write what penstock pubkey prints", "the public key of peer %s is zero, which is nobody's", p.Name)
+	case !isWireGuardKey(p.PublicKey):
+		k.fault(path+".public_key", "write what penstock pubkey prints", "the public key of peer %s is not 32 bytes in base64", p.Name)
+	case p.PublicKey == gateway:
+		k.fault(path+".public_key", "write what penstock pubkey prints for the peer's own key", "the public key of peer %s is the gateway's, whose key is at %s",
+			p.Name, k.Position("listen.wireguard.private_key"))
+	}
+	k.secret(path+".preshared_key", p.PresharedKey, true)
+	for j, group := range p.Groups {
+		k.name(fmt.Sprintf("%s.groups[%d]", path, j), "group", group)
+	}
+	if wait := p.PersistentKeepalive; wait%time.Second != 0 || wait > 65535*time.Second { // it has 16 bits
+		k.fault(path+".persistent_keepalive", "write whole seconds from 0s to 65535s", "persistent_keepalive of peer %s is %v", p.Name, wait)
+	}
+	if len(p.AllowedIPs) == 0 {
+		k.fault(path+".allowed_ips", "give the peer an address", "peer %s has no addresses", p.Name)
+	}
+	for j, prefix := range p.AllowedIPs {
+		at := fmt.Sprintf("%s.allowed_ips[%d]", path, j)
+		if prefix.Addr().Is4In6() {
+			k.fault(at, "write it as IPv4", "%s of peer %s is IPv4 within IPv6", prefix, p.Name)
+		}
+		if k.Listen.WireGuard == nil {
+			continue
+		}
+		for _, own := range k.Listen.WireGuard.Address {
+			if prefix.Contains(own.Addr()) {
+				k.fault(at, "choose another address", "%s of peer %s contains the gateway's own address %s", prefix, p.Name, own.Addr())
+			}
+		}
+	}
+}
+
+// noKey is 32 zero bytes.
+const noKey = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+
+// ownPublicKey returns the gateway's public key, or "" if its private key cannot be read, which is a fault of its own.
+func (k listenChecker) ownPublicKey() string {
+	if k.Listen.WireGuard == nil {
+		return ""
+	}
+	text, err := k.Listen.WireGuard.PrivateKey.Read()
+	if err != nil {
+		return ""
+	}
+	raw, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil {
+		return ""
+	}
+	key, err := ecdh.X25519().NewPrivateKey(raw)
+	if err != nil {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString(key.PublicKey().Bytes())
+}
+
+// clashes notes one fault for each other peer that has something that a peer wants too. WireGuard would silently give an
+// address to the last one.
+func (k listenChecker) clashes(i int, found map[int][]clash) {
+	for _, other := range slices.Sorted(maps.Keys(found)) {
+		var shared []string
+		for _, c := range found[other] {
+			shared = append(shared, c.what)
+		}
+		k.fault(fmt.Sprintf("peers[%d].%s", i, found[other][0].field), "give every peer its own", "peer %s has the %s of peer %s, at %s",
+			k.Peers[i].Name, strings.Join(shared, " and the "), k.Peers[other].Name, k.Peers[other].Pos)
+	}
+}
+
+// claims are what peers have that no two may share, each with the index of its peer.
+type claims struct {
+	own         string // public key of the gateway, which is a fault of its own
+	names, keys map[string]int
+	single      map[netip.Addr]int
+	networks    []claim // of more than one address
+}
+
+type claim struct {
+	netip.Prefix
+	peer int
+}
+
+// clash is one thing that two peers have.
+type clash struct{ field, what string }
+
+// add adds what a peer has, and returns what others have of it.
+func (c *claims) add(i int, p Peer) map[int][]clash {
+	found := make(map[int][]clash)
+	if other, taken := c.names[p.Name]; taken {
+		found[other] = append(found[other], clash{"name", "name"})
+	} else {
+		c.names[p.Name] = i
+	}
+	if other, taken := c.keys[p.PublicKey]; taken && p.PublicKey != c.own && isWireGuardKey(p.PublicKey) {
+		found[other] = append(found[other], clash{"public_key", "public key"})
+	} else {
+		c.keys[p.PublicKey] = i
+	}
+	for j, prefix := range p.AllowedIPs {
+		for _, other := range c.overlaps(prefix) {
+			if other.peer == i {
+				continue
+			}
+			small, large := prefix, other.Prefix
+			if small.Bits() < large.Bits() {
+				small, large = large, small
+			}
+			what := "address " + small.String()
+			if small != large {
+				what += fmt.Sprintf(" (in %s)", large)
+			}
+			found[other.peer] = append(found[other.peer], clash{fmt.Sprintf("allowed_ips[%d]", j), what})
+		}
+	}
+	for _, prefix := range p.AllowedIPs {
+		if prefix.IsSingleIP() {
+			c.single[prefix.Addr()] = i
+		} else {
+			c.networks = append(c.networks, claim{prefix, i})
+		}
+	}
+	return found
+}
+
+// overlaps returns the claims that have an address of a prefix, by peer and address.
+func (c *claims) overlaps(prefix netip.Prefix) []claim {
+	var list []claim
+	if prefix.IsSingleIP() {
+		if peer, taken := c.single[prefix.Addr()]; taken {
+			list = append(list, claim{prefix, peer})
+		}
+	} else {
+		for addr, peer := range c.single {
+			if prefix.Contains(addr) {
+				list = append(list, claim{netip.PrefixFrom(addr, addr.BitLen()), peer})
+			}
+		}
+	}
+	for _, other := range c.networks {
+		if prefix.Overlaps(other.Prefix) {
+			list = append(list, other)
+		}
+	}
+	slices.SortFunc(list, func(a, b claim) int { return cmp.Or(cmp.Compare(a.peer, b.peer), a.Compare(b.Prefix)) })
+	return list
+}
+
+// State returns disabled or expired for a peer that may not connect at a time, and otherwise "".
+func (p Peer) State(now time.Time) string {
+	switch {
+	case p.Disabled:
+		return "disabled"
+	case !p.Expires.IsZero() && !now.Before(p.Expires):
+		return "expired"
+	}
+	return ""
+}

@@ -1,0 +1,123 @@
+package report
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/control"
+)
+
+// withFolder adds a folder of peers to the world: gus, whose time is over, and a file that is half written.
+func withFolder(t *testing.T, w *world) {
+	t.Helper()
+	if err := os.Mkdir(filepath.Join(w.dir, "peers.d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const gus = "peers: [{name: gus, public_key: SKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=, allowed_ips: 10.99.0.5/32, expires: \"2020-01-31T10:00:00Z\"}]\n"
+	w.write(t, "peers.d/gus.yaml", gus)
+	w.write(t, "peers.d/half.yaml", "peers:\n  - name: ha\n    publ")
+	w.write(t, "p.yaml", "include: peers.d/*.yaml\n"+strings.ReplaceAll(strings.Replace(text, ourKey, "RKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=", 1), "UPSTREAM", w.resolver.Addr.String()))
+	cfg, err := config.LoadServing(filepath.Join(w.dir, "p.yaml"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := w.live.Compile(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.live.Use(e)
+}
+
+func TestPeersAreCounted(t *testing.T) {
+	w := newWorld(t, text)
+	withFolder(t, w)
+	file := filepath.Join(w.dir, "peers.d", "half.yaml")
+	st, err := w.status.Status(t.Context())
+	if err != nil || st.Peers == nil {
+		t.Fatalf("got %+v, %v; want a status with peers", st, err)
+	}
+	if got := *st.Peers; got.Active != 0 || got.Idle != 2 || got.Disabled != 1 || got.Expired != 1 {
+		t.Errorf("got %+v, want two idle, one disabled, one expired", got)
+	}
+	if bad := st.Peers.Bad; len(bad) != 1 || bad[0].File != file || bad[0].Kept || !strings.HasPrefix(bad[0].Error, "its peers are left out: "+file+":") {
+		t.Errorf("got bad files %+v, want %s", bad, file)
+	}
+	if !st.Degraded || !strings.HasPrefix(st.Verdict, "degraded: files of peers with faults: 1; ") {
+		t.Errorf("got %q, degraded %v; want the bad file first", st.Verdict, st.Degraded)
+	}
+}
+
+func TestMetricsKnowPeers(t *testing.T) {
+	w := newWorld(t, text)
+	withFolder(t, w)
+	const few = `# HELP penstock_peers Peers of the gateway by state: active is a handshake within the last three minutes.
+# TYPE penstock_peers gauge
+penstock_peers{state="active"} 0
+penstock_peers{state="disabled"} 1
+penstock_peers{state="expired"} 1
+penstock_peers{state="idle"} 2
+# HELP penstock_peers_bad_files Files of peers that have faults, so that their peers are as they were before, or left out.
+# TYPE penstock_peers_bad_files gauge
+penstock_peers_bad_files 1
+`
+	const each = `# HELP penstock_peer_received_bytes_total Bytes received from a peer. Needs metrics.peers.
+# TYPE penstock_peer_received_bytes_total counter
+penstock_peer_received_bytes_total{peer="ana"} 0
+penstock_peer_received_bytes_total{peer="bob"} 0
+penstock_peer_received_bytes_total{peer="eve"} 0
+penstock_peer_received_bytes_total{peer="gus"} 0
+`
+	names := []string{"penstock_peers", "penstock_peers_bad_files", "penstock_peer_received_bytes_total"}
+	for _, row := range []struct {
+		each bool
+		want string
+	}{{false, few}, {true, few + each}} {
+		c := NewCollector(func() *Process { return w.status }, row.each)
+		if err := testutil.CollectAndCompare(c, strings.NewReader(row.want), names...); err != nil {
+			t.Errorf("metrics.peers: %v: %v", row.each, err)
+		}
+		problems, err := testutil.CollectAndLint(c)
+		if err != nil || len(problems) > 0 {
+			t.Errorf("got problems %v, %v", problems, err)
+		}
+	}
+	var starting *Process
+	c := NewCollector(func() *Process { return starting }, true)
+	if n := testutil.CollectAndCount(c, names...); n != 0 {
+		t.Errorf("before there is a process: got %d series of peers", n)
+	}
+	if n := testutil.CollectAndCount(c, "penstock_state"); n == 0 {
+		t.Error("before there is a process: got no state")
+	}
+	registry := prometheus.NewPedanticRegistry()
+	if err := registry.Register(c); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAPeerIsShownWhole(t *testing.T) {
+	w := newWorld(t, text)
+	withFolder(t, w)
+	list, err := w.peers.Peers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := make(map[string]control.PeerStatus)
+	for _, p := range list {
+		states[p.Name] = p
+	}
+	for name, want := range map[string]string{"ana": "idle", "bob": "idle", "eve": "disabled", "gus": "expired"} {
+		if p := states[name]; p.State != want || p.PublicKey == "" || p.Position == "" {
+			t.Errorf("got %+v, want %s %s with its key and where it is written", p, name, want)
+		}
+	}
+	if states["gus"].Expires.Year() != 2020 {
+		t.Errorf("got %v as the end of gus's access", states["gus"].Expires)
+	}
+}
