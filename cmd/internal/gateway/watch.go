@@ -19,8 +19,8 @@ type Folders interface {
 	Expire(now time.Time) error
 }
 
-// Watch lets go of peers that expire, and reads files of peers that have changed. It waits until they look the same twice, because somebody may be writing them.
-// What it could not read, it reads again when it looks different.
+// Watch lets go of peers that expire, and reads files of peers that have changed. It waits until they look the same twice, because
+// somebody may be writing them. What it could not read, it reads again when it looks different.
 type Watch struct {
 	Every   time.Duration // between two looks
 	Folders Folders
