@@ -100,7 +100,8 @@ func (s *Stack) tune(lossless bool) error {
 	// behind 300 ms without a path a stream of 100 Mbit/s carried 0.1 MB in 15 s, without RACK 100 MB. And every write and
 	// every segment that comes in restarts its probe timer in place of the retransmission timer (sender.postXmit), so a
 	// request that is lost while an answer comes in is not sent again before the answer ends. The price: on a path that
-	// reorders 1 % of its packets a stream is slower, 10 Mbit/s in place of 30 to 90 (2026-11, gVisor of 2026-09-05).
+	// reorders 1 % of its packets a stream is slower, 10 Mbit/s in place of 30 to 90, and through a tunnel of the bench that
+	// the processor limits, one stream by an eighth and eight by a quarter (2026-11, gVisor of 2026-09-05).
 	recovery := tcpip.TCPRecovery(0)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
 		&sack, &moderate, &send, &receive, &synRetries, &timeWait, &maxRTO, &maxRetries, &linger, &cc, &recovery,
