@@ -124,47 +124,57 @@ func (f figures) log(t *testing.T) {
 	}
 }
 
-// stream is a long TCP connection to the intranet through the tunnel. One end sends the numbers 0, 1, 2 and so on, a few hundred a
-// second, and the other checks every byte.
+// stream is one way of a long TCP connection with the intranet through the tunnel. One end sends the numbers 0, 1, 2 and so on, a few
+// hundred a second, and the other checks every byte.
 type stream struct {
 	got  atomic.Uint64 // numbers that came, each eight bytes
 	over chan error
-	conn net.Conn
 }
 
-// newStream starts one that goes to the intranet, or comes from there.
-func newStream(t *testing.T, w *world, port string, toIntranet bool) *stream {
+func newStream() *stream { return &stream{over: make(chan error, 1)} }
+
+func (s *stream) receive(c net.Conn) { s.over <- receiveNumbers(c, &s.got) }
+
+// openStreams opens a connection to the intranet, with a stream from there, one to there, or both. Either may be nil.
+func openStreams(t *testing.T, w *world, port string, down, up *stream) {
 	t.Helper()
 	l, err := w.Intranet.Listen(t.Context(), "tcp", ":"+port)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	s := &stream{over: make(chan error, 2)}
-	end := func(c net.Conn, sends bool) {
-		if sends {
-			sendNumbers(c)
-		} else {
-			s.over <- receiveNumbers(c, &s.got)
+	run := func(c net.Conn, sends, receives *stream) {
+		if sends != nil {
+			go sendNumbers(c)
+		}
+		if receives != nil {
+			go receives.receive(c)
 		}
 	}
+	accepted := make(chan net.Conn, 1)
 	go func() {
 		c, err := l.Accept()
 		if err != nil {
 			return
 		}
-		defer c.Close()
-		end(c, !toIntranet)
+		accepted <- c
+		run(c, down, up)
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	s.conn, err = w.Laptop.DialContext(ctx, "tcp", netlab.IntranetIPv4+":"+port)
+	c, err := w.Laptop.DialContext(ctx, "tcp", netlab.IntranetIPv4+":"+port)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.conn.Close() })
-	go end(s.conn, toIntranet)
-	return s
+	t.Cleanup(func() {
+		c.Close()
+		select {
+		case c := <-accepted:
+			c.Close()
+		default:
+		}
+	})
+	run(c, up, down)
 }
 
 func sendNumbers(c net.Conn) {
@@ -235,7 +245,11 @@ func TestOutagesAreSurvived(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	down, up := newStream(t, w, "5001", false), newStream(t, w, "5002", true)
+	down, up, bothDown, bothUp := newStream(), newStream(), newStream(), newStream()
+	openStreams(t, w, "5001", down, nil)
+	openStreams(t, w, "5002", nil, up)
+	openStreams(t, w, "8080", bothDown, bothUp) // a web port: it ends in the laptop's penstock too
+	w.laptop.carried(t, netlab.IntranetIPv4+":8080", "terminated")
 	took := figures{}
 	defer chatter(t, w)()
 	must := func(err error) {
@@ -286,6 +300,8 @@ func TestOutagesAreSurvived(t *testing.T) {
 		took.add("from the end of "+row.name+" to carrying", w.untilCarrying(t))
 		took.add("from carrying after "+row.name+" to a stream from the intranet", down.flows(t, row.name))
 		took.add("from carrying after "+row.name+" to a stream to the intranet", up.flows(t, row.name))
+		took.add("from carrying after "+row.name+" to the way from there of a stream both ways", bothDown.flows(t, row.name))
+		took.add("from carrying after "+row.name+" to the way to there of a stream both ways", bothUp.flows(t, row.name))
 	}
 	for _, r := range []netlab.Report{w.capture.Stop(), second.Stop()} {
 		if r.Clear > 0 || r.Dropped > 0 {

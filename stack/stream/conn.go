@@ -1,7 +1,7 @@
 // Package stream is a TCP connection of gVisor's as a net.Conn, and the fast ways between it and a kernel socket.
 //
-// It holds no buffer while nothing passes, tells a reset from an end, and keeps gVisor's timers alive while a path is
-// dead. It does not open connections, bound them or know whose they are.
+// It holds no buffer while nothing passes, and tells a reset from an end. It does not open connections, bound them or know
+// whose they are.
 package stream
 
 import (
@@ -40,7 +40,6 @@ type Conn struct {
 	readEntry          waiter.Entry
 	writeEntry         waiter.Entry
 	readBy, writeBy    deadline.Deadline
-	stall              stall // of the one writer
 
 	readMu sync.Mutex // one reader at a time; held while the endpoint's bytes are shown to writev
 
@@ -144,7 +143,6 @@ func (c *Conn) consumed(n int) {
 func (c *Conn) sent(n int) {
 	c.out.Add(uint64(n))
 	c.touch()
-	c.stall.wrote(c.ep)
 }
 
 func (c *Conn) touch() {
@@ -172,9 +170,6 @@ func (c *Conn) push(p tcpip.Payloader) (int, error) {
 		if c.isEnded() {
 			return 0, c.opError("write", net.ErrClosed)
 		}
-		if err := c.unstall(); err != nil {
-			return 0, c.opError("write", err)
-		}
 		n, err := c.ep.Write(p, tcpip.WriteOptions{})
 		if n > 0 {
 			c.sent(int(n))
@@ -189,23 +184,6 @@ func (c *Conn) push(p tcpip.Payloader) (int, error) {
 			}
 		default:
 			return 0, OpError("write", c.remote, err)
-		}
-	}
-}
-
-// unstall waits while a write would keep the connection from recovering.
-func (c *Conn) unstall() error {
-	for {
-		d := c.stall.hold(c.ep)
-		if d == 0 {
-			return nil
-		}
-		select {
-		case <-time.After(d):
-		case <-c.closing:
-			return net.ErrClosed
-		case <-c.writeBy.Passed():
-			return os.ErrDeadlineExceeded
 		}
 	}
 }

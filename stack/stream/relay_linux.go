@@ -26,9 +26,6 @@ func (c *Conn) readFromSocket(sc syscall.Conn) (total int64, handled bool, err e
 	m := &socketMove{c: c}
 	step := m.step // one closure for the life of the flow
 	for {
-		if err := c.unstall(); err != nil {
-			return m.total, true, c.opError("write", err)
-		}
 		if err := rc.Read(step); err != nil {
 			return m.total, true, err
 		}
