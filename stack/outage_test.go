@@ -135,7 +135,7 @@ func receiveSteps(c net.Conn, got *atomic.Uint64) error {
 }
 
 // patience is what a stream has to move on. The longest timeout is 3 s.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // moves waits until n has grown by so many.
 func moves(t *testing.T, what string, n *atomic.Uint64, by uint64) {
