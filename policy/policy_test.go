@@ -223,7 +223,9 @@ func TestOnlyMatchGatewayOpensTheMachineItself(t *testing.T) {
 	rules := []Rule{
 		{Name: "dns", Match: Match{Port: []string{"53"}}, Do: Do{Action: Forward, Egress: EgressDNS}},
 		{Name: "metrics", Match: Match{Gateway: true, Port: []string{"9477"}}, Do: direct},
+		{Name: "cloud", Match: Match{Gateway: true, CIDR: []string{"169.254.169.254"}, Port: []string{"8775"}}, Do: direct},
 		{Name: "net", Match: Match{CIDR: []string{"10.20.0.0/16", "169.254.0.0/16"}}, Do: direct},
+		{Name: "quiet", Match: Match{CIDR: []string{"10.99.0.0/28"}}, Do: Do{Action: Drop}},
 		{Name: "rest", Do: Do{Action: Forward, Egress: "corp"}},
 	}
 	p := newPolicy(t, rules, nil)
@@ -240,6 +242,15 @@ func TestOnlyMatchGatewayOpensTheMachineItself(t *testing.T) {
 		{"a metadata service that a cidr names", "169.254.169.254:80", Elsewhere, "refuse by net", ByGuard},
 		{"loopback behind the last rule", "127.0.0.1:22", Elsewhere, "refuse by rest", ByGuard},
 		{"a metadata service that is translated", "[64:ff9b::a9fe:a9fe]:80", Elsewhere, "refuse by rest", ByGuard},
+		{"the port that match.gateway opens, of a metadata service", "169.254.169.254:9477", Elsewhere, "refuse by net", ByGuard},
+		{"the same on loopback", "127.0.0.1:9477", Elsewhere, "refuse by rest", ByGuard},
+		{"a metadata service that match.gateway and a cidr name", "169.254.169.254:8775", Elsewhere, "via direct by cloud", ByRule},
+		{"another one", "169.254.169.253:8775", Elsewhere, "refuse by net", ByGuard},
+		{"a peer", "10.99.0.77:22", AtPeer, "refuse by rest", ByPeers},
+		{"a peer in a network that a rule opens", "10.20.0.7:22", AtPeer, "refuse by net", ByPeers},
+		{"a peer, at the port that match.gateway opens", "10.99.0.77:9477", AtPeer, "refuse by rest", ByPeers},
+		{"a peer that a rule drops", "10.99.0.7:22", AtPeer, "drop by quiet", ByPeers},
+		{"questions to a peer", "10.99.0.77:53", AtPeer, "via dns by dns", ByRule},
 		{"questions to the machine's own address", "10.20.0.5:53", Host, "via dns by dns", ByRule},
 		{"inside our own networks", "10.99.0.77:22", Inside, "drop by rest", ByLoop},
 	} {

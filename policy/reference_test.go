@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"penstock/policy/blocklist"
+	"penstock/policy/iprange"
 )
 
 // world holds the values of random policies and flows. It is small, so that rules often match.
@@ -171,7 +172,7 @@ func (ref reference) matches(m *Match, f *Flow, n Name, anyName bool) (holds, op
 	in := func(addr netip.Addr) func(string) bool {
 		return func(s string) bool {
 			if s == "private" {
-				return addr.IsPrivate()
+				return iprange.IsPrivate(addr)
 			}
 			return netip.MustParsePrefix(s).Contains(addr)
 		}

@@ -290,7 +290,7 @@ func (s *scan) gateway(m *matcher) tri {
 	case s.question:
 		return maybe
 	}
-	return triOf(s.flow.place().guarded())
+	return triOf(m.opens(s.flow.place()))
 }
 
 func (s *scan) seenIn(v *view, m *matcher) tri {

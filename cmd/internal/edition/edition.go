@@ -128,8 +128,8 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 	return &next, nil
 }
 
-// Place returns policy.Inside for a destination in one of penstock's own networks, and policy.Service for an address on which
-// penstock answers.
+// Place returns policy.Service for an address on which penstock answers, policy.AtPeer for one that belongs to a peer, and
+// policy.Inside for any other in penstock's own networks.
 func (e *Edition) Place(dst netip.Addr) policy.Place {
 	var networks, services []netip.Prefix
 	if t := e.Config.Listen.TUN; t != nil {
@@ -138,9 +138,12 @@ func (e *Edition) Place(dst netip.Addr) policy.Place {
 	if w := e.Config.Listen.WireGuard; w != nil {
 		networks, services = slices.Concat(networks, w.Address), slices.Concat(services, w.Address)
 	}
+	_, isPeer := e.Clients.Peer(dst)
 	switch {
 	case slices.ContainsFunc(services, func(p netip.Prefix) bool { return p.Addr() == dst }):
 		return policy.Service
+	case isPeer:
+		return policy.AtPeer
 	case slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(dst) }):
 		return policy.Inside
 	}

@@ -97,6 +97,7 @@ var reasons = map[policy.Cause]string{
 	policy.ByFallback: "fallback: the transport is not up",
 	policy.ByRoutes:   "routes: the transport's server does not route the destination",
 	policy.ByLoop:     "loop: the flow would loop back to penstock",
+	policy.ByPeers:    "guard: the destination is a peer",
 	policy.ByGuard:    "guard: the destination is this machine or a reserved address",
 }
 

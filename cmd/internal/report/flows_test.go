@@ -36,6 +36,7 @@ func TestFlowsAreShownAsTheyWent(t *testing.T) {
 		{"without a name", policy.Verdict{Rule: "rest", Cause: policy.ByUnnamed}, "", "", "block", "", "unnamed: the rule blocks flows without a name"},
 		{"under a name that DNS did not give", policy.Verdict{Rule: "no-bets", Cause: policy.BySpoof}, "", "", "block", "", "mismatch: "},
 		{"back to us", policy.Verdict{Action: policy.Drop, Rule: "rest", Cause: policy.ByLoop}, "", "", "drop", "", "loop: "},
+		{"to a peer", policy.Verdict{Rule: "rest", Cause: policy.ByPeers}, "", "", "block", "", "guard: the destination is a peer"},
 		{"to this machine", policy.Verdict{Rule: "rest", Cause: policy.ByGuard}, "", "", "block", "", "guard: "},
 		{"to a closed port", forward("direct", policy.ByTrusted), "direct", "dial: connection refused", "direct", "", "dial: connection refused"},
 	} {
