@@ -112,3 +112,54 @@ func TestADialThatFailsIsToldAsWhatItIs(t *testing.T) {
 	}
 	w.nothingInClear(t)
 }
+
+// laptop: wireguard-go, dig === WireGuard ===> [penstock] gateway --- intranet: DNS of corp.example
+func TestAPeerIsNotToldTheAddressOfAHostThatItMayNotReach(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.edit(t, "gateway.yaml", rulesOf(t, w, "gateway.yaml"), `rules:
+  - {name: ops, match: {gateway: true, port: 8081}, do: direct}
+  - {name: intranet, match: {cidr: [10.20.0.10/32, "fd20::10/128"], group: [staff]}, do: direct}
+  - {name: wiki, match: {domain: wiki.corp.example, port: 443}, do: direct}
+  - {name: no-private, match: {cidr: private}, do: block}
+  - {name: rest, do: direct}
+`)
+	_, ben := keyPair(t) // so that both groups always have a member
+	w.edit(t, "gateway.yaml", "peers:\n", "peers:\n  - {name: ben, public_key: "+ben+", allowed_ips: [10.99.0.3/32], groups: [staff, contractors]}\n")
+	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
+	stock(t, w.Laptop, w.path("corp.conf"), "10.99.0.0/24")
+	dig := func(name, kind string) result {
+		return run(t, w.Laptop, program(t, "dig"), "+short", "+tries=1", "+timeout=5", "@"+gatewayInner4, name, kind)
+	}
+	const hidden = "intranet.corp.example"
+	for _, row := range []struct{ sentence, groups, name, a, aaaa string }{
+		{"staff is told", "staff", hidden, netlab.IntranetIPv4 + "\n", netlab.IntranetIPv6 + "\n"},
+		{"a contractor is not", "contractors", hidden, "", ""},
+		{"but where one port is open", "contractors", "wiki.corp.example", netlab.IntranetIPv4 + "\n", netlab.IntranetIPv6 + "\n"},
+		{"and on the internet", "contractors", "public.example", publicIPv4 + "\n", publicIPv6 + "\n"},
+		{"staff is told again", "staff", hidden, netlab.IntranetIPv4 + "\n", netlab.IntranetIPv6 + "\n"},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			if text := w.read(t, "gateway.yaml"); !strings.Contains(text, "groups: ["+row.groups+"]") {
+				w.write(t, "gateway.yaml", strings.NewReplacer("groups: [staff]", "groups: [contractors]", "groups: [contractors]", "groups: [staff]").Replace(text))
+				w.gateway.must(t, "reload")
+			}
+			for kind, want := range map[string]string{"A": row.a, "AAAA": row.aaaa} {
+				if r := dig(row.name, kind); r.code != 0 || r.stdout != want {
+					t.Errorf("dig %s %s: got %s, want %q", row.name, kind, r, want)
+				}
+			}
+			if row.a != "" {
+				return
+			}
+			r := w.gateway.cli(t, "explain", "https://"+row.name, "--from", "laptop")
+			if r.code != exitBlocked || !strings.Contains(r.stdout, "no-private") || !strings.Contains(r.stdout, netlab.IntranetIPv4) {
+				t.Errorf("explain: got %s, want the address blocked by no-private", r)
+			}
+			found := w.gateway.deniedOne(t, "question", func(f flow) bool { return f.Host == row.name })
+			if found.Rule != "no-private" || !strings.Contains(found.Reason, "blocks every flow to") {
+				t.Errorf("flows --denied: got %+v, want the rule and an address", found)
+			}
+		})
+	}
+}

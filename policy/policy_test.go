@@ -394,6 +394,41 @@ func TestDecideNameBlocksOnlyWhatNoFlowCouldPass(t *testing.T) {
 	}
 }
 
+func TestDecideNameKnowsAnAddressInTheAnswer(t *testing.T) {
+	direct := Do{Action: Forward, Egress: EgressDirect}
+	p := newPolicy(t, []Rule{
+		{Name: "dns", Match: Match{Port: []string{"53"}}, Do: Do{Action: Forward, Egress: EgressDNS}},
+		{Name: "ops", Match: Match{Gateway: true, Port: []string{"22"}}, Do: direct},
+		{Name: "intranet", Match: Match{CIDR: []string{"10.20.0.0/16"}, Group: []string{"staff"}}, Do: direct},
+		{Name: "tickets", Match: Match{Domain: []string{"tickets.test"}}, Do: direct},
+		{Name: "printer", Match: Match{CIDR: []string{"10.30.0.0/16"}, Port: []string{"631"}}, Do: direct},
+		{Name: "no-private", Match: Match{CIDR: []string{"private"}}},
+		{Name: "rest", Do: direct},
+	}, nil)
+	for _, row := range []struct {
+		name, host, addr string
+		groups           []string
+		place            Place
+		want             string
+	}{
+		{"an address that is not known yet", "wiki.test", "", nil, Elsewhere, "via direct by rest"},
+		{"one that no flow reaches", "wiki.test", "10.20.0.10", nil, Elsewhere, "refuse by no-private"},
+		{"the same for who does", "wiki.test", "10.20.0.10", []string{"staff"}, Elsewhere, "via direct by intranet"},
+		{"one that the name opens", "tickets.test", "10.20.0.10", nil, Elsewhere, "via direct by tickets"},
+		{"one that some port opens", "wiki.test", "10.30.0.1", nil, Elsewhere, "via direct by printer"},
+		{"one on the internet", "wiki.test", "192.0.2.1", nil, Elsewhere, "via direct by rest"},
+		{"one of the gateway, which a port opens", "wiki.test", "10.20.0.1", nil, Host, "via direct by ops"},
+	} {
+		q := Flow{Groups: row.groups, Place: row.place, Names: []Name{{row.host, FromQuestion}}}
+		if row.addr != "" {
+			q.Dst = netip.AddrPortFrom(netip.MustParseAddr(row.addr), 0)
+		}
+		if got := p.DecideName(q).line(); got != row.want {
+			t.Errorf("%s: got %s, want %s", row.name, got, row.want)
+		}
+	}
+}
+
 func TestDecideNameNamesTheRuleThatIsCertain(t *testing.T) {
 	via := func(name string) Do { return Do{Action: Forward, Egress: name} }
 	lan := Rule{Name: "lan", Match: Match{CIDR: []string{"private"}}, Do: via(EgressDirect)}

@@ -117,6 +117,20 @@ func (w ways) Place(client uint64, dst netip.Addr) policy.Place {
 	return policy.Elsewhere
 }
 
+// judge implements dnsproxy.Policy. It says where an address in an answer is.
+type judge struct {
+	*edition.Live
+	place func(client uint64, dst netip.Addr) policy.Place
+}
+
+// DecideName judges a name, or an address in the answer for it.
+func (j judge) DecideName(f policy.Flow) policy.Verdict {
+	if f.Dst.Addr().IsValid() {
+		f.Place = j.place(f.Client, f.Dst.Addr())
+	}
+	return j.Live.DecideName(f)
+}
+
 // Carrier returns what carries packets to dst through an egress, unless every flow is to end in penstock.
 func (w ways) Carrier(egress string, dst netip.Addr) (router.Carrier, bool) {
 	if w.live.Config().Datapath == "terminate" {

@@ -50,6 +50,9 @@ func (r *Flows) Refused(q dnsproxy.Refused) {
 	if q.Decided != q.Host {
 		f.Reason = "question: the name leads to " + q.Decided
 	}
+	if q.Addr.IsValid() {
+		f.Reason = "question: the rule blocks every flow to " + q.Addr.String()
+	}
 	f.Verdict, f.Via = words(q.Verdict)
 	if others, say := r.questions.add(f); say && r.Log != nil {
 		r.Log.Info("name refused", "host", f.Host, "src", q.Src, "peer", q.Peer, "rule", f.Rule, "category", f.Category, "others", others)
