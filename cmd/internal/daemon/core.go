@@ -102,9 +102,14 @@ type ways struct {
 // Place returns where a destination is, seen from this host. Only other clients can name our own addresses: what this
 // machine sends to itself never comes out of the TUN.
 func (w ways) Place(client uint64, dst netip.Addr) policy.Place {
-	place := w.live.Now().Place(dst)
+	return w.placeIn(w.live.Now(), client, dst)
+}
+
+// placeIn returns the same as Place if another edition were in force.
+func (w ways) placeIn(e *edition.Edition, client uint64, dst netip.Addr) policy.Place {
+	place := e.Place(dst)
 	if v4, ok := iprange.Embedded(dst); ok && place == policy.Elsewhere { // a translator on the way may bring it back to us
-		place = w.Place(client, v4)
+		place = w.placeIn(e, client, v4)
 	}
 	switch {
 	case !dst.IsValid(), place != policy.Elsewhere:
