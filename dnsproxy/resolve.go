@@ -99,12 +99,12 @@ func (r *resolver) tell(ex *exchange) {
 	}
 }
 
-// withhold answers that a name of a network of our own has no address, if no flow of the peer that asks may go to any. The
-// addresses are of one family, and there may be others in the other one, so it does not say that there is no such name. Only
-// a peer sends all its flows to us: other clients may have other ways there.
+// withhold answers that a name of a zone has no address, if no flow of the peer that asks may go to any. The addresses are of
+// one family, and there may be others in the other one, so it does not say that there is no such name. Other clients than
+// peers, and names outside of zones, may be reached in other ways than through us: a laptop's LAN, for example.
 func (r *resolver) withhold(ex *exchange, st *state, e *cache.Entry) bool {
 	host := ex.q.Host()
-	if r.cfg.Policy == nil || ex.flow.Peer == "" || len(e.Addrs) == 0 || !st.view(host).how.Private {
+	if r.cfg.Policy == nil || ex.flow.Peer == "" || len(e.Addrs) == 0 || longest(st.zones, host) == nil {
 		return false
 	}
 	var v policy.Verdict

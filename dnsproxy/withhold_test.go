@@ -11,7 +11,7 @@ import (
 func TestAPeerIsNotToldWhereItMayNotGo(t *testing.T) {
 	up := newResolver(t, "wiki.corp.example. 300 IN A 10.20.0.10", "wiki.corp.example. 300 IN AAAA fd20::10", "both.corp.example. 300 IN A 10.20.0.10",
 		"both.corp.example. 300 IN A 10.30.0.10", "alias.corp.example. 300 IN CNAME wiki.corp.example.", "wiki.corp.example. 300 IN MX 5 wiki.corp.example.",
-		"quiet.corp.example. 300 IN A 10.40.0.10", "public.example. 300 IN A 203.0.113.1")
+		"quiet.corp.example. 300 IN A 10.40.0.10", "public.example. 300 IN A 203.0.113.1", "nas.home.example. 300 IN A 10.20.0.7")
 	closed, quiet := netip.MustParsePrefix("10.20.0.0/16"), netip.MustParsePrefix("10.40.0.0/16")
 	decide := func(f policy.Flow) policy.Verdict {
 		switch addr := f.Dst.Addr(); {
@@ -29,6 +29,7 @@ func TestAPeerIsNotToldWhereItMayNotGo(t *testing.T) {
 	var told []Refused
 	s := newServer(t, Settings{
 		Upstreams: []Upstream{named("main", up)}, Zones: []Zone{{Domains: []string{"corp.example"}, Upstreams: []Upstream{named("corp", up)}}},
+		AllowPrivate: []string{"home.example"},
 	}, judged(decide), described(peers), func(s *setup) { s.Blocked = func(r Refused) { r.Host, r.Decided = "", ""; told = append(told, r) } })
 	for _, tt := range []struct {
 		says        string
@@ -43,6 +44,7 @@ func TestAPeerIsNotToldWhereItMayNotGo(t *testing.T) {
 		{"one of two addresses is enough", contractor, "both.corp.example", "A", "NOERROR 10.20.0.10 10.30.0.10"},
 		{"a rule that drops flows leaves no question without an answer", contractor, "quiet.corp.example", "A", "NOERROR soa edeBlocked"},
 		{"a public name is not looked at", contractor, "public.example", "A", "NOERROR 203.0.113.1"},
+		{"neither is a private one in no zone: it may be in the peer's own network", contractor, "nas.home.example", "A", "NOERROR 10.20.0.7"},
 		{"who is no peer may have another way", stranger, "wiki.corp.example", "A", "NOERROR 10.20.0.10"},
 	} {
 		if got := brief(exchangePacket(t, s, tt.client, query(tt.name, tt.qtype))); got != tt.want {
