@@ -12,7 +12,6 @@ import (
 	"penstock/cmd/internal/egress"
 	"penstock/dnsproxy"
 	"penstock/policy"
-	"penstock/policy/iprange"
 	"penstock/router"
 	"penstock/router/clients"
 )
@@ -99,41 +98,9 @@ type ways struct {
 	direct egress.Direct
 }
 
-// Place returns where a destination is, seen from this host. Only other clients can name our own addresses: what this
-// machine sends to itself never comes out of the TUN.
+// Place returns where a destination is, seen from this host.
 func (w ways) Place(client uint64, dst netip.Addr) policy.Place {
-	return w.placeIn(w.live.Now(), client, dst)
-}
-
-// placeIn returns the same as Place if another edition were in force.
-func (w ways) placeIn(e *edition.Edition, client uint64, dst netip.Addr) policy.Place {
-	place := e.Place(dst)
-	if v4, ok := iprange.Embedded(dst); ok && place == policy.Elsewhere { // a translator on the way may bring it back to us
-		place = w.placeIn(e, client, v4)
-	}
-	switch {
-	case !dst.IsValid(), place != policy.Elsewhere:
-		return place
-	case iprange.IsReserved(dst):
-		return policy.Reserved
-	case client != clients.Machine && w.direct.Reserved(dst):
-		return policy.Host
-	}
-	return policy.Elsewhere
-}
-
-// judge implements dnsproxy.Policy. It says where an address in an answer is.
-type judge struct {
-	*edition.Live
-	place func(client uint64, dst netip.Addr) policy.Place
-}
-
-// DecideName judges a name, or an address in the answer for it.
-func (j judge) DecideName(f policy.Flow) policy.Verdict {
-	if f.Dst.Addr().IsValid() {
-		f.Place = j.place(f.Client, f.Dst.Addr())
-	}
-	return j.Live.DecideName(f)
+	return w.live.Now().PlaceFor(client, dst, w.direct.Reserved)
 }
 
 // Carrier returns what carries packets to dst through an egress, unless every flow is to end in penstock.

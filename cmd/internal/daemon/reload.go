@@ -107,7 +107,7 @@ func (d *Daemon) rejudge(e *edition.Edition, p *policy.Policy) []router.Change {
 	changed := d.router.Rejudge(func(f *policy.Flow) bool {
 		c, ok := e.Clients.Client(f.Client)
 		f.Peer, f.Groups = c.Name, c.Groups
-		f.Place = d.ways().placeIn(e, f.Client, f.Dst.Addr())
+		f.Place = e.PlaceFor(f.Client, f.Dst.Addr(), d.ways().direct.Reserved)
 		f.Now = d.live.Conditions()
 		return ok
 	}, p.Decide)

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"penstock/cmd/internal/config"
@@ -126,28 +125,6 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 		return nil, faults(err)
 	}
 	return &next, nil
-}
-
-// Place returns policy.Service for an address on which penstock answers, policy.AtPeer for one that belongs to a peer, and
-// policy.Inside for any other in penstock's own networks.
-func (e *Edition) Place(dst netip.Addr) policy.Place {
-	var networks, services []netip.Prefix
-	if t := e.Config.Listen.TUN; t != nil {
-		networks, services = t.Address, t.ServiceAddrs()
-	}
-	if w := e.Config.Listen.WireGuard; w != nil {
-		networks, services = slices.Concat(networks, w.Address), slices.Concat(services, w.Address)
-	}
-	_, isPeer := e.Clients.Peer(dst)
-	switch {
-	case slices.ContainsFunc(services, func(p netip.Prefix) bool { return p.Addr() == dst }):
-		return policy.Service
-	case isPeer:
-		return policy.AtPeer
-	case slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(dst) }):
-		return policy.Inside
-	}
-	return policy.Elsewhere
 }
 
 // asksForPrograms reports whether a rule has a condition on the user, or on the program.
