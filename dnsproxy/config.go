@@ -18,7 +18,8 @@ type Policy interface {
 	// Decide judges a flow to an address that an HTTPS or SVCB answer hints at. Dst is that address with port 443, Network is
 	// TCP, Sniffed is set, and Names holds the name that was asked for, with FromDNS.
 	Decide(policy.Flow) policy.Verdict
-	// DecideName judges a name: that of the question, or one behind it. Names holds it, with FromQuestion.
+	// DecideName judges a name: that of the question, or one behind it. Names holds it, with FromQuestion. Dst is invalid, or an
+	// address in the answer, without a port.
 	DecideName(policy.Flow) policy.Verdict
 }
 
@@ -49,8 +50,9 @@ type Dialer = upstream.Dialer
 type Refused struct {
 	Src     netip.AddrPort
 	Peer    string
-	Host    string // the name that was asked for
-	Decided string // the name that decided: Host, or a target behind it. Neither may be kept: they are views
+	Host    string     // the name that was asked for
+	Decided string     // the name that decided: Host, or a target behind it. Neither may be kept: they are views
+	Addr    netip.Addr // an address of Host, if no flow of the client may go to any; otherwise invalid
 	Verdict policy.Verdict
 	Time    time.Time
 }

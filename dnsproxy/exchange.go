@@ -21,7 +21,7 @@ type exchange struct {
 	to     answerer
 	stream bool        // over TCP: an answer may have 64 KiB
 	dry    bool        // for diagnosis: nothing is counted, logged or remembered
-	flow   policy.Flow // facts about the client; decideName and decideHint fill in the rest
+	flow   policy.Flow // facts about the client; decideName, decideAddr and decideHint fill in the rest
 	names  [1]policy.Name
 
 	q     wire.Question
@@ -31,6 +31,7 @@ type exchange struct {
 	result   result
 	verdict  policy.Verdict // of the name that decided
 	decided  string         // that name, as a view that ends with the exchange
+	withheld netip.Addr     // an address that was not told, because no flow may go there
 	upstream string
 	cache    string // hit, miss, stale, or empty if the cache was not asked
 }
@@ -64,7 +65,7 @@ func (r *resolver) start(client netip.AddrPort, flow *policy.Flow, to answerer) 
 		ex.flow.Client = AddressKey(ex.client.Addr())
 	}
 	ex.to, ex.stream, ex.dry, ex.out = to, false, false, ex.out[:0]
-	ex.result, ex.verdict, ex.decided, ex.upstream, ex.cache = resultDropped, policy.Verdict{}, "", "", ""
+	ex.result, ex.verdict, ex.decided, ex.upstream, ex.cache, ex.withheld = resultDropped, policy.Verdict{}, "", "", "", netip.Addr{}
 	return ex
 }
 

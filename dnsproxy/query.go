@@ -25,6 +25,7 @@ type Answer struct {
 	Reason   string         // text of an extended error
 	Verdict  policy.Verdict // of the name that decided
 	Decided  string         // that name: the question, or one behind it
+	Withheld netip.Addr     // an address that the client is not told, because no flow of it may go there
 	Result   string         // as in penstock_dns_queries_total
 	Upstream string         // name of the upstream that answered, now or when the answer was cached
 	Cache    string         // "hit", "miss", "stale", or "" if the cache was not asked
@@ -174,7 +175,7 @@ type probe chan Answer
 
 func (p probe) answer(ex *exchange) error {
 	a := Answer{
-		Verdict: ex.verdict, Decided: strings.Clone(ex.decided), Result: ex.result.String(), Upstream: ex.upstream, Cache: ex.cache,
+		Verdict: ex.verdict, Decided: strings.Clone(ex.decided), Withheld: ex.withheld, Result: ex.result.String(), Upstream: ex.upstream, Cache: ex.cache,
 	}
 	defer func() { p <- a }()
 	if len(ex.out) == 0 {

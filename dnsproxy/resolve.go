@@ -80,9 +80,7 @@ func (r *resolver) judged(ex *exchange, st *state) bool {
 
 // refuse writes the block answer of the verdict.
 func (r *resolver) refuse(ex *exchange, st *state) {
-	if r.cfg.Blocked != nil && !ex.dry {
-		r.cfg.Blocked(Refused{ex.client, ex.flow.Peer, ex.q.Host(), ex.decided, ex.verdict, ex.begun})
-	}
+	r.tell(ex)
 	if ex.verdict.Action == policy.Drop {
 		ex.settle(resultDropped, ex.out[:0])
 		return
@@ -92,6 +90,34 @@ func (r *resolver) refuse(ex *exchange, st *state) {
 		why.Code = dns.ExtendedErrorCodeFiltered
 	}
 	ex.settle(resultBlocked, st.block(ex.verdict).append(ex.out[:0], &ex.q, why))
+}
+
+// tell passes on that a question was refused.
+func (r *resolver) tell(ex *exchange) {
+	if r.cfg.Blocked != nil && !ex.dry {
+		r.cfg.Blocked(Refused{ex.client, ex.flow.Peer, ex.q.Host(), ex.decided, ex.withheld, ex.verdict, ex.begun})
+	}
+}
+
+// withhold answers that a name of a zone has no address, if no flow of the peer that asks may go to any. The addresses are of
+// one family, and there may be others in the other one, so it does not say that there is no such name. Other clients than
+// peers, and names outside of zones, may be reached in other ways than through us: a laptop's LAN, for example.
+func (r *resolver) withhold(ex *exchange, st *state, e *cache.Entry) bool {
+	host := ex.q.Host()
+	if r.cfg.Policy == nil || ex.flow.Peer == "" || len(e.Addrs) == 0 || longest(st.zones, host) == nil {
+		return false
+	}
+	var v policy.Verdict
+	for _, addr := range e.Addrs {
+		if v = r.decideAddr(ex, host, addr); v.Action == policy.Forward {
+			return false
+		}
+	}
+	ex.verdict, ex.decided, ex.withheld = v, host, e.Addrs[len(e.Addrs)-1]
+	r.tell(ex)
+	why := wire.EDE{Code: dns.ExtendedErrorCodeBlocked, Prefix: "its addresses are blocked by rule ", Detail: v.Rule}
+	ex.settle(resultBlocked, wire.AppendNegative(ex.out[:0], &ex.q, dns.RcodeSuccess, st.block(v).TTL, why))
+	return true
 }
 
 // cached answers ex from the cache entry e and reports whether it could.
@@ -127,6 +153,9 @@ func (r *resolver) answer(ex *exchange, st *state, e *cache.Entry, how result, f
 		return
 	}
 	if len(e.Targets) > 0 && !ex.verdict.ByName && r.behind(ex, st, e) { // an allowed site may stand on a blocked delivery network
+		return
+	}
+	if r.withhold(ex, st, e) {
 		return
 	}
 	if len(e.Hints) > 0 {

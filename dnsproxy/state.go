@@ -62,6 +62,14 @@ func (r *resolver) decideName(ex *exchange, host string) policy.Verdict {
 	return r.cfg.Policy.DecideName(*f)
 }
 
+// decideAddr judges an address in an answer for host: it is blocked if every flow of the client to it would be.
+func (r *resolver) decideAddr(ex *exchange, host string, addr netip.Addr) policy.Verdict {
+	ex.names[0] = policy.Name{Host: host, From: policy.FromQuestion}
+	f := &ex.flow
+	f.Network, f.Dst, f.Sniffed, f.Names = policy.NetworkUnknown, netip.AddrPortFrom(addr, 0), false, ex.names[:]
+	return r.cfg.Policy.DecideName(*f)
+}
+
 // decideHint judges an address hint in an answer for host, as the flow that a browser would open to it.
 func (r *resolver) decideHint(ex *exchange, host string, addr netip.Addr) policy.Verdict {
 	if r.cfg.Policy == nil {

@@ -12,8 +12,8 @@ import (
 // vaultIPv4 is a second address of the intranet's host: a machine that no rule opens.
 const vaultIPv4 = "10.20.0.66"
 
-// serveVault gives the intranet a second machine. Both serve "HOST at ADDRESS" over HTTP on port 8080 and over TLS on
-// port 8443, so that a client learns which of them has answered.
+// serveVault gives the intranet a second machine. Both serve "HOST at ADDRESS" over HTTP on ports 8080 and 5080 and
+// over TLS on 8443 and 5443, so that a client learns which of them has answered.
 func (w *world) serveVault(t *testing.T) {
 	t.Helper()
 	if err := w.Intranet.AddAddr("intra", prefix(vaultIPv4+"/24")); err != nil {
@@ -26,12 +26,12 @@ func (w *world) serveVault(t *testing.T) {
 	certificate := &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return w.CA.Certificate(hello.ServerName)
 	}}
-	for _, port := range []string{":8080", ":8443"} {
+	for _, port := range []string{":8080", ":5080", ":8443", ":5443"} {
 		l, err := w.Intranet.Listen(t.Context(), "tcp", port)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if port == ":8443" {
+		if strings.HasSuffix(port, "443") {
 			l = tls.NewListener(l, certificate)
 		}
 		srv := &http.Server{Handler: pages}
@@ -66,22 +66,31 @@ func TestAClaimedNameOpensNoOtherAddress(t *testing.T) {
 		{"a Host header leads to the name's own address", "curl --resolve wiki.corp.example:8080:10.20.0.66 http://wiki.corp.example:8080/", "at 10.20.0.10:8080", nil},
 		{"a TLS name leads to the name's own address", "curl --resolve wiki.corp.example:8443:10.20.0.66 https://wiki.corp.example:8443/", "at 10.20.0.10:8443", nil},
 		{"a Host header without a look-up before", "curl -H Host:wiki.corp.example http://10.20.0.66:8080/", "at 10.20.0.10:8080", nil},
+		{"one in upper case, with another port and a dot", "curl -H Host:WIKI.Corp.example.:9999 http://10.20.0.66:8080/", "at 10.20.0.10:8080", nil},
+		{"an absolute target of the name", "curl --request-target http://wiki.corp.example/ http://10.20.0.66:8080/", "at 10.20.0.10:8080", nil},
+		{"a TLS name in upper case", "curl --resolve WIKI.CORP.example:8443:10.20.0.66 https://WIKI.CORP.example:8443/", "at 10.20.0.10:8443", nil},
+		{"a Host header where the server may speak first", "curl -H Host:wiki.corp.example http://10.20.0.66:5080/", "", refusedOrCutOff()},
+		{"a TLS name there", "curl --resolve wiki.corp.example:5443:10.20.0.66 https://wiki.corp.example:5443/", "", refusedOrCutOff()},
+		{"the name itself there", "curl -4 https://wiki.corp.example:5443/", "wiki.corp.example:5443 at 10.20.0.10:5443", nil},
 		{"the address alone is refused", "curl http://10.20.0.66:8080/", "This site is blocked", nil},
 		{"an absolute target", "curl --request-target http://gone.wiki.corp.example/ http://10.20.0.66:8080/", "This site is blocked", nil},
 		{"upper case, with a port and a dot", "curl -H Host:GONE.wiki.corp.example.:8080 http://10.20.0.66:8080/", "This site is blocked", nil},
 		{"a name that nobody resolves is refused", "curl --resolve gone.wiki.corp.example:8443:10.20.0.66 https://gone.wiki.corp.example:8443/", "", refusedOrCutOff()},
 	}
 	t.Run("on the laptop", func(t *testing.T) { tryAll(t, w.Laptop, names) })
-	t.Run("a name that our resolver does not confirm is called a mismatch", func(t *testing.T) {
-		if f := w.laptop.denied(t, vaultIPv4+":8443"); f.Host != "gone.wiki.corp.example" || !strings.HasPrefix(f.Reason, "mismatch: ") {
+	mismatch := func(t *testing.T, p *penstock) {
+		if f := p.denied(t, vaultIPv4+":8443"); f.Host != "gone.wiki.corp.example" || !strings.HasPrefix(f.Reason, "mismatch: ") {
 			t.Errorf("got %+v, want gone.wiki.corp.example as a mismatch", f)
 		}
-	})
+	}
+	const called = "a name that our resolver does not confirm is called a mismatch"
+	t.Run(called, func(t *testing.T) { mismatch(t, w.laptop) })
 	open("laptop.yaml", "{via: corp}")
 	closed("gateway.yaml", "direct")
 	w.laptop.must(t, "reload")
 	w.gateway.must(t, "reload")
 	t.Run("on the gateway", func(t *testing.T) { tryAll(t, w.Laptop, names) })
+	t.Run(called+", there too", func(t *testing.T) { mismatch(t, w.gateway) })
 	w.nothingInClear(t)
 }
 

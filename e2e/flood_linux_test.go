@@ -57,7 +57,7 @@ func TestAFloodOfOnePeerStopsNoOther(t *testing.T) {
 	stock(t, w.Access, w.path("honest.conf"), "10.20.0.0/24")
 
 	t.Run("handshakes that nobody ends", func(t *testing.T) {
-		fd := packetSocket(t, w.Laptop, "wg0")
+		fd := packetSocket(t, w.Laptop, "wg0", unix.ETH_P_IP)
 		for i := range 3000 {
 			// The laptop's kernel does not have the address, so it resets nothing.
 			c := &rawTCP{src: netip.AddrPortFrom(netip.MustParseAddr("10.98.0.7"), uint16(1024+i)), dst: netip.MustParseAddrPort(netlab.IntranetIPv4 + ":7")}

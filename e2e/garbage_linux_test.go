@@ -67,11 +67,11 @@ func TestGarbageAtTheGatewaysPort(t *testing.T) {
 // tunnelSocket opens a socket that puts bytes into the laptop's TUN as they are, as if a program's packets were broken.
 func tunnelSocket(t *testing.T, w *world) (fd int) {
 	t.Helper()
-	return packetSocket(t, w.Laptop, "pen0")
+	return packetSocket(t, w.Laptop, "pen0", unix.ETH_P_IP)
 }
 
-// packetSocket opens a socket that puts IPv4 packets into a host's device as they are.
-func packetSocket(t *testing.T, h *netlab.Host, device string) (fd int) {
+// packetSocket opens a socket that puts packets of a protocol into a host's device as they are.
+func packetSocket(t *testing.T, h *netlab.Host, device string, protocol uint16) (fd int) {
 	t.Helper()
 	link, err := h.Netlink().LinkByName(device)
 	if err != nil {
@@ -82,7 +82,7 @@ func packetSocket(t *testing.T, h *netlab.Host, device string) (fd int) {
 		if err != nil {
 			return err
 		}
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: 0x0008, Ifindex: link.Attrs().Index}) // IPv4, in network order
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol<<8 | protocol>>8, Ifindex: link.Attrs().Index}) // in network order
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -62,6 +62,18 @@ func (f heldFlows) end(t *testing.T, w *world, peer string) {
 	}
 }
 
+// goOn wants that the TCP flow still carries.
+func (f heldFlows) goOn(t *testing.T) {
+	t.Helper()
+	if _, err := fmt.Fprint(f.server, "still"); err != nil {
+		t.Error(err)
+	}
+	within(t, f.client)
+	if n, err := io.ReadFull(f.client, make([]byte, 5)); n != 5 {
+		t.Errorf("got %d bytes, %v; want the flow to go on", n, err)
+	}
+}
+
 // laptop [pen0 -> penstock] === WireGuard ===> [penstock <- penstock peer, reload] gateway --- intranet
 func TestAPeerThatIsLetGoIsGone(t *testing.T) {
 	t.Parallel()
@@ -125,6 +137,33 @@ func TestAPeerThatIsLetGoIsGone(t *testing.T) {
 			flows.end(t, w, "laptop")
 		})
 	}
+	t.Run("by a rule that no longer opens its present group", func(t *testing.T) {
+		const one, two = "group: [staff]", "group: [staff, guests]"
+		w.write(t, "peers.d/laptop.yaml", laptop)
+		w.gateway.must(t, "reload")
+		w.laptop.must(t, "reconnect")
+		w.untilCarrying(t)
+		flows := holdFlows(t, w, l)
+		// The rule opens the group that the peer moves to, in the same reload: the flows stay.
+		w.edit(t, "gateway.yaml", one, two)
+		w.edit(t, "peers.d/laptop.yaml", "staff", "guests")
+		w.gateway.must(t, "reload", "--kill-denied")
+		flows.goOn(t)
+		w.edit(t, "gateway.yaml", two, one)
+		w.gateway.must(t, "reload", "--kill-denied")
+		flows.end(t, w, "laptop")
+	})
+	t.Run("by a reload that gives its destination to another peer", func(t *testing.T) {
+		w.write(t, "peers.d/laptop.yaml", laptop)
+		w.gateway.must(t, "reload")
+		w.laptop.must(t, "reconnect")
+		w.untilCarrying(t)
+		flows := holdFlows(t, w, l)
+		w.edit(t, "gateway.yaml", "[10.99.0.99/32]", "[10.99.0.99/32, "+netlab.IntranetIPv4+"/32]")
+		w.gateway.must(t, "reload", "--kill-denied")
+		flows.end(t, w, "laptop")
+		w.edit(t, "gateway.yaml", ", "+netlab.IntranetIPv4+"/32]", "]")
+	})
 	t.Run("the address rests before another peer gets it", func(t *testing.T) {
 		w.gateway.must(t, "peer", "add", "ben", "-o", w.path("ben.conf"))
 		if text := w.read(t, "ben.conf"); strings.Contains(text, "10.99.0.2/") || !strings.Contains(text, "Address = 10.99.0.") {
@@ -138,13 +177,7 @@ func TestAPeerThatIsLetGoIsGone(t *testing.T) {
 		w.untilCarrying(t)
 		flows := holdFlows(t, w, l)
 		w.gateway.must(t, "peer", "rm", "ben")
-		if _, err := fmt.Fprint(flows.server, "still"); err != nil {
-			t.Error(err)
-		}
-		within(t, flows.client)
-		if n, err := io.ReadFull(flows.client, make([]byte, 5)); n != 5 {
-			t.Errorf("got %d bytes, %v; want the flow to go on", n, err)
-		}
+		flows.goOn(t)
 	})
 	w.nothingInClear(t)
 }

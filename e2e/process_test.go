@@ -201,10 +201,16 @@ func (p *penstock) flows(t *testing.T, args ...string) []flow {
 // denied waits for a refused flow to a destination and returns it: it is noted a moment after its client has heard.
 func (p *penstock) denied(t *testing.T, dst string) flow {
 	t.Helper()
+	return p.deniedOne(t, "to "+dst, func(f flow) bool { return f.Dst == dst })
+}
+
+// deniedOne waits for a refused flow that is wanted, and returns it.
+func (p *penstock) deniedOne(t *testing.T, what string, wanted func(flow) bool) flow {
+	t.Helper()
 	var found flow
-	eventually(t, "a refused flow to "+dst, func() error {
+	eventually(t, "a refused flow "+what, func() error {
 		for _, f := range p.flows(t, "--denied") {
-			if f.Dst == dst {
+			if wanted(f) {
 				found = f
 				return nil
 			}

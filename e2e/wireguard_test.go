@@ -121,7 +121,8 @@ func TestAStockClientReachesTheIntranetThroughOurGateway(t *testing.T) {
 		{"a blocked site by its address is a page that says why", "curl --resolve casino.example:80:203.0.113.20 http://casino.example/", "This site is blocked", nil},
 		{"a closed port is refused", "curl http://public.example:4/", "", []int{notConnected}},
 		{"a private network that no rule allows is refused", "curl http://192.168.99.1:22/", "", []int{notConnected}},
-		{"another peer's address is silent", "curl --max-time 1 http://10.99.0.2:22/", "", []int{timedOut}},
+		{"another peer is refused", "curl http://10.99.0.2:22/", "", []int{notConnected}},
+		{"an address that no peer has is silent", "curl --max-time 1 http://10.99.0.200:22/", "", []int{timedOut}},
 	})
 	t.Run("the gateway knows the peer", func(t *testing.T) {
 		var list struct {

@@ -75,7 +75,7 @@ type Do struct {
 type Match struct {
 	Domain   []string // example.com: the name and its subdomains; *.example.com: only subdomains; =example.com: only the name
 	Category []string // the judged name or the destination address is in one of these
-	CIDR     []string // destination: prefix, address or "private", which is RFC 1918 and RFC 4193
+	CIDR     []string // destination: prefix, address or "private", which is iprange.Private
 	Src      []string // source, in the same forms
 	Port     []string // destination port: "443" or "8000-8999"; echo requests have none
 	Protocol []string // tcp, udp, icmp, or quic, which is UDP to port 443
@@ -86,8 +86,9 @@ type Match struct {
 	Schedule []string // "mon-fri 21:00-06:00", "sat,sun", "22:00-06:00"; a span past midnight belongs to the day on which it starts
 	SeenIn   []string // where the judged name was learnt: dns, sni, http, quic
 	Mismatch *bool    // the flow names something that DNS did not give for its destination
-	// Gateway matches destinations on this machine, which are its own addresses, loopback and link-local addresses, and
-	// metadata services. No other condition opens them.
+	// Gateway matches destinations on this machine, which are its own addresses. No other condition opens them. With CIDR it
+	// also matches reserved addresses in there, such as loopback, link-local addresses and metadata services: who opens a
+	// port of this machine does not mean the same port of a metadata service.
 	Gateway bool
 	Not     *Match // matches what this Match does not
 }

@@ -178,6 +178,8 @@ func because(n Name, j judgement, v Verdict) string {
 		return fmt.Sprintf("the flow has no name, and %s blocks unnamed flows", rule)
 	case ByLoop:
 		return fmt.Sprintf("the destination is in one of penstock's own networks, so the flow would loop back here: it is dropped, even if %s forwards it", rule)
+	case ByPeers:
+		return fmt.Sprintf("the destination is a peer, and no flow goes from one peer to another: it is refused, even if %s forwards it", rule)
 	case ByGuard:
 		return fmt.Sprintf("%s would forward the flow, but its destination is this machine or a reserved address, which only a rule with match.gateway opens", rule)
 	case ByTrusted:
@@ -328,7 +330,7 @@ func (s explainer) conditions(v *view, m *Match, i int) []condition {
 		add("mismatch", words([]bool{*m.Mismatch}), s.mismatch(v, c))
 	}
 	if m.Gateway {
-		add("destination", []string{"this machine"}, known(f.place().guarded()))
+		add("destination", []string{"this machine"}, known(c.opens(f.place())))
 	}
 	if m.Not != nil {
 		child := int(c.not)

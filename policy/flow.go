@@ -49,10 +49,11 @@ type Name struct {
 // Place says where a destination is, seen from the host that penstock runs on.
 type Place uint8
 
-// Places. Only a rule with Match.Gateway leads to the last three.
+// Places. Nothing leads to Inside and AtPeer, and only a rule with Match.Gateway to the last three.
 const (
 	Elsewhere Place = iota // the address of another host, as far as is known
 	Inside                 // in one of penstock's own networks, where nobody answers: dialling it would come back here
+	AtPeer                 // an address of a peer's, or in a network behind one
 	Service                // an address on which penstock itself answers
 	Host                   // an address of this machine
 	Reserved               // loopback, link-local, multicast, or a cloud's metadata service: see iprange.IsReserved
@@ -60,6 +61,11 @@ const (
 
 // guarded reports whether only a rule with Match.Gateway leads there.
 func (p Place) guarded() bool { return p >= Service }
+
+// opens reports whether a matcher has Match.Gateway and it is meant for a place.
+func (m *matcher) opens(p Place) bool {
+	return m.gateway && p.guarded() && (p != Reserved || m.network)
+}
 
 // Portal is a captive portal that flows may reach outside the transports while it is open. Either Host or Addr identifies
 // it.
@@ -158,6 +164,7 @@ const (
 	ByFallback       // the transport is not up, and the rule then goes direct
 	ByRoutes         // the transport is not for this destination, and the rule then goes direct
 	ByLoop           // the destination would lead back to penstock
+	ByPeers          // the destination is a peer
 	ByGuard          // the destination is this machine, or reserved, and the rule does not have match.gateway
 )
 

@@ -18,6 +18,7 @@ type matcher struct {
 	byName  bool // has a condition on a domain or category
 	inside  bool // has a condition on where the flow goes: a domain, a category or an address
 	gateway bool // Match.Gateway
+	network bool // has a condition on the address itself
 
 	// residual reports whether a condition below, or gateway, is set.
 	residual bool

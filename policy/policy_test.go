@@ -223,7 +223,9 @@ func TestOnlyMatchGatewayOpensTheMachineItself(t *testing.T) {
 	rules := []Rule{
 		{Name: "dns", Match: Match{Port: []string{"53"}}, Do: Do{Action: Forward, Egress: EgressDNS}},
 		{Name: "metrics", Match: Match{Gateway: true, Port: []string{"9477"}}, Do: direct},
+		{Name: "cloud", Match: Match{Gateway: true, CIDR: []string{"169.254.169.254"}, Port: []string{"8775"}}, Do: direct},
 		{Name: "net", Match: Match{CIDR: []string{"10.20.0.0/16", "169.254.0.0/16"}}, Do: direct},
+		{Name: "quiet", Match: Match{CIDR: []string{"10.99.0.0/28"}}, Do: Do{Action: Drop}},
 		{Name: "rest", Do: Do{Action: Forward, Egress: "corp"}},
 	}
 	p := newPolicy(t, rules, nil)
@@ -240,6 +242,15 @@ func TestOnlyMatchGatewayOpensTheMachineItself(t *testing.T) {
 		{"a metadata service that a cidr names", "169.254.169.254:80", Elsewhere, "refuse by net", ByGuard},
 		{"loopback behind the last rule", "127.0.0.1:22", Elsewhere, "refuse by rest", ByGuard},
 		{"a metadata service that is translated", "[64:ff9b::a9fe:a9fe]:80", Elsewhere, "refuse by rest", ByGuard},
+		{"the port that match.gateway opens, of a metadata service", "169.254.169.254:9477", Elsewhere, "refuse by net", ByGuard},
+		{"the same on loopback", "127.0.0.1:9477", Elsewhere, "refuse by rest", ByGuard},
+		{"a metadata service that match.gateway and a cidr name", "169.254.169.254:8775", Elsewhere, "via direct by cloud", ByRule},
+		{"another one", "169.254.169.253:8775", Elsewhere, "refuse by net", ByGuard},
+		{"a peer", "10.99.0.77:22", AtPeer, "refuse by rest", ByPeers},
+		{"a peer in a network that a rule opens", "10.20.0.7:22", AtPeer, "refuse by net", ByPeers},
+		{"a peer, at the port that match.gateway opens", "10.99.0.77:9477", AtPeer, "refuse by rest", ByPeers},
+		{"a peer that a rule drops", "10.99.0.7:22", AtPeer, "drop by quiet", ByPeers},
+		{"questions to a peer", "10.99.0.77:53", AtPeer, "via dns by dns", ByRule},
 		{"questions to the machine's own address", "10.20.0.5:53", Host, "via dns by dns", ByRule},
 		{"inside our own networks", "10.99.0.77:22", Inside, "drop by rest", ByLoop},
 	} {
@@ -379,6 +390,41 @@ func TestDecideNameBlocksOnlyWhatNoFlowCouldPass(t *testing.T) {
 		}
 		if x := p.Explain(q); x.Verdict.Rule != p.DecideName(q).Rule {
 			t.Errorf("%s: explained as %+v", row.name, x.Verdict)
+		}
+	}
+}
+
+func TestDecideNameKnowsAnAddressInTheAnswer(t *testing.T) {
+	direct := Do{Action: Forward, Egress: EgressDirect}
+	p := newPolicy(t, []Rule{
+		{Name: "dns", Match: Match{Port: []string{"53"}}, Do: Do{Action: Forward, Egress: EgressDNS}},
+		{Name: "ops", Match: Match{Gateway: true, Port: []string{"22"}}, Do: direct},
+		{Name: "intranet", Match: Match{CIDR: []string{"10.20.0.0/16"}, Group: []string{"staff"}}, Do: direct},
+		{Name: "tickets", Match: Match{Domain: []string{"tickets.test"}}, Do: direct},
+		{Name: "printer", Match: Match{CIDR: []string{"10.30.0.0/16"}, Port: []string{"631"}}, Do: direct},
+		{Name: "no-private", Match: Match{CIDR: []string{"private"}}},
+		{Name: "rest", Do: direct},
+	}, nil)
+	for _, row := range []struct {
+		name, host, addr string
+		groups           []string
+		place            Place
+		want             string
+	}{
+		{"an address that is not known yet", "wiki.test", "", nil, Elsewhere, "via direct by rest"},
+		{"one that no flow reaches", "wiki.test", "10.20.0.10", nil, Elsewhere, "refuse by no-private"},
+		{"the same for who does", "wiki.test", "10.20.0.10", []string{"staff"}, Elsewhere, "via direct by intranet"},
+		{"one that the name opens", "tickets.test", "10.20.0.10", nil, Elsewhere, "via direct by tickets"},
+		{"one that some port opens", "wiki.test", "10.30.0.1", nil, Elsewhere, "via direct by printer"},
+		{"one on the internet", "wiki.test", "192.0.2.1", nil, Elsewhere, "via direct by rest"},
+		{"one of the gateway, which a port opens", "wiki.test", "10.20.0.1", nil, Host, "via direct by ops"},
+	} {
+		q := Flow{Groups: row.groups, Place: row.place, Names: []Name{{row.host, FromQuestion}}}
+		if row.addr != "" {
+			q.Dst = netip.AddrPortFrom(netip.MustParseAddr(row.addr), 0)
+		}
+		if got := p.DecideName(q).line(); got != row.want {
+			t.Errorf("%s: got %s, want %s", row.name, got, row.want)
 		}
 	}
 }

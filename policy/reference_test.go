@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"penstock/policy/blocklist"
+	"penstock/policy/iprange"
 )
 
 // world holds the values of random policies and flows. It is small, so that rules often match.
@@ -171,7 +172,7 @@ func (ref reference) matches(m *Match, f *Flow, n Name, anyName bool) (holds, op
 	in := func(addr netip.Addr) func(string) bool {
 		return func(s string) bool {
 			if s == "private" {
-				return addr.IsPrivate()
+				return iprange.IsPrivate(addr)
 			}
 			return netip.MustParsePrefix(s).Contains(addr)
 		}
@@ -391,6 +392,9 @@ func FuzzABlockedQuestionHasNoFlowThatPasses(f *testing.F) {
 			flow := randomFlow(r)
 			host := pick(r, world.hosts)
 			question := Flow{Src: flow.Src, Peer: flow.Peer, Groups: flow.Groups, Time: flow.Time, Names: []Name{{host, FromQuestion}}}
+			if r.IntN(2) == 0 { // one of its addresses is known
+				question.Dst = netip.AddrPortFrom(flow.Dst.Addr(), 0)
+			}
 			v := p.DecideName(question)
 			if v.Action == Forward {
 				continue
@@ -398,6 +402,9 @@ func FuzzABlockedQuestionHasNoFlowThatPasses(f *testing.F) {
 			for range 10 {
 				then := randomFlow(r)
 				then.Src, then.Peer, then.Groups, then.Time = flow.Src, flow.Peer, flow.Groups, flow.Time
+				if question.Dst.IsValid() {
+					then.Dst = netip.AddrPortFrom(flow.Dst.Addr(), then.Dst.Port())
+				}
 				then.Names = []Name{{host, FromDNS}, {host, pick(r, []Source{FromSNI, FromHTTP, FromQUIC})}}[:1+r.IntN(2)]
 				if after := p.Decide(then); after.Action == Forward {
 					t.Fatalf("rules %+v\nquestion %+v blocked as %+v\nflow %+v forwards as %+v", rules, question, v, then, after)

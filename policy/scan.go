@@ -39,7 +39,7 @@ type view struct {
 type scan struct {
 	policy   *Policy
 	flow     Flow
-	question bool // address, port, protocol and program are unknown
+	question bool // port, protocol and program are unknown, and the address may be
 	set      *blocklist.Set
 	may      bitset // as in view, from all facts except names
 	must     bitset
@@ -91,7 +91,7 @@ func (s *scan) facts() {
 		s.must[w] = src[w] & peer[w]
 	}
 	s.groups(s.must)
-	if s.question {
+	if s.question && !s.flow.Dst.Addr().IsValid() {
 		copy(s.may, s.must)
 		for w := range s.must {
 			s.must[w] &= ix.dst.any[w] & ix.portAny[w] & ix.protocols[protocolUnknown][w]
@@ -102,6 +102,13 @@ func (s *scan) facts() {
 	copy(dst, ix.dst.any)
 	for _, i := range ix.dst.lookup(s.flow.Dst.Addr()) {
 		dst.set(int(i))
+	}
+	if s.question {
+		for w := range s.must {
+			s.may[w] = s.must[w] & dst[w]
+			s.must[w] = s.may[w] & ix.portAny[w] & ix.protocols[protocolUnknown][w]
+		}
+		return
 	}
 	port, proto := ix.port(s.flow.Dst.Port()), ix.protocols[s.flow.protocol()]
 	for w := range s.must {
@@ -183,7 +190,7 @@ func (s *scan) lookOpen() *view {
 }
 
 // categoriesOf returns the categories of a name and of the flow's destination. For a question it
-// ignores the unknown address. Treated as maybe, one address in a list would keep every question from being blocked.
+// ignores an unknown address. Treated as maybe, one address in a list would keep every question from being blocked.
 func (s *scan) categoriesOf(host string) blocklist.CategorySet {
 	if s.set == nil {
 		return 0
@@ -192,7 +199,7 @@ func (s *scan) categoriesOf(host string) blocklist.CategorySet {
 	if host != "" {
 		hits = s.set.Lookup(host)
 	}
-	if !s.question && s.flow.Dst.IsValid() {
+	if s.flow.Dst.Addr().IsValid() {
 		hits |= s.set.LookupAddr(s.flow.Dst.Addr().Unmap())
 	}
 	return hits
@@ -287,10 +294,10 @@ func (s *scan) gateway(m *matcher) tri {
 	switch {
 	case !m.gateway:
 		return yes
-	case s.question:
+	case s.question && !s.flow.Dst.Addr().IsValid():
 		return maybe
 	}
-	return triOf(s.flow.place().guarded())
+	return triOf(m.opens(s.flow.place()))
 }
 
 func (s *scan) seenIn(v *view, m *matcher) tri {

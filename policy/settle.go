@@ -19,6 +19,13 @@ func (s judge) settle(j judgement) Verdict {
 		v.Action, v.Egress, v.Later, v.Claim, v.Cause = Drop, "", LaterNothing, "", ByLoop
 		return v
 	}
+	if place == AtPeer && v.Egress != EgressDNS { // even if blocked, so that an attempt at a peer is told as one
+		v.Egress, v.Later, v.Claim, v.Cause = "", LaterNothing, "", ByPeers
+		if v.Action == Forward {
+			v.Action = Refuse
+		}
+		return v
+	}
 	if v.Action != Forward {
 		return v
 	}

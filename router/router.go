@@ -114,7 +114,7 @@ type Router struct {
 // Reasons why a flow was not carried.
 const (
 	DropLoop     = "loop"     // it would loop back to penstock, or comes from one of our own sockets
-	DropReserved = "reserved" // its destination is this machine or a reserved address
+	DropReserved = "reserved" // its destination is this machine, a peer, or a reserved address
 	DropSource   = "source"   // its client is gone
 	DropStorm    = "storm"    // see Config.StormLimit
 	DropSniff    = "sniff"    // see Config.SniffMemory
@@ -289,7 +289,7 @@ func (r *Router) answer(a Answerer, e *entry) {
 	switch {
 	case v.Cause == policy.ByLoop:
 		r.Dropped(DropLoop)
-	case v.Cause == policy.ByGuard:
+	case v.Cause == policy.ByGuard, v.Cause == policy.ByPeers:
 		r.Dropped(DropReserved)
 	}
 	switch {

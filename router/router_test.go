@@ -478,6 +478,7 @@ func TestWhatLeadsBackIsDropped(t *testing.T) {
 	}{
 		{"a destination within our own networks", loop, "192.0.2.1:1", false, "dropped", DropLoop},
 		{"a flow that comes from one of our own sockets", policy.Verdict{}, "10.77.0.2:40000", false, "dropped", DropLoop},
+		{"a peer", policy.Verdict{Action: policy.Refuse, Rule: "rest", Cause: policy.ByPeers}, "192.0.2.1:1", false, "refused", DropReserved},
 		{"a destination that no rule may open", guard, "192.0.2.1:1", false, "refused", DropReserved},
 		{"a client that is gone", policy.Verdict{Action: policy.Forward, Egress: "out"}, "192.0.2.1:1", true, "dropped", DropSource},
 	} {

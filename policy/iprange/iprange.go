@@ -13,7 +13,7 @@ import "net/netip"
 type kind uint8
 
 const (
-	private   kind = 1 << iota // RFC 1918, RFC 4193
+	unique    kind = 1 << iota // RFC 1918, RFC 4193
 	linkLocal                  // valid on one link only
 	loopback
 	shared   // between a carrier and its customers (RFC 6598); overlay networks use it too
@@ -21,7 +21,8 @@ const (
 	metadata // the metadata service of a cloud, which hands out secrets
 	site     // deprecated by RFC 3879; hosts still route it inside a site
 
-	lan      = private | linkLocal
+	private  = unique | shared | site
+	lan      = unique | linkLocal
 	near     = lan | loopback | shared
 	reserved = nowhere | loopback | linkLocal | metadata
 	internal = near | nowhere | metadata | site
@@ -31,10 +32,10 @@ var table = [...]struct {
 	prefix netip.Prefix
 	kind   kind
 }{
-	{netip.MustParsePrefix("10.0.0.0/8"), private},
-	{netip.MustParsePrefix("172.16.0.0/12"), private},
-	{netip.MustParsePrefix("192.168.0.0/16"), private},
-	{netip.MustParsePrefix("fc00::/7"), private},
+	{netip.MustParsePrefix("10.0.0.0/8"), unique},
+	{netip.MustParsePrefix("172.16.0.0/12"), unique},
+	{netip.MustParsePrefix("192.168.0.0/16"), unique},
+	{netip.MustParsePrefix("fc00::/7"), unique},
 	{netip.MustParsePrefix("169.254.0.0/16"), linkLocal},
 	{netip.MustParsePrefix("fe80::/10"), linkLocal},
 	{netip.MustParsePrefix("127.0.0.0/8"), loopback},
@@ -64,8 +65,9 @@ func of(k kind) []netip.Prefix {
 	return list
 }
 
-// Private returns what the word "private" stands for in rules: RFC 1918 and RFC 4193, and the IPv6 forms that embed an
-// address of RFC 1918. IsPrivate reports the same addresses.
+// Private returns what the word "private" stands for in rules, which is the networks that the internet does not route and
+// that hosts use: those of RFC 1918 and RFC 4193, 100.64.0.0/10, and fec0::/10. The IPv6 forms that embed an address of
+// these are private too. IsPrivate reports the same addresses.
 func Private() []netip.Prefix {
 	list := of(private)
 	for _, p := range list {
@@ -81,7 +83,7 @@ func Private() []netip.Prefix {
 	return list
 }
 
-// LAN returns the ranges of local networks: Private and link-local.
+// LAN returns the ranges of local networks: RFC 1918, RFC 4193 and link-local.
 func LAN() []netip.Prefix { return of(lan) }
 
 // Near returns the ranges that only hosts nearby can send from: LAN, loopback, and 100.64.0.0/10.

@@ -17,7 +17,7 @@ func TestRanges(t *testing.T) {
 		{"172.31.255.255", true, false, true},
 		{"172.32.0.0", false, false, false},
 		{"fd00::1", true, false, true},
-		{"100.64.0.1", false, false, true},
+		{"100.64.0.1", true, false, true},
 		{"127.0.0.53", false, true, true},
 		{"::1", false, true, true},
 		{"::", false, true, true},
@@ -27,11 +27,12 @@ func TestRanges(t *testing.T) {
 		{"224.0.0.251", false, true, true},
 		{"255.255.255.255", false, true, true},
 		{"ff02::fb", false, true, true},
-		{"fec0::1", false, false, true},
+		{"fec0::1", true, false, true},
+		{"64:ff9b::100.64.0.1", true, false, true},
 		{"fd00:ec2::254", true, true, true},
 		{"168.63.129.16", false, true, true},
 		{"192.0.0.192", false, true, true},
-		{"100.100.100.200", false, true, true},
+		{"100.100.100.200", true, true, true},
 		{"::ffff:10.20.0.10", true, false, true},
 		{"64:ff9b::169.254.169.254", false, true, true},
 		{"64:ff9b::10.20.0.10", true, false, true},
@@ -57,7 +58,8 @@ func TestRanges(t *testing.T) {
 
 func TestPrivateIsWhatIsPrivate(t *testing.T) {
 	for _, s := range []string{
-		"10.0.0.0", "10.255.255.255", "11.0.0.0", "172.15.255.255", "172.16.0.0", "192.168.0.1", "192.169.0.0", "fc00::", "fdff::1", "fe00::",
+		"100.63.255.255", "100.64.0.0", "100.127.255.255", "100.128.0.0", "fec0::", "feff::1", "64:ff9b::100.64.0.1", "64:ff9b::100.128.0.1",
+		"2002:6440:1::1", "10.0.0.0", "10.255.255.255", "11.0.0.0", "172.15.255.255", "172.16.0.0", "192.168.0.1", "192.169.0.0", "fc00::", "fdff::1", "fe00::",
 		"64:ff9b::10.0.0.1", "64:ff9b::11.0.0.0", "64:ff9b::172.31.0.1", "64:ff9b:1::10.0.0.1", "2002:a00:1::1", "2002:b00:1::1", "2002:c0a8:1::1", "2002:c0a9:1::1",
 		"::10.1.2.3", "::11.1.2.3", "::ffff:0:10.1.2.3", "::ffff:0:11.1.2.3", "2001:db8::1", "1.1.1.1",
 	} {

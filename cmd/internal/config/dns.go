@@ -18,7 +18,7 @@ type DNS struct {
 	// next one is asked.
 	Select string `yaml:"select" default:"ordered" oneof:"ordered,fastest,parallel"`
 	// Split sends the questions for some domains to other upstreams. The longest suffix wins. If they fail, no other upstream
-	// is asked.
+	// is asked. A peer that the rules let reach none of a name's addresses, on any port, is told that it has none.
 	Split []Split `yaml:"split"`
 	// AllowPrivate lists domains outside of Split whose answers may be private addresses; "." is all names. Default: all names
 	// if the upstreams come from transports, otherwise none.

@@ -60,8 +60,9 @@ type Match struct {
 	Domain []string `yaml:"domain"`
 	// Category is a named set of domains.
 	Category []string `yaml:"category"`
-	// CIDR is a network or address of the destination, or private for the private networks (RFC 1918, RFC 4193), also where an
-	// IPv6 address stands for one of IPv4 (NAT64, 6to4).
+	// CIDR is a network or address of the destination, or private for the networks that are not on the internet: 10.0.0.0/8,
+	// 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, fc00::/7 and fec0::/10, also where an IPv6 address stands for one of IPv4
+	// (NAT64, 6to4). No cidr opens loopback, link-local and multicast addresses, metadata services, and peers.
 	CIDR []string `yaml:"cidr"`
 	// Src is a network or address of the client, or private.
 	Src []string `yaml:"src"`
@@ -83,8 +84,8 @@ type Match struct {
 	SeenIn []string `yaml:"seen_in" oneof:"dns,sni,http,quic"`
 	// Mismatch is true for flows that show a name for which DNS did not give their destination.
 	Mismatch *bool `yaml:"mismatch"`
-	// True matches the gateway's own addresses, loopback and link-local addresses, and metadata services; no other
-	// match opens them. Needs port.
+	// True matches the gateway's own addresses; no other match opens them. With cidr it also matches loopback and link-local
+	// addresses and metadata services in there. Needs port.
 	Gateway bool `yaml:"gateway"`
 	// Not is a match that must not hold.
 	Not *Match `yaml:"not"`

@@ -12,7 +12,6 @@ import (
 	"penstock/cmd/internal/egress"
 	"penstock/dnsproxy"
 	"penstock/policy"
-	"penstock/policy/iprange"
 	"penstock/router"
 	"penstock/router/clients"
 )
@@ -99,22 +98,9 @@ type ways struct {
 	direct egress.Direct
 }
 
-// Place returns where a destination is, seen from this host. Only other clients can name our own addresses: what this
-// machine sends to itself never comes out of the TUN.
+// Place returns where a destination is, seen from this host.
 func (w ways) Place(client uint64, dst netip.Addr) policy.Place {
-	place := w.live.Now().Place(dst)
-	if v4, ok := iprange.Embedded(dst); ok && place == policy.Elsewhere { // a translator on the way may bring it back to us
-		place = w.Place(client, v4)
-	}
-	switch {
-	case !dst.IsValid(), place != policy.Elsewhere:
-		return place
-	case iprange.IsReserved(dst):
-		return policy.Reserved
-	case client != clients.Machine && w.direct.Reserved(dst):
-		return policy.Host
-	}
-	return policy.Elsewhere
+	return w.live.Now().PlaceFor(client, dst, w.direct.Reserved)
 }
 
 // Carrier returns what carries packets to dst through an egress, unless every flow is to end in penstock.

@@ -22,7 +22,7 @@ func (o owner) Reserved(addr netip.Addr) bool { return addr == o.own }
 
 func TestWhatADestinationIsToThisHost(t *testing.T) {
 	live := edition.NewLive(lists.Config{})
-	live.Use(&edition.Edition{Policy: &policy.Policy{}, Clients: clients.NewBook(nil, nil), Config: &config.Config{Listen: config.Listen{
+	live.Use(&edition.Edition{Policy: &policy.Policy{}, Clients: clients.NewBook([]clients.Peer{{Name: "ana", ID: "a", Addrs: []netip.Prefix{netip.MustParsePrefix("10.99.0.3/32")}}}, nil), Config: &config.Config{Listen: config.Listen{
 		WireGuard: &config.WireGuardListen{Address: []netip.Prefix{netip.MustParsePrefix("10.99.0.1/24")}},
 	}}})
 	w := ways{live: live, direct: owner{own: netip.MustParseAddr("10.20.0.5")}}
@@ -40,6 +40,8 @@ func TestWhatADestinationIsToThisHost(t *testing.T) {
 		{"this machine's own address, asked for by itself", "10.20.0.5", clients.Machine, policy.Elsewhere},
 		{"where penstock answers", "10.99.0.1", peer, policy.Service},
 		{"where penstock answers, behind NAT64", "64:ff9b::10.99.0.1", peer, policy.Service},
+		{"another peer", "10.99.0.3", peer, policy.AtPeer},
+		{"another peer behind 6to4", "2002:a63:3::1", peer, policy.AtPeer},
 		{"a peer's place that nobody has", "10.99.0.9", peer, policy.Inside},
 		{"a host whose address is not known yet", "", peer, policy.Elsewhere},
 		{"a metadata service", "169.254.169.254", peer, policy.Reserved},

@@ -279,7 +279,8 @@ func (d *Daemon) ended(f router.Flow) {
 		d.flowLog.Flow(report.Flow(f))
 	}
 	if f.Verdict.Action != policy.Forward {
-		d.log.Debug("flow refused", "flow", f.ID, "src", f.Facts.Src, "dst", f.Facts.Dst, "host", f.Name().Host, "rule", f.Verdict.Rule, "peer", f.Facts.Peer)
+		d.log.Debug("flow refused", "flow", f.ID, "src", f.Facts.Src, "dst", f.Facts.Dst, "host", f.Name().Host, "rule", f.Verdict.Rule, "peer", f.Facts.Peer,
+			"reason", report.Flow(f).Reason)
 	}
 }
 

@@ -34,7 +34,7 @@ type dns struct {
 func (d *Daemon) buildDNS(ctx context.Context, cfg *config.Config) (err error) {
 	n := &dns{live: d.live, egress: d.egress, own: func() []netip.Addr { return d.follow.Resolvers(ctx) }, access: func() *edition.Access { return d.follow.Access() }, log: d.log}
 	c := dnsproxy.Config{
-		Policy:  d.live,
+		Policy:  edition.Questions{Live: d.live, Own: d.laptop.Outside().Direct.Reserved},
 		Clients: edition.Strangers{Live: d.live},
 		Dialer:  n.way,
 		Resolve: d.laptop.Outside().Resolve,

@@ -142,6 +142,7 @@ func (d *Daemon) rejudge(e *edition.Edition, p *policy.Policy) []router.Change {
 	changed := d.router.Rejudge(func(f *policy.Flow) bool {
 		c, ok := e.Clients.Client(f.Client)
 		f.Peer, f.Groups = c.Name, c.Groups
+		f.Place = e.PlaceFor(f.Client, f.Dst.Addr(), d.ways().direct.Reserved)
 		f.Now = d.live.Conditions()
 		return ok
 	}, p.Decide)
@@ -206,6 +207,7 @@ func (d *Daemon) endExcepted(e policy.Exception) int {
 	with := now.WithExceptions(append(slices.Clone(now.Exceptions()), e))
 	return d.router.Kill(func(f router.Flow) bool {
 		facts := f.Facts
+		d.live.Describe(&facts) // its peer may be in other groups by now
 		facts.Sniffed = true
 		facts.Time = e.Until.Add(-time.Nanosecond)
 		then := with.Decide(facts)

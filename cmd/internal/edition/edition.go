@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -130,25 +129,6 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 		return nil, faults(err)
 	}
 	return &next, nil
-}
-
-// Place returns policy.Inside for a destination in one of penstock's own networks, and policy.Service for an address on which
-// penstock answers.
-func (e *Edition) Place(dst netip.Addr) policy.Place {
-	var networks, services []netip.Prefix
-	if t := e.Config.Listen.TUN; t != nil {
-		networks, services = t.Address, t.ServiceAddrs()
-	}
-	if w := e.Config.Listen.WireGuard; w != nil {
-		networks, services = slices.Concat(networks, w.Address), slices.Concat(services, w.Address)
-	}
-	switch {
-	case slices.ContainsFunc(services, func(p netip.Prefix) bool { return p.Addr() == dst }):
-		return policy.Service
-	case slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(dst) }):
-		return policy.Inside
-	}
-	return policy.Elsewhere
 }
 
 // asksForPrograms reports whether a rule has a condition on the user, or on the program.

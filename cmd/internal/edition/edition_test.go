@@ -230,7 +230,8 @@ func TestAGatewayThatIsTakenOutStaysWithoutPeers(t *testing.T) {
 }
 
 func TestPlace(t *testing.T) {
-	e := newLive(t, load(t, "listen:\n  tun: {routes: manual, dns: manual, address: [10.77.0.1/24, 'fd77::1/64']}\n  wireguard: {address: 10.99.0.1/24, private_key: {file: server.key}}\n"+rest)).Now()
+	e := newLive(t, load(t, "listen:\n  tun: {routes: manual, dns: manual, address: [10.77.0.1/24, 'fd77::1/64']}\n  wireguard: {address: 10.99.0.1/24, private_key: {file: server.key}}\n"+
+		"peers: [{name: ana, public_key: "+anaKey+", allowed_ips: [10.99.0.3/32, 10.88.0.0/24]}]\n"+rest)).Now()
 	for _, row := range []struct {
 		name, addr string
 		want       policy.Place
@@ -241,6 +242,9 @@ func TestPlace(t *testing.T) {
 		{"the gateway's own address", "10.99.0.1", policy.Service},
 		{"a neighbour in the TUN's network, where nobody is", "10.77.0.9", policy.Inside},
 		{"a neighbour in the gateway's network", "10.99.0.9", policy.Inside},
+		{"a peer", "10.99.0.3", policy.AtPeer},
+		{"a network behind a peer", "10.88.0.7", policy.AtPeer},
+		{"the network next to it", "10.87.0.7", policy.Elsewhere},
 		{"a neighbour by IPv6", "fd77::9", policy.Inside},
 		{"a host of somebody else", "192.0.2.1", policy.Elsewhere},
 		{"the network next to ours", "10.78.0.1", policy.Elsewhere},

@@ -278,11 +278,18 @@ func (d *DNS) DNSFlush(context.Context) error {
 // look resolves a flow's name as its client would, and says who answered. The address is invalid if there is none.
 func (d *DNS) look(ctx context.Context, f policy.Flow) (netip.Addr, string) {
 	line := d.resolverOf(f)
+	var first netip.Addr // that is withheld: the flow is explained as one to it
+	var from string
 	for _, qtype := range []string{"A", "AAAA"} {
 		a, err := d.Server.Query(ctx, f, f.Names[0].Host, qtype)
 		switch {
 		case err != nil:
 			return netip.Addr{}, line + ": " + err.Error()
+		case a.Withheld.IsValid() && !first.IsValid():
+			first, from = a.Withheld, fmt.Sprintf("its addresses are withheld by rule %s; else %s", a.Verdict.Rule, line)
+			continue
+		case a.Withheld.IsValid():
+			continue
 		case a.Verdict.Action != policy.Forward && a.Decided != "":
 			return netip.Addr{}, fmt.Sprintf("%s for %s by rule %s; else %s", cmp.Or(a.Rcode, "no answer"), a.Decided, a.Verdict.Rule, line)
 		}
@@ -292,6 +299,9 @@ func (d *DNS) look(ctx context.Context, f policy.Flow) (netip.Addr, string) {
 		if qtype == "AAAA" {
 			line += ": " + a.Rcode + ", no address"
 		}
+	}
+	if first.IsValid() {
+		return first, from
 	}
 	return netip.Addr{}, line
 }

@@ -19,7 +19,7 @@ const remembered = 1024
 // Flows keeps the flows that ended most recently and finds the live ones in the router.
 type Flows struct {
 	Router *router.Router
-	Log    *slog.Logger // is told about refused questions; if nil, nobody is
+	Log    *slog.Logger // is told about refused questions, and what the guard refused to peers; if nil, nobody is
 
 	questions questions
 
@@ -27,12 +27,25 @@ type Flows struct {
 	ring              []router.Flow
 	next              int
 	forwarded, denied uint64
+	log               sometimes // of what the guard refused to peers
 }
 
-// Add records a flow that has ended.
+// Add records a flow that has ended. It logs one now and then that a peer sent where no rule of its own leads: to the gateway
+// itself, a reserved address, or another peer.
 func (r *Flows) Add(f router.Flow) {
+	others, say := r.keep(f)
+	if say && r.Log != nil {
+		r.Log.Info("flow refused", "reason", reasons[f.Verdict.Cause], "peer", f.Facts.Peer, "src", f.Facts.Src, "dst", f.Facts.Dst,
+			"rule", f.Verdict.Rule, "others", others)
+	}
+}
+
+func (r *Flows) keep(f router.Flow) (others int, say bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if c := f.Verdict.Cause; f.Facts.Peer != "" && (c == policy.ByGuard || c == policy.ByPeers) {
+		others, say = r.log.say(f.End)
+	}
 	if f.Verdict.Action == policy.Forward {
 		r.forwarded++
 	} else {
@@ -40,10 +53,11 @@ func (r *Flows) Add(f router.Flow) {
 	}
 	if len(r.ring) < remembered {
 		r.ring = append(r.ring, f)
-		return
+		return others, say
 	}
 	r.ring[r.next] = f
 	r.next = (r.next + 1) % remembered
+	return others, say
 }
 
 func (r *Flows) counts() (forwarded, denied uint64) {
@@ -97,6 +111,7 @@ var reasons = map[policy.Cause]string{
 	policy.ByFallback: "fallback: the transport is not up",
 	policy.ByRoutes:   "routes: the transport's server does not route the destination",
 	policy.ByLoop:     "loop: the flow would loop back to penstock",
+	policy.ByPeers:    "guard: the destination is a peer",
 	policy.ByGuard:    "guard: the destination is this machine or a reserved address",
 }
 

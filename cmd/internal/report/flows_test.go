@@ -1,8 +1,10 @@
 package report
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -36,6 +38,7 @@ func TestFlowsAreShownAsTheyWent(t *testing.T) {
 		{"without a name", policy.Verdict{Rule: "rest", Cause: policy.ByUnnamed}, "", "", "block", "", "unnamed: the rule blocks flows without a name"},
 		{"under a name that DNS did not give", policy.Verdict{Rule: "no-bets", Cause: policy.BySpoof}, "", "", "block", "", "mismatch: "},
 		{"back to us", policy.Verdict{Action: policy.Drop, Rule: "rest", Cause: policy.ByLoop}, "", "", "drop", "", "loop: "},
+		{"to a peer", policy.Verdict{Rule: "rest", Cause: policy.ByPeers}, "", "", "block", "", "guard: the destination is a peer"},
 		{"to this machine", policy.Verdict{Rule: "rest", Cause: policy.ByGuard}, "", "", "block", "", "guard: "},
 		{"to a closed port", forward("direct", policy.ByTrusted), "direct", "dial: connection refused", "direct", "", "dial: connection refused"},
 	} {
@@ -158,5 +161,38 @@ func TestTheLastFlowsAreRemembered(t *testing.T) {
 	}
 	if forwarded, denied := flows.counts(); forwarded+denied != remembered+100 || forwarded != denied {
 		t.Errorf("counts: got %d and %d, want all that ever were", forwarded, denied)
+	}
+}
+
+func TestTheLogTellsWhatTheGuardRefusedToPeers(t *testing.T) {
+	var log bytes.Buffer
+	flows := &Flows{Log: slog.New(slog.NewTextHandler(&log, nil))}
+	begun := time.Now()
+	end := func(peer, dst string, cause policy.Cause, after time.Duration) {
+		flows.Add(router.Flow{
+			Verdict: policy.Verdict{Rule: "rest", Cause: cause}, End: begun.Add(after),
+			Facts: policy.Flow{Peer: peer, Src: netip.MustParseAddrPort("10.99.0.2:4000"), Dst: netip.MustParseAddrPort(dst)},
+		})
+	}
+	end("", "169.254.169.254:80", policy.ByGuard, 0) // a program of this machine
+	end("ana", "192.168.1.1:80", policy.ByRule, 0)   // what a rule blocks
+	end("ana", "10.99.0.3:22", policy.ByPeers, time.Second)
+	end("ana", "10.99.0.4:22", policy.ByPeers, 2*time.Second)
+	end("ana", "10.99.0.5:22", policy.ByPeers, 3*time.Second)
+	end("bob", "169.254.169.254:80", policy.ByGuard, 12*time.Second)
+	said := strings.Split(strings.TrimSpace(log.String()), "\n")
+	want := [][]string{
+		{`"guard: the destination is a peer"`, "peer=ana", "dst=10.99.0.3:22", "others=0"},
+		{`"guard: the destination is this machine or a reserved address"`, "peer=bob", "dst=169.254.169.254:80", "others=2"},
+	}
+	if len(said) != len(want) {
+		t.Fatalf("got %d lines, want %d:\n%s", len(said), len(want), log.String())
+	}
+	for i, words := range want {
+		for _, word := range words {
+			if !strings.Contains(said[i], word) {
+				t.Errorf("line %d: got %s, want %s in it", i+1, said[i], word)
+			}
+		}
 	}
 }

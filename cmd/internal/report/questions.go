@@ -11,17 +11,33 @@ import (
 	"penstock/dnsproxy"
 )
 
-// sayEvery is how often the log tells about refused questions at most. A page with advertising asks for dozens of names.
+// sayEvery is how often the log tells about refusals of one kind at most. A page with advertising asks for dozens of names,
+// and a scan for thousands of addresses.
 const sayEvery = 10 * time.Second
+
+// sometimes decides which refusals the log is told about.
+type sometimes struct {
+	said   time.Time // when the log was told last
+	unsaid int       // refusals since then
+}
+
+// say reports whether the log should tell about a refusal at a time, and how many others it has not told about.
+func (s *sometimes) say(at time.Time) (others int, ok bool) {
+	if !s.said.IsZero() && at.Sub(s.said) < sayEvery {
+		s.unsaid++
+		return 0, false
+	}
+	others, s.said, s.unsaid = s.unsaid, at, 0
+	return others, true
+}
 
 // questions keeps the DNS questions that the policy refused most recently. To a user they are refused flows: the program asked for a
 // name, and no flow followed.
 type questions struct {
-	mu     sync.Mutex // guards below
-	ring   []control.Flow
-	count  uint64
-	said   time.Time // when the log was told last
-	unsaid int       // questions since then
+	mu    sync.Mutex // guards below
+	ring  []control.Flow
+	count uint64
+	log   sometimes
 }
 
 // Refused records a question that the policy refused, and logs one now and then.
@@ -33,6 +49,9 @@ func (r *Flows) Refused(q dnsproxy.Refused) {
 	}
 	if q.Decided != q.Host {
 		f.Reason = "question: the name leads to " + q.Decided
+	}
+	if q.Addr.IsValid() {
+		f.Reason = "question: the rule blocks every flow to " + q.Addr.String()
 	}
 	f.Verdict, f.Via = words(q.Verdict)
 	if others, say := r.questions.add(f); say && r.Log != nil {
@@ -51,12 +70,7 @@ func (q *questions) add(f control.Flow) (others int, say bool) {
 		q.ring[q.count%remembered] = f
 	}
 	q.count++
-	if !q.said.IsZero() && f.Start.Sub(q.said) < sayEvery {
-		q.unsaid++
-		return 0, false
-	}
-	others, q.said, q.unsaid = q.unsaid, f.Start, 0
-	return others, true
+	return q.log.say(f.Start)
 }
 
 // all returns what is kept, in no order.

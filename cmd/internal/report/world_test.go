@@ -26,9 +26,7 @@ import (
 	"penstock/dnsproxy"
 	"penstock/dnsproxy/dnstest"
 	"penstock/policy"
-	"penstock/policy/iprange"
 	"penstock/router"
-	"penstock/router/clients"
 	"penstock/stack"
 	"penstock/stack/link"
 )
@@ -211,15 +209,7 @@ func (w *world) use(t *testing.T, text string) *edition.Edition {
 
 // place returns the same as the daemon for a destination.
 func (w *world) place(client uint64, dst netip.Addr) policy.Place {
-	switch place := w.live.Now().Place(dst); {
-	case place != policy.Elsewhere || !dst.IsValid():
-		return place
-	case iprange.IsReserved(dst):
-		return policy.Reserved
-	case client != clients.Machine && dst == outer:
-		return policy.Host
-	}
-	return policy.Elsewhere
+	return w.live.Now().PlaceFor(client, dst, func(a netip.Addr) bool { return a == outer })
 }
 
 // core is a daemon that only judges.

@@ -1,0 +1,64 @@
+package edition
+
+import (
+	"net/netip"
+	"slices"
+
+	"penstock/policy"
+	"penstock/policy/iprange"
+	"penstock/router/clients"
+)
+
+// Place returns policy.Service for an address on which penstock answers, policy.AtPeer for one that belongs to a peer, and
+// policy.Inside for any other in penstock's own networks.
+func (e *Edition) Place(dst netip.Addr) policy.Place {
+	var networks, services []netip.Prefix
+	if t := e.Config.Listen.TUN; t != nil {
+		networks, services = t.Address, t.ServiceAddrs()
+	}
+	if w := e.Config.Listen.WireGuard; w != nil {
+		networks, services = slices.Concat(networks, w.Address), slices.Concat(services, w.Address)
+	}
+	_, isPeer := e.Clients.Peer(dst)
+	switch {
+	case slices.ContainsFunc(services, func(p netip.Prefix) bool { return p.Addr() == dst }):
+		return policy.Service
+	case isPeer:
+		return policy.AtPeer
+	case slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(dst) }):
+		return policy.Inside
+	}
+	return policy.Elsewhere
+}
+
+// PlaceFor returns where a destination of a client's is, seen from this host. own reports whether an address is one of the
+// host's. Only other clients can name our own addresses: what this machine sends to itself never comes out of the TUN.
+func (e *Edition) PlaceFor(client uint64, dst netip.Addr, own func(netip.Addr) bool) policy.Place {
+	place := e.Place(dst)
+	if v4, ok := iprange.Embedded(dst); ok && place == policy.Elsewhere { // a translator on the way may bring it back to us
+		place = e.PlaceFor(client, v4, own)
+	}
+	switch {
+	case !dst.IsValid(), place != policy.Elsewhere:
+		return place
+	case iprange.IsReserved(dst):
+		return policy.Reserved
+	case client != clients.Machine && own(dst):
+		return policy.Host
+	}
+	return policy.Elsewhere
+}
+
+// Questions judges DNS questions, and the addresses in answers, by the current edition. It implements dnsproxy.Policy.
+type Questions struct {
+	*Live
+	Own func(netip.Addr) bool // reports whether an address is one of the host's
+}
+
+// DecideName judges a name, or an address in the answer for it.
+func (q Questions) DecideName(f policy.Flow) policy.Verdict {
+	if f.Dst.Addr().IsValid() {
+		f.Place = q.Now().PlaceFor(f.Client, f.Dst.Addr(), q.Own)
+	}
+	return q.Live.DecideName(f)
+}
