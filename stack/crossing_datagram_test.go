@@ -398,3 +398,18 @@ func TestDatagramsThatCrossUnderPressure(t *testing.T) {
 		t.Errorf("%d flows ended twice", len(ended))
 	}
 }
+
+// What was queued before the flow crossed is read by the handler's goroutine, with the flow's lock let go.
+func TestAReaderThatPanicsEndsNoProcess(t *testing.T) {
+	w := newDatagramWires(t, func([]byte) bool { panic("what the client sent") })
+	client, server := crossingEnds[0][0], crossingEnds[0][1]
+	for range 2 {
+		w.client.send(udpFrom(client, server, []byte("question")))
+	}
+	w.server.none("a datagram that nobody has read", isUDP(server))
+	eventually(t, "the flow in the tables end", func() bool {
+		later := w.near.now() + int64(time.Hour)
+		return w.near.flows.Sweep(later) == 0 && w.far.flows.Sweep(later) == 0
+	})
+	within(t, w.ended)
+}

@@ -22,18 +22,23 @@ func (c Leg) Cross(x Crossing) error {
 	for c.err == nil && c.head < len(c.queue) {
 		list := c.queue[c.head:]
 		c.queue, c.head, c.bytes = nil, 0, 0
-		c.mu.Unlock()
-		for _, q := range list {
-			x.Take(c.Conn, *q.b, q.as)
-			datagramPool.Put(q.b)
-		}
-		c.mu.Lock()
+		c.takeUnlocked(list, x)
 	}
 	if c.err != nil {
 		return c.err
 	}
 	c.crossing.Store(&x)
 	return nil
+}
+
+// takeUnlocked gives x what was queued, without c.mu. It is locked again afterwards, even if x panics.
+func (c Leg) takeUnlocked(list []queued, x Crossing) {
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	for _, q := range list {
+		x.Take(c.Conn, *q.b, q.as)
+		datagramPool.Put(q.b)
+	}
 }
 
 // Take gives what came for a flow that crosses, but not as a packet, to its crossing.
