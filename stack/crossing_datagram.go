@@ -268,15 +268,18 @@ func (s receiver) crossDatagramICMP(icmp, quoted *packet.Packet) (taken bool) {
 	}
 	kind, code, rest := icmp.Body[0], icmp.Body[1], binary.BigEndian.Uint32(icmp.Body[4:])
 	if c == f.to.Conn {
-		client := f.from.Key().Remote.Addr()
-		sender{f.near}.sendICMPError(icmp.Src, client, kind, code, rest, f.back.Quote(quoted.Raw))
-		f.from.Errs()
+		if f.from.Errs() {
+			sender{f.near}.sendICMPError(icmp.Src, f.from.Key().Remote.Addr(), kind, code, rest, f.back.Quote(quoted.Raw))
+			f.from.Left()
+		}
 		errno := errnoOf(icmp)
 		f.failed.Store(&errno)
 		return true
 	}
-	if key, _ := s.client(icmp.Src); key == c.Client() { // another client cannot know
+	// Another client cannot know. And what is quoted leaves unread: a flow that was refused, or has got nothing, has no errors.
+	if key, _ := s.client(icmp.Src); key == c.Client() && f.to.HasCome() && f.to.Errs() {
 		sender{f.far}.sendICMPError(f.to.Key().Local.Addr(), f.to.Key().Remote.Addr(), kind, code, rest, f.out.Quote(quoted.Raw))
+		f.to.Left()
 	}
 	return true
 }

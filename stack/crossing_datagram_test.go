@@ -277,6 +277,38 @@ func TestErrorsAboutAnswersCross(t *testing.T) {
 	w.server.none("an error of another client's", isICMP)
 }
 
+// What an ICMP error quotes is not read before it leaves: a client gets nothing out with one but about what has come for it.
+func TestErrorsOfAFlowThatGetsNothingDoNotCross(t *testing.T) {
+	client, server := crossingEnds[0][0], crossingEnds[0][1]
+	for _, row := range []struct {
+		name     string
+		end      func(*PassedDatagrams)
+		answered bool
+	}{
+		{"refused", (*PassedDatagrams).Refuse, true},
+		{"dropped", (*PassedDatagrams).Drop, true},
+		{"killed", (*PassedDatagrams).Abort, true},
+		{"not answered", nil, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newDatagramWires(t, func(b []byte) bool { return row.answered })
+			w.client.send(udpFrom(client, server, []byte("question")))
+			p := within(t, w.passed)
+			if row.answered {
+				mapped := fromFar(w.server.expect("question", isUDP(server)))
+				w.server.send(udpFrom(server, mapped, []byte("answer")))
+				w.client.expect("answer", isUDP(client))
+			}
+			if row.end != nil {
+				row.end(p)
+				within(t, w.ended)
+			}
+			w.client.send(icmpError(client.Addr(), server.Addr(), packet.Unreachable4, 3, udpFrom(server, client, []byte("smuggled"))))
+			w.server.none("an error", isICMP)
+		})
+	}
+}
+
 // A packet without hops is answered where it is, whatever becomes of its flow.
 func TestAClientSeesTheFirstHop(t *testing.T) {
 	for _, ends := range crossingEnds {
