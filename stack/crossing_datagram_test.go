@@ -334,7 +334,14 @@ func TestAClientSeesTheFirstHop(t *testing.T) {
 			}
 		}
 		w.client.send(fragments(withHops(udpFrom(client, server, make([]byte, 800)), 1), 400)[1])
-		w.client.none("an answer to the rest of a datagram", isICMP)
+		unreachable := byte(packet.Unreachable4)
+		if client.Addr().Is6() {
+			unreachable = packet.Unreachable6
+		}
+		about := icmpError(client.Addr(), server.Addr(), unreachable, 1, udpFrom(server, client, []byte("answer")))
+		w.client.send(withHops(bytes.Clone(about), 1))
+		w.client.send(fragments(withHops(about, 1), 16)[0])
+		w.client.none("an answer to an error, or to the rest of a datagram", isICMP)
 		w.server.none("anything", func(packet.Packet) bool { return true })
 		if len(w.passed) > 0 {
 			t.Error("there is a flow")
