@@ -188,6 +188,10 @@ func (s receiver) crossDatagram(c *datagram.Conn, m link.Meta, h *packet.Packet)
 	if !ok {
 		return
 	}
+	if h.Fragment { // an echo that was put together: there is no packet to rewrite
+		datagram.Leg{Conn: c}.Take(h.Body[4:], manner(h))
+		return
+	}
 	other, way := f.to, &f.out
 	if c == f.to.Conn {
 		other, way = f.from, &f.back
@@ -197,7 +201,7 @@ func (s receiver) crossDatagram(c *datagram.Conn, m link.Meta, h *packet.Packet)
 		return
 	}
 	as := manner(h)
-	if as.Hops <= 1 && len(h.Raw) > len(h.Body) { // not of fragments
+	if as.Hops <= 1 {
 		sender(s).hopsExceeded(h)
 		return
 	}

@@ -217,6 +217,45 @@ func TestEchoesCross(t *testing.T) {
 	}
 }
 
+// atomicFragment makes an IPv6 packet a fragment that is the whole of it (RFC 6946).
+func atomicFragment(b []byte) []byte {
+	f := append(make([]byte, 48), b[40:]...)
+	copy(f, b[:40])
+	packet.PutFragment6(f[40:], b[6], 77, 0, false)
+	f[6] = packet.ProtoFragment6
+	binary.BigEndian.PutUint16(f[4:], uint16(len(f)-40))
+	return f
+}
+
+func TestEchoesThatAreNoPacketsCross(t *testing.T) {
+	for _, ends := range crossingEnds {
+		client, server := ends[0].Addr(), ends[1].Addr()
+		for _, size := range []int{0, 4, 40, 2000} { // an echo as long as its headers, less those of a packet, is no exception
+			w := newDatagramWires(t, nil)
+			hdr := packet.HeaderLen(client)
+			b := append(echoRequest(client.String(), server.String(), 0)[:hdr+8], bytes.Repeat([]byte{'x'}, size)...)
+			packet.PutIP(b, packet.ICMPProto(client), client, server, 8+size)
+			packet.PutEcho(b[hdr:], true, client, server)
+			for range 3 { // the first makes the flow
+				switch {
+				case size > 0:
+					for _, f := range fragments(b, min(max(size&^7, 8), 1400)) {
+						w.client.send(f)
+					}
+				case client.Is6():
+					w.client.send(atomicFragment(b))
+				default:
+					w.client.send(bytes.Clone(b))
+				}
+				if got := w.server.whole(packet.ICMPProto(client)); len(got) != 8+size {
+					t.Errorf("%d bytes to %v: the server got % x", size, server, got)
+				}
+			}
+			within(t, w.passed).Abort()
+		}
+	}
+}
+
 // An ICMP error reaches whoever sent the packet, about that packet, from whoever says it; and the flow lives on.
 func TestErrorsAboutDatagramsCross(t *testing.T) {
 	for _, ends := range crossingEnds {
