@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -490,4 +491,37 @@ func TestAReaderThatPanicsEndsNoProcess(t *testing.T) {
 		return w.near.flows.Sweep(later) == 0 && w.far.flows.Sweep(later) == 0
 	})
 	within(t, w.ended)
+}
+
+// What a client's flow that ends has dialled goes a moment later: the flows of others do not make room meanwhile.
+func TestAFloodThatCrossesTakesNobodysPlace(t *testing.T) {
+	limits := Limits{UDPFlows: 64}
+	far, _ := newWire(t, Config{Name: "far", Addrs: farAddrs, Limits: limits}, nil)
+	var quietEnded atomic.Int32
+	quiet := netip.MustParseAddr("10.0.2.2")
+	passed := make(chan netip.Addr, 20000)
+	near, client := newWire(t, Config{Client: byNetwork, Limits: limits, Handle: func(_ context.Context, r *Request) {
+		src := r.Src.Addr()
+		_, err := r.PassDatagrams(far, DatagramPassage{Ended: func(error) {
+			if src == quiet {
+				quietEnded.Add(1)
+			}
+		}})
+		if err == nil {
+			passed <- src
+		}
+	}}, nil)
+	for port := range uint16(5) {
+		client.send(udpFrom(netip.AddrPortFrom(quiet, 1000+port), web, []byte("question")))
+		within(t, passed)
+	}
+	for i := range 10000 {
+		client.send(udpFrom(netip.AddrPortFrom(netip.MustParseAddr("10.0.1.2"), uint16(1000+i)), web, []byte("question")))
+	}
+	for range 5000 {
+		within(t, passed)
+	}
+	if n := quietEnded.Load(); n > 0 || near.flows.Held(2) != 5 {
+		t.Errorf("%d flows of the quiet client have ended, it has %d, want 5", n, near.flows.Held(2))
+	}
 }
