@@ -493,6 +493,37 @@ func TestAReaderThatPanicsEndsNoProcess(t *testing.T) {
 	within(t, w.ended)
 }
 
+// How long a flow may be silent is its client's side's to say: the port that was dialled from is any.
+func TestAnAnsweredFlowThatCrossesIsIdleAsItsPortSays(t *testing.T) {
+	for _, row := range []struct {
+		server string
+		port   uint16 // that the flow leaves from
+		lasts  time.Duration
+	}{
+		{"203.0.113.9:443", 4000, 10 * time.Minute}, {"203.0.113.9:443", 443, 10 * time.Minute},
+		{"203.0.113.9:4000", 3478, 2 * time.Minute}, {"203.0.113.9:53", 4000, 10 * time.Second},
+	} {
+		var clock atomic.Int64
+		limits := Limits{UDPIdleQUIC: 10 * time.Minute}
+		far, server := newWire(t, Config{Name: "far", Addrs: farAddrs, Limits: limits}, clock.Load)
+		near, client := newWire(t, Config{Limits: limits, Handle: func(_ context.Context, r *Request) {
+			if _, err := r.PassDatagrams(far, DatagramPassage{Port: row.port}); err != nil {
+				t.Error(err)
+			}
+		}}, clock.Load)
+		from, to := addr("10.0.0.2:5000"), addr(row.server)
+		client.send(udpFrom(from, to, []byte("question")))
+		server.send(udpFrom(to, fromFar(server.expect("question", isUDP(to))), []byte("answer")))
+		client.expect("answer", isUDP(from))
+		lasts := int64(row.lasts)
+		if n, f := near.flows.Sweep(lasts), far.flows.Sweep(lasts); n != 1 || f != 1 {
+			t.Errorf("%s from port %d: got %d and %d flows after %s of silence, want 1", row.server, row.port, n, f, row.lasts)
+		}
+		near.flows.Sweep(lasts + 1)
+		eventually(t, "the flow end on both sides", func() bool { return near.flows.Sweep(lasts) == 0 && far.flows.Sweep(lasts) == 0 })
+	}
+}
+
 // What a client's flow that ends has dialled goes a moment later: the flows of others do not make room meanwhile.
 func TestAFloodThatCrossesTakesNobodysPlace(t *testing.T) {
 	limits := Limits{UDPFlows: 64}
