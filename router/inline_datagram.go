@@ -75,7 +75,7 @@ type inlineDatagrams struct {
 	initials sniff.Initials
 	last     *sniff.Result // what was judged last; nil before
 	kept     []keptDatagram
-	bytes    int                   // in kept
+	bytes    int                   // that kept takes, and what is being sent: see heldSize
 	busy     bool                  // a goroutine judges
 	end      func(PassedDatagrams) // how to end the flow; nil while it goes on
 
@@ -125,16 +125,16 @@ func (in *inlineDatagrams) read(b []byte) (leave bool) {
 // keepLocked keeps a datagram that cannot be judged yet.
 func (in *inlineDatagrams) keepLocked(b []byte, res sniff.Result) {
 	switch {
-	case in.bytes+len(b) > 2*sniff.MaxBytes:
+	case in.bytes+heldSize(b) > 2*sniff.MaxBytes:
 		if in.decidable() == 0 { // a hello that never ends; else one that is looked up, and the client repeats what is lost
 			in.endLocked(errNoMore, PassedDatagrams.Abort)
 		}
-	case !in.r.heads.take(in.before.Client, len(b)):
+	case !in.r.heads.take(in.before.Client, heldSize(b)):
 		in.r.Dropped(DropSniff)
 		in.endLocked(errCrowded, PassedDatagrams.Abort)
 	default:
 		in.kept = append(in.kept, keptDatagram{bytes.Clone(b), res})
-		in.bytes += len(b)
+		in.bytes += heldSize(b)
 	}
 }
 
@@ -229,7 +229,7 @@ func (in *inlineDatagrams) work() {
 func (in *inlineDatagrams) forgetLocked(list []keptDatagram) {
 	n := 0
 	for _, k := range list {
-		n += len(k.b)
+		n += heldSize(k.b)
 	}
 	in.bytes -= n
 	in.r.heads.give(in.before.Client, n)

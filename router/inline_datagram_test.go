@@ -176,6 +176,37 @@ func TestAHelloInDatagramsThatNeverEnds(t *testing.T) {
 	<-w.ended
 }
 
+// Small datagrams behind half a hello cost more than their bytes.
+func TestAHelloBehindWhichEmptyDatagramsCome(t *testing.T) {
+	const most = 2 * sniff.MaxBytes / 32
+	half := initial(t, "good.example-two")[0]
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+	c := &crossedDatagrams{client: newClient(t), first: half}
+	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 443)) })
+	eventually(t, "the flow pass", func() bool { return c.is() != "" })
+	for range most {
+		c.send(nil)
+	}
+	eventually(t, "the flow that crosses end", func() bool { return c.is() == "aborted" })
+	if c.is() == "aborted" {
+		<-w.ended
+	}
+	f := helloFilter{r: w.Router}
+	_, err := f.Write(half)
+	for range most {
+		if err == nil {
+			_, err = f.Write(nil)
+		}
+	}
+	if !errors.Is(err, errNoMore) {
+		t.Errorf("one that ends in penstock: got %v, want %v", err, errNoMore)
+	}
+	f.letGo()
+	if n := w.heads.total; n != 0 {
+		t.Errorf("%d bytes were not given back", n)
+	}
+}
+
 func TestAKilledFlowOfDatagramsEnds(t *testing.T) {
 	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
 	c := &crossedDatagrams{client: newClient(t), first: []byte("x")}
