@@ -126,7 +126,7 @@ func (in *inlineDatagrams) read(b []byte) (leave bool) {
 func (in *inlineDatagrams) keepLocked(b []byte, res sniff.Result) {
 	switch {
 	case in.bytes+heldSize(b) > 2*sniff.MaxBytes:
-		if in.decidable() == 0 { // a hello that never ends; else one that is looked up, and the client repeats what is lost
+		if in.decidable() == 0 && !in.busy { // a hello that never ends; else one that is looked up or sent: the client repeats what is lost
 			in.endLocked(errNoMore, PassedDatagrams.Abort)
 		}
 	case !in.r.heads.take(in.before.Client, heldSize(b)):

@@ -18,7 +18,8 @@ import (
 // PassedDatagrams.
 type crossedDatagrams struct {
 	*client
-	first []byte // the datagram that began the flow
+	first   []byte       // the datagram that began the flow
+	sending func([]byte) // is called by Send before anything else; may be nil
 
 	mu    sync.Mutex // guards below
 	watch *DatagramWatch
@@ -46,6 +47,9 @@ func (c *crossedDatagrams) send(b []byte) {
 }
 
 func (c *crossedDatagrams) Send(b []byte) {
+	if c.sending != nil {
+		c.sending(b)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.left = append(c.left, bytes.Clone(b))
@@ -204,6 +208,28 @@ func TestAHelloBehindWhichEmptyDatagramsCome(t *testing.T) {
 	f.letGo()
 	if n := w.heads.total; n != 0 {
 		t.Errorf("%d bytes were not given back", n)
+	}
+}
+
+// A client goes on while what was kept of its hello is sent.
+func TestADatagramWhileMuchIsSentDoesNotEndAnAllowedFlow(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+	hello := initial(t, "good.example-two")
+	c := &crossedDatagrams{client: newClient(t), first: hello[0]}
+	var once sync.Once
+	c.sending = func([]byte) { once.Do(func() { c.send(make([]byte, sniff.MaxBytes)) }) }
+	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 443)) })
+	eventually(t, "the flow pass", func() bool { return c.is() != "" })
+	const repeats = 15
+	for range repeats {
+		c.send(hello[0])
+	}
+	c.send(hello[1])
+	eventually(t, "all of the hello leave", func() bool { return len(c.sent()) >= repeats+2 })
+	eventually(t, "the memory given back", func() bool { w.heads.mu.Lock(); defer w.heads.mu.Unlock(); return w.heads.total == 0 })
+	c.send([]byte("\x40more"))
+	if got := c.is(); got != "passed" {
+		t.Errorf("the flow is %s", got)
 	}
 }
 
