@@ -214,7 +214,9 @@ func (in *inlineDatagrams) work() {
 			}
 		}
 		list := in.kept[:n]
-		in.kept = in.kept[n:]
+		if in.kept = in.kept[n:]; len(in.kept) == 0 {
+			in.kept = nil // nor the memory of list
+		}
 		in.mu.Unlock()
 		for _, k := range list {
 			in.to.Send(k.b)

@@ -7,7 +7,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"penstock/policy"
@@ -231,6 +233,23 @@ func TestADatagramWhileMuchIsSentDoesNotEndAnAllowedFlow(t *testing.T) {
 	if got := c.is(); got != "passed" {
 		t.Errorf("the flow is %s", got)
 	}
+}
+
+func TestWhatWasKeptIsNotHeldOnceItHasLeft(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+	hello := initial(t, "good.example-two")
+	c := &crossedDatagrams{client: newClient(t), first: hello[0]}
+	var freed atomic.Int32
+	c.sending = func(b []byte) { runtime.AddCleanup(&b[0], func(struct{}) { freed.Add(1) }, struct{}{}) }
+	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 443)) })
+	eventually(t, "the flow pass", func() bool { return c.is() != "" })
+	c.send(hello[1])
+	eventually(t, "the hello leave, and its memory", func() bool {
+		runtime.GC()
+		return freed.Load() == 2
+	})
+	c.Abort()
+	<-w.ended
 }
 
 func TestAKilledFlowOfDatagramsEnds(t *testing.T) {
