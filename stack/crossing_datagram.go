@@ -92,7 +92,7 @@ func (r *Request) PassDatagrams(to *Stack, p DatagramPassage) (*PassedDatagrams,
 	if r.datagram.Key().Kind == datagram.Echo {
 		kind = datagram.Reply
 	}
-	dialled, err := to.flows.DialFor(r.Client, datagram.Key{Kind: kind, Pair: datagram.Pair{Remote: r.Dst, Local: netip.AddrPortFrom(src, p.Port)}})
+	dialled, err := to.flows.DialFor(r.datagram, datagram.Key{Kind: kind, Pair: datagram.Pair{Remote: r.Dst, Local: netip.AddrPortFrom(src, p.Port)}})
 	if err != nil {
 		return nil, fmt.Errorf("stack %s: pass %v: %w", to.name, r.Dst, err)
 	}

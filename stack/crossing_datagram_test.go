@@ -501,12 +501,11 @@ func TestAnAnsweredFlowThatCrossesIsIdleAsItsPortSays(t *testing.T) {
 		lasts  time.Duration
 	}{
 		{"203.0.113.9:443", 4000, 10 * time.Minute}, {"203.0.113.9:443", 443, 10 * time.Minute},
-		{"203.0.113.9:4000", 3478, 2 * time.Minute}, {"203.0.113.9:53", 4000, 10 * time.Second},
+		{"203.0.113.9:4000", 3478, 5 * time.Minute}, {"203.0.113.9:53", 4000, 10 * time.Second},
 	} {
 		var clock atomic.Int64
-		limits := Limits{UDPIdleQUIC: 10 * time.Minute}
-		far, server := newWire(t, Config{Name: "far", Addrs: farAddrs, Limits: limits}, clock.Load)
-		near, client := newWire(t, Config{Limits: limits, Handle: func(_ context.Context, r *Request) {
+		far, server := newWire(t, Config{Name: "far", Addrs: farAddrs}, clock.Load)
+		near, client := newWire(t, Config{Limits: Limits{UDPIdle: 5 * time.Minute, UDPIdleQUIC: 10 * time.Minute}, Handle: func(_ context.Context, r *Request) {
 			if _, err := r.PassDatagrams(far, DatagramPassage{Port: row.port}); err != nil {
 				t.Error(err)
 			}

@@ -79,9 +79,6 @@ func newConn(t *Table, k Key, o share.Owner) *Conn {
 		idle:   t.Limits.idle(k.Kind, k.Local.Port()),
 		signal: make(chan struct{}, 1),
 	}
-	if o.Own && k.Kind == UDP { // its port says nothing: the flow that it is for does
-		c.idle = max(t.Limits.Idle, t.Limits.IdleShort, t.Limits.IdleQUIC)
-	}
 	c.place.Flow, c.place.Yields = c, true
 	c.touch()
 	return c

@@ -370,15 +370,16 @@ func shutAll(conns []*Conn, err error) {
 
 // Dial makes a flow of our own to remote. It leaves from the port of local if that is free, else from another.
 func (t *Table) Dial(kind Kind, remote, local netip.AddrPort) (*Conn, error) {
-	return t.dial(Key{kind, Pair{Remote: remote, Local: local}}, share.Owner{Own: true})
+	k := Key{kind, Pair{Remote: remote, Local: local}}
+	return t.dial(k, share.Owner{Own: true}, t.Limits.idle(kind, local.Port()))
 }
 
-// DialFor is Dial for a flow of a client's in another table: it takes a place from that client's share.
-func (t *Table) DialFor(client uint64, k Key) (*Conn, error) {
-	return t.dial(k, share.Owner{Client: client, Own: true})
+// DialFor is Dial for a flow of a client's in another table: it takes a place from that client's share, and is idle when that flow is.
+func (t *Table) DialFor(c *Conn, k Key) (*Conn, error) {
+	return t.dial(k, share.Owner{Client: c.owner.Client, Own: true}, c.idle)
 }
 
-func (t *Table) dial(k Key, o share.Owner) (*Conn, error) {
+func (t *Table) dial(k Key, o share.Owner, idle time.Duration) (*Conn, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ended {
@@ -396,6 +397,7 @@ func (t *Table) dial(k Key, o share.Owner) (*Conn, error) {
 		if c == nil {
 			return nil, syscall.ENOBUFS
 		}
+		c.idle = idle
 		c.state.Store(uint32(flowAccepted))
 		return c, nil
 	}
