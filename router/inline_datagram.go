@@ -31,7 +31,10 @@ func (r crosser) passDatagrams(ctx context.Context, req *Request, e *entry) erro
 				in.close()
 			}
 			release()
-			r.crossed(e, err)
+			if err != nil { // as where it ends here, the dial succeeded
+				e.fail("relay", err)
+			}
+			r.crossed(e)
 		}()
 	}}
 	if e.path == Inline {

@@ -10,7 +10,10 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"penstock/policy"
 	"penstock/policy/sniff"
@@ -250,6 +253,30 @@ func TestWhatWasKeptIsNotHeldOnceItHasLeft(t *testing.T) {
 	})
 	c.Abort()
 	<-w.ended
+}
+
+// A flow that got only an ICMP error was dialled all the same, as one that ends in penstock.
+func TestAnErrorOfDatagramsThatCrossIsNoFailedDial(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}, Metrics: NewMetrics(reg)})
+	c := &crossedDatagrams{client: newClient(t), first: []byte("x")}
+	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 4433)) })
+	eventually(t, "the flow pass", func() bool { return c.is() != "" })
+	c.watch.Ended(syscall.ECONNREFUSED)
+	if f := <-w.ended; f.Err != "relay: connection refused" {
+		t.Errorf("got %q", f.Err)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if f.GetName() == "penstock_dial_errors_total" && m.Counter.GetValue() > 0 {
+				t.Errorf("a failed dial was counted: %v", m)
+			}
+		}
+	}
 }
 
 func TestAKilledFlowOfDatagramsEnds(t *testing.T) {
