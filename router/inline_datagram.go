@@ -125,12 +125,15 @@ func (in *inlineDatagrams) read(b []byte) (leave bool) {
 	return false
 }
 
+// errEndless ends a flow that would otherwise be one that was forwarded, and of which nothing has left.
+var errEndless = errors.New("a hello was begun and does not end")
+
 // keepLocked keeps a datagram that cannot be judged yet.
 func (in *inlineDatagrams) keepLocked(b []byte, res sniff.Result) {
 	switch {
 	case in.bytes+heldSize(b) > 2*sniff.MaxBytes:
 		if in.decidable() == 0 && !in.busy { // a hello that never ends; else one that is looked up or sent: the client repeats what is lost
-			in.endLocked(errNoMore, PassedDatagrams.Abort)
+			in.endLocked(errEndless, PassedDatagrams.Abort)
 		}
 	case !in.r.heads.take(in.before.Client, heldSize(b)):
 		in.r.Dropped(DropSniff)

@@ -182,7 +182,9 @@ func TestAHelloInDatagramsThatNeverEnds(t *testing.T) {
 	if n := len(c.sent()); n != 0 {
 		t.Errorf("%d datagrams have left", n)
 	}
-	<-w.ended
+	if f := <-w.ended; f.Err != "read: "+errEndless.Error() {
+		t.Errorf("got the error %q, want %q", f.Err, errEndless)
+	}
 }
 
 // Small datagrams behind half a hello cost more than their bytes.
