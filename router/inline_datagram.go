@@ -115,7 +115,8 @@ func (in *inlineDatagrams) read(b []byte) (leave bool) {
 		if in.last != nil && *in.last == res {
 			return true
 		}
-		if res.Status != sniff.Found { // no name has to be looked up
+		// Nothing has to be looked up, and it is the handler that waits: what comes later comes from whoever carries all packets.
+		if res.Status != sniff.Found && in.to == nil {
 			in.judgedLocked(res, in.judge(res))
 			return in.end == nil
 		}

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -255,6 +256,36 @@ func TestWhatWasKeptIsNotHeldOnceItHasLeft(t *testing.T) {
 	})
 	c.Abort()
 	<-w.ended
+}
+
+// To describe a client can take long: which program of this machine it is, the kernel is asked. Packets of others wait behind.
+func TestReadingADatagramThatCrossesDoesNotWaitForAJudgement(t *testing.T) {
+	let, slow := make(chan struct{}), new(atomic.Bool)
+	w := newWorld(t, Config{Ways: carrying{ways{}}, Policy: decide(func(f policy.Flow) policy.Verdict {
+		if slow.Load() {
+			<-let
+		}
+		return blocksBet(f)
+	})})
+	c := &crossedDatagrams{client: newClient(t), first: initial(t, "good.example")[0]}
+	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 443)) })
+	eventually(t, "the hello leave", func() bool { return len(c.sent()) == 1 })
+	slow.Store(true)
+	read := make(chan struct{})
+	go func() {
+		c.send(append([]byte{0xc0, 0xfa, 0xce, 0xb0, 0x0c}, make([]byte, 1195)...)) // may be another hello, of a version of its own
+		close(read)
+	}()
+	select {
+	case <-read:
+	case <-time.After(5 * time.Second):
+		t.Error("it waits")
+	}
+	close(let)
+	eventually(t, "the flow end", func() bool { return c.is() == "refused" })
+	if f := <-w.ended; len(c.sent()) != 1 || f.Verdict.Action != policy.Refuse {
+		t.Errorf("%d datagrams have left, under %v", len(c.sent()), f.Verdict.Action)
+	}
 }
 
 // A flow that got only an ICMP error was dialled all the same, as one that ends in penstock.
