@@ -66,18 +66,24 @@ func (w *helloFilter) readFirst() error {
 	return nil
 }
 
+// heldSize is about how many bytes it takes to hold a datagram. Without what is around it, a flood of empty ones would cost nothing.
+func heldSize(b []byte) int {
+	const around = 256
+	return around + len(b)
+}
+
 func (w *helloFilter) Write(b []byte) (int, error) {
 	res := w.initials.Datagram(b)
 	if res.Status == sniff.NeedMore {
-		if w.bytes+len(b) > 2*sniff.MaxBytes {
+		if w.bytes+heldSize(b) > 2*sniff.MaxBytes {
 			return 0, errNoMore // a hello that never ends
 		}
-		if !w.r.heads.take(w.f.Client, len(b)) {
+		if !w.r.heads.take(w.f.Client, heldSize(b)) {
 			w.r.Dropped(DropSniff)
 			return 0, errCrowded
 		}
 		w.held = append(w.held, bytes.Clone(b))
-		w.bytes += len(b)
+		w.bytes += heldSize(b)
 		return len(b), nil
 	}
 	if w.upstream == nil || res != w.last {

@@ -31,7 +31,10 @@ func (r crosser) passDatagrams(ctx context.Context, req *Request, e *entry) erro
 				in.close()
 			}
 			release()
-			r.crossed(e, err)
+			if err != nil { // as where it ends here, the dial succeeded
+				e.fail("relay", err)
+			}
+			r.crossed(e)
 		}()
 	}}
 	if e.path == Inline {
@@ -75,7 +78,7 @@ type inlineDatagrams struct {
 	initials sniff.Initials
 	last     *sniff.Result // what was judged last; nil before
 	kept     []keptDatagram
-	bytes    int                   // in kept
+	bytes    int                   // that kept takes, and what is being sent: see heldSize
 	busy     bool                  // a goroutine judges
 	end      func(PassedDatagrams) // how to end the flow; nil while it goes on
 
@@ -112,7 +115,8 @@ func (in *inlineDatagrams) read(b []byte) (leave bool) {
 		if in.last != nil && *in.last == res {
 			return true
 		}
-		if res.Status != sniff.Found { // no name has to be looked up
+		// Nothing has to be looked up, and it is the handler that waits: what comes later comes from whoever carries all packets.
+		if res.Status != sniff.Found && in.to == nil {
 			in.judgedLocked(res, in.judge(res))
 			return in.end == nil
 		}
@@ -122,19 +126,22 @@ func (in *inlineDatagrams) read(b []byte) (leave bool) {
 	return false
 }
 
+// errEndless ends a flow that would otherwise be one that was forwarded, and of which nothing has left.
+var errEndless = errors.New("a hello was begun and does not end")
+
 // keepLocked keeps a datagram that cannot be judged yet.
 func (in *inlineDatagrams) keepLocked(b []byte, res sniff.Result) {
 	switch {
-	case in.bytes+len(b) > 2*sniff.MaxBytes:
-		if in.decidable() == 0 { // a hello that never ends; else one that is looked up, and the client repeats what is lost
-			in.endLocked(errNoMore, PassedDatagrams.Abort)
+	case in.bytes+heldSize(b) > 2*sniff.MaxBytes:
+		if in.decidable() == 0 && !in.busy { // a hello that never ends; else one that is looked up or sent: the client repeats what is lost
+			in.endLocked(errEndless, PassedDatagrams.Abort)
 		}
-	case !in.r.heads.take(in.before.Client, len(b)):
+	case !in.r.heads.take(in.before.Client, heldSize(b)):
 		in.r.Dropped(DropSniff)
 		in.endLocked(errCrowded, PassedDatagrams.Abort)
 	default:
 		in.kept = append(in.kept, keptDatagram{bytes.Clone(b), res})
-		in.bytes += len(b)
+		in.bytes += heldSize(b)
 	}
 }
 
@@ -214,7 +221,9 @@ func (in *inlineDatagrams) work() {
 			}
 		}
 		list := in.kept[:n]
-		in.kept = in.kept[n:]
+		if in.kept = in.kept[n:]; len(in.kept) == 0 {
+			in.kept = nil // nor the memory of list
+		}
 		in.mu.Unlock()
 		for _, k := range list {
 			in.to.Send(k.b)
@@ -229,7 +238,7 @@ func (in *inlineDatagrams) work() {
 func (in *inlineDatagrams) forgetLocked(list []keptDatagram) {
 	n := 0
 	for _, k := range list {
-		n += len(k.b)
+		n += heldSize(k.b)
 	}
 	in.bytes -= n
 	in.r.heads.give(in.before.Client, n)

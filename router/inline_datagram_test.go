@@ -7,8 +7,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"penstock/policy"
 	"penstock/policy/sniff"
@@ -18,7 +24,8 @@ import (
 // PassedDatagrams.
 type crossedDatagrams struct {
 	*client
-	first []byte // the datagram that began the flow
+	first   []byte       // the datagram that began the flow
+	sending func([]byte) // is called by Send before anything else; may be nil
 
 	mu    sync.Mutex // guards below
 	watch *DatagramWatch
@@ -46,6 +53,9 @@ func (c *crossedDatagrams) send(b []byte) {
 }
 
 func (c *crossedDatagrams) Send(b []byte) {
+	if c.sending != nil {
+		c.sending(b)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.left = append(c.left, bytes.Clone(b))
@@ -173,7 +183,133 @@ func TestAHelloInDatagramsThatNeverEnds(t *testing.T) {
 	if n := len(c.sent()); n != 0 {
 		t.Errorf("%d datagrams have left", n)
 	}
+	if f := <-w.ended; f.Err != "read: "+errEndless.Error() {
+		t.Errorf("got the error %q, want %q", f.Err, errEndless)
+	}
+}
+
+// Small datagrams behind half a hello cost more than their bytes.
+func TestAHelloBehindWhichEmptyDatagramsCome(t *testing.T) {
+	const most = 2 * sniff.MaxBytes / 32
+	half := initial(t, "good.example-two")[0]
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+	c := &crossedDatagrams{client: newClient(t), first: half}
+	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 443)) })
+	eventually(t, "the flow pass", func() bool { return c.is() != "" })
+	for range most {
+		c.send(nil)
+	}
+	eventually(t, "the flow that crosses end", func() bool { return c.is() == "aborted" })
+	if c.is() == "aborted" {
+		<-w.ended
+	}
+	f := helloFilter{r: w.Router}
+	_, err := f.Write(half)
+	for range most {
+		if err == nil {
+			_, err = f.Write(nil)
+		}
+	}
+	if !errors.Is(err, errNoMore) {
+		t.Errorf("one that ends in penstock: got %v, want %v", err, errNoMore)
+	}
+	f.letGo()
+	if n := w.heads.total; n != 0 {
+		t.Errorf("%d bytes were not given back", n)
+	}
+}
+
+// A client goes on while what was kept of its hello is sent.
+func TestADatagramWhileMuchIsSentDoesNotEndAnAllowedFlow(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+	hello := initial(t, "good.example-two")
+	c := &crossedDatagrams{client: newClient(t), first: hello[0]}
+	var once sync.Once
+	c.sending = func([]byte) { once.Do(func() { c.send(make([]byte, sniff.MaxBytes)) }) }
+	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 443)) })
+	eventually(t, "the flow pass", func() bool { return c.is() != "" })
+	const repeats = 15
+	for range repeats {
+		c.send(hello[0])
+	}
+	c.send(hello[1])
+	eventually(t, "all of the hello leave", func() bool { return len(c.sent()) >= repeats+2 })
+	eventually(t, "the memory given back", func() bool { w.heads.mu.Lock(); defer w.heads.mu.Unlock(); return w.heads.total == 0 })
+	c.send([]byte("\x40more"))
+	if got := c.is(); got != "passed" {
+		t.Errorf("the flow is %s", got)
+	}
+}
+
+func TestWhatWasKeptIsNotHeldOnceItHasLeft(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+	hello := initial(t, "good.example-two")
+	c := &crossedDatagrams{client: newClient(t), first: hello[0]}
+	var freed atomic.Int32
+	c.sending = func(b []byte) { runtime.AddCleanup(&b[0], func(struct{}) { freed.Add(1) }, struct{}{}) }
+	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 443)) })
+	eventually(t, "the flow pass", func() bool { return c.is() != "" })
+	c.send(hello[1])
+	eventually(t, "the hello leave, and its memory", func() bool {
+		runtime.GC()
+		return freed.Load() == 2
+	})
+	c.Abort()
 	<-w.ended
+}
+
+// To describe a client can take long: which program of this machine it is, the kernel is asked. Packets of others wait behind.
+func TestReadingADatagramThatCrossesDoesNotWaitForAJudgement(t *testing.T) {
+	let, slow := make(chan struct{}), new(atomic.Bool)
+	w := newWorld(t, Config{Ways: carrying{ways{}}, Policy: decide(func(f policy.Flow) policy.Verdict {
+		if slow.Load() {
+			<-let
+		}
+		return blocksBet(f)
+	})})
+	c := &crossedDatagrams{client: newClient(t), first: initial(t, "good.example")[0]}
+	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 443)) })
+	eventually(t, "the hello leave", func() bool { return len(c.sent()) == 1 })
+	slow.Store(true)
+	read := make(chan struct{})
+	go func() {
+		c.send(append([]byte{0xc0, 0xfa, 0xce, 0xb0, 0x0c}, make([]byte, 1195)...)) // may be another hello, of a version of its own
+		close(read)
+	}()
+	select {
+	case <-read:
+	case <-time.After(5 * time.Second):
+		t.Error("it waits")
+	}
+	close(let)
+	eventually(t, "the flow end", func() bool { return c.is() == "refused" })
+	if f := <-w.ended; len(c.sent()) != 1 || f.Verdict.Action != policy.Refuse {
+		t.Errorf("%d datagrams have left, under %v", len(c.sent()), f.Verdict.Action)
+	}
+}
+
+// A flow that got only an ICMP error was dialled all the same, as one that ends in penstock.
+func TestAnErrorOfDatagramsThatCrossIsNoFailedDial(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}, Metrics: NewMetrics(reg)})
+	c := &crossedDatagrams{client: newClient(t), first: []byte("x")}
+	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 4433)) })
+	eventually(t, "the flow pass", func() bool { return c.is() != "" })
+	c.watch.Ended(syscall.ECONNREFUSED)
+	if f := <-w.ended; f.Err != "relay: connection refused" {
+		t.Errorf("got %q", f.Err)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if f.GetName() == "penstock_dial_errors_total" && m.Counter.GetValue() > 0 {
+				t.Errorf("a failed dial was counted: %v", m)
+			}
+		}
+	}
 }
 
 func TestAKilledFlowOfDatagramsEnds(t *testing.T) {

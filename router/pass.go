@@ -167,7 +167,11 @@ func (r crosser) passStream(ctx context.Context, req *Request, e *entry) error {
 			if in != nil {
 				in.close()
 			}
-			r.crossed(e, err)
+			if err != nil {
+				e.fail("dial", err)
+				r.Metrics.dialFailed(dialReason(err, r.Ways))
+			}
+			r.crossed(e)
 		}()
 	}
 	if e.path == Inline {
@@ -198,11 +202,7 @@ func (r crosser) moved(e *entry) bool {
 }
 
 // crossed ends a flow whose packets crossed.
-func (r crosser) crossed(e *entry, err error) {
-	if err != nil {
-		e.fail("dial", err)
-		r.Metrics.dialFailed(dialReason(err, r.Ways))
-	}
+func (r crosser) crossed(e *entry) {
 	r.end(e)
 	e.release()
 }

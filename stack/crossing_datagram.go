@@ -92,7 +92,7 @@ func (r *Request) PassDatagrams(to *Stack, p DatagramPassage) (*PassedDatagrams,
 	if r.datagram.Key().Kind == datagram.Echo {
 		kind = datagram.Reply
 	}
-	dialled, err := to.flows.Dial(kind, r.Dst, netip.AddrPortFrom(src, p.Port))
+	dialled, err := to.flows.DialFor(r.datagram, datagram.Key{Kind: kind, Pair: datagram.Pair{Remote: r.Dst, Local: netip.AddrPortFrom(src, p.Port)}})
 	if err != nil {
 		return nil, fmt.Errorf("stack %s: pass %v: %w", to.name, r.Dst, err)
 	}
@@ -188,6 +188,10 @@ func (s receiver) crossDatagram(c *datagram.Conn, m link.Meta, h *packet.Packet)
 	if !ok {
 		return
 	}
+	if h.Fragment { // an echo that was put together: there is no packet to rewrite
+		datagram.Leg{Conn: c}.Take(h.Body[4:], manner(h))
+		return
+	}
 	other, way := f.to, &f.out
 	if c == f.to.Conn {
 		other, way = f.from, &f.back
@@ -197,7 +201,7 @@ func (s receiver) crossDatagram(c *datagram.Conn, m link.Meta, h *packet.Packet)
 		return
 	}
 	as := manner(h)
-	if as.Hops <= 1 && len(h.Raw) > len(h.Body) { // not of fragments
+	if as.Hops <= 1 {
 		sender(s).hopsExceeded(h)
 		return
 	}
@@ -264,15 +268,18 @@ func (s receiver) crossDatagramICMP(icmp, quoted *packet.Packet) (taken bool) {
 	}
 	kind, code, rest := icmp.Body[0], icmp.Body[1], binary.BigEndian.Uint32(icmp.Body[4:])
 	if c == f.to.Conn {
-		client := f.from.Key().Remote.Addr()
-		sender{f.near}.sendICMPError(icmp.Src, client, kind, code, rest, f.back.Quote(quoted.Raw))
-		f.from.Errs()
+		if f.from.Errs() {
+			sender{f.near}.sendICMPError(icmp.Src, f.from.Key().Remote.Addr(), kind, code, rest, f.back.Quote(quoted.Raw))
+			f.from.Left()
+		}
 		errno := errnoOf(icmp)
 		f.failed.Store(&errno)
 		return true
 	}
-	if key, _ := s.client(icmp.Src); key == c.Client() { // another client cannot know
+	// Another client cannot know. And what is quoted leaves unread: a flow that was refused, or has got nothing, has no errors.
+	if key, _ := s.client(icmp.Src); key == c.Client() && f.to.HasCome() && f.to.Errs() {
 		sender{f.far}.sendICMPError(f.to.Key().Local.Addr(), f.to.Key().Remote.Addr(), kind, code, rest, f.out.Quote(quoted.Raw))
+		f.to.Left()
 	}
 	return true
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,6 +218,45 @@ func TestEchoesCross(t *testing.T) {
 	}
 }
 
+// atomicFragment makes an IPv6 packet a fragment that is the whole of it (RFC 6946).
+func atomicFragment(b []byte) []byte {
+	f := append(make([]byte, 48), b[40:]...)
+	copy(f, b[:40])
+	packet.PutFragment6(f[40:], b[6], 77, 0, false)
+	f[6] = packet.ProtoFragment6
+	binary.BigEndian.PutUint16(f[4:], uint16(len(f)-40))
+	return f
+}
+
+func TestEchoesThatAreNoPacketsCross(t *testing.T) {
+	for _, ends := range crossingEnds {
+		client, server := ends[0].Addr(), ends[1].Addr()
+		for _, size := range []int{0, 4, 40, 2000} { // an echo as long as its headers, less those of a packet, is no exception
+			w := newDatagramWires(t, nil)
+			hdr := packet.HeaderLen(client)
+			b := append(echoRequest(client.String(), server.String(), 0)[:hdr+8], bytes.Repeat([]byte{'x'}, size)...)
+			packet.PutIP(b, packet.ICMPProto(client), client, server, 8+size)
+			packet.PutEcho(b[hdr:], true, client, server)
+			for range 3 { // the first makes the flow
+				switch {
+				case size > 0:
+					for _, f := range fragments(b, min(max(size&^7, 8), 1400)) {
+						w.client.send(f)
+					}
+				case client.Is6():
+					w.client.send(atomicFragment(b))
+				default:
+					w.client.send(bytes.Clone(b))
+				}
+				if got := w.server.whole(packet.ICMPProto(client)); len(got) != 8+size {
+					t.Errorf("%d bytes to %v: the server got % x", size, server, got)
+				}
+			}
+			within(t, w.passed).Abort()
+		}
+	}
+}
+
 // An ICMP error reaches whoever sent the packet, about that packet, from whoever says it; and the flow lives on.
 func TestErrorsAboutDatagramsCross(t *testing.T) {
 	for _, ends := range crossingEnds {
@@ -277,6 +317,38 @@ func TestErrorsAboutAnswersCross(t *testing.T) {
 	w.server.none("an error of another client's", isICMP)
 }
 
+// What an ICMP error quotes is not read before it leaves: a client gets nothing out with one but about what has come for it.
+func TestErrorsOfAFlowThatGetsNothingDoNotCross(t *testing.T) {
+	client, server := crossingEnds[0][0], crossingEnds[0][1]
+	for _, row := range []struct {
+		name     string
+		end      func(*PassedDatagrams)
+		answered bool
+	}{
+		{"refused", (*PassedDatagrams).Refuse, true},
+		{"dropped", (*PassedDatagrams).Drop, true},
+		{"killed", (*PassedDatagrams).Abort, true},
+		{"not answered", nil, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newDatagramWires(t, func(b []byte) bool { return row.answered })
+			w.client.send(udpFrom(client, server, []byte("question")))
+			p := within(t, w.passed)
+			if row.answered {
+				mapped := fromFar(w.server.expect("question", isUDP(server)))
+				w.server.send(udpFrom(server, mapped, []byte("answer")))
+				w.client.expect("answer", isUDP(client))
+			}
+			if row.end != nil {
+				row.end(p)
+				within(t, w.ended)
+			}
+			w.client.send(icmpError(client.Addr(), server.Addr(), packet.Unreachable4, 3, udpFrom(server, client, []byte("smuggled"))))
+			w.server.none("an error", isICMP)
+		})
+	}
+}
+
 // A packet without hops is answered where it is, whatever becomes of its flow.
 func TestAClientSeesTheFirstHop(t *testing.T) {
 	for _, ends := range crossingEnds {
@@ -302,7 +374,14 @@ func TestAClientSeesTheFirstHop(t *testing.T) {
 			}
 		}
 		w.client.send(fragments(withHops(udpFrom(client, server, make([]byte, 800)), 1), 400)[1])
-		w.client.none("an answer to the rest of a datagram", isICMP)
+		unreachable := byte(packet.Unreachable4)
+		if client.Addr().Is6() {
+			unreachable = packet.Unreachable6
+		}
+		about := icmpError(client.Addr(), server.Addr(), unreachable, 1, udpFrom(server, client, []byte("answer")))
+		w.client.send(withHops(bytes.Clone(about), 1))
+		w.client.send(fragments(withHops(about, 1), 16)[0])
+		w.client.none("an answer to an error, or to the rest of a datagram", isICMP)
 		w.server.none("anything", func(packet.Packet) bool { return true })
 		if len(w.passed) > 0 {
 			t.Error("there is a flow")
@@ -396,5 +475,83 @@ func TestDatagramsThatCrossUnderPressure(t *testing.T) {
 	}
 	if len(ended) > 0 {
 		t.Errorf("%d flows ended twice", len(ended))
+	}
+}
+
+// What was queued before the flow crossed is read by the handler's goroutine, with the flow's lock let go.
+func TestAReaderThatPanicsEndsNoProcess(t *testing.T) {
+	w := newDatagramWires(t, func([]byte) bool { panic("what the client sent") })
+	client, server := crossingEnds[0][0], crossingEnds[0][1]
+	for range 2 {
+		w.client.send(udpFrom(client, server, []byte("question")))
+	}
+	w.server.none("a datagram that nobody has read", isUDP(server))
+	eventually(t, "the flow in the tables end", func() bool {
+		later := w.near.now() + int64(time.Hour)
+		return w.near.flows.Sweep(later) == 0 && w.far.flows.Sweep(later) == 0
+	})
+	within(t, w.ended)
+}
+
+// How long a flow may be silent is its client's side's to say: the port that was dialled from is any.
+func TestAnAnsweredFlowThatCrossesIsIdleAsItsPortSays(t *testing.T) {
+	for _, row := range []struct {
+		server string
+		port   uint16 // that the flow leaves from
+		lasts  time.Duration
+	}{
+		{"203.0.113.9:443", 4000, 10 * time.Minute}, {"203.0.113.9:443", 443, 10 * time.Minute},
+		{"203.0.113.9:4000", 3478, 5 * time.Minute}, {"203.0.113.9:53", 4000, 10 * time.Second},
+	} {
+		var clock atomic.Int64
+		far, server := newWire(t, Config{Name: "far", Addrs: farAddrs}, clock.Load)
+		near, client := newWire(t, Config{Limits: Limits{UDPIdle: 5 * time.Minute, UDPIdleQUIC: 10 * time.Minute}, Handle: func(_ context.Context, r *Request) {
+			if _, err := r.PassDatagrams(far, DatagramPassage{Port: row.port}); err != nil {
+				t.Error(err)
+			}
+		}}, clock.Load)
+		from, to := addr("10.0.0.2:5000"), addr(row.server)
+		client.send(udpFrom(from, to, []byte("question")))
+		server.send(udpFrom(to, fromFar(server.expect("question", isUDP(to))), []byte("answer")))
+		client.expect("answer", isUDP(from))
+		lasts := int64(row.lasts)
+		if n, f := near.flows.Sweep(lasts), far.flows.Sweep(lasts); n != 1 || f != 1 {
+			t.Errorf("%s from port %d: got %d and %d flows after %s of silence, want 1", row.server, row.port, n, f, row.lasts)
+		}
+		near.flows.Sweep(lasts + 1)
+		eventually(t, "the flow end on both sides", func() bool { return near.flows.Sweep(lasts) == 0 && far.flows.Sweep(lasts) == 0 })
+	}
+}
+
+// What a client's flow that ends has dialled goes a moment later: the flows of others do not make room meanwhile.
+func TestAFloodThatCrossesTakesNobodysPlace(t *testing.T) {
+	limits := Limits{UDPFlows: 64}
+	far, _ := newWire(t, Config{Name: "far", Addrs: farAddrs, Limits: limits}, nil)
+	var quietEnded atomic.Int32
+	quiet := netip.MustParseAddr("10.0.2.2")
+	passed := make(chan netip.Addr, 20000)
+	near, client := newWire(t, Config{Client: byNetwork, Limits: limits, Handle: func(_ context.Context, r *Request) {
+		src := r.Src.Addr()
+		_, err := r.PassDatagrams(far, DatagramPassage{Ended: func(error) {
+			if src == quiet {
+				quietEnded.Add(1)
+			}
+		}})
+		if err == nil {
+			passed <- src
+		}
+	}}, nil)
+	for port := range uint16(5) {
+		client.send(udpFrom(netip.AddrPortFrom(quiet, 1000+port), web, []byte("question")))
+		within(t, passed)
+	}
+	for i := range 10000 {
+		client.send(udpFrom(netip.AddrPortFrom(netip.MustParseAddr("10.0.1.2"), uint16(1000+i)), web, []byte("question")))
+	}
+	for range 5000 {
+		within(t, passed)
+	}
+	if n := quietEnded.Load(); n > 0 || near.flows.Held(2) != 5 {
+		t.Errorf("%d flows of the quiet client have ended, it has %d, want 5", n, near.flows.Held(2))
 	}
 }

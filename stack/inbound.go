@@ -160,7 +160,7 @@ func (s receiver) isSpent(h *packet.Packet) bool {
 		s.metrics.drop(dropSource)
 		return true
 	}
-	if !h.IsRest() { // RFC 1812, 4.3.2.7
+	if !h.IsRest() && !h.IsError() { // RFC 1812, 4.3.2.7
 		sender(s).hopsExceeded(h)
 	}
 	return true

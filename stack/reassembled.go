@@ -69,7 +69,7 @@ func (s receiver) reassembledICMP(id stack.TransportEndpointID, pkt *stack.Packe
 	body := stack.PayloadSince(pkt.TransportHeader())
 	defer body.Release()
 	h := packet.Packet{Src: fromTCPIP(id.RemoteAddress), Dst: fromTCPIP(id.LocalAddress), Body: body.AsSlice()}
-	h.Raw = pkt.NetworkHeader().Slice() // alone, so that nobody takes it for the head of a packet
+	h.Raw, h.Fragment = pkt.NetworkHeader().Slice(), true // nobody takes it for the head of a packet
 	h.Proto = packet.ICMPProto(h.Src)
 	if len(h.Body) < 8 || !h.ChecksumValid() {
 		s.metrics.drop(dropChecksum)

@@ -22,18 +22,23 @@ func (c Leg) Cross(x Crossing) error {
 	for c.err == nil && c.head < len(c.queue) {
 		list := c.queue[c.head:]
 		c.queue, c.head, c.bytes = nil, 0, 0
-		c.mu.Unlock()
-		for _, q := range list {
-			x.Take(c.Conn, *q.b, q.as)
-			datagramPool.Put(q.b)
-		}
-		c.mu.Lock()
+		c.takeUnlocked(list, x)
 	}
 	if c.err != nil {
 		return c.err
 	}
 	c.crossing.Store(&x)
 	return nil
+}
+
+// takeUnlocked gives x what was queued, without c.mu. It is locked again afterwards, even if x panics.
+func (c Leg) takeUnlocked(list []queued, x Crossing) {
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	for _, q := range list {
+		x.Take(c.Conn, *q.b, q.as)
+		datagramPool.Put(q.b)
+	}
 }
 
 // Take gives what came for a flow that crosses, but not as a packet, to its crossing.
@@ -64,9 +69,7 @@ func (c Leg) Came(n int) {
 // Leaves is called before a packet with n bytes of payload leaves for the other end of a flow that crosses, and Left after it. If
 // Leaves reports false, the flow was shut, and the packet must not leave.
 func (c Leg) Leaves(n int) bool {
-	c.writing.Add(1)
-	if c.over.Load() {
-		c.writing.Add(-1)
+	if !c.enter() {
 		return false
 	}
 	c.touch()
@@ -75,8 +78,24 @@ func (c Leg) Leaves(n int) bool {
 	return true
 }
 
-// Left is called after Leaves.
+// enter begins what Left ends, unless the flow was shut.
+func (c Leg) enter() bool {
+	c.writing.Add(1)
+	if c.over.Load() {
+		c.writing.Add(-1)
+		return false
+	}
+	return true
+}
+
+// Left is called after Leaves and Errs.
 func (c Leg) Left() { c.writing.Add(-1) }
 
-// Errs is called when an ICMP error has crossed to the client of a flow.
-func (c Leg) Errs() { c.answers.refused.Store(true) }
+// Errs is Leaves for an ICMP error. It is no answer, and does not keep the flow from being idle.
+func (c Leg) Errs() bool {
+	c.answers.refused.Store(true)
+	return c.enter()
+}
+
+// HasCome reports whether anything but empty datagrams has come for the flow.
+func (c Leg) HasCome() bool { return c.in.Load() > 0 }

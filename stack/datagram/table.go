@@ -370,24 +370,34 @@ func shutAll(conns []*Conn, err error) {
 
 // Dial makes a flow of our own to remote. It leaves from the port of local if that is free, else from another.
 func (t *Table) Dial(kind Kind, remote, local netip.AddrPort) (*Conn, error) {
+	k := Key{kind, Pair{Remote: remote, Local: local}}
+	return t.dial(k, share.Owner{Own: true}, t.Limits.idle(kind, local.Port()))
+}
+
+// DialFor is Dial for a flow of a client's in another table: it takes a place from that client's share, and is idle when that flow is.
+func (t *Table) DialFor(c *Conn, k Key) (*Conn, error) {
+	return t.dial(k, share.Owner{Client: c.owner.Client, Own: true}, c.idle)
+}
+
+func (t *Table) dial(k Key, o share.Owner, idle time.Duration) (*Conn, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ended {
 		return nil, net.ErrClosed
 	}
 	for range 64 {
-		if local.Port() == 0 {
-			local = netip.AddrPortFrom(local.Addr(), ephemeralPort())
+		if k.Local.Port() == 0 {
+			k.Local = netip.AddrPortFrom(k.Local.Addr(), ephemeralPort())
 		}
-		k := Key{kind, Pair{Remote: remote, Local: local}}
 		if t.flows[k] != nil {
-			local = netip.AddrPortFrom(local.Addr(), 0)
+			k.Local = netip.AddrPortFrom(k.Local.Addr(), 0)
 			continue
 		}
-		c := t.addLocked(k, share.Owner{Own: true})
+		c := t.addLocked(k, o)
 		if c == nil {
 			return nil, syscall.ENOBUFS
 		}
+		c.idle = idle
 		c.state.Store(uint32(flowAccepted))
 		return c, nil
 	}

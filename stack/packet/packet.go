@@ -154,6 +154,25 @@ func (p *Packet) IsRest() bool {
 	return len(p.Body) < 8 || binary.BigEndian.Uint16(p.Body[2:])&^7 != 0
 }
 
+// IsError reports whether the packet is an ICMP error, or the first fragment of one.
+func (p *Packet) IsError() bool {
+	proto, body := p.Proto, p.Body
+	if proto == ProtoFragment6 && len(body) >= 8 {
+		proto, body = body[0], body[8:]
+	}
+	switch {
+	case proto != ICMPProto(p.Src) || len(body) == 0:
+		return false
+	case p.Src.Is6():
+		return body[0] < EchoRequest6 // RFC 4443, 2.1
+	}
+	switch body[0] {
+	case Unreachable4, 4, 5, TimeExceeded4, 12: // RFC 1122, 3.2.2: also source quench, redirect, parameter problem
+		return true
+	}
+	return false
+}
+
 // Manner is how a packet asks to be carried.
 type Manner struct {
 	Hops    uint8 // that it may still take; 0: as many as a packet of our own

@@ -14,7 +14,7 @@ import (
 // Owner is whom a flow belongs to.
 type Owner struct {
 	Client uint64
-	Own    bool // the stack dialled the flow itself: Client is 0, and no client's
+	Own    bool // the stack dialled the flow itself: for a client of another stack's, or if Client is 0 for nobody
 }
 
 // Table bounds the flows of several owners. One owner may fill the table as long as nobody else wants a place. Once it is
