@@ -48,7 +48,11 @@ func (p *PassedDatagrams) Bytes() (in, out uint64) { return p.f.from.Bytes() }
 func (p *PassedDatagrams) Port() uint16 { return p.f.to.Key().Local.Port() }
 
 // Send sends a datagram that Read has not let leave.
-func (p *PassedDatagrams) Send(b []byte) { p.f.to.Write(b) }
+func (p *PassedDatagrams) Send(b []byte) {
+	if !p.f.isOver() {
+		p.f.to.Write(b)
+	}
+}
 
 // Refuse ends the flow as Request.Refuse does.
 func (p *PassedDatagrams) Refuse() {
@@ -115,6 +119,9 @@ func (r *Request) PassDatagrams(to *Stack, p DatagramPassage) (*PassedDatagrams,
 // end reports whether the flow ends with this call.
 func (f *datagramCrossing) end() bool { return f.ended.CompareAndSwap(false, true) }
 
+// isOver reports whether either side was shut: Ended closes the other a moment later.
+func (f *datagramCrossing) isOver() bool { return f.from.IsOver() || f.to.IsOver() }
+
 // tell says that the flow has ended.
 func (f *datagramCrossing) tell() {
 	if f.plan.Ended == nil {
@@ -155,6 +162,9 @@ func (f *datagramCrossing) of(c *datagram.Conn) *Stack {
 
 // send sends what came for c to the other side, in a new packet.
 func (f *datagramCrossing) send(c *datagram.Conn, b []byte, as packet.Manner) {
+	if f.isOver() {
+		return
+	}
 	other := f.to
 	if c == f.to.Conn {
 		other = f.from
@@ -185,7 +195,7 @@ func (s receiver) crossDatagram(c *datagram.Conn, m link.Meta, h *packet.Packet)
 		return
 	}
 	f, ok := datagram.Leg{Conn: c}.Crossing().(*datagramCrossing)
-	if !ok {
+	if !ok || f.isOver() {
 		return
 	}
 	if h.Fragment { // an echo that was put together: there is no packet to rewrite
@@ -265,6 +275,9 @@ func (s receiver) crossDatagramICMP(icmp, quoted *packet.Packet) (taken bool) {
 	f, ok := datagram.Leg{Conn: c}.Crossing().(*datagramCrossing)
 	if !ok {
 		return false
+	}
+	if f.isOver() {
+		return true
 	}
 	kind, code, rest := icmp.Body[0], icmp.Body[1], binary.BigEndian.Uint32(icmp.Body[4:])
 	if c == f.to.Conn {

@@ -565,3 +565,18 @@ func TestAFloodThatCrossesTakesNobodysPlace(t *testing.T) {
 		t.Errorf("%d flows of the quiet client have ended, it has %d, want 5", n, near.flows.Held(2))
 	}
 }
+
+// Its other half, beyond, is closed a moment later.
+func TestNothingOfAClientThatIsGoneLeaves(t *testing.T) {
+	w := newDatagramWires(t, func(b []byte) bool { return string(b) == "question" })
+	server := crossingEnds[0][1]
+	for port := range uint16(100) {
+		w.client.send(udpFrom(netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), 2000+port), server, []byte("question")))
+		w.server.expect("question", isUDP(server))
+		p := within(t, w.passed)
+		w.near.CloseClient(1)
+		p.Send([]byte("judged just now"))
+		within(t, w.ended)
+	}
+	w.server.none("what was sent for a client that is gone", isUDP(server))
+}

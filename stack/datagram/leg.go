@@ -97,5 +97,8 @@ func (c Leg) Errs() bool {
 	return c.enter()
 }
 
+// IsOver reports whether the flow was shut.
+func (c Leg) IsOver() bool { return c.over.Load() }
+
 // HasCome reports whether anything but empty datagrams has come for the flow.
 func (c Leg) HasCome() bool { return c.in.Load() > 0 }
