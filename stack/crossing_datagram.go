@@ -282,11 +282,11 @@ func (s receiver) crossDatagramICMP(icmp, quoted *packet.Packet) (taken bool) {
 	kind, code, rest := icmp.Body[0], icmp.Body[1], binary.BigEndian.Uint32(icmp.Body[4:])
 	if c == f.to.Conn {
 		if f.from.Errs() {
+			errno := errnoOf(icmp)
+			f.failed.Store(&errno) // first: the flow may end as soon as the client knows
 			sender{f.near}.sendICMPError(icmp.Src, f.from.Key().Remote.Addr(), kind, code, rest, f.back.Quote(quoted.Raw))
 			f.from.Left()
 		}
-		errno := errnoOf(icmp)
-		f.failed.Store(&errno)
 		return true
 	}
 	// Another client cannot know. And what is quoted leaves unread: a flow that was refused, or has got nothing, has no errors.
