@@ -43,7 +43,7 @@ func TestBadConfigurationsAreRefused(t *testing.T) {
 		{"a profile that does not exist", "laptop.yaml", "corp.conf", "gone.conf", nil, "laptop.yaml:4:", "gone.conf", ""},
 		{"overlapping peers", "gateway.yaml", "peers:\n",
 			"peers:\n  - {name: ana, public_key: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=, allowed_ips: [10.99.0.2/31]}\n",
-			nil, "gateway.yaml:", "overlaps", "addresses of its own"},
+			nil, "gateway.yaml:", "10.99.0.2/31", "give every peer its own"},
 		{"a key file that everybody reads", "gateway.yaml", "", "",
 			func(t *testing.T) { chmod(t, w.path("gateway.key"), 0o644) }, "gateway.yaml:2:", "gateway.key", "chmod 600"},
 		{"a profile that everybody reads", "laptop.yaml", "", "",

@@ -214,7 +214,7 @@ func TestTheLaptopOutlivesItsGateway(t *testing.T) {
 func TestASecondInstanceIsRefusedAndDisturbsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).up(t)
-	laptop, gateway := state(t, w.Laptop), state(t, w.Gateway)
+	laptop, gateway := settled(t, w.Laptop), settled(t, w.Gateway)
 	for _, p := range []*penstock{w.laptop, w.gateway} {
 		for _, socket := range []string{p.socket, p.socket + "2"} {
 			r := run(t, p.host, built("penstock"), "run", "-c", p.config, "--socket", socket)

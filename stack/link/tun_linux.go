@@ -278,7 +278,9 @@ func (p *tunPort) Close() error {
 		return p.closed
 	}
 	p.fd = -1
-	p.closed = p.dev.Close()
+	if p.closed = p.dev.Close(); errors.Is(p.closed, unix.EPIPE) { // who was to be woken for the end has ended with the interface
+		p.closed = nil
+	}
 	p.mu.Unlock()
 	<-p.done
 	return p.closed
