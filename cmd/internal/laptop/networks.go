@@ -37,10 +37,10 @@ func newNetworks(cfg *config.TUN, inside []netip.Prefix, log *slog.Logger) *netw
 	return n
 }
 
-// sized returns t with an MTU, unless it has one.
+// sized returns t with an MTU, unless it has one or somebody else made the TUN.
 func sized(t *config.TUN, mtu int) *config.TUN {
 	const smallest = 1280 // that IPv6 works with
-	if t == nil || t.MTU != 0 || mtu == 0 {
+	if t == nil || t.MTU != 0 || t.FD != nil || mtu == 0 {
 		return t
 	}
 	with := *t

@@ -62,3 +62,27 @@ func TestOnlyNetworksThatNobodyNamedAreReplaced(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoSaysTheMTUOfTheTUN(t *testing.T) {
+	fd := 3
+	for _, row := range []struct {
+		name      string
+		cfg       config.TUN
+		transport int
+		want      int
+	}{
+		{"the narrowest transport", config.TUN{}, 1420, 1420},
+		{"nobody, without a transport", config.TUN{}, 0, 0},
+		{"IPv6, if a transport is narrower", config.TUN{}, 1200, 1280},
+		{"the configuration", config.TUN{MTU: 1500}, 1420, 1500},
+		{"whoever opened it", config.TUN{FD: &fd}, 1420, 0},
+	} {
+		was := row.cfg.MTU
+		if got := sized(&row.cfg, row.transport).MTU; got != row.want || row.cfg.MTU != was {
+			t.Errorf("%s: got %d, want %d, and the configuration as it was", row.name, got, row.want)
+		}
+	}
+	if sized(nil, 1420) != nil {
+		t.Error("there is a TUN")
+	}
+}
