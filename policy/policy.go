@@ -42,9 +42,10 @@ func (p *Policy) Decide(f Flow) Verdict {
 }
 
 // DecideName judges a DNS question: Names[0] is the name asked for, from FromQuestion. Address, port, protocol and
-// program are not known yet. For an answer, Dst is an address in it, without a port, and Place says where that is. It blocks only if the flow would be blocked whatever they turn out to be. With any other
-// verdict, the flow that follows is judged again. Rule and egress are those of the first rule that matches for certain. If
-// that rule blocks and an earlier one might forward, they are those of the earlier rule.
+// program are not known yet. For an answer, Dst is an address in it, without a port, and Place says where that is. DecideName
+// blocks only if the flow would be blocked whatever is not known turns out to be. With any other verdict, the flow that follows is
+// judged again. Rule and egress are those of the first rule that matches for certain. If that rule blocks and an earlier one might
+// forward, they are those of the earlier rule.
 //
 // A rule that sends flows to the DNS server counts only if it matches for certain: it captures questions, not sites.
 func (p *Policy) DecideName(f Flow) Verdict {
