@@ -15,7 +15,8 @@ import (
 	"penstock/stack/transit"
 )
 
-// datagramCrossing is a datagram or echo flow whose packets cross. It has a flow in each stack's table: these bound it, and end it when it is idle.
+// datagramCrossing is a datagram or echo flow whose packets cross. It has a flow in each stack's table: these bound it, and end it
+// when it is idle.
 type datagramCrossing struct {
 	near, far *Stack
 	from, to  datagram.Leg // the client's flow, in near; and what was dialled for it, in far
@@ -56,30 +57,20 @@ func (p *PassedDatagrams) Send(b []byte) {
 
 // Refuse ends the flow as Request.Refuse does.
 func (p *PassedDatagrams) Refuse() {
-	if p.f.end() {
-		p.f.from.Refuse(p.f.from.Refusal())
-		p.f.to.Close()
-		p.f.tell()
-	}
+	from := p.f.from
+	p.f.stop(func() { from.Refuse(from.Refusal()) })
 }
 
 // Drop ends the flow as Request.Drop does.
-func (p *PassedDatagrams) Drop() {
-	if p.f.end() {
-		p.f.from.Drop()
-		p.f.to.Close()
-		p.f.tell()
-	}
-}
+func (p *PassedDatagrams) Drop() { p.f.stop(p.f.from.Drop) }
 
 // Abort ends the flow, and tells the client that it is prohibited. A client that goes on begins another flow.
 func (p *PassedDatagrams) Abort() {
-	if p.f.end() {
-		p.f.from.Unreachable(syscall.EACCES)
-		p.f.from.Close()
-		p.f.to.Close()
-		p.f.tell()
-	}
+	from := p.f.from
+	p.f.stop(func() {
+		from.Unreachable(syscall.EACCES)
+		from.Close()
+	})
 }
 
 // PassDatagrams lets the packets of a datagram or echo flow cross to another stack instead of ending here. The client gets what comes
@@ -111,13 +102,19 @@ func (r *Request) PassDatagrams(to *Stack, p DatagramPassage) (*PassedDatagrams,
 		out: transit.ToServer(r.Src, mapped), back: transit.ToClient(mapped, r.Src),
 	}
 	if err := errors.Join(f.to.Cross(f), f.from.Cross(f)); err != nil || !to.own(src) { // one was shut meanwhile
-		go f.Ended(nil, err)
+		go f.Ended()
 	}
 	return &PassedDatagrams{f}, nil
 }
 
-// end reports whether the flow ends with this call.
-func (f *datagramCrossing) end() bool { return f.ended.CompareAndSwap(false, true) }
+// stop ends the flow once. end ends the client's side of it.
+func (f *datagramCrossing) stop(end func()) {
+	if f.ended.CompareAndSwap(false, true) {
+		end()
+		f.to.Close()
+		f.tell()
+	}
+}
 
 // isOver reports whether either side was shut: Ended closes the other a moment later.
 func (f *datagramCrossing) isOver() bool { return f.from.IsOver() || f.to.IsOver() }
@@ -137,13 +134,7 @@ func (f *datagramCrossing) tell() {
 }
 
 // Ended ends the whole flow when one side of it has ended.
-func (f *datagramCrossing) Ended(*datagram.Conn, error) {
-	if f.end() {
-		f.from.Close()
-		f.to.Close()
-		f.tell()
-	}
-}
+func (f *datagramCrossing) Ended() { f.stop(func() { f.from.Close() }) }
 
 // Take takes what is no packet.
 func (f *datagramCrossing) Take(c *datagram.Conn, b []byte, as packet.Manner) {
@@ -249,6 +240,9 @@ func (f *datagramCrossing) cut(m link.Meta, payload []byte, each func(b []byte))
 
 // read has each datagram of a client's packet read. If not all may leave, it sends those that may, and returns false.
 func (f *datagramCrossing) read(m link.Meta, payload []byte, as packet.Manner) (all bool) {
+	if m.GSO != link.GSOUDP {
+		return f.plan.Read(payload)
+	}
 	var leave [][]byte
 	n := 0
 	f.cut(m, payload, func(b []byte) {
@@ -266,7 +260,8 @@ func (f *datagramCrossing) read(m link.Meta, payload []byte, as packet.Manner) (
 	return false
 }
 
-// crossDatagramICMP takes an ICMP error about a packet of a datagram or echo flow that crosses, and passes it on to whoever sent the packet.
+// crossDatagramICMP takes an ICMP error about a packet of a datagram or echo flow that crosses, and passes it on to whoever sent the
+// packet.
 func (s receiver) crossDatagramICMP(icmp, quoted *packet.Packet) (taken bool) {
 	c := s.flows.Find(sentKey(quoted))
 	if c == nil {

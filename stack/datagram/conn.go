@@ -239,7 +239,7 @@ func (c *Conn) shut(err error) {
 		c.over.Store(true)
 		c.err = &net.OpError{Op: "read", Net: c.Network(), Addr: c.RemoteAddr(), Err: errors.Join(net.ErrClosed, err)}
 		if x := c.crossing.Load(); x != nil {
-			go (*x).Ended(c, c.err) // the other flow's table may be locked, by somebody who waits for this one's
+			go (*x).Ended() // the other flow's table may be locked, by somebody who waits for this one's
 		}
 	}
 	for _, q := range c.queue[c.head:] {

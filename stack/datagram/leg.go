@@ -8,8 +8,8 @@ import (
 type Crossing interface {
 	// Take takes a datagram that is no packet, or not any more: it came in fragments, or before the flow was given to the crossing.
 	Take(c *Conn, b []byte, as packet.Manner)
-	// Ended is called once, in a goroutine of its own, when a flow was shut that was given to the crossing.
-	Ended(c *Conn, err error)
+	// Ended is called in a goroutine of its own, once for each flow that was given to the crossing and was shut.
+	Ended()
 }
 
 // Leg is a flow on one side of a crossing.
