@@ -48,6 +48,9 @@ func check(cfg *Config) error {
 			if m.Gateway && len(m.Port) == 0 {
 				errs = append(errs, fmt.Errorf("%s: gateway: true without a port opens every service of this machine: list the ports", r.place()))
 			}
+			if m.Peers && m.Gateway {
+				errs = append(errs, fmt.Errorf("%s: no destination is both a peer and this machine: make a rule for each", r.place()))
+			}
 			errs = append(errs, r.unknown("category", m.Category, cfg.Categories)...)
 			errs = append(errs, r.unknown("peer", m.Peer, cfg.Peers)...)
 		}
@@ -64,7 +67,10 @@ func checkDo(cfg *Config, r *Rule) []error {
 	case r.Do.Action == Forward && r.Do.Egress == "":
 		return []error{fmt.Errorf("%s: forwards without a via: add a transport, direct or dns", r.place())}
 	case r.Do.Action == Forward:
-		return r.unknown("transport", []string{r.Do.Egress}, append([]string{EgressDirect, EgressDNS}, cfg.Egresses...))
+		if r.Match.Peers != (r.Do.Egress == EgressPeers) {
+			return []error{fmt.Errorf("%s: peers: true and the egress %q go together", r.place(), EgressPeers)}
+		}
+		return r.unknown("transport", []string{r.Do.Egress}, append([]string{EgressDirect, EgressDNS, EgressPeers}, cfg.Egresses...))
 	}
 	return nil
 }

@@ -162,8 +162,8 @@ func (c *compiler) match(i int, m *Match) error {
 	out.byName = len(m.Domain) > 0 || len(m.Category) > 0
 	out.network = len(m.CIDR) > 0
 	out.inside = out.byName || out.network
-	out.gateway = m.Gateway
-	out.residual = m.Gateway || len(out.uid) > 0 || len(out.process) > 0 || len(out.schedule) > 0 || out.seenIn != 0 || out.mismatch != mismatchAny
+	out.gateway, out.peers = m.Gateway, m.Peers
+	out.residual = m.Gateway || m.Peers || len(out.uid) > 0 || len(out.process) > 0 || len(out.schedule) > 0 || out.seenIn != 0 || out.mismatch != mismatchAny
 	if m.Not != nil {
 		child := len(c.matchers)
 		c.matchers = append(c.matchers, matcher{})

@@ -24,6 +24,7 @@ type Config struct {
 const (
 	EgressDirect = "direct" // the host's own network
 	EgressDNS    = "dns"    // the embedded DNS server
+	EgressPeers  = "peers"  // the peers of the gateway
 )
 
 // Position is where a rule or test row was written. The zero Position is unknown.
@@ -90,7 +91,9 @@ type Match struct {
 	// also matches reserved addresses in there, such as loopback, link-local addresses and metadata services: who opens a
 	// port of this machine does not mean the same port of a metadata service.
 	Gateway bool
-	Not     *Match // matches what this Match does not
+	// Peers matches destinations at peers. No other condition opens them, and such a rule forwards only to EgressPeers.
+	Peers bool
+	Not   *Match // matches what this Match does not
 }
 
 // Exception lifts a block until a set time. See Policy.WithExceptions.

@@ -43,13 +43,14 @@ type Result struct {
 }
 
 // RunTests judges every row and returns one Result each, in order. It assumes that the client resolved the name and, if
-// the protocol shows names, that the flow shows it too.
-func RunTests(p *Policy, tests []Test, peers []Peer) []Result {
+// the protocol shows names, that the flow shows it too. place returns where a destination is for a peer, or for this machine.
+func RunTests(p *Policy, tests []Test, peers []Peer, place func(peer string, dst netip.Addr) Place) []Result {
 	results := make([]Result, len(tests))
 	for i, t := range tests {
 		results[i] = Result{Test: t}
 		f, err := t.Flow(peers)
 		if err == nil {
+			f.Place = place(f.Peer, f.Dst.Addr())
 			results[i].Verdict = p.Decide(f)
 			err = t.Expect.met(results[i].Verdict)
 		}
@@ -80,7 +81,8 @@ func (e Expect) met(v Verdict) error {
 	if e.Action == Forward && e.Egress != "" {
 		want = "via " + e.Egress
 	}
-	met := v.Action == e.Action && (e.Egress == "" || v.Egress == e.Egress) || e.Action == Refuse && v.Action == Drop
+	toPeer := v.Egress == EgressPeers && e.Egress == EgressDirect // rules say direct for both
+	met := v.Action == e.Action && (e.Egress == "" || v.Egress == e.Egress || toPeer) || e.Action == Refuse && v.Action == Drop
 	switch {
 	case !met:
 		return fmt.Errorf("got %s by rule %q, want %s", v.words(), v.Rule, want)

@@ -179,7 +179,7 @@ func because(n Name, j judgement, v Verdict) string {
 	case ByLoop:
 		return fmt.Sprintf("the destination is in one of penstock's own networks, so the flow would loop back here: it is dropped, even if %s forwards it", rule)
 	case ByPeers:
-		return fmt.Sprintf("the destination is a peer, and no flow goes from one peer to another: it is refused, even if %s forwards it", rule)
+		return fmt.Sprintf("%s would forward the flow, but its destination is a peer, which only a rule with match.peers opens", rule)
 	case ByGuard:
 		return fmt.Sprintf("%s would forward the flow, but its destination is this machine or a reserved address, which only a rule with match.gateway opens", rule)
 	case ByTrusted:
@@ -331,6 +331,9 @@ func (s explainer) conditions(v *view, m *Match, i int) []condition {
 	}
 	if m.Gateway {
 		add("destination", []string{"this machine"}, known(c.opens(f.place())))
+	}
+	if m.Peers {
+		add("destination", []string{"a peer"}, known(c.opens(f.place())))
 	}
 	if m.Not != nil {
 		child := int(c.not)

@@ -49,7 +49,7 @@ type Name struct {
 // Place says where a destination is, seen from the host that penstock runs on.
 type Place uint8
 
-// Places. Nothing leads to Inside and AtPeer, and only a rule with Match.Gateway to the last three.
+// Places. Nothing leads to Inside, only a rule with Match.Peers to AtPeer, and only one with Match.Gateway to the last three.
 const (
 	Elsewhere Place = iota // the address of another host, as far as is known
 	Inside                 // in one of penstock's own networks, where nobody answers: dialling it would come back here
@@ -62,8 +62,11 @@ const (
 // guarded reports whether only a rule with Match.Gateway leads there.
 func (p Place) guarded() bool { return p >= Service }
 
-// opens reports whether a matcher has Match.Gateway and it is meant for a place.
+// opens reports whether a matcher has Match.Gateway or Match.Peers and it is meant for a place.
 func (m *matcher) opens(p Place) bool {
+	if p == AtPeer {
+		return m.peers
+	}
 	return m.gateway && p.guarded() && (p != Reserved || m.network)
 }
 
@@ -164,7 +167,7 @@ const (
 	ByFallback       // the transport is not up, and the rule then goes direct
 	ByRoutes         // the transport is not for this destination, and the rule then goes direct
 	ByLoop           // the destination would lead back to penstock
-	ByPeers          // the destination is a peer
+	ByPeers          // the destination is a peer, and the rule does not have match.peers
 	ByGuard          // the destination is this machine, or reserved, and the rule does not have match.gateway
 )
 

@@ -18,9 +18,10 @@ type matcher struct {
 	byName  bool // has a condition on a domain or category
 	inside  bool // has a condition on where the flow goes: a domain, a category or an address
 	gateway bool // Match.Gateway
+	peers   bool // Match.Peers
 	network bool // has a condition on the address itself
 
-	// residual reports whether a condition below, or gateway, is set.
+	// residual reports whether a condition below, or gateway or peers, is set.
 	residual bool
 	uid      []uint32
 	process  []string
@@ -170,5 +171,5 @@ func parseSource(s string) (Source, error) {
 func (m *Match) isZero() bool {
 	return len(m.Domain) == 0 && len(m.Category) == 0 && len(m.CIDR) == 0 && len(m.Src) == 0 && len(m.Port) == 0 &&
 		len(m.Protocol) == 0 && len(m.Peer) == 0 && len(m.Group) == 0 && len(m.UID) == 0 && len(m.Process) == 0 &&
-		len(m.Schedule) == 0 && len(m.SeenIn) == 0 && m.Mismatch == nil && !m.Gateway && m.Not == nil
+		len(m.Schedule) == 0 && len(m.SeenIn) == 0 && m.Mismatch == nil && !m.Gateway && !m.Peers && m.Not == nil
 }

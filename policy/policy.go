@@ -30,7 +30,7 @@ func (p *Policy) Edition() uint64 { return p.edition }
 // will read the flow.
 //
 // Flow.Now, Flow.Down and Flow.Place complete the verdict: a trusted network, a captive portal, a transport that is not
-// up, and destinations that only a rule with Match.Gateway opens.
+// up, and destinations that only a rule with Match.Gateway or Match.Peers opens.
 func (p *Policy) Decide(f Flow) Verdict {
 	if p == nil || len(p.rules) == 0 {
 		return Verdict{}
@@ -266,7 +266,7 @@ func (s judge) decideName(t trace) judgement {
 	v := s.look(name)
 	perhaps := -1 // the first rule that might forward
 	for i := range p.rules {
-		forwards := p.rules[i].Do.Action == Forward
+		forwards := p.rules[i].Do.Action == Forward && (s.flow.place() != AtPeer || p.matchers[i].peers)
 		switch m := s.tri(v, i); {
 		case m == no, s.spares(v, i):
 		case m == maybe:

@@ -218,6 +218,54 @@ func TestConditionsOfTheNetworkCompleteTheVerdict(t *testing.T) {
 	}
 }
 
+func TestOnlyMatchPeersOpensAPeer(t *testing.T) {
+	direct := Do{Action: Forward, Egress: EgressDirect}
+	p := newPolicy(t, []Rule{
+		{Name: "dns", Match: Match{Port: []string{"53"}}, Do: Do{Action: Forward, Egress: EgressDNS}},
+		{Name: "ops", Match: Match{Gateway: true, Port: []string{"22"}}, Do: direct},
+		{Name: "not-there", Match: Match{Peers: true, CIDR: []string{"10.99.0.9"}}, Do: Do{}},
+		{Name: "help", Match: Match{Peers: true, Port: []string{"22"}, Group: []string{"staff"}}, Do: Do{Action: Forward, Egress: EgressPeers}},
+		{Name: "net", Match: Match{CIDR: []string{"10.99.0.0/16"}}, Do: direct},
+		{Name: "rest", Do: Do{Action: Forward, Egress: "corp"}},
+	}, nil)
+	for _, row := range []struct {
+		name, dst, group string
+		place            Place
+		want             string
+		cause            Cause
+	}{
+		{"a peer, as the rule says", "10.99.0.77:22", "staff", AtPeer, "via peers by help", ByRule},
+		{"for another group", "10.99.0.77:22", "kids", AtPeer, "refuse by net", ByPeers},
+		{"at another port", "10.99.0.77:23", "staff", AtPeer, "refuse by net", ByPeers},
+		{"where another rule for peers blocks", "10.99.0.9:22", "staff", AtPeer, "refuse by not-there", ByPeers},
+		{"no peer", "10.99.0.77:22", "staff", Elsewhere, "via direct by net", ByRule},
+		{"nobody", "10.99.0.77:22", "staff", Inside, "drop by net", ByLoop},
+		{"this machine", "10.99.0.1:23", "staff", Service, "refuse by net", ByGuard},
+		{"questions", "10.99.0.77:53", "kids", AtPeer, "via dns by dns", ByRule},
+	} {
+		f := Flow{Network: TCP, Dst: netip.MustParseAddrPort(row.dst), Place: row.place, Groups: []string{row.group}, Sniffed: true}
+		if v := p.Decide(f); v.line() != row.want || v.Cause != row.cause {
+			t.Errorf("%s: got %s (cause %d), want %s (cause %d)", row.name, v.line(), v.Cause, row.want, row.cause)
+		}
+	}
+	for group, told := range map[string]bool{"staff": true, "kids": false} {
+		f := Flow{Dst: netip.AddrPortFrom(netip.MustParseAddr("10.99.0.77"), 0), Place: AtPeer, Groups: []string{group},
+			Names: []Name{{"pc.peers.example", FromQuestion}}}
+		if v := p.DecideName(f); (v.Action == Forward) != told {
+			t.Errorf("the address of a peer in an answer for %s: got %s, want it told: %v", group, v.line(), told)
+		}
+	}
+	for _, rule := range []Rule{
+		{Name: "a", Match: Match{Peers: true}, Do: direct},
+		{Name: "a", Match: Match{Port: []string{"22"}}, Do: Do{Action: Forward, Egress: EgressPeers}},
+		{Name: "a", Match: Match{Peers: true, Gateway: true, Port: []string{"22"}}, Do: Do{}},
+	} {
+		if _, err := New(Config{Rules: []Rule{rule, {Name: "rest"}}}); err == nil {
+			t.Errorf("%+v is taken", rule)
+		}
+	}
+}
+
 func TestOnlyMatchGatewayOpensTheMachineItself(t *testing.T) {
 	direct := Do{Action: Forward, Egress: EgressDirect}
 	rules := []Rule{
@@ -611,7 +659,7 @@ func TestRowsOfTheOperatorAreRun(t *testing.T) {
 	} {
 		row.test.Pos = pos
 		got := ""
-		if err := RunTests(p, []Test{row.test}, peers)[0].Err; err != nil {
+		if err := RunTests(p, []Test{row.test}, peers, func(string, netip.Addr) Place { return Elsewhere })[0].Err; err != nil {
 			got = err.Error()
 		}
 		if got != row.want {

@@ -244,7 +244,7 @@ func (s *scan) tri(v *view, i int) tri {
 
 // residual evaluates the conditions that are not indexed.
 func (s *scan) residual(v *view, m *matcher) tri {
-	return min(s.program(m), s.clock(m), s.seenIn(v, m), s.mismatch(v, m), s.gateway(m))
+	return min(s.program(m), s.clock(m), s.seenIn(v, m), s.mismatch(v, m), s.destination(m))
 }
 
 func (s *scan) program(m *matcher) tri {
@@ -290,9 +290,10 @@ func (s *scan) clock(m *matcher) tri {
 	return no
 }
 
-func (s *scan) gateway(m *matcher) tri {
+// destination evaluates Match.Gateway and Match.Peers.
+func (s *scan) destination(m *matcher) tri {
 	switch {
-	case !m.gateway:
+	case !m.gateway && !m.peers:
 		return yes
 	case s.question && !s.flow.Dst.Addr().IsValid():
 		return maybe

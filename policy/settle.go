@@ -12,14 +12,14 @@ func (s judge) settle(j judgement) Verdict {
 	v, r, m := j.verdict, &s.policy.rules[j.rule], &s.policy.matchers[j.rule]
 	v.Edition, v.ByName = s.policy.edition, m.byName
 	place := s.flow.place()
-	if s.question {
+	if s.question && place != AtPeer {
 		place = Elsewhere // where the flow will go is not known yet
 	}
 	if place == Inside { // even if blocked: nobody is there to receive a refusal
 		v.Action, v.Egress, v.Later, v.Claim, v.Cause = Drop, "", LaterNothing, "", ByLoop
 		return v
 	}
-	if place == AtPeer && v.Egress != EgressDNS { // even if blocked, so that an attempt at a peer is told as one
+	if place == AtPeer && v.Egress != EgressDNS && v.Egress != EgressPeers { // even if blocked, so that an attempt at a peer is told as one
 		v.Egress, v.Later, v.Claim, v.Cause = "", LaterNothing, "", ByPeers
 		if v.Action == Forward {
 			v.Action = Refuse
@@ -33,7 +33,7 @@ func (s judge) settle(j judgement) Verdict {
 		v.Action, v.Egress, v.Later, v.Cause = Refuse, "", LaterNothing, ByGuard
 		return v
 	}
-	if v.Egress == EgressDirect || v.Egress == EgressDNS {
+	if v.Egress == EgressDirect || v.Egress == EgressDNS || v.Egress == EgressPeers {
 		return v
 	}
 	now := s.flow.Now

@@ -33,7 +33,7 @@ func covers(a, b *Match) bool {
 	if a.Mismatch != nil && (b.Mismatch == nil || *a.Mismatch != *b.Mismatch) {
 		return false
 	}
-	if a.Gateway && !b.Gateway {
+	if a.Gateway && !b.Gateway || a.Peers && !b.Peers {
 		return false
 	}
 	return coversField(a.Domain, b.Domain, domainCovers) &&

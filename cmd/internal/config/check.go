@@ -47,7 +47,7 @@ func (k *checker) fault(path, mend, format string, args ...any) {
 }
 
 // reserved are the names that mean something else in the place of a transport's name.
-var reserved = []string{"block", "direct", "dns", "drop", "via"}
+var reserved = []string{"block", "direct", "dns", "drop", "peers", "via"}
 
 func isNameRune(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_.@", r)

@@ -78,6 +78,7 @@ func (k ruleChecker) rules() {
 		if rule.Match != nil {
 			k.match(path+".match", *rule.Match)
 			k.gateway(path+".match", *rule.Match)
+			k.peers(path, *rule.Match, rule.Do)
 		}
 		k.do(path+".do", rule.Do)
 	}
@@ -140,6 +141,25 @@ func (k ruleChecker) gateway(path string, m Match) {
 	}
 }
 
+// peers checks a rule whose destinations are peers.
+func (k ruleChecker) peers(path string, m Match, d Do) {
+	at := path + ".match.peers"
+	switch {
+	case !m.Peers:
+	case k.Listen.WireGuard == nil:
+		k.fault(at, "remove the rule, or add listen: {wireguard: ...}", "peers: true is for the peers of a gateway, and this is none")
+	case m.Gateway:
+		k.fault(at, "make a rule for each", "no destination is both a peer and this machine")
+	case d.Action == "dns", d.Action == "via":
+		k.fault(path+".do", "write direct", "the way to a peer is direct, from the gateway to the peer, and the rule says %s", d)
+	}
+	for not, at := m.Not, path+".match.not"; not != nil; not, at = not.Not, at+".not" {
+		if not.Peers {
+			k.fault(at+".peers", "remove it: a rule without peers never opens one", "peers cannot be negated")
+		}
+	}
+}
+
 // peerName checks the name of a peer.
 func (k ruleChecker) peerName(at, name string) {
 	var names []string
@@ -186,7 +206,7 @@ func (c *Config) emptyGroups() []string {
 // isEmpty reports whether the match has no condition.
 func (m Match) isEmpty() bool {
 	return len(m.Domain)+len(m.Category)+len(m.CIDR)+len(m.Src)+len(m.Port)+len(m.Protocol)+len(m.Peer)+len(m.Group)+
-		len(m.UID)+len(m.Process)+len(m.Schedule)+len(m.SeenIn) == 0 && m.Mismatch == nil && !m.Gateway && m.Not == nil
+		len(m.UID)+len(m.Process)+len(m.Schedule)+len(m.SeenIn) == 0 && m.Mismatch == nil && !m.Gateway && !m.Peers && m.Not == nil
 }
 
 // do checks that the parts of a rule's do fit together.

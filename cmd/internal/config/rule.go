@@ -87,6 +87,9 @@ type Match struct {
 	// True matches the gateway's own addresses; no other match opens them. With cidr it also matches loopback and link-local
 	// addresses and metadata services in there. Needs port.
 	Gateway bool `yaml:"gateway"`
+	// True matches the peers of the gateway and the networks behind them; no other match opens them. Such a rule blocks, or goes
+	// direct: from the gateway to the peer, which sees the gateway's address as the sender.
+	Peers bool `yaml:"peers"`
 	// Not is a match that must not hold.
 	Not *Match `yaml:"not"`
 

@@ -197,6 +197,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 			return config.Refused(cfg, "listen.wireguard.listen_port", "", err)
 		}
 		opened.add(d.gateway.Close)
+		d.egress.Add(policy.EgressPeers, d.gateway)
 	}
 	if err := d.laptop.Open(d.handle, stackLimits(cfg.Limits), d.metrics.stack); err != nil {
 		return config.Refused(cfg, "listen.tun.name", "", err)

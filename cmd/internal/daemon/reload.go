@@ -100,15 +100,15 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 // use puts an edition in force and ends what belongs to peers that are gone. If there is an error, the edition is in force or
 // nothing has changed. The caller holds reloading.
 func (d *Daemon) use(next *edition.Edition) error {
+	now := d.live.Now()
 	if d.gateway == nil {
-		d.endClients(d.live.Use(next))
+		d.endClients(now, d.live.Use(next))
 		return nil
 	}
-	now := d.live.Now().Gateway
-	if err := d.gateway.Withdraw(now, next.Gateway); err != nil {
-		return errors.Join(err, d.gateway.Use(now))
+	if err := d.gateway.Withdraw(now.Gateway, next.Gateway); err != nil {
+		return errors.Join(err, d.gateway.Use(now.Gateway))
 	}
-	d.endClients(d.live.Use(next))
+	d.endClients(now, d.live.Use(next))
 	// An address can go to a new peer only after the flows of its old peer have ended.
 	if err := d.gateway.Use(next.Gateway); err != nil {
 		return fmt.Errorf("the new rules are in force, but the gateway could not add the new peers: %w", err)
@@ -155,15 +155,19 @@ func moved(e *edition.Edition, f router.Flow) bool {
 	return !ok || !slices.Equal(c.Groups, f.Facts.Groups)
 }
 
-// endClients ends everything that belongs to clients that are gone.
-func (d *Daemon) endClients(gone []uint64) {
+// endClients ends everything that belongs to clients that are gone, and what others have open to them. before is the edition that
+// they were in.
+func (d *Daemon) endClients(before *edition.Edition, gone []uint64) {
 	if len(gone) == 0 {
 		return
 	}
 	if d.gateway != nil {
 		d.gateway.CloseClients(gone)
 	}
-	n := d.router.Kill(func(f router.Flow) bool { return slices.Contains(gone, f.Facts.Client) })
+	n := d.router.Kill(func(f router.Flow) bool {
+		to, _ := before.Clients.Peer(f.Facts.Dst.Addr())
+		return slices.Contains(gone, f.Facts.Client) || f.Egress == policy.EgressPeers && slices.Contains(gone, to)
+	})
 	for _, key := range gone {
 		d.dns.CloseClient(key)
 	}

@@ -33,6 +33,8 @@ type Edition struct {
 	Gateway *gateway.Plan // nil without listen.wireguard
 	Status  []lists.Status
 
+	untested []string // warnings about tests to addresses that nobody has
+
 	at time.Time // when Clients and Gateway had the peers that might connect
 
 	// Whether a rule has a condition on the user or the program that sends a flow. Looking them up is expensive.
@@ -90,7 +92,7 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 	}
 	e.Status = from.Lists.Status(e.Lists)
 	e.AsksUIDs, e.AsksPrograms = asksForPrograms(e.Policy)
-	if failed := failedTests(cfg, e.Policy); len(failed) > 0 {
+	if failed := e.failedTests(); len(failed) > 0 {
 		return e, &TestsError{failed}
 	}
 	return e, nil
@@ -102,9 +104,9 @@ func (e *Edition) Files() []string {
 }
 
 // Warnings returns one sentence for each probable mistake: surprises of the short form, rules that no flow can reach, ignored
-// profile lines, and missing lists.
+// profile lines, tests that are left out, and missing lists.
 func (e *Edition) Warnings() []string {
-	list := slices.Concat(e.Config.Warnings(), e.Policy.Warnings(), e.Egress.Warnings())
+	list := slices.Concat(e.Config.Warnings(), e.Policy.Warnings(), e.Egress.Warnings(), e.untested)
 	for _, s := range e.Status {
 		if s.Err != nil {
 			list = append(list, fmt.Sprintf("category %s: %v", s.Category, s.Err))

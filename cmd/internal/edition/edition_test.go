@@ -209,6 +209,19 @@ func TestAnUpstreamThatIsOurOwnUntilARestartIsRefused(t *testing.T) {
 	}
 }
 
+func TestATestForAPeerThatIsGoneIsLeftOut(t *testing.T) {
+	const withTest = "tests: [{from: ana, to: \"tcp://10.99.0.9:22\", expect: direct}]\n"
+	const somebody = "peers: [{name: ana, public_key: \"" + anaKey + "\", allowed_ips: 10.99.0.2/32}]\n"
+	const rules = "rules: [{name: help, match: {peers: true, port: 22}, do: direct}, {name: rest, do: direct}]\n"
+	e, err := Compile(t.Context(), load(t, atGateway+somebody+rules+withTest), Sources{Lists: lists.New(lists.Config{Dir: t.TempDir()})})
+	if err != nil {
+		t.Fatalf("the peer at that address is gone: %v", err)
+	}
+	if got := strings.Join(e.Warnings(), "\n"); !strings.Contains(got, "nobody has it") {
+		t.Errorf("got warnings %q, want one about the test", got)
+	}
+}
+
 func TestAGatewayThatIsTakenOutStaysWithoutPeers(t *testing.T) {
 	ana := "peers: [{name: ana, public_key: " + anaKey + ", allowed_ips: 10.99.0.2/32}]\n"
 	live := newLive(t, load(t, atGateway+ana+rest))

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 
 	"penstock/router/transport/wireguard"
@@ -92,6 +93,11 @@ func (g *Gateway) Touch(ctx context.Context, dst netip.AddrPort) {
 	if c, err := g.stack.DialContext(ctx, "udp", dst.String()); err == nil {
 		c.Close()
 	}
+}
+
+// DialContext dials an address of a peer, from the gateway's own inside the tunnel.
+func (g *Gateway) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return g.stack.DialContext(ctx, network, address)
 }
 
 // Close closes the port first, so that no flow arrives while the stack closes.

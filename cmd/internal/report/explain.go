@@ -181,7 +181,7 @@ func (p *Policy) datapath(ed *edition.Edition, f policy.Flow, v policy.Verdict) 
 		return ""
 	case ed.Config.Datapath == "terminate":
 		path, why = router.Terminated, "the configuration says datapath: terminate"
-	case v.Egress == policy.EgressDirect || v.Egress == policy.EgressDNS:
+	case v.Egress == policy.EgressDirect || v.Egress == policy.EgressDNS || v.Egress == policy.EgressPeers:
 		path, why = router.Terminated, "only transports carry packets"
 	case path != router.Terminated:
 		if _, ok := p.Egress.Carrier(v.Egress, f.Dst.Addr()); !ok && f.Dst.Addr().IsValid() {

@@ -280,6 +280,8 @@ func words(v policy.Verdict) (word, via string) {
 		return "drop", ""
 	case v.Action != policy.Forward:
 		return "block", ""
+	case v.Egress == policy.EgressPeers:
+		return policy.EgressDirect, ""
 	case v.Egress == policy.EgressDirect, v.Egress == policy.EgressDNS:
 		return v.Egress, ""
 	}
