@@ -33,14 +33,17 @@ func TestMain(m *testing.M) {
 
 // buildAndRun builds the binaries, unless they are there, and runs the tests.
 func buildAndRun(m *testing.M) (code int, err error) {
-	if os.Getenv(binaries) != "" {
-		return m.Run(), nil
-	}
 	dir, err := os.MkdirTemp("", "penstock-e2e-")
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state")); err != nil {
+		return 0, err
+	}
+	if os.Getenv(binaries) != "" {
+		return m.Run(), nil
+	}
 	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "penstock/cmd/penstock", "golang.zx2c4.com/wireguard")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build penstock and wireguard-go: %w\n%s", err, out)

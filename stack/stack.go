@@ -350,7 +350,7 @@ func (s *Stack) Device() tun.Device {
 	return s.device
 }
 
-// closePatience is how long CloseClient waits for what is on its way out. Without a reader nothing goes out.
+// closePatience is how long CloseClient and Quit wait for what is on its way out. Without a reader nothing goes out.
 const closePatience = 200 * time.Millisecond
 
 // CloseClient resets every flow of a client: TCP and datagrams, those that wait for their handler and those whose
@@ -394,6 +394,29 @@ func (s *Stack) resetLingering(key uint64) {
 	}
 }
 
+// Quit resets every flow, and waits until the reader of the device has the resets. No flow can begin any more; Close is all that
+// can follow.
+func (s *Stack) Quit() {
+	resetAll(s)
+	s.mu.Lock()
+	d := s.device
+	s.mu.Unlock()
+	if d != nil {
+		d.Settle(closePatience)
+	}
+}
+
+// resetAll lets no new flow begin, so that none does while the others are reset, and resets them.
+func resetAll(s *Stack) {
+	s.stop()
+	s.flows.Close()
+	s.tcp.closeAll()
+	crosser{s}.resetGuests(nil)
+	for _, ep := range append(s.net.CleanupEndpoints(), s.net.RegisteredEndpoints()...) {
+		ep.Abort()
+	}
+}
+
 // Close resets every flow, closes the attached port and device, and waits for the stack's goroutines and handlers.
 // It is idempotent.
 func (s *Stack) Close() error {
@@ -406,18 +429,9 @@ func (s *Stack) Close() error {
 		s.flows.Wait()
 		return nil
 	}
-	// Order: first no new flows, so that none begins while the others are reset; then the flows, while the link still
-	// carries their RSTs; then the link; then gVisor, whose timers nobody needs any more.
-	s.stop()
-	s.flows.Close()
-	s.tcp.closeAll()
-	crosser{s}.resetGuests(nil)
-	for _, ep := range s.net.CleanupEndpoints() {
-		ep.Abort()
-	}
-	for _, ep := range s.net.RegisteredEndpoints() {
-		ep.Abort()
-	}
+	// Order: first the flows, while the link still carries their RSTs; then the link; then gVisor, whose timers nobody needs any
+	// more.
+	resetAll(s)
 	var err error
 	for _, p := range ports {
 		err = errors.Join(err, p.Close())

@@ -133,6 +133,7 @@ func openTunnel(ctx context.Context, w *world, settings, rules string) (err erro
 	}
 	w.gateway, err = w.penstock(ctx, w.Gateway, strings.ReplaceAll(`listen:
   wireguard: {listen_port: 51820, address: [10.99.0.1/24], private_key: {file: gateway.key}}
+state_dir: DIR
 peers: [{name: laptop, public_key: "LAPTOP", allowed_ips: [10.99.0.2/32]}]
 dns: {upstreams: [{address: 10.20.0.10}]}
 limits: {tcp_flows: 20000}

@@ -62,6 +62,10 @@ type Config struct {
 	FlowLog FlowLog `yaml:"flow_log"`
 	// Limits bound what a hostile neighbour can make penstock hold.
 	Limits Limits `yaml:"limits"`
+	// StateDir is a folder for what a gateway must know after a restart, such as where its peers were. Default: the folder of
+	// listen.tun.state_file; without a TUN, the folder that systemd names in $STATE_DIRECTORY; without systemd, one of this
+	// configuration's own in $XDG_STATE_HOME/penstock or ~/.local/state/penstock.
+	StateDir string `yaml:"state_dir" path:"written"`
 
 	// Path is the absolute path of the file that was loaded. Files are that file and its includes, in the order read.
 	Path  string   `yaml:"-"`

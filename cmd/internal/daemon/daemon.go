@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -335,6 +336,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
 	start("reload", d.awaitReload)
 	if d.gateway != nil {
+		start("sessions", gateway.Sessions{Gateway: d.gateway, File: filepath.Join(edition.StateDir(cfg, d.opts.TUN == nil), "sessions.json"), Log: d.log}.Run)
 		start("peers", gateway.Watch{Every: time.Second, Folders: folders{d}, Log: d.log}.Run)
 	}
 	start("service manager", d.notify)

@@ -58,6 +58,7 @@ func gatewayConfig(port uint16, laptop wireguard.PublicKey, intranetDNS netip.Ad
 	return fmt.Sprintf(`# The company's gateway: colleagues connect by WireGuard, and each flow is judged and dialled.
 listen:
   wireguard: {listen_port: %d, address: [%s/24, %s/64], private_key: {file: gateway.key}}
+state_dir: .
 peers:
   - {name: laptop, public_key: %q, allowed_ips: [%s/32, %s/128], groups: [staff]}
 dns:

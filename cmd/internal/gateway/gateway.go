@@ -100,5 +100,9 @@ func (g *Gateway) DialContext(ctx context.Context, network, address string) (net
 	return g.stack.DialContext(ctx, network, address)
 }
 
-// Close closes the port first, so that no flow arrives while the stack closes.
-func (g *Gateway) Close() error { return errors.Join(g.server.Close(), g.stack.Close()) }
+// Close resets the flows of the peers while the port can still tell them, and closes the port.
+func (g *Gateway) Close() error {
+	g.stack.Quit()
+	g.server.Settle()
+	return errors.Join(g.server.Close(), g.stack.Close())
+}

@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
+	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 )
 
@@ -140,6 +142,59 @@ func difference(old, new []Peer) string {
 	return s.String()
 }
 
+// callPause is between two calls of peers, so that a restart with many peers does not take a core, nor fill a router's queue.
+const callPause = 2 * time.Millisecond
+
+// Call starts handshakes with peers at the addresses where they were before a restart. A peer whose session is lost here would go
+// on sending with it for some 15 s. Peers that have called already, or are no longer peers, are left alone. Call returns when all
+// handshakes have been started, or ctx ends; the device repeats them for 90 s.
+func (s *Server) Call(ctx context.Context, former []PeerStatus) error {
+	known, err := s.setEndpoints(former)
+	if err != nil {
+		return fmt.Errorf("wireguard server: call peers: %w", err)
+	}
+	pause := time.NewTicker(callPause)
+	defer pause.Stop()
+	for _, key := range known {
+		if peer := s.dev.LookupPeer(device.NoisePublicKey(key)); peer != nil {
+			_ = peer.SendHandshakeInitiation(false) // an address that cannot be reached any more is as good as one where nobody is
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-pause.C:
+		}
+	}
+	return nil
+}
+
+// setEndpoints sets the addresses of those peers that have none yet, and returns their keys.
+func (s *Server) setEndpoints(former []PeerStatus) (keys []PublicKey, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, states, err := readStatus(s.dev)
+	if err != nil {
+		return nil, err
+	}
+	silent := make(map[PublicKey]bool, len(states))
+	for _, p := range states {
+		silent[p.PublicKey] = !p.Endpoint.IsValid()
+	}
+	var change script
+	for _, p := range former {
+		if silent[p.PublicKey] && p.Endpoint.IsValid() {
+			change.selectPeer(p.PublicKey)
+			change.set("update_only", true)
+			change.set("endpoint", p.Endpoint)
+			keys = append(keys, p.PublicKey)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	return keys, s.dev.IpcSet(change.String())
+}
+
 // Peers returns the state of the peers, in the order in which they were set.
 func (s *Server) Peers() []PeerStatus {
 	s.mu.Lock()
@@ -155,6 +210,29 @@ func (s *Server) Peers() []PeerStatus {
 		all[i].Name, all[i].PublicKey = p.Name, p.PublicKey
 	}
 	return all
+}
+
+const (
+	settleLook  = 5 * time.Millisecond
+	settleLimit = 200 * time.Millisecond
+)
+
+// Settle waits until what was read from the inner device has been sent, or 200 ms. Close would discard it.
+func (s *Server) Settle() {
+	sent := func() (n uint64) {
+		for _, p := range s.Peers() {
+			n += p.TxBytes
+		}
+		return n
+	}
+	for before, end := sent(), time.Now().Add(settleLimit); time.Now().Before(end); {
+		time.Sleep(settleLook)
+		now := sent()
+		if now == before {
+			return
+		}
+		before = now
+	}
 }
 
 // Port returns the UDP port that s listens on.

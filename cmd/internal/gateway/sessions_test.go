@@ -1,0 +1,82 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/router/transport/wireguard"
+)
+
+// TestPeersAreCalledAfterARestart has sockets in the place of peers, and wants the first message of a handshake from the gateway.
+func TestPeersAreCalledAfterARestart(t *testing.T) {
+	ana := newPerson("ana", "10.99.0.2")
+	w, key := newWorld(t, ana.Peer), ana.key.Public()
+	at := func(name string, age time.Duration, key wireguard.PublicKey) (*net.UDPConn, session) {
+		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c, session{key, c.LocalAddr().(*net.UDPAddr).AddrPort(), time.Now().Add(-age)}
+	}
+	recent, a := at("recent", time.Minute, key)
+	stranger, b := at("stranger", time.Minute, wireguard.GeneratePrivateKey().Public())
+	for _, row := range []struct {
+		name   string
+		file   func() []byte
+		called bool
+		warns  string
+	}{
+		{"half a file", func() []byte { return []byte("[{") }, false, "not known"},
+		{"a session that is too old", func() []byte {
+			old := a
+			old.Handshake = time.Now().Add(-sessionLife)
+			text, _ := json.Marshal([]session{old})
+			return text
+		}, false, ""},
+		{"a recent session, and one of nobody's", func() []byte { text, _ := json.Marshal([]session{b, a}); return text }, true, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var log strings.Builder
+			file := filepath.Join(t.TempDir(), "state", "sessions.json")
+			if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, row.file(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel() // Run writes nothing then
+			s := Sessions{w.Gateway, file, slog.New(slog.NewTextHandler(&log, nil))}
+			s.call(t.Context())
+			if err := s.Run(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(log.String(), row.warns) || row.warns == "" && log.Len() > 0 {
+				t.Errorf("logged %q, want %q", log.String(), row.warns)
+			}
+			wait := 100 * time.Millisecond
+			if row.called {
+				wait = 10 * time.Second
+			}
+			b := make([]byte, 2048)
+			recent.SetReadDeadline(time.Now().Add(wait))
+			n, _, err := recent.ReadFrom(b)
+			if called := err == nil && n == 148 && b[0] == 1; called != row.called {
+				t.Errorf("got %d bytes, %v; want a handshake initiation: %v", n, err, row.called)
+			}
+		})
+	}
+	stranger.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if n, _, err := stranger.ReadFrom(make([]byte, 2048)); err == nil {
+		t.Errorf("who is no peer was sent %d bytes", n)
+	}
+}
