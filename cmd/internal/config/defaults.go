@@ -4,10 +4,17 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync"
 )
 
-// fieldsOf returns the fields of a struct type by key.
+// knownFields keeps what fieldsOf found. A gateway with 1,000 peers asks for the fields of a peer 1,000 times.
+var knownFields sync.Map
+
+// fieldsOf returns the fields of a struct type by key. The caller must not change the map.
 func fieldsOf(t reflect.Type) map[string]reflect.StructField {
+	if known, ok := knownFields.Load(t); ok {
+		return known.(map[string]reflect.StructField)
+	}
 	fields := make(map[string]reflect.StructField)
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -15,6 +22,7 @@ func fieldsOf(t reflect.Type) map[string]reflect.StructField {
 			fields[key] = f
 		}
 	}
+	knownFields.Store(t, fields)
 	return fields
 }
 
