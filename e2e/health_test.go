@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"penstock/e2e/netlab"
 )
 
 // readiness waits until the gateway's readyz has a status, and wants a text in its answer.
@@ -50,4 +52,30 @@ func TestAGatewayWithoutItsLinksIsNotReady(t *testing.T) {
 	w.edit(t, "gateway.yaml", "do: direct}\n", "do: block}\n")
 	w.gateway.must(t, "reload")
 	w.readiness(t, http.StatusServiceUnavailable, "rule health refuses it")
+}
+
+// laptop: wireguard-go, nc === WireGuard ===> [penstock, drained] gateway --- intranet
+func TestAGatewayThatIsDrainedServesUntilItsFlowsAreOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
+	stock(t, w.Laptop, w.path("corp.conf"), "10.20.0.0/24")
+	w.readiness(t, http.StatusOK, "ok")
+	flow := dial(t, w.Laptop, "tcp", fmt.Sprintf("%s:%d", netlab.IntranetIPv4, netlab.EchoPort))
+	if r := w.gateway.cli(t, "drain", "--for", "300ms"); r.code != 4 || !strings.Contains(r.stderr, "flows that are left: 1") {
+		t.Errorf("drain with a live flow: got %s, want exit code 4 and the number", r)
+	}
+	w.readiness(t, http.StatusServiceUnavailable, "draining")
+	if r := w.gateway.cli(t, "status"); r.code != 4 || !strings.HasPrefix(r.stdout, "draining: ") {
+		t.Errorf("status: got %s, want exit code 4 and draining first", r)
+	}
+	if err := w.carriesOnce(patience); err != nil {
+		t.Errorf("what arrives while it drains: %v", err)
+	}
+	flow.Close()
+	if out := w.gateway.must(t, "drain", "--for", "20s"); out != "no flows are left\n" {
+		t.Errorf("drain: got %q", out)
+	}
+	w.gateway.must(t, "drain", "--off")
+	w.readiness(t, http.StatusOK, "ok")
 }

@@ -37,6 +37,8 @@ func (f fake) Reload(context.Context, control.ReloadQuery) (control.Reloaded, er
 	return control.Reloaded{Generation: 4, Changed: []string{"rules"}, Restart: []string{"listen.tun"}, Blocked: 1}, nil
 }
 
+func (f fake) Drain(context.Context, control.DrainOrder) error { return nil }
+
 func (f fake) Flows(_ context.Context, q control.FlowQuery) ([]control.Flow, error) {
 	if q.Denied {
 		return []control.Flow{{ID: "f2", Proto: "tcp", Src: "10.77.0.2:5001", Dst: "203.0.113.7:443", Peer: "ana", Host: "x.bet", HostSource: "sni",

@@ -64,6 +64,8 @@ func done(p hostilePenstock) error {
 func (p hostilePenstock) Status(context.Context) (control.Status, error) {
 	return answer[control.Status](p)
 }
+func (p hostilePenstock) Drain(context.Context, control.DrainOrder) error { return nil }
+
 func (p hostilePenstock) Reload(context.Context, control.ReloadQuery) (control.Reloaded, error) {
 	return answer[control.Reloaded](p)
 }

@@ -172,6 +172,12 @@ func (c *Client) Reload(ctx context.Context, q ReloadQuery) (Reloaded, error) {
 	return call[Reloaded](ctx, c, "reload", q)
 }
 
+// Drain makes penstock say that it is not ready, or ready again.
+func (c *Client) Drain(ctx context.Context, o DrainOrder) error {
+	_, err := call[Done](ctx, c, "drain", o)
+	return err
+}
+
 // Up connects transports and keeps them connected.
 func (c *Client) Up(ctx context.Context, q Steer) error {
 	_, err := call[Done](ctx, c, "up", q)

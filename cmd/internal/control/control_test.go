@@ -77,6 +77,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 		up:          func(q Steer) error { note("up"); note(q); return nil },
 		down:        func(q Steer) error { note("down"); note(q); return nil },
 		reconnect:   func(q Steer) error { note("reconnect"); note(q); return nil },
+		drain:       func(o DrainOrder) error { note(o); return nil },
 		dnsFlush:    func() error { note("flush"); return nil },
 		listRefresh: func() error { note("refresh"); return nil },
 		allow:       func(q AllowQuery) (Allowed, error) { note(q); return Allowed{Until: at}, nil },
@@ -111,6 +112,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	check("kill", nil, nil, c.KillFlow(ctx, "1"))
 	reloaded, err := c.Reload(ctx, ReloadQuery{DryRun: true})
 	check("reload", reloaded, Reloaded{APIVersion: APIVersion, Blocked: 2}, err)
+	check("drain", nil, nil, c.Drain(ctx, DrainOrder{Off: true}))
 	check("up", nil, nil, c.Up(ctx, Steer{For: time.Minute}))
 	check("down", nil, nil, c.Down(ctx, Steer{Name: "corp"}))
 	check("reconnect", nil, nil, c.Reconnect(ctx, Steer{}))
@@ -120,7 +122,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	check("allow", allowed, Allowed{APIVersion: APIVersion, Until: at}, err)
 	check("what the functions got", got, []any{
 		FlowQuery{Denied: true, Peer: "ana"}, ExplainQuery{Target: "x.bet", At: at}, DNSQuery{Name: "x.bet", Type: "A"}, "x.bet",
-		"kill 1", ReloadQuery{DryRun: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
+		"kill 1", ReloadQuery{DryRun: true}, DrainOrder{Off: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
 		AllowQuery{Target: "category:ads", For: time.Hour},
 	}, nil)
 }
@@ -147,6 +149,7 @@ func TestAnInterfaceThatIsNilIsNotOffered(t *testing.T) {
 		"explain":       func() error { _, err := c.Explain(ctx, ExplainQuery{}); return err },
 		"rules":         func() error { _, err := c.Rules(ctx); return err },
 		"allow":         func() error { _, err := c.Allow(ctx, AllowQuery{}); return err },
+		"drain":         func() error { return c.Drain(ctx, DrainOrder{}) },
 		"up":            func() error { return c.Up(ctx, Steer{}) },
 		"down":          func() error { return c.Down(ctx, Steer{}) },
 		"reconnect":     func() error { return c.Reconnect(ctx, Steer{}) },

@@ -11,6 +11,7 @@ type fake struct {
 	explain     func(ExplainQuery) (Explanation, error)
 	rules       func() (Rules, error)
 	allow       func(AllowQuery) (Allowed, error)
+	drain       func(DrainOrder) error
 	up          func(Steer) error
 	down        func(Steer) error
 	reconnect   func(Steer) error
@@ -70,6 +71,7 @@ func (f *fake) Rules(context.Context) (Rules, error) { return offer(f.rules) }
 func (f *fake) Allow(_ context.Context, q AllowQuery) (Allowed, error) {
 	return offerOf(f.allow, q)
 }
+func (f *fake) Drain(_ context.Context, o DrainOrder) error { return orderOf(f.drain, o) }
 func (f *fake) Up(_ context.Context, q Steer) error        { return orderOf(f.up, q) }
 func (f *fake) Down(_ context.Context, q Steer) error      { return orderOf(f.down, q) }
 func (f *fake) Reconnect(_ context.Context, q Steer) error { return orderOf(f.reconnect, q) }

@@ -13,6 +13,8 @@ type Process interface {
 	Status(context.Context) (Status, error)
 	// Reload puts the configuration's file in force, whole or not at all.
 	Reload(context.Context, ReloadQuery) (Reloaded, error)
+	// Drain makes penstock say that it is not ready, so that who asks goes elsewhere, until it is told otherwise.
+	Drain(context.Context, DrainOrder) error
 }
 
 // FlowTable is the flows, live and remembered.

@@ -91,6 +91,9 @@ func (s *Server) changingRoutes(p *paths) {
 		out.APIVersion = APIVersion
 		return out, err
 	})
+	handle(p, "drain", changing, c.Process != nil, func(ctx context.Context, o DrainOrder) (Done, error) {
+		return done, c.Process.Drain(ctx, o)
+	})
 	handle(p, "up", changing, c.Transports != nil, func(ctx context.Context, q Steer) (Done, error) {
 		return done, c.Transports.Up(ctx, q)
 	})

@@ -218,6 +218,11 @@ type Reloaded struct {
 	Warnings   []string `json:"warnings,omitempty"` // probable mistakes, the same as check prints
 }
 
+// DrainOrder begins or ends draining.
+type DrainOrder struct {
+	Off bool `json:"off,omitempty"`
+}
+
 // Steer is an order to one transport, or to all.
 type Steer struct {
 	Name string        `json:"name,omitempty"` // empty: all

@@ -35,6 +35,7 @@ type Process struct {
 
 	refused [2]atomic.Pointer[string] // errors of the last reload, and of the last reload of the peers alone; nil: it succeeded
 	waiting atomic.Pointer[[]string]  // see Waits
+	drains  atomic.Bool
 	fault   atomic.Pointer[string]    // nil: penstock runs the present configuration, or an earlier version of it
 }
 
@@ -85,6 +86,9 @@ func (s *Process) inUse() []transport.Health {
 
 // Ready returns nil if traffic can flow, and otherwise the reason why it cannot.
 func (s *Process) Ready() error {
+	if s.drains.Load() {
+		return errors.New(draining)
+	}
 	if trouble := s.Laptop.Trouble(); trouble != "" {
 		return errors.New(trouble)
 	}
@@ -121,6 +125,15 @@ func line(h transport.Health) string {
 		b.WriteString(": " + h.Err)
 	}
 	return b.String()
+}
+
+// draining is the state while penstock is about to be stopped.
+const draining = "draining: penstock is about to be stopped"
+
+// Drain makes penstock say that it is not ready. What arrives is still served.
+func (s *Process) Drain(_ context.Context, o control.DrainOrder) error {
+	s.drains.Store(!o.Off)
+	return nil
 }
 
 // Status returns the current state.
@@ -173,6 +186,10 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	if fault := s.fault.Load(); fault != nil {
 		st.Degraded = true
 		verdict = "degraded: runs the last good configuration, because the present one has a fault: " + *fault + "; " + verdict
+	}
+	if s.drains.Load() {
+		st.Degraded = true
+		verdict = draining + "; " + verdict
 	}
 	st.Verdict = verdict
 	st.ReloadError = s.reloadError()
