@@ -72,9 +72,9 @@ func (f *fake) Allow(_ context.Context, q AllowQuery) (Allowed, error) {
 	return offerOf(f.allow, q)
 }
 func (f *fake) Drain(_ context.Context, o DrainOrder) error { return orderOf(f.drain, o) }
-func (f *fake) Up(_ context.Context, q Steer) error        { return orderOf(f.up, q) }
-func (f *fake) Down(_ context.Context, q Steer) error      { return orderOf(f.down, q) }
-func (f *fake) Reconnect(_ context.Context, q Steer) error { return orderOf(f.reconnect, q) }
+func (f *fake) Up(_ context.Context, q Steer) error         { return orderOf(f.up, q) }
+func (f *fake) Down(_ context.Context, q Steer) error       { return orderOf(f.down, q) }
+func (f *fake) Reconnect(_ context.Context, q Steer) error  { return orderOf(f.reconnect, q) }
 func (f *fake) DNSQuery(_ context.Context, q DNSQuery) (DNSAnswer, error) {
 	return offerOf(f.dnsQuery, q)
 }

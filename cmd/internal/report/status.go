@@ -36,7 +36,7 @@ type Process struct {
 	refused [2]atomic.Pointer[string] // errors of the last reload, and of the last reload of the peers alone; nil: it succeeded
 	waiting atomic.Pointer[[]string]  // see Waits
 	drains  atomic.Bool
-	fault   atomic.Pointer[string]    // nil: penstock runs the present configuration, or an earlier version of it
+	fault   atomic.Pointer[string] // nil: penstock runs the present configuration, or an earlier version of it
 }
 
 // Overall returns the state of the process, which is the worst state of the transports in use. A gateway that needs no
