@@ -32,11 +32,18 @@ type Error struct {
 	Faults []Fault
 }
 
-// Error prints every fault, one below the other.
+// maxPrinted is how many faults are printed: nobody reads 1,000 of them, and they often have one cause.
+const maxPrinted = 50
+
+// Error prints the faults, one below the other, and of more than 50 the first.
 func (e *Error) Error() string {
-	texts := make([]string, len(e.Faults))
+	var texts []string
 	for i, f := range e.Faults {
-		texts[i] = f.String()
+		if i == maxPrinted {
+			texts = append(texts, fmt.Sprintf("and %d more: mend these first", len(e.Faults)-i))
+			break
+		}
+		texts = append(texts, f.String())
 	}
 	return strings.Join(texts, "\n")
 }

@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -60,5 +61,16 @@ func TestAFaultIsPrintedAsEditorsReadIt(t *testing.T) {
 	all := &Error{[]Fault{{Pos: at, Message: "one"}, {Pos: Position{File: "b.yaml"}, Message: "two"}}}
 	if got, want := all.Error(), "a.yaml:3:5: one\nb.yaml: two"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestOfManyFaultsTheFirstArePrinted(t *testing.T) {
+	e := &Error{Faults: make([]Fault, 1000)}
+	for i := range e.Faults {
+		e.Faults[i].Message = fmt.Sprintf("fault %d", i)
+	}
+	lines := strings.Split(e.Error(), "\n")
+	if len(lines) != 51 || !strings.Contains(lines[49], "fault 49") || lines[50] != "and 950 more: mend these first" {
+		t.Errorf("got %d lines, which end with %q", len(lines), lines[len(lines)-2:])
 	}
 }
