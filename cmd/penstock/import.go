@@ -63,7 +63,7 @@ metrics: {listen: "127.0.0.1:9477"}
 		_, err := io.WriteString(e.stdout, text)
 		return err
 	}
-	if err := writeNew(out, text); err != nil {
+	if err := private.WriteNew(out, text); err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
 	fmt.Fprintf(e.stderr, "%s is written; start it with: penstock run -c %s\n", out, out)

@@ -10,6 +10,7 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/peerbook"
 )
 
 func newPeerCommand(e *env) *cobra.Command {
@@ -31,7 +32,7 @@ func gatewayFlag(cmd *cobra.Command, file *string) {
 
 // changePeers loads the gateway's configuration, lets change work on the named peer while no other command changes peers,
 // and tells the running gateway if something changed.
-func changePeers(cmd *cobra.Command, e *env, file, name string, change func(*config.Config, *peerFolder) (changed bool, err error)) error {
+func changePeers(cmd *cobra.Command, e *env, file, name string, change func(*config.Config, *peerbook.Folder) (changed bool, err error)) error {
 	c, err := loadGateway(cmd, e, file)
 	if err != nil {
 		return err
@@ -44,15 +45,15 @@ func changePeers(cmd *cobra.Command, e *env, file, name string, change func(*con
 }
 
 // lockedChange holds the lock of the peers' folder, if there is one, while change works.
-func lockedChange(ctx context.Context, c *config.Config, name string, change func(*config.Config, *peerFolder) (changed bool, err error)) (bool, error) {
-	folder, err := openPeerFolder(ctx, c, name)
+func lockedChange(ctx context.Context, c *config.Config, name string, change func(*config.Config, *peerbook.Folder) (changed bool, err error)) (bool, error) {
+	folder, err := peerbook.Open(ctx, c, name)
 	if err != nil || folder == nil {
 		if err == nil {
 			return change(c, nil)
 		}
 		return false, err
 	}
-	defer folder.close()
+	defer folder.Close()
 	if c, err = config.LoadServing(c.Path, nil); err != nil { // another command may have changed it before we had the lock
 		return false, err
 	}
@@ -119,8 +120,8 @@ func newPeerRemoveCommand(e *env) *cobra.Command {
 rests for listen.wireguard.reuse_after before another peer gets it.`,
 		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return changePeers(cmd, e, file, args[0], func(c *config.Config, folder *peerFolder) (bool, error) {
-				path, err := folder.remove(c, args[0])
+			return changePeers(cmd, e, file, args[0], func(c *config.Config, folder *peerbook.Folder) (bool, error) {
+				path, err := folder.Remove(c, args[0])
 				if err != nil {
 					return false, err
 				}
@@ -193,8 +194,8 @@ func newPeerEnableCommand(e *env) *cobra.Command {
 
 // changePeer changes a peer that peer add has written. change says what it did, or that there was nothing to do.
 func changePeer(cmd *cobra.Command, e *env, file, name string, change func(*config.Peer) (did, already string, err error)) error {
-	return changePeers(cmd, e, file, name, func(c *config.Config, folder *peerFolder) (bool, error) {
-		p, path, err := folder.own(c, name)
+	return changePeers(cmd, e, file, name, func(c *config.Config, folder *peerbook.Folder) (bool, error) {
+		p, path, err := folder.Own(c, name)
 		if err != nil {
 			return false, err
 		}
@@ -206,7 +207,7 @@ func changePeer(cmd *cobra.Command, e *env, file, name string, change func(*conf
 			fmt.Fprintf(e.stderr, "peer %s is %s\n", p.Name, already)
 			return false, nil
 		}
-		if err := folder.replace(c, path, p); err != nil {
+		if err := folder.Replace(c, path, p); err != nil {
 			return false, err
 		}
 		fmt.Fprintf(e.stderr, "peer %s is %s\n", p.Name, did)

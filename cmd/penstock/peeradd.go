@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/peerbook"
 	"penstock/router/transport/wireguard"
 )
 
@@ -49,103 +51,107 @@ the lines to add to the configuration.`,
 		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return addPeer(cmd, e, p, args[0]) },
 	}
-	f := cmd.Flags()
 	gatewayFlag(cmd, &p.file)
-	f.StringVar(&p.endpoint, "endpoint", "", "`HOST:PORT` that the peer dials (default listen.wireguard.endpoint)")
-	f.StringSliceVar(&p.allowedIPs, "allowed-ips", nil, "`NETWORKS` that the peer sends through the tunnel (default all)")
-	f.StringSliceVar(&p.groups, "group", nil, "`GROUPS` that the peer is in")
-	f.StringVar(&p.expires, "expires", "", expiresUsage)
+	p.termsFlags(cmd)
+	f := cmd.Flags()
 	f.StringVarP(&p.out, "out", "o", "", "write the peer's configuration to this `FILE`, which only you can read")
 	f.BoolVar(&p.qr, "qr", false, "print a QR code instead of the configuration")
 	return cmd
 }
 
+// termsFlags adds the flags that decide about a new peer.
+func (p *newPeer) termsFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&p.endpoint, "endpoint", "", "`HOST:PORT` that the peer dials (default listen.wireguard.endpoint)")
+	f.StringSliceVar(&p.allowedIPs, "allowed-ips", nil, "`NETWORKS` that the peer sends through the tunnel (default all)")
+	f.StringSliceVar(&p.groups, "group", nil, "`GROUPS` that the peer is in")
+	f.StringVar(&p.expires, "expires", "", expiresUsage)
+}
+
 func addPeer(cmd *cobra.Command, e *env, p newPeer, name string) error {
-	if err := config.CheckName(name); err != nil {
-		return usagef("%v: choose another", err)
-	}
-	expires, err := parseExpiry(p.expires, time.Now())
+	terms, err := p.terms(name)
 	if err != nil {
 		return err
 	}
-	return changePeers(cmd, e, p.file, name, func(c *config.Config, folder *peerFolder) (changed bool, err error) {
-		for _, other := range c.Peers {
-			if other.Name == name {
-				return false, fmt.Errorf("there is a peer %q already, at %s: choose another name, or remove it with: penstock peer rm %s", name, other.Pos, name)
-			}
-		}
-		former, err := folder.formerAddresses(c)
+	return changePeers(cmd, e, p.file, name, func(c *config.Config, folder *peerbook.Folder) (changed bool, err error) {
+		peer, file, err := folder.Plan(c, terms, inForce(cmd.Context(), e, c))
 		if err != nil {
 			return false, err
 		}
-		addresses, err := freeAddresses(c, append(former, inForce(cmd.Context(), e, c)...))
-		if err != nil {
+		file.PrivateKey = wireguard.GeneratePrivateKey()
+		peer.PublicKey = file.PrivateKey.Public().String()
+		var client strings.Builder
+		if _, err := file.WriteTo(&client); err != nil {
 			return false, err
 		}
-		key := wireguard.GeneratePrivateKey()
-		client, err := clientFile(c, p, key, addresses)
-		if err != nil {
-			return false, err
-		}
-		peer := config.Peer{Name: name, PublicKey: key.Public().String(), AllowedIPs: addresses, Groups: p.groups, Expires: expires}
 		if folder == nil {
-			if err := p.deliver(e, client); err != nil {
+			if err := p.deliver(e, client.String()); err != nil {
 				return false, err
 			}
-			fmt.Fprintf(e.stderr, "Nothing is written yet. Add this to %s and run penstock reload:\n\n%s", c.Path, peerYAML(peer))
+			fmt.Fprintf(e.stderr, "Nothing is written yet. Add this to %s and run penstock reload:\n\n%s", c.Path, peerbook.YAML(peer))
 			return false, nil
 		}
-		path, err := folder.add(c, peer)
+		path, err := folder.Add(c, peer)
 		if err != nil {
 			return false, err
 		}
 		// Only now: the client's file is useless if the gateway refuses its peer.
-		if err := p.deliver(e, client); err != nil {
-			return false, folder.undo(err, path)
+		if err := p.deliver(e, client.String()); err != nil {
+			return false, folder.Undo(err, path)
 		}
 		fmt.Fprintf(e.stderr, "peer %s is written to %s\n", name, path)
 		return true, nil
 	})
 }
 
-// clientFile is the peer's own configuration in wg-quick's format.
-func clientFile(c *config.Config, p newPeer, key wireguard.PrivateKey, addresses []netip.Prefix) (string, error) {
-	wg := c.Listen.WireGuard
-	endpoint := p.endpoint
-	if endpoint == "" {
-		endpoint = wg.Endpoint
+// terms reads what the command line says about the peer.
+func (p newPeer) terms(name string) (peerbook.Terms, error) {
+	t := peerbook.Terms{Name: name, Groups: p.groups, Endpoint: p.endpoint}
+	if err := config.CheckName(name); err != nil {
+		return t, usagef("%v: choose another", err)
 	}
-	if endpoint == "" {
-		return "", c.Err("listen.wireguard", "nothing says where the peer can reach this gateway", "add endpoint: HOST:PORT, or use --endpoint HOST:PORT")
+	var err error
+	if t.Expires, err = parseExpiry(p.expires, time.Now()); err != nil {
+		return t, err
 	}
-	at, err := wireguard.ParseEndpoint(endpoint)
-	if err != nil {
-		return "", usagef("%v", err)
-	}
-	secret, err := wg.PrivateKey.Read()
-	if err != nil {
-		return "", fmt.Errorf("listen.wireguard.private_key: %w", err)
-	}
-	own, err := wireguard.ParsePrivateKey(secret)
-	if err != nil {
-		return "", fmt.Errorf("listen.wireguard.private_key: %w", err)
-	}
-	server := wireguard.ServerInfo{Endpoint: at, PublicKey: own.Public(), DNS: wg.DNS, MTU: wg.MTU}
-	if server.DNS == nil {
-		for _, a := range wg.Address {
-			server.DNS = append(server.DNS, a.Addr())
+	if p.endpoint != "" {
+		if _, err := wireguard.ParseEndpoint(p.endpoint); err != nil {
+			return t, usagef("%v", err)
 		}
 	}
 	for _, text := range p.allowedIPs {
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {
-			return "", usagef("--allowed-ips has %q: write networks such as 10.0.0.0/8", text)
+			return t, usagef("--allowed-ips has %q: write networks such as 10.0.0.0/8", text)
 		}
-		server.AllowedIPs = append(server.AllowedIPs, prefix.Masked())
+		t.AllowedIPs = append(t.AllowedIPs, prefix.Masked())
 	}
-	var b strings.Builder
-	_, err = wireguard.ClientFile(server, key, wireguard.Peer{AllowedIPs: addresses}).WriteTo(&b)
-	return b.String(), err
+	return t, nil
+}
+
+// inForce returns the addresses of the running gateway's peers. If a file has a fault now, they may be in force and in no file.
+func inForce(ctx context.Context, e *env, c *config.Config) []peerbook.FormerAddress {
+	client, err := e.dial(ctx)
+	if err != nil {
+		return nil // nothing runs
+	}
+	defer client.Close()
+	if s, err := client.Status(ctx); err != nil || s.Config != c.Path {
+		return nil
+	}
+	answer, err := client.Peers(ctx)
+	if err != nil {
+		return nil
+	}
+	var list []peerbook.FormerAddress
+	for _, p := range answer.Peers {
+		for _, text := range p.Addresses {
+			if prefix, err := netip.ParsePrefix(text); err == nil {
+				list = append(list, peerbook.FormerAddress{Address: prefix, Peer: p.Name})
+			}
+		}
+	}
+	return list
 }
 
 // deliver gives the peer's configuration to the caller. It leaves no file if it fails.

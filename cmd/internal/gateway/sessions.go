@@ -57,7 +57,7 @@ func (s Sessions) Run(ctx context.Context) error {
 		}
 		text, err := json.Marshal(now)
 		if err == nil {
-			err = private.Write(s.File, text)
+			err = private.Replace(s.File, string(text))
 		}
 		if err != nil && failed == nil {
 			s.Log.Warn("where the peers are cannot be kept: after a restart they need some 15 s to come back", "err", err)

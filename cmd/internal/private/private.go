@@ -1,4 +1,4 @@
-// Package private reads files that hold secrets or decide what is trusted: configurations, keys, passwords.
+// Package private reads and writes files that hold secrets or decide what is trusted: configurations, keys, passwords.
 //
 // Such a file must belong to whoever runs penstock, or to root, and nobody else may write it or read it. What is looked
 // at is the file that was opened, not the path: a file that is swapped in between gains nothing. A file that changes

@@ -1,36 +1,68 @@
 package private
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
 
-// Write writes a file that only its owner can read. It replaces the file, if there is one, whole or not at all, also if the
-// machine fails meanwhile. It makes the folder if there is none.
-func Write(path string, data []byte) (err error) {
-	folder := filepath.Dir(path)
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(folder, "."+filepath.Base(path)+"-*") // with mode 0600
+// tempPattern is what files are called while they are written. A glob such as *.yaml does not find them.
+const tempPattern = ".penstock-*"
+
+// WriteTemp writes a file of a new name in dir, which only its owner can read, and returns its path.
+func WriteTemp(dir, text string) (string, error) {
+	f, err := os.CreateTemp(dir, tempPattern)
 	if err != nil {
-		return err
+		return "", err
 	}
-	_, err = f.Write(data)
+	_, err = f.WriteString(text)
 	if err == nil {
 		err = f.Sync()
 	}
 	if closed := f.Close(); err == nil {
 		err = closed
 	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
 	if err != nil {
 		os.Remove(f.Name())
+		return "", err
+	}
+	return f.Name(), nil
+}
+
+// WriteNew makes a file that only its owner can read, and that appears whole or not at all. It does not replace one: then the
+// error matches fs.ErrExist.
+func WriteNew(path, text string) error {
+	temp, err := WriteTemp(filepath.Dir(path), text)
+	if err != nil {
 		return err
 	}
-	if d, err := os.Open(folder); err == nil { // what cannot be opened or synchronised, such as a folder on Windows, stays as it is
+	defer os.Remove(temp)
+	if err := os.Link(temp, path); errors.Is(err, fs.ErrExist) {
+		return &fileError{fmt.Sprintf("there is a file %s already", path), fs.ErrExist}
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// Replace makes or replaces a file that only its owner can read, whole or not at all, also if the machine fails meanwhile. It makes
+// the folder if there is none.
+func Replace(path, text string) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	temp, err := WriteTemp(dir, text)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp) // after the rename there is none
+	if err := os.Rename(temp, path); err != nil {
+		return err
+	}
+	if d, err := os.Open(dir); err == nil { // a folder that cannot be synchronised, as on Windows, stays as it is
 		_ = d.Sync()
 		d.Close()
 	}

@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-func TestWriteReplacesAFileWhole(t *testing.T) {
+func TestReplaceWritesAFileWhole(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new", "state")
 	for _, text := range []string{"first", "second"} {
-		if err := Write(path, []byte(text)); err != nil {
+		if err := Replace(path, text); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(path); err != nil || string(got) != text {
@@ -29,7 +29,7 @@ func TestWriteReplacesAFileWhole(t *testing.T) {
 	if err := os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(path, nil); err == nil {
+	if err := Replace(path, ""); err == nil {
 		t.Error("a folder is replaced")
 	}
 	if files, _ := os.ReadDir(filepath.Dir(path)); len(files) != 1 {

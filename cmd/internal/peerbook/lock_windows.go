@@ -1,4 +1,4 @@
-package main
+package peerbook
 
 import (
 	"context"
@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// lockFile takes the lock of a file, which it makes, and returns a function that gives it back. The system gives it back
+// LockFile takes the lock of a file, which it makes, and returns a function that gives it back. The system gives it back
 // for a process that dies.
-func lockFile(ctx context.Context, path string) (unlock func(), err error) {
+func LockFile(ctx context.Context, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err

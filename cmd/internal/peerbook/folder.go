@@ -1,4 +1,4 @@
-package main
+package peerbook
 
 import (
 	"context"
@@ -16,25 +16,27 @@ import (
 )
 
 const (
-	lockName    = ".penstock-lock"
-	formerName  = ".penstock-former.json" // addresses of removed peers
-	tempPattern = ".penstock-*"
+	lockName   = ".penstock-lock"
+	formerName = ".penstock-former.json" // addresses of removed peers
 
 	// lockWait is how long a command waits for others that change peers. Each takes some 10 ms.
 	lockWait = 30 * time.Second
 )
 
-// peerFolder is the locked folder with a file for each peer, which the configuration includes by a glob. A nil peerFolder
+// Folder is the locked folder with a file for each peer, which the configuration includes by a glob. A nil Folder
 // stands for a configuration without such a glob.
-type peerFolder struct {
+type Folder struct {
+	// PeersOnly checks a change against the configuration that it is given. Otherwise that is read again, as penstock reload does.
+	PeersOnly bool
+
 	dir    string
 	unlock func()
 }
 
-// openPeerFolder locks the folder that the file of a peer belongs into, and makes it if it is missing. It returns nil if the
+// Open locks the folder that the file of a peer belongs into, and makes it if it is missing. It returns nil if the
 // configuration includes no glob that the file would match.
-func openPeerFolder(ctx context.Context, c *config.Config, name string) (*peerFolder, error) {
-	path := peerPath(c, name)
+func Open(ctx context.Context, c *config.Config, name string) (*Folder, error) {
+	path := Path(c, name)
 	if path == "" {
 		return nil, nil
 	}
@@ -49,11 +51,11 @@ func openPeerFolder(ctx context.Context, c *config.Config, name string) (*peerFo
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, fmt.Errorf("another command has held it for %v", lockWait))
 	defer cancel()
-	unlock, err := lockFile(ctx, filepath.Join(dir, lockName))
+	unlock, err := LockFile(ctx, filepath.Join(dir, lockName))
 	if err != nil {
 		return nil, fmt.Errorf("lock the peers in %s: %w", dir, err)
 	}
-	return &peerFolder{dir, unlock}, nil
+	return &Folder{dir: dir, unlock: unlock}, nil
 }
 
 // makeFolder makes a folder that is missing. Those who may read the folder above it may read it too.
@@ -67,7 +69,8 @@ func makeFolder(dir string) error {
 	return share(dir, filepath.Dir(dir))
 }
 
-func (f *peerFolder) close() { f.unlock() }
+// Close gives the lock back.
+func (f *Folder) Close() { f.unlock() }
 
 // globs returns the include patterns of a configuration's main file as absolute paths.
 func globs(c *config.Config) []string {
@@ -81,9 +84,9 @@ func globs(c *config.Config) []string {
 	return list
 }
 
-// peerPath returns where the file of a peer goes: below the first glob of include that matches a file of its name. It
+// Path returns where the file of a peer goes: below the first glob of include that matches a file of its name. It
 // returns "" if there is none.
-func peerPath(c *config.Config, name string) string {
+func Path(c *config.Config, name string) string {
 	for _, pattern := range globs(c) {
 		dir, file := filepath.Split(pattern)
 		path := filepath.Join(dir, name+".yaml")
@@ -94,8 +97,8 @@ func peerPath(c *config.Config, name string) string {
 	return ""
 }
 
-// peerYAML is a peer as it stands in a configuration. Keys need no quotes; names, addresses and groups may.
-func peerYAML(p config.Peer) string {
+// YAML is a peer as it stands in a configuration. Keys need no quotes; names, addresses and groups may.
+func YAML(p config.Peer) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "peers:\n  - name: %q\n    public_key: %s\n    allowed_ips: %s\n", p.Name, p.PublicKey, quoted(p.AllowedIPs))
 	if len(p.Groups) > 0 {
@@ -119,49 +122,53 @@ func quoted[T any](values []T) string {
 	return "[" + strings.Join(texts, ", ") + "]"
 }
 
-// add writes a new peer to a file of its own and returns its path. The file is gone again if the configuration is invalid
+// Add writes a new peer to a file of its own and returns its path. The file is gone again if the configuration is invalid
 // with it.
-func (f *peerFolder) add(c *config.Config, p config.Peer) (string, error) {
-	path := peerPath(c, p.Name)
+func (f *Folder) Add(c *config.Config, p config.Peer) (string, error) {
+	path := Path(c, p.Name)
 	if _, err := os.Lstat(path); err == nil {
 		return "", fmt.Errorf("write peer %s: there is a file %s already", p.Name, path)
 	}
-	if err := f.write(path, peerYAML(p)); err != nil {
+	if err := f.write(path, YAML(p)); err != nil {
 		return "", fmt.Errorf("write peer %s: %w", p.Name, err)
 	}
-	if err := fits(c, path); err != nil {
-		return "", f.undo(err, path)
+	if err := f.fits(c, path); err != nil {
+		return "", f.Undo(err, path)
 	}
 	return path, nil
 }
 
 // fits returns nil if the configuration is valid with what is written to path now.
-func fits(c *config.Config, path string) error {
-	next, err := c.Reload()
+func (f *Folder) fits(c *config.Config, path string) error {
+	read := c.Reload
+	if f.PeersOnly {
+		read = c.ReloadPeers
+	}
+	next, err := read()
 	if err != nil {
 		return err
 	}
 	return next.ErrOf(path)
 }
 
-// undo removes a file that add wrote, after err.
-func (f *peerFolder) undo(err error, path string) error {
+// Undo removes a file that Add wrote, after err.
+func (f *Folder) Undo(err error, path string) error {
 	if gone := os.Remove(path); gone != nil {
 		return errors.Join(err, gone)
 	}
 	return err
 }
 
-// own returns a peer and its file, if that holds this peer and nothing else.
-func (f *peerFolder) own(c *config.Config, name string) (config.Peer, string, error) {
+// Own returns a peer and its file, if that holds this peer and nothing else.
+func (f *Folder) Own(c *config.Config, name string) (config.Peer, string, error) {
 	i := slices.IndexFunc(c.Peers, func(p config.Peer) bool { return p.Name == name })
 	if i < 0 {
-		if err := c.ErrOf(peerPath(c, name)); err != nil {
+		if err := c.ErrOf(Path(c, name)); err != nil {
 			return config.Peer{}, "", fmt.Errorf("the file of peer %s has a fault: mend it or remove it: %w", name, err)
 		}
 		return config.Peer{}, "", fmt.Errorf("there is no peer %q", name)
 	}
-	p, path := c.Peers[i], peerPath(c, name)
+	p, path := c.Peers[i], Path(c, name)
 	if f == nil || path == "" || p.Pos.File != path {
 		return p, "", fmt.Errorf("peer %s is written at %s: change it there and run penstock reload", name, p.Pos)
 	}
@@ -169,7 +176,7 @@ func (f *peerFolder) own(c *config.Config, name string) (config.Peer, string, er
 	if err != nil {
 		return p, "", fmt.Errorf("peer %s: %w", name, err)
 	}
-	if !slices.Equal(settings(string(text)), settings(peerYAML(p))) {
+	if !slices.Equal(settings(string(text)), settings(YAML(p))) {
 		return p, "", fmt.Errorf("%s was edited by hand: change peer %s there and run penstock reload", path, name)
 	}
 	return p, path, nil
@@ -187,25 +194,25 @@ func settings(text string) []string {
 	return list
 }
 
-// replace writes a new file for a peer. It puts the old one back if the configuration is invalid with the new one.
-func (f *peerFolder) replace(c *config.Config, path string, p config.Peer) error {
+// Replace writes a new file for a peer. It puts the old one back if the configuration is invalid with the new one.
+func (f *Folder) Replace(c *config.Config, path string, p config.Peer) error {
 	before, err := private.Read(path, config.MaxFile)
 	if err == nil {
-		err = f.write(path, peerYAML(p))
+		err = f.write(path, YAML(p))
 	}
 	if err != nil {
 		return fmt.Errorf("write peer %s: %w", p.Name, err)
 	}
-	if err := fits(c, path); err != nil {
+	if err := f.fits(c, path); err != nil {
 		return errors.Join(err, f.write(path, string(before)))
 	}
 	return nil
 }
 
-// remove removes a peer and its file, remembers its addresses, and returns the file's path. Nothing changes if the
+// Remove removes a peer and its file, remembers its addresses, and returns the file's path. Nothing changes if the
 // configuration needs the peer.
-func (f *peerFolder) remove(c *config.Config, name string) (string, error) {
-	p, path, err := f.own(c, name)
+func (f *Folder) Remove(c *config.Config, name string) (string, error) {
+	p, path, err := f.Own(c, name)
 	if err != nil {
 		return "", err
 	}
@@ -253,8 +260,8 @@ func needs(c *config.Config, p config.Peer) []string {
 }
 
 // write makes or replaces a file in the folder, whole or not at all.
-func (f *peerFolder) write(path, text string) error {
-	temp, err := writeTemp(f.dir, text)
+func (f *Folder) write(path, text string) error {
+	temp, err := private.WriteTemp(f.dir, text)
 	if err != nil {
 		return err
 	}
@@ -263,39 +270,4 @@ func (f *peerFolder) write(path, text string) error {
 		return err
 	}
 	return os.Rename(temp, path)
-}
-
-// writeTemp writes a file of a new name in dir, mode 0600, and returns its path.
-func writeTemp(dir, text string) (string, error) {
-	f, err := os.CreateTemp(dir, tempPattern)
-	if err != nil {
-		return "", err
-	}
-	_, err = f.WriteString(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return "", err
-	}
-	return f.Name(), nil
-}
-
-// writeNew makes a file that appears whole or not at all. It does not replace one.
-func writeNew(path, text string) error {
-	temp, err := writeTemp(filepath.Dir(path), text)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp)
-	if err := os.Link(temp, path); errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("there is a file %s already", path)
-	} else if err != nil {
-		return err
-	}
-	return nil
 }

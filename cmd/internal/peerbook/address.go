@@ -1,7 +1,6 @@
-package main
+package peerbook
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,17 +16,17 @@ import (
 	"penstock/cmd/internal/private"
 )
 
-// formerAddress is an address that a removed peer had.
-type formerAddress struct {
+// FormerAddress is an address that a removed peer had, or one that is in force: then Removed is zero.
+type FormerAddress struct {
 	Address netip.Prefix `json:"address"`
 	Peer    string       `json:"peer"`
 	Removed time.Time    `json:"removed"`
 }
 
-// formerAddresses returns the addresses that rest: those of peers removed within listen.wireguard.reuse_after. One that was removed
+// Former returns the addresses that rest: those of peers removed within listen.wireguard.reuse_after. One that was removed
 // in the future, because the clock was wrong then or is now, rests from now on: otherwise it would rest until that time has come
 // again.
-func (f *peerFolder) formerAddresses(c *config.Config) ([]formerAddress, error) {
+func (f *Folder) Former(c *config.Config) ([]FormerAddress, error) {
 	if f == nil {
 		return nil, nil
 	}
@@ -39,7 +38,7 @@ func (f *peerFolder) formerAddresses(c *config.Config) ([]formerAddress, error) 
 	if err != nil {
 		return nil, err
 	}
-	var all []formerAddress
+	var all []FormerAddress
 	if err := json.Unmarshal(text, &all); err != nil {
 		return nil, fmt.Errorf("%s, the addresses of removed peers, cannot be read: remove it if they may be used again at once: %w", path, err)
 	}
@@ -54,20 +53,20 @@ func (f *peerFolder) formerAddresses(c *config.Config) ([]formerAddress, error) 
 			return nil, err
 		}
 	}
-	return slices.DeleteFunc(all, func(a formerAddress) bool {
+	return slices.DeleteFunc(all, func(a FormerAddress) bool {
 		return !a.Address.IsValid() || now.Sub(a.Removed) >= c.Listen.WireGuard.ReuseAfter
 	}), nil
 }
 
 // remember notes the addresses of a peer that is removed now, and forgets those that rest no longer.
-func (f *peerFolder) remember(c *config.Config, p config.Peer) error {
-	list, err := f.formerAddresses(c)
+func (f *Folder) remember(c *config.Config, p config.Peer) error {
+	list, err := f.Former(c)
 	if err != nil {
 		return err
 	}
 	now := time.Now().UTC().Truncate(time.Second)
 	for _, a := range p.AllowedIPs {
-		list = append(list, formerAddress{a, p.Name, now})
+		list = append(list, FormerAddress{a, p.Name, now})
 	}
 	if err := f.writeFormer(list); err != nil {
 		return fmt.Errorf("remember the addresses of peer %s: %w", p.Name, err)
@@ -75,7 +74,7 @@ func (f *peerFolder) remember(c *config.Config, p config.Peer) error {
 	return nil
 }
 
-func (f *peerFolder) writeFormer(list []formerAddress) error {
+func (f *Folder) writeFormer(list []FormerAddress) error {
 	text, err := json.MarshalIndent(list, "", "  ")
 	if err != nil {
 		return err
@@ -83,36 +82,11 @@ func (f *peerFolder) writeFormer(list []formerAddress) error {
 	return f.write(filepath.Join(f.dir, formerName), string(text)+"\n")
 }
 
-// inForce returns the addresses of the running gateway's peers. If a file has a fault now, they may be in force and in no file.
-func inForce(ctx context.Context, e *env, c *config.Config) []formerAddress {
-	client, err := e.dial(ctx)
-	if err != nil {
-		return nil // nothing runs
-	}
-	defer client.Close()
-	if s, err := client.Status(ctx); err != nil || s.Config != c.Path {
-		return nil
-	}
-	answer, err := client.Peers(ctx)
-	if err != nil {
-		return nil
-	}
-	var list []formerAddress
-	for _, p := range answer.Peers {
-		for _, text := range p.Addresses {
-			if prefix, err := netip.ParsePrefix(text); err == nil {
-				list = append(list, formerAddress{Address: prefix, Peer: p.Name})
-			}
-		}
-	}
-	return list
-}
-
 // addressLike finds words that may be addresses.
 var addressLike = regexp.MustCompile(`[0-9A-Fa-f:.]*[0-9A-Fa-f:]`)
 
-// freeAddresses returns the lowest address of each of the gateway's inner networks that no peer has, and none had within reuse_after.
-func freeAddresses(c *config.Config, former []formerAddress) ([]netip.Prefix, error) {
+// FreeAddresses returns the lowest address of each of the gateway's inner networks that no peer has, and none had within reuse_after.
+func FreeAddresses(c *config.Config, former []FormerAddress) ([]netip.Prefix, error) {
 	taken := newAddressSet()
 	for _, own := range c.Listen.WireGuard.Address {
 		taken.add(netip.PrefixFrom(own.Addr(), own.Addr().BitLen()))
@@ -145,7 +119,7 @@ func freeAddresses(c *config.Config, former []formerAddress) ([]netip.Prefix, er
 }
 
 // noAddress says that the i-th network is full, and when it will have room.
-func noAddress(c *config.Config, i int, former []formerAddress) error {
+func noAddress(c *config.Config, i int, former []FormerAddress) error {
 	network := c.Listen.WireGuard.Address[i].Masked()
 	mend := "remove peers, or give the gateway a larger network"
 	var next time.Time

@@ -1,0 +1,78 @@
+package peerbook
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"penstock/cmd/internal/config"
+	"penstock/router/transport/wireguard"
+)
+
+// Terms are what is decided about a new peer before its key and its addresses are known.
+type Terms struct {
+	Name       string         `json:"name"`
+	Groups     []string       `json:"groups,omitempty"`
+	Expires    time.Time      `json:"expires,omitzero"`      // zero: never
+	Endpoint   string         `json:"endpoint,omitempty"`    // where the peer dials; empty: the configuration's
+	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"` // what the peer sends through the tunnel; nil: all
+}
+
+// Plan returns a new peer with the next free addresses, and the peer's own file. The caller adds the key to both. InForce are
+// the addresses that a running gateway has given out. Without a folder only the configuration is looked at.
+func (f *Folder) Plan(c *config.Config, t Terms, inForce []FormerAddress) (config.Peer, *wireguard.Config, error) {
+	peer := config.Peer{Name: t.Name, Groups: t.Groups, Expires: t.Expires}
+	i := slices.IndexFunc(c.Peers, func(p config.Peer) bool { return p.Name == t.Name })
+	if i >= 0 {
+		return peer, nil, fmt.Errorf("there is a peer %q already, at %s: choose another name, or remove it with: penstock peer rm %s", t.Name, c.Peers[i].Pos, t.Name)
+	}
+	former, err := f.Former(c)
+	if err != nil {
+		return peer, nil, err
+	}
+	if peer.AllowedIPs, err = FreeAddresses(c, append(former, inForce...)); err != nil {
+		return peer, nil, err
+	}
+	file, err := clientFile(c, t, peer.AllowedIPs)
+	return peer, file, err
+}
+
+// clientFile is the peer's own file, without its key.
+func clientFile(c *config.Config, t Terms, addresses []netip.Prefix) (*wireguard.Config, error) {
+	wg := c.Listen.WireGuard
+	endpoint := t.Endpoint
+	if endpoint == "" {
+		endpoint = wg.Endpoint
+	}
+	if endpoint == "" {
+		return nil, c.Err("listen.wireguard", "nothing says where the peer can reach this gateway", "add endpoint: HOST:PORT, or use --endpoint HOST:PORT")
+	}
+	at, err := wireguard.ParseEndpoint(endpoint)
+	if err != nil {
+		return nil, err
+	}
+	own, err := GatewayKey(c)
+	if err != nil {
+		return nil, err
+	}
+	server := wireguard.ServerInfo{Endpoint: at, PublicKey: own, DNS: wg.DNS, MTU: wg.MTU, AllowedIPs: t.AllowedIPs}
+	if server.DNS == nil {
+		for _, a := range wg.Address {
+			server.DNS = append(server.DNS, a.Addr())
+		}
+	}
+	return wireguard.ClientFile(server, wireguard.PrivateKey{}, wireguard.Peer{AllowedIPs: addresses}), nil
+}
+
+// GatewayKey returns the gateway's own public key.
+func GatewayKey(c *config.Config) (wireguard.PublicKey, error) {
+	secret, err := c.Listen.WireGuard.PrivateKey.Read()
+	if err == nil {
+		var key wireguard.PrivateKey
+		if key, err = wireguard.ParsePrivateKey(secret); err == nil {
+			return key.Public(), nil
+		}
+	}
+	return wireguard.PublicKey{}, fmt.Errorf("listen.wireguard.private_key: %w", err)
+}
