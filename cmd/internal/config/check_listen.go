@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +35,9 @@ func (k listenChecker) listen() {
 			k.endpoint("listen.wireguard.endpoint", wg.Endpoint)
 		}
 	}
+	if e := k.Listen.Enrol; e != nil {
+		k.enrol(e)
+	}
 	if tun == nil || wg == nil {
 		return
 	}
@@ -42,6 +46,47 @@ func (k listenChecker) listen() {
 			k.fault(fmt.Sprintf("listen.wireguard.address[%d]", i), "choose another network", "%s overlaps %s of listen.tun.address", inner, tun.Address[j])
 		}
 	}
+}
+
+// enrol checks where invited people join.
+func (k listenChecker) enrol(e *EnrolListen) {
+	if k.Listen.WireGuard == nil {
+		k.fault("listen.enrol", "add listen: {wireguard: ...}, or remove enrol", "listen.enrol invites people to a gateway, and this is none")
+	}
+	host, port, err := net.SplitHostPort(e.Address)
+	if _, notIP := netip.ParseAddr(host); err != nil || host != "" && notIP != nil || !isPort(port) {
+		k.fault("listen.enrol.address", "write an address of this machine and a port, or only a port, for example :8443", "listen.enrol.address is %q", e.Address)
+	}
+	u, err := url.Parse(e.URL)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" ||
+		u.Fragment != "" || u.Port() != "" && !isPort(u.Port()) {
+		k.fault("listen.enrol.url", "write https://HOST or https://HOST:PORT, for example https://vpn.example:8443", "listen.enrol.url is %q", e.URL)
+		return
+	}
+	if e.Certificate == "" && e.PrivateKey.IsZero() {
+		return
+	}
+	k.secret("listen.enrol.private_key", e.PrivateKey, false)
+	switch {
+	case e.Certificate == "":
+		k.fault("listen.enrol.private_key", "add certificate: FILE", "listen.enrol.private_key has no certificate")
+	case e.PrivateKey.IsZero():
+		k.fault("listen.enrol.certificate", "add private_key: {file: PATH}", "listen.enrol.certificate has no private_key")
+	default:
+		pair, err := e.KeyPair()
+		if err == nil {
+			err = pair.Leaf.VerifyHostname(u.Hostname())
+		}
+		if err != nil {
+			k.fault("listen.enrol.certificate", "name the files of a certificate for "+u.Hostname()+", or neither", "%s: %v", e.Certificate, err)
+		}
+	}
+}
+
+// isPort reports whether text is the number of a port that others can dial.
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
 }
 
 // tun checks the settings of the device.

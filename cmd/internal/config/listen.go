@@ -1,7 +1,11 @@
 package config
 
 import (
+	"crypto/tls"
+	"io"
 	"net/netip"
+	"net/url"
+	"os"
 	"reflect"
 	"time"
 )
@@ -12,6 +16,8 @@ type Listen struct {
 	TUN *TUN `yaml:"tun"`
 	// WireGuard is a port to which peers connect.
 	WireGuard *WireGuardListen `yaml:"wireguard"`
+	// Enrol is where invited people join the gateway, by `penstock join` or with a browser. Without it nobody is invited.
+	Enrol *EnrolListen `yaml:"enrol"`
 }
 
 // TUN is a device of the operating system.
@@ -70,4 +76,48 @@ type WireGuardListen struct {
 	ReuseAfter time.Duration `yaml:"reuse_after" default:"24h"`
 
 	Pos Position `yaml:"-"`
+}
+
+// EnrolListen is where invited people join the gateway: `penstock peer invite NAME` makes a link that works once.
+type EnrolListen struct {
+	// Address is the TCP address that serves it, over HTTPS.
+	Address string `yaml:"address" default:":8443"`
+	// URL is how others reach that address, https://HOST or https://HOST:PORT. It begins each link.
+	URL string `yaml:"url" required:"true"`
+	// Certificate is a file with the certificate for the host in url, and those that it is signed with, in PEM. It is read again when it
+	// is renewed. Without it the gateway makes its own, which links pin: `penstock join` trusts it, but a browser warns.
+	Certificate string `yaml:"certificate" path:"file"`
+	// PrivateKey is the certificate's key, in PEM.
+	PrivateKey Secret `yaml:"private_key"`
+	// Folder keeps the invitations and the key of the gateway's own certificate.
+	Folder string `yaml:"folder" default:"/var/lib/penstock/enrol" path:"written"`
+
+	Pos Position `yaml:"-"`
+}
+
+// Host is the host in url, which a certificate has to be for.
+func (e *EnrolListen) Host() string {
+	u, err := url.Parse(e.URL)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+// KeyPair reads certificate and private_key.
+func (e *EnrolListen) KeyPair() (tls.Certificate, error) {
+	key, err := e.PrivateKey.Read()
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	f, err := os.Open(e.Certificate)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, MaxFile))
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(text, []byte(key))
 }

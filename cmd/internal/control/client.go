@@ -232,3 +232,19 @@ func (c *Client) Allow(ctx context.Context, q AllowQuery) (Allowed, error) {
 func (c *Client) Peers(ctx context.Context) (Peers, error) {
 	return call[Peers](ctx, c, "peers", struct{}{})
 }
+
+// Invite makes an invitation to a gateway.
+func (c *Client) Invite(ctx context.Context, q InviteQuery) (Invited, error) {
+	return call[Invited](ctx, c, "invite", q)
+}
+
+// Invitations lists the invitations to a gateway.
+func (c *Client) Invitations(ctx context.Context) (Invitations, error) {
+	return call[Invitations](ctx, c, "invites", struct{}{})
+}
+
+// Uninvite takes back an invitation.
+func (c *Client) Uninvite(ctx context.Context, name string) error {
+	_, err := call[Done](ctx, c, "uninvite", named{name})
+	return err
+}

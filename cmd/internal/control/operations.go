@@ -59,3 +59,13 @@ type ListShelf interface {
 type PeerBook interface {
 	Peers(context.Context) ([]PeerStatus, error)
 }
+
+// InviteBook is the invitations of a gateway.
+type InviteBook interface {
+	// Invite makes an invitation. Its link is told nowhere else.
+	Invite(context.Context, InviteQuery) (Invited, error)
+	// Invitations returns the invitations, also those that are over, oldest first.
+	Invitations(context.Context) ([]Invitation, error)
+	// Uninvite takes back the open invitation of a name.
+	Uninvite(ctx context.Context, name string) error
+}

@@ -78,6 +78,10 @@ func (s *Server) readingRoutes(p *paths) {
 		peers, err := c.Peers.Peers(ctx)
 		return Peers{APIVersion, peers}, err
 	})
+	handle(p, "invites", reading, c.Invites != nil, func(ctx context.Context, _ struct{}) (Invitations, error) {
+		list, err := c.Invites.Invitations(ctx)
+		return Invitations{APIVersion, list}, err
+	})
 }
 
 func (s *Server) changingRoutes(p *paths) {
@@ -113,6 +117,14 @@ func (s *Server) changingRoutes(p *paths) {
 		out, err := c.Policy.Allow(ctx, q)
 		out.APIVersion = APIVersion
 		return out, err
+	})
+	handle(p, "invite", changing, c.Invites != nil, func(ctx context.Context, q InviteQuery) (Invited, error) {
+		out, err := c.Invites.Invite(ctx, q)
+		out.APIVersion = APIVersion
+		return out, err
+	})
+	handle(p, "uninvite", changing, c.Invites != nil, func(ctx context.Context, q named) (Done, error) {
+		return done, c.Invites.Uninvite(ctx, q.Name)
 	})
 }
 

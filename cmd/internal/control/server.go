@@ -28,7 +28,8 @@ type Config struct {
 	Transports Transports
 	DNS        DNS
 	Lists      ListShelf
-	Peers      PeerBook // nil where penstock is no gateway
+	Peers      PeerBook   // nil where penstock is no gateway
+	Invites    InviteBook // the same
 }
 
 // Server serves the control socket.

@@ -1,6 +1,9 @@
 package control
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // APIVersion stands in every answer. A client that finds another one says so instead of guessing.
 const APIVersion = "penstock/v1"
@@ -311,6 +314,42 @@ type PeerStatus struct {
 type Peers struct {
 	APIVersion string       `json:"apiVersion"`
 	Peers      []PeerStatus `json:"peers"`
+}
+
+// InviteQuery invites somebody to become a peer of the gateway.
+type InviteQuery struct {
+	Name       string         `json:"name"` // of the peer
+	Groups     []string       `json:"groups,omitempty"`
+	Expires    time.Time      `json:"expires,omitzero"`     // when the peer's access ends; zero: never
+	Endpoint   string         `json:"endpoint,omitempty"`   // where the peer dials; empty: the configuration's
+	AllowedIPs []netip.Prefix `json:"allowedIPs,omitempty"` // what the peer sends through the tunnel; nil: all
+	For        time.Duration  `json:"for"`                  // nanoseconds for which the invitation is open
+}
+
+// Invited is an invitation that has been made.
+type Invited struct {
+	APIVersion string    `json:"apiVersion"`
+	Name       string    `json:"name"`
+	Link       string    `json:"link"` // a secret: whoever opens it first is the peer
+	Until      time.Time `json:"until"`
+	Pinned     bool      `json:"pinned"` // the gateway's own certificate is in the link, and a browser warns of it
+}
+
+// Invitation is what is known of an invitation.
+type Invitation struct {
+	Name    string    `json:"name"`
+	Groups  []string  `json:"groups,omitempty"`
+	State   string    `json:"state"` // open, used, expired or revoked
+	Made    time.Time `json:"made"`
+	Until   time.Time `json:"until"`
+	Ended   time.Time `json:"ended,omitzero"`   // when it was used or revoked
+	Expires time.Time `json:"expires,omitzero"` // when the peer's access ends; zero: never
+}
+
+// Invitations is the invitations to a gateway.
+type Invitations struct {
+	APIVersion  string       `json:"apiVersion"`
+	Invitations []Invitation `json:"invitations"`
 }
 
 // Done answers an order that has nothing to report.

@@ -27,6 +27,7 @@ import (
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
+	"penstock/cmd/internal/enrol"
 	"penstock/cmd/internal/flowlog"
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/health"
@@ -79,7 +80,8 @@ type Daemon struct {
 	laptop   *laptop.Laptop
 	follow   *laptop.Follower
 	gateway  *gateway.Gateway // nil without listen.wireguard
-	flowLog  *flowlog.Log     // nil without flow_log
+	enrol    *enrol.Enrolment
+	flowLog  *flowlog.Log // nil without flow_log
 	flows    *report.Flows
 	status   *report.Process
 	explain  *report.Policy
@@ -200,6 +202,11 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		opened.add(d.gateway.Close)
 		d.egress.Add(policy.EgressPeers, d.gateway)
 	}
+	d.enrol, err = enrol.Open(ctx, enrol.Config{Listen: cfg.Listen.Enrol, Gateway: folders{d}, Registry: d.registry, Log: d.log})
+	if err != nil {
+		return err
+	}
+	opened.add(d.enrol.Close)
 	if err := d.laptop.Open(d.handle, stackLimits(cfg.Limits), d.metrics.stack); err != nil {
 		return config.Refused(cfg, "listen.tun.name", "", err)
 	}
@@ -339,6 +346,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 		start("sessions", gateway.Sessions{Gateway: d.gateway, File: filepath.Join(edition.StateDir(cfg, d.opts.TUN == nil), "sessions.json"), Log: d.log}.Run)
 		start("peers", gateway.Watch{Every: time.Second, Folders: folders{d}, Log: d.log}.Run)
 	}
+	start("enrolment", d.enrol.Run)
 	start("service manager", d.notify)
 	if d.opts.Fault == nil {
 		d.keep(d.live.Now())
@@ -375,7 +383,7 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil {
-		c.Peers = &report.Peers{Live: d.live, Gateway: d.gateway}
+		c.Peers, c.Invites = &report.Peers{Live: d.live, Gateway: d.gateway}, d.enrol
 	}
 	return c
 }

@@ -116,8 +116,10 @@ func (d *Daemon) use(next *edition.Edition) error {
 	return nil
 }
 
-// folders is the folders of peers, for gateway.Watch.
+// folders is the folders of peers, for gateway.Watch and enrol.
 type folders struct{ d *Daemon }
+
+func (f folders) Config() *config.Config { return f.d.live.Config() }
 
 func (f folders) Look() (now config.Seen, changed bool) { return f.d.live.Config().Look() }
 

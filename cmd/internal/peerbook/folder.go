@@ -72,6 +72,15 @@ func makeFolder(dir string) error {
 // Close gives the lock back.
 func (f *Folder) Close() { f.unlock() }
 
+// Writable returns why this process cannot write files of peers, or nil.
+func (f *Folder) Writable() error {
+	temp, err := private.WriteTemp(f.dir, "")
+	if err != nil {
+		return err
+	}
+	return os.Remove(temp)
+}
+
 // globs returns the include patterns of a configuration's main file as absolute paths.
 func globs(c *config.Config) []string {
 	var list []string

@@ -1,0 +1,136 @@
+package enrol
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/private"
+)
+
+// ownLife is how long the gateway's own certificate is valid. It is made anew at each start, for the same key.
+const ownLife = 10 * 365 * 24 * time.Hour
+
+// ownCertificate makes a certificate for host that the gateway signs itself. Its key is in a file, which is made if it is missing:
+// links pin the key, and have to work after a restart.
+func ownCertificate(path, host string, now time.Time) (*tls.Certificate, Pin, error) {
+	key, err := ownKey(path)
+	if err != nil {
+		return nil, Pin{}, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, Pin{}, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "penstock gateway"},
+		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(ownLife), // some clients' clocks are wrong
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		template.IPAddresses = []net.IP{ip}
+	} else {
+		template.DNSNames = []string{host}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, Pin{}, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, Pin{}, err
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pinOf(leaf), nil
+}
+
+// pinOf returns the pin of a certificate.
+func pinOf(c *x509.Certificate) Pin { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
+
+// ownKey reads the key of the gateway's own certificate, or makes it.
+func ownKey(path string) (*ecdsa.PrivateKey, error) {
+	text, err := private.Read(path, config.MaxFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newKey(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	block, rest := pem.Decode(text)
+	if block != nil && block.Type == "PRIVATE KEY" && len(bytes.TrimSpace(rest)) == 0 {
+		if any, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
+			if key, ok := any.(*ecdsa.PrivateKey); ok {
+				return key, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("%s does not hold the key of the gateway's certificate any more: restore it, or remove it: then open invitations are void, and have to be made again", path)
+}
+
+func newKey(path string) (*ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return key, private.WriteNew(path, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+}
+
+// certificateFile is a certificate in files that somebody else renews.
+type certificateFile struct {
+	listen *config.EnrolListen
+	log    *slog.Logger
+
+	mu      sync.Mutex // guards below
+	current *tls.Certificate
+	looked  time.Time
+	seen    string // what the file looked like when it was last read
+}
+
+// lookEvery is how often a handshake looks whether the certificate has been renewed.
+const lookEvery = 10 * time.Second
+
+// get returns the certificate. If a renewed one cannot be read, the former one stays.
+func (f *certificateFile) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.current != nil && time.Since(f.looked) < lookEvery {
+		return f.current, nil
+	}
+	f.looked = time.Now()
+	now := ""
+	if info, err := os.Stat(f.listen.Certificate); err == nil {
+		now = fmt.Sprint(info.Size(), info.ModTime().UnixNano())
+	}
+	if f.current != nil && now == f.seen {
+		return f.current, nil
+	}
+	next, err := f.listen.KeyPair()
+	switch {
+	case err == nil:
+		f.current, f.seen = &next, now
+	case f.current == nil:
+		return nil, err
+	default:
+		f.log.Error("the renewed certificate of listen.enrol cannot be read; the former one is used", "err", err)
+	}
+	return f.current, nil
+}

@@ -1,0 +1,267 @@
+package enrol
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/peerbook"
+)
+
+// The files in listen.enrol.folder.
+const (
+	invitationsName = "invitations.json"
+	keyName         = "certificate.key"
+	lockName        = ".lock"
+)
+
+const (
+	defaultFor = 24 * time.Hour
+	longestFor = 30 * 24 * time.Hour
+	lockWait   = 10 * time.Second // for another penstock that is stopping, and for commands that change peers
+)
+
+// Gateway is the running gateway.
+type Gateway interface {
+	// Config returns the configuration in force.
+	Config() *config.Config
+	// Read puts in force what the files of peers say.
+	Read(context.Context) error
+}
+
+// Config is what an Enrolment works with.
+type Config struct {
+	Listen   *config.EnrolListen   // nil: nobody is invited
+	Gateway  Gateway               // whose peers they become
+	Registry prometheus.Registerer // nil: nothing is counted
+	Log      *slog.Logger          // nil: nothing is logged
+}
+
+// Enrolment invites people and lets them join. Its methods may be called concurrently.
+type Enrolment struct {
+	gateway     Gateway
+	log         *slog.Logger
+	listen      *config.EnrolListen
+	attempts    *prometheus.CounterVec
+	limit       *limit
+	invitations *invitations
+	pin         Pin // of the gateway's own certificate; zero if files have another
+	server      *server
+	closers     []func()
+	close       sync.Once
+}
+
+// Open opens the port and reads the invitations. The caller closes what it returns, whether or not Run was called.
+func Open(ctx context.Context, c Config) (*Enrolment, error) {
+	e := &Enrolment{gateway: c.Gateway, log: c.Log, listen: c.Listen, attempts: newMetric(c.Registry), limit: newLimit()}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.listen == nil {
+		return e, nil
+	}
+	if err := e.open(ctx); err != nil {
+		_ = e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *Enrolment) open(ctx context.Context) error {
+	folder := e.listen.Folder
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return e.mend("folder", err, "make it, and give it to the user that penstock runs as")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errors.New("another penstock uses it"))
+	defer cancel()
+	unlock, err := peerbook.LockFile(ctx, filepath.Join(folder, lockName))
+	if err != nil {
+		return e.mend("folder", err, "give each gateway a folder of its own, which its user can write")
+	}
+	e.closers = append(e.closers, unlock)
+	e.invitations = openInvitations(filepath.Join(folder, invitationsName))
+	if e.invitations.fault != nil {
+		e.log.Error("nobody can join", "err", e.invitations.fault)
+	}
+	certificate, err := e.certificate()
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", e.listen.Address)
+	if err != nil {
+		return e.mend("address", err, "stop the program that uses it, or choose another address")
+	}
+	e.server = newServer(tls.NewListener(newDoor(l), &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate}), e)
+	e.closers = append(e.closers, e.server.close)
+	return nil
+}
+
+// certificate returns what chooses the certificate of a handshake.
+func (e *Enrolment) certificate() (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
+	if e.listen.Certificate != "" {
+		f := &certificateFile{listen: e.listen, log: e.log}
+		if _, err := f.get(nil); err != nil {
+			return nil, e.mend("certificate", err, "name the files of a certificate and its key, or neither")
+		}
+		return f.get, nil
+	}
+	own, pin, err := ownCertificate(filepath.Join(e.listen.Folder, keyName), e.listen.Host(), time.Now())
+	if err != nil {
+		return nil, e.mend("folder", err, "")
+	}
+	e.pin = pin
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own, nil }, nil
+}
+
+// mend is an error about a key of listen.enrol.
+func (e *Enrolment) mend(key string, err error, mend string) error {
+	return e.gateway.Config().Err("listen.enrol."+key, err.Error(), mend)
+}
+
+// Run serves those who join until ctx ends, and waits for those who are joining. It returns nil when ctx ended it.
+func (e *Enrolment) Run(ctx context.Context) error {
+	if e.server == nil {
+		return nil
+	}
+	return e.server.run(ctx)
+}
+
+// Close closes the port at once. It is idempotent.
+func (e *Enrolment) Close() error {
+	e.close.Do(func() {
+		for i := len(e.closers) - 1; i >= 0; i-- {
+			e.closers[i]()
+		}
+	})
+	return nil
+}
+
+// errNoEnrolment is for a gateway without listen.enrol.
+var errNoEnrolment = errors.New("this gateway invites nobody: add listen: {enrol: {url: \"https://HOST:8443\"}} to its configuration and restart it, or use penstock peer add")
+
+// Invite makes an invitation, if the gateway could take the peer now.
+func (e *Enrolment) Invite(ctx context.Context, q control.InviteQuery) (control.Invited, error) {
+	if e.listen == nil {
+		return control.Invited{}, errNoEnrolment
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	terms := peerbook.Terms{Name: q.Name, Groups: q.Groups, Expires: q.Expires, Endpoint: q.Endpoint, AllowedIPs: q.AllowedIPs}
+	if q.For == 0 {
+		q.For = defaultFor
+	}
+	if err := e.checkTerms(ctx, terms, q.For, now); err != nil {
+		return control.Invited{}, err
+	}
+	until := now.Add(q.For).Truncate(time.Second)
+	if !terms.Expires.IsZero() && terms.Expires.Before(until) {
+		until = terms.Expires
+	}
+	token, err := e.invitations.add(terms, now, until)
+	if err != nil {
+		return control.Invited{}, err
+	}
+	e.log.Info("invited", "peer", terms.Name, "until", until)
+	link := Link{Base: e.listen.URL, Token: token, Pin: e.pin}
+	return control.Invited{Name: terms.Name, Link: link.Reveal(), Until: until, Pinned: !e.pin.IsZero()}, nil
+}
+
+// checkTerms returns why a peer could not be made, so that it is said to whoever invites and not to whoever is invited.
+func (e *Enrolment) checkTerms(ctx context.Context, t peerbook.Terms, open time.Duration, now time.Time) error {
+	if err := config.CheckName(t.Name); err != nil {
+		return fmt.Errorf("%w: choose another", err)
+	}
+	for _, g := range t.Groups {
+		if err := config.CheckName(g); err != nil {
+			return fmt.Errorf("a group: %w: choose another", err)
+		}
+	}
+	switch {
+	case open < time.Minute || open > longestFor:
+		return fmt.Errorf("an invitation is open for %v, and %v is not from one minute to %d days", open, open, longestFor/(24*time.Hour))
+	case !t.Expires.IsZero() && !t.Expires.After(now):
+		return fmt.Errorf("the access of %s would have ended at %s", t.Name, t.Expires.Local().Format(time.DateTime))
+	}
+	folder, c, err := e.folder(ctx, t.Name)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	if err := folder.Writable(); err != nil {
+		return fmt.Errorf("the running gateway cannot write the files of peers, so nobody could join: give the folder to its user, and let its service write there: %w", err)
+	}
+	_, _, err = folder.Plan(c, t, e.inForce())
+	return err
+}
+
+// folder locks the folder of peers, and reads what it holds by now. Other files count as they are in force.
+func (e *Enrolment) folder(ctx context.Context, name string) (*peerbook.Folder, *config.Config, error) {
+	c := e.gateway.Config()
+	if peerbook.Path(c, name) == "" {
+		return nil, nil, c.Err("include", "there is no folder for the files of those who join", "add include: peers.d/*.yaml")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errors.New("a command that changes peers holds it"))
+	defer cancel()
+	folder, err := peerbook.Open(ctx, c, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	folder.PeersOnly = true
+	if c, err = c.ReloadPeers(); err != nil {
+		folder.Close()
+		return nil, nil, err
+	}
+	return folder, c, nil
+}
+
+// inForce returns the addresses of the peers in force. If a file has a fault now, they may be in no file.
+func (e *Enrolment) inForce() []peerbook.FormerAddress {
+	var list []peerbook.FormerAddress
+	for _, p := range e.gateway.Config().Peers {
+		for _, a := range p.AllowedIPs {
+			list = append(list, peerbook.FormerAddress{Address: a, Peer: p.Name})
+		}
+	}
+	return list
+}
+
+// Invitations returns the invitations, also those that are over, oldest first.
+func (e *Enrolment) Invitations(context.Context) ([]control.Invitation, error) {
+	if e.listen == nil {
+		return nil, errNoEnrolment
+	}
+	list, err := e.invitations.all()
+	var out []control.Invitation
+	for _, v := range list {
+		shown := control.Invitation{
+			Name: v.Terms.Name, Groups: v.Terms.Groups, State: string(v.State), Made: v.Made, Until: v.Until, Ended: v.Ended, Expires: v.Terms.Expires,
+		}
+		if why, ok := v.live(time.Now()); !ok {
+			shown.State = string(why)
+		}
+		out = append(out, shown)
+	}
+	return out, err
+}
+
+// Uninvite takes back the open invitation of a name.
+func (e *Enrolment) Uninvite(_ context.Context, name string) error {
+	if e.listen == nil {
+		return errNoEnrolment
+	}
+	if err := e.invitations.revoke(name, time.Now().UTC().Truncate(time.Second)); err != nil {
+		return err
+	}
+	e.log.Info("an invitation is taken back", "peer", name)
+	return nil
+}

@@ -1,0 +1,141 @@
+package enrol
+
+import (
+	"context"
+	"crypto/ecdh"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/peerbook"
+	"penstock/router/transport/wireguard"
+)
+
+// errNotValid is all that is said outside about a token that nobody can join with.
+var errNotValid = errors.New("this invitation is not valid: ask for a new one")
+
+// refusal is an attempt that ended: why, what is said outside, and what only the log knows.
+type refusal struct {
+	why  reason
+	said string
+	err  error // may be nil
+}
+
+// redeem makes the owner of a token and a key a peer, and returns its name and its file without the private key.
+//
+// The token is used up before anything else happens, so that however many come with it at once, one joins. If nothing comes of
+// it, it is open again.
+func (e *Enrolment) redeem(ctx context.Context, token Token, key wireguard.PublicKey) (name, file string, no *refusal) {
+	terms, why, err := e.invitations.claim(token, time.Now().UTC().Truncate(time.Second))
+	switch {
+	case errors.Is(err, errNotValid):
+		return terms.Name, "", &refusal{why: why, said: errNotValid.Error()}
+	case err != nil:
+		return "", "", failure(err)
+	}
+	folder, c, err := e.folder(ctx, terms.Name)
+	if err != nil {
+		return terms.Name, "", e.giveBack(token, failure(err))
+	}
+	defer folder.Close()
+	if no := e.clash(c, terms.Name, key); no != nil {
+		return terms.Name, "", e.giveBack(token, no)
+	}
+	peer, client, err := folder.Plan(c, terms, e.inForce())
+	if err != nil {
+		return terms.Name, "", e.giveBack(token, failure(err))
+	}
+	peer.PublicKey = key.String()
+	var text strings.Builder
+	if _, err := client.WriteTo(&text); err != nil {
+		return terms.Name, "", e.giveBack(token, failure(err))
+	}
+	path, err := folder.Add(c, peer)
+	if err != nil {
+		return terms.Name, "", e.giveBack(token, failure(err))
+	}
+	if err := e.putInForce(ctx, peer); err != nil {
+		return terms.Name, "", e.giveBack(token, failure(folder.Undo(err, path)))
+	}
+	return terms.Name, text.String(), nil
+}
+
+// clash returns a refusal if the name or the key is taken by now, in a file or in force.
+func (e *Enrolment) clash(c *config.Config, name string, key wireguard.PublicKey) *refusal {
+	own, err := peerbook.GatewayKey(c)
+	if err != nil {
+		return failure(err)
+	}
+	if key == own {
+		return &refusal{why: isClash, said: "this is the gateway's own key: make another one"}
+	}
+	for _, p := range slices.Concat(c.Peers, e.gateway.Config().Peers) {
+		switch {
+		case p.Name == name:
+			return &refusal{why: isClash, said: "the gateway has a peer of this name by now: tell whoever invited you", err: fmt.Errorf("peer %s is at %s", name, p.Pos)}
+		case p.PublicKey == key.String():
+			return &refusal{why: isClash, said: "the gateway knows this key already: make another one", err: fmt.Errorf("it is the key of peer %s, at %s", p.Name, p.Pos)}
+		}
+	}
+	return nil
+}
+
+// putInForce makes the gateway take a peer that is in a file.
+func (e *Enrolment) putInForce(ctx context.Context, peer config.Peer) error {
+	if err := e.gateway.Read(ctx); err != nil {
+		return err
+	}
+	c := e.gateway.Config()
+	if !slices.ContainsFunc(c.Peers, func(p config.Peer) bool { return p.Name == peer.Name && p.PublicKey == peer.PublicKey }) {
+		return errors.Join(fmt.Errorf("the gateway does not take peer %s", peer.Name), badFiles(c))
+	}
+	return nil
+}
+
+// badFiles says which files of peers are not in force.
+func badFiles(c *config.Config) error {
+	var errs []error
+	for _, bad := range c.Bad {
+		errs = append(errs, fmt.Errorf("%s: %s", bad.File, bad))
+	}
+	return errors.Join(errs...)
+}
+
+// failure is for what the gateway could not do.
+func failure(err error) *refusal {
+	return &refusal{why: isFailed, said: "the gateway cannot let you in now: try again in a minute, or tell whoever invited you", err: err}
+}
+
+// giveBack opens an invitation again.
+func (e *Enrolment) giveBack(token Token, no *refusal) *refusal {
+	if err := e.invitations.release(token); err != nil {
+		no.err = errors.Join(no.err, err)
+	}
+	return no
+}
+
+// checkKey reads a public key that somebody sends. A key of low order would make a session without a secret, and one that is not
+// written in the only way that WireGuard writes it could pass for another's.
+func checkKey(text string) (wireguard.PublicKey, error) {
+	key, err := wireguard.ParsePublicKey(text)
+	if err != nil {
+		return key, err
+	}
+	if key[31]&0x80 != 0 || key[31] == 0x7f && key[0] >= 0xed && !slices.ContainsFunc(key[1:31], func(b byte) bool { return b != 0xff }) {
+		return key, errors.New("the key is not a number below 2^255-19")
+	}
+	public, err := ecdh.X25519().NewPublicKey(key[:])
+	if err != nil {
+		return key, err
+	}
+	probe, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return key, err
+	}
+	_, err = probe.ECDH(public) // an error for a key of low order (RFC 7748, 6.1)
+	return key, err
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/mdp/qrterminal/v3"
+	"github.com/spf13/cobra"
+
+	"penstock/cmd/internal/control"
+)
+
+func newPeerInviteCommand(e *env) *cobra.Command {
+	var p newPeer
+	var open string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "invite NAME",
+		Short: "Make a link with which somebody becomes a peer",
+		Long: `Make an invitation and print its link, and on stderr a QR code of it. Send it to one person, by a way
+that nobody else reads: whoever opens it first becomes the peer. They run
+
+  penstock join LINK
+
+or open it in a browser. The private key is made there, and the gateway never sees it.
+
+The link works once, and for --for. The gateway keeps no copy of it. With --expires the access that
+it gives ends at a time; a duration counts from now.
+
+The gateway needs listen.enrol in its configuration, and must be able to write its folder of peers.`,
+		Args: takes(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return invite(cmd.Context(), e, p, args[0], open, asJSON)
+		},
+	}
+	p.termsFlags(cmd)
+	cmd.Flags().StringVar(&open, "for", "24h", "`TIME` for which the link works, up to 30d")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func invite(ctx context.Context, e *env, p newPeer, name, open string, asJSON bool) error {
+	terms, err := p.terms(name)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	until, err := expiry(open, now)
+	if err != nil || !until.After(now) {
+		return usagef("--for is %q: write how long the link works, for example 24h or 7d", open)
+	}
+	client, err := e.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	made, err := client.Invite(ctx, control.InviteQuery{
+		Name: terms.Name, Groups: terms.Groups, Expires: terms.Expires, Endpoint: terms.Endpoint, AllowedIPs: terms.AllowedIPs, For: until.Sub(now),
+	})
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(e.stdout, made)
+	}
+	made = plain(made)
+	if _, err := fmt.Fprintln(e.stdout, made.Link); err != nil {
+		return err
+	}
+	qrterminal.GenerateHalfBlock(made.Link, qrterminal.L, e.stderr)
+	fmt.Fprintf(e.stderr, "%s is invited until %s. The link works once. Send it by a way that nobody else reads. Then, on that device:\n\n  penstock join '%s'\n\n"+
+		"or open it in a browser.", made.Name, made.Until.Local().Format(time.DateTime), made.Link)
+	if made.Pinned {
+		fmt.Fprint(e.stderr, " The gateway's certificate is its own: penstock join checks it by the link, but a browser warns of it\n"+
+			"and cannot check it. Use it only on a network that you trust, or set listen.enrol.certificate.")
+	}
+	fmt.Fprintln(e.stderr)
+	return nil
+}
+
+func newPeerInvitesCommand(e *env) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "invites",
+		Short: "List the invitations of a gateway, without their links",
+		Args:  takes(0, 0),
+		RunE: e.asking(func(ctx context.Context, client *control.Client, _ []string) error {
+			answer, err := client.Invitations(ctx)
+			if err != nil {
+				return err
+			}
+			return printRows(e.stdout, asJSON, answer, invitationRows)
+		}),
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func invitationRows(answer control.Invitations) [][]string {
+	rows := [][]string{{"INVITED", "GROUPS", "STATE", "MADE", "UNTIL", "ENDED", "EXPIRES"}}
+	for _, v := range answer.Invitations {
+		rows = append(rows, []string{v.Name, strings.Join(v.Groups, " "), v.State, moment(v.Made), moment(v.Until), moment(v.Ended), moment(v.Expires)})
+	}
+	return rows
+}
+
+func newPeerUninviteCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "uninvite NAME",
+		Short: "Take back an invitation that nobody has used yet",
+		Args:  takes(1, 1),
+		RunE: e.asking(func(ctx context.Context, client *control.Client, args []string) error {
+			if err := client.Uninvite(ctx, args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(e.stderr, "the invitation for %s is taken back\n", printable(args[0]))
+			return nil
+		}),
+	}
+}
