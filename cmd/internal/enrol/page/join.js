@@ -49,9 +49,9 @@ async function ask() {
     problem(noKeys);
     return;
   }
-  let answer;
+  let answer, response;
   try {
-    const response = await fetch("/join", {
+    response = await fetch("/join", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ token, public_key: key.publicKey }),
@@ -63,6 +63,7 @@ async function ask() {
     return;
   }
   const section = "[Interface]\n";
+  at("start").hidden = response.status === 403; // nothing more can come of it
   if (answer.error || !answer.config || !answer.config.startsWith(section)) {
     problem(answer.error ? answer.error[0].toUpperCase() + answer.error.slice(1) + "." : "The gateway did not answer as expected. Ask for a new invitation.");
     return;

@@ -1,0 +1,349 @@
+package enrol
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/router/transport/wireguard"
+)
+
+// post posts a body and returns the status and the answer's text.
+func (w *world) post(t *testing.T, body string) (status int, text string) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: trust(w.pin), DisableKeepAlives: true}}
+	defer client.CloseIdleConnections()
+	r, err := client.Post(w.listen.URL+joinPath, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(b)
+}
+
+func body(t *testing.T, token Token) string {
+	t.Helper()
+	_, key := newKeyPair()
+	b, err := json.Marshal(request{token.text(), key.String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestJoin(t *testing.T) {
+	w := newWorld(t).open(t)
+	key, public := newKeyPair()
+	link := w.invite(t, "ana")
+	joined, err := Join(t.Context(), link, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := w.Config()
+	if joined.Name != "ana" || joined.Config.PrivateKey != key || len(c.Peers) != 1 || c.Peers[0].PublicKey != public.String() ||
+		joined.Config.Addresses[0] != netip.MustParsePrefix("10.78.0.2/32") || joined.Config.Peers[0].PublicKey.String() != gatewayPublic ||
+		joined.Config.Peers[0].Endpoint != (wireguard.Endpoint{Host: "gw.example", Port: 51820}) {
+		t.Errorf("got %+v and the peers %+v", joined, c.Peers)
+	}
+	if w.count(isAccepted) != 1 || !w.log.has("a peer has joined by invitation") {
+		t.Error("it is not counted and logged")
+	}
+	if w.log.has(link.Token.text()) || w.log.has(key.Reveal()) {
+		t.Error("a secret is in the log")
+	}
+}
+
+func TestOutsideAllTokensThatAreNotValidLookTheSame(t *testing.T) {
+	w := newWorld(t).open(t)
+	taken, used, late := w.invite(t, "ana"), w.invite(t, "ben"), w.invite(t, "cleo")
+	if err := w.Uninvite(t.Context(), "ana"); err != nil {
+		t.Fatal(err)
+	}
+	if status, text := w.post(t, body(t, used.Token)); status != 200 {
+		t.Fatal(text)
+	}
+	if err := w.invitations.change(func(list []invitation) ([]invitation, error) {
+		list[2].Made, list[2].Until = noon, noon.Add(time.Hour)
+		return list, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for why, token := range map[reason]Token{isRevoked: taken.Token, isUsed: used.Token, isLate: late.Token, isUnknown: newToken()} {
+		status, text := w.post(t, body(t, token))
+		if status != 403 || text != `{"error":"this invitation is not valid: ask for a new one"}`+"\n" {
+			t.Errorf("%s: got %d %s", why, status, text)
+		}
+		if w.count(why) != 1 || !w.log.has("reason="+string(why)) {
+			t.Errorf("%s is not counted or not in the log", why)
+		}
+	}
+}
+
+func TestRequestsThatAreNone(t *testing.T) {
+	w := newWorld(t).open(t)
+	link := w.invite(t, "ana")
+	good := body(t, link.Token)
+	n := 0
+	for name, text := range map[string]string{
+		"nothing": "", "no object": "[]", "an unknown key": strings.Replace(good, "{", `{"groups":["admin"],`, 1),
+		"no token": strings.Replace(good, link.Token.text(), "", 1), "half a token": strings.Replace(good, link.Token.text(), link.Token.text()[:11], 1),
+		"no key":  regexp.MustCompile(`"public_key":"[^"]*"`).ReplaceAllString(good, `"public_key":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="`),
+		"a flood": strings.Repeat(" ", mostRequest) + good,
+	} {
+		if status, answer := w.post(t, text); status != 400 {
+			t.Errorf("%s: got %d %s, want 400", name, status, answer)
+		}
+		n++
+	}
+	if w.count(isMalformed) != n {
+		t.Errorf("%d are counted, want %d", w.count(isMalformed), n)
+	}
+	if status, answer := w.post(t, good); status != 200 {
+		t.Errorf("the invitation is lost: %d %s", status, answer)
+	}
+}
+
+func TestGuessesAreLimited(t *testing.T) {
+	w := newWorld(t).open(t)
+	const guesses = 200
+	for range guesses {
+		w.post(t, body(t, newToken()))
+	}
+	looked, limited := w.count(isUnknown), w.count(isLimited)
+	if looked+limited != guesses || looked < sourceBurst || limited < guesses/2 {
+		t.Errorf("%d were looked at and %d not, want about %d and the rest", looked, limited, sourceBurst)
+	}
+	link := w.invite(t, "ana")
+	if status, text := w.post(t, body(t, link.Token)); status != 429 {
+		t.Errorf("a good token after many guesses: got %d %s, want 429", status, text)
+	}
+	if _, err := Join(t.Context(), link, wireguard.GeneratePrivateKey()); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "wait a minute") {
+		t.Errorf("join: got %v, want to wait", err)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	at := func(i int) netip.Prefix {
+		return source(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
+	}
+	l := newLimit()
+	for i := range mostSources * 2 {
+		if !l.begin(at(i), noon) {
+			t.Fatalf("source %d is not heard once", i)
+		}
+		l.failed(noon)
+	}
+	if l.sources.Len() != mostSources {
+		t.Errorf("%d sources are remembered, want %d", l.sources.Len(), mostSources)
+	}
+	if l.begin(at(mostSources*2-1), noon) {
+		t.Error("one that has failed is heard while all have failed too often")
+	}
+	if !l.begin(at(mostSources*2-1), noon.Add(time.Minute)) {
+		t.Error("one that has failed is not heard a minute later")
+	}
+	a, b := source(netip.MustParseAddr("2001:db8::1")), source(netip.MustParseAddr("2001:db8::ffff:1"))
+	if a != b || a == source(netip.MustParseAddr("2001:db8:0:1::1")) || source(netip.MustParseAddr("::ffff:10.0.0.1")) != at(1) {
+		t.Error("a source is an IPv4 address or a /64")
+	}
+}
+
+func TestSomebodyInBetweenGetsNothing(t *testing.T) {
+	w := newWorld(t).open(t)
+	link := w.invite(t, "ana")
+	wrong := link
+	wrong.Pin[0]++
+	if _, err := Join(t.Context(), wrong, wireguard.GeneratePrivateKey()); !errors.Is(err, ErrNotTheGateway) {
+		t.Errorf("another key: got %v", err)
+	}
+	wrong.Pin = Pin{}
+	if _, err := Join(t.Context(), wrong, wireguard.GeneratePrivateKey()); !errors.Is(err, ErrNotTheGateway) {
+		t.Errorf("a certificate that nobody vouches for: got %v", err)
+	}
+	for _, r := range reasons() {
+		if n := w.count(r); n != 0 {
+			t.Errorf("the gateway saw %d attempts: %s", n, r)
+		}
+	}
+	if _, err := Join(t.Context(), link, wireguard.GeneratePrivateKey()); err != nil {
+		t.Error(err)
+	}
+	w.stop()
+	if _, err := Join(t.Context(), link, wireguard.GeneratePrivateKey()); err == nil || !strings.Contains(err.Error(), "is not used up") {
+		t.Errorf("nobody there: got %v", err)
+	}
+}
+
+func TestLinksOutliveARestart(t *testing.T) {
+	w := newWorld(t).open(t)
+	link := w.invite(t, "ana")
+	w.stop()
+	w.open(t)
+	link.Base = w.listen.URL
+	if _, err := Join(t.Context(), link, wireguard.GeneratePrivateKey()); err != nil {
+		t.Error(err)
+	}
+	w.stop()
+	w.write(t, "enrol/"+keyName, "half a key")
+	_, err := Open(t.Context(), Config{Listen: w.listen, Gateway: w})
+	if err == nil || !strings.Contains(err.Error(), keyName) {
+		t.Errorf("a damaged key: got %v, want an error that names it", err)
+	}
+}
+
+func TestOneFolderHasOneGateway(t *testing.T) {
+	w := newWorld(t).open(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if e, err := Open(ctx, Config{Listen: w.listen, Gateway: w}); err == nil {
+		_ = e.Close()
+		t.Error("a second gateway opened the same invitations")
+	}
+}
+
+func TestARenewedCertificateIsUsed(t *testing.T) {
+	w := newWorld(t)
+	write := func(name string) Pin {
+		t.Helper()
+		own, pin, err := ownCertificate(filepath.Join(w.dir, name), "localhost", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := os.ReadFile(filepath.Join(w.dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.write(t, "key.pem", string(key))
+		w.write(t, "cert.pem", "-----BEGIN CERTIFICATE-----\n"+encodeLines(own.Certificate[0])+"-----END CERTIFICATE-----\n")
+		return pin
+	}
+	listen := w.Config().Listen.Enrol
+	listen.Certificate, listen.PrivateKey.File = filepath.Join(w.dir, "cert.pem"), filepath.Join(w.dir, "key.pem")
+	first := write("one.key")
+	w.open(t)
+	seen := func() Pin {
+		c, err := tls.Dial("tcp", w.server.listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return pinOf(c.ConnectionState().PeerCertificates[0])
+	}
+	if seen() != first || !w.pin.IsZero() {
+		t.Fatal("the certificate of the files is not used, or links pin it")
+	}
+	f := &certificateFile{listen: listen, log: w.Enrolment.log}
+	if _, err := f.get(nil); err != nil {
+		t.Fatal(err)
+	}
+	second := write("two.key")
+	f.looked = time.Time{} // long ago
+	if got, err := f.get(nil); err != nil || pinOf(got.Leaf) != second {
+		t.Errorf("the renewed certificate is not used: %v", err)
+	}
+	w.write(t, "cert.pem", "half")
+	f.looked = time.Time{}
+	if got, err := f.get(nil); err != nil || pinOf(got.Leaf) != second {
+		t.Errorf("half a certificate replaces the former one: %v", err)
+	}
+}
+
+func encodeLines(der []byte) string {
+	var b bytes.Buffer
+	for text := base64.StdEncoding.EncodeToString(der); text != ""; {
+		n := min(64, len(text))
+		b.WriteString(text[:n] + "\n")
+		text = text[n:]
+	}
+	return b.String()
+}
+
+func TestThePageLoadsNothingElse(t *testing.T) {
+	w := newWorld(t).open(t)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: trust(w.pin), DisableKeepAlives: true}}
+	page := func(path string) (string, http.Header, int) {
+		t.Helper()
+		r, err := client.Get(w.listen.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b), r.Header, r.StatusCode
+	}
+	html, h, _ := page("/join")
+	if regexp.MustCompile(`(?i)<script(?:[^>]*src="/join\.js"[^>]*)?>\s*[^<\s]| on[a-z]+=|style=|<style|https?:|src="[^/]|href="[^/]`).MatchString(html) {
+		t.Errorf("the page has something in it that its policy forbids:\n%s", html)
+	}
+	for key, want := range map[string]string{
+		"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
+	} {
+		if got := h.Get(key); got != want {
+			t.Errorf("%s: got %q, want %q", key, got, want)
+		}
+	}
+	if csp := h.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; script-src 'self';") || strings.Contains(csp, "unsafe") {
+		t.Errorf("got the policy %q", csp)
+	}
+	for _, m := range regexp.MustCompile(`(?:src|href)="([^"]+)"`).FindAllStringSubmatch(html, -1) {
+		if text, _, status := page(m[1]); status != 200 || strings.Contains(text, "http:") || strings.Contains(text, "eval(") {
+			t.Errorf("%s: status %d", m[1], status)
+		}
+	}
+	for _, path := range []string{"/", "/join/", "/join.html", "/page/join.js", "/../gateway.key"} {
+		if _, _, status := page(path); status != 404 {
+			t.Errorf("%s: got status %d, want 404", path, status)
+		}
+	}
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	w := newWorld(t).open(t)
+	addr := w.server.listener.Addr().String()
+	var idle []net.Conn
+	for range mostConnsPerSource + 1 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		idle = append(idle, c)
+	}
+	last := idle[len(idle)-1]
+	if err := last.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := last.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("one connection too many: got %v, want it closed", err)
+	}
+	for _, c := range idle {
+		c.Close()
+	}
+	eventually(t, "there is room again", func() bool {
+		c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			return false
+		}
+		return c.Close() == nil
+	})
+}
