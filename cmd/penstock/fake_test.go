@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -111,11 +112,29 @@ func (fake) Peers(context.Context) ([]control.PeerStatus, error) {
 	return []control.PeerStatus{{Name: "ana", Addresses: []string{"10.78.0.200/32"}, Groups: []string{"staff"}, State: "idle"}}, nil
 }
 
+func (f fake) Invite(_ context.Context, q control.InviteQuery) (control.Invited, error) {
+	if q.For != 48*time.Hour || len(q.Groups) != 1 || len(q.AllowedIPs) != 1 {
+		return control.Invited{}, fmt.Errorf("the fake invites nobody like %+v", q)
+	}
+	return control.Invited{Name: q.Name, Link: "https://gw.example:8443/join#TOKEN.PIN", Until: f.started.Add(q.For), Pinned: true}, nil
+}
+
+func (f fake) Invitations(context.Context) ([]control.Invitation, error) {
+	return []control.Invitation{{Name: "ana", Groups: []string{"staff"}, State: "open", Made: f.started, Until: f.started}}, nil
+}
+
+func (fake) Uninvite(_ context.Context, name string) error {
+	if name != "ana" {
+		return errors.New("there is no invitation for " + name)
+	}
+	return nil
+}
+
 // serveFake serves a fake until the script ends.
 func serveFake(env *testscript.Env, socket string) error {
 	f := fake{config: filepath.Join(env.WorkDir, "gateway.yaml"), started: time.Now()}
 	server, err := control.New(control.Config{
-		Socket: socket, Process: f, Flows: f, Policy: f, Transports: f, DNS: f, Lists: f, Peers: f,
+		Socket: socket, Process: f, Flows: f, Policy: f, Transports: f, DNS: f, Lists: f, Peers: f, Invites: f,
 	})
 	if err != nil {
 		return err

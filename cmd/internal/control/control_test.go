@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -81,6 +82,9 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 		dnsFlush:    func() error { note("flush"); return nil },
 		listRefresh: func() error { note("refresh"); return nil },
 		allow:       func(q AllowQuery) (Allowed, error) { note(q); return Allowed{Until: at}, nil },
+		invite:      func(q InviteQuery) (Invited, error) { note(q); return Invited{Link: "L", Until: at}, nil },
+		invitations: func() ([]Invitation, error) { return []Invitation{{Name: "ana", State: "open"}}, nil },
+		uninvite:    func(name string) error { note("uninvite " + name); return nil },
 	}
 	c := dial(t, serveControl(t, f.config()))
 	ctx := t.Context()
@@ -89,7 +93,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
-		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
@@ -120,10 +124,16 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	check("refresh", nil, nil, c.ListRefresh(ctx))
 	allowed, err := c.Allow(ctx, AllowQuery{Target: "category:ads", For: time.Hour})
 	check("allow", allowed, Allowed{APIVersion: APIVersion, Until: at}, err)
+	invitation := InviteQuery{Name: "ana", Groups: []string{"staff"}, Expires: at, AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, For: time.Hour}
+	invited, err := c.Invite(ctx, invitation)
+	check("invite", invited, Invited{APIVersion: APIVersion, Link: "L", Until: at}, err)
+	invitations, err := c.Invitations(ctx)
+	check("invites", invitations, Invitations{APIVersion, []Invitation{{Name: "ana", State: "open"}}}, err)
+	check("uninvite", nil, nil, c.Uninvite(ctx, "ana"))
 	check("what the functions got", got, []any{
 		FlowQuery{Denied: true, Peer: "ana"}, ExplainQuery{Target: "x.bet", At: at}, DNSQuery{Name: "x.bet", Type: "A"}, "x.bet",
 		"kill 1", ReloadQuery{DryRun: true}, DrainOrder{Off: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
-		AllowQuery{Target: "category:ads", For: time.Hour},
+		AllowQuery{Target: "category:ads", For: time.Hour}, invitation, "uninvite ana",
 	}, nil)
 }
 
@@ -159,6 +169,9 @@ func TestAnInterfaceThatIsNilIsNotOffered(t *testing.T) {
 		"lists/lookup":  func() error { _, err := c.ListLookup(ctx, "x"); return err },
 		"lists/refresh": func() error { return c.ListRefresh(ctx) },
 		"peers":         func() error { _, err := c.Peers(ctx); return err },
+		"invite":        func() error { _, err := c.Invite(ctx, InviteQuery{}); return err },
+		"invites":       func() error { _, err := c.Invitations(ctx); return err },
+		"uninvite":      func() error { return c.Uninvite(ctx, "ana") },
 	}
 	for name, call := range calls {
 		if err := call(); !errors.Is(err, ErrNotOffered) || !strings.Contains(err.Error(), name) {

@@ -21,11 +21,14 @@ type fake struct {
 	listLookup  func(name string) ([]ListHit, error)
 	listRefresh func() error
 	peers       func() ([]PeerStatus, error)
+	invite      func(InviteQuery) (Invited, error)
+	invitations func() ([]Invitation, error)
+	uninvite    func(name string) error
 }
 
 // config serves the fake as everything.
 func (f *fake) config() Config {
-	return Config{Process: f, Flows: f, Policy: f, Transports: f, DNS: f, Lists: f, Peers: f}
+	return Config{Process: f, Flows: f, Policy: f, Transports: f, DNS: f, Lists: f, Peers: f, Invites: f}
 }
 
 func offer[Out any](f func() (Out, error)) (Out, error) {
@@ -85,3 +88,8 @@ func (f *fake) Peers(context.Context) ([]PeerStatus, error) { return offer(f.pee
 func (f *fake) ListLookup(_ context.Context, name string) ([]ListHit, error) {
 	return offerOf(f.listLookup, name)
 }
+func (f *fake) Invite(_ context.Context, q InviteQuery) (Invited, error) {
+	return offerOf(f.invite, q)
+}
+func (f *fake) Invitations(context.Context) ([]Invitation, error) { return offer(f.invitations) }
+func (f *fake) Uninvite(_ context.Context, name string) error     { return orderOf(f.uninvite, name) }
