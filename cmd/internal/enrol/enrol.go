@@ -187,8 +187,8 @@ func (e *Enrolment) checkTerms(ctx context.Context, t peerbook.Terms, open time.
 		}
 	}
 	switch {
-	case open < time.Minute || open > longestFor:
-		return fmt.Errorf("an invitation is open for %v, and %v is not from one minute to %d days", open, open, longestFor/(24*time.Hour))
+	case open < time.Second || open > longestFor:
+		return fmt.Errorf("an invitation is open for %v, and %v is not from one second to %d days", open, open, longestFor/(24*time.Hour))
 	case !t.Expires.IsZero() && !t.Expires.After(now):
 		return fmt.Errorf("the access of %s would have ended at %s", t.Name, t.Expires.Local().Format(time.DateTime))
 	}

@@ -1,0 +1,202 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/e2e/netlab"
+)
+
+// enrolURL is where people join the gateway of the lab.
+const enrolURL = "https://" + netlab.GatewayIPv4 + ":8443"
+
+// newEnrolWorld is a world whose gateway invites people, and knows nobody yet.
+func newEnrolWorld(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t)
+	text := w.read(t, "gateway.yaml")
+	i, j := strings.Index(text, "peers:\n"), strings.Index(text, "dns:\n")
+	w.write(t, "gateway.yaml", text[:i]+text[j:])
+	w.edit(t, "gateway.yaml", "listen:\n", "listen:\n  enrol: {url: \""+enrolURL+"\", folder: enrol}\n")
+	for _, name := range []string{"peers.d", "enrol"} {
+		if err := os.Mkdir(w.path(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(w.path("corp.conf")); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// asNobody gives the gateway's files to the user nobody, and returns a program that runs penstock as that user without capabilities.
+func (w *world) asNobody(t *testing.T) string {
+	t.Helper()
+	setpriv := program(t, "setpriv")
+	const nobody = 65534
+	if err := os.Link(built("penstock"), w.path("penstock")); err != nil {
+		t.Fatal(err)
+	}
+	script := w.path("as-nobody")
+	w.write(t, "as-nobody", "#!/bin/sh\nexec "+setpriv+" --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all "+w.path("penstock")+" \"$@\"\n")
+	chmod(t, script, 0o755)
+	for _, name := range []string{"", "gateway.yaml", "gateway.key", "peers.d", "enrol"} {
+		if err := os.Chown(w.path(name), nobody, nobody); err != nil {
+			t.Skipf("this user may not give files away: %v", err)
+		}
+	}
+	return script
+}
+
+// invite makes an invitation and returns its link.
+func (w *world) invite(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	return strings.TrimSpace(w.gateway.must(t, append([]string{"peer", "invite", name}, args...)...))
+}
+
+// join runs penstock join on a host.
+func (w *world) join(t *testing.T, h *netlab.Host, link, file string) result {
+	t.Helper()
+	return run(t, h, built("penstock"), "join", link, "-o", w.path(file))
+}
+
+// attempts is how many attempts to join ended in a way.
+func (w *world) attempts(t *testing.T, result string) int {
+	t.Helper()
+	return int(w.metric(t, w.Gateway, `penstock_enrol_attempts_total{result="`+result+`"}`))
+}
+
+// laptop [penstock join, then pen0 -> penstock] === WireGuard ===> [penstock, as nobody] gateway --- intranet
+//
+//	access router [guesses] --- HTTPS ---^
+func TestPeopleJoinByInvitation(t *testing.T) {
+	t.Parallel()
+	w := newEnrolWorld(t)
+	w.gateway = startProgram(t, w.Gateway, w.path("gateway.yaml"), w.asNobody(t))
+
+	t.Run("a gateway that cannot write peers says so to whoever invites", func(t *testing.T) {
+		if err := os.Chown(w.path("peers.d"), 0, 65534); err != nil {
+			t.Fatal(err)
+		}
+		chmod(t, w.path("peers.d"), 0o750)
+		if r := w.gateway.cli(t, "peer", "invite", "ana"); r.code != 1 || !strings.Contains(r.stderr, w.path("peers.d")) || !strings.Contains(r.stderr, "permission denied") {
+			t.Errorf("got %s", r)
+		}
+		if err := os.Chown(w.path("peers.d"), 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+	})
+	link := w.invite(t, "laptop", "--group", "staff")
+	t.Run("who guesses is limited and counted", func(t *testing.T) {
+		const guesses = 1000
+		transport := &http.Transport{DialContext: w.Access.DialContext, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		client := &http.Client{Transport: transport, Timeout: patience}
+		defer transport.CloseIdleConnections()
+		_, key := keyPair(t)
+		refused := 0
+		for i := range guesses {
+			token := strings.Repeat("A", 18) + string(rune('a'+i/1000%10)) + string(rune('a'+i/100%10)) + string(rune('a'+i/10%10)) + "A"
+			r, err := client.Post(enrolURL+"/join", "application/json", strings.NewReader(`{"token":"`+token+`","public_key":"`+key+`"}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, r.Body)
+			r.Body.Close()
+			if r.StatusCode == http.StatusTooManyRequests {
+				refused++
+			} else if r.StatusCode != http.StatusForbidden {
+				t.Fatalf("guess %d: got status %d", i, r.StatusCode)
+			}
+		}
+		unknown, limited := w.attempts(t, "unknown"), w.attempts(t, "limited")
+		if limited != refused || unknown+limited != guesses || unknown > 100 {
+			t.Errorf("%d guesses were looked at and %d were not, %d by their answers", unknown, limited, refused)
+		}
+		if r := w.join(t, w.Access, link, "guesser.conf"); r.code != 4 || !strings.Contains(r.stderr, "too many attempts") {
+			t.Errorf("the guesser with a good link: got %s", r)
+		}
+	})
+	t.Run("somebody in between gets nothing", func(t *testing.T) {
+		wrong := link[:len(link)-43] + strings.Repeat("B", 42) + "A"
+		if r := w.join(t, w.Laptop, wrong, "wrong.conf"); r.code != 1 || !strings.Contains(r.stderr, "somebody may be in between") || r.stdout != "" {
+			t.Errorf("got %s", r)
+		}
+	})
+	t.Run("a link that was taken back is refused", func(t *testing.T) {
+		taken := w.invite(t, "ben")
+		w.gateway.must(t, "peer", "uninvite", "ben")
+		w.refused(t, taken, "revoked")
+	})
+	t.Run("a link is refused when its time is over", func(t *testing.T) {
+		late := w.invite(t, "cleo", "--for", "1s")
+		time.Sleep(2 * time.Second)
+		w.refused(t, late, "expired")
+	})
+	t.Run("who is invited joins", func(t *testing.T) {
+		r := w.join(t, w.Laptop, link, "corp.conf")
+		if r.code != 0 || !strings.Contains(r.stdout, "\nprofile: \""+w.path("corp.conf")+"\"\n") {
+			t.Fatalf("got %s", r)
+		}
+		w.write(t, "joined.yaml", r.stdout)
+		if r := run(t, w.Laptop, built("penstock"), "check", "-c", w.path("joined.yaml")); r.code != 0 {
+			t.Errorf("check of what join prints: %s", r)
+		}
+		w.untilPeers(t, "laptop idle")
+	})
+	t.Run("a link works once", func(t *testing.T) {
+		w.refused(t, link, "used")
+		if out := w.gateway.must(t, "peer", "invites"); !strings.Contains(out, "laptop   staff   used") {
+			t.Errorf("peer invites: got\n%s", out)
+		}
+	})
+	t.Run("no token and no key is left with the gateway", func(t *testing.T) {
+		token, _, _ := strings.Cut(link[strings.Index(link, "#")+1:], ".")
+		secrets := []string{token}
+		for line := range strings.Lines(w.read(t, "corp.conf")) {
+			if key, ok := strings.CutPrefix(line, "PrivateKey = "); ok {
+				secrets = append(secrets, strings.TrimSpace(key))
+			}
+		}
+		texts := map[string]string{"the log": w.gateway.said.String()}
+		for _, name := range []string{"enrol/invitations.json", "peers.d/laptop.yaml"} {
+			texts[name] = w.read(t, name)
+		}
+		for name, text := range texts {
+			for _, secret := range secrets {
+				if strings.Contains(text, secret) {
+					t.Errorf("%s has a secret in it", name)
+				}
+			}
+		}
+		if len(secrets) != 2 {
+			t.Errorf("%d secrets were looked for, want 2", len(secrets))
+		}
+	})
+	w.watch(t) // from here on there is nothing but the tunnel
+	w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+	w.connected(t)
+	w.untilCarrying(t)
+	w.untilPeers(t, "laptop active")
+	w.nothingInClear(t)
+}
+
+// refused wants that a link is refused as all links are that are not valid, and that the log and the metrics know why.
+func (w *world) refused(t *testing.T, link, why string) {
+	t.Helper()
+	before := w.attempts(t, why)
+	r := w.join(t, w.Laptop, link, "refused.conf")
+	if r.code != 4 || !strings.HasSuffix(r.stderr, "this invitation is not valid: ask for a new one\n") || r.stdout != "" {
+		t.Errorf("%s: got %s", why, r)
+	}
+	if _, err := os.Stat(w.path("refused.conf")); err == nil {
+		t.Errorf("%s: a file is left", why)
+	}
+	if n := w.attempts(t, why) - before; n != 1 || !strings.Contains(w.gateway.said.String(), `"reason":"`+why+`"`) {
+		t.Errorf("%s: counted %d times, want once, and the reason in the log", why, n)
+	}
+}
