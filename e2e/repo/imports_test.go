@@ -191,6 +191,8 @@ func testTheirs() []string {
 		"github.com/prometheus/",
 		"github.com/miekg/dns",
 		"github.com/quic-go/quic-go",
+		"github.com/chromedp/chromedp",
+		"rsc.io/qr/coding",
 		"golang.org/x/",
 	}
 }

@@ -79,7 +79,8 @@ func ownKey(path string) (*ecdsa.PrivateKey, error) {
 			}
 		}
 	}
-	return nil, fmt.Errorf("%s does not hold the key of the gateway's certificate any more: restore it, or remove it: then open invitations are void, and have to be made again", path)
+	return nil, fmt.Errorf("%s does not hold the key of the gateway's certificate any more: restore it, or remove it: "+
+		"then open invitations are void, and have to be made again", path)
 }
 
 func newKey(path string) (*ecdsa.PrivateKey, error) {

@@ -148,7 +148,8 @@ func (e *Enrolment) Close() error {
 }
 
 // errNoEnrolment is for a gateway without listen.enrol.
-var errNoEnrolment = errors.New("this gateway invites nobody: add listen: {enrol: {url: \"https://HOST:8443\"}} to its configuration and restart it, or use penstock peer add")
+var errNoEnrolment = errors.New("this gateway invites nobody: add listen: {enrol: {url: \"https://HOST:8443\"}} to its configuration " +
+	"and restart it, or use penstock peer add")
 
 // Invite makes an invitation, if the gateway could take the peer now.
 func (e *Enrolment) Invite(ctx context.Context, q control.InviteQuery) (control.Invited, error) {

@@ -73,13 +73,14 @@ func (s *server) close() {
 	s.listener.Close()
 }
 
-// routes serves three files and one call.
+// routes serves the page, its files, and one call.
 func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
 	for path, file := range map[string]struct{ name, kind string }{
-		joinPath:          {"page/join.html", "text/html; charset=utf-8"},
-		joinPath + ".js":  {"page/join.js", "text/javascript; charset=utf-8"},
-		joinPath + ".css": {"page/join.css", "text/css; charset=utf-8"},
+		joinPath:            {"page/join.html", "text/html; charset=utf-8"},
+		joinPath + ".js":    {"page/join.js", "text/javascript; charset=utf-8"},
+		joinPath + "-qr.js": {"page/qr.js", "text/javascript; charset=utf-8"},
+		joinPath + ".css":   {"page/join.css", "text/css; charset=utf-8"},
 	} {
 		text, err := fs.ReadFile(pages, file.name)
 		if err != nil {

@@ -75,10 +75,30 @@ function show(name, config) {
   at("name").textContent = name;
   at("config").value = config;
   at("download").href = URL.createObjectURL(new Blob([config], { type: "application/octet-stream" }));
+  draw(qrMatrix(config.trim()));
   at("start").hidden = true;
   at("done").hidden = false;
   at("done-title").focus();
   saved = false;
+}
+
+// draw shows a QR code with its quiet zone, dark on light whatever the page's colours are. A configuration may be too long for one.
+function draw(rows) {
+  if (!rows) {
+    return;
+  }
+  const quiet = 4, scale = 4, canvas = at("qr");
+  canvas.width = canvas.height = (rows.length + 2 * quiet) * scale;
+  const paint = canvas.getContext("2d");
+  paint.fillStyle = "#ffffff";
+  paint.fillRect(0, 0, canvas.width, canvas.height);
+  paint.fillStyle = "#000000";
+  rows.forEach((row, y) => row.forEach((dark, x) => {
+    if (dark) {
+      paint.fillRect((x + quiet) * scale, (y + quiet) * scale, scale, scale);
+    }
+  }));
+  at("code").hidden = false;
 }
 
 // What is on the page is nowhere else: closing it before it is saved asks first.
