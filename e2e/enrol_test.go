@@ -200,3 +200,16 @@ func (w *world) refused(t *testing.T, link, why string) {
 		t.Errorf("%s: counted %d times, want once, and the reason in the log", why, n)
 	}
 }
+
+// laptop [penstock join] --- HTTPS ---> [penstock, with a TUN of its own] gateway
+func TestPeopleJoinAGatewayThatCapturesItsOwnMachine(t *testing.T) {
+	t.Parallel()
+	w := newEnrolWorld(t)
+	w.edit(t, "gateway.yaml", "listen:\n", "listen:\n  tun: {name: pen0, address: [10.77.0.1/24, \"fd77::1/64\"], state_file: DIRECTORY/host.json}\n")
+	w.edit(t, "gateway.yaml", "DIRECTORY", w.dir)
+	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
+	if r := w.join(t, w.Laptop, w.invite(t, "laptop"), "corp.conf"); r.code != 0 {
+		t.Errorf("got %s", r)
+	}
+	w.untilPeers(t, "laptop idle")
+}

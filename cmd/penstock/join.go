@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +19,7 @@ import (
 func newJoinCommand(e *env) *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
-		Use:   "join LINK",
+		Use:   "join LINK|-",
 		Short: "Join a gateway with the link of an invitation",
 		Long: `Join a gateway with a link that penstock peer invite has made. Put it in quotes: a shell may take
 the # for a comment.
@@ -28,6 +29,8 @@ it gets, in the format of wg-quick, to a new file that only you can read. On std
 configuration of penstock that uses it:
 
   penstock join 'https://vpn.example:8443/join#...' > laptop.yaml
+
+With - it reads the link from stdin, so that no other user of this machine sees it.
 
 A link works once. If it names the gateway's key, only that gateway is trusted; otherwise the system
 has to trust the gateway's certificate.`,
@@ -39,6 +42,13 @@ has to trust the gateway's certificate.`,
 }
 
 func join(ctx context.Context, e *env, text, out string) error {
+	if text == "-" {
+		read, err := io.ReadAll(io.LimitReader(e.stdin, 4096))
+		if err != nil {
+			return fmt.Errorf("read the link from stdin: %w", err)
+		}
+		text = string(read)
+	}
 	link, err := enrol.ParseLink(text)
 	if err != nil {
 		return exitError{exitUsage, err}

@@ -152,7 +152,7 @@ func picture() []row {
 			[]string{"cmd/internal/config", "cmd/internal/private", "router/transport/wireguard"}, []string{sys}},
 		{"cmd/internal/enrol", "invitations, the page and the port where people join, and the client that joins; it is handed the gateway",
 			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/peerbook", "cmd/internal/private", "router/transport/wireguard"},
-			[]string{"github.com/hashicorp/golang-lru/v2/simplelru", "golang.org/x/time/rate", prom}},
+			[]string{"github.com/hashicorp/golang-lru/v2/simplelru", "golang.org/x/time/rate", sys, prom}},
 		{"cmd/internal/gateway", "the port for peers and the stack behind it",
 			[]string{"cmd/internal/config", "cmd/internal/private", "router/transport/wireguard", "stack"}, nil},
 		{"cmd/internal/laptop", "this machine: the TUN, its network, sleep, portals and trusted networks; what it finds out becomes conditions of the policy",

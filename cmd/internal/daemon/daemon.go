@@ -202,7 +202,9 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		opened.add(d.gateway.Close)
 		d.egress.Add(policy.EgressPeers, d.gateway)
 	}
-	d.enrol, err = enrol.Open(ctx, enrol.Config{Listen: cfg.Listen.Enrol, Gateway: folders{d}, Registry: d.registry, Log: d.log})
+	d.enrol, err = enrol.Open(ctx, enrol.Config{
+		Listen: cfg.Listen.Enrol, Gateway: folders{d}, Mark: d.laptop.Outside().Mark, Registry: d.registry, Log: d.log,
+	})
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ type Gateway interface {
 type Config struct {
 	Listen   *config.EnrolListen   // nil: nobody is invited
 	Gateway  Gateway               // whose peers they become
+	Mark     uint32                // of the port's connections, on Linux; 0: none
 	Registry prometheus.Registerer // nil: nothing is counted
 	Log      *slog.Logger          // nil: nothing is logged
 }
@@ -71,14 +72,14 @@ func Open(ctx context.Context, c Config) (*Enrolment, error) {
 	if e.listen == nil {
 		return e, nil
 	}
-	if err := e.open(ctx); err != nil {
+	if err := e.open(ctx, c.Mark); err != nil {
 		_ = e.Close()
 		return nil, err
 	}
 	return e, nil
 }
 
-func (e *Enrolment) open(ctx context.Context) error {
+func (e *Enrolment) open(ctx context.Context, mark uint32) error {
 	folder := e.listen.Folder
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return e.mend("folder", err, "make it, and give it to the user that penstock runs as")
@@ -98,7 +99,7 @@ func (e *Enrolment) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", e.listen.Address)
+	l, err := (&net.ListenConfig{Control: marked(mark)}).Listen(ctx, "tcp", e.listen.Address)
 	if err != nil {
 		return e.mend("address", err, "stop the program that uses it, or choose another address")
 	}

@@ -56,11 +56,11 @@ func (l *limit) begin(from netip.Prefix, now time.Time) bool {
 	return own.AllowN(now, 1) && (!known || l.all.TokensAt(now) >= 1)
 }
 
-// failed notes that an attempt failed.
-func (l *limit) failed(now time.Time) {
+// failed notes that an attempt failed, and reports whether there are few enough for each to be told.
+func (l *limit) failed(now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.all.AllowN(now, 1)
+	return l.all.AllowN(now, 1)
 }
 
 // succeeded forgets what a source did before: others may join from the same address.

@@ -61,7 +61,9 @@ func TestABrowserJoins(t *testing.T) {
 	tab := browser(t)
 	w := newWorld(t).open(t)
 	link := w.invite(t, "ana")
-	text := func(id string) string { return evaluate[string](t, tab, `document.getElementById("`+id+`").textContent`) }
+	text := func(id string) string {
+		return evaluate[string](t, tab, `document.getElementById("`+id+`").textContent`)
+	}
 	shown := func(id string) bool { return evaluate[bool](t, tab, `!document.getElementById("`+id+`").hidden`) }
 	const click = `document.getElementById("join").click()` + `, true`
 

@@ -31,7 +31,10 @@ type server struct {
 	enrolment *Enrolment
 	listener  net.Listener
 	http      *http.Server
-	joining   sync.WaitGroup // requests that write peers: a client that leaves does not stop one half way
+
+	mu       sync.Mutex // guards below
+	stopping bool
+	joining  sync.WaitGroup // requests that write peers: a client that leaves does not stop one half way
 }
 
 func newServer(l net.Listener, e *Enrolment) *server {
@@ -61,6 +64,9 @@ func (s *server) run(ctx context.Context) error {
 	if !stop() {
 		<-stopped
 	}
+	s.mu.Lock()
+	s.stopping = true
+	s.mu.Unlock()
 	s.joining.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
@@ -130,27 +136,45 @@ func (s *server) join(w http.ResponseWriter, r *http.Request) {
 	from := sourceOf(r)
 	if !e.limit.begin(from, now) {
 		w.Header().Set("Retry-After", "60")
-		e.refuse(w, r, "", &refusal{why: isLimited, said: "too many attempts: wait a minute and try again"})
+		e.refuse(w, r, "", slog.LevelDebug, &refusal{why: isLimited, said: "too many attempts: wait a minute and try again"})
 		return
 	}
 	token, key, no := read(w, r)
 	name, file := "", ""
+	if no == nil && !s.enter() {
+		no = failure(http.ErrServerClosed)
+	}
 	if no == nil {
-		s.joining.Add(1)
 		defer s.joining.Done()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), redeemLimit)
 		defer cancel()
 		name, file, no = e.redeem(ctx, token, key)
 	}
 	if no != nil {
-		e.limit.failed(now)
-		e.refuse(w, r, name, no)
+		level := slog.LevelWarn
+		if !e.limit.failed(now) {
+			level = slog.LevelDebug // a flood does not fill the log
+		}
+		if no.why == isFailed {
+			level = slog.LevelError
+		}
+		e.refuse(w, r, name, level, no)
 		return
 	}
 	e.limit.succeeded(from)
 	e.attempts.WithLabelValues(string(isAccepted)).Inc()
 	e.log.Info("a peer has joined by invitation", "peer", name, "from", r.RemoteAddr)
 	write(w, http.StatusOK, answer{Name: name, Config: file})
+}
+
+// enter notes that somebody joins, unless penstock stops. The caller calls joining.Done.
+func (s *server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopping {
+		s.joining.Add(1)
+	}
+	return !s.stopping
 }
 
 // read reads a request.
@@ -183,18 +207,18 @@ func sourceOf(r *http.Request) netip.Prefix {
 }
 
 // refuse answers, counts and logs a refusal.
-func (e *Enrolment) refuse(w http.ResponseWriter, r *http.Request, name string, no *refusal) {
+func (e *Enrolment) refuse(w http.ResponseWriter, r *http.Request, name string, level slog.Level, no *refusal) {
 	e.attempts.WithLabelValues(string(no.why)).Inc()
-	status, level := http.StatusForbidden, slog.LevelWarn
+	status := http.StatusForbidden
 	switch no.why {
 	case isLimited:
-		status, level = http.StatusTooManyRequests, slog.LevelDebug // a flood does not fill the log
+		status = http.StatusTooManyRequests
 	case isMalformed:
 		status = http.StatusBadRequest
 	case isClash:
 		status = http.StatusConflict
 	case isFailed:
-		status, level = http.StatusInternalServerError, slog.LevelError
+		status = http.StatusInternalServerError
 	}
 	attrs := []any{"reason", string(no.why), "from", r.RemoteAddr}
 	if name != "" {

@@ -148,7 +148,9 @@ func TestLimits(t *testing.T) {
 		if !l.begin(at(i), noon) {
 			t.Fatalf("source %d is not heard once", i)
 		}
-		l.failed(noon)
+		if told := l.failed(noon); told != (i < allBurst) {
+			t.Fatalf("failure %d: told is %v, want the first %d in the log", i, told, allBurst)
+		}
 	}
 	if l.sources.Len() != mostSources {
 		t.Errorf("%d sources are remembered, want %d", l.sources.Len(), mostSources)
