@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"io"
 	"net/http"
 	"os"
@@ -210,6 +212,46 @@ func TestPeopleJoinAGatewayThatCapturesItsOwnMachine(t *testing.T) {
 	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
 	if r := w.join(t, w.Laptop, w.invite(t, "laptop"), "corp.conf"); r.code != 0 {
 		t.Errorf("got %s", r)
+	}
+	w.untilPeers(t, "laptop idle")
+}
+
+// laptop [penstock join, curl] --- HTTPS, with a certificate of an authority's ---> [penstock] gateway
+func TestPeopleJoinAGatewayWithACertificateInFiles(t *testing.T) {
+	t.Parallel()
+	w := newEnrolWorld(t)
+	pair, err := w.CA.Certificate(netlab.GatewayIPv4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var chain []byte
+	for _, der := range pair.Certificate {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	w.write(t, "cert.pem", string(chain))
+	w.write(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	w.edit(t, "gateway.yaml", "folder: enrol", "folder: enrol, certificate: cert.pem, private_key: {file: key.pem}")
+	chmod(t, w.path("cert.pem"), 0o644) // a certificate is no secret
+	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
+	link := w.invite(t, "laptop")
+	if strings.Contains(link[strings.Index(link, "#"):], ".") {
+		t.Errorf("the link pins a certificate that others vouch for: %s", link)
+	}
+	if r := w.join(t, w.Laptop, link, "strange.conf"); r.code != 1 || !strings.Contains(r.stderr, "somebody may be in between") {
+		t.Errorf("a laptop that does not know the authority: got %s", r)
+	}
+	page := run(t, w.Laptop, program(t, "curl"), "-sS", "--noproxy", "*", "--cacert", netlab.CAFile, enrolURL+"/join")
+	if page.code != 0 || !strings.Contains(page.stdout, "Make my key and join") {
+		t.Errorf("the page: got %s", page)
+	}
+	cmd := w.Laptop.Command(t.Context(), built("penstock"), "join", link, "-o", w.path("corp.conf"))
+	cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+netlab.CAFile)
+	if r := finish(t, cmd); r.code != 0 {
+		t.Errorf("a laptop that knows it: got %s", r)
 	}
 	w.untilPeers(t, "laptop idle")
 }

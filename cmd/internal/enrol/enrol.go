@@ -105,6 +105,7 @@ func (e *Enrolment) open(ctx context.Context, mark uint32) error {
 	}
 	e.server = newServer(tls.NewListener(newDoor(l), &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate}), e)
 	e.closers = append(e.closers, e.server.close)
+	e.log.Info("invited people can join", "url", e.listen.URL, "address", l.Addr())
 	return nil
 }
 
