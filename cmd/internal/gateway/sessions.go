@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -56,6 +57,9 @@ func (s Sessions) Run(ctx context.Context) error {
 			continue
 		}
 		text, err := json.Marshal(now)
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(s.File), 0o700)
+		}
 		if err == nil {
 			err = private.Replace(s.File, string(text))
 		}

@@ -47,13 +47,9 @@ func WriteNew(path, text string) error {
 	return nil
 }
 
-// Replace makes or replaces a file that only its owner can read, whole or not at all, also if the machine fails meanwhile. It makes
-// the folder if there is none.
+// Replace makes or replaces a file that only its owner can read, whole or not at all, also if the machine fails meanwhile.
 func Replace(path, text string) error {
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
 	temp, err := WriteTemp(dir, text)
 	if err != nil {
 		return err

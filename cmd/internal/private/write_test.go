@@ -8,7 +8,7 @@ import (
 )
 
 func TestReplaceWritesAFileWhole(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "new", "state")
+	path := filepath.Join(t.TempDir(), "state")
 	for _, text := range []string{"first", "second"} {
 		if err := Replace(path, text); err != nil {
 			t.Fatal(err)
