@@ -20,9 +20,10 @@ import (
 type decoder struct {
 	config *Config
 	faults []Fault
-	file   string      // path of the file being read
-	root   string      // of a copy of files; "" for the files themselves
-	peers  *peersFiles // nil: a fault in a file of peers is like any other
+	file   string                                          // path of the file being read
+	root   string                                          // of a copy of files; "" for the files themselves
+	peers  *peersFiles                                     // nil: a fault in a file of peers is like any other
+	fields map[reflect.Type]map[string]reflect.StructField // see fieldsOf
 }
 
 // scalarSetter is a struct that may be written as a single word instead of a mapping.
@@ -151,7 +152,7 @@ func (d *decoder) structure(node ast.Node, v reflect.Value, path string) {
 		d.word(node, v, path)
 		return
 	}
-	fields := fieldsOf(v.Type())
+	fields := d.fieldsOf(v.Type())
 	for _, entry := range m.Values {
 		key := entry.Key.GetToken().Value
 		field, known := fields[key]
@@ -175,6 +176,16 @@ func (d *decoder) structure(node ast.Node, v reflect.Value, path string) {
 			d.fault(node, "add it", "%s has no %s", path, name)
 		}
 	}
+}
+
+// fieldsOf remembers the fields: a gateway with 1,000 peers asks 1,000 times for those of a peer.
+func (d *decoder) fieldsOf(t reflect.Type) map[string]reflect.StructField {
+	fields, ok := d.fields[t]
+	if !ok {
+		fields = fieldsOf(t)
+		d.fields[t] = fields
+	}
+	return fields
 }
 
 // joinable reports whether several files may each give a part of a value of type t.

@@ -4,17 +4,10 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
-	"sync"
 )
 
-// knownFields keeps what fieldsOf found. A gateway with 1,000 peers asks for the fields of a peer 1,000 times.
-var knownFields sync.Map
-
-// fieldsOf returns the fields of a struct type by key. The caller must not change the map.
+// fieldsOf returns the fields of a struct type by key.
 func fieldsOf(t reflect.Type) map[string]reflect.StructField {
-	if known, ok := knownFields.Load(t); ok {
-		return known.(map[string]reflect.StructField)
-	}
 	fields := make(map[string]reflect.StructField)
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -22,7 +15,6 @@ func fieldsOf(t reflect.Type) map[string]reflect.StructField {
 			fields[key] = f
 		}
 	}
-	knownFields.Store(t, fields)
 	return fields
 }
 

@@ -61,7 +61,7 @@ func newDecoder(path string) *decoder {
 		globs: make(map[string]*sections), globbed: make(map[string]*globbed), standing: make(map[string]standing), seen: make(Seen),
 	}
 	setDefaults(reflect.ValueOf(c).Elem())
-	return &decoder{config: c}
+	return &decoder{config: c, fields: make(map[reflect.Type]map[string]reflect.StructField)}
 }
 
 // load calls read, which reads the files, expands the short form and checks everything.
