@@ -6,13 +6,13 @@
 // policy is asked, and a blocked or cached answer is written without an allocation. The slow one is a miss: a bounded worker asks
 // an upstream, the answer is cleaned, cached in wire format, and then answered like a hit.
 //
-//	client -> question -> special names -> policy -> cache ---------------------> filter -> names -> client
-//	                                                   \-> flight -> upstream -> clean -/
+//	client -> question -> special names -> policy -> records -> cache ---------------------> filter -> names -> client
+//	                                                              \-> flight -> upstream -> clean -/
 //
 // The parts stand in packages of their own, and none knows the one above it:
 //
 //	dnsproxy -> upstream, cache -> wire
-//	         -> names, pipe
+//	         -> names, records, pipe
 //
 // [Settings] are what a configuration says, [Compile] makes a [Plan] of them, and a [Server] carries out one plan after another.
 // Upstreams are reached only through [Config.Dialer], so that resolving through a tunnel is a matter of configuration. The server

@@ -8,6 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"penstock/dnsproxy/records"
 	"penstock/dnsproxy/wire"
 	"penstock/policy"
 )
@@ -21,17 +22,20 @@ type exchange struct {
 	to     answerer
 	stream bool        // over TCP: an answer may have 64 KiB
 	dry    bool        // for diagnosis: nothing is counted, logged or remembered
+	inner  bool        // asks for the name behind an alias of our own: nothing is counted or logged
 	flow   policy.Flow // facts about the client; decideName, decideAddr and decideHint fill in the rest
 	names  [1]policy.Name
 
 	q     wire.Question
-	out   []byte // the answer; empty means silence
+	own   *records.Entry // what we know about the name by ourselves; nil if others are asked
+	out   []byte         // the answer; empty means silence
 	begun time.Time
 
 	result   result
 	verdict  policy.Verdict // of the name that decided
 	decided  string         // that name, as a view that ends with the exchange
 	withheld netip.Addr     // an address that was not told, because no flow may go there
+	source   string         // where a name of our own comes from
 	upstream string
 	cache    string // hit, miss, stale, or empty if the cache was not asked
 }
@@ -64,14 +68,15 @@ func (r *resolver) start(client netip.AddrPort, flow *policy.Flow, to answerer) 
 	if ex.flow.Client == 0 {
 		ex.flow.Client = AddressKey(ex.client.Addr())
 	}
-	ex.to, ex.stream, ex.dry, ex.out = to, false, false, ex.out[:0]
-	ex.result, ex.verdict, ex.decided, ex.upstream, ex.cache, ex.withheld = resultDropped, policy.Verdict{}, "", "", "", netip.Addr{}
+	ex.to, ex.stream, ex.dry, ex.inner, ex.own, ex.out = to, false, false, false, nil, ex.out[:0]
+	ex.result, ex.verdict, ex.decided, ex.withheld = resultDropped, policy.Verdict{}, "", netip.Addr{}
+	ex.source, ex.upstream, ex.cache = "", "", ""
 	return ex
 }
 
 // finish counts and logs the query, and then sends the answer: a client that has its answer finds it counted.
 func (r *resolver) finish(ctx context.Context, ex *exchange) {
-	if !ex.dry {
+	if !ex.dry && !ex.inner {
 		r.cfg.Metrics.query(ex.result)
 		if r.cfg.QueryLog != nil && len(ex.q.Name()) > 0 {
 			r.record(ctx, ex)
@@ -80,7 +85,7 @@ func (r *resolver) finish(ctx context.Context, ex *exchange) {
 	if err := ex.to.answer(ex); err != nil && r.cfg.Log.Enabled(ctx, slog.LevelDebug) {
 		r.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "dns answer not sent", slog.Any("src", ex.client), slog.Any("err", err))
 	}
-	ex.to, ex.flow = nil, policy.Flow{}
+	ex.to, ex.own, ex.flow = nil, nil, policy.Flow{}
 	if cap(ex.out) > maxPooled {
 		ex.out = nil
 	}

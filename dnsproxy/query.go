@@ -27,6 +27,7 @@ type Answer struct {
 	Decided  string         // that name: the question, or one behind it
 	Withheld netip.Addr     // an address that the client is not told, because no flow of it may go there
 	Result   string         // as in penstock_dns_queries_total
+	Source   string         // where a name of our own comes from: see records.Record.From
 	Upstream string         // name of the upstream that answered, now or when the answer was cached
 	Cache    string         // "hit", "miss", "stale", or "" if the cache was not asked
 	Duration time.Duration
@@ -175,7 +176,8 @@ type probe chan Answer
 
 func (p probe) answer(ex *exchange) error {
 	a := Answer{
-		Verdict: ex.verdict, Decided: strings.Clone(ex.decided), Withheld: ex.withheld, Result: ex.result.String(), Upstream: ex.upstream, Cache: ex.cache,
+		Verdict: ex.verdict, Decided: strings.Clone(ex.decided), Withheld: ex.withheld, Result: ex.result.String(),
+		Source: ex.source, Upstream: ex.upstream, Cache: ex.cache,
 	}
 	defer func() { p <- a }()
 	if len(ex.out) == 0 {

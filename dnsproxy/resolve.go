@@ -3,6 +3,7 @@ package dnsproxy
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -44,8 +45,13 @@ func (r *resolver) serve(ctx context.Context, ex *exchange, query []byte) {
 		ex.settle(resultMalformed, wire.AppendEmpty(ex.out, &ex.q, rcode, wire.EDE{}))
 		r.finish(ctx, ex)
 	default:
-		if ex.local(st) || r.judged(ex, st) {
+		ex.own = st.settings.Records.Find(ex.q.Host())
+		switch {
+		case ex.local(st), r.judged(ex, st):
 			r.finish(ctx, ex)
+			return
+		case ex.own != nil:
+			ours{r, ex, st}.reply(ctx)
 			return
 		}
 		v := st.view(ex.q.Host())
@@ -70,6 +76,9 @@ func (ex *exchange) settle(r result, out []byte) { ex.result, ex.out = r, out }
 // judged asks the policy about the question and reports whether ex is settled.
 func (r *resolver) judged(ex *exchange, st *state) bool {
 	ex.decided = ex.q.Host()
+	if ex.inner && ex.verdict.ByName { // a rule that names the alias means what is behind it, too
+		return r.limited(ex)
+	}
 	ex.verdict = r.decideName(ex, ex.decided)
 	if ex.verdict.Action != policy.Forward {
 		r.refuse(ex, st)
@@ -172,14 +181,18 @@ func (r *resolver) answer(ex *exchange, st *state, e *cache.Entry, how result, f
 
 // behind judges the names behind the question, which are CNAME, DNAME and service targets. It reports whether one is refused.
 func (r *resolver) behind(ex *exchange, st *state, e *cache.Entry) bool {
-	for _, target := range e.Targets {
-		if v := r.decideName(ex, target); v.Action != policy.Forward {
-			ex.verdict, ex.decided = v, target
-			r.refuse(ex, st)
-			return true
-		}
+	return slices.ContainsFunc(e.Targets, func(target string) bool { return r.targetRefused(ex, st, target) })
+}
+
+// targetRefused judges a name behind an alias. It reports whether the policy refused it.
+func (r *resolver) targetRefused(ex *exchange, st *state, target string) bool {
+	v := r.decideName(ex, target)
+	if v.Action == policy.Forward {
+		return false
 	}
-	return false
+	ex.verdict, ex.decided = v, target
+	r.refuse(ex, st)
+	return true
 }
 
 // filterHints returns e without the hints that the client could not use, or nil if packing the rest fails.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"penstock/dnsproxy/records"
 	"penstock/dnsproxy/upstream"
 )
 
@@ -56,6 +57,9 @@ type Settings struct {
 	Upstreams []Upstream
 	Select    Selection
 	Zones     []Zone
+	// Records are names that the server knows by itself. Upstreams are not asked for them. A peer is told none of their
+	// addresses that it may not reach, and nothing at all about a name that has no others. May be nil.
+	Records *records.Book
 
 	// Clients limits who is answered on host sockets (ServePacketConn, ServeListener); others meet silence. Empty means everybody.
 	Clients []netip.Prefix

@@ -68,6 +68,9 @@ func dnsVerdict(a control.DNSAnswer) string {
 	if a.Decided != "" {
 		text += " for " + a.Decided
 	}
+	if a.Source != "" {
+		text += ", known from the " + a.Source
+	}
 	switch {
 	case a.Cache == "stale":
 		text += ", from the cache although it has expired: no upstream answers"

@@ -27,6 +27,11 @@ func TestDNSVerdicts(t *testing.T) {
 			"NOERROR for x.example A, from the cache, first from main, in 12.3ms"},
 		{"an expired one", answer(func(a *control.DNSAnswer) { a.Cached, a.Cache, a.Upstream = true, "stale", "main" }),
 			"NOERROR for x.example A, from the cache although it has expired: no upstream answers, in 12.3ms"},
+		{"of our own", answer(func(a *control.DNSAnswer) { a.Source = "record at a.yaml:7" }), "NOERROR for x.example A, known from the record at a.yaml:7, in 12.3ms"},
+		{"hidden from a peer", answer(func(a *control.DNSAnswer) {
+			a.Rcode, a.Rule, a.Source, a.Reason = "NXDOMAIN", "lan", "peer ana", "hidden: no flow of the client may go to 10.99.0.2"
+		}),
+			"NXDOMAIN for x.example A, rule lan, known from the peer ana, hidden: no flow of the client may go to 10.99.0.2, in 12.3ms"},
 		{"blocked for a name behind it", answer(func(a *control.DNSAnswer) {
 			a.Rcode, a.Rule, a.Category, a.Decided = "NXDOMAIN", "ads", "ads", "t.example"
 		}),

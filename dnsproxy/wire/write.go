@@ -48,12 +48,17 @@ func count(out []byte, section int) {
 
 // AppendRecord appends a record of the question's own name.
 func AppendRecord(out []byte, section int, rtype uint16, ttl time.Duration, data ...[]byte) []byte {
+	return AppendRecordOf(out, HeaderLen, section, rtype, ttl, data...)
+}
+
+// AppendRecordOf appends a record of the name that stands at an offset of the answer, below 16384.
+func AppendRecordOf(out []byte, owner, section int, rtype uint16, ttl time.Duration, data ...[]byte) []byte {
 	count(out, section)
 	size := 0
 	for _, d := range data {
 		size += len(d)
 	}
-	out = append(out, 0xc0, HeaderLen)
+	out = binary.BigEndian.AppendUint16(out, 0xc000|uint16(owner))
 	out = binary.BigEndian.AppendUint16(out, rtype)
 	out = binary.BigEndian.AppendUint16(out, dns.ClassINET)
 	out = binary.BigEndian.AppendUint32(out, uint32(ttl/time.Second))
@@ -64,21 +69,26 @@ func AppendRecord(out []byte, section int, rtype uint16, ttl time.Duration, data
 	return out
 }
 
-// appendSOA appends the SOA that makes a negative answer cacheable for ttl.
-func appendSOA(out []byte, ttl time.Duration) []byte {
+// AppendSOA appends the SOA of the question's own name that makes a negative answer cacheable for ttl.
+func AppendSOA(out []byte, ttl time.Duration) []byte {
 	var minimum [4]byte
 	binary.BigEndian.PutUint32(minimum[:], uint32(ttl/time.Second))
 	return AppendRecord(out, 2, dns.TypeSOA, ttl, soaTail, minimum[:])
 }
 
-// AppendAddr appends an A or AAAA record.
+// AppendAddr appends an A or AAAA record of the question's own name.
 func AppendAddr(out []byte, addr netip.Addr, ttl time.Duration) []byte {
+	return AppendAddrOf(out, HeaderLen, addr, ttl)
+}
+
+// AppendAddrOf appends an A or AAAA record of the name that stands at an offset of the answer.
+func AppendAddrOf(out []byte, owner int, addr netip.Addr, ttl time.Duration) []byte {
 	if addr.Is4() {
 		a := addr.As4()
-		return AppendRecord(out, 1, dns.TypeA, ttl, a[:])
+		return AppendRecordOf(out, owner, 1, dns.TypeA, ttl, a[:])
 	}
 	a := addr.As16()
-	return AppendRecord(out, 1, dns.TypeAAAA, ttl, a[:])
+	return AppendRecordOf(out, owner, 1, dns.TypeAAAA, ttl, a[:])
 }
 
 // OPTLen is the size of the OPT record that AppendOPT appends.
@@ -124,5 +134,5 @@ func AppendEmpty(out []byte, q *Question, rcode int, e EDE) []byte {
 
 // AppendNegative writes a whole negative answer with an SOA: NXDOMAIN, or no data with NOERROR.
 func AppendNegative(out []byte, q *Question, rcode int, ttl time.Duration, e EDE) []byte {
-	return AppendOPT(appendSOA(Begin(out, q, rcode), ttl), q, rcode, e)
+	return AppendOPT(AppendSOA(Begin(out, q, rcode), ttl), q, rcode, e)
 }

@@ -27,6 +27,12 @@ func (k dnsChecker) dns() {
 			zones[domain] = s.Pos
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(k.DNS.Records)) {
+		k.record("dns.records."+name, k.DNS.Records[name])
+	}
+	if k.DNS.Peers != "" && k.Listen.WireGuard == nil {
+		k.fault("dns.peers", "add listen: {wireguard: ...}, or remove dns.peers", "there are no peers to have names in %s", k.DNS.Peers)
+	}
 	k.blockAnswer("dns.block", k.DNS.Block)
 	known := append(slices.Sorted(maps.Keys(k.Categories)), starter...)
 	for _, name := range slices.Sorted(maps.Keys(k.DNS.BlockCategory)) {
@@ -56,6 +62,23 @@ func (k dnsChecker) blockAnswer(path string, b BlockAnswer) {
 	}
 	if b.TTL > maxTTL {
 		k.fault(path+".ttl", "write a shorter time, for example 30s", "%s.ttl is longer than DNS can say, %v", path, maxTTL)
+	}
+}
+
+// record checks what can be said of a record without the others. Package dnsproxy/records checks the rest.
+func (k dnsChecker) record(path string, r Record) {
+	for i, a := range r.A {
+		if !a.Is4() {
+			k.fault(fmt.Sprintf("%s.a[%d]", path, i), "write it under aaaa", "%v is no IPv4 address", a)
+		}
+	}
+	for i, a := range r.AAAA {
+		if a.Is4() {
+			k.fault(fmt.Sprintf("%s.aaaa[%d]", path, i), "write it under a", "%v is no IPv6 address", a)
+		}
+	}
+	if r.TTL > maxTTL || r.TTL < time.Second {
+		k.fault(path+".ttl", "write a time such as 60s", "%s.ttl is %v, and DNS can say 1s to %v", path, r.TTL, maxTTL)
 	}
 }
 

@@ -25,7 +25,7 @@ func (k listenChecker) peers() {
 	slices.SortStableFunc(order, func(a, b int) int {
 		return cmp.Compare(k.standing[k.Peers[a].Pos.File], k.standing[k.Peers[b].Pos.File])
 	})
-	taken := claims{own: k.ownPublicKey(), names: make(map[string]int), keys: make(map[string]int), single: make(map[netip.Addr]int)}
+	taken := claims{own: k.ownPublicKey(), inDNS: k.DNS.Peers != "", names: make(map[string]int), keys: make(map[string]int), single: make(map[netip.Addr]int)}
 	for _, i := range order {
 		k.peer(i, taken.own)
 		k.clashes(i, taken.add(i, k.Peers[i]))
@@ -36,6 +36,9 @@ func (k listenChecker) peers() {
 func (k listenChecker) peer(i int, gateway string) {
 	p, path := k.Peers[i], fmt.Sprintf("peers[%d]", i)
 	k.name(path+".name", "peer", p.Name)
+	if k.DNS.Peers != "" && strings.EqualFold(p.Name, GatewayName) {
+		k.fault(path+".name", "choose another name", "the gateway itself is %s.%s: see dns.peers, at %s", GatewayName, k.DNS.Peers, k.Position("dns.peers"))
+	}
 	switch {
 	case p.PublicKey == noKey:
 		k.fault(path+".public_key", "write what penstock pubkey prints", "the public key of peer %s is zero, which is nobody's", p.Name)
@@ -70,6 +73,9 @@ func (k listenChecker) peer(i int, gateway string) {
 		}
 	}
 }
+
+// GatewayName is the name of the gateway itself in dns.peers.
+const GatewayName = "gateway"
 
 // noKey is 32 zero bytes.
 const noKey = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
@@ -110,6 +116,7 @@ func (k listenChecker) clashes(i int, found map[int][]clash) {
 // claims are what peers have that no two may share, each with the index of its peer.
 type claims struct {
 	own         string // public key of the gateway, which is a fault of its own
+	inDNS       bool   // names are those of hosts, too, where capitals make no difference
 	names, keys map[string]int
 	single      map[netip.Addr]int
 	networks    []claim // of more than one address
@@ -126,10 +133,14 @@ type clash struct{ field, what string }
 // add adds what a peer has, and returns what others have of it.
 func (c *claims) add(i int, p Peer) map[int][]clash {
 	found := make(map[int][]clash)
-	if other, taken := c.names[p.Name]; taken {
+	name := p.Name
+	if c.inDNS {
+		name = strings.ToLower(name)
+	}
+	if other, taken := c.names[name]; taken {
 		found[other] = append(found[other], clash{"name", "name"})
 	} else {
-		c.names[p.Name] = i
+		c.names[name] = i
 	}
 	if other, taken := c.keys[p.PublicKey]; taken && p.PublicKey != c.own && isWireGuardKey(p.PublicKey) {
 		found[other] = append(found[other], clash{"public_key", "public key"})

@@ -189,6 +189,10 @@ type Metrics struct {
 	Listen string `yaml:"listen"`
 	// Peers adds the handshake and the bytes of each peer of a gateway. That is three series for each, with its name.
 	Peers bool `yaml:"peers"`
+	// Compat is wireguard for three more series of each peer, with the names and labels of prometheus_wireguard_exporter, so that
+	// its dashboards go on: wireguard_sent_bytes_total, wireguard_received_bytes_total and wireguard_latest_handshake_seconds. The
+	// label interface is penstock.
+	Compat string `yaml:"compat" oneof:"wireguard"`
 }
 
 // Control configures the control socket.

@@ -31,6 +31,11 @@ type scalarSetter interface {
 	setScalar(text string) error
 }
 
+// shortened is a struct that may be written as one of its values, alone or in a list, instead of a mapping.
+type shortened interface {
+	short() (pointer any)
+}
+
 // fault notes what is wrong with a node.
 func (d *decoder) fault(node ast.Node, mend, format string, args ...any) {
 	d.faultAt(d.position(node), mend, format, args...)
@@ -128,6 +133,9 @@ func (d *decoder) mapping(node ast.Node, v reflect.Value, path string) {
 		item := reflect.New(v.Type().Elem()).Elem()
 		setDefaults(item)
 		d.named(entry.Value, item, at)
+		if pos := nameOf(item); pos.IsValid() {
+			pos.Set(reflect.ValueOf(d.position(entry.Key)))
+		}
 		v.SetMapIndex(reflect.ValueOf(name), item)
 	}
 }
@@ -142,12 +150,28 @@ func (d *decoder) named(node ast.Node, v reflect.Value, path string) {
 	d.config.positions = outer
 }
 
+// nameOf returns the field of a struct that says where its name is written. It is invalid if there is none.
+func nameOf(v reflect.Value) reflect.Value {
+	if v.Kind() != reflect.Struct {
+		return reflect.Value{}
+	}
+	return v.FieldByName("NamePos")
+}
+
 // structure decodes a mapping with known keys, or the single word that may replace it.
 func (d *decoder) structure(node ast.Node, v reflect.Value, path string) {
 	if pos := v.FieldByName("Pos"); pos.IsValid() {
 		pos.Set(reflect.ValueOf(d.position(node)))
 	}
 	m, ok := node.(*ast.MappingNode)
+	if ok {
+		_, torn := tornApart(m)
+		ok = !torn
+	}
+	if s, is := v.Addr().Interface().(shortened); is && !ok {
+		d.value(node, reflect.ValueOf(s.short()).Elem(), path, "")
+		return
+	}
 	if !ok {
 		d.word(node, v, path)
 		return

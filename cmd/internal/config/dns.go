@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -20,6 +21,16 @@ type DNS struct {
 	// Split sends the questions for some domains to other upstreams. The longest suffix wins. If they fail, no other upstream
 	// is asked. A peer that the rules let reach none of a name's addresses, on any port, is told that it has none.
 	Split []Split `yaml:"split"`
+	// Records are names that penstock answers for by itself, here and to peers; nobody else is asked for them. In short, a name has
+	// its address, or a list of them: {wiki.corp.example: 10.20.0.10}. A name that begins with *. needs quotes, and stands for all
+	// names below that have no records. An address gets a reverse name, too: that of the first record which has it. A peer
+	// that the rules let reach none of a name's addresses, on any port, is told that there is no such name.
+	Records map[string]Record `yaml:"records"`
+	// Peers is a domain in which each peer of a gateway has its name, for example peers.example: ana.peers.example, with the
+	// addresses in allowed_ips that stand for one host, and their reverse names. The gateway itself is gateway.peers.example. A
+	// disabled or expired peer has no name. The domain must be for nothing else: no other server is asked for names in it. A
+	// peer sees its own name, the gateway's, and those of peers that it may reach.
+	Peers string `yaml:"peers"`
 	// AllowPrivate lists domains outside of Split whose answers may be private addresses; "." is all names. Default: all names
 	// if the upstreams come from transports, otherwise none.
 	AllowPrivate []string `yaml:"allow_private"`
@@ -60,6 +71,35 @@ type Split struct {
 
 	Pos Position `yaml:"-"`
 }
+
+// Record is what penstock knows about a name.
+type Record struct {
+	// A is the IPv4 addresses.
+	A []netip.Addr `yaml:"a"`
+	// AAAA is the IPv6 addresses.
+	AAAA []netip.Addr `yaml:"aaaa"`
+	// CNAME is the name that this one is an alias of. It may be one that others know. Nothing else may stand beside it.
+	CNAME string `yaml:"cname"`
+	// TXT is texts.
+	TXT []string `yaml:"txt"`
+	// MX is where mail goes, each a preference and a host: "10 mail.corp.example".
+	MX []string `yaml:"mx"`
+	// SRV is where a service is, each a priority, a weight, a port and a host: "0 5 5060 sip.corp.example".
+	SRV []string `yaml:"srv"`
+	// TTL is how long a client may remember the answer.
+	TTL time.Duration `yaml:"ttl" default:"60s"`
+
+	// Short is the addresses of a name that has nothing else.
+	Short []netip.Addr `yaml:"-"`
+	// NamePos is where the name is written, Pos what it has.
+	NamePos Position `yaml:"-"`
+	Pos     Position `yaml:"-"`
+}
+
+func (r *Record) short() any { return &r.Short }
+
+// Addresses returns all addresses.
+func (r *Record) Addresses() []netip.Addr { return slices.Concat(r.Short, r.A, r.AAAA) }
 
 // BlockAnswer is how a blocked name is answered.
 type BlockAnswer struct {

@@ -130,7 +130,11 @@ func (c *Config) Position(path string) Position {
 
 // Fault makes a fault of the value at a path, for callers who find it later than Load: a port in use, a name taken.
 func (c *Config) Fault(path, message, mend string) Fault {
-	pos := c.Position(path)
+	return c.FaultAt(c.Position(path), message, mend)
+}
+
+// FaultAt is Fault for a place in a file.
+func (c *Config) FaultAt(pos Position, message, mend string) Fault {
 	return Fault{Pos: pos, Message: message, Mend: mend, Excerpt: c.excerpt(pos)}
 }
 
@@ -229,7 +233,11 @@ func (d *decoder) syntax(err error) {
 		return
 	}
 	p := placed.GetToken().Position
-	d.faultAt(Position{File: d.file, Line: p.Line, Column: p.Column}, "", "not YAML: %s", placed.GetMessage())
+	pos, mend := Position{File: d.file, Line: p.Line, Column: p.Column}, ""
+	if strings.HasPrefix(strings.TrimLeft(d.config.excerpt(pos), " "), "*.") || strings.HasPrefix(placed.GetToken().Origin, "*") {
+		mend = "put quotes around a name that begins with *"
+	}
+	d.faultAt(pos, mend, "not YAML: %s", placed.GetMessage())
 }
 
 // include reads the files that a file names, before the file itself.

@@ -246,11 +246,12 @@ type DNSAnswer struct {
 	Type       string    `json:"type"`
 	Rcode      string    `json:"rcode"`            // NOERROR, NXDOMAIN, ...
 	Answers    []string  `json:"answers"`          // records in presentation format
-	Reason     string    `json:"reason,omitempty"` // why, as the client sees it
+	Reason     string    `json:"reason,omitempty"` // why, as the client sees it, or why it does not see the name
 	Rule       string    `json:"rule,omitempty"`
 	Category   string    `json:"category,omitempty"`
 	Decided    string    `json:"decided,omitempty"` // the name that decided, if it is one behind Name
 	Hits       []ListHit `json:"hits,omitempty"`    // of that name
+	Source     string    `json:"source,omitempty"`  // of a name that penstock knows by itself: its record, or the peer
 	Upstream   string    `json:"upstream,omitempty"`
 	Cache      string    `json:"cache,omitempty"` // hit, miss or stale
 	Cached     bool      `json:"cached,omitempty"`

@@ -68,7 +68,7 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 			}
 			return float64(d.live.Now().Number)
 		}),
-		report.NewCollector(d.process.Load, d.began.Metrics.Peers),
+		report.NewCollector(d.process.Load, d.began.Metrics),
 	)
 	return m
 }

@@ -47,7 +47,7 @@ func TestReadmeConfigurationsAreGood(t *testing.T) {
 	key, server := wireguard.GeneratePrivateKey(), wireguard.GeneratePrivateKey()
 	profile := "[Interface]\nPrivateKey = " + key.Reveal() + "\nAddress = 10.99.0.2/32, fd99::2/128\nDNS = 10.99.0.1\n" +
 		"[Peer]\nPublicKey = " + server.Public().String() + "\nEndpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0, ::/0\n"
-	for _, mark := range []string{"laptop", "filter", "gateway", "ntp", "enrol"} {
+	for _, mark := range []string{"laptop", "filter", "gateway", "names", "ntp", "enrol"} {
 		t.Run(mark, func(t *testing.T) {
 			dir := t.TempDir()
 			for name, text := range map[string]string{mark + ".yaml": snippet(t, mark), "hq.conf": profile, "gateway.key": key.Reveal() + "\n", "extra.txt": "casino.example\n"} {

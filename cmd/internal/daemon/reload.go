@@ -136,6 +136,7 @@ func (f folders) Expire(now time.Time) error {
 		return nil
 	}
 	f.d.log.Info("who may connect has changed, because peers have expired")
+	defer f.d.dns.follow() // who has expired has no name any more
 	return f.d.use(next)
 }
 

@@ -42,6 +42,7 @@ func (e *Edition) DNS(naming []egress.Naming, access *Access) dnsproxy.Settings 
 		Timeout:         cfg.DNS.Timeout,
 		MaxInFlight:     cfg.Limits.DNSQueries,
 		Upstreams:       upstreams(cfg.DNS.Upstreams),
+		Records:         e.Names,
 	}
 	if len(s.Clients) == 0 {
 		s.Clients = iprange.Near() // attackers could use an open resolver to flood others

@@ -18,6 +18,7 @@ import (
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/lists"
+	"penstock/dnsproxy/records"
 	"penstock/policy"
 	"penstock/router/clients"
 )
@@ -32,6 +33,7 @@ type Edition struct {
 	Egress  *egress.Plan
 	Gateway *gateway.Plan // nil without listen.wireguard
 	Status  []lists.Status
+	Names   *records.Book // that penstock knows by itself; nil if there are none
 
 	untested []string // warnings about tests to addresses that nobody has
 
@@ -86,6 +88,8 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 	fail(err)
 	e.Policy, err = policy.New(policyConfig(cfg, e.Lists.Set))
 	fail(err)
+	e.Names, err = e.names(now)
+	fail(err)
 	fail(e.checkDNS())
 	if len(errs) > 0 {
 		return nil, faults(errs...)
@@ -106,7 +110,7 @@ func (e *Edition) Files() []string {
 // Warnings returns one sentence for each probable mistake: surprises of the short form, rules that no flow can reach, ignored
 // profile lines, tests that are left out, and missing lists.
 func (e *Edition) Warnings() []string {
-	list := slices.Concat(e.Config.Warnings(), e.Policy.Warnings(), e.Egress.Warnings(), e.untested)
+	list := slices.Concat(e.Config.Warnings(), e.Policy.Warnings(), e.Egress.Warnings(), e.nameless(), e.untested)
 	for _, s := range e.Status {
 		if s.Err != nil {
 			list = append(list, fmt.Sprintf("category %s: %v", s.Category, s.Err))
@@ -127,7 +131,11 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 	if old.Gateway != nil {
 		next.Gateway = old.Gateway.WithPeersOf(e.Gateway)
 	}
-	if err := next.checkDNS(); err != nil {
+	var err error
+	if next.Names, err = next.names(next.at); err == nil {
+		err = next.checkDNS()
+	}
+	if err != nil {
 		return nil, faults(err)
 	}
 	return &next, nil
@@ -154,6 +162,7 @@ func (e *Edition) At(now time.Time) (next *Edition, changed bool) {
 	copied := *e
 	copied.at = now
 	copied.Clients, copied.Gateway = clients.NewBook(bookPeers(e.Config, now), e.Clients), e.Gateway.At(now)
+	copied.Names, _ = copied.names(now) // Compile has reported what is wrong with them
 	return &copied, true
 }
 

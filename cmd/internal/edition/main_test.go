@@ -47,6 +47,21 @@ AllowedIPs = 0.0.0.0/0
 // loadIn reads a configuration in a directory, which has the files that configurations here name.
 func loadIn(t *testing.T, dir, text string) *config.Config {
 	t.Helper()
+	cfg, err := config.Load(writtenIn(t, dir, text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// written writes a configuration to a directory of its own, and returns its path.
+func written(t *testing.T, text string) string {
+	t.Helper()
+	return writtenIn(t, t.TempDir(), text)
+}
+
+func writtenIn(t *testing.T, dir, text string) string {
+	t.Helper()
 	for name, text := range map[string]string{"server.key": serverKey, "bets.txt": "casino.example\n", "corp.conf": corpConf, "p.yaml": text} {
 		path := filepath.Join(dir, name)
 		if _, err := os.Stat(path); err == nil && name != "p.yaml" {
@@ -54,11 +69,7 @@ func loadIn(t *testing.T, dir, text string) *config.Config {
 		}
 		write(t, path, text)
 	}
-	cfg, err := config.Load(filepath.Join(dir, "p.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cfg
+	return filepath.Join(dir, "p.yaml")
 }
 
 func write(t *testing.T, path, text string) {

@@ -55,10 +55,15 @@ type Questions struct {
 	Own func(netip.Addr) bool // reports whether an address is one of the host's
 }
 
-// DecideName judges a name, or an address in the answer for it.
+// DecideName judges a name, or an address in the answer for it. A peer knows its own addresses, and those at which it asks: they
+// are no reason to hide a name from it.
 func (q Questions) DecideName(f policy.Flow) policy.Verdict {
-	if f.Dst.Addr().IsValid() {
-		f.Place = q.Now().PlaceFor(f.Client, f.Dst.Addr(), q.Own)
+	if dst := f.Dst.Addr(); dst.IsValid() {
+		f.Place = q.Now().PlaceFor(f.Client, dst, q.Own)
+		key, isPeer := q.Now().Clients.Peer(dst)
+		if f.Place == policy.Service || isPeer && key == f.Client {
+			f.Dst, f.Place = netip.AddrPort{}, policy.Elsewhere
+		}
 	}
 	return q.Live.DecideName(f)
 }

@@ -258,10 +258,13 @@ func (d *DNS) DNSQuery(ctx context.Context, q control.DNSQuery) (control.DNSAnsw
 	}
 	res := control.DNSAnswer{
 		Name: a.Name, Type: a.Type, Rcode: a.Rcode, Answers: a.Records, Reason: a.Reason, Rule: a.Verdict.Rule, Category: a.Verdict.Category,
-		Upstream: a.Upstream, Cache: a.Cache, Cached: a.Cache == "hit" || a.Cache == "stale", Took: a.Duration.Seconds(),
+		Source: a.Source, Upstream: a.Upstream, Cache: a.Cache, Cached: a.Cache == "hit" || a.Cache == "stale", Took: a.Duration.Seconds(),
 	}
 	if host, err := policy.CanonicalName(q.Name); err == nil && a.Decided != "" && a.Decided != host {
 		res.Decided = a.Decided
+	}
+	if a.Withheld.IsValid() && a.Source != "" { // the client is not told even that there is such a name
+		res.Reason = "hidden: no flow of the client may go to " + a.Withheld.String()
 	}
 	if a.Decided != "" {
 		res.Hits = find(now.Lists, a.Decided, d.Log)
@@ -331,12 +334,15 @@ func addressesIn(a dnsproxy.Answer) []netip.Addr {
 	return list
 }
 
-// resolverOf returns the upstream that answers for the name that a flow is judged by.
+// resolverOf returns the upstream that answers for the name that a flow is judged by, or where a name of our own comes from.
 func (d *DNS) resolverOf(f policy.Flow) string {
 	if len(f.Names) == 0 {
 		return ""
 	}
 	host, s := f.Names[0].Host, d.Settings()
+	if own := s.Records.Find(host); own != nil {
+		return own.From
+	}
 	best, line := -1, ""
 	for _, z := range s.Zones {
 		for _, domain := range z.Domains {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/health"
 )
 
@@ -84,7 +85,7 @@ func TestTargetsDecideWhetherPenstockIsReady(t *testing.T) {
 		}
 		want := fmt.Sprintf("# HELP penstock_health_target_up 1 if a health target was reached when it was last dialled, else 0.\n"+
 			"# TYPE penstock_health_target_up gauge\npenstock_health_target_up{target=%q} %d\n", row.target, row.up)
-		c := NewCollector(func() *Process { return w.status }, false)
+		c := NewCollector(func() *Process { return w.status }, config.Metrics{})
 		if err := testutil.CollectAndCompare(c, strings.NewReader(want), "penstock_health_target_up"); err != nil {
 			t.Error(err)
 		}

@@ -1,30 +1,35 @@
 package report
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/control"
 	"penstock/router/transport"
 )
 
 // Collector collects the state of the process and of its peers at each scrape.
 type Collector struct {
 	process func() *Process // nil before there is one
-	each    bool            // peers by their names too
+	which   config.Metrics
 
 	state, reloaded           *prometheus.Desc
 	target                    *prometheus.Desc
 	peers, badFiles           *prometheus.Desc
 	handshake, received, sent *prometheus.Desc
+	compat                    []*prometheus.Desc // sent, received, handshake
 }
 
-// NewCollector returns the Collector of a process that there may not be yet. With each it has series for each peer.
-func NewCollector(process func() *Process, each bool) *Collector {
+// NewCollector returns the Collector of a process that there may not be yet, with the series that a configuration asks for.
+func NewCollector(process func() *Process, which config.Metrics) *Collector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
-	return &Collector{
+	c := &Collector{
 		process:  process,
-		each:     each,
+		which:    which,
 		state:    desc("penstock_state", "1 for the current state of the process, 0 for the others.", "state"),
 		reloaded: desc("penstock_policy_reload_success", "1 if the last reload succeeded, 0 if it was refused."),
 		target:   desc("penstock_health_target_up", "1 if a health target was reached when it was last dialled, else 0.", "target"),
@@ -36,11 +41,23 @@ func NewCollector(process func() *Process, each bool) *Collector {
 		received:  desc("penstock_peer_received_bytes_total", "Bytes received from a peer. Needs metrics.peers.", "peer"),
 		sent:      desc("penstock_peer_sent_bytes_total", "Bytes sent to a peer. Needs metrics.peers.", "peer"),
 	}
+	if which.Compat != "" { // docs of prometheus_wireguard_exporter 3.6, without its options
+		labels := []string{"interface", "public_key", "allowed_ips", "friendly_name"}
+		c.compat = []*prometheus.Desc{
+			desc("wireguard_sent_bytes_total", "Bytes sent to a peer. Needs metrics.compat.", labels...),
+			desc("wireguard_received_bytes_total", "Bytes received from a peer. Needs metrics.compat.", labels...),
+			desc("wireguard_latest_handshake_seconds", "When a peer's last handshake was, in Unix time; 0 if there was none. Needs metrics.compat.", labels...),
+		}
+	}
+	return c
 }
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{c.state, c.reloaded, c.target, c.peers, c.badFiles, c.handshake, c.received, c.sent} {
+		ch <- desc
+	}
+	for _, desc := range c.compat {
 		ch <- desc
 	}
 }
@@ -73,16 +90,32 @@ func (c *Collector) collectPeers(p *Peers, ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.peers, prometheus.GaugeValue, float64(count), state)
 	}
 	ch <- prometheus.MustNewConstMetric(c.badFiles, prometheus.GaugeValue, float64(len(n.Bad)))
-	if !c.each {
-		return
-	}
 	for _, peer := range list {
+		c.collectCompat(peer, ch)
+		if !c.which.Peers {
+			continue
+		}
 		if !peer.LastHandshake.IsZero() {
 			ch <- prometheus.MustNewConstMetric(c.handshake, prometheus.GaugeValue, float64(peer.LastHandshake.Unix()), peer.Name)
 		}
 		ch <- prometheus.MustNewConstMetric(c.received, prometheus.CounterValue, float64(peer.RxBytes), peer.Name)
 		ch <- prometheus.MustNewConstMetric(c.sent, prometheus.CounterValue, float64(peer.TxBytes), peer.Name)
 	}
+}
+
+// collectCompat sends the series of a peer under the names of the other exporter.
+func (c *Collector) collectCompat(peer control.PeerStatus, ch chan<- prometheus.Metric) {
+	if c.compat == nil {
+		return
+	}
+	labels := []string{"penstock", peer.PublicKey, strings.Join(peer.Addresses, ","), peer.Name}
+	handshake := 0.0
+	if !peer.LastHandshake.IsZero() {
+		handshake = float64(peer.LastHandshake.Unix())
+	}
+	ch <- prometheus.MustNewConstMetric(c.compat[0], prometheus.CounterValue, float64(peer.TxBytes), labels...)
+	ch <- prometheus.MustNewConstMetric(c.compat[1], prometheus.CounterValue, float64(peer.RxBytes), labels...)
+	ch <- prometheus.MustNewConstMetric(c.compat[2], prometheus.GaugeValue, handshake, labels...)
 }
 
 func number(b bool) float64 {

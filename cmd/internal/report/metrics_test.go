@@ -73,14 +73,32 @@ penstock_peer_received_bytes_total{peer="bob"} 0
 penstock_peer_received_bytes_total{peer="eve"} 0
 penstock_peer_received_bytes_total{peer="gus"} 0
 `
-	names := []string{"penstock_peers", "penstock_peers_bad_files", "penstock_peer_received_bytes_total"}
+	const compat = `# HELP wireguard_latest_handshake_seconds When a peer's last handshake was, in Unix time; 0 if there was none. Needs metrics.compat.
+# TYPE wireguard_latest_handshake_seconds gauge
+wireguard_latest_handshake_seconds{allowed_ips="ANA_IPS",friendly_name="ana",interface="penstock",public_key="ANA_KEY"} 0
+wireguard_latest_handshake_seconds{allowed_ips="BOB_IPS",friendly_name="bob",interface="penstock",public_key="BOB_KEY"} 0
+wireguard_latest_handshake_seconds{allowed_ips="EVE_IPS",friendly_name="eve",interface="penstock",public_key="EVE_KEY"} 0
+wireguard_latest_handshake_seconds{allowed_ips="GUS_IPS",friendly_name="gus",interface="penstock",public_key="GUS_KEY"} 0
+`
+	var fill []string
+	for _, p := range w.live.Config().Peers {
+		var ips []string
+		for _, a := range p.AllowedIPs {
+			ips = append(ips, a.String())
+		}
+		fill = append(fill, strings.ToUpper(p.Name)+"_IPS", strings.Join(ips, ","), strings.ToUpper(p.Name)+"_KEY", p.PublicKey)
+	}
+	theirs := strings.NewReplacer(fill...).Replace(compat)
+	sent := strings.NewReplacer("latest_handshake_seconds", "sent_bytes_total", "gauge", "counter",
+		"When a peer's last handshake was, in Unix time; 0 if there was none.", "Bytes sent to a peer.").Replace(theirs)
+	names := []string{"penstock_peers", "penstock_peers_bad_files", "penstock_peer_received_bytes_total", "wireguard_latest_handshake_seconds", "wireguard_sent_bytes_total"}
 	for _, row := range []struct {
-		each bool
+		each config.Metrics
 		want string
-	}{{false, few}, {true, few + each}} {
+	}{{config.Metrics{}, few}, {config.Metrics{Peers: true}, few + each}, {config.Metrics{Peers: true, Compat: "wireguard"}, few + each + theirs + sent}} {
 		c := NewCollector(func() *Process { return w.status }, row.each)
 		if err := testutil.CollectAndCompare(c, strings.NewReader(row.want), names...); err != nil {
-			t.Errorf("metrics.peers: %v: %v", row.each, err)
+			t.Errorf("%+v: %v", row.each, err)
 		}
 		problems, err := testutil.CollectAndLint(c)
 		if err != nil || len(problems) > 0 {
@@ -88,7 +106,7 @@ penstock_peer_received_bytes_total{peer="gus"} 0
 		}
 	}
 	var starting *Process
-	c := NewCollector(func() *Process { return starting }, true)
+	c := NewCollector(func() *Process { return starting }, config.Metrics{Peers: true, Compat: "wireguard"})
 	if n := testutil.CollectAndCount(c, names...); n != 0 {
 		t.Errorf("before there is a process: got %d series of peers", n)
 	}
