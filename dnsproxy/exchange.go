@@ -15,14 +15,16 @@ import (
 // exchange is one query of a client and its answer. Exchanges are pooled: whoever holds one owns it and returns it with
 // Server.finish.
 type exchange struct {
-	client netip.AddrPort
-	raw    netip.AddrPort // the client as the socket reported it, perhaps as a mapped address
-	info   packetInfo     // where the query came to
-	to     answerer
-	stream bool        // over TCP: an answer may have 64 KiB
-	dry    bool        // for diagnosis: nothing is counted, logged or remembered
-	flow   policy.Flow // facts about the client; decideName, decideAddr and decideHint fill in the rest
-	names  [1]policy.Name
+	client  netip.AddrPort
+	raw     netip.AddrPort // the client as the socket reported it, perhaps as a mapped address
+	info    packetInfo     // where the query came to
+	to      answerer
+	stream  bool        // over TCP: an answer may have 64 KiB
+	private bool        // over TLS: a padded query gets a padded answer
+	outside bool        // of a stranger who may be anywhere: split zones are not for him
+	dry     bool        // for diagnosis: nothing is counted, logged or remembered
+	flow    policy.Flow // facts about the client; decideName, decideAddr and decideHint fill in the rest
+	names   [1]policy.Name
 
 	q     wire.Question
 	out   []byte // the answer; empty means silence
@@ -64,7 +66,7 @@ func (r *resolver) start(client netip.AddrPort, flow *policy.Flow, to answerer) 
 	if ex.flow.Client == 0 {
 		ex.flow.Client = AddressKey(ex.client.Addr())
 	}
-	ex.to, ex.stream, ex.dry, ex.out = to, false, false, ex.out[:0]
+	ex.to, ex.stream, ex.private, ex.outside, ex.dry, ex.out = to, false, false, false, false, ex.out[:0]
 	ex.result, ex.verdict, ex.decided, ex.upstream, ex.cache, ex.withheld = resultDropped, policy.Verdict{}, "", "", "", netip.Addr{}
 	return ex
 }

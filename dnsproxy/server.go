@@ -21,7 +21,8 @@ const tidyEvery = 10 * time.Second
 //	Server (ways in, plans) -> resolver (questions to answers) -> asker (flights, upstreams)
 type Server struct {
 	*resolver
-	using sync.Mutex // held while a new state replaces the old one
+	private *limits    // of connections over TLS
+	using   sync.Mutex // held while a new state replaces the old one
 }
 
 // New returns a server that answers by p. It does no I/O and starts nothing.
@@ -36,7 +37,7 @@ func New(cfg Config, p *Plan) (*Server, error) {
 		cache: cache.New(cfg.CacheBytes, cfg.CacheEntries), limits: newLimits(), flights: flights{open: map[cache.Key]*flight{}},
 		log: cfg.Log, metrics: cfg.Metrics, clock: time.Now,
 	}
-	s := &Server{resolver: &resolver{
+	s := &Server{private: newLimits(), resolver: &resolver{
 		asker: ask, cfg: cfg, names: names.New(cfg.MaxNames, time.Now),
 		pool: sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, wire.MaxUDP)} }},
 	}}
