@@ -160,7 +160,7 @@ func bookPeers(cfg *config.Config, now time.Time) []clients.Peer {
 	var list []clients.Peer
 	for _, p := range cfg.Peers {
 		if p.State(now) == "" {
-			list = append(list, clients.Peer{Name: p.Name, ID: p.PublicKey, Groups: p.Groups, Addrs: p.AllowedIPs})
+			list = append(list, clients.Peer{Name: p.Name, ID: p.ID(), Groups: p.Groups, Addrs: p.AllowedIPs})
 		}
 	}
 	return list
