@@ -27,12 +27,6 @@ func (s *Server) AnswerHTTP(w http.ResponseWriter, req *http.Request, f policy.F
 		http.NotFound(w, req)
 		return
 	}
-	query, bad := queryOf(w, req)
-	if bad != 0 {
-		s.cfg.Metrics.PrivateRefused(RefusedRequest)
-		http.Error(w, http.StatusText(bad), bad)
-		return
-	}
 	if !s.tasks.begin() {
 		http.Error(w, "the server is stopping", http.StatusServiceUnavailable)
 		return
@@ -40,6 +34,19 @@ func (s *Server) AnswerHTTP(w http.ResponseWriter, req *http.Request, f policy.F
 	defer s.tasks.end()
 	if f.Client == 0 {
 		f.Client = AddressKey(f.Src.Addr())
+	}
+	done, ok := s.private.connect(f.Client, &Settings{MaxConns: privateStreams})
+	if !ok {
+		s.cfg.Metrics.PrivateRefused(RefusedConnections)
+		http.Error(w, "too many requests at once", http.StatusTooManyRequests)
+		return
+	}
+	defer done()
+	query, bad := queryOf(w, req)
+	if bad != 0 {
+		s.cfg.Metrics.PrivateRefused(RefusedRequest)
+		http.Error(w, http.StatusText(bad), bad)
+		return
 	}
 	ctx, cancel := s.tasks.context(req.Context(), f.Client)
 	defer cancel()

@@ -59,6 +59,14 @@ type DNSServe struct {
 	Pos Position `yaml:"-"`
 }
 
+// Names returns the names that the certificate must have.
+func (s *DNSServe) Names() string {
+	if len(s.TLS) == 0 {
+		return s.Name
+	}
+	return s.Name + " and *." + s.Name
+}
+
 // Upstream is a DNS server that questions are forwarded to.
 type Upstream struct {
 	// Name in metrics and explain. Default: the address.
