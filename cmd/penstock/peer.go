@@ -15,12 +15,12 @@ import (
 func newPeerCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "peer",
-		Short: "Add, list, show, disable and remove the peers of a gateway",
+		Short: "Add, list, show, disable and remove the peers of a gateway, and set up their phones",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needsCommand,
 	}
 	cmd.AddCommand(newPeerAddCommand(e), newPeerListCommand(e), newPeerShowCommand(e), newPeerRemoveCommand(e),
-		newPeerDisableCommand(e), newPeerEnableCommand(e))
+		newPeerDisableCommand(e), newPeerEnableCommand(e), newPeerDNSCommand(e))
 	return cmd
 }
 

@@ -24,6 +24,7 @@ type newPeer struct {
 	expires    string // see parseExpiry; empty: never
 	out        string
 	qr         bool
+	dnsOnly    bool // it has no tunnel
 }
 
 func newPeerAddCommand(e *env) *cobra.Command {
@@ -37,6 +38,8 @@ nowhere else.
 
 With --expires its access ends at a time: after a duration such as 8h or 30d, at the end of a day such
 as 2026-12-31, or at a moment such as 2026-12-31T18:00:00Z.
+
+With --dns-only it has no tunnel, and its phone only asks the encrypted DNS of dns.serve.
 
 An address that belonged to another peer is free after listen.wireguard.reuse_after.
 
@@ -57,6 +60,7 @@ the lines to add to the configuration.`,
 	f.StringVar(&p.expires, "expires", "", expiresUsage)
 	f.StringVarP(&p.out, "out", "o", "", "write the peer's configuration to this `FILE`, which only you can read")
 	f.BoolVar(&p.qr, "qr", false, "print a QR code instead of the configuration")
+	f.BoolVar(&p.dnsOnly, "dns-only", false, "make a peer without a tunnel, whose phone only asks dns.serve, and print what peer dns prints")
 	return cmd
 }
 
@@ -74,6 +78,9 @@ func addPeer(cmd *cobra.Command, e *env, p newPeer, name string) error {
 				return false, fmt.Errorf("there is a peer %q already, at %s: choose another name, or remove it with: penstock peer rm %s", name, other.Pos, name)
 			}
 		}
+		if p.dnsOnly {
+			return p.addPhone(e, c, folder, config.Peer{Name: name, Groups: p.groups, Expires: expires})
+		}
 		former, err := folder.formerAddresses(c)
 		if err != nil {
 			return false, err
@@ -88,24 +95,40 @@ func addPeer(cmd *cobra.Command, e *env, p newPeer, name string) error {
 			return false, err
 		}
 		peer := config.Peer{Name: name, PublicKey: key.Public().String(), AllowedIPs: addresses, Groups: p.groups, Expires: expires}
-		if folder == nil {
-			if err := p.deliver(e, client); err != nil {
-				return false, err
-			}
-			fmt.Fprintf(e.stderr, "Nothing is written yet. Add this to %s and run penstock reload:\n\n%s", c.Path, peerYAML(peer))
-			return false, nil
-		}
-		path, err := folder.add(c, peer)
-		if err != nil {
+		return addTo(e, c, folder, peer, func() error { return p.deliver(e, client) })
+	})
+}
+
+// addPhone makes a peer that has no tunnel.
+func (p newPeer) addPhone(e *env, c *config.Config, folder *peerFolder, peer config.Peer) (changed bool, err error) {
+	if err := servesPhones(c); err != nil {
+		return false, err
+	}
+	if p.endpoint != "" || len(p.allowedIPs) > 0 {
+		return false, usagef("--endpoint and --allowed-ips are for a peer with a tunnel: leave out --dns-only, or them")
+	}
+	return addTo(e, c, folder, peer, func() error { return phone{out: p.out, qr: p.qr}.deliver(e, c, peer) })
+}
+
+// addTo writes a peer into the folder, if there is one, and gives the caller what the peer needs.
+func addTo(e *env, c *config.Config, folder *peerFolder, peer config.Peer, deliver func() error) (changed bool, err error) {
+	if folder == nil {
+		if err := deliver(); err != nil {
 			return false, err
 		}
-		// Only now: the client's file is useless if the gateway refuses its peer.
-		if err := p.deliver(e, client); err != nil {
-			return false, folder.undo(err, path)
-		}
-		fmt.Fprintf(e.stderr, "peer %s is written to %s\n", name, path)
-		return true, nil
-	})
+		fmt.Fprintf(e.stderr, "Nothing is written yet. Add this to %s and run penstock reload:\n\n%s", c.Path, peerYAML(peer))
+		return false, nil
+	}
+	path, err := folder.add(c, peer)
+	if err != nil {
+		return false, err
+	}
+	// Only now: the client's file is useless if the gateway refuses its peer.
+	if err := deliver(); err != nil {
+		return false, folder.undo(err, path)
+	}
+	fmt.Fprintf(e.stderr, "peer %s is written to %s\n", peer.Name, path)
+	return true, nil
 }
 
 // clientFile is the peer's own configuration in wg-quick's format.
