@@ -133,6 +133,15 @@ func port(a netip.AddrPort, usual uint16) string {
 	return fmt.Sprintf(":%d", a.Port())
 }
 
+// tokenAt returns the token in the path of a request; "" is the path without one.
+func tokenAt(path string) (token string, ok bool) {
+	if path == Path {
+		return "", true
+	}
+	token, ok = strings.CutPrefix(path, Path+"/")
+	return token, ok && token != ""
+}
+
 // tokenIn returns the token in the host name that a TLS client asks for; "" is the server's own name, or none.
 func tokenIn(asked, name string) (token string, ok bool) {
 	asked = strings.ToLower(asked)

@@ -178,11 +178,11 @@ func (s *Service) Write(line []byte) (int, error) {
 // serveHTTP finds out who asks, and has the question answered.
 func (s *Service) serveHTTP(w http.ResponseWriter, req *http.Request) {
 	src := source(req.RemoteAddr)
-	token, below := strings.CutPrefix(req.URL.Path, Path+"/")
-	if below && token == "" || !below && req.URL.Path != Path {
-		token = "?" // is nobody's
+	var f policy.Flow
+	token, ok := tokenAt(req.URL.Path)
+	if ok {
+		f, ok = s.c.Whose(HTTPS, token, src)
 	}
-	f, ok := s.c.Whose(HTTPS, token, src)
 	if !ok {
 		code := http.StatusNotFound
 		if s.unknown(src) {
