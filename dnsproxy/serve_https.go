@@ -22,38 +22,38 @@ const mediaType = "application/dns-message"
 // AnswerHTTP answers a request of DNS over HTTPS (RFC 8484), whatever its path, of the client in f: Src, and Client, Peer and Groups
 // as from [Clients]. A client without a Peer is a stranger: see [Who]. A question that a rule drops ends the request without a
 // response. It waits for the answer; the bounds of connections, and of the time to send a request, are those of the HTTP server.
-func (s *Server) AnswerHTTP(w http.ResponseWriter, req *http.Request, f policy.Flow) {
-	if !s.welcomes(f) {
+func (p *Private) AnswerHTTP(w http.ResponseWriter, req *http.Request, f policy.Flow) {
+	if !p.welcomes(f) {
 		http.NotFound(w, req)
 		return
 	}
-	if !s.tasks.begin() {
+	if !p.tasks.begin() {
 		http.Error(w, "the server is stopping", http.StatusServiceUnavailable)
 		return
 	}
-	defer s.tasks.end()
+	defer p.tasks.end()
 	if f.Client == 0 {
 		f.Client = AddressKey(f.Src.Addr())
 	}
-	done, ok := s.private.connect(f.Client, &Settings{MaxConns: privateStreams})
+	done, ok := p.conns.connect(f.Client, &Settings{MaxConns: privateStreams})
 	if !ok {
-		s.cfg.Metrics.PrivateRefused(RefusedConnections)
+		p.cfg.Metrics.PrivateRefused(RefusedConnections)
 		http.Error(w, "too many requests at once", http.StatusTooManyRequests)
 		return
 	}
 	defer done()
 	query, bad := queryOf(w, req)
 	if bad != 0 {
-		s.cfg.Metrics.PrivateRefused(RefusedRequest)
+		p.cfg.Metrics.PrivateRefused(RefusedRequest)
 		http.Error(w, http.StatusText(bad), bad)
 		return
 	}
-	ctx, cancel := s.tasks.context(req.Context(), f.Client)
+	ctx, cancel := p.tasks.context(req.Context(), f.Client)
 	defer cancel()
 	answers := make(httpAnswerer, 1)
-	ex := s.start(f.Src, &f, answers)
-	ex.overTLS(s.cfg.Metrics, protocolHTTPS)
-	s.serve(ctx, ex, query)
+	ex := p.start(f.Src, &f, answers)
+	ex.overTLS(p.cfg.Metrics, protocolHTTPS)
+	p.serve(ctx, ex, query)
 	var msg []byte
 	select {
 	case msg = <-answers:

@@ -24,7 +24,8 @@ func anaPhone() policy.Flow {
 // web serves a flow's client over HTTP until the test ends.
 func web(t *testing.T, s *Server, f policy.Flow) *httptest.Server {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { s.AnswerHTTP(w, req, f) }))
+	p := NewPrivate(s)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { p.AnswerHTTP(w, req, f) }))
 	t.Cleanup(server.Close)
 	return server
 }

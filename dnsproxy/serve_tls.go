@@ -25,41 +25,50 @@ var errNobody = errors.New("dnsproxy: the client is not known")
 // src, and not about zones. False means nobody. It must be fast and must not block.
 type Who func(said string, src netip.AddrPort) (policy.Flow, bool)
 
+// Private answers those who ask a server over TLS, or over HTTPS: DNS that nobody else can read.
+type Private struct {
+	*Server
+	conns *limits
+}
+
+// NewPrivate returns the encrypted ways in to a server.
+func NewPrivate(s *Server) *Private { return &Private{s, newLimits()} }
+
 // ServeTLS serves DNS over TLS (RFC 7858) on the connections of ln until ctx is done, closes ln, waits for them, and returns nil. It
 // returns an error when accepting fails for good. Config has the certificate. Who is asked in the handshake, which fails for
 // nobody before any certificate is shown, and again before each query.
-func (s *Server) ServeTLS(ctx context.Context, ln net.Listener, config *tls.Config, who Who) error {
+func (p *Private) ServeTLS(ctx context.Context, ln net.Listener, config *tls.Config, who Who) error {
 	config = config.Clone()
 	config.NextProtos = []string{"dot"} // RFC 7858 has none; the IANA registry has this one
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if _, ok := s.whose(who, hello.ServerName, addrPort(hello.Conn.RemoteAddr())); !ok {
+		if _, ok := p.whose(who, hello.ServerName, addrPort(hello.Conn.RemoteAddr())); !ok {
 			return nil, errNobody
 		}
 		return nil, nil
 	}
 	return acceptAll(ctx, ln, func(src netip.AddrPort, conn net.Conn) {
-		if err := s.serveTLS(ctx, src, tls.Server(conn, config), who); err != nil && !errors.Is(err, errNobody) {
-			s.cfg.Log.Debug("dns connection over TLS ended", "src", src, "err", err)
+		if err := p.serveTLS(ctx, src, tls.Server(conn, config), who); err != nil && !errors.Is(err, errNobody) {
+			p.cfg.Log.Debug("dns connection over TLS ended", "src", src, "err", err)
 		}
 	})
 }
 
-func (s *Server) serveTLS(ctx context.Context, src netip.AddrPort, conn *tls.Conn, who Who) error {
+func (p *Private) serveTLS(ctx context.Context, src netip.AddrPort, conn *tls.Conn, who Who) error {
 	if err := shake(ctx, conn); err != nil {
 		conn.NetConn().Close()
 		if !errors.Is(err, errNobody) {
-			s.cfg.Metrics.PrivateRefused(RefusedHandshake)
+			p.cfg.Metrics.PrivateRefused(RefusedHandshake)
 		}
 		return err
 	}
-	again := func() (policy.Flow, bool) { return s.whose(who, conn.ConnectionState().ServerName, src) }
+	again := func() (policy.Flow, bool) { return p.whose(who, conn.ConnectionState().ServerName, src) }
 	flow, ok := again()
 	if !ok {
 		conn.NetConn().Close()
 		return errNobody
 	}
-	return s.serveQueries(ctx, flow, stream{Conn: conn, idle: privateIdle, limits: s.private, conns: privateStreams, again: again, asked: func(ex *exchange) {
-		ex.overTLS(s.cfg.Metrics, protocolTLS)
+	return p.serveQueries(ctx, flow, stream{Conn: conn, idle: privateIdle, limits: p.conns, conns: privateStreams, again: again, asked: func(ex *exchange) {
+		ex.overTLS(p.cfg.Metrics, protocolTLS)
 	}})
 }
 
@@ -71,21 +80,21 @@ func shake(ctx context.Context, conn *tls.Conn) error {
 }
 
 // whose completes the facts of who.
-func (s *Server) whose(who Who, said string, src netip.AddrPort) (policy.Flow, bool) {
+func (p *Private) whose(who Who, said string, src netip.AddrPort) (policy.Flow, bool) {
 	f, ok := who(said, src)
-	if f.Src = src; !ok || !s.welcomes(f) {
+	if f.Src = src; !ok || !p.welcomes(f) {
 		return policy.Flow{}, false
 	}
 	return f, true
 }
 
 // welcomes reports whether a client over TLS is a peer, or a stranger who may ask.
-func (s *Server) welcomes(f policy.Flow) bool {
-	return f.Peer != "" || s.state.Load().serves(f.Src.Addr())
+func (p *Private) welcomes(f policy.Flow) bool {
+	return f.Peer != "" || p.state.Load().serves(f.Src.Addr())
 }
 
 // overTLS notes that a question came over TLS.
-func (ex *exchange) overTLS(m *Metrics, p protocol) {
+func (ex *exchange) overTLS(m *Metrics, by protocol) {
 	ex.stream, ex.private, ex.outside = true, true, ex.flow.Peer == ""
-	m.privately(p)
+	m.privately(by)
 }

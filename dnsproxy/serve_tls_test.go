@@ -44,7 +44,7 @@ func newTLSWorld(t *testing.T) *tlsWorld {
 	ctx, cancel := contextOf(t)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := w.ServeTLS(ctx, ln, server, w.who); err != nil {
+		if err := NewPrivate(w.Server).ServeTLS(ctx, ln, server, w.who); err != nil {
 			t.Error(err)
 		}
 	})

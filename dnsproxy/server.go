@@ -21,8 +21,7 @@ const tidyEvery = 10 * time.Second
 //	Server (ways in, plans) -> resolver (questions to answers) -> asker (flights, upstreams)
 type Server struct {
 	*resolver
-	private *limits    // of connections over TLS
-	using   sync.Mutex // held while a new state replaces the old one
+	using sync.Mutex // held while a new state replaces the old one
 }
 
 // New returns a server that answers by p. It does no I/O and starts nothing.
@@ -37,7 +36,7 @@ func New(cfg Config, p *Plan) (*Server, error) {
 		cache: cache.New(cfg.CacheBytes, cfg.CacheEntries), limits: newLimits(), flights: flights{open: map[cache.Key]*flight{}},
 		log: cfg.Log, metrics: cfg.Metrics, clock: time.Now,
 	}
-	s := &Server{private: newLimits(), resolver: &resolver{
+	s := &Server{resolver: &resolver{
 		asker: ask, cfg: cfg, names: names.New(cfg.MaxNames, time.Now),
 		pool: sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, wire.MaxUDP)} }},
 	}}

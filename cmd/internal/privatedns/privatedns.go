@@ -36,9 +36,6 @@ const Path = "/dns-query"
 // tokenBytes is the length of a token: 160 bits, which base32 writes as 32 characters without padding.
 const tokenBytes = 20
 
-// tokenText writes tokens as a label of a host name, whose case has no meaning.
-var tokenText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
-
 // key is what tokens are made from.
 type key []byte
 
@@ -59,7 +56,7 @@ func keyOf(cfg *config.Config) (key, error) {
 func (k key) token(w Way, p config.Peer) string {
 	h := hmac.New(sha256.New, k)
 	fmt.Fprintf(h, "%s\x00%s\x00%d", w, p.ID(), p.DNSRenewals)
-	return tokenText.EncodeToString(h.Sum(nil)[:tokenBytes])
+	return strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)[:tokenBytes])) // host names have no case
 }
 
 // digest is what a token is looked up by: how long that takes says nothing about the tokens that there are.

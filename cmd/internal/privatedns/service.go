@@ -44,6 +44,7 @@ type Config struct {
 // Service is encrypted DNS on addresses of the host.
 type Service struct {
 	c       Config
+	server  *dnsproxy.Private
 	log     *slog.Logger
 	metrics *dnsproxy.Metrics
 	cert    certificate
@@ -62,7 +63,7 @@ func Open(ctx context.Context, cfg *config.Config, c Config) (*Service, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{c: c, log: c.Log, metrics: c.Metrics, cert: certificate{serve: c.Serve}}
+	s := &Service{c: c, server: dnsproxy.NewPrivate(c.Server), log: c.Log, metrics: c.Metrics, cert: certificate{serve: c.Serve}}
 	s.gate.turned = func() { s.metrics.PrivateRefused(dnsproxy.RefusedConnections) }
 	if _, err := s.cert.follow(); err != nil {
 		return nil, CertificateFault(cfg, err)
@@ -121,7 +122,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	secure := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cert.get}
 	for _, ln := range s.tls {
-		serve(func() error { return s.c.Server.ServeTLS(ctx, ln, secure, s.named) })
+		serve(func() error { return s.server.ServeTLS(ctx, ln, secure, s.named) })
 	}
 	for _, ln := range s.https {
 		serve(func() error { return s.serveHTTPS(ctx, ln, secure) })
@@ -193,7 +194,7 @@ func (s *Service) serveHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	f.Src = src
-	s.c.Server.AnswerHTTP(w, req, f)
+	s.server.AnswerHTTP(w, req, f)
 }
 
 // named is a dnsproxy.Who.
