@@ -3,6 +3,7 @@ package privatedns
 import (
 	"encoding/xml"
 	"io"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -121,5 +122,25 @@ func TestAccess(t *testing.T) {
 		if len(ids) != 2 || ids[0] == ids[1] {
 			t.Errorf("%s: got the UUIDs %q, want two", tt.says, ids)
 		}
+	}
+}
+
+// TestDocsConfigurationIsGood: what the documentation shows can be read, and phones get both addresses by it.
+func TestDocsConfigurationIsGood(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/operation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, ok := strings.Cut(string(page), "```yaml phones\n")
+	block, _, closed := strings.Cut(after, "```")
+	if !ok || !closed {
+		t.Fatal("docs/operation.md has no block marked phones")
+	}
+	_, more, _ := strings.Cut(gatewayText, "\n")
+	_, more, _ = strings.Cut(more, "\n")
+	listen, _, _ := strings.Cut(gatewayText, "\n")
+	c := gateway(t, gatewayText, listen+"\n"+strings.ReplaceAll(block, "/etc/penstock/", "")+more)
+	if a, err := AccessOf(c, c.Peers[1]); err != nil || !strings.HasPrefix(a.URL, "https://dns.example.com/dns-query/") || !strings.HasSuffix(a.Host, ".dns.example.com") {
+		t.Errorf("got %+v, %v", a, err)
 	}
 }
