@@ -16,15 +16,17 @@ import (
 // exchange is one query of a client and its answer. Exchanges are pooled: whoever holds one owns it and returns it with
 // Server.finish.
 type exchange struct {
-	client netip.AddrPort
-	raw    netip.AddrPort // the client as the socket reported it, perhaps as a mapped address
-	info   packetInfo     // where the query came to
-	to     answerer
-	stream bool        // over TCP: an answer may have 64 KiB
-	dry    bool        // for diagnosis: nothing is counted, logged or remembered
-	inner  bool        // asks for the name behind an alias of our own: nothing is counted or logged
-	flow   policy.Flow // facts about the client; decideName, decideAddr and decideHint fill in the rest
-	names  [1]policy.Name
+	client  netip.AddrPort
+	raw     netip.AddrPort // the client as the socket reported it, perhaps as a mapped address
+	info    packetInfo     // where the query came to
+	to      answerer
+	stream  bool        // over TCP: an answer may have 64 KiB
+	private bool        // over TLS: a padded query gets a padded answer
+	outside bool        // of a stranger who may be anywhere: split zones are not for him
+	dry     bool        // for diagnosis: nothing is counted, logged or remembered
+	inner   bool        // asks for the name behind an alias of our own: nothing is counted or logged
+	flow    policy.Flow // facts about the client; decideName, decideAddr and decideHint fill in the rest
+	names   [1]policy.Name
 
 	q     wire.Question
 	own   *records.Entry // what we know about the name by ourselves; nil if others are asked
@@ -68,7 +70,7 @@ func (r *resolver) start(client netip.AddrPort, flow *policy.Flow, to answerer) 
 	if ex.flow.Client == 0 {
 		ex.flow.Client = AddressKey(ex.client.Addr())
 	}
-	ex.to, ex.stream, ex.dry, ex.inner, ex.own, ex.out = to, false, false, false, nil, ex.out[:0]
+	ex.to, ex.stream, ex.private, ex.outside, ex.dry, ex.inner, ex.own, ex.out = to, false, false, false, false, false, nil, ex.out[:0]
 	ex.result, ex.verdict, ex.decided, ex.withheld = resultDropped, policy.Verdict{}, "", netip.Addr{}
 	ex.source, ex.upstream, ex.cache = "", "", ""
 	return ex

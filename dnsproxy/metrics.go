@@ -1,6 +1,8 @@
 package dnsproxy
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"penstock/dnsproxy/upstream"
@@ -27,6 +29,32 @@ var resultNames = [resultCount]string{"dropped", "malformed", "local", "blocked"
 
 func (r result) String() string { return resultNames[r] }
 
+// protocol is an encrypted way in; it is the label of penstock_dns_encrypted_queries_total.
+type protocol uint8
+
+const (
+	protocolHTTPS protocol = iota
+	protocolTLS
+	protocolCount
+)
+
+var protocolNames = [protocolCount]string{"https", "tls"}
+
+// Refusal is why a client over TLS was turned away; it is the label of penstock_dns_encrypted_refused_total.
+type Refusal uint8
+
+// Refusals.
+const (
+	RefusedToken       Refusal = iota // it is not known
+	RefusedGuessing                   // its address has sent too many unknown tokens
+	RefusedConnections                // too many connections
+	RefusedHandshake                  // TLS failed or took too long
+	RefusedRequest                    // HTTP without a query that RFC 8484 has
+	refusalCount
+)
+
+var refusalNames = [refusalCount]string{"token", "guessing", "connections", "handshake", "request"}
+
 // Metrics counts what a server does. A nil *Metrics counts nothing.
 type Metrics struct {
 	queries  [resultCount]prometheus.Counter
@@ -37,6 +65,9 @@ type Metrics struct {
 	names    prometheus.Gauge
 	inFlight prometheus.Gauge
 	turned   prometheus.Counter
+	private  [protocolCount]prometheus.Counter
+	refused  [refusalCount]prometheus.Counter
+	expires  prometheus.Gauge
 	upstream *upstream.Metrics
 }
 
@@ -45,6 +76,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	queries := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "penstock_dns_queries_total", Help: "DNS queries of clients by the way they ended.",
 	}, []string{"result"})
+	private := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "penstock_dns_encrypted_queries_total", Help: "DNS queries of clients that came encrypted.",
+	}, []string{"protocol"})
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "penstock_dns_encrypted_refused_total", Help: "Connections and requests of encrypted DNS that were turned away.",
+	}, []string{"reason"})
 	m := &Metrics{
 		hits:     prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_dns_cache_hits_total", Help: "DNS queries answered from the cache."}),
 		misses:   prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_dns_cache_misses_total", Help: "DNS queries that the cache had no fresh answer for."}),
@@ -53,12 +90,19 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		names:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_names", Help: "Pairs of client and address with names for flows."}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_in_flight", Help: "DNS queries that wait for an upstream."}),
 		turned:   prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_dns_connections_refused_total", Help: "TCP connections of DNS clients refused because there were too many."}),
+		expires:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_certificate_expiry_timestamp_seconds", Help: "When the certificate of encrypted DNS expires; 0 without one."}),
 		upstream: upstream.NewMetrics(reg),
 	}
 	for r := range m.queries {
 		m.queries[r] = queries.WithLabelValues(resultNames[r])
 	}
-	reg.MustRegister(queries, m.hits, m.misses, m.entries, m.bytes, m.names, m.inFlight, m.turned)
+	for p := range m.private {
+		m.private[p] = private.WithLabelValues(protocolNames[p])
+	}
+	for r := range m.refused {
+		m.refused[r] = refused.WithLabelValues(refusalNames[r])
+	}
+	reg.MustRegister(queries, private, refused, m.expires, m.hits, m.misses, m.entries, m.bytes, m.names, m.inFlight, m.turned)
 	return m
 }
 
@@ -96,6 +140,26 @@ func (m *Metrics) flying(delta float64) {
 func (m *Metrics) turnedAway() {
 	if m != nil {
 		m.turned.Inc()
+	}
+}
+
+func (m *Metrics) privately(p protocol) {
+	if m != nil {
+		m.private[p].Inc()
+	}
+}
+
+// PrivateRefused counts a client over TLS that was turned away.
+func (m *Metrics) PrivateRefused(r Refusal) {
+	if m != nil {
+		m.refused[r].Inc()
+	}
+}
+
+// PrivateCertificate says when the certificate in use expires.
+func (m *Metrics) PrivateCertificate(expires time.Time) {
+	if m != nil {
+		m.expires.Set(float64(expires.Unix()))
 	}
 }
 

@@ -47,7 +47,7 @@ func (r *resolver) serve(ctx context.Context, ex *exchange, query []byte) {
 	default:
 		ex.own = st.settings.Records.Find(ex.q.Host())
 		switch {
-		case ex.local(st), r.judged(ex, st):
+		case ex.local(st), ex.hidden(st), r.judged(ex, st):
 			r.finish(ctx, ex)
 			return
 		case ex.own != nil:
@@ -72,6 +72,15 @@ func (r *resolver) serve(ctx context.Context, ex *exchange, query []byte) {
 
 // settle records the result of ex and its answer.
 func (ex *exchange) settle(r result, out []byte) { ex.result, ex.out = r, out }
+
+// hidden refuses the names of split zones to a stranger from outside, and reports whether it did: they are internal names.
+func (ex *exchange) hidden(st *state) bool {
+	if !ex.outside || longest(st.zones, ex.q.Host()) == nil {
+		return false
+	}
+	ex.settle(resultBlocked, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeRefused, wire.EDE{Code: dns.ExtendedErrorCodeProhibited}))
+	return true
+}
 
 // judged asks the policy about the question and reports whether ex is settled.
 func (r *resolver) judged(ex *exchange, st *state) bool {

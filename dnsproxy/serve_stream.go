@@ -1,6 +1,7 @@
 package dnsproxy
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -31,8 +32,22 @@ func (s *Server) ServeConn(ctx context.Context, client netip.AddrPort, conn net.
 	return s.serveStream(ctx, s.describe(unmapped(client)), conn)
 }
 
+// stream is a connection whose queries are in TCP framing.
+type stream struct {
+	net.Conn
+	idle   time.Duration              // between two queries
+	limits *limits                    // of connections
+	conns  int                        // at most so many; 0: Settings.MaxConns
+	again  func() (policy.Flow, bool) // who asks, before each query; false ends the connection. Nil: it cannot change
+	asked  func(*exchange)            // told of each query. May be nil
+}
+
 // serveStream serves a connection of the client that sent flow.
 func (s *Server) serveStream(ctx context.Context, flow policy.Flow, conn net.Conn) error {
+	return s.serveQueries(ctx, flow, stream{Conn: conn, idle: clientIdle, limits: s.limits})
+}
+
+func (s *Server) serveQueries(ctx context.Context, flow policy.Flow, conn stream) error {
 	defer conn.Close()
 	if !s.tasks.begin() {
 		return errClosed
@@ -41,7 +56,9 @@ func (s *Server) serveStream(ctx context.Context, flow policy.Flow, conn net.Con
 	if flow.Client == 0 {
 		flow.Client = AddressKey(flow.Src.Addr())
 	}
-	done, ok := s.limits.connect(flow.Client, &s.state.Load().settings)
+	settings := s.state.Load().settings
+	settings.MaxConns = cmp.Or(conn.conns, settings.MaxConns)
+	done, ok := conn.limits.connect(flow.Client, &settings)
 	if !ok {
 		s.cfg.Metrics.turnedAway()
 		return ErrTooManyConns
@@ -62,18 +79,29 @@ func (s *Server) serveStream(ctx context.Context, flow policy.Flow, conn net.Con
 			return quiet(err)
 		}
 		buf = msg
+		if conn.again != nil {
+			now, ok := conn.again()
+			if !ok || now.Client != flow.Client {
+				<-to.slots
+				return errNobody
+			}
+			flow = now
+		}
 		ex := s.start(flow.Src, &flow, to)
 		ex.stream = true
+		if conn.asked != nil {
+			conn.asked(ex)
+		}
 		s.serve(ctx, ex, msg)
 	}
 }
 
 // readQuery reads one message. A client may pause between messages, but not in the middle of one.
-func readQuery(conn net.Conn, buf []byte) ([]byte, error) {
-	if err := conn.SetReadDeadline(time.Now().Add(clientIdle)); err != nil {
+func readQuery(conn stream, buf []byte) ([]byte, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(conn.idle)); err != nil {
 		return nil, err
 	}
-	return wire.ReadFrame(begun{conn}, buf)
+	return wire.ReadFrame(begun{conn.Conn}, buf)
 }
 
 // begun shortens the read deadline of a connection as soon as something has been read.
@@ -111,6 +139,9 @@ func (t *streamAnswerer) answer(ex *exchange) error {
 	if len(ex.out) == 0 {
 		return nil
 	}
+	if ex.private && ex.q.Padding {
+		ex.out = wire.PadAnswer(ex.out)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.buf = binary.BigEndian.AppendUint16(t.buf[:0], uint16(len(ex.out)))
@@ -133,6 +164,17 @@ func (t *streamAnswerer) wait() {
 // ServeListener serves the connections of ln until ctx is done, closes ln, waits for them, and returns nil. It returns an error
 // when accepting fails for good.
 func (s *Server) ServeListener(ctx context.Context, ln net.Listener) error {
+	return acceptAll(ctx, ln, func(client netip.AddrPort, conn net.Conn) {
+		if !s.state.Load().serves(client.Addr()) {
+			conn.Close()
+			return
+		}
+		s.serveLogged(ctx, client, conn)
+	})
+}
+
+// acceptAll serves each connection of ln on a goroutine, until ctx is done. It closes ln and waits for the goroutines.
+func acceptAll(ctx context.Context, ln net.Listener, serve func(client netip.AddrPort, conn net.Conn)) error {
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	defer ln.Close()
 	var wg sync.WaitGroup
@@ -154,12 +196,7 @@ func (s *Server) ServeListener(ctx context.Context, ln net.Listener) error {
 			}
 			continue
 		}
-		client := addrPort(conn.RemoteAddr())
-		if !s.state.Load().serves(client.Addr()) {
-			conn.Close()
-			continue
-		}
-		wg.Go(func() { s.serveLogged(ctx, client, conn) })
+		wg.Go(func() { serve(addrPort(conn.RemoteAddr()), conn) })
 	}
 }
 

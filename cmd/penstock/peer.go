@@ -16,12 +16,13 @@ import (
 func newPeerCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "peer",
-		Short: "Add, invite, list, show, disable and remove the peers of a gateway",
+		Short: "Add, invite, list, show, disable and remove the peers of a gateway, and set up their phones",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needsCommand,
 	}
 	cmd.AddCommand(newPeerAddCommand(e), newPeerListCommand(e), newPeerShowCommand(e), newPeerRemoveCommand(e),
-		newPeerDisableCommand(e), newPeerEnableCommand(e), newPeerInviteCommand(e), newPeerInvitesCommand(e), newPeerUninviteCommand(e))
+		newPeerDisableCommand(e), newPeerEnableCommand(e), newPeerInviteCommand(e), newPeerInvitesCommand(e), newPeerUninviteCommand(e),
+		newPeerDNSCommand(e))
 	return cmd
 }
 

@@ -26,6 +26,7 @@ type newPeer struct {
 	expires    string // see parseExpiry; empty: never
 	out        string
 	qr         bool
+	dnsOnly    bool // it has no tunnel
 }
 
 func newPeerAddCommand(e *env) *cobra.Command {
@@ -39,6 +40,8 @@ nowhere else.
 
 With --expires its access ends at a time: after a duration such as 8h or 30d, at the end of a day such
 as 2026-12-31, or at a moment such as 2026-12-31T18:00:00Z.
+
+With --dns-only it has no tunnel, and its phone only asks the encrypted DNS of dns.serve.
 
 An address that belonged to another peer is free after listen.wireguard.reuse_after.
 
@@ -56,6 +59,7 @@ the lines to add to the configuration.`,
 	f := cmd.Flags()
 	f.StringVarP(&p.out, "out", "o", "", "write the peer's configuration to this `FILE`, which only you can read")
 	f.BoolVar(&p.qr, "qr", false, "print a QR code instead of the configuration")
+	f.BoolVar(&p.dnsOnly, "dns-only", false, "make a peer without a tunnel, whose phone only asks dns.serve, and print what peer dns prints")
 	return cmd
 }
 
@@ -74,6 +78,9 @@ func addPeer(cmd *cobra.Command, e *env, p newPeer, name string) error {
 		return err
 	}
 	return changePeers(cmd, e, p.file, name, func(c *config.Config, folder *peerbook.Folder) (changed bool, err error) {
+		if p.dnsOnly {
+			return p.addPhone(e, c, folder, terms)
+		}
 		peer, file, err := folder.Plan(c, terms, inForce(cmd.Context(), e, c))
 		if err != nil {
 			return false, err
@@ -84,24 +91,44 @@ func addPeer(cmd *cobra.Command, e *env, p newPeer, name string) error {
 		if _, err := file.WriteTo(&client); err != nil {
 			return false, err
 		}
-		if folder == nil {
-			if err := p.deliver(e, client.String()); err != nil {
-				return false, err
-			}
-			fmt.Fprintf(e.stderr, "Nothing is written yet. Add this to %s and run penstock reload:\n\n%s", c.Path, peerbook.YAML(peer))
-			return false, nil
-		}
-		path, err := folder.Add(c, peer)
-		if err != nil {
+		return addTo(e, c, folder, peer, func() error { return p.deliver(e, client.String()) })
+	})
+}
+
+// addPhone makes a peer that has no tunnel.
+func (p newPeer) addPhone(e *env, c *config.Config, folder *peerbook.Folder, t peerbook.Terms) (changed bool, err error) {
+	if err := servesPhones(c); err != nil {
+		return false, err
+	}
+	if p.endpoint != "" || len(p.allowedIPs) > 0 {
+		return false, usagef("--endpoint and --allowed-ips are for a peer with a tunnel: leave out --dns-only, or them")
+	}
+	if err := t.IsNew(c); err != nil {
+		return false, err
+	}
+	peer := config.Peer{Name: t.Name, Groups: t.Groups, Expires: t.Expires}
+	return addTo(e, c, folder, peer, func() error { return phone{out: p.out, qr: p.qr}.deliver(e, c, peer) })
+}
+
+// addTo writes a peer into the folder, if there is one, and gives the caller what the peer needs.
+func addTo(e *env, c *config.Config, folder *peerbook.Folder, peer config.Peer, deliver func() error) (changed bool, err error) {
+	if folder == nil {
+		if err := deliver(); err != nil {
 			return false, err
 		}
-		// Only now: the client's file is useless if the gateway refuses its peer.
-		if err := p.deliver(e, client.String()); err != nil {
-			return false, folder.Undo(err, path)
-		}
-		fmt.Fprintf(e.stderr, "peer %s is written to %s\n", name, path)
-		return true, nil
-	})
+		fmt.Fprintf(e.stderr, "Nothing is written yet. Add this to %s and run penstock reload:\n\n%s", c.Path, peerbook.YAML(peer))
+		return false, nil
+	}
+	path, err := folder.Add(c, peer)
+	if err != nil {
+		return false, err
+	}
+	// Only now: the client's file is useless if the gateway refuses its peer.
+	if err := deliver(); err != nil {
+		return false, folder.Undo(err, path)
+	}
+	fmt.Fprintf(e.stderr, "peer %s is written to %s\n", peer.Name, path)
+	return true, nil
 }
 
 // terms reads what the command line says about the peer.

@@ -18,3 +18,26 @@ func Padded(query []byte) []byte {
 	out = binary.BigEndian.AppendUint16(out, uint16(pad))
 	return out[:cap(out)]
 }
+
+// AnswersPaddedTo is the block size for the padding of answers, octets (RFC 8467 4.1).
+const AnswersPaddedTo = 468
+
+// PadAnswer appends a padding option to the OPT record of an answer, which must be its last record. An answer without an OPT
+// record, or one that would become too long, stays as it is.
+func PadAnswer(msg []byte) []byte {
+	opt := 0 // offset of the type of the last record, if that is an OPT
+	end := eachRecord(msg, func(_, fixed, _ int) {
+		if opt = 0; binary.BigEndian.Uint16(msg[fixed:]) == dns.TypeOPT {
+			opt = fixed
+		}
+	})
+	pad := (AnswersPaddedTo - (len(msg)+4)%AnswersPaddedTo) % AnswersPaddedTo
+	if opt == 0 || end != len(msg) || len(msg)+4+pad > dns.MaxMsgSize {
+		return msg
+	}
+	length := binary.BigEndian.Uint16(msg[opt+8:])
+	binary.BigEndian.PutUint16(msg[opt+8:], length+uint16(4+pad))
+	msg = binary.BigEndian.AppendUint16(msg, dns.EDNS0PADDING)
+	msg = binary.BigEndian.AppendUint16(msg, uint16(pad))
+	return append(msg, make([]byte, pad)...)
+}

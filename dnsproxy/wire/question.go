@@ -38,6 +38,7 @@ type Question struct {
 	Type, Class uint16
 	EDNS        bool // it has an OPT record
 	DO          bool
+	Padding     bool // it has a padding option, so the answer may be padded too (RFC 7830 4)
 
 	wire  [maxName]byte // the name as the client wrote it, which the answer repeats
 	lower [maxName]byte // the name in lower case, the key of the cache
@@ -60,7 +61,7 @@ const (
 
 // Read takes the query apart. It keeps nothing of msg. The response code comes with BadQuery.
 func (q *Question) Read(msg []byte) (Reading, int) {
-	q.len, q.chars, q.Type, q.Class, q.EDNS, q.DO, q.udpSize = 0, 0, 0, 0, false, false, plainUDP
+	q.len, q.chars, q.Type, q.Class, q.EDNS, q.DO, q.Padding, q.udpSize = 0, 0, 0, 0, false, false, false, plainUDP
 	if len(msg) < HeaderLen {
 		return NotQuery, 0
 	}
@@ -145,6 +146,7 @@ func (q *Question) readOPT(msg []byte, off int) (Reading, int) {
 			q.EDNS = true
 			q.udpSize = max(binary.BigEndian.Uint16(msg[fixed+2:]), plainUDP)
 			q.DO = msg[fixed+6]&0x80 != 0
+			q.Padding = hasOption(msg[fixed+10:next], dns.EDNS0PADDING)
 			if version := msg[fixed+5]; version != 0 {
 				return BadQuery, dns.RcodeBadVers
 			}
@@ -152,6 +154,17 @@ func (q *Question) readOPT(msg []byte, off int) (Reading, int) {
 		off = next
 	}
 	return GoodQuery, 0
+}
+
+// hasOption reports whether the data of an OPT record holds an option.
+func hasOption(data []byte, code uint16) bool {
+	for len(data) >= 4 {
+		if binary.BigEndian.Uint16(data) == code {
+			return true
+		}
+		data = data[min(4+int(binary.BigEndian.Uint16(data[2:])), len(data)):]
+	}
+	return false
 }
 
 // SkipName returns the offset behind the name at off, or 0 if there is none.

@@ -209,3 +209,92 @@ func FuzzRead(f *testing.F) {
 func isASCII(b []byte) bool {
 	return !bytes.ContainsFunc(b, func(r rune) bool { return r >= 0x80 })
 }
+
+// TestPadAnswer: a padded answer is the same answer in a size that says little.
+func TestPadAnswer(t *testing.T) {
+	for _, edns := range []bool{false, true} {
+		q := read(t, "www.example.", dns.TypeA, edns)
+		for n := range 120 {
+			out := Begin(nil, q, 0)
+			for range n {
+				out = AppendAddr(out, netip.MustParseAddr("192.0.2.1"), time.Minute)
+			}
+			whole := AppendOPT(out, q, 0, EDE{Code: 15, Prefix: "x"})
+			got := PadAnswer(bytes.Clone(whole))
+			a := new(dns.Msg)
+			if err := a.Unpack(got); err != nil || len(a.Answer) != n {
+				t.Fatalf("%d records: %v, %d", n, err, len(a.Answer))
+			}
+			if edns != (len(got)%AnswersPaddedTo == 0) || !edns && !bytes.Equal(got, whole) {
+				t.Errorf("%d records, EDNS %t: got %d octets of %d", n, edns, len(got), len(whole))
+			}
+			if edns && len(a.IsEdns0().Option) != 2 {
+				t.Errorf("%d records: got the options %v, want two", n, a.IsEdns0().Option)
+			}
+		}
+	}
+	for _, odd := range [][]byte{nil, {1, 2, 3}, bytes.Repeat([]byte{0xff}, 40), append(AppendEmpty(nil, read(t, "www.example.", dns.TypeA, true), 0, EDE{}), 0)} {
+		if got := PadAnswer(bytes.Clone(odd)); !bytes.Equal(got, odd) {
+			t.Errorf("got %x of %x", got, odd)
+		}
+	}
+}
+
+// TestPaddingIsSeen: a padding option is found among others, and in an OPT record that is cut off it is not.
+func TestPaddingIsSeen(t *testing.T) {
+	for want, options := range map[bool][]dns.EDNS0{
+		true:  {&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"}, &dns.EDNS0_PADDING{Padding: make([]byte, 9)}},
+		false: {&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"}},
+	} {
+		m := new(dns.Msg).SetQuestion("www.example.", dns.TypeA).SetEdns0(1232, false)
+		m.IsEdns0().Option = options
+		packed, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := new(Question)
+		if what, _ := q.Read(packed); what != GoodQuery || q.Padding != want {
+			t.Errorf("got %d, %t, want %t", what, q.Padding, want)
+		}
+	}
+	if hasOption([]byte{0, 12}, 12) || hasOption([]byte{0, 10, 0xff, 0xff, 0, 12, 0, 0}, 12) {
+		t.Error("found an option in data that is cut off")
+	}
+}
+
+// TestLifetime: how long others may keep an answer.
+func TestLifetime(t *testing.T) {
+	q := read(t, "www.example.", dns.TypeA, true)
+	one := netip.MustParseAddr("192.0.2.1")
+	for says, tt := range map[string]struct {
+		msg  []byte
+		want time.Duration
+	}{
+		"the shortest":        {AppendOPT(AppendAddr(AppendAddr(Begin(nil, q, 0), one, time.Hour), one, time.Minute), q, 0, EDE{}), time.Minute},
+		"of a negative":       {AppendNegative(nil, q, dns.RcodeNameError, 42*time.Second, EDE{}), 42 * time.Second},
+		"of an empty one":     {AppendEmpty(nil, q, dns.RcodeServerFailure, EDE{}), 0},
+		"of no message":       {[]byte("no message at all"), 0},
+		"of less than a head": {[]byte{1}, 0},
+	} {
+		if got := Lifetime(tt.msg); got != tt.want {
+			t.Errorf("%s: got %v, want %v", says, got, tt.want)
+		}
+	}
+}
+
+// FuzzAnswers: whatever an upstream sent, looking at it does no harm.
+func FuzzAnswers(f *testing.F) {
+	q := new(Question)
+	packed, err := new(dns.Msg).SetQuestion("www.example.", dns.TypeA).SetEdns0(1232, true).Pack()
+	if err != nil {
+		f.Fatal(err)
+	}
+	q.Read(packed)
+	f.Add(AppendNegative(nil, q, 3, time.Minute, EDE{Code: 15}))
+	f.Add(packed)
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		if Lifetime(msg) < 0 || len(PadAnswer(bytes.Clone(msg))) < len(msg) {
+			t.Errorf("%x: got a lifetime of %v, and less than there was", msg, Lifetime(msg))
+		}
+	})
+}

@@ -54,6 +54,22 @@ func (ca *CA) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})
 }
 
+// Files returns a new certificate for host names, with its chain, and its key, as they stand in PEM files.
+func (ca *CA) Files(names ...string) (chain, key []byte, err error) {
+	private, der, err := certify(&x509.Certificate{
+		Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, ca.cert, ca.key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("certificate for %q: %w", names, err)
+	}
+	if key, err = x509.MarshalPKCS8PrivateKey(private); err != nil {
+		return nil, nil, err
+	}
+	chain = append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), ca.PEM()...)
+	return chain, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), nil
+}
+
 // Certificate returns a certificate for a host name or literal address. It makes one on first use.
 func (ca *CA) Certificate(host string) (*tls.Certificate, error) {
 	ca.mu.Lock()

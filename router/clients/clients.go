@@ -27,9 +27,9 @@ const (
 // Peer is a client of a gateway, from its configuration.
 type Peer struct {
 	Name   string
-	ID     string // its public key; a peer with a new key is a new client
+	ID     string // its public key, or what stands for one; a peer with a new key is a new client
 	Groups []string
-	Addrs  []netip.Prefix // inside the tunnel
+	Addrs  []netip.Prefix // inside the tunnel; may be none
 }
 
 // Client is what is known about a key. The zero Client has no name: it is this machine, or a stranger.
@@ -42,19 +42,17 @@ type Client struct {
 type Book struct {
 	byAddr bart.Table[uint64]
 	peers  map[uint64]Peer
+	byID   map[string]uint64
 	last   uint64 // highest key ever assigned
 }
 
 // NewBook returns the book of a list of peers. A peer that is in before with the same ID and addresses keeps its key. before
 // may be nil.
 func NewBook(peers []Peer, before *Book) *Book {
-	b := &Book{peers: make(map[uint64]Peer, len(peers)), last: firstPeer - 1}
-	known := make(map[string]uint64)
+	b := &Book{peers: make(map[uint64]Peer, len(peers)), byID: make(map[string]uint64, len(peers)), last: firstPeer - 1}
+	var known map[string]uint64
 	if before != nil {
-		b.last = before.last
-		for key, p := range before.peers {
-			known[p.ID] = key
-		}
+		b.last, known = before.last, before.byID
 	}
 	for _, p := range peers {
 		key, ok := known[p.ID]
@@ -62,7 +60,7 @@ func NewBook(peers []Peer, before *Book) *Book {
 			b.last++
 			key = b.last
 		}
-		b.peers[key] = p
+		b.peers[key], b.byID[p.ID] = p, key
 		for _, prefix := range p.Addrs {
 			b.byAddr.Insert(prefix.Masked(), key)
 		}
@@ -118,10 +116,20 @@ func (b *Book) Client(key uint64) (c Client, ok bool) {
 	return Client{}, key == Machine || key&stranger != 0
 }
 
-// Named returns the key and a tunnel address of the peer with that name.
+// Identified returns the key of the peer with an ID.
+func (b *Book) Identified(id string) (key uint64, ok bool) {
+	key, ok = b.byID[id]
+	return key, ok
+}
+
+// Named returns the key and a tunnel address of the peer with that name. A peer without a tunnel has the address 0.0.0.0.
 func (b *Book) Named(name string) (key uint64, addr netip.Addr, ok bool) {
 	for key, p := range b.peers {
-		if p.Name == name && len(p.Addrs) > 0 {
+		switch {
+		case p.Name != name:
+		case len(p.Addrs) == 0:
+			return key, netip.IPv4Unspecified(), true
+		default:
 			return key, p.Addrs[0].Addr(), true
 		}
 	}

@@ -84,21 +84,25 @@ func (k *checker) name(path, what, name string) {
 // variableName is what a shell can assign to (POSIX.1-2017, 3.235).
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// secret checks that a secret can be read and, if it must be a WireGuard key, that it is one.
-func (k *checker) secret(path string, s Secret, isKey bool) {
-	if s.IsZero() {
-		return
-	}
+// secretPlace checks that a secret is said to be in one place.
+func (k *checker) secretPlace(path string, s Secret) bool {
 	const mend = "keep it in a file of its own, and write {file: PATH}"
 	switch {
 	case s.File != "" && s.Env != "":
 		k.fault(path, "keep one of them", "%s has both file and env", path)
-		return
 	case s.Env != "" && !variableName.MatchString(s.Env): // not repeated: it could be the secret itself
 		k.fault(path, mend, "%s.env is not the name of an environment variable", path)
-		return
 	case fault.HideKeys(s.File) != s.File:
 		k.fault(path, mend, "%s.file is a key, not a path", path)
+	default:
+		return true
+	}
+	return false
+}
+
+// secret checks that a secret can be read and, if it must be a WireGuard key, that it is one.
+func (k *checker) secret(path string, s Secret, isKey bool) {
+	if s.IsZero() || !k.secretPlace(path, s) {
 		return
 	}
 	value, err := s.Read()

@@ -45,12 +45,65 @@ func (k dnsChecker) dns() {
 			k.fault(fmt.Sprintf("dns.listen[%d]", i), "write the port that clients ask, usually 53", "dns.listen[%d] is %s", i, a)
 		}
 	}
+	k.serve()
 	if k.DNS.Timeout == 0 {
 		k.fault("dns.timeout", "write more than 0", "dns.timeout is 0: no upstream could answer in time")
 	}
 	if k.DNS.QueryLog && k.FlowLog.File == "" {
 		k.fault("dns.query_log", "set flow_log.file", "there is no flow log to write questions to")
 	}
+}
+
+// serve checks encrypted DNS for phones. It does not read certificate and key, which others renew: if that goes wrong, peers can
+// still be removed.
+func (k dnsChecker) serve() {
+	s := k.DNS.Serve
+	if s == nil {
+		return
+	}
+	if k.Listen.WireGuard == nil {
+		k.fault("dns.serve", "add listen: {wireguard: ...}", "dns.serve answers peers, whose tokens are made from the gateway's key, and there is no gateway")
+	}
+	if !isHostName(s.Name) {
+		k.fault("dns.serve.name", "write the host name that phones ask, for example dns.example.com", "dns.serve.name is %q", s.Name)
+	}
+	if len(s.HTTPS)+len(s.TLS) == 0 {
+		k.fault("dns.serve", "add https: 0.0.0.0:443, tls: 0.0.0.0:853, or both", "dns.serve has no address to listen on")
+	}
+	seen := make(map[netip.AddrPort]bool)
+	for _, l := range []struct {
+		key   string
+		addrs []netip.AddrPort
+	}{{"https", s.HTTPS}, {"tls", s.TLS}} {
+		for i, a := range l.addrs {
+			at := fmt.Sprintf("dns.serve.%s[%d]", l.key, i)
+			if a.Port() == 0 {
+				k.fault(at, "write the port that phones ask, usually 443 for https and 853 for tls", "%s is %s", at, a)
+			}
+			if seen[a] || slices.Contains(k.DNS.Listen, a) {
+				k.fault(at, "choose another port", "dns listens on %s twice", a)
+			}
+			seen[a] = true
+		}
+	}
+	if s.Key.IsZero() {
+		k.fault("dns.serve.key", "write {file: PATH} or {env: NAME}", "dns.serve.key is empty")
+	}
+	k.secretPlace("dns.serve.key", s.Key)
+}
+
+// maxServeName leaves room for a token and a dot in a name of 253 characters.
+const maxServeName = 253 - 33
+
+// isHostName reports whether s is a host name in lower case with at least two labels.
+func isHostName(s string) bool {
+	labels := strings.Split(s, ".")
+	if _, err := netip.ParseAddr(s); err == nil || len(labels) < 2 || len(s) > maxServeName {
+		return false
+	}
+	return !slices.ContainsFunc(labels, func(label string) bool {
+		return label == "" || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || label[0] == '-' || label[len(label)-1] == '-'
+	})
 }
 
 // maxTTL is the longest time that DNS can say (RFC 2181, 8).

@@ -40,6 +40,11 @@ func (k listenChecker) peer(i int, gateway string) {
 		k.fault(path+".name", "choose another name", "the gateway itself is %s.%s: see dns.peers, at %s", GatewayName, k.DNS.Peers, k.Position("dns.peers"))
 	}
 	switch {
+	case p.PublicKey == "" && k.DNS.Serve == nil:
+		k.fault(path+".public_key", "write what penstock pubkey prints", "peer %s has no public_key", p.Name)
+	case p.PublicKey == "" && len(p.AllowedIPs) > 0:
+		k.fault(path+".allowed_ips", "remove allowed_ips, or add the public_key", "peer %s has addresses inside the tunnel, but no public_key", p.Name)
+	case p.PublicKey == "":
 	case p.PublicKey == noKey:
 		k.fault(path+".public_key", "write what penstock pubkey prints", "the public key of peer %s is zero, which is nobody's", p.Name)
 	case !isWireGuardKey(p.PublicKey):
@@ -55,7 +60,10 @@ func (k listenChecker) peer(i int, gateway string) {
 	if wait := p.PersistentKeepalive; wait%time.Second != 0 || wait > 65535*time.Second { // it has 16 bits
 		k.fault(path+".persistent_keepalive", "write whole seconds from 0s to 65535s", "persistent_keepalive of peer %s is %v", p.Name, wait)
 	}
-	if len(p.AllowedIPs) == 0 {
+	if p.DNSRenewals < 0 {
+		k.fault(path+".dns_renewals", "write 0 or more", "dns_renewals of peer %s is %d", p.Name, p.DNSRenewals)
+	}
+	if len(p.AllowedIPs) == 0 && p.HasTunnel() {
 		k.fault(path+".allowed_ips", "give the peer an address", "peer %s has no addresses", p.Name)
 	}
 	for j, prefix := range p.AllowedIPs {
@@ -76,6 +84,17 @@ func (k listenChecker) peer(i int, gateway string) {
 
 // GatewayName is the name of the gateway itself in dns.peers.
 const GatewayName = "gateway"
+
+// HasTunnel reports whether the peer connects to listen.wireguard, and not only with a token.
+func (p Peer) HasTunnel() bool { return p.PublicKey != "" }
+
+// ID identifies the peer as a client: with another key it is another one.
+func (p Peer) ID() string {
+	if p.HasTunnel() {
+		return p.PublicKey
+	}
+	return "name " + p.Name // has a space, which no key has
+}
 
 // noKey is 32 zero bytes.
 const noKey = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="

@@ -102,18 +102,21 @@ type Error = fault.Error
 type Peer struct {
 	// Name identifies the peer in rules, logs and metrics.
 	Name string `yaml:"name" required:"true"`
-	// PublicKey is the peer's WireGuard public key, base64.
-	PublicKey string `yaml:"public_key" required:"true"`
+	// PublicKey is the peer's WireGuard public key, base64. With dns.serve a peer may have none: then it has no tunnel, and only
+	// asks DNS with its token.
+	PublicKey string `yaml:"public_key"`
 	// PresharedKey is an optional second secret, base64.
 	PresharedKey Secret `yaml:"preshared_key"`
 	// AllowedIPs are the addresses that the peer may use inside the tunnel.
-	AllowedIPs []netip.Prefix `yaml:"allowed_ips" required:"true"`
+	AllowedIPs []netip.Prefix `yaml:"allowed_ips"`
 	// Groups are the names by which rules address several peers.
 	Groups []string `yaml:"groups"`
 	// PersistentKeepalive is the interval between packets that keep a NAT mapping open; 0 is off.
 	PersistentKeepalive time.Duration `yaml:"persistent_keepalive"`
 	// Disabled refuses the peer but keeps its entry.
 	Disabled bool `yaml:"disabled"`
+	// DNSRenewals is how often the peer's tokens for dns.serve have been renewed: with another number those before are dead.
+	DNSRenewals int `yaml:"dns_renewals"`
 	// Expires is when the peer's access ends: then its flows and handshakes are refused, and its entry is kept.
 	Expires time.Time `yaml:"expires"`
 

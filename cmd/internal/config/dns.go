@@ -10,7 +10,9 @@ import (
 type DNS struct {
 	// Listen lists more addresses of the host on which the server answers, over UDP and TCP.
 	Listen []netip.AddrPort `yaml:"listen"`
-	// Clients may use those addresses. Questions from anyone else are dropped. Default: loopback and private networks.
+	// Serve is encrypted DNS for the phones of peers. `penstock peer dns` prints what a phone needs.
+	Serve *DNSServe `yaml:"serve"`
+	// Clients may use the addresses in listen. Questions from anyone else are dropped. Default: loopback and private networks.
 	Clients []netip.Prefix `yaml:"clients"`
 	// Upstreams answer the questions that belong to no split zone. Without any, penstock asks the servers that transports
 	// name or push, each through its transport.
@@ -45,6 +47,35 @@ type DNS struct {
 	Enforce bool `yaml:"enforce"`
 	// Timeout is how long a question may take, over all upstreams, before the answer is SERVFAIL.
 	Timeout time.Duration `yaml:"timeout" default:"5s"`
+}
+
+// DNSServe is encrypted DNS, over HTTPS and over TLS, for devices that are not in the tunnel. Each peer has tokens of its own, made
+// from the gateway's key: a path for HTTPS, and a host name for TLS. Who comes with a token is that peer, with its groups, its
+// limits and its name in the logs. Needs listen.wireguard.
+type DNSServe struct {
+	// Name is the host name of the server. The names for TLS are one label below it, so that these need a certificate for *.NAME, and
+	// a wildcard in the public DNS.
+	Name string `yaml:"name" required:"true"`
+	// HTTPS lists addresses of the host for DNS over HTTPS, for example 0.0.0.0:443.
+	HTTPS []netip.AddrPort `yaml:"https"`
+	// TLS lists addresses of the host for DNS over TLS, for example 0.0.0.0:853, the only port that Android asks.
+	TLS []netip.AddrPort `yaml:"tls"`
+	// Certificate is a file with the certificate and its chain, PEM. It is read again when it or the key changes.
+	Certificate string `yaml:"certificate" required:"true" path:"file"`
+	// Key is the private key of the certificate, PEM.
+	Key Secret `yaml:"key" required:"true"`
+	// Anonymous also answers those of dns.clients who come without a token, but not about the names in dns.split.
+	Anonymous bool `yaml:"anonymous"`
+
+	Pos Position `yaml:"-"`
+}
+
+// Names returns the names that the certificate must have.
+func (s *DNSServe) Names() string {
+	if len(s.TLS) == 0 {
+		return s.Name
+	}
+	return s.Name + " and *." + s.Name
 }
 
 // Upstream is a DNS server that questions are forwarded to.

@@ -35,6 +35,7 @@ import (
 	"penstock/cmd/internal/lastgood"
 	"penstock/cmd/internal/lists"
 	"penstock/cmd/internal/memory"
+	"penstock/cmd/internal/privatedns"
 	"penstock/cmd/internal/report"
 	"penstock/cmd/internal/systemd"
 	"penstock/dnsproxy"
@@ -81,7 +82,8 @@ type Daemon struct {
 	follow   *laptop.Follower
 	gateway  *gateway.Gateway // nil without listen.wireguard
 	enrol    *enrol.Enrolment
-	flowLog  *flowlog.Log // nil without flow_log
+	phones   *privatedns.Service // nil without dns.serve
+	flowLog  *flowlog.Log        // nil without flow_log
 	flows    *report.Flows
 	status   *report.Process
 	explain  *report.Policy
@@ -190,6 +192,14 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if err := d.buildRouter(cfg); err != nil {
 		return err
 	}
+	d.phones, err = privatedns.Open(ctx, cfg, privatedns.Config{
+		Server: d.dns.Server, Serve: func() *config.DNSServe { return d.live.Config().DNS.Serve }, Whose: d.live.Phone,
+		Listen: net.ListenConfig{Control: d.egress.Outside.Direct.Control}, Metrics: d.metrics.dns, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	opened.add(d.phones.Close)
 	d.follow = d.laptop.Follow(core{d}, d.egress)
 	if first.Gateway != nil {
 		d.gateway, err = gateway.Open(gateway.Config{
@@ -219,7 +229,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	})
 	d.status = &report.Process{
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, Flows: d.flows, Started: d.started, Version: d.opts.Version,
-		Health: d.health,
+		Health: d.health, Phones: d.phones,
 	}
 	d.status.RunsCopy(d.opts.Fault)
 	d.process.Store(d.status)
@@ -330,6 +340,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	if err := d.dns.listen(ctx, cfg, start); err != nil {
 		return config.Refused(cfg, "dns.listen", "stop the program that uses it or choose another address", err)
 	}
+	start("dns.serve", d.phones.Run)
 	d.egress.Run(start)
 	d.laptop.SetSearch(d.egress.Search())
 	if err := d.laptop.Apply(ctx); err != nil {

@@ -21,11 +21,24 @@ func Changes(old, cfg *config.Config) (changed, restart []string) {
 		changed = append(changed, name)
 		unwatched := name == "on_demand" && len(old.OnDemand) == 0            // the network is watched only if on_demand was set at the start
 		held := name == "always_on" && old.AlwaysOn.Hold != cfg.AlwaysOn.Hold // the rest of always_on takes effect at once
-		if unwatched || held || slices.Contains([]string{"listen", "transports", "metrics", "control", "limits", "flow_log", "captive_portal", "state_dir"}, name) {
+		restarts := []string{"listen", "transports", "metrics", "control", "limits", "flow_log", "captive_portal", "state_dir"}
+		if unwatched || held || name == "dns" && opened(old.DNS, cfg.DNS) || slices.Contains(restarts, name) {
 			restart = append(restart, name)
 		}
 	}
 	return changed, restart
+}
+
+// opened reports whether the DNS server would have other addresses of the host.
+func opened(old, next config.DNS) bool {
+	var a, b config.DNSServe
+	if old.Serve != nil {
+		a = *old.Serve
+	}
+	if next.Serve != nil {
+		b = *next.Serve
+	}
+	return !slices.Equal(old.Listen, next.Listen) || !slices.Equal(a.HTTPS, b.HTTPS) || !slices.Equal(a.TLS, b.TLS)
 }
 
 // same compares two values of one type without the positions in them.

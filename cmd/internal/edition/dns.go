@@ -203,6 +203,9 @@ func ownResolvers(cfg *config.Config) []netip.AddrPort {
 	if w := cfg.Listen.WireGuard; w != nil {
 		all(w.Address)
 	}
+	if s := cfg.DNS.Serve; s != nil {
+		own = slices.Concat(own, s.HTTPS, s.TLS)
+	}
 	return append(own, cfg.DNS.Listen...)
 }
 

@@ -18,6 +18,7 @@ import (
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/lists"
+	"penstock/cmd/internal/privatedns"
 	"penstock/dnsproxy/records"
 	"penstock/policy"
 	"penstock/router/clients"
@@ -31,13 +32,15 @@ type Edition struct {
 	Lists   *lists.Content
 	Clients *clients.Book
 	Egress  *egress.Plan
-	Gateway *gateway.Plan // nil without listen.wireguard
+	Gateway *gateway.Plan    // nil without listen.wireguard
+	Phones  *privatedns.Plan // nil without dns.serve
 	Status  []lists.Status
 	Names   *records.Book // that penstock knows by itself; nil if there are none
 
 	untested []string // warnings about tests to addresses that nobody has
 
-	at time.Time // when Clients and Gateway had the peers that might connect
+	uncertain string    // what phones will find wrong with the certificate
+	at        time.Time // when Clients and Gateway had the peers that might connect
 
 	// Whether a rule has a condition on the user or the program that sends a flow. Looking them up is expensive.
 	AsksUIDs, AsksPrograms bool
@@ -84,6 +87,9 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 	}
 	e.Gateway, err = gateway.NewPlan(cfg, now)
 	fail(err)
+	e.Phones, err = privatedns.NewPlan(cfg)
+	fail(err)
+	fail(e.checkCertificate(from.Before == nil))
 	e.Lists, err = readLists(ctx, from.Lists, cfg)
 	fail(err)
 	e.Policy, err = policy.New(policyConfig(cfg, e.Lists.Set))
@@ -119,7 +125,28 @@ func (e *Edition) Warnings() []string {
 			list = append(list, fmt.Sprintf("category %s: list %s: left out: %s", s.Category, s.List, s.LeftOut))
 		}
 	}
+	if e.uncertain != "" {
+		list = append(list, e.uncertain)
+	}
 	return append(list, e.Lists.Empty()...)
+}
+
+// checkCertificate looks at the certificate of dns.serve. Only at the start it must be one that can be used: whoever renews it
+// while penstock runs must not be able to keep a peer from being removed.
+func (e *Edition) checkCertificate(start bool) error {
+	if e.Config.DNS.Serve == nil {
+		return nil
+	}
+	cert, err := privatedns.LoadCertificate(e.Config.DNS.Serve)
+	switch {
+	case err == nil:
+		e.uncertain = privatedns.Warning(e.Config.DNS.Serve, cert)
+	case start:
+		return privatedns.CertificateFault(e.Config, err)
+	default:
+		e.uncertain = "dns.serve: " + err.Error()
+	}
+	return nil
 }
 
 // After returns the edition that can replace old in a running penstock. It takes the settings that only a restart can change
@@ -171,7 +198,7 @@ func bookPeers(cfg *config.Config, now time.Time) []clients.Peer {
 	var list []clients.Peer
 	for _, p := range cfg.Peers {
 		if p.State(now) == "" {
-			list = append(list, clients.Peer{Name: p.Name, ID: p.PublicKey, Groups: p.Groups, Addrs: p.AllowedIPs})
+			list = append(list, clients.Peer{Name: p.Name, ID: p.ID(), Groups: p.Groups, Addrs: p.AllowedIPs})
 		}
 	}
 	return list

@@ -12,6 +12,7 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/lists"
+	"penstock/cmd/internal/privatedns"
 	"penstock/policy"
 	"penstock/policy/blocklist"
 )
@@ -198,4 +199,19 @@ func (s Strangers) Describe(src netip.AddrPort) policy.Flow {
 	f := policy.Flow{Client: s.Key(src.Addr()), Src: src}
 	s.Live.Describe(&f)
 	return f
+}
+
+// Phone returns the facts about who comes with a token to encrypted DNS, or without one: see privatedns.Config.
+func (l *Live) Phone(w privatedns.Way, token string, src netip.AddrPort) (policy.Flow, bool) {
+	now := l.now.Load()
+	if token == "" {
+		return Strangers{l}.Describe(src), now.Phones.Anonymous()
+	}
+	id, ok := now.Phones.Peer(w, token)
+	if !ok {
+		return policy.Flow{}, false
+	}
+	key, ok := now.Clients.Identified(id) // not if it is disabled or has expired
+	c, _ := now.Clients.Client(key)
+	return policy.Flow{Client: key, Peer: c.Name, Groups: c.Groups, Src: src}, ok
 }

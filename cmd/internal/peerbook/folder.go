@@ -109,9 +109,15 @@ func Path(c *config.Config, name string) string {
 // YAML is a peer as it stands in a configuration. Keys need no quotes; names, addresses and groups may.
 func YAML(p config.Peer) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "peers:\n  - name: %q\n    public_key: %s\n    allowed_ips: %s\n", p.Name, p.PublicKey, quoted(p.AllowedIPs))
+	fmt.Fprintf(&b, "peers:\n  - name: %q\n", p.Name)
+	if p.HasTunnel() {
+		fmt.Fprintf(&b, "    public_key: %s\n    allowed_ips: %s\n", p.PublicKey, quoted(p.AllowedIPs))
+	}
 	if len(p.Groups) > 0 {
 		fmt.Fprintf(&b, "    groups: %s\n", quoted(p.Groups))
+	}
+	if p.DNSRenewals > 0 {
+		fmt.Fprintf(&b, "    dns_renewals: %d\n", p.DNSRenewals)
 	}
 	if p.Disabled {
 		b.WriteString("    disabled: true\n")

@@ -19,13 +19,21 @@ type Terms struct {
 	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"` // what the peer sends through the tunnel; nil: all
 }
 
+// IsNew returns an error if there is a peer of that name.
+func (t Terms) IsNew(c *config.Config) error {
+	i := slices.IndexFunc(c.Peers, func(p config.Peer) bool { return p.Name == t.Name })
+	if i < 0 {
+		return nil
+	}
+	return fmt.Errorf("there is a peer %q already, at %s: choose another name, or remove it with: penstock peer rm %s", t.Name, c.Peers[i].Pos, t.Name)
+}
+
 // Plan returns a new peer with the next free addresses, and the peer's own file. The caller adds the key to both. InForce are
 // the addresses that a running gateway has given out. Without a folder only the configuration is looked at.
 func (f *Folder) Plan(c *config.Config, t Terms, inForce []FormerAddress) (config.Peer, *wireguard.Config, error) {
 	peer := config.Peer{Name: t.Name, Groups: t.Groups, Expires: t.Expires}
-	i := slices.IndexFunc(c.Peers, func(p config.Peer) bool { return p.Name == t.Name })
-	if i >= 0 {
-		return peer, nil, fmt.Errorf("there is a peer %q already, at %s: choose another name, or remove it with: penstock peer rm %s", t.Name, c.Peers[i].Pos, t.Name)
+	if err := t.IsNew(c); err != nil {
+		return peer, nil, err
 	}
 	former, err := f.Former(c)
 	if err != nil {

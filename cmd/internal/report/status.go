@@ -16,12 +16,13 @@ import (
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/laptop"
+	"penstock/cmd/internal/privatedns"
 	"penstock/policy"
 	"penstock/router/hostnet/direct"
 	"penstock/router/transport"
 )
 
-// Process reports the state of penstock as a whole. All fields except Gateway and Health must be set.
+// Process reports the state of penstock as a whole. All fields except Gateway, Health and Phones must be set.
 type Process struct {
 	Live    *edition.Live
 	Egress  *egress.Egress
@@ -29,7 +30,8 @@ type Process struct {
 	Follow  *laptop.Follower
 	Gateway *gateway.Gateway // nil without listen.wireguard
 	Flows   *Flows
-	Health  *health.Targets // nil: there are no targets
+	Health  *health.Targets     // nil: there are no targets
+	Phones  *privatedns.Service // nil without dns.serve
 	Started time.Time
 	Version string
 
@@ -159,6 +161,10 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		verdict = "degraded: " + strings.Join(empty, "; ") + "; " + verdict
 	}
 	if trouble := s.Laptop.Trouble(); trouble != "" {
+		st.Degraded = true
+		verdict = "degraded: " + trouble + "; " + verdict
+	}
+	if trouble := s.Phones.Trouble(); trouble != "" {
 		st.Degraded = true
 		verdict = "degraded: " + trouble + "; " + verdict
 	}
