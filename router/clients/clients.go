@@ -27,9 +27,9 @@ const (
 // Peer is a client of a gateway, from its configuration.
 type Peer struct {
 	Name   string
-	ID     string // its public key; a peer with a new key is a new client
+	ID     string // its public key, or what else tells it from all others; a peer with a new one is a new client
 	Groups []string
-	Addrs  []netip.Prefix // inside the tunnel
+	Addrs  []netip.Prefix // inside the tunnel; none if it has no place there
 }
 
 // Client is what is known about a key. The zero Client has no name: it is this machine, or a stranger.
@@ -41,6 +41,7 @@ type Client struct {
 // Book maps addresses to clients. It is immutable and safe for concurrent use.
 type Book struct {
 	byAddr bart.Table[uint64]
+	byName map[string]uint64
 	peers  map[uint64]Peer
 	last   uint64 // highest key ever assigned
 }
@@ -48,7 +49,7 @@ type Book struct {
 // NewBook returns the book of a list of peers. A peer that is in before with the same ID and addresses keeps its key. before
 // may be nil.
 func NewBook(peers []Peer, before *Book) *Book {
-	b := &Book{peers: make(map[uint64]Peer, len(peers)), last: firstPeer - 1}
+	b := &Book{byName: make(map[string]uint64, len(peers)), peers: make(map[uint64]Peer, len(peers)), last: firstPeer - 1}
 	known := make(map[string]uint64)
 	if before != nil {
 		b.last = before.last
@@ -62,7 +63,7 @@ func NewBook(peers []Peer, before *Book) *Book {
 			b.last++
 			key = b.last
 		}
-		b.peers[key] = p
+		b.peers[key], b.byName[p.Name] = p, key
 		for _, prefix := range p.Addrs {
 			b.byAddr.Insert(prefix.Masked(), key)
 		}
@@ -118,12 +119,11 @@ func (b *Book) Client(key uint64) (c Client, ok bool) {
 	return Client{}, key == Machine || key&stranger != 0
 }
 
-// Named returns the key and a tunnel address of the peer with that name.
+// Named returns the key and a tunnel address of the peer with that name. The address is invalid if the peer has none.
 func (b *Book) Named(name string) (key uint64, addr netip.Addr, ok bool) {
-	for key, p := range b.peers {
-		if p.Name == name && len(p.Addrs) > 0 {
-			return key, p.Addrs[0].Addr(), true
-		}
+	key, ok = b.byName[name]
+	if ok && len(b.peers[key].Addrs) > 0 {
+		addr = b.peers[key].Addrs[0].Addr()
 	}
-	return Nobody, netip.Addr{}, false
+	return key, addr, ok
 }

@@ -42,7 +42,7 @@ func NewPlan(cfg *config.Config, now time.Time) (*Plan, error) {
 	}
 	var errs []error
 	for _, c := range cfg.Peers {
-		if c.Disabled {
+		if c.Disabled || c.PublicKey == "" { // without a key it can only use the proxy
 			continue
 		}
 		peer, err := newPeer(c)
