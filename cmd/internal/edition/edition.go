@@ -17,6 +17,7 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/ingress"
 	"penstock/cmd/internal/lists"
 	"penstock/policy"
 	"penstock/router/clients"
@@ -31,6 +32,7 @@ type Edition struct {
 	Clients *clients.Book
 	Egress  *egress.Plan
 	Gateway *gateway.Plan // nil without listen.wireguard
+	Proxy   *ingress.Plan // who may use listen.proxy
 	Status  []lists.Status
 
 	untested []string // warnings about tests to addresses that nobody has
@@ -82,6 +84,8 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 	}
 	e.Gateway, err = gateway.NewPlan(cfg, now)
 	fail(err)
+	e.Proxy, err = ingress.NewPlan(cfg)
+	fail(err)
 	e.Lists, err = readLists(ctx, from.Lists, cfg)
 	fail(err)
 	e.Policy, err = policy.New(policyConfig(cfg, e.Lists.Set))
@@ -124,6 +128,7 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 	next, cfg := *e, *e.Config
 	cfg.Listen, cfg.Transports = old.Config.Listen, old.Config.Transports
 	next.Config, next.Egress, next.Gateway = &cfg, old.Egress, nil
+	next.Proxy = e.Proxy.After(old.Proxy)
 	if old.Gateway != nil {
 		next.Gateway = old.Gateway.WithPeersOf(e.Gateway)
 	}
@@ -148,12 +153,14 @@ func asksForPrograms(p *policy.Policy) (uids, programs bool) {
 // or the clock was wrong.
 func (e *Edition) At(now time.Time) (next *Edition, changed bool) {
 	same := func(p config.Peer) bool { return p.State(now) == p.State(e.at) }
-	if e.Gateway == nil || !slices.ContainsFunc(e.Config.Peers, func(p config.Peer) bool { return !same(p) }) {
+	if !slices.ContainsFunc(e.Config.Peers, func(p config.Peer) bool { return !same(p) }) {
 		return e, false
 	}
 	copied := *e
-	copied.at = now
-	copied.Clients, copied.Gateway = clients.NewBook(bookPeers(e.Config, now), e.Clients), e.Gateway.At(now)
+	copied.at, copied.Clients = now, clients.NewBook(bookPeers(e.Config, now), e.Clients)
+	if e.Gateway != nil {
+		copied.Gateway = e.Gateway.At(now)
+	}
 	return &copied, true
 }
 
@@ -161,9 +168,14 @@ func (e *Edition) At(now time.Time) (next *Edition, changed bool) {
 func bookPeers(cfg *config.Config, now time.Time) []clients.Peer {
 	var list []clients.Peer
 	for _, p := range cfg.Peers {
-		if p.State(now) == "" {
-			list = append(list, clients.Peer{Name: p.Name, ID: p.PublicKey, Groups: p.Groups, Addrs: p.AllowedIPs})
+		if p.State(now) != "" {
+			continue
 		}
+		id := p.PublicKey
+		if id == "" {
+			id = "proxy " + p.Name // no key looks like this
+		}
+		list = append(list, clients.Peer{Name: p.Name, ID: id, Groups: p.Groups, Addrs: p.AllowedIPs})
 	}
 	return list
 }
