@@ -170,12 +170,17 @@ func TestGuessingIsLimited(t *testing.T) {
 func TestNobodyTakesAllPlaces(t *testing.T) {
 	w := newWorld(t, func(c *config.Config) { c.Limits.ProxyConnections = 16 })
 	in := func() bool {
-		c := w.connectTo(t)
+		c, err := net.Dial("tcp", w.port())
+		if err != nil {
+			return false
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(20 * time.Second))
 		if _, err := io.WriteString(c, greeting+named("one.example", 22)); err != nil {
 			return false
 		}
 		b := make([]byte, 14)
-		_, err := io.ReadFull(c, b)
+		_, err = io.ReadFull(c, b)
 		return err == nil && b[5] == 0
 	}
 	w.connectTo(t) // and never logs in
