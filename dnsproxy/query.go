@@ -90,7 +90,7 @@ func (r *resolver) try(ctx context.Context, ex *exchange, st *state, v *view) {
 
 // Confirm returns the addresses that the client in f gets for host, as if it had asked: its policy, the cache and the bounds of the
 // client apply, and the names are remembered as after a real question. The addresses are of the family of f.Dst; none means that
-// the host has none. An error says that host is blocked for the client, or that nobody could be asked.
+// the host has none. The error wraps a *[BlockedError] if host is blocked for the client; any other says that nobody could be asked.
 func (s *Server) Confirm(ctx context.Context, f policy.Flow, host string) ([]netip.Addr, error) {
 	code := dns.TypeA
 	if f.Dst.Addr().Unmap().Is6() {
@@ -130,6 +130,18 @@ func packQuery(name string, qtype uint16) ([]byte, error) {
 	return query, nil
 }
 
+// BlockedError says that the policy refuses a question of a client.
+type BlockedError struct {
+	Verdict  policy.Verdict
+	Host     string     // that decided: the one in question, or one behind it
+	Withheld netip.Addr // valid if only its addresses of this family are refused
+}
+
+// Error names the rule.
+func (e *BlockedError) Error() string {
+	return fmt.Sprintf("rule %s blocks %s", e.Verdict.Rule, e.Host)
+}
+
 // confirmation takes the addresses of an exchange. It has room for one.
 type confirmation chan confirmed
 
@@ -147,7 +159,7 @@ func (c confirmation) answer(ex *exchange) error {
 // addresses returns the addresses in the answer of ex. A name that does not exist has none.
 func (ex *exchange) addresses() ([]netip.Addr, error) {
 	if ex.result == resultBlocked || ex.verdict.Action != policy.Forward && ex.decided != "" {
-		return nil, fmt.Errorf("rule %s blocks %s", ex.verdict.Rule, strings.Clone(ex.decided))
+		return nil, &BlockedError{ex.verdict, strings.Clone(ex.decided), ex.withheld}
 	}
 	if len(ex.out) == 0 {
 		return nil, errors.New("the server gave no answer")

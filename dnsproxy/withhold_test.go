@@ -1,6 +1,7 @@
 package dnsproxy
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -65,7 +66,8 @@ func TestAPeerIsNotToldWhereItMayNotGo(t *testing.T) {
 		t.Error("a diagnosis was told as a refused question")
 	}
 	q := policy.Flow{Client: 7, Peer: "contractor", Src: contractor, Dst: netip.AddrPortFrom(netip.MustParseAddr("10.20.0.10"), 443)}
-	if addrs, err := s.Confirm(t.Context(), q, "wiki.corp.example"); err == nil {
-		t.Errorf("a claim of the name: got %v, want it not confirmed", addrs)
+	addrs, err := s.Confirm(t.Context(), q, "wiki.corp.example")
+	if blocked, ok := errors.AsType[*BlockedError](err); !ok || blocked.Verdict.Rule != "no-private" || blocked.Withheld != q.Dst.Addr() {
+		t.Errorf("a claim of the name: got %v, %v, want it not confirmed because its address is blocked", addrs, err)
 	}
 }

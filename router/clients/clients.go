@@ -27,9 +27,9 @@ const (
 // Peer is a client of a gateway, from its configuration.
 type Peer struct {
 	Name   string
-	ID     string // its public key, or what stands for one; a peer with a new key is a new client
+	ID     string // its public key, or what else tells it from all others; a peer with a new one is a new client
 	Groups []string
-	Addrs  []netip.Prefix // inside the tunnel; may be none
+	Addrs  []netip.Prefix // inside the tunnel; none if it has no place there
 }
 
 // Client is what is known about a key. The zero Client has no name: it is this machine, or a stranger.
@@ -41,6 +41,7 @@ type Client struct {
 // Book maps addresses to clients. It is immutable and safe for concurrent use.
 type Book struct {
 	byAddr bart.Table[uint64]
+	byName map[string]uint64
 	peers  map[uint64]Peer
 	byID   map[string]uint64
 	last   uint64 // highest key ever assigned
@@ -49,7 +50,9 @@ type Book struct {
 // NewBook returns the book of a list of peers. A peer that is in before with the same ID and addresses keeps its key. before
 // may be nil.
 func NewBook(peers []Peer, before *Book) *Book {
-	b := &Book{peers: make(map[uint64]Peer, len(peers)), byID: make(map[string]uint64, len(peers)), last: firstPeer - 1}
+	b := &Book{
+		peers: make(map[uint64]Peer, len(peers)), byID: make(map[string]uint64, len(peers)), byName: make(map[string]uint64, len(peers)), last: firstPeer - 1,
+	}
 	var known map[string]uint64
 	if before != nil {
 		b.last, known = before.last, before.byID
@@ -60,7 +63,7 @@ func NewBook(peers []Peer, before *Book) *Book {
 			b.last++
 			key = b.last
 		}
-		b.peers[key], b.byID[p.ID] = p, key
+		b.peers[key], b.byID[p.ID], b.byName[p.Name] = p, key, key
 		for _, prefix := range p.Addrs {
 			b.byAddr.Insert(prefix.Masked(), key)
 		}
@@ -122,16 +125,11 @@ func (b *Book) Identified(id string) (key uint64, ok bool) {
 	return key, ok
 }
 
-// Named returns the key and a tunnel address of the peer with that name. A peer without a tunnel has the address 0.0.0.0.
+// Named returns the key and a tunnel address of the peer with that name. The address is invalid if the peer has none.
 func (b *Book) Named(name string) (key uint64, addr netip.Addr, ok bool) {
-	for key, p := range b.peers {
-		switch {
-		case p.Name != name:
-		case len(p.Addrs) == 0:
-			return key, netip.IPv4Unspecified(), true
-		default:
-			return key, p.Addrs[0].Addr(), true
-		}
+	key, ok = b.byName[name]
+	if ok && len(b.peers[key].Addrs) > 0 {
+		addr = b.peers[key].Addrs[0].Addr()
 	}
-	return Nobody, netip.Addr{}, false
+	return key, addr, ok
 }

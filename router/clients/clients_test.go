@@ -107,7 +107,10 @@ func TestStrangers(t *testing.T) {
 }
 
 func TestNamed(t *testing.T) {
-	b := NewBook([]Peer{peer("ana", "A", "10.99.0.2/32")}, nil)
+	b := NewBook([]Peer{peer("ana", "A", "10.99.0.2/32"), peer("dan", "D")}, nil)
+	if key, addr, ok := b.Named("dan"); !ok || key == Nobody || addr.IsValid() {
+		t.Errorf("a peer without an address: got %d, %v, %v", key, addr, ok)
+	}
 	if key, addr, ok := b.Named("ana"); !ok || addr != netip.MustParseAddr("10.99.0.2") || key != b.Key(addr) {
 		t.Errorf("got %d, %v, %v", key, addr, ok)
 	}

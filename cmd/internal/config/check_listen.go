@@ -17,8 +17,11 @@ type listenChecker struct{ *checker }
 // listen checks where packets come from.
 func (k listenChecker) listen() {
 	tun, wg := k.Listen.TUN, k.Listen.WireGuard
-	if tun == nil && wg == nil {
+	if tun == nil && wg == nil && k.Listen.Proxy == nil {
 		k.fault("listen", "add listen: {tun: {}} for this machine's own packets, or listen: {wireguard: ...} for peers", "listen is empty, so penstock gets no packets")
+	}
+	if k.Listen.Proxy != nil {
+		k.proxy(k.Listen.Proxy)
 	}
 	if tun != nil {
 		k.tun(tun)
@@ -87,6 +90,25 @@ func (k listenChecker) enrol(e *EnrolListen) {
 func isPort(text string) bool {
 	n, err := strconv.ParseUint(text, 10, 16)
 	return err == nil && n > 0
+}
+
+// proxy checks that somebody can use the proxy, and nobody without a login from another machine.
+func (k listenChecker) proxy(p *ProxyListen) {
+	const path = "listen.proxy.address"
+	if !p.Address.IsValid() || p.Address.Port() == 0 || p.Address.Addr().Zone() != "" || p.Address.Addr().IsMulticast() {
+		k.fault(path, "write an address and a port, for example 127.0.0.1:1080", "%s is %s", path, p.Address)
+		return
+	}
+	hasPassword := func(p Peer) bool { return !p.ProxyPassword.IsZero() }
+	if !k.NeedsLogin() || slices.ContainsFunc(k.Peers, hasPassword) || mayHavePeers(k.Config) {
+		return
+	}
+	const mend = "give a peer proxy_password: {file: PATH}"
+	if p.Address.Addr().IsLoopback() {
+		k.fault(path, mend, "nobody can log in to listen.proxy: no peer has a proxy_password")
+		return
+	}
+	k.fault(path, mend+", or listen on 127.0.0.1", "other machines reach listen.proxy at %s, and no peer has a proxy_password", p.Address)
 }
 
 // tun checks the settings of the device.

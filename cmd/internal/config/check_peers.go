@@ -15,7 +15,7 @@ import (
 // peers checks each peer, and that no two have the same name, key or address. Of two that have, the one whose file is in force
 // already keeps them.
 func (k listenChecker) peers() {
-	if len(k.Peers) > 0 && k.Listen.WireGuard == nil {
+	if len(k.Peers) > 0 && k.Listen.WireGuard == nil && k.Listen.Proxy == nil {
 		k.fault("peers", "add listen: {wireguard: ...}", "peers have nothing to connect to")
 	}
 	order := make([]int, len(k.Peers))
@@ -39,12 +39,12 @@ func (k listenChecker) peer(i int, gateway string) {
 	if k.DNS.Peers != "" && strings.EqualFold(p.Name, GatewayName) {
 		k.fault(path+".name", "choose another name", "the gateway itself is %s.%s: see dns.peers, at %s", GatewayName, k.DNS.Peers, k.Position("dns.peers"))
 	}
+	k.password(path+".proxy_password", p)
 	switch {
-	case p.PublicKey == "" && k.DNS.Serve == nil:
-		k.fault(path+".public_key", "write what penstock pubkey prints", "peer %s has no public_key", p.Name)
-	case p.PublicKey == "" && len(p.AllowedIPs) > 0:
-		k.fault(path+".allowed_ips", "remove allowed_ips, or add the public_key", "peer %s has addresses inside the tunnel, but no public_key", p.Name)
+	case p.PublicKey == "" && (!p.ProxyPassword.IsZero() || k.DNS.Serve != nil):
+		k.withoutKey(path, p)
 	case p.PublicKey == "":
+		k.fault(path, "write what penstock pubkey prints as public_key", "peer %s has neither a public_key nor a proxy_password", p.Name)
 	case p.PublicKey == noKey:
 		k.fault(path+".public_key", "write what penstock pubkey prints", "the public key of peer %s is zero, which is nobody's", p.Name)
 	case !isWireGuardKey(p.PublicKey):
@@ -85,7 +85,7 @@ func (k listenChecker) peer(i int, gateway string) {
 // GatewayName is the name of the gateway itself in dns.peers.
 const GatewayName = "gateway"
 
-// HasTunnel reports whether the peer connects to listen.wireguard, and not only with a token.
+// HasTunnel reports whether the peer connects to listen.wireguard, and not only to the proxy, or with a token.
 func (p Peer) HasTunnel() bool { return p.PublicKey != "" }
 
 // ID identifies the peer as a client: with another key it is another one.
@@ -94,6 +94,49 @@ func (p Peer) ID() string {
 		return p.PublicKey
 	}
 	return "name " + p.Name // has a space, which no key has
+}
+
+// password checks that a password fits into the log-in of SOCKS5 (RFC 1929), and is not too easy to guess.
+func (k listenChecker) password(path string, p Peer) {
+	before := len(k.faults)
+	k.secret(path, p.ProxyPassword, false)
+	if p.ProxyPassword.IsZero() || len(k.faults) > before {
+		return
+	}
+	if text, err := p.ProxyPassword.Read(); err != nil || len(text) < minPassword || len(text) > maxPassword {
+		k.fault(path, fmt.Sprintf("choose one with %d to %d", minPassword, maxPassword), "the proxy_password of peer %s has %d bytes", p.Name, len(text))
+	}
+}
+
+// The lengths of a proxy_password, bytes.
+const minPassword, maxPassword = 8, 255
+
+// withoutKey checks a peer that has no key.
+func (k listenChecker) withoutKey(path string, p Peer) {
+	for _, of := range []struct {
+		key   string
+		given bool
+	}{{"allowed_ips", len(p.AllowedIPs) > 0}, {"preshared_key", !p.PresharedKey.IsZero()}, {"persistent_keepalive", p.PersistentKeepalive != 0}} {
+		if of.given {
+			k.fault(path+"."+of.key, "add public_key, or remove it", "%s of peer %s belongs to a public_key, and there is none", of.key, p.Name)
+		}
+	}
+}
+
+// proxyWarnings warns of passwords that nobody asks for, or that others can read on their way.
+func proxyWarnings(c *Config) (list []string) {
+	p := c.Listen.Proxy
+	if p == nil {
+		for _, peer := range c.Peers {
+			if !peer.ProxyPassword.IsZero() {
+				list = append(list, fmt.Sprintf("%s: peer %s has a proxy_password, and there is no listen.proxy to use it on", peer.Pos, peer.Name))
+			}
+		}
+	} else if !p.Address.Addr().IsLoopback() {
+		list = append(list, fmt.Sprintf("%s: names and passwords cross the network of %s in clear: let only a network that you trust reach it",
+			c.Position("listen.proxy.address"), p.Address))
+	}
+	return list
 }
 
 // noKey is 32 zero bytes.

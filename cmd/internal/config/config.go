@@ -27,9 +27,9 @@ type Config struct {
 	// Intranet lists domains that the short form always sends through the profile and resolves with the profile's DNS servers.
 	Intranet []string `yaml:"intranet"`
 
-	// Listen says where packets come from: a TUN device (laptop) or WireGuard peers (gateway), or both.
+	// Listen says where flows come from: a TUN device (laptop), WireGuard peers (gateway), a proxy port, or several of them.
 	Listen Listen `yaml:"listen"`
-	// Peers may connect to listen.wireguard.
+	// Peers may connect to listen.wireguard with a key, and to listen.proxy with a password.
 	Peers []Peer `yaml:"peers"`
 	// Transports are the encrypted ways out, by name. Rules use them with `via`.
 	Transports map[string]Transport `yaml:"transports"`
@@ -102,13 +102,16 @@ type Error = fault.Error
 type Peer struct {
 	// Name identifies the peer in rules, logs and metrics.
 	Name string `yaml:"name" required:"true"`
-	// PublicKey is the peer's WireGuard public key, base64. With dns.serve a peer may have none: then it has no tunnel, and only
-	// asks DNS with its token.
+	// PublicKey is the peer's WireGuard public key, base64. With proxy_password or dns.serve a peer may have none: then it has no
+	// tunnel.
 	PublicKey string `yaml:"public_key"`
 	// PresharedKey is an optional second secret, base64.
 	PresharedKey Secret `yaml:"preshared_key"`
-	// AllowedIPs are the addresses that the peer may use inside the tunnel.
+	// AllowedIPs are the addresses that the peer may use inside the tunnel. Required with public_key.
 	AllowedIPs []netip.Prefix `yaml:"allowed_ips"`
+	// ProxyPassword lets the peer log in to listen.proxy, with its name as the user name. It has 8 to 255 bytes. It is read again
+	// at each reload; a new one ends what came in with the old one.
+	ProxyPassword Secret `yaml:"proxy_password"`
 	// Groups are the names by which rules address several peers.
 	Groups []string `yaml:"groups"`
 	// PersistentKeepalive is the interval between packets that keep a NAT mapping open; 0 is off.

@@ -153,7 +153,7 @@ func TestAFaultShowsTheLineThatWasRead(t *testing.T) {
 
 func TestFaultsComeInTheOrderOfFilesAndLines(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, "b.yaml", "dns:\n  split: {}\nwrong: 1\n")
+	write(t, dir, "b.yaml", "on_demand:\n  - {x: 1}\nwrong: 1\n")
 	path := write(t, dir, "config.yaml", "wrong: 1\ninclude: b.yaml\nmetrics: 3\n")
 	_, err := Load(path)
 	if err == nil {
@@ -166,7 +166,7 @@ func TestFaultsComeInTheOrderOfFilesAndLines(t *testing.T) {
 			got = append(got, place)
 		}
 	}
-	if want := "[config.yaml:1:1 config.yaml:3:10 b.yaml:2:10 b.yaml:2:10 b.yaml:3:1]"; fmt.Sprint(got) != want {
+	if want := "[config.yaml:1:1 config.yaml:3:10 b.yaml:2:5 b.yaml:2:6 b.yaml:3:1]"; fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
 }

@@ -26,6 +26,8 @@ type Limits struct {
 	TCPKeepalive time.Duration `yaml:"tcp_keepalive" default:"5m"`
 	// TCPKeepaliveInterval is the time between such probes.
 	TCPKeepaliveInterval time.Duration `yaml:"tcp_keepalive_interval" default:"75s"`
+	// ProxyConnections is how many clients may be connected to listen.proxy at once. One client may have half of them.
+	ProxyConnections int `yaml:"proxy_connections" default:"4096"`
 	// SniffTime is how long a flow is read for a host name.
 	SniffTime time.Duration `yaml:"sniff_time" default:"300ms"`
 	// DNSQueries is how many DNS questions may be in flight at once.

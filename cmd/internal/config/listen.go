@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Listen says where packets come from.
+// Listen says where flows come from.
 type Listen struct {
 	// TUN is a device of the operating system: everything that this machine sends.
 	TUN *TUN `yaml:"tun"`
@@ -18,7 +18,29 @@ type Listen struct {
 	WireGuard *WireGuardListen `yaml:"wireguard"`
 	// Enrol is where invited people join the gateway, by `penstock join` or with a browser. Without it nobody is invited.
 	Enrol *EnrolListen `yaml:"enrol"`
+	// Proxy is a TCP port for programs that speak SOCKS5 or HTTP proxy, and need no WireGuard.
+	Proxy *ProxyListen `yaml:"proxy"`
 }
+
+// ProxyListen is a port on which penstock is a SOCKS5 and HTTP proxy. What it dials for a client is a flow of that client, judged
+// like any other.
+type ProxyListen struct {
+	// Address is where to listen. Other addresses than loopback ones need peers with proxy_password. Neither protocol encrypts
+	// names and passwords.
+	Address netip.AddrPort `yaml:"address" default:"127.0.0.1:1080"`
+
+	Pos Position `yaml:"-"`
+}
+
+// NeedsLogin reports whether clients of listen.proxy must log in. They need not on a laptop's loopback address if nothing of the
+// configuration is about peers: then they are programs of this machine.
+func (c *Config) NeedsLogin() bool {
+	p := c.Listen.Proxy
+	return p == nil || !p.Address.Addr().IsLoopback() || c.Listen.TUN == nil || c.Listen.WireGuard != nil || len(c.Peers) > 0 || mayHavePeers(c)
+}
+
+// mayHavePeers reports whether a file of peers can appear, or is left out.
+func mayHavePeers(c *Config) bool { return len(c.globs) > 0 || c.leftOut > 0 }
 
 // TUN is a device of the operating system.
 type TUN struct {

@@ -31,6 +31,7 @@ import (
 	"penstock/cmd/internal/flowlog"
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/health"
+	"penstock/cmd/internal/ingress"
 	"penstock/cmd/internal/laptop"
 	"penstock/cmd/internal/lastgood"
 	"penstock/cmd/internal/lists"
@@ -83,6 +84,7 @@ type Daemon struct {
 	gateway  *gateway.Gateway // nil without listen.wireguard
 	enrol    *enrol.Enrolment
 	phones   *privatedns.Service // nil without dns.serve
+	proxy    *ingress.Server     // nil without listen.proxy
 	flowLog  *flowlog.Log        // nil without flow_log
 	flows    *report.Flows
 	status   *report.Process
@@ -219,6 +221,13 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		return err
 	}
 	opened.add(d.enrol.Close)
+	if d.proxy, err = ingress.Open(ctx, ingress.Config{
+		Config: cfg, Control: d.laptop.Outside().Direct.Control, Users: edition.Logins{Live: d.live}, Clients: who{d}, Handle: d.router.Handle,
+		Log: d.log, Registry: d.registry,
+	}); err != nil {
+		return err
+	}
+	opened.add(d.proxy.Close)
 	if err := d.laptop.Open(d.handle, stackLimits(cfg.Limits), d.metrics.stack); err != nil {
 		return config.Refused(cfg, "listen.tun.name", "", err)
 	}
@@ -355,8 +364,11 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("health", d.health.Run)
 	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
 	start("reload", d.awaitReload)
+	start("proxy", d.proxy.Run)
 	if d.gateway != nil {
 		start("sessions", gateway.Sessions{Gateway: d.gateway, File: filepath.Join(edition.StateDir(cfg, d.opts.TUN == nil), "sessions.json"), Log: d.log}.Run)
+	}
+	if d.gateway != nil || d.proxy != nil {
 		start("peers", gateway.Watch{Every: time.Second, Folders: folders{d}, Log: d.log}.Run)
 	}
 	start("enrolment", d.enrol.Run)
@@ -395,7 +407,7 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 		Policy:     d.explain,
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
-	if d.gateway != nil {
+	if d.gateway != nil || d.proxy != nil {
 		c.Peers, c.Invites = &report.Peers{Live: d.live, Gateway: d.gateway}, d.enrol
 	}
 	return c

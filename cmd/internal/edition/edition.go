@@ -17,6 +17,7 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/ingress"
 	"penstock/cmd/internal/lists"
 	"penstock/cmd/internal/privatedns"
 	"penstock/dnsproxy/records"
@@ -34,6 +35,7 @@ type Edition struct {
 	Egress  *egress.Plan
 	Gateway *gateway.Plan    // nil without listen.wireguard
 	Phones  *privatedns.Plan // nil without dns.serve
+	Proxy   *ingress.Plan    // who may use listen.proxy
 	Status  []lists.Status
 	Names   *records.Book // that penstock knows by itself; nil if there are none
 
@@ -90,6 +92,8 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 	e.Phones, err = privatedns.NewPlan(cfg)
 	fail(err)
 	fail(e.checkCertificate(from.Before == nil))
+	e.Proxy, err = ingress.NewPlan(cfg)
+	fail(err)
 	e.Lists, err = readLists(ctx, from.Lists, cfg)
 	fail(err)
 	e.Policy, err = policy.New(policyConfig(cfg, e.Lists.Set))
@@ -155,6 +159,7 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 	next, cfg := *e, *e.Config
 	cfg.Listen, cfg.Transports = old.Config.Listen, old.Config.Transports
 	next.Config, next.Egress, next.Gateway = &cfg, old.Egress, nil
+	next.Proxy = e.Proxy.After(old.Proxy)
 	if old.Gateway != nil {
 		next.Gateway = old.Gateway.WithPeersOf(e.Gateway)
 	}
@@ -183,12 +188,14 @@ func asksForPrograms(p *policy.Policy) (uids, programs bool) {
 // or the clock was wrong.
 func (e *Edition) At(now time.Time) (next *Edition, changed bool) {
 	same := func(p config.Peer) bool { return p.State(now) == p.State(e.at) }
-	if e.Gateway == nil || !slices.ContainsFunc(e.Config.Peers, func(p config.Peer) bool { return !same(p) }) {
+	if !slices.ContainsFunc(e.Config.Peers, func(p config.Peer) bool { return !same(p) }) {
 		return e, false
 	}
 	copied := *e
-	copied.at = now
-	copied.Clients, copied.Gateway = clients.NewBook(bookPeers(e.Config, now), e.Clients), e.Gateway.At(now)
+	copied.at, copied.Clients = now, clients.NewBook(bookPeers(e.Config, now), e.Clients)
+	if e.Gateway != nil {
+		copied.Gateway = e.Gateway.At(now)
+	}
 	copied.Names, _ = copied.names(now) // Compile has reported what is wrong with them
 	return &copied, true
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/ingress"
 	"penstock/cmd/internal/lists"
 	"penstock/cmd/internal/privatedns"
 	"penstock/policy"
@@ -190,6 +191,24 @@ func (l *Live) Key(src netip.Addr) uint64 { return l.now.Load().Clients.Key(src)
 
 // ListStatus returns the state of the current lists.
 func (l *Live) ListStatus() []lists.Status { return l.Lists.Status(l.now.Load().Lists) }
+
+// Logins knows who may use listen.proxy. It implements ingress.Users.
+type Logins struct{ *Live }
+
+// Open returns the login of this machine's programs, if they need no password.
+func (l Logins) Open() (ingress.Login, bool) { return l.Now().Proxy.Open() }
+
+// Login returns the login of the peer with this name and password.
+func (l Logins) Login(name, password string) (ingress.Login, bool) {
+	now := l.Now()
+	return now.Proxy.Login(now.Clients, name, password)
+}
+
+// Holds reports whether a login is still good.
+func (l Logins) Holds(login ingress.Login) bool {
+	now := l.Now()
+	return now.Proxy.Holds(now.Clients, login)
+}
 
 // Strangers describes clients that ask DNS on an address of the host. It implements dnsproxy.Clients.
 type Strangers struct{ *Live }

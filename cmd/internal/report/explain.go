@@ -231,6 +231,9 @@ func client(ed *edition.Edition, name string) (key uint64, src netip.AddrPort, e
 	if !ok {
 		return 0, netip.AddrPort{}, fmt.Errorf("there is no peer %q, or it may not connect: see penstock peer list", name)
 	}
+	if !addr.IsValid() { // it has no tunnel
+		addr = netip.IPv4Unspecified()
+	}
 	return key, netip.AddrPortFrom(addr, 0), nil
 }
 

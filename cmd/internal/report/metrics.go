@@ -78,7 +78,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(c.target, prometheus.GaugeValue, number(t.Err == nil), t.Name)
 		}
 	}
-	if p != nil && p.Gateway != nil {
+	if p != nil && p.hasPeers() {
 		c.collectPeers(&Peers{p.Live, p.Gateway}, ch)
 	}
 }

@@ -16,7 +16,7 @@ const sessionLife = 3 * time.Minute
 // Peers reports on the peers of a gateway.
 type Peers struct {
 	Live    *edition.Live
-	Gateway *gateway.Gateway
+	Gateway *gateway.Gateway // nil if they can only use the proxy
 }
 
 // Peers returns the configured peers with their sessions.
@@ -24,8 +24,10 @@ func (p *Peers) Peers(context.Context) ([]control.PeerStatus, error) { return p.
 
 func (p *Peers) list() []control.PeerStatus {
 	sessions := make(map[string]wireguard.PeerStatus)
-	for _, s := range p.Gateway.Peers() {
-		sessions[s.Name] = s
+	if p.Gateway != nil {
+		for _, s := range p.Gateway.Peers() {
+			sessions[s.Name] = s
+		}
 	}
 	var list []control.PeerStatus
 	now := time.Now()

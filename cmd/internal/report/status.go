@@ -181,7 +181,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 			st.Health = append(st.Health, one)
 		}
 	}
-	if s.Gateway != nil {
+	if s.hasPeers() {
 		p := &Peers{s.Live, s.Gateway}
 		st.Peers = p.counts(p.list())
 		if n := len(st.Peers.Bad); n > 0 {
@@ -276,7 +276,10 @@ func (s *Process) RunsCopy(fault error) {
 	s.fault.Store(&first)
 }
 
-// Listening returns where packets come from.
+// hasPeers reports whether there are peers, or can be.
+func (s *Process) hasPeers() bool { return s.Gateway != nil || len(s.Live.Config().Peers) > 0 }
+
+// Listening returns where flows come from.
 func (s *Process) Listening() []string {
 	var list []string
 	if s.Live.Config().Listen.TUN != nil {
@@ -284,6 +287,9 @@ func (s *Process) Listening() []string {
 	}
 	if s.Gateway != nil {
 		list = append(list, fmt.Sprintf("wireguard :%d", s.Gateway.Port()))
+	}
+	if p := s.Live.Config().Listen.Proxy; p != nil {
+		list = append(list, "proxy "+p.Address.String())
 	}
 	return list
 }
