@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -107,6 +108,13 @@ func (fake) ListRefresh(context.Context) error { return nil }
 
 func (fake) Peers(context.Context) ([]control.PeerStatus, error) {
 	return []control.PeerStatus{{Name: "ana", Addresses: []string{"10.78.0.200/32"}, Groups: []string{"staff"}, State: "idle"}}, nil
+}
+
+func (fake) PeerQuotaReset(_ context.Context, name string) error {
+	if name != "ana" {
+		return fmt.Errorf("there is no peer %q with a quota that may connect", name)
+	}
+	return nil
 }
 
 // serveFake serves a fake until the script ends.

@@ -20,7 +20,7 @@ func newPeerCommand(e *env) *cobra.Command {
 		RunE:  needsCommand,
 	}
 	cmd.AddCommand(newPeerAddCommand(e), newPeerListCommand(e), newPeerShowCommand(e), newPeerRemoveCommand(e),
-		newPeerDisableCommand(e), newPeerEnableCommand(e))
+		newPeerDisableCommand(e), newPeerEnableCommand(e), newPeerQuotaCommand(e))
 	return cmd
 }
 

@@ -191,7 +191,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if first.Gateway != nil {
 		d.gateway, err = gateway.Open(gateway.Config{
 			Plan: first.Gateway, Handle: d.handle, Peer: d.live.Peer, Mark: d.laptop.Outside().Mark, Limits: stackLimits(cfg.Limits),
-			Metrics: d.metrics.stack, Log: d.log,
+			OverQuota: core{d}.OverQuota, Metrics: d.metrics.stack, Log: d.log,
 		})
 		if err != nil {
 			return config.Refused(cfg, "listen.wireguard.listen_port", "", err)
@@ -334,6 +334,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
 	start("reload", d.awaitReload)
 	if d.gateway != nil {
+		start("limits of peers", d.gateway.Run)
 		start("peers", gateway.Watch{Every: time.Second, Folders: folders{d}, Log: d.log}.Run)
 	}
 	start("service manager", d.notify)

@@ -3,6 +3,7 @@ package report
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"penstock/cmd/internal/gateway"
 	"penstock/router/transport"
 )
 
@@ -15,6 +16,9 @@ type Collector struct {
 	target                    *prometheus.Desc
 	peers, badFiles           *prometheus.Desc
 	handshake, received, sent *prometheus.Desc
+
+	overQuota, dropped, droppedBytes *prometheus.Desc
+	quotaUsed, quotaLimit            *prometheus.Desc
 }
 
 // NewCollector returns the Collector of a process that there may not be yet. With each it has series for each peer.
@@ -35,12 +39,21 @@ func NewCollector(process func() *Process, each bool) *Collector {
 		handshake: desc("penstock_peer_last_handshake_timestamp_seconds", "When a peer's last handshake was, in Unix time. Needs metrics.peers.", "peer"),
 		received:  desc("penstock_peer_received_bytes_total", "Bytes received from a peer. Needs metrics.peers.", "peer"),
 		sent:      desc("penstock_peer_sent_bytes_total", "Bytes sent to a peer. Needs metrics.peers.", "peer"),
+
+		overQuota:    desc("penstock_peers_over_quota", "Peers that have used up their quotas of this month."),
+		dropped:      desc("penstock_rate_dropped_packets_total", "Packets that were dropped because they were above the rates of peers; up is from peers.", "direction"),
+		droppedBytes: desc("penstock_rate_dropped_bytes_total", "Bytes that were dropped because they were above the rates of peers; up is from peers.", "direction"),
+		quotaUsed:    desc("penstock_peer_quota_used_bytes", "What a peer has used of its quota in this month. Needs metrics.peers.", "peer"),
+		quotaLimit:   desc("penstock_peer_quota_limit_bytes", "A peer's quota of a month. Needs metrics.peers.", "peer"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.state, c.reloaded, c.target, c.peers, c.badFiles, c.handshake, c.received, c.sent} {
+	for _, desc := range []*prometheus.Desc{
+		c.state, c.reloaded, c.target, c.peers, c.badFiles, c.handshake, c.received, c.sent,
+		c.overQuota, c.dropped, c.droppedBytes, c.quotaUsed, c.quotaLimit,
+	} {
 		ch <- desc
 	}
 }
@@ -73,6 +86,12 @@ func (c *Collector) collectPeers(p *Peers, ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.peers, prometheus.GaugeValue, float64(count), state)
 	}
 	ch <- prometheus.MustNewConstMetric(c.badFiles, prometheus.GaugeValue, float64(len(n.Bad)))
+	ch <- prometheus.MustNewConstMetric(c.overQuota, prometheus.GaugeValue, float64(n.OverQuota))
+	for name, direction := range map[string]gateway.Direction{"up": gateway.Up, "down": gateway.Down} {
+		packets, bytes := p.Gateway.Dropped(direction)
+		ch <- prometheus.MustNewConstMetric(c.dropped, prometheus.CounterValue, float64(packets), name)
+		ch <- prometheus.MustNewConstMetric(c.droppedBytes, prometheus.CounterValue, float64(bytes), name)
+	}
 	if !c.each {
 		return
 	}
@@ -82,6 +101,10 @@ func (c *Collector) collectPeers(p *Peers, ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstMetric(c.received, prometheus.CounterValue, float64(peer.RxBytes), peer.Name)
 		ch <- prometheus.MustNewConstMetric(c.sent, prometheus.CounterValue, float64(peer.TxBytes), peer.Name)
+		if q := peer.Quota; q != nil {
+			ch <- prometheus.MustNewConstMetric(c.quotaUsed, prometheus.GaugeValue, float64(q.UsedBytes), peer.Name)
+			ch <- prometheus.MustNewConstMetric(c.quotaLimit, prometheus.GaugeValue, float64(q.LimitBytes), peer.Name)
+		}
 	}
 }
 
