@@ -182,6 +182,8 @@ func because(n Name, j judgement, v Verdict) string {
 		return fmt.Sprintf("%s would forward the flow, but its destination is a peer, which only a rule with match.peers opens", rule)
 	case ByGuard:
 		return fmt.Sprintf("%s would forward the flow, but its destination is this machine or a reserved address, which only a rule with match.gateway opens", rule)
+	case ByQuota:
+		return fmt.Sprintf("%s would forward the flow, but the peer has used up its quota of this month", rule)
 	case ByTrusted:
 		return fmt.Sprintf("%s: %s goes direct because the network is trusted", subject, rule)
 	case ByPortal:

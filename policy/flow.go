@@ -86,6 +86,9 @@ type Conditions struct {
 	Portal  *Portal // nil: no captive portal is open
 	// Routes says what each transport is for, by its name, if its server has said so. One without an entry is for everything.
 	Routes map[string]Routes
+	// OverQuota has the names of the peers that have used up their quotas. They reach only penstock's DNS server, and what rules
+	// open on the gateway itself.
+	OverQuota map[string]bool
 }
 
 // Routes are the networks that a server wants reached through its transport. The longest prefix that contains an address
@@ -169,6 +172,7 @@ const (
 	ByLoop           // the destination would lead back to penstock
 	ByPeers          // the destination is a peer, and the rule does not have match.peers
 	ByGuard          // the destination is this machine, or reserved, and the rule does not have match.gateway
+	ByQuota          // the peer has used up its quota, and the rule would forward the flow
 )
 
 // Verdict is what a Policy decides about a Flow. The zero Verdict refuses.

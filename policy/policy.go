@@ -29,8 +29,8 @@ func (p *Policy) Edition() uint64 { return p.edition }
 // The verdict assumes that no further name comes; Verdict.Later says what one could change. Set Flow.Sniffed if nobody
 // will read the flow.
 //
-// Flow.Now, Flow.Down and Flow.Place complete the verdict: a trusted network, a captive portal, a transport that is not
-// up, and destinations that only a rule with Match.Gateway or Match.Peers opens.
+// Flow.Now, Flow.Down and Flow.Place complete the verdict: a trusted network, a captive portal, a peer over its quota, a
+// transport that is not up, and destinations that only a rule with Match.Gateway or Match.Peers opens.
 func (p *Policy) Decide(f Flow) Verdict {
 	if p == nil || len(p.rules) == 0 {
 		return Verdict{}

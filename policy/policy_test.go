@@ -266,6 +266,52 @@ func TestOnlyMatchPeersOpensAPeer(t *testing.T) {
 	}
 }
 
+func TestOverItsQuotaAPeerReachesOnlyTheGateway(t *testing.T) {
+	direct := Do{Action: Forward, Egress: EgressDirect}
+	p := newPolicy(t, []Rule{
+		{Name: "dns", Match: Match{Port: []string{"53"}}, Do: Do{Action: Forward, Egress: EgressDNS}},
+		{Name: "own", Match: Match{Gateway: true, Port: []string{"443"}}, Do: direct},
+		{Name: "cloud", Match: Match{Gateway: true, CIDR: []string{"169.254.169.254"}, Port: []string{"80"}}, Do: direct},
+		{Name: "no", Match: Match{CIDR: []string{"10.0.0.0/8"}}, Do: Do{Action: Drop}},
+		{Name: "intranet", Match: Match{Domain: []string{"corp.test"}}, Do: Do{Action: Forward, Egress: "corp", FallbackDirect: true, TrustedDirect: true}},
+		{Name: "rest", Do: direct},
+	}, nil)
+	now := &Conditions{OverQuota: map[string]bool{"ana": true}, Trusted: true}
+	for _, row := range []struct {
+		name, peer, dst string
+		place           Place
+		names           []Name
+		want            string
+		cause           Cause
+	}{
+		{"a site", "ana", "192.0.2.1:443", Elsewhere, nil, "refuse by rest", ByQuota},
+		{"a site through a transport", "ana", "192.0.2.1:80", Elsewhere, []Name{{"corp.test", FromDNS}}, "refuse by intranet", ByQuota},
+		{"a claimed name", "ana", "192.0.2.1:80", Elsewhere, []Name{{"corp.test", FromSNI}}, "refuse by rest", ByQuota},
+		{"another peer", "bob", "192.0.2.1:443", Elsewhere, nil, "via direct by rest, a name could change egress", ByRule},
+		{"this machine", "", "192.0.2.1:443", Elsewhere, nil, "via direct by rest, a name could change egress", ByRule},
+		{"what a rule drops", "ana", "10.1.2.3:443", Elsewhere, nil, "drop by no", ByRule},
+		{"questions", "ana", "192.0.2.1:53", Elsewhere, nil, "via dns by dns", ByRule},
+		{"the gateway's own service", "ana", "10.99.0.1:443", Service, nil, "via direct by own", ByRule},
+		{"a service of the gateway's host", "ana", "198.51.100.1:443", Host, nil, "via direct by own", ByRule},
+		{"a service of the host that no rule opens", "ana", "198.51.100.1:22", Host, nil, "refuse by rest", ByGuard},
+		{"a reserved address that a rule opens", "ana", "169.254.169.254:80", Reserved, nil, "refuse by cloud", ByQuota},
+		{"another peer's address", "ana", "10.99.0.77:22", AtPeer, nil, "drop by no", ByPeers},
+	} {
+		f := Flow{Network: TCP, Peer: row.peer, Dst: netip.MustParseAddrPort(row.dst), Place: row.place, Names: row.names, Now: now}
+		v := p.Decide(f)
+		if got := v.line(); got != row.want || v.Cause != row.cause || v.Cause == ByQuota && v.Later != LaterNothing {
+			t.Errorf("%s: got %s (cause %d, later %v), want %s (cause %d)", row.name, got, v.Cause, v.Later, row.want, row.cause)
+		}
+		x := p.Explain(f)
+		if x.Decided != v || strings.Contains(x.Because, "the peer has used up its quota of this month") != (v.Cause == ByQuota) {
+			t.Errorf("%s: explained as %+v because %s, decided as %+v", row.name, x.Decided, x.Because, v)
+		}
+	}
+	if v := p.DecideName(Flow{Peer: "ana", Names: []Name{{"corp.test", FromQuestion}}, Now: now}); v.Action != Forward {
+		t.Errorf("a question for a name: got %s, want an answer", v.line())
+	}
+}
+
 func TestOnlyMatchGatewayOpensTheMachineItself(t *testing.T) {
 	direct := Do{Action: Forward, Egress: EgressDirect}
 	rules := []Rule{

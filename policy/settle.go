@@ -33,10 +33,14 @@ func (s judge) settle(j judgement) Verdict {
 		v.Action, v.Egress, v.Later, v.Cause = Refuse, "", LaterNothing, ByGuard
 		return v
 	}
+	now := s.flow.Now
+	if now != nil && now.OverQuota[s.flow.Peer] && s.costs(v, place) {
+		v.Action, v.Egress, v.Later, v.Claim, v.Cause = Refuse, "", LaterNothing, "", ByQuota
+		return v
+	}
 	if v.Egress == EgressDirect || v.Egress == EgressDNS || v.Egress == EgressPeers {
 		return v
 	}
-	now := s.flow.Now
 	switch {
 	case r.Do.FallbackDirect && s.flow.Down == v.Egress:
 		v.Egress, v.Cause = EgressDirect, ByFallback
@@ -50,6 +54,12 @@ func (s judge) settle(j judgement) Verdict {
 		v.Egress, v.Cause = EgressDirect, ByPortal
 	}
 	return v
+}
+
+// costs reports whether a flow that is forwarded needs a quota. Questions, and what is on the gateway itself, do not: they may tell
+// somebody why nothing else works.
+func (s judge) costs(v Verdict, place Place) bool {
+	return !s.question && v.Egress != EgressDNS && place != Service && place != Host
 }
 
 // Confirmed returns a copy of f in which the claimed name host counts, because our resolver returned addrs for it. If the

@@ -64,7 +64,10 @@ func refuseStream(client net.Conn, head *head, v *policy.Verdict) {
 // sendBlockPage answers one request and ends the connection, so that no further request is served.
 func sendBlockPage(client net.Conn, head []byte, v *policy.Verdict, host string) error {
 	var body, answer bytes.Buffer
-	err := blockPage.Execute(&body, struct{ Host, Rule, Category string }{host, v.Rule, v.Category})
+	err := blockPage.Execute(&body, struct {
+		Host, Rule, Category string
+		Quota                bool
+	}{host, v.Rule, v.Category, v.Cause == policy.ByQuota})
 	if err != nil {
 		return err
 	}

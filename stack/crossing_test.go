@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"penstock/stack/link"
-	"penstock/stack/nic"
 )
 
 // transitWorld is a client whose flows cross from the stack it is joined to, near, to another, far, and on to servers.
@@ -59,7 +58,7 @@ func newTransitWorld(t testing.TB, limits Limits, read func(*Request) func([]byt
 	}})
 	w.remote = open(Config{Name: "remote", MTU: 1420, Handle: serve})
 	a, b := link.Pipe(1500)
-	if err := errors.Join(w.client.Attach(a), w.near.Attach(b), w.remote.Attach(link.FromDevice(&crossed{w.far.Device().(*nic.Device)}))); err != nil {
+	if err := errors.Join(w.client.Attach(a), w.near.Attach(b), w.remote.Attach(link.FromDevice(&crossed{w.far.Device()}))); err != nil {
 		t.Fatal(err)
 	}
 	return w

@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
-	"golang.zx2c4.com/wireguard/tun"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
@@ -336,7 +335,7 @@ func (s *Stack) Attach(p link.Port) error {
 
 // Device returns the stack as a tun.Device for an encrypted transport to read and write. A device that was closed is
 // replaced by a new one at the next call; flows survive that.
-func (s *Stack) Device() tun.Device {
+func (s *Stack) Device() *nic.Device {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.device != nil && !s.device.Closed() {

@@ -63,7 +63,7 @@ func newPair(t testing.TB, how joint, limits Limits, handle func(context.Context
 		}
 		return &pair{client, server}
 	}
-	if err := client.Attach(link.FromDevice(&crossed{server.Device().(*nic.Device)})); err != nil {
+	if err := client.Attach(link.FromDevice(&crossed{server.Device()})); err != nil {
 		t.Fatal(err)
 	}
 	return &pair{client, server}

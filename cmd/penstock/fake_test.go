@@ -130,6 +130,13 @@ func (fake) Uninvite(_ context.Context, name string) error {
 	return nil
 }
 
+func (fake) PeerQuotaReset(_ context.Context, name string) error {
+	if name != "ana" {
+		return fmt.Errorf("there is no peer %q with a quota that may connect", name)
+	}
+	return nil
+}
+
 // serveFake serves a fake until the script ends.
 func serveFake(env *testscript.Env, socket string) error {
 	f := fake{config: filepath.Join(env.WorkDir, "gateway.yaml"), started: time.Now()}

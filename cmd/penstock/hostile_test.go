@@ -99,12 +99,13 @@ func (p hostilePenstock) Down(context.Context, control.Steer) error      { retur
 func (p hostilePenstock) Reconnect(context.Context, control.Steer) error { return done(p) }
 func (p hostilePenstock) DNSFlush(context.Context) error                 { return done(p) }
 func (p hostilePenstock) ListRefresh(context.Context) error              { return done(p) }
+func (p hostilePenstock) PeerQuotaReset(context.Context, string) error   { return done(p) }
 
 // TestNoCommandLetsStrangersControlTheTerminal runs every command that asks a penstock.
 func TestNoCommandLetsStrangersControlTheTerminal(t *testing.T) {
 	commands := []string{
 		"status", "flows", "flows kill f1", "explain x.bet", "explain --flow 1", "rules", "reload", "reload --kill-denied", "allow x.bet --for 1m",
-		"up", "down corp", "reconnect", "dns query x.bet", "dns flush", "lists", "lists refresh", "lists lookup x.bet", "peer list",
+		"up", "down corp", "reconnect", "dns query x.bet", "dns flush", "lists", "lists refresh", "lists lookup x.bet", "peer list", "peer quota reset ana",
 	}
 	for _, fails := range []bool{false, true} {
 		p := hostilePenstock{fails}

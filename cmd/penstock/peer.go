@@ -22,7 +22,7 @@ func newPeerCommand(e *env) *cobra.Command {
 	}
 	cmd.AddCommand(newPeerAddCommand(e), newPeerListCommand(e), newPeerShowCommand(e), newPeerRemoveCommand(e),
 		newPeerDisableCommand(e), newPeerEnableCommand(e), newPeerInviteCommand(e), newPeerInvitesCommand(e), newPeerUninviteCommand(e),
-		newPeerDNSCommand(e))
+		newPeerDNSCommand(e), newPeerQuotaCommand(e))
 	return cmd
 }
 

@@ -86,6 +86,13 @@ func askPeers(ctx context.Context, e *env, file string) (control.Peers, error) {
 	answer := control.Peers{APIVersion: control.APIVersion, Peers: []control.PeerStatus{}}
 	for _, p := range c.Peers {
 		s := control.PeerStatus{Name: p.Name, Groups: p.Groups, State: p.State(time.Now()), PublicKey: p.PublicKey, Position: p.Pos.String(), Disabled: p.Disabled, Expires: p.Expires}
+		l := c.LimitsOf(p)
+		if l.Rate != (config.Rates{}) {
+			s.Rate = &control.PeerRate{Up: int64(l.Rate.Up), Down: int64(l.Rate.Down)}
+		}
+		if l.Quota != nil {
+			s.Quota = &control.PeerQuota{LimitBytes: uint64(l.Quota.Monthly), Over: l.Quota.Over.String()}
+		}
 		for _, a := range p.AllowedIPs {
 			s.Addresses = append(s.Addresses, a.String())
 		}
@@ -100,10 +107,10 @@ func sameFile(a, b string) bool {
 }
 
 func peerRows(answer control.Peers) [][]string {
-	rows := [][]string{{"PEER", "ADDRESSES", "GROUPS", "STATE", "EXPIRES", "ENDPOINT", "HANDSHAKE", "RX", "TX"}}
+	rows := [][]string{{"PEER", "ADDRESSES", "GROUPS", "STATE", "EXPIRES", "ENDPOINT", "HANDSHAKE", "RX", "TX", "RATE", "QUOTA"}}
 	for _, p := range answer.Peers {
 		rows = append(rows, []string{p.Name, strings.Join(p.Addresses, " "), strings.Join(p.Groups, " "), p.State, moment(p.Expires),
-			p.Endpoint, ago(time.Now(), p.LastHandshake), bytesText(p.RxBytes), bytesText(p.TxBytes)})
+			p.Endpoint, ago(time.Now(), p.LastHandshake), bytesText(p.RxBytes), bytesText(p.TxBytes), rateText(p.Rate), quotaText(p.Quota)})
 	}
 	return rows
 }
@@ -111,7 +118,7 @@ func peerRows(answer control.Peers) [][]string {
 // peerFacts returns a row for each fact about the first peer.
 func peerFacts(answer control.Peers) [][]string {
 	p := answer.Peers[0]
-	return [][]string{
+	rows := [][]string{
 		{"peer", p.Name},
 		{"state", p.State},
 		{"addresses", strings.Join(p.Addresses, " ")},
@@ -121,9 +128,49 @@ func peerFacts(answer control.Peers) [][]string {
 		{"handshake", ago(time.Now(), p.LastHandshake)},
 		{"received", bytesText(p.RxBytes)},
 		{"sent", bytesText(p.TxBytes)},
-		{"public key", p.PublicKey},
-		{"written at", p.Position},
 	}
+	if p.Rate != nil {
+		rows = append(rows, []string{"rate", rateText(p.Rate)})
+	}
+	if q := p.Quota; q != nil {
+		rows = append(rows, []string{"quota", quotaText(q)})
+		if !q.Ends.IsZero() {
+			rows = append(rows, []string{"begins anew", moment(q.Ends)})
+		}
+	}
+	if p.DroppedBytes > 0 {
+		rows = append(rows, []string{"dropped", bytesText(p.DroppedBytes) + " above the rate"})
+	}
+	return append(rows, []string{"public key", p.PublicKey}, []string{"written at", p.Position})
+}
+
+// rateText writes the rates from and to a peer.
+func rateText(r *control.PeerRate) string {
+	if r == nil {
+		return ""
+	}
+	text := func(rate int64) string {
+		if rate == 0 {
+			return "any"
+		}
+		return config.Rate(rate).String()
+	}
+	return text(r.Up) + " up, " + text(r.Down) + " down"
+}
+
+// quotaText writes how much of a quota is used, and what happens if it is used up.
+func quotaText(q *control.PeerQuota) string {
+	if q == nil {
+		return ""
+	}
+	text := bytesText(q.UsedBytes) + " of " + bytesText(q.LimitBytes)
+	switch {
+	case q.Spent && q.Over == "block":
+		text += ", blocked"
+	case q.Spent:
+		text += ", slowed down to " + q.Over
+	}
+	return text
 }
 
 // moment writes a time for a table, or nothing for none.

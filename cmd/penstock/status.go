@@ -111,6 +111,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	}
 	if n := s.Peers; n != nil {
 		fmt.Fprintf(w, "peers %d active in the last 3 minutes, %d idle, %d disabled, %d expired\n", n.Active, n.Idle, n.Disabled, n.Expired)
+		if n.OverQuota > 0 {
+			fmt.Fprintf(w, "%d of them over their quotas: penstock peer list\n", n.OverQuota)
+		}
 		for _, bad := range n.Bad {
 			fmt.Fprintf(w, "the file of peers %s has a fault: %s\n", bad.File, bad.Error)
 		}

@@ -48,6 +48,7 @@ type Device struct {
 	flat  []byte
 	raw   queued // what seg cuts, if it is not in flat
 	close chan struct{}
+	woken chan struct{} // capacity 1: see Wake
 }
 
 // Pools of the packets of ours that wait for a reader: ordinary ones, and super-packets.
@@ -119,6 +120,7 @@ func (n *Card) Device(name string, receive func(bufs [][]byte, offset int)) *Dev
 		events:  make(chan tun.Event, 4),
 		filled:  make(chan struct{}, 1),
 		close:   make(chan struct{}),
+		woken:   make(chan struct{}, 1),
 	}
 	d.drained.L = &d.mu
 	d.events <- tun.EventUp
@@ -219,7 +221,15 @@ func (d *Device) take() {
 	d.drained.Broadcast()
 }
 
-// Read gives the reader packets that the stack has sent, as many as there are and fit.
+// Wake makes a Read that finds nothing return 0 packets, the present one or the next, for a reader that has something else to do.
+func (d *Device) Wake() {
+	select {
+	case d.woken <- struct{}{}:
+	default:
+	}
+}
+
+// Read gives the reader packets that the stack has sent, as many as there are and fit. It returns none only after Wake.
 func (d *Device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	for {
 		if n, err := d.fill(bufs, sizes, offset); n > 0 || err != nil {
@@ -228,6 +238,8 @@ func (d *Device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		select {
 		case <-d.filled:
 			d.take()
+		case <-d.woken:
+			return 0, nil
 		case <-d.close:
 			return 0, os.ErrClosed
 		}

@@ -31,6 +31,7 @@ func (c *Config) check() []Fault {
 	}
 	listenChecker{k}.listen()
 	listenChecker{k}.peers()
+	k.peerLimits()
 	transportChecker{k}.transports()
 	ruleChecker{k}.categories()
 	dnsChecker{k}.dns()

@@ -185,6 +185,11 @@ func (c *Config) emptyGroups() []string {
 	}
 	known := slices.Sorted(maps.Keys(members))
 	var list []string
+	for _, group := range slices.Sorted(maps.Keys(c.GroupLimits)) {
+		if path := "group_limits." + group; !members[group] {
+			list = append(list, fmt.Sprintf("%s: no peer is in group %s, which %s limits", c.Position(path), group, path))
+		}
+	}
 	for i, rule := range c.Rules {
 		path := fmt.Sprintf("rules[%d].match", i)
 		for m := rule.Match; m != nil; m, path = m.Not, path+".not" {

@@ -31,6 +31,10 @@ type Config struct {
 	Listen Listen `yaml:"listen"`
 	// Peers may connect to listen.wireguard with a key, and to listen.proxy with a password.
 	Peers []Peer `yaml:"peers"`
+	// GroupLimits are the limits of each peer in a group, by the group's name: each member has them for itself. Up, down and quota are
+	// decided one by one: a limit in the peer's own entry comes before those of its groups, and of several groups that have one the
+	// most generous counts.
+	GroupLimits map[string]PeerLimits `yaml:"group_limits"`
 	// Transports are the encrypted ways out, by name. Rules use them with `via`.
 	Transports map[string]Transport `yaml:"transports"`
 	// Categories are named sets of domains. A rule may use a built-in category without naming it here.
@@ -122,6 +126,10 @@ type Peer struct {
 	DNSRenewals int `yaml:"dns_renewals"`
 	// Expires is when the peer's access ends: then its flows and handshakes are refused, and its entry is kept.
 	Expires time.Time `yaml:"expires"`
+	// Rate limits the peer's bandwidth. One rate alone, such as 20Mbit, is for both directions.
+	Rate Rates `yaml:"rate"`
+	// Quota limits what the peer may send and get in a month. A size alone, such as 50GiB, is the volume.
+	Quota *Quota `yaml:"quota"`
 
 	Pos Position `yaml:"-"`
 }
@@ -193,7 +201,7 @@ type Beacon struct {
 type Metrics struct {
 	// Listen is the address that serves /metrics, /healthz and /readyz over plain HTTP. Without it they are not served.
 	Listen string `yaml:"listen"`
-	// Peers adds the handshake and the bytes of each peer of a gateway. That is three series for each, with its name.
+	// Peers adds the handshake, the bytes and the quota of each peer of a gateway. That is up to five series for each, with its name.
 	Peers bool `yaml:"peers"`
 	// Compat is wireguard for three more series of each peer, with the names and labels of prometheus_wireguard_exporter, so that
 	// its dashboards go on: wireguard_sent_bytes_total, wireguard_received_bytes_total and wireguard_latest_handshake_seconds. The

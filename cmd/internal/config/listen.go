@@ -96,6 +96,8 @@ type WireGuardListen struct {
 	DNS []netip.Addr `yaml:"dns"`
 	// ReuseAfter is how long the address of a removed peer rests before `penstock peer add` gives it to another peer.
 	ReuseAfter time.Duration `yaml:"reuse_after" default:"24h"`
+	// QuotaFile keeps what peers with a quota have used. Each gateway needs its own.
+	QuotaFile string `yaml:"quota_file" default:"/var/lib/penstock/quota.json" path:"written"`
 
 	Pos Position `yaml:"-"`
 }

@@ -33,6 +33,10 @@ func wanted(t reflect.Type) string {
 		return "a time, for example 2026-01-31T21:30:00+01:00"
 	case reflect.TypeFor[Size]():
 		return "a size, for example 10MiB"
+	case reflect.TypeFor[Rate]():
+		return "a rate in bits per second from 64kbit to 1000Gbit, for example 20Mbit"
+	case reflect.TypeFor[Over]():
+		return "block, or the rate that is left in bits per second, for example 1Mbit"
 	case reflect.TypeFor[netip.Prefix]():
 		return "an address with its prefix length, for example 10.77.0.2/32"
 	case reflect.TypeFor[netip.Addr]():

@@ -228,6 +228,12 @@ func (c *Client) Allow(ctx context.Context, q AllowQuery) (Allowed, error) {
 	return call[Allowed](ctx, c, "allow", q)
 }
 
+// PeerQuotaReset lets a peer use its quota of this month anew.
+func (c *Client) PeerQuotaReset(ctx context.Context, name string) error {
+	_, err := call[Done](ctx, c, "peers/quota/reset", named{name})
+	return err
+}
+
 // Peers lists the gateway's peers.
 func (c *Client) Peers(ctx context.Context) (Peers, error) {
 	return call[Peers](ctx, c, "peers", struct{}{})

@@ -73,6 +73,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 		listLookup: func(name string) ([]ListHit, error) { note(name); return []ListHit{{Entry: name}}, nil },
 		peers:      func() ([]PeerStatus, error) { return []PeerStatus{{Name: "ana"}}, nil },
 		killFlow:   func(id string) error { note("kill " + id); return nil },
+		quotaReset: func(name string) error { note("reset " + name); return nil },
 		reload:     func(q ReloadQuery) (Reloaded, error) { note(q); return Reloaded{Blocked: 2}, nil },
 		// Each says which it is: a swap of the three would otherwise go unseen.
 		up:          func(q Steer) error { note("up"); note(q); return nil },
@@ -114,6 +115,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	peers, err := c.Peers(ctx)
 	check("peers", peers, Peers{APIVersion, []PeerStatus{{Name: "ana"}}}, err)
 	check("kill", nil, nil, c.KillFlow(ctx, "1"))
+	check("reset", nil, nil, c.PeerQuotaReset(ctx, "ana"))
 	reloaded, err := c.Reload(ctx, ReloadQuery{DryRun: true})
 	check("reload", reloaded, Reloaded{APIVersion: APIVersion, Blocked: 2}, err)
 	check("drain", nil, nil, c.Drain(ctx, DrainOrder{Off: true}))
@@ -132,7 +134,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	check("uninvite", nil, nil, c.Uninvite(ctx, "ana"))
 	check("what the functions got", got, []any{
 		FlowQuery{Denied: true, Peer: "ana"}, ExplainQuery{Target: "x.bet", At: at}, DNSQuery{Name: "x.bet", Type: "A"}, "x.bet",
-		"kill 1", ReloadQuery{DryRun: true}, DrainOrder{Off: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
+		"kill 1", "reset ana", ReloadQuery{DryRun: true}, DrainOrder{Off: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
 		AllowQuery{Target: "category:ads", For: time.Hour}, invitation, "uninvite ana",
 	}, nil)
 }

@@ -8,6 +8,7 @@ type fake struct {
 	reload      func(ReloadQuery) (Reloaded, error)
 	flows       func(FlowQuery) ([]Flow, error)
 	killFlow    func(id string) error
+	quotaReset  func(name string) error
 	explain     func(ExplainQuery) (Explanation, error)
 	rules       func() (Rules, error)
 	allow       func(AllowQuery) (Allowed, error)
@@ -84,6 +85,9 @@ func (f *fake) DNSQuery(_ context.Context, q DNSQuery) (DNSAnswer, error) {
 func (f *fake) DNSFlush(context.Context) error              { return order(f.dnsFlush) }
 func (f *fake) Lists(context.Context) ([]ListStatus, error) { return offer(f.lists) }
 func (f *fake) ListRefresh(context.Context) error           { return order(f.listRefresh) }
+func (f *fake) PeerQuotaReset(_ context.Context, name string) error {
+	return orderOf(f.quotaReset, name)
+}
 func (f *fake) Peers(context.Context) ([]PeerStatus, error) { return offer(f.peers) }
 func (f *fake) ListLookup(_ context.Context, name string) ([]ListHit, error) {
 	return offerOf(f.listLookup, name)

@@ -58,6 +58,8 @@ type ListShelf interface {
 // PeerBook is the peers of a gateway.
 type PeerBook interface {
 	Peers(context.Context) ([]PeerStatus, error)
+	// PeerQuotaReset lets a peer use its quota of this month anew.
+	PeerQuotaReset(ctx context.Context, name string) error
 }
 
 // InviteBook is the invitations of a gateway.

@@ -113,6 +113,9 @@ func (s *Server) changingRoutes(p *paths) {
 	handle(p, "lists/refresh", changing, c.Lists != nil, func(ctx context.Context, _ struct{}) (Done, error) {
 		return done, c.Lists.ListRefresh(ctx)
 	})
+	handle(p, "peers/quota/reset", changing, c.Peers != nil, func(ctx context.Context, q named) (Done, error) {
+		return done, c.Peers.PeerQuotaReset(ctx, q.Name)
+	})
 	handle(p, "allow", changing, c.Policy != nil, func(ctx context.Context, q AllowQuery) (Allowed, error) {
 		out, err := c.Policy.Allow(ctx, q)
 		out.APIVersion = APIVersion

@@ -84,6 +84,8 @@ type PeerCounts struct {
 	Idle     int `json:"idle"`
 	Disabled int `json:"disabled"`
 	Expired  int `json:"expired"`
+	// OverQuota is how many of them have used up their quotas.
+	OverQuota int `json:"overQuota"`
 	// Bad are the files of peers that have faults.
 	Bad []BadPeers `json:"bad,omitempty"`
 }
@@ -309,6 +311,26 @@ type PeerStatus struct {
 	RxBytes       uint64    `json:"rxBytes"` // from the peer
 	TxBytes       uint64    `json:"txBytes"`
 	Disabled      bool      `json:"disabled,omitempty"`
+
+	Rate         *PeerRate  `json:"rate,omitempty"`  // nil: its bandwidth is not limited
+	Quota        *PeerQuota `json:"quota,omitempty"` // nil: it has none
+	DroppedBytes uint64     `json:"droppedBytes"`    // above its rate
+}
+
+// PeerRate is a limit of bandwidth, in bits per second of IP packets. 0 is no limit.
+type PeerRate struct {
+	Up   int64 `json:"up"` // from the peer
+	Down int64 `json:"down"`
+}
+
+// PeerQuota is a limit of what a peer may use in a month: bytes of IP packets, both ways.
+type PeerQuota struct {
+	LimitBytes uint64 `json:"limitBytes"`
+	UsedBytes  uint64 `json:"usedBytes"`
+	// Over says what happens to the peer when the quota is used up: block, or the rate that is left, such as 1Mbit.
+	Over  string    `json:"over"`
+	Spent bool      `json:"spent"`         // the quota is used up, and Over happens
+	Ends  time.Time `json:"ends,omitzero"` // of the month; zero where nothing runs
 }
 
 // Peers is the peers of the gateway.

@@ -39,6 +39,14 @@ func (c core) Change(change func(*policy.Conditions)) {
 	c.FreshenDNS() // connections to upstreams may need another egress now
 }
 
+// OverQuota puts in force which peers have used up their quotas, and ends their flows.
+func (c core) OverQuota(peers map[string]bool) {
+	c.d.live.SetConditions(func(now *policy.Conditions) { now.OverQuota = peers })
+	c.d.router.Kill(func(f router.Flow) bool {
+		return peers[f.Facts.Peer] && c.d.live.Decide(f.Facts).Action != policy.Forward
+	})
+}
+
 func (c core) IsInside(host string) bool {
 	f := policy.Flow{Client: clients.Machine, Time: time.Now(), Names: []policy.Name{{Host: host, From: policy.FromQuestion}}}
 	return c.d.live.Now().Policy.IsInside(f) || edition.IsSplit(host, *c.d.dns.settings.Load())

@@ -206,7 +206,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if first.Gateway != nil {
 		d.gateway, err = gateway.Open(gateway.Config{
 			Plan: first.Gateway, Handle: d.handle, Peer: d.live.Peer, Mark: d.laptop.Outside().Mark, Limits: stackLimits(cfg.Limits),
-			Metrics: d.metrics.stack, Log: d.log,
+			OverQuota: core{d}.OverQuota, Metrics: d.metrics.stack, Log: d.log,
 		})
 		if err != nil {
 			return config.Refused(cfg, "listen.wireguard.listen_port", "", err)
@@ -367,6 +367,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("proxy", d.proxy.Run)
 	if d.gateway != nil {
 		start("sessions", gateway.Sessions{Gateway: d.gateway, File: filepath.Join(edition.StateDir(cfg, d.opts.TUN == nil), "sessions.json"), Log: d.log}.Run)
+		start("limits of peers", d.gateway.Run)
 	}
 	if d.gateway != nil || d.proxy != nil {
 		start("peers", gateway.Watch{Every: time.Second, Folders: folders{d}, Log: d.log}.Run)

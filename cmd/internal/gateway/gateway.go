@@ -3,6 +3,9 @@
 // A Plan is what a configuration says about the port, read and checked before anything is opened. Peers can be added and
 // removed while the port is open. Peers that stay keep their sessions.
 //
+// Peers and groups can have limits: what their rates allow crosses the meter between WireGuard and the stack, and what peers have
+// used of their quotas is kept. Who has used up a quota is told to Config.OverQuota, because a policy blocks, not the gateway.
+//
 // It does not judge flows. It passes them to a handler, each with the key of the peer that sent it.
 package gateway
 
@@ -13,7 +16,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 
+	"penstock/cmd/internal/gateway/meter"
 	"penstock/router/transport/wireguard"
 	"penstock/stack"
 )
@@ -24,16 +29,21 @@ type Config struct {
 	// Handle takes each flow of a peer.
 	Handle func(context.Context, *stack.Request)
 	// Peer returns the key of the peer that has an address inside the tunnel.
-	Peer    func(netip.Addr) (key uint64, ok bool)
-	Mark    uint32 // of the port's socket; 0: none
-	Limits  stack.Limits
-	Metrics *stack.Metrics
-	Log     *slog.Logger // if nil, nothing is logged
+	Peer func(netip.Addr) (key uint64, ok bool)
+	// OverQuota is told the names of the peers to block, because they have used up their quotas, whenever they change. Open and Use
+	// call it too. It must not call the gateway. May be nil.
+	OverQuota func(peers map[string]bool)
+	Mark      uint32 // of the port's socket; 0: none
+	Limits    stack.Limits
+	Metrics   *stack.Metrics
+	Log       *slog.Logger // if nil, nothing is logged
 }
 
 // Gateway is an open port.
 type Gateway struct {
 	stack  *stack.Stack
+	meter  *meter.Meter
+	limits *limiter
 	server *wireguard.Server
 }
 
@@ -47,14 +57,26 @@ func Open(c Config) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen.wireguard: %w", err)
 	}
+	m := meter.New(s.Device())
+	limits := newLimiter(m, c)
+	limits.use(c.Plan, addresses(c.Plan.peers))
 	server, err := wireguard.NewServer(wireguard.ServerConfig{
-		Device: s.Device(), PrivateKey: c.Plan.key, ListenPort: uint16(listen.ListenPort),
+		Device: m, PrivateKey: c.Plan.key, ListenPort: uint16(listen.ListenPort),
 		Peers: c.Plan.peers, Mark: c.Mark, Log: c.Log,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen.wireguard: %w", err), s.Close())
 	}
-	return &Gateway{s, server}, nil
+	return &Gateway{s, m, limits, server}, nil
+}
+
+// Run applies the limits of peers until ctx ends. It returns nil.
+func (g *Gateway) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { g.meter.Run(ctx) })
+	g.limits.run(ctx)
+	return nil
 }
 
 // A change from plan now to plan next takes three steps. First, Withdraw removes the peers and addresses that are not in
@@ -69,11 +91,49 @@ func (g *Gateway) Withdraw(now, next *Plan) error {
 	if err := wireguard.CheckPeers(next.peers, next.key.Public()); err != nil {
 		return err
 	}
-	return g.server.SetPeers(now.within(next))
+	stay := now.within(next)
+	if err := g.server.SetPeers(stay); err != nil {
+		return err
+	}
+	g.limits.use(now, addresses(stay))
+	return nil
 }
 
-// Use replaces the peers with those of p. Peers that stay keep their sessions.
-func (g *Gateway) Use(p *Plan) error { return g.server.SetPeers(p.peers) }
+// Use replaces the peers with those of p. Peers that stay keep their sessions and what they have used.
+func (g *Gateway) Use(p *Plan) error {
+	g.limits.use(p, addresses(p.peers))
+	return g.server.SetPeers(p.peers)
+}
+
+// addresses returns the addresses of peers by their public keys.
+func addresses(peers []wireguard.Peer) map[string][]netip.Prefix {
+	byKey := make(map[string][]netip.Prefix, len(peers))
+	for _, p := range peers {
+		byKey[p.PublicKey.String()] = p.AllowedIPs
+	}
+	return byKey
+}
+
+// Usage returns what the peers with limits use, by their public keys.
+func (g *Gateway) Usage() map[string]Usage { return g.limits.usage() }
+
+// ResetQuota lets a peer use its quota of this month anew.
+func (g *Gateway) ResetQuota(name string) error { return g.limits.reset(name) }
+
+// Trouble returns what is wrong with keeping the quotas, or "".
+func (g *Gateway) Trouble() string { return g.limits.trouble() }
+
+// Directions, as peers see them.
+const (
+	Up   = meter.Up
+	Down = meter.Down
+)
+
+// Direction is a way that packets go.
+type Direction = meter.Direction
+
+// Dropped returns how much was dropped because it was above the rates of peers.
+func (g *Gateway) Dropped(d Direction) (packets, bytes uint64) { return g.meter.Dropped(d) }
 
 // CloseClients resets the flows of clients that are gone.
 func (g *Gateway) CloseClients(gone []uint64) {
@@ -100,9 +160,13 @@ func (g *Gateway) DialContext(ctx context.Context, network, address string) (net
 	return g.stack.DialContext(ctx, network, address)
 }
 
-// Close resets the flows of the peers while the port can still tell them, and closes the port.
+// Close resets the flows of the peers while the port can still tell them, and closes the port. Then it writes down what peers have
+// used.
 func (g *Gateway) Close() error {
 	g.stack.Quit()
 	g.server.Settle()
-	return errors.Join(g.server.Close(), g.stack.Close())
+	err := errors.Join(g.server.Close(), g.stack.Close())
+	g.limits.settle()
+	_ = g.limits.save() // it has told
+	return err
 }

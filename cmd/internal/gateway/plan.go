@@ -22,7 +22,8 @@ type Plan struct {
 // member is a peer and its entry in the configuration.
 type member struct {
 	wireguard.Peer
-	entry config.Peer
+	entry  config.Peer
+	limits config.PeerLimits
 }
 
 // NewPlan reads keys and peers, and opens nothing. The peers are those that may connect at the time now. NewPlan returns nil
@@ -57,7 +58,7 @@ func NewPlan(cfg *config.Config, now time.Time) (*Plan, error) {
 		if err := wireguard.CheckPeers([]wireguard.Peer{peer}, p.key.Public()); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", c.Pos, err))
 		}
-		p.all = append(p.all, member{peer, c})
+		p.all = append(p.all, member{peer, c, cfg.LimitsOf(c)})
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

@@ -109,6 +109,7 @@ func Path(c *config.Config, name string) string {
 // YAML is a peer as it stands in a configuration. Keys need no quotes; names, addresses and groups may.
 func YAML(p config.Peer) string {
 	var b strings.Builder
+	var rates []string
 	fmt.Fprintf(&b, "peers:\n  - name: %q\n", p.Name)
 	if p.HasTunnel() {
 		fmt.Fprintf(&b, "    public_key: %s\n    allowed_ips: %s\n", p.PublicKey, quoted(p.AllowedIPs))
@@ -124,6 +125,20 @@ func YAML(p config.Peer) string {
 	}
 	if !p.Expires.IsZero() {
 		fmt.Fprintf(&b, "    expires: %q\n", p.Expires.Format(time.RFC3339))
+	}
+	for _, r := range []struct {
+		key  string
+		rate config.Rate
+	}{{"up", p.Rate.Up}, {"down", p.Rate.Down}} {
+		if r.rate > 0 {
+			rates = append(rates, fmt.Sprintf("%s: %s", r.key, r.rate))
+		}
+	}
+	if len(rates) > 0 {
+		fmt.Fprintf(&b, "    rate: {%s}\n", strings.Join(rates, ", "))
+	}
+	if q := p.Quota; q != nil {
+		fmt.Fprintf(&b, "    quota: {monthly: %s, over: %s}\n", q.Monthly, q.Over)
 	}
 	return b.String()
 }

@@ -19,7 +19,7 @@ const remembered = 1024
 // Flows keeps the flows that ended most recently and finds the live ones in the router.
 type Flows struct {
 	Router *router.Router
-	Log    *slog.Logger // is told about refused questions, and what the guard refused to peers; if nil, nobody is
+	Log    *slog.Logger // is told about refused questions, and what guard and quota refused to peers; if nil, nobody is
 
 	questions questions
 
@@ -30,8 +30,8 @@ type Flows struct {
 	log               sometimes // of what the guard refused to peers
 }
 
-// Add records a flow that has ended. It logs one now and then that a peer sent where no rule of its own leads: to the gateway
-// itself, a reserved address, or another peer.
+// Add records a flow that has ended. It logs one now and then that a peer sent where no rule of its own leads, which is to the
+// gateway itself, a reserved address, or another peer, or that it has no quota left for.
 func (r *Flows) Add(f router.Flow) {
 	others, say := r.keep(f)
 	if say && r.Log != nil {
@@ -43,7 +43,7 @@ func (r *Flows) Add(f router.Flow) {
 func (r *Flows) keep(f router.Flow) (others int, say bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c := f.Verdict.Cause; f.Facts.Peer != "" && (c == policy.ByGuard || c == policy.ByPeers) {
+	if c := f.Verdict.Cause; f.Facts.Peer != "" && (c == policy.ByGuard || c == policy.ByPeers || c == policy.ByQuota) {
 		others, say = r.log.say(f.End)
 	}
 	if f.Verdict.Action == policy.Forward {
@@ -113,6 +113,7 @@ var reasons = map[policy.Cause]string{
 	policy.ByLoop:     "loop: the flow would loop back to penstock",
 	policy.ByPeers:    "guard: the destination is a peer",
 	policy.ByGuard:    "guard: the destination is this machine or a reserved address",
+	policy.ByQuota:    "quota: the peer has used up its quota of this month",
 }
 
 // Flows returns the flows that a query selects.

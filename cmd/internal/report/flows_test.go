@@ -164,7 +164,7 @@ func TestTheLastFlowsAreRemembered(t *testing.T) {
 	}
 }
 
-func TestTheLogTellsWhatTheGuardRefusedToPeers(t *testing.T) {
+func TestTheLogTellsWhatGuardAndQuotaRefusedToPeers(t *testing.T) {
 	var log bytes.Buffer
 	flows := &Flows{Log: slog.New(slog.NewTextHandler(&log, nil))}
 	begun := time.Now()
@@ -180,10 +180,12 @@ func TestTheLogTellsWhatTheGuardRefusedToPeers(t *testing.T) {
 	end("ana", "10.99.0.4:22", policy.ByPeers, 2*time.Second)
 	end("ana", "10.99.0.5:22", policy.ByPeers, 3*time.Second)
 	end("bob", "169.254.169.254:80", policy.ByGuard, 12*time.Second)
+	end("cleo", "192.0.2.1:80", policy.ByQuota, 24*time.Second)
 	said := strings.Split(strings.TrimSpace(log.String()), "\n")
 	want := [][]string{
 		{`"guard: the destination is a peer"`, "peer=ana", "dst=10.99.0.3:22", "others=0"},
 		{`"guard: the destination is this machine or a reserved address"`, "peer=bob", "dst=169.254.169.254:80", "others=2"},
+		{`"quota: the peer has used up its quota of this month"`, "peer=cleo", "dst=192.0.2.1:80", "others=0"},
 	}
 	if len(said) != len(want) {
 		t.Fatalf("got %d lines, want %d:\n%s", len(said), len(want), log.String())

@@ -7,6 +7,7 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/gateway"
 	"penstock/router/transport"
 )
 
@@ -20,6 +21,9 @@ type Collector struct {
 	peers, badFiles           *prometheus.Desc
 	handshake, received, sent *prometheus.Desc
 	compat                    []*prometheus.Desc // sent, received, handshake
+
+	overQuota, dropped, droppedBytes *prometheus.Desc
+	quotaUsed, quotaLimit            *prometheus.Desc
 }
 
 // NewCollector returns the Collector of a process that there may not be yet, with the series that a configuration asks for.
@@ -40,6 +44,12 @@ func NewCollector(process func() *Process, which config.Metrics) *Collector {
 		handshake: desc("penstock_peer_last_handshake_timestamp_seconds", "When a peer's last handshake was, in Unix time. Needs metrics.peers.", "peer"),
 		received:  desc("penstock_peer_received_bytes_total", "Bytes received from a peer. Needs metrics.peers.", "peer"),
 		sent:      desc("penstock_peer_sent_bytes_total", "Bytes sent to a peer. Needs metrics.peers.", "peer"),
+
+		overQuota:    desc("penstock_peers_over_quota", "Peers that have used up their quotas of this month."),
+		dropped:      desc("penstock_rate_dropped_packets_total", "Packets that were dropped because they were above the rates of peers; up is from peers.", "direction"),
+		droppedBytes: desc("penstock_rate_dropped_bytes_total", "Bytes that were dropped because they were above the rates of peers; up is from peers.", "direction"),
+		quotaUsed:    desc("penstock_peer_quota_used_bytes", "What a peer has used of its quota in this month. Needs metrics.peers.", "peer"),
+		quotaLimit:   desc("penstock_peer_quota_limit_bytes", "A peer's quota of a month. Needs metrics.peers.", "peer"),
 	}
 	if which.Compat != "" { // docs of prometheus_wireguard_exporter 3.6, without its options
 		labels := []string{"interface", "public_key", "allowed_ips", "friendly_name"}
@@ -54,7 +64,10 @@ func NewCollector(process func() *Process, which config.Metrics) *Collector {
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.state, c.reloaded, c.target, c.peers, c.badFiles, c.handshake, c.received, c.sent} {
+	for _, desc := range []*prometheus.Desc{
+		c.state, c.reloaded, c.target, c.peers, c.badFiles, c.handshake, c.received, c.sent,
+		c.overQuota, c.dropped, c.droppedBytes, c.quotaUsed, c.quotaLimit,
+	} {
 		ch <- desc
 	}
 	for _, desc := range c.compat {
@@ -90,6 +103,12 @@ func (c *Collector) collectPeers(p *Peers, ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.peers, prometheus.GaugeValue, float64(count), state)
 	}
 	ch <- prometheus.MustNewConstMetric(c.badFiles, prometheus.GaugeValue, float64(len(n.Bad)))
+	ch <- prometheus.MustNewConstMetric(c.overQuota, prometheus.GaugeValue, float64(n.OverQuota))
+	for name, direction := range map[string]gateway.Direction{"up": gateway.Up, "down": gateway.Down} {
+		packets, bytes := p.Gateway.Dropped(direction)
+		ch <- prometheus.MustNewConstMetric(c.dropped, prometheus.CounterValue, float64(packets), name)
+		ch <- prometheus.MustNewConstMetric(c.droppedBytes, prometheus.CounterValue, float64(bytes), name)
+	}
 	for _, peer := range list {
 		c.collectCompat(peer, ch)
 		if !c.which.Peers {
@@ -100,6 +119,10 @@ func (c *Collector) collectPeers(p *Peers, ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstMetric(c.received, prometheus.CounterValue, float64(peer.RxBytes), peer.Name)
 		ch <- prometheus.MustNewConstMetric(c.sent, prometheus.CounterValue, float64(peer.TxBytes), peer.Name)
+		if q := peer.Quota; q != nil {
+			ch <- prometheus.MustNewConstMetric(c.quotaUsed, prometheus.GaugeValue, float64(q.UsedBytes), peer.Name)
+			ch <- prometheus.MustNewConstMetric(c.quotaLimit, prometheus.GaugeValue, float64(q.LimitBytes), peer.Name)
+		}
 	}
 }
 

@@ -65,8 +65,18 @@ penstock_peers{state="idle"} 2
 # HELP penstock_peers_bad_files Files of peers that have faults, so that their peers are as they were before, or left out.
 # TYPE penstock_peers_bad_files gauge
 penstock_peers_bad_files 1
+# HELP penstock_peers_over_quota Peers that have used up their quotas of this month.
+# TYPE penstock_peers_over_quota gauge
+penstock_peers_over_quota 0
+# HELP penstock_rate_dropped_bytes_total Bytes that were dropped because they were above the rates of peers; up is from peers.
+# TYPE penstock_rate_dropped_bytes_total counter
+penstock_rate_dropped_bytes_total{direction="down"} 0
+penstock_rate_dropped_bytes_total{direction="up"} 0
 `
-	const each = `# HELP penstock_peer_received_bytes_total Bytes received from a peer. Needs metrics.peers.
+	const each = `# HELP penstock_peer_quota_limit_bytes A peer's quota of a month. Needs metrics.peers.
+# TYPE penstock_peer_quota_limit_bytes gauge
+penstock_peer_quota_limit_bytes{peer="ana"} 3.221225472e+09
+# HELP penstock_peer_received_bytes_total Bytes received from a peer. Needs metrics.peers.
 # TYPE penstock_peer_received_bytes_total counter
 penstock_peer_received_bytes_total{peer="ana"} 0
 penstock_peer_received_bytes_total{peer="bob"} 0
@@ -91,7 +101,8 @@ wireguard_latest_handshake_seconds{allowed_ips="GUS_IPS",friendly_name="gus",int
 	theirs := strings.NewReplacer(fill...).Replace(compat)
 	sent := strings.NewReplacer("latest_handshake_seconds", "sent_bytes_total", "gauge", "counter",
 		"When a peer's last handshake was, in Unix time; 0 if there was none.", "Bytes sent to a peer.").Replace(theirs)
-	names := []string{"penstock_peers", "penstock_peers_bad_files", "penstock_peer_received_bytes_total", "wireguard_latest_handshake_seconds", "wireguard_sent_bytes_total"}
+	names := []string{"penstock_peers_over_quota", "penstock_rate_dropped_bytes_total", "penstock_peer_quota_limit_bytes", "penstock_peers", "penstock_peers_bad_files",
+		"penstock_peer_received_bytes_total", "wireguard_latest_handshake_seconds", "wireguard_sent_bytes_total"}
 	for _, row := range []struct {
 		each config.Metrics
 		want string
@@ -134,6 +145,13 @@ func TestAPeerIsShownWhole(t *testing.T) {
 		if p := states[name]; p.State != want || p.PublicKey == "" || p.Position == "" {
 			t.Errorf("got %+v, want %s %s with its key and where it is written", p, name, want)
 		}
+	}
+	ana, bob := states["ana"], states["bob"]
+	if ana.Rate == nil || *ana.Rate != (control.PeerRate{Up: 2_000_000}) || bob.Rate != nil || bob.Quota != nil {
+		t.Errorf("got the limits of ana %+v, and of bob %+v %+v", ana.Rate, bob.Rate, bob.Quota)
+	}
+	if q := ana.Quota; q == nil || q.LimitBytes != 3<<30 || q.Over != "1Mbit" || q.Spent || q.Ends.IsZero() {
+		t.Errorf("got the quota of ana %+v", q)
 	}
 	if states["gus"].Expires.Year() != 2020 {
 		t.Errorf("got %v as the end of gus's access", states["gus"].Expires)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/gateway"
@@ -19,6 +20,11 @@ type Peers struct {
 	Gateway *gateway.Gateway // nil if they can only use the proxy
 }
 
+// PeerQuotaReset lets a peer use its quota of this month anew.
+func (p *Peers) PeerQuotaReset(_ context.Context, name string) error {
+	return p.Gateway.ResetQuota(name)
+}
+
 // Peers returns the configured peers with their sessions.
 func (p *Peers) Peers(context.Context) ([]control.PeerStatus, error) { return p.list(), nil }
 
@@ -30,8 +36,8 @@ func (p *Peers) list() []control.PeerStatus {
 		}
 	}
 	var list []control.PeerStatus
-	now := time.Now()
-	for _, c := range p.Live.Config().Peers {
+	now, cfg, usage := time.Now(), p.Live.Config(), p.Gateway.Usage()
+	for _, c := range cfg.Peers {
 		s := control.PeerStatus{
 			Name: c.Name, Groups: c.Groups, State: c.State(now), PublicKey: c.PublicKey, Position: c.Pos.String(),
 			Disabled: c.Disabled, Expires: c.Expires,
@@ -44,6 +50,15 @@ func (p *Peers) list() []control.PeerStatus {
 			if session.Endpoint.IsValid() {
 				s.Endpoint = session.Endpoint.String()
 			}
+		}
+		u, known := usage[c.PublicKey]
+		if !known {
+			u.Limits = cfg.LimitsOf(c)
+		}
+		s.DroppedBytes = u.Dropped
+		s.Rate, s.Quota = limits(u.Limits)
+		if s.Quota != nil {
+			s.Quota.UsedBytes, s.Quota.Spent, s.Quota.Ends = u.Used, u.Over, u.Ends
 		}
 		if s.State == "" {
 			s.State = "idle"
@@ -71,8 +86,32 @@ func (p *Peers) counts(list []control.PeerStatus) *control.PeerCounts {
 			c.Expired++
 		}
 	}
+	c.OverQuota = overQuota(list)
 	for _, bad := range p.Live.Config().Bad {
 		c.Bad = append(c.Bad, control.BadPeers{File: bad.File, Kept: bad.Kept, Error: bad.String()})
 	}
 	return c
+}
+
+// overQuota returns how many peers have used up their quotas.
+func overQuota(list []control.PeerStatus) (n int) {
+	for _, peer := range list {
+		if peer.Quota != nil && peer.Quota.Spent {
+			n++
+		}
+	}
+	return n
+}
+
+// limits converts limits to the form of the control API.
+func limits(l config.PeerLimits) (*control.PeerRate, *control.PeerQuota) {
+	var rate *control.PeerRate
+	var quota *control.PeerQuota
+	if l.Rate.Up > 0 || l.Rate.Down > 0 {
+		rate = &control.PeerRate{Up: int64(l.Rate.Up), Down: int64(l.Rate.Down)}
+	}
+	if q := l.Quota; q != nil {
+		quota = &control.PeerQuota{LimitBytes: uint64(q.Monthly), Over: q.Over.String()}
+	}
+	return rate, quota
 }

@@ -188,6 +188,10 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 			st.Degraded = true
 			verdict = fmt.Sprintf("degraded: files of peers with faults: %d; ", n) + verdict
 		}
+		if trouble := s.Gateway.Trouble(); trouble != "" {
+			st.Degraded = true
+			verdict = "degraded: " + trouble + "; " + verdict
+		}
 	}
 	if fault := s.fault.Load(); fault != nil {
 		st.Degraded = true

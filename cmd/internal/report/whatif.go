@@ -10,7 +10,7 @@ import (
 	"penstock/policy"
 )
 
-// whatIf lists what would change a verdict: an exception, a transport that is not up, another time or another peer. It asks
+// whatIf lists what would change a verdict: an exception, a quota, a transport that is not up, another time or another peer. It asks
 // the policy about each.
 func whatIf(ed *edition.Edition, f policy.Flow, v policy.Verdict) []string {
 	p := ed.Policy
@@ -31,6 +31,11 @@ func whatIf(ed *edition.Edition, f policy.Flow, v policy.Verdict) []string {
 			}
 			turns("after penstock allow "+target+" --for 10m", p.WithExceptions(append(p.Exceptions()[:len(p.Exceptions()):len(p.Exceptions())], e)), f)
 		}
+	}
+	if v.Cause == policy.ByQuota {
+		within, now := f, *f.Now
+		now.OverQuota, within.Now = nil, &now
+		turns("within its quota, as after penstock peer quota reset "+f.Peer, p, within)
 	}
 	if v.Action == policy.Forward {
 		down := f
