@@ -63,8 +63,10 @@ func checkDo(cfg *Config, r *Rule) []error {
 		return []error{fmt.Errorf("%s: has both block and via %q: choose one", r.place(), r.Do.Egress)}
 	case r.Do.Action == Forward && r.Do.Egress == "":
 		return []error{fmt.Errorf("%s: forwards without a via: add a transport, direct or dns", r.place())}
+	case r.Do.Action != Refuse && r.Do.SignIn != "":
+		return []error{fmt.Errorf("%s: only a refusal asks for a sign-in", r.place())}
 	case r.Do.Action == Forward:
-		return r.unknown("transport", []string{r.Do.Egress}, append([]string{EgressDirect, EgressDNS}, cfg.Egresses...))
+		return r.unknown("transport", []string{r.Do.Egress}, append([]string{EgressDirect, EgressDNS, EgressSignIn}, cfg.Egresses...))
 	}
 	return nil
 }

@@ -27,13 +27,16 @@ func (s judge) settle(j judgement) Verdict {
 		return v
 	}
 	if v.Action != Forward {
+		if r.Do.SignIn != "" && v.Cause == ByRule {
+			v.Cause, v.SignIn = BySignIn, r.Do.SignIn
+		}
 		return v
 	}
 	if place.guarded() && v.Egress != EgressDNS && !m.gateway {
 		v.Action, v.Egress, v.Later, v.Cause = Refuse, "", LaterNothing, ByGuard
 		return v
 	}
-	if v.Egress == EgressDirect || v.Egress == EgressDNS {
+	if isOwn(v.Egress) {
 		return v
 	}
 	now := s.flow.Now
@@ -50,6 +53,11 @@ func (s judge) settle(j judgement) Verdict {
 		v.Egress, v.Cause = EgressDirect, ByPortal
 	}
 	return v
+}
+
+// isOwn reports whether an egress is one that every configuration has.
+func isOwn(egress string) bool {
+	return egress == EgressDirect || egress == EgressDNS || egress == EgressSignIn
 }
 
 // Confirmed returns a copy of f in which the claimed name host counts, because our resolver returned addrs for it. If the
