@@ -413,9 +413,9 @@ func FuzzABlockedQuestionHasNoFlowThatPasses(f *testing.F) {
 			for range 10 {
 				then := randomFlow(r)
 				then.Src, then.Peer, then.Groups, then.User, then.Time = flow.Src, flow.Peer, flow.Groups, flow.User, flow.Time
-			if p.signIn && flow.Peer != "" && flow.User == "" && r.IntN(2) == 0 { // somebody has signed in meanwhile
-				then.User, then.Groups = pick(r, world.users), append(slices.Clone(flow.Groups), pick(r, world.groups))
-			}
+				if p.signIn && flow.Peer != "" && flow.User == "" && r.IntN(2) == 0 { // somebody has signed in meanwhile
+					then.User, then.Groups = pick(r, world.users), append(slices.Clone(flow.Groups), pick(r, world.groups))
+				}
 				if question.Dst.IsValid() {
 					then.Dst = netip.AddrPortFrom(flow.Dst.Addr(), then.Dst.Port())
 				}

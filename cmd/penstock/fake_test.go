@@ -105,6 +105,13 @@ func (fake) ListLookup(_ context.Context, name string) ([]control.ListHit, error
 
 func (fake) ListRefresh(context.Context) error { return nil }
 
+func (fake) SignOut(_ context.Context, name string) error {
+	if name != "ana" {
+		return errors.New("nobody has signed in with peer " + name)
+	}
+	return nil
+}
+
 func (fake) Peers(context.Context) ([]control.PeerStatus, error) {
 	return []control.PeerStatus{{Name: "ana", Addresses: []string{"10.78.0.200/32"}, Groups: []string{"staff"}, State: "idle"}}, nil
 }

@@ -88,6 +88,8 @@ func (p hostilePenstock) Lists(context.Context) ([]control.ListStatus, error) {
 func (p hostilePenstock) ListLookup(context.Context, string) ([]control.ListHit, error) {
 	return answer[[]control.ListHit](p)
 }
+func (p hostilePenstock) SignOut(context.Context, string) error { return nil }
+
 func (p hostilePenstock) Peers(context.Context) ([]control.PeerStatus, error) {
 	return answer[[]control.PeerStatus](p)
 }

@@ -100,9 +100,9 @@ func sameFile(a, b string) bool {
 }
 
 func peerRows(answer control.Peers) [][]string {
-	rows := [][]string{{"PEER", "ADDRESSES", "GROUPS", "STATE", "EXPIRES", "ENDPOINT", "HANDSHAKE", "RX", "TX"}}
+	rows := [][]string{{"PEER", "ADDRESSES", "GROUPS", "STATE", "USER", "EXPIRES", "ENDPOINT", "HANDSHAKE", "RX", "TX"}}
 	for _, p := range answer.Peers {
-		rows = append(rows, []string{p.Name, strings.Join(p.Addresses, " "), strings.Join(p.Groups, " "), p.State, moment(p.Expires),
+		rows = append(rows, []string{p.Name, strings.Join(p.Addresses, " "), strings.Join(p.Groups, " "), p.State, p.User, moment(p.Expires),
 			p.Endpoint, ago(time.Now(), p.LastHandshake), bytesText(p.RxBytes), bytesText(p.TxBytes)})
 	}
 	return rows
@@ -116,6 +116,7 @@ func peerFacts(answer control.Peers) [][]string {
 		{"state", p.State},
 		{"addresses", strings.Join(p.Addresses, " ")},
 		{"groups", strings.Join(p.Groups, " ")},
+		{"signed in", signedIn(p)},
 		{"expires", moment(p.Expires)},
 		{"endpoint", p.Endpoint},
 		{"handshake", ago(time.Now(), p.LastHandshake)},
@@ -124,6 +125,14 @@ func peerFacts(answer control.Peers) [][]string {
 		{"public key", p.PublicKey},
 		{"written at", p.Position},
 	}
+}
+
+// signedIn says who has signed in with a peer, and for how long.
+func signedIn(p control.PeerStatus) string {
+	if p.User == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s, since %s, until %s", p.User, moment(p.SignedIn), moment(p.SignedInUntil))
 }
 
 // moment writes a time for a table, or nothing for none.

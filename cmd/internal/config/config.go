@@ -31,6 +31,8 @@ type Config struct {
 	Listen Listen `yaml:"listen"`
 	// Peers may connect to listen.wireguard.
 	Peers []Peer `yaml:"peers"`
+	// SignIn says which peers need somebody who has signed in with an account of the company.
+	SignIn *SignIn `yaml:"sign_in"`
 	// Transports are the encrypted ways out, by name. Rules use them with `via`.
 	Transports map[string]Transport `yaml:"transports"`
 	// Categories are named sets of domains. A rule may use a built-in category without naming it here.

@@ -222,6 +222,12 @@ func (c *Client) Allow(ctx context.Context, q AllowQuery) (Allowed, error) {
 	return call[Allowed](ctx, c, "allow", q)
 }
 
+// SignOut ends the session of whoever has signed in with a peer.
+func (c *Client) SignOut(ctx context.Context, peer string) error {
+	_, err := call[Done](ctx, c, "peers/sign-out", named{peer})
+	return err
+}
+
 // Peers lists the gateway's peers.
 func (c *Client) Peers(ctx context.Context) (Peers, error) {
 	return call[Peers](ctx, c, "peers", struct{}{})

@@ -72,6 +72,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 		listLookup: func(name string) ([]ListHit, error) { note(name); return []ListHit{{Entry: name}}, nil },
 		peers:      func() ([]PeerStatus, error) { return []PeerStatus{{Name: "ana"}}, nil },
 		killFlow:   func(id string) error { note("kill " + id); return nil },
+		signOut:    func(peer string) error { note("sign out " + peer); return nil },
 		reload:     func(q ReloadQuery) (Reloaded, error) { note(q); return Reloaded{Blocked: 2}, nil },
 		// Each says which it is: a swap of the three would otherwise go unseen.
 		up:          func(q Steer) error { note("up"); note(q); return nil },
@@ -109,6 +110,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	peers, err := c.Peers(ctx)
 	check("peers", peers, Peers{APIVersion, []PeerStatus{{Name: "ana"}}}, err)
 	check("kill", nil, nil, c.KillFlow(ctx, "1"))
+	check("sign-out", nil, nil, c.SignOut(ctx, "ana"))
 	reloaded, err := c.Reload(ctx, ReloadQuery{DryRun: true})
 	check("reload", reloaded, Reloaded{APIVersion: APIVersion, Blocked: 2}, err)
 	check("up", nil, nil, c.Up(ctx, Steer{For: time.Minute}))
@@ -120,7 +122,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	check("allow", allowed, Allowed{APIVersion: APIVersion, Until: at}, err)
 	check("what the functions got", got, []any{
 		FlowQuery{Denied: true, Peer: "ana"}, ExplainQuery{Target: "x.bet", At: at}, DNSQuery{Name: "x.bet", Type: "A"}, "x.bet",
-		"kill 1", ReloadQuery{DryRun: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
+		"kill 1", "sign out ana", ReloadQuery{DryRun: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
 		AllowQuery{Target: "category:ads", For: time.Hour},
 	}, nil)
 }
@@ -140,22 +142,23 @@ func TestAnInterfaceThatIsNilIsNotOffered(t *testing.T) {
 	c := dial(t, serveControl(t, Config{}))
 	ctx := t.Context()
 	calls := map[string]func() error{
-		"status":        func() error { _, err := c.Status(ctx); return err },
-		"reload":        func() error { _, err := c.Reload(ctx, ReloadQuery{}); return err },
-		"flows":         func() error { _, err := c.Flows(ctx, FlowQuery{}); return err },
-		"flows/kill":    func() error { return c.KillFlow(ctx, "1") },
-		"explain":       func() error { _, err := c.Explain(ctx, ExplainQuery{}); return err },
-		"rules":         func() error { _, err := c.Rules(ctx); return err },
-		"allow":         func() error { _, err := c.Allow(ctx, AllowQuery{}); return err },
-		"up":            func() error { return c.Up(ctx, Steer{}) },
-		"down":          func() error { return c.Down(ctx, Steer{}) },
-		"reconnect":     func() error { return c.Reconnect(ctx, Steer{}) },
-		"dns/query":     func() error { _, err := c.DNSQuery(ctx, DNSQuery{}); return err },
-		"dns/flush":     func() error { return c.DNSFlush(ctx) },
-		"lists":         func() error { _, err := c.Lists(ctx); return err },
-		"lists/lookup":  func() error { _, err := c.ListLookup(ctx, "x"); return err },
-		"lists/refresh": func() error { return c.ListRefresh(ctx) },
-		"peers":         func() error { _, err := c.Peers(ctx); return err },
+		"status":         func() error { _, err := c.Status(ctx); return err },
+		"reload":         func() error { _, err := c.Reload(ctx, ReloadQuery{}); return err },
+		"flows":          func() error { _, err := c.Flows(ctx, FlowQuery{}); return err },
+		"flows/kill":     func() error { return c.KillFlow(ctx, "1") },
+		"explain":        func() error { _, err := c.Explain(ctx, ExplainQuery{}); return err },
+		"rules":          func() error { _, err := c.Rules(ctx); return err },
+		"allow":          func() error { _, err := c.Allow(ctx, AllowQuery{}); return err },
+		"up":             func() error { return c.Up(ctx, Steer{}) },
+		"down":           func() error { return c.Down(ctx, Steer{}) },
+		"reconnect":      func() error { return c.Reconnect(ctx, Steer{}) },
+		"dns/query":      func() error { _, err := c.DNSQuery(ctx, DNSQuery{}); return err },
+		"dns/flush":      func() error { return c.DNSFlush(ctx) },
+		"lists":          func() error { _, err := c.Lists(ctx); return err },
+		"lists/lookup":   func() error { _, err := c.ListLookup(ctx, "x"); return err },
+		"lists/refresh":  func() error { return c.ListRefresh(ctx) },
+		"peers":          func() error { _, err := c.Peers(ctx); return err },
+		"peers/sign-out": func() error { return c.SignOut(ctx, "ana") },
 	}
 	for name, call := range calls {
 		if err := call(); !errors.Is(err, ErrNotOffered) || !strings.Contains(err.Error(), name) {

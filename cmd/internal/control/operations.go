@@ -56,4 +56,6 @@ type ListShelf interface {
 // PeerBook is the peers of a gateway.
 type PeerBook interface {
 	Peers(context.Context) ([]PeerStatus, error)
+	// SignOut ends the session of whoever has signed in with the peer of that name.
+	SignOut(ctx context.Context, name string) error
 }

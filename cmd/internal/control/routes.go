@@ -100,6 +100,9 @@ func (s *Server) changingRoutes(p *paths) {
 	handle(p, "reconnect", changing, c.Transports != nil, func(ctx context.Context, q Steer) (Done, error) {
 		return done, c.Transports.Reconnect(ctx, q)
 	})
+	handle(p, "peers/sign-out", changing, c.Peers != nil, func(ctx context.Context, q named) (Done, error) {
+		return done, c.Peers.SignOut(ctx, q.Name)
+	})
 	handle(p, "dns/flush", changing, c.DNS != nil, func(ctx context.Context, _ struct{}) (Done, error) {
 		return done, c.DNS.DNSFlush(ctx)
 	})

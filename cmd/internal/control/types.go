@@ -300,6 +300,9 @@ type PeerStatus struct {
 	RxBytes       uint64    `json:"rxBytes"` // from the peer
 	TxBytes       uint64    `json:"txBytes"`
 	Disabled      bool      `json:"disabled,omitempty"`
+	User          string    `json:"user,omitempty"` // who has signed in with it
+	SignedIn      time.Time `json:"signedIn,omitzero"`
+	SignedInUntil time.Time `json:"signedInUntil,omitzero"`
 }
 
 // Peers is the peers of the gateway.

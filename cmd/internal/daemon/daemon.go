@@ -34,6 +34,7 @@ import (
 	"penstock/cmd/internal/lists"
 	"penstock/cmd/internal/memory"
 	"penstock/cmd/internal/report"
+	"penstock/cmd/internal/signin"
 	"penstock/cmd/internal/systemd"
 	"penstock/dnsproxy"
 	"penstock/policy"
@@ -78,6 +79,7 @@ type Daemon struct {
 	laptop   *laptop.Laptop
 	follow   *laptop.Follower
 	gateway  *gateway.Gateway // nil without listen.wireguard
+	signIn   *signin.Service  // nil without listen.wireguard
 	flowLog  *flowlog.Log     // nil without flow_log
 	flows    *report.Flows
 	status   *report.Process
@@ -184,6 +186,15 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if err := d.buildDNS(ctx, cfg); err != nil {
 		return err
 	}
+	if first.Gateway != nil {
+		d.signIn, err = signin.New(signin.Config{
+			Live: d.live, Dial: d.egress.DialHost, Changed: func() { d.endChanged(true) }, Log: d.log, Metrics: d.metrics.signIn,
+		})
+		if err != nil {
+			return err
+		}
+		d.egress.Add(policy.EgressSignIn, d.signIn)
+	}
 	if err := d.buildRouter(cfg); err != nil {
 		return err
 	}
@@ -207,7 +218,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		Targets: func() []string { return d.live.Config().Health }, Dial: d.explain.Reach, Changed: func() { tell(d.changed) }, Log: d.log,
 	})
 	d.status = &report.Process{
-		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, Flows: d.flows, Started: d.started, Version: d.opts.Version,
+		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, SignIn: d.signIn, Flows: d.flows, Started: d.started, Version: d.opts.Version,
 		Health: d.health,
 	}
 	d.status.RunsCopy(d.opts.Fault)
@@ -334,6 +345,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
 	start("reload", d.awaitReload)
 	if d.gateway != nil {
+		start("sign-in", d.signIn.Run)
 		start("peers", gateway.Watch{Every: time.Second, Folders: folders{d}, Log: d.log}.Run)
 	}
 	start("service manager", d.notify)
@@ -372,7 +384,7 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil {
-		c.Peers = &report.Peers{Live: d.live, Gateway: d.gateway}
+		c.Peers = &report.Peers{Live: d.live, Gateway: d.gateway, SignIn: d.signIn}
 	}
 	return c
 }

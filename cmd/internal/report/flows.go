@@ -31,7 +31,7 @@ type Flows struct {
 }
 
 // Add records a flow that has ended. It logs one now and then that a peer sent where no rule of its own leads: to the gateway
-// itself, a reserved address, or another peer.
+// itself, a reserved address, or another peer, or to anywhere before somebody has signed in.
 func (r *Flows) Add(f router.Flow) {
 	others, say := r.keep(f)
 	if say && r.Log != nil {
@@ -43,7 +43,7 @@ func (r *Flows) Add(f router.Flow) {
 func (r *Flows) keep(f router.Flow) (others int, say bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c := f.Verdict.Cause; f.Facts.Peer != "" && (c == policy.ByGuard || c == policy.ByPeers) {
+	if c := f.Verdict.Cause; f.Facts.Peer != "" && (c == policy.ByGuard || c == policy.ByPeers || c == policy.BySignIn) {
 		others, say = r.log.say(f.End)
 	}
 	if f.Verdict.Action == policy.Forward {
@@ -113,6 +113,7 @@ var reasons = map[policy.Cause]string{
 	policy.ByLoop:     "loop: the flow would loop back to penstock",
 	policy.ByPeers:    "guard: the destination is a peer",
 	policy.ByGuard:    "guard: the destination is this machine or a reserved address",
+	policy.BySignIn:   "sign-in needed",
 }
 
 // Flows returns the flows that a query selects.

@@ -16,18 +16,20 @@ import (
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/laptop"
+	"penstock/cmd/internal/signin"
 	"penstock/policy"
 	"penstock/router/hostnet/direct"
 	"penstock/router/transport"
 )
 
-// Process reports the state of penstock as a whole. All fields except Gateway and Health must be set.
+// Process reports the state of penstock as a whole. All fields except Gateway, SignIn and Health must be set.
 type Process struct {
 	Live    *edition.Live
 	Egress  *egress.Egress
 	Laptop  *laptop.Laptop
 	Follow  *laptop.Follower
 	Gateway *gateway.Gateway // nil without listen.wireguard
+	SignIn  *signin.Service  // nil without listen.wireguard
 	Flows   *Flows
 	Health  *health.Targets // nil: there are no targets
 	Started time.Time
@@ -163,7 +165,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		}
 	}
 	if s.Gateway != nil {
-		p := &Peers{s.Live, s.Gateway}
+		p := &Peers{s.Live, s.Gateway, s.SignIn}
 		st.Peers = p.counts(p.list())
 		if n := len(st.Peers.Bad); n > 0 {
 			st.Degraded = true
