@@ -190,6 +190,11 @@ func (c *Client) Reconnect(ctx context.Context, q Steer) error {
 	return err
 }
 
+// SignIns lists the pages for signing in behind the transports.
+func (c *Client) SignIns(ctx context.Context, q Steer) (SignIns, error) {
+	return call[SignIns](ctx, c, "sign-ins", q)
+}
+
 // DNSQuery asks the daemon's DNS server.
 func (c *Client) DNSQuery(ctx context.Context, q DNSQuery) (DNSAnswer, error) {
 	return call[DNSAnswer](ctx, c, "dns/query", q)

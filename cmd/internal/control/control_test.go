@@ -71,6 +71,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 		lists:      func() ([]ListStatus, error) { return []ListStatus{{Category: "ads"}}, nil },
 		listLookup: func(name string) ([]ListHit, error) { note(name); return []ListHit{{Entry: name}}, nil },
 		peers:      func() ([]PeerStatus, error) { return []PeerStatus{{Name: "ana"}}, nil },
+		signIns:    func() ([]SignIn, error) { return []SignIn{{Transport: "corp"}}, nil },
 		killFlow:   func(id string) error { note("kill " + id); return nil },
 		signOut:    func(peer string) error { note("sign out " + peer); return nil },
 		reload:     func(q ReloadQuery) (Reloaded, error) { note(q); return Reloaded{Blocked: 2}, nil },
@@ -109,6 +110,8 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	check("lookup", hits, ListHits{APIVersion, "x.bet", []ListHit{{Entry: "x.bet"}}}, err)
 	peers, err := c.Peers(ctx)
 	check("peers", peers, Peers{APIVersion, []PeerStatus{{Name: "ana"}}}, err)
+	signIns, err := c.SignIns(ctx, Steer{})
+	check("sign-ins", signIns, SignIns{APIVersion, []SignIn{{Transport: "corp"}}}, err)
 	check("kill", nil, nil, c.KillFlow(ctx, "1"))
 	check("sign-out", nil, nil, c.SignOut(ctx, "ana"))
 	reloaded, err := c.Reload(ctx, ReloadQuery{DryRun: true})
@@ -158,6 +161,7 @@ func TestAnInterfaceThatIsNilIsNotOffered(t *testing.T) {
 		"lists/lookup":   func() error { _, err := c.ListLookup(ctx, "x"); return err },
 		"lists/refresh":  func() error { return c.ListRefresh(ctx) },
 		"peers":          func() error { _, err := c.Peers(ctx); return err },
+		"sign-ins":       func() error { _, err := c.SignIns(ctx, Steer{}); return err },
 		"peers/sign-out": func() error { return c.SignOut(ctx, "ana") },
 	}
 	for name, call := range calls {
@@ -349,6 +353,7 @@ func TestAnEmptyListIsNotNull(t *testing.T) {
 		lists:      func() ([]ListStatus, error) { return nil, nil },
 		listLookup: func(string) ([]ListHit, error) { return nil, nil },
 		peers:      func() ([]PeerStatus, error) { return nil, nil },
+		signIns:    func() ([]SignIn, error) { return nil, nil },
 	}
 	client := dial(t, serveControl(t, f.config()))
 	ctx := t.Context()

@@ -36,6 +36,8 @@ type Transports interface {
 	Up(context.Context, Steer) error
 	Down(context.Context, Steer) error
 	Reconnect(context.Context, Steer) error
+	// SignIns returns the gateways behind the transports that have a page for signing in.
+	SignIns(context.Context, Steer) ([]SignIn, error)
 }
 
 // DNS is the embedded DNS server.

@@ -224,6 +224,21 @@ type Steer struct {
 	For  time.Duration `json:"for,omitempty"`  // nanoseconds; 0: until the next order
 }
 
+// SignIn is a gateway's page for signing in.
+type SignIn struct {
+	Transport string    `json:"transport"`
+	URL       string    `json:"url"`
+	Needed    bool      `json:"needed"`         // somebody must sign in
+	User      string    `json:"user,omitempty"` // who has
+	Until     time.Time `json:"until,omitzero"`
+}
+
+// SignIns is the pages for signing in behind the transports.
+type SignIns struct {
+	APIVersion string   `json:"apiVersion"`
+	SignIns    []SignIn `json:"signIns"`
+}
+
 // DNSQuery is a question to the daemon's DNS server.
 type DNSQuery struct {
 	Name string `json:"name"`
