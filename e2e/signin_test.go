@@ -135,6 +135,9 @@ func TestAPeerSignsIn(t *testing.T) {
 			{"the provider is reached", "curl https://" + loginSite + "/oidc/.well-known/openid-configuration", l.Issuer(), nil},
 			{"the page is reached", "curl " + page, "Before laptop can be used, somebody has to sign in", nil},
 		})
+		if out := w.laptop.must(t, "login", "--print"); out != page+"\n" {
+			t.Errorf("login: got %q", out)
+		}
 		f := w.gateway.deniedOne(t, "the flow to port 5001", func(f flow) bool { return strings.HasSuffix(f.Dst, ":5001") })
 		if f.Reason != "sign-in needed" || f.Peer != "laptop" {
 			t.Errorf("flows --denied: got %+v", f)
@@ -149,6 +152,9 @@ func TestAPeerSignsIn(t *testing.T) {
 			{"the intranet is reached", "curl http://" + netlab.WikiSite + "/", "this is " + netlab.WikiSite, nil},
 			{"so is the internet", "curl https://" + netlab.PublicSite + "/", "this is " + netlab.PublicSite, nil},
 		})
+		if r := w.laptop.cli(t, "login", "--print"); r.stdout != "" || !strings.Contains(r.stderr, "corp: ana@corp.example has signed in until ") {
+			t.Errorf("login: got %s", r)
+		}
 		if out := w.gateway.must(t, "peer", "show", "laptop"); !strings.Contains(out, "ana@corp.example, since ") {
 			t.Errorf("peer show: got\n%s", out)
 		}
