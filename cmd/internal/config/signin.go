@@ -1,9 +1,11 @@
 package config
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -25,9 +27,14 @@ type SignIn struct {
 	// User is the claim that names the user. Where it is missing, or is an address that the provider has not verified, the user is
 	// called by the claim sub.
 	User string `yaml:"user" default:"email"`
-	// URL is the page on which to sign in, as peers reach it: plain HTTP, which WireGuard encrypts. A name in it must resolve to an
-	// address in listen.wireguard.address. Default: the first of those addresses.
+	// URL is the page on which to sign in, as peers reach it: plain HTTP, which WireGuard encrypts, or https with a certificate. A
+	// name in it must resolve to an address in listen.wireguard.address. Default: http and the first of those addresses.
 	URL string `yaml:"url"`
+	// Certificate is a PEM file with the certificate for the name in an https url, and those that lead to its root. It is read
+	// again when it changes.
+	Certificate string `yaml:"certificate" path:"file"`
+	// CertificateKey is the private key of the certificate, PEM.
+	CertificateKey Secret `yaml:"certificate_key"`
 	// Allow lists further domains that a peer may reach before, such as those of the provider's scripts. The issuer's host needs no
 	// entry.
 	Allow []string `yaml:"allow"`
@@ -99,9 +106,7 @@ func (k *checker) signIn() {
 	}
 	lasts("sign_in.session", s.Session)
 	lasts("sign_in.recheck", s.Recheck)
-	if u, err := url.Parse(s.URL); s.URL != "" && (err != nil || u.Scheme != "http" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil) {
-		k.fault("sign_in.url", "write http://HOST/", "sign_in.url is %q", s.URL)
-	}
+	k.signInPage(s)
 	for i, domain := range s.Allow {
 		if !isDomain(domain) {
 			k.fault(fmt.Sprintf("sign_in.allow[%d]", i), "write a name such as corp.example, *.corp.example or =corp.example", "the domain is %q", domain)
@@ -111,6 +116,43 @@ func (k *checker) signIn() {
 	if s.StateFile == "" {
 		k.fault("sign_in.state_file", "write the path of a file", "sign_in.state_file is empty")
 	}
+}
+
+// signInPage checks where the page is, and that there is a certificate where it needs one.
+func (k *checker) signInPage(s *SignIn) {
+	u, err := url.Parse(s.URL)
+	plain := err == nil && strings.Trim(u.Path, "/") == "" && u.RawQuery == "" && u.Fragment == "" && u.User == nil
+	secure := plain && u.Scheme == "https"
+	switch {
+	case s.URL != "" && (!plain || !secure && u.Scheme != "http" || u.Hostname() == ""):
+		k.fault("sign_in.url", "write http://HOST/, or https://HOST/ with a certificate", "sign_in.url is %q", s.URL)
+	case secure && s.Certificate == "":
+		k.fault("sign_in.url", "add certificate and certificate_key", "sign_in.url is https, and there is no certificate")
+	case !secure && s.Certificate != "":
+		k.fault("sign_in.certificate", "write url: https://HOST/, or remove it", "sign_in.certificate is for an https url, and there is none")
+	case secure && s.CertificateKey.IsZero():
+		k.fault("sign_in.certificate", "add certificate_key: {file: PATH}", "sign_in.certificate has no key")
+	}
+	k.secret("sign_in.certificate_key", s.CertificateKey, false)
+	if s.Certificate == "" || s.CertificateKey.IsZero() {
+		return
+	}
+	if _, err := s.KeyPair(); err != nil {
+		k.fault("sign_in.certificate", "", "sign_in.certificate: %v", err)
+	}
+}
+
+// KeyPair reads the certificate of the page, and its key.
+func (s *SignIn) KeyPair() (tls.Certificate, error) {
+	chain, err := os.ReadFile(s.Certificate)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := s.CertificateKey.Read()
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(chain, []byte(key))
 }
 
 // signInMatches checks that no rule waits for somebody who cannot sign in.

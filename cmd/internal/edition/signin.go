@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 
 	"penstock/cmd/internal/config"
 	"penstock/policy"
@@ -28,6 +29,9 @@ func signInRules(cfg *config.Config, add func(name string, m policy.Match, do po
 		return
 	}
 	page := policy.Match{Port: []string{portOf(cfg.SignInURL())}, Protocol: []string{"tcp"}, Gateway: true}
+	if strings.HasPrefix(cfg.SignInURL(), "https:") && page.Port[0] != "80" {
+		page.Port = append(page.Port, "80") // leads there
+	}
 	for _, p := range wg.Address {
 		page.CIDR = append(page.CIDR, p.Addr().String())
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -80,7 +81,7 @@ func (s *Service) routes() http.Handler {
 		switch {
 		case page == "":
 			http.Error(w, "nobody signs in here", http.StatusNotFound)
-		case !s.isHere(r.Host, page):
+		case r.TLS == nil && strings.HasPrefix(page, "https:") && r.URL.Path != WellKnown, !s.isHere(r.Host, page):
 			http.Redirect(w, r, page, http.StatusSeeOther)
 		default:
 			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
@@ -190,7 +191,7 @@ func (s *Service) begin(w http.ResponseWriter, r *http.Request) {
 	one := pending{client: v.key, peer: v.id, browser: digest(cookie), nonce: secret(), verifier: oauth2.GenerateVerifier()}
 	state := s.pending.begin(one, time.Now())
 	http.SetCookie(w, &http.Cookie{
-		Name: cookieName, Value: cookie, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: int(pendingLife / time.Second),
+		Name: cookieName, Value: cookie, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: r.TLS != nil, MaxAge: int(pendingLife / time.Second),
 	})
 	http.Redirect(w, r, p.authorize(state, one), http.StatusSeeOther)
 }

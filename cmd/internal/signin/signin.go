@@ -8,11 +8,13 @@ package signin
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"syscall"
 	"time"
@@ -75,9 +77,7 @@ func New(c Config) (*Service, error) {
 	s.http = &http.Server{
 		Handler: s.routes(), MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: exchangeLimit + 10*time.Second, IdleTimeout: 30 * time.Second,
-		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
-			return context.WithValue(ctx, flowKey{}, nc.(*conn).flow)
-		},
+		ConnContext: withFlow,
 	}
 	c.Live.Sessions = s
 	return s, nil
@@ -169,10 +169,36 @@ func (s *Service) DialFlow(_ context.Context, f policy.Flow) (net.Conn, error) {
 		return nil, syscall.ECONNREFUSED
 	}
 	near, far := pipe.New(net.TCPAddrFromAddrPort(f.Src), net.TCPAddrFromAddrPort(f.Dst))
-	if !s.conns.add(&conn{Conn: far, flow: f, from: s.conns}) {
+	c := &conn{Conn: far, flow: f, from: s.conns}
+	var shown net.Conn = c
+	if u, err := url.Parse(s.Live.Config().SignInURL()); err == nil && u.Scheme == "https" && f.Dst.Port() != 80 {
+		shown = tls.Server(c, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate})
+	}
+	if !s.conns.add(c, shown) {
 		return nil, syscall.ECONNREFUSED
 	}
 	return near, nil
+}
+
+// certificate returns the page's certificate, as its files are now.
+func (s *Service) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	settings := s.Live.Config().SignIn
+	if settings == nil {
+		return nil, errors.New("nobody signs in here any more")
+	}
+	pair, err := settings.KeyPair()
+	if err != nil {
+		s.Log.Error("the page for signing in has no certificate", "err", err)
+	}
+	return &pair, err
+}
+
+// withFlow adds the flow that a connection was opened for to the context of its requests.
+func withFlow(ctx context.Context, nc net.Conn) context.Context {
+	if t, ok := nc.(*tls.Conn); ok {
+		nc = t.NetConn()
+	}
+	return context.WithValue(ctx, flowKey{}, nc.(*conn).flow)
 }
 
 // conn is the page's end of a connection.
@@ -204,8 +230,8 @@ func newConns() *conns {
 	return &conns{came: make(chan net.Conn, maxConns), over: make(chan struct{}), clients: make(map[uint64]int)}
 }
 
-// add reports whether there is room for a connection.
-func (l *conns) add(c *conn) bool {
+// add reports whether there is room for a connection. Accept returns it as shown.
+func (l *conns) add(c *conn, shown net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	client := c.flow.Client
@@ -219,7 +245,7 @@ func (l *conns) add(c *conn) bool {
 	}
 	l.open++
 	l.clients[client]++
-	l.came <- c // has room for all
+	l.came <- shown // has room for all
 	return true
 }
 

@@ -2,14 +2,21 @@ package signin
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"os"
@@ -622,6 +629,82 @@ func TestThePageIsOnlyForItsOwnVisitors(t *testing.T) {
 		if got := res.Header.Get(header); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: got %q", header, got)
 		}
+	}
+}
+
+func TestThePageMayHaveACertificate(t *testing.T) {
+	g := open(t)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"vpn.example"}, NotAfter: time.Now().Add(time.Hour)}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(g.dir, "page.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	write(t, filepath.Join(g.dir, "page.key"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+	g.reload(t, "required: [staff]", "required: [staff]\n  url: https://vpn.example/\n  certificate: page.pem\n  certificate_key: {file: page.key}")
+	ana := g.browser(t, "10.99.0.2")
+	transport := ana.Transport.(*http.Transport)
+	transport.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "vpn.example"}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport.TLSClientConfig.RootCAs.AddCert(cert)
+	dial := transport.DialContext
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		return dial(ctx, network, strings.Replace(address, "vpn.example", "10.99.0.1", 1))
+	}
+	for _, at := range []string{"10.99.0.1:80", "10.99.0.1:443"} {
+		if v := g.Live.Decide(g.flow("10.99.0.2", at)); v.Egress != policy.EgressSignIn {
+			t.Errorf("%s: got %+v", at, v)
+		}
+	}
+	if to := where(t, ana, page); to.String() != "https://vpn.example/" {
+		t.Errorf("plain HTTP leads to %s", to)
+	}
+	if status, body := get(t, ana, page+"begin"); status != 200 || !strings.Contains(body, "Sign in") {
+		t.Errorf("got %d\n%s", status, body)
+	}
+	if status, body := get(t, ana, "https://vpn.example/begin"); status != 200 || !strings.Contains(body, "has signed in with ana") {
+		t.Errorf("got %d\n%s\n%s", status, body, g.said)
+	}
+	here, err := Find(t.Context(), dial, netip.MustParseAddr("10.99.0.1"))
+	if err != nil || here.URL != "https://vpn.example/" || here.Needed {
+		t.Errorf("for penstock login: got %+v, %v", here, err)
+	}
+}
+
+func TestFindingThePage(t *testing.T) {
+	for _, row := range []struct {
+		name, answer, says string
+		status             int
+	}{
+		{"no page", "", "it answered 404", 404},
+		{"another page", "<html>", "no page for signing in", 200},
+		{"a redirect", "", "there is no page for signing in", 302},
+		{"a page that is none", `{"url": "file:///etc/passwd"}`, "which is no page", 200},
+		{"without an end", `{"url": "` + strings.Repeat("x", 2*maxHere), "no page for signing in", 200},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "http://other.example/")
+			w.WriteHeader(row.status)
+			io.WriteString(w, row.answer)
+		}))
+		dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, server.Listener.Addr().String())
+		}
+		if _, err := Find(t.Context(), dial, netip.MustParseAddr("fd99::1")); err == nil || !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%s: got %v, want %q", row.name, err, row.says)
+		}
+		server.Close()
 	}
 }
 
