@@ -358,14 +358,15 @@ func TestTheBrowserThatComesBackIsTheOneThatBegan(t *testing.T) {
 			t.Errorf("%s: got %d, and somebody has signed in: %v", what, status, signedIn())
 		}
 	}
-	refused("another peer", g.browser(t, "10.99.0.3"), begin())
+	bob, callback := g.browser(t, "10.99.0.3"), begin()
+	bob.Jar = ana.Jar // even with the same cookies
+	refused("another peer", bob, callback)
 	if who, _ := g.SignedIn(bobKey); who != "" {
 		t.Error("bob has signed in with what ana began")
 	}
 	refused("another browser of the same peer", g.browser(t, "10.99.0.2"), begin())
 	refused("a state that nobody has", ana, page+"callback?code=1&state=abc")
 	refused("no state", ana, page+"callback?code=1")
-	callback := begin()
 	if status, body := get(t, ana, callback); status != 200 || !signedIn() {
 		t.Fatalf("the same browser: got %d\n%s", status, body)
 	}
@@ -539,6 +540,21 @@ func TestSessionsOutliveARestart(t *testing.T) {
 	g.start(t)
 	if !strings.Contains(g.said.String(), "it is not a file of sessions") {
 		t.Errorf("an empty file: the log says\n%s", g.said)
+	}
+}
+
+func TestASessionThatIsOverCountsAtOnce(t *testing.T) {
+	s, err := newSessions(serverKey, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	s.begin(Session{Peer: anaKey, User: "ana", Until: now.Add(time.Second)})
+	if _, ok := s.of(anaKey, now); !ok {
+		t.Error("it does not count while it lasts")
+	}
+	if _, ok := s.of(anaKey, now.Add(time.Second)); ok {
+		t.Error("it counts until somebody removes it")
 	}
 }
 
