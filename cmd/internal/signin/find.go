@@ -19,9 +19,12 @@ const findLimit = 5 * time.Second
 // maxHere bounds what it says, bytes.
 const maxHere = 4 << 10
 
+// Dial opens a connection.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
 // Find asks a gateway, by one of its addresses inside the tunnel, where its peers sign in. dial must lead through the tunnel. An
 // error means that the gateway has no such page, or cannot be asked.
-func Find(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), gateway netip.Addr) (here Here, err error) {
+func Find(ctx context.Context, dial Dial, gateway netip.Addr) (here Here, err error) {
 	client := &http.Client{
 		Timeout:   findLimit,
 		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader},

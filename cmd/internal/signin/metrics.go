@@ -24,7 +24,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_sign_ins_total",
-			Help: "Attempts to sign in by result: ok, refused by the provider, invalid, or unavailable because the provider could not be asked.",
+			Help: "Attempts to sign in by result: ok, refused by the provider, invalid, or unavailable if the provider could not be asked.",
 		}, []string{"result"}),
 		sessions: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "penstock_sessions",

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -123,6 +124,9 @@ func (p *providers) discover(ctx context.Context, settings *config.SignIn, page 
 			}
 		}
 	}
+	if err := reached(at.Endpoint().AuthURL, settings); err != nil {
+		return nil, err
+	}
 	scopes := append([]string{oidc.ScopeOpenID}, settings.OIDC.Scopes...)
 	for _, more := range []string{oidc.ScopeOfflineAccess, "groups"} {
 		if slices.Contains(says.Scopes, more) && !slices.Contains(scopes, more) {
@@ -138,6 +142,25 @@ func (p *providers) discover(ctx context.Context, settings *config.SignIn, page 
 			ClientID: settings.OIDC.ClientID, Now: func() time.Time { return time.Now().Add(-clockSkew) }, // nbf has five minutes by itself
 		}),
 	}, nil
+}
+
+// reached returns an error if the provider's page is where peers do not come before somebody has signed in.
+func reached(page string, settings *config.SignIn) error {
+	at, err := url.Parse(page)
+	if err != nil {
+		return err
+	}
+	issuer, err := url.Parse(settings.OIDC.Issuer)
+	if err != nil {
+		return err
+	}
+	if at.Hostname() == issuer.Hostname() || slices.ContainsFunc(settings.Allow, func(domain string) bool {
+		name := strings.TrimLeft(domain, "*.=")
+		return at.Hostname() == name && !strings.HasPrefix(domain, "*.") || strings.HasSuffix(at.Hostname(), "."+name) && !strings.HasPrefix(domain, "=")
+	}) {
+		return nil
+	}
+	return fmt.Errorf("its page is at %s: add that to sign_in.allow, so that peers reach it", brief(at.Host))
 }
 
 // client returns an HTTP client whose connections leave as the configuration says, and whose answers are bounded.

@@ -488,6 +488,28 @@ func TestAProviderThatRefuses(t *testing.T) {
 	}
 }
 
+func TestAProviderWithAPageElsewhere(t *testing.T) {
+	for _, row := range []struct {
+		page  string
+		allow []string
+		says  string
+	}{
+		{"https://login.example/x", nil, ""},
+		{"https://pages.example/x", nil, "its page is at pages.example: add that to sign_in.allow"},
+		{"https://pages.example/x", []string{"other.example", "=pages.example"}, ""},
+		{"https://a.pages.example/x", []string{"=pages.example"}, "add that"},
+		{"https://a.pages.example/x", []string{"pages.example"}, ""},
+		{"https://pages.example/x", []string{"*.pages.example"}, "add that"},
+		{"https://a.pages.example/x", []string{"*.pages.example"}, ""},
+		{"https://notpages.example/x", []string{"pages.example"}, "add that"},
+	} {
+		err := reached(row.page, &config.SignIn{OIDC: config.OIDC{Issuer: "https://login.example"}, Allow: row.allow})
+		if (err == nil) != (row.says == "") || err != nil && !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%s, allow %q: got %v, want %q", row.page, row.allow, err, row.says)
+		}
+	}
+}
+
 func TestKeysMayRotate(t *testing.T) {
 	g := open(t)
 	ana := g.browser(t, "10.99.0.2")
