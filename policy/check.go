@@ -66,11 +66,13 @@ func checkDo(cfg *Config, r *Rule) []error {
 		return []error{fmt.Errorf("%s: has both block and via %q: choose one", r.place(), r.Do.Egress)}
 	case r.Do.Action == Forward && r.Do.Egress == "":
 		return []error{fmt.Errorf("%s: forwards without a via: add a transport, direct or dns", r.place())}
+	case r.Do.Action != Refuse && r.Do.SignIn != "":
+		return []error{fmt.Errorf("%s: only a refusal asks for a sign-in", r.place())}
 	case r.Do.Action == Forward:
 		if r.Match.Peers != (r.Do.Egress == EgressPeers) {
 			return []error{fmt.Errorf("%s: peers: true and the egress %q go together", r.place(), EgressPeers)}
 		}
-		return r.unknown("transport", []string{r.Do.Egress}, append([]string{EgressDirect, EgressDNS, EgressPeers}, cfg.Egresses...))
+		return r.unknown("transport", []string{r.Do.Egress}, append([]string{EgressDirect, EgressDNS, EgressPeers, EgressSignIn}, cfg.Egresses...))
 	}
 	return nil
 }

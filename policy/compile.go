@@ -24,6 +24,7 @@ type Policy struct {
 	differs  []bitset // for each outcome: the rules with a different one
 	unnamed  bool     // whether any rule has UnnamedBlock
 	seenIn   bool     // whether any rule has a condition on where a name was learnt
+	signIn   bool     // whether any rule has a condition on who has signed in
 	scans    *sync.Pool
 }
 
@@ -57,6 +58,7 @@ func New(cfg Config) (*Policy, error) {
 	}
 	p.matchers = c.matchers
 	p.seenIn = slices.ContainsFunc(p.matchers, func(m matcher) bool { return m.seenIn != 0 })
+	p.signIn = slices.ContainsFunc(p.matchers, func(m matcher) bool { return m.signedIn != nil || len(m.user) > 0 })
 	c.index.n = len(p.matchers)
 	p.index = c.index.seal()
 	p.compareOutcomes()
@@ -98,7 +100,7 @@ type compiler struct {
 }
 
 func (c *compiler) match(i int, m *Match) error {
-	out := matcher{not: -1, uid: m.UID, process: m.Process}
+	out := matcher{not: -1, uid: m.UID, process: m.Process, user: m.User, signedIn: m.SignedIn}
 	x := c.index
 	var errs []error
 	fail := func(err error) {
@@ -163,7 +165,8 @@ func (c *compiler) match(i int, m *Match) error {
 	out.network = len(m.CIDR) > 0
 	out.inside = out.byName || out.network
 	out.gateway, out.peers = m.Gateway, m.Peers
-	out.residual = m.Gateway || m.Peers || len(out.uid) > 0 || len(out.process) > 0 || len(out.schedule) > 0 || out.seenIn != 0 || out.mismatch != mismatchAny
+	out.residual = m.Gateway || m.Peers || len(out.user) > 0 || out.signedIn != nil || len(out.uid) > 0 || len(out.process) > 0 ||
+		len(out.schedule) > 0 || out.seenIn != 0 || out.mismatch != mismatchAny
 	if m.Not != nil {
 		child := len(c.matchers)
 		c.matchers = append(c.matchers, matcher{})

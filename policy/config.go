@@ -22,9 +22,10 @@ type Config struct {
 
 // Names of the egresses that every configuration has.
 const (
-	EgressDirect = "direct" // the host's own network
-	EgressDNS    = "dns"    // the embedded DNS server
-	EgressPeers  = "peers"  // the peers of the gateway
+	EgressDirect = "direct"  // the host's own network
+	EgressDNS    = "dns"     // the embedded DNS server
+	EgressPeers  = "peers"   // the peers of the gateway
+	EgressSignIn = "sign_in" // the page on which peers sign in
 )
 
 // Position is where a rule or test row was written. The zero Position is unknown.
@@ -67,6 +68,9 @@ type Do struct {
 	// condition on the port if it is not meant for them.
 	UnnamedBlock bool
 
+	// SignIn is the URL of the page on which somebody must sign in before other rules judge the flow. Only with Refuse.
+	SignIn string
+
 	FallbackDirect bool // while Egress is not up, go direct
 	TrustedDirect  bool // on a trusted network, go direct
 	UnroutedDirect bool // where the transport is not for the destination, go direct: see Conditions.Routes
@@ -82,6 +86,8 @@ type Match struct {
 	Protocol []string // tcp, udp, icmp, or quic, which is UDP to port 443
 	Peer     []string
 	Group    []string
+	User     []string // who has signed in with the peer
+	SignedIn *bool    // whether somebody has; true and false match peers alone
 	UID      []uint32
 	Process  []string // path of the local program
 	Schedule []string // "mon-fri 21:00-06:00", "sat,sun", "22:00-06:00"; a span past midnight belongs to the day on which it starts

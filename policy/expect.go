@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,8 @@ type Peer struct {
 // Test is one row of the configuration's tests: a flow and the verdict it must get.
 type Test struct {
 	From   string     // name of a peer; empty: this machine
+	User   string     // who has signed in with the peer; empty: nobody
+	Groups []string   // of that user, besides those of the peer
 	To     string     // URL, host or host:port. The scheme sets protocol and port; https if there is none
 	Addr   netip.Addr // destination address, for rules on addresses if To is a name
 	At     time.Time  // for schedules; if zero, they do not match
@@ -164,7 +167,8 @@ func (t *Test) client(f *Flow, peers []Peer) error {
 	var known []string
 	for _, p := range peers {
 		if p.Name == t.From {
-			f.Peer, f.Groups, f.Src = p.Name, p.Groups, netip.AddrPortFrom(p.Addr, 0)
+			f.Peer, f.User, f.Src = p.Name, t.User, netip.AddrPortFrom(p.Addr, 0)
+			f.Groups = slices.Concat(p.Groups, t.Groups)
 			return nil
 		}
 		known = append(known, p.Name)

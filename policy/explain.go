@@ -184,6 +184,8 @@ func because(n Name, j judgement, v Verdict) string {
 		return fmt.Sprintf("%s would forward the flow, but its destination is this machine or a reserved address, which only a rule with match.gateway opens", rule)
 	case ByQuota:
 		return fmt.Sprintf("%s would forward the flow, but the peer has used up its quota of this month", rule)
+	case BySignIn:
+		return fmt.Sprintf("somebody has to sign in at %s before this peer may go there: %s", v.SignIn, rule)
 	case ByTrusted:
 		return fmt.Sprintf("%s: %s goes direct because the network is trusted", subject, rule)
 	case ByPortal:
@@ -322,7 +324,14 @@ func (s explainer) conditions(v *view, m *Match, i int) []condition {
 		return s == protocolNames[p] && s != "" || p == protocolQUIC && s == "udp"
 	})))
 	add("peer", m.Peer, triOf(slices.Contains(m.Peer, f.Peer)))
-	add("group", m.Group, triOf(slices.ContainsFunc(m.Group, func(g string) bool { return slices.Contains(f.Groups, g) })))
+	grouped := triOf(slices.ContainsFunc(m.Group, func(g string) bool { return slices.Contains(f.Groups, g) }))
+	if grouped == no && s.maySignIn() {
+		grouped = maybe
+	}
+	add("group", m.Group, grouped)
+	if m.SignedIn != nil || len(m.User) > 0 {
+		add("signed in", append(words(optional(m.SignedIn)), m.User...), s.signIn(c))
+	}
 	if len(m.UID) > 0 || len(m.Process) > 0 {
 		add("program", append(words(m.UID), m.Process...), s.program(c))
 	}
@@ -360,6 +369,14 @@ func anyPrefix(list []string, addr netip.Addr) bool {
 		prefixes, _ := parsePrefixes(s) // New has parsed it
 		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr.Unmap().WithZone("")) })
 	})
+}
+
+// optional returns the value that p points to, if any, as a list.
+func optional[T any](p *T) []T {
+	if p == nil {
+		return nil
+	}
+	return []T{*p}
 }
 
 func words[T any](list []T) []string {

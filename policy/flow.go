@@ -137,7 +137,8 @@ type Flow struct {
 	Dst     netip.AddrPort // where the client sent it; invalid while only a DNS question is judged
 	Names   []Name         // FromDNS names most recent first, then names from the flow in the order seen
 	Peer    string         // name of the peer that sent it; empty on a laptop
-	Groups  []string       // groups of that peer
+	Groups  []string       // groups of that peer, and of who has signed in with it
+	User    string         // who has signed in with that peer; empty: nobody
 	UID     uint32         // owner of the local socket, with HasUID (Linux laptop only)
 	HasUID  bool
 	Process string      // path of the local program, if known
@@ -173,6 +174,7 @@ const (
 	ByPeers          // the destination is a peer, and the rule does not have match.peers
 	ByGuard          // the destination is this machine, or reserved, and the rule does not have match.gateway
 	ByQuota          // the peer has used up its quota, and the rule would forward the flow
+	BySignIn         // somebody must sign in first: see Do.SignIn
 )
 
 // Verdict is what a Policy decides about a Flow. The zero Verdict refuses.
@@ -188,5 +190,6 @@ type Verdict struct {
 	// Claim is a name that the flow shows, that DNS did not give for its destination, and that would change the verdict.
 	// The verdict ignores it. The caller may look the name up, apply the answer with Flow.Confirmed, and decide again.
 	Claim   string
+	SignIn  string // URL of the page on which to sign in, with BySignIn
 	Edition uint64 // number of the edition that decided; 0 if none
 }

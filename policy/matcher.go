@@ -25,6 +25,8 @@ type matcher struct {
 	residual bool
 	uid      []uint32
 	process  []string
+	user     []string
+	signedIn *bool
 	schedule []window
 	seenIn   uint8 // bit 1<<Source for each; 0: no condition
 	mismatch mismatch
@@ -170,6 +172,6 @@ func parseSource(s string) (Source, error) {
 // isZero reports whether m matches every flow.
 func (m *Match) isZero() bool {
 	return len(m.Domain) == 0 && len(m.Category) == 0 && len(m.CIDR) == 0 && len(m.Src) == 0 && len(m.Port) == 0 &&
-		len(m.Protocol) == 0 && len(m.Peer) == 0 && len(m.Group) == 0 && len(m.UID) == 0 && len(m.Process) == 0 &&
+		len(m.Protocol) == 0 && len(m.Peer) == 0 && len(m.Group) == 0 && len(m.User) == 0 && m.SignedIn == nil && len(m.UID) == 0 && len(m.Process) == 0 &&
 		len(m.Schedule) == 0 && len(m.SeenIn) == 0 && m.Mismatch == nil && !m.Gateway && !m.Peers && m.Not == nil
 }

@@ -47,7 +47,8 @@ func (p *Policy) Decide(f Flow) Verdict {
 // judged again. Rule and egress are those of the first rule that matches for certain. If that rule blocks and an earlier one might
 // forward, they are those of the earlier rule.
 //
-// A rule that sends flows to the DNS server counts only if it matches for certain: it captures questions, not sites.
+// A rule that sends flows to the DNS server, or to the page for signing in, counts only if it matches for certain: it captures what
+// is for penstock itself, not sites.
 func (p *Policy) DecideName(f Flow) Verdict {
 	if p == nil || len(p.rules) == 0 || len(f.Names) == 0 {
 		return Verdict{}
@@ -270,7 +271,7 @@ func (s judge) decideName(t trace) judgement {
 		switch m := s.tri(v, i); {
 		case m == no, s.spares(v, i):
 		case m == maybe:
-			if perhaps < 0 && forwards && p.rules[i].Do.Egress != EgressDNS {
+			if e := p.rules[i].Do.Egress; perhaps < 0 && forwards && e != EgressDNS && e != EgressSignIn {
 				perhaps = i
 			}
 		default:

@@ -14,16 +14,17 @@ import (
 
 // world holds the values of random policies and flows. It is small, so that rules often match.
 var world = struct {
-	hosts, domains, categories, peers, groups, egresses, schedules []string
-	addrs                                                          []netip.Addr
-	cidrs, ports, protocols                                        []string
-	times                                                          []time.Time
+	hosts, domains, categories, peers, groups, users, egresses, schedules []string
+	addrs                                                                 []netip.Addr
+	cidrs, ports, protocols                                               []string
+	times                                                                 []time.Time
 }{
 	hosts:      []string{"a.test", "x.a.test", "b.test", "y.x.a.test", "bet.example", "www.bet.example", "sex.example", "ok.bet.example", "c.d.e"},
 	domains:    []string{"a.test", "*.a.test", "=a.test", "x.a.test", "b.test", "test", "=ok.bet.example", "example"},
 	categories: []string{"gambling", "adult"},
 	peers:      []string{"ana", "bob"},
 	groups:     []string{"staff", "kids"},
+	users:      []string{"ana@corp.test", "bob@corp.test"},
 	egresses:   []string{"corp", EgressDirect},
 	schedules:  []string{"mon-fri 09:00-17:00", "22:00-06:00", "sat,sun"},
 	addrs:      []netip.Addr{netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("198.51.100.7")},
@@ -75,6 +76,7 @@ func randomMatch(r *rand.Rand, depth int, mismatch bool) Match {
 		Domain: some(r, 3, world.domains), Category: some(r, 4, world.categories), CIDR: some(r, 6, world.cidrs),
 		Src: some(r, 12, world.cidrs), Port: some(r, 6, world.ports), Protocol: some(r, 8, world.protocols),
 		Peer: some(r, 8, world.peers), Group: some(r, 8, world.groups), Schedule: some(r, 10, world.schedules),
+		User:   some(r, 12, world.users),
 		SeenIn: some(r, 10, []string{"dns", "sni", "http", "quic"}), Process: some(r, 15, []string{"/bin/a", "/bin/b"}),
 	}
 	if r.IntN(15) == 0 {
@@ -83,6 +85,10 @@ func randomMatch(r *rand.Rand, depth int, mismatch bool) Match {
 	if mismatch && r.IntN(10) == 0 {
 		b := r.IntN(2) == 0
 		m.Mismatch = &b
+	}
+	if r.IntN(12) == 0 {
+		b := r.IntN(2) == 0
+		m.SignedIn = &b
 	}
 	if depth > 0 && r.IntN(4) == 0 {
 		not := randomMatch(r, depth-1, mismatch)
@@ -125,6 +131,9 @@ func randomFlow(r *rand.Rand) Flow {
 		Process: pick(r, []string{"", "/bin/a", "/bin/c"}),
 	}
 	f.Groups = some(r, 2, world.groups)
+	if f.Peer != "" {
+		f.User = pick(r, append([]string{""}, world.users...))
+	}
 	if r.IntN(3) == 0 {
 		f.UID, f.HasUID = uint32(r.IntN(3)), true
 	}
@@ -213,6 +222,8 @@ func (ref reference) matches(m *Match, f *Flow, n Name, anyName bool) (holds, op
 	}))
 	field(has(m.Peer, func(s string) bool { return s == f.Peer }))
 	field(has(m.Group, func(s string) bool { return slices.Contains(f.Groups, s) }))
+	field(has(m.User, func(s string) bool { return s == f.User }))
+	field(m.SignedIn == nil || f.Peer != "" && *m.SignedIn == (f.User != ""))
 	field(has(m.Process, func(s string) bool { return s == f.Process }))
 	if len(m.UID) > 0 {
 		field(f.HasUID && slices.Contains(m.UID, f.UID))
@@ -391,7 +402,7 @@ func FuzzABlockedQuestionHasNoFlowThatPasses(f *testing.F) {
 		for range 10 {
 			flow := randomFlow(r)
 			host := pick(r, world.hosts)
-			question := Flow{Src: flow.Src, Peer: flow.Peer, Groups: flow.Groups, Time: flow.Time, Names: []Name{{host, FromQuestion}}}
+			question := Flow{Src: flow.Src, Peer: flow.Peer, Groups: flow.Groups, User: flow.User, Time: flow.Time, Names: []Name{{host, FromQuestion}}}
 			if r.IntN(2) == 0 { // one of its addresses is known
 				question.Dst = netip.AddrPortFrom(flow.Dst.Addr(), 0)
 			}
@@ -401,7 +412,10 @@ func FuzzABlockedQuestionHasNoFlowThatPasses(f *testing.F) {
 			}
 			for range 10 {
 				then := randomFlow(r)
-				then.Src, then.Peer, then.Groups, then.Time = flow.Src, flow.Peer, flow.Groups, flow.Time
+				then.Src, then.Peer, then.Groups, then.User, then.Time = flow.Src, flow.Peer, flow.Groups, flow.User, flow.Time
+				if p.signIn && flow.Peer != "" && flow.User == "" && r.IntN(2) == 0 { // somebody has signed in meanwhile
+					then.User, then.Groups = pick(r, world.users), append(slices.Clone(flow.Groups), pick(r, world.groups))
+				}
 				if question.Dst.IsValid() {
 					then.Dst = netip.AddrPortFrom(flow.Dst.Addr(), then.Dst.Port())
 				}

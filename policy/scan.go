@@ -90,9 +90,12 @@ func (s *scan) facts() {
 	for w := range s.must {
 		s.must[w] = src[w] & peer[w]
 	}
+	copy(s.may, s.must)
 	s.groups(s.must)
-	if s.question && !s.flow.Dst.Addr().IsValid() {
+	if !s.maySignIn() {
 		copy(s.may, s.must)
+	}
+	if s.question && !s.flow.Dst.Addr().IsValid() {
 		for w := range s.must {
 			s.must[w] &= ix.dst.any[w] & ix.portAny[w] & ix.protocols[protocolUnknown][w]
 		}
@@ -105,8 +108,8 @@ func (s *scan) facts() {
 	}
 	if s.question {
 		for w := range s.must {
-			s.may[w] = s.must[w] & dst[w]
-			s.must[w] = s.may[w] & ix.portAny[w] & ix.protocols[protocolUnknown][w]
+			s.may[w] &= dst[w]
+			s.must[w] &= dst[w] & ix.portAny[w] & ix.protocols[protocolUnknown][w]
 		}
 		return
 	}
@@ -115,6 +118,12 @@ func (s *scan) facts() {
 		s.must[w] &= dst[w] & port[w] & proto[w]
 	}
 	copy(s.may, s.must)
+}
+
+// maySignIn reports whether somebody may sign in between the question that is judged and the flow that follows. Who that will be,
+// and in which groups, is not known yet.
+func (s *scan) maySignIn() bool {
+	return s.question && s.policy.signIn && s.flow.Peer != "" && s.flow.User == ""
 }
 
 func (s *scan) groups(into bitset) {
@@ -244,7 +253,7 @@ func (s *scan) tri(v *view, i int) tri {
 
 // residual evaluates the conditions that are not indexed.
 func (s *scan) residual(v *view, m *matcher) tri {
-	return min(s.program(m), s.clock(m), s.seenIn(v, m), s.mismatch(v, m), s.destination(m))
+	return min(s.program(m), s.signIn(m), s.clock(m), s.seenIn(v, m), s.mismatch(v, m), s.destination(m))
 }
 
 func (s *scan) program(m *matcher) tri {
@@ -273,6 +282,19 @@ func (s *scan) unknown() tri {
 		return maybe
 	}
 	return no
+}
+
+func (s *scan) signIn(m *matcher) tri {
+	switch f := &s.flow; {
+	case m.signedIn == nil && len(m.user) == 0:
+		return yes
+	case s.maySignIn():
+		return maybe
+	case m.signedIn != nil && (f.Peer == "" || *m.signedIn != (f.User != "")):
+		return no
+	default:
+		return triOf(len(m.user) == 0 || f.User != "" && slices.Contains(m.user, f.User))
+	}
 }
 
 func (s *scan) clock(m *matcher) tri {

@@ -27,6 +27,9 @@ func (s judge) settle(j judgement) Verdict {
 		return v
 	}
 	if v.Action != Forward {
+		if r.Do.SignIn != "" && v.Cause == ByRule {
+			v.Cause, v.SignIn = BySignIn, r.Do.SignIn
+		}
 		return v
 	}
 	if place.guarded() && v.Egress != EgressDNS && !m.gateway {
@@ -38,7 +41,7 @@ func (s judge) settle(j judgement) Verdict {
 		v.Action, v.Egress, v.Later, v.Claim, v.Cause = Refuse, "", LaterNothing, "", ByQuota
 		return v
 	}
-	if v.Egress == EgressDirect || v.Egress == EgressDNS || v.Egress == EgressPeers {
+	if isOwn(v.Egress) {
 		return v
 	}
 	switch {
@@ -60,6 +63,11 @@ func (s judge) settle(j judgement) Verdict {
 // somebody why nothing else works.
 func (s judge) costs(v Verdict, place Place) bool {
 	return !s.question && v.Egress != EgressDNS && place != Service && place != Host
+}
+
+// isOwn reports whether an egress is one that every configuration has.
+func isOwn(egress string) bool {
+	return egress == EgressDirect || egress == EgressDNS || egress == EgressPeers || egress == EgressSignIn
 }
 
 // Confirmed returns a copy of f in which the claimed name host counts, because our resolver returned addrs for it. If the

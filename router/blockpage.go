@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"io"
 	"net"
+	"net/http"
 	"time"
 
 	"penstock/policy"
@@ -26,10 +27,10 @@ var blockPage = template.Must(template.New("block").Parse(blockPageText))
 // connection, and the client would lose the page.
 const maxDrain = 64 << 10
 
-// explainable reports whether the client of a refused flow can be shown the page: the flow goes to a port for plain HTTP,
-// and a name was refused.
+// explainable reports whether the client of a refused flow can be shown a page: the flow goes to a port for plain HTTP, and a name
+// was refused, or somebody has to sign in.
 func explainable(f *policy.Flow, v *policy.Verdict) bool {
-	return v.Action == policy.Refuse && f.Network == policy.TCP && len(f.Names) > 0 && showsPage(f.Dst.Port())
+	return v.Action == policy.Refuse && f.Network == policy.TCP && (len(f.Names) > 0 || v.SignIn != "") && showsPage(f.Dst.Port())
 }
 
 // showsPage reports whether clients that are refused on a port are shown the page.
@@ -61,9 +62,15 @@ func refuseStream(client net.Conn, head *head, v *policy.Verdict) {
 	}
 }
 
-// sendBlockPage answers one request and ends the connection, so that no further request is served.
+// sendBlockPage answers one request, with the block page or the way to where somebody has to sign in. It ends the connection, so that
+// no further request is served.
 func sendBlockPage(client net.Conn, head []byte, v *policy.Verdict, host string) error {
-	var body, answer bytes.Buffer
+	method, _, _ := bytes.Cut(bytes.TrimLeft(head, "\r\n"), []byte(" "))
+	isHead := string(method) == http.MethodHead
+	if v.SignIn != "" && (isHead || string(method) == http.MethodGet) {
+		return lastAnswer(client, "HTTP/1.1 303 See Other\r\nLocation: "+v.SignIn+"\r\nContent-Length: 0\r\n", nil)
+	}
+	var body bytes.Buffer
 	err := blockPage.Execute(&body, struct {
 		Host, Rule, Category string
 		Quota                bool
@@ -71,15 +78,20 @@ func sendBlockPage(client net.Conn, head []byte, v *policy.Verdict, host string)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(&answer, "HTTP/1.1 403 Forbidden\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n"+
-		"Cache-Control: no-store\r\nConnection: close\r\n\r\n", body.Len())
-	if !bytes.HasPrefix(bytes.TrimLeft(head, "\r\n"), []byte("HEAD ")) {
-		answer.Write(body.Bytes())
+	header := fmt.Sprintf("HTTP/1.1 403 Forbidden\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n", body.Len())
+	if isHead {
+		body.Reset()
 	}
+	return lastAnswer(client, header, body.Bytes())
+}
+
+// lastAnswer sends an answer and ends the connection.
+func lastAnswer(client net.Conn, header string, body []byte) error {
+	answer := append([]byte(header+"Cache-Control: no-store\r\nConnection: close\r\n\r\n"), body...)
 	if err := client.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return err
 	}
-	if _, err := client.Write(answer.Bytes()); err != nil {
+	if _, err := client.Write(answer); err != nil {
 		return err
 	}
 	if err := closeWrite(client); err != nil {

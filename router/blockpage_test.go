@@ -83,3 +83,34 @@ func TestWhatIsNotHTTPGetsNoPage(t *testing.T) {
 		}
 	}
 }
+
+func TestARequestIsLedToWhereSomebodySignsIn(t *testing.T) {
+	signIn := decide(func(policy.Flow) policy.Verdict {
+		return policy.Verdict{Rule: "sign-in-needed", Cause: policy.BySignIn, SignIn: "http://10.99.0.1/"}
+	})
+	for _, row := range []struct {
+		request, says string
+		status        int
+	}{
+		{"GET /a?b HTTP/1.1\r\nHost: wiki.example\r\n\r\n", "", http.StatusSeeOther},
+		{"HEAD / HTTP/1.1\r\nHost: wiki.example\r\n\r\n", "", http.StatusSeeOther},
+		{"GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n", "", http.StatusSeeOther},
+		{"POST / HTTP/1.1\r\nHost: wiki.example\r\nContent-Length: 1\r\n\r\nx", "sign-in-needed", http.StatusForbidden},
+	} {
+		w := newWorld(t, Config{Policy: signIn, Ways: ways{}})
+		client := newClient(t)
+		w.handle(client, 80)
+		go io.WriteString(client, row.request)
+		res, err := http.ReadResponse(bufio.NewReader(client), &http.Request{Method: strings.Fields(row.request)[0]})
+		if err != nil {
+			t.Fatalf("%q: %v", row.request, err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != row.status || !res.Close || !strings.Contains(string(body), row.says) {
+			t.Errorf("%q: got %d, close %v, %q, %v; want %d", row.request, res.StatusCode, res.Close, body, err, row.status)
+		}
+		if to := res.Header.Get("Location"); (to == "http://10.99.0.1/") != (row.status == http.StatusSeeOther) {
+			t.Errorf("%q: led to %q", row.request, to)
+		}
+	}
+}

@@ -18,7 +18,8 @@ type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(string) string
-	socket         string // of the running penstock; empty: the default
+	socket         string                                       // of the running penstock; empty: the default
+	open           func(ctx context.Context, page string) error // in a browser
 
 	// What the daemon does. A nil function means that this build cannot do it.
 	run   func(context.Context, *config.Config, runOptions) error
@@ -56,7 +57,7 @@ type demoOptions struct {
 }
 
 func newEnv() *env {
-	return &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
+	return &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, open: openPage}
 }
 
 // errNotBuilt is the error of commands whose function in env is nil.

@@ -108,6 +108,21 @@ func (fake) ListLookup(_ context.Context, name string) ([]control.ListHit, error
 
 func (fake) ListRefresh(context.Context) error { return nil }
 
+func (f fake) SignIns(_ context.Context, q control.Steer) ([]control.SignIn, error) {
+	return map[string][]control.SignIn{
+		"":     {{Transport: "corp", URL: "http://10.99.0.1/", Needed: true}, {Transport: "lab", URL: "http://10.98.0.1/", User: "ana@corp.example", Until: f.started}},
+		"lab":  {{Transport: "lab", URL: "http://10.98.0.1/", User: "ana@corp.example", Until: f.started}},
+		"evil": {{Transport: "evil", URL: "file:///etc/passwd", Needed: true}},
+	}[q.Name], nil
+}
+
+func (fake) SignOut(_ context.Context, name string) error {
+	if name != "ana" {
+		return errors.New("nobody has signed in with peer " + name)
+	}
+	return nil
+}
+
 func (fake) Peers(context.Context) ([]control.PeerStatus, error) {
 	return []control.PeerStatus{{Name: "ana", Addresses: []string{"10.78.0.200/32"}, Groups: []string{"staff"}, State: "idle"}}, nil
 }

@@ -90,6 +90,11 @@ func (p hostilePenstock) Lists(context.Context) ([]control.ListStatus, error) {
 func (p hostilePenstock) ListLookup(context.Context, string) ([]control.ListHit, error) {
 	return answer[[]control.ListHit](p)
 }
+func (p hostilePenstock) SignIns(context.Context, control.Steer) ([]control.SignIn, error) {
+	return answer[[]control.SignIn](p)
+}
+func (p hostilePenstock) SignOut(context.Context, string) error { return done(p) }
+
 func (p hostilePenstock) Peers(context.Context) ([]control.PeerStatus, error) {
 	return answer[[]control.PeerStatus](p)
 }
@@ -105,7 +110,8 @@ func (p hostilePenstock) PeerQuotaReset(context.Context, string) error   { retur
 func TestNoCommandLetsStrangersControlTheTerminal(t *testing.T) {
 	commands := []string{
 		"status", "flows", "flows kill f1", "explain x.bet", "explain --flow 1", "rules", "reload", "reload --kill-denied", "allow x.bet --for 1m",
-		"up", "down corp", "reconnect", "dns query x.bet", "dns flush", "lists", "lists refresh", "lists lookup x.bet", "peer list", "peer quota reset ana",
+		"up", "down corp", "reconnect", "dns query x.bet", "dns flush", "lists", "lists refresh", "lists lookup x.bet", "login --print", "peer list",
+		"peer quota reset ana", "peer sign-out ana",
 	}
 	for _, fails := range []bool{false, true} {
 		p := hostilePenstock{fails}

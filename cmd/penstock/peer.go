@@ -16,13 +16,13 @@ import (
 func newPeerCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "peer",
-		Short: "Add, invite, list, show, disable and remove the peers of a gateway, and set up their phones",
+		Short: "Add, invite, list, show, disable, sign out and remove the peers of a gateway, and set up their phones",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needsCommand,
 	}
 	cmd.AddCommand(newPeerAddCommand(e), newPeerListCommand(e), newPeerShowCommand(e), newPeerRemoveCommand(e),
 		newPeerDisableCommand(e), newPeerEnableCommand(e), newPeerInviteCommand(e), newPeerInvitesCommand(e), newPeerUninviteCommand(e),
-		newPeerDNSCommand(e), newPeerQuotaCommand(e))
+		newPeerDNSCommand(e), newPeerQuotaCommand(e), newPeerSignOutCommand(e))
 	return cmd
 }
 
@@ -154,6 +154,22 @@ func newPeerDisableCommand(e *env) *cobra.Command {
 	}
 	gatewayFlag(cmd, &file)
 	return cmd
+}
+
+// newPeerSignOutCommand makes sign-out.
+func newPeerSignOutCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "sign-out NAME",
+		Short: "End the session of whoever has signed in with a peer, and its flows",
+		Args:  takes(1, 1),
+		RunE: e.asking(func(ctx context.Context, client *control.Client, args []string) error {
+			if err := client.SignOut(ctx, args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(e.stderr, "the session with peer %s is over\n", args[0])
+			return nil
+		}),
+	}
 }
 
 // newPeerEnableCommand makes enable.

@@ -107,9 +107,9 @@ func sameFile(a, b string) bool {
 }
 
 func peerRows(answer control.Peers) [][]string {
-	rows := [][]string{{"PEER", "ADDRESSES", "GROUPS", "STATE", "EXPIRES", "ENDPOINT", "HANDSHAKE", "RX", "TX", "RATE", "QUOTA"}}
+	rows := [][]string{{"PEER", "ADDRESSES", "GROUPS", "STATE", "USER", "EXPIRES", "ENDPOINT", "HANDSHAKE", "RX", "TX", "RATE", "QUOTA"}}
 	for _, p := range answer.Peers {
-		rows = append(rows, []string{p.Name, strings.Join(p.Addresses, " "), strings.Join(p.Groups, " "), p.State, moment(p.Expires),
+		rows = append(rows, []string{p.Name, strings.Join(p.Addresses, " "), strings.Join(p.Groups, " "), p.State, p.User, moment(p.Expires),
 			p.Endpoint, ago(time.Now(), p.LastHandshake), bytesText(p.RxBytes), bytesText(p.TxBytes), rateText(p.Rate), quotaText(p.Quota)})
 	}
 	return rows
@@ -123,6 +123,7 @@ func peerFacts(answer control.Peers) [][]string {
 		{"state", p.State},
 		{"addresses", strings.Join(p.Addresses, " ")},
 		{"groups", strings.Join(p.Groups, " ")},
+		{"signed in", signedIn(p)},
 		{"expires", moment(p.Expires)},
 		{"endpoint", p.Endpoint},
 		{"handshake", ago(time.Now(), p.LastHandshake)},
@@ -171,6 +172,14 @@ func quotaText(q *control.PeerQuota) string {
 		text += ", slowed down to " + q.Over
 	}
 	return text
+}
+
+// signedIn says who has signed in with a peer, and for how long.
+func signedIn(p control.PeerStatus) string {
+	if p.User == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s, since %s, until %s", p.User, moment(p.SignedIn), moment(p.SignedInUntil))
 }
 
 // moment writes a time for a table, or nothing for none.

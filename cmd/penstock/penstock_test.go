@@ -18,6 +18,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"penstock": func() {
 			e := newEnv()
+			e.open = func(context.Context, string) error { return errors.New("no browser here") }
 			e.run = func(_ context.Context, c *config.Config, o runOptions) error {
 				o.Logger.Info("run", "config", c.Path, "socket", o.Socket)
 				if c.Listen.WireGuard != nil {

@@ -22,6 +22,7 @@ func variables() map[string]string {
 		"policy/blocklist.nameBytes":        compiled,
 		"policy/blocklist.toASCII":          "an IDNA profile, without state",
 		"router.blockPage":                  compiled,
+		"cmd/internal/signin.pageTemplate":  compiled,
 		"router.bufferPool":                 pool,
 		"router/transport/wireguard.fields": compiled,
 		"stack/datagram.datagramPool":       pool,

@@ -35,6 +35,7 @@ type Peer struct {
 // Client is what is known about a key. The zero Client has no name: it is this machine, or a stranger.
 type Client struct {
 	Name   string
+	ID     string // of the Peer
 	Groups []string
 }
 
@@ -114,7 +115,7 @@ func (b *Book) Key(addr netip.Addr) uint64 {
 // Client returns what is known about the client with a key. ok is false for a peer that is gone, and for Nobody.
 func (b *Book) Client(key uint64) (c Client, ok bool) {
 	if p, ok := b.peers[key]; ok {
-		return Client{Name: p.Name, Groups: p.Groups}, true
+		return Client{Name: p.Name, ID: p.ID, Groups: p.Groups}, true
 	}
 	return Client{}, key == Machine || key&stranger != 0
 }

@@ -37,6 +37,7 @@ func (c *Config) check() []Fault {
 	dnsChecker{k}.dns()
 	ruleChecker{k}.rules()
 	ruleChecker{k}.tests()
+	k.signIn()
 	k.onDemand()
 	k.rest()
 	return k.faults
@@ -48,7 +49,7 @@ func (k *checker) fault(path, mend, format string, args ...any) {
 }
 
 // reserved are the names that mean something else in the place of a transport's name.
-var reserved = []string{"block", "direct", "dns", "drop", "peers", "via"}
+var reserved = []string{"block", "direct", "dns", "drop", "peers", "sign_in", "via"}
 
 func isNameRune(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_.@", r)

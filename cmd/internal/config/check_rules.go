@@ -95,7 +95,7 @@ func (k ruleChecker) match(path string, m Match) {
 		}
 	}
 	each("domain", m.Domain, func(at, value string) {
-		if name := strings.TrimPrefix(strings.TrimPrefix(value, "*."), "="); name == "" || strings.ContainsAny(name, "*/: ") {
+		if !isDomain(value) {
 			k.fault(at, "write a name such as corp.example, *.corp.example or =corp.example", "the domain is %q", value)
 		}
 	})
@@ -126,6 +126,12 @@ func (k ruleChecker) match(path string, m Match) {
 	if m.Not != nil {
 		k.match(path+".not", *m.Not)
 	}
+}
+
+// isDomain reports whether s is a name, with what may stand before it.
+func isDomain(s string) bool {
+	name := strings.TrimPrefix(strings.TrimPrefix(s, "*."), "=")
+	return name != "" && !strings.ContainsAny(name, "*/: ")
 }
 
 // gateway checks that a rule which opens this machine's own services says which.
@@ -177,6 +183,9 @@ func (k ruleChecker) peerName(at, name string) {
 // emptyGroups returns a warning for each group that a rule names and no peer is in. That is no fault, so that somebody can be
 // the first in a group, and the last, but it may be a misspelt name.
 func (c *Config) emptyGroups() []string {
+	if c.SignIn != nil { // whoever signs in may be in it
+		return nil
+	}
 	members := make(map[string]bool)
 	for _, p := range c.Peers {
 		for _, group := range p.Groups {
@@ -211,7 +220,7 @@ func (c *Config) emptyGroups() []string {
 // isEmpty reports whether the match has no condition.
 func (m Match) isEmpty() bool {
 	return len(m.Domain)+len(m.Category)+len(m.CIDR)+len(m.Src)+len(m.Port)+len(m.Protocol)+len(m.Peer)+len(m.Group)+
-		len(m.UID)+len(m.Process)+len(m.Schedule)+len(m.SeenIn) == 0 && m.Mismatch == nil && !m.Gateway && !m.Peers && m.Not == nil
+		len(m.User)+len(m.UID)+len(m.Process)+len(m.Schedule)+len(m.SeenIn) == 0 && m.SignedIn == nil && m.Mismatch == nil && !m.Gateway && !m.Peers && m.Not == nil
 }
 
 // do checks that the parts of a rule's do fit together.

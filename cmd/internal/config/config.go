@@ -35,6 +35,8 @@ type Config struct {
 	// decided one by one: a limit in the peer's own entry comes before those of its groups, and of several groups that have one the
 	// most generous counts.
 	GroupLimits map[string]PeerLimits `yaml:"group_limits"`
+	// SignIn says which peers need somebody who has signed in with an account of the company.
+	SignIn *SignIn `yaml:"sign_in"`
 	// Transports are the encrypted ways out, by name. Rules use them with `via`.
 	Transports map[string]Transport `yaml:"transports"`
 	// Categories are named sets of domains. A rule may use a built-in category without naming it here.

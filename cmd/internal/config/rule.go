@@ -74,6 +74,10 @@ type Match struct {
 	Peer []string `yaml:"peer"`
 	// Group is the name of a group of peers.
 	Group []string `yaml:"group"`
+	// User is who has signed in with the peer: see sign_in.
+	User []string `yaml:"user"`
+	// SignedIn is whether somebody has signed in with the peer. It matches only peers.
+	SignedIn *bool `yaml:"signed_in"`
 	// UID is the user whose program sent the flow (Linux, not for peers).
 	UID []uint32 `yaml:"uid"`
 	// Process is the whole path of the program that sent the flow (Linux, not for peers).
@@ -121,6 +125,10 @@ type Do struct {
 type Test struct {
 	// From is the name of a peer. Without it the flow comes from this machine.
 	From string `yaml:"from"`
+	// User is who has signed in with that peer. Without it nobody has.
+	User string `yaml:"user"`
+	// Groups are those that the provider says of the user.
+	Groups []string `yaml:"groups"`
 	// To is a URL, host, host:port or address. A URL's scheme gives protocol and port.
 	To string `yaml:"to" required:"true"`
 	// Addr is the destination's address, for a `to` that is a name and rules that match addresses.

@@ -196,6 +196,11 @@ func (c *Client) Reconnect(ctx context.Context, q Steer) error {
 	return err
 }
 
+// SignIns lists the pages for signing in behind the transports.
+func (c *Client) SignIns(ctx context.Context, q Steer) (SignIns, error) {
+	return call[SignIns](ctx, c, "sign-ins", q)
+}
+
 // DNSQuery asks the daemon's DNS server.
 func (c *Client) DNSQuery(ctx context.Context, q DNSQuery) (DNSAnswer, error) {
 	return call[DNSAnswer](ctx, c, "dns/query", q)
@@ -231,6 +236,12 @@ func (c *Client) Allow(ctx context.Context, q AllowQuery) (Allowed, error) {
 // PeerQuotaReset lets a peer use its quota of this month anew.
 func (c *Client) PeerQuotaReset(ctx context.Context, name string) error {
 	_, err := call[Done](ctx, c, "peers/quota/reset", named{name})
+	return err
+}
+
+// SignOut ends the session of whoever has signed in with a peer.
+func (c *Client) SignOut(ctx context.Context, peer string) error {
+	_, err := call[Done](ctx, c, "peers/sign-out", named{peer})
 	return err
 }
 

@@ -72,8 +72,10 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 		lists:      func() ([]ListStatus, error) { return []ListStatus{{Category: "ads"}}, nil },
 		listLookup: func(name string) ([]ListHit, error) { note(name); return []ListHit{{Entry: name}}, nil },
 		peers:      func() ([]PeerStatus, error) { return []PeerStatus{{Name: "ana"}}, nil },
+		signIns:    func() ([]SignIn, error) { return []SignIn{{Transport: "corp"}}, nil },
 		killFlow:   func(id string) error { note("kill " + id); return nil },
 		quotaReset: func(name string) error { note("reset " + name); return nil },
+		signOut:    func(peer string) error { note("sign out " + peer); return nil },
 		reload:     func(q ReloadQuery) (Reloaded, error) { note(q); return Reloaded{Blocked: 2}, nil },
 		// Each says which it is: a swap of the three would otherwise go unseen.
 		up:          func(q Steer) error { note("up"); note(q); return nil },
@@ -114,8 +116,11 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	check("lookup", hits, ListHits{APIVersion, "x.bet", []ListHit{{Entry: "x.bet"}}}, err)
 	peers, err := c.Peers(ctx)
 	check("peers", peers, Peers{APIVersion, []PeerStatus{{Name: "ana"}}}, err)
+	signIns, err := c.SignIns(ctx, Steer{})
+	check("sign-ins", signIns, SignIns{APIVersion, []SignIn{{Transport: "corp"}}}, err)
 	check("kill", nil, nil, c.KillFlow(ctx, "1"))
 	check("reset", nil, nil, c.PeerQuotaReset(ctx, "ana"))
+	check("sign-out", nil, nil, c.SignOut(ctx, "ana"))
 	reloaded, err := c.Reload(ctx, ReloadQuery{DryRun: true})
 	check("reload", reloaded, Reloaded{APIVersion: APIVersion, Blocked: 2}, err)
 	check("drain", nil, nil, c.Drain(ctx, DrainOrder{Off: true}))
@@ -134,7 +139,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	check("uninvite", nil, nil, c.Uninvite(ctx, "ana"))
 	check("what the functions got", got, []any{
 		FlowQuery{Denied: true, Peer: "ana"}, ExplainQuery{Target: "x.bet", At: at}, DNSQuery{Name: "x.bet", Type: "A"}, "x.bet",
-		"kill 1", "reset ana", ReloadQuery{DryRun: true}, DrainOrder{Off: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
+		"kill 1", "reset ana", "sign out ana", ReloadQuery{DryRun: true}, DrainOrder{Off: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
 		AllowQuery{Target: "category:ads", For: time.Hour}, invitation, "uninvite ana",
 	}, nil)
 }
@@ -154,26 +159,28 @@ func TestAnInterfaceThatIsNilIsNotOffered(t *testing.T) {
 	c := dial(t, serveControl(t, Config{}))
 	ctx := t.Context()
 	calls := map[string]func() error{
-		"status":        func() error { _, err := c.Status(ctx); return err },
-		"reload":        func() error { _, err := c.Reload(ctx, ReloadQuery{}); return err },
-		"flows":         func() error { _, err := c.Flows(ctx, FlowQuery{}); return err },
-		"flows/kill":    func() error { return c.KillFlow(ctx, "1") },
-		"explain":       func() error { _, err := c.Explain(ctx, ExplainQuery{}); return err },
-		"rules":         func() error { _, err := c.Rules(ctx); return err },
-		"allow":         func() error { _, err := c.Allow(ctx, AllowQuery{}); return err },
-		"drain":         func() error { return c.Drain(ctx, DrainOrder{}) },
-		"up":            func() error { return c.Up(ctx, Steer{}) },
-		"down":          func() error { return c.Down(ctx, Steer{}) },
-		"reconnect":     func() error { return c.Reconnect(ctx, Steer{}) },
-		"dns/query":     func() error { _, err := c.DNSQuery(ctx, DNSQuery{}); return err },
-		"dns/flush":     func() error { return c.DNSFlush(ctx) },
-		"lists":         func() error { _, err := c.Lists(ctx); return err },
-		"lists/lookup":  func() error { _, err := c.ListLookup(ctx, "x"); return err },
-		"lists/refresh": func() error { return c.ListRefresh(ctx) },
-		"peers":         func() error { _, err := c.Peers(ctx); return err },
-		"invite":        func() error { _, err := c.Invite(ctx, InviteQuery{}); return err },
-		"invites":       func() error { _, err := c.Invitations(ctx); return err },
-		"uninvite":      func() error { return c.Uninvite(ctx, "ana") },
+		"status":         func() error { _, err := c.Status(ctx); return err },
+		"reload":         func() error { _, err := c.Reload(ctx, ReloadQuery{}); return err },
+		"flows":          func() error { _, err := c.Flows(ctx, FlowQuery{}); return err },
+		"flows/kill":     func() error { return c.KillFlow(ctx, "1") },
+		"explain":        func() error { _, err := c.Explain(ctx, ExplainQuery{}); return err },
+		"rules":          func() error { _, err := c.Rules(ctx); return err },
+		"allow":          func() error { _, err := c.Allow(ctx, AllowQuery{}); return err },
+		"drain":          func() error { return c.Drain(ctx, DrainOrder{}) },
+		"up":             func() error { return c.Up(ctx, Steer{}) },
+		"down":           func() error { return c.Down(ctx, Steer{}) },
+		"reconnect":      func() error { return c.Reconnect(ctx, Steer{}) },
+		"dns/query":      func() error { _, err := c.DNSQuery(ctx, DNSQuery{}); return err },
+		"dns/flush":      func() error { return c.DNSFlush(ctx) },
+		"lists":          func() error { _, err := c.Lists(ctx); return err },
+		"lists/lookup":   func() error { _, err := c.ListLookup(ctx, "x"); return err },
+		"lists/refresh":  func() error { return c.ListRefresh(ctx) },
+		"peers":          func() error { _, err := c.Peers(ctx); return err },
+		"invite":         func() error { _, err := c.Invite(ctx, InviteQuery{}); return err },
+		"invites":        func() error { _, err := c.Invitations(ctx); return err },
+		"uninvite":       func() error { return c.Uninvite(ctx, "ana") },
+		"sign-ins":       func() error { _, err := c.SignIns(ctx, Steer{}); return err },
+		"peers/sign-out": func() error { return c.SignOut(ctx, "ana") },
 	}
 	for name, call := range calls {
 		if err := call(); !errors.Is(err, ErrNotOffered) || !strings.Contains(err.Error(), name) {
@@ -364,6 +371,7 @@ func TestAnEmptyListIsNotNull(t *testing.T) {
 		lists:      func() ([]ListStatus, error) { return nil, nil },
 		listLookup: func(string) ([]ListHit, error) { return nil, nil },
 		peers:      func() ([]PeerStatus, error) { return nil, nil },
+		signIns:    func() ([]SignIn, error) { return nil, nil },
 	}
 	client := dial(t, serveControl(t, f.config()))
 	ctx := t.Context()

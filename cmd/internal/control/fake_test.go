@@ -9,6 +9,8 @@ type fake struct {
 	flows       func(FlowQuery) ([]Flow, error)
 	killFlow    func(id string) error
 	quotaReset  func(name string) error
+	signOut     func(peer string) error
+	signIns     func() ([]SignIn, error)
 	explain     func(ExplainQuery) (Explanation, error)
 	rules       func() (Rules, error)
 	allow       func(AllowQuery) (Allowed, error)
@@ -82,9 +84,11 @@ func (f *fake) Reconnect(_ context.Context, q Steer) error  { return orderOf(f.r
 func (f *fake) DNSQuery(_ context.Context, q DNSQuery) (DNSAnswer, error) {
 	return offerOf(f.dnsQuery, q)
 }
-func (f *fake) DNSFlush(context.Context) error              { return order(f.dnsFlush) }
-func (f *fake) Lists(context.Context) ([]ListStatus, error) { return offer(f.lists) }
-func (f *fake) ListRefresh(context.Context) error           { return order(f.listRefresh) }
+func (f *fake) DNSFlush(context.Context) error                   { return order(f.dnsFlush) }
+func (f *fake) Lists(context.Context) ([]ListStatus, error)      { return offer(f.lists) }
+func (f *fake) ListRefresh(context.Context) error                { return order(f.listRefresh) }
+func (f *fake) SignIns(context.Context, Steer) ([]SignIn, error) { return offer(f.signIns) }
+func (f *fake) SignOut(_ context.Context, name string) error     { return orderOf(f.signOut, name) }
 func (f *fake) PeerQuotaReset(_ context.Context, name string) error {
 	return orderOf(f.quotaReset, name)
 }

@@ -38,6 +38,8 @@ type Transports interface {
 	Up(context.Context, Steer) error
 	Down(context.Context, Steer) error
 	Reconnect(context.Context, Steer) error
+	// SignIns returns the gateways behind the transports that have a page for signing in.
+	SignIns(context.Context, Steer) ([]SignIn, error)
 }
 
 // DNS is the embedded DNS server.
@@ -60,6 +62,8 @@ type PeerBook interface {
 	Peers(context.Context) ([]PeerStatus, error)
 	// PeerQuotaReset lets a peer use its quota of this month anew.
 	PeerQuotaReset(ctx context.Context, name string) error
+	// SignOut ends the session of whoever has signed in with the peer of that name.
+	SignOut(ctx context.Context, name string) error
 }
 
 // InviteBook is the invitations of a gateway.

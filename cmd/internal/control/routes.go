@@ -74,6 +74,10 @@ func (s *Server) readingRoutes(p *paths) {
 		hits, err := c.Lists.ListLookup(ctx, q.Name)
 		return ListHits{APIVersion, q.Name, hits}, err
 	})
+	handle(p, "sign-ins", reading, c.Transports != nil, func(ctx context.Context, q Steer) (SignIns, error) {
+		list, err := c.Transports.SignIns(ctx, q)
+		return SignIns{APIVersion, list}, err
+	})
 	handle(p, "peers", reading, c.Peers != nil, func(ctx context.Context, _ struct{}) (Peers, error) {
 		peers, err := c.Peers.Peers(ctx)
 		return Peers{APIVersion, peers}, err
@@ -106,6 +110,9 @@ func (s *Server) changingRoutes(p *paths) {
 	})
 	handle(p, "reconnect", changing, c.Transports != nil, func(ctx context.Context, q Steer) (Done, error) {
 		return done, c.Transports.Reconnect(ctx, q)
+	})
+	handle(p, "peers/sign-out", changing, c.Peers != nil, func(ctx context.Context, q named) (Done, error) {
+		return done, c.Peers.SignOut(ctx, q.Name)
 	})
 	handle(p, "dns/flush", changing, c.DNS != nil, func(ctx context.Context, _ struct{}) (Done, error) {
 		return done, c.DNS.DNSFlush(ctx)

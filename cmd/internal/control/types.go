@@ -234,6 +234,21 @@ type Steer struct {
 	For  time.Duration `json:"for,omitempty"`  // nanoseconds; 0: until the next order
 }
 
+// SignIn is a gateway's page for signing in.
+type SignIn struct {
+	Transport string    `json:"transport"`
+	URL       string    `json:"url"`
+	Needed    bool      `json:"needed"`         // somebody must sign in
+	User      string    `json:"user,omitempty"` // who has
+	Until     time.Time `json:"until,omitzero"`
+}
+
+// SignIns is the pages for signing in behind the transports.
+type SignIns struct {
+	APIVersion string   `json:"apiVersion"`
+	SignIns    []SignIn `json:"signIns"`
+}
+
 // DNSQuery is a question to the daemon's DNS server.
 type DNSQuery struct {
 	Name string `json:"name"`
@@ -311,6 +326,9 @@ type PeerStatus struct {
 	RxBytes       uint64    `json:"rxBytes"` // from the peer
 	TxBytes       uint64    `json:"txBytes"`
 	Disabled      bool      `json:"disabled,omitempty"`
+	User          string    `json:"user,omitempty"` // who has signed in with it
+	SignedIn      time.Time `json:"signedIn,omitzero"`
+	SignedInUntil time.Time `json:"signedInUntil,omitzero"`
 
 	Rate         *PeerRate  `json:"rate,omitempty"`  // nil: its bandwidth is not limited
 	Quota        *PeerQuota `json:"quota,omitempty"` // nil: it has none

@@ -28,12 +28,7 @@ func (c core) Change(change func(*policy.Conditions)) {
 		return
 	}
 	tell(d.changed)
-	end := make(map[uint64]bool)
-	now := d.live.Now()
-	for _, c := range d.rejudge(now, now.Policy) {
-		end[c.Flow.ID] = true // no flow is moved to another egress
-	}
-	if n := d.router.Kill(func(f router.Flow) bool { return end[f.ID] }); n > 0 {
+	if n := d.endChanged(false); n > 0 { // no flow is moved to another egress
 		d.log.Info("flows reset: they would take another egress on this network", "flows", n)
 	}
 	c.FreshenDNS() // connections to upstreams may need another egress now
@@ -78,8 +73,7 @@ type who struct{ d *Daemon }
 // Describe adds the facts about a flow's client.
 func (w who) Describe(f *policy.Flow) bool {
 	now := w.d.live.Now()
-	c, ok := now.Clients.Client(f.Client)
-	f.Peer, f.Groups = c.Name, c.Groups
+	ok := w.d.live.DescribeIn(now, f)
 	if f.Client == clients.Machine && (now.AsksUIDs || now.AsksPrograms) {
 		w.d.laptop.Program(f, now.AsksPrograms)
 	}

@@ -38,6 +38,7 @@ import (
 	"penstock/cmd/internal/memory"
 	"penstock/cmd/internal/privatedns"
 	"penstock/cmd/internal/report"
+	"penstock/cmd/internal/signin"
 	"penstock/cmd/internal/systemd"
 	"penstock/dnsproxy"
 	"penstock/policy"
@@ -83,6 +84,7 @@ type Daemon struct {
 	follow   *laptop.Follower
 	gateway  *gateway.Gateway // nil without listen.wireguard
 	enrol    *enrol.Enrolment
+	signIn   *signin.Service     // nil without listen.wireguard
 	phones   *privatedns.Service // nil without dns.serve
 	proxy    *ingress.Server     // nil without listen.proxy
 	flowLog  *flowlog.Log        // nil without flow_log
@@ -191,6 +193,15 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if err := d.buildDNS(ctx, cfg); err != nil {
 		return err
 	}
+	if first.Gateway != nil {
+		d.signIn, err = signin.New(signin.Config{
+			Live: d.live, Dial: d.egress.DialHost, Changed: func() { d.endChanged(true) }, Log: d.log, Metrics: d.metrics.signIn,
+		})
+		if err != nil {
+			return err
+		}
+		d.egress.Add(policy.EgressSignIn, d.signIn)
+	}
 	if err := d.buildRouter(cfg); err != nil {
 		return err
 	}
@@ -237,7 +248,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		Targets: func() []string { return d.live.Config().Health }, Dial: d.explain.Reach, Changed: func() { tell(d.changed) }, Log: d.log,
 	})
 	d.status = &report.Process{
-		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, Flows: d.flows, Started: d.started, Version: d.opts.Version,
+		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, SignIn: d.signIn, Flows: d.flows, Started: d.started, Version: d.opts.Version,
 		Health: d.health, Phones: d.phones,
 	}
 	d.status.RunsCopy(d.opts.Fault)
@@ -368,6 +379,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	if d.gateway != nil {
 		start("sessions", gateway.Sessions{Gateway: d.gateway, File: filepath.Join(edition.StateDir(cfg, d.opts.TUN == nil), "sessions.json"), Log: d.log}.Run)
 		start("limits of peers", d.gateway.Run)
+		start("sign-in", d.signIn.Run)
 	}
 	if d.gateway != nil || d.proxy != nil {
 		start("peers", gateway.Watch{Every: time.Second, Folders: folders{d}, Log: d.log}.Run)
@@ -409,7 +421,7 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil || d.proxy != nil {
-		c.Peers, c.Invites = &report.Peers{Live: d.live, Gateway: d.gateway}, d.enrol
+		c.Peers, c.Invites = &report.Peers{Live: d.live, Gateway: d.gateway, SignIn: d.signIn}, d.enrol
 	}
 	return c
 }

@@ -9,6 +9,7 @@ import (
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/lists"
 	"penstock/cmd/internal/report"
+	"penstock/cmd/internal/signin"
 	"penstock/dnsproxy"
 	"penstock/router"
 	"penstock/router/transport"
@@ -23,6 +24,7 @@ type metrics struct {
 	egress egress.Metrics
 	dns    *dnsproxy.Metrics
 	lists  *lists.Metrics
+	signIn *signin.Metrics
 
 	flowLogDropped prometheus.Counter
 }
@@ -33,6 +35,7 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 		router: router.NewMetrics(reg),
 		dns:    dnsproxy.NewMetrics(reg),
 		lists:  lists.NewMetrics(reg),
+		signIn: signin.NewMetrics(reg),
 		flowLogDropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "penstock_flow_log_dropped_total",
 			Help: "Records of finished flows that could not be written to the flow log.",

@@ -86,7 +86,7 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 			continue
 		}
 		res.Blocked++
-		end[c.Flow.ID] = q.KillDenied || moved(now, c.Flow)
+		end[c.Flow.ID] = q.KillDenied || regrouped(d.live, now, c.Flow.Facts)
 	}
 	res.Killed = d.router.Kill(func(f router.Flow) bool { return end[f.ID] })
 	d.follow.Reloaded()
@@ -143,8 +143,7 @@ func (f folders) Expire(now time.Time) error {
 // rejudge judges the forwarded live flows again, by a policy and with the clients of an edition.
 func (d *Daemon) rejudge(e *edition.Edition, p *policy.Policy) []router.Change {
 	changed := d.router.Rejudge(func(f *policy.Flow) bool {
-		c, ok := e.Clients.Client(f.Client)
-		f.Peer, f.Groups = c.Name, c.Groups
+		ok := d.live.DescribeIn(e, f)
 		f.Place = e.PlaceFor(f.Client, f.Dst.Addr(), d.ways().direct.Reserved)
 		f.Now = d.live.Conditions()
 		return ok
@@ -152,10 +151,19 @@ func (d *Daemon) rejudge(e *edition.Edition, p *policy.Policy) []router.Change {
 	return slices.DeleteFunc(changed, func(c router.Change) bool { return c.Flow.Verdict.Action != policy.Forward })
 }
 
-// moved reports whether a flow's client is gone, or its groups have changed since the flow was judged.
-func moved(e *edition.Edition, f router.Flow) bool {
-	c, ok := e.Clients.Client(f.Facts.Client)
-	return !ok || !slices.Equal(c.Groups, f.Facts.Groups)
+// endChanged ends the live flows that would get another verdict now, or only those that would be refused.
+func (d *Daemon) endChanged(refused bool) int {
+	end, now := make(map[uint64]bool), d.live.Now()
+	for _, c := range d.rejudge(now, now.Policy) {
+		end[c.Flow.ID] = !refused || c.Now.Action != policy.Forward
+	}
+	return d.router.Kill(func(f router.Flow) bool { return end[f.ID] })
+}
+
+// regrouped reports whether a flow's client is gone, or its groups or its user have changed since the flow was judged.
+func regrouped(l *edition.Live, e *edition.Edition, f policy.Flow) bool {
+	then := f
+	return !l.DescribeIn(e, &f) || !slices.Equal(f.Groups, then.Groups) || f.User != then.User
 }
 
 // endClients ends everything that belongs to clients that are gone, and what others have open to them. before is the edition that

@@ -12,6 +12,7 @@ import (
 
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
+	"penstock/cmd/internal/lists"
 	"penstock/policy"
 	"penstock/router"
 	"penstock/router/clients"
@@ -157,6 +158,7 @@ func TestFlowsOfClientsThatMovedAreEnded(t *testing.T) {
 	}
 	before := clients.NewBook(peers, nil)
 	now := &edition.Edition{Clients: clients.NewBook(peers[1:], before)}
+	live := edition.NewLive(lists.Config{})
 	ana, _, _ := before.Named("ana")
 	ben, _, _ := before.Named("ben")
 	for _, row := range []struct {
@@ -170,7 +172,7 @@ func TestFlowsOfClientsThatMovedAreEnded(t *testing.T) {
 		{"gone, and in no group before", ana, nil, true},
 	} {
 		f := router.Flow{Facts: policy.Flow{Client: row.client, Groups: row.groups}}
-		if got := moved(now, f); got != row.want {
+		if got := regrouped(live, now, f.Facts); got != row.want {
 			t.Errorf("%s: got %v, want %v", row.name, got, row.want)
 		}
 	}

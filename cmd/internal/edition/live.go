@@ -20,7 +20,8 @@ import (
 
 // Live holds the current edition. It is safe for concurrent use.
 type Live struct {
-	Lists *lists.Lists
+	Lists    *lists.Lists
+	Sessions Sessions // who has signed in; must be set before the first flow, if anybody can
 
 	log        *slog.Logger
 	now        atomic.Pointer[Edition]
@@ -40,7 +41,7 @@ const (
 
 // NewLive returns a Live without an edition: call Use before anything else. NewLive sets c.Current and c.Replace.
 func NewLive(c lists.Config) *Live {
-	l := &Live{log: c.Log, excepted: make(chan struct{}, 1)}
+	l := &Live{Sessions: noSessions{}, log: c.Log, excepted: make(chan struct{}, 1)}
 	l.conditions.Store(&policy.Conditions{})
 	c.Current = func() *lists.Content { return l.now.Load().Lists }
 	c.Replace = l.replaceLists
@@ -178,8 +179,19 @@ func (l *Live) DecideName(f policy.Flow) policy.Verdict {
 
 // Describe adds the facts about a flow's client. It returns false if the client is gone.
 func (l *Live) Describe(f *policy.Flow) bool {
-	c, ok := l.now.Load().Clients.Client(f.Client)
-	f.Peer, f.Groups = c.Name, c.Groups
+	return l.DescribeIn(l.now.Load(), f)
+}
+
+// DescribeIn is Describe for the clients of another edition.
+func (l *Live) DescribeIn(e *Edition, f *policy.Flow) bool {
+	c, ok := e.Clients.Client(f.Client)
+	f.Peer, f.Groups, f.User = c.Name, c.Groups, ""
+	if c.ID != "" {
+		var groups []string
+		if f.User, groups = l.Sessions.SignedIn(c.ID); len(groups) > 0 {
+			f.Groups = slices.Concat(c.Groups, groups)
+		}
+	}
 	return ok
 }
 

@@ -69,7 +69,7 @@ func policyConfig(cfg *config.Config, lists func() *blocklist.Set) policy.Config
 const categoryDoH = "doh"
 
 // ownRules returns the rules that penstock adds before those of the configuration: one that captures DNS questions, and those
-// for dns.enforce. They are shown like any other rule.
+// for dns.enforce and sign_in. They are shown like any other rule.
 func ownRules(cfg *config.Config) []policy.Rule {
 	var list []policy.Rule
 	add := func(name string, m policy.Match, do policy.Do) {
@@ -82,6 +82,7 @@ func ownRules(cfg *config.Config) []policy.Rule {
 		add("no-other-resolver", policy.Match{Category: []string{categoryDoH}}, policy.Do{})
 		add("no-encrypted-dns", policy.Match{Port: []string{"853"}}, policy.Do{})
 	}
+	signInRules(cfg, add)
 	return list
 }
 
@@ -98,7 +99,7 @@ func position(p config.Position) policy.Position {
 func policyMatch(m *config.Match) policy.Match {
 	match := policy.Match{
 		Domain: m.Domain, Category: m.Category, CIDR: m.CIDR, Src: m.Src, Port: m.Port, Protocol: m.Protocol,
-		Peer: m.Peer, Group: m.Group, UID: m.UID, Process: m.Process, Schedule: m.Schedule, SeenIn: m.SeenIn,
+		Peer: m.Peer, Group: m.Group, User: m.User, SignedIn: m.SignedIn, UID: m.UID, Process: m.Process, Schedule: m.Schedule, SeenIn: m.SeenIn,
 		Mismatch: m.Mismatch, Gateway: m.Gateway, Peers: m.Peers,
 	}
 	if m.Not != nil {
@@ -136,7 +137,7 @@ func policyTests(cfg *config.Config) []policy.Test {
 		}
 		do := policyDo(t.Expect)
 		tests = append(tests, policy.Test{
-			From: t.From, To: t.To, Addr: t.Addr, At: t.At, Pos: position(t.Pos),
+			From: t.From, User: t.User, Groups: t.Groups, To: t.To, Addr: t.Addr, At: t.At, Pos: position(t.Pos),
 			Expect: policy.Expect{Action: do.Action, Egress: do.Egress},
 		})
 	}

@@ -77,6 +77,9 @@ type Transport struct {
 // Named reports whether the server may have other addresses than the one in use.
 func (t *Transport) Named() bool { return t.inner.facts().named }
 
+// Resolvers returns the plain DNS servers inside the transport.
+func (t *Transport) Resolvers() []netip.AddrPort { return t.inner.facts().resolvers() }
+
 // Group is a list of transports under one name, one of which carries new flows.
 type Group struct {
 	*transport.Group

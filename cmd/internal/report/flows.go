@@ -30,8 +30,8 @@ type Flows struct {
 	log               sometimes // of what the guard refused to peers
 }
 
-// Add records a flow that has ended. It logs one now and then that a peer sent where no rule of its own leads, which is to the
-// gateway itself, a reserved address, or another peer, or that it has no quota left for.
+// Add records a flow that has ended. It logs one now and then that a peer sent where no rule of its own leads: to the gateway
+// itself, a reserved address, or another peer, to anywhere before somebody has signed in, or without any quota left.
 func (r *Flows) Add(f router.Flow) {
 	others, say := r.keep(f)
 	if say && r.Log != nil {
@@ -43,7 +43,7 @@ func (r *Flows) Add(f router.Flow) {
 func (r *Flows) keep(f router.Flow) (others int, say bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c := f.Verdict.Cause; f.Facts.Peer != "" && (c == policy.ByGuard || c == policy.ByPeers || c == policy.ByQuota) {
+	if f.Facts.Peer != "" && slices.Contains([]policy.Cause{policy.ByGuard, policy.ByPeers, policy.ByQuota, policy.BySignIn}, f.Verdict.Cause) {
 		others, say = r.log.say(f.End)
 	}
 	if f.Verdict.Action == policy.Forward {
@@ -114,6 +114,7 @@ var reasons = map[policy.Cause]string{
 	policy.ByPeers:    "guard: the destination is a peer",
 	policy.ByGuard:    "guard: the destination is this machine or a reserved address",
 	policy.ByQuota:    "quota: the peer has used up its quota of this month",
+	policy.BySignIn:   "sign-in needed",
 }
 
 // Flows returns the flows that a query selects.

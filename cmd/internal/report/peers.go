@@ -2,12 +2,14 @@ package report
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/signin"
 	"penstock/router/transport/wireguard"
 )
 
@@ -18,6 +20,7 @@ const sessionLife = 3 * time.Minute
 type Peers struct {
 	Live    *edition.Live
 	Gateway *gateway.Gateway // nil if they can only use the proxy
+	SignIn  *signin.Service  // nil without Gateway
 }
 
 // PeerQuotaReset lets a peer use its quota of this month anew.
@@ -60,6 +63,9 @@ func (p *Peers) list() []control.PeerStatus {
 		if s.Quota != nil {
 			s.Quota.UsedBytes, s.Quota.Spent, s.Quota.Ends = u.Used, u.Over, u.Ends
 		}
+		if one, ok := p.session(c.PublicKey); ok {
+			s.User, s.SignedIn, s.SignedInUntil = one.User, one.Since, one.Until
+		}
 		if s.State == "" {
 			s.State = "idle"
 			if !s.LastHandshake.IsZero() && now.Sub(s.LastHandshake) < sessionLife {
@@ -69,6 +75,28 @@ func (p *Peers) list() []control.PeerStatus {
 		list = append(list, s)
 	}
 	return list
+}
+
+// session returns who has signed in with a peer.
+func (p *Peers) session(publicKey string) (signin.Session, bool) {
+	if p.SignIn == nil {
+		return signin.Session{}, false
+	}
+	return p.SignIn.Session(publicKey)
+}
+
+// SignOut ends the session of whoever has signed in with a peer.
+func (p *Peers) SignOut(_ context.Context, name string) error {
+	for _, c := range p.Live.Config().Peers {
+		if c.Name != name {
+			continue
+		}
+		if !p.SignIn.SignOut(c.PublicKey, "an operator ended it") {
+			return fmt.Errorf("nobody has signed in with peer %s", name)
+		}
+		return nil
+	}
+	return fmt.Errorf("there is no peer %q: see penstock peer list", name)
 }
 
 // counts returns how many peers of a list are in each state, and the files of peers that have faults.

@@ -17,18 +17,20 @@ import (
 	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/laptop"
 	"penstock/cmd/internal/privatedns"
+	"penstock/cmd/internal/signin"
 	"penstock/policy"
 	"penstock/router/hostnet/direct"
 	"penstock/router/transport"
 )
 
-// Process reports the state of penstock as a whole. All fields except Gateway, Health and Phones must be set.
+// Process reports the state of penstock as a whole. All fields except Gateway, SignIn, Health and Phones must be set.
 type Process struct {
 	Live    *edition.Live
 	Egress  *egress.Egress
 	Laptop  *laptop.Laptop
 	Follow  *laptop.Follower
 	Gateway *gateway.Gateway // nil without listen.wireguard
+	SignIn  *signin.Service  // nil without listen.wireguard
 	Flows   *Flows
 	Health  *health.Targets     // nil: there are no targets
 	Phones  *privatedns.Service // nil without dns.serve
@@ -182,7 +184,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		}
 	}
 	if s.hasPeers() {
-		p := &Peers{s.Live, s.Gateway}
+		p := &Peers{s.Live, s.Gateway, s.SignIn}
 		st.Peers = p.counts(p.list())
 		if n := len(st.Peers.Bad); n > 0 {
 			st.Degraded = true

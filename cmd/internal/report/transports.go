@@ -2,10 +2,13 @@ package report
 
 import (
 	"context"
+	"sync"
 
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/laptop"
+	"penstock/cmd/internal/signin"
+	"penstock/router/transport"
 )
 
 // Transports brings transports up and down for an operator.
@@ -27,6 +30,38 @@ func (t *Transports) Down(_ context.Context, s control.Steer) error {
 // Reconnect starts new sessions.
 func (t *Transports) Reconnect(_ context.Context, s control.Steer) error {
 	return t.each(s, func(t *egress.Transport) { t.Reconnect() })
+}
+
+// SignIns asks the DNS servers of the connected transports whether they are gateways with a page for signing in.
+func (t *Transports) SignIns(ctx context.Context, s control.Steer) ([]control.SignIn, error) {
+	transports, err := t.Egress.Steered(s.Name)
+	if err != nil {
+		return nil, err
+	}
+	var wg sync.WaitGroup
+	found := make([]*control.SignIn, len(transports))
+	for i, one := range transports {
+		if one.Health().State != transport.Connected {
+			continue
+		}
+		wg.Go(func() {
+			dialer, _ := t.Egress.Dialer(one.Name)
+			for _, server := range one.Resolvers() {
+				if here, err := signin.Find(ctx, dialer.DialContext, server.Addr()); err == nil {
+					found[i] = &control.SignIn{Transport: one.Name, URL: here.URL, Needed: here.Needed, User: here.User, Until: here.Until}
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	list := []control.SignIn{}
+	for _, one := range found {
+		if one != nil {
+			list = append(list, *one)
+		}
+	}
+	return list, nil
 }
 
 // steer gives an order that holds until the next one or, with s.For, for that long. Then on_demand reverts it if it is in

@@ -42,6 +42,11 @@ func whatIf(ed *edition.Edition, f policy.Flow, v policy.Verdict) []string {
 		down.Down = v.Egress
 		turns("while "+v.Egress+" is not up", p, down)
 	}
+	if v.Cause == policy.BySignIn {
+		then := f
+		then.User = "somebody"
+		turns("once somebody without groups of their own has signed in", p, then)
+	}
 	whatIfTime(p, f, turns)
 	whatIfPeer(ed.Config, f, func(when string, f policy.Flow) bool { return turns(when, p, f) })
 	return list
@@ -101,7 +106,7 @@ func whatIfPeer(cfg *config.Config, f policy.Flow, turns func(string, policy.Flo
 			continue
 		}
 		other := f
-		other.Peer, other.Groups = peer.Name, peer.Groups
+		other.Peer, other.Groups, other.User = peer.Name, peer.Groups, ""
 		if turns("from peer "+peer.Name, other) {
 			told++
 		}

@@ -1,0 +1,356 @@
+package signin
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+
+	"penstock/cmd/internal/config"
+)
+
+// Bounds of a question to the provider.
+const (
+	askLimit    = 10 * time.Second
+	maxAnswer   = 1 << 20
+	retryAfter  = 5 * time.Second // after the provider could not be found
+	discoverFor = 24 * time.Hour  // then it is asked again where its parts are
+	clockSkew   = time.Minute     // by which the provider's clock may be behind ours
+	maxUser     = 256             // characters of a name
+)
+
+// Errors of a sign-in, by who has to mend what.
+var (
+	errUnavailable = errors.New("the provider cannot be asked")
+	errRefused     = errors.New("the provider refused")
+	errInvalid     = errors.New("the provider's answer is not valid")
+)
+
+// provider is a provider of accounts, with what it says about itself.
+type provider struct {
+	settings *config.SignIn
+	client   *http.Client
+	oidc     *oidc.Provider
+	oauth    oauth2.Config
+	verifier *oidc.IDTokenVerifier
+	found    time.Time
+}
+
+// providers holds the provider once it has been found.
+type providers struct {
+	dial func(ctx context.Context, via, network, address string) (net.Conn, error)
+
+	mu     sync.Mutex // held while it is looked for
+	now    *provider
+	failed error // the last time
+	asked  time.Time
+	of     *config.SignIn // that failed was for
+}
+
+// close lets go of idle connections.
+func (p *providers) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.now != nil {
+		p.now.client.CloseIdleConnections()
+	}
+}
+
+// get finds the provider of the settings. page is where peers sign in.
+func (p *providers) get(ctx context.Context, settings *config.SignIn, page string) (*provider, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	current := p.now != nil && p.now.settings == settings
+	if current && time.Since(p.now.found) < discoverFor {
+		return p.now, nil
+	}
+	if p.failed != nil && p.of == settings && time.Since(p.asked) < retryAfter {
+		return nil, p.failed
+	}
+	found, err := p.discover(ctx, settings, page)
+	if err != nil && current {
+		p.now.found = time.Now().Add(retryAfter - discoverFor) // it is where it was, until it says otherwise
+		return p.now, nil
+	}
+	if err != nil {
+		p.failed, p.asked, p.of = fmt.Errorf("%w: %s: %w", errUnavailable, settings.OIDC.Issuer, err), time.Now(), settings
+		return nil, p.failed
+	}
+	if p.now != nil {
+		p.now.client.CloseIdleConnections()
+	}
+	p.now, p.failed = found, nil
+	return found, nil
+}
+
+// discover asks the provider where its parts are.
+func (p *providers) discover(ctx context.Context, settings *config.SignIn, page string) (*provider, error) {
+	key, err := settings.OIDC.ClientSecret.Read()
+	if err != nil {
+		return nil, err
+	}
+	client := p.client(settings)
+	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, client), askLimit)
+	defer cancel()
+	at, err := oidc.NewProvider(ctx, settings.OIDC.Issuer)
+	if err != nil {
+		client.CloseIdleConnections()
+		return nil, errors.New(brief(err.Error()))
+	}
+	var says struct {
+		Scopes []string `json:"scopes_supported"`
+		Keys   string   `json:"jwks_uri"`
+	}
+	if err := at.Claims(&says); err != nil {
+		return nil, err
+	}
+	if secure := "https://"; strings.HasPrefix(settings.OIDC.Issuer, secure) {
+		for _, part := range []string{at.Endpoint().AuthURL, at.Endpoint().TokenURL, says.Keys} {
+			if !strings.HasPrefix(part, secure) {
+				return nil, fmt.Errorf("it names %q, which is not https", brief(part))
+			}
+		}
+	}
+	if err := reached(at.Endpoint().AuthURL, settings); err != nil {
+		return nil, err
+	}
+	scopes := append([]string{oidc.ScopeOpenID}, settings.OIDC.Scopes...)
+	for _, more := range []string{oidc.ScopeOfflineAccess, "groups"} {
+		if slices.Contains(says.Scopes, more) && !slices.Contains(scopes, more) {
+			scopes = append(scopes, more)
+		}
+	}
+	return &provider{
+		settings: settings, client: client, oidc: at, found: time.Now(),
+		oauth: oauth2.Config{
+			ClientID: settings.OIDC.ClientID, ClientSecret: key, Endpoint: at.Endpoint(), RedirectURL: page + "callback", Scopes: scopes,
+		},
+		verifier: at.Verifier(&oidc.Config{
+			ClientID: settings.OIDC.ClientID, Now: func() time.Time { return time.Now().Add(-clockSkew) }, // nbf has five minutes by itself
+		}),
+	}, nil
+}
+
+// reached returns an error if the provider's page is where peers do not come before somebody has signed in.
+func reached(page string, settings *config.SignIn) error {
+	at, err := url.Parse(page)
+	if err != nil {
+		return err
+	}
+	issuer, err := url.Parse(settings.OIDC.Issuer)
+	if err != nil {
+		return err
+	}
+	if at.Hostname() == issuer.Hostname() || slices.ContainsFunc(settings.Allow, func(domain string) bool {
+		name := strings.TrimLeft(domain, "*.=")
+		return at.Hostname() == name && !strings.HasPrefix(domain, "*.") || strings.HasSuffix(at.Hostname(), "."+name) && !strings.HasPrefix(domain, "=")
+	}) {
+		return nil
+	}
+	return fmt.Errorf("its page is at %s: add that to sign_in.allow, so that peers reach it", brief(at.Host))
+}
+
+// client returns an HTTP client whose connections leave as the configuration says, and whose answers are bounded.
+func (p *providers) client(settings *config.SignIn) *http.Client {
+	return &http.Client{
+		Timeout: askLimit,
+		Transport: bounded{&http.Transport{
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				return p.dial(ctx, settings.Via, network, address)
+			},
+			ForceAttemptHTTP2: true, TLSHandshakeTimeout: askLimit, MaxResponseHeaderBytes: 64 << 10, MaxIdleConns: 4, IdleConnTimeout: 30 * time.Second,
+		}},
+		CheckRedirect: func(req *http.Request, via []*http.Request) error {
+			if len(via) > 3 || req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {
+				return errors.New("it redirects to another host")
+			}
+			return nil
+		},
+	}
+}
+
+// bounded refuses answers that are too large.
+type bounded struct{ *http.Transport }
+
+func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := b.Transport.RoundTrip(req)
+	if err == nil {
+		res.Body = &boundedBody{ReadCloser: res.Body, left: maxAnswer}
+	}
+	return res, err
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
+	}
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
+
+// authorize returns the URL at which a browser signs in.
+func (p *provider) authorize(state string, one pending) string {
+	return p.oauth.AuthCodeURL(state, oidc.Nonce(one.nonce), oauth2.S256ChallengeOption(one.verifier))
+}
+
+// exchange turns the code that a browser brought back into a session. named are the groups that count.
+func (p *provider) exchange(ctx context.Context, code string, one pending, named map[string]bool, now time.Time) (Session, error) {
+	ctx = oidc.ClientContext(ctx, p.client)
+	token, err := p.oauth.Exchange(ctx, code, oauth2.VerifierOption(one.verifier))
+	if err != nil {
+		return Session{}, asked(err)
+	}
+	id, said, err := p.verify(ctx, token)
+	if err != nil {
+		return Session{}, err
+	}
+	if subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(one.nonce)) != 1 {
+		return Session{}, fmt.Errorf("%w: the nonce of its token is another one", errInvalid)
+	}
+	user := said.user(p.settings.User)
+	if user == "" {
+		return Session{}, fmt.Errorf("%w: its token names no user", errInvalid)
+	}
+	return Session{
+		Peer: one.peer, User: user, Subject: id.Subject, Groups: said.groups(p.settings.Groups, named),
+		Since: now, Until: now.Add(p.settings.Session), Checked: now, Refresh: token.RefreshToken,
+		Issuer: p.settings.OIDC.Issuer, Client: p.settings.OIDC.ClientID,
+	}, nil
+}
+
+// verify checks the token about the user, and returns what it says. Groups that it does not have may be in what the provider tells
+// about the user apart from it.
+func (p *provider) verify(ctx context.Context, token *oauth2.Token) (*oidc.IDToken, claims, error) {
+	raw, ok := token.Extra("id_token").(string)
+	if !ok {
+		return nil, nil, fmt.Errorf("%w: it has no id_token", errInvalid)
+	}
+	id, err := p.verifier.Verify(ctx, raw)
+	if err != nil && strings.Contains(err.Error(), "fetching keys") { // go-oidc v3.21.0 has no type for it
+		return nil, nil, fmt.Errorf("%w: %s", errUnavailable, brief(err.Error()))
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %s", errInvalid, brief(err.Error()))
+	}
+	said := claims{}
+	if err := id.Claims(&said); err != nil {
+		return nil, nil, fmt.Errorf("%w: %s", errInvalid, brief(err.Error()))
+	}
+	if _, has := said[p.settings.Groups]; !has && p.oidc.UserInfoEndpoint() != "" {
+		info, err := p.oidc.UserInfo(ctx, oauth2.StaticTokenSource(token))
+		more := claims{}
+		if err == nil && info.Subject == id.Subject && info.Claims(&more) == nil {
+			if groups, has := more[p.settings.Groups]; has {
+				said[p.settings.Groups] = groups
+			}
+		}
+	}
+	return id, said, nil
+}
+
+// refresh asks whether the account of a session still exists. The session that it returns has what the provider says now.
+func (p *provider) refresh(ctx context.Context, was Session, named map[string]bool, now time.Time) (Session, error) {
+	ctx = oidc.ClientContext(ctx, p.client)
+	token, err := p.oauth.TokenSource(ctx, &oauth2.Token{RefreshToken: was.Refresh}).Token()
+	if err != nil {
+		return Session{}, asked(err)
+	}
+	next := was
+	next.Checked, next.Refresh = now, token.RefreshToken
+	if token.Extra("id_token") == nil { // OpenID Connect Core 1.0, 12.2: it may have none
+		return next, nil
+	}
+	id, said, err := p.verify(ctx, token)
+	if err != nil {
+		return Session{}, err
+	}
+	if id.Subject != was.Subject {
+		return Session{}, fmt.Errorf("%w: its token is about another user", errInvalid)
+	}
+	next.Groups = said.groups(p.settings.Groups, named)
+	return next, nil
+}
+
+// asked says whose fault an error of the token endpoint is.
+func asked(err error) error {
+	refused, ok := errors.AsType[*oauth2.RetrieveError](err)
+	if !ok {
+		return fmt.Errorf("%w: %s", errUnavailable, brief(err.Error()))
+	}
+	said := brief(strings.TrimSpace(refused.ErrorCode + " " + refused.ErrorDescription))
+	if refused.ErrorCode == "invalid_grant" {
+		return fmt.Errorf("%w: %s", errRefused, said)
+	}
+	if said == "" && refused.Response != nil {
+		said = refused.Response.Status
+	}
+	return fmt.Errorf("%w: it answered %s", errUnavailable, said)
+}
+
+// brief makes a text of others fit for a line of the log.
+func brief(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > 300 {
+		s = strings.ToValidUTF8(s[:300], "") + "..."
+	}
+	return s
+}
+
+// claims is what the provider says about a user.
+type claims map[string]json.RawMessage
+
+func (c claims) text(name string) string {
+	var s string
+	if json.Unmarshal(c[name], &s) != nil || len(s) > maxUser || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return ""
+	}
+	return s
+}
+
+// user returns what the user is called.
+func (c claims) user(claim string) string {
+	unverified := claim == "email" && slices.Contains([]string{"false", `"false"`}, string(c["email_verified"]))
+	if user := c.text(claim); user != "" && !unverified {
+		return user
+	}
+	return c.text("sub")
+}
+
+// groups returns the user's groups, as far as rules name them: a provider may list thousands.
+func (c claims) groups(claim string, named map[string]bool) []string {
+	var all []string
+	if json.Unmarshal(c[claim], &all) != nil {
+		all = []string{c.text(claim)}
+	}
+	groups := []string{}
+	for _, group := range all {
+		if named[group] && !slices.Contains(groups, group) {
+			groups = append(groups, group)
+		}
+	}
+	return groups
+}

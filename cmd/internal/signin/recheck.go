@@ -1,0 +1,92 @@
+package signin
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// Bounds of the questions whether accounts still exist.
+const (
+	maxRechecks = 8 // at once
+	recheckLook = time.Second
+	tryAgain    = time.Minute // after the provider could not be asked
+)
+
+// recheck asks the provider now and then whether the accounts of the sessions still exist, until ctx ends. A session whose account
+// is gone ends. One whose provider cannot be asked goes on until it is over.
+func (s *Service) recheck(ctx context.Context) {
+	tick := time.NewTicker(recheckLook)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		var wg sync.WaitGroup
+		places := make(chan struct{}, maxRechecks)
+		for _, one := range *s.sessions.byPeer.Load() {
+			if s.isDue(one, time.Now()) {
+				places <- struct{}{}
+				wg.Go(func() {
+					defer func() { <-places }()
+					s.recheckOne(ctx, one)
+				})
+			}
+		}
+		wg.Wait()
+	}
+}
+
+// isDue reports whether the provider should be asked about a session.
+func (s *Service) isDue(one *Session, now time.Time) bool {
+	settings := s.Live.Config().SignIn
+	switch {
+	case settings == nil:
+		return false
+	case one.Issuer != settings.OIDC.Issuer || one.Client != settings.OIDC.ClientID:
+		return true
+	}
+	return one.Refresh != "" && now.Sub(one.Checked) >= settings.Recheck && now.Sub(one.tried) >= min(tryAgain, settings.Recheck)
+}
+
+func (s *Service) recheckOne(ctx context.Context, one *Session) {
+	settings := s.Live.Config().SignIn
+	if settings == nil {
+		return
+	}
+	end := func(why string) {
+		if gone, ok := s.sessions.end(one.Peer, one); ok {
+			s.ended(why, gone)
+		}
+	}
+	if one.Issuer != settings.OIDC.Issuer || one.Client != settings.OIDC.ClientID {
+		end("the provider is another one now")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, exchangeLimit)
+	defer cancel()
+	now := time.Now()
+	p, err := s.provider.get(ctx, settings, s.Live.Config().SignInURL())
+	next := *one
+	if err == nil {
+		next, err = p.refresh(ctx, *one, s.Live.Now().GroupsInRules(), now)
+	}
+	switch {
+	case err == nil:
+		if s.sessions.replace(one, next) {
+			s.Changed()
+			s.save()
+		}
+	case errors.Is(err, errUnavailable):
+		next = *one
+		next.tried = now
+		if s.sessions.replace(one, next) {
+			s.Log.Warn("the provider cannot be asked whether an account still exists", "peer", s.nameOf(one.Peer), "user", one.User, "err", err)
+		}
+	default:
+		end(err.Error())
+	}
+}
