@@ -24,7 +24,8 @@ func newEnrolWorld(t *testing.T) *world {
 	text := w.read(t, "gateway.yaml")
 	i, j := strings.Index(text, "peers:\n"), strings.Index(text, "dns:\n")
 	w.write(t, "gateway.yaml", text[:i]+text[j:])
-	w.edit(t, "gateway.yaml", "listen:\n", "listen:\n  enrol: {url: \""+enrolURL+"\", folder: enrol}\n")
+	w.edit(t, "gateway.yaml", "listen:\n", "listen:\n  enrol: {url: \""+enrolURL+"\"}\n")
+	w.edit(t, "gateway.yaml", "include:", "state_dir: .\ninclude:")
 	for _, name := range []string{"peers.d", "enrol"} {
 		if err := os.Mkdir(w.path(name), 0o700); err != nil {
 			t.Fatal(err)
@@ -234,7 +235,7 @@ func TestPeopleJoinAGatewayWithACertificateInFiles(t *testing.T) {
 	}
 	w.write(t, "cert.pem", string(chain))
 	w.write(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
-	w.edit(t, "gateway.yaml", "folder: enrol", "folder: enrol, certificate: cert.pem, private_key: {file: key.pem}")
+	w.edit(t, "gateway.yaml", enrolURL+"\"}", enrolURL+"\", certificate: cert.pem, private_key: {file: key.pem}}")
 	chmod(t, w.path("cert.pem"), 0o644) // a certificate is no secret
 	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
 	link := w.invite(t, "laptop")

@@ -64,7 +64,7 @@ func newLimitedWorld(t *testing.T, limits string) *world {
 	t.Helper()
 	w := newWorld(t)
 	key, public := keyPair(t)
-	w.edit(t, "gateway.yaml", "private_key: {", "quota_file: quota.json, private_key: {")
+	w.edit(t, "gateway.yaml", "include:", "state_dir: .\ninclude:")
 	w.edit(t, "gateway.yaml", "peers:\n  - {name: laptop, ", "peers:\n  - {name: free, public_key: "+public+", allowed_ips: 10.99.0.3/32, groups: [staff]}\n"+
 		"  - {name: laptop, "+limits+", ")
 	w.edit(t, "gateway.yaml", "metrics: {", "metrics: {peers: true, ")

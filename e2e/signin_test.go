@@ -119,7 +119,7 @@ func TestAPeerSignsIn(t *testing.T) {
 	l := w.serveLogin(t)
 	w.write(t, "client.key", l.ClientSecret)
 	w.edit(t, "gateway.yaml", "dns:\n", "sign_in:\n  oidc: {issuer: "+l.Issuer()+", client_id: "+l.ClientID+", client_secret: {file: client.key}}\n"+
-		"  required: [staff]\n  session: 1h\n  recheck: 1h\n  state_file: sessions\ndns:\n")
+		"  required: [staff]\n  session: 1h\n  recheck: 1h\nstate_dir: .\ndns:\n")
 	w.edit(t, "gateway.yaml", "group: [staff]", "group: [engineering]")
 	w.up(t)
 	page := "http://" + gatewayInner4 + "/"

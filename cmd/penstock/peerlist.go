@@ -86,7 +86,7 @@ func askPeers(ctx context.Context, e *env, file string) (control.Peers, error) {
 	answer := control.Peers{APIVersion: control.APIVersion, Peers: []control.PeerStatus{}}
 	for _, p := range c.Peers {
 		s := control.PeerStatus{Name: p.Name, Groups: p.Groups, State: p.State(time.Now()), PublicKey: p.PublicKey, Position: p.Pos.String(), Disabled: p.Disabled, Expires: p.Expires}
-		l := c.LimitsOf(p)
+		l := config.LimitsOf(c, p)
 		if l.Rate != (config.Rates{}) {
 			s.Rate = &control.PeerRate{Up: int64(l.Rate.Up), Down: int64(l.Rate.Down)}
 		}

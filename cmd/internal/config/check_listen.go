@@ -100,7 +100,7 @@ func (k listenChecker) proxy(p *ProxyListen) {
 		return
 	}
 	hasPassword := func(p Peer) bool { return !p.ProxyPassword.IsZero() }
-	if !k.NeedsLogin() || slices.ContainsFunc(k.Peers, hasPassword) || mayHavePeers(k.Config) {
+	if !NeedsLogin(k.Config) || slices.ContainsFunc(k.Peers, hasPassword) || mayHavePeers(k.Config) {
 		return
 	}
 	const mend = "give a peer proxy_password: {file: PATH}"

@@ -68,9 +68,10 @@ type Config struct {
 	FlowLog FlowLog `yaml:"flow_log"`
 	// Limits bound what a hostile neighbour can make penstock hold.
 	Limits Limits `yaml:"limits"`
-	// StateDir is a folder for what a gateway must know after a restart, such as where its peers were. Default: the folder of
-	// listen.tun.state_file; without a TUN, the folder that systemd names in $STATE_DIRECTORY; without systemd, one of this
-	// configuration's own in $XDG_STATE_HOME/penstock or ~/.local/state/penstock.
+	// StateDir is a folder for what a gateway must know after a restart: where its peers were, what they have used of their quotas,
+	// who has signed in, who is invited. Each gateway needs its own. Default: the folder of listen.tun.state_file; without a TUN, the
+	// folder that systemd names in $STATE_DIRECTORY; without systemd, one of this configuration's own in $XDG_STATE_HOME/penstock or
+	// ~/.local/state/penstock.
 	StateDir string `yaml:"state_dir" path:"written"`
 
 	// Path is the absolute path of the file that was loaded. Files are that file and its includes, in the order read.

@@ -20,10 +20,10 @@ import (
 type decoder struct {
 	config *Config
 	faults []Fault
-	file   string                                          // path of the file being read
-	root   string                                          // of a copy of files; "" for the files themselves
-	peers  *peersFiles                                     // nil: a fault in a file of peers is like any other
-	fields map[reflect.Type]map[string]reflect.StructField // see fieldsOf
+	file   string      // path of the file being read
+	root   string      // of a copy of files; "" for the files themselves
+	peers  *peersFiles // nil: a fault in a file of peers is like any other
+	fields fieldCache
 }
 
 // scalarSetter is a struct that may be written as a single word instead of a mapping.
@@ -176,7 +176,7 @@ func (d *decoder) structure(node ast.Node, v reflect.Value, path string) {
 		d.word(node, v, path)
 		return
 	}
-	fields := d.fieldsOf(v.Type())
+	fields := d.fields.of(v.Type())
 	for _, entry := range m.Values {
 		key := entry.Key.GetToken().Value
 		field, known := fields[key]
@@ -202,12 +202,14 @@ func (d *decoder) structure(node ast.Node, v reflect.Value, path string) {
 	}
 }
 
-// fieldsOf remembers the fields: a gateway with 1,000 peers asks 1,000 times for those of a peer.
-func (d *decoder) fieldsOf(t reflect.Type) map[string]reflect.StructField {
-	fields, ok := d.fields[t]
+// fieldCache is the fields of structs by key. A gateway with 1,000 peers asks 1,000 times for those of a peer.
+type fieldCache map[reflect.Type]map[string]reflect.StructField
+
+func (c fieldCache) of(t reflect.Type) map[string]reflect.StructField {
+	fields, ok := c[t]
 	if !ok {
 		fields = fieldsOf(t)
-		d.fields[t] = fields
+		c[t] = fields
 	}
 	return fields
 }

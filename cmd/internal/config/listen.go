@@ -34,7 +34,7 @@ type ProxyListen struct {
 
 // NeedsLogin reports whether clients of listen.proxy must log in. They need not on a laptop's loopback address if nothing of the
 // configuration is about peers: then they are programs of this machine.
-func (c *Config) NeedsLogin() bool {
+func NeedsLogin(c *Config) bool {
 	p := c.Listen.Proxy
 	return p == nil || !p.Address.Addr().IsLoopback() || c.Listen.TUN == nil || c.Listen.WireGuard != nil || len(c.Peers) > 0 || mayHavePeers(c)
 }
@@ -96,10 +96,10 @@ type WireGuardListen struct {
 	DNS []netip.Addr `yaml:"dns"`
 	// ReuseAfter is how long the address of a removed peer rests before `penstock peer add` gives it to another peer.
 	ReuseAfter time.Duration `yaml:"reuse_after" default:"24h"`
-	// QuotaFile keeps what peers with a quota have used. Each gateway needs its own.
-	QuotaFile string `yaml:"quota_file" default:"/var/lib/penstock/quota.json" path:"written"`
 
 	Pos Position `yaml:"-"`
+	// QuotaFile keeps what peers with a quota have used. It is in state_dir.
+	QuotaFile string `yaml:"-"`
 }
 
 // EnrolListen is where invited people join the gateway: `penstock peer invite NAME` makes a link that works once.
@@ -113,10 +113,10 @@ type EnrolListen struct {
 	Certificate string `yaml:"certificate" path:"file"`
 	// PrivateKey is the certificate's key, in PEM.
 	PrivateKey Secret `yaml:"private_key"`
-	// Folder keeps the invitations and the key of the gateway's own certificate.
-	Folder string `yaml:"folder" default:"/var/lib/penstock/enrol" path:"written"`
 
 	Pos Position `yaml:"-"`
+	// Folder keeps the invitations and the key of the gateway's own certificate. It is in state_dir.
+	Folder string `yaml:"-"`
 }
 
 // Host is the host in url, which a certificate has to be for.

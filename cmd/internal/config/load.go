@@ -61,7 +61,7 @@ func newDecoder(path string) *decoder {
 		globs: make(map[string]*sections), globbed: make(map[string]*globbed), standing: make(map[string]standing), seen: make(Seen),
 	}
 	setDefaults(reflect.ValueOf(c).Elem())
-	return &decoder{config: c, fields: make(map[reflect.Type]map[string]reflect.StructField)}
+	return &decoder{config: c, fields: make(fieldCache)}
 }
 
 // load calls read, which reads the files, expands the short form and checks everything.
@@ -71,6 +71,7 @@ func (d *decoder) load(read func()) (*Config, error) {
 	if _, asked := c.positions["captive_portal"]; c.AlwaysOn.Lockdown && !asked {
 		c.CaptivePortal.Detect = false // a look leaves in clear
 	}
+	placeState(c)
 	if t := c.Listen.TUN; t != nil {
 		_, t.AddressGiven = c.positions["listen.tun.address"]
 	}

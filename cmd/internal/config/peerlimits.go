@@ -48,8 +48,8 @@ func (q *Quota) setScalar(text string) error { return q.Monthly.UnmarshalText([]
 // IsZero reports whether nothing is limited.
 func (l PeerLimits) IsZero() bool { return l == PeerLimits{} }
 
-// LimitsOf returns the limits of a peer. What its own entry limits counts; else the most generous of its groups that limit it.
-func (c *Config) LimitsOf(p Peer) PeerLimits {
+// LimitsOf returns the limits of a peer of a configuration. What its own entry limits counts; else the most generous of its groups that limit it.
+func LimitsOf(c *Config, p Peer) PeerLimits {
 	l := PeerLimits{Rate: p.Rate, Quota: p.Quota}
 	for _, name := range p.Groups {
 		group := c.GroupLimits[name]

@@ -50,7 +50,7 @@ rules: [{name: rest, do: direct}]
 		{"in whichever order", Peer{Groups: []string{"guests", "staff"}}, 30e6, 50e6, 10 * gib, 1e6},
 		{"its own, even if it is less", Peer{Groups: []string{"staff"}, Rate: Rates{Up: 1e6}, Quota: &Quota{Monthly: gib}}, 1e6, 50e6, gib, 0},
 	} {
-		l := c.LimitsOf(row.peer)
+		l := LimitsOf(c, row.peer)
 		got := row
 		got.up, got.down, got.monthly, got.over = l.Rate.Up, l.Rate.Down, 0, 0
 		if l.Quota != nil {

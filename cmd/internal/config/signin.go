@@ -40,8 +40,6 @@ type SignIn struct {
 	Allow []string `yaml:"allow"`
 	// Via is the transport through which peers and penstock reach the provider, or direct.
 	Via string `yaml:"via" default:"direct"`
-	// StateFile keeps the sessions, encrypted with a key made from listen.wireguard.private_key.
-	StateFile string `yaml:"state_file" default:"/var/lib/penstock/sessions" path:"written"`
 
 	Pos Position `yaml:"-"`
 }
@@ -113,9 +111,6 @@ func (k *checker) signIn() {
 		}
 	}
 	k.via("sign_in.via", s.Via)
-	if s.StateFile == "" {
-		k.fault("sign_in.state_file", "write the path of a file", "sign_in.state_file is empty")
-	}
 }
 
 // signInPage checks where the page is, and that there is a certificate where it needs one.

@@ -377,7 +377,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("reload", d.awaitReload)
 	start("proxy", d.proxy.Run)
 	if d.gateway != nil {
-		start("sessions", gateway.Sessions{Gateway: d.gateway, File: filepath.Join(edition.StateDir(cfg, d.opts.TUN == nil), "sessions.json"), Log: d.log}.Run)
+		start("sessions", gateway.Sessions{Gateway: d.gateway, File: filepath.Join(cfg.StateDir, "sessions.json"), Log: d.log}.Run)
 		start("limits of peers", d.gateway.Run)
 		start("sign-in", d.signIn.Run)
 	}

@@ -157,7 +157,7 @@ func (e *Edition) checkCertificate(start bool) error {
 // from old. The error is a *config.Error if the new settings do not work with those.
 func (e *Edition) After(old *Edition) (*Edition, error) {
 	next, cfg := *e, *e.Config
-	cfg.Listen, cfg.Transports = old.Config.Listen, old.Config.Transports
+	cfg.Listen, cfg.Transports, cfg.StateDir = old.Config.Listen, old.Config.Transports, old.Config.StateDir
 	next.Config, next.Egress, next.Gateway = &cfg, old.Egress, nil
 	next.Proxy = e.Proxy.After(old.Proxy)
 	if old.Gateway != nil {

@@ -133,7 +133,8 @@ func ListDir(cfg *config.Config, ownsHost bool) string {
 	if err != nil {
 		return filepath.Join(filepath.Dir(config.DefaultStateFile()), "lists")
 	}
-	return filepath.Join(cache, "penstock", "lists-"+digest(cfg.Path))
+	sum := sha256.Sum256([]byte(cfg.Path)) // each configuration runs in its own process
+	return filepath.Join(cache, "penstock", "lists-"+hex.EncodeToString(sum[:4]))
 }
 
 // HandshakeFile returns the file for the time of the last handshake: next to the host's state if penstock configures the host
@@ -143,35 +144,6 @@ func HandshakeFile(cfg *config.Config, ownsHost bool) string {
 		return state + ".handshake"
 	}
 	return ""
-}
-
-// StateDir returns the folder for what must survive a restart. ownsHost reports whether penstock changes the host.
-func StateDir(cfg *config.Config, ownsHost bool) string {
-	if cfg.StateDir != "" {
-		return cfg.StateDir
-	}
-	if state := stateFile(cfg, ownsHost); state != "" {
-		return filepath.Dir(state)
-	}
-	if folders := os.Getenv("STATE_DIRECTORY"); folders != "" {
-		first, _, _ := strings.Cut(folders, ":")
-		return first
-	}
-	base := os.Getenv("XDG_STATE_HOME")
-	if base == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return filepath.Dir(config.DefaultStateFile())
-		}
-		base = filepath.Join(home, ".local", "state")
-	}
-	return filepath.Join(base, "penstock", digest(cfg.Path))
-}
-
-// digest tells the files of one configuration from those of others, which may run in processes of the same user.
-func digest(path string) string {
-	sum := sha256.Sum256([]byte(path))
-	return hex.EncodeToString(sum[:4])
 }
 
 // stateFile returns the file with the host's state, or "" if penstock does not configure the host.

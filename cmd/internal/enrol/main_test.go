@@ -26,7 +26,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const gatewayText = `include: peers.d/*.yaml
 listen:
   wireguard: {address: [10.78.0.1/24, "fd78::1/64"], private_key: {file: gateway.key}, endpoint: "gw.example:51820"}
-  enrol: {url: "https://localhost:8443", folder: enrol}
+  enrol: {url: "https://localhost:8443"}
+state_dir: .
 rules: {name: rest, do: direct}
 `
 

@@ -58,7 +58,7 @@ func NewPlan(cfg *config.Config, now time.Time) (*Plan, error) {
 		if err := wireguard.CheckPeers([]wireguard.Peer{peer}, p.key.Public()); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", c.Pos, err))
 		}
-		p.all = append(p.all, member{peer, c, cfg.LimitsOf(c)})
+		p.all = append(p.all, member{peer, c, config.LimitsOf(cfg, c)})
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

@@ -56,7 +56,7 @@ func (p *Peers) list() []control.PeerStatus {
 		}
 		u, known := usage[c.PublicKey]
 		if !known {
-			u.Limits = cfg.LimitsOf(c)
+			u.Limits = config.LimitsOf(cfg, c)
 		}
 		s.DroppedBytes = u.Dropped
 		s.Rate, s.Quota = limits(u.Limits)

@@ -44,7 +44,8 @@ const (
 // server answers corp.
 const text = `listen:
   tun: {routes: manual, dns: manual}
-  wireguard: {address: 10.99.0.1/24, private_key: {file: our.key}, quota_file: quota.json}
+  wireguard: {address: 10.99.0.1/24, private_key: {file: our.key}}
+state_dir: .
 peers:
   - {name: ana, public_key: ` + anaKey + `, allowed_ips: 10.99.0.2/32, groups: [staff], rate: {up: 2Mbit}, quota: {monthly: 3GiB, over: 1Mbit}}
   - {name: bob, public_key: ` + bobKey + `, allowed_ips: 10.99.0.3/32, groups: [guests]}

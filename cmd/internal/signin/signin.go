@@ -15,10 +15,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
 
+	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/edition"
 	"penstock/dnsproxy/pipe"
 	"penstock/policy"
@@ -69,8 +71,8 @@ func New(c Config) (*Service, error) {
 		return nil, fmt.Errorf("sign_in: the key for the sessions: %w", err)
 	}
 	if cfg.SignIn != nil {
-		if err := s.sessions.load(cfg.SignIn.StateFile, time.Now()); err != nil {
-			c.Log.Error("nobody is signed in, because the sessions cannot be read", "file", cfg.SignIn.StateFile, "err", err)
+		if err := s.sessions.load(file(cfg), time.Now()); err != nil {
+			c.Log.Error("nobody is signed in, because the sessions cannot be read", "file", file(cfg), "err", err)
 		}
 	}
 	s.provider.dial = c.Dial
@@ -134,14 +136,17 @@ func (s *Service) ended(why string, list ...Session) {
 	s.save()
 }
 
+// file is the file with the sessions, encrypted with a key made from listen.wireguard.private_key.
+func file(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "sign-ins") }
+
 // save keeps the sessions in their file.
 func (s *Service) save() {
-	settings := s.Live.Config().SignIn
-	if settings == nil {
+	cfg := s.Live.Config()
+	if cfg.SignIn == nil {
 		return
 	}
-	if err := s.sessions.save(settings.StateFile, time.Now()); err != nil {
-		s.Log.Error("the sessions cannot be kept: after a restart, they are as they were before", "file", settings.StateFile, "err", err)
+	if err := s.sessions.save(file(cfg), time.Now()); err != nil {
+		s.Log.Error("the sessions cannot be kept: after a restart, they are as they were before", "file", file(cfg), "err", err)
 	}
 }
 

@@ -110,7 +110,7 @@ peers:
 sign_in:
   oidc: {issuer: "%s", client_id: %s, client_secret: {file: client.key}}
   required: [staff]
-  state_file: sessions
+state_dir: .
 rules:
   - {name: engineers, match: {group: engineering}, do: direct}
   - {name: rest, do: block}
@@ -535,7 +535,7 @@ func TestSessionsOutliveARestart(t *testing.T) {
 	if !ok || before.Refresh != "" {
 		t.Fatalf("got %+v, %v: want a session, without its token", before, ok)
 	}
-	path := filepath.Join(g.dir, "sessions")
+	path := filepath.Join(g.dir, "sign-ins")
 	if data, err := os.ReadFile(path); err != nil || strings.Contains(string(data), "ana") {
 		t.Errorf("the file of sessions can be read, or is not there: %v", err)
 	}

@@ -1,0 +1,43 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// placeState fills in where penstock keeps what must survive a restart.
+func placeState(c *Config) {
+	if c.StateDir == "" {
+		c.StateDir = stateDir(c)
+	}
+	if w := c.Listen.WireGuard; w != nil {
+		w.QuotaFile = filepath.Join(c.StateDir, "quota.json")
+	}
+	if e := c.Listen.Enrol; e != nil {
+		e.Folder = filepath.Join(c.StateDir, "enrol")
+	}
+}
+
+// stateDir is the default of state_dir.
+func stateDir(c *Config) string {
+	if t := c.Listen.TUN; t != nil && t.StateFile != "" {
+		return filepath.Dir(t.StateFile)
+	}
+	if folders := os.Getenv("STATE_DIRECTORY"); folders != "" { // systemd
+		first, _, _ := strings.Cut(folders, ":")
+		return first
+	}
+	base := os.Getenv("XDG_STATE_HOME")
+	if base == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return filepath.Dir(DefaultStateFile())
+		}
+		base = filepath.Join(home, ".local", "state")
+	}
+	sum := sha256.Sum256([]byte(c.Path)) // other configurations may run in processes of the same user
+	return filepath.Join(base, "penstock", hex.EncodeToString(sum[:4]))
+}
