@@ -171,6 +171,8 @@ func picture() []row {
 		{"cmd/internal/laptop", "this machine: the TUN, its network, sleep, portals and trusted networks; what it finds out becomes conditions of the policy",
 			[]string{"cmd/internal/config", "cmd/internal/egress", "cmd/internal/edition", "policy", "policy/iprange", "router/clients", "router/hostnet", "router/hostnet/...",
 				"router/pathmon", "router/ondemand", "router/portal", "router/transport", "stack", "stack/link"}, []string{sys}},
+		{"cmd/internal/resolver", "the embedded DNS server: its settings as they change, its ways out, its addresses on the host",
+			[]string{"cmd/internal/config", "cmd/internal/edition", "cmd/internal/egress", "dnsproxy", "policy"}, nil},
 		{"cmd/internal/report", "what operators are told, in the words of the control API; nothing imports it but the daemon",
 			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/edition", "cmd/internal/egress", "cmd/internal/gateway",
 				"cmd/internal/health", "cmd/internal/laptop", "cmd/internal/lists", "cmd/internal/privatedns", "cmd/internal/signin", "policy", "router", "router/clients",

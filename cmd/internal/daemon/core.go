@@ -2,15 +2,12 @@ package daemon
 
 import (
 	"context"
-	"net"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
-	"penstock/dnsproxy"
 	"penstock/policy"
 	"penstock/router"
 	"penstock/router/clients"
@@ -44,13 +41,13 @@ func (c core) OverQuota(peers map[string]bool) {
 
 func (c core) IsInside(host string) bool {
 	f := policy.Flow{Client: clients.Machine, Time: time.Now(), Names: []policy.Name{{Host: host, From: policy.FromQuestion}}}
-	return c.d.live.Now().Policy.IsInside(f) || edition.IsSplit(host, *c.d.dns.settings.Load())
+	return c.d.live.Now().Policy.IsInside(f) || edition.IsSplit(host, c.d.dns.Settings())
 }
 
 func (c core) Inside() []netip.Prefix { return c.d.live.Now().Egress.Prefixes() }
 
 func (c core) FreshenDNS() {
-	c.d.dns.follow()
+	c.d.dns.Follow()
 	c.d.dns.Reconnect()
 }
 
@@ -64,7 +61,7 @@ func (d *Daemon) moved(addresses []netip.Prefix) {
 	d.router.Kill(func(f router.Flow) bool {
 		return before.Place(f.Facts.Src.Addr()) != d.live.Now().Place(f.Facts.Src.Addr())
 	})
-	d.dns.follow()
+	d.dns.Follow()
 }
 
 // who describes the senders of flows. It implements router.Clients and dnsproxy.Clients.
@@ -111,20 +108,4 @@ func (w ways) Carrier(egress string, dst netip.Addr) (router.Carrier, bool) {
 		return nil, false
 	}
 	return w.Egress.Carrier(egress, dst)
-}
-
-// dnsEgress makes the embedded DNS server an egress, so that capturing port 53 is an ordinary rule.
-type dnsEgress struct{ server *dnsproxy.Server }
-
-// DialContext is never used: the router prefers DialFlow, which knows whose questions they are.
-func (dnsEgress) DialContext(context.Context, string, string) (net.Conn, error) {
-	return nil, syscall.EAFNOSUPPORT
-}
-
-// DialFlow serves the questions of one flow.
-func (e dnsEgress) DialFlow(ctx context.Context, f policy.Flow) (net.Conn, error) {
-	if f.Network == policy.ICMP {
-		return nil, syscall.ECONNREFUSED
-	}
-	return e.server.DialFlow(ctx, f)
 }

@@ -38,9 +38,9 @@ import (
 	"penstock/cmd/internal/memory"
 	"penstock/cmd/internal/privatedns"
 	"penstock/cmd/internal/report"
+	"penstock/cmd/internal/resolver"
 	"penstock/cmd/internal/signin"
 	"penstock/cmd/internal/systemd"
-	"penstock/dnsproxy"
 	"penstock/policy"
 	"penstock/router"
 	"penstock/stack"
@@ -78,7 +78,7 @@ type Daemon struct {
 	metrics  metrics
 	live     *edition.Live
 	router   *router.Router
-	dns      *dns
+	dns      *resolver.Resolver
 	egress   *egress.Egress
 	laptop   *laptop.Laptop
 	follow   *laptop.Follower
@@ -242,7 +242,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if err := d.laptop.Open(d.handle, stackLimits(cfg.Limits), d.metrics.stack); err != nil {
 		return config.Refused(cfg, "listen.tun.name", "", err)
 	}
-	names := &report.DNS{Server: d.dns.Server, Live: d.live, Settings: func() dnsproxy.Settings { return *d.dns.settings.Load() }, Log: d.log}
+	names := &report.DNS{Server: d.dns.Server, Live: d.live, Settings: d.dns.Settings, Log: d.log}
 	d.explain = &report.Policy{Live: d.live, Egress: d.egress, DNS: names, Flows: d.flows, Place: d.ways().Place, Others: d.laptop.Others, Log: d.log}
 	d.health = health.New(health.Config{
 		Targets: func() []string { return d.live.Config().Health }, Dial: d.explain.Reach, Changed: func() { tell(d.changed) }, Log: d.log,
@@ -287,7 +287,7 @@ func tell(c chan<- struct{}) {
 }
 
 func (d *Daemon) buildRouter(cfg *config.Config) (err error) {
-	d.egress.Add(policy.EgressDNS, dnsEgress{d.dns.Server})
+	d.egress.Add(policy.EgressDNS, d.dns)
 	d.router, err = router.New(router.Config{
 		Policy: d.live, Clients: who{d}, Ways: d.ways(),
 		Dropped: d.metrics.stack.Drop, Ended: d.ended,
@@ -357,7 +357,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	// DNS answers before the host's routes lead to it. The transports need no routes, and connect meanwhile.
 	start("dns", d.dns.Run)
 	start("dns settings", d.followTransports)
-	if err := d.dns.listen(ctx, cfg, start); err != nil {
+	if err := d.dns.Listen(ctx, cfg, start); err != nil {
 		return config.Refused(cfg, "dns.listen", "stop the program that uses it or choose another address", err)
 	}
 	start("dns.serve", d.phones.Run)

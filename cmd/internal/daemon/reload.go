@@ -76,7 +76,7 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	if failed := d.laptop.UseAlwaysOn(ctx, now.Config.AlwaysOn); failed != nil {
 		err = errors.Join(err, fmt.Errorf("the new rules are in force, but not all settings of the host: %w", failed))
 	}
-	d.dns.follow()
+	d.dns.Follow()
 	// Rejudge after the switch: a flow that began in between is either in the table or was judged by the new edition.
 	res.Generation = now.Number
 	end := make(map[uint64]bool)
@@ -136,7 +136,7 @@ func (f folders) Expire(now time.Time) error {
 		return nil
 	}
 	f.d.log.Info("who may connect has changed, because peers have expired")
-	defer f.d.dns.follow() // who has expired has no name any more
+	defer f.d.dns.Follow() // who has expired has no name any more
 	return f.d.use(next)
 }
 

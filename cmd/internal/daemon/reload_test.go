@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ rules:
 			dir := t.TempDir()
 			file(t, dir, "bets.txt", "casino.example\n")
 			d := builtIn(t, dir, good)
-			before, settings := d.live.Now(), d.dns.settings.Load()
+			before, settings := d.live.Now(), d.dns.Settings()
 			file(t, dir, "p.yaml", strings.Replace(good, row.old, row.new, 1))
 			for _, dry := range []bool{true, false} {
 				_, err := d.reload(t.Context(), control.ReloadQuery{DryRun: dry})
@@ -52,7 +53,7 @@ rules:
 				if err == nil || !strings.Contains(err.Error(), row.want) {
 					t.Errorf("dry run %v: got %v, want an error that names %s", dry, err, row.want)
 				}
-				if d.live.Now() != before || d.dns.settings.Load() != settings {
+				if d.live.Now() != before || !reflect.DeepEqual(d.dns.Settings(), settings) {
 					t.Errorf("dry run %v: a refused reload changed the edition", dry)
 				}
 			}
@@ -90,7 +91,7 @@ func TestAReloadIsInForceEverywhereWhenItReturns(t *testing.T) {
 	if v := d.live.Decide(f); v.Action != policy.Refuse || v.Edition != res.Generation {
 		t.Errorf("afterwards: got %+v, want a refusal by edition %d", v, res.Generation)
 	}
-	if got := d.dns.settings.Load().Upstreams[0].Address; got != "192.0.2.54" {
+	if got := d.dns.Settings().Upstreams[0].Address; got != "192.0.2.54" {
 		t.Errorf("questions go to %s", got)
 	}
 	s, err := d.status.Status(t.Context())
