@@ -105,13 +105,21 @@ func TestTraceroute(t *testing.T) {
 		{"TCP", "-T -p 443", netlab.IntranetIPv4}, {"TCP over IPv6", "-T -p 443", netlab.IntranetIPv6},
 	} {
 		t.Run(row.how, func(t *testing.T) {
-			args := append([]string{"-n", "-q", "1", "-N", "1", "-w", "5", "-m", "6"}, strings.Fields(row.flags)...)
-			r := run(t, w.Laptop, traceroute, append(args, row.to)...)
-			t.Logf("%s", r.stdout)
-			hops := strings.Split(strings.TrimSpace(r.stdout), "\n")[1:]
-			if len(hops) != 3 || !strings.Contains(hops[2], " "+row.to+" ") || strings.Contains(r.stdout, "*") {
-				t.Errorf("got %s\nwant the TUN, the gateway and the destination", r)
+			args := append([]string{"-n", "-q", "1", "-N", "1", "-w", "2", "-m", "4"}, strings.Fields(row.flags)...)
+			// traceroute itself misses the destination's answer now and then, although it has come.
+			var r result
+			for range 3 {
+				r = run(t, w.Laptop, traceroute, append(args, row.to)...)
+				t.Logf("%s", r.stdout)
+				hops := strings.Split(strings.TrimSpace(r.stdout), "\n")[1:]
+				if len(hops) == 3 && strings.Contains(hops[2], " "+row.to+" ") && !strings.Contains(r.stdout, "*") {
+					return
+				}
+				if !strings.Contains(r.stdout, "*") {
+					break
+				}
 			}
+			t.Errorf("got %s\nwant the TUN, the gateway and the destination", r)
 		})
 	}
 	t.Run("tracepath finds the tunnel's MTU on the TUN", func(t *testing.T) {

@@ -87,8 +87,9 @@ type inlineDatagrams struct {
 
 // keptDatagram waits for the judgement of what the flow shows with it.
 type keptDatagram struct {
-	b   []byte
-	res sniff.Result
+	b      []byte
+	manner uint32
+	res    sniff.Result
 }
 
 // begin says what the flow has passed as.
@@ -104,7 +105,7 @@ func (in *inlineDatagrams) begin(p PassedDatagrams) {
 }
 
 // read looks at a datagram of the client's.
-func (in *inlineDatagrams) read(b []byte) (leave bool) {
+func (in *inlineDatagrams) read(b []byte, manner uint32) (leave bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.end != nil {
@@ -121,7 +122,7 @@ func (in *inlineDatagrams) read(b []byte) (leave bool) {
 			return in.end == nil
 		}
 	}
-	in.keepLocked(b, res)
+	in.keepLocked(b, manner, res)
 	in.startLocked()
 	return false
 }
@@ -130,7 +131,7 @@ func (in *inlineDatagrams) read(b []byte) (leave bool) {
 var errEndless = errors.New("a hello was begun and does not end")
 
 // keepLocked keeps a datagram that cannot be judged yet.
-func (in *inlineDatagrams) keepLocked(b []byte, res sniff.Result) {
+func (in *inlineDatagrams) keepLocked(b []byte, manner uint32, res sniff.Result) {
 	switch {
 	case in.bytes+heldSize(b) > 2*sniff.MaxBytes:
 		if in.decidable() == 0 && !in.busy { // a hello that never ends; else one that is looked up or sent: the client repeats what is lost
@@ -140,7 +141,7 @@ func (in *inlineDatagrams) keepLocked(b []byte, res sniff.Result) {
 		in.r.Dropped(DropSniff)
 		in.endLocked(errCrowded, PassedDatagrams.Abort)
 	default:
-		in.kept = append(in.kept, keptDatagram{bytes.Clone(b), res})
+		in.kept = append(in.kept, keptDatagram{bytes.Clone(b), manner, res})
 		in.bytes += heldSize(b)
 	}
 }
@@ -226,7 +227,7 @@ func (in *inlineDatagrams) work() {
 		}
 		in.mu.Unlock()
 		for _, k := range list {
-			in.to.Send(k.b)
+			in.to.Send(k.b, k.manner)
 		}
 		in.mu.Lock()
 		in.forgetLocked(list)

@@ -47,12 +47,18 @@ func (c *crossedDatagrams) PassDatagrams(_ Carrier, w DatagramWatch) (PassedData
 
 // send does what a stack does with what the client sends.
 func (c *crossedDatagrams) send(b []byte) {
-	if c.is() == "passed" && (c.watch.Read == nil || c.watch.Read(b)) {
-		c.Send(b)
+	if c.is() == "passed" && (c.watch.Read == nil || c.watch.Read(b, testManner)) {
+		c.Send(b, testManner)
 	}
 }
 
-func (c *crossedDatagrams) Send(b []byte) {
+// testManner is that of every datagram in these tests.
+const testManner = 0x2e40
+
+func (c *crossedDatagrams) Send(b []byte, manner uint32) {
+	if manner != testManner {
+		panic("it leaves in another manner than it came")
+	}
 	if c.sending != nil {
 		c.sending(b)
 	}

@@ -43,8 +43,9 @@ type Watch struct {
 // PassDatagrams returns.
 type DatagramWatch struct {
 	Port uint16 // that the flow leaves from, if it is free; 0: any
-	// Read looks at what the client sends, and reports whether it may leave. It must not keep b. Nil: all of it may.
-	Read func(b []byte) (leave bool)
+	// Read looks at what the client sends, and reports whether it may leave. manner says how it is carried, and is given to Send if it
+	// leaves later. Read must not keep b. Nil: all of it may.
+	Read func(b []byte, manner uint32) (leave bool)
 	// Ended is called once, when the flow is over. err is the ICMP error that the client got, if it got nothing else.
 	Ended func(err error)
 }
@@ -71,8 +72,8 @@ type PassedDatagrams interface {
 	Passed
 	// Port is the port that the flow leaves from.
 	Port() uint16
-	// Send sends a datagram that Read has not let leave.
-	Send(b []byte)
+	// Send sends a datagram that Read has not let leave, in the manner that Read was told.
+	Send(b []byte, manner uint32)
 	// Refuse ends the flow and answers the client as Answerer.Refuse does.
 	Refuse()
 	// Drop ends the flow as Answerer.Drop does.

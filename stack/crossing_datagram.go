@@ -31,9 +31,9 @@ var _ datagram.Crossing = (*datagramCrossing)(nil)
 // DatagramPassage is what Request.PassDatagrams needs.
 type DatagramPassage struct {
 	Port uint16 // that the flow leaves from, if it is free; 0: any
-	// Read looks at what the client sends before it leaves, and reports whether it may. It must not keep b and must not block, and
-	// may be called before PassDatagrams returns. Nil: nothing is read.
-	Read func(b []byte) (leave bool)
+	// Read looks at what the client sends before it leaves, and reports whether it may. manner is for Send, if it may later. Read must
+	// not keep b and must not block, and may be called before PassDatagrams returns. Nil: nothing is read.
+	Read func(b []byte, manner uint32) (leave bool)
 	// Ended is called once, when the flow is over. err is the ICMP error that the client got, if it got nothing else. It must not
 	// block. May be nil.
 	Ended func(err error)
@@ -48,12 +48,8 @@ func (p *PassedDatagrams) Bytes() (in, out uint64) { return p.f.from.Bytes() }
 // Port is the port that the flow leaves from.
 func (p *PassedDatagrams) Port() uint16 { return p.f.to.Key().Local.Port() }
 
-// Send sends a datagram that Read has not let leave.
-func (p *PassedDatagrams) Send(b []byte) {
-	if !p.f.isOver() {
-		p.f.to.Write(b)
-	}
-}
+// Send sends a datagram that Read has not let leave, in the manner that Read was told.
+func (p *PassedDatagrams) Send(b []byte, manner uint32) { p.f.send(p.f.from.Conn, b, packet.Unpack(manner)) }
 
 // Refuse ends the flow as Request.Refuse does.
 func (p *PassedDatagrams) Refuse() {
@@ -138,7 +134,7 @@ func (f *datagramCrossing) Ended() { f.stop(func() { f.from.Close() }) }
 
 // Take takes what is no packet.
 func (f *datagramCrossing) Take(c *datagram.Conn, b []byte, as packet.Manner) {
-	if c == f.to.Conn || f.plan.Read == nil || f.plan.Read(b) {
+	if c == f.to.Conn || f.plan.Read == nil || f.plan.Read(b, as.Pack()) {
 		f.send(c, b, as)
 	}
 }
@@ -241,13 +237,13 @@ func (f *datagramCrossing) cut(m link.Meta, payload []byte, each func(b []byte))
 // read has each datagram of a client's packet read. If not all may leave, it sends those that may, and returns false.
 func (f *datagramCrossing) read(m link.Meta, payload []byte, as packet.Manner) (all bool) {
 	if m.GSO != link.GSOUDP {
-		return f.plan.Read(payload)
+		return f.plan.Read(payload, as.Pack())
 	}
 	var leave [][]byte
 	n := 0
 	f.cut(m, payload, func(b []byte) {
 		n++
-		if f.plan.Read(b) {
+		if f.plan.Read(b, as.Pack()) {
 			leave = append(leave, b)
 		}
 	})

@@ -33,7 +33,16 @@ func anyButOne(a netip.Addr) (uint64, bool) {
 	return 1, true
 }
 
-func newDatagramWires(t *testing.T, read func([]byte) bool) *datagramWires {
+func newDatagramWires(t *testing.T, look func([]byte) bool) *datagramWires {
+	t.Helper()
+	var read func([]byte, uint32) bool
+	if look != nil {
+		read = func(b []byte, _ uint32) bool { return look(b) }
+	}
+	return readDatagramWires(t, read)
+}
+
+func readDatagramWires(t *testing.T, read func([]byte, uint32) bool) *datagramWires {
 	t.Helper()
 	w := &datagramWires{passed: make(chan *PassedDatagrams, 100), ended: make(chan error, 100)}
 	w.far, w.server = newWire(t, Config{Name: "far", Addrs: farAddrs, MTU: 1420}, nil)
@@ -566,6 +575,21 @@ func TestAFloodThatCrossesTakesNobodysPlace(t *testing.T) {
 	}
 }
 
+// Otherwise traceroute would reach the server too early, and a marked flow would lose its mark.
+func TestWhatLeavesLaterLeavesInTheMannerThatItCame(t *testing.T) {
+	manners := make(chan uint32, 1)
+	w := readDatagramWires(t, func(_ []byte, manner uint32) bool { manners <- manner; return false })
+	for _, ends := range crossingEnds {
+		client, server := ends[0], ends[1]
+		w.client.send(withHops(udpFrom(client, server, []byte("held")), 2))
+		within(t, w.passed).Send([]byte("held"), within(t, manners))
+		got := packet.MannerOf(w.server.expect("held", isUDP(server)).Raw)
+		if got.Hops != 1 || got.Service != 0x2e {
+			t.Errorf("%v: got %+v, want one hop and the service", client, got)
+		}
+	}
+}
+
 // Its other half, beyond, is closed a moment later.
 func TestNothingOfAClientThatIsGoneLeaves(t *testing.T) {
 	w := newDatagramWires(t, func(b []byte) bool { return string(b) == "question" })
@@ -575,7 +599,7 @@ func TestNothingOfAClientThatIsGoneLeaves(t *testing.T) {
 		w.server.expect("question", isUDP(server))
 		p := within(t, w.passed)
 		w.near.CloseClient(1)
-		p.Send([]byte("judged just now"))
+		p.Send([]byte("judged just now"), 0)
 		within(t, w.ended)
 	}
 	w.server.none("what was sent for a client that is gone", isUDP(server))

@@ -180,6 +180,18 @@ type Manner struct {
 	Whole   bool  // it must not be cut
 }
 
+// Pack returns the manner as a number, for whoever keeps it and does not know what it means. Unpack reads it.
+func (m Manner) Pack() uint32 {
+	n := uint32(m.Hops) | uint32(m.Service)<<8
+	if m.Whole {
+		n |= 1 << 16
+	}
+	return n
+}
+
+// Unpack returns the manner that Pack made a number of.
+func Unpack(n uint32) Manner { return Manner{Hops: uint8(n), Service: uint8(n >> 8), Whole: n>>16 != 0} }
+
 // MannerOf reads the manner of a packet from its header.
 func MannerOf(b []byte) Manner {
 	if b[0]>>4 == 6 {
