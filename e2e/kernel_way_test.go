@@ -103,6 +103,31 @@ func TestDirectFlowsOfAGatewayLeaveByTheKernel(t *testing.T) {
 	}
 }
 
+// laptop: wireguard-go === WireGuard ===> [penstock -> TUN -> kernel] gateway --- internet
+func TestAFlowByTheKernelIsJudgedInLine(t *testing.T) {
+	t.Parallel()
+	w := newKernelWorld(t)
+	w.edit(t, "gateway.yaml", "rules:\n", "rules:\n  - {name: no-gambling, match: {domain: "+netlab.GamblingSite+"}, do: block}\n")
+	w.byKernel(t)
+	w.client(t)
+	for _, a := range []attempt{
+		{"another name", "curl https://" + netlab.PublicSite + "/ --resolve " + netlab.PublicSite + ":443:" + publicIPv4, "this is " + netlab.PublicSite + "\n", nil},
+		{"the name", "curl https://" + netlab.GamblingSite + "/ --resolve " + netlab.GamblingSite + ":443:" + gamblingIPv4, "", cutOff()},
+		{"the name at another's address", "curl https://" + netlab.GamblingSite + "/ --resolve " + netlab.GamblingSite + ":443:" + publicIPv4, "", cutOff()},
+	} {
+		t.Run(a.sentence, func(t *testing.T) { a.on(t, w.Laptop) })
+	}
+	if f := w.gateway.denied(t, gamblingIPv4+":443"); f.Rule != "no-gambling" || f.Host != netlab.GamblingSite {
+		t.Errorf("flows --denied: got %+v, want it judged by its name", f)
+	}
+	eventually(t, "the flow that was carried is counted as judged in line", func() error {
+		if w.metric(t, w.Gateway, `penstock_flows_carried_total{datapath="inline"}`) == 0 {
+			return errors.New("none was")
+		}
+		return nil
+	})
+}
+
 // laptop: wireguard-go === WireGuard ===> [penstock -> TUN -> kernel] gateway --- intranet
 func TestAKilledFlowByTheKernelEndsOnBothSides(t *testing.T) {
 	t.Parallel()
