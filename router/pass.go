@@ -197,6 +197,9 @@ func (r crosser) moved(e *entry) bool {
 	if c, ok := r.Ways.(Carriers).Carrier(f.Verdict.Egress, f.Facts.Dst.Addr()); ok {
 		return c != e.carrier
 	}
+	if f.Verdict.Egress == policy.EgressDirect {
+		return true // it is always up: by now a socket is its way
+	}
 	f.Facts.Down, f.Facts.Time = f.Verdict.Egress, r.Clock()
 	v := r.Policy.Decide(f.Facts)
 	return v.Action == policy.Forward && v.Egress != f.Verdict.Egress

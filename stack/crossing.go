@@ -150,7 +150,8 @@ func (c *crossing) enter(r *Request, src netip.Addr) error {
 		mapped := netip.AddrPortFrom(src, port)
 		if (crosser{c.far}).isFree(mapped, r.Dst) {
 			c.Flow = transit.New(transit.Config{
-				Client: r.Src, Server: r.Dst, Mapped: mapped, ISN: r.tcp.seq, MTU: min(c.near.MTU(), c.far.MTU()), Read: c.passage.Read, Owner: c,
+				Client: r.Src, Server: r.Dst, Mapped: mapped, ISN: r.tcp.seq, MTU: min(c.near.MTU(), c.far.MTU()), KeepHops: c.far.routed,
+				Read: c.passage.Read, Owner: c,
 			}, c.near.now())
 			if c.far.crossings.guests.Add(r.Dst, mapped, c) {
 				if (crosser{c.far}).isFree(mapped, r.Dst) { // still: a dial looks at the guests once it is seen here
@@ -432,7 +433,7 @@ func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
 	rest := binary.BigEndian.Uint32(icmp.Body[4:])
 	if c, ok := s.crossings.guests.Find(ports.Local, ports.Remote); ok && c.begun.Load() {
 		if quoted, ok := c.QuoteToClient(icmp.Body[8:], isUnreachable(icmp)); ok {
-			sender{c.near}.sendICMPError(icmp.Src, c.Client.Addr(), icmp.Body[0], icmp.Body[1], rest, quoted)
+			sender{c.near}.sendICMPError(crosser(s).seenFrom(c.near, icmp.Src, c.Client.Addr()), c.Client.Addr(), icmp.Body[0], icmp.Body[1], rest, quoted)
 		}
 		return true
 	}
@@ -444,6 +445,30 @@ func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
 			sender{c.far}.sendICMPError(c.Mapped.Addr(), c.Server.Addr(), icmp.Body[0], icmp.Body[1], rest, quoted)
 		}
 		return true
+	}
+	return false
+}
+
+// seenFrom returns the source of an ICMP error for a client of near: that of the router behind the link is near's own address, which
+// is the one that the client has a way to.
+func (s crosser) seenFrom(near *Stack, src, client netip.Addr) netip.Addr {
+	if !s.routed || !s.isBeside(src) {
+		return src
+	}
+	if own, err := near.source(client); err == nil {
+		return own
+	}
+	return src
+}
+
+// isBeside reports whether an address is in a network of the stack.
+func (s crosser) isBeside(a netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p := range s.addrs {
+		if p.Contains(a) {
+			return true
+		}
 	}
 	return false
 }

@@ -95,7 +95,7 @@ func (r *Request) PassDatagrams(to *Stack, p DatagramPassage) (*PassedDatagrams,
 	mapped := dialled.Key().Local
 	f := &datagramCrossing{
 		near: r.stack, far: to, from: datagram.Leg{Conn: r.datagram}, to: datagram.Leg{Conn: dialled}, plan: p,
-		out: transit.ToServer(r.Src, mapped), back: transit.ToClient(mapped, r.Src),
+		out: transit.ToServer(r.Src, mapped, to.routed), back: transit.ToClient(mapped, r.Src, to.routed),
 	}
 	if err := errors.Join(f.to.Cross(f), f.from.Cross(f)); err != nil || !to.own(src) { // one was shut meanwhile
 		go f.Ended()
@@ -161,7 +161,7 @@ func (f *datagramCrossing) send(c *datagram.Conn, b []byte, as packet.Manner) {
 		sender{f.of(c)}.TooBig(c.Key(), size, mtu)
 		return
 	}
-	if as.Hops > 1 {
+	if as.Hops > 1 && !f.far.routed {
 		as.Hops--
 	}
 	if _, err := other.Send(b, as); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -198,7 +198,7 @@ func (s receiver) crossDatagram(c *datagram.Conn, m link.Meta, h *packet.Packet)
 		return
 	}
 	as := manner(h)
-	if as.Hops <= 1 {
+	if as.Hops <= 1 && !(f.far.routed && c == f.to.Conn) {
 		sender(s).hopsExceeded(h)
 		return
 	}
@@ -275,7 +275,8 @@ func (s receiver) crossDatagramICMP(icmp, quoted *packet.Packet) (taken bool) {
 		if f.from.Errs() {
 			errno := errnoOf(icmp)
 			f.failed.Store(&errno) // first: the flow may end as soon as the client knows
-			sender{f.near}.sendICMPError(icmp.Src, f.from.Key().Remote.Addr(), kind, code, rest, f.back.Quote(quoted.Raw))
+			client := f.from.Key().Remote.Addr()
+			sender{f.near}.sendICMPError(crosser{f.far}.seenFrom(f.near, icmp.Src, client), client, kind, code, rest, f.back.Quote(quoted.Raw))
 			f.from.Left()
 		}
 		return true

@@ -59,6 +59,9 @@ type Config struct {
 	// LinkFailed is called, in a goroutine of the stack, when reading the attached port fails although neither the port
 	// nor the stack was closed by us. It must not wait for the stack's Close. Nil: the failure is only logged.
 	LinkFailed func(err error)
+	// Routed says that a router on this host is behind the link: it counts the hop of what crosses to this stack. Clients know
+	// another stack's address instead of that router's.
+	Routed bool
 	// Lossless says that the link neither loses nor reorders, as a TUN does; it chooses TCP's loss recovery and how
 	// large super-packets may be.
 	Lossless bool
@@ -73,6 +76,7 @@ type Stack struct {
 	handle  func(context.Context, *Request)
 	client  func(netip.Addr) (uint64, bool)
 	failed  func(error)
+	routed  bool
 	limits  Limits
 	log     *slog.Logger
 	metrics *Metrics
@@ -133,6 +137,7 @@ func open(c Config, now func() int64) (*Stack, error) {
 		handle:  c.Handle,
 		client:  c.Client,
 		failed:  c.LinkFailed,
+		routed:  c.Routed,
 		limits:  c.Limits.withDefaults(),
 		log:     c.Log,
 		metrics: c.Metrics,

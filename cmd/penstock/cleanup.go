@@ -1,9 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"penstock/cmd/internal/config"
+	"penstock/router/hostnet"
 )
 
 func newCleanupCommand(e *env) *cobra.Command {
@@ -13,7 +17,8 @@ func newCleanupCommand(e *env) *cobra.Command {
 		Use:   "cleanup [-c FILE | --state FILE]",
 		Short: "Undo what a killed penstock left on the host",
 		Long: `Undo what a killed penstock left on the host: addresses, routes, rules, firewall tables and
-resolver settings, as its state file records them. It does nothing where nothing is left. Under
+resolver settings, or what a gateway changed so that the kernel forwards, as its state file records
+them. It does nothing where nothing is left. Under
 lockdown the host stays closed: "penstock lockdown off" opens it.
 
 With --stopped it is what a service runs after each end (ExecStopPost of systemd): it acts only
@@ -24,6 +29,11 @@ next start to take over.`,
 			if stopped && !askedFor(e.getenv("SERVICE_RESULT")) {
 				fmt.Fprintln(e.stderr, "penstock was not asked to stop: the host stays as it is")
 				return nil
+			}
+			if c, _ := f.load(); f.state == "" && e.cleanupKernel != nil && (c == nil || c.Listen.TUN == nil) {
+				if err := e.cleanGateway(c); err != nil || c != nil && c.Listen.WireGuard != nil {
+					return err
+				}
 			}
 			state := f.path(e)
 			switch {
@@ -43,6 +53,23 @@ next start to take over.`,
 	f.addGood(cmd)
 	cmd.Flags().BoolVar(&stopped, "stopped", false, "act only after a stop that was asked for, as systemd tells")
 	return cmd
+}
+
+// cleanGateway undoes what a killed gateway left on the host. c may be nil. The service's folder counts too, for a configuration that
+// is cleaned up from a shell.
+func (e *env) cleanGateway(c *config.Config) error {
+	log, service := newLogger(e, false), filepath.Dir(config.DefaultStateFile())
+	if c != nil {
+		if dir := c.StateDir; dir != service {
+			if err := e.cleanupKernel(dir, log); err != nil {
+				return err
+			}
+		}
+	}
+	if err := e.cleanupKernel(service, log); err != nil && !errors.Is(err, hostnet.ErrInUse) {
+		return err
+	}
+	return nil
 }
 
 // askedFor reports whether a service with this SERVICE_RESULT was told to stop, as opposed to having crashed. It may have been

@@ -8,6 +8,7 @@ import (
 	"penstock/cmd/internal/daemon"
 	"penstock/cmd/internal/demo"
 	"penstock/cmd/internal/edition"
+	"penstock/cmd/internal/kernel"
 	"penstock/cmd/internal/laptop"
 	"penstock/cmd/internal/systemd"
 	"penstock/e2e/netlab"
@@ -25,6 +26,7 @@ func withDaemon(e *env) *env {
 	e.lockdown = laptop.Lockdown
 	e.check = check
 	e.cleanup, e.restore, e.lift, e.closed = hostnet.Cleanup, hostnet.Restore, hostnet.Lift, hostnet.IsClosed
+	e.cleanupKernel = kernel.Cleanup
 	e.demo = runDemo
 	return e
 }

@@ -29,6 +29,7 @@ type env struct {
 	// The functions of a state file report whether lockdown is in force, or was.
 	cleanup, restore, lift func(stateFile string, log *slog.Logger) (closed bool, err error)
 	closed                 func(stateFile string) (recorded bool, table string, err error)
+	cleanupKernel          func(dir string, log *slog.Logger) error // of a gateway, whose state is in dir
 	demo                   func(context.Context, demoOptions) error
 }
 

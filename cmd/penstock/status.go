@@ -102,6 +102,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		fmt.Fprintln(w, "listen", l)
 	}
 	fmt.Fprintf(w, "flows %d active, %d forwarded, %d denied, policy %d\n", s.Flows.Active, s.Flows.Forwarded, s.Flows.Denied, s.PolicyGeneration)
+	if s.Direct != "" {
+		fmt.Fprintln(w, printable(s.Direct))
+	}
 	for _, t := range s.Health {
 		if t.Reached {
 			fmt.Fprintf(w, "health %s reached for %s\n", t.Target, age(now.Sub(t.Since)))

@@ -39,11 +39,13 @@ func paths() []path {
 		{name: "wireguard-go", title: "wireguard-go on laptop and gateway, the kernels route, intranet", tunnel: true,
 			server: netlab.IntranetIPv4, open: openWireguardGo},
 		{name: "tunnel", title: "penstock on laptop and gateway, intranet", baseline: "wireguard-go", tunnel: true,
-			server: netlab.IntranetIPv4, open: tunnelWith("", "")},
+			server: netlab.IntranetIPv4, open: tunnelWith("", "", "")},
+		{name: "kernel", title: "the same with direct: kernel on the gateway", baseline: "wireguard-go", tunnel: true, brief: true,
+			server: netlab.IntranetIPv4, open: tunnelWith("", "", ", direct: kernel")},
 		{name: "judged", title: "the same with a rule that the name in a flow could match", baseline: "wireguard-go", tunnel: true, brief: true,
-			server: netlab.IntranetIPv4, open: tunnelWith("", "{name: no-gambling, match: {category: gambling}, do: block}, ")},
+			server: netlab.IntranetIPv4, open: tunnelWith("", "{name: no-gambling, match: {category: gambling}, do: block}, ", "")},
 		{name: "terminated", title: "the same with datapath: terminate", baseline: "wireguard-go", tunnel: true, brief: true,
-			server: netlab.IntranetIPv4, open: tunnelWith("datapath: terminate\n", "")},
+			server: netlab.IntranetIPv4, open: tunnelWith("datapath: terminate\n", "", "")},
 	}
 }
 
@@ -112,12 +114,12 @@ metrics: {listen: "MONITOR"}
 	return err
 }
 
-// tunnelWith opens penstock's tunnel with more settings and rules on the laptop.
-func tunnelWith(settings, rules string) func(context.Context, *world) error {
-	return func(ctx context.Context, w *world) error { return openTunnel(ctx, w, settings, rules) }
+// tunnelWith opens penstock's tunnel with more settings and rules on the laptop, and more of listen.wireguard on the gateway.
+func tunnelWith(settings, rules, listen string) func(context.Context, *world) error {
+	return func(ctx context.Context, w *world) error { return openTunnel(ctx, w, settings, rules, listen) }
 }
 
-func openTunnel(ctx context.Context, w *world, settings, rules string) (err error) {
+func openTunnel(ctx context.Context, w *world, settings, rules, listen string) (err error) {
 	laptop, gateway, err := keys()
 	if err != nil {
 		return err
@@ -131,15 +133,15 @@ func openTunnel(ctx context.Context, w *world, settings, rules string) (err erro
 			return err
 		}
 	}
-	w.gateway, err = w.penstock(ctx, w.Gateway, strings.ReplaceAll(`listen:
-  wireguard: {listen_port: 51820, address: [10.99.0.1/24], private_key: {file: gateway.key}}
+	w.gateway, err = w.penstock(ctx, w.Gateway, strings.NewReplacer("LAPTOP", laptop.public64(), "LISTEN", listen).Replace(`listen:
+  wireguard: {listen_port: 51820, address: [10.99.0.1/24], private_key: {file: gateway.key}LISTEN}
 state_dir: DIR
 peers: [{name: laptop, public_key: "LAPTOP", allowed_ips: [10.99.0.2/32]}]
 dns: {upstreams: [{address: 10.20.0.10}]}
 limits: {tcp_flows: 20000}
 rules: [{name: intranet, match: {cidr: [10.20.0.0/24]}, do: direct}, {name: rest, do: block}]
 metrics: {listen: "MONITOR"}
-`, "LAPTOP", laptop.public64()))
+`))
 	if err != nil {
 		return err
 	}

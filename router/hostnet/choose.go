@@ -7,6 +7,9 @@ import (
 
 // Choice says which networks a TUN may have.
 type Choice struct {
+	// Forward asks for the two-address networks of a TUN whose packets are forwarded: see Settings.Forward. They are out of
+	// 198.18.0.0/15, which is for use between two machines in a laboratory (RFC 2544).
+	Forward bool
 	// Interface is the name of our TUN. What it uses itself is free.
 	Interface string
 	// Table is our routing table, whose routes do not count. Default DefaultTable.
@@ -48,6 +51,19 @@ func candidates(v4 bool) []netip.Prefix {
 	}
 	for c := 77; c <= 254; c++ {
 		add(192, 168, c)
+	}
+	return list
+}
+
+// pairs are the networks of two addresses for a TUN whose packets are forwarded.
+func pairs(v4 bool) []netip.Prefix {
+	var list []netip.Prefix
+	for i := range 256 {
+		if v4 {
+			list = append(list, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i), 1}), 30))
+		} else {
+			list = append(list, netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x70, 2: 0x65, 3: 0x6e, 7: byte(i), 15: 1}), 126))
+		}
 	}
 	return list
 }

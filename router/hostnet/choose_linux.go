@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -28,7 +29,14 @@ func ChooseAddresses(c Choice) ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hostnet: find a network for the TUN: %w", err)
 	}
-	return choose(c.Kept, u), nil
+	if !c.Forward {
+		return choose(c.Kept, u), nil
+	}
+	list := []netip.Prefix{chooseFrom(pairs(true), c.Kept, u), chooseFrom(pairs(false), c.Kept, u)}
+	if i := slices.IndexFunc(list, func(p netip.Prefix) bool { return slices.ContainsFunc(u.taken, p.Overlaps) }); i >= 0 {
+		return nil, fmt.Errorf("hostnet: the host is connected to all networks like %s that a TUN could have", list[i].Masked())
+	}
+	return list, nil
 }
 
 // inUse returns the networks that the host uses apart from our TUN.

@@ -22,7 +22,7 @@ func listenAll() (*events, error) {
 	e := &events{changed: make(chan struct{}, 1)}
 	err := e.listen(unix.NETLINK_ROUTE, bit(unix.RTNLGRP_LINK)|bit(unix.RTNLGRP_IPV4_IFADDR)|bit(unix.RTNLGRP_IPV6_IFADDR)|
 		bit(unix.RTNLGRP_IPV4_ROUTE)|bit(unix.RTNLGRP_IPV6_ROUTE)|bit(unix.RTNLGRP_IPV4_RULE)|bit(unix.RTNLGRP_IPV6_RULE)|
-		bit(unix.RTNLGRP_IPV4_NETCONF)) // rp_filter of each interface
+		bit(unix.RTNLGRP_IPV4_NETCONF)|bit(unix.RTNLGRP_IPV6_NETCONF)) // rp_filter and forwarding of each interface
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,8 @@ type Host struct {
 	failing  map[stage]string // what could not be put back, and why
 	usual    unannounced      // as it was when Watch last looked at everything
 	closed   bool
+
+	Forwarding *Forwarding // what Settings.Forward has come to
 }
 
 // Open takes the state file, or returns ErrInUse, wrapped, if another process has it. It changes nothing. What a killed
@@ -51,10 +53,13 @@ func open(c Config, before func(string)) (*Host, error) {
 		k.close()
 		return nil, err
 	}
+	if c.Gateway {
+		j.closed = nil
+	}
 	if len(j.entries) > 0 {
 		c.Log.Info("taking over the changes of a penstock that did not stop properly", "changes", len(j.entries))
 	}
-	return &Host{cfg: c, kernel: k, journal: j, without: make(map[any]bool), failing: make(map[stage]string)}, nil
+	return &Host{cfg: c, kernel: k, journal: j, without: make(map[any]bool), failing: make(map[stage]string), Forwarding: &Forwarding{tun: c.Interface}}, nil
 }
 
 // Apply configures the host as the settings say, and undoes what earlier settings or a killed predecessor made beyond
@@ -93,7 +98,7 @@ func (h *Host) Apply(ctx context.Context, s Settings) error {
 			return err
 		}
 	}
-	plan := append(planKernel(h.cfg, s, f), resolver...)
+	plan := append(planKernel(h.cfg, s, f, h.journal.entries), resolver...)
 	if err := h.reconcileLocked(ctx, v, plan, true); err != nil {
 		err = errors.Join(err, h.journal.setClosed(before))
 		if before != nil && h.applied == nil { // Block or an earlier process closed the host: rollback does not put that table back
@@ -111,13 +116,14 @@ func (h *Host) Apply(ctx context.Context, s Settings) error {
 	if f.link != nil && s.needTUN() {
 		h.index = f.link.Index
 	}
+	h.Forwarding.see(s, f, h.index != 0)
 	h.overlapLocked(findOverlap(s, f))
 	failed := make(map[stage]error)
 	if err := h.blindLocked(); err != nil {
 		failed[stageResolver] = err
 	}
 	h.tellLocked(failed, nil)
-	h.cfg.Log.Info("host configured", "capture", s.Capture, "lockdown", s.Lockdown, "dns", s.DNS)
+	h.cfg.Log.Info("host configured", "capture", s.Capture, "lockdown", s.Lockdown, "dns", s.DNS, "forward", s.Forward)
 	return nil
 }
 

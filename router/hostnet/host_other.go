@@ -10,7 +10,10 @@ import (
 )
 
 // Host is the host side of one penstock. Only Linux has one.
-type Host struct{}
+type Host struct{ Forwarding *Forwarding }
+
+// Forwarding is what Settings.Forward has come to.
+type Forwarding struct{}
 
 // Open returns errors.ErrUnsupported.
 func Open(Config) (*Host, error) { return nil, errors.ErrUnsupported }
@@ -47,6 +50,12 @@ func (*Host) Release() error { return errors.ErrUnsupported }
 
 // Close returns errors.ErrUnsupported.
 func (*Host) Close() error { return errors.ErrUnsupported }
+
+// Families returns false.
+func (*Forwarding) Families() (v4, v6 bool) { return false, false }
+
+// Probed returns errors.ErrUnsupported.
+func (*Forwarding) Probed() (begun, left []uint64, err error) { return nil, nil, errors.ErrUnsupported }
 
 // Closed returns false.
 func (*Host) Closed() bool { return false }

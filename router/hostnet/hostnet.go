@@ -62,6 +62,8 @@ type Config struct {
 	RulePriority int
 	// ResolvConf is the path of the resolver file. Default DefaultResolvConf.
 	ResolvConf string
+	// Gateway says that the host is never closed, whatever a damaged state file may have said.
+	Gateway bool
 	// Others, if not nil, is kept up to date with the networks that other programs lead into interfaces of their own. Our
 	// marked sockets reach them once bound to these interfaces.
 	Others *direct.Others
@@ -109,6 +111,14 @@ type Settings struct {
 	// and, with LAN, connected networks, whatever Capture names. It needs nftables. Without it only captured prefixes are
 	// closed, and a kernel without nftables is enough.
 	Lockdown bool
+	// Forward makes the host route what comes out of the TUN, with its own address as the source, and the answers to it back. If
+	// the host, or an interface, did not forward before, nothing else is forwarded there. What comes out of the TUN cannot reach the
+	// host itself, and nobody but the host can send to the networks of Addresses. It needs nftables, and excludes Capture, Lockdown
+	// and DNS. See Host.Forwarding.
+	Forward bool
+	// Probes are addresses that mean nothing. With Forward, what is sent to them out of the TUN is dropped just before it would
+	// leave. Forwarding.Probed shows whether it came as far as that.
+	Probes []netip.Addr
 	// DNS are the servers that the host's programs ask. Empty leaves the resolver settings alone.
 	DNS []netip.Addr
 	// Search are the domains that complete short names. The search domains of the network that the host is in are kept

@@ -107,7 +107,7 @@ func TestPlanClosesBeforeItOpens(t *testing.T) {
 	hosttest.Must(t, err)
 	f := facts{ipv6: true, arpIgnore: "0"}
 	s := everything()
-	plan := planKernel(c, s, f)
+	plan := planKernel(c, s, f, nil)
 	order := func(what func(*rule) bool) int {
 		return slices.IndexFunc(plan, func(c change) bool { r, ok := c.(*rule); return ok && what(r) })
 	}

@@ -33,5 +33,5 @@ func (t *nftTable) revises(earlier change) bool {
 // dispensable: without lockdown the rules alone close what is captured, except to sockets that are bound to an interface.
 // That is better than nothing on a kernel without nftables.
 func (t *nftTable) dispensable(err error) bool {
-	return !t.table.Lockdown && (firewall.IsUnsupported(err) || errors.Is(err, unix.ENOENT))
+	return !t.table.Lockdown && !t.table.Forward.On && (firewall.IsUnsupported(err) || errors.Is(err, unix.ENOENT))
 }

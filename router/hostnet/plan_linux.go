@@ -110,9 +110,19 @@ func planFilter(c Config, s Settings, f facts) *nftTable {
 	return &nftTable{Name: firewall.Name(c.Interface), table: t}
 }
 
-// planKernel returns every change but the resolver's, in the order in which they are made.
-func planKernel(c Config, s Settings, f facts) []change {
+// planKernel returns every change but the resolver's, in the order in which they are made. known are the changes of our own
+// journal.
+func planKernel(c Config, s Settings, f facts, known []entry) []change {
 	var plan []change
+	if s.Forward {
+		p := planForwarding(c, f, known)
+		plan = append(plan, p.table(c, s))
+		plan = append(plan, p.sysctls...)
+		if f.link != nil {
+			plan = append(plan, planLink(c, s, f)...)
+		}
+		return plan
+	}
 	if len(s.Addresses) > 0 || len(s.Capture) > 0 || s.Lockdown {
 		plan = append(plan, planFilter(c, s, f))
 	}

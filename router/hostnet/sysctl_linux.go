@@ -17,6 +17,9 @@ type sysctl struct {
 	Path string `json:"path"`
 	Old  string `json:"old"`
 	New  string `json:"new"`
+	// Unless names a parameter that sets this one and others like it. It was not 1 before; if it is by the time of the undo, another
+	// program wants this one as it is.
+	Unless string `json:"unless,omitempty"`
 }
 
 func (s *sysctl) stage() stage { return stageSysctl }
@@ -26,7 +29,8 @@ func (s *sysctl) String() string { return "sysctl " + s.Path }
 
 func (s *sysctl) adopt(earlier change) change {
 	adopted := *s
-	adopted.Old = earlier.(*sysctl).Old
+	was := earlier.(*sysctl)
+	adopted.Old, adopted.Unless = was.Old, was.Unless
 	return &adopted
 }
 
@@ -52,6 +56,9 @@ func (s *sysctl) undo(*kernel) error {
 	}
 	if err != nil || value != s.New {
 		return err // another program set another value
+	}
+	if s.Unless != "" && sysctlOrEmpty(s.Unless) == "1" {
+		return nil
 	}
 	return writeSysctl(s.Path, s.Old)
 }

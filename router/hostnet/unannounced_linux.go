@@ -10,6 +10,7 @@ import (
 type unannounced struct {
 	arpIgnore, srcValidMark, reverse string // of all interfaces
 	ipv6Off                          string // on our TUN
+	forward4, forward6               string // of all interfaces
 	resolvConf, target               fileState
 }
 
@@ -26,6 +27,8 @@ func lookUnannounced(cfg Config, applied []change) unannounced {
 		srcValidMark: sysctlOrEmpty("net/ipv4/conf/all/src_valid_mark"),
 		reverse:      sysctlOrEmpty("net/ipv4/conf/all/rp_filter"),
 		ipv6Off:      sysctlOrEmpty("net/ipv6/conf/" + cfg.Interface + "/disable_ipv6"),
+		forward4:     sysctlOrEmpty(allForward4),
+		forward6:     sysctlOrEmpty(allForward6),
 		resolvConf:   stateOf(os.Lstat(cfg.ResolvConf)),
 	}
 	for _, c := range applied {

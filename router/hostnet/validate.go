@@ -57,6 +57,9 @@ func (s Settings) check() error {
 			return fmt.Errorf("hostnet: search domain %q is not a name", d)
 		}
 	}
+	if err := s.checkForward(); err != nil {
+		return err
+	}
 	if s.MTU != 0 && (s.MTU < 576 || s.MTU > 65535) {
 		return fmt.Errorf("hostnet: MTU %d: want 576 to 65535", s.MTU)
 	}
@@ -70,4 +73,17 @@ func (s Settings) check() error {
 // needTUN reports whether the settings say anything about the TUN.
 func (s Settings) needTUN() bool {
 	return len(s.Addresses) > 0 || len(s.Capture) > 0 || s.MTU != 0
+}
+
+// checkForward returns why settings that forward cannot be applied, or nil.
+func (s Settings) checkForward() error {
+	switch {
+	case s.Forward && (len(s.Capture) > 0 || s.Lockdown || len(s.DNS) > 0):
+		return errors.New("hostnet: a TUN whose packets are forwarded captures nothing")
+	case s.Forward && len(s.Addresses) == 0:
+		return errors.New("hostnet: a TUN whose packets are forwarded needs an address")
+	case !s.Forward && len(s.Probes) > 0:
+		return fmt.Errorf("hostnet: probes %v without forwarding", s.Probes)
+	}
+	return nil
 }

@@ -104,7 +104,9 @@ func (h *Host) repair(ctx context.Context) error {
 	}
 	h.others.update(v, h.cfg, &f)
 	h.overlapLocked(findOverlap(h.settings, f))
-	return errors.Join(failed, h.repairLocked(ctx, v, append(planKernel(h.cfg, h.settings, f), settings...)))
+	err = h.repairLocked(ctx, v, append(planKernel(h.cfg, h.settings, f, h.journal.entries), settings...))
+	h.Forwarding.see(h.settings, f, h.index != 0 && h.failing[stageNft] == "")
+	return errors.Join(failed, err)
 }
 
 // goneLocked reports, once, that the TUN is gone.
@@ -141,6 +143,9 @@ func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if h.settings.Forward && failed[stageNft] != nil && c.stage() == stageSysctl {
+			continue
+		}
 		err := h.makeLocked(c)
 		if err != nil && h.lostLocked() {
 			h.goneLocked() // while we looked
@@ -156,7 +161,10 @@ func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 	}
 	h.tellLocked(failed, removed)
 	h.applied = plan
-	return h.undoStaleLocked(plan)
+	if h.settings.Forward && failed[stageNft] != nil {
+		h.applied = withoutForwarding(plan)
+	}
+	return h.undoStaleLocked(h.applied)
 }
 
 // isRevised reports whether a change is other than what was applied, so that nobody else removed it: the table names the networks

@@ -20,23 +20,29 @@ const (
 // asks.
 type Datagrams struct{ t translation }
 
-// ToServer makes the Datagrams of what a client sends.
-func ToServer(client, mapped netip.AddrPort) Datagrams {
-	return Datagrams{translate(client, mapped, false)}
+// ToServer makes the Datagrams of what a client sends. keepHops is as in Config.
+func ToServer(client, mapped netip.AddrPort, keepHops bool) Datagrams {
+	t := translate(client, mapped, false)
+	t.keep = keepHops
+	return Datagrams{t}
 }
 
 // ToClient makes the Datagrams of what a server sends.
-func ToClient(mapped, client netip.AddrPort) Datagrams {
-	return Datagrams{translate(mapped, client, true)}
+func ToClient(mapped, client netip.AddrPort, keepHops bool) Datagrams {
+	t := translate(mapped, client, true)
+	t.keep = keepHops
+	return Datagrams{t}
 }
 
 // UDP rewrites a datagram, or a super-packet of them. It reports false for one that has to be taken apart instead, and leaves it
-// as it is. The packet must have a hop count above 1.
+// as it is. The packet must have a hop count above 1, unless that stays.
 func (d *Datagrams) UDP(m link.Meta, p *packet.Packet) bool {
 	if len(p.Body) < 8 || hasOptions(p) || !fits(m, p, link.GSOUDP, atUDPChecksum) {
 		return false
 	}
-	hop(p)
+	if !d.t.keep {
+		hop(p)
+	}
 	readdress(p.Raw, len(p.Raw)-len(p.Body), d.t.to, d.t.isDst)
 	field := p.Body[atUDPChecksum:]
 	sum := binary.BigEndian.Uint16(field)
@@ -55,7 +61,9 @@ func (d *Datagrams) Echo(m link.Meta, p *packet.Packet) bool {
 	if len(p.Body) < 8 || hasOptions(p) || m != (link.Meta{}) {
 		return false
 	}
-	hop(p)
+	if !d.t.keep {
+		hop(p)
+	}
 	rehost(p.Raw, len(p.Raw)-len(p.Body), d.t.to.Addr(), d.t.isDst)
 	ident := p.Body[atIdent:]
 	change := add(^binary.BigEndian.Uint16(ident), d.t.to.Port())

@@ -51,9 +51,9 @@ func TestDatagramsAreRewrittenAsIfMadeThere(t *testing.T) {
 		}
 		data := random(rng, rng.IntN(5))
 		for _, up := range []bool{true, false} {
-			d, src, dst, from, to := ToServer(client, mapped), client, server, mapped, server
+			d, src, dst, from, to := ToServer(client, mapped, false), client, server, mapped, server
 			if !up {
-				d, src, dst, from, to = ToClient(mapped, client), server, mapped, server, client
+				d, src, dst, from, to = ToClient(mapped, client, false), server, mapped, server, client
 			}
 			p, fault := packet.Parse(link.Meta{}, datagram(proto, up, src, dst, data))
 			want, _ := packet.Parse(link.Meta{}, datagram(proto, up, from, to, data))
@@ -101,7 +101,7 @@ func TestDatagramsAreRewrittenAsIfMadeThere(t *testing.T) {
 
 func TestDatagramsThatAreNotRewrittenStayAsTheyAre(t *testing.T) {
 	client, server, mapped := netip.MustParseAddrPort("10.0.0.2:1"), netip.MustParseAddrPort("203.0.113.9:2"), netip.MustParseAddrPort("10.9.0.2:3")
-	d := ToServer(client, mapped)
+	d := ToServer(client, mapped, false)
 	for name, m := range map[string]link.Meta{
 		"a super-packet of TCP":            {GSO: link.GSOTCPv4, SegSize: 100},
 		"segments of no size":              {GSO: link.GSOUDP},
@@ -130,7 +130,7 @@ func FuzzDatagrams(f *testing.F) {
 		if fault != "" || p.Fragment {
 			return
 		}
-		for _, d := range []Datagrams{ToServer(client, mapped), ToClient(mapped, client)} {
+		for _, d := range []Datagrams{ToServer(client, mapped, false), ToClient(mapped, client, false)} {
 			was := bytes.Clone(p.Raw)
 			if !d.UDP(m, &p) && !d.Echo(m, &p) && !bytes.Equal(was, p.Raw) {
 				t.Fatal("a packet that was not rewritten has changed")
@@ -145,7 +145,7 @@ func FuzzDatagrams(f *testing.F) {
 
 func BenchmarkDatagramCrosses(b *testing.B) {
 	client, server, mapped := netip.MustParseAddrPort("10.0.0.2:1"), netip.MustParseAddrPort("203.0.113.9:2"), netip.MustParseAddrPort("10.9.0.2:3")
-	out, back := ToServer(client, mapped), ToServer(mapped, client)
+	out, back := ToServer(client, mapped, false), ToServer(mapped, client, false)
 	p, _ := packet.Parse(link.Meta{}, datagram(packet.ProtoUDP, true, client, server, make([]byte, 1200)))
 	b.ReportAllocs()
 	b.SetBytes(int64(len(p.Raw)))

@@ -25,6 +25,7 @@ type Config struct {
 	Mapped         netip.AddrPort // what the server sees instead of the client
 	ISN            uint32         // sequence number of the client's SYN
 	MTU            int            // of the narrower side, bytes
+	KeepHops       bool           // a router on the server's side, on this host, has counted or will count the hop
 	// Read gets what the client sends, each byte once and in order, before it leaves. It must not keep the bytes, must not
 	// block and must not call the flow. What it gets leaves only when Permit or Open says so. Nil: nothing is read.
 	Read func(b []byte)
@@ -140,6 +141,7 @@ func New(c Config, now int64) *Flow {
 		Config: c, out: translate(c.Client, c.Mapped, false), back: translate(c.Mapped, c.Client, true),
 		most: uint16(c.MTU - packet.HeaderLen(c.Server.Addr()) - 20),
 	}
+	f.out.keep, f.back.keep = c.KeepHops, c.KeepHops
 	f.client, f.left = end{next: c.ISN + 1}, c.ISN+1
 	f.seen.Store(now)
 	if c.Read != nil {
@@ -150,7 +152,7 @@ func New(c Config, now int64) *Flow {
 
 // FromClient takes a packet of the client's. now is in nanoseconds of the clock that Stale is asked with.
 func (f *Flow) FromClient(m link.Meta, p *packet.Packet, now int64) Step {
-	s, step := look(m, p)
+	s, step := look(m, p, 1) // also before another router: only this side has an address that the client knows
 	if step != Cross {
 		return step
 	}
@@ -245,7 +247,11 @@ func (f *Flow) admit(m link.Meta, p *packet.Packet, s *segment) order {
 
 // FromServer takes a packet of the server's.
 func (f *Flow) FromServer(m link.Meta, p *packet.Packet, now int64) Step {
-	s, step := look(m, p)
+	spent := byte(1)
+	if f.KeepHops {
+		spent = 0
+	}
+	s, step := look(m, p, spent)
 	if step != Cross {
 		return step
 	}

@@ -37,6 +37,7 @@ type translation struct {
 	isDst   bool   // the destination is replaced, not the source
 	pseudo  uint16 // what the pseudo header's sum gains
 	checked uint16 // what the sum of all that the checksum covers gains
+	keep    bool   // the hop count stays
 }
 
 func translate(from, to netip.AddrPort, isDst bool) translation {
@@ -57,7 +58,9 @@ func add(a, b uint16) uint16 {
 // apply rewrites a TCP packet in place: one end of its addresses, its hop count, and the checksums. The packet must have no IP
 // options and a hop count above 1.
 func (t *translation) apply(m link.Meta, p *packet.Packet) {
-	hop(p)
+	if !t.keep {
+		hop(p)
+	}
 	readdress(p.Raw, len(p.Raw)-len(p.Body), t.to, t.isDst)
 	field := p.Body[atChecksum:]
 	if m.Partial {
@@ -282,13 +285,13 @@ func (s *segment) stamp() (stamp uint32, ok bool) {
 	return 0, false
 }
 
-// look reads a packet as it comes. It returns Cross if nothing stands against that yet.
-func look(m link.Meta, p *packet.Packet) (s segment, step Step) {
+// look reads a packet as it comes, which needs more hops than spent. It returns Cross if nothing stands against that yet.
+func look(m link.Meta, p *packet.Packet, spent byte) (s segment, step Step) {
 	s, ok := parse(p)
 	switch {
 	case !ok || hasOptions(p) || !isSound(m, p):
 		return s, Stay
-	case hops(p) <= 1:
+	case hops(p) <= spent:
 		return s, Expire
 	}
 	return s, Cross

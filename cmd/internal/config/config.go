@@ -45,8 +45,8 @@ type Config struct {
 	DNS DNS `yaml:"dns"`
 	// Rules judge every flow and DNS question. The first match wins; the last rule has no match.
 	Rules []Rule `yaml:"rules"`
-	// Datapath says how flows through a transport are carried. With auto, their packets cross penstock wherever no name can lead the
-	// flow elsewhere any more: client and server speak with each other, and what the client sends first is held until it shows a
+	// Datapath says how flows through a transport, and direct ones of a gateway, are carried. With auto, their packets cross penstock
+	// wherever no name can lead the flow elsewhere any more: client and server speak with each other, and what the client sends first is held until it shows a
 	// name. With terminate, every flow ends in penstock, which opens another one to the server.
 	Datapath string `yaml:"datapath" default:"auto" oneof:"auto,terminate"`
 	// OnDemand says on which networks transports connect. The first match wins; no match means connect.

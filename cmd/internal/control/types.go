@@ -34,6 +34,9 @@ type Status struct {
 	ReloadError string `json:"reloadError,omitempty"`
 	// Restart names the sections of the configuration whose changes wait for a restart.
 	Restart []string `json:"restart,omitempty"`
+	// Direct says where direct flows leave a gateway that could have the kernel forward them: "direct by the kernel", or "direct by
+	// sockets: " and why.
+	Direct string `json:"direct,omitempty"`
 	// OtherVPNs lead networks of their own into their interfaces. Flows there need a rule with do: direct.
 	OtherVPNs []OtherVPN `json:"otherVPNs,omitempty"`
 }

@@ -32,6 +32,7 @@ import (
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/ingress"
+	"penstock/cmd/internal/kernel"
 	"penstock/cmd/internal/laptop"
 	"penstock/cmd/internal/lastgood"
 	"penstock/cmd/internal/lists"
@@ -187,7 +188,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if err := d.laptop.Block(ctx); err != nil {
 		return err
 	}
-	if err := d.buildWays(first, opened); err != nil {
+	if err := d.buildWays(ctx, first, opened); err != nil {
 		return err
 	}
 	if err := d.buildDNS(ctx, cfg); err != nil {
@@ -256,11 +257,15 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	return nil
 }
 
-func (d *Daemon) buildWays(first *edition.Edition, opened *closers) (err error) {
+func (d *Daemon) buildWays(ctx context.Context, first *edition.Edition, opened *closers) (err error) {
 	outside := d.laptop.Outside()
 	outside.Past = d.clock.Past
-	d.egress, err = egress.Open(egress.Config{
-		Plan: first.Egress, Outside: outside, Hold: first.Config.AlwaysOn.Hold,
+	byKernel := kernel.Config{Config: first.Config, Dir: first.Config.StateDir, Limits: stackLimits(first.Config.Limits)}
+	if d.opts.Direct != nil || d.opts.TUN != nil {
+		byKernel = kernel.Config{}
+	}
+	d.egress, err = egress.Open(ctx, egress.Config{
+		Plan: first.Egress, Outside: outside, Kernel: byKernel, Hold: first.Config.AlwaysOn.Hold,
 		Renamed: func() { tell(d.renamed) },
 		Changed: func() { d.follow.TransportChanged(); tell(d.changed) },
 		Servers: func(via string) []netip.AddrPort { return d.live.Now().ServersVia(via) },

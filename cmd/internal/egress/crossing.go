@@ -3,6 +3,7 @@ package egress
 import (
 	"net/netip"
 
+	"penstock/policy"
 	"penstock/router"
 	"penstock/router/transport"
 	"penstock/stack"
@@ -11,6 +12,10 @@ import (
 // Carrier returns the stack that carries packets to dst through a way now. ok is false for a way that carries none, or whose
 // transport is not up.
 func (e *Egress) Carrier(name string, dst netip.Addr) (c router.Carrier, ok bool) {
+	if name == policy.EgressDirect {
+		s, ok := e.kernel.Carrier(dst)
+		return s, ok
+	}
 	t, ok := e.Serving(name)
 	if !ok || t.Health().State != transport.Connected {
 		return nil, false

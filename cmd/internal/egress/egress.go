@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"penstock/cmd/internal/kernel"
 	"penstock/policy"
 	"penstock/router"
 	"penstock/router/transport"
@@ -23,6 +24,7 @@ import (
 type Config struct {
 	Plan    *Plan
 	Outside Outside
+	Kernel  kernel.Config // the zero value: direct flows leave by sockets
 	Hold    time.Duration // how long flows survive without their transport before they are reset
 
 	// Renamed is called when the DNS servers or the routes of a transport have changed. It must not block.
@@ -64,6 +66,7 @@ type Egress struct {
 	transports []*Transport // sorted by name
 	groups     []*Group     // sorted by name
 	holds      *holds
+	kernel     *kernel.Way // nil: there is no choice
 }
 
 // Transport is one transport: the supervisor of its driver, and the stack inside it.
@@ -125,12 +128,14 @@ func (f facts) resolvers() []netip.AddrPort {
 	return list
 }
 
-// Open builds the transports of a plan. None connects before Run.
-func Open(c Config) (*Egress, error) {
+// Open builds the transports of a plan, and the way by the kernel. No transport connects before Run.
+func Open(ctx context.Context, c Config) (*Egress, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Egress{Config: c, dialers: map[string]router.Dialer{policy.EgressDirect: c.Outside.Direct}}
+	c.Kernel.Reserved, c.Kernel.Mark, c.Kernel.Metrics, c.Kernel.Log = c.Outside.Direct.Reserved, c.Outside.Mark, c.Metrics.Stack, c.Log
+	e.kernel = kernel.Open(ctx, c.Kernel)
 	e.holds = newHolds(c.Hold, e.Health, e.expire)
 	for _, p := range c.Plan.transports {
 		t, err := e.open(p)
@@ -202,11 +207,12 @@ func (e *Egress) Run(start func(name string, run func(context.Context) error)) {
 		start("transport "+t.Name, t.Run)
 	}
 	start("hold", e.holds.run)
+	start("kernel", e.kernel.Run)
 }
 
 // Close closes the stacks inside the transports. The supervisors must have ended.
 func (e *Egress) Close() error {
-	var errs []error
+	errs := []error{e.kernel.Close()}
 	for _, t := range e.transports {
 		errs = append(errs, t.inner.inside().Close())
 	}
@@ -313,6 +319,9 @@ func (e *Egress) expire(name string) {
 		e.Log.Info("flows of a lost transport reset", "transport", name, "flows", n)
 	}
 }
+
+// Kernel is the way out by the host's kernel; nil if there is none.
+func (e *Egress) Kernel() *kernel.Way { return e.kernel }
 
 // Touch opens and closes a socket in the stack of each transport, for a watchdog. If a stack hangs, it returns late or never.
 func (e *Egress) Touch(ctx context.Context, dst netip.AddrPort) {

@@ -216,7 +216,7 @@ func TestOrdersAreForOneTransportOrAll(t *testing.T) {
 func TestAFaultWhileOpeningNamesTheTransport(t *testing.T) {
 	p := planOf(t, corp+office)
 	p.transports[1].wireguard.Addresses = []netip.Prefix{{}} // impossible in a file
-	_, err := Open(Config{Plan: p, Outside: Outside{Direct: &network{}}})
+	_, err := Open(t.Context(), Config{Plan: p, Outside: Outside{Direct: &network{}}})
 	if err == nil || !strings.Contains(err.Error(), "p.yaml:4:11: transport office: ") {
 		t.Errorf("got %v, want the place and the name; what was open is closed", err)
 	}

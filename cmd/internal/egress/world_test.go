@@ -159,7 +159,7 @@ func opened(t *testing.T, p *Plan, change func(*Config)) *Egress {
 	if change != nil {
 		change(&c)
 	}
-	e, err := Open(c)
+	e, err := Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,7 +103,7 @@ rules:
 	if w.Laptop, err = New(Config{Config: cfg, TUN: tun, Direct: nowhere{}}); err != nil {
 		t.Fatal(err)
 	}
-	w.egress, err = egress.Open(egress.Config{
+	w.egress, err = egress.Open(t.Context(), egress.Config{
 		Plan: ed.Egress, Outside: w.Outside(), Changed: func() { w.follower.TransportChanged() }, Renamed: func() {},
 		Reset: func(string) int { return 0 }, Servers: func(string) []netip.AddrPort { return nil },
 	})

@@ -181,14 +181,29 @@ func (p *Policy) datapath(ed *edition.Edition, f policy.Flow, v policy.Verdict) 
 		return ""
 	case ed.Config.Datapath == "terminate":
 		path, why = router.Terminated, "the configuration says datapath: terminate"
-	case v.Egress == policy.EgressDirect || v.Egress == policy.EgressDNS || v.Egress == policy.EgressPeers:
+	case v.Egress == policy.EgressDNS || v.Egress == policy.EgressPeers || v.Egress == policy.EgressDirect && p.Egress.Kernel() == nil:
 		path, why = router.Terminated, "only transports carry packets"
 	case path != router.Terminated:
-		if _, ok := p.Egress.Carrier(v.Egress, f.Dst.Addr()); !ok && f.Dst.Addr().IsValid() {
-			path, why = router.Terminated, "the transport is not up, or has no address of this family"
+		if wont := p.wontCross(f, v); wont != "" {
+			path, why = router.Terminated, wont
 		}
 	}
 	return path.String() + ": " + why
+}
+
+// wontCross says why the packets of a flow cannot cross to its egress; "" if they can.
+func (p *Policy) wontCross(f policy.Flow, v policy.Verdict) string {
+	dst := f.Dst.Addr()
+	_, ok := p.Egress.Carrier(v.Egress, dst)
+	switch {
+	case !ok && v.Egress == policy.EgressDirect && !dst.IsValid():
+		return p.Egress.Kernel().Reason(dst)
+	case ok || !dst.IsValid():
+		return ""
+	case v.Egress == policy.EgressDirect:
+		return cmp.Or(p.Egress.Kernel().Reason(dst), "only a socket of penstock may go there")
+	}
+	return "the transport is not up, or has no address of this family"
 }
 
 // transportLine returns the state of the transport that a verdict uses, or "" if it uses none.

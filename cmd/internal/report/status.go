@@ -208,6 +208,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	if waiting := s.waiting.Load(); waiting != nil {
 		st.Restart = *waiting
 	}
+	st.Direct = s.Egress.Kernel().String()
 	st.OtherVPNs = otherVPNs(s.Laptop.Others.List())
 	st.Flows.Active = s.Flows.Router.Active()
 	st.Flows.Forwarded, st.Flows.Denied = s.Flows.counts()

@@ -129,7 +129,7 @@ func newWorld(t *testing.T, text string) *world {
 			t.Error(err)
 		}
 	})
-	w.egress, err = egress.Open(egress.Config{
+	w.egress, err = egress.Open(t.Context(), egress.Config{
 		Plan: first.Egress, Outside: l.Outside(), Hold: time.Minute, Changed: func() { w.follows.TransportChanged() }, Renamed: func() {},
 		Reset: func(string) int { return 0 }, Servers: func(string) []netip.AddrPort { return nil },
 	})

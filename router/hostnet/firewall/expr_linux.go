@@ -64,10 +64,16 @@ func source(a netip.Addr) []expr.Any {
 }
 
 // destination matches packets to a prefix.
-func destination(p netip.Prefix) []expr.Any {
-	family, offset := byte(unix.NFPROTO_IPV4), uint32(16)
+func destination(p netip.Prefix) []expr.Any { return address(p, 16, 24) }
+
+// from matches packets from a prefix.
+func from(p netip.Prefix) []expr.Any { return address(p, 12, 8) }
+
+// address matches packets with an address at an offset of their header.
+func address(p netip.Prefix, offset4, offset6 uint32) []expr.Any {
+	family, offset := byte(unix.NFPROTO_IPV4), offset4
 	if p.Addr().Is6() {
-		family, offset = unix.NFPROTO_IPV6, 24
+		family, offset = unix.NFPROTO_IPV6, offset6
 	}
 	match := isProtocol(family)
 	if p.Bits() == 0 {
@@ -144,5 +150,14 @@ func (t Table) setMark() []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
 		t.withMark(),
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true},
+	}
+}
+
+// inState matches packets whose connection is in one of the states.
+func inState(bits uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
 	}
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // version changes with the rules that chains makes of the same Table.
-const version = 3
+const version = 4
 
 // dnsPort is where questions go. A LAN's own resolver is not asked: it would learn every name, and its answers would get
 // past the filter.
@@ -31,6 +31,7 @@ type Table struct {
 	Captured    []netip.Prefix // may not be sent to; with Lockdown nothing else may either
 	Lockdown    bool
 	RestoreMark bool // mark answers too, for a strict reverse path filter
+	Forward     Forwarding
 }
 
 const namePrefix = "penstock_"
@@ -183,6 +184,9 @@ type chain struct {
 // interface: for those IPv4 ignores an unreachable rule and treats the destination as a neighbour
 // (ip_route_output_key_hash_rcu, "routing tables are wrong", Linux 6.18).
 func (t Table) chains() []chain {
+	if t.Forward.On {
+		return t.forwarding()
+	}
 	guard := chain{Chain: baseChain("guard", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, nftables.ChainPolicyAccept)}
 	for _, addr := range t.Own {
 		guard.rules = append(guard.rules, rulesOf(notInterface(expr.MetaKeyIIFNAME, t.TUN), notInterface(expr.MetaKeyIIFNAME, "lo"),

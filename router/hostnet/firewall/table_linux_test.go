@@ -35,6 +35,11 @@ func TestEveryFieldChangesTheDigest(t *testing.T) {
 		"nothing captured":    func(t *Table) { t.Captured = nil },
 		"lockdown":            func(t *Table) { t.Lockdown = true },
 		"a strict filter":     func(t *Table) { t.RestoreMark = true },
+		"forwarding":          func(t *Table) { t.Forward.On = true },
+		"a closed interface":  func(t *Table) { t.Forward = Forwarding{On: true, Closed4: []string{"up0"}} },
+		"another family":      func(t *Table) { t.Forward = Forwarding{On: true, Closed6: []string{"up0"}} },
+		"another network":     func(t *Table) { t.Forward = Forwarding{On: true, Networks: t.LAN} },
+		"a probe":             func(t *Table) { t.Forward = Forwarding{On: true, Probes: t.Own} },
 	} {
 		table := full()
 		set(&table)

@@ -1,0 +1,373 @@
+// Package kernel is the way out by the host's kernel, for a gateway on Linux: the packets of flows with the verdict direct cross to
+// a stack behind a TUN device of our own, and the kernel routes and masquerades them. The answers come back by its connection
+// tracking.
+//
+// Only that stack writes to the TUN, and it accepts no flow. What the host must change for this is recorded before, and undone when
+// the Way is closed, by Cleanup, or by the next start. While it does not work, flows leave by sockets of penstock's own.
+//
+// It judges nothing, and carries no flow to the host itself.
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"penstock/cmd/internal/config"
+	"penstock/router/hostnet"
+	"penstock/stack"
+	"penstock/stack/link"
+)
+
+// Config is what Open needs. The zero value opens nothing.
+type Config struct {
+	Config *config.Config
+	Dir    string // where the state file stands
+	Limits stack.Limits
+	// Reserved reports whether an address is the host's own, or one that no packet may be forwarded to.
+	Reserved func(netip.Addr) bool
+	Mark     uint32 // of our own packets; 0: none
+	Metrics  *stack.Metrics
+	Log      *slog.Logger // nil: nothing is logged
+}
+
+// StateFile returns the file that records the changes to the host, below the folder for a configuration's state.
+func StateFile(dir string) string { return filepath.Join(dir, "kernel.json") }
+
+// Cleanup undoes what a killed penstock left on the host.
+func Cleanup(dir string, log *slog.Logger) error {
+	_, err := hostnet.Lift(StateFile(dir), log) // not hostnet.Cleanup: a gateway whose state file is damaged stays open
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
+}
+
+// Way is the way out by the kernel. A nil Way carries nothing.
+type Way struct {
+	cfg   Config
+	name  string // of the TUN
+	host  *hostnet.Host
+	stack *stack.Stack
+	own   []netip.Prefix // the networks of the TUN
+
+	off atomic.Pointer[string] // why flows leave by sockets; nil: they do not
+	gap [2]atomic.Bool         // probes of IPv4 and of IPv6 do not come through
+	mu  sync.Mutex             // guards below
+	was string                 // what was logged last
+}
+
+// probes are what is sent to see whether another program's firewall lets our packets through: the dummy address of RFC 7600, and the
+// prefix that discards, of RFC 6666.
+var probes = [2]netip.Addr{netip.MustParseAddr("192.0.0.8"), netip.MustParseAddr("100::1")}
+
+// Open opens the way, if the configuration wants it. It cannot fail: Reason says why flows leave by sockets. It is nil for a
+// configuration that asks for no such way.
+func Open(ctx context.Context, c Config) *Way {
+	if c.Config == nil || c.Config.Listen.WireGuard == nil || c.Config.Listen.TUN != nil {
+		return nil
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	w := &Way{cfg: c}
+	why := ""
+	switch {
+	case c.Config.Datapath == "terminate":
+		why = "datapath is terminate"
+	case c.Config.Listen.WireGuard.Direct != "kernel":
+		why = "listen.wireguard.direct is sockets"
+	}
+	if why != "" {
+		if err := Cleanup(c.Dir, c.Log); err != nil {
+			c.Log.Warn("cannot undo what an earlier penstock left on the host", "err", err)
+		}
+		w.off.Store(&why)
+		w.tell()
+		return w
+	}
+	if err := w.open(ctx); err != nil {
+		if err := w.shut(); err != nil {
+			c.Log.Warn("cannot undo all changes to the host", "err", err)
+		}
+		w.fail(err)
+	}
+	w.tell()
+	return w
+}
+
+// open opens the parts: the state file, the TUN, which nobody can use yet, and only when a stack reads that, what makes the host
+// forward.
+func (w *Way) open(ctx context.Context) (err error) {
+	if w.own, err = hostnet.ChooseAddresses(hostnet.Choice{Forward: true}); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(w.cfg.Dir, 0o700); err != nil {
+		return err
+	}
+	listen := w.cfg.Config.Listen.WireGuard
+	w.name = freeName("penk" + strconv.Itoa(listen.ListenPort))
+	c := hostnet.Config{
+		Interface: w.name, StateFile: StateFile(w.cfg.Dir), Gateway: true, Log: w.cfg.Log, Mark: w.cfg.Mark, MarkMask: w.cfg.Mark,
+		Gone:    func() { w.fail(errors.New("the TUN " + w.name + " is gone: restart penstock")) },
+		Warning: func(err error) { w.cfg.Log.Debug("cannot apply all settings to the host", "err", err) },
+	}
+	if w.host, err = hostnet.Open(c); err != nil {
+		return err
+	}
+	tun, err := link.OpenTUN(link.TUNConfig{Name: w.name, MTU: listen.MTU})
+	if err != nil {
+		return err
+	}
+	var behind []netip.Prefix // the other address of each network
+	for _, p := range w.own {
+		behind = append(behind, netip.PrefixFrom(p.Addr().Next(), p.Bits()))
+	}
+	w.stack, err = stack.New(stack.Config{
+		Name: "kernel", MTU: listen.MTU, Addrs: behind, Routed: true, Lossless: true, Limits: w.cfg.Limits, Metrics: w.cfg.Metrics, Log: w.cfg.Log,
+		LinkFailed: func(err error) { w.fail(fmt.Errorf("the TUN %s has failed: %w: restart penstock", w.name, err)) },
+	})
+	if err != nil {
+		return errors.Join(err, tun.Close())
+	}
+	if err := w.stack.Attach(tun); err != nil {
+		return errors.Join(err, tun.Close())
+	}
+	if err := w.host.Apply(ctx, hostnet.Settings{Addresses: w.own, MTU: listen.MTU, Forward: true, Probes: probes[:]}); err != nil {
+		return err
+	}
+	if v4, v6 := w.host.Forwarding.Families(); !v4 && !v6 {
+		return fmt.Errorf("the host cannot be made to forward: %w", whyNot(w.name))
+	}
+	return w.probe(ctx)
+}
+
+// freeName returns a name that no interface has.
+func freeName(base string) string {
+	name := base
+	for i := 1; i < 10; i++ {
+		if _, err := net.InterfaceByName(name); err != nil {
+			break
+		}
+		name = base + "-" + strconv.Itoa(i)
+	}
+	return name
+}
+
+// whyNot returns why the sysctls cannot be written.
+func whyNot(name string) error {
+	f, err := os.OpenFile(filepath.Join("/proc/sys/net/ipv4/conf", name, "forwarding"), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	return errors.New("net.ipv4.conf." + name + ".forwarding does not stay 1")
+}
+
+// Carrier returns the stack that carries packets to dst by the kernel. ok is false if a socket has to.
+func (w *Way) Carrier(dst netip.Addr) (s *stack.Stack, ok bool) {
+	if w == nil || w.off.Load() != nil || !w.carries(dst.Is4()) || w.cfg.Reserved(dst) ||
+		slices.ContainsFunc(w.own, func(p netip.Prefix) bool { return p.Contains(dst) }) {
+		return nil, false
+	}
+	return w.stack, true
+}
+
+// carries reports whether the kernel forwards a family.
+func (w *Way) carries(v4 bool) bool {
+	is4, is6 := w.host.Forwarding.Families()
+	if v4 {
+		return is4 && !w.gap[0].Load()
+	}
+	return is6 && !w.gap[1].Load()
+}
+
+// Reason says why flows to addresses of a family leave by sockets. It is "" if they do not.
+func (w *Way) Reason(to netip.Addr) string { return w.reason(!to.Is6()) }
+
+func (w *Way) reason(v4 bool) string {
+	switch why := w.off.Load(); {
+	case why != nil:
+		return *why
+	case w.carries(v4):
+		return ""
+	case v4 && w.gap[0].Load(), !v4 && w.gap[1].Load():
+		return "another program's firewall drops what the host forwards: see nft list ruleset, and admit what comes in by " + w.name
+	case v4:
+		return "the host does not forward IPv4"
+	}
+	return "the host does not forward IPv6: set net.ipv6.conf.all.forwarding to 1, or use Linux 6.17 or later"
+}
+
+// String says in one line where direct flows leave; "" where there is no choice.
+func (w *Way) String() string {
+	if w == nil {
+		return ""
+	}
+	why4, why6 := w.reason(true), w.reason(false)
+	switch {
+	case why4 == "" && why6 == "":
+		return "direct by the kernel"
+	case why4 == "":
+		return "direct by the kernel, IPv6 by sockets: " + why6
+	case why6 == "":
+		return "direct by the kernel, IPv4 by sockets: " + why4
+	}
+	return "direct by sockets: " + why4
+}
+
+// tell logs where flows leave, when that has changed.
+func (w *Way) tell() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now := w.String(); now != w.was {
+		w.was = now
+		w.cfg.Log.Info(now)
+	}
+}
+
+// fail makes flows leave by sockets from now on. The first reason stays.
+func (w *Way) fail(err error) {
+	why := strings.ReplaceAll(err.Error(), "\n", "; ")
+	if errors.Is(err, fs.ErrPermission) {
+		why += ": this needs CAP_NET_ADMIN"
+	}
+	w.off.CompareAndSwap(nil, &why)
+}
+
+const (
+	lookEvery  = time.Second
+	probeEvery = 10 * time.Second
+	// answersIn is how long a probe may take from our stack through the kernel.
+	answersIn = 500 * time.Millisecond
+)
+
+// Run puts back what others remove, follows the uplinks, and looks whether packets come through, until ctx ends.
+func (w *Way) Run(ctx context.Context) error {
+	if w == nil || w.off.Load() != nil {
+		return nil
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		if err := w.host.Watch(ctx); err != nil && ctx.Err() == nil {
+			w.fail(err) // or it was closed because of another reason, which stays
+		}
+	})
+	look, full := time.NewTicker(lookEvery), false
+	defer look.Stop()
+	for last := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-look.C:
+		}
+		if w.off.Load() != nil { // its flows end, so that their clients try again; the host need not forward any more
+			w.tell()
+			if err := w.shut(); err != nil {
+				w.cfg.Log.Warn("cannot undo all changes to the host", "err", err)
+			}
+			return nil
+		}
+		if time.Since(last) >= probeEvery {
+			last = time.Now()
+			if err := w.probe(ctx); err != nil && ctx.Err() == nil {
+				w.cfg.Log.Debug("cannot see whether the host forwards", "err", err)
+			}
+			full = w.crowded(full)
+		}
+		w.tell()
+	}
+}
+
+// crowded warns once when the kernel's table of connections is nearly full: it then drops what begins one, a socket's too.
+func (w *Way) crowded(before bool) bool {
+	count, most := number("nf_conntrack_count"), number("nf_conntrack_max")
+	full := most > 0 && count > most/20*19
+	if full && !before {
+		w.cfg.Log.Warn("the host's table of connections is nearly full: new flows will be lost. Raise net.netfilter.nf_conntrack_max", "now", count, "most", most)
+	}
+	return full
+}
+
+func number(name string) int {
+	raw, _ := os.ReadFile(filepath.Join("/proc/sys/net/netfilter", name))
+	n, _ := strconv.Atoi(strings.TrimSpace(string(raw)))
+	return n
+}
+
+// probe sends a packet of each family through the kernel, which ends before it leaves the host, and notes whether it came as far as
+// that. A packet that has no route says nothing.
+func (w *Way) probe(ctx context.Context) error {
+	begunBefore, leftBefore, err := w.host.Forwarding.Probed()
+	if err != nil {
+		return err
+	}
+	for _, a := range probes {
+		c, err := w.stack.DialContext(ctx, "udp", netip.AddrPortFrom(a, 9).String())
+		if err != nil {
+			continue // there is no address of this family
+		}
+		c.Write([]byte("penstock"))
+		defer c.Close() // later, so that what comes back is taken for an answer
+	}
+	deadline := time.Now().Add(answersIn)
+	for {
+		begun, left, err := w.host.Forwarding.Probed()
+		if err != nil {
+			return err
+		}
+		if len(begun) < len(probes) || len(begunBefore) < len(probes) {
+			return errors.New("the nftables table of penstock has no counters")
+		}
+		through, late := true, time.Now().After(deadline)
+		for i := range probes {
+			b, l := begun[i] > begunBefore[i], left[i] > leftBefore[i]
+			through = through && l
+			if l || late {
+				w.gap[i].Store(b && !l)
+			}
+		}
+		if through || late {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// Close restores the host and closes the TUN: what leads packets into it goes first.
+func (w *Way) Close() error {
+	if w == nil {
+		return nil
+	}
+	why := "penstock is stopping"
+	w.off.CompareAndSwap(nil, &why)
+	return w.shut()
+}
+
+func (w *Way) shut() error {
+	var errs []error
+	if w.host != nil {
+		errs = append(errs, w.host.Close())
+	}
+	if w.stack != nil {
+		errs = append(errs, w.stack.Close())
+	}
+	return errors.Join(errs...)
+}

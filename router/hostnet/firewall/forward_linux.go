@@ -1,0 +1,116 @@
+package firewall
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Forwarding makes a Table the one of a TUN whose packets the host routes and masquerades.
+type Forwarding struct {
+	On       bool
+	Networks []netip.Prefix // of the TUN: nobody else may send to them, and nothing may leave from them
+	// Closed4 and Closed6 are the interfaces that would forward nothing without us: all of what comes in there and is no answer is
+	// dropped, or the host would be a router for its neighbours.
+	Closed4, Closed6 []string
+	Probes           []netip.Addr // what is sent to these is counted, and dropped just before it would leave
+}
+
+// The chains whose rules count.
+const (
+	chainAdmit = "admit"
+	chainLeave = "leave"
+)
+
+// forwarding are the chains of the table of a TUN whose packets are forwarded:
+//
+//	guard       drop packets for our networks that arrive by another interface
+//	mark        mark what comes out of the TUN, as if it were sent by one of our sockets, and the answers to it, so that rules of another
+//	            penstock on this host do not capture them
+//	host        drop what comes out of the TUN for the host itself
+//	admit       forward what comes out of the TUN, and the answers to it; nothing else into the TUN, or in by a closed interface
+//	leave       drop probes
+//	masquerade  give what comes out of the TUN the host's address
+//	last        drop what still has an address of ours
+//
+// admit runs before the chains of others at the same hook, and leave after them, so that their counters of probes show whether others
+// drop what we admit.
+func (t Table) forwarding() []chain {
+	accepts := nftables.ChainPolicyAccept
+	named := func(name string, hook *nftables.ChainHook, priority nftables.ChainPriority) chain {
+		return chain{Chain: baseChain(name, hook, &priority, accepts)}
+	}
+	in, out := isInterface(expr.MetaKeyIIFNAME, t.TUN), isInterface(expr.MetaKeyOIFNAME, t.TUN)
+	guard := named("guard", nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw)
+	mark := named("mark", nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle)
+	host := named("host", nftables.ChainHookInput, *nftables.ChainPriorityFilter)
+	admit := named(chainAdmit, nftables.ChainHookForward, *nftables.ChainPriorityFilter-1)
+	leave := named(chainLeave, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource-1)
+	masquerade := named("masquerade", nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource)
+	masquerade.Type = nftables.ChainTypeNAT
+	last := named("last", nftables.ChainHookPostrouting, *nftables.ChainPriorityConntrackHelper)
+
+	for _, p := range t.Forward.Networks {
+		guard.rules = append(guard.rules, rulesOf(notInterface(expr.MetaKeyIIFNAME, t.TUN), notInterface(expr.MetaKeyIIFNAME, "lo"), destination(p), drop()))
+		last.rules = append(last.rules, rulesOf(notInterface(expr.MetaKeyOIFNAME, t.TUN), notInterface(expr.MetaKeyOIFNAME, "lo"), from(p), drop()))
+	}
+	if t.Mark != 0 {
+		mark.rules = [][]expr.Any{
+			rulesOf(in, t.setMark()),
+			rulesOf(in, inState(expr.CtStateBitNEW), t.rememberMark()),
+			rulesOf(notInterface(expr.MetaKeyIIFNAME, t.TUN), t.remembered(), t.setMark()),
+		}
+	}
+	host.rules = [][]expr.Any{rulesOf(in, drop())}
+	for _, a := range t.Forward.Probes {
+		probe := rulesOf(in, destination(netip.PrefixFrom(a, a.BitLen())))
+		admit.rules = append(admit.rules, rulesOf(probe, []expr.Any{&expr.Counter{}}, accept()))
+		leave.rules = append(leave.rules, rulesOf(probe, drop()))
+	}
+	answers := inState(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+	admit.rules = append(admit.rules,
+		rulesOf(in, out, drop()),
+		rulesOf(in, inState(expr.CtStateBitINVALID), drop()), // it would leave with the address that it has
+		rulesOf(in, accept()),
+		rulesOf(out, answers, accept()),
+		rulesOf(out, drop()),
+	)
+	for _, name := range t.Forward.Closed4 {
+		admit.rules = append(admit.rules, rulesOf(isProtocol(unix.NFPROTO_IPV4), isInterface(expr.MetaKeyIIFNAME, name), drop()))
+	}
+	for _, name := range t.Forward.Closed6 {
+		admit.rules = append(admit.rules, rulesOf(isProtocol(unix.NFPROTO_IPV6), isInterface(expr.MetaKeyIIFNAME, name), drop()))
+	}
+	masquerade.rules = [][]expr.Any{rulesOf(in, []expr.Any{&expr.Masq{}})}
+	return []chain{guard, mark, host, admit, leave, masquerade, last}
+}
+
+// Probed returns how many packets to each of the Probes were admitted, and how many of those came as far as the end, since the table
+// of the TUN was made.
+func Probed(tun string) (admitted, left []uint64, err error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, nil, err
+	}
+	table := &nftables.Table{Name: Name(tun), Family: nftables.TableFamilyINet}
+	for name, counts := range map[string]*[]uint64{chainAdmit: &admitted, chainLeave: &left} {
+		rules, err := c.GetRules(table, &nftables.Chain{Name: name, Table: table})
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, r := range rules {
+			for _, e := range r.Exprs {
+				if counter, ok := e.(*expr.Counter); ok {
+					*counts = append(*counts, counter.Packets)
+				}
+			}
+		}
+	}
+	if len(admitted) < len(left) {
+		return nil, nil, errors.New("the nftables table of penstock is not as it was made")
+	}
+	return admitted[:len(left)], left, nil // the probes come first
+}

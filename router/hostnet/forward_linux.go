@@ -1,0 +1,128 @@
+package hostnet
+
+import (
+	"net/netip"
+	"slices"
+	"sync/atomic"
+
+	"penstock/router/hostnet/firewall"
+)
+
+const (
+	allForward4 = "net/ipv4/ip_forward"
+	allForward6 = "net/ipv6/conf/all/forwarding"
+)
+
+// forward4 and force6 are the parameters of an interface that make the host forward what comes in there. The second one does not
+// make the host a router in the eyes of IPv6, which would end its use of router advertisements; Linux has it since 6.17.
+func forward4(name string) string { return "net/ipv4/conf/" + name + "/forwarding" }
+func force6(name string) string   { return "net/ipv6/conf/" + name + "/force_forwarding" }
+
+// forwarding is what a host with Settings.Forward needs so that it forwards: packets out of the TUN, and answers in by any uplink.
+type forwarding struct {
+	sysctls          []change
+	closed4, closed6 []string // uplinks that forward only because of us
+}
+
+// planForwarding looks at how the host forwards now. known are the changes of our own journal. An interface that forwards already
+// is left alone, and so is one that somebody else has made forward meanwhile, together with all others.
+func planForwarding(c Config, f facts, known []entry) forwarding {
+	var p forwarding
+	plan := func(path, all string) (ours bool) {
+		value, err := readSysctl(path)
+		if err != nil {
+			return false
+		}
+		s := &sysctl{Path: path, Old: value, New: "1"}
+		if all != "" && sysctlOrEmpty(all) != "1" {
+			s.Unless = all
+		}
+		i := slices.IndexFunc(known, func(e entry) bool { return e.change().key() == s.key() })
+		switch {
+		case i < 0 && value == "1", i >= 0 && known[i].Sysctl.Unless != "" && s.Unless == "":
+			return false
+		}
+		p.sysctls = append(p.sysctls, s)
+		return true
+	}
+	plan(forward4(c.Interface), "")
+	for _, name := range f.uplinks {
+		if plan(forward4(name), allForward4) {
+			p.closed4 = append(p.closed4, name)
+		}
+	}
+	if !f.ipv6OnTUN || sysctlOrEmpty(allForward6) == "1" || !exists(procSys+"/"+force6(c.Interface)) {
+		return p
+	}
+	plan(force6(c.Interface), "")
+	for _, name := range f.uplinks {
+		if plan(force6(name), "") {
+			p.closed6 = append(p.closed6, name)
+		}
+	}
+	return p
+}
+
+// table is the table that forwards, and forwards nothing else where the host did not before.
+func (p forwarding) table(c Config, s Settings) *nftTable {
+	t := firewall.Table{TUN: c.Interface, Mark: c.Mark, Mask: c.MarkMask, Forward: firewall.Forwarding{
+		On: true, Closed4: p.closed4, Closed6: p.closed6, Probes: s.Probes,
+	}}
+	for _, a := range s.Addresses {
+		t.Forward.Networks = append(t.Forward.Networks, a.Masked())
+	}
+	return &nftTable{Name: firewall.Name(c.Interface), table: t}
+}
+
+// Values of Forwarding.families.
+const (
+	forwards4 = 1 << iota
+	forwards6
+)
+
+// Forwarding is what Settings.Forward has come to.
+type Forwarding struct {
+	tun      string
+	families atomic.Uint32
+}
+
+// Families reports which families the host forwards from the TUN, as of the last Apply or look of Watch. It does not block.
+func (w *Forwarding) Families() (v4, v6 bool) {
+	is := w.families.Load()
+	return is&forwards4 != 0, is&forwards6 != 0
+}
+
+// Probed returns how many packets to each of Settings.Probes the host began to forward, and how many came as far as the end, since the
+// table was made. If one does not, another program's firewall drops it.
+func (w *Forwarding) Probed() (begun, left []uint64, err error) { return firewall.Probed(w.tun) }
+
+// see looks at what Families reports. ready says that the TUN and the table are there.
+func (w *Forwarding) see(s Settings, f facts, ready bool) {
+	var is uint32
+	if s.Forward && ready {
+		names := append([]string{w.tun}, f.uplinks...)
+		off := func(path func(string) string) bool {
+			return slices.ContainsFunc(names, func(name string) bool {
+				value, err := readSysctl(path(name))
+				return err == nil && value != "1" || err != nil && name == w.tun
+			})
+		}
+		if s.speaks(true) && !off(forward4) {
+			is |= forwards4
+		}
+		if s.speaks(false) && f.ipv6OnTUN && (sysctlOrEmpty(allForward6) == "1" || !off(force6)) {
+			is |= forwards6
+		}
+	}
+	w.families.Store(is)
+}
+
+// speaks reports whether the TUN has an address of a family.
+func (s Settings) speaks(v4 bool) bool {
+	return slices.ContainsFunc(s.Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() == v4 })
+}
+
+// withoutForwarding takes the sysctls out of a plan, so that they are undone: without the table the host must not forward.
+func withoutForwarding(plan []change) []change {
+	return slices.DeleteFunc(slices.Clone(plan), func(c change) bool { return c.stage() == stageSysctl })
+}
