@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"penstock/cmd/internal/gateway/meter"
 	"penstock/router/transport/wireguard"
@@ -45,6 +46,7 @@ type Gateway struct {
 	meter  *meter.Meter
 	limits *limiter
 	server *wireguard.Server
+	stop   func() // the meter, and waits
 }
 
 // Open opens the port.
@@ -67,16 +69,24 @@ func Open(c Config) (*Gateway, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen.wireguard: %w", err), s.Close())
 	}
-	return &Gateway{s, m, limits, server}, nil
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { m.Run(ctx) })
+	return &Gateway{s, m, limits, server, func() { cancel(); wg.Wait() }}, nil
 }
 
-// Run applies the limits of peers until ctx ends. It returns nil.
+// Run applies the quotas of peers until ctx ends. It returns nil.
 func (g *Gateway) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { g.meter.Run(ctx) })
 	g.limits.run(ctx)
 	return nil
+}
+
+// Quicken ends the limits of peers for good: before Close, what waits because of them, and the resets of flows behind it, still
+// have to reach the peers. Without a gateway it does nothing.
+func (g *Gateway) Quicken() {
+	if g != nil {
+		g.meter.Lift()
+	}
 }
 
 // A change from plan now to plan next takes three steps. First, Withdraw removes the peers and addresses that are not in
@@ -160,12 +170,18 @@ func (g *Gateway) DialContext(ctx context.Context, network, address string) (net
 	return g.stack.DialContext(ctx, network, address)
 }
 
+// settlePatience is how long Close waits for what the limits of peers held up.
+const settlePatience = 200 * time.Millisecond
+
 // Close resets the flows of the peers while the port can still tell them, and closes the port. Then it writes down what peers have
 // used.
 func (g *Gateway) Close() error {
+	g.Quicken()
 	g.stack.Quit()
+	g.meter.Settle(settlePatience)
 	g.server.Settle()
 	err := errors.Join(g.server.Close(), g.stack.Close())
+	g.stop()
 	g.limits.settle()
 	_ = g.limits.save() // it has told
 	return err
