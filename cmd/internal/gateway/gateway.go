@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,7 +47,8 @@ type Gateway struct {
 	meter  *meter.Meter
 	limits *limiter
 	server *wireguard.Server
-	stop   func() // the meter, and waits
+	stop   func()           // the meter, and waits
+	stay   []wireguard.Peer // since Withdraw
 }
 
 // Open opens the port.
@@ -72,7 +74,7 @@ func Open(c Config) (*Gateway, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { m.Run(ctx) })
-	return &Gateway{s, m, limits, server, func() { cancel(); wg.Wait() }}, nil
+	return &Gateway{stack: s, meter: m, limits: limits, server: server, stop: func() { cancel(); wg.Wait() }}, nil
 }
 
 // Run applies the quotas of peers until ctx ends. It returns nil.
@@ -106,6 +108,7 @@ func (g *Gateway) Withdraw(now, next *Plan) error {
 		return err
 	}
 	g.limits.use(now, addresses(stay))
+	g.stay = stay
 	return nil
 }
 
@@ -145,8 +148,12 @@ type Direction = meter.Direction
 // Dropped returns how much was dropped because it was above the rates of peers.
 func (g *Gateway) Dropped(d Direction) (packets, bytes uint64) { return g.meter.Dropped(d) }
 
-// CloseClients resets the flows of clients that are gone.
+// CloseClients resets the flows of clients that are gone, and those that lead to them.
 func (g *Gateway) CloseClients(gone []uint64) {
+	g.stack.ResetTo(func(addr netip.Addr) bool {
+		has := func(a netip.Prefix) bool { return a.Contains(addr) }
+		return !slices.ContainsFunc(g.stay, func(p wireguard.Peer) bool { return slices.ContainsFunc(p.AllowedIPs, has) })
+	})
 	for _, key := range gone {
 		g.stack.CloseClient(key)
 	}
