@@ -76,12 +76,10 @@ func (s Sessions) Run(ctx context.Context) error {
 // call starts handshakes with the peers that may still use a session from before the restart.
 func (s Sessions) call(ctx context.Context) {
 	var before []session
-	text, err := os.ReadFile(s.File)
+	text, err := private.Read(s.File, maxSessions)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return
-	case err == nil && len(text) > maxSessions:
-		err = errors.New("it is too large")
 	case err == nil:
 		err = json.Unmarshal(text, &before)
 	}

@@ -42,6 +42,20 @@ func TestPeersAreCalledAfterARestart(t *testing.T) {
 			text, _ := json.Marshal([]session{old})
 			return text
 		}, false, ""},
+		{"addresses where nobody can be, one of them many times", func() []byte {
+			list := make([]session, 1000, 1004)
+			for i := range list {
+				list[i] = a
+				list[i].Endpoint = netip.MustParseAddrPort("192.0.2.1:0")
+			}
+			for _, endpoint := range []string{"0.0.0.0:9", "[::]:9", "224.0.0.1:9", "[ff02::1]:9"} {
+				p := a
+				p.Endpoint = netip.MustParseAddrPort(endpoint)
+				list = append(list, p)
+			}
+			text, _ := json.Marshal(append(list, session{Peer: key, Handshake: a.Handshake}))
+			return text
+		}, false, ""},
 		{"a recent session, and one of nobody's", func() []byte { text, _ := json.Marshal([]session{b, a}); return text }, true, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -54,7 +68,7 @@ func TestPeersAreCalledAfterARestart(t *testing.T) {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithCancel(t.Context())
-			cancel() // Run writes nothing then
+			cancel() // Run writes nothing then: nobody has a session
 			s := Sessions{w.Gateway, file, slog.New(slog.NewTextHandler(&log, nil))}
 			s.call(t.Context())
 			if err := s.Run(ctx); err != nil {
