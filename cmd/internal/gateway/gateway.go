@@ -127,14 +127,30 @@ func addresses(peers []wireguard.Peer) map[string][]netip.Prefix {
 	return byKey
 }
 
-// Usage returns what the peers with limits use, by their public keys.
-func (g *Gateway) Usage() map[string]Usage { return g.limits.usage() }
+// Usage returns what the peers with limits use, by their public keys. Without a gateway nobody uses anything, as where peers can
+// only use the proxy.
+func (g *Gateway) Usage() map[string]Usage {
+	if g == nil {
+		return nil
+	}
+	return g.limits.usage()
+}
 
 // ResetQuota lets a peer use its quota of this month anew.
-func (g *Gateway) ResetQuota(name string) error { return g.limits.reset(name) }
+func (g *Gateway) ResetQuota(name string) error {
+	if g == nil {
+		return errors.New("nobody has a quota here: quotas are for peers of listen.wireguard")
+	}
+	return g.limits.reset(name)
+}
 
-// Trouble returns what is wrong with keeping the quotas, or "".
-func (g *Gateway) Trouble() string { return g.limits.trouble() }
+// Trouble returns what is wrong with keeping the quotas, or "", also without a gateway.
+func (g *Gateway) Trouble() string {
+	if g == nil {
+		return ""
+	}
+	return g.limits.trouble()
+}
 
 // Directions, as peers see them.
 const (
@@ -145,8 +161,13 @@ const (
 // Direction is a way that packets go.
 type Direction = meter.Direction
 
-// Dropped returns how much was dropped because it was above the rates of peers.
-func (g *Gateway) Dropped(d Direction) (packets, bytes uint64) { return g.meter.Dropped(d) }
+// Dropped returns how much was dropped because it was above the rates of peers: nothing without a gateway.
+func (g *Gateway) Dropped(d Direction) (packets, bytes uint64) {
+	if g == nil {
+		return 0, 0
+	}
+	return g.meter.Dropped(d)
+}
 
 // CloseClients resets the flows of clients that are gone, and those that lead to them.
 func (g *Gateway) CloseClients(gone []uint64) {
