@@ -55,7 +55,7 @@ func (p *Peers) list() []control.PeerStatus {
 			}
 		}
 		u, known := usage[c.PublicKey]
-		if !known {
+		if !known && c.HasTunnel() {
 			u.Limits = config.LimitsOf(cfg, c)
 		}
 		s.DroppedBytes = u.Dropped
