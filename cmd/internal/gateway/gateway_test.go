@@ -298,8 +298,8 @@ func TestNothingOfAPeerIsLeftForTheNextOneAtItsAddress(t *testing.T) {
 				if ended != was {
 					t.Errorf("a flow of client %d ended, want ana's, %d", ended, was)
 				}
-			case <-time.After(time.Second):
-				t.Error("ana's flow is alive a second after she was removed")
+			case <-time.After(20 * time.Second):
+				t.Error("ana's flow is alive after she was removed")
 			}
 			next := w.machine(t, bob)
 			next.connect(t)

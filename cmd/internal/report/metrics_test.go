@@ -179,4 +179,7 @@ func TestPeersWithoutAGateway(t *testing.T) {
 	if n := testutil.CollectAndCount(c, "penstock_rate_dropped_bytes_total", "penstock_peers_over_quota"); n != 3 {
 		t.Errorf("got %d series, want three", n)
 	}
+	if n := testutil.CollectAndCount(c, "wireguard_sent_bytes_total"); n != 0 {
+		t.Errorf("got %d series of WireGuard, want none", n)
+	}
 }
