@@ -171,9 +171,18 @@ func (g *Gateway) Dropped(d Direction) (packets, bytes uint64) {
 
 // CloseClients resets the flows of clients that are gone, and those that lead to them.
 func (g *Gateway) CloseClients(gone []uint64) {
+	hosts, networks := make(map[netip.Addr]bool), []netip.Prefix(nil)
+	for _, p := range g.stay {
+		for _, a := range p.AllowedIPs {
+			if a.IsSingleIP() {
+				hosts[a.Addr()] = true
+			} else {
+				networks = append(networks, a)
+			}
+		}
+	}
 	g.stack.ResetTo(func(addr netip.Addr) bool {
-		has := func(a netip.Prefix) bool { return a.Contains(addr) }
-		return !slices.ContainsFunc(g.stay, func(p wireguard.Peer) bool { return slices.ContainsFunc(p.AllowedIPs, has) })
+		return !hosts[addr] && !slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(addr) })
 	})
 	for _, key := range gone {
 		g.stack.CloseClient(key)

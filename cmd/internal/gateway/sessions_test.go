@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,5 +93,26 @@ func TestPeersAreCalledAfterARestart(t *testing.T) {
 	stranger.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 	if n, _, err := stranger.ReadFrom(make([]byte, 2048)); err == nil {
 		t.Errorf("who is no peer was sent %d bytes", n)
+	}
+}
+
+func TestNotEveryHandshakeIsWrittenAtOnce(t *testing.T) {
+	was := []session{{wireguard.GeneratePrivateKey().Public(), netip.MustParseAddrPort("192.0.2.1:9"), time.Unix(100, 0)}}
+	later, moved := slices.Clone(was), slices.Clone(was)
+	later[0].Handshake, moved[0].Endpoint = time.Unix(220, 0), netip.MustParseAddrPort("192.0.2.2:9")
+	for _, row := range []struct {
+		sentence string
+		now      []session
+		age      time.Duration
+		want     bool
+	}{
+		{"a handshake soon after", later, sessionLook, false},
+		{"a handshake later", later, sessionKeep, true},
+		{"another place", moved, sessionLook, true},
+		{"nobody any more", nil, sessionLook, true},
+	} {
+		if got := due(row.now, was, row.age); got != row.want {
+			t.Errorf("%s: got %v, want written: %v", row.sentence, got, row.want)
+		}
 	}
 }
