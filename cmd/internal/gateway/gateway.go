@@ -217,8 +217,8 @@ func (g *Gateway) Close() error {
 	g.stack.Quit()
 	g.meter.Settle(settlePatience)
 	g.server.Settle()
-	err := errors.Join(g.server.Close(), g.stack.Close())
 	g.stop()
+	err := errors.Join(g.server.Close(), g.stack.Close())
 	g.limits.settle()
 	_ = g.limits.save() // it has told
 	return err
