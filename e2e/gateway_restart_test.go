@@ -19,15 +19,18 @@ func TestStockClientsHardlyNoticeARestart(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		sentence string
+		limits   string // of the laptop
 		end      func(t *testing.T, p *penstock)
 		isReset  bool // the flows end before the gateway does
 	}{
-		{"by SIGTERM", func(t *testing.T, p *penstock) { p.stop(t, syscall.SIGTERM) }, true},
-		{"by SIGKILL", func(t *testing.T, p *penstock) { p.kill(t) }, false},
+		{"by SIGTERM", "", func(t *testing.T, p *penstock) { p.stop(t, syscall.SIGTERM) }, true},
+		{"by SIGTERM, with a rate that is used up", "rate: 4Mbit, ", func(t *testing.T, p *penstock) { p.stop(t, syscall.SIGTERM) }, true},
+		{"by SIGKILL", "", func(t *testing.T, p *penstock) { p.kill(t) }, false},
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
 			w := newWorld(t)
 			w.edit(t, "gateway.yaml", "include:", "state_dir: state\ninclude:")
+			w.edit(t, "gateway.yaml", "{name: laptop, ", "{name: laptop, "+row.limits)
 			w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
 			stock(t, w.Laptop, w.path("corp.conf"), "10.20.0.0/24")
 			serve(t, w.Intranet, netlab.IntranetIPv4+":5001", func(c *net.TCPConn) {

@@ -90,10 +90,16 @@ func TestCloseClientEndsEverythingOfIt(t *testing.T) {
 }
 
 func TestCloseClientResetsWhatWasOnlyWaitingForAcknowledgement(t *testing.T) {
-	var known atomic.Bool
-	known.Store(true)
+	t.Run("nobody has its address", func(t *testing.T) { closeLingering(t, 0) })
+	t.Run("another has its address", func(t *testing.T) { closeLingering(t, 2) })
+}
+
+// closeLingering closes a client whose address then has the client with the key next, or nobody.
+func closeLingering(t *testing.T, next uint64) {
+	var owner atomic.Uint64
+	owner.Store(1)
 	s, w := newWire(t, Config{
-		Client: func(a netip.Addr) (uint64, bool) { return 1, known.Load() },
+		Client: func(a netip.Addr) (uint64, bool) { return owner.Load(), owner.Load() > 0 },
 		Handle: func(_ context.Context, r *Request) {
 			if c, err := r.Accept(); err == nil {
 				c.Write([]byte("a secret of the one that had this address"))
@@ -103,7 +109,8 @@ func TestCloseClientResetsWhatWasOnlyWaitingForAcknowledgement(t *testing.T) {
 	src := addr("10.0.1.2:1")
 	w.shake(src, web)
 	w.expect("FIN that nobody acknowledges", isTCP(web, src, flagFIN))
-	known.Store(false)
+	owner.Store(next)
+	s.ResetTo(func(a netip.Addr) bool { return next > 0 && a == src.Addr() })
 	s.CloseClient(1)
 	w.expect("RST", isTCP(web, src, flagRST))
 	time.Sleep(300 * time.Millisecond) // longer than the first retransmission takes

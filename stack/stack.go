@@ -362,7 +362,10 @@ const closePatience = 200 * time.Millisecond
 // as long as the device is read. What the client sends afterwards is new.
 func (s *Stack) CloseClient(key uint64) int {
 	n := s.flows.CloseClient(key) + s.tcp.closeClient(key)
-	s.resetLingering(key)
+	s.resetEndpoints(func(addr netip.Addr, lingering bool) bool {
+		of, known := s.client(addr)
+		return lingering && (!known || of == key)
+	})
 	s.mu.Lock()
 	d := s.device
 	s.mu.Unlock()
@@ -372,9 +375,15 @@ func (s *Stack) CloseClient(key uint64) int {
 	return n
 }
 
-// resetLingering aborts the connections of a client whose handler has returned, and which only wait for what was written
-// last to be acknowledged.
-func (s *Stack) resetLingering(key uint64) {
+// ResetTo resets every TCP connection with an address that has no owner for now, whoever began it, dials included. Call it before
+// CloseClient if the address is about to get another owner, who would be sent what its former one has not acknowledged.
+func (s *Stack) ResetTo(ownerless func(netip.Addr) bool) {
+	s.resetEndpoints(func(addr netip.Addr, _ bool) bool { return ownerless(addr) })
+}
+
+// resetEndpoints aborts the connections that match. Lingering ones are those whose handler has returned, and which only wait for
+// what was written last to be acknowledged.
+func (s *Stack) resetEndpoints(match func(remote netip.Addr, lingering bool) bool) {
 	for _, ep := range append(s.net.CleanupEndpoints(), s.net.RegisteredEndpoints()...) {
 		e, ok := ep.(interface {
 			tcpip.Endpoint
@@ -383,16 +392,13 @@ func (s *Stack) resetLingering(key uint64) {
 		if !ok {
 			continue
 		}
+		lingering := false
 		switch tcp.EndpointState(e.State()) {
 		case tcp.StateFinWait1, tcp.StateFinWait2, tcp.StateClosing, tcp.StateLastAck:
-		default:
-			continue
+			lingering = true
 		}
-		remote, err := e.GetRemoteAddress()
-		if err != nil {
-			continue
-		}
-		if of, known := s.client(fromTCPIP(remote.Addr)); !known || of == key {
+		info, ok := e.Info().(*stack.TransportEndpointInfo) // GetRemoteAddress fails during a dial
+		if ok && info.ID.RemoteAddress.Len() > 0 && match(fromTCPIP(info.ID.RemoteAddress), lingering) {
 			e.Abort()
 		}
 	}

@@ -144,6 +144,13 @@ func (k *checker) peerLimits() {
 		k.quota(path+".quota", k.GroupLimits[name].Quota)
 	}
 	for i, p := range k.Peers {
+		if own := (PeerLimits{p.Rate, p.Quota}); !own.IsZero() && !p.HasTunnel() {
+			path := fmt.Sprintf("peers[%d].rate", i)
+			if own.Rate == (Rates{}) {
+				path = fmt.Sprintf("peers[%d].quota", i)
+			}
+			k.fault(path, "remove it, or give the peer a public_key", "%s is for what crosses a tunnel, and peer %s only has the proxy", path, p.Name)
+		}
 		k.quota(fmt.Sprintf("peers[%d].quota", i), p.Quota)
 	}
 }

@@ -402,6 +402,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 		err = nil
 	}
 	d.log.Info("penstock is stopping")
+	d.gateway.Quicken()
 	d.router.Kill(func(router.Flow) bool { return true })
 	return err
 }

@@ -172,13 +172,13 @@ func (d *Daemon) endClients(before *edition.Edition, gone []uint64) {
 	if len(gone) == 0 {
 		return
 	}
-	if d.gateway != nil {
-		d.gateway.CloseClients(gone)
-	}
 	n := d.router.Kill(func(f router.Flow) bool {
 		to, _ := before.Clients.Peer(f.Facts.Dst.Addr())
 		return slices.Contains(gone, f.Facts.Client) || f.Egress == policy.EgressPeers && slices.Contains(gone, to)
 	})
+	if d.gateway != nil {
+		d.gateway.CloseClients(gone) // waits for what the others still had on the way to them
+	}
 	for _, key := range gone {
 		d.dns.CloseClient(key)
 	}

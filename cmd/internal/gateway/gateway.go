@@ -16,7 +16,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"time"
 
 	"penstock/cmd/internal/gateway/meter"
 	"penstock/router/transport/wireguard"
@@ -45,6 +47,8 @@ type Gateway struct {
 	meter  *meter.Meter
 	limits *limiter
 	server *wireguard.Server
+	stop   func()           // the meter, and waits
+	stay   []wireguard.Peer // since Withdraw
 }
 
 // Open opens the port.
@@ -67,16 +71,24 @@ func Open(c Config) (*Gateway, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen.wireguard: %w", err), s.Close())
 	}
-	return &Gateway{s, m, limits, server}, nil
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { m.Run(ctx) })
+	return &Gateway{stack: s, meter: m, limits: limits, server: server, stop: func() { cancel(); wg.Wait() }}, nil
 }
 
-// Run applies the limits of peers until ctx ends. It returns nil.
+// Run applies the quotas of peers until ctx ends. It returns nil.
 func (g *Gateway) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { g.meter.Run(ctx) })
 	g.limits.run(ctx)
 	return nil
+}
+
+// Quicken ends the limits of peers for good: before Close, what waits because of them, and the resets of flows behind it, still
+// have to reach the peers. Without a gateway it does nothing.
+func (g *Gateway) Quicken() {
+	if g != nil {
+		g.meter.Lift()
+	}
 }
 
 // A change from plan now to plan next takes three steps. First, Withdraw removes the peers and addresses that are not in
@@ -96,6 +108,7 @@ func (g *Gateway) Withdraw(now, next *Plan) error {
 		return err
 	}
 	g.limits.use(now, addresses(stay))
+	g.stay = stay
 	return nil
 }
 
@@ -114,14 +127,30 @@ func addresses(peers []wireguard.Peer) map[string][]netip.Prefix {
 	return byKey
 }
 
-// Usage returns what the peers with limits use, by their public keys.
-func (g *Gateway) Usage() map[string]Usage { return g.limits.usage() }
+// Usage returns what the peers with limits use, by their public keys. Without a gateway nobody uses anything, as where peers can
+// only use the proxy.
+func (g *Gateway) Usage() map[string]Usage {
+	if g == nil {
+		return nil
+	}
+	return g.limits.usage()
+}
 
 // ResetQuota lets a peer use its quota of this month anew.
-func (g *Gateway) ResetQuota(name string) error { return g.limits.reset(name) }
+func (g *Gateway) ResetQuota(name string) error {
+	if g == nil {
+		return errors.New("nobody has a quota here: quotas are for peers of listen.wireguard")
+	}
+	return g.limits.reset(name)
+}
 
-// Trouble returns what is wrong with keeping the quotas, or "".
-func (g *Gateway) Trouble() string { return g.limits.trouble() }
+// Trouble returns what is wrong with keeping the quotas, or "", also without a gateway.
+func (g *Gateway) Trouble() string {
+	if g == nil {
+		return ""
+	}
+	return g.limits.trouble()
+}
 
 // Directions, as peers see them.
 const (
@@ -132,11 +161,29 @@ const (
 // Direction is a way that packets go.
 type Direction = meter.Direction
 
-// Dropped returns how much was dropped because it was above the rates of peers.
-func (g *Gateway) Dropped(d Direction) (packets, bytes uint64) { return g.meter.Dropped(d) }
+// Dropped returns how much was dropped because it was above the rates of peers: nothing without a gateway.
+func (g *Gateway) Dropped(d Direction) (packets, bytes uint64) {
+	if g == nil {
+		return 0, 0
+	}
+	return g.meter.Dropped(d)
+}
 
-// CloseClients resets the flows of clients that are gone.
+// CloseClients resets the flows of clients that are gone, and those that lead to them.
 func (g *Gateway) CloseClients(gone []uint64) {
+	hosts, networks := make(map[netip.Addr]bool), []netip.Prefix(nil)
+	for _, p := range g.stay {
+		for _, a := range p.AllowedIPs {
+			if a.IsSingleIP() {
+				hosts[a.Addr()] = true
+			} else {
+				networks = append(networks, a)
+			}
+		}
+	}
+	g.stack.ResetTo(func(addr netip.Addr) bool {
+		return !hosts[addr] && !slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(addr) })
+	})
 	for _, key := range gone {
 		g.stack.CloseClient(key)
 	}
@@ -160,11 +207,17 @@ func (g *Gateway) DialContext(ctx context.Context, network, address string) (net
 	return g.stack.DialContext(ctx, network, address)
 }
 
+// settlePatience is how long Close waits for what the limits of peers held up.
+const settlePatience = 200 * time.Millisecond
+
 // Close resets the flows of the peers while the port can still tell them, and closes the port. Then it writes down what peers have
 // used.
 func (g *Gateway) Close() error {
+	g.Quicken()
 	g.stack.Quit()
+	g.meter.Settle(settlePatience)
 	g.server.Settle()
+	g.stop()
 	err := errors.Join(g.server.Close(), g.stack.Close())
 	g.limits.settle()
 	_ = g.limits.save() // it has told

@@ -82,10 +82,10 @@ func (l *limiter) use(p *Plan, peers map[string][]netip.Prefix) {
 	for id, peer := range next {
 		peer.account = accounts[id]
 		if before := l.peers[id]; before != nil && before.account == peer.account {
-			peer.counted = before.counted
+			peer.counted, peer.over = before.counted, before.over
 		}
 		if peer.limits.Quota == nil {
-			peer.counted = peer.account.Used() // a quota that it gets later is for what follows
+			peer.counted, peer.over = peer.account.Used(), false // a quota that it gets later is for what follows
 		} else if l.book == nil {
 			l.openLocked()
 		}

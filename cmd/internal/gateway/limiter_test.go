@@ -95,6 +95,10 @@ func TestAQuotaFollowsItsPeer(t *testing.T) {
 	q.want(t, "below", ana, 4999)
 	q.send("10.99.0.2", 30)
 	q.want(t, "above", ana, 5029, "ana")
+	q.use(t, ana, bob) // a reload of something else
+	if n := strings.Count(q.said.String(), "has used up its quota"); n != 1 {
+		t.Errorf("the log says %d times that the quota is used up, want once:\n%s", n, &q.said)
+	}
 	q.send("10.99.0.3", 6000)
 	q.want(t, "both above", bob, 6000, "ana", "bob")
 

@@ -19,6 +19,9 @@ import (
 
 const (
 	sessionLook = 2 * time.Second // how often new sessions are looked for
+	// sessionKeep is how often handshakes are written down of peers that are where they were. With many peers there is always one,
+	// and a file that is written at each look wears out a card.
+	sessionKeep = 15 * time.Second
 	// sessionLife is how long a WireGuard session carries without a new handshake (Reject-After-Time).
 	sessionLife = 180 * time.Second
 	maxSessions = 16 << 20 // bytes of the file
@@ -38,6 +41,11 @@ type session struct {
 	Handshake time.Time           `json:"last_handshake"`
 }
 
+// due reports whether what has changed since the file was written is worth another.
+func due(now, kept []session, age time.Duration) bool {
+	return age >= sessionKeep || !slices.EqualFunc(now, kept, func(a, b session) bool { return a.Peer == b.Peer && a.Endpoint == b.Endpoint })
+}
+
 // Run calls the peers that had a session before the restart, and then keeps the file up to date until ctx ends. If the file cannot
 // be read or written, peers come back by themselves, later. Run returns nil.
 func (s Sessions) Run(ctx context.Context) error {
@@ -45,6 +53,7 @@ func (s Sessions) Run(ctx context.Context) error {
 	tick := time.NewTicker(sessionLook)
 	defer tick.Stop()
 	var kept []session
+	var written time.Time
 	var failed error
 	for over := false; !over; {
 		select {
@@ -53,7 +62,7 @@ func (s Sessions) Run(ctx context.Context) error {
 			over = true
 		}
 		now := s.present()
-		if slices.Equal(now, kept) {
+		if !over && !due(now, kept, time.Since(written)) || slices.Equal(now, kept) {
 			continue
 		}
 		text, err := json.Marshal(now)
@@ -67,7 +76,7 @@ func (s Sessions) Run(ctx context.Context) error {
 			s.Log.Warn("where the peers are cannot be kept: after a restart they need some 15 s to come back", "err", err)
 		}
 		if failed = err; err == nil {
-			kept = now
+			kept, written = now, time.Now()
 		}
 	}
 	return nil
@@ -76,12 +85,10 @@ func (s Sessions) Run(ctx context.Context) error {
 // call starts handshakes with the peers that may still use a session from before the restart.
 func (s Sessions) call(ctx context.Context) {
 	var before []session
-	text, err := os.ReadFile(s.File)
+	text, err := private.Read(s.File, maxSessions)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return
-	case err == nil && len(text) > maxSessions:
-		err = errors.New("it is too large")
 	case err == nil:
 		err = json.Unmarshal(text, &before)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,20 @@ func TestPeersAreCalledAfterARestart(t *testing.T) {
 			text, _ := json.Marshal([]session{old})
 			return text
 		}, false, ""},
+		{"addresses where nobody can be, one of them many times", func() []byte {
+			list := make([]session, 1000, 1004)
+			for i := range list {
+				list[i] = a
+				list[i].Endpoint = netip.MustParseAddrPort("192.0.2.1:0")
+			}
+			for _, endpoint := range []string{"0.0.0.0:9", "[::]:9", "224.0.0.1:9", "[ff02::1]:9"} {
+				p := a
+				p.Endpoint = netip.MustParseAddrPort(endpoint)
+				list = append(list, p)
+			}
+			text, _ := json.Marshal(append(list, session{Peer: key, Handshake: a.Handshake}))
+			return text
+		}, false, ""},
 		{"a recent session, and one of nobody's", func() []byte { text, _ := json.Marshal([]session{b, a}); return text }, true, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -54,7 +69,7 @@ func TestPeersAreCalledAfterARestart(t *testing.T) {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithCancel(t.Context())
-			cancel() // Run writes nothing then
+			cancel() // Run writes nothing then: nobody has a session
 			s := Sessions{w.Gateway, file, slog.New(slog.NewTextHandler(&log, nil))}
 			s.call(t.Context())
 			if err := s.Run(ctx); err != nil {
@@ -78,5 +93,26 @@ func TestPeersAreCalledAfterARestart(t *testing.T) {
 	stranger.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 	if n, _, err := stranger.ReadFrom(make([]byte, 2048)); err == nil {
 		t.Errorf("who is no peer was sent %d bytes", n)
+	}
+}
+
+func TestNotEveryHandshakeIsWrittenAtOnce(t *testing.T) {
+	was := []session{{wireguard.GeneratePrivateKey().Public(), netip.MustParseAddrPort("192.0.2.1:9"), time.Unix(100, 0)}}
+	later, moved := slices.Clone(was), slices.Clone(was)
+	later[0].Handshake, moved[0].Endpoint = time.Unix(220, 0), netip.MustParseAddrPort("192.0.2.2:9")
+	for _, row := range []struct {
+		sentence string
+		now      []session
+		age      time.Duration
+		want     bool
+	}{
+		{"a handshake soon after", later, sessionLook, false},
+		{"a handshake later", later, sessionKeep, true},
+		{"another place", moved, sessionLook, true},
+		{"nobody any more", nil, sessionLook, true},
+	} {
+		if got := due(row.now, was, row.age); got != row.want {
+			t.Errorf("%s: got %v, want written: %v", row.sentence, got, row.want)
+		}
 	}
 }

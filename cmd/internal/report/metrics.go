@@ -126,9 +126,9 @@ func (c *Collector) collectPeers(p *Peers, ch chan<- prometheus.Metric) {
 	}
 }
 
-// collectCompat sends the series of a peer under the names of the other exporter.
+// collectCompat sends the series of a peer under the names of the other exporter, which knows none without a tunnel.
 func (c *Collector) collectCompat(peer control.PeerStatus, ch chan<- prometheus.Metric) {
-	if c.compat == nil {
+	if c.compat == nil || peer.PublicKey == "" {
 		return
 	}
 	labels := []string{"penstock", peer.PublicKey, strings.Join(peer.Addresses, ","), peer.Name}

@@ -157,3 +157,29 @@ func TestAPeerIsShownWhole(t *testing.T) {
 		t.Errorf("got %v as the end of gus's access", states["gus"].Expires)
 	}
 }
+
+// Peers that only use the proxy have no gateway: nothing may need one.
+func TestPeersWithoutAGateway(t *testing.T) {
+	alone := text[:strings.Index(text, "  wireguard:")] + "  proxy: {}\nstate_dir: .\npeers: [{name: ben, proxy_password: {file: our.key}}]\n" + text[strings.Index(text, "transports:"):]
+	w := newWorld(t, strings.Replace(alone, "group: [staff]", "peer: [ben]", 1))
+	st, err := w.status.Status(t.Context())
+	if err != nil || st.Peers == nil || st.Peers.Idle != 1 {
+		t.Errorf("status: got %+v, %v; want a peer", st.Peers, err)
+	}
+	if list, err := w.peers.Peers(t.Context()); err != nil || len(list) != 1 || list[0].Name != "ben" {
+		t.Errorf("got %+v, %v; want ben", list, err)
+	}
+	if err := w.peers.PeerQuotaReset(t.Context(), "ben"); err == nil || !strings.Contains(err.Error(), "nobody has a quota") {
+		t.Errorf("reset of a quota: got %v", err)
+	}
+	if err := w.peers.SignOut(t.Context(), "ben"); err == nil || !strings.Contains(err.Error(), "nobody has signed in") {
+		t.Errorf("sign-out: got %v", err)
+	}
+	c := NewCollector(func() *Process { return w.status }, config.Metrics{Peers: true, Compat: "wireguard"})
+	if n := testutil.CollectAndCount(c, "penstock_rate_dropped_bytes_total", "penstock_peers_over_quota"); n != 3 {
+		t.Errorf("got %d series, want three", n)
+	}
+	if n := testutil.CollectAndCount(c, "wireguard_sent_bytes_total"); n != 0 {
+		t.Errorf("got %d series of WireGuard, want none", n)
+	}
+}

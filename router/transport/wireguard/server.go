@@ -182,7 +182,8 @@ func (s *Server) setEndpoints(former []PeerStatus) (keys []PublicKey, err error)
 	}
 	var change script
 	for _, p := range former {
-		if silent[p.PublicKey] && p.Endpoint.IsValid() {
+		if addr := p.Endpoint.Addr(); silent[p.PublicKey] && p.Endpoint.Port() > 0 && !addr.IsUnspecified() && !addr.IsMulticast() {
+			silent[p.PublicKey] = false // once is enough
 			change.selectPeer(p.PublicKey)
 			change.set("update_only", true)
 			change.set("endpoint", p.Endpoint)
@@ -214,6 +215,7 @@ func (s *Server) Peers() []PeerStatus {
 
 const (
 	settleLook  = 5 * time.Millisecond
+	settleQuiet = 4 // looks: on a busy machine one of them may come between a packet and its encryption
 	settleLimit = 200 * time.Millisecond
 )
 
@@ -225,13 +227,14 @@ func (s *Server) Settle() {
 		}
 		return n
 	}
-	for before, end := sent(), time.Now().Add(settleLimit); time.Now().Before(end); {
+	before, quiet := sent(), 0
+	for end := time.Now().Add(settleLimit); quiet < settleQuiet && time.Now().Before(end); {
 		time.Sleep(settleLook)
-		now := sent()
-		if now == before {
-			return
+		if now := sent(); now != before {
+			before, quiet = now, 0
+		} else {
+			quiet++
 		}
-		before = now
 	}
 }
 

@@ -61,10 +61,11 @@ func (l *lane) fillLocked(now time.Duration, rate int64) {
 	since := min(max(now-l.filled, 0), 10*time.Second)
 	gained := int64(float64(since) * float64(rate) / float64(time.Second))
 	if gained == 0 {
-		return // keep the fraction
+		return
 	}
-	l.filled = now
 	l.tokens = min(l.tokens+gained, most)
+	// Keep the fraction of a byte: a lane that is looked at for every packet of a flood would lose much of its rate.
+	l.filled = now - since + time.Duration(float64(gained)*float64(time.Second)/float64(rate))
 }
 
 // pass reports whether a packet may go on now. If not, the lane keeps a copy or drops it.
@@ -73,16 +74,18 @@ func (l *lane) pass(p []byte, t *table, now time.Duration) bool {
 	if rate == 0 {
 		return true
 	}
+	m, limit := l.account.meter, rate/int64(time.Second/patience)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	lifted := m.lifted.Load()
 	l.fillLocked(now, rate)
-	if l.tokens > 0 && l.head == len(l.queue) && l.leaving.Load() == 0 {
+	if (l.tokens > 0 || lifted) && l.head == len(l.queue) && l.leaving.Load() == 0 {
 		l.tokens -= int64(len(p))
 		return true
 	}
-	m, limit := l.account.meter, rate*int64(patience)/int64(time.Second)
+	full := l.bytes > int(min(max(limit, minQueue), maxQueue)) && !lifted
 	// Where the table is another by now, the packet's address may be too, and clear is over.
-	if l.bytes > int(min(max(limit, minQueue), maxQueue)) || m.held.Load() > maxHeld || m.table.Load() != t {
+	if full || m.held.Load() > maxHeld || m.table.Load() != t {
 		m.drop(l, len(p))
 		return false
 	}
@@ -131,7 +134,8 @@ func (l *lane) takeLocked(out []*packet, now time.Duration) []*packet {
 	if rate > 0 {
 		l.fillLocked(now, rate)
 	}
-	for l.head < len(l.queue) && len(out) < cap(out) && (rate == 0 || l.tokens > 0) {
+	free := rate == 0 || l.account.meter.lifted.Load()
+	for l.head < len(l.queue) && len(out) < cap(out) && (free || l.tokens > 0) {
 		q := l.queue[l.head]
 		l.queue[l.head] = nil
 		l.head++

@@ -46,6 +46,7 @@ type Meter struct {
 	table   atomic.Pointer[table] // nil: nobody is counted, and a packet costs nothing
 	dropped [2]drops
 	held    atomic.Int64 // bytes in lanes, and on their way out of them
+	lifted  atomic.Bool  // see Lift
 	start   time.Time
 	crowded chan struct{} // capacity 1: a lane has something to let out
 	crossed chan struct{} // capacity 1: see Crossed
@@ -211,6 +212,20 @@ func (m *Meter) Write(bufs [][]byte, offset int) (int, error) {
 
 // elapsed returns the time since the start.
 func (m *Meter) elapsed() time.Duration { return time.Since(m.start) }
+
+// Lift ends all limits for good, for a gateway that closes: what waits goes on at once, and what comes behind it, such as the
+// reset of a flow, does not wait for its turn, nor is it dropped. Packets stay in order, and are counted. Run must still run.
+func (m *Meter) Lift() {
+	m.lifted.Store(true)
+	signal(m.crowded)
+}
+
+// Settle waits until nothing waits any more, but no longer than patience.
+func (m *Meter) Settle(patience time.Duration) {
+	for end := time.Now().Add(patience); m.held.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+}
 
 // Run lets out what waits in lanes, until ctx ends.
 func (m *Meter) Run(ctx context.Context) error {

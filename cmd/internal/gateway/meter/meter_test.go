@@ -206,6 +206,59 @@ func TestARateIsReachedAndNotExceeded(t *testing.T) {
 	}
 }
 
+// TestAFloodGetsItsWholeRate looks at a lane more often than a byte of its rate takes.
+func TestAFloodGetsItsWholeRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice()
+		m, _ := started(t, d)
+		a := m.Use([]Peer{peerOf("ana", ana)})["ana"]
+		a.SetRates(64_000, 0)
+		for range 5 * 530 { // every 1.89 bytes of the rate
+			m.Write([][]byte{from(ana, other, 1, 100)}, 0)
+			time.Sleep(236 * time.Microsecond)
+		}
+		if rest := 5 * 530 * 236e-6 * 64_000 / 8; float64(a.Used()) < minBurst+0.9*rest {
+			t.Errorf("got %d bytes, want the burst and %.0f more", a.Used(), rest)
+		}
+	})
+}
+
+func TestLiftedLimitsLetOutWhatWaitsAndNothingWaitsBehindIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice()
+		m, got := started(t, d)
+		a := m.Use([]Peer{peerOf("ana", ana)})["ana"]
+		a.SetRates(64_000, 64_000)
+		for i := range 200 { // far more than a lane holds
+			m.Write([][]byte{from(ana, other, i, 1000)}, 0)
+			d.out <- from(other, ana, i, 1000)
+		}
+		synctest.Wait()
+		dropped, began := a.Dropped(), time.Now()
+		if dropped == 0 {
+			t.Fatal("the lanes are not full")
+		}
+		m.Lift()
+		for i := range 300 {
+			m.Write([][]byte{from(ana, other, 200+i, 1000)}, 0)
+			d.out <- from(other, ana, 200+i, 1000)
+		}
+		m.Settle(time.Minute)
+		synctest.Wait()
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("what waits needs %v", took)
+		}
+		for way, packets := range map[string][][]byte{"up": d.written(), "down": got()} {
+			if err := inOrder(packets); err != nil || number(packets[len(packets)-1]) != 499 {
+				t.Errorf("%s: got %d packets, %v; want the last one, too", way, len(packets), err)
+			}
+		}
+		if a.Dropped() != dropped || a.Used()+dropped != 2*500*1000 {
+			t.Errorf("got %d used, %d dropped before and %d now", a.Used(), dropped, a.Dropped())
+		}
+	})
+}
+
 func TestWhatWaitsLeavesInOrderAndAllIsAccountedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDevice()

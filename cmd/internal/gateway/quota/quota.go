@@ -21,6 +21,8 @@ const (
 	version = 1
 	// maxMonths is how many months are kept. Those before the present one matter if the clock turns out to have been wrong.
 	maxMonths = 3
+	// doubt is how long a clock that is before all known months is taken for wrong. By then a board without a battery has the time.
+	doubt = 24 * time.Hour
 	// maxFile bounds the file, in bytes: more than a hundred thousand peers.
 	maxFile = 64 << 20
 )
@@ -30,6 +32,7 @@ type Book struct {
 	path    string
 	content content
 	changed bool
+	doubted time.Time // since when the clock is before all known months; zero: it is not
 }
 
 // content is the file.
@@ -92,18 +95,25 @@ func (b *Book) read() error {
 const layout = "2006-01"
 
 // month returns the counts of the month that it is at a time. A clock that goes back to a month that is known counts on there. One
-// that is before all known months is wrong, so the last month counts on. Else a month begins.
+// that is before all known months is taken for wrong, so the last month counts on; but if it stays there, it was wrong when those
+// months began, and they would not end for years. Else a month begins.
 func (b *Book) month(now time.Time) map[string]uint64 {
 	c, is := &b.content, now.UTC().Format(layout)
 	if used, ok := c.Months[is]; ok {
 		b.changed = b.changed || c.Month != is
-		c.Month = is
+		c.Month, b.doubted = is, time.Time{}
 		return used
 	}
 	known := slices.Sorted(maps.Keys(c.Months))
 	if len(known) > 0 && is < known[0] {
-		return c.Months[c.Month]
+		if b.doubted.IsZero() {
+			b.doubted = now
+		}
+		if now.Sub(b.doubted) < doubt {
+			return c.Months[c.Month]
+		}
 	}
+	b.doubted = time.Time{}
 	if c.Months == nil {
 		c.Months = make(map[string]map[string]uint64)
 	}

@@ -56,6 +56,28 @@ func TestTheClockDecidesWhichMonthCounts(t *testing.T) {
 	}
 }
 
+func TestAClockThatWasInTheFutureAtFirstDoesNotStopTheMonths(t *testing.T) {
+	b := open(t, filepath.Join(t.TempDir(), "quota.json"))
+	b.Add("ana", 100, at(t, "2031-01-02 00:00"))
+	for _, s := range []struct {
+		now  string
+		want uint64
+	}{
+		{"2026-11-03 00:00", 100}, {"2026-11-03 23:59", 100}, {"2026-11-04 00:00", 0}, {"2026-11-05 00:00", 100}, {"2026-12-01 00:00", 0},
+		{"2031-01-02 00:00", 100}, {"1970-01-01 00:00", 100}, {"2026-12-02 00:00", 100}, {"1970-01-01 23:00", 100},
+	} {
+		if got := b.Used("ana", at(t, s.now)); got != s.want {
+			t.Errorf("at %s: got %d used, want %d", s.now, got, s.want)
+		}
+		if s.want == 0 {
+			b.Add("ana", 100, at(t, s.now))
+		}
+	}
+	if got, want := b.Ends(at(t, "2026-12-02 00:00")), at(t, "2027-01-01 00:00"); !got.Equal(want) {
+		t.Errorf("the month ends %v, want %v", got, want)
+	}
+}
+
 func TestResetIsForOnePeer(t *testing.T) {
 	path, now := filepath.Join(t.TempDir(), "quota.json"), at(t, "2026-02-03 00:00")
 	b := open(t, path)
