@@ -74,6 +74,10 @@ func TestPhone(t *testing.T) {
 	use(servesPhones + peers("", ", dns_renewals: 1"))
 	check("enabled again", privatedns.HTTPS, anaHTTPS, "ana", "staff")
 	check("renewed", privatedns.HTTPS, benHTTPS, "", "")
+	live.Sessions = signedIn{anaKey: {"ana@corp.example", "eng"}}
+	if f, ok := live.Phone(privatedns.HTTPS, anaHTTPS, src); !ok || f.User != "ana@corp.example" || !slices.Equal(f.Groups, []string{"staff", "eng"}) {
+		t.Errorf("signed in: got %+v, %t; want the user and the user's groups, as in the tunnel", f, ok)
+	}
 	soon := time.Now().Add(time.Hour).Truncate(time.Second)
 	use(servesPhones + peers("", ", expires: "+soon.UTC().Format(time.RFC3339)))
 	check("not expired yet", privatedns.HTTPS, benHTTPS, "ben-phone", "kids")
