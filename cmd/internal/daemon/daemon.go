@@ -194,6 +194,11 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		return err
 	}
 	if first.Gateway != nil {
+		release, err := gateway.HoldState(ctx, cfg, d.log)
+		if err != nil {
+			return err
+		}
+		opened.add(release)
 		d.signIn, err = signin.New(signin.Config{
 			Live: d.live, Dial: d.egress.DialHost, Changed: func() { d.endChanged(true) }, Log: d.log, Metrics: d.metrics.signIn,
 		})

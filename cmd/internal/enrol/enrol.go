@@ -19,7 +19,7 @@ import (
 	"penstock/cmd/internal/peerbook"
 )
 
-// The files in listen.enrol.folder.
+// The files in the folder enrol of state_dir.
 const (
 	invitationsName = "invitations.json"
 	keyName         = "certificate.key"
@@ -82,13 +82,13 @@ func Open(ctx context.Context, c Config) (*Enrolment, error) {
 func (e *Enrolment) open(ctx context.Context, mark uint32) error {
 	folder := e.listen.Folder
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return e.mend("folder", err, "make it, and give it to the user that penstock runs as")
+		return e.unkept(err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errors.New("another penstock uses it"))
 	defer cancel()
 	unlock, err := peerbook.LockFile(ctx, filepath.Join(folder, lockName))
 	if err != nil {
-		return e.mend("folder", err, "give each gateway a folder of its own, which its user can write")
+		return e.unkept(err)
 	}
 	e.closers = append(e.closers, unlock)
 	e.invitations = openInvitations(filepath.Join(folder, invitationsName))
@@ -120,7 +120,7 @@ func (e *Enrolment) certificate() (func(*tls.ClientHelloInfo) (*tls.Certificate,
 	}
 	own, pin, err := ownCertificate(filepath.Join(e.listen.Folder, keyName), e.listen.Host(), time.Now())
 	if err != nil {
-		return nil, e.mend("folder", err, "")
+		return nil, e.unkept(err)
 	}
 	e.pin = pin
 	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own, nil }, nil
@@ -129,6 +129,11 @@ func (e *Enrolment) certificate() (func(*tls.ClientHelloInfo) (*tls.Certificate,
 // mend is an error about a key of listen.enrol.
 func (e *Enrolment) mend(key string, err error, mend string) error {
 	return e.gateway.Config().Err("listen.enrol."+key, err.Error(), mend)
+}
+
+// unkept is an error about the folder.
+func (e *Enrolment) unkept(err error) error {
+	return e.gateway.Config().Err("state_dir", "listen.enrol cannot keep invitations: "+err.Error(), "give each gateway a state_dir of its own, which its user can write")
 }
 
 // Run serves those who join until ctx ends, and waits for those who are joining. It returns nil when ctx ended it.
