@@ -197,6 +197,33 @@ func TestInviteSaysWhyNobodyCouldJoin(t *testing.T) {
 	}
 }
 
+func TestNamesOfInvitedPeersAreThoseOfHosts(t *testing.T) {
+	w := newWorld(t)
+	w.write(t, "gateway.yaml", gatewayText+"dns: {peers: vpn.example}\n")
+	next, err := w.Config().Reload()
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.Listen.Enrol.Address = "127.0.0.1:0"
+	w.current.Store(next)
+	w.open(t)
+	if _, err := w.Invite(t.Context(), control.InviteQuery{Name: "Gateway"}); err == nil || !strings.Contains(err.Error(), "gateway.vpn.example: choose another name") {
+		t.Errorf("the gateway's own name: got %v", err)
+	}
+	first, second := w.invite(t, "ana"), w.invite(t, "Ana") // whichever is used first
+	_, key := newKeyPair()
+	if _, _, no := w.redeem(t.Context(), first.Token, key); no != nil {
+		t.Fatalf("got %+v", no)
+	}
+	if _, err := w.Invite(t.Context(), control.InviteQuery{Name: "ANA"}); err == nil || !strings.Contains(err.Error(), `there is a peer "ana" already`) {
+		t.Errorf("in capitals: got %v", err)
+	}
+	_, other := newKeyPair()
+	if _, _, no := w.redeem(t.Context(), second.Token, other); no == nil || no.why != isClash {
+		t.Errorf("the name by now of another: got %+v, want %s", no, isClash)
+	}
+}
+
 func TestKeysThatAreNone(t *testing.T) {
 	p := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 255), big.NewInt(19))
 	text := func(n *big.Int) string {
