@@ -37,7 +37,7 @@ func HoldState(ctx context.Context, cfg *config.Config, log *slog.Logger) (relea
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	}
-	log.Error("after a restart nothing is known of quotas, sign-ins and where peers were: let penstock's user write state_dir, or choose another folder",
+	log.Error("after a restart nothing is known of quotas, sign-ins and where peers were: let penstock's user, and its service, write state_dir, or choose another folder",
 		"state_dir", cfg.StateDir, "err", err)
 	return func() error { return nil }, nil
 }
