@@ -99,6 +99,36 @@ func TestPhone(t *testing.T) {
 	check("a stranger, served no longer", privatedns.HTTPS, "", "", "")
 }
 
+// TestCertificatesThatOthersRenew: at a start they must be good; later they keep no peer from being removed.
+func TestCertificatesThatOthersRenew(t *testing.T) {
+	dir := t.TempDir()
+	load := func(more string) *config.Config {
+		text := strings.Replace(atGateway, "{", "{enrol: {url: 'https://vpn.example', certificate: vpn.pem, private_key: {file: vpn.key}}, ", 1)
+		return loadIn(t, dir, text+"sign_in: {oidc: {issuer: 'https://login.example', client_id: x}, required: all, url: 'https://vpn.example/', certificate: page.pem, certificate_key: {file: page.key}}\n"+more+rest)
+	}
+	live := NewLive(lists.Config{})
+	_, err := live.Compile(t.Context(), load(""))
+	for _, want := range []string{"vpn.example, or neither", "sign_in.certificate: open "} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("at the start: got %v, want %q", err, want)
+		}
+	}
+	first, err := live.Compile(t.Context(), loadIn(t, dir, atGateway+rest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	live.Use(first)
+	next, err := live.Compile(t.Context(), load(""))
+	if err != nil {
+		t.Fatalf("later: %v", err)
+	}
+	for _, want := range []string{"vpn.", "page.pem"} {
+		if !slices.ContainsFunc(next.Warnings(), func(w string) bool { return strings.Contains(w, want) }) {
+			t.Errorf("later: got the warnings %q, want one of %s", next.Warnings(), want)
+		}
+	}
+}
+
 // TestAddressesOfDNSNeedARestart: names, certificates and peers are live; what listens is not.
 func TestAddressesOfDNSNeedARestart(t *testing.T) {
 	dir := t.TempDir()

@@ -255,7 +255,9 @@ func TestARenewedCertificateIsUsed(t *testing.T) {
 	if seen() != first || !w.pin.IsZero() {
 		t.Fatal("the certificate of the files is not used, or links pin it")
 	}
-	f := &certificateFile{listen: listen, log: w.Enrolment.log}
+	named := *listen
+	named.URL = "https://localhost"
+	f := &certificateFile{listen: &named, log: w.Enrolment.log}
 	if _, err := f.get(nil); err != nil {
 		t.Fatal(err)
 	}
@@ -264,6 +266,13 @@ func TestARenewedCertificateIsUsed(t *testing.T) {
 	if got, err := f.get(nil); err != nil || pinOf(got.Leaf) != second {
 		t.Errorf("the renewed certificate is not used: %v", err)
 	}
+	named.URL = "https://another.example"
+	write("three.key")
+	f.looked = time.Time{}
+	if got, err := f.get(nil); err != nil || pinOf(got.Leaf) != second {
+		t.Errorf("a certificate for another host replaces the former one: %v", err)
+	}
+	named.URL = "https://localhost"
 	w.write(t, "cert.pem", "half")
 	f.looked = time.Time{}
 	if got, err := f.get(nil); err != nil || pinOf(got.Leaf) != second {
