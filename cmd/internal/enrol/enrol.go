@@ -28,8 +28,8 @@ const (
 
 const (
 	defaultFor = 24 * time.Hour
-	longestFor = 30 * 24 * time.Hour
-	lockWait   = 10 * time.Second // for another penstock that is stopping, and for commands that change peers
+	longestFor = 30*24*time.Hour + time.Hour // 30 days of which one has 25 hours, where summer ends
+	lockWait   = 10 * time.Second            // for another penstock that is stopping, and for commands that change peers
 )
 
 // Gateway is the running gateway.
@@ -196,7 +196,7 @@ func (e *Enrolment) checkTerms(ctx context.Context, t peerbook.Terms, open time.
 	}
 	switch {
 	case open < time.Second || open > longestFor:
-		return fmt.Errorf("an invitation is open for %v, and %v is not from one second to %d days", open, open, longestFor/(24*time.Hour))
+		return fmt.Errorf("an invitation is open for one second to %d days, and not for %v", longestFor/(24*time.Hour), open)
 	case !t.Expires.IsZero() && !t.Expires.After(now):
 		return fmt.Errorf("the access of %s would have ended at %s", t.Name, t.Expires.Local().Format(time.DateTime))
 	}

@@ -168,14 +168,17 @@ func TestInviteSaysWhyNobodyCouldJoin(t *testing.T) {
 		"no name":                {control.InviteQuery{Name: "a b"}, "choose another"},
 		"no group":               {control.InviteQuery{Name: "ana", Groups: []string{""}}, "a group"},
 		"invited already":        {control.InviteQuery{Name: "taken"}, "penstock peer uninvite taken"},
-		"open for too short":     {control.InviteQuery{Name: "ana", For: time.Millisecond}, "not from one second to 30 days"},
-		"open for too long":      {control.InviteQuery{Name: "ana", For: 31 * 24 * time.Hour}, "not from one second to 30 days"},
+		"open for too short":     {control.InviteQuery{Name: "ana", For: time.Millisecond}, "for one second to 30 days, and not for "},
+		"open for too long":      {control.InviteQuery{Name: "ana", For: 31 * 24 * time.Hour}, "for one second to 30 days, and not for "},
 		"access that is over":    {control.InviteQuery{Name: "ana", Expires: time.Now().Add(-time.Hour)}, "would have ended"},
 		"an endpoint that is no": {control.InviteQuery{Name: "ana", Endpoint: "gw.example"}, "has no port"},
 	} {
 		if made, err := w.Invite(t.Context(), row.q); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %+v, %v, want %q", name, made, err, row.want)
 		}
+	}
+	if _, err := w.Invite(t.Context(), control.InviteQuery{Name: "autumn", For: 30*24*time.Hour + time.Hour}); err != nil {
+		t.Errorf("30 days of a calendar: %v", err)
 	}
 	made, err := w.Invite(t.Context(), control.InviteQuery{Name: "brief", Expires: time.Now().Add(time.Hour)})
 	if err != nil || made.Until.After(time.Now().Add(time.Hour)) {
