@@ -91,7 +91,7 @@ func TestPeopleJoinByInvitation(t *testing.T) {
 			t.Fatal(err)
 		}
 		chmod(t, w.path("peers.d"), 0o750)
-		if r := w.gateway.cli(t, "peer", "invite", "ana"); r.code != 1 || !strings.Contains(r.stderr, w.path("peers.d")) || !strings.Contains(r.stderr, "permission denied") {
+		if r := w.gateway.cli(t, "peer", "invite", "ana"); r.code != 1 || !strings.Contains(r.stderr, w.path("peers.d")) || !strings.Contains(r.stderr, "give the folder to its user") {
 			t.Errorf("got %s", r)
 		}
 		if err := os.Chown(w.path("peers.d"), 65534, 65534); err != nil {

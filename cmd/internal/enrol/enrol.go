@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -201,12 +203,15 @@ func (e *Enrolment) checkTerms(ctx context.Context, t peerbook.Terms, open time.
 		return fmt.Errorf("the access of %s would have ended at %s", t.Name, t.Expires.Local().Format(time.DateTime))
 	}
 	folder, c, err := e.folder(ctx, t.Name)
-	if err != nil {
-		return err
+	if err == nil {
+		defer folder.Close()
+		err = folder.Writable()
 	}
-	defer folder.Close()
-	if err := folder.Writable(); err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS): // a service sees other folders as read-only
 		return fmt.Errorf("the running gateway cannot write the files of peers, so nobody could join: give the folder to its user, and let its service write there: %w", err)
+	case err != nil:
+		return err
 	}
 	_, _, err = folder.Plan(c, t, e.inForce())
 	return err
