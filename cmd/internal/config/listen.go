@@ -151,18 +151,20 @@ func (e *EnrolListen) KeyPair() (tls.Certificate, error) {
 	return pair, err
 }
 
-// CertificateFaults returns what is wrong with the certificates of listen.enrol and sign_in. Load does not look at them, because
-// others renew them: if that goes wrong, peers can still be removed.
-func CertificateFaults(c *Config) (list []Fault) {
+// CertificateFaults returns what is wrong with the certificates of listen.enrol and sign_in, and the files of those. Load does not
+// look at them, because others renew them: if that goes wrong, peers can still be removed.
+func CertificateFaults(c *Config) (list []Fault, files []string) {
 	if e := c.Listen.Enrol; e != nil && e.Certificate != "" {
 		if _, err := e.KeyPair(); err != nil {
 			list = append(list, c.Fault("listen.enrol.certificate", fmt.Sprintf("listen.enrol: %s: %v", e.Certificate, err), "name the files of a certificate for "+e.Host()+", or neither"))
+			files = append(files, e.Certificate, e.PrivateKey.File)
 		}
 	}
 	if s := c.SignIn; s != nil && s.Certificate != "" {
 		if _, err := s.KeyPair(); err != nil {
 			list = append(list, c.Fault("sign_in.certificate", fmt.Sprintf("sign_in.certificate: %v", err), ""))
+			files = append(files, s.Certificate, s.CertificateKey.File)
 		}
 	}
-	return list
+	return list, files
 }

@@ -408,7 +408,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 
 // keep keeps a copy of the configuration of an edition that works.
 func (d *Daemon) keep(e *edition.Edition) {
-	if err := d.opts.Good.Keep(e.Files(), e.Config.Kept); err != nil {
+	if err := d.opts.Good.Keep(e.Files(), e.Kept(d.opts.Good.Former)); err != nil {
 		d.log.Warn("there is no fresh copy of this configuration to start with if the next one has a fault", "err", err)
 	}
 }

@@ -42,6 +42,7 @@ type Edition struct {
 	untested []string // warnings about tests to addresses that nobody has
 
 	uncertain []string  // what others will find wrong with certificates
+	broken    []string  // files of certificates that cannot be used
 	at        time.Time // when Clients and Gateway had the peers that might connect
 
 	// Whether a rule has a condition on the user or the program that sends a flow. Looking them up is expensive.
@@ -117,6 +118,17 @@ func (e *Edition) Files() []string {
 	return slices.Concat(e.Config.Files, e.Config.Inputs, e.Egress.Files())
 }
 
+// Kept returns what a copy of the configuration has instead of files: of a certificate that cannot be used now, what the copy
+// before had, because the next start needs one.
+func (e *Edition) Kept(before config.Former) config.Former {
+	return func(file string) (text []byte, ok bool) {
+		if slices.Contains(e.broken, file) {
+			return before(file)
+		}
+		return e.Config.Kept(file)
+	}
+}
+
 // Warnings returns one sentence for each probable mistake: surprises of the short form, rules that no flow can reach, ignored
 // profile lines, tests that are left out, and missing lists.
 func (e *Edition) Warnings() []string {
@@ -135,11 +147,12 @@ func (e *Edition) Warnings() []string {
 // checkCertificates looks at the certificates of what listens. Only at the start they must be some that can be used: whoever renews
 // them while penstock runs must not be able to keep a peer from being removed.
 func (e *Edition) checkCertificates(start bool) error {
-	wrong := config.CertificateFaults(e.Config)
+	wrong, broken := config.CertificateFaults(e.Config)
 	if serve := e.Config.DNS.Serve; serve != nil {
 		cert, err := privatedns.LoadCertificate(serve)
 		if err != nil {
 			wrong = append(wrong, privatedns.CertificateFault(e.Config, err))
+			broken = append(broken, serve.Certificate, serve.Key.File)
 		} else if text := privatedns.Warning(serve, cert); text != "" {
 			e.uncertain = append(e.uncertain, text)
 		}
@@ -147,6 +160,7 @@ func (e *Edition) checkCertificates(start bool) error {
 	if start {
 		return faultsOf(wrong)
 	}
+	e.broken = broken
 	for _, f := range wrong {
 		e.uncertain = append(e.uncertain, f.Message)
 	}

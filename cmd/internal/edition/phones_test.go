@@ -2,6 +2,7 @@ package edition
 
 import (
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -121,6 +122,12 @@ func TestCertificatesThatOthersRenew(t *testing.T) {
 	next, err := live.Compile(t.Context(), load(""))
 	if err != nil {
 		t.Fatalf("later: %v", err)
+	}
+	before := func(string) ([]byte, bool) { return []byte("before"), true }
+	for file, want := range map[string]bool{"vpn.pem": true, "vpn.key": true, "page.pem": true, "page.key": true, "p.yaml": false} {
+		if text, ok := next.Kept(before)(filepath.Join(dir, file)); ok != want || ok && string(text) != "before" {
+			t.Errorf("%s in a copy: got %q, %t; want what it was before: %t", file, text, ok, want)
+		}
 	}
 	for _, want := range []string{"vpn.", "page.pem"} {
 		if !slices.ContainsFunc(next.Warnings(), func(w string) bool { return strings.Contains(w, want) }) {
