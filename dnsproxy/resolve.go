@@ -73,9 +73,17 @@ func (r *resolver) serve(ctx context.Context, ex *exchange, query []byte) {
 // settle records the result of ex and its answer.
 func (ex *exchange) settle(r result, out []byte) { ex.result, ex.out = r, out }
 
-// hidden refuses the names of split zones to a stranger from outside, and reports whether it did: they are internal names.
+// hidden refuses the names of split zones and of closed domains, which are those of peers, to a stranger from outside, and reports
+// whether it did: they are internal names.
 func (ex *exchange) hidden(st *state) bool {
-	if !ex.outside || longest(st.zones, ex.q.Host()) == nil {
+	if !ex.outside {
+		return false
+	}
+	closed := false
+	for e := ex.own; e != nil; e = e.Next {
+		closed = closed || e.Closed
+	}
+	if !closed && longest(st.zones, ex.q.Host()) == nil {
 		return false
 	}
 	ex.settle(resultBlocked, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeRefused, wire.EDE{Code: dns.ExtendedErrorCodeProhibited}))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"penstock/dnsproxy/records"
 	"penstock/dnsproxy/wire"
 	"penstock/policy"
 )
@@ -128,6 +129,9 @@ func TestHTTPSIsTheClients(t *testing.T) {
 	s := newServer(t, Settings{
 		Upstreams: []Upstream{named("main", up)}, Zones: []Zone{{Domains: []string{"corp.example"}, Upstreams: []Upstream{named("corp", up)}}},
 		Clients: prefixes("10.77.0.0/16"),
+		Records: bookOf(t, []records.Record{
+			{Name: "ana.peers.example", Addrs: addrsOf("10.99.0.2")}, {Name: "desk.example", CNAME: "ana.peers.example"}, {Name: "site.example", Addrs: addrsOf("203.0.113.5")},
+		}, "peers.example"),
 	}, judged(func(f policy.Flow) policy.Verdict {
 		if f.Peer == "ana" && below(f.Names[0].Host, "silent.example") {
 			return policy.Verdict{Action: policy.Drop}
@@ -165,6 +169,12 @@ func TestHTTPSIsTheClients(t *testing.T) {
 		{"a peer may ask about zones", anaPhone(), "wiki.corp.example", "NOERROR 10.20.0.10"},
 		{"a stranger of Settings.Clients", near, "www.example", "NOERROR 203.0.113.1"},
 		{"but he may not ask about zones, even if they are in the cache", near, "wiki.corp.example", "REFUSED edeProhibited"},
+		{"a peer may ask about peers", anaPhone(), "ana.peers.example", "NOERROR 10.99.0.2"},
+		{"a stranger may not", near, "ana.peers.example", "REFUSED edeProhibited"},
+		{"nor whether there is one", near, "bob.peers.example", "REFUSED edeProhibited"},
+		{"nor by another name", near, "desk.example", "REFUSED edeProhibited"},
+		{"nor who has an address", near, "2.0.99.10.in-addr.arpa", "REFUSED edeProhibited"},
+		{"but about records", near, "site.example", "NOERROR 203.0.113.5"},
 		{"a stranger from elsewhere", far, "www.example", "404 Not Found"},
 	} {
 		if got, err := send(tt.from, tt.name); err != nil || got != tt.want {

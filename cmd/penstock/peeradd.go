@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"strings"
@@ -107,6 +108,7 @@ func (p newPeer) addPhone(e *env, c *config.Config, folder *peerbook.Folder, t p
 		return false, err
 	}
 	peer := config.Peer{Name: t.Name, Groups: t.Groups, Expires: t.Expires}
+	peer.DNSRenewals = 1 + rand.IntN(1<<30) // its tokens are made from its name, and a removed peer may have had the same
 	return addTo(e, c, folder, peer, func() error { return phone{out: p.out, qr: p.qr}.deliver(e, c, peer) })
 }
 

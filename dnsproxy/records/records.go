@@ -71,6 +71,7 @@ type Entry struct {
 	Target string // the same name as text
 	Next   *Entry // the entry of Target; nil if somebody else knows it
 
+	Closed  bool       // it, or the name that a reverse name leads to, is in a closed domain
 	Missing bool       // the name is known not to exist
 	Reverse netip.Addr // the address whose name this is; else invalid
 	Owner   string     // the name that a reverse name leads to
@@ -135,6 +136,11 @@ func Compile(list []Record, closed ...string) (*Book, []Fault) {
 	for i, e := range entries {
 		if e != nil && e.Name != "" {
 			c.reverse(list[i].Addrs, e)
+		}
+	}
+	for _, table := range []map[string]*Entry{c.names, c.below} {
+		for name, e := range table {
+			e.Closed = within(name, closed) || within(e.Owner, closed)
 		}
 	}
 	for _, e := range entries {
@@ -292,6 +298,11 @@ func (c *compiler) close(domain string) {
 	if c.names[domain] == nil {
 		c.names[domain] = &Entry{Name: domain, From: from, TTL: defaultTTL}
 	}
+}
+
+// within reports whether a name is one of some domains, or below one.
+func within(name string, domains []string) bool {
+	return slices.ContainsFunc(domains, func(d string) bool { return name == d || strings.HasSuffix(name, "."+d) })
 }
 
 // reverse adds the reverse names of addresses that have none yet.

@@ -66,23 +66,12 @@ func (k listenChecker) enrol(e *EnrolListen) {
 		k.fault("listen.enrol.url", "write https://HOST or https://HOST:PORT, for example https://vpn.example:8443", "listen.enrol.url is %q", e.URL)
 		return
 	}
-	if e.Certificate == "" && e.PrivateKey.IsZero() {
-		return
-	}
-	k.secret("listen.enrol.private_key", e.PrivateKey, false)
+	k.secretPlace("listen.enrol.private_key", e.PrivateKey)
 	switch {
-	case e.Certificate == "":
+	case e.Certificate == "" && !e.PrivateKey.IsZero():
 		k.fault("listen.enrol.private_key", "add certificate: FILE", "listen.enrol.private_key has no certificate")
-	case e.PrivateKey.IsZero():
+	case e.Certificate != "" && e.PrivateKey.IsZero():
 		k.fault("listen.enrol.certificate", "add private_key: {file: PATH}", "listen.enrol.certificate has no private_key")
-	default:
-		pair, err := e.KeyPair()
-		if err == nil {
-			err = pair.Leaf.VerifyHostname(u.Hostname())
-		}
-		if err != nil {
-			k.fault("listen.enrol.certificate", "name the files of a certificate for "+u.Hostname()+", or neither", "%s: %v", e.Certificate, err)
-		}
 	}
 }
 

@@ -125,7 +125,8 @@ type Peer struct {
 	PersistentKeepalive time.Duration `yaml:"persistent_keepalive"`
 	// Disabled refuses the peer but keeps its entry.
 	Disabled bool `yaml:"disabled"`
-	// DNSRenewals is how often the peer's tokens for dns.serve have been renewed: with another number those before are dead.
+	// DNSRenewals makes the peer's tokens for dns.serve others than they were: with another number those before are dead. A peer
+	// without public_key that has the name of a former one needs another number, too; `penstock peer add` chooses it.
 	DNSRenewals int `yaml:"dns_renewals"`
 	// Expires is when the peer's access ends: then its flows and handshakes are refused, and its entry is kept.
 	Expires time.Time `yaml:"expires"`

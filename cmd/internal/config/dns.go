@@ -64,7 +64,7 @@ type DNSServe struct {
 	Certificate string `yaml:"certificate" required:"true" path:"file"`
 	// Key is the private key of the certificate, PEM.
 	Key Secret `yaml:"key" required:"true"`
-	// Anonymous also answers those of dns.clients who come without a token, but not about the names in dns.split.
+	// Anonymous also answers those of dns.clients who come without a token, but not about the names in dns.split and dns.peers.
 	Anonymous bool `yaml:"anonymous"`
 
 	Pos Position `yaml:"-"`

@@ -2,6 +2,7 @@ package config
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net/netip"
 	"net/url"
@@ -133,7 +134,7 @@ func (e *EnrolListen) Host() string {
 	return u.Hostname()
 }
 
-// KeyPair reads certificate and private_key.
+// KeyPair reads certificate and private_key. They must be for the host in url.
 func (e *EnrolListen) KeyPair() (tls.Certificate, error) {
 	key, err := e.PrivateKey.Read()
 	if err != nil {
@@ -148,5 +149,27 @@ func (e *EnrolListen) KeyPair() (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	return tls.X509KeyPair(text, []byte(key))
+	pair, err := tls.X509KeyPair(text, []byte(key))
+	if err == nil {
+		err = pair.Leaf.VerifyHostname(e.Host())
+	}
+	return pair, err
+}
+
+// CertificateFaults returns what is wrong with the certificates of listen.enrol and sign_in, and the files of those. Load does not
+// look at them, because others renew them: if that goes wrong, peers can still be removed.
+func CertificateFaults(c *Config) (list []Fault, files []string) {
+	if e := c.Listen.Enrol; e != nil && e.Certificate != "" {
+		if _, err := e.KeyPair(); err != nil {
+			list = append(list, c.Fault("listen.enrol.certificate", fmt.Sprintf("listen.enrol: %s: %v", e.Certificate, err), "name the files of a certificate for "+e.Host()+", or neither"))
+			files = append(files, e.Certificate, e.PrivateKey.File)
+		}
+	}
+	if s := c.SignIn; s != nil && s.Certificate != "" {
+		if _, err := s.KeyPair(); err != nil {
+			list = append(list, c.Fault("sign_in.certificate", fmt.Sprintf("sign_in.certificate: %v", err), ""))
+			files = append(files, s.Certificate, s.CertificateKey.File)
+		}
+	}
+	return list, files
 }

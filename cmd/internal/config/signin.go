@@ -128,13 +128,7 @@ func (k *checker) signInPage(s *SignIn) {
 	case secure && s.CertificateKey.IsZero():
 		k.fault("sign_in.certificate", "add certificate_key: {file: PATH}", "sign_in.certificate has no key")
 	}
-	k.secret("sign_in.certificate_key", s.CertificateKey, false)
-	if s.Certificate == "" || s.CertificateKey.IsZero() {
-		return
-	}
-	if _, err := s.KeyPair(); err != nil {
-		k.fault("sign_in.certificate", "", "sign_in.certificate: %v", err)
-	}
+	k.secretPlace("sign_in.certificate_key", s.CertificateKey)
 }
 
 // KeyPair reads the certificate of the page, and its key.

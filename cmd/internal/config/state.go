@@ -31,7 +31,7 @@ func stateDir(c *Config) string {
 		return first
 	}
 	base := os.Getenv("XDG_STATE_HOME")
-	if base == "" {
+	if !filepath.IsAbs(base) {
 		home, err := os.UserHomeDir()
 		if err != nil {
 			return filepath.Dir(DefaultStateFile())

@@ -195,6 +195,11 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		return err
 	}
 	if first.Gateway != nil {
+		release, err := gateway.HoldState(ctx, cfg, d.log)
+		if err != nil {
+			return err
+		}
+		opened.add(release)
 		d.signIn, err = signin.New(signin.Config{
 			Live: d.live, Dial: d.egress.DialHost, Changed: func() { d.endChanged(true) }, Log: d.log, Metrics: d.metrics.signIn,
 		})
@@ -409,7 +414,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 
 // keep keeps a copy of the configuration of an edition that works.
 func (d *Daemon) keep(e *edition.Edition) {
-	if err := d.opts.Good.Keep(e.Files(), e.Config.Kept); err != nil {
+	if err := d.opts.Good.Keep(e.Files(), e.Kept(d.opts.Good.Former)); err != nil {
 		d.log.Warn("there is no fresh copy of this configuration to start with if the next one has a fault", "err", err)
 	}
 }

@@ -41,7 +41,8 @@ type Edition struct {
 
 	untested []string // warnings about tests to addresses that nobody has
 
-	uncertain string    // what phones will find wrong with the certificate
+	uncertain []string  // what others will find wrong with certificates
+	broken    []string  // files of certificates that cannot be used
 	at        time.Time // when Clients and Gateway had the peers that might connect
 
 	// Whether a rule has a condition on the user or the program that sends a flow. Looking them up is expensive.
@@ -91,7 +92,7 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 	fail(err)
 	e.Phones, err = privatedns.NewPlan(cfg)
 	fail(err)
-	fail(e.checkCertificate(from.Before == nil))
+	fail(e.checkCertificates(from.Before == nil))
 	e.Proxy, err = ingress.NewPlan(cfg)
 	fail(err)
 	e.Lists, err = readLists(ctx, from.Lists, cfg)
@@ -117,6 +118,17 @@ func (e *Edition) Files() []string {
 	return slices.Concat(e.Config.Files, e.Config.Inputs, e.Egress.Files())
 }
 
+// Kept returns what a copy of the configuration has instead of files: of a certificate that cannot be used now, what the copy
+// before had, because the next start needs one.
+func (e *Edition) Kept(before config.Former) config.Former {
+	return func(file string) (text []byte, ok bool) {
+		if slices.Contains(e.broken, file) {
+			return before(file)
+		}
+		return e.Config.Kept(file)
+	}
+}
+
 // Warnings returns one sentence for each probable mistake: surprises of the short form, rules that no flow can reach, ignored
 // profile lines, tests that are left out, and missing lists.
 func (e *Edition) Warnings() []string {
@@ -129,26 +141,28 @@ func (e *Edition) Warnings() []string {
 			list = append(list, fmt.Sprintf("category %s: list %s: left out: %s", s.Category, s.List, s.LeftOut))
 		}
 	}
-	if e.uncertain != "" {
-		list = append(list, e.uncertain)
-	}
-	return append(list, e.Lists.Empty()...)
+	return slices.Concat(list, e.uncertain, e.Lists.Empty())
 }
 
-// checkCertificate looks at the certificate of dns.serve. Only at the start it must be one that can be used: whoever renews it
-// while penstock runs must not be able to keep a peer from being removed.
-func (e *Edition) checkCertificate(start bool) error {
-	if e.Config.DNS.Serve == nil {
-		return nil
+// checkCertificates looks at the certificates of what listens. Only at the start they must be some that can be used: whoever renews
+// them while penstock runs must not be able to keep a peer from being removed.
+func (e *Edition) checkCertificates(start bool) error {
+	wrong, broken := config.CertificateFaults(e.Config)
+	if serve := e.Config.DNS.Serve; serve != nil {
+		cert, err := privatedns.LoadCertificate(serve)
+		if err != nil {
+			wrong = append(wrong, privatedns.CertificateFault(e.Config, err))
+			broken = append(broken, serve.Certificate, serve.Key.File)
+		} else if text := privatedns.Warning(serve, cert); text != "" {
+			e.uncertain = append(e.uncertain, text)
+		}
 	}
-	cert, err := privatedns.LoadCertificate(e.Config.DNS.Serve)
-	switch {
-	case err == nil:
-		e.uncertain = privatedns.Warning(e.Config.DNS.Serve, cert)
-	case start:
-		return privatedns.CertificateFault(e.Config, err)
-	default:
-		e.uncertain = "dns.serve: " + err.Error()
+	if start {
+		return faultsOf(wrong)
+	}
+	e.broken = broken
+	for _, f := range wrong {
+		e.uncertain = append(e.uncertain, f.Message)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package edition
 
 import (
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -74,6 +75,10 @@ func TestPhone(t *testing.T) {
 	use(servesPhones + peers("", ", dns_renewals: 1"))
 	check("enabled again", privatedns.HTTPS, anaHTTPS, "ana", "staff")
 	check("renewed", privatedns.HTTPS, benHTTPS, "", "")
+	live.Sessions = signedIn{anaKey: {"ana@corp.example", "eng"}}
+	if f, ok := live.Phone(privatedns.HTTPS, anaHTTPS, src); !ok || f.User != "ana@corp.example" || !slices.Equal(f.Groups, []string{"staff", "eng"}) {
+		t.Errorf("signed in: got %+v, %t; want the user and the user's groups, as in the tunnel", f, ok)
+	}
 	soon := time.Now().Add(time.Hour).Truncate(time.Second)
 	use(servesPhones + peers("", ", expires: "+soon.UTC().Format(time.RFC3339)))
 	check("not expired yet", privatedns.HTTPS, benHTTPS, "ben-phone", "kids")
@@ -93,6 +98,42 @@ func TestPhone(t *testing.T) {
 	use("peers: [{name: ana, public_key: " + anaKey + ", allowed_ips: 10.99.0.2/32}]\n")
 	check("served no longer", privatedns.HTTPS, anaHTTPS, "", "")
 	check("a stranger, served no longer", privatedns.HTTPS, "", "", "")
+}
+
+// TestCertificatesThatOthersRenew: at a start they must be good; later they keep no peer from being removed.
+func TestCertificatesThatOthersRenew(t *testing.T) {
+	dir := t.TempDir()
+	load := func(more string) *config.Config {
+		text := strings.Replace(atGateway, "{", "{enrol: {url: 'https://vpn.example', certificate: vpn.pem, private_key: {file: vpn.key}}, ", 1)
+		return loadIn(t, dir, text+"sign_in: {oidc: {issuer: 'https://login.example', client_id: x}, required: all, url: 'https://vpn.example/', certificate: page.pem, certificate_key: {file: page.key}}\n"+more+rest)
+	}
+	live := NewLive(lists.Config{})
+	_, err := live.Compile(t.Context(), load(""))
+	for _, want := range []string{"vpn.example, or neither", "sign_in.certificate: open "} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("at the start: got %v, want %q", err, want)
+		}
+	}
+	first, err := live.Compile(t.Context(), loadIn(t, dir, atGateway+rest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	live.Use(first)
+	next, err := live.Compile(t.Context(), load(""))
+	if err != nil {
+		t.Fatalf("later: %v", err)
+	}
+	before := func(string) ([]byte, bool) { return []byte("before"), true }
+	for file, want := range map[string]bool{"vpn.pem": true, "vpn.key": true, "page.pem": true, "page.key": true, "p.yaml": false} {
+		if text, ok := next.Kept(before)(filepath.Join(dir, file)); ok != want || ok && string(text) != "before" {
+			t.Errorf("%s in a copy: got %q, %t; want what it was before: %t", file, text, ok, want)
+		}
+	}
+	for _, want := range []string{"vpn.", "page.pem"} {
+		if !slices.ContainsFunc(next.Warnings(), func(w string) bool { return strings.Contains(w, want) }) {
+			t.Errorf("later: got the warnings %q, want one of %s", next.Warnings(), want)
+		}
+	}
 }
 
 // TestAddressesOfDNSNeedARestart: names, certificates and peers are live; what listens is not.

@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,7 +21,7 @@ import (
 	"penstock/cmd/internal/peerbook"
 )
 
-// The files in listen.enrol.folder.
+// The files in the folder enrol of state_dir.
 const (
 	invitationsName = "invitations.json"
 	keyName         = "certificate.key"
@@ -28,8 +30,8 @@ const (
 
 const (
 	defaultFor = 24 * time.Hour
-	longestFor = 30 * 24 * time.Hour
-	lockWait   = 10 * time.Second // for another penstock that is stopping, and for commands that change peers
+	longestFor = 30*24*time.Hour + time.Hour // 30 days of which one has 25 hours, where summer ends
+	lockWait   = 10 * time.Second            // for another penstock that is stopping, and for commands that change peers
 )
 
 // Gateway is the running gateway.
@@ -82,13 +84,13 @@ func Open(ctx context.Context, c Config) (*Enrolment, error) {
 func (e *Enrolment) open(ctx context.Context, mark uint32) error {
 	folder := e.listen.Folder
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return e.mend("folder", err, "make it, and give it to the user that penstock runs as")
+		return e.unkept(err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errors.New("another penstock uses it"))
 	defer cancel()
 	unlock, err := peerbook.LockFile(ctx, filepath.Join(folder, lockName))
 	if err != nil {
-		return e.mend("folder", err, "give each gateway a folder of its own, which its user can write")
+		return e.unkept(err)
 	}
 	e.closers = append(e.closers, unlock)
 	e.invitations = openInvitations(filepath.Join(folder, invitationsName))
@@ -120,7 +122,7 @@ func (e *Enrolment) certificate() (func(*tls.ClientHelloInfo) (*tls.Certificate,
 	}
 	own, pin, err := ownCertificate(filepath.Join(e.listen.Folder, keyName), e.listen.Host(), time.Now())
 	if err != nil {
-		return nil, e.mend("folder", err, "")
+		return nil, e.unkept(err)
 	}
 	e.pin = pin
 	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own, nil }, nil
@@ -129,6 +131,11 @@ func (e *Enrolment) certificate() (func(*tls.ClientHelloInfo) (*tls.Certificate,
 // mend is an error about a key of listen.enrol.
 func (e *Enrolment) mend(key string, err error, mend string) error {
 	return e.gateway.Config().Err("listen.enrol."+key, err.Error(), mend)
+}
+
+// unkept is an error about the folder.
+func (e *Enrolment) unkept(err error) error {
+	return e.gateway.Config().Err("state_dir", "listen.enrol cannot keep invitations: "+err.Error(), "give each gateway a state_dir of its own, which its user can write")
 }
 
 // Run serves those who join until ctx ends, and waits for those who are joining. It returns nil when ctx ended it.
@@ -191,17 +198,20 @@ func (e *Enrolment) checkTerms(ctx context.Context, t peerbook.Terms, open time.
 	}
 	switch {
 	case open < time.Second || open > longestFor:
-		return fmt.Errorf("an invitation is open for %v, and %v is not from one second to %d days", open, open, longestFor/(24*time.Hour))
+		return fmt.Errorf("an invitation is open for one second to %d days, and not for %v", longestFor/(24*time.Hour), open)
 	case !t.Expires.IsZero() && !t.Expires.After(now):
 		return fmt.Errorf("the access of %s would have ended at %s", t.Name, t.Expires.Local().Format(time.DateTime))
 	}
 	folder, c, err := e.folder(ctx, t.Name)
-	if err != nil {
-		return err
+	if err == nil {
+		defer folder.Close()
+		err = folder.Writable()
 	}
-	defer folder.Close()
-	if err := folder.Writable(); err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS): // a service sees other folders as read-only
 		return fmt.Errorf("the running gateway cannot write the files of peers, so nobody could join: give the folder to its user, and let its service write there: %w", err)
+	case err != nil:
+		return err
 	}
 	_, _, err = folder.Plan(c, t, e.inForce())
 	return err

@@ -142,6 +142,9 @@ func (s *invitations) change(f func(list []invitation) ([]invitation, error)) er
 	if err != nil {
 		return err
 	}
+	if len(text) >= mostBytes {
+		return fmt.Errorf("%s would be larger than %d bytes, and nobody could join after a restart: invite with fewer groups and networks", s.path, mostBytes)
+	}
 	if err := private.Replace(s.path, string(text)+"\n"); err != nil {
 		return fmt.Errorf("write the invitations: %w", err)
 	}

@@ -159,6 +159,17 @@ func TestInvitationsAreBounded(t *testing.T) {
 	}
 }
 
+func TestTheFileStaysOneThatIsRead(t *testing.T) {
+	s := newInvitations(t)
+	add(t, s, "ana")
+	if _, err := s.add(peerbook.Terms{Name: "ben", Groups: []string{strings.Repeat("g", mostBytes)}}, noon, noon.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), s.path) {
+		t.Errorf("got %v, want a refusal", err)
+	}
+	if again := openInvitations(s.path); again.fault != nil || len(again.list) != 1 {
+		t.Errorf("after a restart: got %d invitations, %v", len(again.list), again.fault)
+	}
+}
+
 func TestADamagedFileLetsNobodyIn(t *testing.T) {
 	good := newInvitations(t)
 	token := add(t, good, "ana")

@@ -75,8 +75,8 @@ func (e *Enrolment) clash(c *config.Config, name string, key wireguard.PublicKey
 	}
 	for _, p := range slices.Concat(c.Peers, e.gateway.Config().Peers) {
 		switch {
-		case p.Name == name:
-			return &refusal{why: isClash, said: "the gateway has a peer of this name by now: tell whoever invited you", err: fmt.Errorf("peer %s is at %s", name, p.Pos)}
+		case peerbook.SameName(c, p.Name, name):
+			return &refusal{why: isClash, said: "the gateway has a peer of this name by now: tell whoever invited you", err: fmt.Errorf("peer %s is at %s", p.Name, p.Pos)}
 		case p.PublicKey == key.String():
 			return &refusal{why: isClash, said: "the gateway knows this key already: make another one", err: fmt.Errorf("it is the key of peer %s, at %s", p.Name, p.Pos)}
 		}

@@ -168,14 +168,17 @@ func TestInviteSaysWhyNobodyCouldJoin(t *testing.T) {
 		"no name":                {control.InviteQuery{Name: "a b"}, "choose another"},
 		"no group":               {control.InviteQuery{Name: "ana", Groups: []string{""}}, "a group"},
 		"invited already":        {control.InviteQuery{Name: "taken"}, "penstock peer uninvite taken"},
-		"open for too short":     {control.InviteQuery{Name: "ana", For: time.Millisecond}, "not from one second to 30 days"},
-		"open for too long":      {control.InviteQuery{Name: "ana", For: 31 * 24 * time.Hour}, "not from one second to 30 days"},
+		"open for too short":     {control.InviteQuery{Name: "ana", For: time.Millisecond}, "for one second to 30 days, and not for "},
+		"open for too long":      {control.InviteQuery{Name: "ana", For: 31 * 24 * time.Hour}, "for one second to 30 days, and not for "},
 		"access that is over":    {control.InviteQuery{Name: "ana", Expires: time.Now().Add(-time.Hour)}, "would have ended"},
 		"an endpoint that is no": {control.InviteQuery{Name: "ana", Endpoint: "gw.example"}, "has no port"},
 	} {
 		if made, err := w.Invite(t.Context(), row.q); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %+v, %v, want %q", name, made, err, row.want)
 		}
+	}
+	if _, err := w.Invite(t.Context(), control.InviteQuery{Name: "autumn", For: 30*24*time.Hour + time.Hour}); err != nil {
+		t.Errorf("30 days of a calendar: %v", err)
 	}
 	made, err := w.Invite(t.Context(), control.InviteQuery{Name: "brief", Expires: time.Now().Add(time.Hour)})
 	if err != nil || made.Until.After(time.Now().Add(time.Hour)) {
@@ -194,6 +197,33 @@ func TestInviteSaysWhyNobodyCouldJoin(t *testing.T) {
 	}
 	if _, err := off.Invite(t.Context(), control.InviteQuery{Name: "ana"}); err == nil || !strings.Contains(err.Error(), "listen: {enrol:") {
 		t.Errorf("without listen.enrol: got %v", err)
+	}
+}
+
+func TestNamesOfInvitedPeersAreThoseOfHosts(t *testing.T) {
+	w := newWorld(t)
+	w.write(t, "gateway.yaml", gatewayText+"dns: {peers: vpn.example}\n")
+	next, err := w.Config().Reload()
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.Listen.Enrol.Address = "127.0.0.1:0"
+	w.current.Store(next)
+	w.open(t)
+	if _, err := w.Invite(t.Context(), control.InviteQuery{Name: "Gateway"}); err == nil || !strings.Contains(err.Error(), "gateway.vpn.example: choose another name") {
+		t.Errorf("the gateway's own name: got %v", err)
+	}
+	first, second := w.invite(t, "ana"), w.invite(t, "Ana") // whichever is used first
+	_, key := newKeyPair()
+	if _, _, no := w.redeem(t.Context(), first.Token, key); no != nil {
+		t.Fatalf("got %+v", no)
+	}
+	if _, err := w.Invite(t.Context(), control.InviteQuery{Name: "ANA"}); err == nil || !strings.Contains(err.Error(), `there is a peer "ana" already`) {
+		t.Errorf("in capitals: got %v", err)
+	}
+	_, other := newKeyPair()
+	if _, _, no := w.redeem(t.Context(), second.Token, other); no == nil || no.why != isClash {
+		t.Errorf("the name by now of another: got %+v, want %s", no, isClash)
 	}
 }
 

@@ -154,18 +154,29 @@ func (s *addressSet) add(p netip.Prefix) {
 	}
 }
 
-func (s *addressSet) has(addr netip.Addr) bool {
-	return s.single[addr] || slices.ContainsFunc(s.networks, func(p netip.Prefix) bool { return p.Contains(addr) })
+// past returns the last address of a network in the set that has addr, or addr.
+func (s *addressSet) past(addr netip.Addr) (last netip.Addr, ok bool) {
+	i := slices.IndexFunc(s.networks, func(p netip.Prefix) bool { return p.Contains(addr) })
+	if i < 0 {
+		return addr, s.single[addr]
+	}
+	b := addr.AsSlice()
+	for bit := s.networks[i].Bits(); bit < addr.BitLen(); bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	last, _ = netip.AddrFromSlice(b)
+	return last, true
 }
 
 // firstFree returns the lowest address of a network that is not in the set. It leaves out the first, which names the
 // network, and in IPv4 the last, which is the broadcast address.
 func (s *addressSet) firstFree(network netip.Prefix) (netip.Addr, bool) {
 	for addr := network.Masked().Addr().Next(); network.Contains(addr); addr = addr.Next() {
-		last := addr.Is4() && !network.Contains(addr.Next())
-		if !last && !s.has(addr) {
+		end, taken := s.past(addr)
+		if last := addr.Is4() && !network.Contains(addr.Next()); !last && !taken {
 			return addr, true
 		}
+		addr = end // a network may have more addresses than anybody can count
 	}
 	return netip.Addr{}, false
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"penstock/cmd/internal/config"
@@ -19,13 +20,22 @@ type Terms struct {
 	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"` // what the peer sends through the tunnel; nil: all
 }
 
-// IsNew returns an error if there is a peer of that name.
+// IsNew returns an error if there is a peer of that name, or if dns.peers has a host of it.
 func (t Terms) IsNew(c *config.Config) error {
-	i := slices.IndexFunc(c.Peers, func(p config.Peer) bool { return p.Name == t.Name })
+	if c.DNS.Peers != "" && strings.EqualFold(t.Name, config.GatewayName) {
+		return fmt.Errorf("the gateway itself is %s.%s: choose another name: see dns.peers, at %s", config.GatewayName, c.DNS.Peers, c.Position("dns.peers"))
+	}
+	i := slices.IndexFunc(c.Peers, func(p config.Peer) bool { return SameName(c, p.Name, t.Name) })
 	if i < 0 {
 		return nil
 	}
-	return fmt.Errorf("there is a peer %q already, at %s: choose another name, or remove it with: penstock peer rm %s", t.Name, c.Peers[i].Pos, t.Name)
+	name := c.Peers[i].Name
+	return fmt.Errorf("there is a peer %q already, at %s: choose another name, or remove it with: penstock peer rm %s", name, c.Peers[i].Pos, name)
+}
+
+// SameName reports whether no two peers of a configuration may have these names. Capitals make no difference between hosts.
+func SameName(c *config.Config, a, b string) bool {
+	return a == b || c.DNS.Peers != "" && strings.EqualFold(a, b)
 }
 
 // Plan returns a new peer with the next free addresses, and the peer's own file. The caller adds the key to both. InForce are

@@ -40,8 +40,8 @@ func TestCertificateFaults(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", tt.says, err, tt.want)
 			continue
 		}
-		if err := CertificateFault(c, err); !strings.Contains(err.Error(), "config.yaml:2:") {
-			t.Errorf("%s: got %v, want the place", tt.says, err)
+		if f := CertificateFault(c, err); !strings.Contains(f.String(), "config.yaml:2:") {
+			t.Errorf("%s: got %v, want the place", tt.says, f)
 		}
 	}
 	for _, tt := range []struct {

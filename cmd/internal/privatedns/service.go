@@ -66,7 +66,7 @@ func Open(ctx context.Context, cfg *config.Config, c Config) (*Service, error) {
 	s := &Service{c: c, server: dnsproxy.NewPrivate(c.Server), log: c.Log, metrics: c.Metrics, cert: certificate{serve: c.Serve}}
 	s.gate.turned = func() { s.metrics.PrivateRefused(dnsproxy.RefusedConnections) }
 	if _, err := s.cert.follow(); err != nil {
-		return nil, CertificateFault(cfg, err)
+		return nil, &config.Error{Faults: []config.Fault{CertificateFault(cfg, err)}}
 	}
 	s.inForce()
 	for _, l := range []struct {
@@ -87,8 +87,8 @@ func Open(ctx context.Context, cfg *config.Config, c Config) (*Service, error) {
 }
 
 // CertificateFault places an error of LoadCertificate in the configuration.
-func CertificateFault(cfg *config.Config, err error) error {
-	return cfg.Err("dns.serve.certificate", "dns.serve: "+err.Error(), "")
+func CertificateFault(cfg *config.Config, err error) config.Fault {
+	return cfg.Fault("dns.serve.certificate", "dns.serve: "+err.Error(), "")
 }
 
 // Close closes the addresses of a service that does not run.

@@ -89,7 +89,7 @@ func (s *sessions) save(path string, now time.Time) error {
 		return err
 	}
 	data := s.store.aead.Seal([]byte(header), nil, text, []byte(header))
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".sessions-*") // with mode 0600
