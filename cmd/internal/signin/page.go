@@ -50,7 +50,7 @@ type Here struct {
 type visitor struct {
 	key    uint64
 	name   string
-	id     string // public key; empty for this machine
+	id     string // of the peer; empty for this machine
 	needed bool   // somebody must sign in with the peer
 
 	settings *config.SignIn
@@ -137,7 +137,7 @@ type shown struct {
 
 func (s *Service) page(w http.ResponseWriter, v visitor, status int, failed string) {
 	x := shown{Peer: v.name, IsPeer: v.id != "", Needed: v.needed, Failed: failed, Provider: v.settings.OIDC.Issuer}
-	if one, ok := s.sessions.of(v.id, time.Now()); ok {
+	if one, ok := s.session(v.id); ok {
 		x.Session, x.Until = &one, one.Until.Local().Format("Monday 15:04")
 	}
 	var b bytes.Buffer
@@ -161,7 +161,7 @@ func (s *Service) wellKnown(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	one, signedIn := s.sessions.of(v.id, time.Now())
+	one, signedIn := s.session(v.id)
 	w.Header().Set("Content-Type", "application/json")
 	here := Here{URL: v.page, Needed: v.needed && !signedIn, User: one.User, Until: one.Until}
 	json.NewEncoder(w).Encode(here) // fails only if the asker has left

@@ -566,30 +566,67 @@ func TestSessionsOutliveARestart(t *testing.T) {
 }
 
 func TestASessionThatIsOverCountsAtOnce(t *testing.T) {
-	s, err := newSessions(serverKey, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	now := time.Now()
-	s.begin(Session{Peer: anaKey, User: "ana", Until: now.Add(time.Second)})
-	if _, ok := s.of(anaKey, now); !ok {
-		t.Error("it does not count while it lasts")
+	settings := func(change func(*config.SignIn)) *config.Config {
+		c := &config.SignIn{OIDC: config.OIDC{Issuer: "https://login.example", ClientID: "penstock"}, Session: time.Hour}
+		change(c)
+		return &config.Config{SignIn: c}
 	}
-	if _, ok := s.of(anaKey, now.Add(time.Second)); ok {
-		t.Error("it counts until somebody removes it")
+	same := settings(func(*config.SignIn) {})
+	one := &Session{Peer: anaKey, User: "ana", Issuer: "https://login.example", Client: "penstock", Since: now.Add(-time.Minute), Until: now.Add(time.Second)}
+	for _, row := range []struct {
+		sentence string
+		cfg      *config.Config
+		now      time.Time
+		counts   bool
+	}{
+		{"it lasts", same, now, true},
+		{"its time is over", same, now.Add(time.Second), false},
+		{"sessions are longer now, which is for those that follow", settings(func(c *config.SignIn) { c.Session = 2 * time.Hour }), now.Add(time.Second), false},
+		{"sessions are shorter now", settings(func(c *config.SignIn) { c.Session = time.Minute }), now, false},
+		{"the provider is another", settings(func(c *config.SignIn) { c.OIDC.Issuer = "https://login.example/" }), now, false},
+		{"the gateway is another client there", settings(func(c *config.SignIn) { c.OIDC.ClientID = "other" }), now, false},
+		{"nobody signs in any more", &config.Config{}, now, false},
+	} {
+		if why := over(one, row.cfg, row.now); (why == "") != row.counts {
+			t.Errorf("%s: got %q", row.sentence, why)
+		}
 	}
 }
 
 func TestASessionEnds(t *testing.T) {
-	g := open(t, "required: [staff]", "required: [staff]\n  session: 2s")
-	get(t, g.browser(t, "10.99.0.2"), page+"begin")
-	if who, _ := g.SignedIn(anaKey); who == "" {
-		t.Fatal("nobody has signed in")
+	for _, row := range []struct {
+		sentence, why string
+		edits         []string
+		atOnce        bool // it does not count from the reload on
+	}{
+		{"when it is over", "the session is over", []string{"required: [staff]", "required: [staff]\n  session: 1s"}, false},
+		{"with another client at the provider", "the provider is another one now", []string{"client_id: ", "client_id: another-"}, true},
+		{"without sign_in", "nobody signs in any more", []string{"sign_in:\n  oidc:", "metrics: {listen: \"\"}\n#", "  required: [staff]\n", ""}, true},
+		{"when the peer is disabled", "the peer is gone", []string{"groups: [staff]}", "groups: [staff], disabled: true}"}, false},
+		{"when the peer is removed", "the peer is gone", []string{"  - {name: ana", "# - {name: ana"}, false},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			g := open(t)
+			get(t, g.browser(t, "10.99.0.2"), page+"begin")
+			if who, _ := g.SignedIn(anaKey); who == "" {
+				t.Fatal("nobody has signed in")
+			}
+			before := g.changed.Load()
+			g.reload(t, row.edits...)
+			if who, _ := g.SignedIn(anaKey); who != "" && row.atOnce {
+				t.Errorf("%s still counts", who)
+			}
+			eventually(t, "the session is over", func() bool { who, _ := g.SignedIn(anaKey); return who == "" })
+			eventually(t, "live flows are judged again", func() bool { return g.changed.Load() > before })
+			eventually(t, "the log says so", func() bool { return strings.Contains(g.said.String(), "reason=\""+row.why) })
+			g.configure(t)
+			g.start(t)
+			if who, _ := g.SignedIn(anaKey); who != "" {
+				t.Errorf("with the former configuration, %s is signed in again", who)
+			}
+		})
 	}
-	before := g.changed.Load()
-	eventually(t, "the session is over", func() bool { who, _ := g.SignedIn(anaKey); return who == "" })
-	eventually(t, "live flows are judged again", func() bool { return g.changed.Load() > before })
-	eventually(t, "the log says so", func() bool { return strings.Contains(g.said.String(), "the session is over") })
 }
 
 func TestTheProviderIsAskedAgain(t *testing.T) {
@@ -619,13 +656,6 @@ func TestTheProviderIsAskedAgain(t *testing.T) {
 	})
 	eventually(t, "the account is disabled", func() bool { who, _ := g.SignedIn(anaKey); return who == "" })
 	eventually(t, "the log says so", func() bool { return strings.Contains(g.said.String(), "the account is disabled") })
-}
-
-func TestASessionOfAnotherProviderEnds(t *testing.T) {
-	g := open(t)
-	get(t, g.browser(t, "10.99.0.2"), page+"begin")
-	g.reload(t, "client_id: "+g.idp.ClientID, "client_id: another")
-	eventually(t, "the session ends", func() bool { who, _ := g.SignedIn(anaKey); return who == "" })
 }
 
 func TestThePageIsOnlyForItsOwnVisitors(t *testing.T) {
