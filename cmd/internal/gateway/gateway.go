@@ -114,14 +114,29 @@ func addresses(peers []wireguard.Peer) map[string][]netip.Prefix {
 	return byKey
 }
 
-// Usage returns what the peers with limits use, by their public keys.
-func (g *Gateway) Usage() map[string]Usage { return g.limits.usage() }
+// Usage returns what the peers with limits use, by their public keys. Without a gateway nobody has limits.
+func (g *Gateway) Usage() map[string]Usage {
+	if g == nil {
+		return nil
+	}
+	return g.limits.usage()
+}
 
 // ResetQuota lets a peer use its quota of this month anew.
-func (g *Gateway) ResetQuota(name string) error { return g.limits.reset(name) }
+func (g *Gateway) ResetQuota(name string) error {
+	if g == nil {
+		return errors.New("nobody has a quota, because there is no listen.wireguard")
+	}
+	return g.limits.reset(name)
+}
 
 // Trouble returns what is wrong with keeping the quotas, or "".
-func (g *Gateway) Trouble() string { return g.limits.trouble() }
+func (g *Gateway) Trouble() string {
+	if g == nil {
+		return ""
+	}
+	return g.limits.trouble()
+}
 
 // Directions, as peers see them.
 const (
@@ -133,7 +148,12 @@ const (
 type Direction = meter.Direction
 
 // Dropped returns how much was dropped because it was above the rates of peers.
-func (g *Gateway) Dropped(d Direction) (packets, bytes uint64) { return g.meter.Dropped(d) }
+func (g *Gateway) Dropped(d Direction) (packets, bytes uint64) {
+	if g == nil {
+		return 0, 0
+	}
+	return g.meter.Dropped(d)
+}
 
 // CloseClients resets the flows of clients that are gone.
 func (g *Gateway) CloseClients(gone []uint64) {

@@ -157,3 +157,28 @@ func TestAPeerIsShownWhole(t *testing.T) {
 		t.Errorf("got %v as the end of gus's access", states["gus"].Expires)
 	}
 }
+
+// A gateway to which nobody connects but by proxy has no WireGuard, and no rates or quotas.
+func TestPeersThatOnlyComeByProxyAreReported(t *testing.T) {
+	only := strings.Replace(text, "  wireguard: {address: 10.99.0.1/24, private_key: {file: our.key}}\n", "  proxy: {}\n", 1)
+	begin, end := strings.Index(only, "peers:\n"), strings.Index(only, "transports:\n")
+	w := newWorld(t, only[:begin]+"peers: [{name: ana, proxy_password: {file: ana.password}}]\n"+only[end:])
+	st, err := w.status.Status(t.Context())
+	if err != nil || st.Peers == nil || st.Peers.Idle != 1 {
+		t.Errorf("status: got %+v, %v, want one idle peer", st.Peers, err)
+	}
+	if list, err := w.peers.Peers(t.Context()); err != nil || len(list) != 1 || list[0].Name != "ana" {
+		t.Errorf("peers: got %+v, %v", list, err)
+	}
+	if err := w.peers.PeerQuotaReset(t.Context(), "ana"); err == nil {
+		t.Error("the quota of somebody who has none was reset")
+	}
+	if err := w.peers.SignOut(t.Context(), "ana"); err == nil || !strings.Contains(err.Error(), "nobody has signed in with peer ana") {
+		t.Errorf("sign-out: got %v", err)
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(NewCollector(func() *Process { return w.status }, config.Metrics{Peers: true}))
+	if n, err := testutil.GatherAndCount(reg, "penstock_peers"); err != nil || n != 4 {
+		t.Errorf("metrics: got %d states of peers, %v, want 4", n, err)
+	}
+}
