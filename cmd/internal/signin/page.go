@@ -92,8 +92,11 @@ func (s *Service) routes() http.Handler {
 
 // isHere reports whether a Host header is the page's name or one of our addresses.
 func (s *Service) isHere(host, page string) bool {
-	if u, err := url.Parse(page); err == nil && host == u.Host {
-		return true
+	if u, err := url.Parse(page); err == nil {
+		usual := map[string]string{"http": ":80", "https": ":443"}[u.Scheme] // which browsers leave out
+		if strings.EqualFold(strings.TrimSuffix(host, usual), strings.TrimSuffix(u.Host, usual)) {
+			return true
+		}
 	}
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name

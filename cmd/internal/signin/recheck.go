@@ -70,9 +70,11 @@ func (s *Service) recheckOne(ctx context.Context, one *Session) {
 			s.save()
 		}
 	case errors.Is(err, errUnavailable):
-		next = *one
 		next.tried = now
 		if s.sessions.replace(one, next) {
+			if next.Refresh != one.Refresh {
+				s.save()
+			}
 			s.Log.Warn("the provider cannot be asked whether an account still exists", "peer", s.nameOf(one.Peer), "user", one.User, "err", err)
 		}
 	default:

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -510,6 +511,82 @@ func TestAProviderWithAPageElsewhere(t *testing.T) {
 	}
 }
 
+// The groups are not in the token, but in what the provider tells about the user apart from it; and each refresh token is good once.
+func TestGroupsThatCannotBeAskedFor(t *testing.T) {
+	g := open(t, "required: [staff]", "required: [staff]\n  recheck: 1s\n  groups: teams")
+	var works atomic.Bool
+	var mu sync.Mutex
+	first, last := "", ""
+	g.seen.set(func(w http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case mockoidc.UserinfoEndpoint:
+			if !works.Load() {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+			io.WriteString(w, `{"sub": "id-ana", "teams": ["engineering"]}`)
+			return true
+		case mockoidc.TokenEndpoint:
+			if r.FormValue("grant_type") == "refresh_token" {
+				if r.FormValue("refresh_token") != last {
+					w.WriteHeader(http.StatusBadRequest)
+					io.WriteString(w, `{"error": "invalid_grant"}`)
+					return true
+				}
+				r.Form.Set("refresh_token", first)
+			}
+			rec, says := httptest.NewRecorder(), map[string]any{}
+			g.idp.Token(rec, r)
+			if err := json.Unmarshal(rec.Body.Bytes(), &says); err != nil || rec.Code != http.StatusOK { // it was asked in the wrong style
+				w.WriteHeader(rec.Code)
+				w.Write(rec.Body.Bytes())
+				return true
+			}
+			if first == "" {
+				first, _ = says["refresh_token"].(string)
+			}
+			last += "again-"
+			says["refresh_token"] = last
+			json.NewEncoder(w).Encode(says)
+			return true
+		}
+		return false
+	})
+	signIn := func() int {
+		g.idp.QueueUser(user("ana"))
+		status, _ := get(t, g.browser(t, "10.99.0.2"), page+"begin")
+		return status
+	}
+	if status := signIn(); status != http.StatusBadGateway {
+		t.Errorf("got %d, want nobody signed in without groups", status)
+	}
+	works.Store(true)
+	mu.Lock()
+	first, last = "", ""
+	mu.Unlock()
+	if status := signIn(); status != http.StatusOK {
+		t.Fatalf("got %d\n%s", status, g.said)
+	}
+	in := func() bool { return slices.Contains(g.flow("10.99.0.2", "10.20.0.1:80").Groups, "engineering") }
+	if !in() {
+		t.Fatalf("the groups are not there\n%s", g.said)
+	}
+	works.Store(false)
+	eventually(t, "the provider cannot be asked", func() bool { return strings.Contains(g.said.String(), "whether an account still exists") })
+	if !in() {
+		t.Error("the groups went, because they could not be asked for")
+	}
+	works.Store(true)
+	before, _ := g.Session(anaKey)
+	g.reload(t, "required: [staff]", "required: [staff]\n  recheck: 1s\n  groups: teams")
+	eventually(t, "it can be asked again, with the newest token", func() bool { now, ok := g.Session(anaKey); return !ok || now.Checked.After(before.Checked) })
+	if !in() {
+		t.Errorf("the session is gone:\n%s", g.said)
+	}
+}
+
 func TestKeysMayRotate(t *testing.T) {
 	g := open(t)
 	ana := g.browser(t, "10.99.0.2")
@@ -691,6 +768,12 @@ func TestThePageIsOnlyForItsOwnVisitors(t *testing.T) {
 	}
 	if who, _ := g.SignedIn(anaKey); who == "" {
 		t.Error("somebody else signed ana out")
+	}
+	for _, url := range []string{"http://VPN.corp.example:80/", "http://vpn.corp.example"} {
+		g.reload(t, "required: [staff]", "required: [staff]\n  url: "+url)
+		if res := ask("GET", "vpn.corp.example", ""); res.StatusCode != http.StatusOK {
+			t.Errorf("with %s, as a browser asks for it: got %s to %q", url, res.Status, res.Header.Get("Location"))
+		}
 	}
 	res := ask("GET", "10.99.0.1", "")
 	for header, want := range map[string]string{"Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
