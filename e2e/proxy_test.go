@@ -391,3 +391,34 @@ func TestALaptopsProxyIsForItsOwnPrograms(t *testing.T) {
 	}
 	w.nothingInClear(t)
 }
+
+// laptop: curl --- SOCKS5, HTTP ---> [penstock] gateway --- internet
+func TestAQuotaCountsWhatComesByProxy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.edit(t, "gateway.yaml", "dns:\n", "group_limits: {staff: {quota: 1MiB}}\nstate_dir: .\ndns:\n")
+	w.listenForProxy(t, proxyRules)
+	for _, scheme := range []string{"socks5h", "http"} {
+		if r := w.curl(t, "-x", through(scheme, "ana"), "https://public.example/"); r.stdout != "this is public.example\n" {
+			t.Fatalf("below the quota over %s: got %s", scheme, r)
+		}
+		d := w.drip(t, through(scheme, "ana"), "http://public.example/drip/1000")
+		if r := w.curl(t, "-o", w.path("large"), "-x", through(scheme, "ana"), "-p", "https://public.example/bytes/3000000"); r.code != 0 {
+			t.Logf("the large file was cut off: %s", r)
+		}
+		if code := d.end(t); code == 0 {
+			t.Errorf("%s ended well", d.what)
+		}
+		if r := w.curl(t, "-f", "-x", through(scheme, "ana"), "https://public.example/"); r.code == 0 {
+			t.Errorf("over its quota, over %s: got %s", scheme, r)
+		}
+		if r := w.curl(t, "-f", "-x", through(scheme, "ben"), "https://public.example/"); r.code != 0 {
+			t.Errorf("ben, who has no quota, over %s: got %s", scheme, r)
+		}
+		w.gateway.deniedOne(t, "over the quota", func(f flow) bool { return f.Peer == "ana" && strings.HasPrefix(f.Reason, "quota: ") })
+		if out := w.gateway.must(t, "peer", "show", "ana"); !strings.Contains(out, "of 1.0 MiB") {
+			t.Errorf("peer show: got\n%s", out)
+		}
+		w.gateway.must(t, "peer", "quota", "reset", "ana")
+	}
+}

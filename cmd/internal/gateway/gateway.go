@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"penstock/cmd/internal/gateway/meter"
 	"penstock/router/transport/wireguard"
@@ -114,7 +115,7 @@ func addresses(peers []wireguard.Peer) map[string][]netip.Prefix {
 	return byKey
 }
 
-// Usage returns what the peers with limits use, by their public keys. Without a gateway nobody has limits.
+// Usage returns what the peers with limits use, by config.Peer.ID. Without a gateway nobody has limits.
 func (g *Gateway) Usage() map[string]Usage {
 	if g == nil {
 		return nil
@@ -128,6 +129,15 @@ func (g *Gateway) ResetQuota(name string) error {
 		return errors.New("nobody has a quota, because there is no listen.wireguard")
 	}
 	return g.limits.reset(name)
+}
+
+// Spend counts bytes that a peer has sent or got by proxy, and returns how long it must wait for its rate. 0 bytes count nothing. id is
+// config.Peer.ID.
+func (g *Gateway) Spend(id string, d Direction, size int) (wait time.Duration) {
+	if g == nil {
+		return 0
+	}
+	return g.limits.spend(id, d, size)
 }
 
 // Trouble returns what is wrong with keeping the quotas, or "".

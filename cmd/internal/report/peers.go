@@ -54,7 +54,7 @@ func (p *Peers) list() []control.PeerStatus {
 				s.Endpoint = session.Endpoint.String()
 			}
 		}
-		u, known := usage[c.PublicKey]
+		u, known := usage[c.ID()]
 		if !known {
 			u.Limits = config.LimitsOf(cfg, c)
 		}
