@@ -140,7 +140,7 @@ type shown struct {
 
 func (s *Service) page(w http.ResponseWriter, v visitor, status int, failed string) {
 	x := shown{Peer: v.name, IsPeer: v.id != "", Needed: v.needed, Failed: failed, Provider: v.settings.OIDC.Issuer}
-	if one, ok := s.session(v.id); ok {
+	if one, ok := s.Session(v.id); ok {
 		x.Session, x.Until = &one, one.Until.Local().Format("Monday 15:04")
 	}
 	var b bytes.Buffer
@@ -164,7 +164,7 @@ func (s *Service) wellKnown(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	one, signedIn := s.session(v.id)
+	one, signedIn := s.Session(v.id)
 	w.Header().Set("Content-Type", "application/json")
 	here := Here{URL: v.page, Needed: v.needed && !signedIn, User: one.User, Until: one.Until}
 	json.NewEncoder(w).Encode(here) // fails only if the asker has left

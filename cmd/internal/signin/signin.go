@@ -102,24 +102,18 @@ func (s *Service) Run(ctx context.Context) error {
 
 // SignedIn returns who has signed in with a peer, and the user's groups. It implements edition.Sessions.
 func (s *Service) SignedIn(peer string) (user string, groups []string) {
-	one, _ := s.session(peer)
+	one, _ := s.Session(peer)
 	return one.User, one.Groups
 }
 
-// Session returns the session of a peer, without the provider's token.
-func (s *Service) Session(peer string) (one Session, ok bool) {
-	one, ok = s.session(peer)
-	one.Refresh = ""
-	return one, ok
-}
-
-// session returns the session of a peer, if the configuration still lets it count.
-func (s *Service) session(peer string) (Session, bool) {
+// Session returns the session of a peer, without the provider's token, if the configuration still lets it count.
+func (s *Service) Session(peer string) (Session, bool) {
 	one, ok := s.sessions.of(peer)
-	if !ok || over(&one, s.Live.Config(), time.Now()) != "" {
+	cfg := s.Live.Config()
+	if !ok || over(&one, cfg, time.Now()) != "" {
 		return Session{}, false
 	}
-	one.Until = until(&one, s.Live.Config().SignIn)
+	one.Until, one.Refresh = until(&one, cfg.SignIn), ""
 	return one, true
 }
 
