@@ -243,6 +243,7 @@ func (l *Live) Phone(w privatedns.Way, token string, src netip.AddrPort) (policy
 		return policy.Flow{}, false
 	}
 	key, ok := now.Clients.Identified(id) // not if it is disabled or has expired
-	c, _ := now.Clients.Client(key)
-	return policy.Flow{Client: key, Peer: c.Name, Groups: c.Groups, Src: src}, ok
+	f := policy.Flow{Client: key, Src: src}
+	ok = l.DescribeIn(now, &f) && ok
+	return f, ok
 }

@@ -193,7 +193,7 @@ func (s *Server) forward(ctx context.Context, v *visitor, w http.ResponseWriter,
 		return
 	}
 	if t.host != "" {
-		if _, out := s.resolve(r.Context(), v.login(), v.src, t, netip.IPv4Unspecified()); out.result == notAllowed && !withheld(out.err) {
+		if _, out := s.resolve(r.Context(), v.login(), v.src, t, netip.IPv4Unspecified()); (out.result == notAllowed || out.result == noAnswer) && !withheld(out.err) {
 			say(w, statusFor(out), out.err)
 			return
 		}
