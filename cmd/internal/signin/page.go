@@ -180,6 +180,10 @@ func (s *Service) begin(w http.ResponseWriter, r *http.Request) {
 		s.page(w, v, http.StatusForbidden, "Only peers of this gateway sign in.")
 		return
 	}
+	if !s.attempts.allow(v.key, time.Now()) {
+		s.fail(w, v, errTooMany)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), exchangeLimit)
 	defer cancel()
 	p, err := s.provider.get(ctx, v.settings, v.page)
@@ -203,6 +207,10 @@ func (s *Service) begin(w http.ResponseWriter, r *http.Request) {
 func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 	v, ok := s.visitor(w, r)
 	if !ok {
+		return
+	}
+	if !s.attempts.allow(v.key, time.Now()) {
+		s.fail(w, v, errTooMany)
 		return
 	}
 	q, cookie := r.URL.Query(), ""
@@ -245,6 +253,10 @@ func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 func (s *Service) fail(w http.ResponseWriter, v visitor, err error) {
 	result, status, text := resultInvalid, http.StatusBadRequest, "That did not work: begin again."
 	switch {
+	case err == errTooMany: // and no line in the log for each
+		s.Metrics.ended(resultLimited)
+		s.page(w, v, http.StatusTooManyRequests, "Too many attempts: wait a minute.")
+		return
 	case errors.Is(err, errUnavailable):
 		result, status, text = resultUnavailable, http.StatusBadGateway, "The provider of accounts cannot be asked now. The gateway's log says why."
 	case errors.Is(err, errRefused):

@@ -37,6 +37,7 @@ var (
 	errUnavailable = errors.New("the provider cannot be asked")
 	errRefused     = errors.New("the provider refused")
 	errInvalid     = errors.New("the provider's answer is not valid")
+	errTooMany     = errors.New("too many attempts of one peer")
 )
 
 // provider is a provider of accounts, with what it says about itself.

@@ -51,6 +51,7 @@ type Service struct {
 	Config
 	sessions *sessions
 	pending  pendings
+	attempts attempts
 	provider providers
 	http     *http.Server
 	conns    *conns

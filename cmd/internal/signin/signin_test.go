@@ -882,6 +882,43 @@ func TestWhatHasBegunIsBounded(t *testing.T) {
 	}
 }
 
+func TestOnePeerDoesNotUseUpTheProvider(t *testing.T) {
+	g := open(t)
+	ana, asked := g.browser(t, "10.99.0.2"), new(atomic.Int32)
+	g.seen.set(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == mockoidc.TokenEndpoint {
+			asked.Add(1)
+		}
+		return false
+	})
+	status := 0
+	for range maxAttempts {
+		status, _ = get(t, ana, page+"callback?state=x&code=y")
+	}
+	if status != http.StatusBadRequest || g.result(resultInvalid) != maxAttempts {
+		t.Errorf("got %d, and %v attempts counted", status, g.result(resultInvalid))
+	}
+	lines := strings.Count(g.said.String(), "\n")
+	for _, at := range []string{"callback?state=x&code=y", "begin"} {
+		if status, body := get(t, ana, page+at); status != http.StatusTooManyRequests || !strings.Contains(body, "Too many attempts") {
+			t.Errorf("%s: got %d\n%s", at, status, body)
+		}
+	}
+	if n := strings.Count(g.said.String(), "\n"); n != lines || g.result(resultLimited) != 2 || asked.Load() != 0 {
+		t.Errorf("got %d more lines in the log, %v counted, %d questions", n-lines, g.result(resultLimited), asked.Load())
+	}
+	if status, body := get(t, g.browser(t, "10.99.0.3"), page+"begin"); status != http.StatusOK {
+		t.Errorf("another peer: got %d\n%s", status, body)
+	}
+	a, now := new(attempts), time.Now()
+	for range maxAttempts {
+		a.allow(1, now)
+	}
+	if a.allow(1, now.Add(time.Second)) || !a.allow(2, now) || !a.allow(1, now.Add(time.Minute)) {
+		t.Error("a minute later the peer may try again, and others at any time")
+	}
+}
+
 func TestConnectionsToThePageAreBounded(t *testing.T) {
 	g := open(t)
 	var held []net.Conn
