@@ -391,3 +391,70 @@ func TestALaptopsProxyIsForItsOwnPrograms(t *testing.T) {
 	}
 	w.nothingInClear(t)
 }
+
+// laptop: curl --- SOCKS5, HTTP ---> [penstock] gateway --- internet
+func TestAQuotaCountsWhatComesByProxy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.edit(t, "gateway.yaml", "dns:\n", "group_limits: {staff: {quota: 1MiB}}\nstate_dir: .\ndns:\n")
+	w.listenForProxy(t, proxyRules)
+	for _, scheme := range []string{"socks5h", "http"} {
+		if r := w.curl(t, "-x", through(scheme, "ana"), "https://public.example/"); r.stdout != "this is public.example\n" {
+			t.Fatalf("below the quota over %s: got %s", scheme, r)
+		}
+		d := w.drip(t, through(scheme, "ana"), "http://public.example/drip/1000")
+		if r := w.curl(t, "-o", w.path("large"), "-x", through(scheme, "ana"), "-p", "https://public.example/bytes/3000000"); r.code != 0 {
+			t.Logf("the large file was cut off: %s", r)
+		}
+		if code := d.end(t); code == 0 {
+			t.Errorf("%s ended well", d.what)
+		}
+		if r := w.curl(t, "-f", "-x", through(scheme, "ana"), "https://public.example/"); r.code == 0 {
+			t.Errorf("over its quota, over %s: got %s", scheme, r)
+		}
+		if r := w.curl(t, "-f", "-x", through(scheme, "ben"), "https://public.example/"); r.code != 0 {
+			t.Errorf("ben, who has no quota, over %s: got %s", scheme, r)
+		}
+		w.gateway.deniedOne(t, "over the quota", func(f flow) bool { return f.Peer == "ana" && strings.HasPrefix(f.Reason, "quota: ") })
+		if out := w.gateway.must(t, "peer", "show", "ana"); !strings.Contains(out, "of 1.0 MiB") {
+			t.Errorf("peer show: got\n%s", out)
+		}
+		w.gateway.must(t, "peer", "quota", "reset", "ana")
+	}
+}
+
+// laptop: curl --- SOCKS5, HTTP ---> [penstock] gateway === WireGuard ===> access: wireguard-go, a server
+func TestAPeerIsReachedByProxyIfARuleOpensIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.edit(t, "gateway.yaml", "dns:\n", "dns:\n  peers: peers.example\n")
+	w.listenForProxy(t, strings.Replace(proxyRules, "rules:\n", "rules:\n  - {name: colleagues, match: {group: [staff], peers: true, port: 8000}, do: direct}\n", 1))
+	stock(t, w.Access, w.path("corp.conf"), "10.99.0.0/24")
+	senders := make(chan string, 16)
+	for _, port := range []string{":8000", ":8001"} {
+		serve(t, w.Access, laptopInner4+port, func(c *net.TCPConn) {
+			senders <- c.RemoteAddr().(*net.TCPAddr).IP.String()
+			_, _ = io.WriteString(c, "HTTP/1.0 200 OK\r\n\r\nthis is a peer\n")
+		})
+	}
+	w.untilPeers(t, "ana idle", "ben idle", "laptop active")
+	for _, scheme := range []string{"socks5h", "http"} {
+		for _, host := range []string{"laptop.peers.example", laptopInner4} {
+			if r := w.curl(t, "-f", "-x", through(scheme, "ana"), "http://"+host+":8000/"); r.stdout != "this is a peer\n" {
+				t.Errorf("ana to %s over %s: got %s", host, scheme, r)
+				continue
+			}
+			if from := <-senders; from != gatewayInner4 {
+				t.Errorf("the peer sees %s, want the gateway", from)
+			}
+			for user, port := range map[string]string{"ana": "8001", "ben": "8000"} {
+				if r := w.curl(t, "-f", "-x", through(scheme, user), "http://"+host+":"+port+"/"); r.code == 0 {
+					t.Errorf("%s to port %s of %s over %s: got %s", user, port, host, scheme, r)
+				}
+			}
+		}
+	}
+	if n := len(senders); n > 0 {
+		t.Errorf("%d connections came that no rule opens", n)
+	}
+}

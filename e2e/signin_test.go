@@ -63,6 +63,14 @@ func (w *world) serveLogin(t *testing.T) *login {
 	return l
 }
 
+// demandSignIn makes the gateway demand that somebody has signed in with each peer in staff.
+func (w *world) demandSignIn(t *testing.T, l *login) {
+	t.Helper()
+	w.write(t, "client.key", l.ClientSecret)
+	w.edit(t, "gateway.yaml", "dns:\n", "sign_in:\n  oidc: {issuer: "+l.Issuer()+", client_id: "+l.ClientID+", client_secret: {file: client.key}}\n"+
+		"  required: [staff]\n  session: 1h\n  recheck: 1h\nstate_dir: .\ndns:\n")
+}
+
 // forgets makes the provider refuse to refresh tokens when accounts are disabled.
 func (l *login) forgets(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -117,9 +125,7 @@ func TestAPeerSignsIn(t *testing.T) {
 	t.Setenv("SSL_CERT_FILE", netlab.CAFile) // the provider's certificate is the lab's
 	w := newWorld(t)
 	l := w.serveLogin(t)
-	w.write(t, "client.key", l.ClientSecret)
-	w.edit(t, "gateway.yaml", "dns:\n", "sign_in:\n  oidc: {issuer: "+l.Issuer()+", client_id: "+l.ClientID+", client_secret: {file: client.key}}\n"+
-		"  required: [staff]\n  session: 1h\n  recheck: 1h\nstate_dir: .\ndns:\n")
+	w.demandSignIn(t, l)
 	w.edit(t, "gateway.yaml", "group: [staff]", "group: [engineering]")
 	w.up(t)
 	page := "http://" + gatewayInner4 + "/"
@@ -182,16 +188,17 @@ func TestAPeerSignsIn(t *testing.T) {
 		refused.on(t, w.Laptop)
 	})
 	t.Run("so does the end of the session", func(t *testing.T) {
-		w.edit(t, "gateway.yaml", "session: 1h", "session: 8s")
-		w.gateway.must(t, "reload")
 		w.signIn(t, l)
-		if r := w.download(t)(); r.code == 0 {
+		ended := w.download(t)
+		w.edit(t, "gateway.yaml", "session: 1h", "session: 1s") // also for those that have begun
+		w.gateway.must(t, "reload")
+		if r := ended(); r.code == 0 {
 			t.Errorf("the download: got %s", r)
 		}
 		refused.on(t, w.Laptop)
 	})
 	t.Run("and a provider that no longer knows the account", func(t *testing.T) {
-		w.edit(t, "gateway.yaml", "session: 8s\n  recheck: 1h", "session: 1h\n  recheck: 1s")
+		w.edit(t, "gateway.yaml", "session: 1s\n  recheck: 1h", "session: 1h\n  recheck: 1s")
 		w.gateway.must(t, "reload")
 		w.signIn(t, l)
 		ended := w.download(t)
@@ -202,4 +209,66 @@ func TestAPeerSignsIn(t *testing.T) {
 		refused.on(t, w.Laptop)
 	})
 	w.nothingInClear(t)
+}
+
+// laptop: curl, a browser --- SOCKS5, HTTP ---> [penstock; sign_in] gateway --- intranet
+//
+//	\--- internet --- login.example, a provider
+func TestAPeerSignsInByProxy(t *testing.T) {
+	t.Setenv("SSL_CERT_FILE", netlab.CAFile)
+	w := newWorld(t)
+	l := w.serveLogin(t)
+	w.demandSignIn(t, l)
+	w.listenForProxy(t, strings.Replace(proxyRules, "group: [staff]", "group: [engineering]", 1))
+	page, public, wiki := "http://"+gatewayInner4+"/", netlab.PublicSite, netlab.WikiSite
+	jar := w.path("cookies")
+	try := func(t *testing.T, user, want string, args ...string) {
+		t.Helper()
+		if want == "" {
+			args = append([]string{"-f"}, args...)
+		}
+		for _, scheme := range []string{"socks5h", "http"} {
+			r := w.curl(t, append([]string{"-x", through(scheme, user), "-b", jar, "-c", jar}, args...)...)
+			if want == "" && (r.code == 0 || strings.Contains(r.stdout, "this is ")) || want != "" && !strings.Contains(r.stdout, want) {
+				t.Errorf("%s by %s: %q: got %s, want %q", user, scheme, args, r, want)
+			}
+		}
+	}
+	closed := func(t *testing.T) {
+		t.Helper()
+		try(t, "ana", "Location: "+page+"\r\n", "-i", "http://"+wiki+"/")
+		try(t, "ana", "Location: "+page+"\r\n", "-i", "http://"+publicIPv4+"/")
+		try(t, "ana", "", "https://"+public+"/")
+		try(t, "ana", "", "http://"+netlab.IntranetIPv4+":5001/")
+		try(t, "ana", "", "--connect-to", loginSite+":443:"+public+":443", "https://"+loginSite+"/")
+		try(t, "ana", "Before ana can be used, somebody has to sign in", page)
+	}
+	closed(t)
+	try(t, "ana", l.Issuer(), "https://"+loginSite+"/oidc/.well-known/openid-configuration")
+	try(t, "ben", "this is "+public, "https://"+public+"/") // who need not
+
+	l.QueueUser(&mockoidc.MockUser{Subject: "1", Email: "ana@corp.example", EmailVerified: true, Groups: []string{"engineering"}})
+	if r := w.curl(t, "-L", "-x", through("http", "ana"), "-b", jar, "-c", jar, page+"begin"); !strings.Contains(r.stdout, "ana@corp.example has signed in with ana") {
+		t.Fatalf("signing in: got %s", r)
+	}
+	try(t, "ana", "this is "+wiki, "http://"+wiki+"/")
+	try(t, "ana", "this is "+public, "https://"+public+"/")
+	try(t, "ben", "ben can be used without signing in", page) // the session is not his, whatever his browser has
+	if r := w.curl(t, "-f", "-x", through("http", "ben"), "http://"+wiki+"/"); r.code == 0 {
+		t.Errorf("ben reaches the intranet after ana has signed in: %s", r)
+	}
+	if out := w.gateway.must(t, "peer", "show", "ana"); !strings.Contains(out, "ana@corp.example, since ") {
+		t.Errorf("peer show: got\n%s", out)
+	}
+	var hers []*dripping
+	for _, scheme := range []string{"socks5h", "http"} {
+		hers = append(hers, w.drip(t, through(scheme, "ana"), "http://"+wiki+"/drip/1000"))
+	}
+	w.gateway.must(t, "peer", "sign-out", "ana")
+	for _, d := range hers {
+		if code := d.end(t); code == 0 {
+			t.Errorf("%s ended well", d.what)
+		}
+	}
+	closed(t)
 }

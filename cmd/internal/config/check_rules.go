@@ -180,12 +180,9 @@ func (k ruleChecker) peerName(at, name string) {
 	}
 }
 
-// emptyGroups returns a warning for each group that a rule names and no peer is in. That is no fault, so that somebody can be
-// the first in a group, and the last, but it may be a misspelt name.
+// emptyGroups returns a warning for each group that is named and no peer is in. That is no fault, so that somebody can be the first in
+// a group, and the last, but it may be a misspelt name.
 func (c *Config) emptyGroups() []string {
-	if c.SignIn != nil { // whoever signs in may be in it
-		return nil
-	}
 	members := make(map[string]bool)
 	for _, p := range c.Peers {
 		for _, group := range p.Groups {
@@ -194,23 +191,33 @@ func (c *Config) emptyGroups() []string {
 	}
 	known := slices.Sorted(maps.Keys(members))
 	var list []string
+	warn := func(path, group, what string) {
+		warning := fmt.Sprintf("%s: no peer is in group %s, which %s", c.Position(path), group, what)
+		if near := spelling.Nearest(group, known); near != "" {
+			warning += fmt.Sprintf(": did you mean %q?", near)
+		}
+		list = append(list, warning)
+	}
 	for _, group := range slices.Sorted(maps.Keys(c.GroupLimits)) {
 		if path := "group_limits." + group; !members[group] {
 			list = append(list, fmt.Sprintf("%s: no peer is in group %s, which %s limits", c.Position(path), group, path))
 		}
 	}
+	if c.SignIn != nil {
+		for i, group := range c.SignIn.Required {
+			if group != everyPeer && !members[group] {
+				warn(fmt.Sprintf("sign_in.required[%d]", i), group, "has to sign in")
+			}
+		}
+		return list // whoever signs in may be in the groups of rules
+	}
 	for i, rule := range c.Rules {
 		path := fmt.Sprintf("rules[%d].match", i)
 		for m := rule.Match; m != nil; m, path = m.Not, path+".not" {
 			for j, group := range m.Group {
-				if members[group] {
-					continue
+				if !members[group] {
+					warn(fmt.Sprintf("%s.group[%d]", path, j), group, "rule "+rule.Name+" names")
 				}
-				warning := fmt.Sprintf("%s: no peer is in group %s, which rule %s names", c.Position(fmt.Sprintf("%s.group[%d]", path, j)), group, rule.Name)
-				if near := spelling.Nearest(group, known); near != "" {
-					warning += fmt.Sprintf(": did you mean %q?", near)
-				}
-				list = append(list, warning)
 			}
 		}
 	}

@@ -196,6 +196,20 @@ func TestWhoDecidesWhatGoesThroughAnOpenVPNProfile(t *testing.T) {
 	}
 }
 
+func TestAGroupThatHasToSignInIsNotMisspelt(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "server.key", "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=")
+	c := load1(t, write(t, dir, "gateway.yaml", `listen: {wireguard: {address: 10.99.0.1/24, private_key: {file: server.key}}}
+peers: [{name: ana, public_key: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=, allowed_ips: 10.99.0.2/32, groups: [staff]}]
+sign_in: {oidc: {issuer: "https://login.corp.example", client_id: penstock}, required: [staf, staff]}
+rules: [{name: whoever-signs-in, match: {group: engineers}, do: direct}, {name: rest, do: block}]
+`))
+	got := c.Warnings()
+	if len(got) != 1 || !strings.HasSuffix(got[0], `gateway.yaml:3:89: no peer is in group staf, which has to sign in: did you mean "staff"?`) {
+		t.Errorf("got %q", got)
+	}
+}
+
 // full uses every section.
 const full = `
 version: 1

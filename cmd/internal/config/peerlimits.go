@@ -18,8 +18,8 @@ type PeerLimits struct {
 	Quota *Quota `yaml:"quota"`
 }
 
-// Rates are limits of a peer's bandwidth, in bits per second of IP packets inside the tunnel. What is above waits for at most
-// about 0.1 s, and is dropped beyond that.
+// Rates are limits of a peer's bandwidth, in bits per second of IP packets inside the tunnel, and of what connections by proxy carry.
+// What is above waits: packets for at most about 0.1 s, beyond which they are dropped.
 type Rates struct {
 	// Up is from the peer. Without it, that of the peer's groups counts; without those, there is no limit.
 	Up Rate `yaml:"up"`
@@ -35,7 +35,8 @@ func (r *Rates) setScalar(text string) error {
 
 // Quota is the volume that a peer may use in a calendar month, in UTC.
 type Quota struct {
-	// Monthly is the volume: bytes of IP packets inside the tunnel, of both directions together.
+	// Monthly is the volume: bytes of IP packets inside the tunnel, and of what connections by proxy carry, of both directions
+	// together.
 	Monthly Size `yaml:"monthly" required:"true"`
 	// Over says what happens to a peer that has used it up. With block, its flows end, and new ones are refused until the month
 	// ends; it still reaches the DNS server and what the rules open on the gateway itself. With a rate, such as 1Mbit, that much
@@ -144,14 +145,11 @@ func (k *checker) peerLimits() {
 		k.quota(path+".quota", k.GroupLimits[name].Quota)
 	}
 	for i, p := range k.Peers {
-		if own := (PeerLimits{p.Rate, p.Quota}); !own.IsZero() && !p.HasTunnel() {
-			path := fmt.Sprintf("peers[%d].rate", i)
-			if own.Rate == (Rates{}) {
-				path = fmt.Sprintf("peers[%d].quota", i)
-			}
-			k.fault(path, "remove it, or give the peer a public_key", "%s is for what crosses a tunnel, and peer %s only has the proxy", path, p.Name)
+		path := fmt.Sprintf("peers[%d]", i)
+		k.quota(path+".quota", p.Quota)
+		if k.Listen.WireGuard == nil && !LimitsOf(k.Config, p).IsZero() { // the gateway's port for peers keeps them
+			k.fault(path, "add listen: {wireguard: ...}, or remove them", "the rates and the quota of peer %s count for nothing without listen.wireguard", p.Name)
 		}
-		k.quota(fmt.Sprintf("peers[%d].quota", i), p.Quota)
 	}
 }
 

@@ -128,6 +128,12 @@ func (k *checker) signInPage(s *SignIn) {
 	case secure && s.CertificateKey.IsZero():
 		k.fault("sign_in.certificate", "add certificate_key: {file: PATH}", "sign_in.certificate has no key")
 	}
+	if wg := k.Listen.WireGuard; plain && wg != nil {
+		addr, err := netip.ParseAddr(u.Hostname())
+		if err == nil && !slices.ContainsFunc(wg.Address, func(own netip.Prefix) bool { return own.Addr() == addr }) {
+			k.fault("sign_in.url", "write one of them, or a name that resolves to one", "sign_in.url is at %s, which is not in listen.wireguard.address", addr)
+		}
+	}
 	k.secretPlace("sign_in.certificate_key", s.CertificateKey)
 }
 

@@ -8,6 +8,7 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
+	"penstock/cmd/internal/gateway"
 	"penstock/policy"
 	"penstock/router"
 	"penstock/router/clients"
@@ -37,6 +38,16 @@ func (c core) OverQuota(peers map[string]bool) {
 	c.d.router.Kill(func(f router.Flow) bool {
 		return peers[f.Facts.Peer] && c.d.live.Decide(f.Facts).Action != policy.Forward
 	})
+}
+
+// Spend counts what a client has sent or got by proxy, and returns how long it must wait before the next.
+func (c core) Spend(client uint64, up bool, n int) time.Duration {
+	direction := gateway.Down
+	if up {
+		direction = gateway.Up
+	}
+	who, _ := c.d.live.Now().Clients.Client(client)
+	return c.d.gateway.Spend(who.ID, direction, n)
 }
 
 func (c core) IsInside(host string) bool {

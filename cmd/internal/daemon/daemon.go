@@ -239,7 +239,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	}
 	opened.add(d.enrol.Close)
 	if d.proxy, err = ingress.Open(ctx, ingress.Config{
-		Config: cfg, Control: d.laptop.Outside().Direct.Control, Users: edition.Logins{Live: d.live}, Clients: who{d}, Handle: d.router.Handle,
+		Config: cfg, Control: d.laptop.Outside().Direct.Control, Users: edition.Logins{Live: d.live}, Clients: who{d}, Handle: d.router.Handle, Spend: core{d}.Spend,
 		Log: d.log, Registry: d.registry,
 	}); err != nil {
 		return err

@@ -244,5 +244,6 @@ func (l *Live) Phone(w privatedns.Way, token string, src netip.AddrPort) (policy
 	}
 	key, ok := now.Clients.Identified(id) // not if it is disabled or has expired
 	f := policy.Flow{Client: key, Src: src}
-	return f, ok && l.DescribeIn(now, &f)
+	ok = l.DescribeIn(now, &f) && ok
+	return f, ok
 }

@@ -67,6 +67,11 @@ func TestPhone(t *testing.T) {
 	if check("without a tunnel", privatedns.TLS, benTLS, "ben-phone", "kids") == key {
 		t.Error("two peers are one client")
 	}
+	live.Sessions = signedIn{anaKey: {"ana@corp.example", "engineering"}}
+	if f, _ := live.Phone(privatedns.HTTPS, anaHTTPS, src); f.User != "ana@corp.example" || !slices.Equal(f.Groups, []string{"staff", "engineering"}) {
+		t.Errorf("somebody has signed in: got %q in %q", f.User, f.Groups)
+	}
+	live.Sessions = signedIn{}
 	check("the token of another way", privatedns.TLS, anaHTTPS, "", "")
 	check("a stranger", privatedns.HTTPS, "", "", "")
 	use(servesPhones + peers(", disabled: true", ", expires: "+time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)))

@@ -12,8 +12,8 @@ import (
 
 // Sessions knows who has signed in with which peer. It must not block.
 type Sessions interface {
-	// SignedIn returns who has signed in with the peer that has a public key, and the user's groups; "" if nobody has.
-	SignedIn(publicKey string) (user string, groups []string)
+	// SignedIn returns who has signed in with a peer, by its ID, and the user's groups; "" if nobody has.
+	SignedIn(peer string) (user string, groups []string)
 }
 
 // noSessions is where nobody can sign in.

@@ -127,8 +127,7 @@ func addresses(peers []wireguard.Peer) map[string][]netip.Prefix {
 	return byKey
 }
 
-// Usage returns what the peers with limits use, by their public keys. Without a gateway nobody uses anything, as where peers can
-// only use the proxy.
+// Usage returns what the peers with limits use, by config.Peer.ID. Without a gateway nobody has limits.
 func (g *Gateway) Usage() map[string]Usage {
 	if g == nil {
 		return nil
@@ -139,9 +138,18 @@ func (g *Gateway) Usage() map[string]Usage {
 // ResetQuota lets a peer use its quota of this month anew.
 func (g *Gateway) ResetQuota(name string) error {
 	if g == nil {
-		return errors.New("nobody has a quota here: quotas are for peers of listen.wireguard")
+		return errors.New("nobody has a quota here: quotas need listen.wireguard")
 	}
 	return g.limits.reset(name)
+}
+
+// Spend counts bytes that a peer has sent or got by proxy, and returns how long it must wait for its rate. 0 bytes count nothing. id is
+// config.Peer.ID.
+func (g *Gateway) Spend(id string, d Direction, size int) (wait time.Duration) {
+	if g == nil {
+		return 0
+	}
+	return g.limits.spend(id, d, size)
 }
 
 // Trouble returns what is wrong with keeping the quotas, or "", also without a gateway.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"penstock/cmd/internal/config"
@@ -28,9 +29,11 @@ type limiter struct {
 	log   *slog.Logger
 	now   func() time.Time
 
+	accounts atomic.Pointer[map[string]*meter.Account] // of peers, by config.Peer.ID
+
 	mu      sync.Mutex          // guards below
 	book    *quota.Book         // nil until a peer has a quota
-	peers   map[string]*limited // by public key
+	peers   map[string]*limited // by config.Peer.ID
 	told    map[string]bool     // what over was told last
 	lost    string              // why counts have begun anew, until the month ends
 	until   time.Time
@@ -78,7 +81,14 @@ func (l *limiter) use(p *Plan, peers map[string][]netip.Prefix) {
 			counted = append(counted, meter.Peer{ID: id, Addrs: addrs})
 		}
 	}
+	for _, m := range p.guests {
+		if id := m.entry.ID(); m.entry.State(l.now()) == "" && !m.limits.IsZero() {
+			next[id] = &limited{name: m.entry.Name, limits: m.limits}
+			counted = append(counted, meter.Peer{ID: id})
+		}
+	}
 	accounts := l.meter.Use(counted)
+	l.accounts.Store(&accounts)
 	for id, peer := range next {
 		peer.account = accounts[id]
 		if before := l.peers[id]; before != nil && before.account == peer.account {
@@ -214,7 +224,17 @@ func (l *limiter) reset(name string) error {
 	return fmt.Errorf("there is no peer %q with a quota that may connect: \"penstock peer list\" shows who has one", name)
 }
 
-// usage returns what a peer uses, by its public key.
+// spend counts what a peer has sent or got outside the tunnel, and returns how long it must wait.
+func (l *limiter) spend(id string, d Direction, size int) time.Duration {
+	if accounts := l.accounts.Load(); accounts != nil {
+		if a := (*accounts)[id]; a != nil {
+			return a.Spend(d, size)
+		}
+	}
+	return 0
+}
+
+// usage returns what the peers use, by config.Peer.ID.
 func (l *limiter) usage() map[string]Usage {
 	l.mu.Lock()
 	defer l.mu.Unlock()

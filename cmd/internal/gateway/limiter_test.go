@@ -236,3 +236,49 @@ func TestTroubleWithTheFileIsTold(t *testing.T) {
 		t.Errorf("reset: got %v", err)
 	}
 }
+
+func TestWhoComesByProxyHasLimitsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "quota.json")
+		q := newQuotas(t, file)
+		ana := limitedPeer(t, "ana", "10.99.0.2", 5000, 0)
+		printer := config.Peer{Name: "printer", Quota: &config.Quota{Monthly: 100_000}, Rate: config.Rates{Up: 80_000}}
+		late := config.Peer{Name: "late", Quota: printer.Quota, Expires: q.clock}
+		q.use(t, ana, printer, late)
+		q.send("10.99.0.2", 4000)
+		q.spend(ana.ID(), Down, 1000)
+		q.settle()
+		q.want(t, "in the tunnel and beside it", ana, 5000, "ana")
+		if wait := q.spend(printer.ID(), Down, 50_000); wait != 0 {
+			t.Errorf("down, where there is no limit: waits %v", wait)
+		}
+		time.Sleep(time.Minute)
+		q.spend(printer.ID(), Up, 36_384) // 20,000 more than may pass at once
+		if wait := q.spend(printer.ID(), Up, 0); wait != 2*time.Second {
+			t.Errorf("up: waits %v, want 2s", wait)
+		}
+		time.Sleep(2 * time.Second)
+		if wait := q.spend(printer.ID(), Up, 0); wait != 0 {
+			t.Errorf("later: waits %v", wait)
+		}
+		for _, id := range []string{late.ID(), "", "name nobody"} {
+			if wait := q.spend(id, Up, 1e9); wait != 0 {
+				t.Errorf("%q, who has no limits or may not connect: waits %v", id, wait)
+			}
+		}
+		if used := q.usage()[printer.ID()].Used; used != 86_384 {
+			t.Errorf("the printer has used %d", used)
+		}
+		q.settle()
+		if err := q.save(); err != nil {
+			t.Fatal(err)
+		}
+		again := newQuotas(t, file)
+		again.use(t, printer)
+		again.spend(printer.ID(), Up, 20_000)
+		again.settle()
+		if used := again.usage()[printer.ID()].Used; used != 106_384 || !slices.Equal(again.blocked, []string{"printer"}) {
+			t.Errorf("after a restart: the printer has used %d, and %q are blocked", used, again.blocked)
+		}
+	})
+}

@@ -16,6 +16,7 @@ type Plan struct {
 	listen *config.WireGuardListen
 	key    wireguard.PrivateKey
 	all    []member         // that are not disabled
+	guests []member         // that are not disabled, have no key, and so only come by proxy
 	peers  []wireguard.Peer // that may connect
 }
 
@@ -43,7 +44,11 @@ func NewPlan(cfg *config.Config, now time.Time) (*Plan, error) {
 	}
 	var errs []error
 	for _, c := range cfg.Peers {
-		if c.Disabled || !c.HasTunnel() {
+		if c.Disabled {
+			continue
+		}
+		if !c.HasTunnel() {
+			p.guests = append(p.guests, member{entry: c, limits: config.LimitsOf(cfg, c)})
 			continue
 		}
 		peer, err := newPeer(c)
@@ -69,9 +74,9 @@ func NewPlan(cfg *config.Config, now time.Time) (*Plan, error) {
 // WithPeersOf returns the plan with the peers of next, or with none if next is nil.
 func (p *Plan) WithPeersOf(next *Plan) *Plan {
 	q := *p
-	q.all, q.peers = nil, nil
+	q.all, q.guests, q.peers = nil, nil, nil
 	if next != nil {
-		q.all, q.peers = next.all, next.peers
+		q.all, q.guests, q.peers = next.all, next.guests, next.peers
 	}
 	return &q
 }

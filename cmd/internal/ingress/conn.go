@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"penstock/dnsproxy/pipe"
 )
@@ -15,6 +16,35 @@ type carried struct {
 	net.Conn
 	sent    []byte // by the client before the flow was accepted
 	in, out atomic.Uint64
+	spend   func(up bool, n int) (wait time.Duration) // see Config.Spend; may be nil
+	over    chan struct{}                             // closed with the connection
+	once    sync.Once
+}
+
+// carry returns the client's side of a flow of who.
+func (s *Server) carry(c net.Conn, who Login, sent []byte) *carried {
+	side := &carried{Conn: c, sent: sent, over: make(chan struct{})}
+	if s.Spend != nil {
+		side.spend = func(up bool, n int) time.Duration { return s.Spend(who.Client, up, n) }
+	}
+	return side
+}
+
+// maxWait is how long a connection waits before it asks again how long it must.
+const maxWait = time.Second
+
+// pay counts bytes, and waits until more may follow.
+func (c *carried) pay(up bool, n int) {
+	if c.spend == nil || n == 0 {
+		return
+	}
+	for wait := c.spend(up, n); wait > 0; wait = c.spend(up, 0) {
+		select {
+		case <-c.over:
+			return
+		case <-time.After(min(wait, maxWait)):
+		}
+	}
 }
 
 // Read reads what the client sent before, and then what it sends.
@@ -25,16 +55,19 @@ func (c *carried) Read(b []byte) (int, error) {
 			c.sent = nil
 		}
 		c.in.Add(uint64(n))
+		c.pay(true, n)
 		return n, nil
 	}
 	n, err := c.Conn.Read(b)
 	c.in.Add(uint64(n))
+	c.pay(true, n)
 	return n, err
 }
 
 func (c *carried) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
 	c.out.Add(uint64(n))
+	c.pay(false, n)
 	return n, err
 }
 
@@ -55,8 +88,17 @@ func (c *carried) CloseWrite() error {
 	return c.Conn.Close()
 }
 
+// Close closes the client's connection.
+func (c *carried) Close() error {
+	c.once.Do(func() { close(c.over) })
+	return c.Conn.Close()
+}
+
 // Abort resets the client's connection.
-func (c *carried) Abort() { abort(c.Conn) }
+func (c *carried) Abort() {
+	c.once.Do(func() { close(c.over) })
+	abort(c.Conn)
+}
 
 func abort(c net.Conn) {
 	if a, ok := c.(interface{ Abort() }); ok {

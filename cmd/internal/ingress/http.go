@@ -141,7 +141,7 @@ func (s *Server) connect(ctx context.Context, v *visitor, w http.ResponseWriter,
 		if _, err := io.WriteString(v, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 			return nil, err
 		}
-		return &carried{Conn: v, sent: sent}, nil
+		return s.carry(v, v.login(), sent), nil
 	})
 	if out.result == carriedThrough {
 		return
@@ -193,7 +193,7 @@ func (s *Server) forward(ctx context.Context, v *visitor, w http.ResponseWriter,
 		return
 	}
 	if t.host != "" {
-		if _, out := s.resolve(r.Context(), v.login(), v.src, t, netip.IPv4Unspecified()); out.result == notAllowed && !withheld(out.err) {
+		if _, out := s.resolve(r.Context(), v.login(), v.src, t, netip.IPv4Unspecified()); (out.result == notAllowed || out.result == noAnswer) && !withheld(out.err) {
 			say(w, statusFor(out), out.err)
 			return
 		}
@@ -278,7 +278,7 @@ func (s *Server) dial(ctx, request context.Context, v *visitor, address string) 
 		defer cancel()
 		out := s.open(ctx, v.login(), v.src, t, func() (net.Conn, error) {
 			close(accepted)
-			return &carried{Conn: outer}, nil
+			return s.carry(outer, v.login(), nil), nil
 		})
 		outer.Close()
 		over <- out

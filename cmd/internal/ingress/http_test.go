@@ -72,6 +72,11 @@ func TestPlainRequestsAreForwardedHostByHost(t *testing.T) {
 }
 
 func TestABlockedHostDoesNotHideBehindAFlow(t *testing.T) {
+	t.Run("block", func(t *testing.T) { testBlockedHost(t, 403, func(w *world) { w.blocked = "one.example" }) })
+	t.Run("drop", func(t *testing.T) { testBlockedHost(t, 504, func(w *world) { w.dropped = "one.example" }) })
+}
+
+func testBlockedHost(t *testing.T, want int, block func(*world)) {
 	w := newWorld(t)
 	c := w.connectTo(t)
 	r := bufio.NewReader(c)
@@ -86,10 +91,10 @@ func TestABlockedHostDoesNotHideBehindAFlow(t *testing.T) {
 		t.Fatalf("got %d", status)
 	}
 	w.mu.Lock()
-	w.blocked = "one.example"
+	block(w)
 	w.mu.Unlock()
-	if status := ask(); status != 403 {
-		t.Errorf("got %d for a host that is blocked by now, and to which there is a connection", status)
+	if status := ask(); status != want {
+		t.Errorf("got %d for a host that is blocked by now, and to which there is a connection, want %d", status, want)
 	}
 }
 

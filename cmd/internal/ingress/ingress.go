@@ -56,6 +56,9 @@ type Config struct {
 	Clients Clients
 	// Handle takes one flow, and returns when it is over.
 	Handle func(context.Context, router.Request)
+	// Spend counts bytes that a client has sent, or got, and returns how long it must wait before the next; 0 bytes count nothing.
+	// If nil, nothing is limited.
+	Spend func(client uint64, up bool, n int) (wait time.Duration)
 
 	Log      *slog.Logger          // if nil, nothing is logged
 	Registry prometheus.Registerer // of the metrics, which are registered whether there is a port or not; if nil, nothing is counted

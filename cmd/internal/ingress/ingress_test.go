@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -311,4 +312,50 @@ func TestAnOldPlanKeepsADoorShut(t *testing.T) {
 	if _, ok := shut.After(open).Open(); ok {
 		t.Error("a reload leaves a port open that wants logins now")
 	}
+}
+
+func TestAClientWaitsForItsRate(t *testing.T) {
+	w := newWorld(t)
+	var up, down, held atomic.Int64 // held: how long to wait
+	w.Spend = func(client uint64, isUp bool, n int) time.Duration {
+		if client != anasKey {
+			t.Errorf("somebody is counted as %d", client)
+		}
+		if isUp {
+			up.Add(int64(n))
+		} else {
+			down.Add(int64(n))
+		}
+		return time.Duration(held.Load())
+	}
+	for _, request := range []string{
+		greeting + named("one.example", 22) + hello, "CONNECT one.example:22 HTTP/1.1\r\nHost: x\r\n" + login + "\r\n" + hello,
+		"GET http://one.example/ HTTP/1.1\r\nHost: one.example\r\nConnection: close\r\n" + login + "\r\n",
+	} {
+		up.Store(0)
+		down.Store(0)
+		c := w.connectTo(t)
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		answer, _ := io.ReadAll(c)
+		c.Close()
+		if said := string(answer); !strings.Contains(said, "200 OK") || up.Load() < 20 || down.Load() < int64(len(works)) {
+			t.Errorf("%.20q: got %q, and %d bytes up and %d down were counted", request, said, up.Load(), down.Load())
+		}
+	}
+	eventually(t, "they are over", func() bool { return w.router.Active() == 0 })
+	held.Store(int64(time.Hour))
+	up.Store(0)
+	c := w.connectTo(t)
+	if _, err := io.WriteString(c, greeting+named("one.example", 22)+hello); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it waits", func() bool { return up.Load() > 0 && w.router.Active() == 1 })
+	c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	if said, _ := io.ReadAll(c); strings.Contains(string(said), "200 OK") {
+		t.Errorf("it did not wait: got %q", said)
+	}
+	w.router.Kill(func(router.Flow) bool { return true })
+	eventually(t, "what waits ends with its flow", func() bool { return w.router.Active() == 0 })
 }

@@ -56,7 +56,7 @@ func (s *Server) serveSOCKS(ctx context.Context, v *visitor) {
 		if err := socks.Reply(v, socks.Succeeded); err != nil {
 			return nil, err
 		}
-		return &carried{Conn: v}, nil
+		return s.carry(v, who, nil), nil
 	})
 	if code, say := codeFor(out); say {
 		s.turnAway(v, code)

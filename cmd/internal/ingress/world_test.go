@@ -48,6 +48,7 @@ type world struct {
 	raw    net.Listener // where flows lead instead of web; may be nil
 
 	blocked string // a name that is blocked
+	dropped string // a name that is blocked without an answer
 	others  bool   // ben may come in, too
 }
 
@@ -143,6 +144,8 @@ func (w *world) Confirm(_ context.Context, f policy.Flow, host string) (list []n
 		return nil, fmt.Errorf("dnsproxy: confirm: %w", &dnsproxy.BlockedError{Verdict: policy.Verdict{Rule: "no-blocked"}, Host: host})
 	case host == "hidden4.example" && f.Dst.Addr().Is4():
 		return nil, &dnsproxy.BlockedError{Host: host, Withheld: netip.MustParseAddr("203.0.113.1")}
+	case host == w.dropped:
+		return nil, &dnsproxy.BlockedError{Verdict: policy.Verdict{Action: policy.Drop}, Host: host}
 	case !ok:
 		return nil, errors.New("SERVFAIL")
 	}

@@ -54,8 +54,8 @@ func (p *Peers) list() []control.PeerStatus {
 				s.Endpoint = session.Endpoint.String()
 			}
 		}
-		u, known := usage[c.PublicKey]
-		if !known && c.HasTunnel() {
+		u, known := usage[c.ID()]
+		if !known {
 			u.Limits = config.LimitsOf(cfg, c)
 		}
 		s.DroppedBytes = u.Dropped
@@ -63,7 +63,7 @@ func (p *Peers) list() []control.PeerStatus {
 		if s.Quota != nil {
 			s.Quota.UsedBytes, s.Quota.Spent, s.Quota.Ends = u.Used, u.Over, u.Ends
 		}
-		if one, ok := p.session(c.PublicKey); ok {
+		if one, ok := p.session(c.ID()); ok {
 			s.User, s.SignedIn, s.SignedInUntil = one.User, one.Since, one.Until
 		}
 		if s.State == "" {
@@ -78,11 +78,11 @@ func (p *Peers) list() []control.PeerStatus {
 }
 
 // session returns who has signed in with a peer.
-func (p *Peers) session(publicKey string) (signin.Session, bool) {
+func (p *Peers) session(id string) (signin.Session, bool) {
 	if p.SignIn == nil {
 		return signin.Session{}, false
 	}
-	return p.SignIn.Session(publicKey)
+	return p.SignIn.Session(id)
 }
 
 // SignOut ends the session of whoever has signed in with a peer.
@@ -91,7 +91,7 @@ func (p *Peers) SignOut(_ context.Context, name string) error {
 		if c.Name != name {
 			continue
 		}
-		if p.SignIn == nil || !p.SignIn.SignOut(c.PublicKey, "an operator ended it") {
+		if p.SignIn == nil || !p.SignIn.SignOut(c.ID(), "an operator ended it") {
 			return fmt.Errorf("nobody has signed in with peer %s", name)
 		}
 		return nil

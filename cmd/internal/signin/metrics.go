@@ -11,6 +11,7 @@ const (
 	resultRefused     result = "refused"     // by the provider, or the user gave up
 	resultInvalid     result = "invalid"     // what came back does not belong to what was begun here
 	resultUnavailable result = "unavailable" // the provider could not be asked
+	resultLimited     result = "limited"     // the peer has tried too often
 )
 
 // Metrics counts sign-ins.
@@ -24,14 +25,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_sign_ins_total",
-			Help: "Attempts to sign in by result: ok, refused by the provider, invalid, or unavailable if the provider could not be asked.",
+			Help: "Attempts to sign in by result: ok, refused by the provider, invalid, limited if a peer tries too often, or unavailable if the provider could not be asked.",
 		}, []string{"result"}),
 		sessions: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "penstock_sessions",
 			Help: "Peers with which somebody has signed in.",
 		}),
 	}
-	for _, r := range []result{resultOK, resultRefused, resultInvalid, resultUnavailable} {
+	for _, r := range []result{resultOK, resultRefused, resultInvalid, resultUnavailable, resultLimited} {
 		m.results.WithLabelValues(string(r))
 	}
 	reg.MustRegister(m.results, m.sessions)

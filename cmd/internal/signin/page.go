@@ -50,7 +50,7 @@ type Here struct {
 type visitor struct {
 	key    uint64
 	name   string
-	id     string // public key; empty for this machine
+	id     string // of the peer; empty for this machine
 	needed bool   // somebody must sign in with the peer
 
 	settings *config.SignIn
@@ -92,8 +92,11 @@ func (s *Service) routes() http.Handler {
 
 // isHere reports whether a Host header is the page's name or one of our addresses.
 func (s *Service) isHere(host, page string) bool {
-	if u, err := url.Parse(page); err == nil && host == u.Host {
-		return true
+	if u, err := url.Parse(page); err == nil {
+		usual := map[string]string{"http": ":80", "https": ":443"}[u.Scheme] // which browsers leave out
+		if strings.EqualFold(strings.TrimSuffix(host, usual), strings.TrimSuffix(u.Host, usual)) {
+			return true
+		}
 	}
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -137,7 +140,7 @@ type shown struct {
 
 func (s *Service) page(w http.ResponseWriter, v visitor, status int, failed string) {
 	x := shown{Peer: v.name, IsPeer: v.id != "", Needed: v.needed, Failed: failed, Provider: v.settings.OIDC.Issuer}
-	if one, ok := s.sessions.of(v.id, time.Now()); ok {
+	if one, ok := s.Session(v.id); ok {
 		x.Session, x.Until = &one, one.Until.Local().Format("Monday 15:04")
 	}
 	var b bytes.Buffer
@@ -161,7 +164,7 @@ func (s *Service) wellKnown(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	one, signedIn := s.sessions.of(v.id, time.Now())
+	one, signedIn := s.Session(v.id)
 	w.Header().Set("Content-Type", "application/json")
 	here := Here{URL: v.page, Needed: v.needed && !signedIn, User: one.User, Until: one.Until}
 	json.NewEncoder(w).Encode(here) // fails only if the asker has left
@@ -175,6 +178,10 @@ func (s *Service) begin(w http.ResponseWriter, r *http.Request) {
 	}
 	if v.id == "" {
 		s.page(w, v, http.StatusForbidden, "Only peers of this gateway sign in.")
+		return
+	}
+	if !s.attempts.allow(v.key, time.Now()) {
+		s.fail(w, v, errTooMany)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), exchangeLimit)
@@ -200,6 +207,10 @@ func (s *Service) begin(w http.ResponseWriter, r *http.Request) {
 func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 	v, ok := s.visitor(w, r)
 	if !ok {
+		return
+	}
+	if !s.attempts.allow(v.key, time.Now()) {
+		s.fail(w, v, errTooMany)
 		return
 	}
 	q, cookie := r.URL.Query(), ""
@@ -242,6 +253,10 @@ func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 func (s *Service) fail(w http.ResponseWriter, v visitor, err error) {
 	result, status, text := resultInvalid, http.StatusBadRequest, "That did not work: begin again."
 	switch {
+	case err == errTooMany: // and no line in the log for each
+		s.Metrics.ended(resultLimited)
+		s.page(w, v, http.StatusTooManyRequests, "Too many attempts: wait a minute.")
+		return
 	case errors.Is(err, errUnavailable):
 		result, status, text = resultUnavailable, http.StatusBadGateway, "The provider of accounts cannot be asked now. The gateway's log says why."
 	case errors.Is(err, errRefused):

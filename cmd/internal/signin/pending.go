@@ -31,6 +31,31 @@ type pendings struct {
 	order   []string // oldest first; a state that is gone may still be in it
 }
 
+// maxAttempts is how often a peer may begin to sign in, or come back, in a minute: the provider limits all of the gateway's questions
+// together, so one peer must not use them up.
+const maxAttempts = 60
+
+// attempts counts what each client tries in a minute.
+type attempts struct {
+	mu    sync.Mutex // guards below
+	since time.Time
+	tried map[uint64]int // by client
+}
+
+// allow counts an attempt of a client, and reports whether it may be made.
+func (a *attempts) allow(client uint64, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if passed := now.Sub(a.since); a.tried == nil || passed >= time.Minute || passed < 0 {
+		a.since, a.tried = now, make(map[uint64]int)
+	}
+	if a.tried[client] >= maxAttempts {
+		return false
+	}
+	a.tried[client]++
+	return true
+}
+
 func digest(cookie string) [32]byte { return sha256.Sum256([]byte(cookie)) }
 
 // begin notes what begins, and returns its state.

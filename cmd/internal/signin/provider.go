@@ -37,6 +37,7 @@ var (
 	errUnavailable = errors.New("the provider cannot be asked")
 	errRefused     = errors.New("the provider refused")
 	errInvalid     = errors.New("the provider's answer is not valid")
+	errTooMany     = errors.New("too many attempts of one peer")
 )
 
 // provider is a provider of accounts, with what it says about itself.
@@ -257,6 +258,9 @@ func (p *provider) verify(ctx context.Context, token *oauth2.Token) (*oidc.IDTok
 	}
 	if _, has := said[p.settings.Groups]; !has && p.oidc.UserInfoEndpoint() != "" {
 		info, err := p.oidc.UserInfo(ctx, oauth2.StaticTokenSource(token))
+		if passes(err) { // without its groups a user could reach less, or more, than is meant
+			return nil, nil, fmt.Errorf("%w about the user: %s", errUnavailable, brief(err.Error()))
+		}
 		more := claims{}
 		if err == nil && info.Subject == id.Subject && info.Claims(&more) == nil {
 			if groups, has := more[p.settings.Groups]; has {
@@ -267,24 +271,36 @@ func (p *provider) verify(ctx context.Context, token *oauth2.Token) (*oidc.IDTok
 	return id, said, nil
 }
 
-// refresh asks whether the account of a session still exists. The session that it returns has what the provider says now.
+// passes reports whether an error of a question about a user may be gone the next time.
+func passes(err error) bool {
+	if err == nil {
+		return false
+	}
+	_, network := errors.AsType[*url.Error](err)
+	status := err.Error() // go-oidc v3.21.0 has no type for it, and begins with the status
+	return network || strings.HasPrefix(status, "5") || strings.HasPrefix(status, "429")
+}
+
+// refresh asks whether the account of a session still exists. The session that it returns has what the provider says now. With an
+// error it is as it was, but for a new token: the old one may be good for nothing.
 func (p *provider) refresh(ctx context.Context, was Session, named map[string]bool, now time.Time) (Session, error) {
 	ctx = oidc.ClientContext(ctx, p.client)
 	token, err := p.oauth.TokenSource(ctx, &oauth2.Token{RefreshToken: was.Refresh}).Token()
 	if err != nil {
-		return Session{}, asked(err)
+		return was, asked(err)
 	}
+	was.Refresh = token.RefreshToken
 	next := was
-	next.Checked, next.Refresh = now, token.RefreshToken
+	next.Checked = now
 	if token.Extra("id_token") == nil { // OpenID Connect Core 1.0, 12.2: it may have none
 		return next, nil
 	}
 	id, said, err := p.verify(ctx, token)
 	if err != nil {
-		return Session{}, err
+		return was, err
 	}
 	if id.Subject != was.Subject {
-		return Session{}, fmt.Errorf("%w: its token is about another user", errInvalid)
+		return was, fmt.Errorf("%w: its token is about another user", errInvalid)
 	}
 	next.Groups = said.groups(p.settings.Groups, named)
 	return next, nil

@@ -42,28 +42,17 @@ func (s *Service) recheck(ctx context.Context) {
 
 // isDue reports whether the provider should be asked about a session.
 func (s *Service) isDue(one *Session, now time.Time) bool {
-	settings := s.Live.Config().SignIn
-	switch {
-	case settings == nil:
+	cfg := s.Live.Config()
+	if over(one, cfg, now) != "" {
 		return false
-	case one.Issuer != settings.OIDC.Issuer || one.Client != settings.OIDC.ClientID:
-		return true
 	}
+	settings := cfg.SignIn
 	return one.Refresh != "" && now.Sub(one.Checked) >= settings.Recheck && now.Sub(one.tried) >= min(tryAgain, settings.Recheck)
 }
 
 func (s *Service) recheckOne(ctx context.Context, one *Session) {
 	settings := s.Live.Config().SignIn
 	if settings == nil {
-		return
-	}
-	end := func(why string) {
-		if gone, ok := s.sessions.end(one.Peer, one); ok {
-			s.ended(why, gone)
-		}
-	}
-	if one.Issuer != settings.OIDC.Issuer || one.Client != settings.OIDC.ClientID {
-		end("the provider is another one now")
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, exchangeLimit)
@@ -81,12 +70,16 @@ func (s *Service) recheckOne(ctx context.Context, one *Session) {
 			s.save()
 		}
 	case errors.Is(err, errUnavailable):
-		next = *one
 		next.tried = now
 		if s.sessions.replace(one, next) {
+			if next.Refresh != one.Refresh {
+				s.save()
+			}
 			s.Log.Warn("the provider cannot be asked whether an account still exists", "peer", s.nameOf(one.Peer), "user", one.User, "err", err)
 		}
 	default:
-		end(err.Error())
+		if gone, ok := s.sessions.end(one.Peer, one); ok {
+			s.ended(err.Error(), gone)
+		}
 	}
 }

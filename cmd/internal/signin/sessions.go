@@ -6,11 +6,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"penstock/cmd/internal/config"
 )
 
 // Session is who has signed in with a peer.
 type Session struct {
-	Peer    string    `json:"peer"` // public key
+	Peer    string    `json:"peer"` // config.Peer.ID: the public key, if it has one
 	User    string    `json:"user"`
 	Subject string    `json:"subject"` // what the provider calls the user
 	Groups  []string  `json:"groups"`
@@ -42,13 +44,34 @@ func newSessions(key string, m *Metrics) (*sessions, error) {
 	return s, err
 }
 
-// of returns the session of a peer.
-func (s *sessions) of(peer string, now time.Time) (Session, bool) {
+// of returns the session of a peer, which may be over.
+func (s *sessions) of(peer string) (Session, bool) {
 	one, ok := (*s.byPeer.Load())[peer]
-	if !ok || !now.Before(one.Until) {
+	if !ok {
 		return Session{}, false
 	}
 	return *one, true
+}
+
+// until returns when a session ends. A configuration in which sessions are shorter than before shortens those that have begun.
+func until(one *Session, settings *config.SignIn) time.Time {
+	if end := one.Since.Add(settings.Session); end.Before(one.Until) {
+		return end
+	}
+	return one.Until
+}
+
+// over returns why a session does not count under a configuration, or "" if it does. It does not look at the peer.
+func over(one *Session, cfg *config.Config, now time.Time) string {
+	switch settings := cfg.SignIn; {
+	case settings == nil:
+		return "nobody signs in any more"
+	case one.Issuer != settings.OIDC.Issuer || one.Client != settings.OIDC.ClientID:
+		return "the provider is another one now"
+	case !now.Before(until(one, settings)):
+		return "the session is over"
+	}
+	return ""
 }
 
 // change changes a copy of the sessions and puts it in force.
@@ -90,20 +113,6 @@ func (s *sessions) end(peer string, was *Session) (one Session, ok bool) {
 	return one, ok
 }
 
-// over ends the sessions that are over at a time, and returns them and when the next one is; zero if there is none.
-func (s *sessions) over(now time.Time) (ended []Session, next time.Time) {
-	for peer, one := range *s.byPeer.Load() {
-		if !now.Before(one.Until) {
-			if gone, ok := s.end(peer, one); ok {
-				ended = append(ended, gone)
-			}
-		} else if next.IsZero() || one.Until.Before(next) {
-			next = one.Until
-		}
-	}
-	return ended, next
-}
-
 // endSessions ends sessions when they are over, until ctx ends.
 func (s *Service) endSessions(ctx context.Context) {
 	timer := time.NewTimer(0)
@@ -115,12 +124,38 @@ func (s *Service) endSessions(ctx context.Context) {
 		case <-s.sessions.changed:
 		case <-timer.C:
 		}
-		ended, next := s.sessions.over(time.Now())
-		s.ended("the session is over", ended...)
-		wait := 30 * time.Second // so that a change of the clock is noticed
-		if !next.IsZero() {
-			wait = min(wait, max(time.Until(next), 0))
-		}
-		timer.Reset(wait)
+		timer.Reset(min(endLook, max(s.endOver(time.Now()), 0)))
 	}
+}
+
+// endLook is how often sessions are looked at, because a reload or a change of the clock may end them.
+const endLook = time.Second
+
+// endOver ends the sessions that are over at a time, and those of peers that are disabled or not there any more: whoever comes under
+// the name of such a peer later has not signed in. It returns how long the next one has.
+func (s *Service) endOver(now time.Time) (next time.Duration) {
+	next = endLook
+	all := *s.sessions.byPeer.Load()
+	if len(all) == 0 {
+		return next
+	}
+	cfg, present, ended := s.Live.Config(), make(map[string]bool), make(map[string][]Session)
+	for _, p := range cfg.Peers {
+		present[p.ID()] = !p.Disabled
+	}
+	for peer, one := range all {
+		why := over(one, cfg, now)
+		if why == "" && !present[peer] {
+			why = "the peer is gone"
+		}
+		if why == "" {
+			next = min(next, until(one, cfg.SignIn).Sub(now))
+		} else if gone, ok := s.sessions.end(peer, one); ok {
+			ended[why] = append(ended[why], gone)
+		}
+	}
+	for why, list := range ended {
+		s.ended(why, list...)
+	}
+	return next
 }

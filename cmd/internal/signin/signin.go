@@ -51,6 +51,7 @@ type Service struct {
 	Config
 	sessions *sessions
 	pending  pendings
+	attempts attempts
 	provider providers
 	http     *http.Server
 	conns    *conns
@@ -101,23 +102,25 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // SignedIn returns who has signed in with a peer, and the user's groups. It implements edition.Sessions.
-func (s *Service) SignedIn(publicKey string) (user string, groups []string) {
-	if one, ok := s.sessions.of(publicKey, time.Now()); ok {
-		return one.User, one.Groups
-	}
-	return "", nil
+func (s *Service) SignedIn(peer string) (user string, groups []string) {
+	one, _ := s.Session(peer)
+	return one.User, one.Groups
 }
 
-// Session returns the session of a peer, without the provider's token.
-func (s *Service) Session(publicKey string) (one Session, ok bool) {
-	one, ok = s.sessions.of(publicKey, time.Now())
-	one.Refresh = ""
-	return one, ok
+// Session returns the session of a peer, without the provider's token, if the configuration still lets it count.
+func (s *Service) Session(peer string) (Session, bool) {
+	one, ok := s.sessions.of(peer)
+	cfg := s.Live.Config()
+	if !ok || over(&one, cfg, time.Now()) != "" {
+		return Session{}, false
+	}
+	one.Until, one.Refresh = until(&one, cfg.SignIn), ""
+	return one, true
 }
 
 // SignOut ends the session of a peer. It reports whether there was one.
-func (s *Service) SignOut(publicKey, why string) bool {
-	one, ok := s.sessions.end(publicKey, nil)
+func (s *Service) SignOut(peer, why string) bool {
+	one, ok := s.sessions.end(peer, nil)
 	if ok {
 		s.ended(why, one)
 	}
@@ -142,18 +145,15 @@ func file(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "sign-
 // save keeps the sessions in their file.
 func (s *Service) save() {
 	cfg := s.Live.Config()
-	if cfg.SignIn == nil {
-		return
-	}
 	if err := s.sessions.save(file(cfg), time.Now()); err != nil {
 		s.Log.Error("the sessions cannot be kept: after a restart, they are as they were before", "file", file(cfg), "err", err)
 	}
 }
 
-// nameOf returns the name of the peer with a public key.
-func (s *Service) nameOf(publicKey string) string {
+// nameOf returns the name of the peer with an ID.
+func (s *Service) nameOf(id string) string {
 	for _, p := range s.Live.Config().Peers {
-		if p.PublicKey == publicKey {
+		if p.ID() == id {
 			return p.Name
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -510,6 +511,82 @@ func TestAProviderWithAPageElsewhere(t *testing.T) {
 	}
 }
 
+// The groups are not in the token, but in what the provider tells about the user apart from it; and each refresh token is good once.
+func TestGroupsThatCannotBeAskedFor(t *testing.T) {
+	g := open(t, "required: [staff]", "required: [staff]\n  recheck: 1s\n  groups: teams")
+	var works atomic.Bool
+	var mu sync.Mutex
+	first, last := "", ""
+	g.seen.set(func(w http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case mockoidc.UserinfoEndpoint:
+			if !works.Load() {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+			io.WriteString(w, `{"sub": "id-ana", "teams": ["engineering"]}`)
+			return true
+		case mockoidc.TokenEndpoint:
+			if r.FormValue("grant_type") == "refresh_token" {
+				if r.FormValue("refresh_token") != last {
+					w.WriteHeader(http.StatusBadRequest)
+					io.WriteString(w, `{"error": "invalid_grant"}`)
+					return true
+				}
+				r.Form.Set("refresh_token", first)
+			}
+			rec, says := httptest.NewRecorder(), map[string]any{}
+			g.idp.Token(rec, r)
+			if err := json.Unmarshal(rec.Body.Bytes(), &says); err != nil || rec.Code != http.StatusOK { // it was asked in the wrong style
+				w.WriteHeader(rec.Code)
+				w.Write(rec.Body.Bytes())
+				return true
+			}
+			if first == "" {
+				first, _ = says["refresh_token"].(string)
+			}
+			last += "again-"
+			says["refresh_token"] = last
+			json.NewEncoder(w).Encode(says)
+			return true
+		}
+		return false
+	})
+	signIn := func() int {
+		g.idp.QueueUser(user("ana"))
+		status, _ := get(t, g.browser(t, "10.99.0.2"), page+"begin")
+		return status
+	}
+	if status := signIn(); status != http.StatusBadGateway {
+		t.Errorf("got %d, want nobody signed in without groups", status)
+	}
+	works.Store(true)
+	mu.Lock()
+	first, last = "", ""
+	mu.Unlock()
+	if status := signIn(); status != http.StatusOK {
+		t.Fatalf("got %d\n%s", status, g.said)
+	}
+	in := func() bool { return slices.Contains(g.flow("10.99.0.2", "10.20.0.1:80").Groups, "engineering") }
+	if !in() {
+		t.Fatalf("the groups are not there\n%s", g.said)
+	}
+	works.Store(false)
+	eventually(t, "the provider cannot be asked", func() bool { return strings.Contains(g.said.String(), "whether an account still exists") })
+	if !in() {
+		t.Error("the groups went, because they could not be asked for")
+	}
+	works.Store(true)
+	before, _ := g.Session(anaKey)
+	g.reload(t, "required: [staff]", "required: [staff]\n  recheck: 1s\n  groups: teams")
+	eventually(t, "it can be asked again, with the newest token", func() bool { now, ok := g.Session(anaKey); return !ok || now.Checked.After(before.Checked) })
+	if !in() {
+		t.Errorf("the session is gone:\n%s", g.said)
+	}
+}
+
 func TestKeysMayRotate(t *testing.T) {
 	g := open(t)
 	ana := g.browser(t, "10.99.0.2")
@@ -566,30 +643,67 @@ func TestSessionsOutliveARestart(t *testing.T) {
 }
 
 func TestASessionThatIsOverCountsAtOnce(t *testing.T) {
-	s, err := newSessions(serverKey, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	now := time.Now()
-	s.begin(Session{Peer: anaKey, User: "ana", Until: now.Add(time.Second)})
-	if _, ok := s.of(anaKey, now); !ok {
-		t.Error("it does not count while it lasts")
+	settings := func(change func(*config.SignIn)) *config.Config {
+		c := &config.SignIn{OIDC: config.OIDC{Issuer: "https://login.example", ClientID: "penstock"}, Session: time.Hour}
+		change(c)
+		return &config.Config{SignIn: c}
 	}
-	if _, ok := s.of(anaKey, now.Add(time.Second)); ok {
-		t.Error("it counts until somebody removes it")
+	same := settings(func(*config.SignIn) {})
+	one := &Session{Peer: anaKey, User: "ana", Issuer: "https://login.example", Client: "penstock", Since: now.Add(-time.Minute), Until: now.Add(time.Second)}
+	for _, row := range []struct {
+		sentence string
+		cfg      *config.Config
+		now      time.Time
+		counts   bool
+	}{
+		{"it lasts", same, now, true},
+		{"its time is over", same, now.Add(time.Second), false},
+		{"sessions are longer now, which is for those that follow", settings(func(c *config.SignIn) { c.Session = 2 * time.Hour }), now.Add(time.Second), false},
+		{"sessions are shorter now", settings(func(c *config.SignIn) { c.Session = time.Minute }), now, false},
+		{"the provider is another", settings(func(c *config.SignIn) { c.OIDC.Issuer = "https://login.example/" }), now, false},
+		{"the gateway is another client there", settings(func(c *config.SignIn) { c.OIDC.ClientID = "other" }), now, false},
+		{"nobody signs in any more", &config.Config{}, now, false},
+	} {
+		if why := over(one, row.cfg, row.now); (why == "") != row.counts {
+			t.Errorf("%s: got %q", row.sentence, why)
+		}
 	}
 }
 
 func TestASessionEnds(t *testing.T) {
-	g := open(t, "required: [staff]", "required: [staff]\n  session: 2s")
-	get(t, g.browser(t, "10.99.0.2"), page+"begin")
-	if who, _ := g.SignedIn(anaKey); who == "" {
-		t.Fatal("nobody has signed in")
+	for _, row := range []struct {
+		sentence, why string
+		edits         []string
+		atOnce        bool // it does not count from the reload on
+	}{
+		{"when it is over", "the session is over", []string{"required: [staff]", "required: [staff]\n  session: 1s"}, false},
+		{"with another client at the provider", "the provider is another one now", []string{"client_id: ", "client_id: another-"}, true},
+		{"without sign_in", "nobody signs in any more", []string{"sign_in:\n  oidc:", "metrics: {listen: \"\"}\n#", "  required: [staff]\n", ""}, true},
+		{"when the peer is disabled", "the peer is gone", []string{"groups: [staff]}", "groups: [staff], disabled: true}"}, false},
+		{"when the peer is removed", "the peer is gone", []string{"  - {name: ana", "# - {name: ana"}, false},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			g := open(t)
+			get(t, g.browser(t, "10.99.0.2"), page+"begin")
+			if who, _ := g.SignedIn(anaKey); who == "" {
+				t.Fatal("nobody has signed in")
+			}
+			before := g.changed.Load()
+			g.reload(t, row.edits...)
+			if who, _ := g.SignedIn(anaKey); who != "" && row.atOnce {
+				t.Errorf("%s still counts", who)
+			}
+			eventually(t, "the session is over", func() bool { who, _ := g.SignedIn(anaKey); return who == "" })
+			eventually(t, "live flows are judged again", func() bool { return g.changed.Load() > before })
+			eventually(t, "the log says so", func() bool { return strings.Contains(g.said.String(), "reason=\""+row.why) })
+			g.configure(t)
+			g.start(t)
+			if who, _ := g.SignedIn(anaKey); who != "" {
+				t.Errorf("with the former configuration, %s is signed in again", who)
+			}
+		})
 	}
-	before := g.changed.Load()
-	eventually(t, "the session is over", func() bool { who, _ := g.SignedIn(anaKey); return who == "" })
-	eventually(t, "live flows are judged again", func() bool { return g.changed.Load() > before })
-	eventually(t, "the log says so", func() bool { return strings.Contains(g.said.String(), "the session is over") })
 }
 
 func TestTheProviderIsAskedAgain(t *testing.T) {
@@ -619,13 +733,6 @@ func TestTheProviderIsAskedAgain(t *testing.T) {
 	})
 	eventually(t, "the account is disabled", func() bool { who, _ := g.SignedIn(anaKey); return who == "" })
 	eventually(t, "the log says so", func() bool { return strings.Contains(g.said.String(), "the account is disabled") })
-}
-
-func TestASessionOfAnotherProviderEnds(t *testing.T) {
-	g := open(t)
-	get(t, g.browser(t, "10.99.0.2"), page+"begin")
-	g.reload(t, "client_id: "+g.idp.ClientID, "client_id: another")
-	eventually(t, "the session ends", func() bool { who, _ := g.SignedIn(anaKey); return who == "" })
 }
 
 func TestThePageIsOnlyForItsOwnVisitors(t *testing.T) {
@@ -661,6 +768,12 @@ func TestThePageIsOnlyForItsOwnVisitors(t *testing.T) {
 	}
 	if who, _ := g.SignedIn(anaKey); who == "" {
 		t.Error("somebody else signed ana out")
+	}
+	for _, url := range []string{"http://VPN.corp.example:80/", "http://vpn.corp.example"} {
+		g.reload(t, "required: [staff]", "required: [staff]\n  url: "+url)
+		if res := ask("GET", "vpn.corp.example", ""); res.StatusCode != http.StatusOK {
+			t.Errorf("with %s, as a browser asks for it: got %s to %q", url, res.Status, res.Header.Get("Location"))
+		}
 	}
 	res := ask("GET", "10.99.0.1", "")
 	for header, want := range map[string]string{"Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
@@ -766,6 +879,43 @@ func TestWhatHasBegunIsBounded(t *testing.T) {
 	state := p.begin(one(9), now)
 	if _, ok := p.take(state, 9, "c", now.Add(pendingLife)); ok {
 		t.Error("one is still there after its life")
+	}
+}
+
+func TestOnePeerDoesNotUseUpTheProvider(t *testing.T) {
+	g := open(t)
+	ana, asked := g.browser(t, "10.99.0.2"), new(atomic.Int32)
+	g.seen.set(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == mockoidc.TokenEndpoint {
+			asked.Add(1)
+		}
+		return false
+	})
+	status := 0
+	for range maxAttempts {
+		status, _ = get(t, ana, page+"callback?state=x&code=y")
+	}
+	if status != http.StatusBadRequest || g.result(resultInvalid) != maxAttempts {
+		t.Errorf("got %d, and %v attempts counted", status, g.result(resultInvalid))
+	}
+	lines := strings.Count(g.said.String(), "\n")
+	for _, at := range []string{"callback?state=x&code=y", "begin"} {
+		if status, body := get(t, ana, page+at); status != http.StatusTooManyRequests || !strings.Contains(body, "Too many attempts") {
+			t.Errorf("%s: got %d\n%s", at, status, body)
+		}
+	}
+	if n := strings.Count(g.said.String(), "\n"); n != lines || g.result(resultLimited) != 2 || asked.Load() != 0 {
+		t.Errorf("got %d more lines in the log, %v counted, %d questions", n-lines, g.result(resultLimited), asked.Load())
+	}
+	if status, body := get(t, g.browser(t, "10.99.0.3"), page+"begin"); status != http.StatusOK {
+		t.Errorf("another peer: got %d\n%s", status, body)
+	}
+	a, now := new(attempts), time.Now()
+	for range maxAttempts {
+		a.allow(1, now)
+	}
+	if a.allow(1, now.Add(time.Second)) || !a.allow(2, now) || !a.allow(1, now.Add(time.Minute)) {
+		t.Error("a minute later the peer may try again, and others at any time")
 	}
 }
 

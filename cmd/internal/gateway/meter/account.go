@@ -48,6 +48,15 @@ func (a *Account) pass(d Direction, packet []byte, t *table, now time.Duration) 
 	return true
 }
 
+// Spend counts bytes that a peer has sent or got without the device, and returns how long it must wait for its rate. 0 bytes count
+// nothing. It holds back the peer's packets too.
+func (a *Account) Spend(d Direction, size int) (wait time.Duration) {
+	if size > 0 {
+		a.count(size)
+	}
+	return a.lanes[d].spend(int64(size), a.meter.elapsed())
+}
+
 func (a *Account) count(size int) {
 	used := a.used.Add(uint64(size))
 	if mark := a.mark.Load(); mark > 0 && used >= mark && used-uint64(size) < mark {

@@ -100,6 +100,19 @@ func (l *lane) pass(p []byte, t *table, now time.Duration) bool {
 	return false
 }
 
+// spend takes tokens, also such as are not there yet, and returns when they are.
+func (l *lane) spend(size int64, now time.Duration) (wait time.Duration) {
+	rate := l.rate.Load()
+	if rate == 0 {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fillLocked(now, rate)
+	l.tokens -= size
+	return max(time.Duration(float64(-l.tokens)/float64(rate)*float64(time.Second)), 0)
+}
+
 // keep copies a packet.
 func (l *lane) keep(p []byte) *packet {
 	var q *packet
