@@ -49,7 +49,9 @@ func (p *PassedDatagrams) Bytes() (in, out uint64) { return p.f.from.Bytes() }
 func (p *PassedDatagrams) Port() uint16 { return p.f.to.Key().Local.Port() }
 
 // Send sends a datagram that Read has not let leave, in the manner that Read was told.
-func (p *PassedDatagrams) Send(b []byte, manner uint32) { p.f.send(p.f.from.Conn, b, packet.Unpack(manner)) }
+func (p *PassedDatagrams) Send(b []byte, manner uint32) {
+	p.f.send(p.f.from.Conn, b, packet.Unpack(manner))
+}
 
 // Refuse ends the flow as Request.Refuse does.
 func (p *PassedDatagrams) Refuse() {

@@ -190,7 +190,9 @@ func (m Manner) Pack() uint32 {
 }
 
 // Unpack returns the manner that Pack made a number of.
-func Unpack(n uint32) Manner { return Manner{Hops: uint8(n), Service: uint8(n >> 8), Whole: n>>16 != 0} }
+func Unpack(n uint32) Manner {
+	return Manner{Hops: uint8(n), Service: uint8(n >> 8), Whole: n>>16 != 0}
+}
 
 // MannerOf reads the manner of a packet from its header.
 func MannerOf(b []byte) Manner {
