@@ -18,14 +18,6 @@ import (
 	"penstock/e2e/netlab"
 )
 
-// Rules that open everything, each network by name too.
-const openRules = `rules:
-  - {name: ops, match: {gateway: true, port: 5001}, do: direct}
-  - {name: named, match: {cidr: [private, 169.254.0.0/16, 127.0.0.0/8, "fe80::/10", 198.51.100.10/32, 224.0.0.0/4]}, do: direct}
-  - {name: all, match: {cidr: [0.0.0.0/0, "::/0"]}, do: direct}
-  - {name: rest, do: direct}
-`
-
 // Rules as in README: a team reaches its intranet, and nobody anything else that is private.
 const teamRules = `rules:
   - {name: intranet, match: {cidr: [10.20.0.10/32, "fd20::10/128"], group: [staff]}, do: direct}

@@ -9,6 +9,14 @@ import (
 	"penstock/e2e/netlab"
 )
 
+// Rules that open everything, each network by name too.
+const openRules = `rules:
+  - {name: ops, match: {gateway: true, port: 5001}, do: direct}
+  - {name: named, match: {cidr: [private, 169.254.0.0/16, 127.0.0.0/8, "fe80::/10", 198.51.100.10/32, 224.0.0.0/4]}, do: direct}
+  - {name: all, match: {cidr: [0.0.0.0/0, "::/0"]}, do: direct}
+  - {name: rest, do: direct}
+`
+
 // Rules that open networks which hold addresses of the gateway's own.
 const wideRules = `rules:
   - {name: ops, match: {gateway: true, port: 8081, group: [staff]}, do: direct}
