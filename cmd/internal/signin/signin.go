@@ -55,6 +55,7 @@ type Service struct {
 	provider providers
 	http     *http.Server
 	conns    *conns
+	cert     pageCertificate
 }
 
 // New reads the sessions that are kept, and tells Live about them.
@@ -185,17 +186,43 @@ func (s *Service) DialFlow(_ context.Context, f policy.Flow) (net.Conn, error) {
 	return near, nil
 }
 
-// certificate returns the page's certificate, as its files are now.
+// certificate returns the page's certificate. If a renewed one cannot be read, the former one stays.
 func (s *Service) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	settings := s.Live.Config().SignIn
 	if settings == nil {
 		return nil, errors.New("nobody signs in here any more")
 	}
-	pair, err := settings.KeyPair()
-	if err != nil {
-		s.Log.Error("the page for signing in has no certificate", "err", err)
+	return s.cert.get(settings, s.Log)
+}
+
+// certificateLook is how often the files of the page's certificate are read, however many handshakes there are.
+const certificateLook = 10 * time.Second
+
+// pageCertificate is the certificate of the page, as it was read last.
+type pageCertificate struct {
+	mu      sync.Mutex     // guards below
+	of      *config.SignIn // a reload makes another one
+	looked  time.Time
+	current *tls.Certificate // nil: it has never been read
+	err     error            // of the last look
+}
+
+func (p *pageCertificate) get(settings *config.SignIn, log *slog.Logger) (*tls.Certificate, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.of != settings || time.Since(p.looked) >= certificateLook {
+		pair, err := settings.KeyPair()
+		p.of, p.looked, p.err = settings, time.Now(), err
+		if err == nil {
+			p.current = &pair
+		} else {
+			log.Error("the certificate of the page for signing in cannot be read", "err", err)
+		}
 	}
-	return &pair, err
+	if p.current == nil {
+		return nil, p.err
+	}
+	return p.current, nil
 }
 
 // withFlow adds the flow that a connection was opened for to the context of its requests.
