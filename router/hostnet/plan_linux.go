@@ -352,7 +352,7 @@ func chooseResolver(k *kernel, c Config, s Settings) ResolverMode {
 		return ResolverNone
 	case s.Resolver != "" && s.Resolver != ResolverAuto:
 		return s.Resolver
-	case resolver.StubInUse(c.ResolvConf) && k.resolved.Available():
+	case resolver.StubInUse(c.ResolvConf) && k.resolved.Comes():
 		return ResolverResolved
 	}
 	return ResolverFile

@@ -64,6 +64,30 @@ func TestEveryKindOfResolverFileIsRestored(t *testing.T) {
 	}
 }
 
+// At boot, and while it is restarted, nobody has its name for a moment. Whoever took the file then would keep to it.
+func TestResolvedIsWaitedForWhereItsStubIsInUse(t *testing.T) {
+	if _, err := exec.LookPath("dbus-daemon"); err != nil {
+		t.Skip("dbus-daemon is not installed")
+	}
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	resolved := resolvedtest.Start(t, false)
+	h := hosttest.New(t)
+	hosttest.Must(t, os.WriteFile(h.ResolvConf(), []byte("nameserver 127.0.0.53\n"), 0o644))
+	resolved.Stop(t)
+	returned := make(chan struct{})
+	time.AfterFunc(300*time.Millisecond, func() { resolved.Restart(t); close(returned) })
+	host, err := Open(config(h))
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Apply(t.Context(), everything()))
+	<-returned
+	if n := len(resolved.State().DNS); n != 1 {
+		t.Errorf("systemd-resolved has %d servers of ours, want one", n)
+	}
+	hosttest.Must(t, host.Close())
+}
+
 func TestResolvedIsTheResolverWhereItsStubIsInUse(t *testing.T) {
 	if _, err := exec.LookPath("dbus-daemon"); err != nil {
 		t.Skip("dbus-daemon is not installed")

@@ -140,6 +140,24 @@ func (b *Bus) Available() bool {
 	return err == nil && owned
 }
 
+const (
+	comesLook  = 100 * time.Millisecond
+	comesLimit = 3 * time.Second
+)
+
+// Comes is Available for a host whose programs ask systemd-resolved. It waits up to 3 s: at boot, or while it is restarted, the name
+// has no owner for a moment.
+func (b *Bus) Comes() bool {
+	for end := time.Now().Add(comesLimit); ; time.Sleep(comesLook) {
+		if b.Available() {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+}
+
 func (b *Bus) call(method string, args ...any) *dbus.Call {
 	conn, err := b.connect()
 	if err != nil {
