@@ -94,8 +94,7 @@ func Open(ctx context.Context, c Config) *Way {
 		if err := Cleanup(c.Dir, c.Log); err != nil {
 			c.Log.Warn("cannot undo what an earlier penstock left on the host", "err", err)
 		}
-		w.off.Store(&why)
-		w.tell()
+		w.off.Store(&why) // as the configuration says: status tells it, and it is no news for the log
 		return w
 	}
 	if err := w.open(ctx); err != nil {
