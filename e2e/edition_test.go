@@ -69,7 +69,8 @@ func TestCheckRunAndReloadAgree(t *testing.T) {
 func (w *world) tryRun(t *testing.T, config string) result {
 	t.Helper()
 	socket := w.path("try.sock")
-	cmd := w.Access.Command(context.WithoutCancel(t.Context()), built("penstock"), "run", "-c", w.path(config), "--socket", socket)
+	cmd := w.Access.Command(context.WithoutCancel(t.Context()), "env", "XDG_STATE_HOME="+w.path("other-state"), // the gateway holds its own
+		built("penstock"), "run", "-c", w.path(config), "--socket", socket)
 	var said transcript
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
