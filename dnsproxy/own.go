@@ -199,14 +199,7 @@ func (ex *exchange) through(inner *exchange) (out []byte, addrs []netip.Addr, er
 	name := ex.q.Host() + "."
 	msg.Id, msg.RecursionDesired, msg.Compress = ex.q.ID, ex.q.Flags&wire.FlagRD != 0, true
 	msg.Question[0].Name = name
-	for _, rr := range msg.Answer {
-		switch rr := rr.(type) {
-		case *dns.A:
-			addrs = addIP(addrs, rr.A)
-		case *dns.AAAA:
-			addrs = addIP(addrs, rr.AAAA)
-		}
-	}
+	addrs = addressesIn(msg)
 	if msg.Rcode == dns.RcodeSuccess || msg.Rcode == dns.RcodeNameError {
 		var aliases []dns.RR
 		for e := ex.own; e != nil; e = e.Next {

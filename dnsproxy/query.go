@@ -171,7 +171,11 @@ func (ex *exchange) addresses() ([]netip.Addr, error) {
 	if msg.Rcode != dns.RcodeSuccess && msg.Rcode != dns.RcodeNameError {
 		return nil, errors.New(strings.TrimSpace(dns.RcodeToString[msg.Rcode] + " " + extendedError(msg)))
 	}
-	var addrs []netip.Addr
+	return addressesIn(msg), nil
+}
+
+// addressesIn returns the addresses in an answer.
+func addressesIn(msg *dns.Msg) (addrs []netip.Addr) {
 	for _, rr := range msg.Answer {
 		switch rr := rr.(type) {
 		case *dns.A:
@@ -180,7 +184,7 @@ func (ex *exchange) addresses() ([]netip.Addr, error) {
 			addrs = addIP(addrs, rr.AAAA)
 		}
 	}
-	return addrs, nil
+	return addrs
 }
 
 // probe takes the outcome of an exchange. It has room for one.

@@ -64,15 +64,24 @@ func TestEveryKindOfResolverFileIsRestored(t *testing.T) {
 	}
 }
 
-// At boot, and while it is restarted, nobody has its name for a moment. Whoever took the file then would keep to it.
-func TestResolvedIsWaitedForWhereItsStubIsInUse(t *testing.T) {
+// startResolved starts an imitation of systemd-resolved. It returns nil outside of the namespaces, in which the test runs again.
+func startResolved(t *testing.T, old bool) *resolvedtest.Resolved {
+	t.Helper()
 	if _, err := exec.LookPath("dbus-daemon"); err != nil {
 		t.Skip("dbus-daemon is not installed")
 	}
 	if !hosttest.InNamespaces(t) {
+		return nil
+	}
+	return resolvedtest.Start(t, old)
+}
+
+// At boot, and while it is restarted, nobody has its name for a moment. Whoever took the file then would keep to it.
+func TestResolvedIsWaitedForWhereItsStubIsInUse(t *testing.T) {
+	resolved := startResolved(t, false)
+	if resolved == nil {
 		return
 	}
-	resolved := resolvedtest.Start(t, false)
 	h := hosttest.New(t)
 	hosttest.Must(t, os.WriteFile(h.ResolvConf(), []byte("nameserver 127.0.0.53\n"), 0o644))
 	resolved.Stop(t)
@@ -89,13 +98,10 @@ func TestResolvedIsWaitedForWhereItsStubIsInUse(t *testing.T) {
 }
 
 func TestResolvedIsTheResolverWhereItsStubIsInUse(t *testing.T) {
-	if _, err := exec.LookPath("dbus-daemon"); err != nil {
-		t.Skip("dbus-daemon is not installed")
-	}
-	if !hosttest.InNamespaces(t) {
+	resolved := startResolved(t, false)
+	if resolved == nil {
 		return
 	}
-	resolved := resolvedtest.Start(t, false)
 	h := hosttest.New(t)
 	stub := "nameserver 127.0.0.53\noptions edns0 trust-ad\n"
 	hosttest.Must(t, os.WriteFile(h.ResolvConf(), []byte(stub), 0o644))
@@ -141,13 +147,10 @@ func TestResolvedIsTheResolverWhereItsStubIsInUse(t *testing.T) {
 }
 
 func TestAnOldResolvedWithoutTLSIsNoFailure(t *testing.T) {
-	if _, err := exec.LookPath("dbus-daemon"); err != nil {
-		t.Skip("dbus-daemon is not installed")
-	}
-	if !hosttest.InNamespaces(t) {
+	resolved := startResolved(t, true)
+	if resolved == nil {
 		return
 	}
-	resolved := resolvedtest.Start(t, true)
 	h := hosttest.New(t)
 	hosttest.Must(t, os.WriteFile(h.ResolvConf(), []byte("nameserver 127.0.0.53\n"), 0o644))
 	host, err := Open(config(h))
@@ -272,13 +275,10 @@ func TestAResolverFileThatCannotBeChangedIsAWarning(t *testing.T) {
 }
 
 func TestAStoppedResolvedIsToldOnceAndSetAgainAtOnce(t *testing.T) {
-	if _, err := exec.LookPath("dbus-daemon"); err != nil {
-		t.Skip("dbus-daemon is not installed")
-	}
-	if !hosttest.InNamespaces(t) {
+	resolved := startResolved(t, false)
+	if resolved == nil {
 		return
 	}
-	resolved := resolvedtest.Start(t, false)
 	h := hosttest.New(t)
 	hosttest.Must(t, os.WriteFile(h.ResolvConf(), []byte("nameserver 127.0.0.53\n"), 0o644))
 	c := config(h)

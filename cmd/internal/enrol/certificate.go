@@ -13,11 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"math/big"
 	"net"
-	"os"
-	"sync"
 	"time"
 
 	"penstock/cmd/internal/config"
@@ -93,45 +90,4 @@ func newKey(path string) (*ecdsa.PrivateKey, error) {
 		return nil, err
 	}
 	return key, private.WriteNew(path, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
-}
-
-// certificateFile is a certificate in files that somebody else renews.
-type certificateFile struct {
-	listen *config.EnrolListen
-	log    *slog.Logger
-
-	mu      sync.Mutex // guards below
-	current *tls.Certificate
-	looked  time.Time
-	seen    string // what the file looked like when it was last read
-}
-
-// lookEvery is how often a handshake looks whether the certificate has been renewed.
-const lookEvery = 10 * time.Second
-
-// get returns the certificate. If a renewed one cannot be read, the former one stays.
-func (f *certificateFile) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.current != nil && time.Since(f.looked) < lookEvery {
-		return f.current, nil
-	}
-	f.looked = time.Now()
-	now := ""
-	if info, err := os.Stat(f.listen.Certificate); err == nil {
-		now = fmt.Sprint(info.Size(), info.ModTime().UnixNano())
-	}
-	if f.current != nil && now == f.seen {
-		return f.current, nil
-	}
-	next, err := f.listen.KeyPair()
-	switch {
-	case err == nil:
-		f.current, f.seen = &next, now
-	case f.current == nil:
-		return nil, err
-	default:
-		f.log.Error("the renewed certificate of listen.enrol cannot be read; the former one is used", "err", err)
-	}
-	return f.current, nil
 }

@@ -18,7 +18,9 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/door"
 	"penstock/cmd/internal/peerbook"
+	"penstock/cmd/internal/renewed"
 )
 
 // The files in the folder enrol of state_dir.
@@ -105,7 +107,8 @@ func (e *Enrolment) open(ctx context.Context, mark uint32) error {
 	if err != nil {
 		return e.mend("address", err, "stop the program that uses it, or choose another address")
 	}
-	e.server = newServer(tls.NewListener(newDoor(l), &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate}), e)
+	bounds := &door.Door{Most: mostConns, MostPerSource: mostConnsPerSource}
+	e.server = newServer(tls.NewListener(bounds.Guard(l), &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate}), e)
 	e.closers = append(e.closers, e.server.close)
 	e.log.Info("invited people can join", "url", e.listen.URL, "address", l.Addr())
 	return nil
@@ -114,11 +117,14 @@ func (e *Enrolment) open(ctx context.Context, mark uint32) error {
 // certificate returns what chooses the certificate of a handshake.
 func (e *Enrolment) certificate() (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
 	if e.listen.Certificate != "" {
-		f := &certificateFile{listen: e.listen, log: e.log}
-		if _, err := f.get(nil); err != nil {
+		f := new(renewed.Certificate)
+		get := func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return f.Get(e.listen, e.listen.KeyPair, e.log, "listen.enrol")
+		}
+		if _, err := get(nil); err != nil {
 			return nil, e.mend("certificate", err, "name the files of a certificate and its key, or neither")
 		}
-		return f.get, nil
+		return get, nil
 	}
 	own, pin, err := ownCertificate(filepath.Join(e.listen.Folder, keyName), e.listen.Host(), time.Now())
 	if err != nil {

@@ -18,6 +18,12 @@ const (
 	mostSources = 4096 // that are remembered
 )
 
+// How many connections are open at once.
+const (
+	mostConns          = 512
+	mostConnsPerSource = 16
+)
+
 // limit bounds attempts. A source that has never failed is always heard once, so that a flood from elsewhere keeps nobody out.
 type limit struct {
 	mu      sync.Mutex // guards below
@@ -31,17 +37,6 @@ func newLimit() *limit {
 		panic(err) // only for a size below 1
 	}
 	return &limit{sources: sources, all: rate.NewLimiter(rate.Every(allEvery), allBurst)}
-}
-
-// source is what counts as one: an IPv4 address, or the /64 that one host may have in IPv6.
-func source(addr netip.Addr) netip.Prefix {
-	addr = addr.Unmap().WithZone("")
-	bits := addr.BitLen()
-	if addr.Is6() {
-		bits = 64
-	}
-	p, _ := addr.Prefix(bits) // fails only for a zone or too many bits
-	return p
 }
 
 // begin reports whether an attempt of a source may be looked at.

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"penstock/cmd/internal/door"
 	"penstock/router/transport/wireguard"
 )
 
@@ -203,7 +204,7 @@ func read(w http.ResponseWriter, r *http.Request) (token Token, key wireguard.Pu
 // sourceOf returns where a request comes from. The connection says so; a header could be anybody's word.
 func sourceOf(r *http.Request) netip.Prefix {
 	from, _ := netip.ParseAddrPort(r.RemoteAddr) // always one
-	return source(from.Addr())
+	return door.Source(from.Addr())
 }
 
 // refuse answers, counts and logs a refusal.

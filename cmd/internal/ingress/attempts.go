@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"penstock/cmd/internal/door"
 )
 
 const (
@@ -36,14 +38,7 @@ func sourceOf(addr netip.Addr, name string) source {
 	if addr.IsLoopback() {
 		return source{addr, name}
 	}
-	return source{addr: networkOf(addr)}
-}
-
-func networkOf(addr netip.Addr) netip.Addr {
-	if addr.Is6() {
-		return netip.PrefixFrom(addr, 64).Masked().Addr()
-	}
-	return addr
+	return source{addr: door.Source(addr).Addr()}
 }
 
 // exhausted reports whether a source has tried too often.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"penstock/cmd/internal/door"
 	"penstock/cmd/internal/ingress/socks"
 )
 
@@ -38,7 +39,7 @@ func (s *Server) admit(c *net.TCPConn) (v *visitor, reason string) {
 	}
 	src := addr.AddrPort()
 	src = netip.AddrPortFrom(src.Addr().Unmap().WithZone(""), src.Port())
-	from := networkOf(src.Addr())
+	from := door.Source(src.Addr()).Addr()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -72,7 +73,7 @@ func (s *Server) enter(v *visitor, l Login) bool {
 		return false
 	}
 	s.clients[l.Client]++
-	less(s.sources, networkOf(v.src.Addr()))
+	less(s.sources, door.Source(v.src.Addr()).Addr())
 	v.who = l
 	s.metrics.login(loginAccepted)
 	return true
@@ -90,7 +91,7 @@ func (s *Server) leave(v *visitor) {
 	defer s.mu.Unlock()
 	delete(s.present, v)
 	if v.who == (Login{}) {
-		less(s.sources, networkOf(v.src.Addr()))
+		less(s.sources, door.Source(v.src.Addr()).Addr())
 	} else {
 		less(s.clients, v.who.Client)
 	}

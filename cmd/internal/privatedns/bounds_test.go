@@ -46,30 +46,3 @@ func TestManyGuessers(t *testing.T) {
 		t.Errorf("got %d limited and %d remembered, want %d each", limited, len(g.count), maxSources)
 	}
 }
-
-// TestGate: connections are bounded in total and for each address, and places are given back.
-func TestGate(t *testing.T) {
-	var g gate
-	for i := range maxConnsOneSrc + 1 {
-		if got := g.enter(1); got != (i < maxConnsOneSrc) {
-			t.Fatalf("connection %d of one address: got %t", i, got)
-		}
-	}
-	inside := maxConnsOneSrc
-	for key := uint64(2); g.enter(key); key++ {
-		inside++
-	}
-	if inside != maxConns {
-		t.Errorf("got %d connections, want %d", inside, maxConns)
-	}
-	g.leave(1)
-	if !g.enter(2) {
-		t.Error("a place that was given back is not free")
-	}
-	for range maxConnsOneSrc - 1 {
-		g.leave(1)
-	}
-	if _, held := g.from[1]; held {
-		t.Error("an address without connections is remembered")
-	}
-}

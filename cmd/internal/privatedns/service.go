@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/door"
 	"penstock/dnsproxy"
 	"penstock/policy"
 )
@@ -41,6 +42,11 @@ type Config struct {
 	Log     *slog.Logger
 }
 
+const (
+	maxConns       = 1024 // of all listeners
+	maxConnsOneSrc = 128  // of one address, behind which there may be many phones
+)
+
 // Service is encrypted DNS on addresses of the host.
 type Service struct {
 	c       Config
@@ -49,7 +55,7 @@ type Service struct {
 	metrics *dnsproxy.Metrics
 	cert    certificate
 	guesses guesses
-	gate    gate
+	door    door.Door // for strangers, whoever they turn out to be
 	https   []net.Listener
 	tls     []net.Listener
 }
@@ -64,7 +70,8 @@ func Open(ctx context.Context, cfg *config.Config, c Config) (*Service, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{c: c, server: dnsproxy.NewPrivate(c.Server), log: c.Log, metrics: c.Metrics, cert: certificate{serve: c.Serve}}
-	s.gate.turned = func() { s.metrics.PrivateRefused(dnsproxy.RefusedConnections) }
+	s.door.Most, s.door.MostPerSource = maxConns, maxConnsOneSrc
+	s.door.Turned = func() { s.metrics.PrivateRefused(dnsproxy.RefusedConnections) }
 	if _, err := s.cert.follow(); err != nil {
 		return nil, &config.Error{Faults: []config.Fault{CertificateFault(cfg, err)}}
 	}
@@ -80,7 +87,7 @@ func Open(ctx context.Context, cfg *config.Config, c Config) (*Service, error) {
 				at := fmt.Sprintf("dns.serve.%s[%d]", l.key, i)
 				return nil, errors.Join(config.Refused(cfg, at, "stop the program that uses it or choose another address", err), s.Close())
 			}
-			*l.to = append(*l.to, gated{ln, &s.gate})
+			*l.to = append(*l.to, s.door.Guard(ln))
 		}
 	}
 	return s, nil
@@ -218,4 +225,13 @@ func (s *Service) unknown(src netip.AddrPort) (tooMany bool) {
 	}
 	s.metrics.PrivateRefused(dnsproxy.RefusedToken)
 	return false
+}
+
+// source reads the address of a client.
+func source(text string) netip.AddrPort {
+	a, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }

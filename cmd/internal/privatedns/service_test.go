@@ -264,9 +264,7 @@ func TestSlowClients(t *testing.T) {
 	}
 	wg.Wait()
 	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		w.gate.mu.Lock()
-		total := w.gate.total
-		w.gate.mu.Unlock()
+		total := w.door.Held()
 		if total == 0 {
 			break
 		}

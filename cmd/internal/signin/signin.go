@@ -22,6 +22,7 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/edition"
+	"penstock/cmd/internal/renewed"
 	"penstock/dnsproxy/pipe"
 	"penstock/policy"
 )
@@ -55,7 +56,7 @@ type Service struct {
 	provider providers
 	http     *http.Server
 	conns    *conns
-	cert     pageCertificate
+	cert     renewed.Certificate
 }
 
 // New reads the sessions that are kept, and tells Live about them.
@@ -192,37 +193,7 @@ func (s *Service) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if settings == nil {
 		return nil, errors.New("nobody signs in here any more")
 	}
-	return s.cert.get(settings, s.Log)
-}
-
-// certificateLook is how often the files of the page's certificate are read, however many handshakes there are.
-const certificateLook = 10 * time.Second
-
-// pageCertificate is the certificate of the page, as it was read last.
-type pageCertificate struct {
-	mu      sync.Mutex     // guards below
-	of      *config.SignIn // a reload makes another one
-	looked  time.Time
-	current *tls.Certificate // nil: it has never been read
-	err     error            // of the last look
-}
-
-func (p *pageCertificate) get(settings *config.SignIn, log *slog.Logger) (*tls.Certificate, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.of != settings || time.Since(p.looked) >= certificateLook {
-		pair, err := settings.KeyPair()
-		p.of, p.looked, p.err = settings, time.Now(), err
-		if err == nil {
-			p.current = &pair
-		} else {
-			log.Error("the certificate of the page for signing in cannot be read", "err", err)
-		}
-	}
-	if p.current == nil {
-		return nil, p.err
-	}
-	return p.current, nil
+	return s.cert.Get(settings, settings.KeyPair, s.Log, "the page for signing in")
 }
 
 // withFlow adds the flow that a connection was opened for to the context of its requests.
