@@ -1,11 +1,9 @@
 package dnsproxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
@@ -341,12 +339,11 @@ func (fs *flights) waiting() int {
 // TestQueryChangesNothing: a diagnosis leaves no trace in cache, names, counters, log or the client's share.
 func TestQueryChangesNothing(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
-	var log bytes.Buffer
-	blocked := 0
+	log, blocked := new(asked), 0
 	m := NewMetrics(prometheus.NewRegistry())
 	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}, ClientRate: 1}, judged(blocks(map[string]string{"casino.example": "gambling"})),
 		func(s *setup) {
-			s.QueryLog, s.Metrics = slog.New(slog.NewTextHandler(&log, nil)), m
+			s.Asked, s.Metrics = log, m
 			s.Blocked = func(Refused) { blocked++ }
 		})
 	up.AnswerWith(func(w dns.ResponseWriter, q *dns.Msg) bool {
@@ -372,8 +369,8 @@ func TestQueryChangesNothing(t *testing.T) {
 	if s.limits.clients.Len() != 0 {
 		t.Errorf("clients whose rate is counted: got %d, want 0", s.limits.clients.Len())
 	}
-	if log.Len() != 0 || blocked != 0 {
-		t.Errorf("told of %d blocks and logged %q, want nothing", blocked, log.String())
+	if len(log.list) != 0 || blocked != 0 {
+		t.Errorf("told of %d blocks and logged %q, want nothing", blocked, log.list)
 	}
 	for r := range resultCount {
 		if got := testutil.ToFloat64(m.queries[r]); got != 0 {

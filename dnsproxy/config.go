@@ -5,8 +5,11 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"log/slog"
+	"net"
 	"net/netip"
 	"time"
+
+	"github.com/miekg/dns"
 
 	"penstock/dnsproxy/upstream"
 	"penstock/policy"
@@ -82,9 +85,54 @@ type Config struct {
 	// MaxNames bounds the (client, address) pairs with names; 0 means 65536.
 	MaxNames int
 
-	Log *slog.Logger // nil discards
-	// QueryLog gets one record per query, with the keys of a flow log; nil means none. It must not block, whatever becomes of the
-	// log: the server calls it before it sends the answer, so a handler that writes to a disk or a pipe needs a queue that drops.
-	QueryLog *slog.Logger
-	Metrics  *Metrics // nil counts nothing
+	Log     *slog.Logger // nil discards
+	Asked   Asked        // is told of each query that has been answered; nil means nobody is
+	Metrics *Metrics     // nil counts nothing
+}
+
+// Asked is told of queries.
+type Asked interface {
+	// Answered is called once with each query, before its answer is sent. It must be fast and must not block.
+	Answered(Query)
+}
+
+// Query is a query that has been answered.
+type Query struct {
+	Src      netip.AddrPort
+	Peer     string
+	Host     string
+	Type     string // A, AAAA, ...
+	Action   policy.Action
+	Rule     string
+	Category string
+	Decided  string // the name that decided: Host, or one behind it
+	Result   string // as in the metric penstock_dns_queries_total
+	Rcode    string // empty: there was no answer
+	Upstream string
+	Cache    string // hit, miss, stale, or empty if the cache was not asked
+	Start    time.Time
+
+	answer []byte // valid during the call
+}
+
+// Addresses returns the addresses in the answer, at most as many as asked for. It works during the call of [Asked] only.
+func (q Query) Addresses(most int) []netip.Addr {
+	var msg dns.Msg
+	if len(q.answer) == 0 || msg.Unpack(q.answer) != nil {
+		return nil
+	}
+	var list []netip.Addr
+	for _, rr := range msg.Answer {
+		var ip net.IP
+		switch rr := rr.(type) {
+		case *dns.A:
+			ip = rr.A
+		case *dns.AAAA:
+			ip = rr.AAAA
+		}
+		if addr, ok := netip.AddrFromSlice(ip); ok && len(list) < most {
+			list = append(list, addr.Unmap())
+		}
+	}
+	return list
 }

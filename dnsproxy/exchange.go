@@ -80,8 +80,8 @@ func (r *resolver) start(client netip.AddrPort, flow *policy.Flow, to answerer) 
 func (r *resolver) finish(ctx context.Context, ex *exchange) {
 	if !ex.dry && !ex.inner {
 		r.cfg.Metrics.query(ex.result)
-		if r.cfg.QueryLog != nil && len(ex.q.Name()) > 0 {
-			r.record(ctx, ex)
+		if r.cfg.Asked != nil && len(ex.q.Name()) > 0 {
+			r.cfg.Asked.Answered(ex.query())
 		}
 	}
 	if err := ex.to.answer(ex); err != nil && r.cfg.Log.Enabled(ctx, slog.LevelDebug) {
@@ -105,26 +105,19 @@ func (ex *exchange) limit() int {
 	return ex.q.Limit()
 }
 
-// record writes the query log. The keys are those of the flow log where it has such a key.
-func (r *resolver) record(ctx context.Context, ex *exchange) {
-	verdict := "dns"
-	switch ex.verdict.Action {
-	case policy.Forward:
-	case policy.Drop:
-		verdict = "drop"
-	default:
-		if ex.result == resultBlocked {
-			verdict = "block"
-		}
-	}
+// query is what is told of ex.
+func (ex *exchange) query() Query {
 	rcode := ""
 	if len(ex.out) >= wire.HeaderLen {
 		rcode = dns.RcodeToString[int(ex.out[3]&0xf)]
 	}
-	r.cfg.QueryLog.LogAttrs(ctx, slog.LevelInfo, "query",
-		slog.String("proto", "dns"), slog.String("src", ex.client.String()), slog.String("peer", ex.flow.Peer),
-		slog.String("host", string([]byte(ex.q.Host()))), slog.String("type", dns.Type(ex.q.Type).String()),
-		slog.String("verdict", verdict), slog.String("rule", ex.verdict.Rule), slog.String("category", ex.verdict.Category),
-		slog.String("decided", string([]byte(ex.decided))), slog.String("result", ex.result.String()), slog.String("rcode", rcode),
-		slog.String("upstream", ex.upstream), slog.Time("start", ex.begun))
+	action := policy.Forward
+	if ex.verdict.Action == policy.Drop || ex.verdict.Action == policy.Refuse && ex.result == resultBlocked {
+		action = ex.verdict.Action
+	}
+	return Query{
+		Src: ex.client, Peer: ex.flow.Peer, Host: string([]byte(ex.q.Host())), Type: dns.Type(ex.q.Type).String(),
+		Action: action, Rule: ex.verdict.Rule, Category: ex.verdict.Category, Decided: string([]byte(ex.decided)),
+		Result: ex.result.String(), Rcode: rcode, Upstream: ex.upstream, Cache: ex.cache, Start: ex.begun, answer: ex.out,
+	}
 }

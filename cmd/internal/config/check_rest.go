@@ -3,8 +3,10 @@ package config
 import (
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"slices"
+	"time"
 )
 
 // onDemand checks that no step follows one that always applies.
@@ -72,5 +74,21 @@ func (k *checker) rest() {
 	}
 	if k.FlowLog.File != "" && k.FlowLog.MaxSize < 4096 {
 		k.fault("flow_log.max_size", "write 4KiB or more", "flow_log.max_size is %s", k.FlowLog.MaxSize)
+	}
+	if h := k.History; h != nil {
+		if h.Keep < time.Hour {
+			k.fault("history.keep", "write 1h or more", "history.keep is %s", h.Keep)
+		}
+		if h.MaxSize < 4<<20 {
+			k.fault("history.max_size", "write 4MiB or more", "history.max_size is %s", h.MaxSize)
+		}
+	}
+	if k.Console.Listen != "" {
+		if at, err := netip.ParseAddrPort(k.Console.Listen); err == nil && !at.Addr().IsLoopback() {
+			k.fault("console.listen", "write a loopback address, such as 127.0.0.1:9478, and reach it from elsewhere through ssh -L",
+				"console.listen is %s, where others could reach it, and the page is not encrypted", at.Addr())
+		} else if err != nil {
+			k.fault("console.listen", "write an address and a port, such as 127.0.0.1:9478", "console.listen is %q", k.Console.Listen)
+		}
 	}
 }

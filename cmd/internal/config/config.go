@@ -66,6 +66,10 @@ type Config struct {
 	Control Control `yaml:"control"`
 	// FlowLog records every finished flow.
 	FlowLog FlowLog `yaml:"flow_log"`
+	// History keeps finished flows and questions in a database. Without it penstock remembers the last thousand only.
+	History *History `yaml:"history"`
+	// Console configures the page that shows what penstock does.
+	Console Console `yaml:"console"`
 	// Limits bound what a hostile neighbour can make penstock hold.
 	Limits Limits `yaml:"limits"`
 	// StateDir is a folder for what a gateway must know after a restart: where its peers were, what they have used of their quotas,
@@ -231,4 +235,26 @@ type FlowLog struct {
 	MaxSize Size `yaml:"max_size" default:"10MiB"`
 	// Keep is how many rotated files are kept.
 	Keep int `yaml:"keep" default:"5"`
+}
+
+// History keeps finished flows and questions in a database.
+type History struct {
+	// File is the database. Default: history.db in state_dir.
+	File string `yaml:"file" path:"written"`
+	// Keep is for how long records stay. Sums by the hour stay for a year.
+	Keep time.Duration `yaml:"keep" default:"168h"`
+	// MaxSize is the size of the database at which the oldest records go, even if they are younger than keep.
+	MaxSize Size `yaml:"max_size" default:"256MiB"`
+	// Names is full to keep the names of hosts, category to keep only those of blocked ones with a category, off to keep none. The
+	// addresses of hosts are kept with their names only.
+	Names string `yaml:"names" default:"full" oneof:"full,category,off"`
+	// Clients is off to keep no record of who asked: neither peers nor addresses nor programs.
+	Clients string `yaml:"clients" default:"full" oneof:"full,off"`
+}
+
+// Console configures the page that shows what penstock does. "penstock console" opens it, also without this section.
+type Console struct {
+	// Listen is a loopback address and port where the page is always served, such as 127.0.0.1:9478. Without it the page has a port
+	// only while somebody uses it. Either way it opens with a link of "penstock console" only.
+	Listen string `yaml:"listen"`
 }

@@ -19,6 +19,9 @@ func placeState(c *Config) {
 	if e := c.Listen.Enrol; e != nil {
 		e.Folder = filepath.Join(c.StateDir, "enrol")
 	}
+	if h := c.History; h != nil && h.File == "" {
+		h.File = filepath.Join(c.StateDir, "history.db")
+	}
 }
 
 // stateDir is the default of state_dir.

@@ -87,7 +87,13 @@ func (c *Client) explain(err error) error {
 	return fmt.Errorf("control socket %s: %w", c.socket, err)
 }
 
-// call posts in and decodes the answer into out.
+// Ask makes a call that has no method of its own. Name is its path behind /v1/, and Out the type that types.go or history.go has for
+// its answer.
+func Ask[Out any](ctx context.Context, c *Client, name string, in any) (Out, error) {
+	return call[Out](ctx, c, name, in)
+}
+
+// call posts in and decodes the answer.
 func call[Out any](ctx context.Context, c *Client, name string, in any) (Out, error) {
 	var out Out
 	body, err := json.Marshal(in)

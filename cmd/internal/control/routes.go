@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,19 +30,19 @@ type failure struct {
 	Error      string `json:"error"`
 }
 
-// routes is the whole interface: one POST path per call, a JSON object in and out.
-func (s *Server) routes() http.Handler {
-	p := &paths{log: s.log}
-	s.readingRoutes(p)
-	s.changingRoutes(p)
+// API serves what config offers: one POST path per call, a JSON object in and out. Whoever passes requests on to it must know who
+// sends them and say so with As; a request of nobody may not change anything, and must not be passed on at all if it may not read.
+func API(config Config) http.Handler {
+	p := &paths{log: cmp.Or(config.Logger, slog.New(slog.DiscardHandler))}
+	config.readingRoutes(p)
+	config.changingRoutes(p)
 	p.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("there is no %s here", r.URL.Path))
 	})
-	return guard(&p.mux)
+	return &p.mux
 }
 
-func (s *Server) readingRoutes(p *paths) {
-	c := s.config
+func (c Config) readingRoutes(p *paths) {
 	handle(p, "status", reading, c.Process != nil, func(ctx context.Context, _ struct{}) (Status, error) {
 		out, err := c.Process.Status(ctx)
 		out.APIVersion = APIVersion
@@ -86,10 +87,24 @@ func (s *Server) readingRoutes(p *paths) {
 		list, err := c.Invites.Invitations(ctx)
 		return Invitations{APIVersion, list}, err
 	})
+	handle(p, "history/records", reading, c.History != nil, func(ctx context.Context, q RecordQuery) (Records, error) {
+		out, err := c.History.Records(ctx, q)
+		out.APIVersion = APIVersion
+		return out, err
+	})
+	handle(p, "history/totals", reading, c.History != nil, func(ctx context.Context, q TotalsQuery) (Totals, error) {
+		out, err := c.History.Totals(ctx, q)
+		out.APIVersion = APIVersion
+		return out, err
+	})
+	handle(p, "console", reading, c.Console != nil, func(ctx context.Context, _ struct{}) (ConsoleLink, error) {
+		out, err := c.Console.Link(ctx)
+		out.APIVersion = APIVersion
+		return out, err
+	})
 }
 
-func (s *Server) changingRoutes(p *paths) {
-	c := s.config
+func (c Config) changingRoutes(p *paths) {
 	done := Done{APIVersion: APIVersion}
 	handle(p, "flows/kill", changing, c.Flows != nil, func(ctx context.Context, q named) (Done, error) {
 		return done, c.Flows.KillFlow(ctx, q.Name)
@@ -153,7 +168,7 @@ type named struct {
 func handle[In, Out any](p *paths, name string, need access, offered bool, f func(context.Context, In) (Out, error)) {
 	p.mux.HandleFunc("POST /v1/"+name, func(w http.ResponseWriter, r *http.Request) {
 		who := callerFrom(r.Context())
-		if need == changing && !who.mayChange() {
+		if need == changing && !who.mayChange {
 			refuse(w, http.StatusForbidden, fmt.Sprintf("%s changes the running penstock: only root and its own user may; run it with sudo", name))
 			return
 		}
@@ -178,7 +193,7 @@ func handle[In, Out any](p *paths, name string, need access, offered bool, f fun
 			return
 		}
 		if need == changing {
-			p.log.Info("control", "call", name, "uid", who.uid)
+			p.log.Info("control", "call", name, "by", who.name)
 		}
 		fillLists(&out)
 		w.Header().Set("Content-Type", "application/json")

@@ -30,6 +30,8 @@ type Config struct {
 	Lists      ListShelf
 	Peers      PeerBook   // nil where penstock is no gateway
 	Invites    InviteBook // the same
+	History    HistoryBook
+	Console    Console
 }
 
 // Server serves the control socket.
@@ -54,13 +56,11 @@ func New(config Config) (*Server, error) {
 	}
 	s.listener = listener
 	s.http = &http.Server{
-		Handler:           s.routes(),
+		Handler:           guard(API(config)),
 		ReadHeaderTimeout: 5 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, callerKey{}, callerOf(c))
-		},
+		ConnContext:       asProcess,
 	}
 	return s, nil
 }

@@ -6,9 +6,12 @@ import (
 	"time"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/report"
+	"penstock/dnsproxy"
 	"penstock/policy"
 	"penstock/router"
 	"penstock/router/clients"
@@ -53,6 +56,11 @@ func (c core) Spend(client uint64, up bool, n int) time.Duration {
 func (c core) IsInside(host string) bool {
 	f := policy.Flow{Client: clients.Machine, Time: time.Now(), Names: []policy.Name{{Host: host, From: policy.FromQuestion}}}
 	return c.d.live.Now().Policy.IsInside(f) || edition.IsSplit(host, c.d.dns.Settings())
+}
+
+// Answered records a question.
+func (c core) Answered(q dnsproxy.Query) {
+	c.d.records.Question(func() control.Question { return report.Question(q) })
 }
 
 func (c core) Inside() []netip.Prefix { return c.d.live.Now().Egress.Prefixes() }

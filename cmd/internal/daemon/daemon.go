@@ -28,7 +28,6 @@ import (
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/enrol"
-	"penstock/cmd/internal/flowlog"
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/ingress"
@@ -38,6 +37,7 @@ import (
 	"penstock/cmd/internal/lists"
 	"penstock/cmd/internal/memory"
 	"penstock/cmd/internal/privatedns"
+	"penstock/cmd/internal/record"
 	"penstock/cmd/internal/report"
 	"penstock/cmd/internal/resolver"
 	"penstock/cmd/internal/signin"
@@ -88,7 +88,7 @@ type Daemon struct {
 	signIn   *signin.Service     // nil without listen.wireguard
 	phones   *privatedns.Service // nil without dns.serve
 	proxy    *ingress.Server     // nil without listen.proxy
-	flowLog  *flowlog.Log        // nil without flow_log
+	records  *record.Book
 	flows    *report.Flows
 	status   *report.Process
 	explain  *report.Policy
@@ -169,15 +169,10 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		File: edition.HandshakeFile(cfg, d.opts.TUN == nil), Log: d.log,
 		Files: func() []string { return d.live.Now().Files() }, Last: func() time.Time { return d.egress.LastHandshake() },
 	}
-	if cfg.FlowLog.File != "" {
-		d.flowLog, err = flowlog.Open(flowlog.Config{
-			File: cfg.FlowLog.File, MaxSize: int64(cfg.FlowLog.MaxSize), Keep: cfg.FlowLog.Keep, Dropped: d.metrics.flowLogDropped, Log: d.log,
-		})
-		if err != nil {
-			return fmt.Errorf("flow_log.file: %w", err)
-		}
-		opened.add(func() error { d.flowLog.Close(); return nil })
+	if d.records, err = record.Open(record.Config{Config: cfg, Registry: d.registry, Log: d.log}); err != nil {
+		return err
 	}
+	opened.add(d.records.Close)
 	d.laptop, err = laptop.New(laptop.Config{
 		Config: cfg, TUN: d.opts.TUN, Direct: d.opts.Direct, Inside: first.Egress.Prefixes(), MTU: first.Egress.MTU(), Moved: d.moved, Log: d.log,
 	})
@@ -326,9 +321,7 @@ func stackLimits(l config.Limits) stack.Limits {
 
 func (d *Daemon) ended(f router.Flow) {
 	d.flows.Add(f)
-	if d.flowLog != nil {
-		d.flowLog.Flow(report.Flow(f))
-	}
+	d.records.Flow(func() control.Flow { return report.Flow(f) })
 	if f.Verdict.Action != policy.Forward {
 		d.log.Debug("flow refused", "flow", f.ID, "src", f.Facts.Src, "dst", f.Facts.Dst, "host", f.Name().Host, "rule", f.Verdict.Rule, "peer", f.Facts.Peer,
 			"reason", report.Flow(f).Reason)
@@ -386,6 +379,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
 	start("reload", d.awaitReload)
 	start("proxy", d.proxy.Run)
+	start("records", d.records.Run)
 	if d.gateway != nil {
 		start("sessions", gateway.Sessions{Gateway: d.gateway, File: filepath.Join(cfg.StateDir, "sessions.json"), Log: d.log}.Run)
 		start("limits of peers", d.gateway.Run)

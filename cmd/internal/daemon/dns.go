@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"log/slog"
 	"net/netip"
 
 	"penstock/cmd/internal/config"
@@ -16,10 +15,7 @@ func (d *Daemon) buildDNS(ctx context.Context, cfg *config.Config) (err error) {
 	server := dnsproxy.Config{
 		Blocked:    func(q dnsproxy.Refused) { d.metrics.router.Blocked(q.Verdict.Category, "dns"); d.flows.Refused(q) },
 		CacheBytes: int(cfg.Limits.DNSCacheSize), CacheEntries: cfg.Limits.DNSCacheEntries,
-		Log: d.log, Metrics: d.metrics.dns,
-	}
-	if cfg.DNS.QueryLog && d.flowLog != nil {
-		server.QueryLog = slog.New(d.flowLog.Handler())
+		Log: d.log, Metrics: d.metrics.dns, Asked: core{d},
 	}
 	d.dns, err = resolver.New(resolver.Config{
 		Live: d.live, Egress: d.egress, Server: server, Log: d.log,

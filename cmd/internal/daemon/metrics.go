@@ -25,8 +25,6 @@ type metrics struct {
 	dns    *dnsproxy.Metrics
 	lists  *lists.Metrics
 	signIn *signin.Metrics
-
-	flowLogDropped prometheus.Counter
 }
 
 func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
@@ -36,10 +34,6 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 		dns:    dnsproxy.NewMetrics(reg),
 		lists:  lists.NewMetrics(reg),
 		signIn: signin.NewMetrics(reg),
-		flowLogDropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "penstock_flow_log_dropped_total",
-			Help: "Records of finished flows that could not be written to the flow log.",
-		}),
 	}
 	m.egress = egress.Metrics{
 		Stack: m.stack, Transport: transport.NewMetrics(reg), OpenVPN: openvpn.NewMetrics(reg), Reset: egress.NewResetMetric(reg),
@@ -52,7 +46,7 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		build, m.flowLogDropped,
+		build,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "penstock_flows_active",
 			Help: "Live flows.",

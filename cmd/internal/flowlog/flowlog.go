@@ -91,29 +91,14 @@ func (l *Log) Flow(f control.Flow) {
 	l.put(append(line, '\n'))
 }
 
-// Handler returns a handler whose records become lines of the log: the time becomes "end", level and message are left
-// out, and so are empty strings. It never blocks.
-func (l *Log) Handler() slog.Handler {
-	return slog.NewJSONHandler(lines{l}, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		switch a.Key {
-		case slog.TimeKey:
-			a.Key = "end"
-		case slog.LevelKey, slog.MessageKey:
-			return slog.Attr{}
-		}
-		if a.Value.Kind() == slog.KindString && a.Value.String() == "" {
-			return slog.Attr{}
-		}
-		return a
-	}})
-}
-
-// lines takes the lines of a slog.JSONHandler, which uses its buffer again.
-type lines struct{ log *Log }
-
-func (w lines) Write(line []byte) (int, error) {
-	w.log.put(append([]byte(nil), line...))
-	return len(line), nil
+// Question records a question. It never blocks.
+func (l *Log) Question(q control.Question) {
+	line, err := json.Marshal(q)
+	if err != nil {
+		l.dropped.Inc()
+		return
+	}
+	l.put(append(line, '\n'))
 }
 
 // Close writes what is in the queue, for a second at most, and frees the log. What is left is counted and lost, and so are

@@ -9,6 +9,7 @@ import (
 
 	"penstock/cmd/internal/control"
 	"penstock/dnsproxy"
+	"penstock/policy"
 )
 
 // sayEvery is how often the log tells about refusals of one kind at most. A page with advertising asks for dozens of names,
@@ -78,4 +79,25 @@ func (q *questions) all() []control.Flow {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return slices.Clone(q.ring)
+}
+
+// answersKept is how many addresses of an answer are recorded.
+const answersKept = 4
+
+// Question converts a query to the form of the control API and the flow log. It works only while the server tells of the query.
+func Question(q dnsproxy.Query) control.Question {
+	c := control.Question{
+		Proto: "dns", Src: q.Src.String(), Peer: q.Peer, Host: q.Host, Type: q.Type, Verdict: "dns", Rule: q.Rule, Category: q.Category,
+		Decided: q.Decided, Result: q.Result, Rcode: q.Rcode, Upstream: q.Upstream, Cache: q.Cache, Start: q.Start, End: time.Now(),
+	}
+	switch q.Action {
+	case policy.Refuse:
+		c.Verdict = "block"
+	case policy.Drop:
+		c.Verdict = "drop"
+	}
+	for _, addr := range q.Addresses(answersKept) {
+		c.Answers = append(c.Answers, addr.String())
+	}
+	return c
 }

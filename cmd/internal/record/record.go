@@ -1,0 +1,101 @@
+// Package record passes flows that have ended and questions that have their answers to whoever keeps or shows them: the flow log,
+// the history, and people who watch the console.
+//
+// Nobody waits for any of them, and while none of them is there a record is not even made. The package does not choose what is
+// recorded of a flow, and stores nothing itself but the last records that watchers may ask for again.
+package record
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/flowlog"
+)
+
+// Config says where records go.
+type Config struct {
+	Config   *config.Config
+	Registry prometheus.Registerer
+	Log      *slog.Logger
+}
+
+// Book takes records. Its methods may be called concurrently and never block.
+type Book struct {
+	log       *flowlog.Log // nil without flow_log
+	questions bool         // the flow log has questions, too
+	watchers  Watchers
+}
+
+// Open opens the log and the history of a configuration. Close frees them.
+func Open(c Config) (*Book, error) {
+	b := &Book{questions: c.Config.DNS.QueryLog}
+	dropped := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "penstock_flow_log_dropped_total",
+		Help: "Records of finished flows that could not be written to the flow log.",
+	})
+	c.Registry.MustRegister(dropped)
+	if to := c.Config.FlowLog; to.File != "" {
+		var err error
+		b.log, err = flowlog.Open(flowlog.Config{File: to.File, MaxSize: int64(to.MaxSize), Keep: to.Keep, Dropped: dropped, Log: c.Log})
+		if err != nil {
+			return nil, fmt.Errorf("flow_log.file: %w", err)
+		}
+	}
+	return b, nil
+}
+
+// Close writes what waits, for a few seconds at most, and frees everything.
+func (b *Book) Close() error {
+	if b.log != nil {
+		b.log.Close()
+	}
+	return nil
+}
+
+// Run does what must be done from time to time, until ctx ends.
+func (b *Book) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Flow records a flow. Make is called if anybody wants it.
+func (b *Book) Flow(make func() control.Flow) {
+	watched := b.watchers.watch()
+	if b.log == nil && !watched {
+		return
+	}
+	f := make()
+	if b.log != nil {
+		b.log.Flow(f)
+	}
+	if watched {
+		b.watchers.tell(control.Record{Flow: &f})
+	}
+}
+
+// Question records a question. Make is called if anybody wants it.
+func (b *Book) Question(make func() control.Question) {
+	watched := b.watchers.watch()
+	logged := b.log != nil && b.questions
+	if !logged && !watched {
+		return
+	}
+	q := make()
+	if logged {
+		b.log.Question(q)
+	}
+	if watched {
+		b.watchers.tell(control.Record{Question: &q})
+	}
+}
+
+// Watchers are those who see records as they come.
+func (b *Book) Watchers() *Watchers { return &b.watchers }
+
+// History is what is kept; nil if nothing is.
+func (b *Book) History() control.HistoryBook { return nil }
