@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"os"
 	"syscall"
 	"time"
@@ -85,6 +87,27 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("%w to open the control socket %s: run this with sudo, as the user who started penstock, or as a member of the group in control.group", ErrNoPermission, c.socket)
 	}
 	return fmt.Errorf("control socket %s: %w", c.socket, err)
+}
+
+// Forward returns a handler that passes requests on to the penstock of a client, as this process: like API, but with the rights of the
+// user who runs it. Nothing of who asks the handler is passed on.
+func Forward(c *Client) http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", host, host
+			after := r.In.Header.Get("Last-Event-ID")
+			r.Out.Header = http.Header{"Content-Type": {"application/json"}}
+			if after != "" {
+				r.Out.Header.Set("Last-Event-ID", after)
+			}
+		},
+		Transport:     c.http.Transport,
+		FlushInterval: -1,
+		ErrorLog:      log.New(io.Discard, "", 0),
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			refuse(w, http.StatusBadGateway, c.explain(err).Error())
+		},
+	}
 }
 
 // Ask makes a call that has no method of its own. Name is its path behind /v1/, and Out the type that types.go or history.go has for

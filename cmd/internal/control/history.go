@@ -89,6 +89,12 @@ type HistoryBook interface {
 	Totals(context.Context, TotalsQuery) (Totals, error)
 }
 
+// Rights is what the caller may do.
+type Rights struct {
+	APIVersion string `json:"apiVersion"`
+	MayChange  bool   `json:"mayChange"` // else read only
+}
+
 // ConsoleLink opens the console once.
 type ConsoleLink struct {
 	APIVersion string    `json:"apiVersion"`

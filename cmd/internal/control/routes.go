@@ -36,6 +36,7 @@ func API(config Config) http.Handler {
 	p := &paths{log: cmp.Or(config.Logger, slog.New(slog.DiscardHandler))}
 	config.readingRoutes(p)
 	config.changingRoutes(p)
+	p.mux.Handle("POST /v1/events", &streams{config: config})
 	p.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("there is no %s here", r.URL.Path))
 	})
@@ -96,6 +97,13 @@ func (c Config) readingRoutes(p *paths) {
 		out, err := c.History.Totals(ctx, q)
 		out.APIVersion = APIVersion
 		return out, err
+	})
+	handle(p, "rights", reading, true, func(ctx context.Context, _ struct{}) (Rights, error) {
+		return Rights{APIVersion, MayChange(ctx)}, nil
+	})
+	handle(p, "samples", reading, c.Feed != nil, func(ctx context.Context, _ struct{}) (Samples, error) {
+		list, err := c.Feed.Samples(ctx)
+		return Samples{APIVersion, list}, err
 	})
 	handle(p, "console", reading, c.Console != nil, func(ctx context.Context, _ struct{}) (ConsoleLink, error) {
 		out, err := c.Console.Link(ctx)

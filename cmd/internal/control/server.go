@@ -31,6 +31,7 @@ type Config struct {
 	Peers      PeerBook   // nil where penstock is no gateway
 	Invites    InviteBook // the same
 	History    HistoryBook
+	Feed       Feed
 	Console    Console
 }
 

@@ -24,6 +24,7 @@ import (
 
 	"penstock/cmd/internal/clock"
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/console"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
@@ -91,6 +92,7 @@ type Daemon struct {
 	records  *record.Book
 	flows    *report.Flows
 	status   *report.Process
+	feed     *report.Feed
 	explain  *report.Policy
 	health   *health.Targets
 	process  atomic.Pointer[report.Process] // status, once it is complete
@@ -252,6 +254,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, SignIn: d.signIn, Flows: d.flows, Started: d.started, Version: d.opts.Version,
 		Health: d.health, Phones: d.phones,
 	}
+	d.feed = &report.Feed{Watchers: d.records.Watchers(), Process: d.status}
 	d.status.RunsCopy(d.opts.Fault)
 	d.process.Store(d.status)
 	return nil
@@ -342,7 +345,12 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 			}
 		})
 	}
-	server, err := control.New(d.controlConfig(cfg))
+	page, offered, err := console.Attach(cfg, d.controlConfig(cfg), d.opts.Version)
+	if err != nil {
+		return err
+	}
+	opened.add(page.Close)
+	server, err := control.New(offered)
 	if err != nil {
 		return err
 	}
@@ -372,6 +380,8 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("host", d.laptop.Watch)
 	d.follow.Run(start)
 	start("control", server.Run)
+	start("console", page.Run)
+	start("feed", d.feed.Run)
 	start("lists", d.live.Lists.Run)
 	start("exceptions", d.endExceptions)
 	start("last handshake", d.clock.Run)
@@ -422,7 +432,7 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 	c := control.Config{
 		Socket: socket, Group: cfg.Control.Group, Logger: d.log,
 		Process: process{d.status, d}, Flows: d.flows, DNS: d.explain.DNS, Lists: &report.Lists{Live: d.live, Log: d.log},
-		Policy:     d.explain,
+		Policy:     d.explain, History: d.records.History(), Feed: d.feed,
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil || d.proxy != nil {

@@ -22,28 +22,24 @@ type Watchers struct {
 	mu       sync.Mutex // guards below
 	last     int64      // ID of the newest record
 	ring     []control.Record
-	watching map[*Watcher]struct{}
+	watching map[*watcher]struct{}
 }
 
-// Watcher sees records as they come.
-type Watcher struct {
-	// Wake has a token when there may be records.
-	Wake <-chan struct{}
-
-	wake chan struct{}
+// watcher implements control.Watcher.
+type watcher struct {
+	wake chan struct{} // capacity 1
 	all  *Watchers
 	seen int64
 }
 
 // Watch returns a watcher of the records after one, or of those that come from now on if after is 0. Close ends it.
-func (w *Watchers) Watch(after int64) *Watcher {
+func (w *Watchers) Watch(after int64) control.Watcher {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.watching == nil {
-		w.watching = make(map[*Watcher]struct{})
+		w.watching = make(map[*watcher]struct{})
 	}
-	one := &Watcher{wake: make(chan struct{}, 1), all: w, seen: w.last}
-	one.Wake = one.wake
+	one := &watcher{wake: make(chan struct{}, 1), all: w, seen: w.last}
 	if 0 < after && after < w.last {
 		one.seen = after
 		one.wake <- struct{}{}
@@ -53,8 +49,11 @@ func (w *Watchers) Watch(after int64) *Watcher {
 	return one
 }
 
+// Wake has a token when there may be records.
+func (o *watcher) Wake() <-chan struct{} { return o.wake }
+
 // Next returns the records that the watcher has not seen, oldest first, and how many others it has missed because it was slow.
-func (o *Watcher) Next() (list []control.Record, missed int64) {
+func (o *watcher) Next() (list []control.Record, missed int64) {
 	w := o.all
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -68,7 +67,7 @@ func (o *Watcher) Next() (list []control.Record, missed int64) {
 }
 
 // Close ends the watcher.
-func (o *Watcher) Close() {
+func (o *watcher) Close() {
 	w := o.all
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 )
 
 // hosts returns the IDs and hosts of what a watcher has not seen.
-func hosts(w *Watcher) (ids []int64, missed int64) {
+func hosts(w control.Watcher) (ids []int64, missed int64) {
 	list, missed := w.Next()
 	for _, r := range list {
 		if r.Flow == nil || r.Flow.Host != strconv.FormatInt(r.ID, 10) {
@@ -34,7 +34,7 @@ func TestWatchersSeeEachRecordOnce(t *testing.T) {
 	}
 	w := b.Watchers().Watch(0)
 	send(b, 1, 3)
-	<-w.Wake
+	<-w.Wake()
 	if ids, missed := hosts(w); len(ids) != 3 || ids[0] != 1 || missed != 0 {
 		t.Errorf("got %v and %d missed, want 1, 2, 3", ids, missed)
 	}
@@ -42,7 +42,7 @@ func TestWatchersSeeEachRecordOnce(t *testing.T) {
 	send(b, 4, 5) // remembered: whoever left may come back
 	again := b.Watchers().Watch(3)
 	defer again.Close()
-	<-again.Wake
+	<-again.Wake()
 	if ids, missed := hosts(again); len(ids) != 2 || ids[0] != 4 || missed != 0 {
 		t.Errorf("after a pause: got %v and %d missed, want 4 and 5", ids, missed)
 	}
@@ -51,8 +51,8 @@ func TestWatchersSeeEachRecordOnce(t *testing.T) {
 	if len(ids) != remembered || ids[len(ids)-1] != 5+3*remembered || missed != 2*remembered {
 		t.Errorf("a slow watcher: got %d records and %d missed, want %d and %d", len(ids), missed, remembered, 2*remembered)
 	}
-	if other := b.Watchers().Watch(1 << 40); other.seen != 5+3*remembered {
-		t.Errorf("a watcher that saw the future: got %d, want to begin now", other.seen)
+	if other := b.Watchers().Watch(1 << 40); other.(*watcher).seen != 5+3*remembered {
+		t.Errorf("a watcher that saw the future: got %d, want to begin now", other.(*watcher).seen)
 	}
 }
 
