@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/daemon"
@@ -50,8 +51,8 @@ func check(ctx context.Context, cfg *config.Config) (checkReport, error) {
 // runDemo runs the demo in namespaces of its own, where the machine has them.
 func runDemo(ctx context.Context, o demoOptions) error {
 	var err error
-	code := netlab.Enter(func() int {
-		if err = demo.Run(ctx, demo.Options{Stay: o.Stay, Stdout: o.Stdout, Stderr: o.Stderr}); err != nil {
+	code := netlab.EnterServing(func(outside net.Listener) int {
+		if err = demo.Run(ctx, demo.Options{Stay: o.Stay, Console: outside, Stdout: o.Stdout, Stderr: o.Stderr}); err != nil {
 			return exitFailure
 		}
 		return exitOK

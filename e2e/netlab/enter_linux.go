@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -28,7 +29,35 @@ const marker = "PENSTOCK_NETLAB"
 // return the reason.
 //
 // Call it first in main or TestMain, before goroutines and child processes: os.Exit(netlab.Enter(m.Run)).
-func Enter(run func() int) int {
+func Enter(run func() int) int { return enter(run) }
+
+// EnterServing is like Enter. It hands run a listener on a free port of 127.0.0.1 outside, in the network namespace that Enter leaves, so
+// that programs there can reach this one. The listener is nil if there is no such port.
+func EnterServing(run func(outside net.Listener) int) int {
+	if os.Getenv(marker) != "" {
+		inherited := os.NewFile(3, "outside") // the first of cmd.ExtraFiles
+		l, err := net.FileListener(inherited)
+		inherited.Close()
+		if err != nil {
+			l = nil
+		}
+		return enter(func() int { return run(l) })
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return enter(func() int { return run(nil) })
+	}
+	defer l.Close()
+	file, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return enter(func() int { return run(nil) })
+	}
+	defer file.Close()
+	return enter(func() int { return run(l) }, file)
+}
+
+// enter does what Enter says. The second process inherits keep, from descriptor 3 on.
+func enter(run func() int, keep ...*os.File) int {
 	if home := os.Getenv(marker); home != "" {
 		if strings.HasPrefix(home, "net:") {
 			if err := raiseLoopback(); err != nil {
@@ -37,7 +66,7 @@ func Enter(run func() int) int {
 		}
 		return run()
 	}
-	code, err := reexec()
+	code, err := reexec(keep)
 	if err != nil {
 		os.Setenv(marker, err.Error())
 		return run()
@@ -59,7 +88,7 @@ func raiseLoopback() error {
 }
 
 // reexec runs this program in new namespaces and returns its exit code, or an error if it could not be started.
-func reexec() (int, error) {
+func reexec(keep []*os.File) (int, error) {
 	home, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
 		return 0, err
@@ -71,6 +100,7 @@ func reexec() (int, error) {
 	cmd := exec.Command(exe, os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = keep
 	cmd.Env = append(os.Environ(), marker+"="+home)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS,

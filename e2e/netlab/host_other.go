@@ -17,6 +17,16 @@ type Host struct{ name string }
 // Enter calls run: there are no namespaces here.
 func Enter(run func() int) int { return run() }
 
+// EnterServing calls run with a listener on a free port of 127.0.0.1, or nil.
+func EnterServing(run func(outside net.Listener) int) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return run(nil)
+	}
+	defer l.Close()
+	return run(l)
+}
+
 // Available returns ErrUnavailable.
 func Available(context.Context) error { return entered() }
 

@@ -22,8 +22,9 @@ import (
 
 // Options say where the demo prints, and whether its world stays up.
 type Options struct {
-	Memory         bool // use in-memory links even if namespaces are available
-	Stay           bool // keep the world up until ctx ends, and print commands to try
+	Memory         bool         // use in-memory links even if namespaces are available
+	Stay           bool         // keep the world up until ctx ends, and print commands to try
+	Console        net.Listener // with Stay, where the laptop's console is served; may be nil
 	Stdout, Stderr io.Writer
 }
 
@@ -69,12 +70,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	good := table(ctx, w, c, o.Stdout)
 	if o.Stay {
-		fmt.Fprintln(o.Stdout, "\nThe world stays up until you press Ctrl-C. In another terminal, try:")
-		for _, h := range w.hints() {
-			fmt.Fprintln(o.Stdout, "  "+h)
-		}
-		<-ctx.Done()
-		return nil
+		return stay(ctx, w, c, o)
 	}
 	if !good {
 		return errNotAsPromised

@@ -83,6 +83,7 @@ categories:
 dns:
   upstreams: [{address: %s, via: corp}]
   split: [{domains: [corp.example], upstream: {address: %s, via: corp}}]
+history: {file: history.db}
 rules:
   - {name: no-gambling, match: {category: gambling}, do: block}
   - {name: no-adult, match: {category: adult}, do: block}
