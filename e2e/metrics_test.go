@@ -156,6 +156,37 @@ func TestWhatPrometheusSees(t *testing.T) {
 			}
 			return errors.New(r.stdout)
 		})
+		for _, query := range dashboard(t) {
+			r := run(t, w.Laptop, curl, "-sS", "--max-time", "5", "--data-urlencode", "query="+query, "http://127.0.0.1:9090/api/v1/query")
+			if r.code != 0 || !strings.HasPrefix(r.stdout, `{"status":"success"`) {
+				t.Errorf("the dashboard's query %s: got %s", query, r)
+			}
+		}
 	})
 	w.nothingInClear(t)
+}
+
+// dashboard returns the queries of deploy's dashboard, with values for its variables.
+func dashboard(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile("../deploy/grafana-dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var board struct {
+		Panels []struct{ Targets []struct{ Expr string } }
+	}
+	if err := json.Unmarshal(text, &board); err != nil {
+		t.Fatal(err)
+	}
+	var queries []string
+	for _, p := range board.Panels {
+		for _, q := range p.Targets {
+			queries = append(queries, strings.NewReplacer("$instance", ".*", "$__rate_interval", "1m").Replace(q.Expr))
+		}
+	}
+	if len(queries) < 50 {
+		t.Errorf("got %d queries of the dashboard, want all", len(queries))
+	}
+	return queries
 }

@@ -62,15 +62,36 @@ func TestQueriesNameRealMetrics(t *testing.T) {
 	}
 }
 
+// TestAlertsAreExplained: each alert has a section in the runbook, and a test that it fires.
+func TestAlertsAreExplained(t *testing.T) {
+	runbook := deployed(t, filepath.Join("..", "docs", "runbook.md"))
+	tests := deployed(t, "alerts_test.yml")
+	alerts := regexp.MustCompile(`(?m)^ +- alert: (\w+)\n(?: .*\n)*?.*runbook: "docs/runbook.md#(\w+)"`).FindAllStringSubmatch(deployed(t, "alerts.yml"), -1)
+	if all := strings.Count(deployed(t, "alerts.yml"), "- alert: "); len(alerts) != all || all == 0 {
+		t.Errorf("%d of %d alerts name a section of docs/runbook.md", len(alerts), all)
+	}
+	for _, a := range alerts {
+		if a[2] != strings.ToLower(a[1]) || !strings.Contains(runbook, "\n## "+a[1]+"\n") {
+			t.Errorf("docs/runbook.md has no section %s, or %q is not its anchor", a[1], a[2])
+		}
+		if !strings.Contains(tests, `alertname="`+a[1]+`"`) {
+			t.Errorf("deploy/alerts_test.yml does not show that %s fires", a[1])
+		}
+	}
+}
+
 // TestAlertsAreRules needs promtool.
 func TestAlertsAreRules(t *testing.T) {
 	tool, err := exec.LookPath("promtool")
 	if err != nil {
 		t.Skip("promtool is not installed")
 	}
-	out, err := exec.CommandContext(t.Context(), tool, "check", "rules", filepath.Join("..", "..", "..", "deploy", "alerts.yml")).CombinedOutput()
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
+	for _, args := range [][]string{{"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"}} {
+		cmd := exec.CommandContext(t.Context(), tool, args...)
+		cmd.Dir = filepath.Join("..", "..", "..", "deploy")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
 	}
 }
 
