@@ -108,11 +108,19 @@ func (fake) ListLookup(_ context.Context, name string) ([]control.ListHit, error
 
 func (fake) ListRefresh(context.Context) error { return nil }
 
+func (fake) Answer(_ context.Context, q control.AnswerQuery) error {
+	if q != (control.AnswerQuery{Transport: "legacy", User: "ana", Answer: "123456"}) {
+		return fmt.Errorf("got the answer %+v", q)
+	}
+	return nil
+}
+
 func (f fake) SignIns(_ context.Context, q control.Steer) ([]control.SignIn, error) {
 	return map[string][]control.SignIn{
-		"":     {{Transport: "corp", URL: "http://10.99.0.1/", Needed: true}, {Transport: "lab", URL: "http://10.98.0.1/", User: "ana@corp.example", Until: f.started}},
-		"lab":  {{Transport: "lab", URL: "http://10.98.0.1/", User: "ana@corp.example", Until: f.started}},
-		"evil": {{Transport: "evil", URL: "file:///etc/passwd", Needed: true}},
+		"":       {{Transport: "corp", URL: "http://10.99.0.1/", Needed: true}, {Transport: "lab", URL: "http://10.98.0.1/", User: "ana@corp.example", Until: f.started}},
+		"lab":    {{Transport: "lab", URL: "http://10.98.0.1/", User: "ana@corp.example", Until: f.started}},
+		"legacy": {{Transport: "legacy", Needed: true, Question: "Your code", NeedUser: true}},
+		"evil":   {{Transport: "evil", URL: "file:///etc/passwd", Needed: true}},
 	}[q.Name], nil
 }
 

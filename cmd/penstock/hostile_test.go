@@ -93,7 +93,8 @@ func (p hostilePenstock) ListLookup(context.Context, string) ([]control.ListHit,
 func (p hostilePenstock) SignIns(context.Context, control.Steer) ([]control.SignIn, error) {
 	return answer[[]control.SignIn](p)
 }
-func (p hostilePenstock) SignOut(context.Context, string) error { return done(p) }
+func (p hostilePenstock) Answer(context.Context, control.AnswerQuery) error { return done(p) }
+func (p hostilePenstock) SignOut(context.Context, string) error             { return done(p) }
 
 func (p hostilePenstock) Peers(context.Context) ([]control.PeerStatus, error) {
 	return answer[[]control.PeerStatus](p)

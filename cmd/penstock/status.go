@@ -146,6 +146,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		if t.Error != "" {
 			fmt.Fprintf(w, "%s: %s\n", t.Name, t.Error)
 		}
+		if t.SignIn != "" {
+			fmt.Fprintf(w, "  sign in: %s (penstock login %s)\n", t.SignIn, t.Name)
+		}
 		for _, warning := range t.Warnings {
 			fmt.Fprintf(w, "%s: warning: %s\n", t.Name, warning)
 		}

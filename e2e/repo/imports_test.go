@@ -194,7 +194,7 @@ func picture() []row {
 			[]string{"e2e/netlab", "cmd/internal/...", "router/transport/wireguard", "stack", "stack/link"}, []string{sys}},
 		{"cmd/penstock", "command lines, output and exit codes; it makes keys, cleans up where no daemon can start, and enters the demo's lab before all else",
 			[]string{"cmd/internal/...", "router/transport/wireguard", "router/hostnet", "e2e/netlab"},
-			[]string{"github.com/spf13/cobra", "github.com/mdp/qrterminal/v3", sys}},
+			[]string{"github.com/spf13/cobra", "github.com/mdp/qrterminal/v3", "golang.org/x/term", sys}},
 
 		{"e2e", "black-box tests against the built binary", []string{"e2e/netlab", "e2e/netlab/machine", "e2e/netlab/netlabtest"}, nil},
 		{"e2e/bench", "black-box measurements of the built binary",

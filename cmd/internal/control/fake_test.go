@@ -9,6 +9,7 @@ type fake struct {
 	flows       func(FlowQuery) ([]Flow, error)
 	killFlow    func(id string) error
 	quotaReset  func(name string) error
+	answer      func(AnswerQuery) error
 	signOut     func(peer string) error
 	signIns     func() ([]SignIn, error)
 	explain     func(ExplainQuery) (Explanation, error)
@@ -88,6 +89,7 @@ func (f *fake) DNSFlush(context.Context) error                   { return order(
 func (f *fake) Lists(context.Context) ([]ListStatus, error)      { return offer(f.lists) }
 func (f *fake) ListRefresh(context.Context) error                { return order(f.listRefresh) }
 func (f *fake) SignIns(context.Context, Steer) ([]SignIn, error) { return offer(f.signIns) }
+func (f *fake) Answer(_ context.Context, q AnswerQuery) error    { return orderOf(f.answer, q) }
 func (f *fake) SignOut(_ context.Context, name string) error     { return orderOf(f.signOut, name) }
 func (f *fake) PeerQuotaReset(_ context.Context, name string) error {
 	return orderOf(f.quotaReset, name)

@@ -40,6 +40,8 @@ type Transports interface {
 	Reconnect(context.Context, Steer) error
 	// SignIns returns the gateways behind the transports that have a page for signing in.
 	SignIns(context.Context, Steer) ([]SignIn, error)
+	// Answer answers the question of a transport's server.
+	Answer(context.Context, AnswerQuery) error
 }
 
 // DNS is the embedded DNS server.

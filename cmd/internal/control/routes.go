@@ -134,6 +134,9 @@ func (c Config) changingRoutes(p *paths) {
 	handle(p, "reconnect", changing, c.Transports != nil, func(ctx context.Context, q Steer) (Done, error) {
 		return done, c.Transports.Reconnect(ctx, q)
 	})
+	handle(p, "answer", changing, c.Transports != nil, func(ctx context.Context, q AnswerQuery) (Done, error) {
+		return done, c.Transports.Answer(ctx, q)
+	})
 	handle(p, "peers/sign-out", changing, c.Peers != nil, func(ctx context.Context, q named) (Done, error) {
 		return done, c.Peers.SignOut(ctx, q.Name)
 	})

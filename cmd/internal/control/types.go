@@ -63,6 +63,7 @@ type TransportStatus struct {
 	Endpoint   string    `json:"endpoint,omitempty"`
 	Reconnects uint64    `json:"reconnects"`
 	Warnings   []string  `json:"warnings,omitempty"` // what of its file is unsafe or passed over
+	SignIn     string    `json:"signIn,omitempty"`   // what its server wants from its user: a page to open, or a question
 	Active     string    `json:"active,omitempty"`   // of a group: the member that carries new flows
 }
 
@@ -237,13 +238,24 @@ type Steer struct {
 	For  time.Duration `json:"for,omitempty"`  // nanoseconds; 0: until the next order
 }
 
-// SignIn is a gateway's page for signing in.
+// SignIn is what somebody must do, or has done, so that a transport's server lets this machine in: a page of a gateway, or a question
+// of an OpenVPN server.
 type SignIn struct {
 	Transport string    `json:"transport"`
-	URL       string    `json:"url"`
+	URL       string    `json:"url,omitempty"`
 	Needed    bool      `json:"needed"`         // somebody must sign in
-	User      string    `json:"user,omitempty"` // who has
+	User      string    `json:"user,omitempty"` // who has, or who is asked
 	Until     time.Time `json:"until,omitzero"`
+	Question  string    `json:"question,omitempty"` // a prompt to answer, with "answer"
+	Echo      bool      `json:"echo,omitempty"`     // the answer may be shown while it is typed
+	NeedUser  bool      `json:"needUser,omitempty"` // the user name is asked for, too
+}
+
+// AnswerQuery answers the question of a transport's server.
+type AnswerQuery struct {
+	Transport string `json:"transport"`
+	User      string `json:"user,omitempty"`
+	Answer    string `json:"answer"`
 }
 
 // SignIns is the pages for signing in behind the transports.

@@ -83,6 +83,27 @@ func (t *Transport) Named() bool { return t.inner.facts().named }
 // Resolvers returns the plain DNS servers inside the transport.
 func (t *Transport) Resolvers() []netip.AddrPort { return t.inner.facts().resolvers() }
 
+// Question returns what the transport's server wants from its user; ok is false if nothing.
+func (t *Transport) Question() (q Question, ok bool) {
+	if o, is := t.inner.(*openvpnInner); is && t.Health().State != transport.Connected {
+		return o.asking.pending()
+	}
+	return Question{}, false
+}
+
+// Answer answers the question of the transport's server.
+func (t *Transport) Answer(a Reply) error {
+	o, is := t.inner.(*openvpnInner)
+	if !is {
+		return fmt.Errorf("%s is no OpenVPN transport: its server asks nothing", t.Name)
+	}
+	again, err := o.asking.answer(a)
+	if again {
+		t.Reconnect()
+	}
+	return err
+}
+
 // Group is a list of transports under one name, one of which carries new flows.
 type Group struct {
 	*transport.Group

@@ -109,8 +109,20 @@ func TestCredentialsComeFromTheConfiguration(t *testing.T) {
 	}
 	password := openvpn.Challenge{Kind: openvpn.ChallengePassword}
 	o := newPushed(t, func() {})
-	if _, _, err := o.credentials(t.Context(), password); !errors.Is(err, errNoCredentials) {
+	if _, _, err := o.credentials(t.Context(), password); err == nil || !strings.Contains(err.Error(), "penstock login") {
 		t.Errorf("nothing is configured: got %v, want advice", err)
+	}
+	if q, ok := o.asking.pending(); !ok || q != (Question{Text: "Password", NeedUser: true}) {
+		t.Errorf("got the question %+v, %v", q, ok)
+	}
+	if again, err := o.asking.answer(Reply{User: "bob", Text: "sesame"}); !again || err != nil {
+		t.Errorf("got %v, %v, want another attempt", again, err)
+	}
+	if user, pass, err := o.credentials(t.Context(), password); user != "bob" || pass != "sesame" || err != nil {
+		t.Errorf("the user's answer: got %q, %q, %v", user, pass, err)
+	}
+	if _, _, err := o.credentials(t.Context(), password); err == nil {
+		t.Error("an answer was used twice")
 	}
 	o.conf = &config.OpenVPN{Username: "ana", Password: config.Secret{File: file}}
 	if user, pass, err := o.credentials(t.Context(), password); user != "ana" || pass != "open sesame" || err != nil {

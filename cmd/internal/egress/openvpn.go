@@ -1,9 +1,8 @@
 package egress
 
 import (
+	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -32,6 +31,7 @@ type openvpnInner struct {
 	stack   *stack.Stack
 	metrics *openvpn.Metrics
 	renamed func() // called when the server pushes different DNS servers
+	asking  asking
 	log     *slog.Logger
 
 	mu       sync.Mutex // guards below
@@ -42,7 +42,7 @@ type openvpnInner struct {
 func newOpenVPN(p planned, c *Config) (*openvpnInner, error) {
 	o := &openvpnInner{
 		name: p.name, conf: p.config.OpenVPN, profile: p.openvpn, outside: c.Outside, metrics: c.Metrics.OpenVPN,
-		renamed: c.Renamed, log: c.Log,
+		renamed: c.Renamed, log: c.Log, asking: asking{name: p.name, log: cmp.Or(c.Log, slog.New(slog.DiscardHandler))},
 	}
 	if own, final := openvpn.ProfileSettings(p.openvpn); final {
 		routes := openvpnRoutes(own)
@@ -64,6 +64,7 @@ func (o *openvpnInner) newDriver(lost func(error)) (transport.Driver, error) {
 
 // configure applies what the server pushed to the stack.
 func (o *openvpnInner) configure(s openvpn.Settings) error {
+	o.asking.settle()
 	if err := o.stack.SetAddrs(s.Addrs); err != nil {
 		return err
 	}
@@ -81,18 +82,14 @@ func (o *openvpnInner) configure(s openvpn.Settings) error {
 	return nil
 }
 
-var errNoCredentials = errors.New("the server asks for a user name and password: set username and password of the transport")
-
-// credentials returns the user name and password from the configuration.
-func (o *openvpnInner) credentials(_ context.Context, c openvpn.Challenge) (user, pass string, err error) {
-	if c.Kind != openvpn.ChallengePassword {
-		return "", "", fmt.Errorf("the server asks %q: only user name and password can be configured", c.Text)
+// credentials answers the server with the configuration's user name and password, and with what the user says.
+func (o *openvpnInner) credentials(ctx context.Context, c openvpn.Challenge) (user, pass string, err error) {
+	if c.Kind == openvpn.ChallengePassword && o.conf.Username != "" {
+		pass, err = o.conf.Password.Read()
+		return o.conf.Username, pass, err
 	}
-	pass, err = o.conf.Password.Read()
-	if err == nil && (o.conf.Username == "" || pass == "") {
-		err = errNoCredentials
-	}
-	return o.conf.Username, pass, err
+	got, err := o.asking.ask(ctx, c)
+	return cmp.Or(got.User, c.User), got.Text, err
 }
 
 func (o *openvpnInner) DialContext(ctx context.Context, network, address string) (net.Conn, error) {

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -215,6 +216,10 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	for _, t := range s.Egress.Transports() {
 		one := transportStatus(t.Kind, t.Health())
 		one.Warnings = t.Warnings
+		if q, asks := t.Question(); asks {
+			one.SignIn = cmp.Or(q.URL, q.Text)
+			st.Verdict += fmt.Sprintf("; %s waits for its user: penstock login %s", t.Name, t.Name)
+		}
 		st.Transports = append(st.Transports, one)
 	}
 	for _, g := range s.Egress.Groups() {

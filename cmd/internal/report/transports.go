@@ -2,6 +2,7 @@ package report
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"penstock/cmd/internal/control"
@@ -32,7 +33,8 @@ func (t *Transports) Reconnect(_ context.Context, s control.Steer) error {
 	return t.each(s, func(t *egress.Transport) { t.Reconnect() })
 }
 
-// SignIns asks the DNS servers of the connected transports whether they are gateways with a page for signing in.
+// SignIns returns what the servers of transports ask, and asks the DNS servers of the connected ones whether they are gateways with a
+// page for signing in.
 func (t *Transports) SignIns(ctx context.Context, s control.Steer) ([]control.SignIn, error) {
 	transports, err := t.Egress.Steered(s.Name)
 	if err != nil {
@@ -41,6 +43,10 @@ func (t *Transports) SignIns(ctx context.Context, s control.Steer) ([]control.Si
 	var wg sync.WaitGroup
 	found := make([]*control.SignIn, len(transports))
 	for i, one := range transports {
+		if q, asks := one.Question(); asks {
+			found[i] = &control.SignIn{Transport: one.Name, URL: q.URL, Needed: true, User: q.User, Question: q.Text, Echo: q.Echo, NeedUser: q.NeedUser}
+			continue
+		}
 		if one.Health().State != transport.Connected {
 			continue
 		}
@@ -62,6 +68,15 @@ func (t *Transports) SignIns(ctx context.Context, s control.Steer) ([]control.Si
 		}
 	}
 	return list, nil
+}
+
+// Answer answers the question of a transport's server.
+func (t *Transports) Answer(_ context.Context, q control.AnswerQuery) error {
+	one, ok := t.Egress.Transport(q.Transport)
+	if !ok {
+		return fmt.Errorf("there is no transport %q: \"penstock status\" lists them", q.Transport)
+	}
+	return one.Answer(egress.Reply{User: q.User, Text: q.Answer})
 }
 
 // steer gives an order that holds until the next one or, with s.For, for that long. Then on_demand reverts it if it is in

@@ -22,7 +22,11 @@ func page() string {
 		"penstock reads .ovpn files of openvpn(8) 2.4 to 2.7 as they are: in UTF-8 or UTF-16, with any ends of lines, with inline blocks\n" +
 		"and `<connection>`. A directive that is not known is an error, unless the profile announces it with `ignore-unknown-option`,\n" +
 		"`setenv opt` or `setenv FORWARD_COMPATIBLE 1`. `penstock check` and `penstock import` list every line that is passed over with\n" +
-		"a warning.\n")
+		"a warning.\n\n" +
+		"A server may ask who its user is while it lets penstock in: for a page to be opened (web sign-on), for a code, or for a\n" +
+		"password that neither the profile nor the configuration has. `penstock status` then says what it waits for, and\n" +
+		"`penstock login NAME` opens the page, or reads the answer. Answers and tokens of the server are kept in memory only, for\n" +
+		"reconnects.\n")
 	all := table()
 	for _, kind := range []struct {
 		fates         []fate
