@@ -187,6 +187,14 @@ func TestAPeerSignsIn(t *testing.T) {
 		}
 		refused.on(t, w.Laptop)
 	})
+	t.Run("a real browser signs in through the tunnel", func(t *testing.T) {
+		l.QueueUser(&mockoidc.MockUser{Subject: "1", Email: "ana@corp.example", EmailVerified: true, Groups: []string{"engineering"}})
+		tab := browser(t, w.Laptop)
+		visit(t, tab, "http://"+netlab.WikiSite+"/", "a.button", "ana@corp.example has signed in with laptop")
+		visit(t, tab, "http://"+netlab.WikiSite+"/", "", "this is "+netlab.WikiSite)
+		visit(t, tab, page, "form button", "Before laptop can be used, somebody has to sign in")
+		refused.on(t, w.Laptop)
+	})
 	t.Run("so does the end of the session", func(t *testing.T) {
 		w.signIn(t, l)
 		ended := w.download(t)

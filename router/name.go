@@ -55,18 +55,11 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 
 // judgeNamed judges a flow with the names that were read in it.
 func (e *entry) judgeNamed(ctx context.Context, r *Router, f policy.Flow, res sniff.Result) (policy.Flow, policy.Verdict) {
-	var v policy.Verdict
 	if !r.Clients.Describe(&f) { // what was true of the client when the flow came may not be true any more
 		r.Dropped(DropSource)
-		return f, v
+		return f, policy.Verdict{}
 	}
-	if res.ECH {
-		// With ECH the name is the provider's outer name. With GREASE, which looks the same, it is the site itself. The name may
-		// block the flow, but it is not looked up.
-		v = r.Policy.Decide(f)
-	} else {
-		f, v = r.judge(ctx, f, e.flow.Dst.Addr())
-	}
+	f, v := r.judge(ctx, f, e.flow.Dst.Addr(), res.ECH)
 	if res.Ambiguous {
 		v = policy.Verdict{Action: policy.Refuse, Rule: v.Rule, Edition: v.Edition}
 	}

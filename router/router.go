@@ -261,7 +261,10 @@ func (r *Router) describe(req *Request) (f policy.Flow, release func(), ok bool)
 // judge judges a flow that has been read. If the flow claims a name that DNS did not give, judge looks it up with our
 // resolver. If the name resolves, it counts. If it has another address, the flow is dialled there instead, or stays at present if that
 // is one of several: a name's addresses come in another order each time.
-func (r *Router) judge(ctx context.Context, f policy.Flow, present netip.Addr) (policy.Flow, policy.Verdict) {
+//
+// If the name may be an outer one, with the site's own encrypted (ECH), it counts only if our resolver gives the flow's address for it.
+// That is what the client would get by asking for it, and most browsers offer ECH to every site, with the site's own name outside.
+func (r *Router) judge(ctx context.Context, f policy.Flow, present netip.Addr, outer bool) (policy.Flow, policy.Verdict) {
 	v := r.Policy.Decide(f)
 	if v.Claim == "" {
 		return f, v
@@ -269,6 +272,9 @@ func (r *Router) judge(ctx context.Context, f policy.Flow, present netip.Addr) (
 	addrs, err := r.Clients.Confirm(ctx, f, v.Claim)
 	if err != nil || len(addrs) == 0 {
 		r.Log.Debug("flow claims a name that does not resolve", "src", f.Src, "dst", f.Dst, "host", v.Claim, "err", err)
+		return f, v
+	}
+	if outer && !slices.Contains(addrs, f.Dst.Addr()) {
 		return f, v
 	}
 	if slices.Contains(addrs, present) && !slices.Contains(addrs, f.Dst.Addr()) {

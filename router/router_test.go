@@ -524,6 +524,27 @@ func (d dialled) DialContext(ctx context.Context, network, address string) (net.
 	return d.dialTo.DialContext(ctx, network, address)
 }
 
+// Browsers offer ECH to every site, mostly with the site's own name outside. A client that keeps an answer of DNS for longer than we
+// do, or that got it before a restart, must still come in by it.
+func TestAnOuterNameCountsForItsOwnAddressOnly(t *testing.T) {
+	wiki, vault := netip.MustParseAddr("10.20.0.10"), netip.MustParseAddr("10.20.0.66")
+	w := newWorld(t, Config{Policy: decide(claims), Ways: ways{}, Clients: people{resolver: map[string][]netip.Addr{"wiki.corp": {wiki}}}})
+	for _, row := range []struct {
+		dst   netip.Addr
+		outer bool
+		want  policy.Action
+	}{
+		{wiki, false, policy.Forward}, {vault, false, policy.Forward}, // there, because it is dialled where our resolver says
+		{wiki, true, policy.Forward}, {vault, true, policy.Refuse},
+	} {
+		f := policy.Flow{Dst: netip.AddrPortFrom(row.dst, 443), Sniffed: true, Names: []policy.Name{{Host: "wiki.corp", From: policy.FromHTTP}}}
+		g, v := w.judge(t.Context(), f, row.dst, row.outer)
+		if v.Action != row.want || v.Action == policy.Forward && g.Dst.Addr() != wiki {
+			t.Errorf("%s, outer %v: got %v to %s, want %v", row.dst, row.outer, v.Action, g.Dst, row.want)
+		}
+	}
+}
+
 func TestAClaimedNameLeadsOnlyWhereOurResolverSays(t *testing.T) {
 	server := dialTo(echoServer(t, "corp"))
 	for _, row := range []struct {

@@ -1,0 +1,57 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"penstock/e2e/netlab"
+)
+
+// browser runs Chromium on a host, and returns a context for a tab of it.
+func browser(t *testing.T, h *netlab.Host) context.Context {
+	t.Helper()
+	enter := h.Nsenter()
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program(t, "chromium")), chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("ignore-certificate-errors", true), chromedp.Flag("no-proxy-server", true),
+		chromedp.ModifyCmdFunc(func(cmd *exec.Cmd) {
+			cmd.Args = append(append(enter, cmd.Path), cmd.Args[1:]...)
+			cmd.Path = program(t, enter[0])
+		}))
+	if os.Geteuid() == 0 {
+		options = append(options, chromedp.NoSandbox) // it does not run as root
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
+	t.Cleanup(cancel)
+	allocator, stop := chromedp.NewExecAllocator(ctx, options...)
+	t.Cleanup(stop)
+	tab, closeTab := chromedp.NewContext(allocator)
+	t.Cleanup(closeTab)
+	return tab
+}
+
+// visit opens a page, clicks on something in it if there is a selector, and waits until the text of where that leads holds want.
+func visit(t *testing.T, tab context.Context, url, click, want string) {
+	t.Helper()
+	if _, err := chromedp.Run(tab, chromedp.Navigate(url)); err != nil {
+		t.Fatalf("%s: %v", url, err)
+	}
+	if click != "" {
+		if _, err := chromedp.Run(tab, chromedp.Click(click)); err != nil {
+			t.Fatalf("%s: click on %s: %v", url, click, err)
+		}
+	}
+	eventually(t, url+" shows "+want, func() error {
+		text, err := chromedp.Run(tab, chromedp.Evaluate[string]("document.body ? document.body.innerText : ''"))
+		if err == nil && !strings.Contains(text, want) {
+			err = fmt.Errorf("it shows %q", text)
+		}
+		return err
+	})
+}
