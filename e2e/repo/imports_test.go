@@ -170,7 +170,7 @@ func picture() []row {
 			nil, []string{"github.com/gaissmai/bart", "golang.zx2c4.com/wireguard/tun"}},
 		{"cmd/internal/gateway/quota", "what peers have used in a month, in a file, a leaf", nil, nil},
 		{"cmd/internal/ingress", "the port for SOCKS5 and HTTP proxy: who may come in, and what they ask for as flows; the daemon hands it the router",
-			[]string{"cmd/internal/config", "cmd/internal/door", "cmd/internal/ingress/socks", "dnsproxy", "dnsproxy/pipe", "policy", "router", "router/clients"}, []string{prom}},
+			[]string{"cmd/internal/config", "cmd/internal/door", "cmd/internal/ingress/socks", "dnsproxy", "dnsproxy/pipe", "policy", "router", "router/clients", "stack/deadline"}, []string{prom}},
 		{"cmd/internal/ingress/socks", "the messages of SOCKS5, a leaf", nil, nil},
 		{"cmd/internal/signin", "who has signed in with which peer, and the page for it; it is handed what dials the provider",
 			[]string{"cmd/internal/config", "cmd/internal/edition", "cmd/internal/private", "cmd/internal/renewed", "dnsproxy/pipe", "policy"},
