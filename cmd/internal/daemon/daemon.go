@@ -25,6 +25,7 @@ import (
 	"penstock/cmd/internal/clock"
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/decisions"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/enrol"
@@ -95,6 +96,7 @@ type Daemon struct {
 	health   *health.Targets
 	process  atomic.Pointer[report.Process] // status, once it is complete
 	clock    clock.Record
+	decided  *decisions.Book
 
 	reloading sync.Mutex    // held during a reload
 	renamed   chan struct{} // capacity 1: the DNS servers or the routes of a transport have changed
@@ -211,6 +213,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if err := d.buildRouter(cfg); err != nil {
 		return err
 	}
+	d.decided = decisions.Open(decisions.Config{Live: d.live, Flows: d.router, Log: d.log, Registry: d.registry})
 	d.phones, err = privatedns.Open(ctx, cfg, privatedns.Config{
 		Server: d.dns.Server, Serve: func() *config.DNSServe { return d.live.Config().DNS.Serve }, Whose: d.live.Phone,
 		Listen: net.ListenConfig{Control: d.egress.Outside.Direct.Control}, Metrics: d.metrics.dns, Log: d.log,
@@ -255,7 +258,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	})
 	d.status = &report.Process{
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, SignIn: d.signIn, Flows: d.flows, Started: d.started, Version: d.opts.Version,
-		Health: d.health, Phones: d.phones,
+		Health: d.health, Phones: d.phones, Decisions: d.decided,
 	}
 	d.status.RunsCopy(d.opts.Fault)
 	d.process.Store(d.status)
@@ -380,7 +383,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	d.follow.Run(start)
 	start("control", server.Run)
 	start("lists", d.live.Lists.Run)
-	start("exceptions", d.endExceptions)
+	start("decisions", d.decided.Run)
 	start("last handshake", d.clock.Run)
 	start("health", d.health.Run)
 	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
@@ -429,6 +432,7 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 		Socket: socket, Group: cfg.Control.Group, Logger: d.log,
 		Process: process{d.status, d}, Flows: d.flows, DNS: d.explain.DNS, Lists: &report.Lists{Live: d.live, Log: d.log},
 		Policy:     d.explain,
+		Decisions:  d.decided,
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil || d.proxy != nil {
