@@ -178,12 +178,11 @@ func (f *file) change(ctx context.Context, dry bool, decide func([]entry) (remov
 			return change{}, err
 		}
 		old := string(textfile.Decode(before))
-		text := edit(old, list, remove, add)
-		after, err := parse(f.path, []byte(text))
-		if err != nil || len(after) != len(keep(list, remove))+len(add) {
-			return change{}, fmt.Errorf("%s is not written so that an entry can be added or removed: write each on a line of its own, below decisions:", f.path)
+		text, after, err := rewrite(f.path, old, list, remove, add)
+		if err != nil {
+			return change{}, err
 		}
-		c := change{entries(after), diff(f.path, old, text)}
+		c := change{after, diff(f.path, old, text)}
 		if dry || text == old {
 			return c, nil
 		}
@@ -247,16 +246,16 @@ func (f *file) replace(path string, before []byte, mode fs.FileMode, text string
 	return true, nil
 }
 
-// keep returns the entries that stay.
-func keep(list []config.Decided, remove func(entry) bool) []config.Decided {
-	all := entries(list)
-	var out []config.Decided
-	for i, d := range list {
-		if !remove(all[i]) {
-			out = append(out, d)
-		}
+// rewrite is edit with a look at the result, which says what it is meant to say.
+func rewrite(path, old string, list []config.Decided, remove func(entry) bool, add []entry) (text string, after []entry, err error) {
+	text = edit(old, list, remove, add)
+	read, err := parse(path, []byte(text))
+	after = entries(read)
+	same := func(a, b entry) bool { return yaml(a) == yaml(b) }
+	if err != nil || !slices.EqualFunc(after, append(without(entries(list), remove), add...), same) {
+		return "", nil, fmt.Errorf("%s is not written so that an entry can be added or removed: write each on a line of its own, below decisions:", path)
 	}
-	return out
+	return text, after, nil
 }
 
 // edit returns the text of a file without some of its entries, and with others below the last one.
@@ -284,7 +283,7 @@ func edit(text string, list []config.Decided, remove func(entry) bool, add []ent
 	if len(list) > 0 {
 		end = list[len(list)-1].Last
 	}
-	left := len(keep(list, remove)) + len(add)
+	left := len(without(all, remove)) + len(add)
 	key := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "decisions:") })
 	var out []string
 	for i, line := range lines {
