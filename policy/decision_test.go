@@ -91,6 +91,17 @@ func TestAFlowIsReadForWhatSomebodyHasBlocked(t *testing.T) {
 	}
 }
 
+// When a pause is over, flows are judged again, and so their names must be known.
+func TestAFlowIsReadDuringAPause(t *testing.T) {
+	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+	p := newPolicy(t, house(), worldLists(t, false)).WithDecisions([]Decision{{Filter: true, Until: now.Add(time.Minute)}})
+	f := web()
+	f.Time = now
+	if v := p.Decide(f); v.Action != Forward || v.Later != LaterBlock {
+		t.Errorf("got %+v, want it to be read", v)
+	}
+}
+
 // byAddress reports, from what is written, whether a rule blocks and no decision may lift it.
 func byAddress(r Rule) bool {
 	m := &r.Match

@@ -232,7 +232,8 @@ func (s judge) hit(i int, host string) string {
 	return ""
 }
 
-// later says what a name could change: whether under some name another rule could decide, with another outcome.
+// later says what a name could change: whether under some name another rule could decide, with another outcome. It says so of rules
+// that a pause takes out of force, too: when that is over, the flow is judged by its name.
 func (s judge) later(j judgement) Later {
 	p, v := s.policy, s.lookOpen()
 	outcome := p.outcomes[j.rule]
@@ -248,7 +249,7 @@ func (s judge) later(j judgement) Later {
 				break
 			}
 			t := s.tri(v, i)
-			if s.idle(i) {
+			if d := p.decision(i); d != nil && !s.inForce(d) {
 				continue
 			}
 			if t != no && differs.has(i) {
@@ -257,7 +258,7 @@ func (s judge) later(j judgement) Later {
 				}
 				found = LaterBlock
 			}
-			if t == yes && !(spared && p.lifts.has(i)) {
+			if t == yes && !(spared && p.lifts.has(i) || s.idle(i)) {
 				return found // this rule matches under every name
 			}
 		}

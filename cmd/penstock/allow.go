@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -114,7 +115,14 @@ func printDiff(w io.Writer, diff string) error {
 	if diff == "" {
 		diff = "nothing would be written\n"
 	}
-	_, err := io.WriteString(w, printableLines(diff, ""))
+	var b strings.Builder
+	for line := range strings.Lines(diff) {
+		if !strings.ContainsAny(line[:1], "-+@ \\n") { // no line of a diff
+			b.WriteString("\\ ")
+		}
+		b.WriteString(printable(strings.TrimSuffix(line, "\n")) + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
 	return err
 }
 

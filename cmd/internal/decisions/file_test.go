@@ -2,6 +2,7 @@ package decisions
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -127,4 +128,28 @@ func FuzzAChangeLosesNothing(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The page for operators shows such a file.
+func TestTheFileInTheManualIsGood(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/operation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(page), "The file has one entry a line:\n\n```yaml\n")
+	text, _, ok := strings.Cut(after, "```")
+	list, err := parse("operation.md", []byte(text))
+	if !ok || err != nil || len(list) != 2 || list[1].Until.IsZero() {
+		t.Errorf("got %+v, %v", list, err)
+	}
+	if _, err := parse("head", []byte(head+"decisions: []\n")); err != nil {
+		t.Error(err)
+	}
+	for line := range strings.Lines(head) {
+		if example, ok := strings.CutPrefix(line, "#   - {"); ok {
+			if _, err := parse("head", []byte("decisions:\n  - {"+example)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 }
