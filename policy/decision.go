@@ -148,24 +148,6 @@ func (p *Policy) WithEdition(number uint64) *Policy {
 // Decisions returns all decisions of the Policy, expired ones included. The caller must not change them.
 func (p *Policy) Decisions() []Decision { return p.decided.list }
 
-// Decision returns the decision to block that made the policy refuse a flow, if one did.
-func (p *Policy) Decision(f Flow) (Decision, bool) {
-	if p == nil || len(p.decided.blocks) == 0 {
-		return Decision{}, false
-	}
-	question := len(f.Names) > 0 && f.Names[0].From == FromQuestion && !f.Dst.IsValid()
-	s := judge{p.begin(&f, question)}
-	defer s.end()
-	j := s.decide(nil)
-	if question {
-		j = s.decideName(nil)
-	}
-	if d := p.decision(j.rule); d != nil && j.verdict.Cause != ByRule {
-		return *d, true
-	}
-	return Decision{}, false
-}
-
 // decision returns the decision that rule i is made of; nil: the rule is one of the configuration.
 func (p *Policy) decision(i int) *Decision {
 	if i < len(p.decided.blocks) {
@@ -174,23 +156,23 @@ func (p *Policy) decision(i int) *Decision {
 	return nil
 }
 
-func (s *scan) inForce(d *Decision) bool {
+func (d *Decision) inForce(f *Flow) bool {
 	switch {
-	case d.Peer != "" && d.Peer != s.flow.Peer:
+	case d.Peer != "" && d.Peer != f.Peer:
 		return false
 	case d.Always:
 		return true
-	case s.flow.Time.IsZero():
+	case f.Time.IsZero():
 		return d.Block
 	}
-	return s.flow.Time.Before(d.Until)
+	return f.Time.Before(d.Until)
 }
 
 // winner returns which of several decisions about the same thing counts; nil: none is in force.
 func (s *scan) winner(list []*Decision) *Decision {
 	var best *Decision
 	for _, d := range list {
-		if s.inForce(d) && (best == nil || d.before(best)) {
+		if d.inForce(&s.flow) && (best == nil || d.before(best)) {
 			best = d
 		}
 	}
@@ -222,9 +204,6 @@ func (s *scan) about(host string) *Decision {
 	return nil
 }
 
-// isPaused reports whether a pause is in force for the flow.
-func (s *scan) isPaused() bool { return s.winner(s.policy.decided.filters) != nil }
-
 // mayBeSpared reports whether a decision allows any host.
 func (s *scan) mayBeSpared() bool {
 	d := &s.policy.decided
@@ -232,7 +211,7 @@ func (s *scan) mayBeSpared() bool {
 		return false
 	}
 	for i := range d.list {
-		if one := &d.list[i]; !one.Block && one.Name != "" && s.inForce(one) {
+		if one := &d.list[i]; !one.Block && one.Name != "" && one.inForce(&s.flow) {
 			return true
 		}
 	}
@@ -251,7 +230,7 @@ func (s *scan) idle(i int) bool {
 		return true
 	}
 	d := s.policy.decision(i)
-	return d != nil && !s.inForce(d)
+	return d != nil && !d.inForce(&s.flow)
 }
 
 // spares reports whether a decision keeps rule i from blocking what has the name of a view.

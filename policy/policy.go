@@ -249,7 +249,7 @@ func (s judge) later(j judgement) Later {
 				break
 			}
 			t := s.tri(v, i)
-			if d := p.decision(i); d != nil && !s.inForce(d) {
+			if d := p.decision(i); d != nil && !d.inForce(&s.flow) {
 				continue
 			}
 			if t != no && differs.has(i) {

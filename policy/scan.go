@@ -67,7 +67,7 @@ func (p *Policy) begin(f *Flow, question bool) *scan {
 	if p.lists != nil {
 		s.set = p.lists()
 	}
-	s.paused = s.isPaused()
+	s.paused = s.winner(p.decided.filters) != nil
 	s.facts()
 	return s
 }

@@ -120,7 +120,7 @@ func printDiff(w io.Writer, diff string) error {
 		if !strings.ContainsAny(line[:1], "-+@ \\n") { // no line of a diff
 			b.WriteString("\\ ")
 		}
-		b.WriteString(printable(strings.TrimSuffix(line, "\n")) + "\n")
+		b.WriteString(printableLines(line, "") + "\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -14,8 +14,8 @@ import (
 // MaxDecisions is how many decisions there may be.
 const MaxDecisions = 1000
 
-// maxDecidedBy bounds the text that says who has made a decision, bytes.
-const maxDecidedBy = 128
+// MaxDecidedBy bounds the text that says who has made a decision, bytes.
+const MaxDecidedBy = 128
 
 // Decided is one entry of the managed file: what somebody has decided.
 type Decided struct {
@@ -47,7 +47,7 @@ func ParseDecisions(path string, text []byte, canonical func(string) (string, er
 	var f decidedFile
 	if root, ok := d.parse(textfile.Decode(text)); ok {
 		d.structure(root, reflect.ValueOf(&f).Elem(), "")
-		d.decisions(root, f.Decisions, canonical)
+		checkDecisions(d, root, f.Decisions, canonical)
 	}
 	if len(d.faults) > 0 {
 		return nil, &Error{Faults: d.inOrder()}
@@ -55,8 +55,8 @@ func ParseDecisions(path string, text []byte, canonical func(string) (string, er
 	return f.Decisions, nil
 }
 
-// decisions checks the entries of the managed file, and makes their names canonical.
-func (d *decoder) decisions(root *ast.MappingNode, list []Decided, canonical func(string) (string, error)) {
+// checkDecisions checks the entries of the managed file, and makes their names canonical.
+func checkDecisions(d *decoder, root *ast.MappingNode, list []Decided, canonical func(string) (string, error)) {
 	var entries ast.Node
 	for _, entry := range root.Values {
 		if entry.Key.GetToken().Value == "decisions" {
@@ -99,7 +99,7 @@ func (d *decoder) decisions(root *ast.MappingNode, list []Decided, canonical fun
 	seen := make(map[key]*Decided)
 	for i := range list {
 		e := &list[i]
-		if !d.decided(e, canonical) {
+		if !checkDecided(d, e, canonical) {
 			continue
 		}
 		k := key{e.Target(), e.Peer, e.Until.IsZero()}
@@ -110,8 +110,8 @@ func (d *decoder) decisions(root *ast.MappingNode, list []Decided, canonical fun
 	}
 }
 
-// decided checks one entry, and reports whether its target is good.
-func (d *decoder) decided(e *Decided, canonical func(string) (string, error)) bool {
+// checkDecided checks one entry, and reports whether its target is good.
+func checkDecided(d *decoder, e *Decided, canonical func(string) (string, error)) bool {
 	target := &e.Allow
 	switch {
 	case e.Allow != "" && e.Block != "":
@@ -128,8 +128,8 @@ func (d *decoder) decided(e *Decided, canonical func(string) (string, error)) bo
 			d.faultAt(e.Pos, "", "the peer name %q %s", e.Peer, fault)
 		}
 	}
-	if len(e.By) > maxDecidedBy {
-		d.faultAt(e.Pos, "", "by has more than %d bytes", maxDecidedBy)
+	if len(e.By) > MaxDecidedBy {
+		d.faultAt(e.Pos, "", "by has more than %d bytes", MaxDecidedBy)
 	}
 	if category, ok := strings.CutPrefix(*target, "category:"); ok {
 		if fault := faultOfName(category); fault != "" {

@@ -389,7 +389,8 @@ func (b *Book) make(ctx context.Context, w wish) (made, error) {
 	if err != nil {
 		return made{}, err
 	}
-	m := made{entry: entry{d, control.Caller(ctx)}}
+	by := control.Caller(ctx)
+	m := made{entry: entry{d, strings.ToValidUTF8(by[:min(len(by), config.MaxDecidedBy)], "")}}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if d.Always && b.file == nil {

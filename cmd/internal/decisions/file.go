@@ -253,7 +253,7 @@ func rewrite(path, old string, list []config.Decided, remove func(entry) bool, a
 	after = entries(read)
 	same := func(a, b entry) bool { return yaml(a) == yaml(b) }
 	if err != nil || !slices.EqualFunc(after, append(without(entries(list), remove), add...), same) {
-		return "", nil, fmt.Errorf("%s is not written so that an entry can be added or removed: write each on a line of its own, below decisions:", path)
+		return "", nil, fmt.Errorf("%s is not written so that an entry can be added or removed: write each on a line of its own, below the key decisions", path)
 	}
 	return text, after, nil
 }

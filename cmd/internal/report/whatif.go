@@ -26,8 +26,11 @@ func whatIf(ed *edition.Edition, f policy.Flow, v policy.Verdict) (list []string
 	}
 	changes = callsThatTurn(p, f, v, func(change control.Change, p *policy.Policy) bool {
 		w := p.Decide(f)
-		if change.Call == "allow" && change.Peer == "" {
+		switch {
+		case change.Call == "allow" && change.Peer == "":
 			turns("after penstock allow "+change.Target+" --for 10m", p, f)
+		case change.Call == "remove":
+			turns("without the decision "+change.Target, p, f)
 		}
 		return w.Action != v.Action || w.Egress != v.Egress
 	})
