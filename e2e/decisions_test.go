@@ -25,6 +25,9 @@ func TestDecisionsLast(t *testing.T) {
 	isBlocked := func(t *testing.T, site string) {
 		t.Helper()
 		attempt{"", "curl http://" + site + "/", "", []int{noSuchName}}.on(t, w.Laptop)
+		if r := w.laptop.cli(t, "explain", "http://"+site+"/"); r.code != exitBlocked {
+			t.Errorf("explain %s: got %s, want it blocked", site, r)
+		}
 	}
 	file := func() string {
 		text, _ := os.ReadFile(w.path("decisions.yaml"))
@@ -104,9 +107,16 @@ func TestDecisionsLast(t *testing.T) {
 		}
 		w.laptop.kill(t)
 		w.laptop.start(t)
+		isBlocked(t, netlab.GamblingSite)
 		isBlocked(t, netlab.NewsSite)
 		w.write(t, "decisions.yaml", good)
-		w.connected(t)
+		w.connected(t) // which it is when it is not degraded any more
+		eventually(t, "what the file allows is allowed again", func() error {
+			if r := w.laptop.cli(t, "explain", "http://casino.example/"); r.code != 0 {
+				return fmt.Errorf("explain: %s", r)
+			}
+			return nil
+		})
 		loads(t, netlab.GamblingSite)
 	})
 	t.Run("twenty at once are all in the file", func(t *testing.T) {
@@ -184,6 +194,23 @@ func TestDecisionsLast(t *testing.T) {
 		if r := w.laptop.cli(t, "pause", "61m"); r.code != 1 || !strings.Contains(r.stderr, "at most 60 minutes") {
 			t.Errorf("a long pause: got %s", r)
 		}
+	})
+	t.Run("a gateway blocks for one peer", func(t *testing.T) {
+		loads(t, netlab.PublicSite) // so the gateway knows the name of the address
+		live := downloadFrom(t, w, netlab.PublicSite, publicIPv4)
+		if r := w.gateway.cli(t, "block", netlab.PublicSite, "--always", "--peer", "nobody"); r.code != 1 || !strings.Contains(r.stderr, `there is no peer "nobody"`) {
+			t.Errorf("for a peer that there is not: got %s", r)
+		}
+		w.gateway.must(t, "block", netlab.PublicSite, "--always", "--peer", "laptop")
+		live.isCut(t)
+		attempt{"", "curl --resolve public.example:80:203.0.113.10 http://public.example/", "This site is blocked", nil}.on(t, w.Laptop)
+		for from, code := range map[string]int{"laptop": exitBlocked, "": 0} {
+			if r := w.gateway.cli(t, "explain", "http://public.example/", "--from", from); r.code != code {
+				t.Errorf("explain from %q: got %s, want exit code %d", from, r, code)
+			}
+		}
+		w.gateway.must(t, "decisions", "rm", "block:public.example@laptop")
+		loads(t, netlab.PublicSite)
 	})
 	w.nothingInClear(t)
 }
