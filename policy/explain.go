@@ -18,6 +18,7 @@ type Explanation struct {
 	Categories []CategoryHit    `json:"categories,omitempty"` // every category that a name or the destination is in
 	Rules      []ExplainedRule  `json:"rules"`                // every rule in order, judged under the deciding name
 	Shadowed   []string         `json:"shadowed,omitempty"`   // later rules that match too
+	Lifted     []string         `json:"lifted,omitempty"`     // earlier rules that would block, if no decision kept them from it
 	WouldTurn  []string         `json:"would_turn,omitempty"` // facts that would change the verdict
 }
 
@@ -263,6 +264,9 @@ func (s explainer) explainRules(x *Explanation, judged Name, j judgement, v Verd
 			}
 		case t != no && s.spares(closed, i):
 			e.Why = "matches, but a decision lifts it"
+			if t == yes && i < j.rule {
+				x.Lifted = append(x.Lifted, r.Name)
+			}
 		case i > j.rule && t == yes && p.decision(i) == nil:
 			x.Shadowed = append(x.Shadowed, r.Name)
 		}

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,10 @@ func TestCallsThatWouldTurnAVerdict(t *testing.T) {
 		x, err := w.policy.Explain(t.Context(), row.q)
 		if err != nil {
 			t.Fatal(err)
+		}
+		lifted := "rule no-bets would block it, but a decision or a pause lifts the rule"
+		if slices.Contains(x.Notes, lifted) != (x.Verdict == "direct" && row.q.Target == "casino.example") {
+			t.Errorf("%s: got notes %q", row.name, x.Notes)
 		}
 		var got []string
 		for _, c := range x.Changes {
