@@ -119,7 +119,8 @@ func (d *decided) rules() []Rule {
 func (p *Policy) WithDecisions(list []Decision) *Policy {
 	d := newDecided(list)
 	q := *p
-	if !slices.EqualFunc(d.blocks, p.decided.blocks, func(a, b *Decision) bool { return a.Target() == b.Target() && a.Peer == b.Peer }) {
+	same := func(a, b *Decision) bool { return a.Target() == b.Target() && a.Peer == b.Peer }
+	if !slices.EqualFunc(d.blocks, p.decided.blocks, same) {
 		next, err := compile(p.config, d.rules())
 		if err != nil {
 			return p // unreachable: the rules have compiled before, and the names are canonical

@@ -51,7 +51,8 @@ with managed.`,
 		Args:    takes(1, 1),
 		PreRunE: t.check,
 		RunE: e.asking(func(ctx context.Context, client *control.Client, args []string) error {
-			a, err := control.DecisionClient{Client: client}.Allow(ctx, control.AllowQuery{Target: args[0], Peer: t.peer, For: t.lasts, Always: t.always, DryRun: t.dry})
+			q := control.AllowQuery{Target: args[0], Peer: t.peer, For: t.lasts, Always: t.always, DryRun: t.dry}
+			a, err := control.DecisionClient{Client: client}.Allow(ctx, q)
 			if err != nil {
 				return err
 			}
@@ -75,7 +76,8 @@ with managed.`,
 		Args:    takes(1, 1),
 		PreRunE: t.check,
 		RunE: e.asking(func(ctx context.Context, client *control.Client, args []string) error {
-			b, err := control.DecisionClient{Client: client}.Block(ctx, control.BlockQuery{Target: args[0], Peer: t.peer, For: t.lasts, Always: t.always, DryRun: t.dry})
+			q := control.BlockQuery{Target: args[0], Peer: t.peer, For: t.lasts, Always: t.always, DryRun: t.dry}
+			b, err := control.DecisionClient{Client: client}.Block(ctx, q)
 			if err != nil {
 				return err
 			}

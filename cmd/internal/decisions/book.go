@@ -82,16 +82,17 @@ func Open(c Config) *Book {
 	b.useLocked(time.Now())
 	if c.Registry != nil {
 		c.Registry.MustRegister(
-			gauge("penstock_decisions_bad_file", "1 if the managed file of decisions has a fault, so that nothing that it allows is allowed, else 0.", func() bool { return b.Trouble() != "" }),
-			gauge("penstock_filter_paused", "1 while the filter is paused, for everyone or for a peer, else 0.", func() bool { return b.Pauses() != "" }),
+			gauge("penstock_decisions_bad_file", "1 if the managed file of decisions has a fault, so that nothing that it allows is allowed, else 0.", b.Trouble),
+			gauge("penstock_filter_paused", "1 while the filter is paused, for everyone or for a peer, else 0.", b.Pauses),
 		)
 	}
 	return b
 }
 
-func gauge(name, help string, holds func() bool) prometheus.Collector {
+// gauge is 1 while there is a text.
+func gauge(name, help string, text func() string) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
-		if holds() {
+		if text() != "" {
 			return 1
 		}
 		return 0
@@ -291,7 +292,10 @@ func (b *Book) Decisions(context.Context) (control.Decisions, error) {
 		out.Fault = now.fault.Error()
 	}
 	for i, e := range now.all() {
-		d := control.Decision{ID: e.ID(), Do: "allow", Target: e.Target(), Peer: e.Peer, Made: e.Made, By: e.by, Kept: i < len(now.written), Note: missing(cfg, e.Decision)}
+		d := control.Decision{
+			ID: e.ID(), Do: "allow", Target: e.Target(), Peer: e.Peer, Made: e.Made, By: e.by,
+			Kept: i < len(now.written), Note: missing(cfg, e.Decision),
+		}
 		if e.Block {
 			d.Do = "block"
 		}
@@ -336,7 +340,9 @@ func (b *Book) Allow(ctx context.Context, q control.AllowQuery) (control.Allowed
 	if err != nil {
 		return control.Allowed{}, err
 	}
-	return control.Allowed{ID: m.ID(), Target: m.Target(), Peer: m.Peer, Until: m.Until, File: m.file, Diff: m.diff, Warning: m.warning}, nil
+	return control.Allowed{
+		ID: m.ID(), Target: m.Target(), Peer: m.Peer, Until: m.Until, File: m.file, Diff: m.diff, Warning: m.warning,
+	}, nil
 }
 
 // Block blocks something before any rule is asked.
@@ -345,7 +351,9 @@ func (b *Book) Block(ctx context.Context, q control.BlockQuery) (control.Blocked
 	if err != nil {
 		return control.Blocked{}, err
 	}
-	return control.Blocked{ID: m.ID(), Target: m.Target(), Peer: m.Peer, Until: m.Until, File: m.file, Diff: m.diff, Warning: m.warning, Ended: m.ended}, nil
+	return control.Blocked{
+		ID: m.ID(), Target: m.Target(), Peer: m.Peer, Until: m.Until, File: m.file, Diff: m.diff, Warning: m.warning, Ended: m.ended,
+	}, nil
 }
 
 // decision returns what a wish means now.

@@ -25,8 +25,8 @@ const (
 )
 
 // head begins a new file.
-const head = `# Decisions that penstock allow, penstock block and the console have made. penstock reads this file again when it has changed.
-# One entry a line, such as
+const head = `# Decisions that penstock allow, penstock block and the console have made. penstock reads this file again when it has
+# changed. One entry a line, such as
 #   - {allow: shop.example}               # the name and what is below it, although a rule blocks it by name or category
 #   - {block: "category:games", peer: ana}  # before any rule is asked
 # until is the end of an entry; without it, the entry counts always. While the file has a fault, it allows nothing, and its blocks
@@ -43,8 +43,8 @@ type file struct {
 	torn bool        // it could not be read whole
 }
 
-// hasChanged reports whether the file is another one than when it was read. An editor may remove a file for a moment, so one that is
-// gone has changed only when it is still gone at the second look.
+// hasChanged reports whether the file is another one than when it was read. An editor may remove a file for a moment, so one that
+// is gone has changed only when it is still gone at the second look.
 func (f *file) hasChanged() bool {
 	if f == nil {
 		return false
@@ -135,6 +135,9 @@ func (f *file) lastGood() []entry {
 	return entries(list)
 }
 
+// chooser says which of the entries of a file go, and which come.
+type chooser func([]entry) (remove func(entry) bool, add []entry, err error)
+
 // change is what has been written, or would be.
 type change struct {
 	list []entry
@@ -143,7 +146,7 @@ type change struct {
 
 // change replaces entries of the file: decide says which of those that it holds now go, and which come. Everything else in it stays
 // as it is, comments too. Nothing changes if the file has a fault. With dry, nothing is written.
-func (f *file) change(ctx context.Context, dry bool, decide func([]entry) (remove func(entry) bool, add []entry, err error)) (change, error) {
+func (f *file) change(ctx context.Context, dry bool, decide chooser) (change, error) {
 	path := f.path
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
