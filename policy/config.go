@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"time"
 
 	"penstock/policy/blocklist"
 )
@@ -100,12 +99,4 @@ type Match struct {
 	// Peers matches destinations at peers. No other condition opens them, and such a rule forwards only to EgressPeers.
 	Peers bool
 	Not   *Match // matches what this Match does not
-}
-
-// Exception lifts a block until a set time. See Policy.WithExceptions.
-type Exception struct {
-	Name     string // canonical; includes subdomains. Either Name or Category is set
-	Category string
-	Peer     string    // only for this peer; empty: for everyone
-	Until    time.Time // compared with Flow.Time
 }

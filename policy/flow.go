@@ -175,6 +175,7 @@ const (
 	ByGuard          // the destination is this machine, or reserved, and the rule does not have match.gateway
 	ByQuota          // the peer has used up its quota, and the rule would forward the flow
 	BySignIn         // somebody must sign in first: see Do.SignIn
+	ByDecision       // somebody has decided to block the name or its category: see WithDecisions
 )
 
 // Verdict is what a Policy decides about a Flow. The zero Verdict refuses.

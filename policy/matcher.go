@@ -16,6 +16,7 @@ type matcher struct {
 	named bool  // a name learnt later can change whether it matches
 
 	byName  bool // has a condition on a domain or category
+	pauses  bool // a rule that a pause takes out of force
 	inside  bool // has a condition on where the flow goes: a domain, a category or an address
 	gateway bool // Match.Gateway
 	peers   bool // Match.Peers

@@ -550,7 +550,7 @@ func TestDecideNameNamesTheRuleThatIsCertain(t *testing.T) {
 
 func TestExceptionsLiftBlocksForAWhile(t *testing.T) {
 	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
-	p := newPolicy(t, house(), worldLists(t, true)).WithExceptions([]Exception{
+	p := newPolicy(t, house(), worldLists(t, true)).WithDecisions([]Decision{
 		{Name: "bet.example", Peer: "ana", Until: now.Add(10 * time.Minute)},
 		{Category: "adult", Until: now.Add(time.Minute)},
 	})

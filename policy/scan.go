@@ -30,15 +30,17 @@ type view struct {
 	name Name // zero: none
 	open bool // the name is not known yet, so conditions on it are maybe
 
-	spared bool   // an Exception lifts blocks by name
-	may    bitset // matchers whose indexed conditions are all maybe or yes
-	must   bitset // matchers whose indexed conditions are all yes
+	decided *Decision // what counts for the name, of the decisions about names
+	spared  bool      // and it allows
+	may     bitset    // matchers whose indexed conditions are all maybe or yes
+	must    bitset    // matchers whose indexed conditions are all yes
 }
 
 // scan is the reusable working memory for one decision.
 type scan struct {
 	policy   *Policy
 	flow     Flow
+	paused   bool // a pause is in force
 	question bool // port, protocol and program are unknown, and the address may be
 	set      *blocklist.Set
 	may      bitset // as in view, from all facts except names
@@ -65,13 +67,14 @@ func (p *Policy) begin(f *Flow, question bool) *scan {
 	if p.lists != nil {
 		s.set = p.lists()
 	}
+	s.paused = s.winner(p.decided.filters) != nil
 	s.facts()
 	return s
 }
 
 func (s *scan) end() {
 	pool := s.policy.scans
-	s.policy, s.flow, s.set, s.named.name = nil, Flow{}, nil, Name{}
+	s.policy, s.flow, s.set, s.named.name, s.named.decided = nil, Flow{}, nil, Name{}, nil
 	pool.Put(s)
 }
 
@@ -145,7 +148,8 @@ func (s *scan) groups(into bitset) {
 // look fills s.named for a name. The zero Name means that the flow has none.
 func (s *scan) look(name Name) *view {
 	v, ix := &s.named, &s.policy.index
-	v.name, v.spared = name, s.isSpared(name.Host)
+	v.name, v.decided = name, s.about(name.Host)
+	v.spared = v.decided != nil && !v.decided.Block
 	domain := s.tmp
 	copy(domain, ix.domainAny)
 	for host, whole := name.Host, true; host != ""; whole = false {
@@ -223,10 +227,11 @@ func (s *scan) category(hits blocklist.CategorySet) {
 	}
 	names := s.set.Categories()
 	for i := range hits.Bits() {
-		if s.isLifted(names[i]) {
-			continue
-		}
+		lifted := s.isLifted(names[i])
 		for w, bits := range ix.categories[names[i]] {
+			if lifted {
+				bits &^= s.policy.lifts[w]
+			}
 			s.tmp[w] |= bits
 		}
 	}

@@ -78,6 +78,10 @@ type Config struct {
 	// ~/.local/state/penstock.
 	StateDir string `yaml:"state_dir" path:"written"`
 
+	// Managed is the file for what somebody has decided with penstock allow, penstock block or the console, and that is to last.
+	// penstock writes it, and reads what is changed in it by hand. Default: decisions.yaml in the folder of state_dir.
+	Managed string `yaml:"managed" path:"written"`
+
 	// Path is the absolute path of the file that was loaded. Files are that file and its includes, in the order read.
 	Path  string   `yaml:"-"`
 	Files []string `yaml:"-"`

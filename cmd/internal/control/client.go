@@ -257,11 +257,6 @@ func (c *Client) ListRefresh(ctx context.Context) error {
 	return err
 }
 
-// Allow lets something through for a while.
-func (c *Client) Allow(ctx context.Context, q AllowQuery) (Allowed, error) {
-	return call[Allowed](ctx, c, "allow", q)
-}
-
 // PeerQuotaReset lets a peer use its quota of this month anew.
 func (c *Client) PeerQuotaReset(ctx context.Context, name string) error {
 	_, err := call[Done](ctx, c, "peers/quota/reset", named{name})

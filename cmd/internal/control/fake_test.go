@@ -15,6 +15,9 @@ type fake struct {
 	explain     func(ExplainQuery) (Explanation, error)
 	rules       func() (Rules, error)
 	allow       func(AllowQuery) (Allowed, error)
+	block       func(BlockQuery) (Blocked, error)
+	decisions   func() (Decisions, error)
+	undecide    func(DecisionRemoval) (DecisionRemoved, error)
 	drain       func(DrainOrder) error
 	up          func(Steer) error
 	down        func(Steer) error
@@ -32,7 +35,7 @@ type fake struct {
 
 // config serves the fake as everything.
 func (f *fake) config() Config {
-	return Config{Process: f, Flows: f, Policy: f, Transports: f, DNS: f, Lists: f, Peers: f, Invites: f}
+	return Config{Process: f, Flows: f, Policy: f, Decisions: f, Transports: f, DNS: f, Lists: f, Peers: f, Invites: f}
 }
 
 func offer[Out any](f func() (Out, error)) (Out, error) {
@@ -77,6 +80,13 @@ func (f *fake) Explain(_ context.Context, q ExplainQuery) (Explanation, error) {
 func (f *fake) Rules(context.Context) (Rules, error) { return offer(f.rules) }
 func (f *fake) Allow(_ context.Context, q AllowQuery) (Allowed, error) {
 	return offerOf(f.allow, q)
+}
+func (f *fake) Block(_ context.Context, q BlockQuery) (Blocked, error) {
+	return offerOf(f.block, q)
+}
+func (f *fake) Decisions(context.Context) (Decisions, error) { return offer(f.decisions) }
+func (f *fake) RemoveDecision(_ context.Context, q DecisionRemoval) (DecisionRemoved, error) {
+	return offerOf(f.undecide, q)
 }
 func (f *fake) Drain(_ context.Context, o DrainOrder) error { return orderOf(f.drain, o) }
 func (f *fake) Up(_ context.Context, q Steer) error         { return orderOf(f.up, q) }

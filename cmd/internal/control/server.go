@@ -25,6 +25,7 @@ type Config struct {
 	Process    Process
 	Flows      FlowTable
 	Policy     Policy
+	Decisions  DecisionBook
 	Transports Transports
 	DNS        DNS
 	Lists      ListShelf

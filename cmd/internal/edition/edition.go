@@ -2,7 +2,7 @@
 //
 // Compile is the only way from a configuration to something that runs. check, run, reload and its dry run all call it, so
 // they accept the same configurations. An Edition is compiled completely or not at all. Live holds the current one behind one
-// pointer. Live also holds the exceptions that lift blocks temporarily, and former editions for explanations.
+// pointer. Live also holds what somebody has decided meanwhile, and former editions for explanations.
 //
 // It opens no socket and changes nothing on the host.
 package edition
@@ -171,7 +171,7 @@ func (e *Edition) checkCertificates(start bool) error {
 // from old. The error is a *config.Error if the new settings do not work with those.
 func (e *Edition) After(old *Edition) (*Edition, error) {
 	next, cfg := *e, *e.Config
-	cfg.Listen, cfg.Transports, cfg.StateDir = old.Config.Listen, old.Config.Transports, old.Config.StateDir
+	cfg.Listen, cfg.Transports, cfg.StateDir, cfg.Managed = old.Config.Listen, old.Config.Transports, old.Config.StateDir, old.Config.Managed
 	next.Config, next.Egress, next.Gateway = &cfg, old.Egress, nil
 	next.Proxy = e.Proxy.After(old.Proxy)
 	if old.Gateway != nil {

@@ -22,7 +22,7 @@ import (
 	"penstock/router/hostnet/direct"
 )
 
-// Policy explains verdicts, lists rules and lifts blocks.
+// Policy explains verdicts and lists rules.
 type Policy struct {
 	Live   *edition.Live
 	Egress *egress.Egress
@@ -162,7 +162,11 @@ func (p *Policy) explain(ed *edition.Edition, f policy.Flow, target string) cont
 		x.Addresses = []string{f.Dst.Addr().String()}
 	}
 	x.Datapath = p.datapath(ed, f, v)
-	x.Notes = append(e.WouldTurn, whatIf(ed, f, v)...)
+	notes, changes := whatIf(ed, f, v)
+	for _, rule := range e.Lifted {
+		x.Notes = append(x.Notes, fmt.Sprintf("rule %s would block it, but a decision or a pause lifts the rule", rule))
+	}
+	x.Notes, x.Changes = slices.Concat(x.Notes, e.WouldTurn, notes), changes
 	if other, ok := p.Others.Of(f.Dst.Addr().Unmap()); ok {
 		if v.Action == policy.Forward && v.Egress == policy.EgressDirect {
 			x.Datapath += ", by " + other.Interface + ", because another VPN leads " + other.Network.String() + " there (table " + strconv.Itoa(other.Table) + ")"

@@ -115,6 +115,7 @@ var reasons = map[policy.Cause]string{
 	policy.ByGuard:    "guard: the destination is this machine or a reserved address",
 	policy.ByQuota:    "quota: the peer has used up its quota of this month",
 	policy.BySignIn:   "sign-in needed",
+	policy.ByDecision: "somebody has decided to block it",
 }
 
 // Flows returns the flows that a query selects.
