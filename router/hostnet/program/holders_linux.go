@@ -1,0 +1,279 @@
+package program
+
+import (
+	"bytes"
+	"cmp"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxHeld   = 8192             // sockets whose holders are remembered, and those that nobody holds
+	maxProcs  = 1024             // programs that are remembered
+	maxBusy   = 8                // processes that are looked at before all are
+	unheldFor = 10 * time.Second // how long a socket is believed to be held by nobody that we may see
+)
+
+// holders finds the processes that hold a socket. Finding one anew means reading the names of all open files of all processes, so the
+// processes that have opened sockets of late are looked at first.
+type holders struct {
+	proc   string // where /proc is
+	rounds rounds
+
+	mu     sync.Mutex           // guards below
+	wanted map[uint32]int       // by how many
+	held   map[uint32][]process // inode: who holds it, the first to begin first
+	unheld map[uint32]time.Time // inode: until when nobody is looked for
+	busy   []process            // who had a new socket, most recent first
+	procs  map[process]*image
+}
+
+// process is a process that cannot be mistaken for a later one with the same ID.
+type process struct {
+	pid   int
+	start uint64 // in ticks after the boot
+}
+
+// image is what a process runs. It is kept for as long as the process runs the same program.
+type image struct {
+	path    string
+	deleted bool
+	group   Group
+}
+
+func newHolders(proc string) *holders {
+	h := &holders{
+		proc: proc, wanted: make(map[uint32]int), held: make(map[uint32][]process), unheld: make(map[uint32]time.Time),
+		procs: make(map[process]*image),
+	}
+	h.rounds = rounds{search: h.search, rest: 20 * time.Millisecond}
+	return h
+}
+
+// find returns the program that holds a socket. Of several it returns the one that began first, and several says whether they differ.
+func (h *holders) find(inode uint32) (p image, several, ok bool) {
+	if inode == 0 {
+		return image{}, false, false // the program has closed it
+	}
+	h.mu.Lock()
+	list, unheld := h.held[inode], time.Now().Before(h.unheld[inode])
+	busy := slices.Clone(h.busy)
+	h.mu.Unlock()
+	if list = h.alive(list); len(list) == 0 && !unheld {
+		if list = h.among(inode, busy); len(list) == 0 {
+			list = h.everywhere(inode)
+		}
+		h.remember(inode, list)
+	}
+	for _, one := range list {
+		switch q := h.image(one); {
+		case q == nil:
+		case !ok:
+			p, ok = *q, true
+		case q.path != p.path || q.group != p.group:
+			several = true
+		}
+	}
+	return p, several, ok
+}
+
+// remember keeps who holds a socket.
+func (h *holders) remember(inode uint32, list []process) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(list) == 0 {
+		if len(h.unheld) >= maxHeld {
+			clear(h.unheld)
+		}
+		h.unheld[inode] = time.Now().Add(unheldFor)
+		return
+	}
+	if len(h.held) >= maxHeld {
+		clear(h.held)
+	}
+	h.held[inode] = list
+	h.busy = slices.DeleteFunc(h.busy, func(p process) bool { return p == list[0] })
+	h.busy = slices.Insert(h.busy, 0, list[0])
+	h.busy = h.busy[:min(len(h.busy), maxBusy)]
+}
+
+// alive returns the processes that have not ended.
+func (h *holders) alive(list []process) []process {
+	return slices.DeleteFunc(slices.Clone(list), func(p process) bool {
+		now, _, ok := h.stat(p.pid)
+		return !ok || now != p
+	})
+}
+
+// among returns those of a few processes, and of their parents, that hold a socket.
+func (h *holders) among(inode uint32, few []process) []process {
+	var list []process
+	wanted := func(got uint32) bool { return got == inode }
+	for _, p := range few {
+		now, parent, ok := h.stat(p.pid)
+		if !ok || now != p || !h.holds(p.pid, wanted) {
+			continue
+		}
+		list = append(list, p)
+		if above, _, ok := h.stat(parent); ok && parent > 1 && h.holds(parent, wanted) && !slices.Contains(list, above) {
+			list = append(list, above)
+		}
+	}
+	return inOrder(list)
+}
+
+func inOrder(list []process) []process {
+	slices.SortFunc(list, func(a, b process) int { return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.pid, b.pid)) })
+	return slices.Compact(list)
+}
+
+// holds reports whether a process holds a socket that is wanted.
+func (h *holders) holds(pid int, wanted func(uint32) bool) (found bool) {
+	h.sockets(pid, func(inode uint32) { found = found || wanted(inode) })
+	return found
+}
+
+// everywhere looks at all processes.
+func (h *holders) everywhere(inode uint32) []process {
+	h.mu.Lock()
+	h.wanted[inode]++
+	h.mu.Unlock()
+	h.rounds.wait()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.wanted[inode]--; h.wanted[inode] == 0 {
+		delete(h.wanted, inode)
+	}
+	return h.held[inode]
+}
+
+// search finds who holds the sockets that are wanted.
+func (h *holders) search() {
+	h.mu.Lock()
+	wanted := make(map[uint32][]process, len(h.wanted))
+	for inode := range h.wanted {
+		wanted[inode] = nil
+	}
+	h.mu.Unlock()
+	dir, err := os.Open(h.proc)
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		h.sockets(pid, func(inode uint32) {
+			if list, ok := wanted[inode]; ok && (len(list) == 0 || list[len(list)-1].pid != pid) && len(list) < maxBusy {
+				wanted[inode] = append(list, process{pid: pid})
+			}
+		})
+	}
+	for inode, list := range wanted {
+		for i := range list {
+			list[i], _, _ = h.stat(list[i].pid) // the zero process if it has ended
+		}
+		wanted[inode] = inOrder(slices.DeleteFunc(list, func(p process) bool { return p.pid == 0 }))
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.held)+len(wanted) > maxHeld {
+		clear(h.held)
+	}
+	for inode, list := range wanted {
+		if len(list) > 0 {
+			h.held[inode] = list
+		}
+	}
+}
+
+// sockets calls each with the sockets that a process holds; with none if we may not see them.
+func (h *holders) sockets(pid int, each func(inode uint32)) {
+	var link [64]byte
+	dir, err := os.Open(h.proc + "/" + strconv.Itoa(pid) + "/fd")
+	if err != nil {
+		return // it has ended, or we may not see it
+	}
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(1024)
+		for _, name := range names {
+			n, err := unix.Readlinkat(int(dir.Fd()), name, link[:])
+			if err != nil {
+				continue
+			}
+			if inode, ok := socketIn(link[:n]); ok {
+				each(inode)
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// socketIn reads "socket:[123]".
+func socketIn(link []byte) (inode uint32, ok bool) {
+	digits, ok := bytes.CutPrefix(link, []byte("socket:["))
+	if !ok || len(digits) < 2 || digits[len(digits)-1] != ']' {
+		return 0, false
+	}
+	for _, c := range digits[:len(digits)-1] {
+		inode = inode*10 + uint32(c-'0')
+	}
+	return inode, true
+}
+
+// stat reads who a process is, and its parent.
+func (h *holders) stat(pid int) (p process, parent int, ok bool) {
+	b, err := os.ReadFile(h.proc + "/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return process{}, 0, false
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // the name before may have any characters
+	const ppid, starttime = 4 - 3, 22 - 3                               // proc_pid_stat(5) counts from 1, and two are before
+	if len(fields) <= starttime {
+		return process{}, 0, false
+	}
+	start, err := strconv.ParseUint(fields[starttime], 10, 64)
+	parent, _ = strconv.Atoi(fields[ppid])
+	return process{pid, start}, parent, err == nil
+}
+
+// image returns what a process runs, or nil if that cannot be known.
+func (h *holders) image(p process) *image {
+	dir := h.proc + "/" + strconv.Itoa(p.pid)
+	path, err := os.Readlink(dir + "/exe") // each time: a process may run another program after exec
+	if err != nil {
+		return nil
+	}
+	if now, _, ok := h.stat(p.pid); !ok || now != p {
+		return nil // that was another process
+	}
+	q := image{}
+	q.path, q.deleted = strings.CutSuffix(path, " (deleted)")
+	h.mu.Lock()
+	known := h.procs[p]
+	h.mu.Unlock()
+	if known != nil && known.path == q.path && known.deleted == q.deleted {
+		return known
+	}
+	text, _ := os.ReadFile(dir + "/cgroup")
+	q.group = Parse(fromProc(string(text)))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.procs) >= maxProcs {
+		clear(h.procs)
+	}
+	h.procs[p] = &q
+	return &q
+}
