@@ -118,7 +118,9 @@ func TestFind(t *testing.T) {
 	}
 	defer open.Close()
 	bound, err := (&net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		_ = c.Control(func(fd uintptr) { err = syscall.SetsockoptString(int(fd), syscall.SOL_SOCKET, syscall.SO_BINDTODEVICE, "lo") })
+		_ = c.Control(func(fd uintptr) {
+			err = syscall.SetsockoptString(int(fd), syscall.SOL_SOCKET, syscall.SO_BINDTODEVICE, "lo")
+		})
 		return err
 	}}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
