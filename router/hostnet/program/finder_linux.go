@@ -65,19 +65,24 @@ func (f *Finder) Look(network string, local, remote netip.AddrPort) (Socket, boo
 // Known returns what is known of the program that sends through a socket without a search.
 func (f *Finder) Known(s Socket) Program {
 	p := Program{UID: s.socket.uid}
-	p.Group, _, _ = f.groups.look(s.socket.group)
+	group, _, _ := f.groups.look(s.socket.group)
+	p.Group = group.Group
 	return p
 }
 
 // Holder returns the program that sends through a socket. It may have to wait for a search.
 func (f *Finder) Holder(s Socket, want Want) Program {
 	p := Program{UID: s.socket.uid}
+	var group node
 	known := false
-	if want.Group && s.socket.group != 0 {
-		p.Group, known = f.groups.find(s.socket.group)
+	if s.socket.group != 0 {
+		group, known = f.groups.find(s.socket.group)
+	}
+	if want.Group {
+		p.Group = group.Group
 	}
 	if want.Path || want.Group && !known {
-		q, several, ok := f.holders.find(s.socket.inode)
+		q, several, ok := f.holders.find(s.socket.inode, group.processes)
 		if ok {
 			p.Path, p.Deleted, p.Several = q.path, q.deleted, several
 		}

@@ -179,6 +179,8 @@ func TestReplacedAndEnded(t *testing.T) {
 	}
 }
 
+func nobody() []int { return nil }
+
 func TestAnotherProcessWithTheSameID(t *testing.T) {
 	proc := t.TempDir()
 	put := func(pid, start, exe string) {
@@ -192,23 +194,23 @@ func TestAnotherProcessWithTheSameID(t *testing.T) {
 	h := newHolders(proc)
 	put("12", "500", "/bin/first")
 	put("9", "600", "/bin/second")
-	if p, several, ok := h.find(77); !ok || p.path != "/bin/first" || p.group.Unit != "first.service" || !several {
+	if p, several, ok := h.find(77, nobody); !ok || p.path != "/bin/first" || p.group.Unit != "first.service" || !several {
 		t.Errorf("got %+v, several %v, %v; want the first of several", p, several, ok)
 	}
 	if err := os.RemoveAll(filepath.Join(proc, "9")); err != nil {
 		t.Fatal(err)
 	}
-	if p, several, ok := h.find(77); !ok || p.path != "/bin/first" || several {
+	if p, several, ok := h.find(77, nobody); !ok || p.path != "/bin/first" || several {
 		t.Errorf("after the second has ended: got %+v, several %v, %v; want the first alone", p, several, ok)
 	}
 	put("12", "900", "/bin/other")
 	if err := os.Remove(filepath.Join(proc, "12", "fd", "3")); err != nil {
 		t.Fatal(err)
 	}
-	if p, _, ok := h.find(77); ok {
+	if p, _, ok := h.find(77, nobody); ok {
 		t.Errorf("another process got the ID: got %+v, want nothing", p)
 	}
-	if _, _, ok := h.find(0); ok {
+	if _, _, ok := h.find(0, nobody); ok {
 		t.Error("a socket that is closed was found")
 	}
 }
@@ -322,7 +324,7 @@ func TestManyShortFlows(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range uint32(2000) {
 		wg.Go(func() {
-			if _, _, ok := h.find(4_000_000_000 + i); ok {
+			if _, _, ok := h.find(4_000_000_000+i, nobody); ok {
 				t.Error("a socket that there is not was found")
 			}
 		})

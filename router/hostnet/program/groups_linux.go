@@ -1,8 +1,12 @@
 package program
 
 import (
+	"io"
 	"os"
 	"path"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -19,18 +23,24 @@ type groups struct {
 	rounds rounds
 
 	mu    sync.Mutex // guards below
-	known map[uint64]Group
+	known map[uint64]node
 	gone  map[uint64]bool // searched for, and not found
 }
 
+// node is a control group.
+type node struct {
+	Group
+	path string // of its directory
+}
+
 func newGroups(roots ...string) *groups {
-	g := &groups{roots: roots, known: make(map[uint64]Group), gone: make(map[uint64]bool)}
+	g := &groups{roots: roots, known: make(map[uint64]node), gone: make(map[uint64]bool)}
 	g.rounds = rounds{search: g.search, rest: 50 * time.Millisecond}
 	return g
 }
 
 // find returns the group with an ID. ok is false if it has ended, or is not visible to us.
-func (g *groups) find(id uint64) (found Group, ok bool) {
+func (g *groups) find(id uint64) (found node, ok bool) {
 	if found, ok, done := g.look(id); done {
 		return found, ok
 	}
@@ -47,7 +57,7 @@ func (g *groups) find(id uint64) (found Group, ok bool) {
 	return found, ok
 }
 
-func (g *groups) look(id uint64) (found Group, ok, done bool) {
+func (g *groups) look(id uint64) (found node, ok, done bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	found, ok = g.known[id]
@@ -60,7 +70,7 @@ func (g *groups) search() {
 	if root == "" {
 		return
 	}
-	known := make(map[uint64]Group)
+	known := make(map[uint64]node)
 	for level := []string{"/"}; len(level) > 0 && len(known) < maxGroups; {
 		var next []string
 		for _, at := range level {
@@ -70,7 +80,7 @@ func (g *groups) search() {
 			}
 			// Beside version 1 all processes may be at the root of version 2: it says nothing there.
 			if s, ok := info.Sys().(*syscall.Stat_t); ok && (at != "/" || root == g.roots[0]) {
-				known[s.Ino] = Parse(at)
+				known[s.Ino] = node{Parse(at), root + at}
 			}
 			entries, err := os.ReadDir(root + at)
 			if err != nil {
@@ -98,4 +108,33 @@ func (g *groups) root() string {
 		}
 	}
 	return ""
+}
+
+// maxNear is how many processes of a group are looked at before all others.
+const maxNear = 64
+
+// processes returns the processes in a group, newest first; none if it has many.
+func (n node) processes() []int {
+	if n.path == "" {
+		return nil
+	}
+	f, err := os.Open(n.path + "/cgroup.procs")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var buf [maxNear * 8]byte
+	size, err := io.ReadFull(f, buf[:])
+	if err == nil {
+		return nil // there are more
+	}
+	var list []int
+	for field := range strings.FieldsSeq(string(buf[:size])) {
+		if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
+			list = append(list, pid)
+		}
+	}
+	slices.Sort(list)
+	slices.Reverse(list)
+	return list
 }

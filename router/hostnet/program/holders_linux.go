@@ -20,11 +20,12 @@ const (
 	unheldFor = 10 * time.Second // how long a socket is believed to be held by nobody that we may see
 )
 
-// holders finds the processes that hold a socket. Finding one anew means reading the names of all open files of all processes, so the
-// processes that have opened sockets of late are looked at first.
+// holders finds the processes that hold a socket. Finding one anew means reading the names of all open files of all processes, so
+// those that are likely are looked at first: those that have opened sockets of late, and those in the group that the socket is of.
 type holders struct {
 	proc   string // where /proc is
 	rounds rounds
+	near   budget // of looking at those that are likely
 
 	mu     sync.Mutex           // guards below
 	wanted map[uint32]int       // by how many
@@ -56,17 +57,18 @@ func newHolders(proc string) *holders {
 	return h
 }
 
-// find returns the program that holds a socket. Of several it returns the one that began first, and several says whether they differ.
-func (h *holders) find(inode uint32) (p image, several, ok bool) {
+// find returns the program that holds a socket, which one of the processes in group is likely to be. Of several it returns the one
+// that began first, and several says whether they differ.
+func (h *holders) find(inode uint32, group func() []int) (p image, several, ok bool) {
 	if inode == 0 {
 		return image{}, false, false // the program has closed it
 	}
 	h.mu.Lock()
 	list, unheld := h.held[inode], time.Now().Before(h.unheld[inode])
-	busy := slices.Clone(h.busy)
 	h.mu.Unlock()
 	if list = h.alive(list); len(list) == 0 && !unheld {
-		if list = h.among(inode, busy); len(list) == 0 {
+		h.near.spend(func() { list = h.nearby(inode, group()) })
+		if len(list) == 0 {
 			list = h.everywhere(inode)
 		}
 		h.remember(inode, list)
@@ -111,19 +113,30 @@ func (h *holders) alive(list []process) []process {
 	})
 }
 
-// among returns those of a few processes, and of their parents, that hold a socket.
-func (h *holders) among(inode uint32, few []process) []process {
-	var list []process
+// nearby looks at the processes that are likely to hold a socket, and at the parent of the one that does.
+func (h *holders) nearby(inode uint32, group []int) []process {
+	h.mu.Lock()
+	var busy []int
+	for _, p := range h.busy {
+		if len(group) == 0 || slices.Contains(group, p.pid) {
+			busy = append(busy, p.pid)
+		}
+	}
+	h.mu.Unlock()
 	wanted := func(got uint32) bool { return got == inode }
-	for _, p := range few {
-		now, parent, ok := h.stat(p.pid)
-		if !ok || now != p || !h.holds(p.pid, wanted) {
+	var list []process
+	for _, pid := range slices.Concat(busy, group) {
+		p, parent, ok := h.stat(pid)
+		if !ok || !h.holds(pid, wanted) {
 			continue
 		}
 		list = append(list, p)
-		if above, _, ok := h.stat(parent); ok && parent > 1 && h.holds(parent, wanted) && !slices.Contains(list, above) {
-			list = append(list, above)
+		for _, other := range append(busy, parent) {
+			if q, _, ok := h.stat(other); ok && other > 1 && h.holds(other, wanted) {
+				list = append(list, q)
+			}
 		}
+		break
 	}
 	return inOrder(list)
 }

@@ -54,3 +54,32 @@ func (r *rounds) wait() {
 	r.over = time.Now()
 	r.took = r.over.Sub(begun)
 }
+
+// budget bounds the time that is spent on something to a fifth of one processor.
+type budget struct {
+	mu   sync.Mutex // guards below
+	left time.Duration
+	last time.Time
+}
+
+const mostSaved = 200 * time.Millisecond
+
+// spend does something, unless the budget is used up.
+func (b *budget) spend(do func()) {
+	begun := time.Now()
+	b.mu.Lock()
+	if b.last.IsZero() {
+		b.left = mostSaved
+	}
+	b.left = min(b.left+begun.Sub(b.last)/(restFactor+1), mostSaved)
+	b.last = begun
+	ok := b.left > 0
+	b.mu.Unlock()
+	if !ok {
+		return
+	}
+	do()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left -= time.Since(begun)
+}
