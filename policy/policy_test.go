@@ -492,9 +492,11 @@ func TestDecideNameBlocksOnlyWhatNoFlowCouldPass(t *testing.T) {
 		{"the capture of questions before it", Rule{Name: "x", Match: Match{Port: []string{"53"}}, Do: Do{Action: Forward, Egress: EgressDNS}}, "refuse by block for gambling"},
 		{"a forward for another peer before it", Rule{Name: "x", Match: Match{Peer: []string{"bob"}, Port: []string{"443"}}, Do: forward}, "refuse by block for gambling"},
 		{"a forward for some program before it", Rule{Name: "x", Match: Match{Process: []string{"/bin/a"}}, Do: forward}, "via corp by x"},
+		{"a forward for some unit before it", Rule{Name: "x", Match: Match{Unit: []string{"a.service"}}, Do: forward}, "via corp by x"},
+		{"a forward for all but the resolver before it", Rule{Name: "x", Match: Match{Not: &Match{Unit: []string{"resolver.service"}}}, Do: forward}, "via corp by x"},
 	} {
 		p := newPolicy(t, []Rule{row.first, block, rest}, worldLists(t, false))
-		q := Flow{Peer: "ana", Names: []Name{{"www.bet.example", FromQuestion}}}
+		q := Flow{Peer: "ana", Names: []Name{{"www.bet.example", FromQuestion}}, Process: "/bin/resolver", Unit: "resolver.service"} // asks for others
 		if got := p.DecideName(q).line(); got != row.want {
 			t.Errorf("%s: got %s, want %s", row.name, got, row.want)
 		}

@@ -70,10 +70,13 @@ func (p *Policy) Asks() (a Asked) {
 	return a
 }
 
-// program says whether the conditions on the program hold. What is not known does not match: see unknown.
+// program says whether the conditions on the program hold. What is not known does not match.
 func (s *scan) program(m *matcher) tri {
-	if m.program == nil {
+	switch {
+	case m.program == nil:
 		return yes
+	case s.question: // often one program asks for all others, such as systemd-resolved, and another opens the flow
+		return maybe
 	}
 	t := yes
 	known := func(set, known bool, holds func() bool) {
@@ -82,7 +85,7 @@ func (s *scan) program(m *matcher) tri {
 		case known:
 			t = min(t, triOf(holds()))
 		default:
-			t = min(t, s.unknown())
+			t = no
 		}
 	}
 	f, w := &s.flow, m.program
@@ -91,15 +94,6 @@ func (s *scan) program(m *matcher) tri {
 	known(len(w.Unit) > 0, f.Unit != "", func() bool { return f.isIn(w.Unit, f.Unit) })
 	known(len(w.Container) > 0, f.Container != "", func() bool { return f.isIn(w.Container, f.Container) })
 	return t
-}
-
-// unknown is the result of a condition on the program when it is not known. For a question it is maybe: often one program
-// asks and another opens the flow.
-func (s *scan) unknown() tri {
-	if s.question {
-		return maybe
-	}
-	return no
 }
 
 // isIn reports whether one of some patterns is for the unit or container with a name.

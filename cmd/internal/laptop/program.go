@@ -24,6 +24,7 @@ type Programs struct {
 	tun    func() *config.TUN
 	log    *slog.Logger
 	queue  chan shown
+	warned sync.Once
 }
 
 // shown is a flow whose program is looked up only to be shown.
@@ -60,6 +61,9 @@ func (p *Programs) Describe(f *policy.Flow, asked policy.Asked, mode string) {
 			p.log.Debug("cannot find the program that sends a flow", "src", f.Src, "dst", f.Dst, "err", err)
 			return
 		}
+		if found.Path == "" && asked.Process {
+			p.warned.Do(p.warn)
+		}
 		q := inPolicy(found)
 		f.SentBy(q)
 		f.Sender.Is(q)
@@ -69,6 +73,13 @@ func (p *Programs) Describe(f *policy.Flow, asked policy.Asked, mode string) {
 		case p.queue <- shown{network, f.Src, dst, f.Sender}:
 		default: // it is not shown
 		}
+	}
+}
+
+// warn says why no program is found, if it is for lack of a right.
+func (p *Programs) warn() {
+	if err := p.finder.Sees(); err != nil {
+		p.log.Warn("rules with process do not match programs of other users: give penstock CAP_SYS_PTRACE, or write unit instead", "err", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -33,6 +34,12 @@ func New() *Finder {
 func (f *Finder) Close() {
 	f.diag.close()
 	f.all.close()
+}
+
+// Sees returns an error if we have no right to see the programs of others, so that their paths are not found.
+func (f *Finder) Sees() error {
+	_, err := os.Readlink(f.holders.proc + "/1/exe")
+	return err
 }
 
 // Find returns the program that sends from local to remote through a socket of this machine. network is "tcp" or "udp". It may have

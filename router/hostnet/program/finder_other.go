@@ -16,6 +16,9 @@ func New() *Finder { return new(Finder) }
 // Close does nothing.
 func (*Finder) Close() {}
 
+// Sees returns errors.ErrUnsupported.
+func (*Finder) Sees() error { return errors.ErrUnsupported }
+
 // Find returns errors.ErrUnsupported.
 func (*Finder) Find(string, netip.AddrPort, netip.AddrPort, Want) (Program, error) {
 	return Program{}, errors.ErrUnsupported

@@ -28,11 +28,17 @@ type holders struct {
 	near   budget // of looking at those that are likely
 
 	mu     sync.Mutex           // guards below
-	wanted map[uint32]int       // by how many
+	wanted map[uint32]*want     // inode: who waits for it
 	held   map[uint32][]process // inode: who holds it, the first to begin first
 	unheld map[uint32]time.Time // inode: until when nobody is looked for
 	busy   []process            // who had a new socket, most recent first
 	procs  map[process]*image
+}
+
+// want is a socket that is looked for.
+type want struct {
+	waiting int
+	list    []process // who holds it, the first to begin first
 }
 
 // process is a process that cannot be mistaken for a later one with the same ID.
@@ -50,7 +56,7 @@ type image struct {
 
 func newHolders(proc string) *holders {
 	h := &holders{
-		proc: proc, wanted: make(map[uint32]int), held: make(map[uint32][]process), unheld: make(map[uint32]time.Time),
+		proc: proc, wanted: make(map[uint32]*want), held: make(map[uint32][]process), unheld: make(map[uint32]time.Time),
 		procs: make(map[process]*image),
 	}
 	h.rounds = rounds{search: h.search, rest: 20 * time.Millisecond}
@@ -123,16 +129,15 @@ func (h *holders) nearby(inode uint32, group []int) []process {
 		}
 	}
 	h.mu.Unlock()
-	wanted := func(got uint32) bool { return got == inode }
 	var list []process
 	for _, pid := range slices.Concat(busy, group) {
 		p, parent, ok := h.stat(pid)
-		if !ok || !h.holds(pid, wanted) {
+		if !ok || !h.holds(pid, inode) {
 			continue
 		}
 		list = append(list, p)
 		for _, other := range append(busy, parent) {
-			if q, _, ok := h.stat(other); ok && other > 1 && h.holds(other, wanted) {
+			if q, _, ok := h.stat(other); ok && other > 1 && h.holds(other, inode) {
 				list = append(list, q)
 			}
 		}
@@ -146,32 +151,40 @@ func inOrder(list []process) []process {
 	return slices.Compact(list)
 }
 
-// holds reports whether a process holds a socket that is wanted.
-func (h *holders) holds(pid int, wanted func(uint32) bool) (found bool) {
-	h.sockets(pid, func(inode uint32) { found = found || wanted(inode) })
+// holds reports whether a process holds a socket.
+func (h *holders) holds(pid int, wanted uint32) (found bool) {
+	h.sockets(pid, func(inode uint32) bool {
+		found = inode == wanted
+		return !found
+	})
 	return found
 }
 
 // everywhere looks at all processes.
 func (h *holders) everywhere(inode uint32) []process {
 	h.mu.Lock()
-	h.wanted[inode]++
+	w := h.wanted[inode]
+	if w == nil {
+		w = new(want)
+		h.wanted[inode] = w
+	}
+	w.waiting++
 	h.mu.Unlock()
 	h.rounds.wait()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.wanted[inode]--; h.wanted[inode] == 0 {
+	if w.waiting--; w.waiting == 0 {
 		delete(h.wanted, inode)
 	}
-	return h.held[inode]
+	return w.list
 }
 
 // search finds who holds the sockets that are wanted.
 func (h *holders) search() {
 	h.mu.Lock()
-	wanted := make(map[uint32][]process, len(h.wanted))
+	found := make(map[uint32][]process, len(h.wanted))
 	for inode := range h.wanted {
-		wanted[inode] = nil
+		found[inode] = nil
 	}
 	h.mu.Unlock()
 	dir, err := os.Open(h.proc)
@@ -185,32 +198,32 @@ func (h *holders) search() {
 		if err != nil {
 			continue
 		}
-		h.sockets(pid, func(inode uint32) {
-			if list, ok := wanted[inode]; ok && (len(list) == 0 || list[len(list)-1].pid != pid) && len(list) < maxBusy {
-				wanted[inode] = append(list, process{pid: pid})
+		one := process{pid: -1} // read once, and only if it holds one
+		h.sockets(pid, func(inode uint32) bool {
+			list, ok := found[inode]
+			if !ok || len(list) >= maxBusy {
+				return true
 			}
+			if one.pid < 0 {
+				one, _, _ = h.stat(pid) // the zero process if it has ended
+			}
+			if one.pid > 0 {
+				found[inode] = append(list, one)
+			}
+			return true
 		})
-	}
-	for inode, list := range wanted {
-		for i := range list {
-			list[i], _, _ = h.stat(list[i].pid) // the zero process if it has ended
-		}
-		wanted[inode] = inOrder(slices.DeleteFunc(list, func(p process) bool { return p.pid == 0 }))
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.held)+len(wanted) > maxHeld {
-		clear(h.held)
-	}
-	for inode, list := range wanted {
-		if len(list) > 0 {
-			h.held[inode] = list
+	for inode, list := range found {
+		if w := h.wanted[inode]; w != nil {
+			w.list = inOrder(list)
 		}
 	}
 }
 
-// sockets calls each with the sockets that a process holds; with none if we may not see them.
-func (h *holders) sockets(pid int, each func(inode uint32)) {
+// sockets calls each with the sockets that a process holds until it returns false; with none if we may not see them.
+func (h *holders) sockets(pid int, each func(inode uint32) bool) {
 	var link [64]byte
 	dir, err := os.Open(h.proc + "/" + strconv.Itoa(pid) + "/fd")
 	if err != nil {
@@ -224,8 +237,8 @@ func (h *holders) sockets(pid int, each func(inode uint32)) {
 			if err != nil {
 				continue
 			}
-			if inode, ok := socketIn(link[:n]); ok {
-				each(inode)
+			if inode, ok := socketIn(link[:n]); ok && !each(inode) {
+				return
 			}
 		}
 		if err != nil {

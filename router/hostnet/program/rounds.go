@@ -55,31 +55,30 @@ func (r *rounds) wait() {
 	r.took = r.over.Sub(begun)
 }
 
-// budget bounds the time that is spent on something to a fifth of one processor.
+// budget bounds the time that is spent on something to a fifth of one processor. It is done once at a time.
 type budget struct {
-	mu   sync.Mutex // guards below
+	turn sync.Mutex // held meanwhile; guards below
 	left time.Duration
 	last time.Time
 }
 
 const mostSaved = 200 * time.Millisecond
 
-// spend does something, unless the budget is used up.
+// spend does something, unless it is being done or the budget is used up.
 func (b *budget) spend(do func()) {
+	if !b.turn.TryLock() {
+		return
+	}
+	defer b.turn.Unlock()
 	begun := time.Now()
-	b.mu.Lock()
 	if b.last.IsZero() {
 		b.left = mostSaved
 	}
 	b.left = min(b.left+begun.Sub(b.last)/(restFactor+1), mostSaved)
 	b.last = begun
-	ok := b.left > 0
-	b.mu.Unlock()
-	if !ok {
+	if b.left <= 0 {
 		return
 	}
 	do()
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.left -= time.Since(begun)
 }
