@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,7 +24,7 @@ type sentBy struct {
 // laptop: curl in app-browser-1.scope, curl in sync.service -> [pen0 -> penstock] === WireGuard ===> [penstock] gateway --- internet
 func TestRulesKnowUnits(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "rules:\n", "programs: all\nrules:\n", "  - {name: intranet,",
+	w := newWorld(t, "rules:\n", "programs: all\nflow_log: {file: flows.log}\nrules:\n", "dns:\n", "dns:\n  query_log: true\n", "  - {name: intranet,",
 		"  - {name: no-sync, match: {unit: \"system/sync*\", cidr: "+newsIPv4+"}, do: block}\n  - {name: intranet,")
 	curl := w.path("fetch")
 	copied := func() { // as an update does it
@@ -61,9 +62,21 @@ func TestRulesKnowUnits(t *testing.T) {
 		}
 	}
 	t.Run("a unit that a rule names is refused, and the same program in another is not", judged)
-	if f := w.laptop.denied(t, newsIPv4+":443"); f.Rule != "no-sync" {
-		t.Errorf("got rule %s, want no-sync", f.Rule)
+	f := w.laptop.denied(t, newsIPv4+":443")
+	if r := w.laptop.cli(t, "explain", "--flow", f.ID); f.Rule != "no-sync" || !strings.Contains(r.stdout, "unit sync.service") {
+		t.Errorf("got rule %s, want no-sync; explain --flow: %s, want the unit", f.Rule, r)
 	}
+	eventually(t, "the flow log names the unit of the refused flow, and of who asks for names", func() error {
+		log := w.read(t, "flows.log")
+		for _, want := range []string{`"rule":"no-sync"`, `"proto":"dns"`} {
+			lines := slices.DeleteFunc(strings.Split(log, "\n"), func(s string) bool { return !strings.Contains(s, want) })
+			if !strings.Contains(strings.Join(lines, "\n"), `"unit":"sync.service","uid":0`) {
+				run(t, w.Laptop, "sh", in(sync, "https://news.example/")...) // the program may be found after a quick answer
+				return fmt.Errorf("the lines with %s are %q", want, lines)
+			}
+		}
+		return nil
+	})
 	cmd := w.Laptop.Command(t.Context(), "sh", in(browser, "http://"+publicIPv4+"/drip/100000", "-o", "/dev/null", "--max-time", "60")...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -98,7 +111,6 @@ func TestRulesKnowUnits(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("\n%s%s", w.laptop.must(t, "flows"), w.laptop.must(t, "flows", "--by-program"))
 	if r := w.laptop.cli(t, "explain", "https://news.example/", "--unit", "sync.service"); r.code != 6 || !strings.Contains(r.stdout, "unit sync.service") {
 		t.Errorf("explain --unit: %s, want a block", r)
 	}
