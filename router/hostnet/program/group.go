@@ -27,7 +27,7 @@ func Parse(path string) Group {
 		if part == "" || part == ".." {
 			continue
 		}
-		if g.Container == "" {
+		if g.Container == "" && (manager || g.Unit == "") {
 			g.Container = container(part, above)
 		}
 		isUnit := strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope")
