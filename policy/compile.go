@@ -122,7 +122,7 @@ type compiler struct {
 }
 
 func (c *compiler) match(i int, m *Match) error {
-	out := matcher{not: -1, uid: m.UID, process: m.Process, user: m.User, signedIn: m.SignedIn}
+	out := matcher{not: -1, program: programMatch(m), user: m.User, signedIn: m.SignedIn}
 	x := c.index
 	var errs []error
 	fail := func(err error) {
@@ -187,7 +187,7 @@ func (c *compiler) match(i int, m *Match) error {
 	out.network = len(m.CIDR) > 0
 	out.inside = out.byName || out.network
 	out.gateway, out.peers = m.Gateway, m.Peers
-	out.residual = m.Gateway || m.Peers || len(out.user) > 0 || out.signedIn != nil || len(out.uid) > 0 || len(out.process) > 0 ||
+	out.residual = m.Gateway || m.Peers || len(out.user) > 0 || out.signedIn != nil || out.program != nil ||
 		len(out.schedule) > 0 || out.seenIn != 0 || out.mismatch != mismatchAny
 	if m.Not != nil {
 		child := len(c.matchers)

@@ -361,8 +361,8 @@ func (s explainer) conditions(v *view, m *Match, i int) []condition {
 	if m.SignedIn != nil || len(m.User) > 0 {
 		add("signed in", append(words(optional(m.SignedIn)), m.User...), s.signIn(c))
 	}
-	if len(m.UID) > 0 || len(m.Process) > 0 {
-		add("program", append(words(m.UID), m.Process...), s.program(c))
+	if c.program != nil {
+		add("program", slices.Concat(words(m.UID), m.Process, m.Unit, m.Container), s.program(c))
 	}
 	add("schedule", m.Schedule, s.clock(c))
 	add("seen in", m.SeenIn, s.seenIn(v, c))

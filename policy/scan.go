@@ -261,34 +261,6 @@ func (s *scan) residual(v *view, m *matcher) tri {
 	return min(s.program(m), s.signIn(m), s.clock(m), s.seenIn(v, m), s.mismatch(v, m), s.destination(m))
 }
 
-func (s *scan) program(m *matcher) tri {
-	t := yes
-	if len(m.uid) > 0 {
-		if s.flow.HasUID {
-			t = triOf(slices.Contains(m.uid, s.flow.UID))
-		} else {
-			t = s.unknown()
-		}
-	}
-	if len(m.process) > 0 {
-		if s.flow.Process != "" {
-			t = min(t, triOf(slices.Contains(m.process, s.flow.Process)))
-		} else {
-			t = min(t, s.unknown())
-		}
-	}
-	return t
-}
-
-// unknown is the result of a condition on the program when it is not known. For a question it is maybe: often one program
-// asks and another opens the flow.
-func (s *scan) unknown() tri {
-	if s.question {
-		return maybe
-	}
-	return no
-}
-
 func (s *scan) signIn(m *matcher) tri {
 	switch f := &s.flow; {
 	case m.signedIn == nil && len(m.user) == 0:

@@ -47,6 +47,8 @@ func covers(a, b *Match) bool {
 		coversField(a.Group, b.Group, same) &&
 		coversField(a.UID, b.UID, func(x, y uint32) bool { return x == y }) &&
 		coversField(a.Process, b.Process, same) &&
+		coversField(a.Unit, b.Unit, same) &&
+		coversField(a.Container, b.Container, same) &&
 		coversField(a.Schedule, b.Schedule, same) &&
 		coversField(a.SeenIn, b.SeenIn, same)
 }

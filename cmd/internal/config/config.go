@@ -43,6 +43,10 @@ type Config struct {
 	Categories map[string]Category `yaml:"categories"`
 	// DNS configures the embedded DNS server.
 	DNS DNS `yaml:"dns"`
+	// Programs says for which flows of this machine penstock looks up the program that sends them (Linux). With rules, for those that
+	// rules with uid, process, unit or container are for. With all, for every flow, so that it can be shown: a flow does not wait
+	// for that. With off, for none.
+	Programs string `yaml:"programs" default:"rules" oneof:"off,rules,all"`
 	// Rules judge every flow and DNS question. The first match wins; the last rule has no match.
 	Rules []Rule `yaml:"rules"`
 	// Datapath says how flows through a transport, and direct ones of a gateway, are carried. With auto, their packets cross penstock

@@ -126,6 +126,7 @@ type Flow struct {
 	End        time.Time `json:"end,omitzero"`     // zero while the flow lives
 	Reason     string    `json:"reason,omitempty"` // why it ended or was not carried
 	Generation uint64    `json:"policy_generation"`
+	Sender
 }
 
 // Flows is an answer with flows, oldest first.
@@ -149,21 +150,26 @@ type ExplainQuery struct {
 	SNI      string    `json:"sni,omitempty"` // the name that the flow itself would show
 	At       time.Time `json:"at,omitzero"`   // zero is now
 	Flow     string    `json:"flow,omitempty"`
+	// The program on this machine that sends it; empty: unknown. A unit or container with user/ in front is a user's own.
+	Process   string `json:"process,omitempty"`
+	Unit      string `json:"unit,omitempty"`
+	Container string `json:"container,omitempty"`
 }
 
 // Explanation is a verdict with everything that led to it.
 type Explanation struct {
-	APIVersion string    `json:"apiVersion"`
-	Target     string    `json:"target"`
-	Verdict    string    `json:"verdict"` // block, drop, direct, dns or via
-	Via        string    `json:"via,omitempty"`
-	Rule       string    `json:"rule"`
-	Position   string    `json:"position,omitempty"` // file:line of the rule
-	Category   string    `json:"category,omitempty"`
-	Because    string    `json:"because,omitempty"` // one sentence
-	Protocol   string    `json:"protocol,omitempty"`
-	Peer       string    `json:"peer,omitempty"`
-	Groups     []string  `json:"groups,omitempty"`
+	APIVersion string   `json:"apiVersion"`
+	Target     string   `json:"target"`
+	Verdict    string   `json:"verdict"` // block, drop, direct, dns or via
+	Via        string   `json:"via,omitempty"`
+	Rule       string   `json:"rule"`
+	Position   string   `json:"position,omitempty"` // file:line of the rule
+	Category   string   `json:"category,omitempty"`
+	Because    string   `json:"because,omitempty"` // one sentence
+	Protocol   string   `json:"protocol,omitempty"`
+	Peer       string   `json:"peer,omitempty"`
+	Groups     []string `json:"groups,omitempty"`
+	Sender
 	Names      []Name    `json:"names,omitempty"`
 	Addresses  []string  `json:"addresses,omitempty"`
 	Hits       []ListHit `json:"hits,omitempty"`

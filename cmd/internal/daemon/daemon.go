@@ -393,6 +393,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("reload", d.awaitReload)
 	start("proxy", d.proxy.Run)
 	start("records", d.records.Run)
+	start("programs", d.laptop.Programs.Run)
 	if d.gateway != nil {
 		start("sessions", gateway.Sessions{Gateway: d.gateway, File: filepath.Join(cfg.StateDir, "sessions.json"), Log: d.log}.Run)
 		start("limits of peers", d.gateway.Run)

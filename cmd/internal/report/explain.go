@@ -89,7 +89,7 @@ func (p *Policy) hypothetical(ctx context.Context, q control.ExplainQuery) (f po
 	if q.Protocol != "" && !strings.Contains(target, "://") {
 		target = q.Protocol + "://" + target
 	}
-	t := policy.Test{To: target, At: q.At}
+	t := policy.Test{To: target, At: q.At, Process: q.Process, Unit: q.Unit, Container: q.Container}
 	if f, err = t.Flow(nil); err != nil {
 		return f, "", err
 	}
@@ -155,6 +155,7 @@ func (p *Policy) explain(ed *edition.Edition, f policy.Flow, target string) cont
 		Hits: p.listHits(ed.Lists, f), Shadowed: e.Shadowed,
 	}
 	x.Verdict, x.Via = words(v)
+	x.Sender = senderOf(f)
 	for _, n := range f.Names {
 		x.Names = append(x.Names, control.Name{Host: n.Host, Source: n.From.String()})
 	}

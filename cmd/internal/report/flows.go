@@ -84,7 +84,7 @@ func Flow(f router.Flow) control.Flow {
 		ID: strconv.FormatUint(f.ID, 10), Proto: f.Facts.Network.String(), Src: f.Facts.Src.String(),
 		Dst: f.Facts.Dst.String(), Peer: f.Facts.Peer, Host: name.Host,
 		Rule: f.Verdict.Rule, Category: f.Verdict.Category, TxBytes: f.TxBytes, RxBytes: f.RxBytes,
-		Start: f.Start, End: f.End, Reason: f.Err, Generation: f.Verdict.Edition,
+		Start: f.Start, End: f.End, Reason: f.Err, Generation: f.Verdict.Edition, Sender: sender(f.Facts.Sender),
 	}
 	if c.Reason == "" {
 		c.Reason = reasons[done.Cause]
