@@ -5,12 +5,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"modernc.org/sqlite" // pure Go; measured with v1.62.0, 2026-11
@@ -186,7 +186,8 @@ func noRoom(err error) bool {
 	if errors.As(err, &e) {
 		return slices.Contains([]int{8, 10, 13, 14}, e.Code()&0xff) // SQLITE_READONLY, IOERR, FULL, CANTOPEN
 	}
-	return errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.ENOSPC)
+	var path *fs.PathError
+	return errors.As(err, &path)
 }
 
 // setAside renames a file that cannot be used. The oldest of our own are removed, those of others never.

@@ -39,7 +39,8 @@ type Config struct {
 	Metrics *Metrics      // nil: nobody counts
 	Log     *slog.Logger  // nil: nobody is told
 
-	now func() time.Time // nil: time.Now
+	now   func() time.Time // nil: time.Now
+	retry time.Duration    // 0: retryWait
 }
 
 // Metrics are the metrics of a history. A nil *Metrics counts nothing.

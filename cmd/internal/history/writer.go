@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -269,7 +270,7 @@ func (w *writer) anew(ctx context.Context) {
 // off says why there is no history.
 func (w *writer) off(err error) {
 	w.tell(err)
-	w.retry = time.Now().Add(retryWait)
+	w.retry = time.Now().Add(cmp.Or(w.store.config.retry, retryWait))
 	w.store.readers.use(nil, historyOff{w.store.config.File, err})
 }
 
