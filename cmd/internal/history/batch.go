@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"maps"
 	"slices"
 
 	"penstock/cmd/internal/control"
@@ -13,7 +14,7 @@ const (
 	hourMillis  = 3600 * 1000
 	spanRecords = 5000           // at most in a span
 	spanMillis  = 10 * 60 * 1000 // between the first and the last end in a span
-	cached      = 4096           // IDs of each kind that the writer remembers
+	cached      = 4096           // IDs of each kind that the writer remembers at least
 	hourNames   = 1000           // hosts, and clients, of which an hour has sums, as soon as there were twice as many
 )
 
@@ -85,25 +86,48 @@ func (do *statements) close() {
 
 // names are IDs that the writer remembers.
 type names struct {
-	texts   [3]map[string]int64 // of words, hosts, addresses
-	clients map[[2]string]int64
-	places  map[[2]string]placed
-	hows    map[circumstances]circumstance
+	words   memory[string, int64]
+	clients memory[[2]string, int64]
+	places  memory[[2]string, placed]
+	hows    memory[circumstances, circumstance]
 }
 
 type placed struct{ id, host int64 }
 
 type circumstance struct{ id, verdict, rule, category int64 }
 
-// forget makes names empty.
-func (n *names) forget() { *n = names{} }
+// memory remembers what was used last: when young is full it becomes old, and what was old is forgotten.
+type memory[K comparable, V any] struct{ young, old map[K]V }
 
-// remember adds to a map that is bounded, and made if need be.
-func remember[K comparable, V any](m *map[K]V, k K, v V) {
-	if *m == nil || len(*m) >= cached {
-		*m = make(map[K]V)
+func (m *memory[K, V]) get(k K) (v V, ok bool) {
+	if v, ok = m.young[k]; ok {
+		return v, true
 	}
-	(*m)[k] = v
+	if v, ok = m.old[k]; ok {
+		m.put(k, v)
+	}
+	return v, ok
+}
+
+func (m *memory[K, V]) put(k K, v V) {
+	if m.young == nil || len(m.young) >= cached {
+		m.young, m.old = make(map[K]V), m.young
+	}
+	m.young[k] = v
+}
+
+// forget removes what has one of some IDs.
+func (m *memory[K, V]) forget(ids []int64, id func(V) int64) {
+	if len(ids) == 0 {
+		return
+	}
+	slices.Sort(ids)
+	gone := func(_ K, v V) bool {
+		_, found := slices.BinarySearch(ids, id(v))
+		return found
+	}
+	maps.DeleteFunc(m.young, gone)
+	maps.DeleteFunc(m.old, gone)
 }
 
 // row returns the ID of the row that find finds, and otherwise adds one.
@@ -130,16 +154,18 @@ func (w *writer) text(ctx context.Context, of int, s string) (int64, error) {
 	if s == "" {
 		return 0, nil
 	}
-	if id := w.names.texts[of][s]; id > 0 {
-		return id, nil
+	if of == ofWord { // hosts and addresses are remembered as places
+		if id, ok := w.names.words.get(s); ok {
+			return id, nil
+		}
 	}
 	key := []any{s}
 	if of == ofHost {
 		key[0] = reversed(s)
 	}
 	id, err := row(ctx, w.do.find[of], w.do.add[of], key, key)
-	if err == nil && of == ofWord { // hosts and addresses are remembered as places
-		remember(&w.names.texts[of], s, id)
+	if err == nil && of == ofWord {
+		w.names.words.put(s, id)
 	}
 	return id, err
 }
@@ -149,13 +175,13 @@ func (w *writer) client(ctx context.Context, e entry) (int64, error) {
 		return 0, nil
 	}
 	key := [2]string{e.peer, e.src}
-	if id := w.names.clients[key]; id > 0 {
+	if id, ok := w.names.clients.get(key); ok {
 		return id, nil
 	}
 	args := []any{e.peer, e.src}
 	id, err := row(ctx, w.do.client, w.do.addClient, args, args)
 	if err == nil {
-		remember(&w.names.clients, key, id)
+		w.names.clients.put(key, id)
 	}
 	return id, err
 }
@@ -165,7 +191,7 @@ func (w *writer) place(ctx context.Context, e entry) (p placed, err error) {
 		return placed{}, nil
 	}
 	key := [2]string{e.host, e.dst}
-	if p := w.names.places[key]; p.id > 0 {
+	if p, ok := w.names.places.get(key); ok {
 		return p, nil
 	}
 	if p.host, err = w.text(ctx, ofHost, e.host); err != nil {
@@ -177,13 +203,13 @@ func (w *writer) place(ctx context.Context, e entry) (p placed, err error) {
 	}
 	args := []any{p.host, addr}
 	if p.id, err = row(ctx, w.do.place, w.do.addPlace, args, args); err == nil {
-		remember(&w.names.places, key, p)
+		w.names.places.put(key, p)
 	}
 	return p, err
 }
 
 func (w *writer) how(ctx context.Context, e entry) (c circumstance, err error) {
-	if c := w.names.hows[e.how]; c.id > 0 {
+	if c, ok := w.names.hows.get(e.how); ok {
 		return c, nil
 	}
 	for _, of := range []struct {
@@ -197,7 +223,7 @@ func (w *writer) how(ctx context.Context, e entry) (c circumstance, err error) {
 	text := e.how.text()
 	c.id, err = row(ctx, w.do.how, w.do.addHow, []any{text}, []any{e.isQuestion, e.how.blocked(), c.verdict, c.rule, c.category, text})
 	if err == nil {
-		remember(&w.names.hows, e.how, c)
+		w.names.hows.put(e.how, c)
 	}
 	return c, err
 }

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"time"
@@ -284,21 +283,10 @@ func (w *writer) release(ctx context.Context, places, clients, hows, hosts []int
 			}
 		}
 	}
-	forget(w.names.places, gone[0], func(p placed) int64 { return p.id })
-	forget(w.names.clients, gone[1], func(id int64) int64 { return id })
-	forget(w.names.hows, gone[2], func(c circumstance) int64 { return c.id })
+	w.names.places.forget(gone[0], func(p placed) int64 { return p.id })
+	w.names.clients.forget(gone[1], func(id int64) int64 { return id })
+	w.names.hows.forget(gone[2], func(c circumstance) int64 { return c.id })
 	return nil
-}
-
-// forget removes IDs from what the writer remembers.
-func forget[K comparable, V any](m map[K]V, ids []int64, id func(V) int64) {
-	if len(ids) > 0 {
-		slices.Sort(ids)
-		maps.DeleteFunc(m, func(_ K, v V) bool {
-			_, found := slices.BinarySearch(ids, id(v))
-			return found
-		})
-	}
 }
 
 // columns appends the columns of rows to lists.

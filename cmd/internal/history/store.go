@@ -18,7 +18,7 @@ import (
 
 const (
 	maxQueue  = 16384           // records that wait for the writer or are in its hands
-	batchSize = 2000            // records at which the writer does not wait for more
+	batchSize = 5000            // records at which the writer does not wait for more
 	batchWait = time.Second     // how long it waits else
 	openWait  = 2 * time.Second // how long a start waits for a disk that stalls
 	closeWait = 2 * time.Second // how long a stop does

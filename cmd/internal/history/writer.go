@@ -132,7 +132,7 @@ func (r *readers) reason() error {
 func (w *writer) rest(ctx context.Context) {
 	w.store.rest()
 	if w.conn != nil {
-		w.names.forget()
+		w.names = names{}
 		w.conn.ExecContext(ctx, "PRAGMA shrink_memory") // it can wait for another time
 	}
 }
