@@ -27,7 +27,7 @@ const (
 )
 
 // ErrInUse says that another penstock keeps its history in the same file.
-var ErrInUse = errors.New("another penstock keeps its history there: stop it, or name another file in history.file")
+var ErrInUse = errors.New("another penstock keeps its history there")
 
 // Config is what is kept, and where.
 type Config struct {

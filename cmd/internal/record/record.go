@@ -7,7 +7,6 @@ package record
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 
@@ -56,7 +55,8 @@ func Open(c Config) (*Book, error) {
 			File: h.File, Keep: h.Keep, MaxSize: int64(h.MaxSize), Names: h.Names, Clients: h.Clients, Metrics: kept, Log: c.Log,
 		})
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("history.file %s: %w", h.File, err), b.Close())
+			b.Close()
+			return nil, config.Refused(c.Config, "history.file", "stop it, or name another file", err)
 		}
 	}
 	return b, nil
