@@ -98,6 +98,7 @@ type Store struct {
 	done    chan struct{}      // closed when the writer has ended
 	readers readers
 	damaged atomic.Bool // who reads has found damage
+	late    atomic.Bool // nobody waits any more for the file to be opened
 	soon    atomic.Bool // tidy up at the next batch; tests need it
 
 	mu     sync.Mutex // guards below
@@ -131,6 +132,7 @@ func Open(c Config) (*Store, error) {
 			return nil, err
 		}
 	case <-wait.C:
+		s.late.Store(true)
 		s.log.Warn("the history cannot be opened yet: its disk does not answer", "file", c.File)
 	}
 	return s, nil

@@ -44,8 +44,8 @@ func (w *writer) run(ctx context.Context, opened chan<- error) {
 	defer w.close(ctx)
 	err := w.open(ctx)
 	opened <- err
-	if errors.Is(err, ErrInUse) {
-		return
+	if errors.Is(err, ErrInUse) && !w.store.late.Load() {
+		return // Open says so
 	}
 	tick := time.NewTicker(tidyEvery)
 	defer tick.Stop()
@@ -269,7 +269,9 @@ func (w *writer) anew(ctx context.Context) {
 
 // off says why there is no history.
 func (w *writer) off(err error) {
-	w.tell(err)
+	if !errors.Is(err, ErrInUse) || w.store.late.Load() {
+		w.tell(err)
+	}
 	w.retry = time.Now().Add(cmp.Or(w.store.config.retry, retryWait))
 	w.store.readers.use(nil, historyOff{w.store.config.File, err})
 }

@@ -56,7 +56,7 @@ func Open(c Config) (*Book, error) {
 		})
 		if err != nil {
 			b.Close()
-			return nil, config.Refused(c.Config, "history.file", "stop it, or name another file", err)
+			return nil, c.Config.Err("history.file", err.Error(), "stop it, or name another file")
 		}
 	}
 	return b, nil
