@@ -28,6 +28,8 @@ type Status struct {
 	Peers      *PeerCounts       `json:"peers,omitempty"` // nil where penstock is no gateway
 	// Health is what the last dials of the health targets found.
 	Health []HealthTarget `json:"health,omitempty"`
+	// PausedUntil is the end of a pause of the filter for everyone.
+	PausedUntil time.Time `json:"pausedUntil,omitzero"`
 	// PolicyGeneration grows with every reload that changed the rules.
 	PolicyGeneration uint64 `json:"policyGeneration"`
 	// ReloadError is why the last reload was refused; empty if it was not.
@@ -137,6 +139,12 @@ type FlowQuery struct {
 	Denied bool   `json:"denied,omitempty"` // those that were blocked, refused DNS questions too, as far back as the daemon remembers
 	Recent bool   `json:"recent,omitempty"` // finished ones too, as far back as the daemon remembers
 	Peer   string `json:"peer,omitempty"`
+	// Since leaves out those that ended before it.
+	Since time.Time `json:"since,omitzero"`
+	Text  string    `json:"text,omitempty"` // part of the client, the destination, a name, the verdict, the rule or the category, in any case
+	// Limit is how many flows the answer has at most: the newest, or with Largest those that carried most bytes. 0 is no limit.
+	Limit   int  `json:"limit,omitempty"`
+	Largest bool `json:"largest,omitempty"`
 }
 
 // ExplainQuery asks what would be done with a flow, or why something was done with a past one.
