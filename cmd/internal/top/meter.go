@@ -78,6 +78,19 @@ func (s series) until(at time.Time) float64 {
 	return math.NaN()
 }
 
+// grown is by how much the sum has grown for a time, or since the first point.
+func (s series) grown(d time.Duration) float64 {
+	if len(s) == 0 {
+		return 0
+	}
+	last := s[len(s)-1]
+	before := s.until(last.at.Add(-d))
+	if math.IsNaN(before) {
+		before = s[0].sum
+	}
+	return last.sum - before
+}
+
 // rates returns the rates in so many equal parts of the last two minutes, per second, NaN where nothing is known.
 func (s series) rates(parts int) []float64 {
 	list := make([]float64, parts)

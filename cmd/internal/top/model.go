@@ -82,7 +82,8 @@ type model struct {
 	message       string
 	messageUntil  time.Time
 
-	at         time.Time // of the last answer
+	now        time.Time // of the last look
+	at         time.Time // of the last that had an answer
 	known      bool      // there has been one with a status
 	err        error     // of the last look
 	last       snapshot  // the newest of everything
@@ -152,18 +153,19 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 
 // say shows a message for a while.
 func (m *model) say(text string) {
-	m.message, m.messageUntil = show.Printable(text), m.at.Add(messageFor)
+	m.message, m.messageUntil = show.Printable(text), m.now.Add(messageFor)
 }
 
 // take keeps an answer. Everything in it is made printable first: names come from strangers.
 func (m *model) take(s snapshot) {
-	m.at, m.err = s.at, s.err
+	m.now, m.err = s.at, s.err
 	if s.at.After(m.messageUntil) {
 		m.message = ""
 	}
 	if s.err != nil {
 		return
 	}
+	m.at = s.at
 	s.status, s.flows, s.denied, s.peers, s.rules = show.Plain(s.status), show.Plain(s.flows), show.Plain(s.denied), show.Plain(s.peers), show.Plain(s.rules)
 	for _, c := range s.carried() {
 		m.traffic.add(point{c.Time, float64(c.RxBytes + c.TxBytes)})
@@ -219,6 +221,9 @@ func (m *model) sorted() []control.Flow {
 	}
 	list := make([]ranked, 0, len(m.last.flows))
 	for _, f := range m.last.flows {
+		if isDNS(f) && !f.End.IsZero() {
+			continue
+		}
 		r := ranked{Flow: f}
 		switch m.order {
 		case byRate:
@@ -230,19 +235,27 @@ func (m *model) sorted() []control.Flow {
 		list = append(list, r)
 	}
 	slices.SortStableFunc(list, func(a, b ranked) int {
-		if a.End.IsZero() != b.End.IsZero() { // live ones first
-			if a.End.IsZero() {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Or(cmp.Compare(b.rank, a.rank), b.Start.Compare(a.Start), cmp.Compare(b.ID, a.ID))
+		return cmp.Or(cmp.Compare(group(a.Flow), group(b.Flow)), cmp.Compare(b.rank, a.rank), b.Start.Compare(a.Start), cmp.Compare(b.ID, a.ID))
 	})
 	flows := make([]control.Flow, len(list))
 	for i, r := range list {
 		flows[i] = r.Flow
 	}
 	return flows
+}
+
+// isDNS reports whether a flow is one to our own DNS server. There are many of them, and they say less than what follows them.
+func isDNS(f control.Flow) bool { return f.Verdict == "dns" }
+
+// group sorts live flows before questions, and those before flows that have ended.
+func group(f control.Flow) int {
+	switch {
+	case !f.End.IsZero():
+		return 2
+	case isDNS(f):
+		return 1
+	}
+	return 0
 }
 
 // press takes a key.

@@ -3,6 +3,7 @@ package top
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,7 +71,7 @@ func (m *model) table() contents {
 func (m *model) flowTable() contents {
 	c := contents{
 		columns: []column{
-			{head: "TO", left: true}, {head: "FROM", width: 21, drop: 6}, {head: "PROTO", width: 5, drop: 7}, {head: "VERDICT", width: 10, drop: 1},
+			{head: "TO", left: true}, {head: "FROM", width: 16, drop: 6}, {head: "PROTO", width: 5, drop: 7}, {head: "VERDICT", width: 10, drop: 1},
 			{head: "RULE", width: 14, drop: 4}, {head: "RATE", width: 10, right: true}, {head: "BYTES", width: 8, right: true, drop: 3}, {head: "AGE", width: 6, right: true, drop: 5},
 		},
 		none: "no flows",
@@ -88,7 +89,7 @@ func (m *model) flowTable() contents {
 		if refused(f) {
 			r.mood = bad
 		}
-		r.cells = []string{target(f), client(f), f.Proto, show.Verdict(f.Verdict, f.Via), show.Rule(f.Rule, f.Category), rate,
+		r.cells = []string{target(f), client(f), f.Proto, show.Verdict(f.Verdict, f.Via), f.Rule, rate,
 			show.Bytes(f.RxBytes + f.TxBytes), show.Age(until.Sub(f.Start))}
 		c.rows = append(c.rows, r)
 	}
@@ -98,8 +99,8 @@ func (m *model) flowTable() contents {
 func (m *model) blockedTable(limit int) contents {
 	c := contents{
 		columns: []column{
-			{head: "TIME", width: 8}, {head: "TO", left: true}, {head: "FROM", width: 21, drop: 2}, {head: "PROTO", width: 5, drop: 3},
-			{head: "VERDICT", width: 7, drop: 4}, {head: "RULE", width: 24, drop: 1},
+			{head: "TIME", width: 8}, {head: "TO", left: true}, {head: "FROM", width: 16, drop: 2}, {head: "PROTO", width: 5, drop: 3},
+			{head: "VERDICT", width: 7, drop: 4}, {head: "RULE", width: 22, drop: 1},
 		},
 		none: "nothing has been blocked",
 	}
@@ -122,8 +123,11 @@ func flowRow(f control.Flow) row {
 	return row{
 		key: f.ID, title: "flow " + f.ID, flow: &f, find: strings.Join(append([]string{f.Host, f.Dst, f.Src, f.Peer, f.Via, f.Rule, f.Category}, names...), "\n"),
 		lines: func() []string {
-			carried := fmt.Sprintf("%s up, %s down", show.Bytes(f.TxBytes), show.Bytes(f.RxBytes))
-			ended := ""
+			if f.Proto == "dns" {
+				return append(labelled("from", client(f), "question", f.Host, "verdict", f.Verdict, "rule", show.Rule(f.Rule, f.Category),
+					"asked", f.Start.Local().Format(time.DateTime), "reason", f.Reason), "")
+			}
+			carried, ended := fmt.Sprintf("%s up, %s down", show.Bytes(f.TxBytes), show.Bytes(f.RxBytes)), ""
 			if !f.End.IsZero() {
 				ended = f.End.Local().Format(time.DateTime)
 			}
@@ -190,10 +194,7 @@ func (m *model) clientTable() contents {
 	}
 	sums := make(map[string]*sum)
 	of := func(f control.Flow) *sum {
-		name := f.Peer
-		if name == "" {
-			name = host(f.Src)
-		}
+		name := client(f)
 		if sums[name] == nil {
 			sums[name] = &sum{name: name}
 		}
@@ -253,14 +254,16 @@ func refused(f control.Flow) bool { return f.Verdict == "block" || f.Verdict == 
 
 // target is where a flow goes, by its name if it has one.
 func target(f control.Flow) string {
-	_, port, _ := strings.Cut(strings.TrimPrefix(f.Dst, host(f.Dst)), ":")
+	addr, port, err := net.SplitHostPort(f.Dst)
 	switch {
-	case f.Host == "":
-		return f.Dst
-	case port == "" || f.Proto == "dns":
+	case f.Host != "" && (err != nil || f.Proto == "icmp" || f.Proto == "dns"):
 		return f.Host
+	case f.Host != "":
+		return f.Host + ":" + port
+	case err == nil && f.Proto == "icmp":
+		return addr
 	}
-	return f.Host + ":" + port
+	return f.Dst
 }
 
 // client is who sends a flow.
@@ -268,15 +271,10 @@ func client(f control.Flow) string {
 	if f.Peer != "" {
 		return f.Peer
 	}
-	return host(f.Src)
-}
-
-// host is an address without its port.
-func host(addr string) string {
-	if i := strings.LastIndexByte(addr, ':'); i >= 0 && (strings.HasPrefix(addr, "[") || strings.Count(addr, ":") == 1) {
-		return strings.Trim(addr[:i], "[]")
+	if addr, _, err := net.SplitHostPort(f.Src); err == nil {
+		return addr
 	}
-	return addr
+	return f.Src
 }
 
 // rateText writes bytes per second.

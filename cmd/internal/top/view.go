@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
@@ -126,6 +127,11 @@ func (m *model) lines() []line {
 	case m.known:
 		lines = m.tableLines(body)
 	}
+	if m.err != nil {
+		for i := range lines {
+			lines[i].mood = faint
+		}
+	}
 	lines = append(head, lines...)
 	for len(lines) < m.height-1 {
 		lines = append(lines, line{})
@@ -139,10 +145,13 @@ func (m *model) head() []line {
 	if !m.known {
 		return lines
 	}
+	if m.err != nil {
+		return append(lines, line{"this is how it was at " + m.at.Local().Format(time.TimeOnly) + ":", usual})
+	}
 	s := m.last.status
 	up := fmt.Sprintf("up %s, %s, %d flows, %d forwarded, %d denied", show.Age(m.at.Sub(s.Started)), s.Version, s.Flows.Active, s.Flows.Forwarded, s.Flows.Denied)
 	if n := s.Peers; n != nil {
-		up += fmt.Sprintf(", %d peers active", n.Active)
+		up += fmt.Sprintf(", %d peers in use", n.Active)
 	}
 	if m.height >= 20 {
 		lines = append(lines, line{up, usual})
@@ -210,8 +219,11 @@ func (m *model) transportLine(t control.TransportStatus) line {
 		mood = usual
 	}
 	rates := ""
-	if rx, tx, ok := m.transports.rate(t.Name); ok && t.Kind != "failover" {
+	if rx, tx, ok := m.transports.rate(t.Name); ok && t.Kind != "failover" && (t.State == "connected" || rx+tx > 0) {
 		rates = fmt.Sprintf("down %s  up %s", rateText(rx), rateText(tx))
+		if m.width < 60 {
+			rates = rateText(rx + tx)
+		}
 	}
 	name := m.fit(t.Name, min(10, m.width/4), false, false)
 	return line{name + " " + m.fit(state, m.width-ansi.StringWidth(name)-ansi.StringWidth(rates)-2, false, false) + " " + rates, mood}
@@ -220,20 +232,16 @@ func (m *model) transportLine(t control.TransportStatus) line {
 // sparkLine is the last two minutes.
 func (m *model) sparkLine() line {
 	width := m.width/2 - 1
-	part := func(label string, s series, text func(float64) string) string {
-		now := "-"
-		if rates := s.rates(int(span / (5 * m.config.Every))); len(rates) > 0 && rates[len(rates)-1] == rates[len(rates)-1] {
-			now = text(rates[len(rates)-1])
-		}
+	part := func(label string, s series, now string) string {
 		cells := min(max(width-len(label)-13, 6), 40)
 		return m.fit(label+" "+spark(s.rates(cells), m.config.ASCII)+" "+now, width, false, false)
 	}
-	perMinute := func(v float64) string { return fmt.Sprintf("%.0f/min", v*60) }
+	traffic := rateText(m.traffic.grown(5*m.config.Every) / 5 / m.config.Every.Seconds())
 	if m.width < 60 {
 		width = m.width
-		return line{part("traffic", m.traffic, rateText), usual}
+		return line{part("traffic", m.traffic, traffic), usual}
 	}
-	return line{part("traffic", m.traffic, rateText) + "  " + part("blocked", m.blocks, perMinute), usual}
+	return line{part("traffic", m.traffic, traffic) + "  " + part("blocked", m.blocks, fmt.Sprintf("%.0f/min", m.blocks.grown(time.Minute))), usual}
 }
 
 func (m *model) tableLines(height int) []line {
