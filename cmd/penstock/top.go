@@ -54,11 +54,7 @@ func showTop(ctx context.Context, e *env, every time.Duration) error {
 		return err
 	}
 	return top.Run(ctx, top.Config{
-		Dial: e.dial, Explain: func(x control.Explanation) string {
-			var b strings.Builder
-			printExplanation(&b, plain(x)) // cannot fail
-			return b.String()
-		},
+		Dial: e.dial, Explain: explanationText,
 		Every: every, In: e.stdin, Out: e.stdout, Environ: os.Environ(), ASCII: !e.showsUnicode(), Colours: e.getenv("NO_COLOR") == "",
 	})
 }
