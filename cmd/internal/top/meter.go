@@ -18,10 +18,18 @@ type count struct {
 }
 
 // meter turns what things have carried into rates. It knows the last two looks.
-type meter struct{ now, before map[string]count }
+type meter struct {
+	now, before map[string]count
+	at          time.Time // of the look before
+}
 
-// next begins another look.
-func (m *meter) next() { m.before, m.now = m.now, make(map[string]count) }
+// next begins another look. A look that follows sooner than in least takes the place of the one before: bytes come in bursts.
+func (m *meter) next(at time.Time, least time.Duration) {
+	if at.Sub(m.at) >= least {
+		m.before, m.at = m.now, at
+	}
+	m.now = make(map[string]count)
+}
 
 func (m *meter) see(key string, c count) { m.now[key] = c }
 

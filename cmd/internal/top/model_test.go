@@ -162,8 +162,9 @@ func TestAPenstockThatStartsAnewBeginsAnew(t *testing.T) {
 	}
 	var m meter
 	for _, rx := range []uint64{500, 20} { // fewer bytes than before
-		m.next()
-		m.see("corp", count{rx: rx, at: start.Add(time.Duration(1000-rx) * time.Second)})
+		at := start.Add(time.Duration(1000-rx) * time.Second)
+		m.next(at, time.Second)
+		m.see("corp", count{rx: rx, at: at})
 	}
 	if _, _, ok := m.rate("corp"); ok {
 		t.Error("got a rate across a restart")

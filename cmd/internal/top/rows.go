@@ -46,7 +46,7 @@ func (m *model) table() contents {
 	var c contents
 	switch m.tab {
 	case tabFlows:
-		c = m.flowTable()
+		c = m.flowTable(m.order)
 	case tabBlocked:
 		c = m.blockedTable(mostDeny)
 	case tabClients:
@@ -68,7 +68,7 @@ func (m *model) table() contents {
 	return c
 }
 
-func (m *model) flowTable() contents {
+func (m *facts) flowTable(by order) contents {
 	c := contents{
 		columns: []column{
 			{head: "TO", left: true}, {head: "FROM", width: 16, drop: 6}, {head: "PROTO", width: 5, drop: 7}, {head: "VERDICT", width: 10, drop: 1},
@@ -79,7 +79,7 @@ func (m *model) flowTable() contents {
 	if active := m.last.status.Flows.Active; len(m.last.flows) >= most && active > len(m.last.flows) {
 		c.note = fmt.Sprintf("the newest and the largest of %d", active)
 	}
-	for _, f := range m.sorted() {
+	for _, f := range m.sorted(by) {
 		rx, tx := m.flowRate(f)
 		r := flowRow(f)
 		rate, until := rateText(rx+tx), m.at
@@ -96,7 +96,7 @@ func (m *model) flowTable() contents {
 	return c
 }
 
-func (m *model) blockedTable(limit int) contents {
+func (m *facts) blockedTable(limit int) contents {
 	c := contents{
 		columns: []column{
 			{head: "TIME", width: 8}, {head: "TO", left: true}, {head: "FROM", width: 16, drop: 2}, {head: "PROTO", width: 5, drop: 3},
@@ -149,7 +149,7 @@ func labelled(pairs ...string) []string {
 	return lines
 }
 
-func (m *model) peerTable() contents {
+func (m *facts) peerTable() contents {
 	c := contents{
 		columns: []column{
 			{head: "PEER"}, {head: "STATE", width: 8}, {head: "HANDSHAKE", width: 11, drop: 2}, {head: "TO IT", width: 10, right: true, drop: 3},
@@ -178,7 +178,7 @@ func (m *model) peerTable() contents {
 }
 
 // clientTable counts what each client has of the flows.
-func (m *model) clientTable() contents {
+func (m *facts) clientTable() contents {
 	c := contents{
 		columns: []column{
 			{head: "CLIENT"}, {head: "FLOWS", width: 6, right: true}, {head: "BLOCKED", width: 8, right: true}, {head: "RATE", width: 10, right: true},
@@ -231,7 +231,7 @@ func (m *model) clientTable() contents {
 	return c
 }
 
-func (m *model) ruleTable() contents {
+func (m *facts) ruleTable() contents {
 	c := contents{
 		columns: []column{
 			{head: "RULE", width: 16}, {head: "HITS", width: 8, right: true}, {head: "LAST", width: 11, right: true, drop: 1}, {head: "DO", width: 12, drop: 2}, {head: "MATCH"},

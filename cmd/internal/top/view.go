@@ -63,9 +63,13 @@ const (
 	leastHeight = 8
 )
 
+// drawing is a model that is drawn.
+type drawing struct{ *model }
+
 // View draws everything. What it returns has as many lines as the terminal, each as wide.
 func (m *model) View() tea.View {
-	lines := m.lines()
+	d := drawing{m}
+	lines := d.lines()
 	var b strings.Builder
 	for i := range m.height {
 		l := line{}
@@ -75,7 +79,7 @@ func (m *model) View() tea.View {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		b.WriteString(m.theme.paint(l.mood, m.fit(m.asASCII(l.text), m.width, false, false)))
+		b.WriteString(m.theme.paint(l.mood, d.fit(d.asASCII(l.text), m.width, false, false)))
 	}
 	v := tea.NewView(b.String())
 	v.AltScreen = true
@@ -83,7 +87,7 @@ func (m *model) View() tea.View {
 }
 
 // asASCII replaces what the terminal cannot show.
-func (m *model) asASCII(s string) string {
+func (m drawing) asASCII(s string) string {
 	if !m.config.ASCII {
 		return s
 	}
@@ -96,7 +100,7 @@ func (m *model) asASCII(s string) string {
 }
 
 // fit makes a text exactly as wide as wanted.
-func (m *model) fit(s string, width int, right, cutLeft bool) string {
+func (m drawing) fit(s string, width int, right, cutLeft bool) string {
 	more := "…"
 	if m.config.ASCII {
 		more = "~"
@@ -114,7 +118,7 @@ func (m *model) fit(s string, width int, right, cutLeft bool) string {
 	return s + space
 }
 
-func (m *model) lines() []line {
+func (m drawing) lines() []line {
 	if m.width < leastWidth || m.height < leastHeight {
 		return []line{{fmt.Sprintf("%d x %d is too", m.width, m.height), usual}, {"small: q quits", usual}}
 	}
@@ -140,7 +144,7 @@ func (m *model) lines() []line {
 }
 
 // head is the state, the transports and the sparklines.
-func (m *model) head() []line {
+func (m drawing) head() []line {
 	lines := m.stateLines()
 	if !m.known {
 		return lines
@@ -171,7 +175,7 @@ func (m *model) head() []line {
 }
 
 // stateLines is one line of state with its reason. Where it does not fit, it takes a second.
-func (m *model) stateLines() []line {
+func (m drawing) stateLines() []line {
 	text, mood := "asking penstock", usual
 	switch {
 	case errors.Is(m.err, control.ErrNotRunning):
@@ -198,7 +202,7 @@ func stateMood(state string, degraded bool) mood {
 	return warn
 }
 
-func (m *model) transportLine(t control.TransportStatus) line {
+func (m drawing) transportLine(t control.TransportStatus) line {
 	state := t.State
 	switch {
 	case t.Active != "":
@@ -230,7 +234,7 @@ func (m *model) transportLine(t control.TransportStatus) line {
 }
 
 // sparkLine is the last two minutes.
-func (m *model) sparkLine() line {
+func (m drawing) sparkLine() line {
 	width := m.width/2 - 1
 	part := func(label string, s series, now string) string {
 		cells := min(max(width-len(label)-13, 6), 40)
@@ -244,7 +248,7 @@ func (m *model) sparkLine() line {
 	return line{part("traffic", m.traffic, traffic) + "  " + part("blocked", m.blocks, fmt.Sprintf("%.0f/min", m.blocks.grown(time.Minute))), usual}
 }
 
-func (m *model) tableLines(height int) []line {
+func (m drawing) tableLines(height int) []line {
 	c := m.table()
 	lines := []line{m.tabLine(c)}
 	below := m.panelLines(height)
@@ -285,7 +289,7 @@ func (m *model) tableLines(height int) []line {
 type placed struct{ column, width int }
 
 // layout chooses the columns that fit.
-func (m *model) layout(columns []column, width int) []placed {
+func (m drawing) layout(columns []column, width int) []placed {
 	const leastFlexible = 14
 	dropped := make([]bool, len(columns))
 	for {
@@ -320,7 +324,7 @@ func (m *model) layout(columns []column, width int) []placed {
 	}
 }
 
-func (m *model) tabLine(c contents) line {
+func (m drawing) tabLine(c contents) line {
 	third := "clients"
 	if m.last.status.Peers != nil {
 		third = "peers"
@@ -346,7 +350,7 @@ func (m *model) tabLine(c contents) line {
 }
 
 // panelLines are the flows that were blocked last, where there is room for them below the live ones.
-func (m *model) panelLines(height int) []line {
+func (m drawing) panelLines(height int) []line {
 	if m.tab != tabFlows || height < 26 {
 		return nil
 	}
@@ -367,7 +371,7 @@ func (m *model) panelLines(height int) []line {
 }
 
 // detailLines are one thing, whole.
-func (m *model) detailLines(height int) []line {
+func (m drawing) detailLines(height int) []line {
 	d := m.detail
 	lines := []line{{d.title, heading}}
 	text := slices.Clone(d.lines)
@@ -386,7 +390,7 @@ func (m *model) detailLines(height int) []line {
 }
 
 // foot is the last line: a question, the filter, a message, or the keys.
-func (m *model) foot() line {
+func (m drawing) foot() line {
 	switch {
 	case m.confirm != nil:
 		const keys = "  y/n"
@@ -406,7 +410,7 @@ func (m *model) foot() line {
 }
 
 // keys joins as many as fit.
-func (m *model) keys(list ...string) string {
+func (m drawing) keys(list ...string) string {
 	text := ""
 	for _, k := range list {
 		if len(text)+len(k)+2 > m.width {
