@@ -189,6 +189,9 @@ func picture() []row {
 		{"cmd/internal/daemon", "the composition root: it puts the others together, starts and stops them, and nothing but commands imports it",
 			[]string{"*", "cmd/internal/..."}, []string{sys, prom}},
 		{"cmd/internal/lastgood", "the copy of the last configuration that worked", []string{"cmd/internal/config", "cmd/internal/private"}, nil},
+		{"cmd/internal/setup", "the first configuration of a machine, from answers; it is handed what checks it",
+			[]string{"cmd/internal/config", "cmd/internal/config/profile", "cmd/internal/private", "policy/spelling", "policy/textfile",
+				"router/transport/openvpn/profile"}, nil},
 		{"cmd/internal/systemd", "what the service manager is told", nil, []string{"github.com/coreos/go-systemd/v22/daemon"}},
 		{"cmd/internal/demo", "the world of the demo, made of namespaces or of stacks in memory, its keys and the table it prints",
 			[]string{"e2e/netlab", "cmd/internal/...", "router/transport/wireguard", "stack", "stack/link"}, []string{sys}},
@@ -218,6 +221,7 @@ func testTheirs() []string {
 		"github.com/oauth2-proxy/mockoidc",
 		"github.com/quic-go/quic-go",
 		"github.com/chromedp/chromedp",
+		"github.com/santhosh-tekuri/jsonschema/v6",
 		"rsc.io/qr/coding",
 		"golang.org/x/",
 	}
