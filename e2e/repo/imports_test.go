@@ -196,6 +196,9 @@ func picture() []row {
 		{"cmd/internal/daemon", "the composition root: it puts the others together, starts and stops them, and nothing but commands imports it",
 			[]string{"*", "cmd/internal/..."}, []string{sys, prom}},
 		{"cmd/internal/lastgood", "the copy of the last configuration that worked", []string{"cmd/internal/config", "cmd/internal/private"}, nil},
+		{"cmd/internal/setup", "the first configuration of a machine, from answers; it is handed what checks it",
+			[]string{"cmd/internal/config", "cmd/internal/config/profile", "cmd/internal/private", "policy/spelling", "policy/textfile",
+				"router/transport/openvpn/profile"}, nil},
 		{"cmd/internal/systemd", "what the service manager is told", nil, []string{"github.com/coreos/go-systemd/v22/daemon"}},
 		{"cmd/internal/decisions", "what somebody decides while penstock runs, in a file, in force and at its end; it is handed the table of flows",
 			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/edition", "cmd/internal/peerbook", "cmd/internal/private", "policy", "policy/textfile", "router"},
@@ -228,6 +231,7 @@ func testTheirs() []string {
 		"github.com/oauth2-proxy/mockoidc",
 		"github.com/quic-go/quic-go",
 		"github.com/chromedp/chromedp",
+		"github.com/santhosh-tekuri/jsonschema/v6",
 		"rsc.io/qr/coding",
 		"golang.org/x/",
 	}
