@@ -37,10 +37,11 @@ Exit codes: 0 ok, 1 failure, 3 not running or down, 4 degraded, blocked or no pe
 	root.SetOut(e.stdout)
 	root.SetErr(e.stderr)
 	root.SetIn(e.stdin)
+	root.PersistentPreRunE = e.configFromEnv
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v; see %s --help", err, cmd.CommandPath())
 	})
-	root.PersistentFlags().StringVar(&e.socket, "socket", "", "control socket of the running penstock (default $PENSTOCK_SOCKET, else that of root or of this user)")
+	root.PersistentFlags().StringVar(&e.socket, "socket", "", "control socket `FILE` of the running penstock (default $PENSTOCK_SOCKET, else that of root or of this user)")
 	root.AddCommand(
 		newRunCommand(e), newCheckCommand(e), newCleanupCommand(e), newLockdownCommand(e), newDemoCommand(e),
 		newStatusCommand(e), newSteerCommand(e, "up"), newSteerCommand(e, "down"), newSteerCommand(e, "reconnect"),
@@ -50,6 +51,8 @@ Exit codes: 0 ok, 1 failure, 3 not running or down, 4 degraded, blocked or no pe
 		newGenkeyCommand(e), newPubkeyCommand(e), newImportCommand(e), newVersionCommand(e), newTopCommand(e), newNoticesCommand(e),
 		newInitCommand(e), newConfigCommand(e),
 	)
+	root.AddCommand(newManualCommand(e))
+	addCompletions(e, root)
 	return root
 }
 

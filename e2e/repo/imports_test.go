@@ -199,6 +199,9 @@ func picture() []row {
 		{"cmd/internal/setup", "the first configuration of a machine, from answers; it is handed what checks it",
 			[]string{"cmd/internal/config", "cmd/internal/config/profile", "cmd/internal/private", "policy/spelling", "policy/textfile",
 				"router/transport/openvpn/profile"}, nil},
+		{"cmd/internal/manual", "man pages as text, a leaf", nil, nil},
+		{"cmd/internal/release", "the command that makes packages and the image; it runs the go command and nfpm, and imports nothing of what it packs",
+			[]string{"cmd/internal/manual"}, nil},
 		{"cmd/internal/systemd", "what the service manager is told", nil, []string{"github.com/coreos/go-systemd/v22/daemon"}},
 		{"cmd/internal/decisions", "what somebody decides while penstock runs, in a file, in force and at its end; it is handed the table of flows",
 			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/edition", "cmd/internal/peerbook", "cmd/internal/private", "policy", "policy/textfile", "router"},
@@ -207,7 +210,7 @@ func picture() []row {
 			[]string{"e2e/netlab", "cmd/internal/...", "router/transport/wireguard", "stack", "stack/link"}, []string{sys}},
 		{"cmd/penstock", "command lines, output and exit codes; it makes keys, cleans up where no daemon can start, and enters the demo's lab before all else",
 			[]string{"cmd/internal/...", "router/transport/wireguard", "router/hostnet", "e2e/netlab"},
-			[]string{"github.com/spf13/cobra", "github.com/mdp/qrterminal/v3", "golang.org/x/term", sys}},
+			[]string{"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/mdp/qrterminal/v3", "golang.org/x/term", sys}},
 
 		{"e2e", "black-box tests against the built binary", []string{"e2e/netlab", "e2e/netlab/machine", "e2e/netlab/netlabtest"}, nil},
 		{"e2e/bench", "black-box measurements of the built binary",
