@@ -432,7 +432,7 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 	c := control.Config{
 		Socket: socket, Group: cfg.Control.Group, Logger: d.log,
 		Process: process{d.status, d}, Flows: d.flows, DNS: d.explain.DNS, Lists: &report.Lists{Live: d.live, Log: d.log},
-		Policy:     d.explain, History: d.records.History(), Feed: d.feed,
+		Policy: d.explain, History: d.records.History(), Feed: d.feed,
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil || d.proxy != nil {
