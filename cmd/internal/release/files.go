@@ -53,6 +53,8 @@ func (o *order) files(ctx context.Context, b build) ([]file, error) {
 		{"deploy/penstock.sysusers.conf", "/usr/lib/sysusers.d/penstock.conf", "apk", ""},
 		{"deploy/penstock-gateway.conf", docDir + "examples/penstock-gateway.conf", "apk", ""},
 		{"deploy/penstock-gateway-kernel.conf", docDir + "examples/penstock-gateway-kernel.conf", "apk", ""},
+		{"deploy/penstock.schema.json", "/usr/share/penstock/penstock.schema.json", "", ""},
+		{"deploy/penstock-notices.service", "/usr/lib/systemd/user/penstock-notices.service", "apk", ""},
 		{"deploy/alerts.yml", docDir + "examples/alerts.yml", "", ""},
 		{"deploy/grafana-dashboard.json", docDir + "examples/grafana-dashboard.json", "", ""},
 		{"deploy/packages/copyright", docDir + "copyright", "", "deb"},
