@@ -130,23 +130,28 @@ func (r *Flows) Flows(_ context.Context, q control.FlowQuery) ([]control.Flow, e
 		all = append(all, r.Router.Flows()...)
 	}
 	text := strings.ToLower(q.Text)
-	all = slices.DeleteFunc(all, func(f router.Flow) bool {
-		return q.Peer != "" && f.Facts.Peer != q.Peer || q.Denied && f.Verdict.Action == policy.Forward ||
-			!f.End.IsZero() && f.End.Before(q.Since) || text != "" && !holds(Flow(f), text)
-	})
-	if q.Limit > 0 && len(all) > q.Limit { // the others are not worth converting
-		byStart := func(a, b router.Flow) int { return a.Start.Compare(b.Start) }
+	var chosen []*router.Flow // which are large
+	for i := range all {
+		f := &all[i]
+		if q.Peer != "" && f.Facts.Peer != q.Peer || q.Denied && f.Verdict.Action == policy.Forward ||
+			!f.End.IsZero() && f.End.Before(q.Since) || text != "" && !holds(Flow(*f), text) {
+			continue
+		}
+		chosen = append(chosen, f)
+	}
+	if q.Limit > 0 && len(chosen) > q.Limit { // the others are not worth converting
+		byStart := func(a, b *router.Flow) int { return a.Start.Compare(b.Start) }
 		order := byStart
 		if q.Largest {
-			order = func(a, b router.Flow) int { return cmp.Compare(a.TxBytes+a.RxBytes, b.TxBytes+b.RxBytes) }
+			order = func(a, b *router.Flow) int { return cmp.Compare(a.TxBytes+a.RxBytes, b.TxBytes+b.RxBytes) }
 		}
-		slices.SortStableFunc(all, order)
-		all = all[len(all)-q.Limit:]
-		slices.SortStableFunc(all, byStart)
+		slices.SortStableFunc(chosen, order)
+		chosen = chosen[len(chosen)-q.Limit:]
+		slices.SortStableFunc(chosen, byStart)
 	}
-	list := make([]control.Flow, 0, len(all))
-	for _, f := range all {
-		list = append(list, Flow(f))
+	list := make([]control.Flow, 0, len(chosen))
+	for _, f := range chosen {
+		list = append(list, Flow(*f))
 	}
 	if !q.Denied {
 		return list, nil
