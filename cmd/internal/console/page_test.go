@@ -166,6 +166,23 @@ func (h *house) Allow(_ context.Context, q control.AllowQuery) (control.Allowed,
 	return control.Allowed{Target: q.Target, Until: time.Now().Add(q.For)}, nil
 }
 
+func (h *house) Block(_ context.Context, q control.BlockQuery) (control.Blocked, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !q.DryRun {
+		h.order("block %s always %t", q.Target, q.Always)
+	}
+	return control.Blocked{Target: q.Target, File: "decisions.yaml", Diff: "--- decisions.yaml\n+++ decisions.yaml\n@@ -0,0 +1 @@\n+- {block: " + q.Target + "}\n"}, nil
+}
+
+func (h *house) Decisions(context.Context) (control.Decisions, error) {
+	return control.Decisions{Decisions: []control.Decision{{ID: "1", Do: "allow", Target: "other.example", Made: day, By: "console"}}}, nil
+}
+
+func (h *house) RemoveDecision(context.Context, control.DecisionRemoval) (control.DecisionRemoved, error) {
+	return control.DecisionRemoved{}, nil
+}
+
 var day = time.Date(2026, 11, 29, 8, 0, 0, 0, time.UTC)
 
 // furnish returns a house with n flows that are over, and names of strangers among the live ones.
@@ -244,7 +261,7 @@ func (t tab) is(what, expression string) {
 	expression = "(() => { try { return !!(" + expression + "); } catch { return false; } })()" // not all of the page is there at once
 	for !run(t, chromedp.Evaluate[bool](expression)) {
 		if time.Now().After(deadline) {
-			t.Fatalf("the page does not come to this: %s; it shows %q", what, run(t, chromedp.Evaluate[string](`document.body.innerText.slice(0, 2000)`)))
+			t.Fatalf("the page does not come to this: %s; it shows %q", what, run(t, chromedp.Evaluate[string](`(document.querySelector("dialog") || document.body).innerText.slice(0, 2000)`)))
 		}
 		time.Sleep(30 * time.Millisecond)
 	}
@@ -270,7 +287,7 @@ func TestABrowserDrivesTheConsole(t *testing.T) {
 	page := openTab(t)
 	book := new(record.Book)
 	h := furnish(3000, book)
-	s, b := serveConfig(t, control.Config{Process: h, Flows: h, Policy: h, DNS: h, Feed: h})
+	s, b := serveConfig(t, control.Config{Process: h, Flows: h, Policy: h, Decisions: h, DNS: h, Feed: h})
 	has := func(text string) string {
 		return fmt.Sprintf(`document.querySelector("#main").innerText.includes(%q)`, text)
 	}
@@ -313,6 +330,11 @@ func TestABrowserDrivesTheConsole(t *testing.T) {
 	run(page, chromedp.KeyEvent("\r"))
 	run(page, chromedp.KeyEvent("jja"))
 	page.is("the page says what it has done", `document.querySelector(".note")?.textContent.startsWith("site.bet is allowed until")`)
+	page.eval(`document.querySelector(".grid").dispatchEvent(new KeyboardEvent("keydown", {key: "b", bubbles: true}))`) // a KeyEvent types it as well
+	page.is("what would be written is shown first", `document.querySelector("dialog .diff .add")?.textContent === "+- {block: site.bet}" && !document.querySelector("dialog .primary").disabled`)
+	page.shot("block")
+	page.eval(`document.querySelector("dialog .primary").click()`)
+	page.is("it is done", `!document.querySelector("dialog") && [...document.querySelectorAll(".note")].some((e) => e.textContent.startsWith("site.bet is blocked always"))`)
 	run(page, chromedp.KeyEvent("\r"))
 	page.is("why says which rule decides", has("site.bet is blocked, by rule “no-gambling”."))
 	page.is("and where, by which line of which list", has("penstock.yaml:21")+" && "+has("bets.txt:7"))
@@ -327,7 +349,7 @@ func TestABrowserDrivesTheConsole(t *testing.T) {
 	h.mu.Lock()
 	orders := strings.Join(h.orders, ", ")
 	h.mu.Unlock()
-	if want := fmt.Sprintf("allow site.bet for 1h0m0s, kill l%d", len(nasty)-1); orders != want {
+	if want := fmt.Sprintf("allow site.bet for 1h0m0s, block site.bet always true, kill l%d", len(nasty)-1); orders != want {
 		t.Errorf("got %s, want %s", orders, want)
 	}
 
