@@ -26,6 +26,7 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/console"
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/doctor"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/enrol"
@@ -432,12 +433,13 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 	c := control.Config{
 		Socket: socket, Group: cfg.Control.Group, Logger: d.log,
 		Process: process{d.status, d}, Flows: d.flows, DNS: d.explain.DNS, Lists: &report.Lists{Live: d.live, Log: d.log},
-		Policy:     d.explain, History: d.records.History(), Feed: d.feed,
+		Policy: d.explain, History: d.records.History(), Feed: d.feed,
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil || d.proxy != nil {
 		c.Peers, c.Invites = &report.Peers{Live: d.live, Gateway: d.gateway, SignIn: d.signIn}, d.enrol
 	}
+	c.Doctor = doctor.Inside(c, d.live.Config, func() []string { return d.live.Now().Warnings() })
 	return c
 }
 
