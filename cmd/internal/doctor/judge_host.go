@@ -127,14 +127,20 @@ func judgeMarks(f *Facts) []control.Finding {
 	return ok("usable")
 }
 
+// stateFlag is what names the state file to commands that need it.
+func (f *Facts) stateFlag() string {
+	if f.Config.Known && f.Config.Is.Listen.TUN != nil {
+		return " --state " + f.Config.Is.Listen.TUN.StateFile
+	}
+	return ""
+}
+
 // judgeLeft looks for what a penstock that died has left on the host.
 func judgeLeft(f *Facts) []control.Finding {
-	l := f.Left.Is
-	file := ""
-	if f.Config.Known && f.Config.Is.Listen.TUN != nil {
-		file = " --state " + f.Config.Is.Listen.TUN.StateFile
-	}
+	l, file := f.Left.Is, f.stateFlag()
 	switch {
+	case f.Invalid != "":
+		return notChecked(f.unconfigured())
 	case !f.Left.Known:
 		return notChecked(f.Left.Why)
 	case l.Held:

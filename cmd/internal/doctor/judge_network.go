@@ -66,19 +66,15 @@ func judgePortal(f *Facts) []control.Finding {
 
 // ownAddresses are those at which our DNS server answers on this host.
 func ownAddresses(f *Facts) []netip.Addr {
-	tun := tunOf(f)
-	var list []netip.Addr
-	for _, l := range f.Links.Is {
-		for _, p := range l.Addresses {
-			if l.Name == tun {
-				list = append(list, p.Addr())
-			}
+	tun, name := f.tun(), tunOf(f)
+	for _, l := range f.Links.Is { // where it really is: penstock may have moved it
+		if l.Name == name && len(l.Addresses) > 0 {
+			tun.Address = l.Addresses
 		}
 	}
-	if len(list) == 0 {
-		for _, p := range f.tun().Address {
-			list = append(list, p.Addr())
-		}
+	var list []netip.Addr
+	for _, p := range tun.ServiceAddrs() {
+		list = append(list, p.Addr())
 	}
 	if f.Config.Known {
 		for _, a := range f.Config.Is.DNS.Listen {
@@ -111,7 +107,7 @@ func judgeResolver(f *Facts) []control.Finding {
 	case len(r.Servers) == 0:
 		return fault("write a nameserver into "+r.File+", or start what writes it", "%s names no server: programs find no names", r.File)
 	case f.Absent && len(f.tun().Address) > 0 && asksUs(r.Servers):
-		return fault("start penstock, or: penstock cleanup", "%s asks penstock (%s), which does not run: programs find no names", r.File, servers)
+		return fault("start penstock, or: penstock cleanup"+f.stateFlag(), "%s asks penstock (%s), which does not run: programs find no names", r.File, servers)
 	case auto && (asksUs(r.Servers) || r.Resolved && asksUs(r.Behind)):
 		how := ""
 		if !asksUs(r.Servers) {
@@ -192,7 +188,7 @@ func judgeAddresses(f *Facts) []control.Finding {
 	case !f.Links.Known || !f.Routes.Known:
 		return notChecked(orElse(f.Links.Why, f.Routes.Why))
 	case !f.Config.Known:
-		return notChecked("there is no configuration to compare with")
+		return notChecked(f.unconfigured())
 	}
 	var list []control.Finding
 	for _, n := range ownNetworks(f) {
@@ -294,7 +290,7 @@ func collisions(f *Facts, ours netip.Prefix) []string {
 func judgePorts(f *Facts) []control.Finding {
 	switch {
 	case !f.Config.Known:
-		return notChecked("there is no configuration that says which ports are needed")
+		return notChecked(f.unconfigured())
 	case !f.Sockets.Known:
 		return notChecked(f.Sockets.Why)
 	}

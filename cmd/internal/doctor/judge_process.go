@@ -25,6 +25,14 @@ func (f *Facts) notAsked() string {
 	return f.Running.Why
 }
 
+// unconfigured says why there is no configuration.
+func (f *Facts) unconfigured() string {
+	if f.Invalid != "" {
+		return "the configuration has a fault: mend that first"
+	}
+	return orElse(f.Config.Why, "there is no configuration")
+}
+
 func judgeRunning(f *Facts) []control.Finding {
 	s := f.Running.Is
 	switch {
@@ -89,7 +97,7 @@ func orElse(text, other string) string {
 
 func judgeSecrets(f *Facts) []control.Finding {
 	if !f.Secrets.Known {
-		return notChecked(orElse(f.Secrets.Why, "there is no configuration to look at"))
+		return notChecked(orElse(f.Secrets.Why, f.unconfigured()))
 	}
 	var bad []string
 	for _, s := range f.Secrets.Is {
@@ -122,7 +130,7 @@ func judgeClock(f *Facts) []control.Finding {
 		return fault(mend, "the clock reads %s, before this penstock was made at %s: certificates count as not yet valid", stamp(f.Now), stamp(f.Built))
 	}
 	if !f.Past.Known {
-		return notChecked(orElse(f.Past.Why, "there is no configuration that says where the last handshake is kept"))
+		return notChecked(orElse(f.Past.Why, f.unconfigured()))
 	}
 	if behind := f.Past.Is.Behind(f.Now); behind != "" {
 		return fault(mend, "%s: WireGuard servers ignore this machine", behind)
@@ -210,7 +218,7 @@ func judgeLists(f *Facts) []control.Finding {
 
 func judgeDisk(f *Facts) []control.Finding {
 	if !f.Disks.Known {
-		return notChecked(orElse(f.Disks.Why, "there is no configuration that says where files are written"))
+		return notChecked(orElse(f.Disks.Why, f.unconfigured()))
 	}
 	var list []control.Finding
 	for _, d := range f.Disks.Is {

@@ -1,0 +1,129 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net"
+	"strings"
+	"testing"
+)
+
+// finding is what the tests read of what doctor prints.
+type finding struct{ Name, Result, Found, Mend string }
+
+// examine runs doctor on the laptop and returns its findings by name, and its exit code.
+func examine(t *testing.T, w *world, args ...string) (map[string]finding, int) {
+	t.Helper()
+	r := run(t, w.Laptop, built("penstock"), append([]string{"--socket", w.laptop.socket, "doctor", "-c", w.laptop.config, "--json"}, args...)...)
+	return findings(t, r), r.code
+}
+
+func findings(t *testing.T, r result) map[string]finding {
+	t.Helper()
+	var answer struct {
+		APIVersion string
+		Findings   []finding
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &answer); err != nil || answer.APIVersion != "penstock/v1" {
+		t.Fatalf("doctor --json: %v: %s", err, r)
+	}
+	byName := make(map[string]finding)
+	for _, f := range answer.Findings {
+		byName[f.Name] = f
+	}
+	return byName
+}
+
+// laptop [pen0 -> penstock, and what breaks it] lan0 === WireGuard ===> [penstock] gateway
+func TestDoctorFindsWhatIsWrongWithTheHost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).up(t)
+	shell := func(script string) {
+		t.Helper()
+		if r := run(t, w.Laptop, program(t, "sh"), "-ec", script); r.code != 0 {
+			t.Fatalf("%s: %s", script, r)
+		}
+	}
+	want := func(sentence string, got map[string]finding, name, result, found string) {
+		t.Helper()
+		f := got[name]
+		if f.Result != result || !strings.Contains(f.Found, found) || (f.Mend == "") == (result == "fault") {
+			t.Errorf("%s: %s: got %+v; want the result %s that has %q, and a mend for a fault", sentence, name, f, result, found)
+		}
+	}
+
+	got, code := examine(t, w)
+	const sound = "a sound laptop"
+	for name, f := range got {
+		if code != 0 || f.Result != "ok" && !(f.Name == "unit" && f.Result == "not checked") {
+			t.Errorf("%s: exit code %d, %s: got %+v; want ok", sound, code, name, f)
+		}
+	}
+	want(sound, got, "penstock", "ok", "connected via corp")
+	want(sound, got, "resolver", "ok", "programs ask penstock (10.77.0.2")
+	want(sound, got, "leak", "ok", "packets to the internet by IPv6 enter pen0")
+	want(sound, got, "ports", "ok", "penstock listens on tcp 127.0.0.1:9477 (metrics.listen)")
+	want(sound, got, "host changes", "ok", "in force")
+	inside := findings(t, run(t, w.Laptop, program(t, "curl"), "-sS", "--unix-socket", w.laptop.socket, "-X", "POST", "http://penstock/v1/doctor"))
+	for name, f := range got {
+		if inside[name].Result != f.Result {
+			t.Errorf("the daemon's own checks: %s: got %+v, want the result of the command, %+v", name, inside[name], f)
+		}
+	}
+
+	t.Run("nobody sees what nobody may see", func(t *testing.T) {
+		r := run(t, w.Laptop, program(t, "sh"), "-c", program(t, "setpriv")+" --reuid 65534 --regid 65534 --clear-groups /proc/self/fd/9 --socket "+w.laptop.socket+
+			" doctor --json 9<"+built("penstock"))
+		if r.code != 0 {
+			t.Errorf("got %s, want exit code 0: what was not checked is no fault", r)
+		}
+		got := findings(t, r)
+		want("nobody", got, "rights", "not checked", "run this with sudo")
+		want("nobody", got, "nftables", "not checked", "permission")
+		want("nobody", got, "penstock", "not checked", "no permission to open the control socket")
+		want("nobody", got, "path IPv4", "ok", "on lan0")
+	})
+
+	shell("ip rule add priority 100 lookup main")
+	got, code = examine(t, w)
+	if code != 4 {
+		t.Errorf("a leak: exit code %d, want 4", code)
+	}
+	want("a rule before penstock's", got, "leak", "fault", "packets to the internet by IPv4 leave by lan0")
+	shell("ip rule del priority 100")
+
+	w.laptop.kill(t)
+	shell("ip link add docker0 type bridge; ip addr add 10.77.5.1/16 dev docker0; ip link set docker0 up; echo 'nameserver 10.77.0.2' > /etc/resolv.conf")
+	w.write(t, "host.json.handshake", "2126-11-29T04:05:06Z\n")
+	var taken net.Listener
+	if err := w.Laptop.Do(func() (err error) {
+		taken, err = net.Listen("tcp", monitor)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	got, code = examine(t, w)
+	if code != 4 {
+		t.Errorf("a broken host: exit code %d, want 4", code)
+	}
+	for _, row := range []finding{
+		{"penstock", "not checked", "does not run", ""},
+		{"host changes", "fault", "a penstock that died has left changes", ""},
+		{"clock", "fault", "the last handshake was at 2126-11-29", ""},
+		{"resolver", "fault", "asks penstock (10.77.0.2), which does not run", ""},
+		{"addresses: listen.tun.address", "fault", "10.77.0.0/24 is also 10.77.0.0/16 of docker0", ""},
+		{"ports", "fault", "127.0.0.1:9477 (metrics.listen) is taken by e2e.test", ""},
+	} {
+		want("a broken host", got, row.Name, row.Result, row.Found)
+	}
+	if r := run(t, w.Laptop, built("penstock"), "--socket", w.laptop.socket, "doctor", "-c", w.laptop.config); !strings.Contains(r.stdout, "mend:  penstock cleanup --state "+w.path("host.json")) {
+		t.Errorf("the table: got %s, want the mend", r)
+	} else {
+		t.Log(r.stdout)
+	}
+
+	shell("chmod 644 " + w.path("corp.conf"))
+	got, _ = examine(t, w)
+	want("a key that others may read", got, "configuration", "fault", "mode 0644")
+	want("a key that others may read", got, "ports", "not checked", "mend that first")
+}
