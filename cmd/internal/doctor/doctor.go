@@ -233,12 +233,17 @@ func look[T any](r *round, name string, fact *Fact[T], f func(context.Context) (
 	}()
 	r.tell = append(r.tell, func() {
 		select {
+		case <-r.ctx.Done():
+		case got := <-done:
+			done <- got
+		}
+		select { // both may be true
 		case got := <-done:
 			*fact = Fact[T]{Is: got.is, Known: got.err == nil}
 			if r.failed[name] = got.err; got.err != nil {
 				fact.Why = whyNot(got.err)
 			}
-		case <-r.ctx.Done():
+		default:
 			*fact = Fact[T]{Why: "no answer in time"}
 		}
 	})
