@@ -47,7 +47,7 @@ Exit codes: 0 ok, 1 failure, 3 not running or down, 4 degraded, blocked or no pe
 		newFlowsCommand(e), newExplainCommand(e), newRulesCommand(e), newReloadCommand(e), newAllowCommand(e), newDrainCommand(e),
 		newConsoleCommand(e), newDNSCommand(e), newListsCommand(e), newPeerCommand(e), newJoinCommand(e), newLoginCommand(e),
 		newGenkeyCommand(e), newPubkeyCommand(e), newImportCommand(e), newVersionCommand(e),
-		newDoctorCommand(e),
+		newDoctorCommand(e), newBundleCommand(e),
 	)
 	return root
 }

@@ -141,6 +141,8 @@ func picture() []row {
 		{"cmd/internal/doctor", "what is wrong with the host, the configuration and the running penstock; it changes nothing",
 			[]string{"cmd/internal/clock", "cmd/internal/config", "cmd/internal/control", "cmd/internal/edition", "cmd/internal/private", "router/hostnet",
 				"router/hostnet/direct", "router/transport/wireguard"}, []string{"github.com/vishvananda/netlink", sys}},
+		{"cmd/internal/bundle", "a support archive: what is put in, and what is cleaned away before",
+			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/private"}, nil},
 		{"cmd/internal/clock", "times that are surely over, for a clock that may be wrong",
 			[]string{"router/transport/wireguard"}, nil},
 		{"cmd/internal/health", "whether what must be reached is; it is handed what dials, a leaf", nil, nil},
