@@ -21,7 +21,7 @@ import (
 
 const (
 	folder      = "penstock-bundle/"
-	mostText    = 4 << 20 // bytes of one file, before it is cleaned
+	mostText    = 2 << 20 // bytes of one file, before it is cleaned
 	mostFlows   = 200     // of each kind
 	askLimit    = 5 * time.Second
 	logLines    = 500
@@ -77,18 +77,15 @@ func Collect(ctx context.Context, cfg Config) (*Bundle, error) {
 	if cfg.Loaded != nil {
 		b.clean.learn(cfg.Loaded)
 	}
-	peers, peersErr := ask(ctx, cfg, Running.Peers)
-	for _, p := range peers.Peers {
-		b.clean.know(p.Name, "peer")
-		b.clean.know(p.User, "user")
-	}
+	peers, flows, refused := b.people(ctx)
 	b.text("version.txt", "the version", cfg.Version, nil)
 	b.findings()
 	answer(b, "status.json", "the state, with the transports", first(ask(ctx, cfg, Running.Status)))
 	answer(b, "rules.json", "the rules, with how often each has decided", first(ask(ctx, cfg, Running.Rules)))
 	answer(b, "lists.json", "the lists, with their entries and errors", first(ask(ctx, cfg, Running.Lists)))
-	answer(b, "peers.json", "the peers of a gateway", result{peers, peersErr})
-	b.flows(ctx)
+	answer(b, "peers.json", "the peers of a gateway", peers)
+	answer(b, "flows.json", "the last flows", flows)
+	answer(b, "refused.json", "the last refused flows and questions", refused)
 	b.configuration()
 	b.metrics(ctx)
 	b.system(ctx)
@@ -122,7 +119,14 @@ func (b *Bundle) add(name, what string, text []byte) {
 // miss notes what could not be had.
 func (b *Bundle) miss(what string, err error) {
 	first, _, _ := strings.Cut(err.Error(), "\n")
-	b.Missing = append(b.Missing, Missing{what, b.clean.text(first)})
+	why := b.clean.text(first)
+	for i := range b.Missing {
+		if b.Missing[i].Why == why {
+			b.Missing[i].What += "; " + what
+			return
+		}
+	}
+	b.Missing = append(b.Missing, Missing{what, why})
 }
 
 // text cleans and adds a text.
@@ -170,21 +174,29 @@ func (b *Bundle) findings() {
 	b.add("doctor.txt", "what doctor found", text.Bytes())
 }
 
-// flows adds the last flows, and the last that were refused, questions among them.
-func (b *Bundle) flows(ctx context.Context) {
-	for _, kind := range []struct {
-		name, what string
-		query      control.FlowQuery
-	}{
-		{"flows.json", "the last flows", control.FlowQuery{Recent: true}},
-		{"refused.json", "the last refused flows and questions", control.FlowQuery{Denied: true}},
-	} {
-		list, err := ask(ctx, b.cfg, func(r Running, ctx context.Context) (control.Flows, error) { return r.Flows(ctx, kind.query) })
-		if n := len(list.Flows); n > mostFlows {
-			list.Flows = list.Flows[n-mostFlows:]
-		}
-		answer(b, kind.name, kind.what, result{list, err})
+// people asks for what names people and hosts, and learns the names: they may stand anywhere.
+func (b *Bundle) people(ctx context.Context) (peers, flows, refused result) {
+	list, err := ask(ctx, b.cfg, Running.Peers)
+	for _, p := range list.Peers {
+		b.clean.know(p.Name, "peer")
+		b.clean.know(p.User, "user")
 	}
+	return result{list, err}, b.flows(ctx, control.FlowQuery{Recent: true}), b.flows(ctx, control.FlowQuery{Denied: true})
+}
+
+// flows asks for the last flows that match, and learns their names.
+func (b *Bundle) flows(ctx context.Context, query control.FlowQuery) result {
+	list, err := ask(ctx, b.cfg, func(r Running, ctx context.Context) (control.Flows, error) { return r.Flows(ctx, query) })
+	if n := len(list.Flows); n > mostFlows {
+		list.Flows = list.Flows[n-mostFlows:]
+	}
+	for _, f := range list.Flows {
+		b.clean.know(f.Peer, "peer")
+		for _, n := range append(f.Names, control.Name{Host: f.Host}) {
+			b.clean.learnText("host", n.Host)
+		}
+	}
+	return result{list, err}
 }
 
 // configuration adds the expanded configuration.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,20 +85,36 @@ func (s *scrubber) learnFrom(key string, v reflect.Value) {
 	}
 }
 
+// shortestRun is the length from which on a part of a URL may be a secret.
+const shortestRun = 6
+
 // learnText learns from one value.
 func (s *scrubber) learnText(key, text string) {
 	if _, rest, ok := strings.Cut(text, "://"); ok {
 		rest, query, _ := cutAny(rest, "?#")
-		authority, _, _ := strings.Cut(rest, "/")
+		authority, path, _ := strings.Cut(rest, "/")
 		if i := strings.LastIndex(authority, "@"); i >= 0 {
 			user, password, _ := strings.Cut(authority[:i], ":")
 			s.hide(user)
 			s.hide(password)
 		}
 		s.hide(query)
+		for pair := range strings.SplitSeq(query, "&") {
+			if _, value, _ := strings.Cut(pair, "="); len(value) >= shortestRun {
+				s.hide(value)
+			}
+		}
+		for part := range strings.SplitSeq(path, "/") { // in the URL of a DNS server, it may tell the subscriber
+			if key == "address" && part != "dns-query" && len(part) >= shortestRun || longRuns.FindString(part) == part {
+				s.hide(part)
+			}
+		}
 		return
 	}
 	bare := strings.Trim(text, "*.=~")
+	if key == "user" && slices.Contains([]string{"email", "sub", "name", "preferred_username"}, bare) {
+		return // of sign_in: where a token has the user
+	}
 	if isNamed(key) && bare != "" && !strings.Contains(bare, ".") && bare != "localhost" {
 		kind := "name"
 		switch key {

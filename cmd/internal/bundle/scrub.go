@@ -27,7 +27,7 @@ type scrubber struct {
 
 	secrets []string          // longest first
 	words   map[string]string // names that are known, in lower case, and what they are: peer, user, host
-	phrases []string          // names of several words, longest first
+	phrases []*regexp.Regexp  // names of several words
 	inside  []string          // domains that are not public
 	tokens  []string          // domains below which labels are secrets
 }
@@ -68,8 +68,7 @@ func (s *scrubber) know(name, kind string) {
 	switch name = strings.ToLower(strings.TrimSpace(name)); {
 	case name == "":
 	case strings.IndexFunc(name, func(r rune) bool { return !isWordRune(r) }) >= 0:
-		s.phrases = append(s.phrases, name)
-		slices.SortFunc(s.phrases, longestFirst)
+		s.phrases = append(s.phrases, regexp.MustCompile("(?i)"+regexp.QuoteMeta(name)))
 	default:
 		s.words[name] = kind
 	}
@@ -99,10 +98,11 @@ var pattern = regexp.MustCompile(strings.Join([]string{
 	`(?P<bearer>(?i:bearer|basic)\s+[A-Za-z0-9+/_.=-]{8,})`,
 	`(?P<key>[A-Za-z0-9+/]{43}=)`,
 	`(?P<blob>[A-Za-z0-9+/]{60,}={0,2}|\b[0-9a-fA-F]{64,}\b)`,
+	`(?P<userinfo>[^\s"'/@:=]+:[^\s"'/@]+@)`,
 	`(?P<email>[\p{L}\p{N}._%+-]+@[\p{L}\p{N}-]+(?:\.[\p{L}\p{N}-]+)+)`,
 	`(?P<mac>\b(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\b)`,
 	`(?P<v6>[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(?:%[\w.-]+)?(?:/\d{1,3})?)`,
-	`(?P<v4>\b\d{1,3}(?:\.\d{1,3}){3}\b(?:/\d{1,2}\b)?)`,
+	`(?P<v4>\d{1,3}(?:\.\d{1,3}){3}(?:/\d{1,2}\b)?)`,
 	`(?P<home>/(?:home|Users)/[^/\s"':]+)`,
 	`(?P<named>\b(?:host|peer|user|client|domain|ssid|hostname)=(?:"(?:[^"\\]|\\.)*"|[^\s",}]+))`,
 	`(?P<name>[\p{L}\p{N}_](?:[\p{L}\p{N}_-]*[\p{L}\p{N}_])?(?:\.[\p{L}\p{N}_](?:[\p{L}\p{N}_-]*[\p{L}\p{N}_])?)*\.(?:\p{L}{2,24}|xn--[A-Za-z0-9-]+)\b)`,
@@ -139,10 +139,16 @@ func (s *scrubber) found(kind, t string) string {
 		return "(key-" + s.hash(t) + ")"
 	case "url":
 		return s.url(t)
+	case "userinfo":
+		return secret + "@"
 	}
 	if s.names {
-		if kind == "name" {
+		switch kind {
+		case "name":
 			return s.withoutToken(t)
+		case "named":
+			at := strings.Index(t, "=") + 1
+			return t[:at] + s.text(t[at:])
 		}
 		return t
 	}
@@ -168,9 +174,7 @@ func (s *scrubber) plain(t string) string {
 		return t
 	}
 	for _, phrase := range s.phrases {
-		for at := strings.Index(strings.ToLower(t), phrase); at >= 0 && at+len(phrase) <= len(t); at = strings.Index(strings.ToLower(t), phrase) {
-			t = t[:at] + "name-" + s.hash(phrase) + t[at+len(phrase):]
-		}
+		t = phrase.ReplaceAllStringFunc(t, func(found string) string { return "name-" + s.hash(found) })
 	}
 	var out strings.Builder
 	for len(t) > 0 {
@@ -253,11 +257,23 @@ func (s *scrubber) address(t string) string {
 	text, bits, isNet := strings.Cut(t, "/")
 	addr, err := netip.ParseAddr(text)
 	if err != nil {
+		text = strings.TrimRight(text, ":.") // that of a sentence
+		addr, err = netip.ParseAddr(text)
+	}
+	switch {
+	case err == nil:
+	case strings.Contains(t, "::"), strings.Count(t, ":") > 3:
+		return "v6-unclear-" + s.hash(t)
+	default:
 		return t // a time of day, or a version
+	}
+	after := strings.TrimPrefix(t, text)
+	if isNet {
+		after = "/" + bits
 	}
 	addr = addr.WithZone("").Unmap()
 	if addr.IsUnspecified() || addr.IsLoopback() || addr.IsMulticast() {
-		return t
+		return t // it says nothing of anybody
 	}
 	family, where := "v6", "outside"
 	if addr.Is4() {
@@ -269,11 +285,7 @@ func (s *scrubber) address(t string) string {
 	case addr.IsPrivate(), netip.MustParsePrefix("100.64.0.0/10").Contains(addr):
 		where = "inside"
 	}
-	out := family + "-" + where + "-" + s.hash(addr.String())
-	if isNet {
-		out += "/" + bits
-	}
-	return out
+	return family + "-" + where + "-" + s.hash(addr.String()) + after
 }
 
 // url replaces the host of a URL. User, password, query and fragment, which may be secrets, never stay, and the path, which may be
@@ -365,7 +377,7 @@ func (s *scrubber) named(key, value string) string {
 	return sign + s.host(rest)
 }
 
-// named are the fields whose values are names, in answers of the control socket, in logs and in configurations.
+// isNamed tells the fields whose values are names, in answers of the control socket, in logs and in configurations.
 func isNamed(key string) bool {
 	return slices.Contains([]string{"peer", "from", "user", "users", "username", "ssid", "client", "host", "hostname", "domain", "domains", "decided",
 		"sni", "intranet", "search", "dns_search", "allow_private"}, key)
