@@ -3,8 +3,11 @@ package e2e
 import (
 	"encoding/json"
 	"net"
+	"os"
 	"strings"
 	"testing"
+
+	"penstock/e2e/netlab"
 )
 
 // finding is what the tests read of what doctor prints.
@@ -69,6 +72,30 @@ func TestDoctorFindsWhatIsWrongWithTheHost(t *testing.T) {
 			t.Errorf("the daemon's own checks: %s: got %+v, want the result of the command, %+v", name, inside[name], f)
 		}
 	}
+
+	t.Run("the archive has what is needed and nobody's names", func(t *testing.T) {
+		archive := w.path("b.tgz")
+		tryAll(t, w.Laptop, []attempt{{"a question that is refused", "dig +short " + netlab.GamblingSite, "", nil}})
+		r := run(t, w.Laptop, built("penstock"), "--socket", w.laptop.socket, "bundle", "-o", archive)
+		if info, err := os.Stat(archive); r.code != 0 || err != nil || info.Mode().Perm() != 0o600 {
+			t.Fatalf("bundle: %s, %v, %v", r, info, err)
+		}
+		text := run(t, w.Laptop, program(t, "tar"), "-xzOf", archive).stdout
+		key, _, _ := strings.Cut(strings.SplitN(w.read(t, "corp.conf"), "PrivateKey = ", 2)[1], "\n")
+		for _, secret := range []string{key, netlab.GamblingSite, "corp.example", netlab.GatewayIPv4, "10.99.0.", "192.168.50."} {
+			if strings.Contains(text, secret) {
+				t.Errorf("the archive has %q", secret)
+			}
+		}
+		for _, part := range []string{"no-gambling", `"verdict": "block"`, "penstock_policy_generation", "go_goroutines", "table inet penstock_pen0", "lookup 7077", `"config": "`} {
+			if !strings.Contains(text, part) {
+				t.Errorf("the archive has no %s", part)
+			}
+		}
+		if again := run(t, w.Laptop, built("penstock"), "--socket", w.laptop.socket, "bundle", "-o", archive); again.code != 1 || !strings.Contains(again.stderr, "does not overwrite") {
+			t.Errorf("a second one: got %s, want it refused", again)
+		}
+	})
 
 	t.Run("nobody sees what nobody may see", func(t *testing.T) {
 		r := run(t, w.Laptop, program(t, "sh"), "-c", program(t, "setpriv")+" --reuid 65534 --regid 65534 --clear-groups /proc/self/fd/9 --socket "+w.laptop.socket+

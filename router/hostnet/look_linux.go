@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -29,7 +30,7 @@ func Look(stateFile string) (Left, error) {
 }
 
 // isLocked reports whether a process has locked a file, as the kernel lists locks: to try the lock could keep a penstock from
-// starting in that moment.
+// starting in that moment. The device is not compared, because that of a file on overlayfs or btrfs is not the one in the list.
 func isLocked(path string) bool {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -41,11 +42,10 @@ func isLocked(path string) bool {
 		return false
 	}
 	defer locks.Close()
-	device := uint64(file.Dev)
-	want := fmt.Sprintf("%02x:%02x:%d", unix.Major(device), unix.Minor(device), file.Ino)
+	inode := ":" + strconv.FormatUint(file.Ino, 10)
 	for lines := bufio.NewScanner(locks); lines.Scan(); {
 		words := strings.Fields(lines.Text()) // 1: FLOCK ADVISORY WRITE 831 fd:00:2643 0 EOF
-		if len(words) > 5 && words[1] == "FLOCK" && words[5] == want {
+		if len(words) > 5 && words[1] == "FLOCK" && strings.HasSuffix(words[5], inode) {
 			return true
 		}
 	}

@@ -263,6 +263,7 @@ func TestScrubbing(t *testing.T) {
 	s.know("ana", "peer")
 	for _, row := range []struct{ sentence, text, want string }{
 		{"a file of no name stays", "/etc/penstock/config.yaml:7:5", "/etc/penstock/config.yaml:7:5"},
+		{"a key of the configuration stays", "metrics.listen, dns.split", "metrics.listen, dns.split"},
 		{"a time stays", "2031-05-06T12:13:14.123456Z at 12:13:14", "2031-05-06T12:13:14.123456Z at 12:13:14"},
 		{"addresses that are everybody's stay", "0.0.0.0/0 ::/0 127.0.0.1:53 [::1]:53 ff02::1", "0.0.0.0/0 ::/0 127.0.0.1:53 [::1]:53 ff02::1"},
 		{"a part of a word is no name", "banana", "banana"},

@@ -231,3 +231,21 @@ func expanded(v reflect.Value) any {
 	}
 	return v.Interface()
 }
+
+// keysOf adds the keys of a configuration's structs, to some depth.
+func keysOf(t reflect.Type, above string, depth int, keys map[string]bool) {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct || depth == 0 {
+		return
+	}
+	for i := range t.NumField() {
+		key := t.Field(i).Tag.Get("yaml")
+		if key == "" || key == "-" {
+			continue
+		}
+		keys[above+key] = true
+		keysOf(t.Field(i).Type, above+key+".", depth-1, keys)
+	}
+}

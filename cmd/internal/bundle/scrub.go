@@ -9,9 +9,12 @@ import (
 	"encoding/json"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
+
+	"penstock/cmd/internal/config"
 )
 
 // secret stands for a secret.
@@ -30,10 +33,12 @@ type scrubber struct {
 	phrases []*regexp.Regexp  // names of several words
 	inside  []string          // domains that are not public
 	tokens  []string          // domains below which labels are secrets
+	keys    map[string]bool   // of a configuration, as metrics.listen, which look like names
 }
 
 func newScrubber(names bool) *scrubber {
-	s := &scrubber{names: names, words: make(map[string]string)}
+	s := &scrubber{names: names, words: make(map[string]string), keys: make(map[string]bool)}
+	keysOf(reflect.TypeFor[config.Config](), "", 4, s.keys)
 	rand.Read(s.key[:]) // cannot fail
 	return s
 }
@@ -229,7 +234,8 @@ func (s *scrubber) host(t string) string {
 		return s.word(t, kind)
 	}
 	last := lower[strings.LastIndex(lower, ".")+1:]
-	if slices.Contains(fileNames(), last) {
+	first, _, _ := strings.Cut(lower, ".")
+	if slices.Contains(fileNames(), last) || s.keys[lower] || first == "transports" || first == "categories" {
 		return s.plain(t)
 	}
 	where := "outside"

@@ -194,10 +194,24 @@ func (p *Patient) load(running string) (*config.Config, error) {
 	if p.cfg.Load == nil {
 		return nil, errors.New("there is none")
 	}
-	if _, err := os.Stat(path); p.cfg.File == "" && running == "" && errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no %s: name the configuration with -c FILE", path)
+	if !p.cfg.Inside {
+		switch err := readable(path); {
+		case errors.Is(err, fs.ErrPermission):
+			return nil, fmt.Errorf("this user may not read %s: run this with sudo", path)
+		case errors.Is(err, fs.ErrNotExist) && p.cfg.File == "" && running == "":
+			return nil, fmt.Errorf("there is no %s: name the configuration with -c FILE", path)
+		}
 	}
 	return p.cfg.Load(path)
+}
+
+// readable returns why a file cannot be opened.
+func readable(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // round is looks that are under way at the same time.

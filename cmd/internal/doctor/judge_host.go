@@ -143,7 +143,7 @@ func judgeLeft(f *Facts) []control.Finding {
 		return notChecked(f.unconfigured())
 	case !f.Left.Known:
 		return notChecked(f.Left.Why)
-	case l.Held:
+	case l.Held, f.Running.Known && f.Config.Known:
 		return ok("changes in force by the penstock that runs: %d", len(l.Changes))
 	case l.Lockdown:
 		return warning("start penstock, or open the host: penstock lockdown off"+file, "lockdown keeps the host closed, and no penstock runs")

@@ -344,7 +344,8 @@ func judgeOthers(f *Facts) []control.Finding {
 	devices := make(map[string]bool)
 	for _, l := range f.Links.Is {
 		virtual := l.Kind == "wireguard" || l.Kind == "tun" || l.Kind == "tuntap" || l.Kind == "ppp"
-		if virtual && l.Up && !l.InBridge && l.Name != tun && !strings.HasPrefix(l.Name, "penk") {
+		ours := l.Name == tun || strings.HasPrefix(l.Name, "penk") || slices.ContainsFunc(f.Routes.Is, func(r Route) bool { return r.Ours && r.Interface == l.Name })
+		if virtual && l.Up && !l.InBridge && !ours {
 			devices[l.Name] = true
 		}
 	}

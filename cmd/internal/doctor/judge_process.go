@@ -22,7 +22,7 @@ func (f *Facts) notAsked() string {
 	if f.Absent || f.Running.Why == "" {
 		return notRunning
 	}
-	return f.Running.Why
+	return "the running penstock was not asked: see the first line"
 }
 
 // unconfigured says why there is no configuration.
