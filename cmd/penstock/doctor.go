@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -53,7 +51,7 @@ The exit code is 4 if there is a warning or a fault.`,
 // examine makes the checks of doctor. file is the configuration that -c names, or "".
 func (e *env) examine(ctx context.Context, file string) ([]control.Finding, error) {
 	cfg := doctor.Config{
-		File: file, Load: func(file string) (*config.Config, error) { return config.LoadServing(file, nil) }, Built: committed(),
+		File: file, Load: func(file string) (*config.Config, error) { return config.LoadServing(file, nil) },
 		Slow: func(looks []string) { fmt.Fprintln(e.stderr, "still looking at:", strings.Join(looks, ", ")) },
 	}
 	if e.check != nil {
@@ -76,21 +74,6 @@ func (e *env) checked(ctx context.Context, c *config.Config) doctor.Checked {
 		out.Fault = err.Error()
 	}
 	return out
-}
-
-// committed is when this program was committed; zero if that is not known.
-func committed() time.Time {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return time.Time{}
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.time" {
-			at, _ := time.Parse(time.RFC3339, s.Value) // zero where it is something else
-			return at
-		}
-	}
-	return time.Time{}
 }
 
 // printFindings writes a table, and below it how to mend what is wrong.

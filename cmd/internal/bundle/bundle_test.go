@@ -71,7 +71,8 @@ func (m *marked) file(name, text string) string {
 func (m *marked) configuration() *config.Config {
 	profile := m.file("hq.conf", "[Interface]\nPrivateKey = "+m.key("profile private key")+"\nAddress = 10.99.0.2/32\n[Peer]\nPublicKey = x\nPresharedKey = "+m.key("profile preshared key"))
 	inline := "-----BEGIN PRIVATE KEY-----\n" + m.value("inline key") + "\n-----END PRIVATE KEY-----"
-	ovpn := m.file("legacy.ovpn", "client\nremote vpn.corp.example\n<auth-user-pass>\n"+m.value("inline user")+"\n"+m.value("inline password")+
+	m.file("phrase.txt", m.value("phrase in a file of a profile"))
+	ovpn := m.file("legacy.ovpn", "client\nremote vpn.corp.example\naskpass phrase.txt\n<auth-user-pass>\n"+m.value("inline user")+"\n"+m.value("inline password")+
 		"\n</auth-user-pass>\n<key>\n"+inline+"\n</key>\n<tls-crypt>\n"+m.value("static key")+"\n</tls-crypt>")
 	return &config.Config{
 		Path: filepath.Join(m.dir, "c.yaml"),

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -147,10 +148,28 @@ func (s *scrubber) learnProfile(path string) {
 			block = ""
 		case block != "":
 			s.hideLines(line)
+		case block == "" && slices.Contains(secretWords(), firstWord(line)):
+			file := strings.Trim(strings.Fields(line + " - -")[1], `"'`)
+			if !filepath.IsAbs(file) {
+				file = filepath.Join(filepath.Dir(path), file)
+			}
+			if text, err := private.ReadText(file, config.MaxFile); err == nil {
+				s.hideLines(string(text))
+			}
 		case strings.HasPrefix(line, "<") && strings.HasSuffix(line, ">") && line != "<connection>" && line != "</connection>":
 			block = strings.Trim(line, "<>")
 		}
 	}
+}
+
+// secretWords are the directives of an .ovpn file that name files with secrets.
+func secretWords() []string {
+	return []string{"auth-user-pass", "askpass", "key", "secret", "tls-auth", "tls-crypt", "tls-crypt-v2"}
+}
+
+func firstWord(line string) string {
+	word, _, _ := strings.Cut(line, " ")
+	return word
 }
 
 // hideLines hides each line of a secret: a key may be quoted in part.

@@ -14,7 +14,6 @@ import (
 	"sync"
 
 	"penstock/cmd/internal/config"
-	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/private"
 	"penstock/router/transport/wireguard"
 )
@@ -219,13 +218,10 @@ func openvpnRemotes(text string) []string {
 	return list
 }
 
-// endpoints looks up the names of the servers of transports that are not connected.
-func endpoints(ctx context.Context, cfg *config.Config, status control.Status) ([]Endpoint, error) {
+// endpoints looks up the names of the servers of transports.
+func endpoints(ctx context.Context, cfg *config.Config) ([]Endpoint, error) {
 	var list []Endpoint
 	for _, name := range slices.Sorted(maps.Keys(cfg.Transports)) {
-		if slices.ContainsFunc(status.Transports, func(t control.TransportStatus) bool { return t.Name == name && t.State == "connected" }) {
-			continue
-		}
 		file, err := readTransport(cfg.Transports[name])
 		if err != nil {
 			return nil, err

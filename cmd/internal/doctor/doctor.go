@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -54,8 +55,6 @@ type Config struct {
 	Check func(context.Context, *config.Config) Checked
 	// Slow is told, every 2 s, what is still looked at. May be nil.
 	Slow func(looks []string)
-	// Built is when this program was committed. Zero: not known.
-	Built time.Time
 }
 
 // Patient is who is examined. It is safe for concurrent use.
@@ -116,7 +115,7 @@ type collected struct {
 
 // collect looks up all facts, those at once that need no other.
 func (p *Patient) collect(ctx context.Context) collected {
-	f := collected{Facts: Facts{Now: time.Now(), Built: p.cfg.Built}}
+	f := collected{Facts: Facts{Now: time.Now(), Built: committed()}}
 	first := p.round(ctx, askLimit)
 	look(first, "rights", &f.Rights, rights)
 	look(first, "the running penstock", &f.Running, p.status)
@@ -168,7 +167,9 @@ func (p *Patient) collectRest(ctx context.Context, f *collected) {
 		look(rest, "secrets", &f.Secrets, func(context.Context) ([]SecretFile, error) { return secretFiles(cfg), nil })
 		look(rest, "disks", &f.Disks, func(context.Context) ([]Disk, error) { return disks(cfg) })
 		look(rest, "files of transports", &f.Behind, func(context.Context) (map[string][]netip.Prefix, error) { return networksOf(cfg), nil })
-		look(rest, "endpoints", &f.Endpoints, func(ctx context.Context) ([]Endpoint, error) { return endpoints(ctx, cfg, f.Running.Is) })
+		if !running { // else the state of a transport says more
+			look(rest, "endpoints", &f.Endpoints, func(ctx context.Context) ([]Endpoint, error) { return endpoints(ctx, cfg) })
+		}
 	}
 	look(rest, "state file", &f.Left, func(context.Context) (hostnet.Left, error) { return hostnet.Look(stateFile(cfg)) })
 	rest.wait()
@@ -203,6 +204,21 @@ func (p *Patient) load(running string) (*config.Config, error) {
 		}
 	}
 	return p.cfg.Load(path)
+}
+
+// committed is when this program was committed; zero if that is not known.
+func committed() time.Time {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return time.Time{}
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.time" {
+			at, _ := time.Parse(time.RFC3339, s.Value) // zero where it is something else
+			return at
+		}
+	}
+	return time.Time{}
 }
 
 // readable returns why a file cannot be opened.

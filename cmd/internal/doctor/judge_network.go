@@ -86,8 +86,11 @@ func ownAddresses(f *Facts) []netip.Addr {
 
 func judgeResolver(f *Facts) []control.Finding {
 	r := f.Resolver.Is
-	if !f.Resolver.Known {
+	switch {
+	case !f.Resolver.Known:
 		return notChecked(f.Resolver.Why)
+	case f.Running.Known && !f.Config.Known:
+		return notChecked(f.unconfigured())
 	}
 	own := ownAddresses(f)
 	asksUs := func(servers []netip.Addr) bool {
@@ -138,7 +141,9 @@ func judgeLeak(f *Facts) []control.Finding {
 	switch {
 	case !f.Running.Known:
 		return notChecked(f.notAsked())
-	case f.Config.Known && f.Config.Is.Listen.TUN == nil:
+	case !f.Config.Known:
+		return notChecked(f.unconfigured())
+	case f.Config.Is.Listen.TUN == nil:
 		return ok("this configuration has no listen.tun: the host's own packets are not penstock's")
 	case !f.ownsHost():
 		return notChecked("listen.tun.routes is manual: whoever made the routes must know")
@@ -303,7 +308,7 @@ func judgePorts(f *Facts) []control.Finding {
 			if s.Network != p.Network || !meet(s.Address, p.Address) {
 				continue
 			}
-			if taken = true; s.Program != "" && s.Program != "penstock" {
+			if taken = true; s.Program != "" && !strings.HasPrefix(s.Program, "penstock") {
 				by = &f.Sockets.Is[i]
 			}
 		}
