@@ -49,7 +49,7 @@ Exit codes: 0 ok, 1 failure, 3 not running or down, 4 degraded, blocked or no pe
 		newBlockCommand(e), newDecisionsCommand(e), newPauseCommand(e), newResumeCommand(e),
 		newConsoleCommand(e), newDNSCommand(e), newListsCommand(e), newPeerCommand(e), newJoinCommand(e), newLoginCommand(e),
 		newGenkeyCommand(e), newPubkeyCommand(e), newImportCommand(e), newVersionCommand(e), newTopCommand(e), newNoticesCommand(e),
-		newInitCommand(e), newConfigCommand(e),
+		newInitCommand(e), newConfigCommand(e), newDoctorCommand(e), newBundleCommand(e),
 	)
 	root.AddCommand(newManualCommand(e))
 	addCompletions(e, root)

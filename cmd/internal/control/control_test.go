@@ -71,6 +71,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 		lists:      func() ([]ListStatus, error) { return []ListStatus{{Category: "ads"}}, nil },
 		listLookup: func(name string) ([]ListHit, error) { note(name); return []ListHit{{Entry: name}}, nil },
 		peers:      func() ([]PeerStatus, error) { return []PeerStatus{{Name: "ana"}}, nil },
+		doctor:     func() ([]Finding, error) { return []Finding{{Name: "leak", Result: ResultFault}}, nil },
 		signIns:    func() ([]SignIn, error) { return []SignIn{{Transport: "corp"}}, nil },
 		killFlow:   func(id string) error { note("kill " + id); return nil },
 		quotaReset: func(name string) error { note("reset " + name); return nil },
@@ -146,6 +147,8 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	invitations, err := c.Invitations(ctx)
 	check("invites", invitations, Invitations{APIVersion, []Invitation{{Name: "ana", State: "open"}}}, err)
 	check("uninvite", nil, nil, c.Uninvite(ctx, "ana"))
+	findings, err := c.Doctor(ctx)
+	check("doctor", findings, Findings{APIVersion, []Finding{{Name: "leak", Result: ResultFault}}}, err)
 	check("what the functions got", got, []any{
 		FlowQuery{Denied: true, Peer: "ana"}, ExplainQuery{Target: "x.bet", At: at}, DNSQuery{Name: "x.bet", Type: "A"}, "x.bet",
 		"kill 1", "reset ana", "sign out ana", ReloadQuery{DryRun: true}, DrainOrder{Off: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
@@ -191,6 +194,7 @@ func TestAnInterfaceThatIsNilIsNotOffered(t *testing.T) {
 		"invite":         func() error { _, err := c.Invite(ctx, InviteQuery{}); return err },
 		"invites":        func() error { _, err := c.Invitations(ctx); return err },
 		"uninvite":       func() error { return c.Uninvite(ctx, "ana") },
+		"doctor":         func() error { _, err := c.Doctor(ctx); return err },
 		"sign-ins":       func() error { _, err := c.SignIns(ctx, Steer{}); return err },
 		"peers/sign-out": func() error { return c.SignOut(ctx, "ana") },
 	}

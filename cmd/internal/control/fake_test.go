@@ -31,11 +31,12 @@ type fake struct {
 	invite      func(InviteQuery) (Invited, error)
 	invitations func() ([]Invitation, error)
 	uninvite    func(name string) error
+	doctor      func() ([]Finding, error)
 }
 
 // config serves the fake as everything.
 func (f *fake) config() Config {
-	return Config{Process: f, Flows: f, Policy: f, Decisions: f, Transports: f, DNS: f, Lists: f, Peers: f, Invites: f}
+	return Config{Process: f, Flows: f, Policy: f, Decisions: f, Transports: f, DNS: f, Lists: f, Peers: f, Invites: f, Doctor: f}
 }
 
 func offer[Out any](f func() (Out, error)) (Out, error) {
@@ -113,3 +114,5 @@ func (f *fake) Invite(_ context.Context, q InviteQuery) (Invited, error) {
 }
 func (f *fake) Invitations(context.Context) ([]Invitation, error) { return offer(f.invitations) }
 func (f *fake) Uninvite(_ context.Context, name string) error     { return orderOf(f.uninvite, name) }
+
+func (f *fake) Doctor(context.Context) ([]Finding, error) { return offer(f.doctor) }

@@ -115,6 +115,10 @@ func (c Config) readingRoutes(p *paths) {
 		out.APIVersion = APIVersion
 		return out, err
 	})
+	handle(p, "doctor", reading, c.Doctor != nil, func(ctx context.Context, _ struct{}) (Findings, error) {
+		list, err := c.Doctor.Doctor(ctx)
+		return Findings{APIVersion, list}, err
+	})
 }
 
 func (c Config) changingRoutes(p *paths) {

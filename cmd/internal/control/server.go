@@ -34,6 +34,7 @@ type Config struct {
 	History    HistoryBook
 	Feed       Feed
 	Console    Console
+	Doctor     Doctor
 }
 
 // Server serves the control socket.

@@ -27,6 +27,7 @@ import (
 	"penstock/cmd/internal/console"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/decisions"
+	"penstock/cmd/internal/doctor"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/enrol"
@@ -442,6 +443,7 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 	if d.gateway != nil || d.proxy != nil {
 		c.Peers, c.Invites = &report.Peers{Live: d.live, Gateway: d.gateway, SignIn: d.signIn}, d.enrol
 	}
+	c.Doctor = doctor.Inside(c, d.live.Config, func() []string { return d.live.Now().Warnings() })
 	return c
 }
 
