@@ -36,7 +36,7 @@ func TestRulesKnowUnits(t *testing.T) {
 	copied()
 	slice := fmt.Sprintf("/sys/fs/cgroup/e2e%d.slice", os.Getpid())
 	browser, sync := slice+"/app-org.example.browser-17.scope", slice+"/sync.service"
-	if r := run(t, w.Laptop, "sh", "-c", "mount -t cgroup2 none /sys/fs/cgroup && mkdir -p "+browser+" "+sync); r.code != 0 {
+	if r := run(t, w.Laptop, "sh", "-c", "mount -t cgroup2 none /sys/fs/cgroup && mkdir -p "+browser+" "+sync+" && echo $$ > "+sync+"/cgroup.procs"); r.code != 0 {
 		t.Skipf("no control groups of version 2 can be made here: %s", r)
 	}
 	t.Cleanup(func() {

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -233,16 +234,12 @@ func (r *Router) end(e *entry) {
 
 // Flows returns the live flows, oldest first.
 func (r *Router) Flows() []Flow {
-	flows := make([]Flow, 0, 64)
-	for _, e := range r.table.entries() {
-		flows = append(flows, e.snapshot())
+	entries := r.table.entries()
+	slices.SortFunc(entries, func(a, b *entry) int { return cmp.Compare(a.id, b.id) }) // snapshots are large
+	flows := make([]Flow, len(entries))
+	for i, e := range entries {
+		flows[i] = e.snapshot()
 	}
-	slices.SortFunc(flows, func(a, b Flow) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
 	return flows
 }
 

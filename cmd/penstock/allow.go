@@ -12,14 +12,14 @@ import (
 	"penstock/cmd/internal/control"
 )
 
-// term is how long a decision counts, and for whom, as flags.
-type term struct {
+// howLong is how long a decision counts, and for whom, as flags.
+type howLong struct {
 	lasts       time.Duration
 	always, dry bool
 	peer        string
 }
 
-func (t *term) flags(cmd *cobra.Command) {
+func (t *howLong) flags(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&t.lasts, "for", 0, "how long, for example 10m")
 	cmd.Flags().BoolVar(&t.always, "always", false, "until it is taken back; it is written to the file in managed")
 	cmd.Flags().BoolVar(&t.dry, "dry-run", false, "only show what would be written")
@@ -27,7 +27,7 @@ func (t *term) flags(cmd *cobra.Command) {
 }
 
 // check is the PreRunE of a command with these flags.
-func (t *term) check(*cobra.Command, []string) error {
+func (t *howLong) check(*cobra.Command, []string) error {
 	switch {
 	case t.always && t.lasts != 0:
 		return usagef("for a while or always? give one of --for and --always")
@@ -38,7 +38,7 @@ func (t *term) check(*cobra.Command, []string) error {
 }
 
 func newAllowCommand(e *env) *cobra.Command {
-	var t term
+	var t howLong
 	cmd := &cobra.Command{
 		Use:   "allow NAME|category:NAME --for TIME|--always",
 		Short: "Let something through, for a while or always",
@@ -64,7 +64,7 @@ with managed.`,
 }
 
 func newBlockCommand(e *env) *cobra.Command {
-	var t term
+	var t howLong
 	cmd := &cobra.Command{
 		Use:   "block NAME|category:NAME --for TIME|--always",
 		Short: "Block something, for a while or always",
@@ -92,7 +92,7 @@ with managed.`,
 }
 
 // printDecided says what has been decided, or what would be written.
-func printDecided(e *env, t term, target, what, peer string, until time.Time, file, diff, warning string) error {
+func printDecided(e *env, t howLong, target, what, peer string, until time.Time, file, diff, warning string) error {
 	if warning != "" {
 		fmt.Fprintln(e.stderr, "penstock:", printable(warning))
 	}

@@ -14,7 +14,8 @@ func TestUnitsRunRealCommands(t *testing.T) {
 	if err != nil || len(units) == 0 {
 		t.Fatalf("got %d units %v, want some", len(units), err)
 	}
-	exec := regexp.MustCompile(`(?m)^Exec\w+=/usr/bin/penstock (.+)$`)
+	units = append(units, filepath.Join("..", "..", "deploy", "penstock-notices.desktop"))
+	exec := regexp.MustCompile(`(?m)^Exec\w*=/usr/bin/penstock (.+)$`)
 	for _, unit := range units {
 		text, err := os.ReadFile(unit)
 		if err != nil {

@@ -49,6 +49,20 @@ func (f fake) Flows(_ context.Context, q control.FlowQuery) ([]control.Flow, err
 		Verdict: "via", Via: "corp", Rule: "intranet", TxBytes: 2048, RxBytes: 5 << 20, Start: f.started}}, nil
 }
 
+// Records has three records, in pages of one.
+func (f fake) Records(_ context.Context, q control.RecordQuery) (control.Records, error) {
+	id := q.Before - 1
+	if q.Before == 0 {
+		id = 3
+	}
+	return control.Records{More: id > 1, Records: []control.Record{{ID: id, Question: &control.Question{Proto: "dns", Src: "10.77.0.2:5353", Peer: "ana", Host: "=x\x1b.bet",
+		Type: "A", Verdict: "block", Rule: "no-gambling", Category: "gambling", Result: "blocked", Start: f.started, End: f.started}}}}, nil
+}
+
+func (fake) Totals(context.Context, control.TotalsQuery) (control.Totals, error) {
+	return control.Totals{Totals: []control.Total{{Key: "x.bet", Allowed: 1, Blocked: 2, TxBytes: 3, RxBytes: 4096}}}, nil
+}
+
 func (fake) KillFlow(_ context.Context, id string) error {
 	if id != "f1" {
 		return errors.New("there is no live flow " + id)
@@ -186,7 +200,7 @@ func (fake) PeerQuotaReset(_ context.Context, name string) error {
 func serveFake(env *testscript.Env, socket string) error {
 	f := fake{config: filepath.Join(env.WorkDir, "gateway.yaml"), started: time.Now()}
 	server, err := control.New(control.Config{
-		Socket: socket, Process: f, Flows: f, Policy: f, Decisions: f, Transports: f, DNS: f, Lists: f, Peers: f, Invites: f,
+		Socket: socket, Process: f, Flows: f, Policy: f, Decisions: f, Transports: f, DNS: f, Lists: f, Peers: f, Invites: f, History: f,
 	})
 	if err != nil {
 		return err

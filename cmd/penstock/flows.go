@@ -94,21 +94,6 @@ func flowRow(f control.Flow, now time.Time) []string {
 		bytesText(f.TxBytes), bytesText(f.RxBytes), age(until.Sub(f.Start))}
 }
 
-// verdictText is a verdict as a rule writes it.
-func verdictText(verdict, via string) string {
-	if verdict == "via" {
-		return "via " + via
-	}
-	return verdict
-}
-
-func ruleText(rule, category string) string {
-	if category != "" {
-		return rule + " (" + category + ")"
-	}
-	return rule
-}
-
 // watchFlows prints flows as they begin and as they end, until ctx ends.
 func watchFlows(ctx context.Context, e *env, client *control.Client, query control.FlowQuery, asJSON bool) error {
 	query.Recent = true

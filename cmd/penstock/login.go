@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	xterm "golang.org/x/term"
+	"golang.org/x/term"
 
 	"penstock/cmd/internal/control"
 )
@@ -132,8 +132,8 @@ func answerQuestion(ctx context.Context, e *env, client *control.Client, s contr
 		}
 	}
 	fmt.Fprintf(e.stderr, "%s: ", s.Question)
-	if f, ok := e.stdin.(*os.File); ok && !s.Echo && xterm.IsTerminal(int(f.Fd())) {
-		secret, err := xterm.ReadPassword(int(f.Fd()))
+	if f, ok := e.stdin.(*os.File); ok && !s.Echo && term.IsTerminal(int(f.Fd())) {
+		secret, err := term.ReadPassword(int(f.Fd()))
 		fmt.Fprintln(e.stderr)
 		if err != nil {
 			return err

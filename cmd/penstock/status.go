@@ -43,7 +43,7 @@ connected, 3 for down or not running, 4 for anything between.`,
 			return exitError{code: statusCode(s)}.orNil()
 		},
 	}
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print a line whenever something changes")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print a line whenever the state or a transport changes; penstock top shows more")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
@@ -171,27 +171,46 @@ func stateText(t control.TransportStatus) string {
 	return text
 }
 
-// watchStatus prints a line for each change of state until ctx ends.
+// watchStatus prints a line for each change of state, with how long the one before lasted, and for each change of a transport, until
+// ctx ends.
 func watchStatus(ctx context.Context, e *env, asJSON bool) error {
 	var last string
+	var since time.Time
+	transports := make(map[string]string)
 	return every(ctx, watchPeriod, func() error {
 		s, err := askStatus(ctx, e)
 		if err != nil {
 			return err
 		}
-		key := s.State + strconv.FormatBool(s.Degraded) + s.Reason
+		now, first := time.Now(), last == ""
+		state := strings.Join([]string{s.State, strconv.FormatBool(s.Degraded), s.Reason, s.PausedUntil.String(), s.ReloadError}, "\x00")
+		var lines []string
+		if state != last {
+			line := s.Verdict
+			if !first {
+				line += ", after " + age(now.Sub(since))
+			}
+			lines, last, since = append(lines, line), state, now
+		}
 		for _, t := range s.Transports {
-			key += "\x00" + t.Name + stateText(t)
+			text := stateText(t)
+			if was, known := transports[t.Name]; was != text && (known || !first) {
+				lines = append(lines, t.Name+": "+text)
+			}
+			transports[t.Name] = text
 		}
-		if key == last {
+		switch {
+		case len(lines) == 0:
 			return nil
-		}
-		last = key
-		if asJSON {
+		case asJSON:
 			return printJSON(e.stdout, s)
 		}
-		_, err = fmt.Fprintln(e.stdout, time.Now().Format(time.TimeOnly), printable(s.Verdict))
-		return err
+		for _, line := range lines {
+			if _, err = fmt.Fprintln(e.stdout, now.Format(time.TimeOnly), printable(line)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

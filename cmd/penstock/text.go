@@ -4,12 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"reflect"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf16"
+
+	"penstock/cmd/internal/show"
 )
 
 // printJSON writes one value on one line. Package json escapes the control characters of ASCII alone.
@@ -54,35 +55,6 @@ func printRows[T any](w io.Writer, asJSON bool, answer T, rows func(T) [][]strin
 	return table(w, rows(plain(answer)))
 }
 
-// plain returns an answer of the running penstock in which every string is printable. Names, records and errors come from
-// strangers, and must neither control a terminal nor begin a line. The lists of the answer itself change too.
-func plain[T any](answer T) T {
-	makePlain(reflect.ValueOf(&answer).Elem())
-	return answer
-}
-
-func makePlain(v reflect.Value) {
-	switch v.Kind() {
-	case reflect.String:
-		v.SetString(printable(v.String()))
-	case reflect.Pointer:
-		if !v.IsNil() {
-			makePlain(v.Elem())
-		}
-	case reflect.Slice:
-		for i := range v.Len() {
-			makePlain(v.Index(i))
-		}
-	case reflect.Struct:
-		if v.Type() == reflect.TypeFor[time.Time]() {
-			return
-		}
-		for i := range v.NumField() {
-			makePlain(v.Field(i))
-		}
-	}
-}
-
 // printableLines is printable for a text of several lines, which may have tabs. All but the first are indented.
 func printableLines(s, indent string) string {
 	lines := strings.Split(strings.TrimSuffix(s, "\n"), "\n")
@@ -96,16 +68,6 @@ func printableLines(s, indent string) string {
 	return strings.Join(lines, "\n"+indent)
 }
 
-// printable replaces characters that cannot be printed.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
-}
-
 func orDash(s string) string {
 	if s == "" {
 		return "-"
@@ -113,42 +75,12 @@ func orDash(s string) string {
 	return s
 }
 
-// bytesText writes a number of bytes with three digits.
-func bytesText(n uint64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, unit := float64(n)/1024, 0
-	for value >= 1000 && unit < len(units)-1 {
-		value, unit = value/1024, unit+1
-	}
-	if value < 10 {
-		return fmt.Sprintf("%.1f %ciB", value, units[unit])
-	}
-	return fmt.Sprintf("%.0f %ciB", value, units[unit])
-}
+// The texts that package show makes, under short names.
 
-// ago writes how long ago a time was, coarsely; never for the zero time.
-func ago(now, t time.Time) string {
-	if t.IsZero() {
-		return "never"
-	}
-	return age(now.Sub(t)) + " ago"
-}
-
-// age writes a duration with two units at most.
-func age(d time.Duration) string {
-	d = max(d, 0)
-	switch {
-	case d < 10*time.Second:
-		return fmt.Sprintf("%.1fs", d.Seconds())
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
-	}
-	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
-}
+func plain[T any](answer T) T                { return show.Plain(answer) }
+func printable(s string) string              { return show.Printable(s) }
+func bytesText(n uint64) string              { return show.Bytes(n) }
+func age(d time.Duration) string             { return show.Age(d) }
+func ago(now, t time.Time) string            { return show.Ago(now, t) }
+func verdictText(verdict, via string) string { return show.Verdict(verdict, via) }
+func ruleText(rule, category string) string  { return show.Rule(rule, category) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -73,11 +74,11 @@ func TestStatusWatchPrintsChangesOnly(t *testing.T) {
 	var asked atomic.Int32
 	got := watch(t, control.Config{Process: changing{status: func() control.Status {
 		state := states[min(int(asked.Add(1)), len(states))-1]
-		return control.Status{State: state, Verdict: state + " via corp"}
-	}}}, 2, "status", "-w")
-	for i, want := range []string{"connecting via corp", "connected via corp"} {
-		if len(got) != 2 || !strings.HasSuffix(got[i], want) {
-			t.Errorf("got %q, want line %d to end with %q", got, i, want)
+		return control.Status{State: state, Verdict: state + " via corp", Transports: []control.TransportStatus{{Name: "corp", State: state}, {Name: "lab", State: "down"}}}
+	}}}, 3, "status", "-w")
+	for i, want := range []string{` connecting via corp$`, ` connected via corp, after \d\S*$`, ` corp: connected$`} {
+		if len(got) != 3 || !regexp.MustCompile(want).MatchString(got[i]) {
+			t.Errorf("got %q, want line %d like %q", got, i, want)
 		}
 	}
 }

@@ -19,6 +19,9 @@ import (
 // them with policy/blocklist; importing that package would make this one more than plain data.
 var starter = []string{"ads", "adult", "doh", "gambling", "malware", "social"}
 
+// BuiltIn returns the categories that need no list, in alphabetical order.
+func BuiltIn() []string { return slices.Clone(starter) }
+
 // ruleChecker checks rules, their tests and the categories that they name.
 type ruleChecker struct{ *checker }
 

@@ -140,6 +140,12 @@ type FlowQuery struct {
 	Denied bool   `json:"denied,omitempty"` // those that were blocked, refused DNS questions too, as far back as the daemon remembers
 	Recent bool   `json:"recent,omitempty"` // finished ones too, as far back as the daemon remembers
 	Peer   string `json:"peer,omitempty"`
+	// Since leaves out those that ended before it.
+	Since time.Time `json:"since,omitzero"`
+	Text  string    `json:"text,omitempty"` // part of the client, the destination, a name, the verdict, the rule or the category, in any case
+	// Limit is how many flows the answer has at most: the newest, or with Largest those that carried most bytes. 0 is no limit.
+	Limit   int  `json:"limit,omitempty"`
+	Largest bool `json:"largest,omitempty"`
 }
 
 // ExplainQuery asks what would be done with a flow, or why something was done with a past one.

@@ -78,8 +78,8 @@ func (p *Programs) Describe(f *policy.Flow, asked policy.Asked, mode string) {
 
 // warn says why no program is found, if it is for lack of a right.
 func (p *Programs) warn() {
-	if err := p.finder.Sees(); err != nil {
-		p.log.Warn("rules with process do not match programs of other users: give penstock CAP_SYS_PTRACE, or write unit instead", "err", err)
+	if !p.finder.Sees() {
+		p.log.Warn("rules with process do not match programs of other users: give penstock CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or write unit instead")
 	}
 }
 

@@ -1,11 +1,13 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"penstock/cmd/internal/control"
@@ -127,23 +129,58 @@ func (r *Flows) Flows(_ context.Context, q control.FlowQuery) ([]control.Flow, e
 	if !q.Denied {
 		all = append(all, r.Router.Flows()...)
 	}
-	list := []control.Flow{}
-	for _, f := range all {
-		if q.Peer != "" && f.Facts.Peer != q.Peer || q.Denied && f.Verdict.Action == policy.Forward {
+	text := strings.ToLower(q.Text)
+	var chosen []*router.Flow // which are large
+	for i := range all {
+		f := &all[i]
+		if q.Peer != "" && f.Facts.Peer != q.Peer || q.Denied && f.Verdict.Action == policy.Forward ||
+			!f.End.IsZero() && f.End.Before(q.Since) || text != "" && !holds(Flow(*f), text) {
 			continue
 		}
-		list = append(list, Flow(f))
+		chosen = append(chosen, f)
+	}
+	if q.Limit > 0 && len(chosen) > q.Limit { // the others are not worth converting
+		byStart := func(a, b *router.Flow) int { return a.Start.Compare(b.Start) }
+		order := byStart
+		if q.Largest {
+			order = func(a, b *router.Flow) int { return cmp.Compare(a.TxBytes+a.RxBytes, b.TxBytes+b.RxBytes) }
+		}
+		slices.SortStableFunc(chosen, order)
+		chosen = chosen[len(chosen)-q.Limit:]
+		slices.SortStableFunc(chosen, byStart)
+	}
+	list := make([]control.Flow, 0, len(chosen))
+	for _, f := range chosen {
+		list = append(list, Flow(*f))
 	}
 	if !q.Denied {
 		return list, nil
 	}
 	for _, f := range r.questions.all() {
-		if q.Peer == "" || f.Peer == q.Peer {
+		if (q.Peer == "" || f.Peer == q.Peer) && !f.End.Before(q.Since) && (text == "" || holds(f, text)) {
 			list = append(list, f)
 		}
 	}
 	slices.SortStableFunc(list, func(a, b control.Flow) int { return a.Start.Compare(b.Start) })
+	if q.Limit > 0 && len(list) > q.Limit {
+		list = list[len(list)-q.Limit:]
+	}
 	return list, nil
+}
+
+// holds reports whether one of the texts by which people look for a flow has a part, which is in lower case.
+func holds(f control.Flow, part string) bool {
+	for _, text := range []string{f.Host, f.Dst, f.Src, f.Peer, f.Proto, f.Verdict, f.Via, f.Rule, f.Category} {
+		if strings.Contains(strings.ToLower(text), part) {
+			return true
+		}
+	}
+	for _, n := range f.Names {
+		if strings.Contains(n.Host, part) {
+			return true
+		}
+	}
+	return false
 }
 
 // KillFlow ends a live flow.

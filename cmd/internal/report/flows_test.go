@@ -102,6 +102,12 @@ func TestFlowsAreListedLiveAndEnded(t *testing.T) {
 		{"recent ones too, oldest first", control.FlowQuery{Recent: true}, anas + ", " + blocked + ", " + mine},
 		{"denied ones of a peer", control.FlowQuery{Denied: true, Peer: "ana"}, anas},
 		{"live ones of a peer that has none", control.FlowQuery{Peer: "ana"}, ""},
+		{"the newest", control.FlowQuery{Recent: true, Limit: 2}, anas + ", " + blocked},
+		{"the newest that was denied", control.FlowQuery{Denied: true, Limit: 1}, blocked},
+		{"the largest", control.FlowQuery{Recent: true, Limit: 1, Largest: true}, mine},
+		{"those that ended lately", control.FlowQuery{Recent: true, Since: time.Now().Add(time.Hour)}, mine},
+		{"those with a text, in any case", control.FlowQuery{Recent: true, Text: "LAN"}, blocked},
+		{"those with a text that is none's", control.FlowQuery{Recent: true, Text: "none's"}, ""},
 	} {
 		if got := list(row.q); got != row.want {
 			t.Errorf("%s: got %s, want %s", row.name, got, row.want)

@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,7 +23,7 @@ type Finder struct {
 func New() *Finder {
 	f := &Finder{groups: newGroups("/sys/fs/cgroup", "/sys/fs/cgroup/unified"), holders: newHolders("/proc")}
 	for i, network := range []string{"tcp", "udp"} {
-		f.dumps[i].rounds = rounds{search: func() { f.dumps[i].fill(&f.all, network) }, rest: 20 * time.Millisecond}
+		f.dumps[i].rounds = rounds{search: func() { f.dumps[i].fill(&f.all, network) }}
 	}
 	return f
 }
@@ -36,10 +34,14 @@ func (f *Finder) Close() {
 	f.all.close()
 }
 
-// Sees returns an error if we have no right to see the programs of others, so that their paths are not found.
-func (f *Finder) Sees() error {
-	_, err := os.Readlink(f.holders.proc + "/1/exe")
-	return err
+// Sees reports whether we have the right to see the programs of other users. Without it their paths are not found.
+func (f *Finder) Sees() bool {
+	var caps [2]unix.CapUserData
+	if unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &caps[0]) != nil {
+		return false
+	}
+	has := func(cap int) bool { return caps[0].Effective>>cap&1 != 0 }
+	return has(unix.CAP_SYS_PTRACE) && (has(unix.CAP_DAC_READ_SEARCH) || has(unix.CAP_DAC_OVERRIDE)) // the latter for /proc/PID/fd
 }
 
 // Find returns the program that sends from local to remote through a socket of this machine. network is "tcp" or "udp". It may have

@@ -16,8 +16,8 @@ func New() *Finder { return new(Finder) }
 // Close does nothing.
 func (*Finder) Close() {}
 
-// Sees returns errors.ErrUnsupported.
-func (*Finder) Sees() error { return errors.ErrUnsupported }
+// Sees returns false.
+func (*Finder) Sees() bool { return false }
 
 // Find returns errors.ErrUnsupported.
 func (*Finder) Find(string, netip.AddrPort, netip.AddrPort, Want) (Program, error) {

@@ -1,8 +1,8 @@
 // Package program finds the program on this machine that sends a flow: its user, its control group and its executable.
 //
 // The kernel knows the user and, since Linux 5.7, the control group of a socket, and tells anybody. Which program holds a socket is
-// written in /proc alone, which has to be searched. The search needs the right to see other users' processes (CAP_SYS_PTRACE), and
-// all who wait share one. Linux only: elsewhere Find returns errors.ErrUnsupported.
+// written in /proc alone, which has to be searched. The search needs the right to see other users' processes (CAP_SYS_PTRACE and
+// CAP_DAC_READ_SEARCH), and all who wait share one. Linux only: elsewhere Find returns errors.ErrUnsupported.
 //
 // The package does not watch sockets: an answer is true at the moment of the question only.
 package program
