@@ -31,7 +31,7 @@ function RulesStep({ x, rules }) {
   const at = rules ? rules.findIndex((r) => r.name === x.rule) : -1;
   const before = at > 0 ? rules.slice(0, at) : [];
   const later = new Set(x.shadowed || []);
-  const after = at >= 0 ? rules.slice(at + 1) : [];
+  const after = rules ? rules.slice(at + 1) : []; // a decision comes before all of them
   const item = (r, kind, text) => html`<li class=${"rule " + kind}><span class="rule-mark" aria-hidden="true">${{ no: "–", yes: "◆", also: "○", rest: "·" }[kind]}</span><span><b>${plain(r.name)}</b> <span class="soft">${text}</span></span></li>`;
   const few = before.slice(-3), many = before.length - few.length;
   return html`<${Step} n="3" title="Rules, in order" tone="touched">
@@ -60,7 +60,7 @@ function Changes({ x, again }) {
   const calls = x.changes || [];
   const host = x.names?.[0]?.host;
   const button = (c, i) => {
-    if (c.call === "remove") return html`<${Do} run=${() => remove(c.target, again)}>${capital(plain(c.text))}<//>`;
+    if (c.call === "remove") return html`<${Do} run=${() => remove(c.target, again)} title=${plain(c.text)}>Take the decision back<//>`;
     const name = plain(c.target);
     return html`${c.call === "allow" && html`<${Do} class=${i ? "" : "primary"} run=${() => allowHour(c.target, c.peer).then(again)} title=${plain(c.text)}>Allow ${name} for 1 hour<//>`}
       <${Do} class=${c.call === "block" ? "danger" : ""} run=${async () => decide(c.call, c.target, c.peer, offers.decisions, again)} title=${plain(c.text)}>${capital(c.call)} ${name}${c.call === "allow" && offers.decisions ? " always" : ""} …<//>`;
