@@ -68,7 +68,7 @@ func (w *writer) maintain(ctx context.Context) error {
 }
 
 // size returns how many bytes of the file are free, and in use.
-func (w *writer) size(ctx context.Context) (free, used int64, err error) {
+func (w *tables) size(ctx context.Context) (free, used int64, err error) {
 	var pages, unused int64
 	if err = w.conn.QueryRowContext(ctx, "PRAGMA page_count").Scan(&pages); err == nil {
 		err = w.conn.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&unused)
@@ -227,13 +227,13 @@ func (w *writer) note(ctx context.Context) error {
 	return errors.Join(w.put(ctx, "seen", w.noted), w.put(ctx, "id", w.id))
 }
 
-func (w *writer) put(ctx context.Context, name string, value int64) error {
+func (w *tables) put(ctx context.Context, name string, value int64) error {
 	_, err := w.conn.ExecContext(ctx, "INSERT OR REPLACE INTO note VALUES (?, ?)", name, value)
 	return err
 }
 
 // dropSums removes sums of hours, and names that nothing else needs.
-func (w *writer) dropSums(ctx context.Context, where string, args ...any) (n int, err error) {
+func (w *tables) dropSums(ctx context.Context, where string, args ...any) (n int, err error) {
 	rows, err := w.conn.QueryContext(ctx, "DELETE FROM total WHERE "+where+" RETURNING kind, key", args...)
 	if err != nil {
 		return 0, err
@@ -254,7 +254,7 @@ func (w *writer) dropSums(ctx context.Context, where string, args ...any) (n int
 }
 
 // release removes those of some names that nothing needs any more.
-func (w *writer) release(ctx context.Context, places, clients, hows, hosts []int64) error {
+func (w *tables) release(ctx context.Context, places, clients, hows, hosts []int64) error {
 	var gone [4][]int64
 	var addrs []int64
 	const inSums = "NOT EXISTS (SELECT 1 FROM total WHERE key = t.id AND kind BETWEEN 4 AND 11 AND kind BETWEEN "

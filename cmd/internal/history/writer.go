@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -21,18 +22,23 @@ type writer struct {
 	told  string    // the trouble that was logged last
 	lost  int       // records since then
 
+	tables
 	unlock func()
 	db     *sql.DB
-	conn   *sql.Conn
 	file   os.FileInfo // as it was opened
-	do     statements
-	names  names
-	id     int64 // of the last record
-	span   span
-	hour   hourly
+	id     int64       // of the last record
 	age    age
 	noted  int64 // the time that was written down last, ms since 1970
 	behind bool  // there are more records to remove
+}
+
+// tables are what the writer does with the tables of the database, and what it remembers of them.
+type tables struct {
+	conn  *sql.Conn
+	do    statements
+	names names
+	span  span
+	hour  hourly
 }
 
 // span is some records that were written one after another.
@@ -273,17 +279,8 @@ func (w *writer) off(err error) {
 		w.tell(err)
 	}
 	w.retry = time.Now().Add(cmp.Or(w.store.config.retry, retryWait))
-	w.store.readers.use(nil, historyOff{w.store.config.File, err})
+	w.store.readers.use(nil, fmt.Errorf("the history %s is off: %w", w.store.config.File, err))
 }
-
-// historyOff is why there is no history.
-type historyOff struct {
-	file string
-	err  error
-}
-
-func (e historyOff) Error() string { return "the history " + e.file + " is off: " + e.err.Error() }
-func (e historyOff) Unwrap() error { return e.err }
 
 // tell logs a trouble once.
 func (w *writer) tell(err error) {
