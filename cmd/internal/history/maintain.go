@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"penstock/cmd/internal/clock"
 )
 
 const (
@@ -23,7 +25,7 @@ func (w *writer) maintain(ctx context.Context) error {
 	if err := w.shrinkLog(ctx); err != nil {
 		return err
 	}
-	now := w.age.now(w.store.config.now(), time.Since(w.start))
+	now := w.age.Now(w.store.config.now(), time.Since(w.start))
 	free, used, err := w.size(ctx)
 	if err != nil {
 		return err
@@ -104,7 +106,7 @@ func (w *writer) removeOldest(ctx context.Context, now time.Time, noRoom bool) (
 	// keep records for ever.
 	const old = `SELECT first, last, until FROM span s WHERE until < ?1
 		OR until > ?2 AND EXISTS (SELECT 1 FROM span WHERE first > s.first AND until < ?1) ORDER BY first LIMIT 1`
-	text, args := old, []any{now.Add(-w.store.config.Keep).UnixMilli(), now.Add(slack).UnixMilli()}
+	text, args := old, []any{now.Add(-w.store.config.Keep).UnixMilli(), now.Add(clock.Slack).UnixMilli()}
 	if noRoom {
 		text, args = "SELECT first, last, until FROM span ORDER BY first LIMIT 1", nil
 	}
@@ -146,7 +148,7 @@ func (w *writer) removeOldest(ctx context.Context, now time.Time, noRoom bool) (
 				w.span = span{}
 			}
 		}
-		if until <= now.Add(slack).UnixMilli() { // else its time is wrong
+		if until <= now.Add(clock.Slack).UnixMilli() { // else its time is wrong
 			_, err := w.conn.ExecContext(ctx, "INSERT INTO note VALUES ('gone', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)", until)
 			if err != nil {
 				return err
@@ -220,10 +222,10 @@ func (w *writer) tidySums(ctx context.Context, now time.Time, noRoom bool, limit
 
 // note writes down what must be known after a restart.
 func (w *writer) note(ctx context.Context) error {
-	if w.age.seen.IsZero() {
+	if w.age.Seen.IsZero() {
 		return nil
 	}
-	w.noted = w.age.seen.UnixMilli()
+	w.noted = w.age.Seen.UnixMilli()
 	return errors.Join(w.put(ctx, "seen", w.noted), w.put(ctx, "id", w.id))
 }
 

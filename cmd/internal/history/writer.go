@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"penstock/cmd/internal/clock"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/peerbook"
 )
@@ -27,7 +28,7 @@ type writer struct {
 	db     *sql.DB
 	file   os.FileInfo // as it was opened
 	id     int64       // of the last record
-	age    age
+	age    clock.Age
 	noted  int64 // the time that was written down last, ms since 1970
 	behind bool  // there are more records to remove
 }
@@ -202,9 +203,9 @@ func (w *writer) tryOpen(ctx context.Context) (err error) {
 	}
 	var seen sql.NullInt64
 	err = w.conn.QueryRowContext(ctx, `SELECT coalesce(max(id), 0), (SELECT value FROM note WHERE name = 'seen') FROM record`).Scan(&w.id, &seen)
-	w.age = age{}
+	w.age = clock.Age{}
 	if seen.Valid {
-		w.age.seen = time.UnixMilli(seen.Int64)
+		w.age.Seen = time.UnixMilli(seen.Int64)
 	}
 	w.names, w.span, w.hour, w.noted, w.behind = names{}, span{}, hourly{}, 0, false
 	var last sql.NullInt64 // IDs are never used again, so that a page that somebody reads does not change
