@@ -157,7 +157,7 @@ func picture() []row {
 		{"cmd/internal/record", "who is handed flows that have ended and questions: the flow log, the history, those who watch",
 			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/flowlog", "cmd/internal/history"}, []string{prom}},
 		{"cmd/internal/history", "flows and questions in a database, which nobody waits for",
-			[]string{"cmd/internal/control", "cmd/internal/peerbook"}, []string{"modernc.org/sqlite", prom}},
+			[]string{"cmd/internal/clock", "cmd/internal/control", "cmd/internal/peerbook"}, []string{"modernc.org/sqlite", prom}},
 		{"cmd/internal/flowlog", "records of flows and questions on their way to a file, which nobody waits for",
 			[]string{"cmd/internal/control"}, []string{prom}},
 		{"cmd/internal/privatedns", "encrypted DNS for the phones of peers: tokens, certificate, addresses; it is handed the DNS server, and who has a token",

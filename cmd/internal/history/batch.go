@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -150,7 +151,7 @@ const (
 )
 
 // text returns the ID of a text, 0 for none.
-func (w *writer) text(ctx context.Context, of int, s string) (int64, error) {
+func (w *tables) text(ctx context.Context, of int, s string) (int64, error) {
 	if s == "" {
 		return 0, nil
 	}
@@ -170,7 +171,7 @@ func (w *writer) text(ctx context.Context, of int, s string) (int64, error) {
 	return id, err
 }
 
-func (w *writer) client(ctx context.Context, e entry) (int64, error) {
+func (w *tables) client(ctx context.Context, e entry) (int64, error) {
 	if !e.hasClient {
 		return 0, nil
 	}
@@ -186,7 +187,7 @@ func (w *writer) client(ctx context.Context, e entry) (int64, error) {
 	return id, err
 }
 
-func (w *writer) place(ctx context.Context, e entry) (p placed, err error) {
+func (w *tables) place(ctx context.Context, e entry) (p placed, err error) {
 	if e.host == "" && e.dst == "" {
 		return placed{}, nil
 	}
@@ -208,7 +209,7 @@ func (w *writer) place(ctx context.Context, e entry) (p placed, err error) {
 	return p, err
 }
 
-func (w *writer) how(ctx context.Context, e entry) (c circumstance, err error) {
+func (w *tables) how(ctx context.Context, e entry) (c circumstance, err error) {
 	if c, ok := w.names.hows.get(e.how); ok {
 		return c, nil
 	}
@@ -295,7 +296,7 @@ func (w *writer) grow(ctx context.Context, end int64) error {
 	return nil
 }
 
-func (w *writer) putSpan(ctx context.Context) error {
+func (w *tables) putSpan(ctx context.Context) error {
 	if w.span.first == 0 {
 		return nil
 	}
@@ -310,16 +311,13 @@ type hourly struct {
 }
 
 // addSums adds to the sums of hours. Of many hosts and clients in one hour, those with the fewest records become one sum.
-func (w *writer) addSums(ctx context.Context, sums map[sumKey]sum) error {
+func (w *tables) addSums(ctx context.Context, sums map[sumKey]sum) error {
 	keys := make([]sumKey, 0, len(sums))
 	for k := range sums {
 		keys = append(keys, k)
 	}
 	slices.SortFunc(keys, func(a, b sumKey) int { // in the order of the table
-		if a.hour != b.hour {
-			return sign(a.hour - b.hour)
-		}
-		return sign(int64(a.kind-b.kind)<<40 + a.key - b.key)
+		return cmp.Or(cmp.Compare(a.hour, b.hour), cmp.Compare(a.kind, b.kind), cmp.Compare(a.key, b.key))
 	})
 	for _, k := range keys {
 		s := sums[k]
@@ -335,18 +333,8 @@ func (w *writer) addSums(ctx context.Context, sums map[sumKey]sum) error {
 	return nil
 }
 
-func sign(n int64) int {
-	switch {
-	case n < 0:
-		return -1
-	case n > 0:
-		return 1
-	}
-	return 0
-}
-
 // noteKey notes that a key has a sum, and thins out the hour if it has too many.
-func (w *writer) noteKey(ctx context.Context, by int, k sumKey) error {
+func (w *tables) noteKey(ctx context.Context, by int, k sumKey) error {
 	if w.hour.hour != k.hour {
 		w.hour = hourly{hour: k.hour}
 	}
@@ -374,7 +362,7 @@ func (w *writer) noteKey(ctx context.Context, by int, k sumKey) error {
 }
 
 // thin leaves the largest sums of an hour, and makes one of the others.
-func (w *writer) thin(ctx context.Context, by int, hour int64, leave int) error {
+func (w *tables) thin(ctx context.Context, by int, hour int64, leave int) error {
 	const these = `kind BETWEEN ?1 AND ?2 AND hour = ?3 AND key > 0 AND key NOT IN
 		(SELECT key FROM total WHERE kind BETWEEN ?1 AND ?2 AND hour = ?3 AND key > 0 GROUP BY key ORDER BY sum(n) DESC, key LIMIT ?4)`
 	args := []any{by << 2, by<<2 | 3, hour, leave}

@@ -42,28 +42,6 @@ func traffic(n int) func(end time.Time) control.Record {
 	}
 }
 
-// BenchmarkWrite is the whole way of a record into the database.
-func BenchmarkWrite(b *testing.B) {
-	f := begin(b, Config{})
-	next := traffic(1)
-	b.ReportAllocs()
-	n := 0
-	for b.Loop() {
-		f.Put(next(noon.Add(time.Duration(n) * time.Millisecond)))
-		if n++; n%batchSize == 0 {
-			f.flush(b)
-		}
-	}
-	f.flush(b)
-	f.Close()
-	if f.lost() > 0 {
-		b.Errorf("%d lost", f.lost())
-	}
-	if info, err := os.Stat(f.config.File); err == nil {
-		b.ReportMetric(float64(info.Size())/float64(n), "bytes/record")
-	}
-}
-
 // TestAPageOfTenMillion needs PENSTOCK_SOAK and a few minutes. It prints how long a page takes, and how much longer than 200 bare rows.
 func TestAPageOfTenMillion(t *testing.T) {
 	if os.Getenv("PENSTOCK_SOAK") == "" {

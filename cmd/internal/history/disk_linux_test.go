@@ -35,25 +35,20 @@ func TestADiskThatCannotBeWritten(t *testing.T) {
 			t.Fatalf("mount %q: %v: %s", args, err, out)
 		}
 	}
+	fill := func(t *testing.T) func() {
+		filler := filepath.Join(dir, "filler")
+		if os.WriteFile(filler, make([]byte, 8<<20), 0o600) == nil {
+			t.Fatal("the disk is not full")
+		}
+		return func() { os.Remove(filler) }
+	}
 	for _, row := range []struct {
 		sentence string
 		spoil    func(t *testing.T) (mend func())
 		before   bool // it can be written first
 	}{
-		{"a disk that becomes full", func(t *testing.T) func() {
-			filler := filepath.Join(dir, "filler")
-			if os.WriteFile(filler, make([]byte, 8<<20), 0o600) == nil {
-				t.Fatal("the disk is not full")
-			}
-			return func() { os.Remove(filler) }
-		}, true},
-		{"a disk that is full", func(t *testing.T) func() {
-			filler := filepath.Join(dir, "filler")
-			if os.WriteFile(filler, make([]byte, 8<<20), 0o600) == nil {
-				t.Fatal("the disk is not full")
-			}
-			return func() { os.Remove(filler) }
-		}, false},
+		{"a disk that becomes full", fill, true},
+		{"a disk that is full", fill, false},
 		{"a disk that is read-only", func(*testing.T) func() {
 			mount("-o", "remount,ro", dir)
 			return func() { mount("-o", "remount,rw", dir) }

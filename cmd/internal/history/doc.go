@@ -8,6 +8,6 @@
 // A record is one row of numbers. What repeats stands in tables of its own: hosts, addresses, clients, and the circumstances of a
 // record (its protocol, verdict, rule and so on). Beside the records there are sums by the hour, which stay when records go.
 //
-// The age of records is not taken from the clock of the machine alone, which may be wrong: see age. The package does not choose
+// The age of records is not taken from the clock of the machine alone, which may be wrong: see clock.Age. The package does not choose
 // which flows and questions there are, and knows no configuration.
 package history

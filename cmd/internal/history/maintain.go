@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"penstock/cmd/internal/clock"
 )
 
 const (
@@ -23,7 +25,7 @@ func (w *writer) maintain(ctx context.Context) error {
 	if err := w.shrinkLog(ctx); err != nil {
 		return err
 	}
-	now := w.age.now(w.store.config.now(), time.Since(w.start))
+	now := w.age.Now(w.store.config.now(), time.Since(w.start))
 	free, used, err := w.size(ctx)
 	if err != nil {
 		return err
@@ -68,7 +70,7 @@ func (w *writer) maintain(ctx context.Context) error {
 }
 
 // size returns how many bytes of the file are free, and in use.
-func (w *writer) size(ctx context.Context) (free, used int64, err error) {
+func (w *tables) size(ctx context.Context) (free, used int64, err error) {
 	var pages, unused int64
 	if err = w.conn.QueryRowContext(ctx, "PRAGMA page_count").Scan(&pages); err == nil {
 		err = w.conn.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&unused)
@@ -104,7 +106,7 @@ func (w *writer) removeOldest(ctx context.Context, now time.Time, noRoom bool) (
 	// keep records for ever.
 	const old = `SELECT first, last, until FROM span s WHERE until < ?1
 		OR until > ?2 AND EXISTS (SELECT 1 FROM span WHERE first > s.first AND until < ?1) ORDER BY first LIMIT 1`
-	text, args := old, []any{now.Add(-w.store.config.Keep).UnixMilli(), now.Add(slack).UnixMilli()}
+	text, args := old, []any{now.Add(-w.store.config.Keep).UnixMilli(), now.Add(clock.Slack).UnixMilli()}
 	if noRoom {
 		text, args = "SELECT first, last, until FROM span ORDER BY first LIMIT 1", nil
 	}
@@ -146,7 +148,7 @@ func (w *writer) removeOldest(ctx context.Context, now time.Time, noRoom bool) (
 				w.span = span{}
 			}
 		}
-		if until <= now.Add(slack).UnixMilli() { // else its time is wrong
+		if until <= now.Add(clock.Slack).UnixMilli() { // else its time is wrong
 			_, err := w.conn.ExecContext(ctx, "INSERT INTO note VALUES ('gone', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)", until)
 			if err != nil {
 				return err
@@ -220,20 +222,20 @@ func (w *writer) tidySums(ctx context.Context, now time.Time, noRoom bool, limit
 
 // note writes down what must be known after a restart.
 func (w *writer) note(ctx context.Context) error {
-	if w.age.seen.IsZero() {
+	if w.age.Seen.IsZero() {
 		return nil
 	}
-	w.noted = w.age.seen.UnixMilli()
+	w.noted = w.age.Seen.UnixMilli()
 	return errors.Join(w.put(ctx, "seen", w.noted), w.put(ctx, "id", w.id))
 }
 
-func (w *writer) put(ctx context.Context, name string, value int64) error {
+func (w *tables) put(ctx context.Context, name string, value int64) error {
 	_, err := w.conn.ExecContext(ctx, "INSERT OR REPLACE INTO note VALUES (?, ?)", name, value)
 	return err
 }
 
 // dropSums removes sums of hours, and names that nothing else needs.
-func (w *writer) dropSums(ctx context.Context, where string, args ...any) (n int, err error) {
+func (w *tables) dropSums(ctx context.Context, where string, args ...any) (n int, err error) {
 	rows, err := w.conn.QueryContext(ctx, "DELETE FROM total WHERE "+where+" RETURNING kind, key", args...)
 	if err != nil {
 		return 0, err
@@ -254,7 +256,7 @@ func (w *writer) dropSums(ctx context.Context, where string, args ...any) (n int
 }
 
 // release removes those of some names that nothing needs any more.
-func (w *writer) release(ctx context.Context, places, clients, hows, hosts []int64) error {
+func (w *tables) release(ctx context.Context, places, clients, hows, hosts []int64) error {
 	var gone [4][]int64
 	var addrs []int64
 	const inSums = "NOT EXISTS (SELECT 1 FROM total WHERE key = t.id AND kind BETWEEN 4 AND 11 AND kind BETWEEN "

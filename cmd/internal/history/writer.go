@@ -5,9 +5,11 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
+	"penstock/cmd/internal/clock"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/peerbook"
 )
@@ -21,18 +23,23 @@ type writer struct {
 	told  string    // the trouble that was logged last
 	lost  int       // records since then
 
+	tables
 	unlock func()
 	db     *sql.DB
-	conn   *sql.Conn
 	file   os.FileInfo // as it was opened
-	do     statements
-	names  names
-	id     int64 // of the last record
-	span   span
-	hour   hourly
-	age    age
+	id     int64       // of the last record
+	age    clock.Age
 	noted  int64 // the time that was written down last, ms since 1970
 	behind bool  // there are more records to remove
+}
+
+// tables are what the writer does with the tables of the database, and what it remembers of them.
+type tables struct {
+	conn  *sql.Conn
+	do    statements
+	names names
+	span  span
+	hour  hourly
 }
 
 // span is some records that were written one after another.
@@ -196,9 +203,9 @@ func (w *writer) tryOpen(ctx context.Context) (err error) {
 	}
 	var seen sql.NullInt64
 	err = w.conn.QueryRowContext(ctx, `SELECT coalesce(max(id), 0), (SELECT value FROM note WHERE name = 'seen') FROM record`).Scan(&w.id, &seen)
-	w.age = age{}
+	w.age = clock.Age{}
 	if seen.Valid {
-		w.age.seen = time.UnixMilli(seen.Int64)
+		w.age.Seen = time.UnixMilli(seen.Int64)
 	}
 	w.names, w.span, w.hour, w.noted, w.behind = names{}, span{}, hourly{}, 0, false
 	var last sql.NullInt64 // IDs are never used again, so that a page that somebody reads does not change
@@ -273,17 +280,8 @@ func (w *writer) off(err error) {
 		w.tell(err)
 	}
 	w.retry = time.Now().Add(cmp.Or(w.store.config.retry, retryWait))
-	w.store.readers.use(nil, historyOff{w.store.config.File, err})
+	w.store.readers.use(nil, fmt.Errorf("the history %s is off: %w", w.store.config.File, err))
 }
-
-// historyOff is why there is no history.
-type historyOff struct {
-	file string
-	err  error
-}
-
-func (e historyOff) Error() string { return "the history " + e.file + " is off: " + e.err.Error() }
-func (e historyOff) Unwrap() error { return e.err }
 
 // tell logs a trouble once.
 func (w *writer) tell(err error) {

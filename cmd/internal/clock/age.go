@@ -1,4 +1,4 @@
-package history
+package clock
 
 import "time"
 
@@ -9,23 +9,23 @@ const (
 	trusted = 24 * time.Hour
 	// jump is a difference between the clock and the time that has passed that is none of rounding or of slewing.
 	jump = time.Minute
-	// slack is how far ahead a clock is believed at once.
-	slack = time.Hour
+	// Slack is how far ahead a clock is believed at once.
+	Slack = time.Hour
 )
 
-// age tells by which time records are old. The clock of the machine may be wrong: if it were a year ahead for a minute, all records
+// Age tells by which time what is kept is old, such as the records of the history. The clock of the machine may be wrong: if it were a year ahead for a minute, all records
 // would be a year old, and gone for good when it is right again. So this time follows the clock, but not faster than 24 hours in an hour,
 // until the clock has run without a jump for a day. After a holiday records stay a little longer than they should. It never goes back
 // itself, but neither is it ever ahead of the clock, so a clock that is behind deletes nothing.
-type age struct {
-	seen   time.Time // the latest time that was believed
-	wall   time.Time // when now was last called
+type Age struct {
+	Seen   time.Time // the latest time that was believed
+	wall   time.Time // when Now was last called
 	ticks  time.Duration
 	steady time.Duration // for how long there was no jump
 }
 
-// now returns the time by which records are old. wall is what the clock says, and ticks the time that has passed since some moment.
-func (a *age) now(wall time.Time, ticks time.Duration) time.Time {
+// Now returns the time by which records are old. wall is what the clock says, and ticks the time that has passed since some moment.
+func (a *Age) Now(wall time.Time, ticks time.Duration) time.Time {
 	wall = wall.Round(0)
 	passed := ticks - a.ticks
 	if drift := wall.Sub(a.wall) - passed; drift.Abs() > jump {
@@ -34,14 +34,14 @@ func (a *age) now(wall time.Time, ticks time.Duration) time.Time {
 		a.steady += passed
 	}
 	a.wall, a.ticks = wall, ticks
-	ahead := wall.Sub(a.seen)
+	ahead := wall.Sub(a.Seen)
 	switch {
 	case ahead <= 0:
 		return wall
-	case a.seen.IsZero(), ahead <= max(slack, passed), a.steady >= trusted:
-		a.seen = wall
+	case a.Seen.IsZero(), ahead <= max(Slack, passed), a.steady >= trusted:
+		a.Seen = wall
 	default:
-		a.seen = a.seen.Add(min(ahead, pace*passed))
+		a.Seen = a.Seen.Add(min(ahead, pace*passed))
 	}
-	return a.seen
+	return a.Seen
 }
