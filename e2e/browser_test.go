@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,12 +18,19 @@ import (
 // browser runs Chromium on a host, and returns a context for a tab of it.
 func browser(t *testing.T, h *netlab.Host) context.Context {
 	t.Helper()
-	enter := h.Nsenter()
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program(t, "chromium")), chromedp.UserDataDir(t.TempDir()),
+	return openTab(t, program(t, "chromium"), h.Nsenter())
+}
+
+// openTab runs Chromium, by way of the program before it if there is one, and returns a context for a tab of it.
+func openTab(t *testing.T, chromium string, before []string) context.Context {
+	t.Helper()
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium), chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("ignore-certificate-errors", true), chromedp.Flag("no-proxy-server", true),
 		chromedp.ModifyCmdFunc(func(cmd *exec.Cmd) {
-			cmd.Args = append(append(enter, cmd.Path), cmd.Args[1:]...)
-			cmd.Path = program(t, enter[0])
+			if len(before) > 0 {
+				cmd.Args = slices.Concat(before, []string{cmd.Path}, cmd.Args[1:])
+				cmd.Path = program(t, before[0])
+			}
 		}))
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // it does not run as root

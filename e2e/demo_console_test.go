@@ -1,0 +1,145 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"penstock/e2e/netlab"
+)
+
+// demo runs "penstock demo --stay" until the test ends. It returns the console's link, and what enters the demo's laptop.
+func demo(t *testing.T) (link string, enter []string) {
+	t.Helper()
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), built("penstock"), "demo", "--stay")
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "PENSTOCK_NETLAB=") { // or it would take itself for a process that is inside already
+			cmd.Env = append(cmd.Env, v)
+		}
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := new(transcript)
+	cmd.Stderr = said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGINT)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the demo ended with %v:\n%s", err, said)
+		}
+	})
+	timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && enter == nil {
+		fields := strings.Fields(lines.Text())
+		switch {
+		case len(fields) == 1 && strings.HasPrefix(fields[0], "http://127.0.0.1:"):
+			link = fields[0]
+		case len(fields) > 4 && fields[0] == "nsenter":
+			enter = fields[:4]
+		}
+	}
+	if link == "" || enter == nil {
+		t.Fatalf("the demo printed no link to its console, or not how to enter its laptop:\n%s", said)
+	}
+	go func() {
+		for lines.Scan() { // so that it does not wait for a reader
+		}
+	}()
+	return link, enter
+}
+
+// shot keeps a picture of a page, for people to look at, in the folder of PENSTOCK_SHOTS.
+func shot(t *testing.T, tab context.Context, name string) {
+	t.Helper()
+	folder := os.Getenv("PENSTOCK_SHOTS")
+	if folder == "" {
+		return
+	}
+	picture, err := chromedp.Run(tab, chromedp.CaptureScreenshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, name+".png"), picture, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// laptop of the demo [pen0 -> penstock: control socket] <- demo: console <- Chromium, outside
+func TestTheDemosConsoleInABrowser(t *testing.T) {
+	chromium := program(t, "chromium")
+	link, enter := demo(t)
+	curl := func(url string) (code int, said string) {
+		t.Helper()
+		args := append(enter[1:len(enter):len(enter)], "curl", "-sS", "--max-time", "10", "--cacert", netlab.CAFile, url)
+		cmd := exec.CommandContext(t.Context(), enter[0], args...)
+		out, _ := cmd.CombinedOutput()
+		return cmd.ProcessState.ExitCode(), string(out)
+	}
+	tab := openTab(t, chromium, nil)
+	do := func(actions string) {
+		t.Helper()
+		if _, err := chromedp.Run(tab, chromedp.Evaluate[bool](actions+", true")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shows := func(what, expression string) {
+		t.Helper()
+		eventually(t, what, func() error {
+			ok, err := chromedp.Run(tab, chromedp.Evaluate[bool]("(() => { try { return !!("+expression+"); } catch { return false; } })()"))
+			if err == nil && !ok {
+				text, _ := chromedp.Run(tab, chromedp.Evaluate[string](`(document.querySelector("dialog") || document.body).innerText.slice(0, 3000)`))
+				err = fmt.Errorf("the page shows %q", text)
+			}
+			return err
+		})
+	}
+	text := func(s string) string { return fmt.Sprintf(`document.querySelector("#main").innerText.includes(%q)`, s) }
+	if _, err := chromedp.Run(tab, chromedp.EmulateViewport(1280, 800)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chromedp.Run(tab, chromedp.Navigate(link)); err != nil {
+		t.Fatal(err)
+	}
+	shows("the first sentence says that it is connected", text("connected via corp"))
+
+	do(`location.hash = "#/flows?q=blocked"`)
+	site := netlab.GamblingSite
+	if code, said := curl("https://" + site + "/"); code != noSuchName {
+		t.Errorf("before: got %d, %s, want no such name", code, said)
+	}
+	shows("the blocked site appears", `[...document.querySelectorAll(".grid-body .row")].some((e) => e.textContent.includes("`+site+`"))`)
+	shot(t, tab, "demo-flows")
+	do(`location.hash = "#/why?target=` + site + `"`)
+	shows("why says the rule and the list's line", text("no-gambling")+" && "+text("gambling.txt:2"))
+	shot(t, tab, "demo-why")
+	do(`[...document.querySelectorAll("#main button")].find((b) => /1 h/.test(b.textContent)).click()`)
+	shows("the page says until when it is allowed", `[...document.querySelectorAll(".note")].some((e) => e.textContent.startsWith("`+site+` is allowed until"))`)
+	eventually(t, "the site loads", func() error {
+		if _, said := curl("https://" + site + "/"); !strings.Contains(said, "this is "+site) {
+			return errors.New(said)
+		}
+		return nil
+	})
+	do(`location.hash = "#/history"`)
+	shows("the history has it", text(site))
+	shot(t, tab, "demo-history")
+	do(`location.hash = "#/now"`)
+	shows("the first page is there again", text("connected via corp"))
+	shot(t, tab, "demo-now")
+}
