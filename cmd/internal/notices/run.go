@@ -33,7 +33,10 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer d.close()
-	r := &runner{Config: c, desktop: d, decider: newDecider(time.Now(), c.Categories), kinds: make(map[string]uint32), flows: make(map[uint32][]control.Flow)}
+	r := &runner{
+		Config: c, desktop: d, decider: newDecider(time.Now(), c.Categories),
+		kinds: make(map[string]uint32), flows: make(map[uint32][]control.Flow),
+	}
 	defer r.drop()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
