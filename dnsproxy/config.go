@@ -58,6 +58,7 @@ type Refused struct {
 	Addr    netip.Addr // an address of Host, if no flow of the client may go to any; otherwise invalid
 	Verdict policy.Verdict
 	Time    time.Time
+	Sender  *policy.Sender // the program on this machine that asks, if it is known
 }
 
 // Config is what stays the same for the life of a [Server]. What may change while it runs is in [Settings].
@@ -111,6 +112,7 @@ type Query struct {
 	Upstream string
 	Cache    string // hit, miss, stale, or empty if the cache was not asked
 	Start    time.Time
+	Sender   *policy.Sender // the program on this machine that asks, if it is known
 
 	answer []byte // valid during the call
 }

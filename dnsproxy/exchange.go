@@ -118,6 +118,6 @@ func (ex *exchange) query() Query {
 	return Query{
 		Src: ex.client, Peer: ex.flow.Peer, Host: string([]byte(ex.q.Host())), Type: dns.Type(ex.q.Type).String(),
 		Action: action, Rule: ex.verdict.Rule, Category: ex.verdict.Category, Decided: string([]byte(ex.decided)),
-		Result: ex.result.String(), Rcode: rcode, Upstream: ex.upstream, Cache: ex.cache, Start: ex.begun, answer: ex.out,
+		Result: ex.result.String(), Rcode: rcode, Upstream: ex.upstream, Cache: ex.cache, Start: ex.begun, Sender: ex.flow.Sender, answer: ex.out,
 	}
 }

@@ -121,7 +121,7 @@ func (r *resolver) refuse(ex *exchange, st *state) {
 // tell passes on that a question was refused.
 func (r *resolver) tell(ex *exchange) {
 	if r.cfg.Blocked != nil && !ex.dry {
-		r.cfg.Blocked(Refused{ex.client, ex.flow.Peer, ex.q.Host(), ex.decided, ex.withheld, ex.verdict, ex.begun})
+		r.cfg.Blocked(Refused{ex.client, ex.flow.Peer, ex.q.Host(), ex.decided, ex.withheld, ex.verdict, ex.begun, ex.flow.Sender})
 	}
 }
 

@@ -29,6 +29,23 @@ const teamRules = `rules:
 // gateway never becomes a connection.
 type arrivals struct{ n atomic.Int64 }
 
+// listenUDP counts the datagrams that come to a port of a host.
+func (a *arrivals) listenUDP(t *testing.T, h *netlab.Host, port string) {
+	t.Helper()
+	c, err := h.ListenPacket(t.Context(), "udp", port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go func() {
+		for buf := make([]byte, 99); ; a.n.Add(1) {
+			if _, _, err := c.ReadFrom(buf); err != nil {
+				return
+			}
+		}
+	}()
+}
+
 func (a *arrivals) listen(t *testing.T, h *netlab.Host, port string) {
 	t.Helper()
 	serve(t, h, port, func(c *net.TCPConn) { _, _ = io.WriteString(c, "hello") })

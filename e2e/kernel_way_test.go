@@ -184,7 +184,7 @@ func TestAGatewayGivesItsHostBack(t *testing.T) {
 		}},
 		{"by SIGKILL and a start that uses sockets", func(t *testing.T, w *world) {
 			w.gateway.kill(t)
-			w.edit(t, "gateway.yaml", "direct: kernel, ", "")
+			w.edit(t, "gateway.yaml", "direct: kernel, ", "direct: sockets, ")
 			w.gateway.start(t)
 			w.wantDirect(t, "direct by sockets: listen.wireguard.direct is sockets")
 			w.gateway.stop(t, syscall.SIGTERM)
@@ -310,7 +310,7 @@ func TestAGatewayUsesSocketsWhereTheKernelWillNotForward(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ sentence, before, config, binary, want, undo string }{
 		{"sysctls cannot be written", "mount -o bind,ro /proc/sys /proc/sys", "", "", "the host cannot be made to forward", ""},
-		{"there is no privilege", "", "", "setpriv --bounding-set=-net_admin --inh-caps=-net_admin", "this needs CAP_NET_ADMIN", ""},
+		{"there is no privilege", "", "", "setpriv --bounding-set=-net_admin --inh-caps=-net_admin", "CAP_NET_ADMIN", ""},
 		{"the configuration says so", "", "direct: sockets, ", "", "listen.wireguard.direct is sockets", ""},
 		{
 			"another firewall drops what is forwarded",

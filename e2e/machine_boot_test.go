@@ -28,6 +28,8 @@ func TestMachineThatBootsInTrouble(t *testing.T) {
 	h.online(t)
 	h.follow(t, "install")
 	h.isConnected(t)
+	h.do(t, "penstock doctor") // and as the unit may look:
+	h.do(t, `curl -sS --unix-socket /run/penstock/control.sock -X POST http://penstock/v1/doctor | tee /dev/stderr | grep -vE '"(warning|fault)"'`)
 	h.do(t, "systemctl enable --now chatter.service")
 	c := h.watch(t)
 	config := h.do(t, "cat /etc/penstock/config.yaml")

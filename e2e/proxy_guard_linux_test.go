@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"penstock/e2e/netlab"
 )
@@ -73,6 +74,22 @@ func TestNothingArrivesByProxyWhereTheGuardIs(t *testing.T) {
 	}
 	if n := seen.n.Load() - before; n != 0 {
 		t.Errorf("%d connections have arrived, want none", n)
+	}
+	var datagrams arrivals
+	for _, h := range []*netlab.Host{w.Gateway, w.Intranet} {
+		datagrams.listenUDP(t, h, ":5009")
+	}
+	relay := w.associate(t)
+	for i, host := range hosts {
+		relay.send(t, host, 5009, []byte("hello"))
+		if i%8 == 7 { // not faster than flows begin
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	relay.send(t, "intranet.corp.example", 5009, []byte("hello")) // the control
+	datagrams.next(t, "intranet.corp.example", 0)
+	if n := datagrams.n.Load(); n != 1 {
+		t.Errorf("%d datagrams have arrived, want the control alone", n)
 	}
 	if byGuard < len(addrs) { // twice for each, but for those that no answer may hold
 		t.Errorf("the guard refused %d flows by name, want some for most of %d names", byGuard, len(addrs))

@@ -12,6 +12,9 @@ import (
 	"penstock/e2e/netlab"
 )
 
+// counters is what nft counts, which is no setting.
+var counters = regexp.MustCompile(` packets \d+ bytes \d+`)
+
 // state is everything of a host that a penstock may change, as the programs show it that people would look with.
 func state(t *testing.T, h *netlab.Host) string {
 	t.Helper()
@@ -23,7 +26,7 @@ func state(t *testing.T, h *netlab.Host) string {
 		"grep -r . /proc/sys/net/ipv4 /proc/sys/net/ipv6 2>/dev/null | grep -v -e stable_secret -e tcp_fastopen_key | sort",
 	} {
 		r := run(t, h, "sh", "-c", look)
-		fmt.Fprintf(&b, "== %s\n%s%s", look, r.stdout, r.stderr)
+		fmt.Fprintf(&b, "== %s\n%s%s", look, counters.ReplaceAllString(r.stdout, ""), r.stderr)
 	}
 	return b.String()
 }

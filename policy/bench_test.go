@@ -68,3 +68,35 @@ func BenchmarkDecide1000Rules(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkDecisions has as many decisions as there may be.
+func BenchmarkDecisions(b *testing.B) {
+	at := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+	var list []Decision
+	for i := range 1000 {
+		list = append(list, Decision{Block: i%2 == 0, Name: fmt.Sprintf("www.decided%d.example", i), Always: true})
+	}
+	rest := newPolicy(b, []Rule{{Name: "rest", Do: Do{Action: Forward, Egress: EgressDirect}}}, worldLists(b, true))
+	for _, row := range []struct {
+		name string
+		p    *Policy
+	}{{"one rule", rest}, {"1000 rules", newPolicy(b, thousandRules(), worldLists(b, true))}} {
+		p := row.p.WithDecisions(list)
+		f := Flow{Network: TCP, Src: netip.MustParseAddrPort("10.77.0.2:40000"), Dst: netip.MustParseAddrPort("192.0.2.1:443"), Peer: "ana", Time: at, Sniffed: true,
+			Names: []Name{{"www.elsewhere.invalid", FromDNS}, {"www.elsewhere.invalid", FromSNI}}}
+		b.Run("a flow, "+row.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if v := p.Decide(f); v.Rule != "rest" {
+					b.Fatal(v)
+				}
+			}
+		})
+		b.Run("one more decision, "+row.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				p.WithDecisions(list[1:]) // one block less, so that the rules are compiled again
+			}
+		})
+	}
+}

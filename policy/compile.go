@@ -12,14 +12,16 @@ import (
 
 // Policy is a compiled Config. It is immutable and safe for concurrent use.
 type Policy struct {
-	rules      []Rule
-	byName     map[string]int
-	lists      func() *blocklist.Set
-	exceptions []Exception
-	edition    uint64 // see WithEdition
+	config  *Config
+	rules   []Rule // those of the decisions to block, and then those of config
+	byName  map[string]int
+	lists   func() *blocklist.Set
+	decided decided
+	edition uint64 // see WithEdition
 
 	matchers []matcher // one for each rule, in order, then one for each Not
 	index    index
+	lifts    bitset   // rules that a decision to allow takes out of force
 	outcomes []int32  // the outcome number of each rule
 	differs  []bitset // for each outcome: the rules with a different one
 	unnamed  bool     // whether any rule has UnnamedBlock
@@ -42,7 +44,13 @@ func New(cfg Config) (*Policy, error) {
 	if err := check(&cfg); err != nil {
 		return nil, err
 	}
-	p := &Policy{rules: slices.Clone(cfg.Rules), byName: map[string]int{}, lists: cfg.Lists}
+	cfg.Rules = slices.Clone(cfg.Rules)
+	return compile(&cfg, nil)
+}
+
+// compile compiles a Config that has been checked, with rules before its own.
+func compile(cfg *Config, before []Rule) (*Policy, error) {
+	p := &Policy{config: cfg, rules: slices.Concat(before, cfg.Rules), byName: map[string]int{}, lists: cfg.Lists}
 	c := compiler{matchers: make([]matcher, len(p.rules)), index: newIndexer()}
 	var errs []error
 	for i := range p.rules {
@@ -62,8 +70,22 @@ func New(cfg Config) (*Policy, error) {
 	c.index.n = len(p.matchers)
 	p.index = c.index.seal()
 	p.compareOutcomes()
+	p.lifts = make(bitset, len(p.index.all))
+	for i := range p.rules {
+		if p.liftable(i) {
+			p.lifts.set(i)
+			p.matchers[i].pauses = p.matchers[i].byName
+		}
+	}
 	p.scans = &sync.Pool{New: func() any { return newScan(len(p.index.all)) }}
 	return p, nil
+}
+
+// liftable reports whether rule i blocks by name, and not by address alone.
+func (p *Policy) liftable(i int) bool {
+	r, m := &p.rules[i], &p.matchers[i]
+	byAddress := m.network || m.gateway || m.peers
+	return r.Do.Action != Forward && r.Do.SignIn == "" && (m.byName || m.seenIn != 0 || m.mismatch != mismatchAny || m.named && !byAddress)
 }
 
 // compareOutcomes numbers the outcomes of the rules. Number 0 is a plain block.
@@ -100,7 +122,7 @@ type compiler struct {
 }
 
 func (c *compiler) match(i int, m *Match) error {
-	out := matcher{not: -1, uid: m.UID, process: m.Process, user: m.User, signedIn: m.SignedIn}
+	out := matcher{not: -1, program: programMatch(m), user: m.User, signedIn: m.SignedIn}
 	x := c.index
 	var errs []error
 	fail := func(err error) {
@@ -165,7 +187,7 @@ func (c *compiler) match(i int, m *Match) error {
 	out.network = len(m.CIDR) > 0
 	out.inside = out.byName || out.network
 	out.gateway, out.peers = m.Gateway, m.Peers
-	out.residual = m.Gateway || m.Peers || len(out.user) > 0 || out.signedIn != nil || len(out.uid) > 0 || len(out.process) > 0 ||
+	out.residual = m.Gateway || m.Peers || len(out.user) > 0 || out.signedIn != nil || out.program != nil ||
 		len(out.schedule) > 0 || out.seenIn != 0 || out.mismatch != mismatchAny
 	if m.Not != nil {
 		child := len(c.matchers)

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"time"
 
 	"penstock/policy/blocklist"
 )
@@ -90,9 +89,12 @@ type Match struct {
 	SignedIn *bool    // whether somebody has; true and false match peers alone
 	UID      []uint32
 	Process  []string // path of the local program
-	Schedule []string // "mon-fri 21:00-06:00", "sat,sun", "22:00-06:00"; a span past midnight belongs to the day on which it starts
-	SeenIn   []string // where the judged name was learnt: dns, sni, http, quic
-	Mismatch *bool    // the flow names something that DNS did not give for its destination
+	// Unit and Container are those of the local program. * stands for any characters; "system/" in front excludes what users
+	// start with a service manager of their own, and "user/" everything else.
+	Unit, Container []string
+	Schedule        []string // "mon-fri 21:00-06:00", "sat,sun", "22:00-06:00"; a span past midnight belongs to the day on which it starts
+	SeenIn          []string // where the judged name was learnt: dns, sni, http, quic
+	Mismatch        *bool    // the flow names something that DNS did not give for its destination
 	// Gateway matches destinations on this machine, which are its own addresses. No other condition opens them. With CIDR it
 	// also matches reserved addresses in there, such as loopback, link-local addresses and metadata services: who opens a
 	// port of this machine does not mean the same port of a metadata service.
@@ -100,12 +102,4 @@ type Match struct {
 	// Peers matches destinations at peers. No other condition opens them, and such a rule forwards only to EgressPeers.
 	Peers bool
 	Not   *Match // matches what this Match does not
-}
-
-// Exception lifts a block until a set time. See Policy.WithExceptions.
-type Exception struct {
-	Name     string // canonical; includes subdomains. Either Name or Category is set
-	Category string
-	Peer     string    // only for this peer; empty: for everyone
-	Until    time.Time // compared with Flow.Time
 }

@@ -27,8 +27,10 @@ type Test struct {
 	To     string     // URL, host or host:port. The scheme sets protocol and port; https if there is none
 	Addr   netip.Addr // destination address, for rules on addresses if To is a name
 	At     time.Time  // for schedules; if zero, they do not match
-	Expect Expect
-	Pos    Position
+	// The program on this machine that sends it; empty: unknown. A Unit or Container with "user/" in front is a user's own.
+	Process, Unit, Container string
+	Expect                   Expect
+	Pos                      Position
 }
 
 // Expect is the verdict that a Test requires. The zero Expect accepts Refuse and Drop.
@@ -116,7 +118,8 @@ var schemes = map[string]struct {
 // Flow returns the flow that the row describes, with every name it will show. The error says which part of the row is
 // invalid.
 func (t *Test) Flow(peers []Peer) (Flow, error) {
-	f := Flow{Time: t.At, Sniffed: true}
+	f := Flow{Time: t.At, Sniffed: true, Process: t.Process}
+	f.In(t.Unit, t.Container)
 	if err := t.client(&f, peers); err != nil {
 		return f, err
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Explanation says how a verdict came about.
@@ -17,6 +18,7 @@ type Explanation struct {
 	Categories []CategoryHit    `json:"categories,omitempty"` // every category that a name or the destination is in
 	Rules      []ExplainedRule  `json:"rules"`                // every rule in order, judged under the deciding name
 	Shadowed   []string         `json:"shadowed,omitempty"`   // later rules that match too
+	Lifted     []string         `json:"lifted,omitempty"`     // earlier rules that would block, if no decision kept them from it
 	WouldTurn  []string         `json:"would_turn,omitempty"` // facts that would change the verdict
 }
 
@@ -43,7 +45,7 @@ type ExplainedName struct {
 type CategoryHit struct {
 	What     string `json:"what"`
 	Category string `json:"category"`
-	Lifted   bool   `json:"lifted,omitempty"` // an exception lifts the category
+	Lifted   bool   `json:"lifted,omitempty"` // a decision allows the category
 }
 
 // ExplainedRule is one rule and whether it matches the flow.
@@ -152,6 +154,9 @@ func (p *Policy) Explain(f Flow) Explanation {
 		x.Names = append(x.Names, name)
 	}
 	x.Because = because(judged, decisive, v)
+	if d := p.decision(decisive.rule); d != nil && v.Cause == ByDecision {
+		x.Because = d.because(judged)
+	}
 	x.Categories = s.hits()
 	s.explainRules(&x, judged, decisive, v)
 	return x
@@ -201,6 +206,22 @@ func because(n Name, j judgement, v Verdict) string {
 	return fmt.Sprintf("%s: %s", subject, rule)
 }
 
+// because returns one sentence for a verdict that a decision made.
+func (d *Decision) because(n Name) string {
+	text := "the flow has no name"
+	if n.Host != "" {
+		text = fmt.Sprintf("the flow is judged as %s (%s)", n.Host, n.From)
+	}
+	text += ": " + d.Target() + " is blocked by a decision"
+	if !d.Made.IsZero() {
+		text += " of " + d.Made.Local().Format(time.DateTime)
+	}
+	if !d.Always {
+		text += ", until " + d.Until.Local().Format(time.DateTime)
+	}
+	return text
+}
+
 // hits returns every category of every name and of the destination, including lifted ones.
 func (s explainer) hits() []CategoryHit {
 	var list []CategoryHit
@@ -242,11 +263,19 @@ func (s explainer) explainRules(x *Explanation, judged Name, j judgement, v Verd
 				e.Why = "this rule decides because the name in the flow does not count"
 			}
 		case t != no && s.spares(closed, i):
-			e.Why = "matches, but an exception lifts it"
-		case i > j.rule && t == yes:
+			e.Why = "matches, but a decision lifts it"
+			if t == yes && i < j.rule {
+				x.Lifted = append(x.Lifted, r.Name)
+			}
+		case i > j.rule && t == yes && p.decision(i) == nil:
 			x.Shadowed = append(x.Shadowed, r.Name)
 		}
-		x.Rules = append(x.Rules, e)
+		if p.decision(i) == nil || t != no {
+			x.Rules = append(x.Rules, e)
+		}
+		if p.decision(i) != nil {
+			continue
+		}
 		if v.Later != LaterNothing && p.differs[p.outcomes[j.rule]].has(i) {
 			switch t := s.tri(&s.open, i); {
 			case t == maybe && i != j.rule, t == yes && i > j.rule:
@@ -307,7 +336,7 @@ func (s explainer) conditions(v *view, m *Match, i int) []condition {
 	hits := s.categoriesOf(v.name.Host)
 	add("category", m.Category, triOf(slices.ContainsFunc(m.Category, func(c string) bool {
 		for bit := range hits.Bits() {
-			if s.set.Categories()[bit] == c && !s.isLifted(c) {
+			if s.set.Categories()[bit] == c && !(i < len(s.policy.rules) && s.policy.lifts.has(i) && s.isLifted(c)) {
 				return true
 			}
 		}
@@ -332,8 +361,8 @@ func (s explainer) conditions(v *view, m *Match, i int) []condition {
 	if m.SignedIn != nil || len(m.User) > 0 {
 		add("signed in", append(words(optional(m.SignedIn)), m.User...), s.signIn(c))
 	}
-	if len(m.UID) > 0 || len(m.Process) > 0 {
-		add("program", append(words(m.UID), m.Process...), s.program(c))
+	if c.program != nil {
+		add("program", slices.Concat(words(m.UID), m.Process, m.Unit, m.Container), s.program(c))
 	}
 	add("schedule", m.Schedule, s.clock(c))
 	add("seen in", m.SeenIn, s.seenIn(v, c))

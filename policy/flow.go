@@ -141,11 +141,16 @@ type Flow struct {
 	User    string         // who has signed in with that peer; empty: nobody
 	UID     uint32         // owner of the local socket, with HasUID (Linux laptop only)
 	HasUID  bool
-	Process string      // path of the local program, if known
-	Time    time.Time   // for schedules; if zero, they do not match
-	Sniffed bool        // the flow will show no further name
-	Now     *Conditions // nil is the zero Conditions
-	Down    string      // egress that was not up when the flow was dialled through it
+	Process string // path of the local program, if known
+	// Unit is the unit of systemd that the local program belongs to, without what changes at each start, and Container the ID or
+	// name of its container, if known. UserUnit says that these names are the user's choice.
+	Unit, Container string
+	UserUnit        bool
+	Sender          *Sender     // who sends it, as it is shown; rules do not use it
+	Time            time.Time   // for schedules; if zero, they do not match
+	Sniffed         bool        // the flow will show no further name
+	Now             *Conditions // nil is the zero Conditions
+	Down            string      // egress that was not up when the flow was dialled through it
 }
 
 // Later says what a name learnt later could change about a verdict.
@@ -175,6 +180,7 @@ const (
 	ByGuard          // the destination is this machine, or reserved, and the rule does not have match.gateway
 	ByQuota          // the peer has used up its quota, and the rule would forward the flow
 	BySignIn         // somebody must sign in first: see Do.SignIn
+	ByDecision       // somebody has decided to block the name or its category: see WithDecisions
 )
 
 // Verdict is what a Policy decides about a Flow. The zero Verdict refuses.

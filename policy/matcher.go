@@ -16,6 +16,7 @@ type matcher struct {
 	named bool  // a name learnt later can change whether it matches
 
 	byName  bool // has a condition on a domain or category
+	pauses  bool // a rule that a pause takes out of force
 	inside  bool // has a condition on where the flow goes: a domain, a category or an address
 	gateway bool // Match.Gateway
 	peers   bool // Match.Peers
@@ -23,8 +24,7 @@ type matcher struct {
 
 	// residual reports whether a condition below, or gateway or peers, is set.
 	residual bool
-	uid      []uint32
-	process  []string
+	program  *Match // the conditions on the program; nil: none
 	user     []string
 	signedIn *bool
 	schedule []window
@@ -172,6 +172,6 @@ func parseSource(s string) (Source, error) {
 // isZero reports whether m matches every flow.
 func (m *Match) isZero() bool {
 	return len(m.Domain) == 0 && len(m.Category) == 0 && len(m.CIDR) == 0 && len(m.Src) == 0 && len(m.Port) == 0 &&
-		len(m.Protocol) == 0 && len(m.Peer) == 0 && len(m.Group) == 0 && len(m.User) == 0 && m.SignedIn == nil && len(m.UID) == 0 && len(m.Process) == 0 &&
+		len(m.Protocol) == 0 && len(m.Peer) == 0 && len(m.Group) == 0 && len(m.User) == 0 && m.SignedIn == nil && programMatch(m) == nil &&
 		len(m.Schedule) == 0 && len(m.SeenIn) == 0 && m.Mismatch == nil && !m.Gateway && !m.Peers && m.Not == nil
 }

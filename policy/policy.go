@@ -11,8 +11,8 @@ func (p *Policy) Rule(name string) (Rule, bool) {
 	return p.rules[i], true
 }
 
-// Rules returns all rules in order. The caller must not change them.
-func (p *Policy) Rules() []Rule { return p.rules }
+// Rules returns all rules in order, without those that decisions are. The caller must not change them.
+func (p *Policy) Rules() []Rule { return p.config.Rules }
 
 // Edition returns the number set by WithEdition.
 func (p *Policy) Edition() uint64 { return p.edition }
@@ -30,7 +30,8 @@ func (p *Policy) Edition() uint64 { return p.edition }
 // will read the flow.
 //
 // Flow.Now, Flow.Down and Flow.Place complete the verdict: a trusted network, a captive portal, a peer over its quota, a
-// transport that is not up, and destinations that only a rule with Match.Gateway or Match.Peers opens.
+// transport that is not up, and destinations that only a rule with Match.Gateway or Match.Peers opens. What somebody has decided
+// meanwhile comes before the rules: see WithDecisions.
 func (p *Policy) Decide(f Flow) Verdict {
 	if p == nil || len(p.rules) == 0 {
 		return Verdict{}
@@ -194,7 +195,7 @@ func (s judge) under(name Name) judgement {
 			if i >= len(p.rules) {
 				break
 			}
-			if nameless && p.rules[i].Do.UnnamedBlock && s.tri(&s.open, i) != no {
+			if nameless && p.rules[i].Do.UnnamedBlock && s.tri(&s.open, i) != no && !s.idle(i) {
 				return judgement{Verdict{Rule: p.rules[i].Name, Category: s.hit(i, name.Host), Cause: ByUnnamed}, i}
 			}
 			if s.tri(v, i) == yes && !s.spares(v, i) {
@@ -205,14 +206,13 @@ func (s judge) under(name Name) judgement {
 	return judgement{} // unreachable: the last rule matches
 }
 
-// spares reports whether an exception keeps rule i from blocking.
-func (s judge) spares(v *view, i int) bool {
-	return v.spared && s.policy.rules[i].Do.Action != Forward && s.policy.matchers[i].named
-}
-
 func (s judge) judgement(i int, host string) judgement {
 	r := &s.policy.rules[i]
-	return judgement{Verdict{Action: r.Do.Action, Egress: r.Do.Egress, Rule: r.Name, Category: s.hit(i, host)}, i}
+	j := judgement{Verdict{Action: r.Do.Action, Egress: r.Do.Egress, Rule: r.Name, Category: s.hit(i, host)}, i}
+	if s.policy.decision(i) != nil {
+		j.verdict.Cause = ByDecision
+	}
+	return j
 }
 
 // hit returns the first category of rule i that the host or the destination is in.
@@ -224,7 +224,7 @@ func (s judge) hit(i int, host string) string {
 	hits, names := s.categoriesOf(host), s.set.Categories()
 	for _, c := range wanted {
 		for b := range hits.Bits() {
-			if names[b] == c && !s.isLifted(c) {
+			if names[b] == c && !(s.policy.lifts.has(i) && s.isLifted(c)) {
 				return c
 			}
 		}
@@ -232,7 +232,8 @@ func (s judge) hit(i int, host string) string {
 	return ""
 }
 
-// later says what a name could change: whether under some name another rule could decide, with another outcome.
+// later says what a name could change: whether under some name another rule could decide, with another outcome. It says so of rules
+// that a pause takes out of force, too: when that is over, the flow is judged by its name.
 func (s judge) later(j judgement) Later {
 	p, v := s.policy, s.lookOpen()
 	outcome := p.outcomes[j.rule]
@@ -248,13 +249,16 @@ func (s judge) later(j judgement) Later {
 				break
 			}
 			t := s.tri(v, i)
+			if d := p.decision(i); d != nil && !d.inForce(&s.flow) {
+				continue
+			}
 			if t != no && differs.has(i) {
 				if p.rules[i].Do.Action == Forward {
 					return LaterEgress
 				}
 				found = LaterBlock
 			}
-			if t == yes && !(spared && p.matchers[i].named) {
+			if t == yes && !(spared && p.lifts.has(i) || s.idle(i)) {
 				return found // this rule matches under every name
 			}
 		}

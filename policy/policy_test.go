@@ -370,6 +370,7 @@ func TestConditions(t *testing.T) {
 	base := web(Name{"www.a.test", FromDNS}, Name{"www.a.test", FromSNI})
 	base.Peer, base.Groups, base.Time, base.Sniffed = "ana", []string{"staff"}, monday, true
 	base.UID, base.HasUID, base.Process = 1000, true, "/usr/bin/curl"
+	base.Unit, base.Container, base.UserUnit = "app-org.example.web.scope", "3f2a9c0d1e5b", true
 	for _, row := range []struct {
 		name   string
 		match  Match
@@ -403,6 +404,21 @@ func TestConditions(t *testing.T) {
 		{"a user", Match{UID: []uint32{1000}}, nil, true},
 		{"no user is not user 0", Match{UID: []uint32{0}}, func(f *Flow) { f.UID, f.HasUID = 0, false }, false},
 		{"a program", Match{Process: []string{"/usr/bin/curl"}}, nil, true},
+		{"a unit", Match{Unit: []string{"cups.service", "app-org.example.web.scope"}}, nil, true},
+		{"units that begin alike", Match{Unit: []string{"app-*"}}, nil, true},
+		{"a star in the middle", Match{Unit: []string{"app-*.web.scope"}}, nil, true},
+		{"stars", Match{Unit: []string{"*example*web*"}}, nil, true},
+		{"a star stands for no other end", Match{Unit: []string{"app-*.service"}}, nil, false},
+		{"what is around a star does not overlap", Match{Unit: []string{"app-org.example.web.sco*ope"}}, nil, false},
+		{"without a star it is the whole unit", Match{Unit: []string{"app-org.example.web"}}, nil, false},
+		{"a unit of a user", Match{Unit: []string{"user/app-*"}}, nil, true},
+		{"a unit of a user is none of the system's", Match{Unit: []string{"system/app-*"}}, nil, false},
+		{"a unit of the system", Match{Unit: []string{"system/cups.service"}}, func(f *Flow) { f.Unit, f.UserUnit = "cups.service", false }, true},
+		{"no unit is not any unit", Match{Unit: []string{"*"}}, func(f *Flow) { f.Unit = "" }, false},
+		{"a container", Match{Container: []string{"3f2a9c0d1e5b"}}, nil, true},
+		{"a container by its whole ID", Match{Container: []string{"3f2a9c0d1e5b" + strings.Repeat("0a", 26)}}, nil, true},
+		{"a container whose name goes on", Match{Container: []string{"3f2a9c0d1e5b-copy"}}, nil, false},
+		{"another container", Match{Container: []string{"web"}}, nil, false},
 		{"hours of the day", Match{Schedule: []string{"mon-fri 09:00-17:00"}}, nil, true},
 		{"the last minute is not within", Match{Schedule: []string{"09:00-10:00"}}, nil, false},
 		{"past midnight belongs to the day before", Match{Schedule: []string{"sun 22:00-06:00"}}, func(f *Flow) { f.Time = monday.Add(-5 * time.Hour) }, true},
@@ -476,9 +492,11 @@ func TestDecideNameBlocksOnlyWhatNoFlowCouldPass(t *testing.T) {
 		{"the capture of questions before it", Rule{Name: "x", Match: Match{Port: []string{"53"}}, Do: Do{Action: Forward, Egress: EgressDNS}}, "refuse by block for gambling"},
 		{"a forward for another peer before it", Rule{Name: "x", Match: Match{Peer: []string{"bob"}, Port: []string{"443"}}, Do: forward}, "refuse by block for gambling"},
 		{"a forward for some program before it", Rule{Name: "x", Match: Match{Process: []string{"/bin/a"}}, Do: forward}, "via corp by x"},
+		{"a forward for some unit before it", Rule{Name: "x", Match: Match{Unit: []string{"a.service"}}, Do: forward}, "via corp by x"},
+		{"a forward for all but the resolver before it", Rule{Name: "x", Match: Match{Not: &Match{Unit: []string{"resolver.service"}}}, Do: forward}, "via corp by x"},
 	} {
 		p := newPolicy(t, []Rule{row.first, block, rest}, worldLists(t, false))
-		q := Flow{Peer: "ana", Names: []Name{{"www.bet.example", FromQuestion}}}
+		q := Flow{Peer: "ana", Names: []Name{{"www.bet.example", FromQuestion}}, Process: "/bin/resolver", Unit: "resolver.service"} // asks for others
 		if got := p.DecideName(q).line(); got != row.want {
 			t.Errorf("%s: got %s, want %s", row.name, got, row.want)
 		}
@@ -550,7 +568,7 @@ func TestDecideNameNamesTheRuleThatIsCertain(t *testing.T) {
 
 func TestExceptionsLiftBlocksForAWhile(t *testing.T) {
 	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
-	p := newPolicy(t, house(), worldLists(t, true)).WithExceptions([]Exception{
+	p := newPolicy(t, house(), worldLists(t, true)).WithDecisions([]Decision{
 		{Name: "bet.example", Peer: "ana", Until: now.Add(10 * time.Minute)},
 		{Category: "adult", Until: now.Add(time.Minute)},
 	})

@@ -3,6 +3,7 @@ package policy
 import (
 	"math/rand/v2"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -79,6 +80,7 @@ func randomMatch(r *rand.Rand, depth int, mismatch bool) Match {
 		User:   some(r, 12, world.users),
 		SeenIn: some(r, 10, []string{"dns", "sni", "http", "quic"}), Process: some(r, 15, []string{"/bin/a", "/bin/b"}),
 	}
+	m.Unit, m.Container = some(r, 15, []string{"a.service", "user/*.service", "system/b*"}), some(r, 15, []string{"web", "w*"})
 	if r.IntN(15) == 0 {
 		m.UID = []uint32{uint32(r.IntN(3))}
 	}
@@ -130,6 +132,7 @@ func randomFlow(r *rand.Rand) Flow {
 		Sniffed: r.IntN(2) == 0,
 		Process: pick(r, []string{"", "/bin/a", "/bin/c"}),
 	}
+	f.Unit, f.Container, f.UserUnit = pick(r, []string{"", "a.service", "b.scope"}), pick(r, []string{"", "web"}), r.IntN(2) == 0
 	f.Groups = some(r, 2, world.groups)
 	if f.Peer != "" {
 		f.User = pick(r, append([]string{""}, world.users...))
@@ -225,6 +228,19 @@ func (ref reference) matches(m *Match, f *Flow, n Name, anyName bool) (holds, op
 	field(has(m.User, func(s string) bool { return s == f.User }))
 	field(m.SignedIn == nil || f.Peer != "" && *m.SignedIn == (f.User != ""))
 	field(has(m.Process, func(s string) bool { return s == f.Process }))
+	named := func(list []string, name string) bool {
+		return has(list, func(s string) bool {
+			if manager, rest, ok := strings.Cut(s, "/"); ok {
+				if s = rest; f.UserUnit != (manager == "user") {
+					return false
+				}
+			}
+			ok, _ := path.Match(s, name)
+			return ok && name != ""
+		})
+	}
+	field(named(m.Unit, f.Unit))
+	field(named(m.Container, f.Container))
 	if len(m.UID) > 0 {
 		field(f.HasUID && slices.Contains(m.UID, f.UID))
 	}

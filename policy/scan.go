@@ -30,15 +30,17 @@ type view struct {
 	name Name // zero: none
 	open bool // the name is not known yet, so conditions on it are maybe
 
-	spared bool   // an Exception lifts blocks by name
-	may    bitset // matchers whose indexed conditions are all maybe or yes
-	must   bitset // matchers whose indexed conditions are all yes
+	decided *Decision // what counts for the name, of the decisions about names
+	spared  bool      // and it allows
+	may     bitset    // matchers whose indexed conditions are all maybe or yes
+	must    bitset    // matchers whose indexed conditions are all yes
 }
 
 // scan is the reusable working memory for one decision.
 type scan struct {
 	policy   *Policy
 	flow     Flow
+	paused   bool // a pause is in force
 	question bool // port, protocol and program are unknown, and the address may be
 	set      *blocklist.Set
 	may      bitset // as in view, from all facts except names
@@ -65,13 +67,14 @@ func (p *Policy) begin(f *Flow, question bool) *scan {
 	if p.lists != nil {
 		s.set = p.lists()
 	}
+	s.paused = s.winner(p.decided.filters) != nil
 	s.facts()
 	return s
 }
 
 func (s *scan) end() {
 	pool := s.policy.scans
-	s.policy, s.flow, s.set, s.named.name = nil, Flow{}, nil, Name{}
+	s.policy, s.flow, s.set, s.named.name, s.named.decided = nil, Flow{}, nil, Name{}, nil
 	pool.Put(s)
 }
 
@@ -145,7 +148,8 @@ func (s *scan) groups(into bitset) {
 // look fills s.named for a name. The zero Name means that the flow has none.
 func (s *scan) look(name Name) *view {
 	v, ix := &s.named, &s.policy.index
-	v.name, v.spared = name, s.isSpared(name.Host)
+	v.name, v.decided = name, s.about(name.Host)
+	v.spared = v.decided != nil && !v.decided.Block
 	domain := s.tmp
 	copy(domain, ix.domainAny)
 	for host, whole := name.Host, true; host != ""; whole = false {
@@ -223,10 +227,11 @@ func (s *scan) category(hits blocklist.CategorySet) {
 	}
 	names := s.set.Categories()
 	for i := range hits.Bits() {
-		if s.isLifted(names[i]) {
-			continue
-		}
+		lifted := s.isLifted(names[i])
 		for w, bits := range ix.categories[names[i]] {
+			if lifted {
+				bits &^= s.policy.lifts[w]
+			}
 			s.tmp[w] |= bits
 		}
 	}
@@ -254,34 +259,6 @@ func (s *scan) tri(v *view, i int) tri {
 // residual evaluates the conditions that are not indexed.
 func (s *scan) residual(v *view, m *matcher) tri {
 	return min(s.program(m), s.signIn(m), s.clock(m), s.seenIn(v, m), s.mismatch(v, m), s.destination(m))
-}
-
-func (s *scan) program(m *matcher) tri {
-	t := yes
-	if len(m.uid) > 0 {
-		if s.flow.HasUID {
-			t = triOf(slices.Contains(m.uid, s.flow.UID))
-		} else {
-			t = s.unknown()
-		}
-	}
-	if len(m.process) > 0 {
-		if s.flow.Process != "" {
-			t = min(t, triOf(slices.Contains(m.process, s.flow.Process)))
-		} else {
-			t = min(t, s.unknown())
-		}
-	}
-	return t
-}
-
-// unknown is the result of a condition on the program when it is not known. For a question it is maybe: often one program
-// asks and another opens the flow.
-func (s *scan) unknown() tri {
-	if s.question {
-		return maybe
-	}
-	return no
 }
 
 func (s *scan) signIn(m *matcher) tri {

@@ -10,8 +10,9 @@ import (
 // Warnings returns one sentence for each rule that never matches because a single earlier rule matches all of its flows.
 func (p *Policy) Warnings() []string {
 	var list []string
-	for j := range p.rules {
-		for i := range j {
+	first := len(p.rules) - len(p.config.Rules) // behind the decisions
+	for j := first; j < len(p.rules); j++ {
+		for i := first; i < j; i++ {
 			a, b := &p.rules[i], &p.rules[j]
 			if b.Do.UnnamedBlock && !a.Do.UnnamedBlock && p.matchers[i].named {
 				continue // a does not match an unnamed flow, and b blocks it
@@ -46,6 +47,8 @@ func covers(a, b *Match) bool {
 		coversField(a.Group, b.Group, same) &&
 		coversField(a.UID, b.UID, func(x, y uint32) bool { return x == y }) &&
 		coversField(a.Process, b.Process, same) &&
+		coversField(a.Unit, b.Unit, same) &&
+		coversField(a.Container, b.Container, same) &&
 		coversField(a.Schedule, b.Schedule, same) &&
 		coversField(a.SeenIn, b.SeenIn, same)
 }

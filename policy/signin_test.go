@@ -87,7 +87,7 @@ func TestSigningInComesFirst(t *testing.T) {
 
 func TestAnExceptionDoesNotReplaceASignIn(t *testing.T) {
 	now := time.Now()
-	p := signInRules(t).WithExceptions([]Exception{{Name: "shop.example", Until: now.Add(time.Hour)}})
+	p := signInRules(t).WithDecisions([]Decision{{Name: "shop.example", Until: now.Add(time.Hour)}})
 	f := Flow{Network: TCP, Peer: "ana", Groups: []string{"staff"}, Dst: netip.MustParseAddrPort("203.0.113.1:443"), Names: []Name{{"shop.example", FromDNS}}, Time: now, Sniffed: true}
 	if v := p.Decide(f); v.Cause != BySignIn {
 		t.Errorf("got %+v", v)

@@ -88,3 +88,12 @@ func (e *env) socketPath() string {
 	}
 	return e.getenv("PENSTOCK_SOCKET")
 }
+
+// configFromEnv takes PENSTOCK_CONFIG for -c, with every command that has -c and was given neither that nor the state file.
+func (e *env) configFromEnv(cmd *cobra.Command, _ []string) error {
+	file, named := e.getenv("PENSTOCK_CONFIG"), cmd.Flags().Lookup("config")
+	if state := cmd.Flags().Lookup("state"); file == "" || named == nil || named.Changed || state != nil && state.Changed {
+		return nil
+	}
+	return cmd.Flags().Set(named.Name, file)
+}

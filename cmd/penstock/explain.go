@@ -51,6 +51,9 @@ The exit code is 6 if the flow is blocked.`,
 	f.StringVar(&query.Protocol, "proto", "", "tcp, udp or icmp (default what the target says, else tcp)")
 	f.StringVar(&query.SNI, "sni", "", "`NAME` that the flow itself shows")
 	f.StringVar(&at, "at", "", "`TIME` of the flow, 21:30 or 2026-01-31T21:30:00Z (default now)")
+	f.StringVar(&query.Process, "process", "", "`PATH` of the program on this machine that sends it")
+	f.StringVar(&query.Unit, "unit", "", "that program's `UNIT`, with user/ in front if it is a user's own")
+	f.StringVar(&query.Container, "container", "", "that program's `CONTAINER`")
 	f.StringVar(&query.Flow, "flow", "", "`ID` of a flow to explain instead")
 	jsonFlag(cmd, &asJSON)
 	return cmd
@@ -95,6 +98,7 @@ func printExplanation(w io.Writer, x control.Explanation) error {
 		peer += " of " + strings.Join(x.Groups, ", ")
 	}
 	line("peer", peer)
+	line("program", senderText(x.Sender))
 	for i, n := range x.Names {
 		label := ""
 		if i == 0 {

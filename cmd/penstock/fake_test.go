@@ -49,6 +49,20 @@ func (f fake) Flows(_ context.Context, q control.FlowQuery) ([]control.Flow, err
 		Verdict: "via", Via: "corp", Rule: "intranet", TxBytes: 2048, RxBytes: 5 << 20, Start: f.started}}, nil
 }
 
+// Records has three records, in pages of one.
+func (f fake) Records(_ context.Context, q control.RecordQuery) (control.Records, error) {
+	id := q.Before - 1
+	if q.Before == 0 {
+		id = 3
+	}
+	return control.Records{More: id > 1, Records: []control.Record{{ID: id, Question: &control.Question{Proto: "dns", Src: "10.77.0.2:5353", Peer: "ana", Host: "=x\x1b.bet",
+		Type: "A", Verdict: "block", Rule: "no-gambling", Category: "gambling", Result: "blocked", Start: f.started, End: f.started}}}}, nil
+}
+
+func (fake) Totals(context.Context, control.TotalsQuery) (control.Totals, error) {
+	return control.Totals{Totals: []control.Total{{Key: "x.bet", Allowed: 1, Blocked: 2, TxBytes: 3, RxBytes: 4096}}}, nil
+}
+
 func (fake) KillFlow(_ context.Context, id string) error {
 	if id != "f1" {
 		return errors.New("there is no live flow " + id)
@@ -76,7 +90,29 @@ func (f fake) Rules(context.Context) (control.Rules, error) {
 }
 
 func (f fake) Allow(_ context.Context, q control.AllowQuery) (control.Allowed, error) {
-	return control.Allowed{Target: q.Target, Peer: q.Peer, Until: f.started.Add(q.For)}, nil
+	a := control.Allowed{Target: q.Target, Peer: q.Peer, Until: f.started.Add(q.For)}
+	if q.Always {
+		a.Until, a.File, a.Diff = time.Time{}, "/var/lib/penstock/decisions.yaml", "--- a\n+++ a\n@@ -1,0 +1,1 @@\n+  - {allow: \"x.bet\"}\n"
+	}
+	return a, nil
+}
+
+func (f fake) Block(_ context.Context, q control.BlockQuery) (control.Blocked, error) {
+	return control.Blocked{Target: q.Target, Peer: q.Peer, Until: f.started.Add(q.For), Ended: 2, Warning: "a restart ends it: the disk is full"}, nil
+}
+
+func (f fake) Decisions(context.Context) (control.Decisions, error) {
+	return control.Decisions{Decisions: []control.Decision{
+		{ID: "block:category:games@ana", Do: "block", Target: "category:games", Peer: "ana", By: "uid 0\x1b[2J", Kept: true, Note: "there is no category \"games\""},
+		{ID: "allow:filter", Do: "allow", Target: "filter", Until: f.started},
+	}}, nil
+}
+
+func (fake) RemoveDecision(_ context.Context, q control.DecisionRemoval) (control.DecisionRemoved, error) {
+	if q.ID == "x.bet" {
+		return control.DecisionRemoved{}, errors.New(`there is no decision "x.bet": see penstock decisions`)
+	}
+	return control.DecisionRemoved{ID: q.ID, Ended: 1}, nil
 }
 
 func (fake) Up(_ context.Context, q control.Steer) error {
@@ -164,7 +200,7 @@ func (fake) PeerQuotaReset(_ context.Context, name string) error {
 func serveFake(env *testscript.Env, socket string) error {
 	f := fake{config: filepath.Join(env.WorkDir, "gateway.yaml"), started: time.Now()}
 	server, err := control.New(control.Config{
-		Socket: socket, Process: f, Flows: f, Policy: f, Transports: f, DNS: f, Lists: f, Peers: f, Invites: f,
+		Socket: socket, Process: f, Flows: f, Policy: f, Decisions: f, Transports: f, DNS: f, Lists: f, Peers: f, Invites: f, History: f,
 	})
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,12 +12,25 @@ import (
 
 func newFlowsCommand(e *env) *cobra.Command {
 	var query control.FlowQuery
-	var watch, asJSON bool
+	var watch, byProgram, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "flows",
 		Short: "List flows and what was decided about them",
 		Args:  onlyCommands,
+		PreRunE: func(*cobra.Command, []string) error {
+			if byProgram && (watch || query.Peer != "") {
+				return usagef("--by-program sums up flows of this machine that there are: leave out --watch and --peer")
+			}
+			return nil
+		},
 		RunE: e.asking(func(ctx context.Context, client *control.Client, _ []string) error {
+			if byProgram {
+				sums, err := sumPrograms(ctx, client, query)
+				if err != nil {
+					return err
+				}
+				return printRows(e.stdout, asJSON, sums, programRows)
+			}
 			if watch {
 				return watchFlows(ctx, e, client, query, asJSON)
 			}
@@ -31,6 +45,7 @@ func newFlowsCommand(e *env) *cobra.Command {
 	cmd.Flags().BoolVar(&query.Denied, "denied", false, "only flows that were refused recently")
 	cmd.Flags().BoolVar(&query.Recent, "recent", false, "finished flows too")
 	cmd.Flags().StringVar(&query.Peer, "peer", "", "only flows of this `PEER`")
+	cmd.Flags().BoolVar(&byProgram, "by-program", false, "sum up the flows of this machine, finished ones too, by program")
 	jsonFlag(cmd, &asJSON)
 	cmd.AddCommand(newFlowsKillCommand(e))
 	return cmd
@@ -49,8 +64,16 @@ func newFlowsKillCommand(e *env) *cobra.Command {
 
 func flowRows(answer control.Flows) [][]string {
 	rows := [][]string{{"ID", "PROTO", "FROM", "TO", "HOST", "VERDICT", "RULE", "TX", "RX", "AGE"}}
+	programs := slices.ContainsFunc(answer.Flows, func(f control.Flow) bool { return f.Program+f.Unit+f.Container != "" })
+	if programs {
+		rows[0] = append(rows[0], "PROGRAM", "UNIT")
+	}
 	for _, f := range answer.Flows {
-		rows = append(rows, flowRow(f, time.Now()))
+		row := flowRow(f, time.Now())
+		if programs {
+			row = append(row, programText(f.Sender), unitText(f.Sender))
+		}
+		rows = append(rows, row)
 	}
 	return rows
 }
@@ -109,7 +132,11 @@ func printFlow(e *env, f control.Flow, asJSON bool) error {
 		at, what = f.End, "end"
 	}
 	row := flowRow(f, time.Now())
-	_, err := fmt.Fprintf(e.stdout, "%s %-5s %s %s %s -> %s %s %s by %s, %s up, %s down\n", at.Format(time.TimeOnly), what, row[0], row[1],
-		row[2], row[3], orDash(row[4]), row[5], row[6], row[7], row[8])
+	who := senderText(f.Sender)
+	if who != "" {
+		who = ", sent by " + who
+	}
+	_, err := fmt.Fprintf(e.stdout, "%s %-5s %s %s %s -> %s %s %s by %s, %s up, %s down%s\n", at.Format(time.TimeOnly), what, row[0], row[1],
+		row[2], row[3], orDash(row[4]), row[5], row[6], row[7], row[8], who)
 	return err
 }

@@ -78,6 +78,15 @@ func (p hostilePenstock) Explain(context.Context, control.ExplainQuery) (control
 func (p hostilePenstock) Rules(context.Context) (control.Rules, error) {
 	return answer[control.Rules](p)
 }
+func (p hostilePenstock) Block(context.Context, control.BlockQuery) (control.Blocked, error) {
+	return answer[control.Blocked](p)
+}
+func (p hostilePenstock) Decisions(context.Context) (control.Decisions, error) {
+	return answer[control.Decisions](p)
+}
+func (p hostilePenstock) RemoveDecision(context.Context, control.DecisionRemoval) (control.DecisionRemoved, error) {
+	return answer[control.DecisionRemoved](p)
+}
 func (p hostilePenstock) Allow(context.Context, control.AllowQuery) (control.Allowed, error) {
 	return answer[control.Allowed](p)
 }
@@ -111,12 +120,13 @@ func (p hostilePenstock) PeerQuotaReset(context.Context, string) error   { retur
 func TestNoCommandLetsStrangersControlTheTerminal(t *testing.T) {
 	commands := []string{
 		"status", "flows", "flows kill f1", "explain x.bet", "explain --flow 1", "rules", "reload", "reload --kill-denied", "allow x.bet --for 1m",
+		"allow x.bet --always --dry-run", "block x.bet --always", "decisions", "decisions rm x.bet", "decisions rm x.bet --dry-run", "pause 5m", "resume",
 		"up", "down corp", "reconnect", "dns query x.bet", "dns flush", "lists", "lists refresh", "lists lookup x.bet", "login --print", "peer list",
 		"peer quota reset ana", "peer sign-out ana",
 	}
 	for _, fails := range []bool{false, true} {
 		p := hostilePenstock{fails}
-		socket := serveAll(t, control.Config{Process: p, Flows: p, Policy: p, Transports: p, DNS: p, Lists: p, Peers: p})
+		socket := serveAll(t, control.Config{Process: p, Flows: p, Policy: p, Decisions: p, Transports: p, DNS: p, Lists: p, Peers: p})
 		for _, line := range commands {
 			for _, flag := range []string{"", "--json"} {
 				var out, errs bytes.Buffer

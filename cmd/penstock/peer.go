@@ -28,7 +28,7 @@ func newPeerCommand(e *env) *cobra.Command {
 
 // gatewayFlag adds -c for commands that ask the running gateway if it is not given.
 func gatewayFlag(cmd *cobra.Command, file *string) {
-	cmd.Flags().StringVarP(file, "config", "c", "", "the gateway's configuration `FILE` (default that of the running gateway)")
+	cmd.Flags().StringVarP(file, "config", "c", "", "the gateway's configuration `FILE` (default $PENSTOCK_CONFIG, else that of the running gateway)")
 }
 
 // changePeers loads the gateway's configuration, lets change work on the named peer while no other command changes peers,

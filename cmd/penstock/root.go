@@ -37,17 +37,22 @@ Exit codes: 0 ok, 1 failure, 3 not running or down, 4 degraded, blocked or no pe
 	root.SetOut(e.stdout)
 	root.SetErr(e.stderr)
 	root.SetIn(e.stdin)
+	root.PersistentPreRunE = e.configFromEnv
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v; see %s --help", err, cmd.CommandPath())
 	})
-	root.PersistentFlags().StringVar(&e.socket, "socket", "", "control socket of the running penstock (default $PENSTOCK_SOCKET, else that of root or of this user)")
+	root.PersistentFlags().StringVar(&e.socket, "socket", "", "control socket `FILE` of the running penstock (default $PENSTOCK_SOCKET, else that of root or of this user)")
 	root.AddCommand(
 		newRunCommand(e), newCheckCommand(e), newCleanupCommand(e), newLockdownCommand(e), newDemoCommand(e),
 		newStatusCommand(e), newSteerCommand(e, "up"), newSteerCommand(e, "down"), newSteerCommand(e, "reconnect"),
-		newFlowsCommand(e), newExplainCommand(e), newRulesCommand(e), newReloadCommand(e), newAllowCommand(e), newDrainCommand(e),
+		newFlowsCommand(e), newHistoryCommand(e), newExplainCommand(e), newRulesCommand(e), newReloadCommand(e), newAllowCommand(e), newDrainCommand(e),
+		newBlockCommand(e), newDecisionsCommand(e), newPauseCommand(e), newResumeCommand(e),
 		newConsoleCommand(e), newDNSCommand(e), newListsCommand(e), newPeerCommand(e), newJoinCommand(e), newLoginCommand(e),
 		newGenkeyCommand(e), newPubkeyCommand(e), newImportCommand(e), newVersionCommand(e), newTopCommand(e), newNoticesCommand(e),
+		newInitCommand(e), newConfigCommand(e), newDoctorCommand(e), newBundleCommand(e),
 	)
+	root.AddCommand(newManualCommand(e))
+	addCompletions(e, root)
 	return root
 }
 

@@ -82,13 +82,13 @@ func runCopy(ctx context.Context, e *env, file string, o runOptions, fault error
 
 // fileFlag adds -c.
 func fileFlag(cmd *cobra.Command, file *string) {
-	cmd.Flags().StringVarP(file, "config", "c", "", "configuration `FILE`")
+	cmd.Flags().StringVarP(file, "config", "c", "", "configuration `FILE` (default $PENSTOCK_CONFIG)")
 }
 
 // loadNamed loads the configuration that -c names.
 func loadNamed(file string) (*config.Config, error) {
 	if file == "" {
-		return nil, usagef("which configuration? name it with -c FILE")
+		return nil, usagef("which configuration? name it with -c FILE, or in PENSTOCK_CONFIG")
 	}
 	return config.Load(file)
 }

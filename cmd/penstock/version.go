@@ -20,8 +20,14 @@ func newVersionCommand(e *env) *cobra.Command {
 	}
 }
 
-// version is the module's version as the linker knows it, and the revision it was built from.
+// release is what a package calls this build. The linker sets it: -X main.release=1.2.3.
+var release string
+
+// version is that of the package, or else the module's as the linker knows it, with the revision that it was built from.
 func version() string {
+	if release != "" {
+		return release
+	}
 	version, revision := "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
 		version = info.Main.Version

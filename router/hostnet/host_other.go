@@ -7,6 +7,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+
+	"penstock/router/hostnet/direct"
 )
 
 // Host is the host side of one penstock. Only Linux has one.
@@ -77,3 +79,12 @@ func Seal(Config, Settings) error { return errors.ErrUnsupported }
 
 // ChooseAddresses returns errors.ErrUnsupported.
 func ChooseAddresses(Choice) ([]netip.Prefix, error) { return nil, errors.ErrUnsupported }
+
+// Look is not available on this system.
+func Look(string) (Left, error) { return Left{}, errors.ErrUnsupported }
+
+// LookForOthers is not available on this system.
+func LookForOthers(string) ([]direct.Other, error) { return nil, errors.ErrUnsupported }
+
+// Nftables is not available on this system.
+func Nftables() error { return errors.ErrUnsupported }

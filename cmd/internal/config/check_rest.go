@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"time"
 )
@@ -45,6 +46,12 @@ func (k *checker) condition(path string, c Condition) {
 func (k *checker) rest() {
 	if k.Metrics.Listen != "" {
 		k.hostPort("metrics.listen", k.Metrics.Listen)
+	}
+	for pattern := range k.globs {
+		if read, err := filepath.Match(pattern, k.Managed); err == nil && read || slices.Contains(k.Files, k.Managed) {
+			k.fault("managed", "name another one", "the file for decisions, %s, is one of the configuration", k.Managed)
+			break
+		}
 	}
 	for i, target := range k.Health {
 		path := fmt.Sprintf("health[%d]", i)

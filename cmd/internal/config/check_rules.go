@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +18,9 @@ import (
 // starter are the categories with a built-in list, which rules may use without naming a list of their own. A test compares
 // them with policy/blocklist; importing that package would make this one more than plain data.
 var starter = []string{"ads", "adult", "doh", "gambling", "malware", "social"}
+
+// BuiltIn returns the categories that need no list, in alphabetical order.
+func BuiltIn() []string { return slices.Clone(starter) }
 
 // ruleChecker checks rules, their tests and the categories that they name.
 type ruleChecker struct{ *checker }
@@ -111,11 +113,7 @@ func (k ruleChecker) match(path string, m Match) {
 			k.fault(at, "write a number from 1 to 65535, or a range such as 6000-6063", "the port is %q", value)
 		}
 	})
-	each("process", m.Process, func(at, value string) {
-		if !filepath.IsAbs(value) {
-			k.fault(at, "write the whole path, for example /usr/bin/curl", "the program is %q", value)
-		}
-	})
+	k.program(path, m)
 	each("category", m.Category, func(at, value string) {
 		k.oneOf(at, value, "category", "categories", append(slices.Sorted(maps.Keys(k.Categories)), starter...))
 	})
@@ -227,7 +225,7 @@ func (c *Config) emptyGroups() []string {
 // isEmpty reports whether the match has no condition.
 func (m Match) isEmpty() bool {
 	return len(m.Domain)+len(m.Category)+len(m.CIDR)+len(m.Src)+len(m.Port)+len(m.Protocol)+len(m.Peer)+len(m.Group)+
-		len(m.User)+len(m.UID)+len(m.Process)+len(m.Schedule)+len(m.SeenIn) == 0 && m.SignedIn == nil && m.Mismatch == nil && !m.Gateway && !m.Peers && m.Not == nil
+		len(m.User)+len(m.UID)+len(m.Process)+len(m.Unit)+len(m.Container)+len(m.Schedule)+len(m.SeenIn) == 0 && m.SignedIn == nil && m.Mismatch == nil && !m.Gateway && !m.Peers && m.Not == nil
 }
 
 // do checks that the parts of a rule's do fit together.
@@ -267,6 +265,7 @@ func (k ruleChecker) tests() {
 		if test.To == "" {
 			k.fault(path+".to", "write a URL, host or address", "the test has no destination")
 		}
+		k.sender(path, test)
 		k.do(path+".expect", test.Expect)
 	}
 }

@@ -43,6 +43,10 @@ type Config struct {
 	Categories map[string]Category `yaml:"categories"`
 	// DNS configures the embedded DNS server.
 	DNS DNS `yaml:"dns"`
+	// Programs says for which flows of this machine penstock looks up the program that sends them (Linux). With rules, for those that
+	// rules with uid, process, unit or container are for. With all, for every flow, so that it can be shown: a flow does not wait
+	// for that. With off, for none.
+	Programs string `yaml:"programs" default:"rules" oneof:"off,rules,all"`
 	// Rules judge every flow and DNS question. The first match wins; the last rule has no match.
 	Rules []Rule `yaml:"rules"`
 	// Datapath says how flows through a transport, and direct ones of a gateway, are carried. With auto, their packets cross penstock
@@ -77,6 +81,10 @@ type Config struct {
 	// folder that systemd names in $STATE_DIRECTORY; without systemd, one of this configuration's own in $XDG_STATE_HOME/penstock or
 	// ~/.local/state/penstock.
 	StateDir string `yaml:"state_dir" path:"written"`
+
+	// Managed is the file for what somebody has decided with penstock allow, penstock block or the console, and that is to last.
+	// penstock writes it, and reads what is changed in it by hand. Default: decisions.yaml in the folder of state_dir.
+	Managed string `yaml:"managed" path:"written"`
 
 	// Path is the absolute path of the file that was loaded. Files are that file and its includes, in the order read.
 	Path  string   `yaml:"-"`

@@ -4,14 +4,17 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
 // FuzzLoad reads any text as a configuration. It must not crash, and what is wrong must be said with a place.
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(full))
+	f.Add([]byte(odd))
 	archives, err := filepath.Glob("testdata/bad/*.txtar")
 	if err != nil {
 		f.Fatal(err)
@@ -32,6 +35,10 @@ func FuzzLoad(f *testing.F) {
 		if err == nil {
 			if again := c.Validate(); again != nil {
 				t.Errorf("Parse took what Validate refuses: %v", again)
+			}
+			again, err := Parse(c.Path, []byte(NewShow(c).String()))
+			if err != nil && !strings.Contains(err.Error(), "is hidden") || err == nil && !cmp.Equal(c, again, sameShown) {
+				t.Errorf("what is shown is another configuration: %v\n%s\n%s", err, NewShow(c), cmp.Diff(c, again, sameShown))
 			}
 			return
 		}

@@ -289,7 +289,7 @@ func TestTheFullFormIsRead(t *testing.T) {
 	})
 	check("wireguard", c.Listen.WireGuard, &WireGuardListen{
 		ListenPort: 51821, Address: []netip.Prefix{netip.MustParsePrefix("10.78.0.1/24")},
-		PrivateKey: Secret{File: filepath.Join(dir, "gateway.key")}, MTU: 1420, Direct: "sockets", Endpoint: "gw.example:51821", ReuseAfter: 24 * time.Hour,
+		PrivateKey: Secret{File: filepath.Join(dir, "gateway.key")}, MTU: 1420, Direct: "kernel", Endpoint: "gw.example:51821", ReuseAfter: 24 * time.Hour,
 		QuotaFile: filepath.Join(filepath.Dir(DefaultStateFile()), "quota.json"),
 	})
 	check("first rule", c.Rules[0].Do, Do{Action: "drop", How: "drop"})

@@ -91,11 +91,11 @@ type WireGuardListen struct {
 	PrivateKey Secret `yaml:"private_key" required:"true"`
 	// MTU in bytes inside the tunnel, IP header included.
 	MTU int `yaml:"mtu" default:"1420"`
-	// Direct says how flows with the verdict direct leave this host if there is no listen.tun. With sockets, penstock opens
-	// connections of its own. With kernel, on Linux and with CAP_NET_ADMIN, the kernel forwards their packets, which takes less CPU:
-	// penstock makes a TUN device, routes and masquerades what it has judged, and undoes that when it stops. Where that does not work,
-	// it opens connections.
-	Direct string `yaml:"direct" default:"sockets" oneof:"sockets,kernel"`
+	// Direct says how flows with the verdict direct leave this host if there is no listen.tun. With kernel, on Linux and with
+	// CAP_NET_ADMIN, the kernel forwards their packets, which takes less CPU: penstock makes a TUN device, routes and masquerades what it
+	// has judged, and undoes that when it stops. Where that does not work, and with sockets, penstock opens connections of its own and
+	// changes nothing on the host.
+	Direct string `yaml:"direct" default:"kernel" oneof:"kernel,sockets"`
 	// Endpoint is what peers dial, host:port. `penstock peer add` writes it into the files that it makes.
 	Endpoint string `yaml:"endpoint"`
 	// DNS lists the resolvers of peers, written into the same files. Default: the gateway's own addresses.

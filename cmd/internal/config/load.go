@@ -71,13 +71,13 @@ func (d *decoder) load(read func()) (*Config, error) {
 	if _, asked := c.positions["captive_portal"]; c.AlwaysOn.Lockdown && !asked {
 		c.CaptivePortal.Detect = false // a look leaves in clear
 	}
-	placeState(c)
 	if t := c.Listen.TUN; t != nil {
 		_, t.AddressGiven = c.positions["listen.tun.address"]
 	}
 	if len(d.faults) == 0 {
 		d.faults = append(d.faults, c.expand()...)
 	}
+	placeState(c) // after expand, which may add the TUN
 	if len(d.faults) == 0 {
 		d.faults = append(d.faults, c.check()...)
 	}
@@ -203,7 +203,7 @@ func (d *decoder) parse(data []byte) (*ast.MappingNode, bool) {
 	}
 	bodies := slices.DeleteFunc(file.Docs, func(doc *ast.DocumentNode) bool { return doc.Body == nil })
 	if len(bodies) == 0 {
-		mend := "start from the ten lines in the README"
+		mend := "move it away and run penstock init, or start from the ten lines in the README"
 		if d.file != d.config.Path {
 			mend = "write something into it, or remove it"
 		}

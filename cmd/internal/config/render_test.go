@@ -41,6 +41,9 @@ Made from the source by ` + "`go test ./cmd/internal/config -run Reference -upda
 The file is YAML. An unknown key is an error. A list of one value may be written as the value alone. Durations are written
 ` + "`300ms`, `30s`, `5m`, `24h`" + `; sizes ` + "`16KiB`, `10MiB`" + `. A relative path starts at the file that it is written in.
 
+` + "`penstock config show -c FILE`" + ` prints a configuration with its short form, includes and defaults written out. For editors there
+is a JSON Schema, which ` + "`penstock config schema`" + ` prints: name it in the first line of a file, as ` + "`penstock init`" + ` does.
+
 Secrets do not belong into the file. Say where they are: ` + "`{file: PATH}` or `{env: NAME}`" + `. The configuration, its
 includes, profiles and keys must belong to root or to the user who runs penstock, and others must not be able to read them
 (` + "`chmod 600`" + `).

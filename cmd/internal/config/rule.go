@@ -82,6 +82,13 @@ type Match struct {
 	UID []uint32 `yaml:"uid"`
 	// Process is the whole path of the program that sent the flow (Linux, not for peers).
 	Process []string `yaml:"process"`
+	// Unit is the systemd unit of the program that sent the flow, without what changes at each start: firefox.service,
+	// app-org.mozilla.firefox.scope. An asterisk stands for any characters. system/ in front leaves out units that users start with
+	// a service manager of their own, whose names they choose; user/ leaves out all others (Linux, not for peers).
+	Unit []string `yaml:"unit"`
+	// Container is the ID or name of the container of the program that sent the flow, written as in unit. A container with a
+	// network of its own has no socket on this machine, so it is not known (Linux, not for peers).
+	Container []string `yaml:"container"`
 	// Schedule is times of the week: "mon-fri 21:00-06:00", "sat,sun", "22:00-06:00".
 	Schedule []string `yaml:"schedule"`
 	// SeenIn is where the host name was learnt: dns, sni, http or quic.
@@ -135,6 +142,12 @@ type Test struct {
 	Addr netip.Addr `yaml:"addr"`
 	// At is the time, as 2026-01-31T21:30:00+01:00. Without it schedules do not match.
 	At time.Time `yaml:"at"`
+	// Process is the program on this machine that sends the flow. Without it no rule's process matches.
+	Process string `yaml:"process"`
+	// Unit is that program's unit, with user/ in front if a user's own service manager started it.
+	Unit string `yaml:"unit"`
+	// Container is that program's container.
+	Container string `yaml:"container"`
 	// Expect is the outcome, written as in a rule: block, drop, direct, dns or {via: TRANSPORT}.
 	Expect Do `yaml:"expect" required:"true"`
 

@@ -29,6 +29,10 @@ func (d *decoder) scalar(node ast.Node, v reflect.Value, path string, tag reflec
 		d.fault(node, mend, "%s is %s", path, describe(node))
 		return
 	}
+	if text == Hidden {
+		d.fault(node, "write the value itself: config show prints no secrets", "%s is hidden", path)
+		return
+	}
 	if err := setText(v, text); err != nil {
 		d.fault(node, "", "%s is %q: %v", path, text, err)
 		return

@@ -13,6 +13,9 @@ func placeState(c *Config) {
 	if c.StateDir == "" {
 		c.StateDir = stateDir(c)
 	}
+	if c.Managed == "" && c.StateDir != "" {
+		c.Managed = filepath.Join(c.StateDir, "decisions.yaml")
+	}
 	if w := c.Listen.WireGuard; w != nil {
 		w.QuotaFile = filepath.Join(c.StateDir, "quota.json")
 	}

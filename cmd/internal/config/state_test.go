@@ -34,3 +34,11 @@ func TestWhereStateIsKept(t *testing.T) {
 		}
 	}
 }
+
+func TestTheShortFormKeepsItsStateWithThatOfTheHost(t *testing.T) {
+	t.Setenv("STATE_DIRECTORY", "")
+	c := load1(t, inFolder(t, "profile: hq.conf\nhistory: {}\n"))
+	if want := filepath.Dir(DefaultStateFile()); c.StateDir != want || c.History.File != filepath.Join(want, "history.db") {
+		t.Errorf("got %s and %s, want both in %s", c.StateDir, c.History.File, want)
+	}
+}

@@ -46,16 +46,23 @@ type browser struct {
 	change func(*http.Request)
 }
 
-// serve runs a console until the test ends.
+// serve runs a console of a penstock that says little until the test ends.
 func serve(t *testing.T) (*Server, *record.Book, *browser) {
+	t.Helper()
+	book := new(record.Book)
+	e := engine{Watchers: book.Watchers()}
+	s, b := serveConfig(t, control.Config{Process: e, DNS: e, Feed: e})
+	return s, book, b
+}
+
+// serveConfig runs a console until the test ends.
+func serveConfig(t *testing.T, config control.Config) (*Server, *browser) {
 	t.Helper()
 	l, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	book := new(record.Book)
-	e := engine{Watchers: book.Watchers()}
-	s := New(Config{Listener: l, API: control.API(control.Config{Process: e, DNS: e, Feed: e}), Version: "1.2.3"})
+	s := New(Config{Listener: l, API: control.API(config), Version: "1.2.3"})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -68,7 +75,7 @@ func serve(t *testing.T) (*Server, *record.Book, *browser) {
 		wg.Wait()
 		http.DefaultClient.CloseIdleConnections()
 	})
-	return s, book, &browser{t: t, base: "http://" + l.Addr().String()}
+	return s, &browser{t: t, base: "http://" + l.Addr().String()}
 }
 
 func (b *browser) do(method, path string, body any) *http.Response {

@@ -40,3 +40,6 @@ func callerFrom(ctx context.Context) caller {
 	c, _ := ctx.Value(callerKey{}).(caller)
 	return c
 }
+
+// Caller returns who makes a call, for logs: "uid 1000", or what As says. It is empty if nobody can tell.
+func Caller(ctx context.Context) string { return callerFrom(ctx).name }

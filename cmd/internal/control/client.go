@@ -92,7 +92,7 @@ func (c *Client) explain(err error) error {
 // Forward returns a handler that passes requests on to the penstock of a client, as this process: like API, but with the rights of the
 // user who runs it. Nothing of who asks the handler is passed on.
 func Forward(c *Client) http.Handler {
-	return &httputil.ReverseProxy{
+	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", host, host
 			after := r.In.Header.Get("Last-Event-ID")
@@ -108,7 +108,18 @@ func Forward(c *Client) http.Handler {
 			refuse(w, http.StatusBadGateway, c.explain(err).Error())
 		},
 	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { proxy.ServeHTTP(paced{w}, r) })
 }
+
+// paced gives the reader time for each write and not for the whole answer: events go on for as long as somebody follows them.
+type paced struct{ http.ResponseWriter }
+
+func (p paced) Write(b []byte) (int, error) {
+	http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(eventWait)) // not every writer has one
+	return p.ResponseWriter.Write(b)
+}
+
+func (p paced) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
 // Ask makes a call that has no method of its own. Name is its path behind /v1/, and Out the type that types.go or history.go has for
 // its answer.
@@ -255,11 +266,6 @@ func (c *Client) ListLookup(ctx context.Context, name string) (ListHits, error) 
 func (c *Client) ListRefresh(ctx context.Context) error {
 	_, err := call[Done](ctx, c, "lists/refresh", struct{}{})
 	return err
-}
-
-// Allow lets something through for a while.
-func (c *Client) Allow(ctx context.Context, q AllowQuery) (Allowed, error) {
-	return call[Allowed](ctx, c, "allow", q)
 }
 
 // PeerQuotaReset lets a peer use its quota of this month anew.

@@ -71,6 +71,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 		lists:      func() ([]ListStatus, error) { return []ListStatus{{Category: "ads"}}, nil },
 		listLookup: func(name string) ([]ListHit, error) { note(name); return []ListHit{{Entry: name}}, nil },
 		peers:      func() ([]PeerStatus, error) { return []PeerStatus{{Name: "ana"}}, nil },
+		doctor:     func() ([]Finding, error) { return []Finding{{Name: "leak", Result: ResultFault}}, nil },
 		signIns:    func() ([]SignIn, error) { return []SignIn{{Transport: "corp"}}, nil },
 		killFlow:   func(id string) error { note("kill " + id); return nil },
 		quotaReset: func(name string) error { note("reset " + name); return nil },
@@ -84,6 +85,9 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 		dnsFlush:    func() error { note("flush"); return nil },
 		listRefresh: func() error { note("refresh"); return nil },
 		allow:       func(q AllowQuery) (Allowed, error) { note(q); return Allowed{Until: at}, nil },
+		block:       func(q BlockQuery) (Blocked, error) { note(q); return Blocked{Ended: 3}, nil },
+		decisions:   func() (Decisions, error) { return Decisions{Decisions: []Decision{{ID: "allow:x.bet"}}}, nil },
+		undecide:    func(q DecisionRemoval) (DecisionRemoved, error) { note(q); return DecisionRemoved{ID: q.ID}, nil },
 		invite:      func(q InviteQuery) (Invited, error) { note(q); return Invited{Link: "L", Until: at}, nil },
 		invitations: func() ([]Invitation, error) { return []Invitation{{Name: "ana", State: "open"}}, nil },
 		uninvite:    func(name string) error { note("uninvite " + name); return nil },
@@ -128,18 +132,27 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	check("reconnect", nil, nil, c.Reconnect(ctx, Steer{}))
 	check("flush", nil, nil, c.DNSFlush(ctx))
 	check("refresh", nil, nil, c.ListRefresh(ctx))
-	allowed, err := c.Allow(ctx, AllowQuery{Target: "category:ads", For: time.Hour})
+	book := DecisionClient{c}
+	allowed, err := book.Allow(ctx, AllowQuery{Target: "category:ads", For: time.Hour})
 	check("allow", allowed, Allowed{APIVersion: APIVersion, Until: at}, err)
+	blocked, err := book.Block(ctx, BlockQuery{Target: "x.bet", Always: true})
+	check("block", blocked, Blocked{APIVersion: APIVersion, Ended: 3}, err)
+	decisions, err := book.Decisions(ctx)
+	check("decisions", decisions, Decisions{APIVersion: APIVersion, Decisions: []Decision{{ID: "allow:x.bet"}}}, err)
+	removed, err := book.RemoveDecision(ctx, DecisionRemoval{ID: "allow:x.bet"})
+	check("decisions/remove", removed, DecisionRemoved{APIVersion: APIVersion, ID: "allow:x.bet"}, err)
 	invitation := InviteQuery{Name: "ana", Groups: []string{"staff"}, Expires: at, AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, For: time.Hour}
 	invited, err := c.Invite(ctx, invitation)
 	check("invite", invited, Invited{APIVersion: APIVersion, Link: "L", Until: at}, err)
 	invitations, err := c.Invitations(ctx)
 	check("invites", invitations, Invitations{APIVersion, []Invitation{{Name: "ana", State: "open"}}}, err)
 	check("uninvite", nil, nil, c.Uninvite(ctx, "ana"))
+	findings, err := c.Doctor(ctx)
+	check("doctor", findings, Findings{APIVersion, []Finding{{Name: "leak", Result: ResultFault}}}, err)
 	check("what the functions got", got, []any{
 		FlowQuery{Denied: true, Peer: "ana"}, ExplainQuery{Target: "x.bet", At: at}, DNSQuery{Name: "x.bet", Type: "A"}, "x.bet",
 		"kill 1", "reset ana", "sign out ana", ReloadQuery{DryRun: true}, DrainOrder{Off: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
-		AllowQuery{Target: "category:ads", For: time.Hour}, invitation, "uninvite ana",
+		AllowQuery{Target: "category:ads", For: time.Hour}, BlockQuery{Target: "x.bet", Always: true}, DecisionRemoval{ID: "allow:x.bet"}, invitation, "uninvite ana",
 	}, nil)
 }
 
@@ -164,7 +177,10 @@ func TestAnInterfaceThatIsNilIsNotOffered(t *testing.T) {
 		"flows/kill":     func() error { return c.KillFlow(ctx, "1") },
 		"explain":        func() error { _, err := c.Explain(ctx, ExplainQuery{}); return err },
 		"rules":          func() error { _, err := c.Rules(ctx); return err },
-		"allow":          func() error { _, err := c.Allow(ctx, AllowQuery{}); return err },
+		"allow":          func() error { _, err := DecisionClient{c}.Allow(ctx, AllowQuery{}); return err },
+		"block":          func() error { _, err := DecisionClient{c}.Block(ctx, BlockQuery{}); return err },
+		"decisions":      func() error { _, err := DecisionClient{c}.Decisions(ctx); return err },
+		"remove":         func() error { _, err := DecisionClient{c}.RemoveDecision(ctx, DecisionRemoval{}); return err },
 		"drain":          func() error { return c.Drain(ctx, DrainOrder{}) },
 		"up":             func() error { return c.Up(ctx, Steer{}) },
 		"down":           func() error { return c.Down(ctx, Steer{}) },
@@ -178,6 +194,7 @@ func TestAnInterfaceThatIsNilIsNotOffered(t *testing.T) {
 		"invite":         func() error { _, err := c.Invite(ctx, InviteQuery{}); return err },
 		"invites":        func() error { _, err := c.Invitations(ctx); return err },
 		"uninvite":       func() error { return c.Uninvite(ctx, "ana") },
+		"doctor":         func() error { _, err := c.Doctor(ctx); return err },
 		"sign-ins":       func() error { _, err := c.SignIns(ctx, Steer{}); return err },
 		"peers/sign-out": func() error { return c.SignOut(ctx, "ana") },
 	}

@@ -15,6 +15,9 @@ type fake struct {
 	explain     func(ExplainQuery) (Explanation, error)
 	rules       func() (Rules, error)
 	allow       func(AllowQuery) (Allowed, error)
+	block       func(BlockQuery) (Blocked, error)
+	decisions   func() (Decisions, error)
+	undecide    func(DecisionRemoval) (DecisionRemoved, error)
 	drain       func(DrainOrder) error
 	up          func(Steer) error
 	down        func(Steer) error
@@ -28,11 +31,12 @@ type fake struct {
 	invite      func(InviteQuery) (Invited, error)
 	invitations func() ([]Invitation, error)
 	uninvite    func(name string) error
+	doctor      func() ([]Finding, error)
 }
 
 // config serves the fake as everything.
 func (f *fake) config() Config {
-	return Config{Process: f, Flows: f, Policy: f, Transports: f, DNS: f, Lists: f, Peers: f, Invites: f}
+	return Config{Process: f, Flows: f, Policy: f, Decisions: f, Transports: f, DNS: f, Lists: f, Peers: f, Invites: f, Doctor: f}
 }
 
 func offer[Out any](f func() (Out, error)) (Out, error) {
@@ -78,6 +82,13 @@ func (f *fake) Rules(context.Context) (Rules, error) { return offer(f.rules) }
 func (f *fake) Allow(_ context.Context, q AllowQuery) (Allowed, error) {
 	return offerOf(f.allow, q)
 }
+func (f *fake) Block(_ context.Context, q BlockQuery) (Blocked, error) {
+	return offerOf(f.block, q)
+}
+func (f *fake) Decisions(context.Context) (Decisions, error) { return offer(f.decisions) }
+func (f *fake) RemoveDecision(_ context.Context, q DecisionRemoval) (DecisionRemoved, error) {
+	return offerOf(f.undecide, q)
+}
 func (f *fake) Drain(_ context.Context, o DrainOrder) error { return orderOf(f.drain, o) }
 func (f *fake) Up(_ context.Context, q Steer) error         { return orderOf(f.up, q) }
 func (f *fake) Down(_ context.Context, q Steer) error       { return orderOf(f.down, q) }
@@ -103,3 +114,5 @@ func (f *fake) Invite(_ context.Context, q InviteQuery) (Invited, error) {
 }
 func (f *fake) Invitations(context.Context) ([]Invitation, error) { return offer(f.invitations) }
 func (f *fake) Uninvite(_ context.Context, name string) error     { return orderOf(f.uninvite, name) }
+
+func (f *fake) Doctor(context.Context) ([]Finding, error) { return offer(f.doctor) }

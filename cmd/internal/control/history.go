@@ -23,6 +23,7 @@ type Question struct {
 	Cache    string    `json:"cache,omitempty"` // hit, miss or stale
 	Start    time.Time `json:"start"`
 	End      time.Time `json:"end"`
+	Sender
 }
 
 // Record is a flow that has ended, or a question that has its answer.

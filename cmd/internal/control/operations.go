@@ -29,8 +29,17 @@ type Policy interface {
 	// Explain has no side effect.
 	Explain(context.Context, ExplainQuery) (Explanation, error)
 	Rules(context.Context) (Rules, error)
-	// Allow makes an exception that ends by itself.
+}
+
+// DecisionBook keeps what somebody decides while penstock runs.
+type DecisionBook interface {
+	// Allow lets something through that rules block by name or category, or pauses all such rules.
 	Allow(context.Context, AllowQuery) (Allowed, error)
+	// Block blocks something before any rule is asked.
+	Block(context.Context, BlockQuery) (Blocked, error)
+	// Decisions returns what is decided, oldest first.
+	Decisions(context.Context) (Decisions, error)
+	RemoveDecision(context.Context, DecisionRemoval) (DecisionRemoved, error)
 }
 
 // Transports steers the ways out. Each method acts on all of them if the order names none.

@@ -63,6 +63,11 @@ func (c Config) readingRoutes(p *paths) {
 		out.APIVersion = APIVersion
 		return out, err
 	})
+	handle(p, "decisions", reading, c.Decisions != nil, func(ctx context.Context, _ struct{}) (Decisions, error) {
+		out, err := c.Decisions.Decisions(ctx)
+		out.APIVersion = APIVersion
+		return out, err
+	})
 	handle(p, "dns/query", reading, c.DNS != nil, func(ctx context.Context, q DNSQuery) (DNSAnswer, error) {
 		out, err := c.DNS.DNSQuery(ctx, q)
 		out.APIVersion = APIVersion
@@ -110,6 +115,10 @@ func (c Config) readingRoutes(p *paths) {
 		out.APIVersion = APIVersion
 		return out, err
 	})
+	handle(p, "doctor", reading, c.Doctor != nil, func(ctx context.Context, _ struct{}) (Findings, error) {
+		list, err := c.Doctor.Doctor(ctx)
+		return Findings{APIVersion, list}, err
+	})
 }
 
 func (c Config) changingRoutes(p *paths) {
@@ -149,8 +158,18 @@ func (c Config) changingRoutes(p *paths) {
 	handle(p, "peers/quota/reset", changing, c.Peers != nil, func(ctx context.Context, q named) (Done, error) {
 		return done, c.Peers.PeerQuotaReset(ctx, q.Name)
 	})
-	handle(p, "allow", changing, c.Policy != nil, func(ctx context.Context, q AllowQuery) (Allowed, error) {
-		out, err := c.Policy.Allow(ctx, q)
+	handle(p, "allow", changing, c.Decisions != nil, func(ctx context.Context, q AllowQuery) (Allowed, error) {
+		out, err := c.Decisions.Allow(ctx, q)
+		out.APIVersion = APIVersion
+		return out, err
+	})
+	handle(p, "block", changing, c.Decisions != nil, func(ctx context.Context, q BlockQuery) (Blocked, error) {
+		out, err := c.Decisions.Block(ctx, q)
+		out.APIVersion = APIVersion
+		return out, err
+	})
+	handle(p, "decisions/remove", changing, c.Decisions != nil, func(ctx context.Context, q DecisionRemoval) (DecisionRemoved, error) {
+		out, err := c.Decisions.RemoveDecision(ctx, q)
 		out.APIVersion = APIVersion
 		return out, err
 	})

@@ -25,6 +25,7 @@ type Config struct {
 	Process    Process
 	Flows      FlowTable
 	Policy     Policy
+	Decisions  DecisionBook
 	Transports Transports
 	DNS        DNS
 	Lists      ListShelf
@@ -33,6 +34,7 @@ type Config struct {
 	History    HistoryBook
 	Feed       Feed
 	Console    Console
+	Doctor     Doctor
 }
 
 // Server serves the control socket.

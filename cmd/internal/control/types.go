@@ -126,6 +126,7 @@ type Flow struct {
 	End        time.Time `json:"end,omitzero"`     // zero while the flow lives
 	Reason     string    `json:"reason,omitempty"` // why it ended or was not carried
 	Generation uint64    `json:"policy_generation"`
+	Sender
 }
 
 // Flows is an answer with flows, oldest first.
@@ -155,21 +156,26 @@ type ExplainQuery struct {
 	SNI      string    `json:"sni,omitempty"` // the name that the flow itself would show
 	At       time.Time `json:"at,omitzero"`   // zero is now
 	Flow     string    `json:"flow,omitempty"`
+	// The program on this machine that sends it; empty: unknown. A unit or container with user/ in front is a user's own.
+	Process   string `json:"process,omitempty"`
+	Unit      string `json:"unit,omitempty"`
+	Container string `json:"container,omitempty"`
 }
 
 // Explanation is a verdict with everything that led to it.
 type Explanation struct {
-	APIVersion string    `json:"apiVersion"`
-	Target     string    `json:"target"`
-	Verdict    string    `json:"verdict"` // block, drop, direct, dns or via
-	Via        string    `json:"via,omitempty"`
-	Rule       string    `json:"rule"`
-	Position   string    `json:"position,omitempty"` // file:line of the rule
-	Category   string    `json:"category,omitempty"`
-	Because    string    `json:"because,omitempty"` // one sentence
-	Protocol   string    `json:"protocol,omitempty"`
-	Peer       string    `json:"peer,omitempty"`
-	Groups     []string  `json:"groups,omitempty"`
+	APIVersion string   `json:"apiVersion"`
+	Target     string   `json:"target"`
+	Verdict    string   `json:"verdict"` // block, drop, direct, dns or via
+	Via        string   `json:"via,omitempty"`
+	Rule       string   `json:"rule"`
+	Position   string   `json:"position,omitempty"` // file:line of the rule
+	Category   string   `json:"category,omitempty"`
+	Because    string   `json:"because,omitempty"` // one sentence
+	Protocol   string   `json:"protocol,omitempty"`
+	Peer       string   `json:"peer,omitempty"`
+	Groups     []string `json:"groups,omitempty"`
+	Sender
 	Names      []Name    `json:"names,omitempty"`
 	Addresses  []string  `json:"addresses,omitempty"`
 	Hits       []ListHit `json:"hits,omitempty"`
@@ -178,9 +184,18 @@ type Explanation struct {
 	Datapath   string    `json:"datapath,omitempty"`  // how it would be carried, and why
 	Shadowed   []string  `json:"shadowed,omitempty"`  // later rules that match as well
 	Notes      []string  `json:"notes,omitempty"`     // what would change the verdict
+	Changes    []Change  `json:"changes,omitempty"`   // calls that would
 	Generation uint64    `json:"policyGeneration"`    // of the policy that was asked
 	// Then is what was said of a past flow when it was judged. Its verdict is the one that it had.
 	Then *Explanation `json:"then,omitempty"`
+}
+
+// Change is a call that would change a verdict.
+type Change struct {
+	Text   string `json:"text"`   // what the verdict would be then
+	Call   string `json:"call"`   // allow, block, or remove for decisions/remove
+	Target string `json:"target"` // of the call; of remove, the ID
+	Peer   string `json:"peer,omitempty"`
 }
 
 // Name is a host name of a flow and where it was learnt.
@@ -320,19 +335,83 @@ type ListHits struct {
 	Hits       []ListHit `json:"hits"`
 }
 
-// AllowQuery lets something through for a while.
+// AllowQuery lets something through, for a while or always.
 type AllowQuery struct {
-	Target string        `json:"target"` // a host name, or category:NAME
-	For    time.Duration `json:"for"`    // nanoseconds
+	Target string        `json:"target"`        // a host name, category:NAME, or filter for a pause of at most 60 min
+	For    time.Duration `json:"for,omitempty"` // nanoseconds; or else Always
 	Peer   string        `json:"peer,omitempty"`
+	Always bool          `json:"always,omitempty"`
+	DryRun bool          `json:"dryRun,omitempty"` // only say what would be written
 }
 
-// Allowed is an exception in force.
+// Allowed is a decision that lets something through.
 type Allowed struct {
 	APIVersion string    `json:"apiVersion"`
+	ID         string    `json:"id"`
 	Target     string    `json:"target"`
 	Peer       string    `json:"peer,omitempty"`
-	Until      time.Time `json:"until"`
+	Until      time.Time `json:"until,omitzero"`    // zero: always
+	File       string    `json:"file,omitempty"`    // that the decision is in, or would be; empty: it does not survive a restart
+	Diff       string    `json:"diff,omitempty"`    // of that file, unified
+	Warning    string    `json:"warning,omitempty"` // why a decision that could survive a restart does not
+}
+
+// BlockQuery blocks something, for a while or always.
+type BlockQuery struct {
+	Target string        `json:"target"`        // a host name, with all below it, or category:NAME
+	For    time.Duration `json:"for,omitempty"` // nanoseconds; or else Always
+	Peer   string        `json:"peer,omitempty"`
+	Always bool          `json:"always,omitempty"`
+	DryRun bool          `json:"dryRun,omitempty"` // only say what would be written
+}
+
+// Blocked is a decision that blocks something. The fields are those of Allowed.
+type Blocked struct {
+	APIVersion string    `json:"apiVersion"`
+	ID         string    `json:"id"`
+	Target     string    `json:"target"`
+	Peer       string    `json:"peer,omitempty"`
+	Until      time.Time `json:"until,omitzero"`
+	File       string    `json:"file,omitempty"`
+	Diff       string    `json:"diff,omitempty"`
+	Warning    string    `json:"warning,omitempty"`
+	Ended      int       `json:"ended"` // live flows that were reset
+}
+
+// Decision is what somebody has decided about a name, a category or the filter.
+type Decision struct {
+	ID     string    `json:"id"`
+	Do     string    `json:"do"`     // allow or block
+	Target string    `json:"target"` // a host name, category:NAME, or filter for a pause
+	Peer   string    `json:"peer,omitempty"`
+	Until  time.Time `json:"until,omitzero"` // zero: always
+	Made   time.Time `json:"made,omitzero"`
+	By     string    `json:"by,omitempty"`   // uid 1000, or console
+	Kept   bool      `json:"kept"`           // it survives a restart
+	Note   string    `json:"note,omitempty"` // why it does nothing now
+}
+
+// Decisions is what has been decided.
+type Decisions struct {
+	APIVersion string     `json:"apiVersion"`
+	File       string     `json:"file,omitempty"`  // for those that are kept; empty: there is none
+	Fault      string     `json:"fault,omitempty"` // of the file: its blocks are as they were, and nothing that it allows is allowed
+	Decisions  []Decision `json:"decisions"`
+}
+
+// DecisionRemoval takes a decision back.
+type DecisionRemoval struct {
+	ID     string `json:"id"` // or its target, if there is one decision about it
+	DryRun bool   `json:"dryRun,omitempty"`
+}
+
+// DecisionRemoved is what taking a decision back did, or would do.
+type DecisionRemoved struct {
+	APIVersion string `json:"apiVersion"`
+	ID         string `json:"id"`
+	File       string `json:"file,omitempty"`
+	Diff       string `json:"diff,omitempty"`
+	Ended      int    `json:"ended"` // live flows that were reset
 }
 
 // PeerStatus is one configured peer of the gateway.

@@ -90,8 +90,8 @@ type who struct{ d *Daemon }
 func (w who) Describe(f *policy.Flow) bool {
 	now := w.d.live.Now()
 	ok := w.d.live.DescribeIn(now, f)
-	if f.Client == clients.Machine && (now.AsksUIDs || now.AsksPrograms) {
-		w.d.laptop.Program(f, now.AsksPrograms)
+	if f.Client == clients.Machine {
+		w.d.laptop.Programs.Describe(f, now.Asks, now.Config.Programs)
 	}
 	return ok
 }

@@ -26,6 +26,8 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/console"
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/decisions"
+	"penstock/cmd/internal/doctor"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/enrol"
@@ -97,6 +99,7 @@ type Daemon struct {
 	health   *health.Targets
 	process  atomic.Pointer[report.Process] // status, once it is complete
 	clock    clock.Record
+	decided  *decisions.Book
 
 	reloading sync.Mutex    // held during a reload
 	renamed   chan struct{} // capacity 1: the DNS servers or the routes of a transport have changed
@@ -208,6 +211,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if err := d.buildRouter(cfg); err != nil {
 		return err
 	}
+	d.decided = decisions.Open(decisions.Config{Live: d.live, Flows: d.router, Log: d.log, Registry: d.registry})
 	d.phones, err = privatedns.Open(ctx, cfg, privatedns.Config{
 		Server: d.dns.Server, Serve: func() *config.DNSServe { return d.live.Config().DNS.Serve }, Whose: d.live.Phone,
 		Listen: net.ListenConfig{Control: d.egress.Outside.Direct.Control}, Metrics: d.metrics.dns, Log: d.log,
@@ -252,7 +256,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	})
 	d.status = &report.Process{
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, SignIn: d.signIn, Flows: d.flows, Started: d.started, Version: d.opts.Version,
-		Health: d.health, Phones: d.phones,
+		Health: d.health, Phones: d.phones, Decisions: d.decided,
 	}
 	d.feed = &report.Feed{Watchers: d.records.Watchers(), Process: d.status}
 	d.status.RunsCopy(d.opts.Fault)
@@ -383,13 +387,14 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("console", page.Run)
 	start("feed", d.feed.Run)
 	start("lists", d.live.Lists.Run)
-	start("exceptions", d.endExceptions)
+	start("decisions", d.decided.Run)
 	start("last handshake", d.clock.Run)
 	start("health", d.health.Run)
 	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
 	start("reload", d.awaitReload)
 	start("proxy", d.proxy.Run)
 	start("records", d.records.Run)
+	start("programs", d.laptop.Programs.Run)
 	if d.gateway != nil {
 		start("sessions", gateway.Sessions{Gateway: d.gateway, File: filepath.Join(cfg.StateDir, "sessions.json"), Log: d.log}.Run)
 		start("limits of peers", d.gateway.Run)
@@ -432,12 +437,13 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 	c := control.Config{
 		Socket: socket, Group: cfg.Control.Group, Logger: d.log,
 		Process: process{d.status, d}, Flows: d.flows, DNS: d.explain.DNS, Lists: &report.Lists{Live: d.live, Log: d.log},
-		Policy: d.explain, History: d.records.History(), Feed: d.feed,
+		Policy: d.explain, Decisions: d.decided, History: d.records.History(), Feed: d.feed,
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil || d.proxy != nil {
 		c.Peers, c.Invites = &report.Peers{Live: d.live, Gateway: d.gateway, SignIn: d.signIn}, d.enrol
 	}
+	c.Doctor = doctor.Inside(c, d.live.Config, func() []string { return d.live.Now().Warnings() })
 	return c
 }
 

@@ -56,7 +56,7 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 		return res, err
 	}
 	if q.DryRun {
-		p := next.Policy.WithExceptions(old.Policy.Exceptions())
+		p := next.Policy.WithDecisions(old.Policy.Decisions())
 		res.Generation = old.Number
 		for _, c := range d.rejudge(next, p) {
 			if c.Now.Action != policy.Forward {
@@ -190,43 +190,4 @@ func (d *Daemon) warn(e *edition.Edition) {
 	for _, w := range e.Warnings() {
 		d.log.Warn(w)
 	}
-}
-
-// endExceptions removes exceptions when they expire, and ends the flows that only they allowed.
-func (d *Daemon) endExceptions(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-d.live.Excepted():
-		case <-timer.C:
-		}
-		over, next := d.live.Expire(time.Now())
-		for _, e := range over {
-			d.log.Info("block restored", "host", e.Name, "category", e.Category, "peer", e.Peer,
-				"generation", d.live.Now().Number, "ended", d.endExcepted(e))
-		}
-		wait := time.Hour // so that a change of the clock is noticed
-		if !next.IsZero() {
-			wait = min(wait, max(time.Until(next), 0))
-		}
-		timer.Reset(wait)
-	}
-}
-
-// endExcepted ends the live flows that only this exception allowed, and returns how many there were.
-func (d *Daemon) endExcepted(e policy.Exception) int {
-	now := d.live.Now().Policy
-	with := now.WithExceptions(append(slices.Clone(now.Exceptions()), e))
-	return d.router.Kill(func(f router.Flow) bool {
-		facts := f.Facts
-		d.live.Describe(&facts) // its peer may be in other groups by now
-		facts.Sniffed = true
-		facts.Time = e.Until.Add(-time.Nanosecond)
-		then := with.Decide(facts)
-		facts.Time = time.Now()
-		return then.Action == policy.Forward && now.Decide(facts).Action != policy.Forward
-	})
 }

@@ -2,7 +2,7 @@
 //
 // Compile is the only way from a configuration to something that runs. check, run, reload and its dry run all call it, so
 // they accept the same configurations. An Edition is compiled completely or not at all. Live holds the current one behind one
-// pointer. Live also holds the exceptions that lift blocks temporarily, and former editions for explanations.
+// pointer. Live also holds what somebody has decided meanwhile, and former editions for explanations.
 //
 // It opens no socket and changes nothing on the host.
 package edition
@@ -45,8 +45,8 @@ type Edition struct {
 	broken    []string  // files of certificates that cannot be used
 	at        time.Time // when Clients and Gateway had the peers that might connect
 
-	// Whether a rule has a condition on the user or the program that sends a flow. Looking them up is expensive.
-	AsksUIDs, AsksPrograms bool
+	// Asks says which facts about the program that sends a flow the rules need. Looking them up is expensive.
+	Asks policy.Asked
 }
 
 // Sources are what Compile needs besides the configuration.
@@ -106,7 +106,7 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 		return nil, faults(errs...)
 	}
 	e.Status = from.Lists.Status(e.Lists)
-	e.AsksUIDs, e.AsksPrograms = asksForPrograms(e.Policy)
+	e.Asks = e.Policy.Asks()
 	if failed := e.failedTests(); len(failed) > 0 {
 		return e, &TestsError{failed}
 	}
@@ -171,7 +171,7 @@ func (e *Edition) checkCertificates(start bool) error {
 // from old. The error is a *config.Error if the new settings do not work with those.
 func (e *Edition) After(old *Edition) (*Edition, error) {
 	next, cfg := *e, *e.Config
-	cfg.Listen, cfg.Transports, cfg.StateDir = old.Config.Listen, old.Config.Transports, old.Config.StateDir
+	cfg.Listen, cfg.Transports, cfg.StateDir, cfg.Managed = old.Config.Listen, old.Config.Transports, old.Config.StateDir, old.Config.Managed
 	next.Config, next.Egress, next.Gateway = &cfg, old.Egress, nil
 	next.Proxy = e.Proxy.After(old.Proxy)
 	if old.Gateway != nil {
@@ -185,17 +185,6 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 		return nil, faults(err)
 	}
 	return &next, nil
-}
-
-// asksForPrograms reports whether a rule has a condition on the user, or on the program.
-func asksForPrograms(p *policy.Policy) (uids, programs bool) {
-	for _, r := range p.Rules() {
-		for m := &r.Match; m != nil; m = m.Not {
-			uids = uids || len(m.UID) > 0
-			programs = programs || len(m.Process) > 0
-		}
-	}
-	return uids, programs
 }
 
 // At returns the edition with the peers that may connect at a time, and whether they differ from those of e: some have expired,

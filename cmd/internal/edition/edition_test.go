@@ -300,17 +300,19 @@ func TestPeersThatStayKeepTheirKeys(t *testing.T) {
 
 func TestRulesThatAskForProgramsAreNoticed(t *testing.T) {
 	for _, row := range []struct {
-		name, match    string
-		uids, programs bool
+		name, match string
+		want        policy.Asked
 	}{
-		{"no rule does", "port: '22'", false, false},
-		{"one asks for the user", "uid: [1000]", true, false},
-		{"one asks for the program", "process: [/usr/bin/ssh]", false, true},
-		{"one asks within a not", "not: {process: [/usr/bin/ssh]}", false, true},
+		{"no rule does", "port: '22'", policy.Asked{}},
+		{"one asks for the user", "uid: [1000]", policy.Asked{UID: true}},
+		{"one asks for the program", "process: [/usr/bin/ssh]", policy.Asked{Process: true}},
+		{"one asks for the unit", "unit: cups.service", policy.Asked{Unit: true}},
+		{"one asks for the container", "container: web", policy.Asked{Unit: true}},
+		{"one asks within a not", "not: {process: [/usr/bin/ssh]}", policy.Asked{Process: true}},
 	} {
 		e := newLive(t, load(t, onLaptop+"rules: [{name: a, match: {"+row.match+"}, do: block}, {name: rest, do: direct}]\n")).Now()
-		if e.AsksUIDs != row.uids || e.AsksPrograms != row.programs {
-			t.Errorf("%s: got %v and %v, want %v and %v", row.name, e.AsksUIDs, e.AsksPrograms, row.uids, row.programs)
+		if e.Asks != row.want {
+			t.Errorf("%s: got %+v, want %+v", row.name, e.Asks, row.want)
 		}
 	}
 }

@@ -27,10 +27,9 @@ type Live struct {
 	now        atomic.Pointer[Edition]
 	conditions atomic.Pointer[policy.Conditions]
 
-	mu         sync.Mutex // guards below
-	exceptions []policy.Exception
-	former     []*Edition    // oldest first
-	excepted   chan struct{} // capacity 1: there is a new exception
+	mu        sync.Mutex // guards below
+	decisions []policy.Decision
+	former    []*Edition // oldest first
 }
 
 // Limits for the former editions kept for explanations.
@@ -41,7 +40,7 @@ const (
 
 // NewLive returns a Live without an edition: call Use before anything else. NewLive sets c.Current and c.Replace.
 func NewLive(c lists.Config) *Live {
-	l := &Live{Sessions: noSessions{}, log: c.Log, excepted: make(chan struct{}, 1)}
+	l := &Live{Sessions: noSessions{}, log: c.Log}
 	l.conditions.Store(&policy.Conditions{})
 	c.Current = func() *lists.Content { return l.now.Load().Lists }
 	c.Replace = l.replaceLists
@@ -87,7 +86,7 @@ func (l *Live) useLocked(e *Edition) {
 		next.Number = old.Number + 1
 		l.former = append(l.former, old)
 	}
-	next.Policy = e.Policy.WithExceptions(l.exceptions).WithEdition(next.Number)
+	next.Policy = e.Policy.WithDecisions(l.decisions).WithEdition(next.Number)
 	l.now.Store(&next)
 	l.forgetLocked(next.Lists)
 }

@@ -65,52 +65,26 @@ func TestVerdictsCarryTheNumberOfTheirEdition(t *testing.T) {
 	}
 }
 
-func TestAnExceptionEndsAndTheNumberGrows(t *testing.T) {
+func TestDecisionsOutliveAReloadAndTheNumberGrows(t *testing.T) {
 	l := newLive(t, load(t, onLaptop+bets+noBets))
 	casino := to(t, "https://casino.example")
-	until := time.Now().Add(time.Hour)
-	l.Except(policy.Exception{Name: "casino.example", Until: until})
-	select {
-	case <-l.Excepted():
-	default:
-		t.Error("a new exception is not signalled: it would never end")
+	before := l.Now()
+	if old := l.SetDecisions([]policy.Decision{{Name: "casino.example", Until: time.Now().Add(time.Hour)}}); old != before.Policy {
+		t.Error("the policy before was another one")
 	}
 	if got := l.Decide(casino).Rule; got != "rest" {
-		t.Errorf("while it is excepted: got rule %s, want rest", got)
+		t.Errorf("while it is allowed: got rule %s, want rest", got)
+	}
+	if got := l.Now().Number; got != before.Number+1 {
+		t.Errorf("number: got %d, want %d", got, before.Number+1)
 	}
 	l.Use(compile(t, l, load(t, onLaptop+bets+noBets)))
 	if got := l.Decide(casino).Rule; got != "rest" {
 		t.Errorf("after a reload: got rule %s, want rest", got)
 	}
-	if over, next := l.Expire(until.Add(-time.Minute)); len(over) != 0 || !next.Equal(until) {
-		t.Errorf("before its end: got %v over, the next at %v", over, next)
-	}
-	before := l.Now().Number
-	if over, next := l.Expire(until); len(over) != 1 || over[0].Name != "casino.example" || !next.IsZero() {
-		t.Errorf("at its end: got %v over, the next at %v", over, next)
-	}
+	l.SetDecisions(nil)
 	if got := l.Decide(casino).Rule; got != "no-bets" {
 		t.Errorf("afterwards: got rule %s, want no-bets", got)
-	}
-	if got := l.Now().Number; got != before+1 {
-		t.Errorf("number: got %d, want %d", got, before+1)
-	}
-}
-
-func TestOfSeveralExceptionsTheFirstToEndIsAwaited(t *testing.T) {
-	l := newLive(t, load(t, onLaptop+bets+noBets))
-	soon := time.Now().Add(time.Minute)
-	for _, until := range []time.Time{soon.Add(time.Hour), soon, soon.Add(time.Minute)} {
-		l.Except(policy.Exception{Name: "casino.example", Until: until})
-	}
-	if _, next := l.Expire(time.Now()); !next.Equal(soon) {
-		t.Errorf("got the next end at %v, want %v", next, soon)
-	}
-	if over, next := l.Expire(soon); len(over) != 1 || !next.Equal(soon.Add(time.Minute)) {
-		t.Errorf("got %d over and the next end at %v", len(over), next)
-	}
-	if got := l.Decide(to(t, "https://casino.example")).Rule; got != "rest" {
-		t.Errorf("two exceptions are left: got rule %s, want rest", got)
 	}
 }
 
@@ -118,7 +92,7 @@ func TestNewerListsDoNotReplaceThoseOfAnotherEdition(t *testing.T) {
 	dir := t.TempDir()
 	l := newLive(t, loadIn(t, dir, onLaptop+bets+noBets))
 	old := l.Now().Lists
-	l.Except(policy.Exception{Name: "shop.example", Until: time.Now().Add(time.Hour)})
+	l.SetDecisions([]policy.Decision{{Name: "shop.example", Always: true}, {Block: true, Name: "other.example", Always: true}})
 	l.Use(compile(t, l, loadIn(t, dir, onLaptop+bets+noBets)))
 	if l.replaceLists(old, old) {
 		t.Error("lists read for the previous edition were put in force")
@@ -129,7 +103,7 @@ func TestNewerListsDoNotReplaceThoseOfAnotherEdition(t *testing.T) {
 	if !l.replaceLists(before.Lists, newer) {
 		t.Fatal("lists read for the current edition were not put in force")
 	}
-	for host, want := range map[string]string{"casino.example": "rest", "other.example": "no-bets", "shop.example": "rest"} {
+	for host, want := range map[string]string{"casino.example": "rest", "other.example": "decision", "shop.example": "rest"} {
 		if got := l.Decide(to(t, "https://"+host)).Rule; got != want {
 			t.Errorf("%s: got rule %s, want %s", host, got, want)
 		}

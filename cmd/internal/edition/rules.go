@@ -99,7 +99,7 @@ func position(p config.Position) policy.Position {
 func policyMatch(m *config.Match) policy.Match {
 	match := policy.Match{
 		Domain: m.Domain, Category: m.Category, CIDR: m.CIDR, Src: m.Src, Port: m.Port, Protocol: m.Protocol,
-		Peer: m.Peer, Group: m.Group, User: m.User, SignedIn: m.SignedIn, UID: m.UID, Process: m.Process, Schedule: m.Schedule, SeenIn: m.SeenIn,
+		Peer: m.Peer, Group: m.Group, User: m.User, SignedIn: m.SignedIn, UID: m.UID, Process: m.Process, Unit: m.Unit, Container: m.Container, Schedule: m.Schedule, SeenIn: m.SeenIn,
 		Mismatch: m.Mismatch, Gateway: m.Gateway, Peers: m.Peers,
 	}
 	if m.Not != nil {
@@ -138,6 +138,7 @@ func policyTests(cfg *config.Config) []policy.Test {
 		do := policyDo(t.Expect)
 		tests = append(tests, policy.Test{
 			From: t.From, User: t.User, Groups: t.Groups, To: t.To, Addr: t.Addr, At: t.At, Pos: position(t.Pos),
+			Process: t.Process, Unit: t.Unit, Container: t.Container,
 			Expect: policy.Expect{Action: do.Action, Egress: do.Egress},
 		})
 	}

@@ -66,14 +66,14 @@ const (
 
 // open takes a client's request through the router, and returns when its flow is over or there is none. A name is resolved as for
 // the client, by the policy of its questions; then each address is a flow of its own, until one is accepted.
-func (s *Server) open(ctx context.Context, who Login, src netip.AddrPort, t target, accept func() (net.Conn, error)) outcome {
+func (s *Server) open(ctx context.Context, who Login, src netip.AddrPort, t target, network policy.Network, accept func(netip.AddrPort) (net.Conn, error)) outcome {
 	if t.host == "" {
-		return s.attempt(ctx, who, src, netip.AddrPortFrom(t.addr, t.port), accept)
+		return s.attempt(ctx, who, src, network, netip.AddrPortFrom(t.addr, t.port), accept)
 	}
 	worst := outcome{unknownHost, fmt.Errorf("%s has no address", t.host)}
 	tried := false
 	for _, family := range families() {
-		addrs, out := s.resolve(ctx, who, src, t, family)
+		addrs, out := s.resolve(ctx, who, src, t, network, family)
 		if out.result != carriedThrough {
 			if !tried {
 				worst = out
@@ -83,7 +83,7 @@ func (s *Server) open(ctx context.Context, who Login, src netip.AddrPort, t targ
 			}
 		}
 		for _, addr := range addrs[:min(len(addrs), maxAddresses)] {
-			out := s.attempt(ctx, who, src, netip.AddrPortFrom(addr, t.port), accept)
+			out := s.attempt(ctx, who, src, network, netip.AddrPortFrom(addr, t.port), accept)
 			if out.result == carriedThrough || ctx.Err() != nil {
 				return out
 			}
@@ -101,8 +101,8 @@ func (s *Server) open(ctx context.Context, who Login, src netip.AddrPort, t targ
 func families() []netip.Addr { return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} }
 
 // resolve asks our DNS server for a name's addresses of a family, as the client would.
-func (s *Server) resolve(ctx context.Context, who Login, src netip.AddrPort, t target, family netip.Addr) ([]netip.Addr, outcome) {
-	f := policy.Flow{Network: policy.TCP, Client: who.Client, Src: src, Dst: netip.AddrPortFrom(family, t.port)}
+func (s *Server) resolve(ctx context.Context, who Login, src netip.AddrPort, t target, network policy.Network, family netip.Addr) ([]netip.Addr, outcome) {
+	f := policy.Flow{Network: network, Client: who.Client, Src: src, Dst: netip.AddrPortFrom(family, t.port)}
 	if !s.Clients.Describe(&f) {
 		return nil, outcome{notAllowed, errors.New("you may not connect any more")}
 	}
@@ -126,22 +126,22 @@ func withheld(err error) bool {
 }
 
 // attempt hands one flow to the router.
-func (s *Server) attempt(ctx context.Context, who Login, src, dst netip.AddrPort, accept func() (net.Conn, error)) outcome {
+func (s *Server) attempt(ctx context.Context, who Login, src netip.AddrPort, network policy.Network, dst netip.AddrPort, accept func(netip.AddrPort) (net.Conn, error)) outcome {
 	a := &answer{dst: dst, accept: accept, outcome: outcome{noAnswer, fmt.Errorf("no answer from %s", dst)}}
-	s.Handle(ctx, router.Request{Network: policy.TCP, Client: who.Client, Src: src, Dst: dst, Answer: a})
+	s.Handle(ctx, router.Request{Network: network, Client: who.Client, Src: src, Dst: dst, Answer: a})
 	return a.outcome
 }
 
 // answer takes the answer of the router for one flow. It implements router.Answerer.
 type answer struct {
 	dst     netip.AddrPort
-	accept  func() (net.Conn, error)
+	accept  func(netip.AddrPort) (net.Conn, error)
 	outcome outcome
 }
 
 func (a *answer) Accept() (net.Conn, error) {
 	a.outcome = outcome{}
-	return a.accept()
+	return a.accept(a.dst)
 }
 
 func (a *answer) Refuse() {

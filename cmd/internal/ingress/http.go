@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"penstock/policy"
 )
 
 // maxHead is how many bytes the head of a request may have.
@@ -137,7 +139,7 @@ func (s *Server) connect(ctx context.Context, v *visitor, w http.ResponseWriter,
 	if err != nil {
 		return
 	}
-	out := s.open(ctx, v.login(), v.src, t, func() (net.Conn, error) {
+	out := s.open(ctx, v.login(), v.src, t, policy.TCP, func(netip.AddrPort) (net.Conn, error) {
 		if _, err := io.WriteString(v, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 			return nil, err
 		}
@@ -193,7 +195,7 @@ func (s *Server) forward(ctx context.Context, v *visitor, w http.ResponseWriter,
 		return
 	}
 	if t.host != "" {
-		if _, out := s.resolve(r.Context(), v.login(), v.src, t, netip.IPv4Unspecified()); (out.result == notAllowed || out.result == noAnswer) && !withheld(out.err) {
+		if _, out := s.resolve(r.Context(), v.login(), v.src, t, policy.TCP, netip.IPv4Unspecified()); (out.result == notAllowed || out.result == noAnswer) && !withheld(out.err) {
 			say(w, statusFor(out), out.err)
 			return
 		}
@@ -276,7 +278,7 @@ func (s *Server) dial(ctx, request context.Context, v *visitor, address string) 
 	begun := s.tasks.spawn(func() {
 		defer v.endFlow()
 		defer cancel()
-		out := s.open(ctx, v.login(), v.src, t, func() (net.Conn, error) {
+		out := s.open(ctx, v.login(), v.src, t, policy.TCP, func(netip.AddrPort) (net.Conn, error) {
 			close(accepted)
 			return s.carry(outer, v.login(), nil), nil
 		})

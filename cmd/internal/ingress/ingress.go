@@ -73,6 +73,8 @@ type Server struct {
 	attempts attempts
 	tasks    tasks
 
+	datagrams places
+
 	mu      sync.Mutex // guards below
 	present map[*visitor]struct{}
 	sources map[netip.Addr]int // of those that have not logged in
@@ -102,6 +104,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	return &Server{
 		Config: c, metrics: counts, listener: ln, most: limits.ProxyConnections, attempts: attempts{clock: time.Now, wrong: make(map[source]tally)},
 		present: make(map[*visitor]struct{}), sources: make(map[netip.Addr]int), clients: make(map[uint64]int),
+		datagrams: places{most: limits.UDPFlows, mostPerClient: limits.UDPFlowsPerClient, clients: make(map[uint64]int)},
 	}, nil
 }
 

@@ -131,7 +131,6 @@ func TestOtherCommandsAreRefused(t *testing.T) {
 	w := newWorld(t)
 	for sent, code := range map[string]byte{
 		"\x05\x02\x00\x01\x01\x02\x03\x04\x00\x50": 7, // BIND
-		"\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00": 7, // UDP ASSOCIATE
 		"\x05\x01\x00\x05\x01\x02\x03\x04\x00\x50": 8,
 	} {
 		if answer := w.tell(t, greeting+sent); len(answer) < 6 || answer[5] != code {

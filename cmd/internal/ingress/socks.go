@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
 
 	"penstock/cmd/internal/ingress/socks"
+	"penstock/policy"
 )
 
 // serveSOCKS serves one SOCKS5 connection until its flow is over.
@@ -38,6 +40,9 @@ func (s *Server) serveSOCKS(ctx context.Context, v *visitor) {
 	case err != nil:
 		s.notServed(v, err)
 		return
+	case q.Command == socks.Associate:
+		s.associate(ctx, v, who, q)
+		return
 	case q.Command != socks.Connect:
 		s.turnAway(v, socks.UnknownCommand)
 		return
@@ -52,7 +57,7 @@ func (s *Server) serveSOCKS(ctx context.Context, v *visitor) {
 		return
 	}
 	v.SetDeadline(time.Time{})
-	out := s.open(ctx, who, v.src, t, func() (net.Conn, error) {
+	out := s.open(ctx, who, v.src, t, policy.TCP, func(netip.AddrPort) (net.Conn, error) {
 		if err := socks.Reply(v, socks.Succeeded); err != nil {
 			return nil, err
 		}

@@ -240,7 +240,7 @@ func (w *Way) tell() {
 // fail makes flows leave by sockets from now on. The first reason stays.
 func (w *Way) fail(err error) {
 	why := strings.ReplaceAll(err.Error(), "\n", "; ")
-	if errors.Is(err, fs.ErrPermission) {
+	if errors.Is(err, fs.ErrPermission) && !strings.Contains(why, "CAP_NET_ADMIN") {
 		why += ": this needs CAP_NET_ADMIN"
 	}
 	w.off.CompareAndSwap(nil, &why)

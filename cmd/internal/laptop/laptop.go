@@ -66,6 +66,8 @@ type Config struct {
 type Laptop struct {
 	// Others are the networks of other VPNs on this machine.
 	Others *direct.Others
+	// Programs finds the programs on this machine that send flows.
+	Programs *Programs
 
 	cfg    *config.Config
 	log    *slog.Logger
@@ -114,6 +116,7 @@ func New(c Config) (*Laptop, error) {
 	if l.net != nil {
 		book = filepath.Join(filepath.Dir(l.cfg.Listen.TUN.StateFile), "endpoints.json")
 	}
+	l.Programs = newPrograms(l)
 	l.names = openAddressBook(book, l.lookup, l.log)
 	return l, nil
 }

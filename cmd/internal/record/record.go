@@ -15,6 +15,7 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/flowlog"
+	"penstock/cmd/internal/history"
 )
 
 // Config says where records go.
@@ -26,8 +27,9 @@ type Config struct {
 
 // Book takes records. Its methods may be called concurrently and never block.
 type Book struct {
-	log       *flowlog.Log // nil without flow_log
-	questions bool         // the flow log has questions, too
+	log       *flowlog.Log   // nil without flow_log
+	questions bool           // the flow log has questions, too
+	history   *history.Store // nil without history
 	watchers  Watchers
 }
 
@@ -46,6 +48,17 @@ func Open(c Config) (*Book, error) {
 			return nil, fmt.Errorf("flow_log.file: %w", err)
 		}
 	}
+	kept := history.NewMetrics(c.Registry)
+	if h := c.Config.History; h != nil {
+		var err error
+		b.history, err = history.Open(history.Config{
+			File: h.File, Keep: h.Keep, MaxSize: int64(h.MaxSize), Names: h.Names, Clients: h.Clients, Metrics: kept, Log: c.Log,
+		})
+		if err != nil {
+			b.Close()
+			return nil, c.Config.Err("history.file", err.Error(), "stop it, or name another file")
+		}
+	}
 	return b, nil
 }
 
@@ -53,6 +66,9 @@ func Open(c Config) (*Book, error) {
 func (b *Book) Close() error {
 	if b.log != nil {
 		b.log.Close()
+	}
+	if b.history != nil {
+		return b.history.Close()
 	}
 	return nil
 }
@@ -66,12 +82,15 @@ func (b *Book) Run(ctx context.Context) error {
 // Flow records a flow. Make is called if anybody wants it.
 func (b *Book) Flow(make func() control.Flow) {
 	watched := b.watchers.watch()
-	if b.log == nil && !watched {
+	if b.log == nil && b.history == nil && !watched {
 		return
 	}
 	f := make()
 	if b.log != nil {
 		b.log.Flow(f)
+	}
+	if b.history != nil {
+		b.history.Put(control.Record{Flow: &f})
 	}
 	if watched {
 		b.watchers.tell(control.Record{Flow: &f})
@@ -82,12 +101,15 @@ func (b *Book) Flow(make func() control.Flow) {
 func (b *Book) Question(make func() control.Question) {
 	watched := b.watchers.watch()
 	logged := b.log != nil && b.questions
-	if !logged && !watched {
+	if !logged && b.history == nil && !watched {
 		return
 	}
 	q := make()
 	if logged {
 		b.log.Question(q)
+	}
+	if b.history != nil {
+		b.history.Put(control.Record{Question: &q})
 	}
 	if watched {
 		b.watchers.tell(control.Record{Question: &q})
@@ -98,4 +120,9 @@ func (b *Book) Question(make func() control.Question) {
 func (b *Book) Watchers() *Watchers { return &b.watchers }
 
 // History is what is kept; nil if nothing is.
-func (b *Book) History() control.HistoryBook { return nil }
+func (b *Book) History() control.HistoryBook {
+	if b.history == nil {
+		return nil // and not a typed nil
+	}
+	return b.history
+}

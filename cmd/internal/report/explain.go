@@ -22,7 +22,7 @@ import (
 	"penstock/router/hostnet/direct"
 )
 
-// Policy explains verdicts, lists rules and lifts blocks.
+// Policy explains verdicts and lists rules.
 type Policy struct {
 	Live   *edition.Live
 	Egress *egress.Egress
@@ -89,7 +89,7 @@ func (p *Policy) hypothetical(ctx context.Context, q control.ExplainQuery) (f po
 	if q.Protocol != "" && !strings.Contains(target, "://") {
 		target = q.Protocol + "://" + target
 	}
-	t := policy.Test{To: target, At: q.At}
+	t := policy.Test{To: target, At: q.At, Process: q.Process, Unit: q.Unit, Container: q.Container}
 	if f, err = t.Flow(nil); err != nil {
 		return f, "", err
 	}
@@ -155,6 +155,7 @@ func (p *Policy) explain(ed *edition.Edition, f policy.Flow, target string) cont
 		Hits: p.listHits(ed.Lists, f), Shadowed: e.Shadowed,
 	}
 	x.Verdict, x.Via = words(v)
+	x.Sender = senderOf(f)
 	for _, n := range f.Names {
 		x.Names = append(x.Names, control.Name{Host: n.Host, Source: n.From.String()})
 	}
@@ -162,7 +163,11 @@ func (p *Policy) explain(ed *edition.Edition, f policy.Flow, target string) cont
 		x.Addresses = []string{f.Dst.Addr().String()}
 	}
 	x.Datapath = p.datapath(ed, f, v)
-	x.Notes = append(e.WouldTurn, whatIf(ed, f, v)...)
+	notes, changes := whatIf(ed, f, v)
+	for _, rule := range e.Lifted {
+		x.Notes = append(x.Notes, fmt.Sprintf("rule %s would block it, but a decision or a pause lifts the rule", rule))
+	}
+	x.Notes, x.Changes = slices.Concat(x.Notes, e.WouldTurn, notes), changes
 	if other, ok := p.Others.Of(f.Dst.Addr().Unmap()); ok {
 		if v.Action == policy.Forward && v.Egress == policy.EgressDirect {
 			x.Datapath += ", by " + other.Interface + ", because another VPN leads " + other.Network.String() + " there (table " + strconv.Itoa(other.Table) + ")"

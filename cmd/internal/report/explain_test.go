@@ -150,9 +150,9 @@ func (w *world) snapshot(t *testing.T) string {
 		hits += fmt.Sprint(w.flows.Router.Hits()[r.Name].Count, " ")
 	}
 	forwarded, denied := w.flows.counts()
-	return fmt.Sprintf("names %d, cached %s %s, unnamed flow by %s, hits %s, flows %d %d %d, edition %d, conditions %+v, exceptions %d",
+	return fmt.Sprintf("names %d, cached %s %s, unnamed flow by %s, hits %s, flows %d %d %d, edition %d, conditions %+v, decisions %d",
 		w.server.Names().Len(), cached("wiki.corp.example"), cached("site.example"), unnamed.Rule, hits,
-		w.flows.Router.Active(), forwarded, denied, w.live.Now().Number, *w.live.Conditions(), len(w.live.Now().Policy.Exceptions()))
+		w.flows.Router.Active(), forwarded, denied, w.live.Now().Number, *w.live.Conditions(), len(w.live.Now().Policy.Decisions()))
 }
 
 func TestExplainChangesNothing(t *testing.T) {

@@ -86,7 +86,7 @@ func Flow(f router.Flow) control.Flow {
 		ID: strconv.FormatUint(f.ID, 10), Proto: f.Facts.Network.String(), Src: f.Facts.Src.String(),
 		Dst: f.Facts.Dst.String(), Peer: f.Facts.Peer, Host: name.Host,
 		Rule: f.Verdict.Rule, Category: f.Verdict.Category, TxBytes: f.TxBytes, RxBytes: f.RxBytes,
-		Start: f.Start, End: f.End, Reason: f.Err, Generation: f.Verdict.Edition,
+		Start: f.Start, End: f.End, Reason: f.Err, Generation: f.Verdict.Edition, Sender: sender(f.Facts.Sender),
 	}
 	if c.Reason == "" {
 		c.Reason = reasons[done.Cause]
@@ -117,6 +117,7 @@ var reasons = map[policy.Cause]string{
 	policy.ByGuard:    "guard: the destination is this machine or a reserved address",
 	policy.ByQuota:    "quota: the peer has used up its quota of this month",
 	policy.BySignIn:   "sign-in needed",
+	policy.ByDecision: "somebody has decided to block it",
 }
 
 // Flows returns the flows that a query selects.

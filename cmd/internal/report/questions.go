@@ -1,7 +1,6 @@
 package report
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,9 +35,15 @@ func (s *sometimes) say(at time.Time) (others int, ok bool) {
 // name, and no flow followed.
 type questions struct {
 	mu    sync.Mutex // guards below
-	ring  []control.Flow
+	ring  []asked
 	count uint64
 	log   sometimes
+}
+
+// asked is a question. Its program may be found later.
+type asked struct {
+	control.Flow
+	sender *policy.Sender
 }
 
 // Refused records a question that the policy refused, and logs one now and then.
@@ -55,13 +60,13 @@ func (r *Flows) Refused(q dnsproxy.Refused) {
 		f.Reason = "question: the rule blocks every flow to " + q.Addr.String()
 	}
 	f.Verdict, f.Via = words(q.Verdict)
-	if others, say := r.questions.add(f); say && r.Log != nil {
+	if others, say := r.questions.add(asked{f, q.Sender}); say && r.Log != nil {
 		r.Log.Info("name refused", "host", f.Host, "src", q.Src, "peer", q.Peer, "rule", f.Rule, "category", f.Category, "others", others)
 	}
 }
 
 // add keeps f. say reports whether the log should tell about it, and others how many questions it has not told about.
-func (q *questions) add(f control.Flow) (others int, say bool) {
+func (q *questions) add(f asked) (others int, say bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	f.ID = "q" + strconv.FormatUint(q.count+1, 10)
@@ -78,7 +83,12 @@ func (q *questions) add(f control.Flow) (others int, say bool) {
 func (q *questions) all() []control.Flow {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return slices.Clone(q.ring)
+	list := make([]control.Flow, len(q.ring))
+	for i, f := range q.ring {
+		list[i] = f.Flow
+		list[i].Sender = sender(f.sender)
+	}
+	return list
 }
 
 // answersKept is how many addresses of an answer are recorded.
@@ -89,6 +99,7 @@ func Question(q dnsproxy.Query) control.Question {
 	c := control.Question{
 		Proto: "dns", Src: q.Src.String(), Peer: q.Peer, Host: q.Host, Type: q.Type, Verdict: "dns", Rule: q.Rule, Category: q.Category,
 		Decided: q.Decided, Result: q.Result, Rcode: q.Rcode, Upstream: q.Upstream, Cache: q.Cache, Start: q.Start, End: time.Now(),
+		Sender: sender(q.Sender),
 	}
 	switch q.Action {
 	case policy.Refuse:

@@ -25,17 +25,19 @@ func TestRefusedQuestionsAreShownWithRefusedFlows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	asker := new(policy.Sender)
 	flows := &Flows{Router: r, Log: slog.New(slog.NewTextHandler(&log, nil))}
 	begun := time.Now()
 	ask := func(host, peer string, after time.Duration) {
 		flows.Refused(dnsproxy.Refused{
 			Src: netip.MustParseAddrPort("10.77.0.1:4000"), Peer: peer, Host: host, Decided: "casino.example",
-			Verdict: policy.Verdict{Rule: "no-gambling", Category: "gambling", Edition: 3}, Time: begun.Add(after),
+			Verdict: policy.Verdict{Rule: "no-gambling", Category: "gambling", Edition: 3}, Time: begun.Add(after), Sender: asker,
 		})
 	}
 	ask("casino.example", "", 0)
 	ask("bet.example", "anna", time.Second)
 	ask("poker.example", "anna", 2*time.Second)
+	asker.Is(&policy.Program{UID: 997, Unit: "systemd-resolved.service"}) // after it was refused
 	for _, row := range []struct {
 		query control.FlowQuery
 		want  string
@@ -55,7 +57,8 @@ func TestRefusedQuestionsAreShownWithRefusedFlows(t *testing.T) {
 			if want := "question: the name leads to casino.example"; (f.Reason == want) != (f.Host != "casino.example") {
 				t.Errorf("%s: got reason %q", f.Host, f.Reason)
 			}
-			if f.Proto != "dns" || f.Verdict != "block" || f.Rule != "no-gambling" || f.Category != "gambling" || f.Generation != 3 {
+			if f.Proto != "dns" || f.Verdict != "block" || f.Rule != "no-gambling" || f.Category != "gambling" || f.Generation != 3 ||
+				f.Unit != "systemd-resolved.service" || f.UID == nil || *f.UID != 997 {
 				t.Errorf("%s: got %+v", f.Host, f)
 			}
 		}

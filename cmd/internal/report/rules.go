@@ -4,13 +4,9 @@ import (
 	"context"
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
-	"time"
 
-	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
-	"penstock/cmd/internal/edition"
 	"penstock/policy"
 )
 
@@ -63,28 +59,4 @@ func doText(do policy.Do) string {
 		return "via " + via
 	}
 	return word
-}
-
-// Allow lifts a block until a set time.
-func (p *Policy) Allow(_ context.Context, q control.AllowQuery) (control.Allowed, error) {
-	cfg := p.Live.Config()
-	e := policy.Exception{Peer: q.Peer, Until: time.Now().Add(q.For)}
-	if category, ok := strings.CutPrefix(q.Target, "category:"); ok {
-		if !slices.Contains(edition.CategoryNames(cfg), category) {
-			return control.Allowed{}, fmt.Errorf("there is no category %q", category)
-		}
-		e.Category = category
-	} else {
-		host, err := policy.CanonicalName(q.Target)
-		if err != nil {
-			return control.Allowed{}, err
-		}
-		e.Name = host
-	}
-	if q.Peer != "" && !slices.ContainsFunc(cfg.Peers, func(peer config.Peer) bool { return peer.Name == q.Peer }) {
-		return control.Allowed{}, fmt.Errorf("there is no peer %q", q.Peer)
-	}
-	p.Live.Except(e)
-	p.Log.Info("block lifted", "target", q.Target, "peer", q.Peer, "until", e.Until, "generation", p.Live.Now().Number)
-	return control.Allowed{Target: q.Target, Peer: q.Peer, Until: e.Until}, nil
 }

@@ -3,9 +3,6 @@ package report
 import (
 	"strings"
 	"testing"
-	"time"
-
-	"penstock/cmd/internal/control"
 )
 
 func TestRulesAreShownInTheWordsOfTheConfiguration(t *testing.T) {
@@ -41,49 +38,6 @@ func TestRulesAreShownInTheWordsOfTheConfiguration(t *testing.T) {
 	}
 	if rules.Generation != 1 {
 		t.Errorf("edition: got %d, want 1", rules.Generation)
-	}
-}
-
-func TestAllow(t *testing.T) {
-	w := newWorld(t, text)
-	verdict := func(from string) string {
-		x, err := w.policy.Explain(t.Context(), control.ExplainQuery{Target: "casino.example", From: from})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return x.Verdict
-	}
-	for _, row := range []struct {
-		name string
-		q    control.AllowQuery
-		want string
-	}{
-		{"a category that there is not", control.AllowQuery{Target: "category:betting", For: time.Hour}, `there is no category "betting"`},
-		{"a name that is none", control.AllowQuery{Target: "a b", For: time.Hour}, ""},
-		{"a peer that there is not", control.AllowQuery{Target: "casino.example", Peer: "dan", For: time.Hour}, `there is no peer "dan"`},
-	} {
-		if _, err := w.policy.Allow(t.Context(), row.q); err == nil || !strings.Contains(err.Error(), row.want) {
-			t.Errorf("%s: got %v, want %q", row.name, err, row.want)
-		}
-	}
-	if n := len(w.live.Now().Policy.Exceptions()); n != 0 || w.live.Now().Number != 1 {
-		t.Errorf("refused orders left %d exceptions and edition %d", n, w.live.Now().Number)
-	}
-	got, err := w.policy.Allow(t.Context(), control.AllowQuery{Target: "Casino.Example", Peer: "ana", For: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if left := time.Until(got.Until); got.Peer != "ana" || got.Target != "Casino.Example" || left < 59*time.Minute || left > time.Hour {
-		t.Errorf("got %+v", got)
-	}
-	if verdict("ana") != "direct" || verdict("bob") != "block" || verdict("") != "block" {
-		t.Errorf("for ana alone: got %s for ana, %s for bob, %s here", verdict("ana"), verdict("bob"), verdict(""))
-	}
-	if _, err := w.policy.Allow(t.Context(), control.AllowQuery{Target: "category:bets", For: time.Hour}); err != nil {
-		t.Fatal(err)
-	}
-	if verdict("bob") != "direct" || verdict("") != "direct" {
-		t.Errorf("the category for all: got %s for bob, %s here", verdict("bob"), verdict(""))
 	}
 }
 

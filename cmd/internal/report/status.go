@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/decisions"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/gateway"
@@ -35,8 +36,10 @@ type Process struct {
 	Flows   *Flows
 	Health  *health.Targets     // nil: there are no targets
 	Phones  *privatedns.Service // nil without dns.serve
-	Started time.Time
-	Version string
+	// Decisions is what somebody has decided. May be nil.
+	Decisions *decisions.Book
+	Started   time.Time
+	Version   string
 
 	refused [2]atomic.Pointer[string] // errors of the last reload, and of the last reload of the peers alone; nil: it succeeded
 	waiting atomic.Pointer[[]string]  // see Waits
@@ -144,7 +147,11 @@ func (s *Process) Drain(_ context.Context, o control.DrainOrder) error {
 // Status returns the current state.
 func (s *Process) Status(context.Context) (control.Status, error) {
 	h := s.Overall()
-	verdict := line(h) + ", filter on"
+	filter := "on"
+	if pauses := s.Decisions.Pauses(); pauses != "" {
+		filter = "paused " + pauses
+	}
+	verdict := line(h) + ", filter " + filter
 	missing := 0
 	for _, l := range s.Live.ListStatus() {
 		if l.Err != nil {
@@ -157,13 +164,17 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	verdict += s.Follow.OnDemand()
 	st := control.Status{
 		State: h.State.String(), Degraded: h.Degraded, Reason: string(h.Reason), Since: h.Since, Started: s.Started,
-		Version: s.Version, Config: s.Live.Config().Path, Listen: s.Listening(), PolicyGeneration: s.Live.Now().Number,
+		Version: s.Version, Config: s.Live.Config().Path, Listen: s.Listening(), PolicyGeneration: s.Live.Now().Number, PausedUntil: s.Decisions.PausedUntil(),
 	}
 	if empty := s.Live.Now().Lists.Empty(); len(empty) > 0 {
 		st.Degraded = true
 		verdict = "degraded: " + strings.Join(empty, "; ") + "; " + verdict
 	}
 	if trouble := s.Laptop.Trouble(); trouble != "" {
+		st.Degraded = true
+		verdict = "degraded: " + trouble + "; " + verdict
+	}
+	if trouble := s.Decisions.Trouble(); trouble != "" {
 		st.Degraded = true
 		verdict = "degraded: " + trouble + "; " + verdict
 	}

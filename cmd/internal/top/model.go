@@ -363,7 +363,7 @@ func (m *model) wantAllow(f *control.Flow) {
 			whom = " for " + q.Peer
 		}
 		do := func(ctx context.Context, c *control.Client) error {
-			_, err := c.Allow(ctx, q)
+			_, err := control.DecisionClient{Client: c}.Allow(ctx, q)
 			return err
 		}
 		m.confirm = &action{"Allow " + q.Target + whom + " for 1 hour?", m.poller.do(q.Target+" is allowed"+whom+" for 1 hour", do)}

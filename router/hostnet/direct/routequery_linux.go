@@ -39,10 +39,22 @@ func (q *routeQuery) Close() error { return unix.Close(q.fd) }
 // lookup asks for the route of a marked packet to addr, by the interface oif unless that is 0. Errors are the kernel's,
 // such as unix.ENETUNREACH and unix.EHOSTUNREACH.
 func (q *routeQuery) lookup(addr netip.Addr, mark uint32, oif int) (foundRoute, error) {
+	return q.ask(addr, routeAttributes{{unix.RTA_MARK, mark, 4}, {unix.RTA_OIF, uint32(oif), 4}})
+}
+
+// routeAttributes narrow a question. One whose value is 0 is left out.
+type routeAttributes []struct {
+	kind  uint16 // unix.RTA_*
+	value uint32
+	size  int // bytes: 4, 2 for a port in network order, or 1
+}
+
+// ask is lookup for any attributes.
+func (q *routeQuery) ask(addr netip.Addr, attributes routeAttributes) (foundRoute, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.seq++
-	if err := unix.Sendto(q.fd, q.request(addr, mark, oif), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := unix.Sendto(q.fd, q.request(addr, attributes), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return foundRoute{}, err
 	}
 	for { // the kernel has answered before Sendto returned
@@ -61,7 +73,7 @@ func (q *routeQuery) lookup(addr netip.Addr, mark uint32, oif int) (foundRoute, 
 }
 
 // request is an RTM_GETROUTE message.
-func (q *routeQuery) request(addr netip.Addr, mark uint32, oif int) []byte {
+func (q *routeQuery) request(addr netip.Addr, attributes routeAttributes) []byte {
 	ne := binary.NativeEndian
 	b := make([]byte, unix.SizeofNlMsghdr+unix.SizeofRtMsg, 96)
 	ne.PutUint16(b[4:], unix.RTM_GETROUTE)
@@ -76,13 +88,21 @@ func (q *routeQuery) request(addr netip.Addr, mark uint32, oif int) []byte {
 		b = ne.AppendUint16(b, uint16(unix.SizeofRtAttr+len(value)))
 		b = ne.AppendUint16(b, kind)
 		b = append(b, value...)
+		for len(b)%unix.RTA_ALIGNTO != 0 {
+			b = append(b, 0)
+		}
 	}
 	attribute(unix.RTA_DST, addr.AsSlice())
-	if mark != 0 {
-		attribute(unix.RTA_MARK, ne.AppendUint32(nil, mark))
-	}
-	if oif != 0 {
-		attribute(unix.RTA_OIF, ne.AppendUint32(nil, uint32(oif)))
+	for _, a := range attributes {
+		switch {
+		case a.value == 0:
+		case a.size == 1:
+			attribute(a.kind, []byte{byte(a.value)})
+		case a.size == 2:
+			attribute(a.kind, binary.BigEndian.AppendUint16(nil, uint16(a.value)))
+		default:
+			attribute(a.kind, ne.AppendUint32(nil, a.value))
+		}
 	}
 	ne.PutUint32(b, uint32(len(b)))
 	return b

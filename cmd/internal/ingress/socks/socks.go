@@ -5,6 +5,7 @@
 package socks
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -39,8 +40,11 @@ const (
 	UnknownAddress
 )
 
-// Connect is the command to open a TCP connection, the only one that is known here.
-const Connect = 1
+// The commands that are known here: to open a TCP connection, and to relay datagrams.
+const (
+	Connect   = 1
+	Associate = 3
+)
 
 // ErrLogin says that a client has been told that it may not come in.
 var ErrLogin = errors.New("socks: the client has not logged in")
@@ -129,8 +133,13 @@ func ReadRequest(r io.Reader) (q Request, err error) {
 		return q, fmt.Errorf("socks: version %d of a request, want %d", head[0], Version)
 	}
 	q.Command = head[1]
+	return q, q.readAddress(r, head[3])
+}
+
+// readAddress reads an address of a type, and the port behind it.
+func (q *Request) readAddress(r io.Reader, kind byte) (err error) {
 	var host []byte
-	switch head[3] {
+	switch kind {
 	case 1:
 		host, err = read(r, 4)
 	case 3:
@@ -141,22 +150,62 @@ func ReadRequest(r io.Reader) (q Request, err error) {
 		err = ErrAddress
 	}
 	if err != nil {
-		return q, err
+		return err
 	}
 	port, err := read(r, 2)
 	if err != nil {
-		return q, err
+		return err
 	}
 	q.Port = uint16(port[0])<<8 | uint16(port[1])
-	if head[3] == 3 {
+	if kind == 3 {
 		q.Host = string(host)
 		if q.Host == "" {
-			return q, ErrAddress
+			return ErrAddress
 		}
-		return q, nil
+		return nil
 	}
 	q.Addr, _ = netip.AddrFromSlice(host) // of 4 or 16 bytes
-	return q, nil
+	return nil
+}
+
+// ErrFragment says that a datagram is a part of one, which is not put together here.
+var ErrFragment = errors.New("socks: a fragment of a datagram")
+
+// ReadDatagram reads the head of a datagram (RFC 1928, 7). The payload is a view of msg.
+func ReadDatagram(msg []byte) (to Request, payload []byte, err error) {
+	r := bytes.NewReader(msg)
+	head, err := read(r, 4)
+	if err != nil {
+		return to, nil, err
+	}
+	if head[2] != 0 {
+		return to, nil, ErrFragment
+	}
+	if err := to.readAddress(r, head[3]); err != nil {
+		return to, nil, err
+	}
+	return to, msg[len(msg)-r.Len():], nil
+}
+
+// DatagramHead is the head of a datagram that comes from an address.
+func DatagramHead(from netip.AddrPort) []byte {
+	return appendAddress([]byte{0, 0, 0}, from)
+}
+
+// ReplyBound says that a request has succeeded, and at which address the client is served.
+func ReplyBound(w io.Writer, at netip.AddrPort) error {
+	_, err := w.Write(appendAddress([]byte{Version, byte(Succeeded), 0}, at))
+	return err
+}
+
+func appendAddress(b []byte, at netip.AddrPort) []byte {
+	addr := at.Addr().Unmap()
+	kind := byte(4)
+	if addr.Is4() {
+		kind = 1
+	}
+	b = append(append(b, kind), addr.AsSlice()...)
+	return append(b, byte(at.Port()>>8), byte(at.Port()))
 }
 
 // Reply answers a request. It does not say from which address the proxy has dialled, which is nobody's business.

@@ -113,3 +113,46 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+func TestDatagrams(t *testing.T) {
+	for _, row := range []struct {
+		name, msg string
+		want      Request
+		payload   string
+		err       error
+	}{
+		{"to an IPv4 address", "\x00\x00\x00\x01\x0a\x14\x00\x0a\x00\x35hello", Request{Addr: netip.MustParseAddr("10.20.0.10"), Port: 53}, "hello", nil},
+		{"to a name, empty", "\x00\x00\x00\x03\x04wiki\x01\xbb", Request{Host: "wiki", Port: 443}, "", nil},
+		{"to an IPv6 address", "\x00\x00\x00\x04" + strings.Repeat("\x00", 15) + "\x01\x00\x07x", Request{Addr: netip.IPv6Loopback(), Port: 7}, "x", nil},
+		{"a fragment", "\x00\x00\x01\x01\x0a\x14\x00\x0a\x00\x35hello", Request{}, "", ErrFragment},
+		{"an empty name", "\x00\x00\x00\x03\x00\x01\xbb", Request{Port: 443}, "", ErrAddress},
+		{"another kind of address", "\x00\x00\x00\x02\x00\x01\xbb", Request{}, "", ErrAddress},
+		{"cut short", "\x00\x00\x00\x01\x0a\x14", Request{}, "", io.ErrUnexpectedEOF},
+		{"nothing", "", Request{}, "", io.ErrUnexpectedEOF},
+	} {
+		got, payload, err := ReadDatagram([]byte(row.msg))
+		if got != row.want || string(payload) != row.payload || !errors.Is(err, row.err) {
+			t.Errorf("%s: got %+v, %q, %v, want %+v, %q, %v", row.name, got, payload, err, row.want, row.payload, row.err)
+		}
+	}
+	for _, from := range []string{"10.20.0.10:53", "[fd20::10]:7"} {
+		at := netip.MustParseAddrPort(from)
+		got, payload, err := ReadDatagram(append(DatagramHead(at), "pong"...))
+		if netip.AddrPortFrom(got.Addr, got.Port) != at || string(payload) != "pong" || err != nil {
+			t.Errorf("%s: got %+v, %q, %v", from, got, payload, err)
+		}
+	}
+}
+
+func FuzzDatagram(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x03\x04wiki\x01\xbbhello"))
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		q, payload, err := ReadDatagram(msg)
+		if err == nil && (q.Host == "") != q.Addr.IsValid() {
+			t.Errorf("got %+v, want a name or an address", q)
+		}
+		if err == nil && !bytes.HasSuffix(msg, payload) {
+			t.Errorf("the payload %q is not the end of %q", payload, msg)
+		}
+	})
+}

@@ -1,0 +1,400 @@
+package history
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"maps"
+	"slices"
+
+	"penstock/cmd/internal/control"
+)
+
+const (
+	hourMillis  = 3600 * 1000
+	spanRecords = 5000           // at most in a span
+	spanMillis  = 10 * 60 * 1000 // between the first and the last end in a span
+	cached      = 4096           // IDs of each kind that the writer remembers at least
+	hourNames   = 1000           // hosts, and clients, of which an hour has sums, as soon as there were twice as many
+)
+
+// The sums of an hour are by these. Their order is stored.
+const (
+	byVerdict = iota
+	byClient
+	byHost
+	byRule
+	byCategory
+)
+
+// totalKind is what a sum is by, and of what.
+func totalKind(by int, question, blocked bool) int {
+	kind := by << 2
+	if question {
+		kind |= 2
+	}
+	if blocked {
+		kind |= 1
+	}
+	return kind
+}
+
+// statements are those that the writer uses all the time.
+type statements struct {
+	begin, commit, record, total, span, place, addPlace, client, addClient, how, addHow *sql.Stmt
+	find, add                                                                           [3]*sql.Stmt // of words, hosts, addresses
+	all                                                                                 []*sql.Stmt
+}
+
+func prepare(ctx context.Context, conn *sql.Conn) (do statements, err error) {
+	for _, s := range []struct {
+		to   **sql.Stmt
+		text string
+	}{
+		{&do.begin, "BEGIN IMMEDIATE"},
+		{&do.commit, "COMMIT"},
+		{&do.record, "INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?)"},
+		{&do.total, "INSERT INTO total VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n, tx = tx + excluded.tx, rx = rx + excluded.rx"},
+		{&do.span, "INSERT OR REPLACE INTO span VALUES (?, ?, ?, ?)"},
+		{&do.place, "SELECT id FROM place WHERE host = ? AND addr = ?"},
+		{&do.addPlace, "INSERT INTO place (host, addr) VALUES (?, ?)"},
+		{&do.client, "SELECT id FROM client WHERE peer = ? AND addr = ?"},
+		{&do.addClient, "INSERT INTO client (peer, addr) VALUES (?, ?)"},
+		{&do.how, "SELECT id FROM how WHERE text = ?"},
+		{&do.addHow, "INSERT INTO how (question, blocked, verdict, rule, category, text) VALUES (?, ?, ?, ?, ?, ?)"},
+		{&do.find[0], "SELECT id FROM word WHERE text = ?"},
+		{&do.add[0], "INSERT INTO word (text) VALUES (?)"},
+		{&do.find[1], "SELECT id FROM host WHERE rev = ?"},
+		{&do.add[1], "INSERT INTO host (rev) VALUES (?)"},
+		{&do.find[2], "SELECT id FROM addr WHERE text = ?"},
+		{&do.add[2], "INSERT INTO addr (text) VALUES (?)"},
+	} {
+		if *s.to, err = conn.PrepareContext(ctx, s.text); err != nil {
+			return do, err
+		}
+		do.all = append(do.all, *s.to)
+	}
+	return do, nil
+}
+
+func (do *statements) close() {
+	for _, s := range do.all {
+		s.Close()
+	}
+	do.all = nil
+}
+
+// names are IDs that the writer remembers.
+type names struct {
+	words   memory[string, int64]
+	clients memory[[2]string, int64]
+	places  memory[[2]string, placed]
+	hows    memory[circumstances, circumstance]
+}
+
+type placed struct{ id, host int64 }
+
+type circumstance struct{ id, verdict, rule, category int64 }
+
+// memory remembers what was used last: when young is full it becomes old, and what was old is forgotten.
+type memory[K comparable, V any] struct{ young, old map[K]V }
+
+func (m *memory[K, V]) get(k K) (v V, ok bool) {
+	if v, ok = m.young[k]; ok {
+		return v, true
+	}
+	if v, ok = m.old[k]; ok {
+		m.put(k, v)
+	}
+	return v, ok
+}
+
+func (m *memory[K, V]) put(k K, v V) {
+	if m.young == nil || len(m.young) >= cached {
+		m.young, m.old = make(map[K]V), m.young
+	}
+	m.young[k] = v
+}
+
+// forget removes what has one of some IDs.
+func (m *memory[K, V]) forget(ids []int64, id func(V) int64) {
+	if len(ids) == 0 {
+		return
+	}
+	slices.Sort(ids)
+	gone := func(_ K, v V) bool {
+		_, found := slices.BinarySearch(ids, id(v))
+		return found
+	}
+	maps.DeleteFunc(m.young, gone)
+	maps.DeleteFunc(m.old, gone)
+}
+
+// row returns the ID of the row that find finds, and otherwise adds one.
+func row(ctx context.Context, find, add *sql.Stmt, key, values []any) (id int64, err error) {
+	err = find.QueryRowContext(ctx, key...).Scan(&id)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return id, err
+	}
+	result, err := add.ExecContext(ctx, values...)
+	if err != nil {
+		return 0, err
+	}
+	return result.LastInsertId()
+}
+
+const (
+	ofWord = iota
+	ofHost
+	ofAddr
+)
+
+// text returns the ID of a text, 0 for none.
+func (w *writer) text(ctx context.Context, of int, s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	if of == ofWord { // hosts and addresses are remembered as places
+		if id, ok := w.names.words.get(s); ok {
+			return id, nil
+		}
+	}
+	key := []any{s}
+	if of == ofHost {
+		key[0] = reversed(s)
+	}
+	id, err := row(ctx, w.do.find[of], w.do.add[of], key, key)
+	if err == nil && of == ofWord {
+		w.names.words.put(s, id)
+	}
+	return id, err
+}
+
+func (w *writer) client(ctx context.Context, e entry) (int64, error) {
+	if !e.hasClient {
+		return 0, nil
+	}
+	key := [2]string{e.peer, e.src}
+	if id, ok := w.names.clients.get(key); ok {
+		return id, nil
+	}
+	args := []any{e.peer, e.src}
+	id, err := row(ctx, w.do.client, w.do.addClient, args, args)
+	if err == nil {
+		w.names.clients.put(key, id)
+	}
+	return id, err
+}
+
+func (w *writer) place(ctx context.Context, e entry) (p placed, err error) {
+	if e.host == "" && e.dst == "" {
+		return placed{}, nil
+	}
+	key := [2]string{e.host, e.dst}
+	if p, ok := w.names.places.get(key); ok {
+		return p, nil
+	}
+	if p.host, err = w.text(ctx, ofHost, e.host); err != nil {
+		return p, err
+	}
+	addr, err := w.text(ctx, ofAddr, e.dst)
+	if err != nil {
+		return p, err
+	}
+	args := []any{p.host, addr}
+	if p.id, err = row(ctx, w.do.place, w.do.addPlace, args, args); err == nil {
+		w.names.places.put(key, p)
+	}
+	return p, err
+}
+
+func (w *writer) how(ctx context.Context, e entry) (c circumstance, err error) {
+	if c, ok := w.names.hows.get(e.how); ok {
+		return c, nil
+	}
+	for _, of := range []struct {
+		text string
+		to   *int64
+	}{{e.how.verdict, &c.verdict}, {e.how.rule, &c.rule}, {e.how.category, &c.category}} {
+		if *of.to, err = w.text(ctx, ofWord, of.text); err != nil {
+			return c, err
+		}
+	}
+	text := e.how.text()
+	c.id, err = row(ctx, w.do.how, w.do.addHow, []any{text}, []any{e.isQuestion, e.how.blocked(), c.verdict, c.rule, c.category, text})
+	if err == nil {
+		w.names.hows.put(e.how, c)
+	}
+	return c, err
+}
+
+// sumKey is a row of the table total, and sum what is added to it.
+type sumKey struct {
+	kind      int
+	hour, key int64
+}
+
+type sum struct{ n, tx, rx int64 }
+
+// write writes a batch in one transaction.
+func (w *writer) write(ctx context.Context, batch []control.Record) error {
+	return w.within(ctx, func() error {
+		sums := make(map[sumKey]sum)
+		for _, r := range batch {
+			if err := w.add(ctx, w.store.kept.entry(r), sums); err != nil {
+				return err
+			}
+		}
+		if err := w.putSpan(ctx); err != nil {
+			return err
+		}
+		return w.addSums(ctx, sums)
+	})
+}
+
+// add inserts a record.
+func (w *writer) add(ctx context.Context, e entry, sums map[sumKey]sum) error {
+	how, err := w.how(ctx, e)
+	if err != nil {
+		return err
+	}
+	client, err := w.client(ctx, e)
+	if err != nil {
+		return err
+	}
+	place, err := w.place(ctx, e)
+	if err != nil {
+		return err
+	}
+	w.id++
+	tx, rx := int64(min(e.tx, 1<<62)), int64(min(e.rx, 1<<62))
+	if _, err := w.do.record.ExecContext(ctx, w.id, e.end, how.id, client, place.id, tx, rx, e.rest); err != nil {
+		return err
+	}
+	hour := e.end - (e.end%hourMillis+hourMillis)%hourMillis
+	for by, key := range [...]int64{byVerdict: how.verdict, byClient: client, byHost: place.host, byRule: how.rule, byCategory: how.category} {
+		k := sumKey{totalKind(by, e.isQuestion, e.how.blocked()), hour, key}
+		s := sums[k]
+		sums[k] = sum{s.n + 1, s.tx + tx, s.rx + rx}
+	}
+	return w.grow(ctx, e.end)
+}
+
+// grow makes the present span have a record that was added, or begins another one.
+func (w *writer) grow(ctx context.Context, end int64) error {
+	s := &w.span
+	begin, until := min(s.begin, end), max(s.until, end)
+	if s.first > 0 && w.id-s.first < spanRecords && until-begin <= spanMillis {
+		s.last, s.begin, s.until = w.id, begin, until
+		return nil
+	}
+	if err := w.putSpan(ctx); err != nil {
+		return err
+	}
+	*s = span{w.id, w.id, end, end}
+	return nil
+}
+
+func (w *writer) putSpan(ctx context.Context) error {
+	if w.span.first == 0 {
+		return nil
+	}
+	_, err := w.do.span.ExecContext(ctx, w.span.first, w.span.last, w.span.begin, w.span.until)
+	return err
+}
+
+// hourly is which hosts and clients have sums in an hour.
+type hourly struct {
+	hour int64
+	has  [2]map[int64]bool // of clients, of hosts
+}
+
+// addSums adds to the sums of hours. Of many hosts and clients in one hour, those with the fewest records become one sum.
+func (w *writer) addSums(ctx context.Context, sums map[sumKey]sum) error {
+	keys := make([]sumKey, 0, len(sums))
+	for k := range sums {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b sumKey) int { // in the order of the table
+		if a.hour != b.hour {
+			return sign(a.hour - b.hour)
+		}
+		return sign(int64(a.kind-b.kind)<<40 + a.key - b.key)
+	})
+	for _, k := range keys {
+		s := sums[k]
+		if _, err := w.do.total.ExecContext(ctx, k.kind, k.hour, k.key, s.n, s.tx, s.rx); err != nil {
+			return err
+		}
+		if by := k.kind >> 2; by == byClient || by == byHost {
+			if err := w.noteKey(ctx, by, k); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func sign(n int64) int {
+	switch {
+	case n < 0:
+		return -1
+	case n > 0:
+		return 1
+	}
+	return 0
+}
+
+// noteKey notes that a key has a sum, and thins out the hour if it has too many.
+func (w *writer) noteKey(ctx context.Context, by int, k sumKey) error {
+	if w.hour.hour != k.hour {
+		w.hour = hourly{hour: k.hour}
+	}
+	has := &w.hour.has[by-byClient]
+	if *has == nil {
+		*has = make(map[int64]bool)
+		rows, err := w.conn.QueryContext(ctx, "SELECT DISTINCT key FROM total WHERE kind BETWEEN ? AND ? AND hour = ?", by<<2, by<<2|3, k.hour)
+		if err != nil {
+			return err
+		}
+		list, err := numbers(rows, 0)
+		if err != nil {
+			return err
+		}
+		for _, key := range list {
+			(*has)[key] = true
+		}
+	}
+	(*has)[k.key] = true
+	if len(*has) < 2*hourNames {
+		return nil
+	}
+	*has = nil
+	return w.thin(ctx, by, k.hour, hourNames)
+}
+
+// thin leaves the largest sums of an hour, and makes one of the others.
+func (w *writer) thin(ctx context.Context, by int, hour int64, leave int) error {
+	const these = `kind BETWEEN ?1 AND ?2 AND hour = ?3 AND key > 0 AND key NOT IN
+		(SELECT key FROM total WHERE kind BETWEEN ?1 AND ?2 AND hour = ?3 AND key > 0 GROUP BY key ORDER BY sum(n) DESC, key LIMIT ?4)`
+	args := []any{by << 2, by<<2 | 3, hour, leave}
+	_, err := w.conn.ExecContext(ctx, "INSERT INTO total SELECT kind, hour, -1, sum(n), sum(tx), sum(rx) FROM total WHERE "+these+` GROUP BY kind
+		ON CONFLICT DO UPDATE SET n = n + excluded.n, tx = tx + excluded.tx, rx = rx + excluded.rx`, args...)
+	if err == nil {
+		_, err = w.dropSums(ctx, these, args...)
+	}
+	return err
+}
+
+// numbers reads numbers, at most max of them if that is not 0.
+func numbers(rows *sql.Rows, max int) (list []int64, err error) {
+	defer rows.Close()
+	for (max == 0 || len(list) < max) && rows.Next() {
+		var n int64
+		if err := rows.Scan(&n); err != nil {
+			return nil, err
+		}
+		list = append(list, n)
+	}
+	return list, rows.Err()
+}

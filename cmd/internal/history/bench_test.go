@@ -1,0 +1,127 @@
+package history
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"penstock/cmd/internal/control"
+)
+
+// BenchmarkPut is what the end of a flow waits for: its record goes into the queue.
+func BenchmarkPut(b *testing.B) {
+	f := begin(b, Config{})
+	r := flowAt(noon, "a.example")
+	b.ReportAllocs()
+	for b.Loop() {
+		f.Put(r)
+	}
+}
+
+// traffic makes records like those of a busy gateway: few hosts have most of the flows.
+func traffic(n int) func(end time.Time) control.Record {
+	r := rand.New(rand.NewPCG(1, 2))
+	hosts, peers := rand.NewZipf(r, 1.1, 8, 50000), rand.NewZipf(r, 1.05, 8, 200)
+	return func(end time.Time) control.Record {
+		host := hosts.Uint64()
+		name, peer := fmt.Sprintf("host%d.example", host), fmt.Sprintf("peer%d", peers.Uint64())
+		verdict, rule, category := "direct", "rest", ""
+		if host%7 == 3 {
+			verdict, rule, category = "block", "no-ads", "ads"
+		}
+		if r.IntN(2) == 0 {
+			return control.Record{Question: &control.Question{Proto: "dns", Src: "10.77.0.9:5353", Peer: peer, Host: name, Type: "A", Verdict: verdict, Rule: rule, Category: category,
+				Result: "answered", Rcode: "NOERROR", Answers: []string{"192.0.2.7"}, Upstream: "main", Cache: "miss", Start: end.Add(-20 * time.Millisecond), End: end}}
+		}
+		return control.Record{Flow: &control.Flow{ID: fmt.Sprint(r.IntN(1e6)), Proto: "tcp", Src: fmt.Sprintf("10.77.0.9:%d", 32768+r.IntN(28000)), Dst: fmt.Sprintf("198.51.%d.%d:443", host>>8&255, host&255),
+			Peer: peer, Host: name, HostSource: "sni", Verdict: verdict, Rule: rule, Category: category, Datapath: "terminated", TxBytes: r.Uint64N(5000), RxBytes: r.Uint64N(500000),
+			TxPkts: r.Uint64N(50), RxPkts: r.Uint64N(400), Start: end.Add(-time.Duration(r.IntN(60000)) * time.Millisecond), End: end, Generation: 3}}
+	}
+}
+
+// BenchmarkWrite is the whole way of a record into the database.
+func BenchmarkWrite(b *testing.B) {
+	f := begin(b, Config{})
+	next := traffic(1)
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		f.Put(next(noon.Add(time.Duration(n) * time.Millisecond)))
+		if n++; n%batchSize == 0 {
+			f.flush(b)
+		}
+	}
+	f.flush(b)
+	f.Close()
+	if f.lost() > 0 {
+		b.Errorf("%d lost", f.lost())
+	}
+	if info, err := os.Stat(f.config.File); err == nil {
+		b.ReportMetric(float64(info.Size())/float64(n), "bytes/record")
+	}
+}
+
+// TestAPageOfTenMillion needs PENSTOCK_SOAK and a few minutes. It prints how long a page takes, and how much longer than 200 bare rows.
+func TestAPageOfTenMillion(t *testing.T) {
+	if os.Getenv("PENSTOCK_SOAK") == "" {
+		t.Skip("it takes minutes: set PENSTOCK_SOAK=1")
+	}
+	const written, copies = 200_000, 50 // the writer makes some, and SQL copies them, an hour later each time
+	f := begin(t, Config{File: filepath.Join(t.TempDir(), "history.db"), MaxSize: 8 << 30})
+	next := traffic(1)
+	for i := range written {
+		f.Put(next(noon.Add(time.Duration(i) * 10 * time.Millisecond)))
+		if i%batchSize == batchSize-1 {
+			f.flush(t)
+		}
+	}
+	f.flush(t)
+	f.Close()
+	for _, text := range []string{"DROP INDEX record_how", "DROP INDEX record_client", "DROP INDEX record_place",
+		fmt.Sprintf(`WITH RECURSIVE k (k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM k WHERE k < %d - 1)
+			INSERT INTO record SELECT id + k * %d, end + k * 3600000, how, client, place, tx, rx, rest FROM k, record r`, copies, written),
+		fmt.Sprintf(`WITH RECURSIVE k (k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM k WHERE k < %d - 1)
+			INSERT INTO span SELECT first + k * %d, last + k * %d, begin + k * 3600000, until + k * 3600000 FROM k, span`, copies, written, written),
+		fmt.Sprintf(`WITH RECURSIVE k (k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM k WHERE k < %d - 1)
+			INSERT INTO total SELECT kind, hour + k * 3600000, key, n, tx, rx FROM k, total`, copies),
+		"CREATE INDEX record_how ON record (how)", "CREATE INDEX record_client ON record (client)", "CREATE INDEX record_place ON record (place)"} {
+		start := time.Now()
+		if _, err := rawExec(t, f, text); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		t.Logf("%v for %.40s", time.Since(start).Round(time.Second), text)
+	}
+	f = begin(t, f.config)
+	if n, err := rawExec(t, f, "SELECT count(*) FROM record"); n != written*copies {
+		t.Fatal(n, err)
+	}
+	bare := func() time.Duration {
+		start := time.Now()
+		if _, err := rawExec(t, f, "SELECT count(*) FROM (SELECT * FROM record ORDER BY id DESC LIMIT 200)"); err != nil {
+			t.Fatal(err)
+		}
+		return time.Since(start)
+	}
+	for _, filter := range []control.RecordFilter{{}, {Blocked: true}, {Client: "peer3"}, {Client: "peer199"}, {Client: "peer3", Blocked: true}, {Host: "host7.example"}, {Host: "host49999.example"},
+		{Rule: "no-ads"}, {Text: "st499"}, {Text: "example"}, {Kind: "question", Since: noon.Add(5 * time.Hour), Until: noon.Add(330 * time.Minute)}} {
+		best, row := time.Hour, time.Hour
+		n := 0
+		for range 5 {
+			start := time.Now()
+			page, err := f.Records(t.Context(), control.RecordQuery{RecordFilter: filter})
+			if err != nil {
+				t.Errorf("%+v: %v", filter, err)
+			}
+			best, n, row = min(best, time.Since(start)), len(page.Records), min(row, bare())
+		}
+		t.Logf("a page of %d of %+v: %v, %.1f times a bare one of 200 rows", n, filter, best, best.Seconds()/row.Seconds())
+	}
+	for _, q := range []control.TotalsQuery{{By: "hour"}, {By: "host"}, {By: "client"}, {By: "rule", RecordFilter: control.RecordFilter{Since: noon.Add(40*time.Hour + 10*time.Minute)}}, {By: "host", RecordFilter: control.RecordFilter{Client: "peer3"}}} {
+		start := time.Now()
+		_, err := f.Totals(t.Context(), q)
+		t.Logf("sums %+v: %v, %v", q, time.Since(start), err)
+	}
+}

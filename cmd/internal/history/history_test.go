@@ -1,0 +1,346 @@
+package history
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"penstock/cmd/internal/control"
+)
+
+func TestMain(m *testing.M) {
+	if file := os.Getenv("PENSTOCK_HISTORY_CHILD"); file != "" {
+		writeUntilKilled(file)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// fixture is an open history and what it said.
+type fixture struct {
+	*Store
+	said *buffer
+}
+
+type buffer struct {
+	mu sync.Mutex // guards below
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// begin opens a history, by default a new one that keeps everything.
+func begin(t testing.TB, c Config) fixture {
+	t.Helper()
+	f := fixture{said: new(buffer)}
+	c.File = cmp.Or(c.File, filepath.Join(t.TempDir(), "history.db"))
+	c.Keep, c.MaxSize = cmp.Or(c.Keep, 10*365*24*time.Hour), cmp.Or(c.MaxSize, 256<<20)
+	c.Names, c.Clients = cmp.Or(c.Names, "full"), cmp.Or(c.Clients, "full")
+	c.Metrics, c.Log = NewMetrics(prometheus.NewRegistry()), slog.New(slog.NewTextHandler(f.said, nil))
+	var err error
+	if f.Store, err = Open(c); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// lost is how many records are missing.
+func (f fixture) lost() (n int) {
+	for _, reason := range []string{"queue", "disk", "file", "stop"} {
+		n += int(testutil.ToFloat64(f.metrics.dropped.WithLabelValues(reason)))
+	}
+	return n
+}
+
+// flush waits until everything is written or lost.
+func (f fixture) flush(t testing.TB) {
+	t.Helper()
+	poke(f.full)
+	eventually(t, "the queue is empty", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.queue) > 0 {
+			poke(f.full)
+		}
+		return f.count == 0
+	})
+}
+
+// eventually waits until ok, for twenty seconds at most.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after 20 s still not: %s", what)
+		}
+	}
+}
+
+// all returns all records that a filter selects, newest first, read in pages.
+func (f fixture) all(t testing.TB, filter control.RecordFilter, limit int) (list []control.Record) {
+	t.Helper()
+	for before := int64(0); ; {
+		page, err := f.Records(t.Context(), control.RecordQuery{RecordFilter: filter, Before: before, Limit: limit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, page.Records...)
+		if !page.More {
+			return list
+		}
+		before = page.Records[len(page.Records)-1].ID
+	}
+}
+
+var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+
+// someRecord is a record of some time before noon, with a bit of everything.
+func someRecord(r *rand.Rand, within time.Duration) control.Record {
+	end := noon.Add(-rand.N(within)).Truncate(time.Millisecond)
+	pick := func(list ...string) string { return list[r.IntN(len(list))] }
+	peer := pick("ana", "bob", "")
+	src := pick("10.77.0.2", "10.77.0.3", "fd77::3")
+	host := pick("", "a.example", "www.a.example", "xa.example", "b.test", "100%_sure.test", "tracker.ads.test")
+	verdict, rule, category := pick("direct", "via", "block", "drop", "dns"), pick("rest", "no-ads", "lan"), ""
+	if rule == "no-ads" {
+		category = pick("ads", "gambling")
+	}
+	if r.IntN(2) == 0 {
+		return control.Record{Question: &control.Question{
+			Proto: "dns", Src: join(src, 5353), Peer: peer, Host: cmp.Or(host, "c.test"), Type: pick("A", "AAAA"), Verdict: verdict, Rule: rule, Category: category,
+			Decided: pick("", cmp.Or(host, "c.test"), "cname.test"), Result: pick("ok", "blocked"), Rcode: pick("NOERROR", ""), Answers: [][]string{nil, {"192.0.2.0"}, {"2001:db8::", "192.0.2.1"}}[r.IntN(3)],
+			Upstream: pick("main", ""), Cache: pick("hit", "miss"), Start: end.Add(-time.Duration(r.IntN(100000)) * time.Microsecond), End: end,
+		}}
+	}
+	return control.Record{Flow: &control.Flow{
+		ID: fmt.Sprint(r.IntN(1e6)), Proto: pick("tcp", "udp", "icmp"), Src: join(src, uint64(r.IntN(65536))), Dst: join(pick("192.0.2.7", "198.51.100.9", "2001:db8::7"), 443),
+		Peer: peer, Host: host, HostSource: pick("dns", "sni"), Verdict: verdict, Rule: rule, Category: category, Via: pick("", "corp"), Datapath: pick("", "terminated"),
+		TxBytes: r.Uint64N(1e6), RxBytes: r.Uint64N(1e12), TxPkts: r.Uint64N(1000), RxPkts: r.Uint64N(1000), Start: end.Add(-time.Duration(r.IntN(1e9)) * time.Microsecond), End: end,
+		Reason: pick("", "trusted network"), Generation: r.Uint64N(5),
+	}}
+}
+
+// naive tells whether a filter selects a record, as its documentation says.
+func naive(f control.RecordFilter, r control.Record) bool {
+	kind, host, peer, src, dst, verdict, rule, category, end := "flow", "", "", "", "", "", "", "", time.Time{}
+	if q := r.Question; q != nil {
+		kind, host, peer, src, verdict, rule, category, end = "question", q.Host, q.Peer, q.Src, q.Verdict, q.Rule, q.Category, q.End
+	} else {
+		x := r.Flow
+		host, peer, src, dst, verdict, rule, category, end = x.Host, x.Peer, x.Src, x.Dst, x.Verdict, x.Rule, x.Category, x.End
+	}
+	srcAddr, _ := split(src)
+	dstAddr, _ := split(dst)
+	has := func(s string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(f.Text)) }
+	return (f.Kind == "" || f.Kind == kind) && (f.Since.IsZero() || !end.Before(f.Since)) && (f.Until.IsZero() || end.Before(f.Until)) &&
+		(!f.Blocked || verdict == "block" || verdict == "drop") && (f.Client == "" || f.Client == cmp.Or(peer, srcAddr)) &&
+		(f.Host == "" || host == f.Host || strings.HasSuffix(host, "."+f.Host)) && (f.Rule == "" || f.Rule == rule) && (f.Category == "" || f.Category == category) &&
+		(f.Text == "" || has(host) || has(peer) || has(srcAddr) || has(dstAddr) || has(rule) || has(category))
+}
+
+func someFilter(r *rand.Rand, within time.Duration) (f control.RecordFilter) {
+	set := func(to *string, list ...string) {
+		if r.IntN(4) == 0 {
+			*to = list[r.IntN(len(list))]
+		}
+	}
+	set(&f.Kind, "flow", "question")
+	set(&f.Text, "A.EX", "%_", "192.0", "ana", "ads", "nothing", ":")
+	set(&f.Client, "ana", "10.77.0.2", "fd77::3", "nobody")
+	set(&f.Host, "a.example", "example", "www.a.example", "test", "nowhere")
+	set(&f.Rule, "rest", "no-ads", "none")
+	set(&f.Category, "ads", "none")
+	f.Blocked = r.IntN(4) == 0
+	if r.IntN(2) == 0 {
+		f.Since = noon.Add(-rand.N(within)).Truncate(time.Duration(1+r.IntN(2)*3599) * time.Second)
+	}
+	if r.IntN(2) == 0 {
+		f.Until = noon.Add(-rand.N(within)).Truncate(time.Duration(1+r.IntN(2)*3599) * time.Second)
+	}
+	return f
+}
+
+// local makes times comparable.
+var local = gocmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) })
+
+func TestRecordsAndTotalsAreWhatANaiveCountFinds(t *testing.T) {
+	const within = 30 * time.Hour
+	r := rand.New(rand.NewPCG(1, 2))
+	f := begin(t, Config{})
+	var all []control.Record
+	for range 2000 {
+		one := someRecord(r, within)
+		f.Put(one)
+		one.ID = int64(len(all) + 1)
+		all = append(all, one)
+	}
+	f.flush(t)
+	if f.lost() > 0 {
+		t.Fatalf("got %d lost, want none\n%s", f.lost(), f.said)
+	}
+	for i := range 150 {
+		filter := someFilter(r, within)
+		if i == 0 {
+			filter = control.RecordFilter{}
+		}
+		var want []control.Record
+		for _, one := range slices.Backward(all) {
+			if naive(filter, one) {
+				want = append(want, one)
+			}
+		}
+		if diff := gocmp.Diff(want, f.all(t, filter, 100+r.IntN(1500)), local); diff != "" {
+			t.Fatalf("records of %+v: want -, got +\n%.3000s", filter, diff)
+		}
+		by := []string{"hour", "day", "client", "host", "rule", "category", "verdict"}[r.IntN(7)]
+		got, err := f.Totals(t.Context(), control.TotalsQuery{RecordFilter: filter, By: by, Limit: maxPage})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := gocmp.Diff(count(want, by), got.Totals, local); diff != "" {
+			t.Fatalf("totals by %s of %+v: want -, got +\n%.3000s", by, filter, diff)
+		}
+	}
+}
+
+// count counts records one by one.
+func count(list []control.Record, by string) []control.Total {
+	sums := make(map[string]control.Total)
+	for _, r := range list {
+		var verdict, key string
+		var end time.Time
+		var tx, rx uint64
+		if q := r.Question; q != nil {
+			addr, _ := split(q.Src)
+			verdict, end = q.Verdict, q.End
+			key = map[string]string{"client": cmp.Or(q.Peer, addr), "host": q.Host, "rule": q.Rule, "category": q.Category, "verdict": q.Verdict}[by]
+		} else {
+			x := r.Flow
+			addr, _ := split(x.Src)
+			verdict, end, tx, rx = x.Verdict, x.End, x.TxBytes, x.RxBytes
+			key = map[string]string{"client": cmp.Or(x.Peer, addr), "host": x.Host, "rule": x.Rule, "category": x.Category, "verdict": x.Verdict}[by]
+		}
+		var at time.Time
+		switch by {
+		case "hour":
+			at = end.Truncate(time.Hour)
+			key = at.Local().Format(time.RFC3339)
+		case "day":
+			l := end.Local()
+			at = time.Date(l.Year(), l.Month(), l.Day(), 0, 0, 0, 0, time.Local)
+			key = at.Format(time.DateOnly)
+		}
+		s := sums[key]
+		s.Key, s.Time, s.TxBytes, s.RxBytes = key, at, s.TxBytes+tx, s.RxBytes+rx
+		if verdict == "block" || verdict == "drop" {
+			s.Blocked++
+		} else {
+			s.Allowed++
+		}
+		sums[key] = s
+	}
+	out := []control.Total{}
+	for _, s := range sums {
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b control.Total) int {
+		if by == "hour" || by == "day" {
+			return a.Time.Compare(b.Time)
+		}
+		text := a.Key
+		other := b.Key
+		if by == "host" {
+			text, other = reversed(text), reversed(other)
+		}
+		return cmp.Or(cmp.Compare(b.Allowed+b.Blocked, a.Allowed+a.Blocked), cmp.Compare(text, other))
+	})
+	return out
+}
+
+func TestPagesHaveEachRecordOnceWhileOthersAreWritten(t *testing.T) {
+	f := begin(t, Config{})
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 3000 {
+		f.Put(someRecord(r, time.Hour))
+	}
+	f.flush(t)
+	ctx, stop := context.WithCancel(t.Context())
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		r := rand.New(rand.NewPCG(5, 6))
+		for ctx.Err() == nil {
+			for range 100 {
+				f.Put(someRecord(r, time.Hour))
+			}
+			poke(f.full)
+			time.Sleep(time.Millisecond)
+		}
+	})
+	var reading sync.WaitGroup
+	for _, filter := range []control.RecordFilter{{}, {Client: "ana"}, {Blocked: true}, {Text: "example"}} {
+		reading.Go(func() {
+			seen := make(map[int64]bool)
+			last := int64(1) << 62
+			for _, one := range f.all(t, filter, 100) {
+				if seen[one.ID] || one.ID >= last {
+					t.Errorf("%+v: record %d comes twice, or after %d", filter, one.ID, last)
+				}
+				seen[one.ID], last = true, one.ID
+			}
+			n := 0
+			for id := range seen {
+				if id <= 3000 {
+					n++
+				}
+			}
+			if filter == (control.RecordFilter{}) && n != 3000 {
+				t.Errorf("got %d of the 3000 records that were there, want all", n)
+			}
+		})
+	}
+	reading.Wait()
+	stop()
+	writing.Wait()
+}
+
+// rawExec runs a query with a connection of its own, and returns the number that it returns.
+func rawExec(t testing.TB, f fixture, query string) (n int, err error) {
+	t.Helper()
+	db, err := sql.Open("sqlite", source(f.config.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if !strings.HasPrefix(query, "SELECT") {
+		_, err = db.ExecContext(t.Context(), query)
+		return 0, err
+	}
+	return n, db.QueryRowContext(t.Context(), query).Scan(&n)
+}

@@ -1,0 +1,228 @@
+package history
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"modernc.org/sqlite" // pure Go; measured with v1.62.0, 2026-11
+)
+
+const (
+	applicationID = 0x70656e73 // "pens": whose file it is
+	pageSize      = 4096       // bytes
+	keptAside     = 3          // files that were set aside
+)
+
+// migrations bring a database from the version that is their index to the next.
+var migrations = []string{`
+CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE host (id INTEGER PRIMARY KEY, rev TEXT NOT NULL UNIQUE); -- the name backwards: all names below one stand together
+CREATE TABLE addr (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE client (id INTEGER PRIMARY KEY, peer TEXT NOT NULL, addr TEXT NOT NULL, UNIQUE (peer, addr));
+CREATE TABLE place (id INTEGER PRIMARY KEY, host INTEGER NOT NULL, addr INTEGER NOT NULL, UNIQUE (host, addr)); -- 0: none
+CREATE INDEX place_addr ON place (addr);
+CREATE TABLE how (id INTEGER PRIMARY KEY, question INTEGER NOT NULL, blocked INTEGER NOT NULL,
+  verdict INTEGER NOT NULL, rule INTEGER NOT NULL, category INTEGER NOT NULL, -- words
+  text TEXT NOT NULL UNIQUE); -- see circumstances
+CREATE TABLE record (id INTEGER PRIMARY KEY, end INTEGER NOT NULL, -- ms since 1970
+  how INTEGER NOT NULL, client INTEGER NOT NULL, place INTEGER NOT NULL, tx INTEGER NOT NULL, rx INTEGER NOT NULL, rest BLOB); -- see rest
+CREATE INDEX record_how ON record (how);
+CREATE INDEX record_client ON record (client);
+CREATE INDEX record_place ON record (place);
+CREATE TABLE span (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, begin INTEGER NOT NULL, until INTEGER NOT NULL); -- of records: their IDs and ends
+CREATE TABLE total (kind INTEGER NOT NULL, hour INTEGER NOT NULL, key INTEGER NOT NULL, n INTEGER NOT NULL, tx INTEGER NOT NULL, rx INTEGER NOT NULL,
+  PRIMARY KEY (kind, hour, key)) WITHOUT ROWID; -- hour: ms since 1970; kind: see totalKind; key: 0 is none, -1 the others
+CREATE INDEX total_key ON total (key) WHERE kind BETWEEN 4 AND 11; -- clients and hosts
+CREATE TABLE note (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+`}
+
+// errForeign is what is wrong with a file that is none of ours, and errDamaged with one that was.
+var (
+	errForeign = errors.New("it is not a history of penstock")
+	errDamaged = errors.New("it is damaged")
+)
+
+// errNewer says that a later penstock has written the file.
+type errNewer int
+
+func (e errNewer) Error() string {
+	return fmt.Sprintf("a newer penstock has written it (version %d, and this one knows %d): run that one, or move the file away", int(e), len(migrations))
+}
+
+// source is the data source name of a file.
+func source(file string, options ...string) string {
+	path := filepath.ToSlash(file)
+	if filepath.VolumeName(file) != "" {
+		path = "/" + path
+	}
+	query := url.Values{"_pragma": {"busy_timeout(2000)"}}
+	for _, o := range options {
+		name, value, _ := strings.Cut(o, "=")
+		query.Add(name, value)
+	}
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + query.Encode()
+}
+
+// examine says what is wrong with a file, before anybody opens it: closing it later would give up SQLite's locks.
+func examine(file string) error {
+	info, err := os.Lstat(file)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode()&os.ModeSymlink != 0:
+		return errors.New("it is a symbolic link: name the file itself in history.file")
+	case !info.Mode().IsRegular():
+		return errForeign
+	case info.Size() == 0:
+		return nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	head := make([]byte, 100)
+	n, _ := f.Read(head)
+	switch {
+	case string(head[68:72]) == "pens" && (n < 100 || string(head[:16]) != "SQLite format 3\x00"), n == 100 && strings.Trim(string(head), "\x00") == "":
+		return errDamaged
+	case string(head[:16]) != "SQLite format 3\x00" || string(head[68:72]) != "pens":
+		return errForeign
+	}
+	return nil
+}
+
+// create makes sure that there is a file, and that only its owner may read it.
+func create(ctx context.Context, file string) error {
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err = errors.Join(err, f.Chmod(0o600), f.Close()); err != nil || info.Size() > 0 {
+		return err
+	}
+	// Whose file it is must be in the file itself, and not in its log, before there is anything else in it.
+	db, err := sql.Open("sqlite", source(file, "_pragma=auto_vacuum(2)"))
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
+	return errors.Join(err, db.Close())
+}
+
+// open opens or makes the database of a file for the writer.
+func open(ctx context.Context, file string, maxSize int64) (*sql.DB, *sql.Conn, error) {
+	if err := examine(file); err != nil {
+		return nil, nil, err
+	}
+	if err := create(ctx, file); err != nil {
+		return nil, nil, err
+	}
+	db, err := sql.Open("sqlite", source(file, "_pragma=cache_size(-2048)", "_pragma=journal_mode(wal)", "_pragma=synchronous(normal)",
+		fmt.Sprintf("_pragma=wal_autocheckpoint(%d)", walSize(maxSize)/pageSize), fmt.Sprintf("_pragma=journal_size_limit(%d)", walSize(maxSize))))
+	if err != nil {
+		return nil, nil, err
+	}
+	db.SetMaxOpenConns(1)
+	conn, err := db.Conn(ctx)
+	if err == nil {
+		err = migrate(ctx, conn)
+	}
+	if err != nil {
+		if conn != nil {
+			conn.Close()
+		}
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	return db, conn, nil
+}
+
+// walSize is how large the write-ahead log becomes, bytes, unless somebody reads all the time.
+func walSize(maxSize int64) int64 { return min(maxSize/8, 4<<20) }
+
+// migrate brings a database to the present version.
+func migrate(ctx context.Context, conn *sql.Conn) error {
+	var version int
+	if err := conn.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return err
+	}
+	if version > len(migrations) {
+		return errNewer(version)
+	}
+	for i, script := range migrations[version:] {
+		script = fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; COMMIT", script, version+i+1)
+		if _, err := conn.ExecContext(ctx, script); err != nil {
+			conn.ExecContext(ctx, "ROLLBACK")
+			return fmt.Errorf("bring it from version %d to %d: %w", version+i, version+i+1, err)
+		}
+	}
+	return nil
+}
+
+// isDamage tells whether an error means that the file must be begun anew.
+func isDamage(err error) bool {
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		return e.Code()&0xff == 11 || e.Code()&0xff == 26 // SQLITE_CORRUPT, SQLITE_NOTADB
+	}
+	return errors.Is(err, errForeign) || errors.Is(err, errDamaged)
+}
+
+// noRoom tells whether an error means that the disk is full or may not be written.
+func noRoom(err error) bool {
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		return slices.Contains([]int{8, 10, 13, 14}, e.Code()&0xff) // SQLITE_READONLY, IOERR, FULL, CANTOPEN
+	}
+	var path *fs.PathError
+	return errors.As(err, &path)
+}
+
+// setAside renames a file that cannot be used. The oldest of our own are removed, those of others never.
+func setAside(file string, foreign bool, now time.Time) (to string, err error) {
+	word := ".damaged-"
+	if foreign {
+		word = ".foreign-"
+	}
+	before, err := filepath.Glob(globEscape(file) + word + "*")
+	if err != nil {
+		return "", err
+	}
+	slices.Sort(before)
+	for ; len(before) >= keptAside; before = before[1:] {
+		if foreign {
+			return "", fmt.Errorf("%w, and %d files like it are set aside beside it already: move them away", errForeign, len(before))
+		}
+		if err := os.Remove(before[0]); err != nil {
+			return "", err
+		}
+	}
+	to = file + word + now.UTC().Format("20060102T150405.000")
+	if err := os.Rename(file, to); err != nil {
+		return "", err
+	}
+	for _, part := range []string{"-wal", "-shm"} { // they belong to the file, and would spoil the next one
+		os.Remove(file + part)
+	}
+	return to, nil
+}
+
+// globEscape makes a path mean itself in filepath.Glob.
+func globEscape(path string) string {
+	if os.PathSeparator == '\\' {
+		return path // there is no way to escape
+	}
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
+}

@@ -1,0 +1,324 @@
+package history
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"os"
+	"time"
+
+	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/peerbook"
+)
+
+// writer is the goroutine that alone changes the database. Its fields are its own.
+type writer struct {
+	store *Store
+	start time.Time // of the writer, with the monotonic clock
+	retry time.Time // no attempt to open the file before
+	tidy  time.Time // when old records are looked for next
+	told  string    // the trouble that was logged last
+	lost  int       // records since then
+
+	unlock func()
+	db     *sql.DB
+	conn   *sql.Conn
+	file   os.FileInfo // as it was opened
+	do     statements
+	names  names
+	id     int64 // of the last record
+	span   span
+	hour   hourly
+	age    age
+	noted  int64 // the time that was written down last, ms since 1970
+	behind bool  // there are more records to remove
+}
+
+// span is some records that were written one after another.
+type span struct{ first, last, begin, until int64 }
+
+// run writes until the store is closed and its queue is empty.
+func (w *writer) run(ctx context.Context, opened chan<- error) {
+	defer close(w.store.done)
+	defer w.close(ctx)
+	err := w.open(ctx)
+	opened <- err
+	if errors.Is(err, ErrInUse) && !w.store.late.Load() {
+		return // Open says so
+	}
+	tick := time.NewTicker(tidyEvery)
+	defer tick.Stop()
+	for more := true; more; {
+		idle := false
+		select {
+		case <-w.store.wake:
+			w.gather()
+		case <-tick.C:
+			idle = true
+		}
+		for again := true; again; { // a full queue is a batch after another
+			var list []control.Record
+			list, more = w.store.take()
+			again = len(list) >= batchSize
+			w.work(ctx, list)
+			idle = idle && len(list) == 0
+		}
+		if idle {
+			w.rest(ctx)
+		}
+	}
+}
+
+// gather waits until there are enough records for a batch, or long enough.
+func (w *writer) gather() {
+	wait := time.NewTimer(batchWait)
+	defer wait.Stop()
+	w.store.mu.Lock()
+	hurry := w.store.closed
+	w.store.mu.Unlock()
+	if hurry {
+		return
+	}
+	select {
+	case <-w.store.full:
+	case <-wait.C:
+	}
+}
+
+// work writes records, in batches, and tidies up.
+func (w *writer) work(ctx context.Context, list []control.Record) {
+	if w.store.damaged.Swap(false) && w.conn != nil {
+		w.anew(ctx)
+	}
+	if w.conn == nil && !time.Now().Before(w.retry) {
+		w.open(ctx)
+	}
+	for rest := list; len(rest) > 0; {
+		batch := rest[:min(len(rest), batchSize)]
+		rest = rest[len(batch):]
+		reason := "file"
+		if w.conn != nil {
+			err := w.write(ctx, batch)
+			if err == nil {
+				w.well()
+				continue
+			}
+			reason = w.fail(ctx, err)
+		} else if noRoom(w.store.readers.reason()) {
+			reason = "disk"
+		}
+		w.lost += len(batch)
+		w.store.metrics.drop(reason, len(batch))
+	}
+	if cap(list) > 0 {
+		w.store.took(list)
+	}
+	if w.conn != nil {
+		if err := w.maintain(ctx); err != nil {
+			w.fail(ctx, err)
+		}
+	}
+}
+
+// reason is why the history is off.
+func (r *readers) reason() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.why
+}
+
+// rest frees memory when nothing happens.
+func (w *writer) rest(ctx context.Context) {
+	w.store.rest()
+	if w.conn != nil {
+		w.names = names{}
+		w.conn.ExecContext(ctx, "PRAGMA shrink_memory") // it can wait for another time
+	}
+}
+
+// open opens the file. What cannot be used is set aside, and a file begun anew.
+func (w *writer) open(ctx context.Context) error {
+	err := w.tryOpen(ctx)
+	if isDamage(err) {
+		to, failed := setAside(w.store.config.File, errors.Is(err, errForeign), w.store.config.now())
+		if failed == nil {
+			w.store.log.Warn("the history is begun anew: its file cannot be used", "file", w.store.config.File, "err", err, "moved", to)
+			failed = w.tryOpen(ctx)
+		}
+		err = failed
+	}
+	if err != nil {
+		w.off(err)
+		return err
+	}
+	db, err := sql.Open("sqlite", source(w.store.config.File, "mode=ro", "_pragma=query_only(1)", "_pragma=cache_size(-1024)"))
+	if err != nil {
+		w.off(err)
+		return err
+	}
+	db.SetMaxOpenConns(maxReaders)
+	db.SetMaxIdleConns(1)
+	db.SetConnMaxIdleTime(tidyEvery / 2)
+	w.store.readers.use(db, nil)
+	w.store.metrics.state(false, 0)
+	w.tidy = time.Time{}
+	return nil
+}
+
+func (w *writer) tryOpen(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			w.shut()
+		}
+	}()
+	c := w.store.config
+	if w.unlock == nil {
+		wait, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		defer cancel()
+		if w.unlock, err = peerbook.LockFile(wait, c.File+".lock"); err != nil {
+			w.unlock = nil
+			if errors.Is(err, context.DeadlineExceeded) {
+				return ErrInUse
+			}
+			return err
+		}
+	}
+	if w.db, w.conn, err = open(ctx, c.File, c.MaxSize); err != nil {
+		w.db, w.conn = nil, nil
+		return err
+	}
+	if w.file, err = os.Stat(c.File); err != nil {
+		return err
+	}
+	if w.do, err = prepare(ctx, w.conn); err != nil {
+		return err
+	}
+	var seen sql.NullInt64
+	err = w.conn.QueryRowContext(ctx, `SELECT coalesce(max(id), 0), (SELECT value FROM note WHERE name = 'seen') FROM record`).Scan(&w.id, &seen)
+	w.age = age{}
+	if seen.Valid {
+		w.age.seen = time.UnixMilli(seen.Int64)
+	}
+	w.names, w.span, w.hour, w.noted, w.behind = names{}, span{}, hourly{}, 0, false
+	var last sql.NullInt64 // IDs are never used again, so that a page that somebody reads does not change
+	if err == nil {
+		err = w.conn.QueryRowContext(ctx, `SELECT value FROM note WHERE name = 'id'`).Scan(&last)
+		if errors.Is(err, sql.ErrNoRows) {
+			err = nil
+		}
+		w.id = max(w.id, last.Int64)
+	}
+	return err
+}
+
+// shut closes the database, but keeps the lock.
+func (w *writer) shut() {
+	if former := w.store.readers.use(nil, errors.New("the history is not open")); former != nil {
+		former.Close() // waits for nobody: who reads gets an error
+	}
+	if w.conn != nil {
+		w.do.close()
+		w.conn.Close()
+	}
+	if w.db != nil {
+		w.db.Close()
+	}
+	w.db, w.conn = nil, nil
+}
+
+// close frees everything.
+func (w *writer) close(ctx context.Context) {
+	if w.conn != nil {
+		w.note(ctx)
+	}
+	w.shut()
+	if w.unlock != nil {
+		w.unlock()
+	}
+}
+
+// fail decides what follows from an error, and returns the reason that records are lost for.
+func (w *writer) fail(ctx context.Context, err error) string {
+	switch {
+	case ctx.Err() != nil:
+		return "stop"
+	case isDamage(err):
+		w.anew(ctx)
+		return "file"
+	}
+	w.tell(err)
+	if w.conn != nil && !noRoom(err) {
+		w.shut() // whatever it is, it may be over after a new beginning
+		w.off(err)
+	}
+	return "disk"
+}
+
+// anew sets a damaged file aside and begins another one.
+func (w *writer) anew(ctx context.Context) {
+	w.shut()
+	to, err := setAside(w.store.config.File, false, w.store.config.now())
+	if err != nil {
+		w.off(err)
+		return
+	}
+	w.store.log.Warn("the history is begun anew: its file is damaged", "file", w.store.config.File, "moved", to)
+	w.open(ctx)
+}
+
+// off says why there is no history.
+func (w *writer) off(err error) {
+	if !errors.Is(err, ErrInUse) || w.store.late.Load() {
+		w.tell(err)
+	}
+	w.retry = time.Now().Add(cmp.Or(w.store.config.retry, retryWait))
+	w.store.readers.use(nil, historyOff{w.store.config.File, err})
+}
+
+// historyOff is why there is no history.
+type historyOff struct {
+	file string
+	err  error
+}
+
+func (e historyOff) Error() string { return "the history " + e.file + " is off: " + e.err.Error() }
+func (e historyOff) Unwrap() error { return e.err }
+
+// tell logs a trouble once.
+func (w *writer) tell(err error) {
+	w.store.metrics.state(true, 0)
+	if text := err.Error(); text != w.told {
+		w.told = text
+		w.store.log.Warn("the history cannot be written: records are lost", "file", w.store.config.File, "err", err)
+	}
+}
+
+// well notes that a batch was written.
+func (w *writer) well() {
+	if w.told == "" {
+		return
+	}
+	w.store.log.Info("the history is written again", "file", w.store.config.File, "lost", w.lost)
+	w.store.metrics.state(false, 0)
+	w.told, w.lost = "", 0
+}
+
+// within runs f in a transaction. What is remembered of the database is forgotten if it fails.
+func (w *writer) within(ctx context.Context, f func() error) error {
+	was := w.span
+	id := w.id
+	_, err := w.do.begin.ExecContext(ctx)
+	if err == nil {
+		if err = f(); err == nil {
+			_, err = w.do.commit.ExecContext(ctx)
+		}
+		if err != nil {
+			w.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		}
+	}
+	if err != nil {
+		w.names, w.hour, w.span, w.id = names{}, hourly{}, was, id
+	}
+	return err
+}
