@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,7 +91,7 @@ func (m *facts) flowTable(by order) contents {
 		if refused(f) {
 			r.mood = bad
 		}
-		r.cells = []string{target(f), client(f), f.Proto, show.Verdict(f.Verdict, f.Via), f.Rule, rate,
+		r.cells = []string{target(f), sender(f), f.Proto, show.Verdict(f.Verdict, f.Via), f.Rule, rate,
 			show.Bytes(f.RxBytes + f.TxBytes), show.Age(until.Sub(f.Start))}
 		c.rows = append(c.rows, r)
 	}
@@ -110,7 +111,7 @@ func (m *facts) blockedTable(limit int) contents {
 			break
 		}
 		r := flowRow(f)
-		r.cells = []string{f.Start.Local().Format(time.TimeOnly), target(f), client(f), f.Proto, f.Verdict, show.Rule(f.Rule, f.Category)}
+		r.cells = []string{f.Start.Local().Format(time.TimeOnly), target(f), sender(f), f.Proto, f.Verdict, show.Rule(f.Rule, f.Category)}
 		c.rows = append(c.rows, r)
 	}
 	return c
@@ -123,17 +124,17 @@ func flowRow(f control.Flow) row {
 	}
 	return row{
 		key: f.ID, title: "flow " + f.ID, flow: &f,
-		find: strings.Join(append([]string{f.Host, f.Dst, f.Src, f.Peer, f.Via, f.Rule, f.Category}, names...), "\n"),
+		find: strings.Join(append([]string{f.Host, f.Dst, f.Src, f.Peer, f.Via, f.Rule, f.Category, f.Program, f.Unit, f.Container}, names...), "\n"),
 		lines: func() []string {
 			if f.Proto == "dns" {
-				return append(labelled("from", client(f), "question", f.Host, "verdict", f.Verdict,
+				return append(labelled("from", client(f), "program", f.Program, "question", f.Host, "verdict", f.Verdict,
 					"rule", show.Rule(f.Rule, f.Category), "asked", f.Start.Local().Format(time.DateTime), "reason", f.Reason), "")
 			}
 			carried, ended := fmt.Sprintf("%s up, %s down", show.Bytes(f.TxBytes), show.Bytes(f.RxBytes)), ""
 			if !f.End.IsZero() {
 				ended = f.End.Local().Format(time.DateTime)
 			}
-			return append(labelled("from", client(f), "to", f.Dst+" "+f.Proto, "names", strings.Join(names, ", "),
+			return append(labelled("from", client(f), "program", f.Program, "unit", f.Unit, "container", f.Container, "to", f.Dst+" "+f.Proto, "names", strings.Join(names, ", "),
 				"verdict", show.Verdict(f.Verdict, f.Via), "rule", show.Rule(f.Rule, f.Category),
 				"carried", carried, "how", f.Datapath, "began", f.Start.Local().Format(time.DateTime),
 				"ended", ended, "reason", f.Reason), "")
@@ -281,7 +282,15 @@ func target(f control.Flow) string {
 	return f.Dst
 }
 
-// client is who sends a flow.
+// sender is the peer or, on this machine, the program that sends a flow, or else an address.
+func sender(f control.Flow) string {
+	if f.Peer == "" && f.Program != "" {
+		return path.Base(f.Program)
+	}
+	return client(f)
+}
+
+// client is whose flow it is.
 func client(f control.Flow) string {
 	if f.Peer != "" {
 		return f.Peer
