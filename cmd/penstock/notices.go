@@ -39,7 +39,9 @@ needs D-Bus. It only reads: the user must be in control.group.`,
 			case !errors.Is(err, control.ErrNotRunning):
 				return err
 			}
-			err = notices.Run(cmd.Context(), notices.Config{Dial: e.dial, Explain: explanationText, Bus: bus, Categories: categories, Log: newLogger(e, debug)})
+			err = notices.Run(cmd.Context(), notices.Config{
+				Dial: e.dial, Explain: explanationText, Bus: bus, Categories: categories, Log: newLogger(e, debug),
+			})
 			if errors.Is(err, notices.ErrRunsAlready) {
 				fmt.Fprintln(e.stderr, "penstock:", err)
 				return nil
@@ -47,7 +49,8 @@ needs D-Bus. It only reads: the user must be in control.group.`,
 			return err
 		},
 	}
-	cmd.Flags().StringSliceVar(&categories, "category", nil, "tell only of this `CATEGORY` or rule; may be given several times (default all categories)")
+	cmd.Flags().StringSliceVar(&categories, "category", nil,
+		"tell only of this `CATEGORY` or rule; may be given several times (default all categories)")
 	cmd.Flags().BoolVar(&debug, "debug", false, "log each notice")
 	return cmd
 }

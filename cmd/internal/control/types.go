@@ -142,7 +142,7 @@ type FlowQuery struct {
 	Peer   string `json:"peer,omitempty"`
 	// Since leaves out those that ended before it.
 	Since time.Time `json:"since,omitzero"`
-	Text  string    `json:"text,omitempty"` // part of the client, the destination, a name, the verdict, the rule or the category, in any case
+	Text  string    `json:"text,omitempty"` // part of the client, program, destination, a name, verdict, rule or category, in any case
 	// Limit is how many flows the answer has at most: the newest, or with Largest those that carried most bytes. 0 is no limit.
 	Limit   int  `json:"limit,omitempty"`
 	Largest bool `json:"largest,omitempty"`

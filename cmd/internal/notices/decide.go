@@ -33,6 +33,7 @@ type notice struct {
 // decider decides what the user is told. It has no clock and asks nobody.
 type decider struct {
 	wanted []string // categories or rules; empty: all categories
+	user   uint32   // who is told; what other people do is not
 
 	begun    time.Time            // of penstock, as far as is known
 	from     time.Time            // what was blocked before is not told
@@ -50,8 +51,8 @@ type decider struct {
 	known    bool // there was a status
 }
 
-func newDecider(now time.Time, wanted []string) *decider {
-	return &decider{wanted: wanted, from: now, sites: make(map[string]time.Time)}
+func newDecider(now time.Time, user uint32, wanted []string) *decider {
+	return &decider{wanted: wanted, user: user, from: now, sites: make(map[string]time.Time)}
 }
 
 // look takes what is true now, or why that is not known, and returns what to tell.
@@ -148,7 +149,7 @@ func (d *decider) hold(now time.Time, s control.Status, denied []control.Flow) {
 	for _, f := range denied {
 		seen[f.ID] = true
 		at := cmp.Or(f.End, f.Start)
-		if d.seen[f.ID] || f.Host == "" || f.Peer != "" || at.Before(d.from) || !d.wants(f) {
+		if d.seen[f.ID] || f.Host == "" || f.Peer != "" || at.Before(d.from) || !d.wants(f) || d.ofAnother(f) {
 			continue
 		}
 		if _, told := d.sites[site(f.Host)]; told || len(d.held) == mostHeld {
@@ -170,6 +171,12 @@ func (d *decider) wants(f control.Flow) bool {
 		return f.Category != ""
 	}
 	return slices.Contains(d.wanted, f.Category) || slices.Contains(d.wanted, f.Rule)
+}
+
+// ofAnother reports whether another person did it. What services do may be for anybody: a resolver asks for all.
+func (d *decider) ofAnother(f control.Flow) bool {
+	const firstPerson = 1000 // UID_MIN of login.defs(5)
+	return f.UID != nil && *f.UID >= firstPerson && *f.UID != d.user
 }
 
 // site is what people call a name: the domain that somebody has registered.

@@ -36,6 +36,11 @@ func TestBlocksAreToldOnceAndTogether(t *testing.T) {
 	peers := blockedAt(1, "q5", "casino.example", "gambling")
 	peers.Peer = "ana"
 	unnamed := blockedAt(1, "6", "", "gambling")
+	by := func(uid uint32) []control.Flow {
+		f := blockedAt(1, "q1", "casino.example", "gambling")
+		f.UID = &uid
+		return []control.Flow{f}
+	}
 	uncategorised := blockedAt(1, "7", "router.lan", "")
 	for _, row := range []struct {
 		name   string
@@ -50,6 +55,9 @@ func TestBlocksAreToldOnceAndTogether(t *testing.T) {
 			"2 sites are blocked: casino.example, by rule no-gambling (gambling), x.adult, by rule no-adult (adult)"},
 		{"what was blocked before we looked", nil, []control.Flow{blockedAt(-1, "q1", "casino.example", "gambling")}, ""},
 		{"what a peer asked for", nil, []control.Flow{peers}, ""},
+		{"what another person asked for", nil, by(1001), ""},
+		{"what the user asked for", nil, by(1000), "casino.example is blocked: by rule no-gambling (gambling)"},
+		{"what a service asked for", nil, by(101), "casino.example is blocked: by rule no-gambling (gambling)"},
 		{"what has no name", nil, []control.Flow{unnamed}, ""},
 		{"what is in no category", nil, []control.Flow{uncategorised}, ""},
 		{"a rule that is wanted", []string{"no-"}, []control.Flow{uncategorised}, "router.lan is blocked: by rule no-"},
@@ -57,7 +65,7 @@ func TestBlocksAreToldOnceAndTogether(t *testing.T) {
 			"x.adult is blocked: by rule no-adult (adult)"},
 		{"an address for a name", nil, []control.Flow{blockedAt(1, "q1", "203.0.113.9", "gambling")}, "203.0.113.9 is blocked: by rule no-gambling (gambling)"},
 	} {
-		d := newDecider(start, row.wanted)
+		d := newDecider(start, 1000, row.wanted)
 		var all []string
 		for i := 1; i < 60; i += 2 {
 			if text := told(d.look(after(i), connected(), nil, row.denied)); text != "" {
@@ -71,7 +79,7 @@ func TestBlocksAreToldOnceAndTogether(t *testing.T) {
 }
 
 func TestASiteIsToldOnceAnHourAndSixNoticesAre(t *testing.T) {
-	d := newDecider(start, nil)
+	d := newDecider(start, 1000, nil)
 	var at []int
 	for i := 0; i < 2*3600; i += 2 { // asked for every two seconds
 		if len(d.look(after(i), connected(), nil, []control.Flow{blockedAt(i, fmt.Sprint("q", i), "casino.example", "gambling")})) > 0 {
@@ -81,7 +89,7 @@ func TestASiteIsToldOnceAnHourAndSixNoticesAre(t *testing.T) {
 	if len(at) != 2 || at[1]-at[0] < 3600 || at[1]-at[0] > 3610 {
 		t.Errorf("got notices of one site after %v seconds, want one an hour", at)
 	}
-	d, at = newDecider(start, nil), nil
+	d, at = newDecider(start, 1000, nil), nil
 	for i := 0; i < 2*3600; i += 10 { // always another site
 		for look := range 5 {
 			f := blockedAt(i, fmt.Sprint("q", i), fmt.Sprintf("site%d.example", i), "gambling")
@@ -99,7 +107,7 @@ func TestASiteIsToldOnceAnHourAndSixNoticesAre(t *testing.T) {
 }
 
 func TestAFloodIsOneNotice(t *testing.T) {
-	d := newDecider(start, nil)
+	d := newDecider(start, 1000, nil)
 	var flood []control.Flow
 	for i := range 500 {
 		flood = append(flood, blockedAt(1, fmt.Sprint("q", i), fmt.Sprintf("site%d.example", i), "gambling"))
@@ -112,7 +120,7 @@ func TestAFloodIsOneNotice(t *testing.T) {
 }
 
 func TestAfterARestartItsNumbersBeginAnew(t *testing.T) {
-	d := newDecider(start, nil)
+	d := newDecider(start, 1000, nil)
 	d.look(after(1), connected(), nil, []control.Flow{blockedAt(1, "q1", "casino.example", "gambling")})
 	d.look(after(4), connected(), nil, []control.Flow{blockedAt(1, "q1", "casino.example", "gambling")})
 	s := connected()
@@ -165,7 +173,7 @@ func TestChangesOfStateThatMatterAreTold(t *testing.T) {
 		{"paused", []func() (control.Status, error){up, paused, paused, up}, "The filter is paused: until " + time.Now().Add(1000*time.Hour).Local().Format("15:04") + "; The filter works again: connected via corp"},
 		{"it was paused before", []func() (control.Status, error){paused, paused}, ""},
 	} {
-		d := newDecider(start, nil)
+		d := newDecider(start, 1000, nil)
 		var list []notice
 		for i, look := range row.looks {
 			s, err := look()
@@ -177,7 +185,7 @@ func TestChangesOfStateThatMatterAreTold(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", row.name, got, row.want)
 		}
 	}
-	d := newDecider(start, nil)
+	d := newDecider(start, 1000, nil)
 	n := 0
 	for i := 0; i < 3600; i += 2 { // a minute up, a minute not
 		s := connected()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
@@ -33,7 +34,10 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer d.close()
-	r := &runner{Config: c, desktop: d, decider: newDecider(time.Now(), c.Categories), kinds: make(map[string]uint32), flows: make(map[uint32][]control.Flow)}
+	r := &runner{
+		Config: c, desktop: d, decider: newDecider(time.Now(), uint32(os.Getuid()), c.Categories),
+		kinds: make(map[string]uint32), flows: make(map[uint32][]control.Flow),
+	}
 	defer r.drop()
 	tick := time.NewTicker(every)
 	defer tick.Stop()

@@ -170,7 +170,7 @@ func (r *Flows) Flows(_ context.Context, q control.FlowQuery) ([]control.Flow, e
 
 // holds reports whether one of the texts by which people look for a flow has a part, which is in lower case.
 func holds(f control.Flow, part string) bool {
-	for _, text := range []string{f.Host, f.Dst, f.Src, f.Peer, f.Proto, f.Verdict, f.Via, f.Rule, f.Category} {
+	for _, text := range []string{f.Host, f.Dst, f.Src, f.Peer, f.Proto, f.Verdict, f.Via, f.Rule, f.Category, f.Program, f.Unit, f.Container} {
 		if strings.Contains(strings.ToLower(text), part) {
 			return true
 		}

@@ -25,7 +25,8 @@ type facts struct {
 // take keeps an answer. Everything in it is made printable first: names come from strangers.
 func (m *facts) take(s snapshot) {
 	m.at = s.at
-	s.status, s.flows, s.denied, s.peers, s.rules = show.Plain(s.status), show.Plain(s.flows), show.Plain(s.denied), show.Plain(s.peers), show.Plain(s.rules)
+	s.status, s.flows, s.denied = show.Plain(s.status), show.Plain(s.flows), show.Plain(s.denied)
+	s.peers, s.rules = show.Plain(s.peers), show.Plain(s.rules)
 	for _, c := range s.carried() {
 		m.traffic.add(point{c.Time, float64(c.RxBytes + c.TxBytes)})
 		m.blocks.add(point{c.Time, float64(c.Denied)})
@@ -94,7 +95,8 @@ func (m *facts) sorted(by order) []control.Flow {
 		list = append(list, r)
 	}
 	slices.SortStableFunc(list, func(a, b ranked) int {
-		return cmp.Or(cmp.Compare(group(a.Flow), group(b.Flow)), cmp.Compare(b.rank, a.rank), b.Start.Compare(a.Start), cmp.Compare(b.ID, a.ID))
+		return cmp.Or(cmp.Compare(group(a.Flow), group(b.Flow)), cmp.Compare(b.rank, a.rank), b.Start.Compare(a.Start),
+			cmp.Compare(b.ID, a.ID))
 	})
 	flows := make([]control.Flow, len(list))
 	for i, r := range list {

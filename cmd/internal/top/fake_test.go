@@ -35,7 +35,7 @@ func laptop(n int) snapshot {
 		},
 		flows: []control.Flow{
 			{ID: "3", Proto: "tcp", Src: "10.77.0.1:4000", Dst: "10.20.0.10:443", Host: "intranet.corp.example", HostSource: "sni", Verdict: "via", Via: "corp", Rule: "intranet",
-				RxBytes: 2048, TxBytes: 700, Start: start.Add(-100 * time.Second)},
+				RxBytes: 2048, TxBytes: 700, Sender: control.Sender{Program: "/usr/bin/curl"}, Start: start.Add(-100 * time.Second)},
 			{ID: "4", Proto: "tcp", Src: "10.77.0.1:4001", Dst: "[2001:db8::9]:8443", Host: "a.very.long.name.of.a.download.server.example", HostSource: "sni", Verdict: "direct", Rule: "rest",
 				RxBytes: 30<<20 + moved*250000, TxBytes: 9000, Start: start.Add(-50 * time.Second)},
 			{ID: "5", Proto: "icmp", Src: "10.77.0.1:0", Dst: "10.20.0.10:0", Verdict: "via", Via: "corp", Rule: "intranet", TxBytes: 64, Start: start.Add(-5 * time.Second)},

@@ -343,9 +343,8 @@ func (m *model) wantKill(f *control.Flow) {
 		m.say("this flow is over")
 	case m.may():
 		id := f.ID
-		m.confirm = &action{fmt.Sprintf("End flow %s to %s?", id, cmp.Or(f.Host, f.Dst)), m.poller.do("flow "+id+" has ended", func(ctx context.Context, c *control.Client) error {
-			return c.KillFlow(ctx, id)
-		})}
+		do := func(ctx context.Context, c *control.Client) error { return c.KillFlow(ctx, id) }
+		m.confirm = &action{fmt.Sprintf("End flow %s to %s?", id, cmp.Or(f.Host, f.Dst)), m.poller.do("flow "+id+" has ended", do)}
 	}
 }
 
@@ -363,10 +362,11 @@ func (m *model) wantAllow(f *control.Flow) {
 		if q.Peer != "" {
 			whom = " for " + q.Peer
 		}
-		m.confirm = &action{fmt.Sprintf("Allow %s%s for 1 hour?", q.Target, whom), m.poller.do(q.Target+" is allowed"+whom+" for 1 hour", func(ctx context.Context, c *control.Client) error {
+		do := func(ctx context.Context, c *control.Client) error {
 			_, err := control.DecisionClient{Client: c}.Allow(ctx, q)
 			return err
-		})}
+		}
+		m.confirm = &action{"Allow " + q.Target + whom + " for 1 hour?", m.poller.do(q.Target+" is allowed"+whom+" for 1 hour", do)}
 	}
 }
 
@@ -376,8 +376,7 @@ func (m *model) wantReconnect() {
 	case len(m.last.status.Transports) == 0:
 		m.say("there are no transports")
 	default:
-		m.confirm = &action{"Begin new sessions of all transports? Flows go on.", m.poller.do("new sessions begin", func(ctx context.Context, c *control.Client) error {
-			return c.Reconnect(ctx, control.Steer{})
-		})}
+		do := func(ctx context.Context, c *control.Client) error { return c.Reconnect(ctx, control.Steer{}) }
+		m.confirm = &action{"Begin new sessions of all transports? Flows go on.", m.poller.do("new sessions begin", do)}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,8 +72,9 @@ func (m *model) table() contents {
 func (m *facts) flowTable(by order) contents {
 	c := contents{
 		columns: []column{
-			{head: "TO", left: true}, {head: "FROM", width: 16, drop: 6}, {head: "PROTO", width: 5, drop: 7}, {head: "VERDICT", width: 10, drop: 1},
-			{head: "RULE", width: 14, drop: 4}, {head: "RATE", width: 10, right: true}, {head: "BYTES", width: 8, right: true, drop: 3}, {head: "AGE", width: 6, right: true, drop: 5},
+			{head: "TO", left: true}, {head: "FROM", width: 16, drop: 6}, {head: "PROTO", width: 5, drop: 7},
+			{head: "VERDICT", width: 10, drop: 1}, {head: "RULE", width: 14, drop: 4}, {head: "RATE", width: 10, right: true},
+			{head: "BYTES", width: 8, right: true, drop: 3}, {head: "AGE", width: 6, right: true, drop: 5},
 		},
 		none: "no flows",
 	}
@@ -89,7 +91,7 @@ func (m *facts) flowTable(by order) contents {
 		if refused(f) {
 			r.mood = bad
 		}
-		r.cells = []string{target(f), client(f), f.Proto, show.Verdict(f.Verdict, f.Via), f.Rule, rate,
+		r.cells = []string{target(f), sender(f), f.Proto, show.Verdict(f.Verdict, f.Via), f.Rule, rate,
 			show.Bytes(f.RxBytes + f.TxBytes), show.Age(until.Sub(f.Start))}
 		c.rows = append(c.rows, r)
 	}
@@ -109,7 +111,7 @@ func (m *facts) blockedTable(limit int) contents {
 			break
 		}
 		r := flowRow(f)
-		r.cells = []string{f.Start.Local().Format(time.TimeOnly), target(f), client(f), f.Proto, f.Verdict, show.Rule(f.Rule, f.Category)}
+		r.cells = []string{f.Start.Local().Format(time.TimeOnly), target(f), sender(f), f.Proto, f.Verdict, show.Rule(f.Rule, f.Category)}
 		c.rows = append(c.rows, r)
 	}
 	return c
@@ -121,18 +123,20 @@ func flowRow(f control.Flow) row {
 		names = append(names, n.Host+" ("+n.Source+")")
 	}
 	return row{
-		key: f.ID, title: "flow " + f.ID, flow: &f, find: strings.Join(append([]string{f.Host, f.Dst, f.Src, f.Peer, f.Via, f.Rule, f.Category}, names...), "\n"),
+		key: f.ID, title: "flow " + f.ID, flow: &f,
+		find: strings.Join(append([]string{f.Host, f.Dst, f.Src, f.Peer, f.Via, f.Rule, f.Category, f.Program, f.Unit, f.Container}, names...), "\n"),
 		lines: func() []string {
 			if f.Proto == "dns" {
-				return append(labelled("from", client(f), "question", f.Host, "verdict", f.Verdict, "rule", show.Rule(f.Rule, f.Category),
-					"asked", f.Start.Local().Format(time.DateTime), "reason", f.Reason), "")
+				return append(labelled("from", client(f), "program", f.Program, "question", f.Host, "verdict", f.Verdict,
+					"rule", show.Rule(f.Rule, f.Category), "asked", f.Start.Local().Format(time.DateTime), "reason", f.Reason), "")
 			}
 			carried, ended := fmt.Sprintf("%s up, %s down", show.Bytes(f.TxBytes), show.Bytes(f.RxBytes)), ""
 			if !f.End.IsZero() {
 				ended = f.End.Local().Format(time.DateTime)
 			}
-			return append(labelled("from", client(f), "to", f.Dst+" "+f.Proto, "names", strings.Join(names, ", "), "verdict", show.Verdict(f.Verdict, f.Via),
-				"rule", show.Rule(f.Rule, f.Category), "carried", carried, "how", f.Datapath, "began", f.Start.Local().Format(time.DateTime),
+			return append(labelled("from", client(f), "program", f.Program, "unit", f.Unit, "container", f.Container, "to", f.Dst+" "+f.Proto, "names", strings.Join(names, ", "),
+				"verdict", show.Verdict(f.Verdict, f.Via), "rule", show.Rule(f.Rule, f.Category),
+				"carried", carried, "how", f.Datapath, "began", f.Start.Local().Format(time.DateTime),
 				"ended", ended, "reason", f.Reason), "")
 		},
 	}
@@ -152,16 +156,19 @@ func labelled(pairs ...string) []string {
 func (m *facts) peerTable() contents {
 	c := contents{
 		columns: []column{
-			{head: "PEER"}, {head: "STATE", width: 8}, {head: "HANDSHAKE", width: 11, drop: 2}, {head: "TO IT", width: 10, right: true, drop: 3},
-			{head: "FROM IT", width: 10, right: true, drop: 4}, {head: "ADDRESS", width: 18, drop: 6}, {head: "ENDPOINT", width: 24, drop: 7},
+			{head: "PEER"}, {head: "STATE", width: 8}, {head: "HANDSHAKE", width: 11, drop: 2},
+			{head: "TO IT", width: 10, right: true, drop: 3}, {head: "FROM IT", width: 10, right: true, drop: 4},
+			{head: "ADDRESS", width: 18, drop: 6}, {head: "ENDPOINT", width: 24, drop: 7},
 		},
 		none: "no peers",
 	}
 	for _, p := range m.last.peers {
 		rx, tx, _ := m.peers.rate(p.Name)
-		r := row{key: p.Name, title: "peer " + p.Name, find: strings.Join(append(p.Groups, p.User), "\n"), lines: func() []string {
-			return labelled("addresses", strings.Join(p.Addresses, ", "), "groups", strings.Join(p.Groups, ", "), "state", p.State, "key", p.PublicKey,
-				"endpoint", p.Endpoint, "user", p.User, "carried", fmt.Sprintf("%s from it, %s to it", show.Bytes(p.RxBytes), show.Bytes(p.TxBytes)), "written in", p.Position)
+		groups := strings.Join(p.Groups, ", ")
+		r := row{key: p.Name, title: "peer " + p.Name, find: groups + "\n" + p.User, lines: func() []string {
+			carried := fmt.Sprintf("%s from it, %s to it", show.Bytes(p.RxBytes), show.Bytes(p.TxBytes))
+			return labelled("addresses", strings.Join(p.Addresses, ", "), "groups", groups, "state", p.State, "key", p.PublicKey,
+				"endpoint", p.Endpoint, "user", p.User, "carried", carried, "written in", p.Position)
 		}}
 		if p.State != "active" {
 			r.mood = faint
@@ -181,8 +188,8 @@ func (m *facts) peerTable() contents {
 func (m *facts) clientTable() contents {
 	c := contents{
 		columns: []column{
-			{head: "CLIENT"}, {head: "FLOWS", width: 6, right: true}, {head: "BLOCKED", width: 8, right: true}, {head: "RATE", width: 10, right: true},
-			{head: "BYTES", width: 9, right: true, drop: 1},
+			{head: "CLIENT"}, {head: "FLOWS", width: 6, right: true}, {head: "BLOCKED", width: 8, right: true},
+			{head: "RATE", width: 10, right: true}, {head: "BYTES", width: 9, right: true, drop: 1},
 		},
 		none: "no clients have flows",
 	}
@@ -220,10 +227,14 @@ func (m *facts) clientTable() contents {
 		return cmp.Or(cmp.Compare(b.rate, a.rate), cmp.Compare(b.live, a.live), cmp.Compare(a.name, b.name))
 	})
 	for _, s := range list {
-		c.rows = append(c.rows, row{key: s.name, title: "client " + s.name, cells: []string{s.name, strconv.Itoa(s.live), strconv.Itoa(s.blocked), rateText(s.rate), show.Bytes(s.bytes)},
+		c.rows = append(c.rows, row{
+			key: s.name, title: "client " + s.name,
+			cells: []string{s.name, strconv.Itoa(s.live), strconv.Itoa(s.blocked), rateText(s.rate), show.Bytes(s.bytes)},
 			lines: func() []string {
-				return labelled("live flows", strconv.Itoa(s.live), "carried", show.Bytes(s.bytes)+" by them", "blocked", fmt.Sprintf("%d of the last %d that were", s.blocked, len(m.last.denied)))
-			}})
+				return labelled("live flows", strconv.Itoa(s.live), "carried", show.Bytes(s.bytes)+" by them",
+					"blocked", fmt.Sprintf("%d of the last %d that were", s.blocked, len(m.last.denied)))
+			},
+		})
 	}
 	if active := m.last.status.Flows.Active; len(m.last.flows) >= most && active > len(m.last.flows) {
 		c.note = fmt.Sprintf("by %d of %d flows", len(m.last.flows), active)
@@ -234,14 +245,19 @@ func (m *facts) clientTable() contents {
 func (m *facts) ruleTable() contents {
 	c := contents{
 		columns: []column{
-			{head: "RULE", width: 16}, {head: "HITS", width: 8, right: true}, {head: "LAST", width: 11, right: true, drop: 1}, {head: "DO", width: 12, drop: 2}, {head: "MATCH"},
+			{head: "RULE", width: 16}, {head: "HITS", width: 8, right: true}, {head: "LAST", width: 11, right: true, drop: 1},
+			{head: "DO", width: 12, drop: 2}, {head: "MATCH"},
 		},
 		none: "no rules",
 	}
 	for _, r := range m.last.rules {
-		one := row{key: r.Name, title: "rule " + r.Name, find: r.Position, cells: []string{r.Name, strconv.FormatUint(r.Hits, 10), show.Ago(m.at, r.LastHit), r.Do, r.Match}, lines: func() []string {
-			return labelled("match", r.Match, "do", r.Do, "written in", r.Position, "hits", strconv.FormatUint(r.Hits, 10), "shadowed by", r.ShadowedBy)
-		}}
+		hits := strconv.FormatUint(r.Hits, 10)
+		one := row{
+			key: r.Name, title: "rule " + r.Name, find: r.Position, cells: []string{r.Name, hits, show.Ago(m.at, r.LastHit), r.Do, r.Match},
+			lines: func() []string {
+				return labelled("match", r.Match, "do", r.Do, "written in", r.Position, "hits", hits, "shadowed by", r.ShadowedBy)
+			},
+		}
 		if r.Hits == 0 {
 			one.mood = faint
 		}
@@ -266,7 +282,15 @@ func target(f control.Flow) string {
 	return f.Dst
 }
 
-// client is who sends a flow.
+// sender is the peer or, on this machine, the program that sends a flow, or else an address.
+func sender(f control.Flow) string {
+	if f.Peer == "" && f.Program != "" {
+		return path.Base(f.Program)
+	}
+	return client(f)
+}
+
+// client is whose flow it is.
 func client(f control.Flow) string {
 	if f.Peer != "" {
 		return f.Peer

@@ -34,7 +34,8 @@ func Run(ctx context.Context, c Config) error {
 	defer cancel()
 	p := &poller{ctx: ctx, config: c}
 	defer p.close()
-	program := tea.NewProgram(newModel(c, p), tea.WithContext(ctx), tea.WithInput(c.In), tea.WithOutput(c.Out), tea.WithEnvironment(c.Environ))
+	program := tea.NewProgram(newModel(c, p),
+		tea.WithContext(ctx), tea.WithInput(c.In), tea.WithOutput(c.Out), tea.WithEnvironment(c.Environ))
 	_, err := program.Run()
 	if ctx.Err() != nil || errors.Is(err, tea.ErrInterrupted) {
 		return nil

@@ -153,7 +153,8 @@ func (m drawing) head() []line {
 		return append(lines, line{"this is how it was at " + m.at.Local().Format(time.TimeOnly) + ":", usual})
 	}
 	s := m.last.status
-	up := fmt.Sprintf("up %s, %s, %d flows, %d forwarded, %d denied", show.Age(m.at.Sub(s.Started)), s.Version, s.Flows.Active, s.Flows.Forwarded, s.Flows.Denied)
+	up := fmt.Sprintf("up %s, %s, %d flows, %d forwarded, %d denied",
+		show.Age(m.at.Sub(s.Started)), s.Version, s.Flows.Active, s.Flows.Forwarded, s.Flows.Denied)
 	if n := s.Peers; n != nil {
 		up += fmt.Sprintf(", %d peers in use", n.Active)
 	}
@@ -245,7 +246,8 @@ func (m drawing) sparkLine() line {
 		width = m.width
 		return line{part("traffic", m.traffic, traffic), usual}
 	}
-	return line{part("traffic", m.traffic, traffic) + "  " + part("blocked", m.blocks, fmt.Sprintf("%.0f/min", m.blocks.grown(time.Minute))), usual}
+	blocked := fmt.Sprintf("%.0f/min", m.blocks.grown(time.Minute))
+	return line{part("traffic", m.traffic, traffic) + "  " + part("blocked", m.blocks, blocked), usual}
 }
 
 func (m drawing) tableLines(height int) []line {
