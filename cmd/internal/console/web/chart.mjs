@@ -48,8 +48,10 @@ export function Chart({ label, data, lines, format, height = 140, pick }) {
   return html`<div class=${"chart" + (pick ? " picks" : "")} role="img" aria-label=${label} ref=${box} style=${{ minHeight: `${height}px` }}><div></div><p class="chart-says" aria-hidden="true"></p></div>`;
 }
 
-// edges leave room for half a bar at either end.
+// edges leave room for half a bar at either end. One point, just after a start, still has a minute around it.
 function edges(times, low, high, bars) {
+  high ??= Date.now() / 1000;
+  low = Math.min(low ?? high, high - 60);
   const half = bars && times.length > 1 ? (times[1] - times[0]) / 2 : bars ? 1800 : 0;
   return [low - half, high + half];
 }
