@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"penstock/e2e/netlab"
+	"penstock/e2e/netlab/netlabtest"
 )
 
 // demo runs "penstock demo --stay" until the test ends. It returns the console's link, and what enters the demo's laptop.
@@ -50,8 +52,8 @@ func demo(t *testing.T) (link string, enter []string) {
 		switch {
 		case len(fields) == 1 && strings.HasPrefix(fields[0], "http://127.0.0.1:"):
 			link = fields[0]
-		case len(fields) > 4 && fields[0] == "nsenter":
-			enter = fields[:4]
+		case slices.Contains(fields, "curl") && fields[0] == "nsenter":
+			enter = fields[:slices.Index(fields, "curl")]
 		}
 	}
 	if link == "" || enter == nil {
@@ -82,6 +84,7 @@ func shot(t *testing.T, tab context.Context, name string) {
 
 // laptop of the demo [pen0 -> penstock: control socket] <- demo: console <- Chromium, outside
 func TestTheDemosConsoleInABrowser(t *testing.T) {
+	netlabtest.Require(t)
 	chromium := program(t, "chromium")
 	link, enter := demo(t)
 	curl := func(url string) (code int, said string) {
