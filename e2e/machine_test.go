@@ -506,6 +506,7 @@ func TestMachineWithoutLockdown(t *testing.T) {
 			t.Errorf("journalctl -p err does not name the place and the mend:\n%s", text)
 		}
 	})
+	h.sh(t, "curl -s --max-time 5 http://"+publicIPv4+"/") // whatever becomes of it
 	if r := c.Stop(); r.Clear == 0 {
 		t.Errorf("while penstock was stopped the router saw nothing in clear: the capture proves nothing: %+v", r)
 	}
