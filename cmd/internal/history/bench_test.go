@@ -32,7 +32,7 @@ func traffic(n int) func(end time.Time) control.Record {
 		if host%7 == 3 {
 			verdict, rule, category = "block", "no-ads", "ads"
 		}
-		if r.IntN(2) == 0 {
+		if r.IntN(10) < 6 {
 			return control.Record{Question: &control.Question{Proto: "dns", Src: "10.77.0.9:5353", Peer: peer, Host: name, Type: "A", Verdict: verdict, Rule: rule, Category: category,
 				Result: "answered", Rcode: "NOERROR", Answers: []string{"192.0.2.7"}, Upstream: "main", Cache: "miss", Start: end.Add(-20 * time.Millisecond), End: end}}
 		}

@@ -123,6 +123,14 @@ func (w *writer) removeOldest(ctx context.Context, now time.Time, noRoom bool) (
 	}
 	next := first + step
 	err = w.within(ctx, func() error {
+		if err := w.recount(ctx); err != nil {
+			return err
+		}
+		if w.summed < min(next-1, last) { // their sums stay
+			if err := w.putSums(ctx); err != nil {
+				return err
+			}
+		}
 		rows, err := w.conn.QueryContext(ctx, "DELETE FROM record WHERE id >= ? AND id < ? RETURNING place, client, how", first, min(next, last+1))
 		if err != nil {
 			return err

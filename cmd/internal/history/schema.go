@@ -43,6 +43,8 @@ CREATE TABLE total (kind INTEGER NOT NULL, hour INTEGER NOT NULL, key INTEGER NO
   PRIMARY KEY (kind, hour, key)) WITHOUT ROWID; -- hour: ms since 1970; kind: see totalKind; key: 0 is none, -1 the others
 CREATE INDEX total_key ON total (key) WHERE kind BETWEEN 4 AND 11; -- clients and hosts
 CREATE TABLE note (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+`, `
+INSERT INTO note SELECT 'summed', coalesce(max(id), 0) FROM record; -- see sums
 `}
 
 // errForeign is what is wrong with a file that is none of ours, and errDamaged with one that was.
@@ -130,7 +132,7 @@ func open(ctx context.Context, file string, maxSize int64) (*sql.DB, *sql.Conn, 
 	if err := create(ctx, file); err != nil {
 		return nil, nil, err
 	}
-	db, err := sql.Open("sqlite", source(file, "_pragma=cache_size(-2048)", "_pragma=journal_mode(wal)", "_pragma=synchronous(normal)",
+	db, err := sql.Open("sqlite", source(file, "_pragma=cache_size(-8192)", "_pragma=temp_store(memory)", "_pragma=journal_mode(wal)", "_pragma=synchronous(normal)",
 		fmt.Sprintf("_pragma=wal_autocheckpoint(%d)", walSize(maxSize)/pageSize), fmt.Sprintf("_pragma=journal_size_limit(%d)", walSize(maxSize))))
 	if err != nil {
 		return nil, nil, err

@@ -39,7 +39,8 @@ type tables struct {
 	do    statements
 	names names
 	span  span
-	hour  hourly
+	rows  []any // values of records that wait for others to be inserted with
+	sums
 }
 
 // span is some records that were written one after another.
@@ -207,7 +208,7 @@ func (w *writer) tryOpen(ctx context.Context) (err error) {
 	if seen.Valid {
 		w.age.Seen = time.UnixMilli(seen.Int64)
 	}
-	w.names, w.span, w.hour, w.noted, w.behind = names{}, span{}, hourly{}, 0, false
+	w.names, w.span, w.sums, w.noted, w.behind = names{}, span{}, sums{}, 0, false
 	var last sql.NullInt64 // IDs are never used again, so that a page that somebody reads does not change
 	if err == nil {
 		err = w.conn.QueryRowContext(ctx, `SELECT value FROM note WHERE name = 'id'`).Scan(&last)
@@ -237,6 +238,7 @@ func (w *writer) shut() {
 // close frees everything.
 func (w *writer) close(ctx context.Context) {
 	if w.conn != nil {
+		w.within(ctx, func() error { return w.putSums(ctx) }) // else the next start counts
 		w.note(ctx)
 	}
 	w.shut()
@@ -316,7 +318,7 @@ func (w *writer) within(ctx context.Context, f func() error) error {
 		}
 	}
 	if err != nil {
-		w.names, w.hour, w.span, w.id = names{}, hourly{}, was, id
+		w.names, w.sums, w.span, w.id = names{}, sums{}, was, id
 	}
 	return err
 }
