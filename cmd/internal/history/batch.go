@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	spanRecords = 5000           // at most in a span
+	spanRecords = 1000           // at most in a span
 	spanMillis  = 10 * 60 * 1000 // between the first and the last end in a span
 	cached      = 16384          // IDs of each kind that the writer remembers at least
 	insertRows  = 40             // records that one statement inserts
@@ -22,9 +22,9 @@ const (
 
 // statements are those that the writer uses all the time.
 type statements struct {
-	begin, commit, record, records, total, span, place, addPlace, client, addClient, how, addHow *sql.Stmt
-	find, add                                                                                    [3]*sql.Stmt // of words, hosts, addresses
-	all                                                                                          []*sql.Stmt
+	begin, commit, record, records, total, span, seen, place, addPlace, client, addClient, how, addHow *sql.Stmt
+	find, add                                                                                          [3]*sql.Stmt // of words, hosts, addresses
+	all                                                                                                []*sql.Stmt
 }
 
 func prepare(ctx context.Context, conn *sql.Conn) (do statements, err error) {
@@ -39,6 +39,7 @@ func prepare(ctx context.Context, conn *sql.Conn) (do statements, err error) {
 		{&do.records, "INSERT OR ROLLBACK INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?)" + strings.Repeat(", (?, ?, ?, ?, ?, ?, ?, ?)", insertRows-1)},
 		{&do.total, "INSERT INTO total VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n, tx = tx + excluded.tx, rx = rx + excluded.rx"},
 		{&do.span, "INSERT OR REPLACE INTO span VALUES (?, ?, ?, ?)"},
+		{&do.seen, "INSERT INTO seen VALUES (?, ?, ?)"},
 		{&do.place, "SELECT id FROM place WHERE host = ? AND addr = ?"},
 		{&do.addPlace, "INSERT INTO place (host, addr) VALUES (?, ?)"},
 		{&do.client, "SELECT id FROM client WHERE peer = ? AND addr = ?"},
@@ -263,7 +264,7 @@ func (w *writer) add(ctx context.Context, e entry) error {
 		w.rows = w.rows[:0]
 	}
 	w.count(counted{e.end, tx, rx, e.isQuestion, e.how.blocked(), [...]int64{how.verdict, client, place.host, how.rule, how.category}})
-	return w.grow(ctx, e.end)
+	return w.grow(ctx, e.end, how.id, client)
 }
 
 // insert inserts the records that are too few to be inserted together.
@@ -279,17 +280,29 @@ func (w *tables) insert(ctx context.Context) error {
 }
 
 // grow makes the present span have a record that was added, or begins another one.
-func (w *writer) grow(ctx context.Context, end int64) error {
+func (w *writer) grow(ctx context.Context, end int64, has ...int64) error {
 	s := &w.span
 	begin, until := min(s.begin, end), max(s.until, end)
 	if s.first > 0 && w.id-s.first < spanRecords && until-begin <= spanMillis {
 		s.last, s.begin, s.until = w.id, begin, until
-		return nil
+	} else {
+		if err := w.putSpan(ctx); err != nil {
+			return err
+		}
+		*s = span{first: w.id, last: w.id, begin: end, until: end}
 	}
-	if err := w.putSpan(ctx); err != nil {
-		return err
+	for kind, key := range has {
+		if key == 0 || s.has[kind][key] {
+			continue
+		}
+		if s.has[kind] == nil {
+			s.has[kind] = make(map[int64]bool)
+		}
+		s.has[kind][key] = true
+		if _, err := w.do.seen.ExecContext(ctx, kind, key, s.first); err != nil {
+			return err
+		}
 	}
-	*s = span{w.id, w.id, end, end}
 	return nil
 }
 

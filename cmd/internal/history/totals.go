@@ -242,7 +242,7 @@ func (p part) query(ctx context.Context, tx *sql.Tx, f control.RecordFilter, of 
 		c, err := chooseRecords(ctx, tx, f)
 		c.low = max(c.low, p.after)
 		where, args := c.condition()
-		return "SELECT " + of.key + ", h.blocked, count(*), sum(r.tx), sum(r.rx) FROM (SELECT * FROM record WHERE " + where +
+		return "SELECT " + of.key + ", h.blocked, count(*), sum(r.tx), sum(r.rx) FROM (SELECT record.* FROM " + c.rows() + " WHERE " + where +
 			") r JOIN how h ON h.id = r.how LEFT JOIN place p ON p.id = r.place GROUP BY 1, 2", args, err
 	}
 	var kinds []string

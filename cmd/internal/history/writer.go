@@ -44,7 +44,10 @@ type tables struct {
 }
 
 // span is some records that were written one after another.
-type span struct{ first, last, begin, until int64 }
+type span struct {
+	first, last, begin, until int64
+	has                       [2]map[int64]bool // circumstances and clients, see table seen
+}
 
 // run writes until the store is closed and its queue is empty.
 func (w *writer) run(ctx context.Context, opened chan<- error) {
@@ -306,7 +309,6 @@ func (w *writer) well() {
 
 // within runs f in a transaction. What is remembered of the database is forgotten if it fails.
 func (w *writer) within(ctx context.Context, f func() error) error {
-	was := w.span
 	id := w.id
 	_, err := w.do.begin.ExecContext(ctx)
 	if err == nil {
@@ -318,7 +320,7 @@ func (w *writer) within(ctx context.Context, f func() error) error {
 		}
 	}
 	if err != nil {
-		w.names, w.sums, w.span, w.id = names{}, sums{}, was, id
+		w.names, w.sums, w.span, w.id = names{}, sums{}, span{}, id
 	}
 	return err
 }
