@@ -1,50 +1,30 @@
 package history
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"maps"
 	"slices"
+	"strings"
+	"time"
 
 	"penstock/cmd/internal/control"
 )
 
 const (
-	hourMillis  = 3600 * 1000
-	spanRecords = 5000           // at most in a span
+	spanRecords = 1000           // at most in a span
 	spanMillis  = 10 * 60 * 1000 // between the first and the last end in a span
-	cached      = 4096           // IDs of each kind that the writer remembers at least
-	hourNames   = 1000           // hosts, and clients, of which an hour has sums, as soon as there were twice as many
+	cached      = 16384          // IDs of each kind that the writer remembers at least
+	insertRows  = 40             // records that one statement inserts
+	rowValues   = 8              // columns of a record
 )
-
-// The sums of an hour are by these. Their order is stored.
-const (
-	byVerdict = iota
-	byClient
-	byHost
-	byRule
-	byCategory
-)
-
-// totalKind is what a sum is by, and of what.
-func totalKind(by int, question, blocked bool) int {
-	kind := by << 2
-	if question {
-		kind |= 2
-	}
-	if blocked {
-		kind |= 1
-	}
-	return kind
-}
 
 // statements are those that the writer uses all the time.
 type statements struct {
-	begin, commit, record, total, span, place, addPlace, client, addClient, how, addHow *sql.Stmt
-	find, add                                                                           [3]*sql.Stmt // of words, hosts, addresses
-	all                                                                                 []*sql.Stmt
+	begin, commit, record, records, total, span, seen, place, addPlace, client, addClient, how, addHow *sql.Stmt
+	find, add                                                                                          [3]*sql.Stmt // of words, hosts, addresses
+	all                                                                                                []*sql.Stmt
 }
 
 func prepare(ctx context.Context, conn *sql.Conn) (do statements, err error) {
@@ -55,8 +35,11 @@ func prepare(ctx context.Context, conn *sql.Conn) (do statements, err error) {
 		{&do.begin, "BEGIN IMMEDIATE"},
 		{&do.commit, "COMMIT"},
 		{&do.record, "INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?)"},
+		// Without "or rollback" SQLite would copy each page first, to be able to undo half a statement.
+		{&do.records, "INSERT OR ROLLBACK INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?)" + strings.Repeat(", (?, ?, ?, ?, ?, ?, ?, ?)", insertRows-1)},
 		{&do.total, "INSERT INTO total VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n, tx = tx + excluded.tx, rx = rx + excluded.rx"},
 		{&do.span, "INSERT OR REPLACE INTO span VALUES (?, ?, ?, ?)"},
+		{&do.seen, "INSERT INTO seen VALUES (?, ?, ?)"},
 		{&do.place, "SELECT id FROM place WHERE host = ? AND addr = ?"},
 		{&do.addPlace, "INSERT INTO place (host, addr) VALUES (?, ?)"},
 		{&do.client, "SELECT id FROM client WHERE peer = ? AND addr = ?"},
@@ -229,32 +212,37 @@ func (w *tables) how(ctx context.Context, e entry) (c circumstance, err error) {
 	return c, err
 }
 
-// sumKey is a row of the table total, and sum what is added to it.
-type sumKey struct {
-	kind      int
-	hour, key int64
-}
-
-type sum struct{ n, tx, rx int64 }
-
 // write writes a batch in one transaction.
 func (w *writer) write(ctx context.Context, batch []control.Record) error {
 	return w.within(ctx, func() error {
-		sums := make(map[sumKey]sum)
+		if err := w.recount(ctx); err != nil {
+			return err
+		}
+		w.rows = w.rows[:0]
 		for _, r := range batch {
-			if err := w.add(ctx, w.store.kept.entry(r), sums); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			// To be able to end each of so many statements would cost as much again: between them is often enough.
+			if err := w.add(context.WithoutCancel(ctx), w.store.kept.entry(r)); err != nil {
 				return err
 			}
+		}
+		if err := w.insert(ctx); err != nil {
+			return err
 		}
 		if err := w.putSpan(ctx); err != nil {
 			return err
 		}
-		return w.addSums(ctx, sums)
+		if w.id-w.summed < sumRecords && time.Since(w.since) < sumEvery {
+			return nil
+		}
+		return w.putSums(ctx)
 	})
 }
 
-// add inserts a record.
-func (w *writer) add(ctx context.Context, e entry, sums map[sumKey]sum) error {
+// add inserts a record, together with others.
+func (w *writer) add(ctx context.Context, e entry) error {
 	how, err := w.how(ctx, e)
 	if err != nil {
 		return err
@@ -269,30 +257,52 @@ func (w *writer) add(ctx context.Context, e entry, sums map[sumKey]sum) error {
 	}
 	w.id++
 	tx, rx := int64(min(e.tx, 1<<62)), int64(min(e.rx, 1<<62))
-	if _, err := w.do.record.ExecContext(ctx, w.id, e.end, how.id, client, place.id, tx, rx, e.rest); err != nil {
-		return err
+	if w.rows = append(w.rows, w.id, e.end, how.id, client, place.id, tx, rx, e.rest); len(w.rows) == insertRows*rowValues {
+		if _, err := w.do.records.ExecContext(ctx, w.rows...); err != nil {
+			return err
+		}
+		w.rows = w.rows[:0]
 	}
-	hour := e.end - (e.end%hourMillis+hourMillis)%hourMillis
-	for by, key := range [...]int64{byVerdict: how.verdict, byClient: client, byHost: place.host, byRule: how.rule, byCategory: how.category} {
-		k := sumKey{totalKind(by, e.isQuestion, e.how.blocked()), hour, key}
-		s := sums[k]
-		sums[k] = sum{s.n + 1, s.tx + tx, s.rx + rx}
+	w.count(counted{e.end, tx, rx, e.isQuestion, e.how.blocked(), [...]int64{how.verdict, client, place.host, how.rule, how.category}})
+	return w.grow(ctx, e.end, how.id, client)
+}
+
+// insert inserts the records that are too few to be inserted together.
+func (w *tables) insert(ctx context.Context) error {
+	for list := range slices.Chunk(w.rows, rowValues) {
+		if _, err := w.do.record.ExecContext(ctx, list...); err != nil {
+			return err
+		}
 	}
-	return w.grow(ctx, e.end)
+	clear(w.rows[:cap(w.rows)])
+	w.rows = w.rows[:0]
+	return nil
 }
 
 // grow makes the present span have a record that was added, or begins another one.
-func (w *writer) grow(ctx context.Context, end int64) error {
+func (w *writer) grow(ctx context.Context, end int64, has ...int64) error {
 	s := &w.span
 	begin, until := min(s.begin, end), max(s.until, end)
 	if s.first > 0 && w.id-s.first < spanRecords && until-begin <= spanMillis {
 		s.last, s.begin, s.until = w.id, begin, until
-		return nil
+	} else {
+		if err := w.putSpan(ctx); err != nil {
+			return err
+		}
+		*s = span{first: w.id, last: w.id, begin: end, until: end}
 	}
-	if err := w.putSpan(ctx); err != nil {
-		return err
+	for kind, key := range has {
+		if key == 0 || s.has[kind][key] {
+			continue
+		}
+		if s.has[kind] == nil {
+			s.has[kind] = make(map[int64]bool)
+		}
+		s.has[kind][key] = true
+		if _, err := w.do.seen.ExecContext(ctx, kind, key, s.first); err != nil {
+			return err
+		}
 	}
-	*s = span{w.id, w.id, end, end}
 	return nil
 }
 
@@ -301,76 +311,6 @@ func (w *tables) putSpan(ctx context.Context) error {
 		return nil
 	}
 	_, err := w.do.span.ExecContext(ctx, w.span.first, w.span.last, w.span.begin, w.span.until)
-	return err
-}
-
-// hourly is which hosts and clients have sums in an hour.
-type hourly struct {
-	hour int64
-	has  [2]map[int64]bool // of clients, of hosts
-}
-
-// addSums adds to the sums of hours. Of many hosts and clients in one hour, those with the fewest records become one sum.
-func (w *tables) addSums(ctx context.Context, sums map[sumKey]sum) error {
-	keys := make([]sumKey, 0, len(sums))
-	for k := range sums {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, func(a, b sumKey) int { // in the order of the table
-		return cmp.Or(cmp.Compare(a.hour, b.hour), cmp.Compare(a.kind, b.kind), cmp.Compare(a.key, b.key))
-	})
-	for _, k := range keys {
-		s := sums[k]
-		if _, err := w.do.total.ExecContext(ctx, k.kind, k.hour, k.key, s.n, s.tx, s.rx); err != nil {
-			return err
-		}
-		if by := k.kind >> 2; by == byClient || by == byHost {
-			if err := w.noteKey(ctx, by, k); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// noteKey notes that a key has a sum, and thins out the hour if it has too many.
-func (w *tables) noteKey(ctx context.Context, by int, k sumKey) error {
-	if w.hour.hour != k.hour {
-		w.hour = hourly{hour: k.hour}
-	}
-	has := &w.hour.has[by-byClient]
-	if *has == nil {
-		*has = make(map[int64]bool)
-		rows, err := w.conn.QueryContext(ctx, "SELECT DISTINCT key FROM total WHERE kind BETWEEN ? AND ? AND hour = ?", by<<2, by<<2|3, k.hour)
-		if err != nil {
-			return err
-		}
-		list, err := numbers(rows, 0)
-		if err != nil {
-			return err
-		}
-		for _, key := range list {
-			(*has)[key] = true
-		}
-	}
-	(*has)[k.key] = true
-	if len(*has) < 2*hourNames {
-		return nil
-	}
-	*has = nil
-	return w.thin(ctx, by, k.hour, hourNames)
-}
-
-// thin leaves the largest sums of an hour, and makes one of the others.
-func (w *tables) thin(ctx context.Context, by int, hour int64, leave int) error {
-	const these = `kind BETWEEN ?1 AND ?2 AND hour = ?3 AND key > 0 AND key NOT IN
-		(SELECT key FROM total WHERE kind BETWEEN ?1 AND ?2 AND hour = ?3 AND key > 0 GROUP BY key ORDER BY sum(n) DESC, key LIMIT ?4)`
-	args := []any{by << 2, by<<2 | 3, hour, leave}
-	_, err := w.conn.ExecContext(ctx, "INSERT INTO total SELECT kind, hour, -1, sum(n), sum(tx), sum(rx) FROM total WHERE "+these+` GROUP BY kind
-		ON CONFLICT DO UPDATE SET n = n + excluded.n, tx = tx + excluded.tx, rx = rx + excluded.rx`, args...)
-	if err == nil {
-		_, err = w.dropSums(ctx, these, args...)
-	}
 	return err
 }
 

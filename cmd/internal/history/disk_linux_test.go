@@ -4,8 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -94,49 +92,4 @@ func TestADiskThatCannotBeWritten(t *testing.T) {
 			f.Close()
 		})
 	}
-}
-
-// TestFiveThousandASecond needs PENSTOCK_SOAK. It prints which share of a core the writer uses.
-func TestFiveThousandASecond(t *testing.T) {
-	if os.Getenv("PENSTOCK_SOAK") == "" {
-		t.Skip("it measures for half a minute: set PENSTOCK_SOAK=1")
-	}
-	const seconds, each = 30, 5000
-	spent := func() time.Duration {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-			t.Fatal(err)
-		}
-		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
-	resident := func() string {
-		text, _ := os.ReadFile("/proc/self/status")
-		_, after, _ := strings.Cut(string(text), "VmRSS:")
-		line, _, _ := strings.Cut(after, "\n")
-		return strings.TrimSpace(line)
-	}
-	run := func(put func(control.Record)) time.Duration {
-		next, before := traffic(1), spent()
-		tick := time.NewTicker(10 * time.Millisecond)
-		defer tick.Stop()
-		for range seconds * 100 {
-			<-tick.C
-			for range each / 100 {
-				put(next(time.Now()))
-			}
-		}
-		return spent() - before
-	}
-	without := resident()
-	making := run(func(control.Record) {})
-	f := begin(t, Config{MaxSize: 16 << 20}) // so small that old records are removed as fast as others come
-	all := run(f.Put)
-	f.flush(t)
-	t.Logf("%d records a second, the oldest removed for them: %.1f %% of a core, without making them; resident %s, before %s; %d lost", each,
-		100*(all-making).Seconds()/seconds, resident(), without, f.lost())
-	f.Close()
-	f = begin(t, Config{})
-	all = run(f.Put)
-	f.flush(t)
-	t.Logf("%d records a second, none removed: %.1f %% of a core; resident %s; %d lost", each, 100*(all-making).Seconds()/seconds, resident(), f.lost())
 }

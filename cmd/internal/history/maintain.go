@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	step     = 1000                 // records that one transaction removes
-	steps    = 6                    // transactions between two batches
+	step     = 1000                 // rows that one statement removes
+	steps    = 6                    // spans that are removed between two batches
 	keepSums = 366 * 24 * time.Hour // how long the sums of hours stay
 	fewNames = 100                  // hosts, and clients, of which an hour has sums when its records are gone
 	sumBytes = 40                   // of a row of table total with its index, about
@@ -121,9 +121,16 @@ func (w *writer) removeOldest(ctx context.Context, now time.Time, noRoom bool) (
 	if err != nil {
 		return false, err
 	}
-	next := first + step
 	err = w.within(ctx, func() error {
-		rows, err := w.conn.QueryContext(ctx, "DELETE FROM record WHERE id >= ? AND id < ? RETURNING place, client, how", first, min(next, last+1))
+		if err := w.recount(ctx); err != nil {
+			return err
+		}
+		if w.summed < last { // their sums stay
+			if err := w.putSums(ctx); err != nil {
+				return err
+			}
+		}
+		rows, err := w.conn.QueryContext(ctx, "DELETE FROM record WHERE id BETWEEN ? AND ? RETURNING place, client, how", first, last)
 		if err != nil {
 			return err
 		}
@@ -131,22 +138,23 @@ func (w *writer) removeOldest(ctx context.Context, now time.Time, noRoom bool) (
 		if err := columns(rows, &used[0], &used[1], &used[2]); err != nil {
 			return err
 		}
+		if _, err := w.conn.ExecContext(ctx, "DELETE FROM span WHERE first = ?", first); err != nil {
+			return err
+		}
+		for kind, keys := range [][]int64{seenHow: used[2], seenClient: used[1]} {
+			slices.Sort(keys)
+			for list := range slices.Chunk(slices.Compact(keys), step) {
+				where, _ := choice{column: "key", ids: list}.where()
+				if _, err := w.conn.ExecContext(ctx, "DELETE FROM seen WHERE kind = ? AND first = ? AND "+where, kind, first); err != nil {
+					return err
+				}
+			}
+		}
 		if err := w.release(ctx, used[0], used[1], used[2], nil); err != nil {
 			return err
 		}
-		for _, text := range []string{
-			"UPDATE span SET first = ?2 WHERE first = ?1 AND last >= ?2",
-			"DELETE FROM span WHERE first = ?1 AND ?2 > last",
-		} {
-			if _, err := w.conn.ExecContext(ctx, text, first, min(next, last+1)); err != nil {
-				return err
-			}
-		}
 		if w.span.first == first {
-			w.span.first = next
-			if next > last {
-				w.span = span{}
-			}
+			w.span = span{}
 		}
 		if until <= now.Add(clock.Slack).UnixMilli() { // else its time is wrong
 			_, err := w.conn.ExecContext(ctx, "INSERT INTO note VALUES ('gone', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)", until)
@@ -270,8 +278,8 @@ func (w *tables) release(ctx context.Context, places, clients, hows, hosts []int
 		{&places, "place", "NOT EXISTS (SELECT 1 FROM record WHERE record.place = t.id)", "id, host, addr", []*[]int64{&gone[0], &hosts, &addrs}},
 		{&hosts, "host", "NOT EXISTS (SELECT 1 FROM place WHERE host = t.id) AND " + inSums + "8 AND 11)", "id", []*[]int64{&gone[3]}},
 		{&addrs, "addr", "NOT EXISTS (SELECT 1 FROM place WHERE addr = t.id)", "id", []*[]int64{&gone[3]}},
-		{&clients, "client", "NOT EXISTS (SELECT 1 FROM record WHERE client = t.id) AND " + inSums + "4 AND 7)", "id", []*[]int64{&gone[1]}},
-		{&hows, "how", "NOT EXISTS (SELECT 1 FROM record WHERE record.how = t.id)", "id", []*[]int64{&gone[2]}},
+		{&clients, "client", "NOT EXISTS (SELECT 1 FROM seen WHERE kind = 1 AND key = t.id) AND " + inSums + "4 AND 7)", "id", []*[]int64{&gone[1]}},
+		{&hows, "how", "NOT EXISTS (SELECT 1 FROM seen WHERE kind = 0 AND key = t.id)", "id", []*[]int64{&gone[2]}},
 	} {
 		slices.Sort(*r.ids)
 		for list := range slices.Chunk(slices.Compact(*r.ids), step) {

@@ -16,10 +16,11 @@ import (
 const (
 	defaultPage = 200
 	maxPage     = 5000
+	fewChosen   = 20
 	maxChosen   = 1000 // rows of one table that are looked up one by one, and not by looking through all records
 )
 
-// column is a column of records that has an index.
+// column is a column of records that can be looked up: places in an index, the others in the spans that have them.
 type column string
 
 const (
@@ -27,6 +28,20 @@ const (
 	columnClient column = "client"
 	columnPlace  column = "place"
 )
+
+// The kinds of table seen.
+const (
+	seenHow = iota
+	seenClient
+)
+
+// seen returns the kind in table seen, if a column is there.
+func (c column) seen() (kind int, ok bool) {
+	if c == columnHow {
+		return seenHow, true
+	}
+	return seenClient, c == columnClient
+}
 
 // choice is the rows of a table that a filter chooses: their IDs or, of many, the query that finds them.
 type choice struct {
@@ -67,6 +82,7 @@ type chosen struct {
 	low, high int64    // IDs, exclusive
 	drive     []choice // one of these must hold; empty: any record. They can be looked up one by one
 	where     []string // all of these must hold, too
+	also      []choice // those of them that tell which spans have no such record
 	args      []any
 }
 
@@ -87,6 +103,17 @@ func (c chosen) condition() (string, []any) {
 		where = append(where, "("+strings.Join(any, " OR ")+")")
 	}
 	return strings.Join(where, " AND "), args
+}
+
+// rows is what to select records from before condition: those of the spans that have some, if few are chosen.
+func (c chosen) rows() string {
+	if len(c.drive) == 1 && len(c.drive[0].ids) <= fewChosen {
+		if kind, ok := c.drive[0].column.seen(); ok {
+			where, _ := choice{column: "key", ids: c.drive[0].ids}.where()
+			return fmt.Sprintf("(SELECT DISTINCT first AS f FROM seen WHERE kind = %d AND %s) CROSS JOIN span ON first = f CROSS JOIN record NOT INDEXED ON id BETWEEN first AND last", kind, where)
+		}
+	}
+	return "record"
 }
 
 // chooseRecords finds out what a filter selects.
@@ -135,6 +162,9 @@ func chooseRecords(ctx context.Context, tx *sql.Tx, f control.RecordFilter) (c c
 			continue
 		}
 		c.where = append(c.where, "("+strings.Join(texts, " OR ")+")")
+		if _, ok := any[0].column.seen(); ok && len(any) == 1 && !many {
+			c.also = append(c.also, any[0])
+		}
 	}
 	return c, err
 }
@@ -228,52 +258,154 @@ func (n *newest) Pop() any {
 	return last
 }
 
-// page returns the highest IDs of what is chosen, in no order. It looks up each row of c.drive in the index, so that it never sorts nor
-// passes by many records that do not match.
+// find is the highest IDs of records, each once, and at most limit of them.
+type find struct {
+	limit int
+	ids   newest
+	has   map[int64]bool
+}
+
+func (f *find) add(list []int64) {
+	for _, id := range list {
+		if f.has[id] {
+			continue
+		}
+		f.has[id] = true
+		if heap.Push(&f.ids, id); len(f.ids) > f.limit {
+			delete(f.has, heap.Pop(&f.ids).(int64))
+		}
+	}
+}
+
+// low is the ID that others must be above: no lower ones are needed when there are enough.
+func (f *find) low(c chosen) int64 {
+	if len(f.ids) == f.limit {
+		return max(c.low, f.ids[0])
+	}
+	return c.low
+}
+
+// page returns the highest IDs of what is chosen, in no order. It looks up each row of c.drive, so that it never sorts nor passes by many
+// records that do not match.
 func page(ctx context.Context, tx *sql.Tx, c chosen, limit int) (newest, error) {
 	if len(c.drive) == 0 {
 		where, args := c.condition()
-		rows, err := tx.QueryContext(ctx, "SELECT id FROM record WHERE "+where+" ORDER BY id DESC LIMIT ?", append(args, limit)...)
+		rows, err := tx.QueryContext(ctx, "SELECT id FROM record NOT INDEXED WHERE "+where+" ORDER BY id DESC LIMIT ?", append(args, limit)...)
 		if err != nil {
 			return nil, err
 		}
 		return numbers(rows, 0)
 	}
-	var found newest
-	seen := make(map[int64]bool) // a record may match twice
+	f := find{limit: limit, has: make(map[int64]bool)}
 	for _, d := range c.drive {
-		where := strings.Join(append([]string{"id > ?", "id < ?"}, c.where...), " AND ")
-		find, err := tx.PrepareContext(ctx, fmt.Sprintf("SELECT id FROM record INDEXED BY record_%s WHERE %[1]s = ? AND %s ORDER BY id DESC LIMIT ?", d.column, where))
-		if err != nil {
+		search := f.spans
+		if d.column == columnPlace {
+			search = f.places
+		}
+		if err := search(ctx, tx, c, d); err != nil {
 			return nil, err
 		}
-		defer find.Close()
-		for _, id := range d.ids {
-			low := c.low
-			if len(found) == limit {
-				low = max(low, found[0])
-			}
-			args := append([]any{id, low, c.high}, c.args...)
-			rows, err := find.QueryContext(ctx, append(args, limit)...)
-			if err != nil {
-				return nil, err
-			}
-			list, err := numbers(rows, 0)
-			if err != nil {
-				return nil, err
-			}
-			for _, id := range list {
-				if seen[id] {
+	}
+	return f.ids, nil
+}
+
+// places adds the records of some places.
+func (f *find) places(ctx context.Context, tx *sql.Tx, c chosen, d choice) error {
+	where := strings.Join(append([]string{"place = ? AND id > ? AND id < ?"}, c.where...), " AND ")
+	find, err := tx.PrepareContext(ctx, "SELECT id FROM record INDEXED BY record_place WHERE "+where+" ORDER BY id DESC LIMIT ?")
+	if err != nil {
+		return err
+	}
+	defer find.Close()
+	for _, id := range d.ids {
+		args := append([]any{id, f.low(c), c.high}, c.args...)
+		list, err := queryNumbers(ctx, find, append(args, f.limit)...)
+		if err != nil {
+			return err
+		}
+		f.add(list)
+	}
+	return nil
+}
+
+// spans adds the records of some circumstances or clients: it looks through the spans that have any, the last first.
+func (f *find) spans(ctx context.Context, tx *sql.Tx, c chosen, d choice) error {
+	texts := []string{
+		"SELECT first FROM seen WHERE kind = ? AND key = ? AND first < ? ORDER BY first DESC LIMIT 1",
+		"", "SELECT 1",
+	}
+	text, _ := d.where()
+	texts[1] = "SELECT id FROM record NOT INDEXED WHERE id BETWEEN ? AND (SELECT last FROM span WHERE first = ?1) AND " +
+		strings.Join(append([]string{text, "id > ? AND id < ?"}, c.where...), " AND ") + " ORDER BY id DESC LIMIT ?"
+	for _, a := range c.also {
+		kind, _ := a.column.seen()
+		text, _ := choice{column: "key", ids: a.ids}.where()
+		word := " AND"
+		if texts[2] == "SELECT 1" {
+			word = " WHERE"
+		}
+		texts[2] += fmt.Sprintf("%s EXISTS (SELECT 1 FROM seen WHERE kind = %d AND %s AND first = ?1)", word, kind, text)
+	}
+	var find [3]*sql.Stmt
+	for i, text := range texts {
+		stmt, err := tx.PrepareContext(ctx, text)
+		if err != nil {
+			return err
+		}
+		defer stmt.Close()
+		find[i] = stmt
+	}
+	kind, _ := d.column.seen()
+	next := make(map[int64]int64, len(d.ids)) // the last span of each that was not looked through
+	below := c.high
+	for _, id := range d.ids {
+		next[id] = below
+	}
+	for {
+		last := int64(0)
+		for id, first := range next {
+			if first >= below {
+				list, err := queryNumbers(ctx, find[0], kind, id, below)
+				if err != nil {
+					return err
+				}
+				if len(list) == 0 {
+					delete(next, id)
 					continue
 				}
-				seen[id] = true
-				if heap.Push(&found, id); len(found) > limit {
-					delete(seen, heap.Pop(&found).(int64))
-				}
+				first = list[0]
+				next[id] = first
+			}
+			last = max(last, first)
+		}
+		if len(next) == 0 {
+			return nil
+		}
+		below = last
+		if len(c.also) > 0 {
+			if list, err := queryNumbers(ctx, find[2], last); err != nil {
+				return err
+			} else if len(list) == 0 {
+				continue
 			}
 		}
+		args := append([]any{last, f.low(c), c.high}, c.args...)
+		list, err := queryNumbers(ctx, find[1], append(args, f.limit)...)
+		if err != nil {
+			return err
+		}
+		if f.add(list); last <= f.low(c) {
+			return nil
+		}
 	}
-	return found, nil
+}
+
+func queryNumbers(ctx context.Context, stmt *sql.Stmt, args ...any) ([]int64, error) {
+	rows, err := stmt.QueryContext(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	return numbers(rows, 0)
 }
 
 // Records returns a page of records.

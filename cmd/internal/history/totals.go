@@ -40,6 +40,7 @@ var sumsOf = map[string]sumsBy{
 type part struct {
 	from, to int64 // ms since 1970, to exclusive
 	records  bool
+	after    int64 // the last record before them
 }
 
 // Totals returns sums over records. Whole hours come from the sums of hours where the filter names one thing at most; records give the
@@ -213,16 +214,20 @@ func divide(ctx context.Context, tx *sql.Tx, f control.RecordFilter) ([]part, er
 		}
 	}
 	if low > high { // within an hour
-		return []part{{from, to, true}}, nil
+		return []part{{from: from, to: to, records: true}}, nil
 	}
-	parts := []part{{low, high, false}}
+	parts := []part{{from: low, to: high}}
 	if from < low {
-		parts = append(parts, part{from, low, true})
+		parts = append(parts, part{from: from, to: low, records: true})
 	}
 	if high < to {
-		parts = append(parts, part{high, to, true})
+		parts = append(parts, part{from: high, to: to, records: true})
 	}
-	return parts, nil
+	var summed int64
+	if err := tx.QueryRowContext(ctx, "SELECT value FROM note WHERE name = 'summed'").Scan(&summed); err != nil && err != sql.ErrNoRows {
+		return nil, err
+	}
+	return append(parts, part{from: low, to: high, records: true, after: summed}), nil
 }
 
 // query is the query for a part: rows of key, blocked, number and bytes.
@@ -235,8 +240,9 @@ func (p part) query(ctx context.Context, tx *sql.Tx, f control.RecordFilter, of 
 			f.Until = time.UnixMilli(p.to)
 		}
 		c, err := chooseRecords(ctx, tx, f)
+		c.low = max(c.low, p.after)
 		where, args := c.condition()
-		return "SELECT " + of.key + ", h.blocked, count(*), sum(r.tx), sum(r.rx) FROM (SELECT * FROM record WHERE " + where +
+		return "SELECT " + of.key + ", h.blocked, count(*), sum(r.tx), sum(r.rx) FROM (SELECT record.* FROM " + c.rows() + " WHERE " + where +
 			") r JOIN how h ON h.id = r.how LEFT JOIN place p ON p.id = r.place GROUP BY 1, 2", args, err
 	}
 	var kinds []string

@@ -39,11 +39,15 @@ type tables struct {
 	do    statements
 	names names
 	span  span
-	hour  hourly
+	rows  []any // values of records that wait for others to be inserted with
+	sums
 }
 
 // span is some records that were written one after another.
-type span struct{ first, last, begin, until int64 }
+type span struct {
+	first, last, begin, until int64
+	has                       [2]map[int64]bool // circumstances and clients, see table seen
+}
 
 // run writes until the store is closed and its queue is empty.
 func (w *writer) run(ctx context.Context, opened chan<- error) {
@@ -207,7 +211,7 @@ func (w *writer) tryOpen(ctx context.Context) (err error) {
 	if seen.Valid {
 		w.age.Seen = time.UnixMilli(seen.Int64)
 	}
-	w.names, w.span, w.hour, w.noted, w.behind = names{}, span{}, hourly{}, 0, false
+	w.names, w.span, w.sums, w.noted, w.behind = names{}, span{}, sums{}, 0, false
 	var last sql.NullInt64 // IDs are never used again, so that a page that somebody reads does not change
 	if err == nil {
 		err = w.conn.QueryRowContext(ctx, `SELECT value FROM note WHERE name = 'id'`).Scan(&last)
@@ -237,6 +241,7 @@ func (w *writer) shut() {
 // close frees everything.
 func (w *writer) close(ctx context.Context) {
 	if w.conn != nil {
+		w.within(ctx, func() error { return w.putSums(ctx) }) // else the next start counts
 		w.note(ctx)
 	}
 	w.shut()
@@ -304,7 +309,6 @@ func (w *writer) well() {
 
 // within runs f in a transaction. What is remembered of the database is forgotten if it fails.
 func (w *writer) within(ctx context.Context, f func() error) error {
-	was := w.span
 	id := w.id
 	_, err := w.do.begin.ExecContext(ctx)
 	if err == nil {
@@ -316,7 +320,7 @@ func (w *writer) within(ctx context.Context, f func() error) error {
 		}
 	}
 	if err != nil {
-		w.names, w.hour, w.span, w.id = names{}, hourly{}, was, id
+		w.names, w.sums, w.span, w.id = names{}, sums{}, span{}, id
 	}
 	return err
 }
