@@ -191,6 +191,9 @@ func TestWhoMayNotComeIn(t *testing.T) {
 		{"another program that was sent the cookie", "/api/v1/dns/flush", func(r *http.Request) { r.Header.Del(keyHeader) }, http.StatusUnauthorized},
 		{"a guessed key", "/api/v1/status", func(r *http.Request) { r.Header.Set(keyHeader, strings.Repeat("A", 26)) }, http.StatusUnauthorized},
 		{"the key without the cookie", "/api/v1/status", func(r *http.Request) { r.Header.Del("Cookie") }, http.StatusUnauthorized},
+		{"a cookie that another port has set beside ours", "/api/v1/status", func(r *http.Request) {
+			r.Header.Set("Cookie", s.cookie()+"=theirs; "+r.Header.Get("Cookie"))
+		}, http.StatusOK},
 		{"a name that leads here (DNS rebinding)", "/api/v1/status", func(r *http.Request) { r.Host = "evil.example:80" }, http.StatusForbidden},
 		{"another port's name", "/api/v1/status", func(r *http.Request) { r.Host = "localhost:1" }, http.StatusForbidden},
 		{"another origin", "/api/v1/status", func(r *http.Request) { r.Header.Set("Origin", "http://evil.example") }, http.StatusForbidden},
@@ -222,6 +225,61 @@ func TestWhoMayNotComeIn(t *testing.T) {
 	resp.Body.Close()
 	if csp := resp.Header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; script-src 'self';") || strings.Contains(csp, "unsafe") {
 		t.Errorf("got %q", csp)
+	}
+}
+
+func TestTheNamesOfAServer(t *testing.T) {
+	for _, test := range []struct {
+		address, host string
+		want          bool
+	}{
+		{"127.0.0.1:9478", "127.0.0.1:9478", true},
+		{"127.0.0.1:9478", "localhost:9478", true},
+		{"127.0.0.1:9478", "127.0.0.1", false},
+		{"127.0.0.1:9478", "localhost", false},
+		{"127.0.0.1:9480", "127.0.0.1:94", false},
+		{"127.0.0.1:80", "127.0.0.1", true},
+		{"127.0.0.1:80", "127.0.0.1:80", true},
+		{"127.0.0.1:80", "localhost", true},
+		{"127.0.0.1:80", "evil.example", false},
+		{"[::1]:80", "[::1]", true},
+	} {
+		if got := names(test.address, test.host); got != test.want {
+			t.Errorf("%s at %s: got %v, want %v", test.host, test.address, got, test.want)
+		}
+	}
+}
+
+func TestWhoMayOnlyReadLocksNobodyOut(t *testing.T) {
+	var s sessions
+	now := time.Unix(1e9, 0)
+	enter := func(readOnly bool) (cookie, key string) {
+		t.Helper()
+		token, _, err := s.invite(readOnly, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cookie, key, _, err = s.begin(token, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cookie, key
+	}
+	cookie, key := enter(false)
+	now = now.Add(time.Second)
+	for range 2 * maxSessions {
+		enter(true)
+	}
+	if _, err := s.find(cookie, key, now); err != nil {
+		t.Errorf("the session of who may change something: %v", err)
+	}
+	for range maxTokens {
+		if _, _, err := s.invite(true, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := s.invite(false, now); err != nil {
+		t.Errorf("a link for who may change something: %v", err)
 	}
 }
 
@@ -311,6 +369,9 @@ func TestEventsResume(t *testing.T) {
 	}
 	resp, lines := b.follow(0)
 	until(t, lines, "event: status")
+	if line := until(t, lines, "data: "); !strings.Contains(line, `"transports":[]`) {
+		t.Errorf("a penstock without transports: got %s, want an empty list of them", line)
+	}
 	book.Flow(func() control.Flow { return control.Flow{Host: "first.example"} })
 	if line := until(t, lines, "id: "); line != "id: 1" {
 		t.Errorf("got %q, want id: 1", line)
@@ -328,9 +389,29 @@ func TestEventsResume(t *testing.T) {
 	}
 }
 
-func TestManyStreams(t *testing.T) {
+func TestSigningOutEndsTheEvents(t *testing.T) {
 	s, _, b := serve(t)
 	if status := b.open(link(t, s, true)); status != http.StatusOK {
+		t.Fatal(status)
+	}
+	resp, lines := b.follow(0)
+	defer resp.Body.Close()
+	until(t, lines, "event: status")
+	if status, _ := b.get("DELETE", "/session", nil); status != http.StatusOK {
+		t.Fatal(status)
+	}
+	late := time.AfterFunc(20*time.Second, func() {
+		t.Error("they go on")
+		resp.Body.Close()
+	})
+	defer late.Stop()
+	for lines.Scan() {
+	}
+}
+
+func TestManyStreams(t *testing.T) {
+	s, _, b := serve(t)
+	if status := b.open(link(t, s, false)); status != http.StatusOK {
 		t.Fatal(status)
 	}
 	open, refused := 0, 0
@@ -343,6 +424,13 @@ func TestManyStreams(t *testing.T) {
 		case http.StatusTooManyRequests:
 			refused++
 		}
+	}
+	admin := &browser{t: t, base: b.base}
+	admin.open(link(t, s, true))
+	resp, _ := admin.follow(0)
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("who may change something, beside many who may not: got %d, want 200", resp.StatusCode)
 	}
 	if open == 0 || open+refused != 200 || refused == 0 {
 		t.Errorf("got %d streams and %d refused, want some of both and 200 in all", open, refused)

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -149,6 +150,9 @@ func (h *house) KillFlow(_ context.Context, id string) error {
 }
 
 func (h *house) Explain(_ context.Context, q control.ExplainQuery) (control.Explanation, error) {
+	if q.Flow == "gone" {
+		return control.Explanation{}, errors.New("flow gone is not live")
+	}
 	return control.Explanation{Target: "site.bet", Verdict: "block", Rule: "no-gambling", Position: "penstock.yaml:21", Category: "gambling", Because: "the name is in the category gambling",
 		Names: []control.Name{{Host: "site.bet", Source: "sni"}}, Hits: []control.ListHit{{Category: "gambling", List: "bets.txt", Line: 7, Entry: "site.bet"}}, Shadowed: []string{"rest"},
 		Notes: []string{"after penstock allow site.bet --for 10m: direct by rule rest"}, Then: &control.Explanation{Verdict: "direct", Rule: "rest", Target: q.Flow}}, nil
@@ -340,6 +344,20 @@ func TestABrowserDrivesTheConsole(t *testing.T) {
 	page.is("and where, by which line of which list", has("penstock.yaml:21")+" && "+has("bets.txt:7"))
 	page.is("and what it was then", `/^Then:\W+direct by rule rest/.test(document.querySelector(".then").innerText)`)
 	page.shot("why")
+
+	page.eval(`location.hash = "#/why?flow=gone&target=site.bet"`)
+	page.is("a flow that penstock has forgotten is explained as what it was", has("does not remember this flow")+" && "+has("site.bet is blocked"))
+	page.eval(`import("/assets/records.mjs").then(({ why }) => { window.old = why({flow_id: "7", proto: "tcp", host: "a.example", dst: "192.0.2.1:443", start: "2026-11-28T08:00:00Z"}); })`)
+	page.is("the number of a flow before the last start is not asked for", `old.flow === "" && old.target === "a.example:443"`)
+	page.eval(`import("/assets/records.mjs").then(({ why }) => { window.question = why({flow_id: "q7", proto: "dns", host: "a.example"}); })`)
+	page.is("a question has no flow", `!question.flow && question.target === "a.example"`)
+
+	// Another tab opens another link: both go on.
+	_, token, _ := strings.Cut(link(t, s, true), "#t=")
+	page.eval(`fetch("/session", {method: "POST", body: JSON.stringify({token: "` + token + `"})}).then((r) => r.json()).then((o) => { localStorage.setItem("penstock-key", o.key); window.second = o.key; })`)
+	page.is("it is open", `second`)
+	page.eval(`location.hash = "#/rules"`)
+	page.is("the page goes on", has("no-gambling")+` && localStorage.getItem("penstock-key") === second`)
 
 	// A live flow ends.
 	page.eval(`location.hash = "#/flows?q=live"`)

@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
@@ -37,8 +38,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { file(w, r, "index.html") })
 	mux.HandleFunc("GET /assets/{name...}", func(w http.ResponseWriter, r *http.Request) { file(w, r, r.PathValue("name")) })
 	mux.HandleFunc("POST /session", s.begin)
-	mux.HandleFunc("GET /session", s.known(func(w http.ResponseWriter, _ *http.Request, readOnly bool) {
-		answer(w, http.StatusOK, map[string]any{"readOnly": readOnly, "version": s.config.Version})
+	mux.HandleFunc("GET /session", s.known(func(w http.ResponseWriter, _ *http.Request, v visit) {
+		answer(w, http.StatusOK, map[string]any{"readOnly": v.readOnly, "version": s.config.Version})
 	}))
 	mux.HandleFunc("DELETE /session", s.known(s.end))
 	mux.HandleFunc("POST /api/v1/{name...}", s.known(s.call))
@@ -90,9 +91,16 @@ func (s *Server) guard(next http.Handler) http.Handler {
 
 // isOurs reports whether a Host header names this server. Names of others may lead here, too: whoever owns one decides.
 func (s *Server) isOurs(host string) bool {
-	at := s.config.Listener.Addr().String()
-	_, port, err := net.SplitHostPort(at)
-	return host == at || err == nil && host == "localhost:"+port
+	return names(s.config.Listener.Addr().String(), host)
+}
+
+// names reports whether a Host header is one of a server's address. Browsers leave out the port that all of them know.
+func names(address, host string) bool {
+	if bare, ok := strings.CutSuffix(address, ":80"); ok && (host == bare || host == "localhost") {
+		return true
+	}
+	_, port, err := net.SplitHostPort(address)
+	return host == address || err == nil && host == "localhost:"+port
 }
 
 // file serves a file of the page. The files hold no secrets.
@@ -140,34 +148,31 @@ func (s *Server) cookie() string {
 	return "penstock-" + port
 }
 
-// known passes on requests of a session.
-func (s *Server) known(next func(w http.ResponseWriter, r *http.Request, readOnly bool)) http.HandlerFunc {
+// known passes on requests of a session. Programs behind other ports of this host can set a cookie of the same name beside ours.
+func (s *Server) known(next func(http.ResponseWriter, *http.Request, visit)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		c, err := r.Cookie(s.cookie())
-		if err != nil {
-			answer(w, http.StatusUnauthorized, failure{errNoSession.Error()})
-			return
+		for _, c := range r.CookiesNamed(s.cookie()) {
+			if v, err := s.sessions.find(c.Value, r.Header.Get(keyHeader), time.Now()); err == nil {
+				next(w, r, v)
+				return
+			}
 		}
-		readOnly, err := s.sessions.find(c.Value, r.Header.Get(keyHeader), time.Now())
-		if err != nil {
-			answer(w, http.StatusUnauthorized, failure{err.Error()})
-			return
-		}
-		next(w, r, readOnly)
+		answer(w, http.StatusUnauthorized, failure{errNoSession.Error()})
 	}
 }
 
-func (s *Server) end(w http.ResponseWriter, r *http.Request, _ bool) {
-	if c, err := r.Cookie(s.cookie()); err == nil {
-		s.sessions.end(c.Value)
-	}
+func (s *Server) end(w http.ResponseWriter, _ *http.Request, v visit) {
+	s.sessions.end(v.cookie)
 	http.SetCookie(w, &http.Cookie{Name: s.cookie(), Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode})
 	answer(w, http.StatusOK, struct{}{})
 }
 
-// call passes a call on with the rights of the session.
-func (s *Server) call(w http.ResponseWriter, r *http.Request, readOnly bool) {
-	r = r.Clone(control.As(r.Context(), "console", !readOnly))
+// call passes a call on with the rights of the session, and for no longer than that lasts.
+func (s *Server) call(w http.ResponseWriter, r *http.Request, v visit) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(v.over, cancel)()
+	r = r.Clone(control.As(ctx, "console", !v.readOnly))
 	r.URL.Path, r.URL.RawPath = "/v1/"+r.PathValue("name"), ""
 	s.config.API.ServeHTTP(w, r)
 }

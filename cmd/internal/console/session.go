@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -12,8 +13,9 @@ import (
 const (
 	tokenLife   = 5 * time.Minute // of a link that nobody has opened
 	sessionIdle = 12 * time.Hour  // after the last request
-	maxTokens   = 64
-	maxSessions = 64
+	// Who may only read fills no place of who may change something, and the other way round.
+	maxTokens   = 64 // of each
+	maxSessions = 64 // of each
 )
 
 var (
@@ -43,18 +45,31 @@ type session struct {
 	key      digest
 	readOnly bool
 	last     time.Time // of a request
+	over     context.Context
+	end      context.CancelFunc // ends over
+}
+
+// visit is what a request may do.
+type visit struct {
+	cookie   string
+	readOnly bool
+	over     context.Context // ends with the session
 }
 
 // invite makes a token that opens one session.
 func (s *sessions) invite(readOnly bool, now time.Time) (token string, until time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	waiting := 0
 	for d, i := range s.tokens {
-		if !now.Before(i.until) {
+		switch {
+		case !now.Before(i.until):
 			delete(s.tokens, d)
+		case i.readOnly == readOnly:
+			waiting++
 		}
 	}
-	if len(s.tokens) >= maxTokens {
+	if waiting >= maxTokens {
 		return "", time.Time{}, errManyLinks
 	}
 	if s.tokens == nil {
@@ -75,50 +90,65 @@ func (s *sessions) begin(token string, now time.Time) (cookie, key string, readO
 	if !ok || !now.Before(i.until) {
 		return "", "", false, errNoToken
 	}
-	s.makeRoom(now)
+	s.makeRoom(i.readOnly, now)
 	if s.open == nil {
 		s.open = make(map[digest]*session)
 	}
 	cookie, key = rand.Text(), rand.Text()
-	s.open[digestOf(cookie)] = &session{key: digestOf(key), readOnly: i.readOnly, last: now}
+	one := &session{key: digestOf(key), readOnly: i.readOnly, last: now}
+	one.over, one.end = context.WithCancel(context.Background())
+	s.open[digestOf(cookie)] = one
 	return cookie, key, i.readOnly, nil
 }
 
-// makeRoom ends the sessions that are over, and if there are too many, the one that was used least recently.
-func (s *sessions) makeRoom(now time.Time) {
+// makeRoom ends the sessions that are over, and if there are too many with the same rights, the one of them that was used least recently.
+func (s *sessions) makeRoom(readOnly bool, now time.Time) {
 	var oldest digest
+	same := 0
 	for d, one := range s.open {
 		if now.Sub(one.last) > sessionIdle {
-			delete(s.open, d)
+			s.drop(d)
 			continue
 		}
+		if one.readOnly != readOnly {
+			continue
+		}
+		same++
 		if o, ok := s.open[oldest]; !ok || one.last.Before(o.last) {
 			oldest = d
 		}
 	}
-	if len(s.open) >= maxSessions {
-		delete(s.open, oldest)
+	if same >= maxSessions {
+		s.drop(oldest)
 	}
 }
 
-// find returns whether a session may only read. Both its secrets are needed.
-func (s *sessions) find(cookie, key string, now time.Time) (readOnly bool, err error) {
+// find returns what a session may do. Both its secrets are needed.
+func (s *sessions) find(cookie, key string, now time.Time) (visit, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one, ok := s.open[digestOf(cookie)]
 	if !ok || now.Sub(one.last) > sessionIdle {
-		return false, errNoSession
+		return visit{}, errNoSession
 	}
 	if got := digestOf(key); subtle.ConstantTimeCompare(got[:], one.key[:]) == 0 {
-		return false, errNoSession
+		return visit{}, errNoSession
 	}
 	one.last = now
-	return one.readOnly, nil
+	return visit{cookie, one.readOnly, one.over}, nil
 }
 
 // end ends a session.
 func (s *sessions) end(cookie string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.open, digestOf(cookie))
+	s.drop(digestOf(cookie))
+}
+
+// drop ends a session, and what goes on in it.
+func (s *sessions) drop(d digest) {
+	if one, ok := s.open[d]; ok {
+		one.end()
+		delete(s.open, d)
+	}
 }

@@ -12,10 +12,13 @@ import (
 )
 
 const (
-	// maxStreams bounds how many callers follow events at once.
+	// maxStreams bounds how many callers follow events at once. Those who may only read leave room for those who may change something.
 	maxStreams = 64
+	maxReaders = 48
 	// statusEvery is how often a stream of events looks for another status.
 	statusEvery = time.Second
+	// eventsEvery is the time between two writes at least. A burst fills one write, and not one for each record.
+	eventsEvery = 100 * time.Millisecond
 	// eventWait is how long the reader of a stream may stall.
 	eventWait = 10 * time.Second
 )
@@ -58,9 +61,12 @@ type Samples struct {
 // sends Last-Event-ID gets the records that came after that one.
 type streams struct {
 	config Config
-	mu     sync.Mutex // guards below
-	open   int
-	status []byte // as JSON
+
+	mu   sync.Mutex     // guards below
+	open map[access]int // streams, by what their callers may do
+
+	asking sync.Mutex // guards below
+	status []byte     // as JSON
 	asked  time.Time
 }
 
@@ -69,11 +75,12 @@ func (s *streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuseNotOffered(w, "events")
 		return
 	}
-	if !s.enter() {
-		refuse(w, http.StatusTooManyRequests, fmt.Sprintf("%d others follow the events already: close some pages", maxStreams))
+	need := access(MayChange(r.Context()))
+	if !s.enter(need) {
+		refuse(w, http.StatusTooManyRequests, "many others follow the events already: close some pages")
 		return
 	}
-	defer s.leave()
+	defer s.leave(need)
 	after, _ := strconv.ParseInt(r.Header.Get("Last-Event-ID"), 10, 64) // 0 without one
 	watcher := s.config.Feed.Watch(after)
 	defer watcher.Close()
@@ -106,6 +113,11 @@ func (s *streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-r.Context().Done():
 			return
+		case <-time.After(eventsEvery):
+		}
+		select {
+		case <-r.Context().Done():
+			return
 		case <-tick.C:
 			out.buf.WriteString(":\n\n") // finds out whether the caller is still there
 		case <-watcher.Wake():
@@ -113,26 +125,29 @@ func (s *streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *streams) enter() bool {
+func (s *streams) enter(need access) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open >= maxStreams {
+	if s.open[reading]+s.open[changing] >= maxStreams || need == reading && s.open[reading] >= maxReaders {
 		return false
 	}
-	s.open++
+	if s.open == nil {
+		s.open = make(map[access]int)
+	}
+	s.open[need]++
 	return true
 }
 
-func (s *streams) leave() {
+func (s *streams) leave(need access) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.open--
+	s.open[need]--
 }
 
 // statusJSON returns the status, which all streams ask for once.
 func (s *streams) statusJSON(ctx context.Context) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.asking.Lock()
+	defer s.asking.Unlock()
 	if time.Since(s.asked) < statusEvery/2 {
 		return s.status, nil
 	}
@@ -141,6 +156,7 @@ func (s *streams) statusJSON(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	out.APIVersion = APIVersion
+	fillLists(&out)
 	s.status, err = json.Marshal(out)
 	s.asked = time.Now()
 	return s.status, err

@@ -3,21 +3,37 @@ import { set, state, tell } from "./store.mjs";
 
 const keyName = "penstock-key";
 let key = "";
+let token = ""; // of a link, until penstock has answered
 
 // NotOffered says that this penstock has no such call.
 export class NotOffered extends Error {}
 
 function lock(why = "") {
-  localStorage.removeItem(keyName);
+  if (localStorage.getItem(keyName) === key) localStorage.removeItem(keyName); // another tab may have opened another link
   key = "";
   set({ phase: "locked", why, status: null, dialog: null });
 }
 
+// renew takes the key that another tab has got since: a browser has one cookie for all of them. It reports whether there is one.
+async function renew(used) {
+  if (key && key !== used) return true;
+  if (localStorage.getItem(keyName) === used) await pause(500); // the cookie comes first
+  const other = localStorage.getItem(keyName);
+  if (!other || other === used) return false;
+  key = other;
+  request("GET", "/session").then((answer) => answer.ok && answer.json().then(({ readOnly, version }) => set({ readOnly, version }))).catch(() => {});
+  return true;
+}
+
 async function request(method, path, body, signal) {
-  const headers = { "X-Penstock-Key": key };
+  const used = key;
+  const headers = { "X-Penstock-Key": used };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal, cache: "no-store" });
-  if (answer.status === 401 && path !== "/session") lock();
+  if (answer.status === 401 && path !== "/session") {
+    if (await renew(used)) return request(method, path, body, signal);
+    lock();
+  }
   return answer;
 }
 
@@ -28,12 +44,16 @@ async function failure(answer, what) {
 
 // begin opens the console with the token of a link, or with the session that this browser has. The token leaves the address bar first.
 export async function begin() {
-  const token = new URLSearchParams(location.hash.slice(1)).get("t");
+  const linked = new URLSearchParams(location.hash.slice(1)).get("t");
+  if (linked) {
+    token = linked;
+    history.replaceState(null, "", location.pathname + "#/now");
+  }
   let why = "";
   key = localStorage.getItem(keyName) || "";
   if (token) {
-    history.replaceState(null, "", location.pathname + "#/now");
     const answer = await request("POST", "/session", { token });
+    token = "";
     if (answer.ok) {
       ({ key } = await answer.json());
       localStorage.setItem(keyName, key);
@@ -107,15 +127,17 @@ export async function events() {
   }, 500);
   while (state.phase === "open") {
     try {
-      const headers = { "X-Penstock-Key": key, "Content-Type": "application/json" };
+      const used = key;
+      const headers = { "X-Penstock-Key": used, "Content-Type": "application/json" };
       if (last) headers["Last-Event-ID"] = last;
       quit = new AbortController();
       const answer = await fetch("/api/v1/events", { method: "POST", headers, body: "{}", signal: quit.signal, cache: "no-store" });
       if (answer.status === 401) {
+        if (await renew(used)) continue;
         lock();
         break;
       }
-      if (answer.status === 501) { // then the page asks
+      if (answer.status === 501 || answer.status === 429) { // then the page asks
         set({ status: await call("status"), connected: true });
         clearTimeout(alarm);
         alarm = undefined;

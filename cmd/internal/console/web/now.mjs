@@ -3,6 +3,7 @@ import { useEffect, useMemo, useState } from "./vendor/hooks.mjs";
 import { call } from "./api.mjs";
 import { Chart } from "./chart.mjs";
 import { allowHour, pause, resume } from "./decide.mjs";
+import { why } from "./records.mjs";
 import { follow, useStore } from "./store.mjs";
 import { bytes, capital, clock, count, full, isBlocked, ms, plain, span } from "./text.mjs";
 import { Ago, Badge, Bar, Do, Host, Menu, Nothing, act, go, html, link, tone, useCall, useTick } from "./ui.mjs";
@@ -150,7 +151,7 @@ function LastBlocked() {
     <ul class="top">${last.map((f) => html`<li key=${(f.flow_id || "") + f.host + f.start}>
       <span class="cut"><${Host} name=${f.host || f.dst} strong /> <span class="soft">${plain(f.category || f.rule)}${f.peer ? ", " + plain(f.peer) : ""}</span></span>
       <span class="soft num"><${Ago} at=${f.start} /></span>
-      <a class="button small" href=${link("why", f.flow_id ? { flow: f.flow_id } : { target: f.host, from: f.peer })}>Why?</a>
+      <a class="button small" href=${link("why", why(f))}>Why?</a>
       ${f.host && html`<${Do} class="small" run=${() => allowHour(f.host, f.peer)}>Allow 1 h<//>`}</li>`)}</ul>
   </section>`;
 }

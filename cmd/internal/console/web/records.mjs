@@ -4,7 +4,7 @@ import { NotOffered, call } from "./api.mjs";
 import { allowHour, decide, kill } from "./decide.mjs";
 import { Grid } from "./grid.mjs";
 import { parse } from "./query.mjs";
-import { follow, lately, useStore } from "./store.mjs";
+import { follow, lately, state, useStore } from "./store.mjs";
 import { bytes, clock, count, isBlocked, ms, plain, span } from "./text.mjs";
 import { Do, Host, Menu, Verdict, act, copy, go, html, link, usePhone } from "./ui.mjs";
 
@@ -140,7 +140,17 @@ const time = (r) => html`<time datetime=${r.start} title=${new Date(r.at).toLoca
 const tag = (text) => text && html`<span class="tag">${plain(text)}</span>`;
 const name = (r) => html`<span class="cut">${r.host ? html`<${Host} name=${r.host} strong />` : html`<span class="soft">no name</span>`}</span>${tag(r.host_source || r.type)}`;
 const rule = (r) => html`<span class="cut" title=${plain(r.rule)}>${plain(r.rule)}</span>${tag(r.category)}`;
-const why = (r) => (r.flow_id ? { flow: r.flow_id } : { target: r.host, from: r.peer });
+
+// why is what the page Why is asked about a row. The numbers of flows begin again when penstock starts, and it forgets old ones: then it
+// is asked about the same target.
+export function why(r) {
+  if (r.proto === "dns") return { target: r.host, from: r.peer };
+  const ported = r.proto === "tcp" || r.proto === "udp";
+  const port = ported && /:\d+$/.exec(r.dst)?.[0];
+  const known = ms(r.start) >= ms(state.status?.started);
+  return { flow: known ? r.flow_id : "", target: r.host ? r.host + (port || "") : r.dst, from: r.peer, protocol: ported ? r.proto : "" };
+}
+
 const whyLink = (r) => html`<a class="row-link" href=${link("why", why(r))} tabindex="-1">Why?</a>`;
 
 const flowColumns = [

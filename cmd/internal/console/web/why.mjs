@@ -92,8 +92,9 @@ function Explained({ x, again }) {
     <${Changes} x=${x} again=${again} />`;
 }
 
-function Asked({ query }) {
+function Asked({ query, instead }) {
   const c = useCall("explain", query);
+  if (instead && c.error && !c.data) return html`<p class="soft">penstock does not remember this flow any more. This is what it would do with it now.</p><${Asked} query=${instead} />`;
   return html`<${Answer} of=${c} what="explanations">${(x) => html`<${Explained} x=${x} again=${c.again} />`}<//>`;
 }
 
@@ -102,7 +103,8 @@ export function Why({ params }) {
   const [form, setForm] = useState({});
   useEffect(() => setForm({ target: params.get("target") || "", from: params.get("from") || "", protocol: params.get("protocol") || "", at: params.get("at") || "" }), [params.toString()]);
   const query = {};
-  for (const k of ["target", "from", "protocol", "sni", "flow"]) if (params.get(k)) query[k] = params.get(k);
+  for (const k of ["target", "from", "protocol", "sni"]) if (params.get(k)) query[k] = params.get(k);
+  const flow = params.get("flow");
   const at = params.get("at") && new Date(params.get("at"));
   if (at && !Number.isNaN(+at)) query.at = at.toISOString();
   const field = (name, label, rest) => html`<span class=${"field " + name}><label for=${"why-" + name}>${label}</label><input id=${"why-" + name} value=${form[name] || ""} onInput=${(e) => setForm({ ...form, [name]: e.target.value })} autocomplete="off" spellcheck=${false} ...${rest} /></span>`;
@@ -116,5 +118,5 @@ export function Why({ params }) {
       ${field("at", "At", { type: "datetime-local" })}
       <button class="button primary">Ask</button>
     </form>
-    ${query.target || query.flow ? html`<${Asked} query=${query} />` : html`<${Nothing}>Ask what penstock would do with a flow. It says which names, lists and rules decide, and what would change it.<//>`}`;
+    ${flow ? html`<${Asked} key=${flow} query=${{ flow }} instead=${query.target ? query : undefined} />` : query.target ? html`<${Asked} query=${query} />` : html`<${Nothing}>Ask what penstock would do with a flow. It says which names, lists and rules decide, and what would change it.<//>`}`;
 }
