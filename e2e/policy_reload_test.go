@@ -208,7 +208,7 @@ func temporaryAllowEndsByItself(t *testing.T, port, datapath string) {
 			}
 		})
 	}
-	for _, want := range []string{"block lifted", "block restored"} {
+	for _, want := range []string{`"msg":"decided"`, `"msg":"a decision is over"`} {
 		if !strings.Contains(w.laptop.said.String(), want) {
 			t.Errorf("the log does not say %q", want)
 		}

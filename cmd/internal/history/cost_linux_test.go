@@ -73,12 +73,13 @@ func BenchmarkWrite(b *testing.B) {
 	b.ReportMetric(float64(writing.Nanoseconds())/float64(id), "cpu-ns/record")
 }
 
-// TestFiveThousandASecond needs PENSTOCK_SOAK. It prints which share of a core the writer uses.
+// TestFiveThousandASecond prints which share of a core the writer uses, over half a minute with PENSTOCK_SOAK=1.
 func TestFiveThousandASecond(t *testing.T) {
-	if os.Getenv("PENSTOCK_SOAK") == "" {
-		t.Skip("it measures for half a minute: set PENSTOCK_SOAK=1")
+	const each = 5000
+	seconds := 1
+	if soaking() {
+		seconds = 30
 	}
-	const seconds, each = 30, 5000
 	resident := func() string {
 		text, _ := os.ReadFile("/proc/self/status")
 		_, after, _ := strings.Cut(string(text), "VmRSS:")
@@ -103,12 +104,12 @@ func TestFiveThousandASecond(t *testing.T) {
 	all := run(f.Put)
 	f.flush(t)
 	t.Logf("%d records a second, the oldest removed for them: %.1f %% of a core, without making them; resident %s, before %s; %d lost", each,
-		100*(all-making).Seconds()/seconds, resident(), without, f.lost())
+		100*(all-making).Seconds()/float64(seconds), resident(), without, f.lost())
 	f.Close()
 	f = begin(t, Config{})
 	all = run(f.Put)
 	f.flush(t)
-	t.Logf("%d records a second, none removed: %.1f %% of a core; resident %s; %d lost", each, 100*(all-making).Seconds()/seconds, resident(), f.lost())
+	t.Logf("%d records a second, none removed: %.1f %% of a core; resident %s; %d lost", each, 100*(all-making).Seconds()/float64(seconds), resident(), f.lost())
 }
 
 // processorTime is what the process has used.
