@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,6 +32,11 @@ one. The link works once, for five minutes, on this machine only, and the page m
 If the configuration has no console.listen, this command serves the page itself until you press Ctrl-C.`,
 		Args: takes(0, 0),
 		RunE: e.asking(func(ctx context.Context, client *control.Client, _ []string) error {
+			if !signal.Ignored(syscall.SIGHUP) { // a terminal that closes leaves no file with a link behind
+				var stop context.CancelFunc
+				ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+				defer stop()
+			}
 			if !stay && listen == "" {
 				link, err := control.Ask[control.ConsoleLink](ctx, client, "console", struct{}{})
 				switch {
@@ -63,12 +72,16 @@ func serveConsole(ctx context.Context, e *env, client *control.Client, listen st
 	if err != nil {
 		return errors.Join(err, s.Close())
 	}
-	go func() {
+	var opening sync.WaitGroup
+	defer opening.Wait() // the file with the link is gone then
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	opening.Go(func() {
 		if err := openLink(ctx, e, link); err != nil {
 			fmt.Fprintln(e.stderr, "penstock:", err)
 		}
 		fmt.Fprintln(e.stderr, "serving the console until you press Ctrl-C")
-	}()
+	})
 	return s.Run(ctx)
 }
 
@@ -79,6 +92,9 @@ func openLink(ctx context.Context, e *env, link control.ConsoleLink) error {
 	}
 	if link.ReadOnly {
 		fmt.Fprintln(e.stderr, "the page may only read, as you may: only root and the user who runs penstock may change anything")
+	}
+	if at, err := url.Parse(link.URL); err == nil && e.getenv("SSH_CONNECTION") != "" {
+		fmt.Fprintf(e.stderr, "to open it where you sit, run there first: ssh -L %s:%s HOST\n", at.Port(), at.Host)
 	}
 	name, args := opener()
 	if name == "" || !isTerminal(e.stdout) {
