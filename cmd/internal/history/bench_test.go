@@ -22,7 +22,7 @@ func BenchmarkPut(b *testing.B) {
 }
 
 // traffic makes records like those of a busy gateway: few hosts have most of the flows.
-func traffic(n int) func(end time.Time) control.Record {
+func traffic() func(end time.Time) control.Record {
 	r := rand.New(rand.NewPCG(1, 2))
 	hosts, peers := rand.NewZipf(r, 1.1, 8, 50000), rand.NewZipf(r, 1.05, 8, 200)
 	return func(end time.Time) control.Record {
@@ -53,7 +53,7 @@ func TestAPageOfTenMillion(t *testing.T) {
 		written, copies = 200_000, 50
 	}
 	f := begin(t, Config{File: filepath.Join(t.TempDir(), "history.db"), MaxSize: 8 << 30})
-	next := traffic(1)
+	next := traffic()
 	for i := range written {
 		f.Put(next(noon.Add(time.Duration(i) * 10 * time.Millisecond)))
 		if i%batchSize == batchSize-1 {

@@ -330,6 +330,102 @@ func TestPagesHaveEachRecordOnceWhileOthersAreWritten(t *testing.T) {
 	writing.Wait()
 }
 
+func TestAnHourHasSumsOfTheHostsWithMostRecords(t *testing.T) {
+	const often, others = 50, 3 * hourNames
+	f := begin(t, Config{})
+	n := 0
+	for range 2 {
+		for i := range others {
+			f.Put(flowAt(noon, fmt.Sprintf("host%d.example", i)))
+			f.Put(flowAt(noon, fmt.Sprintf("often%d.example", i%often)))
+			n += 2
+		}
+		f.Close() // the sums go into their table
+		f = begin(t, Config{File: f.config.File})
+	}
+	got, err := f.Totals(t.Context(), control.TotalsQuery{By: "host", Limit: maxPage})
+	if err != nil || len(got.Totals) > 2*hourNames+2 {
+		t.Fatalf("got %d sums, %v, want %d at most", len(got.Totals), err, 2*hourNames+2)
+	}
+	sum := 0
+	for _, s := range got.Totals {
+		sum += int(s.Allowed)
+		if strings.HasPrefix(s.Key, "often") && s.Allowed != 2*others/often {
+			t.Errorf("%s: got %d, want %d", s.Key, s.Allowed, 2*others/often)
+		}
+	}
+	if sum != n {
+		t.Errorf("all sums: got %d, want %d", sum, n)
+	}
+}
+
+func TestTheQueueIsBoundedByItsBytes(t *testing.T) {
+	for _, name := range []string{"a.example", strings.Repeat("long.", 50) + "example"} {
+		s := &Store{wake: make(chan struct{}, 1), full: make(chan struct{}, 1)}
+		r := flowAt(noon, name)
+		r.Flow.Reason = name
+		fits := maxQueue / bytesOf(r)
+		for range fits + 100 {
+			s.Put(r)
+		}
+		if s.count != fits || s.bytes > maxQueue || fits < 15_000 {
+			t.Errorf("%s: got %d records of %d bytes, want %d", name, s.count, s.bytes, fits)
+		}
+		list, _ := s.take()
+		s.took(list[:fits/2])
+		if s.Put(r); s.count != fits-fits/2+1 {
+			t.Errorf("%s: got %d records when half of them are written, want one more than the rest", name, s.count)
+		}
+		s.took(list[fits/2:])
+		list, _ = s.take()
+		if s.took(list); s.count != 0 || s.bytes != 0 {
+			t.Errorf("%s: got %d records of %d bytes at the end, want none", name, s.count, s.bytes)
+		}
+	}
+}
+
+// hands is a writer without a goroutine of its own.
+func hands(t testing.TB, f fixture) *writer {
+	t.Helper()
+	f.Close()
+	w := &writer{store: f.Store, start: time.Now()}
+	t.Cleanup(func() { w.close(context.WithoutCancel(t.Context())) })
+	if err := w.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func TestAfterABurstTheWriterHoldsNothing(t *testing.T) {
+	f := begin(t, Config{})
+	w := hands(t, f)
+	next := traffic()
+	minute := func(n int) {
+		for range n {
+			w.work(t.Context(), []control.Record{next(noon)})
+		}
+		w.minuteIsOver(t.Context())
+	}
+	held := func() int {
+		return len(w.names.places.young) + len(w.names.clients.young) + len(w.names.hows.young) + len(w.pending) + cap(w.rows)
+	}
+	minute(quietMinute + 100)
+	if held() == 0 {
+		t.Error("a busy minute: got nothing remembered, want names and sums")
+	}
+	minute(quietMinute + 50)
+	if held() == 0 {
+		t.Error("a minute like the one before: got nothing remembered, want names and sums")
+	}
+	minute(3) // there is always some traffic
+	if n := held(); n > 0 {
+		t.Errorf("a quiet minute: got %d things held, want none", n)
+	}
+	if n, err := rawExec(t, f, "SELECT sum(n) FROM total WHERE kind < 4"); n != 2*quietMinute+153 || err != nil {
+		t.Errorf("got %d records in the sums, %v, want %d", n, err, 2*quietMinute+153)
+	}
+}
+
 // rawExec runs a query with a connection of its own, and returns the number that it returns.
 func rawExec(t testing.TB, f fixture, query string) (n int, err error) {
 	t.Helper()

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	maxQueue  = 16384           // records that wait for the writer or are in its hands
+	maxQueue  = 16 << 20        // bytes of records that wait for the writer or are in its hands, about
 	batchSize = 5000            // records at which the writer does not wait for more
 	batchWait = time.Second     // how long it waits else
 	openWait  = 2 * time.Second // how long a start waits for a disk that stalls
@@ -105,6 +105,7 @@ type Store struct {
 	queue  []control.Record
 	spare  []control.Record // the former queue, empty
 	count  int              // records in the queue and in the writer's hands
+	bytes  int              // of memory that they take
 	closed bool
 }
 
@@ -140,12 +141,14 @@ func Open(c Config) (*Store, error) {
 
 // Put records a flow that has ended, or a question. It never blocks. The record must not change any more.
 func (s *Store) Put(r control.Record) {
+	bytes := bytesOf(r)
 	s.mu.Lock()
-	fits := !s.closed && s.count < maxQueue
+	fits := !s.closed && s.bytes+bytes <= maxQueue
 	first, enough := false, false
 	if fits {
 		s.queue = append(s.queue, r)
 		s.count++
+		s.bytes += bytes
 		first, enough = len(s.queue) == 1, len(s.queue) == batchSize
 	}
 	s.mu.Unlock()
@@ -157,6 +160,21 @@ func (s *Store) Put(r control.Record) {
 	case enough:
 		poke(s.full)
 	}
+}
+
+// bytesOf is how much memory a record takes, about: most of it is in the record, and the rest in texts that it may not share.
+func bytesOf(r control.Record) int {
+	n := 512
+	if f := r.Flow; f != nil {
+		n += len(f.Src) + len(f.Dst) + len(f.Host) + len(f.Reason)
+	}
+	if q := r.Question; q != nil {
+		n += len(q.Src) + len(q.Host) + len(q.Decided)
+		for _, a := range q.Answers {
+			n += 16 + len(a)
+		}
+	}
+	return n
 }
 
 // Close writes what is in the queue, for a few seconds at most, and frees the history. What is left is counted and lost, and so are records
@@ -182,7 +200,7 @@ func (s *Store) Close() error {
 	defer s.mu.Unlock()
 	s.log.Warn("the history is not finished: its disk does not answer", "file", s.config.File, "lost", s.count)
 	s.metrics.drop("stop", s.count)
-	s.queue, s.count = nil, 0
+	s.queue, s.count, s.bytes = nil, 0, 0
 	return nil
 }
 
@@ -206,12 +224,22 @@ func (s *Store) take() (list []control.Record, more bool) {
 	return list, !s.closed
 }
 
-// took frees the places of records that are written or lost.
-func (s *Store) took(list []control.Record) {
-	clear(list)
+// took frees the places of records that are written or lost, so that others fit into the queue.
+func (s *Store) took(batch []control.Record) {
+	bytes := 0
+	for _, r := range batch {
+		bytes += bytesOf(r)
+	}
+	clear(batch)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.count = max(s.count-len(list), 0)
+	s.count, s.bytes = max(s.count-len(batch), 0), max(s.bytes-bytes, 0)
+}
+
+// again keeps the room of a queue for the next one.
+func (s *Store) again(list []control.Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.spare = list[:0]
 }
 

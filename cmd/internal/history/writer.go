@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
+	"slices"
 	"time"
 
 	"penstock/cmd/internal/clock"
@@ -31,6 +33,8 @@ type writer struct {
 	age    clock.Age
 	noted  int64 // the time that was written down last, ms since 1970
 	behind bool  // there are more records to remove
+	recent int   // records in this minute
+	most   int   // in the busiest minute since memory was freed
 }
 
 // tables are what the writer does with the tables of the database, and what it remembers of them.
@@ -61,22 +65,21 @@ func (w *writer) run(ctx context.Context, opened chan<- error) {
 	tick := time.NewTicker(tidyEvery)
 	defer tick.Stop()
 	for more := true; more; {
-		idle := false
+		over := false
 		select {
 		case <-w.store.wake:
 			w.gather()
 		case <-tick.C:
-			idle = true
+			over = true
 		}
 		for again := true; again; { // a full queue is a batch after another
 			var list []control.Record
 			list, more = w.store.take()
 			again = len(list) >= batchSize
 			w.work(ctx, list)
-			idle = idle && len(list) == 0
 		}
-		if idle {
-			w.rest(ctx)
+		if over {
+			w.minuteIsOver(ctx)
 		}
 	}
 }
@@ -105,26 +108,38 @@ func (w *writer) work(ctx context.Context, list []control.Record) {
 	if w.conn == nil && !time.Now().Before(w.retry) {
 		w.open(ctx)
 	}
-	for rest := list; len(rest) > 0; {
-		batch := rest[:min(len(rest), batchSize)]
-		rest = rest[len(batch):]
-		reason := "file"
-		if w.conn != nil {
-			err := w.write(ctx, batch)
-			if err == nil {
-				w.well()
-				continue
-			}
-			reason = w.fail(ctx, err)
-		} else if noRoom(w.store.readers.reason()) {
-			reason = "disk"
-		}
-		w.lost += len(batch)
-		w.store.metrics.drop(reason, len(batch))
+	w.recent += len(list)
+	for batch := range slices.Chunk(list, batchSize) {
+		w.batch(ctx, batch)
+		w.store.took(batch)
+		w.tidyUp(ctx)
+	}
+	if len(list) == 0 {
+		w.tidyUp(ctx)
 	}
 	if cap(list) > 0 {
-		w.store.took(list)
+		w.store.again(list)
 	}
+}
+
+// batch writes a batch, or counts it as lost.
+func (w *writer) batch(ctx context.Context, batch []control.Record) {
+	reason := "file"
+	if w.conn != nil {
+		err := w.write(ctx, batch)
+		if err == nil {
+			w.well()
+			return
+		}
+		reason = w.fail(ctx, err)
+	} else if noRoom(w.store.readers.reason()) {
+		reason = "disk"
+	}
+	w.lost += len(batch)
+	w.store.metrics.drop(reason, len(batch))
+}
+
+func (w *writer) tidyUp(ctx context.Context) {
 	if w.conn != nil {
 		if err := w.maintain(ctx); err != nil {
 			w.fail(ctx, err)
@@ -139,13 +154,37 @@ func (r *readers) reason() error {
 	return r.why
 }
 
-// rest frees memory when nothing happens.
+const (
+	quietMinute = 1000   // records: with fewer in a minute, it costs little to look all names up again
+	burst       = 20_000 // records in a minute that leave behind so much memory that it is worth a collection
+)
+
+// minuteIsOver frees memory when there was less to do than before.
+func (w *writer) minuteIsOver(ctx context.Context) {
+	w.most = max(w.most, w.recent)
+	if w.recent < quietMinute || w.recent <= w.most/2 {
+		w.rest(ctx)
+		if w.most >= burst {
+			debug.FreeOSMemory() // the runtime alone would give it back over minutes
+		}
+		w.most = w.recent
+	}
+	w.recent = 0
+}
+
+// rest frees memory.
 func (w *writer) rest(ctx context.Context) {
 	w.store.rest()
-	if w.conn != nil {
-		w.names = names{}
-		w.conn.ExecContext(ctx, "PRAGMA shrink_memory") // it can wait for another time
+	if w.conn == nil {
+		return
 	}
+	if err := w.within(ctx, func() error { return w.putSums(ctx) }); err != nil {
+		w.fail(ctx, err)
+		return
+	}
+	w.names, w.rows = names{}, nil
+	w.pending, w.hour = make(map[sumKey]sum), hourly{}
+	w.conn.ExecContext(ctx, "PRAGMA shrink_memory") // it can wait for another time
 }
 
 // open opens the file. What cannot be used is set aside, and a file begun anew.
