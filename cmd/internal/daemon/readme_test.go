@@ -13,7 +13,8 @@ import (
 // snippet returns the block with a mark, of the README or of another page.
 func snippet(t *testing.T, mark string) string {
 	t.Helper()
-	for _, page := range []string{"README.md", "docs/operation.md", "docs/enrolment.md", "docs/proxy.md", "docs/programs.md"} {
+	for _, page := range []string{"README.md", "docs/operation.md", "docs/enrolment.md", "docs/proxy.md", "docs/programs.md",
+		"docs/family.md", "docs/console.md", "docs/monitoring.md", "docs/coming-from.md"} {
 		b, err := os.ReadFile("../../../" + page)
 		if err != nil {
 			t.Fatal(err)
@@ -47,10 +48,10 @@ func TestReadmeConfigurationsAreGood(t *testing.T) {
 	key, server := wireguard.GeneratePrivateKey(), wireguard.GeneratePrivateKey()
 	profile := "[Interface]\nPrivateKey = " + key.Reveal() + "\nAddress = 10.99.0.2/32, fd99::2/128\nDNS = 10.99.0.1\n" +
 		"[Peer]\nPublicKey = " + server.Public().String() + "\nEndpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0, ::/0\n"
-	for _, mark := range []string{"laptop", "filter", "gateway", "names", "ntp", "enrol", "proxy", "programs"} {
+	for _, mark := range []string{"laptop", "filter", "gateway", "names", "ntp", "enrol", "proxy", "programs", "family", "console", "metrics", "moving", "lists"} {
 		t.Run(mark, func(t *testing.T) {
 			dir := t.TempDir()
-			for name, text := range map[string]string{mark + ".yaml": snippet(t, mark), "hq.conf": profile, "gateway.key": key.Reveal() + "\n", "extra.txt": "casino.example\n",
+			for name, text := range map[string]string{mark + ".yaml": snippet(t, mark), "hq.conf": profile, "wg0.conf": profile, "allowed.txt": "ok.example\n", "gateway.key": key.Reveal() + "\n", "extra.txt": "casino.example\n",
 				"ana.password": "correct-horse\n", "printer.password": "battery-staple\n"} {
 				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 					t.Fatal(err)
