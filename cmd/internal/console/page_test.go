@@ -345,6 +345,8 @@ func TestABrowserDrivesTheConsole(t *testing.T) {
 	page.is("and what it was then", `/^Then:\W+direct by rule rest/.test(document.querySelector(".then").innerText)`)
 	page.shot("why")
 
+	page.eval(`document.querySelector(".foot .cut").textContent = "v1.2.3-".repeat(30)`)
+	page.is("a long version stays in its place", `document.querySelector(".foot .cut").getBoundingClientRect().right < document.querySelector(".side").getBoundingClientRect().right`)
 	page.eval(`location.hash = "#/why?flow=gone&target=site.bet"`)
 	page.is("a flow that penstock has forgotten is explained as what it was", has("does not remember this flow")+" && "+has("site.bet is blocked"))
 	page.eval(`import("/assets/records.mjs").then(({ why }) => { window.old = why({flow_id: "7", proto: "tcp", host: "a.example", dst: "192.0.2.1:443", start: "2026-11-28T08:00:00Z"}); })`)

@@ -3,6 +3,7 @@ import { set, state, tell } from "./store.mjs";
 
 const keyName = "penstock-key";
 let key = "";
+let quit; // ends the stream of events
 let token = ""; // of a link, until penstock has answered
 
 // NotOffered says that this penstock has no such call.
@@ -71,6 +72,7 @@ export async function begin() {
 }
 
 export async function signOut() {
+  quit?.abort(); // before penstock does
   await request("DELETE", "/session").catch(() => {});
   lock();
 }
@@ -96,7 +98,7 @@ const doze = 60000; // a page that nobody sees for so long lets go of its stream
 
 // events follows what happens for as long as the session lasts, and connects again when it must.
 export async function events() {
-  let quit, timer, dozing = false;
+  let timer, dozing = false;
   const look = () => {
     clearTimeout(timer);
     if (document.hidden) timer = setTimeout(() => { dozing = true; quit?.abort(); }, doze);
