@@ -397,4 +397,21 @@ func TestABrowserDrivesTheConsole(t *testing.T) {
 	page.is("but no order", `![...document.querySelectorAll("#main button")].some((e) => /Reconnect|Allow|Filter only/.test(e.textContent))`)
 	page.eval(`[...document.querySelectorAll("button")].find((e) => e.textContent === "Sign out").click()`)
 	page.is("the page is locked", `document.body.innerText.trim() === "Open the console with: penstock console"`)
+
+	// Another link unlocks it, and it says why it is locked if nobody has signed out.
+	_, token, _ = strings.Cut(link(t, s, true), "#t=")
+	page.eval(`location.hash = "#t=` + token + `"`)
+	page.is("the state is there again", has("penstock lost its connection"))
+	s.sessions.mu.Lock()
+	for d := range s.sessions.open { // as a restart does
+		s.sessions.drop(d)
+	}
+	s.sessions.mu.Unlock()
+	page.is("the page says why it is locked", `/^Open the console with: penstock console\s+The session is over: penstock has been started again/.test(document.body.innerText.trim())`)
+	_, token, _ = strings.Cut(link(t, s, true), "#t=")
+	page.eval(`fetch("/session", {method: "POST", body: JSON.stringify({token: "` + token + `"})}).then((r) => r.json()).then((o) => {
+			localStorage.setItem("penstock-key", o.key);
+			dispatchEvent(new StorageEvent("storage", {key: "penstock-key", newValue: o.key})); // as the browser tells of another tab
+		})`)
+	page.is("it opens when another tab does", has("penstock lost its connection"))
 }
