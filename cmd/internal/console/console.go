@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"penstock/cmd/internal/config"
@@ -34,6 +35,7 @@ type Server struct {
 	config   Config
 	log      *slog.Logger
 	sessions sessions
+	refused  atomic.Int64 // when a refused link was logged, in nanoseconds since 1970
 	http     *http.Server
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -280,6 +281,20 @@ func TestWhoMayOnlyReadLocksNobodyOut(t *testing.T) {
 	}
 	if _, _, err := s.invite(false, now); err != nil {
 		t.Errorf("a link for who may change something: %v", err)
+	}
+}
+
+func TestGuessesDoNotFillTheLog(t *testing.T) {
+	s, _, b := serve(t)
+	var said bytes.Buffer
+	s.log = slog.New(slog.NewTextHandler(&said, nil))
+	for range 20 {
+		if status := b.open(b.base + "/#t=" + strings.Repeat("A", 26)); status != http.StatusForbidden {
+			t.Fatalf("got %d, want 403", status)
+		}
+	}
+	if n := strings.Count(said.String(), "a link was refused"); n != 1 {
+		t.Errorf("got %d lines of 20 guesses, want 1:\n%s", n, said.String())
 	}
 }
 

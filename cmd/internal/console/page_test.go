@@ -345,6 +345,8 @@ func TestABrowserDrivesTheConsole(t *testing.T) {
 	page.is("and what it was then", `/^Then:\W+direct by rule rest/.test(document.querySelector(".then").innerText)`)
 	page.shot("why")
 
+	page.eval(`document.querySelector(".foot .cut").textContent = "v1.2.3-".repeat(30)`)
+	page.is("a long version stays in its place", `document.querySelector(".foot .cut").getBoundingClientRect().right < document.querySelector(".side").getBoundingClientRect().right`)
 	page.eval(`location.hash = "#/why?flow=gone&target=site.bet"`)
 	page.is("a flow that penstock has forgotten is explained as what it was", has("does not remember this flow")+" && "+has("site.bet is blocked"))
 	page.eval(`import("/assets/records.mjs").then(({ why }) => { window.old = why({flow_id: "7", proto: "tcp", host: "a.example", dst: "192.0.2.1:443", start: "2026-11-28T08:00:00Z"}); })`)
@@ -395,4 +397,21 @@ func TestABrowserDrivesTheConsole(t *testing.T) {
 	page.is("but no order", `![...document.querySelectorAll("#main button")].some((e) => /Reconnect|Allow|Filter only/.test(e.textContent))`)
 	page.eval(`[...document.querySelectorAll("button")].find((e) => e.textContent === "Sign out").click()`)
 	page.is("the page is locked", `document.body.innerText.trim() === "Open the console with: penstock console"`)
+
+	// Another link unlocks it, and it says why it is locked if nobody has signed out.
+	_, token, _ = strings.Cut(link(t, s, true), "#t=")
+	page.eval(`location.hash = "#t=` + token + `"`)
+	page.is("the state is there again", has("penstock lost its connection"))
+	s.sessions.mu.Lock()
+	for d := range s.sessions.open { // as a restart does
+		s.sessions.drop(d)
+	}
+	s.sessions.mu.Unlock()
+	page.is("the page says why it is locked", `/^Open the console with: penstock console\s+The session is over: penstock has been started again/.test(document.body.innerText.trim())`)
+	_, token, _ = strings.Cut(link(t, s, true), "#t=")
+	page.eval(`fetch("/session", {method: "POST", body: JSON.stringify({token: "` + token + `"})}).then((r) => r.json()).then((o) => {
+			localStorage.setItem("penstock-key", o.key);
+			dispatchEvent(new StorageEvent("storage", {key: "penstock-key", newValue: o.key})); // as the browser tells of another tab
+		})`)
+	page.is("it opens when another tab does", has("penstock lost its connection"))
 }

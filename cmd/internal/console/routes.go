@@ -133,13 +133,22 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) {
 	}
 	cookie, key, readOnly, err := s.sessions.begin(in.Token, time.Now())
 	if err != nil {
-		s.log.Warn("console: a link was refused", "err", err)
+		s.sayRefused(err)
 		answer(w, http.StatusForbidden, failure{err.Error()})
 		return
 	}
 	s.log.Info("console opened", "read_only", readOnly)
 	http.SetCookie(w, &http.Cookie{Name: s.cookie(), Value: cookie, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
 	answer(w, http.StatusOK, map[string]any{"key": key, "readOnly": readOnly})
+}
+
+// sayRefused logs that a link was refused, once a minute: everybody on this host may guess as often as they like.
+func (s *Server) sayRefused(err error) {
+	now, last := time.Now().UnixNano(), s.refused.Load()
+	if last != 0 && now-last < int64(time.Minute) || !s.refused.CompareAndSwap(last, now) {
+		return
+	}
+	s.log.Warn("console: a link was refused; others of the next minute are not logged", "err", err)
 }
 
 // cookie is the name of the session's cookie. Browsers do not tell ports apart, and several consoles may run on this host.

@@ -3,10 +3,19 @@ import { set, state, tell } from "./store.mjs";
 
 const keyName = "penstock-key";
 let key = "";
+let quit; // ends the stream of events
 let token = ""; // of a link, until penstock has answered
 
 // NotOffered says that this penstock has no such call.
 export class NotOffered extends Error {}
+
+// expire locks a page whose session has ended. If another tab has signed out, people know why.
+const expire = () => lock(localStorage.getItem(keyName) === key ? "The session is over: penstock has been started again, or nobody has used the console for 12 hours." : "");
+
+// onKey calls back once another tab has opened a link.
+export function onKey(f) {
+  addEventListener("storage", (e) => { if (e.key === keyName && e.newValue) f(); });
+}
 
 function lock(why = "") {
   if (localStorage.getItem(keyName) === key) localStorage.removeItem(keyName); // another tab may have opened another link
@@ -32,7 +41,7 @@ async function request(method, path, body, signal) {
   const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal, cache: "no-store" });
   if (answer.status === 401 && path !== "/session") {
     if (await renew(used)) return request(method, path, body, signal);
-    lock();
+    if (key) expire();
   }
   return answer;
 }
@@ -71,6 +80,7 @@ export async function begin() {
 }
 
 export async function signOut() {
+  quit?.abort(); // before penstock does
   await request("DELETE", "/session").catch(() => {});
   lock();
 }
@@ -96,7 +106,7 @@ const doze = 60000; // a page that nobody sees for so long lets go of its stream
 
 // events follows what happens for as long as the session lasts, and connects again when it must.
 export async function events() {
-  let quit, timer, dozing = false;
+  let timer, dozing = false;
   const look = () => {
     clearTimeout(timer);
     if (document.hidden) timer = setTimeout(() => { dozing = true; quit?.abort(); }, doze);
@@ -134,7 +144,7 @@ export async function events() {
       const answer = await fetch("/api/v1/events", { method: "POST", headers, body: "{}", signal: quit.signal, cache: "no-store" });
       if (answer.status === 401) {
         if (await renew(used)) continue;
-        lock();
+        if (key) expire();
         break;
       }
       if (answer.status === 501 || answer.status === 429) { // then the page asks

@@ -1,7 +1,7 @@
 // The frame: which page, the way between them, the keys.
 import { render } from "./vendor/preact.mjs";
 import { useEffect, useRef, useState } from "./vendor/hooks.mjs";
-import { begin, events, probe, signOut } from "./api.mjs";
+import { begin, events, onKey, probe, signOut } from "./api.mjs";
 import { Health } from "./health.mjs";
 import { History } from "./history.mjs";
 import { Now } from "./now.mjs";
@@ -145,6 +145,11 @@ addEventListener("keydown", (e) => {
 async function start() {
   setTheme(localStorage.getItem("penstock-theme") || "auto");
   render(html`<${App} />`, document.getElementById("app"));
+  await enter();
+}
+
+// enter comes in with a link, or with the session that this browser has.
+async function enter() {
   for (let wait = 500; state.phase === "opening"; wait = Math.min(2 * wait, 5000)) {
     try {
       await begin();
@@ -155,19 +160,26 @@ async function start() {
   run();
 }
 
+let running = false;
+
 // run does what goes on for as long as there is a session.
 async function run() {
-  if (state.phase !== "open") {
-    addEventListener("hashchange", async () => {
-      if (!location.hash.startsWith("#t=")) return;
-      await begin();
-      run();
-    }, { once: true });
-    return;
+  if (running) return;
+  running = true;
+  while (state.phase === "open") {
+    probe({ peers: {}, "history/records": { limit: 1 }, decisions: {} });
+    await events();
   }
-  probe({ peers: {}, "history/records": { limit: 1 }, decisions: {} });
-  await events();
-  run();
+  running = false;
 }
 
+// unlock opens a locked page.
+async function unlock() {
+  if (state.phase !== "locked") return;
+  set({ phase: "opening" });
+  await enter();
+}
+
+onKey(unlock);
+addEventListener("hashchange", () => location.hash.startsWith("#t=") && unlock());
 start();
