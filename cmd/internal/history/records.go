@@ -16,7 +16,7 @@ import (
 const (
 	defaultPage = 200
 	maxPage     = 5000
-	fewChosen   = 20
+	fewChosen   = 20   // clients or circumstances whose spans are looked up before all records are looked through
 	maxChosen   = 1000 // rows of one table that are looked up one by one, and not by looking through all records
 )
 
@@ -295,6 +295,11 @@ func page(ctx context.Context, tx *sql.Tx, c chosen, limit int) (newest, error) 
 			return nil, err
 		}
 		return numbers(rows, 0)
+	}
+	for _, a := range c.also {
+		if len(a.ids) == 0 {
+			return nil, nil
+		}
 	}
 	f := find{limit: limit, has: make(map[int64]bool)}
 	for _, d := range c.drive {

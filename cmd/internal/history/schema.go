@@ -138,7 +138,7 @@ func open(ctx context.Context, file string, maxSize int64) (*sql.DB, *sql.Conn, 
 	if err := create(ctx, file); err != nil {
 		return nil, nil, err
 	}
-	db, err := sql.Open("sqlite", source(file, "_pragma=cache_size(-8192)", "_pragma=temp_store(memory)", "_pragma=journal_mode(wal)", "_pragma=synchronous(normal)",
+	db, err := sql.Open("sqlite", source(file, "_pragma=cache_size(-4096)", "_pragma=temp_store(memory)", "_pragma=journal_mode(wal)", "_pragma=synchronous(normal)",
 		fmt.Sprintf("_pragma=wal_autocheckpoint(%d)", walSize(maxSize)/pageSize), fmt.Sprintf("_pragma=journal_size_limit(%d)", walSize(maxSize))))
 	if err != nil {
 		return nil, nil, err

@@ -235,6 +235,49 @@ func TestTheFileOfANewerVersionIsLeftAlone(t *testing.T) {
 	}
 }
 
+func TestTheFileOfTheFirstVersionIsBroughtUpToDate(t *testing.T) {
+	now := func() time.Time { return noon.Add(time.Minute) }
+	f := begin(t, Config{now: now})
+	r := rand.New(rand.NewPCG(7, 8))
+	for range 3000 {
+		f.Put(someRecord(r, time.Hour))
+	}
+	f.flush(t)
+	filters := []control.RecordFilter{{}, {Client: "ana"}, {Rule: "lan", Blocked: true}, {Client: "bob", Category: "ads"}, {Text: "ads"}}
+	ask := func() (out string) {
+		for _, filter := range filters {
+			for _, one := range f.all(t, filter, 0) {
+				out += fmt.Sprintln(one.ID)
+			}
+			sums, err := f.Totals(t.Context(), control.TotalsQuery{RecordFilter: filter, By: "host"})
+			out += fmt.Sprintln(sums, err)
+		}
+		return out
+	}
+	want := ask()
+	f.Close()
+	if _, err := rawExec(t, f, `DROP TABLE seen; DELETE FROM note WHERE name = 'summed'; CREATE INDEX record_how ON record (how);
+		CREATE INDEX record_client ON record (client); PRAGMA user_version = 1`); err != nil {
+		t.Fatal(err)
+	}
+	f = begin(t, Config{File: f.config.File, now: now})
+	if got := ask(); got != want {
+		t.Errorf("got %.500s\nwant %.500s", got, want)
+	}
+	f.Close()
+	f = begin(t, Config{File: f.config.File, Keep: 30 * time.Second, now: now})
+	eventually(t, "all records are old, and removed", func() bool {
+		f.soon.Store(true)
+		f.Put(flowAt(now(), "now.example"))
+		f.flush(t)
+		n, err := rawExec(t, f, "SELECT count(*) FROM record WHERE id <= 3000")
+		return err == nil && n == 0
+	})
+	if n, err := rawExec(t, f, "SELECT count(*) FROM seen WHERE first <= 3000"); n > 0 || err != nil {
+		t.Errorf("got %d rows of spans that are gone, %v, want none", n, err)
+	}
+}
+
 func TestOneHistoryHasOnePenstock(t *testing.T) {
 	f := begin(t, Config{})
 	c := f.config
