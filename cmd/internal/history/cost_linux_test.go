@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/history/database"
 )
 
 // BenchmarkWrite is what the writer does with batches of 5,000, and how much more of the processors that takes than to insert as many bare
@@ -17,7 +18,7 @@ func BenchmarkWrite(b *testing.B) {
 	const each = 5000
 	f := begin(b, Config{})
 	w, ctx := hands(b, f), b.Context()
-	bareDB, bareConn, err := open(ctx, filepath.Join(b.TempDir(), "bare.db"), f.config.MaxSize)
+	bareDB, bareConn, err := database.Open(ctx, filepath.Join(b.TempDir(), "bare.db"), f.config.MaxSize)
 	if err != nil {
 		b.Fatal(err)
 	}
