@@ -144,5 +144,11 @@ func TestTheDemosConsoleInABrowser(t *testing.T) {
 	shot(t, tab, "demo-history")
 	do(`location.hash = "#/now"`)
 	shows("the first page is there again", text("connected via corp"))
+	if os.Getenv("PENSTOCK_SHOTS") != "" {
+		select { // so that the picture has something to show
+		case <-t.Context().Done():
+		case <-time.After(time.Minute):
+		}
+	}
 	shot(t, tab, "demo-now")
 }
