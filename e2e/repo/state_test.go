@@ -38,7 +38,6 @@ func backgrounds() map[string]string {
 	return map[string]string{
 		"stack.open":                                 "the lifetime of what it returns: Close ends it",
 		"cmd/internal/history.Open":                  "the lifetime of the writer: Close ends it, after what waits is written",
-		"cmd/internal/console.begin":                 "the lifetime of a session: its end ends what it follows",
 		"cmd/internal/gateway.Open":                  "the meter lets out what waits until Close has told the peers",
 		"cmd/internal/daemon.network":                "the resolver file is read at once, and whoever changes a setting has no context",
 		"router/transport/wireguard.newDeviceLogger": "wireguard-go's logger has no context to hand on",
