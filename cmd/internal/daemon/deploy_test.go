@@ -102,7 +102,7 @@ func TestThePrometheusOfThePageIsGood(t *testing.T) {
 		t.Skip("promtool is not installed")
 	}
 	dir := t.TempDir()
-	for name, text := range map[string]string{"prometheus.yml": snippet(t, "prometheus"), "penstock-alerts.yml": deployed(t, "alerts.yml")} {
+	for name, text := range map[string]string{"prometheus.yml": snippet(t, "prometheus-config"), "penstock-alerts.yml": deployed(t, "alerts.yml")} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
