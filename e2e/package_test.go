@@ -1,24 +1,35 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 )
 
-// release makes what is released of the penstock under test, in a format, and returns the one file that it made.
-func release(t *testing.T, format, pattern string) string {
-	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "run", "./cmd/internal/release", "-out", dir, "-version", "1.1.0",
-		"-arch", runtime.GOARCH, "-formats", format, "-binary", built("penstock"))
+// released makes the package and the image of the penstock under test, once.
+var released = sync.OnceValues(func() (dir string, err error) {
+	dir = filepath.Join(os.Getenv("XDG_STATE_HOME"), "released") // which TestMain removes
+	cmd := exec.Command("go", "run", "./cmd/internal/release", "-out", dir, "-version", "1.1.0",
+		"-arch", runtime.GOARCH, "-formats", "deb,oci", "-binary", built("penstock"))
 	cmd.Dir = ".."
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1764000000")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("make %s: %v\n%s", format, err, out)
+		return "", fmt.Errorf("make what is released: %w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+// release returns the one file of what is released that has this name.
+func release(t *testing.T, pattern string) string {
+	t.Helper()
+	dir, err := released()
+	if err != nil {
+		t.Fatal(err)
 	}
 	made, err := filepath.Glob(filepath.Join(dir, pattern))
 	if err != nil || len(made) != 1 {
@@ -58,7 +69,7 @@ func (h *hosted) files(t *testing.T) string {
 func TestMachineInstallsThePackage(t *testing.T) {
 	requireMachine(t)
 	program(t, "dpkg-deb")
-	deb := release(t, "deb", "*.deb")
+	deb := release(t, "*.deb")
 	h := newHosted(t, "rules:", "always_on: {lockdown: true}\nrules:")
 	h.networkd(t)
 	h.copy(t, deb, "/srv/new.deb", 0o644)
@@ -112,6 +123,13 @@ func TestMachineInstallsThePackage(t *testing.T) {
 		}
 	})
 	h.do(t, "dpkg -P penstock")
+	t.Run("what was removed before it had a configuration is installed anew", func(t *testing.T) {
+		h.do(t, "dpkg -i /srv/new.deb && systemctl mask penstock.service && dpkg -r penstock && systemctl unmask penstock.service && dpkg -i /srv/new.deb")
+		if got := h.do(t, "stat -c '%a %U %G' /etc/penstock"); got != "750 root penstock\n" {
+			t.Errorf("/etc/penstock: got %q, want that a gateway can read it", got)
+		}
+		h.do(t, "dpkg -P penstock")
+	})
 	h.online(t)
 	for _, row := range []struct{ what, before, after string }{{"files", files, h.files(t)}, {"host", before, h.state(t)}} {
 		if row.after != row.before {
