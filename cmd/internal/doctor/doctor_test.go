@@ -116,3 +116,10 @@ func TestOnlyReusedNetworksOfATransportCollide(t *testing.T) {
 		t.Errorf("got %v, want %v: a public address is the same host everywhere", got, want)
 	}
 }
+
+func TestAPackageKnowsWhenItWasMade(t *testing.T) {
+	defer func(before string) { release = before }(release)
+	if release = "1764000000"; !committed().Equal(time.Unix(1764000000, 0)) {
+		t.Errorf("got %v, want what the linker has set", committed())
+	}
+}
