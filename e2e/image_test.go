@@ -255,7 +255,7 @@ func TestTheImageRuns(t *testing.T) {
 	for _, name := range []string{"setpriv", "nsenter", "unshare"} {
 		program(t, name)
 	}
-	archive := release(t, "oci", "*_oci.tar")
+	archive := release(t, "*_oci.tar")
 	w := newWorld(t)
 	for _, dir := range []string{"gw/peers.d", "lt"} {
 		if err := os.MkdirAll(w.path(dir), 0o700); err != nil {

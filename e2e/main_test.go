@@ -44,7 +44,7 @@ func buildAndRun(m *testing.M) (code int, err error) {
 	if os.Getenv(binaries) != "" {
 		return m.Run(), nil
 	}
-	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "penstock/cmd/penstock", "golang.zx2c4.com/wireguard")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+string(filepath.Separator), "penstock/cmd/penstock", "golang.zx2c4.com/wireguard")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released: an image has no libraries
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build penstock and wireguard-go: %w\n%s", err, out)

@@ -1,24 +1,35 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 )
 
-// release makes what is released of the penstock under test, in a format, and returns the one file that it made.
-func release(t *testing.T, format, pattern string) string {
-	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "run", "./cmd/internal/release", "-out", dir, "-version", "1.1.0",
-		"-arch", runtime.GOARCH, "-formats", format, "-binary", built("penstock"))
+// released makes the package and the image of the penstock under test, once.
+var released = sync.OnceValues(func() (dir string, err error) {
+	dir = filepath.Join(os.Getenv("XDG_STATE_HOME"), "released") // which TestMain removes
+	cmd := exec.Command("go", "run", "./cmd/internal/release", "-out", dir, "-version", "1.1.0",
+		"-arch", runtime.GOARCH, "-formats", "deb,oci", "-binary", built("penstock"))
 	cmd.Dir = ".."
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1764000000")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("make %s: %v\n%s", format, err, out)
+		return "", fmt.Errorf("make what is released: %w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+// release returns the one file of what is released that has this name.
+func release(t *testing.T, pattern string) string {
+	t.Helper()
+	dir, err := released()
+	if err != nil {
+		t.Fatal(err)
 	}
 	made, err := filepath.Glob(filepath.Join(dir, pattern))
 	if err != nil || len(made) != 1 {
@@ -58,7 +69,7 @@ func (h *hosted) files(t *testing.T) string {
 func TestMachineInstallsThePackage(t *testing.T) {
 	requireMachine(t)
 	program(t, "dpkg-deb")
-	deb := release(t, "deb", "*.deb")
+	deb := release(t, "*.deb")
 	h := newHosted(t, "rules:", "always_on: {lockdown: true}\nrules:")
 	h.networkd(t)
 	h.copy(t, deb, "/srv/new.deb", 0o644)
@@ -72,6 +83,8 @@ func TestMachineInstallsThePackage(t *testing.T) {
 	if !strings.Contains(said, `"penstock init" makes a configuration`) {
 		t.Errorf("the installation does not say what is next:\n%s", said)
 	}
+	// Removed before it had a configuration, by somebody who has masked the service, and installed again.
+	h.do(t, "systemctl mask penstock.service && dpkg -r penstock && systemctl unmask penstock.service && dpkg -i /srv/old.deb")
 	if r := h.sh(t, "systemctl is-enabled penstock.service penstock-lockdown.service; systemctl is-active penstock.service"); strings.Contains(r.stdout, "enabled") || strings.Contains(r.stdout, "\nactive") {
 		t.Errorf("without a configuration: got %s, want nothing enabled and nothing running", r)
 	}

@@ -253,8 +253,8 @@ func networksOf(cfg *config.Config) map[string][]netip.Prefix {
 			continue
 		}
 		for _, p := range file.networks {
-			if p.Bits() > 1 {
-				out[name] = append(out[name], p.Masked())
+			if p = p.Masked(); isReused(p) {
+				out[name] = append(out[name], p)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -206,8 +207,15 @@ func (p *Patient) load(running string) (*config.Config, error) {
 	return p.cfg.Load(path)
 }
 
+// release is when a package was committed, in seconds since 1970. The linker sets it, because a package is built without the
+// repository: -X penstock/cmd/internal/doctor.release=1764000000.
+var release string
+
 // committed is when this program was committed; zero if that is not known.
 func committed() time.Time {
+	if seconds, err := strconv.ParseInt(release, 10, 64); err == nil {
+		return time.Unix(seconds, 0)
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return time.Time{}

@@ -105,3 +105,21 @@ func TestPortsOfAConfiguration(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+func TestOnlyReusedNetworksOfATransportCollide(t *testing.T) {
+	peer := config.WireGuardPeer{AllowedIPs: []netip.Prefix{
+		prefix("0.0.0.0/0"), prefix("64.0.0.0/2"), prefix("2000::/3"), prefix("10.20.1.1/16"), prefix("100.64.0.0/10"), prefix("fd20::/48"),
+	}}
+	cfg := &config.Config{Transports: map[string]config.Transport{"corp": {WireGuard: &config.WireGuard{Peers: []config.WireGuardPeer{peer}}}}}
+	want := []netip.Prefix{prefix("10.20.0.0/16"), prefix("100.64.0.0/10"), prefix("fd20::/48")}
+	if got := networksOf(cfg)["corp"]; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v: a public address is the same host everywhere", got, want)
+	}
+}
+
+func TestAPackageKnowsWhenItWasMade(t *testing.T) {
+	defer func(before string) { release = before }(release)
+	if release = "1764000000"; !committed().Equal(time.Unix(1764000000, 0)) {
+		t.Errorf("got %v, want what the linker has set", committed())
+	}
+}

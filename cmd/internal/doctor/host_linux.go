@@ -260,6 +260,7 @@ func nameHolders(ctx context.Context, found map[string]Socket) {
 	if err != nil {
 		return
 	}
+	us, _ := os.Stat("/proc/self/exe") // nil where it is gone
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil || ctx.Err() != nil {
@@ -280,6 +281,9 @@ func nameHolders(ctx context.Context, found map[string]Socket) {
 			if s, ok := found[inode]; ok && s.PID == 0 {
 				name, _ := os.ReadFile(filepath.Join(dir, "comm"))
 				s.Program, s.PID = strings.TrimSpace(string(name)), pid
+				if exe, err := os.Stat(filepath.Join(dir, "exe")); err == nil && us != nil && os.SameFile(exe, us) {
+					s.Program = "penstock" // whatever the file is called
+				}
 				found[inode] = s
 			}
 		}

@@ -26,8 +26,8 @@ func TestTheHolderOfAPortIsNamed(t *testing.T) {
 	}
 	for _, want := range []Socket{{Network: "tcp", Address: at}, {Network: "udp", Address: by}} {
 		i := slices.IndexFunc(got, func(s Socket) bool { return s.Network == want.Network && s.Address == want.Address })
-		if i < 0 || got[i].PID != os.Getpid() || got[i].Program == "" {
-			t.Errorf("got %+v, want %v of process %d", got, want, os.Getpid())
+		if i < 0 || got[i].PID != os.Getpid() || got[i].Program != "penstock" {
+			t.Errorf("got %+v, want %v of process %d, which is penstock by another name", got, want, os.Getpid())
 		}
 	}
 }

@@ -265,6 +265,12 @@ func ownNetworks(f *Facts) []named {
 	return list
 }
 
+// isReused reports whether a network is one that many places number alike. Where the addresses are public, a transport and the host
+// mean the same hosts by them.
+func isReused(p netip.Prefix) bool {
+	return p.Addr().IsPrivate() || netip.MustParsePrefix("100.64.0.0/10").Contains(p.Addr())
+}
+
 // collisions returns the networks of the host that overlap one of ours.
 func collisions(f *Facts, ours netip.Prefix) []string {
 	tun := tunOf(f)

@@ -40,9 +40,9 @@ func (o *order) files(ctx context.Context, b build) ([]file, error) {
 	files := []file{
 		{path: "/usr/bin/penstock", mode: 0o755, content: b.program},
 		{path: "/etc/penstock", mode: 0o750},
-		{path: docDir + "THIRD-PARTY.gz", mode: 0o644, content: squeeze(notices(b.modules))},
+		{path: docDir + "THIRD-PARTY.gz", mode: 0o644, content: squeeze(notices(b.modules), gzip.BestCompression)},
 		{path: docDir + "sbom.cdx.json", mode: 0o644, content: b.sbom},
-		{path: docDir + "changelog.gz", mode: 0o644, content: squeeze(o.changelog()), only: "deb"},
+		{path: docDir + "changelog.gz", mode: 0o644, content: squeeze(o.changelog(), gzip.BestCompression), only: "deb"},
 	}
 	for _, path := range slices.Sorted(maps.Keys(b.pages)) {
 		files = append(files, file{path: path, mode: 0o644, content: b.pages[path]})
@@ -122,7 +122,7 @@ func (o *order) pages(ctx context.Context, program, dir string) (map[string][]by
 		if err != nil {
 			return nil, err
 		}
-		pages["/usr/share/man/man1/"+e.Name()+".gz"] = squeeze(text)
+		pages["/usr/share/man/man1/"+e.Name()+".gz"] = squeeze(text, gzip.BestCompression)
 	}
 	reference, err := os.ReadFile(filepath.Join(o.Root, "docs", "configuration.md"))
 	if err != nil {
@@ -130,7 +130,7 @@ func (o *order) pages(ctx context.Context, program, dir string) (map[string][]by
 	}
 	title := manual.Title{Name: "penstock.yaml", Section: 5, About: "configuration of penstock", Version: o.Version, Date: o.epoch}
 	page := manual.FromMarkdown(title, madeFrom().ReplaceAllString(string(reference), ""))
-	pages["/usr/share/man/man5/penstock.yaml.5.gz"] = squeeze(page.Bytes())
+	pages["/usr/share/man/man5/penstock.yaml.5.gz"] = squeeze(page.Bytes(), gzip.BestCompression)
 	for shell, path := range map[string]string{
 		"bash": "/usr/share/bash-completion/completions/penstock",
 		"zsh":  "/usr/share/zsh/vendor-completions/_penstock",
@@ -171,11 +171,11 @@ func alpineVersion(version string) string {
 }
 
 // squeeze compresses so that the result depends on the text alone.
-func squeeze(text []byte) []byte {
+func squeeze(text []byte, level int) []byte {
 	var b bytes.Buffer
-	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	w, err := gzip.NewWriterLevel(&b, level)
 	if err != nil {
-		panic(err) // the level is one of the package's own
+		panic(err) // the levels are those of the package
 	}
 	w.Write(text) // a buffer takes everything
 	w.Close()

@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -73,7 +74,8 @@ func (o *order) image(b build) (image, error) {
 		return image{}, err
 	}
 	i := image{blobs: make(map[string][]byte)}
-	packed := i.add(typeLayer, squeeze(layer))
+	// The best compression of a program takes three times as long and saves 0.4 %.
+	packed := i.add(typeLayer, squeeze(layer, gzip.DefaultCompression))
 	created := o.epoch.Format(time.RFC3339)
 	config, err := json.Marshal(map[string]any{
 		"created": created, "architecture": b.arch, "os": "linux",
@@ -141,7 +143,7 @@ func (o *order) rootfs(b build) ([]byte, error) {
 	add("etc/passwd", 0o644, 0, fmt.Appendf(nil, "root:x:0:0:root:/root:/sbin/nologin\npenstock:x:%d:%d:penstock:/var/lib/penstock:/sbin/nologin\n", user, user))
 	add("etc/group", 0o644, 0, fmt.Appendf(nil, "root:x:0:\npenstock:x:%d:\n", user))
 	add(certificates, 0o644, 0, authorities)
-	add("usr/share/doc/penstock/THIRD-PARTY.gz", 0o644, 0, squeeze(notices(b.modules)))
+	add("usr/share/doc/penstock/THIRD-PARTY.gz", 0o644, 0, squeeze(notices(b.modules), gzip.BestCompression))
 	add("usr/share/doc/penstock/sbom.cdx.json", 0o644, 0, b.sbom)
 	add("usr/bin/penstock", 0o755, 0, b.program)
 	if err != nil {

@@ -264,7 +264,8 @@ func (o *order) compile(ctx context.Context, to, goos, goarch string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid= -X main.release="+o.Version, "-o", to, "./cmd/penstock")
+	flags := fmt.Sprintf("-ldflags=-s -w -buildid= -X main.release=%s -X penstock/cmd/internal/doctor.release=%d", o.Version, o.epoch.Unix())
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", flags, "-o", to, "./cmd/penstock")
 	cmd.Dir = o.Root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=")
 	if goos != "" {

@@ -141,6 +141,9 @@ func (p *Plan) addKey(make func() string) error {
 
 // addCopy adds a file that is a copy of another.
 func (p *Plan) addCopy(source, path, text string) error {
+	if path == p.File || slices.ContainsFunc(p.beside, func(f part) bool { return f.path == path }) {
+		return fmt.Errorf("the copy of %s would be %s, which is for another file: rename %s", source, path, source)
+	}
 	there, err := private.Read(path, config.MaxFile)
 	switch {
 	case err == nil && (string(there) == text || path == source):
@@ -169,7 +172,11 @@ func (p *Plan) addNamed(source, text string) (warnings []string, err error) {
 	_, _, _ = openvpn.Parse(strings.NewReader(text), source, openvpn.Files{Secret: read, Public: read})
 	for _, file := range named {
 		rel, err := filepath.Rel(filepath.Dir(source), file)
-		if err != nil || !filepath.IsLocal(rel) {
+		outside := err != nil || !filepath.IsLocal(rel)
+		if outside && !strings.Contains(text, file) { // its path is relative, and leads elsewhere from the copy
+			return nil, fmt.Errorf("%s names %s by a relative path: write %s there, or put the file beside %s", source, rel, file, source)
+		}
+		if outside {
 			warnings = append(warnings, fmt.Sprintf("%s names %s, which stays where it is and is needed there", source, file))
 			continue
 		}

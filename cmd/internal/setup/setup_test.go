@@ -173,6 +173,21 @@ func TestTheFilesOfAnOpenVPNProfileComeAlong(t *testing.T) {
 	}
 }
 
+func TestWhatCannotBeCopiedIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "login.txt"), "ana\nhunter2\n")
+	for _, row := range []struct{ name, text, want string }{
+		{"config.yaml", wgQuick, "config.yaml, which is for another file: rename"},
+		{"penstock.schema.json", wgQuick, "penstock.schema.json, which is for another file: rename"},
+		{"hq.ovpn", "client\nremote vpn.example\nauth-user-pass ../login.txt\n", "names ../login.txt by a relative path: write " + dir + "/login.txt there"},
+	} {
+		a := &Answers{Purpose: Laptop, File: filepath.Join(dir, "etc", "config.yaml"), Profile: write(t, filepath.Join(dir, "down", row.name), row.text)}
+		if _, err := plan(t, a); err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: got %v, want %s", row.name, err, row.want)
+		}
+	}
+}
+
 func TestNothingIsReplaced(t *testing.T) {
 	dir := t.TempDir()
 	etc := filepath.Join(dir, "etc")
