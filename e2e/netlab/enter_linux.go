@@ -20,6 +20,9 @@ import (
 // reason why it could not.
 const marker = "PENSTOCK_NETLAB"
 
+// inherits is an environment variable that says to the second process that it has a listener as descriptor 3.
+const inherits = "PENSTOCK_NETLAB_LISTENER"
+
 // Enter calls run in a process that may make labs, and returns its exit code.
 //
 // In the first process, Enter starts the program again, with the same arguments and streams, in new network and mount
@@ -35,6 +38,11 @@ func Enter(run func() int) int { return enter(run) }
 // that programs there can reach this one. The listener is nil if there is no such port.
 func EnterServing(run func(outside net.Listener) int) int {
 	if os.Getenv(marker) != "" {
+		given := os.Getenv(inherits)
+		os.Unsetenv(inherits) // children have none
+		if given == "" {
+			return enter(func() int { return run(nil) }) // descriptor 3 is something else
+		}
 		inherited := os.NewFile(3, "outside") // the first of cmd.ExtraFiles
 		l, err := net.FileListener(inherited)
 		inherited.Close()
@@ -102,6 +110,9 @@ func reexec(keep []*os.File) (int, error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = keep
 	cmd.Env = append(os.Environ(), marker+"="+home)
+	if len(keep) > 0 {
+		cmd.Env = append(cmd.Env, inherits+"=3")
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS,
 		Pdeathsig:  unix.SIGKILL,

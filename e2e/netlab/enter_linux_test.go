@@ -166,3 +166,21 @@ func gone(t *testing.T, what string, pid int) {
 	}
 	t.Errorf("%s, process %d, is still there", what, pid)
 }
+
+// A process that something else has put into namespaces has no listener: its descriptor 3 is anything, and stays open.
+func TestWhoInheritsNoListenerKeepsDescriptorThree(t *testing.T) {
+	t.Setenv("PENSTOCK_NETLAB", "not here, says a test")
+	before, err := os.Readlink("/proc/self/fd/3")
+	if err != nil {
+		t.Skip("this process has no descriptor 3")
+	}
+	netlab.EnterServing(func(outside net.Listener) int {
+		if outside != nil {
+			t.Errorf("got a listener on %s, want none", outside.Addr())
+		}
+		return 0
+	})
+	if after, err := os.Readlink("/proc/self/fd/3"); err != nil || after != before {
+		t.Errorf("descriptor 3: got %q, %v, want %q as before", after, err, before)
+	}
+}

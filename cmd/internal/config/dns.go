@@ -134,7 +134,7 @@ func (r *Record) Addresses() []netip.Addr { return slices.Concat(r.Short, r.A, r
 
 // BlockAnswer is how a blocked name is answered.
 type BlockAnswer struct {
-	// Answer is nxdomain, refused, null (0.0.0.0 and ::) or address.
+	// Answer is nxdomain, refused, "null" (0.0.0.0 and ::; with the quotes) or address.
 	Answer string `yaml:"answer" default:"nxdomain" oneof:"nxdomain,refused,null,address"`
 	// Addresses are the answer of answer: address, IPv4 to A questions and IPv6 to AAAA questions.
 	Addresses []netip.Addr `yaml:"addresses"`

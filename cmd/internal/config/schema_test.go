@@ -241,6 +241,7 @@ func asJSON(node ast.Node) any {
 func TestTheSchemaTakesWhatLoadTakes(t *testing.T) {
 	valid := valid(t)
 	t.Setenv("PENSTOCK_SHOWN_KEY", "2Bo5n4y4CRcCcX2HMRSL1fBDMhgT1Z4x0AMkYmZ9DGA=")
+	t.Setenv("GATEWAY_KEY", "2Bo5n4y4CRcCcX2HMRSL1fBDMhgT1Z4x0AMkYmZ9DGA=")
 	texts := goodConfigurations(t)
 	for _, name := range slices.Sorted(maps.Keys(texts)) {
 		if name != "page-phones" {

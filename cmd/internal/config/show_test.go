@@ -61,10 +61,11 @@ func inFolder(t *testing.T, text string) (path string) {
 	}
 	write(t, dir, "some.conf", profileText+"AllowedIPs = 10.0.0.0/8\n")
 	write(t, dir, "legacy.ovpn", "client\nremote vpn.example 1194 udp\n")
-	for _, name := range []string{"extra.txt", "cert.pem", "dns.pem", "fullchain.pem"} {
+	for _, name := range []string{"extra.txt", "rules.txt", "exceptions.txt", "cert.pem", "dns.pem", "fullchain.pem"} {
 		write(t, dir, name, "\n")
 	}
-	return write(t, dir, "config.yaml", text)
+	t.Setenv("GATEWAY_KEY", "2Bo5n4y4CRcCcX2HMRSL1fBDMhgT1Z4x0AMkYmZ9DGA=")
+	return write(t, dir, "config.yaml", strings.ReplaceAll(text, "/var/lib/penstock/", dir+"/"))
 }
 
 // odd has texts that YAML could read as something else.

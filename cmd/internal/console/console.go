@@ -53,18 +53,21 @@ func Listen(address string) (net.Listener, error) {
 }
 
 // Attach opens the console of a configuration, and returns what the control socket serves with it: links to the console, too. Without
-// console.listen the server is nil, which is ready to use and does nothing.
-func Attach(cfg *config.Config, c control.Config, version string) (*Server, control.Config, error) {
+// console.listen the server is nil, which is ready to use and does nothing. So it is if the port is taken: any user of this host can
+// do that, and must not keep penstock from running. "penstock console" serves the page itself then.
+func Attach(cfg *config.Config, c control.Config, version string) (*Server, control.Config) {
 	if cfg.Console.Listen == "" {
-		return nil, c, nil
+		return nil, c
 	}
 	l, err := Listen(cfg.Console.Listen)
 	if err != nil {
-		return nil, c, config.Refused(cfg, "console.listen", "stop the program that uses it or choose another port", err)
+		cmp.Or(c.Logger, slog.New(slog.DiscardHandler)).Warn("the console is not served: stop the program that uses its port, or choose another in console.listen",
+			"listen", cfg.Console.Listen, "err", err)
+		return nil, c
 	}
 	s := New(Config{Listener: l, API: control.API(c), Version: version, Log: c.Logger}) // the page itself makes no links
 	c.Console = s
-	return s, c, nil
+	return s, c
 }
 
 // New returns a server that owns config.Listener.

@@ -5,14 +5,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"penstock/cmd/internal/config"
 
 	"go.uber.org/goleak"
 
@@ -453,4 +457,25 @@ func TestManyStreams(t *testing.T) {
 	if status, _ := b.get("POST", "/api/v1/status", nil); status != http.StatusOK {
 		t.Errorf("beside them: got %d, want 200", status)
 	}
+}
+
+func TestATakenPortCostsTheConsoleAlone(t *testing.T) {
+	squatter, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer squatter.Close()
+	cfg := &config.Config{Console: config.Console{Listen: squatter.Addr().String()}}
+	s, offered := Attach(cfg, control.Config{}, "")
+	if s != nil || offered.Console != nil {
+		t.Errorf("got %v and links of %v, want none", s, offered.Console)
+	}
+	if err := errors.Join(s.Run(t.Context()), s.Close()); err != nil {
+		t.Errorf("no console: %v", err)
+	}
+	squatter.Close()
+	if s, offered = Attach(cfg, control.Config{}, ""); s == nil || offered.Console == nil {
+		t.Fatal("a free port: got no console")
+	}
+	s.Close()
 }

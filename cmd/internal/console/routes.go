@@ -180,7 +180,13 @@ func (s *Server) end(w http.ResponseWriter, _ *http.Request, v visit) {
 func (s *Server) call(w http.ResponseWriter, r *http.Request, v visit) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(v.over, cancel)()
+	go func() {
+		select {
+		case <-v.over:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	r = r.Clone(control.As(ctx, "console", !v.readOnly))
 	r.URL.Path, r.URL.RawPath = "/v1/"+r.PathValue("name"), ""
 	s.config.API.ServeHTTP(w, r)

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -44,16 +43,15 @@ type invitation struct {
 type session struct {
 	key      digest
 	readOnly bool
-	last     time.Time // of a request
-	over     context.Context
-	end      context.CancelFunc // ends over
+	last     time.Time     // of a request
+	over     chan struct{} // closed when it ends
 }
 
 // visit is what a request may do.
 type visit struct {
 	cookie   string
 	readOnly bool
-	over     context.Context // ends with the session
+	over     <-chan struct{} // closed when the session ends
 }
 
 // invite makes a token that opens one session.
@@ -95,9 +93,7 @@ func (s *sessions) begin(token string, now time.Time) (cookie, key string, readO
 		s.open = make(map[digest]*session)
 	}
 	cookie, key = rand.Text(), rand.Text()
-	one := &session{key: digestOf(key), readOnly: i.readOnly, last: now}
-	one.over, one.end = context.WithCancel(context.Background())
-	s.open[digestOf(cookie)] = one
+	s.open[digestOf(cookie)] = &session{key: digestOf(key), readOnly: i.readOnly, last: now, over: make(chan struct{})}
 	return cookie, key, i.readOnly, nil
 }
 
@@ -148,7 +144,7 @@ func (s *sessions) end(cookie string) {
 // drop ends a session, and what goes on in it.
 func (s *sessions) drop(d digest) {
 	if one, ok := s.open[d]; ok {
-		one.end()
+		close(one.over)
 		delete(s.open, d)
 	}
 }

@@ -349,10 +349,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 			}
 		})
 	}
-	page, offered, err := console.Attach(cfg, d.controlConfig(cfg), d.opts.Version)
-	if err != nil {
-		return err
-	}
+	page, offered := console.Attach(cfg, d.controlConfig(cfg), d.opts.Version)
 	opened.add(page.Close)
 	server, err := control.New(offered)
 	if err != nil {

@@ -95,6 +95,25 @@ func TestAlertsAreRules(t *testing.T) {
 	}
 }
 
+// TestThePrometheusOfThePageIsGood needs promtool.
+func TestThePrometheusOfThePageIsGood(t *testing.T) {
+	tool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not installed")
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{"prometheus.yml": snippet(t, "prometheus-config"), "penstock-alerts.yml": deployed(t, "alerts.yml")} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), tool, "check", "config", "prometheus.yml")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestUnitsAreHardened needs systemd-analyze. The early unit may be more exposed: it runs for a moment, without a network, and
 // must not depend on a mount namespace.
 func TestUnitsAreHardened(t *testing.T) {

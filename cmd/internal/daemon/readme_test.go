@@ -13,9 +13,12 @@ import (
 // snippet returns the block with a mark, of the README or of another page.
 func snippet(t *testing.T, mark string) string {
 	t.Helper()
-	for _, page := range []string{"README.md", "docs/operation.md", "docs/enrolment.md", "docs/proxy.md", "docs/programs.md",
-		"docs/family.md", "docs/console.md", "docs/monitoring.md", "docs/coming-from.md"} {
-		b, err := os.ReadFile("../../../" + page)
+	pages, err := filepath.Glob("../../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, "../../../README.md") {
+		b, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,16 +51,28 @@ func TestReadmeConfigurationsAreGood(t *testing.T) {
 	key, server := wireguard.GeneratePrivateKey(), wireguard.GeneratePrivateKey()
 	profile := "[Interface]\nPrivateKey = " + key.Reveal() + "\nAddress = 10.99.0.2/32, fd99::2/128\nDNS = 10.99.0.1\n" +
 		"[Peer]\nPublicKey = " + server.Public().String() + "\nEndpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0, ::/0\n"
-	for _, mark := range []string{"laptop", "filter", "gateway", "names", "ntp", "enrol", "proxy", "programs", "family", "console", "metrics", "moving", "lists"} {
+	for _, mark := range []string{"laptop", "filter", "gateway", "names", "ntp", "enrol", "proxy", "programs",
+		"more", "family", "family-tests", "child", "intranet", "container", "sidecar", "moved", "adguard"} {
 		t.Run(mark, func(t *testing.T) {
-			dir := t.TempDir()
-			for name, text := range map[string]string{mark + ".yaml": snippet(t, mark), "hq.conf": profile, "wg0.conf": profile, "allowed.txt": "ok.example\n", "gateway.key": key.Reveal() + "\n", "extra.txt": "casino.example\n",
+			dir, text := t.TempDir(), snippet(t, mark)
+			if whole, ok := strings.CutSuffix(mark, "-tests"); ok { // these are for when there are peers
+				text = snippet(t, whole) + text
+			}
+			t.Setenv("GATEWAY_KEY", key.Reveal())
+			text = strings.ReplaceAll(text, "/var/lib/penstock/", dir+"/")
+			for name, text := range map[string]string{mark + ".yaml": text, "hq.conf": profile,
+				"exceptions.txt": "ok.example\n", "rules.txt": "||ads.example^\n@@||ok.ads.example^\n", "gateway.key": key.Reveal() + "\n", "extra.txt": "casino.example\n",
 				"ana.password": "correct-horse\n", "printer.password": "battery-staple\n"} {
 				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if err := os.Mkdir(filepath.Join(dir, "peers.d"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			peers := "peers:\n  - {name: mia, groups: [kids, staff, admins], public_key: " +
+				server.Public().String() + ", allowed_ips: 10.99.0.9/32}\n"
+			if err := os.WriteFile(filepath.Join(dir, "peers.d", "mia.yaml"), []byte(peers), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			cfg, err := config.Load(filepath.Join(dir, mark+".yaml"))

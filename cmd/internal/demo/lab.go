@@ -104,7 +104,7 @@ func (w *labWorld) start(ctx context.Context, h *netlab.Host, name, config strin
 		defer close(p.over)
 		p.cmd.Wait()
 	}()
-	limit := time.After(10 * time.Second)
+	limit := time.After(30 * time.Second)
 	for {
 		if c, err := control.Dial(ctx, w.socket(name)); err == nil {
 			c.Close()

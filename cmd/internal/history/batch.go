@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/history/text"
 )
 
 const (
@@ -145,7 +146,7 @@ func (w *tables) text(ctx context.Context, of int, s string) (int64, error) {
 	}
 	key := []any{s}
 	if of == ofHost {
-		key[0] = reversed(s)
+		key[0] = text.Reversed(s)
 	}
 	id, err := row(ctx, w.do.find[of], w.do.add[of], key, key)
 	if err == nil && of == ofWord {

@@ -55,7 +55,16 @@ func TestAPageOfTenMillion(t *testing.T) {
 	f := begin(t, Config{File: filepath.Join(t.TempDir(), "history.db"), MaxSize: 8 << 30})
 	next := traffic()
 	for i := range written {
-		f.Put(next(noon.Add(time.Duration(i) * 10 * time.Millisecond)))
+		r := next(noon.Add(time.Duration(i) * 10 * time.Millisecond))
+		switch i % 1000 { // the worst case: each span has one record of them, and none of both
+		case 300:
+			r = flowAt(noon.Add(time.Duration(i)*10*time.Millisecond), "rare.example")
+			r.Flow.Peer = "rare"
+		case 600:
+			r = flowAt(noon.Add(time.Duration(i)*10*time.Millisecond), "rare.example")
+			r.Flow.Rule = "rare"
+		}
+		f.Put(r)
 		if i%batchSize == batchSize-1 {
 			f.flush(t)
 		}
@@ -91,7 +100,7 @@ func TestAPageOfTenMillion(t *testing.T) {
 		return time.Since(start)
 	}
 	for _, filter := range []control.RecordFilter{{}, {Blocked: true}, {Client: "peer3"}, {Client: "peer199"}, {Client: "peer3", Blocked: true}, {Host: "host7.example"}, {Host: "host49999.example"},
-		{Rule: "no-ads"}, {Text: "st499"}, {Text: "example"}, {Kind: "question", Since: noon.Add(5 * time.Hour), Until: noon.Add(330 * time.Minute)}} {
+		{Rule: "no-ads"}, {Text: "st499"}, {Text: "example"}, {Text: "peer"}, {Client: "rare"}, {Client: "rare", Rule: "rare"}, {Kind: "question", Since: noon.Add(5 * time.Hour), Until: noon.Add(330 * time.Minute)}} {
 		best, row := time.Hour, time.Hour
 		n := 0
 		for range 5 {
@@ -104,7 +113,8 @@ func TestAPageOfTenMillion(t *testing.T) {
 		}
 		t.Logf("a page of %d of %+v: %v, %.1f times a bare one of 200 rows", n, filter, best, best.Seconds()/row.Seconds())
 	}
-	for _, q := range []control.TotalsQuery{{By: "hour"}, {By: "host"}, {By: "client"}, {By: "rule", RecordFilter: control.RecordFilter{Since: noon.Add(40*time.Hour + 10*time.Minute)}}, {By: "host", RecordFilter: control.RecordFilter{Client: "peer3"}}} {
+	for _, q := range []control.TotalsQuery{{By: "hour"}, {By: "host"}, {By: "client"}, {By: "rule", RecordFilter: control.RecordFilter{Since: noon.Add(40*time.Hour + 10*time.Minute)}}, {By: "host", RecordFilter: control.RecordFilter{Client: "peer3"}},
+		{By: "host", RecordFilter: control.RecordFilter{Client: "rare"}}} {
 		start := time.Now()
 		_, err := f.Totals(t.Context(), q)
 		t.Logf("sums %+v: %v, %v", q, time.Since(start), err)

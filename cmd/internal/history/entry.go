@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/history/text"
 )
 
 // circumstances are what many records have in common. Their text is the fields with separators between them.
@@ -123,19 +124,19 @@ func (k kept) entry(r control.Record) entry {
 		f := r.Flow
 		id, _ := strconv.ParseUint(f.ID, 10, 64)
 		e = entry{
-			how: circumstances{proto: clip(f.Proto), verdict: clip(f.Verdict), rule: clip(f.Rule), category: clip(f.Category), via: clip(f.Via),
-				source: clip(f.HostSource), datapath: clip(f.Datapath), reason: cause(f.Reason)},
-			peer: clip(f.Peer), host: clip(f.Host), end: f.End.UnixMilli(), tx: f.TxBytes, rx: f.RxBytes,
+			how: circumstances{proto: text.Clip(f.Proto), verdict: text.Clip(f.Verdict), rule: text.Clip(f.Rule), category: text.Clip(f.Category), via: text.Clip(f.Via),
+				source: text.Clip(f.HostSource), datapath: text.Clip(f.Datapath), reason: text.Cause(f.Reason)},
+			peer: text.Clip(f.Peer), host: text.Clip(f.Host), end: f.End.UnixMilli(), tx: f.TxBytes, rx: f.RxBytes,
 		}
 		src = f.Src
-		e.dst, more.dstPort = split(f.Dst)
+		e.dst, more.dstPort = text.Split(f.Dst)
 		more = rest{took: micros(f.Start, f.End), dstPort: more.dstPort, txPkts: f.TxPkts, rxPkts: f.RxPkts, id: id, policy: f.Generation}
 	case r.Question != nil:
 		q := r.Question
 		e = entry{
-			how: circumstances{proto: clip(q.Proto), verdict: clip(q.Verdict), rule: clip(q.Rule), category: clip(q.Category), recordType: clip(q.Type),
-				result: clip(q.Result), rcode: clip(q.Rcode), upstream: clip(q.Upstream), cacheHit: clip(q.Cache)},
-			peer: clip(q.Peer), host: clip(q.Host), end: q.End.UnixMilli(), isQuestion: true,
+			how: circumstances{proto: text.Clip(q.Proto), verdict: text.Clip(q.Verdict), rule: text.Clip(q.Rule), category: text.Clip(q.Category), recordType: text.Clip(q.Type),
+				result: text.Clip(q.Result), rcode: text.Clip(q.Rcode), upstream: text.Clip(q.Upstream), cacheHit: text.Clip(q.Cache)},
+			peer: text.Clip(q.Peer), host: text.Clip(q.Host), end: q.End.UnixMilli(), isQuestion: true,
 		}
 		src = q.Src
 		more = rest{took: micros(q.Start, q.End)}
@@ -144,7 +145,7 @@ func (k kept) entry(r control.Record) entry {
 				more.answers = append(more.answers, a.WithZone(""))
 			}
 		}
-		more.decided = clip(q.Decided)
+		more.decided = text.Clip(q.Decided)
 		if q.Decided != "" && q.Decided == q.Host {
 			more.decided = sameName
 		}
@@ -155,7 +156,7 @@ func (k kept) entry(r control.Record) entry {
 	if k.clients == "off" {
 		e.peer, more.srcPort = "", 0
 	} else {
-		e.src, more.srcPort = split(src)
+		e.src, more.srcPort = text.Split(src)
 		e.hasClient = e.peer != "" || e.src != ""
 	}
 	e.rest = more.bytes()
@@ -170,7 +171,7 @@ func (e entry) record(id int64) control.Record {
 	c := e.how
 	if e.isQuestion {
 		q := &control.Question{
-			Proto: c.proto, Src: join(e.src, more.srcPort), Peer: e.peer, Host: e.host, Type: c.recordType, Verdict: c.verdict, Rule: c.rule, Category: c.category,
+			Proto: c.proto, Src: text.Join(e.src, more.srcPort), Peer: e.peer, Host: e.host, Type: c.recordType, Verdict: c.verdict, Rule: c.rule, Category: c.category,
 			Decided: more.decided, Result: c.result, Rcode: c.rcode, Upstream: c.upstream, Cache: c.cacheHit, Start: start, End: end,
 		}
 		if q.Decided == sameName {
@@ -182,57 +183,10 @@ func (e entry) record(id int64) control.Record {
 		return control.Record{ID: id, Question: q}
 	}
 	return control.Record{ID: id, Flow: &control.Flow{
-		ID: strconv.FormatUint(more.id, 10), Proto: c.proto, Src: join(e.src, more.srcPort), Dst: join(e.dst, more.dstPort), Peer: e.peer, Host: e.host,
+		ID: strconv.FormatUint(more.id, 10), Proto: c.proto, Src: text.Join(e.src, more.srcPort), Dst: text.Join(e.dst, more.dstPort), Peer: e.peer, Host: e.host,
 		HostSource: c.source, Verdict: c.verdict, Rule: c.rule, Category: c.category, Via: c.via, Datapath: c.datapath, TxBytes: e.tx, RxBytes: e.rx,
 		TxPkts: more.txPkts, RxPkts: more.rxPkts, Start: start, End: end, Reason: c.reason, Generation: more.policy,
 	}}
 }
 
 func micros(start, end time.Time) uint64 { return uint64(max(end.Sub(start).Microseconds(), 0)) }
-
-// split returns the address and the port of "address:port", which may lack the port.
-func split(s string) (addr string, port uint64) {
-	if ap, err := netip.ParseAddrPort(s); err == nil {
-		return ap.Addr().WithZone("").String(), uint64(ap.Port())
-	}
-	return clip(s), 0
-}
-
-// join undoes split. A port whose address is not kept stands alone.
-func join(addr string, port uint64) string {
-	switch {
-	case port == 0:
-		return addr
-	case strings.Contains(addr, ":"):
-		return "[" + addr + "]:" + strconv.FormatUint(port, 10)
-	}
-	return addr + ":" + strconv.FormatUint(port, 10)
-}
-
-// clip bounds a string, whose bytes may come from strangers.
-func clip(s string) string {
-	if len(s) > 255 {
-		s = s[:255]
-	}
-	return strings.ToValidUTF8(s, "?")
-}
-
-// cause returns a reason without addresses and names, which would tell what may not be kept and make each reason a new one. The last part
-// of an error says what happened.
-func cause(reason string) string {
-	if !strings.ContainsAny(reason, ".0123456789[") {
-		return clip(reason)
-	}
-	last := reason[strings.LastIndex(reason, ": ")+1:]
-	if strings.ContainsAny(last, ".0123456789[") {
-		return "error"
-	}
-	return clip(strings.TrimSpace(last))
-}
-
-// reversed is a name backwards.
-func reversed(s string) string {
-	r := []rune(s)
-	slices.Reverse(r)
-	return string(r)
-}

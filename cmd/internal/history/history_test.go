@@ -23,6 +23,8 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/history/database"
+	"penstock/cmd/internal/history/text"
 )
 
 func TestMain(m *testing.M) {
@@ -134,13 +136,13 @@ func someRecord(r *rand.Rand, within time.Duration) control.Record {
 	}
 	if r.IntN(2) == 0 {
 		return control.Record{Question: &control.Question{
-			Proto: "dns", Src: join(src, 5353), Peer: peer, Host: cmp.Or(host, "c.test"), Type: pick("A", "AAAA"), Verdict: verdict, Rule: rule, Category: category,
+			Proto: "dns", Src: text.Join(src, 5353), Peer: peer, Host: cmp.Or(host, "c.test"), Type: pick("A", "AAAA"), Verdict: verdict, Rule: rule, Category: category,
 			Decided: pick("", cmp.Or(host, "c.test"), "cname.test"), Result: pick("ok", "blocked"), Rcode: pick("NOERROR", ""), Answers: [][]string{nil, {"192.0.2.0"}, {"2001:db8::", "192.0.2.1"}}[r.IntN(3)],
 			Upstream: pick("main", ""), Cache: pick("hit", "miss"), Start: end.Add(-time.Duration(r.IntN(100000)) * time.Microsecond), End: end,
 		}}
 	}
 	return control.Record{Flow: &control.Flow{
-		ID: fmt.Sprint(r.IntN(1e6)), Proto: pick("tcp", "udp", "icmp"), Src: join(src, uint64(r.IntN(65536))), Dst: join(pick("192.0.2.7", "198.51.100.9", "2001:db8::7"), 443),
+		ID: fmt.Sprint(r.IntN(1e6)), Proto: pick("tcp", "udp", "icmp"), Src: text.Join(src, uint64(r.IntN(65536))), Dst: text.Join(pick("192.0.2.7", "198.51.100.9", "2001:db8::7"), 443),
 		Peer: peer, Host: host, HostSource: pick("dns", "sni"), Verdict: verdict, Rule: rule, Category: category, Via: pick("", "corp"), Datapath: pick("", "terminated"),
 		TxBytes: r.Uint64N(1e6), RxBytes: r.Uint64N(1e12), TxPkts: r.Uint64N(1000), RxPkts: r.Uint64N(1000), Start: end.Add(-time.Duration(r.IntN(1e9)) * time.Microsecond), End: end,
 		Reason: pick("", "trusted network"), Generation: r.Uint64N(5),
@@ -156,8 +158,8 @@ func naive(f control.RecordFilter, r control.Record) bool {
 		x := r.Flow
 		host, peer, src, dst, verdict, rule, category, end = x.Host, x.Peer, x.Src, x.Dst, x.Verdict, x.Rule, x.Category, x.End
 	}
-	srcAddr, _ := split(src)
-	dstAddr, _ := split(dst)
+	srcAddr, _ := text.Split(src)
+	dstAddr, _ := text.Split(dst)
 	has := func(s string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(f.Text)) }
 	return (f.Kind == "" || f.Kind == kind) && (f.Since.IsZero() || !end.Before(f.Since)) && (f.Until.IsZero() || end.Before(f.Until)) &&
 		(!f.Blocked || verdict == "block" || verdict == "drop") && (f.Client == "" || f.Client == cmp.Or(peer, srcAddr)) &&
@@ -238,12 +240,12 @@ func count(list []control.Record, by string) []control.Total {
 		var end time.Time
 		var tx, rx uint64
 		if q := r.Question; q != nil {
-			addr, _ := split(q.Src)
+			addr, _ := text.Split(q.Src)
 			verdict, end = q.Verdict, q.End
 			key = map[string]string{"client": cmp.Or(q.Peer, addr), "host": q.Host, "rule": q.Rule, "category": q.Category, "verdict": q.Verdict}[by]
 		} else {
 			x := r.Flow
-			addr, _ := split(x.Src)
+			addr, _ := text.Split(x.Src)
 			verdict, end, tx, rx = x.Verdict, x.End, x.TxBytes, x.RxBytes
 			key = map[string]string{"client": cmp.Or(x.Peer, addr), "host": x.Host, "rule": x.Rule, "category": x.Category, "verdict": x.Verdict}[by]
 		}
@@ -274,12 +276,12 @@ func count(list []control.Record, by string) []control.Total {
 		if by == "hour" || by == "day" {
 			return a.Time.Compare(b.Time)
 		}
-		text := a.Key
+		one := a.Key
 		other := b.Key
 		if by == "host" {
-			text, other = reversed(text), reversed(other)
+			one, other = text.Reversed(one), text.Reversed(other)
 		}
-		return cmp.Or(cmp.Compare(b.Allowed+b.Blocked, a.Allowed+a.Blocked), cmp.Compare(text, other))
+		return cmp.Or(cmp.Compare(b.Allowed+b.Blocked, a.Allowed+a.Blocked), cmp.Compare(one, other))
 	})
 	return out
 }
@@ -388,7 +390,7 @@ func TestTheQueueIsBoundedByItsBytes(t *testing.T) {
 func hands(t testing.TB, f fixture) *writer {
 	t.Helper()
 	f.Close()
-	w := &writer{store: f.Store, start: time.Now()}
+	w := newWriter(f.Store)
 	t.Cleanup(func() { w.close(context.WithoutCancel(t.Context())) })
 	if err := w.open(t.Context()); err != nil {
 		t.Fatal(err)
@@ -429,7 +431,7 @@ func TestAfterABurstTheWriterHoldsNothing(t *testing.T) {
 // rawExec runs a query with a connection of its own, and returns the number that it returns.
 func rawExec(t testing.TB, f fixture, query string) (n int, err error) {
 	t.Helper()
-	db, err := sql.Open("sqlite", source(f.config.File))
+	db, err := sql.Open("sqlite", database.Source(f.config.File))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"penstock/cmd/internal/clock"
+
+	"penstock/cmd/internal/history/database"
 )
 
 const (
@@ -30,12 +32,12 @@ func (w *writer) maintain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	limit := w.store.config.MaxSize - 2*walSize(w.store.config.MaxSize)
+	limit := w.store.config.MaxSize - 2*database.WALSize(w.store.config.MaxSize)
 	again := false
 	due := !time.Now().Before(w.tidy) || w.store.soon.Swap(false)
 	if due {
 		w.tidy = time.Now().Add(tidyEvery)
-		if w.replaced() {
+		if w.file.replaced() {
 			w.store.log.Warn("the history is begun anew: somebody has moved or removed its file", "file", w.store.config.File)
 			w.shut()
 			w.open(ctx)
@@ -75,28 +77,40 @@ func (w *tables) size(ctx context.Context) (free, used int64, err error) {
 	if err = w.conn.QueryRowContext(ctx, "PRAGMA page_count").Scan(&pages); err == nil {
 		err = w.conn.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&unused)
 	}
-	return unused * pageSize, (pages - unused) * pageSize, err
+	return unused * database.PageSize, (pages - unused) * database.PageSize, err
 }
 
-// replaced tells whether the file is not the one that was opened any more.
-func (w *writer) replaced() bool {
-	info, err := os.Stat(w.store.config.File)
-	return errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(info, w.file)
+// opened is a file as it was opened.
+type opened struct {
+	path string
+	info os.FileInfo
+}
+
+// look returns a file that has just been opened.
+func look(path string) (opened, error) {
+	info, err := os.Stat(path)
+	return opened{path, info}, err
+}
+
+// replaced tells whether the file is another one by now.
+func (o opened) replaced() bool {
+	info, err := os.Stat(o.path)
+	return errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(info, o.info)
 }
 
 // shrinkLog lets the write-ahead log begin anew if it has become large, because somebody has read all the time.
 func (w *writer) shrinkLog(ctx context.Context) error {
 	info, err := os.Stat(w.store.config.File + "-wal")
-	if err != nil || info.Size() <= 2*walSize(w.store.config.MaxSize) {
-		w.store.readers.hold(false)
+	if err != nil || info.Size() <= 2*database.WALSize(w.store.config.MaxSize) {
+		w.store.readers.Hold(false)
 		return nil
 	}
-	if !w.store.readers.hold(true) {
+	if !w.store.readers.Hold(true) {
 		poke(w.store.wake) // nobody begins to read until those who do have finished
 		return nil
 	}
 	_, err = w.conn.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
-	w.store.readers.hold(false)
+	w.store.readers.Hold(false)
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/history/text"
 )
 
 const (
@@ -197,7 +198,7 @@ func millisUp(t time.Time) int64 { return t.Add(time.Millisecond - 1).UnixMilli(
 
 // hostsBelow is the condition for a name and all names below it.
 func hostsBelow(name string) (string, []any) {
-	rev := reversed(strings.ToLower(strings.Trim(name, ".")))
+	rev := text.Reversed(strings.ToLower(strings.Trim(name, ".")))
 	return "(h.rev = ? OR h.rev > ? AND h.rev < ?)", []any{rev, rev + ".", rev + "/"}
 }
 
@@ -224,9 +225,9 @@ func howWhere(f control.RecordFilter) (string, []any) {
 }
 
 // chooseText finds names and words that have a text.
-func chooseText(ctx context.Context, tx *sql.Tx, text string) (list []choice, err error) {
+func chooseText(ctx context.Context, tx *sql.Tx, part string) (list []choice, err error) {
 	escape := strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`)
-	like, back := "%"+escape.Replace(text)+"%", "%"+escape.Replace(reversed(text))+"%"
+	like, back := "%"+escape.Replace(part)+"%", "%"+escape.Replace(text.Reversed(part))+"%"
 	for _, q := range []struct {
 		of    column
 		query string
@@ -482,7 +483,7 @@ func fetch(ctx context.Context, tx *sql.Tx, ids []int64) ([]control.Record, erro
 			c = parseCircumstances(how)
 			hows[how] = c
 		}
-		e.how, e.host = c, reversed(host)
+		e.how, e.host = c, text.Reversed(host)
 		list = append(list, e.record(id))
 	}
 	return list, rows.Err()

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/history/database"
 )
 
 const (
@@ -96,7 +97,7 @@ type Store struct {
 	wake    chan struct{}      // holds one token if there may be work for the writer
 	full    chan struct{}      // holds one token if there is enough work for a batch
 	done    chan struct{}      // closed when the writer has ended
-	readers readers
+	readers database.Readers
 	damaged atomic.Bool // who reads has found damage
 	late    atomic.Bool // nobody waits any more for the file to be opened
 	soon    atomic.Bool // tidy up at the next batch; tests need it
@@ -120,8 +121,8 @@ func Open(c Config) (*Store, error) {
 		config: c, kept: kept{c.Names, c.Clients}, log: cmp.Or(c.Log, slog.New(slog.DiscardHandler)), metrics: c.Metrics, cancel: cancel,
 		wake: make(chan struct{}, 1), full: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	s.readers.init()
-	w := &writer{store: s, start: time.Now()}
+	s.readers.Init()
+	w := newWriter(s)
 	opened := make(chan error, 1)
 	go w.run(ctx, opened)
 	wait := time.NewTimer(openWait)
@@ -185,7 +186,7 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.readers.stop()
+	s.readers.Stop()
 	poke(s.wake)
 	poke(s.full)
 	defer s.cancel()
@@ -261,99 +262,14 @@ func poke(c chan struct{}) {
 	}
 }
 
-const (
-	maxReaders = 2                // who read at once
-	readWait   = 10 * time.Second // how long a question may take
-)
-
-// readers lets few read at once, and nobody while the writer changes the file or the log has grown too large: a log can begin anew only
-// while nobody reads an older state of the database.
-type readers struct {
-	mu      sync.Mutex // guards below
-	db      *sql.DB    // nil while the history is off
-	why     error      // the reason
-	active  int
-	held    bool          // nobody may begin
-	changed chan struct{} // closed when something changes
-	stopped bool
-}
-
-func (r *readers) init() {
-	r.changed = make(chan struct{})
-	r.why = errors.New("the history is not open yet: try again in a moment")
-}
-
-// changeLocked changes something.
-func (r *readers) changeLocked() {
-	close(r.changed)
-	r.changed = make(chan struct{})
-}
-
-// enter returns the database when there is a place. leave must be called.
-func (r *readers) enter(ctx context.Context) (db *sql.DB, leave func(), err error) {
-	for {
-		r.mu.Lock()
-		switch {
-		case r.db == nil || r.stopped:
-			defer r.mu.Unlock()
-			return nil, nil, cmp.Or(r.why, errors.New("penstock is stopping"))
-		case !r.held && r.active < maxReaders:
-			defer r.mu.Unlock()
-			r.active++
-			return r.db, r.leave, nil
-		}
-		changed := r.changed
-		r.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, nil, errors.New("others read the history: try again in a moment")
-		}
-	}
-}
-
-func (r *readers) leave() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.active--
-	r.changeLocked()
-}
-
-// hold keeps others from beginning, and reports whether nobody reads.
-func (r *readers) hold(held bool) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.held != held {
-		r.held = held
-		r.changeLocked()
-	}
-	return r.active == 0
-}
-
-// use sets the database, or the reason why there is none, and returns the former one.
-func (r *readers) use(db *sql.DB, why error) (former *sql.DB) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	former, r.db, r.why = r.db, db, why
-	r.changeLocked()
-	return former
-}
-
-func (r *readers) stop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.stopped {
-		r.stopped = true
-		r.why = errors.New("penstock is stopping")
-		r.changeLocked()
-	}
-}
+// readWait is how long a question may take.
+const readWait = 10 * time.Second
 
 // reading runs a question with a connection of its own.
 func (s *Store) reading(ctx context.Context, f func(context.Context, *sql.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, readWait)
 	defer cancel()
-	db, leave, err := s.readers.enter(ctx)
+	db, leave, err := s.readers.Enter(ctx)
 	if err != nil {
 		return err
 	}
@@ -371,7 +287,7 @@ func (s *Store) reading(ctx context.Context, f func(context.Context, *sql.Tx) er
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
-	if isDamage(err) {
+	if database.IsDamage(err) {
 		s.damaged.Store(true)
 		poke(s.wake)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/history/text"
 )
 
 const (
@@ -129,7 +130,7 @@ func totals(ctx context.Context, tx *sql.Tx, f control.RecordFilter, of sumsBy, 
 			t.Time = time.UnixMilli(at)
 			t.Key = t.Time.Format(time.RFC3339)
 		case of.by == byHost && t.Key != Others:
-			t.Key = reversed(t.Key)
+			t.Key = text.Reversed(t.Key)
 		}
 		list = append(list, t)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/history/text"
 )
 
 // flowAt is a flow that ended at some time.
@@ -420,13 +421,13 @@ func TestWhatMustNotBeKeptIsNot(t *testing.T) {
 			}
 		}
 		f.Close()
-		var text []byte
+		var whole []byte
 		for _, part := range []string{"", "-wal"} {
 			b, _ := os.ReadFile(f.config.File + part)
-			text = append(text, b...)
+			whole = append(whole, b...)
 		}
-		has := func(s string) bool { return strings.Contains(string(text), s) }
-		if has(reversed("secret.example")) != row.name || has("192.0.2.7") != row.name || has("\xc0\x00\x02\x07") != row.name || has("secret") {
+		has := func(s string) bool { return strings.Contains(string(whole), s) }
+		if has(text.Reversed("secret.example")) != row.name || has("192.0.2.7") != row.name || has("\xc0\x00\x02\x07") != row.name || has("secret") {
 			t.Errorf("%+v: the file has the name or the address, or has not", row)
 		}
 		if has("ana") != row.client || has("10.77.0.2") != row.client {

@@ -6,13 +6,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
 	"runtime/debug"
 	"slices"
 	"time"
 
 	"penstock/cmd/internal/clock"
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/history/database"
 	"penstock/cmd/internal/peerbook"
 )
 
@@ -22,19 +22,22 @@ type writer struct {
 	start time.Time // of the writer, with the monotonic clock
 	retry time.Time // no attempt to open the file before
 	tidy  time.Time // when old records are looked for next
-	told  string    // the trouble that was logged last
-	lost  int       // records since then
 
+	trouble
 	tables
 	unlock func()
 	db     *sql.DB
-	file   os.FileInfo // as it was opened
-	id     int64       // of the last record
+	file   opened
+	id     int64 // of the last record
 	age    clock.Age
 	noted  int64 // the time that was written down last, ms since 1970
 	behind bool  // there are more records to remove
 	recent int   // records in this minute
 	most   int   // in the busiest minute since memory was freed
+}
+
+func newWriter(s *Store) *writer {
+	return &writer{store: s, start: time.Now(), trouble: trouble{store: s}}
 }
 
 // tables are what the writer does with the tables of the database, and what it remembers of them.
@@ -132,7 +135,7 @@ func (w *writer) batch(ctx context.Context, batch []control.Record) {
 			return
 		}
 		reason = w.fail(ctx, err)
-	} else if noRoom(w.store.readers.reason()) {
+	} else if database.NoRoom(w.store.readers.Reason()) {
 		reason = "disk"
 	}
 	w.lost += len(batch)
@@ -145,13 +148,6 @@ func (w *writer) tidyUp(ctx context.Context) {
 			w.fail(ctx, err)
 		}
 	}
-}
-
-// reason is why the history is off.
-func (r *readers) reason() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.why
 }
 
 const (
@@ -190,8 +186,8 @@ func (w *writer) rest(ctx context.Context) {
 // open opens the file. What cannot be used is set aside, and a file begun anew.
 func (w *writer) open(ctx context.Context) error {
 	err := w.tryOpen(ctx)
-	if isDamage(err) {
-		to, failed := setAside(w.store.config.File, errors.Is(err, errForeign), w.store.config.now())
+	if database.IsDamage(err) {
+		to, failed := database.SetAside(w.store.config.File, errors.Is(err, database.ErrForeign), w.store.config.now())
 		if failed == nil {
 			w.store.log.Warn("the history is begun anew: its file cannot be used", "file", w.store.config.File, "err", err, "moved", to)
 			failed = w.tryOpen(ctx)
@@ -202,15 +198,15 @@ func (w *writer) open(ctx context.Context) error {
 		w.off(err)
 		return err
 	}
-	db, err := sql.Open("sqlite", source(w.store.config.File, "mode=ro", "_pragma=query_only(1)", "_pragma=cache_size(-1024)"))
+	db, err := sql.Open("sqlite", database.Source(w.store.config.File, "mode=ro", "_pragma=query_only(1)", "_pragma=cache_size(-1024)"))
 	if err != nil {
 		w.off(err)
 		return err
 	}
-	db.SetMaxOpenConns(maxReaders)
+	db.SetMaxOpenConns(database.MaxReaders)
 	db.SetMaxIdleConns(1)
 	db.SetConnMaxIdleTime(tidyEvery / 2)
-	w.store.readers.use(db, nil)
+	w.store.readers.Use(db, nil)
 	w.store.metrics.state(false, 0)
 	w.tidy = time.Time{}
 	return nil
@@ -234,11 +230,11 @@ func (w *writer) tryOpen(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if w.db, w.conn, err = open(ctx, c.File, c.MaxSize); err != nil {
+	if w.db, w.conn, err = database.Open(ctx, c.File, c.MaxSize); err != nil {
 		w.db, w.conn = nil, nil
 		return err
 	}
-	if w.file, err = os.Stat(c.File); err != nil {
+	if w.file, err = look(c.File); err != nil {
 		return err
 	}
 	if w.do, err = prepare(ctx, w.conn); err != nil {
@@ -264,7 +260,7 @@ func (w *writer) tryOpen(ctx context.Context) (err error) {
 
 // shut closes the database, but keeps the lock.
 func (w *writer) shut() {
-	if former := w.store.readers.use(nil, errors.New("the history is not open")); former != nil {
+	if former := w.store.readers.Use(nil, errors.New("the history is not open")); former != nil {
 		former.Close() // waits for nobody: who reads gets an error
 	}
 	if w.conn != nil {
@@ -294,12 +290,12 @@ func (w *writer) fail(ctx context.Context, err error) string {
 	switch {
 	case ctx.Err() != nil:
 		return "stop"
-	case isDamage(err):
+	case database.IsDamage(err):
 		w.anew(ctx)
 		return "file"
 	}
 	w.tell(err)
-	if w.conn != nil && !noRoom(err) {
+	if w.conn != nil && !database.NoRoom(err) {
 		w.shut() // whatever it is, it may be over after a new beginning
 		w.off(err)
 	}
@@ -309,7 +305,7 @@ func (w *writer) fail(ctx context.Context, err error) string {
 // anew sets a damaged file aside and begins another one.
 func (w *writer) anew(ctx context.Context) {
 	w.shut()
-	to, err := setAside(w.store.config.File, false, w.store.config.now())
+	to, err := database.SetAside(w.store.config.File, false, w.store.config.now())
 	if err != nil {
 		w.off(err)
 		return
@@ -324,11 +320,18 @@ func (w *writer) off(err error) {
 		w.tell(err)
 	}
 	w.retry = time.Now().Add(cmp.Or(w.store.config.retry, retryWait))
-	w.store.readers.use(nil, fmt.Errorf("the history %s is off: %w", w.store.config.File, err))
+	w.store.readers.Use(nil, fmt.Errorf("the history %s is off: %w", w.store.config.File, err))
+}
+
+// trouble is why records are lost.
+type trouble struct {
+	store *Store
+	told  string // that was logged last
+	lost  int    // records since then
 }
 
 // tell logs a trouble once.
-func (w *writer) tell(err error) {
+func (w *trouble) tell(err error) {
 	w.store.metrics.state(true, 0)
 	if text := err.Error(); text != w.told {
 		w.told = text
@@ -337,7 +340,7 @@ func (w *writer) tell(err error) {
 }
 
 // well notes that a batch was written.
-func (w *writer) well() {
+func (w *trouble) well() {
 	if w.told == "" {
 		return
 	}

@@ -1,4 +1,4 @@
-package history
+package database
 
 import (
 	"context"
@@ -17,8 +17,10 @@ import (
 )
 
 const (
+	// PageSize is the size of SQLite's pages, bytes.
+	PageSize = 4096
+
 	applicationID = 0x70656e73 // "pens": whose file it is
-	pageSize      = 4096       // bytes
 	keptAside     = 3          // files that were set aside
 )
 
@@ -53,21 +55,21 @@ DROP INDEX record_how;
 DROP INDEX record_client;
 `}
 
-// errForeign is what is wrong with a file that is none of ours, and errDamaged with one that was.
+// ErrForeign is what is wrong with a file that is none of ours, and ErrDamaged with one that was.
 var (
-	errForeign = errors.New("it is not a history of penstock")
-	errDamaged = errors.New("it is damaged")
+	ErrForeign = errors.New("it is not a history of penstock")
+	ErrDamaged = errors.New("it is damaged")
 )
 
-// errNewer says that a later penstock has written the file.
-type errNewer int
+// NewerError says that a later penstock has written the file.
+type NewerError int
 
-func (e errNewer) Error() string {
+func (e NewerError) Error() string {
 	return fmt.Sprintf("a newer penstock has written it (version %d, and this one knows %d): run that one, or move the file away", int(e), len(migrations))
 }
 
-// source is the data source name of a file.
-func source(file string, options ...string) string {
+// Source is the data source name of a file.
+func Source(file string, options ...string) string {
 	path := filepath.ToSlash(file)
 	if filepath.VolumeName(file) != "" {
 		path = "/" + path
@@ -91,7 +93,7 @@ func examine(file string) error {
 	case info.Mode()&os.ModeSymlink != 0:
 		return errors.New("it is a symbolic link: name the file itself in history.file")
 	case !info.Mode().IsRegular():
-		return errForeign
+		return ErrForeign
 	case info.Size() == 0:
 		return nil
 	}
@@ -104,9 +106,9 @@ func examine(file string) error {
 	n, _ := f.Read(head)
 	switch {
 	case string(head[68:72]) == "pens" && (n < 100 || string(head[:16]) != "SQLite format 3\x00"), n == 100 && strings.Trim(string(head), "\x00") == "":
-		return errDamaged
+		return ErrDamaged
 	case string(head[:16]) != "SQLite format 3\x00" || string(head[68:72]) != "pens":
-		return errForeign
+		return ErrForeign
 	}
 	return nil
 }
@@ -122,7 +124,7 @@ func create(ctx context.Context, file string) error {
 		return err
 	}
 	// Whose file it is must be in the file itself, and not in its log, before there is anything else in it.
-	db, err := sql.Open("sqlite", source(file, "_pragma=auto_vacuum(2)"))
+	db, err := sql.Open("sqlite", Source(file, "_pragma=auto_vacuum(2)"))
 	if err != nil {
 		return err
 	}
@@ -130,16 +132,16 @@ func create(ctx context.Context, file string) error {
 	return errors.Join(err, db.Close())
 }
 
-// open opens or makes the database of a file for the writer.
-func open(ctx context.Context, file string, maxSize int64) (*sql.DB, *sql.Conn, error) {
+// Open opens or makes the database of a file for the writer.
+func Open(ctx context.Context, file string, maxSize int64) (*sql.DB, *sql.Conn, error) {
 	if err := examine(file); err != nil {
 		return nil, nil, err
 	}
 	if err := create(ctx, file); err != nil {
 		return nil, nil, err
 	}
-	db, err := sql.Open("sqlite", source(file, "_pragma=cache_size(-4096)", "_pragma=temp_store(memory)", "_pragma=journal_mode(wal)", "_pragma=synchronous(normal)",
-		fmt.Sprintf("_pragma=wal_autocheckpoint(%d)", walSize(maxSize)/pageSize), fmt.Sprintf("_pragma=journal_size_limit(%d)", walSize(maxSize))))
+	db, err := sql.Open("sqlite", Source(file, "_pragma=cache_size(-4096)", "_pragma=temp_store(memory)", "_pragma=journal_mode(wal)", "_pragma=synchronous(normal)",
+		fmt.Sprintf("_pragma=wal_autocheckpoint(%d)", WALSize(maxSize)/PageSize), fmt.Sprintf("_pragma=journal_size_limit(%d)", WALSize(maxSize))))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -157,8 +159,8 @@ func open(ctx context.Context, file string, maxSize int64) (*sql.DB, *sql.Conn, 
 	return db, conn, nil
 }
 
-// walSize is how large the write-ahead log becomes, bytes, unless somebody reads all the time.
-func walSize(maxSize int64) int64 { return min(maxSize/8, 4<<20) }
+// WALSize is how large the write-ahead log becomes, bytes, unless somebody reads all the time.
+func WALSize(maxSize int64) int64 { return min(maxSize/8, 4<<20) }
 
 // migrate brings a database to the present version.
 func migrate(ctx context.Context, conn *sql.Conn) error {
@@ -167,7 +169,7 @@ func migrate(ctx context.Context, conn *sql.Conn) error {
 		return err
 	}
 	if version > len(migrations) {
-		return errNewer(version)
+		return NewerError(version)
 	}
 	for i, script := range migrations[version:] {
 		script = fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; COMMIT", script, version+i+1)
@@ -179,17 +181,17 @@ func migrate(ctx context.Context, conn *sql.Conn) error {
 	return nil
 }
 
-// isDamage tells whether an error means that the file must be begun anew.
-func isDamage(err error) bool {
+// IsDamage tells whether an error means that the file must be begun anew.
+func IsDamage(err error) bool {
 	var e *sqlite.Error
 	if errors.As(err, &e) {
 		return e.Code()&0xff == 11 || e.Code()&0xff == 26 // SQLITE_CORRUPT, SQLITE_NOTADB
 	}
-	return errors.Is(err, errForeign) || errors.Is(err, errDamaged)
+	return errors.Is(err, ErrForeign) || errors.Is(err, ErrDamaged)
 }
 
-// noRoom tells whether an error means that the disk is full or may not be written.
-func noRoom(err error) bool {
+// NoRoom tells whether an error means that the disk is full or may not be written.
+func NoRoom(err error) bool {
 	var e *sqlite.Error
 	if errors.As(err, &e) {
 		return slices.Contains([]int{8, 10, 13, 14}, e.Code()&0xff) // SQLITE_READONLY, IOERR, FULL, CANTOPEN
@@ -198,8 +200,8 @@ func noRoom(err error) bool {
 	return errors.As(err, &path)
 }
 
-// setAside renames a file that cannot be used. The oldest of our own are removed, those of others never.
-func setAside(file string, foreign bool, now time.Time) (to string, err error) {
+// SetAside renames a file that cannot be used. The oldest of our own are removed, those of others never.
+func SetAside(file string, foreign bool, now time.Time) (to string, err error) {
 	word := ".damaged-"
 	if foreign {
 		word = ".foreign-"
@@ -211,7 +213,7 @@ func setAside(file string, foreign bool, now time.Time) (to string, err error) {
 	slices.Sort(before)
 	for ; len(before) >= keptAside; before = before[1:] {
 		if foreign {
-			return "", fmt.Errorf("%w, and %d files like it are set aside beside it already: move them away", errForeign, len(before))
+			return "", fmt.Errorf("%w, and %d files like it are set aside beside it already: move them away", ErrForeign, len(before))
 		}
 		if err := os.Remove(before[0]); err != nil {
 			return "", err
