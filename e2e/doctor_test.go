@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"os/user"
@@ -17,8 +18,23 @@ type finding struct{ Name, Result, Found, Mend string }
 // examine runs doctor on the laptop and returns its findings by name, and its exit code.
 func examine(t *testing.T, w *world, args ...string) (map[string]finding, int) {
 	t.Helper()
-	r := run(t, w.Laptop, built("penstock"), append([]string{"--socket", w.laptop.socket, "doctor", "-c", w.laptop.config, "--json"}, args...)...)
-	return findings(t, r), r.code
+	return inTime(t, w.Laptop, built("penstock"), append([]string{"--socket", w.laptop.socket, "doctor", "-c", w.laptop.config, "--json"}, args...)...)
+}
+
+// inTime runs a command that prints findings, and runs it again as long as a slow machine makes a look take too long.
+func inTime(t *testing.T, h *netlab.Host, name string, args ...string) (got map[string]finding, code int) {
+	t.Helper()
+	eventually(t, "all looks end in time", func() error {
+		r := run(t, h, name, args...)
+		got, code = findings(t, r), r.code
+		for _, f := range got {
+			if strings.Contains(f.Found, "in time") {
+				return fmt.Errorf("%+v", f)
+			}
+		}
+		return nil
+	})
+	return got, code
 }
 
 func findings(t *testing.T, r result) map[string]finding {
@@ -74,7 +90,7 @@ func TestDoctorFindsWhatIsWrongWithTheHost(t *testing.T) {
 	if r := w.gateway.cli(t, "doctor"); r.code != 0 || !strings.Contains(r.stdout, "penstock listens on udp [::]:51820 (listen.wireguard.listen_port)") {
 		t.Errorf("a sound gateway: got %s, want exit code 0", r)
 	}
-	inside := findings(t, run(t, w.Laptop, program(t, "curl"), "-sS", "--unix-socket", w.laptop.socket, "-X", "POST", "http://penstock/v1/doctor"))
+	inside, _ := inTime(t, w.Laptop, program(t, "curl"), "-sS", "--unix-socket", w.laptop.socket, "-X", "POST", "http://penstock/v1/doctor")
 	for name, f := range got {
 		if inside[name].Result != f.Result {
 			t.Errorf("the daemon's own checks: %s: got %+v, want the result of the command, %+v", name, inside[name], f)
@@ -110,12 +126,12 @@ func TestDoctorFindsWhatIsWrongWithTheHost(t *testing.T) {
 	}
 	nobody := func(group string) map[string]finding {
 		t.Helper()
-		r := run(t, w.Laptop, program(t, "sh"), "-c", program(t, "setpriv")+" --reuid 65534 --clear-groups --regid "+group+" /proc/self/fd/9 --socket "+w.laptop.socket+
-			" doctor --json 9<"+built("penstock"))
-		if r.code != 0 {
-			t.Errorf("nobody: got %s, want exit code 0: what was not checked is no fault", r)
+		got, code := inTime(t, w.Laptop, program(t, "sh"), "-c", program(t, "setpriv")+" --reuid 65534 --clear-groups --regid "+group+" /proc/self/fd/9 --socket "+
+			w.laptop.socket+" doctor --json 9<"+built("penstock"))
+		if code != 0 {
+			t.Errorf("nobody: got exit code %d with %+v, want 0: what was not checked is no fault", code, got)
 		}
-		return findings(t, r)
+		return got
 	}
 	got = nobody("60999")
 	want("nobody", got, "rights", "not checked", "run this with sudo")

@@ -23,6 +23,7 @@ func variables() map[string]string {
 		"policy/blocklist.toASCII":          "an IDNA profile, without state",
 		"router.blockPage":                  compiled,
 		"cmd/internal/signin.pageTemplate":  compiled,
+		"cmd/internal/doctor.release":       "the time of the commit, which the linker writes and nobody else",
 		"cmd/penstock.release":              "the version, which the linker writes and nobody else",
 		"router.bufferPool":                 pool,
 		"router/transport/wireguard.fields": compiled,
