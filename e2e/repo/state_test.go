@@ -28,7 +28,6 @@ func variables() map[string]string {
 		"router.bufferPool":                 pool,
 		"router/transport/wireguard.fields": compiled,
 		"stack/datagram.datagramPool":       pool,
-		"cmd/internal/doctor.release":       "the linker sets it, once",
 		"stack/datagram.packetPool":         pool,
 		"stack/nic.rawPool":                 pool,
 		"stack/stream.copyPool":             pool,
