@@ -418,6 +418,7 @@ func TestConditions(t *testing.T) {
 		{"a container", Match{Container: []string{"3f2a9c0d1e5b"}}, nil, true},
 		{"a container by its whole ID", Match{Container: []string{"3f2a9c0d1e5b" + strings.Repeat("0a", 26)}}, nil, true},
 		{"a container whose name goes on", Match{Container: []string{"3f2a9c0d1e5b-copy"}}, nil, false},
+		{"a container whose name an ID begins with", Match{Container: []string{"3f2a9c0d1e5b" + strings.Repeat("0a", 26)}}, func(f *Flow) { f.Container = "3" }, false},
 		{"another container", Match{Container: []string{"web"}}, nil, false},
 		{"hours of the day", Match{Schedule: []string{"mon-fri 09:00-17:00"}}, nil, true},
 		{"the last minute is not within", Match{Schedule: []string{"09:00-10:00"}}, nil, false},

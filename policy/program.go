@@ -106,7 +106,7 @@ func (f *Flow) isIn(patterns []string, name string) bool {
 		if !ok {
 			rest = pattern
 		}
-		return matchesName(rest, name) || len(rest) > shownID && strings.HasPrefix(rest, name) && isHex(rest)
+		return matchesName(rest, name) || len(name) == shownID && len(rest) > shownID && strings.HasPrefix(rest, name) && isHex(rest)
 	})
 }
 
