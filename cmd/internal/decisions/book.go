@@ -68,6 +68,13 @@ func (s *state) all() []entry { return slices.Concat(s.written, s.memory) }
 type entry struct {
 	policy.Decision
 	by string
+	// ends is Until by the clock that nobody sets, of what was decided since the start: a clock that is set back makes nothing last
+	// longer. Zero: Until alone counts.
+	ends time.Time
+}
+
+func (e entry) isOver(now time.Time) bool {
+	return !e.Always && (!e.Until.After(now) || !e.ends.IsZero() && !e.ends.After(now))
 }
 
 // Open reads the managed file of the current configuration, and puts its decisions in force. A fault in the file is no error.
@@ -161,7 +168,7 @@ func (b *Book) expireLocked(now time.Time) (next time.Time) {
 	for _, e := range b.state.all() {
 		switch {
 		case e.Always:
-		case !e.Until.After(now):
+		case e.isOver(now):
 			over = true
 			b.Log.Info("a decision is over", "decision", e.ID())
 		case next.IsZero() || e.Until.Before(next):
@@ -188,7 +195,7 @@ func without(list []entry, gone func(entry) bool) []entry {
 // useLocked puts the decisions in force whose time is not over, and resets the flows that were let pass and would now be refused.
 // It returns how many there were.
 func (b *Book) useLocked(now time.Time) (ended int) {
-	over := func(e entry) bool { return !e.Always && !e.Until.After(now) }
+	over := func(e entry) bool { return e.isOver(now) }
 	b.state.written, b.state.memory = without(b.state.written, over), without(b.state.memory, over)
 	told := b.state
 	b.told.Store(&told)
@@ -398,7 +405,10 @@ func (b *Book) make(ctx context.Context, w wish) (made, error) {
 		return made{}, err
 	}
 	by := control.Caller(ctx)
-	m := made{entry: entry{d, strings.ToValidUTF8(by[:min(len(by), config.MaxDecidedBy)], "")}}
+	m := made{entry: entry{Decision: d, by: strings.ToValidUTF8(by[:min(len(by), config.MaxDecidedBy)], "")}}
+	if !d.Always {
+		m.ends = time.Now().Add(w.lasts)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if d.Always && b.file == nil {

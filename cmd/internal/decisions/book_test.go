@@ -130,11 +130,13 @@ func (p *place) start(t *testing.T) {
 }
 
 // look does what Run does every second.
-func (p *place) look() {
+func (p *place) look() { p.lookAt(time.Now()) }
+
+func (p *place) lookAt(now time.Time) {
 	p.book.mu.Lock()
 	defer p.book.mu.Unlock()
 	p.book.followLocked()
-	p.book.expireLocked(time.Now())
+	p.book.expireLocked(now)
 }
 
 func facts(host, peer string) policy.Flow {
@@ -312,18 +314,30 @@ func TestFlowsThatADecisionLetPassEndWithIt(t *testing.T) {
 	if r, err := p.book.RemoveDecision(t.Context(), control.DecisionRemoval{ID: "allow:casino.example"}); err != nil || r.Ended != 1 || p.flows.live() != "b.example" {
 		t.Errorf("an allow that is taken back: %+v, %v, left %s", r, err, p.flows.live())
 	}
-	p.allow(t, control.AllowQuery{Target: "filter", For: 20 * time.Millisecond})
+	p.allow(t, control.AllowQuery{Target: "filter", For: time.Hour})
 	p.flows.flows = nil
 	for i, host := range []string{"slots.example", "a.example", "b.example"} {
 		p.flows.flows = append(p.flows.flows, router.Flow{ID: uint64(i), Facts: facts(host, ""), Verdict: policy.Verdict{Action: policy.Forward, Egress: "direct"}})
 	}
 	denied := router.Flow{ID: 9, Facts: facts("slots.example", "")} // refused in any case
 	p.flows.flows = append(p.flows.flows, denied)
-	time.Sleep(30 * time.Millisecond)
-	p.look()
+	p.lookAt(time.Now().Add(time.Hour))
 	if got := p.flows.live(); got != "b.example slots.example" || p.book.Pauses() != "" {
 		t.Errorf("after a pause: left %s, paused %q", got, p.book.Pauses())
 	}
+}
+
+func TestAClockThatIsSetBackMakesNoPauseLonger(t *testing.T) {
+	p := newPlace(t)
+	p.allow(t, control.AllowQuery{Target: "filter", For: 10 * time.Minute})
+	p.book.mu.Lock()
+	p.book.state.memory[0].Until = p.book.state.memory[0].Until.Add(24 * time.Hour) // as by a clock that is a day behind
+	p.book.useLocked(time.Now())
+	p.book.mu.Unlock()
+	p.lookAt(time.Now().Add(9 * time.Minute))
+	p.want(t, "during the pause", map[string]bool{"casino.example": true})
+	p.lookAt(time.Now().Add(11 * time.Minute))
+	p.want(t, "after the pause", map[string]bool{"casino.example": false})
 }
 
 func TestRunEndsDecisionsAndFollowsTheFile(t *testing.T) {

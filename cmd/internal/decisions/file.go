@@ -93,7 +93,7 @@ func parse(path string, text []byte) ([]config.Decided, error) {
 func entries(list []config.Decided) []entry {
 	out := make([]entry, 0, len(list))
 	for _, d := range list {
-		e := entry{policy.Decision{Block: d.Block != "", Peer: d.Peer, Always: d.Until.IsZero(), Until: d.Until, Made: d.Made}, d.By}
+		e := entry{Decision: policy.Decision{Block: d.Block != "", Peer: d.Peer, Always: d.Until.IsZero(), Until: d.Until, Made: d.Made}, by: d.By}
 		if category, ok := strings.CutPrefix(d.Target(), "category:"); ok {
 			e.Category = category
 		} else {
