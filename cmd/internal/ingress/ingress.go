@@ -73,7 +73,8 @@ type Server struct {
 	attempts attempts
 	tasks    tasks
 
-	datagrams places
+	datagrams places // flows
+	waiting   places // bytes
 
 	mu      sync.Mutex // guards below
 	present map[*visitor]struct{}
@@ -105,6 +106,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		Config: c, metrics: counts, listener: ln, most: limits.ProxyConnections, attempts: attempts{clock: time.Now, wrong: make(map[source]tally)},
 		present: make(map[*visitor]struct{}), sources: make(map[netip.Addr]int), clients: make(map[uint64]int),
 		datagrams: places{most: limits.UDPFlows, mostPerClient: limits.UDPFlowsPerClient, clients: make(map[uint64]int)},
+		waiting:   places{most: maxWaiting, mostPerClient: maxWaitingEach, clients: make(map[uint64]int)},
 	}, nil
 }
 

@@ -32,7 +32,7 @@ const (
 	lostRate      = "rate"      // the client exceeds its rate
 	lostCrowded   = "crowded"   // the client has too many flows
 	lostQueue     = "queue"     // it came faster than its flow carries
-	lostRefused   = "refused"   // its flow was refused, or could not be dialled: one for each flow
+	lostRefused   = "refused"   // its flow was refused, or could not be dialled
 )
 
 // newMetrics registers the metrics of the port with reg. It panics if they are registered already, as reg.MustRegister does.

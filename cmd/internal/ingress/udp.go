@@ -20,6 +20,8 @@ const (
 	maxDatagram    = 65535           // with the header
 	maxUDPFlows    = 64              // of one association
 	udpQueue       = 16              // datagrams that wait for a flow
+	maxWaiting     = 64 << 20        // bytes of all that wait
+	maxWaitingEach = 4 << 20         // of one client's, in all of its associations
 	refusedFor     = 5 * time.Second // a flow that was refused is not judged again
 	maxSpentBefore = 50 * time.Millisecond
 )
@@ -132,25 +134,25 @@ func (a *association) flow(ctx context.Context, key string, from netip.AddrPort,
 	if len(a.flows) >= maxUDPFlows {
 		a.evictLocked()
 	}
-	if !a.server.datagrams.take(a.who.Client) {
+	if !a.server.datagrams.take(a.who.Client, 1) {
 		return nil, lostCrowded
 	}
 	f = newDatagramFlow(a, from, q.Port)
 	begun := a.server.tasks.spawn(func() {
-		defer a.server.datagrams.give(a.who.Client)
+		defer a.server.datagrams.give(a.who.Client, 1)
 		out := a.server.open(ctx, a.who, from, t, policy.UDP, func(dst netip.AddrPort) (net.Conn, error) {
 			f.accept(dst)
 			return f, nil
 		})
 		if out.result != carriedThrough {
-			a.server.metrics.lose(lostRefused)
+			f.refuse()
 			f.wait(ctx) // what follows is lost without another judgement for each datagram
 		}
 		f.Close()
 		a.forget(key, f)
 	})
 	if !begun {
-		a.server.datagrams.give(a.who.Client)
+		a.server.datagrams.give(a.who.Client, 1)
 		return nil, lostCrowded
 	}
 	a.flows[key] = f
@@ -205,7 +207,7 @@ func (a *association) endWhere(over func(*datagramFlow) bool) {
 	}
 }
 
-// places counts flows of datagrams, in all and of each client.
+// places counts what clients hold, in all and each: flows of datagrams, or bytes that wait for them.
 type places struct {
 	most, mostPerClient int
 
@@ -214,23 +216,25 @@ type places struct {
 	clients map[uint64]int
 }
 
-// take counts a flow for a client, unless there are too many.
-func (p *places) take(client uint64) bool {
+// take counts n for a client, unless there are too many.
+func (p *places) take(client uint64, n int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.taken >= p.most || p.clients[client] >= p.mostPerClient {
+	if p.taken+n > p.most || p.clients[client]+n > p.mostPerClient {
 		return false
 	}
-	p.taken++
-	p.clients[client]++
+	p.taken += n
+	p.clients[client] += n
 	return true
 }
 
-func (p *places) give(client uint64) {
+func (p *places) give(client uint64, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.taken--
-	less(p.clients, client)
+	p.taken -= n
+	if p.clients[client] -= n; p.clients[client] <= 0 {
+		delete(p.clients, client)
+	}
 }
 
 // pace drops what exceeds a client's rate: datagrams cannot wait.
@@ -261,6 +265,7 @@ type datagramFlow struct {
 	last        atomic.Int64 // when something passed, in nanoseconds since 1970
 	in, out     atomic.Uint64
 	queue       chan []byte
+	refused     atomic.Bool // nobody will read the queue
 	over        chan struct{}
 	once        sync.Once
 	read        deadline.Deadline
@@ -287,11 +292,52 @@ func (f *datagramFlow) accept(dst netip.AddrPort) {
 // push queues a datagram of the client.
 func (f *datagramFlow) push(payload []byte) (dropped string) {
 	f.last.Store(time.Now().UnixNano())
-	if len(f.queue) == cap(f.queue) { // nobody else fills it
+	switch {
+	case f.refused.Load():
+		return lostRefused
+	case len(f.queue) == cap(f.queue), !f.association.server.waiting.take(f.association.who.Client, len(payload)): // nobody else fills it
 		return lostQueue
 	}
 	f.queue <- append(make([]byte, 0, len(payload)), payload...)
+	if f.isOver() || f.refused.Load() { // since it was looked up
+		f.drain()
+	}
 	return ""
+}
+
+// pulled gives back the place of a datagram that has left the queue.
+func (f *datagramFlow) pulled(msg []byte) {
+	f.association.server.waiting.give(f.association.who.Client, len(msg))
+}
+
+// drain throws away what waits, and returns how much that was.
+func (f *datagramFlow) drain() (n int) {
+	for {
+		select {
+		case msg := <-f.queue:
+			f.pulled(msg)
+			n++
+		default:
+			return n
+		}
+	}
+}
+
+// refuse loses what waits, and whatever comes.
+func (f *datagramFlow) refuse() {
+	f.refused.Store(true)
+	for range f.drain() {
+		f.association.server.metrics.lose(lostRefused)
+	}
+}
+
+func (f *datagramFlow) isOver() bool {
+	select {
+	case <-f.over:
+		return true
+	default:
+		return false
+	}
 }
 
 // wait waits for the end of a flow that was refused, for a while: the policy may change.
@@ -309,6 +355,7 @@ func (f *datagramFlow) wait(ctx context.Context) {
 func (f *datagramFlow) Read(b []byte) (int, error) {
 	select {
 	case msg := <-f.queue:
+		f.pulled(msg)
 		f.in.Add(uint64(len(msg)))
 		return copy(b, msg), nil
 	case <-f.over:
@@ -320,10 +367,8 @@ func (f *datagramFlow) Read(b []byte) (int, error) {
 
 // Write sends the client one answer.
 func (f *datagramFlow) Write(b []byte) (int, error) {
-	select {
-	case <-f.over:
+	if f.isOver() {
 		return 0, net.ErrClosed
-	default:
 	}
 	a := f.association
 	f.last.Store(time.Now().UnixNano())
@@ -350,6 +395,7 @@ func (f *datagramFlow) Bytes() (in, out uint64) { return f.in.Load(), f.out.Load
 func (f *datagramFlow) Close() error {
 	f.once.Do(func() {
 		close(f.over)
+		f.drain()
 		f.read.Set(time.Time{})
 	})
 	return nil
