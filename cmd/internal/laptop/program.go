@@ -89,10 +89,14 @@ func (p *Programs) socketOf(f *policy.Flow) (dst netip.AddrPort, ok bool) {
 		return dst, false
 	}
 	if p.proxy != nil && f.Src.Addr().IsLoopback() { // it has asked our proxy
-		if p.proxy.Address.Addr().IsUnspecified() {
-			return netip.AddrPortFrom(f.Src.Addr(), p.proxy.Address.Port()), true
+		dst = p.proxy.Address
+		if dst.Addr().IsUnspecified() {
+			dst = netip.AddrPortFrom(f.Src.Addr(), dst.Port())
 		}
-		return p.proxy.Address, true
+		if f.Network == policy.UDP { // the relay of its association has a port of its own
+			dst = netip.AddrPortFrom(dst.Addr(), 0)
+		}
+		return dst, true
 	}
 	t := p.tun()
 	ours := func(own netip.Prefix) bool { return own.Addr() == f.Src.Addr() }

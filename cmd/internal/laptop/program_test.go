@@ -83,6 +83,30 @@ func TestDescribePrograms(t *testing.T) {
 	}
 }
 
+// Who sends datagrams through our proxy has a socket to its association's relay, connected or not.
+func TestDescribeWhoSendsDatagramsByProxy(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("programs are found on Linux only")
+	}
+	open, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	for _, address := range []string{"127.0.0.1:1080", "0.0.0.0:1080"} {
+		p := programsOf(t)
+		p.proxy, p.tun = &config.ProxyListen{Address: netip.MustParseAddrPort(address)}, func() *config.TUN { return nil }
+		for name, src := range map[string]netip.AddrPort{"connected": ownFlow(t).Src, "open": netip.MustParseAddrPort(open.LocalAddr().String())} {
+			f := policy.Flow{Network: policy.UDP, Src: src, Dst: netip.MustParseAddrPort("203.0.113.1:443")}
+			p.Describe(&f, policy.Asked{UID: true}, "rules")
+			if !f.HasUID || f.UID != uint32(os.Getuid()) {
+				t.Errorf("proxy on %s, a socket that is %s: got uid %v %v, want %d", address, name, f.HasUID, f.UID, os.Getuid())
+			}
+		}
+		p.finder.Close()
+	}
+}
+
 func TestOtherSendersHaveNoProgram(t *testing.T) {
 	p := programsOf(t)
 	for name, change := range map[string]func(*policy.Flow){

@@ -44,8 +44,8 @@ func (f *Finder) Sees() bool {
 	return has(unix.CAP_SYS_PTRACE) && (has(unix.CAP_DAC_READ_SEARCH) || has(unix.CAP_DAC_OVERRIDE)) // the latter for /proc/PID/fd
 }
 
-// Find returns the program that sends from local to remote through a socket of this machine. network is "tcp" or "udp". It may have
-// to wait for a search of /proc. The error wraps fs.ErrNotExist if there is no such socket.
+// Find returns the program that sends from local to remote through a socket of this machine. network is "tcp" or "udp"; of "udp", port 0
+// of remote is any. It may have to wait for a search of /proc. The error wraps fs.ErrNotExist if there is no such socket.
 func (f *Finder) Find(network string, local, remote netip.AddrPort, want Want) (Program, error) {
 	s, ok := f.Look(network, local, remote)
 	if !ok { // it may be bound to an interface
@@ -65,8 +65,12 @@ func (f *Finder) Find(network string, local, remote netip.AddrPort, want Want) (
 // Socket is a socket of this machine as it was when it was looked at.
 type Socket struct{ socket socket }
 
-// Look finds the socket that sends from local to remote. It waits for nothing. It does not find one that is bound to an interface.
+// Look finds the socket that sends from local to remote. It waits for nothing. It does not find one that is bound to an interface, nor
+// one for any port of remote.
 func (f *Finder) Look(network string, local, remote netip.AddrPort) (Socket, bool) {
+	if isAnyPort(network, remote) { // the kernel knows no such question, and may find another socket than the connected one
+		return Socket{}, false
+	}
 	s, err := f.diag.get(network, local, remote)
 	return Socket{s}, err == nil && s.inode != 0 && s.likeness(network, local, remote) > 0
 }

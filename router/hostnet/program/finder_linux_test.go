@@ -134,6 +134,8 @@ func TestFind(t *testing.T) {
 	}{
 		{"a stream", "tcp", addrOf(connected.LocalAddr().String()), there},
 		{"a connected datagram socket", "udp", addrOf(datagrams.LocalAddr().String()), addrOf("127.0.0.1:9")},
+		{"a connected datagram socket, to any port", "udp", addrOf(datagrams.LocalAddr().String()), addrOf("127.0.0.1:0")},
+		{"an open datagram socket, to any port", "udp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), addrOf("127.0.0.1:0")},
 		{"an open datagram socket over IPv4", "udp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), addrOf("192.0.2.1:53")},
 		{"an open datagram socket over IPv6", "udp", netip.AddrPortFrom(netip.MustParseAddr("::1"), port), addrOf("[2001:db8::1]:53")},
 		{"a socket that is bound to an interface", "udp", addrOf(bound.LocalAddr().String()), addrOf("127.0.0.1:9")},

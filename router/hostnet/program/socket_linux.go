@@ -219,6 +219,11 @@ func addrIn(b []byte, family uint8) netip.Addr {
 	return netip.AddrFrom16([16]byte(b[:16])).Unmap()
 }
 
+// isAnyPort reports whether a socket may be connected to any port of remote: see Find.
+func isAnyPort(network string, remote netip.AddrPort) bool {
+	return network == "udp" && remote.Port() == 0
+}
+
 // likeness says how well a socket fits a flow: 0 is not at all; connected and bound sockets fit better than open ones.
 func (s *socket) likeness(network string, local, remote netip.AddrPort) int {
 	if s.local.Port() != local.Port() {
@@ -232,7 +237,7 @@ func (s *socket) likeness(network string, local, remote netip.AddrPort) int {
 		return 0
 	}
 	switch {
-	case s.remote == remote:
+	case s.remote == remote, isAnyPort(network, remote) && s.remote.Addr() == remote.Addr() && s.remote.Port() != 0:
 		n += 4
 	case s.remote.Port() != 0, network == "tcp": // a TCP socket that is connected to nobody listens
 		return 0
