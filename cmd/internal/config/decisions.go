@@ -99,6 +99,16 @@ func checkDecisions(d *decoder, root *ast.MappingNode, list []Decided, canonical
 	seen := make(map[key]*Decided)
 	for i := range list {
 		e := &list[i]
+		given := func(key string) bool { // what is empty or zero, but written, must not count as for everyone, or as always
+			_, ok := d.config.positions[fmt.Sprintf("decisions[%d].%s", i, key)]
+			return ok
+		}
+		if given("peer") && e.Peer == "" {
+			d.faultAt(e.Pos, "name one, or remove the key, for everyone", "the peer is empty")
+		}
+		if given("until") && e.Until.IsZero() {
+			d.faultAt(e.Pos, "write when it ends, or remove the key, for always", "until is no time")
+		}
 		if !checkDecided(d, e, canonical) {
 			continue
 		}

@@ -23,6 +23,8 @@ func TestFaultsHavePlacesAndMends(t *testing.T) {
 		{"no host", "decisions:\n  - {allow: a.example}\n  - {block: a b}\n", `d.yaml:3:5: `},
 		{"a pause", "decisions:\n  - {allow: filter}\n", "d.yaml:2:5: a pause is not kept"},
 		{"a time that is none", "decisions:\n  - {allow: a.example, until: soon}\n", `d.yaml:2:31: decisions[0].until is "soon"`},
+		{"an empty peer", "decisions:\n  - {allow: a.example, peer: \"\"}\n", "d.yaml:2:5: the peer is empty: name one, or remove the key, for everyone"},
+		{"no time", "decisions:\n  - {allow: a.example, until: 0001-01-01T00:00:00Z}\n", "d.yaml:2:5: until is no time: write when it ends, or remove the key, for always"},
 		{"twice", "decisions:\n  - {allow: a.example}\n  - {block: A.example}\n", "d.yaml:3:5: a.example is decided already, at d.yaml:2:5: keep one of them"},
 		{"in one line", "decisions: [{allow: a.example}, {allow: b.example}]\n", "d.yaml:1:12: the list is in brackets: write each entry on a line of its own, below decisions:"},
 		{"not YAML", "decisions:\n  - {allow: a.example\n", "d.yaml:2:"},
