@@ -40,6 +40,8 @@ func (c *Config) check() []Fault {
 	k.signIn()
 	k.onDemand()
 	k.rest()
+	k.fleet()
+	k.site()
 	return k.faults
 }
 

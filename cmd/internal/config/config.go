@@ -82,6 +82,11 @@ type Config struct {
 	// ~/.local/state/penstock.
 	StateDir string `yaml:"state_dir" path:"written"`
 
+	// Fleet makes this gateway one of several that share their peers and rules.
+	Fleet *Fleet `yaml:"fleet"`
+	// Site says which gateways and operators a site has. It is written in bundles only.
+	Site *Site `yaml:"site"`
+
 	// Managed is the file for what somebody has decided with penstock allow, penstock block or the console, and that is to last.
 	// penstock writes it, and reads what is changed in it by hand. Default: decisions.yaml in the folder of state_dir.
 	Managed string `yaml:"managed" path:"written"`

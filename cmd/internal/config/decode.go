@@ -24,6 +24,9 @@ type decoder struct {
 	root   string      // of a copy of files; "" for the files themselves
 	peers  *peersFiles // nil: a fault in a file of peers is like any other
 	fields fieldCache
+
+	candidate candidate // the bundle to read
+	inBundle  string    // the folder of the bundle that is being read; "" outside of it
 }
 
 // scalarSetter is a struct that may be written as a single word instead of a mapping.
@@ -188,6 +191,9 @@ func (d *decoder) structure(node ast.Node, v reflect.Value, path string) {
 			continue
 		}
 		at := join(path, key)
+		if (path == "" || path == "listen") && !(bundleDecoder{d}).belongs(entry.Key, at) {
+			continue
+		}
 		first, given := d.config.positions[at]
 		if given && !joinable(field.Type) {
 			d.fault(entry.Key, "keep one of them", "%s is set already, at %s", at, first)

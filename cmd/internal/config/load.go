@@ -68,6 +68,7 @@ func newDecoder(path string) *decoder {
 func (d *decoder) load(read func()) (*Config, error) {
 	c := d.config
 	read()
+	bundleDecoder{d}.follow()
 	if _, asked := c.positions["captive_portal"]; c.AlwaysOn.Lockdown && !asked {
 		c.CaptivePortal.Detect = false // a look leaves in clear
 	}

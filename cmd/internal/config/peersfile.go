@@ -45,12 +45,12 @@ func LoadServing(path string, former Former) (*Config, error) {
 	if err != nil {
 		return Load(path)
 	}
-	return serving(abs, path, peersFiles{former: former})
+	return serving(abs, path, peersFiles{former: former}, candidate{})
 }
 
 // Reload reads the files again, as LoadServing does. The former text of a file is that in c.
 func (c *Config) Reload() (*Config, error) {
-	return serving(c.Path, c.Path, peersFiles{former: c.former, before: c})
+	return serving(c.Path, c.Path, peersFiles{former: c.former, before: c}, bundleOf(c))
 }
 
 // ReloadPeers is Reload for the files of peers alone: it takes the text of all other files from c.
@@ -58,7 +58,7 @@ func (c *Config) ReloadPeers() (*Config, error) {
 	if c.root != "" {
 		return c.Reload() // a copy is run only until the files themselves are mended
 	}
-	next, err := serving(c.Path, c.Path, peersFiles{former: c.former, before: c, rest: c})
+	next, err := serving(c.Path, c.Path, peersFiles{former: c.former, before: c, rest: c}, bundleOf(c))
 	if err != nil {
 		return nil, err
 	}
@@ -104,12 +104,12 @@ type peersFiles struct {
 }
 
 // serving loads a configuration, again and again without what is wrong with files of peers.
-func serving(path, shown string, p peersFiles) (*Config, error) {
+func serving(path, shown string, p peersFiles, from candidate) (*Config, error) {
 	p.kept, p.out = make(map[string]bool), make(map[string]bool)
 	var bad []BadPeers
 	for {
 		d := newDecoder(path)
-		d.peers, d.config.leftOut = &p, len(p.out)
+		d.peers, d.config.leftOut, d.candidate = &p, len(p.out), from
 		c, err := d.load(func() { d.read(path, Position{File: shown}) })
 		if err == nil {
 			for i := range bad {

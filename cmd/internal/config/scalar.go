@@ -44,6 +44,7 @@ func (d *decoder) scalar(node ast.Node, v reflect.Value, path string, tag reflec
 	switch tag.Get("path") {
 	case "file":
 		v.SetString(d.input(text))
+		bundleDecoder{d}.within(node, v.String())
 	case "written":
 		v.SetString(d.absolute(text))
 	}

@@ -22,6 +22,9 @@ func placeState(c *Config) {
 	if e := c.Listen.Enrol; e != nil {
 		e.Folder = filepath.Join(c.StateDir, "enrol")
 	}
+	if c.Fleet != nil {
+		c.Fleet.Folder = filepath.Join(c.StateDir, "fleet")
+	}
 	if h := c.History; h != nil && h.File == "" {
 		h.File = filepath.Join(c.StateDir, "history.db")
 	}

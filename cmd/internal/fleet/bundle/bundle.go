@@ -61,6 +61,3 @@ var (
 
 // Fetch writes the bytes of a file as they are stored: sealed, if it is sealed.
 type Fetch func(ctx context.Context, f File, w io.Writer) error
-
-// PublicKey is an operator's Ed25519 public key.
-type PublicKey [32]byte
