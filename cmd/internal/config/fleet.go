@@ -334,3 +334,18 @@ func bundleOf(c *Config) candidate {
 	}
 	return candidate{c.Fleet.Bundle, c.Fleet.Generation}
 }
+
+// Has reports whether a file is one of a bundle. Without a fleet none is.
+func (f *Fleet) Has(file string) bool {
+	return f != nil && strings.HasPrefix(file, f.Folder+string(filepath.Separator))
+}
+
+// FleetAfter returns old with the bundle of next: the rest of fleet needs a restart.
+func FleetAfter(old, next *Fleet) *Fleet {
+	if old == nil || next == nil {
+		return old
+	}
+	f := *old
+	f.Bundle, f.Generation = next.Bundle, next.Generation
+	return &f
+}

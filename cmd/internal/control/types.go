@@ -41,6 +41,32 @@ type Status struct {
 	Direct string `json:"direct,omitempty"`
 	// OtherVPNs lead networks of their own into their interfaces. Flows there need a rule with do: direct.
 	OtherVPNs []OtherVPN `json:"otherVPNs,omitempty"`
+	// Fleet is how the fleet looks from this gateway; nil for one that is alone.
+	Fleet *Fleet `json:"fleet,omitempty"`
+}
+
+// Fleet is a site with several gateways, as one of them sees it.
+type Fleet struct {
+	Site    string `json:"site"`
+	Gateway string `json:"gateway"` // this one
+	// Connected says whether the store of the fleet can be used.
+	Connected  bool           `json:"connected"`
+	Generation uint64         `json:"generation"` // of the bundle in force here
+	Gateways   []FleetGateway `json:"gateways"`   // all of the bundle's
+}
+
+// FleetGateway is a gateway of a site.
+type FleetGateway struct {
+	Name string `json:"name"`
+	// State is serving, draining, unfit, leaving, or silent for one that is not heard of.
+	State      string    `json:"state"`
+	Why        string    `json:"why,omitempty"` // it is unfit
+	Generation uint64    `json:"generation"`    // of the bundle in force there; 0: unknown
+	Refused    uint64    `json:"refused,omitempty"`
+	Fault      string    `json:"fault,omitempty"` // why that generation was not put in force
+	Peers      int       `json:"peers"`           // with a session
+	Version    string    `json:"version,omitempty"`
+	Heard      time.Time `json:"heard,omitzero"` // in the store; zero: never
 }
 
 // OtherVPN is another program that leads networks into an interface of its own, by a routing table of its own.

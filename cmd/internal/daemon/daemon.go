@@ -31,6 +31,7 @@ import (
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/enrol"
+	"penstock/cmd/internal/fleet/port"
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/ingress"
@@ -100,6 +101,7 @@ type Daemon struct {
 	process  atomic.Pointer[report.Process] // status, once it is complete
 	clock    clock.Record
 	decided  *decisions.Book
+	fleet    *port.Fleet // does nothing without fleet in the configuration
 
 	reloading sync.Mutex    // held during a reload
 	renamed   chan struct{} // capacity 1: the DNS servers or the routes of a transport have changed
@@ -258,6 +260,14 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, SignIn: d.signIn, Flows: d.flows, Started: d.started, Version: d.opts.Version,
 		Health: d.health, Phones: d.phones, Decisions: d.decided,
 	}
+	if d.fleet, err = port.Open(ctx, port.Config{
+		Live: d.live, Router: d.router, Gateway: d.gateway, Process: d.status, Changing: &d.reloading, Use: d.useBundle,
+		Listen: net.ListenConfig{Control: d.egress.Outside.Direct.Control}, Version: d.opts.Version, Registry: d.registry, Log: d.log,
+	}); err != nil {
+		return err
+	}
+	opened.add(d.fleet.Close)
+	d.status.Fleet = d.fleet.Status
 	d.feed = &report.Feed{Watchers: d.records.Watchers(), Process: d.status}
 	d.status.RunsCopy(d.opts.Fault)
 	d.process.Store(d.status)
@@ -393,7 +403,8 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("records", d.records.Run)
 	start("programs", d.laptop.Programs.Run)
 	if d.gateway != nil {
-		start("sessions", gateway.Sessions{Gateway: d.gateway, File: filepath.Join(cfg.StateDir, "sessions.json"), Log: d.log}.Run)
+		start("sessions", gateway.Sessions{Gateway: d.gateway, File: filepath.Join(cfg.StateDir, "sessions.json"), Elsewhere: d.fleet.Elsewhere, Log: d.log}.Run)
+		start("fleet", d.fleet.Run)
 		start("limits of peers", d.gateway.Run)
 		start("sign-in", d.signIn.Run)
 	}

@@ -32,17 +32,30 @@ func (d *Daemon) awaitReload(ctx context.Context) error {
 // Flows and tunnels survive, except flows of clients that are gone. If reload succeeds, the new edition is in force
 // everywhere when it returns.
 func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control.Reloaded, err error) {
+	read := (*config.Config).Reload
+	if q.PeersOnly {
+		read = (*config.Config).ReloadPeers
+	}
+	return d.replace(ctx, q, read, func() error { return nil })
+}
+
+// useBundle puts a bundle of the fleet in force, after accept.
+func (d *Daemon) useBundle(ctx context.Context, dir string, generation uint64, accept func() error) error {
+	_, err := d.replace(ctx, control.ReloadQuery{KillDenied: true}, func(now *config.Config) (*config.Config, error) {
+		return config.ReloadBundle(now, dir, generation)
+	}, accept)
+	return err
+}
+
+// replace puts in force what read makes of the present configuration, after accept, which is called once all else has worked.
+func (d *Daemon) replace(ctx context.Context, q control.ReloadQuery, read func(*config.Config) (*config.Config, error), accept func() error) (res control.Reloaded, err error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	if !q.DryRun {
 		defer func() { d.status.ReloadEnded(q.PeersOnly, err) }()
 	}
 	old := d.live.Now()
-	read := old.Config.Reload
-	if q.PeersOnly {
-		read = old.Config.ReloadPeers
-	}
-	cfg, err := read()
+	cfg, err := read(old.Config)
 	if err != nil {
 		return res, err
 	}
@@ -66,6 +79,9 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 			}
 		}
 		return res, nil
+	}
+	if err := accept(); err != nil {
+		return res, err
 	}
 	d.warn(next)
 	res.Warnings = next.Warnings()

@@ -113,9 +113,10 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 	return e, nil
 }
 
-// Files returns every file that the edition was made from, in no order.
+// Files returns every file that the edition was made from, in no order, without those of a bundle: whoever has bundles keeps them.
 func (e *Edition) Files() []string {
-	return slices.Concat(e.Config.Files, e.Config.Inputs, e.Egress.Files())
+	files := slices.Concat(e.Config.Files, e.Config.Inputs, e.Egress.Files())
+	return slices.DeleteFunc(files, e.Config.Fleet.Has)
 }
 
 // Kept returns what a copy of the configuration has instead of files: of a certificate that cannot be used now, what the copy
@@ -172,6 +173,7 @@ func (e *Edition) checkCertificates(start bool) error {
 func (e *Edition) After(old *Edition) (*Edition, error) {
 	next, cfg := *e, *e.Config
 	cfg.Listen, cfg.Transports, cfg.StateDir, cfg.Managed = old.Config.Listen, old.Config.Transports, old.Config.StateDir, old.Config.Managed
+	cfg.Fleet = config.FleetAfter(old.Config.Fleet, e.Config.Fleet)
 	next.Config, next.Egress, next.Gateway = &cfg, old.Egress, nil
 	next.Proxy = e.Proxy.After(old.Proxy)
 	if old.Gateway != nil {

@@ -118,6 +118,29 @@ func (g *Gateway) Use(p *Plan) error {
 	return g.server.SetPeers(p.peers)
 }
 
+// Call starts handshakes with peers at the addresses where they were.
+func (g *Gateway) Call(ctx context.Context, former []wireguard.PeerStatus) error {
+	return g.server.Call(ctx, former)
+}
+
+// Forget ends the sessions of peers of the plan in force and resets the flows of their clients. The peers may connect again. With
+// silent, nothing is sent to them, not even resets: WireGuard would send to where the last packet came from.
+func (g *Gateway) Forget(now *Plan, peers []wireguard.PublicKey, clients []uint64, silent bool) error {
+	stay := slices.DeleteFunc(slices.Clone(now.peers), func(p wireguard.Peer) bool { return slices.Contains(peers, p.PublicKey) })
+	g.stay = stay
+	if !silent {
+		g.CloseClients(clients)
+		g.server.Settle()
+	}
+	if err := g.server.SetPeers(stay); err != nil {
+		return err
+	}
+	if silent {
+		g.CloseClients(clients)
+	}
+	return g.server.SetPeers(now.peers)
+}
+
 // addresses returns the addresses of peers by their public keys.
 func addresses(peers []wireguard.Peer) map[string][]netip.Prefix {
 	byKey := make(map[string][]netip.Prefix, len(peers))

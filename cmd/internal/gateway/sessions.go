@@ -31,7 +31,9 @@ const (
 type Sessions struct {
 	Gateway *Gateway
 	File    string
-	Log     *slog.Logger // must be set
+	// Elsewhere reports whether a peer has a session with another gateway, so that it is not called. May be nil.
+	Elsewhere func(wireguard.PublicKey) bool
+	Log       *slog.Logger // must be set
 }
 
 // session is a line of the file.
@@ -98,7 +100,7 @@ func (s Sessions) call(ctx context.Context) {
 	}
 	var former []wireguard.PeerStatus
 	for _, p := range before {
-		if age := time.Since(p.Handshake); -sessionLife < age && age < sessionLife {
+		if age := time.Since(p.Handshake); -sessionLife < age && age < sessionLife && (s.Elsewhere == nil || !s.Elsewhere(p.Peer)) {
 			former = append(former, wireguard.PeerStatus{PublicKey: p.Peer, Endpoint: p.Endpoint})
 		}
 	}

@@ -70,7 +70,7 @@ func TestPeersAreCalledAfterARestart(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel() // Run writes nothing then: nobody has a session
-			s := Sessions{w.Gateway, file, slog.New(slog.NewTextHandler(&log, nil))}
+			s := Sessions{Gateway: w.Gateway, File: file, Log: slog.New(slog.NewTextHandler(&log, nil))}
 			s.call(t.Context())
 			if err := s.Run(ctx); err != nil {
 				t.Fatal(err)

@@ -38,8 +38,10 @@ type Process struct {
 	Phones  *privatedns.Service // nil without dns.serve
 	// Decisions is what somebody has decided. May be nil.
 	Decisions *decisions.Book
-	Started   time.Time
-	Version   string
+	// Fleet returns how the fleet looks from here, or nil without one. May be nil.
+	Fleet   func() *control.Fleet
+	Started time.Time
+	Version string
 
 	refused [2]atomic.Pointer[string] // errors of the last reload, and of the last reload of the peers alone; nil: it succeeded
 	waiting atomic.Pointer[[]string]  // see Waits
@@ -97,6 +99,11 @@ func (s *Process) Ready() error {
 	if s.drains.Load() {
 		return errors.New(draining)
 	}
+	return s.Fit()
+}
+
+// Fit is Ready for somebody who knows whether penstock is drained.
+func (s *Process) Fit() error {
 	if trouble := s.Laptop.Trouble(); trouble != "" {
 		return errors.New(trouble)
 	}
@@ -137,6 +144,9 @@ func line(h transport.Health) string {
 
 // draining is the state while penstock is about to be stopped.
 const draining = "draining: penstock is about to be stopped"
+
+// Draining reports whether Drain was called.
+func (s *Process) Draining() bool { return s.drains.Load() }
 
 // Drain makes penstock say that it is not ready. What arrives is still served.
 func (s *Process) Drain(_ context.Context, o control.DrainOrder) error {
@@ -219,6 +229,9 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	st.ReloadError = s.reloadError()
 	if waiting := s.waiting.Load(); waiting != nil {
 		st.Restart = *waiting
+	}
+	if s.Fleet != nil {
+		st.Fleet = s.Fleet()
 	}
 	st.Direct = s.Egress.Kernel().String()
 	st.OtherVPNs = otherVPNs(s.Laptop.Others.List())

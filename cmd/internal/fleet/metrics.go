@@ -1,0 +1,53 @@
+package fleet
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics counts what a node does.
+type metrics struct {
+	takenOver prometheus.Counter
+	handed    *prometheus.CounterVec
+	refusals  prometheus.Counter
+}
+
+func newMetrics(n *Node) metrics {
+	m := metrics{
+		takenOver: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "penstock_fleet_peers_taken_over_total", Help: "Peers of other gateways that this one called to take them over.",
+		}),
+		handed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_fleet_peers_handed_over_total",
+			Help: "Sessions that this gateway dropped in favour of others, because it was drained or unfit, or the peer had a later handshake elsewhere.",
+		}, []string{"reason"}),
+		refusals: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "penstock_fleet_bundles_refused_total", Help: "Bundles that were not put in force.",
+		}),
+	}
+	for _, reason := range []string{Draining, Unfit, "later"} {
+		m.handed.WithLabelValues(reason)
+	}
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	n.Registry.MustRegister(m.takenOver, m.handed, m.refusals,
+		gauge("penstock_fleet_connected", "1 if the store of the fleet can be used.", func() float64 {
+			if n.Connected() {
+				return 1
+			}
+			return 0
+		}),
+		gauge("penstock_fleet_generation", "Generation of the bundle in force.", func() float64 { return float64(n.Live().Fleet.Generation) }),
+		gauge("penstock_fleet_gateways", "Gateways in the bundle.", func() float64 { return float64(len(n.Live().Site.Gateways)) }),
+		gauge("penstock_fleet_gateways_serving", "Gateways of the site that serve, as this one sees them.", func() float64 {
+			return float64(len(n.see(time.Now()).takers))
+		}),
+	)
+	return m
+}
+
+func (m metrics) taken(peers int) { m.takenOver.Add(float64(peers)) }
+
+func (m metrics) handedOver(reason string) { m.handed.WithLabelValues(reason).Inc() }

@@ -1,0 +1,530 @@
+// Package fleet makes a gateway one of several: it takes bundles from a store and puts them in force, tells the others how it is and
+// which peers it has, and takes over the peers of a gateway that is gone.
+//
+// The store is never needed to serve: without it the gateway goes on with the bundle that it has, and peers of a gateway that is gone
+// are taken over as far as this one knows them.
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/fleet/bundle"
+	"penstock/cmd/internal/fleet/store"
+	"penstock/router/transport/wireguard"
+)
+
+const (
+	beatEvery = 500 * time.Millisecond  // a gateway tells how it is
+	silence   = 1500 * time.Millisecond // after which a gateway that says nothing is gone
+	askAfter  = 700 * time.Millisecond  // without hearing of a gateway it is asked
+	lookEvery = 250 * time.Millisecond  // at the others
+	ownEvery  = time.Second             // at our own peers
+	// sessionLife is how long a WireGuard session carries without a new handshake (Reject-After-Time).
+	sessionLife = 180 * time.Second
+	// later is by how much a handshake elsewhere must be later than ours for our session to be over. The way through the store takes
+	// that long.
+	later       = 200 * time.Millisecond
+	beatLimit   = 2 * time.Second // for writing a beat
+	watchPause  = time.Second     // before a store is watched again
+	leaveLimit  = 500 * time.Millisecond
+	listingTime = 2 * time.Second // that a start waits to learn where the peers are
+)
+
+// Gateway is what runs the WireGuard port.
+type Gateway interface {
+	// Peers returns the peers with their sessions.
+	Peers() []wireguard.PeerStatus
+	// Call starts handshakes with peers at their endpoints. It may take some time.
+	Call(ctx context.Context, former []wireguard.PeerStatus) error
+	// Forget ends the sessions and the flows of peers. They may connect again. With silent, nothing is sent to them any more: it would
+	// lead them back here.
+	Forget(peers []wireguard.PublicKey, silent bool) error
+	// Idle returns those peers that have no flows.
+	Idle(peers []wireguard.PublicKey) []wireguard.PublicKey
+	// Fit returns why the gateway cannot serve, or nil.
+	Fit() error
+	// Draining reports whether the gateway was asked to hand over its peers.
+	Draining() bool
+}
+
+// Config is what New needs. All fields must be set.
+type Config struct {
+	// Live returns the configuration in force.
+	Live    func() *config.Config
+	Store   store.Store
+	Gateway Gateway
+	// Use puts an unpacked bundle in force. It calls accept before it does, when the bundle has passed all tests.
+	Use      func(ctx context.Context, dir string, generation uint64, accept func() error) error
+	Listen   net.ListenConfig // for the pulse
+	Version  string
+	Registry prometheus.Registerer
+	Log      *slog.Logger
+}
+
+// Node is a gateway of a fleet.
+type Node struct {
+	Config
+	site, self string
+	disk       bundle.Disk
+	board      *board
+	pulse      *pulse // nil without fleet.endpoint
+	sessions   *writer
+	metrics    metrics
+	drop       chan wireguard.PublicKey // peers whose later handshake is elsewhere
+
+	mu        sync.Mutex // guards below
+	own       map[wireguard.PublicKey]time.Time // handshakes of our sessions
+	published map[wireguard.PublicKey]record    // in the store, as far as is known
+	called    map[wireguard.PublicKey]time.Time // the sighting that a peer was called because of
+	beaten    time.Time                         // when the store last took a beat
+	refused   refusal
+	leaving   bool
+	since     time.Time // of draining or being unfit; zero: neither
+	gone      map[string]bool
+}
+
+// refusal is a bundle that was not put in force.
+type refusal struct {
+	generation uint64
+	digest     store.Digest
+	err        error
+	lasting    bool // the same bundle would be refused again
+}
+
+// New returns a node that does nothing before Run. The error is about fleet.endpoint.
+func New(ctx context.Context, c Config) (*Node, error) {
+	cfg := c.Live()
+	n := &Node{
+		Config: c, site: cfg.Fleet.Site, self: cfg.Fleet.Gateway, disk: bundle.Disk{Dir: cfg.Fleet.Folder},
+		board: newBoard(cfg.Fleet.Site, cfg.Fleet.Gateway), sessions: newWriter(c.Store, store.Sessions, c.Log),
+		drop: make(chan wireguard.PublicKey, 1024),
+		own:  make(map[wireguard.PublicKey]time.Time), published: make(map[wireguard.PublicKey]record),
+		called: make(map[wireguard.PublicKey]time.Time), gone: make(map[string]bool),
+	}
+	if at := cfg.Fleet.Endpoint; at.IsValid() {
+		secret, err := cfg.Listen.WireGuard.PrivateKey.Read()
+		if err != nil {
+			return nil, err
+		}
+		if n.pulse, err = listenPulse(ctx, c.Listen, at, secret); err != nil {
+			return nil, err
+		}
+	}
+	n.metrics = newMetrics(n)
+	return n, nil
+}
+
+// Run is a gateway of the fleet until ctx ends, and then tells the others that it leaves. It returns nil. Without a node there is
+// nothing to run.
+func (n *Node) Run(ctx context.Context) error {
+	if n == nil {
+		return nil
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if n.pulse != nil {
+		wg.Go(func() { n.pulse.run(ctx, n.board.answered) })
+	}
+	wg.Go(func() { n.follow(ctx) })
+	wg.Go(func() { n.beat(ctx) })
+	wg.Go(func() { n.sessions.run(ctx) })
+	wg.Go(func() { n.watch(ctx, store.State, n.board.state) })
+	wg.Go(func() { n.watch(ctx, store.Sessions, n.sighted) })
+	look, own := time.NewTicker(lookEvery), time.NewTicker(ownEvery)
+	defer look.Stop()
+	defer own.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case peer := <-n.drop:
+			n.yield(peer)
+		case <-own.C:
+			n.publish()
+		case <-look.C:
+			n.look(ctx)
+		}
+	}
+}
+
+// watch watches a bucket until ctx ends.
+func (n *Node) watch(ctx context.Context, bucket store.Bucket, changed func(store.Entry)) {
+	for ctx.Err() == nil {
+		err := n.Store.Watch(ctx, bucket, n.site, func(e store.Entry) {
+			if e.Key == "" {
+				n.board.watching(bucket, true)
+				return
+			}
+			changed(e)
+		})
+		n.board.watching(bucket, false)
+		if bucket == store.Sessions { // the store may have lost them
+			n.mu.Lock()
+			clear(n.published)
+			n.mu.Unlock()
+		}
+		n.Log.Debug("the store of the fleet is no longer watched", "bucket", bucket, "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchPause):
+		}
+	}
+}
+
+// beat tells the others how this gateway is until ctx ends, and then that it leaves.
+func (n *Node) beat(ctx context.Context) {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	failed := false
+	for {
+		err := n.beatOnce(ctx, beatLimit)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil && !failed:
+			n.Log.Warn("the store of the fleet cannot be reached: this gateway goes on with what it has", "err", err)
+		case err == nil && failed:
+			n.Log.Info("the store of the fleet is reached again")
+		}
+		failed = err != nil
+		select {
+		case <-ctx.Done():
+			n.mu.Lock()
+			n.leaving = true
+			n.mu.Unlock()
+			_ = n.beatOnce(context.WithoutCancel(ctx), leaveLimit) // without it, the others find out by themselves
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (n *Node) beatOnce(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	text, err := json.Marshal(n.report())
+	if err != nil {
+		return err
+	}
+	if _, err := n.Store.Put(ctx, store.State, n.site+"."+n.self, text, store.Any); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.beaten = time.Now()
+	n.mu.Unlock()
+	return nil
+}
+
+// report returns what this gateway says of itself.
+func (n *Node) report() Report {
+	cfg := n.Live()
+	state, why := n.state()
+	r := Report{State: state, Generation: cfg.Fleet.Generation, Version: n.Version}
+	if why != nil {
+		r.Why = why.Error()
+	}
+	if n.pulse != nil {
+		r.Pulse = cfg.Fleet.Endpoint
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r.Peers = len(n.own)
+	if n.refused.err != nil {
+		r.Refused, r.Fault = n.refused.generation, n.refused.err.Error()
+	}
+	return r
+}
+
+// state returns the state of this gateway, and why it is unfit.
+func (n *Node) state() (state string, why error) {
+	n.mu.Lock()
+	leaving := n.leaving
+	n.mu.Unlock()
+	if leaving {
+		return Leaving, nil
+	}
+	if n.Gateway.Draining() {
+		return Draining, nil
+	}
+	if err := n.Gateway.Fit(); err != nil {
+		return Unfit, err
+	}
+	return Serving, nil
+}
+
+// Connected reports whether the store takes what this gateway says, and tells it of others.
+func (n *Node) Connected() bool {
+	n.mu.Lock()
+	beaten := n.beaten
+	n.mu.Unlock()
+	return time.Since(beaten) < beatEvery+beatLimit && n.board.isWatching(store.State) && n.board.isWatching(store.Sessions)
+}
+
+// sighted takes an entry of store.Sessions. If a peer has had a later handshake with another gateway than with this one, this one's
+// session is over.
+func (n *Node) sighted(e store.Entry) {
+	peer, s, ok := n.board.session(e)
+	if !ok || !s.fresh || s.Moved {
+		return
+	}
+	n.mu.Lock()
+	ours, have := n.own[peer]
+	n.mu.Unlock()
+	if !have || s.handshake.Before(ours.Add(later)) {
+		return
+	}
+	select {
+	case n.drop <- peer:
+	default: // the peer's next handshake there tells again
+	}
+}
+
+// yield drops our session with a peer that has a later one elsewhere.
+func (n *Node) yield(peer wireguard.PublicKey) {
+	n.forget([]wireguard.PublicKey{peer}, true)
+	n.mu.Lock()
+	delete(n.published, peer)
+	n.mu.Unlock()
+	n.sessions.put(sessionKey(n.site, n.self, peer), nil)
+	n.metrics.handedOver("later")
+}
+
+// forget drops sessions with peers. It reports whether it could.
+func (n *Node) forget(peers []wireguard.PublicKey, silent bool) bool {
+	if err := n.Gateway.Forget(peers, silent); err != nil {
+		n.Log.Error("sessions of peers cannot be dropped", "err", err)
+		return false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, peer := range peers {
+		delete(n.own, peer)
+	}
+	return true
+}
+
+// publish tells the others of sessions that are new, renewed, elsewhere on the network, or over.
+func (n *Node) publish() {
+	now := time.Now()
+	n.board.sweep(now)
+	present := make(map[wireguard.PublicKey]wireguard.PeerStatus)
+	for _, p := range n.Gateway.Peers() {
+		if p.Endpoint.IsValid() && now.Sub(p.LastHandshake) < sessionLife {
+			present[p.PublicKey] = p
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := n.own
+	n.own = make(map[wireguard.PublicKey]time.Time, len(present))
+	for peer, p := range present {
+		n.own[peer] = p.LastHandshake
+		last, known := n.published[peer]
+		if known && !last.Moved && last.Endpoint == p.Endpoint && before[peer].Equal(p.LastHandshake) {
+			continue
+		}
+		r := record{Endpoint: p.Endpoint, Age: max(0, now.Sub(p.LastHandshake))}
+		n.put(peer, r)
+	}
+	for peer, r := range n.published {
+		if _, here := present[peer]; !here && !r.Moved {
+			delete(n.published, peer)
+			n.sessions.put(sessionKey(n.site, n.self, peer), nil)
+		}
+	}
+	for peer, seen := range n.called {
+		if now.Sub(seen) > store.SessionLife {
+			delete(n.called, peer)
+		}
+	}
+}
+
+// put publishes a record. The caller holds mu.
+func (n *Node) put(peer wireguard.PublicKey, r record) {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return // a record has nothing that JSON cannot say
+	}
+	n.published[peer] = r
+	n.sessions.put(sessionKey(n.site, n.self, peer), text)
+}
+
+// view is what a look at the other gateways finds.
+type view struct {
+	alive  map[string]bool // serving or not
+	takers []string        // who can take peers, in order
+	gone   []string        // whose peers are to be taken, in order
+}
+
+// see looks at the other gateways of the site, and asks those that are silent whether they live.
+func (n *Node) see(now time.Time) view {
+	v := view{alive: make(map[string]bool)}
+	others := n.board.others()
+	witnessed := n.Connected()
+	var silent []string
+	for _, g := range n.Live().Site.Gateways {
+		o, known := others[g.Name]
+		if !known || g.Name == n.self {
+			continue
+		}
+		if now.Sub(o.heard) > askAfter && o.Pulse.IsValid() && n.pulse != nil {
+			n.pulse.ask(g.Name, o.Pulse)
+		}
+		answers := now.Sub(o.answered) < silence
+		witnessed = witnessed || answers
+		switch {
+		case o.State == Leaving && !answers:
+			v.gone = append(v.gone, g.Name)
+		case answers || now.Sub(o.heard) < silence:
+			v.alive[g.Name] = true
+			if o.State == Serving {
+				v.takers = append(v.takers, g.Name)
+			}
+		default:
+			silent = append(silent, g.Name)
+		}
+	}
+	if witnessed { // or else it is this gateway that is cut off
+		v.gone = append(v.gone, silent...)
+	}
+	if state, _ := n.state(); state == Serving {
+		v.takers = append(v.takers, n.self)
+	}
+	slices.Sort(v.takers)
+	slices.Sort(v.gone)
+	return v
+}
+
+// look takes the peers that are ours to take, and hands over our own if this gateway is drained or unfit.
+func (n *Node) look(ctx context.Context) {
+	now := time.Now()
+	v := n.see(now)
+	n.note(v)
+	wanted := n.board.moved()
+	for _, name := range v.gone {
+		maps.Copy(wanted, n.board.of(name))
+	}
+	var call []wireguard.PeerStatus
+	n.mu.Lock()
+	for peer, s := range wanted {
+		_, here := n.own[peer]
+		if here || n.called[peer].Equal(s.seen) || taker(peer, v.takers) != n.self {
+			continue
+		}
+		n.called[peer] = s.seen
+		call = append(call, wireguard.PeerStatus{PublicKey: peer, Endpoint: s.Endpoint})
+	}
+	n.mu.Unlock()
+	call = slices.DeleteFunc(call, func(p wireguard.PeerStatus) bool {
+		return n.board.elsewhere(p.PublicKey, func(gateway string) bool { return v.alive[gateway] })
+	})
+	if len(call) > 0 {
+		n.take(ctx, call)
+	}
+	n.handOver(now, v)
+}
+
+// note logs which gateways have gone or come back.
+func (n *Node) note(v view) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, name := range v.gone {
+		if !n.gone[name] {
+			n.gone[name] = true
+			n.Log.Warn("a gateway of the site is gone; its peers are taken over", "gateway", name, "takers", v.takers)
+		}
+	}
+	for name := range n.gone {
+		if !slices.Contains(v.gone, name) {
+			delete(n.gone, name)
+			n.Log.Info("a gateway of the site is back", "gateway", name)
+		}
+	}
+}
+
+// take calls peers.
+func (n *Node) take(ctx context.Context, peers []wireguard.PeerStatus) {
+	keys := make([]wireguard.PublicKey, len(peers))
+	for i, p := range peers {
+		keys[i] = p.PublicKey
+	}
+	if !n.forget(keys, true) { // of an older session, whose endpoint would be called
+		return
+	}
+	n.metrics.taken(len(peers))
+	n.Log.Info("taking over peers", "peers", len(peers))
+	go func() { // it takes 2 ms for each
+		if err := n.Gateway.Call(ctx, peers); err != nil && ctx.Err() == nil {
+			n.Log.Error("peers cannot be taken over", "err", err)
+		}
+	}()
+}
+
+// handOver lets go of some of our peers if this gateway is drained or unfit, and another can take them: those without flows first.
+// In the second half of fleet.drain_limit, and if this gateway is unfit, the others as well.
+func (n *Node) handOver(now time.Time, v view) {
+	state, _ := n.state()
+	n.mu.Lock()
+	if state != Draining && state != Unfit {
+		n.since = time.Time{}
+		n.mu.Unlock()
+		return
+	}
+	if n.since.IsZero() {
+		n.since = now
+		n.Log.Info("handing peers over", "because", state, "peers", len(n.own), "takers", v.takers)
+	}
+	half := n.Live().Fleet.DrainLimit / 2
+	left := max(half-now.Sub(n.since)%half, lookEvery)
+	all := state == Unfit || now.Sub(n.since) > half
+	peers := slices.Collect(maps.Keys(n.own))
+	n.mu.Unlock()
+	if len(v.takers) == 0 {
+		return
+	}
+	some := 1 + int(int64(len(peers))*int64(lookEvery)/int64(left))
+	if !all {
+		peers = n.Gateway.Idle(peers)
+	}
+	peers = peers[:min(some, len(peers))]
+	if len(peers) == 0 {
+		return
+	}
+	endpoints := make(map[wireguard.PublicKey]wireguard.PeerStatus)
+	for _, p := range n.Gateway.Peers() {
+		endpoints[p.PublicKey] = p
+	}
+	if !n.forget(peers, false) {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, peer := range peers {
+		n.put(peer, record{Endpoint: endpoints[peer].Endpoint, Moved: true})
+		n.metrics.handedOver(state)
+	}
+}
+
+// Settle waits until the store has told where the peers are, at most 2 s.
+func (n *Node) Settle() {
+	tick := time.NewTicker(beatEvery / 10)
+	defer tick.Stop()
+	for end := time.Now().Add(listingTime); !n.Connected() && time.Now().Before(end); {
+		<-tick.C
+	}
+}
+
+// Elsewhere reports whether a peer has a session with another gateway that lives, as far as the store has told.
+func (n *Node) Elsewhere(peer wireguard.PublicKey) bool {
+	v := n.see(time.Now())
+	return n.board.elsewhere(peer, func(gateway string) bool { return v.alive[gateway] })
+}

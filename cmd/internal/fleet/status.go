@@ -1,0 +1,33 @@
+package fleet
+
+import (
+	"time"
+
+	"penstock/cmd/internal/control"
+)
+
+// Status returns how the fleet looks from here: nil without a node.
+func (n *Node) Status() *control.Fleet {
+	if n == nil {
+		return nil
+	}
+	now, cfg := time.Now(), n.Live()
+	v, others, own := n.see(now), n.board.others(), n.report()
+	s := &control.Fleet{Site: n.site, Gateway: n.self, Connected: n.Connected(), Generation: cfg.Fleet.Generation}
+	for _, g := range cfg.Site.Gateways {
+		o, known := others[g.Name]
+		switch {
+		case g.Name == n.self:
+			o.Report, o.heard = own, now
+		case !known:
+			o.State = Silent
+		case !v.alive[g.Name] && o.State != Leaving:
+			o.State = Silent
+		}
+		s.Gateways = append(s.Gateways, control.FleetGateway{
+			Name: g.Name, State: o.State, Why: o.Why, Generation: o.Generation, Refused: o.Refused, Fault: o.Fault, Peers: o.Peers,
+			Version: o.Version, Heard: o.heard,
+		})
+	}
+	return s
+}
