@@ -21,6 +21,9 @@ const (
 	MaxFiles = 4096
 	MaxFile  = 256 << 20 // bytes
 	MaxTotal = 1 << 30   // bytes
+
+	MaxSealed = 16 << 20 // bytes of a sealed file
+	MaxSigned = 2 << 20  // bytes of a Signed
 )
 
 // Manifest says what is in a bundle.
@@ -61,6 +64,3 @@ var (
 
 // Fetch writes the bytes of a file as they are stored: sealed, if it is sealed.
 type Fetch func(ctx context.Context, f File, w io.Writer) error
-
-// PublicKey is an operator's Ed25519 public key.
-type PublicKey [32]byte
