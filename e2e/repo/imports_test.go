@@ -209,6 +209,8 @@ func picture() []row {
 				"router/hostnet/direct", "router/transport", "router/transport/wireguard", "dnsproxy"}, []string{prom}},
 		{"cmd/internal/daemon", "the composition root: it puts the others together, starts and stops them, and nothing but commands imports it",
 			[]string{"*", "cmd/internal/..."}, []string{sys, prom}},
+		{"cmd/internal/fleet/bundle", "signed bundles: made, checked, packed, unpacked and kept on disk; it fetches nothing itself and knows no YAML",
+			[]string{"cmd/internal/fleet/store"}, []string{"filippo.io/age", sys}},
 		{"cmd/internal/lastgood", "the copy of the last configuration that worked", []string{"cmd/internal/config", "cmd/internal/private"}, nil},
 		{"cmd/internal/setup", "the first configuration of a machine, from answers; it is handed what checks it",
 			[]string{"cmd/internal/config", "cmd/internal/config/profile", "cmd/internal/private", "policy/spelling", "policy/textfile",

@@ -21,6 +21,9 @@ const (
 	MaxFiles = 4096
 	MaxFile  = 256 << 20 // bytes
 	MaxTotal = 1 << 30   // bytes
+
+	MaxSealed = 16 << 20 // bytes of a sealed file
+	MaxSigned = 2 << 20  // bytes of a Signed
 )
 
 // Manifest says what is in a bundle.
