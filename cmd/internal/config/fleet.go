@@ -301,7 +301,7 @@ func (k *checker) site() {
 			k.fault(path+".name", "rename one of them", "two gateways are called %s", g.Name)
 		}
 		names[g.Name] = true
-		if _, err := bundle.ParseRecipient(g.Key); err != nil {
+		if err := bundle.CheckRecipient(g.Key); err != nil {
 			k.fault(path+".key", "write what penstock fleet keygen gateway printed: age1...", "%s.key: %v", path, err)
 		}
 	}
