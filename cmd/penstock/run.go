@@ -11,6 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/daemon"
+	"penstock/cmd/internal/fleet"
+	"penstock/cmd/internal/fleet/bundle"
+	"penstock/cmd/internal/fleet/store"
 	"penstock/cmd/internal/lastgood"
 )
 
@@ -43,6 +47,11 @@ runs the copy, and says so in the log and in the status. Mend the fault and run 
 				}
 			}
 			c, err := loadServing(file, o.Good.Former)
+			if err != nil && lacksBundle(file) {
+				if err = fleet.First(cmd.Context(), file, checkOnly, o.Logger); err == nil {
+					c, err = loadServing(file, o.Good.Former)
+				}
+			}
 			if err == nil {
 				err = e.run(cmd.Context(), c, o)
 			}
@@ -56,6 +65,22 @@ runs the copy, and says so in the log and in the status. Mend the fault and run 
 	cmd.Flags().BoolVarP(&debug, "debug", "d", false, "log every refused flow and more")
 	cmd.Flags().StringVar(&good, "last-good", "", "keep a copy of the last configuration that worked in `DIR`, and run it while the present one has a fault")
 	return cmd
+}
+
+// lacksBundle reports whether the configuration is of a gateway of a fleet that has no bundle yet.
+func lacksBundle(file string) bool {
+	c, err := config.LoadFleet(file)
+	if err != nil || c.Fleet == nil {
+		return false
+	}
+	_, err = bundle.Disk{Dir: c.Fleet.Folder}.Current()
+	return errors.Is(err, store.ErrNone)
+}
+
+// checkOnly compiles a configuration and runs its tests.
+func checkOnly(ctx context.Context, c *config.Config) error {
+	_, err := daemon.Check(ctx, c)
+	return err
 }
 
 // runCopy runs the last configuration that worked, because of a fault of the present one.

@@ -22,6 +22,7 @@ type Lab struct {
 	IntranetSink *Sink
 	Uplinks      [2]Uplink // of the laptop; the first is connected at the start
 
+	more     []*Host // see AddGateway
 	closed   sync.Once
 	cancel   context.CancelFunc
 	services services
@@ -81,7 +82,7 @@ func (l *Lab) Hosts() []*Host {
 			hosts = append(hosts, h)
 		}
 	}
-	return hosts
+	return append(hosts, l.more...)
 }
 
 // Client returns an HTTP client that dials and resolves inside a host and trusts the lab's CA. It speaks HTTP/1.1 and 2, does
