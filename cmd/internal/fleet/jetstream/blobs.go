@@ -1,0 +1,149 @@
+package jetstream
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"penstock/cmd/internal/fleet/store"
+)
+
+const (
+	blobs       = "blobs"        // the object store
+	blobsStream = "OBJ_" + blobs // its stream
+	blobsMeta   = "$O.blobs.M."  // subjects that say what an object is
+	blobsChunks = "$O.blobs.C."  // subjects of the content of objects
+	blobsGet    = "$JS.API.DIRECT.GET." + blobsStream + "." + blobsMeta + "*"
+)
+
+// objects runs f with the object store for blobs, which it makes if it is missing.
+func (s *Store) objects(ctx context.Context, f func(*link, jetstream.ObjectStore) error) error {
+	l, err := s.connection(ctx)
+	if err != nil {
+		return err
+	}
+	create := func(ctx context.Context) error {
+		_, err := l.js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: blobs, Replicas: s.config.NATS.Replicas})
+		return err
+	}
+	return l.withStream(ctx, blobsStream, create, func(jetstream.Stream) error {
+		var o jetstream.ObjectStore
+		err := l.ask(ctx, "$JS.API.STREAM.INFO."+blobsStream, func(ctx context.Context) (err error) {
+			o, err = l.js.ObjectStore(ctx, blobs)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return f(l, o)
+	})
+}
+
+// PublishBlob stores what it reads as an object that is named by its digest. It keeps it in a temporary file meanwhile, because the
+// digest is known only at the end.
+func (s *Store) PublishBlob(ctx context.Context, r io.Reader) (store.Digest, error) {
+	f, err := os.CreateTemp("", "penstock-blob-*")
+	if err != nil {
+		return store.Digest{}, err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(f, sum), reader{ctx, r}); err != nil {
+		return store.Digest{}, err
+	}
+	d := store.Digest(sum.Sum(nil))
+	err = s.objects(ctx, func(l *link, o jetstream.ObjectStore) error {
+		switch err := l.fetch(ctx, o, d, io.Discard); {
+		case err == nil: // it is there
+			return nil
+		case !errors.Is(err, store.ErrNone) && !errors.Is(err, errDamaged):
+			return err
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		return l.ask(ctx, "$O.blobs.*", func(ctx context.Context) error {
+			_, err := o.Put(ctx, jetstream.ObjectMeta{Name: d.String()}, f)
+			return err
+		})
+	})
+	if err != nil {
+		return store.Digest{}, fmt.Errorf("publish blob %s: %w", d, err)
+	}
+	return d, nil
+}
+
+// FetchBlob writes an object to w.
+func (s *Store) FetchBlob(ctx context.Context, d store.Digest, w io.Writer) error {
+	err := s.objects(ctx, func(l *link, o jetstream.ObjectStore) error { return l.fetch(ctx, o, d, w) })
+	if err != nil {
+		return fmt.Errorf("blob %s: %w", d, err)
+	}
+	return nil
+}
+
+var errDamaged = errors.New("its content is not what its digest says: publish it again")
+
+// fetch reads an object. The object store's own Get could do so, but a server could send it what it likes without being asked, and
+// would need more rights than to read.
+func (l *link) fetch(ctx context.Context, o jetstream.ObjectStore, d store.Digest, w io.Writer) error {
+	var info *jetstream.ObjectInfo
+	err := l.ask(ctx, blobsGet, func(ctx context.Context) (err error) {
+		info, err = o.GetInfo(ctx, d.String())
+		return err
+	})
+	if errors.Is(err, jetstream.ErrObjectNotFound) {
+		return store.ErrNone
+	} else if err != nil {
+		return err
+	}
+	c := content{sum: sha256.New(), w: w}
+	if err := l.read(ctx, blobsStream, []string{blobsChunks + info.NUID}, jetstream.DeliverAllPolicy, c.start, c.take); err != nil {
+		return err
+	}
+	if store.Digest(c.sum.Sum(nil)) != d {
+		return errDamaged
+	}
+	return nil
+}
+
+// content puts an object together.
+type content struct {
+	sum     hash.Hash
+	w       io.Writer
+	waiting uint64 // messages
+}
+
+func (c *content) start(waiting uint64) (more bool) {
+	c.waiting = waiting
+	return waiting > 0
+}
+
+func (c *content) take(m jetstream.Msg, _ *jetstream.MsgMetadata) (more bool, err error) {
+	c.sum.Write(m.Data())
+	if _, err := c.w.Write(m.Data()); err != nil {
+		return false, err
+	}
+	c.waiting--
+	return c.waiting > 0, nil
+}
+
+// reader reads until its context ends.
+type reader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r reader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.r.Read(p)
+}

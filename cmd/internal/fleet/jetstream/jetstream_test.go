@@ -1,0 +1,57 @@
+package jetstream_test
+
+import (
+	"log/slog"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/fleet/engine"
+	"penstock/cmd/internal/fleet/jetstream"
+	"penstock/cmd/internal/fleet/store"
+	"penstock/cmd/internal/fleet/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestJetStreamIsAStore(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		cluster int
+	}{{"one server", 1}, {"three servers", 3}} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := start(t, engine.Options{Cluster: tt.cluster})
+			storetest.Run(t, func(t *testing.T) store.Store { return open(t, e, tt.cluster) })
+		})
+	}
+}
+
+func start(t *testing.T, o engine.Options) *engine.Engine {
+	t.Helper()
+	e, err := engine.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+func open(t *testing.T, e *engine.Engine, replicas int) *jetstream.Store {
+	t.Helper()
+	return openWith(t, jetstream.Config{NATS: config.NATS{Servers: e.URLs(), Replicas: replicas}, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+}
+
+func openWith(t *testing.T, c jetstream.Config) *jetstream.Store {
+	t.Helper()
+	s, err := jetstream.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}

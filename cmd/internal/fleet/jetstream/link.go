@@ -1,0 +1,197 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"penstock/cmd/internal/fleet/store"
+)
+
+// apiTime bounds a call whose context has no deadline.
+const apiTime = time.Minute
+
+// link is one connection, from its handshake to its end.
+type link struct {
+	nc   *nats.Conn
+	js   jetstream.JetStream
+	ctx  context.Context // ends when the connection is gone
+	lose context.CancelCauseFunc
+
+	mu      sync.Mutex // guards below
+	asking  map[*question]struct{}
+	streams map[string]jetstream.Stream // by name, as they were found
+}
+
+// question is something that the server was asked, and may forbid.
+type question struct {
+	subject string // that it is published on; one * stands for any text
+	cancel  context.CancelCauseFunc
+}
+
+// denied finds the kind and the subject in a complaint of a server.
+var denied = regexp.MustCompile(`for (Publish|Subscription) to "([^"]+)"`)
+
+func newLink(ctx context.Context) *link {
+	ctx, lose := context.WithCancelCause(ctx)
+	return &link{ctx: ctx, lose: lose, asking: make(map[*question]struct{}), streams: make(map[string]jetstream.Stream)}
+}
+
+func (l *link) options() []nats.Option {
+	return []nats.Option{
+		nats.ClosedHandler(func(*nats.Conn) { l.lose(errLost) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				l.forbid(err.Error())
+			}
+		}),
+	}
+}
+
+// use begins the use of a connection.
+func (l *link) use(nc *nats.Conn) (err error) {
+	l.nc = nc
+	if l.js, err = jetstream.New(nc, jetstream.WithDefaultTimeout(apiTime)); err != nil {
+		nc.Close()
+	}
+	return err
+}
+
+func (l *link) server() string { return l.nc.ConnectedUrlRedacted() }
+
+// wait returns when the connection is gone, and why. It ends with the context that the link was made with.
+func (l *link) wait() error {
+	<-l.ctx.Done()
+	l.nc.Close()
+	if err := l.nc.LastError(); err != nil {
+		return err
+	}
+	return errLost
+}
+
+var errLost = errors.New("the connection to NATS was lost")
+
+// ask runs f, which asks something on a subject. It ends when the server forbids that or the connection is lost.
+func (l *link) ask(ctx context.Context, subject string, f func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	q := &question{subject, cancel}
+	l.mu.Lock()
+	l.asking[q] = struct{}{}
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		delete(l.asking, q)
+		l.mu.Unlock()
+	}()
+	defer context.AfterFunc(l.ctx, func() { cancel(context.Cause(l.ctx)) })()
+	err := f(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return fmt.Errorf("NATS: %w", cause)
+	}
+	return err
+}
+
+// forbid ends the questions that a server's complaint is about. Without answers no question has a use.
+func (l *link) forbid(complaint string) {
+	found := denied.FindStringSubmatch(complaint)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for q := range l.asking {
+		if found == nil || found[1] == "Subscription" || matches(q.subject, found[2]) {
+			q.cancel(fmt.Errorf("%w: %s", store.ErrForbidden, strings.TrimPrefix(complaint, "nats: permissions violation: ")))
+		}
+	}
+}
+
+// matches tells whether a subject is that of a pattern with at most one *.
+func matches(pattern, subject string) bool {
+	before, after, wild := strings.Cut(pattern, "*")
+	if !wild {
+		return pattern == subject
+	}
+	return len(subject) >= len(before)+len(after) && strings.HasPrefix(subject, before) && strings.HasSuffix(subject, after)
+}
+
+// stream returns a stream, which it makes if there is none and make is not nil. The error is ErrNone if there is none.
+func (l *link) stream(ctx context.Context, name string, create func(context.Context) error) (jetstream.Stream, error) {
+	l.mu.Lock()
+	found := l.streams[name]
+	l.mu.Unlock()
+	if found != nil {
+		return found, nil
+	}
+	look := func() error {
+		return l.ask(ctx, "$JS.API.STREAM.INFO."+name, func(ctx context.Context) (err error) {
+			found, err = l.js.Stream(ctx, name)
+			return err
+		})
+	}
+	err := look()
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		err = l.ask(ctx, "$JS.API.STREAM.CREATE."+name, create)
+		switch {
+		case errors.Is(err, store.ErrForbidden):
+			return nil, fmt.Errorf("%w: the stream %s, and this user may not make it: an operator's user can (%w)", store.ErrNone, name, err)
+		case err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) && !errors.Is(err, jetstream.ErrBucketExists):
+			return nil, fmt.Errorf("make the stream %s: %w", name, hint(err))
+		}
+		err = look()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", name, hint(err))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.streams[name] = found
+	return found, nil
+}
+
+// withStream runs f with a stream. If that is gone since it was found, it is made, and f runs again.
+func (l *link) withStream(ctx context.Context, name string, create func(context.Context) error, f func(jetstream.Stream) error) error {
+	for again := true; ; again = false {
+		s, err := l.stream(ctx, name, create)
+		if err != nil {
+			return err
+		}
+		err = f(s)
+		if !isGone(err) || !again {
+			return hint(err)
+		}
+		l.mu.Lock()
+		delete(l.streams, name)
+		l.mu.Unlock()
+	}
+}
+
+// isGone tells whether an error may mean that a stream is not there.
+func isGone(err error) bool {
+	return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
+}
+
+// hint adds the mend to errors of servers whose own words do not have it.
+func hint(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case errors.As(err, &api) && (api.ErrorCode == codeReplicas || api.ErrorCode == codePeers):
+		return fmt.Errorf("%w: there are fewer servers than the setting replicas of the store asks for", err)
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		return fmt.Errorf("%w: the servers need jetstream in their configuration, and the account, too", err)
+	case isGone(err):
+		return fmt.Errorf("%w: no server has the stream, or those that have it do not agree on a leader", err)
+	}
+	return err
+}
+
+// Codes of the server's errors that nats.go does not name.
+const (
+	codePeers    jetstream.ErrorCode = 10005 // no suitable peers for placement
+	codeReplicas jetstream.ErrorCode = 10074 // replicas > 1 not supported in non-clustered mode
+)
