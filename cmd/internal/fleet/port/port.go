@@ -52,7 +52,8 @@ func Open(ctx context.Context, c Config) (*Fleet, error) {
 	if cfg.Fleet == nil || c.Gateway == nil {
 		return f, nil
 	}
-	s, closing, err := fleet.OpenStore(ctx, cfg.Fleet.Store, c.Log)
+	// The store outlives ctx, so that the last word of this gateway is that it leaves.
+	s, closing, err := fleet.OpenStore(context.WithoutCancel(ctx), cfg.Fleet.Store, c.Log)
 	if err != nil {
 		return nil, cfg.Err("fleet.store", "", err.Error())
 	}
