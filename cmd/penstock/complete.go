@@ -38,11 +38,14 @@ func flagOffers() map[string]offer {
 
 // fileFlags are the flags whose value is a file, with the endings of its name. No ending means any file.
 func fileFlags() map[string][]string {
-	return map[string][]string{"config": {"yaml", "yml"}, "state": {"json"}, "out": nil, "socket": nil}
+	return map[string][]string{"config": {"yaml", "yml"}, "state": {"json"}, "out": nil, "socket": nil,
+		"key": nil, "previous": {"bundle"}, "creds": {"creds"}, "nkey": nil, "ca": nil}
 }
 
 // fileArguments are the commands with a file behind them.
-func fileArguments() map[string]bool { return map[string]bool{"import": true} }
+func fileArguments() map[string]bool {
+	return map[string]bool{"import": true, "fleet keygen operator": true, "fleet keygen gateway": true, "fleet sign": true, "fleet show": true, "fleet publish": true}
+}
 
 // addCompletions teaches every command what a shell may offer.
 func addCompletions(e *env, cmd *cobra.Command) {
@@ -63,7 +66,7 @@ func addCompletions(e *env, cmd *cobra.Command) {
 			complete = cobra.FixedCompletions(endings, cobra.ShellCompDirectiveFilterFileExt)
 		} else if ok {
 			return
-		} else if f.Name == "last-good" {
+		} else if f.Name == "last-good" || f.Name == "dir" {
 			complete = cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs)
 		}
 		if f.Value.Type() == "bool" {

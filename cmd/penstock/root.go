@@ -47,7 +47,7 @@ Exit codes: 0 ok, 1 failure, 3 not running or down, 4 degraded, blocked or no pe
 		newStatusCommand(e), newSteerCommand(e, "up"), newSteerCommand(e, "down"), newSteerCommand(e, "reconnect"),
 		newFlowsCommand(e), newHistoryCommand(e), newExplainCommand(e), newRulesCommand(e), newReloadCommand(e), newAllowCommand(e), newDrainCommand(e),
 		newBlockCommand(e), newDecisionsCommand(e), newPauseCommand(e), newResumeCommand(e),
-		newConsoleCommand(e), newDNSCommand(e), newListsCommand(e), newPeerCommand(e), newJoinCommand(e), newLoginCommand(e),
+		newConsoleCommand(e), newDNSCommand(e), newListsCommand(e), newPeerCommand(e), newFleetCommand(e), newJoinCommand(e), newLoginCommand(e),
 		newGenkeyCommand(e), newPubkeyCommand(e), newImportCommand(e), newVersionCommand(e), newTopCommand(e), newNoticesCommand(e),
 		newInitCommand(e), newConfigCommand(e), newDoctorCommand(e), newBundleCommand(e),
 	)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,6 +139,23 @@ func checkManifest(t *testing.T, m *Manifest) {
 	}
 }
 
+// summed writes the checksums of the headers of a tar file, which a fuzzer does not find.
+func summed(text []byte) []byte {
+	text = bytes.Clone(text)
+	for block := range slices.Chunk(text, 512) {
+		if len(block) < 512 || !bytes.HasPrefix(block[257:], []byte("ustar")) {
+			continue
+		}
+		copy(block[148:156], "        ")
+		total := 0
+		for _, b := range block {
+			total += int(b)
+		}
+		copy(block[148:156], fmt.Sprintf("%06o\x00 ", total))
+	}
+	return text
+}
+
 // FuzzArchive lets anything come for a .bundle file.
 func FuzzArchive(f *testing.F) {
 	_, _, archive := fixed(f)
@@ -145,6 +163,7 @@ func FuzzArchive(f *testing.F) {
 	f.Add(archive[:700])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, text []byte) {
+		text = summed(text)
 		a, err := readArchive(bytes.NewReader(text), int64(len(text)))
 		if err != nil {
 			return
