@@ -177,10 +177,10 @@ func (f *fleetOf) peersOf(t *testing.T, i, want int) {
 type requests struct {
 	stop chan struct{}
 	over chan struct{}
-	all  []asked
+	all  []answered
 }
 
-type asked struct {
+type answered struct {
 	at time.Duration
 	ok bool
 }
@@ -199,7 +199,7 @@ func (f *fleetOf) ask(t *testing.T) *requests {
 			case <-time.After(50 * time.Millisecond):
 			}
 			at := time.Since(began)
-			r.all = append(r.all, asked{at, f.carriesOnce(300*time.Millisecond) == nil})
+			r.all = append(r.all, answered{at, f.carriesOnce(300*time.Millisecond) == nil})
 		}
 	}()
 	return r

@@ -106,10 +106,7 @@ func (b *board) state(e store.Entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	o := b.gateway(name)
-	o.Report = r
-	if b.watched[store.State] { // how old a value is that was there before is not known
-		o.heard = time.Now()
-	}
+	o.Report, o.heard = r, time.Now() // a value that was there before is not old: it would be gone
 }
 
 // gateway returns the entry of a gateway. The caller holds mu.

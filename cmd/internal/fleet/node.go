@@ -65,6 +65,9 @@ type Config struct {
 	Gateway Gateway
 	// Use puts an unpacked bundle in force. It calls accept before it does, when the bundle has passed all tests.
 	Use      func(ctx context.Context, dir string, generation uint64, accept func() error) error
+	// Grace is how long a gateway that is unfit keeps its peers, so that all have looked at their targets: if nobody reaches them,
+	// nobody is handed over.
+	Grace    time.Duration
 	Listen   net.ListenConfig // for the pulse
 	Version  string
 	Registry prometheus.Registerer
@@ -90,6 +93,7 @@ type Node struct {
 	refused   refusal
 	leaving   bool
 	since     time.Time // of draining or being unfit; zero: neither
+	handing   string    // which of them
 	gone      map[string]bool
 }
 
@@ -416,7 +420,10 @@ func (n *Node) look(ctx context.Context) {
 	var call []wireguard.PeerStatus
 	n.mu.Lock()
 	for peer, s := range wanted {
-		_, here := n.own[peer]
+		ours, here := n.own[peer]
+		if s.Moved && s.seen.After(ours) {
+			here = false // what we have is older than what was dropped
+		}
 		if here || n.called[peer].Equal(s.seen) || taker(peer, v.takers) != n.self {
 			continue
 		}
@@ -470,7 +477,7 @@ func (n *Node) take(ctx context.Context, peers []wireguard.PeerStatus) {
 }
 
 // handOver lets go of some of our peers if this gateway is drained or unfit, and another can take them: those without flows first.
-// In the second half of fleet.drain_limit, and if this gateway is unfit, the others as well.
+// In the second half of fleet.drain_limit, and if this gateway is unfit, the others as well. Who is unfit waits for Grace.
 func (n *Node) handOver(now time.Time, v view) {
 	state, _ := n.state()
 	n.mu.Lock()
@@ -479,12 +486,16 @@ func (n *Node) handOver(now time.Time, v view) {
 		n.mu.Unlock()
 		return
 	}
-	if n.since.IsZero() {
-		n.since = now
+	if n.since.IsZero() || n.handing != state {
+		n.since, n.handing = now, state
 		n.Log.Info("handing peers over", "because", state, "peers", len(n.own), "takers", v.takers)
 	}
 	half := n.Live().Fleet.DrainLimit / 2
 	left := max(half-now.Sub(n.since)%half, lookEvery)
+	if state == Unfit && now.Sub(n.since) < n.Grace {
+		n.mu.Unlock()
+		return
+	}
 	all := state == Unfit || now.Sub(n.since) > half
 	peers := slices.Collect(maps.Keys(n.own))
 	n.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -17,6 +18,7 @@ import (
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/fleet"
 	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/report"
 	"penstock/policy"
 	"penstock/router"
@@ -59,7 +61,7 @@ func Open(ctx context.Context, c Config) (*Fleet, error) {
 	}
 	f.closing = closing
 	f.node, err = fleet.New(ctx, fleet.Config{
-		Live: c.Live.Config, Store: s, Gateway: &port{c}, Use: c.Use, Listen: c.Listen, Version: c.Version, Registry: c.Registry, Log: c.Log,
+		Live: c.Live.Config, Store: s, Gateway: &port{c}, Grace: health.Every + 2*time.Second, Use: c.Use, Listen: c.Listen, Version: c.Version, Registry: c.Registry, Log: c.Log,
 	})
 	if err != nil {
 		closing()
