@@ -3,9 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -162,12 +160,12 @@ func (f *fleetOf) untilAll(t *testing.T, state string, generation int) {
 func (f *fleetOf) peersOf(t *testing.T, i, want int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("gateway %d has peers: %d", i+1, want), func() error {
-		var status struct{ Peers struct{ Connected int } }
+		var status struct{ Peers struct{ Active int } }
 		if r := f.gateways[i].cli(t, "status", "--json"); json.Unmarshal([]byte(r.stdout), &status) != nil {
 			return fmt.Errorf("status: %s", r)
 		}
-		if status.Peers.Connected != want {
-			return fmt.Errorf("it has %d", status.Peers.Connected)
+		if status.Peers.Active != want {
+			return fmt.Errorf("it has %d", status.Peers.Active)
 		}
 		return nil
 	})
@@ -247,8 +245,6 @@ func natsServer(t *testing.T, f *netlab.Lab, dir string) (url string, stop func(
 	return "nats://" + address + ":4222", stop
 }
 
-var _ = exec.ErrNotFound
-var _ net.Conn
 
 // laptop: wireguard-go === WireGuard ===> gateway 1, killed
 //
