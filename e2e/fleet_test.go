@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -171,49 +172,81 @@ func (f *fleetOf) peersOf(t *testing.T, i, want int) {
 	})
 }
 
-// requests asks the intranet again and again, and keeps when each request began and whether it was answered.
+// requests asks the intranet again and again, and notes how long no request was answered.
 type requests struct {
-	stop chan struct{}
-	over chan struct{}
-	all  []answered
+	stop, over chan struct{}
+
+	mu     sync.Mutex // guards below
+	ok     int        // requests that were answered
+	failed int        // requests that were not, and that were not either when they were repeated once
+	last   time.Time
+	gap    time.Duration // the longest without an answer
 }
 
-type answered struct {
-	at time.Duration
-	ok bool
-}
-
-// ask begins to ask.
+// ask begins to ask, and returns when some requests have been answered.
 func (f *fleetOf) ask(t *testing.T) *requests {
 	t.Helper()
-	r := &requests{stop: make(chan struct{}), over: make(chan struct{})}
-	began := time.Now()
+	r := &requests{stop: make(chan struct{}), over: make(chan struct{}), last: time.Now()}
 	go func() {
 		defer close(r.over)
 		for {
 			select {
 			case <-r.stop:
 				return
-			case <-time.After(50 * time.Millisecond):
+			case <-time.After(20 * time.Millisecond):
 			}
-			at := time.Since(began)
-			r.all = append(r.all, answered{at, f.carriesOnce(300*time.Millisecond) == nil})
+			err := f.carriesOnce(time.Second)
+			if err != nil {
+				err = f.carriesOnce(time.Second)
+			}
+			r.note(err == nil)
 		}
 	}()
+	t.Cleanup(func() { r.end() })
+	r.answered(t, 5)
 	return r
 }
 
-// end ends the requests, and returns the longest time without an answer.
-func (r *requests) end() (outage time.Duration) {
-	close(r.stop)
-	<-r.over
-	var last time.Duration
-	for _, one := range r.all {
-		if one.ok {
-			outage, last = max(outage, one.at-last), one.at
-		}
+func (r *requests) note(ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !ok {
+		r.failed++
+		return
 	}
-	return outage
+	r.ok++
+	r.gap = max(r.gap, time.Since(r.last))
+	r.last = time.Now()
+}
+
+// answered waits until some more requests have been answered.
+func (r *requests) answered(t *testing.T, more int) {
+	t.Helper()
+	before, _, _ := r.count()
+	eventually(t, "requests are answered", func() error {
+		if now, failed, _ := r.count(); now < before+more {
+			return fmt.Errorf("answered %d, not answered %d", now, failed)
+		}
+		return nil
+	})
+}
+
+func (r *requests) count() (ok, failed int, gap time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ok, r.failed, r.gap
+}
+
+// end ends the requests.
+func (r *requests) end() (failed int, gap time.Duration) {
+	select {
+	case <-r.stop:
+	default:
+		close(r.stop)
+	}
+	<-r.over
+	_, failed, gap = r.count()
+	return failed, gap
 }
 
 // natsServer starts a NATS server with JetStream on the internet's host.
@@ -267,18 +300,118 @@ func TestAStockClientFollowsTheFleet(t *testing.T) {
 	})
 	r := f.ask(t)
 	f.gateways[0].kill(t)
+	r.answered(t, 5)
 	f.peersOf(t, 1, 1)
-	f.untilCarrying(t)
-	outage := r.end()
-	t.Logf("the longest time without an answer: %v", outage)
-	if outage > 12*time.Second {
-		t.Errorf("no answer for %v: a stock client needs 15 s without help", outage)
+	failed, gap := r.end()
+	t.Logf("the longest time without an answer: %v; requests that failed twice: %d", gap, failed)
+	if gap > 12*time.Second {
+		t.Errorf("no answer for %v: a stock client needs 15 s without help", gap)
 	}
 	// The one that comes back leaves the peer where it is.
 	f.gateways[0].start(t)
 	f.untilAll(t, "serving", 1)
 	f.peersOf(t, 1, 1)
+	r = f.ask(t)
 	f.gateways[1].must(t, "drain", "--for", "20s")
 	f.peersOf(t, 0, 1)
+	r.answered(t, 5)
+	if failed, gap := r.end(); failed > 0 {
+		t.Errorf("while a gateway was drained, requests that failed twice: %d; the longest time without an answer: %v", failed, gap)
+	} else {
+		t.Logf("while a gateway was drained, the longest time without an answer: %v", gap)
+	}
+}
+
+// TestTheTruthIsInTheBundlesAndNotInTheEngine wipes the engine, gives it old bundles and bundles of strangers, and fills it again from a
+// gateway.
+func TestTheTruthIsInTheBundlesAndNotInTheEngine(t *testing.T) {
+	t.Parallel()
+	var f *fleetOf
+	lab := newFleet(t, 2, "nats://203.0.113.10:4222")
+	f = lab
+	data := f.path("engine")
+	_, stop := natsServer(t, f.Lab, data)
+	f.publish(t)
+	f.up(t)
+	stock(t, f.Laptop, f.path("corp.conf"), "10.20.0.0/24")
+	f.untilCarrying(t)
+
+	// A second bundle: another peer, and a site that is blocked.
+	_, colleague := keyPair(t)
+	f.write(t, "site/peers.yaml", "peers: [{name: colleague, public_key: "+colleague+", allowed_ips: [10.99.0.9/32], groups: [staff]}]\n")
+	f.publish(t)
+	f.untilAll(t, "serving", 2)
+
+	// A bundle whose own tests fail is put in force nowhere, and everybody sees why.
+	f.write(t, "site/wrong.yaml", "tests: [{from: laptop, to: \"tcp://10.20.0.10:80\", expect: block}]\n")
+	third := f.path("3.bundle")
+	f.fleet(t, "sign", f.path("site"), "--key", f.path("operator.key"), "--generation", "3", "-o", third)
+	f.fleet(t, "publish", third, f.store)
+	eventually(t, "the third bundle is refused", func() error {
+		for _, m := range f.gateways[0].members(t) {
+			if m.Refused != 3 || m.Generation != 2 || !strings.Contains(m.Fault, "10.20.0.10") {
+				return fmt.Errorf("gateway 1 sees %+v", m)
+			}
+		}
+		return nil
+	})
+	if err := os.Remove(f.path("site/wrong.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	f.last = 3
+	f.publish(t)
+	f.untilAll(t, "serving", 4)
+
+	// The engine is killed and everything that it had is gone. Nothing changes but that gateways cannot be told.
+	stop()
+	if err := os.RemoveAll(data); err != nil {
+		t.Fatal(err)
+	}
+	f.untilCarrying(t)
+	for i, p := range f.gateways {
+		eventually(t, "the gateway says that the engine is gone", func() error {
+			if r := p.cli(t, "status"); !strings.Contains(r.stdout, "generation 4") || !strings.Contains(r.stdout, "not reached") {
+				return fmt.Errorf("status: %s", r)
+			}
+			return nil
+		})
+		// A restart without the engine: from the bundle on the disk.
+		if i == 1 {
+			p.kill(t)
+			p.start(t)
+		}
+	}
+	f.untilCarrying(t)
+
+	// An empty engine says nothing about peers. An old bundle and one of a stranger are refused; any gateway can fill it.
+	_, _ = natsServer(t, f.Lab, data)
+	f.untilAll(t, "serving", 4)
+	f.fleet(t, "publish", f.path("1.bundle"), f.store)
+	eventually(t, "the old bundle is refused", func() error {
+		for _, m := range f.gateways[0].members(t) {
+			if m.Refused != 1 || m.Generation != 4 {
+				return fmt.Errorf("gateway 1 sees %+v", m)
+			}
+		}
+		return nil
+	})
+	f.write(t, "stranger.key", "")
+	if err := os.Remove(f.path("stranger.key")); err != nil {
+		t.Fatal(err)
+	}
+	stranger := f.fleet(t, "keygen", "operator", f.path("stranger.key"))
+	operator := f.fleet(t, "keygen", "operator", f.path("other.key"))
+	_ = operator
+	f.edit(t, "site/site.yaml", "signers: [", "signers: [\""+stranger+"\", ")
+	f.fleet(t, "sign", f.path("site"), "--key", f.path("stranger.key"), "--generation", "5", "-o", f.path("5.bundle"))
+	f.fleet(t, "publish", f.path("5.bundle"), f.store)
+	eventually(t, "the stranger's bundle is refused", func() error {
+		for _, m := range f.gateways[0].members(t) {
+			if m.Refused != 5 || m.Generation != 4 {
+				return fmt.Errorf("gateway 1 sees %+v", m)
+			}
+		}
+		return nil
+	})
 	f.untilCarrying(t)
 }
