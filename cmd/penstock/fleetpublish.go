@@ -26,6 +26,7 @@ type place struct {
 	config, dir     string
 	nats            []string
 	creds, nkey, ca string
+	replicas        int
 }
 
 func newFleetPublishCommand(e *env) *cobra.Command {
@@ -61,6 +62,7 @@ may be published again, which mends a store that has lost some of its files.`,
 	flags.StringVar(&p.creds, "creds", "", "credentials for NATS, in a .creds `FILE`")
 	flags.StringVar(&p.nkey, "nkey", "", "the NKey seed for NATS, in a `FILE`")
 	flags.StringVar(&p.ca, "ca", "", "certificates that those of NATS must lead to, in a `FILE`")
+	flags.IntVar(&p.replicas, "replicas", 3, "keep what is new in NATS on this `NUMBER` of its servers")
 	return cmd
 }
 
@@ -75,7 +77,7 @@ func (p place) store() (config.FleetStore, error) {
 	case len(p.nats) == 0 && (p.creds != "" || p.nkey != "" || p.ca != ""):
 		return at, usagef("--creds, --nkey and --ca are for NATS: name its servers with --nats URL")
 	case len(p.nats) > 0:
-		at.NATS = &config.NATS{Servers: p.nats, Credentials: config.Secret{File: p.creds}, NKey: config.Secret{File: p.nkey}, CA: p.ca, Replicas: 3}
+		at.NATS = &config.NATS{Servers: p.nats, Credentials: config.Secret{File: p.creds}, NKey: config.Secret{File: p.nkey}, CA: p.ca, Replicas: p.replicas}
 	case p.dir != "":
 		at.Dir = p.dir
 	case p.config != "":

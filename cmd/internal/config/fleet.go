@@ -254,6 +254,14 @@ func (k *checker) fleet() {
 	if e := f.Endpoint; e.IsValid() && (e.Port() == 0 || e.Addr().IsUnspecified() || e.Addr().IsMulticast() || e.Addr().Zone() != "") {
 		k.fault("fleet.endpoint", "write an address of this machine and a free UDP port, for example 192.0.2.1:51821", "fleet.endpoint is %s", e)
 	}
+	for i, p := range k.Peers {
+		if f.Bundle != "" && !f.Has(p.Pos.File) {
+			k.fault(fmt.Sprintf("peers[%d]", i), "put it into the bundle", "peer %s is known to this gateway alone, and the gateways of a fleet have the same peers", p.Name)
+		}
+	}
+	if k.Listen.Enrol != nil {
+		k.fault("listen.enrol", "remove it, and add peers to the bundle", "listen.enrol adds peers to one gateway alone, and the gateways of a fleet have the same peers")
+	}
 	if f.DrainLimit <= 0 {
 		k.fault("fleet.drain_limit", "write a time, for example 1m", "fleet.drain_limit is %v", f.DrainLimit)
 	}
@@ -348,4 +356,12 @@ func FleetAfter(old, next *Fleet) *Fleet {
 	f := *old
 	f.Bundle, f.Generation = next.Bundle, next.Generation
 	return &f
+}
+
+// Below returns the path of a file of the bundle that was read, below the bundle's folder, and any other text as it is.
+func (f *Fleet) Below(file string) string {
+	if f == nil || f.Bundle == "" {
+		return file
+	}
+	return strings.TrimPrefix(file, f.Bundle+string(filepath.Separator))
 }

@@ -11,11 +11,11 @@ import (
 // Changes returns the names of the sections that differ, and which of them need a restart. Where a value is written makes no
 // difference.
 func Changes(old, cfg *config.Config) (changed, restart []string) {
-	a, b := reflect.ValueOf(*old), reflect.ValueOf(*cfg)
+	a, b, k := reflect.ValueOf(*old), reflect.ValueOf(*cfg), comparison{old.Fleet, cfg.Fleet}
 	for i := range a.NumField() {
 		f := a.Type().Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-		if !f.IsExported() || name == "" || name == "-" || same(a.Field(i), b.Field(i)) {
+		if !f.IsExported() || name == "" || name == "-" || k.same(a.Field(i), b.Field(i)) {
 			continue
 		}
 		changed = append(changed, name)
@@ -41,20 +41,26 @@ func opened(old, next config.DNS) bool {
 	return !slices.Equal(old.Listen, next.Listen) || !slices.Equal(a.HTTPS, b.HTTPS) || !slices.Equal(a.TLS, b.TLS)
 }
 
-// same compares two values of one type without the positions in them.
-func same(a, b reflect.Value) bool {
+// comparison compares values of two configurations. Each may have files in a bundle of its own.
+type comparison struct{ old, next *config.Fleet }
+
+// same compares two values of one type without the positions in them. What is in bundles is the same if it has the same name there, and
+// a secret if it is the same.
+func (k comparison) same(a, b reflect.Value) bool {
 	switch a.Kind() {
+	case reflect.String:
+		return k.old.Below(a.String()) == k.next.Below(b.String())
 	case reflect.Pointer:
 		if a.IsNil() || b.IsNil() {
 			return a.IsNil() == b.IsNil()
 		}
-		return same(a.Elem(), b.Elem())
+		return k.same(a.Elem(), b.Elem())
 	case reflect.Slice:
 		if a.Len() != b.Len() {
 			return false
 		}
 		for i := range a.Len() {
-			if !same(a.Index(i), b.Index(i)) {
+			if !k.same(a.Index(i), b.Index(i)) {
 				return false
 			}
 		}
@@ -65,24 +71,41 @@ func same(a, b reflect.Value) bool {
 		}
 		for _, key := range a.MapKeys() {
 			other := b.MapIndex(key)
-			if !other.IsValid() || !same(a.MapIndex(key), other) {
+			if !other.IsValid() || !k.same(a.MapIndex(key), other) {
 				return false
 			}
 		}
 		return true
 	case reflect.Struct:
-		if a.Type() == reflect.TypeFor[config.Position]() {
+		switch a.Type() {
+		case reflect.TypeFor[config.Position]():
 			return true
+		case reflect.TypeFor[config.Secret]():
+			return k.sameSecret(a.Interface().(config.Secret), b.Interface().(config.Secret))
+		case reflect.TypeFor[config.Fleet]():
+			then, now := a.Interface().(config.Fleet), b.Interface().(config.Fleet)
+			then.Bundle, then.Generation, then.Pos = now.Bundle, now.Generation, now.Pos
+			return reflect.DeepEqual(then, now)
 		}
 		if a.NumField() > 0 && !a.Type().Field(0).IsExported() { // a value of the standard library
 			return reflect.DeepEqual(a.Interface(), b.Interface())
 		}
 		for i := range a.NumField() {
-			if !same(a.Field(i), b.Field(i)) {
+			if !k.same(a.Field(i), b.Field(i)) {
 				return false
 			}
 		}
 		return true
 	}
 	return reflect.DeepEqual(a.Interface(), b.Interface())
+}
+
+// sameSecret compares where secrets are, and those in bundles themselves.
+func (k comparison) sameSecret(a, b config.Secret) bool {
+	if !k.old.Has(a.File) || !k.next.Has(b.File) {
+		return a == b
+	}
+	then, failed := a.Read()
+	now, err := b.Read()
+	return failed == nil && err == nil && then == now
 }

@@ -64,7 +64,7 @@ type Config struct {
 	Store   store.Store
 	Gateway Gateway
 	// Use puts an unpacked bundle in force. It calls accept before it does, when the bundle has passed all tests.
-	Use      func(ctx context.Context, dir string, generation uint64, accept func() error) error
+	Use func(ctx context.Context, dir string, generation uint64, accept func() error) error
 	// Grace is how long a gateway that is unfit keeps its peers, so that all have looked at their targets: if nobody reaches them,
 	// nobody is handed over.
 	Grace    time.Duration
@@ -85,7 +85,7 @@ type Node struct {
 	metrics    metrics
 	drop       chan wireguard.PublicKey // peers whose later handshake is elsewhere
 
-	mu        sync.Mutex // guards below
+	mu        sync.Mutex                        // guards below
 	own       map[wireguard.PublicKey]time.Time // handshakes of our sessions
 	published map[wireguard.PublicKey]record    // in the store, as far as is known
 	called    map[wireguard.PublicKey]time.Time // the sighting that a peer was called because of
