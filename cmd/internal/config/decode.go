@@ -25,8 +25,9 @@ type decoder struct {
 	peers  *peersFiles // nil: a fault in a file of peers is like any other
 	fields fieldCache
 
-	candidate candidate // the bundle to read
-	inBundle  string    // the folder of the bundle that is being read; "" outside of it
+	candidate candidate       // the bundle to read
+	inBundle  string          // the folder of the bundle that is being read; "" outside of it
+	changed   map[string]bool // peers that were changed since the bundle was made
 }
 
 // scalarSetter is a struct that may be written as a single word instead of a mapping.
@@ -109,6 +110,9 @@ func (d *decoder) sequence(node ast.Node, v reflect.Value, path string, tag refl
 		v.SetZero() // only the default was there
 	}
 	for _, n := range nodes {
+		if d.isChanged(n, path) {
+			continue
+		}
 		item := reflect.New(v.Type().Elem()).Elem()
 		setDefaults(item)
 		d.value(n, item, fmt.Sprintf("%s[%d]", path, v.Len()), tag)

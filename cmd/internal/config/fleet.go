@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 
 	"penstock/cmd/internal/fleet/bundle"
 	"penstock/cmd/internal/fleet/store"
+	"penstock/cmd/internal/private"
+	"penstock/policy/textfile"
 )
 
 // Fleet makes this gateway one of several that share their peers and rules. Those come from signed bundles; see docs/fleet.md.
@@ -180,7 +183,19 @@ func (d bundleDecoder) follow() {
 		d.candidate = candidate{accepted.Dir, accepted.Manifest.Generation}
 	}
 	c.Fleet.Bundle, c.Fleet.Generation = d.candidate.dir, d.candidate.generation
+	changes := d.changes(c.Fleet.ChangesOf(d.candidate.generation))
 	d.read(d.candidate.dir)
+	for _, change := range changes {
+		if !change.Removed {
+			d.inBundle = change.file // it names no files
+			before := len(c.Peers)
+			d.decode(change.file, textfile.Decode([]byte(change.Entry)))
+			if added := c.Peers[before:]; len(added) != 1 || added[0].Name != change.Peer {
+				d.faultAt(Position{File: change.file}, "", "a change of peer %s must have this peer and no other", change.Peer)
+			}
+		}
+	}
+	d.inBundle = ""
 	if c.Site != nil && c.Site.Name != c.Fleet.Site {
 		d.faultAt(c.Site.Pos, "", "the bundle is for site %s, and fleet.site is %s", c.Site.Name, c.Fleet.Site)
 	}
@@ -188,20 +203,73 @@ func (d bundleDecoder) follow() {
 
 // read reads the files of a bundle in a folder.
 func (d bundleDecoder) read(dir string) {
-	files, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*.yaml"))
-	if err == nil && len(files) == 0 {
-		err = fmt.Errorf("there is no *.yaml in %s: %w", dir, fs.ErrNotExist)
+	var files []string
+	for _, pattern := range []string{"*.yaml", filepath.Join("peers", "*.yaml")} {
+		found, err := filepath.Glob(filepath.Join(escapeGlob(dir), pattern))
+		if err == nil && len(found) == 0 && len(files) == 0 {
+			err = fmt.Errorf("there is no *.yaml in %s: %w", dir, fs.ErrNotExist)
+		}
+		if err != nil {
+			d.faultAt(Position{File: dir}, "", "%v", err)
+			return
+		}
+		slices.Sort(found)
+		files = append(files, found...)
 	}
-	if err != nil {
-		d.faultAt(Position{File: dir}, "", "%v", err)
-		return
-	}
-	slices.Sort(files)
 	d.inBundle = dir
 	defer func() { d.inBundle = "" }()
 	for _, file := range files {
 		d.decoder.read(file, Position{File: file})
 	}
+}
+
+// change is a peer that was changed since the bundle was made.
+type change struct {
+	*bundle.Change
+	file string
+}
+
+// changes reads the peers that were changed since the bundle was made. Those of the bundle with their names are left out.
+func (d bundleDecoder) changes(dir string) (list []change) {
+	files, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*"+ChangeSuffix))
+	if err != nil {
+		return nil // the pattern is our own
+	}
+	d.changed = make(map[string]bool)
+	slices.Sort(files)
+	for _, file := range files {
+		text, err := private.Read(file, MaxFile)
+		if err == nil {
+			c, faulty := bundle.Signed(text).Change()
+			if err = faulty; err == nil {
+				d.changed[c.Peer] = true
+				list = append(list, change{c, file})
+				continue
+			}
+		}
+		d.faultAt(Position{File: file}, "remove the file: the store has the change", "%v", err)
+	}
+	return list
+}
+
+// ChangeSuffix ends the names of the files with changes of peers.
+const ChangeSuffix = ".change"
+
+// ChangesOf is the folder with the changes of peers that follow a bundle.
+func (f *Fleet) ChangesOf(generation uint64) string {
+	return filepath.Join(f.Folder, "peers", strconv.FormatUint(generation, 10))
+}
+
+// isChanged reports whether a node is a peer of a bundle that was changed since.
+func (d *decoder) isChanged(node ast.Node, path string) bool {
+	entry, ok := node.(*ast.MappingNode)
+	if path != "peers" || !ok || len(d.changed) == 0 || filepath.Ext(d.file) == ChangeSuffix {
+		return false
+	}
+	return slices.ContainsFunc(entry.Values, func(v *ast.MappingValueNode) bool {
+		name, _ := scalarText(v.Value)
+		return v.Key.GetToken().Value == "name" && d.changed[name]
+	})
 }
 
 // escapeGlob keeps a path from being a pattern.
@@ -213,6 +281,8 @@ func escapeGlob(path string) string {
 func (d bundleDecoder) belongs(node ast.Node, path string) bool {
 	section, rest, deeper := strings.Cut(path, ".")
 	switch {
+	case filepath.Ext(d.file) == ChangeSuffix && section != "peers" && section != "version":
+		d.fault(node, "", "a change of a peer cannot have %s", section)
 	case d.inBundle == "" && path == "site":
 		d.fault(node, "put it into the bundle", "site is written in bundles only")
 	case d.inBundle != "" && (!slices.Contains(inBundles, section) || deeper && section == "listen" && rest != "wireguard" && !strings.HasPrefix(rest, "wireguard.")):

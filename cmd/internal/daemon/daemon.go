@@ -261,7 +261,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		Health: d.health, Phones: d.phones, Decisions: d.decided,
 	}
 	if d.fleet, err = port.Open(ctx, port.Config{
-		Live: d.live, Router: d.router, Gateway: d.gateway, Process: d.status, Changing: &d.reloading, Use: d.useBundle,
+		Live: d.live, Router: d.router, Gateway: d.gateway, Process: d.status, Changing: &d.reloading, Reload: d.rereadAll, Use: d.useBundle,
 		Listen: net.ListenConfig{Control: d.egress.Outside.Direct.Control}, Version: d.opts.Version, Registry: d.registry, Log: d.log,
 	}); err != nil {
 		return err

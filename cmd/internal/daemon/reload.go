@@ -39,6 +39,12 @@ func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control
 	return d.replace(ctx, q, read, func() error { return nil })
 }
 
+// rereadAll reloads, and ends what the new edition would refuse.
+func (d *Daemon) rereadAll(ctx context.Context) error {
+	_, err := d.reload(ctx, control.ReloadQuery{KillDenied: true})
+	return err
+}
+
 // useBundle puts a bundle of the fleet in force, after accept.
 func (d *Daemon) useBundle(ctx context.Context, dir string, generation uint64, accept func() error) error {
 	_, err := d.replace(ctx, control.ReloadQuery{KillDenied: true}, func(now *config.Config) (*config.Config, error) {

@@ -118,6 +118,8 @@ func (n *Node) adopt(ctx context.Context, signed bundle.Signed) error {
 		return nil
 	}
 	began := time.Now()
+	n.changing.Lock()
+	defer n.changing.Unlock()
 	m, dir, err := fetch(ctx, n.Live(), n.Store, current, signed)
 	if err != nil {
 		return err
@@ -129,6 +131,7 @@ func (n *Node) adopt(ctx context.Context, signed bundle.Signed) error {
 	n.mu.Lock()
 	n.refused = refusal{}
 	n.mu.Unlock()
+	tell(n.changes.wake)
 	n.Log.Info("a bundle is in force", "generation", m.Generation, "files", len(m.Files), "took", time.Since(began).Round(time.Millisecond))
 	return nil
 }

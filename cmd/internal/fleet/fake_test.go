@@ -324,7 +324,7 @@ func (s *site) start(t *testing.T, i int, pulses bool) {
 		cfg.Site.Gateways = append(cfg.Site.Gateways, config.SiteGateway{Name: names[i]})
 	}
 	n, err := New(t.Context(), Config{
-		Live: func() *config.Config { return cfg }, Store: s.links[i], Gateway: s.machines[i], Grace: time.Second, Registry: prometheus.NewRegistry(), Log: logger(t, names[i]),
+		Live: func() *config.Config { return cfg }, Store: s.links[i], Gateway: s.machines[i], Grace: time.Second, Reload: func(context.Context) error { return nil }, Registry: prometheus.NewRegistry(), Log: logger(t, names[i]),
 	})
 	if err != nil {
 		t.Fatal(err)

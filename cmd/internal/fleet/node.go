@@ -63,6 +63,8 @@ type Config struct {
 	Live    func() *config.Config
 	Store   store.Store
 	Gateway Gateway
+	// Reload reads the configuration again, with the changes of peers that are in the folder.
+	Reload func(context.Context) error
 	// Use puts an unpacked bundle in force. It calls accept before it does, when the bundle has passed all tests.
 	Use func(ctx context.Context, dir string, generation uint64, accept func() error) error
 	// Grace is how long a gateway that is unfit keeps its peers, so that all have looked at their targets: if nobody reaches them,
@@ -84,6 +86,8 @@ type Node struct {
 	sessions   *writer
 	metrics    metrics
 	drop       chan wireguard.PublicKey // peers whose later handshake is elsewhere
+	changes    *changes
+	changing   sync.Mutex // held while a bundle or a change of peers is put in force
 
 	mu        sync.Mutex                        // guards below
 	own       map[wireguard.PublicKey]time.Time // handshakes of our sessions
@@ -111,8 +115,8 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	n := &Node{
 		Config: c, site: cfg.Fleet.Site, self: cfg.Fleet.Gateway, disk: bundle.Disk{Dir: cfg.Fleet.Folder},
 		board: newBoard(cfg.Fleet.Site, cfg.Fleet.Gateway), sessions: newWriter(c.Store, store.Sessions, c.Log),
-		drop: make(chan wireguard.PublicKey, 1024),
-		own:  make(map[wireguard.PublicKey]time.Time), published: make(map[wireguard.PublicKey]record),
+		drop: make(chan wireguard.PublicKey, 1024), changes: newChanges(),
+		own: make(map[wireguard.PublicKey]time.Time), published: make(map[wireguard.PublicKey]record),
 		called: make(map[wireguard.PublicKey]time.Time), gone: make(map[string]bool),
 	}
 	if at := cfg.Fleet.Endpoint; at.IsValid() {
@@ -140,6 +144,8 @@ func (n *Node) Run(ctx context.Context) error {
 		wg.Go(func() { n.pulse.run(ctx, n.board.answered) })
 	}
 	wg.Go(func() { n.follow(ctx) })
+	wg.Go(func() { n.watch(ctx, store.Peers, n.changes.told) })
+	wg.Go(func() { n.followChanges(ctx) })
 	wg.Go(func() { n.beat(ctx) })
 	wg.Go(func() { n.sessions.run(ctx) })
 	wg.Go(func() { n.watch(ctx, store.State, n.board.state) })

@@ -67,6 +67,15 @@ func SignChange(c Change, key PrivateKey) (Signed, error) {
 	return sign(changeDomain, c, key, maxChange)
 }
 
+// Change returns the change, whoever has signed it: it is for changes that were verified before.
+func (s Signed) Change() (*Change, error) {
+	e, err := s.open(maxChange)
+	if err != nil {
+		return nil, err
+	}
+	return parseChange(e.Signed)
+}
+
 // VerifyChange returns a change if one of the trusted keys has signed it. Whether it is for this site, and follows the bundle in force,
 // is for the caller to see.
 func VerifyChange(s Signed, trusted []PublicKey) (*Change, error) {
@@ -74,6 +83,10 @@ func VerifyChange(s Signed, trusted []PublicKey) (*Change, error) {
 	if err != nil {
 		return nil, fmt.Errorf("a change of a peer: %w", err)
 	}
+	return parseChange(text)
+}
+
+func parseChange(text []byte) (*Change, error) {
 	var c Change
 	if err := strict(text, &c); err != nil {
 		return nil, fmt.Errorf("a change of a peer: %w: %w", ErrDamaged, err)

@@ -32,7 +32,8 @@ type Config struct {
 	Gateway  *gateway.Gateway
 	Process  *report.Process
 	Changing sync.Locker // held while an edition is replaced
-	// Use puts an unpacked bundle in force. See fleet.Config.
+	// Reload and Use are those of fleet.Config.
+	Reload   func(context.Context) error
 	Use      func(ctx context.Context, dir string, generation uint64, accept func() error) error
 	Listen   net.ListenConfig
 	Version  string
@@ -61,7 +62,7 @@ func Open(ctx context.Context, c Config) (*Fleet, error) {
 	}
 	f.closing = closing
 	f.node, err = fleet.New(ctx, fleet.Config{
-		Live: c.Live.Config, Store: s, Gateway: &port{c}, Grace: health.Every + 2*time.Second, Use: c.Use, Listen: c.Listen, Version: c.Version, Registry: c.Registry, Log: c.Log,
+		Live: c.Live.Config, Store: s, Gateway: &port{c}, Grace: health.Every + 2*time.Second, Reload: c.Reload, Use: c.Use, Listen: c.Listen, Version: c.Version, Registry: c.Registry, Log: c.Log,
 	})
 	if err != nil {
 		closing()

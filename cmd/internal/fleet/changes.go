@@ -1,0 +1,217 @@
+package fleet
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/fleet/bundle"
+	"penstock/cmd/internal/fleet/store"
+	"penstock/cmd/internal/private"
+)
+
+// changePause is how long changes of peers are collected, so that many at once are one reload.
+const changePause = 50 * time.Millisecond
+
+// changes are the changes of peers that the store has told of. It is safe for concurrent use.
+type changes struct {
+	wake chan struct{} // capacity 1
+
+	mu    sync.Mutex               // guards below
+	by    map[string]bundle.Signed // by key in the store
+	wrong map[string]bundle.Signed // those that were refused
+}
+
+func newChanges() *changes {
+	return &changes{wake: make(chan struct{}, 1), by: make(map[string]bundle.Signed), wrong: make(map[string]bundle.Signed)}
+}
+
+// told takes an entry of store.Peers. One that is gone says nothing: what is in force stays.
+func (c *changes) told(e store.Entry) {
+	if len(e.Value) == 0 {
+		return
+	}
+	c.mu.Lock()
+	c.by[e.Key] = slices.Clone(bundle.Signed(e.Value))
+	c.mu.Unlock()
+	tell(c.wake)
+}
+
+// all returns the changes that were not refused, by key.
+func (c *changes) all() map[string]bundle.Signed {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := maps.Clone(c.by)
+	maps.DeleteFunc(all, func(key string, s bundle.Signed) bool { return slices.Equal(c.wrong[key], s) })
+	return all
+}
+
+// refuse remembers that a change was refused.
+func (c *changes) refuse(key string, s bundle.Signed) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wrong[key] = s
+}
+
+// PeerKey returns the key of a peer's change in store.Peers.
+func PeerKey(site, peer string) string { return site + "." + hex.EncodeToString([]byte(peer)) }
+
+// changePath is where the change of a peer is kept.
+func changePath(dir, peer string) string {
+	return filepath.Join(dir, hex.EncodeToString([]byte(peer))+config.ChangeSuffix)
+}
+
+// Changed returns the changes of peers in a folder, by peer. A file that cannot be read is left out.
+func Changed(dir string) map[string]bundle.Signed {
+	all := make(map[string]bundle.Signed)
+	entries, _ := os.ReadDir(dir) // without a folder there are none
+	for _, e := range entries {
+		if text, err := private.Read(filepath.Join(dir, e.Name()), config.MaxFile); err == nil && filepath.Ext(e.Name()) == config.ChangeSuffix {
+			if c, err := bundle.Signed(text).Change(); err == nil {
+				all[c.Peer] = text
+			}
+		}
+	}
+	return all
+}
+
+// followChanges puts changes of peers in force until ctx ends.
+func (n *Node) followChanges(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.changes.wake:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(changePause):
+		}
+		if err := n.change(ctx); err != nil && ctx.Err() == nil {
+			n.Log.Error("changes of peers are not in force", "err", err)
+		}
+	}
+}
+
+// news is a change of a peer that is newer than what is in force.
+type news struct {
+	key    string
+	signed bundle.Signed
+	*bundle.Change
+}
+
+// change puts in force what the store has told of peers. If that fails as a whole, each change is tried alone.
+func (n *Node) change(ctx context.Context) error {
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	dir := n.Live().Fleet.ChangesOf(n.Live().Fleet.Generation)
+	list, err := n.news(dir)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	n.forgetChanges(dir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if len(list) > 1 && n.try(ctx, dir, list) == nil {
+		n.Log.Info("peers have changed", "changes", len(list))
+		return nil
+	}
+	var errs []error
+	for _, one := range list {
+		if err := n.try(ctx, dir, []news{one}); err != nil {
+			n.changes.refuse(one.key, one.signed)
+			errs = append(errs, fmt.Errorf("peer %s: %w", one.Peer, err))
+			continue
+		}
+		n.Log.Info("a peer has changed", "peer", one.Peer, "removed", one.Removed)
+	}
+	return errors.Join(errs...)
+}
+
+// news returns the changes that are good, follow the bundle in force, and are newer than those in the folder.
+func (n *Node) news(dir string) ([]news, error) {
+	told := n.changes.all()
+	if len(told) == 0 {
+		return nil, nil
+	}
+	current, err := n.disk.Current()
+	if err != nil {
+		return nil, err
+	}
+	before := Changed(dir)
+	var list []news
+	for key, signed := range told {
+		c, err := bundle.VerifyChange(signed, current.Manifest.Signers)
+		switch {
+		case err != nil:
+			n.Log.Error("a change of a peer is refused", "err", err)
+			n.changes.refuse(key, signed)
+			continue
+		case c.Site != n.site || key != PeerKey(n.site, c.Peer) || c.Generation != current.Manifest.Generation:
+			continue // of a bundle before, which has it or not, or of one that is on its way
+		}
+		if last, ok := before[c.Peer]; ok {
+			if old, err := last.Change(); err == nil && old.Number >= c.Number {
+				continue
+			}
+		}
+		list = append(list, news{key, signed, c})
+	}
+	slices.SortFunc(list, func(a, b news) int { return cmpRemoved(a, b) })
+	return list, nil
+}
+
+// cmpRemoved puts removed peers first, so that their addresses are free.
+func cmpRemoved(a, b news) int {
+	switch {
+	case a.Removed == b.Removed:
+		return 0
+	case a.Removed:
+		return -1
+	}
+	return 1
+}
+
+// try writes changes and reloads. If that fails, it takes them back.
+func (n *Node) try(ctx context.Context, dir string, list []news) error {
+	before := Changed(dir)
+	for _, one := range list {
+		if err := private.Replace(changePath(dir, one.Peer), string(one.signed)); err != nil {
+			return err
+		}
+	}
+	err := n.Reload(ctx)
+	if err == nil {
+		return nil
+	}
+	for _, one := range list {
+		path := changePath(dir, one.Peer)
+		if last, ok := before[one.Peer]; ok {
+			err = errors.Join(err, private.Replace(path, string(last)))
+		} else {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
+	return err
+}
+
+// forgetChanges removes the changes that follow other bundles.
+func (n *Node) forgetChanges(keep string) {
+	entries, _ := os.ReadDir(filepath.Dir(keep)) // without a folder there are none
+	for _, e := range entries {
+		if _, err := strconv.ParseUint(e.Name(), 10, 64); err == nil && e.Name() != filepath.Base(keep) {
+			_ = os.RemoveAll(filepath.Join(filepath.Dir(keep), e.Name())) // they are tried again
+		}
+	}
+}
