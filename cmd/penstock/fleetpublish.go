@@ -54,6 +54,12 @@ may be published again, which mends a store that has lost some of its files.`,
 			})
 		},
 	}
+	p.flags(cmd)
+	return cmd
+}
+
+// flags adds the flags that say it.
+func (p *place) flags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVarP(&p.config, "config", "c", "", "without --dir and --nats, the store of the fleet section in this configuration `FILE` (default $PENSTOCK_CONFIG)")
 	flags.StringVar(&p.dir, "dir", "", "the store in this `FOLDER`")
@@ -61,7 +67,6 @@ may be published again, which mends a store that has lost some of its files.`,
 	flags.StringVar(&p.creds, "creds", "", "credentials for NATS, in a .creds `FILE`")
 	flags.StringVar(&p.nkey, "nkey", "", "the NKey seed for NATS, in a `FILE`")
 	flags.StringVar(&p.ca, "ca", "", "certificates that those of NATS must lead to, in a `FILE`")
-	return cmd
 }
 
 // store says where the store is.
