@@ -104,11 +104,14 @@ func printFleet(w io.Writer, f control.Fleet, now time.Time) error {
 	}
 	rows := [][]string{{"GATEWAY", "STATE", "GENERATION", "REFUSED", "PEERS", "HEARD", "VERSION"}}
 	for _, g := range f.Gateways {
-		name, heard := g.Name, ago(now, g.Heard)
+		name, heard, peers := g.Name, "", ""
+		if !g.Heard.IsZero() {
+			heard, peers = ago(now, g.Heard), strconv.Itoa(g.Peers)
+		}
 		if g.Name == f.Gateway {
 			name, heard = name+" (here)", ""
 		}
-		rows = append(rows, []string{name, g.State, number(g.Generation), number(g.Refused), strconv.Itoa(g.Peers), heard, g.Version})
+		rows = append(rows, []string{name, g.State, number(g.Generation), number(g.Refused), peers, heard, g.Version})
 	}
 	if err := table(w, rows); err != nil {
 		return err
