@@ -89,10 +89,14 @@ func (e *env) socketPath() string {
 	return e.getenv("PENSTOCK_SOCKET")
 }
 
-// configFromEnv takes PENSTOCK_CONFIG for -c, with every command that has -c and was given neither that nor the state file.
+// fromEnv is an annotation of flags: those with "no" are not taken from the environment.
+const fromEnv = "from-environment"
+
+// configFromEnv takes PENSTOCK_CONFIG for -c, with every command that has -c and was given neither that nor the state file. Where -c
+// says more than where the configuration is, the flag's annotation fromEnv forbids it.
 func (e *env) configFromEnv(cmd *cobra.Command, _ []string) error {
 	file, named := e.getenv("PENSTOCK_CONFIG"), cmd.Flags().Lookup("config")
-	if state := cmd.Flags().Lookup("state"); file == "" || named == nil || named.Changed || state != nil && state.Changed {
+	if state := cmd.Flags().Lookup("state"); file == "" || named == nil || named.Changed || state != nil && state.Changed || named.Annotations[fromEnv] != nil {
 		return nil
 	}
 	return cmd.Flags().Set(named.Name, file)

@@ -12,11 +12,11 @@ import (
 func newFleetCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fleet",
-		Short: "Make keys and bundles for several gateways that run as one",
+		Short: "Keys, bundles and the state of several gateways that run as one",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needsCommand,
 	}
-	cmd.AddCommand(newFleetKeygenCommand(e), newFleetSignCommand(e), newFleetShowCommand(e), newFleetPublishCommand(e), newFleetSeedCommand(e))
+	cmd.AddCommand(newFleetKeygenCommand(e), newFleetSignCommand(e), newFleetShowCommand(e), newFleetPublishCommand(e), newFleetSeedCommand(e), newFleetPeerCommand(e), newFleetStatusCommand(e))
 	return cmd
 }
 

@@ -55,6 +55,12 @@ may be published again, which mends a store that has lost some of its files.`,
 			})
 		},
 	}
+	p.flags(cmd)
+	return cmd
+}
+
+// flags adds the flags that say it.
+func (p *place) flags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVarP(&p.config, "config", "c", "", "without --dir and --nats, the store of the fleet section in this configuration `FILE` (default $PENSTOCK_CONFIG)")
 	flags.StringVar(&p.dir, "dir", "", "the store in this `FOLDER`")
@@ -63,7 +69,6 @@ may be published again, which mends a store that has lost some of its files.`,
 	flags.StringVar(&p.nkey, "nkey", "", "the NKey seed for NATS, in a `FILE`")
 	flags.StringVar(&p.ca, "ca", "", "certificates that those of NATS must lead to, in a `FILE`")
 	flags.IntVar(&p.replicas, "replicas", 3, "keep what is new in NATS on this `NUMBER` of its servers")
-	return cmd
 }
 
 // store says where the store is.

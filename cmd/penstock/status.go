@@ -112,6 +112,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 			fmt.Fprintf(w, "health %s not reached for %s: %s\n", t.Target, age(now.Sub(t.Since)), t.Error)
 		}
 	}
+	if s.Fleet != nil {
+		fmt.Fprintln(w, "fleet", fleetSummary(*s.Fleet))
+	}
 	if n := s.Peers; n != nil {
 		fmt.Fprintf(w, "peers %d active in the last 3 minutes, %d idle, %d disabled, %d expired\n", n.Active, n.Idle, n.Disabled, n.Expired)
 		if n.OverQuota > 0 {

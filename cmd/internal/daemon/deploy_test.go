@@ -12,6 +12,9 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/fleet"
 )
 
 // deployed reads a file of deploy.
@@ -24,10 +27,14 @@ func deployed(t *testing.T, name string) string {
 	return string(text)
 }
 
-// metricNames returns the names of all metrics of a daemon, including the suffixes of histograms.
+// metricNames returns the names of all metrics of a daemon, including the suffixes of histograms, and of a gateway of a fleet.
 func metricNames(t *testing.T) map[string]bool {
 	t.Helper()
 	d := built(t, laptopText)
+	member := &config.Config{Fleet: &config.Fleet{Site: "lab", Gateway: "a"}, Site: new(config.Site)}
+	if _, err := fleet.New(t.Context(), fleet.Config{Live: func() *config.Config { return member }, Registry: d.registry}); err != nil {
+		t.Fatal(err)
+	}
 	ch := make(chan *prometheus.Desc)
 	go func() { d.registry.Describe(ch); close(ch) }()
 	names := make(map[string]bool)

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -112,7 +111,7 @@ func (l *link) Put(_ context.Context, b store.Bucket, key string, value []byte, 
 		l.values[b][key] = entry
 	}
 	for w := range l.watches {
-		if w.bucket == b && strings.HasPrefix(key+".", w.prefix+".") {
+		if w.bucket == b && store.Below(key, w.prefix) {
 			w.changed(entry)
 		}
 	}
@@ -127,7 +126,7 @@ func (l *link) Watch(ctx context.Context, b store.Bucket, prefix string, changed
 	}
 	w := &watched{b, prefix, l, changed, make(chan struct{})}
 	for key, entry := range l.values[b] {
-		if strings.HasPrefix(key+".", prefix+".") {
+		if store.Below(key, prefix) {
 			changed(entry)
 		}
 	}

@@ -30,15 +30,19 @@ func newMetrics(n *Node) metrics {
 		m.handed.WithLabelValues(reason)
 	}
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{"site": n.site}}, value)
 	}
-	n.Registry.MustRegister(m.takenOver, m.handed, m.refusals,
-		gauge("penstock_fleet_connected", "1 if the store of the fleet can be used.", func() float64 {
-			if n.Connected() {
+	is := func(so func() bool) func() float64 {
+		return func() float64 {
+			if so() {
 				return 1
 			}
 			return 0
-		}),
+		}
+	}
+	n.Registry.MustRegister(m.takenOver, m.handed, m.refusals,
+		gauge("penstock_fleet_connected", "1 if the store of the fleet can be used.", is(n.Connected)),
+		gauge("penstock_fleet_bundle_refused", "1 if the newest bundle that the store has told of was not put in force.", is(n.refuses)),
 		gauge("penstock_fleet_generation", "Generation of the bundle in force.", func() float64 { return float64(n.Live().Fleet.Generation) }),
 		gauge("penstock_fleet_gateways", "Gateways in the bundle.", func() float64 { return float64(len(n.Live().Site.Gateways)) }),
 		gauge("penstock_fleet_gateways_serving", "Gateways of the site that serve, as this one sees them.", func() float64 {
@@ -46,6 +50,13 @@ func newMetrics(n *Node) metrics {
 		}),
 	)
 	return m
+}
+
+// refuses reports whether the newest bundle that the store has told of was not put in force.
+func (n *Node) refuses() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.refused.err != nil
 }
 
 func (m metrics) taken(peers int) { m.takenOver.Add(float64(peers)) }

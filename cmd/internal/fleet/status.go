@@ -24,10 +24,15 @@ func (n *Node) Status() *control.Fleet {
 		case !v.alive[g.Name] && o.State != Leaving:
 			o.State = Silent
 		}
-		s.Gateways = append(s.Gateways, control.FleetGateway{
-			Name: g.Name, State: o.State, Why: o.Why, Generation: o.Generation, Refused: o.Refused, Fault: o.Fault, Peers: o.Peers,
-			Version: o.Version, Heard: o.heard,
-		})
+		s.Gateways = append(s.Gateways, o.gateway(g.Name, o.State))
 	}
 	return s
+}
+
+// gateway is what is known of a gateway, for people.
+func (o other) gateway(name, state string) control.FleetGateway {
+	return control.FleetGateway{
+		Name: name, State: state, Why: o.Why, Generation: o.Generation, Refused: o.Refused, Fault: o.Fault, Peers: o.Peers,
+		Version: o.Version, Heard: o.heard,
+	}
 }

@@ -217,6 +217,13 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 			verdict = "degraded: " + trouble + "; " + verdict
 		}
 	}
+	if s.Fleet != nil {
+		st.Fleet = s.Fleet()
+		if trouble := fleetTrouble(st.Fleet); trouble != "" {
+			st.Degraded = true
+			verdict = "degraded: " + trouble + "; " + verdict
+		}
+	}
 	if fault := s.fault.Load(); fault != nil {
 		st.Degraded = true
 		verdict = "degraded: runs the last good configuration, because the present one has a fault: " + *fault + "; " + verdict
@@ -229,9 +236,6 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	st.ReloadError = s.reloadError()
 	if waiting := s.waiting.Load(); waiting != nil {
 		st.Restart = *waiting
-	}
-	if s.Fleet != nil {
-		st.Fleet = s.Fleet()
 	}
 	st.Direct = s.Egress.Kernel().String()
 	st.OtherVPNs = otherVPNs(s.Laptop.Others.List())
@@ -253,6 +257,24 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		st.Transports = append(st.Transports, t)
 	}
 	return st, nil
+}
+
+// fleetTrouble says what this gateway lacks as one of a fleet, or "". That others are silent is not its own trouble.
+func fleetTrouble(f *control.Fleet) string {
+	if f == nil {
+		return ""
+	}
+	var troubles []string
+	for _, g := range f.Gateways {
+		if g.Name == f.Gateway && g.Fault != "" {
+			first, _, _ := strings.Cut(g.Fault, "\n")
+			troubles = append(troubles, fmt.Sprintf("generation %d of the site's bundle is not put in force: %s", g.Refused, first))
+		}
+	}
+	if !f.Connected {
+		troubles = append(troubles, "the store of the fleet cannot be used")
+	}
+	return strings.Join(troubles, "; ")
 }
 
 // otherVPNs sorts networks by the interface and the table that lead to them.

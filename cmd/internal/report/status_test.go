@@ -192,3 +192,28 @@ func TestSteering(t *testing.T) {
 		t.Errorf("ready: got %v", err)
 	}
 }
+
+func TestAGatewayOfAFleetSaysWhatItLacks(t *testing.T) {
+	w := newWorld(t, "listen: {wireguard: {address: 10.99.0.1/24, private_key: {file: our.key}}}\nrules: [{name: rest, do: direct}]\n")
+	others := []control.FleetGateway{{Name: "a", State: "serving"}, {Name: "b", State: "silent"}}
+	for _, row := range []struct {
+		sentence string
+		fleet    *control.Fleet
+		want     string // "": it lacks nothing
+	}{
+		{"there is no fleet", nil, ""},
+		{"another gateway is silent", &control.Fleet{Gateway: "a", Connected: true, Gateways: others}, ""},
+		{"another gateway has refused a bundle",
+			&control.Fleet{Gateway: "a", Connected: true, Gateways: []control.FleetGateway{{Name: "b", Refused: 8, Fault: "a test fails"}}}, ""},
+		{"the store is away", &control.Fleet{Gateway: "a", Gateways: others}, "degraded: the store of the fleet cannot be used; "},
+		{"this gateway has refused a bundle",
+			&control.Fleet{Gateway: "a", Connected: true, Gateways: []control.FleetGateway{{Name: "a", Refused: 8, Fault: "a test fails\nat line 9"}}},
+			"degraded: generation 8 of the site's bundle is not put in force: a test fails; "},
+	} {
+		w.status.Fleet = func() *control.Fleet { return row.fleet }
+		st, err := w.status.Status(t.Context())
+		if err != nil || st.Verdict != row.want+"connected, filter on" || st.Degraded != (row.want != "") || st.Fleet != row.fleet {
+			t.Errorf("%s: got %q, %v, %v, want %q first", row.sentence, st.Verdict, st.Degraded, err, row.want)
+		}
+	}
+}
