@@ -423,3 +423,77 @@ func TestTheTruthIsInTheBundlesAndNotInTheEngine(t *testing.T) {
 	})
 	f.untilCarrying(t)
 }
+
+// TestPeersChangeBetweenBundles adds and removes peers while nobody makes a bundle.
+func TestPeersChangeBetweenBundles(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2, "")
+	f.publish(t)
+	f.up(t)
+	known := func(want int) {
+		t.Helper()
+		for i, p := range f.gateways {
+			eventually(t, fmt.Sprintf("gateway %d knows peers: %d", i+1, want), func() error {
+				var status struct{ Peers struct{ Active, Idle int } }
+				if r := p.cli(t, "status", "--json"); json.Unmarshal([]byte(r.stdout), &status) != nil {
+					return fmt.Errorf("status: %s", r)
+				}
+				if n := status.Peers.Active + status.Peers.Idle; n != want {
+					return fmt.Errorf("it knows %d", n)
+				}
+				return nil
+			})
+		}
+	}
+	change := func(args ...string) result {
+		args = append(append([]string{"fleet", "peer"}, args...), f.path("site"), "--key", f.path("operator.key"))
+		return run(t, f.Internet, built("penstock"), append(args, f.store...)...)
+	}
+	known(1)
+
+	// Two operators at once, who do not know of each other: each peer has an address of its own.
+	var wg sync.WaitGroup
+	added := make([]result, 4)
+	for i := range added {
+		wg.Go(func() {
+			added[i] = change("add", fmt.Sprintf("peer%d", i), "--group", "staff", "-o", f.path(fmt.Sprintf("peer%d.conf", i)))
+		})
+	}
+	wg.Wait()
+	addresses := make(map[string]bool)
+	for i, r := range added {
+		if r.code != 0 {
+			t.Fatalf("fleet peer add: %s", r)
+		}
+		addresses[values(f.read(t, fmt.Sprintf("peer%d.conf", i)), "Address")[0]] = true
+	}
+	if len(addresses) != len(added) {
+		t.Errorf("%d peers got the addresses %v, want one each", len(added), addresses)
+	}
+	known(5)
+	if r := change("add", "peer0"); r.code == 0 || !strings.Contains(r.stderr, "peer0") {
+		t.Errorf("adding a peer twice: %s", r)
+	}
+
+	// A peer that was added so connects, and is gone when it is removed.
+	stock(t, f.Laptop, f.path("peer1.conf"), "10.20.0.0/24")
+	f.untilCarrying(t)
+	for _, p := range f.gateways { // what was changed is on the disk
+		p.kill(t)
+		p.start(t)
+	}
+	known(5)
+	f.untilCarrying(t)
+	if r := change("rm", "peer1"); r.code != 0 {
+		t.Fatalf("fleet peer rm: %s", r)
+	}
+	known(4)
+	if err := f.carriesOnce(time.Second); err == nil {
+		t.Error("a peer that was removed is still carried")
+	}
+
+	// The next bundle has them all.
+	f.publish(t)
+	f.untilAll(t, "serving", 2)
+	known(4)
+}

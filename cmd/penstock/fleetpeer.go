@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -92,6 +93,7 @@ type siteChange struct {
 	key     bundle.PrivateKey
 	store   store.Store
 	current *bundle.Manifest          // in force
+	holder  string                    // of leases
 	changes map[string]bundle.Signed  // by key in the store
 	version map[string]uint64         // of the same
 	entries map[string]*bundle.Change // the same, by peer
@@ -121,7 +123,7 @@ func (e *env) changeFleet(ctx context.Context, p fleetPeer, dir string, change f
 	}
 	defer closing()
 	s := &siteChange{
-		fleetPeer: p, e: e, ctx: ctx, dir: dir, config: c, key: key, store: opened,
+		fleetPeer: p, e: e, ctx: ctx, dir: dir, config: c, key: key, store: opened, holder: rand.Text(),
 		changes: make(map[string]bundle.Signed), version: make(map[string]uint64), entries: make(map[string]*bundle.Change),
 	}
 	if err := s.look(); err != nil {
@@ -257,7 +259,7 @@ func (s *siteChange) plan(terms peerbook.Terms) (config.Peer, *wireguard.Config,
 		for _, address := range peer.AllowedIPs {
 			key := s.config.Site.Name + ".address-" + strings.NewReplacer(".", "-", ":", "_", "/", "-").Replace(address.String())
 			_, err := ask(s.ctx, func(ctx context.Context) (struct{}, error) {
-				return struct{}{}, s.store.Lease(ctx, key, peer.Name+"."+fmt.Sprint(os.Getpid()), addressLease)
+				return struct{}{}, s.store.Lease(ctx, key, s.holder, addressLease)
 			})
 			switch {
 			case errors.Is(err, store.ErrHeld):
