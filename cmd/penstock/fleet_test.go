@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/fleet/bundle"
+	"penstock/cmd/internal/fleet/engine"
 	"penstock/cmd/internal/fleet/store"
 )
 
@@ -350,4 +351,25 @@ func TestPublishingThatGoesWrong(t *testing.T) {
 	if want := []string{"get", "blob", "blob", "put"}; !slices.Equal(m.calls, want) {
 		t.Errorf("got the calls %v, want %v", m.calls, want)
 	}
+}
+
+func TestBundlesArePublishedToNATS(t *testing.T) {
+	e, err := engine.Start(engine.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	s := newFleetSite(t)
+	s.run(0, "fleet sign @site --key @a.key -o @1.bundle")
+	s.run(0, "fleet sign @site --key @a.key -o @2.bundle --previous @1.bundle")
+	out, _ := s.run(0, "fleet publish @2.bundle --replicas 1 --nats "+e.URL())
+	says(t, out, "Generation 2 of site berlin is published")
+	out, _ = s.run(0, "fleet publish @2.bundle --replicas 1 --nats "+e.URL())
+	says(t, out, "already")
+	_, errs := s.run(1, "fleet publish @1.bundle --replicas 1 --nats "+e.URL())
+	says(t, errs, "the store has generation 2")
 }

@@ -79,6 +79,8 @@ func (p place) store() (config.FleetStore, error) {
 		return at, usagef("the store is in a folder or in NATS: keep --dir or --nats")
 	case p.creds != "" && p.nkey != "":
 		return at, usagef("NATS takes one of --creds and --nkey")
+	case p.replicas < 1 || p.replicas > 5:
+		return at, usagef("--replicas is %d: write 1, 3 or 5", p.replicas)
 	case len(p.nats) == 0 && (p.creds != "" || p.nkey != "" || p.ca != ""):
 		return at, usagef("--creds, --nkey and --ca are for NATS: name its servers with --nats URL")
 	case len(p.nats) > 0:

@@ -73,9 +73,9 @@ func (a *Accepted) Fetch(ctx context.Context, f File, w io.Writer) error {
 }
 
 // Unpack makes a verified bundle a candidate and returns the folder with its files. m is what Verify returned for s, and id opens its
-// secrets. What is on disk already is not fetched again. It waits for others who change the folder. After an error the folder has no
-// candidate, and what is complete will not be fetched again by the next Unpack of the same bundle. A bundle of an accepted generation
-// must be the accepted one; it is repaired if it is damaged.
+// secrets. What is on disk already is not fetched again. It waits for others who change the folder. After an error there is no new
+// candidate, and the next Unpack of the same bundle fetches only what is not complete yet, unless the disk was full. A bundle of an
+// accepted generation must be the accepted one; it is repaired if it is damaged.
 func (d Disk) Unpack(ctx context.Context, s Signed, m *Manifest, id *Identity, fetch Fetch) (dir string, err error) {
 	own, err := s.Manifest()
 	if err != nil {
@@ -104,7 +104,7 @@ func (d Disk) Unpack(ctx context.Context, s Signed, m *Manifest, id *Identity, f
 		}
 	}
 	if err := d.unpack(ctx, s, m, id, fetch, wasAccepted); err != nil {
-		return "", errors.Join(fmt.Errorf("unpack generation %d: %w", m.Generation, err), d.giveUp(err))
+		return "", errors.Join(err, d.giveUp(err))
 	}
 	return d.filesPath(m.Generation), nil
 }
@@ -298,7 +298,8 @@ func (d Disk) Current() (*Accepted, error) {
 		damaged = errors.Join(damaged, fmt.Errorf("generation %d in %s: %w", g, d.path(g), err))
 	}
 	if damaged != nil {
-		return nil, damaged
+		return nil, fmt.Errorf("no bundle that was accepted is intact: remove %s, and the site's bundle is fetched again if one of fleet.signers has signed it: %w",
+			d.Dir, damaged)
 	}
 	return nil, fmt.Errorf("no bundle was accepted in %s: %w", d.Dir, store.ErrNone)
 }
