@@ -256,7 +256,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	})
 	d.status = &report.Process{
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, SignIn: d.signIn, Flows: d.flows, Started: d.started, Version: d.opts.Version,
-		Health: d.health, Phones: d.phones, Decisions: d.decided,
+		Health: d.health, Phones: d.phones, Decisions: d.decided, Records: d.records,
 	}
 	d.feed = &report.Feed{Watchers: d.records.Watchers(), Process: d.status}
 	d.status.RunsCopy(d.opts.Fault)

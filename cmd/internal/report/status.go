@@ -19,6 +19,7 @@ import (
 	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/laptop"
 	"penstock/cmd/internal/privatedns"
+	"penstock/cmd/internal/record"
 	"penstock/cmd/internal/signin"
 	"penstock/policy"
 	"penstock/router/hostnet/direct"
@@ -38,6 +39,7 @@ type Process struct {
 	Phones  *privatedns.Service // nil without dns.serve
 	// Decisions is what somebody has decided. May be nil.
 	Decisions *decisions.Book
+	Records   *record.Book // has the history. May be nil.
 	Started   time.Time
 	Version   string
 
@@ -220,6 +222,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	if waiting := s.waiting.Load(); waiting != nil {
 		st.Restart = *waiting
 	}
+	st.HistoryStopped = s.Records.Trouble()
 	st.Direct = s.Egress.Kernel().String()
 	st.OtherVPNs = otherVPNs(s.Laptop.Others.List())
 	st.Flows.Active = s.Flows.Router.Active()
