@@ -141,7 +141,8 @@ func (w *tables) relist(ctx context.Context) error {
 	for i, first := range firsts {
 		var ids []int64
 		var found, keys [listKinds][]int64
-		rows, err := w.conn.QueryContext(ctx, "SELECT id, how, client, place FROM record WHERE id BETWEEN ? AND ?", first, min(lasts[i], first+spanRecords-1))
+		last := min(lasts[i], first+spanRecords-1)
+		rows, err := w.conn.QueryContext(ctx, "SELECT id, how, client, place FROM record WHERE id BETWEEN ? AND ?", first, last)
 		if err == nil {
 			err = columns(rows, &ids, &found[listHow], &found[listClient], &found[listPlace])
 		}
@@ -149,7 +150,7 @@ func (w *tables) relist(ctx context.Context) error {
 			return err
 		}
 		for kind := range keys {
-			keys[kind] = make([]int64, spanRecords)
+			keys[kind] = make([]int64, max(last-first+1, 0))
 			for n, id := range ids {
 				keys[kind][id-first] = found[kind][n]
 			}

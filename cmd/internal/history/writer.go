@@ -185,7 +185,7 @@ func (w *writer) rest(ctx context.Context) {
 		return
 	}
 	w.names, w.rows = names{}, nil
-	w.pending, w.hour = make(map[sumKey]sum), hourly{}
+	w.pending, w.hows, w.hour = make(map[sumKey]sum), make(map[howKey]sum), hourly{}
 	w.conn.ExecContext(ctx, "PRAGMA shrink_memory") // it can wait for another time
 }
 
