@@ -159,6 +159,7 @@ func (w *writer) minuteIsOver(ctx context.Context) {
 	if w.recent < quietMinute || w.recent <= w.most/2 {
 		w.rest(ctx)
 		if w.most >= burst {
+			w.reconnect(ctx)
 			debug.FreeOSMemory() // the runtime alone would give it back over minutes
 		}
 		w.most = w.recent
@@ -187,6 +188,25 @@ func (w *writer) rest(ctx context.Context) {
 	w.names, w.rows = names{}, nil
 	w.pending, w.hows, w.hour = make(map[sumKey]sum), make(map[howKey]sum), hourly{}
 	w.conn.ExecContext(ctx, "PRAGMA shrink_memory") // it can wait for another time
+}
+
+// reconnect opens the database again: SQLite alone leaves its memory in pieces.
+func (w *writer) reconnect(ctx context.Context) {
+	if w.conn == nil {
+		return
+	}
+	w.disconnect()
+	c := w.store.config
+	var err error
+	if w.db, w.conn, err = database.Connect(ctx, c.File, c.MaxSize); err == nil {
+		w.do, err = prepare(ctx, w.conn)
+	} else {
+		w.db, w.conn = nil, nil
+	}
+	if err != nil {
+		w.shut()
+		w.off(err)
+	}
 }
 
 // open opens the file. What cannot be used is set aside, and a file begun anew.
@@ -269,6 +289,10 @@ func (w *writer) shut() {
 	if former := w.store.readers.Use(nil, errors.New("the history is not open")); former != nil {
 		former.Close() // waits for nobody: who reads gets an error
 	}
+	w.disconnect()
+}
+
+func (w *writer) disconnect() {
 	if w.conn != nil {
 		w.do.close()
 		w.conn.Close()

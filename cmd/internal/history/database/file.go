@@ -149,7 +149,12 @@ func Open(ctx context.Context, file string, maxSize int64) (*sql.DB, *sql.Conn, 
 	if err := create(ctx, file); err != nil {
 		return nil, nil, err
 	}
-	db, err := sql.Open("sqlite", Source(file, "_pragma=cache_size(-4096)", "_pragma=temp_store(memory)", "_pragma=journal_mode(wal)", "_pragma=synchronous(normal)",
+	return Connect(ctx, file, maxSize)
+}
+
+// Connect opens the database of a file that is known to be good. Unlike Open, it may be called while others read.
+func Connect(ctx context.Context, file string, maxSize int64) (*sql.DB, *sql.Conn, error) {
+	db, err := sql.Open("sqlite", Source(file, "_pragma=cache_size(-2048)", "_pragma=temp_store(memory)", "_pragma=journal_mode(wal)", "_pragma=synchronous(normal)",
 		fmt.Sprintf("_pragma=wal_autocheckpoint(%d)", WALSize(maxSize)/PageSize), fmt.Sprintf("_pragma=journal_size_limit(%d)", WALSize(maxSize))))
 	if err != nil {
 		return nil, nil, err
