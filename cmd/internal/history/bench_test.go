@@ -56,7 +56,7 @@ func TestAPageOfTenMillion(t *testing.T) {
 	next := traffic()
 	for i := range written {
 		r := next(noon.Add(time.Duration(i) * 10 * time.Millisecond))
-		switch i % 1000 { // the worst case: each span has one record of them, and none of both
+		switch i % 1000 { // the worst case: each span has records of both, and no record is both
 		case 300:
 			r = flowAt(noon.Add(time.Duration(i)*10*time.Millisecond), "rare.example")
 			r.Flow.Peer = "rare"

@@ -13,7 +13,7 @@ import (
 const (
 	hourMillis = 3600 * 1000
 	hourNames  = 1000             // hosts, and clients, of which an hour has sums, as soon as there were twice as many
-	sumRecords = 30_000           // records that are not in the sums of their hours yet, at most but for a batch
+	sumRecords = 60_000           // records that are not in the sums of their hours yet, at most but for a batch
 	sumEvery   = 30 * time.Second // and for how long
 )
 
