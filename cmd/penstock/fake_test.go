@@ -53,13 +53,16 @@ func (f fake) Flows(_ context.Context, q control.FlowQuery) ([]control.Flow, err
 		Verdict: "via", Via: "corp", Rule: "intranet", TxBytes: 2048, RxBytes: 5 << 20, Start: f.started}}, nil
 }
 
-// Records has three records, in pages of one.
+// Records has the records 30, 20 and 10, in pages of one. One page has none, because the search took its time.
 func (f fake) Records(_ context.Context, q control.RecordQuery) (control.Records, error) {
-	id := q.Before - 1
-	if q.Before == 0 {
-		id = 3
+	id := (q.Before - 1) / 10 * 10
+	switch {
+	case q.Before == 0 && q.Text == "":
+		id = 30
+	case q.Before == 0 || q.Before == 30:
+		return control.Records{More: true, Next: 25, Searched: f.started, Records: []control.Record{}}, nil
 	}
-	return control.Records{More: id > 1, Records: []control.Record{{ID: id, Question: &control.Question{Proto: "dns", Src: "10.77.0.2:5353", Peer: "ana", Host: "=x\x1b.bet",
+	return control.Records{More: id > 10, Next: id, Records: []control.Record{{ID: id, Question: &control.Question{Proto: "dns", Src: "10.77.0.2:5353", Peer: "ana", Host: "=x\x1b.bet",
 		Type: "A", Verdict: "block", Rule: "no-gambling", Category: "gambling", Result: "blocked", Start: f.started, End: f.started}}}}, nil
 }
 

@@ -83,7 +83,7 @@ configuration has a section history.`,
 			if err != nil {
 				return err
 			}
-			answer, err := control.Ask[control.Records](ctx, client, "history/records", control.RecordQuery{RecordFilter: filter, Limit: limit})
+			answer, err := newestRecords(ctx, client, control.RecordQuery{RecordFilter: filter, Limit: limit})
 			if err != nil {
 				return err
 			}
@@ -207,6 +207,23 @@ func newHistoryExportCommand(e *env) *cobra.Command {
 	return cmd
 }
 
+// newestRecords asks for the newest records. Where few match, an answer has those that were found within a moment, and the next question
+// goes on behind them.
+func newestRecords(ctx context.Context, client *control.Client, query control.RecordQuery) (all control.Records, err error) {
+	for {
+		page, err := control.Ask[control.Records](ctx, client, "history/records", query)
+		if err != nil {
+			return all, err
+		}
+		query.Before, query.Limit = page.Next, query.Limit-len(page.Records)
+		page.Records = append(all.Records, page.Records...)
+		all = page
+		if page.Searched.IsZero() || query.Limit <= 0 {
+			return all, nil
+		}
+	}
+}
+
 // eachRecord calls f with all records that a filter selects, newest first. It asks for one page after another.
 func eachRecord(ctx context.Context, client *control.Client, filter control.RecordFilter, f func(control.Record) error) error {
 	query := control.RecordQuery{RecordFilter: filter, Limit: exportPage}
@@ -219,11 +236,11 @@ func eachRecord(ctx context.Context, client *control.Client, filter control.Reco
 			if err := f(r); err != nil {
 				return err
 			}
-			query.Before = r.ID
 		}
-		if !page.More || len(page.Records) == 0 {
+		if !page.More {
 			return nil
 		}
+		query.Before = page.Next
 	}
 }
 

@@ -97,7 +97,7 @@ func TestAStatusOfALaptop(t *testing.T) {
 	now := time.Date(2026, 1, 31, 21, 30, 0, 0, time.UTC)
 	s := control.Status{
 		State: "reconnecting", Verdict: "reconnecting via best", Started: now.Add(-time.Hour), Version: "v1", Config: "/etc/a.yaml",
-		ReloadError: "a.yaml:1:1: unknown key", PolicyGeneration: 2,
+		ReloadError: "a.yaml:1:1: unknown key", PolicyGeneration: 2, HistoryStopped: "/state/history.db: the disk is full\x1b[2J",
 		Transports: []control.TransportStatus{{Name: "best", Kind: "failover", State: "connected", Active: "corp", Since: now.Add(-time.Minute)}},
 	}
 	var b bytes.Buffer
@@ -108,6 +108,7 @@ func TestAStatusOfALaptop(t *testing.T) {
 up 1h00m, v1, /etc/a.yaml
 flows 0 active, 0 forwarded, 0 denied, policy 2
 the last reload was refused: a.yaml:1:1: unknown key
+the history is not kept at present: /state/history.db: the disk is full?[2J
 
 TRANSPORT  KIND      STATE               SINCE      LAST RX  RX   TX   RECONNECTS  ENDPOINT
 best       failover  connected via corp  1m00s ago  never    0 B  0 B  0           -

@@ -127,6 +127,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	if s.ReloadError != "" {
 		fmt.Fprintln(w, "the last reload was refused:", printable(reloadError))
 	}
+	if s.HistoryStopped != "" {
+		fmt.Fprintln(w, "the history is not kept at present:", printable(s.HistoryStopped))
+	}
 	for _, v := range s.OtherVPNs {
 		fmt.Fprintf(w, "another VPN has %s (table %d): %s\n", v.Interface, v.Table, strings.Join(v.Networks, ", "))
 	}

@@ -354,6 +354,26 @@ func TestABrowserDrivesTheConsole(t *testing.T) {
 	page.eval(`import("/assets/records.mjs").then(({ why }) => { window.question = why({flow_id: "q7", proto: "dns", host: "a.example"}); })`)
 	page.is("a question has no flow", `!question.flow && question.target === "a.example"`)
 
+	// An address may say anything.
+	page.eval(`import("/assets/history.mjs").then(({ period }) => { window.period = (text) => period(new URLSearchParams(text)); })`)
+	for _, row := range []struct{ address, want string }{
+		{"", `p.hours === 24 && p.from === undefined && !p.wrong`},
+		{"hours=168", `p.hours === 168 && !p.wrong`},
+		{"from=1764410400000&to=1764414000000", `p.from === 1764410400000 && p.to === 1764414000000 && !p.wrong`},
+		{"from=abc&to=1764414000000&hours=6", `p.from === undefined && p.to === undefined && p.hours === 6 && p.wrong.includes("from=abc and to=1764414000000")`},
+		{"from=1764410400000", `p.from === undefined && p.wrong.includes("from=1764410400000")`},
+		{"from=2&to=1", `p.from === undefined && p.wrong.includes("from=2 and to=1")`},
+		{"from=1&to=8640000000000001", `p.from === undefined && p.wrong`},
+		{"hours=abc", `p.hours === 24 && p.wrong.includes("hours=abc")`},
+		{"hours=-1", `p.hours === 24 && p.wrong`},
+		{"hours=1e300", `p.hours === 24 && p.wrong`},
+		{"hours=Infinity", `p.hours === 24 && p.wrong`},
+	} {
+		page.is("the history of the address "+row.address, `window.period && ((p) => `+row.want+`)(period("`+row.address+`"))`)
+	}
+	page.eval(`location.hash = "#/history?from=abc&to=1"`)
+	page.is("the page History says that none is kept", has("No history is kept here"))
+
 	// Another tab opens another link: both go on.
 	_, token, _ := strings.Cut(link(t, s, true), "#t=")
 	page.eval(`fetch("/session", {method: "POST", body: JSON.stringify({token: "` + token + `"})}).then((r) => r.json()).then((o) => { localStorage.setItem("penstock-key", o.key); window.second = o.key; })`)

@@ -57,8 +57,10 @@ type RecordQuery struct {
 type Records struct {
 	APIVersion string    `json:"apiVersion"`
 	Records    []Record  `json:"records"`
-	More       bool      `json:"more"`            // there are older ones
-	Oldest     time.Time `json:"oldest,omitzero"` // of all records that are kept
+	More       bool      `json:"more"`              // there may be older ones
+	Next       int64     `json:"next,omitempty"`    // if so, Before of the next page
+	Searched   time.Time `json:"searched,omitzero"` // if the page ends because the search took its time: how far back it came
+	Oldest     time.Time `json:"oldest,omitzero"`   // of all records that are kept
 }
 
 // TotalsQuery asks for sums over records.

@@ -36,6 +36,8 @@ type Status struct {
 	ReloadError string `json:"reloadError,omitempty"`
 	// Restart names the sections of the configuration whose changes wait for a restart.
 	Restart []string `json:"restart,omitempty"`
+	// HistoryStopped is the file of a history that cannot be kept at present, and why; empty if it is kept, and without history.
+	HistoryStopped string `json:"historyStopped,omitempty"`
 	// Direct says where direct flows leave a gateway that could have the kernel forward them: "direct by the kernel", or "direct by
 	// sockets: " and why.
 	Direct string `json:"direct,omitempty"`

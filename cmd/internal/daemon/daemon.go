@@ -258,7 +258,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	})
 	d.status = &report.Process{
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, SignIn: d.signIn, Flows: d.flows, Started: d.started, Version: d.opts.Version,
-		Health: d.health, Phones: d.phones, Decisions: d.decided,
+		Health: d.health, Phones: d.phones, Decisions: d.decided, Records: d.records,
 	}
 	if d.fleet, err = port.Open(ctx, port.Config{
 		Live: d.live, Router: d.router, Gateway: d.gateway, Process: d.status, Changing: &d.reloading, Reload: d.rereadAll, Use: d.useBundle,

@@ -1,31 +1,36 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
+	"hash/maphash"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/history/offsets"
 	"penstock/cmd/internal/history/text"
 )
 
 const (
-	spanRecords = 1000           // at most in a span
+	spanRecords = offsets.Most   // at most in a span
 	spanMillis  = 10 * 60 * 1000 // between the first and the last end in a span
 	cached      = 16384          // IDs of each kind that the writer remembers at least
-	insertRows  = 40             // records that one statement inserts
+	placesEach  = 2              // times as many of places, of which there are most
+	insertRows  = 40             // records, or rows of table list, that one statement inserts
 	rowValues   = 8              // columns of a record
 )
 
 // statements are those that the writer uses all the time.
 type statements struct {
-	begin, commit, record, records, total, span, seen, place, addPlace, client, addClient, how, addHow *sql.Stmt
-	find, add                                                                                          [3]*sql.Stmt // of words, hosts, addresses
-	all                                                                                                []*sql.Stmt
+	begin, commit, record, records, total, span, list, lists, place, addPlace, client, addClient, how, addHow *sql.Stmt
+	find, add                                                                                                 [3]*sql.Stmt // of words, hosts, addresses
+	latest                                                                                                    [listKinds]*sql.Stmt
+	all                                                                                                       []*sql.Stmt
 }
 
 func prepare(ctx context.Context, conn *sql.Conn) (do statements, err error) {
@@ -39,8 +44,12 @@ func prepare(ctx context.Context, conn *sql.Conn) (do statements, err error) {
 		// Without "or rollback" SQLite would copy each page first, to be able to undo half a statement.
 		{&do.records, "INSERT OR ROLLBACK INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?)" + strings.Repeat(", (?, ?, ?, ?, ?, ?, ?, ?)", insertRows-1)},
 		{&do.total, "INSERT INTO total VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n, tx = tx + excluded.tx, rx = rx + excluded.rx"},
-		{&do.span, "INSERT OR REPLACE INTO span VALUES (?, ?, ?, ?)"},
-		{&do.seen, "INSERT INTO seen VALUES (?, ?, ?)"},
+		{&do.span, "INSERT OR REPLACE INTO span VALUES (?, ?, ?, ?, ?)"},
+		{&do.list, "INSERT INTO list VALUES (?, ?, ?, ?)"},
+		{&do.lists, "INSERT OR ROLLBACK INTO list VALUES (?, ?, ?, ?)" + strings.Repeat(", (?, ?, ?, ?)", insertRows-1)},
+		{&do.latest[listHow], "UPDATE how SET latest = ?1 WHERE id IN (SELECT key FROM list WHERE first = ?1 AND kind = 0)"},
+		{&do.latest[listClient], "UPDATE client SET latest = ?1 WHERE id IN (SELECT key FROM list WHERE first = ?1 AND kind = 1)"},
+		{&do.latest[listPlace], "UPDATE place SET latest = ?1 WHERE id IN (SELECT key FROM list WHERE first = ?1 AND kind = 2)"},
 		{&do.place, "SELECT id FROM place WHERE host = ? AND addr = ?"},
 		{&do.addPlace, "INSERT INTO place (host, addr) VALUES (?, ?)"},
 		{&do.client, "SELECT id FROM client WHERE peer = ? AND addr = ?"},
@@ -73,7 +82,7 @@ func (do *statements) close() {
 type names struct {
 	words   memory[string, int64]
 	clients memory[[2]string, int64]
-	places  memory[[2]string, placed]
+	places  memory[[2]uint64, placed] // by two hashes of host and address: the texts themselves would take most of the memory
 	hows    memory[circumstances, circumstance]
 }
 
@@ -82,7 +91,10 @@ type placed struct{ id, host int64 }
 type circumstance struct{ id, verdict, rule, category int64 }
 
 // memory remembers what was used last: when young is full it becomes old, and what was old is forgotten.
-type memory[K comparable, V any] struct{ young, old map[K]V }
+type memory[K comparable, V any] struct {
+	young, old map[K]V
+	most       int // of each; 0: cached
+}
 
 func (m *memory[K, V]) get(k K) (v V, ok bool) {
 	if v, ok = m.young[k]; ok {
@@ -95,7 +107,7 @@ func (m *memory[K, V]) get(k K) (v V, ok bool) {
 }
 
 func (m *memory[K, V]) put(k K, v V) {
-	if m.young == nil || len(m.young) >= cached {
+	if m.young == nil || len(m.young) >= cmp.Or(m.most, cached) {
 		m.young, m.old = make(map[K]V), m.young
 	}
 	m.young[k] = v
@@ -116,11 +128,16 @@ func (m *memory[K, V]) forget(ids []int64, id func(V) int64) {
 }
 
 // row returns the ID of the row that find finds, and otherwise adds one.
-func row(ctx context.Context, find, add *sql.Stmt, key, values []any) (id int64, err error) {
+func row(ctx context.Context, find, add *sql.Stmt, key, values []any) (id int64, fresh bool, err error) {
 	err = find.QueryRowContext(ctx, key...).Scan(&id)
 	if !errors.Is(err, sql.ErrNoRows) {
-		return id, err
+		return id, false, err
 	}
+	id, err = addRow(ctx, add, values...)
+	return id, true, err
+}
+
+func addRow(ctx context.Context, add *sql.Stmt, values ...any) (id int64, err error) {
 	result, err := add.ExecContext(ctx, values...)
 	if err != nil {
 		return 0, err
@@ -134,25 +151,25 @@ const (
 	ofAddr
 )
 
-// text returns the ID of a text, 0 for none.
-func (w *tables) text(ctx context.Context, of int, s string) (int64, error) {
+// text returns the ID of a text, 0 for none, and whether it was added.
+func (w *tables) text(ctx context.Context, of int, s string) (id int64, fresh bool, err error) {
 	if s == "" {
-		return 0, nil
+		return 0, false, nil
 	}
 	if of == ofWord { // hosts and addresses are remembered as places
 		if id, ok := w.names.words.get(s); ok {
-			return id, nil
+			return id, false, nil
 		}
 	}
 	key := []any{s}
 	if of == ofHost {
 		key[0] = text.Reversed(s)
 	}
-	id, err := row(ctx, w.do.find[of], w.do.add[of], key, key)
+	id, fresh, err = row(ctx, w.do.find[of], w.do.add[of], key, key)
 	if err == nil && of == ofWord {
 		w.names.words.put(s, id)
 	}
-	return id, err
+	return id, fresh, err
 }
 
 func (w *tables) client(ctx context.Context, e entry) (int64, error) {
@@ -164,7 +181,7 @@ func (w *tables) client(ctx context.Context, e entry) (int64, error) {
 		return id, nil
 	}
 	args := []any{e.peer, e.src}
-	id, err := row(ctx, w.do.client, w.do.addClient, args, args)
+	id, _, err := row(ctx, w.do.client, w.do.addClient, args, args)
 	if err == nil {
 		w.names.clients.put(key, id)
 	}
@@ -175,19 +192,27 @@ func (w *tables) place(ctx context.Context, e entry) (p placed, err error) {
 	if e.host == "" && e.dst == "" {
 		return placed{}, nil
 	}
-	key := [2]string{e.host, e.dst}
+	names := [2]string{e.host, e.dst}
+	key := [2]uint64{maphash.Comparable(w.seeds[0], names), maphash.Comparable(w.seeds[1], names)}
 	if p, ok := w.names.places.get(key); ok {
 		return p, nil
 	}
-	if p.host, err = w.text(ctx, ofHost, e.host); err != nil {
+	var newHost, newAddr bool
+	if p.host, newHost, err = w.text(ctx, ofHost, e.host); err != nil {
 		return p, err
 	}
-	addr, err := w.text(ctx, ofAddr, e.dst)
+	addr, newAddr, err := w.text(ctx, ofAddr, e.dst)
 	if err != nil {
 		return p, err
 	}
 	args := []any{p.host, addr}
-	if p.id, err = row(ctx, w.do.place, w.do.addPlace, args, args); err == nil {
+	if newHost || newAddr { // no need to look for it
+		p.id, err = addRow(ctx, w.do.addPlace, args...)
+	} else {
+		p.id, _, err = row(ctx, w.do.place, w.do.addPlace, args, args)
+	}
+	if err == nil {
+		w.names.places.most = placesEach * cached
 		w.names.places.put(key, p)
 	}
 	return p, err
@@ -201,12 +226,12 @@ func (w *tables) how(ctx context.Context, e entry) (c circumstance, err error) {
 		text string
 		to   *int64
 	}{{e.how.verdict, &c.verdict}, {e.how.rule, &c.rule}, {e.how.category, &c.category}} {
-		if *of.to, err = w.text(ctx, ofWord, of.text); err != nil {
+		if *of.to, _, err = w.text(ctx, ofWord, of.text); err != nil {
 			return c, err
 		}
 	}
 	text := e.how.text()
-	c.id, err = row(ctx, w.do.how, w.do.addHow, []any{text}, []any{e.isQuestion, e.how.blocked(), c.verdict, c.rule, c.category, text})
+	c.id, _, err = row(ctx, w.do.how, w.do.addHow, []any{text}, []any{e.isQuestion, e.how.blocked(), c.verdict, c.rule, c.category, text})
 	if err == nil {
 		w.names.hows.put(e.how, c)
 	}
@@ -217,6 +242,9 @@ func (w *tables) how(ctx context.Context, e entry) (c circumstance, err error) {
 func (w *writer) write(ctx context.Context, batch []control.Record) error {
 	return w.within(ctx, func() error {
 		if err := w.recount(ctx); err != nil {
+			return err
+		}
+		if err := w.relist(ctx); err != nil {
 			return err
 		}
 		w.rows = w.rows[:0]
@@ -232,7 +260,7 @@ func (w *writer) write(ctx context.Context, batch []control.Record) error {
 		if err := w.insert(ctx); err != nil {
 			return err
 		}
-		if err := w.putSpan(ctx); err != nil {
+		if err := w.putSpan(ctx, false); err != nil {
 			return err
 		}
 		if w.id-w.summed < sumRecords && time.Since(w.since) < sumEvery {
@@ -265,7 +293,7 @@ func (w *writer) add(ctx context.Context, e entry) error {
 		w.rows = w.rows[:0]
 	}
 	w.count(counted{e.end, tx, rx, e.isQuestion, e.how.blocked(), [...]int64{how.verdict, client, place.host, how.rule, how.category}})
-	return w.grow(ctx, e.end, how.id, client)
+	return w.grow(ctx, w.id, e.end, [listKinds]int64{how.id, client, place.id})
 }
 
 // insert inserts the records that are too few to be inserted together.
@@ -278,41 +306,6 @@ func (w *tables) insert(ctx context.Context) error {
 	clear(w.rows[:cap(w.rows)])
 	w.rows = w.rows[:0]
 	return nil
-}
-
-// grow makes the present span have a record that was added, or begins another one.
-func (w *writer) grow(ctx context.Context, end int64, has ...int64) error {
-	s := &w.span
-	begin, until := min(s.begin, end), max(s.until, end)
-	if s.first > 0 && w.id-s.first < spanRecords && until-begin <= spanMillis {
-		s.last, s.begin, s.until = w.id, begin, until
-	} else {
-		if err := w.putSpan(ctx); err != nil {
-			return err
-		}
-		*s = span{first: w.id, last: w.id, begin: end, until: end}
-	}
-	for kind, key := range has {
-		if key == 0 || s.has[kind][key] {
-			continue
-		}
-		if s.has[kind] == nil {
-			s.has[kind] = make(map[int64]bool)
-		}
-		s.has[kind][key] = true
-		if _, err := w.do.seen.ExecContext(ctx, kind, key, s.first); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (w *tables) putSpan(ctx context.Context) error {
-	if w.span.first == 0 {
-		return nil
-	}
-	_, err := w.do.span.ExecContext(ctx, w.span.first, w.span.last, w.span.begin, w.span.until)
-	return err
 }
 
 // numbers reads numbers, at most max of them if that is not 0.

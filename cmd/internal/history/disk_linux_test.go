@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,6 +77,9 @@ func TestADiskThatCannotBeWritten(t *testing.T) {
 			if lost := testutil.ToFloat64(f.metrics.dropped.WithLabelValues("disk")); lost == 0 || testutil.ToFloat64(f.metrics.stopped) != 1 {
 				t.Fatalf("got %v lost, and stopped %v, want some and 1\n%s", lost, testutil.ToFloat64(f.metrics.stopped), f.said)
 			}
+			if got := f.Trouble(); !strings.HasPrefix(got, c.File+": ") || len(got) < len(c.File)+5 {
+				t.Errorf("got the trouble %q, want the file and why", got)
+			}
 			if row.before && len(f.all(t, control.RecordFilter{Host: "first.example"}, 0)) != 1 {
 				t.Error("what was written before cannot be read")
 			}
@@ -86,8 +90,8 @@ func TestADiskThatCannotBeWritten(t *testing.T) {
 				page, err := f.Records(t.Context(), control.RecordQuery{RecordFilter: control.RecordFilter{Host: "again.example"}})
 				return err == nil && len(page.Records) > 0
 			})
-			if testutil.ToFloat64(f.metrics.stopped) != 0 {
-				t.Errorf("got stopped, want not\n%s", f.said)
+			if testutil.ToFloat64(f.metrics.stopped) != 0 || f.Trouble() != "" {
+				t.Errorf("got stopped, with %q, want not\n%s", f.Trouble(), f.said)
 			}
 			f.Close()
 		})

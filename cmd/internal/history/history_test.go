@@ -117,7 +117,10 @@ func (f fixture) all(t testing.TB, filter control.RecordFilter, limit int) (list
 		if !page.More {
 			return list
 		}
-		before = page.Records[len(page.Records)-1].ID
+		if before > 0 && page.Next >= before || page.Next < 1 {
+			t.Fatalf("the page before %d: got %d as the next, which is no progress", before, page.Next)
+		}
+		before = page.Next
 	}
 }
 
@@ -193,15 +196,34 @@ func someFilter(r *rand.Rand, within time.Duration) (f control.RecordFilter) {
 var local = gocmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) })
 
 func TestRecordsAndTotalsAreWhatANaiveCountFinds(t *testing.T) {
-	const within = 30 * time.Hour
+	for _, row := range []struct {
+		name    string
+		within  time.Duration
+		ordered bool
+		page    time.Duration // for how long a page is searched; 0: as long as always
+	}{
+		{"records that come in any order have spans of their own", 30 * time.Hour, false, 0},
+		{"records that come in order share spans", 5 * time.Hour, true, 0},
+		{"all in one span, which is not listed yet", time.Minute, true, 0},
+		{"a page ends after each span", 5 * time.Hour, true, time.Nanosecond},
+	} {
+		t.Run(row.name, func(t *testing.T) { testNaively(t, row.within, row.ordered, row.page) })
+	}
+}
+
+func testNaively(t *testing.T, within time.Duration, ordered bool, page time.Duration) {
 	r := rand.New(rand.NewPCG(1, 2))
-	f := begin(t, Config{})
+	f := begin(t, Config{pageTime: page})
 	var all []control.Record
 	for range 2000 {
-		one := someRecord(r, within)
-		f.Put(one)
-		one.ID = int64(len(all) + 1)
-		all = append(all, one)
+		all = append(all, someRecord(r, within))
+	}
+	if ordered {
+		slices.SortStableFunc(all, func(a, b control.Record) int { return endOf(a).Compare(endOf(b)) })
+	}
+	for i := range all {
+		f.Put(all[i])
+		all[i].ID = int64(i + 1)
 	}
 	f.flush(t)
 	if f.lost() > 0 {
@@ -229,6 +251,49 @@ func TestRecordsAndTotalsAreWhatANaiveCountFinds(t *testing.T) {
 		if diff := gocmp.Diff(count(want, by), got.Totals, local); diff != "" {
 			t.Fatalf("totals by %s of %+v: want -, got +\n%.3000s", by, filter, diff)
 		}
+	}
+}
+
+func endOf(r control.Record) time.Time {
+	if r.Flow != nil {
+		return r.Flow.End
+	}
+	return r.Question.End
+}
+
+// TestAPageSaysHowFarBackItWasSearched has a rare record in the oldest of many spans.
+func TestAPageSaysHowFarBackItWasSearched(t *testing.T) {
+	f := begin(t, Config{pageTime: time.Nanosecond})
+	const spans = 20
+	first := noon.Add(-spans * time.Hour)
+	f.Put(flowAt(first, "rare.example"))
+	for i := range spans {
+		f.Put(flowAt(first.Add(time.Duration(i)*time.Hour), "other.example"))
+	}
+	f.flush(t)
+	pages, found := 0, 0
+	last := noon
+	for query := (control.RecordQuery{RecordFilter: control.RecordFilter{Host: "rare.example"}}); ; pages++ {
+		page, err := f.Records(t.Context(), query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found += len(page.Records); !page.More {
+			break
+		}
+		if !page.Searched.Before(last) || page.Next < 1 {
+			t.Errorf("page %d: got searched back to %v, and %d as the next, want a time before %v", pages, page.Searched, page.Next, last)
+		}
+		query.Before, last = page.Next, page.Searched
+	}
+	if found != 1 || pages < 2 {
+		t.Errorf("got %d records in %d pages, want 1 in several", found, pages)
+	}
+	f.Close()
+	f = begin(t, Config{File: f.config.File, pageTime: time.Hour})
+	page, err := f.Records(t.Context(), control.RecordQuery{RecordFilter: control.RecordFilter{Host: "rare.example"}})
+	if err != nil || len(page.Records) != 1 || page.More || !page.Searched.IsZero() {
+		t.Errorf("a page with time enough: got %+v, %v, want all in one", page, err)
 	}
 }
 
@@ -419,12 +484,18 @@ func TestAfterABurstTheWriterHoldsNothing(t *testing.T) {
 	if held() == 0 {
 		t.Error("a minute like the one before: got nothing remembered, want names and sums")
 	}
+	w.most = burst // the minutes before were busy, and the database is opened again
+	conn := w.conn
 	minute(3) // there is always some traffic
+	if w.conn == nil || w.conn == conn {
+		t.Errorf("after a burst: got the connection %p, want another than %p", w.conn, conn)
+	}
 	if n := held(); n > 0 {
 		t.Errorf("a quiet minute: got %d things held, want none", n)
 	}
-	if n, err := rawExec(t, f, "SELECT sum(n) FROM total WHERE kind < 4"); n != 2*quietMinute+153 || err != nil {
-		t.Errorf("got %d records in the sums, %v, want %d", n, err, 2*quietMinute+153)
+	minute(4)
+	if n, err := rawExec(t, f, "SELECT sum(n) FROM total WHERE kind < 4"); n != 2*quietMinute+157 || err != nil {
+		t.Errorf("got %d records in the sums, %v, want %d", n, err, 2*quietMinute+157)
 	}
 }
 

@@ -144,31 +144,16 @@ func (w *writer) removeOldest(ctx context.Context, now time.Time, noRoom bool) (
 				return err
 			}
 		}
-		rows, err := w.conn.QueryContext(ctx, "DELETE FROM record WHERE id BETWEEN ? AND ? RETURNING place, client, how", first, last)
-		if err != nil {
-			return err
-		}
-		var used [3][]int64 // places, clients, circumstances
-		if err := columns(rows, &used[0], &used[1], &used[2]); err != nil {
-			return err
-		}
-		if _, err := w.conn.ExecContext(ctx, "DELETE FROM span WHERE first = ?", first); err != nil {
-			return err
-		}
-		for kind, keys := range [][]int64{seenHow: used[2], seenClient: used[1]} {
-			slices.Sort(keys)
-			for list := range slices.Chunk(slices.Compact(keys), step) {
-				where, _ := choice{column: "key", ids: list}.where()
-				if _, err := w.conn.ExecContext(ctx, "DELETE FROM seen WHERE kind = ? AND first = ? AND "+where, kind, first); err != nil {
-					return err
-				}
-			}
-		}
-		if err := w.release(ctx, used[0], used[1], used[2], nil); err != nil {
+		if err := w.relist(ctx); err != nil {
 			return err
 		}
 		if w.span.first == first {
-			w.span = span{}
+			if err := w.endSpan(ctx); err != nil {
+				return err
+			}
+		}
+		if err := w.dropSpan(ctx, first, last); err != nil {
+			return err
 		}
 		if until <= now.Add(clock.Slack).UnixMilli() { // else its time is wrong
 			_, err := w.conn.ExecContext(ctx, "INSERT INTO note VALUES ('gone', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)", until)
@@ -281,6 +266,17 @@ func (w *tables) dropSums(ctx context.Context, where string, args ...any) (n int
 func (w *tables) release(ctx context.Context, places, clients, hows, hosts []int64) error {
 	var gone [4][]int64
 	var addrs []int64
+	if err := w.relist(ctx); err != nil {
+		return err
+	}
+	// A name that no record has is neither in the span that had it last nor in one before it.
+	unlisted := func(kind int) string {
+		return fmt.Sprintf(`NOT EXISTS (SELECT 1 FROM span WHERE first = t.latest) AND NOT EXISTS
+			(SELECT 1 FROM span s CROSS JOIN list l ON l.first = s.first AND l.kind = %d AND l.key = t.id WHERE s.first < t.latest)`, kind)
+	}
+	for kind, ids := range map[int]*[]int64{listPlace: &places, listClient: &clients, listHow: &hows} {
+		*ids = w.span.without(kind, *ids)
+	}
 	const inSums = "NOT EXISTS (SELECT 1 FROM total WHERE key = t.id AND kind BETWEEN 4 AND 11 AND kind BETWEEN "
 	for _, r := range []struct {
 		ids    *[]int64
@@ -289,11 +285,11 @@ func (w *tables) release(ctx context.Context, places, clients, hows, hosts []int
 		then   string
 		to     []*[]int64
 	}{
-		{&places, "place", "NOT EXISTS (SELECT 1 FROM record WHERE record.place = t.id)", "id, host, addr", []*[]int64{&gone[0], &hosts, &addrs}},
+		{&places, "place", unlisted(listPlace), "id, host, addr", []*[]int64{&gone[0], &hosts, &addrs}},
 		{&hosts, "host", "NOT EXISTS (SELECT 1 FROM place WHERE host = t.id) AND " + inSums + "8 AND 11)", "id", []*[]int64{&gone[3]}},
 		{&addrs, "addr", "NOT EXISTS (SELECT 1 FROM place WHERE addr = t.id)", "id", []*[]int64{&gone[3]}},
-		{&clients, "client", "NOT EXISTS (SELECT 1 FROM seen WHERE kind = 1 AND key = t.id) AND " + inSums + "4 AND 7)", "id", []*[]int64{&gone[1]}},
-		{&hows, "how", "NOT EXISTS (SELECT 1 FROM seen WHERE kind = 0 AND key = t.id)", "id", []*[]int64{&gone[2]}},
+		{&clients, "client", unlisted(listClient) + " AND " + inSums + "4 AND 7)", "id", []*[]int64{&gone[1]}},
+		{&hows, "how", unlisted(listHow), "id", []*[]int64{&gone[2]}},
 	} {
 		slices.Sort(*r.ids)
 		for list := range slices.Chunk(slices.Compact(*r.ids), step) {

@@ -1,11 +1,12 @@
 package history
 
 import (
-	"container/heap"
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,11 +18,10 @@ import (
 const (
 	defaultPage = 200
 	maxPage     = 5000
-	fewChosen   = 20   // clients or circumstances whose spans are looked up before all records are looked through
-	maxChosen   = 1000 // rows of one table that are looked up one by one, and not by looking through all records
+	maxChosen   = 1000 // rows of one table whose records are looked up in table list, and not by looking through all records
 )
 
-// column is a column of records that can be looked up: places in an index, the others in the spans that have them.
+// column is a column of records that table list has.
 type column string
 
 const (
@@ -30,18 +30,9 @@ const (
 	columnPlace  column = "place"
 )
 
-// The kinds of table seen.
-const (
-	seenHow = iota
-	seenClient
-)
-
-// seen returns the kind in table seen, if a column is there.
-func (c column) seen() (kind int, ok bool) {
-	if c == columnHow {
-		return seenHow, true
-	}
-	return seenClient, c == columnClient
+// kind is the kind of a column in table list.
+func (c column) kind() int {
+	return map[column]int{columnHow: listHow, columnClient: listClient, columnPlace: listPlace}[c]
 }
 
 // choice is the rows of a table that a filter chooses: their IDs or, of many, the query that finds them.
@@ -80,10 +71,9 @@ func choose(ctx context.Context, tx *sql.Tx, of column, query string, args ...an
 
 // chosen is which records a filter selects.
 type chosen struct {
-	low, high int64    // IDs, exclusive
-	drive     []choice // one of these must hold; empty: any record. They can be looked up one by one
-	where     []string // all of these must hold, too
-	also      []choice // those of them that tell which spans have no such record
+	low, high int64      // IDs, exclusive
+	listed    [][]choice // of each of these one must hold, and table list tells which records have it
+	where     []string   // all of these must hold, too
 	args      []any
 }
 
@@ -95,26 +85,21 @@ func (c *chosen) and(where string, args ...any) {
 func (c chosen) condition() (string, []any) {
 	where := append([]string{"id > ?", "id < ?"}, c.where...)
 	args := append([]any{c.low, c.high}, c.args...)
-	if len(c.drive) > 0 {
-		var any []string
-		for _, d := range c.drive {
-			text, more := d.where()
-			any, args = append(any, text), append(args, more...)
-		}
-		where = append(where, "("+strings.Join(any, " OR ")+")")
+	for _, any := range c.listed {
+		text, more := oneOf(any)
+		where, args = append(where, text), append(args, more...)
 	}
 	return strings.Join(where, " AND "), args
 }
 
-// rows is what to select records from before condition: those of the spans that have some, if few are chosen.
-func (c chosen) rows() string {
-	if len(c.drive) == 1 && len(c.drive[0].ids) <= fewChosen {
-		if kind, ok := c.drive[0].column.seen(); ok {
-			where, _ := choice{column: "key", ids: c.drive[0].ids}.where()
-			return fmt.Sprintf("(SELECT DISTINCT first AS f FROM seen WHERE kind = %d AND %s) CROSS JOIN span ON first = f CROSS JOIN record NOT INDEXED ON id BETWEEN first AND last", kind, where)
-		}
+// oneOf is the condition that one of some choices holds.
+func oneOf(list []choice) (text string, args []any) {
+	var texts []string
+	for _, one := range list {
+		where, more := one.where()
+		texts, args = append(texts, where), append(args, more...)
 	}
-	return "record"
+	return "(" + strings.Join(texts, " OR ") + ")", args
 }
 
 // chooseRecords finds out what a filter selects.
@@ -148,23 +133,11 @@ func chooseRecords(ctx context.Context, tx *sql.Tx, f control.RecordFilter) (c c
 		pick(columnHow, "SELECT id FROM how WHERE "+where, args...)
 	}
 	for _, any := range all {
-		var texts []string
-		many := false
-		n := 0
-		for _, one := range any {
-			text, args := one.where()
-			many = many || one.many
-			n += len(one.ids)
-			texts = append(texts, text)
-			c.args = append(c.args, args...)
-		}
-		if len(c.drive) == 0 && !many && n <= maxChosen {
-			c.drive = any
-			continue
-		}
-		c.where = append(c.where, "("+strings.Join(texts, " OR ")+")")
-		if _, ok := any[0].column.seen(); ok && len(any) == 1 && !many {
-			c.also = append(c.also, any[0])
+		if slices.ContainsFunc(any, func(one choice) bool { return one.many }) {
+			text, args := oneOf(any)
+			c.and(text, args...)
+		} else {
+			c.listed = append(c.listed, any)
 		}
 	}
 	return c, err
@@ -246,174 +219,6 @@ func chooseText(ctx context.Context, tx *sql.Tx, part string) (list []choice, er
 	return list, nil
 }
 
-// newest is the highest IDs that were found.
-type newest []int64
-
-func (n newest) Len() int           { return len(n) }
-func (n newest) Less(i, j int) bool { return n[i] < n[j] }
-func (n newest) Swap(i, j int)      { n[i], n[j] = n[j], n[i] }
-func (n *newest) Push(x any)        { *n = append(*n, x.(int64)) }
-func (n *newest) Pop() any {
-	last := (*n)[len(*n)-1]
-	*n = (*n)[:len(*n)-1]
-	return last
-}
-
-// find is the highest IDs of records, each once, and at most limit of them.
-type find struct {
-	limit int
-	ids   newest
-	has   map[int64]bool
-}
-
-func (f *find) add(list []int64) {
-	for _, id := range list {
-		if f.has[id] {
-			continue
-		}
-		f.has[id] = true
-		if heap.Push(&f.ids, id); len(f.ids) > f.limit {
-			delete(f.has, heap.Pop(&f.ids).(int64))
-		}
-	}
-}
-
-// low is the ID that others must be above: no lower ones are needed when there are enough.
-func (f *find) low(c chosen) int64 {
-	if len(f.ids) == f.limit {
-		return max(c.low, f.ids[0])
-	}
-	return c.low
-}
-
-// page returns the highest IDs of what is chosen, in no order. It looks up each row of c.drive, so that it never sorts nor passes by many
-// records that do not match.
-func page(ctx context.Context, tx *sql.Tx, c chosen, limit int) (newest, error) {
-	if len(c.drive) == 0 {
-		where, args := c.condition()
-		rows, err := tx.QueryContext(ctx, "SELECT id FROM record NOT INDEXED WHERE "+where+" ORDER BY id DESC LIMIT ?", append(args, limit)...)
-		if err != nil {
-			return nil, err
-		}
-		return numbers(rows, 0)
-	}
-	for _, a := range c.also {
-		if len(a.ids) == 0 {
-			return nil, nil
-		}
-	}
-	f := find{limit: limit, has: make(map[int64]bool)}
-	for _, d := range c.drive {
-		search := f.spans
-		if d.column == columnPlace {
-			search = f.places
-		}
-		if err := search(ctx, tx, c, d); err != nil {
-			return nil, err
-		}
-	}
-	return f.ids, nil
-}
-
-// places adds the records of some places.
-func (f *find) places(ctx context.Context, tx *sql.Tx, c chosen, d choice) error {
-	where := strings.Join(append([]string{"place = ? AND id > ? AND id < ?"}, c.where...), " AND ")
-	find, err := tx.PrepareContext(ctx, "SELECT id FROM record INDEXED BY record_place WHERE "+where+" ORDER BY id DESC LIMIT ?")
-	if err != nil {
-		return err
-	}
-	defer find.Close()
-	for _, id := range d.ids {
-		args := append([]any{id, f.low(c), c.high}, c.args...)
-		list, err := queryNumbers(ctx, find, append(args, f.limit)...)
-		if err != nil {
-			return err
-		}
-		f.add(list)
-	}
-	return nil
-}
-
-// spans adds the records of some circumstances or clients: it looks through the spans that have any, the last first.
-func (f *find) spans(ctx context.Context, tx *sql.Tx, c chosen, d choice) error {
-	texts := []string{
-		"SELECT first FROM seen WHERE kind = ? AND key = ? AND first < ? ORDER BY first DESC LIMIT 1",
-		"", "SELECT 1",
-	}
-	text, _ := d.where()
-	texts[1] = "SELECT id FROM record NOT INDEXED WHERE id BETWEEN ? AND (SELECT last FROM span WHERE first = ?1) AND " +
-		strings.Join(append([]string{text, "id > ? AND id < ?"}, c.where...), " AND ") + " ORDER BY id DESC LIMIT ?"
-	for _, a := range c.also {
-		kind, _ := a.column.seen()
-		text, _ := choice{column: "key", ids: a.ids}.where()
-		word := " AND"
-		if texts[2] == "SELECT 1" {
-			word = " WHERE"
-		}
-		texts[2] += fmt.Sprintf("%s EXISTS (SELECT 1 FROM seen WHERE kind = %d AND %s AND first = ?1)", word, kind, text)
-	}
-	var find [3]*sql.Stmt
-	for i, text := range texts {
-		stmt, err := tx.PrepareContext(ctx, text)
-		if err != nil {
-			return err
-		}
-		defer stmt.Close()
-		find[i] = stmt
-	}
-	kind, _ := d.column.seen()
-	next := make(map[int64]int64, len(d.ids)) // the last span of each that was not looked through
-	below := c.high
-	for _, id := range d.ids {
-		next[id] = below
-	}
-	for {
-		last := int64(0)
-		for id, first := range next {
-			if first >= below {
-				list, err := queryNumbers(ctx, find[0], kind, id, below)
-				if err != nil {
-					return err
-				}
-				if len(list) == 0 {
-					delete(next, id)
-					continue
-				}
-				first = list[0]
-				next[id] = first
-			}
-			last = max(last, first)
-		}
-		if len(next) == 0 {
-			return nil
-		}
-		below = last
-		if len(c.also) > 0 {
-			if list, err := queryNumbers(ctx, find[2], last); err != nil {
-				return err
-			} else if len(list) == 0 {
-				continue
-			}
-		}
-		args := append([]any{last, f.low(c), c.high}, c.args...)
-		list, err := queryNumbers(ctx, find[1], append(args, f.limit)...)
-		if err != nil {
-			return err
-		}
-		if f.add(list); last <= f.low(c) {
-			return nil
-		}
-	}
-}
-
-func queryNumbers(ctx context.Context, stmt *sql.Stmt, args ...any) ([]int64, error) {
-	rows, err := stmt.QueryContext(ctx, args...)
-	if err != nil {
-		return nil, err
-	}
-	return numbers(rows, 0)
-}
-
 // Records returns a page of records.
 func (s *Store) Records(ctx context.Context, q control.RecordQuery) (out control.Records, err error) {
 	limit, err := pageSizeOf(q.Limit, defaultPage)
@@ -439,18 +244,17 @@ func (s *Store) Records(ctx context.Context, q control.RecordQuery) (out control
 		if q.Before > 0 {
 			c.high = min(c.high, q.Before)
 		}
-		ids, err := page(ctx, tx, c, limit+1)
-		if err != nil {
+		search := search{tx: tx, chosen: c, limit: limit + 1, until: time.Now().Add(cmp.Or(s.config.pageTime, pageTime))}
+		if err := search.run(ctx); err != nil {
 			return err
 		}
-		if out.More = len(ids) > limit; out.More {
-			lowest := 0
-			for i := range ids {
-				if ids[i] < ids[lowest] {
-					lowest = i
-				}
-			}
-			ids = append(ids[:lowest], ids[lowest+1:]...)
+		ids := search.found
+		if len(ids) > limit {
+			ids = ids[:limit]
+			out.More, out.Next = true, ids[limit-1]
+		} else if search.stopped > 0 {
+			out.More, out.Next = true, search.stopped
+			out.Searched = search.back
 		}
 		out.Records, err = fetch(ctx, tx, ids)
 		return err

@@ -42,6 +42,8 @@ type Config struct {
 
 	now   func() time.Time // nil: time.Now
 	retry time.Duration    // 0: retryWait
+
+	pageTime time.Duration // 0: pageTime
 }
 
 // Metrics are the metrics of a history. A nil *Metrics counts nothing.
@@ -98,9 +100,10 @@ type Store struct {
 	full    chan struct{}      // holds one token if there is enough work for a batch
 	done    chan struct{}      // closed when the writer has ended
 	readers database.Readers
-	damaged atomic.Bool // who reads has found damage
-	late    atomic.Bool // nobody waits any more for the file to be opened
-	soon    atomic.Bool // tidy up at the next batch; tests need it
+	damaged atomic.Bool            // who reads has found damage
+	late    atomic.Bool            // nobody waits any more for the file to be opened
+	trouble atomic.Pointer[string] // why the history is not kept; nil or empty: it is
+	soon    atomic.Bool            // tidy up at the next batch; tests need it
 
 	mu     sync.Mutex // guards below
 	queue  []control.Record
@@ -215,6 +218,26 @@ func (s *Store) ended(wait time.Duration) bool {
 	case <-timer.C:
 		return false
 	}
+}
+
+// state notes whether the history is kept: trouble is why it is not.
+func (s *Store) state(trouble string) {
+	s.trouble.Store(&trouble)
+	s.metrics.state(trouble != "", 0)
+}
+
+// Trouble says in which file the history cannot be kept at present, and why. It is empty if all is well.
+func (s *Store) Trouble() string {
+	trouble := ""
+	if p := s.trouble.Load(); p != nil {
+		trouble = *p
+	} else if s.late.Load() {
+		trouble = "its disk does not answer"
+	}
+	if trouble == "" {
+		return ""
+	}
+	return s.config.File + ": " + trouble
 }
 
 // take returns the records in the queue. more is false if no others will come.

@@ -13,7 +13,7 @@ import (
 const (
 	hourMillis = 3600 * 1000
 	hourNames  = 1000             // hosts, and clients, of which an hour has sums, as soon as there were twice as many
-	sumRecords = 30_000           // records that are not in the sums of their hours yet, at most but for a batch
+	sumRecords = 60_000           // records that are not in the sums of their hours yet, at most but for a batch
 	sumEvery   = 30 * time.Second // and for how long
 )
 
@@ -46,10 +46,20 @@ type sumKey struct {
 
 type sum struct{ n, tx, rx int64 }
 
+func (s sum) plus(o sum) sum { return sum{s.n + o.n, s.tx + o.tx, s.rx + o.rx} }
+
+// howKey is what three sums of an hour are of.
+type howKey struct {
+	hour                    int64
+	question, blocked       bool
+	verdict, rule, category int64
+}
+
 // sums are those of the records that are not in the table total yet. It would take as long to add to the table with each batch as to
 // write the records. Who reads sums counts these records, and so does the writer after a start or an error.
 type sums struct {
 	pending map[sumKey]sum // nil: not counted
+	hows    map[howKey]sum // what is to be added to the sums by verdict, rule and category: most records have these in common
 	summed  int64          // the last record that is in the table
 	since   time.Time      // when they were written last
 	hour    hourly
@@ -71,11 +81,24 @@ type counted struct {
 // count adds a record to the sums.
 func (s *sums) count(c counted) {
 	hour := c.end - (c.end%hourMillis+hourMillis)%hourMillis
-	for by, key := range c.by {
-		k := sumKey{totalKind(by, c.question, c.blocked), hour, key}
-		was := s.pending[k]
-		s.pending[k] = sum{was.n + 1, was.tx + c.tx, was.rx + c.rx}
+	one := sum{1, c.tx, c.rx}
+	how := howKey{hour, c.question, c.blocked, c.by[byVerdict], c.by[byRule], c.by[byCategory]}
+	s.hows[how] = s.hows[how].plus(one)
+	for _, by := range []int{byClient, byHost} {
+		k := sumKey{totalKind(by, c.question, c.blocked), hour, c.by[by]}
+		s.pending[k] = s.pending[k].plus(one)
 	}
+}
+
+// divide adds what records have in common to the sums by verdict, rule and category.
+func (s *sums) divide() {
+	for h, some := range s.hows {
+		for by, key := range map[int]int64{byVerdict: h.verdict, byRule: h.rule, byCategory: h.category} {
+			k := sumKey{totalKind(by, h.question, h.blocked), h.hour, key}
+			s.pending[k] = s.pending[k].plus(some)
+		}
+	}
+	clear(s.hows)
 }
 
 // recount counts the records that are not in the table, if that is not known.
@@ -94,7 +117,7 @@ func (w *tables) recount(ctx context.Context) error {
 		return err
 	}
 	defer rows.Close()
-	w.pending = make(map[sumKey]sum)
+	w.pending, w.hows = make(map[sumKey]sum), make(map[howKey]sum)
 	for rows.Next() {
 		var c counted
 		if err := rows.Scan(&c.end, &c.tx, &c.rx, &c.question, &c.blocked, &c.by[byVerdict], &c.by[byClient], &c.by[byHost], &c.by[byRule], &c.by[byCategory]); err != nil {
@@ -110,6 +133,7 @@ func (w *writer) putSums(ctx context.Context) error {
 	if err := w.recount(ctx); err != nil || w.id == w.summed {
 		return err
 	}
+	w.divide()
 	hours := make(map[int64]bool)
 	for k := range w.pending {
 		hours[k.hour] = true
@@ -178,8 +202,7 @@ func (w *tables) few(ctx context.Context, by int, hour int64) error {
 			k := sumKey{kind, hour, key}
 			if s, ok := w.pending[k]; ok {
 				others := sumKey{kind, hour, -1}
-				o := w.pending[others]
-				w.pending[others] = sum{o.n + s.n, o.tx + s.tx, o.rx + s.rx}
+				w.pending[others] = w.pending[others].plus(s)
 				delete(w.pending, k)
 			}
 		}

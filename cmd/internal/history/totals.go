@@ -16,6 +16,7 @@ import (
 const (
 	defaultTotals = 100
 	maxHours      = 3 * 366 * 24 // that days are made of
+	fewRecords    = 100_000      // that are looked up one by one, at most
 	// Others is the key of those that an hour has no sums of their own for.
 	Others = "*"
 )
@@ -242,9 +243,11 @@ func (p part) query(ctx context.Context, tx *sql.Tx, f control.RecordFilter, of 
 		}
 		c, err := chooseRecords(ctx, tx, f)
 		c.low = max(c.low, p.after)
-		where, args := c.condition()
-		return "SELECT " + of.key + ", h.blocked, count(*), sum(r.tx), sum(r.rx) FROM (SELECT record.* FROM " + c.rows() + " WHERE " + where +
-			") r JOIN how h ON h.id = r.how LEFT JOIN place p ON p.id = r.place GROUP BY 1, 2", args, err
+		if err != nil {
+			return "", nil, err
+		}
+		from, args, err := c.from(ctx, tx)
+		return "SELECT " + of.key + ", h.blocked, count(*), sum(r.tx), sum(r.rx) FROM (" + from + ") r CROSS JOIN how h ON h.id = r.how LEFT JOIN place p ON p.id = r.place GROUP BY 1, 2", args, err
 	}
 	var kinds []string
 	for _, question := range []bool{false, true} {
@@ -264,6 +267,28 @@ func (p part) query(ctx context.Context, tx *sql.Tx, f control.RecordFilter, of 
 		text += " AND " + where
 	}
 	return text + " GROUP BY 1, 2", []any{p.from, p.to}, nil
+}
+
+// from is the query for the records of a sum: one by one if they are few, and otherwise all are looked through.
+func (c chosen) from(ctx context.Context, tx *sql.Tx) (string, []any, error) {
+	if len(c.listed) > 0 {
+		few := search{tx: tx, chosen: c, limit: fewRecords + 1}
+		if err := few.run(ctx); err != nil {
+			return "", nil, err
+		}
+		if len(few.found) <= fewRecords {
+			ids := []byte{'['}
+			for i, id := range few.found {
+				if i > 0 {
+					ids = append(ids, ',')
+				}
+				ids = strconv.AppendInt(ids, id, 10)
+			}
+			return "SELECT record.* FROM json_each(?) CROSS JOIN record ON record.id = json_each.value", []any{string(append(ids, ']'))}, nil
+		}
+	}
+	where, args := c.condition()
+	return "SELECT record.* FROM record WHERE " + where, args, nil
 }
 
 // days adds up hours to days of the local time.

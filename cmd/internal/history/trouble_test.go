@@ -234,6 +234,9 @@ func TestTheFileOfANewerVersionIsLeftAlone(t *testing.T) {
 	if got := testutil.ToFloat64(f.metrics.stopped); got != 1 || f.lost() != 1 {
 		t.Errorf("got stopped %v and %d lost, want 1 and 1", got, f.lost())
 	}
+	if got := f.Trouble(); !strings.HasPrefix(got, file+": ") || !strings.Contains(got, "newer") {
+		t.Errorf("got the trouble %q, want the file and why", got)
+	}
 }
 
 func TestTheFileOfTheFirstVersionIsBroughtUpToDate(t *testing.T) {
@@ -257,7 +260,8 @@ func TestTheFileOfTheFirstVersionIsBroughtUpToDate(t *testing.T) {
 	}
 	want := ask()
 	f.Close()
-	if _, err := rawExec(t, f, `DROP TABLE seen; DELETE FROM note WHERE name = 'summed'; CREATE INDEX record_how ON record (how);
+	if _, err := rawExec(t, f, `DROP TABLE list; ALTER TABLE span DROP COLUMN listed; ALTER TABLE how DROP COLUMN latest; ALTER TABLE client DROP COLUMN latest;
+		ALTER TABLE place DROP COLUMN latest; CREATE INDEX record_place ON record (place); DELETE FROM note WHERE name = 'summed'; CREATE INDEX record_how ON record (how);
 		CREATE INDEX record_client ON record (client); PRAGMA user_version = 1`); err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +278,7 @@ func TestTheFileOfTheFirstVersionIsBroughtUpToDate(t *testing.T) {
 		n, err := rawExec(t, f, "SELECT count(*) FROM record WHERE id <= 3000")
 		return err == nil && n == 0
 	})
-	if n, err := rawExec(t, f, "SELECT count(*) FROM seen WHERE first <= 3000"); n > 0 || err != nil {
+	if n, err := rawExec(t, f, "SELECT count(*) FROM list WHERE first <= 3000"); n > 0 || err != nil {
 		t.Errorf("got %d rows of spans that are gone, %v, want none", n, err)
 	}
 }

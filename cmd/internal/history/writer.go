@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -37,7 +38,7 @@ type writer struct {
 }
 
 func newWriter(s *Store) *writer {
-	return &writer{store: s, start: time.Now(), trouble: trouble{store: s}}
+	return &writer{store: s, start: time.Now(), trouble: trouble{store: s}, tables: tables{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}}
 }
 
 // tables are what the writer does with the tables of the database, and what it remembers of them.
@@ -45,15 +46,12 @@ type tables struct {
 	conn  *sql.Conn
 	do    statements
 	names names
+	seeds [2]maphash.Seed // of places in names
 	span  span
-	rows  []any // values of records that wait for others to be inserted with
-	sums
-}
 
-// span is some records that were written one after another.
-type span struct {
-	first, last, begin, until int64
-	has                       [2]map[int64]bool // circumstances and clients, see table seen
+	relisted bool  // every span but the present one is in table list
+	rows     []any // values of records that wait for others to be inserted with
+	sums
 }
 
 // run writes until the store is closed and its queue is empty.
@@ -161,6 +159,7 @@ func (w *writer) minuteIsOver(ctx context.Context) {
 	if w.recent < quietMinute || w.recent <= w.most/2 {
 		w.rest(ctx)
 		if w.most >= burst {
+			w.reconnect(ctx)
 			debug.FreeOSMemory() // the runtime alone would give it back over minutes
 		}
 		w.most = w.recent
@@ -174,13 +173,40 @@ func (w *writer) rest(ctx context.Context) {
 	if w.conn == nil {
 		return
 	}
-	if err := w.within(ctx, func() error { return w.putSums(ctx) }); err != nil {
+	err := w.within(ctx, func() error {
+		if w.span.last-w.span.first >= quietMinute {
+			if err := w.endSpan(ctx); err != nil {
+				return err
+			}
+		}
+		return w.putSums(ctx)
+	})
+	if err != nil {
 		w.fail(ctx, err)
 		return
 	}
 	w.names, w.rows = names{}, nil
-	w.pending, w.hour = make(map[sumKey]sum), hourly{}
+	w.pending, w.hows, w.hour = make(map[sumKey]sum), make(map[howKey]sum), hourly{}
 	w.conn.ExecContext(ctx, "PRAGMA shrink_memory") // it can wait for another time
+}
+
+// reconnect opens the database again: SQLite alone leaves its memory in pieces.
+func (w *writer) reconnect(ctx context.Context) {
+	if w.conn == nil {
+		return
+	}
+	w.disconnect()
+	c := w.store.config
+	var err error
+	if w.db, w.conn, err = database.Connect(ctx, c.File, c.MaxSize); err == nil {
+		w.do, err = prepare(ctx, w.conn)
+	} else {
+		w.db, w.conn = nil, nil
+	}
+	if err != nil {
+		w.shut()
+		w.off(err)
+	}
 }
 
 // open opens the file. What cannot be used is set aside, and a file begun anew.
@@ -207,7 +233,7 @@ func (w *writer) open(ctx context.Context) error {
 	db.SetMaxIdleConns(1)
 	db.SetConnMaxIdleTime(tidyEvery / 2)
 	w.store.readers.Use(db, nil)
-	w.store.metrics.state(false, 0)
+	w.store.state("")
 	w.tidy = time.Time{}
 	return nil
 }
@@ -246,7 +272,7 @@ func (w *writer) tryOpen(ctx context.Context) (err error) {
 	if seen.Valid {
 		w.age.Seen = time.UnixMilli(seen.Int64)
 	}
-	w.names, w.span, w.sums, w.noted, w.behind = names{}, span{}, sums{}, 0, false
+	w.names, w.span, w.relisted, w.sums, w.noted, w.behind = names{}, span{}, false, sums{}, 0, false
 	var last sql.NullInt64 // IDs are never used again, so that a page that somebody reads does not change
 	if err == nil {
 		err = w.conn.QueryRowContext(ctx, `SELECT value FROM note WHERE name = 'id'`).Scan(&last)
@@ -263,6 +289,10 @@ func (w *writer) shut() {
 	if former := w.store.readers.Use(nil, errors.New("the history is not open")); former != nil {
 		former.Close() // waits for nobody: who reads gets an error
 	}
+	w.disconnect()
+}
+
+func (w *writer) disconnect() {
 	if w.conn != nil {
 		w.do.close()
 		w.conn.Close()
@@ -276,7 +306,7 @@ func (w *writer) shut() {
 // close frees everything.
 func (w *writer) close(ctx context.Context) {
 	if w.conn != nil {
-		w.within(ctx, func() error { return w.putSums(ctx) }) // else the next start counts
+		w.within(ctx, func() error { return errors.Join(w.endSpan(ctx), w.putSums(ctx)) }) // else the next start lists and counts
 		w.note(ctx)
 	}
 	w.shut()
@@ -332,8 +362,9 @@ type trouble struct {
 
 // tell logs a trouble once.
 func (w *trouble) tell(err error) {
-	w.store.metrics.state(true, 0)
-	if text := err.Error(); text != w.told {
+	text := err.Error()
+	w.store.state(text)
+	if text != w.told {
 		w.told = text
 		w.store.log.Warn("the history cannot be written: records are lost", "file", w.store.config.File, "err", err)
 	}
@@ -345,7 +376,7 @@ func (w *trouble) well() {
 		return
 	}
 	w.store.log.Info("the history is written again", "file", w.store.config.File, "lost", w.lost)
-	w.store.metrics.state(false, 0)
+	w.store.state("")
 	w.told, w.lost = "", 0
 }
 
@@ -362,7 +393,7 @@ func (w *writer) within(ctx context.Context, f func() error) error {
 		}
 	}
 	if err != nil {
-		w.names, w.sums, w.span, w.id = names{}, sums{}, span{}, id
+		w.names, w.sums, w.span, w.relisted, w.id = names{}, sums{}, span{}, false, id
 	}
 	return err
 }

@@ -119,6 +119,14 @@ func (b *Book) Question(make func() control.Question) {
 // Watchers are those who see records as they come.
 func (b *Book) Watchers() *Watchers { return &b.watchers }
 
+// Trouble says why the history cannot be kept at present. It is empty if it is kept, and if none is wanted.
+func (b *Book) Trouble() string {
+	if b == nil || b.history == nil {
+		return ""
+	}
+	return b.history.Trouble()
+}
+
 // History is what is kept; nil if nothing is.
 func (b *Book) History() control.HistoryBook {
 	if b.history == nil {

@@ -19,6 +19,7 @@ import (
 	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/laptop"
 	"penstock/cmd/internal/privatedns"
+	"penstock/cmd/internal/record"
 	"penstock/cmd/internal/signin"
 	"penstock/policy"
 	"penstock/router/hostnet/direct"
@@ -42,6 +43,7 @@ type Process struct {
 	Fleet   func() *control.Fleet
 	Started time.Time
 	Version string
+	Records *record.Book // has the history. May be nil.
 
 	refused [2]atomic.Pointer[string] // errors of the last reload, and of the last reload of the peers alone; nil: it succeeded
 	waiting atomic.Pointer[[]string]  // see Waits
@@ -237,6 +239,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	if waiting := s.waiting.Load(); waiting != nil {
 		st.Restart = *waiting
 	}
+	st.HistoryStopped = s.Records.Trouble()
 	st.Direct = s.Egress.Kernel().String()
 	st.OtherVPNs = otherVPNs(s.Laptop.Others.List())
 	st.Flows.Active = s.Flows.Router.Active()

@@ -12,6 +12,7 @@ function checks(s) {
   for (const t of s.transports) list.push([`Transport ${t.name}`, tone(t.state, t.degraded), t.degraded ? "degraded" : t.state, t.state === "connected" ? "" : t.error || t.reason || "", t.since]);
   for (const h of s.health || []) list.push([`Reach ${h.target}`, h.reached ? "ok" : "bad", h.reached ? "reached" : "not reached", h.error || "", h.since]);
   list.push(["Configuration", s.reloadError ? "bad" : "ok", s.reloadError ? "refused" : "in force", s.reloadError || `${s.config}, generation ${s.policyGeneration}`, ""]);
+  if (s.historyStopped) list.push(["History", "bad", "not kept", s.historyStopped, ""]);
   if (s.restart?.length) list.push(["Restart", "warn", "waits", `for changes of ${s.restart.join(", ")}`, ""]);
   return list;
 }

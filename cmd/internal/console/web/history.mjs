@@ -26,8 +26,8 @@ async function save(filter, format) {
     for (let before = 0; all.length < exported;) {
       const out = await call("history/records", { ...filter, limit: 5000, ...(before ? { before } : {}) });
       all.push(...out.records.map((r) => ({ kind: r.flow ? "flow" : "question", ...(r.flow || r.question) })));
-      if (!out.more || !out.records.length) break;
-      before = out.records.at(-1).id;
+      if (!out.more) break;
+      before = out.next;
     }
   } catch (err) {
     note(err.message, true);
@@ -53,22 +53,43 @@ function Sums({ by, name, filter, pick }) {
       <span class="num">${count(t.allowed)}<span class="unseen"> allowed</span></span><span class=${"num" + (t.blocked ? " blocked-text" : "")}>${count(t.blocked)}<span class="unseen"> blocked</span></span></li>`)}</ul>` : html`<${Nothing}>Nothing.<//>`)}<//></section>`;
 }
 
+const lastTime = Date.UTC(9999, 11, 31); // what comes later has no year that penstock reads
+
+// period is the time that an address asks for: from and to in ms since 1970 (undefined: until now), or so many hours back. What makes no
+// sense is left out, and wrong says so.
+export function period(params) {
+  const number = (name) => (params.get(name) ? Number(params.get(name)) : undefined);
+  const isTime = (n) => n >= 0 && n <= lastTime;
+  const out = { hours: number("hours") ?? 24, from: number("from"), to: number("to"), wrong: "" };
+  const bad = [];
+  if (!(out.hours > 0 && out.hours <= spans.at(-1)[0])) {
+    bad.push(`hours=${params.get("hours")}`);
+    out.hours = 24;
+  }
+  if ((out.from !== undefined || out.to !== undefined) && !(isTime(out.from) && isTime(out.to) && out.from < out.to)) {
+    bad.push(...["from", "to"].filter((k) => params.get(k)).map((k) => `${k}=${params.get(k)}`));
+    out.from = out.to = undefined;
+  }
+  if (bad.length) out.wrong = `The address of this page says ${bad.join(" and ")}, which is no time that can be shown. These are the last ${out.hours} hours.`;
+  return out;
+}
+
 export function History({ params }) {
-  const hours = Number(params.get("hours")) || 24;
+  const { hours, from, to, wrong } = period(params);
+  const ranged = from !== undefined;
   const blocked = params.get("blocked") === "1";
-  const from = params.get("from"), to = params.get("to");
   const [start, setStart] = useState(Date.now());
   useEffect(() => {
     const timer = setInterval(() => setStart(Date.now()), 60000);
     return () => clearInterval(timer);
   }, []);
   const filter = useMemo(() => {
-    const f = from ? { since: new Date(+from).toISOString(), until: new Date(+to).toISOString() } : { since: new Date(start - hours * 3600e3).toISOString() };
+    const f = ranged ? { since: new Date(from).toISOString(), until: new Date(to).toISOString() } : { since: new Date(start - hours * 3600e3).toISOString() };
     for (const k of Object.keys(narrowing)) if (params.get(k)) f[k] = params.get(k);
     if (blocked) f.blocked = true;
     return f;
   }, [params.toString(), start]);
-  const by = hours > 168 && !from ? "day" : "hour";
+  const by = hours > 168 && !ranged ? "day" : "hour";
   const c = useCall("history/totals", { ...filter, by, limit: 1000 });
   const data = useMemo(() => {
     const list = c.data?.totals || [];
@@ -81,10 +102,11 @@ export function History({ params }) {
   if (c.missing) return html`<h1>History</h1><${Nothing}>No history is kept here. Set <code>history: {}</code> in the configuration to keep one.<//>`;
   const narrowed = Object.keys(narrowing).filter((k) => params.get(k));
   return html`<div class="tools"><h1>History</h1>
-      <span class="choices" role="group" aria-label="How far back">${spans.map(([h, t]) => html`<button type="button" class="choice-button" aria-pressed=${!from && h === hours} onClick=${() => change({ hours: String(h), from: "", to: "" })}>${t}</button>`)}</span>
+      <span class="choices" role="group" aria-label="How far back">${spans.map(([h, t]) => html`<button type="button" class="choice-button" aria-pressed=${!ranged && h === hours} onClick=${() => change({ hours: String(h), from: "", to: "" })}>${t}</button>`)}</span>
       <label class="toggle"><input type="checkbox" checked=${blocked} onChange=${(e) => change({ blocked: e.target.checked ? "1" : "" })} /><span>Blocked only</span></label>
       <span class="push actions"><button type="button" class="button small" onClick=${() => save(filter, "csv")}>Save as CSV</button><button type="button" class="button small" onClick=${() => save(filter, "json")}>JSON</button></span></div>
-    ${(narrowed.length > 0 || from) && html`<p class="chips">${from && html`<button type="button" class="chip" onClick=${() => change({ from: "", to: "" })}>${new Date(+from).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}<span aria-label="remove"> ✕</span></button>`}
+    ${wrong && html`<p class="warning" role="alert">${plain(wrong)}</p>`}
+    ${(narrowed.length > 0 || ranged) && html`<p class="chips">${ranged && html`<button type="button" class="chip" onClick=${() => change({ from: "", to: "" })}>${new Date(from).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}<span aria-label="remove"> ✕</span></button>`}
       ${narrowed.map((k) => html`<button type="button" class="chip" onClick=${() => change({ [k]: "" })}><span class="soft">${k}</span> ${plain(params.get(k))}<span aria-label="remove"> ✕</span></button>`)}</p>`}
     <section class="panel"><header><h2>${by === "day" ? "Each day" : "Each hour"}</h2></header>
       <p class="key"><span><i class="ok"></i>allowed <b>${count(sum(1) - sum(2))}</b></span><span><i class="bad"></i>blocked <b>${count(sum(2))}</b></span><span class="soft">${bytes(traffic)} carried</span></p>

@@ -37,6 +37,7 @@ function failures(s) {
     if (t.error && t.state !== "connected") list.push([t.since, `${t.name}: ${t.error}`]);
   }
   for (const h of s.health || []) if (!h.reached) list.push([h.since, `${h.target} is not reached${h.error ? ": " + h.error : ""}`]);
+  if (s.historyStopped) list.push(["", `The history is not kept at present: ${s.historyStopped}`]);
   if (s.restart?.length) list.push(["", `Changes of ${s.restart.join(", ")} wait for a restart of penstock.`]);
   return list;
 }

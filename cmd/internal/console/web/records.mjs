@@ -25,6 +25,7 @@ function useRecords(kind, filter) {
   const [more, setMore] = useState(true);
   const [trouble, setTrouble] = useState("");
   const [missed, setMissed] = useState(0);
+  const [back, setBack] = useState(0); // how far back a search came that goes on
   const what = JSON.stringify(filter);
   const self = useMemo(() => {
     const all = new Map();
@@ -85,12 +86,17 @@ function useRecords(kind, filter) {
         if (busy || over || gone || Date.now() - failed < 5000) return;
         busy = true;
         try {
-          const out = await call("history/records", { ...filter, kind, limit: page, ...(before ? { before } : {}) });
-          if (gone) return;
-          over = !out.more;
-          before = out.records.at(-1)?.id ?? before;
-          add(out.records.map((r) => rowOf(kind === "flow" ? r.flow : r.question, kind)));
-          setTrouble("");
+          for (let searched = true; searched;) { // where little matches, an answer says how far it came, and the next goes on there
+            const out = await call("history/records", { ...filter, kind, limit: page, ...(before ? { before } : {}) });
+            if (gone) return;
+            over = !out.more;
+            before = out.next ?? before;
+            searched = !!out.searched;
+            setBack(searched ? ms(out.searched) : 0);
+            add(out.records.map((r) => rowOf(kind === "flow" ? r.flow : r.question, kind)));
+            setTrouble("");
+            if (searched) show();
+          }
         } catch (err) {
           failed = Date.now();
           if (!(err instanceof NotOffered)) return setTrouble(err.message);
@@ -116,6 +122,7 @@ function useRecords(kind, filter) {
   useEffect(() => {
     setMore(true);
     setMissed(0);
+    setBack(0);
     self.older();
     const off = follow((records) => self.fresh(records));
     let timer, quit = false;
@@ -131,7 +138,7 @@ function useRecords(kind, filter) {
       clearTimeout(timer);
     };
   }, [self]);
-  return { rows, more, trouble, missed, older: self.older };
+  return { rows, more, trouble, missed, back, older: self.older };
 }
 
 const host = (address) => (address || "").replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1");
@@ -218,7 +225,7 @@ function Records({ kind, title, params, columns, template, label, hint }) {
     return () => clearTimeout(timer);
   }, [text, only]);
   const wanted = useMemo(() => parse(only ? `${late} blocked` : late), [late, only]);
-  const { rows, more, trouble, missed, older } = useRecords(kind, wanted.filter);
+  const { rows, more, trouble, missed, back, older } = useRecords(kind, wanted.filter);
   const current = useMemo(() => (wanted.empty ? rows : rows.filter(wanted.test)), [rows, wanted]);
   const waiting = held ? Math.max(0, current.findIndex((r) => r.at <= held)) : 0;
   const shown = useMemo(() => (waiting ? current.slice(waiting) : current), [current, waiting]);
@@ -247,7 +254,7 @@ function Records({ kind, title, params, columns, template, label, hint }) {
         onInput=${(e) => setText(e.target.value)} spellcheck=${false} autocomplete="off" autocapitalize="off" /><kbd aria-hidden="true">/</kbd></div>
       <label class="toggle"><input type="checkbox" checked=${only} onChange=${(e) => setOnly(e.target.checked)} /><span>Blocked only</span></label>
       ${kind === "question" && html`<${Do} class="small" run=${() => act(() => call("dns/flush"), "The cache is empty.")}>Flush the cache<//>`}
-      <span class="soft push" role="status">${count(shown.length)}${more ? "+" : ""}${waiting ? `, ${count(waiting)} new` : ""}</span>
+      <span class="soft push" role="status">${back ? `searched back to ${clock(back)}, ` : ""}${count(shown.length)}${more ? "+" : ""}${waiting ? `, ${count(waiting)} new` : ""}</span>
     </div>
     ${trouble && html`<p class="problem" role="alert">${trouble}</p>`}
     ${missed > 0 && html`<p class="warning">${count(missed)} records came faster than this page could show. ${offers["history/records"] ? "The history has them." : ""}</p>`}

@@ -53,6 +53,15 @@ INSERT INTO seen SELECT DISTINCT 0, how, first FROM span JOIN record ON id BETWE
 INSERT INTO seen SELECT DISTINCT 1, client, first FROM span JOIN record ON id BETWEEN first AND last WHERE client > 0;
 DROP INDEX record_how;
 DROP INDEX record_client;
+`, `
+CREATE TABLE list (first INTEGER NOT NULL, kind INTEGER NOT NULL, key INTEGER NOT NULL, at BLOB NOT NULL, PRIMARY KEY (first, kind, key)) WITHOUT ROWID;
+-- which records of a span have which circumstances (0), clients (1) and places (2); at: see package offsets
+ALTER TABLE span ADD COLUMN listed INTEGER NOT NULL DEFAULT 0; -- whether table list has its records
+ALTER TABLE how ADD COLUMN latest INTEGER NOT NULL DEFAULT 0; -- the last span in table list that has it
+ALTER TABLE client ADD COLUMN latest INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE place ADD COLUMN latest INTEGER NOT NULL DEFAULT 0;
+DROP TABLE seen;
+DROP INDEX record_place;
 `}
 
 // ErrForeign is what is wrong with a file that is none of ours, and ErrDamaged with one that was.
@@ -140,7 +149,12 @@ func Open(ctx context.Context, file string, maxSize int64) (*sql.DB, *sql.Conn, 
 	if err := create(ctx, file); err != nil {
 		return nil, nil, err
 	}
-	db, err := sql.Open("sqlite", Source(file, "_pragma=cache_size(-4096)", "_pragma=temp_store(memory)", "_pragma=journal_mode(wal)", "_pragma=synchronous(normal)",
+	return Connect(ctx, file, maxSize)
+}
+
+// Connect opens the database of a file that is known to be good. Unlike Open, it may be called while others read.
+func Connect(ctx context.Context, file string, maxSize int64) (*sql.DB, *sql.Conn, error) {
+	db, err := sql.Open("sqlite", Source(file, "_pragma=cache_size(-2048)", "_pragma=temp_store(memory)", "_pragma=journal_mode(wal)", "_pragma=synchronous(normal)",
 		fmt.Sprintf("_pragma=wal_autocheckpoint(%d)", WALSize(maxSize)/PageSize), fmt.Sprintf("_pragma=journal_size_limit(%d)", WALSize(maxSize))))
 	if err != nil {
 		return nil, nil, err
