@@ -99,10 +99,10 @@ function Traffic() {
 // useTop is the names that were blocked most: of a day where there is a history, else of what is remembered.
 function useTop() {
   const since = useMemo(() => new Date(Date.now() - 86400e3).toISOString(), []);
-  const { offers } = useStore();
+  const { known, offers } = useStore();
   const [top, setTop] = useState(null);
   useEffect(() => {
-    if (offers["history/records"] === undefined) return undefined;
+    if (!known) return undefined;
     let quit = false, timer;
     const ask = async () => {
       try {
@@ -120,7 +120,7 @@ function useTop() {
     };
     ask();
     return () => { quit = true; clearTimeout(timer); };
-  }, [offers["history/records"], since]);
+  }, [known, offers["history/records"], since]);
   return top;
 }
 

@@ -29,9 +29,8 @@ async function reload(again) {
 }
 
 function Decisions() {
-  const { offers } = useStore();
   const c = useCall("decisions", {}, 5000);
-  if (offers.decisions === false || c.missing) return null;
+  if (c.missing) return null;
   const list = c.data?.decisions || [];
   return html`<section class="panel"><header><h2>Decisions</h2><span class="soft">come before the rules</span>
       <span class="push actions"><${Do} class="small" run=${async () => decide("allow", "", "", false, c.again)}>Allow …<//><${Do} class="small" run=${async () => decide("block", "", "", false, c.again)}>Block …<//></span></header>
