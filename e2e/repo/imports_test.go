@@ -213,7 +213,7 @@ func picture() []row {
 			[]string{"cmd/internal/config", "cmd/internal/edition", "cmd/internal/egress", "dnsproxy", "policy"}, nil},
 		{"cmd/internal/report", "what operators are told, in the words of the control API; nothing imports it but the daemon",
 			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/decisions", "cmd/internal/record", "cmd/internal/edition", "cmd/internal/egress", "cmd/internal/gateway",
-				"cmd/internal/health", "cmd/internal/laptop", "cmd/internal/lists", "cmd/internal/privatedns", "cmd/internal/signin", "policy", "router", "router/clients",
+				"cmd/internal/health", "cmd/internal/laptop", "cmd/internal/lists", "cmd/internal/peerbook", "cmd/internal/privatedns", "cmd/internal/signin", "policy", "router", "router/clients",
 				"router/hostnet/direct", "router/transport", "router/transport/wireguard", "dnsproxy"}, []string{prom}},
 		{"cmd/internal/daemon", "the composition root: it puts the others together, starts and stops them, and nothing but commands imports it",
 			[]string{"*", "cmd/internal/..."}, []string{sys, prom}},

@@ -32,6 +32,17 @@ func (gateway) Peers(context.Context) ([]control.PeerStatus, error) {
 func (gateway) PeerQuotaReset(context.Context, string) error { return nil }
 func (gateway) SignOut(context.Context, string) error        { return nil }
 
+func (g gateway) SetPeerAccess(_ context.Context, a control.PeerAccess) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	end := "as it was"
+	if a.Expires != nil {
+		end = a.Expires.Format(time.DateOnly)
+	}
+	g.order("access of %s disabled %t until %s", a.Name, a.Disabled, end)
+	return nil
+}
+
 func (gateway) Invite(_ context.Context, q control.InviteQuery) (control.Invited, error) {
 	return control.Invited{Name: q.Name, Link: "https://gw.example:8443/join#c2VjcmV0", Until: time.Now().Add(q.For), Pinned: true}, nil
 }
@@ -40,8 +51,15 @@ func (gateway) Invitations(context.Context) ([]control.Invitation, error) {
 }
 func (gateway) Uninvite(context.Context, string) error { return nil }
 
+func (g gateway) Rules(ctx context.Context) (control.Rules, error) {
+	out, err := g.house.Rules(ctx)
+	out.Tests = []control.RuleTest{{Position: "penstock.yaml:30", From: "ana", To: "https://intranet.corp.example", Expect: "via corp", Got: "via corp", Rule: "intranet"},
+		{Position: "penstock.yaml:31", To: "site.bet", Expect: "block", Got: "direct", Rule: "rest", Error: "penstock.yaml:31: test from here to site.bet: got direct, want block"}}
+	return out, err
+}
+
 func (gateway) Lists(context.Context) ([]control.ListStatus, error) {
-	return []control.ListStatus{{Category: "gambling", List: "bets.txt", Entries: 3, Updated: day}, {Category: "adult", List: "https://lists.example/adult.txt", Error: "no answer"}}, nil
+	return []control.ListStatus{{Category: "gambling", List: "bets.txt", Entries: 3, Updated: day, Next: time.Now().Add(3 * time.Hour)}, {Category: "adult", List: "https://lists.example/adult.txt", Error: "no answer"}}, nil
 }
 func (gateway) ListLookup(_ context.Context, name string) ([]control.ListHit, error) {
 	return []control.ListHit{{Category: "gambling", List: "bets.txt", Line: 7, Entry: name}, {Category: "gambling", List: "ok.txt", Line: 1, Entry: name, Allow: true}}, nil
@@ -141,13 +159,18 @@ func TestEverybodyCanUseThePages(t *testing.T) {
 		{"flows", `document.querySelector(".grid-body .row")`, nil},
 		{"questions", `document.querySelector(".grid")`, nil},
 		{"why?target=site.bet", `document.querySelector(".path .step")`, nil},
-		{"rules", `document.querySelectorAll("table").length >= 2`, map[string]func(){
+		{"rules", `document.querySelectorAll("table").length === 3`, map[string]func(){
 			"block": func() { press("#main button", "Block …"); page.is("it is open", `document.querySelector("dialog")`) },
 		}},
 		{"lists", `document.querySelector("table")`, nil},
 		{"clients", `document.querySelectorAll("table").length === 2`, map[string]func(){
 			"invite": func() {
 				press("#main button", "Add a peer")
+				page.is("it is open", `document.querySelector("dialog input")`)
+			},
+			"access": func() {
+				page.eval(`[...document.querySelectorAll("#main [aria-haspopup]")].find((e) => e.getAttribute("aria-label").endsWith("eve")).click()`)
+				press("[role=menuitem]", "Access ends")
 				page.is("it is open", `document.querySelector("dialog input")`)
 			},
 		}},
@@ -177,5 +200,52 @@ func TestEverybodyCanUseThePages(t *testing.T) {
 				close()
 			}
 		}
+	}
+}
+
+func TestThePeersPageChangesWhoMayConnect(t *testing.T) {
+	page := openTab(t)
+	book := new(record.Book)
+	g := gateway{house: furnish(0, book)}
+	s, _ := serveConfig(t, control.Config{Process: g, Flows: g, Policy: g, Peers: g, Feed: g}) // it invites nobody
+	run(page, chromedp.EmulateViewport(1280, 800))
+	run(page, chromedp.Navigate(link(t, s, true)))
+	page.is("it is open", `document.querySelector("#main h1")`)
+	page.eval(`location.hash = "#/clients"`)
+	page.is("the peers are there", `document.querySelectorAll("#main tbody tr").length === 3`)
+	page.is("nobody is invited, and why is said", `!document.querySelector("#main").innerText.includes("Add a peer") && document.querySelector("#main").innerText.includes("set listen: {enrol: …}")`)
+	choose := func(peer, item string) {
+		t.Helper()
+		page.eval(fmt.Sprintf(`[...document.querySelectorAll("#main [aria-haspopup]")].find((e) => e.getAttribute("aria-label").endsWith(%q)).click()`, " "+peer))
+		page.is(item+" is offered", fmt.Sprintf(`[...document.querySelectorAll("[role=menuitem]")].some((e) => e.textContent === %q)`, item))
+		page.eval(fmt.Sprintf(`[...document.querySelectorAll("[role=menuitem]")].find((e) => e.textContent === %q).click()`, item))
+	}
+	says := func(text string) {
+		t.Helper()
+		page.is("the page says: "+text, fmt.Sprintf(`[...document.querySelectorAll(".note")].some((e) => e.textContent.includes(%q))`, text))
+	}
+	choose("ana", "Disable")
+	says("ana is disabled")
+	choose("ben", "Enable")
+	says("ben may connect again")
+	choose("eve", "Access ends …")
+	page.is("the dialog is there", `document.querySelector("dialog .primary").disabled`)
+	page.eval(`(() => { const e = document.querySelector("#access-until"); e.value = "2031-05-06"; e.dispatchEvent(new Event("input", {bubbles: true})); })()`)
+	page.is("it can be set", `!document.querySelector("dialog .primary").disabled`)
+	page.eval(`document.querySelector("dialog .primary").click()`)
+	says("eve may connect until 2031-05-06")
+	choose("eve", "Access ends …")
+	page.is("the dialog is there", `document.querySelector("dialog")`)
+	page.eval(`[...document.querySelectorAll("dialog .button")].find((e) => e.textContent === "It never ends").click()`)
+	says("eve may connect.")
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	want := "access of ana disabled true until as it was, access of ben disabled false until as it was, access of eve disabled false until 2031-05-0X, access of eve disabled false until 0001-01-01"
+	got := strings.Join(g.orders, ", ")
+	for _, day := range []string{"5", "6", "7"} { // of UTC
+		got = strings.Replace(got, "2031-05-0"+day, "2031-05-0X", 1)
+	}
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }

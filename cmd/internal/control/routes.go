@@ -157,6 +157,9 @@ func (c Config) changingRoutes(p *paths) {
 	handle(p, "peers/sign-out", changing, c.Peers != nil, func(ctx context.Context, q named) (Done, error) {
 		return done, c.Peers.SignOut(ctx, q.Name)
 	})
+	handle(p, "peers/access", changing, c.Peers != nil, func(ctx context.Context, q PeerAccess) (Done, error) {
+		return done, c.Peers.SetPeerAccess(ctx, q)
+	})
 	handle(p, "dns/flush", changing, c.DNS != nil, func(ctx context.Context, _ struct{}) (Done, error) {
 		return done, c.DNS.DNSFlush(ctx)
 	})

@@ -449,7 +449,10 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil || d.proxy != nil {
-		c.Peers, c.Invites = &report.Peers{Live: d.live, Gateway: d.gateway, SignIn: d.signIn}, d.enrol
+		c.Peers = &report.Peers{Live: d.live, Gateway: d.gateway, SignIn: d.signIn, Files: folders{d}}
+		if cfg.Listen.Enrol != nil {
+			c.Invites = d.enrol
+		}
 	}
 	c.Doctor = doctor.Inside(c, d.live.Config, func() []string { return d.live.Now().Warnings() })
 	return c

@@ -206,7 +206,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		}
 	}
 	if s.hasPeers() {
-		p := &Peers{s.Live, s.Gateway, s.SignIn}
+		p := &Peers{Live: s.Live, Gateway: s.Gateway, SignIn: s.SignIn}
 		st.Peers = p.counts(p.list())
 		if n := len(st.Peers.Bad); n > 0 {
 			st.Degraded = true
