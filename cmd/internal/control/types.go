@@ -40,6 +40,8 @@ type Status struct {
 	// sockets: " and why.
 	Direct string `json:"direct,omitempty"`
 	// OtherVPNs lead networks of their own into their interfaces. Flows there need a rule with do: direct.
+	// Warnings are what should be looked at though nothing depends on it: one sentence each.
+	Warnings  []string   `json:"warnings,omitempty"`
 	OtherVPNs []OtherVPN `json:"otherVPNs,omitempty"`
 	// Fleet is how the fleet looks from this gateway; nil for one that is alone.
 	Fleet *Fleet `json:"fleet,omitempty"`

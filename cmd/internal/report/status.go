@@ -18,6 +18,7 @@ import (
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/laptop"
+	"penstock/cmd/internal/ports"
 	"penstock/cmd/internal/privatedns"
 	"penstock/cmd/internal/signin"
 	"penstock/policy"
@@ -39,7 +40,9 @@ type Process struct {
 	// Decisions is what somebody has decided. May be nil.
 	Decisions *decisions.Book
 	// Fleet returns how the fleet looks from here, or nil without one. May be nil.
-	Fleet   func() *control.Fleet
+	Fleet func() *control.Fleet
+	// Ports are those on which no traffic depends. May be nil.
+	Ports   *ports.Ports
 	Started time.Time
 	Version string
 
@@ -234,6 +237,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		st.Fleet = s.Fleet()
 	}
 	st.Direct = s.Egress.Kernel().String()
+	st.Warnings = s.Ports.Troubles()
 	st.OtherVPNs = otherVPNs(s.Laptop.Others.List())
 	st.Flows.Active = s.Flows.Router.Active()
 	st.Flows.Forwarded, st.Flows.Denied = s.Flows.counts()

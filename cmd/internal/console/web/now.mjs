@@ -44,6 +44,7 @@ function failures(s) {
 // warnings are what no check of the page Health says.
 export function warnings(s) {
   const list = [];
+  for (const w of s.warnings || []) list.push(["", w]);
   for (const t of s.transports) for (const w of t.warnings || []) list.push(["", `${t.name}: ${w}`]);
   for (const b of s.peers?.bad || []) list.push(["", `${b.file}: ${b.error}`]);
   for (const o of s.otherVPNs || []) list.push(["", `Another VPN leads ${o.networks.join(", ")} into ${o.interface}. Flows there need a rule with do: direct.`]);
