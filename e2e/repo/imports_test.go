@@ -176,7 +176,7 @@ func picture() []row {
 		{"cmd/internal/history/database", "the history's file: whose it is, its version, its faults, and who reads it; it knows no table", nil,
 			[]string{"modernc.org/sqlite"}},
 		{"cmd/internal/history/text", "texts as the history keeps them, a leaf", nil, nil},
-		{"cmd/internal/flowlog", "records of flows and questions on their way to a file, which nobody waits for",
+		{"cmd/internal/flowlog", "records of flows and questions on their way to a file, the journal or syslog, which nobody waits for",
 			[]string{"cmd/internal/control"}, []string{prom}},
 		{"cmd/internal/privatedns", "encrypted DNS for the phones of peers: tokens, certificate, addresses; it is handed the DNS server, and who has a token",
 			[]string{"cmd/internal/config", "cmd/internal/door", "dnsproxy", "policy"}, nil},
