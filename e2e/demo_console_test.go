@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -95,6 +96,7 @@ func TestTheDemosConsoleInABrowser(t *testing.T) {
 		return cmd.ProcessState.ExitCode(), string(out)
 	}
 	tab := openTab(t, chromium, nil)
+	noErrors(t, tab)
 	do := func(actions string) {
 		t.Helper()
 		if _, err := chromedp.Run(tab, chromedp.Evaluate[bool](actions+", true")); err != nil {
@@ -120,6 +122,12 @@ func TestTheDemosConsoleInABrowser(t *testing.T) {
 		t.Fatal(err)
 	}
 	shows("the first sentence says that it is connected", text("connected via corp"))
+	shows("something is painted", `performance.getEntriesByName("first-contentful-paint").length`)
+	paint, err := chromedp.Run(tab, chromedp.Evaluate[float64](`performance.getEntriesByName("first-contentful-paint")[0].startTime`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("first contentful paint after %.0f ms, on loopback", paint)
 
 	do(`location.hash = "#/flows?q=blocked"`)
 	site := netlab.GamblingSite
@@ -151,4 +159,60 @@ func TestTheDemosConsoleInABrowser(t *testing.T) {
 		}
 	}
 	shot(t, tab, "demo-now")
+
+	if _, err := chromedp.Run(tab, chromedp.Evaluate[bool](axe(t)+"\ntrue")); err != nil {
+		t.Fatal(err)
+	}
+	for _, look := range []struct {
+		theme         string
+		width, height int64
+	}{{"light", 1280, 800}, {"dark", 1280, 800}, {"light", 360, 740}, {"dark", 360, 740}} {
+		if _, err := chromedp.Run(tab, chromedp.EmulateViewport(look.width, look.height)); err != nil {
+			t.Fatal(err)
+		}
+		do(fmt.Sprintf("document.documentElement.dataset.theme = %q", look.theme))
+		for _, page := range []string{"now", "flows", "questions", "why?target=" + site, "rules", "lists", "clients", "history", "health"} {
+			name, _, _ := strings.Cut(page, "?")
+			do(fmt.Sprintf("location.hash = %q", "#/"+page))
+			shows(name+" is there", fmt.Sprintf(`document.querySelector("nav a[aria-current]").getAttribute("href") === "#/%s" && document.querySelector("#main h1") && !document.querySelector("#main").innerText.includes("Asking penstock")`, name))
+			faults, err := chromedp.Run(tab, chromedp.Evaluate[string](`axe.run(document, {resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]})
+				.then(({violations}) => violations.map((v) => v.id + ": " + v.help + "\n" + v.nodes.slice(0, 5).map((n) => n.html.slice(0, 300)).join("\n")).join("\n"))`, chromedp.EvalAwaitPromise))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if faults != "" {
+				t.Errorf("%s, %s, %d wide, is not accessible:\n%s", name, look.theme, look.width, faults)
+			}
+		}
+	}
+}
+
+// axe is what looks for faults that keep people who cannot see, or not well, from using a page. It is run by the browser's debugger,
+// which the page's policy does not bind.
+func axe(t *testing.T) string {
+	t.Helper()
+	code, err := os.ReadFile(filepath.FromSlash("../cmd/internal/console/testdata/axe/axe.min.js"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(code)
+}
+
+// noErrors fails the test with what the browser reports of the pages of a tab: errors, and violations of their policies.
+func noErrors(t *testing.T, tab context.Context) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(tab)
+	messages := chromedp.Console(ctx)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for m, err := range messages {
+			if err == nil && (m.IsException() || m.Type == "error") {
+				t.Errorf("the page's console: %s %s", m, m.URL)
+			}
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		reading.Wait()
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -65,6 +66,68 @@ func TestADeletedDeviceComesBack(t *testing.T) {
 		t.Errorf("the log has %d lines, want one for each change", n)
 	}
 	w.nothingInClear(t)
+}
+
+// laptop [pen0 -> penstock; nc, of somebody who wants to keep it from starting, at its metrics and console ports] === WireGuard ===> gateway
+func TestATakenPortDoesNotKeepTheFilterOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	t.Run("an address of another machine is a mistake", func(t *testing.T) {
+		w.write(t, "mistaken.yaml", strings.Replace(w.read(t, "gateway.yaml"), monitor, "192.0.2.1:9477", 1))
+		r := run(t, w.Gateway, built("penstock"), "run", "-c", w.path("mistaken.yaml"), "--socket", w.path("mistaken.sock"))
+		if r.code != 5 || !strings.Contains(r.stderr, "mistaken.yaml:") || !strings.Contains(r.stderr, "choose an address of this host") {
+			t.Errorf("got %s, want exit code 5 and where", r)
+		}
+	})
+	const page = "127.0.0.1:9478"
+	w.write(t, "laptop.yaml", w.read(t, "laptop.yaml")+"console: {listen: \""+page+"\"}\n")
+	var squatters []*netlab.Cmd
+	for _, address := range []string{monitor, page} {
+		host, port, _ := strings.Cut(address, ":")
+		nc := w.Laptop.Command(t.Context(), program(t, "nc"), "-lk", host, port)
+		if err := nc.Start(); err != nil {
+			t.Fatal(err)
+		}
+		squatters = append(squatters, nc)
+		eventually(t, "the port is taken", func() error {
+			if r := run(t, w.Laptop, program(t, "ss"), "-Hntl"); !strings.Contains(r.stdout, address) {
+				return fmt.Errorf("ss: %s", r)
+			}
+			return nil
+		})
+	}
+	stop := sync.OnceFunc(func() {
+		for _, nc := range squatters {
+			_ = nc.Process.Kill()
+			_ = nc.Wait()
+		}
+	})
+	defer stop()
+	w.up(t)
+	w.works(t)
+	status := w.laptop.must(t, "status")
+	for _, key := range []string{"metrics.listen", "console.listen"} {
+		if !strings.Contains(status, "\nwarning: "+key+" is not served: ") || !strings.Contains(w.laptop.said.String(), `"key":"`+key+`"`) {
+			t.Errorf("%s is in the status or the log of a taken port only:\n%s\n%s", key, status, w.laptop.said.String())
+		}
+	}
+	stop()
+	eventually(t, "the metrics are served", func() error {
+		if r := run(t, w.Laptop, program(t, "curl"), "-sS", "http://"+monitor+"/metrics"); !strings.Contains(r.stdout, `penstock_port_taken{key="metrics.listen"} 0`) {
+			return fmt.Errorf("curl: %s", r)
+		}
+		return nil
+	})
+	eventually(t, "links lead to the console's own port", func() error {
+		r := run(t, w.Laptop, program(t, "curl"), "-sS", "--unix-socket", w.laptop.socket, "-X", "POST", "http://penstock/v1/console")
+		if !strings.Contains(r.stdout, "http://"+page+"/#t=") {
+			return fmt.Errorf("curl: %s", r)
+		}
+		return nil
+	})
+	if status := w.laptop.must(t, "status"); strings.Contains(status, "warning:") {
+		t.Errorf("got a warning of a port that is served:\n%s", status)
+	}
 }
 
 // laptop [pen0 -> penstock <- penstock down, up] === WireGuard ===> [penstock] gateway

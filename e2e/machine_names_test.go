@@ -28,11 +28,20 @@ func (h *hosted) now(t *testing.T) string {
 
 // machine [penstock, systemd-resolved] lan0 --- br0 access === WireGuard ===> [penstock] gateway --- intranet
 func TestMachineWithResolved(t *testing.T) {
-	h := newHosted(t)
+	h := newHosted(t, "rules:", "flow_log: {journal: true}\nrules:")
 	h.networkd(t)
 	h.boot(t)
 	h.follow(t, "install")
 	h.isConnected(t)
+	eventually(t, "the journal has the flow to the intranet, with fields", func() error {
+		r := h.sh(t, "journalctl -u penstock PENSTOCK_KIND=flow PENSTOCK_HOST=intranet.corp.example -o json")
+		for _, field := range []string{`"PENSTOCK_VERDICT":"via"`, `"PENSTOCK_VIA":"corp"`, `"PENSTOCK_RULE":"intranet"`, `"SYSLOG_IDENTIFIER":"penstock"`, `"MESSAGE":"flow: via corp tcp from `} {
+			if !strings.Contains(r.stdout, field) {
+				return fmt.Errorf("no %s: %s", field, r)
+			}
+		}
+		return nil
+	})
 	for _, mode := range []string{"DNSOverTLS=yes", "DNSSEC=yes", "DNSOverTLS=opportunistic\nDNSSEC=allow-downgrade"} {
 		h.put(t, "/etc/systemd/resolved.conf.d/mode.conf", "[Resolve]\n"+mode+"\n", 0o644)
 		h.do(t, "systemctl restart systemd-resolved.service")

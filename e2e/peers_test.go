@@ -112,6 +112,15 @@ func TestAPeerThatIsLetGoIsGone(t *testing.T) {
 	}{
 		{"by disabled: true and a reload", func(t *testing.T) { changed(t, "public_key:", "disabled: true\n    public_key:") }},
 		{"by peer disable", func(t *testing.T) { w.gateway.must(t, "peer", "disable", "laptop") }},
+		{"by the call of the console", func(t *testing.T) {
+			out := w.Gateway.Command(t.Context(), program(t, "curl"), "-sS", "--fail-with-body", "--unix-socket", w.gateway.socket, "-d", `{"name": "laptop", "disabled": true}`, "http://penstock/v1/peers/access")
+			if said, err := out.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, said)
+			}
+			if text := w.read(t, "peers.d/laptop.yaml"); !strings.Contains(text, "disabled: true") {
+				t.Errorf("got the file %q, want the peer disabled", text)
+			}
+		}},
 		{"by another address for its key", func(t *testing.T) { changed(t, laptopInner4+"/32", "10.99.0.77/32") }},
 		{"by another key for its address", func(t *testing.T) { changed(t, key, "public_key: "+stranger) }},
 		{"by another peer with its address", func(t *testing.T) {

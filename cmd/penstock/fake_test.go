@@ -93,6 +93,9 @@ func (f fake) Rules(context.Context) (control.Rules, error) {
 	return control.Rules{Generation: 3, Rules: []control.RuleStatus{
 		{Name: "no-gambling", Position: "/etc/penstock.yaml:7:5", Match: "category gambling", Do: "block", Hits: 2, LastHit: f.started},
 		{Name: "rest", Do: "via corp"},
+	}, Tests: []control.RuleTest{
+		{Position: "/etc/penstock.yaml:9:5", From: "ana", To: "x.bet", Expect: "block", Got: "block", Rule: "no-gambling"},
+		{Position: "/etc/penstock.yaml:10:5", To: "y.bet", Expect: "block", Got: "via corp", Rule: "rest", Error: "it does not hold"},
 	}}, nil
 }
 
@@ -166,6 +169,8 @@ func (f fake) SignIns(_ context.Context, q control.Steer) ([]control.SignIn, err
 		"evil":   {{Transport: "evil", URL: "file:///etc/passwd", Needed: true}},
 	}[q.Name], nil
 }
+
+func (fake) SetPeerAccess(context.Context, control.PeerAccess) error { return nil }
 
 func (fake) SignOut(_ context.Context, name string) error {
 	if name != "ana" {

@@ -104,6 +104,9 @@ func (p hostilePenstock) SignIns(context.Context, control.Steer) ([]control.Sign
 }
 func (p hostilePenstock) Answer(context.Context, control.AnswerQuery) error { return done(p) }
 func (p hostilePenstock) SignOut(context.Context, string) error             { return done(p) }
+func (p hostilePenstock) SetPeerAccess(context.Context, control.PeerAccess) error {
+	return done(p)
+}
 
 func (p hostilePenstock) Peers(context.Context) ([]control.PeerStatus, error) {
 	return answer[[]control.PeerStatus](p)

@@ -30,13 +30,17 @@ func newListsCommand(e *env) *cobra.Command {
 }
 
 func listRows(answer control.Lists) [][]string {
-	rows := [][]string{{"CATEGORY", "LIST", "NAMES", "UPDATED", "ERROR"}}
+	rows := [][]string{{"CATEGORY", "LIST", "NAMES", "UPDATED", "NEXT", "ERROR"}}
 	for _, l := range answer.Lists {
 		updated := "" // the built-in lists never are
 		if !l.Updated.IsZero() {
 			updated = ago(time.Now(), l.Updated)
 		}
-		rows = append(rows, []string{l.Category, l.List, strconv.Itoa(l.Entries), updated, l.Error})
+		next := "" // a file and a built-in list are read again by nobody but who asks for it
+		if !l.Next.IsZero() {
+			next = "in " + max(0, time.Until(l.Next)).Round(time.Second).String()
+		}
+		rows = append(rows, []string{l.Category, l.List, strconv.Itoa(l.Entries), updated, next, l.Error})
 	}
 	return rows
 }

@@ -143,13 +143,7 @@ func newPeerDisableCommand(e *env) *cobra.Command {
 		Short: "Refuse a peer, and keep its key and address",
 		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return changePeer(cmd, e, file, args[0], func(p *config.Peer) (did, already string, err error) {
-				if p.Disabled {
-					return "", "disabled already", nil
-				}
-				p.Disabled = true
-				return "disabled", "", nil
-			})
+			return changePeer(cmd, e, file, args[0], giving(peerbook.Access{Disabled: true}))
 		},
 	}
 	gatewayFlag(cmd, &file)
@@ -184,29 +178,21 @@ func newPeerEnableCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return changePeer(cmd, e, file, args[0], func(p *config.Peer) (did, already string, err error) {
-				did = "enabled"
-				if expires != "" {
-					p.Expires, did = until, "enabled until "+until.Local().Format(time.DateTime)
-					if until.IsZero() {
-						did = "enabled for good"
-					}
-				}
-				disabled := p.Disabled
-				p.Disabled = false
-				switch {
-				case p.State(time.Now()) == "expired":
-					return "", "", fmt.Errorf("peer %s expired at %s: give it more time with --expires", p.Name, p.Expires.Local().Format(time.DateTime))
-				case !disabled && expires == "":
-					return "", "enabled already", nil
-				}
-				return did, "", nil
-			})
+			var access peerbook.Access
+			if expires != "" {
+				access.Expires = &until
+			}
+			return changePeer(cmd, e, file, args[0], giving(access))
 		},
 	}
 	gatewayFlag(cmd, &file)
 	cmd.Flags().StringVar(&expires, "expires", "", expiresUsage)
 	return cmd
+}
+
+// giving is a change of a peer's access.
+func giving(a peerbook.Access) func(*config.Peer) (did, already string, err error) {
+	return func(p *config.Peer) (did, already string, err error) { return a.Give(p, time.Now()) }
 }
 
 // changePeer changes a peer that peer add has written. change says what it did, or that there was nothing to do.

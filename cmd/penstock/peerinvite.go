@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -59,6 +60,9 @@ func invite(ctx context.Context, e *env, p newPeer, name, open string, asJSON bo
 	made, err := client.Invite(ctx, control.InviteQuery{
 		Name: terms.Name, Groups: terms.Groups, Expires: terms.Expires, Endpoint: terms.Endpoint, AllowedIPs: terms.AllowedIPs, For: until.Sub(now),
 	})
+	if errors.Is(err, control.ErrNotOffered) {
+		return errors.New("this gateway invites nobody: add listen: {enrol: {url: \"https://HOST:8443\"}} to its configuration and restart it, or use penstock peer add")
+	}
 	if err != nil {
 		return err
 	}

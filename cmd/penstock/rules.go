@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 	"time"
@@ -10,7 +11,7 @@ import (
 )
 
 func newRulesCommand(e *env) *cobra.Command {
-	var asJSON bool
+	var asJSON, tests bool
 	cmd := &cobra.Command{
 		Use:   "rules",
 		Short: "List the rules in force with their use",
@@ -20,11 +21,27 @@ func newRulesCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if tests {
+				return printRows(e.stdout, asJSON, answer, testRows)
+			}
 			return printRows(e.stdout, asJSON, answer, ruleRows)
 		}),
 	}
 	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&tests, "tests", false, "list the configuration's own tests, judged now, instead")
 	return cmd
+}
+
+func testRows(answer control.Rules) [][]string {
+	rows := [][]string{{"FROM", "TO", "EXPECT", "GOT", "RULE", "HOLDS", "AT"}}
+	for _, t := range answer.Tests {
+		from, holds := cmp.Or(t.From, "here"), "yes"
+		if t.Error != "" {
+			holds = "no"
+		}
+		rows = append(rows, []string{from, t.To, t.Expect, t.Got, t.Rule, holds, t.Position})
+	}
+	return rows
 }
 
 func ruleRows(answer control.Rules) [][]string {

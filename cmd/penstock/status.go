@@ -130,6 +130,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	if s.HistoryStopped != "" {
 		fmt.Fprintln(w, "the history is not kept at present:", printable(s.HistoryStopped))
 	}
+	for _, warning := range s.Warnings {
+		fmt.Fprintln(w, "warning:", warning)
+	}
 	for _, v := range s.OtherVPNs {
 		fmt.Fprintf(w, "another VPN has %s (table %d): %s\n", v.Interface, v.Table, strings.Join(v.Networks, ", "))
 	}

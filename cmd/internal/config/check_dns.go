@@ -49,8 +49,8 @@ func (k dnsChecker) dns() {
 	if k.DNS.Timeout == 0 {
 		k.fault("dns.timeout", "write more than 0", "dns.timeout is 0: no upstream could answer in time")
 	}
-	if k.DNS.QueryLog && k.FlowLog.File == "" {
-		k.fault("dns.query_log", "set flow_log.file", "there is no flow log to write questions to")
+	if k.DNS.QueryLog && k.FlowLog.File == "" && !k.FlowLog.Journal && k.FlowLog.Syslog == "" {
+		k.fault("dns.query_log", "set flow_log.file or flow_log.journal", "there is no flow log to write questions to")
 	}
 }
 

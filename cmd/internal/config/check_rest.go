@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -78,6 +79,11 @@ func (k *checker) rest() {
 	}
 	if k.FlowLog.Keep < 0 {
 		k.fault("flow_log.keep", "write 0 or more", "flow_log.keep is %d", k.FlowLog.Keep)
+	}
+	if to := k.FlowLog.Syslog; to != "" && !strings.HasPrefix(to, "/") {
+		if at, err := netip.ParseAddrPort(to); err != nil || !at.Addr().IsLoopback() || at.Port() == 0 {
+			k.fault("flow_log.syslog", "write the path of its socket, such as /dev/log, or a loopback address and port, such as 127.0.0.1:514", "flow_log.syslog is %q", to)
+		}
 	}
 	if k.FlowLog.File != "" && k.FlowLog.MaxSize < 4096 {
 		k.fault("flow_log.max_size", "write 4KiB or more", "flow_log.max_size is %s", k.FlowLog.MaxSize)

@@ -240,14 +240,20 @@ type Control struct {
 	Group string `yaml:"group"`
 }
 
-// FlowLog records finished flows as JSON lines.
+// FlowLog records finished flows: in a file as JSON lines, in systemd's journal, with a syslog daemon, or in several of them.
 type FlowLog struct {
-	// File is the log. Without it none is written.
+	// File is the file. Without it none is written.
 	File string `yaml:"file" path:"written"`
 	// MaxSize is the size at which the file is rotated.
 	MaxSize Size `yaml:"max_size" default:"10MiB"`
 	// Keep is how many rotated files are kept.
 	Keep int `yaml:"keep" default:"5"`
+	// Journal sends each record to systemd's journal, with a field for each of its values.
+	Journal bool `yaml:"journal"`
+	// Syslog is the socket of a syslog daemon on this machine, which gets each record as JSON in a message of RFC 5424: a path such as
+	// /dev/log, or 127.0.0.1:514 for UDP. Records have the names of hosts, and other machines are reached in clear: let the daemon
+	// forward them.
+	Syslog string `yaml:"syslog"`
 }
 
 // History keeps finished flows and questions in a database.

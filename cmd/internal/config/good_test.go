@@ -252,7 +252,7 @@ tests:
   - {to: x.bet, expect: block}
 metrics: {listen: "127.0.0.1:9477"}
 control: {socket: run/control.sock, group: penstock}
-flow_log: {file: flows.log, max_size: 1MiB, keep: 2}
+flow_log: {file: flows.log, max_size: 1MiB, keep: 2, journal: true, syslog: /dev/log}
 limits: {dials: 10, sniff_time: 1s, dns_cache_size: 1MiB}
 `
 
@@ -306,7 +306,7 @@ func TestTheFullFormIsRead(t *testing.T) {
 	check("captive_portal", c.CaptivePortal, CaptivePortal{Detect: true, Probe: []string{"http://probe.example/empty"}, Window: 3 * time.Minute})
 	check("always_on", c.AlwaysOn, AlwaysOn{Hold: 10 * time.Second, Lockdown: true, LAN: "block"})
 	check("limits", []any{c.Limits.Dials, c.Limits.SniffTime, c.Limits.DNSCacheSize, c.Limits.UDPIdle}, []any{10, time.Second, Size(1 << 20), 2 * time.Minute})
-	check("flow log", c.FlowLog, FlowLog{File: filepath.Join(dir, "flows.log"), MaxSize: 1 << 20, Keep: 2})
+	check("flow log", c.FlowLog, FlowLog{File: filepath.Join(dir, "flows.log"), MaxSize: 1 << 20, Keep: 2, Journal: true, Syslog: "/dev/log"})
 	check("socket", c.Control, Control{Socket: filepath.Join(dir, "run", "control.sock"), Group: "penstock"})
 	check("test", c.Tests[0].Expect, Do{Action: "via", Via: "corp"})
 	if err := c.Validate(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/door"
+	"penstock/cmd/internal/ports"
 )
 
 // maxConns is how many connections may be open at once. A page holds two or three.
@@ -52,22 +53,55 @@ func Listen(address string) (net.Listener, error) {
 	return l, nil
 }
 
-// Attach opens the console of a configuration, and returns what the control socket serves with it: links to the console, too. Without
-// console.listen the server is nil, which is ready to use and does nothing. So it is if the port is taken: any user of this host can
-// do that, and must not keep penstock from running. "penstock console" serves the page itself then.
-func Attach(cfg *config.Config, c control.Config, version string) (*Server, control.Config) {
+// Page is the console of a configuration: a Server as soon as its port is free. A nil Page is that of a configuration without one.
+type Page struct {
+	port   *ports.Port
+	server atomic.Pointer[Server] // nil: the port is not open
+}
+
+// Attach opens the console of a configuration, and returns what the control socket serves with it: links to the console, too.
+// Without console.listen the page is nil, which is ready to use and does nothing. Any user of this host can take the port, and must
+// not keep penstock from running: until it is free, "penstock console" serves the page itself.
+func Attach(cfg *config.Config, c control.Config, p *ports.Ports, version string) (*Page, control.Config) {
 	if cfg.Console.Listen == "" {
 		return nil, c
 	}
-	l, err := Listen(cfg.Console.Listen)
-	if err != nil {
-		cmp.Or(c.Logger, slog.New(slog.DiscardHandler)).Warn("the console is not served: stop the program that uses its port, or choose another in console.listen",
-			"listen", cfg.Console.Listen, "err", err)
-		return nil, c
+	page, api := new(Page), control.API(c) // the page itself makes no links
+	page.port, _ = p.Open("console.listen", func() (net.Listener, error) {
+		l, err := Listen(cfg.Console.Listen)
+		if err == nil {
+			page.server.Store(New(Config{Listener: l, API: api, Version: version, Log: c.Logger}))
+		}
+		return l, err
+	})
+	c.Console = page
+	return page, c
+}
+
+// Run serves until ctx ends. It returns nil when ctx ended it.
+func (p *Page) Run(ctx context.Context) error {
+	if p == nil {
+		return nil
 	}
-	s := New(Config{Listener: l, API: control.API(c), Version: version, Log: c.Logger}) // the page itself makes no links
-	c.Console = s
-	return s, c
+	return p.port.Serve(ctx, func(ctx context.Context, _ net.Listener) error { return p.server.Load().Run(ctx) })
+}
+
+// Close frees the port. It is needed only if Run is never called. It is idempotent.
+func (p *Page) Close() error {
+	if p == nil {
+		return nil
+	}
+	return p.port.Close()
+}
+
+// Link makes a link that opens the console once, with the rights of the caller in ctx. The error is control.ErrNotOffered while the
+// port is not open.
+func (p *Page) Link(ctx context.Context) (control.ConsoleLink, error) {
+	s := p.server.Load()
+	if s == nil {
+		return control.ConsoleLink{}, control.ErrNotOffered
+	}
+	return s.Link(ctx)
 }
 
 // New returns a server that owns config.Listener.
@@ -86,9 +120,6 @@ func New(config Config) *Server {
 
 // Run serves until ctx ends. It returns nil when ctx ended it.
 func (s *Server) Run(ctx context.Context) error {
-	if s == nil {
-		return nil
-	}
 	s.http.BaseContext = func(net.Listener) context.Context { return ctx } // ends the streams of events
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -112,9 +143,6 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Close frees the port. It is needed only if Run is never called. It is idempotent.
 func (s *Server) Close() error {
-	if s == nil {
-		return nil
-	}
 	s.http.Close()
 	s.config.Listener.Close()
 	return nil

@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/ports"
 	"penstock/cmd/internal/record"
 )
 
@@ -466,16 +467,28 @@ func TestATakenPortCostsTheConsoleAlone(t *testing.T) {
 	}
 	defer squatter.Close()
 	cfg := &config.Config{Console: config.Console{Listen: squatter.Addr().String()}}
-	s, offered := Attach(cfg, control.Config{}, "")
-	if s != nil || offered.Console != nil {
-		t.Errorf("got %v and links of %v, want none", s, offered.Console)
+	p := ports.New(nil, nil)
+	page, offered := Attach(cfg, control.Config{}, p, "")
+	if _, err := offered.Console.Link(t.Context()); !errors.Is(err, control.ErrNotOffered) {
+		t.Errorf("a link: got %v, want that there is none yet", err)
 	}
-	if err := errors.Join(s.Run(t.Context()), s.Close()); err != nil {
+	if got := p.Troubles(); len(got) != 1 || !strings.HasPrefix(got[0], "console.listen is not served") {
+		t.Errorf("got troubles %q, want one", got)
+	}
+	stopped, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := errors.Join(page.Run(stopped), page.Close()); err != nil {
 		t.Errorf("no console: %v", err)
 	}
 	squatter.Close()
-	if s, offered = Attach(cfg, control.Config{}, ""); s == nil || offered.Console == nil {
-		t.Fatal("a free port: got no console")
+	page, offered = Attach(cfg, control.Config{}, p, "")
+	if link, err := offered.Console.Link(t.Context()); err != nil || !strings.HasPrefix(link.URL, "http://"+cfg.Console.Listen+"/#t=") {
+		t.Errorf("a free port: got %+v, %v, want a link", link, err)
 	}
-	s.Close()
+	if err := page.Close(); err != nil {
+		t.Error(err)
+	}
+	if page, offered = Attach(new(config.Config), control.Config{}, p, ""); offered.Console != nil || errors.Join(page.Run(stopped), page.Close()) != nil {
+		t.Errorf("without console.listen: got %v", offered.Console)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -75,6 +76,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 		signIns:    func() ([]SignIn, error) { return []SignIn{{Transport: "corp"}}, nil },
 		killFlow:   func(id string) error { note("kill " + id); return nil },
 		quotaReset: func(name string) error { note("reset " + name); return nil },
+		access:     func(a PeerAccess) error { note(a); return nil },
 		signOut:    func(peer string) error { note("sign out " + peer); return nil },
 		reload:     func(q ReloadQuery) (Reloaded, error) { note(q); return Reloaded{Blocked: 2}, nil },
 		// Each says which it is: a swap of the three would otherwise go unseen.
@@ -124,6 +126,8 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	check("kill", nil, nil, c.KillFlow(ctx, "1"))
 	check("reset", nil, nil, c.PeerQuotaReset(ctx, "ana"))
 	check("sign-out", nil, nil, c.SignOut(ctx, "ana"))
+	done, err := Ask[Done](ctx, c, "peers/access", PeerAccess{Name: "ana", Expires: &at})
+	check("access", done, Done{APIVersion: APIVersion}, err)
 	reloaded, err := c.Reload(ctx, ReloadQuery{DryRun: true})
 	check("reload", reloaded, Reloaded{APIVersion: APIVersion, Blocked: 2}, err)
 	check("drain", nil, nil, c.Drain(ctx, DrainOrder{Off: true}))
@@ -151,7 +155,7 @@ func TestEveryCallReachesItsFunction(t *testing.T) {
 	check("doctor", findings, Findings{APIVersion, []Finding{{Name: "leak", Result: ResultFault}}}, err)
 	check("what the functions got", got, []any{
 		FlowQuery{Denied: true, Peer: "ana"}, ExplainQuery{Target: "x.bet", At: at}, DNSQuery{Name: "x.bet", Type: "A"}, "x.bet",
-		"kill 1", "reset ana", "sign out ana", ReloadQuery{DryRun: true}, DrainOrder{Off: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
+		"kill 1", "reset ana", "sign out ana", PeerAccess{Name: "ana", Expires: &at}, ReloadQuery{DryRun: true}, DrainOrder{Off: true}, "up", Steer{For: time.Minute}, "down", Steer{Name: "corp"}, "reconnect", Steer{}, "flush", "refresh",
 		AllowQuery{Target: "category:ads", For: time.Hour}, BlockQuery{Target: "x.bet", Always: true}, DecisionRemoval{ID: "allow:x.bet"}, invitation, "uninvite ana",
 	}, nil)
 }
@@ -197,8 +201,21 @@ func TestAnInterfaceThatIsNilIsNotOffered(t *testing.T) {
 		"doctor":         func() error { _, err := c.Doctor(ctx); return err },
 		"sign-ins":       func() error { _, err := c.SignIns(ctx, Steer{}); return err },
 		"peers/sign-out": func() error { return c.SignOut(ctx, "ana") },
+		"peers/access":   func() error { _, err := Ask[Done](ctx, c, "peers/access", PeerAccess{}); return err },
+	}
+	none, err := Ask[Calls](ctx, c, "calls", struct{}{})
+	if want := []string{"calls", "rights"}; err != nil || !slices.Equal(slices.Sorted(slices.Values(none.Calls)), want) {
+		t.Errorf("calls: got %v, %v, want %v", none.Calls, err, want)
+	}
+	f := new(fake)
+	all, err := Ask[Calls](ctx, dial(t, serveControl(t, f.config())), "calls", struct{}{})
+	if err != nil {
+		t.Fatal(err)
 	}
 	for name, call := range calls {
+		if !slices.Contains(all.Calls, strings.Replace(name, "remove", "decisions/remove", 1)) {
+			t.Errorf("calls: got %v without %s, which is offered", all.Calls, name)
+		}
 		if err := call(); !errors.Is(err, ErrNotOffered) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: got %v, want ErrNotOffered by that name", name, err)
 		}

@@ -70,8 +70,10 @@ type streams struct {
 	asked  time.Time
 }
 
+func (s *streams) offered() bool { return s.config.Feed != nil && s.config.Process != nil }
+
 func (s *streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.config.Feed == nil || s.config.Process == nil {
+	if !s.offered() {
 		refuseNotOffered(w, "events")
 		return
 	}

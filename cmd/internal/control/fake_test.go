@@ -9,6 +9,7 @@ type fake struct {
 	flows       func(FlowQuery) ([]Flow, error)
 	killFlow    func(id string) error
 	quotaReset  func(name string) error
+	access      func(PeerAccess) error
 	answer      func(AnswerQuery) error
 	signOut     func(peer string) error
 	signIns     func() ([]SignIn, error)
@@ -102,6 +103,9 @@ func (f *fake) ListRefresh(context.Context) error                { return order(
 func (f *fake) SignIns(context.Context, Steer) ([]SignIn, error) { return offer(f.signIns) }
 func (f *fake) Answer(_ context.Context, q AnswerQuery) error    { return orderOf(f.answer, q) }
 func (f *fake) SignOut(_ context.Context, name string) error     { return orderOf(f.signOut, name) }
+func (f *fake) SetPeerAccess(_ context.Context, a PeerAccess) error {
+	return orderOf(f.access, a)
+}
 func (f *fake) PeerQuotaReset(_ context.Context, name string) error {
 	return orderOf(f.quotaReset, name)
 }

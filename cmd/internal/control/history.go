@@ -92,6 +92,12 @@ type HistoryBook interface {
 	Totals(context.Context, TotalsQuery) (Totals, error)
 }
 
+// Calls is which calls this penstock offers, in no order, so that nobody has to try them.
+type Calls struct {
+	APIVersion string   `json:"apiVersion"`
+	Calls      []string `json:"calls"` // paths behind /v1/
+}
+
 // Rights is what the caller may do.
 type Rights struct {
 	APIVersion string `json:"apiVersion"`

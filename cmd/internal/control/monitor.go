@@ -16,7 +16,6 @@ import (
 
 // MonitorConfig is what a Monitor serves.
 type MonitorConfig struct {
-	Listen   string              // TCP address, for example 127.0.0.1:9477
 	Gatherer prometheus.Gatherer // of /metrics
 	// Ready returns nil when data flows, else the reason why not. Nil: never ready.
 	Ready  func() error
@@ -25,18 +24,12 @@ type MonitorConfig struct {
 
 // Monitor serves /metrics, /healthz and /readyz over plain HTTP, for GET and HEAD only.
 type Monitor struct {
-	log      *slog.Logger
-	listener net.Listener
-	http     *http.Server
+	http *http.Server
 }
 
-// NewMonitor opens the port.
-func NewMonitor(config MonitorConfig) (*Monitor, error) {
+// NewMonitor returns a monitor that serves nothing before Run.
+func NewMonitor(config MonitorConfig) *Monitor {
 	log := cmp.Or(config.Logger, slog.New(slog.DiscardHandler))
-	listener, err := net.Listen("tcp", config.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("metrics.listen %s: %w", config.Listen, err)
-	}
 	mux := http.NewServeMux()
 	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(config.Gatherer, promhttp.HandlerOpts{
@@ -58,30 +51,20 @@ func NewMonitor(config MonitorConfig) (*Monitor, error) {
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	return &Monitor{log: log, listener: listener, http: &http.Server{
+	return &Monitor{http: &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          errorLog,
-	}}, nil
+	}}
 }
 
-// Addr is the address served: the port that was chosen if the configured one is 0.
-func (m *Monitor) Addr() net.Addr { return m.listener.Addr() }
-
-// Run serves until ctx ends and returns nil then.
-func (m *Monitor) Run(ctx context.Context) error {
-	if err := serve(ctx, m.http, m.listener); err != nil {
-		return fmt.Errorf("metrics.listen %s: %w", m.listener.Addr(), err)
+// Run serves on l until ctx ends, closes it, and returns nil then. It is called once.
+func (m *Monitor) Run(ctx context.Context, l net.Listener) error {
+	if err := serve(ctx, m.http, l); err != nil {
+		return fmt.Errorf("metrics.listen %s: %w", l.Addr(), err)
 	}
-	return nil
-}
-
-// Close frees the port. It is needed only if Run is never called. It is idempotent.
-func (m *Monitor) Close() error {
-	m.http.Close()
-	m.listener.Close()
 	return nil
 }

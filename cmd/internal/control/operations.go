@@ -73,6 +73,8 @@ type PeerBook interface {
 	Peers(context.Context) ([]PeerStatus, error)
 	// PeerQuotaReset lets a peer use its quota of this month anew.
 	PeerQuotaReset(ctx context.Context, name string) error
+	// SetPeerAccess changes the file of a peer that penstock has written, and puts it in force.
+	SetPeerAccess(context.Context, PeerAccess) error
 	// SignOut ends the session of whoever has signed in with the peer of that name.
 	SignOut(ctx context.Context, name string) error
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -36,7 +37,14 @@ func API(config Config) http.Handler {
 	p := &paths{log: cmp.Or(config.Logger, slog.New(slog.DiscardHandler))}
 	config.readingRoutes(p)
 	config.changingRoutes(p)
-	p.mux.Handle("POST /v1/events", &streams{config: config})
+	events := &streams{config: config}
+	p.mux.Handle("POST /v1/events", events)
+	if events.offered() {
+		p.offered = append(p.offered, "events")
+	}
+	handle(p, "calls", reading, true, func(context.Context, struct{}) (Calls, error) {
+		return Calls{APIVersion, slices.Clone(p.offered)}, nil
+	})
 	p.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("there is no %s here", r.URL.Path))
 	})
@@ -149,6 +157,9 @@ func (c Config) changingRoutes(p *paths) {
 	handle(p, "peers/sign-out", changing, c.Peers != nil, func(ctx context.Context, q named) (Done, error) {
 		return done, c.Peers.SignOut(ctx, q.Name)
 	})
+	handle(p, "peers/access", changing, c.Peers != nil, func(ctx context.Context, q PeerAccess) (Done, error) {
+		return done, c.Peers.SetPeerAccess(ctx, q)
+	})
 	handle(p, "dns/flush", changing, c.DNS != nil, func(ctx context.Context, _ struct{}) (Done, error) {
 		return done, c.DNS.DNSFlush(ctx)
 	})
@@ -185,8 +196,9 @@ func (c Config) changingRoutes(p *paths) {
 
 // paths is the interface while it is put together.
 type paths struct {
-	mux http.ServeMux
-	log *slog.Logger
+	mux     http.ServeMux
+	log     *slog.Logger
+	offered []string // names of the calls
 }
 
 // named is the body of a call about one thing.
@@ -196,6 +208,9 @@ type named struct {
 
 // handle serves POST /v1/name with f, or refuses where that is not offered.
 func handle[In, Out any](p *paths, name string, need access, offered bool, f func(context.Context, In) (Out, error)) {
+	if offered {
+		p.offered = append(p.offered, name)
+	}
 	p.mux.HandleFunc("POST /v1/"+name, func(w http.ResponseWriter, r *http.Request) {
 		who := callerFrom(r.Context())
 		if need == changing && !who.mayChange {

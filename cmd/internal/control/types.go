@@ -42,6 +42,8 @@ type Status struct {
 	// sockets: " and why.
 	Direct string `json:"direct,omitempty"`
 	// OtherVPNs lead networks of their own into their interfaces. Flows there need a rule with do: direct.
+	// Warnings are what should be looked at though nothing depends on it: one sentence each.
+	Warnings  []string   `json:"warnings,omitempty"`
 	OtherVPNs []OtherVPN `json:"otherVPNs,omitempty"`
 	// Fleet is how the fleet looks from this gateway; nil for one that is alone.
 	Fleet *Fleet `json:"fleet,omitempty"`
@@ -257,6 +259,19 @@ type Rules struct {
 	APIVersion string       `json:"apiVersion"`
 	Generation uint64       `json:"policyGeneration"`
 	Rules      []RuleStatus `json:"rules"`
+	Tests      []RuleTest   `json:"tests"`
+}
+
+// RuleTest is one of the configuration's own tests, judged now: lists and decisions may have changed since the configuration was
+// checked.
+type RuleTest struct {
+	Position string `json:"position"`
+	From     string `json:"from,omitempty"` // peer; empty: this machine
+	To       string `json:"to"`
+	Expect   string `json:"expect"` // in the words of Do
+	Got      string `json:"got"`
+	Rule     string `json:"rule"`            // that decided
+	Error    string `json:"error,omitempty"` // why it does not hold; empty: it holds
 }
 
 // ReloadQuery says how to reload.
@@ -347,6 +362,7 @@ type ListStatus struct {
 	List     string    `json:"list"` // file, URL or "built in"
 	Entries  int       `json:"entries"`
 	Updated  time.Time `json:"updated,omitzero"`
+	Next     time.Time `json:"next,omitzero"` // when a newer version is looked for; zero: never by itself
 	Error    string    `json:"error,omitempty"`
 }
 
@@ -479,6 +495,13 @@ type PeerQuota struct {
 	Over  string    `json:"over"`
 	Spent bool      `json:"spent"`         // the quota is used up, and Over happens
 	Ends  time.Time `json:"ends,omitzero"` // of the month; zero where nothing runs
+}
+
+// PeerAccess says whether a peer may connect, and until when.
+type PeerAccess struct {
+	Name     string     `json:"name"`
+	Disabled bool       `json:"disabled"`
+	Expires  *time.Time `json:"expires,omitempty"` // nil: as it was; the zero time: never
 }
 
 // Peers is the peers of the gateway.

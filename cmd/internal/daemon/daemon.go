@@ -40,6 +40,7 @@ import (
 	"penstock/cmd/internal/lastgood"
 	"penstock/cmd/internal/lists"
 	"penstock/cmd/internal/memory"
+	"penstock/cmd/internal/ports"
 	"penstock/cmd/internal/privatedns"
 	"penstock/cmd/internal/record"
 	"penstock/cmd/internal/report"
@@ -102,6 +103,7 @@ type Daemon struct {
 	clock    clock.Record
 	decided  *decisions.Book
 	fleet    *port.Fleet // does nothing without fleet in the configuration
+	ports    *ports.Ports
 
 	reloading sync.Mutex    // held during a reload
 	renamed   chan struct{} // capacity 1: the DNS servers or the routes of a transport have changed
@@ -160,6 +162,7 @@ func (c *closers) close(failed bool) error {
 func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers) (err error) {
 	d.registry = prometheus.NewRegistry()
 	d.metrics = newMetrics(d.registry, d)
+	d.ports = ports.New(d.registry, d.log)
 	d.live = edition.NewLive(lists.Config{
 		Dir: edition.ListDir(cfg, d.opts.TUN == nil), Log: d.log, Metrics: d.metrics.lists,
 		Dial: func(ctx context.Context, via, network, address string) (net.Conn, error) {
@@ -258,7 +261,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	})
 	d.status = &report.Process{
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, SignIn: d.signIn, Flows: d.flows, Started: d.started, Version: d.opts.Version,
-		Health: d.health, Phones: d.phones, Decisions: d.decided, Records: d.records,
+		Health: d.health, Phones: d.phones, Decisions: d.decided, Records: d.records, Ports: d.ports,
 	}
 	if d.fleet, err = port.Open(ctx, port.Config{
 		Live: d.live, Router: d.router, Gateway: d.gateway, Process: d.status, Changing: &d.reloading, Reload: d.rereadAll, Use: d.useBundle,
@@ -359,7 +362,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 			}
 		})
 	}
-	page, offered := console.Attach(cfg, d.controlConfig(cfg), d.opts.Version)
+	page, offered := console.Attach(cfg, d.controlConfig(cfg), d.ports, d.opts.Version)
 	opened.add(page.Close)
 	server, err := control.New(offered)
 	if err != nil {
@@ -367,14 +370,13 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	}
 	opened.add(server.Close)
 	if cfg.Metrics.Listen != "" {
-		monitor, err := control.NewMonitor(control.MonitorConfig{
-			Listen: cfg.Metrics.Listen, Gatherer: d.registry, Ready: d.status.Ready, Logger: d.log,
-		})
+		port, err := d.ports.Open("metrics.listen", func() (net.Listener, error) { return net.Listen("tcp", cfg.Metrics.Listen) })
 		if err != nil {
-			return config.Refused(cfg, "metrics.listen", "stop the program that uses it or choose another port", err)
+			return config.Refused(cfg, "metrics.listen", "choose an address of this host", err)
 		}
-		opened.add(monitor.Close)
-		start("metrics", monitor.Run)
+		opened.add(port.Close)
+		monitor := control.NewMonitor(control.MonitorConfig{Gatherer: d.registry, Ready: d.status.Ready, Logger: d.log})
+		start("metrics", func(ctx context.Context) error { return port.Serve(ctx, monitor.Run) })
 	}
 	// DNS answers before the host's routes lead to it. The transports need no routes, and connect meanwhile.
 	start("dns", d.dns.Run)
@@ -449,7 +451,10 @@ func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
 	}
 	if d.gateway != nil || d.proxy != nil {
-		c.Peers, c.Invites = &report.Peers{Live: d.live, Gateway: d.gateway, SignIn: d.signIn}, d.enrol
+		c.Peers = &report.Peers{Live: d.live, Gateway: d.gateway, SignIn: d.signIn, Files: folders{d}}
+		if cfg.Listen.Enrol != nil {
+			c.Invites = d.enrol
+		}
 	}
 	c.Doctor = doctor.Inside(c, d.live.Config, func() []string { return d.live.Now().Warnings() })
 	return c

@@ -107,7 +107,15 @@ func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, e
 	}
 	e.Status = from.Lists.Status(e.Lists)
 	e.Asks = e.Policy.Asks()
-	if failed := e.failedTests(); len(failed) > 0 {
+	var failed []error
+	results, untested := e.Tests()
+	e.untested = untested
+	for _, r := range results {
+		if r.Err != nil {
+			failed = append(failed, r.Err)
+		}
+	}
+	if len(failed) > 0 {
 		return e, &TestsError{failed}
 	}
 	return e, nil

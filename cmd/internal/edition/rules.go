@@ -12,8 +12,9 @@ import (
 	"penstock/router/clients"
 )
 
-// failedTests runs the configuration's tests and returns the failures.
-func (e *Edition) failedTests() []error {
+// Tests judges the configuration's own tests by the rules, lists and decisions of now, in their order. Those that only a peer that
+// is gone could pass are left out, and named.
+func (e *Edition) Tests() (results []policy.Result, leftOut []string) {
 	place := func(peer string, dst netip.Addr) policy.Place {
 		key := clients.Machine
 		if peer != "" {
@@ -29,16 +30,10 @@ func (e *Edition) failedTests() []error {
 			return false
 		}
 		// The peer that had the address may have gone. That must not wait for whoever maintains the tests.
-		e.untested = append(e.untested, fmt.Sprintf("%s: the test is left out: %s is in penstock's own network, and nobody has it", t.Pos, dst))
+		leftOut = append(leftOut, fmt.Sprintf("%s: the test is left out: %s is in penstock's own network, and nobody has it", t.Pos, dst))
 		return true
 	})
-	var failed []error
-	for _, res := range policy.RunTests(e.Policy, tests, peers, place) {
-		if res.Err != nil {
-			failed = append(failed, res.Err)
-		}
-	}
-	return failed
+	return policy.RunTests(e.Policy, tests, peers, place), leftOut
 }
 
 func policyConfig(cfg *config.Config, lists func() *blocklist.Set) policy.Config {

@@ -36,18 +36,10 @@ const (
 	lockWait   = 10 * time.Second            // for another penstock that is stopping, and for commands that change peers
 )
 
-// Gateway is the running gateway.
-type Gateway interface {
-	// Config returns the configuration in force.
-	Config() *config.Config
-	// Read puts in force what the files of peers say.
-	Read(context.Context) error
-}
-
 // Config is what an Enrolment works with.
 type Config struct {
 	Listen   *config.EnrolListen   // nil: nobody is invited
-	Gateway  Gateway               // whose peers they become
+	Gateway  peerbook.Gateway      // whose peers they become
 	Mark     uint32                // of the port's connections, on Linux; 0: none
 	Registry prometheus.Registerer // nil: nothing is counted
 	Log      *slog.Logger          // nil: nothing is logged
@@ -55,7 +47,7 @@ type Config struct {
 
 // Enrolment invites people and lets them join. Its methods may be called concurrently.
 type Enrolment struct {
-	gateway     Gateway
+	gateway     peerbook.Gateway
 	log         *slog.Logger
 	listen      *config.EnrolListen
 	attempts    *prometheus.CounterVec
@@ -208,7 +200,7 @@ func (e *Enrolment) checkTerms(ctx context.Context, t peerbook.Terms, open time.
 	case !t.Expires.IsZero() && !t.Expires.After(now):
 		return fmt.Errorf("the access of %s would have ended at %s", t.Name, t.Expires.Local().Format(time.DateTime))
 	}
-	folder, c, err := e.folder(ctx, t.Name)
+	folder, c, err := peerbook.OpenLive(ctx, e.gateway.Config(), t.Name)
 	if err == nil {
 		defer folder.Close()
 		err = folder.Writable()
@@ -221,26 +213,6 @@ func (e *Enrolment) checkTerms(ctx context.Context, t peerbook.Terms, open time.
 	}
 	_, _, err = folder.Plan(c, t, e.inForce())
 	return err
-}
-
-// folder locks the folder of peers, and reads what it holds by now. Other files count as they are in force.
-func (e *Enrolment) folder(ctx context.Context, name string) (*peerbook.Folder, *config.Config, error) {
-	c := e.gateway.Config()
-	if peerbook.Path(c, name) == "" {
-		return nil, nil, c.Err("include", "there is no folder for the files of those who join", "add include: peers.d/*.yaml")
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errors.New("a command that changes peers holds it"))
-	defer cancel()
-	folder, err := peerbook.Open(ctx, c, name)
-	if err != nil {
-		return nil, nil, err
-	}
-	folder.PeersOnly = true
-	if c, err = c.ReloadPeers(); err != nil {
-		folder.Close()
-		return nil, nil, err
-	}
-	return folder, c, nil
 }
 
 // inForce returns the addresses of the peers in force. If a file has a fault now, they may be in no file.

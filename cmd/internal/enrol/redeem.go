@@ -37,7 +37,7 @@ func (e *Enrolment) redeem(ctx context.Context, token Token, key wireguard.Publi
 	case err != nil:
 		return "", "", failure(err)
 	}
-	folder, c, err := e.folder(ctx, terms.Name)
+	folder, c, err := peerbook.OpenLive(ctx, e.gateway.Config(), terms.Name)
 	if err != nil {
 		return terms.Name, "", e.giveBack(token, failure(err))
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,8 +22,13 @@ const (
 	closeWait = time.Second
 )
 
-// Config is where a Log writes.
+// Config is where a Log writes: to one of File, Journal and Syslog.
 type Config struct {
+	// Journal is the socket of systemd's journal, which gets an entry with fields for each record.
+	Journal string
+	// Syslog is the socket of a syslog daemon, which gets each record in a message of RFC 5424: an absolute path, or ADDRESS:PORT for
+	// UDP.
+	Syslog string
 	// File is the log's path. It may also be a pipe or a device such as /dev/stdout; those are not rotated.
 	File string
 	// MaxSize is the size at which the file is rotated, bytes. 0 never rotates it.
@@ -41,7 +47,7 @@ type Log struct {
 	log     *slog.Logger
 	wake    chan struct{} // holds one token if there may be work for the writer
 	done    chan struct{} // closed when the writer has ended
-	writer  *writer
+	target  target
 
 	mu     sync.Mutex // guards below
 	queue  [][]byte   // lines for the writer
@@ -50,17 +56,40 @@ type Log struct {
 	closed bool
 }
 
+// target is where lines go. It is used by one goroutine; only abort may be called from others.
+type target interface {
+	name() string // for people
+	// start opens it, or says why it can never be written. It may be opened later.
+	start() error
+	// group returns the first of the lines that are written at once, one or more.
+	group(lines [][]byte) [][]byte
+	// write writes a group. What cannot be written is lost.
+	write(lines [][]byte) error
+	close()
+	// abort ends a write that stalls, and lets no other begin.
+	abort()
+}
+
 // Open opens the log, or says why it cannot be written. A pipe without a reader is no error: records are lost until
 // somebody reads it. Close frees the log.
 func Open(c Config) (*Log, error) { return open(c, openFile) }
 
 func open(c Config, openFile func(string) (file, error)) (*Log, error) {
+	to := target(&writer{path: c.File, maxSize: c.MaxSize, keep: c.Keep, openFile: openFile})
+	switch {
+	case c.Journal != "":
+		to = &socket{network: "unixgram", address: c.Journal, encode: journalEntry}
+	case strings.HasPrefix(c.Syslog, "/"):
+		to = &socket{network: "unixgram", address: c.Syslog, encode: syslogMessage()}
+	case c.Syslog != "":
+		to = &socket{network: "udp", address: c.Syslog, encode: syslogMessage()}
+	}
 	l := &Log{
 		dropped: c.Dropped,
 		log:     cmp.Or(c.Log, slog.New(slog.DiscardHandler)),
 		wake:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
-		writer:  &writer{path: c.File, maxSize: c.MaxSize, keep: c.Keep, openFile: openFile},
+		target:  to,
 	}
 	if l.dropped == nil {
 		l.dropped = prometheus.NewCounter(prometheus.CounterOpts{Name: "dropped"})
@@ -76,7 +105,7 @@ func open(c Config, openFile func(string) (file, error)) (*Log, error) {
 			return nil, err
 		}
 	case <-wait.C:
-		l.log.Warn("the flow log cannot be opened yet: its disk does not answer", "file", c.File)
+		l.log.Warn("the flow log cannot be opened yet: its disk does not answer", "to", to.name())
 	}
 	return l, nil
 }
@@ -113,13 +142,13 @@ func (l *Log) Close() {
 	if l.ended(closeWait) {
 		return
 	}
-	l.writer.abort() // ends a write into a pipe that nobody reads
+	l.target.abort() // ends a write into a pipe that nobody reads
 	if l.ended(closeWait / 4) {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.log.Warn("the flow log is not finished: its disk does not answer", "file", l.writer.path, "lost", l.count)
+	l.log.Warn("the flow log is not finished: its disk does not answer", "to", l.target.name(), "lost", l.count)
 	l.dropped.Add(float64(l.count))
 	l.queue, l.count, l.bytes = nil, 0, 0
 }
@@ -185,11 +214,11 @@ func (l *Log) took(list [][]byte) bool {
 	return true
 }
 
-// write is the goroutine that alone touches the file.
+// write is the goroutine that alone touches the target.
 func (l *Log) write(opened chan<- error) {
 	defer close(l.done)
-	defer l.writer.close()
-	if err := l.writer.open(); err != nil && !isWithoutReader(l.writer.path, err) {
+	defer l.target.close()
+	if err := l.target.start(); err != nil {
 		opened <- err
 		return
 	}
@@ -199,14 +228,14 @@ func (l *Log) write(opened chan<- error) {
 		var list [][]byte
 		list, more = l.take()
 		for len(list) > 0 {
-			group := l.writer.group(list)
+			group := l.target.group(list)
 			list = list[len(group):]
-			err := l.writer.write(group)
+			err := l.target.write(group)
 			switch {
 			case err != nil && failing == 0:
-				l.log.Warn("the flow log cannot be written: records are lost", "file", l.writer.path, "err", err)
+				l.log.Warn("the flow log cannot be written: records are lost", "to", l.target.name(), "err", err)
 			case err == nil && failing > 0:
-				l.log.Info("the flow log is written again", "file", l.writer.path, "lost", failing)
+				l.log.Info("the flow log is written again", "to", l.target.name(), "lost", failing)
 				failing = 0
 			}
 			if err != nil {

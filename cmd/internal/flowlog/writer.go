@@ -47,6 +47,16 @@ func openFile(path string) (file, error) {
 	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY|nonblock, 0o640)
 }
 
+func (w *writer) name() string { return w.path }
+
+// start opens the file. A pipe that nobody reads is opened later.
+func (w *writer) start() error {
+	if err := w.open(); err != nil && !isWithoutReader(w.path, err) {
+		return err
+	}
+	return nil
+}
+
 // open opens the file. The next record begins a new line, whatever a crash has left at the end.
 func (w *writer) open() error {
 	f, err := w.openFile(w.path)

@@ -101,7 +101,7 @@ func (l *Lists) Status(c *Content) []Status {
 			for i := range list {
 				if st := &list[i]; st.Category == category.Name && st.List == s.Name() {
 					st.Checked = l.shelf.info(s.URL).Checked
-					st.Next = try.next
+					st.Next = l.dueLocked(s)
 					if tried && try.err != nil {
 						st.Err = try.err
 					}
@@ -148,6 +148,10 @@ func (c *Content) subscriptions() []subscription {
 func (l *Lists) due(s Source) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.dueLocked(s)
+}
+
+func (l *Lists) dueLocked(s Source) time.Time {
 	if try, ok := l.tries[s.URL]; ok {
 		return try.next
 	}

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -27,8 +28,8 @@ type Config struct {
 
 // Book takes records. Its methods may be called concurrently and never block.
 type Book struct {
-	log       *flowlog.Log   // nil without flow_log
-	questions bool           // the flow log has questions, too
+	logs      []*flowlog.Log // none without flow_log
+	questions bool           // the flow logs have questions, too
 	history   *history.Store // nil without history
 	watchers  Watchers
 }
@@ -38,15 +39,12 @@ func Open(c Config) (*Book, error) {
 	b := &Book{questions: c.Config.DNS.QueryLog}
 	dropped := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "penstock_flow_log_dropped_total",
-		Help: "Records of finished flows that could not be written to the flow log.",
+		Help: "Records of finished flows that could not be written to a flow log.",
 	})
 	c.Registry.MustRegister(dropped)
-	if to := c.Config.FlowLog; to.File != "" {
-		var err error
-		b.log, err = flowlog.Open(flowlog.Config{File: to.File, MaxSize: int64(to.MaxSize), Keep: to.Keep, Dropped: dropped, Log: c.Log})
-		if err != nil {
-			return nil, fmt.Errorf("flow_log.file: %w", err)
-		}
+	if err := b.openLogs(c, dropped); err != nil {
+		b.Close()
+		return nil, err
 	}
 	kept := history.NewMetrics(c.Registry)
 	if h := c.Config.History; h != nil {
@@ -62,11 +60,46 @@ func Open(c Config) (*Book, error) {
 	return b, nil
 }
 
+// openLogs opens the logs of a configuration. Each has a queue of its own, so that one that stalls costs the others nothing.
+func (b *Book) openLogs(c Config, dropped prometheus.Counter) error {
+	to := c.Config.FlowLog
+	add := func(key, mend string, one flowlog.Config) error {
+		one.Dropped, one.Log = dropped, c.Log
+		l, err := flowlog.Open(one)
+		switch {
+		case err != nil && mend != "":
+			return c.Config.Err("flow_log."+key, err.Error(), mend)
+		case err != nil:
+			return fmt.Errorf("flow_log.%s: %w", key, err)
+		}
+		b.logs = append(b.logs, l)
+		return nil
+	}
+	var errs []error
+	if to.File != "" {
+		errs = append(errs, add("file", "", flowlog.Config{File: to.File, MaxSize: int64(to.MaxSize), Keep: to.Keep}))
+	}
+	if to.Journal {
+		errs = append(errs, add("journal", "remove it where systemd does not run", flowlog.Config{Journal: flowlog.JournalSocket}))
+	}
+	if to.Syslog != "" {
+		errs = append(errs, add("syslog", "start the syslog daemon, or name its socket", flowlog.Config{Syslog: to.Syslog}))
+	}
+	for _, err := range errs {
+		if err != nil {
+			return err // the first keeps its type
+		}
+	}
+	return nil
+}
+
 // Close writes what waits, for a few seconds at most, and frees everything.
 func (b *Book) Close() error {
-	if b.log != nil {
-		b.log.Close()
+	var closing sync.WaitGroup
+	for _, l := range b.logs {
+		closing.Go(l.Close)
 	}
+	closing.Wait()
 	if b.history != nil {
 		return b.history.Close()
 	}
@@ -82,12 +115,12 @@ func (b *Book) Run(ctx context.Context) error {
 // Flow records a flow. Make is called if anybody wants it.
 func (b *Book) Flow(make func() control.Flow) {
 	watched := b.watchers.watch()
-	if b.log == nil && b.history == nil && !watched {
+	if len(b.logs) == 0 && b.history == nil && !watched {
 		return
 	}
 	f := make()
-	if b.log != nil {
-		b.log.Flow(f)
+	for _, l := range b.logs {
+		l.Flow(f)
 	}
 	if b.history != nil {
 		b.history.Put(control.Record{Flow: &f})
@@ -100,13 +133,15 @@ func (b *Book) Flow(make func() control.Flow) {
 // Question records a question. Make is called if anybody wants it.
 func (b *Book) Question(make func() control.Question) {
 	watched := b.watchers.watch()
-	logged := b.log != nil && b.questions
+	logged := len(b.logs) > 0 && b.questions
 	if !logged && b.history == nil && !watched {
 		return
 	}
 	q := make()
 	if logged {
-		b.log.Question(q)
+		for _, l := range b.logs {
+			l.Question(q)
+		}
 	}
 	if b.history != nil {
 		b.history.Put(control.Record{Question: &q})

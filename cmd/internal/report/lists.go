@@ -20,7 +20,7 @@ type Lists struct {
 func (l *Lists) Lists(context.Context) ([]control.ListStatus, error) {
 	var list []control.ListStatus
 	for _, s := range l.Live.ListStatus() {
-		status := control.ListStatus{Category: s.Category, List: s.List, Entries: s.Entries, Updated: s.Updated}
+		status := control.ListStatus{Category: s.Category, List: s.List, Entries: s.Entries, Updated: s.Updated, Next: s.Next}
 		if s.Err != nil {
 			status.Error = s.Err.Error()
 		}

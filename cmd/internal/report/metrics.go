@@ -92,7 +92,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	if p != nil && p.hasPeers() {
-		c.collectPeers(&Peers{p.Live, p.Gateway, p.SignIn}, ch)
+		c.collectPeers(&Peers{Live: p.Live, Gateway: p.Gateway, SignIn: p.SignIn}, ch)
 	}
 }
 

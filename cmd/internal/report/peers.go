@@ -9,6 +9,7 @@ import (
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/peerbook"
 	"penstock/cmd/internal/signin"
 	"penstock/router/transport/wireguard"
 )
@@ -21,6 +22,12 @@ type Peers struct {
 	Live    *edition.Live
 	Gateway *gateway.Gateway // nil if they can only use the proxy
 	SignIn  *signin.Service  // nil without Gateway
+	Files   peerbook.Gateway // who reads the files of peers again
+}
+
+// SetPeerAccess changes the file of a peer, and puts it in force.
+func (p *Peers) SetPeerAccess(ctx context.Context, a control.PeerAccess) error {
+	return peerbook.SetAccess(ctx, p.Files, a.Name, peerbook.Access{Disabled: a.Disabled, Expires: a.Expires})
 }
 
 // PeerQuotaReset lets a peer use its quota of this month anew.

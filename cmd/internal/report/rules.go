@@ -26,6 +26,18 @@ func (p *Policy) Rules(context.Context) (control.Rules, error) {
 		}
 		res.Rules = append(res.Rules, s)
 	}
+	tests, _ := now.Tests()
+	for _, t := range tests {
+		one := control.RuleTest{
+			Position: t.Test.Pos.String(), From: t.Test.From, To: t.Test.To, Rule: t.Verdict.Rule,
+			Expect: doText(policy.Do{Action: t.Test.Expect.Action, Egress: t.Test.Expect.Egress}),
+			Got:    doText(policy.Do{Action: t.Verdict.Action, Egress: t.Verdict.Egress}),
+		}
+		if t.Err != nil {
+			one.Error = t.Err.Error()
+		}
+		res.Tests = append(res.Tests, one)
+	}
 	return res, nil
 }
 

@@ -3,6 +3,8 @@ package report
 import (
 	"strings"
 	"testing"
+
+	"penstock/policy"
 )
 
 func TestRulesAreShownInTheWordsOfTheConfiguration(t *testing.T) {
@@ -38,6 +40,30 @@ func TestRulesAreShownInTheWordsOfTheConfiguration(t *testing.T) {
 	}
 	if rules.Generation != 1 {
 		t.Errorf("edition: got %d, want 1", rules.Generation)
+	}
+}
+
+func TestTheConfigurationsOwnTestsAreJudgedAgain(t *testing.T) {
+	w := newWorld(t, text+"tests:\n  - {from: ana, to: casino.example, expect: block}\n  - {to: files.example, expect: {via: corp}}\n")
+	rules, err := w.policy.Rules(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rules.Tests) != 2 {
+		t.Fatalf("got %+v, want two", rules.Tests)
+	}
+	if got := rules.Tests[0]; got.From != "ana" || got.To != "casino.example" || got.Expect != "block" || got.Got != "block" || got.Rule != "no-bets" || got.Error != "" || !strings.Contains(got.Position, "p.yaml:") {
+		t.Errorf("got %+v", got)
+	}
+	if got := rules.Tests[1]; got.From != "" || got.Expect != "via corp" || got.Got != "via corp" || got.Error != "" {
+		t.Errorf("got %+v", got)
+	}
+	w.policy.Live.SetDecisions([]policy.Decision{{Name: "casino.example", Always: true}})
+	if rules, err = w.policy.Rules(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := rules.Tests[0]; got.Got != "direct" || !strings.Contains(got.Error, "test from ana to casino.example") {
+		t.Errorf("after somebody allowed it: got %+v", got)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/laptop"
+	"penstock/cmd/internal/ports"
 	"penstock/cmd/internal/privatedns"
 	"penstock/cmd/internal/record"
 	"penstock/cmd/internal/signin"
@@ -40,7 +41,9 @@ type Process struct {
 	// Decisions is what somebody has decided. May be nil.
 	Decisions *decisions.Book
 	// Fleet returns how the fleet looks from here, or nil without one. May be nil.
-	Fleet   func() *control.Fleet
+	Fleet func() *control.Fleet
+	// Ports are those on which no traffic depends. May be nil.
+	Ports   *ports.Ports
 	Started time.Time
 	Version string
 	Records *record.Book // has the history. May be nil.
@@ -208,7 +211,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		}
 	}
 	if s.hasPeers() {
-		p := &Peers{s.Live, s.Gateway, s.SignIn}
+		p := &Peers{Live: s.Live, Gateway: s.Gateway, SignIn: s.SignIn}
 		st.Peers = p.counts(p.list())
 		if n := len(st.Peers.Bad); n > 0 {
 			st.Degraded = true
@@ -241,6 +244,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	}
 	st.HistoryStopped = s.Records.Trouble()
 	st.Direct = s.Egress.Kernel().String()
+	st.Warnings = s.Ports.Troubles()
 	st.OtherVPNs = otherVPNs(s.Laptop.Others.List())
 	st.Flows.Active = s.Flows.Router.Active()
 	st.Flows.Forwarded, st.Flows.Denied = s.Flows.counts()

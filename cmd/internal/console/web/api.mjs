@@ -76,6 +76,7 @@ export async function begin() {
     return;
   }
   const { readOnly, version } = await answer.json();
+  await learn().catch(() => {}); // the events say when penstock is there
   set({ phase: "open", readOnly, version });
 }
 
@@ -87,18 +88,22 @@ export async function signOut() {
 
 // call makes a call of the control API.
 export async function call(name, body = {}, signal) {
+  if (state.known && !state.offers[name]) throw new NotOffered(name);
   const answer = await request("POST", "/api/v1/" + name, body, signal).catch((err) => {
     throw err.name === "AbortError" ? err : new Error("penstock does not answer.");
   });
   const offered = answer.status !== 404 && answer.status !== 501;
-  if (state.offers[name] !== offered && answer.status !== 401) set({ offers: { ...state.offers, [name]: offered } });
   if (answer.ok) return answer.json();
   const text = await failure(answer, name);
   throw offered ? new Error(text) : new NotOffered(text);
 }
 
-// probe finds out which of the calls there are. They must be cheap, and change nothing.
-export const probe = (calls) => Promise.all(Object.entries(calls).map(([name, body]) => call(name, body).catch(() => {})));
+// learn asks which calls this penstock offers.
+async function learn() {
+  set({ known: false });
+  const { calls } = await call("calls");
+  set({ known: true, offers: Object.fromEntries(calls.map((name) => [name, true])) });
+}
 
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
@@ -124,9 +129,17 @@ export async function events() {
       batch.push({ missed: data.missed });
     } else if (name === "status") {
       if (started && started !== data.started) last = ""; // its numbers begin again
+      if (started && started !== data.started) learn().catch(() => {}); // it may be another penstock
       started = data.started;
       set({ status: data });
     }
+  };
+  // ask gets the status where nothing tells it.
+  const ask = async () => {
+    set({ status: await call("status"), connected: true });
+    clearTimeout(alarm);
+    alarm = undefined;
+    wait = 1000;
   };
   // A burst is rendered twice a second, not with each record.
   const beat = setInterval(() => {
@@ -137,6 +150,11 @@ export async function events() {
   }, 500);
   while (state.phase === "open") {
     try {
+      if (!state.known) await learn().catch(() => {});
+      if (state.known && !state.offers.events) {
+        await ask();
+        throw new NotOffered("events");
+      }
       const used = key;
       const headers = { "X-Penstock-Key": used, "Content-Type": "application/json" };
       if (last) headers["Last-Event-ID"] = last;
@@ -147,12 +165,7 @@ export async function events() {
         if (key) expire();
         break;
       }
-      if (answer.status === 501 || answer.status === 429) { // then the page asks
-        set({ status: await call("status"), connected: true });
-        clearTimeout(alarm);
-        alarm = undefined;
-        wait = 1000;
-      }
+      if (answer.status === 429) await ask();
       if (!answer.ok) throw new Error(await failure(answer, "events"));
       await read(answer.body, handle, quit, () => {
         clearTimeout(alarm);

@@ -1,7 +1,7 @@
 // The frame: which page, the way between them, the keys.
 import { render } from "./vendor/preact.mjs";
 import { useEffect, useRef, useState } from "./vendor/hooks.mjs";
-import { begin, events, onKey, probe, signOut } from "./api.mjs";
+import { begin, events, onKey, signOut } from "./api.mjs";
 import { Health } from "./health.mjs";
 import { History } from "./history.mjs";
 import { Now } from "./now.mjs";
@@ -166,10 +166,7 @@ let running = false;
 async function run() {
   if (running) return;
   running = true;
-  while (state.phase === "open") {
-    probe({ peers: {}, "history/records": { limit: 1 }, decisions: {} });
-    await events();
-  }
+  while (state.phase === "open") await events();
   running = false;
 }
 

@@ -45,6 +45,7 @@ function failures(s) {
 // warnings are what no check of the page Health says.
 export function warnings(s) {
   const list = [];
+  for (const w of s.warnings || []) list.push(["", w]);
   for (const t of s.transports) for (const w of t.warnings || []) list.push(["", `${t.name}: ${w}`]);
   for (const b of s.peers?.bad || []) list.push(["", `${b.file}: ${b.error}`]);
   for (const o of s.otherVPNs || []) list.push(["", `Another VPN leads ${o.networks.join(", ")} into ${o.interface}. Flows there need a rule with do: direct.`]);
@@ -100,10 +101,10 @@ function Traffic() {
 // useTop is the names that were blocked most: of a day where there is a history, else of what is remembered.
 function useTop() {
   const since = useMemo(() => new Date(Date.now() - 86400e3).toISOString(), []);
-  const { offers } = useStore();
+  const { known, offers } = useStore();
   const [top, setTop] = useState(null);
   useEffect(() => {
-    if (offers["history/records"] === undefined) return undefined;
+    if (!known) return undefined;
     let quit = false, timer;
     const ask = async () => {
       try {
@@ -121,7 +122,7 @@ function useTop() {
     };
     ask();
     return () => { quit = true; clearTimeout(timer); };
-  }, [offers["history/records"], since]);
+  }, [known, offers["history/records"], since]);
   return top;
 }
 

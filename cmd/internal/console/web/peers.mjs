@@ -2,8 +2,8 @@
 import { useEffect, useMemo, useRef, useState } from "./vendor/hooks.mjs";
 import { call } from "./api.mjs";
 import { qrMatrix } from "./qr.mjs";
-import { open, useStore } from "./store.mjs";
-import { bytes, clock, count, full, ms, plain } from "./text.mjs";
+import { note, open, useStore } from "./store.mjs";
+import { bytes, capital, clock, count, full, ms, plain } from "./text.mjs";
 import { Ago, Answer, Badge, Bar, Dialog, Do, Host, Menu, Nothing, Problem, Table, act, copy, go, html, link, tone, useCall } from "./ui.mjs";
 
 // Code is a QR code. Dark on light in both themes: cameras want that.
@@ -78,20 +78,51 @@ function Invite({ again }) {
     </form><//>`;
 }
 
+// Expiry asks until when a peer may connect.
+function Expiry({ peer, again }) {
+  const [until, setUntil] = useState("");
+  const [error, setError] = useState("");
+  const give = (expires, done) => async () => {
+    setError("");
+    try {
+      await call("peers/access", { name: peer.name, disabled: false, expires });
+      open(null);
+      note(done);
+      again();
+    } catch (err) {
+      setError(err.message);
+    }
+  };
+  const end = until && new Date(until + "T23:59:59");
+  return html`<${Dialog} title=${`Access of ${plain(peer.name)}`}>
+    <form onSubmit=${(e) => e.preventDefault()}>
+      <p>${ms(peer.expires) ? html`It ${peer.state === "expired" ? "ended" : "ends"} <${Ago} at=${peer.expires} />.` : "It does not end by itself."} At its end the flows of the peer end, and its key and address stay.</p>
+      <label for="access-until">Last day</label><input id="access-until" type="date" value=${until} onInput=${(e) => setUntil(e.target.value)} />
+      ${error && html`<${Problem}>${full(capital(error))}<//>`}
+      <p class="actions"><${Do} class="primary" run=${give(end && end.toISOString(), `${peer.name} may connect until ${until}.`)} ...${until ? {} : { disabled: true }}>Set the end<//>
+        ${(ms(peer.expires) > 0 || peer.disabled) && html`<${Do} run=${give("0001-01-01T00:00:00Z", `${peer.name} may connect.`)}>It never ends<//>`}
+        <button type="button" class="button" onClick=${() => open(null)}>Cancel</button></p>
+    </form><//>`;
+}
+
 const rate = (p) => (p.rate ? [p.rate.up && `${count(p.rate.up / 1e6)} Mbit/s up`, p.rate.down && `${count(p.rate.down / 1e6)} Mbit/s down`].filter(Boolean).join(", ") : "");
 
 function Peers() {
-  const { readOnly } = useStore();
+  const { offers, readOnly } = useStore();
   const c = useCall("peers", {}, 3000);
   const invites = useCall("invites", {}, 5000);
   const waiting = (invites.data?.invitations || []).filter((i) => i.state === "open");
   const add = () => open(() => html`<${Invite} again=${invites.again} />`);
   const items = (p) => [
     ["Flows of this peer", () => go("flows", { q: `client:${p.name}` })],
+    !readOnly && offers["peers/access"] && (p.state === "expired" ? null : p.disabled ? ["Enable", () => act(() => call("peers/access", { name: p.name, disabled: false }), `${p.name} may connect again.`).then(c.again)]
+      : ["Disable", () => act(() => call("peers/access", { name: p.name, disabled: true }), `${p.name} is disabled, and its flows end.`).then(c.again), "danger"]),
+    !readOnly && offers["peers/access"] && ["Access ends …", () => open(() => html`<${Expiry} peer=${p} again=${c.again} />`)],
     !readOnly && p.user && ["Sign out", () => act(() => call("peers/sign-out", { name: p.name }), `${p.name} is signed out.`).then(c.again)],
     !readOnly && p.quota && ["Begin the quota anew", () => act(() => call("peers/quota/reset", { name: p.name }), `The quota of ${p.name} begins anew.`).then(c.again)],
   ];
   return html`<div class="tools"><h1>Peers</h1><span class="push">${!readOnly && !invites.missing && html`<button type="button" class="button primary" onClick=${add}>Add a peer …</button>`}</span></div>
+    ${!readOnly && invites.missing && html`<p class="soft">To invite peers from this page, set <code>listen: {enrol: …}</code> in the configuration and start penstock again. Until then, <code>penstock peer add</code> adds them.</p>`}
     ${waiting.length > 0 && html`<section class="panel"><header><h2>Invitations</h2></header><ul class="top">${waiting.map((i) => html`<li key=${i.name}><span><b class="wrap">${plain(i.name)}</b> ${(i.groups || []).map((g) => html`<span class="tag">${plain(g)}</span> `)}</span><span class="soft small">until ${clock(ms(i.until), false)}</span>
       <${Do} class="small" run=${() => act(() => call("uninvite", { name: i.name }), "The invitation is taken back.").then(invites.again)}>Take back<//></li>`)}</ul></section>`}
     <${Answer} of=${c} what="peers">${({ peers }) => (peers.length ? html`<section class="panel"><${Table} label="Peers" rows=${peers} rowKey=${(p) => p.name} columns=${[
@@ -103,7 +134,7 @@ function Peers() {
       ["From it, to it", "num", (p) => html`${bytes(p.rxBytes)} / ${bytes(p.txBytes)}`],
       ["Limit", "", (p) => html`${p.quota ? html`<${Bar} share=${p.quota.usedBytes / p.quota.limitBytes} tone=${p.quota.spent ? "bad" : "info"} /><br /><span class=${"small " + (p.quota.spent ? "strong" : "soft")}>${bytes(p.quota.usedBytes)} of ${bytes(p.quota.limitBytes)}${p.quota.spent ? `, used up: ${p.quota.over}` : ""}</span>` : ""}${rate(p) && html`<br /><span class="soft small">${rate(p)}</span>`}`],
       ["Do", "do", (p) => html`<${Menu} label=${`What to do about ${plain(p.name)}`} items=${items(p)} />`],
-    ]} /></section>` : html`<${Nothing}>There are no peers yet. Add one, and scan the code with the phone.<//>`)}<//>`;
+    ]} /></section>` : html`<${Nothing}>There are no peers yet.${invites.missing ? "" : " Add one, and scan the code with the phone."}<//>`)}<//>`;
 }
 
 // Client is what one client has asked for.

@@ -206,7 +206,7 @@ function actions(r, offers, readOnly, narrow) {
 const quote = (s) => (/\s/.test(s) ? `"${s}"` : s);
 
 function Records({ kind, title, params, columns, template, label, hint }) {
-  const { offers, readOnly } = useStore();
+  const { known, offers, readOnly } = useStore();
   const phone = usePhone();
   const [text, setText] = useState(params.get("q") || "");
   const [only, setOnly] = useState(params.get("blocked") === "1");
@@ -261,7 +261,7 @@ function Records({ kind, title, params, columns, template, label, hint }) {
     <div class="fill" onPointerMove=${(e) => !held && e.pointerType === "mouse" && hold()} onPointerLeave=${release}>
       <${Grid} label=${label} columns=${all} template=${template} height=${phone ? 92 : 34} card=${phone && small}
         rows=${shown} chosen=${chosen} choose=${choose} press=${press} end=${more ? older : undefined}>
-        ${more ? "Looking …" : wanted.empty ? `No ${kind}s yet.` : html`Nothing matches. ${offers["history/records"] === false ? "No history is kept here: there is only what has happened lately." : ""}`}
+        ${more ? "Looking …" : wanted.empty ? `No ${kind}s yet.` : html`Nothing matches. ${known && !offers["history/records"] ? "No history is kept here: there is only what has happened lately." : ""}`}
       <//>
     </div>
   </section>`;

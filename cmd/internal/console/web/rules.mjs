@@ -28,10 +28,23 @@ async function reload(again) {
   <//>`);
 }
 
+// Tests are the configuration's own, judged now.
+function Tests({ tests }) {
+  const failed = tests.filter((t) => t.error).length;
+  return html`<section class=${"panel" + (failed ? " warn" : "")}><header><h2>Tests</h2><span class="soft">of the configuration, judged by what is in force now</span>
+      <span class="push"><${Badge} tone=${failed ? "bad" : "ok"}>${failed ? `${count(failed)} of ${count(tests.length)} do not hold` : `${plural(tests.length, "test")} ${tests.length === 1 ? "holds" : "hold"}`}<//></span></header>
+    <${Table} label="Tests of the configuration" rows=${tests} columns=${[
+      ["Test", "", (t) => html`from <b>${plain(t.from) || "this machine"}</b> to <${Host} name=${t.to} strong /><br /><span class="soft small mono">${plain(t.position)}</span>`],
+      ["Expects", "", (t) => plain(t.expect)],
+      ["Gets", "", (t) => html`${plain(t.got) || "nothing"}${t.rule && html` <span class="soft">by ${plain(t.rule)}</span>`}`],
+      ["Result", "", (t) => html`<${Badge} tone=${t.error ? "bad" : "ok"}>${t.error ? "does not hold" : "holds"}<//>`],
+      ["Why", "do", (t) => html`<a class="button small" href=${link("why", { target: t.to, from: t.from })} aria-label=${`Why ${plain(t.to)}?`}>Why?</a>`],
+    ]} /></section>`;
+}
+
 function Decisions() {
-  const { offers } = useStore();
   const c = useCall("decisions", {}, 5000);
-  if (offers.decisions === false || c.missing) return null;
+  if (c.missing) return null;
   const list = c.data?.decisions || [];
   return html`<section class="panel"><header><h2>Decisions</h2><span class="soft">come before the rules</span>
       <span class="push actions"><${Do} class="small" run=${async () => decide("allow", "", "", false, c.again)}>Allow …<//><${Do} class="small" run=${async () => decide("block", "", "", false, c.again)}>Block …<//></span></header>
@@ -51,7 +64,7 @@ export function Rules() {
   const c = useCall("rules", {}, 5000);
   return html`<div class="tools"><h1>Rules</h1><span class="soft">The first that matches decides.</span><span class="push"><${Do} class="small" run=${() => reload(c.again)}>Reload …<//></span></div>
     <${Decisions} />
-    <${Answer} of=${c} what="rules">${({ rules }) => {
+    <${Answer} of=${c} what="rules">${({ rules, tests }) => {
       const most = Math.max(1, ...rules.map((r) => r.hits));
       return html`<section class="panel"><${Table} label="Rules in order" rowKey=${(r) => r.name} rows=${rules} rowClass=${(r) => (r.shadowedBy ? "faint" : "")} columns=${[
         ["Rule", "", (r, i) => html`<span class="soft">${i + 1}</span> <b>${plain(r.name)}</b><br /><span class="soft small mono">${plain(r.position)}</span>`],
@@ -60,7 +73,7 @@ export function Rules() {
         ["Hits", "num", (r) => html`<a href=${link("flows", { q: `rule:${/\s/.test(r.name) ? `"${r.name}"` : r.name}` })}>${count(r.hits)}</a>`],
         ["Share", "bar-cell", (r) => html`<${Bar} share=${r.hits / most} tone=${/^(block|drop)/.test(r.do) ? "bad" : "info"} />`],
         ["Last hit", "soft", (r) => html`<${Ago} at=${r.lastHit} />`],
-      ]} /></section>`;
+      ]} /></section>${tests?.length > 0 && html`<${Tests} tests=${tests} />`}`;
     }}<//>`;
 }
 
@@ -82,6 +95,7 @@ export function Lists() {
       ["Entries", "num", (l) => count(l.entries)],
       ["Hits", "num", (l) => (l.hits === undefined ? html`<a href=${link("flows", { q: `category:${l.category}` })}>see</a>` : count(l.hits))],
       ["Updated", "soft", (l) => html`<${Ago} at=${l.updated} />`],
+      ["Next look", "soft", (l) => (ms(l.next) ? html`<${Ago} at=${l.next} />` : "")],
       ["State", "", (l) => (l.error ? html`<${Badge} tone="bad">${full(capital(plain(l.error)))}<//>` : html`<${Badge} tone="ok">ok<//>`)],
     ]} /></section>` : html`<${Nothing}>No list is in use.<//>`)}<//>`;
 }

@@ -8,7 +8,8 @@ export const state = {
   version: "",
   status: null, // as the call status
   connected: true, // to penstock
-  offers: {}, // by call: whether this penstock offers it, as far as it is known
+  offers: {}, // by call: true if this penstock offers it
+  known: false, // whether that is known
   notes: [], // short messages that go by themselves
   dialog: null, // the function that renders it
 };
