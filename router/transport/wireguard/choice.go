@@ -29,32 +29,35 @@ type choice struct {
 	deaf atomic.Pointer[map[netip.AddrPort]bool] // addresses that are heard only if they answer a handshake; nil: none
 
 	mu   sync.Mutex        // guards below
-	sent map[string][]byte // the last first message to each address, while it is not nil
+	sent map[string][]byte // the last first message to each address since forget
 }
 
-// record makes Send keep the first messages of handshakes until recorded is called.
-func (c *choice) record() {
+// forget forgets the first messages that were sent.
+func (c *choice) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sent = make(map[string][]byte)
 }
 
-// recorded returns the last first message that was sent to an address since record, or nil.
-func (c *choice) recorded(addr string) []byte {
+// last returns the last first message that was sent to an address since forget, or nil. Whoever began that handshake, us or the
+// device, it is the one that counts.
+func (c *choice) last(addr string) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	sent := c.sent[addr]
-	c.sent = nil
-	return sent
+	return c.sent[addr]
 }
+
+// mostSent bounds how many addresses are remembered when peers move about by themselves.
+const mostSent = 64
 
 // Send sends what the device sends.
 func (c *choice) Send(packets [][]byte, to conn.Endpoint) error {
 	if len(packets) == 1 && typeOf(packets[0]) == device.MessageInitiationType { // the device sends each alone
 		c.mu.Lock()
-		if c.sent != nil {
-			c.sent[to.DstToString()] = bytes.Clone(packets[0])
+		if c.sent == nil || len(c.sent) >= mostSent {
+			c.sent = make(map[string][]byte)
 		}
+		c.sent[to.DstToString()] = bytes.Clone(packets[0])
 		c.mu.Unlock()
 	}
 	return c.Bind.Send(packets, to)
@@ -151,8 +154,10 @@ func (c *Client) Call(i int) error {
 		case len(callee.others) == 0:
 		case i == 0:
 			err = c.begin(callee)
-		case i <= len(callee.others) && callee.initiation != nil:
-			err = c.choice.send(callee.initiation, callee.others[i-1])
+		case i <= len(callee.others):
+			if initiation := c.choice.last(c.endpointOf(callee.key)); initiation != nil {
+				err = c.choice.send(initiation, callee.others[i-1])
+			}
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("wireguard %s: call %s: %w", c.name, list(callee.endpoints), err))
@@ -166,11 +171,12 @@ func (c *Client) lookAround() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.choice.hearAll()
+	c.choice.forget()
 	_, peers, _ := readStatus(c.dev)
 	for _, callee := range c.callees {
 		callee.others = nil
 		for _, p := range peers {
-			if p.PublicKey == callee.key {
+			if p.PublicKey == callee.key && len(callee.addrs) > 1 {
 				callee.others = after(callee.addrs, unmapped(p.Endpoint))
 			}
 		}
@@ -186,17 +192,13 @@ func after(addrs []netip.AddrPort, one netip.AddrPort) []netip.AddrPort {
 	return slices.Concat(addrs[i+1:], addrs[:i])
 }
 
-// begin begins a handshake with the address in use.
-func (c *Client) begin(callee *callee) (err error) {
-	callee.called, callee.initiation = time.Now(), nil
-	for range 2 {
-		c.choice.record()
+// begin begins a handshake with the address in use. If the last one is less than 5 s old, it is given up, and the session with it.
+func (c *Client) begin(callee *callee) error {
+	callee.called = time.Now()
+	err := callee.peer.SendHandshakeInitiation(false)
+	if err == nil && c.choice.last(c.endpointOf(callee.key)) == nil {
+		callee.expire()
 		err = callee.peer.SendHandshakeInitiation(false)
-		callee.initiation = c.choice.recorded(c.endpointOf(callee.key))
-		if callee.initiation != nil || err != nil {
-			break
-		}
-		callee.expire() // the last one is less than 5 s old
 	}
 	return err
 }
@@ -231,11 +233,16 @@ func (c *Client) settleLocked(peers []PeerStatus) {
 	c.choice.deaf.Store(&deaf)
 }
 
-// othersLocked returns how many addresses the peer with most of them has beside the one in use.
-func (c *Client) othersLocked() int {
+// othersLocked returns how many addresses the peer with most of them has beside the one in use. A peer with one has no other one,
+// wherever it went.
+func (c *Client) othersLocked(peers []PeerStatus) int {
 	most := 0
 	for _, callee := range c.callees {
-		most = max(most, len(callee.addrs)-1)
+		for _, p := range peers {
+			if p.PublicKey == callee.key && len(callee.addrs) > 1 {
+				most = max(most, len(after(callee.addrs, unmapped(p.Endpoint))))
+			}
+		}
 	}
 	return most
 }

@@ -215,7 +215,7 @@ func (c *Client) sampleLocked() {
 	if c.shakes.look(peers) {
 		c.settleLocked(peers)
 	}
-	next.LastHandshake, next.Others = c.shakes.at, c.othersLocked()
+	next.LastHandshake, next.Others = c.shakes.at, c.othersLocked(peers)
 	for _, p := range peers {
 		next.RxBytes += p.RxBytes
 		next.TxBytes += p.TxBytes

@@ -37,9 +37,8 @@ type callee struct {
 	known     [][]netip.AddrPort // of each endpoint, for when its name cannot be resolved any more
 	addrs     []netip.AddrPort   // of all endpoints, in the order in which to try them; Client.mu guards it
 
-	called     time.Time        // when Call or Probe last made a handshake; zero: never
-	initiation []byte           // that handshake's first message; nil: none was sent
-	others     []netip.AddrPort // where else Call sends it
+	called time.Time        // when Call last began a handshake; zero: never
+	others []netip.AddrPort // whom else Call asks for it
 }
 
 // expire lets the device send an initiation now: otherwise it sends none within 5 s of the last one. From here on packets
