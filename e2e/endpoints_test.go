@@ -42,6 +42,12 @@ func newSite(t *testing.T) *site {
 		s.endpoints[0]: start(t, s.Gateway, s.path("gateway.yaml")),
 		s.endpoints[1]: start(t, s.Gateway, s.path("gateway2.yaml")),
 	}
+	eventually(t, "the way over IPv6 is known to the routers on it", func() error { // a new neighbour takes seconds
+		if r := run(t, s.Laptop, program(t, "ping"), "-6", "-n", "-c", "1", "-W", "1", netlab.GatewayIPv6); r.code != 0 {
+			return fmt.Errorf("ping: %s", r)
+		}
+		return nil
+	})
 	s.world.laptop = start(t, s.Laptop, s.path("laptop.yaml"))
 	s.connected(t)
 	return s

@@ -115,7 +115,7 @@ func newClient(config ClientConfig) (*Client, error) {
 	}
 	sockets := conn.NewDefaultBind()
 	if slices.ContainsFunc(wg.Peers, Peer.mayMove) {
-		c.choice = &choice{Bind: sockets}
+		c.choice = &choice{Bind: newSockets()}
 		sockets = c.choice
 	}
 	var err error
