@@ -21,9 +21,9 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/door"
 	"penstock/cmd/internal/renewed"
-	"penstock/cmd/internal/control"
 	"penstock/router/transport/wireguard"
 )
 

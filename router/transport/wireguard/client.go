@@ -16,6 +16,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"penstock/router/transport"
+	"penstock/router/transport/wireguard/internal/sockets"
 )
 
 var _ transport.Driver = (*Client)(nil)
@@ -67,7 +68,7 @@ type Client struct {
 	lost    func(error)
 	log     *slog.Logger
 	callees []*callee
-	choice  *choice // the sockets, if a peer may have several addresses; else nil
+	choice  *sockets.Choice // the sockets, if a peer may have several addresses; else nil
 
 	last   atomic.Pointer[transport.Stats] // newest sample
 	mu     sync.Mutex                      // held while the device is read or changed; guards below
@@ -113,13 +114,13 @@ func newClient(config ClientConfig) (*Client, error) {
 	for _, p := range wg.Peers {
 		s.change(Peer{}, p)
 	}
-	sockets := conn.NewDefaultBind()
+	bind := conn.NewDefaultBind()
 	if slices.ContainsFunc(wg.Peers, Peer.mayMove) {
-		c.choice = &choice{Bind: newSockets()}
-		sockets = c.choice
+		c.choice = sockets.NewChoice()
+		bind = c.choice
 	}
 	var err error
-	if c.core, err = newCore(config.Device, sockets, wg.PrivateKey, wg.ListenPort, config.Mark, s.String(), c.log); err != nil {
+	if c.core, err = newCore(config.Device, bind, wg.PrivateKey, wg.ListenPort, config.Mark, s.String(), c.log); err != nil {
 		return nil, err
 	}
 	for _, p := range wg.Peers {

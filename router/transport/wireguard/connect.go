@@ -184,7 +184,7 @@ func (c *Client) openSockets(callees []*callee) (fresh bool, err error) {
 // time of the last handshake that cannot be an answer to it. The error says that nothing could be sent to anyone.
 func (c *Client) call(callees []*callee, i int, force bool) (before time.Time, err error) {
 	c.mu.Lock()
-	c.choice.hearAll()
+	c.choice.HearAll()
 	err = c.aimLocked(callees, i)
 	c.mu.Unlock()
 	if err != nil {

@@ -1,4 +1,4 @@
-package wireguard
+package sockets
 
 import (
 	"errors"
