@@ -67,7 +67,7 @@ the lines to add to the configuration.`,
 // termsFlags adds the flags that decide about a new peer.
 func (p *newPeer) termsFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&p.endpoint, "endpoint", "", "`HOST:PORT` that the peer dials (default listen.wireguard.endpoint)")
+	f.StringVar(&p.endpoint, "endpoint", "", "`HOST:PORT` that the peer dials, several separated by commas (default listen.wireguard.endpoint)")
 	f.StringSliceVar(&p.allowedIPs, "allowed-ips", nil, "`NETWORKS` that the peer sends through the tunnel (default all)")
 	f.StringSliceVar(&p.groups, "group", nil, "`GROUPS` that the peer is in")
 	f.StringVar(&p.expires, "expires", "", expiresUsage)
@@ -89,7 +89,7 @@ func addPeer(cmd *cobra.Command, e *env, p newPeer, name string) error {
 		file.PrivateKey = wireguard.GeneratePrivateKey()
 		peer.PublicKey = file.PrivateKey.Public().String()
 		var client strings.Builder
-		if _, err := file.WriteTo(&client); err != nil {
+		if _, err := file.Portable().WriteTo(&client); err != nil {
 			return false, err
 		}
 		return addTo(e, c, folder, peer, func() error { return p.deliver(e, client.String()) })
@@ -144,7 +144,7 @@ func (p newPeer) terms(name string) (peerbook.Terms, error) {
 		return t, err
 	}
 	if p.endpoint != "" {
-		if _, err := wireguard.ParseEndpoint(p.endpoint); err != nil {
+		if _, err := wireguard.ParseEndpoints(p.endpoint); err != nil {
 			return t, usagef("%v", err)
 		}
 	}

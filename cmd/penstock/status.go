@@ -146,7 +146,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	rows := [][]string{{"TRANSPORT", "KIND", "STATE", "SINCE", "LAST RX", "RX", "TX", "RECONNECTS", "ENDPOINT"}}
 	for _, t := range s.Transports {
 		rows = append(rows, []string{t.Name, t.Kind, stateText(t), ago(now, t.Since), ago(now, t.LastRx),
-			bytesText(t.RxBytes), bytesText(t.TxBytes), strconv.FormatUint(t.Reconnects, 10), t.Endpoint})
+			bytesText(t.RxBytes), bytesText(t.TxBytes), strconv.FormatUint(t.Reconnects, 10), endpointText(t)})
 	}
 	if err := table(w, rows); err != nil {
 		return err
@@ -241,4 +241,12 @@ func every(ctx context.Context, period time.Duration, f func() error) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// endpointText is the endpoint in use, and how many more are known.
+func endpointText(t control.TransportStatus) string {
+	if t.Others == 0 {
+		return t.Endpoint
+	}
+	return fmt.Sprintf("%s and %d more", t.Endpoint, t.Others)
 }

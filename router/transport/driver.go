@@ -25,10 +25,19 @@ type Driver interface {
 	Close() error
 }
 
+// Caller is a Driver whose peer can be reached at several endpoints. When the one in use is silent, Tunnel calls the others too.
+type Caller interface {
+	// Call sends something that a living peer must answer, and does not wait. Call(0) sends it to the endpoint in use, and
+	// Call(i) to the i-th of the Stats().Others known beside it, as part of the last Call(0). The endpoint that answers first is
+	// the one in use from then on. It is called by the goroutine that calls Driver's methods.
+	Call(i int) error
+}
+
 // Stats are a driver's counters since it was made. They only ever grow.
 type Stats struct {
 	RxBytes, TxBytes uint64    // encrypted bytes; only authenticated packets count as received
 	LastRx, LastTx   time.Time // zero: never
 	LastHandshake    time.Time // last completed handshake or renegotiation; zero: never
 	Endpoint         string    // the peer's current address:port, empty while unknown
+	Others           int       // how many addresses are known beside Endpoint; see Caller
 }

@@ -24,6 +24,7 @@ const (
 	ReasonKeepaliveTimeout   Reason = "keepalive_timeout"
 	ReasonPathChange         Reason = "path_change"
 	ReasonWake               Reason = "wake"
+	ReasonMoved              Reason = "moved"
 	ReasonHandshakeFailed    Reason = "handshake_failed"
 	ReasonAuthFailed         Reason = "auth_failed"
 	ReasonEndpointUnresolved Reason = "endpoint_unresolved"

@@ -60,6 +60,10 @@ type Timing struct {
 	Sample        time.Duration // between looks at the counters; default 1 s
 	SleepGap      time.Duration // a gap between looks that means the machine slept; default 6 s
 	Traffic       time.Duration // sent but nothing received for this long: probe; default 2 s
+	Doubt         time.Duration // the same if the peer has other endpoints; a keepalive does not count as sent; default 600 ms
+	CallAfter     time.Duration // as Doubt: call all endpoints, that in use first; default 1 s
+	CallOthers    time.Duration // between the call of the endpoint in use and those of the others; default 300 ms
+	CallAgain     time.Duration // from the last call until all are called anew; default 1 s
 	Idle          time.Duration // nothing either way for this long: probe; default 120 s
 	ProbeEvery    time.Duration // between probes; default 150 ms: sixteen lost in a row are not chance at 20 % loss
 	ProbeWindow   time.Duration // probing under traffic without an answer for this long is a timeout; default 2.5 s
@@ -85,6 +89,10 @@ func (t Timing) withDefaults() Timing {
 	def(&t.Sample, time.Second)
 	def(&t.SleepGap, 6*time.Second)
 	def(&t.Traffic, 2*time.Second)
+	def(&t.Doubt, 600*time.Millisecond)
+	def(&t.CallAfter, time.Second)
+	def(&t.CallOthers, 300*time.Millisecond)
+	def(&t.CallAgain, time.Second)
 	def(&t.Idle, 120*time.Second)
 	def(&t.ProbeEvery, 150*time.Millisecond)
 	def(&t.ProbeWindow, 2500*time.Millisecond)

@@ -98,8 +98,13 @@ func (p *peer) Close() error { p.set(func(p *peer) { p.closes++ }); return nil }
 
 // run starts a tunnel to p in a synctest bubble.
 func run(t *testing.T, p *peer) (*Tunnel, *history) {
+	return runDriver(t, p)
+}
+
+// runDriver is run for any driver.
+func runDriver(t *testing.T, d Driver) (*Tunnel, *history) {
 	h := &history{}
-	tun := NewTunnel(Config{Name: "corp", New: func() (Driver, error) { return p, nil }, Changed: h.add})
+	tun := NewTunnel(Config{Name: "corp", New: func() (Driver, error) { return d, nil }, Changed: h.add})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); tun.Run(ctx) }()

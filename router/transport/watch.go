@@ -10,52 +10,79 @@ import (
 type liveness struct {
 	timing   Timing
 	rx, tx   uint64
+	answered uint64    // tx when rx grew last
 	rxAt     time.Time // when rx grew last
 	txAt     time.Time // when tx first grew after rx did; zero: nothing is unanswered
+	wantAt   time.Time // the same, but for more than a keepalive; zero also if the peer has one endpoint
 	probing  time.Time // when the first probe went out; zero: none has
 	window   time.Duration
+	calls    calls
 	lastLook time.Time
 	busy     bool // the last look saw traffic, so look often: silence may begin any moment
 }
 
-func newLiveness(timing Timing, s Stats, now time.Time) *liveness {
-	return &liveness{timing: timing, rx: s.RxBytes, tx: s.TxBytes, rxAt: now, lastLook: now}
+// sight is what a look finds.
+type sight struct {
+	probe bool // a probe is due
+	call  bool // a call is due
+	who   int  // whom to call, as Caller says
+	dead  bool // the transport is lost
+	slept bool // the last look was so long ago that the machine must have slept, and silence proves nothing
 }
 
-// look takes one sample. probe asks for a probe to be sent; dead means that the transport is lost; slept means that the
-// last look was so long ago that the machine must have slept, and silence proves nothing.
-func (l *liveness) look(s Stats, now time.Time) (probe, dead, slept bool) {
+// keepalive is the size of a packet that wants no answer: a WireGuard message without content (whitepaper 5.4.6).
+const keepalive = 32 // bytes
+
+func newLiveness(timing Timing, s Stats, now time.Time) *liveness {
+	return &liveness{timing: timing, rx: s.RxBytes, tx: s.TxBytes, answered: s.TxBytes, rxAt: now, lastLook: now}
+}
+
+// look takes one sample.
+func (l *liveness) look(s Stats, now time.Time) (see sight) {
 	busy := s.RxBytes != l.rx || s.TxBytes != l.tx
 	defer func() { l.busy = busy }()
 	gap := now.Round(0).Sub(l.lastLook.Round(0)) // wall clock: the monotonic clock may stop during sleep
 	l.lastLook = now
 	if gap >= l.timing.SleepGap || gap < -l.timing.SleepGap {
 		*l = *newLiveness(l.timing, s, now)
-		return true, false, true
+		return sight{probe: true, slept: true}
 	}
 	if s.RxBytes != l.rx {
 		*l = *newLiveness(l.timing, s, now)
-		return false, false, false
+		return sight{}
 	}
 	if s.TxBytes != l.tx && l.probing.IsZero() {
 		l.tx = s.TxBytes
 		if l.txAt.IsZero() {
 			l.txAt = now
 		}
+		if s.Others > 0 && l.wantAt.IsZero() && s.TxBytes-l.answered > keepalive {
+			l.wantAt = now
+		}
 	}
 	if l.probing.IsZero() {
+		t := l.timing
 		switch {
-		case !l.txAt.IsZero() && now.Sub(l.txAt) >= l.timing.Traffic:
-			l.window = l.timing.ProbeWindow
-		case now.Sub(l.rxAt) >= l.timing.Idle:
-			l.window = l.timing.IdleWindow
+		case !l.wantAt.IsZero() && now.Sub(l.wantAt) >= t.Doubt:
+			l.window = t.ProbeWindow + max(0, t.Traffic-t.Doubt) // the transport is lost no sooner for having other endpoints
+		case !l.txAt.IsZero() && now.Sub(l.txAt) >= t.Traffic:
+			l.window = t.ProbeWindow
+		case now.Sub(l.rxAt) >= t.Idle:
+			l.window = t.IdleWindow
 		default:
-			return false, false, false
+			return sight{}
 		}
 		l.probing = now
-		return true, false, false
+		if l.wantAt.IsZero() {
+			l.wantAt = now // a probe wants an answer
+		}
+		return sight{probe: true}
 	}
-	return true, now.Sub(l.probing) >= l.window, false
+	see = sight{probe: true, dead: now.Sub(l.probing) >= l.window}
+	if s.Others > 0 && now.Sub(l.wantAt) >= l.timing.CallAfter {
+		see.who, see.call = l.calls.next(l.timing, s.Others, now)
+	}
+	return see
 }
 
 // every is how long to wait until the next look.
@@ -71,6 +98,7 @@ func (l *liveness) every() time.Duration {
 func (s *supervisor) watch(ctx context.Context) (Reason, error) {
 	s.arrived()
 	live := newLiveness(s.Timing, s.stats(), time.Now())
+	where := place{endpoint: s.stats().Endpoint}
 	timer := time.NewTimer(live.every())
 	defer timer.Stop()
 	for {
@@ -96,17 +124,24 @@ func (s *supervisor) watch(ctx context.Context) (Reason, error) {
 		}
 		now := time.Now()
 		sample := s.stats()
-		probe, dead, slept := live.look(sample, now)
+		see := live.look(sample, now)
 		s.sampled(sample, now)
-		if slept {
+		if from, moved := where.look(sample, now); moved {
+			s.moved(from, sample.Endpoint)
+		}
+		if see.slept {
 			s.orders.change(func(n *notes) { n.path = ReasonWake })
 		}
-		if dead {
+		if see.dead {
 			err := ErrKeepaliveTimeout{Transport: s.Name, LastReceived: sample.LastRx, LastSent: sample.LastTx}
 			s.Log.Warn("keepalive timeout", "transport", s.Name, "last_received", sample.LastRx, "last_sent", sample.LastTx)
 			return s.gone(ReasonKeepaliveTimeout, err)
 		}
-		if probe {
+		if see.call {
+			where.called = now
+			s.call(see.who)
+		}
+		if see.probe {
 			if err := s.driver.Probe(ctx); err != nil {
 				s.Log.Debug("probe was not sent", "transport", s.Name, "err", err)
 			}

@@ -35,7 +35,7 @@ func (k listenChecker) listen() {
 		}
 		k.secret("listen.wireguard.private_key", wg.PrivateKey, true)
 		if wg.Endpoint != "" {
-			k.endpoint("listen.wireguard.endpoint", wg.Endpoint)
+			k.endpoints("listen.wireguard.endpoint", wg.Endpoint)
 		}
 	}
 	if e := k.Listen.Enrol; e != nil {
@@ -136,6 +136,13 @@ func (k listenChecker) ownAddresses(path string, addresses []netip.Prefix) {
 }
 
 // endpoint checks what others dial.
+// endpoints checks one or more endpoints, separated by commas.
+func (k *checker) endpoints(path, value string) {
+	for one := range strings.SplitSeq(value, ",") {
+		k.endpoint(path, strings.TrimSpace(one))
+	}
+}
+
 func (k *checker) endpoint(path, value string) {
 	host, port, err := net.SplitHostPort(value)
 	if err == nil {

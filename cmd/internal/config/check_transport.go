@@ -88,7 +88,7 @@ func (k transportChecker) wireguard(path string, w *WireGuard) {
 			k.fault(at+".public_key", "write what penstock pubkey prints", "the public key is not 32 bytes in base64")
 		}
 		k.secret(at+".preshared_key", p.PresharedKey, true)
-		k.endpoint(at+".endpoint", p.Endpoint)
+		k.endpoints(at+".endpoint", p.Endpoint)
 	}
 }
 

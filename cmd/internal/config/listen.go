@@ -96,7 +96,8 @@ type WireGuardListen struct {
 	// has judged, and undoes that when it stops. Where that does not work, and with sockets, penstock opens connections of its own and
 	// changes nothing on the host.
 	Direct string `yaml:"direct" default:"kernel" oneof:"kernel,sockets"`
-	// Endpoint is what peers dial, host:port. `penstock peer add` writes it into the files that it makes.
+	// Endpoint is what peers dial, host:port; several, separated by commas, are those of gateways with the same key and the same
+	// peers. `penstock peer add` writes the first into the files that it makes, and `penstock join` all of them.
 	Endpoint string `yaml:"endpoint"`
 	// DNS lists the resolvers of peers, written into the same files. Default: the gateway's own addresses.
 	DNS []netip.Addr `yaml:"dns"`

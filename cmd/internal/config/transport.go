@@ -43,7 +43,8 @@ type WireGuardPeer struct {
 	PublicKey string `yaml:"public_key" required:"true"`
 	// PresharedKey is an optional second secret, base64.
 	PresharedKey Secret `yaml:"preshared_key"`
-	// Endpoint is the server's address or name, with port.
+	// Endpoint is the server's address or name, with port; several, separated by commas, are those of servers with the same key.
+	// When the one in use falls silent, the first to answer takes its place.
 	Endpoint string `yaml:"endpoint" required:"true"`
 	// AllowedIPs are the addresses behind the server.
 	AllowedIPs []netip.Prefix `yaml:"allowed_ips" required:"true"`

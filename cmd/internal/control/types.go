@@ -93,6 +93,7 @@ type TransportStatus struct {
 	RxBytes    uint64    `json:"rxBytes"`
 	TxBytes    uint64    `json:"txBytes"`
 	Endpoint   string    `json:"endpoint,omitempty"`
+	Others     int       `json:"otherEndpoints,omitempty"` // how many more are known
 	Reconnects uint64    `json:"reconnects"`
 	Warnings   []string  `json:"warnings,omitempty"` // what of its file is unsafe or passed over
 	SignIn     string    `json:"signIn,omitempty"`   // what its server wants from its user: a page to open, or a question

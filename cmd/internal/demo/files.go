@@ -28,7 +28,7 @@ func writeFiles(dir string, endpoint netip.AddrPort, intranetDNS netip.Addr, tun
 		AllowedIPs: []netip.Prefix{netip.MustParsePrefix(laptopInner4 + "/32"), netip.MustParsePrefix(laptopInner6 + "/128")},
 	}
 	conf := wireguard.ClientFile(wireguard.ServerInfo{
-		Endpoint:  wireguard.Endpoint{Host: endpoint.Addr().String(), Port: endpoint.Port()},
+		Endpoints: []wireguard.Endpoint{{Host: endpoint.Addr().String(), Port: endpoint.Port()}},
 		PublicKey: gatewayKey.Public(),
 		DNS:       []netip.Addr{netip.MustParseAddr(gatewayInner4)},
 	}, laptopKey, laptopPeer)

@@ -171,7 +171,9 @@ func readTransport(t config.Transport) (transportFile, error) {
 	switch {
 	case t.WireGuard != nil && t.WireGuard.Config == "":
 		for _, p := range t.WireGuard.Peers {
-			addHost(p.Endpoint)
+			for one := range strings.SplitSeq(p.Endpoint, ",") {
+				addHost(strings.TrimSpace(one))
+			}
 			f.networks = append(f.networks, p.AllowedIPs...)
 		}
 	case t.WireGuard != nil:
@@ -184,7 +186,9 @@ func readTransport(t config.Transport) (transportFile, error) {
 			return f, errors.New(t.WireGuard.Config + " has faults: penstock check says which")
 		}
 		for _, p := range c.Peers {
-			addHost(p.Endpoint.String())
+			for _, e := range p.Endpoints {
+				addHost(e.String())
+			}
 			f.networks = append(f.networks, p.AllowedIPs...)
 		}
 	case t.OpenVPN != nil:

@@ -243,7 +243,7 @@ func TestAWireGuardTransport(t *testing.T) {
 
 	p := planOf(t, corp)
 	peer := &p.transports[0].wireguard.Peers[0]
-	peer.PublicKey, peer.Endpoint = key.Public(), wireguard.Endpoint{Host: "127.0.0.1", Port: port.Port()}
+	peer.PublicKey, peer.Endpoints = key.Public(), []wireguard.Endpoint{{Host: "127.0.0.1", Port: port.Port()}}
 	peer.AllowedIPs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	var changed atomic.Int32
 	reset := make(chan string, 10)

@@ -186,7 +186,7 @@ func wireguardPeer(p config.WireGuardPeer) (peer wireguard.Peer, err error) {
 	if peer.PublicKey, err = wireguard.ParsePublicKey(p.PublicKey); err != nil {
 		return peer, fmt.Errorf("public_key: %w", err)
 	}
-	if peer.Endpoint, err = wireguard.ParseEndpoint(p.Endpoint); err != nil {
+	if peer.Endpoints, err = wireguard.ParseEndpoints(p.Endpoint); err != nil {
 		return peer, err
 	}
 	shared, err := p.PresharedKey.Read()

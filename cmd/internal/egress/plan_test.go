@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"penstock/cmd/internal/config"
+	"penstock/router/transport/wireguard"
 )
 
 func TestPlanRefusesWithThePlace(t *testing.T) {
@@ -67,7 +68,7 @@ func TestPlanSaysWhatFilesSay(t *testing.T) {
 		t.Errorf("inside: got %v, want the own address: two halves are a default route too", got)
 	}
 	conf := halves.transports[0].wireguard
-	if conf.MTU != 1380 || conf.ListenPort != 5555 || len(conf.Peers) != 1 || conf.Peers[0].Endpoint.String() != "192.0.2.1:51820" || conf.PrivateKey.IsZero() {
+	if conf.MTU != 1380 || conf.ListenPort != 5555 || len(conf.Peers) != 1 || !slices.Equal(conf.Peers[0].Endpoints, []wireguard.Endpoint{{Host: "192.0.2.1", Port: 51820}}) || conf.PrivateKey.IsZero() {
 		t.Errorf("written in place: got %+v", conf)
 	}
 	for name, p := range map[string]*Plan{"in a file": p, "in place": halves} {

@@ -82,7 +82,7 @@ func (w *wireguardInner) facts() facts {
 	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
 	f := facts{naming: wireguardNaming(w.name, w.conf), ipv6: slices.ContainsFunc(w.conf.Addresses, is6)}
 	for _, p := range w.conf.Peers {
-		f.named = f.named || p.Endpoint.Host != "" && isName(p.Endpoint.Host)
+		f.named = f.named || slices.ContainsFunc(p.Endpoints, func(e wireguard.Endpoint) bool { return isName(e.Host) })
 	}
 	return f
 }

@@ -70,17 +70,18 @@ func Join(ctx context.Context, l Link, key wireguard.PrivateKey) (Joined, error)
 	case err != nil || r.StatusCode != http.StatusOK:
 		return Joined{}, fmt.Errorf("%s does not answer as a gateway does (status %d): if the link is right, ask for a new invitation: this one may be used up", l.Base, r.StatusCode)
 	}
-	file, err := complete(a.Config, key)
+	file, err := complete(a, key)
 	if err != nil {
 		return Joined{}, fmt.Errorf("the gateway's answer is no configuration: ask for a new invitation: this one is used up: %w", err)
 	}
 	return Joined{Name: a.Name, Config: file}, nil
 }
 
-// complete puts the private key into a file that lacks it. What a gateway may say there is what is read: nothing else is passed on.
-func complete(text string, key wireguard.PrivateKey) (*wireguard.Config, error) {
+// complete puts the private key and the other endpoints into a file that lacks them. What a gateway may say there is what is read:
+// nothing else is passed on.
+func complete(a answer, key wireguard.PrivateKey) (*wireguard.Config, error) {
 	const section = "[Interface]\n"
-	rest, ok := strings.CutPrefix(text, section)
+	rest, ok := strings.CutPrefix(a.Config, section)
 	if !ok {
 		return nil, errors.New("it does not begin with [Interface]")
 	}
@@ -88,8 +89,15 @@ func complete(text string, key wireguard.PrivateKey) (*wireguard.Config, error) 
 	if err != nil {
 		return nil, err
 	}
-	if len(file.Peers) != 1 || file.Peers[0].Endpoint.IsZero() || file.PrivateKey != key {
+	if len(file.Peers) != 1 || len(file.Peers[0].Endpoints) == 0 || file.PrivateKey != key {
 		return nil, errors.New("it does not name one gateway")
+	}
+	if a.Others != "" {
+		others, err := wireguard.ParseEndpoints(a.Others)
+		if err != nil {
+			return nil, err
+		}
+		file.Peers[0].Endpoints = append(file.Peers[0].Endpoints, others...)
 	}
 	return file, nil
 }

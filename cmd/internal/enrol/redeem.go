@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"penstock/cmd/internal/config"
@@ -29,39 +28,35 @@ type refusal struct {
 //
 // The token is used up before anything else happens, so that however many come with it at once, one joins. If nothing comes of
 // it, it is open again.
-func (e *Enrolment) redeem(ctx context.Context, token Token, key wireguard.PublicKey) (name, file string, no *refusal) {
+func (e *Enrolment) redeem(ctx context.Context, token Token, key wireguard.PublicKey) (name string, file *wireguard.Config, no *refusal) {
 	terms, why, err := e.invitations.claim(token, time.Now().UTC().Truncate(time.Second))
 	switch {
 	case errors.Is(err, errNotValid):
-		return terms.Name, "", &refusal{why: why, said: errNotValid.Error()}
+		return terms.Name, nil, &refusal{why: why, said: errNotValid.Error()}
 	case err != nil:
-		return "", "", failure(err)
+		return "", nil, failure(err)
 	}
 	folder, c, err := peerbook.OpenLive(ctx, e.gateway.Config(), terms.Name)
 	if err != nil {
-		return terms.Name, "", e.giveBack(token, failure(err))
+		return terms.Name, nil, e.giveBack(token, failure(err))
 	}
 	defer folder.Close()
 	if no := e.clash(c, terms.Name, key); no != nil {
-		return terms.Name, "", e.giveBack(token, no)
+		return terms.Name, nil, e.giveBack(token, no)
 	}
-	peer, client, err := folder.Plan(c, terms, e.inForce())
+	peer, file, err := folder.Plan(c, terms, e.inForce())
 	if err != nil {
-		return terms.Name, "", e.giveBack(token, failure(err))
+		return terms.Name, nil, e.giveBack(token, failure(err))
 	}
 	peer.PublicKey = key.String()
-	var text strings.Builder
-	if _, err := client.WriteTo(&text); err != nil {
-		return terms.Name, "", e.giveBack(token, failure(err))
-	}
 	path, err := folder.Add(c, peer)
 	if err != nil {
-		return terms.Name, "", e.giveBack(token, failure(err))
+		return terms.Name, nil, e.giveBack(token, failure(err))
 	}
 	if err := e.putInForce(ctx, peer); err != nil {
-		return terms.Name, "", e.giveBack(token, failure(folder.Undo(err, path)))
+		return terms.Name, nil, e.giveBack(token, failure(folder.Undo(err, path)))
 	}
-	return terms.Name, text.String(), nil
+	return terms.Name, file, nil
 }
 
 // clash returns a refusal if the name or the key is taken by now, in a file or in force.

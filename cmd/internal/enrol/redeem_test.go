@@ -134,7 +134,7 @@ func TestWhoIsRefusedAfterTheTokenMayTryAgain(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, file, no := w.redeem(t.Context(), link.Token, use); no == nil || no.why != tt.want || file != "" {
+			if _, file, no := w.redeem(t.Context(), link.Token, use); no == nil || no.why != tt.want || file != nil {
 				t.Fatalf("got %+v, want %s", no, tt.want)
 			}
 			mend()

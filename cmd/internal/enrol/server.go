@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -124,11 +125,26 @@ type request struct {
 	PublicKey string `json:"public_key"`
 }
 
-// answer is what it gets. Config is a wg-quick file whose section [Interface] lacks PrivateKey.
+// answer is what it gets. Config is a wg-quick file whose section [Interface] lacks PrivateKey, for any program. Others are the
+// gateway's endpoints beside the one in Config, for a client that can use several.
 type answer struct {
 	Name   string `json:"name,omitempty"`
 	Config string `json:"config,omitempty"`
+	Others string `json:"others,omitempty"` // separated by commas
 	Error  string `json:"error,omitempty"`
+}
+
+func newAnswer(name string, file *wireguard.Config) answer {
+	var text strings.Builder
+	_, _ = file.Portable().WriteTo(&text) // errors would be those of text
+	a := answer{Name: name, Config: text.String()}
+	for i, e := range file.Peers[0].Endpoints[1:] {
+		if i > 0 {
+			a.Others += ","
+		}
+		a.Others += e.String()
+	}
+	return a
 }
 
 // join takes the key of one who joins.
@@ -141,7 +157,7 @@ func (s *server) join(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	token, key, no := read(w, r)
-	name, file := "", ""
+	name, file := "", (*wireguard.Config)(nil)
 	if no == nil && !s.enter() {
 		no = failure(http.ErrServerClosed)
 	}
@@ -165,7 +181,7 @@ func (s *server) join(w http.ResponseWriter, r *http.Request) {
 	e.limit.succeeded(from)
 	e.attempts.WithLabelValues(string(isAccepted)).Inc()
 	e.log.Info("a peer has joined by invitation", "peer", name, "from", r.RemoteAddr)
-	write(w, http.StatusOK, answer{Name: name, Config: file})
+	write(w, http.StatusOK, newAnswer(name, file))
 }
 
 // enter notes that somebody joins, unless penstock stops. The caller calls joining.Done.

@@ -14,12 +14,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/door"
 	"penstock/cmd/internal/renewed"
 	"penstock/router/transport/wireguard"
@@ -63,7 +65,7 @@ func TestJoin(t *testing.T) {
 	c := w.Config()
 	if joined.Name != "ana" || joined.Config.PrivateKey != key || len(c.Peers) != 1 || c.Peers[0].PublicKey != public.String() ||
 		joined.Config.Addresses[0] != netip.MustParsePrefix("10.78.0.2/32") || joined.Config.Peers[0].PublicKey.String() != gatewayPublic ||
-		joined.Config.Peers[0].Endpoint != (wireguard.Endpoint{Host: "gw.example", Port: 51820}) {
+		!slices.Equal(joined.Config.Peers[0].Endpoints, []wireguard.Endpoint{{Host: "gw.example", Port: 51820}}) {
 		t.Errorf("got %+v and the peers %+v", joined, c.Peers)
 	}
 	if w.count(isAccepted) != 1 || !w.log.has("a peer has joined by invitation") {
@@ -71,6 +73,39 @@ func TestJoin(t *testing.T) {
 	}
 	if w.log.has(link.Token.text()) || w.log.has(key.Reveal()) {
 		t.Error("a secret is in the log")
+	}
+}
+
+// TestOnlyPenstockGetsSeveralEndpoints: the browser's page shows the file as it comes, for a phone.
+func TestOnlyPenstockGetsSeveralEndpoints(t *testing.T) {
+	w := newWorld(t).open(t)
+	invite := func(name string) Link {
+		invited, err := w.Invite(t.Context(), control.InviteQuery{Name: name, Endpoint: "gw.example:51820, [2001:db8::2]:51820,192.0.2.3:1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		link, err := ParseLink(invited.Link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return link
+	}
+	status, text := w.post(t, body(t, invite("ana").Token))
+	var got answer
+	if err := json.Unmarshal([]byte(text), &got); err != nil || status != http.StatusOK {
+		t.Fatalf("got %d %s", status, text)
+	}
+	if strings.Count(got.Config, "Endpoint") != 1 || !strings.Contains(got.Config, "\nEndpoint = gw.example:51820\n") || got.Others != "[2001:db8::2]:51820,192.0.2.3:1" {
+		t.Errorf("got %+v, want the first endpoint in the file and the others beside it", got)
+	}
+	key, _ := newKeyPair()
+	joined, err := Join(t.Context(), invite("ben"), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []wireguard.Endpoint{{Host: "gw.example", Port: 51820}, {Host: "2001:db8::2", Port: 51820}, {Host: "192.0.2.3", Port: 1}}
+	if got := joined.Config.Peers[0].Endpoints; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -174,7 +174,7 @@ func (w *world) machine(t *testing.T, p person) *machine {
 	}
 	t.Cleanup(func() { m.Close() })
 	m.client, err = wireguard.NewClient(wireguard.ClientConfig{Name: p.Name, Device: m.Device(), Wireguard: wireguard.ClientFile(
-		wireguard.ServerInfo{Endpoint: wireguard.Endpoint{Host: "127.0.0.1", Port: uint16(w.Port())}, PublicKey: w.key.Public()}, p.key,
+		wireguard.ServerInfo{Endpoints: []wireguard.Endpoint{{Host: "127.0.0.1", Port: uint16(w.Port())}}, PublicKey: w.key.Public()}, p.key,
 		wireguard.Peer{Name: p.Name, AllowedIPs: p.AllowedIPs})})
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ type Terms struct {
 	Name       string         `json:"name"`
 	Groups     []string       `json:"groups,omitempty"`
 	Expires    time.Time      `json:"expires,omitzero"`      // zero: never
-	Endpoint   string         `json:"endpoint,omitempty"`    // where the peer dials; empty: the configuration's
+	Endpoint   string         `json:"endpoint,omitempty"`    // where the peer dials, several separated by commas; empty: the configuration's
 	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"` // what the peer sends through the tunnel; nil: all
 }
 
@@ -66,7 +66,7 @@ func clientFile(c *config.Config, t Terms, addresses []netip.Prefix) (*wireguard
 	if endpoint == "" {
 		return nil, c.Err("listen.wireguard", "nothing says where the peer can reach this gateway", "add endpoint: HOST:PORT, or use --endpoint HOST:PORT")
 	}
-	at, err := wireguard.ParseEndpoint(endpoint)
+	at, err := wireguard.ParseEndpoints(endpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func clientFile(c *config.Config, t Terms, addresses []netip.Prefix) (*wireguard
 	if err != nil {
 		return nil, err
 	}
-	server := wireguard.ServerInfo{Endpoint: at, PublicKey: own, DNS: wg.DNS, MTU: wg.MTU, AllowedIPs: t.AllowedIPs}
+	server := wireguard.ServerInfo{Endpoints: at, PublicKey: own, DNS: wg.DNS, MTU: wg.MTU, AllowedIPs: t.AllowedIPs}
 	if server.DNS == nil {
 		for _, a := range wg.Address {
 			server.DNS = append(server.DNS, a.Addr())

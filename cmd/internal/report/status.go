@@ -363,7 +363,7 @@ func transportStatus(kind string, h transport.Health) control.TransportStatus {
 	return control.TransportStatus{
 		Name: h.Name, Kind: kind, State: h.State.String(), Degraded: h.Degraded, Reason: string(h.Reason), Error: h.Err,
 		Since: h.Since, LastRx: h.Stats.LastRx, RxBytes: h.Stats.RxBytes, TxBytes: h.Stats.TxBytes,
-		Endpoint: h.Stats.Endpoint, Reconnects: h.Reconnects,
+		Endpoint: h.Stats.Endpoint, Others: h.Stats.Others, Reconnects: h.Reconnects,
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 // noPeer is the peer of a problem with the interface itself.
 const noPeer = -1
 
+// mostEndpoints of a peer are called within the time after which it is given up, see transport.Timing.
+const mostEndpoints = 16
+
 // problem is a reason why a Config cannot be used: where it is, what it is, and how to fix it.
 type problem struct {
 	peer  int    // index into Peers, or noPeer
@@ -44,7 +47,7 @@ func (c *Config) problems() []problem {
 		add(noPeer, "Peer", "add a [Peer] section with the server's PublicKey, AllowedIPs and Endpoint", "there is no [Peer]")
 		return found
 	}
-	if !slices.ContainsFunc(c.Peers, func(p Peer) bool { return !p.Endpoint.IsZero() }) {
+	if !slices.ContainsFunc(c.Peers, func(p Peer) bool { return len(p.Endpoints) > 0 }) {
 		add(0, "Endpoint", "add the line Endpoint = HOST:PORT to the [Peer] that is the server", "no peer has an Endpoint, so there is nothing to connect to")
 	}
 	if !slices.ContainsFunc(c.Peers, func(p Peer) bool { return len(p.AllowedIPs) > 0 }) {
@@ -67,6 +70,9 @@ func (c *Config) problems() []problem {
 			continue
 		}
 		keys[p.PublicKey] = i
+		if len(p.Endpoints) > mostEndpoints {
+			add(i, "Endpoint", fmt.Sprintf("keep the %d that are nearest", mostEndpoints), "peer %d has %d endpoints", i+1, len(p.Endpoints))
+		}
 		if !validKeepalive(p.PersistentKeepalive) {
 			add(i, "PersistentKeepalive", "write whole seconds from 0 to 65535", "PersistentKeepalive %v is out of range", p.PersistentKeepalive)
 		}

@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 
 	"penstock/router/transport"
+	"penstock/router/transport/wireguard/internal/sockets"
 )
 
 var _ transport.Driver = (*Client)(nil)
@@ -65,6 +68,7 @@ type Client struct {
 	lost    func(error)
 	log     *slog.Logger
 	callees []*callee
+	choice  *sockets.Choice // the sockets, if a peer may have several addresses; else nil
 
 	last   atomic.Pointer[transport.Stats] // newest sample
 	mu     sync.Mutex                      // held while the device is read or changed; guards below
@@ -110,14 +114,20 @@ func newClient(config ClientConfig) (*Client, error) {
 	for _, p := range wg.Peers {
 		s.change(Peer{}, p)
 	}
+	bind := conn.NewDefaultBind()
+	if slices.ContainsFunc(wg.Peers, Peer.mayMove) {
+		c.choice = sockets.NewChoice()
+		bind = c.choice
+	}
 	var err error
-	if c.core, err = newCore(config.Device, wg.PrivateKey, wg.ListenPort, config.Mark, s.String(), c.log); err != nil {
+	if c.core, err = newCore(config.Device, bind, wg.PrivateKey, wg.ListenPort, config.Mark, s.String(), c.log); err != nil {
 		return nil, err
 	}
 	for _, p := range wg.Peers {
-		if !p.Endpoint.IsZero() {
+		if len(p.Endpoints) > 0 {
 			c.callees = append(c.callees, &callee{
-				peer: c.dev.LookupPeer(device.NoisePublicKey(p.PublicKey)), key: p.PublicKey, endpoint: p.Endpoint,
+				peer: c.dev.LookupPeer(device.NoisePublicKey(p.PublicKey)), key: p.PublicKey, endpoints: p.Endpoints,
+				known: make([][]netip.AddrPort, len(p.Endpoints)),
 			})
 		}
 	}
@@ -143,9 +153,12 @@ func (c *Client) Probe(ctx context.Context) error {
 	}
 	var errs []error
 	for _, callee := range c.callees {
+		if len(callee.others) > 0 && time.Since(callee.called) < firstWait {
+			continue // a new handshake would void the one that several addresses have been asked for
+		}
 		callee.expire()
 		if err := callee.peer.SendHandshakeInitiation(false); err != nil {
-			errs = append(errs, fmt.Errorf("wireguard %s: probe %s: %w", c.name, callee.endpoint, err))
+			errs = append(errs, fmt.Errorf("wireguard %s: probe %s: %w", c.name, list(callee.endpoints), err))
 		}
 	}
 	return errors.Join(errs...)
@@ -200,8 +213,10 @@ func (c *Client) sampleLocked() {
 	}
 	last := *c.last.Load()
 	next := transport.Stats{LastRx: last.LastRx, LastTx: last.LastTx}
-	c.shakes.look(peers)
-	next.LastHandshake = c.shakes.at
+	if c.shakes.look(peers) {
+		c.settleLocked(peers)
+	}
+	next.LastHandshake, next.Others = c.shakes.at, c.othersLocked(peers)
 	for _, p := range peers {
 		next.RxBytes += p.RxBytes
 		next.TxBytes += p.TxBytes

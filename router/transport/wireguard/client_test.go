@@ -166,13 +166,13 @@ func TestConnectFails(t *testing.T) {
 		},
 		{
 			name:    "a name that does not resolve",
-			change:  func(c *Config) { c.Peers[0].Endpoint.Host = "vpn.example" },
+			change:  func(c *Config) { c.Peers[0].Endpoints[0].Host = "vpn.example" },
 			resolve: func(context.Context, string) ([]netip.Addr, error) { return nil, noSuchHost },
 			reason:  transport.ReasonEndpointUnresolved, cause: noSuchHost, text: "resolve endpoint vpn.example:",
 		},
 		{
 			name:    "a name without an address",
-			change:  func(c *Config) { c.Peers[0].Endpoint.Host = "vpn.example" },
+			change:  func(c *Config) { c.Peers[0].Endpoints[0].Host = "vpn.example" },
 			resolve: func(context.Context, string) ([]netip.Addr, error) { return nil, nil },
 			reason:  transport.ReasonEndpointUnresolved, text: "the name has no address",
 		},
@@ -218,7 +218,7 @@ func TestCandidatesInTurn(t *testing.T) {
 	key, a := GeneratePrivateKey(), newAccount(2)
 	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{a.peer}})
 	file := a.file(key.Public(), s.Port())
-	file.Peers[0].Endpoint.Host = "vpn.example"
+	file.Peers[0].Endpoints[0].Host = "vpn.example"
 	answer := []netip.Addr{
 		netip.MustParseAddr("127.0.0.1"),
 		netip.MustParseAddr("ff01::1234"), // multicast that does not leave the machine: nobody answers
@@ -347,7 +347,7 @@ func TestSeveralPeers(t *testing.T) {
 	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{a.peer}})
 	file := a.file(key.Public(), s.Port())
 	file.Peers = append([]Peer{{
-		PublicKey: GeneratePrivateKey().Public(), Endpoint: Endpoint{"127.0.0.1", s.Port()},
+		PublicKey: GeneratePrivateKey().Public(), Endpoints: []Endpoint{{"127.0.0.1", s.Port()}},
 		AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")},
 	}}, file.Peers...)
 	c, client := newTestClient(t, ClientConfig{Wireguard: file})

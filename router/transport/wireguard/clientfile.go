@@ -9,7 +9,7 @@ import (
 
 // ServerInfo is what a client's file says about its server.
 type ServerInfo struct {
-	Endpoint      Endpoint
+	Endpoints     []Endpoint // where the client calls it, the preferred one first
 	PublicKey     PublicKey
 	AllowedIPs    []netip.Prefix // what the client sends through the tunnel; nil: everything
 	DNS           []netip.Addr   // resolvers that the client asks through the tunnel
@@ -38,8 +38,19 @@ func ClientFile(server ServerInfo, key PrivateKey, peer Peer) *Config {
 			PublicKey:           server.PublicKey,
 			PresharedKey:        peer.PresharedKey,
 			AllowedIPs:          allowed,
-			Endpoint:            server.Endpoint,
+			Endpoints:           server.Endpoints,
 			PersistentKeepalive: cmp.Or(server.Keepalive, defaultKeepalive),
 		}},
 	}
+}
+
+// Portable returns c as all programs read it: each peer has its first endpoint alone. Of several lines, wg(8) and the Android app
+// take the last, and the apps for iPhone and macOS refuse the file (2026-11).
+func (c *Config) Portable() *Config {
+	one := *c
+	one.Peers = slices.Clone(c.Peers)
+	for i, p := range one.Peers {
+		one.Peers[i].Endpoints = p.Endpoints[:min(len(p.Endpoints), 1)]
+	}
+	return &one
 }

@@ -44,19 +44,21 @@ type handshakes struct {
 	with PublicKey
 }
 
-// look takes note of the peers' last handshakes.
-func (h *handshakes) look(peers []PeerStatus) {
+// look takes note of the peers' last handshakes, and returns whether there is a new one.
+func (h *handshakes) look(peers []PeerStatus) (fresh bool) {
 	if h.seen == nil {
 		h.seen = make(map[PublicKey]time.Time)
 	}
-	var fresh time.Time // the newest of those since the last look
+	var newest time.Time // of those since the last look
 	for _, p := range peers {
 		if p.LastHandshake.Equal(h.seen[p.PublicKey]) {
 			continue
 		}
 		h.seen[p.PublicKey] = p.LastHandshake
-		if p.LastHandshake.After(fresh) {
-			fresh, h.at, h.with = p.LastHandshake, p.LastHandshake, p.PublicKey
+		if p.LastHandshake.After(newest) {
+			newest, h.at, h.with = p.LastHandshake, p.LastHandshake, p.PublicKey
+			fresh = true
 		}
 	}
+	return fresh
 }

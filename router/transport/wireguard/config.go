@@ -32,7 +32,7 @@ type Peer struct {
 	PublicKey    PublicKey
 	PresharedKey PresharedKey   // zero: none
 	AllowedIPs   []netip.Prefix // inner destinations that go to the peer, and the only inner sources accepted from it
-	Endpoint     Endpoint       // where to call it; zero: it calls us
+	Endpoints    []Endpoint     // where to call it, the preferred one first; none: it calls us
 	// PersistentKeepalive is how long the peer sends nothing before it sends an empty packet: whole seconds up to
 	// 65535 s; 0: never.
 	PersistentKeepalive time.Duration
@@ -71,6 +71,19 @@ func ParseEndpoint(s string) (Endpoint, error) {
 		return Endpoint{}, fmt.Errorf("endpoint %q has the host %q, want a host name or an IP address", s, host)
 	}
 	return Endpoint{Host: host, Port: uint16(n)}, nil
+}
+
+// ParseEndpoints reads one or more endpoints, separated by commas.
+func ParseEndpoints(s string) ([]Endpoint, error) {
+	var all []Endpoint
+	for text := range strings.SplitSeq(s, ",") {
+		e, err := ParseEndpoint(strings.TrimSpace(text))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, e)
+	}
+	return all, nil
 }
 
 // badEndpoint says what is wrong with an endpoint that is not host:port.
@@ -133,7 +146,9 @@ func (c *Config) WriteTo(w io.Writer) (int64, error) {
 		field("PublicKey", p.PublicKey.String())
 		key("PresharedKey", p.PresharedKey.secret)
 		field("AllowedIPs", list(p.AllowedIPs))
-		field("Endpoint", p.Endpoint.String())
+		for _, e := range p.Endpoints {
+			field("Endpoint", e.String())
+		}
 		number("PersistentKeepalive", int(p.PersistentKeepalive/time.Second))
 	}
 	return b.WriteTo(w)

@@ -10,7 +10,7 @@ import (
 
 func TestClientFile(t *testing.T) {
 	server := ServerInfo{
-		Endpoint:      must(ParseEndpoint("[2001:db8::1]:51820")),
+		Endpoints:     must(ParseEndpoints("[2001:db8::1]:51820")),
 		PublicKey:     must(ParsePublicKey(testPublicKey)),
 		DNS:           []netip.Addr{netip.MustParseAddr("10.77.0.1")},
 		SearchDomains: []string{"corp.example"},
@@ -53,6 +53,40 @@ PersistentKeepalive = 25
 	server.Keepalive = time.Minute
 	if got := ClientFile(server, key, peer).Peers[0]; got.PersistentKeepalive != time.Minute || !reflect.DeepEqual(got.AllowedIPs, server.AllowedIPs) {
 		t.Errorf("got %+v, want the server's AllowedIPs and keepalive", got)
+	}
+}
+
+// TestSeveralEndpoints reads them from lines of their own, and from one line, and writes them to lines of their own.
+func TestSeveralEndpoints(t *testing.T) {
+	c, err := ParseConfig(strings.NewReader("[Interface]\nPrivateKey = "+testPrivateKey+"\nAddress = 10.77.0.2/32\n\n[Peer]\nPublicKey = "+testPublicKey+
+		"\nEndpoint = vpn.example:51820 , [2001:db8::1]:51820\nAllowedIPs = 0.0.0.0/0\nendpoint = 192.0.2.1:443\n"), "corp.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Endpoint{{"vpn.example", 51820}, {"2001:db8::1", 51820}, {"192.0.2.1", 443}}
+	if got := c.Peers[0].Endpoints; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	var text strings.Builder
+	if _, err := c.WriteTo(&text); err != nil {
+		t.Fatal(err)
+	}
+	const lines = "AllowedIPs = 0.0.0.0/0\nEndpoint = vpn.example:51820\nEndpoint = [2001:db8::1]:51820\nEndpoint = 192.0.2.1:443\n"
+	if got := text.String(); !strings.HasSuffix(got, lines) {
+		t.Errorf("got:\n%s\nwant it to end in:\n%s", got, lines)
+	}
+	if got := must(ParseConfig(strings.NewReader(text.String()), "corp.conf")); !reflect.DeepEqual(got, c) {
+		t.Errorf("read back: got %+v, want %+v", got, c)
+	}
+	if got := c.Portable().Peers[0].Endpoints; !reflect.DeepEqual(got, want[:1]) || len(c.Peers[0].Endpoints) != 3 {
+		t.Errorf("for all programs: got %v, want the first alone, and the others kept in the original: %v", got, c.Peers[0].Endpoints)
+	}
+
+	if _, err := parse("", "Endpoint = 192.0.2.1:443, vpn.example"); err == nil || !strings.Contains(err.Error(), `x.conf:8: Endpoint: endpoint "vpn.example" has no port`) {
+		t.Errorf("got %v, want the second endpoint of the line refused", err)
+	}
+	if _, err := parse("", strings.Repeat("Endpoint = 192.0.2.1:443\n", 16)); err == nil || !strings.Contains(err.Error(), "x.conf:23: peer 1 has 17 endpoints") {
+		t.Errorf("got %v, want too many endpoints refused", err)
 	}
 }
 

@@ -29,12 +29,16 @@ const (
 	answerPoll = 20 * time.Millisecond
 )
 
-// callee is a peer that can be called. Only Connect and Probe use its fields.
+// callee is a peer that can be called. Only Connect, Probe and Call use its fields, except for addrs.
 type callee struct {
-	peer     *device.Peer
-	key      PublicKey
-	endpoint Endpoint
-	addrs    []netip.AddrPort // in the order in which to try them; kept for when the name cannot be resolved any more
+	peer      *device.Peer
+	key       PublicKey
+	endpoints []Endpoint
+	known     [][]netip.AddrPort // of each endpoint, for when its name cannot be resolved any more
+	addrs     []netip.AddrPort   // of all endpoints, in the order in which to try them; Client.mu guards it
+
+	called time.Time        // when Call last began a handshake; zero: never
+	others []netip.AddrPort // whom else Call asks for it
 }
 
 // expire lets the device send an initiation now: otherwise it sends none within 5 s of the last one. From here on packets
@@ -117,20 +121,22 @@ func (c *Client) locate(ctx context.Context) ([]*callee, error) {
 	var found []*callee
 	var errs []error
 	for _, callee := range c.callees {
-		addrs, err := candidates(ctx, callee.endpoint, c.resolve)
-		if err != nil {
-			err = fmt.Errorf("resolve endpoint %s: %w", callee.endpoint, err)
+		for i, endpoint := range callee.endpoints {
+			addrs, err := candidates(ctx, endpoint, c.resolve)
+			if err == nil {
+				callee.known[i] = addrs
+				continue
+			}
+			err = fmt.Errorf("resolve endpoint %s: %w", endpoint, err)
 			errs = append(errs, err)
-			if callee.addrs != nil {
+			if callee.known[i] != nil {
 				c.log.Info("cannot resolve an endpoint, trying its last known addresses", "err", err)
 			}
-		} else {
+		}
+		if addrs := inTurn(callee.known, current[callee.key]); len(addrs) > 0 {
+			c.mu.Lock()
 			callee.addrs = addrs
-		}
-		if i := slices.Index(callee.addrs, current[callee.key]); i > 0 {
-			callee.addrs = slices.Insert(slices.Delete(callee.addrs, i, i+1), 0, current[callee.key])
-		}
-		if callee.addrs != nil {
+			c.mu.Unlock()
 			found = append(found, callee)
 		}
 	}
@@ -138,6 +144,22 @@ func (c *Client) locate(ctx context.Context) ([]*callee, error) {
 		return nil, errors.Join(errs...)
 	}
 	return found, nil
+}
+
+// inTurn returns all addresses of a peer in the order in which to try them: the one in use, if it is known, then the first of
+// each endpoint, then the second of each, and so on.
+func inTurn(known [][]netip.AddrPort, current netip.AddrPort) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, addr := range interleave(known...) {
+		switch {
+		case slices.Contains(all, addr):
+		case addr == current:
+			all = slices.Insert(all, 0, addr)
+		default:
+			all = append(all, addr)
+		}
+	}
+	return all
 }
 
 // openSockets opens the sockets unless they are open, and returns whether it did. Peers get their first address before
@@ -162,6 +184,7 @@ func (c *Client) openSockets(callees []*callee) (fresh bool, err error) {
 // time of the last handshake that cannot be an answer to it. The error says that nothing could be sent to anyone.
 func (c *Client) call(callees []*callee, i int, force bool) (before time.Time, err error) {
 	c.mu.Lock()
+	c.choice.HearAll()
 	err = c.aimLocked(callees, i)
 	c.mu.Unlock()
 	if err != nil {
@@ -222,8 +245,8 @@ func (c *Client) await(ctx context.Context, before time.Time, wait time.Duration
 func names(callees []*callee) string {
 	texts := make([]string, len(callees))
 	for i, callee := range callees {
-		texts[i] = callee.endpoint.String()
-		if _, err := netip.ParseAddr(callee.endpoint.Host); err != nil {
+		texts[i] = list(callee.endpoints)
+		if slices.ContainsFunc(callee.endpoints, Endpoint.isName) {
 			texts[i] += " (" + list(callee.addrs) + ")"
 		}
 	}

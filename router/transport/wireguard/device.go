@@ -29,12 +29,12 @@ var (
 	errNoPrivateKey = errors.New("no private key")
 )
 
-// newCore makes a device with peers. It owns inner, and its sockets carry mark once they are open. On an error inner is
+// newCore makes a device with peers. It owns inner and sockets, and these carry mark once they are open. On an error inner is
 // closed.
-func newCore(inner tun.Device, key PrivateKey, port uint16, mark uint32, peers string, log *slog.Logger) (*core, error) {
+func newCore(inner tun.Device, sockets conn.Bind, key PrivateKey, port uint16, mark uint32, peers string, log *slog.Logger) (*core, error) {
 	c := &core{port: port}
 	quiet := &quietDevice{Device: inner, events: make(chan tun.Event)}
-	c.dev = device.NewDevice(quiet, conn.NewDefaultBind(), newDeviceLogger(log))
+	c.dev = device.NewDevice(quiet, sockets, newDeviceLogger(log))
 	c.wg.Go(quiet.forward)
 
 	var s script

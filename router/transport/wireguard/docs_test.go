@@ -53,8 +53,33 @@ func page() string {
 			}
 		}
 	}
+	b.WriteString(severalEndpoints)
 	return b.String()
 }
+
+const severalEndpoints = `
+## Several endpoints
+
+` + "`Endpoint`" + ` may stand on several lines of a [Peer], or have several values separated by commas, up to 16 in all: gateways of one
+site with the same key and the same peers. A name with several addresses counts as several endpoints. penstock tries them in their
+order, and stays with the one that answers:
+
+- When it has sent something and heard nothing for a second, it asks the endpoint in use for a new handshake, the next one 300 ms
+  later, and the others one by one after that. The first to answer is in use from then on.
+- An endpoint that answers again later is not used until the one in use is silent. What it sends by itself is not heard.
+- New connections work at once. Those through the old gateway are lost: the new one resets them when they send.
+- If none answers, the transport is lost as soon as with one endpoint, and all are tried again and again.
+- A client with nothing to send sends no more than with one endpoint.
+
+` + "`penstock status`" + ` shows the endpoint in use and how many others are known. Each move counts in
+` + "`penstock_transport_reconnects_total`" + ` with the reason ` + "`moved`" + `. [performance.md](performance.md#moving-to-another-gateway) has how
+long a move takes. If two endpoints are one gateway, its log says at most once a minute that it ignored a repeated handshake.
+To addresses of IPv6, a client with several endpoints sends from any port, whatever ` + "`ListenPort`" + ` says.
+
+Other programs know one endpoint for each peer. Of several lines, wg(8) and the Android app take the last, and the apps for iPhone and
+macOS refuse the file. So of several endpoints in ` + "`listen.wireguard.endpoint`" + ` or ` + "`--endpoint`" + `, the files of ` + "`penstock peer add`" + ` and of
+the page of an invitation have the first alone, and only ` + "`penstock join`" + ` writes all. A stock client stays with the first.
+`
 
 func TestThePageIsThatOfTheTable(t *testing.T) {
 	const path = "../../../docs/wireguard.md"

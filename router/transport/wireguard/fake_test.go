@@ -178,7 +178,7 @@ func newAccount(n byte) account {
 
 // file is the account's file for a server at the loopback.
 func (a account) file(server PublicKey, port uint16) *Config {
-	return ClientFile(ServerInfo{Endpoint: Endpoint{"127.0.0.1", port}, PublicKey: server}, a.key, a.peer)
+	return ClientFile(ServerInfo{Endpoints: []Endpoint{{"127.0.0.1", port}}, PublicKey: server}, a.key, a.peer)
 }
 
 // within bounds what must not hang. No test depends on how long it takes.

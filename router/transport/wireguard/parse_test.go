@@ -71,11 +71,11 @@ PersistentKeepalive = off
 			PublicKey:           must(ParsePublicKey(testPublicKey)),
 			PresharedKey:        must(ParsePresharedKey(testPreshared)),
 			AllowedIPs:          []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::/0"), netip.MustParsePrefix("192.0.2.1/32")},
-			Endpoint:            Endpoint{"vpn.example", 51820},
+			Endpoints:           []Endpoint{{"vpn.example", 51820}},
 			PersistentKeepalive: 25 * time.Second,
 		}, {
 			PublicKey: must(ParsePublicKey(otherPublicKey)),
-			Endpoint:  Endpoint{"2001:db8::1", 51820},
+			Endpoints: []Endpoint{{"2001:db8::1", 51820}},
 		}},
 		Warnings: []string{
 			"corp.conf:11: FwMark is ignored: penstock marks its sockets with its own mark",

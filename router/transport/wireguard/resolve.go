@@ -38,16 +38,19 @@ func candidates(ctx context.Context, e Endpoint, resolve resolveFunc) ([]netip.A
 	return interleave(v6, v4), nil
 }
 
-// interleave takes from both lists in turn, beginning with the first: if one family does not work, every second attempt
+// interleave takes from all lists in turn, beginning with the first: if one family does not work, every second attempt
 // still does (RFC 8305, 4).
-func interleave(first, second []netip.AddrPort) []netip.AddrPort {
+func interleave(lists ...[]netip.AddrPort) []netip.AddrPort {
+	most := 0
+	for _, l := range lists {
+		most = max(most, len(l))
+	}
 	var all []netip.AddrPort
-	for i := range max(len(first), len(second)) {
-		if i < len(first) {
-			all = append(all, first[i])
-		}
-		if i < len(second) {
-			all = append(all, second[i])
+	for i := range most {
+		for _, l := range lists {
+			if i < len(l) {
+				all = append(all, l[i])
+			}
 		}
 	}
 	return all

@@ -52,3 +52,29 @@ func TestCandidates(t *testing.T) {
 		})
 	}
 }
+
+func TestAddressesOfSeveralEndpointsInTurn(t *testing.T) {
+	at := func(addrs ...string) (all []netip.AddrPort) {
+		for _, a := range addrs {
+			all = append(all, netip.MustParseAddrPort(a))
+		}
+		return all
+	}
+	known := [][]netip.AddrPort{at("[2001:db8::1]:1", "192.0.2.1:1"), nil, at("192.0.2.2:1", "192.0.2.1:1", "192.0.2.3:1")}
+	for _, row := range []struct {
+		name    string
+		current netip.AddrPort
+		want    []netip.AddrPort
+	}{
+		{"none is in use: the first of each endpoint first, and none twice", netip.AddrPort{}, at("[2001:db8::1]:1", "192.0.2.2:1", "192.0.2.1:1", "192.0.2.3:1")},
+		{"one is in use", at("192.0.2.3:1")[0], at("192.0.2.3:1", "[2001:db8::1]:1", "192.0.2.2:1", "192.0.2.1:1")},
+		{"one that is not known any more is in use", at("192.0.2.9:1")[0], at("[2001:db8::1]:1", "192.0.2.2:1", "192.0.2.1:1", "192.0.2.3:1")},
+	} {
+		if got := inTurn(known, row.current); !slices.Equal(got, row.want) {
+			t.Errorf("%s: got %v, want %v", row.name, got, row.want)
+		}
+	}
+	if got, want := after(at("192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"), at("192.0.2.2:1")[0]), at("192.0.2.3:1", "192.0.2.1:1"); !slices.Equal(got, want) {
+		t.Errorf("the others: got %v, want %v", got, want)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 )
@@ -58,7 +59,7 @@ func newServer(config ServerConfig) (*Server, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	core, err := newCore(config.Device, config.PrivateKey, config.ListenPort, config.Mark, "", log)
+	core, err := newCore(config.Device, conn.NewDefaultBind(), config.PrivateKey, config.ListenPort, config.Mark, "", log)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +94,7 @@ func (s *Server) Run(ctx context.Context) error {
 // it, and no packet read from Device is sent to it. If it is added again later, it needs a new handshake.
 //
 // If two peers share an address, or a key is wrong or given twice, nothing changes and the error names all such peers.
-// Endpoint is not used: peers call.
+// Endpoints are not used: peers call.
 func (s *Server) SetPeers(peers []Peer) error {
 	if err := s.setPeers(peers); err != nil {
 		return fmt.Errorf("wireguard server: %w", err)

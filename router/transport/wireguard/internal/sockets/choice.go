@@ -1,0 +1,125 @@
+// Package sockets has the UDP sockets of a WireGuard client whose peers may have several addresses. It makes no decisions: Client in
+// package wireguard says whom to ask and whom to hear.
+package sockets
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+)
+
+// NewChoice returns sockets that are not open.
+func NewChoice() *Choice { return &Choice{Bind: newSockets()} }
+
+// Choice is the sockets of a client whose peers may have several addresses. The device knows one address of a peer, and each
+// handshake that it begins voids the one before. So all addresses are asked for the same handshake: its first message is copied,
+// and whoever answers it first has the session. Servers with one key that share no state each take the copy for new.
+//
+// The device listens for changes of routes only on its own sockets. Tunnel.PathChanged does that work for those of a Choice.
+type Choice struct {
+	conn.Bind
+	deaf atomic.Pointer[map[netip.AddrPort]bool] // addresses that are heard only if they answer a handshake; nil: none
+
+	mu   sync.Mutex        // guards below
+	sent map[string][]byte // the last first message to each address since Forget
+}
+
+// Forget forgets the first messages that were sent.
+func (c *Choice) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sent = make(map[string][]byte)
+}
+
+// Last returns the last first message that was sent to an address since Forget, or nil. Whoever began that handshake, us or the
+// device, it is the one that counts.
+func (c *Choice) Last(addr string) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sent[addr]
+}
+
+// mostSent bounds how many addresses are remembered when peers move about by themselves.
+const mostSent = 64
+
+// Send sends what the device sends.
+func (c *Choice) Send(packets [][]byte, to conn.Endpoint) error {
+	if len(packets) == 1 && typeOf(packets[0]) == device.MessageInitiationType { // the device sends each alone
+		c.mu.Lock()
+		if c.sent == nil || len(c.sent) >= mostSent {
+			c.sent = make(map[string][]byte)
+		}
+		c.sent[to.DstToString()] = bytes.Clone(packets[0])
+		c.mu.Unlock()
+	}
+	return c.Bind.Send(packets, to)
+}
+
+// SendTo sends a copy of a first message to an address.
+func (c *Choice) SendTo(initiation []byte, addr netip.AddrPort) error {
+	to, err := c.ParseEndpoint(addr.String())
+	if err != nil {
+		return err
+	}
+	return c.Bind.Send([][]byte{bytes.Clone(initiation)}, to)
+}
+
+// Open opens the sockets. What is received from a deaf address is dropped, unless it answers a handshake. Otherwise a server that
+// was left, and has not noticed, would draw the client back with every packet: the device sends to where it last heard a peer.
+func (c *Choice) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
+	receivers, actual, err := c.Bind.Open(port)
+	for i, receive := range receivers {
+		receivers[i] = func(packets [][]byte, sizes []int, from []conn.Endpoint) (int, error) {
+			n, err := receive(packets, sizes, from)
+			if deaf := c.deaf.Load(); deaf != nil {
+				for j := range n {
+					if !isAnswer(packets[j][:sizes[j]]) && (*deaf)[addrOf(from[j])] {
+						sizes[j] = 0 // the device passes over an empty packet
+					}
+				}
+			}
+			return n, err
+		}
+	}
+	return receivers, actual, err
+}
+
+// HearAll makes no address deaf. It does nothing if c is nil.
+func (c *Choice) HearAll() {
+	if c != nil {
+		c.deaf.Store(nil)
+	}
+}
+
+// Deafen makes the given addresses deaf, and no others.
+func (c *Choice) Deafen(deaf map[netip.AddrPort]bool) { c.deaf.Store(&deaf) }
+
+// typeOf returns the type of a WireGuard message, or 0.
+func typeOf(packet []byte) uint32 {
+	if len(packet) < 4 {
+		return 0
+	}
+	return binary.LittleEndian.Uint32(packet)
+}
+
+func isAnswer(packet []byte) bool {
+	t := typeOf(packet)
+	return t == device.MessageResponseType || t == device.MessageCookieReplyType
+}
+
+// addrOf returns where a packet came from.
+func addrOf(e conn.Endpoint) netip.AddrPort {
+	if std, ok := e.(*conn.StdNetEndpoint); ok {
+		return Unmapped(std.AddrPort)
+	}
+	addr, _ := netip.ParseAddrPort(e.DstToString())
+	return Unmapped(addr)
+}
+
+// Unmapped returns a with an IPv4 address in its IPv4 form.
+func Unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
