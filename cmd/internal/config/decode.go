@@ -110,7 +110,7 @@ func (d *decoder) sequence(node ast.Node, v reflect.Value, path string, tag refl
 		v.SetZero() // only the default was there
 	}
 	for _, n := range nodes {
-		if d.isChanged(n, path) {
+		if (bundleDecoder{d}).isChanged(n, path) {
 			continue
 		}
 		item := reflect.New(v.Type().Elem()).Elem()

@@ -261,7 +261,7 @@ func (f *Fleet) ChangesOf(generation uint64) string {
 }
 
 // isChanged reports whether a node is a peer of a bundle that was changed since.
-func (d *decoder) isChanged(node ast.Node, path string) bool {
+func (d bundleDecoder) isChanged(node ast.Node, path string) bool {
 	entry, ok := node.(*ast.MappingNode)
 	if path != "peers" || !ok || len(d.changed) == 0 || filepath.Ext(d.file) == ChangeSuffix {
 		return false

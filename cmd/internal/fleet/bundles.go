@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/fleet/bundle"
 	"penstock/cmd/internal/fleet/store"
@@ -51,12 +53,52 @@ func (t *truth) newest() bundle.Signed {
 	return t.signed
 }
 
+// bundles puts bundles and changes of peers in force.
+type bundles struct {
+	*Config
+	site    string
+	disk    bundle.Disk
+	changes *changes
+	// watch watches a bucket until ctx ends.
+	watch    func(ctx context.Context, bucket store.Bucket, changed func(store.Entry))
+	refusals prometheus.Counter
+
+	changing sync.Mutex // held while a bundle or a change of peers is put in force
+
+	mu      sync.Mutex // guards refused
+	refused refusal
+}
+
+// refusal is a bundle that was not put in force.
+type refusal struct {
+	generation uint64
+	digest     store.Digest
+	err        error
+	lasting    bool // the same bundle would be refused again
+}
+
+// last returns the last refusal; its err is nil if the newest bundle is in force.
+func (b *bundles) last() refusal {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.refused
+}
+
+// run follows the store until ctx ends.
+func (b *bundles) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() { b.watch(ctx, store.Peers, b.changes.told) })
+	wg.Go(func() { b.followChanges(ctx) })
+	b.follow(ctx)
+	wg.Wait()
+}
+
 // follow puts bundles in force until ctx ends.
-func (n *Node) follow(ctx context.Context) {
+func (b *bundles) follow(ctx context.Context) {
 	t := newTruth()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { n.watch(ctx, store.Truth, func(e store.Entry) { t.told(n.site, e) }) })
+	wg.Go(func() { b.watch(ctx, store.Truth, func(e store.Entry) { t.told(b.site, e) }) })
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	for {
@@ -70,7 +112,7 @@ func (n *Node) follow(ctx context.Context) {
 		if len(signed) == 0 {
 			continue
 		}
-		if err := n.adopt(ctx, signed); err != nil && ctx.Err() == nil && !n.refuse(signed, err) {
+		if err := b.adopt(ctx, signed); err != nil && ctx.Err() == nil && !b.refuse(signed, err) {
 			retry.Reset(fetchPause)
 		}
 	}
@@ -82,57 +124,57 @@ type lasting struct{ error }
 func (l lasting) Unwrap() error { return l.error }
 
 // refuse remembers that a bundle was not put in force, and tells it once. It reports whether that is for good.
-func (n *Node) refuse(signed bundle.Signed, err error) bool {
+func (b *bundles) refuse(signed bundle.Signed, err error) bool {
 	r := refusal{digest: sha256.Sum256(signed), err: err}
 	_, r.lasting = errors.AsType[lasting](err)
 	if m, unreadable := signed.Manifest(); unreadable == nil {
 		r.generation = m.Generation
 	}
-	n.mu.Lock()
-	known := n.refused.digest == r.digest && n.refused.lasting == r.lasting
-	n.refused = r
-	n.mu.Unlock()
+	b.mu.Lock()
+	known := b.refused.digest == r.digest && b.refused.lasting == r.lasting
+	b.refused = r
+	b.mu.Unlock()
 	if !known {
-		n.metrics.refusals.Inc()
-		n.Log.Error("a bundle is not put in force; the one before stays", "generation", r.generation, "for_good", r.lasting, "err", err)
+		b.refusals.Inc()
+		b.Log.Error("a bundle is not put in force; the one before stays", "generation", r.generation, "for_good", r.lasting, "err", err)
 	}
 	return r.lasting
 }
 
 // adopt puts a bundle in force, unless it is already.
-func (n *Node) adopt(ctx context.Context, signed bundle.Signed) error {
-	current, err := n.disk.Current()
+func (b *bundles) adopt(ctx context.Context, signed bundle.Signed) error {
+	current, err := b.disk.Current()
 	if err != nil && !errors.Is(err, store.ErrNone) {
 		return err
 	}
 	if current != nil && slices.Equal(current.Signed, signed) {
-		n.mu.Lock()
-		n.refused = refusal{}
-		n.mu.Unlock()
+		b.mu.Lock()
+		b.refused = refusal{}
+		b.mu.Unlock()
 		return nil
 	}
-	n.mu.Lock()
-	refused := n.refused.lasting && n.refused.digest == sha256.Sum256(signed)
-	n.mu.Unlock()
+	b.mu.Lock()
+	refused := b.refused.lasting && b.refused.digest == sha256.Sum256(signed)
+	b.mu.Unlock()
 	if refused {
 		return nil
 	}
 	began := time.Now()
-	n.changing.Lock()
-	defer n.changing.Unlock()
-	m, dir, err := fetch(ctx, n.Live(), n.Store, current, signed)
+	b.changing.Lock()
+	defer b.changing.Unlock()
+	m, dir, err := fetch(ctx, b.Live(), b.Store, current, signed)
 	if err != nil {
 		return err
 	}
-	err = n.Use(ctx, dir, m.Generation, func() error { return n.disk.Accept(m.Generation) })
+	err = b.Use(ctx, dir, m.Generation, func() error { return b.disk.Accept(m.Generation) })
 	if err != nil {
-		return lasting{errors.Join(err, n.disk.Discard(m.Generation))}
+		return lasting{errors.Join(err, b.disk.Discard(m.Generation))}
 	}
-	n.mu.Lock()
-	n.refused = refusal{}
-	n.mu.Unlock()
-	tell(n.changes.wake)
-	n.Log.Info("a bundle is in force", "generation", m.Generation, "files", len(m.Files), "took", time.Since(began).Round(time.Millisecond))
+	b.mu.Lock()
+	b.refused = refusal{}
+	b.mu.Unlock()
+	tell(b.changes.wake)
+	b.Log.Info("a bundle is in force", "generation", m.Generation, "files", len(m.Files), "took", time.Since(began).Round(time.Millisecond))
 	return nil
 }
 

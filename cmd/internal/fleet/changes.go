@@ -85,20 +85,20 @@ func Changed(dir string) map[string]bundle.Signed {
 }
 
 // followChanges puts changes of peers in force until ctx ends.
-func (n *Node) followChanges(ctx context.Context) {
+func (b *bundles) followChanges(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-n.changes.wake:
+		case <-b.changes.wake:
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(changePause):
 		}
-		if err := n.change(ctx); err != nil && ctx.Err() == nil {
-			n.Log.Error("changes of peers are not in force", "err", err)
+		if err := b.change(ctx); err != nil && ctx.Err() == nil {
+			b.Log.Error("changes of peers are not in force", "err", err)
 		}
 	}
 }
@@ -111,41 +111,41 @@ type news struct {
 }
 
 // change puts in force what the store has told of peers. If that fails as a whole, each change is tried alone.
-func (n *Node) change(ctx context.Context) error {
-	n.changing.Lock()
-	defer n.changing.Unlock()
-	dir := n.Live().Fleet.ChangesOf(n.Live().Fleet.Generation)
-	list, err := n.news(dir)
+func (b *bundles) change(ctx context.Context) error {
+	b.changing.Lock()
+	defer b.changing.Unlock()
+	dir := b.Live().Fleet.ChangesOf(b.Live().Fleet.Generation)
+	list, err := b.news(dir)
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	n.forgetChanges(dir)
+	b.forgetChanges(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if len(list) > 1 && n.try(ctx, dir, list) == nil {
-		n.Log.Info("peers have changed", "changes", len(list))
+	if len(list) > 1 && b.try(ctx, dir, list) == nil {
+		b.Log.Info("peers have changed", "changes", len(list))
 		return nil
 	}
 	var errs []error
 	for _, one := range list {
-		if err := n.try(ctx, dir, []news{one}); err != nil {
-			n.changes.refuse(one.key, one.signed)
+		if err := b.try(ctx, dir, []news{one}); err != nil {
+			b.changes.refuse(one.key, one.signed)
 			errs = append(errs, fmt.Errorf("peer %s: %w", one.Peer, err))
 			continue
 		}
-		n.Log.Info("a peer has changed", "peer", one.Peer, "removed", one.Removed)
+		b.Log.Info("a peer has changed", "peer", one.Peer, "removed", one.Removed)
 	}
 	return errors.Join(errs...)
 }
 
 // news returns the changes that are good, follow the bundle in force, and are newer than those in the folder.
-func (n *Node) news(dir string) ([]news, error) {
-	told := n.changes.all()
+func (b *bundles) news(dir string) ([]news, error) {
+	told := b.changes.all()
 	if len(told) == 0 {
 		return nil, nil
 	}
-	current, err := n.disk.Current()
+	current, err := b.disk.Current()
 	if err != nil {
 		return nil, err
 	}
@@ -155,10 +155,10 @@ func (n *Node) news(dir string) ([]news, error) {
 		c, err := bundle.VerifyChange(signed, current.Manifest.Signers)
 		switch {
 		case err != nil:
-			n.Log.Error("a change of a peer is refused", "err", err)
-			n.changes.refuse(key, signed)
+			b.Log.Error("a change of a peer is refused", "err", err)
+			b.changes.refuse(key, signed)
 			continue
-		case c.Site != n.site || key != PeerKey(n.site, c.Peer) || c.Generation != current.Manifest.Generation:
+		case c.Site != b.site || key != PeerKey(b.site, c.Peer) || c.Generation != current.Manifest.Generation:
 			continue // of a bundle before, which has it or not, or of one that is on its way
 		}
 		if last, ok := before[c.Peer]; ok {
@@ -184,14 +184,14 @@ func cmpRemoved(a, b news) int {
 }
 
 // try writes changes and reloads. If that fails, it takes them back.
-func (n *Node) try(ctx context.Context, dir string, list []news) error {
+func (b *bundles) try(ctx context.Context, dir string, list []news) error {
 	before := Changed(dir)
 	for _, one := range list {
 		if err := private.Replace(changePath(dir, one.Peer), string(one.signed)); err != nil {
 			return err
 		}
 	}
-	err := n.Reload(ctx)
+	err := b.Reload(ctx)
 	if err == nil {
 		return nil
 	}
@@ -207,7 +207,7 @@ func (n *Node) try(ctx context.Context, dir string, list []news) error {
 }
 
 // forgetChanges removes the changes that follow other bundles.
-func (n *Node) forgetChanges(keep string) {
+func (b *bundles) forgetChanges(keep string) {
 	entries, _ := os.ReadDir(filepath.Dir(keep)) // without a folder there are none
 	for _, e := range entries {
 		if _, err := strconv.ParseUint(e.Name(), 10, 64); err == nil && e.Name() != filepath.Base(keep) {

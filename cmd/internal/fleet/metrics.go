@@ -53,11 +53,7 @@ func newMetrics(n *Node) metrics {
 }
 
 // refuses reports whether the newest bundle that the store has told of was not put in force.
-func (n *Node) refuses() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.refused.err != nil
-}
+func (n *Node) refuses() bool { return n.bundles.last().err != nil }
 
 func (m metrics) taken(peers int) { m.takenOver.Add(float64(peers)) }
 

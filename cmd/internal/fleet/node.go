@@ -80,43 +80,32 @@ type Config struct {
 type Node struct {
 	Config
 	site, self string
-	disk       bundle.Disk
 	board      *board
 	pulse      *pulse // nil without fleet.endpoint
 	sessions   *writer
 	metrics    metrics
 	drop       chan wireguard.PublicKey // peers whose later handshake is elsewhere
-	changes    *changes
-	changing   sync.Mutex // held while a bundle or a change of peers is put in force
+	bundles    *bundles
 
 	mu        sync.Mutex                        // guards below
 	own       map[wireguard.PublicKey]time.Time // handshakes of our sessions
 	published map[wireguard.PublicKey]record    // in the store, as far as is known
 	called    map[wireguard.PublicKey]time.Time // the sighting that a peer was called because of
 	beaten    time.Time                         // when the store last took a beat
-	refused   refusal
 	leaving   bool
 	since     time.Time // of draining or being unfit; zero: neither
 	handing   string    // which of them
 	gone      map[string]bool
 }
 
-// refusal is a bundle that was not put in force.
-type refusal struct {
-	generation uint64
-	digest     store.Digest
-	err        error
-	lasting    bool // the same bundle would be refused again
-}
-
 // New returns a node that does nothing before Run. The error is about fleet.endpoint.
 func New(ctx context.Context, c Config) (*Node, error) {
 	cfg := c.Live()
 	n := &Node{
-		Config: c, site: cfg.Fleet.Site, self: cfg.Fleet.Gateway, disk: bundle.Disk{Dir: cfg.Fleet.Folder},
+		Config: c, site: cfg.Fleet.Site, self: cfg.Fleet.Gateway,
 		board: newBoard(cfg.Fleet.Site, cfg.Fleet.Gateway), sessions: newWriter(c.Store, store.Sessions, c.Log),
-		drop: make(chan wireguard.PublicKey, 1024), changes: newChanges(),
-		own: make(map[wireguard.PublicKey]time.Time), published: make(map[wireguard.PublicKey]record),
+		drop: make(chan wireguard.PublicKey, 1024),
+		own:  make(map[wireguard.PublicKey]time.Time), published: make(map[wireguard.PublicKey]record),
 		called: make(map[wireguard.PublicKey]time.Time), gone: make(map[string]bool),
 	}
 	if at := cfg.Fleet.Endpoint; at.IsValid() {
@@ -129,6 +118,9 @@ func New(ctx context.Context, c Config) (*Node, error) {
 		}
 	}
 	n.metrics = newMetrics(n)
+	n.bundles = &bundles{
+		Config: &n.Config, site: n.site, disk: bundle.Disk{Dir: cfg.Fleet.Folder}, changes: newChanges(), watch: n.watch, refusals: n.metrics.refusals,
+	}
 	return n, nil
 }
 
@@ -143,9 +135,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.pulse != nil {
 		wg.Go(func() { n.pulse.run(ctx, n.board.answered) })
 	}
-	wg.Go(func() { n.follow(ctx) })
-	wg.Go(func() { n.watch(ctx, store.Peers, n.changes.told) })
-	wg.Go(func() { n.followChanges(ctx) })
+	wg.Go(func() { n.bundles.run(ctx) })
 	wg.Go(func() { n.beat(ctx) })
 	wg.Go(func() { n.sessions.run(ctx) })
 	wg.Go(func() { n.watch(ctx, store.State, n.board.state) })
@@ -248,8 +238,8 @@ func (n *Node) report() Report {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r.Peers = len(n.own)
-	if n.refused.err != nil {
-		r.Refused, r.Fault = n.refused.generation, n.refused.err.Error()
+	if refused := n.bundles.last(); refused.err != nil {
+		r.Refused, r.Fault = refused.generation, refused.err.Error()
 	}
 	return r
 }
