@@ -195,7 +195,8 @@ func (w *writer) reconnect(ctx context.Context) {
 	if w.conn == nil {
 		return
 	}
-	w.disconnect()
+	w.disconnect(w.db)
+	w.db = nil
 	c := w.store.config
 	var err error
 	if w.db, w.conn, err = database.Connect(ctx, c.File, c.MaxSize); err == nil {
@@ -289,18 +290,20 @@ func (w *writer) shut() {
 	if former := w.store.readers.Use(nil, errors.New("the history is not open")); former != nil {
 		former.Close() // waits for nobody: who reads gets an error
 	}
-	w.disconnect()
+	w.disconnect(w.db)
+	w.db = nil
 }
 
-func (w *writer) disconnect() {
+// disconnect closes the database.
+func (w *tables) disconnect(db *sql.DB) {
 	if w.conn != nil {
 		w.do.close()
 		w.conn.Close()
 	}
-	if w.db != nil {
-		w.db.Close()
+	if db != nil {
+		db.Close()
 	}
-	w.db, w.conn = nil, nil
+	w.conn = nil
 }
 
 // close frees everything.
