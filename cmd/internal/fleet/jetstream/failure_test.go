@@ -108,8 +108,11 @@ func remove(t *testing.T, e *engine.Engine, stream string) {
 func callsEnd(t *testing.T, s *jetstream.Store) {
 	t.Helper()
 	calls := map[string]func(context.Context) error{
-		"Get":   func(ctx context.Context) error { _, err := s.Get(ctx, store.Truth, "site"); return err },
-		"Put":   func(ctx context.Context) error { _, err := s.Put(ctx, store.Truth, "site", []byte("x"), store.Any); return err },
+		"Get": func(ctx context.Context) error { _, err := s.Get(ctx, store.Truth, "site"); return err },
+		"Put": func(ctx context.Context) error {
+			_, err := s.Put(ctx, store.Truth, "site", []byte("x"), store.Any)
+			return err
+		},
 		"Watch": func(ctx context.Context) error { return s.Watch(ctx, store.Truth, "", func(store.Entry) {}) },
 		"Lease": func(ctx context.Context) error { return s.Lease(ctx, "l", "ana", time.Hour) },
 		"PublishBlob": func(ctx context.Context) error {
@@ -182,13 +185,19 @@ func TestCloseEndsCalls(t *testing.T) {
 func TestServersThatMakeNoSense(t *testing.T) {
 	const info = `INFO {"server_id":"x","version":"2.15.2","proto":1,"max_payload":1048576,"headers":true}` + "\r\n"
 	for name, answer := range map[string]func(net.Conn){
-		"garbage":                  func(c net.Conn) { _, _ = c.Write(storetest.Random(4096)) },
-		"endless garbage":          func(c net.Conn) { _, _ = io.Copy(c, zeros{}) },
-		"nothing":                  func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
-		"a greeting only":          func(c net.Conn) { _, _ = io.WriteString(c, info); _, _ = io.Copy(io.Discard, c) },
-		"garbage after a greeting": func(c net.Conn) { _, _ = io.WriteString(c, info+"PONG\r\nMSG _INBOX.x 1 -5\r\n"); _, _ = io.Copy(io.Discard, c) },
-		"an unknown error":         func(c net.Conn) { _, _ = io.WriteString(c, info+"PONG\r\n-ERR 'what'\r\n"); _, _ = io.Copy(io.Discard, c) },
-		"no JetStream":             noJetStream(info),
+		"garbage":         func(c net.Conn) { _, _ = c.Write(storetest.Random(4096)) },
+		"endless garbage": func(c net.Conn) { _, _ = io.Copy(c, zeros{}) },
+		"nothing":         func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
+		"a greeting only": func(c net.Conn) { _, _ = io.WriteString(c, info); _, _ = io.Copy(io.Discard, c) },
+		"garbage after a greeting": func(c net.Conn) {
+			_, _ = io.WriteString(c, info+"PONG\r\nMSG _INBOX.x 1 -5\r\n")
+			_, _ = io.Copy(io.Discard, c)
+		},
+		"an unknown error": func(c net.Conn) {
+			_, _ = io.WriteString(c, info+"PONG\r\n-ERR 'what'\r\n")
+			_, _ = io.Copy(io.Discard, c)
+		},
+		"no JetStream": noJetStream(info),
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := serve(t, answer)
