@@ -111,14 +111,8 @@ func (s *Store) FetchBlob(ctx context.Context, d store.Digest, w io.Writer) erro
 // fetch reads an object from where c is on. The object store's own Get could do so, but a server could send it what it likes without
 // being asked, and it needs more rights than to read.
 func (l *link) fetch(ctx context.Context, o jetstream.ObjectStore, d store.Digest, c *content) error {
-	var info *jetstream.ObjectInfo
-	err := l.ask(ctx, blobsGet, func(ctx context.Context) (err error) {
-		info, err = o.GetInfo(ctx, d.String())
-		return err
-	})
-	if errors.Is(err, jetstream.ErrObjectNotFound) {
-		return store.ErrNone
-	} else if err != nil {
+	info, err := l.info(ctx, o, d)
+	if err != nil {
 		return err
 	}
 	if c.object == "" {
@@ -135,6 +129,27 @@ func (l *link) fetch(ctx context.Context, o jetstream.ObjectStore, d store.Diges
 		from = jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: c.last + 1}
 	}
 	return l.read(ctx, blobsStream, []string{blobsChunks + info.NUID}, from, reading{start: func(uint64) {}, take: c.take, longest: quiet})
+}
+
+// info returns what is known of an object. A server that is behind does not know the newest ones, so it asks some times.
+func (l *link) info(ctx context.Context, o jetstream.ObjectStore, d store.Digest) (info *jetstream.ObjectInfo, err error) {
+	for pause := 50 * time.Millisecond; ; pause *= 2 {
+		err := l.ask(ctx, blobsGet, func(ctx context.Context) (err error) {
+			info, err = o.GetInfo(ctx, d.String())
+			return err
+		})
+		switch {
+		case !errors.Is(err, jetstream.ErrObjectNotFound):
+			return info, err
+		case pause > 500*time.Millisecond:
+			return nil, store.ErrNone
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
 }
 
 // content puts an object together.

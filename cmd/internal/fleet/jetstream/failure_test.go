@@ -34,7 +34,7 @@ func TestServersThatComeBack(t *testing.T) {
 	put(t, s, store.State, "site.g", "beat")
 
 	t.Run("killed and restarted", func(t *testing.T) {
-		truth, state := storetest.Watch(t, s, store.Truth, "site"), storetest.Watch(t, s, store.State, "site")
+		truth, state := storetest.WatchOnce(t, s, store.Truth, "site"), storetest.WatchOnce(t, s, store.State, "site")
 		truth.Await(t, "the bundle", func() bool { return truth.Value("site") == "bundle" })
 		state.Await(t, "the marker", state.Complete)
 		e.Kill()
@@ -49,7 +49,7 @@ func TestServersThatComeBack(t *testing.T) {
 		put(t, s, store.State, "site.g", "beat")
 	})
 	t.Run("wiped and restarted", func(t *testing.T) {
-		truth := storetest.Watch(t, s, store.Truth, "site")
+		truth := storetest.WatchOnce(t, s, store.Truth, "site")
 		truth.Await(t, "the bundle", func() bool { return truth.Value("site") == "bundle" })
 		if err := e.Wipe(); err != nil {
 			t.Fatal(err)
@@ -67,7 +67,7 @@ func TestServersThatComeBack(t *testing.T) {
 		again.Await(t, "the bundle that was seeded", func() bool { return again.Value("site") == "seeded" })
 	})
 	t.Run("a bucket removed and made again under a watch", func(t *testing.T) {
-		truth := storetest.Watch(t, s, store.Truth, "site")
+		truth := storetest.WatchOnce(t, s, store.Truth, "site")
 		truth.Await(t, "the bundle", func() bool { return truth.Value("site") == "seeded" })
 		remove(t, e, "KV_truth")
 		truth.Await(t, "the end of the watch", truth.Ended)
@@ -169,7 +169,7 @@ func TestServerThatIsNotThereYet(t *testing.T) {
 func TestCloseEndsCalls(t *testing.T) {
 	e := start(t, engine.Options{})
 	s := open(t, e, 1)
-	w := storetest.Watch(t, s, store.Truth, "")
+	w := storetest.WatchOnce(t, s, store.Truth, "")
 	w.Await(t, "the marker", w.Complete)
 	for range 2 {
 		if err := s.Close(); err != nil {

@@ -15,8 +15,11 @@ import (
 const (
 	// idleLife is how long a server keeps what it knows of a watch that nobody asks for any more.
 	idleLife = 30 * time.Second
-	// beat is how often a server says that a watch is alive. After two beats without it the watch ends.
-	beat = 5 * time.Second
+	// beat is how often a server says that a watch is alive. After two beats without that it is asked again: the server that asks for
+	// us may not know yet where in the cluster the watch is. After mostMisses of these the watch ends.
+	beat       = time.Second
+	mostMisses = 10
+	askFor     = 30 * time.Second
 	// ahead is how many messages a server sends before it is asked for more.
 	ahead = 256
 )
@@ -146,7 +149,7 @@ func (l *link) read(ctx context.Context, stream string, filters []string, c jets
 	}
 	r.start(consumer.CachedInfo().NumPending)
 	return l.ask(ctx, "$JS.API.CONSUMER.MSG.NEXT."+stream+"."+consumer.CachedInfo().Name, func(ctx context.Context) error {
-		messages, err := consumer.Messages(jetstream.PullMaxMessages(ahead), jetstream.PullHeartbeat(beat), jetstream.PullExpiry(6*beat),
+		messages, err := consumer.Messages(jetstream.PullMaxMessages(ahead), jetstream.PullHeartbeat(beat), jetstream.PullExpiry(askFor),
 			jetstream.WithMessagesErrOnMissingHeartbeat(true))
 		if err != nil {
 			return err
@@ -179,6 +182,9 @@ func next(ctx context.Context, messages jetstream.MessagesContext, longest time.
 		defer cancel()
 	}
 	m, err := messages.Next(jetstream.NextContext(ctx))
+	for misses := 1; errors.Is(err, jetstream.ErrNoHeartbeat) && misses < mostMisses; misses++ {
+		m, err = messages.Next(jetstream.NextContext(ctx))
+	}
 	if err != nil && context.Cause(ctx) != nil {
 		err = context.Cause(ctx)
 	}
