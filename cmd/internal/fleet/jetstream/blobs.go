@@ -8,11 +8,15 @@ import (
 	"hash"
 	"io"
 	"os"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"penstock/cmd/internal/fleet/store"
 )
+
+// quiet is how long a chunk of an object may take. Some may be missing.
+const quiet = 20 * time.Second
 
 const (
 	blobs       = "blobs"        // the object store
@@ -59,13 +63,13 @@ func (s *Store) PublishBlob(ctx context.Context, r io.Reader) (store.Digest, err
 		return store.Digest{}, err
 	}
 	d := store.Digest(sum.Sum(nil))
+	switch err := s.FetchBlob(ctx, d, io.Discard); {
+	case err == nil: // it is there
+		return d, nil
+	case !errors.Is(err, store.ErrNone) && !errors.Is(err, errDamaged):
+		return store.Digest{}, err
+	}
 	err = s.objects(ctx, func(l *link, o jetstream.ObjectStore) error {
-		switch err := l.fetch(ctx, o, d, io.Discard); {
-		case err == nil: // it is there
-			return nil
-		case !errors.Is(err, store.ErrNone) && !errors.Is(err, errDamaged):
-			return err
-		}
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
@@ -80,56 +84,89 @@ func (s *Store) PublishBlob(ctx context.Context, r io.Reader) (store.Digest, err
 	return d, nil
 }
 
-// FetchBlob writes an object to w.
-func (s *Store) FetchBlob(ctx context.Context, d store.Digest, w io.Writer) error {
-	err := s.objects(ctx, func(l *link, o jetstream.ObjectStore) error { return l.fetch(ctx, o, d, w) })
-	if err != nil {
-		return fmt.Errorf("blob %s: %w", d, err)
-	}
-	return nil
-}
-
 var errDamaged = errors.New("its content is not what its digest says: publish it again")
 
-// fetch reads an object. The object store's own Get could do so, but a server could send it what it likes without being asked, and
-// would need more rights than to read.
-func (l *link) fetch(ctx context.Context, o jetstream.ObjectStore, d store.Digest, w io.Writer) error {
-	var info *jetstream.ObjectInfo
-	err := l.ask(ctx, blobsGet, func(ctx context.Context) (err error) {
-		info, err = o.GetInfo(ctx, d.String())
-		return err
-	})
-	if errors.Is(err, jetstream.ErrObjectNotFound) {
-		return store.ErrNone
-	} else if err != nil {
-		return err
-	}
+// FetchBlob writes an object to w. If a server or the connection is lost meanwhile, it goes on where it was.
+func (s *Store) FetchBlob(ctx context.Context, d store.Digest, w io.Writer) error {
 	c := content{sum: sha256.New(), w: w}
-	if err := l.read(ctx, blobsStream, []string{blobsChunks + info.NUID}, jetstream.DeliverAllPolicy, c.start, c.take); err != nil {
+	for failures := 0; ; {
+		before := c.last
+		err := s.objects(ctx, func(l *link, o jetstream.ObjectStore) error { return l.fetch(ctx, o, d, &c) })
+		switch {
+		case err == nil && store.Digest(c.sum.Sum(nil)) != d:
+			err = errDamaged
+		case err == nil:
+			return nil
+		case c.last > before && ctx.Err() == nil && c.fault == nil:
+			failures = 0
+			continue
+		case c.last > 0 && failures < mostTries && ctx.Err() == nil && c.fault == nil && !errors.Is(err, store.ErrNone):
+			failures++
+			continue
+		}
+		return fmt.Errorf("blob %s: %w", d, err)
+	}
+}
+
+// fetch reads an object from where c is on. The object store's own Get could do so, but a server could send it what it likes without
+// being asked, and it needs more rights than to read.
+func (l *link) fetch(ctx context.Context, o jetstream.ObjectStore, d store.Digest, c *content) error {
+	info, err := l.info(ctx, o, d)
+	if err != nil {
 		return err
 	}
-	if store.Digest(c.sum.Sum(nil)) != d {
-		return errDamaged
+	if c.object == "" {
+		c.object, c.waiting = info.NUID, info.Chunks
 	}
-	return nil
+	if c.object != info.NUID {
+		return errors.New("somebody has published it again meanwhile")
+	}
+	if c.waiting == 0 {
+		return nil
+	}
+	from := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy}
+	if c.last > 0 {
+		from = jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: c.last + 1}
+	}
+	return l.read(ctx, blobsStream, []string{blobsChunks + info.NUID}, from, reading{start: func(uint64) {}, take: c.take, longest: quiet})
+}
+
+// info returns what is known of an object. A server that is behind does not know the newest ones, so it asks some times.
+func (l *link) info(ctx context.Context, o jetstream.ObjectStore, d store.Digest) (info *jetstream.ObjectInfo, err error) {
+	for pause := 50 * time.Millisecond; ; pause *= 2 {
+		err := l.ask(ctx, blobsGet, func(ctx context.Context) (err error) {
+			info, err = o.GetInfo(ctx, d.String())
+			return err
+		})
+		switch {
+		case !errors.Is(err, jetstream.ErrObjectNotFound):
+			return info, err
+		case pause > 500*time.Millisecond:
+			return nil, store.ErrNone
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
 }
 
 // content puts an object together.
 type content struct {
 	sum     hash.Hash
 	w       io.Writer
-	waiting uint64 // messages
+	object  string // the name of its chunks
+	waiting uint32 // chunks
+	last    uint64 // the sequence number of the last chunk
+	fault   error  // of w
 }
 
-func (c *content) start(waiting uint64) (more bool) {
-	c.waiting = waiting
-	return waiting > 0
-}
-
-func (c *content) take(m jetstream.Msg, _ *jetstream.MsgMetadata) (more bool, err error) {
+func (c *content) take(m jetstream.Msg, about *jetstream.MsgMetadata) (more bool, err error) {
+	c.last = about.Sequence.Stream
 	c.sum.Write(m.Data())
-	if _, err := c.w.Write(m.Data()); err != nil {
-		return false, err
+	if _, c.fault = c.w.Write(m.Data()); c.fault != nil {
+		return false, c.fault
 	}
 	c.waiting--
 	return c.waiting > 0, nil

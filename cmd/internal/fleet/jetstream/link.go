@@ -120,7 +120,7 @@ func matches(pattern, subject string) bool {
 	return len(subject) >= len(before)+len(after) && strings.HasPrefix(subject, before) && strings.HasSuffix(subject, after)
 }
 
-// stream returns a stream, which it makes if there is none and make is not nil. The error is ErrNone if there is none.
+// stream returns a stream, which it makes if there is none. The error is ErrNone if there is none.
 func (l *link) stream(ctx context.Context, name string, create func(context.Context) error) (jetstream.Stream, error) {
 	l.mu.Lock()
 	found := l.streams[name]
@@ -136,7 +136,7 @@ func (l *link) stream(ctx context.Context, name string, create func(context.Cont
 	}
 	err := look()
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		err = l.ask(ctx, "$JS.API.STREAM.CREATE."+name, create)
+		err = l.ask(ctx, "$JS.API.*", create) // nats.go asks more than to make it
 		switch {
 		case errors.Is(err, store.ErrForbidden):
 			return nil, fmt.Errorf("%w: the stream %s, and this user may not make it: an operator's user can (%w)", store.ErrNone, name, err)

@@ -171,14 +171,13 @@ func (s *Store) Lease(ctx context.Context, key, holder string, lasts time.Durati
 				return err
 			case now.Value != nil && string(now.Value) != holder:
 				return fmt.Errorf("%w: %q", store.ErrHeld, now.Value)
-			case now.Value == nil && value == nil:
-				return nil
 			}
+			// The answer may be old. Then this is a conflict, also where there seems to be nothing to give back.
 			_, err = l.publish(ctx, store.Leases, key, value, now.Version, life)
 			if !errors.Is(err, store.ErrConflict) || try == mostTries {
 				return err
 			}
-			select { // the answer may have come from a server that is behind
+			select {
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			case <-time.After(time.Duration(try) * 10 * time.Millisecond):

@@ -15,8 +15,11 @@ import (
 const (
 	// idleLife is how long a server keeps what it knows of a watch that nobody asks for any more.
 	idleLife = 30 * time.Second
-	// beat is how often a server says that a watch is alive. After two beats without it the watch ends.
-	beat = 5 * time.Second
+	// beat is how often a server says that a watch is alive. After two beats without that it is asked again: the server that asks for
+	// us may not know yet where in the cluster the watch is. After mostMisses of these the watch ends.
+	beat       = time.Second
+	mostMisses = 10
+	askFor     = 30 * time.Second
 	// ahead is how many messages a server sends before it is asked for more.
 	ahead = 256
 )
@@ -57,13 +60,21 @@ func (s *Store) Watch(ctx context.Context, b store.Bucket, prefix string, change
 			return err
 		}
 	}
+	var ended error
 	err := s.in(ctx, b, func(l *link, _ jetstream.Stream) error {
 		w := &watch{changed: changed, above: len(subjectOf(b, ""))}
-		return l.read(ctx, streamOf(b), filters(b, prefix), jetstream.DeliverLastPerSubjectPolicy, w.start, w.take)
+		err := l.read(ctx, streamOf(b), filters(b, prefix),
+			jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy}, reading{start: w.start, take: w.take})
+		if w.started { // what was told must not be told again by the same watch
+			ended = err
+			return nil
+		}
+		return err
 	})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	err = errors.Join(err, ended)
 	return fmt.Errorf("watch %s/%s: %w", b, prefix, err)
 }
 
@@ -72,16 +83,15 @@ type watch struct {
 	changed  func(store.Entry)
 	above    int    // length of what stands before the key in a subject
 	waiting  uint64 // messages that were there at the start, and have not come yet
-	complete bool   // changed was called with the entry without a key
+	started  bool
+	complete bool // changed was called with the entry without a key
 }
 
-func (w *watch) start(waiting uint64) (more bool) {
-	w.waiting = waiting
-	w.complete = waiting == 0
+func (w *watch) start(waiting uint64) {
+	w.started, w.waiting, w.complete = true, waiting, waiting == 0
 	if w.complete {
 		w.changed(store.Entry{})
 	}
-	return true
 }
 
 func (w *watch) take(m jetstream.Msg, about *jetstream.MsgMetadata) (more bool, err error) {
@@ -103,20 +113,25 @@ func (w *watch) take(m jetstream.Msg, about *jetstream.MsgMetadata) (more bool, 
 	return true, nil
 }
 
-var errGap = errors.New("messages were lost on the way")
+var (
+	errGap     = errors.New("messages were lost on the way")
+	errMissing = errors.New("a part of it does not come")
+)
 
-// read hands take the messages of a stream in their order, without a gap, until it has enough. Before that it hands start how many
-// there are. It ends with the first error, because what a server knew of it may be gone with the server.
-func (l *link) read(ctx context.Context, stream string, filters []string, policy jetstream.DeliverPolicy, start func(waiting uint64) (more bool),
-	take func(jetstream.Msg, *jetstream.MsgMetadata) (more bool, err error)) error {
+// reading is what is done with the messages of a stream.
+type reading struct {
+	start   func(waiting uint64) // how many there are; it is called first
+	take    func(jetstream.Msg, *jetstream.MsgMetadata) (more bool, err error)
+	longest time.Duration // that the next message may take; 0: for good
+}
 
-	c := jetstream.ConsumerConfig{
-		DeliverPolicy:     policy,
-		AckPolicy:         jetstream.AckNonePolicy,
-		MemoryStorage:     true,
-		Replicas:          1,
-		InactiveThreshold: idleLife,
-	}
+// read reads the messages of a stream, of some subjects and from somewhere on, in their order and without a gap. It ends with the first
+// error, because what a server knew of it may be gone with the server.
+func (l *link) read(ctx context.Context, stream string, filters []string, c jetstream.ConsumerConfig, r reading) error {
+	c.AckPolicy = jetstream.AckNonePolicy
+	c.MemoryStorage = true
+	c.Replicas = 1
+	c.InactiveThreshold = idleLife
 	subject := "$JS.API.CONSUMER.CREATE." + stream + ".*" // nats.go chooses a name that nobody can guess
 	if len(filters) == 1 {
 		c.FilterSubject = filters[0]
@@ -132,18 +147,16 @@ func (l *link) read(ctx context.Context, stream string, filters []string, policy
 	if err != nil {
 		return err
 	}
-	if !start(consumer.CachedInfo().NumPending) {
-		return nil
-	}
+	r.start(consumer.CachedInfo().NumPending)
 	return l.ask(ctx, "$JS.API.CONSUMER.MSG.NEXT."+stream+"."+consumer.CachedInfo().Name, func(ctx context.Context) error {
-		messages, err := consumer.Messages(jetstream.PullMaxMessages(ahead), jetstream.PullHeartbeat(beat), jetstream.PullExpiry(6*beat),
+		messages, err := consumer.Messages(jetstream.PullMaxMessages(ahead), jetstream.PullHeartbeat(beat), jetstream.PullExpiry(askFor),
 			jetstream.WithMessagesErrOnMissingHeartbeat(true))
 		if err != nil {
 			return err
 		}
 		defer messages.Stop()
-		for next := uint64(1); ; next++ {
-			m, err := messages.Next(jetstream.NextContext(ctx))
+		for number := uint64(1); ; number++ {
+			m, err := next(ctx, messages, r.longest)
 			if err != nil {
 				return err
 			}
@@ -151,12 +164,29 @@ func (l *link) read(ctx context.Context, stream string, filters []string, policy
 			if err != nil {
 				return err
 			}
-			if about.Sequence.Consumer != next {
+			if about.Sequence.Consumer != number {
 				return errGap
 			}
-			if more, err := take(m, about); err != nil || !more {
+			if more, err := r.take(m, about); err != nil || !more {
 				return err
 			}
 		}
 	})
+}
+
+// next returns the next message, or an error if it takes longer than longest.
+func next(ctx context.Context, messages jetstream.MessagesContext, longest time.Duration) (jetstream.Msg, error) {
+	if longest > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, longest, errMissing)
+		defer cancel()
+	}
+	m, err := messages.Next(jetstream.NextContext(ctx))
+	for misses := 1; errors.Is(err, jetstream.ErrNoHeartbeat) && misses < mostMisses; misses++ {
+		m, err = messages.Next(jetstream.NextContext(ctx))
+	}
+	if err != nil && context.Cause(ctx) != nil {
+		err = context.Cause(ctx)
+	}
+	return m, err
 }

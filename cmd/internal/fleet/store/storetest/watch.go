@@ -23,27 +23,47 @@ type Watched struct {
 	complete int
 }
 
-// Watch watches until the test ends, or the store can no longer be watched.
+// Watch watches until the test ends. If the store can no longer be watched, it starts over.
 func Watch(t *testing.T, s store.Store, b store.Bucket, prefix string) *Watched {
+	return watch(t, s, b, prefix, true)
+}
+
+// WatchOnce watches until the test ends, or the store can no longer be watched.
+func WatchOnce(t *testing.T, s store.Store, b store.Bucket, prefix string) *Watched {
+	return watch(t, s, b, prefix, false)
+}
+
+func watch(t *testing.T, s store.Store, b store.Bucket, prefix string, again bool) *Watched {
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &Watched{prefix: prefix, cancel: cancel, ended: make(chan struct{}), entries: make(map[string]store.Entry)}
 	go func() {
 		defer close(w.ended)
-		w.err = s.Watch(ctx, b, prefix, func(e store.Entry) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if e.Key == "" {
-				w.complete++
+		for {
+			w.err = s.Watch(ctx, b, prefix, func(e store.Entry) { w.note(t, e) })
+			if ctx.Err() != nil || !again {
 				return
 			}
-			if e.Version <= w.entries[e.Key].Version {
-				t.Errorf("a watch of %s: version %d of %s follows %d", prefix, e.Version, e.Key, w.entries[e.Key].Version)
-			}
-			w.entries[e.Key] = e
-		})
+			t.Logf("a watch of %s/%s starts over: %v", b, prefix, w.err)
+			w.mu.Lock()
+			w.entries, w.complete = make(map[string]store.Entry), 0
+			w.mu.Unlock()
+		}
 	}()
 	t.Cleanup(func() { w.End(t) })
 	return w
+}
+
+func (w *Watched) note(t *testing.T, e store.Entry) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if e.Key == "" {
+		w.complete++
+		return
+	}
+	if e.Version <= w.entries[e.Key].Version {
+		t.Errorf("a watch of %s: version %d of %s follows %d", w.prefix, e.Version, e.Key, w.entries[e.Key].Version)
+	}
+	w.entries[e.Key] = e
 }
 
 // End ends the watch, and returns its error.
