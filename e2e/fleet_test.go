@@ -157,6 +157,28 @@ func (f *fleetOf) untilAll(t *testing.T, state string, generation int) {
 	})
 }
 
+// sessions returns how many peers have a session with a gateway, as the gateway tells the others.
+func (f *fleetOf) sessions(t *testing.T, i int) int {
+	t.Helper()
+	for _, m := range f.gateways[i].members(t) {
+		if m.Name == fmt.Sprintf("gw%d", i+1) {
+			return m.Peers
+		}
+	}
+	return 0
+}
+
+// until waits until a gateway has told of a number of sessions.
+func (f *fleetOf) until(t *testing.T, i, want int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("gateway %d has sessions: %d", i+1, want), func() error {
+		if n := f.sessions(t, i); n != want {
+			return fmt.Errorf("it has %d", n)
+		}
+		return nil
+	})
+}
+
 // peersOf waits until a gateway has a number of peers.
 func (f *fleetOf) peersOf(t *testing.T, i, want int) {
 	t.Helper()
@@ -319,6 +341,38 @@ func TestAStockClientFollowsTheFleet(t *testing.T) {
 	} else {
 		t.Logf("while a gateway was drained, the longest time without an answer: %v", gap)
 	}
+}
+
+// laptop: penstock === WireGuard ===> gateway 1, killed
+//
+//	gateway 2 --- intranet
+func TestOurClientFollowsTheFleet(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2, "")
+	f.publish(t)
+	f.up(t)
+	f.edit(t, "corp.conf", "Endpoint = 198.51.100.10:51820", "Endpoint = 198.51.100.10:51820\nEndpoint = "+f.outer[1]+":51820")
+	f.laptop = start(t, f.Laptop, f.path("laptop.yaml"))
+	f.connected(t)
+	var gaps []time.Duration
+	for round := range 4 {
+		here := 0
+		if f.sessions(t, 1) == 1 {
+			here = 1
+		}
+		r := f.ask(t)
+		f.gateways[here].kill(t)
+		r.answered(t, 5)
+		_, gap := r.end()
+		gaps = append(gaps, gap)
+		if gap > 10*time.Second {
+			t.Errorf("round %d: no answer for %v", round, gap)
+		}
+		f.gateways[here].start(t)
+		f.untilAll(t, "serving", 1)
+		f.until(t, 1-here, 1)
+	}
+	t.Logf("the longest times without an answer: %v", gaps)
 }
 
 // TestTheTruthIsInTheBundlesAndNotInTheEngine wipes the engine, gives it old bundles and bundles of strangers, and fills it again from a

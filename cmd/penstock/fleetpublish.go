@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -131,7 +132,7 @@ fleet section has an operator's credentials.`,
 				return err
 			}
 			return e.intoStore(cmd.Context(), f.Store, func(s store.Store) (string, error) {
-				return e.seed(cmd.Context(), s, bundle.Disk{Dir: f.Folder})
+				return e.seed(cmd.Context(), s, bundle.Disk{Dir: f.Folder}, f.ChangesOf)
 			})
 		},
 	}
@@ -154,8 +155,8 @@ func (e *env) intoStore(ctx context.Context, at config.FleetStore, publishing fu
 	return err
 }
 
-// seed publishes what a gateway has in force.
-func (e *env) seed(ctx context.Context, s store.Store, disk bundle.Disk) (string, error) {
+// seed publishes what a gateway has in force: its bundle, and the changes of peers in the folder that changes returns for it.
+func (e *env) seed(ctx context.Context, s store.Store, disk bundle.Disk, changes func(generation uint64) string) (string, error) {
 	a, err := disk.Current()
 	if errors.Is(err, store.ErrNone) {
 		return "", fmt.Errorf("this gateway has no bundle in %s yet: publish one with penstock fleet publish", disk.Dir)
@@ -166,7 +167,23 @@ func (e *env) seed(ctx context.Context, s store.Store, disk bundle.Disk) (string
 	if a.Damaged != nil {
 		fmt.Fprintf(e.stderr, "warning: generation %d is published, because a newer one cannot be read: %s\n", a.Manifest.Generation, printable(a.Damaged.Error()))
 	}
-	return e.publish(ctx, s, a.Signed, a.Fetch)
+	done, err := e.publish(ctx, s, a.Signed, a.Fetch)
+	if err != nil {
+		return "", err
+	}
+	changed := fleet.Changed(changes(a.Manifest.Generation))
+	for peer, signed := range changed {
+		put := func(ctx context.Context) (uint64, error) {
+			return s.Put(ctx, store.Peers, fleet.PeerKey(a.Manifest.Site, peer), signed, 0)
+		}
+		if _, err := ask(ctx, put); err != nil && !errors.Is(err, store.ErrConflict) { // what the store has is as new
+			return "", fmt.Errorf("publish the change of peer %s: %w", peer, err)
+		}
+	}
+	if len(changed) > 0 {
+		done += fmt.Sprintf(" Peers that were changed since: %d.", len(changed))
+	}
+	return done, nil
 }
 
 // publish puts a bundle into a store and says so: first the files, and then the manifest, so that whoever sees it finds the files.
@@ -190,6 +207,9 @@ func (e *env) publish(ctx context.Context, s store.Store, signed bundle.Signed, 
 			return "", fmt.Errorf("publish %s: %w", f.Name, err)
 		}
 	}
+	if err := prepare(ctx, s, m.Site); err != nil {
+		return "", err
+	}
 	if same {
 		return fmt.Sprintf("The store has generation %d of site %s already, and all of its files.", m.Generation, m.Site), nil
 	}
@@ -204,7 +224,35 @@ func (e *env) publish(ctx context.Context, s store.Store, signed bundle.Signed, 
 	case err != nil:
 		return "", fmt.Errorf("publish the manifest: %w", err)
 	}
+	e.outdated(ctx, s, m)
 	return fmt.Sprintf("Generation %d of site %s is published: %s.", m.Generation, m.Site, counted(m.Files)), nil
+}
+
+// prepare makes the buckets of a store that gateways write and may not make.
+func prepare(ctx context.Context, s store.Store, site string) error {
+	for _, b := range []store.Bucket{store.Peers, store.State, store.Sessions, store.Leases} {
+		for _, value := range [][]byte{[]byte("{}"), nil} {
+			if _, err := ask(ctx, func(ctx context.Context) (uint64, error) { return s.Put(ctx, b, site+".--", value, store.Any) }); err != nil {
+				return fmt.Errorf("prepare the bucket %s for the gateways: %w", b, err)
+			}
+		}
+	}
+	return nil
+}
+
+// outdated warns of peers that were changed since the bundle before: the new one must have these changes.
+func (e *env) outdated(ctx context.Context, s store.Store, m *bundle.Manifest) {
+	var changed []string
+	err := listChanges(ctx, s, m.Site, func(entry store.Entry) {
+		if c, err := bundle.Signed(entry.Value).Change(); err == nil && c.Generation+1 == m.Generation {
+			changed = append(changed, printable(c.Peer))
+		}
+	})
+	if err != nil || len(changed) == 0 {
+		return
+	}
+	slices.Sort(changed)
+	fmt.Fprintf(e.stderr, "Since generation %d these peers were added or removed; they are in force as this bundle has them: %s\n", m.Generation-1, strings.Join(changed, ", "))
 }
 
 // ask bounds how long a store may take for a small answer.

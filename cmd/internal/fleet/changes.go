@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,7 +38,8 @@ func newChanges() *changes {
 
 // told takes an entry of store.Peers. One that is gone says nothing: what is in force stays.
 func (c *changes) told(e store.Entry) {
-	if len(e.Value) == 0 {
+	_, name, _ := strings.Cut(e.Key, ".")
+	if _, err := hex.DecodeString(name); err != nil || len(e.Value) == 0 {
 		return
 	}
 	c.mu.Lock()
