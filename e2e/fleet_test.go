@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -42,8 +45,8 @@ state_dir: DIR/stateNUMBER
 metrics: {listen: "127.0.0.1:9477"}
 `
 
-// newFleet makes the keys and files of some gateways on a store, which is a folder if it is empty, and publishes the first bundle.
-func newFleet(t *testing.T, gateways int, natsURL string) *fleetOf {
+// newFleet makes the keys and files of some gateways on a store, which is a folder without NATS, and publishes the first bundle.
+func newFleet(t *testing.T, gateways int, nats ...string) *fleetOf {
 	t.Helper()
 	f := &fleetOf{world: newWorld(t)}
 	for i := range gateways {
@@ -59,9 +62,9 @@ func newFleet(t *testing.T, gateways int, natsURL string) *fleetOf {
 	}
 	store := "{dir: DIR/store}"
 	f.store = []string{"--dir=" + f.path("store")}
-	if natsURL != "" {
-		store = fmt.Sprintf("{nats: {servers: [%q], replicas: 1}}", natsURL)
-		f.store = []string{"--nats=" + natsURL, "--replicas=1"}
+	if len(nats) > 0 {
+		store = fmt.Sprintf("{nats: {servers: [%s]}}", strings.Join(nats, ", "))
+		f.store = []string{"--nats=" + strings.Join(nats, ",")}
 	}
 	for _, dir := range []string{"store", "site", "site/secrets", "site/peers.d"} {
 		if err := os.Mkdir(f.path(dir), 0o700); err != nil {
@@ -271,33 +274,53 @@ func (r *requests) end() (failed int, gap time.Duration) {
 	return failed, gap
 }
 
-// natsServer starts a NATS server with JetStream on the internet's host.
-func natsServer(t *testing.T, f *netlab.Lab, dir string) (url string, stop func()) {
-	t.Helper()
-	const address = "203.0.113.10"
-	cmd := f.Internet.Command(t.Context(), built("nats-server"), "-a", address, "-p", "4222", "-js", "-sd", dir)
-	said := new(transcript)
-	cmd.Stdout, cmd.Stderr = said, said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+// natsAddress is where the nodes of NATS listen, from port 4221 on.
+const natsAddress = "203.0.113.10"
+
+// natsURLs are those of a cluster of three.
+func natsURLs() []string {
+	var urls []string
+	for node := 1; node <= 3; node++ {
+		urls = append(urls, fmt.Sprintf("nats://%s:%d", natsAddress, 4220+node))
 	}
-	stopped := false
+	return urls
+}
+
+// natsCluster starts a cluster of three NATS servers on the internet's host, with their data below a folder. Stop kills them.
+func natsCluster(t *testing.T, f *netlab.Lab, dir string) (stop func()) {
+	t.Helper()
+	var nodes []*netlab.Cmd
+	said := new(transcript)
 	stop = func() {
-		if !stopped {
-			stopped = true
+		for _, cmd := range nodes {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 		}
+		nodes = nil
 	}
-	t.Cleanup(stop)
-	eventually(t, "NATS answers", func() error {
-		c, err := f.Internet.DialContext(t.Context(), "tcp", address+":4222")
-		if err == nil {
-			c.Close()
+	t.Cleanup(func() {
+		stop()
+		if t.Failed() {
+			t.Logf("NATS said:\n%s", said)
 		}
-		return err
 	})
-	return "nats://" + address + ":4222", stop
+	for node := 1; node <= 3; node++ {
+		cmd := f.Internet.Command(context.WithoutCancel(t.Context()), built("nats-server"), "-a", natsAddress, "-p", fmt.Sprint(4220+node), "-n", fmt.Sprintf("node%d", node),
+			"-js", "-sd", filepath.Join(dir, fmt.Sprint(node)), "-cluster_name", "lab", "-cluster", fmt.Sprintf("nats://%s:%d", natsAddress, 6220+node),
+			"-routes", fmt.Sprintf("nats://%[1]s:6221,nats://%[1]s:6222,nats://%[1]s:6223", natsAddress))
+		cmd.Stdout, cmd.Stderr = said, said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		nodes = append(nodes, cmd)
+	}
+	eventually(t, "the cluster has a leader", func() error {
+		if text := said.String(); !strings.Contains(text, "JetStream cluster new metadata leader") {
+			return errors.New("it has none")
+		}
+		return nil
+	})
+	return stop
 }
 
 // laptop: wireguard-go === WireGuard ===> gateway 1, killed
@@ -305,7 +328,7 @@ func natsServer(t *testing.T, f *netlab.Lab, dir string) (url string, stop func(
 //	gateway 2 --- intranet
 func TestAStockClientFollowsTheFleet(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 2, "")
+	f := newFleet(t, 2)
 	f.publish(t)
 	f.up(t)
 	stock(t, f.Laptop, f.path("corp.conf"), "10.20.0.0/24")
@@ -348,7 +371,7 @@ func TestAStockClientFollowsTheFleet(t *testing.T) {
 //	gateway 2 --- intranet
 func TestOurClientFollowsTheFleet(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 2, "")
+	f := newFleet(t, 2)
 	f.publish(t)
 	f.up(t)
 	f.edit(t, "corp.conf", "Endpoint = 198.51.100.10:51820", "Endpoint = 198.51.100.10:51820\nEndpoint = "+f.outer[1]+":51820")
@@ -379,9 +402,9 @@ func TestOurClientFollowsTheFleet(t *testing.T) {
 // gateway.
 func TestTheTruthIsInTheBundlesAndNotInTheEngine(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 2, "nats://203.0.113.10:4222")
+	f := newFleet(t, 2, natsURLs()...)
 	data := f.path("engine")
-	_, stop := natsServer(t, f.Lab, data)
+	stop := natsCluster(t, f.Lab, data)
 	f.publish(t)
 	f.up(t)
 	stock(t, f.Laptop, f.path("corp.conf"), "10.20.0.0/24")
@@ -413,7 +436,7 @@ func TestTheTruthIsInTheBundlesAndNotInTheEngine(t *testing.T) {
 	f.publish(t)
 	f.untilAll(t, "serving", 4)
 
-	// The engine is killed and everything that it had is gone. Nothing changes but that gateways cannot be told.
+	// All nodes of the engine are killed, and everything that they had is gone. Nothing changes but that gateways cannot be told.
 	stop()
 	if err := os.RemoveAll(data); err != nil {
 		t.Fatal(err)
@@ -443,7 +466,7 @@ func TestTheTruthIsInTheBundlesAndNotInTheEngine(t *testing.T) {
 	f.untilCarrying(t)
 
 	// An empty engine says nothing about peers. An old bundle and one of a stranger are refused; any gateway can fill it.
-	_, _ = natsServer(t, f.Lab, data)
+	natsCluster(t, f.Lab, data)
 	f.untilAll(t, "serving", 4)
 	f.fleet(t, append([]string{"publish", f.path("1.bundle")}, f.store...)...)
 	eventually(t, "the old bundle is refused", func() error {
@@ -481,7 +504,7 @@ func TestTheTruthIsInTheBundlesAndNotInTheEngine(t *testing.T) {
 // TestPeersChangeBetweenBundles adds and removes peers while nobody makes a bundle.
 func TestPeersChangeBetweenBundles(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 2, "")
+	f := newFleet(t, 2)
 	f.publish(t)
 	f.up(t)
 	known := func(want int) {

@@ -38,7 +38,7 @@ func (s *Store) objects(ctx context.Context, f func(*link, jetstream.ObjectStore
 	}
 	return l.withStream(ctx, blobsStream, create, func(jetstream.Stream) error {
 		var o jetstream.ObjectStore
-		err := l.ask(ctx, "$JS.API.STREAM.INFO."+blobsStream, func(ctx context.Context) (err error) {
+		err := l.askAPI(ctx, "$JS.API.STREAM.INFO."+blobsStream, func(ctx context.Context) (err error) {
 			o, err = l.js.ObjectStore(ctx, blobs)
 			return err
 		})

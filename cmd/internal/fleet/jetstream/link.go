@@ -15,9 +15,6 @@ import (
 	"penstock/cmd/internal/fleet/store"
 )
 
-// apiTime bounds a call whose context has no deadline.
-const apiTime = time.Minute
-
 // link is one connection, from its handshake to its end.
 type link struct {
 	nc   *nats.Conn
@@ -99,6 +96,18 @@ func (l *link) ask(ctx context.Context, subject string, f func(context.Context) 
 	return err
 }
 
+// apiTime is how long a server may take for a question about a stream. In a cluster that has no leader yet, the servers drop them.
+const apiTime = 8 * time.Second
+
+var errUnanswered = fmt.Errorf("no server has answered within %v", apiTime)
+
+// askAPI is ask with a bound on how long f takes.
+func (l *link) askAPI(ctx context.Context, subject string, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, apiTime, errUnanswered)
+	defer cancel()
+	return l.ask(ctx, subject, f)
+}
+
 // forbid ends the questions that a server's complaint is about. Without answers no question has a use.
 func (l *link) forbid(complaint string) {
 	found := denied.FindStringSubmatch(complaint)
@@ -129,14 +138,14 @@ func (l *link) stream(ctx context.Context, name string, create func(context.Cont
 		return found, nil
 	}
 	look := func() error {
-		return l.ask(ctx, "$JS.API.STREAM.INFO."+name, func(ctx context.Context) (err error) {
+		return l.askAPI(ctx, "$JS.API.STREAM.INFO."+name, func(ctx context.Context) (err error) {
 			found, err = l.js.Stream(ctx, name)
 			return err
 		})
 	}
 	err := look()
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		err = l.ask(ctx, "$JS.API.*", create) // nats.go asks more than to make it
+		err = l.askAPI(ctx, "$JS.API.*", create) // nats.go asks more than to make it
 		switch {
 		case errors.Is(err, store.ErrForbidden):
 			return nil, fmt.Errorf("%w: the stream %s, and this user may not make it: an operator's user can (%w)", store.ErrNone, name, err)

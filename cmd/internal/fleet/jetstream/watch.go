@@ -140,7 +140,7 @@ func (l *link) read(ctx context.Context, stream string, filters []string, c jets
 		c.FilterSubjects = filters
 	}
 	var consumer jetstream.Consumer
-	err := l.ask(ctx, subject, func(ctx context.Context) (err error) {
+	err := l.askAPI(ctx, subject, func(ctx context.Context) (err error) {
 		consumer, err = l.js.CreateConsumer(ctx, stream, c)
 		return err
 	})
