@@ -25,6 +25,9 @@ type fleetOf struct {
 	last     int      // generation of the newest bundle
 }
 
+// fleetPatience is patience for what goes through a cluster of NATS, which elects its leaders first.
+const fleetPatience = 4 * patience
+
 // siteYAML is the part of a bundle about its site, and gatewayYAML the rest of it.
 const siteYAML = `site:
   name: lab
@@ -144,7 +147,7 @@ func (p *penstock) members(t *testing.T) []member {
 // untilAll waits until every gateway that runs sees all others in a state and at a generation.
 func (f *fleetOf) untilAll(t *testing.T, state string, generation int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("all gateways are %s at generation %d", state, generation), func() error {
+	eventuallyWithin(t, fleetPatience, fmt.Sprintf("all gateways are %s at generation %d", state, generation), func() error {
 		for _, p := range f.gateways {
 			all := p.members(t)
 			if len(all) != len(f.gateways) {
@@ -174,7 +177,7 @@ func (f *fleetOf) sessions(t *testing.T, i int) int {
 // until waits until a gateway has told of a number of sessions.
 func (f *fleetOf) until(t *testing.T, i, want int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("gateway %d has sessions: %d", i+1, want), func() error {
+	eventuallyWithin(t, fleetPatience, fmt.Sprintf("gateway %d has sessions: %d", i+1, want), func() error {
 		if n := f.sessions(t, i); n != want {
 			return fmt.Errorf("it has %d", n)
 		}
@@ -185,7 +188,7 @@ func (f *fleetOf) until(t *testing.T, i, want int) {
 // peersOf waits until a gateway has a number of peers.
 func (f *fleetOf) peersOf(t *testing.T, i, want int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("gateway %d has peers: %d", i+1, want), func() error {
+	eventuallyWithin(t, fleetPatience, fmt.Sprintf("gateway %d has peers: %d", i+1, want), func() error {
 		var status struct{ Peers struct{ Active int } }
 		if r := f.gateways[i].cli(t, "status", "--json"); json.Unmarshal([]byte(r.stdout), &status) != nil {
 			return fmt.Errorf("status: %s", r)
@@ -248,7 +251,7 @@ func (r *requests) note(ok bool) {
 func (r *requests) answered(t *testing.T, more int) {
 	t.Helper()
 	before, _, _ := r.count()
-	eventually(t, "requests are answered", func() error {
+	eventuallyWithin(t, fleetPatience, "requests are answered", func() error {
 		if now, failed, _ := r.count(); now < before+more {
 			return fmt.Errorf("answered %d, not answered %d", now, failed)
 		}
@@ -314,7 +317,7 @@ func natsCluster(t *testing.T, f *netlab.Lab, dir string) (stop func()) {
 		}
 		nodes = append(nodes, cmd)
 	}
-	eventually(t, "the cluster has a leader", func() error {
+	eventuallyWithin(t, fleetPatience, "the cluster has a leader", func() error {
 		if text := said.String(); !strings.Contains(text, "JetStream cluster new metadata leader") {
 			return errors.New("it has none")
 		}
@@ -334,7 +337,7 @@ func TestAStockClientFollowsTheFleet(t *testing.T) {
 	stock(t, f.Laptop, f.path("corp.conf"), "10.20.0.0/24")
 	f.untilCarrying(t)
 	f.peersOf(t, 0, 1)
-	eventually(t, "the other gateway knows where the peer is", func() error {
+	eventuallyWithin(t, fleetPatience, "the other gateway knows where the peer is", func() error {
 		for _, m := range f.gateways[1].members(t) {
 			if m.Name == "gw1" && m.Peers == 1 {
 				return nil
@@ -421,7 +424,7 @@ func TestTheTruthIsInTheBundlesAndNotInTheEngine(t *testing.T) {
 	third := f.path("3.bundle")
 	f.fleet(t, "sign", f.path("site"), "--key", f.path("operator.key"), "--generation", "3", "-o", third)
 	f.fleet(t, append([]string{"publish", third}, f.store...)...)
-	eventually(t, "the third bundle is refused", func() error {
+	eventuallyWithin(t, fleetPatience, "the third bundle is refused", func() error {
 		for _, m := range f.gateways[0].members(t) {
 			if m.Refused != 3 || m.Generation != 2 || !strings.Contains(m.Fault, "10.20.0.10") {
 				return fmt.Errorf("gateway 1 sees %+v", m)
@@ -443,7 +446,7 @@ func TestTheTruthIsInTheBundlesAndNotInTheEngine(t *testing.T) {
 	}
 	f.untilCarrying(t)
 	for i, p := range f.gateways {
-		eventually(t, "the gateway says that the engine is gone", func() error {
+		eventuallyWithin(t, fleetPatience, "the gateway says that the engine is gone", func() error {
 			var status struct {
 				Fleet struct {
 					Connected  bool
@@ -469,7 +472,7 @@ func TestTheTruthIsInTheBundlesAndNotInTheEngine(t *testing.T) {
 	natsCluster(t, f.Lab, data)
 	f.untilAll(t, "serving", 4)
 	f.fleet(t, append([]string{"publish", f.path("1.bundle")}, f.store...)...)
-	eventually(t, "the old bundle is refused", func() error {
+	eventuallyWithin(t, fleetPatience, "the old bundle is refused", func() error {
 		for _, m := range f.gateways[0].members(t) {
 			if m.Refused != 1 || m.Generation != 4 {
 				return fmt.Errorf("gateway 1 sees %+v", m)
@@ -478,7 +481,7 @@ func TestTheTruthIsInTheBundlesAndNotInTheEngine(t *testing.T) {
 		return nil
 	})
 	f.fleet(t, "seed", "-c", f.path("gw1.yaml"))
-	eventually(t, "the store has the bundle in force", func() error {
+	eventuallyWithin(t, fleetPatience, "the store has the bundle in force", func() error {
 		for _, m := range f.gateways[0].members(t) {
 			if m.Refused != 0 || m.Generation != 4 {
 				return fmt.Errorf("gateway 1 sees %+v", m)
@@ -490,7 +493,7 @@ func TestTheTruthIsInTheBundlesAndNotInTheEngine(t *testing.T) {
 	f.edit(t, "site/site.yaml", "signers: [", "signers: [\""+stranger+"\", ")
 	f.fleet(t, "sign", f.path("site"), "--key", f.path("stranger.key"), "--generation", "5", "-o", f.path("5.bundle"))
 	f.fleet(t, append([]string{"publish", f.path("5.bundle")}, f.store...)...)
-	eventually(t, "the stranger's bundle is refused", func() error {
+	eventuallyWithin(t, fleetPatience, "the stranger's bundle is refused", func() error {
 		for _, m := range f.gateways[0].members(t) {
 			if m.Refused != 5 || m.Generation != 4 {
 				return fmt.Errorf("gateway 1 sees %+v", m)
@@ -510,7 +513,7 @@ func TestPeersChangeBetweenBundles(t *testing.T) {
 	known := func(want int) {
 		t.Helper()
 		for i, p := range f.gateways {
-			eventually(t, fmt.Sprintf("gateway %d knows peers: %d", i+1, want), func() error {
+			eventuallyWithin(t, fleetPatience, fmt.Sprintf("gateway %d knows peers: %d", i+1, want), func() error {
 				var status struct{ Peers struct{ Active, Idle int } }
 				if r := p.cli(t, "status", "--json"); json.Unmarshal([]byte(r.stdout), &status) != nil {
 					return fmt.Errorf("status: %s", r)

@@ -272,6 +272,12 @@ func finish(t *testing.T, cmd *netlab.Cmd) result {
 // eventually asks again until there is no error.
 func eventually(t *testing.T, what string, ask func() error) {
 	t.Helper()
+	eventuallyWithin(t, patience, what, ask)
+}
+
+// eventuallyWithin is eventually with another patience.
+func eventuallyWithin(t *testing.T, patience time.Duration, what string, ask func() error) {
+	t.Helper()
 	limit := time.Now().Add(patience)
 	for {
 		err := ask()
