@@ -32,9 +32,11 @@ func (d *Daemon) awaitReload(ctx context.Context) error {
 // Flows and tunnels survive, except flows of clients that are gone. If reload succeeds, the new edition is in force
 // everywhere when it returns.
 func (d *Daemon) reload(ctx context.Context, q control.ReloadQuery) (res control.Reloaded, err error) {
-	read := (*config.Config).Reload
-	if q.PeersOnly {
-		read = (*config.Config).ReloadPeers
+	read := func(now *config.Config) (*config.Config, error) {
+		if q.PeersOnly {
+			return now.ReloadPeers()
+		}
+		return now.Reload()
 	}
 	return d.replace(ctx, q, read, func() error { return nil })
 }
