@@ -16,11 +16,11 @@ the laptop is killed in the middle of a stream of requests, without time for a g
 bundles are signed and published, one with a bad signature.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if e.demo == nil {
-				return errNotBuilt
-			}
 			if options.Fleet && options.Stay {
 				return usagef("the demo of a fleet ends by itself: keep --fleet or --stay")
+			}
+			if e.demo == nil {
+				return errNotBuilt
 			}
 			return e.demo(cmd.Context(), options)
 		},

@@ -304,7 +304,7 @@ func (d *fleetDemo) print(out io.Writer) bool {
 	for _, v := range d.verdicts {
 		took := ""
 		if v.took > 0 {
-			took = seconds(v.took)
+			took = fmt.Sprintf("%d ms", v.took.Milliseconds())
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", v.what, v.at, oneLine(v.got), took, mark(v.ok, "another result"))
 	}

@@ -143,15 +143,21 @@ func (s *site) block() error {
 	)
 }
 
-// publish makes a bundle of the site's folder, signs it and puts it into the store.
-func (s *site) publish(ctx context.Context, generation uint64) (bundle.Signed, error) {
+// sign makes a bundle of the site's folder and signs it.
+func (s *site) sign(generation uint64) (bundle.Signed, *bundle.Built, error) {
 	built, err := bundle.Build(s.file("site"), bundle.Manifest{
 		Site: siteName, Generation: generation, Made: time.Now(), Signers: []bundle.PublicKey{s.operator.Public()}, Gateways: s.gateways,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	signed, err := bundle.Sign(built.Manifest, s.operator)
+	return signed, built, err
+}
+
+// publish makes a bundle of the site's folder and puts it into the store.
+func (s *site) publish(ctx context.Context, generation uint64) (bundle.Signed, error) {
+	signed, built, err := s.sign(generation)
 	if err != nil {
 		return nil, err
 	}
@@ -276,6 +282,7 @@ rules:
 func followingLaptopConfig(tun string) string {
 	return fmt.Sprintf(`listen:
   tun: %s
+state_dir: state-laptop
 transports:
   corp: {wireguard: {config: corp.conf}}
 dns:
