@@ -517,10 +517,16 @@ func TestMachineRunsTheDemoForAnyone(t *testing.T) {
 	h := newHosted(t)
 	h.boot(t)
 	h.do(t, "cp /srv/penstock/penstock /usr/local/bin/penstock")
+	const withoutTUN = "unshare --mount sh -c 'mount -t tmpfs none /dev/net && runuser -u ana -- penstock demo%s'"
 	for _, row := range []struct{ who, script string }{
 		{"root", "penstock demo"},
+		{"root, a fleet", "penstock demo --fleet"},
 		{"an ordinary user", "runuser -u ana -- penstock demo"},
-		{"an ordinary user without a TUN device", "unshare --mount sh -c 'mount -t tmpfs none /dev/net && runuser -u ana -- penstock demo'"},
+		{"an ordinary user, a fleet", "runuser -u ana -- penstock demo --fleet"},
+		{"an ordinary user without a TUN device", fmt.Sprintf(withoutTUN, "")},
+		{"an ordinary user without a TUN device, a fleet", fmt.Sprintf(withoutTUN, " --fleet")},
+		{"an ordinary user without namespaces or any right, a fleet",
+			"systemd-run --quiet --pipe --wait --uid=ana -p NoNewPrivileges=yes -p CapabilityBoundingSet= -p RestrictNamespaces=yes /usr/local/bin/penstock demo --fleet"},
 		{"an ordinary user without namespaces or any right",
 			"systemd-run --quiet --pipe --wait --uid=ana -p NoNewPrivileges=yes -p CapabilityBoundingSet= -p RestrictNamespaces=yes /usr/local/bin/penstock demo"},
 		{"root without namespaces or any right",

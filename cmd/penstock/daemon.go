@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
+	"os"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/daemon"
@@ -50,9 +52,16 @@ func check(ctx context.Context, cfg *config.Config) (checkReport, error) {
 
 // runDemo runs the demo in namespaces of its own, where the machine has them.
 func runDemo(ctx context.Context, o demoOptions) error {
+	if o.Gateway != "" {
+		return demo.RunGateway(ctx, o.Gateway, os.Stdin, slog.New(slog.NewTextHandler(o.Stderr, nil)))
+	}
+	run := demo.Run
+	if o.Fleet {
+		run = demo.RunFleet
+	}
 	var err error
 	code := netlab.EnterServing(func(outside net.Listener) int {
-		if err = demo.Run(ctx, demo.Options{Stay: o.Stay, Console: outside, Stdout: o.Stdout, Stderr: o.Stderr}); err != nil {
+		if err = run(ctx, demo.Options{Stay: o.Stay, Console: outside, Stdout: o.Stdout, Stderr: o.Stderr}); err != nil {
 			return exitFailure
 		}
 		return exitOK

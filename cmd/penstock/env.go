@@ -53,7 +53,9 @@ type checkReport struct {
 
 // demoOptions are the flags of the demo.
 type demoOptions struct {
-	Stay           bool // keep the world up until interrupted
+	Stay           bool   // keep the world up until interrupted
+	Fleet          bool   // show several gateways
+	Gateway        string // configuration of a gateway to run, in a world that runs already; empty: build one
 	Stdout, Stderr io.Writer
 }
 

@@ -27,6 +27,9 @@ const modulePath = "penstock"
 // systems are the values of GOOS that every package must build for.
 func systems() []string { return []string{"linux", "darwin", "windows", "freebsd", "openbsd"} }
 
+// releaseTag is the build tag of what is released.
+const releaseTag = "release"
+
 // goPackage is what go list tells of one package on one system.
 type goPackage struct {
 	Dir, ImportPath, Name string
@@ -50,12 +53,12 @@ func root(t *testing.T) string {
 	return dir
 }
 
-// list returns the module's packages as they are built for goos.
-func list(t *testing.T, goos string) []goPackage {
+// list returns the module's packages as they are built for goos, with build tags.
+func list(t *testing.T, goos string, tags ...string) []goPackage {
 	t.Helper()
 	const fields = "Dir,ImportPath,Name,GoFiles,IgnoredGoFiles,Imports,TestImports,XTestImports,Error"
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-e", "-json="+fields, "./...")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-e", "-tags="+strings.Join(tags, ","), "-json="+fields, "./...")
 	cmd.Dir = root(t)
 	cmd.Env = append(os.Environ(), "GOOS="+goos, "CGO_ENABLED=0")
 	cmd.Stderr = &stderr

@@ -2,13 +2,27 @@ package demo
 
 import (
 	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if file := os.Args[len(os.Args)-1]; slices.Equal(os.Args[1:], GatewayArgs(file)) { // the demo of a fleet has started us
+		if err := RunGateway(context.Background(), file, os.Stdin, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestDemoOverMemoryGoesAsPromised(t *testing.T) {
 	var out, progress bytes.Buffer

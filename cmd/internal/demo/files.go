@@ -75,6 +75,7 @@ func laptopConfig(tun string) string {
 	return fmt.Sprintf(`# A laptop: all packets enter a TUN, blocked categories are refused, and the rest goes through the tunnel.
 listen:
   tun: %s
+state_dir: state-laptop
 transports:
   corp: {wireguard: {config: corp.conf}}
 categories:

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -31,7 +32,7 @@ type labWorld struct {
 // proc is a running penstock and its output.
 type proc struct {
 	name string
-	cmd  *netlab.Cmd
+	cmd  *exec.Cmd
 	said *bytes.Buffer
 	over chan struct{}
 }
@@ -56,29 +57,15 @@ func newLabWorld(ctx context.Context, progress io.Writer) (w *labWorld, err erro
 			err = errors.Join(err, w.close())
 		}
 	}()
-	if w.self, err = os.Executable(); err != nil {
-		return w, err
-	}
-	dir, err := os.MkdirTemp("", "penstock-demo-")
-	if err != nil {
-		return w, err
-	}
-	w.files.dir = dir
-	if w.lab, err = netlab.New(ctx, netlab.Options{}); err != nil {
+	if err := w.open(ctx); err != nil {
 		return w, err
 	}
 	endpoint := netip.AddrPortFrom(netip.MustParseAddr(netlab.GatewayIPv4), 51820)
-	w.files, err = writeFiles(dir, endpoint, netip.MustParseAddr(netlab.IntranetIPv4),
-		fmt.Sprintf("{name: pen0, address: [10.77.0.1/24, fd77::1/64], state_file: %s}", filepath.Join(dir, "host.json")))
+	w.files, err = writeFiles(w.files.dir, endpoint, netip.MustParseAddr(netlab.IntranetIPv4), w.tun())
 	if err != nil {
 		return w, err
 	}
-	w.capture, err = w.lab.Access.Capture("lan", netlab.Endpoint{Network: "udp", Addr: endpoint})
-	if err != nil {
-		return w, err
-	}
-	// The positive control: the capture must see what is sent before penstock runs, or it proves nothing.
-	if err := w.capture.Control(ctx, w.lab.Laptop, "lan0"); err != nil {
+	if err := w.watch(ctx, endpoint); err != nil {
 		return w, err
 	}
 	fmt.Fprintln(progress, "starting the gateway's and the laptop's penstock")
@@ -88,33 +75,85 @@ func newLabWorld(ctx context.Context, progress io.Writer) (w *labWorld, err erro
 	return w, w.start(ctx, w.lab.Laptop, "laptop", w.files.laptop)
 }
 
+// open makes the hosts, and a folder for files.
+func (w *labWorld) open(ctx context.Context) (err error) {
+	if w.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if w.files.dir, err = os.MkdirTemp("", "penstock-demo-"); err != nil {
+		return err
+	}
+	w.lab, err = netlab.New(ctx, netlab.Options{})
+	return err
+}
+
+// tun is the laptop's listen.tun.
+func (w *labWorld) tun() string {
+	return fmt.Sprintf("{name: pen0, address: [10.77.0.1/24, fd77::1/64], state_file: %s}", filepath.Join(w.files.dir, "host.json"))
+}
+
+// watch starts the capture on the access router. What goes to and from the gateways' endpoints is the tunnel.
+func (w *labWorld) watch(ctx context.Context, endpoints ...netip.AddrPort) (err error) {
+	var tunnels []netlab.Endpoint
+	for _, e := range endpoints {
+		tunnels = append(tunnels, netlab.Endpoint{Network: "udp", Addr: e})
+	}
+	if w.capture, err = w.lab.Access.Capture("lan", tunnels...); err != nil {
+		return err
+	}
+	// The positive control: the capture must see what is sent before penstock runs, or it proves nothing.
+	return w.capture.Control(ctx, w.lab.Laptop, "lan0")
+}
+
 func (w *labWorld) socket(name string) string { return filepath.Join(w.files.dir, name+".sock") }
 
 // start runs a penstock on a host and waits until its control socket answers.
 func (w *labWorld) start(ctx context.Context, h *netlab.Host, name, config string) error {
-	p := &proc{name: name, cmd: h.Command(ctx, w.self, "run", "-c", config, "--socket", w.socket(name)), said: new(bytes.Buffer), over: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = p.said, p.said
-	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(os.Interrupt) }
-	p.cmd.WaitDelay = 5 * time.Second
-	if err := p.cmd.Start(); err != nil {
+	cmd := h.Command(ctx, w.self, "run", "-c", config, "--socket", w.socket(name))
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 5 * time.Second
+	p, err := begin(name, cmd.Cmd, cmd.Start)
+	if err != nil {
 		return err
 	}
 	w.procs = append(w.procs, p)
+	return p.awaitSocket(ctx, w.socket(name))
+}
+
+// begin starts a command, whose output is kept.
+func begin(name string, cmd *exec.Cmd, start func() error) (*proc, error) {
+	p := &proc{name: name, cmd: cmd, said: new(bytes.Buffer), over: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = p.said, p.said
+	if err := start(); err != nil {
+		return nil, err
+	}
 	go func() {
 		defer close(p.over)
-		p.cmd.Wait()
+		cmd.Wait()
 	}()
+	return p, nil
+}
+
+// kill ends the process with SIGKILL.
+func (p *proc) kill() error {
+	err := p.cmd.Process.Kill()
+	<-p.over
+	return err
+}
+
+// awaitSocket waits until the control socket answers.
+func (p *proc) awaitSocket(ctx context.Context, socket string) error {
 	limit := time.After(30 * time.Second)
 	for {
-		if c, err := control.Dial(ctx, w.socket(name)); err == nil {
+		if c, err := control.Dial(ctx, socket); err == nil {
 			c.Close()
 			return nil
 		}
 		select {
 		case <-p.over:
-			return fmt.Errorf("the %s's penstock ended:\n%s", name, p.said)
+			return fmt.Errorf("the %s's penstock ended:\n%s", p.name, p.said)
 		case <-limit:
-			return fmt.Errorf("the %s's penstock does not answer", name)
+			return fmt.Errorf("the %s's penstock does not answer", p.name)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

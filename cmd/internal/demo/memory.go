@@ -29,9 +29,7 @@ import (
 type memoryWorld struct {
 	files    files
 	programs *stack.Stack
-	outside  *netlab.Outside
-	near     *stack.Stack // the gateway's side of the internet
-	far      *stack.Stack
+	internet *internet
 	escaped  atomic.Int64 // flows that the laptop sent outside its tunnel
 
 	cancel context.CancelFunc
@@ -58,53 +56,85 @@ func newMemoryWorld(ctx context.Context) (w *memoryWorld, err error) {
 	if w.files.dir, err = os.MkdirTemp("", "penstock-demo-"); err != nil {
 		return w, err
 	}
-	if w.outside, err = netlab.NewOutside(); err != nil {
+	if w.internet, err = newInternet(netlab.GatewayIPv4+"/24", netlab.GatewayIPv6+"/64"); err != nil {
 		return w, err
 	}
-	if err := w.makeInternet(); err != nil {
-		return w, err
-	}
-	port, err := freePort()
+	ports, err := freePorts(1)
 	if err != nil {
 		return w, err
 	}
-	endpoint := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
-	w.files, err = writeFiles(w.files.dir, endpoint, netip.MustParseAddr(netlab.IntranetIPv4),
-		`{name: pen0, address: [10.77.0.1/24, fd77::1/64], routes: manual, dns: manual}`)
+	w.files, err = writeFiles(w.files.dir, loopback(ports[0]), netip.MustParseAddr(netlab.IntranetIPv4), memoryTUN)
 	if err != nil {
 		return w, err
 	}
+	if err := w.start(ctx, "gateway", w.files.gateway, daemon.Options{Direct: w.internet.direct()}); err != nil {
+		return w, err
+	}
+	return w, w.startLaptop(ctx)
+}
+
+// memoryTUN is the laptop's listen.tun: the host is not changed.
+const memoryTUN = "{name: pen0, address: [10.77.0.1/24, fd77::1/64], routes: manual, dns: manual}"
+
+// startLaptop runs the laptop's daemon, and the stack that acts as its programs.
+func (w *memoryWorld) startLaptop(ctx context.Context) (err error) {
 	if w.programs, err = stack.New(stack.Config{Name: "programs", Addrs: prefixes("10.77.0.1/24", "fd77::1/64"), Lossless: true}); err != nil {
-		return w, err
+		return err
 	}
 	programs, tun := link.Pipe(1500)
 	if err := w.programs.Attach(programs); err != nil {
-		return w, err
+		return err
 	}
-	if err := w.start(ctx, "gateway", w.files.gateway, daemon.Options{Direct: memoryDialer{w.near.DialContext}}); err != nil {
-		return w, err
-	}
-	return w, w.start(ctx, "laptop", w.files.laptop, daemon.Options{TUN: tun, Direct: memoryDialer{w.escape}})
+	return w.start(ctx, "laptop", w.files.laptop, daemon.Options{TUN: tun, Direct: memoryDialer{w.escape}})
 }
 
-// makeInternet connects the gateway's side of the internet to the stack that answers for all its hosts.
-func (w *memoryWorld) makeInternet() (err error) {
-	w.near, err = stack.New(stack.Config{Name: "near", Lossless: true, Addrs: prefixes(
-		netlab.GatewayIPv4+"/24", netlab.GatewayIPv6+"/64")})
-	if err != nil {
-		return err
+// internet is a gateway's internet and intranet in memory.
+type internet struct {
+	outside *netlab.Outside
+	near    *stack.Stack // the gateway's side
+	far     *stack.Stack // answers for all hosts
+}
+
+// newInternet makes an internet on which the gateway has these addresses. The caller closes it.
+func newInternet(addrs ...string) (n *internet, err error) {
+	n = new(internet)
+	defer func() {
+		if err != nil {
+			n, err = nil, errors.Join(err, n.close())
+		}
+	}()
+	if n.outside, err = netlab.NewOutside(); err != nil {
+		return n, err
 	}
-	w.far, err = stack.New(stack.Config{Name: "far", Lossless: true, Handle: w.serve})
-	if err != nil {
-		return err
+	if n.near, err = stack.New(stack.Config{Name: "near", Lossless: true, Addrs: prefixes(addrs...)}); err != nil {
+		return n, err
+	}
+	if n.far, err = stack.New(stack.Config{Name: "far", Lossless: true, Handle: n.serve}); err != nil {
+		return n, err
 	}
 	a, b := link.Pipe(1500)
-	return errors.Join(w.near.Attach(a), w.far.Attach(b))
+	return n, errors.Join(n.near.Attach(a), n.far.Attach(b))
+}
+
+// direct is the gateway's way to its internet.
+func (n *internet) direct() memoryDialer { return memoryDialer{n.near.DialContext} }
+
+func (n *internet) close() error {
+	var errs []error
+	for _, s := range []*stack.Stack{n.near, n.far} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	if n.outside != nil {
+		errs = append(errs, n.outside.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // serve answers for all hosts on the internet and the intranet.
-func (w *memoryWorld) serve(_ context.Context, r *stack.Request) {
-	switch alive, open := w.outside.Answers(r.Network, r.Dst); {
+func (n *internet) serve(_ context.Context, r *stack.Request) {
+	switch alive, open := n.outside.Answers(r.Network, r.Dst); {
 	case !alive:
 		r.Drop()
 	case !open:
@@ -115,7 +145,7 @@ func (w *memoryWorld) serve(_ context.Context, r *stack.Request) {
 			return
 		}
 		defer c.Close()
-		w.outside.Serve(r.Network, r.Dst, c)
+		n.outside.Serve(r.Network, r.Dst, c)
 	}
 }
 
@@ -125,14 +155,23 @@ func (w *memoryWorld) escape(context.Context, string, string) (net.Conn, error) 
 	return nil, syscall.ENETUNREACH
 }
 
-// freePort returns an unused UDP port of the loopback interface.
-func freePort() (uint16, error) {
-	c, err := net.ListenUDP("udp", &net.UDPAddr{})
-	if err != nil {
-		return 0, err
+// freePorts returns unused UDP ports.
+func freePorts(n int) ([]uint16, error) {
+	var ports []uint16
+	for range n {
+		c, err := net.ListenUDP("udp", &net.UDPAddr{})
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close()
+		ports = append(ports, c.LocalAddr().(*net.UDPAddr).AddrPort().Port())
 	}
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).AddrPort().Port(), nil
+	return ports, nil
+}
+
+// loopback is a UDP endpoint on the loopback interface.
+func loopback(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
 }
 
 func (w *memoryWorld) socket(name string) string { return filepath.Join(w.files.dir, name+".sock") }
@@ -202,7 +241,7 @@ func (w *memoryWorld) ping(ctx context.Context, to netip.Addr, size int) error {
 	return err
 }
 
-func (w *memoryWorld) trust() *trust { return &trust{w.outside.CA.Pool()} }
+func (w *memoryWorld) trust() *trust { return &trust{w.internet.outside.CA.Pool()} }
 
 func (w *memoryWorld) control(ctx context.Context) (*control.Client, error) {
 	return control.Dial(ctx, w.socket("laptop"))
@@ -231,13 +270,11 @@ func (w *memoryWorld) close() error {
 	w.cancel()
 	w.over.Wait()
 	var errs []error
-	for _, s := range []*stack.Stack{w.programs, w.near, w.far} {
-		if s != nil {
-			errs = append(errs, s.Close())
-		}
+	if w.programs != nil {
+		errs = append(errs, w.programs.Close())
 	}
-	if w.outside != nil {
-		errs = append(errs, w.outside.Close())
+	if w.internet != nil {
+		errs = append(errs, w.internet.close())
 	}
 	if w.files.dir != "" {
 		errs = append(errs, os.RemoveAll(w.files.dir))

@@ -22,6 +22,9 @@ import (
 	"time"
 )
 
+// tag is the build tag that leaves out what only the source is for: the NATS server of the demo of a fleet.
+const tag = "release"
+
 // order is what is made.
 type order struct {
 	Root       string   // of the repository
@@ -265,7 +268,7 @@ func (o *order) compile(ctx context.Context, to, goos, goarch string) error {
 		return err
 	}
 	flags := fmt.Sprintf("-ldflags=-s -w -buildid= -X main.release=%s -X penstock/cmd/internal/doctor.release=%d", o.Version, o.epoch.Unix())
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", flags, "-o", to, "./cmd/penstock")
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", tag, "-trimpath", "-buildvcs=false", flags, "-o", to, "./cmd/penstock")
 	cmd.Dir = o.Root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=")
 	if goos != "" {

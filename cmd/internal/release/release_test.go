@@ -176,6 +176,25 @@ func TestOrdersThatAreRefused(t *testing.T) {
 	}
 }
 
+// TestNoEngineIsReleased looks for the NATS server, which the demo of a fleet has where it runs from source.
+func TestNoEngineIsReleased(t *testing.T) {
+	const engine = "github.com/nats-io/nats-server/v2/server\n"
+	for _, row := range []struct {
+		tags string
+		has  bool
+	}{{tag, false}, {"", true}} {
+		cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-tags", row.tags, "./cmd/penstock")
+		cmd.Dir = filepath.Join("..", "..", "..")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(out), engine); got != row.has {
+			t.Errorf("with -tags %q: penstock has a NATS server: got %v, want %v", row.tags, got, row.has)
+		}
+	}
+}
+
 // TestScriptsParse needs sh. What the scripts of a Debian package do is tested in e2e.
 func TestScriptsParse(t *testing.T) {
 	sh, err := exec.LookPath("sh")
