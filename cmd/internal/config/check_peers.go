@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/gaissmai/bart"
 )
 
 // peers checks each peer, and that no two have the same name, key or address. Of two that have, the one whose file is in force
@@ -25,7 +27,7 @@ func (k listenChecker) peers() {
 	slices.SortStableFunc(order, func(a, b int) int {
 		return cmp.Compare(k.standing[k.Peers[a].Pos.File], k.standing[k.Peers[b].Pos.File])
 	})
-	taken := claims{own: k.ownPublicKey(), inDNS: k.DNS.Peers != "", names: make(map[string]int), keys: make(map[string]int), single: make(map[netip.Addr]int)}
+	taken := claims{own: k.ownPublicKey(), inDNS: k.DNS.Peers != "", names: make(map[string]int, len(k.Peers)), keys: make(map[string]int, len(k.Peers)), single: make(map[netip.Addr]int, len(k.Peers))}
 	for _, i := range order {
 		k.peer(i, taken.own)
 		k.clashes(i, taken.add(i, k.Peers[i]))
@@ -181,7 +183,8 @@ type claims struct {
 	inDNS       bool   // names are those of hosts, too, where capitals make no difference
 	names, keys map[string]int
 	single      map[netip.Addr]int
-	networks    []claim // of more than one address
+	networks    []claim   // of more than one address
+	all         bart.Lite // single and networks: says quickly that nothing overlaps
 }
 
 type claim struct {
@@ -194,18 +197,24 @@ type clash struct{ field, what string }
 
 // add adds what a peer has, and returns what others have of it.
 func (c *claims) add(i int, p Peer) map[int][]clash {
-	found := make(map[int][]clash)
+	var found map[int][]clash
+	clashes := func(other int, c clash) {
+		if found == nil {
+			found = make(map[int][]clash)
+		}
+		found[other] = append(found[other], c)
+	}
 	name := p.Name
 	if c.inDNS {
 		name = strings.ToLower(name)
 	}
 	if other, taken := c.names[name]; taken {
-		found[other] = append(found[other], clash{"name", "name"})
+		clashes(other, clash{"name", "name"})
 	} else {
 		c.names[name] = i
 	}
 	if other, taken := c.keys[p.PublicKey]; taken && p.PublicKey != c.own && isWireGuardKey(p.PublicKey) {
-		found[other] = append(found[other], clash{"public_key", "public key"})
+		clashes(other, clash{"public_key", "public key"})
 	} else {
 		c.keys[p.PublicKey] = i
 	}
@@ -222,7 +231,7 @@ func (c *claims) add(i int, p Peer) map[int][]clash {
 			if small != large {
 				what += fmt.Sprintf(" (in %s)", large)
 			}
-			found[other.peer] = append(found[other.peer], clash{fmt.Sprintf("allowed_ips[%d]", j), what})
+			clashes(other.peer, clash{fmt.Sprintf("allowed_ips[%d]", j), what})
 		}
 	}
 	for _, prefix := range p.AllowedIPs {
@@ -231,12 +240,16 @@ func (c *claims) add(i int, p Peer) map[int][]clash {
 		} else {
 			c.networks = append(c.networks, claim{prefix, i})
 		}
+		c.all.Insert(prefix.Masked())
 	}
 	return found
 }
 
 // overlaps returns the claims that have an address of a prefix, by peer and address.
 func (c *claims) overlaps(prefix netip.Prefix) []claim {
+	if !prefix.IsValid() || !c.all.OverlapsPrefix(prefix.Masked()) {
+		return nil
+	}
 	var list []claim
 	if prefix.IsSingleIP() {
 		if peer, taken := c.single[prefix.Addr()]; taken {
