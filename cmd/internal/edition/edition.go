@@ -207,9 +207,9 @@ func (e *Edition) At(now time.Time) (next *Edition, changed bool) {
 
 // bookPeers returns the peers that may connect at a time.
 func bookPeers(cfg *config.Config, now time.Time) []clients.Peer {
-	var list []clients.Peer
-	for _, p := range cfg.Peers {
-		if p.State(now) == "" {
+	list := make([]clients.Peer, 0, len(cfg.Peers))
+	for i := range cfg.Peers {
+		if p := &cfg.Peers[i]; p.State(now) == "" {
 			list = append(list, clients.Peer{Name: p.Name, ID: p.ID(), Groups: p.Groups, Addrs: p.AllowedIPs})
 		}
 	}
