@@ -92,7 +92,8 @@ func picture() []row {
 		{"router/transport", "the supervisor of tunnels; it knows no protocol",
 			nil, []string{prom}},
 		{"router/transport/wireguard", "the only package that knows wireguard-go's device and conn",
-			[]string{"router/transport", "policy/spelling", "policy/textfile"}, []string{wg + "conn", wg + "device", wg + "tun", "golang.org/x/crypto/curve25519"}},
+			[]string{"router/transport", "policy/spelling", "policy/textfile"}, []string{wg + "conn", wg + "device", wg + "ratelimiter", wg + "tun", "github.com/gaissmai/bart", "golang.org/x/time/rate",
+				"golang.org/x/crypto/blake2s", "golang.org/x/crypto/chacha20poly1305", "golang.org/x/crypto/curve25519"}},
 		{"router/transport/openvpn", "the OpenVPN driver: it composes the parts below it",
 			[]string{"router/transport", "router/transport/openvpn/profile", "router/transport/openvpn/internal/..."}, []string{prom}},
 		{"router/transport/openvpn/profile", "what an .ovpn file says; it knows no session",
@@ -129,7 +130,7 @@ func picture() []row {
 
 		{"cmd/internal/config", "the only package that knows YAML; it yields plain values and starts nothing",
 			[]string{"cmd/internal/config/fault", "cmd/internal/config/profile", "cmd/internal/fleet/bundle", "cmd/internal/fleet/store", "policy/iprange", "policy/spelling", "policy/textfile", "cmd/internal/private"},
-			[]string{"github.com/goccy/go-yaml"}},
+			[]string{"github.com/goccy/go-yaml", "github.com/gaissmai/bart"}},
 		{"cmd/internal/config/fault", "what is wrong with a configuration, where, and how to mend it, a leaf", nil, nil},
 		{"cmd/internal/config/profile", "what a transport's file says about DNS and networks; the transport's own package reads a wg-quick file",
 			[]string{"cmd/internal/config/fault", "router/transport/wireguard"}, nil},

@@ -214,6 +214,12 @@ func (g *Gateway) CloseClients(gone []uint64) {
 // Peers returns the peers with their sessions.
 func (g *Gateway) Peers() []wireguard.PeerStatus { return g.server.Peers() }
 
+// Callers returns the peers that have had a session since they were added, without their names and in no order.
+func (g *Gateway) Callers() []wireguard.PeerStatus { return g.server.Callers() }
+
+// Refused returns how many handshake initiations were refused, by reason. It is nil on a gateway with few peers.
+func (g *Gateway) Refused() map[wireguard.Refusal]uint64 { return g.server.Refused() }
+
 // Port returns the UDP port.
 func (g *Gateway) Port() int { return int(g.server.Port()) }
 

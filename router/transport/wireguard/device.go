@@ -32,9 +32,14 @@ var (
 // newCore makes a device with peers. It owns inner, and its sockets carry mark once they are open. On an error inner is
 // closed.
 func newCore(inner tun.Device, key PrivateKey, port uint16, mark uint32, peers string, log *slog.Logger) (*core, error) {
+	return newCoreOn(conn.NewDefaultBind(), inner, key, port, mark, peers, log)
+}
+
+// newCoreOn is newCore with sockets of the caller's.
+func newCoreOn(bind conn.Bind, inner tun.Device, key PrivateKey, port uint16, mark uint32, peers string, log *slog.Logger) (*core, error) {
 	c := &core{port: port}
 	quiet := &quietDevice{Device: inner, events: make(chan tun.Event)}
-	c.dev = device.NewDevice(quiet, conn.NewDefaultBind(), newDeviceLogger(log))
+	c.dev = device.NewDevice(quiet, bind, newDeviceLogger(log))
 	c.wg.Go(quiet.forward)
 
 	var s script
