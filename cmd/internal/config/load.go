@@ -125,7 +125,7 @@ func (c *Config) Position(path string) Position {
 		if pos, ok := c.positions[path]; ok {
 			return pos
 		}
-		if pos, ok := c.plainPosition(path); ok {
+		if pos, ok := plainPosition(c, path); ok {
 			return pos
 		}
 		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
@@ -177,15 +177,13 @@ func (d *decoder) decode(path string, text []byte) {
 	d.config.Files = append(d.config.Files, path)
 	lines := splitLines(text)
 	d.config.lines[path] = lines
-	if d.plain(path, lines) {
-		d.notePeers(path)
-		return
+	if !decodePlain(d, path, lines) {
+		decodeYAML(d, path, text)
 	}
-	d.decodeYAML(path, text)
 }
 
 // decodeYAML decodes the text of a file that is not plain. Its lines are known.
-func (d *decoder) decodeYAML(path string, text []byte) {
+func decodeYAML(d *decoder, path string, text []byte) {
 	outer := d.file
 	d.file = path
 	defer func() { d.file = outer }()

@@ -230,14 +230,6 @@ func (d *decoder) noteSections(text []byte, root *ast.MappingNode) {
 	g.others.join(g.sections)
 }
 
-// notePeers notes that a file has peers in it and nothing else.
-func (d *decoder) notePeers(path string) {
-	if g := d.config.globbed[path]; g != nil {
-		g.note("peers")
-		g.others.join(g.sections)
-	}
-}
-
 // holdsPeers reports whether a file is one of peers.
 func (c *Config) holdsPeers(file string) bool {
 	g := c.globbed[file]

@@ -58,14 +58,14 @@ func plainKeyOf(name string) (plainKey, bool) {
 // span is the part of Config.Peers that a plain file has filled.
 type span struct{ first, end int }
 
-// plain decodes the file being read, if it is plain. If not, it has done nothing.
-func (d *decoder) plain(path string, lines []string) bool {
+// decodePlain decodes a file, if it is plain. If not, it has done nothing.
+func decodePlain(d *decoder, path string, lines []string) bool {
 	c, first := d.config, len(d.config.Peers)
 	at, peers := Position{}, []Peer(nil)
-	if before := d.unchanged(path, lines); before != nil {
+	if before := readBefore(d, path, lines); before != nil {
 		s := before.plains[path]
 		c.lines[path], peers = before.lines[path], before.Peers[s.first:s.end]
-		at = before.plainList(path)
+		at = plainList(before, path)
 	} else {
 		p := plainReader{file: path, lines: lines}
 		if !p.read() {
@@ -84,11 +84,15 @@ func (d *decoder) plain(path string, lines []string) bool {
 		c.Peers = append(c.Peers, peers...)
 	}
 	c.plains[path] = span{first, len(c.Peers)}
+	if g := c.globbed[path]; g != nil {
+		g.note("peers")
+		g.others.join(g.sections)
+	}
 	return true
 }
 
-// unchanged returns the configuration in force if it has read the same text from a plain file.
-func (d *decoder) unchanged(path string, lines []string) *Config {
+// readBefore returns the configuration in force if it has read the same text from a plain file.
+func readBefore(d *decoder, path string, lines []string) *Config {
 	if d.peers == nil || d.peers.before == nil {
 		return nil
 	}
@@ -100,7 +104,7 @@ func (d *decoder) unchanged(path string, lines []string) *Config {
 }
 
 // plainList returns where the list of a plain file begins: at the dash before its first peer.
-func (c *Config) plainList(path string) Position {
+func plainList(c *Config, path string) Position {
 	pos := c.Peers[c.plains[path].first].Pos
 	pos.Column -= len("- ")
 	return pos
@@ -108,7 +112,7 @@ func (c *Config) plainList(path string) Position {
 
 // plainPosition returns where a value of a peer in a plain file is written. It reads its lines again, because 100,000 peers have
 // 700,000 such places, and next to none is asked for.
-func (c *Config) plainPosition(path string) (pos Position, ok bool) {
+func plainPosition(c *Config, path string) (pos Position, ok bool) {
 	rest, ok := strings.CutPrefix(path, "peers[")
 	if !ok {
 		return pos, false

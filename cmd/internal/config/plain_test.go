@@ -48,8 +48,8 @@ func both(text string) (plain, slow *decoder, isPlain bool) {
 	for _, d := range []*decoder{plain, slow} {
 		d.config.Files, d.config.lines[path] = []string{path}, splitLines([]byte(text))
 	}
-	isPlain = plain.plain(path, plain.config.lines[path])
-	slow.decodeYAML(path, []byte(text))
+	isPlain = decodePlain(plain, path, plain.config.lines[path])
+	decodeYAML(slow, path, []byte(text))
 	return plain, slow, isPlain
 }
 

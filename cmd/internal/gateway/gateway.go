@@ -218,7 +218,7 @@ func (g *Gateway) Peers() []wireguard.PeerStatus { return g.server.Peers() }
 func (g *Gateway) Callers() []wireguard.PeerStatus { return g.server.Callers() }
 
 // Refused returns how many handshake initiations were refused, by reason. It is nil on a gateway with few peers.
-func (g *Gateway) Refused() map[wireguard.Refusal]uint64 { return g.server.Refused() }
+func (g *Gateway) Refused() map[string]uint64 { return g.server.Refused() }
 
 // Port returns the UDP port.
 func (g *Gateway) Port() int { return int(g.server.Port()) }

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/time/rate"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
+
+	"penstock/router/transport/wireguard/internal/door"
 )
 
 // A wireguard-go device takes 25 KB, two goroutines and an X25519 for each peer, and has at most 65,536. So a server with many peers
@@ -59,10 +61,10 @@ func newTable(log *slog.Logger) *table {
 // caller is a peer that has called, or was called, since it was added.
 type caller struct {
 	present bool
-	newest  moment     // in its initiations
-	active  time.Time  // when anything was last seen of it
-	before  PeerStatus // of the times that it was present
-	seen    PeerStatus // of this time, at the last look
+	newest  door.Moment // in its initiations
+	active  time.Time   // when anything was last seen of it
+	before  PeerStatus  // of the times that it was present
+	seen    PeerStatus  // of this time, at the last look
 }
 
 // join adds what a device says of a peer to what was before.
@@ -79,32 +81,33 @@ func (c *caller) join(now PeerStatus) PeerStatus {
 	return sum
 }
 
-// admit makes sure that the device has the peer with a key, whose initiation read decrypts.
-func (s *Server) admit(key PublicKey, read func() (moment, error)) Refusal {
+// admit makes sure that the device has the peer with a key, in whose initiation read finds the time.
+func (s *Server) admit(caller device.NoisePublicKey, read func() (door.Moment, error)) door.Refusal {
+	key := PublicKey(caller)
 	if !s.isPeer(key) {
-		return Stranger
+		return door.Stranger
 	}
 	at, err := read()
 	if err != nil {
-		return Replayed
+		return door.Replayed
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.table.index[key]; !ok {
-		return Stranger // it was removed meanwhile
+		return door.Stranger // it was removed meanwhile
 	}
 	c := s.callerLocked(key)
-	if !at.after(c.newest) {
+	if !at.After(c.newest) {
 		if s.table.warned.allow("replay") {
 			warnOfReplay(s.table.log, s.peers[s.table.index[key]].Name)
 		}
-		return Replayed
+		return door.Replayed
 	}
 	if err := s.addLocked(key, netip.AddrPort{}); err != nil {
-		return NoRoom
+		return door.NoRoom
 	}
 	c.newest = at
-	return Admitted
+	return door.Admitted
 }
 
 func (s *Server) isPeer(key PublicKey) bool {

@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -16,6 +17,8 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 	"golang.org/x/crypto/curve25519"
 	"golang.zx2c4.com/wireguard/device"
+
+	"penstock/router/transport/wireguard/internal/door"
 )
 
 // TestServerWithPeersAway does what the other tests of a server do with one that keeps peers out of its device while they are away.
@@ -54,6 +57,8 @@ func TestServerWithPeersAway(t *testing.T) {
 	})
 }
 
+const mac1At = device.MessageInitiationSize - 2*blake2s.Size128
+
 // initiation makes a handshake initiation (WireGuard whitepaper, 5.4.2), made at a time and by a peer that calls itself sender.
 func initiation(t testing.TB, from PrivateKey, to PublicKey, at time.Time, sender uint32) []byte {
 	t.Helper()
@@ -71,18 +76,19 @@ func initiation(t testing.TB, from PrivateKey, to PublicKey, at time.Time, sende
 		}
 		return s
 	}
+	mix := func(hash, data []byte) [blake2s.Size]byte { return blake2s.Sum256(append(bytes.Clone(hash), data...)) }
 	once, own := GeneratePrivateKey(), from.Public()
 	ephemeral := once.Public()
 	packet := binary.LittleEndian.AppendUint32(nil, device.MessageInitiationType)
 	packet = append(binary.LittleEndian.AppendUint32(packet, sender), ephemeral[:]...)
 
 	var chain, key [blake2s.Size]byte
-	hash := mixHash(device.InitialHash[:], to[:])
-	hash = mixHash(hash[:], ephemeral[:])
+	hash := mix(device.InitialHash[:], to[:])
+	hash = mix(hash[:], ephemeral[:])
 	device.KDF1(&chain, device.InitialChainKey[:], ephemeral[:])
 	device.KDF2(&chain, &key, chain[:], shared(once.secret, to[:]))
 	static := seal(key[:], own[:], hash[:])
-	hash = mixHash(hash[:], static)
+	hash = mix(hash[:], static)
 	device.KDF2(&chain, &key, chain[:], shared(from.secret, to[:]))
 	stamp := binary.BigEndian.AppendUint64(nil, 1<<62+uint64(at.Unix()))
 	stamp = binary.BigEndian.AppendUint32(stamp, uint32(at.Nanosecond()))
@@ -225,13 +231,13 @@ func TestWhoIsRefusedAtTheDoor(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		packet []byte
-		why    Refusal
+		why    string
 	}{
-		{"a wrong mac1", forged, Forged},
-		{"a key that no peer has", initiation(t, eve, key.Public(), now, 8), Stranger},
-		{"another ephemeral key", changed(ephemeralAt), Stranger},
-		{"another static key", changed(staticAt), Stranger},
-		{"the key of a peer, and not its time", changed(stampAt), Replayed},
+		{"a wrong mac1", forged, door.Forged.String()},
+		{"a key that no peer has", initiation(t, eve, key.Public(), now, 8), door.Stranger.String()},
+		{"another ephemeral key", changed(8), door.Stranger.String()},
+		{"another static key", changed(40), door.Stranger.String()},
+		{"the key of a peer, and not its time", changed(88), door.Replayed.String()},
 	} {
 		before := s.Refused()[row.why]
 		if _, err := socket.Write(row.packet); err != nil {
@@ -255,11 +261,11 @@ func TestWhoIsRefusedAtTheDoor(t *testing.T) {
 			s.leave(time.Now().Add(2 * leaveAfter))
 			s.leave(time.Now().Add(4 * leaveAfter))
 		}
-		before := s.Refused()[Replayed]
+		before := s.Refused()[door.Replayed.String()]
 		if _, err := socket.Write(good); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "it is refused when it is repeated", func() bool { return s.Refused()[Replayed] == before+1 })
+		until(t, "it is refused when it is repeated", func() bool { return s.Refused()[door.Replayed.String()] == before+1 })
 		if n := s.present(t); away && n != 0 {
 			t.Errorf("after an old initiation: got %d peers in the device, want none", n)
 		}
@@ -267,7 +273,7 @@ func TestWhoIsRefusedAtTheDoor(t *testing.T) {
 }
 
 // TestAFloodOfStrangers sends initiations that only differ from good ones in who has made them, as fast as it can. A peer connects
-// all the same, and no more of them are read than lookRate allows.
+// all the same, and no more of them are read than door.LookRate allows.
 func TestAFloodOfStrangers(t *testing.T) {
 	key, ana := GeneratePrivateKey(), newAccount(2)
 	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{ana.peer}, Many: -1})
@@ -283,16 +289,16 @@ func TestAFloodOfStrangers(t *testing.T) {
 			_, _ = socket.Write(packet) // a full buffer is as good
 		}
 	})
-	until(t, "the door is under load", func() bool { return s.Refused()[Unproved] > 0 })
+	until(t, "the door is under load", func() bool { return s.Refused()[door.Unproved.String()] > 0 })
 	c, client := newTestClient(t, ClientConfig{Wireguard: ana.file(key.Public(), s.Port())})
 	connect(t, c)
 	echo(t, client, server, ana, "in spite of the flood")
 	stop()
-	got, most := s.Refused(), uint64(lookRate*time.Since(began).Seconds())+lookBurst
-	if got[Stranger] > most {
-		t.Errorf("got %d strangers looked at, want at most %d", got[Stranger], most)
+	got, most := s.Refused(), uint64(door.LookRate*time.Since(began).Seconds())+door.LookBurst
+	if got[door.Stranger.String()] > most {
+		t.Errorf("got %d strangers looked at, want at most %d", got[door.Stranger.String()], most)
 	}
-	t.Logf("in %.1f s: %d strangers looked at, %d sent a cookie, %d dropped", time.Since(began).Seconds(), got[Stranger], got[Unproved], got[Busy])
+	t.Logf("in %.1f s: %d strangers looked at, %d sent a cookie, %d dropped", time.Since(began).Seconds(), got[door.Stranger.String()], got[door.Unproved.String()], got[door.Busy.String()])
 	if n := s.present(t); n != 1 {
 		t.Errorf("got %d peers in the device, want ana", n)
 	}

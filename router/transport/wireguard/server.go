@@ -11,7 +11,10 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
+
+	"penstock/router/transport/wireguard/internal/door"
 )
 
 // ServerConfig configures a Server.
@@ -43,8 +46,8 @@ type Server struct {
 	*core
 	public PublicKey
 
-	door *door  // nil: all peers are in the device
-	halt func() // ends what the door and the table need, and waits
+	door *door.Door // nil: all peers are in the device
+	halt func()     // ends what the door and the table need, and waits
 
 	mu    sync.Mutex // held while the device is changed; guards below
 	peers []Peer     // as the device has them, or as many of them as are present
@@ -73,7 +76,7 @@ func newServer(config ServerConfig) (*Server, error) {
 	bind, inner := conn.NewDefaultBind(), config.Device
 	if len(config.Peers) > cmp.Or(config.Many, manyPeers) {
 		s.table = newTable(log)
-		s.door = newDoor(bind, config.PrivateKey, s.admit)
+		s.door = door.New(bind, device.NoisePrivateKey(config.PrivateKey.secret), device.NoisePublicKey(s.public), s.admit)
 		bind, inner = s.door, &wakingDevice{inner, s}
 	}
 	var err error
@@ -97,7 +100,7 @@ func newServer(config ServerConfig) (*Server, error) {
 func (s *Server) attend() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { s.door.run(ctx) })
+	wg.Go(func() { s.door.Run(ctx) })
 	wg.Go(func() { s.tend(ctx) })
 	s.halt = func() { cancel(); wg.Wait() }
 }
@@ -275,14 +278,15 @@ func (s *Server) Callers() []PeerStatus {
 	return all
 }
 
-// Refused returns how many handshake initiations were refused, by reason. It is nil if all peers are in the device.
-func (s *Server) Refused() map[Refusal]uint64 {
+// Refused returns how many handshake initiations were refused, by reason, as a label of few values. It is nil if all peers are in the
+// device, which does not count them.
+func (s *Server) Refused() map[string]uint64 {
 	if s.door == nil {
 		return nil
 	}
-	n := make(map[Refusal]uint64, int(allRefusals)-1)
-	for r := Forged; r < allRefusals; r++ {
-		n[r] = s.door.refused[r].Load()
+	n := make(map[string]uint64)
+	for why, count := range s.door.Refused() {
+		n[why.String()] = count
 	}
 	return n
 }

@@ -1,4 +1,4 @@
-package wireguard
+package door
 
 import (
 	"bytes"
@@ -14,16 +14,17 @@ import (
 // Where the fields of a handshake initiation are (WireGuard whitepaper, 5.4.2), bytes.
 const (
 	ephemeralAt = 8
-	staticAt    = ephemeralAt + keySize
-	stampAt     = staticAt + keySize + chacha20poly1305.Overhead
+	staticAt    = ephemeralAt + device.NoisePublicKeySize
+	stampAt     = staticAt + device.NoisePublicKeySize + chacha20poly1305.Overhead
 	stampSize   = 12 // TAI64N
 	mac1At      = stampAt + stampSize + chacha20poly1305.Overhead
 )
 
-// moment is the time in a handshake initiation, as TAI64N, which compares like bytes. The zero value is before all others.
-type moment [stampSize]byte
+// Moment is the time in a handshake initiation, as TAI64N, which compares like bytes. The zero value is before all others.
+type Moment [stampSize]byte
 
-func (s moment) after(other moment) bool { return bytes.Compare(s[:], other[:]) > 0 }
+// After reports whether m is later than other.
+func (m Moment) After(other Moment) bool { return bytes.Compare(m[:], other[:]) > 0 }
 
 // isInitiation reports whether a datagram looks like a handshake initiation.
 func isInitiation(packet []byte) bool {
@@ -34,18 +35,17 @@ var errUnreadable = errors.New("not a handshake initiation for this key")
 
 // reader reads handshake initiations as the one that they are for does (Noise IKpsk2, first message). It answers none.
 type reader struct {
-	private secret
+	private device.NoisePrivateKey
 	hash    [blake2s.Size]byte // of the protocol's name and our public key
 }
 
-func newReader(key PrivateKey) *reader {
-	public := key.Public()
-	return &reader{private: key.secret, hash: mixHash(device.InitialHash[:], public[:])}
+func newReader(private device.NoisePrivateKey, public device.NoisePublicKey) *reader {
+	return &reader{private: private, hash: mixHash(device.InitialHash[:], public[:])}
 }
 
 // opened is an initiation of which the caller's key is read.
 type opened struct {
-	caller PublicKey // claimed: anybody who knows it can claim it, until the time is read
+	caller device.NoisePublicKey // claimed: anybody who knows it can claim it, until the time is read
 	chain  [blake2s.Size]byte
 	hash   [blake2s.Size]byte
 }
@@ -64,10 +64,10 @@ func (r *reader) open(packet []byte) (o opened, err error) {
 }
 
 // moment reads the time in the same packet. Only who has the caller's private key can have written it. It takes one X25519.
-func (r *reader) moment(o opened, packet []byte) (s moment, err error) {
+func (r *reader) moment(o opened, packet []byte) (m Moment, err error) {
 	text, err := r.decrypt(&o, o.caller[:], packet[stampAt:mac1At])
-	copy(s[:], text)
-	return s, err
+	copy(m[:], text)
+	return m, err
 }
 
 // decrypt mixes the secret that we share with a public key into o, and decrypts with it.

@@ -1,4 +1,8 @@
-package wireguard
+// Package door holds handshake initiations of WireGuard back until it is known whose they are, so that a device need not have the
+// peers that are away.
+//
+// It answers no initiation, and does not know who the peers are: it is handed what does.
+package door
 
 import (
 	"context"
@@ -16,7 +20,7 @@ import (
 	"golang.zx2c4.com/wireguard/ratelimiter"
 )
 
-// A door stands between the sockets and a device that does not have all peers. It holds each handshake initiation back, finds out
+// A Door stands between the sockets and a device that does not have all peers. It holds each handshake initiation back, finds out
 // whose it is, has that peer added to the device, and hands the initiation on. All other packets pass at once.
 //
 //	sockets --> receive --> arrived --> sort --> waiting --> look --> passed --> device
@@ -24,14 +28,14 @@ import (
 //	            no mac1           no proof of address     no peer, or replayed
 //
 // It bears floods as the device does (WireGuard whitepaper, 5.3 and 5.4.7): what has no mac1 costs one hash, and while more wait than
-// are looked at, the sender has to prove its address with a cookie first, and has a rate. In addition, no more than lookRate are
+// are looked at, the sender has to prove its address with a cookie first, and has a rate. In addition, no more than LookRate are
 // looked at, so that strangers cannot take a core. The device gets initiations of peers only. If it is under load nevertheless, it
 // demands a cookie of its own, which the door cannot check; so whoever has proved an address to the door needs no more than that
 // address for a while.
-type door struct {
+type Door struct {
 	conn.Bind
 	read  *reader
-	admit func(PublicKey, func() (moment, error)) Refusal // makes sure that the device has the peer
+	admit func(device.NoisePublicKey, func() (Moment, error)) Refusal
 
 	macs   device.CookieChecker
 	rates  [2]ratelimiter.Ratelimiter // of addresses proved now, and earlier
@@ -39,7 +43,7 @@ type door struct {
 	loaded atomic.Int64 // until when the door is under load, Unix nanoseconds
 
 	arrived, waiting, passed chan call
-	refused                  [allRefusals]atomic.Uint64
+	refused                  [refusals]atomic.Uint64
 
 	mu     sync.Mutex    // guards below
 	closed chan struct{} // once the sockets are; nil: there are none
@@ -64,7 +68,7 @@ const (
 	Stranger                // no peer has this key
 	Replayed                // or not made by whom it names
 	NoRoom                  // the device takes no more peers
-	allRefusals
+	refusals
 )
 
 // String returns the refusal as a label.
@@ -73,31 +77,44 @@ func (r Refusal) String() string {
 }
 
 const (
-	doorQueue = 1024          // as the device's own
-	doorLoad  = doorQueue / 8 // waiting: under load, as the device's
+	queueSize = 1024          // as the device's own
+	loadSize  = queueSize / 8 // waiting: under load, as the device's
 	loadLasts = time.Second
 
-	// lookRate bounds how many initiations are read in a second. One takes about 0.1 ms, so it is a fifth of a core at most.
-	lookRate  = 2000
-	lookBurst = 500
+	// LookRate and LookBurst bound how many initiations are read in a second. One takes about 0.1 ms, so it is a fifth of a core at most.
+	LookRate  = 2000
+	LookBurst = 500
 
 	// provedLasts is how long a cookie is good for.
 	provedLasts = 120 * time.Second
 	mostProved  = 4096
 )
 
-func newDoor(bind conn.Bind, key PrivateKey, admit func(PublicKey, func() (moment, error)) Refusal) *door {
-	d := &door{
-		Bind: bind, read: newReader(key), admit: admit, looks: rate.NewLimiter(lookRate, lookBurst),
-		arrived: make(chan call, doorQueue), waiting: make(chan call, doorQueue), passed: make(chan call, doorQueue),
+// New returns a door before the sockets of a device with a private key. Run must be called.
+//
+// admit is called with the key of a peer that has perhaps sent an initiation, and what reads the time in it, which only the peer can
+// have written; that takes about 0.1 ms. It makes sure that the device has the peer, or says why not.
+func New(sockets conn.Bind, private device.NoisePrivateKey, public device.NoisePublicKey, admit func(device.NoisePublicKey, func() (Moment, error)) Refusal) *Door {
+	d := &Door{
+		Bind: sockets, read: newReader(private, public), admit: admit, looks: rate.NewLimiter(LookRate, LookBurst),
+		arrived: make(chan call, queueSize), waiting: make(chan call, queueSize), passed: make(chan call, queueSize),
 		proved: make(map[netip.Addr]time.Time),
 	}
-	d.macs.Init(device.NoisePublicKey(key.Public()))
+	d.macs.Init(public)
 	return d
 }
 
+// Refused returns how many initiations were refused, by reason.
+func (d *Door) Refused() map[Refusal]uint64 {
+	n := make(map[Refusal]uint64, int(refusals)-1)
+	for r := Forged; r < refusals; r++ {
+		n[r] = d.refused[r].Load()
+	}
+	return n
+}
+
 // Open opens the sockets, and a way for what the door has let pass.
-func (d *door) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
+func (d *Door) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	sockets, port, err := d.Bind.Open(port)
 	if err != nil {
 		return nil, 0, err
@@ -122,7 +139,7 @@ func (d *door) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 }
 
 // Close closes the sockets, and the way of what passes.
-func (d *door) Close() error {
+func (d *Door) Close() error {
 	d.mu.Lock()
 	if d.closed != nil {
 		close(d.closed)
@@ -134,7 +151,7 @@ func (d *door) Close() error {
 
 // Send sends datagrams. If that fails, the local address that the peer's last datagram came to may be gone: the system then chooses
 // another. The device itself notices that, but only if it has the sockets without a door.
-func (d *door) Send(datagrams [][]byte, to conn.Endpoint) error {
+func (d *Door) Send(datagrams [][]byte, to conn.Endpoint) error {
 	err := d.Bind.Send(datagrams, to)
 	if err == nil || errors.Is(err, net.ErrClosed) || !to.SrcIP().IsValid() {
 		return err
@@ -147,7 +164,7 @@ func (d *door) Send(datagrams [][]byte, to conn.Endpoint) error {
 }
 
 // hold takes the initiations out of what a socket has received. A size of 0 tells the device that there is nothing.
-func (d *door) hold(packets [][]byte, sizes []int, from []conn.Endpoint) {
+func (d *Door) hold(packets [][]byte, sizes []int, from []conn.Endpoint) {
 	for i, size := range sizes {
 		if size != device.MessageInitiationSize || !isInitiation(packets[i][:size]) {
 			continue
@@ -164,7 +181,7 @@ func (d *door) hold(packets [][]byte, sizes []int, from []conn.Endpoint) {
 }
 
 // pass gives the device what the door has let pass.
-func (d *door) pass(closed <-chan struct{}, packets [][]byte, sizes []int, from []conn.Endpoint) (n int, err error) {
+func (d *Door) pass(closed <-chan struct{}, packets [][]byte, sizes []int, from []conn.Endpoint) (n int, err error) {
 	var c call
 	select {
 	case <-closed:
@@ -185,7 +202,7 @@ func (d *door) pass(closed <-chan struct{}, packets [][]byte, sizes []int, from 
 }
 
 // put puts an initiation into a queue, or drops it: its sender repeats it after 5 s.
-func (d *door) put(queue chan<- call, c call) {
+func (d *Door) put(queue chan<- call, c call) {
 	select {
 	case queue <- c:
 	default:
@@ -193,10 +210,10 @@ func (d *door) put(queue chan<- call, c call) {
 	}
 }
 
-func (d *door) refuse(r Refusal) { d.refused[r].Add(1) }
+func (d *Door) refuse(r Refusal) { d.refused[r].Add(1) }
 
-// run sorts and looks until ctx ends.
-func (d *door) run(ctx context.Context) {
+// Run sorts and looks until ctx ends.
+func (d *Door) Run(ctx context.Context) {
 	for i := range d.rates {
 		d.rates[i].Init()
 		defer d.rates[i].Close()
@@ -215,8 +232,8 @@ func (d *door) run(ctx context.Context) {
 }
 
 // sort lets an initiation wait for a look. Under load its sender must have proved its address.
-func (d *door) sort(c call, now time.Time) {
-	if len(d.waiting) >= doorLoad {
+func (d *Door) sort(c call, now time.Time) {
+	if len(d.waiting) >= loadSize {
 		d.loaded.Store(now.Add(loadLasts).UnixNano())
 	}
 	if now.UnixNano() < d.loaded.Load() {
@@ -229,7 +246,7 @@ func (d *door) sort(c call, now time.Time) {
 }
 
 // proof checks that the sender of an initiation has its address, or sends it a cookie with which it can prove that.
-func (d *door) proof(c *call, now time.Time) Refusal {
+func (d *Door) proof(c *call, now time.Time) Refusal {
 	addr, bytes := c.from.DstIP(), c.from.DstToBytes()
 	which := 0
 	d.mu.Lock()
@@ -250,7 +267,7 @@ func (d *door) proof(c *call, now time.Time) Refusal {
 }
 
 // remember needs mu.
-func (d *door) remember(addr netip.Addr, now time.Time) {
+func (d *Door) remember(addr netip.Addr, now time.Time) {
 	if _, known := d.proved[addr]; !known && len(d.proved) >= mostProved {
 		for other, until := range d.proved {
 			if now.After(until) {
@@ -264,7 +281,7 @@ func (d *door) remember(addr netip.Addr, now time.Time) {
 	d.proved[addr] = now.Add(provedLasts)
 }
 
-func (d *door) sendCookie(c *call, addr []byte) {
+func (d *Door) sendCookie(c *call, addr []byte) {
 	reply, err := d.macs.CreateReply(c.packet[:], binary.LittleEndian.Uint32(c.packet[4:]), addr)
 	if err != nil {
 		return // no randomness
@@ -277,7 +294,7 @@ func (d *door) sendCookie(c *call, addr []byte) {
 }
 
 // look reads who has sent what waits, and lets peers pass.
-func (d *door) look(ctx context.Context) {
+func (d *Door) look(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -291,7 +308,7 @@ func (d *door) look(ctx context.Context) {
 				d.refuse(Stranger)
 				continue
 			}
-			if r := d.admit(o.caller, func() (moment, error) { return d.read.moment(o, c.packet[:]) }); r != Admitted {
+			if r := d.admit(o.caller, func() (Moment, error) { return d.read.moment(o, c.packet[:]) }); r != Admitted {
 				d.refuse(r)
 				continue
 			}
