@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,12 +37,16 @@ func (k listenChecker) peers() {
 
 // peer checks what can be said of a peer without the others.
 func (k listenChecker) peer(i int, gateway string) {
-	p, path := k.Peers[i], fmt.Sprintf("peers[%d]", i)
-	k.name(path+".name", "peer", p.Name)
+	p, path := k.Peers[i], "peers["+strconv.Itoa(i)+"]" // what is below path is only joined where there is something to check
+	if faultOfName(p.Name) != "" {
+		k.name(path+".name", "peer", p.Name)
+	}
 	if k.DNS.Peers != "" && strings.EqualFold(p.Name, GatewayName) {
 		k.fault(path+".name", "choose another name", "the gateway itself is %s.%s: see dns.peers, at %s", GatewayName, k.DNS.Peers, k.Position("dns.peers"))
 	}
-	k.password(path+".proxy_password", p)
+	if !p.ProxyPassword.IsZero() {
+		k.password(path+".proxy_password", p)
+	}
 	switch {
 	case p.PublicKey == "" && (!p.ProxyPassword.IsZero() || k.DNS.Serve != nil):
 		k.withoutKey(path, p)
@@ -55,9 +60,13 @@ func (k listenChecker) peer(i int, gateway string) {
 		k.fault(path+".public_key", "write what penstock pubkey prints for the peer's own key", "the public key of peer %s is the gateway's, whose key is at %s",
 			p.Name, k.Position("listen.wireguard.private_key"))
 	}
-	k.secret(path+".preshared_key", p.PresharedKey, true)
+	if !p.PresharedKey.IsZero() {
+		k.secret(path+".preshared_key", p.PresharedKey, true)
+	}
 	for j, group := range p.Groups {
-		k.name(fmt.Sprintf("%s.groups[%d]", path, j), "group", group)
+		if faultOfName(group) != "" {
+			k.name(fmt.Sprintf("%s.groups[%d]", path, j), "group", group)
+		}
 	}
 	if wait := p.PersistentKeepalive; wait%time.Second != 0 || wait > 65535*time.Second { // it has 16 bits
 		k.fault(path+".persistent_keepalive", "write whole seconds from 0s to 65535s", "persistent_keepalive of peer %s is %v", p.Name, wait)
@@ -69,16 +78,16 @@ func (k listenChecker) peer(i int, gateway string) {
 		k.fault(path+".allowed_ips", "give the peer an address", "peer %s has no addresses", p.Name)
 	}
 	for j, prefix := range p.AllowedIPs {
-		at := fmt.Sprintf("%s.allowed_ips[%d]", path, j)
+		at := func() string { return fmt.Sprintf("%s.allowed_ips[%d]", path, j) }
 		if prefix.Addr().Is4In6() {
-			k.fault(at, "write it as IPv4", "%s of peer %s is IPv4 within IPv6", prefix, p.Name)
+			k.fault(at(), "write it as IPv4", "%s of peer %s is IPv4 within IPv6", prefix, p.Name)
 		}
 		if k.Listen.WireGuard == nil {
 			continue
 		}
 		for _, own := range k.Listen.WireGuard.Address {
 			if prefix.Contains(own.Addr()) {
-				k.fault(at, "choose another address", "%s of peer %s contains the gateway's own address %s", prefix, p.Name, own.Addr())
+				k.fault(at(), "choose another address", "%s of peer %s contains the gateway's own address %s", prefix, p.Name, own.Addr())
 			}
 		}
 	}

@@ -192,8 +192,12 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 // At returns the edition with the peers that may connect at a time, and whether they differ from those of e: some have expired,
 // or the clock was wrong.
 func (e *Edition) At(now time.Time) (next *Edition, changed bool) {
-	same := func(p config.Peer) bool { return p.State(now) == p.State(e.at) }
-	if !slices.ContainsFunc(e.Config.Peers, func(p config.Peer) bool { return !same(p) }) {
+	same := true
+	for i := range e.Config.Peers {
+		p := &e.Config.Peers[i]
+		same = same && (p.Expires.IsZero() || p.State(now) == p.State(e.at))
+	}
+	if same {
 		return e, false
 	}
 	copied := *e
