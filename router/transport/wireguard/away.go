@@ -63,22 +63,30 @@ type caller struct {
 	present bool
 	newest  door.Moment // in its initiations
 	active  time.Time   // when anything was last seen of it
-	before  PeerStatus  // of the times that it was present
-	seen    PeerStatus  // of this time, at the last look
+	before  trace       // of the times that it was present
+	seen    trace       // of this time, at the last look
 }
+
+// trace is what is kept of a PeerStatus.
+type trace struct {
+	endpoint  netip.AddrPort
+	handshake time.Time
+	rx, tx    uint64 // bytes
+}
+
+func traceOf(p PeerStatus) trace { return trace{p.Endpoint, p.LastHandshake, p.RxBytes, p.TxBytes} }
 
 // join adds what a device says of a peer to what was before.
 func (c *caller) join(now PeerStatus) PeerStatus {
-	sum := c.before
-	sum.RxBytes += now.RxBytes
-	sum.TxBytes += now.TxBytes
-	if now.Endpoint.IsValid() {
-		sum.Endpoint = now.Endpoint
+	now.RxBytes += c.before.rx
+	now.TxBytes += c.before.tx
+	if !now.Endpoint.IsValid() {
+		now.Endpoint = c.before.endpoint
 	}
-	if !now.LastHandshake.IsZero() {
-		sum.LastHandshake = now.LastHandshake
+	if now.LastHandshake.IsZero() {
+		now.LastHandshake = c.before.handshake
 	}
-	return sum
+	return now
 }
 
 // admit makes sure that the device has the peer with a key, in whose initiation read finds the time.
@@ -142,8 +150,8 @@ func (s *Server) addLocked(key PublicKey, endpoint netip.AddrPort) error {
 	if err := s.dev.IpcSet(add.String()); err != nil {
 		return err
 	}
-	c.present, c.active, c.seen = true, time.Now(), PeerStatus{}
-	if t := s.table.gone.Load(); t != nil && c.before.Endpoint.IsValid() {
+	c.present, c.active, c.seen = true, time.Now(), trace{}
+	if t := s.table.gone.Load(); t != nil && c.before.endpoint.IsValid() {
 		for _, prefix := range peer.AllowedIPs {
 			t = t.DeletePersist(prefix.Masked())
 		}
@@ -188,7 +196,7 @@ func (s *Server) setAway(peers []Peer) error {
 func (s *Server) setGone() {
 	var t *bart.Table[PublicKey]
 	for key, c := range s.table.callers {
-		if c.present || !c.before.Endpoint.IsValid() {
+		if c.present || !c.before.endpoint.IsValid() {
 			continue
 		}
 		if t == nil {
@@ -217,10 +225,9 @@ func (s *Server) leave(now time.Time) {
 		if c == nil {
 			continue
 		}
-		if state.RxBytes != c.seen.RxBytes || state.TxBytes != c.seen.TxBytes || !state.LastHandshake.Equal(c.seen.LastHandshake) {
-			c.active = now
+		if seen := traceOf(state); seen != c.seen {
+			c.seen, c.active = seen, now
 		}
-		c.seen = state
 		if now.Sub(c.active) >= leaveAfter && s.peers[s.table.index[state.PublicKey]].PersistentKeepalive == 0 {
 			change.remove(state.PublicKey)
 			leaving = append(leaving, state)
@@ -231,7 +238,7 @@ func (s *Server) leave(now time.Time) {
 	}
 	for _, state := range leaving {
 		c := s.table.callers[state.PublicKey]
-		c.before, c.present, c.seen = c.join(state), false, PeerStatus{}
+		c.before, c.present, c.seen = traceOf(c.join(state)), false, trace{}
 	}
 	s.setGone()
 }
@@ -258,7 +265,7 @@ func (s *Server) wake(key PublicKey) {
 	}
 	defer s.mu.Unlock()
 	if c := s.table.callers[key]; c != nil && !c.present && !s.closing.Load() {
-		_ = s.addLocked(key, c.before.Endpoint) // without room the packet is dropped, as one to a peer that does not answer
+		_ = s.addLocked(key, c.before.endpoint) // without room the packet is dropped, as one to a peer that does not answer
 	}
 }
 
