@@ -81,8 +81,9 @@ const (
 	loadSize  = queueSize / 8 // waiting: under load, as the device's
 	loadLasts = time.Second
 
-	// LookRate and LookBurst bound how many initiations are read in a second. One takes about 0.1 ms, so it is a fifth of a core at most.
-	LookRate  = 2000
+	// LookRate bounds how many initiations are read in a second. One takes about 0.1 ms, so it is a fifth of a core at most.
+	LookRate = 2000
+	// LookBurst is how many may be read at once.
 	LookBurst = 500
 
 	// provedLasts is how long a cookie is good for.
