@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -72,6 +73,9 @@ func decodePlain(d *decoder, path string, lines []string) bool {
 			return false
 		}
 		peers, at = p.peers, p.list
+	}
+	if len(d.changed) > 0 && filepath.Ext(path) != ChangeSuffix && slices.ContainsFunc(peers, func(p Peer) bool { return d.changed[p.Name] }) {
+		return false // the decoder leaves those out
 	}
 	delete(c.positions, "version") // as after any file
 	c.positions["peers"] = at

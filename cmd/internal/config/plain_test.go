@@ -240,3 +240,14 @@ rules: [{name: rest, do: block}]
 func testKey(n byte) string {
 	return base64.StdEncoding.EncodeToString(append(make([]byte, 31), n))
 }
+
+// TestPeersThatWereChangedSinceABundleAreLeftToTheDecoder, which leaves them out.
+func TestPeersThatWereChangedSinceABundleAreLeftToTheDecoder(t *testing.T) {
+	for changed, want := range map[string]bool{"nobody": true, "eve": false} {
+		d := newDecoder("/bundle/peers/some.yaml")
+		d.changed = map[string]bool{changed: true}
+		if got := decodePlain(d, d.config.Path, splitLines([]byte(somePlain))); got != want {
+			t.Errorf("with a change of %s: got %v, want %v", changed, got, want)
+		}
+	}
+}
