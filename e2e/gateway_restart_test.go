@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -20,17 +23,20 @@ func TestStockClientsHardlyNoticeARestart(t *testing.T) {
 	for _, row := range []struct {
 		sentence string
 		limits   string // of the laptop
+		others   int    // peers that never call; with more than 256 the gateway keeps them out of WireGuard's device
 		end      func(t *testing.T, p *penstock)
 		isReset  bool // the flows end before the gateway does
 	}{
-		{"by SIGTERM", "", func(t *testing.T, p *penstock) { p.stop(t, syscall.SIGTERM) }, true},
-		{"by SIGTERM, with a rate that is used up", "rate: 4Mbit, ", func(t *testing.T, p *penstock) { p.stop(t, syscall.SIGTERM) }, true},
-		{"by SIGKILL", "", func(t *testing.T, p *penstock) { p.kill(t) }, false},
+		{"by SIGTERM", "", 0, func(t *testing.T, p *penstock) { p.stop(t, syscall.SIGTERM) }, true},
+		{"by SIGTERM, with a rate that is used up", "rate: 4Mbit, ", 0, func(t *testing.T, p *penstock) { p.stop(t, syscall.SIGTERM) }, true},
+		{"by SIGKILL", "", 0, func(t *testing.T, p *penstock) { p.kill(t) }, false},
+		{"by SIGKILL, with many peers", "", 1000, func(t *testing.T, p *penstock) { p.kill(t) }, false},
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
 			w := newWorld(t)
 			w.edit(t, "gateway.yaml", "include:", "state_dir: state\ninclude:")
 			w.edit(t, "gateway.yaml", "{name: laptop, ", "{name: laptop, "+row.limits)
+			w.addIdlePeers(t, row.others)
 			w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
 			stock(t, w.Laptop, w.path("corp.conf"), "10.20.0.0/24")
 			serve(t, w.Intranet, netlab.IntranetIPv4+":5001", func(c *net.TCPConn) {
@@ -71,4 +77,21 @@ func TestStockClientsHardlyNoticeARestart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// addIdlePeers writes a file with peers that never call. Nobody has their keys.
+func (w *world) addIdlePeers(t *testing.T, n int) {
+	t.Helper()
+	if n == 0 {
+		return
+	}
+	text := "peers:\n"
+	for i := range n {
+		key := sha256.Sum256([]byte{byte(i >> 8), byte(i)})
+		text += fmt.Sprintf("  - {name: idle%d, public_key: %q, allowed_ips: [172.30.%d.%d/32]}\n", i, base64.StdEncoding.EncodeToString(key[:]), i>>8, i&255)
+	}
+	if err := os.MkdirAll(w.path("peers.d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.write(t, "peers.d/idle.yaml", text)
 }

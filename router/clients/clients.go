@@ -8,6 +8,7 @@
 package clients
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -41,39 +42,46 @@ type Client struct {
 
 // Book maps addresses to clients. It is immutable and safe for concurrent use.
 type Book struct {
-	byAddr bart.Table[uint64]
-	byName map[string]uint64
-	peers  map[uint64]Peer
-	byID   map[string]uint64
+	peers  []Peer
+	keys   []uint64           // of peers, in the same order
+	byKey  []int32            // peers in the order of their keys
+	byAddr bart.Table[uint64] // keys
+	byName map[string]int32   // in peers, as byID
+	byID   map[string]int32
 	last   uint64 // highest key ever assigned
 }
 
-// NewBook returns the book of a list of peers. A peer that is in before with the same ID and addresses keeps its key. before
-// may be nil.
+// NewBook returns the book of a list of peers, which it keeps. A peer that is in before with the same ID and addresses keeps its key.
+// before may be nil.
 func NewBook(peers []Peer, before *Book) *Book {
+	if before == nil {
+		before = &Book{last: firstPeer - 1}
+	}
 	b := &Book{
-		peers: make(map[uint64]Peer, len(peers)), byID: make(map[string]uint64, len(peers)), byName: make(map[string]uint64, len(peers)), last: firstPeer - 1,
+		peers: peers, keys: make([]uint64, len(peers)), byKey: make([]int32, len(peers)),
+		byName: make(map[string]int32, len(peers)), byID: make(map[string]int32, len(peers)), last: before.last,
 	}
-	var known map[string]uint64
-	if before != nil {
-		b.last, known = before.last, before.byID
-	}
-	for _, p := range peers {
-		key, ok := known[p.ID]
-		if !ok || !sameAddrs(before.peers[key].Addrs, p.Addrs) {
+	for i, p := range peers {
+		if n, ok := before.byID[p.ID]; ok && sameAddrs(before.peers[n].Addrs, p.Addrs) {
+			b.keys[i] = before.keys[n]
+		} else {
 			b.last++
-			key = b.last
+			b.keys[i] = b.last
 		}
-		b.peers[key], b.byID[p.ID], b.byName[p.Name] = p, key, key
+		b.byKey[i], b.byID[p.ID], b.byName[p.Name] = int32(i), int32(i), int32(i)
 		for _, prefix := range p.Addrs {
-			b.byAddr.Insert(prefix.Masked(), key)
+			b.byAddr.Insert(prefix.Masked(), b.keys[i])
 		}
 	}
+	slices.SortFunc(b.byKey, func(i, j int32) int { return cmp.Compare(b.keys[i], b.keys[j]) })
 	return b
 }
 
 // sameAddrs compares two lists of prefixes, whose order does not matter.
 func sameAddrs(a, b []netip.Prefix) bool {
+	if slices.Equal(a, b) {
+		return true
+	}
 	order := func(list []netip.Prefix) []netip.Prefix {
 		return slices.SortedFunc(slices.Values(list), netip.Prefix.Compare)
 	}
@@ -83,13 +91,21 @@ func sameAddrs(a, b []netip.Prefix) bool {
 // Gone returns the keys of the clients that are not in next.
 func (b *Book) Gone(next *Book) []uint64 {
 	var gone []uint64
-	for key := range b.peers {
-		if _, ok := next.peers[key]; !ok {
-			gone = append(gone, key)
+	for _, i := range b.byKey {
+		if _, ok := next.find(b.keys[i]); !ok {
+			gone = append(gone, b.keys[i])
 		}
 	}
-	slices.Sort(gone)
 	return gone
+}
+
+// find returns the peer with a key.
+func (b *Book) find(key uint64) (p Peer, ok bool) {
+	n, ok := slices.BinarySearchFunc(b.byKey, key, func(i int32, key uint64) int { return cmp.Compare(b.keys[i], key) })
+	if !ok {
+		return Peer{}, false
+	}
+	return b.peers[b.byKey[n]], true
 }
 
 // Peer returns the key of the peer that has an address inside the tunnel.
@@ -114,7 +130,7 @@ func (b *Book) Key(addr netip.Addr) uint64 {
 
 // Client returns what is known about the client with a key. ok is false for a peer that is gone, and for Nobody.
 func (b *Book) Client(key uint64) (c Client, ok bool) {
-	if p, ok := b.peers[key]; ok {
+	if p, ok := b.find(key); ok {
 		return Client{Name: p.Name, ID: p.ID, Groups: p.Groups}, true
 	}
 	return Client{}, key == Machine || key&stranger != 0
@@ -122,15 +138,21 @@ func (b *Book) Client(key uint64) (c Client, ok bool) {
 
 // Identified returns the key of the peer with an ID.
 func (b *Book) Identified(id string) (key uint64, ok bool) {
-	key, ok = b.byID[id]
-	return key, ok
+	i, ok := b.byID[id]
+	if !ok {
+		return 0, false
+	}
+	return b.keys[i], true
 }
 
 // Named returns the key and a tunnel address of the peer with that name. The address is invalid if the peer has none.
 func (b *Book) Named(name string) (key uint64, addr netip.Addr, ok bool) {
-	key, ok = b.byName[name]
-	if ok && len(b.peers[key].Addrs) > 0 {
-		addr = b.peers[key].Addrs[0].Addr()
+	i, ok := b.byName[name]
+	if !ok {
+		return 0, addr, false
 	}
-	return key, addr, ok
+	if addrs := b.peers[i].Addrs; len(addrs) > 0 {
+		addr = addrs[0].Addr()
+	}
+	return b.keys[i], addr, true
 }

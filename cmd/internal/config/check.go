@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"penstock/cmd/internal/config/fault"
 	"penstock/policy/spelling"
@@ -53,9 +54,7 @@ func (k *checker) fault(path, mend, format string, args ...any) {
 // reserved are the names that mean something else in the place of a transport's name.
 var reserved = []string{"block", "direct", "dns", "drop", "peers", "sign_in", "via"}
 
-func isNameRune(r rune) bool {
-	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_.@", r)
-}
+func isNameRune(r rune) bool { return r < utf8.RuneSelf && classOf(byte(r))&(letter|digit|wordy) != 0 }
 
 // CheckName returns an error if a peer, rule, category or transport cannot have the name: names become labels of metrics
 // and arguments of commands.
@@ -73,7 +72,7 @@ func faultOfName(name string) string {
 		return "is empty"
 	case len(name) > 63:
 		return "has more than 63 characters"
-	case strings.ContainsFunc(name, func(r rune) bool { return !isNameRune(r) }):
+	case !consistsOf(name, letter|digit|wordy):
 		return "has characters other than letters, digits and - _ . @"
 	}
 	return ""

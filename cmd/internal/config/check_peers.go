@@ -8,8 +8,11 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/gaissmai/bart"
 )
 
 // peers checks each peer, and that no two have the same name, key or address. Of two that have, the one whose file is in force
@@ -25,7 +28,7 @@ func (k listenChecker) peers() {
 	slices.SortStableFunc(order, func(a, b int) int {
 		return cmp.Compare(k.standing[k.Peers[a].Pos.File], k.standing[k.Peers[b].Pos.File])
 	})
-	taken := claims{own: k.ownPublicKey(), inDNS: k.DNS.Peers != "", names: make(map[string]int), keys: make(map[string]int), single: make(map[netip.Addr]int)}
+	taken := claims{own: k.ownPublicKey(), inDNS: k.DNS.Peers != "", names: make(map[string]int, len(k.Peers)), keys: make(map[string]int, len(k.Peers)), single: make(map[netip.Addr]int, len(k.Peers))}
 	for _, i := range order {
 		k.peer(i, taken.own)
 		k.clashes(i, taken.add(i, k.Peers[i]))
@@ -34,12 +37,16 @@ func (k listenChecker) peers() {
 
 // peer checks what can be said of a peer without the others.
 func (k listenChecker) peer(i int, gateway string) {
-	p, path := k.Peers[i], fmt.Sprintf("peers[%d]", i)
-	k.name(path+".name", "peer", p.Name)
+	p, path := k.Peers[i], "peers["+strconv.Itoa(i)+"]" // what is below path is only joined where there is something to check
+	if faultOfName(p.Name) != "" {
+		k.name(path+".name", "peer", p.Name)
+	}
 	if k.DNS.Peers != "" && strings.EqualFold(p.Name, GatewayName) {
 		k.fault(path+".name", "choose another name", "the gateway itself is %s.%s: see dns.peers, at %s", GatewayName, k.DNS.Peers, k.Position("dns.peers"))
 	}
-	k.password(path+".proxy_password", p)
+	if !p.ProxyPassword.IsZero() {
+		k.password(path+".proxy_password", p)
+	}
 	switch {
 	case p.PublicKey == "" && (!p.ProxyPassword.IsZero() || k.DNS.Serve != nil):
 		k.withoutKey(path, p)
@@ -53,9 +60,13 @@ func (k listenChecker) peer(i int, gateway string) {
 		k.fault(path+".public_key", "write what penstock pubkey prints for the peer's own key", "the public key of peer %s is the gateway's, whose key is at %s",
 			p.Name, k.Position("listen.wireguard.private_key"))
 	}
-	k.secret(path+".preshared_key", p.PresharedKey, true)
+	if !p.PresharedKey.IsZero() {
+		k.secret(path+".preshared_key", p.PresharedKey, true)
+	}
 	for j, group := range p.Groups {
-		k.name(fmt.Sprintf("%s.groups[%d]", path, j), "group", group)
+		if faultOfName(group) != "" {
+			k.name(fmt.Sprintf("%s.groups[%d]", path, j), "group", group)
+		}
 	}
 	if wait := p.PersistentKeepalive; wait%time.Second != 0 || wait > 65535*time.Second { // it has 16 bits
 		k.fault(path+".persistent_keepalive", "write whole seconds from 0s to 65535s", "persistent_keepalive of peer %s is %v", p.Name, wait)
@@ -67,16 +78,16 @@ func (k listenChecker) peer(i int, gateway string) {
 		k.fault(path+".allowed_ips", "give the peer an address", "peer %s has no addresses", p.Name)
 	}
 	for j, prefix := range p.AllowedIPs {
-		at := fmt.Sprintf("%s.allowed_ips[%d]", path, j)
+		at := func() string { return fmt.Sprintf("%s.allowed_ips[%d]", path, j) }
 		if prefix.Addr().Is4In6() {
-			k.fault(at, "write it as IPv4", "%s of peer %s is IPv4 within IPv6", prefix, p.Name)
+			k.fault(at(), "write it as IPv4", "%s of peer %s is IPv4 within IPv6", prefix, p.Name)
 		}
 		if k.Listen.WireGuard == nil {
 			continue
 		}
 		for _, own := range k.Listen.WireGuard.Address {
 			if prefix.Contains(own.Addr()) {
-				k.fault(at, "choose another address", "%s of peer %s contains the gateway's own address %s", prefix, p.Name, own.Addr())
+				k.fault(at(), "choose another address", "%s of peer %s contains the gateway's own address %s", prefix, p.Name, own.Addr())
 			}
 		}
 	}
@@ -181,7 +192,8 @@ type claims struct {
 	inDNS       bool   // names are those of hosts, too, where capitals make no difference
 	names, keys map[string]int
 	single      map[netip.Addr]int
-	networks    []claim // of more than one address
+	networks    []claim   // of more than one address
+	all         bart.Lite // single and networks: says quickly that nothing overlaps
 }
 
 type claim struct {
@@ -194,18 +206,24 @@ type clash struct{ field, what string }
 
 // add adds what a peer has, and returns what others have of it.
 func (c *claims) add(i int, p Peer) map[int][]clash {
-	found := make(map[int][]clash)
+	var found map[int][]clash
+	clashes := func(other int, c clash) {
+		if found == nil {
+			found = make(map[int][]clash)
+		}
+		found[other] = append(found[other], c)
+	}
 	name := p.Name
 	if c.inDNS {
 		name = strings.ToLower(name)
 	}
 	if other, taken := c.names[name]; taken {
-		found[other] = append(found[other], clash{"name", "name"})
+		clashes(other, clash{"name", "name"})
 	} else {
 		c.names[name] = i
 	}
 	if other, taken := c.keys[p.PublicKey]; taken && p.PublicKey != c.own && isWireGuardKey(p.PublicKey) {
-		found[other] = append(found[other], clash{"public_key", "public key"})
+		clashes(other, clash{"public_key", "public key"})
 	} else {
 		c.keys[p.PublicKey] = i
 	}
@@ -222,7 +240,7 @@ func (c *claims) add(i int, p Peer) map[int][]clash {
 			if small != large {
 				what += fmt.Sprintf(" (in %s)", large)
 			}
-			found[other.peer] = append(found[other.peer], clash{fmt.Sprintf("allowed_ips[%d]", j), what})
+			clashes(other.peer, clash{fmt.Sprintf("allowed_ips[%d]", j), what})
 		}
 	}
 	for _, prefix := range p.AllowedIPs {
@@ -231,12 +249,16 @@ func (c *claims) add(i int, p Peer) map[int][]clash {
 		} else {
 			c.networks = append(c.networks, claim{prefix, i})
 		}
+		c.all.Insert(prefix.Masked())
 	}
 	return found
 }
 
 // overlaps returns the claims that have an address of a prefix, by peer and address.
 func (c *claims) overlaps(prefix netip.Prefix) []claim {
+	if !prefix.IsValid() || !c.all.OverlapsPrefix(prefix.Masked()) {
+		return nil
+	}
 	var list []claim
 	if prefix.IsSingleIP() {
 		if peer, taken := c.single[prefix.Addr()]; taken {

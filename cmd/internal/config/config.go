@@ -103,6 +103,7 @@ type Config struct {
 
 	root      string              // of the copy that this was loaded from; "" for the files themselves
 	positions map[string]Position // where each value is written, by path: rules[2].match.domain[0]
+	plains    map[string]span     // of plain files: their peers, whose positions are not in positions
 	lines     map[string][]string // of each file, as it was read
 	warnings  []string            // see Warnings
 

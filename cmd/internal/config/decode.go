@@ -24,6 +24,7 @@ type decoder struct {
 	root   string      // of a copy of files; "" for the files themselves
 	peers  *peersFiles // nil: a fault in a file of peers is like any other
 	fields fieldCache
+	inputs map[string]bool // Config.Inputs
 
 	candidate candidate       // the bundle to read
 	inBundle  string          // the folder of the bundle that is being read; "" outside of it

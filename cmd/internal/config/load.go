@@ -58,10 +58,10 @@ func Parse(path string, text []byte) (*Config, error) {
 func newDecoder(path string) *decoder {
 	c := &Config{
 		Path: path, positions: make(map[string]Position), lines: make(map[string][]string),
-		globs: make(map[string]*sections), globbed: make(map[string]*globbed), standing: make(map[string]standing), seen: make(Seen),
+		globs: make(map[string]*sections), globbed: make(map[string]*globbed), plains: make(map[string]span), standing: make(map[string]standing), seen: make(Seen),
 	}
 	setDefaults(reflect.ValueOf(c).Elem())
-	return &decoder{config: c, fields: make(fieldCache)}
+	return &decoder{config: c, fields: make(fieldCache), inputs: make(map[string]bool)}
 }
 
 // load calls read, which reads the files, expands the short form and checks everything.
@@ -125,6 +125,9 @@ func (c *Config) Position(path string) Position {
 		if pos, ok := c.positions[path]; ok {
 			return pos
 		}
+		if pos, ok := plainPosition(c, path); ok {
+			return pos
+		}
 		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
 	}
 	return Position{File: c.Path}
@@ -172,7 +175,15 @@ func readFile(path string) ([]byte, error) { return private.ReadText(path, MaxFi
 // decode decodes the text of one file, after the files that it includes.
 func (d *decoder) decode(path string, text []byte) {
 	d.config.Files = append(d.config.Files, path)
-	d.config.lines[path] = splitLines(text)
+	lines := splitLines(text)
+	d.config.lines[path] = lines
+	if !decodePlain(d, path, lines) {
+		decodeYAML(d, path, text)
+	}
+}
+
+// decodeYAML decodes the text of a file that is not plain. Its lines are known.
+func decodeYAML(d *decoder, path string, text []byte) {
 	outer := d.file
 	d.file = path
 	defer func() { d.file = outer }()
@@ -275,7 +286,7 @@ func (d *decoder) includeGlob(node ast.Node) {
 		d.fault(node, "make it or remove the entry", "include: there is no file %s", pattern)
 	}
 	for _, path := range paths {
-		if slices.Contains(d.config.Files, path) {
+		if _, read := d.config.lines[path]; read {
 			d.fault(node, "remove one of the includes", "include: %s is included already", path)
 			continue
 		}

@@ -145,8 +145,10 @@ func (k *checker) peerLimits() {
 		k.quota(path+".quota", k.GroupLimits[name].Quota)
 	}
 	for i, p := range k.Peers {
-		path := fmt.Sprintf("peers[%d]", i)
-		k.quota(path+".quota", p.Quota)
+		path := "peers[" + strconv.Itoa(i) + "]"
+		if p.Quota != nil {
+			k.quota(path+".quota", p.Quota)
+		}
 		if k.Listen.WireGuard == nil && !LimitsOf(k.Config, p).IsZero() { // the gateway's port for peers keeps them
 			k.fault(path, "add listen: {wireguard: ...}, or remove them", "the rates and the quota of peer %s count for nothing without listen.wireguard", p.Name)
 		}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -170,9 +171,24 @@ var sectionKey = regexp.MustCompile(`(?m)(?:^|[{,])[ \t]*["']?([a-z_]+)["']?[ \t
 type sections struct{ peers, more bool }
 
 func (s *sections) note(key string) {
-	_, known := fieldsOf(reflect.TypeFor[Config]())[key]
-	s.peers = s.peers || key == "peers"
-	s.more = s.more || known && key != "peers" && key != "version"
+	switch key {
+	case "peers":
+		s.peers = true
+	case "version":
+	default:
+		s.more = s.more || isSection(key)
+	}
+}
+
+// isSection reports whether a configuration may have a key.
+func isSection(key string) bool {
+	t := reflect.TypeFor[Config]()
+	for i := range t.NumField() {
+		if yaml := t.Field(i).Tag.Get("yaml"); yaml == key && yaml != "-" && yaml != "" {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *sections) join(other sections) {
@@ -182,8 +198,12 @@ func (s *sections) join(other sections) {
 // sectionsOf returns what text has in it. It finds sections also where the rest cannot be parsed.
 func sectionsOf(text []byte) sections {
 	var s sections
+	seen := make(map[string]bool)
 	for _, m := range sectionKey.FindAllSubmatch(text, -1) {
-		s.note(string(m[1]))
+		if key := m[1]; !seen[string(key)] {
+			seen[string(key)] = true
+			s.note(string(key))
+		}
 	}
 	return s
 }
@@ -245,17 +265,18 @@ func (d *decoder) text(path string) ([]byte, error) {
 	}
 	former, known := p.former(path)
 	former = textfile.Decode(former)
-	if known {
+	text, err := readFile(path)
+	same := err == nil && known && bytes.Equal(former, text)
+	if known && !same { // else what text says is enough
 		g.join(sectionsOf(former)) // the present text may be empty
 	}
 	if p.kept[path] && known {
 		return former, nil
 	}
-	text, err := readFile(path)
 	switch {
 	case !known:
 		d.config.standing[path] = fresh
-	case !slices.Equal(former, text):
+	case !same:
 		d.config.standing[path] = changed
 	}
 	return text, err

@@ -65,7 +65,8 @@ func (d *decoder) input(path string) string {
 		return ""
 	}
 	path = d.config.Input(path)
-	if !slices.Contains(d.config.Inputs, path) {
+	if !d.inputs[path] {
+		d.inputs[path] = true
 		d.config.Inputs = append(d.config.Inputs, path)
 	}
 	return path

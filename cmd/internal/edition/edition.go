@@ -200,8 +200,12 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 // At returns the edition with the peers that may connect at a time, and whether they differ from those of e: some have expired,
 // or the clock was wrong.
 func (e *Edition) At(now time.Time) (next *Edition, changed bool) {
-	same := func(p config.Peer) bool { return p.State(now) == p.State(e.at) }
-	if !slices.ContainsFunc(e.Config.Peers, func(p config.Peer) bool { return !same(p) }) {
+	same := true
+	for i := range e.Config.Peers {
+		p := &e.Config.Peers[i]
+		same = same && (p.Expires.IsZero() || p.State(now) == p.State(e.at))
+	}
+	if same {
 		return e, false
 	}
 	copied := *e
@@ -215,9 +219,9 @@ func (e *Edition) At(now time.Time) (next *Edition, changed bool) {
 
 // bookPeers returns the peers that may connect at a time.
 func bookPeers(cfg *config.Config, now time.Time) []clients.Peer {
-	var list []clients.Peer
-	for _, p := range cfg.Peers {
-		if p.State(now) == "" {
+	list := make([]clients.Peer, 0, len(cfg.Peers))
+	for i := range cfg.Peers {
+		if p := &cfg.Peers[i]; p.State(now) == "" {
 			list = append(list, clients.Peer{Name: p.Name, ID: p.ID(), Groups: p.Groups, Addrs: p.AllowedIPs})
 		}
 	}

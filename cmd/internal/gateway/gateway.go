@@ -63,7 +63,7 @@ func Open(c Config) (*Gateway, error) {
 	}
 	m := meter.New(s.Device())
 	limits := newLimiter(m, c)
-	limits.use(c.Plan, addresses(c.Plan.peers))
+	limits.use(c.Plan, c.Plan.peers)
 	server, err := wireguard.NewServer(wireguard.ServerConfig{
 		Device: m, PrivateKey: c.Plan.key, ListenPort: uint16(listen.ListenPort),
 		Peers: c.Plan.peers, Mark: c.Mark, Log: c.Log,
@@ -107,14 +107,14 @@ func (g *Gateway) Withdraw(now, next *Plan) error {
 	if err := g.server.SetPeers(stay); err != nil {
 		return err
 	}
-	g.limits.use(now, addresses(stay))
+	g.limits.use(now, stay)
 	g.stay = stay
 	return nil
 }
 
 // Use replaces the peers with those of p. Peers that stay keep their sessions and what they have used.
 func (g *Gateway) Use(p *Plan) error {
-	g.limits.use(p, addresses(p.peers))
+	g.limits.use(p, p.peers)
 	return g.server.SetPeers(p.peers)
 }
 
@@ -139,15 +139,6 @@ func (g *Gateway) Forget(now *Plan, peers []wireguard.PublicKey, clients []uint6
 		g.CloseClients(clients)
 	}
 	return g.server.SetPeers(now.peers)
-}
-
-// addresses returns the addresses of peers by their public keys.
-func addresses(peers []wireguard.Peer) map[string][]netip.Prefix {
-	byKey := make(map[string][]netip.Prefix, len(peers))
-	for _, p := range peers {
-		byKey[p.PublicKey.String()] = p.AllowedIPs
-	}
-	return byKey
 }
 
 // Usage returns what the peers with limits use, by config.Peer.ID. Without a gateway nobody has limits.
@@ -222,6 +213,12 @@ func (g *Gateway) CloseClients(gone []uint64) {
 
 // Peers returns the peers with their sessions.
 func (g *Gateway) Peers() []wireguard.PeerStatus { return g.server.Peers() }
+
+// Callers returns the peers that have had a session since they were added, without their names and in no order.
+func (g *Gateway) Callers() []wireguard.PeerStatus { return g.server.Callers() }
+
+// Refused returns how many handshake initiations were refused, by reason. It is nil on a gateway with few peers.
+func (g *Gateway) Refused() map[string]uint64 { return g.server.Refused() }
 
 // Port returns the UDP port.
 func (g *Gateway) Port() int { return int(g.server.Port()) }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/gateway/meter"
 	"penstock/cmd/internal/gateway/quota"
+	"penstock/router/transport/wireguard"
 )
 
 // How often quotas are looked at, and how often what is used is written down. A crash loses what was used since then.
@@ -67,24 +67,35 @@ func newLimiter(m *meter.Meter, c Config) *limiter {
 	return l
 }
 
-// use puts the limits of peers in force: of those that may connect, and no others.
-func (l *limiter) use(p *Plan, peers map[string][]netip.Prefix) {
+// use puts the limits of the peers of p in force that are among peers.
+func (l *limiter) use(p *Plan, peers []wireguard.Peer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.settleLocked()
 	next := make(map[string]*limited)
 	var counted []meter.Peer
-	for _, m := range p.all {
-		id := m.entry.PublicKey
-		if addrs, connects := peers[id]; connects && !m.limits.IsZero() {
-			next[id] = &limited{name: m.entry.Name, limits: m.limits}
-			counted = append(counted, meter.Peer{ID: id, Addrs: addrs})
+	at := make(map[wireguard.PublicKey]*limited) // that have a key
+	for n, i := range p.of {
+		entry := &p.cfg.Peers[i]
+		if limits := config.LimitsOf(p.cfg, *entry); !limits.IsZero() {
+			at[p.all[n].PublicKey] = &limited{name: entry.Name, limits: limits}
 		}
 	}
-	for _, m := range p.guests {
-		if id := m.entry.ID(); m.entry.State(l.now()) == "" && !m.limits.IsZero() {
-			next[id] = &limited{name: m.entry.Name, limits: m.limits}
-			counted = append(counted, meter.Peer{ID: id})
+	for i := range peers {
+		if len(at) == 0 {
+			break
+		}
+		if one := at[peers[i].PublicKey]; one != nil {
+			id := peers[i].PublicKey.String()
+			next[id] = one
+			counted = append(counted, meter.Peer{ID: id, Addrs: peers[i].AllowedIPs})
+		}
+	}
+	for _, i := range p.guests {
+		entry := &p.cfg.Peers[i]
+		if limits := config.LimitsOf(p.cfg, *entry); entry.State(l.now()) == "" && !limits.IsZero() {
+			next[entry.ID()] = &limited{name: entry.Name, limits: limits}
+			counted = append(counted, meter.Peer{ID: entry.ID()})
 		}
 	}
 	accounts := l.meter.Use(counted)

@@ -50,7 +50,7 @@ func newQuotas(t *testing.T, file string) *quotas {
 func (q *quotas) use(t *testing.T, peers ...config.Peer) {
 	t.Helper()
 	p := planned(t, q.key, peers...)
-	q.limiter.use(p, addresses(p.peers))
+	q.limiter.use(p, p.peers)
 }
 
 // send sends so many bytes from an address.

@@ -112,7 +112,7 @@ func (s Sessions) call(ctx context.Context) {
 // present returns the peers that have a session, by key.
 func (s Sessions) present() []session {
 	var now []session
-	for _, p := range s.Gateway.Peers() {
+	for _, p := range s.Gateway.Callers() {
 		if p.Endpoint.IsValid() && time.Since(p.LastHandshake) < sessionLife {
 			now = append(now, session{p.PublicKey, p.Endpoint, p.LastHandshake.UTC()})
 		}

@@ -61,7 +61,7 @@ func (r *Process) sample(at time.Time) control.Sample {
 		s.TxBytes += h.Stats.TxBytes
 	}
 	if r.Gateway != nil { // seen from this machine, as with transports
-		for _, p := range r.Gateway.Peers() {
+		for _, p := range r.Gateway.Callers() {
 			s.RxBytes += p.RxBytes
 			s.TxBytes += p.TxBytes
 		}

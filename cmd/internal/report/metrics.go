@@ -23,6 +23,7 @@ type Collector struct {
 	compat                    []*prometheus.Desc // sent, received, handshake
 
 	overQuota, dropped, droppedBytes *prometheus.Desc
+	refused                          *prometheus.Desc
 	quotaUsed, quotaLimit            *prometheus.Desc
 }
 
@@ -48,6 +49,7 @@ func NewCollector(process func() *Process, which config.Metrics) *Collector {
 		overQuota:    desc("penstock_peers_over_quota", "Peers that have used up their quotas of this month."),
 		dropped:      desc("penstock_rate_dropped_packets_total", "Packets that were dropped because they were above the rates of peers; up is from peers.", "direction"),
 		droppedBytes: desc("penstock_rate_dropped_bytes_total", "Bytes that were dropped because they were above the rates of peers; up is from peers.", "direction"),
+		refused:      desc("penstock_handshakes_refused_total", "Handshake initiations that a gateway with many peers refused, by reason.", "reason"),
 		quotaUsed:    desc("penstock_peer_quota_used_bytes", "What a peer has used of its quota in this month. Needs metrics.peers.", "peer"),
 		quotaLimit:   desc("penstock_peer_quota_limit_bytes", "A peer's quota of a month. Needs metrics.peers.", "peer"),
 	}
@@ -66,7 +68,7 @@ func NewCollector(process func() *Process, which config.Metrics) *Collector {
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
 		c.state, c.reloaded, c.target, c.peers, c.badFiles, c.handshake, c.received, c.sent,
-		c.overQuota, c.dropped, c.droppedBytes, c.quotaUsed, c.quotaLimit,
+		c.overQuota, c.dropped, c.droppedBytes, c.refused, c.quotaUsed, c.quotaLimit,
 	} {
 		ch <- desc
 	}
@@ -97,8 +99,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (c *Collector) collectPeers(p *Peers, ch chan<- prometheus.Metric) {
-	list := p.list()
-	n := p.counts(list)
+	n := p.counts()
 	for state, count := range map[string]int{"active": n.Active, "idle": n.Idle, "disabled": n.Disabled, "expired": n.Expired} {
 		ch <- prometheus.MustNewConstMetric(c.peers, prometheus.GaugeValue, float64(count), state)
 	}
@@ -109,7 +110,13 @@ func (c *Collector) collectPeers(p *Peers, ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.dropped, prometheus.CounterValue, float64(packets), name)
 		ch <- prometheus.MustNewConstMetric(c.droppedBytes, prometheus.CounterValue, float64(bytes), name)
 	}
-	for _, peer := range list {
+	for reason, count := range p.refused() {
+		ch <- prometheus.MustNewConstMetric(c.refused, prometheus.CounterValue, float64(count), reason)
+	}
+	if !c.which.Peers && c.compat == nil {
+		return // with many peers the list takes long
+	}
+	for _, peer := range p.list() {
 		c.collectCompat(peer, ch)
 		if !c.which.Peers {
 			continue

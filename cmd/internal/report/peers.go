@@ -106,36 +106,48 @@ func (p *Peers) SignOut(_ context.Context, name string) error {
 	return fmt.Errorf("there is no peer %q: see penstock peer list", name)
 }
 
-// counts returns how many peers of a list are in each state, and the files of peers that have faults.
-func (p *Peers) counts(list []control.PeerStatus) *control.PeerCounts {
-	c := new(control.PeerCounts)
-	for _, peer := range list {
-		switch peer.State {
-		case "active":
-			c.Active++
-		case "idle":
-			c.Idle++
+// counts returns how many peers are in each state, and the files of peers that have faults.
+func (p *Peers) counts() *control.PeerCounts {
+	c, cfg, now := new(control.PeerCounts), p.Live.Config(), time.Now()
+	active := make(map[string]bool) // public keys
+	if p.Gateway != nil {
+		for _, s := range p.Gateway.Callers() {
+			if !s.LastHandshake.IsZero() && now.Sub(s.LastHandshake) < sessionLife {
+				active[s.PublicKey.String()] = true
+			}
+		}
+	}
+	for i := range cfg.Peers {
+		switch peer := &cfg.Peers[i]; peer.State(now) {
 		case "disabled":
 			c.Disabled++
 		case "expired":
 			c.Expired++
+		default:
+			if len(active) > 0 && active[peer.PublicKey] {
+				c.Active++
+			} else {
+				c.Idle++
+			}
 		}
 	}
-	c.OverQuota = overQuota(list)
-	for _, bad := range p.Live.Config().Bad {
+	for _, usage := range p.Gateway.Usage() {
+		if usage.Over {
+			c.OverQuota++
+		}
+	}
+	for _, bad := range cfg.Bad {
 		c.Bad = append(c.Bad, control.BadPeers{File: bad.File, Kept: bad.Kept, Error: bad.String()})
 	}
 	return c
 }
 
-// overQuota returns how many peers have used up their quotas.
-func overQuota(list []control.PeerStatus) (n int) {
-	for _, peer := range list {
-		if peer.Quota != nil && peer.Quota.Spent {
-			n++
-		}
+// refused returns how many handshake initiations the gateway has refused, by reason.
+func (p *Peers) refused() map[string]uint64 {
+	if p.Gateway == nil {
+		return nil
 	}
-	return n
+	return p.Gateway.Refused()
 }
 
 // limits converts limits to the form of the control API.

@@ -212,7 +212,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	}
 	if s.hasPeers() {
 		p := &Peers{Live: s.Live, Gateway: s.Gateway, SignIn: s.SignIn}
-		st.Peers = p.counts(p.list())
+		st.Peers = p.counts()
 		if n := len(st.Peers.Bad); n > 0 {
 			st.Degraded = true
 			verdict = fmt.Sprintf("degraded: files of peers with faults: %d; ", n) + verdict

@@ -116,16 +116,16 @@ func validPrefix(prefix netip.Prefix) bool {
 // for each reason.
 func CheckPeers(peers []Peer, self PublicKey) error {
 	var errs []error
-	keys := make(map[PublicKey]Peer)
-	for _, p := range peers {
+	keys := make(map[PublicKey]int32, len(peers))
+	for i, p := range peers {
 		if text := p.keyProblem(self); text != "" {
 			errs = append(errs, fmt.Errorf("peer %q: %s", p.Name, text))
 			continue
 		}
 		if first, ok := keys[p.PublicKey]; ok {
-			errs = append(errs, fmt.Errorf("peers %s and %s have the same public key: give each its own", first.label(), p.label()))
+			errs = append(errs, fmt.Errorf("peers %s and %s have the same public key: give each its own", peers[first].label(), p.label()))
 		}
-		keys[p.PublicKey] = p
+		keys[p.PublicKey] = int32(i)
 		if !validKeepalive(p.PersistentKeepalive) {
 			errs = append(errs, fmt.Errorf("peer %s: keepalive %v: want whole seconds from 0 to 65535 s", p.label(), p.PersistentKeepalive))
 		}

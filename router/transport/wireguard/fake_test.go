@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -133,11 +134,17 @@ var serverAddr = netip.MustParseAddr("10.77.0.1")
 
 func clientAddr(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 77, 0, n}) }
 
+// keptAway in the name of a test makes the servers in it keep peers that are away out of their devices.
+const keptAway = "/away/"
+
 // newTestServer makes a server that knows the peers, and closes it at the end of the test.
 func newTestServer(t testing.TB, config ServerConfig) (*Server, *fakeTUN) {
 	t.Helper()
 	inner := newFakeTUN()
 	config.Device = inner
+	if strings.Contains(t.Name(), keptAway) {
+		config.Many = -1
+	}
 	s, err := NewServer(config)
 	if err != nil {
 		t.Fatal(err)

@@ -22,8 +22,7 @@ func newDeviceLogger(log *slog.Logger) *device.Logger {
 	return &device.Logger{
 		Verbosef: func(format string, args ...any) {
 			if strings.Contains(format, "handshake replay") && l.allow(format) {
-				log.Warn("wireguard: a handshake was ignored because it is older than the last one of this peer: somebody has repeated it, "+
-					"or the peer's clock was set back; to forget the last one, disable the peer and enable it again", "peer", fmt.Sprint(args[0]))
+				warnOfReplay(log, fmt.Sprint(args[0]))
 			}
 			if log.Enabled(context.Background(), slog.LevelDebug) {
 				log.Debug("wireguard: " + fmt.Sprintf(format, args...))
@@ -35,6 +34,12 @@ func newDeviceLogger(log *slog.Logger) *device.Logger {
 			}
 		},
 	}
+}
+
+// warnOfReplay says that a handshake of a peer was ignored.
+func warnOfReplay(log *slog.Logger, peer string) {
+	log.Warn("wireguard: a handshake was ignored because it is older than the last one of this peer: somebody has repeated it, "+
+		"or the peer's clock was set back; to forget the last one, disable the peer and enable it again", "peer", peer)
 }
 
 // limiter lets an event of a kind pass once in repeatAfter. It never forgets a kind, so there must be few.

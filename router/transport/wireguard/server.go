@@ -1,9 +1,11 @@
 package wireguard
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -11,6 +13,8 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
+
+	"penstock/router/transport/wireguard/internal/door"
 )
 
 // ServerConfig configures a Server.
@@ -23,6 +27,11 @@ type ServerConfig struct {
 	PrivateKey PrivateKey
 	ListenPort uint16 // UDP, on all addresses; 0: any, see Port
 	Peers      []Peer // who may call, see SetPeers
+
+	// Many is the number of peers beyond which the server keeps those that are not connected out of its WireGuard device, where
+	// each takes 25 KB. Packets from inside for a peer that has not called are then dropped, and do not wait for its call. It is
+	// decided by Peers, once. 0: 256; negative: none.
+	Many int
 
 	// Mark is put on the UDP sockets before anything is sent: SO_MARK on Linux, SO_USER_COOKIE on FreeBSD, the routing
 	// table on OpenBSD; ignored elsewhere. 0: none. It needs CAP_NET_ADMIN on Linux.
@@ -37,8 +46,12 @@ type Server struct {
 	*core
 	public PublicKey
 
+	door *door.Door // nil: all peers are in the device
+	halt func()     // ends what the door and the table need, and waits
+
 	mu    sync.Mutex // held while the device is changed; guards below
-	peers []Peer     // as the device has them
+	peers []Peer     // as the device has them, or as many of them as are present
+	table *table     // nil: all peers are in the device
 }
 
 // NewServer makes a Server that listens. The error names the port if it is in use, or every peer that cannot be served.
@@ -59,11 +72,17 @@ func newServer(config ServerConfig) (*Server, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	core, err := newCore(config.Device, conn.NewDefaultBind(), config.PrivateKey, config.ListenPort, config.Mark, "", log)
-	if err != nil {
+	s := &Server{public: config.PrivateKey.Public(), halt: func() {}}
+	bind, inner := conn.NewDefaultBind(), config.Device
+	if len(config.Peers) > cmp.Or(config.Many, manyPeers) {
+		s.table = newTable(log)
+		s.door = door.New(bind, device.NoisePrivateKey(config.PrivateKey.secret), device.NoisePublicKey(s.public), s.admit)
+		bind, inner = s.door, &wakingDevice{inner, s}
+	}
+	var err error
+	if s.core, err = newCore(inner, bind, config.PrivateKey, config.ListenPort, config.Mark, "", log); err != nil {
 		return nil, err
 	}
-	s := &Server{core: core, public: config.PrivateKey.Public()}
 	if err = s.setPeers(config.Peers); err == nil {
 		err = s.up()
 	}
@@ -71,7 +90,19 @@ func newServer(config ServerConfig) (*Server, error) {
 		s.close()
 		return nil, err
 	}
+	if s.door != nil {
+		s.attend()
+	}
 	return s, nil
+}
+
+// attend starts what the door and the table need.
+func (s *Server) attend() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { s.door.Run(ctx) })
+	wg.Go(func() { s.tend(ctx) })
+	s.halt = func() { cancel(); wg.Wait() }
 }
 
 // Run serves until ctx ends or Device fails, closes s and returns. The error is nil if ctx ended or Close was called.
@@ -94,7 +125,7 @@ func (s *Server) Run(ctx context.Context) error {
 // it, and no packet read from Device is sent to it. If it is added again later, it needs a new handshake.
 //
 // If two peers share an address, or a key is wrong or given twice, nothing changes and the error names all such peers.
-// Endpoints are not used: peers call.
+// Endpoints are not used: peers call. peers, and what is in it, must not be changed any more.
 func (s *Server) SetPeers(peers []Peer) error {
 	if err := s.setPeers(peers); err != nil {
 		return fmt.Errorf("wireguard server: %w", err)
@@ -108,6 +139,12 @@ func (s *Server) setPeers(peers []Peer) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.table != nil {
+		if err := s.setAway(peers); err != nil {
+			return fmt.Errorf("set peers: %w", err)
+		}
+		return nil
+	}
 	if change := difference(s.peers, peers); change != "" {
 		if err := s.dev.IpcSet(change); err != nil {
 			return fmt.Errorf("set peers: %w", err)
@@ -150,16 +187,24 @@ const callPause = 2 * time.Millisecond
 // on sending with it for some 15 s. Peers that have called already, or are no longer peers, are left alone. Call returns when all
 // handshakes have been started, or ctx ends; the device repeats them for 90 s.
 func (s *Server) Call(ctx context.Context, former []PeerStatus) error {
-	known, err := s.setEndpoints(former)
-	if err != nil {
-		return fmt.Errorf("wireguard server: call peers: %w", err)
+	if s.table == nil {
+		known, err := s.setEndpoints(former)
+		if err != nil {
+			return fmt.Errorf("wireguard server: call peers: %w", err)
+		}
+		former = known
 	}
 	pause := time.NewTicker(callPause)
 	defer pause.Stop()
-	for _, key := range known {
-		if peer := s.dev.LookupPeer(device.NoisePublicKey(key)); peer != nil {
-			_ = peer.SendHandshakeInitiation(false) // an address that cannot be reached any more is as good as one where nobody is
+	for _, p := range former {
+		if s.table != nil {
+			if called, err := s.callAway(p); err != nil {
+				return fmt.Errorf("wireguard server: call peers: %w", err)
+			} else if !called {
+				continue
+			}
 		}
+		s.initiate(p.PublicKey)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -169,8 +214,14 @@ func (s *Server) Call(ctx context.Context, former []PeerStatus) error {
 	return nil
 }
 
-// setEndpoints sets the addresses of those peers that have none yet, and returns their keys.
-func (s *Server) setEndpoints(former []PeerStatus) (keys []PublicKey, err error) {
+// callable reports whether there may be somebody at an address.
+func callable(endpoint netip.AddrPort) bool {
+	addr := endpoint.Addr()
+	return endpoint.Port() > 0 && addr.IsValid() && !addr.IsUnspecified() && !addr.IsMulticast()
+}
+
+// setEndpoints sets the addresses of those peers that have none yet, and returns them.
+func (s *Server) setEndpoints(former []PeerStatus) (silentOnes []PeerStatus, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, states, err := readStatus(s.dev)
@@ -183,35 +234,61 @@ func (s *Server) setEndpoints(former []PeerStatus) (keys []PublicKey, err error)
 	}
 	var change script
 	for _, p := range former {
-		if addr := p.Endpoint.Addr(); silent[p.PublicKey] && p.Endpoint.Port() > 0 && !addr.IsUnspecified() && !addr.IsMulticast() {
+		if silent[p.PublicKey] && callable(p.Endpoint) {
 			silent[p.PublicKey] = false // once is enough
 			change.selectPeer(p.PublicKey)
 			change.set("update_only", true)
 			change.set("endpoint", p.Endpoint)
-			keys = append(keys, p.PublicKey)
+			silentOnes = append(silentOnes, p)
 		}
 	}
-	if len(keys) == 0 {
+	if len(silentOnes) == 0 {
 		return nil, nil
 	}
-	return keys, s.dev.IpcSet(change.String())
+	return silentOnes, s.dev.IpcSet(change.String())
 }
 
 // Peers returns the state of the peers, in the order in which they were set.
 func (s *Server) Peers() []PeerStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, states, _ := readStatus(s.dev)
-	byKey := make(map[PublicKey]PeerStatus, len(states))
-	for _, state := range states {
-		byKey[state.PublicKey] = state
-	}
+	states := s.statesLocked()
 	all := make([]PeerStatus, len(s.peers))
-	for i, p := range s.peers {
-		all[i] = byKey[p.PublicKey]
+	for i := range s.peers {
+		p := &s.peers[i]
+		if len(states) > 0 {
+			all[i] = states[p.PublicKey]
+		}
 		all[i].Name, all[i].PublicKey = p.Name, p.PublicKey
 	}
 	return all
+}
+
+// Callers returns the state of the peers that have called, or were called, since they were added, without their names and in no
+// order. Of many peers those are few.
+func (s *Server) Callers() []PeerStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []PeerStatus
+	for key, state := range s.statesLocked() {
+		if state.PublicKey = key; state.Endpoint.IsValid() || state.RxBytes > 0 || state.TxBytes > 0 {
+			all = append(all, state)
+		}
+	}
+	return all
+}
+
+// Refused returns how many handshake initiations were refused, by reason, as a label of few values. It is nil if all peers are in the
+// device, which does not count them.
+func (s *Server) Refused() map[string]uint64 {
+	if s.door == nil {
+		return nil
+	}
+	n := make(map[string]uint64)
+	for why, count := range s.door.Refused() {
+		n[why.String()] = count
+	}
+	return n
 }
 
 const (
@@ -223,7 +300,7 @@ const (
 // Settle waits until what was read from the inner device has been sent, or 200 ms. Close would discard it.
 func (s *Server) Settle() {
 	sent := func() (n uint64) {
-		for _, p := range s.Peers() {
+		for _, p := range s.Callers() {
 			n += p.TxBytes
 		}
 		return n
@@ -251,6 +328,7 @@ func (s *Server) Port() uint16 {
 // Close ends all sessions, closes the port and the inner device, and waits. It is idempotent.
 func (s *Server) Close() error {
 	s.closing.Store(true)
+	s.halt()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.close()
