@@ -87,19 +87,15 @@ func TestThePageAboutFleetsIsTrue(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	swaps := []string{"/srv/fleet", f.path("store"), "9.9.9.9", "203.0.113.53", "10.20.0.53", "10.20.0.10", "vpn.example", netlab.GatewayIPv4,
-		"QKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=", f.fill.Replace("LAPTOP_PUBLIC")}
+	swaps := []string{"/srv/fleet", f.path("store"), "9.9.9.9", "203.0.113.53", "10.20.0.53", "10.20.0.10", "vpn.example", netlab.GatewayIPv4}
 	f.here = strings.NewReplacer(swaps...)
 	for i := range f.hosts {
 		swaps = append(swaps, fmt.Sprintf("age1GATEWAY%d", i+1), key(t, f.on(t, i, "sh fleet-gateway", 0)))
 	}
-	made := f.operate(t, "sh fleet-operator")
-	operator := key(t, made)
+	operator := key(t, f.operate(t, "sh fleet-operator"))
 	swaps = append(swaps, "ed25519:OPERATOR", operator)
 	f.here = strings.NewReplacer(swaps...)
-	words := strings.Fields(made)
-	f.edit(t, "corp.conf", f.fill.Replace("GATEWAY_PUBLIC"), words[len(words)-1])
-	for name, mark := range map[string]string{"site.yaml": "yaml fleet-site", "gateway.yaml": "yaml fleet-shared", "peers.yaml": "yaml fleet-peers"} {
+	for name, mark := range map[string]string{"site.yaml": "yaml fleet-site", "gateway.yaml": "yaml fleet-shared"} {
 		f.write(t, "operator/site/"+name, f.text(t, mark))
 	}
 	f.operate(t, "sh fleet-publish")
@@ -109,18 +105,19 @@ func TestThePageAboutFleetsIsTrue(t *testing.T) {
 		f.gateways = append(f.gateways, start(t, h, filepath.Join(f.etc(i), "config.yaml")))
 	}
 	f.untilAll(t, "serving", 1)
-	stock(t, f.Laptop, f.path("corp.conf"), "10.20.0.0/24")
+	f.operate(t, "sh fleet-peer")
+	stock(t, f.Laptop, f.path("operator/ana.conf"), "10.20.0.0/24")
 	f.untilCarrying(t)
 	f.peersOf(t, 0, 1)
 	if seen := f.on(t, 1, "sh fleet-look", 0); strings.Count(seen, "site muc: all 3 gateways serve generation 1\n") != 2 {
 		t.Errorf("got %s, want the same from the gateway and from the store", seen)
 	}
 
-	f.write(t, "operator/site/peers.yaml", f.text(t, "yaml fleet-peers")+f.text(t, "yaml fleet-more-peers"))
+	f.write(t, "operator/site/peers/carl.yaml", f.text(t, "yaml fleet-more-peers"))
 	f.operate(t, "sh fleet-next")
 	f.untilAll(t, "serving", 2)
-	if list := f.gateways[2].must(t, "peer", "list"); !strings.Contains(list, "ben") {
-		t.Errorf("got %s, want ben too", list)
+	if list := f.gateways[2].must(t, "peer", "list"); !strings.Contains(list, "ana") || !strings.Contains(list, "carl") || strings.Contains(list, "ben") {
+		t.Errorf("got %s, want ana and carl", list)
 	}
 
 	r := f.ask(t)
