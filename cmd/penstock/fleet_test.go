@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/fleet"
 	"penstock/cmd/internal/fleet/bundle"
 	"penstock/cmd/internal/fleet/engine"
 	"penstock/cmd/internal/fleet/store"
@@ -368,6 +371,17 @@ func TestBundlesArePublishedToNATS(t *testing.T) {
 	s.run(0, "fleet sign @site --key @a.key -o @2.bundle --previous @1.bundle")
 	out, _ := s.run(0, "fleet publish @2.bundle --replicas 1 --nats "+e.URL())
 	says(t, out, "Generation 2 of site berlin is published")
+	// A gateway that cannot make a bucket, here because there are no three servers, finds all of them.
+	gateway, closing, err := fleet.OpenStore(t.Context(), config.FleetStore{NATS: &config.NATS{Servers: e.URLs(), Replicas: 3}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing()
+	for _, b := range []store.Bucket{store.Peers, store.State, store.Sessions, store.Leases} {
+		if _, err := gateway.Put(t.Context(), b, "berlin.gw", []byte("x"), store.Any); err != nil {
+			t.Errorf("after a bundle was published: %s: %v", b, err)
+		}
+	}
 	out, _ = s.run(0, "fleet publish @2.bundle --replicas 1 --nats "+e.URL())
 	says(t, out, "already")
 	_, errs := s.run(1, "fleet publish @1.bundle --replicas 1 --nats "+e.URL())
