@@ -233,6 +233,9 @@ func prepare(ctx context.Context, s store.Store, site string) error {
 	for _, b := range []store.Bucket{store.Peers, store.State, store.Sessions, store.Leases} {
 		for _, value := range [][]byte{[]byte("{}"), nil} {
 			if _, err := ask(ctx, func(ctx context.Context) (uint64, error) { return s.Put(ctx, b, site+".--", value, store.Any) }); err != nil {
+				if errors.Is(err, store.ErrForbidden) {
+					return fmt.Errorf("these credentials may not publish bundles: use an operator's: %w", err)
+				}
 				return fmt.Errorf("prepare the bucket %s for the gateways: %w", b, err)
 			}
 		}
