@@ -126,11 +126,11 @@ func (b *board) answered(name string) {
 	b.gateway(name).answered = time.Now()
 }
 
-// session takes an entry of store.Sessions. It returns the peer and what was seen; ok is false for a session of our own and for one
-// that is gone.
-func (b *board) session(e store.Entry) (peer wireguard.PublicKey, s sighting, ok bool) {
+// session takes an entry of store.Sessions. It returns the peer and what was seen; ok is false for a session of our own for one
+// that is gone, and for one of a gateway that is not of the site.
+func (b *board) session(e store.Entry, isMember func(gateway string) bool) (peer wireguard.PublicKey, s sighting, ok bool) {
 	gateway, peer, err := parseSessionKey(b.site, e.Key)
-	if err != nil {
+	if err != nil || !isMember(gateway) {
 		return peer, s, false
 	}
 	b.mu.Lock()
@@ -166,13 +166,13 @@ func (b *board) of(gateway string) map[wireguard.PublicKey]sighting {
 	return maps.Clone(b.sessions[gateway])
 }
 
-// moved returns the sessions that other gateways have dropped for others to take.
-func (b *board) moved() map[wireguard.PublicKey]sighting {
+// moved returns the sessions that other gateways, of those that isMember knows, have dropped for others to take.
+func (b *board) moved(isMember func(gateway string) bool) map[wireguard.PublicKey]sighting {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	all := make(map[wireguard.PublicKey]sighting)
 	for gateway, sessions := range b.sessions {
-		if gateway == b.self {
+		if gateway == b.self || !isMember(gateway) {
 			continue
 		}
 		for peer, s := range sessions {

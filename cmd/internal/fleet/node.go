@@ -272,7 +272,7 @@ func (n *Node) Connected() bool {
 // sighted takes an entry of store.Sessions. If a peer has had a later handshake with another gateway than with this one, this one's
 // session is over.
 func (n *Node) sighted(e store.Entry) {
-	peer, s, ok := n.board.session(e)
+	peer, s, ok := n.board.session(e, n.isMember)
 	if !ok || !s.fresh || s.Moved {
 		return
 	}
@@ -358,6 +358,11 @@ func (n *Node) put(peer wireguard.PublicKey, r record) {
 	n.sessions.put(sessionKey(n.site, n.self, peer), text)
 }
 
+// isMember reports whether a gateway is in the bundle in force.
+func (n *Node) isMember(gateway string) bool {
+	return slices.ContainsFunc(n.Live().Site.Gateways, func(g config.SiteGateway) bool { return g.Name == gateway })
+}
+
 // view is what a look at the other gateways finds.
 type view struct {
 	alive  map[string]bool // serving or not
@@ -409,7 +414,7 @@ func (n *Node) look(ctx context.Context) {
 	now := time.Now()
 	v := n.see(now)
 	n.note(v)
-	wanted := n.board.moved()
+	wanted := n.board.moved(n.isMember)
 	for _, name := range v.gone {
 		maps.Copy(wanted, n.board.of(name))
 	}
