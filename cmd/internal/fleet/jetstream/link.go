@@ -97,7 +97,7 @@ func (l *link) ask(ctx context.Context, subject string, f func(context.Context) 
 }
 
 // apiTime is how long a server may take for a question about a stream. In a cluster that has no leader yet, the servers drop them.
-const apiTime = 8 * time.Second
+const apiTime = 15 * time.Second
 
 var errUnanswered = fmt.Errorf("no server has answered within %v", apiTime)
 
