@@ -22,7 +22,11 @@ func (f *fleet) Call(i int) error {
 	f.send(148)
 	f.set(func(*peer) { f.calls = append(f.calls, i) })
 	lost := func() bool {
-		return f.rng != nil && (f.rng.Float64() < f.loss || f.rng.Float64() < f.loss)
+		if f.rng == nil {
+			return false
+		}
+		there, back := f.rng.Float64() < f.loss, f.rng.Float64() < f.loss
+		return there || back
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
