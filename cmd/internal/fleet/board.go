@@ -151,6 +151,19 @@ func twinTrouble(name string) string {
 	return fmt.Sprintf("another gateway of the site says that it is %s too: give each its own fleet.gateway", name)
 }
 
+// firstLine returns the first line of an error. A report is written twice a second, and a bundle can have thousands of faults.
+func firstLine(err error) string {
+	first, rest, more := strings.Cut(err.Error(), "\n")
+	const most = 500 // bytes
+	if len(first) > most {
+		first = strings.ToValidUTF8(first[:most], "") + "..."
+	}
+	if more && rest != "" {
+		first += " (the log has more)"
+	}
+	return first
+}
+
 // canBeAt reports whether an address that another machine has told can be that of a machine. A zone means something there alone.
 func canBeAt(at netip.AddrPort) bool {
 	addr := at.Addr()

@@ -102,6 +102,7 @@ func (b *bundles) follow(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { b.watch(ctx, store.Truth, func(e store.Entry) { t.told(b.site, e) }) })
+	b.look()
 	retry, again := time.NewTimer(0), time.NewTicker(b.again)
 	defer retry.Stop()
 	defer again.Stop()
@@ -124,6 +125,19 @@ func (b *bundles) follow(ctx context.Context) {
 			retry.Reset(fetchPause)
 		}
 	}
+}
+
+// look tells of newer bundles that were accepted and are damaged: an older one is in force, with peers that may have been removed since.
+func (b *bundles) look() {
+	current, err := b.disk.Current()
+	if err != nil || current.Damaged == nil {
+		return
+	}
+	b.mu.Lock()
+	b.refused = refusal{generation: current.Newer, err: current.Damaged}
+	b.mu.Unlock()
+	b.Log.Error("an older bundle is in force, because a newer one is damaged on disk; it is repaired from the store",
+		"generation", current.Manifest.Generation, "damaged", current.Newer, "err", current.Damaged)
 }
 
 // lasting is an error that the same bundle would have again.
@@ -156,6 +170,9 @@ func (b *bundles) adopt(ctx context.Context, signed bundle.Signed) error {
 		return err
 	}
 	if current != nil && slices.Equal(current.Signed, signed) && b.inForce(current.Manifest.Generation) {
+		if current.Damaged != nil { // the store has lost it as well
+			return nil
+		}
 		b.adopted()
 		return nil
 	}

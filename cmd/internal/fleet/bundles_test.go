@@ -26,6 +26,7 @@ type follower struct {
 	// fault is what is wrong with whatever is put in force; nil: nothing.
 	fault  atomic.Pointer[error]
 	reload atomic.Int32 // calls that worked
+	stop   func()
 }
 
 // follow starts a gateway that follows bundles of site lab.
@@ -68,17 +69,23 @@ func follow(t *testing.T) *follower {
 			_ = f.link.Watch(ctx, b, "lab", changed)
 		},
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	f.start()
+	t.Cleanup(func() { f.stop() })
+	return f
+}
+
+// start follows bundles until stop.
+func (f *follower) start() {
+	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
 		f.run(ctx)
 	}()
-	t.Cleanup(func() {
+	f.stop = func() {
 		cancel()
 		<-over
-	})
-	return f
+	}
 }
 
 func (f *follower) use(to *config.Fleet) { f.live.Store(&config.Config{Fleet: to}) }
@@ -200,6 +207,41 @@ func TestAFullDiskIsNotForGood(t *testing.T) {
 	}
 	eventually(t, "the last is in force as well", f.has("ana", "bob", "eve"))
 	eventually(t, "it was read", func() bool { return f.reload.Load() > before })
+}
+
+// TestADamagedBundleIsTold damages the newest of two bundles while penstock does not run, and then publishes it again.
+func TestADamagedBundleIsTold(t *testing.T) {
+	f := follow(t)
+	f.publish(t, 1, f.key, f.key)
+	eventually(t, "the first bundle is in force", f.serves(1))
+	first, err := f.link.Get(t.Context(), store.Truth, "lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.publish(t, 2, f.key, f.key)
+	eventually(t, "the second bundle is in force", f.serves(2))
+	second, err := f.link.Get(t.Context(), store.Truth, "lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.stop()
+	if err := os.Remove(filepath.Join(f.disk.Dir, "2", "opened.json")); err != nil {
+		t.Fatal(err)
+	}
+	older := *f.Live().Fleet
+	older.Generation = 1
+	f.use(&older) // as a start reads it
+	put := func(e store.Entry) {
+		if _, err := f.link.Put(t.Context(), store.Truth, "lab", e.Value, store.Any); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(first) // the store was filled by somebody who had no newer one
+	f.start()
+	eventually(t, "the damage is told", func() bool { last := f.last(); return last.err != nil && last.generation == 2 })
+	during(t, 20*f.again, "and stays", func() bool { return f.last().err != nil && f.inForce(1) })
+	put(second)
+	eventually(t, "the second bundle is in force", f.serves(2))
 }
 
 // TestABundleIsTriedAgainThatFailedAfterItsTests lets a bundle fail once it is accepted.

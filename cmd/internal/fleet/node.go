@@ -253,7 +253,7 @@ func (n *Node) report() Report {
 	defer n.mu.Unlock()
 	r.Peers = len(n.own)
 	if refused := n.bundles.last(); refused.err != nil {
-		r.Refused, r.Fault = refused.generation, refused.err.Error()
+		r.Refused, r.Fault = refused.generation, firstLine(refused.err)
 	}
 	return r
 }
