@@ -139,6 +139,10 @@ func TestAGatewaySeedsAnEmptyStore(t *testing.T) {
 		s.run(0, fmt.Sprintf("fleet sign @site --key @a.key -o @%d.bundle --generation %[1]d", g))
 		s.accept(g)
 	}
+	for _, line := range []string{"peer add ana", "peer rm ana", "peer disable ana"} { // it would be written where the bundle is, or be refused
+		_, errs = s.run(1, line+" -c @gateway.yaml")
+		says(t, errs, "this is a gateway of site berlin, and its peers are those of the site: use penstock fleet peer")
+	}
 	out, _ := s.run(0, "fleet seed -c @gateway.yaml")
 	says(t, out, "Generation 2 of site berlin is published")
 	out, _ = s.run(0, "fleet seed -c @gateway.yaml")

@@ -116,6 +116,9 @@ func printFleet(w io.Writer, f control.Fleet, now time.Time) error {
 	if err := table(w, rows); err != nil {
 		return err
 	}
+	if f.Trouble != "" {
+		fmt.Fprintln(w, f.Trouble)
+	}
 	for _, g := range f.Gateways {
 		if g.Why != "" {
 			fmt.Fprintf(w, "%s is %s: %s\n", g.Name, g.State, g.Why)

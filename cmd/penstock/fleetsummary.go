@@ -18,7 +18,7 @@ func fleetGood(f control.Fleet) bool {
 			return false
 		}
 	}
-	return f.Connected && f.Generation == newest
+	return f.Connected && f.Generation == newest && f.Trouble == ""
 }
 
 // fleetSummary sums up a fleet in one line.

@@ -38,6 +38,9 @@ func changePeers(cmd *cobra.Command, e *env, file, name string, change func(*con
 	if err != nil {
 		return err
 	}
+	if c.Fleet != nil {
+		return fmt.Errorf("this is a gateway of site %s, and its peers are those of the site: use penstock fleet peer, or the site's folder and a new bundle", c.Fleet.Site)
+	}
 	changed, err := lockedChange(cmd.Context(), c, name, change)
 	if err != nil || !changed {
 		return err

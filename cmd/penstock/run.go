@@ -48,7 +48,11 @@ runs the copy, and says so in the log and in the status. Mend the fault and run 
 			}
 			c, err := loadServing(file, o.Good.Former)
 			if err != nil && lacksBundle(file) {
-				if err = fleet.First(cmd.Context(), file, checkOnly, o.Logger); err == nil {
+				err = fleet.First(cmd.Context(), file, checkOnly, o.Logger)
+				if cmd.Context().Err() != nil { // nothing runs yet, so nothing has to end
+					return nil
+				}
+				if err == nil {
 					c, err = loadServing(file, o.Good.Former)
 				}
 			}

@@ -55,8 +55,9 @@ type Fleet struct {
 	Gateway string `json:"gateway"` // this one
 	// Connected says whether the store of the fleet can be used.
 	Connected  bool           `json:"connected"`
-	Generation uint64         `json:"generation"` // of the bundle in force here
-	Gateways   []FleetGateway `json:"gateways"`   // all of the bundle's
+	Generation uint64         `json:"generation"`        // of the bundle in force here
+	Gateways   []FleetGateway `json:"gateways"`          // all of the bundle's
+	Trouble    string         `json:"trouble,omitempty"` // of this gateway, such as another one with its name
 }
 
 // FleetGateway is a gateway of a site.

@@ -117,6 +117,9 @@ func (d *Daemon) replace(ctx context.Context, q control.ReloadQuery, read func(*
 	d.status.Waits(res.Restart)
 	d.status.RunsCopy(nil)
 	d.keep(next)
+	if len(res.Restart) > 0 {
+		d.log.Warn("these changes wait for a restart", "sections", res.Restart)
+	}
 	d.log.Info("configuration reloaded", "changed", res.Changed, "generation", res.Generation, "blocked", res.Blocked, "ended", res.Killed)
 	return res, err
 }

@@ -1,9 +1,11 @@
 package fleet
 
 import (
+	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -36,6 +38,8 @@ type Report struct {
 	Version string `json:"version,omitempty"`
 	// Pulse is where the gateway answers when it is asked whether it lives.
 	Pulse netip.AddrPort `json:"pulse,omitzero"`
+	// Run is another one after each start of a gateway.
+	Run string `json:"run,omitempty"`
 }
 
 // record is where a peer has a session.
@@ -50,6 +54,8 @@ type record struct {
 // sighting is a record as it was seen here.
 type sighting struct {
 	record
+	gateway   string
+	version   uint64    // in the store: of two sightings of a peer, the larger one is the later
 	fresh     bool      // it came while the store was watched, so seen is when it was written
 	seen      time.Time // here, by the monotonic clock
 	handshake time.Time // here; only worth something if fresh
@@ -65,16 +71,24 @@ type other struct {
 // board is what the store has told. It is safe for concurrent use.
 type board struct {
 	site, self string
+	run        string // see Report.Run
 
 	mu       sync.Mutex // guards below
 	gateways map[string]*other
 	sessions map[string]map[wireguard.PublicKey]sighting // by gateway
 	watched  map[store.Bucket]bool                       // its present values are known
+	twins    int                                         // reports of others that have our name, in a row
+	twin     time.Time                                   // the last of them
 }
+
+const (
+	twinLife  = 5 * time.Second // after which a twin that says nothing is gone
+	twinSpeak = 3               // times until one is believed: what is on its way of an earlier run is less
+)
 
 func newBoard(site, self string) *board {
 	return &board{
-		site: site, self: self, gateways: make(map[string]*other), sessions: make(map[string]map[wireguard.PublicKey]sighting),
+		site: site, self: self, run: rand.Text(), gateways: make(map[string]*other), sessions: make(map[string]map[wireguard.PublicKey]sighting),
 		watched: make(map[store.Bucket]bool),
 	}
 }
@@ -96,7 +110,7 @@ func (b *board) isWatching(bucket store.Bucket) bool {
 // state takes an entry of store.State.
 func (b *board) state(e store.Entry) {
 	name, ok := strings.CutPrefix(e.Key, b.site+".")
-	if !ok || name == b.self || len(e.Value) == 0 {
+	if !ok || len(e.Value) == 0 {
 		return // a gateway whose report is gone is silent by its age
 	}
 	var r Report
@@ -105,8 +119,55 @@ func (b *board) state(e store.Entry) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if name == b.self {
+		b.same(r, time.Now())
+		return
+	}
 	o := b.gateway(name)
 	o.Report, o.heard = r, time.Now() // a value that was there before is not old: it would be gone
+}
+
+// same takes a report with our own name. The caller holds mu.
+func (b *board) same(r Report, now time.Time) {
+	if r.Run == b.run || !b.watched[store.State] { // of an earlier run, perhaps
+		return
+	}
+	if now.Sub(b.twin) > twinLife {
+		b.twins = 0
+	}
+	b.twins++
+	b.twin = now
+}
+
+// hasTwin reports whether another gateway has our name.
+func (b *board) hasTwin(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.twins >= twinSpeak && now.Sub(b.twin) < twinLife
+}
+
+// twinTrouble says so.
+func twinTrouble(name string) string {
+	return fmt.Sprintf("another gateway of the site says that it is %s too: give each its own fleet.gateway", name)
+}
+
+// firstLine returns the first line of an error. A report is written twice a second, and a bundle can have thousands of faults.
+func firstLine(err error) string {
+	first, rest, more := strings.Cut(err.Error(), "\n")
+	const most = 500 // bytes
+	if len(first) > most {
+		first = strings.ToValidUTF8(first[:most], "") + "..."
+	}
+	if more && rest != "" {
+		first += " (the log has more)"
+	}
+	return first
+}
+
+// canBeAt reports whether an address that another machine has told can be that of a machine. A zone means something there alone.
+func canBeAt(at netip.AddrPort) bool {
+	addr := at.Addr()
+	return at.Port() > 0 && addr.IsValid() && !addr.IsUnspecified() && !addr.IsMulticast() && addr.Zone() == ""
 }
 
 // gateway returns the entry of a gateway. The caller holds mu.
@@ -139,6 +200,7 @@ func (b *board) session(e store.Entry, isMember func(gateway string) bool) (peer
 		delete(b.sessions[gateway], peer)
 		return peer, s, false
 	}
+	s.gateway, s.version, s.Age = gateway, e.Version, max(0, s.Age)
 	s.fresh, s.seen = b.watched[store.Sessions], time.Now()
 	s.handshake = s.seen.Add(-s.Age)
 	if b.sessions[gateway] == nil {
@@ -166,8 +228,22 @@ func (b *board) of(gateway string) map[wireguard.PublicKey]sighting {
 	return maps.Clone(b.sessions[gateway])
 }
 
-// moved returns the sessions that other gateways, of those that isMember knows, have dropped for others to take.
-func (b *board) moved(isMember func(gateway string) bool) map[wireguard.PublicKey]sighting {
+// sightings returns where else than here a peer has been seen.
+func (b *board) sightings(peer wireguard.PublicKey) []sighting {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var list []sighting
+	for gateway, sessions := range b.sessions {
+		if s, ok := sessions[peer]; ok && gateway != b.self {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// wanted returns the sessions that members have dropped for others to take, and those of gateways that are gone. Of a peer with
+// several, it is the last.
+func (b *board) wanted(isMember func(gateway string) bool, gone []string) map[wireguard.PublicKey]sighting {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	all := make(map[wireguard.PublicKey]sighting)
@@ -175,8 +251,9 @@ func (b *board) moved(isMember func(gateway string) bool) map[wireguard.PublicKe
 		if gateway == b.self || !isMember(gateway) {
 			continue
 		}
+		isGone := slices.Contains(gone, gateway)
 		for peer, s := range sessions {
-			if s.Moved {
+			if last, ok := all[peer]; (s.Moved || isGone) && (!ok || last.version < s.version) {
 				all[peer] = s
 			}
 		}

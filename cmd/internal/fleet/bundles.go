@@ -22,6 +22,7 @@ import (
 const (
 	fetchLimit = 10 * time.Minute // for all files of a bundle
 	fetchPause = 5 * time.Second  // after a bundle that could not be fetched
+	againEvery = 15 * time.Second // what was refused is tried again, if the configuration has changed since
 )
 
 // errNotListed is for a bundle that does not name this gateway.
@@ -62,6 +63,7 @@ type bundles struct {
 	// watch watches a bucket until ctx ends.
 	watch    func(ctx context.Context, bucket store.Bucket, changed func(store.Entry))
 	refusals prometheus.Counter
+	again    time.Duration // see againEvery
 
 	changing sync.Mutex // held while a bundle or a change of peers is put in force
 
@@ -74,7 +76,8 @@ type refusal struct {
 	generation uint64
 	digest     store.Digest
 	err        error
-	lasting    bool // the same bundle would be refused again
+	lasting    bool           // the same bundle would be refused again
+	under      *config.Config // in force then: what was wrong may have been in this gateway's own file
 }
 
 // last returns the last refusal; its err is nil if the newest bundle is in force.
@@ -99,14 +102,20 @@ func (b *bundles) follow(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { b.watch(ctx, store.Truth, func(e store.Entry) { t.told(b.site, e) }) })
-	retry := time.NewTimer(0)
+	b.look()
+	retry, again := time.NewTimer(0), time.NewTicker(b.again)
 	defer retry.Stop()
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.wake:
 		case <-retry.C:
+		case <-again.C:
+			if last := b.last(); !last.lasting || last.under == b.Live() {
+				continue
+			}
 		}
 		signed := t.newest()
 		if len(signed) == 0 {
@@ -118,6 +127,19 @@ func (b *bundles) follow(ctx context.Context) {
 	}
 }
 
+// look tells of newer bundles that were accepted and are damaged: an older one is in force, with peers that may have been removed since.
+func (b *bundles) look() {
+	current, err := b.disk.Current()
+	if err != nil || current.Damaged == nil {
+		return
+	}
+	b.mu.Lock()
+	b.refused = refusal{generation: current.Newer, err: current.Damaged}
+	b.mu.Unlock()
+	b.Log.Error("an older bundle is in force, because a newer one is damaged on disk; it is repaired from the store",
+		"generation", current.Manifest.Generation, "damaged", current.Newer, "err", current.Damaged)
+}
+
 // lasting is an error that the same bundle would have again.
 type lasting struct{ error }
 
@@ -125,13 +147,13 @@ func (l lasting) Unwrap() error { return l.error }
 
 // refuse remembers that a bundle was not put in force, and tells it once. It reports whether that is for good.
 func (b *bundles) refuse(signed bundle.Signed, err error) bool {
-	r := refusal{digest: sha256.Sum256(signed), err: err}
+	r := refusal{digest: sha256.Sum256(signed), err: err, under: b.Live()}
 	_, r.lasting = errors.AsType[lasting](err)
 	if m, unreadable := signed.Manifest(); unreadable == nil {
 		r.generation = m.Generation
 	}
 	b.mu.Lock()
-	known := b.refused.digest == r.digest && b.refused.lasting == r.lasting
+	known := b.refused.digest == r.digest && b.refused.lasting == r.lasting && (!r.lasting || b.refused.err.Error() == err.Error())
 	b.refused = r
 	b.mu.Unlock()
 	if !known {
@@ -147,35 +169,50 @@ func (b *bundles) adopt(ctx context.Context, signed bundle.Signed) error {
 	if err != nil && !errors.Is(err, store.ErrNone) {
 		return err
 	}
-	if current != nil && slices.Equal(current.Signed, signed) {
-		b.mu.Lock()
-		b.refused = refusal{}
-		b.mu.Unlock()
+	if current != nil && slices.Equal(current.Signed, signed) && b.inForce(current.Manifest.Generation) {
+		if current.Damaged != nil { // the store has lost it as well
+			return nil
+		}
+		b.adopted()
 		return nil
 	}
-	b.mu.Lock()
-	refused := b.refused.lasting && b.refused.digest == sha256.Sum256(signed)
-	b.mu.Unlock()
-	if refused {
+	if last := b.last(); last.lasting && last.digest == sha256.Sum256(signed) && last.under == b.Live() {
 		return nil
 	}
 	began := time.Now()
-	b.changing.Lock()
-	defer b.changing.Unlock()
 	m, dir, err := fetch(ctx, b.Live(), b.Store, current, signed)
 	if err != nil {
 		return err
 	}
-	err = b.Use(ctx, dir, m.Generation, func() error { return b.disk.Accept(m.Generation) })
-	if err != nil {
+	b.changing.Lock()
+	defer b.changing.Unlock()
+	tested := false
+	err = b.Use(ctx, dir, m.Generation, func() error {
+		tested = true
+		return b.disk.Accept(m.Generation)
+	})
+	switch {
+	case err != nil && tested && b.inForce(m.Generation):
+		b.Log.Error("a bundle is in force, but not all that belongs to it", "generation", m.Generation, "err", err)
+	case err != nil && tested:
+		return err // this machine is at fault and not the bundle
+	case err != nil:
 		return lasting{errors.Join(err, b.disk.Discard(m.Generation))}
 	}
-	b.mu.Lock()
-	b.refused = refusal{}
-	b.mu.Unlock()
+	b.adopted()
 	tell(b.changes.wake)
 	b.Log.Info("a bundle is in force", "generation", m.Generation, "files", len(m.Files), "took", time.Since(began).Round(time.Millisecond))
 	return nil
+}
+
+// inForce reports whether the bundle of a generation is in force.
+func (b *bundles) inForce(generation uint64) bool { return b.Live().Fleet.Generation == generation }
+
+// adopted notes that the newest bundle is in force.
+func (b *bundles) adopted() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refused = refusal{}
 }
 
 // fetch checks a signed manifest against the bundle in force, which may be nil, and unpacks the bundle. What does not depend on the
@@ -257,14 +294,15 @@ func First(ctx context.Context, path string, check func(context.Context, *config
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() {
-		for ctx.Err() == nil {
+		for said := ""; ctx.Err() == nil; {
 			err := s.Watch(ctx, store.Truth, cfg.Fleet.Site, func(e store.Entry) {
 				if e.Key == "" && len(t.newest()) == 0 {
 					log.Info("the store has no bundle of the site yet: publish one", "site", cfg.Fleet.Site)
 				}
 				t.told(cfg.Fleet.Site, e)
 			})
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && err.Error() != said {
+				said = err.Error()
 				log.Warn("the store of the fleet cannot be watched", "err", err)
 			}
 			select {
@@ -274,6 +312,7 @@ func First(ctx context.Context, path string, check func(context.Context, *config
 		}
 	})
 	disk := bundle.Disk{Dir: cfg.Fleet.Folder}
+	said := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -287,7 +326,10 @@ func First(ctx context.Context, path string, check func(context.Context, *config
 			}
 			err = lasting{errors.Join(err, disk.Discard(m.Generation))}
 		}
-		log.Error("the first bundle of the site cannot be put in force", "err", err)
+		if err.Error() != said {
+			said = err.Error()
+			log.Error("the first bundle of the site cannot be put in force", "err", err)
+		}
 		if _, lasts := errors.AsType[lasting](err); !lasts {
 			time.AfterFunc(fetchPause, func() { tell(t.wake) })
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -29,11 +30,19 @@ type changes struct {
 
 	mu    sync.Mutex               // guards below
 	by    map[string]bundle.Signed // by key in the store
-	wrong map[string]bundle.Signed // those that were refused
+	wrong map[string]wrong         // those that were refused, by the same
+}
+
+// wrong is a change that was refused.
+type wrong struct {
+	signed bundle.Signed
+	// under is the configuration in force then. Under another one the change is tried again: it may be signed by whom only the next
+	// bundle names, or the fault was in this gateway's own file. nil: it is tried again in any case.
+	under *config.Config
 }
 
 func newChanges() *changes {
-	return &changes{wake: make(chan struct{}, 1), by: make(map[string]bundle.Signed), wrong: make(map[string]bundle.Signed)}
+	return &changes{wake: make(chan struct{}, 1), by: make(map[string]bundle.Signed), wrong: make(map[string]wrong)}
 }
 
 // told takes an entry of store.Peers. One that is gone says nothing: what is in force stays.
@@ -48,20 +57,50 @@ func (c *changes) told(e store.Entry) {
 	tell(c.wake)
 }
 
-// all returns the changes that were not refused, by key.
-func (c *changes) all() map[string]bundle.Signed {
+// all returns the changes that were not refused under a configuration, by key.
+func (c *changes) all(under *config.Config) map[string]bundle.Signed {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := maps.Clone(c.by)
-	maps.DeleteFunc(all, func(key string, s bundle.Signed) bool { return slices.Equal(c.wrong[key], s) })
+	maps.DeleteFunc(all, func(key string, s bundle.Signed) bool {
+		w, refused := c.wrong[key]
+		return refused && w.under == under && slices.Equal(w.signed, s)
+	})
 	return all
 }
 
 // refuse remembers that a change was refused.
-func (c *changes) refuse(key string, s bundle.Signed) {
+func (c *changes) refuse(key string, s bundle.Signed, under *config.Config) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.wrong[key] = s
+	c.wrong[key] = wrong{s, under}
+}
+
+// known reports whether a change was refused before.
+func (c *changes) known(key string, s bundle.Signed) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w, refused := c.wrong[key]
+	return refused && slices.Equal(w.signed, s)
+}
+
+// good forgets that a change was refused.
+func (c *changes) good(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.wrong, key)
+}
+
+// wait reports whether a change that was refused is to be tried again under a configuration.
+func (c *changes) wait(under *config.Config) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.wrong {
+		if w.under != under {
+			return true
+		}
+	}
+	return false
 }
 
 // PeerKey returns the key of a peer's change in store.Peers.
@@ -88,18 +127,32 @@ func Changed(dir string) map[string]bundle.Signed {
 
 // followChanges puts changes of peers in force until ctx ends.
 func (b *bundles) followChanges(ctx context.Context) {
+	again := time.NewTicker(b.again)
+	defer again.Stop()
+	said := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-b.changes.wake:
+		case <-again.C:
+			if !b.changes.wait(b.Live()) {
+				continue
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(changePause):
 		}
-		if err := b.change(ctx); err != nil && ctx.Err() == nil {
+		err := b.change(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			said = ""
+		} else if err.Error() != said {
+			said = err.Error()
 			b.Log.Error("changes of peers are not in force", "err", err)
 		}
 	}
@@ -122,9 +175,6 @@ func (b *bundles) change(ctx context.Context) error {
 		return err
 	}
 	b.forgetChanges(dir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
 	if len(list) > 1 && b.try(ctx, dir, list) == nil {
 		b.Log.Info("peers have changed", "changes", len(list))
 		return nil
@@ -132,7 +182,11 @@ func (b *bundles) change(ctx context.Context) error {
 	var errs []error
 	for _, one := range list {
 		if err := b.try(ctx, dir, []news{one}); err != nil {
-			b.changes.refuse(one.key, one.signed)
+			under := b.Live()
+			if _, lasts := errors.AsType[lasting](err); !lasts {
+				under = nil
+			}
+			b.changes.refuse(one.key, one.signed, under)
 			errs = append(errs, fmt.Errorf("peer %s: %w", one.Peer, err))
 			continue
 		}
@@ -143,7 +197,7 @@ func (b *bundles) change(ctx context.Context) error {
 
 // news returns the changes that are good, follow the bundle in force, and are newer than those in the folder.
 func (b *bundles) news(dir string) ([]news, error) {
-	told := b.changes.all()
+	told := b.changes.all(b.Live())
 	if len(told) == 0 {
 		return nil, nil
 	}
@@ -157,14 +211,18 @@ func (b *bundles) news(dir string) ([]news, error) {
 		c, err := bundle.VerifyChange(signed, current.Manifest.Signers)
 		switch {
 		case err != nil:
-			b.Log.Error("a change of a peer is refused", "err", err)
-			b.changes.refuse(key, signed)
+			if !b.changes.known(key, signed) {
+				b.Log.Error("a change of a peer is refused", "err", err)
+			}
+			b.changes.refuse(key, signed, b.Live())
 			continue
 		case c.Site != b.site || key != PeerKey(b.site, c.Peer) || c.Generation != current.Manifest.Generation:
+			b.changes.good(key)
 			continue // of a bundle before, which has it or not, or of one that is on its way
 		}
 		if last, ok := before[c.Peer]; ok {
 			if old, err := last.Change(); err == nil && old.Number >= c.Number {
+				b.changes.good(key)
 				continue
 			}
 		}
@@ -185,24 +243,37 @@ func cmpRemoved(a, b news) int {
 	return 1
 }
 
-// try writes changes and reloads. If that fails, it takes them back.
+// try writes changes and reloads. If that fails, it takes them back. The error is lasting if the changes are at fault.
 func (b *bundles) try(ctx context.Context, dir string, list []news) error {
-	before := Changed(dir)
+	before, live := Changed(dir), b.Live()
+	err := os.MkdirAll(dir, 0o700)
 	for _, one := range list {
-		if err := private.Replace(changePath(dir, one.Peer), string(one.signed)); err != nil {
-			return err
+		if err == nil {
+			err = private.Replace(changePath(dir, one.Peer), string(one.signed))
 		}
 	}
-	err := b.Reload(ctx)
 	if err == nil {
+		err = b.Reload(ctx)
+		switch {
+		case err != nil && b.Live() != live:
+			b.Log.Error("changes of peers are in force, but not all that belongs to them", "err", err)
+			err = nil
+		case err != nil:
+			err = lasting{err}
+		}
+	}
+	if err == nil {
+		for _, one := range list {
+			b.changes.good(one.key)
+		}
 		return nil
 	}
 	for _, one := range list {
 		path := changePath(dir, one.Peer)
 		if last, ok := before[one.Peer]; ok {
 			err = errors.Join(err, private.Replace(path, string(last)))
-		} else {
-			err = errors.Join(err, os.Remove(path))
+		} else if failed := os.Remove(path); !errors.Is(failed, fs.ErrNotExist) {
+			err = errors.Join(err, failed)
 		}
 	}
 	return err

@@ -84,11 +84,14 @@ type Node struct {
 	pulse      *pulse // nil without fleet.endpoint
 	sessions   *writer
 	metrics    metrics
-	drop       chan wireguard.PublicKey // peers whose later handshake is elsewhere
+	drop       chan struct{} // capacity 1: there is something in passed
 	bundles    *bundles
+	calls      sync.WaitGroup
 
 	mu        sync.Mutex                        // guards below
-	own       map[wireguard.PublicKey]time.Time // handshakes of our sessions
+	heard     map[wireguard.PublicKey]handshake // of all peers that had any
+	own       map[wireguard.PublicKey]time.Time // handshakes of our sessions, by the monotonic clock
+	passed    map[wireguard.PublicKey]time.Time // handshakes elsewhere that are later than ours
 	published map[wireguard.PublicKey]record    // in the store, as far as is known
 	called    map[wireguard.PublicKey]time.Time // the sighting that a peer was called because of
 	beaten    time.Time                         // when the store last took a beat
@@ -96,7 +99,17 @@ type Node struct {
 	since     time.Time // of draining or being unfit; zero: neither
 	handing   string    // which of them
 	gone      map[string]bool
+	twin      bool // another gateway has our name
 }
+
+// handshake is the last one of a peer.
+type handshake struct {
+	told time.Time // as WireGuard says it, by the wall clock, which can jump
+	seen time.Time // here, by the monotonic clock, which stands still while the machine sleeps
+}
+
+// age returns how old a handshake is by the clock that makes it older.
+func (h handshake) age(now time.Time) time.Duration { return max(now.Sub(h.seen), now.Sub(h.told)) }
 
 // New returns a node that does nothing before Run. The error is about fleet.endpoint.
 func New(ctx context.Context, c Config) (*Node, error) {
@@ -104,8 +117,8 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	n := &Node{
 		Config: c, site: cfg.Fleet.Site, self: cfg.Fleet.Gateway,
 		board: newBoard(cfg.Fleet.Site, cfg.Fleet.Gateway), sessions: newWriter(c.Store, store.Sessions, c.Log),
-		drop: make(chan wireguard.PublicKey, 1024),
-		own:  make(map[wireguard.PublicKey]time.Time), published: make(map[wireguard.PublicKey]record),
+		drop: make(chan struct{}, 1), passed: make(map[wireguard.PublicKey]time.Time),
+		own: make(map[wireguard.PublicKey]time.Time), published: make(map[wireguard.PublicKey]record),
 		called: make(map[wireguard.PublicKey]time.Time), gone: make(map[string]bool),
 	}
 	if at := cfg.Fleet.Endpoint; at.IsValid() {
@@ -119,7 +132,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	}
 	n.metrics = newMetrics(n)
 	n.bundles = &bundles{
-		Config: &n.Config, site: n.site, disk: bundle.Disk{Dir: cfg.Fleet.Folder}, changes: newChanges(), watch: n.watch, refusals: n.metrics.refusals,
+		Config: &n.Config, site: n.site, disk: bundle.Disk{Dir: cfg.Fleet.Folder}, changes: newChanges(), watch: n.watch, refusals: n.metrics.refusals, again: againEvery,
 	}
 	return n, nil
 }
@@ -132,6 +145,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer n.calls.Wait()
 	if n.pulse != nil {
 		wg.Go(func() { n.pulse.run(ctx, n.board.answered) })
 	}
@@ -147,8 +161,8 @@ func (n *Node) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case peer := <-n.drop:
-			n.yield(peer)
+		case <-n.drop:
+			n.yield()
 		case <-own.C:
 			n.publish()
 		case <-look.C:
@@ -228,7 +242,7 @@ func (n *Node) beatOnce(ctx context.Context, limit time.Duration) error {
 func (n *Node) report() Report {
 	cfg := n.Live()
 	state, why := n.state()
-	r := Report{State: state, Generation: cfg.Fleet.Generation, Version: n.Version}
+	r := Report{State: state, Generation: cfg.Fleet.Generation, Version: n.Version, Run: n.board.run}
 	if why != nil {
 		r.Why = why.Error()
 	}
@@ -239,7 +253,7 @@ func (n *Node) report() Report {
 	defer n.mu.Unlock()
 	r.Peers = len(n.own)
 	if refused := n.bundles.last(); refused.err != nil {
-		r.Refused, r.Fault = refused.generation, refused.err.Error()
+		r.Refused, r.Fault = refused.generation, firstLine(refused.err)
 	}
 	return r
 }
@@ -273,29 +287,51 @@ func (n *Node) Connected() bool {
 // session is over.
 func (n *Node) sighted(e store.Entry) {
 	peer, s, ok := n.board.session(e, n.isMember)
-	if !ok || !s.fresh || s.Moved {
+	if !ok {
 		return
 	}
 	n.mu.Lock()
-	ours, have := n.own[peer]
-	n.mu.Unlock()
-	if !have || s.handshake.Before(ours.Add(later)) {
-		return
-	}
-	select {
-	case n.drop <- peer:
-	default: // the peer's next handshake there tells again
+	defer n.mu.Unlock()
+	if ours, have := n.own[peer]; have {
+		n.compare(peer, ours, s)
 	}
 }
 
-// yield drops our session with a peer that has a later one elsewhere.
-func (n *Node) yield(peer wireguard.PublicKey) {
-	n.forget([]wireguard.PublicKey{peer}, true)
+// compare notes a peer that has had a later handshake elsewhere than ours. The caller holds mu.
+func (n *Node) compare(peer wireguard.PublicKey, ours time.Time, s sighting) {
+	if s.fresh && !s.Moved && !s.handshake.Before(ours.Add(later)) && n.isMember(s.gateway) {
+		n.passed[peer] = s.handshake
+		tell(n.drop)
+	}
+}
+
+// isMember reports whether the bundle in force names a gateway. What others say counts for nothing.
+func (n *Node) isMember(gateway string) bool {
+	return slices.ContainsFunc(n.Live().Site.Gateways, func(g config.SiteGateway) bool { return g.Name == gateway })
+}
+
+// yield drops our sessions with peers that have later ones elsewhere.
+func (n *Node) yield() {
 	n.mu.Lock()
-	delete(n.published, peer)
+	var peers []wireguard.PublicKey
+	for peer, there := range n.passed {
+		if ours, have := n.own[peer]; have && !there.Before(ours.Add(later)) { // or it has come back meanwhile
+			peers = append(peers, peer)
+		}
+	}
+	clear(n.passed)
 	n.mu.Unlock()
-	n.sessions.put(sessionKey(n.site, n.self, peer), nil)
-	n.metrics.handedOver("later")
+	if len(peers) == 0 {
+		return
+	}
+	n.forget(peers, true)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, peer := range peers {
+		delete(n.published, peer)
+		n.sessions.put(sessionKey(n.site, n.self, peer), nil)
+		n.metrics.handedOver("later")
+	}
 }
 
 // forget drops sessions with peers. It reports whether it could.
@@ -316,27 +352,38 @@ func (n *Node) forget(peers []wireguard.PublicKey, silent bool) bool {
 func (n *Node) publish() {
 	now := time.Now()
 	n.board.sweep(now)
-	present := make(map[wireguard.PublicKey]wireguard.PeerStatus)
-	for _, p := range n.Gateway.Peers() {
-		if p.Endpoint.IsValid() && now.Sub(p.LastHandshake) < sessionLife {
-			present[p.PublicKey] = p
-		}
-	}
+	list := n.Gateway.Peers()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	before := n.own
-	n.own = make(map[wireguard.PublicKey]time.Time, len(present))
-	for peer, p := range present {
-		n.own[peer] = p.LastHandshake
-		last, known := n.published[peer]
-		if known && !last.Moved && last.Endpoint == p.Endpoint && before[peer].Equal(p.LastHandshake) {
+	before := n.heard
+	n.heard, n.own = make(map[wireguard.PublicKey]handshake), make(map[wireguard.PublicKey]time.Time)
+	for _, p := range list {
+		if !p.Endpoint.IsValid() || p.LastHandshake.IsZero() {
 			continue
 		}
-		r := record{Endpoint: p.Endpoint, Age: max(0, now.Sub(p.LastHandshake))}
-		n.put(peer, r)
+		peer := p.PublicKey
+		h, known := before[peer]
+		renewed := !known || !h.told.Equal(p.LastHandshake)
+		if renewed {
+			h = handshake{told: p.LastHandshake, seen: now}
+		}
+		n.heard[peer] = h
+		age := h.age(now)
+		if age >= sessionLife {
+			continue
+		}
+		n.own[peer] = now.Add(-age)
+		if renewed {
+			for _, s := range n.board.sightings(peer) { // told before we knew of ours
+				n.compare(peer, n.own[peer], s)
+			}
+		}
+		if last, ok := n.published[peer]; !ok || last.Moved || last.Endpoint != p.Endpoint || renewed {
+			n.put(peer, record{Endpoint: p.Endpoint, Age: age})
+		}
 	}
 	for peer, r := range n.published {
-		if _, here := present[peer]; !here && !r.Moved {
+		if _, here := n.own[peer]; !here && !r.Moved {
 			delete(n.published, peer)
 			n.sessions.put(sessionKey(n.site, n.self, peer), nil)
 		}
@@ -358,11 +405,6 @@ func (n *Node) put(peer wireguard.PublicKey, r record) {
 	n.sessions.put(sessionKey(n.site, n.self, peer), text)
 }
 
-// isMember reports whether a gateway is in the bundle in force.
-func (n *Node) isMember(gateway string) bool {
-	return slices.ContainsFunc(n.Live().Site.Gateways, func(g config.SiteGateway) bool { return g.Name == gateway })
-}
-
 // view is what a look at the other gateways finds.
 type view struct {
 	alive  map[string]bool // serving or not
@@ -381,7 +423,7 @@ func (n *Node) see(now time.Time) view {
 		if !known || g.Name == n.self {
 			continue
 		}
-		if now.Sub(o.heard) > askAfter && o.Pulse.IsValid() && n.pulse != nil {
+		if now.Sub(o.heard) > askAfter && canBeAt(o.Pulse) && n.pulse != nil {
 			n.pulse.ask(g.Name, o.Pulse)
 		}
 		answers := now.Sub(o.answered) < silence
@@ -414,16 +456,16 @@ func (n *Node) look(ctx context.Context) {
 	now := time.Now()
 	v := n.see(now)
 	n.note(v)
-	wanted := n.board.moved(n.isMember)
-	for _, name := range v.gone {
-		maps.Copy(wanted, n.board.of(name))
-	}
+	wanted := n.board.wanted(n.isMember, v.gone)
 	var call []wireguard.PeerStatus
 	n.mu.Lock()
 	for peer, s := range wanted {
 		ours, here := n.own[peer]
 		if s.Moved && s.seen.After(ours) {
 			here = false // what we have is older than what was dropped
+		}
+		if !canBeAt(s.Endpoint) || s.Endpoint.Addr().IsLoopback() { // of the other machine
+			continue
 		}
 		if here || n.called[peer].Equal(s.seen) || taker(peer, v.takers) != n.self {
 			continue
@@ -451,6 +493,13 @@ func (n *Node) note(v view) {
 			n.Log.Warn("a gateway of the site is gone; its peers are taken over", "gateway", name, "takers", v.takers)
 		}
 	}
+	if twin := n.board.hasTwin(time.Now()); twin != n.twin {
+		if n.twin = twin; twin {
+			n.Log.Error(twinTrouble(n.self))
+		} else {
+			n.Log.Info("no other gateway says any more that it is this one", "gateway", n.self)
+		}
+	}
 	for name := range n.gone {
 		if !slices.Contains(v.gone, name) {
 			delete(n.gone, name)
@@ -470,11 +519,11 @@ func (n *Node) take(ctx context.Context, peers []wireguard.PeerStatus) {
 	}
 	n.metrics.taken(len(peers))
 	n.Log.Info("taking over peers", "peers", len(peers))
-	go func() { // it takes 2 ms for each
+	n.calls.Go(func() { // it takes 2 ms for each
 		if err := n.Gateway.Call(ctx, peers); err != nil && ctx.Err() == nil {
 			n.Log.Error("peers cannot be taken over", "err", err)
 		}
-	}()
+	})
 }
 
 // handOver lets go of some of our peers if this gateway is drained or unfit, and another can take them: those without flows first.
@@ -491,7 +540,7 @@ func (n *Node) handOver(now time.Time, v view) {
 		n.since, n.handing = now, state
 		n.Log.Info("handing peers over", "because", state, "peers", len(n.own), "takers", v.takers)
 	}
-	half := n.Live().Fleet.DrainLimit / 2
+	half := max(n.Live().Fleet.DrainLimit/2, lookEvery)
 	left := max(half-now.Sub(n.since)%half, lookEvery)
 	if state == Unfit && now.Sub(n.since) < n.Grace {
 		n.mu.Unlock()

@@ -14,6 +14,9 @@ func (n *Node) Status() *control.Fleet {
 	now, cfg := time.Now(), n.Live()
 	v, others, own := n.see(now), n.board.others(), n.report()
 	s := &control.Fleet{Site: n.site, Gateway: n.self, Connected: n.Connected(), Generation: cfg.Fleet.Generation}
+	if n.board.hasTwin(now) {
+		s.Trouble = twinTrouble(n.self)
+	}
 	for _, g := range cfg.Site.Gateways {
 		o, known := others[g.Name]
 		switch {

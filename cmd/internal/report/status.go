@@ -272,6 +272,9 @@ func fleetTrouble(f *control.Fleet) string {
 		return ""
 	}
 	var troubles []string
+	if f.Trouble != "" {
+		troubles = append(troubles, f.Trouble)
+	}
 	for _, g := range f.Gateways {
 		if g.Name == f.Gateway && g.Fault != "" {
 			first, _, _ := strings.Cut(g.Fault, "\n")

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -214,10 +215,12 @@ func (s *Server) Call(ctx context.Context, former []PeerStatus) error {
 	return nil
 }
 
-// callable reports whether there may be somebody at an address.
-func callable(endpoint netip.AddrPort) bool {
-	addr := endpoint.Addr()
-	return endpoint.Port() > 0 && addr.IsValid() && !addr.IsUnspecified() && !addr.IsMulticast()
+// callable reports whether a peer can be at an address, and the text of the address is one word. The zone of an IPv6 address can be any
+// text, also one with lines that would be settings of the device.
+func callable(at netip.AddrPort) bool {
+	addr := at.Addr()
+	return at.Port() > 0 && addr.IsValid() && !addr.IsUnspecified() && !addr.IsMulticast() &&
+		!strings.ContainsFunc(addr.Zone(), func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // setEndpoints sets the addresses of those peers that have none yet, and returns them.

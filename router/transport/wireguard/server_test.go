@@ -2,6 +2,7 @@ package wireguard
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -266,4 +267,33 @@ func TestNewServerRefuses(t *testing.T) {
 			t.Errorf("got %v, want an overlap", err)
 		}
 	})
+}
+
+// TestAnAddressIsNoSetting calls a peer at addresses that others have told: the zone of one has lines that would make a stranger a peer.
+func TestAnAddressIsNoSetting(t *testing.T) {
+	ana, eve := newAccount(2), newAccount(3)
+	s, _ := newTestServer(t, ServerConfig{PrivateKey: GeneratePrivateKey(), Peers: []Peer{ana.peer}})
+	stranger := hex.EncodeToString(eve.peer.PublicKey[:])
+	for _, text := range []string{
+		"[fe80::1%a]:5\npublic_key=" + stranger + "\nallowed_ip=10.77.0.9/32\npublic_key=" + stranger + "\nnothing=]:1",
+		"[fe80::1%a b]:1", "0.0.0.0:1", "[::]:1", "224.0.0.1:1", "192.0.2.1:0",
+	} {
+		at, err := netip.ParseAddrPort(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Call(t.Context(), []PeerStatus{{PublicKey: ana.peer.PublicKey, Endpoint: at}}); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+		_, peers, err := readStatus(s.dev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(peers) != 1 || peers[0].Endpoint.IsValid() {
+			t.Errorf("%q: got %+v, want one peer without an address", text, peers)
+		}
+	}
+	if err := s.Call(t.Context(), []PeerStatus{{PublicKey: ana.peer.PublicKey}}); err != nil {
+		t.Errorf("no address: %v", err)
+	}
 }

@@ -54,6 +54,7 @@ type Accepted struct {
 	Dir      string // where its files are, with secrets opened
 	// Damaged is nil, or says why newer bundles that were accepted cannot be used. It is an ErrDamaged.
 	Damaged error
+	Newer   uint64 // the newest of those
 
 	disk Disk
 }
@@ -283,18 +284,20 @@ func (d Disk) Current() (*Accepted, error) {
 		return nil, err
 	}
 	var damaged error
+	var newer uint64
 	for _, g := range accepted { // the newest first
 		a, err := d.read(g)
 		if err == nil {
 			err = a.check()
 		}
 		if err == nil {
-			a.Damaged = damaged
+			a.Damaged, a.Newer = damaged, newer
 			return a, nil
 		}
 		if !errors.Is(err, ErrDamaged) {
 			err = fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
+		newer = max(newer, g)
 		damaged = errors.Join(damaged, fmt.Errorf("generation %d in %s: %w", g, d.path(g), err))
 	}
 	if damaged != nil {
