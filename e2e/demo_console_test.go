@@ -206,9 +206,14 @@ func noErrors(t *testing.T, tab context.Context) {
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		for m, err := range messages {
-			if err == nil && (m.IsException() || m.Type == "error") {
-				t.Errorf("the page's console: %s %s", m, m.URL)
+			if err != nil || !m.IsException() && m.Type != "error" {
+				continue
 			}
+			if m.Source == "network" && strings.HasSuffix(m.URL, "/api/v1/events") && strings.Contains(m.Text, "ERR_INCOMPLETE_CHUNKED_ENCODING") {
+				t.Logf("the stream of events was cut, and the page has to go on with another: %s", m) // a reader that stalls for 10 s is cut off
+				continue
+			}
+			t.Errorf("the page's console: %s %s", m, m.URL)
 		}
 	})
 	t.Cleanup(func() {
