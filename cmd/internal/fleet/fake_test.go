@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/fleet/store"
+	"penstock/cmd/internal/private"
 	"penstock/router/transport/wireguard"
 )
 
@@ -307,11 +309,14 @@ func newSite(t *testing.T, gateways int, pulses bool) *site {
 // start starts a gateway's node.
 func (s *site) start(t *testing.T, i int, pulses bool) {
 	t.Helper()
-	t.Setenv("FLEET_TEST_SECRET", "the secret of the site")
+	secret := filepath.Join(s.dir, "site.key")
+	if err := private.Replace(secret, "the secret of the site"); err != nil {
+		t.Fatal(err)
+	}
 	cfg := &config.Config{
 		Fleet:  &config.Fleet{Site: "lab", Gateway: names[i], Folder: s.dir, DrainLimit: 4 * time.Second},
 		Site:   &config.Site{Name: "lab"},
-		Listen: config.Listen{WireGuard: &config.WireGuardListen{PrivateKey: config.Secret{Env: "FLEET_TEST_SECRET"}}},
+		Listen: config.Listen{WireGuard: &config.WireGuardListen{PrivateKey: config.Secret{File: secret}}},
 	}
 	if pulses {
 		cfg.Fleet.Endpoint = freePort(t)

@@ -75,6 +75,7 @@ func (s *site) all(list []wireguard.PublicKey, may func(m *machine) bool) bool {
 }
 
 func TestPeersOfAGatewayThatIsGoneAreTakenOver(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		sentence string
 		pulses   bool
@@ -94,6 +95,7 @@ func TestPeersOfAGatewayThatIsGoneAreTakenOver(t *testing.T) {
 		}},
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t, 3, row.pulses)
 			list := peers(60)
 			s.connected(t, 0, list)
@@ -115,6 +117,7 @@ func TestPeersOfAGatewayThatIsGoneAreTakenOver(t *testing.T) {
 }
 
 func TestAGatewayThatLivesKeepsItsPeers(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		sentence string
 		cut      []int // from the engine
@@ -123,6 +126,7 @@ func TestAGatewayThatLivesKeepsItsPeers(t *testing.T) {
 		{"the engine is gone for all", []int{0, 1, 2}},
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t, 3, true)
 			list := peers(10)
 			s.connected(t, 0, list)
@@ -149,6 +153,7 @@ func TestAGatewayThatLivesKeepsItsPeers(t *testing.T) {
 
 // TestWhoIsCutOffItselfTakesNothing cuts a gateway off from the engine and from all others: it must not think that they are gone.
 func TestWhoIsCutOffItselfTakesNothing(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 2, true)
 	list := peers(10)
 	s.connected(t, 0, list)
@@ -160,6 +165,7 @@ func TestWhoIsCutOffItselfTakesNothing(t *testing.T) {
 }
 
 func TestPeersAreHandedOver(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		sentence string
 		why      func(m *machine)
@@ -169,6 +175,7 @@ func TestPeersAreHandedOver(t *testing.T) {
 		{"unfit", func(m *machine) { m.unfit = errors.New("the intranet is not reached") }, func(m *machine) { m.unfit = nil }},
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t, 2, false)
 			list := peers(40)
 			s.connected(t, 0, list)
@@ -189,6 +196,7 @@ func TestPeersAreHandedOver(t *testing.T) {
 }
 
 func TestNobodyIsHandedOverToNobody(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 2, false)
 	list := peers(10)
 	s.connected(t, 0, list)
@@ -202,6 +210,7 @@ func TestNobodyIsHandedOverToNobody(t *testing.T) {
 
 // TestAWipedEngineForgetsNoPeer wipes the engine: the gateways tell it all again.
 func TestAWipedEngineForgetsNoPeer(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 2, false)
 	list := peers(10)
 	s.connected(t, 0, list)
@@ -218,6 +227,7 @@ func TestAWipedEngineForgetsNoPeer(t *testing.T) {
 }
 
 func TestTheTakerIsTheSameForAll(t *testing.T) {
+	t.Parallel()
 	three, two := []string{"a", "b", "c"}, []string{"a", "c"}
 	got := make(map[string]int)
 	for _, p := range peers(3000) {

@@ -26,6 +26,7 @@ import (
 const patience = time.Minute
 
 func TestServersThatComeBack(t *testing.T) {
+	t.Parallel()
 	e := start(t, engine.Options{SyncAlways: true})
 	log := &lines{}
 	s := openWith(t, jetstream.Config{NATS: config.NATS{Servers: e.URLs(), Replicas: 1}, Log: slog.New(slog.NewTextHandler(log, nil))})
@@ -142,6 +143,7 @@ func callsEnd(t *testing.T, s *jetstream.Store) {
 }
 
 func TestServerThatIsNotThereYet(t *testing.T) {
+	t.Parallel()
 	e := start(t, engine.Options{})
 	e.Kill()
 	s := open(t, e, 1)
@@ -167,6 +169,7 @@ func TestServerThatIsNotThereYet(t *testing.T) {
 }
 
 func TestCloseEndsCalls(t *testing.T) {
+	t.Parallel()
 	e := start(t, engine.Options{})
 	s := open(t, e, 1)
 	w := storetest.WatchOnce(t, s, store.Truth, "")
@@ -183,6 +186,7 @@ func TestCloseEndsCalls(t *testing.T) {
 }
 
 func TestServersThatMakeNoSense(t *testing.T) {
+	t.Parallel()
 	const info = `INFO {"server_id":"x","version":"2.15.2","proto":1,"max_payload":1048576,"headers":true}` + "\r\n"
 	for name, answer := range map[string]func(net.Conn){
 		"garbage":         func(c net.Conn) { _, _ = c.Write(storetest.Random(4096)) },
@@ -225,6 +229,7 @@ func noJetStream(info string) func(net.Conn) {
 }
 
 func TestSlowPath(t *testing.T) {
+	t.Parallel()
 	e := start(t, engine.Options{})
 	fast := open(t, e, 1)
 	put(t, fast, store.Truth, "site", "bundle")
@@ -240,6 +245,7 @@ func TestSlowPath(t *testing.T) {
 }
 
 func TestThreeServers(t *testing.T) {
+	t.Parallel()
 	e := start(t, engine.Options{Cluster: 3, SyncAlways: true})
 	s := open(t, e, 3)
 	blob := storetest.Random(20 << 20)
@@ -332,6 +338,7 @@ func current(t *testing.T, e *engine.Engine) bool {
 }
 
 func TestBlobThatIsDamaged(t *testing.T) {
+	t.Parallel()
 	e := start(t, engine.Options{})
 	s := open(t, e, 1)
 	good := []byte("what was published")
@@ -368,6 +375,7 @@ func TestBlobThatIsDamaged(t *testing.T) {
 }
 
 func TestTooManyReplicas(t *testing.T) {
+	t.Parallel()
 	e := start(t, engine.Options{})
 	s := open(t, e, 3)
 	if _, err := s.Put(t.Context(), store.Truth, "site", []byte("x"), 0); err == nil || !strings.Contains(err.Error(), "replicas") {

@@ -16,6 +16,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestJetStreamIsAStore(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name    string
 		cluster int

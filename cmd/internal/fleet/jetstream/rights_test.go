@@ -81,6 +81,7 @@ func deploy(t *testing.T, cluster int, change func(conf string) string) deployed
 }
 
 func TestRightsOfAGateway(t *testing.T) {
+	t.Parallel()
 	d := deploy(t, 3, nil)
 	operator, gateway := openWith(t, jetstream.Config{NATS: d.operator}), openWith(t, jetstream.Config{NATS: d.stolen})
 
@@ -207,6 +208,7 @@ func TestRightsOfAGateway(t *testing.T) {
 // TestWhatTheServerDoesNotForbid holds what deploy/nats says of a gateway in bad hands. When it fails because the server forbids this,
 // mend the text.
 func TestWhatTheServerDoesNotForbid(t *testing.T) {
+	t.Parallel()
 	d := deploy(t, 1, nil)
 	operator := openWith(t, jetstream.Config{NATS: d.operator})
 	seed(t, operator)
@@ -223,6 +225,7 @@ func TestWhatTheServerDoesNotForbid(t *testing.T) {
 
 // TestOneServerLosesItsMemory has the rights that the configuration names for a single server.
 func TestOneServerLosesItsMemory(t *testing.T) {
+	t.Parallel()
 	d := deploy(t, 1, func(conf string) string {
 		const at = `"$JS.API.STREAM.INFO.KV_truth"`
 		return strings.Replace(conf, at, at+"\n"+`"$JS.API.STREAM.CREATE.KV_state", "$JS.API.STREAM.CREATE.KV_sessions", "$JS.API.INFO"`, 1)
@@ -240,6 +243,7 @@ func TestOneServerLosesItsMemory(t *testing.T) {
 }
 
 func TestStrangersAreNotLetIn(t *testing.T) {
+	t.Parallel()
 	d := deploy(t, 1, nil)
 	other, err := nkeys.CreateUser()
 	if err != nil {
@@ -278,6 +282,7 @@ func TestStrangersAreNotLetIn(t *testing.T) {
 }
 
 func TestClientCertificate(t *testing.T) {
+	t.Parallel()
 	d := deploy(t, 1, func(conf string) string {
 		return strings.Replace(conf, "tls {", "tls {\n  verify: true\n  ca_file: \"@/ca.crt\"", 1)
 	})
