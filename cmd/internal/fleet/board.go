@@ -50,9 +50,40 @@ type record struct {
 // sighting is a record as it was seen here.
 type sighting struct {
 	record
-	fresh     bool      // it came while the store was watched, so seen is when it was written
-	seen      time.Time // here, by the monotonic clock
-	handshake time.Time // here; only worth something if fresh
+	fresh bool      // it came while the store was watched, so seen is when it was written
+	seen  time.Time // here, by the monotonic clock
+}
+
+// handshake is when the peer had its handshake, by the clock of this machine. It is only worth something if s is fresh.
+func (s sighting) handshake() time.Time { return s.seen.Add(-s.Age) }
+
+// sessions are those of one gateway.
+type sessions struct {
+	by    map[wireguard.PublicKey]sighting
+	moved int // how many of them are Moved: mostly none, and then nobody looks for them
+}
+
+func (all *sessions) put(peer wireguard.PublicKey, s sighting) {
+	all.remove(peer)
+	all.by[peer] = s
+	if s.Moved {
+		all.moved++
+	}
+}
+
+func (all *sessions) remove(peer wireguard.PublicKey) {
+	if all.by[peer].Moved {
+		all.moved--
+	}
+	delete(all.by, peer)
+}
+
+func (all *sessions) has(peer wireguard.PublicKey) bool {
+	if all == nil {
+		return false
+	}
+	_, has := all.by[peer]
+	return has
 }
 
 // other is a gateway of the site as it is seen here.
@@ -68,13 +99,13 @@ type board struct {
 
 	mu       sync.Mutex // guards below
 	gateways map[string]*other
-	sessions map[string]map[wireguard.PublicKey]sighting // by gateway
-	watched  map[store.Bucket]bool                       // its present values are known
+	sessions map[string]*sessions  // of others, by gateway
+	watched  map[store.Bucket]bool // its present values are known
 }
 
 func newBoard(site, self string) *board {
 	return &board{
-		site: site, self: self, gateways: make(map[string]*other), sessions: make(map[string]map[wireguard.PublicKey]sighting),
+		site: site, self: self, gateways: make(map[string]*other), sessions: make(map[string]*sessions),
 		watched: make(map[store.Bucket]bool),
 	}
 }
@@ -130,22 +161,26 @@ func (b *board) answered(name string) {
 // that is gone.
 func (b *board) session(e store.Entry) (peer wireguard.PublicKey, s sighting, ok bool) {
 	gateway, peer, err := parseSessionKey(b.site, e.Key)
-	if err != nil {
+	if err != nil || gateway == b.self {
 		return peer, s, false
 	}
+	gone := len(e.Value) == 0 || json.Unmarshal(e.Value, &s.record) != nil
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(e.Value) == 0 || json.Unmarshal(e.Value, &s.record) != nil {
-		delete(b.sessions[gateway], peer)
+	all := b.sessions[gateway]
+	if gone {
+		if all != nil {
+			all.remove(peer)
+		}
 		return peer, s, false
 	}
-	s.fresh, s.seen = b.watched[store.Sessions], time.Now()
-	s.handshake = s.seen.Add(-s.Age)
-	if b.sessions[gateway] == nil {
-		b.sessions[gateway] = make(map[wireguard.PublicKey]sighting)
+	if all == nil {
+		all = &sessions{by: make(map[wireguard.PublicKey]sighting)}
+		b.sessions[gateway] = all
 	}
-	b.sessions[gateway][peer] = s
-	return peer, s, gateway != b.self
+	s.fresh, s.seen = b.watched[store.Sessions], time.Now()
+	all.put(peer, s)
+	return peer, s, true
 }
 
 // others returns the gateways that were heard of, by name.
@@ -159,38 +194,59 @@ func (b *board) others() map[string]other {
 	return all
 }
 
-// of returns the sessions of a gateway.
-func (b *board) of(gateway string) map[wireguard.PublicKey]sighting {
+// wanted calls take with the sessions of the gateways that are gone, and with those that other gateways have dropped for others to
+// take. Each peer is there once. take must not call the board.
+func (b *board) wanted(gone []string, take func(wireguard.PublicKey, sighting)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return maps.Clone(b.sessions[gateway])
-}
-
-// moved returns the sessions that other gateways have dropped for others to take.
-func (b *board) moved() map[wireguard.PublicKey]sighting {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	all := make(map[wireguard.PublicKey]sighting)
-	for gateway, sessions := range b.sessions {
-		if gateway == b.self {
+	hasOneOf := func(peer wireguard.PublicKey, gateways []string) bool {
+		return slices.ContainsFunc(gateways, func(name string) bool { return b.sessions[name].has(peer) })
+	}
+	for i, name := range gone {
+		if b.sessions[name] == nil {
 			continue
 		}
-		for peer, s := range sessions {
-			if s.Moved {
-				all[peer] = s
+		for peer, s := range b.sessions[name].by {
+			if !hasOneOf(peer, gone[i+1:]) {
+				take(peer, s)
 			}
 		}
 	}
-	return all
+	told := make(map[wireguard.PublicKey]bool)
+	for name, all := range b.sessions {
+		if all.moved == 0 || slices.Contains(gone, name) {
+			continue
+		}
+		for peer, s := range all.by {
+			if s.Moved && !told[peer] && !hasOneOf(peer, gone) {
+				told[peer] = true
+				take(peer, s)
+			}
+		}
+	}
+}
+
+// count returns how many sessions of a gateway are known.
+func (b *board) count(gateway string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if all := b.sessions[gateway]; all != nil {
+		return len(all.by)
+	}
+	return 0
 }
 
 // sweep forgets the sessions that are older than WireGuard lets them be.
 func (b *board) sweep(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for gateway, sessions := range b.sessions {
-		maps.DeleteFunc(sessions, func(_ wireguard.PublicKey, s sighting) bool { return now.Sub(s.seen) > store.SessionLife })
-		if len(sessions) == 0 {
+	for gateway, all := range b.sessions {
+		for peer, s := range all.by {
+			if now.Sub(s.seen) > store.SessionLife {
+				all.remove(peer)
+			}
+		}
+		if len(all.by) == 0 {
 			delete(b.sessions, gateway)
 		}
 	}
@@ -200,8 +256,8 @@ func (b *board) sweep(now time.Time) {
 func (b *board) elsewhere(peer wireguard.PublicKey, serves func(gateway string) bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for gateway, sessions := range b.sessions {
-		if s, ok := sessions[peer]; ok && !s.Moved && gateway != b.self && serves(gateway) {
+	for gateway, all := range b.sessions {
+		if s, ok := all.by[peer]; ok && !s.Moved && serves(gateway) {
 			return true
 		}
 	}

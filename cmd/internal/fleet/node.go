@@ -89,9 +89,12 @@ type Node struct {
 
 	mu        sync.Mutex                        // guards below
 	own       map[wireguard.PublicKey]time.Time // handshakes of our sessions
+	spare     map[wireguard.PublicKey]time.Time // what own was before, for its memory
 	published map[wireguard.PublicKey]record    // in the store, as far as is known
 	called    map[wireguard.PublicKey]time.Time // the sighting that a peer was called because of
-	beaten    time.Time                         // when the store last took a beat
+	passed    map[wireguard.PublicKey]bool      // wanted peers that another of passedBy takes
+	passedBy  []string
+	beaten    time.Time // when the store last took a beat
 	leaving   bool
 	since     time.Time // of draining or being unfit; zero: neither
 	handing   string    // which of them
@@ -105,7 +108,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 		Config: c, site: cfg.Fleet.Site, self: cfg.Fleet.Gateway,
 		board: newBoard(cfg.Fleet.Site, cfg.Fleet.Gateway), sessions: newWriter(c.Store, store.Sessions, c.Log),
 		drop: make(chan wireguard.PublicKey, 1024),
-		own:  make(map[wireguard.PublicKey]time.Time), published: make(map[wireguard.PublicKey]record),
+		own:  make(map[wireguard.PublicKey]time.Time), spare: make(map[wireguard.PublicKey]time.Time), published: make(map[wireguard.PublicKey]record),
 		called: make(map[wireguard.PublicKey]time.Time), gone: make(map[string]bool),
 	}
 	if at := cfg.Fleet.Endpoint; at.IsValid() {
@@ -279,7 +282,7 @@ func (n *Node) sighted(e store.Entry) {
 	n.mu.Lock()
 	ours, have := n.own[peer]
 	n.mu.Unlock()
-	if !have || s.handshake.Before(ours.Add(later)) {
+	if !have || s.handshake().Before(ours.Add(later)) {
 		return
 	}
 	select {
@@ -316,27 +319,25 @@ func (n *Node) forget(peers []wireguard.PublicKey, silent bool) bool {
 func (n *Node) publish() {
 	now := time.Now()
 	n.board.sweep(now)
-	present := make(map[wireguard.PublicKey]wireguard.PeerStatus)
-	for _, p := range n.Gateway.Peers() {
-		if p.Endpoint.IsValid() && now.Sub(p.LastHandshake) < sessionLife {
-			present[p.PublicKey] = p
-		}
-	}
+	present := n.Gateway.Peers()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	before := n.own
-	n.own = make(map[wireguard.PublicKey]time.Time, len(present))
-	for peer, p := range present {
-		n.own[peer] = p.LastHandshake
-		last, known := n.published[peer]
-		if known && !last.Moved && last.Endpoint == p.Endpoint && before[peer].Equal(p.LastHandshake) {
+	n.own, n.spare = n.spare, before
+	clear(n.own)
+	for _, p := range present {
+		if !p.Endpoint.IsValid() || now.Sub(p.LastHandshake) >= sessionLife {
 			continue
 		}
-		r := record{Endpoint: p.Endpoint, Age: max(0, now.Sub(p.LastHandshake))}
-		n.put(peer, r)
+		n.own[p.PublicKey] = p.LastHandshake
+		last, known := n.published[p.PublicKey]
+		if known && !last.Moved && last.Endpoint == p.Endpoint && before[p.PublicKey].Equal(p.LastHandshake) {
+			continue
+		}
+		n.put(p.PublicKey, record{Endpoint: p.Endpoint, Age: max(0, now.Sub(p.LastHandshake))})
 	}
 	for peer, r := range n.published {
-		if _, here := present[peer]; !here && !r.Moved {
+		if _, here := n.own[peer]; !here && !r.Moved {
 			delete(n.published, peer)
 			n.sessions.put(sessionKey(n.site, n.self, peer), nil)
 		}
@@ -409,24 +410,7 @@ func (n *Node) look(ctx context.Context) {
 	now := time.Now()
 	v := n.see(now)
 	n.note(v)
-	wanted := n.board.moved()
-	for _, name := range v.gone {
-		maps.Copy(wanted, n.board.of(name))
-	}
-	var call []wireguard.PeerStatus
-	n.mu.Lock()
-	for peer, s := range wanted {
-		ours, here := n.own[peer]
-		if s.Moved && s.seen.After(ours) {
-			here = false // what we have is older than what was dropped
-		}
-		if here || n.called[peer].Equal(s.seen) || taker(peer, v.takers) != n.self {
-			continue
-		}
-		n.called[peer] = s.seen
-		call = append(call, wireguard.PeerStatus{PublicKey: peer, Endpoint: s.Endpoint})
-	}
-	n.mu.Unlock()
+	call := n.toCall(v)
 	call = slices.DeleteFunc(call, func(p wireguard.PeerStatus) bool {
 		return n.board.elsewhere(p.PublicKey, func(gateway string) bool { return v.alive[gateway] })
 	})
@@ -434,6 +418,39 @@ func (n *Node) look(ctx context.Context) {
 		n.take(ctx, call)
 	}
 	n.handOver(now, v)
+}
+
+// toCall returns the peers that are ours to take, as far as this gateway and those that want to be rid of them know.
+func (n *Node) toCall(v view) (call []wireguard.PeerStatus) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !slices.Equal(v.takers, n.passedBy) {
+		n.passed, n.passedBy = nil, v.takers
+	}
+	wanted := 0
+	n.board.wanted(v.gone, func(peer wireguard.PublicKey, s sighting) {
+		wanted++
+		ours, here := n.own[peer]
+		if s.Moved && s.seen.After(ours) {
+			here = false // what we have is older than what was dropped
+		}
+		if here || n.passed[peer] || n.called[peer].Equal(s.seen) {
+			return
+		}
+		if taker(peer, v.takers) != n.self {
+			if n.passed == nil {
+				n.passed = make(map[wireguard.PublicKey]bool)
+			}
+			n.passed[peer] = true
+			return
+		}
+		n.called[peer] = s.seen
+		call = append(call, wireguard.PeerStatus{PublicKey: peer, Endpoint: s.Endpoint})
+	})
+	if wanted == 0 {
+		n.passed = nil
+	}
+	return call
 }
 
 // note logs which gateways have gone or come back.

@@ -56,7 +56,7 @@ func (s *site) connected(t *testing.T, i int, list []wireguard.PublicKey) {
 	}
 	eventually(t, "the others know where the peers are", func() bool {
 		for j, n := range s.nodes {
-			if j != i && len(n.board.of(names[i])) < len(list) {
+			if j != i && n.board.count(names[i]) < len(list) {
 				return false
 			}
 		}

@@ -18,6 +18,9 @@ import (
 // quiet is how long a chunk of an object may take. Some may be missing.
 const quiet = 20 * time.Second
 
+// infoPatience bounds the pauses before it is asked again for an object that a server does not know.
+const infoPatience = 500 * time.Millisecond
+
 const (
 	blobs       = "blobs"        // the object store
 	blobsStream = "OBJ_" + blobs // its stream
@@ -63,7 +66,7 @@ func (s *Store) PublishBlob(ctx context.Context, r io.Reader) (store.Digest, err
 		return store.Digest{}, err
 	}
 	d := store.Digest(sum.Sum(nil))
-	switch err := s.FetchBlob(ctx, d, io.Discard); {
+	switch err := s.fetchBlob(ctx, d, io.Discard, 0); { // mostly it is not there, and publishing it twice does no harm
 	case err == nil: // it is there
 		return d, nil
 	case !errors.Is(err, store.ErrNone) && !errors.Is(err, errDamaged):
@@ -88,10 +91,15 @@ var errDamaged = errors.New("its content is not what its digest says: publish it
 
 // FetchBlob writes an object to w. If a server or the connection is lost meanwhile, it goes on where it was.
 func (s *Store) FetchBlob(ctx context.Context, d store.Digest, w io.Writer) error {
+	return s.fetchBlob(ctx, d, w, infoPatience)
+}
+
+// fetchBlob is FetchBlob that waits some time for an object that is not known yet.
+func (s *Store) fetchBlob(ctx context.Context, d store.Digest, w io.Writer, patience time.Duration) error {
 	c := content{sum: sha256.New(), w: w}
 	for failures := 0; ; {
 		before := c.last
-		err := s.objects(ctx, func(l *link, o jetstream.ObjectStore) error { return l.fetch(ctx, o, d, &c) })
+		err := s.objects(ctx, func(l *link, o jetstream.ObjectStore) error { return l.fetch(ctx, o, d, &c, patience) })
 		switch {
 		case err == nil && store.Digest(c.sum.Sum(nil)) != d:
 			err = errDamaged
@@ -110,8 +118,8 @@ func (s *Store) FetchBlob(ctx context.Context, d store.Digest, w io.Writer) erro
 
 // fetch reads an object from where c is on. The object store's own Get could do so, but a server could send it what it likes without
 // being asked, and it needs more rights than to read.
-func (l *link) fetch(ctx context.Context, o jetstream.ObjectStore, d store.Digest, c *content) error {
-	info, err := l.info(ctx, o, d)
+func (l *link) fetch(ctx context.Context, o jetstream.ObjectStore, d store.Digest, c *content, patience time.Duration) error {
+	info, err := l.info(ctx, o, d, patience)
 	if err != nil {
 		return err
 	}
@@ -132,7 +140,7 @@ func (l *link) fetch(ctx context.Context, o jetstream.ObjectStore, d store.Diges
 }
 
 // info returns what is known of an object. A server that is behind does not know the newest ones, so it asks some times.
-func (l *link) info(ctx context.Context, o jetstream.ObjectStore, d store.Digest) (info *jetstream.ObjectInfo, err error) {
+func (l *link) info(ctx context.Context, o jetstream.ObjectStore, d store.Digest, patience time.Duration) (info *jetstream.ObjectInfo, err error) {
 	for pause := 50 * time.Millisecond; ; pause *= 2 {
 		err := l.ask(ctx, blobsGet, func(ctx context.Context) (err error) {
 			info, err = o.GetInfo(ctx, d.String())
@@ -141,7 +149,7 @@ func (l *link) info(ctx context.Context, o jetstream.ObjectStore, d store.Digest
 		switch {
 		case !errors.Is(err, jetstream.ErrObjectNotFound):
 			return info, err
-		case pause > 500*time.Millisecond:
+		case pause > patience:
 			return nil, store.ErrNone
 		}
 		select {
