@@ -63,7 +63,8 @@ type bundles struct {
 	watch    func(ctx context.Context, bucket store.Bucket, changed func(store.Entry))
 	refusals prometheus.Counter
 
-	changing sync.Mutex // held while a bundle or a change of peers is put in force
+	changing sync.Mutex       // held while a bundle or a change of peers is put in force; guards inForce
+	inForce  *bundle.Manifest // as it was last read; nil: not yet
 
 	mu      sync.Mutex // guards refused
 	refused refusal

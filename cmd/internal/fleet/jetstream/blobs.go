@@ -30,7 +30,7 @@ const (
 )
 
 // objects runs f with the object store for blobs, which it makes if it is missing.
-func (s *Store) objects(ctx context.Context, f func(*link, jetstream.ObjectStore) error) error {
+func (s *Store) objects(ctx context.Context, f func(*link, jetstream.Stream, jetstream.ObjectStore) error) error {
 	l, err := s.connection(ctx)
 	if err != nil {
 		return err
@@ -39,7 +39,7 @@ func (s *Store) objects(ctx context.Context, f func(*link, jetstream.ObjectStore
 		_, err := l.js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: blobs, Replicas: s.config.NATS.Replicas})
 		return err
 	}
-	return l.withStream(ctx, blobsStream, create, func(jetstream.Stream) error {
+	return l.withStream(ctx, blobsStream, create, func(stream jetstream.Stream) error {
 		var o jetstream.ObjectStore
 		err := l.ask(ctx, "$JS.API.STREAM.INFO."+blobsStream, func(ctx context.Context) (err error) {
 			o, err = l.js.ObjectStore(ctx, blobs)
@@ -48,7 +48,7 @@ func (s *Store) objects(ctx context.Context, f func(*link, jetstream.ObjectStore
 		if err != nil {
 			return err
 		}
-		return f(l, o)
+		return f(l, stream, o)
 	})
 }
 
@@ -72,7 +72,7 @@ func (s *Store) PublishBlob(ctx context.Context, r io.Reader) (store.Digest, err
 	case !errors.Is(err, store.ErrNone) && !errors.Is(err, errDamaged):
 		return store.Digest{}, err
 	}
-	err = s.objects(ctx, func(l *link, o jetstream.ObjectStore) error {
+	err = s.objects(ctx, func(l *link, _ jetstream.Stream, o jetstream.ObjectStore) error {
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
@@ -99,7 +99,13 @@ func (s *Store) fetchBlob(ctx context.Context, d store.Digest, w io.Writer, pati
 	c := content{sum: sha256.New(), w: w}
 	for failures := 0; ; {
 		before := c.last
-		err := s.objects(ctx, func(l *link, o jetstream.ObjectStore) error { return l.fetch(ctx, o, d, &c, patience) })
+		err := s.objects(ctx, func(l *link, stream jetstream.Stream, o jetstream.ObjectStore) error {
+			info, err := l.info(ctx, o, d, patience)
+			if err != nil {
+				return err
+			}
+			return l.fetch(ctx, stream, info, &c)
+		})
 		switch {
 		case err == nil && store.Digest(c.sum.Sum(nil)) != d:
 			err = errDamaged
@@ -118,11 +124,7 @@ func (s *Store) fetchBlob(ctx context.Context, d store.Digest, w io.Writer, pati
 
 // fetch reads an object from where c is on. The object store's own Get could do so, but a server could send it what it likes without
 // being asked, and it needs more rights than to read.
-func (l *link) fetch(ctx context.Context, o jetstream.ObjectStore, d store.Digest, c *content, patience time.Duration) error {
-	info, err := l.info(ctx, o, d, patience)
-	if err != nil {
-		return err
-	}
+func (l *link) fetch(ctx context.Context, stream jetstream.Stream, info *jetstream.ObjectInfo, c *content) error {
 	if c.object == "" {
 		c.object, c.waiting = info.NUID, info.Chunks
 	}
@@ -132,11 +134,25 @@ func (l *link) fetch(ctx context.Context, o jetstream.ObjectStore, d store.Diges
 	if c.waiting == 0 {
 		return nil
 	}
+	chunks := blobsChunks + info.NUID
+	if info.Chunks == 1 {
+		// A consumer would stay for some time, and a stream may have a thousand. A gateway may be forbidden to read without one.
+		err := l.ask(ctx, "$JS.API.DIRECT.GET."+blobsStream+"."+chunks, func(ctx context.Context) error {
+			m, err := stream.GetLastMsgForSubject(ctx, chunks)
+			if err != nil {
+				return err
+			}
+			return c.add(m.Data, m.Sequence)
+		})
+		if !errors.Is(err, store.ErrForbidden) {
+			return err
+		}
+	}
 	from := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy}
 	if c.last > 0 {
 		from = jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: c.last + 1}
 	}
-	return l.read(ctx, blobsStream, []string{blobsChunks + info.NUID}, from, reading{start: func(uint64) {}, take: c.take, longest: quiet})
+	return l.read(ctx, blobsStream, []string{chunks}, from, reading{start: func(uint64) {}, take: c.take, longest: quiet})
 }
 
 // info returns what is known of an object. A server that is behind does not know the newest ones, so it asks some times.
@@ -171,13 +187,19 @@ type content struct {
 }
 
 func (c *content) take(m jetstream.Msg, about *jetstream.MsgMetadata) (more bool, err error) {
-	c.last = about.Sequence.Stream
-	c.sum.Write(m.Data())
-	if _, c.fault = c.w.Write(m.Data()); c.fault != nil {
-		return false, c.fault
+	err = c.add(m.Data(), about.Sequence.Stream)
+	return c.waiting > 0 && err == nil, err
+}
+
+// add adds the next chunk.
+func (c *content) add(chunk []byte, sequence uint64) error {
+	c.last = sequence
+	c.sum.Write(chunk)
+	if _, c.fault = c.w.Write(chunk); c.fault != nil {
+		return c.fault
 	}
 	c.waiting--
-	return c.waiting > 0, nil
+	return nil
 }
 
 // reader reads until its context ends.
