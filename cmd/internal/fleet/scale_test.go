@@ -51,6 +51,7 @@ type member struct {
 type counted struct {
 	*jetstream.Store
 	sessions, told, failed *atomic.Int64
+	fault                  *atomic.Value // the text of the last error
 }
 
 func (c *counted) Put(ctx context.Context, b store.Bucket, key string, value []byte, after uint64) (uint64, error) {
@@ -58,6 +59,7 @@ func (c *counted) Put(ctx context.Context, b store.Bucket, key string, value []b
 	switch {
 	case err != nil:
 		c.failed.Add(1)
+		c.fault.Store(err.Error())
 	case b == store.Sessions:
 		c.sessions.Add(1)
 	}
@@ -75,6 +77,7 @@ func (c *counted) Watch(ctx context.Context, b store.Bucket, prefix string, chan
 type fleetOf struct {
 	servers                *nats.Engine
 	sessions, told, failed atomic.Int64 // sessions written, values told to watchers, and writes that failed
+	fault                  atomic.Value // the text of the last error of a write
 	signers                []string
 	reloaded, accepted     func(gateway int)
 }
@@ -110,7 +113,7 @@ func (f *fleetOf) start(t *testing.T, site string, number, of int, g Gateway, fo
 	for i := range of {
 		cfg.Site.Gateways = append(cfg.Site.Gateways, config.SiteGateway{Name: gatewayName(i)})
 	}
-	m := &member{store: &counted{f.connect(t), &f.sessions, &f.told, &f.failed}}
+	m := &member{store: &counted{f.connect(t), &f.sessions, &f.told, &f.failed, &f.fault}}
 	m.live.Store(cfg)
 	var err error
 	m.node, err = New(t.Context(), Config{
@@ -444,18 +447,20 @@ func TestALargeFleet(t *testing.T) {
 			rate := float64(f.sessions.Load()-written) / seconds
 			t.Logf("%.0f sessions written each second, %.0f %% of %.0f; %.0f values told each second; %d wait", rate, 100*rate/wanted, wanted,
 				float64(f.told.Load()-told)/seconds, backlog)
-			t.Logf("nodes without the store at once: at most %d; writes that failed: %d; peers called that were not left: %d", lost,
-				f.failed.Load()-failedBefore, wrong()-wrongBefore)
-			within(t, scalePatience, "every session is written again", func() bool {
-				return f.sessions.Load()-written >= int64(r.sites*r.peers)
-			})
+			t.Logf("nodes without the store at once: at most %d; writes that failed: %d (%v); peers called that were not left: %d", lost,
+				f.failed.Load()-failedBefore, f.fault.Load(), wrong()-wrongBefore)
+			if r.every <= r.measured {
+				within(t, scalePatience, "every session is written again", func() bool {
+					return f.sessions.Load()-written >= int64(r.sites*r.peers)
+				})
+			}
 
 			var cold []time.Duration
 			for site := range min(5, r.sites) {
 				i := site * r.gateways
 				members[i].stop()
 				left := crowds[i].list
-				within(t, scalePatience, "the peers of a gateway that has left are called", func() bool {
+				within(t, time.Minute, "the peers of a gateway that has left are called", func() bool {
 					called := make(map[wireguard.PublicKey]int)
 					for _, c := range crowds[i+1 : i+r.gateways] {
 						maps.Copy(called, c.calls())
@@ -464,7 +469,7 @@ func TestALargeFleet(t *testing.T) {
 				})
 				began := time.Now()
 				start(i)
-				within(t, scalePatience, "a gateway that starts knows its site", func() bool { return knows(members[i]) })
+				within(t, time.Minute, "a gateway that starts knows its site", func() bool { return knows(members[i]) })
 				cold = append(cold, time.Since(began))
 			}
 			t.Logf("a cold start, until a node is connected and knows the %d sessions of its site: %v", (r.gateways-1)*share, cold)

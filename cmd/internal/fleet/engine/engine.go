@@ -206,7 +206,9 @@ func (e *Engine) start(i int) (*server.Server, error) {
 	o.HTTPPort, o.HTTPSPort = 0, 0
 	o.JetStream, o.StoreDir = true, e.folder(i)
 	o.SyncAlways = o.SyncAlways || e.options.SyncAlways
-	o.JetStreamLimits.DefaultMaxConsumers = mostConsumers
+	if o.JetStreamLimits.DefaultMaxConsumers == 0 {
+		o.JetStreamLimits.DefaultMaxConsumers = mostConsumers
+	}
 	o.NoSigs, o.NoLog = true, e.options.Log == ""
 	o.LogFile = e.options.Log
 	o.Cluster, o.Routes = server.ClusterOpts{}, nil
