@@ -378,7 +378,7 @@ func TestALargeFleet(t *testing.T) {
 	if soaking() {
 		rows = []row{
 			{10, 10, 10_000, 2 * time.Minute, time.Minute},
-			{50, 10, 10_000, 2 * time.Minute, time.Minute},
+			{30, 10, 10_000, 2 * time.Minute, 30 * time.Second},
 			{100, 10, 10_000, 2 * time.Minute, time.Minute},
 		}
 	}
