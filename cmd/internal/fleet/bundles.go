@@ -65,7 +65,8 @@ type bundles struct {
 	refusals prometheus.Counter
 	again    time.Duration // see againEvery
 
-	changing sync.Mutex // held while a bundle or a change of peers is put in force
+	changing sync.Mutex       // held while a bundle or a change of peers is put in force; guards newest
+	newest   *bundle.Manifest // as it was last read; nil: not yet
 
 	mu      sync.Mutex // guards refused
 	refused refusal

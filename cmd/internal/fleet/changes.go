@@ -201,14 +201,14 @@ func (b *bundles) news(dir string) ([]news, error) {
 	if len(told) == 0 {
 		return nil, nil
 	}
-	current, err := b.disk.Current()
+	current, err := b.manifest()
 	if err != nil {
 		return nil, err
 	}
 	before := Changed(dir)
 	var list []news
 	for key, signed := range told {
-		c, err := bundle.VerifyChange(signed, current.Manifest.Signers)
+		c, err := bundle.VerifyChange(signed, current.Signers)
 		switch {
 		case err != nil:
 			if !b.changes.known(key, signed) {
@@ -216,7 +216,7 @@ func (b *bundles) news(dir string) ([]news, error) {
 			}
 			b.changes.refuse(key, signed, b.Live())
 			continue
-		case c.Site != b.site || key != PeerKey(b.site, c.Peer) || c.Generation != current.Manifest.Generation:
+		case c.Site != b.site || key != PeerKey(b.site, c.Peer) || c.Generation != current.Generation:
 			b.changes.good(key)
 			continue // of a bundle before, which has it or not, or of one that is on its way
 		}
@@ -230,6 +230,19 @@ func (b *bundles) news(dir string) ([]news, error) {
 	}
 	slices.SortFunc(list, func(a, b news) int { return cmpRemoved(a, b) })
 	return list, nil
+}
+
+// manifest returns that of the bundle in force. The caller holds changing.
+func (b *bundles) manifest() (*bundle.Manifest, error) {
+	if b.newest != nil && b.newest.Generation == b.Live().Fleet.Generation {
+		return b.newest, nil // a look at the disk reads all files of the bundle, and there may be many changes
+	}
+	current, err := b.disk.Current()
+	if err != nil {
+		return nil, err
+	}
+	b.newest = current.Manifest
+	return b.newest, nil
 }
 
 // cmpRemoved puts removed peers first, so that their addresses are free.

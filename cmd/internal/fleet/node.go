@@ -94,6 +94,8 @@ type Node struct {
 	passed    map[wireguard.PublicKey]time.Time // handshakes elsewhere that are later than ours
 	published map[wireguard.PublicKey]record    // in the store, as far as is known
 	called    map[wireguard.PublicKey]time.Time // the sighting that a peer was called because of
+	takers    []string                          // at the last look
+	notOurs   map[wireguard.PublicKey]bool      // wanted peers that another of takers takes
 	beaten    time.Time                         // when the store last took a beat
 	leaving   bool
 	since     time.Time // of draining or being unfit; zero: neither
@@ -459,6 +461,9 @@ func (n *Node) look(ctx context.Context) {
 	wanted := n.board.wanted(n.isMember, v.gone)
 	var call []wireguard.PeerStatus
 	n.mu.Lock()
+	if n.notOurs == nil || !slices.Equal(v.takers, n.takers) {
+		n.takers, n.notOurs = v.takers, make(map[wireguard.PublicKey]bool)
+	}
 	for peer, s := range wanted {
 		ours, here := n.own[peer]
 		if s.Moved && s.seen.After(ours) {
@@ -467,11 +472,18 @@ func (n *Node) look(ctx context.Context) {
 		if !canBeAt(s.Endpoint) || s.Endpoint.Addr().IsLoopback() { // of the other machine
 			continue
 		}
-		if here || n.called[peer].Equal(s.seen) || taker(peer, v.takers) != n.self {
+		if here || n.notOurs[peer] || n.called[peer].Equal(s.seen) {
+			continue
+		}
+		if taker(peer, v.takers) != n.self {
+			n.notOurs[peer] = true
 			continue
 		}
 		n.called[peer] = s.seen
 		call = append(call, wireguard.PeerStatus{PublicKey: peer, Endpoint: s.Endpoint})
+	}
+	if len(wanted) == 0 {
+		clear(n.notOurs)
 	}
 	n.mu.Unlock()
 	call = slices.DeleteFunc(call, func(p wireguard.PeerStatus) bool {

@@ -11,11 +11,11 @@ import (
 // without asking, and the peers of one that is gone spread over all that are left. It returns "" if there are none.
 func taker(peer wireguard.PublicKey, gateways []string) string {
 	best, most := "", uint64(0)
+	var room [128]byte // a name has 63 bytes at most
+	both := append(room[:0], peer[:]...)
 	for _, name := range gateways {
-		h := sha256.New()
-		h.Write(peer[:])
-		h.Write([]byte(name))
-		if weight := binary.BigEndian.Uint64(h.Sum(nil)); best == "" || weight > most {
+		sum := sha256.Sum256(append(both, name...))
+		if weight := binary.BigEndian.Uint64(sum[:]); best == "" || weight > most {
 			best, most = name, weight
 		}
 	}

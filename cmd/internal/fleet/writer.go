@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -11,9 +12,10 @@ import (
 )
 
 const (
-	writeAtOnce   = 32              // values on the way to the store
-	writePatience = 5 * time.Second // for one of them
-	writePause    = time.Second     // after one that could not be written
+	writeAtOnce   = 32               // values on the way to the store, at most
+	writePatience = 5 * time.Second  // for one of them
+	writePause    = time.Second      // after one that could not be written, more or less by half
+	longestPause  = 16 * time.Second // to which it doubles, as long as that goes on
 )
 
 // writer writes values of a bucket in the background. Of a key that changes faster than the store takes it, the newest value counts.
@@ -40,34 +42,38 @@ func (w *writer) put(key string, value []byte) {
 	tell(w.wake)
 }
 
-// run writes until ctx ends.
+// run writes until ctx ends. A store that comes back is written to by all gateways at once: those that it does not answer in time
+// write less at once, and later.
 func (w *writer) run(ctx context.Context) {
+	atOnce, pause := writeAtOnce, writePause
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-w.wake:
 		}
-		for batch := w.take(); len(batch) > 0; batch = w.take() {
+		for batch := w.take(atOnce); len(batch) > 0; batch = w.take(atOnce) {
 			if w.write(ctx, batch) {
+				atOnce, pause = min(atOnce+1, writeAtOnce), writePause
 				continue
 			}
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(writePause):
+			case <-time.After(pause/2 + rand.N(pause)):
 			}
+			atOnce, pause = max(atOnce/2, 1), min(2*pause, longestPause)
 		}
 	}
 }
 
-// take takes some values from those that wait.
-func (w *writer) take() map[string][]byte {
+// take takes some of the values that wait.
+func (w *writer) take(most int) map[string][]byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	batch := make(map[string][]byte, writeAtOnce)
+	batch := make(map[string][]byte, most)
 	for key, value := range w.waiting {
-		if len(batch) == writeAtOnce {
+		if len(batch) == most {
 			break
 		}
 		batch[key] = value

@@ -47,6 +47,9 @@ type Engine struct {
 	servers []*server.Server
 }
 
+// mostConsumers is how many watches a bucket may have, as in deploy/nats. The default of nats-server is 1,000.
+const mostConsumers = 10_000
+
 // readyTime bounds how long servers take until they serve.
 const readyTime = time.Minute
 
@@ -203,6 +206,9 @@ func (e *Engine) start(i int) (*server.Server, error) {
 	o.HTTPPort, o.HTTPSPort = 0, 0
 	o.JetStream, o.StoreDir = true, e.folder(i)
 	o.SyncAlways = o.SyncAlways || e.options.SyncAlways
+	if o.JetStreamLimits.DefaultMaxConsumers == 0 {
+		o.JetStreamLimits.DefaultMaxConsumers = mostConsumers
+	}
 	o.NoSigs, o.NoLog = true, e.options.Log == ""
 	o.LogFile = e.options.Log
 	o.Cluster, o.Routes = server.ClusterOpts{}, nil

@@ -18,6 +18,9 @@ import (
 // quiet is how long a chunk of an object may take. Some may be missing.
 const quiet = 20 * time.Second
 
+// infoPatience bounds the pauses before it is asked again for an object that a server does not know.
+const infoPatience = 500 * time.Millisecond
+
 const (
 	blobs       = "blobs"        // the object store
 	blobsStream = "OBJ_" + blobs // its stream
@@ -27,7 +30,7 @@ const (
 )
 
 // objects runs f with the object store for blobs, which it makes if it is missing.
-func (s *Store) objects(ctx context.Context, f func(*link, jetstream.ObjectStore) error) error {
+func (s *Store) objects(ctx context.Context, f func(*link, jetstream.Stream, jetstream.ObjectStore) error) error {
 	l, err := s.connection(ctx)
 	if err != nil {
 		return err
@@ -36,7 +39,7 @@ func (s *Store) objects(ctx context.Context, f func(*link, jetstream.ObjectStore
 		_, err := l.js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: blobs, Replicas: s.config.NATS.Replicas})
 		return err
 	}
-	return l.withStream(ctx, blobsStream, create, func(jetstream.Stream) error {
+	return l.withStream(ctx, blobsStream, create, func(stream jetstream.Stream) error {
 		var o jetstream.ObjectStore
 		err := l.askAPI(ctx, "$JS.API.STREAM.INFO."+blobsStream, func(ctx context.Context) (err error) {
 			o, err = l.js.ObjectStore(ctx, blobs)
@@ -45,7 +48,7 @@ func (s *Store) objects(ctx context.Context, f func(*link, jetstream.ObjectStore
 		if err != nil {
 			return err
 		}
-		return f(l, o)
+		return f(l, stream, o)
 	})
 }
 
@@ -63,13 +66,13 @@ func (s *Store) PublishBlob(ctx context.Context, r io.Reader) (store.Digest, err
 		return store.Digest{}, err
 	}
 	d := store.Digest(sum.Sum(nil))
-	switch err := s.FetchBlob(ctx, d, io.Discard); {
+	switch err := s.fetchBlob(ctx, d, io.Discard, 0); { // mostly it is not there, and publishing it twice does no harm
 	case err == nil: // it is there
 		return d, nil
 	case !errors.Is(err, store.ErrNone) && !errors.Is(err, errDamaged):
 		return store.Digest{}, err
 	}
-	err = s.objects(ctx, func(l *link, o jetstream.ObjectStore) error {
+	err = s.objects(ctx, func(l *link, _ jetstream.Stream, o jetstream.ObjectStore) error {
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
@@ -88,10 +91,21 @@ var errDamaged = errors.New("its content is not what its digest says: publish it
 
 // FetchBlob writes an object to w. If a server or the connection is lost meanwhile, it goes on where it was.
 func (s *Store) FetchBlob(ctx context.Context, d store.Digest, w io.Writer) error {
+	return s.fetchBlob(ctx, d, w, infoPatience)
+}
+
+// fetchBlob is FetchBlob that waits some time for an object that is not known yet.
+func (s *Store) fetchBlob(ctx context.Context, d store.Digest, w io.Writer, patience time.Duration) error {
 	c := content{sum: sha256.New(), w: w}
 	for failures := 0; ; {
 		before := c.last
-		err := s.objects(ctx, func(l *link, o jetstream.ObjectStore) error { return l.fetch(ctx, o, d, &c) })
+		err := s.objects(ctx, func(l *link, stream jetstream.Stream, o jetstream.ObjectStore) error {
+			info, err := l.info(ctx, o, d, patience)
+			if err != nil {
+				return err
+			}
+			return l.fetch(ctx, stream, info, &c)
+		})
 		switch {
 		case err == nil && store.Digest(c.sum.Sum(nil)) != d:
 			err = errDamaged
@@ -110,11 +124,7 @@ func (s *Store) FetchBlob(ctx context.Context, d store.Digest, w io.Writer) erro
 
 // fetch reads an object from where c is on. The object store's own Get could do so, but a server could send it what it likes without
 // being asked, and it needs more rights than to read.
-func (l *link) fetch(ctx context.Context, o jetstream.ObjectStore, d store.Digest, c *content) error {
-	info, err := l.info(ctx, o, d)
-	if err != nil {
-		return err
-	}
+func (l *link) fetch(ctx context.Context, stream jetstream.Stream, info *jetstream.ObjectInfo, c *content) error {
 	if c.object == "" {
 		c.object, c.waiting = info.NUID, info.Chunks
 	}
@@ -124,15 +134,29 @@ func (l *link) fetch(ctx context.Context, o jetstream.ObjectStore, d store.Diges
 	if c.waiting == 0 {
 		return nil
 	}
+	chunks := blobsChunks + info.NUID
+	if info.Chunks == 1 {
+		// A consumer would stay for some time, and a stream may have a thousand. A gateway may be forbidden to read without one.
+		err := l.ask(ctx, "$JS.API.DIRECT.GET."+blobsStream+"."+chunks, func(ctx context.Context) error {
+			m, err := stream.GetLastMsgForSubject(ctx, chunks)
+			if err != nil {
+				return err
+			}
+			return c.add(m.Data, m.Sequence)
+		})
+		if !errors.Is(err, store.ErrForbidden) {
+			return err
+		}
+	}
 	from := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy}
 	if c.last > 0 {
 		from = jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: c.last + 1}
 	}
-	return l.read(ctx, blobsStream, []string{blobsChunks + info.NUID}, from, reading{start: func(uint64) {}, take: c.take, longest: quiet})
+	return l.read(ctx, blobsStream, []string{chunks}, from, reading{start: func(uint64) {}, take: c.take, longest: quiet})
 }
 
 // info returns what is known of an object. A server that is behind does not know the newest ones, so it asks some times.
-func (l *link) info(ctx context.Context, o jetstream.ObjectStore, d store.Digest) (info *jetstream.ObjectInfo, err error) {
+func (l *link) info(ctx context.Context, o jetstream.ObjectStore, d store.Digest, patience time.Duration) (info *jetstream.ObjectInfo, err error) {
 	for pause := 50 * time.Millisecond; ; pause *= 2 {
 		err := l.ask(ctx, blobsGet, func(ctx context.Context) (err error) {
 			info, err = o.GetInfo(ctx, d.String())
@@ -141,7 +165,7 @@ func (l *link) info(ctx context.Context, o jetstream.ObjectStore, d store.Digest
 		switch {
 		case !errors.Is(err, jetstream.ErrObjectNotFound):
 			return info, err
-		case pause > 500*time.Millisecond:
+		case pause > patience:
 			return nil, store.ErrNone
 		}
 		select {
@@ -163,13 +187,19 @@ type content struct {
 }
 
 func (c *content) take(m jetstream.Msg, about *jetstream.MsgMetadata) (more bool, err error) {
-	c.last = about.Sequence.Stream
-	c.sum.Write(m.Data())
-	if _, c.fault = c.w.Write(m.Data()); c.fault != nil {
-		return false, c.fault
+	err = c.add(m.Data(), about.Sequence.Stream)
+	return c.waiting > 0 && err == nil, err
+}
+
+// add adds the next chunk.
+func (c *content) add(chunk []byte, sequence uint64) error {
+	c.last = sequence
+	c.sum.Write(chunk)
+	if _, c.fault = c.w.Write(chunk); c.fault != nil {
+		return c.fault
 	}
 	c.waiting--
-	return c.waiting > 0, nil
+	return nil
 }
 
 // reader reads until its context ends.

@@ -15,6 +15,8 @@ import (
 const (
 	// idleLife is how long a server keeps what it knows of a watch that nobody asks for any more.
 	idleLife = 30 * time.Second
+	// endedLife is the same for what is read to its end. What is asked for later goes on where it was.
+	endedLife = 5 * time.Second
 	// beat is how often a server says that a watch is alive. After two beats without that it is asked again: the server that asks for
 	// us may not know yet where in the cluster the watch is. After mostMisses of these the watch ends.
 	beat       = time.Second
@@ -132,6 +134,9 @@ func (l *link) read(ctx context.Context, stream string, filters []string, c jets
 	c.MemoryStorage = true
 	c.Replicas = 1
 	c.InactiveThreshold = idleLife
+	if r.longest > 0 {
+		c.InactiveThreshold = endedLife
+	}
 	subject := "$JS.API.CONSUMER.CREATE." + stream + ".*" // nats.go chooses a name that nobody can guess
 	if len(filters) == 1 {
 		c.FilterSubject = filters[0]
