@@ -307,6 +307,9 @@ func (n *Node) compare(peer wireguard.PublicKey, ours time.Time, s sighting) {
 	}
 }
 
+// isOnLoopback reports whether all of the site is on this machine: then its loopback is that of the others, too.
+func (n *Node) isOnLoopback() bool { return n.Live().Fleet.Endpoint.Addr().IsLoopback() }
+
 // isMember reports whether the bundle in force names a gateway. What others say counts for nothing.
 func (n *Node) isMember(gateway string) bool {
 	return slices.ContainsFunc(n.Live().Site.Gateways, func(g config.SiteGateway) bool { return g.Name == gateway })
@@ -469,7 +472,7 @@ func (n *Node) look(ctx context.Context) {
 		if s.Moved && s.seen.After(ours) {
 			here = false // what we have is older than what was dropped
 		}
-		if !canBeAt(s.Endpoint) || s.Endpoint.Addr().IsLoopback() { // of the other machine
+		if !canBeAt(s.Endpoint) || s.Endpoint.Addr().IsLoopback() && !n.isOnLoopback() { // of the other machine
 			continue
 		}
 		if here || n.notOurs[peer] || n.called[peer].Equal(s.seen) {
