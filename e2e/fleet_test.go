@@ -200,6 +200,9 @@ func (f *fleetOf) peersOf(t *testing.T, i, want int) {
 	})
 }
 
+// requestTime is how long a client waits for an answer before it asks once more.
+const requestTime = 3 * time.Second
+
 // requests asks the intranet again and again, and notes how long no request was answered.
 type requests struct {
 	stop, over chan struct{}
@@ -223,9 +226,9 @@ func (f *fleetOf) ask(t *testing.T) *requests {
 				return
 			case <-time.After(20 * time.Millisecond):
 			}
-			err := f.carriesOnce(time.Second)
+			err := f.carriesOnce(requestTime)
 			if err != nil {
-				err = f.carriesOnce(time.Second)
+				err = f.carriesOnce(requestTime)
 			}
 			r.note(err == nil)
 		}
