@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +32,11 @@ func TestDatagramsArriveWhole(t *testing.T) {
 						t.Fatal(err)
 					}
 					conn.SetReadDeadline(time.Now().Add(patience / 4))
-					if n, err = conn.Read(got); !errors.Is(err, os.ErrDeadlineExceeded) {
+					if n, err = conn.Read(got); errors.Is(err, syscall.EACCES) {
+						t.Logf("a datagram of %d bytes was answered as prohibited, and is sent again", size) // seen once on a busy machine; why is not known
+						continue
+					}
+					if !errors.Is(err, os.ErrDeadlineExceeded) {
 						break
 					}
 				}
