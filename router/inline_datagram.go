@@ -132,8 +132,10 @@ var errEndless = errors.New("a hello was begun and does not end")
 
 // keepLocked keeps a datagram that cannot be judged yet.
 func (in *inlineDatagrams) keepLocked(b []byte, manner uint32, res sniff.Result) {
+	// One that comes alone and is whole is judged at once, and may have any size.
+	whole := len(in.kept) == 0 && !in.busy && res.Status != sniff.NeedMore
 	switch {
-	case in.bytes+heldSize(b) > 2*sniff.MaxBytes:
+	case !whole && in.bytes+heldSize(b) > 2*sniff.MaxBytes:
 		if in.decidable() == 0 && !in.busy { // a hello that never ends; else one that is looked up or sent: the client repeats what is lost
 			in.endLocked(errEndless, PassedDatagrams.Abort)
 		}

@@ -25,6 +25,7 @@ import (
 type crossedDatagrams struct {
 	*client
 	first   []byte       // the datagram that began the flow
+	late    bool         // first comes later, and is sent by the test
 	sending func([]byte) // is called by Send before anything else; may be nil
 
 	mu    sync.Mutex // guards below
@@ -41,7 +42,9 @@ func (c *crossedDatagrams) PassDatagrams(_ Carrier, w DatagramWatch) (PassedData
 	c.mu.Lock()
 	c.watch, c.state = &w, "passed"
 	c.mu.Unlock()
-	c.send(c.first)
+	if !c.late {
+		c.send(c.first)
+	}
 	return c, nil
 }
 
@@ -245,6 +248,20 @@ func TestADatagramWhileMuchIsSentDoesNotEndAnAllowedFlow(t *testing.T) {
 	if got := c.is(); got != "passed" {
 		t.Errorf("the flow is %s", got)
 	}
+}
+
+// The first datagram may come when the flow has passed already, and be as large as any.
+func TestALargeFirstDatagramThatComesLaterLeaves(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+	c := &crossedDatagrams{client: newClient(t), late: true}
+	w.Handle(context.Background(), datagramRequest(c, 7)) // it returns when the flow has passed
+	large := bytes.Repeat([]byte{0x60}, 60000)
+	c.send(large)
+	eventually(t, "the datagram leave, or the flow end", func() bool { return len(c.sent()) == 1 || c.is() != "passed" })
+	if got := c.is(); got != "passed" || !bytes.Equal(c.sent()[0], large) {
+		t.Errorf("the flow is %s", got)
+	}
+	eventually(t, "the memory given back", func() bool { w.heads.mu.Lock(); defer w.heads.mu.Unlock(); return w.heads.total == 0 })
 }
 
 func TestWhatWasKeptIsNotHeldOnceItHasLeft(t *testing.T) {
