@@ -210,7 +210,7 @@ func (s *fleetSite) accept(g uint64) {
 	if _, err := d.Unpack(s.t.Context(), a.Signed(), m, s.gateway, a.Fetch); err != nil {
 		s.t.Fatal(err)
 	}
-	if err := d.Accept(g); err != nil {
+	if err := d.Accept(s.t.Context(), g); err != nil {
 		s.t.Fatal(err)
 	}
 }

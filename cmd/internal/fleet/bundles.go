@@ -190,7 +190,7 @@ func (b *bundles) adopt(ctx context.Context, signed bundle.Signed) error {
 	tested := false
 	err = b.Use(ctx, dir, m.Generation, func() error {
 		tested = true
-		return b.disk.Accept(m.Generation)
+		return b.disk.Accept(ctx, m.Generation)
 	})
 	switch {
 	case err != nil && tested && b.inForce(m.Generation):
@@ -198,7 +198,7 @@ func (b *bundles) adopt(ctx context.Context, signed bundle.Signed) error {
 	case err != nil && tested:
 		return err // this machine is at fault and not the bundle
 	case err != nil:
-		return lasting{errors.Join(err, b.disk.Discard(m.Generation))}
+		return lasting{errors.Join(err, b.disk.Discard(ctx, m.Generation))}
 	}
 	b.adopted()
 	tell(b.changes.wake)
@@ -325,7 +325,7 @@ func First(ctx context.Context, path string, check func(context.Context, *config
 			if err = accept(ctx, path, dir, m.Generation, check, disk); err == nil {
 				return nil
 			}
-			err = lasting{errors.Join(err, disk.Discard(m.Generation))}
+			err = lasting{errors.Join(err, disk.Discard(ctx, m.Generation))}
 		}
 		if err.Error() != said {
 			said = err.Error()
@@ -346,5 +346,5 @@ func accept(ctx context.Context, path, dir string, generation uint64, check func
 	if err != nil {
 		return err
 	}
-	return disk.Accept(generation)
+	return disk.Accept(ctx, generation)
 }

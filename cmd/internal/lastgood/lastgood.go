@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -83,7 +82,7 @@ func (c Copy) replace(fresh string) error {
 	if err := os.Rename(fresh, c.Dir); err != nil {
 		return err
 	}
-	if err := syncDir(filepath.Dir(c.Dir)); err != nil {
+	if err := private.SyncDir(filepath.Dir(c.Dir)); err != nil {
 		return err
 	}
 	return os.RemoveAll(old)
@@ -144,20 +143,8 @@ func syncDirs(root string) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		return syncDir(path)
+		return private.SyncDir(path)
 	})
-}
-
-// syncDir writes the entries of a folder to disk, where the system can.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // Load loads the copy of the configuration at path, which must be absolute, and tells when it was kept. The error is ErrNone if

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 )
 
 // tempPattern is what files are called while they are written. A glob such as *.yaml does not find them.
@@ -58,9 +59,18 @@ func Replace(path, text string) error {
 	if err := os.Rename(temp, path); err != nil {
 		return err
 	}
-	if d, err := os.Open(dir); err == nil { // a folder that cannot be synchronised, as on Windows, stays as it is
-		_ = d.Sync()
-		d.Close()
-	}
+	_ = SyncDir(dir) // a folder that cannot be synchronised stays as it is
 	return nil
+}
+
+// SyncDir writes the entries of a folder to disk, where the system can.
+func SyncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"penstock/cmd/internal/fleet/store"
+	"penstock/cmd/internal/private"
 )
 
 // An archive is a tar file: first bundle.json, which is the Signed, and then blobs/DIGEST for each blob once, by digest. Nothing in it
@@ -42,7 +43,7 @@ func WriteArchive(ctx context.Context, path string, s Signed, fetch Fetch) error
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return private.SyncDir(filepath.Dir(path))
 }
 
 // blobs returns one file for each digest, by digest.

@@ -115,7 +115,7 @@ func TestABundleIsUnpackedAsItWasBuilt(t *testing.T) {
 	if _, err := disk.Current(); !errors.Is(err, store.ErrNone) {
 		t.Errorf("with a candidate: got %v, want store.ErrNone", err)
 	}
-	if err := disk.Accept(1); err != nil {
+	if err := disk.Accept(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	current, err := disk.Current()

@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
+	"penstock/cmd/internal/filelock"
 	"penstock/cmd/internal/fleet/store"
 )
 
@@ -37,7 +37,6 @@ const (
 	newPrefix    = ".new-"
 	oldPrefix    = ".old-"
 	maxOpened    = 2 << 20 // bytes of opened.json
-	lockPause    = 10 * time.Millisecond
 )
 
 // Disk is the folder in which a gateway keeps bundles. Several Disks, also of several processes, may have the same folder.
@@ -85,7 +84,7 @@ func (d Disk) Unpack(ctx context.Context, s Signed, m *Manifest, id *Identity, f
 	if !own.same(m) {
 		return "", errors.New("unpack a bundle: the manifest is of another bundle")
 	}
-	unlock, err := d.lock(ctx.Done())
+	unlock, err := d.lock(ctx)
 	if err != nil {
 		return "", errors.Join(err, context.Cause(ctx))
 	}
@@ -198,8 +197,8 @@ func (d Disk) setAside(generation uint64) error {
 // Accept makes a candidate the bundle in force, at once and for good, also if the machine fails after it. The newest intact one before
 // it is kept. Older ones and bytes that no bundle needs are removed, now or by a later call. The error is ErrOld if a newer one was
 // accepted, or store.ErrNone if there is no such candidate.
-func (d Disk) Accept(generation uint64) error {
-	unlock, err := d.lock(nil)
+func (d Disk) Accept(ctx context.Context, generation uint64) error {
+	unlock, err := d.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -261,8 +260,8 @@ func (d Disk) removeOld(generation uint64) error {
 }
 
 // Discard removes a candidate. One that is not there is no error, and one that was accepted is.
-func (d Disk) Discard(generation uint64) error {
-	unlock, err := d.lock(nil)
+func (d Disk) Discard(ctx context.Context, generation uint64) error {
+	unlock, err := d.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -307,32 +306,12 @@ func (d Disk) Current() (*Accepted, error) {
 	return nil, fmt.Errorf("no bundle was accepted in %s: %w", d.Dir, store.ErrNone)
 }
 
-// lock takes the lock of the folder, which it makes. It waits until over is closed.
-func (d Disk) lock(over <-chan struct{}) (unlock func(), err error) {
+// lock takes the lock of the folder, which it makes. It waits until ctx ends.
+func (d Disk) lock(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Join(d.Dir, blobsName), 0o700); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(d.Dir, lockName)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		ok, err := tryLock(f)
-		switch {
-		case ok:
-			return func() { f.Close() }, nil
-		case err != nil:
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		select {
-		case <-over:
-			f.Close()
-			return nil, fmt.Errorf("lock %s: somebody else has it", path)
-		case <-time.After(lockPause):
-		}
-	}
+	return filelock.Open(ctx, filepath.Join(d.Dir, lockName), 0o600)
 }
 
 // generations returns the generations on disk, the newest first.

@@ -27,7 +27,7 @@ func accept(t testing.TB, d Disk, s *site, b made) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Accept(b.manifest.Generation); err != nil {
+	if err := d.Accept(t.Context(), b.manifest.Generation); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -74,26 +74,26 @@ func TestTheOneBeforeIsKept(t *testing.T) {
 	if got := entries(t, filepath.Join(d.Dir, "blobs")); len(got) != 5 {
 		t.Errorf("got %d blobs, want 5", len(got))
 	}
-	if err := d.Accept(3); !errors.Is(err, ErrOld) {
+	if err := d.Accept(t.Context(), 3); !errors.Is(err, ErrOld) {
 		t.Errorf("to accept the one before: got %v, want ErrOld", err)
 	}
-	if err := d.Accept(5); !errors.Is(err, store.ErrNone) {
+	if err := d.Accept(t.Context(), 5); !errors.Is(err, store.ErrNone) {
 		t.Errorf("to accept what was not unpacked: got %v, want store.ErrNone", err)
 	}
-	if err := d.Accept(4); err != nil {
+	if err := d.Accept(t.Context(), 4); err != nil {
 		t.Errorf("to accept it again: %v", err)
 	}
-	if err := d.Discard(4); err == nil {
+	if err := d.Discard(t.Context(), 4); err == nil {
 		t.Error("what is in force was discarded")
 	}
-	if err := d.Discard(5); err != nil {
+	if err := d.Discard(t.Context(), 5); err != nil {
 		t.Errorf("to discard what is not there: %v", err)
 	}
 	b := s.make(5)
 	if _, err := d.Unpack(t.Context(), b.signed, b.manifest, s.gateway, b.fetch); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Discard(5); err != nil {
+	if err := d.Discard(t.Context(), 5); err != nil {
 		t.Fatal(err)
 	}
 	currentIs(t, d, 4)
@@ -191,7 +191,7 @@ func TestDamageIsFound(t *testing.T) {
 			if _, err := d.Unpack(t.Context(), two.signed, two.manifest, s.gateway, nothing); err != nil {
 				t.Fatalf("to unpack it again: %v", err)
 			}
-			if err := d.Accept(2); err != nil {
+			if err := d.Accept(t.Context(), 2); err != nil {
 				t.Fatal(err)
 			}
 			currentIs(t, d, 2)
@@ -295,7 +295,7 @@ func TestWhatAFetchBringsIsChecked(t *testing.T) {
 				t.Errorf("got %s, %v; want %v about site.yaml", dir, err, tt.want)
 			}
 			currentIs(t, d, 1)
-			if err := d.Accept(2); !errors.Is(err, store.ErrNone) {
+			if err := d.Accept(t.Context(), 2); !errors.Is(err, store.ErrNone) {
 				t.Errorf("to accept what is not complete: got %v, want store.ErrNone", err)
 			}
 			if got, want := entries(t, d.Dir), []string{"1", "blobs", "lock"}; !slices.Equal(got, want) {
@@ -308,7 +308,7 @@ func TestWhatAFetchBringsIsChecked(t *testing.T) {
 			if counts["peers/ana.yaml"] != 1 || counts["site.yaml"] != 2 {
 				t.Errorf("got %v fetches, want one of peers/ana.yaml, which was complete, and two of site.yaml", counts)
 			}
-			if err := d.Accept(2); err != nil {
+			if err := d.Accept(t.Context(), 2); err != nil {
 				t.Fatal(err)
 			}
 			currentIs(t, d, 2)
@@ -374,7 +374,7 @@ func TestUnpacksAtOnce(t *testing.T) {
 	}
 	for g := range uint64(3) {
 		wg.Go(func() {
-			if err := (Disk{Dir: dir}).Accept(g + 1); err != nil && !errors.Is(err, ErrOld) && !errors.Is(err, store.ErrNone) {
+			if err := (Disk{Dir: dir}).Accept(t.Context(), g+1); err != nil && !errors.Is(err, ErrOld) && !errors.Is(err, store.ErrNone) {
 				t.Error(err)
 			}
 		})
@@ -418,7 +418,7 @@ func TestAFullDisk(t *testing.T) {
 		}
 		_, err := d.Unpack(t.Context(), two.signed, two.manifest, s.gateway, two.fetch)
 		if err == nil {
-			err = d.Accept(2)
+			err = d.Accept(t.Context(), 2)
 		}
 		if err == nil && count < n {
 			if n < 20 {
@@ -536,5 +536,5 @@ func child(d Disk) error {
 	if _, err := d.Unpack(context.Background(), a.Signed(), m, id, a.Fetch); err != nil {
 		return err
 	}
-	return d.Accept(m.Generation)
+	return d.Accept(context.Background(), m.Generation)
 }

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"penstock/cmd/internal/private"
 )
 
 // changes makes all changes of a disk.
@@ -116,7 +118,7 @@ func (d Disk) syncAll(roots ...string) error {
 			return err
 		}
 		if root == d.Dir {
-			if err := errors.Join(syncDir(root), syncDir(filepath.Dir(root))); err != nil {
+			if err := errors.Join(private.SyncDir(root), private.SyncDir(filepath.Dir(root))); err != nil {
 				return err
 			}
 			continue
@@ -125,7 +127,7 @@ func (d Disk) syncAll(roots ...string) error {
 			if err != nil || !e.IsDir() {
 				return err
 			}
-			return syncDir(path)
+			return private.SyncDir(path)
 		})
 		if err != nil {
 			return err

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"penstock/cmd/internal/filelock"
 )
 
 const (
@@ -254,7 +256,7 @@ func (d *Dir) changeLocked(ctx context.Context, b Bucket, key string, decide fun
 	if err := os.Mkdir(folder, 0o770); err != nil && !errors.Is(err, fs.ErrExist) {
 		return 0, err
 	}
-	unlock, err := lockFile(ctx, filepath.Join(folder, lockName))
+	unlock, err := filelock.Open(ctx, filepath.Join(folder, lockName), 0o660)
 	if err != nil {
 		return 0, err
 	}
