@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -415,11 +416,13 @@ type view struct {
 	alive  map[string]bool // serving or not
 	takers []string        // who can take peers, in order
 	gone   []string        // whose peers are to be taken, in order
+
+	doubtful map[string]netip.AddrPort // where to ask those that are silent whether they live
 }
 
-// see looks at the other gateways of the site, and asks those that are silent whether they live.
+// see looks at the other gateways of the site.
 func (n *Node) see(now time.Time) view {
-	v := view{alive: make(map[string]bool)}
+	v := view{alive: make(map[string]bool), doubtful: make(map[string]netip.AddrPort)}
 	others := n.board.others()
 	witnessed := n.Connected()
 	var silent []string
@@ -429,7 +432,7 @@ func (n *Node) see(now time.Time) view {
 			continue
 		}
 		if now.Sub(o.heard) > askAfter && canBeAt(o.Pulse) && n.pulse != nil {
-			n.pulse.ask(g.Name, o.Pulse)
+			v.doubtful[g.Name] = o.Pulse
 		}
 		answers := now.Sub(o.answered) < silence
 		witnessed = witnessed || answers
@@ -461,6 +464,9 @@ func (n *Node) look(ctx context.Context) {
 	now := time.Now()
 	v := n.see(now)
 	n.note(v)
+	for name, at := range v.doubtful {
+		n.pulse.ask(name, at)
+	}
 	wanted := n.board.wanted(n.isMember, v.gone)
 	var call []wireguard.PeerStatus
 	n.mu.Lock()
@@ -599,8 +605,11 @@ func (n *Node) Settle() {
 	}
 }
 
-// Elsewhere reports whether a peer has a session with another gateway that lives, as far as the store has told.
-func (n *Node) Elsewhere(peer wireguard.PublicKey) bool {
+// Elsewhere returns a function that reports whether a peer has a session with another gateway that lives, as far as the store has told
+// by now.
+func (n *Node) Elsewhere() func(peer wireguard.PublicKey) bool {
 	v := n.see(time.Now())
-	return n.board.elsewhere(peer, func(gateway string) bool { return v.alive[gateway] })
+	return func(peer wireguard.PublicKey) bool {
+		return n.board.elsewhere(peer, func(gateway string) bool { return v.alive[gateway] })
+	}
 }

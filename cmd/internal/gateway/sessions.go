@@ -31,8 +31,8 @@ const (
 type Sessions struct {
 	Gateway *Gateway
 	File    string
-	// Elsewhere reports whether a peer has a session with another gateway, so that it is not called. May be nil.
-	Elsewhere func(wireguard.PublicKey) bool
+	// Elsewhere returns a function that reports whether a peer has a session with another gateway, so that it is not called.
+	Elsewhere func() func(wireguard.PublicKey) bool
 	Log       *slog.Logger // must be set
 }
 
@@ -98,9 +98,10 @@ func (s Sessions) call(ctx context.Context) {
 		s.Log.Warn("where the peers were before the restart is not known: they need some 15 s to come back", "file", s.File, "err", err)
 		return
 	}
+	elsewhere := s.Elsewhere()
 	var former []wireguard.PeerStatus
 	for _, p := range before {
-		if age := time.Since(p.Handshake); -sessionLife < age && age < sessionLife && (s.Elsewhere == nil || !s.Elsewhere(p.Peer)) {
+		if age := time.Since(p.Handshake); -sessionLife < age && age < sessionLife && !elsewhere(p.Peer) {
 			former = append(former, wireguard.PeerStatus{PublicKey: p.Peer, Endpoint: p.Endpoint})
 		}
 	}

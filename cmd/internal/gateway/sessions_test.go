@@ -70,7 +70,8 @@ func TestPeersAreCalledAfterARestart(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel() // Run writes nothing then: nobody has a session
-			s := Sessions{Gateway: w.Gateway, File: file, Log: slog.New(slog.NewTextHandler(&log, nil))}
+			nowhere := func() func(wireguard.PublicKey) bool { return func(wireguard.PublicKey) bool { return false } }
+			s := Sessions{Gateway: w.Gateway, File: file, Elsewhere: nowhere, Log: slog.New(slog.NewTextHandler(&log, nil))}
 			s.call(t.Context())
 			if err := s.Run(ctx); err != nil {
 				t.Fatal(err)

@@ -83,13 +83,14 @@ func (f *Fleet) Close() error {
 // Status returns how the fleet looks from here, or nil without one.
 func (f *Fleet) Status() *control.Fleet { return f.node.Status() }
 
-// Elsewhere reports whether a peer has a session with another gateway. The first call waits up to 2 s for the store to tell.
-func (f *Fleet) Elsewhere(peer wireguard.PublicKey) bool {
+// Elsewhere returns a function that reports whether a peer has a session with another gateway by now. The first call waits up to 2 s for
+// the store to tell.
+func (f *Fleet) Elsewhere() func(peer wireguard.PublicKey) bool {
 	if f.node == nil {
-		return false
+		return func(wireguard.PublicKey) bool { return false }
 	}
 	f.settled.Do(f.node.Settle)
-	return f.node.Elsewhere(peer)
+	return f.node.Elsewhere()
 }
 
 // port implements fleet.Gateway.
