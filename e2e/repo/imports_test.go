@@ -92,7 +92,7 @@ func picture() []row {
 		{"router/transport", "the supervisor of tunnels; it knows no protocol",
 			nil, []string{prom}},
 		{"router/transport/wireguard/internal/sockets", "UDP sockets below wireguard-go's device; it knows no peer",
-			nil, []string{wg + "conn", wg + "device"}},
+			nil, []string{wg + "conn", wg + "device", xnet + "ipv4", xnet + "ipv6", sys}},
 		{"router/transport/wireguard", "the only package that knows wireguard-go's device and conn, with its sockets below it",
 			[]string{"router/transport", "router/transport/wireguard/internal/sockets", "router/transport/wireguard/internal/door", "policy/spelling", "policy/textfile"},
 			[]string{wg + "conn", wg + "device", wg + "tun", "github.com/gaissmai/bart", "golang.org/x/time/rate", "golang.org/x/crypto/curve25519"}},

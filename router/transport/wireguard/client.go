@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 
@@ -114,7 +113,7 @@ func newClient(config ClientConfig) (*Client, error) {
 	for _, p := range wg.Peers {
 		s.change(Peer{}, p)
 	}
-	bind := conn.NewDefaultBind()
+	bind := sockets.ForClient()
 	if slices.ContainsFunc(wg.Peers, Peer.mayMove) {
 		c.choice = sockets.NewChoice()
 		bind = c.choice

@@ -11,11 +11,11 @@ import (
 	"sync"
 	"time"
 
-	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 
 	"penstock/router/transport/wireguard/internal/door"
+	"penstock/router/transport/wireguard/internal/sockets"
 )
 
 // ServerConfig configures a Server.
@@ -74,7 +74,7 @@ func newServer(config ServerConfig) (*Server, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{public: config.PrivateKey.Public(), halt: func() {}}
-	bind, inner := conn.NewDefaultBind(), config.Device
+	bind, inner := sockets.ForServer(), config.Device
 	if len(config.Peers) > cmp.Or(config.Many, manyPeers) {
 		s.table = newTable(log)
 		s.door = door.New(bind, device.NoisePrivateKey(config.PrivateKey.secret), device.NoisePublicKey(s.public), s.admit)

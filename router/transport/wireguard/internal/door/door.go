@@ -7,7 +7,6 @@ package door
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -148,20 +147,6 @@ func (d *Door) Close() error {
 	}
 	d.mu.Unlock()
 	return d.Bind.Close()
-}
-
-// Send sends datagrams. If that fails, the local address that the peer's last datagram came to may be gone: the system then chooses
-// another. The device itself notices that, but only if it has the sockets without a door.
-func (d *Door) Send(datagrams [][]byte, to conn.Endpoint) error {
-	err := d.Bind.Send(datagrams, to)
-	if err == nil || errors.Is(err, net.ErrClosed) || !to.SrcIP().IsValid() {
-		return err
-	}
-	anew, parseErr := d.ParseEndpoint(to.DstToString())
-	if parseErr != nil {
-		return err
-	}
-	return d.Bind.Send(datagrams, anew)
 }
 
 // hold takes the initiations out of what a socket has received. A size of 0 tells the device that there is nothing.

@@ -15,21 +15,16 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeBind is sockets that remember what is sent. They refuse what has a local address.
+// fakeBind is sockets that remember what is sent.
 type fakeBind struct {
 	conn.Bind
 	sent [][]byte
 }
 
-var errNoSuchAddress = errors.New("no such address")
-
 func (b *fakeBind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) { return nil, port, nil }
 func (b *fakeBind) Close() error                                         { return nil }
 
-func (b *fakeBind) Send(datagrams [][]byte, to conn.Endpoint) error {
-	if to.SrcIP().IsValid() {
-		return errNoSuchAddress
-	}
+func (b *fakeBind) Send(datagrams [][]byte, _ conn.Endpoint) error {
 	b.sent = append(b.sent, datagrams...)
 	return nil
 }
@@ -145,14 +140,6 @@ func TestWhatIsNoInitiationPasses(t *testing.T) {
 	}
 	if !arrive(d, append([]byte{device.MessageInitiationType}, make([]byte, device.MessageInitiationSize-1)...), endpoint("192.0.2.1:1000")) || d.Refused()[Forged] != 1 {
 		t.Errorf("an initiation without mac1: got %v refused, want it to be forged", d.Refused())
-	}
-}
-
-func TestALocalAddressThatIsGone(t *testing.T) {
-	d, bind := newTestDoor(t, device.NoisePublicKey{2})
-	to := &fakeEndpoint{src: netip.MustParseAddr("192.0.2.9"), dst: netip.MustParseAddrPort("192.0.2.1:1000")}
-	if err := d.Send([][]byte{{1}}, to); err != nil || len(bind.sent) != 1 {
-		t.Errorf("got %d datagrams sent and %v, want one without the local address", len(bind.sent), err)
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package sockets has the UDP sockets of a WireGuard client whose peers may have several addresses. It makes no decisions: Client in
-// package wireguard says whom to ask and whom to hear.
+// Package sockets has the UDP sockets of WireGuard's devices, and those of a client whose peers may have several addresses. It makes no
+// decisions: Client in package wireguard says whom to ask and whom to hear.
 package sockets
 
 import (
@@ -14,13 +14,11 @@ import (
 )
 
 // NewChoice returns sockets that are not open.
-func NewChoice() *Choice { return &Choice{Bind: newSockets()} }
+func NewChoice() *Choice { return &Choice{Bind: ForClient()} }
 
 // Choice is the sockets of a client whose peers may have several addresses. The device knows one address of a peer, and each
 // handshake that it begins voids the one before. So all addresses are asked for the same handshake: its first message is copied,
 // and whoever answers it first has the session. Servers with one key that share no state each take the copy for new.
-//
-// The device listens for changes of routes only on its own sockets. Tunnel.PathChanged does that work for those of a Choice.
 type Choice struct {
 	conn.Bind
 	deaf atomic.Pointer[map[netip.AddrPort]bool] // addresses that are heard only if they answer a handshake; nil: none
@@ -114,8 +112,11 @@ func isAnswer(packet []byte) bool {
 
 // addrOf returns where a packet came from.
 func addrOf(e conn.Endpoint) netip.AddrPort {
-	if std, ok := e.(*conn.StdNetEndpoint); ok {
-		return Unmapped(std.AddrPort)
+	switch e := e.(type) {
+	case interface{ AddrPort() netip.AddrPort }: // of ours
+		return e.AddrPort()
+	case *conn.StdNetEndpoint:
+		return Unmapped(e.AddrPort)
 	}
 	addr, _ := netip.ParseAddrPort(e.DstToString())
 	return Unmapped(addr)

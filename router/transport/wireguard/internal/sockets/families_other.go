@@ -1,3 +1,5 @@
+//go:build !linux
+
 package sockets
 
 import (
@@ -14,8 +16,11 @@ type families struct {
 	six       conn.Bind
 }
 
-// newSockets returns the sockets of a client that may send to both families.
-func newSockets() conn.Bind {
+// ForServer returns sockets that are not open, for a device that is called. It should be called over one family only: see families.
+func ForServer() conn.Bind { return conn.NewDefaultBind() }
+
+// ForClient returns sockets that are not open, for a device that calls others.
+func ForClient() conn.Bind {
 	sockets := conn.NewDefaultBind()
 	if _, ok := sockets.(*conn.StdNetBind); !ok {
 		return sockets

@@ -9,7 +9,7 @@ import (
 
 // TestBothFamiliesInTurn sends to IPv4 and IPv6 by turns. Each packet has to arrive where it was sent to.
 func TestBothFamiliesInTurn(t *testing.T) {
-	sockets := newSockets()
+	sockets := ForClient()
 	if _, _, err := sockets.Open(0); err != nil {
 		t.Fatal(err)
 	}
