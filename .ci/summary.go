@@ -1,7 +1,7 @@
 //go:build ignore
 
 // Command summary reads the output of "go test -json" from standard input and prints what a person wants of it: the
-// line of each package as it ends, the output of tests that failed, the tests that were skipped and why, and a closing
+// line of each package as it ends, the output of tests that failed, the tests that were skipped and why, the slowest tests, and a closing
 // line with counts. It exits 1 if a test failed, if one was skipped for a reason that is not expected, or if none ran.
 //
 //	go test -json ./... | go run .ci/summary.go
@@ -9,11 +9,13 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -29,7 +31,11 @@ var expected = []struct {
 // event is one line of go test -json.
 type event struct {
 	Action, Package, ImportPath, Test, Output string
+	Elapsed                                   float64 // seconds
 }
+
+// slowest is how many tests the closing lines name, those that took the longest.
+const slowest = 12
 
 // testID names a test, or with an empty name what a package printed outside its tests.
 type testID struct{ pkg, name string }
@@ -39,6 +45,7 @@ type summary struct {
 	w                                   io.Writer
 	output                              map[testID][]string // of what has not ended yet
 	failedIn                            map[string]bool     // packages with a test that failed
+	slow                                []event             // tests, the slowest first
 	passed, failed, skipped, unexpected int
 }
 
@@ -95,6 +102,7 @@ func (s *summary) take(e event) {
 		s.endPackage(e, out)
 		return
 	}
+	s.time(e)
 	switch e.Action {
 	case "pass":
 		s.passed++
@@ -106,6 +114,16 @@ func (s *summary) take(e event) {
 		s.skipped++
 		s.printSkip(e, out)
 	}
+}
+
+// time remembers the slowest tests. A test that is part of another is timed with it.
+func (s *summary) time(e event) {
+	if strings.Contains(e.Test, "/") {
+		return
+	}
+	s.slow = append(s.slow, e)
+	slices.SortStableFunc(s.slow, func(a, b event) int { return cmp.Compare(b.Elapsed, a.Elapsed) })
+	s.slow = s.slow[:min(len(s.slow), slowest)]
 }
 
 // endPackage prints go test's own line of a package, and all that it printed outside its tests if it failed.
@@ -146,6 +164,9 @@ func (s *summary) printSkip(e event, out []string) {
 
 // close prints the closing line and tells whether all is well.
 func (s *summary) close() bool {
+	for _, e := range s.slow {
+		fmt.Fprintf(s.w, "slow %6.1f s  %s %s\n", e.Elapsed, e.Package, e.Test)
+	}
 	if s.unexpected > 0 {
 		fmt.Fprintf(s.w, "%d tests were skipped for a reason that is not expected here: install what they need, or add the reason to .ci/summary.go\n", s.unexpected)
 	}
