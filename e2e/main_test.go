@@ -6,10 +6,13 @@ package e2e
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"testing"
 
 	"penstock/e2e/netlab"
@@ -33,6 +36,9 @@ func TestMain(m *testing.M) {
 
 // buildAndRun builds the binaries, unless they are there, and runs the tests.
 func buildAndRun(m *testing.M) (code int, err error) {
+	if err := waitTogether(); err != nil {
+		return 0, err
+	}
 	dir, err := os.MkdirTemp("", "penstock-e2e-")
 	if err != nil {
 		return 0, err
@@ -53,6 +59,18 @@ func buildAndRun(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	return m.Run(), nil
+}
+
+// waitTogether lets more tests run at a time than there are cores, unless the command line says how many: for two thirds of their time
+// they wait.
+func waitTogether() error {
+	flag.Parse()
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if said {
+		return nil
+	}
+	return flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 }
 
 // built is the path of a program that was built.

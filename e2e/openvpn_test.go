@@ -161,6 +161,7 @@ func (w *world) serveOpenVPN(t *testing.T) (kill func()) {
 
 // laptop [pen0 -> penstock] === OpenVPN ===> Debian's openvpn, gateway --- intranet
 func TestALaptopWithNothingButItsOvpnFile(t *testing.T) {
+	t.Parallel()
 	for _, proto := range []string{"udp4", "tcp4-server"} {
 		t.Run(proto, func(t *testing.T) {
 			w := newOpenVPNWorld(t, proto)
@@ -343,6 +344,7 @@ func TestOpenVPNSaysWhomItTrusts(t *testing.T) {
 //
 // A company's profile as its user knows it: the server routes only its own network, and the rest stays outside, filtered.
 func TestAnOpenVPNServerThatRoutesOnlyItsNetwork(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		sentence, push, profile string
 		tunnelled               bool // the public site
