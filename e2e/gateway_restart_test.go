@@ -23,7 +23,7 @@ func TestStockClientsHardlyNoticeARestart(t *testing.T) {
 	for _, row := range []struct {
 		sentence string
 		limits   string // of the laptop
-		others   int    // peers that never call; with more than 256 the gateway keeps them out of WireGuard's device
+		others   int    // peers that never call; with more than 100 the gateway keeps them out of WireGuard's device
 		end      func(t *testing.T, p *penstock)
 		isReset  bool // the flows end before the gateway does
 	}{

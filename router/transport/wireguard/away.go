@@ -28,8 +28,9 @@ import (
 // initiations, because of which an old one is not taken again.
 
 const (
-	// manyPeers is more than a server has all at once in its device, if its configuration does not say.
-	manyPeers = 256
+	// manyPeers is more than a server has all at once in its device, if its configuration does not say. So many may call at once
+	// without a door: wireguard-go takes 128 initiations for load, and has most of them come again with a cookie.
+	manyPeers = 100
 	// leaveAfter is more than a session carries without a new handshake (180 s) and a lost initiation is repeated (90 s).
 	leaveAfter = 240 * time.Second
 	leaveLook  = 30 * time.Second

@@ -396,6 +396,50 @@ func TestAHundredThousandPeers(t *testing.T) {
 	}
 }
 
+// TestManyPeersCallAtOnce sends the initiations of many peers in one go, as after an outage. Each is answered at once, and nobody is sent
+// a cookie, with which a peer would come back only after 5 s.
+func TestManyPeersCallAtOnce(t *testing.T) {
+	const calling = 300
+	key := GeneratePrivateKey()
+	accounts := make([]account, calling)
+	for i := range accounts {
+		accounts[i] = newAccount(0)
+	}
+	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: manyPeersOf(calling, accounts...)})
+	packets := make([][]byte, calling)
+	for i, a := range accounts {
+		packets[i] = initiation(t, a.key, key.Public(), time.Now(), uint32(i))
+	}
+	sockets := make([]*net.UDPConn, 10) // so that the answers find room
+	for i := range sockets {
+		sockets[i] = newCaller(t, s)
+	}
+	for i, packet := range packets {
+		if _, err := sockets[i%len(sockets)].Write(packet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answers, cookies := 0, 0
+	for i := range packets {
+		socket, buf := sockets[i%len(sockets)], make([]byte, 2048)
+		if err := socket.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := socket.Read(buf)
+		switch {
+		case err != nil:
+			t.Fatalf("after %d answers and %d cookies: %v, refused: %v", answers, cookies, err, s.Refused())
+		case n == device.MessageResponseSize:
+			answers++
+		case n == device.MessageCookieReplySize:
+			cookies++
+		}
+	}
+	if answers != calling || cookies > 0 {
+		t.Errorf("got %d answers and %d cookies, want %d and none", answers, cookies, calling)
+	}
+}
+
 // BenchmarkStart100k starts a server with 100,000 peers of which none calls.
 func BenchmarkStart100k(b *testing.B) {
 	key, peers := GeneratePrivateKey(), manyPeersOf(100_000)

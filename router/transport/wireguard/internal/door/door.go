@@ -28,9 +28,9 @@ import (
 //
 // It bears floods as the device does (WireGuard whitepaper, 5.3 and 5.4.7): what has no mac1 costs one hash, and while more wait than
 // are looked at, the sender has to prove its address with a cookie first, and has a rate. In addition, no more than LookRate are
-// looked at, so that strangers cannot take a core. The device gets initiations of peers only. If it is under load nevertheless, it
-// demands a cookie of its own, which the door cannot check; so whoever has proved an address to the door needs no more than that
-// address for a while.
+// looked at, so that strangers cannot take a core. The device gets initiations of peers only, and no more at a time than it can have
+// without load: a peer that has to come again with a cookie does so after 5 s. If it is under load nevertheless, it demands a cookie of
+// its own, which the door cannot check; so whoever has proved an address to the door needs no more than that address for a while.
 type Door struct {
 	conn.Bind
 	read  *reader
@@ -40,6 +40,8 @@ type Door struct {
 	rates  [2]ratelimiter.Ratelimiter // of addresses proved now, and earlier
 	looks  *rate.Limiter
 	loaded atomic.Int64 // until when the door is under load, Unix nanoseconds
+
+	given *given
 
 	arrived, waiting, passed chan call
 	refused                  [refusals]atomic.Uint64
@@ -76,8 +78,8 @@ func (r Refusal) String() string {
 }
 
 const (
-	queueSize = 1024          // as the device's own
-	loadSize  = queueSize / 8 // waiting: under load, as the device's
+	queueSize = 1024      // as the device's own
+	loadSize  = LookBurst // waiting: under load. It is a twentieth of a second's work
 	loadLasts = time.Second
 
 	// LookRate bounds how many initiations are read in a second. One takes about 0.1 ms, so it is a fifth of a core at most.
@@ -98,7 +100,7 @@ func New(sockets conn.Bind, private device.NoisePrivateKey, public device.NoiseP
 	d := &Door{
 		Bind: sockets, read: newReader(private, public), admit: admit, looks: rate.NewLimiter(LookRate, LookBurst),
 		arrived: make(chan call, queueSize), waiting: make(chan call, queueSize), passed: make(chan call, queueSize),
-		proved: make(map[netip.Addr]time.Time),
+		proved: make(map[netip.Addr]time.Time), given: newGiven(),
 	}
 	d.macs.Init(public)
 	return d
@@ -174,17 +176,34 @@ func (d *Door) pass(closed <-chan struct{}, packets [][]byte, sizes []int, from 
 		return 0, net.ErrClosed
 	case c = <-d.passed:
 	}
+	room, wait := d.given.take(min(len(packets), 1+len(d.passed)), time.Now())
+	for room == 0 {
+		timer := time.NewTimer(wait)
+		select {
+		case <-closed:
+			timer.Stop()
+			return 0, net.ErrClosed
+		case <-d.given.freed:
+			timer.Stop()
+		case <-timer.C:
+		}
+		room, wait = d.given.take(1, time.Now())
+	}
 	for {
 		sizes[n], from[n] = copy(packets[n], c.packet[:]), c.from
-		if n++; n == len(packets) {
+		if n++; n == room {
 			return n, nil
 		}
-		select {
-		case c = <-d.passed:
-		default:
-			return n, nil
-		}
+		c = <-d.passed // nobody else takes them
 	}
+}
+
+// Send sends what the device sends.
+func (d *Door) Send(packets [][]byte, to conn.Endpoint) error {
+	if len(packets) == 1 && isAnswer(packets[0]) { // the device sends each alone
+		d.given.answered()
+	}
+	return d.Bind.Send(packets, to)
 }
 
 // put puts an initiation into a queue, or drops it: its sender repeats it after 5 s.
@@ -276,7 +295,7 @@ func (d *Door) sendCookie(c *call, addr []byte) {
 	packet = binary.LittleEndian.AppendUint32(packet, reply.Type)
 	packet = binary.LittleEndian.AppendUint32(packet, reply.Receiver)
 	packet = append(append(packet, reply.Nonce[:]...), reply.Cookie[:]...)
-	_ = d.Send([][]byte{packet}, c.from) // it will ask again
+	_ = d.Bind.Send([][]byte{packet}, c.from) // it will ask again
 }
 
 // look reads who has sent what waits, and lets peers pass.

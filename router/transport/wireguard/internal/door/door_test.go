@@ -173,3 +173,67 @@ func TestRefusalsHaveLabels(t *testing.T) {
 		t.Errorf("got %v, want a label for each", seen)
 	}
 }
+
+func TestTheDeviceHasFewAtATime(t *testing.T) {
+	g, now := newGiven(), time.Now()
+	expect := func(what string, n int, now time.Time, want int) {
+		t.Helper()
+		if got, wait := g.take(n, now); got != want || (got == 0) != (wait > 0) {
+			t.Errorf("%s: got room for %d, and %v to wait, want %d", what, got, wait, want)
+		}
+	}
+	expect("one", 1, now, 1)
+	expect("many", 1000, now, mostGiven-1)
+	expect("one more", 1, now, 0)
+	for range 3 {
+		g.answered()
+	}
+	expect("after three answers", 1000, now, 3)
+	expect("just before they are out of date", 1, now.Add(givenLasts-1), 0)
+	expect("once they are", 1000, now.Add(givenLasts), mostGiven)
+	for range 2 * mostGiven { // some come late
+		g.answered()
+	}
+	expect("after more answers than questions", 1000, now, mostGiven)
+}
+
+// TestAllPassInTheEnd passes more initiations than the device may have, of which it answers some.
+func TestAllPassInTheEnd(t *testing.T) {
+	d, bind := newTestDoor(t, device.NoisePublicKey{2})
+	ways, _, err := d.Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass := ways[len(ways)-1]
+	const all, answers = 3 * mostGiven, 10
+	for range all {
+		d.passed <- call{from: endpoint("192.0.2.1:1000")}
+	}
+	packets, sizes, from := make([][]byte, 128), make([]int, 128), make([]conn.Endpoint, 128)
+	for i := range packets {
+		packets[i] = make([]byte, device.MessageInitiationSize)
+	}
+	answer := make([]byte, device.MessageResponseSize)
+	answer[0] = device.MessageResponseType
+	for passed := 0; passed < all; {
+		n, err := pass(packets, sizes, from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n > mostGiven {
+			t.Errorf("got %d at once, want at most %d", n, mostGiven)
+		}
+		passed += n
+		for len(bind.sent) < answers {
+			if err := d.Send([][]byte{answer}, endpoint("192.0.2.1:1000")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pass(packets, sizes, from); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after Close: got %v, want %v", err, net.ErrClosed)
+	}
+}

@@ -31,6 +31,17 @@ func isInitiation(packet []byte) bool {
 	return len(packet) == device.MessageInitiationSize && binary.LittleEndian.Uint32(packet) == device.MessageInitiationType
 }
 
+// isAnswer reports whether a datagram answers a handshake initiation.
+func isAnswer(packet []byte) bool {
+	switch len(packet) {
+	case device.MessageResponseSize:
+		return binary.LittleEndian.Uint32(packet) == device.MessageResponseType
+	case device.MessageCookieReplySize:
+		return binary.LittleEndian.Uint32(packet) == device.MessageCookieReplyType
+	}
+	return false
+}
+
 var errUnreadable = errors.New("not a handshake initiation for this key")
 
 // reader reads handshake initiations as the one that they are for does (Noise IKpsk2, first message). It answers none.
