@@ -92,7 +92,11 @@ func (s *supervisor) connect(ctx context.Context, reason Reason, cause error) bo
 		s.Log.Warn("transport did not connect", "transport", s.Name, "reason", reason, "attempt", s.failed, "err", err)
 		var blocked *BlockedError
 		if errors.As(err, &blocked) {
-			s.set(Blocked, reason, err)
+			stuck := Blocked
+			if reason == ReasonSignIn {
+				stuck = Waiting
+			}
+			s.set(stuck, reason, err)
 			if !s.awaitRedo(ctx) {
 				return false
 			}
@@ -119,7 +123,7 @@ func (s *supervisor) attempt(ctx context.Context) error {
 	defer limit.Stop()
 	look := time.NewTicker(s.Timing.Sample)
 	defer look.Stop()
-	before := s.stats().RxBytes
+	before, from := s.stats().RxBytes, s.Health()
 	done := make(chan error, 1)
 	go func() { done <- s.driver.Connect(limited) }()
 	for {
@@ -139,8 +143,15 @@ func (s *supervisor) attempt(ctx context.Context) error {
 				cancel()
 			}
 		case <-s.orders.kick:
-			if n := s.orders.read(); n.interrupts() || n.redo != "" || n.path != "" {
+			n := s.orders.read()
+			if n.interrupts() || n.redo != "" || n.path != "" {
 				cancel() // whatever this attempt finds out is stale
+			}
+			switch waits := s.Health().State == Waiting; {
+			case n.signIn && !waits:
+				s.set(Waiting, ReasonSignIn, nil)
+			case !n.signIn && waits:
+				s.set(from.State, from.Reason, nil)
 			}
 		}
 	}

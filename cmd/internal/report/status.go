@@ -60,7 +60,7 @@ func (s *Process) Overall() transport.Health {
 	worst := transport.Health{State: transport.Connected, Since: s.Started}
 	rank := []transport.State{
 		transport.Connected, transport.Quiesced, transport.Reconnecting, transport.Connecting,
-		transport.Offline, transport.Down, transport.Blocked,
+		transport.Offline, transport.Waiting, transport.Down, transport.Blocked,
 	}
 	for _, h := range s.inUse() {
 		switch a, b := slices.Index(rank, h.State), slices.Index(rank, worst.State); {
