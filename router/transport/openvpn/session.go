@@ -58,6 +58,9 @@ type session struct {
 	options     *push.Options // nil until established
 	askAt       time.Time
 	authPending bool
+	pendingEnd  time.Time // of all the waiting for the user together
+	asked       int       // questions for the user
+	retract     func()    // takes the last of them back
 	liveness    liveness
 	leaveBy     time.Time // zero: not leaving
 }
@@ -70,8 +73,7 @@ func newSession(lifetime context.Context, c *Client, l link.Link, r profile.Remo
 	s := &session{
 		client: c, log: c.log, remote: r, sent: sent,
 		data:  data.New(data.Config{Link: l, TCP: link.IsTCP(r.Network), Device: c.cfg.Device, Meter: &c.meter}),
-		ready: make(chan struct{}),
-		done:  make(chan struct{}),
+		ready: make(chan struct{}), done: make(chan struct{}), retract: func() {},
 	}
 	p := c.cfg.Profile
 	tls, err := p.TLSConfig()
@@ -202,6 +204,8 @@ func (s *session) tick(now time.Time) (next time.Time, err error) {
 	switch {
 	case !s.leaveBy.IsZero() && (now.After(s.leaveBy) || s.control.Flushed() || s.data.Stalled()):
 		return next, errLeft
+	case pending != nil && s.options == nil && (s.authPending || s.asked > 0) && now.After(pending.Deadline):
+		return next, &transport.BlockedError{Reason: transport.ReasonSignIn, Err: fmt.Errorf("nobody has signed in within the server's %s", pending.Window)}
 	case pending != nil && now.After(pending.Deadline):
 		return next, failed(transport.ReasonHandshakeFailed, fmt.Errorf("%s took longer than %s", s.stage(), pending.Window))
 	}
