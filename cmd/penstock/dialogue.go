@@ -21,6 +21,7 @@ import (
 const (
 	lookAgain    = 200 * time.Millisecond // while a server makes up its mind
 	connectLimit = time.Minute            // for a server to ask or to let its user in; while it waits for the user, it has its own
+	explainLimit = 5 * time.Second        // it may ask a DNS server that is not reached
 	wrongAnswers = 3                      // on a terminal, where a person can try again
 )
 
@@ -95,6 +96,8 @@ func (d *dialogue) warn(ctx context.Context, s control.SignIn) {
 	if err != nil {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, explainLimit)
+	defer cancel()
 	x, err := d.client.Explain(ctx, control.ExplainQuery{Target: u.Scheme + "://" + u.Host + "/"}) // the rest may be a secret
 	if err != nil || x.Verdict != "via" {
 		return // nothing is known, or it is not by way of a transport
