@@ -303,6 +303,12 @@ func TestATokenSparesItsUserQuestions(t *testing.T) {
 	if err := errors.Join(w.Disconnect(w.Uplinks[0]), w.Connect(w.Uplinks[1], 0)); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the laptop notices that it has moved", func() error {
+		if !strings.Contains(w.laptop.said.String(), `"reason":"path_change"`) {
+			return errors.New("its log has no change of path")
+		}
+		return nil
+	})
 	w.signedIn(t)
 
 	kill() // the next server knows no token of this one
