@@ -16,6 +16,7 @@ type supervisor struct {
 	reconnects []time.Time // within the last FlapWindow
 	jumped     time.Time   // when a path change last ended a back-off early
 	failed     int         // attempts in a row
+	unsigned   error       // why the peer waits for its user, until somebody acts; nil: it does not wait
 }
 
 // run keeps the transport as it is wanted until ctx ends.
@@ -27,6 +28,7 @@ func (s *supervisor) run(ctx context.Context) {
 		switch {
 		case n.down:
 			s.closeDriver()
+			s.unsigned = nil
 			s.set(Down, ReasonManual, nil)
 			s.idle(ctx)
 		case n.quiesced:
@@ -71,6 +73,9 @@ func (s *supervisor) connect(ctx context.Context, reason Reason, cause error) bo
 	} else if h.State != Reconnecting && cause == nil {
 		reason = h.Reason
 	}
+	if s.unsigned != nil && !s.awaitSignIn(ctx) { // another network is no reason to bother the user again
+		return false
+	}
 	for ctx.Err() == nil {
 		s.set(state, reason, cause)
 		if !s.pause(ctx, backoff(s.failed)) {
@@ -92,11 +97,14 @@ func (s *supervisor) connect(ctx context.Context, reason Reason, cause error) bo
 		s.Log.Warn("transport did not connect", "transport", s.Name, "reason", reason, "attempt", s.failed, "err", err)
 		var blocked *BlockedError
 		if errors.As(err, &blocked) {
-			stuck := Blocked
 			if reason == ReasonSignIn {
-				stuck = Waiting
+				s.unsigned = err
+				if !s.awaitSignIn(ctx) {
+					return false
+				}
+				continue
 			}
-			s.set(stuck, reason, err)
+			s.set(Blocked, reason, err)
 			if !s.awaitRedo(ctx) {
 				return false
 			}
@@ -220,6 +228,16 @@ func (s *supervisor) pause(ctx context.Context, d time.Duration) bool {
 			return true
 		}
 	}
+}
+
+// awaitSignIn waits in Waiting until the user asks for another attempt. It returns false once the orders forbid one.
+func (s *supervisor) awaitSignIn(ctx context.Context) bool {
+	s.set(Waiting, ReasonSignIn, s.unsigned)
+	if !s.awaitRedo(ctx) {
+		return false
+	}
+	s.failed, s.unsigned = 0, nil
+	return true
 }
 
 // awaitRedo waits in Blocked until the user asks for another attempt. It returns false once the orders forbid one.

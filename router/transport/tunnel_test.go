@@ -279,6 +279,30 @@ func TestTunnel(t *testing.T) {
 			want: "connecting waiting(sign_in) connecting(sign_in) connected(sign_in)",
 		},
 		{
+			name: "nor is it tried on another network, or after a sleep",
+			peer: &peer{fail: &BlockedError{ReasonSignIn, errors.New("the server asks for a code")}},
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				pass(time.Second, nil)
+				tun.PathChanged(false)
+				pass(time.Minute, nil)
+				tun.PathChanged(true)
+				pass(time.Minute, nil)
+				tun.Quiesce()
+				pass(time.Minute, nil)
+				tun.Reactivate(time.Hour)
+				pass(time.Minute, nil)
+				if p.connects != 1 {
+					t.Errorf("got %d attempts, want 1", p.connects)
+				}
+				tun.Down()
+				pass(time.Second, nil)
+				p.set(func(p *peer) { p.fail = nil })
+				tun.Up()
+				pass(time.Second, nil)
+			},
+			want: "connecting waiting(sign_in) offline(path_change) waiting(sign_in) quiesced waiting(sign_in) down(manual) connecting(manual) connected(manual)",
+		},
+		{
 			name: "a session that waits for its user shows it until the server goes on",
 			peer: &peer{checks: 10 * time.Minute},
 			do: func(t *testing.T, tun *Tunnel, p *peer) {
