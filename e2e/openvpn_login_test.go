@@ -266,21 +266,33 @@ func TestAnOpenVPNServerThatAsksItsUser(t *testing.T) {
 	w.nothingInClear(t)
 }
 
-// laptop [penstock that waits for its user] === OpenVPN ===> Debian's openvpn
-func TestALoginWhosePenstockStops(t *testing.T) {
+// laptop [curl, penstock that waits for its user] === OpenVPN ===> Debian's openvpn
+//
+//	\--- public.example, which the rules let out
+func TestASignOnPageThatTheRulesLetOut(t *testing.T) {
 	t.Parallel()
 	w := newSignOnWorld(t)
+	w.edit(t, "laptop.yaml", "rules:\n", "dns:\n  split: [{domains: [public.example], upstream: {address: 203.0.113.53, via: direct}}]\n"+
+		"rules:\n  - {name: sign-on, match: {domain: public.example, protocol: tcp, port: 443}, do: direct}\n")
 	w.serveOpenVPN(t)
 	door := w.openDoor(t)
 	w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
 	door.next(t, "connect open sesame")
-	door.order(t, "client-pending-auth", "WEB_AUTH::"+signOnPage+" 60")
-	w.asked(t, "the page is in the status", "sign in: "+signOnPage)
+	door.order(t, "client-pending-auth", "WEB_AUTH::https://public.example/ 60")
+	w.asked(t, "the page is in the status", "sign in: https://public.example/")
 	login := w.login(t, "")
 	login.says(t, "waiting until you have signed in there")
+	tryAll(t, w.Laptop, []attempt{
+		{"the page", "curl -4 https://public.example/", "this is public.example", nil},
+		{"the intranet has no name", "curl -4 --max-time 3 https://intranet.corp.example/", "", []int{noSuchName, 28}},
+	})
 	w.laptop.stop(t, os.Interrupt)
-	if r := login.ended(); r.code != 3 {
+	r := login.ended()
+	if r.code != 3 {
 		t.Errorf("penstock login: %s, want it told that penstock is gone", r)
+	}
+	if strings.Contains(r.stderr, "through corp") {
+		t.Errorf("penstock login: %s, want no warning of a page that can be reached", r)
 	}
 }
 

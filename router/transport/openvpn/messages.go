@@ -79,7 +79,7 @@ func (c *Client) restart(rest string) error {
 // half of reneg-sec, as in openvpn(8), from its first message on.
 func (s *session) waitForUser(rest string, now time.Time) {
 	pending := s.control.Pending()
-	if pending == nil || s.options != nil {
+	if pending == nil {
 		return
 	}
 	wait := pending.Window
@@ -94,10 +94,11 @@ func (s *session) waitForUser(rest string, now time.Time) {
 	if every == 0 {
 		every = time.Hour
 	}
-	if !s.authPending {
-		s.authPending, s.sent = true, s.sent.Asked()
+	if s.waits != pending {
+		s.waits, s.sent = pending, s.sent.Asked()
 		s.pendingEnd = now.Add(max(every/2, pending.Window))
 	}
+	s.authPending = true
 	pending.Window = wait
 	pending.Deadline = now.Add(wait)
 	if pending.Deadline.After(s.pendingEnd) {

@@ -560,7 +560,7 @@ func TestTokenStandsInForThePassword(t *testing.T) {
 }
 
 func TestAuthPending(t *testing.T) {
-	server, profile := serve(t, "hand-window 1\n", func(c *openvpntest.Config) {
+	_, profile := serve(t, "hand-window 1\n", func(c *openvpntest.Config) {
 		c.Push = []string{
 			"AUTH_PENDING,timeout 30",
 			"INFO_PRE,WEB_AUTH::https://sso.example/x",
@@ -584,8 +584,24 @@ func TestAuthPending(t *testing.T) {
 	if len(asked) != 1 || asked[0].Kind != ChallengeWeb || asked[0].Text != "https://sso.example/x" {
 		t.Errorf("asked: got %+v", asked)
 	}
-	if got := server.Messages(); len(got) != 0 {
-		t.Errorf("messages while pending: got %q, want none", got)
+}
+
+func TestAServerThatWaitsForItsUserIsAskedForOptions(t *testing.T) {
+	t.Parallel() // it takes 20 s to be sure
+	server, profile := serve(t, "", func(c *openvpntest.Config) {
+		c.Push = []string{"AUTH_PENDING,timeout 60", "INFO_PRE,WEB_AUTH::https://sso.example/"}
+	})
+	var user asker
+	client := newTestClient(t, profile, func(cfg *Config) { cfg.Credentials = user.ask })
+	result := make(chan error, 1)
+	go func() { result <- client.Connect(t.Context()) }()
+	waitFor(t, "two requests", func() bool {
+		return strings.Count(strings.Join(server.Messages(), " "), "PUSH_REQUEST") == 2
+	})
+	server.Close()
+	err := <-result
+	if _, blocked := errors.AsType[*transport.BlockedError](err); blocked || err == nil || !strings.Contains(err.Error(), "nothing came from the server") {
+		t.Errorf("a server that is gone: got %v, want another attempt to be worth it", err)
 	}
 }
 
