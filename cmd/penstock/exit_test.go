@@ -44,7 +44,7 @@ func TestExitCodes(t *testing.T) {
 
 func TestExitCodesOfStatus(t *testing.T) {
 	for state, want := range map[string]int{
-		"connected": 0, "down": 3, "connecting": 4, "reconnecting": 4, "offline": 4, "blocked": 4, "quiesced": 4,
+		"connected": 0, "down": 3, "connecting": 4, "reconnecting": 4, "offline": 4, "blocked": 4, "waiting": 4, "quiesced": 4,
 	} {
 		if got := statusCode(control.Status{State: state}); got != want {
 			t.Errorf("%s: got %d, want %d", state, got, want)

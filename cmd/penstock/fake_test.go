@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -12,19 +13,24 @@ import (
 	"penstock/cmd/internal/control"
 )
 
-// fake is a penstock that answers every call with the same.
+// fake is a penstock that answers every call with the same, but that its server legacy lets its user in who has answered.
 type fake struct {
-	config  string // path of its configuration
-	started time.Time
+	config   string // path of its configuration
+	started  time.Time
+	answered *atomic.Bool // nil: never
 }
 
 func (f fake) Status(context.Context) (control.Status, error) {
+	legacy := control.TransportStatus{Name: "legacy", Kind: "openvpn", State: "blocked", Reason: "auth_failed", Error: "the server refused the password"}
+	if f.answered != nil && f.answered.Load() {
+		legacy = control.TransportStatus{Name: "legacy", Kind: "openvpn", State: "connected"}
+	}
 	return control.Status{
 		State: "connected", Degraded: true, Verdict: "connected via corp, received 0.4 s ago, filter on\x1b[2J", Started: f.started,
 		Version: "v0.1.0", Config: f.config, Listen: []string{"tun pen0"}, PolicyGeneration: 3,
 		Transports: []control.TransportStatus{
 			{Name: "corp", Kind: "wireguard", State: "connected", Degraded: true, Reason: "flapping", Since: f.started, LastRx: f.started, RxBytes: 123456, TxBytes: 12, Endpoint: "192.0.2.1:51820", Reconnects: 2},
-			{Name: "legacy", Kind: "openvpn", State: "blocked", Reason: "auth_failed", Error: "the server refused the password"},
+			legacy,
 		},
 		Flows: control.FlowCounts{Active: 1, Forwarded: 5, Denied: 2},
 		Fleet: &control.Fleet{Site: "lab", Gateway: "a", Connected: true, Generation: 7, Gateways: []control.FleetGateway{
@@ -154,10 +160,11 @@ func (fake) ListLookup(_ context.Context, name string) ([]control.ListHit, error
 
 func (fake) ListRefresh(context.Context) error { return nil }
 
-func (fake) Answer(_ context.Context, q control.AnswerQuery) error {
-	if q != (control.AnswerQuery{Transport: "legacy", User: "ana", Answer: "123456"}) {
+func (f fake) Answer(_ context.Context, q control.AnswerQuery) error {
+	if q != (control.AnswerQuery{Transport: "legacy", ID: 7, User: "ana", Answer: "123456"}) {
 		return fmt.Errorf("got the answer %+v", q)
 	}
+	f.answered.Store(true)
 	return nil
 }
 
@@ -165,7 +172,7 @@ func (f fake) SignIns(_ context.Context, q control.Steer) ([]control.SignIn, err
 	return map[string][]control.SignIn{
 		"":       {{Transport: "corp", URL: "http://10.99.0.1/", Needed: true}, {Transport: "lab", URL: "http://10.98.0.1/", User: "ana@corp.example", Until: f.started}},
 		"lab":    {{Transport: "lab", URL: "http://10.98.0.1/", User: "ana@corp.example", Until: f.started}},
-		"legacy": {{Transport: "legacy", Needed: true, Question: "Your code", NeedUser: true}},
+		"legacy": {{Transport: "legacy", ID: 7, Needed: true, Question: "Your code", NeedUser: true}},
 		"evil":   {{Transport: "evil", URL: "file:///etc/passwd", Needed: true}},
 	}[q.Name], nil
 }
@@ -210,7 +217,7 @@ func (fake) PeerQuotaReset(_ context.Context, name string) error {
 
 // serveFake serves a fake until the script ends.
 func serveFake(env *testscript.Env, socket string) error {
-	f := fake{config: filepath.Join(env.WorkDir, "gateway.yaml"), started: time.Now()}
+	f := fake{config: filepath.Join(env.WorkDir, "gateway.yaml"), started: time.Now(), answered: new(atomic.Bool)}
 	server, err := control.New(control.Config{
 		Socket: socket, Process: f, Flows: f, Policy: f, Decisions: f, Transports: f, DNS: f, Lists: f, Peers: f, Invites: f, History: f,
 	})

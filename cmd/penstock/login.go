@@ -5,17 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"penstock/cmd/internal/control"
 )
@@ -25,13 +21,17 @@ func newLoginCommand(e *env) *cobra.Command {
 	var printOnly, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "login [TRANSPORT]",
-		Short: "Sign in where a gateway asks for it",
+		Short: "Sign in where a server asks for it",
 		Long: `Open the page on which a gateway's users sign in, in a browser, and print its URL. The running
 penstock asks each connected transport's DNS server, through the tunnel, whether it is such a
 gateway. On a machine with another WireGuard client, name the page with --url.
 
 An OpenVPN server may ask while its transport connects: for a page to be opened, or for a password
-or a code, which this command reads. From a script, pass it on the standard input.`,
+or a code. This command opens the page, or reads the answer, waits until the server has let its
+user in, and says what the server said if it has not. What is typed is shown only if the server
+says that it may be. From a script, pass each answer as a line of the standard input. If nobody
+has answered in time, this command makes the server ask again. With several transports that wait,
+name one.`,
 		Args: takes(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			show := func(page string) error {
@@ -65,15 +65,19 @@ or a code, which this command reads. From a script, pass it on the standard inpu
 				if len(answer.SignIns) == 0 {
 					return errors.New("no connected transport leads to a gateway with a page for signing in")
 				}
-				for _, s := range plain(answer).SignIns {
-					if !s.Needed {
+				list := plain(answer).SignIns
+				if names := wanting(list); len(names) > 1 && !printOnly {
+					return usagef("%s want their users to sign in: name one, as in: penstock login %s", strings.Join(names, " and "), names[0])
+				}
+				d := &dialogue{env: e, client: client, show: show, printOnly: printOnly, in: bufio.NewReader(e.stdin)}
+				for _, s := range list {
+					switch {
+					case !s.Needed:
 						fmt.Fprintf(e.stderr, "%s: %s\n", s.Transport, settled(s))
-						continue
-					}
-					if s.Question != "" {
-						err = answerQuestion(ctx, e, client, s)
-					} else {
+					case s.ID == 0 && !s.Again: // a gateway
 						err = show(s.URL)
+					default:
+						err = d.run(ctx, s)
 					}
 					if err != nil {
 						return err
@@ -84,76 +88,34 @@ or a code, which this command reads. From a script, pass it on the standard inpu
 		},
 	}
 	cmd.Flags().StringVar(&page, "url", "", "the page, if no penstock runs here")
-	cmd.Flags().BoolVar(&printOnly, "print", false, "only print the URL")
+	cmd.Flags().BoolVar(&printOnly, "print", false, "only print the URL, and wait for nothing")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
 // signIns returns what there is to sign in to. A server that has refused somebody before is asked again.
 func signIns(ctx context.Context, client *control.Client, name string) (control.SignIns, error) {
-	order := control.Steer{Name: name}
-	answer, err := client.SignIns(ctx, order)
-	if err != nil || len(answer.SignIns) > 0 || name == "" {
+	answer, err := client.SignIns(ctx, control.Steer{Name: name})
+	if err != nil || len(answer.SignIns) > 0 {
 		return answer, err
 	}
 	status, err := client.Status(ctx)
-	if err != nil {
-		return answer, err
-	}
-	i := slices.IndexFunc(status.Transports, func(t control.TransportStatus) bool { return t.Name == name && t.State == "blocked" })
-	if i < 0 {
-		return answer, nil
-	}
-	if err := client.Reconnect(ctx, order); err != nil {
-		return answer, err
-	}
-	for range 100 { // 10 s for the server to ask
-		if answer, err = client.SignIns(ctx, order); err != nil || len(answer.SignIns) > 0 {
-			return answer, err
-		}
-		select {
-		case <-ctx.Done():
-			return answer, ctx.Err()
-		case <-time.After(100 * time.Millisecond):
+	for _, t := range status.Transports {
+		if t.Kind == "openvpn" && t.State == "blocked" && (t.Name == name || name == "" && t.Reason == "auth_failed") {
+			answer.SignIns = append(answer.SignIns, control.SignIn{Transport: t.Name, Needed: true, Again: true, Why: t.Error})
 		}
 	}
-	return answer, nil
+	return answer, err
 }
 
-// answerQuestion asks the user what a server asks, and passes the answer on.
-func answerQuestion(ctx context.Context, e *env, client *control.Client, s control.SignIn) error {
-	in := bufio.NewReader(e.stdin)
-	q := control.AnswerQuery{Transport: s.Transport, User: s.User}
-	if s.NeedUser {
-		fmt.Fprintf(e.stderr, "User name for %s: ", s.Transport)
-		line, err := in.ReadString('\n')
-		if q.User = strings.TrimRight(line, "\r\n"); q.User == "" {
-			return errors.Join(errors.New("there is no user name on the standard input"), unlessEOF(err))
+// wanting are the transports whose servers want their users to sign in.
+func wanting(list []control.SignIn) (names []string) {
+	for _, s := range list {
+		if s.Needed {
+			names = append(names, s.Transport)
 		}
 	}
-	fmt.Fprintf(e.stderr, "%s: ", s.Question)
-	if f, ok := e.stdin.(*os.File); ok && !s.Echo && term.IsTerminal(int(f.Fd())) {
-		secret, err := term.ReadPassword(int(f.Fd()))
-		fmt.Fprintln(e.stderr)
-		if err != nil {
-			return err
-		}
-		q.Answer = string(secret)
-	} else {
-		line, err := in.ReadString('\n')
-		if q.Answer = strings.TrimRight(line, "\r\n"); q.Answer == "" {
-			return errors.Join(errors.New("there is no answer on the standard input"), unlessEOF(err))
-		}
-	}
-	_, err := control.Ask[control.Done](ctx, client, "answer", q)
-	return err
-}
-
-func unlessEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
+	return names
 }
 
 // settled says why nobody has to sign in.

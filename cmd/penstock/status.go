@@ -156,7 +156,11 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 			fmt.Fprintf(w, "%s: %s\n", t.Name, t.Error)
 		}
 		if t.SignIn != "" {
-			fmt.Fprintf(w, "  sign in: %s (penstock login %s)\n", t.SignIn, t.Name)
+			because := ""
+			if t.SignInWhy != "" && t.SignInWhy != t.Error {
+				because = ", because " + t.SignInWhy
+			}
+			fmt.Fprintf(w, "  sign in: %s (penstock login %s)%s\n", t.SignIn, t.Name, because)
 		}
 		for _, warning := range t.Warnings {
 			fmt.Fprintf(w, "%s: warning: %s\n", t.Name, warning)

@@ -109,6 +109,7 @@ func (m *Monitor) follow(ctx context.Context, events <-chan struct{}, lookup fun
 		now := ask()
 		switch {
 		case now.ok == told.ok && (!now.ok || now.path == told.path):
+			told = now           // perhaps to another endpoint
 			if !first.IsZero() { // the old path is back
 				first = time.Time{}
 				m.Changing(false)
@@ -116,7 +117,7 @@ func (m *Monitor) follow(ctx context.Context, events <-chan struct{}, lookup fun
 		case !now.ok:
 			first, told = time.Time{}, now
 			m.tell(now)
-		case told.ok && now.endpoint != told.endpoint:
+		case told.ok && now.endpoint != told.endpoint && m.stands(told, lookup):
 			told = now // the endpoint changed, and whoever changed it knows
 			if !first.IsZero() {
 				first = time.Time{}
@@ -133,6 +134,16 @@ func (m *Monitor) follow(ctx context.Context, events <-chan struct{}, lookup fun
 			timer.Reset(min(quiet, time.Until(first.Add(storm))))
 		}
 	}
+}
+
+// stands reports whether a path that was told is still that to its endpoint, as far as is known: who leaves an endpoint may do so
+// because there is no path to it. The default route is no endpoint, and stands in until there is one.
+func (m *Monitor) stands(told answer, lookup func(netip.Addr) (Path, bool)) bool {
+	if told.endpoint.IsValid() {
+		return true
+	}
+	path, ok := lookup(netip.Addr{})
+	return ok && path == told.path
 }
 
 func (m *Monitor) tell(a answer) {

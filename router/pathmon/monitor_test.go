@@ -23,6 +23,7 @@ type road struct {
 }
 
 var (
+	link  = Path{Interface: "wlan0", Source: netip.MustParseAddr("192.168.1.10"), Default4: true} // to a neighbour, from wifi
 	wifi  = Path{Interface: "wlan0", Gateway: netip.MustParseAddr("192.168.1.1"), Source: netip.MustParseAddr("192.168.1.10"), Default4: true}
 	cable = Path{Interface: "eth0", Gateway: netip.MustParseAddr("10.0.0.1"), Source: netip.MustParseAddr("10.0.0.9"), Default4: true}
 )
@@ -38,7 +39,14 @@ func follow(t *testing.T) *road {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		m.follow(ctx, r.events, func(netip.Addr) (Path, bool) { r.mu.Lock(); defer r.mu.Unlock(); return r.path, r.ok })
+		m.follow(ctx, r.events, func(endpoint netip.Addr) (Path, bool) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if r.path == link && !endpoint.IsValid() {
+				return wifi, r.ok
+			}
+			return r.path, r.ok
+		})
 	})
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	synctest.Wait()
@@ -53,6 +61,13 @@ func (r *road) changed(p Path, ok bool) {
 		where = "none"
 	}
 	r.told = append(r.told, fmt.Sprintf("%s at %d ms", where, time.Since(r.start).Milliseconds()))
+}
+
+// leads changes the endpoint, and tells of nothing.
+func (r *road) leads(endpoint string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.endpoint = netip.MustParseAddr(endpoint)
 }
 
 // becomes changes the answer and tells of it, after a while.
@@ -105,15 +120,21 @@ func TestPathsAreTold(t *testing.T) {
 			}
 		}, []string{"none at 10 ms", "wlan0 at 1050 ms"}},
 		{"another endpoint has another path, which is no change", func(r *road) {
-			r.mu.Lock()
-			r.endpoint = netip.MustParseAddr("192.0.2.9")
-			r.mu.Unlock()
+			r.leads("192.0.2.8")
+			r.becomes(10*ms, wifi, true)
+			r.leads("192.0.2.9")
 			r.becomes(10*ms, cable, true)
 		}, nil},
+		{"nor is it one where the endpoint was not known before", func(r *road) {
+			r.leads("192.0.2.9")
+			r.becomes(10*ms, link, true)
+		}, nil},
+		{"but then another default route is one", func(r *road) {
+			r.leads("192.0.2.9")
+			r.becomes(10*ms, cable, true)
+		}, []string{"eth0 at 260 ms"}},
 		{"no path to another endpoint is a loss", func(r *road) {
-			r.mu.Lock()
-			r.endpoint = netip.MustParseAddr("192.0.2.9")
-			r.mu.Unlock()
+			r.leads("192.0.2.9")
 			r.becomes(10*ms, Path{}, false)
 		}, []string{"none at 10 ms"}},
 	}

@@ -27,6 +27,7 @@ const (
 	ReasonMoved              Reason = "moved"
 	ReasonHandshakeFailed    Reason = "handshake_failed"
 	ReasonAuthFailed         Reason = "auth_failed"
+	ReasonSignIn             Reason = "sign_in"
 	ReasonEndpointUnresolved Reason = "endpoint_unresolved"
 	ReasonFlapping           Reason = "flapping"
 	ReasonCaptivePortal      Reason = "captive_portal"
@@ -44,7 +45,8 @@ func (e ErrKeepaliveTimeout) Error() string {
 	return fmt.Sprintf("transport %s: keepalive timeout: nothing received since %s", e.Transport, e.LastReceived.Format(time.TimeOnly))
 }
 
-// BlockedError is a failure that only the user can fix: a bad key, rejected credentials, a bad configuration.
+// BlockedError is a failure that only the user can fix: a bad key, rejected credentials, a bad configuration. With ReasonSignIn the
+// user has to sign in, and the transport waits.
 type BlockedError struct {
 	Reason Reason
 	Err    error

@@ -21,7 +21,8 @@ type notes struct {
 	until    time.Time // when down turns into its opposite; zero: never
 	quiesced bool
 	noPath   bool
-	wanted   int // dials that wait for the transport
+	wanted   int  // dials that wait for the transport
+	signIn   bool // the attempt under way waits for the user to sign in
 	// What follows is acted on once.
 	redo Reason // make a new session
 	path Reason // the path is new, or the machine woke: rebind and probe

@@ -9,7 +9,8 @@ import (
 //
 //	down -> connecting -> connected <-> reconnecting
 //
-// offline, blocked and quiesced can be entered from each of the last three and lead back to reconnecting.
+// waiting, offline, blocked and quiesced can be entered from each of the last three and lead back to reconnecting, or waiting to
+// what it came from.
 type State uint8
 
 // The states. The zero State is down.
@@ -20,14 +21,15 @@ const (
 	Reconnecting              // was connected, and connects again
 	Offline                   // the host has no path to the endpoint, so no attempt is made
 	Blocked                   // only the user can fix it
+	Waiting                   // the peer wants its user to sign in; nothing is tried before that
 	Quiesced                  // the machine sleeps, or is about to
 )
 
-var stateNames = [...]string{"down", "connecting", "connected", "reconnecting", "offline", "blocked", "quiesced"}
+var stateNames = [...]string{"down", "connecting", "connected", "reconnecting", "offline", "blocked", "waiting", "quiesced"}
 
 // States are all states, in order.
 func States() []State {
-	return []State{Down, Connecting, Connected, Reconnecting, Offline, Blocked, Quiesced}
+	return []State{Down, Connecting, Connected, Reconnecting, Offline, Blocked, Waiting, Quiesced}
 }
 
 // String is the state's name in status, metrics and events.

@@ -16,6 +16,7 @@ type supervisor struct {
 	reconnects []time.Time // within the last FlapWindow
 	jumped     time.Time   // when a path change last ended a back-off early
 	failed     int         // attempts in a row
+	unsigned   error       // why the peer waits for its user, until somebody acts; nil: it does not wait
 }
 
 // run keeps the transport as it is wanted until ctx ends.
@@ -27,6 +28,7 @@ func (s *supervisor) run(ctx context.Context) {
 		switch {
 		case n.down:
 			s.closeDriver()
+			s.unsigned = nil
 			s.set(Down, ReasonManual, nil)
 			s.idle(ctx)
 		case n.quiesced:
@@ -71,6 +73,9 @@ func (s *supervisor) connect(ctx context.Context, reason Reason, cause error) bo
 	} else if h.State != Reconnecting && cause == nil {
 		reason = h.Reason
 	}
+	if s.unsigned != nil && !s.awaitSignIn(ctx) { // another network is no reason to bother the user again
+		return false
+	}
 	for ctx.Err() == nil {
 		s.set(state, reason, cause)
 		if !s.pause(ctx, backoff(s.failed)) {
@@ -92,6 +97,13 @@ func (s *supervisor) connect(ctx context.Context, reason Reason, cause error) bo
 		s.Log.Warn("transport did not connect", "transport", s.Name, "reason", reason, "attempt", s.failed, "err", err)
 		var blocked *BlockedError
 		if errors.As(err, &blocked) {
+			if reason == ReasonSignIn {
+				s.unsigned = err
+				if !s.awaitSignIn(ctx) {
+					return false
+				}
+				continue
+			}
 			s.set(Blocked, reason, err)
 			if !s.awaitRedo(ctx) {
 				return false
@@ -119,7 +131,7 @@ func (s *supervisor) attempt(ctx context.Context) error {
 	defer limit.Stop()
 	look := time.NewTicker(s.Timing.Sample)
 	defer look.Stop()
-	before := s.stats().RxBytes
+	before, from := s.stats().RxBytes, s.Health()
 	done := make(chan error, 1)
 	go func() { done <- s.driver.Connect(limited) }()
 	for {
@@ -139,8 +151,15 @@ func (s *supervisor) attempt(ctx context.Context) error {
 				cancel()
 			}
 		case <-s.orders.kick:
-			if n := s.orders.read(); n.interrupts() || n.redo != "" || n.path != "" {
+			n := s.orders.read()
+			if n.interrupts() || n.redo != "" || n.path != "" {
 				cancel() // whatever this attempt finds out is stale
+			}
+			switch waits := s.Health().State == Waiting; {
+			case n.signIn && !waits:
+				s.set(Waiting, ReasonSignIn, nil)
+			case !n.signIn && waits:
+				s.set(from.State, from.Reason, nil)
 			}
 		}
 	}
@@ -209,6 +228,16 @@ func (s *supervisor) pause(ctx context.Context, d time.Duration) bool {
 			return true
 		}
 	}
+}
+
+// awaitSignIn waits in Waiting until the user asks for another attempt. It returns false once the orders forbid one.
+func (s *supervisor) awaitSignIn(ctx context.Context) bool {
+	s.set(Waiting, ReasonSignIn, s.unsigned)
+	if !s.awaitRedo(ctx) {
+		return false
+	}
+	s.failed, s.unsigned = 0, nil
+	return true
 }
 
 // awaitRedo waits in Blocked until the user asks for another attempt. It returns false once the orders forbid one.

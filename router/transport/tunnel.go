@@ -62,6 +62,9 @@ func (t *Tunnel) Reconnect() { t.orders.change(func(n *notes) { n.redo = ReasonM
 // Lost reports that the driver's session is over. It fits a driver's Lost callback.
 func (t *Tunnel) Lost(err error) { t.orders.change(func(n *notes) { n.lost = err }) }
 
+// AwaitSignIn reports that the attempt under way waits for the user to sign in, or that it does no longer.
+func (t *Tunnel) AwaitSignIn(yes bool) { t.orders.change(func(n *notes) { n.signIn = yes }) }
+
 // PathChanged reports that the path to the endpoint is a new one, or that there is none.
 func (t *Tunnel) PathChanged(hasPath bool) {
 	t.orders.change(func(n *notes) {
@@ -89,7 +92,7 @@ const longSleep = 180 * time.Second
 // Health is the current state. It never blocks.
 func (t *Tunnel) Health() Health { return *t.health.Load() }
 
-// WaitUp returns once the transport is connected, or ErrNotUp when it is down or blocked or ctx ends first.
+// WaitUp returns once the transport is connected, or ErrNotUp when it is down, blocked or waiting or ctx ends first.
 func (t *Tunnel) WaitUp(ctx context.Context) error {
 	if t.Health().State == Connected {
 		return nil
@@ -103,7 +106,7 @@ func (t *Tunnel) WaitUp(ctx context.Context) error {
 		switch t.Health().State {
 		case Connected:
 			return nil
-		case Down, Blocked:
+		case Down, Blocked, Waiting:
 			return ErrNotUp
 		}
 		select {

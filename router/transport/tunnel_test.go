@@ -262,6 +262,79 @@ func TestTunnel(t *testing.T) {
 			want: "connecting blocked(auth_failed) connecting(auth_failed) connected(auth_failed)",
 		},
 		{
+			name: "a server that wants its user is tried no more until somebody acts",
+			peer: &peer{fail: &BlockedError{ReasonSignIn, errors.New("the server asks for a code")}},
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				pass(10*time.Minute, nil)
+				if p.connects != 1 {
+					t.Errorf("got %d attempts, want 1", p.connects)
+				}
+				if err := tun.WaitUp(t.Context()); !errors.Is(err, ErrNotUp) {
+					t.Errorf("a dial: got %v, want %v at once", err, ErrNotUp)
+				}
+				p.set(func(p *peer) { p.fail = nil })
+				tun.Reconnect()
+				pass(time.Second, nil)
+			},
+			want: "connecting waiting(sign_in) connecting(sign_in) connected(sign_in)",
+		},
+		{
+			name: "nor is it tried on another network, or after a sleep",
+			peer: &peer{fail: &BlockedError{ReasonSignIn, errors.New("the server asks for a code")}},
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				pass(time.Second, nil)
+				tun.PathChanged(false)
+				pass(time.Minute, nil)
+				tun.PathChanged(true)
+				pass(time.Minute, nil)
+				tun.Quiesce()
+				pass(time.Minute, nil)
+				tun.Reactivate(time.Hour)
+				pass(time.Minute, nil)
+				if p.connects != 1 {
+					t.Errorf("got %d attempts, want 1", p.connects)
+				}
+				tun.Down()
+				pass(time.Second, nil)
+				p.set(func(p *peer) { p.fail = nil })
+				tun.Up()
+				pass(time.Second, nil)
+			},
+			want: "connecting waiting(sign_in) offline(path_change) waiting(sign_in) quiesced waiting(sign_in) down(manual) connecting(manual) connected(manual)",
+		},
+		{
+			name: "a session that waits for its user shows it until the server goes on",
+			peer: &peer{checks: 10 * time.Minute},
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.AwaitSignIn(true)
+				pass(5*time.Minute, nil)
+				if err := tun.WaitUp(t.Context()); !errors.Is(err, ErrNotUp) {
+					t.Errorf("a dial: got %v, want %v at once", err, ErrNotUp)
+				}
+				tun.AwaitSignIn(false)
+				pass(6*time.Minute, nil)
+				if p.connects != 1 {
+					t.Errorf("got %d attempts, want 1", p.connects)
+				}
+			},
+			want: "connecting waiting(sign_in) connecting connected",
+		},
+		{
+			name: "a new path while it waits for its user is one more attempt",
+			peer: &peer{checks: time.Minute},
+			do: func(t *testing.T, tun *Tunnel, p *peer) {
+				tun.AwaitSignIn(true)
+				pass(time.Second, nil)
+				tun.AwaitSignIn(false) // the driver ends what it asked
+				tun.PathChanged(true)
+				pass(2*time.Minute, nil)
+				if p.connects != 2 {
+					t.Errorf("got %d attempts, want 2", p.connects)
+				}
+			},
+			want: "connecting waiting(sign_in) connecting connecting(handshake_failed) connected(handshake_failed)",
+		},
+		{
 			name: "a new path rebinds and probes, and is connected again by received bytes",
 			do: func(t *testing.T, tun *Tunnel, p *peer) {
 				tun.PathChanged(true)

@@ -11,7 +11,7 @@ const APIVersion = "penstock/v1"
 // Status is what is true now.
 type Status struct {
 	APIVersion string `json:"apiVersion"`
-	// State of the process: down, connecting, connected, reconnecting, offline, blocked or quiesced.
+	// State of the process: down, connecting, connected, reconnecting, offline, blocked, waiting or quiesced.
 	State string `json:"state"`
 	// Degraded says that it is connected but slow, failing or flapping.
 	Degraded bool `json:"degraded,omitempty"`
@@ -97,9 +97,15 @@ type TransportStatus struct {
 	Others     int       `json:"otherEndpoints,omitempty"` // how many more are known
 	Reconnects uint64    `json:"reconnects"`
 	Warnings   []string  `json:"warnings,omitempty"` // what of its file is unsafe or passed over
-	SignIn     string    `json:"signIn,omitempty"`   // what its server wants from its user: a page to open, or a question
-	Active     string    `json:"active,omitempty"`   // of a group: the member that carries new flows
+	SignIn     string    `json:"signIn,omitempty"`   // what its server wants from its user: a page to open, a question, or BeginAgain
+	SignInID   uint64    `json:"signInID,omitempty"` // of that; 0 with BeginAgain
+	SignInWhy  string    `json:"signInWhy,omitempty"`
+	Active     string    `json:"active,omitempty"` // of a group: the member that carries new flows
 }
+
+// BeginAgain is what TransportStatus.SignIn says where a server would ask its user if there were a session. There is none, because
+// nobody has answered.
+const BeginAgain = "begin again"
 
 // FlowCounts are numbers of flows since start, but Active.
 type FlowCounts struct {
@@ -310,6 +316,9 @@ type Steer struct {
 // of an OpenVPN server.
 type SignIn struct {
 	Transport string    `json:"transport"`
+	ID        uint64    `json:"id,omitempty"`    // of what an OpenVPN server asks; 0: a gateway, or see Again
+	Again     bool      `json:"again,omitempty"` // an OpenVPN server asks once "reconnect" begins a new session
+	Why       string    `json:"why,omitempty"`   // why it is asked, or asked again
 	URL       string    `json:"url,omitempty"`
 	Needed    bool      `json:"needed"`         // somebody must sign in
 	User      string    `json:"user,omitempty"` // who has, or who is asked
@@ -322,6 +331,7 @@ type SignIn struct {
 // AnswerQuery answers the question of a transport's server.
 type AnswerQuery struct {
 	Transport string `json:"transport"`
+	ID        uint64 `json:"id,omitempty"` // of the question; 0: whatever is asked
 	User      string `json:"user,omitempty"`
 	Answer    string `json:"answer"`
 }

@@ -52,7 +52,7 @@ func TestReadmeConfigurationsAreGood(t *testing.T) {
 	profile := "[Interface]\nPrivateKey = " + key.Reveal() + "\nAddress = 10.99.0.2/32, fd99::2/128\nDNS = 10.99.0.1\n" +
 		"[Peer]\nPublicKey = " + server.Public().String() + "\nEndpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0, ::/0\n"
 	for _, mark := range []string{"laptop", "filter", "gateway", "names", "ntp", "enrol", "proxy", "programs",
-		"more", "family", "family-tests", "child", "intranet", "container", "sidecar", "moved", "adguard"} {
+		"more", "family", "family-tests", "child", "intranet", "container", "sidecar", "moved", "adguard", "sign-on"} {
 		t.Run(mark, func(t *testing.T) {
 			dir, text := t.TempDir(), snippet(t, mark)
 			if whole, ok := strings.CutSuffix(mark, "-tests"); ok { // these are for when there are peers
@@ -60,7 +60,7 @@ func TestReadmeConfigurationsAreGood(t *testing.T) {
 			}
 			t.Setenv("GATEWAY_KEY", key.Reveal())
 			text = strings.ReplaceAll(text, "/var/lib/penstock/", dir+"/")
-			for name, text := range map[string]string{mark + ".yaml": text, "hq.conf": profile,
+			for name, text := range map[string]string{mark + ".yaml": text, "hq.conf": profile, "hq.ovpn": "client\nremote vpn.example\nauth-user-pass\npeer-fingerprint " + strings.Repeat("AB:", 31) + "AB\n", "hq.password": "correct-horse\n",
 				"exceptions.txt": "ok.example\n", "rules.txt": "||ads.example^\n@@||ok.ads.example^\n", "gateway.key": key.Reveal() + "\n", "extra.txt": "casino.example\n",
 				"ana.password": "correct-horse\n", "printer.password": "battery-staple\n"} {
 				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {

@@ -183,6 +183,9 @@ func judgeTransport(t control.TransportStatus, now time.Time) control.Finding {
 	case t.State == "down" || t.State == "quiesced":
 		return control.Finding{Name: name, Result: control.ResultWarning, Found: t.State + ", as it was told", Mend: "penstock up " + t.Name}
 	}
+	if t.SignIn != "" {
+		return control.Finding{Name: name, Result: control.ResultWarning, Found: "its server wants its user to sign in: " + firstLine(t.SignIn) + since, Mend: "penstock login " + t.Name}
+	}
 	found := t.State
 	for _, more := range []string{t.Reason, firstLine(t.Error)} {
 		if more != "" {

@@ -163,6 +163,9 @@ func TestChecks(t *testing.T) {
 			f.Running.Is.Transports[0] = control.TransportStatus{Name: "corp", State: "blocked", Reason: "auth_failed", Error: "wrong password"}
 		},
 			"transports: corp", faulty, "blocked: auth_failed: wrong password", "penstock reconnect corp"},
+		{"a transport whose server wants its user", func(f *Facts) {
+			f.Running.Is.Transports[0] = control.TransportStatus{Name: "corp", State: "waiting", Reason: "sign_in", SignIn: "Your code"}
+		}, "transports: corp", warns, "sign in: Your code", "penstock login corp"},
 		{"a transport that was told to be down", func(f *Facts) { f.Running.Is.Transports[0].State = "down" }, "transports: corp", warns, "as it was told", "penstock up corp"},
 		{"a server without an address", func(f *Facts) { absent(f); f.Endpoints.Is = []Endpoint{{"corp", "vpn.example", "no such host"}} }, "transports: corp", faulty, "vpn.example has no address", "resolver"},
 		{"a list that does not load", func(f *Facts) { f.Lists.Is[0].Error = "404" }, "lists", faulty, "404", "penstock lists refresh"},

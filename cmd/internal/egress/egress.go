@@ -85,10 +85,15 @@ func (t *Transport) Resolvers() []netip.AddrPort { return t.inner.facts().resolv
 
 // Question returns what the transport's server wants from its user; ok is false if nothing.
 func (t *Transport) Question() (q Question, ok bool) {
-	if o, is := t.inner.(*openvpnInner); is && t.Health().State != transport.Connected {
-		return o.asking.pending()
+	o, is := t.inner.(*openvpnInner)
+	h := t.Health()
+	if !is || h.State == transport.Connected || h.State == transport.Down {
+		return Question{}, false
 	}
-	return Question{}, false
+	if q, ok = o.asking.pending(); ok {
+		return q, true
+	}
+	return Question{Again: true, Why: h.Err}, h.State == transport.Waiting && h.Err != "" // without an error a session waits
 }
 
 // Answer answers the question of the transport's server.
@@ -207,6 +212,9 @@ func (e *Egress) open(p planned) (t *Transport, err error) {
 		Log:     e.Log,
 		Metrics: e.Metrics.Transport,
 	})
+	if o, is := t.inner.(*openvpnInner); is {
+		o.asking.waits = t.AwaitSignIn
+	}
 	return t, nil
 }
 

@@ -112,7 +112,7 @@ func TestCredentialsComeFromTheConfiguration(t *testing.T) {
 	if _, _, err := o.credentials(t.Context(), password); err == nil || !strings.Contains(err.Error(), "penstock login") {
 		t.Errorf("nothing is configured: got %v, want advice", err)
 	}
-	if q, ok := o.asking.pending(); !ok || q != (Question{Text: "Password", NeedUser: true}) {
+	if q, ok := o.asking.pending(); !ok || q != (Question{ID: 1, Text: "Password", NeedUser: true}) {
 		t.Errorf("got the question %+v, %v", q, ok)
 	}
 	if again, err := o.asking.answer(Reply{User: "bob", Text: "sesame"}); !again || err != nil {

@@ -42,7 +42,7 @@ type openvpnInner struct {
 func newOpenVPN(p planned, c *Config) (*openvpnInner, error) {
 	o := &openvpnInner{
 		name: p.name, conf: p.config.OpenVPN, profile: p.openvpn, outside: c.Outside, metrics: c.Metrics.OpenVPN,
-		renamed: c.Renamed, log: c.Log, asking: asking{name: p.name, log: cmp.Or(c.Log, slog.New(slog.DiscardHandler))},
+		renamed: c.Renamed, log: c.Log, asking: asking{name: p.name, waits: func(bool) {}, log: cmp.Or(c.Log, slog.New(slog.DiscardHandler))},
 	}
 	if own, final := openvpn.ProfileSettings(p.openvpn); final {
 		routes := openvpnRoutes(own)

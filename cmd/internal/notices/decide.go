@@ -99,7 +99,7 @@ func (d *decider) changes(now time.Time, s control.Status, err error) []notice {
 		fallthrough
 	case up:
 		d.up, d.lost, d.lostTold = true, time.Time{}, false
-	case err == nil && (s.State == "quiesced" || s.State == "down"): // the machine sleeps, or somebody wants it so
+	case err == nil && (s.State == "quiesced" || s.State == "down" || s.State == "waiting"): // the machine sleeps, somebody wants it so, or is asked below
 		d.lost = time.Time{}
 	case err != nil && !errors.Is(err, control.ErrNotRunning): // nothing is known
 	case !d.up:
@@ -132,7 +132,11 @@ func (d *decider) changes(now time.Time, s control.Status, err error) []notice {
 			continue
 		}
 		if asking[t.Name] = true; !d.signIns[t.Name] {
-			tell("sign-in "+t.Name, "Sign in to "+t.Name, t.SignIn+"\nRun: penstock login "+t.Name)
+			body := t.SignIn + "\nRun: penstock login " + t.Name
+			if t.SignInWhy != "" {
+				body += "\nBecause " + t.SignInWhy
+			}
+			tell("sign-in "+t.Name, "Sign in to "+t.Name, body)
 		}
 	}
 	d.signIns = asking

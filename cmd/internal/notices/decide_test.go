@@ -150,6 +150,9 @@ func TestChangesOfStateThatMatterAreTold(t *testing.T) {
 		s.Transports = []control.TransportStatus{{Name: "corp", SignIn: "https://login.example"}, {Name: "lab"}}
 		return s, nil
 	}
+	waits := func() (control.Status, error) {
+		return control.Status{State: "waiting", Transports: []control.TransportStatus{{Name: "corp", SignIn: "Your code", SignInWhy: "the session token has expired"}}}, nil
+	}
 	paused := func() (control.Status, error) {
 		s := connected()
 		s.PausedUntil = time.Now().Add(1000 * time.Hour)
@@ -170,6 +173,8 @@ func TestChangesOfStateThatMatterAreTold(t *testing.T) {
 		{"nobody may look", []func() (control.Status, error){up, refused, up}, ""},
 		{"its user must sign in, twice", []func() (control.Status, error){up, asks, asks, up, asks},
 			"Sign in to corp: https://login.example, Run: penstock login corp; Sign in to corp: https://login.example, Run: penstock login corp"},
+		{"a connection that waits for its user is not lost, too", []func() (control.Status, error){up, waits, waits, up},
+			"Sign in to corp: Your code, Run: penstock login corp, Because the session token has expired"},
 		{"paused", []func() (control.Status, error){up, paused, paused, up}, "The filter is paused: until " + time.Now().Add(1000*time.Hour).Local().Format("15:04") + "; The filter works again: connected via corp"},
 		{"it was paused before", []func() (control.Status, error){paused, paused}, ""},
 	} {

@@ -60,7 +60,7 @@ func (s *Process) Overall() transport.Health {
 	worst := transport.Health{State: transport.Connected, Since: s.Started}
 	rank := []transport.State{
 		transport.Connected, transport.Quiesced, transport.Reconnecting, transport.Connecting,
-		transport.Offline, transport.Down, transport.Blocked,
+		transport.Offline, transport.Waiting, transport.Down, transport.Blocked,
 	}
 	for _, h := range s.inUse() {
 		switch a, b := slices.Index(rank, h.State), slices.Index(rank, worst.State); {
@@ -252,7 +252,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		one := transportStatus(t.Kind, t.Health())
 		one.Warnings = t.Warnings
 		if q, asks := t.Question(); asks {
-			one.SignIn = cmp.Or(q.URL, q.Text)
+			one.SignIn, one.SignInID, one.SignInWhy = cmp.Or(q.URL, q.Text, control.BeginAgain), q.ID, q.Why
 			st.Verdict += fmt.Sprintf("; %s waits for its user: penstock login %s", t.Name, t.Name)
 		}
 		st.Transports = append(st.Transports, one)

@@ -44,7 +44,9 @@ func (t *Transports) SignIns(ctx context.Context, s control.Steer) ([]control.Si
 	found := make([]*control.SignIn, len(transports))
 	for i, one := range transports {
 		if q, asks := one.Question(); asks {
-			found[i] = &control.SignIn{Transport: one.Name, URL: q.URL, Needed: true, User: q.User, Question: q.Text, Echo: q.Echo, NeedUser: q.NeedUser}
+			found[i] = &control.SignIn{
+				Transport: one.Name, ID: q.ID, Again: q.Again, Why: q.Why, URL: q.URL, Needed: true, User: q.User, Question: q.Text, Echo: q.Echo, NeedUser: q.NeedUser,
+			}
 			continue
 		}
 		if one.Health().State != transport.Connected {
@@ -76,7 +78,7 @@ func (t *Transports) Answer(_ context.Context, q control.AnswerQuery) error {
 	if !ok {
 		return fmt.Errorf("there is no transport %q: \"penstock status\" lists them", q.Transport)
 	}
-	return one.Answer(egress.Reply{User: q.User, Text: q.Answer})
+	return one.Answer(egress.Reply{ID: q.ID, User: q.User, Text: q.Answer})
 }
 
 // steer gives an order that holds until the next one or, with s.For, for that long. Then on_demand reverts it if it is in

@@ -1,6 +1,7 @@
 package openvpn
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"penstock/router/transport"
 	"penstock/router/transport/openvpn/internal/control"
+	"penstock/router/transport/openvpn/internal/login"
 	"penstock/router/transport/openvpn/internal/text"
 )
 
@@ -43,9 +45,9 @@ func (s *session) message(n *control.Negotiation, message string) error {
 	case "AUTH_FAILED":
 		return s.client.login.Refused(s.sent, message)
 	case "AUTH_PENDING":
-		s.waitForUser(rest)
+		s.waitForUser(rest, time.Now())
 	case "INFO_PRE":
-		s.askUser(n, rest)
+		return s.askUser(n, rest)
 	case "RESTART":
 		return s.client.restart(rest)
 	case "HALT":
@@ -73,8 +75,9 @@ func (c *Client) restart(rest string) error {
 	return failed(transport.ReasonError, fmt.Errorf("the server restarts: %q", text.Printable(strings.TrimPrefix(rest, ","))))
 }
 
-// waitForUser gives the server the time it asks for while the user signs in.
-func (s *session) waitForUser(rest string) {
+// waitForUser gives the server the time it asks for while the user signs in. However often it asks, all of that together ends with
+// half of reneg-sec, as in openvpn(8), from its first message on.
+func (s *session) waitForUser(rest string, now time.Time) {
 	pending := s.control.Pending()
 	if pending == nil {
 		return
@@ -91,36 +94,63 @@ func (s *session) waitForUser(rest string) {
 	if every == 0 {
 		every = time.Hour
 	}
+	if s.waits != pending {
+		s.waits, s.sent = pending, s.sent.Asked()
+		s.pendingEnd = now.Add(max(every/2, pending.Window))
+	}
 	s.authPending = true
-	pending.Window = min(wait, max(every/2, pending.Window))
-	pending.Deadline = time.Now().Add(pending.Window)
+	pending.Window = wait
+	pending.Deadline = now.Add(wait)
+	if pending.Deadline.After(s.pendingEnd) {
+		pending.Window, pending.Deadline = s.pendingEnd.Sub(now).Round(time.Second), s.pendingEnd
+	}
 }
 
-// askUser passes a question on: WEB_AUTH:FLAGS:URL or CR_TEXT:FLAGS:TEXT.
-func (s *session) askUser(n *control.Negotiation, rest string) {
+// askUser passes a question on: WEB_AUTH:FLAGS:URL, OPEN_URL:URL or CR_TEXT:FLAGS:TEXT. It takes the place of the last one.
+func (s *session) askUser(n *control.Negotiation, rest string) error {
 	kind, rest, _ := strings.Cut(rest, ":")
 	flags, prompt, _ := strings.Cut(rest, ":")
-	q := Challenge{Text: text.Printable(prompt), User: s.sent.User}
+	q := Challenge{Text: prompt, User: s.sent.User, Why: s.client.login.Why()}
 	switch kind {
 	case "WEB_AUTH":
 		q.Kind = ChallengeWeb
 	case "OPEN_URL":
-		q.Kind, q.Text = ChallengeWeb, text.Printable(rest)
+		q.Kind, q.Text = ChallengeWeb, rest
 	case "CR_TEXT":
-		q.Kind, q.Echo = ChallengeText, slices.Contains(strings.Split(flags, ","), "E")
+		q.Kind, q.Text, q.Echo = ChallengeText, text.Printable(prompt), slices.Contains(strings.Split(flags, ","), "E")
 	default:
-		return
+		return nil
 	}
 	if s.client.cfg.Credentials == nil || s.options != nil {
-		return
+		return nil
 	}
+	if q.Kind == ChallengeWeb {
+		if err := login.CheckPage(q.Text); err != nil {
+			return blocked(fmt.Errorf("the server sends its user to %q: this is %w", text.Printable(q.Text), err))
+		}
+	}
+	if s.asked++; s.asked > maxQuestions {
+		return blocked(fmt.Errorf("the server has asked its user more than %d times in one session", maxQuestions))
+	}
+	s.retract()
+	s.sent = s.sent.Asked()
+	asking, retract := context.WithCancel(s.lifetime)
+	s.retract = retract
 	s.wg.Go(func() {
-		_, answer, err := s.client.login.Ask(s.lifetime, q)
+		defer retract()
+		_, answer, err := s.client.login.Ask(asking, q)
+		if asking.Err() != nil || err == nil && q.Kind == ChallengeWeb {
+			return
+		}
 		s.post(func() error {
-			if err != nil || q.Kind == ChallengeWeb {
+			if err != nil {
 				return err
 			}
 			return n.Write("CR_RESPONSE," + base64.StdEncoding.EncodeToString([]byte(answer)))
 		})
 	})
+	return nil
 }
+
+// maxQuestions bounds how often a server may ask in one session: a wrong code is asked for again, a flood is none of ours.
+const maxQuestions = 16

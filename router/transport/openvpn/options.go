@@ -77,10 +77,12 @@ func (s *session) establish(n *control.Negotiation) error {
 		}
 	}
 	s.sent = s.client.login.Token(s.sent, o.Token, o.TokenUser)
+	s.client.login.Accepted()
 	if err := s.client.configure(o); err != nil {
 		return err
 	}
 	s.options = o
+	s.retract()
 	now := time.Now()
 	s.data.Signs.Begin(now)
 	if err := s.install(n, now); err != nil {

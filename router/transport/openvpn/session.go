@@ -25,13 +25,19 @@ const (
 	exitWait   = 900 * time.Millisecond // for the server to hear that we leave
 	exitCopies = 2
 
-	askFirst = time.Second // before asking for options that a server should push by itself
+	// askFirst is before asking for options that a server should push by itself, and askAgain between two questions, also while the
+	// server waits for its user: the reference client asks as well (send_push_request in push.c), openvpn 2.6.14 may notice only with
+	// the next one that somebody has signed in, and a NAT forgets a session that is silent.
+	askFirst = time.Second
 	askAgain = 5 * time.Second
 
 	// handshakeSilence ends a TLS handshake in which nothing comes any more, long before hand-window: both sides repeat what
 	// is not acknowledged every few seconds. After the handshake a server may be silent while it checks who the user is: one
 	// that asks a script does not even acknowledge before the script ends.
 	handshakeSilence = 15 * time.Second
+
+	// pendingSilence ends a session whose server waits for its user and acknowledges no question any more.
+	pendingSilence = 4 * askAgain
 
 	maxSleep = 5 * time.Second // key limits have no event of their own
 )
@@ -58,6 +64,10 @@ type session struct {
 	options     *push.Options // nil until established
 	askAt       time.Time
 	authPending bool
+	waits       *control.Negotiation // of the last AUTH_PENDING
+	pendingEnd  time.Time            // of all the waiting for the user in it
+	asked       int                  // questions for the user
+	retract     func()               // takes the last of them back
 	liveness    liveness
 	leaveBy     time.Time // zero: not leaving
 }
@@ -70,8 +80,7 @@ func newSession(lifetime context.Context, c *Client, l link.Link, r profile.Remo
 	s := &session{
 		client: c, log: c.log, remote: r, sent: sent,
 		data:  data.New(data.Config{Link: l, TCP: link.IsTCP(r.Network), Device: c.cfg.Device, Meter: &c.meter}),
-		ready: make(chan struct{}),
-		done:  make(chan struct{}),
+		ready: make(chan struct{}), done: make(chan struct{}), retract: func() {},
 	}
 	p := c.cfg.Profile
 	tls, err := p.TLSConfig()
@@ -202,6 +211,8 @@ func (s *session) tick(now time.Time) (next time.Time, err error) {
 	switch {
 	case !s.leaveBy.IsZero() && (now.After(s.leaveBy) || s.control.Flushed() || s.data.Stalled()):
 		return next, errLeft
+	case pending != nil && s.options == nil && (s.authPending || s.asked > 0) && now.After(pending.Deadline):
+		return next, &transport.BlockedError{Reason: transport.ReasonSignIn, Err: fmt.Errorf("nobody has signed in within the server's %s", pending.Window)}
 	case pending != nil && now.After(pending.Deadline):
 		return next, failed(transport.ReasonHandshakeFailed, fmt.Errorf("%s took longer than %s", s.stage(), pending.Window))
 	}
@@ -229,13 +240,15 @@ func (s *session) tick(now time.Time) (next time.Time, err error) {
 // tickHandshake is tick before the session is established.
 func (s *session) tickHandshake(pending *control.Negotiation, now time.Time) (next time.Time, err error) {
 	switch {
-	case pending == nil || !s.control.Answered() || s.authPending, pending.Sent() && !pending.Exchanged():
+	case pending == nil || !s.control.Answered(), pending.Sent() && !pending.Exchanged():
 		return next, nil
 	case !pending.Exchanged():
 		if next = s.data.Signs.Heard().Add(handshakeSilence); now.After(next) {
 			err = failed(transport.ReasonHandshakeFailed, fmt.Errorf("%s: nothing came from the server for %s", s.stage(), handshakeSilence))
 		}
 		return next, err
+	case s.authPending && now.After(s.data.Signs.Heard().Add(pendingSilence)):
+		return next, failed(transport.ReasonHandshakeFailed, fmt.Errorf("%s: nothing came from the server for %s", s.stage(), pendingSilence))
 	case now.After(s.askAt):
 		s.askAt = now.Add(askAgain)
 		err = pending.Write("PUSH_REQUEST")

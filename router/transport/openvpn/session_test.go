@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -559,7 +560,7 @@ func TestTokenStandsInForThePassword(t *testing.T) {
 }
 
 func TestAuthPending(t *testing.T) {
-	server, profile := serve(t, "hand-window 1\n", func(c *openvpntest.Config) {
+	_, profile := serve(t, "hand-window 1\n", func(c *openvpntest.Config) {
 		c.Push = []string{
 			"AUTH_PENDING,timeout 30",
 			"INFO_PRE,WEB_AUTH::https://sso.example/x",
@@ -583,8 +584,24 @@ func TestAuthPending(t *testing.T) {
 	if len(asked) != 1 || asked[0].Kind != ChallengeWeb || asked[0].Text != "https://sso.example/x" {
 		t.Errorf("asked: got %+v", asked)
 	}
-	if got := server.Messages(); len(got) != 0 {
-		t.Errorf("messages while pending: got %q, want none", got)
+}
+
+func TestAServerThatWaitsForItsUserIsAskedForOptions(t *testing.T) {
+	t.Parallel() // it takes 20 s to be sure
+	server, profile := serve(t, "", func(c *openvpntest.Config) {
+		c.Push = []string{"AUTH_PENDING,timeout 60", "INFO_PRE,WEB_AUTH::https://sso.example/"}
+	})
+	var user asker
+	client := newTestClient(t, profile, func(cfg *Config) { cfg.Credentials = user.ask })
+	result := make(chan error, 1)
+	go func() { result <- client.Connect(t.Context()) }()
+	waitFor(t, "two requests", func() bool {
+		return strings.Count(strings.Join(server.Messages(), " "), "PUSH_REQUEST") == 2
+	})
+	server.Close()
+	err := <-result
+	if _, blocked := errors.AsType[*transport.BlockedError](err); blocked || err == nil || !strings.Contains(err.Error(), "nothing came from the server") {
+		t.Errorf("a server that is gone: got %v, want another attempt to be worth it", err)
 	}
 }
 
@@ -602,6 +619,144 @@ func TestAuthPendingAnswered(t *testing.T) {
 	server.Send("PUSH_REPLY,ifconfig 10.9.0.2 255.255.255.0,topology subnet,peer-id 5,cipher AES-256-GCM,protocol-flags tls-ekm")
 	if err := <-result; err != nil {
 		t.Errorf("Connect: %v", err)
+	}
+}
+
+// asker is a user who sees questions and answers none.
+type asker struct {
+	mu    sync.Mutex // guards below
+	asked []Challenge
+}
+
+func (a *asker) ask(ctx context.Context, c Challenge) (string, string, error) {
+	a.mu.Lock()
+	a.asked = append(a.asked, c)
+	a.mu.Unlock()
+	<-ctx.Done()
+	return "", "", ctx.Err()
+}
+
+func (a *asker) last() (c Challenge, n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if n = len(a.asked); n > 0 {
+		c = a.asked[n-1]
+	}
+	return c, n
+}
+
+func TestASignInThatDoesNotHappen(t *testing.T) {
+	const push = "PUSH_REPLY,ifconfig 10.9.0.2 255.255.255.0,topology subnet,peer-id 5,cipher AES-256-GCM,protocol-flags tls-ekm"
+	long := "https://sso.example/" + strings.Repeat("a", 1000)
+	flood := func(message string, n int) (list []string) {
+		for range n {
+			list = append(list, message)
+		}
+		return list
+	}
+	for _, row := range []struct {
+		name, lines string
+		push        []string
+		after       []string // sent once the user was asked
+		want        string   // of the error; empty: it connects
+		reason      transport.Reason
+		asked       int
+	}{
+		{"nobody comes", "hand-window 1\n", []string{"AUTH_PENDING,timeout 2", "INFO_PRE,WEB_AUTH::" + long}, nil, "nobody has signed in within the server's 2s", transport.ReasonSignIn, 1},
+		{"nobody confirms what the server asks elsewhere", "", []string{"AUTH_PENDING,timeout 1"}, nil, "nobody has signed in within the server's 1s", transport.ReasonSignIn, 0},
+		{"a server that asks for more and more time has half of reneg-sec", "hand-window 1\nreneg-sec 4\n",
+			append(flood("AUTH_PENDING,timeout 3600", 500), "INFO_PRE,CR_TEXT:R:Code"), nil, "nobody has signed in within the server's 2s", transport.ReasonSignIn, 1},
+		{"the server refuses", "", []string{"AUTH_PENDING,timeout 60", "INFO_PRE,OPEN_URL:" + long}, []string{"AUTH_FAILED,too late"}, `the server refuses: "too late"`, transport.ReasonSignIn, 1},
+		{"the server refuses what was confirmed elsewhere", "", []string{"AUTH_PENDING,timeout 60", "AUTH_FAILED,denied"}, nil, `the server refuses: "denied"`, transport.ReasonSignIn, 0},
+		{"a page that is none", "", []string{"AUTH_PENDING,timeout 60", "INFO_PRE,WEB_AUTH::file:///etc/passwd"}, nil, "neither http nor https", transport.ReasonError, 0},
+		{"a page with a line in it", "", []string{"INFO_PRE,OPEN_URL:https://x.example/\nsign in: y"}, nil, "an address with the byte 0xa", transport.ReasonError, 0},
+		{"a flood of questions", "", append([]string{"AUTH_PENDING,timeout 60"}, flood("INFO_PRE,CR_TEXT:R:Code", 100)...), nil, "more than 16 times", transport.ReasonError, 16},
+		{"the user is let in", "", []string{"AUTH_PENDING,timeout 60", "INFO_PRE,WEB_AUTH:external:" + long}, []string{push}, "", "", 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			server, profile := serve(t, row.lines, func(c *openvpntest.Config) { c.Push = row.push })
+			var user asker
+			client := newTestClient(t, profile, func(cfg *Config) { cfg.Credentials = user.ask })
+			result := make(chan error, 1)
+			go func() { result <- client.Connect(t.Context()) }()
+			if len(row.after) > 0 {
+				waitFor(t, "the question", func() bool { c, _ := user.last(); return c.Text == long })
+				for _, m := range row.after {
+					server.Send(m)
+				}
+			}
+			err := <-result
+			if row.want == "" {
+				if err != nil {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if b, ok := errors.AsType[*transport.BlockedError](err); !ok || b.Reason != row.reason || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("got %v, want it blocked by %s for %q", err, row.reason, row.want)
+			}
+			if _, n := user.last(); n > row.asked || row.asked == 1 && n != 1 {
+				t.Errorf("got %d questions, want %d", n, row.asked)
+			}
+			if got := server.Logins(); len(got) != 1 {
+				t.Errorf("got %d attempts, want one: %q", len(got), got)
+			}
+		})
+	}
+}
+
+func TestAQuestionTakesThePlaceOfTheLast(t *testing.T) {
+	server, profile := serve(t, "", func(c *openvpntest.Config) {
+		c.Push = []string{"AUTH_PENDING,timeout 60", "INFO_PRE,CR_TEXT:E:Code"}
+	})
+	taken := make(chan string, 1)
+	second := make(chan struct{})
+	client := newTestClient(t, profile, func(cfg *Config) {
+		cfg.Credentials = func(ctx context.Context, c Challenge) (string, string, error) {
+			if c.Text == "Code" {
+				<-ctx.Done()
+				taken <- c.Text
+				return "", "", ctx.Err()
+			}
+			close(second)
+			return "", "42", nil
+		}
+	})
+	result := make(chan error, 1)
+	go func() { result <- client.Connect(t.Context()) }()
+	waitFor(t, "the first session", func() bool { return len(server.Logins()) == 1 && server.KeyID() == 0 })
+	server.Send("INFO_PRE,CR_TEXT:R:Wrong. Code again")
+	<-second
+	want := "CR_RESPONSE," + base64.StdEncoding.EncodeToString([]byte("42"))
+	waitFor(t, "the answer", func() bool { return slices.Contains(server.Messages(), want) })
+	select {
+	case <-taken:
+	case err := <-result:
+		t.Fatalf("Connect: %v", err)
+	}
+	if err := client.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-result; err == nil {
+		t.Error("Connect: got nil after Close")
+	}
+}
+
+func TestCloseEndsAQuestion(t *testing.T) {
+	_, profile := serve(t, "", func(c *openvpntest.Config) {
+		c.Push = []string{"AUTH_PENDING,timeout 60", "INFO_PRE,WEB_AUTH::https://sso.example/"}
+	})
+	var user asker
+	client := newTestClient(t, profile, func(cfg *Config) { cfg.Credentials = user.ask })
+	result := make(chan error, 1)
+	go func() { result <- client.Connect(t.Context()) }()
+	waitFor(t, "the question", func() bool { _, n := user.last(); return n == 1 })
+	if err := client.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-result; err == nil {
+		t.Error("Connect: got nil after Close")
 	}
 }
 

@@ -18,6 +18,7 @@ export function sentence(s) {
     reconnecting: "penstock lost its connection and tries again",
     offline: "This machine is offline",
     blocked: "Traffic is blocked",
+    waiting: "penstock waits for somebody to sign in",
     down: "penstock's transports are down",
     quiesced: "penstock rests while this machine sleeps",
   }[s.state] || `penstock is ${s.state}`;
@@ -34,7 +35,8 @@ function failures(s) {
   const list = [];
   if (s.reloadError) list.push(["", `The last reload was refused: ${s.reloadError}`]);
   for (const t of s.transports) {
-    if (t.error && t.state !== "connected") list.push([t.since, `${t.name}: ${t.error}`]);
+    if (t.signIn) list.push([t.since, `${t.name}: its server wants its user to sign in: ${t.signIn}${t.signInWhy ? `, because ${t.signInWhy}` : ""} (penstock login ${t.name})`]);
+    else if (t.error && t.state !== "connected") list.push([t.since, `${t.name}: ${t.error}`]);
   }
   for (const h of s.health || []) if (!h.reached) list.push([h.since, `${h.target} is not reached${h.error ? ": " + h.error : ""}`]);
   if (s.historyStopped) list.push(["", `The history is not kept at present: ${s.historyStopped}`]);
@@ -163,7 +165,8 @@ function Transport({ t }) {
   return html`<li class="transport">
     <${Badge} tone=${tone(t.state, t.degraded)}>${t.degraded ? "degraded" : t.state}<//>
     <span class="grow"><b>${t.name}</b> <span class="soft">${t.kind}${t.active ? `, new flows go via ${t.active}` : ""}${t.endpoint ? `, ${plain(t.endpoint)}` : ""}</span>
-      ${t.reason && t.state !== "connected" && html`<br /><span class="soft">${plain(t.reason)}</span>`}</span>
+      ${t.reason && t.state !== "connected" && html`<br /><span class="soft">${plain(t.reason)}</span>`}
+      ${/^https?:/.test(t.signIn) && html`<br /><a href=${t.signIn} target="_blank" rel="noreferrer">Sign in</a>`}</span>
     ${!t.active && html`<span class="soft num">${bytes(t.rxBytes)} in, ${bytes(t.txBytes)} out</span>
       <span class="soft num">heard <${Ago} at=${t.lastRx} /></span>`}
     <span class="actions">

@@ -24,9 +24,17 @@ func page() string {
 		"`setenv opt` or `setenv FORWARD_COMPATIBLE 1`. `penstock check` and `penstock import` list every line that is passed over with\n" +
 		"a warning.\n\n" +
 		"A server may ask who its user is while it lets penstock in: for a page to be opened (web sign-on), for a code, or for a\n" +
-		"password that neither the profile nor the configuration has. `penstock status` then says what it waits for, and\n" +
-		"`penstock login NAME` opens the page, or reads the answer. Answers and tokens of the server are kept in memory only, for\n" +
-		"reconnects.\n")
+		"password that neither the profile nor the configuration has. The transport is then `waiting`, `penstock status` says for\n" +
+		"what, and `penstock login NAME` opens the page, or reads the answer: see\n" +
+		"[A server that wants its user](laptop.md#a-server-that-wants-its-user). What penstock understands:\n\n" +
+		"| from the server | what is asked, and what is bounded |\n|---|---|\n" +
+		"| `AUTH_PENDING` | nothing: the server waits for its user for the time that it says. Together, such messages extend a negotiation to half of `reneg-sec` (30 minutes without one) |\n" +
+		"| `WEB_AUTH`, `OPEN_URL` | a page is opened: http or https, at most 2048 bytes, without control characters. Anything else blocks the transport |\n" +
+		"| `CR_TEXT` | an answer, which goes to the same session. At most 16 questions in a session; the last one counts |\n" +
+		"| `CRV1` in a refusal | an answer, which goes into the next attempt |\n" +
+		"| nothing: `static-challenge` in the profile | an answer, before the server is asked at all; with `scrv1` (the default) or `concat` |\n\n" +
+		"Answers and tokens of the server are kept in memory only, for reconnects. A token (`auth-gen-token` of the server) spares the\n" +
+		"user questions until the server refuses it. A one-time code without a token is asked for at each new session.\n")
 	all := table()
 	for _, kind := range []struct {
 		fates         []fate

@@ -34,9 +34,10 @@ type Challenge struct {
 	Text string // what to show: a prompt, or the URL of a Web challenge
 	User string // the user name, where it is known already
 	Echo bool   // the answer may be shown while it is typed
+	Why  string // why it is asked although it was answered before; empty: it was not
 }
 
-// Ask asks the user. It must return when ctx is done.
+// Ask asks the user. It must return when ctx is done. An error that is a *transport.BlockedError keeps its reason.
 type Ask func(ctx context.Context, c Challenge) (user, pass string, err error)
 
 // Credentials are what one session sends.
@@ -44,6 +45,14 @@ type Credentials struct {
 	User     string
 	Password text.Secret
 	token    bool // Password is a token
+	asked    bool // the user was asked for some of it
+	dynamic  bool // Password answers a challenge of the server's last refusal
+}
+
+// Asked returns c as credentials that the user was asked for.
+func (c Credentials) Asked() Credentials {
+	c.asked = true
+	return c
 }
 
 // Login is the memory of one transport. It is not safe for concurrent use.
@@ -56,6 +65,8 @@ type Login struct {
 	token     text.Secret // from the server; stands in for the password until it is refused
 	tokenUser string
 	dynamic   *dynamicChallenge
+	why       string // the last refusal, for the next question; empty: there was none since the last session
+	asks      bool   // the password came from the user
 }
 
 // dynamicChallenge is a question that came with a refusal: the answer goes into the next attempt.
@@ -69,10 +80,13 @@ func New(p *profile.Profile, ask Ask) *Login { return &Login{profile: p, ask: as
 // Credentials returns what the next session sends. It asks the user for what is not known. Its errors are
 // *transport.BlockedError.
 func (l *Login) Credentials(ctx context.Context) (Credentials, error) {
-	if d := l.dynamic; d != nil {
+	if d := l.dynamic; d != nil { // until it is answered: to ask the server again could make it send another code to the user
+		_, answer, err := l.Ask(ctx, Challenge{Kind: Dynamic, Text: d.text, User: d.user, Echo: strings.Contains(d.flags, "E"), Why: l.why})
+		if err != nil {
+			return Credentials{}, err
+		}
 		l.dynamic = nil
-		_, answer, err := l.Ask(ctx, Challenge{Kind: Dynamic, Text: d.text, User: d.user, Echo: strings.Contains(d.flags, "E")})
-		return Credentials{User: d.user, Password: text.Secret("CRV1::" + d.state + "::" + answer)}, err
+		return Credentials{User: d.user, Password: text.Secret("CRV1::" + d.state + "::" + answer), asked: true, dynamic: true}, nil
 	}
 	if l.token != "" {
 		user := l.user
@@ -93,27 +107,28 @@ func (l *Login) fromPassword(ctx context.Context) (Credentials, error) {
 		l.user, l.password = p.User, p.Password
 	}
 	if l.user == "" || l.password == "" {
-		user, password, err := l.Ask(ctx, Challenge{Kind: Password, User: l.user})
+		user, password, err := l.Ask(ctx, Challenge{Kind: Password, User: l.user, Why: l.why})
 		if err != nil {
 			return Credentials{}, err
 		}
-		l.user, l.password = user, text.Secret(password)
+		l.user, l.password, l.asks = user, text.Secret(password), true
 	}
-	out := Credentials{User: l.user, Password: l.password}
-	if p.NoCache && p.Password == "" {
-		l.password = ""
-	}
+	out := Credentials{User: l.user, Password: l.password, asked: l.asks}
 	if p.StaticChallenge != "" {
-		_, answer, err := l.Ask(ctx, Challenge{Kind: Static, Text: p.StaticChallenge, User: out.User, Echo: p.StaticEcho})
+		_, answer, err := l.Ask(ctx, Challenge{Kind: Static, Text: p.StaticChallenge, User: out.User, Echo: p.StaticEcho, Why: l.why})
 		if err != nil {
 			return Credentials{}, err
 		}
+		out.asked = true
+		encode := base64.StdEncoding.EncodeToString
 		if p.StaticConcat {
 			out.Password += text.Secret(answer)
-			return out, nil
+		} else {
+			out.Password = text.Secret("SCRV1:" + encode([]byte(out.Password)) + ":" + encode([]byte(answer)))
 		}
-		encode := base64.StdEncoding.EncodeToString
-		out.Password = text.Secret("SCRV1:" + encode([]byte(out.Password)) + ":" + encode([]byte(answer)))
+	}
+	if p.NoCache && p.Password == "" { // only now: until there is an answer, nothing is used
+		l.password = ""
 	}
 	return out, nil
 }
@@ -126,10 +141,20 @@ func (l *Login) Ask(ctx context.Context, c Challenge) (user, pass string, err er
 	}
 	user, pass, err = l.ask(ctx, c)
 	if err != nil {
-		return "", "", blocked(fmt.Errorf("ask for credentials: %w", err))
+		reason := transport.ReasonAuthFailed
+		if b, ok := errors.AsType[*transport.BlockedError](err); ok {
+			reason = b.Reason
+		}
+		return "", "", &transport.BlockedError{Reason: reason, Err: err}
 	}
 	return user, pass, nil
 }
+
+// Why is why the next question is asked, for Challenge.Why.
+func (l *Login) Why() string { return l.why }
+
+// Accepted forgets former refusals: the server has let the user in.
+func (l *Login) Accepted() { l.why = "" }
 
 // ErrTryAgain says that an attempt was refused and that the next may be sent at once, with other credentials.
 var ErrTryAgain = errors.New("credentials were refused, there are others to try")
@@ -145,19 +170,27 @@ func (l *Login) Refused(sent Credentials, message string) error {
 			return failed(err)
 		}
 		l.dynamic = d
+		if sent.dynamic {
+			l.why = "the server did not take the last answer"
+		}
 		return failed(ErrTryAgain)
 	case strings.HasPrefix(reason, "TEMP"):
 		_, why, _ := strings.Cut(reason, ":")
 		return failed(fmt.Errorf("the server refuses for now: %q", text.Printable(why)))
 	case sent.token:
 		l.token, l.tokenUser = "", ""
-		return failed(fmt.Errorf("the session token has expired: %w", ErrTryAgain))
+		l.why = "the session token has expired"
+		return failed(fmt.Errorf("%s: %w", l.why, ErrTryAgain))
 	}
-	l.password = ""
+	l.password, l.asks = "", false
 	if reason == "" {
 		reason = "no reason given"
 	}
-	return blocked(fmt.Errorf("the server refuses: %q", text.Printable(reason)))
+	l.why = fmt.Sprintf("the server refuses: %q", text.Printable(reason))
+	if sent.asked {
+		return &transport.BlockedError{Reason: transport.ReasonSignIn, Err: errors.New(l.why)}
+	}
+	return blocked(errors.New(l.why))
 }
 
 // Token stores what stands in for the password from now on, in the renegotiations of the session that sent sent and in

@@ -107,6 +107,90 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+func TestAQuestionWaitsForItsAnswer(t *testing.T) {
+	asks := &transport.BlockedError{Reason: transport.ReasonSignIn, Err: errors.New("the server asks")}
+	unanswered := func(t *testing.T, l *Login) {
+		t.Helper()
+		_, err := l.Credentials(t.Context())
+		if b, ok := errors.AsType[*transport.BlockedError](err); !ok || b.Reason != transport.ReasonSignIn {
+			t.Errorf("got %v, want the reason that the user is asked", err)
+		}
+	}
+	t.Run("a dynamic challenge keeps its state", func(t *testing.T) {
+		u := user{err: asks}
+		l := New(&profile.Profile{AuthUserPass: true, User: "bo", Password: "pw"}, u.ask)
+		_ = l.Refused(Credentials{User: "bo", Password: "pw"}, "AUTH_FAILED,CRV1:R:st8:"+encode("bo")+":PIN")
+		unanswered(t, l)
+		unanswered(t, l)
+		u.err = nil
+		u.expect(t, l, "bo", "CRV1::st8::answer")
+	})
+	t.Run("a password that may not be kept is not forgotten before it is used", func(t *testing.T) {
+		var u user
+		static := false
+		l := New(&profile.Profile{AuthUserPass: true, NoCache: true, StaticChallenge: "Code?"}, func(ctx context.Context, c Challenge) (string, string, error) {
+			if u.err = nil; c.Kind == Static && !static {
+				u.err = asks
+			}
+			return u.ask(ctx, c)
+		})
+		unanswered(t, l)
+		static = true
+		u.expect(t, l, "ana", "SCRV1:"+encode("answer")+":"+encode("answer"))
+		if kinds := len(u.asked); kinds != 3 {
+			t.Errorf("got %d questions, want the password once and the code twice: %+v", kinds, u.asked)
+		}
+	})
+}
+
+func TestANewQuestionSaysWhyItIsAsked(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		refuse func(l *Login, sent Credentials) error
+		want   string
+		reason transport.Reason
+	}{
+		{"a wrong code", func(l *Login, sent Credentials) error { return l.Refused(sent, "AUTH_FAILED,wrong code") }, `the server refuses: "wrong code"`, transport.ReasonSignIn},
+		{"an expired token", func(l *Login, sent Credentials) error {
+			return l.Refused(l.Token(sent, "T", ""), "AUTH_FAILED,SESSION:old")
+		}, "the session token has expired", ""},
+		{"a session since", func(l *Login, sent Credentials) error {
+			err := l.Refused(sent, "AUTH_FAILED,wrong code")
+			l.Accepted()
+			return err
+		}, "", transport.ReasonSignIn},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var u user
+			l := New(&profile.Profile{AuthUserPass: true, StaticChallenge: "Code?"}, u.ask)
+			sent, err := l.Credentials(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = row.refuse(l, sent)
+			if b, ok := errors.AsType[*transport.BlockedError](err); ok != (row.reason != "") || ok && b.Reason != row.reason {
+				t.Errorf("got %v, want blocked by %q", err, row.reason)
+			}
+			if _, err = l.Credentials(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := u.asked[len(u.asked)-1].Why; got != row.want {
+				t.Errorf("why: got %q, want %q", got, row.want)
+			}
+		})
+	}
+	var u user
+	l := New(&profile.Profile{AuthUserPass: true, User: "bo", Password: "pw"}, u.ask)
+	sent := u.expect(t, l, "bo", "pw")
+	for range 2 {
+		_ = l.Refused(sent, "AUTH_FAILED,CRV1:R:st:"+encode("bo")+":PIN")
+		sent = u.expect(t, l, "bo", "CRV1::st::answer")
+	}
+	if u.asked[0].Why != "" || u.asked[1].Why != "the server did not take the last answer" {
+		t.Errorf("a wrong answer to a refusal: got %+v", u.asked)
+	}
+}
+
 func TestADynamicChallengeIsAnsweredOnce(t *testing.T) {
 	var u user
 	l := New(&profile.Profile{AuthUserPass: true, User: "bo", Password: "pw"}, u.ask)
