@@ -41,7 +41,8 @@ type Conn struct {
 	writeEntry         waiter.Entry
 	readBy, writeBy    deadline.Deadline
 
-	readMu sync.Mutex // one reader at a time; held while the endpoint's bytes are shown to writev
+	then   atomic.Pointer[func()] // of WhenReadable
+	readMu sync.Mutex             // one reader at a time; held while the endpoint's bytes are shown to writev
 
 	mu      sync.Mutex // guards below
 	ending  func()     // Close or Abort that waits for the reader to let go
@@ -57,7 +58,10 @@ func New(ep tcpip.Endpoint, wq *waiter.Queue, remote, local netip.AddrPort, acti
 		writable: make(chan struct{}, 1),
 		closing:  make(chan struct{}),
 	}
-	c.readEntry = waiter.NewFunctionEntry(waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) { poke(c.readable) })
+	c.readEntry = waiter.NewFunctionEntry(waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) {
+		poke(c.readable)
+		c.wake()
+	})
 	c.writeEntry = waiter.NewFunctionEntry(waiter.WritableEvents|waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) { poke(c.writable) })
 	wq.EventRegister(&c.readEntry)
 	wq.EventRegister(&c.writeEntry)
@@ -237,6 +241,7 @@ func (c *Conn) end(how func()) {
 	if c.readMu.TryLock() {
 		c.unlockRead()
 	}
+	c.wake()
 }
 
 func (c *Conn) isEnded() bool {

@@ -103,6 +103,23 @@ func (c *Conn) WaitReadable() error {
 	return nil
 }
 
+// WhenReadable calls f once, in a goroutine of its own, as soon as Read would not wait: WaitReadable without a goroutine that waits.
+// The read deadline has no say in it. A second call takes the place of the first.
+func (c *Conn) WhenReadable(f func()) (ok bool) {
+	c.then.Store(&f)
+	if c.ep.Readiness(waiter.ReadableEvents) != 0 || c.isEnded() { // what comes from now on finds f
+		c.wake()
+	}
+	return true
+}
+
+// wake starts what waits in WhenReadable. gVisor calls it: it does not block.
+func (c *Conn) wake() {
+	if f := c.then.Swap(nil); f != nil {
+		go (*f)()
+	}
+}
+
 // showTo is WriteTo straight from the received segments: write is called with what there is, and takes from the front of
 // it. The endpoint is not closed while it is under way (see end), so the bytes stay what they are.
 func (c *Conn) showTo(write func(*net.Buffers) (int64, error)) (int64, error) {
