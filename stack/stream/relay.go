@@ -96,7 +96,7 @@ func (c *Conn) WaitReadable() error {
 		if c.isEnded() {
 			return c.opError("read", net.ErrClosed)
 		}
-		if err := c.wait(c.readable, &c.readBy); err != nil {
+		if err := c.wait(&c.readable, &c.readBy); err != nil {
 			return c.opError("read", err)
 		}
 	}
@@ -104,8 +104,9 @@ func (c *Conn) WaitReadable() error {
 }
 
 // WhenReadable calls f once, in a goroutine of its own, as soon as Read would not wait: WaitReadable without a goroutine that waits.
-// The read deadline has no say in it. A second call takes the place of the first.
+// The read deadline has no say in it. Nobody may read meanwhile. A second call takes the place of the first.
 func (c *Conn) WhenReadable(f func()) (ok bool) {
+	c.readable.drop()
 	c.then.Store(&f)
 	if c.ep.Readiness(waiter.ReadableEvents) != 0 || c.isEnded() { // what comes from now on finds f
 		c.wake()
@@ -135,7 +136,7 @@ func (c *Conn) showTo(write func(*net.Buffers) (int64, error)) (int64, error) {
 		switch err.(type) {
 		case nil:
 		case *tcpip.ErrWouldBlock:
-			if err := c.wait(c.readable, &c.readBy); err != nil {
+			if err := c.wait(&c.readable, &c.readBy); err != nil {
 				return total, c.opError("read", err)
 			}
 			continue
