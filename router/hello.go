@@ -27,7 +27,7 @@ func (r *Router) handleUnnamedUDP(ctx context.Context, client net.Conn, e *entry
 		return
 	}
 	client.SetReadDeadline(time.Time{})
-	r.carryFrom(ctx, e, client, w.upstream, w)
+	carryDatagrams(ctx, e, client, w.upstream, w)
 }
 
 // helloFilter reads the datagrams of a QUIC client. It holds them while a hello is incomplete and judges each complete hello.

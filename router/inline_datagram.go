@@ -34,7 +34,7 @@ func (r crosser) passDatagrams(ctx context.Context, req *Request, e *entry) erro
 			if err != nil { // as where it ends here, the dial succeeded
 				e.fail("relay", err)
 			}
-			r.crossed(e)
+			r.end(e)
 		}()
 	}}
 	if e.path == Inline {

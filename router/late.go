@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
 	"time"
 
 	"penstock/policy"
@@ -16,61 +15,33 @@ import (
 // is dialled and answered first, so a server's greeting is not delayed. What the client sends first is held until it shows a
 // name or can show none, and is judged before it leaves.
 type late struct {
-	r      *Router
-	ctx    context.Context // of the flow
-	e      *entry
-	client net.Conn
-	before policy.Flow // the facts before it was read
-
-	mu       sync.Mutex // guards below
-	upstream net.Conn   // of the first verdict, and then of the one on the name
-	over     bool       // the upstream has ended, or the flow was refused: no other may take its place
-	refused  bool
-
+	relay
 	left chan bool // gets one value once down has left the first upstream for another: whether the client has heard from it
 }
 
-// handleLate dials, answers, and carries what the policy allows.
-func (r *Router) handleLate(ctx context.Context, a Answerer, e *entry) {
+// handleLate dials, answers, and carries what the policy allows. kept is as in carryStream.
+func (r *Router) handleLate(ctx context.Context, a Answerer, e *entry) (kept bool) {
 	upstream, err := r.dial(ctx, e)
 	if err != nil {
 		r.answerFailed(a, e, err)
-		return
+		return false
 	}
 	client, err := a.Accept()
 	if err != nil {
 		abort(upstream)
 		upstream.Close()
 		e.fail("accept", err)
-		return
+		return false
 	}
-	defer client.Close()
 	e.carriedBy(client)
-	l := &late{r: r, ctx: ctx, e: e, client: client, before: e.flow, upstream: upstream, left: make(chan bool, 1)}
-	defer func() { l.current().Close() }()
-	stop := context.AfterFunc(ctx, l.abort)
-	defer stop()
-	if err := l.relay(); err != nil && ctx.Err() == nil {
-		e.fail("relay", err)
+	l := &late{relay: relay{r: r, e: e, client: client, upstream: upstream, running: 2}, left: make(chan bool, 1)}
+	stop := l.begin(ctx, a, false)
+	go l.down(upstream).run()
+	l.up(ctx, a, stop)
+	if kept = l.wait(stop); !kept {
+		client.Close()
 	}
-}
-
-// relay copies both ways, as relayStream does.
-func (l *late) relay() error {
-	var wg sync.WaitGroup
-	var upErr error
-	first := l.current() // before up can replace it
-	wg.Go(func() {
-		if upErr = l.up(); upErr != nil {
-			l.abort()
-		}
-	})
-	downErr := l.down(first)
-	if downErr != nil {
-		l.abort()
-	}
-	wg.Wait()
-	return ordinary(errors.Join(upErr, downErr))
+	return kept
 }
 
 func (l *late) current() net.Conn {
@@ -79,69 +50,77 @@ func (l *late) current() net.Conn {
 	return l.upstream
 }
 
-// abort resets both sides, unless the client is being told why it was refused.
-func (l *late) abort() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.over = true
-	abort(l.upstream)
-	if !l.refused {
-		abort(l.client)
-	}
-}
-
 // down copies from the upstream u. If another one takes its place, it tells redial, and goes on with that.
-func (l *late) down(u net.Conn) error {
-	for ; ; u = l.current() {
-		err := copyStream(l.client, unwrapped(u))
+func (l *late) down(u net.Conn) *pump {
+	return l.pump(l.client, u, func(err error) {
 		l.mu.Lock()
 		replaced, refused := l.upstream != u, l.refused
-		l.over = l.over || !replaced
+		l.ending = l.ending || !replaced
 		l.mu.Unlock()
 		switch {
 		case replaced:
 			heard := l.answered()
 			l.left <- heard
 			if heard {
-				return errNoMore
+				l.ended(errNoMore, l.client)
+			} else {
+				l.down(l.current()).run()
 			}
 		case refused:
-			return nil
-		case err != nil:
-			return err
+			l.leave(nil)
 		default:
-			return closeWrite(l.client)
+			l.ended(err, l.client)
 		}
-	}
+	})
 }
 
-// up judges what the client sends first, and copies it and the rest.
-func (l *late) up() error {
-	head := l.r.heads.begin(l.before.Client)
-	defer head.release()
+// up judges what the client sends first, and copies it and the rest. The flow is kept once it has been judged, unless more will be.
+func (l *late) up(ctx context.Context, a Answerer, stop func() bool) {
+	through, err := l.lead(first{ctx, l.e.flow})
+	if err != nil {
+		l.ended(err, nil)
+		return
+	}
+	to := l.current()
+	if through == nil {
+		through = unwrapped(to)
+		l.keepOn(ctx, a, stop)
+	}
+	l.pump(through, l.client, func(err error) { l.ended(err, to) }).run()
+}
+
+// first is what the judgement of a flow by its first bytes needs, and nobody afterwards.
+type first struct {
+	ctx    context.Context // of the handler
+	before policy.Flow     // the facts before it was read
+}
+
+// lead judges what the client sends first, and passes it on. It returns the filter for the rest, or nil if all may pass.
+func (l *late) lead(f first) (through io.Writer, err error) {
+	head := l.r.heads.begin(f.before.Client)
+	filtered := false
+	defer func() {
+		if !filtered {
+			head.release()
+		}
+	}()
 	passed, err := l.read(head)
 	if errors.Is(err, errCrowded) {
 		l.r.Dropped(DropSniff)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	through, err := l.judge(head, passed)
+	through, err = l.judge(f, head, passed)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	upstream := l.current()
-	if through == nil {
-		through = unwrapped(upstream)
-		if _, err := through.Write(head.b[passed:]); err != nil {
-			return err
-		}
-		head.release()
+	if through != nil {
+		l.head, filtered = head, true
+		return through, nil
 	}
-	if err := copyStream(through, l.client); err != nil {
-		return err
-	}
-	return closeWrite(upstream)
+	_, err = unwrapped(l.current()).Write(head.b[passed:])
+	return nil, err
 }
 
 // read reads until the client's first bytes show a name or can show none. It waits for the first byte as long as it takes. Bytes
@@ -178,7 +157,7 @@ func (l *late) read(head *head) (passed int, err error) {
 
 // judge judges the flow by head. passed bytes of it have left. It returns the filter for the rest, or nil if all may pass, and
 // makes sure that the upstream is the verdict's.
-func (l *late) judge(head *head, passed int) (through io.Writer, err error) {
+func (l *late) judge(f first, head *head, passed int) (through io.Writer, err error) {
 	kind := head.kind()
 	switch kind {
 	case longFirstLine:
@@ -189,14 +168,14 @@ func (l *late) judge(head *head, passed int) (through io.Writer, err error) {
 	case noName:
 		return nil, nil // the first verdict stands
 	}
-	first := l.e.verdict
-	named, v := l.r.named(l.ctx, l.before, head.result(), l.e)
+	was := l.e.verdict
+	named, v := l.r.named(f.ctx, f.before, head.result(), l.e)
 	if v.Action != policy.Forward {
 		l.refuse(head, passed, &v)
 		return nil, errNoMore
 	}
-	if !stays(l.before, first, named, v) {
-		if err := l.redial(passed); err != nil {
+	if !stays(f.before, was, named, v) {
+		if err := l.redial(f.ctx, passed); err != nil {
 			return nil, err
 		}
 	}
@@ -204,7 +183,7 @@ func (l *late) judge(head *head, passed int) (through io.Writer, err error) {
 		return nil, nil
 	}
 	requests := &requestFilter{filter: filter{
-		r: l.r, ctx: l.ctx, before: l.before, flow: named, verdict: v, upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head,
+		r: l.r, ctx: f.ctx, before: f.before, flow: named, verdict: v, upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head,
 	}}
 	return requests, requests.pass()
 }
@@ -212,9 +191,11 @@ func (l *late) judge(head *head, passed int) (through io.Writer, err error) {
 // refuse ends the flow: with the page if nothing but a request has passed, else with RST.
 func (l *late) refuse(head *head, passed int, v *policy.Verdict) {
 	l.mu.Lock()
-	l.over, l.refused = true, true
-	abort(l.upstream)
+	l.ending, l.refused = true, true
+	upstream := l.upstream
 	l.mu.Unlock()
+	abort(upstream)
+	l.wake()
 	if passed > 0 || l.answered() {
 		abort(l.client)
 		return
@@ -233,11 +214,11 @@ func (l *late) answered() bool {
 }
 
 // redial replaces the upstream by that of the verdict on the name. That is possible only while neither side has heard the other.
-func (l *late) redial(passed int) error {
+func (l *late) redial(ctx context.Context, passed int) error {
 	if passed > 0 || l.answered() {
 		return errNoMore
 	}
-	fresh, err := l.r.dial(l.ctx, l.e)
+	fresh, err := l.r.dial(ctx, l.e)
 	if err != nil {
 		l.e.fail("dial", err)
 		return err
@@ -254,22 +235,25 @@ func (l *late) redial(passed int) error {
 			return errNoMore
 		}
 		return nil
-	case <-l.ctx.Done():
-		return l.ctx.Err()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
 // replace puts another upstream in the place of the first, which it ends, unless the flow is over.
 func (l *late) replace(fresh net.Conn) bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.over {
-		return false
+	old, ok := l.upstream, !l.ending
+	if ok {
+		l.upstream = fresh
 	}
-	abort(l.upstream)
-	l.upstream.Close()
-	l.upstream = fresh
-	return true
+	l.mu.Unlock()
+	if ok {
+		abort(old)
+		old.Close()
+		l.wake()
+	}
+	return ok
 }
 
 // longLine passes a stream that begins with a line longer than a head may be. When the line ends, and turns out to have been that

@@ -7,20 +7,24 @@ import (
 	"penstock/policy/sniff"
 )
 
-// handleUnnamed reads an accepted flow until it shows a name or Config.SniffTimeout passes, and judges it again.
-func (r *Router) handleUnnamed(ctx context.Context, e *entry) {
+// handleUnnamed reads an accepted flow until it shows a name or Config.SniffTimeout passes, and judges it again. kept is as in
+// carryStream.
+func (r *Router) handleUnnamed(ctx context.Context, a Answerer, e *entry) (kept bool) {
 	client := e.accepted
 	if client == nil {
-		return
+		return false
 	}
-	defer client.Close()
 	stop := context.AfterFunc(ctx, func() { abort(client) })
 	defer stop()
 	if e.flow.Network == policy.UDP {
 		r.handleUnnamedUDP(ctx, client, e)
-		return
+	} else {
+		kept = r.handleUnnamedTCP(ctx, a, client, e)
 	}
-	r.handleUnnamedTCP(ctx, client, e)
+	if !kept {
+		client.Close()
+	}
+	return kept
 }
 
 // named adds what was read to the facts and judges the flow. The verdict is for the destination of the flow it returns, which

@@ -172,7 +172,7 @@ func (r crosser) passStream(ctx context.Context, req *Request, e *entry) error {
 				e.fail("dial", err)
 				r.Metrics.dialFailed(dialReason(err, r.Ways))
 			}
-			r.crossed(e)
+			r.end(e)
 		}()
 	}
 	if e.path == Inline {
@@ -203,10 +203,4 @@ func (r crosser) moved(e *entry) bool {
 	f.Facts.Down, f.Facts.Time = f.Verdict.Egress, r.Clock()
 	v := r.Policy.Decide(f.Facts)
 	return v.Action == policy.Forward && v.Egress != f.Verdict.Egress
-}
-
-// crossed ends a flow whose packets crossed.
-func (r crosser) crossed(e *entry) {
-	r.end(e)
-	e.release()
 }

@@ -11,26 +11,25 @@ import (
 	"penstock/policy"
 )
 
-// carry copies data both ways until both sides are done.
-func (r *Router) carry(ctx context.Context, e *entry, client, upstream net.Conn) {
-	r.carryFrom(ctx, e, client, upstream, nil)
+// carry copies data both ways until both sides are done. It closes upstream. kept reports that the flow goes on without its handler.
+func (r *Router) carry(ctx context.Context, a Answerer, e *entry, client, upstream net.Conn) (kept bool) {
+	if e.flow.Network == policy.TCP {
+		return r.carryStream(ctx, a, e, client, upstream, nil)
+	}
+	carryDatagrams(ctx, e, client, upstream, nil)
+	return false
 }
 
-// carryFrom is like carry with a filter between the client and the upstream. If filter is nil, everything passes.
-func (r *Router) carryFrom(ctx context.Context, e *entry, client, upstream net.Conn, filter io.Writer) {
+// carryDatagrams carries a flow of datagrams. filter is between the client and the upstream. If it is nil, everything passes.
+func carryDatagrams(ctx context.Context, e *entry, client, upstream net.Conn, filter io.Writer) {
+	defer upstream.Close()
 	e.carriedBy(client)
 	stop := context.AfterFunc(ctx, func() {
 		abort(client)
 		abort(upstream)
 	})
 	defer stop()
-	var err error
-	if e.flow.Network == policy.TCP {
-		err = relayStream(client, upstream, filter)
-	} else {
-		err = relayDatagrams(client, upstream, filter)
-	}
-	if err != nil && ctx.Err() == nil {
+	if err := relayDatagrams(client, upstream, filter); err != nil && ctx.Err() == nil {
 		e.fail("relay", err)
 	}
 }
@@ -47,36 +46,6 @@ func abort(c net.Conn) {
 	c.Close()
 }
 
-// relayStream copies both ways. It passes FIN on as FIN, so that half-closed connections keep working. If one side ends in
-// any other way, it resets the other.
-func relayStream(client, upstream net.Conn, filter io.Writer) error {
-	var up io.Writer = unwrapped(upstream)
-	if filter != nil {
-		up = filter
-	}
-	var wg sync.WaitGroup
-	var upErr error
-	wg.Go(func() {
-		if upErr = copyStream(up, client); upErr == nil {
-			upErr = closeWrite(upstream)
-		}
-		if upErr != nil {
-			abort(client)
-			abort(upstream)
-		}
-	})
-	downErr := copyStream(client, unwrapped(upstream))
-	if downErr == nil {
-		downErr = closeWrite(client)
-	}
-	if downErr != nil {
-		abort(client)
-		abort(upstream)
-	}
-	wg.Wait()
-	return ordinary(errors.Join(upErr, downErr))
-}
-
 func closeWrite(c net.Conn) error {
 	if w, ok := unwrapped(c).(interface{ CloseWrite() error }); ok {
 		err := w.CloseWrite()
@@ -89,20 +58,17 @@ func closeWrite(c net.Conn) error {
 }
 
 // copyStream copies src to dst by the fastest way that both support. It returns nil at the end of src.
-func copyStream(dst io.Writer, src net.Conn) error {
+func copyStream(dst io.Writer, src net.Conn) (n int64, err error) {
 	if _, socket := src.(*net.TCPConn); socket {
 		if rf, ok := dst.(io.ReaderFrom); ok { // a stack reads from the socket straight into its segments
-			_, err := rf.ReadFrom(src)
-			return err
+			return rf.ReadFrom(src)
 		}
 	} else if wt, ok := src.(io.WriterTo); ok {
-		_, err := wt.WriteTo(dst)
-		return err
+		return wt.WriteTo(dst)
 	}
 	buf := bufferPool.Get().(*[]byte)
 	defer bufferPool.Put(buf)
-	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, *buf)
-	return err
+	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, *buf)
 }
 
 var bufferPool = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}

@@ -17,6 +17,7 @@ import (
 
 	"penstock/policy"
 	"penstock/policy/sniff"
+	"penstock/router/readable"
 )
 
 // Dialer opens the far side of a flow. *net.Dialer and *stack.Stack implement it. network is "tcp", "udp" or "ping" followed
@@ -109,6 +110,8 @@ type Router struct {
 	heads    heads
 	mappings mappings
 	epochs   epochs
+	sockets  readable.Set
+	quiet    time.Duration // quietFor
 }
 
 // Reasons why a flow was not carried.
@@ -154,14 +157,15 @@ func New(c Config) (*Router, error) {
 	}
 	return &Router{
 		Config: c, table: newTable(), storms: newStorms(c.StormLimit, c.StormWindow),
-		heads: heads{limit: c.SniffMemory, clients: make(map[uint64]int)},
+		heads: heads{limit: c.SniffMemory, clients: make(map[uint64]int)}, quiet: quietFor,
 	}, nil
 }
 
-// Handle takes one flow through the pipeline. It returns when the flow is over or ctx is done.
+// Handle takes one flow through the pipeline. It returns when the flow is over or ctx is done, or when the flow goes on without it: its
+// packets cross, or Answer is a Keeper.
 //
-// Facts and verdict are in the entry, not in variables: a goroutine waits in here for as long as the flow lives, and its stack
-// is most of what a flow costs.
+// Facts and verdict are in the entry, not in variables: a goroutine may wait in here for as long as the flow lives, and its stack
+// is most of what such a flow costs.
 func (r *Router) Handle(ctx context.Context, req Request) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -183,19 +187,23 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 			e.accept(req.Answer)
 		}
 	}
-	defer e.release()
-	defer r.end(e)
+	kept := false // the flow goes on without this goroutine
+	defer func() {
+		if !kept {
+			r.end(e)
+		}
+	}()
 	switch v := &e.verdict; {
 	case readFirst(&e.flow, v):
-		r.handleUnnamed(ctx, e)
+		kept = r.handleUnnamed(ctx, req.Answer, e)
 	case explainable(&e.flow, v):
 		r.refuseNamed(ctx, e)
 	case v.Action != policy.Forward:
 		r.answer(req.Answer, e)
 	case v.Later != policy.LaterNothing:
-		r.handleLate(ctx, req.Answer, e)
+		kept = r.handleLate(ctx, req.Answer, e)
 	default:
-		r.forward(ctx, req.Answer, e)
+		kept = r.forward(ctx, req.Answer, e)
 	}
 }
 
@@ -225,21 +233,21 @@ func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
 	return e
 }
 
-// forward dials the far side of a flow, passes the outcome on to the client, and relays.
-func (r *Router) forward(ctx context.Context, a Answerer, e *entry) {
+// forward dials the far side of a flow, passes the outcome on to the client, and relays. kept is as in carryStream.
+func (r *Router) forward(ctx context.Context, a Answerer, e *entry) (kept bool) {
 	upstream, err := r.dial(ctx, e)
 	if err != nil {
 		r.answerFailed(a, e, err)
-		return
+		return false
 	}
-	defer upstream.Close()
 	client, err := a.Accept() // only now is the SYN answered
 	if err != nil {
 		abort(upstream) // the client is gone, so the connection it asked for is reset
+		upstream.Close()
 		e.fail("accept", err)
-		return
+		return false
 	}
-	r.carry(ctx, e, client, upstream)
+	return r.carry(ctx, a, e, client, upstream)
 }
 
 // describe collects the facts that are known before the flow is read. release must be called when the flow is over.

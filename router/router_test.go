@@ -197,14 +197,17 @@ func (p people) Confirm(_ context.Context, _ policy.Flow, host string) ([]netip.
 }
 
 func (w *world) handle(c *client, port uint16) {
-	w.wg.Go(func() {
-		w.Handle(context.Background(), Request{
-			Network: policy.TCP,
-			Src:     netip.MustParseAddrPort("10.77.0.2:40000"),
-			Dst:     netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), port),
-			Answer:  c,
-		})
-	})
+	w.wg.Go(func() { w.Handle(context.Background(), requestTo(port, c)) })
+}
+
+// requestTo is a flow to a port.
+func requestTo(port uint16, a Answerer) Request {
+	return Request{
+		Network: policy.TCP,
+		Src:     netip.MustParseAddrPort("10.77.0.2:40000"),
+		Dst:     netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), port),
+		Answer:  a,
+	}
 }
 
 func decideAlways(v policy.Verdict) decide {

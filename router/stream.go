@@ -10,7 +10,7 @@ import (
 	"penstock/policy/sniff"
 )
 
-func (r *Router) handleUnnamedTCP(ctx context.Context, client net.Conn, e *entry) {
+func (r *Router) handleUnnamedTCP(ctx context.Context, a Answerer, client net.Conn, e *entry) (kept bool) {
 	head := r.heads.begin(e.flow.Client)
 	defer head.release()
 	if err := head.readName(client, r.SniffTimeout); err != nil {
@@ -19,14 +19,13 @@ func (r *Router) handleUnnamedTCP(ctx context.Context, client net.Conn, e *entry
 		}
 		e.fail("read", err)
 		abort(client)
-		return
+		return false
 	}
 	upstream, through := r.openNamed(ctx, client, e, head)
 	if upstream == nil {
-		return
+		return false
 	}
-	defer upstream.Close()
-	r.carryFrom(ctx, e, client, upstream, through)
+	return r.carryStream(ctx, a, e, client, upstream, through)
 }
 
 // openNamed judges a stream that starts with head and dials its far side. It passes the head on, or leaves it to through, the

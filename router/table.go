@@ -73,9 +73,8 @@ func newTable() table {
 
 // entry is a live flow.
 type entry struct {
-	id     uint64
-	start  time.Time
-	cancel context.CancelFunc
+	id    uint64
+	start time.Time
 
 	release  func()   // of its names, when it is over
 	accepted net.Conn // the client's side, if the flow is read before it is dialled; nil if accepting failed
@@ -83,11 +82,12 @@ type entry struct {
 
 	// mu guards below. One goroutine at a time judges a flow: it writes flow and verdict, and reads them without the lock.
 	mu         sync.Mutex
+	cancel     context.CancelFunc // of the handler; nil once resets is set
 	flow       policy.Flow
 	verdict    policy.Verdict
 	egressName string
 	path       Path
-	passed     Passed // nil unless its packets cross
+	resets     interface{ Abort() } // what resets it; nil unless it goes on without its handler
 	client     counted
 	err        string
 }
@@ -184,24 +184,35 @@ func (e *entry) pathIs(p Path) {
 	e.path = p
 }
 
-// passedAs records that the packets of the flow cross. ctx is the flow's.
+// passedAs records that the packets of the flow cross. ctx is the handler's.
 func (e *entry) passedAs(ctx context.Context, p Passed) {
+	e.carriedBy(p)
+	e.resetBy(ctx, p)
+}
+
+// resetBy records what resets a flow that goes on without its handler. ctx is the handler's: it is not needed any more.
+func (e *entry) resetBy(ctx context.Context, x interface{ Abort() }) {
 	e.mu.Lock()
-	e.passed, e.client = p, p
+	e.resets, e.cancel = x, nil
 	e.mu.Unlock()
-	if ctx.Err() != nil { // it was killed meanwhile, by somebody who did not see p
-		p.Abort()
+	if ctx.Err() != nil { // it was killed meanwhile, by somebody who did not see x
+		x.Abort()
 	}
 }
 
 // kill resets the flow.
 func (e *entry) kill() {
-	e.cancel() // before the look at passed: see passedAs
 	e.mu.Lock()
-	p := e.passed
+	cancel := e.cancel
 	e.mu.Unlock()
-	if p != nil {
-		p.Abort()
+	if cancel != nil {
+		cancel() // before the look at resets: see resetBy
+	}
+	e.mu.Lock()
+	x := e.resets
+	e.mu.Unlock()
+	if x != nil {
+		x.Abort()
 	}
 }
 
@@ -230,6 +241,7 @@ func (r *Router) end(e *entry) {
 	r.table.remove(e)
 	r.Metrics.ended(&f)
 	r.Ended(f)
+	e.release()
 }
 
 // Flows returns the live flows, oldest first.

@@ -150,7 +150,7 @@ func (c *crossing) enter(r *Request, src netip.Addr) error {
 		mapped := netip.AddrPortFrom(src, port)
 		if (crosser{c.far}).isFree(mapped, r.Dst) {
 			c.Flow = transit.New(transit.Config{
-				Client: r.Src, Server: r.Dst, Mapped: mapped, ISN: r.tcp.seq, MTU: min(c.near.MTU(), c.far.MTU()), KeepHops: c.far.routed,
+				Client: r.Src, Server: r.Dst, Mapped: mapped, ISN: r.tcp.seq, MTU: uint16(min(c.near.MTU(), c.far.MTU())), KeepHops: c.far.routed,
 				Read: c.passage.Read, Owner: c,
 			}, c.near.now())
 			if c.far.crossings.guests.Add(r.Dst, mapped, c) {

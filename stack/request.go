@@ -8,6 +8,7 @@ import (
 
 	"penstock/stack/datagram"
 	"penstock/stack/packet"
+	"penstock/stack/stream"
 )
 
 // errAnswered says that a Request was accepted, refused or dropped before.
@@ -27,6 +28,7 @@ type Request struct {
 	mu       sync.Mutex // guards below
 	answered bool
 	accepted net.Conn
+	kept     bool
 }
 
 // Accept answers the client and returns its end of the flow. For TCP it completes the handshake, which waits for the
@@ -82,6 +84,26 @@ func (r *Request) answer() bool {
 	first := !r.answered
 	r.answered = true
 	return first
+}
+
+// Keep lets a TCP flow that was accepted outlive its handler, whose goroutine would be most of what it costs: the flow is over when
+// somebody calls over, once, which closes the client's end, and not when the handler returns. The handler's context ends with the
+// handler all the same. ok is false for a flow that ends with its handler. Keep is called once.
+func (r *Request) Keep() (over func(), ok bool) {
+	r.mu.Lock()
+	c, isTCP := r.accepted.(*stream.Conn)
+	r.kept = r.kept || isTCP
+	r.mu.Unlock()
+	if !isTCP {
+		return nil, false
+	}
+	return r.tcp.keep(c), true
+}
+
+func (r *Request) isKept() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.kept
 }
 
 func (r *Request) setAccepted(c net.Conn) {

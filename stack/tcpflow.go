@@ -187,10 +187,7 @@ func (s *Stack) serveTCP(fr *tcp.ForwarderRequest) {
 		fr.Complete(true)
 		return
 	}
-	defer s.wg.Done()
-	defer s.recover()
 	f := s.tcp.handedUp(fr)
-	defer s.tcp.finish(f)
 	f.push.end()
 	f.push = nil
 	ctx, cancel := context.WithCancel(s.life)
@@ -202,7 +199,13 @@ func (s *Stack) serveTCP(fr *tcp.ForwarderRequest) {
 		Client:  f.owner.Client,
 		tcp:     f,
 	}
-	defer r.finish()
+	defer func() {
+		if !r.isKept() {
+			r.finish()
+			f.over()
+		}
+	}()
+	defer s.recover()
 	if cut, reset := f.serve(r, cancel); cut {
 		r.end(reset, packet.WhyPort)
 		return
@@ -293,6 +296,23 @@ func (t *tcpTable) closeAll() {
 
 // Touch notes that data has passed.
 func (f *tcpFlow) Touch() { f.place.Active.Store(f.t.s.now()) }
+
+// keep makes the flow one whose handler may return, and returns what ends it.
+func (f *tcpFlow) keep(c *stream.Conn) (over func()) {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	f.request, f.cancel, f.fr = nil, nil, nil // the flow may last for hours, and needs them no more
+	return func() {
+		c.Close()
+		f.over()
+	}
+}
+
+// over ends a flow whose handler has returned, or that was kept.
+func (f *tcpFlow) over() {
+	f.t.finish(f)
+	f.t.s.wg.Done()
+}
 
 // serve notes who answers for the flow. cut reports that nobody needs to any more, and reset that the client is to be
 // told.

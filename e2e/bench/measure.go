@@ -173,6 +173,9 @@ func takeIdle(_ context.Context, _ *options, w *world, t *table) error {
 // settle is how long to wait before reading memory, so that the garbage collector can return what a burst used.
 const settle = 4 * time.Second
 
+// settled is how long to wait once many flows were opened: penstock gives back what that took in the 30 s that follow.
+const settled = 35 * time.Second
+
 // takeFlows measures memory with many flows that have carried data and are now idle. It starts with a fresh world, because
 // memory that other measurements left in pools would hide that of the flows.
 func takeFlows(ctx context.Context, o *options, w *world, t *table) error {
@@ -183,37 +186,42 @@ func takeFlows(ctx context.Context, o *options, w *world, t *table) error {
 	if o.quick {
 		counts = counts[:1]
 	}
-	if err := w.reopen(ctx); err != nil {
-		return err
-	}
-	idle := make(map[*process]int)
-	for _, p := range w.penstocks() {
-		kib, err := p.rss()
+	for _, n := range counts {
+		idle, err := w.fresh(ctx)
 		if err != nil {
 			return err
 		}
-		idle[p] = kib
-	}
-	for _, n := range counts {
 		if err := w.hold(ctx, n, func() error {
-			time.Sleep(settle)
+			time.Sleep(settled)
 			for _, p := range w.penstocks() {
 				kib, err := p.rss()
 				if err != nil {
 					return err
 				}
 				t.add(row{path: w.path, measure: fmt.Sprintf("RSS of the %s with %d idle flows", p.host.Name(), n), value: float64(kib) / 1024,
-					unit: "MiB", note: fmt.Sprintf("%.1f KiB per flow", float64(kib-idle[p])/float64(n))})
+					unit: "MiB", note: fmt.Sprintf("%.1f KiB per flow, %.1f MiB before", float64(kib-idle[p])/float64(n), float64(idle[p])/1024)})
 			}
 			return nil
 		}); err != nil {
 			return err
 		}
-		if err := w.reopen(ctx); err != nil {
-			return err
+	}
+	return w.reopen(ctx)
+}
+
+// fresh restarts the path's programs, and returns the memory of the penstocks before any traffic, in KiB.
+func (w *world) fresh(ctx context.Context) (idle map[*process]int, err error) {
+	if err := w.reopen(ctx); err != nil {
+		return nil, err
+	}
+	time.Sleep(settle)
+	idle = make(map[*process]int)
+	for _, p := range w.penstocks() {
+		if idle[p], err = p.rss(); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return idle, nil
 }
 
 // afterwards is when memory is read once a burst of flows has closed.
@@ -228,17 +236,9 @@ func takeAfter(ctx context.Context, o *options, w *world, t *table) error {
 	if o.quick {
 		n = 1000
 	}
-	if err := w.reopen(ctx); err != nil {
+	idle, err := w.fresh(ctx)
+	if err != nil {
 		return err
-	}
-	time.Sleep(settle)
-	idle := make(map[*process]int)
-	for _, p := range w.penstocks() {
-		kib, err := p.rss()
-		if err != nil {
-			return err
-		}
-		idle[p] = kib
 	}
 	if err := w.hold(ctx, n, func() error { return nil }); err != nil {
 		return err

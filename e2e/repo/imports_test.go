@@ -63,7 +63,8 @@ func picture() []row {
 			nil, []string{wg + "tun", sys}},
 
 		{"router", "the pipeline from flow to dialer; it is handed its dialers and knows no transport, stack or resolver",
-			[]string{"policy", "policy/sniff", "stack/localport"}, []string{sys, prom}},
+			[]string{"policy", "policy/sniff", "router/readable", "stack/localport"}, []string{sys, prom}},
+		{"router/readable", "sockets that have something to read, without a goroutine for each, a leaf", nil, []string{sys}},
 		{"router/clients", "who sends: peers, this machine and strangers, as keys, a leaf", nil, []string{"github.com/gaissmai/bart"}},
 		{"router/hostnet", "what penstock changes on the host, and undoes",
 			[]string{"policy/iprange", "router/hostnet/direct", "router/hostnet/firewall", "router/hostnet/resolver", "router/hostnet/internal/..."},

@@ -41,11 +41,15 @@ func (d *Deadline) Set(t time.Time) {
 		}
 		d.done = make(chan struct{})
 	}
-	if isClosed(d.done) {
-		d.done = make(chan struct{})
-	}
+	passed := isClosed(d.done)
 	if t.IsZero() {
+		if passed {
+			d.done = nil
+		}
 		return
+	}
+	if passed {
+		d.done = make(chan struct{})
 	}
 	done, left := d.done, time.Until(t)
 	if left <= 0 {

@@ -36,51 +36,78 @@ type Conn struct {
 	in, out       atomic.Uint64
 	active        Active // nil: nobody asks
 
-	readable, writable chan struct{} // capacity 1: look again
+	readable, writable signal // look again
 	readEntry          waiter.Entry
 	writeEntry         waiter.Entry
 	readBy, writeBy    deadline.Deadline
 
-	readMu sync.Mutex // one reader at a time; held while the endpoint's bytes are shown to writev
+	then   atomic.Pointer[func()] // of WhenReadable
+	readMu sync.Mutex             // one reader at a time; held while the endpoint's bytes are shown to writev
 
-	mu      sync.Mutex // guards below
-	ending  func()     // Close or Abort that waits for the reader to let go
-	ended   bool
-	closing chan struct{} // closed with ended
+	mu     sync.Mutex // guards below
+	ending func()     // Close or Abort that waits for the reader to let go
+	ended  bool
 }
 
 // New makes a connection of an endpoint that is connected, whose events wq tells. It owns the endpoint from then on.
 func New(ep tcpip.Endpoint, wq *waiter.Queue, remote, local netip.AddrPort, active Active) *Conn {
-	c := &Conn{
-		ep: ep, wq: wq, local: local, remote: remote, active: active,
-		readable: make(chan struct{}, 1),
-		writable: make(chan struct{}, 1),
-		closing:  make(chan struct{}),
-	}
-	c.readEntry = waiter.NewFunctionEntry(waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) { poke(c.readable) })
-	c.writeEntry = waiter.NewFunctionEntry(waiter.WritableEvents|waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) { poke(c.writable) })
+	c := &Conn{ep: ep, wq: wq, local: local, remote: remote, active: active}
+	c.readEntry = waiter.NewFunctionEntry(waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) {
+		c.readable.poke()
+		c.wake()
+	})
+	c.writeEntry = waiter.NewFunctionEntry(waiter.WritableEvents|waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) { c.writable.poke() })
 	wq.EventRegister(&c.readEntry)
 	wq.EventRegister(&c.writeEntry)
 	return c
 }
 
-func poke(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
-}
-
-func (c *Conn) wait(ready chan struct{}, d *deadline.Deadline) error {
-	select {
-	case <-ready:
+// wait waits for a look again. It may return without one: whoever calls it looks first whether the connection has ended.
+func (c *Conn) wait(again *signal, d *deadline.Deadline) error {
+	ch, fresh := again.wait()
+	if fresh { // what came before it was there is seen by looking again
 		return nil
-	case <-c.closing:
-		return net.ErrClosed
+	}
+	select {
+	case <-ch:
+		if c.isEnded() {
+			again.poke() // for the next who waits
+		}
+		return nil
 	case <-d.Passed():
 		return os.ErrDeadlineExceeded
 	}
 }
+
+// signal is a channel of capacity 1 that is there while somebody waits.
+type signal struct{ ch atomic.Pointer[chan struct{}] }
+
+// wait returns the channel. fresh says that nobody could poke it before.
+func (s *signal) wait() (ch <-chan struct{}, fresh bool) {
+	for {
+		if p := s.ch.Load(); p != nil {
+			return *p, false
+		}
+		made := make(chan struct{}, 1)
+		if s.ch.CompareAndSwap(nil, &made) {
+			return made, true
+		}
+	}
+}
+
+func (s *signal) poke() {
+	p := s.ch.Load()
+	if p == nil {
+		return
+	}
+	select {
+	case *p <- struct{}{}:
+	default:
+	}
+}
+
+// drop is called when nobody waits.
+func (s *signal) drop() { s.ch.Store(nil) }
 
 // Read reads what has come, and waits for it. The end of the peer's side is io.EOF, a reset is ECONNRESET.
 func (c *Conn) Read(b []byte) (int, error) {
@@ -103,7 +130,7 @@ func (c *Conn) readLocked(b []byte) (int, error) {
 			c.consumed(n)
 			return n, nil
 		case *tcpip.ErrWouldBlock:
-			if err := c.wait(c.readable, &c.readBy); err != nil {
+			if err := c.wait(&c.readable, &c.readBy); err != nil {
 				return 0, c.opError("read", err)
 			}
 		default:
@@ -179,7 +206,7 @@ func (c *Conn) push(p tcpip.Payloader) (int, error) {
 		case nil: // the payload had nothing to give
 			return 0, nil
 		case *tcpip.ErrWouldBlock:
-			if err := c.wait(c.writable, &c.writeBy); err != nil {
+			if err := c.wait(&c.writable, &c.writeBy); err != nil {
 				return 0, c.opError("write", err)
 			}
 		default:
@@ -231,12 +258,14 @@ func (c *Conn) end(how func()) {
 		return
 	}
 	c.ended = true
-	close(c.closing)
 	c.ending = how
 	c.mu.Unlock()
+	c.readable.poke()
+	c.writable.poke()
 	if c.readMu.TryLock() {
 		c.unlockRead()
 	}
+	c.wake()
 }
 
 func (c *Conn) isEnded() bool {

@@ -96,11 +96,29 @@ func (c *Conn) WaitReadable() error {
 		if c.isEnded() {
 			return c.opError("read", net.ErrClosed)
 		}
-		if err := c.wait(c.readable, &c.readBy); err != nil {
+		if err := c.wait(&c.readable, &c.readBy); err != nil {
 			return c.opError("read", err)
 		}
 	}
 	return nil
+}
+
+// WhenReadable calls f once, in a goroutine of its own, as soon as Read would not wait: WaitReadable without a goroutine that waits.
+// The read deadline has no say in it. Nobody may read meanwhile. A second call takes the place of the first.
+func (c *Conn) WhenReadable(f func()) (ok bool) {
+	c.readable.drop()
+	c.then.Store(&f)
+	if c.ep.Readiness(waiter.ReadableEvents) != 0 || c.isEnded() { // what comes from now on finds f
+		c.wake()
+	}
+	return true
+}
+
+// wake starts what waits in WhenReadable. gVisor calls it: it does not block.
+func (c *Conn) wake() {
+	if f := c.then.Swap(nil); f != nil {
+		go (*f)()
+	}
 }
 
 // showTo is WriteTo straight from the received segments: write is called with what there is, and takes from the front of
@@ -118,7 +136,7 @@ func (c *Conn) showTo(write func(*net.Buffers) (int64, error)) (int64, error) {
 		switch err.(type) {
 		case nil:
 		case *tcpip.ErrWouldBlock:
-			if err := c.wait(c.readable, &c.readBy); err != nil {
+			if err := c.wait(&c.readable, &c.readBy); err != nil {
 				return total, c.opError("read", err)
 			}
 			continue

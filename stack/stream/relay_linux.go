@@ -30,7 +30,10 @@ func (c *Conn) readFromSocket(sc syscall.Conn) (total int64, handled bool, err e
 			return m.total, true, err
 		}
 		if _, full := m.werr.(*tcpip.ErrWouldBlock); full {
-			if err := c.wait(c.writable, &c.writeBy); err != nil {
+			if c.isEnded() {
+				return m.total, true, c.opError("write", net.ErrClosed)
+			}
+			if err := c.wait(&c.writable, &c.writeBy); err != nil {
 				return m.total, true, c.opError("write", err)
 			}
 			continue

@@ -24,7 +24,7 @@ type Config struct {
 	Client, Server netip.AddrPort // as the client sees them
 	Mapped         netip.AddrPort // what the server sees instead of the client
 	ISN            uint32         // sequence number of the client's SYN
-	MTU            int            // of the narrower side, bytes
+	MTU            uint16         // of the narrower side, bytes
 	KeepHops       bool           // a router on the server's side, on this host, has counted or will count the hop
 	// Read gets what the client sends, each byte once and in order, before it leaves. It must not keep the bytes, must not
 	// block and must not call the flow. What it gets leaves only when Permit or Open says so. Nil: nothing is read.
@@ -82,8 +82,8 @@ const (
 // come in their order.
 type Flow struct {
 	Config
-	out, back translation // of what the client, and the server, sends
-	most      uint16      // bytes in a segment
+	out, back change // of what the client, and the server, sends
+	most      uint16 // bytes in a segment
 	seen      atomic.Int64
 	tx, rx    atomic.Uint64
 
@@ -138,16 +138,27 @@ func (e *end) note(s *segment) {
 // New makes the flow of a SYN, which is then given to FromClient.
 func New(c Config, now int64) *Flow {
 	f := &Flow{
-		Config: c, out: translate(c.Client, c.Mapped, false), back: translate(c.Mapped, c.Client, true),
-		most: uint16(c.MTU - packet.HeaderLen(c.Server.Addr()) - 20),
+		Config: c, out: changeOf(c.Client, c.Mapped), back: changeOf(c.Mapped, c.Client),
+		most: c.MTU - uint16(packet.HeaderLen(c.Server.Addr())) - 20,
 	}
-	f.out.keep, f.back.keep = c.KeepHops, c.KeepHops
 	f.client, f.left = end{next: c.ISN + 1}, c.ISN+1
 	f.seen.Store(now)
 	if c.Read != nil {
 		f.gate = &gate{base: c.ISN + 1, may: c.ISN + 1}
 	}
 	return f
+}
+
+// toServer rewrites a packet of the client's.
+func (f *Flow) toServer(m link.Meta, p *packet.Packet) {
+	t := translation{to: f.Mapped, keep: f.KeepHops, change: f.out}
+	t.apply(m, p)
+}
+
+// toClient rewrites a packet of the server's.
+func (f *Flow) toClient(m link.Meta, p *packet.Packet) {
+	t := translation{to: f.Client, isDst: true, keep: f.KeepHops, change: f.back}
+	t.apply(m, p)
 }
 
 // FromClient takes a packet of the client's. now is in nanoseconds of the clock that Stale is asked with.
@@ -187,7 +198,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		if f.Read != nil {
 			plainSYN(p)
 		}
-		f.out.apply(link.Meta{}, p)
+		f.toServer(link.Meta{}, p)
 		reseal(link.Meta{}, p, f.Mapped.Addr(), f.Server.Addr())
 		if f.phase == opening {
 			f.syn = append(f.syn[:0], p.Raw...)
@@ -202,7 +213,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 			break
 		}
 		cutPayload(p) // nobody has read it
-		f.out.apply(link.Meta{}, p)
+		f.toServer(link.Meta{}, p)
 		reseal(m, p, f.Mapped.Addr(), f.Server.Addr())
 		return Cross, ended
 	case f.phase == opening:
@@ -222,7 +233,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 	}
 	f.tx.Add(f.client.sent(s, &f.server))
 	f.leftLocked(s.end())
-	f.out.apply(m, p)
+	f.toServer(m, p)
 	return Cross, ended || f.closedLocked()
 }
 
@@ -239,7 +250,7 @@ func (f *Flow) admit(m link.Meta, p *packet.Packet, s *segment) order {
 		f.Read(fresh)
 	}
 	if o == hold {
-		f.out.apply(m, p)
+		f.toServer(m, p)
 		f.gate.keep(m, p.Raw, s)
 	}
 	return o
@@ -280,7 +291,7 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		if f.gate != nil {
 			clampWindow(link.Meta{Partial: true}, p, 0) // the window of a SYN is never scaled
 		}
-		f.back.apply(link.Meta{}, p)
+		f.toClient(link.Meta{}, p)
 		reseal(m, p, f.Server.Addr(), f.Client.Addr())
 		if f.phase == opening {
 			f.phase, opened, f.syn = open, true, nil
@@ -310,7 +321,7 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 			}
 		}
 	}
-	f.back.apply(m, p)
+	f.toClient(m, p)
 	if f.gate != nil && !f.gate.open {
 		clampWindow(m, p, f.scale)
 	}

@@ -31,19 +31,28 @@ const (
 	flagURG
 )
 
-// translation replaces one end of a packet's addresses. What that does to a checksum is worked out once (RFC 1624).
+// translation replaces one end of a packet's addresses.
 type translation struct {
-	to      netip.AddrPort
-	isDst   bool   // the destination is replaced, not the source
+	to    netip.AddrPort
+	isDst bool // the destination is replaced, not the source
+	keep  bool // the hop count stays
+	change
+}
+
+// change is what a translation does to checksums, which is worked out once (RFC 1624).
+type change struct {
 	pseudo  uint16 // what the pseudo header's sum gains
 	checked uint16 // what the sum of all that the checksum covers gains
-	keep    bool   // the hop count stays
 }
 
 func translate(from, to netip.AddrPort, isDst bool) translation {
+	return translation{to: to, isDst: isDst, change: changeOf(from, to)}
+}
+
+func changeOf(from, to netip.AddrPort) change {
 	pseudo := gain(from.Addr().AsSlice(), to.Addr().AsSlice())
 	ports := gain(binary.BigEndian.AppendUint16(nil, from.Port()), binary.BigEndian.AppendUint16(nil, to.Port()))
-	return translation{to: to, isDst: isDst, pseudo: pseudo, checked: add(pseudo, ports)}
+	return change{pseudo: pseudo, checked: add(pseudo, ports)}
 }
 
 // gain is what a sum gains when its part old is replaced.

@@ -25,20 +25,28 @@ type Flows interface {
 // tunnel one collection left 2 GB allocated, 430 MiB of it resident (2026-11).
 const lingering = 6
 
-// GiveBack returns memory to the system after each burst of flows, until ctx ends. The runtime itself collects only when
-// the heap has doubled or two minutes have passed, and then gives back little by little: after 5,000 flows it took over
-// four minutes.
+// opened is how many looks in a row give memory back once flows have stopped to come: a pool keeps its buffers for two collections.
+const opened = 2
+
+// GiveBack returns memory to the system after each burst of flows, until ctx ends: once when they have come, because opening a flow
+// takes more than it holds, and again when they have ended. The runtime itself collects only when the heap has doubled or two minutes
+// have passed, and then gives back little by little: after 5,000 flows it took over four minutes.
 func GiveBack(ctx context.Context, flows Flows) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var b burst
+	var w wave
 	left := 0 // of the times to give back
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if b.over(flows.Busiest(), flows.Active()) {
+			now := flows.Active()
+			if w.over(now) {
+				left = max(left, opened)
+			}
+			if b.over(flows.Busiest(), now) {
 				left = lingering
 			}
 			if left > 0 {
@@ -65,5 +73,23 @@ func (b *burst) over(most, now int) bool {
 		return false
 	}
 	b.most = now
+	return true
+}
+
+// wave tells when flows have come and stay.
+type wave struct {
+	low  int // fewest flows since the last wave was over
+	last int // flows at the last look
+}
+
+// over takes how many flows there are now. It reports true once for each wave: when there are half again as many as before it, and
+// they do not grow any more.
+func (w *wave) over(now int) bool {
+	grows := now > w.last+w.last/10
+	w.last, w.low = now, min(w.low, now)
+	if grows || now-w.low < max(burstFlows, w.low/2) {
+		return false
+	}
+	w.low = now
 	return true
 }

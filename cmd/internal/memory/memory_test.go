@@ -36,6 +36,39 @@ func TestABurstIsOverOnceHalfOfItHasEnded(t *testing.T) {
 	}
 }
 
+func TestAWaveIsOverOnceItsFlowsStay(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		looks []int
+		want  int // the look that reports it, from 1; 0: none
+	}{
+		{"a few flows are none", []int{900, 900, 900}, 0},
+		{"flows that came before the first look", []int{5000, 5000, 5000}, 2},
+		{"flows that still come", []int{2000, 4000, 8000, 16000}, 0},
+		{"flows that have stopped to come", []int{2000, 4000, 8000, 8100, 8100}, 4},
+		{"flows that went at once", []int{5000, 10, 10}, 0},
+		{"few more than before", []int{5000, 5000, 7000, 7000, 7400}, 2},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var w wave
+			for i, now := range row.looks {
+				if got, want := w.over(now), i+1 == row.want; got != want {
+					t.Errorf("look %d: got %v, want %v", i+1, got, want)
+				}
+			}
+		})
+	}
+	var w wave
+	for i, row := range []struct {
+		now  int
+		want bool
+	}{{5000, false}, {5000, true}, {8000, false}, {8000, true}, {100, false}, {1200, false}, {1200, true}} {
+		if got := w.over(row.now); got != row.want {
+			t.Errorf("the next waves, look %d: got %v, want %v", i+1, got, row.want)
+		}
+	}
+}
+
 // load is a number of flows that a test sets.
 type load struct{ now, most atomic.Int64 }
 
@@ -56,11 +89,17 @@ func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- GiveBack(ctx, &l) }()
 		before := collections()
-		time.Sleep(5 * every)
+		time.Sleep(every + 1)
 		synctest.Wait()
 		if got := collections() - before; got != 0 {
-			t.Errorf("memory was given back %d times during the burst, want 0", got)
+			t.Errorf("memory was given back %d times while flows came, want 0", got)
 		}
+		time.Sleep(5 * every)
+		synctest.Wait()
+		if got := collections() - before; got != opened {
+			t.Errorf("memory was given back %d times during the burst, want %d: what opening the flows took", got, opened)
+		}
+		before += opened
 		l.now.Store(3)
 		l.most.Store(3)
 		time.Sleep(every + 1)

@@ -1,0 +1,237 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"penstock/router/readable"
+)
+
+// Keeper is an Answerer of flows that can go on without their handler.
+type Keeper interface {
+	// Keep is called once, after Accept. ok is false for a flow that ends with its handler. Otherwise it ends when over is called,
+	// once, and ctx of the handler has no say in it.
+	Keep() (over func(), ok bool)
+}
+
+// pump copies one direction of a stream. It has a goroutine only while data comes, and until quietFor after that: two that wait would
+// be half of what an idle flow costs.
+type pump struct {
+	dst  io.Writer
+	src  net.Conn
+	wait waiter          // tells when src has something; nil if nobody can
+	over func(err error) // called once: err is nil at the end of src
+	r    *Router
+}
+
+// waiter calls f once, in a goroutine of its own, when something can be read, or at the end. ok is false, and f is not called, where
+// that cannot be told.
+type waiter interface {
+	WhenReadable(f func()) (ok bool)
+}
+
+// quietFor is how long a direction is silent, at least, before its goroutine ends. It is longer than what a server takes to answer,
+// and short beside what an idle flow lasts.
+const quietFor = time.Second
+
+// run copies until the end of src, or until it has been quiet: then it goes on in another goroutine once there is something.
+func (p *pump) run() {
+	if waits, err := p.copy(); !waits {
+		p.over(err)
+	}
+}
+
+// copy reports that run will be called again, or how the direction has ended. What a client sent may make a filter panic: that ends its
+// flow, and not the process.
+func (p *pump) copy() (waits bool, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.r.Log.Error("copying a flow panicked; it is reset", "err", fmt.Sprint(v), "trace", string(debug.Stack()))
+			waits, err = false, errors.New("internal error")
+		}
+	}()
+	if p.wait == nil {
+		_, err := copyStream(p.dst, p.src)
+		return false, err
+	}
+	for {
+		p.src.SetReadDeadline(time.Now().Add(p.r.quiet)) // if it fails, so does the copy
+		n, err := copyStream(p.dst, p.src)
+		switch {
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return false, err
+		case n > 0:
+			continue
+		}
+		p.src.SetReadDeadline(time.Time{}) // and no timer is left
+		if p.wait.WhenReadable(p.run) {
+			return true, nil
+		}
+	}
+}
+
+// relay carries a TCP flow both ways. It passes FIN on as FIN, so that half-closed connections keep working. If one side ends in any
+// other way, it resets the other.
+type relay struct {
+	r      *Router
+	e      *entry
+	client net.Conn
+
+	head *head // of a filter, which the end of the flow releases; nil if there is none
+
+	mu       sync.Mutex    // guards below
+	over     func()        // what ends a flow that goes on without its handler
+	done     chan struct{} // closed at the end of any other; nil if the flow is kept
+	upstream net.Conn
+	sockets  []*readable.Socket // that may be waited for
+	running  int                // directions
+	ending   bool               // it ends, or one side has: no other upstream may take the place of the first
+	refused  bool               // the client is told why, and not reset
+	killed   bool
+	err      error // why it ended
+}
+
+// pump makes one direction of the flow.
+func (s *relay) pump(dst io.Writer, src net.Conn, over func(error)) *pump {
+	p := &pump{dst: dst, src: unwrapped(src), over: over, r: s.r}
+	switch c := p.src.(type) {
+	case *net.TCPConn:
+		socket := s.r.sockets.Socket(c)
+		p.wait = socket
+		s.mu.Lock()
+		s.sockets = append(s.sockets, socket)
+		s.mu.Unlock()
+	case waiter:
+		p.wait = c
+	}
+	return p
+}
+
+// carryStream carries a flow until both sides are done. It closes upstream. filter is between the client and the upstream; if it is nil,
+// everything passes. kept reports that the flow goes on without its handler.
+func (r *Router) carryStream(ctx context.Context, a Answerer, e *entry, client, upstream net.Conn, filter io.Writer) (kept bool) {
+	s := &relay{r: r, e: e, client: client, upstream: upstream, running: 2}
+	e.carriedBy(client)
+	stop := s.begin(ctx, a, filter == nil)
+	if filter == nil {
+		filter = unwrapped(upstream)
+	}
+	up := s.pump(filter, client, func(err error) { s.ended(err, upstream) })
+	down := s.pump(client, upstream, func(err error) { s.ended(err, client) })
+	go up.run()
+	down.run()
+	return s.wait(stop)
+}
+
+// begin makes the flow one that can be killed. may says that nothing in it needs ctx, so it may go on without its handler.
+func (s *relay) begin(ctx context.Context, a Answerer, may bool) (stop func() bool) {
+	if k, ok := a.(Keeper); ok && may {
+		if s.over, ok = k.Keep(); ok {
+			s.e.resetBy(ctx, s)
+			return nil
+		}
+	}
+	s.done = make(chan struct{})
+	return context.AfterFunc(ctx, s.Abort)
+}
+
+// keepOn is for a flow that has begun to depend on ctx and does not any more. One of its directions must not have ended.
+func (s *relay) keepOn(ctx context.Context, a Answerer, stop func() bool) {
+	k, ok := a.(Keeper)
+	if !ok {
+		return
+	}
+	over, ok := k.Keep()
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	s.over, s.done = over, nil
+	s.mu.Unlock()
+	stop()
+	s.e.resetBy(ctx, s)
+}
+
+// wait waits for the end of a flow that is not kept.
+func (s *relay) wait(stop func() bool) (kept bool) {
+	s.mu.Lock()
+	done := s.done
+	s.mu.Unlock()
+	if done == nil {
+		return true
+	}
+	<-done
+	stop()
+	return false
+}
+
+// ended notes the end of the direction to one side.
+func (s *relay) ended(err error, to net.Conn) {
+	if err == nil {
+		err = closeWrite(to)
+	}
+	if err != nil {
+		s.reset(false)
+	}
+	s.leave(err)
+}
+
+// leave ends the flow with its second direction.
+func (s *relay) leave(err error) {
+	s.mu.Lock()
+	s.err = errors.Join(s.err, err)
+	s.running--
+	last, failed, upstream, done, over := s.running == 0, ordinary(s.err), s.upstream, s.done, s.over
+	if s.killed {
+		failed = nil
+	}
+	s.mu.Unlock()
+	if !last {
+		return
+	}
+	upstream.Close()
+	if s.head != nil {
+		s.head.release()
+	}
+	if failed != nil {
+		s.e.fail("relay", failed)
+	}
+	if done != nil {
+		close(done)
+		return
+	}
+	s.r.end(s.e)
+	over()
+}
+
+// Abort resets both sides, because somebody wants the flow to end.
+func (s *relay) Abort() { s.reset(true) }
+
+func (s *relay) reset(killed bool) {
+	s.mu.Lock()
+	s.ending, s.killed = true, s.killed || killed
+	upstream, refused := s.upstream, s.refused
+	s.mu.Unlock()
+	abort(upstream)
+	if !refused {
+		abort(s.client)
+	}
+	s.wake()
+}
+
+// wake makes the directions whose socket was closed see that.
+func (s *relay) wake() {
+	s.mu.Lock()
+	sockets := s.sockets
+	s.mu.Unlock()
+	for _, socket := range sockets {
+		socket.Wake()
+	}
+}

@@ -1,0 +1,62 @@
+// Package readable tells when TCP sockets have something to read, without a goroutine that waits for each.
+//
+// It does not read them, and does not notice that somebody closes one: see Socket.Wake.
+package readable
+
+import (
+	"net"
+	"sync"
+)
+
+// Set is a number of sockets that somebody waits for. The zero Set is empty. It has a goroutine while there are any. Its methods and
+// those of its sockets may be called by several goroutines at once.
+type Set struct {
+	mu      sync.Mutex // guards below
+	last    uint64     // id of a socket
+	waiting map[uint64]*Socket
+	poll    poll
+}
+
+// Socket is a socket that may be waited for.
+type Socket struct {
+	set  *Set
+	conn *net.TCPConn
+	id   uint64
+
+	then func() // guarded by set.mu; nil unless somebody waits
+}
+
+// Socket returns a way to wait for c. It costs nothing until somebody does.
+func (s *Set) Socket(c *net.TCPConn) *Socket {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	return &Socket{set: s, conn: c, id: s.last}
+}
+
+// Wake calls what waits, as if the socket were readable. Whoever closes the socket calls it afterwards.
+func (k *Socket) Wake() {
+	if then := k.set.take(k); then != nil {
+		go then()
+	}
+}
+
+// take ends the wait for a socket.
+func (s *Set) take(k *Socket) (then func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.takeLocked(k)
+}
+
+func (s *Set) takeLocked(k *Socket) (then func()) {
+	if k == nil || k.then == nil {
+		return nil
+	}
+	then, k.then = k.then, nil
+	delete(s.waiting, k.id)
+	if len(s.waiting) == 0 {
+		s.waiting = nil // a map does not shrink
+		s.poll.interrupt()
+	}
+	return then
+}

@@ -1,0 +1,142 @@
+package stack
+
+import (
+	"context"
+	"io"
+	"testing"
+
+	"penstock/stack/stream"
+)
+
+// keptFlow is a flow that was kept.
+type keptFlow struct {
+	c    *stream.Conn
+	over func()
+}
+
+// keepOn is a handler that accepts each flow, keeps it and returns.
+func keepOn(flows chan<- keptFlow, returned chan<- context.Context) func(context.Context, *Request) {
+	return func(ctx context.Context, r *Request) {
+		defer func() { returned <- ctx }()
+		if _, ok := r.Keep(); ok {
+			panic("a flow was kept that was not accepted")
+		}
+		c, err := r.Accept()
+		if err != nil {
+			return
+		}
+		over, ok := r.Keep()
+		if ok {
+			flows <- keptFlow{c.(*stream.Conn), over}
+		}
+	}
+}
+
+func TestAKeptFlowOutlivesItsHandler(t *testing.T) {
+	flows, returned := make(chan keptFlow, 1), make(chan context.Context, 1)
+	p := newPair(t, byPipe, Limits{}, keepOn(flows, returned))
+	c := p.dial(t, "tcp", "203.0.113.9:80")
+	ctx, f := within(t, returned), within(t, flows)
+	within(t, ctx.Done()) // its context ends with the handler
+	if _, err := io.WriteString(c, "up"); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 8)
+	if n, err := f.c.Read(b); err != nil || string(b[:n]) != "up" {
+		t.Fatalf("got %q, %v; want what the client sent", b[:n], err)
+	}
+	if _, err := io.WriteString(f.c, "down"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(b); err != nil || string(b[:n]) != "down" {
+		t.Fatalf("got %q, %v; want what the server sent", b[:n], err)
+	}
+	if n := p.server.tcp.open.Len(); n != 1 {
+		t.Errorf("got %d open flows, want 1", n)
+	}
+	f.over()
+	if _, err := c.Read(b); err != io.EOF {
+		t.Errorf("got %v once the flow was over, want its end", err)
+	}
+	if n := p.server.tcp.open.Len(); n != 0 {
+		t.Errorf("got %d open flows once it was over, want none", n)
+	}
+}
+
+func TestCloseEndsKeptFlowsAndWaitsForThem(t *testing.T) {
+	flows, returned := make(chan keptFlow, 1), make(chan context.Context, 1)
+	p := newPair(t, byPipe, Limits{}, keepOn(flows, returned))
+	p.dial(t, "tcp", "203.0.113.9:80")
+	f := within(t, flows)
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		p.server.Close()
+	}()
+	if _, err := f.c.Read(make([]byte, 1)); err == nil {
+		t.Error("the flow goes on after Close")
+	}
+	select {
+	case <-closed:
+		t.Error("Close has returned before the flow was over")
+	default:
+	}
+	f.over()
+	within(t, closed)
+}
+
+func TestDatagramsAreNotKept(t *testing.T) {
+	kept := make(chan bool, 1)
+	p := newPair(t, byPipe, Limits{}, func(_ context.Context, r *Request) {
+		if _, err := r.Accept(); err != nil {
+			return
+		}
+		_, ok := r.Keep()
+		kept <- ok
+	})
+	io.WriteString(p.dial(t, "udp", "203.0.113.9:4000"), "x")
+	if within(t, kept) {
+		t.Error("a flow of datagrams was kept")
+	}
+}
+
+func TestWhenReadable(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		make func(c *stream.Conn, client io.WriteCloser)
+	}{
+		{"data", func(_ *stream.Conn, client io.WriteCloser) { io.WriteString(client, "x") }},
+		{"the end", func(_ *stream.Conn, client io.WriteCloser) { client.(*stream.Conn).CloseWrite() }},
+		{"a reset", func(_ *stream.Conn, client io.WriteCloser) { client.(*stream.Conn).Abort() }},
+		{"Close of its own", func(c *stream.Conn, _ io.WriteCloser) { c.Close() }},
+		{"Abort of its own", func(c *stream.Conn, _ io.WriteCloser) { c.Abort() }},
+	} {
+		for _, before := range []bool{true, false} {
+			flows, returned := make(chan keptFlow, 1), make(chan context.Context, 1)
+			p := newPair(t, byPipe, Limits{}, keepOn(flows, returned))
+			client := p.dial(t, "tcp", "203.0.113.9:80")
+			f := within(t, flows)
+			told := make(chan struct{}, 8)
+			tell := func() { told <- struct{}{} }
+			if before {
+				row.make(f.c, client)
+				f.c.WaitReadable() // it has come
+				f.c.WhenReadable(tell)
+			} else {
+				f.c.WhenReadable(tell)
+				select {
+				case <-told:
+					t.Errorf("%s: told before it came", row.name)
+				default:
+				}
+				row.make(f.c, client)
+			}
+			within(t, told)
+			f.over()
+			p.server.Close()
+			if n := len(told); n != 0 {
+				t.Errorf("%s: told %d times too many", row.name, n)
+			}
+		}
+	}
+}
