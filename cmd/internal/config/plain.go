@@ -389,7 +389,7 @@ func plainText(key plainKey, text string) bool {
 	case plainName, plainGroups:
 		return classOf(text[0]) == letter && consistsOf(text, letter|digit|wordy) && !isReservedWord(text)
 	case plainPublicKey:
-		return len(text) == len(noKey) && classOf(text[0])&(letter|digit) != 0 && text[len(text)-1] == '=' && consistsOf(text[:len(text)-1], letter|digit|slash|other) &&
+		return len(text) == len(noKey) && text[len(text)-1] == '=' && consistsOf(text[:len(text)-1], letter|digit|slash|other) &&
 			!strings.ContainsAny(text[:len(text)-1], "=:")
 	case plainAllowedIPs:
 		return strings.Count(text, ".") == 3 && strings.Count(text, "/") == 1 && consistsOf(text, digit|wordy|slash)
