@@ -125,11 +125,26 @@ func newBoard(site, self string) *board {
 	}
 }
 
-// watching notes whether a bucket is watched.
+// watching notes whether a bucket is watched. When Sessions no longer is, it is unknown which of our own the store has.
 func (b *board) watching(bucket store.Bucket, yes bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.watched[bucket] = yes
+	if bucket == store.Sessions && !yes {
+		delete(b.sessions, b.self)
+	}
+}
+
+// hasOwn reports whether the store has told of a session of our own.
+func (b *board) hasOwn(peer wireguard.PublicKey) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	own := b.sessions[b.self]
+	if own == nil {
+		return false
+	}
+	_, ok := own.all[peer]
+	return ok
 }
 
 // isWatching reports whether the present values of a bucket are known.

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -174,28 +175,36 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 }
 
-// watch watches a bucket until ctx ends.
+// watch watches a bucket until ctx ends. A store that has lost its watchers is asked by all of them at once: those whose watch does not
+// begin wait longer each time.
 func (n *Node) watch(ctx context.Context, bucket store.Bucket, changed func(store.Entry)) {
-	for ctx.Err() == nil {
+	for pause := watchPause; ctx.Err() == nil; {
 		err := n.Store.Watch(ctx, bucket, n.site, func(e store.Entry) {
 			if e.Key == "" {
+				pause = watchPause
 				n.board.watching(bucket, true)
+				if bucket == store.Sessions {
+					n.missing()
+				}
 				return
 			}
 			changed(e)
 		})
 		n.board.watching(bucket, false)
-		if bucket == store.Sessions { // the store may have lost them
-			n.mu.Lock()
-			clear(n.published)
-			n.mu.Unlock()
-		}
 		n.Log.Debug("the store of the fleet is no longer watched", "bucket", bucket, "err", err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(watchPause):
+		case <-time.After(pause/2 + rand.N(pause)):
 		}
+		pause = min(2*pause, longestPause)
 	}
+}
+
+// missing lets sessions be published again that the store does not have, now that it has told what it has.
+func (n *Node) missing() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	maps.DeleteFunc(n.published, func(peer wireguard.PublicKey, _ record) bool { return !n.board.hasOwn(peer) })
 }
 
 // beat tells the others how this gateway is until ctx ends, and then that it leaves.
