@@ -201,8 +201,7 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 // or the clock was wrong.
 func (e *Edition) At(now time.Time) (next *Edition, changed bool) {
 	same := true
-	for i := range e.Config.Peers {
-		p := &e.Config.Peers[i]
+	for _, p := range e.Config.Peers.All() {
 		same = same && (p.Expires.IsZero() || p.State(now) == p.State(e.at))
 	}
 	if same {
@@ -225,12 +224,12 @@ type bookPeers struct {
 
 func newBookPeers(cfg *config.Config, now time.Time) bookPeers {
 	p := bookPeers{cfg: cfg}
-	if !slices.ContainsFunc(cfg.Peers, func(c config.Peer) bool { return c.State(now) != "" }) {
+	if !cfg.Peers.Any(func(c config.Peer) bool { return c.State(now) != "" }) {
 		return p
 	}
-	p.of = make([]int32, 0, len(cfg.Peers))
-	for i := range cfg.Peers {
-		if cfg.Peers[i].State(now) == "" {
+	p.of = make([]int32, 0, cfg.Peers.Len())
+	for i, c := range cfg.Peers.All() {
+		if c.State(now) == "" {
 			p.of = append(p.of, int32(i))
 		}
 	}
@@ -240,7 +239,7 @@ func newBookPeers(cfg *config.Config, now time.Time) bookPeers {
 // Len returns how many there are.
 func (p bookPeers) Len() int {
 	if p.of == nil {
-		return len(p.cfg.Peers)
+		return p.cfg.Peers.Len()
 	}
 	return len(p.of)
 }
@@ -250,7 +249,7 @@ func (p bookPeers) At(i int) clients.Peer {
 	if p.of != nil {
 		i = int(p.of[i])
 	}
-	c := &p.cfg.Peers[i]
+	c := p.cfg.Peers.At(i)
 	return clients.Peer{Name: c.Name, ID: c.ID(), Groups: c.Groups, Addrs: c.AllowedIPs}
 }
 

@@ -49,7 +49,7 @@ func configured(t *testing.T, key wireguard.PrivateKey, peers ...config.Peer) *c
 	if err := os.WriteFile(file, []byte(key.Reveal()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return &config.Config{Peers: peers, Listen: config.Listen{WireGuard: &config.WireGuardListen{
+	return &config.Config{Peers: config.ListPeers(peers...), Listen: config.Listen{WireGuard: &config.WireGuardListen{
 		Address: []netip.Prefix{netip.MustParsePrefix("10.99.0.1/24")}, PrivateKey: config.Secret{File: file}, MTU: 1420,
 		Pos: config.Position{File: "p.yaml", Line: 1, Column: 10},
 	}}}

@@ -77,8 +77,8 @@ func (l *limiter) use(p *Plan, peers wireguard.Peers) {
 	cfg := p.all.cfg
 	at := make(map[wireguard.PublicKey]*limited) // that have a key
 	for n, i := range p.all.of {
-		entry := &cfg.Peers[i]
-		if limits := config.LimitsOf(cfg, *entry); !limits.IsZero() {
+		entry := cfg.Peers.At(int(i))
+		if limits := config.LimitsOf(cfg, entry); !limits.IsZero() {
 			at[p.all.At(n).PublicKey] = &limited{name: entry.Name, limits: limits}
 		}
 	}
@@ -94,8 +94,8 @@ func (l *limiter) use(p *Plan, peers wireguard.Peers) {
 		}
 	}
 	for _, i := range p.guests {
-		entry := &cfg.Peers[i]
-		if limits := config.LimitsOf(cfg, *entry); entry.State(l.now()) == "" && !limits.IsZero() {
+		entry := cfg.Peers.At(int(i))
+		if limits := config.LimitsOf(cfg, entry); entry.State(l.now()) == "" && !limits.IsZero() {
 			next[entry.ID()] = &limited{name: entry.Name, limits: limits}
 			counted = append(counted, meter.Peer{ID: entry.ID()})
 		}

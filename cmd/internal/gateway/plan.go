@@ -36,7 +36,7 @@ func (p planPeers) Len() int { return len(p.of) }
 // At returns the i-th.
 func (p planPeers) At(i int) wireguard.Peer {
 	entry := p.of[i]
-	c := &p.cfg.Peers[entry]
+	c := p.cfg.Peers.At(int(entry))
 	key, _ := wireguard.ParsePublicKey(c.PublicKey) // NewPlan has checked it
 	return wireguard.Peer{
 		Name: c.Name, PublicKey: key, PresharedKey: p.shared[entry], AllowedIPs: c.AllowedIPs, PersistentKeepalive: c.PersistentKeepalive,
@@ -50,7 +50,7 @@ func NewPlan(cfg *config.Config, now time.Time) (*Plan, error) {
 	if listen == nil {
 		return nil, nil
 	}
-	p := &Plan{listen: listen, all: planPeers{cfg: cfg, of: make([]int32, 0, len(cfg.Peers)), shared: make(map[int32]wireguard.PresharedKey)}}
+	p := &Plan{listen: listen, all: planPeers{cfg: cfg, of: make([]int32, 0, cfg.Peers.Len()), shared: make(map[int32]wireguard.PresharedKey)}}
 	text, err := listen.PrivateKey.Read()
 	if err == nil {
 		p.key, err = wireguard.ParsePrivateKey(text)
@@ -58,10 +58,9 @@ func NewPlan(cfg *config.Config, now time.Time) (*Plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: listen.wireguard.private_key: %w", listen.Pos, err)
 	}
-	own, list := p.key.Public(), make(wireguard.List, 0, len(cfg.Peers))
+	own, list := p.key.Public(), make(wireguard.List, 0, cfg.Peers.Len())
 	faults := make(map[int32]error) // by entry
-	for i := range cfg.Peers {
-		c := &cfg.Peers[i]
+	for i, c := range cfg.Peers.All() {
 		if c.Disabled {
 			continue
 		}
@@ -69,7 +68,7 @@ func NewPlan(cfg *config.Config, now time.Time) (*Plan, error) {
 			p.guests = append(p.guests, int32(i))
 			continue
 		}
-		peer, err := newPeer(c)
+		peer, err := newPeer(&c)
 		if err == nil && peer.PublicKey == own {
 			err = errors.New("public_key is the gateway's own: set the peer's")
 		}
@@ -86,7 +85,7 @@ func NewPlan(cfg *config.Config, now time.Time) (*Plan, error) {
 	if wireguard.CheckPeers(list, own) != nil {
 		for i := range list {
 			if err := wireguard.CheckPeers(list[i:i+1], own); err != nil {
-				faults[p.all.of[i]] = fmt.Errorf("%s: %w", cfg.Peers[p.all.of[i]].Pos, err)
+				faults[p.all.of[i]] = fmt.Errorf("%s: %w", cfg.Peers.At(int(p.all.of[i])).Pos, err)
 			}
 		}
 	}
@@ -113,7 +112,7 @@ func (p *Plan) WithPeersOf(next *Plan) *Plan {
 // At returns the plan with the peers that may connect at a time.
 func (p *Plan) At(now time.Time) *Plan {
 	q := *p
-	may := func(i int32) bool { return p.all.cfg.Peers[i].State(now) == "" }
+	may := func(i int32) bool { return p.all.cfg.Peers.At(int(i)).State(now) == "" }
 	if q.peers = p.all; !slices.ContainsFunc(p.all.of, func(i int32) bool { return !may(i) }) {
 		return &q
 	}
