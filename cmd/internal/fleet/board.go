@@ -297,9 +297,10 @@ func (b *board) wanted(isMember func(gateway string) bool, gone []string) map[wi
 		}
 	}
 	for gateway, sessions := range b.sessions {
+		isGone := slices.Contains(gone, gateway)
 		switch {
-		case gateway == b.self || !isMember(gateway):
-		case slices.Contains(gone, gateway):
+		case !isGone && len(sessions.moved) == 0 || gateway == b.self || !isMember(gateway):
+		case isGone:
 			for peer, s := range sessions.all {
 				take(peer, s)
 			}
