@@ -90,7 +90,7 @@ func (d *decoder) value(node ast.Node, v reflect.Value, path string, tag reflect
 		return
 	}
 	if list, ok := v.Addr().Interface().(*PeerList); ok {
-		d.peerList(node, list, path)
+		decodePeers(d, node, list, path)
 		return
 	}
 	switch v.Kind() {
@@ -125,8 +125,8 @@ func (d *decoder) sequence(node ast.Node, v reflect.Value, path string, tag refl
 	}
 }
 
-// peerList is sequence for a list of peers.
-func (d *decoder) peerList(node ast.Node, list *PeerList, path string) {
+// decodePeers is sequence for a list of peers.
+func decodePeers(d *decoder, node ast.Node, list *PeerList, path string) {
 	nodes := []ast.Node{node}
 	if seq, ok := node.(*ast.SequenceNode); ok {
 		nodes = seq.Values

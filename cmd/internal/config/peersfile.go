@@ -64,15 +64,15 @@ func (c *Config) ReloadPeers() (*Config, error) {
 		return nil, err
 	}
 	for _, file := range next.Files {
-		if !c.reads(file) && !next.holdsPeers(file) {
+		if !reads(c, file) && !next.holdsPeers(file) {
 			return nil, &Error{Faults: []Fault{{Pos: Position{File: file}, Message: "the file is new and has more than peers in it", Mend: "run penstock reload"}}}
 		}
 	}
 	return next, nil
 }
 
-// reads reports whether a file is one of the configuration.
-func (c *Config) reads(file string) bool {
+// reads reports whether a file is one of a configuration.
+func reads(c *Config, file string) bool {
 	_, ok := c.texts[file]
 	return ok
 }
@@ -269,7 +269,7 @@ func (d *decoder) text(path string) ([]byte, error) {
 		}
 		return readFile(path)
 	}
-	if p.before != nil && p.before.reads(path) && p.before.globbed[path] != nil {
+	if p.before != nil && reads(p.before, path) && p.before.globbed[path] != nil {
 		g.join(p.before.globbed[path].sections) // what had rules in it may not be left out
 	}
 	former, known := p.former(path)

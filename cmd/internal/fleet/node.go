@@ -399,7 +399,7 @@ func (n *Node) publish() {
 		}
 	}
 	if heard < len(n.heard) || carried < len(n.own) {
-		n.miss(list)
+		forgetAbsent(list, n.heard, n.own)
 	}
 	if len(n.published) > len(n.own) { // all of own are in it
 		for peer, r := range n.published {
@@ -416,14 +416,14 @@ func (n *Node) publish() {
 	}
 }
 
-// miss forgets the handshakes of peers that the gateway no longer has. The caller holds mu.
-func (n *Node) miss(list []wireguard.PeerStatus) {
+// forgetAbsent removes the handshakes of peers that are not in a list.
+func forgetAbsent(list []wireguard.PeerStatus, heard map[wireguard.PublicKey]handshake, own map[wireguard.PublicKey]time.Time) {
 	present := make(map[wireguard.PublicKey]bool, len(list))
 	for _, p := range list {
 		present[p.PublicKey] = p.Endpoint.IsValid() && !p.LastHandshake.IsZero()
 	}
-	maps.DeleteFunc(n.heard, func(peer wireguard.PublicKey, _ handshake) bool { return !present[peer] })
-	maps.DeleteFunc(n.own, func(peer wireguard.PublicKey, _ time.Time) bool { return !present[peer] })
+	maps.DeleteFunc(heard, func(peer wireguard.PublicKey, _ handshake) bool { return !present[peer] })
+	maps.DeleteFunc(own, func(peer wireguard.PublicKey, _ time.Time) bool { return !present[peer] })
 }
 
 // put publishes a record. The caller holds mu.
