@@ -44,7 +44,7 @@ func New(cfg Config) (*Policy, error) {
 	if err := check(&cfg); err != nil {
 		return nil, err
 	}
-	cfg.Rules = slices.Clone(cfg.Rules)
+	cfg.Rules, cfg.Peers = slices.Clone(cfg.Rules), nil // only check needs the peers, and there may be very many
 	return compile(&cfg, nil)
 }
 

@@ -278,7 +278,7 @@ func (s *siteChange) plan(terms peerbook.Terms) (config.Peer, *wireguard.Config,
 
 // remove removes a peer.
 func (s *siteChange) remove(name string) error {
-	inFolder := slices.ContainsFunc(s.config.Peers, func(p config.Peer) bool { return p.Name == name })
+	inFolder := s.config.Peers.Any(func(p config.Peer) bool { return p.Name == name })
 	if c := s.entries[name]; !inFolder && (c == nil || c.Removed) {
 		return fmt.Errorf("site %s has no peer %q", s.config.Site.Name, name)
 	}

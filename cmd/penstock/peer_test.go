@@ -56,10 +56,10 @@ func TestPeersAddedAtOnceHaveAddressesOfTheirOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err) // among others if two have the same address
 	}
-	if len(c.Peers) != n {
-		t.Errorf("got %d peers, want %d", len(c.Peers), n)
+	if c.Peers.Len() != n {
+		t.Errorf("got %d peers, want %d", c.Peers.Len(), n)
 	}
-	for _, p := range c.Peers {
+	for _, p := range c.Peers.All() {
 		client, err := os.ReadFile(filepath.Join(filepath.Dir(gateway), "client"+p.Name[1:]+".conf"))
 		if err != nil || !strings.Contains(string(client), "Address = "+p.AllowedIPs[0].String()) {
 			t.Errorf("%s: got client file %q, %v, want its address %s", p.Name, client, err, p.AllowedIPs[0])
@@ -105,7 +105,7 @@ func TestOutputThatFailsAddsNoPeer(t *testing.T) {
 		if code := execute(t.Context(), e, args); code != exitFailure || !strings.Contains(errs.String(), "print the peer's configuration") {
 			t.Errorf("%q: got exit code %d: %s", flag, code, errs.String())
 		}
-		if c, err := config.Load(gateway); err != nil || len(c.Peers) != 0 {
+		if c, err := config.Load(gateway); err != nil || c.Peers.Len() != 0 {
 			t.Errorf("%q: got %v, %v, want no peer whose key nobody has", flag, c, err)
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/mdp/qrterminal/v3"
 	"github.com/spf13/cobra"
@@ -68,11 +67,11 @@ func phonePeer(cmd *cobra.Command, e *env, file, name string) (*config.Config, c
 	if err := servesPhones(c); err != nil {
 		return nil, config.Peer{}, err
 	}
-	i := slices.IndexFunc(c.Peers, func(p config.Peer) bool { return p.Name == name })
+	i := c.Peers.Index(func(p config.Peer) bool { return p.Name == name })
 	if i < 0 {
 		return nil, config.Peer{}, fmt.Errorf("there is no peer %q: see penstock peer list, or make it with: penstock peer add %s --dns-only", name, name)
 	}
-	return c, c.Peers[i], nil
+	return c, c.Peers.At(i), nil
 }
 
 // servesPhones returns an error without dns.serve.

@@ -84,7 +84,7 @@ func askPeers(ctx context.Context, e *env, file string) (control.Peers, error) {
 		fmt.Fprintf(e.stderr, "warning: %s: %s\n", bad.File, bad)
 	}
 	answer := control.Peers{APIVersion: control.APIVersion, Peers: []control.PeerStatus{}}
-	for _, p := range c.Peers {
+	for _, p := range c.Peers.All() {
 		s := control.PeerStatus{Name: p.Name, Groups: p.Groups, State: p.State(time.Now()), PublicKey: p.PublicKey, Position: p.Pos.String(), Disabled: p.Disabled, Expires: p.Expires}
 		l := config.LimitsOf(c, p)
 		if l.Rate != (config.Rates{}) {

@@ -14,6 +14,8 @@ import (
 	"slices"
 
 	"github.com/gaissmai/bart"
+
+	"penstock/router/lookup"
 )
 
 // Keys that are not those of peers.
@@ -33,6 +35,22 @@ type Peer struct {
 	Addrs  []netip.Prefix // inside the tunnel; none if it has no place there
 }
 
+// Peers are the clients of a gateway. They do not change, and are safe for concurrent use.
+type Peers interface {
+	Len() int
+	// At returns the i-th peer, from 0.
+	At(i int) Peer
+}
+
+// List is a slice as Peers.
+type List []Peer
+
+// Len returns how many there are.
+func (l List) Len() int { return len(l) }
+
+// At returns the i-th peer.
+func (l List) At(i int) Peer { return l[i] }
+
 // Client is what is known about a key. The zero Client has no name: it is this machine, or a stranger.
 type Client struct {
 	Name   string
@@ -42,33 +60,36 @@ type Client struct {
 
 // Book maps addresses to clients. It is immutable and safe for concurrent use.
 type Book struct {
-	peers  []Peer
+	peers  Peers
 	keys   []uint64           // of peers, in the same order
 	byKey  []int32            // peers in the order of their keys
 	byAddr bart.Table[uint64] // keys
-	byName map[string]int32   // in peers, as byID
-	byID   map[string]int32
+	byName *lookup.Table[string]
+	byID   *lookup.Table[string]
 	last   uint64 // highest key ever assigned
 }
 
-// NewBook returns the book of a list of peers, which it keeps. A peer that is in before with the same ID and addresses keeps its key.
-// before may be nil.
-func NewBook(peers []Peer, before *Book) *Book {
+// NewBook returns the book of peers, which it keeps. A peer that is in before with the same ID and addresses keeps its key. before may be
+// nil.
+func NewBook(peers Peers, before *Book) *Book {
 	if before == nil {
 		before = &Book{last: firstPeer - 1}
 	}
+	n := peers.Len()
 	b := &Book{
-		peers: peers, keys: make([]uint64, len(peers)), byKey: make([]int32, len(peers)),
-		byName: make(map[string]int32, len(peers)), byID: make(map[string]int32, len(peers)), last: before.last,
+		peers: peers, keys: make([]uint64, n), byKey: make([]int32, n), last: before.last,
+		byName: lookup.New(n, func(i int) string { return peers.At(i).Name }),
+		byID:   lookup.New(n, func(i int) string { return peers.At(i).ID }),
 	}
-	for i, p := range peers {
-		if n, ok := before.byID[p.ID]; ok && sameAddrs(before.peers[n].Addrs, p.Addrs) {
+	for i := range n {
+		p := peers.At(i)
+		if n, ok := before.byID.Find(p.ID); ok && sameAddrs(before.peers.At(n).Addrs, p.Addrs) {
 			b.keys[i] = before.keys[n]
 		} else {
 			b.last++
 			b.keys[i] = b.last
 		}
-		b.byKey[i], b.byID[p.ID], b.byName[p.Name] = int32(i), int32(i), int32(i)
+		b.byKey[i] = int32(i)
 		for _, prefix := range p.Addrs {
 			b.byAddr.Insert(prefix.Masked(), b.keys[i])
 		}
@@ -105,7 +126,7 @@ func (b *Book) find(key uint64) (p Peer, ok bool) {
 	if !ok {
 		return Peer{}, false
 	}
-	return b.peers[b.byKey[n]], true
+	return b.peers.At(int(b.byKey[n])), true
 }
 
 // Peer returns the key of the peer that has an address inside the tunnel.
@@ -138,7 +159,7 @@ func (b *Book) Client(key uint64) (c Client, ok bool) {
 
 // Identified returns the key of the peer with an ID.
 func (b *Book) Identified(id string) (key uint64, ok bool) {
-	i, ok := b.byID[id]
+	i, ok := b.byID.Find(id)
 	if !ok {
 		return 0, false
 	}
@@ -147,11 +168,11 @@ func (b *Book) Identified(id string) (key uint64, ok bool) {
 
 // Named returns the key and a tunnel address of the peer with that name. The address is invalid if the peer has none.
 func (b *Book) Named(name string) (key uint64, addr netip.Addr, ok bool) {
-	i, ok := b.byName[name]
+	i, ok := b.byName.Find(name)
 	if !ok {
 		return 0, addr, false
 	}
-	if addrs := b.peers[i].Addrs; len(addrs) > 0 {
+	if addrs := b.peers.At(i).Addrs; len(addrs) > 0 {
 		addr = addrs[0].Addr()
 	}
 	return b.keys[i], addr, true

@@ -15,7 +15,7 @@ func peer(name, id string, addrs ...string) Peer {
 }
 
 func TestAPeerIsOneClientWithAllItsAddresses(t *testing.T) {
-	b := NewBook([]Peer{peer("ana", "A", "10.99.0.2/32", "fd99:0:0:2::/64"), peer("bob", "B", "10.99.0.3/32")}, nil)
+	b := NewBook(List{peer("ana", "A", "10.99.0.2/32", "fd99:0:0:2::/64"), peer("bob", "B", "10.99.0.3/32")}, nil)
 	ana, ok := b.Peer(netip.MustParseAddr("10.99.0.2"))
 	if !ok {
 		t.Fatal("ana is not known by her address")
@@ -37,10 +37,10 @@ func TestAPeerIsOneClientWithAllItsAddresses(t *testing.T) {
 }
 
 func TestKeysLiveAsLongAsTheirClients(t *testing.T) {
-	before := NewBook([]Peer{peer("ana", "A", "10.99.0.2/32"), peer("bob", "B", "10.99.0.3/32"), peer("eve", "E", "10.99.0.4/32")}, nil)
+	before := NewBook(List{peer("ana", "A", "10.99.0.2/32"), peer("bob", "B", "10.99.0.3/32"), peer("eve", "E", "10.99.0.4/32")}, nil)
 	renamed := peer("anna", "A", "10.99.0.2/32")
 	renamed.Groups = []string{"admins"}
-	after := NewBook([]Peer{
+	after := NewBook(List{
 		renamed,
 		peer("dan", "D", "10.99.0.3/32"), // has bob's address
 		peer("eve", "E", "10.99.0.5/32"), // has moved
@@ -62,22 +62,22 @@ func TestKeysLiveAsLongAsTheirClients(t *testing.T) {
 			t.Errorf("client %d is gone and still known", k)
 		}
 	}
-	again := NewBook([]Peer{peer("bob", "B", "10.99.0.3/32")}, after)
+	again := NewBook(List{peer("bob", "B", "10.99.0.3/32")}, after)
 	if key(again, "10.99.0.3") == key(before, "10.99.0.3") {
 		t.Error("a peer that comes back has its old key: what was ended could continue")
 	}
 }
 
 func TestTheOrderOfAddressesDoesNotMatter(t *testing.T) {
-	before := NewBook([]Peer{peer("ana", "A", "10.99.0.2/32", "fd99::2/128")}, nil)
-	after := NewBook([]Peer{peer("ana", "A", "fd99::2/128", "10.99.0.2/32")}, before)
+	before := NewBook(List{peer("ana", "A", "10.99.0.2/32", "fd99::2/128")}, nil)
+	after := NewBook(List{peer("ana", "A", "fd99::2/128", "10.99.0.2/32")}, before)
 	if gone := before.Gone(after); len(gone) != 0 {
 		t.Errorf("got %v gone, want nobody: ana has the addresses that she had", gone)
 	}
 }
 
 func TestStrangers(t *testing.T) {
-	b := NewBook([]Peer{peer("ana", "A", "10.99.0.2/32")}, nil)
+	b := NewBook(List{peer("ana", "A", "10.99.0.2/32")}, nil)
 	keys := make(map[uint64]string)
 	for _, a := range []string{"192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0:1::1", "10.99.0.3"} {
 		key := b.Key(netip.MustParseAddr(a))
@@ -107,7 +107,7 @@ func TestStrangers(t *testing.T) {
 }
 
 func TestNamed(t *testing.T) {
-	b := NewBook([]Peer{peer("ana", "A", "10.99.0.2/32"), peer("dan", "D")}, nil)
+	b := NewBook(List{peer("ana", "A", "10.99.0.2/32"), peer("dan", "D")}, nil)
 	if key, addr, ok := b.Named("dan"); !ok || key == Nobody || addr.IsValid() {
 		t.Errorf("a peer without an address: got %d, %v, %v", key, addr, ok)
 	}
@@ -125,7 +125,7 @@ func BenchmarkPeer(b *testing.B) {
 		a := netip.AddrFrom4([4]byte{10, 99, byte(i >> 8), byte(i)})
 		peers = append(peers, Peer{Name: a.String(), ID: a.String(), Addrs: []netip.Prefix{netip.PrefixFrom(a, 32)}})
 	}
-	book, addr := NewBook(peers, nil), netip.MustParseAddr("10.99.1.7")
+	book, addr := NewBook(List(peers), nil), netip.MustParseAddr("10.99.1.7")
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, ok := book.Peer(addr); !ok {

@@ -80,11 +80,11 @@ func (m *marked) configuration() *config.Config {
 			WireGuard: &config.WireGuardListen{ListenPort: 51820, Address: []netip.Prefix{netip.MustParsePrefix("10.99.0.1/24")}, PrivateKey: m.secret("gateway key"), Endpoint: "gate.corp.example:51820"},
 			Enrol:     &config.EnrolListen{URL: "https://join.corp.example", PrivateKey: m.secret("enrol key")},
 		},
-		Peers: []config.Peer{
-			{Name: "marta", PublicKey: base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{9}, 32)), PresharedKey: m.secret("peer psk"), ProxyPassword: m.secret("proxy password"),
+		Peers: config.ListPeers(
+			config.Peer{Name: "marta", PublicKey: base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{9}, 32)), PresharedKey: m.secret("peer psk"), ProxyPassword: m.secret("proxy password"),
 				AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.99.0.7/32")}, Groups: []string{"staff"}},
-			{Name: "otto.maier"},
-		},
+			config.Peer{Name: "otto.maier"},
+		),
 		SignIn: &config.SignIn{},
 		Transports: map[string]config.Transport{
 			"corp":   {WireGuard: &config.WireGuard{Config: profile}},

@@ -18,7 +18,7 @@ import (
 // learn tells the scrubber what in a configuration is secret, and which names are in it.
 func (s *scrubber) learn(cfg *config.Config) {
 	s.learnFrom("", reflect.ValueOf(cfg))
-	for _, p := range cfg.Peers {
+	for _, p := range cfg.Peers.All() {
 		s.know(p.Name, "peer")
 	}
 	for _, t := range cfg.Transports {
@@ -76,6 +76,10 @@ func (s *scrubber) learnFrom(key string, v reflect.Value) {
 			if value, err := of.Read(); err == nil {
 				s.hideLines(value)
 			}
+			return
+		}
+		if list, ok := v.Interface().(config.PeerList); ok {
+			s.learnFrom(key, reflect.ValueOf(list.Slice()))
 			return
 		}
 		for i := range v.NumField() {
@@ -232,6 +236,9 @@ func expanded(v reflect.Value) any {
 		}
 		return out
 	case reflect.Struct:
+		if list, ok := v.Interface().(config.PeerList); ok {
+			return expanded(reflect.ValueOf(list.Slice()))
+		}
 		out := make(map[string]any)
 		for i := range v.NumField() {
 			f := v.Type().Field(i)
@@ -255,6 +262,9 @@ func expanded(v reflect.Value) any {
 func keysOf(t reflect.Type, above string, depth int, keys map[string]bool) {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 		t = t.Elem()
+	}
+	if t == reflect.TypeFor[config.PeerList]() {
+		t = reflect.TypeFor[config.Peer]()
 	}
 	if t.Kind() != reflect.Struct || depth == 0 {
 		return

@@ -89,7 +89,7 @@ func (k listenChecker) proxy(p *ProxyListen) {
 		return
 	}
 	hasPassword := func(p Peer) bool { return !p.ProxyPassword.IsZero() }
-	if !NeedsLogin(k.Config) || slices.ContainsFunc(k.Peers, hasPassword) || mayHavePeers(k.Config) {
+	if !NeedsLogin(k.Config) || k.Peers.Any(hasPassword) || mayHavePeers(k.Config) {
 		return
 	}
 	const mend = "give a peer proxy_password: {file: PATH}"

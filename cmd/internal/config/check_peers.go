@@ -18,26 +18,29 @@ import (
 // peers checks each peer, and that no two have the same name, key or address. Of two that have, the one whose file is in force
 // already keeps them.
 func (k listenChecker) peers() {
-	if len(k.Peers) > 0 && k.Listen.WireGuard == nil && k.Listen.Proxy == nil {
+	if k.Peers.Len() > 0 && k.Listen.WireGuard == nil && k.Listen.Proxy == nil {
 		k.fault("peers", "add listen: {wireguard: ...}", "peers have nothing to connect to")
 	}
-	order := make([]int, len(k.Peers))
+	n := k.Peers.Len()
+	order := make([]int, n)
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		return cmp.Compare(k.standing[k.Peers[a].Pos.File], k.standing[k.Peers[b].Pos.File])
-	})
-	taken := claims{own: k.ownPublicKey(), inDNS: k.DNS.Peers != "", names: make(map[string]int, len(k.Peers)), keys: make(map[string]int, len(k.Peers)), single: make(map[netip.Addr]int, len(k.Peers))}
+	if len(k.standing) > 0 {
+		slices.SortStableFunc(order, func(a, b int) int {
+			return cmp.Compare(k.standing[k.Peers.At(a).Pos.File], k.standing[k.Peers.At(b).Pos.File])
+		})
+	}
+	taken := claims{own: k.ownPublicKey(), inDNS: k.DNS.Peers != "", names: make(map[string]int, n), keys: make(map[string]int, n), single: make(map[netip.Addr]int, n)}
 	for _, i := range order {
 		k.peer(i, taken.own)
-		k.clashes(i, taken.add(i, k.Peers[i]))
+		k.clashes(i, taken.add(i, k.Peers.At(i)))
 	}
 }
 
 // peer checks what can be said of a peer without the others.
 func (k listenChecker) peer(i int, gateway string) {
-	p, path := k.Peers[i], "peers["+strconv.Itoa(i)+"]" // what is below path is only joined where there is something to check
+	p, path := k.Peers.At(i), "peers["+strconv.Itoa(i)+"]" // what is below path is only joined where there is something to check
 	if faultOfName(p.Name) != "" {
 		k.name(path+".name", "peer", p.Name)
 	}
@@ -138,7 +141,7 @@ func (k listenChecker) withoutKey(path string, p Peer) {
 func proxyWarnings(c *Config) (list []string) {
 	p := c.Listen.Proxy
 	if p == nil {
-		for _, peer := range c.Peers {
+		for _, peer := range c.Peers.All() {
 			if !peer.ProxyPassword.IsZero() {
 				list = append(list, fmt.Sprintf("%s: peer %s has a proxy_password, and there is no listen.proxy to use it on", peer.Pos, peer.Name))
 			}
@@ -182,7 +185,7 @@ func (k listenChecker) clashes(i int, found map[int][]clash) {
 			shared = append(shared, c.what)
 		}
 		k.fault(fmt.Sprintf("peers[%d].%s", i, found[other][0].field), "give every peer its own", "peer %s has the %s of peer %s, at %s",
-			k.Peers[i].Name, strings.Join(shared, " and the "), k.Peers[other].Name, k.Peers[other].Pos)
+			k.Peers.At(i).Name, strings.Join(shared, " and the "), k.Peers.At(other).Name, k.Peers.At(other).Pos)
 	}
 }
 

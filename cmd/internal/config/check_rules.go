@@ -167,7 +167,7 @@ func (k ruleChecker) peers(path string, m Match, d Do) {
 // peerName checks the name of a peer.
 func (k ruleChecker) peerName(at, name string) {
 	var names []string
-	for _, p := range k.Peers {
+	for _, p := range k.Peers.All() {
 		if p.Name == name {
 			return
 		}
@@ -182,7 +182,7 @@ func (k ruleChecker) peerName(at, name string) {
 // a group, and the last, but it may be a misspelt name.
 func (c *Config) emptyGroups() []string {
 	members := make(map[string]bool)
-	for _, p := range c.Peers {
+	for _, p := range c.Peers.All() {
 		for _, group := range p.Groups {
 			members[group] = true
 		}

@@ -30,7 +30,7 @@ type Config struct {
 	// Listen says where flows come from: a TUN device (laptop), WireGuard peers (gateway), a proxy port, or several of them.
 	Listen Listen `yaml:"listen"`
 	// Peers may connect to listen.wireguard with a key, and to listen.proxy with a password.
-	Peers []Peer `yaml:"peers"`
+	Peers PeerList `yaml:"peers"`
 	// GroupLimits are the limits of each peer in a group, by the group's name: each member has them for itself. Up, down and quota are
 	// decided one by one: a limit in the peer's own entry comes before those of its groups, and of several groups that have one the
 	// most generous counts.
@@ -104,7 +104,7 @@ type Config struct {
 	root      string              // of the copy that this was loaded from; "" for the files themselves
 	positions map[string]Position // where each value is written, by path: rules[2].match.domain[0]
 	plains    map[string]span     // of plain files: their peers, whose positions are not in positions
-	lines     map[string][]string // of each file, as it was read
+	texts     map[string]string   // of each file, as it was read
 	warnings  []string            // see Warnings
 
 	globs    map[string]*sections // of include, with what is in the files that they match

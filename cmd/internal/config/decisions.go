@@ -43,7 +43,7 @@ type decidedFile struct {
 func ParseDecisions(path string, text []byte, canonical func(string) (string, error)) ([]Decided, error) {
 	d := newDecoder("")
 	d.file = path
-	d.config.lines[path] = splitLines(textfile.Decode(text))
+	d.config.texts[path] = string(textfile.Decode(text))
 	var f decidedFile
 	if root, ok := d.parse(textfile.Decode(text)); ok {
 		d.structure(root, reflect.ValueOf(&f).Elem(), "")

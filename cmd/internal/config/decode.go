@@ -89,6 +89,10 @@ func (d *decoder) value(node ast.Node, v reflect.Value, path string, tag reflect
 		d.scalar(node, v, path, tag)
 		return
 	}
+	if list, ok := v.Addr().Interface().(*PeerList); ok {
+		decodePeers(d, node, list, path)
+		return
+	}
 	switch v.Kind() {
 	case reflect.Struct:
 		d.structure(node, v, path)
@@ -118,6 +122,22 @@ func (d *decoder) sequence(node ast.Node, v reflect.Value, path string, tag refl
 		setDefaults(item)
 		d.value(n, item, fmt.Sprintf("%s[%d]", path, v.Len()), tag)
 		v.Set(reflect.Append(v, item))
+	}
+}
+
+// decodePeers is sequence for a list of peers.
+func decodePeers(d *decoder, node ast.Node, list *PeerList, path string) {
+	nodes := []ast.Node{node}
+	if seq, ok := node.(*ast.SequenceNode); ok {
+		nodes = seq.Values
+	}
+	for _, n := range nodes {
+		if (bundleDecoder{d}).isChanged(n, path) {
+			continue
+		}
+		var p Peer
+		d.value(n, reflect.ValueOf(&p).Elem(), fmt.Sprintf("%s[%d]", path, list.Len()), "")
+		list.Append(p)
 	}
 }
 

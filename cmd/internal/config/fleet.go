@@ -188,9 +188,9 @@ func (d bundleDecoder) follow() {
 	for _, change := range changes {
 		if !change.Removed {
 			d.inBundle = change.file // it names no files
-			before := len(c.Peers)
+			before := c.Peers.Len()
 			d.decode(change.file, textfile.Decode([]byte(change.Entry)))
-			if added := c.Peers[before:]; len(added) != 1 || added[0].Name != change.Peer {
+			if c.Peers.Len() != before+1 || c.Peers.At(before).Name != change.Peer {
 				d.faultAt(Position{File: change.file}, "", "a change of peer %s must have this peer and no other", change.Peer)
 			}
 		}
@@ -324,7 +324,7 @@ func (k *checker) fleet() {
 	if e := f.Endpoint; e.IsValid() && (e.Port() == 0 || e.Addr().IsUnspecified() || e.Addr().IsMulticast() || e.Addr().Zone() != "") {
 		k.fault("fleet.endpoint", "write an address of this machine and a free UDP port, for example 192.0.2.1:51821", "fleet.endpoint is %s", e)
 	}
-	for i, p := range k.Peers {
+	for i, p := range k.Peers.All() {
 		if f.Bundle != "" && !f.Has(p.Pos.File) {
 			k.fault(fmt.Sprintf("peers[%d]", i), "put it into the bundle", "peer %s is known to this gateway alone, and the gateways of a fleet have the same peers", p.Name)
 		}

@@ -277,11 +277,11 @@ func TestTheFullFormIsRead(t *testing.T) {
 		}
 	}
 	check("files", c.Files, []string{c.Path, filepath.Join(dir, "peers.d", "ana.yaml")})
-	check("peers", c.Peers, []Peer{{
+	check("peers", c.Peers.Slice(), []Peer{{
 		Name: "ana", PublicKey: "QKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo=",
 		AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.78.0.2/32")}, Groups: []string{"staff"},
 	}})
-	check("place of the peer", c.Peers[0].Pos, Position{File: filepath.Join(dir, "peers.d", "ana.yaml"), Line: 3, Column: 5})
+	check("place of the peer", c.Peers.At(0).Pos, Position{File: filepath.Join(dir, "peers.d", "ana.yaml"), Line: 3, Column: 5})
 	check("tun", c.Listen.TUN, &TUN{
 		Name: "pen1", Address: []netip.Prefix{netip.MustParsePrefix("10.77.0.1/24"), netip.MustParsePrefix("fd77::1/64")}, MTU: 1400,
 		Routes: "manual", DNS: "manual", Mark: 0x2000000, MarkMask: 0x2000000, StateFile: DefaultStateFile(),

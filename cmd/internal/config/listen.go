@@ -37,7 +37,7 @@ type ProxyListen struct {
 // configuration is about peers: then they are programs of this machine.
 func NeedsLogin(c *Config) bool {
 	p := c.Listen.Proxy
-	return p == nil || !p.Address.Addr().IsLoopback() || c.Listen.TUN == nil || c.Listen.WireGuard != nil || len(c.Peers) > 0 || mayHavePeers(c)
+	return p == nil || !p.Address.Addr().IsLoopback() || c.Listen.TUN == nil || c.Listen.WireGuard != nil || c.Peers.Len() > 0 || mayHavePeers(c)
 }
 
 // mayHavePeers reports whether a file of peers can appear, or is left out.

@@ -57,7 +57,7 @@ func Parse(path string, text []byte) (*Config, error) {
 // newDecoder returns a decoder for the configuration at path, with all defaults filled in.
 func newDecoder(path string) *decoder {
 	c := &Config{
-		Path: path, positions: make(map[string]Position), lines: make(map[string][]string),
+		Path: path, positions: make(map[string]Position), texts: make(map[string]string),
 		globs: make(map[string]*sections), globbed: make(map[string]*globbed), plains: make(map[string]span), standing: make(map[string]standing), seen: make(Seen),
 	}
 	setDefaults(reflect.ValueOf(c).Elem())
@@ -75,6 +75,7 @@ func (d *decoder) load(read func()) (*Config, error) {
 	if t := c.Listen.TUN; t != nil {
 		_, t.AddressGiven = c.positions["listen.tun.address"]
 	}
+	c.Peers.trim()
 	if len(d.faults) == 0 {
 		d.faults = append(d.faults, c.expand()...)
 	}
@@ -145,10 +146,7 @@ func (c *Config) FaultAt(pos Position, message, mend string) Fault {
 
 // excerpt returns the line at a position as it was read, with secrets hidden.
 func (c *Config) excerpt(pos Position) string {
-	if lines := c.lines[pos.File]; 0 < pos.Line && pos.Line <= len(lines) {
-		return fault.Redact(lines[pos.Line-1])
-	}
-	return ""
+	return fault.Redact(lineOf(c.texts[pos.File], pos.Line))
 }
 
 // Err is Fault as an error.
@@ -175,9 +173,8 @@ func readFile(path string) ([]byte, error) { return private.ReadText(path, MaxFi
 // decode decodes the text of one file, after the files that it includes.
 func (d *decoder) decode(path string, text []byte) {
 	d.config.Files = append(d.config.Files, path)
-	lines := splitLines(text)
-	d.config.lines[path] = lines
-	if !decodePlain(d, path, lines) {
+	d.config.texts[path] = string(text)
+	if !decodePlain(d, path) {
 		decodeYAML(d, path, text)
 	}
 }
@@ -200,7 +197,7 @@ func decodeYAML(d *decoder, path string, text []byte) {
 
 // parse returns the top mapping of a file.
 func (d *decoder) parse(data []byte) (*ast.MappingNode, bool) {
-	if line := tooDeep(d.config.lines[d.file]); line > 0 {
+	if line := tooDeep(d.config.texts[d.file]); line > 0 {
 		d.faultAt(Position{File: d.file, Line: line, Column: 1}, "", "values are nested more than %d deep", maxNesting)
 		return nil, false
 	}
@@ -286,7 +283,7 @@ func (d *decoder) includeGlob(node ast.Node) {
 		d.fault(node, "make it or remove the entry", "include: there is no file %s", pattern)
 	}
 	for _, path := range paths {
-		if _, read := d.config.lines[path]; read {
+		if _, read := d.config.texts[path]; read {
 			d.fault(node, "remove one of the includes", "include: %s is included already", path)
 			continue
 		}
@@ -294,15 +291,24 @@ func (d *decoder) includeGlob(node ast.Node) {
 	}
 }
 
-func splitLines(data []byte) []string {
-	return strings.Split(string(data), "\n")
+// lineOf returns a line of a text, counted from 1; "" if there is none.
+func lineOf(text string, number int) string {
+	at := 1
+	for line := range strings.SplitSeq(text, "\n") {
+		if at == number {
+			return line
+		}
+		at++
+	}
+	return ""
 }
 
 // tooDeep returns the number of the first line in which brackets, or the dashes of lists in lists, are nested too deep. It is
 // 0 if there is none. It also counts brackets in strings, where nobody opens that many without closing them.
-func tooDeep(lines []string) int {
-	open := 0
-	for i, line := range lines {
+func tooDeep(text string) int {
+	open, i := 0, -1
+	for line := range strings.SplitSeq(text, "\n") {
+		i++
 		for _, r := range line {
 			switch r {
 			case '[', '{':

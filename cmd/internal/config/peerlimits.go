@@ -144,7 +144,7 @@ func (k *checker) peerLimits() {
 		}
 		k.quota(path+".quota", k.GroupLimits[name].Quota)
 	}
-	for i, p := range k.Peers {
+	for i, p := range k.Peers.All() {
 		path := "peers[" + strconv.Itoa(i) + "]"
 		if p.Quota != nil {
 			k.quota(path+".quota", p.Quota)

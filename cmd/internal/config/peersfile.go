@@ -64,17 +64,24 @@ func (c *Config) ReloadPeers() (*Config, error) {
 		return nil, err
 	}
 	for _, file := range next.Files {
-		if c.lines[file] == nil && !next.holdsPeers(file) {
+		if !reads(c, file) && !next.holdsPeers(file) {
 			return nil, &Error{Faults: []Fault{{Pos: Position{File: file}, Message: "the file is new and has more than peers in it", Mend: "run penstock reload"}}}
 		}
 	}
 	return next, nil
 }
 
+// reads reports whether a file is one of a configuration.
+func reads(c *Config, file string) bool {
+	_, ok := c.texts[file]
+	return ok
+}
+
 // former is the Former of the next configuration.
 func (c *Config) former(file string) (text []byte, ok bool) {
 	file = c.Input(file)
-	return []byte(strings.Join(c.lines[file], "\n")), c.lines[file] != nil && c.holdsPeers(file)
+	kept, ok := c.texts[file]
+	return []byte(kept), ok && c.holdsPeers(file)
 }
 
 // Kept returns the text that is in force instead of a file of peers that has faults.
@@ -251,8 +258,10 @@ func (d *decoder) text(path string) ([]byte, error) {
 	if p == nil {
 		return readFile(path)
 	}
-	if rest := p.rest; rest != nil && rest.lines[path] != nil && !rest.holdsPeers(path) {
-		return []byte(strings.Join(rest.lines[path], "\n")), nil
+	if rest := p.rest; rest != nil && !rest.holdsPeers(path) {
+		if text, ok := rest.texts[path]; ok {
+			return []byte(text), nil
+		}
 	}
 	if g == nil || p.former == nil {
 		if g != nil {
@@ -260,7 +269,7 @@ func (d *decoder) text(path string) ([]byte, error) {
 		}
 		return readFile(path)
 	}
-	if p.before != nil && p.before.lines[path] != nil && p.before.globbed[path] != nil {
+	if p.before != nil && reads(p.before, path) && p.before.globbed[path] != nil {
 		g.join(p.before.globbed[path].sections) // what had rules in it may not be left out
 	}
 	former, known := p.former(path)

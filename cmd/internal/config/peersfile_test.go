@@ -32,7 +32,7 @@ func folder(t *testing.T) (dir, path string) {
 
 func peersOf(c *Config) string {
 	var names []string
-	for _, p := range c.Peers {
+	for _, p := range c.Peers.All() {
 		names = append(names, p.Name+"@"+p.AllowedIPs[0].Addr().String())
 	}
 	slices.Sort(names)
@@ -226,8 +226,8 @@ func TestWhoHadAnAddressKeepsIt(t *testing.T) {
 		if got := peersOf(c); got != "ana@10.78.0.2 ben@10.78.0.3" || len(c.Bad) != 1 || filepath.Base(c.Bad[0].File) != "aaa.yaml" || c.Bad[0].Kept {
 			t.Errorf("%s: got peers %q and bad files %+v, want ana and ben, and the newcomer left out", step, got, c.Bad)
 		}
-		if step == "when ana's file changes" && !slices.Equal(c.Peers[0].Groups, []string{"staff"}) {
-			t.Errorf("%s: got %+v, want it to be in force", step, c.Peers[0])
+		if step == "when ana's file changes" && !slices.Equal(c.Peers.At(0).Groups, []string{"staff"}) {
+			t.Errorf("%s: got %+v, want it to be in force", step, c.Peers.At(0))
 		}
 		write(t, dir, "peers.d/ana.yaml", strings.Replace(anaFile, "}]", ", groups: staff}]", 1))
 		before = c

@@ -60,15 +60,18 @@ func plainKeyOf(name string) (plainKey, bool) {
 type span struct{ first, end int }
 
 // decodePlain decodes a file, if it is plain. If not, it has done nothing.
-func decodePlain(d *decoder, path string, lines []string) bool {
-	c, first := d.config, len(d.config.Peers)
+func decodePlain(d *decoder, path string) bool {
+	c, first := d.config, d.config.Peers.Len()
 	at, peers := Position{}, []Peer(nil)
-	if before := readBefore(d, path, lines); before != nil {
+	if before := readBefore(d, path); before != nil {
 		s := before.plains[path]
-		c.lines[path], peers = before.lines[path], before.Peers[s.first:s.end]
+		c.texts[path], peers = before.texts[path], make([]Peer, 0, s.end-s.first)
+		for i := s.first; i < s.end; i++ {
+			peers = append(peers, before.Peers.At(i))
+		}
 		at = plainList(before, path)
 	} else {
-		p := plainReader{file: path, lines: lines}
+		p := plainReader{file: path, lines: strings.Split(c.texts[path], "\n")}
 		if !p.read() {
 			return false
 		}
@@ -82,12 +85,10 @@ func decodePlain(d *decoder, path string, lines []string) bool {
 	if first == 0 {
 		c.positions["peers[0]"] = peers[0].Pos
 	}
-	if first == 0 && len(c.Peers) == 0 {
-		c.Peers = slices.Clip(peers)
-	} else {
-		c.Peers = append(c.Peers, peers...)
+	for i := range peers {
+		c.Peers.Append(peers[i])
 	}
-	c.plains[path] = span{first, len(c.Peers)}
+	c.plains[path] = span{first, c.Peers.Len()}
 	if g := c.globbed[path]; g != nil {
 		g.note("peers")
 		g.others.join(g.sections)
@@ -96,12 +97,12 @@ func decodePlain(d *decoder, path string, lines []string) bool {
 }
 
 // readBefore returns the configuration in force if it has read the same text from a plain file.
-func readBefore(d *decoder, path string, lines []string) *Config {
+func readBefore(d *decoder, path string) *Config {
 	if d.peers == nil || d.peers.before == nil {
 		return nil
 	}
 	before := d.peers.before
-	if s, ok := before.plains[path]; !ok || s.end > len(before.Peers) || !slices.Equal(before.lines[path], lines) {
+	if s, ok := before.plains[path]; !ok || s.end > before.Peers.Len() || before.texts[path] != d.config.texts[path] {
 		return nil
 	}
 	return before
@@ -109,7 +110,7 @@ func readBefore(d *decoder, path string, lines []string) *Config {
 
 // plainList returns where the list of a plain file begins: at the dash before its first peer.
 func plainList(c *Config, path string) Position {
-	pos := c.Peers[c.plains[path].first].Pos
+	pos := c.Peers.At(c.plains[path].first).Pos
 	pos.Column -= len("- ")
 	return pos
 }
@@ -123,10 +124,10 @@ func plainPosition(c *Config, path string) (pos Position, ok bool) {
 	}
 	number, rest, _ := strings.Cut(rest, "]")
 	i, err := strconv.Atoi(number)
-	if err != nil || i < 0 || i >= len(c.Peers) {
+	if err != nil || i < 0 || i >= c.Peers.Len() {
 		return pos, false
 	}
-	pos = c.Peers[i].Pos
+	pos = c.Peers.At(i).Pos
 	s, ok := c.plains[pos.File]
 	if !ok || i < s.first || i >= s.end {
 		return pos, false
@@ -145,7 +146,7 @@ func plainPosition(c *Config, path string) (pos Position, ok bool) {
 			return pos, false
 		}
 	}
-	p := plainReader{file: pos.File, lines: c.lines[pos.File], next: pos.Line - 1}
+	p := plainReader{file: pos.File, lines: strings.Split(c.texts[pos.File], "\n"), next: pos.Line - 1}
 	if p.next >= len(p.lines) || !p.item() {
 		return pos, false
 	}
@@ -389,7 +390,7 @@ func plainText(key plainKey, text string) bool {
 	case plainName, plainGroups:
 		return classOf(text[0]) == letter && consistsOf(text, letter|digit|wordy) && !isReservedWord(text)
 	case plainPublicKey:
-		return len(text) == len(noKey) && classOf(text[0])&(letter|digit) != 0 && text[len(text)-1] == '=' && consistsOf(text[:len(text)-1], letter|digit|slash|other) &&
+		return len(text) == len(noKey) && text[len(text)-1] == '=' && consistsOf(text[:len(text)-1], letter|digit|slash|other) &&
 			!strings.ContainsAny(text[:len(text)-1], "=:")
 	case plainAllowedIPs:
 		return strings.Count(text, ".") == 3 && strings.Count(text, "/") == 1 && consistsOf(text, digit|wordy|slash)

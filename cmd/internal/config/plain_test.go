@@ -46,9 +46,9 @@ func both(text string) (plain, slow *decoder, isPlain bool) {
 	const path = "/etc/penstock/peers/some.yaml"
 	plain, slow = newDecoder(path), newDecoder(path)
 	for _, d := range []*decoder{plain, slow} {
-		d.config.Files, d.config.lines[path] = []string{path}, splitLines([]byte(text))
+		d.config.Files, d.config.texts[path] = []string{path}, text
 	}
-	isPlain = decodePlain(plain, path, plain.config.lines[path])
+	isPlain = decodePlain(plain, path)
 	decodeYAML(slow, path, []byte(text))
 	return plain, slow, isPlain
 }
@@ -59,7 +59,7 @@ func samePeers(t *testing.T, text string, plain, slow *decoder) {
 	if len(slow.faults) > 0 {
 		t.Fatalf("the decoder finds a fault in a plain file: %v\n%s", slow.faults, text)
 	}
-	if diff := cmp.Diff(slow.config.Peers, plain.config.Peers, comparablePrefixes); diff != "" {
+	if diff := cmp.Diff(slow.config.Peers.Slice(), plain.config.Peers.Slice(), comparablePrefixes); diff != "" {
 		t.Fatalf("peers differ (-slow +plain):\n%s\n%s", diff, text)
 	}
 	for _, path := range slices.Sorted(maps.Keys(slow.config.positions)) {
@@ -161,7 +161,7 @@ func TestNotPlain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if plain, _, isPlain := both(text); isPlain {
-				t.Errorf("got a plain file: %+v", plain.config.Peers)
+				t.Errorf("got a plain file: %+v", plain.config.Peers.Slice())
 			}
 		})
 	}
@@ -218,21 +218,27 @@ rules: [{name: rest, do: block}]
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(anew.Peers, next.Peers, comparablePrefixes); diff != "" {
+	if diff := cmp.Diff(anew.Peers.Slice(), next.Peers.Slice(), comparablePrefixes); diff != "" {
 		t.Errorf("peers (-read anew +reloaded):\n%s", diff)
 	}
-	for i := range anew.Peers {
+	for i := range anew.Peers.Len() {
 		at := fmt.Sprintf("peers[%d].allowed_ips[0]", i)
 		if got, want := next.Position(at), anew.Position(at); got != want || got.Line == 0 {
 			t.Errorf("position of %s: got %v, want %v", at, got, want)
 		}
 	}
 	b := filepath.Join(dir, "peers/b.yaml")
-	if &next.lines[b][0] != &first.lines[b][0] {
-		t.Error("the file that has not changed was read anew, want what was read before")
+	d := newDecoder(next.Path)
+	d.peers, d.config.texts[b] = &peersFiles{before: first}, next.texts[b]
+	if readBefore(d, b) != first {
+		t.Error("the file that has not changed is decoded anew, want the peers of before")
 	}
-	if &next.Peers[3].AllowedIPs[0] != &first.Peers[2].AllowedIPs[0] {
-		t.Error("the peer of the file that has not changed was decoded anew, want the one of before")
+	d.config.texts[b] += "#"
+	if readBefore(d, b) != nil {
+		t.Error("a file that has changed has the peers of before")
+	}
+	if first.plains[b] == next.plains[b] || next.Peers.At(3).Name != first.Peers.At(2).Name {
+		t.Error("the peers of the file that has not changed are where they were, want them behind one more")
 	}
 }
 
@@ -245,8 +251,8 @@ func testKey(n byte) string {
 func TestPeersThatWereChangedSinceABundleAreLeftToTheDecoder(t *testing.T) {
 	for changed, want := range map[string]bool{"nobody": true, "eve": false} {
 		d := newDecoder("/bundle/peers/some.yaml")
-		d.changed = map[string]bool{changed: true}
-		if got := decodePlain(d, d.config.Path, splitLines([]byte(somePlain))); got != want {
+		d.changed, d.config.texts[d.config.Path] = map[string]bool{changed: true}, somePlain
+		if got := decodePlain(d, d.config.Path); got != want {
 			t.Errorf("with a change of %s: got %v, want %v", changed, got, want)
 		}
 	}

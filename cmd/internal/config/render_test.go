@@ -166,6 +166,9 @@ func (r *reference) kind(path string, f reflect.StructField) string {
 		return "a path"
 	}
 	t, plural := f.Type, false
+	if t == reflect.TypeFor[PeerList]() {
+		t = reflect.TypeFor[[]Peer]()
+	}
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 		plural = plural || t.Kind() == reflect.Slice
 		t = t.Elem()

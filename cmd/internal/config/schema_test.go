@@ -87,6 +87,9 @@ func (m *schemaMaker) value(t reflect.Type, tag reflect.StructTag) object {
 	if t.Kind() == reflect.Pointer {
 		return m.value(t.Elem(), tag)
 	}
+	if t == reflect.TypeFor[PeerList]() {
+		t = reflect.TypeFor[[]Peer]()
+	}
 	if s := scalarSchema(t, tag); s != nil {
 		return s
 	}

@@ -69,6 +69,9 @@ func (s shower) value(v reflect.Value, path string, tag reflect.StructTag) (out 
 		out, _ = s.value(v.Elem(), path, tag)
 		return out, true
 	}
+	if list, ok := v.Interface().(PeerList); ok {
+		v = reflect.ValueOf(list.Slice())
+	}
 	stays := !v.IsZero() || tag.Get("default") != "" || tag.Get("required") != ""
 	if text, isText := textOf(v, tag); isText {
 		return shown{scalar: text}, stays

@@ -14,7 +14,7 @@ import (
 )
 
 // sameShown compares a configuration with what Load makes of how it is shown.
-var sameShown = cmp.Options{places, cmpopts.EquateEmpty(),
+var sameShown = cmp.Options{places, cmpopts.EquateEmpty(), cmp.Transformer("peers", func(l PeerList) []Peer { return l.Slice() }),
 	cmpopts.IgnoreFields(Config{}, "Include", "Profile", "Block", "Intranet", "Files", "Inputs")}
 
 // goodConfigurations returns configurations that Load takes, each in a folder with the files that it names: those of this

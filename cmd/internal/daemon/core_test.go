@@ -22,7 +22,7 @@ func (o owner) Reserved(addr netip.Addr) bool { return addr == o.own }
 
 func TestWhatADestinationIsToThisHost(t *testing.T) {
 	live := edition.NewLive(lists.Config{})
-	live.Use(&edition.Edition{Policy: &policy.Policy{}, Clients: clients.NewBook([]clients.Peer{{Name: "ana", ID: "a", Addrs: []netip.Prefix{netip.MustParsePrefix("10.99.0.3/32")}}}, nil), Config: &config.Config{Listen: config.Listen{
+	live.Use(&edition.Edition{Policy: &policy.Policy{}, Clients: clients.NewBook(clients.List{{Name: "ana", ID: "a", Addrs: []netip.Prefix{netip.MustParsePrefix("10.99.0.3/32")}}}, nil), Config: &config.Config{Listen: config.Listen{
 		WireGuard: &config.WireGuardListen{Address: []netip.Prefix{netip.MustParsePrefix("10.99.0.1/24")}},
 	}}})
 	w := ways{live: live, direct: owner{own: netip.MustParseAddr("10.20.0.5")}}

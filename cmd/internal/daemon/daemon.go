@@ -399,7 +399,9 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("decisions", d.decided.Run)
 	start("last handshake", d.clock.Run)
 	start("health", d.health.Run)
-	start("memory", func(ctx context.Context) error { return memory.GiveBack(ctx, d.router) })
+	start("memory", func(ctx context.Context) error {
+		return memory.GiveBack(ctx, d.router, func() (uint64, int) { return d.live.Now().Number, d.live.Config().Peers.Len() })
+	})
 	start("reload", d.awaitReload)
 	start("proxy", d.proxy.Run)
 	start("records", d.records.Run)

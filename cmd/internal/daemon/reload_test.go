@@ -157,8 +157,8 @@ func TestFlowsOfClientsThatMovedAreEnded(t *testing.T) {
 		{Name: "ana", ID: "a", Addrs: []netip.Prefix{netip.MustParsePrefix("10.99.0.2/32")}},
 		{Name: "ben", ID: "b", Addrs: []netip.Prefix{netip.MustParsePrefix("10.99.0.3/32")}, Groups: []string{"staff"}},
 	}
-	before := clients.NewBook(peers, nil)
-	now := &edition.Edition{Clients: clients.NewBook(peers[1:], before)}
+	before := clients.NewBook(clients.List(peers), nil)
+	now := &edition.Edition{Clients: clients.NewBook(clients.List(peers[1:]), before)}
 	live := edition.NewLive(lists.Config{})
 	ana, _, _ := before.Named("ana")
 	ben, _, _ := before.Named("ben")

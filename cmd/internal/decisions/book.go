@@ -320,7 +320,7 @@ func missing(cfg *config.Config, d policy.Decision) string {
 	if d.Category != "" && !slices.Contains(edition.CategoryNames(cfg), d.Category) {
 		return fmt.Sprintf("there is no category %q: a rule must name it, or categories", d.Category)
 	}
-	if d.Peer != "" && !slices.ContainsFunc(cfg.Peers, func(p config.Peer) bool { return p.Name == d.Peer }) {
+	if d.Peer != "" && !cfg.Peers.Any(func(p config.Peer) bool { return p.Name == d.Peer }) {
 		return fmt.Sprintf("there is no peer %q", d.Peer)
 	}
 	return ""

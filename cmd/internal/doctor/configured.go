@@ -120,6 +120,9 @@ func secretsIn(v reflect.Value) []config.Secret {
 		if v.Type() == reflect.TypeFor[config.Secret]() {
 			return []config.Secret{v.Interface().(config.Secret)}
 		}
+		if list, ok := v.Interface().(config.PeerList); ok {
+			return secretsIn(reflect.ValueOf(list.Slice()))
+		}
 		for i := range v.NumField() {
 			if v.Type().Field(i).IsExported() {
 				list = append(list, secretsIn(v.Field(i))...)

@@ -243,7 +243,7 @@ func ownNetworks(f *Facts) []named {
 			list = append(list, named{"listen.wireguard.address", p.Masked(), true})
 		}
 	}
-	for _, peer := range cfg.Peers {
+	for _, peer := range cfg.Peers.All() {
 		for _, p := range peer.AllowedIPs {
 			if !slices.ContainsFunc(inner, func(in netip.Prefix) bool { return in.Overlaps(p) && in.Bits() <= p.Bits() }) && p.Bits() > 1 {
 				list = append(list, named{"the allowed_ips of peer " + peer.Name, p.Masked(), true})

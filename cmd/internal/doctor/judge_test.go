@@ -150,7 +150,7 @@ func TestChecks(t *testing.T) {
 		}, "addresses: listen.tun.address", warns, "10.77.0.128/25 of the route by virbr0", "takes another network"},
 		{"a transport's network that is the LAN's too", func(f *Facts) { f.Behind.Is["corp"] = []netip.Prefix{prefix("192.168.0.0/16")} }, "addresses: transports.corp", warns, "192.168.1.0/24 of eth0", "renumber"},
 		{"a peer's network", func(f *Facts) {
-			f.Config.Is.Peers = []config.Peer{{Name: "ana", AllowedIPs: []netip.Prefix{prefix("192.168.1.0/24")}}}
+			f.Config.Is.Peers = config.ListPeers(config.Peer{Name: "ana", AllowedIPs: []netip.Prefix{prefix("192.168.1.0/24")}})
 		},
 			"addresses: the allowed_ips of peer ana", faulty, "of eth0", "other addresses"},
 		{"a port that another has", func(f *Facts) { absent(f); f.Sockets.Is = []Socket{{"tcp", addrPort("[::]:9477"), "nginx", 12}} }, "ports", faulty, "(metrics.listen) is taken by nginx (process 12)", "another port"},

@@ -82,6 +82,9 @@ func (k comparison) same(a, b reflect.Value) bool {
 			return true
 		case reflect.TypeFor[config.Secret]():
 			return k.sameSecret(a.Interface().(config.Secret), b.Interface().(config.Secret))
+		case reflect.TypeFor[config.PeerList]():
+			then, now := a.Interface().(config.PeerList), b.Interface().(config.PeerList)
+			return k.samePeers(&then, &now)
 		case reflect.TypeFor[config.Fleet]():
 			then, now := a.Interface().(config.Fleet), b.Interface().(config.Fleet)
 			then.Bundle, then.Generation, then.Pos = now.Bundle, now.Generation, now.Pos
@@ -98,6 +101,24 @@ func (k comparison) same(a, b reflect.Value) bool {
 		return true
 	}
 	return reflect.DeepEqual(a.Interface(), b.Interface())
+}
+
+// samePeers is same for lists of peers.
+func (k comparison) samePeers(then, now *config.PeerList) bool {
+	if then.Len() != now.Len() {
+		return false
+	}
+	for i, a := range then.All() {
+		b := now.At(i)
+		b.Pos = a.Pos
+		if plain := a.PresharedKey.IsZero() && a.ProxyPassword.IsZero(); plain && a.SameAs(b) {
+			continue
+		}
+		if !k.same(reflect.ValueOf(a), reflect.ValueOf(b)) {
+			return false
+		}
+	}
+	return true
 }
 
 // sameSecret compares where secrets are, and those in bundles themselves.

@@ -76,7 +76,7 @@ func AsFaults(err error) error {
 // with every fault, or a *TestsError if tests fail. With a *TestsError, Compile returns the edition too.
 func Compile(ctx context.Context, cfg *config.Config, from Sources) (*Edition, error) {
 	now := time.Now()
-	e := &Edition{Config: cfg, Clients: clients.NewBook(bookPeers(cfg, now), from.Before), at: now}
+	e := &Edition{Config: cfg, Clients: clients.NewBook(newBookPeers(cfg, now), from.Before), at: now}
 	var errs []error
 	fail := func(err error) {
 		if err != nil {
@@ -201,15 +201,14 @@ func (e *Edition) After(old *Edition) (*Edition, error) {
 // or the clock was wrong.
 func (e *Edition) At(now time.Time) (next *Edition, changed bool) {
 	same := true
-	for i := range e.Config.Peers {
-		p := &e.Config.Peers[i]
+	for _, p := range e.Config.Peers.All() {
 		same = same && (p.Expires.IsZero() || p.State(now) == p.State(e.at))
 	}
 	if same {
 		return e, false
 	}
 	copied := *e
-	copied.at, copied.Clients = now, clients.NewBook(bookPeers(e.Config, now), e.Clients)
+	copied.at, copied.Clients = now, clients.NewBook(newBookPeers(e.Config, now), e.Clients)
 	if e.Gateway != nil {
 		copied.Gateway = e.Gateway.At(now)
 	}
@@ -217,15 +216,41 @@ func (e *Edition) At(now time.Time) (next *Edition, changed bool) {
 	return &copied, true
 }
 
-// bookPeers returns the peers that may connect at a time.
-func bookPeers(cfg *config.Config, now time.Time) []clients.Peer {
-	list := make([]clients.Peer, 0, len(cfg.Peers))
-	for i := range cfg.Peers {
-		if p := &cfg.Peers[i]; p.State(now) == "" {
-			list = append(list, clients.Peer{Name: p.Name, ID: p.ID(), Groups: p.Groups, Addrs: p.AllowedIPs})
+// bookPeers are those peers of a configuration that may connect at a time, as its book of clients wants them.
+type bookPeers struct {
+	cfg *config.Config
+	of  []int32 // their entries; nil: all
+}
+
+func newBookPeers(cfg *config.Config, now time.Time) bookPeers {
+	p := bookPeers{cfg: cfg}
+	if !cfg.Peers.Any(func(c config.Peer) bool { return c.State(now) != "" }) {
+		return p
+	}
+	p.of = make([]int32, 0, cfg.Peers.Len())
+	for i, c := range cfg.Peers.All() {
+		if c.State(now) == "" {
+			p.of = append(p.of, int32(i))
 		}
 	}
-	return list
+	return p
+}
+
+// Len returns how many there are.
+func (p bookPeers) Len() int {
+	if p.of == nil {
+		return p.cfg.Peers.Len()
+	}
+	return len(p.of)
+}
+
+// At returns the i-th.
+func (p bookPeers) At(i int) clients.Peer {
+	if p.of != nil {
+		i = int(p.of[i])
+	}
+	c := p.cfg.Peers.At(i)
+	return clients.Peer{Name: c.Name, ID: c.ID(), Groups: c.Groups, Addrs: c.AllowedIPs}
 }
 
 // faults joins errors into one *config.Error. A *config.Error keeps its faults. The text of any other error contains the

@@ -124,7 +124,7 @@ func (e *Edition) peersRecords(zone string, own []records.Record, now time.Time)
 		addrs = append(addrs, p.Addr())
 	}
 	add(config.GatewayName, "gateway itself", addrs)
-	for _, p := range e.Config.Peers {
+	for _, p := range e.Config.Peers.All() {
 		if p.State(now) != "" {
 			continue
 		}
@@ -151,7 +151,7 @@ func (e *Edition) nameless() []string {
 		return nil
 	}
 	var list []string
-	for _, p := range e.Config.Peers {
+	for _, p := range e.Config.Peers.All() {
 		if _, err := peerName(p.Name, zone); err != nil {
 			list = append(list, fmt.Sprintf("%s: peer %s has no name in %s: a host name has letters, digits, - and dots", p.Pos, p.Name, zone))
 		}

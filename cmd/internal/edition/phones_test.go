@@ -37,7 +37,7 @@ func TestPhone(t *testing.T) {
 	}
 	tokens := func(cfg *config.Config, i int) (https, tls string) {
 		t.Helper()
-		a, err := privatedns.AccessOf(cfg, cfg.Peers[i])
+		a, err := privatedns.AccessOf(cfg, cfg.Peers.At(i))
 		if err != nil {
 			t.Fatal(err)
 		}

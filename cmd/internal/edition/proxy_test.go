@@ -45,7 +45,7 @@ func TestWhoMayUseTheProxy(t *testing.T) {
 	if !ok || !also || ana.Client == ben.Client {
 		t.Fatalf("got %v, %v, %v, %v, want both in, each under a key of its own", ana, ok, ben, also)
 	}
-	if peer, _ := live.Peer(live.Config().Peers[0].AllowedIPs[0].Addr()); peer != ana.Client {
+	if peer, _ := live.Peer(live.Config().Peers.At(0).AllowedIPs[0].Addr()); peer != ana.Client {
 		t.Errorf("ana is client %d by proxy and %d by WireGuard", ana.Client, peer)
 	}
 	for _, other := range [][2]string{{"ana", "password-of-ben"}, {"ana", ""}, {"cleo", "password-of-ben"}, {"dan", ""}, {"", ""}, {"ana ", "password-of-ana"}} {

@@ -42,7 +42,7 @@ func policyConfig(cfg *config.Config, lists func() *blocklist.Set) policy.Config
 		Categories: CategoryNames(cfg),
 		Egresses:   slices.Sorted(maps.Keys(cfg.Transports)),
 	}
-	for _, p := range cfg.Peers {
+	for _, p := range cfg.Peers.All() {
 		c.Peers = append(c.Peers, p.Name)
 	}
 	c.Peers = append(c.Peers, cfg.Absent...)
@@ -142,8 +142,8 @@ func policyTests(cfg *config.Config) []policy.Test {
 
 // PolicyPeers returns the peers of a configuration in the form that policy tests and explanations use.
 func PolicyPeers(cfg *config.Config) []policy.Peer {
-	peers := make([]policy.Peer, len(cfg.Peers))
-	for i, p := range cfg.Peers {
+	peers := make([]policy.Peer, cfg.Peers.Len())
+	for i, p := range cfg.Peers.All() {
 		peers[i] = policy.Peer{Name: p.Name, Groups: p.Groups}
 		if len(p.AllowedIPs) > 0 {
 			peers[i].Addr = p.AllowedIPs[0].Addr()

@@ -233,7 +233,7 @@ func TestAWireGuardTransport(t *testing.T) {
 	}
 	defer server.Close()
 	ours, _ := wireguard.ParsePrivateKey(ourKey)
-	port, err := wireguard.NewServer(wireguard.ServerConfig{Device: server.Device(), PrivateKey: key, Peers: []wireguard.Peer{
+	port, err := wireguard.NewServer(wireguard.ServerConfig{Device: server.Device(), PrivateKey: key, Peers: wireguard.List{
 		{Name: "laptop", PublicKey: ours.Public(), AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.8.0.2/32")}},
 	}})
 	if err != nil {

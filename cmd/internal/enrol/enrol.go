@@ -218,7 +218,7 @@ func (e *Enrolment) checkTerms(ctx context.Context, t peerbook.Terms, open time.
 // inForce returns the addresses of the peers in force. If a file has a fault now, they may be in no file.
 func (e *Enrolment) inForce() []peerbook.FormerAddress {
 	var list []peerbook.FormerAddress
-	for _, p := range e.gateway.Config().Peers {
+	for _, p := range e.gateway.Config().Peers.All() {
 		for _, a := range p.AllowedIPs {
 			list = append(list, peerbook.FormerAddress{Address: a, Peer: p.Name})
 		}

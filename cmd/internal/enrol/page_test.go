@@ -80,7 +80,7 @@ func TestABrowserJoins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if peers := w.Config().Peers; len(peers) != 1 || peers[0].PublicKey != file.PrivateKey.Public().String() || text("name") != "ana" {
+	if peers := w.Config().Peers.Slice(); len(peers) != 1 || peers[0].PublicKey != file.PrivateKey.Public().String() || text("name") != "ana" {
 		t.Errorf("got %q and the peers %+v, want ana with the key that the browser has made", text("name"), peers)
 	}
 	if !shown("code") || !evaluate[bool](t, tab, `document.getElementById("download").href.startsWith("blob:")`) {

@@ -68,7 +68,7 @@ func (e *Enrolment) clash(c *config.Config, name string, key wireguard.PublicKey
 	if key == own {
 		return &refusal{why: isClash, said: "this is the gateway's own key: make another one"}
 	}
-	for _, p := range slices.Concat(c.Peers, e.gateway.Config().Peers) {
+	for _, p := range slices.Concat(c.Peers.Slice(), e.gateway.Config().Peers.Slice()) {
 		switch {
 		case peerbook.SameName(c, p.Name, name):
 			return &refusal{why: isClash, said: "the gateway has a peer of this name by now: tell whoever invited you", err: fmt.Errorf("peer %s is at %s", p.Name, p.Pos)}
@@ -85,7 +85,7 @@ func (e *Enrolment) putInForce(ctx context.Context, peer config.Peer) error {
 		return err
 	}
 	c := e.gateway.Config()
-	if !slices.ContainsFunc(c.Peers, func(p config.Peer) bool { return p.Name == peer.Name && p.PublicKey == peer.PublicKey }) {
+	if !c.Peers.Any(func(p config.Peer) bool { return p.Name == peer.Name && p.PublicKey == peer.PublicKey }) {
 		return errors.Join(fmt.Errorf("the gateway does not take peer %s", peer.Name), badFiles(c))
 	}
 	return nil

@@ -44,7 +44,7 @@ func TestOfAThousandWhoRedeemOneBecomesThePeer(t *testing.T) {
 	}
 	close(start)
 	wg.Wait()
-	peers := w.Config().Peers
+	peers := w.Config().Peers.Slice()
 	if used.Load() != 999 || len(peers) != 1 || len(w.files(t)) != 1 || won.Load() == nil || peers[0].PublicKey != won.Load().String() {
 		t.Errorf("%d were late, and there are the peers %+v, want 999 and the one who succeeded", used.Load(), peers)
 	}
@@ -68,7 +68,7 @@ func TestWhoJoinsAtOnceHasAnAddressOfItsOwn(t *testing.T) {
 	}
 	wg.Wait()
 	var addresses []string
-	for _, p := range w.Config().Peers {
+	for _, p := range w.Config().Peers.All() {
 		addresses = append(addresses, p.AllowedIPs[0].String())
 		if !slices.Equal(p.Groups, []string{"staff"}) {
 			t.Errorf("%s: got groups %v, want those of the invitation", p.Name, p.Groups)

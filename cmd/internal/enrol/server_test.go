@@ -63,7 +63,7 @@ func TestJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := w.Config()
-	if joined.Name != "ana" || joined.Config.PrivateKey != key || len(c.Peers) != 1 || c.Peers[0].PublicKey != public.String() ||
+	if joined.Name != "ana" || joined.Config.PrivateKey != key || c.Peers.Len() != 1 || c.Peers.At(0).PublicKey != public.String() ||
 		joined.Config.Addresses[0] != netip.MustParsePrefix("10.78.0.2/32") || joined.Config.Peers[0].PublicKey.String() != gatewayPublic ||
 		!slices.Equal(joined.Config.Peers[0].Endpoints, []wireguard.Endpoint{{Host: "gw.example", Port: 51820}}) {
 		t.Errorf("got %+v and the peers %+v", joined, c.Peers)

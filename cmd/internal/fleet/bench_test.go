@@ -81,7 +81,7 @@ func BenchmarkLook(b *testing.B) {
 				if row.gone {
 					at = gatewayName(1)
 				}
-				n.board.session(store.Entry{Key: sessionKey("lab", at, stranger(i)), Value: []byte(`{"endpoint":"192.0.2.1:7000","age":1000000000}`)}, n.isMember)
+				n.board.block(store.Entry{Key: blockKey("lab", at, "x"), Value: blockWith(stranger(i), record{Endpoint: strangerAt(i), Age: time.Second})}, n.isMember)
 			}
 			if row.gone {
 				n.board.gateways[gatewayName(1)].heard = time.Now().Add(-time.Hour)
@@ -109,12 +109,17 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-// BenchmarkSighted is a session of another gateway, as the store tells it.
+// BenchmarkSighted is a block of another gateway with the sessions of a second, of 1,000 peers, as the store tells it.
 func BenchmarkSighted(b *testing.B) {
 	n := benchNode(b, still(nil))
-	entries := make([]store.Entry, benchSessions)
+	const inBlock = 8
+	entries := make([]store.Entry, benchSessions/inBlock)
 	for i := range entries {
-		entries[i] = store.Entry{Key: sessionKey("lab", gatewayName(1+i%9), stranger(i)), Value: []byte(`{"endpoint":"192.0.2.1:7000","age":1000000000}`)}
+		block := []byte{blockFormat}
+		for j := range inBlock {
+			block = appendRecord(block, stranger(inBlock*i+j), record{Endpoint: strangerAt(i), Age: time.Second})
+		}
+		entries[i] = store.Entry{Key: blockKey("lab", gatewayName(1+i%9), "x"), Value: block}
 	}
 	b.ReportAllocs()
 	i := 0

@@ -2,9 +2,7 @@ package fleet
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -44,21 +42,54 @@ type Report struct {
 
 // record is where a peer has a session.
 type record struct {
-	Endpoint netip.AddrPort `json:"endpoint"`
+	Endpoint netip.AddrPort
 	// Age is how old the handshake was when the record was written. No clock of another machine is believed.
-	Age time.Duration `json:"age"`
+	Age time.Duration
 	// Moved says that the gateway has dropped the session, so that another takes the peer.
-	Moved bool `json:"moved,omitempty"`
+	Moved bool
+	// Over says that the gateway has no session with the peer any more.
+	Over bool
 }
 
 // sighting is a record as it was seen here.
 type sighting struct {
 	record
-	gateway   string
-	version   uint64    // in the store: of two sightings of a peer, the larger one is the later
-	fresh     bool      // it came while the store was watched, so seen is when it was written
-	seen      time.Time // here, by the monotonic clock
-	handshake time.Time // here; only worth something if fresh
+	fresh   bool // it came while the store was watched, so seen is when it was written
+	gateway string
+	version uint64    // in the store: of two sightings of a peer, the larger one is the later
+	seen    time.Time // here, by the monotonic clock
+}
+
+// handshake is when the peer had it, by the clock here. It is only worth something if the sighting is fresh.
+func (s sighting) handshake() time.Time { return s.seen.Add(-s.Age) }
+
+// sightings are those of the sessions of one gateway.
+type sightings struct {
+	all   map[wireguard.PublicKey]sighting
+	moved map[wireguard.PublicKey]bool // those of all that are Moved, which are few
+}
+
+func newSightings() *sightings {
+	return &sightings{all: make(map[wireguard.PublicKey]sighting), moved: make(map[wireguard.PublicKey]bool)}
+}
+
+// set takes a sighting, unless a later one is known: a store may tell what it has in any order.
+func (s *sightings) set(peer wireguard.PublicKey, now sighting) {
+	if last, ok := s.all[peer]; ok && last.version > now.version {
+		return
+	}
+	s.all[peer] = now
+	if now.Moved {
+		s.moved[peer] = true
+	} else if len(s.moved) > 0 {
+		delete(s.moved, peer)
+	}
+}
+
+// told is what a block says of one peer.
+type told struct {
+	peer wireguard.PublicKey
+	sighting
 }
 
 // other is a gateway of the site as it is seen here.
@@ -75,10 +106,11 @@ type board struct {
 
 	mu       sync.Mutex // guards below
 	gateways map[string]*other
-	sessions map[string]map[wireguard.PublicKey]sighting // by gateway
-	watched  map[store.Bucket]bool                       // its present values are known
-	twins    int                                         // reports of others that have our name, in a row
-	twin     time.Time                                   // the last of them
+	sessions map[string]*sightings // by gateway
+	swept    time.Time
+	watched  map[store.Bucket]bool // its present values are known
+	twins    int                   // reports of others that have our name, in a row
+	twin     time.Time             // the last of them
 }
 
 const (
@@ -88,16 +120,31 @@ const (
 
 func newBoard(site, self string) *board {
 	return &board{
-		site: site, self: self, run: rand.Text(), gateways: make(map[string]*other), sessions: make(map[string]map[wireguard.PublicKey]sighting),
+		site: site, self: self, run: rand.Text(), gateways: make(map[string]*other), sessions: make(map[string]*sightings),
 		watched: make(map[store.Bucket]bool),
 	}
 }
 
-// watching notes whether a bucket is watched.
+// watching notes whether a bucket is watched. When Sessions no longer is, it is unknown which of our own the store has.
 func (b *board) watching(bucket store.Bucket, yes bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.watched[bucket] = yes
+	if bucket == store.Sessions && !yes {
+		delete(b.sessions, b.self)
+	}
+}
+
+// hasOwn reports whether the store has told of a session of our own.
+func (b *board) hasOwn(peer wireguard.PublicKey) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	own := b.sessions[b.self]
+	if own == nil {
+		return false
+	}
+	_, ok := own.all[peer]
+	return ok
 }
 
 // isWatching reports whether the present values of a bucket are known.
@@ -187,27 +234,31 @@ func (b *board) answered(name string) {
 	b.gateway(name).answered = time.Now()
 }
 
-// session takes an entry of store.Sessions. It returns the peer and what was seen; ok is false for a session of our own for one
-// that is gone, and for one of a gateway that is not of the site.
-func (b *board) session(e store.Entry, isMember func(gateway string) bool) (peer wireguard.PublicKey, s sighting, ok bool) {
-	gateway, peer, err := parseSessionKey(b.site, e.Key)
-	if err != nil || !isMember(gateway) {
-		return peer, s, false
+// block takes an entry of store.Sessions. It returns what it says of the sessions that other gateways have. What a gateway says that is
+// not of the site counts for nothing.
+func (b *board) block(e store.Entry, isMember func(gateway string) bool) (elsewhere []told) {
+	gateway, ok := writerOf(b.site, e.Key)
+	if !ok || len(e.Value) == 0 || !isMember(gateway) { // of a block that is gone, sweep forgets what it said
+		return nil
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(e.Value) == 0 || json.Unmarshal(e.Value, &s.record) != nil {
-		delete(b.sessions[gateway], peer)
-		return peer, s, false
+	list := b.sessions[gateway]
+	if list == nil {
+		list = newSightings()
 	}
-	s.gateway, s.version, s.Age = gateway, e.Version, max(0, s.Age)
-	s.fresh, s.seen = b.watched[store.Sessions], time.Now()
-	s.handshake = s.seen.Add(-s.Age)
-	if b.sessions[gateway] == nil {
-		b.sessions[gateway] = make(map[wireguard.PublicKey]sighting)
+	fresh, now := b.watched[store.Sessions], time.Now()
+	err := records(e.Value, func(peer wireguard.PublicKey, r record) {
+		s := sighting{record: r, fresh: fresh, gateway: gateway, version: e.Version, seen: now}
+		list.set(peer, s)
+		if gateway != b.self && fresh && !r.Over {
+			elsewhere = append(elsewhere, told{peer, s})
+		}
+	})
+	if err == nil {
+		b.sessions[gateway] = list
 	}
-	b.sessions[gateway][peer] = s
-	return peer, s, gateway != b.self
+	return elsewhere
 }
 
 // others returns the gateways that were heard of, by name.
@@ -221,20 +272,13 @@ func (b *board) others() map[string]other {
 	return all
 }
 
-// of returns the sessions of a gateway.
-func (b *board) of(gateway string) map[wireguard.PublicKey]sighting {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return maps.Clone(b.sessions[gateway])
-}
-
 // sightings returns where else than here a peer has been seen.
 func (b *board) sightings(peer wireguard.PublicKey) []sighting {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var list []sighting
 	for gateway, sessions := range b.sessions {
-		if s, ok := sessions[peer]; ok && gateway != b.self {
+		if s, ok := sessions.all[peer]; ok && !s.Over && gateway != b.self {
 			list = append(list, s)
 		}
 	}
@@ -247,27 +291,47 @@ func (b *board) wanted(isMember func(gateway string) bool, gone []string) map[wi
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	all := make(map[wireguard.PublicKey]sighting)
-	for gateway, sessions := range b.sessions {
-		if gateway == b.self || !isMember(gateway) {
-			continue
+	take := func(peer wireguard.PublicKey, s sighting) {
+		if last, ok := all[peer]; !s.Over && (!ok || last.version < s.version) {
+			all[peer] = s
 		}
+	}
+	for gateway, sessions := range b.sessions {
 		isGone := slices.Contains(gone, gateway)
-		for peer, s := range sessions {
-			if last, ok := all[peer]; (s.Moved || isGone) && (!ok || last.version < s.version) {
-				all[peer] = s
+		switch {
+		case !isGone && len(sessions.moved) == 0 || gateway == b.self || !isMember(gateway):
+		case isGone:
+			for peer, s := range sessions.all {
+				take(peer, s)
+			}
+		default:
+			for peer := range sessions.moved {
+				take(peer, sessions.all[peer])
 			}
 		}
 	}
 	return all
 }
 
-// sweep forgets the sessions that are older than WireGuard lets them be.
+// sweepEvery is how often sightings are looked through for old ones.
+const sweepEvery = 10 * time.Second
+
+// sweep forgets the sightings that are older than WireGuard lets sessions be, now and then.
 func (b *board) sweep(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if now.Sub(b.swept) < sweepEvery {
+		return
+	}
+	b.swept = now
 	for gateway, sessions := range b.sessions {
-		maps.DeleteFunc(sessions, func(_ wireguard.PublicKey, s sighting) bool { return now.Sub(s.seen) > store.SessionLife })
-		if len(sessions) == 0 {
+		for peer, s := range sessions.all {
+			if now.Sub(s.seen) > store.SessionLife {
+				delete(sessions.all, peer)
+				delete(sessions.moved, peer)
+			}
+		}
+		if len(sessions.all) == 0 {
 			delete(b.sessions, gateway)
 		}
 	}
@@ -278,30 +342,11 @@ func (b *board) elsewhere(peer wireguard.PublicKey, serves func(gateway string) 
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for gateway, sessions := range b.sessions {
-		if s, ok := sessions[peer]; ok && !s.Moved && gateway != b.self && serves(gateway) {
+		if s, ok := sessions.all[peer]; ok && !s.Moved && !s.Over && gateway != b.self && serves(gateway) {
 			return true
 		}
 	}
 	return false
-}
-
-// sessionKey returns the key of a session in the store.
-func sessionKey(site, gateway string, peer wireguard.PublicKey) string {
-	return strings.Join([]string{site, gateway, hex.EncodeToString(peer[:])}, ".")
-}
-
-// parseSessionKey reads what sessionKey writes.
-func parseSessionKey(site, key string) (gateway string, peer wireguard.PublicKey, err error) {
-	words := strings.Split(key, ".")
-	if len(words) != 3 || words[0] != site {
-		return "", peer, errors.New("not the key of a session")
-	}
-	raw, err := hex.DecodeString(words[2])
-	if err != nil || len(raw) != len(peer) {
-		return "", peer, errors.New("not the key of a peer")
-	}
-	copy(peer[:], raw)
-	return words[1], peer, nil
 }
 
 // sortedNames returns the keys of a map in order.

@@ -186,6 +186,31 @@ func TestAChangeMayBeFasterThanItsBundle(t *testing.T) {
 	eventually(t, "the change is in force", f.has("eve"))
 }
 
+// TestAChangeInForceIsNotLookedAtAgain publishes one change after the other, and then the next bundle.
+func TestAChangeInForceIsNotLookedAtAgain(t *testing.T) {
+	f := follow(t)
+	f.publish(t, 1, f.key, f.key)
+	eventually(t, "the first bundle is in force", f.serves(1))
+	names := []string{"ana", "ben", "eve"}
+	for i, name := range names {
+		f.change(t, name, 1, f.key)
+		eventually(t, "the change is in force", f.has(names[:i+1]...))
+		eventually(t, "nothing is left to do", func() bool { return len(f.changes.open(f.Live())) == 0 })
+	}
+	f.change(t, "dora", 7, f.key)
+	eventually(t, "one of another bundle is looked at once", func() bool { return len(f.changes.open(f.Live())) == 0 })
+	if !f.has(names...)() {
+		t.Errorf("the changes on disk are others than %v", names)
+	}
+	next := *f.Live()
+	fleet := *next.Fleet
+	fleet.Generation = 2
+	next.Fleet = &fleet
+	if got := len(f.changes.open(&next)); got != len(names)+1 {
+		t.Errorf("after the next bundle: %d changes are looked at, want all %d", got, len(names)+1)
+	}
+}
+
 // TestAFullDiskIsNotForGood makes the disk fail while changes are written, and while a bundle is accepted.
 func TestAFullDiskIsNotForGood(t *testing.T) {
 	f := follow(t)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,9 +27,16 @@ const changePause = 50 * time.Millisecond
 type changes struct {
 	wake chan struct{} // capacity 1
 
-	mu    sync.Mutex               // guards below
-	by    map[string]bundle.Signed // by key in the store
-	wrong map[string]wrong         // those that were refused, by the same
+	mu      sync.Mutex               // guards below
+	by      map[string]bundle.Signed // by key in the store
+	wrong   map[string]wrong         // those that were refused, by the same
+	settled map[string]settled       // those in force, and those that are none of the bundle in force, by the same
+}
+
+// settled is a change that need not be looked at again as long as a bundle is in force.
+type settled struct {
+	signed     bundle.Signed
+	generation uint64
 }
 
 // wrong is a change that was refused.
@@ -42,7 +48,7 @@ type wrong struct {
 }
 
 func newChanges() *changes {
-	return &changes{wake: make(chan struct{}, 1), by: make(map[string]bundle.Signed), wrong: make(map[string]wrong)}
+	return &changes{wake: make(chan struct{}, 1), by: make(map[string]bundle.Signed), wrong: make(map[string]wrong), settled: make(map[string]settled)}
 }
 
 // told takes an entry of store.Peers. One that is gone says nothing: what is in force stays.
@@ -57,16 +63,22 @@ func (c *changes) told(e store.Entry) {
 	tell(c.wake)
 }
 
-// all returns the changes that were not refused under a configuration, by key.
-func (c *changes) all(under *config.Config) map[string]bundle.Signed {
+// open returns the changes that are neither settled nor refused under a configuration, by key.
+func (c *changes) open(under *config.Config) map[string]bundle.Signed {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := maps.Clone(c.by)
-	maps.DeleteFunc(all, func(key string, s bundle.Signed) bool {
-		w, refused := c.wrong[key]
-		return refused && w.under == under && slices.Equal(w.signed, s)
-	})
-	return all
+	open := make(map[string]bundle.Signed)
+	for key, s := range c.by {
+		done, is := c.settled[key]
+		if is && done.generation == under.Fleet.Generation && slices.Equal(done.signed, s) {
+			continue
+		}
+		if w, refused := c.wrong[key]; refused && w.under == under && slices.Equal(w.signed, s) {
+			continue
+		}
+		open[key] = s
+	}
+	return open
 }
 
 // refuse remembers that a change was refused.
@@ -84,11 +96,12 @@ func (c *changes) known(key string, s bundle.Signed) bool {
 	return refused && slices.Equal(w.signed, s)
 }
 
-// good forgets that a change was refused.
-func (c *changes) good(key string) {
+// settle notes that nothing is left to do about a change while the bundle of a generation is in force.
+func (c *changes) settle(key string, s bundle.Signed, generation uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.wrong, key)
+	c.settled[key] = settled{s, generation}
 }
 
 // wait reports whether a change that was refused is to be tried again under a configuration.
@@ -109,6 +122,12 @@ func PeerKey(site, peer string) string { return site + "." + hex.EncodeToString(
 // changePath is where the change of a peer is kept.
 func changePath(dir, peer string) string {
 	return filepath.Join(dir, hex.EncodeToString([]byte(peer))+config.ChangeSuffix)
+}
+
+// lastChange returns the change of a peer in a folder. ok is false if there is none that can be read.
+func lastChange(dir, peer string) (s bundle.Signed, ok bool) {
+	text, err := private.Read(changePath(dir, peer), config.MaxFile)
+	return text, err == nil
 }
 
 // Changed returns the changes of peers in a folder, by peer. A file that cannot be read is left out.
@@ -197,7 +216,7 @@ func (b *bundles) change(ctx context.Context) error {
 
 // news returns the changes that are good, follow the bundle in force, and are newer than those in the folder.
 func (b *bundles) news(dir string) ([]news, error) {
-	told := b.changes.all(b.Live())
+	told := b.changes.open(b.Live())
 	if len(told) == 0 {
 		return nil, nil
 	}
@@ -205,7 +224,6 @@ func (b *bundles) news(dir string) ([]news, error) {
 	if err != nil {
 		return nil, err
 	}
-	before := Changed(dir)
 	var list []news
 	for key, signed := range told {
 		c, err := bundle.VerifyChange(signed, current.Signers)
@@ -217,12 +235,12 @@ func (b *bundles) news(dir string) ([]news, error) {
 			b.changes.refuse(key, signed, b.Live())
 			continue
 		case c.Site != b.site || key != PeerKey(b.site, c.Peer) || c.Generation != current.Generation:
-			b.changes.good(key)
+			b.changes.settle(key, signed, current.Generation)
 			continue // of a bundle before, which has it or not, or of one that is on its way
 		}
-		if last, ok := before[c.Peer]; ok {
+		if last, ok := lastChange(dir, c.Peer); ok {
 			if old, err := last.Change(); err == nil && old.Number >= c.Number {
-				b.changes.good(key)
+				b.changes.settle(key, signed, current.Generation)
 				continue
 			}
 		}
@@ -258,9 +276,12 @@ func cmpRemoved(a, b news) int {
 
 // try writes changes and reloads. If that fails, it takes them back. The error is lasting if the changes are at fault.
 func (b *bundles) try(ctx context.Context, dir string, list []news) error {
-	before, live := Changed(dir), b.Live()
+	before, live := make(map[string]bundle.Signed), b.Live()
 	err := os.MkdirAll(dir, 0o700)
 	for _, one := range list {
+		if last, ok := lastChange(dir, one.Peer); ok {
+			before[one.Peer] = last
+		}
 		if err == nil {
 			err = private.Replace(changePath(dir, one.Peer), string(one.signed))
 		}
@@ -277,7 +298,7 @@ func (b *bundles) try(ctx context.Context, dir string, list []news) error {
 	}
 	if err == nil {
 		for _, one := range list {
-			b.changes.good(one.key)
+			b.changes.settle(one.key, one.signed, one.Generation)
 		}
 		return nil
 	}

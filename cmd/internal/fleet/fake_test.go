@@ -371,3 +371,23 @@ func freePort(t *testing.T) netip.AddrPort {
 	defer c.Close()
 	return c.LocalAddr().(*net.UDPAddr).AddrPort()
 }
+
+// of returns the sessions that a gateway has, as far as a board knows.
+func (b *board) of(gateway string) map[wireguard.PublicKey]sighting {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make(map[wireguard.PublicKey]sighting)
+	if sessions := b.sessions[gateway]; sessions != nil {
+		for peer, s := range sessions.all {
+			if !s.Over {
+				all[peer] = s
+			}
+		}
+	}
+	return all
+}
+
+// blockWith is a block with one session.
+func blockWith(peer wireguard.PublicKey, r record) []byte {
+	return appendRecord([]byte{blockFormat}, peer, r)
+}

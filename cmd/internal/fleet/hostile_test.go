@@ -2,8 +2,10 @@ package fleet
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,10 +22,21 @@ func (s *site) tell(t *testing.T, b store.Bucket, key string, value any) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.write(t, b, key, text)
+}
+
+func (s *site) write(t *testing.T, b store.Bucket, key string, value []byte) {
+	t.Helper()
 	l := &link{engine: s.engine}
-	if _, err := l.Put(t.Context(), b, key, text, store.Any); err != nil {
+	if _, err := l.Put(t.Context(), b, key, value, store.Any); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// tellSession writes that a gateway has a session, into a block of its own.
+func (s *site) tellSession(t *testing.T, gateway string, peer wireguard.PublicKey, r record) {
+	t.Helper()
+	s.write(t, store.Sessions, blockKey("lab", gateway, rand.Text()), blockWith(peer, r))
 }
 
 // TestWhoIsNotInTheBundleIsNotHeard writes sessions as a gateway does that the bundle no longer names, and what is no session at all.
@@ -31,16 +44,19 @@ func TestWhoIsNotInTheBundleIsNotHeard(t *testing.T) {
 	s := newSite(t, 2, false)
 	list := peers(4)
 	s.connected(t, 0, list[:2])
-	s.tell(t, store.Sessions, sessionKey("lab", "zagreb", list[0]), record{Endpoint: endpointOf(list[0])})
+	s.tellSession(t, "zagreb", list[0], record{Endpoint: endpointOf(list[0])})
 	for _, peer := range list[2:] {
-		s.tell(t, store.Sessions, sessionKey("lab", "zagreb", peer), record{Endpoint: endpointOf(peer), Moved: true})
+		s.tellSession(t, "zagreb", peer, record{Endpoint: endpointOf(peer), Moved: true})
 	}
 	for _, key := range []string{"lab", "lab.", "lab.zagreb", "lab.zagreb.00", "lab.amsterdam.a.b", "other.amsterdam.00"} {
 		s.tell(t, store.Sessions, key, "garbage")
 		s.tell(t, store.State, key, []int{1})
 		s.tell(t, store.State, "lab."+key, Report{State: "a\x1b[2Jb"})
 	}
-	s.tell(t, store.Sessions, sessionKey("lab", names[1], list[1]), "garbage")
+	whole := blockWith(list[1], record{Endpoint: endpointOf(list[1])})
+	for _, wrong := range [][]byte{[]byte("garbage"), {blockFormat}, {}, whole[:len(whole)-1], append(slices.Clone(whole), 0), whole[1:], append([]byte{blockFormat + 1}, whole[1:]...)} {
+		s.write(t, store.Sessions, blockKey("lab", names[1], rand.Text()), wrong)
+	}
 	during(t, 2*silence, "the peers are where they were", func() bool {
 		return s.all(list[:2], func(m *machine) bool { return m == s.machines[0] }) && s.where(list[2]) == nil && s.where(list[3]) == nil
 	})
@@ -51,9 +67,9 @@ func TestNobodyIsCalledWhereNobodyCanBe(t *testing.T) {
 	s := newSite(t, 2, false)
 	list := peers(6)
 	for i, text := range []string{"127.0.0.1:53", "[::1]:53", "0.0.0.0:1", "239.1.1.1:1", "[fe80::1%a]:5"} {
-		s.tell(t, store.Sessions, sessionKey("lab", names[2], list[i]), record{Endpoint: netip.MustParseAddrPort(text), Moved: true})
+		s.tellSession(t, names[2], list[i], record{Endpoint: netip.MustParseAddrPort(text), Moved: true})
 	}
-	s.tell(t, store.Sessions, sessionKey("lab", names[2], list[5]), record{Endpoint: endpointOf(list[5]), Moved: true})
+	s.tellSession(t, names[2], list[5], record{Endpoint: endpointOf(list[5]), Moved: true})
 	eventually(t, "one who can be somewhere is called", func() bool { return s.where(list[5]) != nil })
 	for _, n := range s.nodes {
 		n.mu.Lock()
@@ -72,11 +88,8 @@ func TestAPeerIsCalledWhereItWasLast(t *testing.T) {
 	peer := peers(1)[0]
 	all := func(string) bool { return true }
 	sight := func(gateway string, version uint64, moved bool, port uint16) {
-		text, err := json.Marshal(record{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), port), Moved: moved})
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.session(store.Entry{Key: sessionKey("lab", gateway, peer), Value: text, Version: version}, all)
+		r := record{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), port), Moved: moved}
+		b.block(store.Entry{Key: blockKey("lab", gateway, "x"), Value: blockWith(peer, r), Version: version}, all)
 	}
 	for range 20 { // in whatever order the gateways are looked at
 		sight("zagreb", 1, false, 1)
@@ -120,11 +133,7 @@ func TestALaterHandshakeIsSeenBeforeOurs(t *testing.T) {
 	n, m, peer := s.nodes[0], s.machines[0], peers(1)[0]
 	n.board.watching(store.Sessions, true)
 	m.set(func() { m.sessions[peer] = time.Now().Add(-time.Second) })
-	text, err := json.Marshal(record{Endpoint: endpointOf(peer)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.sighted(store.Entry{Key: sessionKey("lab", names[1], peer), Value: text, Version: 1})
+	n.sighted(store.Entry{Key: blockKey("lab", names[1], "x"), Value: blockWith(peer, record{Endpoint: endpointOf(peer)}), Version: 1})
 	n.publish()
 	n.yield()
 	if m.has(peer) {

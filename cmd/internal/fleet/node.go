@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -43,7 +44,7 @@ const (
 
 // Gateway is what runs the WireGuard port.
 type Gateway interface {
-	// Peers returns the peers with their sessions.
+	// Peers returns those peers that have a session, or had one since they were added, in any order. Others may be among them.
 	Peers() []wireguard.PeerStatus
 	// Call starts handshakes with peers at their endpoints. It may take some time.
 	Call(ctx context.Context, former []wireguard.PeerStatus) error
@@ -119,11 +120,12 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	cfg := c.Live()
 	n := &Node{
 		Config: c, site: cfg.Fleet.Site, self: cfg.Fleet.Gateway,
-		board: newBoard(cfg.Fleet.Site, cfg.Fleet.Gateway), sessions: newWriter(c.Store, store.Sessions, c.Log),
-		drop: make(chan struct{}, 1), passed: make(map[wireguard.PublicKey]time.Time),
-		own: make(map[wireguard.PublicKey]time.Time), published: make(map[wireguard.PublicKey]record),
+		board: newBoard(cfg.Fleet.Site, cfg.Fleet.Gateway),
+		drop:  make(chan struct{}, 1), passed: make(map[wireguard.PublicKey]time.Time),
+		heard: make(map[wireguard.PublicKey]handshake), own: make(map[wireguard.PublicKey]time.Time), published: make(map[wireguard.PublicKey]record),
 		called: make(map[wireguard.PublicKey]time.Time), gone: make(map[string]bool),
 	}
+	n.sessions = newWriter(c.Store, blockKey(n.site, n.self, n.board.run), c.Log)
 	if at := cfg.Fleet.Endpoint; at.IsValid() {
 		secret, err := cfg.Listen.WireGuard.PrivateKey.Read()
 		if err != nil {
@@ -174,28 +176,36 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 }
 
-// watch watches a bucket until ctx ends.
+// watch watches a bucket until ctx ends. A store that has lost its watchers is asked by all of them at once: those whose watch does not
+// begin wait longer each time.
 func (n *Node) watch(ctx context.Context, bucket store.Bucket, changed func(store.Entry)) {
-	for ctx.Err() == nil {
+	for pause := watchPause; ctx.Err() == nil; {
 		err := n.Store.Watch(ctx, bucket, n.site, func(e store.Entry) {
 			if e.Key == "" {
+				pause = watchPause
 				n.board.watching(bucket, true)
+				if bucket == store.Sessions {
+					n.missing()
+				}
 				return
 			}
 			changed(e)
 		})
 		n.board.watching(bucket, false)
-		if bucket == store.Sessions { // the store may have lost them
-			n.mu.Lock()
-			clear(n.published)
-			n.mu.Unlock()
-		}
 		n.Log.Debug("the store of the fleet is no longer watched", "bucket", bucket, "err", err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(watchPause):
+		case <-time.After(pause/2 + rand.N(pause)):
 		}
+		pause = min(2*pause, longestPause)
 	}
+}
+
+// missing lets sessions be published again that the store does not have, now that it has told what it has.
+func (n *Node) missing() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	maps.DeleteFunc(n.published, func(peer wireguard.PublicKey, _ record) bool { return !n.board.hasOwn(peer) })
 }
 
 // beat tells the others how this gateway is until ctx ends, and then that it leaves.
@@ -289,21 +299,20 @@ func (n *Node) Connected() bool {
 // sighted takes an entry of store.Sessions. If a peer has had a later handshake with another gateway than with this one, this one's
 // session is over.
 func (n *Node) sighted(e store.Entry) {
-	peer, s, ok := n.board.session(e, n.isMember)
-	if !ok {
-		return
-	}
+	elsewhere := n.board.block(e, n.isMember)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if ours, have := n.own[peer]; have {
-		n.compare(peer, ours, s)
+	for _, t := range elsewhere {
+		if ours, have := n.own[t.peer]; have {
+			n.compare(t.peer, ours, t.sighting)
+		}
 	}
 }
 
 // compare notes a peer that has had a later handshake elsewhere than ours. The caller holds mu.
 func (n *Node) compare(peer wireguard.PublicKey, ours time.Time, s sighting) {
-	if s.fresh && !s.Moved && !s.handshake.Before(ours.Add(later)) && n.isMember(s.gateway) {
-		n.passed[peer] = s.handshake
+	if s.fresh && !s.Moved && !s.handshake().Before(ours.Add(later)) && n.isMember(s.gateway) {
+		n.passed[peer] = s.handshake()
 		tell(n.drop)
 	}
 }
@@ -335,7 +344,7 @@ func (n *Node) yield() {
 	defer n.mu.Unlock()
 	for _, peer := range peers {
 		delete(n.published, peer)
-		n.sessions.put(sessionKey(n.site, n.self, peer), nil)
+		n.sessions.put(peer, record{Over: true})
 		n.metrics.handedOver("later")
 	}
 }
@@ -361,24 +370,26 @@ func (n *Node) publish() {
 	list := n.Gateway.Peers()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	before := n.heard
-	n.heard, n.own = make(map[wireguard.PublicKey]handshake), make(map[wireguard.PublicKey]time.Time)
+	heard, carried := 0, 0
 	for _, p := range list {
 		if !p.Endpoint.IsValid() || p.LastHandshake.IsZero() {
 			continue
 		}
 		peer := p.PublicKey
-		h, known := before[peer]
+		h, known := n.heard[peer]
 		renewed := !known || !h.told.Equal(p.LastHandshake)
 		if renewed {
 			h = handshake{told: p.LastHandshake, seen: now}
+			n.heard[peer] = h
 		}
-		n.heard[peer] = h
+		heard++
 		age := h.age(now)
 		if age >= sessionLife {
+			delete(n.own, peer)
 			continue
 		}
 		n.own[peer] = now.Add(-age)
+		carried++
 		if renewed {
 			for _, s := range n.board.sightings(peer) { // told before we knew of ours
 				n.compare(peer, n.own[peer], s)
@@ -388,10 +399,15 @@ func (n *Node) publish() {
 			n.put(peer, record{Endpoint: p.Endpoint, Age: age})
 		}
 	}
-	for peer, r := range n.published {
-		if _, here := n.own[peer]; !here && !r.Moved {
-			delete(n.published, peer)
-			n.sessions.put(sessionKey(n.site, n.self, peer), nil)
+	if heard < len(n.heard) || carried < len(n.own) {
+		forgetAbsent(list, n.heard, n.own)
+	}
+	if len(n.published) > len(n.own) { // all of own are in it
+		for peer, r := range n.published {
+			if _, here := n.own[peer]; !here && !r.Moved {
+				delete(n.published, peer)
+				n.sessions.put(peer, record{Over: true})
+			}
 		}
 	}
 	for peer, seen := range n.called {
@@ -401,14 +417,20 @@ func (n *Node) publish() {
 	}
 }
 
+// forgetAbsent removes the handshakes of peers that are not in a list.
+func forgetAbsent(list []wireguard.PeerStatus, heard map[wireguard.PublicKey]handshake, own map[wireguard.PublicKey]time.Time) {
+	present := make(map[wireguard.PublicKey]bool, len(list))
+	for _, p := range list {
+		present[p.PublicKey] = p.Endpoint.IsValid() && !p.LastHandshake.IsZero()
+	}
+	maps.DeleteFunc(heard, func(peer wireguard.PublicKey, _ handshake) bool { return !present[peer] })
+	maps.DeleteFunc(own, func(peer wireguard.PublicKey, _ time.Time) bool { return !present[peer] })
+}
+
 // put publishes a record. The caller holds mu.
 func (n *Node) put(peer wireguard.PublicKey, r record) {
-	text, err := json.Marshal(r)
-	if err != nil {
-		return // a record has nothing that JSON cannot say
-	}
 	n.published[peer] = r
-	n.sessions.put(sessionKey(n.site, n.self, peer), text)
+	n.sessions.put(peer, r)
 }
 
 // view is what a look at the other gateways finds.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"penstock/cmd/internal/fleet/store"
 	"penstock/router/transport/wireguard"
 )
 
@@ -218,7 +219,13 @@ func TestAWipedEngineForgetsNoPeer(t *testing.T) {
 	eventually(t, "the engine has the sessions again", func() bool {
 		s.engine.mu.Lock()
 		defer s.engine.mu.Unlock()
-		return len(s.engine.values["sessions"]) == len(list) && len(s.engine.values["state"]) == 2
+		told := make(map[wireguard.PublicKey]bool)
+		for _, e := range s.engine.values[store.Sessions] {
+			if err := records(e.Value, func(peer wireguard.PublicKey, _ record) { told[peer] = true }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return len(told) == len(list) && len(s.engine.values[store.State]) == 2
 	})
 	s.kill(0)
 	eventually(t, "all peers are at the gateway that is left", func() bool {

@@ -50,8 +50,15 @@ type member struct {
 // counted counts what goes through a store.
 type counted struct {
 	*jetstream.Store
-	sessions, told, failed *atomic.Int64
-	fault                  *atomic.Value // the text of the last error
+	*counts
+}
+
+// counts are of what goes through the stores of all members.
+type counts struct {
+	sessions, blocks atomic.Int64 // written
+	told, bytes      atomic.Int64 // values told to watchers
+	failed           atomic.Int64 // writes
+	fault            atomic.Value // the text of the last error
 }
 
 func (c *counted) Put(ctx context.Context, b store.Bucket, key string, value []byte, after uint64) (uint64, error) {
@@ -61,7 +68,8 @@ func (c *counted) Put(ctx context.Context, b store.Bucket, key string, value []b
 		c.failed.Add(1)
 		c.fault.Store(err.Error())
 	case b == store.Sessions:
-		c.sessions.Add(1)
+		c.sessions.Add(int64(len(value) / blockEntry))
+		c.blocks.Add(1)
 	}
 	return version, err
 }
@@ -69,17 +77,17 @@ func (c *counted) Put(ctx context.Context, b store.Bucket, key string, value []b
 func (c *counted) Watch(ctx context.Context, b store.Bucket, prefix string, changed func(store.Entry)) error {
 	return c.Store.Watch(ctx, b, prefix, func(e store.Entry) {
 		c.told.Add(1)
+		c.bytes.Add(int64(len(e.Key) + len(e.Value)))
 		changed(e)
 	})
 }
 
 // fleetOf is what the members of a large fleet have in common.
 type fleetOf struct {
-	servers                *nats.Engine
-	sessions, told, failed atomic.Int64 // sessions written, values told to watchers, and writes that failed
-	fault                  atomic.Value // the text of the last error of a write
-	signers                []string
-	reloaded, accepted     func(gateway int)
+	counts
+	servers            *nats.Engine
+	signers            []string
+	reloaded, accepted func(gateway int)
 }
 
 func newFleetOf(t *testing.T, o nats.Options) *fleetOf {
@@ -113,7 +121,7 @@ func (f *fleetOf) start(t *testing.T, site string, number, of int, g Gateway, fo
 	for i := range of {
 		cfg.Site.Gateways = append(cfg.Site.Gateways, config.SiteGateway{Name: gatewayName(i)})
 	}
-	m := &member{store: &counted{f.connect(t), &f.sessions, &f.told, &f.failed, &f.fault}}
+	m := &member{store: &counted{f.connect(t), &f.counts}}
 	m.live.Store(cfg)
 	var err error
 	m.node, err = New(t.Context(), Config{

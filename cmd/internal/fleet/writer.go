@@ -5,56 +5,65 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
 
 	"penstock/cmd/internal/fleet/store"
+	"penstock/router/transport/wireguard"
 )
 
 const (
-	writeAtOnce   = 32               // values on the way to the store, at most
-	writePatience = 5 * time.Second  // for one of them
+	writePatience = 5 * time.Second  // for a block
 	writePause    = time.Second      // after one that could not be written, more or less by half
 	longestPause  = 16 * time.Second // to which it doubles, as long as that goes on
 )
 
-// writer writes values of a bucket in the background. Of a key that changes faster than the store takes it, the newest value counts.
+// writer writes blocks of sessions in the background, one at a time, so that the store has them in their order. What waits is gathered:
+// of a peer whose session changes faster than the store takes it, the newest record counts.
 type writer struct {
 	store  store.Store
-	bucket store.Bucket
+	prefix string // of the names of blocks
+	number uint64 // of the last block; run alone uses it
 	log    *slog.Logger
 	wake   chan struct{} // capacity 1
 
 	mu        sync.Mutex // guards below
-	waiting   map[string][]byte
+	waiting   map[wireguard.PublicKey]dated
 	forbidden bool // it has been told
 }
 
-func newWriter(s store.Store, bucket store.Bucket, log *slog.Logger) *writer {
-	return &writer{store: s, bucket: bucket, log: log, wake: make(chan struct{}, 1), waiting: make(map[string][]byte)}
+// dated is a record, and when its age was right.
+type dated struct {
+	record
+	at time.Time
 }
 
-// put writes a value soon, or removes the key if there is none. It does not wait.
-func (w *writer) put(key string, value []byte) {
+func newWriter(s store.Store, prefix string, log *slog.Logger) *writer {
+	return &writer{store: s, prefix: prefix, log: log, wake: make(chan struct{}, 1), waiting: make(map[wireguard.PublicKey]dated)}
+}
+
+// put writes a record soon. It does not wait.
+func (w *writer) put(peer wireguard.PublicKey, r record) {
 	w.mu.Lock()
-	w.waiting[key] = value
+	w.waiting[peer] = dated{r, time.Now()}
 	w.mu.Unlock()
 	tell(w.wake)
 }
 
-// run writes until ctx ends. A store that comes back is written to by all gateways at once: those that it does not answer in time
-// write less at once, and later.
+// run writes until ctx ends. A store that comes back is written to by all gateways at once: those that it does not answer in time wait
+// longer each time.
 func (w *writer) run(ctx context.Context) {
-	atOnce, pause := writeAtOnce, writePause
+	pause := writePause
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-w.wake:
 		}
-		for batch := w.take(atOnce); len(batch) > 0; batch = w.take(atOnce) {
+		for batch := w.take(mostInBlock); len(batch) > 0; batch = w.take(mostInBlock) {
 			if w.write(ctx, batch) {
-				atOnce, pause = min(atOnce+1, writeAtOnce), writePause
+				pause = writePause
 				continue
 			}
 			select {
@@ -62,55 +71,60 @@ func (w *writer) run(ctx context.Context) {
 				return
 			case <-time.After(pause/2 + rand.N(pause)):
 			}
-			atOnce, pause = max(atOnce/2, 1), min(2*pause, longestPause)
+			pause = min(2*pause, longestPause)
 		}
 	}
 }
 
-// take takes some of the values that wait.
-func (w *writer) take(most int) map[string][]byte {
+// take takes some of the records that wait.
+func (w *writer) take(most int) map[wireguard.PublicKey]dated {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	batch := make(map[string][]byte, most)
-	for key, value := range w.waiting {
+	if len(w.waiting) <= most {
+		all := w.waiting
+		w.waiting = make(map[wireguard.PublicKey]dated)
+		return all
+	}
+	batch := make(map[wireguard.PublicKey]dated, most)
+	for peer, r := range w.waiting {
 		if len(batch) == most {
 			break
 		}
-		batch[key] = value
-		delete(w.waiting, key)
+		batch[peer] = r
+		delete(w.waiting, peer)
 	}
 	return batch
 }
 
-// write writes values, and puts back those that could not be written. It reports whether all were.
-func (w *writer) write(ctx context.Context, batch map[string][]byte) bool {
+// write writes a block. It reports whether that is done; if not, the records wait again.
+func (w *writer) write(ctx context.Context, batch map[wireguard.PublicKey]dated) bool {
 	ctx, cancel := context.WithTimeout(ctx, writePatience)
 	defer cancel()
-	var wg sync.WaitGroup
-	complete := true
-	for key, value := range batch {
-		wg.Go(func() {
-			_, err := w.store.Put(ctx, w.bucket, key, value, store.Any)
-			if err == nil || value == nil && errors.Is(err, store.ErrNone) {
-				return
-			}
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if errors.Is(err, store.ErrForbidden) { // it would be forbidden again
-				if !w.forbidden {
-					w.log.Error("the store of the fleet takes nothing from this gateway: its peers cannot be taken over", "bucket", w.bucket, "err", err)
-				}
-				w.forbidden = true
-				return
-			}
-			complete = false
-			if _, newer := w.waiting[key]; !newer {
-				w.waiting[key] = value
-			}
-		})
+	now, block := time.Now(), append(make([]byte, 0, 1+len(batch)*blockEntry), blockFormat)
+	for peer, r := range batch {
+		r.Age += now.Sub(r.at)
+		block = appendRecord(block, peer, r.record)
 	}
-	wg.Wait()
-	return complete
+	w.number++
+	_, err := w.store.Put(ctx, store.Sessions, w.prefix+"-"+strconv.FormatUint(w.number, 10), block, store.Any)
+	if err == nil {
+		return true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if errors.Is(err, store.ErrForbidden) { // it would be forbidden again
+		if !w.forbidden {
+			w.log.Error("the store of the fleet takes nothing from this gateway: its peers cannot be taken over", "bucket", store.Sessions, "err", err)
+		}
+		w.forbidden = true
+		return true
+	}
+	for peer, r := range batch {
+		if _, newer := w.waiting[peer]; !newer {
+			w.waiting[peer] = r
+		}
+	}
+	return false
 }
 
 // tell leaves a signal in a channel of capacity 1, unless there is one.

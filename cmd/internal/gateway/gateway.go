@@ -47,8 +47,8 @@ type Gateway struct {
 	meter  *meter.Meter
 	limits *limiter
 	server *wireguard.Server
-	stop   func()           // the meter, and waits
-	stay   []wireguard.Peer // since Withdraw
+	stop   func()         // the meter, and waits
+	stay   wireguard.List // from Withdraw to Use
 }
 
 // Open opens the port.
@@ -100,7 +100,7 @@ func (g *Gateway) Quicken() {
 //
 // Withdraw returns an error, and changes nothing, if Use would refuse next.
 func (g *Gateway) Withdraw(now, next *Plan) error {
-	if err := wireguard.CheckPeers(next.peers, next.key.Public()); err != nil {
+	if err := wireguard.CheckPeers(listOf(next.peers), next.key.Public()); err != nil {
 		return err
 	}
 	stay := now.within(next)
@@ -114,6 +114,7 @@ func (g *Gateway) Withdraw(now, next *Plan) error {
 
 // Use replaces the peers with those of p. Peers that stay keep their sessions and what they have used.
 func (g *Gateway) Use(p *Plan) error {
+	g.stay = nil
 	g.limits.use(p, p.peers)
 	return g.server.SetPeers(p.peers)
 }
@@ -126,8 +127,9 @@ func (g *Gateway) Call(ctx context.Context, former []wireguard.PeerStatus) error
 // Forget ends the sessions of peers of the plan in force and resets the flows of their clients. The peers may connect again. With
 // silent, nothing is sent to them, not even resets: WireGuard would send to where the last packet came from.
 func (g *Gateway) Forget(now *Plan, peers []wireguard.PublicKey, clients []uint64, silent bool) error {
-	stay := slices.DeleteFunc(slices.Clone(now.peers), func(p wireguard.Peer) bool { return slices.Contains(peers, p.PublicKey) })
+	stay := slices.DeleteFunc(listOf(now.peers), func(p wireguard.Peer) bool { return slices.Contains(peers, p.PublicKey) })
 	g.stay = stay
+	defer func() { g.stay = nil }()
 	if !silent {
 		g.CloseClients(clients)
 		g.server.Settle()
@@ -139,6 +141,15 @@ func (g *Gateway) Forget(now *Plan, peers []wireguard.PublicKey, clients []uint6
 		g.CloseClients(clients)
 	}
 	return g.server.SetPeers(now.peers)
+}
+
+// listOf returns peers as a slice.
+func listOf(peers wireguard.Peers) wireguard.List {
+	list := make(wireguard.List, peers.Len())
+	for i := range list {
+		list[i] = peers.At(i)
+	}
+	return list
 }
 
 // Usage returns what the peers with limits use, by config.Peer.ID. Without a gateway nobody has limits.

@@ -49,7 +49,7 @@ func configured(t *testing.T, key wireguard.PrivateKey, peers ...config.Peer) *c
 	if err := os.WriteFile(file, []byte(key.Reveal()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return &config.Config{Peers: peers, Listen: config.Listen{WireGuard: &config.WireGuardListen{
+	return &config.Config{Peers: config.ListPeers(peers...), Listen: config.Listen{WireGuard: &config.WireGuardListen{
 		Address: []netip.Prefix{netip.MustParsePrefix("10.99.0.1/24")}, PrivateKey: config.Secret{File: file}, MTU: 1420,
 		Pos: config.Position{File: "p.yaml", Line: 1, Column: 10},
 	}}}
@@ -88,7 +88,7 @@ func bookOf(before *clients.Book, peers ...config.Peer) *clients.Book {
 			list = append(list, clients.Peer{Name: p.Name, ID: p.PublicKey, Addrs: p.AllowedIPs})
 		}
 	}
-	return clients.NewBook(list, before)
+	return clients.NewBook(clients.List(list), before)
 }
 
 func (w *world) peer(src netip.Addr) (uint64, bool) {
@@ -419,7 +419,7 @@ func TestPlan(t *testing.T) {
 			t.Errorf("%s: got %v, want the fault of the second peer too", row.name, err)
 		}
 		bad.Disabled = true
-		if p, err := NewPlan(configured(t, key, bad), time.Now()); err != nil || len(p.peers) != 0 {
+		if p, err := NewPlan(configured(t, key, bad), time.Now()); err != nil || p.peers.Len() != 0 {
 			t.Errorf("%s, of a peer that is disabled: got %v", row.name, err)
 		}
 	}
@@ -429,11 +429,11 @@ func TestPlan(t *testing.T) {
 		t.Errorf("a key file that is gone: got %v", err)
 	}
 	open, next := planned(t, key, ana), planned(t, wireguard.GeneratePrivateKey(), ana, newPerson("bob", "10.99.0.3").Peer)
-	if p := open.WithPeersOf(next); len(p.peers) != 2 || p.key != key || p.listen != open.listen {
-		t.Errorf("got %d peers, want those of the next plan at the port that is open", len(p.peers))
+	if p := open.WithPeersOf(next); p.peers.Len() != 2 || p.key != key || p.listen != open.listen {
+		t.Errorf("got %d peers, want those of the next plan at the port that is open", p.peers.Len())
 	}
-	if p := open.WithPeersOf(nil); len(p.peers) != 0 || len(open.peers) != 1 {
-		t.Errorf("a plan without a port: got %d peers, want none, and the open plan as it was", len(p.peers))
+	if p := open.WithPeersOf(nil); p.peers.Len() != 0 || open.peers.Len() != 1 {
+		t.Errorf("a plan without a port: got %d peers, want none, and the open plan as it was", p.peers.Len())
 	}
 }
 
@@ -477,7 +477,7 @@ func TestAPlanThatCannotBeUsedWithdrawsNothing(t *testing.T) {
 	w := newWorld(t, ana.Peer)
 	same := newPerson("bob", "10.99.0.3")
 	bad := planned(t, w.key, same.Peer)
-	bad.peers = append(bad.peers, bad.peers[0]) // impossible in a configuration
+	bad.peers.of = append(bad.peers.of, bad.peers.of[0]) // impossible in a configuration
 	if err := w.Withdraw(w.plan, bad); err == nil {
 		t.Fatal("two peers with one key were accepted")
 	}
@@ -506,8 +506,8 @@ func TestAPlanHasThePeersOfItsTime(t *testing.T) {
 		{"in the plan of what listens", other.WithPeersOf(p), 2},
 		{"in the same, later", other.WithPeersOf(p).At(noon), 1},
 	} {
-		if len(row.plan.peers) != row.want {
-			t.Errorf("%s: got %d peers, want %d", row.sentence, len(row.plan.peers), row.want)
+		if row.plan.peers.Len() != row.want {
+			t.Errorf("%s: got %d peers, want %d", row.sentence, row.plan.peers.Len(), row.want)
 		}
 	}
 }

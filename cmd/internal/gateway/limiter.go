@@ -68,32 +68,34 @@ func newLimiter(m *meter.Meter, c Config) *limiter {
 }
 
 // use puts the limits of the peers of p in force that are among peers.
-func (l *limiter) use(p *Plan, peers []wireguard.Peer) {
+func (l *limiter) use(p *Plan, peers wireguard.Peers) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.settleLocked()
 	next := make(map[string]*limited)
 	var counted []meter.Peer
+	cfg := p.all.cfg
 	at := make(map[wireguard.PublicKey]*limited) // that have a key
-	for n, i := range p.of {
-		entry := &p.cfg.Peers[i]
-		if limits := config.LimitsOf(p.cfg, *entry); !limits.IsZero() {
-			at[p.all[n].PublicKey] = &limited{name: entry.Name, limits: limits}
+	for n, i := range p.all.of {
+		entry := cfg.Peers.At(int(i))
+		if limits := config.LimitsOf(cfg, entry); !limits.IsZero() {
+			at[p.all.At(n).PublicKey] = &limited{name: entry.Name, limits: limits}
 		}
 	}
-	for i := range peers {
+	for i := range peers.Len() {
 		if len(at) == 0 {
 			break
 		}
-		if one := at[peers[i].PublicKey]; one != nil {
-			id := peers[i].PublicKey.String()
+		peer := peers.At(i)
+		if one := at[peer.PublicKey]; one != nil {
+			id := peer.PublicKey.String()
 			next[id] = one
-			counted = append(counted, meter.Peer{ID: id, Addrs: peers[i].AllowedIPs})
+			counted = append(counted, meter.Peer{ID: id, Addrs: peer.AllowedIPs})
 		}
 	}
 	for _, i := range p.guests {
-		entry := &p.cfg.Peers[i]
-		if limits := config.LimitsOf(p.cfg, *entry); entry.State(l.now()) == "" && !limits.IsZero() {
+		entry := cfg.Peers.At(int(i))
+		if limits := config.LimitsOf(cfg, entry); entry.State(l.now()) == "" && !limits.IsZero() {
 			next[entry.ID()] = &limited{name: entry.Name, limits: limits}
 			counted = append(counted, meter.Peer{ID: entry.ID()})
 		}

@@ -21,7 +21,7 @@ type digest [sha256.Size]byte
 // NewPlan reads the passwords of the peers that are not disabled. The error has the position of the first that cannot be read.
 func NewPlan(cfg *config.Config) (*Plan, error) {
 	p := &Plan{open: !config.NeedsLogin(cfg), passwords: make(map[string]digest)}
-	for i, peer := range cfg.Peers {
+	for i, peer := range cfg.Peers.All() {
 		if peer.Disabled || peer.ProxyPassword.IsZero() {
 			continue
 		}

@@ -72,8 +72,8 @@ func TestACopyStandsInForItsFiles(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
-		if len(got.Peers) != 1 || kept.IsZero() || got.Path != path {
-			t.Errorf("%s: got %d peers, kept at %v, path %s; want 1 and the path of the original", when, len(got.Peers), kept, got.Path)
+		if got.Peers.Len() != 1 || kept.IsZero() || got.Path != path {
+			t.Errorf("%s: got %d peers, kept at %v, path %s; want 1 and the path of the original", when, got.Peers.Len(), kept, got.Path)
 		}
 		if secret, err := got.Listen.WireGuard.PrivateKey.Read(); err != nil || secret != strings.TrimSpace(key) {
 			t.Errorf("%s: the key: got %q, %v", when, secret, err)
@@ -163,8 +163,8 @@ func TestAFileOfPeersIsKeptAsItWorks(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
-		if len(c.Peers) != 1 || len(c.Bad) != 1 || !c.Bad[0].Kept {
-			t.Errorf("%s: got %d peers and bad files %+v, want ana as she was", when, len(c.Peers), c.Bad)
+		if c.Peers.Len() != 1 || len(c.Bad) != 1 || !c.Bad[0].Kept {
+			t.Errorf("%s: got %d peers and bad files %+v, want ana as she was", when, c.Peers.Len(), c.Bad)
 		}
 	}
 }
@@ -187,7 +187,7 @@ func TestACopyWithoutAPeerThatRulesName(t *testing.T) {
 		t.Fatal(err)
 	}
 	copied, _, err := good.Load(path)
-	if err != nil || len(copied.Peers) != 1 {
+	if err != nil || copied.Peers.Len() != 1 {
 		t.Errorf("got %v, %v; want a copy that can be run, with ben", copied, err)
 	}
 }

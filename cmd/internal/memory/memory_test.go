@@ -75,19 +75,57 @@ type load struct{ now, most atomic.Int64 }
 func (l *load) Active() int  { return int(l.now.Load()) }
 func (l *load) Busiest() int { return int(l.most.Load()) }
 
+// collections is how often memory was given back in this process.
+func collections() uint32 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.NumForcedGC
+}
+
+// none is an edition without peers.
+func none() (edition uint64, peers int) { return 1, 0 }
+
+func TestMemoryIsGivenBackAfterAnEditionWithManyPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var l load
+		var edition, peers atomic.Int64
+		edition.Store(1)
+		peers.Store(manyPeers)
+		done := make(chan error, 1)
+		go func() {
+			done <- GiveBack(ctx, &l, func() (uint64, int) { return uint64(edition.Load()), int(peers.Load()) })
+		}()
+		before := collections()
+		after := func(what string, want uint32) {
+			t.Helper()
+			time.Sleep(5 * every)
+			synctest.Wait()
+			if got := collections() - before; got != want {
+				t.Errorf("%s: memory was given back %d times in all, want %d", what, got, want)
+			}
+		}
+		after("after the start", 1)
+		edition.Store(2)
+		after("after a reload", 2)
+		peers.Store(manyPeers - 1)
+		edition.Store(3)
+		after("after one with few peers", 2)
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("got %v at the end, want nil", err)
+		}
+	})
+}
+
 func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
-	collections := func() uint32 {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.NumForcedGC
-	}
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var l load
 		l.now.Store(5000)
 		l.most.Store(5000)
 		done := make(chan error, 1)
-		go func() { done <- GiveBack(ctx, &l) }()
+		go func() { done <- GiveBack(ctx, &l, none) }()
 		before := collections()
 		time.Sleep(every + 1)
 		synctest.Wait()

@@ -56,7 +56,7 @@ rules: {name: rest, do: direct}
 }
 
 func (r *running) state(name string) string {
-	for _, p := range r.current.Peers {
+	for _, p := range r.current.Peers.All() {
 		if p.Name == name {
 			return p.State(time.Now())
 		}
@@ -99,7 +99,7 @@ func TestTheAccessOfAPeerChangesWhileTheGatewayRuns(t *testing.T) {
 	if err := SetAccess(t.Context(), r, "ana", Access{Expires: &later}); err != nil || r.state("ana") != "" {
 		t.Fatal(err)
 	}
-	for _, p := range r.current.Peers {
+	for _, p := range r.current.Peers.All() {
 		if p.Name == "ana" && !p.Expires.Equal(later) {
 			t.Errorf("got %v, want %v", p.Expires, later)
 		}

@@ -91,7 +91,7 @@ func FreeAddresses(c *config.Config, former []FormerAddress) ([]netip.Prefix, er
 	for _, own := range c.Listen.WireGuard.Address {
 		taken.add(netip.PrefixFrom(own.Addr(), own.Addr().BitLen()))
 	}
-	for _, p := range c.Peers {
+	for _, p := range c.Peers.All() {
 		for _, prefix := range p.AllowedIPs {
 			taken.add(prefix)
 		}

@@ -28,7 +28,7 @@ func TestFreeAddresses(t *testing.T) {
 		c := &config.Config{}
 		c.Listen.WireGuard = &config.WireGuardListen{Address: prefixes(row.gateway)}
 		for _, p := range prefixes(row.peers) {
-			c.Peers = append(c.Peers, config.Peer{AllowedIPs: []netip.Prefix{p}})
+			c.Peers.Append(config.Peer{AllowedIPs: []netip.Prefix{p}})
 		}
 		var former []FormerAddress
 		for _, p := range prefixes(row.former) {

@@ -191,14 +191,14 @@ func (f *Folder) Undo(err error, path string) error {
 
 // Own returns a peer and its file, if that holds this peer and nothing else.
 func (f *Folder) Own(c *config.Config, name string) (config.Peer, string, error) {
-	i := slices.IndexFunc(c.Peers, func(p config.Peer) bool { return p.Name == name })
+	i := c.Peers.Index(func(p config.Peer) bool { return p.Name == name })
 	if i < 0 {
 		if err := c.ErrOf(Path(c, name)); err != nil {
 			return config.Peer{}, "", fmt.Errorf("the file of peer %s has a fault: mend it or remove it: %w", name, err)
 		}
 		return config.Peer{}, "", fmt.Errorf("there is no peer %q", name)
 	}
-	p, path := c.Peers[i], Path(c, name)
+	p, path := c.Peers.At(i), Path(c, name)
 	if f == nil || path == "" || p.Pos.File != path {
 		return p, "", fmt.Errorf("peer %s is written at %s: change it there and run penstock reload", name, p.Pos)
 	}

@@ -3,7 +3,6 @@ package peerbook
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -25,12 +24,12 @@ func (t Terms) IsNew(c *config.Config) error {
 	if c.DNS.Peers != "" && strings.EqualFold(t.Name, config.GatewayName) {
 		return fmt.Errorf("the gateway itself is %s.%s: choose another name: see dns.peers, at %s", config.GatewayName, c.DNS.Peers, c.Position("dns.peers"))
 	}
-	i := slices.IndexFunc(c.Peers, func(p config.Peer) bool { return SameName(c, p.Name, t.Name) })
+	i := c.Peers.Index(func(p config.Peer) bool { return SameName(c, p.Name, t.Name) })
 	if i < 0 {
 		return nil
 	}
-	name := c.Peers[i].Name
-	return fmt.Errorf("there is a peer %q already, at %s: choose another name, or remove it with: penstock peer rm %s", name, c.Peers[i].Pos, name)
+	taken := c.Peers.At(i)
+	return fmt.Errorf("there is a peer %q already, at %s: choose another name, or remove it with: penstock peer rm %s", taken.Name, taken.Pos, taken.Name)
 }
 
 // SameName reports whether no two peers of a configuration may have these names. Capitals make no difference between hosts.

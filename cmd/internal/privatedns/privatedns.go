@@ -79,8 +79,8 @@ func NewPlan(cfg *config.Config) (*Plan, error) {
 	}
 	p := &Plan{anonymous: cfg.DNS.Serve.Anonymous, peers: make(map[Way]map[digest]string)}
 	for _, w := range []Way{HTTPS, TLS} {
-		p.peers[w] = make(map[digest]string, len(cfg.Peers))
-		for _, peer := range cfg.Peers {
+		p.peers[w] = make(map[digest]string, cfg.Peers.Len())
+		for _, peer := range cfg.Peers.All() {
 			p.peers[w][sha256.Sum256([]byte(k.token(w, peer)))] = peer.ID()
 		}
 	}

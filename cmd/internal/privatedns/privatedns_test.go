@@ -12,7 +12,7 @@ import (
 // TestTokens: each peer has its own for each way; they stay until the peer, its number or the gateway's key is another.
 func TestTokens(t *testing.T) {
 	c := gateway(t)
-	ana, ben := c.Peers[0], c.Peers[1]
+	ana, ben := c.Peers.At(0), c.Peers.At(1)
 	renewed, renamed, rekeyed := ana, ana, ana
 	renewed.DNSRenewals, renamed.Name, rekeyed.PublicKey = 1, "anna", "2Bo5n4y4CRcCcX2HMRSL1fBDMhgT1Z4x0AMkYmZ9DGA="
 	k, err := keyOf(c)
@@ -100,7 +100,7 @@ func TestAccess(t *testing.T) {
 		{"TLS alone", []string{`https: "127.0.0.1:443", `, ""}, "", `\w{32}\.dns\.example`, "<key>DNSProtocol</key>\n<string>TLS</string>\n<key>ServerName</key>"},
 	} {
 		c := gateway(t, tt.edits...)
-		a, err := AccessOf(c, c.Peers[1])
+		a, err := AccessOf(c, c.Peers.At(1))
 		if err != nil || !regexp.MustCompile("^"+tt.url+"$").MatchString(a.URL) || !regexp.MustCompile("^"+tt.host+"$").MatchString(a.Host) {
 			t.Errorf("%s: got %+v, %v", tt.says, a, err)
 		}
@@ -140,7 +140,7 @@ func TestDocsConfigurationIsGood(t *testing.T) {
 	_, more, _ = strings.Cut(more, "\n")
 	listen, _, _ := strings.Cut(gatewayText, "\n")
 	c := gateway(t, gatewayText, listen+"\n"+strings.ReplaceAll(block, "/etc/penstock/", "")+more)
-	if a, err := AccessOf(c, c.Peers[1]); err != nil || !strings.HasPrefix(a.URL, "https://dns.example.com/dns-query/") || !strings.HasSuffix(a.Host, ".dns.example.com") {
+	if a, err := AccessOf(c, c.Peers.At(1)); err != nil || !strings.HasPrefix(a.URL, "https://dns.example.com/dns-query/") || !strings.HasSuffix(a.Host, ".dns.example.com") {
 		t.Errorf("got %+v, %v", a, err)
 	}
 }

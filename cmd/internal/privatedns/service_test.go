@@ -72,7 +72,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.ben, err = AccessOf(w.cfg, w.cfg.Peers[1]); err != nil {
+	if w.ben, err = AccessOf(w.cfg, w.cfg.Peers.At(1)); err != nil {
 		t.Fatal(err)
 	}
 	whose := func(way Way, token string, src netip.AddrPort) (policy.Flow, bool) {

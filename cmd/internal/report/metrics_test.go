@@ -91,7 +91,7 @@ wireguard_latest_handshake_seconds{allowed_ips="EVE_IPS",friendly_name="eve",int
 wireguard_latest_handshake_seconds{allowed_ips="GUS_IPS",friendly_name="gus",interface="penstock",public_key="GUS_KEY"} 0
 `
 	var fill []string
-	for _, p := range w.live.Config().Peers {
+	for _, p := range w.live.Config().Peers.All() {
 		var ips []string
 		for _, a := range p.AllowedIPs {
 			ips = append(ips, a.String())

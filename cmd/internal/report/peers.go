@@ -47,7 +47,7 @@ func (p *Peers) list() []control.PeerStatus {
 	}
 	var list []control.PeerStatus
 	now, cfg, usage := time.Now(), p.Live.Config(), p.Gateway.Usage()
-	for _, c := range cfg.Peers {
+	for _, c := range cfg.Peers.All() {
 		s := control.PeerStatus{
 			Name: c.Name, Groups: c.Groups, State: c.State(now), PublicKey: c.PublicKey, Position: c.Pos.String(),
 			Disabled: c.Disabled, Expires: c.Expires,
@@ -94,7 +94,7 @@ func (p *Peers) session(id string) (signin.Session, bool) {
 
 // SignOut ends the session of whoever has signed in with a peer.
 func (p *Peers) SignOut(_ context.Context, name string) error {
-	for _, c := range p.Live.Config().Peers {
+	for _, c := range p.Live.Config().Peers.All() {
 		if c.Name != name {
 			continue
 		}
@@ -117,8 +117,8 @@ func (p *Peers) counts() *control.PeerCounts {
 			}
 		}
 	}
-	for i := range cfg.Peers {
-		switch peer := &cfg.Peers[i]; peer.State(now) {
+	for _, peer := range cfg.Peers.All() {
+		switch peer.State(now) {
 		case "disabled":
 			c.Disabled++
 		case "expired":

@@ -345,7 +345,7 @@ func (s *Process) RunsCopy(fault error) {
 }
 
 // hasPeers reports whether there are peers, or can be.
-func (s *Process) hasPeers() bool { return s.Gateway != nil || len(s.Live.Config().Peers) > 0 }
+func (s *Process) hasPeers() bool { return s.Gateway != nil || s.Live.Config().Peers.Len() > 0 }
 
 // Listening returns where flows come from.
 func (s *Process) Listening() []string {

@@ -140,7 +140,7 @@ func (s *Service) endOver(now time.Time) (next time.Duration) {
 		return next
 	}
 	cfg, present, ended := s.Live.Config(), make(map[string]bool), make(map[string][]Session)
-	for _, p := range cfg.Peers {
+	for _, p := range cfg.Peers.All() {
 		present[p.ID()] = !p.Disabled
 	}
 	for peer, one := range all {

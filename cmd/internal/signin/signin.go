@@ -154,7 +154,7 @@ func (s *Service) save() {
 
 // nameOf returns the name of the peer with an ID.
 func (s *Service) nameOf(id string) string {
-	for _, p := range s.Live.Config().Peers {
+	for _, p := range s.Live.Config().Peers.All() {
 		if p.ID() == id {
 			return p.Name
 		}

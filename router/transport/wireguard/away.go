@@ -12,6 +12,7 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 
+	"penstock/router/lookup"
 	"penstock/router/transport/wireguard/internal/door"
 )
 
@@ -41,7 +42,7 @@ const (
 
 // table is the peers of a server that keeps those out of its device that are away.
 type table struct {
-	index   map[PublicKey]int32 // in Server.peers
+	index   *lookup.Table[PublicKey] // in Server.peers
 	callers map[PublicKey]*caller
 
 	// gone has the addresses of those who are away and whose endpoint is known, so that they can be called. nil: there are none.
@@ -102,13 +103,14 @@ func (s *Server) admit(caller device.NoisePublicKey, read func() (door.Moment, e
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.table.index[key]; !ok {
+	peer, ok := s.peerLocked(key)
+	if !ok {
 		return door.Stranger // it was removed meanwhile
 	}
 	c := s.callerLocked(key)
 	if !at.After(c.newest) {
 		if s.table.warned.allow("replay") {
-			warnOfReplay(s.table.log, s.peers[s.table.index[key]].Name)
+			warnOfReplay(s.table.log, peer.Name)
 		}
 		return door.Replayed
 	}
@@ -122,8 +124,17 @@ func (s *Server) admit(caller device.NoisePublicKey, read func() (door.Moment, e
 func (s *Server) isPeer(key PublicKey) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.table.index[key]
+	_, ok := s.table.index.Find(key)
 	return ok
+}
+
+// peerLocked returns the peer with a key.
+func (s *Server) peerLocked(key PublicKey) (p Peer, ok bool) {
+	i, ok := s.table.index.Find(key)
+	if !ok {
+		return p, false
+	}
+	return s.peers.At(i), true
 }
 
 func (s *Server) callerLocked(key PublicKey) *caller {
@@ -142,7 +153,7 @@ func (s *Server) addLocked(key PublicKey, endpoint netip.AddrPort) error {
 		c.active = time.Now()
 		return nil
 	}
-	peer := s.peers[s.table.index[key]]
+	peer, _ := s.peerLocked(key)
 	var add script
 	add.change(Peer{}, peer)
 	if endpoint.IsValid() {
@@ -161,21 +172,19 @@ func (s *Server) addLocked(key PublicKey, endpoint netip.AddrPort) error {
 	return nil
 }
 
-// setAway is SetPeers for a server with a table. It needs mu.
-func (s *Server) setAway(peers []Peer) error {
-	index := make(map[PublicKey]int32, len(peers))
-	for i := range peers {
-		index[peers[i].PublicKey] = int32(i)
-	}
+// setAway is SetPeers for a server with a table. list has the same peers. It needs mu.
+func (s *Server) setAway(peers Peers, list List) error {
+	next := lookup.New(len(list), func(i int) PublicKey { return peers.At(i).PublicKey })
 	var change script
 	for key, c := range s.table.callers {
-		if _, stays := index[key]; !stays && c.present {
+		if _, stays := next.Find(key); !stays && c.present {
 			change.remove(key)
 		}
 	}
 	for key, c := range s.table.callers {
-		if i, stays := index[key]; stays && c.present {
-			change.change(s.peers[s.table.index[key]], peers[i])
+		if i, stays := next.Find(key); stays && c.present {
+			before, _ := s.peerLocked(key)
+			change.change(before, list[i])
 		}
 	}
 	if text := change.String(); text != "" {
@@ -183,9 +192,9 @@ func (s *Server) setAway(peers []Peer) error {
 			return err
 		}
 	}
-	s.peers, s.table.index = peers, index
+	s.peers, s.table.index = peers, next
 	for key := range s.table.callers {
-		if _, stays := index[key]; !stays {
+		if _, stays := next.Find(key); !stays {
 			delete(s.table.callers, key)
 		}
 	}
@@ -203,7 +212,8 @@ func (s *Server) setGone() {
 		if t == nil {
 			t = new(bart.Table[PublicKey])
 		}
-		for _, prefix := range s.peers[s.table.index[key]].AllowedIPs {
+		peer, _ := s.peerLocked(key)
+		for _, prefix := range peer.AllowedIPs {
 			t.Insert(prefix.Masked(), key)
 		}
 	}
@@ -229,7 +239,7 @@ func (s *Server) leave(now time.Time) {
 		if seen := traceOf(state); seen != c.seen {
 			c.seen, c.active = seen, now
 		}
-		if now.Sub(c.active) >= leaveAfter && s.peers[s.table.index[state.PublicKey]].PersistentKeepalive == 0 {
+		if peer, _ := s.peerLocked(state.PublicKey); now.Sub(c.active) >= leaveAfter && peer.PersistentKeepalive == 0 {
 			change.remove(state.PublicKey)
 			leaving = append(leaving, state)
 		}
@@ -274,7 +284,7 @@ func (s *Server) wake(key PublicKey) {
 func (s *Server) callAway(former PeerStatus) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.table.index[former.PublicKey]; !ok || s.table.callers[former.PublicKey] != nil || !callable(former.Endpoint) {
+	if _, ok := s.table.index.Find(former.PublicKey); !ok || s.table.callers[former.PublicKey] != nil || !callable(former.Endpoint) {
 		return false, nil
 	}
 	return true, s.addLocked(former.PublicKey, former.Endpoint)

@@ -142,7 +142,7 @@ func until(t testing.TB, what string, is func() bool) {
 func TestAPeerLeavesAndComesBack(t *testing.T) {
 	key, ana, bob := GeneratePrivateKey(), newAccount(2), newAccount(3)
 	ana.peer.Name, bob.peer.Name = "ana", "bob"
-	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{ana.peer, bob.peer}, Many: -1})
+	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{ana.peer, bob.peer}, Many: -1})
 	if n := s.present(t); n != 0 {
 		t.Fatalf("at the beginning: got %d peers in the device, want none", n)
 	}
@@ -184,7 +184,7 @@ func TestAPeerLeavesAndComesBack(t *testing.T) {
 	if back.RxBytes <= left.RxBytes || back.TxBytes <= left.TxBytes || !back.LastHandshake.After(left.LastHandshake) {
 		t.Errorf("a peer that is back: got %+v, want more than before, %+v", back, left)
 	}
-	if err := s.SetPeers([]Peer{bob.peer}); err != nil {
+	if err := s.SetPeers(List{bob.peer}); err != nil {
 		t.Fatal(err)
 	}
 	if n := s.present(t); n != 0 || len(s.Callers()) != 0 {
@@ -196,7 +196,7 @@ func TestAPeerLeavesAndComesBack(t *testing.T) {
 func TestAKeepaliveKeepsAPeer(t *testing.T) {
 	key, ana := GeneratePrivateKey(), newAccount(2)
 	ana.peer.PersistentKeepalive = 25 * time.Second
-	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{ana.peer}, Many: -1})
+	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{ana.peer}, Many: -1})
 	c, _ := newTestClient(t, ClientConfig{Wireguard: ana.file(key.Public(), s.Port())})
 	connect(t, c)
 	s.leave(time.Now().Add(2 * leaveAfter))
@@ -209,7 +209,7 @@ func TestAKeepaliveKeepsAPeer(t *testing.T) {
 // TestWhoIsRefusedAtTheDoor sends what must not reach the device.
 func TestWhoIsRefusedAtTheDoor(t *testing.T) {
 	key, ana, eve := GeneratePrivateKey(), newAccount(2), GeneratePrivateKey()
-	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{ana.peer}, Many: -1})
+	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{ana.peer}, Many: -1})
 	socket, now := newCaller(t, s), time.Now()
 	good := initiation(t, ana.key, key.Public(), now, 7)
 	changed := func(at int) []byte {
@@ -277,7 +277,7 @@ func TestWhoIsRefusedAtTheDoor(t *testing.T) {
 // no room for is lost in any case, with the peer's.
 func TestAFloodOfStrangers(t *testing.T) {
 	key, ana := GeneratePrivateKey(), newAccount(2)
-	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{ana.peer}, Many: -1})
+	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{ana.peer}, Many: -1})
 	socket := newCaller(t, s)
 	packet := initiation(t, GeneratePrivateKey(), key.Public(), time.Now(), 9)
 	began := time.Now()
@@ -345,7 +345,7 @@ func TestAHundredThousandPeers(t *testing.T) {
 	peers := manyPeersOf(many, accounts...)
 	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Many: -1})
 	before := heap()
-	if err := s.SetPeers(peers); err != nil {
+	if err := s.SetPeers(List(peers)); err != nil {
 		t.Fatal(err)
 	}
 	if took := (int64(heap()) - int64(before)) / many; took > each {
@@ -388,7 +388,7 @@ func TestAHundredThousandPeers(t *testing.T) {
 	if n := s.present(t); n != calling {
 		t.Errorf("got %d peers in the device, want %d", n, calling)
 	}
-	if err := s.SetPeers(peers[1:]); err != nil {
+	if err := s.SetPeers(List(peers[1:])); err != nil {
 		t.Fatal(err)
 	}
 	if n, all := s.present(t), len(s.Peers()); n != calling-1 || all != many-1 {
@@ -405,7 +405,7 @@ func TestManyPeersCallAtOnce(t *testing.T) {
 	for i := range accounts {
 		accounts[i] = newAccount(0)
 	}
-	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: manyPeersOf(calling, accounts...)})
+	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List(manyPeersOf(calling, accounts...))})
 	packets := make([][]byte, calling)
 	for i, a := range accounts {
 		packets[i] = initiation(t, a.key, key.Public(), time.Now(), uint32(i))
@@ -445,7 +445,7 @@ func BenchmarkStart100k(b *testing.B) {
 	key, peers := GeneratePrivateKey(), manyPeersOf(100_000)
 	b.ReportAllocs()
 	for b.Loop() {
-		s, err := NewServer(ServerConfig{Device: newFakeTUN(), PrivateKey: key, Peers: peers})
+		s, err := NewServer(ServerConfig{Device: newFakeTUN(), PrivateKey: key, Peers: List(peers)})
 		if err != nil {
 			b.Fatal(err)
 		}

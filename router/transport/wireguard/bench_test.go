@@ -56,7 +56,7 @@ func BenchmarkClientServer(b *testing.B) {
 	const window, lossTimeout = 4, 50 * time.Millisecond // batches on the way; when to take what is missing for lost
 	key, a := GeneratePrivateKey(), newAccount(2)
 	sink := &floodTUN{fakeTUN: newFakeTUN(), bytes: make(chan int, batch)}
-	s, err := NewServer(ServerConfig{Device: sink, PrivateKey: key, Peers: []Peer{a.peer}})
+	s, err := NewServer(ServerConfig{Device: sink, PrivateKey: key, Peers: List{a.peer}})
 	if err != nil {
 		b.Fatal(err)
 	}

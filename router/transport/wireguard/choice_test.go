@@ -40,7 +40,7 @@ func newSite(t *testing.T, servers int) *site {
 // start starts a server, at the port that it had before. What comes out of it is sent back.
 func (w *site) start(t *testing.T, i int) {
 	t.Helper()
-	s, inner := newTestServer(t, ServerConfig{PrivateKey: w.key, Peers: []Peer{w.account.peer}, ListenPort: w.ports[i]})
+	s, inner := newTestServer(t, ServerConfig{PrivateKey: w.key, Peers: List{w.account.peer}, ListenPort: w.ports[i]})
 	w.servers[i], w.inner[i] = s, inner
 	go func() {
 		for {

@@ -20,7 +20,7 @@ func newPair(t testing.TB) (c *Client, s *Server, client, server *fakeTUN, a acc
 	t.Helper()
 	key := GeneratePrivateKey()
 	a = newAccount(2)
-	s, server = newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{a.peer}})
+	s, server = newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{a.peer}})
 	c, client = newTestClient(t, ClientConfig{Wireguard: a.file(key.Public(), s.Port())})
 	return c, s, client, server, a
 }
@@ -70,14 +70,14 @@ func TestConnectAgainMakesNewHandshake(t *testing.T) {
 
 func TestServerRestart(t *testing.T) {
 	key, a := GeneratePrivateKey(), newAccount(2)
-	first, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{a.peer}})
+	first, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{a.peer}})
 	port := first.Port()
 	c, client := newTestClient(t, ClientConfig{Wireguard: a.file(key.Public(), port)})
 	connect(t, c)
 	echo(t, client, server, a, "before")
 	first.Close()
 
-	_, server = newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{a.peer}, ListenPort: port})
+	_, server = newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{a.peer}, ListenPort: port})
 	connect(t, c)
 	echo(t, client, server, a, "after")
 }
@@ -138,7 +138,7 @@ func reasonOf(err error) transport.Reason {
 
 func TestConnectFails(t *testing.T) {
 	key, a := GeneratePrivateKey(), newAccount(2)
-	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{a.peer}})
+	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{a.peer}})
 	taken, _ := newTestServer(t, ServerConfig{PrivateKey: GeneratePrivateKey()})
 	noSuchHost := errors.New("no such host")
 	tests := []struct {
@@ -216,7 +216,7 @@ func TestConnectCancelled(t *testing.T) {
 
 func TestCandidatesInTurn(t *testing.T) {
 	key, a := GeneratePrivateKey(), newAccount(2)
-	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{a.peer}})
+	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{a.peer}})
 	file := a.file(key.Public(), s.Port())
 	file.Peers[0].Endpoints[0].Host = "vpn.example"
 	answer := []netip.Addr{
@@ -344,7 +344,7 @@ func TestLost(t *testing.T) {
 
 func TestSeveralPeers(t *testing.T) {
 	key, a := GeneratePrivateKey(), newAccount(2)
-	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{a.peer}})
+	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{a.peer}})
 	file := a.file(key.Public(), s.Port())
 	file.Peers = append([]Peer{{
 		PublicKey: GeneratePrivateKey().Public(), Endpoints: []Endpoint{{"127.0.0.1", s.Port()}},
@@ -377,7 +377,7 @@ func TestNoKeyIsLogged(t *testing.T) {
 		return out.Write(b)
 	}), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	key, a := GeneratePrivateKey(), newAccount(2)
-	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{a.peer}, Log: log})
+	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{a.peer}, Log: log})
 	c, client := newTestClient(t, ClientConfig{Wireguard: a.file(key.Public(), s.Port()), Log: log})
 	log.Info("made", "key", key, "config", a.file(key.Public(), 1), "peer", a.peer)
 	connect(t, c)

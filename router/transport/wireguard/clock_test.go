@@ -29,7 +29,7 @@ func TestPast(t *testing.T) {
 // TestAClockThatIsBehindIsTold: what a server ignores is not told from silence, so the clock is the reason only if it is behind.
 func TestAClockThatIsBehindIsTold(t *testing.T) {
 	key, a := GeneratePrivateKey(), newAccount(2)
-	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{a.peer}})
+	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{a.peer}})
 	refuses := a.file(GeneratePrivateKey().Public(), s.Port()) // its key is wrong, so nobody answers
 	for _, row := range []struct {
 		name string
@@ -57,7 +57,7 @@ func TestAClockThatIsBehindIsTold(t *testing.T) {
 // TestAClockThatWasSetBackIsTold: the Client's own handshakes count more than what others know.
 func TestAClockThatWasSetBackIsTold(t *testing.T) {
 	key, a := GeneratePrivateKey(), newAccount(2)
-	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{a.peer}})
+	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{a.peer}})
 	c, _ := newTestClient(t, ClientConfig{Wireguard: a.file(key.Public(), s.Port()), Past: func() Past { return Past{time.Unix(1, 0), "nothing"} }})
 	connect(t, c)
 	if got := c.lateClock(); got != "" {
@@ -100,7 +100,7 @@ func TestTheLastHandshakeIsTheOneThatCameLast(t *testing.T) {
 func TestAServerTellsThatItIgnoresAHandshake(t *testing.T) {
 	warned := make(lines, 16)
 	key, a := GeneratePrivateKey(), newAccount(2)
-	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{a.peer}, Log: slog.New(slog.NewTextHandler(warned, nil))})
+	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{a.peer}, Log: slog.New(slog.NewTextHandler(warned, nil))})
 	relay, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 // TestNothingPassesOnceAPeerWasRemoved sends both ways all the time, and removes the peer in the middle of it.
 func TestNothingPassesOnceAPeerWasRemoved(t *testing.T) {
 	key, eve, ana := GeneratePrivateKey(), newAccount(4), newAccount(2)
-	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{eve.peer, ana.peer}})
+	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{eve.peer, ana.peer}})
 	c, client := newTestClient(t, ClientConfig{Wireguard: eve.file(key.Public(), s.Port())})
 	connect(t, c)
 	echo(t, client, server, eve, "before")
@@ -53,7 +53,7 @@ func TestNothingPassesOnceAPeerWasRemoved(t *testing.T) {
 		arrived(client)
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.SetPeers([]Peer{ana.peer}) }()
+	go func() { done <- s.SetPeers(List{ana.peer}) }()
 	var err error
 	for waiting := true; waiting; { // the server's Write must return, or SetPeers would wait for it
 		select {
@@ -91,7 +91,7 @@ func TestNothingPassesOnceAPeerWasRemoved(t *testing.T) {
 	}
 
 	// Its old session is not taken up again when it comes back: it has to make a new handshake.
-	if err := s.SetPeers([]Peer{ana.peer, eve.peer}); err != nil {
+	if err := s.SetPeers(List{ana.peer, eve.peer}); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range s.Peers() {

@@ -27,7 +27,7 @@ type ServerConfig struct {
 
 	PrivateKey PrivateKey
 	ListenPort uint16 // UDP, on all addresses; 0: any, see Port
-	Peers      []Peer // who may call, see SetPeers
+	Peers      Peers  // who may call, see SetPeers; nil: nobody
 
 	// Many is the number of peers beyond which the server keeps those that are not connected out of its WireGuard device, where
 	// each takes 25 KB. Packets from inside for a peer that has not called are then dropped, and do not wait for its call. It is
@@ -41,6 +41,32 @@ type ServerConfig struct {
 	Log *slog.Logger // nil: silent
 }
 
+// Peers are those who may call a Server. They do not change, and are safe for concurrent use.
+type Peers interface {
+	Len() int
+	// At returns the i-th peer, from 0. A server with many peers asks for one whenever it needs it, so that it keeps none of those that
+	// are away.
+	At(i int) Peer
+}
+
+// List is a slice as Peers.
+type List []Peer
+
+// Len returns how many there are.
+func (l List) Len() int { return len(l) }
+
+// At returns the i-th peer.
+func (l List) At(i int) Peer { return l[i] }
+
+// listOf returns peers as a slice.
+func listOf(peers Peers) List {
+	list := make(List, peers.Len())
+	for i := range list {
+		list[i] = peers.At(i)
+	}
+	return list
+}
+
 // Server is the called side of WireGuard tunnels. A packet whose inner source is not among its peer's AllowedIPs never
 // reaches Device: WireGuard itself ensures that, so a source address identifies a peer.
 type Server struct {
@@ -51,7 +77,7 @@ type Server struct {
 	halt func()     // ends what the door and the table need, and waits
 
 	mu    sync.Mutex // held while the device is changed; guards below
-	peers []Peer     // as the device has them, or as many of them as are present
+	peers Peers      // as the device has them, or as many of them as are present
 	table *table     // nil: all peers are in the device
 }
 
@@ -73,9 +99,12 @@ func newServer(config ServerConfig) (*Server, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{public: config.PrivateKey.Public(), halt: func() {}}
+	if config.Peers == nil {
+		config.Peers = List(nil)
+	}
+	s := &Server{public: config.PrivateKey.Public(), halt: func() {}, peers: List(nil)}
 	bind, inner := sockets.ForServer(), config.Device
-	if len(config.Peers) > cmp.Or(config.Many, manyPeers) {
+	if config.Peers.Len() > cmp.Or(config.Many, manyPeers) {
 		s.table = newTable(log)
 		s.door = door.New(bind, device.NoisePrivateKey(config.PrivateKey.secret), device.NoisePublicKey(s.public), s.admit)
 		bind, inner = s.door, &wakingDevice{inner, s}
@@ -126,35 +155,36 @@ func (s *Server) Run(ctx context.Context) error {
 // it, and no packet read from Device is sent to it. If it is added again later, it needs a new handshake.
 //
 // If two peers share an address, or a key is wrong or given twice, nothing changes and the error names all such peers.
-// Endpoints are not used: peers call. peers, and what is in it, must not be changed any more.
-func (s *Server) SetPeers(peers []Peer) error {
+// Endpoints are not used: peers call.
+func (s *Server) SetPeers(peers Peers) error {
 	if err := s.setPeers(peers); err != nil {
 		return fmt.Errorf("wireguard server: %w", err)
 	}
 	return nil
 }
 
-func (s *Server) setPeers(peers []Peer) error {
-	if err := CheckPeers(peers, s.public); err != nil {
+func (s *Server) setPeers(peers Peers) error {
+	list := listOf(peers)
+	if err := CheckPeers(list, s.public); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.table != nil {
-		if err := s.setAway(peers); err != nil {
+		if err := s.setAway(peers, list); err != nil {
 			return fmt.Errorf("set peers: %w", err)
 		}
 		return nil
 	}
-	if change := difference(s.peers, peers); change != "" {
+	if change := difference(listOf(s.peers), list); change != "" {
 		if err := s.dev.IpcSet(change); err != nil {
 			return fmt.Errorf("set peers: %w", err)
 		}
 	}
-	s.peers = slices.Clone(peers)
-	for i := range s.peers {
-		s.peers[i].AllowedIPs = slices.Clone(s.peers[i].AllowedIPs)
+	for i := range list {
+		list[i].AllowedIPs = slices.Clone(list[i].AllowedIPs)
 	}
+	s.peers = list
 	return nil
 }
 
@@ -256,9 +286,9 @@ func (s *Server) Peers() []PeerStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	states := s.statesLocked()
-	all := make([]PeerStatus, len(s.peers))
-	for i := range s.peers {
-		p := &s.peers[i]
+	all := make([]PeerStatus, s.peers.Len())
+	for i := range all {
+		p := s.peers.At(i)
 		if len(states) > 0 {
 			all[i] = states[p.PublicKey]
 		}

@@ -18,7 +18,7 @@ func TestSetPeers(t *testing.T) {
 	key := GeneratePrivateKey()
 	ana, bob, eve := newAccount(2), newAccount(3), newAccount(4)
 	ana.peer.Name, bob.peer.Name, eve.peer.Name = "ana", "bob", "eve"
-	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{ana.peer, eve.peer}})
+	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{ana.peer, eve.peer}})
 	anaClient, anaTUN := newTestClient(t, ClientConfig{Wireguard: ana.file(key.Public(), s.Port())})
 	eveClient, eveTUN := newTestClient(t, ClientConfig{Wireguard: eve.file(key.Public(), s.Port())})
 	bobClient, bobTUN := newTestClient(t, ClientConfig{Wireguard: bob.file(key.Public(), s.Port())})
@@ -30,7 +30,7 @@ func TestSetPeers(t *testing.T) {
 
 	// Bob comes, Eve goes, Ana gets a second address.
 	ana.peer.AllowedIPs = append(ana.peer.AllowedIPs, netip.PrefixFrom(clientAddr(20), 32))
-	if err := s.SetPeers([]Peer{bob.peer, ana.peer}); err != nil {
+	if err := s.SetPeers(List{bob.peer, ana.peer}); err != nil {
 		t.Fatal(err)
 	}
 	connect(t, bobClient)
@@ -61,10 +61,10 @@ func TestSetPeers(t *testing.T) {
 
 func TestAddressMovesBetweenPeers(t *testing.T) {
 	key, ana, bob := GeneratePrivateKey(), newAccount(2), newAccount(3)
-	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: []Peer{ana.peer, bob.peer}})
+	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{ana.peer, bob.peer}})
 	ana.peer.AllowedIPs, bob.peer.AllowedIPs = bob.peer.AllowedIPs, ana.peer.AllowedIPs
 	ana.addr, bob.addr = bob.addr, ana.addr
-	if err := s.SetPeers([]Peer{ana.peer, bob.peer}); err != nil {
+	if err := s.SetPeers(List{ana.peer, bob.peer}); err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range []account{ana, bob} {
@@ -142,10 +142,10 @@ func TestSetPeersRefuses(t *testing.T) {
 	s, _ := newTestServer(t, ServerConfig{PrivateKey: key})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if err := s.SetPeers(nil); err != nil {
+			if err := s.SetPeers(List(nil)); err != nil {
 				t.Fatal(err)
 			}
-			err := s.SetPeers(tt.peers)
+			err := s.SetPeers(List(tt.peers))
 			if (err != nil) != (tt.want != nil) {
 				t.Fatalf("got %v, want an error: %v", err, tt.want != nil)
 			}
@@ -172,7 +172,7 @@ func TestManyPeers(t *testing.T) {
 		a.peer.Name, a.peer.AllowedIPs = fmt.Sprintf("peer%d", i), []netip.Prefix{netip.PrefixFrom(a.addr, 32)}
 		accounts, peers = append(accounts, a), append(peers, a.peer)
 	}
-	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: peers})
+	s, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List(peers)})
 	var wg sync.WaitGroup
 	seen := make(map[netip.Addr]bool)
 	ctx, seenAll := context.WithCancel(t.Context())
@@ -262,7 +262,7 @@ func TestNewServerRefuses(t *testing.T) {
 	})
 	t.Run("peers that overlap", func(t *testing.T) {
 		ana, bob := newAccount(2), newAccount(2)
-		_, err := NewServer(ServerConfig{Device: newFakeTUN(), PrivateKey: GeneratePrivateKey(), Peers: []Peer{ana.peer, bob.peer}})
+		_, err := NewServer(ServerConfig{Device: newFakeTUN(), PrivateKey: GeneratePrivateKey(), Peers: List{ana.peer, bob.peer}})
 		if err == nil || !strings.Contains(err.Error(), "overlap") {
 			t.Errorf("got %v, want an overlap", err)
 		}
@@ -272,7 +272,7 @@ func TestNewServerRefuses(t *testing.T) {
 // TestAnAddressIsNoSetting calls a peer at addresses that others have told: the zone of one has lines that would make a stranger a peer.
 func TestAnAddressIsNoSetting(t *testing.T) {
 	ana, eve := newAccount(2), newAccount(3)
-	s, _ := newTestServer(t, ServerConfig{PrivateKey: GeneratePrivateKey(), Peers: []Peer{ana.peer}})
+	s, _ := newTestServer(t, ServerConfig{PrivateKey: GeneratePrivateKey(), Peers: List{ana.peer}})
 	stranger := hex.EncodeToString(eve.peer.PublicKey[:])
 	for _, text := range []string{
 		"[fe80::1%a]:5\npublic_key=" + stranger + "\nallowed_ip=10.77.0.9/32\npublic_key=" + stranger + "\nnothing=]:1",

@@ -174,10 +174,15 @@ func (l *link) withStream(ctx context.Context, name string, create func(context.
 		if !isGone(err) || !again {
 			return hint(err)
 		}
-		l.mu.Lock()
-		delete(l.streams, name)
-		l.mu.Unlock()
+		l.forget(name)
 	}
+}
+
+// forget lets a stream be looked for again.
+func (l *link) forget(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.streams, name)
 }
 
 // isGone tells whether an error may mean that a stream is not there.

@@ -34,11 +34,30 @@ func (s *Store) in(ctx context.Context, b store.Bucket, f func(*link, jetstream.
 	if err != nil {
 		return err
 	}
-	create := func(ctx context.Context) error {
+	return l.withStream(ctx, streamOf(b), s.create(l, b), func(stream jetstream.Stream) error { return f(l, stream) })
+}
+
+// at runs f, which needs nothing of the stream of a bucket but that it is there. If it is not, at makes it and runs f again. Unlike in, it
+// does not ask for the stream first: a server answers such questions one after the other, and when it does not keep up with those of
+// many gateways that start, each asks again.
+func (s *Store) at(ctx context.Context, b store.Bucket, f func(*link) error) error {
+	l, err := s.connection(ctx)
+	if err != nil {
+		return err
+	}
+	if err := f(l); !isGone(err) {
+		return hint(err)
+	}
+	l.forget(streamOf(b))
+	return l.withStream(ctx, streamOf(b), s.create(l, b), func(jetstream.Stream) error { return f(l) })
+}
+
+// create makes a bucket.
+func (s *Store) create(l *link, b store.Bucket) func(context.Context) error {
+	return func(ctx context.Context) error {
 		_, err := l.js.CreateKeyValue(ctx, s.bucket(b))
 		return err
 	}
-	return l.withStream(ctx, streamOf(b), create, func(stream jetstream.Stream) error { return f(l, stream) })
 }
 
 // bucket says how a bucket is made.
@@ -98,12 +117,22 @@ func (s *Store) Put(ctx context.Context, b store.Bucket, key string, value []byt
 	if err := errors.Join(store.CheckKey(key), store.CheckValue(key, value)); err != nil {
 		return 0, err
 	}
-	err = s.in(ctx, b, func(l *link, stream jetstream.Stream) error {
+	err = s.at(ctx, b, func(l *link) error {
 		version, err = l.publish(ctx, b, key, value, after, 0)
-		if after != 0 || !errors.Is(err, store.ErrConflict) {
-			return err
-		}
-		// There was a value: it may be gone, and then what says so is the last message.
+		return err
+	})
+	if after == 0 && errors.Is(err, store.ErrConflict) {
+		version, err = s.putAgain(ctx, b, key, value)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%s/%s: %w", b, key, err)
+	}
+	return version, nil
+}
+
+// putAgain writes a value of a key that had one before, if that is gone: then what says so is the last message.
+func (s *Store) putAgain(ctx context.Context, b store.Bucket, key string, value []byte) (version uint64, err error) {
+	err = s.in(ctx, b, func(l *link, stream jetstream.Stream) error {
 		gone, err := l.last(ctx, stream, b, key)
 		if err != nil {
 			return err
@@ -114,10 +143,7 @@ func (s *Store) Put(ctx context.Context, b store.Bucket, key string, value []byt
 		version, err = l.publish(ctx, b, key, value, gone.Version, 0)
 		return err
 	})
-	if err != nil {
-		return 0, fmt.Errorf("%s/%s: %w", b, key, err)
-	}
-	return version, nil
+	return version, err
 }
 
 // publish writes a value, or without one that it is gone, if the last message of the key has the sequence number after. A life that

@@ -63,7 +63,7 @@ func (s *Store) Watch(ctx context.Context, b store.Bucket, prefix string, change
 		}
 	}
 	var ended error
-	err := s.in(ctx, b, func(l *link, _ jetstream.Stream) error {
+	err := s.at(ctx, b, func(l *link) error {
 		w := &watch{changed: changed, above: len(subjectOf(b, ""))}
 		err := l.read(ctx, streamOf(b), filters(b, prefix),
 			jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy}, reading{start: w.start, take: w.take})

@@ -96,7 +96,8 @@ func (f *Fleet) Elsewhere() func(peer wireguard.PublicKey) bool {
 // port implements fleet.Gateway.
 type port struct{ Config }
 
-func (p *port) Peers() []wireguard.PeerStatus { return p.Gateway.Peers() }
+// Peers returns the peers that have called. A site may have a hundred times as many.
+func (p *port) Peers() []wireguard.PeerStatus { return p.Gateway.Callers() }
 
 func (p *port) Call(ctx context.Context, former []wireguard.PeerStatus) error {
 	return p.Gateway.Call(ctx, former)

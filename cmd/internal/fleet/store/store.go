@@ -28,8 +28,8 @@ const (
 	// State has what each gateway says of itself, by site.gateway. Each gateway writes its own key. It is in memory, and values that
 	// are not written again are gone after StateLife.
 	State Bucket = "state"
-	// Sessions has where peers have a session, by site.gateway.peer. Each gateway writes its own keys. It is in memory, and values
-	// that are not written again are gone after SessionLife.
+	// Sessions has where peers have a session, in blocks by site.gateway.block. Each gateway writes its own keys. It is in memory, and
+	// values that are not written again are gone after SessionLife.
 	Sessions Bucket = "sessions"
 	// Leases has who holds what for how long. Gateways write it. It is durable.
 	Leases Bucket = "leases"
