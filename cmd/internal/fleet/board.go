@@ -30,6 +30,7 @@ const (
 type Report struct {
 	State      string `json:"state"`
 	Why        string `json:"why,omitempty"`        // it is unfit
+	Region     string `json:"region,omitempty"`     // where it is; "" is a region too
 	Generation uint64 `json:"generation,omitempty"` // of the bundle in force
 	// Refused is the generation of a bundle that was not put in force, and Fault why.
 	Refused uint64 `json:"refused,omitempty"`
@@ -49,6 +50,8 @@ type record struct {
 	Age time.Duration `json:"age"`
 	// Moved says that the gateway has dropped the session, so that another takes the peer.
 	Moved bool `json:"moved,omitempty"`
+	// To is the gateway that may take the peer, which has just come and stays until that one has it.
+	To string `json:"to,omitempty"`
 }
 
 // sighting is a record as it was seen here.
@@ -59,6 +62,11 @@ type sighting struct {
 	fresh     bool      // it came while the store was watched, so seen is when it was written
 	seen      time.Time // here, by the monotonic clock
 	handshake time.Time // here; only worth something if fresh
+}
+
+// isOffer reports whether a peer is offered to a gateway now.
+func (s sighting) isOffer(to string, now time.Time) bool {
+	return s.To == to && s.fresh && !s.Moved && now.Sub(s.seen) < offerLife
 }
 
 // other is a gateway of the site as it is seen here.
@@ -241,9 +249,9 @@ func (b *board) sightings(peer wireguard.PublicKey) []sighting {
 	return list
 }
 
-// wanted returns the sessions that members have dropped for others to take, and those of gateways that are gone. Of a peer with
-// several, it is the last.
-func (b *board) wanted(isMember func(gateway string) bool, gone []string) map[wireguard.PublicKey]sighting {
+// wanted returns the sessions that members have dropped for others to take or offer to us, and those of gateways that are gone. Of a
+// peer with several, it is the last.
+func (b *board) wanted(isMember func(gateway string) bool, gone []string, now time.Time) map[wireguard.PublicKey]sighting {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	all := make(map[wireguard.PublicKey]sighting)
@@ -253,7 +261,7 @@ func (b *board) wanted(isMember func(gateway string) bool, gone []string) map[wi
 		}
 		isGone := slices.Contains(gone, gateway)
 		for peer, s := range sessions {
-			if last, ok := all[peer]; (s.Moved || isGone) && (!ok || last.version < s.version) {
+			if last, ok := all[peer]; (s.Moved || isGone || s.isOffer(b.self, now)) && (!ok || last.version < s.version) {
 				all[peer] = s
 			}
 		}

@@ -93,9 +93,11 @@ type Node struct {
 	own       map[wireguard.PublicKey]time.Time // handshakes of our sessions, by the monotonic clock
 	passed    map[wireguard.PublicKey]time.Time // handshakes elsewhere that are later than ours
 	published map[wireguard.PublicKey]record    // in the store, as far as is known
+	balance   balance
 	called    map[wireguard.PublicKey]time.Time // the sighting that a peer was called because of
 	takers    []string                          // at the last look
-	notOurs   map[wireguard.PublicKey]bool      // wanted peers that another of takers takes
+	regions   map[string]string                 // then
+	notOurs   map[wireguard.PublicKey]string    // wanted peers that another of takers takes, with the gateway that they were at
 	beaten    time.Time                         // when the store last took a beat
 	leaving   bool
 	since     time.Time // of draining or being unfit; zero: neither
@@ -121,7 +123,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 		board: newBoard(cfg.Fleet.Site, cfg.Fleet.Gateway), sessions: newWriter(c.Store, store.Sessions, c.Log),
 		drop: make(chan struct{}, 1), passed: make(map[wireguard.PublicKey]time.Time),
 		own: make(map[wireguard.PublicKey]time.Time), published: make(map[wireguard.PublicKey]record),
-		called: make(map[wireguard.PublicKey]time.Time), gone: make(map[string]bool),
+		called: make(map[wireguard.PublicKey]time.Time), gone: make(map[string]bool), balance: newBalance(),
 	}
 	if at := cfg.Fleet.Endpoint; at.IsValid() {
 		secret, err := cfg.Listen.WireGuard.PrivateKey.Read()
@@ -244,7 +246,7 @@ func (n *Node) beatOnce(ctx context.Context, limit time.Duration) error {
 func (n *Node) report() Report {
 	cfg := n.Live()
 	state, why := n.state()
-	r := Report{State: state, Generation: cfg.Fleet.Generation, Version: n.Version, Run: n.board.run}
+	r := Report{State: state, Region: cfg.Fleet.Region, Generation: cfg.Fleet.Generation, Version: n.Version, Run: n.board.run}
 	if why != nil {
 		r.Why = why.Error()
 	}
@@ -335,7 +337,11 @@ func (n *Node) yield() {
 	for _, peer := range peers {
 		delete(n.published, peer)
 		n.sessions.put(sessionKey(n.site, n.self, peer), nil)
-		n.metrics.handedOver("later")
+		if n.balance.over(peer, time.Now()) {
+			n.metrics.handedOver("load")
+		} else {
+			n.metrics.handedOver("later")
+		}
 	}
 }
 
@@ -360,7 +366,7 @@ func (n *Node) publish() {
 	list := n.Gateway.Peers()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	before := n.heard
+	before, had := n.heard, n.own
 	n.heard, n.own = make(map[wireguard.PublicKey]handshake), make(map[wireguard.PublicKey]time.Time)
 	for _, p := range list {
 		if !p.Endpoint.IsValid() || p.LastHandshake.IsZero() {
@@ -378,6 +384,9 @@ func (n *Node) publish() {
 			continue
 		}
 		n.own[peer] = now.Add(-age)
+		if _, old := had[peer]; !old && renewed {
+			n.balance.begun(peer, now)
+		}
 		if renewed {
 			for _, s := range n.board.sightings(peer) { // told before we knew of ours
 				n.compare(peer, n.own[peer], s)
@@ -412,22 +421,35 @@ func (n *Node) put(peer wireguard.PublicKey, r record) {
 
 // view is what a look at the other gateways finds.
 type view struct {
-	alive  map[string]bool // serving or not
-	takers []string        // who can take peers, in order
-	gone   []string        // whose peers are to be taken, in order
+	others  map[string]other  // that were heard of
+	alive   map[string]bool   // serving or not
+	takers  []string          // who can take peers, in order
+	gone    []string          // whose peers are to be taken, in order
+	regions map[string]string // of the gateways; of one that was not heard of: none
+}
+
+// near returns who can take peers of a gateway: those of its region, or all if there are none.
+func (v view) near(gateway string) []string {
+	same := slices.DeleteFunc(slices.Clone(v.takers), func(t string) bool { return v.regions[t] != v.regions[gateway] })
+	if len(same) == 0 {
+		return v.takers
+	}
+	return same
 }
 
 // see looks at the other gateways of the site, and asks those that are silent whether they live.
 func (n *Node) see(now time.Time) view {
-	v := view{alive: make(map[string]bool)}
+	cfg := n.Live()
+	v := view{others: make(map[string]other), alive: make(map[string]bool), regions: map[string]string{n.self: cfg.Fleet.Region}}
 	others := n.board.others()
 	witnessed := n.Connected()
 	var silent []string
-	for _, g := range n.Live().Site.Gateways {
+	for _, g := range cfg.Site.Gateways {
 		o, known := others[g.Name]
 		if !known || g.Name == n.self {
 			continue
 		}
+		v.others[g.Name], v.regions[g.Name] = o, o.Region
 		if now.Sub(o.heard) > askAfter && canBeAt(o.Pulse) && n.pulse != nil {
 			n.pulse.ask(g.Name, o.Pulse)
 		}
@@ -461,25 +483,34 @@ func (n *Node) look(ctx context.Context) {
 	now := time.Now()
 	v := n.see(now)
 	n.note(v)
-	wanted := n.board.wanted(n.isMember, v.gone)
+	wanted, offers := n.board.wanted(n.isMember, v.gone, now), make(map[wireguard.PublicKey]bool)
 	var call []wireguard.PeerStatus
 	n.mu.Lock()
-	if n.notOurs == nil || !slices.Equal(v.takers, n.takers) {
-		n.takers, n.notOurs = v.takers, make(map[wireguard.PublicKey]bool)
+	if n.notOurs == nil || !slices.Equal(v.takers, n.takers) || !maps.Equal(v.regions, n.regions) {
+		n.takers, n.regions, n.notOurs = v.takers, v.regions, make(map[wireguard.PublicKey]string)
 	}
+	near := make(map[string][]string)
 	for peer, s := range wanted {
 		ours, here := n.own[peer]
-		if s.Moved && s.seen.After(ours) {
-			here = false // what we have is older than what was dropped
+		if (s.Moved || s.To != "") && s.seen.After(ours) {
+			here = false // what we have is older than what was dropped or offered
 		}
 		if !canBeAt(s.Endpoint) || s.Endpoint.Addr().IsLoopback() && !n.isOnLoopback() { // of the other machine
 			continue
 		}
-		if here || n.notOurs[peer] || n.called[peer].Equal(s.seen) {
+		if here || n.notOurs[peer] == s.gateway || n.called[peer].Equal(s.seen) {
 			continue
 		}
-		if taker(peer, v.takers) != n.self {
-			n.notOurs[peer] = true
+		if near[s.gateway] == nil {
+			near[s.gateway] = v.near(s.gateway)
+		}
+		switch offered := s.isOffer(n.self, now) && !slices.Contains(v.gone, s.gateway); {
+		case offered && (!slices.Contains(v.takers, n.self) || v.regions[s.gateway] != v.regions[n.self]):
+			continue
+		case offered:
+			offers[peer] = true
+		case taker(peer, near[s.gateway]) != n.self:
+			n.notOurs[peer] = s.gateway
 			continue
 		}
 		n.called[peer] = s.seen
@@ -490,12 +521,13 @@ func (n *Node) look(ctx context.Context) {
 	}
 	n.mu.Unlock()
 	call = slices.DeleteFunc(call, func(p wireguard.PeerStatus) bool {
-		return n.board.elsewhere(p.PublicKey, func(gateway string) bool { return v.alive[gateway] })
+		return !offers[p.PublicKey] && n.board.elsewhere(p.PublicKey, func(gateway string) bool { return v.alive[gateway] })
 	})
 	if len(call) > 0 {
 		n.take(ctx, call)
 	}
 	n.handOver(now, v)
+	n.offer(ctx, now, v)
 }
 
 // note logs which gateways have gone or come back.
@@ -532,6 +564,11 @@ func (n *Node) take(ctx context.Context, peers []wireguard.PeerStatus) {
 	if !n.forget(keys, true) { // of an older session, whose endpoint would be called
 		return
 	}
+	n.mu.Lock()
+	for _, peer := range keys {
+		n.balance.keep(peer, time.Now())
+	}
+	n.mu.Unlock()
 	n.metrics.taken(len(peers))
 	n.Log.Info("taking over peers", "peers", len(peers))
 	n.calls.Go(func() { // it takes 2 ms for each
