@@ -386,9 +386,14 @@ func TestOurClientFollowsTheFleet(t *testing.T) {
 	var gaps []time.Duration
 	for round := range 4 {
 		here := 0
-		if f.sessions(t, 1) == 1 {
-			here = 1
-		}
+		eventuallyWithin(t, fleetPatience, "one gateway has the session", func() error {
+			first, second := f.sessions(t, 0), f.sessions(t, 1)
+			if first+second != 1 {
+				return fmt.Errorf("gateway 1 has %d sessions and gateway 2 has %d", first, second)
+			}
+			here = second
+			return nil
+		})
 		r := f.ask(t)
 		f.gateways[here].kill(t)
 		r.answered(t, 5)

@@ -34,8 +34,8 @@ func (f fake) Status(context.Context) (control.Status, error) {
 		},
 		Flows: control.FlowCounts{Active: 1, Forwarded: 5, Denied: 2},
 		Fleet: &control.Fleet{Site: "lab", Gateway: "a", Connected: true, Generation: 7, Gateways: []control.FleetGateway{
-			{Name: "a", State: "serving", Generation: 7, Refused: 8, Fault: "a test fails:\nsite.yaml:9", Peers: 3, Version: "v0.1.0", Heard: f.started},
-			{Name: "b", State: "unfit", Why: "10.20.0.10:443\x1b[2J is not reached", Generation: 7, Heard: f.started.Add(-time.Hour)},
+			{Name: "a", Region: "eu", State: "serving", Generation: 7, Refused: 8, Fault: "a test fails:\nsite.yaml:9", Peers: 3, Version: "v0.1.0", Heard: f.started},
+			{Name: "b", Region: "eu", State: "unfit", Why: "10.20.0.10:443\x1b[2J is not reached", Generation: 7, Peers: 1, Heard: f.started.Add(-time.Hour)},
 		}},
 		Peers: &control.PeerCounts{Idle: 1, Bad: []control.BadPeers{{File: "/etc/penstock/peers.d/mia.yaml", Error: "its peers are left out: mia.yaml:2:5: not YAML"}}},
 	}, nil

@@ -25,6 +25,8 @@ func newFleetStatusCommand(e *env) *cobra.Command {
 		Long: `Show how the gateways of a site are: one line that sums up, and then each of them. The gateway that
 runs here says what it sees of the others.
 
+PEERS have a session with a gateway, and LOAD is its share of those of its region.
+
 With -c, --dir or --nats the store says it instead, for which nothing has to run here. It takes two
 seconds. Nobody checks what the store says.
 
@@ -102,16 +104,25 @@ func printFleet(w io.Writer, f control.Fleet, now time.Time) error {
 	if _, err := fmt.Fprintf(w, "site %s\n\n", fleetSummary(f)); err != nil {
 		return err
 	}
-	rows := [][]string{{"GATEWAY", "STATE", "GENERATION", "REFUSED", "PEERS", "HEARD", "VERSION"}}
+	rows := [][]string{{"GATEWAY", "REGION", "STATE", "GENERATION", "REFUSED", "PEERS", "LOAD", "HEARD", "VERSION"}}
+	ofRegion := make(map[string]int)
 	for _, g := range f.Gateways {
-		name, heard, peers := g.Name, "", ""
+		if g.State != fleet.Silent {
+			ofRegion[g.Region] += g.Peers
+		}
+	}
+	for _, g := range f.Gateways {
+		name, heard, peers, load := g.Name, "", "", ""
 		if !g.Heard.IsZero() {
 			heard, peers = ago(now, g.Heard), strconv.Itoa(g.Peers)
+		}
+		if all := ofRegion[g.Region]; all > 0 && g.State != fleet.Silent {
+			load = fmt.Sprintf("%d%%", (100*g.Peers+all/2)/all)
 		}
 		if g.Name == f.Gateway {
 			name, heard = name+" (here)", ""
 		}
-		rows = append(rows, []string{name, g.State, number(g.Generation), number(g.Refused), peers, heard, g.Version})
+		rows = append(rows, []string{name, g.Region, g.State, number(g.Generation), number(g.Refused), peers, load, heard, g.Version})
 	}
 	if err := table(w, rows); err != nil {
 		return err

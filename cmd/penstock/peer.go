@@ -34,45 +34,59 @@ func gatewayFlag(cmd *cobra.Command, file *string) {
 // changePeers loads the gateway's configuration, lets change work on the named peer while no other command changes peers,
 // and tells the running gateway if something changed.
 func changePeers(cmd *cobra.Command, e *env, file, name string, change func(*config.Config, *peerbook.Folder) (changed bool, err error)) error {
-	c, err := loadGateway(cmd, e, file)
+	file, err := gatewayFile(cmd, e, file)
 	if err != nil {
 		return err
 	}
-	if c.Fleet != nil {
-		return fmt.Errorf("this is a gateway of site %s, and its peers are those of the site: use penstock fleet peer, or the site's folder and a new bundle", c.Fleet.Site)
-	}
-	changed, err := lockedChange(cmd.Context(), c, name, change)
+	changed, err := lockedChange(cmd.Context(), file, name, change)
 	if err != nil || !changed {
 		return err
 	}
 	return reloadAfter(cmd, e, name)
 }
 
-// lockedChange holds the lock of the peers' folder, if there is one, while change works.
-func lockedChange(ctx context.Context, c *config.Config, name string, change func(*config.Config, *peerbook.Folder) (changed bool, err error)) (bool, error) {
-	folder, err := peerbook.Open(ctx, c, name)
-	if err != nil || folder == nil {
-		if err == nil {
-			return change(c, nil)
-		}
+// lockedChange holds the lock of the peers' folder, if there is one, while it loads the configuration and change works.
+func lockedChange(ctx context.Context, file, name string, change func(*config.Config, *peerbook.Folder) (changed bool, err error)) (bool, error) {
+	folder, err := peerbook.OpenAt(ctx, file, name)
+	if err != nil {
 		return false, err
 	}
-	defer folder.Close()
-	if c, err = config.LoadServing(c.Path, nil); err != nil { // another command may have changed it before we had the lock
+	defer func() { folder.Close() }()
+	c, err := loadGateway(file)
+	if err != nil {
 		return false, err
+	}
+	if c.Fleet != nil {
+		return false, fmt.Errorf("this is a gateway of site %s, and its peers are those of the site: use penstock fleet peer, or the site's folder and a new bundle", c.Fleet.Site)
+	}
+	if !folder.Is(c, name) {
+		folder.Close()
+		if folder, err = peerbook.Open(ctx, c, name); err != nil {
+			return false, err
+		}
+		if folder != nil { // another command may have changed it before we had the lock
+			if c, err = config.LoadServing(c.Path, nil); err != nil {
+				return false, err
+			}
+		}
 	}
 	return change(c, folder)
 }
 
-// loadGateway loads the configuration at file, or that of the running penstock. It must be a gateway's.
-func loadGateway(cmd *cobra.Command, e *env, file string) (*config.Config, error) {
-	if file == "" {
-		s, err := runningStatus(cmd, e)
-		if err != nil {
-			return nil, fmt.Errorf("which configuration? name it with -c FILE: %w", err)
-		}
-		file = s.Config
+// gatewayFile returns the configuration that a command is about: file, or without one that of the running penstock.
+func gatewayFile(cmd *cobra.Command, e *env, file string) (string, error) {
+	if file != "" {
+		return file, nil
 	}
+	s, err := runningStatus(cmd, e)
+	if err != nil {
+		return "", fmt.Errorf("which configuration? name it with -c FILE: %w", err)
+	}
+	return s.Config, nil
+}
+
+// loadGateway loads a configuration, which must be a gateway's.
+func loadGateway(file string) (*config.Config, error) {
 	c, err := config.LoadServing(file, nil)
 	if err != nil {
 		return nil, err

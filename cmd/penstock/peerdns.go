@@ -60,7 +60,11 @@ func showPhone(cmd *cobra.Command, e *env, p phone, name string) error {
 
 // phonePeer finds a peer in a configuration with dns.serve.
 func phonePeer(cmd *cobra.Command, e *env, file, name string) (*config.Config, config.Peer, error) {
-	c, err := loadGateway(cmd, e, file)
+	file, err := gatewayFile(cmd, e, file)
+	if err != nil {
+		return nil, config.Peer{}, err
+	}
+	c, err := loadGateway(file)
 	if err != nil {
 		return nil, config.Peer{}, err
 	}

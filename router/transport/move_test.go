@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -15,6 +17,7 @@ type fleet struct {
 	*peer
 	others []string      // that answer calls
 	trip   time.Duration // from a packet to its answer
+	far    time.Duration // the same of the one in use, if it is another
 	calls  []int
 }
 
@@ -33,7 +36,7 @@ func (f *fleet) Call(i int) error {
 	switch {
 	case lost():
 	case i == 0 && !f.silent:
-		time.AfterFunc(f.trip, f.receive)
+		time.AfterFunc(cmp.Or(f.far, f.trip), f.receive)
 	case i > 0 && f.others[i-1] != "":
 		time.AfterFunc(f.trip, func() {
 			f.receive()
@@ -46,6 +49,16 @@ func (f *fleet) Call(i int) error {
 			})
 		})
 	}
+	return nil
+}
+
+// Probe is answered at once, unless the endpoint in use is far.
+func (f *fleet) Probe(ctx context.Context) error {
+	if f.far == 0 {
+		return f.peer.Probe(ctx)
+	}
+	f.set(func(p *peer) { p.probes++ })
+	time.AfterFunc(f.far, f.receive)
 	return nil
 }
 
@@ -158,6 +171,30 @@ func TestMoving(t *testing.T) {
 				}
 			},
 			want: "connecting connected",
+		},
+		{
+			name:  "on a new path the endpoint in use stays if it answers soon",
+			fleet: fleet{others: []string{"b"}, trip: 10 * time.Millisecond, far: 80 * time.Millisecond},
+			do: func(t *testing.T, tun *Tunnel, f *fleet) {
+				tun.PathChanged(true)
+				pass(5*time.Second, func() { f.send(100); f.receive() })
+				if got := fmt.Sprint(f.made()); got != "[0]" || tun.Health().Stats.Endpoint != "a" {
+					t.Errorf("got the calls %s and %s in use, want the one in use alone", got, tun.Health().Stats.Endpoint)
+				}
+			},
+			want: "connecting connected reconnecting(path_change) connected(path_change)",
+		},
+		{
+			name:  "on a new path the endpoint in use is left if another is much nearer",
+			fleet: fleet{others: []string{"b", "c"}, trip: 10 * time.Millisecond, far: 400 * time.Millisecond},
+			do: func(t *testing.T, tun *Tunnel, f *fleet) {
+				tun.PathChanged(true)
+				pass(5*time.Second, nil)
+				if got := fmt.Sprint(f.made()); got != "[0 1 2]" || tun.Health().Stats.Endpoint == "a" {
+					t.Errorf("got the calls %s and %s in use, want all called and another used", got, tun.Health().Stats.Endpoint)
+				}
+			},
+			want: "connecting connected reconnecting(path_change) connected(path_change) reconnecting(moved) connected(moved)",
 		},
 		{
 			name:  "a peer that moves by itself is followed and not counted",

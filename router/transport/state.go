@@ -65,6 +65,7 @@ type Timing struct {
 	Doubt         time.Duration // the same if the peer has other endpoints; a keepalive does not count as sent; default 600 ms
 	CallAfter     time.Duration // as Doubt: call all endpoints, that in use first; default 1 s
 	CallOthers    time.Duration // between the call of the endpoint in use and those of the others; default 300 ms
+	HeadStart     time.Duration // on a new path, of the endpoint in use before the others are called; default 100 ms
 	CallAgain     time.Duration // from the last call until all are called anew; default 1 s
 	Idle          time.Duration // nothing either way for this long: probe; default 120 s
 	ProbeEvery    time.Duration // between probes; default 150 ms: sixteen lost in a row are not chance at 20 % loss
@@ -94,6 +95,7 @@ func (t Timing) withDefaults() Timing {
 	def(&t.Doubt, 600*time.Millisecond)
 	def(&t.CallAfter, time.Second)
 	def(&t.CallOthers, 300*time.Millisecond)
+	def(&t.HeadStart, 100*time.Millisecond)
 	def(&t.CallAgain, time.Second)
 	def(&t.Idle, 120*time.Second)
 	def(&t.ProbeEvery, 150*time.Millisecond)

@@ -117,7 +117,7 @@ func (s *supervisor) watch(ctx context.Context) (Reason, error) {
 		case n.redo != "":
 			return s.gone(n.redo, errAsked)
 		case n.path != "":
-			if n.slow || !s.rebound(ctx, n.path) {
+			if n.slow || !s.rebound(ctx, n.path, &where) {
 				return s.gone(n.path, errPath)
 			}
 			live = newLiveness(s.Timing, s.stats(), time.Now())
@@ -198,10 +198,10 @@ func (s *supervisor) gone(reason Reason, cause error) (Reason, error) {
 }
 
 // rebound moves the session to a new path, with new sockets and the same keys. It returns whether anything came back in
-// time.
-func (s *supervisor) rebound(ctx context.Context, reason Reason) bool {
+// time. If the endpoint in use does not answer soon, the others are asked as well: on the new path they may be much nearer.
+func (s *supervisor) rebound(ctx context.Context, reason Reason, where *place) bool {
 	s.gone(reason, nil)
-	before := s.stats().RxBytes
+	first := s.stats()
 	if err := s.driver.Rebind(); err != nil {
 		s.Log.Warn("cannot reopen the transport's sockets", "transport", s.Name, "err", err)
 		return false
@@ -210,20 +210,36 @@ func (s *supervisor) rebound(ctx context.Context, reason Reason) bool {
 	defer limit.Stop()
 	again := time.NewTicker(s.Timing.ProbeEvery)
 	defer again.Stop()
+	others := time.NewTimer(s.Timing.HeadStart)
+	defer others.Stop()
+	if first.Others > 0 {
+		where.called = time.Now()
+		s.call(0)
+	}
+	if err := s.driver.Probe(ctx); err != nil {
+		s.Log.Debug("probe was not sent", "transport", s.Name, "err", err)
+	}
 	for {
-		if err := s.driver.Probe(ctx); err != nil {
-			s.Log.Debug("probe was not sent", "transport", s.Name, "err", err)
-		}
 		select {
 		case <-ctx.Done():
 			return false
 		case <-limit.C:
 			return false
+		case <-others.C:
+			if s.stats().RxBytes == first.RxBytes {
+				for i := range first.Others {
+					s.call(i + 1)
+				}
+			}
+			continue
 		case <-again.C:
 		}
-		if s.stats().RxBytes != before {
+		if s.stats().RxBytes != first.RxBytes {
 			s.arrived()
 			return true
+		}
+		if err := s.driver.Probe(ctx); err != nil {
+			s.Log.Debug("probe was not sent", "transport", s.Name, "err", err)
 		}
 	}
 }

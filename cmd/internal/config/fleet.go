@@ -25,6 +25,9 @@ type Fleet struct {
 	Site string `yaml:"site" required:"true"`
 	// Gateway is the name of this gateway, as the site's bundle has it.
 	Gateway string `yaml:"gateway" required:"true"`
+	// Region is where this gateway is, for example eu. Gateways of one region even out their load, and take the peers of one of them that
+	// is gone. Those that name none are one region.
+	Region string `yaml:"region"`
 	// Key is this gateway's key from `penstock fleet keygen gateway`. It opens the secrets of a bundle.
 	Key Secret `yaml:"key"`
 	// Signers are the public keys of the operators whose first bundle is believed. Each bundle names those who may sign the next.
@@ -311,6 +314,9 @@ func (k *checker) fleet() {
 	}
 	k.word("fleet.site", f.Site)
 	k.word("fleet.gateway", f.Gateway)
+	if f.Region != "" {
+		k.word("fleet.region", f.Region)
+	}
 	k.secretPlace("fleet.key", f.Key)
 	k.signers("fleet.signers", f.Signers)
 	switch n := f.Store.NATS; {

@@ -252,18 +252,45 @@ func (d *decoder) syntax(err error) {
 
 // include reads the files that a file names, before the file itself.
 func (d *decoder) include(root *ast.MappingNode) {
+	for _, node := range includesIn(root) {
+		d.includeGlob(node)
+	}
+}
+
+// includesIn returns the entries of include.
+func includesIn(root *ast.MappingNode) (nodes []ast.Node) {
 	for _, entry := range root.Values {
 		if entry.Key.GetToken().Value != "include" {
 			continue
 		}
-		nodes := []ast.Node{entry.Value}
 		if seq, ok := entry.Value.(*ast.SequenceNode); ok {
-			nodes = seq.Values
-		}
-		for _, node := range nodes {
-			d.includeGlob(node)
+			nodes = append(nodes, seq.Values...)
+		} else {
+			nodes = append(nodes, entry.Value)
 		}
 	}
+	return nodes
+}
+
+// Includes returns the entries of include in the file at path, and reads no other file. It returns nil if that cannot be told: loading
+// the file says why.
+func Includes(path string) (entries []string) {
+	text, err := readFile(path)
+	if err != nil {
+		return nil
+	}
+	d := newDecoder(path)
+	d.file, d.config.texts[path] = path, string(text)
+	root, ok := d.parse(text)
+	if !ok {
+		return nil
+	}
+	for _, node := range includesIn(root) {
+		if entry, ok := scalarText(node); ok {
+			entries = append(entries, entry)
+		}
+	}
+	return entries
 }
 
 func (d *decoder) includeGlob(node ast.Node) {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -138,6 +139,11 @@ func (l *PeerList) groupsOf(groups []string) uint32 {
 	}
 	l.groups = append(l.groups, groups)
 	return uint32(len(l.groups))
+}
+
+// clipped returns the list for somebody who appends to it, which does not change l.
+func (l *PeerList) clipped() PeerList {
+	return PeerList{slices.Clip(l.slim), slices.Clip(l.addrs), slices.Clip(l.groups), slices.Clip(l.files), maps.Clone(l.whole)}
 }
 
 // trim gives back the room for peers to come.

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -75,6 +76,44 @@ func (c *Config) ReloadPeers() (*Config, error) {
 func reads(c *Config, file string) bool {
 	_, ok := c.texts[file]
 	return ok
+}
+
+// With returns c with a file of peers that a glob of include matches and c does not have. All of it is checked, and no other file is
+// read again, unless the folder has more than peers, or files with faults: what is in those counts too. Of two peers that want the same,
+// that of c has it. The error is an *Error; c stays as it is.
+func (c *Config) With(file string) (*Config, error) {
+	text, err := readFile(file)
+	if err != nil {
+		return nil, &Error{Faults: []Fault{{Pos: Position{File: file}, Message: err.Error()}}}
+	}
+	others := sectionsOf(text)
+	for pattern, all := range c.globs {
+		if fits, err := filepath.Match(pattern, file); err == nil && fits {
+			others.join(*all)
+		}
+	}
+	if others.more || c.root != "" || len(c.Bad) > 0 {
+		next, err := c.Reload()
+		if err == nil {
+			err = next.ErrOf(file)
+		}
+		return next, err
+	}
+	next := *c
+	next.Peers, next.Files, next.Inputs = c.Peers.clipped(), slices.Clip(c.Files), slices.Clip(c.Inputs)
+	next.Absent, next.warnings = slices.Clip(c.Absent), nil
+	next.positions, next.texts, next.plains = maps.Clone(c.positions), maps.Clone(c.texts), maps.Clone(c.plains)
+	next.globbed, next.standing = maps.Clone(c.globbed), map[string]standing{file: fresh}
+	next.globbed[file] = &globbed{others: &others}
+	d := &decoder{config: &next, fields: make(fieldCache), inputs: make(map[string]bool)}
+	d.decode(file, text)
+	if len(d.faults) == 0 {
+		d.faults = next.check()
+	}
+	if len(d.faults) > 0 {
+		return nil, &Error{Faults: d.inOrder()}
+	}
+	return &next, nil
 }
 
 // former is the Former of the next configuration.

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -261,5 +262,105 @@ func TestNoKeyOfAPeerIsASection(t *testing.T) {
 				t.Errorf("%s has the key %s, which is a section too: half a file of peers would count as one with other sections", inner.Name(), key)
 			}
 		}
+	}
+}
+
+// TestOneMoreFileOfPeersIsCheckedAsInAReload adds a file in each way, and compares what With says to what Reload says.
+func TestOneMoreFileOfPeersIsCheckedAsInAReload(t *testing.T) {
+	const key = "SKLNDTphfWCUSf/SIXuO7CqhJDEhDFRw6cQ7RxUHPVo="
+	for _, row := range []struct {
+		sentence, text string
+		prepare        func(t *testing.T, dir string)
+		fault          string // empty: it is taken
+	}{
+		{"a peer is added", eveFile, nil, ""},
+		{"a peer is added as penstock writes it", "peers:\n  - name: \"eve\"\n    public_key: " + key + "\n    allowed_ips: [\"10.78.0.9/32\"]\n", nil, ""},
+		{"a peer is added that is not plain", "peers:\n  - name: eve\n    public_key: " + key + "\n    allowed_ips: 10.78.0.9/32\n    rate: {up: 20Mbit}\n", nil, ""},
+		{"its key is another's", strings.Replace(eveFile, "SKLN", "QKLN", 1), nil, "key"},
+		{"its address is another's", strings.Replace(eveFile, "10.78.0.9/32", "10.78.0.3/32", 1), nil, "10.78.0.3"},
+		{"its network holds another's address", strings.Replace(eveFile, "10.78.0.9/32", "10.78.0.0/30", 1), nil, "10.78.0."},
+		{"its name is another's", strings.Replace(eveFile, "eve", "ana", 1), nil, "ana"},
+		{"its key is none", strings.Replace(eveFile, "SKLN", "", 1), nil, "32 bytes"},
+		{"it is not YAML", "peers: [{name: eve", nil, "YAML"},
+		{"it has a key that no peer has", strings.Replace(eveFile, "name", "nam", 1), nil, "nam"},
+		{"it is empty", "", nil, "empty"},
+		{"it has rules", "rules: [{name: all, do: block}]\n", nil, "rules"},
+		{"the file of another peer is broken, and named", eveFile, func(t *testing.T, dir string) { write(t, dir, "peers.d/ben.yaml", "peers: [{name: ben") }, ""},
+		{"it wants the address of another peer whose file is broken in another way", strings.Replace(eveFile, "10.78.0.9", "10.78.0.3", 1),
+			func(t *testing.T, dir string) {
+				write(t, dir, "peers.d/ben.yaml", strings.Replace(benFile, "RKLN", "", 1))
+			}, "10.78.0.3"},
+		{"a rule is about a peer whose file is broken", eveFile, func(t *testing.T, dir string) { write(t, dir, "peers.d/ana.yaml", "peers: [{name: ana") }, ""},
+		{"others may write it", eveFile, func(t *testing.T, dir string) {
+			if err := os.Chmod(filepath.Join(dir, "peers.d/eve.yaml"), 0o622); err != nil {
+				t.Fatal(err)
+			}
+		}, "mode"},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			dir, path := folder(t)
+			file := filepath.Join(dir, "peers.d/eve.yaml")
+			write(t, dir, "peers.d/eve.yaml", row.text)
+			if row.prepare != nil {
+				row.prepare(t, dir)
+			}
+			aside := filepath.Join(dir, "aside")
+			if err := os.Rename(file, aside); err != nil {
+				t.Fatal(err)
+			}
+			c, err := LoadServing(path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(aside, file); err != nil {
+				t.Fatal(err)
+			}
+			before, bad, files := peersOf(c), len(c.Bad), slices.Clone(c.Files)
+			next, err := c.With(file)
+			if peersOf(c) != before || !slices.Equal(c.Files, files) || c.Validate() != nil {
+				t.Errorf("the configuration has changed: %s and %v", peersOf(c), c.Files)
+			}
+			want, wantErr := c.Reload()
+			if wantErr == nil {
+				wantErr = want.ErrOf(file)
+			}
+			if row.fault != "" {
+				if err == nil || wantErr == nil || !strings.Contains(err.Error(), row.fault) {
+					t.Fatalf("got %v and after a reload %v, want both to be about %q", err, wantErr, row.fault)
+				}
+				if err.Error() != wantErr.Error() {
+					t.Errorf("got %v, want what a reload says: %v", err, wantErr)
+				}
+				return
+			}
+			if err != nil || wantErr != nil {
+				t.Fatalf("got %v and after a reload %v, want none", err, wantErr)
+			}
+			if peersOf(next) != peersOf(want) || len(next.Bad) != bad || !slices.Equal(next.Absent, want.Absent) {
+				t.Errorf("got %s, %v, want what a reload has: %s, %v", peersOf(next), next.Absent, peersOf(want), want.Absent)
+			}
+			isEve := func(p Peer) bool { return p.Name == "eve" }
+			i, j := next.Peers.Index(isEve), want.Peers.Index(isEve)
+			if !next.Peers.At(i).SameAs(want.Peers.At(j)) || next.Position("peers["+strconv.Itoa(i)+"].allowed_ips") != want.Position("peers["+strconv.Itoa(j)+"].allowed_ips") {
+				t.Errorf("got %+v, want %+v", next.Peers.At(i), want.Peers.At(j))
+			}
+		})
+	}
+}
+
+func TestIncludesOfAFileAlone(t *testing.T) {
+	dir := t.TempDir()
+	for text, want := range map[string]string{
+		"include: peers.d/*.yaml\n":               "peers.d/*.yaml",
+		"include: [a.yaml, 'b/*.yaml']\nx: [1]\n": "a.yaml b/*.yaml",
+		"rules: []\n": "",
+		"include: [":  "",
+	} {
+		if got := strings.Join(Includes(write(t, dir, "config.yaml", text)), " "); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+	if got := Includes(filepath.Join(dir, "missing.yaml")); got != nil {
+		t.Errorf("a missing file: got %q", got)
 	}
 }

@@ -66,7 +66,8 @@ type FleetGateway struct {
 	// State is serving, draining, unfit, leaving, or silent for one that is not heard of.
 	State      string    `json:"state"`
 	Why        string    `json:"why,omitempty"` // it is unfit
-	Generation uint64    `json:"generation"`    // of the bundle in force there; 0: unknown
+	Region     string    `json:"region,omitempty"`
+	Generation uint64    `json:"generation"` // of the bundle in force there; 0: unknown
 	Refused    uint64    `json:"refused,omitempty"`
 	Fault      string    `json:"fault,omitempty"` // why that generation was not put in force
 	Peers      int       `json:"peers"`           // with a session

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -15,11 +16,12 @@ import (
 // block is written twice. It is gone from the store when the sessions in it carry no more; those that still do are in a later one.
 //
 // A block is the byte blockFormat, and then for each session the key of the peer, what (1 byte), the age of the handshake in
-// milliseconds (4 bytes), and the endpoint: 16 bytes, IPv4 as in RFC 4291 2.5.5.2, and 2 of the port. Numbers are big-endian.
+// milliseconds (4 bytes), the endpoint: 16 bytes, IPv4 as in RFC 4291 2.5.5.2, and 2 of the port, and the mark of the gateway that the
+// peer is offered to (8 bytes). Numbers are big-endian.
 const (
 	blockFormat = 1
-	blockEntry  = 32 + 1 + 4 + 16 + 2
-	// mostInBlock bounds the sessions in a block. With all of them it has 225 KB, less than half of store.MaxValue.
+	blockEntry  = 32 + 1 + 4 + 16 + 2 + 8
+	// mostInBlock bounds the sessions in a block. With all of them it has 258 KB, less than half of store.MaxValue.
 	mostInBlock = 4096
 )
 
@@ -46,7 +48,17 @@ func appendRecord(block []byte, peer wireguard.PublicKey, r record) []byte {
 	if at := r.Endpoint.Addr(); at.IsValid() && at.Zone() == "" { // a zone means nothing to others
 		addr, port = at.As16(), r.Endpoint.Port()
 	}
-	return binary.BigEndian.AppendUint16(append(block, addr[:]...), port)
+	block = binary.BigEndian.AppendUint16(append(block, addr[:]...), port)
+	return binary.BigEndian.AppendUint64(block, uint64(r.To))
+}
+
+// mark stands for the name of a gateway in a block.
+type mark uint64
+
+// markOf returns the mark of a gateway. It is not 0 in practice.
+func markOf(gateway string) mark {
+	sum := sha256.Sum256([]byte(gateway))
+	return mark(binary.BigEndian.Uint64(sum[:]))
 }
 
 var errNoBlock = errors.New("not a block of sessions")
@@ -61,6 +73,7 @@ func records(block []byte, each func(wireguard.PublicKey, record)) error {
 		r := record{
 			Moved: rest[0] == moved, Over: rest[0] != moved && rest[0] != carries,
 			Age: time.Duration(binary.BigEndian.Uint32(rest[1:])) * time.Millisecond,
+			To:  mark(binary.BigEndian.Uint64(rest[23:])),
 		}
 		if port := binary.BigEndian.Uint16(rest[21:]); port > 0 {
 			r.Endpoint = netip.AddrPortFrom(netip.AddrFrom16([16]byte(rest[5:])).Unmap(), port)

@@ -25,6 +25,9 @@ func TestABlockSaysWhatWasPut(t *testing.T) {
 	block, list := []byte{blockFormat}, peers(len(rows))
 	for i, row := range rows {
 		r := record{Age: time.Duration(i) * time.Hour, Moved: i == 1, Over: i == 2}
+		if i == 3 {
+			r.To = markOf("gw3")
+		}
 		if row.at != "" {
 			r.Endpoint = at(row.at)
 		}
@@ -33,6 +36,9 @@ func TestABlockSaysWhatWasPut(t *testing.T) {
 	i := 0
 	err := records(block, func(peer wireguard.PublicKey, got record) {
 		want := record{Age: time.Duration(i) * time.Hour, Moved: i == 1, Over: i == 2}
+		if i == 3 {
+			want.To = markOf("gw3")
+		}
 		if rows[i].want != "" {
 			want.Endpoint = at(rows[i].want)
 		}
@@ -88,17 +94,17 @@ func TestTheOrderOfBlocksIsTheStores(t *testing.T) {
 	if got := b.of(names[1]); len(got) != 2 || got[list[1]].Moved || !got[list[2]].Moved {
 		t.Errorf("got %+v, want one session that carries and one that moved", got)
 	}
-	if got := b.wanted(all, nil); len(got) != 1 || got[list[2]].version != 9 {
+	if got := b.wanted(all, nil, time.Now()); len(got) != 1 || got[list[2]].version != 9 {
 		t.Errorf("nobody is gone: got %+v, want the one that moved", got)
 	}
-	if got := b.wanted(all, []string{names[1]}); len(got) != 2 {
+	if got := b.wanted(all, []string{names[1]}, time.Now()); len(got) != 2 {
 		t.Errorf("the gateway is gone: got %+v, want both sessions", got)
 	}
 	if b.elsewhere(list[0], all) || !b.elsewhere(list[1], all) || b.elsewhere(list[2], all) {
 		t.Error("only the session that carries is one elsewhere")
 	}
 	block(10, list[2], record{})
-	if got := b.wanted(all, nil); len(got) != 0 {
+	if got := b.wanted(all, nil, time.Now()); len(got) != 0 {
 		t.Errorf("the peer has come back: got %+v, want none", got)
 	}
 	b.sweep(time.Now().Add(store.SessionLife + time.Second))

@@ -28,6 +28,7 @@ const (
 type Report struct {
 	State      string `json:"state"`
 	Why        string `json:"why,omitempty"`        // it is unfit
+	Region     string `json:"region,omitempty"`     // where it is; "" is a region too
 	Generation uint64 `json:"generation,omitempty"` // of the bundle in force
 	// Refused is the generation of a bundle that was not put in force, and Fault why.
 	Refused uint64 `json:"refused,omitempty"`
@@ -49,6 +50,8 @@ type record struct {
 	Moved bool
 	// Over says that the gateway has no session with the peer any more.
 	Over bool
+	// To is the mark of the gateway that may take the peer, which has just come and stays until that one has it; 0: there is none.
+	To mark
 }
 
 // sighting is a record as it was seen here.
@@ -65,12 +68,12 @@ func (s sighting) handshake() time.Time { return s.seen.Add(-s.Age) }
 
 // sightings are those of the sessions of one gateway.
 type sightings struct {
-	all   map[wireguard.PublicKey]sighting
-	moved map[wireguard.PublicKey]bool // those of all that are Moved, which are few
+	all    map[wireguard.PublicKey]sighting
+	handed map[wireguard.PublicKey]bool // those of all that are Moved or offered, which are few
 }
 
 func newSightings() *sightings {
-	return &sightings{all: make(map[wireguard.PublicKey]sighting), moved: make(map[wireguard.PublicKey]bool)}
+	return &sightings{all: make(map[wireguard.PublicKey]sighting), handed: make(map[wireguard.PublicKey]bool)}
 }
 
 // set takes a sighting, unless a later one is known: a store may tell what it has in any order.
@@ -79,10 +82,10 @@ func (s *sightings) set(peer wireguard.PublicKey, now sighting) {
 		return
 	}
 	s.all[peer] = now
-	if now.Moved {
-		s.moved[peer] = true
-	} else if len(s.moved) > 0 {
-		delete(s.moved, peer)
+	if now.Moved || now.To != 0 {
+		s.handed[peer] = true
+	} else if len(s.handed) > 0 {
+		delete(s.handed, peer)
 	}
 }
 
@@ -90,6 +93,11 @@ func (s *sightings) set(peer wireguard.PublicKey, now sighting) {
 type told struct {
 	peer wireguard.PublicKey
 	sighting
+}
+
+// isOffer reports whether a peer is offered to a gateway now.
+func (s sighting) isOffer(to string, now time.Time) bool {
+	return s.To == markOf(to) && s.fresh && !s.Moved && now.Sub(s.seen) < offerLife
 }
 
 // other is a gateway of the site as it is seen here.
@@ -285,9 +293,9 @@ func (b *board) sightings(peer wireguard.PublicKey) []sighting {
 	return list
 }
 
-// wanted returns the sessions that members have dropped for others to take, and those of gateways that are gone. Of a peer with
-// several, it is the last.
-func (b *board) wanted(isMember func(gateway string) bool, gone []string) map[wireguard.PublicKey]sighting {
+// wanted returns the sessions that members have dropped for others to take or offer to us, and those of gateways that are gone. Of a
+// peer with several, it is the last.
+func (b *board) wanted(isMember func(gateway string) bool, gone []string, now time.Time) map[wireguard.PublicKey]sighting {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	all := make(map[wireguard.PublicKey]sighting)
@@ -299,14 +307,16 @@ func (b *board) wanted(isMember func(gateway string) bool, gone []string) map[wi
 	for gateway, sessions := range b.sessions {
 		isGone := slices.Contains(gone, gateway)
 		switch {
-		case !isGone && len(sessions.moved) == 0 || gateway == b.self || !isMember(gateway):
+		case !isGone && len(sessions.handed) == 0 || gateway == b.self || !isMember(gateway):
 		case isGone:
 			for peer, s := range sessions.all {
 				take(peer, s)
 			}
 		default:
-			for peer := range sessions.moved {
-				take(peer, sessions.all[peer])
+			for peer := range sessions.handed {
+				if s := sessions.all[peer]; s.Moved || s.isOffer(b.self, now) {
+					take(peer, s)
+				}
 			}
 		}
 	}
@@ -328,7 +338,7 @@ func (b *board) sweep(now time.Time) {
 		for peer, s := range sessions.all {
 			if now.Sub(s.seen) > store.SessionLife {
 				delete(sessions.all, peer)
-				delete(sessions.moved, peer)
+				delete(sessions.handed, peer)
 			}
 		}
 		if len(sessions.all) == 0 {

@@ -182,6 +182,8 @@ func (l *link) FetchBlob(_ context.Context, d store.Digest, w io.Writer) error {
 type laptops struct {
 	mu sync.Mutex // guards below
 	at map[wireguard.PublicKey]*machine
+	// nat says that they cannot be called.
+	nat bool
 }
 
 // machine is a gateway's port, without packets.
@@ -221,8 +223,11 @@ func (m *machine) Peers() []wireguard.PeerStatus {
 }
 
 func (m *machine) Call(_ context.Context, former []wireguard.PeerStatus) error {
+	m.all.mu.Lock()
+	nat := m.all.nat
+	m.all.mu.Unlock()
 	for _, p := range former {
-		if p.Endpoint == endpointOf(p.PublicKey) {
+		if p.Endpoint == endpointOf(p.PublicKey) && !nat {
 			m.connect(p.PublicKey)
 		}
 	}
@@ -285,15 +290,16 @@ type site struct {
 	stop     []context.CancelFunc
 	over     []chan struct{}
 	dir      string
+	regions  []string // of the gateways; none: they name none
 }
 
 // names of gateways.
 var names = []string{"amsterdam", "berlin", "cairo"}
 
 // newSite starts some gateways. With pulses they can be asked whether they live.
-func newSite(t *testing.T, gateways int, pulses bool) *site {
+func newSite(t *testing.T, gateways int, pulses bool, regions ...string) *site {
 	t.Helper()
-	s := &site{engine: newEngine(), laptops: &laptops{at: make(map[wireguard.PublicKey]*machine)}, dir: t.TempDir()}
+	s := &site{engine: newEngine(), laptops: &laptops{at: make(map[wireguard.PublicKey]*machine)}, dir: t.TempDir(), regions: regions}
 	for i := range gateways {
 		s.machines = append(s.machines, &machine{name: names[i], all: s.laptops, sessions: make(map[wireguard.PublicKey]time.Time), busy: make(map[wireguard.PublicKey]bool)})
 		s.links = append(s.links, &link{engine: s.engine})
@@ -317,6 +323,9 @@ func (s *site) start(t *testing.T, i int, pulses bool) {
 		Fleet:  &config.Fleet{Site: "lab", Gateway: names[i], Folder: s.dir, DrainLimit: 4 * time.Second},
 		Site:   &config.Site{Name: "lab"},
 		Listen: config.Listen{WireGuard: &config.WireGuardListen{PrivateKey: config.Secret{File: secret}}},
+	}
+	if len(s.regions) > 0 {
+		cfg.Fleet.Region = s.regions[i]
 	}
 	if pulses {
 		cfg.Fleet.Endpoint = freePort(t)

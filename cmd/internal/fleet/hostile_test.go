@@ -95,10 +95,10 @@ func TestAPeerIsCalledWhereItWasLast(t *testing.T) {
 		sight("zagreb", 1, false, 1)
 		sight("berlin", 3, false, 3)
 		sight("cairo", 2, true, 2)
-		if got := b.wanted(all, []string{"berlin", "zagreb"})[peer].Endpoint.Port(); got != 3 {
+		if got := b.wanted(all, []string{"berlin", "zagreb"}, time.Now())[peer].Endpoint.Port(); got != 3 {
 			t.Fatalf("both are gone: got port %d, want 3, the last", got)
 		}
-		if got := b.wanted(all, []string{"zagreb"})[peer].Endpoint.Port(); got != 2 {
+		if got := b.wanted(all, []string{"zagreb"}, time.Now())[peer].Endpoint.Port(); got != 2 {
 			t.Fatalf("one is gone: got port %d, want 2", got)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 type metrics struct {
 	takenOver prometheus.Counter
 	handed    *prometheus.CounterVec
+	offered   prometheus.Counter
 	refusals  prometheus.Counter
 }
 
@@ -20,13 +21,16 @@ func newMetrics(n *Node) metrics {
 		}),
 		handed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_fleet_peers_handed_over_total",
-			Help: "Sessions that this gateway dropped in favour of others, because it was drained or unfit, or the peer had a later handshake elsewhere.",
+			Help: "Sessions that this gateway dropped in favour of others, because it was drained or unfit, it had more peers, or the peer had a later handshake elsewhere.",
 		}, []string{"reason"}),
+		offered: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "penstock_fleet_peers_offered_total", Help: "Peers that had just come and were offered to a gateway with fewer. Those that it could not call stayed.",
+		}),
 		refusals: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "penstock_fleet_bundles_refused_total", Help: "Bundles that were not put in force.",
 		}),
 	}
-	for _, reason := range []string{Draining, Unfit, "later"} {
+	for _, reason := range []string{Draining, Unfit, "load", "later"} {
 		m.handed.WithLabelValues(reason)
 	}
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
@@ -40,7 +44,12 @@ func newMetrics(n *Node) metrics {
 			return 0
 		}
 	}
-	n.Registry.MustRegister(m.takenOver, m.handed, m.refusals,
+	n.Registry.MustRegister(m.takenOver, m.handed, m.offered, m.refusals,
+		gauge("penstock_fleet_peers", "Peers with a session with this gateway.", func() float64 {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return float64(len(n.own))
+		}),
 		gauge("penstock_fleet_connected", "1 if the store of the fleet can be used.", is(n.Connected)),
 		gauge("penstock_fleet_bundle_refused", "1 if the newest bundle that the store has told of was not put in force.", is(n.refuses)),
 		gauge("penstock_fleet_generation", "Generation of the bundle in force.", func() float64 { return float64(n.Live().Fleet.Generation) }),

@@ -95,9 +95,11 @@ type Node struct {
 	own       map[wireguard.PublicKey]time.Time // handshakes of our sessions, by the monotonic clock
 	passed    map[wireguard.PublicKey]time.Time // handshakes elsewhere that are later than ours
 	published map[wireguard.PublicKey]record    // in the store, as far as is known
+	balance   balance
 	called    map[wireguard.PublicKey]time.Time // the sighting that a peer was called because of
 	takers    []string                          // at the last look
-	notOurs   map[wireguard.PublicKey]bool      // wanted peers that another of takers takes
+	regions   map[string]string                 // then
+	notOurs   map[wireguard.PublicKey]string    // wanted peers that another of takers takes, with the gateway that they were at
 	beaten    time.Time                         // when the store last took a beat
 	leaving   bool
 	since     time.Time // of draining or being unfit; zero: neither
@@ -123,7 +125,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 		board: newBoard(cfg.Fleet.Site, cfg.Fleet.Gateway),
 		drop:  make(chan struct{}, 1), passed: make(map[wireguard.PublicKey]time.Time),
 		heard: make(map[wireguard.PublicKey]handshake), own: make(map[wireguard.PublicKey]time.Time), published: make(map[wireguard.PublicKey]record),
-		called: make(map[wireguard.PublicKey]time.Time), gone: make(map[string]bool),
+		called: make(map[wireguard.PublicKey]time.Time), gone: make(map[string]bool), balance: newBalance(),
 	}
 	n.sessions = newWriter(c.Store, blockKey(n.site, n.self, n.board.run), c.Log)
 	if at := cfg.Fleet.Endpoint; at.IsValid() {
@@ -255,7 +257,7 @@ func (n *Node) beatOnce(ctx context.Context, limit time.Duration) error {
 func (n *Node) report() Report {
 	cfg := n.Live()
 	state, why := n.state()
-	r := Report{State: state, Generation: cfg.Fleet.Generation, Version: n.Version, Run: n.board.run}
+	r := Report{State: state, Region: cfg.Fleet.Region, Generation: cfg.Fleet.Generation, Version: n.Version, Run: n.board.run}
 	if why != nil {
 		r.Why = why.Error()
 	}
@@ -345,7 +347,11 @@ func (n *Node) yield() {
 	for _, peer := range peers {
 		delete(n.published, peer)
 		n.sessions.put(peer, record{Over: true})
-		n.metrics.handedOver("later")
+		if n.balance.over(peer, time.Now()) {
+			n.metrics.handedOver("load")
+		} else {
+			n.metrics.handedOver("later")
+		}
 	}
 }
 
@@ -388,8 +394,12 @@ func (n *Node) publish() {
 			delete(n.own, peer)
 			continue
 		}
+		_, old := n.own[peer]
 		n.own[peer] = now.Add(-age)
 		carried++
+		if !old && renewed {
+			n.balance.begun(peer, now)
+		}
 		if renewed {
 			for _, s := range n.board.sightings(peer) { // told before we knew of ours
 				n.compare(peer, n.own[peer], s)
@@ -435,24 +445,40 @@ func (n *Node) put(peer wireguard.PublicKey, r record) {
 
 // view is what a look at the other gateways finds.
 type view struct {
-	alive  map[string]bool // serving or not
-	takers []string        // who can take peers, in order
-	gone   []string        // whose peers are to be taken, in order
+	others  map[string]other  // that were heard of
+	alive   map[string]bool   // serving or not
+	takers  []string          // who can take peers, in order
+	gone    []string          // whose peers are to be taken, in order
+	regions map[string]string // of the gateways; of one that was not heard of: none
 
 	doubtful map[string]netip.AddrPort // where to ask those that are silent whether they live
 }
 
+// near returns who can take peers of a gateway: those of its region, or all if there are none.
+func (v view) near(gateway string) []string {
+	same := slices.DeleteFunc(slices.Clone(v.takers), func(t string) bool { return v.regions[t] != v.regions[gateway] })
+	if len(same) == 0 {
+		return v.takers
+	}
+	return same
+}
+
 // see looks at the other gateways of the site.
 func (n *Node) see(now time.Time) view {
-	v := view{alive: make(map[string]bool), doubtful: make(map[string]netip.AddrPort)}
+	cfg := n.Live()
+	v := view{
+		others: make(map[string]other), alive: make(map[string]bool), regions: map[string]string{n.self: cfg.Fleet.Region},
+		doubtful: make(map[string]netip.AddrPort),
+	}
 	others := n.board.others()
 	witnessed := n.Connected()
 	var silent []string
-	for _, g := range n.Live().Site.Gateways {
+	for _, g := range cfg.Site.Gateways {
 		o, known := others[g.Name]
 		if !known || g.Name == n.self {
 			continue
 		}
+		v.others[g.Name], v.regions[g.Name] = o, o.Region
 		if now.Sub(o.heard) > askAfter && canBeAt(o.Pulse) && n.pulse != nil {
 			v.doubtful[g.Name] = o.Pulse
 		}
@@ -489,25 +515,34 @@ func (n *Node) look(ctx context.Context) {
 	for name, at := range v.doubtful {
 		n.pulse.ask(name, at)
 	}
-	wanted := n.board.wanted(n.isMember, v.gone)
+	wanted, offers := n.board.wanted(n.isMember, v.gone, now), make(map[wireguard.PublicKey]bool)
 	var call []wireguard.PeerStatus
 	n.mu.Lock()
-	if n.notOurs == nil || !slices.Equal(v.takers, n.takers) {
-		n.takers, n.notOurs = v.takers, make(map[wireguard.PublicKey]bool)
+	if n.notOurs == nil || !slices.Equal(v.takers, n.takers) || !maps.Equal(v.regions, n.regions) {
+		n.takers, n.regions, n.notOurs = v.takers, v.regions, make(map[wireguard.PublicKey]string)
 	}
+	near := make(map[string][]string)
 	for peer, s := range wanted {
 		ours, here := n.own[peer]
-		if s.Moved && s.seen.After(ours) {
-			here = false // what we have is older than what was dropped
+		if (s.Moved || s.To != 0) && s.seen.After(ours) {
+			here = false // what we have is older than what was dropped or offered
 		}
 		if !canBeAt(s.Endpoint) || s.Endpoint.Addr().IsLoopback() && !n.isOnLoopback() { // of the other machine
 			continue
 		}
-		if here || n.notOurs[peer] || n.called[peer].Equal(s.seen) {
+		if here || n.notOurs[peer] == s.gateway || n.called[peer].Equal(s.seen) {
 			continue
 		}
-		if taker(peer, v.takers) != n.self {
-			n.notOurs[peer] = true
+		if near[s.gateway] == nil {
+			near[s.gateway] = v.near(s.gateway)
+		}
+		switch offered := s.isOffer(n.self, now) && !slices.Contains(v.gone, s.gateway); {
+		case offered && (!slices.Contains(v.takers, n.self) || v.regions[s.gateway] != v.regions[n.self]):
+			continue
+		case offered:
+			offers[peer] = true
+		case taker(peer, near[s.gateway]) != n.self:
+			n.notOurs[peer] = s.gateway
 			continue
 		}
 		n.called[peer] = s.seen
@@ -518,12 +553,13 @@ func (n *Node) look(ctx context.Context) {
 	}
 	n.mu.Unlock()
 	call = slices.DeleteFunc(call, func(p wireguard.PeerStatus) bool {
-		return n.board.elsewhere(p.PublicKey, func(gateway string) bool { return v.alive[gateway] })
+		return !offers[p.PublicKey] && n.board.elsewhere(p.PublicKey, func(gateway string) bool { return v.alive[gateway] })
 	})
 	if len(call) > 0 {
 		n.take(ctx, call)
 	}
 	n.handOver(now, v)
+	n.offer(ctx, now, v)
 }
 
 // note logs which gateways have gone or come back.
@@ -560,6 +596,11 @@ func (n *Node) take(ctx context.Context, peers []wireguard.PeerStatus) {
 	if !n.forget(keys, true) { // of an older session, whose endpoint would be called
 		return
 	}
+	n.mu.Lock()
+	for _, peer := range keys {
+		n.balance.keep(peer, time.Now())
+	}
+	n.mu.Unlock()
 	n.metrics.taken(len(peers))
 	n.Log.Info("taking over peers", "peers", len(peers))
 	n.calls.Go(func() { // it takes 2 ms for each

@@ -49,9 +49,14 @@ func peers(n int) []wireguard.PublicKey {
 	return keys
 }
 
-// connected connects peers to a gateway, and waits until the others know.
+// connected connects peers to a gateway, and waits until the others know. The gateway does not offer them to others.
 func (s *site) connected(t *testing.T, i int, list []wireguard.PublicKey) {
 	t.Helper()
+	s.nodes[i].mu.Lock()
+	for _, p := range list {
+		s.nodes[i].balance.keep(p, time.Now())
+	}
+	s.nodes[i].mu.Unlock()
 	for _, p := range list {
 		s.machines[i].connect(p)
 	}

@@ -35,7 +35,7 @@ func (n *Node) Status() *control.Fleet {
 // gateway is what is known of a gateway, for people.
 func (o other) gateway(name, state string) control.FleetGateway {
 	return control.FleetGateway{
-		Name: name, State: state, Why: o.Why, Generation: o.Generation, Refused: o.Refused, Fault: o.Fault, Peers: o.Peers,
+		Name: name, State: state, Why: o.Why, Region: o.Region, Generation: o.Generation, Refused: o.Refused, Fault: o.Fault, Peers: o.Peers,
 		Version: o.Version, Heard: o.heard,
 	}
 }

@@ -58,6 +58,30 @@ func Open(ctx context.Context, c *config.Config, name string) (*Folder, error) {
 	return &Folder{dir: dir, unlock: unlock}, nil
 }
 
+// OpenAt is Open for the configuration at file before that is loaded, so that what is loaded then is what the lock is for. It returns
+// nil if the file alone does not say where the folder is, or there is none yet: then it takes Open, and to load once more.
+func OpenAt(ctx context.Context, file, name string) (*Folder, error) {
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return nil, nil
+	}
+	outline := &config.Config{Path: abs, Include: config.Includes(abs)}
+	path := Path(outline, name)
+	if path == "" {
+		return nil, nil
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+		return nil, nil
+	}
+	return Open(ctx, outline, name)
+}
+
+// Is reports whether f is the folder that the file of a peer belongs into.
+func (f *Folder) Is(c *config.Config, name string) bool {
+	path := Path(c, name)
+	return f != nil && path != "" && filepath.Dir(path) == f.dir
+}
+
 // makeFolder makes a folder that is missing. Those who may read the folder above it may read it too.
 func makeFolder(dir string) error {
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
@@ -69,8 +93,13 @@ func makeFolder(dir string) error {
 	return share(dir, filepath.Dir(dir))
 }
 
-// Close gives the lock back.
-func (f *Folder) Close() { f.unlock() }
+// Close gives the lock back. It does nothing if f is nil, and the second time.
+func (f *Folder) Close() {
+	if f != nil && f.unlock != nil {
+		f.unlock()
+		f.unlock = nil
+	}
+}
 
 // Writable returns why this process cannot write files of peers, or nil.
 func (f *Folder) Writable() error {
@@ -153,7 +182,7 @@ func quoted[T any](values []T) string {
 }
 
 // Add writes a new peer to a file of its own and returns its path. The file is gone again if the configuration is invalid
-// with it.
+// with it. c was read since the folder is locked.
 func (f *Folder) Add(c *config.Config, p config.Peer) (string, error) {
 	path := Path(c, p.Name)
 	if _, err := os.Lstat(path); err == nil {
@@ -162,7 +191,7 @@ func (f *Folder) Add(c *config.Config, p config.Peer) (string, error) {
 	if err := f.write(path, YAML(p)); err != nil {
 		return "", fmt.Errorf("write peer %s: %w", p.Name, err)
 	}
-	if err := f.fits(c, path); err != nil {
+	if _, err := c.With(path); err != nil {
 		return "", f.Undo(err, path)
 	}
 	return path, nil

@@ -61,6 +61,7 @@ func (c *Client) lookAround() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.choice.HearAll()
+	c.choice.Welcome(0) // whoever had to look for a peer stays with the one that answers
 	c.choice.Forget()
 	_, peers, _ := readStatus(c.dev)
 	for _, callee := range c.callees {

@@ -81,8 +81,8 @@ func (w *site) supervised(t *testing.T, file *Config) (*transport.Tunnel, *Clien
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { ended <- tunnel.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-ended })
-	for tunnel.Health().State != transport.Connected {
-		if err := tunnel.WaitUp(within(t, time.Minute)); err != nil && tunnel.Health().State != transport.Down { // Run has not begun
+	for limit := within(t, time.Minute); tunnel.Health().State != transport.Connected; {
+		if err := tunnel.WaitUp(limit); err != nil && limit.Err() != nil { // or Run has not begun
 			t.Fatal(err)
 		}
 	}
@@ -175,10 +175,12 @@ func TestAClientStaysWhereItIs(t *testing.T) {
 	file := w.file()
 	r := newRelay(t, w.ports[0])
 	file.Peers[0].Endpoints[0].Port = r.port()
+	w.servers[1].Close()
 	_, c, inner := w.supervised(t, file)
+	w.start(t, 1)
 	askUntilAnswered(t, w, inner, "before")
 	if got := c.sample().Endpoint; !strings.HasSuffix(got, fmt.Sprint(":", r.port())) {
-		t.Fatalf("the endpoint is %s, want the preferred one", got)
+		t.Fatalf("the endpoint is %s, want the one that answers", got)
 	}
 	r.cut.Store(true)
 	askUntilAnswered(t, w, inner, "while the first is cut off")
@@ -202,8 +204,7 @@ func TestAClientStaysWhereItIs(t *testing.T) {
 	w.servers[0].Close()
 	w.start(t, 0)
 	before := r.fromServer.Load()
-	own := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), r.outer())
-	if err := w.servers[0].Call(t.Context(), []PeerStatus{{PublicKey: w.account.peer.PublicKey, Endpoint: own}}); err != nil {
+	if err := w.servers[0].Call(t.Context(), []PeerStatus{{PublicKey: w.account.peer.PublicKey, Endpoint: r.asked()}}); err != nil {
 		t.Fatal(err)
 	}
 	for limit := time.Now().Add(time.Minute); r.fromServer.Load() == before; {
@@ -221,11 +222,128 @@ func TestAClientStaysWhereItIs(t *testing.T) {
 	}
 }
 
+// farSite is a site whose servers are behind relays, and a file that names those.
+//
+//	client --+-- relay 0, far -- server 0
+//	         +-- relay 1 ------- server 1
+func farSite(t *testing.T, far time.Duration) (w *site, relays []*relay, file *Config) {
+	t.Helper()
+	w = newSite(t, 2)
+	file = w.file()
+	for i := range w.ports {
+		relays = append(relays, newRelay(t, w.ports[i]))
+		file.Peers[0].Endpoints[i].Port = relays[i].port()
+	}
+	relays[0].delay.Store(int64(far))
+	return w, relays, file
+}
+
+// at wants a client at a server.
+func at(t *testing.T, c *Client, r *relay) {
+	t.Helper()
+	if got, want := c.sample().Endpoint, fmt.Sprint("127.0.0.1:", r.port()); got != want {
+		t.Fatalf("the client uses %s, want %s", got, want)
+	}
+}
+
+// TestAClientBeginsWithTheNearestServer: the far one stands first in the file. What the far one has answered in vain changes nothing.
+func TestAClientBeginsWithTheNearestServer(t *testing.T) {
+	for try := range 4 {
+		w, relays, file := farSite(t, 400*time.Millisecond)
+		_, c, inner := w.supervised(t, file)
+		at(t, c, relays[1])
+		for limit := time.Now().Add(time.Minute); relays[0].fromServer.Load() == 0; {
+			if time.Now().After(limit) {
+				t.Fatalf("try %d: the far server was not asked", try)
+			}
+			askUntilAnswered(t, w, inner, "meanwhile")
+		}
+		for i := range 10 {
+			askUntilAnswered(t, w, inner, fmt.Sprint("later ", i))
+		}
+		at(t, c, relays[1])
+		if got := w.servers[0].Peers()[0].LastHandshake; !got.IsZero() {
+			t.Errorf("try %d: the far server has a session since %v, want none", try, got)
+		}
+	}
+}
+
+// TestAClientStaysUnlessAnotherServerIsMuchNearer connects anew, as after a long sleep.
+func TestAClientStaysUnlessAnotherServerIsMuchNearer(t *testing.T) {
+	w, relays, file := farSite(t, 20*time.Millisecond)
+	w.servers[1].Close()
+	_, c, inner := w.supervised(t, file)
+	w.start(t, 1)
+	askUntilAnswered(t, w, inner, "before")
+	at(t, c, relays[0])
+	c.headStart = 700 * time.Millisecond // much for a slow machine
+	if err := c.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if at(t, c, relays[0]); relays[1].fromServer.Load() > 0 {
+		t.Error("the near server was asked though the other one answers fast enough")
+	}
+	relays[0].delay.Store(int64(time.Second))
+	if err := c.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	at(t, c, relays[1])
+	askUntilAnswered(t, w, inner, "after")
+}
+
+// TestAClientThatHasJustComeIsSentOn: the other server calls it, while the first still has the session.
+func TestAClientThatHasJustComeIsSentOn(t *testing.T) {
+	w, relays, file := farSite(t, 0)
+	w.servers[1].Close()
+	_, c, inner := w.supervised(t, file)
+	w.start(t, 1)
+	askUntilAnswered(t, w, inner, "before")
+	at(t, c, relays[0])
+	c.Stats() // it settles
+	call := func(i int) {
+		t.Helper()
+		w.servers[i].Close()
+		w.start(t, i)
+		relays[i].meet(c)
+		if err := w.servers[i].Call(t.Context(), []PeerStatus{{PublicKey: w.account.peer.PublicKey, Endpoint: relays[i].asked()}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call(1)
+	for limit := time.Now().Add(time.Minute); !strings.HasSuffix(c.sample().Endpoint, fmt.Sprint(":", relays[1].port())); {
+		if time.Now().After(limit) {
+			t.Fatal("the client has not followed the call")
+		}
+		askUntilAnswered(t, w, inner, "meanwhile")
+	}
+	askUntilAnswered(t, w, inner, "at the other")
+	if at(t, c, relays[1]); w.servers[1].Peers()[0].LastHandshake.IsZero() {
+		t.Error("the other server has no session")
+	}
+
+	// Later nobody sends it anywhere.
+	c.choice.Welcome(0)
+	before := relays[0].fromServer.Load()
+	call(0)
+	for limit := time.Now().Add(time.Minute); relays[0].fromServer.Load() == before; {
+		if time.Now().After(limit) {
+			t.Fatal("the first server did not call")
+		}
+		askUntilAnswered(t, w, inner, "meanwhile")
+	}
+	for i := range 10 {
+		askUntilAnswered(t, w, inner, fmt.Sprint("at last ", i))
+	}
+	at(t, c, relays[1])
+}
+
 // relay passes datagrams between one client and a server on the loopback.
 type relay struct {
 	client, server *net.UDPConn
-	cut            atomic.Bool // it passes nothing
+	cut            atomic.Bool  // it passes nothing
+	delay          atomic.Int64 // in ns: how long each datagram takes
 	fromServer     atomic.Int64
+	from           atomic.Pointer[net.UDPAddr] // the client
 }
 
 func newRelay(t *testing.T, server uint16) *relay {
@@ -240,7 +358,6 @@ func newRelay(t *testing.T, server uint16) *relay {
 		t.Fatal(err)
 	}
 	r := &relay{client: client, server: out}
-	var from atomic.Pointer[net.UDPAddr]
 	pass := func(in *net.UDPConn, to func(*net.UDPAddr) (*net.UDPConn, *net.UDPAddr)) {
 		buf := make([]byte, 2048)
 		for {
@@ -248,22 +365,25 @@ func newRelay(t *testing.T, server uint16) *relay {
 			if err != nil {
 				return
 			}
-			if c, dst := to(addr); dst != nil && !r.cut.Load() {
-				c.WriteToUDP(buf[:n], dst)
+			c, dst := to(addr)
+			if dst == nil || r.cut.Load() {
+				continue
 			}
+			b := slices.Clone(buf[:n])
+			time.AfterFunc(time.Duration(r.delay.Load()), func() { c.WriteToUDP(b, dst) })
 		}
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		pass(client, func(addr *net.UDPAddr) (*net.UDPConn, *net.UDPAddr) {
-			from.Store(addr)
+			r.from.Store(addr)
 			return out, &net.UDPAddr{IP: loopback, Port: int(server)}
 		})
 	})
 	wg.Go(func() {
 		pass(out, func(*net.UDPAddr) (*net.UDPConn, *net.UDPAddr) {
 			r.fromServer.Add(1)
-			return client, from.Load()
+			return client, r.from.Load()
 		})
 	})
 	t.Cleanup(func() {
@@ -272,6 +392,16 @@ func newRelay(t *testing.T, server uint16) *relay {
 		wg.Wait()
 	})
 	return r
+}
+
+// asked is where a server that calls the client has to send to, so that it comes from the relay.
+func (r *relay) asked() netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), r.outer())
+}
+
+// meet tells the relay where a client is that has not come by it.
+func (r *relay) meet(c *Client) {
+	r.from.Store(&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(c.Port())})
 }
 
 // port is what clients dial, and outer where the server sees them.

@@ -69,6 +69,8 @@ type Client struct {
 	callees []*callee
 	choice  *sockets.Choice // the sockets, if a peer may have several addresses; else nil
 
+	headStart time.Duration // of an address in use
+
 	last   atomic.Pointer[transport.Stats] // newest sample
 	mu     sync.Mutex                      // held while the device is read or changed; guards below
 	open   bool                            // the sockets are open and the peers run
@@ -97,8 +99,10 @@ func newClient(config ClientConfig) (*Client, error) {
 		probe:   config.Probe,
 		past:    config.Past,
 		clock:   time.Now,
-		lost:    config.Lost,
-		log:     config.Log,
+
+		headStart: headStart,
+		lost:      config.Lost,
+		log:       config.Log,
 	}
 	if c.resolve == nil {
 		c.resolve = resolveDefault

@@ -9,7 +9,7 @@ import (
 
 // ServerInfo is what a client's file says about its server.
 type ServerInfo struct {
-	Endpoints     []Endpoint // where the client calls it, the preferred one first
+	Endpoints     []Endpoint // where the client calls it; other programs than penstock call the first
 	PublicKey     PublicKey
 	AllowedIPs    []netip.Prefix // what the client sends through the tunnel; nil: everything
 	DNS           []netip.Addr   // resolvers that the client asks through the tunnel

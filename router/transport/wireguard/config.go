@@ -32,7 +32,7 @@ type Peer struct {
 	PublicKey    PublicKey
 	PresharedKey PresharedKey   // zero: none
 	AllowedIPs   []netip.Prefix // inner destinations that go to the peer, and the only inner sources accepted from it
-	Endpoints    []Endpoint     // where to call it, the preferred one first; none: it calls us
+	Endpoints    []Endpoint     // where to call it; none: it calls us
 	// PersistentKeepalive is how long the peer sends nothing before it sends an empty packet: whole seconds up to
 	// 65535 s; 0: never.
 	PersistentKeepalive time.Duration

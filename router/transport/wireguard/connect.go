@@ -27,6 +27,14 @@ const (
 
 	// answerPoll is how often the counters are read while waiting for an answer: the device has no event for it.
 	answerPoll = 20 * time.Millisecond
+
+	// headStart is by how much another address must be nearer than the one in use to be used instead. To move ends the flows
+	// there, so it has to be worth it: 100 ms is the way to another continent and back.
+	headStart = 100 * time.Millisecond
+
+	// newcomer is how long after Connect a peer may call from another of its addresses, and so send the client on. A gateway
+	// with many peers does that with those that come.
+	newcomer = 30 * time.Second
 )
 
 // callee is a peer that can be called. Only Connect, Probe and Call use its fields, except for addrs.
@@ -45,9 +53,10 @@ type callee struct {
 // for the peer wait until it has answered.
 func (c *callee) expire() { c.peer.ExpireCurrentKeypairs() }
 
-// Connect resolves the endpoints again and makes handshakes until a peer answers or ctx ends. It tries all addresses of
-// each peer in turn; if a name cannot be resolved, it tries the last known ones. A session that was up keeps receiving
-// meanwhile, and sends again once the new one is up. The reason of a failure is endpoint_unresolved if no peer has an
+// Connect resolves the endpoints again and makes handshakes until a peer answers or ctx ends. It asks all addresses of a peer
+// at once, and the first to answer, which is the nearest, is the one in use from then on; one that was in use before has
+// a head start. If none answers, it tries them in turn. If a name cannot be resolved, it tries the last known addresses. A
+// session that was up keeps receiving meanwhile, and sends again once the new one is up. The reason of a failure is endpoint_unresolved if no peer has an
 // address, handshake_failed if none answered or could be sent to, error if the sockets cannot be opened. After a failure
 // WireGuard itself keeps calling while the inner device has something to send.
 func (c *Client) Connect(ctx context.Context) error {
@@ -73,6 +82,7 @@ func (c *Client) connect(ctx context.Context) (transport.Reason, error) {
 	if err != nil {
 		return transport.ReasonEndpointUnresolved, err
 	}
+	known := !c.sample().LastHandshake.IsZero() // the first address of a peer is one that has answered
 	fresh, err := c.openSockets(callees)
 	if err != nil {
 		return transport.ReasonError, err
@@ -81,17 +91,34 @@ func (c *Client) connect(ctx context.Context) (transport.Reason, error) {
 	for _, callee := range callees {
 		most = max(most, len(callee.addrs))
 	}
+	tries := most
+	if most > 1 {
+		// After all at once each alone: where two addresses are those of one server, the message that arrives there first has
+		// the handshake, even if no answer comes back on its way.
+		tries++
+	}
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		var errs []error
-		for i := range most {
+		for i := range tries {
 			// The device calls its peers when it comes up. They would take another initiation within 20 ms for a flood.
-			before, err := c.call(callees, i, !fresh)
+			before, err := c.call(callees, max(i-1, 0), !fresh)
 			fresh = false
+			answered := false
+			if i == 0 && most > 1 {
+				if err == nil && known {
+					answered, _ = c.await(ctx, before, c.headStart) // what ended it ends the next one too
+				}
+				if !answered && c.spread(callees) {
+					err = nil
+				}
+			}
 			if err != nil {
 				errs = append(errs, err)
 				continue
 			}
-			answered, err := c.await(ctx, before, wait)
+			if !answered {
+				answered, err = c.await(ctx, before, wait)
+			}
 			if err != nil {
 				err = fmt.Errorf("no answer from %s: %w", names(callees), err)
 				if late := c.lateClock(); late != "" {
@@ -100,13 +127,36 @@ func (c *Client) connect(ctx context.Context) (transport.Reason, error) {
 				return transport.ReasonHandshakeFailed, err
 			}
 			if answered {
+				c.choice.Welcome(newcomer)
 				return transport.ReasonNone, nil
 			}
 		}
-		if len(errs) == most {
+		if len(errs) == tries {
 			return transport.ReasonHandshakeFailed, fmt.Errorf("call %s: %w", names(callees), errors.Join(errs...))
 		}
 	}
+}
+
+// spread asks the other addresses of peers for the handshake that their first one was asked for. It reports whether anything was
+// sent.
+func (c *Client) spread(callees []*callee) (sent bool) {
+	for _, callee := range callees {
+		if len(callee.addrs) < 2 {
+			continue
+		}
+		initiation := c.choice.Last(callee.addrs[0].String())
+		if initiation == nil {
+			continue
+		}
+		for _, addr := range callee.addrs[1:] {
+			if err := c.choice.SendTo(initiation, addr); err != nil {
+				c.log.Debug("an endpoint was not called", "endpoint", addr, "err", err)
+				continue
+			}
+			sent = true
+		}
+	}
+	return sent
 }
 
 // locate returns the peers that can be called, with their addresses, the one in use first.

@@ -61,12 +61,16 @@ const severalEndpoints = `
 ## Several endpoints
 
 ` + "`Endpoint`" + ` may stand on several lines of a [Peer], or have several values separated by commas, up to 16 in all: gateways of one
-site with the same key and the same peers. A name with several addresses counts as several endpoints. penstock tries them in their
-order, and stays with the one that answers:
+site with the same key and the same peers. A name with several addresses counts as several endpoints. When penstock connects it asks
+all of them for the same handshake at once, and uses the one whose answer comes first: the nearest. Their order does not matter. It
+stays with that one:
 
+- After the network has changed, or the connection was lost, the endpoint in use has 100 ms before the others are asked. So
+  penstock moves only to one that is nearer by more than that.
 - When it has sent something and heard nothing for a second, it asks the endpoint in use for a new handshake, the next one 300 ms
   later, and the others one by one after that. The first to answer is in use from then on.
-- An endpoint that answers again later is not used until the one in use is silent. What it sends by itself is not heard.
+- An endpoint that answers again later is not used until the one in use is silent. What it sends by itself is not heard, except in the
+  first 30 s after connecting: a gateway of a [fleet](fleet.md#load) that has many peers may have another one call those who come.
 - New connections work at once. Those through the old gateway are lost: the new one resets them when they send.
 - If none answers, the transport is lost as soon as with one endpoint, and all are tried again and again.
 - A client with nothing to send sends no more than with one endpoint.
