@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/gaissmai/bart"
+
+	"penstock/cmd/internal/fleet/bundle"
 )
 
 // peers checks each peer, and that no two have the same name, key or address. Of two that have, the one whose file is in force
@@ -28,6 +30,7 @@ func (k listenChecker) peers() {
 	slices.SortStableFunc(order, func(a, b int) int {
 		return cmp.Compare(k.standing[k.Peers[a].Pos.File], k.standing[k.Peers[b].Pos.File])
 	})
+	k.invited = make(map[bundle.PublicKey]int)
 	taken := claims{own: k.ownPublicKey(), inDNS: k.DNS.Peers != "", names: make(map[string]int, len(k.Peers)), keys: make(map[string]int, len(k.Peers)), single: make(map[netip.Addr]int, len(k.Peers))}
 	for _, i := range order {
 		k.peer(i, taken.own)
@@ -47,7 +50,11 @@ func (k listenChecker) peer(i int, gateway string) {
 	if !p.ProxyPassword.IsZero() {
 		k.password(path+".proxy_password", p)
 	}
+	if p.Invite != nil {
+		k.invite(i)
+	}
 	switch {
+	case p.IsInvited():
 	case p.PublicKey == "" && (!p.ProxyPassword.IsZero() || k.DNS.Serve != nil):
 		k.withoutKey(path, p)
 	case p.PublicKey == "":
@@ -74,7 +81,7 @@ func (k listenChecker) peer(i int, gateway string) {
 	if p.DNSRenewals < 0 {
 		k.fault(path+".dns_renewals", "write 0 or more", "dns_renewals of peer %s is %d", p.Name, p.DNSRenewals)
 	}
-	if len(p.AllowedIPs) == 0 && p.HasTunnel() {
+	if len(p.AllowedIPs) == 0 && (p.HasTunnel() || p.Invite != nil) {
 		k.fault(path+".allowed_ips", "give the peer an address", "peer %s has no addresses", p.Name)
 	}
 	for j, prefix := range p.AllowedIPs {
@@ -287,6 +294,8 @@ func (p Peer) State(now time.Time) string {
 		return "disabled"
 	case !p.Expires.IsZero() && !now.Before(p.Expires):
 		return "expired"
+	case p.IsInvited():
+		return "invited"
 	}
 	return ""
 }

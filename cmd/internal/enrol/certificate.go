@@ -1,7 +1,6 @@
 package enrol
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -68,13 +67,8 @@ func ownKey(path string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	block, rest := pem.Decode(text)
-	if block != nil && block.Type == "PRIVATE KEY" && len(bytes.TrimSpace(rest)) == 0 {
-		if any, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
-			if key, ok := any.(*ecdsa.PrivateKey); ok {
-				return key, nil
-			}
-		}
+	if key, err := config.ParseOwnKey(text); err == nil {
+		return key, nil
 	}
 	return nil, fmt.Errorf("%s does not hold the key of the gateway's certificate any more: restore it, or remove it: "+
 		"then open invitations are void, and have to be made again", path)

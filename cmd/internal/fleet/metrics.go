@@ -11,6 +11,7 @@ type metrics struct {
 	takenOver prometheus.Counter
 	handed    *prometheus.CounterVec
 	refusals  prometheus.Counter
+	forged    prometheus.Counter
 }
 
 func newMetrics(n *Node) metrics {
@@ -24,6 +25,9 @@ func newMetrics(n *Node) metrics {
 		}, []string{"reason"}),
 		refusals: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "penstock_fleet_bundles_refused_total", Help: "Bundles that were not put in force.",
+		}),
+		forged: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "penstock_fleet_joins_refused_total", Help: "Joins in the store that are forged, damaged, or second ones to an invitation.",
 		}),
 	}
 	for _, reason := range []string{Draining, Unfit, "later"} {
@@ -40,7 +44,7 @@ func newMetrics(n *Node) metrics {
 			return 0
 		}
 	}
-	n.Registry.MustRegister(m.takenOver, m.handed, m.refusals,
+	n.Registry.MustRegister(m.takenOver, m.handed, m.refusals, m.forged,
 		gauge("penstock_fleet_connected", "1 if the store of the fleet can be used.", is(n.Connected)),
 		gauge("penstock_fleet_bundle_refused", "1 if the newest bundle that the store has told of was not put in force.", is(n.refuses)),
 		gauge("penstock_fleet_generation", "Generation of the bundle in force.", func() float64 { return float64(n.Live().Fleet.Generation) }),

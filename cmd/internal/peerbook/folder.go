@@ -114,6 +114,16 @@ func YAML(p config.Peer) string {
 	if p.HasTunnel() {
 		fmt.Fprintf(&b, "    public_key: %s\n    allowed_ips: %s\n", p.PublicKey, quoted(p.AllowedIPs))
 	}
+	if p.IsInvited() {
+		fmt.Fprintf(&b, "    allowed_ips: %s\n    invite: {key: %q, until: %q", quoted(p.AllowedIPs), p.Invite.Key, p.Invite.Until.Format(time.RFC3339))
+		if p.Invite.Endpoint != "" {
+			fmt.Fprintf(&b, ", endpoint: %q", p.Invite.Endpoint)
+		}
+		if len(p.Invite.AllowedIPs) > 0 {
+			fmt.Fprintf(&b, ", allowed_ips: %s", quoted(p.Invite.AllowedIPs))
+		}
+		b.WriteString("}\n")
+	}
 	if len(p.Groups) > 0 {
 		fmt.Fprintf(&b, "    groups: %s\n", quoted(p.Groups))
 	}
