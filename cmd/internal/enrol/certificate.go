@@ -30,9 +30,18 @@ func ownCertificate(path, host string, now time.Time) (*tls.Certificate, Pin, er
 	if err != nil {
 		return nil, Pin{}, err
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	own, err := selfSigned(key, host, now)
 	if err != nil {
 		return nil, Pin{}, err
+	}
+	return own, pinOf(own.Leaf), nil
+}
+
+// selfSigned makes a certificate for host with a key of our own.
+func selfSigned(key *ecdsa.PrivateKey, host string, now time.Time) (*tls.Certificate, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: "penstock gateway"},
@@ -46,13 +55,13 @@ func ownCertificate(path, host string, now time.Time) (*tls.Certificate, Pin, er
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		return nil, Pin{}, err
+		return nil, err
 	}
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, Pin{}, err
+		return nil, err
 	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pinOf(leaf), nil
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
 }
 
 // pinOf returns the pin of a certificate.
@@ -74,6 +83,7 @@ func ownKey(path string) (*ecdsa.PrivateKey, error) {
 		"then open invitations are void, and have to be made again", path)
 }
 
+// newKey makes the key of a certificate, in a new file.
 func newKey(path string) (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

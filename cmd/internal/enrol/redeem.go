@@ -27,6 +27,9 @@ type refusal struct {
 // The token is used up before anything else happens, so that however many come with it at once, one joins. If nothing comes of
 // it, it is open again.
 func (e *Enrolment) redeem(ctx context.Context, token Token, key wireguard.PublicKey) (name string, file *wireguard.Config, no *refusal) {
+	if e.fleet != nil {
+		return e.redeemInFleet(ctx, token, key)
+	}
 	terms, why, err := e.invitations.claim(token, time.Now().UTC().Truncate(time.Second))
 	switch {
 	case errors.Is(err, errNotValid):

@@ -126,10 +126,7 @@ func (j *joins) wait(under *config.Config) bool {
 	return false
 }
 
-var (
-	errTooMany = fmt.Errorf("the store has more than %d joins that nobody was invited to", mostJoins)
-	errSecond  = errors.New("somebody else has joined with this invitation")
-)
+var errTooMany = fmt.Errorf("the store has more than %d joins that nobody was invited to", mostJoins)
 
 // claim is a join that is to be put in force.
 type claim struct {
@@ -203,7 +200,7 @@ func (b *bundles) claims() (list []claim) {
 		switch {
 		case one.key == peer.PublicKey:
 		case peer.PublicKey != "":
-			b.refuseJoin(invitation, nil, errSecond)
+			b.refuseJoin(invitation, nil, bundle.ErrJoined)
 		case taken:
 			b.refuseJoin(invitation, live, fmt.Errorf("its key is that of peer %s", other))
 		default:
@@ -316,21 +313,14 @@ func (b *bundles) forgetJoins() {
 	}
 }
 
-var (
-	// ErrUsed is for an invitation that somebody has joined with.
-	ErrUsed = errors.New("the invitation is used")
-	// ErrAway is for a store that cannot be reached. Nothing has changed.
-	ErrAway = errors.New("the store of the fleet cannot be reached")
-)
-
 // Join makes whoever has the key of an invitation a peer of the site, on all of its gateways. Of any number of calls, on any number of
-// gateways, one succeeds: the store takes one join to an invitation. The error is ErrUsed or ErrAway, or says what else went wrong.
+// gateways, one succeeds: the store takes one join to an invitation. The error is bundle.ErrJoined or bundle.ErrAway, or says what else went wrong.
 func (n *Node) Join(ctx context.Context, invitation bundle.PrivateKey, peer wireguard.PublicKey) error {
 	if p, ok := n.Live().Invited(invitation.Public()); !ok || p.PublicKey != "" {
-		return ErrUsed // or taken back since
+		return bundle.ErrJoined // or taken back since
 	}
 	if !n.Connected() {
-		return ErrAway
+		return bundle.ErrAway
 	}
 	signed, err := bundle.SignJoin(n.site, peer.String(), invitation)
 	if err != nil {
@@ -369,19 +359,19 @@ func (n *Node) putJoin(ctx context.Context, invitation bundle.PublicKey, signed 
 		case errors.Is(failed, store.ErrNone) && errors.Is(err, store.ErrConflict):
 			after = 0 // it was there, and is gone
 		case failed != nil:
-			return fmt.Errorf("%w: %w", ErrAway, errors.Join(err, failed))
+			return fmt.Errorf("%w: %w", bundle.ErrAway, errors.Join(err, failed))
 		case slices.Equal(there.Value, signed): // the answer to ours was lost
 			n.bundles.told(there)
 			return nil
 		default:
 			if _, err := n.bundles.keyOf(there.Value, invitation); err == nil {
 				n.bundles.told(there)
-				return ErrUsed
+				return bundle.ErrJoined
 			}
 			after = there.Version // it is no join, and keeps nobody out
 		}
 	}
-	return fmt.Errorf("%w: it does not keep a join", ErrAway)
+	return fmt.Errorf("%w: it does not keep a join", bundle.ErrAway)
 }
 
 const (

@@ -169,7 +169,9 @@ func (s *inviting) start(t *testing.T, i int) {
 	m := &machine{name: names[i], all: &laptops{at: make(map[wireguard.PublicKey]*machine)}, sessions: make(map[wireguard.PublicKey]time.Time)}
 	n, err := New(t.Context(), Config{
 		Live: g.live.Load, Store: g.link, Gateway: m, Grace: time.Second, Reload: g.read, Registry: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(g.said, nil)),
-		Use: func(context.Context, string, uint64, func() error) error { return errors.New("all bundles are on disk before") },
+		Use: func(context.Context, string, uint64, func() error) error {
+			return errors.New("all bundles are on disk before")
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -234,8 +236,8 @@ func TestWhoJoinsOneGatewayIsAPeerOfAll(t *testing.T) {
 	}
 	eventually(t, "all gateways have ana", s.all(1, ana))
 	for _, g := range s.gateways {
-		if err := g.Join(t.Context(), token(1), newKey()); !errors.Is(err, ErrUsed) {
-			t.Errorf("a second time: got %v, want ErrUsed", err)
+		if err := g.Join(t.Context(), token(1), newKey()); !errors.Is(err, bundle.ErrJoined) {
+			t.Errorf("a second time: got %v, want ErrJoined", err)
 		}
 		if err := g.Join(t.Context(), token(9), newKey()); err == nil {
 			t.Error("with a token that nobody made: got no error")
@@ -252,7 +254,7 @@ func TestWhoJoinsOneGatewayIsAPeerOfAll(t *testing.T) {
 		t.Error("after a restart without the store's contents, ana is gone")
 	}
 	eventually(t, "a second join is refused where the first is known", func() bool {
-		return errors.Is(s.gateways[1].Join(t.Context(), token(1), newKey()), ErrUsed)
+		return errors.Is(s.gateways[1].Join(t.Context(), token(1), newKey()), bundle.ErrJoined)
 	})
 	if err := s.gateways[1].Join(t.Context(), token(2), ben); err != nil {
 		t.Fatal(err)
@@ -272,8 +274,8 @@ func TestWhoJoinsOneGatewayIsAPeerOfAll(t *testing.T) {
 		if len(g.live.Load().Peers) > 0 {
 			t.Errorf("%s has %v, want nobody", g.self, g.live.Load().Peers)
 		}
-		if err := g.Join(t.Context(), token(1), newKey()); !errors.Is(err, ErrUsed) {
-			t.Errorf("an invitation that is in no bundle: got %v, want ErrUsed", err)
+		if err := g.Join(t.Context(), token(1), newKey()); !errors.Is(err, bundle.ErrJoined) {
+			t.Errorf("an invitation that is in no bundle: got %v, want ErrJoined", err)
 		}
 	}
 }
@@ -290,8 +292,8 @@ func TestOfAThousandAtOnceOneJoins(t *testing.T) {
 			case err == nil:
 				joined.Add(1)
 				who.Store(&key)
-			case !errors.Is(err, ErrUsed):
-				t.Errorf("got %v, want ErrUsed", err)
+			case !errors.Is(err, bundle.ErrJoined):
+				t.Errorf("got %v, want ErrJoined", err)
 			}
 		})
 	}
@@ -311,7 +313,7 @@ func TestNobodyJoinsWithoutTheStore(t *testing.T) {
 	s := newInviting(t, 2)
 	s.gateways[0].link.set(true)
 	eventually(t, "the gateway says that the store is away", func() bool {
-		return errors.Is(s.gateways[0].Join(t.Context(), token(1), newKey()), ErrAway)
+		return errors.Is(s.gateways[0].Join(t.Context(), token(1), newKey()), bundle.ErrAway)
 	})
 	if got := s.gateways[0].key(1); got != "" {
 		t.Errorf("got the key %s, want none: nothing has changed", got)
@@ -413,8 +415,8 @@ func TestAJoinThatCannotBePutInForceIsTriedAgain(t *testing.T) {
 	if err := g.Join(t.Context(), token(1), ana); err != nil {
 		t.Errorf("the store has the join, and who joined is told %v", err)
 	}
-	if err := g.Join(t.Context(), token(1), newKey()); !errors.Is(err, ErrUsed) {
-		t.Errorf("a second time: got %v, want ErrUsed", err)
+	if err := g.Join(t.Context(), token(1), newKey()); !errors.Is(err, bundle.ErrJoined) {
+		t.Errorf("a second time: got %v, want ErrJoined", err)
 	}
 	if err := os.Remove(g.path("state/fleet/joins")); err != nil {
 		t.Fatal(err)

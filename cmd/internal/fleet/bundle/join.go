@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 )
 
@@ -21,6 +22,13 @@ type Join struct {
 	Invitation PublicKey `json:"invitation"` // of the token, as the peer's entry has it
 	PublicKey  string    `json:"public_key"` // of WireGuard, base64
 }
+
+var (
+	// ErrJoined says that somebody has joined with an invitation before.
+	ErrJoined = errors.New("somebody has joined with this invitation")
+	// ErrAway says that joins cannot be written anywhere now. Nothing has changed.
+	ErrAway = errors.New("the store of the fleet cannot be reached")
+)
 
 // InvitationKey is the key that the token of an invitation stands for. Whoever knows the public key does not know the token.
 func InvitationKey(token [16]byte) PrivateKey {
