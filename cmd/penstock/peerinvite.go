@@ -66,6 +66,11 @@ func invite(ctx context.Context, e *env, p newPeer, name, open string, asJSON bo
 	if err != nil {
 		return err
 	}
+	return e.showInvited(made, asJSON)
+}
+
+// showInvited prints the link of an invitation.
+func (e *env) showInvited(made control.Invited, asJSON bool) error {
 	if asJSON {
 		return printJSON(e.stdout, made)
 	}

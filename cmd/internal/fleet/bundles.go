@@ -101,7 +101,7 @@ func (b *bundles) run(ctx context.Context) {
 
 // told takes an entry of store.Peers: a change, or a join.
 func (b *bundles) told(e store.Entry) {
-	if invitation, ok := invitationOf(b.site, e.Key); ok {
+	if invitation, ok := InvitationOf(b.site, e.Key); ok {
 		if !b.joins.told(invitation, e) {
 			b.refuseJoin(invitation, nil, errTooMany)
 		}

@@ -37,8 +37,8 @@ func JoinKey(site string, invitation bundle.PublicKey) string {
 	return site + "." + joinWord + "." + invitation.Hex()
 }
 
-// invitationOf returns the invitation of a join's key, if it is one.
-func invitationOf(site, key string) (bundle.PublicKey, bool) {
+// InvitationOf returns the invitation of a join's key, if it is one.
+func InvitationOf(site, key string) (bundle.PublicKey, bool) {
 	text, ok := strings.CutPrefix(key, site+"."+joinWord+".")
 	if !ok {
 		return bundle.PublicKey{}, false

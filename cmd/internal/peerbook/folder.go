@@ -216,10 +216,15 @@ func (f *Folder) Own(c *config.Config, name string) (config.Peer, string, error)
 	if err != nil {
 		return p, "", fmt.Errorf("peer %s: %w", name, err)
 	}
-	if !slices.Equal(settings(string(text)), settings(YAML(p))) {
+	if !IsWritten(string(text), p) {
 		return p, "", fmt.Errorf("%s was edited by hand: change peer %s there and run penstock reload", path, name)
 	}
 	return p, path, nil
+}
+
+// IsWritten reports whether a text is what penstock writes of a peer, and not edited by hand since. Comments do not count.
+func IsWritten(text string, p config.Peer) bool {
+	return slices.Equal(settings(text), settings(YAML(p)))
 }
 
 // settings returns the lines of a peer's file in order of the alphabet, without comments and blanks.
