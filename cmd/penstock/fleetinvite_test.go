@@ -65,7 +65,7 @@ func (s invitingSite) join(site string, by bundle.PrivateKey, at bundle.PublicKe
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := s.store.Put(s.t.Context(), store.Peers, fleet.JoinKey("berlin", at), signed, store.Any); err != nil {
+	if _, err := s.store.Put(s.t.Context(), store.Joins, fleet.JoinKey("berlin", at), signed, store.Any); err != nil {
 		s.t.Fatal(err)
 	}
 	return key
@@ -225,13 +225,13 @@ func TestAGatewaySeedsWhoHasJoined(t *testing.T) {
 	for _, there := range []string{"", "garbage"} {
 		at := fleet.JoinKey("berlin", key.Public())
 		if there != "" {
-			if _, err := s.store.Put(t.Context(), store.Peers, at, []byte(there), store.Any); err != nil {
+			if _, err := s.store.Put(t.Context(), store.Joins, at, []byte(there), store.Any); err != nil {
 				t.Fatal(err)
 			}
 		}
 		out, _ := s.run(0, "fleet seed -c @gateway.yaml")
 		says(t, out, "Peers that have joined by invitation: 1.")
-		if entry, err := s.store.Get(t.Context(), store.Peers, at); err != nil || string(entry.Value) != string(signed) {
+		if entry, err := s.store.Get(t.Context(), store.Joins, at); err != nil || string(entry.Value) != string(signed) {
 			t.Errorf("over %q: got %q, %v; want the join", there, entry.Value, err)
 		}
 	}
@@ -239,11 +239,11 @@ func TestAGatewaySeedsWhoHasJoined(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.store.Put(t.Context(), store.Peers, fleet.JoinKey("berlin", key.Public()), second, store.Any); err != nil {
+	if _, err := s.store.Put(t.Context(), store.Joins, fleet.JoinKey("berlin", key.Public()), second, store.Any); err != nil {
 		t.Fatal(err)
 	}
 	s.run(0, "fleet seed -c @gateway.yaml")
-	if entry, err := s.store.Get(t.Context(), store.Peers, fleet.JoinKey("berlin", key.Public())); err != nil || string(entry.Value) != string(second) {
+	if entry, err := s.store.Get(t.Context(), store.Joins, fleet.JoinKey("berlin", key.Public())); err != nil || string(entry.Value) != string(second) {
 		t.Errorf("got %q, %v; want the join that the store has", entry.Value, err)
 	}
 }

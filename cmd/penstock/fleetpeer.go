@@ -172,14 +172,17 @@ func (s *siteChange) look() error {
 	if s.key.Public() != (bundle.PublicKey{}) && !slices.Contains(s.current.Signers, s.key.Public()) {
 		return fmt.Errorf("generation %d of site %s does not name your key %s among its signers, so the gateways would refuse this change", s.current.Generation, site, s.key.Public())
 	}
-	if err := listChanges(s.ctx, s.store, site, func(e store.Entry) {
-		if invitation, ok := fleet.InvitationOf(site, e.Key); ok {
-			s.joins[invitation] = e.Value
-			return
-		}
+	if err := listAll(s.ctx, s.store, store.Peers, site, func(e store.Entry) {
 		s.changes[e.Key], s.version[e.Key] = e.Value, e.Version
 	}); err != nil {
 		return fmt.Errorf("read the changes of peers: %w", err)
+	}
+	if err := listAll(s.ctx, s.store, store.Joins, site, func(e store.Entry) {
+		if invitation, ok := fleet.InvitationOf(site, e.Key); ok {
+			s.joins[invitation] = e.Value
+		}
+	}); err != nil {
+		return fmt.Errorf("read who has joined: %w", err)
 	}
 	for _, signed := range s.changes {
 		c, err := bundle.VerifyChange(signed, s.current.Signers)
@@ -201,12 +204,12 @@ func (s *siteChange) look() error {
 	return nil
 }
 
-// listChanges calls found with each change of peers of a site that the store has now.
-func listChanges(ctx context.Context, s store.Store, site string, found func(store.Entry)) error {
+// listAll calls found with each value of a site that a bucket has now.
+func listAll(ctx context.Context, s store.Store, b store.Bucket, site string, found func(store.Entry)) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	complete := false
-	err := s.Watch(ctx, store.Peers, site, func(e store.Entry) {
+	err := s.Watch(ctx, b, site, func(e store.Entry) {
 		switch {
 		case e.Key == "":
 			complete = true
@@ -315,7 +318,7 @@ func (s *siteChange) remove(name, done string) error {
 	}
 	if peer, ok := s.invited(name); ok { // its join is of no use to anybody now
 		_, _ = ask(s.ctx, func(ctx context.Context) (uint64, error) {
-			return s.store.Put(ctx, store.Peers, fleet.JoinKey(s.config.Site.Name, peer.invitation), nil, store.Any)
+			return s.store.Put(ctx, store.Joins, fleet.JoinKey(s.config.Site.Name, peer.invitation), nil, store.Any)
 		})
 	}
 	err := os.Remove(s.file(name))

@@ -200,13 +200,13 @@ func (e *env) seed(ctx context.Context, s store.Store, f *config.Fleet) (string,
 func seedJoin(ctx context.Context, s store.Store, site string, invitation bundle.PublicKey, signed bundle.Signed) error {
 	key := fleet.JoinKey(site, invitation)
 	put := func(after uint64) error {
-		_, err := ask(ctx, func(ctx context.Context) (uint64, error) { return s.Put(ctx, store.Peers, key, signed, after) })
+		_, err := ask(ctx, func(ctx context.Context) (uint64, error) { return s.Put(ctx, store.Joins, key, signed, after) })
 		return err
 	}
 	err := put(0)
 	if errors.Is(err, store.ErrConflict) {
 		var there store.Entry
-		if there, err = ask(ctx, func(ctx context.Context) (store.Entry, error) { return s.Get(ctx, store.Peers, key) }); err == nil {
+		if there, err = ask(ctx, func(ctx context.Context) (store.Entry, error) { return s.Get(ctx, store.Joins, key) }); err == nil {
 			if _, bad := bundle.VerifyJoin(there.Value, site, invitation); bad != nil {
 				err = put(there.Version)
 			}
@@ -262,7 +262,7 @@ func (e *env) publish(ctx context.Context, s store.Store, signed bundle.Signed, 
 
 // prepare makes the buckets of a store that gateways write and may not make.
 func prepare(ctx context.Context, s store.Store, site string) error {
-	for _, b := range []store.Bucket{store.Peers, store.State, store.Sessions, store.Leases} {
+	for _, b := range []store.Bucket{store.Peers, store.Joins, store.State, store.Sessions, store.Leases} {
 		for _, value := range [][]byte{[]byte("{}"), nil} {
 			if _, err := ask(ctx, func(ctx context.Context) (uint64, error) { return s.Put(ctx, b, site+".--", value, store.Any) }); err != nil {
 				if errors.Is(err, store.ErrForbidden) {
@@ -278,7 +278,7 @@ func prepare(ctx context.Context, s store.Store, site string) error {
 // outdated warns of peers that were changed since the bundle before: the new one must have these changes.
 func (e *env) outdated(ctx context.Context, s store.Store, m *bundle.Manifest) {
 	var changed []string
-	err := listChanges(ctx, s, m.Site, func(entry store.Entry) {
+	err := listAll(ctx, s, store.Peers, m.Site, func(entry store.Entry) {
 		if c, err := bundle.Signed(entry.Value).Change(); err == nil && c.Generation+1 == m.Generation {
 			changed = append(changed, printable(c.Peer))
 		}

@@ -93,22 +93,11 @@ func (b *bundles) last() refusal {
 // run follows the store until ctx ends.
 func (b *bundles) run(ctx context.Context) {
 	var wg sync.WaitGroup
-	wg.Go(func() { b.watch(ctx, store.Peers, b.told) })
+	wg.Go(func() { b.watch(ctx, store.Peers, b.changes.told) })
+	wg.Go(func() { b.watch(ctx, store.Joins, b.told) })
 	wg.Go(func() { b.followChanges(ctx) })
 	b.follow(ctx)
 	wg.Wait()
-}
-
-// told takes an entry of store.Peers: a change, or a join.
-func (b *bundles) told(e store.Entry) {
-	if invitation, ok := InvitationOf(b.site, e.Key); ok {
-		if !b.joins.told(invitation, e) {
-			b.refuseJoin(invitation, nil, errTooMany)
-		}
-		tell(b.changes.wake)
-		return
-	}
-	b.changes.told(e)
 }
 
 // follow puts bundles in force until ctx ends.

@@ -26,20 +26,16 @@ const (
 	mostJoins = 10_000
 	// mostOfJoin is how much of one is kept, bytes. A join is shorter.
 	mostOfJoin = 2 << 10
-	// joinWord is what the keys of joins in store.Peers have behind the site. It is no name of a peer there: those are hexadecimal.
-	joinWord = "join"
 	// joinKept is how long a join is kept that no invitation belongs to any more: the bundle in force may be an older one for a while.
 	joinKept = 30 * 24 * time.Hour
 )
 
-// JoinKey returns the key of the join to an invitation in store.Peers.
-func JoinKey(site string, invitation bundle.PublicKey) string {
-	return site + "." + joinWord + "." + invitation.Hex()
-}
+// JoinKey returns the key of the join to an invitation in store.Joins.
+func JoinKey(site string, invitation bundle.PublicKey) string { return site + "." + invitation.Hex() }
 
-// InvitationOf returns the invitation of a join's key, if it is one.
+// InvitationOf returns the invitation of a key in store.Joins.
 func InvitationOf(site, key string) (bundle.PublicKey, bool) {
-	text, ok := strings.CutPrefix(key, site+"."+joinWord+".")
+	text, ok := strings.CutPrefix(key, site+".")
 	if !ok {
 		return bundle.PublicKey{}, false
 	}
@@ -101,6 +97,18 @@ func (j *joins) told(invitation bundle.PublicKey, e store.Entry) bool {
 	}
 	j.by[invitation] = &join{signed: slices.Clone(bundle.Signed(value)), version: e.Version, said: before != nil && before.said}
 	return true
+}
+
+// told takes an entry of store.Joins.
+func (b *bundles) told(e store.Entry) {
+	invitation, ok := InvitationOf(b.site, e.Key)
+	if !ok {
+		return
+	}
+	if !b.joins.told(invitation, e) {
+		b.refuseJoin(invitation, nil, errTooMany)
+	}
+	tell(b.changes.wake)
 }
 
 // makeRoom forgets a join that no invitation belongs to. The caller holds mu.
@@ -345,7 +353,7 @@ func (n *Node) putJoin(ctx context.Context, invitation bundle.PublicKey, signed 
 	key, after := JoinKey(n.site, invitation), uint64(0)
 	for range joinTries {
 		version, err := asked(ctx, func(ctx context.Context) (uint64, error) {
-			return n.Store.Put(ctx, store.Peers, key, signed, after)
+			return n.Store.Put(ctx, store.Joins, key, signed, after)
 		})
 		if err == nil {
 			n.bundles.told(store.Entry{Key: key, Value: signed, Version: version})
@@ -354,7 +362,7 @@ func (n *Node) putJoin(ctx context.Context, invitation bundle.PublicKey, signed 
 		if errors.Is(err, store.ErrForbidden) {
 			return fmt.Errorf("this gateway may not write joins: give its user in NATS the right to, as deploy/nats/server.conf does: %w", err)
 		}
-		there, failed := asked(ctx, func(ctx context.Context) (store.Entry, error) { return n.Store.Get(ctx, store.Peers, key) })
+		there, failed := asked(ctx, func(ctx context.Context) (store.Entry, error) { return n.Store.Get(ctx, store.Joins, key) })
 		switch {
 		case errors.Is(failed, store.ErrNone) && errors.Is(err, store.ErrConflict):
 			after = 0 // it was there, and is gone

@@ -211,7 +211,7 @@ func newKey() wireguard.PublicKey { return wireguard.GeneratePrivateKey().Public
 // put writes into the store as a gateway in bad hands does.
 func (s *inviting) put(t *testing.T, n byte, value []byte) {
 	t.Helper()
-	if _, err := (&link{engine: s.engine}).Put(t.Context(), store.Peers, JoinKey("lab", token(n).Public()), value, store.Any); err != nil {
+	if _, err := (&link{engine: s.engine}).Put(t.Context(), store.Joins, JoinKey("lab", token(n).Public()), value, store.Any); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -350,8 +350,8 @@ func TestForgedJoinsAreRefused(t *testing.T) {
 	}
 	// Whom nobody has invited, and keys that are no key of a join, are no matter for anybody.
 	s.put(t, 9, signedJoin(t, "lab", newKey(), token(9)))
-	for _, key := range []string{"lab.join", "lab.join.00", "lab.join." + strings.Repeat("zz", 32), "lab.join." + token(1).Public().Hex() + ".x"} {
-		if _, err := (&link{engine: s.engine}).Put(t.Context(), store.Peers, key, []byte("garbage"), store.Any); err != nil {
+	for _, key := range []string{"lab", "lab.00", "lab." + strings.Repeat("zz", 32), "lab." + token(1).Public().Hex() + ".x"} {
+		if _, err := (&link{engine: s.engine}).Put(t.Context(), store.Joins, key, []byte("garbage"), store.Any); err != nil {
 			t.Fatal(err)
 		}
 	}
