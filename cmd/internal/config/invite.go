@@ -15,7 +15,7 @@ import (
 func (p Peer) IsInvited() bool { return p.Invite != nil && p.PublicKey == "" }
 
 // Invited returns the peer that an invitation is for, also if somebody has joined with it.
-func (c *Config) Invited(key bundle.PublicKey) (Peer, bool) {
+func Invited(c *Config, key bundle.PublicKey) (Peer, bool) {
 	i, ok := c.invited[key]
 	if !ok {
 		return Peer{}, false

@@ -88,16 +88,16 @@ func TestAnInvitedPeerHasNoKeyUntilSomebodyJoins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, ok := c.Invited(s.key.Public())
+	p, ok := Invited(c, s.key.Public())
 	if !ok || p.Name != "ana" || !p.IsInvited() || p.HasTunnel() || p.State(time.Now()) != "invited" || len(p.Invite.AllowedIPs) != 1 || p.Invite.Until.Year() != 2030 {
 		t.Errorf("got %+v, %v; want ana, invited", p, ok)
 	}
-	if _, ok := c.Invited(bundle.InvitationKey([16]byte{8}).Public()); ok {
+	if _, ok := Invited(c, bundle.InvitationKey([16]byte{8}).Public()); ok {
 		t.Error("somebody is invited with a token that was never made")
 	}
 	if operator, err := LoadBundle(s.path(bundlePath)); err != nil {
 		t.Error(err)
-	} else if p, ok := operator.Invited(s.key.Public()); !ok || !p.IsInvited() {
+	} else if p, ok := Invited(operator, s.key.Public()); !ok || !p.IsInvited() {
 		t.Errorf("in the operator's folder: got %+v, %v; want ana, invited", p, ok)
 	}
 
@@ -111,10 +111,10 @@ func TestAnInvitedPeerHasNoKeyUntilSomebodyJoins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p, ok := next.Invited(s.key.Public()); !ok || p.PublicKey != key || p.IsInvited() || p.State(time.Now()) != "" {
+	if p, ok := Invited(next, s.key.Public()); !ok || p.PublicKey != key || p.IsInvited() || p.State(time.Now()) != "" {
 		t.Errorf("after somebody has joined: got %+v, %v", p, ok)
 	}
-	if p, _ := c.Invited(s.key.Public()); p.PublicKey != "" {
+	if p, _ := Invited(c, s.key.Public()); p.PublicKey != "" {
 		t.Error("the configuration before has changed")
 	}
 

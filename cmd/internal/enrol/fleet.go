@@ -31,7 +31,7 @@ var errOfSite = errors.New("this is a gateway of a site, and its operators invit
 func (e *Enrolment) redeemInFleet(ctx context.Context, token Token, key wireguard.PublicKey) (name string, file *wireguard.Config, no *refusal) {
 	c, now := e.gateway.Config(), time.Now()
 	invitation := bundle.InvitationKey(token)
-	peer, invited := c.Invited(invitation.Public())
+	peer, invited := config.Invited(c, invitation.Public())
 	invalid := func(why reason) *refusal { return &refusal{why: why, said: errNotValid.Error()} }
 	switch {
 	case !invited:

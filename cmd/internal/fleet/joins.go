@@ -59,8 +59,9 @@ func Joins(dir string) map[bundle.PublicKey]bundle.Signed {
 
 // joins are the joins that the store has told of. It is safe for concurrent use.
 type joins struct {
-	mu sync.Mutex // guards below
-	by map[bundle.PublicKey]*join
+	mu   sync.Mutex // guards below
+	by   map[bundle.PublicKey]*join
+	full bool // the last one found no room
 }
 
 // join is what the store has told of an invitation.
@@ -81,10 +82,17 @@ type join struct {
 
 func newJoins() *joins { return &joins{by: make(map[bundle.PublicKey]*join)} }
 
-// told takes a join. It reports whether there was room. One that is gone says nothing: what is in force stays.
-func (j *joins) told(invitation bundle.PublicKey, e store.Entry) bool {
+// told takes a join. It reports whether there was room, and whether there was before. One that is gone says nothing: what is in force stays.
+func (j *joins) told(invitation bundle.PublicKey, e store.Entry) (room, before bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	room, before = j.take(invitation, e), !j.full
+	j.full = !room
+	return room, before
+}
+
+// take is told without the lock. The caller holds mu.
+func (j *joins) take(invitation bundle.PublicKey, e store.Entry) (room bool) {
 	value := e.Value[:min(len(e.Value), mostOfJoin)]
 	before := j.by[invitation]
 	switch {
@@ -105,8 +113,12 @@ func (b *bundles) told(e store.Entry) {
 	if !ok {
 		return
 	}
-	if !b.joins.told(invitation, e) {
-		b.refuseJoin(invitation, nil, errTooMany)
+	room, before := b.joins.told(invitation, e)
+	if !room {
+		b.forged.Inc()
+		if before {
+			b.Log.Error("joins are left out", "err", errTooMany)
+		}
 	}
 	tell(b.changes.wake)
 }
@@ -185,7 +197,7 @@ func (b *bundles) claims() (list []claim) {
 	b.joins.mu.Lock()
 	all := make(map[bundle.PublicKey]join)
 	for invitation, one := range b.joins.by {
-		_, invited := live.Invited(invitation)
+		_, invited := config.Invited(live, invitation)
 		if one.foreign = !invited; invited && one.signed != nil && (!one.refused || one.under != nil && one.under != live) {
 			all[invitation] = *one
 		}
@@ -194,7 +206,7 @@ func (b *bundles) claims() (list []claim) {
 	order := slices.SortedFunc(maps.Keys(all), func(x, y bundle.PublicKey) int { return cmp.Compare(all[x].version, all[y].version) })
 	for _, invitation := range order {
 		one := all[invitation]
-		peer, _ := live.Invited(invitation)
+		peer, _ := config.Invited(live, invitation)
 		if one.key == "" {
 			key, err := b.keyOf(one.signed, invitation)
 			if err != nil {
@@ -257,7 +269,7 @@ func (b *bundles) refuseJoin(invitation bundle.PublicKey, under *config.Config, 
 		return
 	}
 	name := ""
-	if p, ok := b.Live().Invited(invitation); ok {
+	if p, ok := config.Invited(b.Live(), invitation); ok {
 		name = p.Name
 	}
 	b.Log.Error("a join to an invitation is refused", "peer", name, "err", err)
@@ -311,7 +323,7 @@ func (b *bundles) forgetJoins() {
 			continue
 		}
 		if invitation, ok := bundle.ParseHex(name); ok {
-			if _, invited := live.Invited(invitation); invited {
+			if _, invited := config.Invited(live, invitation); invited {
 				continue
 			}
 		}
@@ -324,7 +336,7 @@ func (b *bundles) forgetJoins() {
 // Join makes whoever has the key of an invitation a peer of the site, on all of its gateways. Of any number of calls, on any number of
 // gateways, one succeeds: the store takes one join to an invitation. The error is bundle.ErrJoined or bundle.ErrAway, or says what else went wrong.
 func (n *Node) Join(ctx context.Context, invitation bundle.PrivateKey, peer wireguard.PublicKey) error {
-	if p, ok := n.Live().Invited(invitation.Public()); !ok || p.PublicKey != "" {
+	if p, ok := config.Invited(n.Live(), invitation.Public()); !ok || p.PublicKey != "" {
 		return bundle.ErrJoined // or taken back since
 	}
 	if !n.Connected() {
@@ -334,7 +346,7 @@ func (n *Node) Join(ctx context.Context, invitation bundle.PrivateKey, peer wire
 	if err != nil {
 		return err
 	}
-	if err := n.putJoin(ctx, invitation.Public(), signed); err != nil {
+	if err := n.bundles.putJoin(ctx, invitation.Public(), signed); err != nil {
 		return err
 	}
 	// The store has it: from now on the peer is one of all gateways, whatever becomes of this one.
@@ -342,38 +354,38 @@ func (n *Node) Join(ctx context.Context, invitation bundle.PrivateKey, peer wire
 		n.Log.Error("somebody has joined, and cannot use this gateway yet", "err", err)
 		return nil
 	}
-	if p, _ := n.Live().Invited(invitation.Public()); p.PublicKey != peer.String() {
+	if p, _ := config.Invited(n.Live(), invitation.Public()); p.PublicKey != peer.String() {
 		return errors.New("the store has the join, and it is refused")
 	}
 	return nil
 }
 
 // putJoin writes a join into the store, if that has no other.
-func (n *Node) putJoin(ctx context.Context, invitation bundle.PublicKey, signed bundle.Signed) error {
-	key, after := JoinKey(n.site, invitation), uint64(0)
+func (b *bundles) putJoin(ctx context.Context, invitation bundle.PublicKey, signed bundle.Signed) error {
+	key, after := JoinKey(b.site, invitation), uint64(0)
 	for range joinTries {
 		version, err := asked(ctx, func(ctx context.Context) (uint64, error) {
-			return n.Store.Put(ctx, store.Joins, key, signed, after)
+			return b.Store.Put(ctx, store.Joins, key, signed, after)
 		})
 		if err == nil {
-			n.bundles.told(store.Entry{Key: key, Value: signed, Version: version})
+			b.told(store.Entry{Key: key, Value: signed, Version: version})
 			return nil
 		}
 		if errors.Is(err, store.ErrForbidden) {
 			return fmt.Errorf("this gateway may not write joins: give its user in NATS the right to, as deploy/nats/server.conf does: %w", err)
 		}
-		there, failed := asked(ctx, func(ctx context.Context) (store.Entry, error) { return n.Store.Get(ctx, store.Joins, key) })
+		there, failed := asked(ctx, func(ctx context.Context) (store.Entry, error) { return b.Store.Get(ctx, store.Joins, key) })
 		switch {
 		case errors.Is(failed, store.ErrNone) && errors.Is(err, store.ErrConflict):
 			after = 0 // it was there, and is gone
 		case failed != nil:
 			return fmt.Errorf("%w: %w", bundle.ErrAway, errors.Join(err, failed))
 		case slices.Equal(there.Value, signed): // the answer to ours was lost
-			n.bundles.told(there)
+			b.told(there)
 			return nil
 		default:
-			if _, err := n.bundles.keyOf(there.Value, invitation); err == nil {
-				n.bundles.told(there)
+			if _, err := b.keyOf(there.Value, invitation); err == nil {
+				b.told(there)
 				return bundle.ErrJoined
 			}
 			after = there.Version // it is no join, and keeps nobody out

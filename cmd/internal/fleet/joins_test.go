@@ -190,7 +190,7 @@ func (s *inviting) start(t *testing.T, i int) {
 
 // key returns the key that a gateway has of an invited peer.
 func (g *joinable) key(n byte) string {
-	p, _ := g.live.Load().Invited(token(n).Public())
+	p, _ := config.Invited(g.live.Load(), token(n).Public())
 	return p.PublicKey
 }
 
@@ -386,15 +386,17 @@ func TestJoinsThatNobodyWasInvitedToAreBounded(t *testing.T) {
 	key := func(i int) bundle.PublicKey { return bundle.PublicKey{byte(i), byte(i >> 8), 1} }
 	value := make([]byte, store.MaxValue)
 	for i := range mostJoins {
-		if !j.told(key(i), store.Entry{Value: value[:3*mostOfJoin]}) {
+		if room, _ := j.told(key(i), store.Entry{Value: value[:3*mostOfJoin]}); !room {
 			t.Fatalf("no room for join %d", i)
 		}
 	}
-	if j.told(key(mostJoins), store.Entry{Value: value}) {
-		t.Error("there is room for more than the bound")
+	for i, news := range []bool{true, false} {
+		if room, before := j.told(key(mostJoins+i), store.Entry{Value: value}); room || before != news {
+			t.Errorf("more than the bound: got %v, %v; want no room, and that it is new: %v", room, before, news)
+		}
 	}
 	j.by[key(7)].foreign = true
-	if !j.told(key(mostJoins), store.Entry{Value: value}) || j.by[key(7)] != nil || len(j.by) != mostJoins {
+	if room, _ := j.told(key(mostJoins), store.Entry{Value: value}); !room || j.by[key(7)] != nil || len(j.by) != mostJoins {
 		t.Error("a join that nobody was invited to keeps another one out")
 	}
 	for _, one := range j.by {
