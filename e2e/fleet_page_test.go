@@ -82,7 +82,7 @@ func TestThePageAboutFleetsIsTrue(t *testing.T) {
 		}
 		f.hosts, f.outer = append(f.hosts, more.Host), append(f.outer, more.IPv4)
 	}
-	for _, dir := range []string{"operator", "muc-1", "muc-2", "muc-3", "store"} {
+	for _, dir := range []string{"operator", "muc-1", "muc-2", "muc-3", "laptop", "store"} {
 		if err := os.Mkdir(f.path(dir), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -113,11 +113,31 @@ func TestThePageAboutFleetsIsTrue(t *testing.T) {
 		t.Errorf("got %s, want the same from the gateway and from the store", seen)
 	}
 
+	link := strings.TrimSpace(f.operate(t, "sh fleet-invite"))
+	swaps = append(swaps, "LINK", link)
+	f.here = strings.NewReplacer(swaps...)
+	eventually(t, "the gateway that the link leads to has the invitation", func() error {
+		if list := f.gateways[0].must(t, "peer", "list"); !strings.Contains(list, "dora") {
+			return fmt.Errorf("it has %s", list)
+		}
+		return nil
+	})
+	f.follow(t, f.Laptop, f.path("laptop"), f.path("none.sock"), "sh fleet-join", 0)
+	if r := f.join(t, f.Laptop, link, "again.conf"); r.code != 4 {
+		t.Errorf("a second time: %s, want that it is refused", r)
+	}
+	if list := f.operate(t, "sh fleet-invites"); !strings.Contains(list, "used") {
+		t.Errorf("got %s, want that the invitation is used", list)
+	}
+	if text := f.read(t, "operator/site/peers/dora.yaml"); !strings.Contains(text, "public_key:") || strings.Contains(text, "invite:") {
+		t.Errorf("got %s, want the key with which dora has joined", text)
+	}
+
 	f.write(t, "operator/site/peers/carl.yaml", f.text(t, "yaml fleet-more-peers"))
 	f.operate(t, "sh fleet-next")
 	f.untilAll(t, "serving", 2)
-	if list := f.gateways[2].must(t, "peer", "list"); !strings.Contains(list, "ana") || !strings.Contains(list, "carl") || strings.Contains(list, "ben") {
-		t.Errorf("got %s, want ana and carl", list)
+	if list := f.gateways[2].must(t, "peer", "list"); !strings.Contains(list, "ana") || !strings.Contains(list, "carl") || !strings.Contains(list, "dora") || strings.Contains(list, "ben") {
+		t.Errorf("got %s, want ana, carl and dora", list)
 	}
 
 	r := f.ask(t)

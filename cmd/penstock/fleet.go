@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"penstock/cmd/internal/enrol"
 	"penstock/cmd/internal/fleet/bundle"
 	"penstock/cmd/internal/private"
 )
@@ -23,7 +25,7 @@ func newFleetCommand(e *env) *cobra.Command {
 func newFleetKeygenCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keygen",
-		Short: "Make the key of an operator or of a gateway",
+		Short: "Make the key of an operator, of a gateway, or of the page where people join",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needsCommand,
 	}
@@ -56,6 +58,22 @@ Run this on the gateway: its private key is needed nowhere else.`,
 			return e.wroteKey(args[0], key.Reveal(), key.Recipient(),
 				"Name the public key in the site's bundle, and the file in the gateway's own file:\n"+
 					"  site:  {gateways: [{name: NAME, key: %q}]}\n  fleet: {key: {file: %q}}\n")
+		},
+	})
+	cmd.AddCommand(&cobra.Command{
+		Use:   "enrolment FILE",
+		Short: "Make the key for the certificates of the page where invited people join",
+		Long: `Make a key for the certificates of listen.enrol, and write it to a new file that only you can read. All
+gateways of a site make their certificates with it, and the links of invitations name it, so that
+nobody can get in between. Write it below secrets/ in the site's folder.`,
+		Args: takes(1, 1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := enrol.NewKeyFile(args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(e.stderr, "The private key is in %s. Name it in the site's bundle, by its place below the folder:\n"+
+				"  listen: {enrol: {url: \"https://HOST:8443\", private_key: {file: \"secrets/%s\"}}}\n", args[0], filepath.Base(args[0]))
+			return nil
 		},
 	})
 	return cmd

@@ -355,7 +355,7 @@ func TestPublishingThatGoesWrong(t *testing.T) {
 	if _, err := publish(m, one, one.Fetch); err != nil {
 		t.Errorf("over nonsense: %v", err)
 	}
-	m.calls = slices.Compact(m.calls) // four buckets are prepared before the manifest
+	m.calls = slices.Compact(m.calls) // five buckets are prepared before the manifest
 	if want := []string{"get", "blob", "put"}; !slices.Equal(m.calls, want) {
 		t.Errorf("got the calls %v, want %v", m.calls, want)
 	}
@@ -382,7 +382,7 @@ func TestBundlesArePublishedToNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closing()
-	for _, b := range []store.Bucket{store.Peers, store.State, store.Sessions, store.Leases} {
+	for _, b := range []store.Bucket{store.Peers, store.Joins, store.State, store.Sessions, store.Leases} {
 		if _, err := gateway.Put(t.Context(), b, "berlin.gw", []byte("x"), store.Any); err != nil {
 			t.Errorf("after a bundle was published: %s: %v", b, err)
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,7 +40,7 @@ type fleetPeer struct {
 func newFleetPeerCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "peer",
-		Short: "Add a peer to all gateways of a site, or remove one",
+		Short: "Add peers to all gateways of a site, invite people, or remove them",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needsCommand,
 	}
@@ -69,11 +68,11 @@ goes to one of them.`,
 folder DIR, from which the next bundle is made. Its sessions and flows end on all gateways.`,
 		Args: takes(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return e.changeFleet(cmd.Context(), p, args[1], func(s *siteChange) error { return s.remove(args[0]) })
+			return e.changeFleet(cmd.Context(), p, args[1], func(s *siteChange) error { return s.remove(args[0], "peer "+args[0]+" is removed") })
 		},
 	}
 	p.changeFlags(rm)
-	cmd.AddCommand(add, rm)
+	cmd.AddCommand(add, rm, newFleetInviteCommand(e), newFleetUninviteCommand(e), newFleetInvitesCommand(e), newFleetCollectCommand(e))
 	return cmd
 }
 
@@ -89,15 +88,16 @@ type siteChange struct {
 	e       *env
 	ctx     context.Context
 	dir     string
-	config  *config.Config // of the site's folder
-	key     bundle.PrivateKey
+	config  *config.Config    // of the site's folder
+	key     bundle.PrivateKey // zero: nothing is signed
 	store   store.Store
 	current *bundle.Manifest          // in force
 	holder  string                    // of leases
 	changes map[string]bundle.Signed  // by key in the store
 	version map[string]uint64         // of the same
 	entries map[string]*bundle.Change // the same, by peer
-	taken   []peerbook.FormerAddress  // by changes, and by leases of others
+	joins   map[bundle.PublicKey]bundle.Signed
+	taken   []peerbook.FormerAddress // by changes, and by leases of others
 }
 
 // changeFleet loads the site's folder, looks at what is in force, and makes a change.
@@ -109,6 +109,11 @@ func (e *env) changeFleet(ctx context.Context, p fleetPeer, dir string, change f
 	if err != nil {
 		return err
 	}
+	return e.lookAtFleet(ctx, p, key, dir, change)
+}
+
+// lookAtFleet is changeFleet with a key, or without one for a look alone.
+func (e *env) lookAtFleet(ctx context.Context, p fleetPeer, key bundle.PrivateKey, dir string, look func(*siteChange) error) error {
 	at, err := p.place.store()
 	if err != nil {
 		return err
@@ -124,12 +129,12 @@ func (e *env) changeFleet(ctx context.Context, p fleetPeer, dir string, change f
 	defer closing()
 	s := &siteChange{
 		fleetPeer: p, e: e, ctx: ctx, dir: dir, config: c, key: key, store: opened, holder: rand.Text(),
-		changes: make(map[string]bundle.Signed), version: make(map[string]uint64), entries: make(map[string]*bundle.Change),
+		changes: make(map[string]bundle.Signed), version: make(map[string]uint64), entries: make(map[string]*bundle.Change), joins: make(map[bundle.PublicKey]bundle.Signed),
 	}
 	if err := s.look(); err != nil {
 		return err
 	}
-	return change(s)
+	return look(s)
 }
 
 // readOperatorKey reads a private key of an operator.
@@ -164,13 +169,20 @@ func (s *siteChange) look() error {
 	if s.current, err = bundle.Signed(entry.Value).Verify(signers); err != nil {
 		return fmt.Errorf("the bundle in the store is not one of the signers in %s: %w", s.dir, err)
 	}
-	if !slices.Contains(s.current.Signers, s.key.Public()) {
+	if s.key.Public() != (bundle.PublicKey{}) && !slices.Contains(s.current.Signers, s.key.Public()) {
 		return fmt.Errorf("generation %d of site %s does not name your key %s among its signers, so the gateways would refuse this change", s.current.Generation, site, s.key.Public())
 	}
-	if err := listChanges(s.ctx, s.store, site, func(e store.Entry) {
+	if err := listAll(s.ctx, s.store, store.Peers, site, func(e store.Entry) {
 		s.changes[e.Key], s.version[e.Key] = e.Value, e.Version
 	}); err != nil {
 		return fmt.Errorf("read the changes of peers: %w", err)
+	}
+	if err := listAll(s.ctx, s.store, store.Joins, site, func(e store.Entry) {
+		if invitation, ok := fleet.InvitationOf(site, e.Key); ok {
+			s.joins[invitation] = e.Value
+		}
+	}); err != nil {
+		return fmt.Errorf("read who has joined: %w", err)
 	}
 	for _, signed := range s.changes {
 		c, err := bundle.VerifyChange(signed, s.current.Signers)
@@ -178,21 +190,26 @@ func (s *siteChange) look() error {
 			continue // the gateways ignore it as well
 		}
 		s.entries[c.Peer] = c
-		for _, word := range strings.FieldsFunc(c.Entry, func(r rune) bool { return strings.ContainsRune("[]{}\"', \n", r) }) {
-			if prefix, err := netip.ParsePrefix(word); err == nil {
-				s.taken = append(s.taken, peerbook.FormerAddress{Address: prefix, Peer: c.Peer})
-			}
+		if c.Removed {
+			continue
+		}
+		peer, err := config.ChangedPeer(c)
+		if err != nil {
+			return fmt.Errorf("another operator has published peer %s, and its entry cannot be read: %w", c.Peer, err)
+		}
+		for _, address := range peer.AllowedIPs {
+			s.taken = append(s.taken, peerbook.FormerAddress{Address: address, Peer: c.Peer})
 		}
 	}
 	return nil
 }
 
-// listChanges calls found with each change of peers of a site that the store has now.
-func listChanges(ctx context.Context, s store.Store, site string, found func(store.Entry)) error {
+// listAll calls found with each value of a site that a bucket has now.
+func listAll(ctx context.Context, s store.Store, b store.Bucket, site string, found func(store.Entry)) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	complete := false
-	err := s.Watch(ctx, store.Peers, site, func(e store.Entry) {
+	err := s.Watch(ctx, b, site, func(e store.Entry) {
 		switch {
 		case e.Key == "":
 			complete = true
@@ -216,9 +233,6 @@ func (s *siteChange) add(name string) error {
 	if err != nil {
 		return err
 	}
-	if c := s.entries[name]; c != nil && !c.Removed {
-		return fmt.Errorf("another operator has added a peer %q since generation %d: choose another name, or remove it first", name, s.current.Generation)
-	}
 	peer, file, err := s.plan(terms)
 	if err != nil {
 		return err
@@ -229,27 +243,39 @@ func (s *siteChange) add(name string) error {
 	if _, err := file.WriteTo(&client); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(s.file(name)), 0o700); err != nil {
+	if err := s.introduce(peer, func() error { return s.deliver(s.e, client.String()) }); err != nil {
 		return err
-	}
-	if err := private.WriteNew(s.file(name), peerbook.YAML(peer)); err != nil {
-		return err
-	}
-	if _, err = config.LoadBundle(s.dir); err == nil {
-		err = s.publish(bundle.Change{Peer: name, Entry: peerbook.YAML(peer)})
-	}
-	if err == nil {
-		err = s.deliver(s.e, client.String())
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(s.file(name)))
 	}
 	fmt.Fprintf(s.e.stderr, "peer %s is published, and written to %s for the next bundle\n", name, s.file(name))
 	return nil
 }
 
-// plan chooses the peer's addresses, and leases them.
+// introduce writes a new peer into the site's folder, publishes it, and gives the caller what is for the peer.
+func (s *siteChange) introduce(peer config.Peer, deliver func() error) error {
+	if err := os.MkdirAll(filepath.Dir(s.file(peer.Name)), 0o700); err != nil {
+		return err
+	}
+	if err := private.WriteNew(s.file(peer.Name), peerbook.YAML(peer)); err != nil {
+		return err
+	}
+	_, err := config.LoadBundle(s.dir)
+	if err == nil {
+		err = s.publish(bundle.Change{Peer: peer.Name, Entry: peerbook.YAML(peer)})
+	}
+	if err == nil {
+		err = deliver()
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(s.file(peer.Name)))
+	}
+	return nil
+}
+
+// plan chooses the addresses of a new peer, and leases them.
 func (s *siteChange) plan(terms peerbook.Terms) (config.Peer, *wireguard.Config, error) {
+	if c := s.entries[terms.Name]; c != nil && !c.Removed && !s.inFolder(terms.Name) {
+		return config.Peer{}, nil, fmt.Errorf("another operator has added a peer %q since generation %d: choose another name, or remove it first", terms.Name, s.current.Generation)
+	}
 	for range addressTries {
 		peer, file, err := (*peerbook.Folder)(nil).Plan(s.config, terms, s.taken)
 		if err != nil {
@@ -276,23 +302,33 @@ func (s *siteChange) plan(terms peerbook.Terms) (config.Peer, *wireguard.Config,
 	return config.Peer{}, nil, errors.New("other operators are adding many peers just now: try again in some minutes")
 }
 
-// remove removes a peer.
-func (s *siteChange) remove(name string) error {
-	inFolder := s.config.Peers.Any(func(p config.Peer) bool { return p.Name == name })
+// inFolder reports whether the site's folder has a peer.
+func (s *siteChange) inFolder(name string) bool {
+	return s.config.Peers.Any(func(p config.Peer) bool { return p.Name == name })
+}
+
+// remove removes a peer, and says what was done.
+func (s *siteChange) remove(name, done string) error {
+	inFolder := s.inFolder(name)
 	if c := s.entries[name]; !inFolder && (c == nil || c.Removed) {
 		return fmt.Errorf("site %s has no peer %q", s.config.Site.Name, name)
 	}
 	if err := s.publish(bundle.Change{Peer: name, Removed: true}); err != nil {
 		return err
 	}
+	if peer, ok := s.invited(name); ok { // its join is of no use to anybody now
+		_, _ = ask(s.ctx, func(ctx context.Context) (uint64, error) {
+			return s.store.Put(ctx, store.Joins, fleet.JoinKey(s.config.Site.Name, peer.invitation), nil, store.Any)
+		})
+	}
 	err := os.Remove(s.file(name))
 	switch {
 	case err == nil:
-		fmt.Fprintf(s.e.stderr, "peer %s is removed, and will not be in the next bundle\n", name)
+		fmt.Fprintf(s.e.stderr, "%s, and will not be in the next bundle\n", done)
 	case errors.Is(err, fs.ErrNotExist) && inFolder:
-		fmt.Fprintf(s.e.stderr, "peer %s is removed; it is written in another file of %s: remove it there before you sign the next bundle\n", name, s.dir)
+		fmt.Fprintf(s.e.stderr, "%s; it is written in another file of %s: remove it there before you sign the next bundle\n", done, s.dir)
 	case errors.Is(err, fs.ErrNotExist):
-		fmt.Fprintf(s.e.stderr, "peer %s is removed\n", name)
+		fmt.Fprintln(s.e.stderr, done)
 	default:
 		return err
 	}

@@ -132,7 +132,7 @@ fleet section has an operator's credentials.`,
 				return err
 			}
 			return e.intoStore(cmd.Context(), f.Store, func(s store.Store) (string, error) {
-				return e.seed(cmd.Context(), s, bundle.Disk{Dir: f.Folder}, f.ChangesOf)
+				return e.seed(cmd.Context(), s, f)
 			})
 		},
 	}
@@ -155,8 +155,9 @@ func (e *env) intoStore(ctx context.Context, at config.FleetStore, publishing fu
 	return err
 }
 
-// seed publishes what a gateway has in force: its bundle, and the changes of peers in the folder that changes returns for it.
-func (e *env) seed(ctx context.Context, s store.Store, disk bundle.Disk, changes func(generation uint64) string) (string, error) {
+// seed publishes what a gateway has in force: its bundle, the changes of peers since, and who has joined.
+func (e *env) seed(ctx context.Context, s store.Store, f *config.Fleet) (string, error) {
+	disk := bundle.Disk{Dir: f.Folder}
 	a, err := disk.Current()
 	if errors.Is(err, store.ErrNone) {
 		return "", fmt.Errorf("this gateway has no bundle in %s yet: publish one with penstock fleet publish", disk.Dir)
@@ -171,7 +172,7 @@ func (e *env) seed(ctx context.Context, s store.Store, disk bundle.Disk, changes
 	if err != nil {
 		return "", err
 	}
-	changed := fleet.Changed(changes(a.Manifest.Generation))
+	changed := fleet.Changed(f.ChangesOf(a.Manifest.Generation))
 	for peer, signed := range changed {
 		put := func(ctx context.Context) (uint64, error) {
 			return s.Put(ctx, store.Peers, fleet.PeerKey(a.Manifest.Site, peer), signed, 0)
@@ -183,7 +184,38 @@ func (e *env) seed(ctx context.Context, s store.Store, disk bundle.Disk, changes
 	if len(changed) > 0 {
 		done += fmt.Sprintf(" Peers that were changed since: %d.", len(changed))
 	}
+	joins := fleet.Joins(f.Joins())
+	for invitation, signed := range joins {
+		if err := seedJoin(ctx, s, a.Manifest.Site, invitation, signed); err != nil {
+			return "", err
+		}
+	}
+	if len(joins) > 0 {
+		done += fmt.Sprintf(" Peers that have joined by invitation: %d.", len(joins))
+	}
 	return done, nil
+}
+
+// seedJoin publishes who has joined, unless the store has another join to the invitation.
+func seedJoin(ctx context.Context, s store.Store, site string, invitation bundle.PublicKey, signed bundle.Signed) error {
+	key := fleet.JoinKey(site, invitation)
+	put := func(after uint64) error {
+		_, err := ask(ctx, func(ctx context.Context) (uint64, error) { return s.Put(ctx, store.Joins, key, signed, after) })
+		return err
+	}
+	err := put(0)
+	if errors.Is(err, store.ErrConflict) {
+		var there store.Entry
+		if there, err = ask(ctx, func(ctx context.Context) (store.Entry, error) { return s.Get(ctx, store.Joins, key) }); err == nil {
+			if _, bad := bundle.VerifyJoin(there.Value, site, invitation); bad != nil {
+				err = put(there.Version)
+			}
+		}
+	}
+	if err != nil && !errors.Is(err, store.ErrConflict) {
+		return fmt.Errorf("publish who has joined: %w", err)
+	}
+	return nil
 }
 
 // publish puts a bundle into a store and says so: first the files, and then the manifest, so that whoever sees it finds the files.
@@ -230,7 +262,7 @@ func (e *env) publish(ctx context.Context, s store.Store, signed bundle.Signed, 
 
 // prepare makes the buckets of a store that gateways write and may not make.
 func prepare(ctx context.Context, s store.Store, site string) error {
-	for _, b := range []store.Bucket{store.Peers, store.State, store.Sessions, store.Leases} {
+	for _, b := range []store.Bucket{store.Peers, store.Joins, store.State, store.Sessions, store.Leases} {
 		for _, value := range [][]byte{[]byte("{}"), nil} {
 			if _, err := ask(ctx, func(ctx context.Context) (uint64, error) { return s.Put(ctx, b, site+".--", value, store.Any) }); err != nil {
 				if errors.Is(err, store.ErrForbidden) {
@@ -246,7 +278,7 @@ func prepare(ctx context.Context, s store.Store, site string) error {
 // outdated warns of peers that were changed since the bundle before: the new one must have these changes.
 func (e *env) outdated(ctx context.Context, s store.Store, m *bundle.Manifest) {
 	var changed []string
-	err := listChanges(ctx, s, m.Site, func(entry store.Entry) {
+	err := listAll(ctx, s, store.Peers, m.Site, func(entry store.Entry) {
 		if c, err := bundle.Signed(entry.Value).Change(); err == nil && c.Generation+1 == m.Generation {
 			changed = append(changed, printable(c.Peer))
 		}

@@ -61,11 +61,16 @@ func invite(ctx context.Context, e *env, p newPeer, name, open string, asJSON bo
 		Name: terms.Name, Groups: terms.Groups, Expires: terms.Expires, Endpoint: terms.Endpoint, AllowedIPs: terms.AllowedIPs, For: until.Sub(now),
 	})
 	if errors.Is(err, control.ErrNotOffered) {
-		return errors.New("this gateway invites nobody: add listen: {enrol: {url: \"https://HOST:8443\"}} to its configuration and restart it, or use penstock peer add, and on a gateway of a fleet penstock fleet peer add")
+		return errors.New("this gateway invites nobody: add listen: {enrol: {url: \"https://HOST:8443\"}} to its configuration and restart it, or use penstock peer add, and on a gateway of a fleet penstock fleet peer invite")
 	}
 	if err != nil {
 		return err
 	}
+	return e.showInvited(made, asJSON)
+}
+
+// showInvited prints the link of an invitation.
+func (e *env) showInvited(made control.Invited, asJSON bool) error {
 	if asJSON {
 		return printJSON(e.stdout, made)
 	}

@@ -68,6 +68,13 @@ func (k listenChecker) enrol(e *EnrolListen) {
 	}
 	k.secretPlace("listen.enrol.private_key", e.PrivateKey)
 	switch {
+	case k.Site != nil && e.PrivateKey.IsZero():
+		k.fault("listen.enrol.private_key", "make one with penstock fleet keygen enrolment secrets/enrol.key, and add private_key: {file: secrets/enrol.key}",
+			"listen.enrol.private_key is empty, and all gateways of a site need the same")
+	case k.Site != nil && e.Certificate == "":
+		if _, err := e.OwnKey(); err != nil {
+			k.fault("listen.enrol.private_key", "", "listen.enrol.private_key: %v", err)
+		}
 	case e.Certificate == "" && !e.PrivateKey.IsZero():
 		k.fault("listen.enrol.private_key", "add certificate: FILE", "listen.enrol.private_key has no certificate")
 	case e.Certificate != "" && e.PrivateKey.IsZero():

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/gaissmai/bart"
+
+	"penstock/cmd/internal/fleet/bundle"
 )
 
 // peers checks each peer, and that no two have the same name, key or address. Of two that have, the one whose file is in force
@@ -31,6 +33,7 @@ func (k listenChecker) peers() {
 			return cmp.Compare(k.standing[k.Peers.At(a).Pos.File], k.standing[k.Peers.At(b).Pos.File])
 		})
 	}
+	k.invited = make(map[bundle.PublicKey]int)
 	taken := claims{own: k.ownPublicKey(), inDNS: k.DNS.Peers != "", names: make(map[string]int, n), keys: make(map[string]int, n), single: make(map[netip.Addr]int, n)}
 	for _, i := range order {
 		k.peer(i, taken.own)
@@ -50,7 +53,11 @@ func (k listenChecker) peer(i int, gateway string) {
 	if !p.ProxyPassword.IsZero() {
 		k.password(path+".proxy_password", p)
 	}
+	if p.Invite != nil {
+		k.invite(i)
+	}
 	switch {
+	case p.IsInvited():
 	case p.PublicKey == "" && (!p.ProxyPassword.IsZero() || k.DNS.Serve != nil):
 		k.withoutKey(path, p)
 	case p.PublicKey == "":
@@ -77,7 +84,7 @@ func (k listenChecker) peer(i int, gateway string) {
 	if p.DNSRenewals < 0 {
 		k.fault(path+".dns_renewals", "write 0 or more", "dns_renewals of peer %s is %d", p.Name, p.DNSRenewals)
 	}
-	if len(p.AllowedIPs) == 0 && p.HasTunnel() {
+	if len(p.AllowedIPs) == 0 && (p.HasTunnel() || p.Invite != nil) {
 		k.fault(path+".allowed_ips", "give the peer an address", "peer %s has no addresses", p.Name)
 	}
 	for j, prefix := range p.AllowedIPs {
@@ -290,6 +297,8 @@ func (p Peer) State(now time.Time) string {
 		return "disabled"
 	case !p.Expires.IsZero() && !now.Before(p.Expires):
 		return "expired"
+	case p.IsInvited():
+		return "invited"
 	}
 	return ""
 }

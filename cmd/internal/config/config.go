@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/config/fault"
+	"penstock/cmd/internal/fleet/bundle"
 )
 
 // Config is a configuration file with its includes merged and its defaults filled in.
@@ -112,6 +113,8 @@ type Config struct {
 	seen     Seen                 // the same as they were before they were read
 	standing map[string]standing  // of files of peers
 	leftOut  int                  // files of peers
+
+	invited map[bundle.PublicKey]int // the index of the peer that an invitation is for
 }
 
 // Position is a place in a configuration file.
@@ -130,6 +133,9 @@ type Peer struct {
 	// PublicKey is the peer's WireGuard public key, base64. With proxy_password or dns.serve a peer may have none: then it has no
 	// tunnel.
 	PublicKey string `yaml:"public_key"`
+	// Invite stands in the place of public_key for a peer of a fleet that is invited and has no key yet. Only bundles have it, and
+	// `penstock fleet peer invite` writes it.
+	Invite *Invite `yaml:"invite"`
 	// PresharedKey is an optional second secret, base64.
 	PresharedKey Secret `yaml:"preshared_key"`
 	// AllowedIPs are the addresses that the peer may use inside the tunnel. Required with public_key.
@@ -152,6 +158,20 @@ type Peer struct {
 	Rate Rates `yaml:"rate"`
 	// Quota limits what the peer may send and get in a month. A size alone, such as 50GiB, is the volume.
 	Quota *Quota `yaml:"quota"`
+
+	Pos Position `yaml:"-"`
+}
+
+// Invite is an invitation to the gateways of a fleet: whoever has its token gives the peer a key.
+type Invite struct {
+	// Key is the public key that the token of the invitation stands for. The token itself is only in the link.
+	Key string `yaml:"key" required:"true"`
+	// Until is when the link ends.
+	Until time.Time `yaml:"until" required:"true"`
+	// Endpoint is where the peer dials, HOST:PORT, several separated by commas. Default: listen.wireguard.endpoint.
+	Endpoint string `yaml:"endpoint"`
+	// AllowedIPs are the networks that the peer sends through the tunnel. Default: all.
+	AllowedIPs []netip.Prefix `yaml:"allowed_ips"`
 
 	Pos Position `yaml:"-"`
 }

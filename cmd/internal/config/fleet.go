@@ -199,6 +199,7 @@ func (d bundleDecoder) follow() {
 		}
 	}
 	d.inBundle = ""
+	d.join()
 	if c.Site != nil && c.Site.Name != c.Fleet.Site {
 		d.faultAt(c.Site.Pos, "", "the bundle is for site %s, and fleet.site is %s", c.Site.Name, c.Fleet.Site)
 	}
@@ -288,12 +289,18 @@ func (d bundleDecoder) belongs(node ast.Node, path string) bool {
 		d.fault(node, "", "a change of a peer cannot have %s", section)
 	case d.inBundle == "" && path == "site":
 		d.fault(node, "put it into the bundle", "site is written in bundles only")
-	case d.inBundle != "" && (!slices.Contains(inBundles, section) || deeper && section == "listen" && rest != "wireguard" && !strings.HasPrefix(rest, "wireguard.")):
+	case d.inBundle != "" && (!slices.Contains(inBundles, section) || deeper && section == "listen" && !isOfSite(rest)):
 		d.fault(node, "write it in each gateway's own file", "%s is of one machine, so a bundle cannot have it", path)
 	default:
 		return true
 	}
 	return false
+}
+
+// isOfSite reports whether what is below listen is the same on all gateways of a site.
+func isOfSite(path string) bool {
+	port, _, _ := strings.Cut(path, ".")
+	return port == "wireguard" || port == "enrol"
 }
 
 // within notes a file that a bundle names and does not have.
@@ -335,8 +342,8 @@ func (k *checker) fleet() {
 			k.fault(fmt.Sprintf("peers[%d]", i), "put it into the bundle", "peer %s is known to this gateway alone, and the gateways of a fleet have the same peers", p.Name)
 		}
 	}
-	if k.Listen.Enrol != nil {
-		k.fault("listen.enrol", "remove it, and add peers to the bundle", "listen.enrol adds peers to one gateway alone, and the gateways of a fleet have the same peers")
+	if e := k.Listen.Enrol; e != nil && !f.Has(e.Pos.File) {
+		k.fault("listen.enrol", "put it into the bundle", "listen.enrol is of this gateway alone, and people join the gateways of a fleet together")
 	}
 	if f.DrainLimit <= 0 {
 		k.fault("fleet.drain_limit", "write a time, for example 1m", "fleet.drain_limit is %v", f.DrainLimit)

@@ -1,7 +1,12 @@
 package config
 
 import (
+	"bytes"
+	"crypto/ecdsa"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -118,7 +123,8 @@ type EnrolListen struct {
 	// Certificate is a file with the certificate for the host in url, and those that it is signed with, in PEM. It is read again when it
 	// is renewed. Without it the gateway makes its own, which links pin: `penstock join` trusts it, but a browser warns.
 	Certificate string `yaml:"certificate" path:"file"`
-	// PrivateKey is the certificate's key, in PEM.
+	// PrivateKey is the certificate's key, in PEM. In a bundle it may stand alone: then all gateways of the site make their own
+	// certificates with it, and links pin it. `penstock fleet keygen enrolment` makes such a key.
 	PrivateKey Secret `yaml:"private_key"`
 
 	Pos Position `yaml:"-"`
@@ -155,6 +161,28 @@ func (e *EnrolListen) KeyPair() (tls.Certificate, error) {
 		err = pair.Leaf.VerifyHostname(e.Host())
 	}
 	return pair, err
+}
+
+// OwnKey reads private_key as the key of a certificate that the gateways of a site make for themselves.
+func (e *EnrolListen) OwnKey() (*ecdsa.PrivateKey, error) {
+	text, err := e.PrivateKey.Read()
+	if err != nil {
+		return nil, err
+	}
+	return ParseOwnKey([]byte(text))
+}
+
+// ParseOwnKey reads an ECDSA key in PEM, as penstock writes it for its own certificates.
+func ParseOwnKey(text []byte) (*ecdsa.PrivateKey, error) {
+	block, rest := pem.Decode(text)
+	if block != nil && block.Type == "PRIVATE KEY" && len(bytes.TrimSpace(rest)) == 0 {
+		if any, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
+			if key, ok := any.(*ecdsa.PrivateKey); ok {
+				return key, nil
+			}
+		}
+	}
+	return nil, errors.New("this is not a key from penstock fleet keygen enrolment, an ECDSA key in PEM")
 }
 
 // CertificateFaults returns what is wrong with the certificates of listen.enrol and sign_in, and the files of those. Load does not

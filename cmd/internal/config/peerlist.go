@@ -113,7 +113,7 @@ func (l *PeerList) Append(p Peer) {
 // SameAs reports whether two peers are written alike, in the same place.
 func (a Peer) SameAs(b Peer) bool {
 	lists := slices.Equal(a.AllowedIPs, b.AllowedIPs) && slices.Equal(a.Groups, b.Groups) && (a.AllowedIPs == nil) == (b.AllowedIPs == nil) && (a.Groups == nil) == (b.Groups == nil)
-	return lists && a.Name == b.Name && a.PublicKey == b.PublicKey && a.PresharedKey == b.PresharedKey && a.ProxyPassword == b.ProxyPassword &&
+	return lists && a.Name == b.Name && a.Invite == b.Invite && a.PublicKey == b.PublicKey && a.PresharedKey == b.PresharedKey && a.ProxyPassword == b.ProxyPassword &&
 		a.PersistentKeepalive == b.PersistentKeepalive && a.Disabled == b.Disabled && a.DNSRenewals == b.DNSRenewals && a.Expires.Equal(b.Expires) &&
 		a.Rate == b.Rate && a.Quota == b.Quota && a.Pos == b.Pos
 }

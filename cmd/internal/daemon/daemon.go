@@ -237,13 +237,6 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		opened.add(d.gateway.Close)
 		d.egress.Add(policy.EgressPeers, d.gateway)
 	}
-	d.enrol, err = enrol.Open(ctx, enrol.Config{
-		Listen: cfg.Listen.Enrol, Gateway: folders{d}, Mark: d.laptop.Outside().Mark, Registry: d.registry, Log: d.log,
-	})
-	if err != nil {
-		return err
-	}
-	opened.add(d.enrol.Close)
 	if d.proxy, err = ingress.Open(ctx, ingress.Config{
 		Config: cfg, Control: d.laptop.Outside().Direct.Control, Users: edition.Logins{Live: d.live}, Clients: who{d}, Handle: d.router.Handle, Spend: core{d}.Spend,
 		Log: d.log, Registry: d.registry,
@@ -270,6 +263,14 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		return err
 	}
 	opened.add(d.fleet.Close)
+	joining := enrol.Config{Listen: cfg.Listen.Enrol, Gateway: folders{d}, Mark: d.laptop.Outside().Mark, Registry: d.registry, Log: d.log}
+	if cfg.Fleet != nil {
+		joining.Fleet = d.fleet
+	}
+	if d.enrol, err = enrol.Open(ctx, joining); err != nil {
+		return err
+	}
+	opened.add(d.enrol.Close) // before the fleet, which those need who are joining
 	d.status.Fleet = d.fleet.Status
 	d.feed = &report.Feed{Watchers: d.records.Watchers(), Process: d.status}
 	d.status.RunsCopy(d.opts.Fault)

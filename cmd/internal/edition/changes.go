@@ -89,6 +89,13 @@ func (k comparison) same(a, b reflect.Value) bool {
 			then, now := a.Interface().(config.Fleet), b.Interface().(config.Fleet)
 			then.Bundle, then.Generation, then.Pos = now.Bundle, now.Generation, now.Pos
 			return reflect.DeepEqual(then, now)
+		case reflect.TypeFor[config.EnrolListen]():
+			then, now := a.Interface().(config.EnrolListen), b.Interface().(config.EnrolListen)
+			if k.old != nil && k.next != nil { // each bundle brings these anew, and they are in force with it
+				then.Certificate, then.PrivateKey = now.Certificate, now.PrivateKey
+			}
+			then.Pos = now.Pos
+			return then == now
 		}
 		if a.NumField() > 0 && !a.Type().Field(0).IsExported() { // a value of the standard library
 			return reflect.DeepEqual(a.Interface(), b.Interface())

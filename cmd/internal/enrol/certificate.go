@@ -1,7 +1,6 @@
 package enrol
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -31,9 +30,18 @@ func ownCertificate(path, host string, now time.Time) (*tls.Certificate, Pin, er
 	if err != nil {
 		return nil, Pin{}, err
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	own, err := selfSigned(key, host, now)
 	if err != nil {
 		return nil, Pin{}, err
+	}
+	return own, pinOf(own.Leaf), nil
+}
+
+// selfSigned makes a certificate for host with a key of our own.
+func selfSigned(key *ecdsa.PrivateKey, host string, now time.Time) (*tls.Certificate, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: "penstock gateway"},
@@ -47,13 +55,13 @@ func ownCertificate(path, host string, now time.Time) (*tls.Certificate, Pin, er
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		return nil, Pin{}, err
+		return nil, err
 	}
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, Pin{}, err
+		return nil, err
 	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pinOf(leaf), nil
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
 }
 
 // pinOf returns the pin of a certificate.
@@ -68,18 +76,14 @@ func ownKey(path string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	block, rest := pem.Decode(text)
-	if block != nil && block.Type == "PRIVATE KEY" && len(bytes.TrimSpace(rest)) == 0 {
-		if any, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
-			if key, ok := any.(*ecdsa.PrivateKey); ok {
-				return key, nil
-			}
-		}
+	if key, err := config.ParseOwnKey(text); err == nil {
+		return key, nil
 	}
 	return nil, fmt.Errorf("%s does not hold the key of the gateway's certificate any more: restore it, or remove it: "+
 		"then open invitations are void, and have to be made again", path)
 }
 
+// newKey makes the key of a certificate, in a new file.
 func newKey(path string) (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -40,6 +40,7 @@ const (
 type Config struct {
 	Listen   *config.EnrolListen   // nil: nobody is invited
 	Gateway  peerbook.Gateway      // whose peers they become
+	Fleet    Fleet                 // that they join, if the gateway is one of several; nil: only the gateway
 	Mark     uint32                // of the port's connections, on Linux; 0: none
 	Registry prometheus.Registerer // nil: nothing is counted
 	Log      *slog.Logger          // nil: nothing is logged
@@ -48,6 +49,7 @@ type Config struct {
 // Enrolment invites people and lets them join. Its methods may be called concurrently.
 type Enrolment struct {
 	gateway     peerbook.Gateway
+	fleet       Fleet // nil: only the gateway
 	log         *slog.Logger
 	listen      *config.EnrolListen
 	attempts    *prometheus.CounterVec
@@ -61,7 +63,7 @@ type Enrolment struct {
 
 // Open opens the port and reads the invitations. The caller closes what it returns, whether or not Run was called.
 func Open(ctx context.Context, c Config) (*Enrolment, error) {
-	e := &Enrolment{gateway: c.Gateway, log: c.Log, listen: c.Listen, attempts: newMetric(c.Registry), limit: newLimit()}
+	e := &Enrolment{gateway: c.Gateway, fleet: c.Fleet, log: c.Log, listen: c.Listen, attempts: newMetric(c.Registry), limit: newLimit()}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -76,20 +78,10 @@ func Open(ctx context.Context, c Config) (*Enrolment, error) {
 }
 
 func (e *Enrolment) open(ctx context.Context, mark uint32) error {
-	folder := e.listen.Folder
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return e.unkept(err)
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errors.New("another penstock uses it"))
-	defer cancel()
-	unlock, err := peerbook.LockFile(ctx, filepath.Join(folder, lockName))
-	if err != nil {
-		return e.unkept(err)
-	}
-	e.closers = append(e.closers, unlock)
-	e.invitations = openInvitations(filepath.Join(folder, invitationsName))
-	if e.invitations.fault != nil {
-		e.log.Error("nobody can join", "err", e.invitations.fault)
+	if e.fleet == nil {
+		if err := e.openInvitations(ctx); err != nil {
+			return err
+		}
 	}
 	certificate, err := e.certificate()
 	if err != nil {
@@ -106,12 +98,33 @@ func (e *Enrolment) open(ctx context.Context, mark uint32) error {
 	return nil
 }
 
+// openInvitations takes the folder, and reads the invitations in it.
+func (e *Enrolment) openInvitations(ctx context.Context) error {
+	folder := e.listen.Folder
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return e.unkept(err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errors.New("another penstock uses it"))
+	defer cancel()
+	unlock, err := peerbook.LockFile(ctx, filepath.Join(folder, lockName))
+	if err != nil {
+		return e.unkept(err)
+	}
+	e.closers = append(e.closers, unlock)
+	e.invitations = openInvitations(filepath.Join(folder, invitationsName))
+	if e.invitations.fault != nil {
+		e.log.Error("nobody can join", "err", e.invitations.fault)
+	}
+	return nil
+}
+
 // certificate returns what chooses the certificate of a handshake.
 func (e *Enrolment) certificate() (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
-	if e.listen.Certificate != "" {
+	if e.listen.Certificate != "" || e.fleet != nil {
 		f := new(renewed.Certificate)
 		get := func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return f.Get(e.listen, e.listen.KeyPair, e.log, "listen.enrol")
+			listen := e.nowListening()
+			return f.Get(listen, func() (tls.Certificate, error) { return keyPair(listen) }, e.log, "listen.enrol")
 		}
 		if _, err := get(nil); err != nil {
 			return nil, e.mend("certificate", err, "name the files of a certificate and its key, or neither")
@@ -158,10 +171,21 @@ func (e *Enrolment) Close() error {
 var errNoEnrolment = errors.New("this gateway invites nobody: add listen: {enrol: {url: \"https://HOST:8443\"}} to its configuration " +
 	"and restart it, or use penstock peer add")
 
+// offers returns why nobody is invited on this gateway itself, or nil.
+func (e *Enrolment) offers() error {
+	switch {
+	case e.listen == nil:
+		return errNoEnrolment
+	case e.fleet != nil:
+		return errOfSite
+	}
+	return nil
+}
+
 // Invite makes an invitation, if the gateway could take the peer now.
 func (e *Enrolment) Invite(ctx context.Context, q control.InviteQuery) (control.Invited, error) {
-	if e.listen == nil {
-		return control.Invited{}, errNoEnrolment
+	if err := e.offers(); err != nil {
+		return control.Invited{}, err
 	}
 	now := time.Now().UTC().Truncate(time.Second)
 	terms := peerbook.Terms{Name: q.Name, Groups: q.Groups, Expires: q.Expires, Endpoint: q.Endpoint, AllowedIPs: q.AllowedIPs}
@@ -228,8 +252,8 @@ func (e *Enrolment) inForce() []peerbook.FormerAddress {
 
 // Invitations returns the invitations, also those that are over, oldest first.
 func (e *Enrolment) Invitations(context.Context) ([]control.Invitation, error) {
-	if e.listen == nil {
-		return nil, errNoEnrolment
+	if err := e.offers(); err != nil {
+		return nil, err
 	}
 	list, err := e.invitations.all()
 	var out []control.Invitation
@@ -247,8 +271,8 @@ func (e *Enrolment) Invitations(context.Context) ([]control.Invitation, error) {
 
 // Uninvite takes back the open invitation of a name.
 func (e *Enrolment) Uninvite(_ context.Context, name string) error {
-	if e.listen == nil {
-		return errNoEnrolment
+	if err := e.offers(); err != nil {
+		return err
 	}
 	if err := e.invitations.revoke(name, time.Now().UTC().Truncate(time.Second)); err != nil {
 		return err

@@ -154,7 +154,7 @@ func (s *invitations) change(f func(list []invitation) ([]invitation, error)) er
 
 // add makes an invitation.
 func (s *invitations) add(terms peerbook.Terms, made, until time.Time) (Token, error) {
-	token := newToken()
+	token := NewToken()
 	digest := token.digest()
 	return token, s.change(func(list []invitation) ([]invitation, error) {
 		for _, v := range list {

@@ -74,7 +74,7 @@ func TestWhenAnInvitationIsValid(t *testing.T) {
 		{"one is when the clock was set back a little", nil, -time.Minute, ""},
 		{"one is not when the clock reads a day before", nil, -24 * time.Hour, isEarly},
 		{"one that was taken back is not", func(s *invitations, _ *Token) error { return s.revoke("ana", noon) }, 0, isRevoked},
-		{"one that nobody made is not", func(_ *invitations, t *Token) error { *t = newToken(); return nil }, 0, isUnknown},
+		{"one that nobody made is not", func(_ *invitations, t *Token) error { *t = NewToken(); return nil }, 0, isUnknown},
 		{"one that was given back is", func(s *invitations, t *Token) error {
 			if _, _, err := s.claim(*t, noon); err != nil {
 				return err
@@ -143,7 +143,7 @@ func TestNobodyIsInvitedTwice(t *testing.T) {
 func TestInvitationsAreBounded(t *testing.T) {
 	s := newInvitations(t)
 	for i := range mostInvitations {
-		digest := newToken().digest()
+		digest := NewToken().digest()
 		s.list = append(s.list, invitation{Terms: peerbook.Terms{Name: fmt.Sprint("p", i)}, SHA256: fmt.Sprintf("%x", digest), Made: noon, Until: noon.Add(time.Hour), State: open})
 	}
 	if _, err := s.add(peerbook.Terms{Name: "ana"}, noon, noon.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "1000 invitations are open") {

@@ -17,8 +17,8 @@ const joinPath = "/join"
 // Token is the secret of an invitation. Only Link shows it.
 type Token [16]byte
 
-// newToken makes a token.
-func newToken() Token {
+// NewToken makes a token.
+func NewToken() Token {
 	var t Token
 	rand.Read(t[:]) // never fails: crypto/rand, Go 1.24
 	return t

@@ -9,7 +9,7 @@ import (
 )
 
 func TestLinksAreReadBack(t *testing.T) {
-	token := newToken()
+	token := NewToken()
 	for _, l := range []Link{{Base: "https://vpn.example:8443", Token: token}, {Base: "https://[2001:db8::1]", Token: token, Pin: Pin{1, 2}}} {
 		got, err := ParseLink(" " + l.Reveal() + "\n")
 		if err != nil || got != l {
@@ -19,7 +19,7 @@ func TestLinksAreReadBack(t *testing.T) {
 }
 
 func TestParseLinkRefuses(t *testing.T) {
-	good := Link{Base: "https://vpn.example:8443", Token: newToken(), Pin: Pin{1}}.Reveal()
+	good := Link{Base: "https://vpn.example:8443", Token: NewToken(), Pin: Pin{1}}.Reveal()
 	for name, text := range map[string]string{
 		"nothing":              "",
 		"no HTTPS":             strings.Replace(good, "https:", "http:", 1),
@@ -45,7 +45,7 @@ func TestParseLinkRefuses(t *testing.T) {
 }
 
 func TestTokensStayHidden(t *testing.T) {
-	token := newToken()
+	token := NewToken()
 	l := Link{Token: token}
 	var shown strings.Builder
 	fmt.Fprintf(&shown, "%v %+v %#v %s %x %d %q %v %+v %x", token, token, token, token, token, token, token, l, l, l)

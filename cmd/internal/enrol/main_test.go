@@ -85,7 +85,13 @@ func (w *world) write(t *testing.T, name, text string) {
 func (w *world) open(t *testing.T) *world {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	e, err := Open(t.Context(), Config{Listen: w.Config().Listen.Enrol, Gateway: w, Registry: prometheus.NewRegistry(), Log: log})
+	w.openWith(t, Config{Listen: w.Config().Listen.Enrol, Gateway: w, Registry: prometheus.NewRegistry(), Log: log})
+	return w
+}
+
+func (w *world) openWith(t *testing.T, c Config) {
+	t.Helper()
+	e, err := Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +110,6 @@ func (w *world) open(t *testing.T) *world {
 		}
 	})
 	t.Cleanup(w.stop)
-	return w
 }
 
 // invite makes an invitation that must succeed.

@@ -15,11 +15,12 @@ const (
 	isLimited   reason = "limited"   // too many attempts: not looked at
 	isMalformed reason = "malformed" // no request that a client of ours sends, or no key
 	isClash     reason = "clash"     // the name or the key is a peer's by now
+	isAway      reason = "away"      // the store of the fleet cannot be reached
 	isFailed    reason = "failed"    // the gateway could not: its log says why
 )
 
 func reasons() []reason {
-	return []reason{isAccepted, isUnknown, isUsed, isLate, isEarly, isRevoked, isLimited, isMalformed, isClash, isFailed}
+	return []reason{isAccepted, isUnknown, isUsed, isLate, isEarly, isRevoked, isLimited, isMalformed, isClash, isAway, isFailed}
 }
 
 // newMetric returns the counter of attempts. All its series exist from the start, so that the first failure is an increase.

@@ -2,8 +2,6 @@ package enrol
 
 import (
 	"context"
-	"crypto/ecdh"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -29,6 +27,9 @@ type refusal struct {
 // The token is used up before anything else happens, so that however many come with it at once, one joins. If nothing comes of
 // it, it is open again.
 func (e *Enrolment) redeem(ctx context.Context, token Token, key wireguard.PublicKey) (name string, file *wireguard.Config, no *refusal) {
+	if e.fleet != nil {
+		return e.redeemInFleet(ctx, token, key)
+	}
 	terms, why, err := e.invitations.claim(token, time.Now().UTC().Truncate(time.Second))
 	switch {
 	case errors.Is(err, errNotValid):
@@ -113,24 +114,11 @@ func (e *Enrolment) giveBack(token Token, no *refusal) *refusal {
 	return no
 }
 
-// checkKey reads a public key that somebody sends. A key of low order would make a session without a secret, and one that is not
-// written in the only way that WireGuard writes it could pass for another's.
+// checkKey reads a public key that somebody sends.
 func checkKey(text string) (wireguard.PublicKey, error) {
 	key, err := wireguard.ParsePublicKey(text)
 	if err != nil {
 		return key, err
 	}
-	if key[31]&0x80 != 0 || key[31] == 0x7f && key[0] >= 0xed && !slices.ContainsFunc(key[1:31], func(b byte) bool { return b != 0xff }) {
-		return key, errors.New("the key is not a number below 2^255-19")
-	}
-	public, err := ecdh.X25519().NewPublicKey(key[:])
-	if err != nil {
-		return key, err
-	}
-	probe, err := ecdh.X25519().GenerateKey(rand.Reader)
-	if err != nil {
-		return key, err
-	}
-	_, err = probe.ECDH(public) // an error for a key of low order (RFC 7748, 6.1)
-	return key, err
+	return key, key.Check()
 }

@@ -234,6 +234,9 @@ func (e *Enrolment) refuse(w http.ResponseWriter, r *http.Request, name string, 
 		status = http.StatusBadRequest
 	case isClash:
 		status = http.StatusConflict
+	case isAway:
+		status = http.StatusServiceUnavailable
+		w.Header().Set("Retry-After", "60")
 	case isFailed:
 		status = http.StatusInternalServerError
 	}

@@ -124,7 +124,7 @@ func TestOutsideAllTokensThatAreNotValidLookTheSame(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for why, token := range map[reason]Token{isRevoked: taken.Token, isUsed: used.Token, isLate: late.Token, isUnknown: newToken()} {
+	for why, token := range map[reason]Token{isRevoked: taken.Token, isUsed: used.Token, isLate: late.Token, isUnknown: NewToken()} {
 		status, text := w.post(t, body(t, token))
 		if status != 403 || text != `{"error":"this invitation is not valid: ask for a new one"}`+"\n" {
 			t.Errorf("%s: got %d %s", why, status, text)
@@ -165,7 +165,7 @@ func TestGuessesAreLimited(t *testing.T) {
 	// However slow this machine is, no further attempt falls due while the test runs.
 	w.limit.sources.Add(door.Source(netip.MustParseAddr("127.0.0.1")), rate.NewLimiter(rate.Every(time.Hour), sourceBurst))
 	for range guesses {
-		w.post(t, body(t, newToken()))
+		w.post(t, body(t, NewToken()))
 	}
 	looked, limited := w.count(isUnknown), w.count(isLimited)
 	if looked != sourceBurst || limited != guesses-sourceBurst {

@@ -60,10 +60,12 @@ type bundles struct {
 	site    string
 	disk    bundle.Disk
 	changes *changes
+	joins   *joins
 	// watch watches a bucket until ctx ends.
 	watch    func(ctx context.Context, bucket store.Bucket, changed func(store.Entry))
 	refusals prometheus.Counter
-	again    time.Duration // see againEvery
+	forged   prometheus.Counter // joins that were refused
+	again    time.Duration      // see againEvery
 
 	changing sync.Mutex       // held while a bundle or a change of peers is put in force; guards newest
 	newest   *bundle.Manifest // as it was last read; nil: not yet
@@ -92,6 +94,7 @@ func (b *bundles) last() refusal {
 func (b *bundles) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { b.watch(ctx, store.Peers, b.changes.told) })
+	wg.Go(func() { b.watch(ctx, store.Joins, b.told) })
 	wg.Go(func() { b.followChanges(ctx) })
 	b.follow(ctx)
 	wg.Wait()

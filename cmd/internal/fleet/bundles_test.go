@@ -63,8 +63,9 @@ func follow(t *testing.T) *follower {
 		},
 	}
 	f.bundles = &bundles{
-		Config: &c, site: "lab", disk: bundle.Disk{Dir: dir}, changes: newChanges(), again: 50 * time.Millisecond,
+		Config: &c, site: "lab", disk: bundle.Disk{Dir: dir}, changes: newChanges(), joins: newJoins(), again: 50 * time.Millisecond,
 		refusals: prometheus.NewCounter(prometheus.CounterOpts{Name: "refusals"}),
+		forged:   prometheus.NewCounter(prometheus.CounterOpts{Name: "forged"}),
 		watch: func(ctx context.Context, b store.Bucket, changed func(store.Entry)) {
 			_ = f.link.Watch(ctx, b, "lab", changed)
 		},

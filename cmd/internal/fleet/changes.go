@@ -155,7 +155,7 @@ func (b *bundles) followChanges(ctx context.Context) {
 			return
 		case <-b.changes.wake:
 		case <-again.C:
-			if !b.changes.wait(b.Live()) {
+			if !b.changes.wait(b.Live()) && !b.joins.wait(b.Live()) {
 				continue
 			}
 		}
@@ -164,7 +164,7 @@ func (b *bundles) followChanges(ctx context.Context) {
 			return
 		case <-time.After(changePause):
 		}
-		err := b.change(ctx)
+		err := errors.Join(b.change(ctx), b.join(ctx))
 		if ctx.Err() != nil {
 			return
 		}

@@ -12,6 +12,7 @@ type metrics struct {
 	handed    *prometheus.CounterVec
 	offered   prometheus.Counter
 	refusals  prometheus.Counter
+	forged    prometheus.Counter
 }
 
 func newMetrics(n *Node) metrics {
@@ -29,6 +30,9 @@ func newMetrics(n *Node) metrics {
 		refusals: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "penstock_fleet_bundles_refused_total", Help: "Bundles that were not put in force.",
 		}),
+		forged: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "penstock_fleet_joins_refused_total", Help: "Joins in the store that are forged, damaged, or second ones to an invitation.",
+		}),
 	}
 	for _, reason := range []string{Draining, Unfit, "load", "later"} {
 		m.handed.WithLabelValues(reason)
@@ -44,7 +48,7 @@ func newMetrics(n *Node) metrics {
 			return 0
 		}
 	}
-	n.Registry.MustRegister(m.takenOver, m.handed, m.offered, m.refusals,
+	n.Registry.MustRegister(m.takenOver, m.handed, m.offered, m.refusals, m.forged,
 		gauge("penstock_fleet_peers", "Peers with a session with this gateway.", func() float64 {
 			n.mu.Lock()
 			defer n.mu.Unlock()

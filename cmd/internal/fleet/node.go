@@ -139,7 +139,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	}
 	n.metrics = newMetrics(n)
 	n.bundles = &bundles{
-		Config: &n.Config, site: n.site, disk: bundle.Disk{Dir: cfg.Fleet.Folder}, changes: newChanges(), watch: n.watch, refusals: n.metrics.refusals, again: againEvery,
+		Config: &n.Config, site: n.site, disk: bundle.Disk{Dir: cfg.Fleet.Folder}, changes: newChanges(), joins: newJoins(), watch: n.watch, refusals: n.metrics.refusals, forged: n.metrics.forged, again: againEvery,
 	}
 	return n, nil
 }

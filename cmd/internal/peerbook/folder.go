@@ -143,6 +143,16 @@ func YAML(p config.Peer) string {
 	if p.HasTunnel() {
 		fmt.Fprintf(&b, "    public_key: %s\n    allowed_ips: %s\n", p.PublicKey, quoted(p.AllowedIPs))
 	}
+	if p.IsInvited() {
+		fmt.Fprintf(&b, "    allowed_ips: %s\n    invite: {key: %q, until: %q", quoted(p.AllowedIPs), p.Invite.Key, p.Invite.Until.Format(time.RFC3339))
+		if p.Invite.Endpoint != "" {
+			fmt.Fprintf(&b, ", endpoint: %q", p.Invite.Endpoint)
+		}
+		if len(p.Invite.AllowedIPs) > 0 {
+			fmt.Fprintf(&b, ", allowed_ips: %s", quoted(p.Invite.AllowedIPs))
+		}
+		b.WriteString("}\n")
+	}
 	if len(p.Groups) > 0 {
 		fmt.Fprintf(&b, "    groups: %s\n", quoted(p.Groups))
 	}
@@ -235,10 +245,15 @@ func (f *Folder) Own(c *config.Config, name string) (config.Peer, string, error)
 	if err != nil {
 		return p, "", fmt.Errorf("peer %s: %w", name, err)
 	}
-	if !slices.Equal(settings(string(text)), settings(YAML(p))) {
+	if !IsWritten(string(text), p) {
 		return p, "", fmt.Errorf("%s was edited by hand: change peer %s there and run penstock reload", path, name)
 	}
 	return p, path, nil
+}
+
+// IsWritten reports whether a text is what penstock writes of a peer, and not edited by hand since. Comments do not count.
+func IsWritten(text string, p config.Peer) bool {
+	return slices.Equal(settings(text), settings(YAML(p)))
 }
 
 // settings returns the lines of a peer's file in order of the alphabet, without comments and blanks.

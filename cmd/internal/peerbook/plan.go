@@ -55,6 +55,11 @@ func (f *Folder) Plan(c *config.Config, t Terms, inForce []FormerAddress) (confi
 	return peer, file, err
 }
 
+// InvitedFile is the own file of a peer with an invitation, without its key.
+func InvitedFile(c *config.Config, p config.Peer) (*wireguard.Config, error) {
+	return clientFile(c, Terms{Endpoint: p.Invite.Endpoint, AllowedIPs: p.Invite.AllowedIPs}, p.AllowedIPs)
+}
+
 // clientFile is the peer's own file, without its key.
 func clientFile(c *config.Config, t Terms, addresses []netip.Prefix) (*wireguard.Config, error) {
 	wg := c.Listen.WireGuard

@@ -123,6 +123,8 @@ func (p *Peers) counts() *control.PeerCounts {
 			c.Disabled++
 		case "expired":
 			c.Expired++
+		case "invited":
+			// is none yet
 		default:
 			if len(active) > 0 && active[peer.PublicKey] {
 				c.Active++

@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"crypto/ecdh"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 
 	"golang.org/x/crypto/curve25519"
 )
@@ -70,6 +72,24 @@ func (k PrivateKey) Public() PublicKey {
 
 // IsZero reports whether k is no key.
 func (k PublicKey) IsZero() bool { return k == PublicKey{} }
+
+// Check returns what is wrong with a key that comes from somebody who is not trusted. A key of low order would make a session without a
+// secret, and one that is not written in the only way that WireGuard writes it could pass for another's.
+func (k PublicKey) Check() error {
+	if k[31]&0x80 != 0 || k[31] == 0x7f && k[0] >= 0xed && !slices.ContainsFunc(k[1:31], func(b byte) bool { return b != 0xff }) {
+		return errors.New("the key is not a number below 2^255-19")
+	}
+	public, err := ecdh.X25519().NewPublicKey(k[:])
+	if err != nil {
+		return err
+	}
+	probe, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	_, err = probe.ECDH(public) // an error for a key of low order (RFC 7748, 6.1)
+	return err
+}
 
 // String returns the base64 form that files use.
 func (k PublicKey) String() string { return base64.StdEncoding.EncodeToString(k[:]) }

@@ -101,7 +101,7 @@ func TestRightsOfAGateway(t *testing.T) {
 	}
 
 	t.Run("it does all that a gateway does", func(t *testing.T) {
-		for b, prefix := range map[store.Bucket]string{store.Truth: "muc", store.Peers: "muc", store.State: "muc", store.Sessions: "muc"} {
+		for b, prefix := range map[store.Bucket]string{store.Truth: "muc", store.Peers: "muc", store.Joins: "muc", store.State: "muc", store.Sessions: "muc"} {
 			w := storetest.Watch(t, gateway, b, prefix)
 			w.Await(t, "the marker", w.Complete)
 		}
@@ -117,7 +117,14 @@ func TestRightsOfAGateway(t *testing.T) {
 		if err := gateway.Lease(t.Context(), "muc.address", "muc-1", time.Hour); err != nil {
 			t.Error(err)
 		}
-		for _, b := range []store.Bucket{store.Truth, store.Peers, store.State} {
+		join := "muc." + strings.Repeat("0a", 32) // whoever is first
+		if _, err := gateway.Put(t.Context(), store.Joins, join, []byte("first"), 0); err != nil {
+			t.Error(err)
+		}
+		if _, err := gateway.Put(t.Context(), store.Joins, join, []byte("second"), 0); !errors.Is(err, store.ErrConflict) {
+			t.Errorf("a second join: got %v, want ErrConflict", err)
+		}
+		for _, b := range []store.Bucket{store.Truth, store.Peers, store.Joins, store.State} {
 			key := "muc"
 			if b != store.Truth {
 				key += ".other"
@@ -146,6 +153,9 @@ func TestRightsOfAGateway(t *testing.T) {
 		for name, call := range map[string]func() error{
 			"write truth":                   write(store.Truth, "muc"),
 			"write peers":                   write(store.Peers, "muc.peer"),
+			"write another site's joins":    write(store.Joins, "fra.key"),
+			"write below a join":            write(store.Joins, "muc.key.x"),
+			"watch another site's joins":    watch(store.Joins, "fra"),
 			"remove peers":                  func() error { _, err := gateway.Put(ctx, store.Peers, "muc.other", nil, store.Any); return err },
 			"write another's state":         write(store.State, "muc.other"),
 			"write another's sessions":      write(store.Sessions, "muc.other.peer"),
@@ -221,6 +231,23 @@ func TestWhatTheServerDoesNotForbid(t *testing.T) {
 		e, err := operator.Get(t.Context(), store.State, "muc.other")
 		return err == nil && string(e.Value) == "forged"
 	})
+	empty := nats.NewMsg("$KV.joins.muc.mine")
+	empty.Header.Set("Nats-Rollup", "all")
+	if err := nc.PublishMsg(empty); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "a bucket that the gateway writes is empty", func() bool {
+		_, err := operator.Get(t.Context(), store.Joins, "muc.other")
+		return errors.Is(err, store.ErrNone)
+	})
+	empty.Subject = "$KV.peers.muc.mine"
+	if err := nc.PublishMsg(empty); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	storetest.AwaitValue(t, operator, store.Peers, "muc.other", "peer", 1)
 }
 
 // TestOneServerLosesItsMemory has the rights that the configuration names for a single server.
@@ -303,6 +330,7 @@ func seed(t *testing.T, operator *jetstream.Store) {
 	t.Helper()
 	put(t, operator, store.Truth, "muc", "bundle")
 	put(t, operator, store.Peers, "muc.other", "peer")
+	put(t, operator, store.Joins, "muc.other", "join")
 	put(t, operator, store.State, "muc.other", "beat")
 	put(t, operator, store.Sessions, "muc.other.peer", "session")
 	put(t, operator, store.Leases, "muc.other", "holder")

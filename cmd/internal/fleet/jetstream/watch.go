@@ -31,7 +31,7 @@ func words(b store.Bucket) int {
 	switch b {
 	case store.Truth:
 		return 1
-	case store.Peers, store.State:
+	case store.Peers, store.Joins, store.State:
 		return 2
 	case store.Sessions:
 		return 3

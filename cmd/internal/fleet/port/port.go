@@ -17,6 +17,7 @@ import (
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/fleet"
+	"penstock/cmd/internal/fleet/bundle"
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/report"
@@ -91,6 +92,11 @@ func (f *Fleet) Elsewhere() func(peer wireguard.PublicKey) bool {
 	}
 	f.settled.Do(f.node.Settle)
 	return f.node.Elsewhere()
+}
+
+// Join is that of fleet.Node. It is for a gateway of a fleet only.
+func (f *Fleet) Join(ctx context.Context, invitation bundle.PrivateKey, peer wireguard.PublicKey) error {
+	return f.node.Join(ctx, invitation, peer)
 }
 
 // port implements fleet.Gateway.

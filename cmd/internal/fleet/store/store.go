@@ -31,6 +31,9 @@ const (
 	// Sessions has where peers have a session, in blocks by site.gateway.block. Each gateway writes its own keys. It is in memory, and
 	// values that are not written again are gone after SessionLife.
 	Sessions Bucket = "sessions"
+	// Joins has signed joins to invitations, by site.invitation. Gateways write it. It is durable, and apart from Peers because a
+	// gateway in bad hands can empty what it may write.
+	Joins Bucket = "joins"
 	// Leases has who holds what for how long. Gateways write it. It is durable.
 	Leases Bucket = "leases"
 )

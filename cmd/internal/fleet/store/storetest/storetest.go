@@ -57,7 +57,7 @@ func testNone(t *testing.T, s store.Store, _ func(*testing.T) store.Store) {
 }
 
 func testVersions(t *testing.T, s store.Store, _ func(*testing.T) store.Store) {
-	for _, b := range []store.Bucket{store.Truth, store.Peers, store.State, store.Sessions, store.Leases} {
+	for _, b := range []store.Bucket{store.Truth, store.Peers, store.Joins, store.State, store.Sessions, store.Leases} {
 		last := uint64(0)
 		for i := range 4 {
 			key := key(b, fmt.Sprint("v", i%2))
