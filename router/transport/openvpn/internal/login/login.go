@@ -45,7 +45,7 @@ type Credentials struct {
 	User     string
 	Password text.Secret
 	token    bool // Password is a token
-	asked    bool // the user was asked for some of it
+	asked    bool // a person was asked for some of it; a password may be the configuration's
 	dynamic  bool // Password answers a challenge of the server's last refusal
 }
 
@@ -66,7 +66,6 @@ type Login struct {
 	tokenUser string
 	dynamic   *dynamicChallenge
 	why       string // the last refusal, for the next question; empty: there was none since the last session
-	asks      bool   // the password came from the user
 }
 
 // dynamicChallenge is a question that came with a refusal: the answer goes into the next attempt.
@@ -111,9 +110,9 @@ func (l *Login) fromPassword(ctx context.Context) (Credentials, error) {
 		if err != nil {
 			return Credentials{}, err
 		}
-		l.user, l.password, l.asks = user, text.Secret(password), true
+		l.user, l.password = user, text.Secret(password)
 	}
-	out := Credentials{User: l.user, Password: l.password, asked: l.asks}
+	out := Credentials{User: l.user, Password: l.password}
 	if p.StaticChallenge != "" {
 		_, answer, err := l.Ask(ctx, Challenge{Kind: Static, Text: p.StaticChallenge, User: out.User, Echo: p.StaticEcho, Why: l.why})
 		if err != nil {
@@ -182,7 +181,7 @@ func (l *Login) Refused(sent Credentials, message string) error {
 		l.why = "the session token has expired"
 		return failed(fmt.Errorf("%s: %w", l.why, ErrTryAgain))
 	}
-	l.password, l.asks = "", false
+	l.password = ""
 	if reason == "" {
 		reason = "no reason given"
 	}

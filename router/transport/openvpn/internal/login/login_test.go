@@ -180,7 +180,13 @@ func TestANewQuestionSaysWhyItIsAsked(t *testing.T) {
 		})
 	}
 	var u user
-	l := New(&profile.Profile{AuthUserPass: true, User: "bo", Password: "pw"}, u.ask)
+	l := New(&profile.Profile{AuthUserPass: true}, u.ask)
+	err := l.Refused(u.expect(t, l, "ana", "answer"), "AUTH_FAILED")
+	if b, ok := errors.AsType[*transport.BlockedError](err); !ok || b.Reason != transport.ReasonAuthFailed {
+		t.Errorf("a password, which may be the configuration's: got %v, want blocked by %s", err, transport.ReasonAuthFailed)
+	}
+	u = user{}
+	l = New(&profile.Profile{AuthUserPass: true, User: "bo", Password: "pw"}, u.ask)
 	sent := u.expect(t, l, "bo", "pw")
 	for range 2 {
 		_ = l.Refused(sent, "AUTH_FAILED,CRV1:R:st:"+encode("bo")+":PIN")
