@@ -37,8 +37,8 @@ func TestOurClientGoesToTheNearGateway(t *testing.T) {
 	f.edit(t, "corp.conf", "Endpoint = 198.51.100.10:51820", "Endpoint = "+f.outer[1]+":51820\nEndpoint = 198.51.100.10:51820")
 	f.laptop = start(t, f.Laptop, f.path("laptop.yaml"))
 	f.connected(t)
-	f.until(t, 0, 1)
 	f.untilCarrying(t)
+	f.until(t, 0, 1)
 	if n := f.sessions(t, 1); n != 0 {
 		t.Errorf("the far gateway has sessions: %d, want none", n)
 	}
@@ -60,6 +60,7 @@ func TestOurClientLeavesAGatewayThatDrains(t *testing.T) {
 	f.edit(t, "corp.conf", "Endpoint = 198.51.100.10:51820", "Endpoint = 198.51.100.10:51820\nEndpoint = "+f.outer[1]+":51820")
 	f.laptop = start(t, f.Laptop, f.path("laptop.yaml"))
 	f.connected(t)
+	f.untilCarrying(t)
 	dead := f.only(t)
 	f.gateways[dead].kill(t)
 	eventually(t, "the other gateway carries", func() error { return f.carriesOnce(requestTime) })

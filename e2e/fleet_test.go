@@ -397,6 +397,7 @@ func TestOurClientFollowsTheFleet(t *testing.T) {
 	f.edit(t, "corp.conf", "Endpoint = 198.51.100.10:51820", "Endpoint = 198.51.100.10:51820\nEndpoint = "+f.outer[1]+":51820")
 	f.laptop = start(t, f.Laptop, f.path("laptop.yaml"))
 	f.connected(t)
+	f.untilCarrying(t)
 	var gaps []time.Duration
 	for round := range 4 {
 		here := f.only(t)
