@@ -37,8 +37,8 @@ func TestOurClientGoesToTheNearGateway(t *testing.T) {
 	f.edit(t, "corp.conf", "Endpoint = 198.51.100.10:51820", "Endpoint = "+f.outer[1]+":51820\nEndpoint = 198.51.100.10:51820")
 	f.laptop = start(t, f.Laptop, f.path("laptop.yaml"))
 	f.connected(t)
-	f.until(t, 0, 1)
 	f.untilCarrying(t)
+	f.until(t, 0, 1)
 	if n := f.sessions(t, 1); n != 0 {
 		t.Errorf("the far gateway has sessions: %d, want none", n)
 	}
@@ -48,6 +48,38 @@ func TestOurClientGoesToTheNearGateway(t *testing.T) {
 	f.gateways[0].kill(t)
 	eventually(t, "the far gateway carries", func() error { return f.carriesOnce(requestTime) })
 	f.until(t, 1, 1)
+}
+
+// laptop: penstock === WireGuard ===> gateway 1 or 2, drained. The client has moved there because the other one was killed, so it has
+// not just come.
+func TestOurClientLeavesAGatewayThatDrains(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	f.publish(t)
+	f.up(t)
+	f.edit(t, "corp.conf", "Endpoint = 198.51.100.10:51820", "Endpoint = 198.51.100.10:51820\nEndpoint = "+f.outer[1]+":51820")
+	f.laptop = start(t, f.Laptop, f.path("laptop.yaml"))
+	f.connected(t)
+	f.untilCarrying(t)
+	dead := f.only(t)
+	f.gateways[dead].kill(t)
+	eventually(t, "the other gateway carries", func() error { return f.carriesOnce(requestTime) })
+	f.gateways[dead].start(t)
+	f.untilAll(t, "serving", 1)
+	here := f.only(t)
+	if here == dead {
+		t.Fatal("the client is back where it was")
+	}
+	r := f.ask(t)
+	f.gateways[here].must(t, "drain", "--for", "20s")
+	f.until(t, 1-here, 1)
+	r.answered(t, 5)
+	failed, gap := r.end()
+	t.Logf("the longest time without an answer while a gateway was drained: %v", gap)
+	if failed > 0 {
+		t.Errorf("while a gateway was drained, requests that failed twice: %d; the longest time without an answer: %v", failed, gap)
+	}
+	f.until(t, here, 0)
 }
 
 // burst is peers that start at once, all at gateway 1.

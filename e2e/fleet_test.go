@@ -185,6 +185,20 @@ func (f *fleetOf) until(t *testing.T, i, want int) {
 	})
 }
 
+// only waits until one of two gateways has a session, and returns which.
+func (f *fleetOf) only(t *testing.T) (gateway int) {
+	t.Helper()
+	eventuallyWithin(t, fleetPatience, "one gateway has the session", func() error {
+		first, second := f.sessions(t, 0), f.sessions(t, 1)
+		if first+second != 1 {
+			return fmt.Errorf("gateway 1 has %d sessions and gateway 2 has %d", first, second)
+		}
+		gateway = second
+		return nil
+	})
+	return gateway
+}
+
 // peersOf waits until a gateway has a number of peers.
 func (f *fleetOf) peersOf(t *testing.T, i, want int) {
 	t.Helper()
@@ -383,17 +397,10 @@ func TestOurClientFollowsTheFleet(t *testing.T) {
 	f.edit(t, "corp.conf", "Endpoint = 198.51.100.10:51820", "Endpoint = 198.51.100.10:51820\nEndpoint = "+f.outer[1]+":51820")
 	f.laptop = start(t, f.Laptop, f.path("laptop.yaml"))
 	f.connected(t)
+	f.untilCarrying(t)
 	var gaps []time.Duration
 	for round := range 4 {
-		here := 0
-		eventuallyWithin(t, fleetPatience, "one gateway has the session", func() error {
-			first, second := f.sessions(t, 0), f.sessions(t, 1)
-			if first+second != 1 {
-				return fmt.Errorf("gateway 1 has %d sessions and gateway 2 has %d", first, second)
-			}
-			here = second
-			return nil
-		})
+		here := f.only(t)
 		r := f.ask(t)
 		f.gateways[here].kill(t)
 		r.answered(t, 5)

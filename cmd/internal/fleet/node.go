@@ -521,7 +521,7 @@ func (n *Node) look(ctx context.Context) {
 	if n.notOurs == nil || !slices.Equal(v.takers, n.takers) || !maps.Equal(v.regions, n.regions) {
 		n.takers, n.regions, n.notOurs = v.takers, v.regions, make(map[wireguard.PublicKey]string)
 	}
-	near := make(map[string][]string)
+	near, had := make(map[string][]string), make(map[wireguard.PublicKey]time.Time)
 	for peer, s := range wanted {
 		ours, here := n.own[peer]
 		if (s.Moved || s.To != 0) && s.seen.After(ours) {
@@ -545,7 +545,7 @@ func (n *Node) look(ctx context.Context) {
 			n.notOurs[peer] = s.gateway
 			continue
 		}
-		n.called[peer] = s.seen
+		n.called[peer], had[peer] = s.seen, ours
 		call = append(call, wireguard.PeerStatus{PublicKey: peer, Endpoint: s.Endpoint})
 	}
 	if len(wanted) == 0 {
@@ -555,11 +555,26 @@ func (n *Node) look(ctx context.Context) {
 	call = slices.DeleteFunc(call, func(p wireguard.PeerStatus) bool {
 		return !offers[p.PublicKey] && n.board.elsewhere(p.PublicKey, func(gateway string) bool { return v.alive[gateway] })
 	})
-	if len(call) > 0 {
+	if call = n.withoutCallers(call, had); len(call) > 0 {
 		n.take(ctx, call)
 	}
 	n.handOver(now, v)
 	n.offer(ctx, now, v)
+}
+
+// withoutCallers returns those peers that have not come by themselves since they were looked at, which is up to a second ago. had are the
+// handshakes of sessions that are known.
+func (n *Node) withoutCallers(call []wireguard.PeerStatus, had map[wireguard.PublicKey]time.Time) []wireguard.PeerStatus {
+	if len(call) == 0 {
+		return nil
+	}
+	n.publish()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.DeleteFunc(call, func(p wireguard.PeerStatus) bool {
+		now, here := n.own[p.PublicKey]
+		return here && now.After(had[p.PublicKey].Add(later))
+	})
 }
 
 // note logs which gateways have gone or come back.

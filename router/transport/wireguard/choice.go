@@ -61,14 +61,15 @@ func (c *Client) lookAround() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.choice.HearAll()
-	c.choice.Welcome(0) // whoever had to look for a peer stays with the one that answers
+	c.choice.Welcome(0) // whoever moves to another address does not come back because the first one calls
 	c.choice.Forget()
 	_, peers, _ := readStatus(c.dev)
 	for _, callee := range c.callees {
 		callee.others = nil
 		for _, p := range peers {
 			if p.PublicKey == callee.key && len(callee.addrs) > 1 {
-				callee.others = after(callee.addrs, sockets.Unmapped(p.Endpoint))
+				callee.asked = sockets.Unmapped(p.Endpoint)
+				callee.others = after(callee.addrs, callee.asked)
 			}
 		}
 	}
@@ -119,7 +120,17 @@ func (c *Client) settleLocked(peers []PeerStatus) {
 		}
 	}
 	for _, p := range peers {
-		delete(deaf, sockets.Unmapped(p.Endpoint))
+		at := sockets.Unmapped(p.Endpoint)
+		delete(deaf, at)
+		for _, callee := range c.callees {
+			if callee.key == p.PublicKey && callee.asked == at {
+				// It had dropped the session, and answers now. A gateway that hands its peers over does that, again and again.
+				c.choice.Welcome(newcomer)
+			}
+		}
+	}
+	for _, callee := range c.callees {
+		callee.asked = netip.AddrPort{}
 	}
 	c.choice.Deafen(deaf)
 }

@@ -203,6 +203,7 @@ func TestAClientStaysWhereItIs(t *testing.T) {
 	// A new process at the same address calls those whom its predecessor served.
 	w.servers[0].Close()
 	w.start(t, 0)
+	c.choice.Welcome(0) // a slow machine may have let server 1 look silent for a moment
 	before := r.fromServer.Load()
 	if err := w.servers[0].Call(t.Context(), []PeerStatus{{PublicKey: w.account.peer.PublicKey, Endpoint: r.asked()}}); err != nil {
 		t.Fatal(err)
@@ -322,6 +323,7 @@ func TestAClientThatHasJustComeIsSentOn(t *testing.T) {
 	}
 
 	// Later nobody sends it anywhere.
+	c.Stats()
 	c.choice.Welcome(0)
 	before := relays[0].fromServer.Load()
 	call(0)
@@ -334,6 +336,42 @@ func TestAClientThatHasJustComeIsSentOn(t *testing.T) {
 	for i := range 10 {
 		askUntilAnswered(t, w, inner, fmt.Sprint("at last ", i))
 	}
+	at(t, c, relays[1])
+}
+
+// TestAClientFollowsWhenItIsDropped lets the server in use forget the client again and again, as a gateway that is drained does, while
+// the other one calls it.
+func TestAClientFollowsWhenItIsDropped(t *testing.T) {
+	w, relays, file := farSite(t, 0)
+	w.servers[1].Close()
+	_, c, inner := w.supervised(t, file)
+	w.start(t, 1)
+	askUntilAnswered(t, w, inner, "before")
+	at(t, c, relays[0])
+	c.Stats()
+	c.choice.Welcome(0) // it has been there for long
+	forget := func(i int) {
+		t.Helper()
+		for _, peers := range [][]Peer{nil, {w.account.peer}} {
+			if err := w.servers[i].SetPeers(peers); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	relays[1].meet(c)
+	for times := 1; c.sample().Endpoint != fmt.Sprint("127.0.0.1:", relays[1].port()); times++ {
+		if times > 20 {
+			t.Fatal("the client has not followed 20 calls")
+		}
+		forget(0)
+		forget(1)
+		if err := w.servers[1].Call(t.Context(), []PeerStatus{{PublicKey: w.account.peer.PublicKey, Endpoint: relays[1].asked()}}); err != nil {
+			t.Fatal(err)
+		}
+		askUntilAnswered(t, w, inner, fmt.Sprint("time ", times))
+		c.Stats()
+	}
+	askUntilAnswered(t, w, inner, "at the other")
 	at(t, c, relays[1])
 }
 

@@ -32,18 +32,20 @@ const (
 	// there, so it has to be worth it: 100 ms is the way to another continent and back.
 	headStart = 100 * time.Millisecond
 
-	// newcomer is how long after Connect a peer may call from another of its addresses, and so send the client on. A gateway
-	// with many peers does that with those that come.
+	// newcomer is how long after Connect, or after a silent address has answered again, a peer may call from another of its
+	// addresses, and so send the client on. A gateway with many peers does that with those that come, and one that is drained
+	// with all.
 	newcomer = 30 * time.Second
 )
 
-// callee is a peer that can be called. Only Connect, Probe and Call use its fields, except for addrs.
+// callee is a peer that can be called. Only Connect, Probe and Call use its fields, except for addrs and asked.
 type callee struct {
 	peer      *device.Peer
 	key       PublicKey
 	endpoints []Endpoint
 	known     [][]netip.AddrPort // of each endpoint, for when its name cannot be resolved any more
 	addrs     []netip.AddrPort   // of all endpoints, in the order in which to try them; Client.mu guards it
+	asked     netip.AddrPort     // the one in use when Call began, until the handshake; Client.mu guards it
 
 	called time.Time        // when Call last began a handshake; zero: never
 	others []netip.AddrPort // whom else Call asks for it

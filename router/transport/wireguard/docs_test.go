@@ -69,8 +69,9 @@ stays with that one:
   penstock moves only to one that is nearer by more than that.
 - When it has sent something and heard nothing for a second, it asks the endpoint in use for a new handshake, the next one 300 ms
   later, and the others one by one after that. The first to answer is in use from then on.
-- An endpoint that answers again later is not used until the one in use is silent. What it sends by itself is not heard, except in the
-  first 30 s after connecting: a gateway of a [fleet](fleet.md#load) that has many peers may have another one call those who come.
+- An endpoint that answers again later is not used until the one in use is silent. What it sends by itself is not heard, except for
+  30 s after penstock has connected, and after the endpoint in use was silent and has answered again: a gateway of a
+  [fleet](fleet.md#load) that has many peers, or is drained, has another one call them.
 - New connections work at once. Those through the old gateway are lost: the new one resets them when they send.
 - If none answers, the transport is lost as soon as with one endpoint, and all are tried again and again.
 - A client with nothing to send sends no more than with one endpoint.
