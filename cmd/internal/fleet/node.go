@@ -8,6 +8,7 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"maps"
 	"net"
@@ -175,6 +176,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 // watch watches a bucket until ctx ends.
 func (n *Node) watch(ctx context.Context, bucket store.Bucket, changed func(store.Entry)) {
+	said := false
 	for ctx.Err() == nil {
 		err := n.Store.Watch(ctx, bucket, n.site, func(e store.Entry) {
 			if e.Key == "" {
@@ -190,6 +192,10 @@ func (n *Node) watch(ctx context.Context, bucket store.Bucket, changed func(stor
 			n.mu.Unlock()
 		}
 		n.Log.Debug("the store of the fleet is no longer watched", "bucket", bucket, "err", err)
+		if errors.Is(err, store.ErrForbidden) && !said {
+			said = true
+			n.Log.Error("the store does not let this gateway read what it needs: give its user the rights that deploy/nats/server.conf has", "bucket", bucket, "err", err)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(watchPause):
