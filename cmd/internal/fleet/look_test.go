@@ -93,7 +93,7 @@ func TestMetricsAreWellFormed(t *testing.T) {
 	s := newSite(t, 1, false)
 	registry := s.nodes[0].Registry.(*prometheus.Registry)
 	families, err := registry.Gather()
-	if err != nil || len(families) != 10 {
+	if err != nil || len(families) != 11 {
 		t.Fatalf("got %d metrics, %v", len(families), err)
 	}
 	problems, err := promlint.NewWithMetricFamilies(families).Lint()

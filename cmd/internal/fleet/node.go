@@ -8,6 +8,7 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -181,6 +182,7 @@ func (n *Node) Run(ctx context.Context) error {
 // watch watches a bucket until ctx ends. A store that has lost its watchers is asked by all of them at once: those whose watch does not
 // begin wait longer each time.
 func (n *Node) watch(ctx context.Context, bucket store.Bucket, changed func(store.Entry)) {
+	said := false
 	for pause := watchPause; ctx.Err() == nil; {
 		err := n.Store.Watch(ctx, bucket, n.site, func(e store.Entry) {
 			if e.Key == "" {
@@ -195,6 +197,10 @@ func (n *Node) watch(ctx context.Context, bucket store.Bucket, changed func(stor
 		})
 		n.board.watching(bucket, false)
 		n.Log.Debug("the store of the fleet is no longer watched", "bucket", bucket, "err", err)
+		if errors.Is(err, store.ErrForbidden) && !said {
+			said = true
+			n.Log.Error("the store does not let this gateway read what it needs: give its user the rights that deploy/nats/server.conf has", "bucket", bucket, "err", err)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause/2 + rand.N(pause)):

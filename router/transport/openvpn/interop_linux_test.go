@@ -290,8 +290,8 @@ func TestInteropWrongPassword(t *testing.T) {
 	})
 	err := client.Connect(t.Context())
 	blocked, ok := errors.AsType[*transport.BlockedError](err)
-	if !ok || blocked.Reason != transport.ReasonSignIn { // whoever was asked may be asked again
-		t.Errorf("Connect: got %v, want a BlockedError with reason %s", err, transport.ReasonSignIn)
+	if !ok || blocked.Reason != transport.ReasonAuthFailed {
+		t.Errorf("Connect: got %v, want a BlockedError with reason %s", err, transport.ReasonAuthFailed)
 	}
 }
 
