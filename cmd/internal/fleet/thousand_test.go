@@ -130,13 +130,23 @@ func (w *wire) renew(ctx context.Context, from int, every time.Duration) {
 	}
 }
 
-// TestAThousandGateways has the connections of 1,000 gateways with 1,000,000 peers, in sites of ten, to one server, if
-// PENSTOCK_SOAK=1, and those of 20 otherwise. All that is on the wire is what gateways write and read. What they do with it is measured
+// TestAThousandGateways has the connections of 500 and of 1,000 gateways, with 1,000 peers each and in sites of ten, to one server, if
+// PENSTOCK_SOAK=1, and those of 40 otherwise. All that is on the wire is what gateways write and read. What they do with it is measured
 // by TestALargeFleet and the benchmarks.
 func TestAThousandGateways(t *testing.T) {
-	sites, share, every, measured, changes, files, size := 4, 50, 2*time.Second, 2*time.Second, 3, 5, 2<<10
+	rows := []int{4}
 	if soaking() {
-		sites, share, every, measured, changes, files, size = 100, 1000, 2*time.Minute, 30*time.Second, 10, 105, 21<<10
+		rows = []int{50, 100}
+	}
+	for _, sites := range rows {
+		t.Run(fmt.Sprintf("%d_gateways", 10*sites), func(t *testing.T) { measureWire(t, sites) })
+	}
+}
+
+func measureWire(t *testing.T, sites int) {
+	share, every, measured, changes, files, size := 50, 2*time.Second, 2*time.Second, 3, 5, 2<<10
+	if soaking() {
+		share, every, measured, changes, files, size = 1000, 2*time.Minute, 30*time.Second, 10, 105, 21<<10
 	}
 	const ofSite = 10
 	f := newFleetOf(t, nats.Options{})
@@ -152,15 +162,20 @@ func TestAThousandGateways(t *testing.T) {
 	start := func(i int) {
 		wires[i] = f.startWire(t, fmt.Sprintf("site%d", i/ofSite), i%ofSite, i*share, share, every)
 	}
-	for i := range wires {
-		start(i)
-	}
 	knows := func(w *wire) bool { return w.known.Load() >= int64((ofSite-1)*share) }
-	within(t, 3*scalePatience, "all know all sessions of their sites", func() bool {
-		return !slices.ContainsFunc(wires, func(w *wire) bool { return !knows(w) })
-	})
-	t.Logf("%d gateways of %d sites and %d peers: all are told of all sessions of their sites after %v, %.0f s of processors", len(wires), sites,
-		len(wires)*share, time.Since(began), busy()-before)
+	for first := 0; first < len(wires); first += 2 * ofSite { // as they are rolled out
+		next := wires[first : first+2*ofSite]
+		for i := range next {
+			start(first + i)
+		}
+		within(t, scalePatience, "those that start know all sessions of their sites", func() bool {
+			return !slices.ContainsFunc(next, func(w *wire) bool { return !knows(w) })
+		})
+		if last := first + len(next); last%100 == 0 || last == len(wires) {
+			t.Logf("%d gateways with %d peers: told of all sessions of their sites after %v, %.0f s of processors; %d writes failed", last, last*share,
+				time.Since(began), busy()-before, f.failed.Load())
+		}
+	}
 	t.Logf("%d goroutines; %d KiB for each gateway, both ends of its connection and what the server has of it", runtime.NumGoroutine(),
 		(memory()-empty)>>10/int64(len(wires)))
 
