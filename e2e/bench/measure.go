@@ -161,7 +161,7 @@ func connects(size int) func(context.Context, *options, *world, *table) error {
 // takeIdle records the memory of the penstocks before any traffic.
 func takeIdle(_ context.Context, _ *options, w *world, t *table) error {
 	for _, p := range w.penstocks() {
-		kib, err := p.rss()
+		kib, _, err := p.rss()
 		if err != nil {
 			return err
 		}
@@ -194,12 +194,13 @@ func takeFlows(ctx context.Context, o *options, w *world, t *table) error {
 		if err := w.hold(ctx, n, func() error {
 			time.Sleep(settled)
 			for _, p := range w.penstocks() {
-				kib, err := p.rss()
+				kib, _, err := p.rss()
 				if err != nil {
 					return err
 				}
+				before := idle[p].all
 				t.add(row{path: w.path, measure: fmt.Sprintf("RSS of the %s with %d idle flows", p.host.Name(), n), value: float64(kib) / 1024,
-					unit: "MiB", note: fmt.Sprintf("%.1f KiB per flow, %.1f MiB before", float64(kib-idle[p])/float64(n), float64(idle[p])/1024)})
+					unit: "MiB", note: fmt.Sprintf("%.1f KiB per flow, %.1f MiB before", float64(kib-before)/float64(n), float64(before)/1024)})
 			}
 			return nil
 		}); err != nil {
@@ -209,17 +210,22 @@ func takeFlows(ctx context.Context, o *options, w *world, t *table) error {
 	return w.reopen(ctx)
 }
 
-// fresh restarts the path's programs, and returns the memory of the penstocks before any traffic, in KiB.
-func (w *world) fresh(ctx context.Context) (idle map[*process]int, err error) {
+// resident is what process.rss returns, in KiB.
+type resident struct{ all, file int }
+
+// fresh restarts the path's programs, and returns the memory of the penstocks before any traffic.
+func (w *world) fresh(ctx context.Context) (idle map[*process]resident, err error) {
 	if err := w.reopen(ctx); err != nil {
 		return nil, err
 	}
 	time.Sleep(settle)
-	idle = make(map[*process]int)
+	idle = make(map[*process]resident)
 	for _, p := range w.penstocks() {
-		if idle[p], err = p.rss(); err != nil {
+		var r resident
+		if r.all, r.file, err = p.rss(); err != nil {
 			return nil, err
 		}
+		idle[p] = r
 	}
 	return idle, nil
 }
@@ -245,12 +251,14 @@ func takeAfter(ctx context.Context, o *options, w *world, t *table) error {
 	}
 	time.Sleep(afterwards)
 	for _, p := range w.penstocks() {
-		kib, err := p.rss()
+		kib, file, err := p.rss()
 		if err != nil {
 			return err
 		}
+		before := idle[p]
 		t.add(row{path: w.path, measure: fmt.Sprintf("RSS of the %s %.0f s after %d flows closed", p.host.Name(), afterwards.Seconds(), n),
-			value: float64(kib) / 1024, unit: "MiB", note: fmt.Sprintf("%.2f x the %.1f MiB before", float64(kib)/float64(idle[p]), float64(idle[p])/1024)})
+			value: float64(kib) / 1024, unit: "MiB", note: fmt.Sprintf("%.2f x the %.1f MiB before; without the program's file %.1f, before %.1f MiB",
+				float64(kib)/float64(before.all), float64(before.all)/1024, float64(kib-file)/1024, float64(before.all-before.file)/1024)})
 	}
 	return nil
 }

@@ -182,19 +182,26 @@ func (p *process) refusals(ctx context.Context) (string, error) {
 	return p.host.Name() + ": " + strings.Join(list, ", "), err
 }
 
-// rss returns the process's resident memory in KiB.
-func (p *process) rss() (int, error) {
+// rss returns the process's resident memory in KiB, and how much of it is pages of the program's file: how many of those are
+// resident depends on the system's cache.
+func (p *process) rss() (all, file int, err error) {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "status"))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	for line := range strings.Lines(string(b)) {
 		var kib int
 		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kib); n == 1 {
-			return kib, nil
+			all = kib
+		}
+		if n, _ := fmt.Sscanf(line, "RssFile: %d kB", &kib); n == 1 {
+			file = kib
 		}
 	}
-	return 0, errors.New("no VmRSS in /proc/PID/status")
+	if all == 0 {
+		return 0, 0, errors.New("no VmRSS in /proc/PID/status")
+	}
+	return all, file, nil
 }
 
 // cpu returns the CPU time of the process so far, in seconds.

@@ -193,7 +193,7 @@ func picture() []row {
 				"cmd/internal/privatedns", "policy", "policy/blocklist", "policy/iprange", "router/clients", "dnsproxy", "dnsproxy/records"}, nil},
 		{"cmd/internal/egress", "the ways out: direct, transports and their groups",
 			[]string{"cmd/internal/config", "cmd/internal/kernel", "cmd/internal/private", "policy", "policy/iprange", "router", "router/transport",
-				"router/transport/wireguard", "router/transport/openvpn", "router/transport/openvpn/profile", "stack"}, []string{prom}},
+				"router/transport/wireguard", "router/transport/openvpn", "router/transport/openvpn/profile", "stack", "stack/link"}, []string{prom}},
 		{"cmd/internal/door", "how many connections strangers may hold open, a leaf", nil, nil},
 		{"cmd/internal/renewed", "a certificate from files that others renew, a leaf", nil, nil},
 		{"cmd/internal/peerbook", "the files of peers, and who changes them; it tells nobody",
