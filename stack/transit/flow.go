@@ -170,7 +170,7 @@ func (f *Flow) FromClient(m link.Meta, p *packet.Packet, now int64) Step {
 	f.seen.Store(now)
 	f.mu.Lock()
 	step, ended := f.fromClient(m, p, &s)
-	loan := f.loanLocked(step)
+	loan := lender{f}.loanLocked(step)
 	f.mu.Unlock()
 	if loan != nil {
 		f.Owner.ToClient(link.Meta{}, loan)
@@ -391,7 +391,7 @@ func (f *Flow) drain() {
 	}
 	g.draining = true
 	for f.phase < over {
-		list := append(g.release(), f.owedLocked(g)...)
+		list := append(g.release(), lender{f}.owedLocked(g)...)
 		if len(list) == 0 {
 			break
 		}
@@ -452,9 +452,12 @@ func (f *Flow) end(r Result) {
 	f.Owner.Ended(f.result)
 }
 
+// lender is a flow as it answers for bytes that its server does not have yet.
+type lender struct{ *Flow }
+
 // loanLocked acknowledges for the server what is held, when that has become many segments: a client with a small window in
 // segments would send no more, and so might never finish what is read. From then on the flow answers for these bytes.
-func (f *Flow) loanLocked(step Step) []byte {
+func (f lender) loanLocked(step Step) []byte {
 	const many = 4
 	g := f.gate
 	if step != Stay || g == nil || f.phase != open || !g.lent && (g.open || len(g.held) < many) {
@@ -481,7 +484,7 @@ func (f *Flow) Repeat() {
 }
 
 // owedLocked makes segments of the bytes that the flow answers for and that may leave.
-func (f *Flow) owedLocked(g *gate) (list []held) {
+func (f lender) owedLocked(g *gate) (list []held) {
 	at, b := g.owed()
 	for size := int(f.most); len(b) > 0; {
 		n := min(size, len(b))

@@ -180,7 +180,7 @@ func (k ruleChecker) peerName(at, name string) {
 
 // emptyGroups returns a warning for each group that is named and no peer is in. That is no fault, so that somebody can be the first in
 // a group, and the last, but it may be a misspelt name.
-func (c *Config) emptyGroups() []string {
+func emptyGroups(c *Config) []string {
 	members := make(map[string]bool)
 	for _, p := range c.Peers.All() {
 		for _, group := range p.Groups {

@@ -147,7 +147,7 @@ func (c *Config) warn(format string, args ...any) {
 // Warnings returns a sentence for each thing that the short form does and its user may not expect, and for each group that a
 // rule names and nobody is in, for each bad file of peers, and for names that may be in one.
 func (c *Config) Warnings() []string {
-	list := slices.Concat(c.warnings, c.emptyGroups(), proxyWarnings(c))
+	list := slices.Concat(c.warnings, emptyGroups(c), proxyWarnings(c))
 	for _, bad := range c.Bad {
 		list = append(list, fmt.Sprintf("the file of peers %s has a fault: %s", bad.File, bad))
 	}

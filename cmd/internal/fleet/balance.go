@@ -150,7 +150,7 @@ func (v view) loads(now time.Time) (all []load) {
 }
 
 // offer offers peers that have just come, and have no flows, to a gateway of our region that has far fewer.
-func (n *Node) offer(ctx context.Context, now time.Time, v view) {
+func (n mover) offer(ctx context.Context, now time.Time, v view) {
 	state, _ := n.state()
 	own := load{name: n.self, region: n.Live().Fleet.Region, open: state == Serving && n.Connected() && ctx.Err() == nil}
 	n.mu.Lock()

@@ -561,16 +561,19 @@ func (n *Node) look(ctx context.Context) {
 	call = slices.DeleteFunc(call, func(p wireguard.PeerStatus) bool {
 		return !offers[p.PublicKey] && n.board.elsewhere(p.PublicKey, func(gateway string) bool { return v.alive[gateway] })
 	})
-	if call = n.withoutCallers(call, had); len(call) > 0 {
-		n.take(ctx, call)
+	if call = (mover{n}).withoutCallers(call, had); len(call) > 0 {
+		mover{n}.take(ctx, call)
 	}
-	n.handOver(now, v)
-	n.offer(ctx, now, v)
+	mover{n}.handOver(now, v)
+	mover{n}.offer(ctx, now, v)
 }
+
+// mover is a node as peers move to it and from it.
+type mover struct{ *Node }
 
 // withoutCallers returns those peers that have not come by themselves since they were looked at, which is up to a second ago. had are the
 // handshakes of sessions that are known.
-func (n *Node) withoutCallers(call []wireguard.PeerStatus, had map[wireguard.PublicKey]time.Time) []wireguard.PeerStatus {
+func (n mover) withoutCallers(call []wireguard.PeerStatus, had map[wireguard.PublicKey]time.Time) []wireguard.PeerStatus {
 	if len(call) == 0 {
 		return nil
 	}
@@ -609,7 +612,7 @@ func (n *Node) note(v view) {
 }
 
 // take calls peers.
-func (n *Node) take(ctx context.Context, peers []wireguard.PeerStatus) {
+func (n mover) take(ctx context.Context, peers []wireguard.PeerStatus) {
 	keys := make([]wireguard.PublicKey, len(peers))
 	for i, p := range peers {
 		keys[i] = p.PublicKey
@@ -633,7 +636,7 @@ func (n *Node) take(ctx context.Context, peers []wireguard.PeerStatus) {
 
 // handOver lets go of some of our peers if this gateway is drained or unfit, and another can take them: those without flows first.
 // In the second half of fleet.drain_limit, and if this gateway is unfit, the others as well. Who is unfit waits for Grace.
-func (n *Node) handOver(now time.Time, v view) {
+func (n mover) handOver(now time.Time, v view) {
 	state, _ := n.state()
 	n.mu.Lock()
 	if state != Draining && state != Unfit {

@@ -353,7 +353,7 @@ func TestAClientFollowsWhenItIsDropped(t *testing.T) {
 	forget := func(i int) {
 		t.Helper()
 		for _, peers := range [][]Peer{nil, {w.account.peer}} {
-			if err := w.servers[i].SetPeers(peers); err != nil {
+			if err := w.servers[i].SetPeers(List(peers)); err != nil {
 				t.Fatal(err)
 			}
 		}
