@@ -149,15 +149,15 @@ func New(c Config, now int64) *Flow {
 	return f
 }
 
-// toServer rewrites a packet of the client's.
-func (f *Flow) toServer(m link.Meta, p *packet.Packet) {
-	t := translation{to: f.Mapped, keep: f.KeepHops, change: f.out}
+// forServer rewrites a packet of the client's.
+func (c *Config) forServer(out change, m link.Meta, p *packet.Packet) {
+	t := translation{to: c.Mapped, keep: c.KeepHops, change: out}
 	t.apply(m, p)
 }
 
-// toClient rewrites a packet of the server's.
-func (f *Flow) toClient(m link.Meta, p *packet.Packet) {
-	t := translation{to: f.Client, isDst: true, keep: f.KeepHops, change: f.back}
+// forClient rewrites a packet of the server's.
+func (c *Config) forClient(back change, m link.Meta, p *packet.Packet) {
+	t := translation{to: c.Client, isDst: true, keep: c.KeepHops, change: back}
 	t.apply(m, p)
 }
 
@@ -198,7 +198,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		if f.Read != nil {
 			plainSYN(p)
 		}
-		f.toServer(link.Meta{}, p)
+		f.forServer(f.out, link.Meta{}, p)
 		reseal(link.Meta{}, p, f.Mapped.Addr(), f.Server.Addr())
 		if f.phase == opening {
 			f.syn = append(f.syn[:0], p.Raw...)
@@ -213,7 +213,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 			break
 		}
 		cutPayload(p) // nobody has read it
-		f.toServer(link.Meta{}, p)
+		f.forServer(f.out, link.Meta{}, p)
 		reseal(m, p, f.Mapped.Addr(), f.Server.Addr())
 		return Cross, ended
 	case f.phase == opening:
@@ -233,7 +233,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 	}
 	f.tx.Add(f.client.sent(s, &f.server))
 	f.leftLocked(s.end())
-	f.toServer(m, p)
+	f.forServer(f.out, m, p)
 	return Cross, ended || f.closedLocked()
 }
 
@@ -250,7 +250,7 @@ func (f *Flow) admit(m link.Meta, p *packet.Packet, s *segment) order {
 		f.Read(fresh)
 	}
 	if o == hold {
-		f.toServer(m, p)
+		f.forServer(f.out, m, p)
 		f.gate.keep(m, p.Raw, s)
 	}
 	return o
@@ -291,7 +291,7 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		if f.gate != nil {
 			clampWindow(link.Meta{Partial: true}, p, 0) // the window of a SYN is never scaled
 		}
-		f.toClient(link.Meta{}, p)
+		f.forClient(f.back, link.Meta{}, p)
 		reseal(m, p, f.Server.Addr(), f.Client.Addr())
 		if f.phase == opening {
 			f.phase, opened, f.syn = open, true, nil
@@ -321,7 +321,7 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 			}
 		}
 	}
-	f.toClient(m, p)
+	f.forClient(f.back, m, p)
 	if f.gate != nil && !f.gate.open {
 		clampWindow(m, p, f.scale)
 	}
