@@ -242,8 +242,8 @@ func TestCloseClient(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	asked := make(chan struct{}, 8)
-	up.AnswerWith(func(dns.ResponseWriter, *dns.Msg) bool { asked <- struct{}{}; return true })
+	asked := make(chan string, 8) // an upstream may be asked twice
+	up.AnswerWith(func(_ dns.ResponseWriter, m *dns.Msg) bool { asked <- m.Question[0].Name; return true })
 	ended := make(chan error, 4)
 	for _, network := range []policy.Network{policy.UDP, policy.TCP} {
 		conn := open(gone, network)
@@ -251,8 +251,10 @@ func TestCloseClient(t *testing.T) {
 		if network == policy.UDP {
 			view = &dns.Conn{Conn: packetView{conn}}
 		}
-		view.WriteMsg(query(fmt.Sprintf("silent%d.example", network), "A"))
-		<-asked
+		name := fmt.Sprintf("silent%d.example.", network)
+		view.WriteMsg(query(name, "A"))
+		for <-asked != name {
+		}
 		go func() {
 			_, err := conn.Read(make([]byte, 512))
 			ended <- err

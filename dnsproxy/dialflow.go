@@ -66,8 +66,11 @@ func (c *packetConn) Write(query []byte) (int, error) {
 }
 
 func (c *packetConn) answer(ex *exchange) error {
-	if len(ex.out) == 0 {
+	switch {
+	case len(ex.out) == 0:
 		return nil
+	case c.ctx.Err() != nil: // it says that the question was given up
+		return net.ErrClosed
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -68,7 +68,7 @@ func (s *Server) serveQueries(ctx context.Context, flow policy.Flow, conn stream
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 
-	to := &streamAnswerer{conn: conn, slots: make(chan struct{}, clientPending)}
+	to := &streamAnswerer{ctx: ctx, conn: conn, slots: make(chan struct{}, clientPending)}
 	defer to.wait()
 	var buf []byte
 	for {
@@ -127,6 +127,7 @@ func quiet(err error) error {
 
 // streamAnswerer writes the answers of one connection.
 type streamAnswerer struct {
+	ctx   context.Context // the lifetime of the connection
 	conn  net.Conn
 	slots chan struct{} // one for each query without its answer
 
@@ -136,8 +137,11 @@ type streamAnswerer struct {
 
 func (t *streamAnswerer) answer(ex *exchange) error {
 	defer func() { <-t.slots }()
-	if len(ex.out) == 0 {
+	switch {
+	case len(ex.out) == 0:
 		return nil
+	case t.ctx.Err() != nil: // it says that the question was given up
+		return net.ErrClosed
 	}
 	if ex.private && ex.q.Padding {
 		ex.out = wire.PadAnswer(ex.out)

@@ -133,6 +133,7 @@ func TestAJournalThatStartsAgainGetsTheNextRecords(t *testing.T) {
 		n, err := second.Read(b)
 		return err == nil && strings.Contains(string(b[:n]), "PENSTOCK_FLOW_ID=3\n")
 	})
+	eventually(t, "the log says so", func() bool { return strings.Contains(said.String(), "is written again") })
 	if text := said.String(); strings.Count(text, "records are lost") != 1 || strings.Count(text, "is written again") != 1 {
 		t.Errorf("got the log\n%s\nwant one line for each change", text)
 	}
