@@ -13,7 +13,11 @@ import (
 	"penstock/cmd/internal/fleet/store/storetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain looks for goroutines that are left. nats.go v1.55 leaves one now and then: after a blob was put it takes the channel away that
+// the goroutine of that put may not have read yet, which then waits for ever. Without its connection it holds nothing.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
+}
 
 func TestJetStreamIsAStore(t *testing.T) {
 	t.Parallel()
