@@ -74,6 +74,8 @@ func (p *pump) copy() (waits bool, err error) {
 		if p.wait.WhenReadable(p.run) {
 			return true, nil
 		}
+		_, err = copyStream(p.dst, p.src) // nobody can tell, as off Linux: this goroutine waits, and wakes for nothing else
+		return false, err
 	}
 }
 
