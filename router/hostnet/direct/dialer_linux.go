@@ -25,7 +25,7 @@ import (
 type Dialer struct {
 	cfg    Config
 	nl     *netlink.Handle
-	routes *routeQuery
+	routes *routes
 	ioctl  int                            // a socket for asking for interface indexes
 	bind   atomic.Bool                    // marks are not permitted, or no rule routes by them
 	own    atomic.Pointer[[]netip.Prefix] // the networks of our TUN
@@ -52,7 +52,7 @@ func NewDialer(c Config) (*Dialer, error) {
 		nl.Close()
 		return nil, fmt.Errorf("direct: open socket: %w", err)
 	}
-	routes, err := openRouteQuery()
+	routes, err := openRoutes()
 	if err != nil {
 		nl.Close()
 		unix.Close(fd)
