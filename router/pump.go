@@ -38,8 +38,21 @@ type waiter interface {
 }
 
 // quietFor is how long a direction is silent, at least, before its goroutine ends. It is longer than what a server takes to answer,
-// and short beside what an idle flow lasts.
-const quietFor = time.Second
+// and short beside what an idle flow lasts. Where more than manyPumps directions have a goroutine, it is divided by crowded: the runtime
+// keeps a descriptor of each goroutine that there has ever been at one time, so that a burst of flows would stay in memory for good.
+const (
+	quietFor  = time.Second
+	manyPumps = 512
+	crowded   = 20
+)
+
+// quietNow returns how long a direction may be silent.
+func (r *Router) quietNow() time.Duration {
+	if r.pumps.Load() > manyPumps {
+		return r.quiet / crowded
+	}
+	return r.quiet
+}
 
 // run copies until the end of src, or until it has been quiet: then it goes on in another goroutine once there is something.
 func (p *pump) run() {
@@ -61,8 +74,10 @@ func (p *pump) copy() (waits bool, err error) {
 		_, err := copyStream(p.dst, p.src)
 		return false, err
 	}
+	p.r.pumps.Add(1)
+	defer p.r.pumps.Add(-1)
 	for {
-		p.src.SetReadDeadline(time.Now().Add(p.r.quiet)) // if it fails, so does the copy
+		p.src.SetReadDeadline(time.Now().Add(p.r.quietNow())) // if it fails, so does the copy
 		n, err := copyStream(p.dst, p.src)
 		switch {
 		case !errors.Is(err, os.ErrDeadlineExceeded):

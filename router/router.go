@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"penstock/policy"
@@ -112,6 +113,7 @@ type Router struct {
 	epochs   epochs
 	sockets  readable.Set
 	quiet    time.Duration // quietFor
+	pumps    atomic.Int64  // directions of streams that have a goroutine, of those that can do without
 }
 
 // Reasons why a flow was not carried.
