@@ -138,11 +138,27 @@ func connects(size int) func(context.Context, *options, *world, *table) error {
 		if o.quick {
 			n = 5000
 		}
+		before, err := w.effort(ctx)
+		if err != nil {
+			return err
+		}
+		stop, err := w.record(ctx, o, name)
+		if err != nil {
+			return err
+		}
 		r, err := w.connect(ctx, n, size)
+		stop()
+		if err != nil {
+			return err
+		}
+		after, err := w.effort(ctx)
 		if err != nil {
 			return err
 		}
 		notes := []string{fmt.Sprintf("%d hung, %d failed of %d", r.Hung, r.Failed, n)}
+		if len(w.processes) > 0 {
+			notes = append(notes, fmt.Sprintf("%.0f CPU µs each", (after.cpu-before.cpu)*1e6/float64(n)))
+		}
 		if r.Hung+r.Failed > 0 {
 			notes = append(notes, r.Why)
 			for _, p := range w.penstocks() {
