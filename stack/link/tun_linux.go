@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/tun"
@@ -112,13 +113,14 @@ type tunPort struct {
 
 	// The reader's state: one goroutine reads.
 	head    [virtioHdrLen]byte
-	iov     [2][]byte
+	into    []byte // where the packet goes
 	readN   int
 	readErr error
 	readFn  func(fd uintptr) bool
 
 	noTCP atomic.Bool // the kernel refused a super-packet: cut them in software from then on
 	cut   sync.Pool   // *deviceBatch
+	out   sync.Pool   // *tunWrite
 
 	mu     sync.RWMutex // held for reading while the descriptor is written to, for writing by Close
 	fd     int          // guarded by mu; -1 once closed
@@ -142,6 +144,7 @@ func newTUNPort(dev tun.Device) (*tunPort, error) {
 	p.mtu.Store(int32(mtu))
 	p.readFn = p.readOnce
 	p.cut.New = func() any { return new(deviceBatch) }
+	p.out.New = func() any { return new(tunWrite) }
 	go p.watch()
 	return p, nil
 }
@@ -160,15 +163,20 @@ func (p *tunPort) watch() {
 }
 
 func (p *tunPort) readOnce(fd uintptr) bool {
-	p.readN, p.readErr = unix.Readv(int(fd), p.iov[:])
+	iov := [2]unix.Iovec{iovec(p.head[:]), iovec(p.into)}
+	p.readN, p.readErr = 0, nil
+	if n, errno := rawIO(unix.SYS_READV, int(fd), iov[:]); errno != 0 {
+		p.readErr = errno
+	} else {
+		p.readN = n
+	}
 	return p.readErr != unix.EAGAIN
 }
 
 func (p *tunPort) Read(pkts []Packet) (int, error) {
 	pkt := &pkts[0]
 	for {
-		p.iov[0] = p.head[:]
-		p.iov[1] = pkt.Data[:cap(pkt.Data)]
+		p.into = pkt.Data[:cap(pkt.Data)]
 		if err := p.rc.Read(p.readFn); err != nil {
 			switch { // the runtime's own errors are none of those that Port promises
 			case p.isClosed():
@@ -193,7 +201,7 @@ func (p *tunPort) Read(pkts []Packet) (int, error) {
 			continue
 		}
 		pkt.Meta = m
-		pkt.Data = p.iov[1][:p.readN-virtioHdrLen]
+		pkt.Data = p.into[:p.readN-virtioHdrLen]
 		return 1, nil
 	}
 }
@@ -214,24 +222,48 @@ func (p *tunPort) Write(m Meta, pieces [][]byte) error {
 	return nil
 }
 
+// tunWrite is room for what a write needs.
+type tunWrite struct {
+	head [virtioHdrLen]byte
+	iov  []unix.Iovec
+}
+
 func (p *tunPort) writev(m Meta, pieces [][]byte) error {
-	var head [virtioHdrLen]byte
-	encodeVirtio(&head, m)
-	var few [8][]byte
-	iov := append(few[:0], head[:])
-	iov = append(iov, pieces...)
+	w := p.out.Get().(*tunWrite)
+	defer p.out.Put(w)
+	encodeVirtio(&w.head, m)
+	w.iov = append(w.iov[:0], iovec(w.head[:]))
+	for _, piece := range pieces {
+		w.iov = append(w.iov, iovec(piece))
+	}
+	defer clear(w.iov) // the pool holds no packet
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	if p.fd < 0 {
 		return net.ErrClosed
 	}
 	for {
-		_, err := unix.Writev(p.fd, iov)
-		if err == unix.EINTR {
-			continue
+		switch _, errno := rawIO(unix.SYS_WRITEV, p.fd, w.iov); errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
 		}
-		return err
 	}
+}
+
+// rawIO calls readv or writev. The scheduler is not told of it (unix.RawSyscall), because the call does not wait: the descriptor does not
+// block. Any other call wakes a thread of the runtime that looks every 20 µs whether it is over.
+func rawIO(trap uintptr, fd int, iov []unix.Iovec) (n int, errno unix.Errno) {
+	r, _, errno := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+	return int(r), errno
+}
+
+func iovec(b []byte) (v unix.Iovec) {
+	v.Base = unsafe.SliceData(b)
+	v.SetLen(len(b))
+	return v
 }
 
 // writeCut writes a super-packet one segment at a time.

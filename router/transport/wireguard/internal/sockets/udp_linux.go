@@ -7,9 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
 )
@@ -48,30 +47,26 @@ type udp struct {
 // socket is one of them.
 type socket struct {
 	conn   *net.UDPConn
-	batch  batchConn
-	cuts   atomic.Bool // the kernel can cut what is sent
-	limit  int         // bytes of what it is to cut
+	raw    syscall.RawConn // of conn
+	cuts   atomic.Bool     // the kernel can cut what is sent
+	limit  int             // bytes of what it is to cut
 	source func(control []byte, src netip.Addr) []byte
 
-	sending sync.Pool // of *[]ipv6.Message
-}
-
-// batchConn is what ipv4.PacketConn and ipv6.PacketConn have in common.
-type batchConn interface {
-	ReadBatch([]ipv6.Message, int) (int, error)
-	WriteBatch([]ipv6.Message, int) (int, error)
+	sending sync.Pool // of *outgoing
 }
 
 // endpoint is where a peer is, and at which of our addresses it was heard. Several peers, and goroutines, may share one.
 type endpoint struct {
 	addr netip.AddrPort // an IPv4 address in its IPv4 form
-	to   *net.UDPAddr   // addr
+	name sockaddr       // addr
+	size uint32         // of name
 	src  atomic.Pointer[netip.Addr]
 }
 
 func newEndpoint(addr netip.AddrPort) *endpoint {
-	addr = Unmapped(addr)
-	return &endpoint{addr: addr, to: net.UDPAddrFromAddrPort(addr)}
+	e := &endpoint{addr: Unmapped(addr)}
+	e.name, e.size = sockaddrOf(e.addr)
+	return e
 }
 
 func (e *endpoint) ClearSrc() { e.src.Store(nil) }
@@ -152,21 +147,19 @@ func (u *udp) listen(network string, port uint16) (*socket, uint16, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	s := &socket{conn: c, batch: ipv4.NewPacketConn(c), limit: mostBytes - headers4, source: appendSource4}
+	s := &socket{conn: c, limit: mostBytes - headers4, source: appendSource4}
 	if network == "udp6" {
-		s.batch, s.limit, s.source = ipv6.NewPacketConn(c), mostBytes-headers6, appendSource6
+		s.limit, s.source = mostBytes-headers6, appendSource6
+	}
+	if s.raw, err = c.SyscallConn(); err != nil {
+		c.Close()
+		return nil, 0, err
 	}
 	if err := control(c, func(fd int) error { return s.prepare(fd, u.sticky, network == "udp6") }); err != nil {
 		c.Close()
 		return nil, 0, err
 	}
-	s.sending.New = func() any {
-		messages := make([]ipv6.Message, conn.IdealBatchSize)
-		for i := range messages {
-			messages[i].OOB = make([]byte, 0, controlBytes)
-		}
-		return &messages
-	}
+	s.sending.New = func() any { return &outgoing{exchange: newExchange(unix.SYS_SENDMMSG, "sendmmsg")} }
 	return s, uint16(c.LocalAddr().(*net.UDPAddr).Port), nil
 }
 
@@ -249,22 +242,28 @@ func (u *udp) Send(packets [][]byte, to conn.Endpoint) error {
 	return s.send(packets, e)
 }
 
+// outgoing is room for packets that are sent together.
+type outgoing struct {
+	*exchange
+	messages [conn.IdealBatchSize]message
+	packets  [conn.IdealBatchSize]int // in each message
+	parts    [conn.IdealBatchSize]unix.Iovec
+	controls [conn.IdealBatchSize][controlBytes]byte
+}
+
 // send sends packets. Those of one size that follow each other are handed to the kernel as one datagram that it cuts.
 func (s *socket) send(packets [][]byte, e *endpoint) error {
-	messages := s.sending.Get().(*[]ipv6.Message)
-	defer s.sending.Put(messages)
+	o := s.sending.Get().(*outgoing)
+	defer s.sending.Put(o)
 	cuts := s.cuts.Load()
 	for len(packets) > 0 {
 		src := e.SrcIP()
-		n := s.pack(*messages, packets, e, src, cuts)
-		sent, err := s.write((*messages)[:n])
-		for i := range n {
-			m := &(*messages)[i]
-			if i < sent {
-				packets = packets[len(m.Buffers):]
-			}
-			m.Buffers, m.Addr = nil, nil
+		n := o.pack(s, packets, e, src, cuts)
+		sent, err := o.write(s.raw, n)
+		for _, m := range o.packets[:sent] {
+			packets = packets[m:]
 		}
+		o.forget(n)
 		switch {
 		case err == nil:
 		case cuts && errors.Is(err, syscall.EIO): // the device below cannot compute checksums, which cutting needs
@@ -286,25 +285,39 @@ func isNotOurs(err error) bool {
 	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH)
 }
 
-// pack fills messages with packets from the first on, and returns how many messages there are.
-func (s *socket) pack(messages []ipv6.Message, packets [][]byte, e *endpoint, src netip.Addr, cuts bool) (n int) {
-	for n < len(messages) && len(packets) > 0 {
+// pack fills messages with packets from the first on, as many as there is room for, and returns how many messages there are.
+func (o *outgoing) pack(s *socket, packets [][]byte, e *endpoint, src netip.Addr, cuts bool) (n int) {
+	rest := o.parts[:]
+	for len(packets) > 0 && len(rest) > 0 {
 		parts := 1
 		if cuts {
-			parts = s.alike(packets)
+			parts = min(s.alike(packets), len(rest))
 		}
-		m := &messages[n]
-		m.Buffers, m.Addr, m.OOB = packets[:parts], e.to, m.OOB[:0]
+		for i, p := range packets[:parts] {
+			rest[i].Base = unsafe.SliceData(p)
+			rest[i].SetLen(len(p))
+		}
+		m, control := &o.messages[n], o.controls[n][:0]
 		if src.IsValid() {
-			m.OOB = s.source(m.OOB, src)
+			control = s.source(control, src)
 		}
 		if parts > 1 {
-			m.OOB = appendCut(m.OOB, len(packets[0]))
+			control = appendCut(control, len(packets[0]))
 		}
-		packets = packets[parts:]
+		m.Name, m.Namelen = &e.name[0], e.size
+		m.setParts(rest[:parts])
+		m.setControl(control)
+		o.packets[n] = parts
+		packets, rest = packets[parts:], rest[parts:]
 		n++
 	}
 	return n
+}
+
+// forget lets go of what the first n messages point to.
+func (o *outgoing) forget(n int) {
+	clear(o.messages[:n])
+	clear(o.parts[:])
 }
 
 // alike returns how many of the first packets the kernel can cut one datagram into: all have the same size but the last, which may be
@@ -322,14 +335,14 @@ func (s *socket) alike(packets [][]byte) int {
 	return len(packets)
 }
 
-// write sends messages, and returns how many of them were sent.
-func (s *socket) write(messages []ipv6.Message) (sent int, err error) {
-	for sent < len(messages) {
-		n, err := s.batch.WriteBatch(messages[sent:], 0)
+// write sends the first n messages, and returns how many of them were sent.
+func (o *outgoing) write(raw syscall.RawConn, n int) (sent int, err error) {
+	for sent < n {
+		more, err := o.by(raw.Write, o.messages[sent:n])
 		if err != nil {
 			return sent, err
 		}
-		sent += n
+		sent += more
 	}
 	return sent, nil
 }
@@ -337,38 +350,58 @@ func (s *socket) write(messages []ipv6.Message) (sent int, err error) {
 // receiver reads from a socket.
 type receiver struct {
 	*socket
+	*exchange
 	sticky   bool
-	messages []ipv6.Message
-	unread   []ipv6.Message // those of messages that were read and not given out
-	rest     []byte         // what is left of the one before unread
-	part     int            // bytes of each packet in it
-	from     *endpoint      // where it came from
+	messages [mostRead]message
+	names    [mostRead]sockaddr
+	parts    [mostRead]unix.Iovec
+	controls [mostRead][controlBytes]byte
+	buffers  [mostRead][]byte
+	next     int       // of the messages that were read, the first that was not given out
+	read     int       // how many were read
+	rest     []byte    // what is left of the one before next
+	part     int       // bytes of each packet in it
+	from     *endpoint // where it came from
+	name     sockaddr  // of from, as the kernel gave it
 }
 
 func newReceiver(s *socket, sticky bool) *receiver {
-	r := &receiver{socket: s, sticky: sticky, messages: make([]ipv6.Message, mostRead)}
+	r := &receiver{socket: s, exchange: newExchange(unix.SYS_RECVMMSG, "recvmmsg"), sticky: sticky}
 	for i := range r.messages {
-		r.messages[i] = ipv6.Message{Buffers: [][]byte{make([]byte, mostBytes)}, OOB: make([]byte, controlBytes)}
+		r.buffers[i] = make([]byte, mostBytes)
+		r.parts[i].Base = &r.buffers[i][0]
+		r.parts[i].SetLen(mostBytes)
 	}
 	return r
 }
 
+// fill waits for datagrams.
+func (r *receiver) fill() (err error) {
+	for i := range r.messages { // what the kernel has written into them is put back
+		m := &r.messages[i]
+		m.Name, m.Namelen = &r.names[i][0], uint32(len(r.names[i]))
+		m.setParts(r.parts[i : i+1])
+		m.setControl(r.controls[i][:])
+	}
+	r.next, r.read = 0, 0
+	r.read, err = r.by(r.raw.Read, r.messages[:])
+	return err
+}
+
 // receive waits for datagrams, and splits those that the kernel has merged.
 func (r *receiver) receive(packets [][]byte, sizes []int, from []conn.Endpoint) (n int, err error) {
-	if len(r.rest) == 0 && len(r.unread) == 0 {
-		read, err := r.batch.ReadBatch(r.messages, 0)
-		if err != nil {
+	if len(r.rest) == 0 && r.next == r.read {
+		if err := r.fill(); err != nil {
 			return 0, err
 		}
-		r.unread = r.messages[:read]
 	}
 	for n < len(packets) {
 		if len(r.rest) == 0 {
-			if len(r.unread) == 0 {
+			if r.next == r.read {
 				break
 			}
-			r.begin(&r.unread[0])
-			r.unread = r.unread[1:]
+			r.begin(r.next)
+			r.next++
 		}
 		size := min(r.part, len(r.rest))
 		sizes[n], from[n] = copy(packets[n], r.rest[:size]), r.from
@@ -379,19 +412,20 @@ func (r *receiver) receive(packets [][]byte, sizes []int, from []conn.Endpoint) 
 }
 
 // begin reads where a message came from, and what size the parts have that it was merged of.
-func (r *receiver) begin(m *ipv6.Message) {
-	addr := Unmapped(m.Addr.(*net.UDPAddr).AddrPort())
-	src, part := parseControl(m.OOB[:m.NN])
+func (r *receiver) begin(i int) {
+	m, name := &r.messages[i], &r.names[i]
+	clear(name[min(int(m.Namelen), len(name)):]) // what is left of a longer one
+	src, part := parseControl(r.controls[i][:m.Controllen])
 	if !r.sticky {
 		src = netip.Addr{}
 	}
-	if r.from == nil || r.from.addr != addr || r.from.SrcIP() != src {
-		r.from = newEndpoint(addr)
+	if r.from == nil || r.name != *name || r.from.SrcIP() != src {
+		r.from, r.name = newEndpoint(name.addr()), *name
 		if src.IsValid() {
 			r.from.src.Store(&src)
 		}
 	}
-	if r.rest, r.part = m.Buffers[0][:m.N], part; part == 0 {
-		r.part = m.N
+	if r.rest, r.part = r.buffers[i][:m.bytes], part; part == 0 {
+		r.part = len(r.rest)
 	}
 }
