@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"penstock/router/readable"
@@ -46,12 +47,17 @@ const (
 	crowded   = 20
 )
 
-// quietNow returns how long a direction may be silent.
-func (r *Router) quietNow() time.Duration {
-	if r.pumps.Load() > manyPumps {
-		return r.quiet / crowded
+// patience is how long directions may be silent.
+type patience struct {
+	quiet time.Duration // quietFor
+	pumps atomic.Int64  // directions that have a goroutine, of those that can do without
+}
+
+func (p *patience) now() time.Duration {
+	if p.pumps.Load() > manyPumps {
+		return p.quiet / crowded
 	}
-	return r.quiet
+	return p.quiet
 }
 
 // run copies until the end of src, or until it has been quiet: then it goes on in another goroutine once there is something.
@@ -74,10 +80,10 @@ func (p *pump) copy() (waits bool, err error) {
 		_, err := copyStream(p.dst, p.src)
 		return false, err
 	}
-	p.r.pumps.Add(1)
-	defer p.r.pumps.Add(-1)
+	p.r.patience.pumps.Add(1)
+	defer p.r.patience.pumps.Add(-1)
 	for {
-		p.src.SetReadDeadline(time.Now().Add(p.r.quietNow())) // if it fails, so does the copy
+		p.src.SetReadDeadline(time.Now().Add(p.r.patience.now())) // if it fails, so does the copy
 		n, err := copyStream(p.dst, p.src)
 		switch {
 		case !errors.Is(err, os.ErrDeadlineExceeded):

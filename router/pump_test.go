@@ -43,7 +43,7 @@ func quietWorld(t *testing.T, v policy.Verdict) (w *world, accepted <-chan net.C
 	}()
 	t.Cleanup(func() { ln.Close(); <-done })
 	w = newWorld(t, Config{Policy: decideAlways(v), Ways: ways{"out": dialTo(ln.Addr().String())}})
-	w.quiet = time.Millisecond
+	w.patience.quiet = time.Millisecond
 	return w, list
 }
 
@@ -115,6 +115,19 @@ func TestQuietFlowsHaveNoGoroutine(t *testing.T) {
 			}
 			settle(t, before)
 		})
+	}
+}
+
+func TestManyPumpsWaitLess(t *testing.T) {
+	p := patience{quiet: quietFor}
+	for _, row := range []struct {
+		pumps int64
+		want  time.Duration
+	}{{0, quietFor}, {manyPumps, quietFor}, {manyPumps + 1, quietFor / crowded}} {
+		p.pumps.Store(row.pumps)
+		if got := p.now(); got != row.want {
+			t.Errorf("with %d: got %v, want %v", row.pumps, got, row.want)
+		}
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"penstock/policy"
@@ -112,8 +111,7 @@ type Router struct {
 	mappings mappings
 	epochs   epochs
 	sockets  readable.Set
-	quiet    time.Duration // quietFor
-	pumps    atomic.Int64  // directions of streams that have a goroutine, of those that can do without
+	patience patience
 }
 
 // Reasons why a flow was not carried.
@@ -159,7 +157,7 @@ func New(c Config) (*Router, error) {
 	}
 	return &Router{
 		Config: c, table: newTable(), storms: newStorms(c.StormLimit, c.StormWindow),
-		heads: heads{limit: c.SniffMemory, clients: make(map[uint64]int)}, quiet: quietFor,
+		heads: heads{limit: c.SniffMemory, clients: make(map[uint64]int)}, patience: patience{quiet: quietFor},
 	}, nil
 }
 

@@ -9,10 +9,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/tun"
+
+	"penstock/stack/nowait"
 )
 
 // OpenTUN makes a TUN device, or takes one over from a descriptor. This package then reads and writes packets itself,
@@ -163,13 +164,8 @@ func (p *tunPort) watch() {
 }
 
 func (p *tunPort) readOnce(fd uintptr) bool {
-	iov := [2]unix.Iovec{iovec(p.head[:]), iovec(p.into)}
-	p.readN, p.readErr = 0, nil
-	if n, errno := rawIO(unix.SYS_READV, int(fd), iov[:]); errno != 0 {
-		p.readErr = errno
-	} else {
-		p.readN = n
-	}
+	parts := [2]unix.Iovec{nowait.Part(p.head[:]), nowait.Part(p.into)}
+	p.readN, p.readErr = nowait.Readv(int(fd), parts[:])
 	return p.readErr != unix.EAGAIN
 }
 
@@ -187,8 +183,6 @@ func (p *tunPort) Read(pkts []Packet) (int, error) {
 			return 0, fmt.Errorf("tun: read: %w", err)
 		}
 		switch {
-		case p.readErr == unix.EINTR:
-			continue
 		case p.readErr == unix.EBADFD: // what a TUN's descriptor gives once the interface was deleted (Linux 6.18)
 			return 0, fmt.Errorf("tun: read: %w", ErrGone)
 		case p.readErr != nil:
@@ -224,46 +218,26 @@ func (p *tunPort) Write(m Meta, pieces [][]byte) error {
 
 // tunWrite is room for what a write needs.
 type tunWrite struct {
-	head [virtioHdrLen]byte
-	iov  []unix.Iovec
+	head  [virtioHdrLen]byte
+	parts []unix.Iovec
 }
 
 func (p *tunPort) writev(m Meta, pieces [][]byte) error {
 	w := p.out.Get().(*tunWrite)
 	defer p.out.Put(w)
 	encodeVirtio(&w.head, m)
-	w.iov = append(w.iov[:0], iovec(w.head[:]))
+	w.parts = append(w.parts[:0], nowait.Part(w.head[:]))
 	for _, piece := range pieces {
-		w.iov = append(w.iov, iovec(piece))
+		w.parts = append(w.parts, nowait.Part(piece))
 	}
-	defer clear(w.iov) // the pool holds no packet
+	defer clear(w.parts) // the pool holds no packet
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	if p.fd < 0 {
 		return net.ErrClosed
 	}
-	for {
-		switch _, errno := rawIO(unix.SYS_WRITEV, p.fd, w.iov); errno {
-		case 0:
-			return nil
-		case unix.EINTR:
-		default:
-			return errno
-		}
-	}
-}
-
-// rawIO calls readv or writev. The scheduler is not told of it (unix.RawSyscall), because the call does not wait: the descriptor does not
-// block. Any other call wakes a thread of the runtime that looks every 20 µs whether it is over.
-func rawIO(trap uintptr, fd int, iov []unix.Iovec) (n int, errno unix.Errno) {
-	r, _, errno := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
-	return int(r), errno
-}
-
-func iovec(b []byte) (v unix.Iovec) {
-	v.Base = unsafe.SliceData(b)
-	v.SetLen(len(b))
-	return v
+	_, err := nowait.Writev(p.fd, w.parts)
+	return err
 }
 
 // writeCut writes a super-packet one segment at a time.

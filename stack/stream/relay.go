@@ -9,6 +9,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"penstock/stack/nowait"
 )
 
 const (
@@ -59,7 +61,7 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	defer c.unlockRead()
 	switch w := w.(type) {
 	case *net.TCPConn:
-		return c.showTo(func(b *net.Buffers) (int64, error) { return b.WriteTo(w) })
+		return c.showTo(nowait.NewWriter(w).WriteBuffers)
 	case *Conn:
 		return c.showTo(w.pushAll)
 	}

@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
+
+	"penstock/stack/nowait"
 )
 
 // maxSocketRead bounds what one look at a socket moves into the send buffer.
@@ -79,7 +81,7 @@ func (m *socketMove) step(fd uintptr) bool {
 
 // look asks how many bytes wait in the socket. It reports false if there are none yet.
 func (m *socketMove) look() bool {
-	n, err := unix.IoctlGetInt(m.fd, unix.TIOCINQ)
+	n, err := nowait.Readable(m.fd)
 	if err != nil {
 		m.left, m.err = 0, err
 		return true
@@ -90,9 +92,9 @@ func (m *socketMove) look() bool {
 	}
 	// Nothing waits: the end, an error, or not yet.
 	var one [1]byte
-	n, _, err = unix.Recvfrom(m.fd, one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	n, err = nowait.Peek(m.fd, one[:])
 	switch {
-	case err == unix.EAGAIN, err == unix.EINTR:
+	case err == unix.EAGAIN:
 		return false
 	case err != nil:
 		m.err = err
@@ -100,7 +102,7 @@ func (m *socketMove) look() bool {
 		m.err = io.EOF
 	default: // it came between the two calls
 		m.left = 1
-		if n, err := unix.IoctlGetInt(m.fd, unix.TIOCINQ); err == nil {
+		if n, err := nowait.Readable(m.fd); err == nil {
 			m.left = max(1, min(n, maxSocketRead))
 		}
 	}
@@ -120,20 +122,16 @@ func (m *socketMove) Read(b []byte) (int, error) {
 		return 0, nil
 	}
 	b = b[:min(len(b), m.left)]
-	for {
-		n, err := unix.Read(m.fd, b)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == nil && n > 0:
-			m.left -= n
-			return n, nil
-		case err == nil:
-			err = io.ErrUnexpectedEOF
-		}
-		m.err = err
-		clear(b)
-		m.left -= len(b)
-		return len(b), nil
+	n, err := nowait.Read(m.fd, b)
+	switch {
+	case err == nil && n > 0:
+		m.left -= n
+		return n, nil
+	case err == nil:
+		err = io.ErrUnexpectedEOF
 	}
+	m.err = err
+	clear(b)
+	m.left -= len(b)
+	return len(b), nil
 }

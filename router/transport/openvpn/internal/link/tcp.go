@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/stack/nowait"
 )
 
 const (
@@ -40,7 +41,8 @@ type tcpLink struct {
 	addr    netip.AddrPort
 	slots   [][]byte
 	packets [][]byte
-	vector  net.Buffers // scratch of who writes in Write
+	writer  *nowait.Writer // of who writes in Write
+	vector  net.Buffers    // scratch of it
 	wg      sync.WaitGroup
 
 	mu      sync.Mutex // guards below
@@ -52,7 +54,7 @@ type tcpLink struct {
 }
 
 func newTCP(conn *net.TCPConn, addr netip.AddrPort, limit time.Duration) *tcpLink {
-	l := &tcpLink{conn: conn, limit: limit, reader: bufio.NewReaderSize(conn, readAhead), addr: addr}
+	l := &tcpLink{conn: conn, limit: limit, reader: bufio.NewReaderSize(nowait.NewReader(conn), readAhead), writer: nowait.NewWriter(conn), addr: addr}
 	l.room.L, l.work.L = &l.mu, &l.mu
 	l.wg.Go(l.writeWaiting)
 	return l
@@ -154,7 +156,7 @@ func (l *tcpLink) writeNowLocked(buffers [][]byte) error {
 		l.vector = append(l.vector, b)
 	}
 	rest := l.vector
-	err := l.toSocket(func() (int64, error) { return rest.WriteTo(l.conn) }, func() bool { return len(rest) == 0 })
+	err := l.toSocket(func() (int64, error) { return l.writer.WriteBuffers(&rest) }, func() bool { return len(rest) == 0 })
 	l.mu.Lock()
 	l.since = time.Time{}
 	if err != nil {

@@ -3,13 +3,15 @@ package link
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"unsafe"
 
-	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
 
 	"penstock/router/transport/openvpn/internal/datakey"
+	"penstock/stack/nowait"
 )
 
 const (
@@ -23,23 +25,36 @@ const (
 // udpLink is a connected UDP socket that is read and written in batches: recvmmsg, sendmmsg, and segmentation offload for
 // runs of equal packets, which a bulk transfer is.
 type udpLink struct {
-	conn  *net.UDPConn
-	batch *ipv4.PacketConn // works for IPv6 sockets as well: no address is given
-	addr  netip.AddrPort
+	conn *net.UDPConn
+	raw  syscall.RawConn // of conn
+	addr netip.AddrPort
 
-	in      []ipv4.Message
+	receipt *nowait.Exchange
+	in      [udpBatch]nowait.Message
+	parts   [udpBatch]unix.Iovec // of in
+	buffers [udpBatch][]byte     // of in
 	packets [][]byte
 
-	mu      sync.Mutex // guards below
-	out     []ipv4.Message
-	offload bool // the kernel cuts up large sends
+	mu       sync.Mutex // guards below
+	send     *nowait.Exchange
+	out      []nowait.Message
+	counts   []int        // how many packets each of out has
+	outParts []unix.Iovec // of out
+	control  []byte       // of out
+	offload  bool         // the kernel cuts up large sends
 }
+
+// cutBytes returns the size of a control message that says into what a message is to be cut.
+func cutBytes() int { return unix.CmsgSpace(2) }
 
 func newUDP(conn *net.UDPConn, addr netip.AddrPort) *udpLink {
 	enlargeBuffers(conn)
-	l := &udpLink{conn: conn, batch: ipv4.NewPacketConn(conn), addr: addr, in: make([]ipv4.Message, udpBatch), offload: canSegment(conn)}
+	raw, _ := conn.SyscallConn() // only nil has none
+	l := &udpLink{conn: conn, raw: raw, addr: addr, receipt: nowait.NewReceive(), send: nowait.NewSend(), offload: canSegment(raw)}
 	for i := range l.in {
-		l.in[i].Buffers = [][]byte{make([]byte, maxDatagram, maxDatagram+datakey.Tail)}
+		l.buffers[i] = make([]byte, maxDatagram, maxDatagram+datakey.Tail)
+		l.parts[i] = nowait.Part(l.buffers[i])
+		l.in[i].SetParts(l.parts[i : i+1])
 	}
 	return l
 }
@@ -52,13 +67,13 @@ func (l *udpLink) Stalled() bool { return false }
 func (l *udpLink) Close() error { return l.conn.Close() }
 
 func (l *udpLink) Read() ([][]byte, error) {
-	n, err := l.batch.ReadBatch(l.in, 0)
+	n, err := l.receipt.Do(l.raw.Read, l.in[:])
 	if err != nil {
 		return nil, err
 	}
 	l.packets = l.packets[:0]
 	for i := range l.in[:n] {
-		l.packets = append(l.packets, l.in[i].Buffers[0][:l.in[i].N])
+		l.packets = append(l.packets, l.buffers[i][:l.in[i].N])
 	}
 	return l.packets, nil
 }
@@ -86,44 +101,56 @@ func (l *udpLink) Write(buffers [][]byte) error {
 
 // sendLocked sends packets in runs of up to limit, and returns how many went out.
 func (l *udpLink) sendLocked(buffers [][]byte, limit int) (sent int, err error) {
-	out := l.packLocked(buffers, limit)
-	for len(out) > 0 {
-		n, err := l.batch.WriteBatch(out, 0)
+	l.packLocked(buffers, limit)
+	defer clear(l.outParts) // no packet is kept
+	for done := 0; done < len(l.out); {
+		n, err := l.send.Do(l.raw.Write, l.out[done:])
 		if err != nil {
 			return sent, err
 		}
-		for _, m := range out[:n] {
-			sent += len(m.Buffers)
+		for _, count := range l.counts[done : done+n] {
+			sent += count
 		}
-		out = out[n:]
+		done += n
 	}
 	return sent, nil
 }
 
 // packLocked joins runs of equal packets, of which the last may be shorter, into one message each.
-func (l *udpLink) packLocked(buffers [][]byte, limit int) []ipv4.Message {
-	used, run, total := 0, 0, 0 // run is the packet size of the last message, 0 if it is complete
+func (l *udpLink) packLocked(buffers [][]byte, limit int) {
+	l.out, l.counts, l.outParts = l.out[:0], l.counts[:0], l.outParts[:0]
 	for _, b := range buffers {
-		packet := b[Head:]
-		size := len(packet)
-		if used > 0 && run > 0 && size <= run && len(l.out[used-1].Buffers) < limit && total+size <= maxSegmentBytes {
-			m := &l.out[used-1]
-			m.Buffers = append(m.Buffers, packet)
-			m.OOB = segmentControl(m.OOB[:0], run)
-			if total += size; size < run {
-				run = 0
-			}
-			continue
-		}
-		if used == len(l.out) {
-			l.out = append(l.out, ipv4.Message{})
-		}
-		m := &l.out[used]
-		m.Buffers, m.OOB = append(m.Buffers[:0], packet), m.OOB[:0]
-		used++
-		run, total = size, size
+		l.outParts = append(l.outParts, nowait.Part(b[Head:]))
 	}
-	return l.out[:used]
+	l.control = slices.Grow(l.control[:0], len(buffers)*cutBytes())
+	for first := 0; first < len(buffers); {
+		count := runOf(buffers[first:], limit)
+		var m nowait.Message
+		m.SetParts(l.outParts[first : first+count])
+		if count > 1 {
+			start := len(l.control)
+			l.control = segmentControl(l.control, len(buffers[first])-Head)
+			m.SetOOB(l.control[start:])
+		}
+		l.out, l.counts = append(l.out, m), append(l.counts, count)
+		first += count
+	}
+}
+
+// runOf returns how many of the first packets, up to limit, are of one size, but for the last, which may be shorter.
+func runOf(buffers [][]byte, limit int) int {
+	size := len(buffers[0]) - Head
+	total := size
+	for n, b := range buffers[1:min(len(buffers), limit)] {
+		last := len(b) - Head
+		if total += last; last > size || total > maxSegmentBytes {
+			return n + 1
+		}
+		if last < size {
+			return n + 2
+		}
+	}
+	return min(len(buffers), limit)
 }
 
 func (l *udpLink) Post(buffer []byte) error {
@@ -138,13 +165,9 @@ const (
 )
 
 // canSegment reports whether the system cuts one large send into datagrams (UDP_SEGMENT, since Linux 4.18).
-func canSegment(conn *net.UDPConn) bool {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return false
-	}
+func canSegment(raw syscall.RawConn) bool {
 	ok := false
-	err = raw.Control(func(fd uintptr) {
+	err := raw.Control(func(fd uintptr) {
 		_, err := syscall.GetsockoptInt(int(fd), solUDP, udpSegment)
 		ok = err == nil
 	})

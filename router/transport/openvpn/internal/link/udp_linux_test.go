@@ -28,12 +28,8 @@ func TestPackRunsOfEqualPackets(t *testing.T) {
 			for _, n := range tt.sizes {
 				buffers = append(buffers, make([]byte, Head+n))
 			}
-			var got []int
-			for _, m := range l.packLocked(buffers, tt.limit) {
-				got = append(got, len(m.Buffers))
-			}
-			if !slices.Equal(got, tt.want) {
-				t.Errorf("got %v, want %v", got, tt.want)
+			if l.packLocked(buffers, tt.limit); !slices.Equal(l.counts, tt.want) || len(l.out) != len(tt.want) {
+				t.Errorf("got %v in %d messages, want %v", l.counts, len(l.out), tt.want)
 			}
 		})
 	}

@@ -7,10 +7,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
+
+	"penstock/stack/nowait"
 )
 
 // ForClient returns sockets that are not open, for a device that calls others. Each packet leaves with the source address that the
@@ -159,7 +160,7 @@ func (u *udp) listen(network string, port uint16) (*socket, uint16, error) {
 		c.Close()
 		return nil, 0, err
 	}
-	s.sending.New = func() any { return &outgoing{exchange: newExchange(unix.SYS_SENDMMSG, "sendmmsg")} }
+	s.sending.New = func() any { return &outgoing{send: nowait.NewSend()} }
 	return s, uint16(c.LocalAddr().(*net.UDPAddr).Port), nil
 }
 
@@ -244,8 +245,8 @@ func (u *udp) Send(packets [][]byte, to conn.Endpoint) error {
 
 // outgoing is room for packets that are sent together.
 type outgoing struct {
-	*exchange
-	messages [conn.IdealBatchSize]message
+	send     *nowait.Exchange
+	messages [conn.IdealBatchSize]nowait.Message
 	packets  [conn.IdealBatchSize]int // in each message
 	parts    [conn.IdealBatchSize]unix.Iovec
 	controls [conn.IdealBatchSize][controlBytes]byte
@@ -294,8 +295,7 @@ func (o *outgoing) pack(s *socket, packets [][]byte, e *endpoint, src netip.Addr
 			parts = min(s.alike(packets), len(rest))
 		}
 		for i, p := range packets[:parts] {
-			rest[i].Base = unsafe.SliceData(p)
-			rest[i].SetLen(len(p))
+			rest[i] = nowait.Part(p)
 		}
 		m, control := &o.messages[n], o.controls[n][:0]
 		if src.IsValid() {
@@ -305,8 +305,8 @@ func (o *outgoing) pack(s *socket, packets [][]byte, e *endpoint, src netip.Addr
 			control = appendCut(control, len(packets[0]))
 		}
 		m.Name, m.Namelen = &e.name[0], e.size
-		m.setParts(rest[:parts])
-		m.setControl(control)
+		m.SetParts(rest[:parts])
+		m.SetOOB(control)
 		o.packets[n] = parts
 		packets, rest = packets[parts:], rest[parts:]
 		n++
@@ -338,7 +338,7 @@ func (s *socket) alike(packets [][]byte) int {
 // write sends the first n messages, and returns how many of them were sent.
 func (o *outgoing) write(raw syscall.RawConn, n int) (sent int, err error) {
 	for sent < n {
-		more, err := o.by(raw.Write, o.messages[sent:n])
+		more, err := o.send.Do(raw.Write, o.messages[sent:n])
 		if err != nil {
 			return sent, err
 		}
@@ -350,9 +350,9 @@ func (o *outgoing) write(raw syscall.RawConn, n int) (sent int, err error) {
 // receiver reads from a socket.
 type receiver struct {
 	*socket
-	*exchange
+	receipt  *nowait.Exchange
 	sticky   bool
-	messages [mostRead]message
+	messages [mostRead]nowait.Message
 	names    [mostRead]sockaddr
 	parts    [mostRead]unix.Iovec
 	controls [mostRead][controlBytes]byte
@@ -366,11 +366,10 @@ type receiver struct {
 }
 
 func newReceiver(s *socket, sticky bool) *receiver {
-	r := &receiver{socket: s, exchange: newExchange(unix.SYS_RECVMMSG, "recvmmsg"), sticky: sticky}
+	r := &receiver{socket: s, receipt: nowait.NewReceive(), sticky: sticky}
 	for i := range r.messages {
 		r.buffers[i] = make([]byte, mostBytes)
-		r.parts[i].Base = &r.buffers[i][0]
-		r.parts[i].SetLen(mostBytes)
+		r.parts[i] = nowait.Part(r.buffers[i])
 	}
 	return r
 }
@@ -380,11 +379,11 @@ func (r *receiver) fill() (err error) {
 	for i := range r.messages { // what the kernel has written into them is put back
 		m := &r.messages[i]
 		m.Name, m.Namelen = &r.names[i][0], uint32(len(r.names[i]))
-		m.setParts(r.parts[i : i+1])
-		m.setControl(r.controls[i][:])
+		m.SetParts(r.parts[i : i+1])
+		m.SetOOB(r.controls[i][:])
 	}
 	r.next, r.read = 0, 0
-	r.read, err = r.by(r.raw.Read, r.messages[:])
+	r.read, err = r.receipt.Do(r.raw.Read, r.messages[:])
 	return err
 }
 
@@ -425,7 +424,7 @@ func (r *receiver) begin(i int) {
 			r.from.src.Store(&src)
 		}
 	}
-	if r.rest, r.part = r.buffers[i][:m.bytes], part; part == 0 {
+	if r.rest, r.part = r.buffers[i][:m.N], part; part == 0 {
 		r.part = len(r.rest)
 	}
 }
