@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"time"
 
 	"penstock/e2e/netlab"
@@ -24,6 +25,7 @@ import (
 // options are the command-line flags.
 type options struct {
 	quick    bool
+	rounds   int
 	only     *regexp.Regexp
 	binaries string // directory with penstock and wireguard; empty: build them
 	perf     string // directory for recordings of perf; empty: none
@@ -37,12 +39,15 @@ func (o *options) seconds() int {
 	return 4
 }
 
-// want reports whether to measure a row. Rows are named "path measure".
-func (o *options) want(path string, m measure) bool {
+// want reports whether to measure a row in a round, counted from 0. Rows are named "path measure".
+func (o *options) want(p path, m measure, round int) bool {
+	if p.brief && m.long || round > 0 && m.once {
+		return false
+	}
 	if o.only == nil {
 		return !o.quick || !m.long
 	}
-	return o.only.MatchString(path + " " + m.name)
+	return o.only.MatchString(p.name + " " + m.name)
 }
 
 func main() {
@@ -51,6 +56,7 @@ func main() {
 	}
 	var o options
 	flag.BoolVar(&o.quick, "quick", false, "shorter and fewer measurements: about a minute, less accurate")
+	flag.IntVar(&o.rounds, "rounds", 1, "how often to measure all paths in turns, for the median: a `number`. Memory and starts are measured once")
 	flag.StringVar(&o.binaries, "binaries", "", "`directory` with penstock and wireguard (wireguard-go); built if empty")
 	flag.StringVar(&o.perf, "perf", "", "`directory` for a perf recording of each throughput measurement")
 	flag.Func("only", "measure only rows whose \"path measure\" matches this `pattern`", func(s string) (err error) {
@@ -96,24 +102,22 @@ func run(ctx context.Context, o *options) (err error) {
 	start := time.Now()
 	t := new(table)
 	defer func() { t.print(os.Stdout, machine(time.Since(start))) }() // print what has been measured, even after a failure
-	for _, p := range paths() {
-		if !o.wantsAny(p.name) {
-			continue
-		}
-		fmt.Fprintln(os.Stderr, "measuring:", p.title)
-		if err := p.measure(ctx, o, dir, t); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+	for round := range o.rounds {
+		t.round = round
+		for _, p := range paths() {
+			if !o.wantsAny(p, round) {
+				continue
+			}
+			fmt.Fprintf(os.Stderr, "measuring, round %d of %d: %s\n", round+1, o.rounds, p.title)
+			if err := p.measure(ctx, o, dir, round, t); err != nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
 		}
 	}
 	return nil
 }
 
-// wantsAny reports whether to measure any row of a path.
-func (o *options) wantsAny(path string) bool {
-	for _, m := range measures() {
-		if o.want(path, m) {
-			return true
-		}
-	}
-	return false
+// wantsAny reports whether to measure any row of a path in a round.
+func (o *options) wantsAny(p path, round int) bool {
+	return slices.ContainsFunc(measures(), func(m measure) bool { return o.want(p, m, round) })
 }

@@ -12,26 +12,27 @@ import (
 type measure struct {
 	name string
 	long bool // skipped with -quick
+	once bool // measured in the first round only
 	take func(ctx context.Context, o *options, w *world, t *table) error
 }
 
 func measures() []measure {
 	return []measure{
-		{"memory idle", false, takeIdle},
-		{"allocation idle", true, takeGarbage},
-		{"start", false, takeStart},
-		{"TCP up, 1 stream", false, throughput(1, false)},
-		{"TCP down, 1 stream", false, throughput(1, true)},
-		{"TCP up, 8 streams", false, throughput(8, false)},
-		{"TCP down, 8 streams", false, throughput(8, true)},
-		{"UDP up, 64 B", false, datagrams(64, false)},
-		{"UDP down, 64 B", true, datagrams(64, true)},
-		{"UDP up, 1400 B", true, datagrams(1400, false)},
-		{"UDP down, 1400 B", false, datagrams(1400, true)},
-		{"connect and close", true, connects(0)},
-		{"connect, 1 KiB and back, close", false, connects(1024)},
-		{"memory of idle flows", false, takeFlows},
-		{"memory after flows", true, takeAfter},
+		{"memory idle", false, true, takeIdle},
+		{"allocation idle", true, true, takeGarbage},
+		{"start", false, true, takeStart},
+		{"TCP up, 1 stream", false, false, throughput(1, false)},
+		{"TCP down, 1 stream", false, false, throughput(1, true)},
+		{"TCP up, 8 streams", false, false, throughput(8, false)},
+		{"TCP down, 8 streams", false, false, throughput(8, true)},
+		{"UDP up, 64 B", false, false, datagrams(64, false)},
+		{"UDP down, 64 B", true, false, datagrams(64, true)},
+		{"UDP up, 1400 B", true, false, datagrams(1400, false)},
+		{"UDP down, 1400 B", false, false, datagrams(1400, true)},
+		{"connect and close", true, false, connects(0)},
+		{"connect, 1 KiB and back, close", false, false, connects(1024)},
+		{"memory of idle flows", false, true, takeFlows},
+		{"memory after flows", true, true, takeAfter},
 	}
 }
 

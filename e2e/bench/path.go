@@ -67,13 +67,13 @@ func (w *world) host() *netlab.Host {
 }
 
 // measure opens the path in its own lab, runs the wanted measurements, and closes it.
-func (p path) measure(ctx context.Context, o *options, dir string, t *table) (err error) {
+func (p path) measure(ctx context.Context, o *options, dir string, round int, t *table) (err error) {
 	lab, err := netlab.New(ctx, netlab.Options{})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lab.Close()) }()
-	w := &world{Lab: lab, path: p, binaries: o.binaries, dir: filepath.Join(dir, p.name)}
+	w := &world{Lab: lab, path: p, binaries: o.binaries, dir: filepath.Join(dir, fmt.Sprint(p.name, round))}
 	if err := os.Mkdir(w.dir, 0o700); err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (p path) measure(ctx context.Context, o *options, dir string, t *table) (er
 		return err
 	}
 	for _, m := range measures() {
-		if !o.want(p.name, m) || p.brief && m.long {
+		if !o.want(p, m, round) {
 			continue
 		}
 		fmt.Fprintln(os.Stderr, "  "+m.name)
