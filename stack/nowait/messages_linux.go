@@ -51,7 +51,7 @@ func newExchange(trap uintptr, name string) *Exchange {
 
 func (x *Exchange) once(fd uintptr) (over bool) {
 	x.n, x.err = again(func() (uintptr, uintptr, unix.Errno) {
-		return unix.RawSyscall6(x.trap, fd, uintptr(unsafe.Pointer(&x.messages[0])), uintptr(len(x.messages)), 0, 0, 0)
+		return unix.RawSyscall6(x.trap, fd, uintptr(unsafe.Pointer(&x.messages[0])), uintptr(len(x.messages)), unix.MSG_DONTWAIT, 0, 0)
 	})
 	return x.err != unix.EAGAIN
 }

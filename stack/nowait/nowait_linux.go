@@ -6,17 +6,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read is unix.Read. It does not return EINTR.
-func Read(fd int, b []byte) (int, error) {
+// Receive reads from a socket. It does not return EINTR.
+func Receive(fd int, b []byte) (int, error) { return receive(fd, b, unix.MSG_DONTWAIT) }
+
+// Peek is Receive that leaves in the socket what it reads.
+func Peek(fd int, b []byte) (int, error) { return receive(fd, b, unix.MSG_DONTWAIT|unix.MSG_PEEK) }
+
+func receive(fd int, b []byte, flags uintptr) (int, error) {
 	return again(func() (uintptr, uintptr, unix.Errno) {
-		return unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		return unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
 	})
 }
 
-// Peek is recv with MSG_PEEK: it leaves in the socket what it reads. It does not return EINTR.
-func Peek(fd int, b []byte) (int, error) {
+// Send writes parts made by Part to a socket, of which there may be MaxParts. It does not return EINTR.
+func Send(fd int, parts []unix.Iovec) (int, error) {
+	var m unix.Msghdr
+	m.Iov = unsafe.SliceData(parts)
+	m.SetIovlen(len(parts))
 	return again(func() (uintptr, uintptr, unix.Errno) {
-		return unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+		return unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&m)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	})
 }
 

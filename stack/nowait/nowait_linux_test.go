@@ -117,38 +117,55 @@ func TestAResetIsTold(t *testing.T) {
 	}
 }
 
-// TestDescriptors are the calls on a descriptor that does not block.
+// The calls on sockets do not wait, whatever the descriptor says.
 func TestDescriptors(t *testing.T) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fds[0])
-	b := make([]byte, 8)
-	for name, call := range map[string]func(int, []byte) (int, error){"read": Read, "peek": Peek} {
-		if _, err := call(fds[1], b); err != unix.EAGAIN {
-			t.Errorf("%s of nothing: got %v", name, err)
-		}
-	}
-	if n, err := Writev(fds[0], []unix.Iovec{Part([]byte("ab")), Part(nil), Part([]byte("cde"))}); n != 5 || err != nil {
-		t.Fatalf("writev: got %d, %v", n, err)
-	}
-	if n, err := Readable(fds[1]); n != 5 || err != nil {
-		t.Errorf("readable: got %d, %v", n, err)
-	}
-	if n, err := Peek(fds[1], b[:2]); string(b[:n]) != "ab" || err != nil {
-		t.Errorf("peek: got %q, %v", b[:n], err)
-	}
-	if n, err := Read(fds[1], b[:1]); string(b[:n]) != "a" || err != nil {
-		t.Errorf("read: got %q, %v", b[:n], err)
-	}
-	one, two := make([]byte, 1), make([]byte, 8)
-	if n, err := Readv(fds[1], []unix.Iovec{Part(one), Part(two)}); n != 4 || err != nil || string(one)+string(two[:3]) != "bcde" {
-		t.Errorf("readv: got %d, %v, %q %q", n, err, one, two)
-	}
-	unix.Close(fds[1])
-	if _, err := Writev(fds[0], []unix.Iovec{Part([]byte("x"))}); err != unix.EPIPE {
-		t.Errorf("writev to nobody: got %v", err)
+	for _, row := range []struct {
+		name  string
+		flags int
+		write func(int, []unix.Iovec) (int, error)
+	}{{"blocking", 0, Send}, {"not blocking", unix.SOCK_NONBLOCK, Send}, {"not blocking, any descriptor", unix.SOCK_NONBLOCK, Writev}} {
+		t.Run(row.name, func(t *testing.T) {
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|row.flags, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fds[0])
+			b := make([]byte, 8)
+			for name, call := range map[string]func(int, []byte) (int, error){"receive": Receive, "peek": Peek} {
+				if _, err := call(fds[1], b); err != unix.EAGAIN {
+					t.Errorf("%s of nothing: got %v", name, err)
+				}
+			}
+			if n, err := row.write(fds[0], []unix.Iovec{Part([]byte("ab")), Part(nil), Part([]byte("cde"))}); n != 5 || err != nil {
+				t.Fatalf("write: got %d, %v", n, err)
+			}
+			if n, err := Readable(fds[1]); n != 5 || err != nil {
+				t.Errorf("readable: got %d, %v", n, err)
+			}
+			if n, err := Peek(fds[1], b[:2]); string(b[:n]) != "ab" || err != nil {
+				t.Errorf("peek: got %q, %v", b[:n], err)
+			}
+			if n, err := Receive(fds[1], b[:1]); string(b[:n]) != "a" || err != nil {
+				t.Errorf("receive: got %q, %v", b[:n], err)
+			}
+			one, two := make([]byte, 1), make([]byte, 8)
+			if n, err := Readv(fds[1], []unix.Iovec{Part(one), Part(two)}); n != 4 || err != nil || string(one)+string(two[:3]) != "bcde" {
+				t.Errorf("readv: got %d, %v, %q %q", n, err, one, two)
+			}
+			for total := 0; ; {
+				n, err := row.write(fds[0], []unix.Iovec{Part(make([]byte, 1<<16))})
+				if err == unix.EAGAIN {
+					break
+				}
+				if total += n; err != nil || total > 1<<28 {
+					t.Fatalf("a socket that nobody reads has taken %d bytes, %v", total, err)
+				}
+			}
+			unix.Close(fds[1])
+			if _, err := row.write(fds[0], []unix.Iovec{Part([]byte("x"))}); err != unix.EPIPE {
+				t.Errorf("write to nobody: got %v", err)
+			}
+		})
 	}
 	if _, err := Readable(-1); err != unix.EBADF {
 		t.Errorf("no descriptor: got %v", err)
@@ -186,7 +203,9 @@ func BenchmarkWriter(b *testing.B) {
 		name  string
 		write func(c *net.TCPConn) func(*net.Buffers) (int64, error)
 	}{
-		{"net", func(c *net.TCPConn) func(*net.Buffers) (int64, error) { return func(v *net.Buffers) (int64, error) { return v.WriteTo(c) } }},
+		{"net", func(c *net.TCPConn) func(*net.Buffers) (int64, error) {
+			return func(v *net.Buffers) (int64, error) { return v.WriteTo(c) }
+		}},
 		{"nowait", func(c *net.TCPConn) func(*net.Buffers) (int64, error) { return NewWriter(c).WriteBuffers }},
 	} {
 		b.Run(row.name, func(b *testing.B) {

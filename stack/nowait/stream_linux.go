@@ -36,7 +36,7 @@ func (w *Writer) WriteBuffers(b *net.Buffers) (int64, error) {
 	case err != nil:
 		return w.n, err
 	case w.err != nil:
-		return w.n, &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("writev", w.err)}
+		return w.n, &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("sendmsg", w.err)}
 	}
 	return w.n, nil
 }
@@ -48,7 +48,7 @@ func (w *Writer) all(fd uintptr) (over bool) {
 		for _, b := range (*w.from)[:min(len(*w.from), MaxParts)] {
 			w.parts = append(w.parts, Part(b))
 		}
-		n, err := Writev(int(fd), w.parts)
+		n, err := Send(int(fd), w.parts)
 		clear(w.parts)
 		if err == unix.EAGAIN {
 			return false
@@ -106,7 +106,7 @@ func (r *Reader) Read(b []byte) (int, error) {
 	case err != nil:
 		return 0, err
 	case r.err != nil:
-		return 0, &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", r.err)}
+		return 0, &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("recvfrom", r.err)}
 	case r.n == 0:
 		return 0, io.EOF
 	}
@@ -114,6 +114,6 @@ func (r *Reader) Read(b []byte) (int, error) {
 }
 
 func (r *Reader) once(fd uintptr) (over bool) {
-	r.n, r.err = Read(int(fd), r.into)
+	r.n, r.err = Receive(int(fd), r.into)
 	return r.err != unix.EAGAIN
 }

@@ -122,7 +122,7 @@ func (m *socketMove) Read(b []byte) (int, error) {
 		return 0, nil
 	}
 	b = b[:min(len(b), m.left)]
-	n, err := nowait.Read(m.fd, b)
+	n, err := nowait.Receive(m.fd, b)
 	switch {
 	case err == nil && n > 0:
 		m.left -= n
