@@ -8,12 +8,15 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -216,21 +219,67 @@ func TestOpenVPNBesideTheCClient(t *testing.T) {
 			}
 			return nil
 		})
-		w.wholeFile(t, 10_000_000) // warm
-		c := [2]float64{w.wholeFile(t, 100_000_000), w.sunk(t, 100_000_000)}
+		const megabytes = 100
+		measure := func(pid int) (speed [2]float64, effort [2]string) {
+			w.wholeFile(t, 10_000_000) // warm
+			for i, carry := range []func(*testing.T, int) float64{w.wholeFile, w.sunk} {
+				before := effortOf(t, pid)
+				speed[i] = carry(t, megabytes*1_000_000)
+				after := effortOf(t, pid)
+				effort[i] = fmt.Sprintf("%.1f ms of CPU and %.0f wake-ups per MB", (after.cpu-before.cpu)*1e3/megabytes, (after.wakes-before.wakes)/megabytes)
+			}
+			return speed, effort
+		}
+		c, theirEffort := measure(theirs.Process.Pid)
 		if err := theirs.Process.Signal(os.Interrupt); err != nil {
 			t.Fatal(err)
 		}
 		_ = theirs.Wait() // interrupted
 		w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
 		w.connected(t)
-		w.wholeFile(t, 10_000_000)
-		ours := [2]float64{w.wholeFile(t, 100_000_000), w.sunk(t, 100_000_000)}
+		ours, effort := measure(w.laptop.cmd.Process.Pid)
 		for i, way := range []string{"down", "up"} {
 			t.Logf("%-12s %-4s  C client %4.0f MB/s  penstock %4.0f MB/s  ratio %.2f", proto, way, c[i], ours[i], ours[i]/c[i])
+			t.Logf("%-12s %-4s  C client %s; penstock %s", proto, way, theirEffort[i], effort[i])
 		}
 		w.laptop.stop(t, os.Interrupt)
 	}
+}
+
+// effort is what a process has done so far.
+type effort struct {
+	cpu   float64 // seconds
+	wakes float64 // of its threads that have not ended
+}
+
+func effortOf(t *testing.T, pid int) (e effort) {
+	t.Helper()
+	read := func(file string) string {
+		b, err := os.ReadFile(file)
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) { // a thread may have ended
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	dir := fmt.Sprintf("/proc/%d", pid)
+	stat := read(dir + "/stat")
+	if fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:]); len(fields) > 12 { // from the state, which is the third
+		var user, system float64
+		fmt.Sscan(fields[11], &user)
+		fmt.Sscan(fields[12], &system)
+		e.cpu = (user + system) / 100 // clock ticks, on every Linux
+	}
+	threads, err := filepath.Glob(dir + "/task/*/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, thread := range threads {
+		_, count, _ := strings.Cut(read(thread), "\nvoluntary_ctxt_switches:")
+		var n float64
+		fmt.Sscan(count, &n)
+		e.wakes += n
+	}
+	return e
 }
 
 // sunk sends n bytes to the intranet's sink and waits until they have been counted.

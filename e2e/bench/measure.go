@@ -66,7 +66,8 @@ func throughput(streams int, down bool) func(context.Context, *options, *world, 
 			notes = append(notes, fmt.Sprintf("laptop writes %.0f B", (after.bytes-before.bytes)/max(after.packets-before.packets, 1)))
 		}
 		if len(w.processes) > 0 {
-			notes = append(notes, fmt.Sprintf("%.2f CPU s per GB", (after.cpu-before.cpu)/max(r.sent/1e9, 1e-3)))
+			notes = append(notes, fmt.Sprintf("%.2f CPU s per GB", (after.cpu-before.cpu)/max(r.sent/1e9, 1e-3)),
+				fmt.Sprintf("%.0f wake-ups per MB", (after.wakes-before.wakes)/max(r.sent/1e6, 1)))
 		}
 		if r.retransmits > 0 {
 			notes = append(notes, fmt.Sprintf("%d retransmits", r.retransmits))
@@ -80,6 +81,7 @@ func throughput(streams int, down bool) func(context.Context, *options, *world, 
 type effort struct {
 	packets, bytes float64 // written by the laptop's stacks
 	cpu            float64 // seconds, of all programs
+	wakes          float64 // of their threads
 }
 
 func (w *world) effort(ctx context.Context) (e effort, err error) {
@@ -93,7 +95,11 @@ func (w *world) effort(ctx context.Context) (e effort, err error) {
 		if err != nil {
 			return e, err
 		}
-		e.cpu += s
+		n, err := p.wakes()
+		if err != nil {
+			return e, err
+		}
+		e.cpu, e.wakes = e.cpu+s, e.wakes+n
 	}
 	return e, nil
 }
@@ -158,7 +164,7 @@ func connects(size int) func(context.Context, *options, *world, *table) error {
 		}
 		notes := []string{fmt.Sprintf("%d hung, %d failed of %d", r.Hung, r.Failed, n)}
 		if len(w.processes) > 0 {
-			notes = append(notes, fmt.Sprintf("%.0f CPU µs each", (after.cpu-before.cpu)*1e6/float64(n)))
+			notes = append(notes, fmt.Sprintf("%.0f CPU µs and %.1f wake-ups each", (after.cpu-before.cpu)*1e6/float64(n), (after.wakes-before.wakes)/float64(n)))
 		}
 		if r.Hung+r.Failed > 0 {
 			notes = append(notes, r.Why)
