@@ -1,0 +1,224 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"penstock/e2e/netlab"
+	"penstock/e2e/netlab/keeper"
+)
+
+// managed starts a gateway whose service manager keeps sockets.
+func (w *world) managed(t *testing.T) *keeper.Manager {
+	t.Helper()
+	m, err := keeper.New(w.dir, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.gateway = &penstock{host: w.Gateway, binary: built("penstock"), config: w.path("gateway.yaml"), socket: w.path("gateway.sock"), manage: m.Manage}
+	t.Cleanup(func() {
+		if w.gateway.over != nil {
+			w.gateway.stop(t, syscall.SIGTERM)
+		}
+		if t.Failed() {
+			t.Logf("the gateway said:\n%s", w.gateway.said.String())
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.gateway.start(t)
+	return m
+}
+
+// errand is one way to use a port: it opens a connection, or sends a datagram, and wants an answer.
+type errand struct {
+	name    string
+	from    *netlab.Host
+	network string
+	address string
+	talk    func(net.Conn) error
+}
+
+// once runs it once.
+func (v errand) once(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	c, err := v.from.DialContext(ctx, v.network, v.address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	limit := patience
+	if v.network == "udp" {
+		limit /= 4 // a question that was taken and not answered is asked again
+	}
+	if err := c.SetDeadline(time.Now().Add(limit)); err != nil {
+		return err
+	}
+	return v.talk(c)
+}
+
+// tally is what became of visits.
+type tally struct {
+	visits, again, refused, failed int
+	longest                        time.Duration // that a visit took, with the second attempt
+	last                           error
+}
+
+// crowd runs each errand again and again, until stop is called. An errand that fails is tried once more, as clients do.
+func crowd(t *testing.T, errands ...errand) (stop func() map[string]tally) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	tallies := make([]tally, len(errands))
+	var wg sync.WaitGroup
+	for i, v := range errands {
+		wg.Go(func() {
+			n, tick := &tallies[i], time.NewTicker(10*time.Millisecond)
+			defer tick.Stop()
+			for ; ctx.Err() == nil; <-tick.C { // all take turns on the hosts' threads
+				began := time.Now()
+				err := v.once(ctx)
+				for range 2 {
+					if errors.Is(err, syscall.ECONNREFUSED) {
+						n.refused++
+						n.last = err
+					}
+					if err == nil {
+						break
+					}
+					n.again++
+					err = v.once(ctx)
+				}
+				if ctx.Err() != nil {
+					return
+				}
+				if n.visits++; err != nil {
+					n.failed++
+					n.last = err
+				}
+				n.longest = max(n.longest, time.Since(began))
+			}
+		})
+	}
+	return func() map[string]tally {
+		cancel()
+		wg.Wait()
+		all := make(map[string]tally)
+		for i, v := range errands {
+			all[v.name] = tallies[i]
+		}
+		return all
+	}
+}
+
+// greet writes a request, and wants an answer that begins as wanted.
+func greet(request, wanted string) func(net.Conn) error {
+	return func(c net.Conn) error {
+		if _, err := io.WriteString(c, request); err != nil {
+			return err
+		}
+		got := make([]byte, len(wanted))
+		if _, err := io.ReadFull(c, got); err != nil {
+			return err
+		}
+		if string(got) != wanted {
+			return fmt.Errorf("got %q, want %q", got, wanted)
+		}
+		return nil
+	}
+}
+
+// aQuestion asks for the address of public.example.
+const aQuestion = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06public\x07example\x00\x00\x01\x00\x01"
+
+// laptop: wireguard-go; clients of all ports === WireGuard, HTTPS, SOCKS5, DNS ===> [penstock, restarted; its service manager] gateway
+func TestARestartRefusesNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.edit(t, "gateway.yaml", "include:", "state_dir: state\ninclude:")
+	w.edit(t, "gateway.yaml", "listen:\n", "listen:\n  enrol: {url: \""+enrolURL+"\"}\n  proxy: {address: \""+proxyAt+"\"}\n")
+	w.edit(t, "gateway.yaml", "dns:\n", "dns:\n  listen: [\""+netlab.GatewayIPv4+":53\"]\n")
+	m := w.managed(t)
+	stock(t, w.Laptop, w.path("corp.conf"), "10.20.0.0/24")
+	w.untilCarrying(t)
+	all := []string{
+		"tcp/127.0.0.1/9477", "tcp/198.51.100.10/1080", "tcp/198.51.100.10/53", "tcp/__/8443", "udp/0.0.0.0/51820", "udp/198.51.100.10/53", "udp/__/51820",
+	}
+	if got := m.Names(); !slices.Equal(got, all) {
+		t.Errorf("kept: got %q, want %q", got, all)
+	}
+	stop := crowd(t,
+		errand{"metrics", w.Gateway, "tcp", monitor, greet("GET /healthz HTTP/1.0\r\n\r\n", "HTTP/1.0 200")},
+		errand{"enrolment", w.Laptop, "tcp", netlab.GatewayIPv4 + ":8443", func(c net.Conn) error {
+			return tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake() // whose it is, other tests ask
+		}},
+		errand{"proxy", w.Laptop, "tcp", proxyAt, greet("\x05\x01\x02", "\x05\x02")},
+		errand{"DNS over TCP", w.Laptop, "tcp", netlab.GatewayIPv4 + ":53", greet("\x00\x20"+aQuestion, "\x00")},
+		errand{"DNS", w.Laptop, "udp", netlab.GatewayIPv4 + ":53", greet(aQuestion, aQuestion[:2])},
+		errand{"WireGuard", w.Laptop, "udp", netlab.GatewayIPv4 + ":51820", func(c net.Conn) error {
+			// The second datagram would be told that the first was refused.
+			for range 2 {
+				if _, err := c.Write([]byte("no message of WireGuard's")); err != nil {
+					return err
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			return nil
+		}},
+	)
+	for _, step := range []struct {
+		sentence string
+		end      func()
+	}{
+		{"SIGTERM", func() { w.gateway.stop(t, syscall.SIGTERM) }},
+		{"SIGKILL", func() { w.gateway.kill(t) }},
+		{"SIGTERM, again", func() { w.gateway.stop(t, syscall.SIGTERM) }},
+	} {
+		step.end()
+		began := time.Now()
+		w.gateway.start(t)
+		w.untilCarrying(t)
+		t.Logf("%s: a stock peer is carried again after %v", step.sentence, time.Since(began).Round(time.Millisecond))
+		if got := m.Names(); !slices.Equal(got, all) {
+			t.Errorf("kept after %s: got %q, want %q", step.sentence, got, all)
+		}
+	}
+	for name, n := range stop() {
+		t.Logf("%-12s %6d visits, %d tried again, the longest took %v", name, n.visits, n.again, n.longest.Round(time.Millisecond))
+		if n.visits == 0 || n.refused > 0 || n.failed > 0 {
+			t.Errorf("%s: got %d visits, %d refused and %d failed after a second attempt, want none of these: %v", name, n.visits, n.refused, n.failed, n.last)
+		}
+	}
+
+	// Other ports: the old ones are closed, everywhere.
+	w.gateway.kill(t)
+	w.edit(t, "gateway.yaml", "127.0.0.1:9477", "127.0.0.1:9478")
+	w.edit(t, "gateway.yaml", proxyAt, "127.0.0.1:1080")
+	w.gateway.start(t)
+	for i, name := range all {
+		all[i] = strings.NewReplacer("9477", "9478", "198.51.100.10/1080", "127.0.0.1/1080").Replace(name)
+	}
+	slices.Sort(all)
+	eventually(t, "the manager keeps the new sockets alone", func() error {
+		if got := m.Names(); !slices.Equal(got, all) {
+			return fmt.Errorf("got %q, want %q", got, all)
+		}
+		return nil
+	})
+	for _, v := range []errand{{"metrics", w.Gateway, "tcp", monitor, nil}, {"proxy", w.Laptop, "tcp", proxyAt, nil}} {
+		if err := v.once(t.Context()); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s at its old port: got %v, want it refused", v.name, err)
+		}
+	}
+}
