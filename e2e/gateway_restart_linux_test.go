@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -259,4 +260,76 @@ func TestARestartRefusesNobody(t *testing.T) {
 			t.Errorf("%s at its old port: got %v, want it refused", v.name, err)
 		}
 	}
+}
+
+// laptop: wireguard-go, or penstock === WireGuard ===> [penstock, killed and started again; its service manager] gateway
+//
+// It measures, and asserts nothing: with the sockets that the service manager has kept and without them, in turns.
+func TestHowLongPeersAreWithoutAnswers(t *testing.T) {
+	if !soaking() {
+		t.Skip("measures for a minute or two: PENSTOCK_SOAK=1")
+	}
+	for _, client := range []string{"wireguard-go", "penstock"} {
+		t.Run(client, func(t *testing.T) {
+			w := newWorld(t)
+			w.edit(t, "gateway.yaml", "include:", "state_dir: state\ninclude:")
+			m := w.managed(t)
+			forget := func() { // the session, so that the next packet begins a handshake
+				wg := program(t, "wg")
+				key := values(w.read(t, "corp.conf"), "PublicKey")[0]
+				for _, args := range [][]string{{"set", "wg0", "peer", key, "remove"}, {"addconf", "wg0", w.path("wg0.bare")}} {
+					if r := run(t, w.Laptop, wg, args...); r.code != 0 {
+						t.Fatalf("wg %q: %s", args, r)
+					}
+				}
+			}
+			if client == "penstock" {
+				w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+				forget = func() {
+					w.laptop.must(t, "down", "corp")
+					w.laptop.must(t, "up", "corp")
+				}
+			} else {
+				stock(t, w.Laptop, w.path("corp.conf"), "10.20.0.0/24")
+			}
+			w.untilCarrying(t)
+			f := make(figures)
+			for range 7 {
+				for _, kept := range []bool{false, true} {
+					for _, calling := range []bool{false, true} {
+						w.gateway.kill(t)
+						if !kept {
+							m.Stop()
+						}
+						what := "a session before"
+						if calling {
+							forget()
+							if err := os.Remove(w.path("state/sessions.json")); err != nil { // nor does the gateway know of it
+								t.Fatal(err)
+							}
+							what = "a handshake begun a second before the start"
+							_ = w.carriesOnce(time.Second)
+						}
+						began := time.Now()
+						w.gateway.start(t)
+						w.untilCarrying(t)
+						f.add(fmt.Sprintf("%s, %s, sockets kept: %v", client, what, kept), time.Since(began))
+						eventually(t, "the gateway has noted the session", func() error {
+							return fresh(w.path("state/sessions.json"), began)
+						})
+					}
+				}
+			}
+			f.log(t)
+		})
+	}
+}
+
+// fresh returns an error if a file was not written since a time.
+func fresh(path string, since time.Time) error {
+	at, err := os.Stat(path)
+	if err == nil && at.ModTime().Before(since) {
+		err = fmt.Errorf("%s is of %v", path, at.ModTime())
+	}
+	return err
 }
