@@ -109,6 +109,15 @@ while :; do
 done
 `
 
+// callerScript calls the port of the metrics each 10 ms, and writes how many calls there were and how many of them were refused.
+const callerScript = `
+	while [ ! -e /run/enough ]; do
+		(exec 3<>/dev/tcp/127.0.0.1/9477) 2>/dev/null || refused=$((refused+1))
+		calls=$((calls+1))
+		sleep 0.01
+	done
+	echo $((calls)) $((refused)) >/run/calls`
+
 // put writes a file of the machine.
 func (h *hosted) put(t *testing.T, name, text string, mode uint32) {
 	t.Helper()
@@ -285,6 +294,7 @@ func TestMachineUnderLockdown(t *testing.T) {
 	h.isConnected(t)
 	open.Stop()
 
+	h.do(t, "systemd-run --quiet --unit=caller bash -c '"+callerScript+"'")
 	c := h.watch(t)
 	for _, step := range []struct {
 		sentence string
@@ -293,6 +303,16 @@ func TestMachineUnderLockdown(t *testing.T) {
 		{"a restart", func(t *testing.T) { h.do(t, "systemctl restart penstock.service") }},
 		{"a crash by signal", func(t *testing.T) { h.do(t, "systemctl kill --signal=SEGV penstock.service") }},
 		{"a kill", func(t *testing.T) { h.do(t, "systemctl kill --signal=KILL penstock.service") }},
+		{"nobody was refused meanwhile", func(t *testing.T) {
+			var calls, refused int
+			eventually(t, "the caller has counted", func() error {
+				_, err := fmt.Sscanf(h.sh(t, "touch /run/enough; cat /run/calls").stdout, "%d %d", &calls, &refused)
+				return err
+			})
+			if t.Logf("%d calls, %d refused", calls, refused); refused > 0 {
+				t.Errorf("%d of %d calls were refused, want none: the unit has systemd keep the sockets", refused, calls)
+			}
+		}},
 		{"a stop and a start", func(t *testing.T) {
 			h.do(t, "systemctl stop penstock.service")
 			time.Sleep(2 * time.Second) // traffic that could leave

@@ -27,6 +27,7 @@ type penstock struct {
 	binary string // the program
 	config string
 	socket string
+	manage func(*exec.Cmd) // by the test's service manager; nil: there is none
 	cmd    *netlab.Cmd
 	said   transcript
 	over   chan struct{} // closed once it has ended
@@ -79,6 +80,9 @@ func (p *penstock) start(t *testing.T) {
 	// Not the test's context: that ends before the cleanup, which stops it as a user would.
 	p.cmd = p.host.Command(context.WithoutCancel(t.Context()), p.binary, "run", "-c", p.config, "--socket", p.socket)
 	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
+	if p.manage != nil {
+		p.manage(p.cmd.Cmd)
+	}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -63,7 +64,7 @@ func serveConsole(ctx context.Context, e *env, client *control.Client, listen st
 	if err != nil {
 		return err
 	}
-	l, err := console.Listen(listen)
+	l, err := console.Listen(listen, net.Listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"penstock/cmd/internal/daemon"
 	"penstock/cmd/internal/demo"
 	"penstock/cmd/internal/edition"
+	"penstock/cmd/internal/handover"
 	"penstock/cmd/internal/kernel"
 	"penstock/cmd/internal/laptop"
 	"penstock/cmd/internal/systemd"
@@ -22,7 +23,7 @@ import (
 func withDaemon(e *env) *env {
 	e.run = func(ctx context.Context, cfg *config.Config, o runOptions) error {
 		return daemon.Run(ctx, cfg, daemon.Options{
-			Socket: o.Socket, Reload: o.Reload, Version: version(), Log: o.Logger, Notify: systemd.NewNotifier(),
+			Socket: o.Socket, Reload: o.Reload, Version: version(), Log: o.Logger, Notify: systemd.NewNotifier(), Sockets: o.Sockets,
 			Good: o.Good, Fault: o.Fault,
 		})
 	}
@@ -32,6 +33,14 @@ func withDaemon(e *env) *env {
 	e.cleanupKernel = kernel.Cleanup
 	e.demo = runDemo
 	return e
+}
+
+// inherit takes the sockets that a service manager gives to this process.
+func inherit(log *slog.Logger) *handover.Sockets {
+	if n := systemd.NewNotifier(); n != nil {
+		return handover.Inherit(n, log)
+	}
+	return handover.Inherit(nil, log)
 }
 
 // check compiles a configuration as run does, and tells what it found.

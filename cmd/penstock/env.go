@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/handover"
 	"penstock/cmd/internal/lastgood"
 )
 
@@ -38,8 +39,10 @@ type runOptions struct {
 	Logger *slog.Logger
 	Socket string           // of the command line; empty: the configuration's
 	Reload <-chan os.Signal // each signal asks for a reload
-	Good   lastgood.Copy    // of the last configuration that worked
-	Fault  error            // of the present configuration, if the copy is run instead
+	// Sockets are those that a service manager has kept. May be nil.
+	Sockets *handover.Sockets
+	Good    lastgood.Copy // of the last configuration that worked
+	Fault   error         // of the present configuration, if the copy is run instead
 }
 
 // checkReport is what compiling the rules and running the configuration's own tests found.

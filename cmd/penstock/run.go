@@ -40,6 +40,7 @@ runs the copy, and says so in the log and in the status. Mend the fault and run 
 			signal.Notify(reload, syscall.SIGHUP)
 			defer signal.Stop(reload)
 			o := runOptions{Logger: newLogger(e, debug), Socket: e.socketPath(), Reload: reload}
+			o.Sockets = inherit(o.Logger)
 			var err error
 			if good != "" {
 				if o.Good.Dir, err = filepath.Abs(good); err != nil {

@@ -188,28 +188,30 @@ func picture() []row {
 		{"cmd/internal/flowlog", "records of flows and questions on their way to a file, the journal or syslog, which nobody waits for",
 			[]string{"cmd/internal/control"}, []string{prom}},
 		{"cmd/internal/privatedns", "encrypted DNS for the phones of peers: tokens, certificate, addresses; it is handed the DNS server, and who has a token",
-			[]string{"cmd/internal/config", "cmd/internal/door", "dnsproxy", "policy"}, nil},
+			[]string{"cmd/internal/config", "cmd/internal/door", "cmd/internal/handover", "dnsproxy", "policy"}, nil},
 		{"cmd/internal/edition", "what a configuration means, compiled whole or not at all; it opens nothing",
 			[]string{"cmd/internal/config", "cmd/internal/lists", "cmd/internal/egress", "cmd/internal/gateway", "cmd/internal/ingress",
 				"cmd/internal/privatedns", "policy", "policy/blocklist", "policy/iprange", "router/clients", "dnsproxy", "dnsproxy/records"}, nil},
 		{"cmd/internal/egress", "the ways out: direct, transports and their groups",
 			[]string{"cmd/internal/config", "cmd/internal/kernel", "cmd/internal/private", "policy", "policy/iprange", "router", "router/transport",
 				"router/transport/wireguard", "router/transport/openvpn", "router/transport/openvpn/profile", "stack", "stack/link"}, []string{prom}},
+		{"cmd/internal/handover", "listening sockets that outlive a restart; it is handed what keeps them, a leaf",
+			nil, []string{"github.com/coreos/go-systemd/v22/activation", sys}},
 		{"cmd/internal/door", "how many connections strangers may hold open, a leaf", nil, nil},
 		{"cmd/internal/renewed", "a certificate from files that others renew, a leaf", nil, nil},
 		{"cmd/internal/peerbook", "the files of peers, and who changes them; it tells nobody",
 			[]string{"cmd/internal/config", "cmd/internal/filelock", "cmd/internal/private", "router/transport/wireguard"}, nil},
 		{"cmd/internal/enrol", "invitations, the page and the port where people join, and the client that joins; it is handed the gateway",
-			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/door", "cmd/internal/fleet/bundle", "cmd/internal/peerbook", "cmd/internal/private", "cmd/internal/renewed", "router/transport/wireguard"},
-			[]string{"github.com/hashicorp/golang-lru/v2/simplelru", "golang.org/x/time/rate", sys, prom}},
+			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/door", "cmd/internal/fleet/bundle", "cmd/internal/handover", "cmd/internal/peerbook", "cmd/internal/private", "cmd/internal/renewed", "router/transport/wireguard"},
+			[]string{"github.com/hashicorp/golang-lru/v2/simplelru", "golang.org/x/time/rate", prom}},
 		{"cmd/internal/gateway", "the port for peers and the stack behind it, with the limits of peers",
-			[]string{"cmd/internal/config", "cmd/internal/gateway/meter", "cmd/internal/gateway/quota", "cmd/internal/peerbook", "cmd/internal/private",
+			[]string{"cmd/internal/config", "cmd/internal/gateway/meter", "cmd/internal/gateway/quota", "cmd/internal/handover", "cmd/internal/peerbook", "cmd/internal/private",
 				"router/lookup", "router/transport/wireguard", "stack"}, nil},
 		{"cmd/internal/gateway/meter", "what each peer sends and gets, counted and paced between WireGuard and the stack, a leaf",
 			nil, []string{"github.com/gaissmai/bart", "golang.zx2c4.com/wireguard/tun"}},
 		{"cmd/internal/gateway/quota", "what peers have used in a month, in a file, a leaf", nil, nil},
 		{"cmd/internal/ingress", "the port for SOCKS5 and HTTP proxy: who may come in, and what they ask for as flows; the daemon hands it the router",
-			[]string{"cmd/internal/config", "cmd/internal/door", "cmd/internal/ingress/socks", "dnsproxy", "dnsproxy/pipe", "policy", "router", "router/clients", "stack/deadline"}, []string{prom}},
+			[]string{"cmd/internal/config", "cmd/internal/door", "cmd/internal/handover", "cmd/internal/ingress/socks", "dnsproxy", "dnsproxy/pipe", "policy", "router", "router/clients", "stack/deadline"}, []string{prom}},
 		{"cmd/internal/ingress/socks", "the messages of SOCKS5, a leaf", nil, nil},
 		{"cmd/internal/signin", "who has signed in with which peer, and the page for it; it is handed what dials the provider",
 			[]string{"cmd/internal/config", "cmd/internal/edition", "cmd/internal/private", "cmd/internal/renewed", "dnsproxy/pipe", "policy"},
@@ -220,7 +222,7 @@ func picture() []row {
 			[]string{"cmd/internal/config", "cmd/internal/egress", "cmd/internal/edition", "policy", "policy/iprange", "router/clients", "router/hostnet", "router/hostnet/...",
 				"router/pathmon", "router/ondemand", "router/portal", "router/transport", "stack", "stack/link"}, []string{sys}},
 		{"cmd/internal/resolver", "the embedded DNS server: its settings as they change, its ways out, its addresses on the host",
-			[]string{"cmd/internal/config", "cmd/internal/edition", "cmd/internal/egress", "dnsproxy", "policy"}, nil},
+			[]string{"cmd/internal/config", "cmd/internal/edition", "cmd/internal/egress", "cmd/internal/handover", "dnsproxy", "policy"}, nil},
 		{"cmd/internal/report", "what operators are told, in the words of the control API; nothing imports it but the daemon",
 			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/decisions", "cmd/internal/record", "cmd/internal/edition", "cmd/internal/egress", "cmd/internal/gateway",
 				"cmd/internal/health", "cmd/internal/laptop", "cmd/internal/lists", "cmd/internal/peerbook", "cmd/internal/ports", "cmd/internal/privatedns", "cmd/internal/signin", "policy", "router", "router/clients",
@@ -244,12 +246,13 @@ func picture() []row {
 			[]string{"cmd/internal/...", "router/transport/wireguard", "router/hostnet", "e2e/netlab"},
 			[]string{"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/mdp/qrterminal/v3", "golang.org/x/term", sys}},
 
-		{"e2e", "black-box tests against the built binary", []string{"e2e/netlab", "e2e/netlab/machine", "e2e/netlab/netlabtest"}, nil},
+		{"e2e", "black-box tests against the built binary", []string{"e2e/netlab", "e2e/netlab/keeper", "e2e/netlab/machine", "e2e/netlab/netlabtest"}, nil},
 		{"e2e/bench", "black-box measurements of the built binary",
 			[]string{"e2e/netlab"}, nil},
 		{"e2e/netlab", "the lab of network namespaces; it does not know what is tested in it",
 			nil, []string{"github.com/miekg/dns", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", sys}},
 		{"e2e/netlab/machine", "a Debian with systemd on the lab's access network", []string{"e2e/netlab"}, []string{"github.com/vishvananda/netlink", sys}},
+		{"e2e/netlab/keeper", "a service manager that keeps sockets, for tests, a leaf", nil, nil},
 		{"e2e/netlab/netlabtest", "the lab for tests", []string{"e2e/netlab"}, nil},
 		{"e2e/repo", "the rules of this repository", nil, nil},
 	}
@@ -274,7 +277,7 @@ func testTheirs() []string {
 
 // blackBox are the packages whose tests know the product only as a binary.
 func blackBox() []string {
-	return []string{"e2e", "e2e/bench", "e2e/netlab", "e2e/netlab/machine", "e2e/netlab/netlabtest", "e2e/repo"}
+	return []string{"e2e", "e2e/bench", "e2e/netlab", "e2e/netlab/keeper", "e2e/netlab/machine", "e2e/netlab/netlabtest", "e2e/repo"}
 }
 
 func TestImportsAreInThePicture(t *testing.T) {

@@ -40,17 +40,16 @@ type Server struct {
 	http     *http.Server
 }
 
-// Listen opens a loopback address and port for a Server.
-func Listen(address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+// Listen opens a loopback address and port for a Server. open is net.Listen, or another that does the same.
+func Listen(address string, open func(network, address string) (net.Listener, error)) (net.Listener, error) {
+	at, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	if at, ok := l.Addr().(*net.TCPAddr); !ok || !at.IP.IsLoopback() {
-		l.Close()
+	if !at.IP.IsLoopback() {
 		return nil, fmt.Errorf("%s is not a loopback address: others could reach the console there", address)
 	}
-	return l, nil
+	return open("tcp", at.String())
 }
 
 // Page is the console of a configuration: a Server as soon as its port is free. A nil Page is that of a configuration without one.
@@ -61,14 +60,14 @@ type Page struct {
 
 // Attach opens the console of a configuration, and returns what the control socket serves with it: links to the console, too.
 // Without console.listen the page is nil, which is ready to use and does nothing. Any user of this host can take the port, and must
-// not keep penstock from running: until it is free, "penstock console" serves the page itself.
-func Attach(cfg *config.Config, c control.Config, p *ports.Ports, version string) (*Page, control.Config) {
+// not keep penstock from running: until it is free, "penstock console" serves the page itself. open is as for Listen.
+func Attach(cfg *config.Config, c control.Config, p *ports.Ports, open func(network, address string) (net.Listener, error), version string) (*Page, control.Config) {
 	if cfg.Console.Listen == "" {
 		return nil, c
 	}
 	page, api := new(Page), control.API(c) // the page itself makes no links
 	page.port, _ = p.Open("console.listen", func() (net.Listener, error) {
-		l, err := Listen(cfg.Console.Listen)
+		l, err := Listen(cfg.Console.Listen, open)
 		if err == nil {
 			page.server.Store(New(Config{Listener: l, API: api, Version: version, Log: c.Logger}))
 		}

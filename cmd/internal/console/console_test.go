@@ -64,7 +64,7 @@ func serve(t *testing.T) (*Server, *record.Book, *browser) {
 // serveConfig runs a console until the test ends.
 func serveConfig(t *testing.T, config control.Config) (*Server, *browser) {
 	t.Helper()
-	l, err := Listen("127.0.0.1:0")
+	l, err := Listen("127.0.0.1:0", net.Listen)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -468,7 +468,7 @@ func TestATakenPortCostsTheConsoleAlone(t *testing.T) {
 	defer squatter.Close()
 	cfg := &config.Config{Console: config.Console{Listen: squatter.Addr().String()}}
 	p := ports.New(nil, nil)
-	page, offered := Attach(cfg, control.Config{}, p, "")
+	page, offered := Attach(cfg, control.Config{}, p, net.Listen, "")
 	if _, err := offered.Console.Link(t.Context()); !errors.Is(err, control.ErrNotOffered) {
 		t.Errorf("a link: got %v, want that there is none yet", err)
 	}
@@ -481,14 +481,14 @@ func TestATakenPortCostsTheConsoleAlone(t *testing.T) {
 		t.Errorf("no console: %v", err)
 	}
 	squatter.Close()
-	page, offered = Attach(cfg, control.Config{}, p, "")
+	page, offered = Attach(cfg, control.Config{}, p, net.Listen, "")
 	if link, err := offered.Console.Link(t.Context()); err != nil || !strings.HasPrefix(link.URL, "http://"+cfg.Console.Listen+"/#t=") {
 		t.Errorf("a free port: got %+v, %v, want a link", link, err)
 	}
 	if err := page.Close(); err != nil {
 		t.Error(err)
 	}
-	if page, offered = Attach(new(config.Config), control.Config{}, p, ""); offered.Console != nil || errors.Join(page.Run(stopped), page.Close()) != nil {
+	if page, offered = Attach(new(config.Config), control.Config{}, p, net.Listen, ""); offered.Console != nil || errors.Join(page.Run(stopped), page.Close()) != nil {
 		t.Errorf("without console.listen: got %v", offered.Console)
 	}
 }

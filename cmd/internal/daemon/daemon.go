@@ -33,6 +33,7 @@ import (
 	"penstock/cmd/internal/enrol"
 	"penstock/cmd/internal/fleet/port"
 	"penstock/cmd/internal/gateway"
+	"penstock/cmd/internal/handover"
 	"penstock/cmd/internal/health"
 	"penstock/cmd/internal/ingress"
 	"penstock/cmd/internal/kernel"
@@ -69,6 +70,8 @@ type Options struct {
 	TUN link.Port
 	// Notify reports the state of the daemon to the service manager. May be nil.
 	Notify *systemd.Notifier
+	// Sockets are kept over a restart. May be nil.
+	Sockets *handover.Sockets
 	// Direct replaces the host's own network. May be nil.
 	Direct egress.Direct
 }
@@ -118,6 +121,7 @@ func Check(ctx context.Context, cfg *config.Config) (*edition.Edition, error) {
 
 // Run runs a penstock until ctx ends, and then undoes its changes to the host.
 func Run(ctx context.Context, cfg *config.Config, opts Options) (err error) {
+	opts.Sockets.Begin()
 	d, opened, err := build(ctx, cfg, opts)
 	defer func() {
 		if failed := opened.close(err != nil && ctx.Err() == nil); failed != nil {
@@ -219,7 +223,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	d.decided = decisions.Open(decisions.Config{Live: d.live, Flows: d.router, Log: d.log, Registry: d.registry})
 	d.phones, err = privatedns.Open(ctx, cfg, privatedns.Config{
 		Server: d.dns.Server, Serve: func() *config.DNSServe { return d.live.Config().DNS.Serve }, Whose: d.live.Phone,
-		Listen: net.ListenConfig{Control: d.egress.Outside.Direct.Control}, Metrics: d.metrics.dns, Log: d.log,
+		Listen: net.ListenConfig{Control: d.egress.Outside.Direct.Control}, Sockets: d.opts.Sockets, Metrics: d.metrics.dns, Log: d.log,
 	})
 	if err != nil {
 		return err
@@ -228,7 +232,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	d.follow = d.laptop.Follow(core{d}, d.egress)
 	if first.Gateway != nil {
 		d.gateway, err = gateway.Open(gateway.Config{
-			Plan: first.Gateway, Handle: d.handle, Peer: d.live.Peer, Mark: d.laptop.Outside().Mark, Limits: stackLimits(cfg.Limits),
+			Plan: first.Gateway, Handle: d.handle, Peer: d.live.Peer, Mark: d.laptop.Outside().Mark, Sockets: d.opts.Sockets, Limits: stackLimits(cfg.Limits),
 			OverQuota: core{d}.OverQuota, Metrics: d.metrics.stack, Log: d.log,
 		})
 		if err != nil {
@@ -239,7 +243,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	}
 	if d.proxy, err = ingress.Open(ctx, ingress.Config{
 		Config: cfg, Control: d.laptop.Outside().Direct.Control, Users: edition.Logins{Live: d.live}, Clients: who{d}, Handle: d.router.Handle, Spend: core{d}.Spend,
-		Log: d.log, Registry: d.registry,
+		Sockets: d.opts.Sockets, Log: d.log, Registry: d.registry,
 	}); err != nil {
 		return err
 	}
@@ -263,7 +267,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		return err
 	}
 	opened.add(d.fleet.Close)
-	joining := enrol.Config{Listen: cfg.Listen.Enrol, Gateway: folders{d}, Mark: d.laptop.Outside().Mark, Registry: d.registry, Log: d.log}
+	joining := enrol.Config{Listen: cfg.Listen.Enrol, Gateway: folders{d}, Sockets: d.opts.Sockets, Mark: d.laptop.Outside().Mark, Registry: d.registry, Log: d.log}
 	if cfg.Fleet != nil {
 		joining.Fleet = d.fleet
 	}
@@ -363,7 +367,10 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 			}
 		})
 	}
-	page, offered := console.Attach(cfg, d.controlConfig(cfg), d.ports, d.opts.Version)
+	open := func(network, address string) (net.Listener, error) {
+		return d.opts.Sockets.Listen(ctx, net.ListenConfig{}, network, address)
+	}
+	page, offered := console.Attach(cfg, d.controlConfig(cfg), d.ports, open, d.opts.Version)
 	opened.add(page.Close)
 	server, err := control.New(offered)
 	if err != nil {
@@ -371,7 +378,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	}
 	opened.add(server.Close)
 	if cfg.Metrics.Listen != "" {
-		port, err := d.ports.Open("metrics.listen", func() (net.Listener, error) { return net.Listen("tcp", cfg.Metrics.Listen) })
+		port, err := d.ports.Open("metrics.listen", func() (net.Listener, error) { return open("tcp", cfg.Metrics.Listen) })
 		if err != nil {
 			return config.Refused(cfg, "metrics.listen", "choose an address of this host", err)
 		}
@@ -417,6 +424,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 		start("peers", gateway.Watch{Every: time.Second, Folders: folders{d}, Log: d.log}.Run)
 	}
 	start("enrolment", d.enrol.Run)
+	d.opts.Sockets.Ready()
 	start("service manager", d.notify)
 	if d.opts.Fault == nil {
 		d.keep(d.live.Now())

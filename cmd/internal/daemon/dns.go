@@ -18,7 +18,7 @@ func (d *Daemon) buildDNS(ctx context.Context, cfg *config.Config) (err error) {
 		Log: d.log, Metrics: d.metrics.dns, Asked: core{d},
 	}
 	d.dns, err = resolver.New(resolver.Config{
-		Live: d.live, Egress: d.egress, Server: server, Log: d.log,
+		Live: d.live, Egress: d.egress, Server: server, Sockets: d.opts.Sockets, Log: d.log,
 		Own: func() []netip.Addr { return d.follow.Resolvers(ctx) }, Access: func() *edition.Access { return d.follow.Access() },
 	})
 	return err

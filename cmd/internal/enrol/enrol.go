@@ -19,6 +19,7 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/door"
+	"penstock/cmd/internal/handover"
 	"penstock/cmd/internal/peerbook"
 	"penstock/cmd/internal/renewed"
 )
@@ -41,6 +42,7 @@ type Config struct {
 	Listen   *config.EnrolListen   // nil: nobody is invited
 	Gateway  peerbook.Gateway      // whose peers they become
 	Fleet    Fleet                 // that they join, if the gateway is one of several; nil: only the gateway
+	Sockets  *handover.Sockets     // nil: the port is closed while penstock restarts
 	Mark     uint32                // of the port's connections, on Linux; 0: none
 	Registry prometheus.Registerer // nil: nothing is counted
 	Log      *slog.Logger          // nil: nothing is logged
@@ -70,14 +72,14 @@ func Open(ctx context.Context, c Config) (*Enrolment, error) {
 	if e.listen == nil {
 		return e, nil
 	}
-	if err := e.open(ctx, c.Mark); err != nil {
+	if err := e.open(ctx, c); err != nil {
 		_ = e.Close()
 		return nil, err
 	}
 	return e, nil
 }
 
-func (e *Enrolment) open(ctx context.Context, mark uint32) error {
+func (e *Enrolment) open(ctx context.Context, c Config) error {
 	if e.fleet == nil {
 		if err := e.openInvitations(ctx); err != nil {
 			return err
@@ -87,7 +89,7 @@ func (e *Enrolment) open(ctx context.Context, mark uint32) error {
 	if err != nil {
 		return err
 	}
-	l, err := (&net.ListenConfig{Control: marked(mark)}).Listen(ctx, "tcp", e.listen.Address)
+	l, err := c.Sockets.Listen(ctx, net.ListenConfig{Control: handover.Marked(c.Mark)}, "tcp", e.listen.Address)
 	if err != nil {
 		return e.mend("address", err, "stop the program that uses it, or choose another address")
 	}

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/gateway/meter"
+	"penstock/cmd/internal/handover"
 	"penstock/router/transport/wireguard"
 	"penstock/stack"
 )
@@ -35,7 +36,8 @@ type Config struct {
 	// OverQuota is told the names of the peers to block, because they have used up their quotas, whenever they change. Open and Use
 	// call it too. It must not call the gateway. May be nil.
 	OverQuota func(peers map[string]bool)
-	Mark      uint32 // of the port's socket; 0: none
+	Mark      uint32            // of the port's socket; 0: none
+	Sockets   *handover.Sockets // may be nil
 	Limits    stack.Limits
 	Metrics   *stack.Metrics
 	Log       *slog.Logger // if nil, nothing is logged
@@ -64,14 +66,18 @@ func Open(c Config) (*Gateway, error) {
 	m := meter.New(s.Device())
 	limits := newLimiter(m, c)
 	limits.use(c.Plan, c.Plan.peers)
+	ctx, cancel := context.WithCancel(context.Background())
 	server, err := wireguard.NewServer(wireguard.ServerConfig{
 		Device: m, PrivateKey: c.Plan.key, ListenPort: uint16(listen.ListenPort),
 		Peers: c.Plan.peers, Mark: c.Mark, Log: c.Log,
+		Listen: func(network, address string) (net.PacketConn, error) {
+			return c.Sockets.ListenPacket(ctx, net.ListenConfig{Control: handover.Marked(c.Mark)}, network, address)
+		},
 	})
 	if err != nil {
+		cancel()
 		return nil, errors.Join(fmt.Errorf("listen.wireguard: %w", err), s.Close())
 	}
-	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { m.Run(ctx) })
 	return &Gateway{stack: s, meter: m, limits: limits, server: server, stop: func() { cancel(); wg.Wait() }}, nil

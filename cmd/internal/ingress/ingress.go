@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/handover"
 	"penstock/policy"
 	"penstock/router"
 )
@@ -47,11 +48,12 @@ type Clients interface {
 	Confirm(ctx context.Context, f policy.Flow, host string) ([]netip.Addr, error)
 }
 
-// Config is what Open needs. All but Control, Log and Registry must be set.
+// Config is what Open needs. All but Control, Sockets, Log and Registry must be set.
 type Config struct {
 	Config *config.Config // its listen.proxy and limits
 	// Control prepares the socket that listens. May be nil.
 	Control func(network, address string, c syscall.RawConn) error
+	Sockets *handover.Sockets
 	Users   Users
 	Clients Clients
 	// Handle takes one flow, and returns when it is over.
@@ -98,7 +100,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	lc := net.ListenConfig{Control: c.Control, KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: limits.TCPKeepalive, Interval: limits.TCPKeepaliveInterval,
 	}}
-	ln, err := lc.Listen(ctx, "tcp", listen.Address.String())
+	ln, err := c.Sockets.Listen(ctx, lc, "tcp", listen.Address.String())
 	if err != nil {
 		return nil, config.Refused(c.Config, "listen.proxy.address", "stop the program that uses it or choose another port", err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/door"
+	"penstock/cmd/internal/handover"
 	"penstock/dnsproxy"
 	"penstock/policy"
 )
@@ -29,7 +30,7 @@ const (
 	stopTime  = 2 * time.Second
 )
 
-// Config is what Open needs. All of it must be set, but Metrics and Log.
+// Config is what Open needs. All of it must be set, but Sockets, Metrics and Log.
 type Config struct {
 	Server *dnsproxy.Server
 	// Serve returns what the configuration in force says; nil: nothing any more.
@@ -38,6 +39,7 @@ type Config struct {
 	// stranger where nobody may be one.
 	Whose   func(w Way, token string, src netip.AddrPort) (policy.Flow, bool)
 	Listen  net.ListenConfig
+	Sockets *handover.Sockets // may be nil
 	Metrics *dnsproxy.Metrics
 	Log     *slog.Logger
 }
@@ -82,7 +84,7 @@ func Open(ctx context.Context, cfg *config.Config, c Config) (*Service, error) {
 		to    *[]net.Listener
 	}{{"https", cfg.DNS.Serve.HTTPS, &s.https}, {"tls", cfg.DNS.Serve.TLS, &s.tls}} {
 		for i, a := range l.addrs {
-			ln, err := c.Listen.Listen(ctx, "tcp", a.String())
+			ln, err := c.Sockets.Listen(ctx, c.Listen, "tcp", a.String())
 			if err != nil {
 				at := fmt.Sprintf("dns.serve.%s[%d]", l.key, i)
 				return nil, errors.Join(config.Refused(cfg, at, "stop the program that uses it or choose another address", err), s.Close())

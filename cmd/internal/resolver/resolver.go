@@ -18,18 +18,20 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
+	"penstock/cmd/internal/handover"
 	"penstock/dnsproxy"
 	"penstock/policy"
 )
 
 // Config is what New needs.
 type Config struct {
-	Live   *edition.Live
-	Egress *egress.Egress
-	Own    func() []netip.Addr    // the DNS servers of the network that the host is in
-	Access func() *edition.Access // what that network resolves
-	Server dnsproxy.Config        // without Policy, Clients, Dialer, Resolve and NoIPv6
-	Log    *slog.Logger           // must be set
+	Live    *edition.Live
+	Egress  *egress.Egress
+	Own     func() []netip.Addr    // the DNS servers of the network that the host is in
+	Access  func() *edition.Access // what that network resolves
+	Server  dnsproxy.Config        // without Policy, Clients, Dialer, Resolve and NoIPv6
+	Sockets *handover.Sockets      // may be nil
+	Log     *slog.Logger           // must be set
 }
 
 // Resolver is a DNS server with its settings. They depend on the current edition, on what transports push, and on the name of a
@@ -100,11 +102,11 @@ func (r *Resolver) noIPv6(egress string) bool {
 func (r *Resolver) Listen(ctx context.Context, cfg *config.Config, start func(string, func(context.Context) error)) error {
 	lc := net.ListenConfig{Control: r.Egress.Outside.Direct.Control}
 	for _, a := range cfg.DNS.Listen {
-		pc, err := lc.ListenPacket(ctx, "udp", a.String())
+		pc, err := r.Sockets.ListenPacket(ctx, lc, "udp", a.String())
 		if err != nil {
 			return fmt.Errorf("dns.listen: %w", err)
 		}
-		ln, err := lc.Listen(ctx, "tcp", a.String())
+		ln, err := r.Sockets.Listen(ctx, lc, "tcp", a.String())
 		if err != nil {
 			return errors.Join(fmt.Errorf("dns.listen: %w", err), pc.Close())
 		}

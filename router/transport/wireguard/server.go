@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -37,6 +38,10 @@ type ServerConfig struct {
 	// Mark is put on the UDP sockets before anything is sent: SO_MARK on Linux, SO_USER_COOKIE on FreeBSD, the routing
 	// table on OpenBSD; ignored elsewhere. 0: none. It needs CAP_NET_ADMIN on Linux.
 	Mark uint32
+
+	// Listen opens the UDP sockets on Linux, as net.ListenPacket does, one of "udp4" and one of "udp6". They may have been open before.
+	// Each must be a *net.UDPConn. nil: net.ListenPacket. Other systems do not use it.
+	Listen func(network, address string) (net.PacketConn, error)
 
 	Log *slog.Logger // nil: silent
 }
@@ -103,7 +108,7 @@ func newServer(config ServerConfig) (*Server, error) {
 		config.Peers = List(nil)
 	}
 	s := &Server{public: config.PrivateKey.Public(), halt: func() {}, peers: List(nil)}
-	bind, inner := sockets.ForServer(), config.Device
+	bind, inner := sockets.ForServer(config.Listen), config.Device
 	if config.Peers.Len() > cmp.Or(config.Many, manyPeers) {
 		s.table = newTable(log)
 		s.door = door.New(bind, device.NoisePrivateKey(config.PrivateKey.secret), device.NoisePublicKey(s.public), s.admit)

@@ -4,6 +4,7 @@ package sockets
 
 import (
 	"errors"
+	"net"
 
 	"golang.zx2c4.com/wireguard/conn"
 )
@@ -17,7 +18,9 @@ type families struct {
 }
 
 // ForServer returns sockets that are not open, for a device that is called. It should be called over one family only: see families.
-func ForServer() conn.Bind { return conn.NewDefaultBind() }
+func ForServer(func(network, address string) (net.PacketConn, error)) conn.Bind {
+	return conn.NewDefaultBind()
+}
 
 // ForClient returns sockets that are not open, for a device that calls others.
 func ForClient() conn.Bind {

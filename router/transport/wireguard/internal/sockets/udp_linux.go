@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,11 +17,16 @@ import (
 
 // ForClient returns sockets that are not open, for a device that calls others. Each packet leaves with the source address that the
 // system chooses for its way.
-func ForClient() conn.Bind { return new(udp) }
+func ForClient() conn.Bind { return &udp{open: net.ListenPacket} }
 
 // ForServer returns sockets that are not open, for a device that is called. A packet leaves with the source address that its peer has
-// last sent to, as long as that is an address of this machine.
-func ForServer() conn.Bind { return &udp{sticky: true} }
+// last sent to, as long as that is an address of this machine. open is net.ListenPacket if nil; what it returns is a *net.UDPConn.
+func ForServer(open func(network, address string) (net.PacketConn, error)) conn.Bind {
+	if open == nil {
+		open = net.ListenPacket
+	}
+	return &udp{sticky: true, open: open}
+}
 
 const (
 	queueBytes = 7 << 20   // of a socket: what arrives while the device works on a batch
@@ -40,6 +46,7 @@ const (
 // answers from another one.
 type udp struct {
 	sticky bool
+	open   func(network, address string) (net.PacketConn, error)
 
 	mu        sync.RWMutex // guards below
 	four, six *socket      // nil: not open, or there is no such family
@@ -144,10 +151,11 @@ func noFamily(err error) bool {
 
 // listen opens the socket of a family.
 func (u *udp) listen(network string, port uint16) (*socket, uint16, error) {
-	c, err := net.ListenUDP(network, &net.UDPAddr{Port: int(port)})
+	packets, err := u.open(network, net.JoinHostPort("", strconv.Itoa(int(port))))
 	if err != nil {
 		return nil, 0, err
 	}
+	c := packets.(*net.UDPConn)
 	s := &socket{conn: c, limit: mostBytes - headers4, source: appendSource4}
 	if network == "udp6" {
 		s.limit, s.source = mostBytes-headers6, appendSource6

@@ -67,7 +67,7 @@ func TestPacketsOfAllSizes(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		for _, cuts := range []bool{true, false} {
 			t.Run(fmt.Sprint(host, " ", cuts), func(t *testing.T) {
-				server, client := ForServer(), ForClient().(*udp)
+				server, client := ForServer(nil), ForClient().(*udp)
 				port, received := opened(t, server)
 				opened(t, client)
 				to := parsed(t, client, host, port)
@@ -111,7 +111,7 @@ func TestPacketsOfAllSizes(t *testing.T) {
 
 // TestFamiliesAtOnce sends to IPv4 and IPv6 from several goroutines. Each packet arrives where it was sent to.
 func TestFamiliesAtOnce(t *testing.T) {
-	server, four, six := ForServer(), ForServer(), ForServer()
+	server, four, six := ForServer(nil), ForServer(nil), ForServer(nil)
 	opened(t, server)
 	port4, received4 := opened(t, four)
 	port6, received6 := opened(t, six)
@@ -143,7 +143,7 @@ func TestFamiliesAtOnce(t *testing.T) {
 
 // TestAnswersFromTheAddressThatWasCalled calls a server at several addresses of this machine, with packets that the kernel merges too.
 func TestAnswersFromTheAddressThatWasCalled(t *testing.T) {
-	server, client := ForServer(), ForClient()
+	server, client := ForServer(nil), ForClient()
 	port, received := opened(t, server)
 	_, answers := opened(t, client)
 	for _, host := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
@@ -173,7 +173,7 @@ func TestAnswersFromTheAddressThatWasCalled(t *testing.T) {
 
 // TestAnAddressThatIsGone answers from an address that this machine has no longer: from another one.
 func TestAnAddressThatIsGone(t *testing.T) {
-	server, peer := ForServer(), ForClient()
+	server, peer := ForServer(nil), ForClient()
 	opened(t, server)
 	port, received := opened(t, peer)
 	for _, row := range []struct{ to, gone string }{{"127.0.0.1", "192.0.2.77"}, {"::1", "2001:db8::77"}} {
@@ -199,7 +199,7 @@ func TestAnAddressThatIsGone(t *testing.T) {
 
 // TestPacketsThatAreTooLargeForThePath sends what the kernel would have to cut and to fragment: it does not do both.
 func TestPacketsThatAreTooLargeForThePath(t *testing.T) {
-	server, client := ForServer(), ForClient().(*udp)
+	server, client := ForServer(nil), ForClient().(*udp)
 	port, received := opened(t, server)
 	opened(t, client)
 	sent := make([][]byte, 3)
@@ -227,7 +227,7 @@ func TestPacketsThatAreTooLargeForThePath(t *testing.T) {
 }
 
 func TestOpensAtOnePort(t *testing.T) {
-	a, b := ForServer(), ForServer()
+	a, b := ForServer(nil), ForServer(nil)
 	port, _ := opened(t, a)
 	if _, _, err := a.Open(0); !errors.Is(err, conn.ErrBindAlreadyOpen) {
 		t.Errorf("opened twice: got %v", err)
