@@ -144,7 +144,7 @@ func picture() []row {
 			[]string{"cmd/internal/config/fault", "router/transport/wireguard"}, nil},
 		{"cmd/internal/fleet", "a gateway as one of several: bundles put in force, peers taken over; it is handed the gateway and the store",
 			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/fleet/bundle", "cmd/internal/fleet/store", "cmd/internal/fleet/jetstream", "cmd/internal/private", "router/transport/wireguard"}, []string{prom}},
-		{"cmd/internal/fleet/port", "the port of this gateway, as a fleet sees it",
+		{"cmd/internal/fleet/member", "this gateway as one of a fleet, which is given its port",
 			[]string{"cmd/internal/config", "cmd/internal/control", "cmd/internal/edition", "cmd/internal/fleet", "cmd/internal/fleet/bundle", "cmd/internal/gateway", "cmd/internal/health", "cmd/internal/report", "policy", "router", "router/transport/wireguard"}, []string{prom}},
 		{"cmd/internal/fleet/bundle", "bundles: made, signed, checked, unpacked; it fetches nothing",
 			[]string{"cmd/internal/filelock", "cmd/internal/fleet/store", "cmd/internal/private"}, []string{"filippo.io/age"}},
