@@ -149,6 +149,7 @@ func picture() []row {
 		{"cmd/internal/fleet/bundle", "bundles: made, signed, checked, unpacked; it fetches nothing",
 			[]string{"cmd/internal/filelock", "cmd/internal/fleet/store", "cmd/internal/private"}, []string{"filippo.io/age"}},
 		{"cmd/internal/private", "files that nobody else may read or change, read and written", []string{"policy/textfile"}, nil},
+		{"cmd/internal/logtest", "a log that tests read, a leaf", nil, nil},
 		{"cmd/internal/filelock", "locks on files, a leaf", nil, []string{sys}},
 		{"cmd/internal/lists", "fetching and keeping lists; the daemon hands it its dialers",
 			[]string{"policy/blocklist"}, []string{prom, sys}},
