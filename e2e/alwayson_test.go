@@ -221,6 +221,7 @@ func (s *stream) flows(t *testing.T, when string) time.Duration {
 //
 //	killed and started again, over and over, while programs talk and the access router watches
 func TestThirtyKillsLeakNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t).up(t)
 	took := figures{}
 	defer chatter(t, w)()
@@ -240,6 +241,7 @@ func TestThirtyKillsLeakNothing(t *testing.T) {
 //
 //	lan1 --- access2 --- internet --- [penstock] gateway --- intranet
 func TestOutagesAreSurvived(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t).up(t)
 	second, err := w.Access2.Capture("lan", netlab.Endpoint{Network: "udp", Addr: netip.MustParseAddrPort(netlab.GatewayIPv4 + ":51820")})
 	if err != nil {
@@ -313,6 +315,7 @@ func TestOutagesAreSurvived(t *testing.T) {
 
 // laptop [pen0 -> penstock] === WireGuard ===> [penstock, killed, stopped] gateway --- intranet
 func TestServerTroubleIsNoticed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t).up(t)
 	took := figures{}
 	defer chatter(t, w)()
@@ -351,6 +354,7 @@ func TestServerTroubleIsNoticed(t *testing.T) {
 
 // laptop [pen0 -> penstock, frozen] === WireGuard ===> [penstock] gateway --- intranet
 func TestASleepIsNotDeath(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t).up(t)
 	took := figures{}
 	lasts := 7 * time.Second // longer than what counts as sleep
@@ -372,6 +376,7 @@ func TestASleepIsNotDeath(t *testing.T) {
 
 // laptop [pen0 -> penstock] lan0 --- access that hands out routes and claims networks
 func TestTheAccessNetworkCannotPullTrafficOut(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t).up(t)
 	defer chatter(t, w)()
 	for _, row := range []struct{ name, does string }{
@@ -394,6 +399,7 @@ func TestTheAccessNetworkCannotPullTrafficOut(t *testing.T) {
 
 // laptop [pen0 -> penstock], whose rules, routes and firewall somebody else tidies away
 func TestWhatOthersRemoveIsPutBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t).up(t)
 	took := figures{}
 	defer chatter(t, w)()

@@ -85,6 +85,7 @@ func shot(t *testing.T, tab context.Context, name string) {
 
 // laptop of the demo [pen0 -> penstock: control socket] <- demo: console <- Chromium, outside
 func TestTheDemosConsoleInABrowser(t *testing.T) {
+	t.Parallel()
 	netlabtest.Require(t)
 	chromium := program(t, "chromium")
 	link, enter := demo(t)

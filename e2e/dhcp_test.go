@@ -10,6 +10,7 @@ import (
 
 // laptop [pen0 -> penstock, dhclient] lan0 --- [dnsmasq: option 121, router advertisements] access
 func TestADHCPServerCannotPullTrafficOut(t *testing.T) {
+	t.Parallel()
 	dnsmasq, dhclient := program(t, "dnsmasq"), program(t, "dhclient")
 	w := newWorld(t).up(t)
 	defer chatter(t, w)()

@@ -64,9 +64,8 @@ type question struct {
 //	\                                              |
 //	 ============== WireGuard ==============> [penstock] gateway --- intranet: corp.example
 //
-// The table is that of the DNS server's behaviour: a row for each rule.
+// The table is that of the DNS server's behaviour: a row for each rule. It runs alone, because it asks much at once and counts the answers.
 func TestDNSBehaviour(t *testing.T) {
-	t.Setenv("SSL_CERT_FILE", netlab.CAFile) // the upstreams' certificates are the lab's
 	dig := program(t, "dig")
 	w := newWorld(t)
 	w.write(t, "corp.conf", w.fill.Replace(strings.Replace(corpConf, "DNS = 10.99.0.1", "DNS = 10.99.0.1, corp.example", 1)))
@@ -85,7 +84,7 @@ func TestDNSBehaviour(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
-	w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+	w.laptop = start(t, w.Laptop, w.path("laptop.yaml"), "SSL_CERT_FILE="+netlab.CAFile) // the upstreams' certificates are the lab's
 	w.connected(t)
 
 	for _, q := range []question{
@@ -532,6 +531,7 @@ func (w *world) dnsPrograms(t *testing.T, dig string) {
 
 // laptop [penstock] with a transport that has no IPv6, and upstreams that are itself
 func TestDNSWithoutIPv6AndWithItselfAsUpstream(t *testing.T) {
+	t.Parallel()
 	dig := program(t, "dig")
 	w := newWorld(t)
 	w.write(t, "corp.conf", w.fill.Replace(strings.Replace(corpConf, ", fd99::2/128", "", 1)))

@@ -21,6 +21,7 @@ import (
 // 10,000 questions go to every kind of resolver while penstock connects anew, is killed and started, and the laptop
 // changes its network. No packet of them is seen outside the tunnel.
 func TestNoQuestionLeaks(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("-short: 10,000 questions through a dozen outages")
 	}

@@ -47,6 +47,7 @@ func (p *penstock) used(t *testing.T) usage {
 
 // laptop [pen0 -> penstock, nothing to do] === WireGuard ===> [penstock, nothing to do] gateway
 func TestIdleCostsLittle(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t).up(t)
 	w.untilCarrying(t)
 	time.Sleep(3 * time.Second) // what the start has left to do

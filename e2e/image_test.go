@@ -249,6 +249,7 @@ func (c *container) runsAs(t *testing.T, uid, capabilities string) {
 
 // laptop: [image: penstock with CAP_NET_ADMIN], curl beside it === WireGuard ===> gateway: [image: penstock without any] --- intranet
 func TestTheImageRuns(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: the image has users of its own")
 	}

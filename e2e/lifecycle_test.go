@@ -17,6 +17,7 @@ import (
 
 // laptop [pen0, deleted again and again -> penstock] lan0 --- access (captures) === WireGuard ===> [penstock] gateway --- intranet
 func TestADeletedDeviceComesBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t).up(t)
 	before := settled(t, w.Laptop)
 	stop := chatter(t, w)

@@ -21,7 +21,7 @@ RequiredBy=penstock-lockdown.service
 `
 
 // machine [chatter, penstock] lan0 --- br0 access (captures) === WireGuard ===> [penstock] gateway --- intranet
-func TestMachineThatBootsInTrouble(t *testing.T) {
+func machineThatBootsInTrouble(t *testing.T) {
 	h := newHosted(t, "rules:", "always_on: {lockdown: true}\nrules:")
 	h.networkd(t)
 	h.boot(t)

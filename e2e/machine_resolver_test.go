@@ -39,7 +39,7 @@ func (h *hosted) strictResolved(t *testing.T) {
 // machine [resolved, NetworkManager or dhclient; penstock] lan0 --- br0 access (captures) === WireGuard ===> [penstock] gateway --- intranet
 //
 // Whatever manages the resolver, names resolve through penstock, nothing leaves in clear, and the host is as before in the end.
-func TestMachineWithEveryResolver(t *testing.T) {
+func machineWithEveryResolver(t *testing.T) {
 	for _, row := range []struct {
 		sentence string
 		set      func(*hosted, *testing.T)

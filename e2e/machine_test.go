@@ -35,6 +35,27 @@ func requireMachine(t *testing.T) {
 	}
 }
 
+// TestMachinesOfTheirOwn and TestMachinesWithOthers have one machine after another each, so that two are on at a time, however many
+// processors there are: each has some 15 inotify instances, of which the kernel gives root 128.
+func TestMachinesOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	requireMachine(t)
+	t.Run("MachineThatBootsInTrouble", machineThatBootsInTrouble)
+	t.Run("MachineThatInitSetsUp", machineThatInitSetsUp)
+	t.Run("MachineUnderLockdown", machineUnderLockdown)
+	t.Run("MachineWithoutLockdown", machineWithoutLockdown)
+}
+
+func TestMachinesWithOthers(t *testing.T) {
+	t.Parallel()
+	requireMachine(t)
+	t.Run("MachineWithResolved", machineWithResolved)
+	t.Run("MachineWhoseResolverFileIsReplaced", machineWhoseResolverFileIsReplaced)
+	t.Run("MachineWithEveryResolver", machineWithEveryResolver)
+	t.Run("MachineWithAFirewallAndContainers", machineWithAFirewallAndContainers)
+	t.Run("MachineInstallsThePackage", machineInstallsThePackage)
+}
+
 // newHosted makes a machine that is off, with the files to install in /srv/penstock. Edits are pairs of old and new text for the
 // configuration. The gateway runs.
 func newHosted(t *testing.T, edits ...string) *hosted {
@@ -275,7 +296,7 @@ func (h *hosted) networkd(t *testing.T) {
 }
 
 // machine [chatter, penstock] lan0 --- br0 access (captures) === WireGuard ===> [penstock] gateway --- intranet
-func TestMachineUnderLockdown(t *testing.T) {
+func machineUnderLockdown(t *testing.T) {
 	h := newHosted(t, "rules:", "always_on: {lockdown: true}\nrules:")
 	h.networkd(t)
 	h.boot(t)
@@ -403,7 +424,7 @@ func (h *hosted) state(t *testing.T) string {
 }
 
 // container [172.30.0.2] --- ct0 [machine: firewalld, forwarding with masquerading] lan0 --- br0 access (captures) === WireGuard ===> gateway
-func TestMachineWithAFirewallAndContainers(t *testing.T) {
+func machineWithAFirewallAndContainers(t *testing.T) {
 	h := newHosted(t, "rules:", "always_on: {lockdown: true}\nrules:")
 	h.networkd(t)
 	h.do(t, "systemctl enable firewalld.service")
@@ -463,7 +484,7 @@ func TestMachineWithAFirewallAndContainers(t *testing.T) {
 }
 
 // machine [chatter, penstock without lockdown] lan0 --- br0 access (captures) === WireGuard ===> [penstock] gateway --- intranet
-func TestMachineWithoutLockdown(t *testing.T) {
+func machineWithoutLockdown(t *testing.T) {
 	h := newHosted(t, "metrics:", "control: {group: penstock}\nmetrics:")
 	h.networkd(t)
 	h.boot(t)
@@ -532,7 +553,7 @@ func TestMachineWithoutLockdown(t *testing.T) {
 	}
 }
 
-// machine [penstock demo]: the demo brings its own world.
+// machine [penstock demo]: the demo brings its own world. It runs alone, because the demo counts the answers in a second.
 func TestMachineRunsTheDemoForAnyone(t *testing.T) {
 	h := newHosted(t)
 	h.boot(t)

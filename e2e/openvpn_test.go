@@ -204,6 +204,11 @@ func TestALaptopWithNothingButItsOvpnFile(t *testing.T) {
 
 // laptop, first with Debian's client and a TUN of the kernel, then with penstock === OpenVPN ===> Debian's openvpn --- intranet
 func TestOpenVPNBesideTheCClient(t *testing.T) {
+	t.Parallel()
+	megabytes := 10
+	if soaking() { // for figures
+		megabytes = 100
+	}
 	for _, proto := range []string{"udp4", "tcp4-server"} {
 		w := newOpenVPNWorld(t, proto)
 		w.serveOpenVPN(t)
@@ -219,14 +224,13 @@ func TestOpenVPNBesideTheCClient(t *testing.T) {
 			}
 			return nil
 		})
-		const megabytes = 100
 		measure := func(pid int) (speed [2]float64, effort [2]string) {
-			w.wholeFile(t, 10_000_000) // warm
+			w.wholeFile(t, megabytes*100_000) // warm
 			for i, carry := range []func(*testing.T, int) float64{w.wholeFile, w.sunk} {
 				before := effortOf(t, pid)
 				speed[i] = carry(t, megabytes*1_000_000)
 				after := effortOf(t, pid)
-				effort[i] = fmt.Sprintf("%.1f ms of CPU and %.0f wake-ups per MB", (after.cpu-before.cpu)*1e3/megabytes, (after.wakes-before.wakes)/megabytes)
+				effort[i] = fmt.Sprintf("%.1f ms of CPU and %.0f wake-ups per MB", (after.cpu-before.cpu)*1e3/float64(megabytes), (after.wakes-before.wakes)/float64(megabytes))
 			}
 			return speed, effort
 		}

@@ -66,7 +66,7 @@ func (h *hosted) files(t *testing.T) string {
 }
 
 // machine [penstock from its package] lan0 --- br0 access === WireGuard ===> [penstock] gateway --- intranet
-func TestMachineInstallsThePackage(t *testing.T) {
+func machineInstallsThePackage(t *testing.T) {
 	requireMachine(t)
 	program(t, "dpkg-deb")
 	deb := release(t, "*.deb")

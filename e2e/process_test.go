@@ -19,18 +19,19 @@ import (
 )
 
 // patience is how long a test waits for something that must come. It bounds failures; it measures nothing.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // penstock is one that runs, or ran, on a host.
 type penstock struct {
-	host   *netlab.Host
-	binary string // the program
-	config string
-	socket string
-	manage func(*exec.Cmd) // by the test's service manager; nil: there is none
-	cmd    *netlab.Cmd
-	said   transcript
-	over   chan struct{} // closed once it has ended
+	host    *netlab.Host
+	binary  string // the program
+	config  string
+	socket  string
+	environ []string        // of the process, beside that of the test
+	manage  func(*exec.Cmd) // by the test's service manager; nil: there is none
+	cmd     *netlab.Cmd
+	said    transcript
+	over    chan struct{} // closed once it has ended
 }
 
 // transcript collects what a program says while others read it.
@@ -51,16 +52,17 @@ func (s *transcript) String() string {
 	return s.buf.String()
 }
 
-// start runs a penstock and waits until it answers on its socket. It is stopped when the test ends, if it still runs.
-func start(t *testing.T, h *netlab.Host, config string) *penstock {
+// start runs a penstock, with environ beside the test's environment, and waits until it answers on its socket. It is stopped when the
+// test ends, if it still runs.
+func start(t *testing.T, h *netlab.Host, config string, environ ...string) *penstock {
 	t.Helper()
-	return startProgram(t, h, config, built("penstock"))
+	return startProgram(t, h, config, built("penstock"), environ...)
 }
 
 // startProgram does the same with a penstock that was built in another way.
-func startProgram(t *testing.T, h *netlab.Host, config, binary string) *penstock {
+func startProgram(t *testing.T, h *netlab.Host, config, binary string, environ ...string) *penstock {
 	t.Helper()
-	p := &penstock{host: h, binary: binary, config: config, socket: strings.TrimSuffix(config, ".yaml") + ".sock"}
+	p := &penstock{host: h, binary: binary, config: config, socket: strings.TrimSuffix(config, ".yaml") + ".sock", environ: environ}
 	t.Cleanup(func() {
 		if p.over != nil {
 			p.stop(t, syscall.SIGTERM)
@@ -79,6 +81,7 @@ func (p *penstock) start(t *testing.T) {
 	p.over = make(chan struct{})
 	// Not the test's context: that ends before the cleanup, which stops it as a user would.
 	p.cmd = p.host.Command(context.WithoutCancel(t.Context()), p.binary, "run", "-c", p.config, "--socket", p.socket)
+	p.cmd.Env = append(os.Environ(), p.environ...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
 	if p.manage != nil {
 		p.manage(p.cmd.Cmd)

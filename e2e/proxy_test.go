@@ -31,7 +31,7 @@ func (w *world) listenForProxy(t *testing.T, rules string) {
 		w.write(t, name+".password", "secret-of-"+name+"\n")
 		w.write(t, "peers.d/"+name+".yaml", fmt.Sprintf("peers: [{name: %s, proxy_password: {file: ../%s.password}, groups: [%s]}]\n", name, name, group))
 	}
-	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
+	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"), w.environ...)
 }
 
 // through is the URL of the proxy for a user, with a scheme such as socks5h.

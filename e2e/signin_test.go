@@ -66,6 +66,7 @@ func (w *world) serveLogin(t *testing.T) *login {
 // demandSignIn makes the gateway demand that somebody has signed in with each peer in staff.
 func (w *world) demandSignIn(t *testing.T, l *login) {
 	t.Helper()
+	w.environ = append(w.environ, "SSL_CERT_FILE="+netlab.CAFile) // the provider's certificate is the lab's
 	w.write(t, "client.key", l.ClientSecret)
 	w.edit(t, "gateway.yaml", "dns:\n", "sign_in:\n  oidc: {issuer: "+l.Issuer()+", client_id: "+l.ClientID+", client_secret: {file: client.key}}\n"+
 		"  required: [staff]\n  session: 1h\n  recheck: 1h\nstate_dir: .\ndns:\n")
@@ -122,7 +123,7 @@ func (w *world) download(t *testing.T) (ended func() result) {
 //
 //	^ curl, a browser                            ^ sign_in        \--- internet --- login.example, a provider
 func TestAPeerSignsIn(t *testing.T) {
-	t.Setenv("SSL_CERT_FILE", netlab.CAFile) // the provider's certificate is the lab's
+	t.Parallel()
 	w := newWorld(t)
 	l := w.serveLogin(t)
 	w.demandSignIn(t, l)
@@ -223,7 +224,7 @@ func TestAPeerSignsIn(t *testing.T) {
 //
 //	\--- internet --- login.example, a provider
 func TestAPeerSignsInByProxy(t *testing.T) {
-	t.Setenv("SSL_CERT_FILE", netlab.CAFile)
+	t.Parallel()
 	w := newWorld(t)
 	l := w.serveLogin(t)
 	w.demandSignIn(t, l)

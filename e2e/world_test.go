@@ -37,6 +37,7 @@ type world struct {
 	dir             string            // of the files
 	fill            *strings.Replacer // writes keys and paths into a configuration
 	laptop, gateway *penstock
+	environ         []string // of the gateway, beside that of the test
 	capture         *netlab.Capture
 }
 
@@ -163,7 +164,7 @@ func (w *world) watch(t *testing.T) {
 func (w *world) up(t *testing.T) *world {
 	t.Helper()
 	w.watch(t)
-	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
+	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"), w.environ...)
 	w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
 	w.connected(t)
 	return w

@@ -22,9 +22,6 @@ import (
 	"penstock/router/transport/wireguard"
 )
 
-// longestInvite is how long a link of a fleet may work: 30 days, of which one may have 25 hours.
-const longestInvite = 30*24*time.Hour + time.Hour
-
 func newFleetInviteCommand(e *env) *cobra.Command {
 	var p fleetPeer
 	var open string
@@ -53,7 +50,7 @@ has joined into it.`,
 	}
 	p.changeFlags(cmd)
 	p.termsFlags(cmd)
-	cmd.Flags().StringVar(&open, "for", "24h", "`TIME` for which the link works, up to 30d")
+	openFlag(cmd, &open)
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
@@ -119,10 +116,9 @@ func (s *siteChange) invite(name, open string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	until, err := expiry(open, now)
-	if err != nil || !until.After(now) || until.Sub(now) > longestInvite {
-		return usagef("--for is %q: write how long the link works, for example 24h or 7d, up to 30d", open)
+	until, err := parseOpen(open, time.Now())
+	if err != nil {
+		return err
 	}
 	if !terms.Expires.IsZero() && terms.Expires.Before(until) {
 		until = terms.Expires

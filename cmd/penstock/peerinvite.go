@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/enrol"
 )
 
 func newPeerInviteCommand(e *env) *cobra.Command {
@@ -37,9 +38,23 @@ The gateway needs listen.enrol in its configuration, and must be able to write i
 		},
 	}
 	p.termsFlags(cmd)
-	cmd.Flags().StringVar(&open, "for", "24h", "`TIME` for which the link works, up to 30d")
+	openFlag(cmd, &open)
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+// openFlag adds the flag that parseOpen reads.
+func openFlag(cmd *cobra.Command, open *string) {
+	cmd.Flags().StringVar(open, "for", "24h", "`TIME` for which the link works, up to 30d")
+}
+
+// parseOpen returns until when the link of an invitation works.
+func parseOpen(open string, now time.Time) (time.Time, error) {
+	until, err := expiry(open, now)
+	if err != nil || !until.After(now) || until.Sub(now) > enrol.LongestFor {
+		return time.Time{}, usagef("--for is %q: write how long the link works, for example 24h or 7d, up to 30d", open)
+	}
+	return until, nil
 }
 
 func invite(ctx context.Context, e *env, p newPeer, name, open string, asJSON bool) error {
@@ -48,9 +63,9 @@ func invite(ctx context.Context, e *env, p newPeer, name, open string, asJSON bo
 		return err
 	}
 	now := time.Now()
-	until, err := expiry(open, now)
-	if err != nil || !until.After(now) {
-		return usagef("--for is %q: write how long the link works, for example 24h or 7d", open)
+	until, err := parseOpen(open, now)
+	if err != nil {
+		return err
 	}
 	client, err := e.dial(ctx)
 	if err != nil {

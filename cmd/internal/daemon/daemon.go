@@ -31,7 +31,7 @@ import (
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/egress"
 	"penstock/cmd/internal/enrol"
-	"penstock/cmd/internal/fleet/port"
+	"penstock/cmd/internal/fleet/member"
 	"penstock/cmd/internal/gateway"
 	"penstock/cmd/internal/handover"
 	"penstock/cmd/internal/health"
@@ -105,7 +105,7 @@ type Daemon struct {
 	process  atomic.Pointer[report.Process] // status, once it is complete
 	clock    clock.Record
 	decided  *decisions.Book
-	fleet    *port.Fleet // does nothing without fleet in the configuration
+	fleet    *member.Fleet // does nothing without fleet in the configuration
 	ports    *ports.Ports
 
 	reloading sync.Mutex    // held during a reload
@@ -260,7 +260,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, SignIn: d.signIn, Flows: d.flows, Started: d.started, Version: d.opts.Version,
 		Health: d.health, Phones: d.phones, Decisions: d.decided, Records: d.records, Ports: d.ports,
 	}
-	if d.fleet, err = port.Open(ctx, port.Config{
+	if d.fleet, err = member.Open(ctx, member.Config{
 		Live: d.live, Router: d.router, Gateway: d.gateway, Process: d.status, Changing: &d.reloading, Reload: d.rereadAll, Use: d.useBundle,
 		Listen: net.ListenConfig{Control: d.egress.Outside.Direct.Control}, Version: d.opts.Version, Registry: d.registry, Log: d.log,
 	}); err != nil {

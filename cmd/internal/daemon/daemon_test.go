@@ -62,5 +62,5 @@ func builtIn(t *testing.T, dir, text string) *Daemon {
 	return d
 }
 
-// laptopText is the configuration of a laptop in a few lines.
-const laptopText = "listen: {tun: {routes: manual, dns: manual}}\ndns: {upstreams: [{address: 192.0.2.53}]}\nrules: [{name: rest, do: direct}]\n"
+// laptopText is the configuration of a laptop in a few lines. It keeps nothing where a penstock of this machine does.
+const laptopText = "state_dir: state\nlisten: {tun: {routes: manual, dns: manual}}\ndns: {upstreams: [{address: 192.0.2.53}]}\nrules: [{name: rest, do: direct}]\n"

@@ -21,7 +21,8 @@ import (
 
 // A reload is all or nothing: with one fault anywhere, everything stays as it was.
 func TestAFaultAnywhereChangesNothing(t *testing.T) {
-	const good = `listen: {tun: {routes: manual, dns: manual}}
+	const good = `state_dir: state
+listen: {tun: {routes: manual, dns: manual}}
 categories: {bets: {lists: [{file: bets.txt}]}}
 dns: {upstreams: [{address: 192.0.2.53}]}
 rules:

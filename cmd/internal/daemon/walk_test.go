@@ -101,7 +101,8 @@ type running struct {
 	programs *stack.Stack
 }
 
-const walkText = `listen: {tun: {routes: manual, dns: manual}}
+const walkText = `state_dir: state
+listen: {tun: {routes: manual, dns: manual}}
 dns: {upstreams: [{address: 192.0.2.53}]}
 rules:
   - {name: database, match: {port: 5432}, do: direct}

@@ -33,9 +33,11 @@ const (
 
 const (
 	defaultFor = 24 * time.Hour
-	longestFor = 30*24*time.Hour + time.Hour // 30 days of which one has 25 hours, where summer ends
-	lockWait   = 10 * time.Second            // for another penstock that is stopping, and for commands that change peers
+	lockWait   = 10 * time.Second // for another penstock that is stopping, and for commands that change peers
 )
+
+// LongestFor is how long an invitation may be open: 30 days, of which one has 25 hours where summer ends.
+const LongestFor = 30*24*time.Hour + time.Hour
 
 // Config is what an Enrolment works with.
 type Config struct {
@@ -221,8 +223,8 @@ func (e *Enrolment) checkTerms(ctx context.Context, t peerbook.Terms, open time.
 		}
 	}
 	switch {
-	case open < time.Second || open > longestFor:
-		return fmt.Errorf("an invitation is open for one second to %d days, and not for %v", longestFor/(24*time.Hour), open)
+	case open < time.Second || open > LongestFor:
+		return fmt.Errorf("an invitation is open for one second to %d days, and not for %v", LongestFor/(24*time.Hour), open)
 	case !t.Expires.IsZero() && !t.Expires.After(now):
 		return fmt.Errorf("the access of %s would have ended at %s", t.Name, t.Expires.Local().Format(time.DateTime))
 	}

@@ -18,6 +18,7 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/fleet/bundle"
+	"penstock/cmd/internal/logtest"
 	"penstock/router/transport/wireguard"
 )
 
@@ -49,7 +50,7 @@ func (f *fakeFleet) fails(err error) {
 // newFleetWorld runs the enrolment of a gateway of a fleet whose bundle invites ana. It returns the link for her.
 func newFleetWorld(t *testing.T, invite func(token Token) string) (*world, *fakeFleet, Link) {
 	t.Helper()
-	w, fleet := &world{dir: t.TempDir(), log: new(lockedBuffer)}, &fakeFleet{joined: make(map[bundle.PublicKey]wireguard.PublicKey)}
+	w, fleet := &world{dir: t.TempDir(), log: new(logtest.Log)}, &fakeFleet{joined: make(map[bundle.PublicKey]wireguard.PublicKey)}
 	signer, err := bundle.NewPrivateKey()
 	if err != nil {
 		t.Fatal(err)

@@ -1,13 +1,11 @@
 package enrol
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,6 +17,7 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -42,7 +41,7 @@ type world struct {
 	dir     string
 	current atomic.Pointer[config.Config]
 	refuses atomic.Bool // what is in the files
-	log     *lockedBuffer
+	log     *logtest.Log
 	stop    func()
 }
 
@@ -62,7 +61,7 @@ func (w *world) Read(context.Context) error {
 // newWorld writes the files. It does not open the enrolment.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{dir: t.TempDir(), log: new(lockedBuffer)}
+	w := &world{dir: t.TempDir(), log: new(logtest.Log)}
 	w.write(t, "gateway.key", gatewayPrivate+"\n")
 	w.write(t, "gateway.yaml", gatewayText)
 	c, err := config.Load(filepath.Join(w.dir, "gateway.yaml"))
@@ -139,24 +138,6 @@ func (w *world) files(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	return list
-}
-
-// lockedBuffer is a log that is read while others write it.
-type lockedBuffer struct {
-	mu sync.Mutex // guards below
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) has(text string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.b.String(), text)
 }
 
 // eventually asks again until it is so.

@@ -68,10 +68,10 @@ func TestJoin(t *testing.T) {
 		!slices.Equal(joined.Config.Peers[0].Endpoints, []wireguard.Endpoint{{Host: "gw.example", Port: 51820}}) {
 		t.Errorf("got %+v and the peers %+v", joined, c.Peers)
 	}
-	if w.count(isAccepted) != 1 || !w.log.has("a peer has joined by invitation") {
+	if w.count(isAccepted) != 1 || w.log.Count("a peer has joined by invitation") == 0 {
 		t.Error("it is not counted and logged")
 	}
-	if w.log.has(link.Token.text()) || w.log.has(key.Reveal()) {
+	if w.log.Count(link.Token.text())+w.log.Count(key.Reveal()) > 0 {
 		t.Error("a secret is in the log")
 	}
 }
@@ -129,7 +129,7 @@ func TestOutsideAllTokensThatAreNotValidLookTheSame(t *testing.T) {
 		if status != 403 || text != `{"error":"this invitation is not valid: ask for a new one"}`+"\n" {
 			t.Errorf("%s: got %d %s", why, status, text)
 		}
-		if w.count(why) != 1 || !w.log.has("reason="+string(why)) {
+		if w.count(why) != 1 || w.log.Count("reason="+string(why)) == 0 {
 			t.Errorf("%s is not counted or not in the log", why)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"penstock/router/transport/wireguard"
@@ -159,25 +160,27 @@ func (s *site) count(list []wireguard.PublicKey) map[string]int {
 
 func TestPeersThatComeGoToTheGatewayWithFewer(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, 3, false, "eu", "eu", "me")
-	list := peers(30)
-	for _, p := range list {
-		s.machines[0].connect(p)
-	}
-	eventually(t, "both gateways of the region have a share", func() bool {
-		got := s.count(list)
-		return got[names[0]] >= 12 && got[names[1]] >= 12 && s.all(list, func(*machine) bool { return true })
-	})
-	before := s.count(list)
-	during(t, 3*silence, "peers stay where they are", func() bool { return maps.Equal(s.count(list), before) })
-	if before[names[2]] > 0 {
-		t.Errorf("got %v, want none in another region", before)
-	}
-	eventually(t, "the first gateway has let go of those that went", func() bool {
-		m := s.machines[0]
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		return len(m.sessions) == before[names[0]]
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 3, false, "eu", "eu", "me")
+		list := peers(30)
+		for _, p := range list {
+			s.machines[0].connect(p)
+		}
+		eventually(t, "both gateways of the region have a share", func() bool {
+			got := s.count(list)
+			return got[names[0]] >= 12 && got[names[1]] >= 12 && s.all(list, func(*machine) bool { return true })
+		})
+		before := s.count(list)
+		during(t, 3*silence, "peers stay where they are", func() bool { return maps.Equal(s.count(list), before) })
+		if before[names[2]] > 0 {
+			t.Errorf("got %v, want none in another region", before)
+		}
+		eventually(t, "the first gateway has let go of those that went", func() bool {
+			m := s.machines[0]
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return len(m.sessions) == before[names[0]]
+		})
 	})
 }
 
@@ -203,40 +206,44 @@ func TestPeersThatStay(t *testing.T) {
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, 2, false)
-			list := peers(30)
-			row.prepare(s, list)
-			eventually(t, "the first gateway sees how the other one is", func() bool {
-				return row.offered || row.sentence == "they have flows" || !slices.Contains(s.nodes[0].see(time.Now()).takers, names[1])
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, 2, false)
+				list := peers(30)
+				row.prepare(s, list)
+				eventually(t, "the first gateway sees how the other one is", func() bool {
+					return row.offered || row.sentence == "they have flows" || !slices.Contains(s.nodes[0].see(time.Now()).takers, names[1])
+				})
+				for _, p := range list {
+					s.machines[0].connect(p)
+				}
+				eventually(t, "the gateway knows of all", func() bool { return s.nodes[0].report().Peers == len(list) })
+				during(t, 4*silence, "the peers are where they were, with their sessions", func() bool {
+					return s.all(list, func(m *machine) bool { return m == s.machines[0] })
+				})
+				s.nodes[0].mu.Lock()
+				defer s.nodes[0].mu.Unlock()
+				if got := len(s.nodes[0].balance.offers) > 0; got != row.offered {
+					t.Errorf("got offers: %v, want %v", got, row.offered)
+				}
 			})
-			for _, p := range list {
-				s.machines[0].connect(p)
-			}
-			eventually(t, "the gateway knows of all", func() bool { return s.nodes[0].report().Peers == len(list) })
-			during(t, 4*silence, "the peers are where they were, with their sessions", func() bool {
-				return s.all(list, func(m *machine) bool { return m == s.machines[0] })
-			})
-			s.nodes[0].mu.Lock()
-			defer s.nodes[0].mu.Unlock()
-			if got := len(s.nodes[0].balance.offers) > 0; got != row.offered {
-				t.Errorf("got offers: %v, want %v", got, row.offered)
-			}
 		})
 	}
 }
 
 func TestAGatewayOfTheSameRegionTakesOver(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, 3, false, "eu", "eu", "me")
-	list := peers(20)
-	s.connected(t, 0, list)
-	s.kill(0)
-	eventually(t, "the other gateway of the region has all", func() bool {
-		return s.all(list, func(m *machine) bool { return m == s.machines[1] })
-	})
-	eventually(t, "the third knows", func() bool { return len(s.nodes[2].board.of(names[1])) == len(list) })
-	s.kill(1)
-	eventually(t, "there is none left in the region, so that of another one has all", func() bool {
-		return s.all(list, func(m *machine) bool { return m == s.machines[2] })
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 3, false, "eu", "eu", "me")
+		list := peers(20)
+		s.connected(t, 0, list)
+		s.kill(0)
+		eventually(t, "the other gateway of the region has all", func() bool {
+			return s.all(list, func(m *machine) bool { return m == s.machines[1] })
+		})
+		eventually(t, "the third knows", func() bool { return len(s.nodes[2].board.of(names[1])) == len(list) })
+		s.kill(1)
+		eventually(t, "there is none left in the region, so that of another one has all", func() bool {
+			return s.all(list, func(m *machine) bool { return m == s.machines[2] })
+		})
 	})
 }

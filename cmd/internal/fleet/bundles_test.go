@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -237,56 +238,60 @@ func TestAFullDiskIsNotForGood(t *testing.T) {
 
 // TestADamagedBundleIsTold damages the newest of two bundles while penstock does not run, and then publishes it again.
 func TestADamagedBundleIsTold(t *testing.T) {
-	f := follow(t)
-	f.publish(t, 1, f.key, f.key)
-	eventually(t, "the first bundle is in force", f.serves(1))
-	first, err := f.link.Get(t.Context(), store.Truth, "lab")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.publish(t, 2, f.key, f.key)
-	eventually(t, "the second bundle is in force", f.serves(2))
-	second, err := f.link.Get(t.Context(), store.Truth, "lab")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.stop()
-	if err := os.Remove(filepath.Join(f.disk.Dir, "2", "opened.json")); err != nil {
-		t.Fatal(err)
-	}
-	older := *f.Live().Fleet
-	older.Generation = 1
-	f.use(&older) // as a start reads it
-	put := func(e store.Entry) {
-		if _, err := f.link.Put(t.Context(), store.Truth, "lab", e.Value, store.Any); err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		f := follow(t)
+		f.publish(t, 1, f.key, f.key)
+		eventually(t, "the first bundle is in force", f.serves(1))
+		first, err := f.link.Get(t.Context(), store.Truth, "lab")
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	put(first) // the store was filled by somebody who had no newer one
-	f.start()
-	eventually(t, "the damage is told", func() bool { last := f.last(); return last.err != nil && last.generation == 2 })
-	during(t, 20*f.again, "and stays", func() bool { return f.last().err != nil && f.inForce(1) })
-	put(second)
-	eventually(t, "the second bundle is in force", f.serves(2))
+		f.publish(t, 2, f.key, f.key)
+		eventually(t, "the second bundle is in force", f.serves(2))
+		second, err := f.link.Get(t.Context(), store.Truth, "lab")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.stop()
+		if err := os.Remove(filepath.Join(f.disk.Dir, "2", "opened.json")); err != nil {
+			t.Fatal(err)
+		}
+		older := *f.Live().Fleet
+		older.Generation = 1
+		f.use(&older) // as a start reads it
+		put := func(e store.Entry) {
+			if _, err := f.link.Put(t.Context(), store.Truth, "lab", e.Value, store.Any); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put(first) // the store was filled by somebody who had no newer one
+		f.start()
+		eventually(t, "the damage is told", func() bool { last := f.last(); return last.err != nil && last.generation == 2 })
+		during(t, 20*f.again, "and stays", func() bool { return f.last().err != nil && f.inForce(1) })
+		put(second)
+		eventually(t, "the second bundle is in force", f.serves(2))
+	})
 }
 
 // TestABundleIsTriedAgainThatFailedAfterItsTests lets a bundle fail once it is accepted.
 func TestABundleIsTriedAgainThatFailedAfterItsTests(t *testing.T) {
-	f := follow(t)
-	f.publish(t, 1, f.key, f.key)
-	eventually(t, "the first bundle is in force", f.serves(1))
-	work, failures := f.Use, new(atomic.Int32)
-	f.changing.Lock()
-	f.Use = func(ctx context.Context, dir string, generation uint64, accept func() error) error {
-		if failures.Add(1) > 1 {
-			return work(ctx, dir, generation, accept)
+	synctest.Test(t, func(t *testing.T) {
+		f := follow(t)
+		f.publish(t, 1, f.key, f.key)
+		eventually(t, "the first bundle is in force", f.serves(1))
+		work, failures := f.Use, new(atomic.Int32)
+		f.changing.Lock()
+		f.Use = func(ctx context.Context, dir string, generation uint64, accept func() error) error {
+			if failures.Add(1) > 1 {
+				return work(ctx, dir, generation, accept)
+			}
+			return errors.Join(accept(), syscall.ENOSPC)
 		}
-		return errors.Join(accept(), syscall.ENOSPC)
-	}
-	f.changing.Unlock()
-	f.publish(t, 2, f.key, f.key)
-	eventually(t, "the failure is told", func() bool { return f.last().generation == 2 || f.inForce(2) })
-	eventually(t, "the second bundle is in force", f.serves(2))
+		f.changing.Unlock()
+		f.publish(t, 2, f.key, f.key)
+		eventually(t, "the failure is told", func() bool { return f.last().generation == 2 || f.inForce(2) })
+		eventually(t, "the second bundle is in force", f.serves(2))
+	})
 }
 
 // refused returns how many changes were refused.

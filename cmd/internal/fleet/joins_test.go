@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/fleet/bundle"
 	"penstock/cmd/internal/fleet/store"
+	"penstock/cmd/internal/logtest"
 	"penstock/router/transport/wireguard"
 )
 
@@ -35,27 +35,9 @@ type joinable struct {
 	*Node
 	link *link
 	live atomic.Pointer[config.Config]
-	said *safeBuffer
+	said *logtest.Log
 	dir  string
 	stop func()
-}
-
-// safeBuffer is a log.
-type safeBuffer struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *safeBuffer) count(text string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Count(b.text.String(), text)
 }
 
 func token(n byte) bundle.PrivateKey { return bundle.InvitationKey([16]byte{n}) }
@@ -74,7 +56,7 @@ func newInviting(t *testing.T, gateways int) *inviting {
 	}
 	s := &inviting{engine: newEngine(), signer: signer}
 	for i := range gateways {
-		g := &joinable{link: &link{engine: s.engine}, said: new(safeBuffer), dir: t.TempDir()}
+		g := &joinable{link: &link{engine: s.engine}, said: new(logtest.Log), dir: t.TempDir()}
 		s.gateways = append(s.gateways, g)
 		s.write(t, g, "own.yaml", fmt.Sprintf("state_dir: %s\nfleet: {site: lab, gateway: %s, signers: [%q], store: {dir: unused}}\n", g.path("state"), names[i], signer.Public()))
 	}
@@ -378,7 +360,7 @@ func TestForgedJoinsAreRefused(t *testing.T) {
 		t.Error("somebody else has come in")
 	}
 	for _, g := range s.gateways {
-		if got := g.said.count("a join to an invitation is refused"); got != 2 {
+		if got := g.said.Count("a join to an invitation is refused"); got != 2 {
 			t.Errorf("%s: the log says it %d times, want once for each of two invitations", g.self, got)
 		}
 	}

@@ -532,6 +532,9 @@ func (n *Node) look(ctx context.Context) {
 		ours, here := n.own[peer]
 		if (s.Moved || s.To != 0) && s.seen.After(ours) {
 			here = false // what we have is older than what was dropped or offered
+			if given := s.seen.Add(-2 * later); given.After(ours) {
+				ours = given // so is a handshake that is not known yet, unless it is about as new
+			}
 		}
 		if !canBeAt(s.Endpoint) || s.Endpoint.Addr().IsLoopback() && !n.isOnLoopback() { // of the other machine
 			continue

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"penstock/cmd/internal/fleet/store"
@@ -102,21 +103,28 @@ func TestPeersOfAGatewayThatIsGoneAreTakenOver(t *testing.T) {
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, 3, row.pulses)
-			list := peers(60)
-			s.connected(t, 0, list)
-			row.end(s)
-			began := time.Now()
-			eventually(t, "all peers are at the gateways that are left", func() bool {
-				return s.all(list, func(m *machine) bool { return m != s.machines[0] })
-			})
-			t.Logf("all taken over after %v", time.Since(began))
-			got := make(map[string]int)
-			for _, p := range list {
-				got[s.where(p).name]++
+			test := func(t *testing.T) {
+				s := newSite(t, 3, row.pulses)
+				list := peers(60)
+				s.connected(t, 0, list)
+				row.end(s)
+				began := time.Now()
+				eventually(t, "all peers are at the gateways that are left", func() bool {
+					return s.all(list, func(m *machine) bool { return m != s.machines[0] })
+				})
+				t.Logf("all taken over after %v", time.Since(began))
+				got := make(map[string]int)
+				for _, p := range list {
+					got[s.where(p).name]++
+				}
+				if got[names[1]] < 10 || got[names[2]] < 10 {
+					t.Errorf("got %v, want a share for both", got)
+				}
 			}
-			if got[names[1]] < 10 || got[names[2]] < 10 {
-				t.Errorf("got %v, want a share for both", got)
+			if row.pulses { // by real sockets
+				test(t)
+			} else {
+				synctest.Test(t, test)
 			}
 		})
 	}
@@ -182,59 +190,66 @@ func TestPeersAreHandedOver(t *testing.T) {
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, 2, false)
-			list := peers(40)
-			s.connected(t, 0, list)
-			m := s.machines[0]
-			m.set(func() { m.busy[list[0]] = true })
-			m.set(func() { row.why(m) })
-			eventually(t, "the other gateway has all peers", func() bool {
-				return s.all(list, func(m *machine) bool { return m == s.machines[1] })
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, 2, false)
+				list := peers(40)
+				s.connected(t, 0, list)
+				m := s.machines[0]
+				m.set(func() { m.busy[list[0]] = true })
+				m.set(func() { row.why(m) })
+				eventually(t, "the other gateway has all peers", func() bool {
+					return s.all(list, func(m *machine) bool { return m == s.machines[1] })
+				})
+				time.Sleep(time.Millisecond) // or it would be there and here at one instant
+				m.connect(list[1])           // its own idea, for instance because its address changed
+				eventually(t, "a peer that comes is handed over again", func() bool { return s.where(list[1]) == s.machines[1] })
+				m.set(func() { row.back(m) })
+				s.machines[0].connect(list[2])
+				eventually(t, "the later handshake counts", func() bool { return !s.machines[1].has(list[2]) })
+				during(t, 2*silence, "and stays", func() bool { return s.where(list[2]) == s.machines[0] && m.has(list[2]) })
 			})
-			m.connect(list[1]) // its own idea, for instance because its address changed
-			eventually(t, "a peer that comes is handed over again", func() bool { return s.where(list[1]) == s.machines[1] })
-			m.set(func() { row.back(m) })
-			s.machines[0].connect(list[2])
-			eventually(t, "the later handshake counts", func() bool { return !s.machines[1].has(list[2]) })
-			during(t, 2*silence, "and stays", func() bool { return s.where(list[2]) == s.machines[0] && m.has(list[2]) })
 		})
 	}
 }
 
 func TestNobodyIsHandedOverToNobody(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, 2, false)
-	list := peers(10)
-	s.connected(t, 0, list)
-	for _, m := range s.machines {
-		m.set(func() { m.unfit = errors.New("the intranet is not reached") })
-	}
-	during(t, 3*silence, "the peers are where they were", func() bool {
-		return s.all(list, func(m *machine) bool { return m == s.machines[0] })
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 2, false)
+		list := peers(10)
+		s.connected(t, 0, list)
+		for _, m := range s.machines {
+			m.set(func() { m.unfit = errors.New("the intranet is not reached") })
+		}
+		during(t, 3*silence, "the peers are where they were", func() bool {
+			return s.all(list, func(m *machine) bool { return m == s.machines[0] })
+		})
 	})
 }
 
 // TestAWipedEngineForgetsNoPeer wipes the engine: the gateways tell it all again.
 func TestAWipedEngineForgetsNoPeer(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, 2, false)
-	list := peers(10)
-	s.connected(t, 0, list)
-	s.engine.wipe()
-	eventually(t, "the engine has the sessions again", func() bool {
-		s.engine.mu.Lock()
-		defer s.engine.mu.Unlock()
-		told := make(map[wireguard.PublicKey]bool)
-		for _, e := range s.engine.values[store.Sessions] {
-			if err := records(e.Value, func(peer wireguard.PublicKey, _ record) { told[peer] = true }); err != nil {
-				t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 2, false)
+		list := peers(10)
+		s.connected(t, 0, list)
+		s.engine.wipe()
+		eventually(t, "the engine has the sessions again", func() bool {
+			s.engine.mu.Lock()
+			defer s.engine.mu.Unlock()
+			told := make(map[wireguard.PublicKey]bool)
+			for _, e := range s.engine.values[store.Sessions] {
+				if err := records(e.Value, func(peer wireguard.PublicKey, _ record) { told[peer] = true }); err != nil {
+					t.Fatal(err)
+				}
 			}
-		}
-		return len(told) == len(list) && len(s.engine.values[store.State]) == 2
-	})
-	s.kill(0)
-	eventually(t, "all peers are at the gateway that is left", func() bool {
-		return s.all(list, func(m *machine) bool { return m == s.machines[1] })
+			return len(told) == len(list) && len(s.engine.values[store.State]) == 2
+		})
+		s.kill(0)
+		eventually(t, "all peers are at the gateway that is left", func() bool {
+			return s.all(list, func(m *machine) bool { return m == s.machines[1] })
+		})
 	})
 }
 

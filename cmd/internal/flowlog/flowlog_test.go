@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,25 +28,7 @@ type fixture struct {
 	*Log
 	path    string
 	dropped prometheus.Counter
-	said    *buffer
-}
-
-// buffer collects log lines of several goroutines.
-type buffer struct {
-	mu sync.Mutex // guards below
-	b  strings.Builder
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
+	said    *logtest.Log
 }
 
 // open1 opens a log at path, or in a new directory, by the given function or as Open does.
@@ -57,7 +40,7 @@ func open1(t *testing.T, c Config, openWith func(string) (file, error)) fixture 
 	if openWith == nil {
 		openWith = openFile
 	}
-	said := new(buffer)
+	said := new(logtest.Log)
 	c.Dropped = prometheus.NewCounter(prometheus.CounterOpts{Name: "x"})
 	c.Log = slog.New(slog.NewTextHandler(said, nil))
 	l, err := open(c, openWith)

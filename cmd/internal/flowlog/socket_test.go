@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/logtest"
 )
 
 // daemon is a socket that takes datagrams, as the journal's does.
@@ -71,9 +72,9 @@ func entry(t *testing.T, data string) map[string]string {
 }
 
 // opened opens a log, and returns its counter.
-func opened(t *testing.T, c Config) (*Log, prometheus.Counter, *buffer) {
+func opened(t *testing.T, c Config) (*Log, prometheus.Counter, *logtest.Log) {
 	t.Helper()
-	said := new(buffer)
+	said := new(logtest.Log)
 	c.Dropped, c.Log = prometheus.NewCounter(prometheus.CounterOpts{Name: "x"}), slog.New(slog.NewTextHandler(said, nil))
 	l, err := Open(c)
 	if err != nil {

@@ -1,7 +1,6 @@
 package history
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"database/sql"
@@ -25,6 +24,7 @@ import (
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/history/database"
 	"penstock/cmd/internal/history/text"
+	"penstock/cmd/internal/logtest"
 )
 
 func TestMain(m *testing.M) {
@@ -37,30 +37,13 @@ func TestMain(m *testing.M) {
 // fixture is an open history and what it said.
 type fixture struct {
 	*Store
-	said *buffer
-}
-
-type buffer struct {
-	mu sync.Mutex // guards below
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
+	said *logtest.Log
 }
 
 // begin opens a history, by default a new one that keeps everything.
 func begin(t testing.TB, c Config) fixture {
 	t.Helper()
-	f := fixture{said: new(buffer)}
+	f := fixture{said: new(logtest.Log)}
 	c.File = cmp.Or(c.File, filepath.Join(t.TempDir(), "history.db"))
 	c.Keep, c.MaxSize = cmp.Or(c.Keep, 10*365*24*time.Hour), cmp.Or(c.MaxSize, 256<<20)
 	c.Names, c.Clients = cmp.Or(c.Names, "full"), cmp.Or(c.Clients, "full")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -180,28 +181,35 @@ func (m *Machine) Boot(ctx context.Context) error {
 	if err := m.plug(holder.Process.Pid); err != nil {
 		return err
 	}
-	// Control groups of its own: systemd would take the services of another machine for its own.
+	// Control groups of its own, in each hierarchy that systemd uses: it would take the services of another machine for its own.
 	const inGroup = `for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
-			mkdir "$root/$0" && echo $$ > "$root/$0/cgroup.procs" && break
+			[ -e "$root/cgroup.procs" ] && mkdir "$root/$0" && echo $$ > "$root/$0/cgroup.procs"
 		done 2>/dev/null
 		exec "$@"`
-	m.nspawn = exec.Command("sh", "-c", inGroup, m.group(), "systemd-nspawn", "--quiet", "--boot", "--directory="+m.root, "--machine="+filepath.Base(m.dir),
+	m.nspawn = exec.Command("sh", "-c", inGroup, m.group(), "systemd-nspawn", "--quiet", "--boot", "--directory="+m.root,
+		fmt.Sprintf("--machine=machine%d", holder.Process.Pid), // unlike those that run beside it
 		"--register=no", "--keep-unit", "--console=pipe", "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--settings=no",
 		fmt.Sprintf("--network-namespace-path=/proc/%d/ns/net", holder.Process.Pid),
 		"--bind=/dev/net/tun", "--capability=CAP_NET_ADMIN")
 	m.nspawn.Env = append(os.Environ(), "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network") // sysctls of the network can be set, as on a host
 	m.nspawn.Stdout, m.nspawn.Stderr = &m.console, &m.console
 	m.nspawn.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
-	if err := m.nspawn.Start(); err != nil {
+	over, started := make(chan struct{}), make(chan error, 1)
+	go func(nspawn *exec.Cmd) {
+		defer close(over)
+		runtime.LockOSThread() // it is killed with the thread that starts it, and those of other labs end with them
+		defer runtime.UnlockOSThread()
+		err := nspawn.Start()
+		started <- err
+		if err == nil {
+			_ = nspawn.Wait() // how it ended tells nothing
+		}
+	}(m.nspawn)
+	if err := <-started; err != nil {
 		m.nspawn = nil
 		return fmt.Errorf("start systemd-nspawn: %w", err)
 	}
-	over := make(chan struct{})
 	m.over = over
-	go func() {
-		defer close(over)
-		_ = m.nspawn.Wait() // how it ended tells nothing
-	}()
 	ctx, cancel := context.WithTimeout(ctx, bootTime)
 	defer cancel()
 	return m.await(ctx, m.booted)
@@ -350,6 +358,8 @@ func (m *Machine) Run(ctx context.Context, name string, args ...string) (Result,
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	runtime.LockOSThread() // of which that is the death
+	defer runtime.UnlockOSThread()
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

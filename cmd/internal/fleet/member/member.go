@@ -1,8 +1,8 @@
-// Package port gives a fleet the WireGuard port of this gateway: which peers have sessions and flows, calls to them, and whether the
-// gateway is fit to have any.
+// Package member makes this gateway one of a fleet. It gives the fleet the WireGuard port: which peers have sessions and flows, calls to
+// them, and whether the gateway is fit to have any.
 //
 // It does not decide who takes a peer.
-package port
+package member
 
 import (
 	"context"
