@@ -67,6 +67,7 @@ func Open(c Config) (*Gateway, error) {
 	server, err := wireguard.NewServer(wireguard.ServerConfig{
 		Device: m, PrivateKey: c.Plan.key, ListenPort: uint16(listen.ListenPort),
 		Peers: c.Plan.peers, Mark: c.Mark, Log: c.Log,
+		Foreign: func() { c.Metrics.Drop("source") },
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen.wireguard: %w", err), s.Close())

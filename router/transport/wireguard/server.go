@@ -38,6 +38,10 @@ type ServerConfig struct {
 	// table on OpenBSD; ignored elsewhere. 0: none. It needs CAP_NET_ADMIN on Linux.
 	Mark uint32
 
+	// Foreign is called for each packet that is dropped because its source inside the tunnel is not among its peer's AllowedIPs. It is
+	// called by several goroutines, and must return. Nil: they are not counted.
+	Foreign func()
+
 	Log *slog.Logger // nil: silent
 }
 
@@ -110,7 +114,7 @@ func newServer(config ServerConfig) (*Server, error) {
 		bind, inner = s.door, &wakingDevice{inner, s}
 	}
 	var err error
-	if s.core, err = newCore(inner, bind, config.PrivateKey, config.ListenPort, config.Mark, "", log); err != nil {
+	if s.core, err = newCore(inner, bind, config.PrivateKey, config.ListenPort, config.Mark, "", newDeviceLogger(log, config.Foreign)); err != nil {
 		return nil, err
 	}
 	if err = s.setPeers(config.Peers); err == nil {
