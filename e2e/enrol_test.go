@@ -38,8 +38,9 @@ func newEnrolWorld(t *testing.T) *world {
 	return w
 }
 
-// asNobody gives the gateway's files to the user nobody, and returns a program that runs penstock as that user without capabilities.
-func (w *world) asNobody(t *testing.T) string {
+// asNobody gives the gateway's files to the user nobody, names beside those that each gateway has, and returns a program that runs
+// penstock as that user without capabilities.
+func (w *world) asNobody(t *testing.T, names ...string) string {
 	t.Helper()
 	setpriv := program(t, "setpriv")
 	const nobody = 65534
@@ -49,7 +50,7 @@ func (w *world) asNobody(t *testing.T) string {
 	script := w.path("as-nobody")
 	w.write(t, "as-nobody", "#!/bin/sh\nexec "+setpriv+" --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all "+w.path("penstock")+" \"$@\"\n")
 	chmod(t, script, 0o755)
-	for _, name := range []string{"", "gateway.yaml", "gateway.key", "peers.d", "enrol"} {
+	for _, name := range append(names, "", "gateway.yaml", "gateway.key", "peers.d") {
 		if err := os.Chown(w.path(name), nobody, nobody); err != nil {
 			t.Skipf("this user may not give files away: %v", err)
 		}
@@ -84,7 +85,7 @@ func letter(n int) byte { return byte('a' + n%10) }
 func TestPeopleJoinByInvitation(t *testing.T) {
 	t.Parallel()
 	w := newEnrolWorld(t)
-	w.gateway = startProgram(t, w.Gateway, w.path("gateway.yaml"), w.asNobody(t))
+	w.gateway = startProgram(t, w.Gateway, w.path("gateway.yaml"), w.asNobody(t, "enrol"))
 
 	t.Run("a gateway that cannot write peers says so to whoever invites", func(t *testing.T) {
 		if err := os.Chown(w.path("peers.d"), 0, 65534); err != nil {

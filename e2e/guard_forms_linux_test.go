@@ -298,4 +298,32 @@ func TestNothingArrivesWhereTheGuardIs(t *testing.T) {
 			}
 		}
 	}
+	t.Run("whoever is named as the sender, only the peer's own addresses are", func(t *testing.T) {
+		const foreign = `penstock_drops_total{reason="source"}`
+		before, dropped := seen.n.Load(), w.metric(t, w.Gateway, foreign)
+		senders := []string{"10.99.0.3", "10.88.0.7", gatewayInner4, netlab.IntranetIPv4, publicIPv4, "fd99::3", gatewayInner6}
+		for _, sender := range senders {
+			src, dst := netip.MustParseAddr(sender), netip.MustParseAddr(netlab.IntranetIPv4)
+			if src.Is6() {
+				dst = netip.MustParseAddr(netlab.IntranetIPv6)
+			}
+			for _, network := range []string{"tcp", "udp"} {
+				if _, err := unix.Write(sockets[src.Is4()], first(network, netip.AddrPortFrom(src, 4000), netip.AddrPortFrom(dst, 5000))); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		eventually(t, "each is counted", func() error {
+			if n := w.metric(t, w.Gateway, foreign) - dropped; n < float64(2*len(senders)) {
+				return fmt.Errorf("%v are", n)
+			}
+			return nil
+		})
+		if n := seen.n.Load() - before; n != 0 {
+			t.Errorf("got %d connects, want 0", n)
+		}
+		if !strings.Contains(w.gateway.said.String(), "their source inside the tunnel is not an address of their peer") {
+			t.Error("the log does not say it")
+		}
+	})
 }

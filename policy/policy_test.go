@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"cmp"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -663,6 +665,33 @@ func TestRulesThatAreNeverReachedAreWarnings(t *testing.T) {
 	want := []string{`p.yaml:2: rule "b" is never reached: p.yaml:1: rule "a" already matches all its flows: move it up or remove it`}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestEveryConditionNarrowsWhatARuleCovers(t *testing.T) {
+	yes, kind := true, reflect.TypeFor[Match]()
+	values := map[reflect.Type]reflect.Value{
+		reflect.TypeFor[bool](): reflect.ValueOf(true), reflect.TypeFor[*bool](): reflect.ValueOf(&yes),
+		reflect.TypeFor[[]uint32](): reflect.ValueOf([]uint32{1000}), reflect.TypeFor[*Match](): reflect.ValueOf(&Match{Port: []string{"22"}}),
+	}
+	texts := map[string]string{"Port": "443", "CIDR": "10.0.0.0/8", "Src": "10.0.0.0/8", "Domain": "a.test"}
+	for i := range kind.NumField() {
+		field := kind.Field(i)
+		value, ok := values[field.Type]
+		if field.Type == reflect.TypeFor[[]string]() {
+			value, ok = reflect.ValueOf([]string{cmp.Or(texts[field.Name], "x")}), true
+		}
+		if !ok {
+			t.Fatalf("%s is a %s: say here what one is", field.Name, field.Type)
+		}
+		var a, b Match
+		reflect.ValueOf(&a).Elem().Field(i).Set(value)
+		if covers(&a, &b) {
+			t.Errorf("a rule with %s covers one without", field.Name)
+		}
+		if b = a; !covers(&a, &b) {
+			t.Errorf("a rule with %s does not cover itself", field.Name)
+		}
 	}
 }
 

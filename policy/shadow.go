@@ -31,7 +31,7 @@ func covers(a, b *Match) bool {
 	if a.Not != nil && (b.Not == nil || !reflect.DeepEqual(a.Not, b.Not)) {
 		return false
 	}
-	if a.Mismatch != nil && (b.Mismatch == nil || *a.Mismatch != *b.Mismatch) {
+	if !coversBool(a.Mismatch, b.Mismatch) || !coversBool(a.SignedIn, b.SignedIn) {
 		return false
 	}
 	if a.Gateway && !b.Gateway || a.Peers && !b.Peers {
@@ -45,6 +45,7 @@ func covers(a, b *Match) bool {
 		coversField(a.Protocol, b.Protocol, protocolCovers) &&
 		coversField(a.Peer, b.Peer, same) &&
 		coversField(a.Group, b.Group, same) &&
+		coversField(a.User, b.User, same) &&
 		coversField(a.UID, b.UID, func(x, y uint32) bool { return x == y }) &&
 		coversField(a.Process, b.Process, same) &&
 		coversField(a.Unit, b.Unit, same) &&
@@ -52,6 +53,9 @@ func covers(a, b *Match) bool {
 		coversField(a.Schedule, b.Schedule, same) &&
 		coversField(a.SeenIn, b.SeenIn, same)
 }
+
+// coversBool reports whether a is the value of b. Nil stands for both.
+func coversBool(a, b *bool) bool { return a == nil || b != nil && *a == *b }
 
 // coversField reports whether every value of b is within some value of a. An empty list stands for every value.
 func coversField[T any](a, b []T, within func(T, T) bool) bool {

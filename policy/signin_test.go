@@ -33,6 +33,17 @@ func signInRules(t *testing.T) *Policy {
 	return p
 }
 
+func TestARuleForThoseWhoHaveNotSignedInHidesNoOther(t *testing.T) {
+	no := false
+	staff := Match{Group: []string{"staff"}}
+	nobody, ana := staff, staff
+	nobody.SignedIn, ana.User = &no, []string{"ana@corp.example"}
+	p := newPolicy(t, []Rule{{Name: "needed", Match: nobody, Do: Do{SignIn: signInPage}}, {Name: "hers", Match: ana}, {Name: "staff", Match: staff}, {Name: "rest"}}, nil)
+	if got := p.Warnings(); len(got) != 0 {
+		t.Errorf("got %q, want no warning", got)
+	}
+}
+
 func TestSigningInComesFirst(t *testing.T) {
 	p := signInRules(t)
 	staff := Flow{Network: TCP, Peer: "ana", Groups: []string{"staff"}, Sniffed: true}

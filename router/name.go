@@ -27,6 +27,9 @@ func (r *Router) handleUnnamed(ctx context.Context, a Answerer, e *entry) (kept 
 	return kept
 }
 
+// ambiguousName is why a flow is refused whatever the rules say of its destination.
+const ambiguousName = "ambiguous: the flow shows a name that no host can have, or that servers may read in two ways"
+
 // named adds what was read to the facts and judges the flow. The verdict is for the destination of the flow it returns, which
 // can differ from f.Dst: see judge.
 func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *entry) (policy.Flow, policy.Verdict) {
@@ -53,6 +56,9 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 	}
 	if v.Claim != "" && v.Action != policy.Forward {
 		e.failed("mismatch: the flow claims to be for " + v.Claim + ", but our resolver does not give its address for that name")
+	}
+	if res.Ambiguous {
+		e.failed(ambiguousName)
 	}
 	return g, v
 }

@@ -406,6 +406,30 @@ func TestEveryRequestOfAConnectionIsJudged(t *testing.T) {
 	}
 }
 
+func TestANameThatIsNoneIsToldAsTheReason(t *testing.T) {
+	const good = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
+	for _, row := range []struct{ name, text string }{
+		{"a name that no host can have", "GET / HTTP/1.1\r\nHost: a<b>c\r\n\r\n"},
+		{"two names", "GET / HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n"},
+		{"a name that is none, in a later request", good + "GET / HTTP/1.1\r\nHost: a<b>c\r\n\r\n"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t, Config{Policy: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "rest", Later: policy.LaterBlock}),
+				Ways: ways{"out": dialTo(echoServer(t, "out"))}})
+			c := newClient(t)
+			w.handle(c, 80)
+			io.WriteString(c, row.text)
+			rest, _ := io.ReadAll(c)
+			if strings.Contains(string(rest), "a<b>c") || strings.Contains(string(rest), "b.example") {
+				t.Errorf("got %q back: the request reached the server", rest)
+			}
+			if f := <-w.ended; !strings.HasPrefix(f.Err, "ambiguous: ") {
+				t.Errorf("got a record with the reason %q, want one that says what is wrong", f.Err)
+			}
+		})
+	}
+}
+
 // movers are people whose groups may change while a flow is read.
 type movers struct {
 	people

@@ -57,7 +57,9 @@ func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head 
 		head.release()
 	}
 	if err != nil {
-		e.fail("relay", err)
+		if !errors.Is(err, errNoMore) {
+			e.fail("relay", err)
+		}
 		abort(client)
 		abort(upstream)
 		upstream.Close()
@@ -126,6 +128,7 @@ func (w *requestFilter) feed(b []byte) (rest []byte, err error) {
 	for len(b) > 0 {
 		n, res := w.requests.Feed(b)
 		if res.Status == sniff.NoName && res.Ambiguous {
+			w.e.failed(ambiguousName)
 			return nil, errNoMore
 		}
 		if res.Status == sniff.Found || res.Status == sniff.NoName {

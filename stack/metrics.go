@@ -15,7 +15,7 @@ const (
 	dropChecksum  = dropReason(packet.BadChecksum)
 	dropAddress   = dropReason(packet.BadAddress)
 	dropProtocol  = dropReason("protocol")
-	dropSource    = dropReason("source") // of an address that is no client's
+	dropSource    = dropReason("source") // of an address that is no client's, or not that of the peer that sent it
 	dropCap       = dropReason("cap")
 	dropQueue     = dropReason("queue")
 	dropPanic     = dropReason("panic")

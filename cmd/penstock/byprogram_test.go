@@ -42,6 +42,16 @@ func TestFlowsOfProgramsAreSummedUp(t *testing.T) {
 	}
 }
 
+func TestFlowsShowWhyIfThereIsAReason(t *testing.T) {
+	const why = "guard: the destination is this machine or a reserved address"
+	rows := flowRows(control.Flows{Flows: []control.Flow{{ID: "1", Rule: "intranet", Reason: why}, {ID: "2", Sender: control.Sender{Program: "/usr/bin/browser"}}}})
+	for i, want := range []string{"REASON", why, ""} {
+		if got := rows[i][len(rows[0])-1]; got != want {
+			t.Errorf("row %d ends with %q, want %q", i, got, want)
+		}
+	}
+}
+
 func TestFlowsShowProgramsIfTheyAreKnown(t *testing.T) {
 	uid := uint32(1000)
 	known := control.Flow{ID: "1", Start: time.Now(), Sender: control.Sender{

@@ -68,10 +68,17 @@ func flowRows(answer control.Flows) [][]string {
 	if programs {
 		rows[0] = append(rows[0], "PROGRAM", "UNIT")
 	}
+	reasons := slices.ContainsFunc(answer.Flows, func(f control.Flow) bool { return f.Reason != "" })
+	if reasons {
+		rows[0] = append(rows[0], "REASON")
+	}
 	for _, f := range answer.Flows {
 		row := flowRow(f, time.Now())
 		if programs {
 			row = append(row, programText(f.Sender), unitText(f.Sender))
+		}
+		if reasons {
+			row = append(row, f.Reason)
 		}
 		rows = append(rows, row)
 	}
@@ -136,7 +143,11 @@ func printFlow(e *env, f control.Flow, asJSON bool) error {
 	if who != "" {
 		who = ", sent by " + who
 	}
-	_, err := fmt.Fprintf(e.stdout, "%s %-5s %s %s %s -> %s %s %s by %s, %s up, %s down%s\n", at.Format(time.TimeOnly), what, row[0], row[1],
-		row[2], row[3], orDash(row[4]), row[5], row[6], row[7], row[8], who)
+	why := f.Reason
+	if why != "" {
+		why = ": " + why
+	}
+	_, err := fmt.Fprintf(e.stdout, "%s %-5s %s %s %s -> %s %s %s by %s, %s up, %s down%s%s\n", at.Format(time.TimeOnly), what, row[0], row[1],
+		row[2], row[3], orDash(row[4]), row[5], row[6], row[7], row[8], who, why)
 	return err
 }

@@ -92,12 +92,12 @@ func TestFlowsWatchPrintsEachBeginAndEnd(t *testing.T) {
 		}
 		f := control.Flow{ID: "f1", Proto: "tcp", Src: "a", Dst: "b", Verdict: "direct", Rule: "rest", Start: start}
 		if asked.Add(1) > 2 {
-			f.End = start.Add(time.Second)
+			f.End, f.Reason = start.Add(time.Second), "quota: the peer has used up its quota of this month"
 		}
 		return []control.Flow{f}
 	}}}, 2, "flows", "-w")
 	for i, want := range []string{"begin f1 tcp a -> b", "end   f1 tcp a -> b"} {
-		if len(got) != 2 || !strings.Contains(got[i], want) {
+		if len(got) != 2 || !strings.Contains(got[i], want) || strings.HasSuffix(got[i], "down: quota: the peer has used up its quota of this month") != (i == 1) {
 			t.Errorf("got %q, want line %d to have %q", got, i, want)
 		}
 	}

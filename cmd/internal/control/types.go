@@ -159,8 +159,8 @@ type Flow struct {
 	Datapath   string    `json:"datapath,omitempty"` // how a flow is carried: terminated, forwarded, or forwarded and judged in line
 	TxBytes    uint64    `json:"txBytes"`            // from the client
 	RxBytes    uint64    `json:"rxBytes"`
-	TxPkts     uint64    `json:"txPkts"`
-	RxPkts     uint64    `json:"rxPkts"`
+	TxPkts     uint64    `json:"txPkts,omitempty"` // where packets are counted, which is nowhere yet: 0 is not none
+	RxPkts     uint64    `json:"rxPkts,omitempty"`
 	Start      time.Time `json:"start"`
 	End        time.Time `json:"end,omitzero"`     // zero while the flow lives
 	Reason     string    `json:"reason,omitempty"` // why it ended or was not carried

@@ -73,6 +73,7 @@ func Open(c Config) (*Gateway, error) {
 		Listen: func(network, address string) (net.PacketConn, error) {
 			return c.Sockets.ListenPacket(ctx, net.ListenConfig{Control: handover.Marked(c.Mark)}, network, address)
 		},
+		Foreign: func() { c.Metrics.Drop("source") },
 	})
 	if err != nil {
 		cancel()

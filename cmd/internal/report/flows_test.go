@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,16 @@ import (
 	"penstock/router"
 	"penstock/router/clients"
 )
+
+func TestARecordDoesNotSayThatThereWereNoPackets(t *testing.T) {
+	b, err := json.Marshal(Flow(router.Flow{TxBytes: 5, RxBytes: 7}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(b); strings.Contains(got, `Pkts":0`) || !strings.Contains(got, `"txBytes":5,"rxBytes":7`) {
+		t.Errorf("got %s, want its bytes, and nothing about packets, which nobody has counted", got)
+	}
+}
 
 func TestFlowsAreShownAsTheyWent(t *testing.T) {
 	at := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)

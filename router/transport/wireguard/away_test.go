@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"strconv"
 	"sync"
@@ -438,6 +439,84 @@ func TestManyPeersCallAtOnce(t *testing.T) {
 	if answers != calling || cookies > 0 {
 		t.Errorf("got %d answers and %d cookies, want %d and none", answers, cookies, calling)
 	}
+}
+
+// TestAThousandPeersComeInDespiteCookies sends more initiations in one go, all from one address, than the server answers without asking
+// for proof. Who is sent a cookie comes back with it after 5 s, as stock clients do. It prints how long that takes.
+func TestAThousandPeersComeInDespiteCookies(t *testing.T) {
+	const calling = 1000
+	if os.Getenv("PENSTOCK_SOAK") != "1" {
+		t.Skip("takes ten seconds: set PENSTOCK_SOAK=1")
+	}
+	key := GeneratePrivateKey()
+	accounts := make([]account, calling)
+	for i := range accounts {
+		accounts[i] = newAccount(0)
+	}
+	s, _ := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List(manyPeersOf(calling, accounts...))})
+	sockets, cookies := make([]*net.UDPConn, 20), make([]device.CookieGenerator, calling)
+	for i := range sockets {
+		sockets[i] = newCaller(t, s)
+	}
+	packet := func(i int) []byte {
+		packet := initiation(t, accounts[i].key, key.Public(), time.Now(), uint32(i))
+		cookies[i].AddMacs(packet)
+		return packet
+	}
+	call := func(i int, packet []byte) {
+		if _, err := sockets[i%len(sockets)].Write(packet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	packets := make([][]byte, calling) // made before, so that they come together
+	for i := range accounts {
+		cookies[i].Init(device.NoisePublicKey(key.Public()))
+		packets[i] = packet(i)
+	}
+	began, waiting := time.Now(), calling
+	for i := range packets {
+		call(i, packets[i])
+	}
+	var asked []int // for a cookie
+	for n, buf := 0, make([]byte, 2048); waiting > 0; n++ {
+		socket := sockets[n%len(sockets)]
+		if err := socket.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		size, err := socket.Read(buf)
+		if err != nil {
+			t.Fatalf("%d peers are not answered, %d were sent a cookie: %v, refused: %v", waiting, len(asked), err, s.Refused())
+		}
+		waiting--
+		if size == device.MessageCookieReplySize {
+			var reply device.MessageCookieReply
+			if err := binary.Read(bytes.NewReader(buf[:size]), binary.LittleEndian, &reply); err != nil {
+				t.Fatal(err)
+			}
+			if !cookies[reply.Receiver].ConsumeReply(&reply) {
+				t.Fatalf("peer %d cannot open its cookie", reply.Receiver)
+			}
+			asked = append(asked, int(reply.Receiver))
+		}
+	}
+	t.Logf("%d of %d answered at once after %v", calling-len(asked), calling, time.Since(began))
+	if len(asked) == 0 {
+		t.Error("nobody was sent a cookie: the test proves nothing")
+	}
+	time.Sleep(device.RekeyTimeout)
+	for _, i := range asked {
+		call(i, packet(i))
+	}
+	for _, i := range asked {
+		socket, buf := sockets[i%len(sockets)], make([]byte, 2048)
+		if err := socket.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if size, err := socket.Read(buf); err != nil || size != device.MessageResponseSize {
+			t.Fatalf("a peer with a cookie: got %d bytes, %v; refused: %v", size, err, s.Refused())
+		}
+	}
+	t.Logf("all answered after %v", time.Since(began))
 }
 
 // BenchmarkStart100k starts a server with 100,000 peers of which none calls.

@@ -123,7 +123,7 @@ func newClient(config ClientConfig) (*Client, error) {
 		bind = c.choice
 	}
 	var err error
-	if c.core, err = newCore(config.Device, bind, wg.PrivateKey, wg.ListenPort, config.Mark, s.String(), c.log); err != nil {
+	if c.core, err = newCore(config.Device, bind, wg.PrivateKey, wg.ListenPort, config.Mark, s.String(), newDeviceLogger(c.log, nil)); err != nil {
 		return nil, err
 	}
 	for _, p := range wg.Peers {

@@ -3,7 +3,6 @@ package wireguard
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,10 +30,10 @@ var (
 
 // newCore makes a device with peers. It owns inner and sockets, and these carry mark once they are open. On an error inner is
 // closed.
-func newCore(inner tun.Device, sockets conn.Bind, key PrivateKey, port uint16, mark uint32, peers string, log *slog.Logger) (*core, error) {
+func newCore(inner tun.Device, sockets conn.Bind, key PrivateKey, port uint16, mark uint32, peers string, log *device.Logger) (*core, error) {
 	c := &core{port: port}
 	quiet := &quietDevice{Device: inner, events: make(chan tun.Event)}
-	c.dev = device.NewDevice(quiet, sockets, newDeviceLogger(log))
+	c.dev = device.NewDevice(quiet, sockets, log)
 	c.wg.Go(quiet.forward)
 
 	var s script

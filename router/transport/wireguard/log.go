@@ -16,13 +16,20 @@ import (
 const repeatAfter = time.Minute
 
 // newDeviceLogger sends the device's messages to log: errors as warnings, each kind once a minute, and everything else at
-// debug level, except that an ignored handshake is a warning too. The device names peers by the ends of their public keys and logs no other key.
-func newDeviceLogger(log *slog.Logger) *device.Logger {
+// debug level, except that an ignored handshake is a warning too, and so is a packet with a source that is not its peer's, if foreign is
+// not nil: it is called for each of them. The device names peers by the ends of their public keys and logs no other key.
+func newDeviceLogger(log *slog.Logger, foreign func()) *device.Logger {
 	l := &limiter{last: make(map[string]time.Time)}
 	return &device.Logger{
 		Verbosef: func(format string, args ...any) {
 			if strings.Contains(format, "handshake replay") && l.allow(format) {
 				warnOfReplay(log, fmt.Sprint(args[0]))
+			}
+			if foreign != nil && strings.Contains(format, "disallowed source") {
+				foreign()
+				if l.allow("disallowed source") {
+					log.Warn("wireguard: packets were dropped because their source inside the tunnel is not an address of their peer", "peer", fmt.Sprint(args[0]))
+				}
 			}
 			if log.Enabled(context.Background(), slog.LevelDebug) {
 				log.Debug("wireguard: " + fmt.Sprintf(format, args...))

@@ -12,7 +12,7 @@ import (
 func TestDeviceLogger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		log := newDeviceLogger(slog.New(slog.NewTextHandler(&out, nil)))
+		log := newDeviceLogger(slog.New(slog.NewTextHandler(&out, nil)), nil)
 		for range 1000 {
 			log.Verbosef("sending %d", 1)
 			log.Errorf("failed to send: %v", "no route")

@@ -43,6 +43,10 @@ type ServerConfig struct {
 	// Each must be a *net.UDPConn. nil: net.ListenPacket. Other systems do not use it.
 	Listen func(network, address string) (net.PacketConn, error)
 
+	// Foreign is called for each packet that is dropped because its source inside the tunnel is not among its peer's AllowedIPs. It is
+	// called by several goroutines, and must return. Nil: they are not counted.
+	Foreign func()
+
 	Log *slog.Logger // nil: silent
 }
 
@@ -115,7 +119,7 @@ func newServer(config ServerConfig) (*Server, error) {
 		bind, inner = s.door, &wakingDevice{inner, s}
 	}
 	var err error
-	if s.core, err = newCore(inner, bind, config.PrivateKey, config.ListenPort, config.Mark, "", log); err != nil {
+	if s.core, err = newCore(inner, bind, config.PrivateKey, config.ListenPort, config.Mark, "", newDeviceLogger(log, config.Foreign)); err != nil {
 		return nil, err
 	}
 	if err = s.setPeers(config.Peers); err == nil {

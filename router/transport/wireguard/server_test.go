@@ -1,14 +1,17 @@
 package wireguard
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -75,7 +78,11 @@ func TestAddressMovesBetweenPeers(t *testing.T) {
 }
 
 func TestForeignSourceIsDropped(t *testing.T) {
-	c, _, client, server, a := newPair(t)
+	key, a := GeneratePrivateKey(), newAccount(2)
+	var foreign atomic.Int64
+	var said bytes.Buffer
+	listening, server := newTestServer(t, ServerConfig{PrivateKey: key, Peers: List{a.peer}, Foreign: func() { foreign.Add(1) }, Log: slog.New(slog.NewTextHandler(&said, nil))})
+	c, client := newTestClient(t, ClientConfig{Wireguard: a.file(key.Public(), listening.Port())})
 	connect(t, c)
 	echo(t, client, server, a, "before")
 	for range 10 { // one may be lost
@@ -92,6 +99,15 @@ func TestForeignSourceIsDropped(t *testing.T) {
 		if got == "forged" {
 			t.Fatal("a packet with a foreign source arrived")
 		}
+	}
+	if err := listening.Close(); err != nil { // so that nothing is written to the log any more
+		t.Fatal(err)
+	}
+	if n := foreign.Load(); n == 0 || n > 10 {
+		t.Errorf("%d packets with a foreign source were counted, of the 10 that were sent", n)
+	}
+	if got := strings.Count(said.String(), "not an address of their peer"); got != 1 {
+		t.Errorf("the log says it %d times, want once:\n%s", got, said.String())
 	}
 }
 
