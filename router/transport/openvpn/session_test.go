@@ -662,10 +662,10 @@ func TestASignInThatDoesNotHappen(t *testing.T) {
 		reason      transport.Reason
 		asked       int
 	}{
-		{"nobody comes", "hand-window 1\n", []string{"AUTH_PENDING,timeout 2", "INFO_PRE,WEB_AUTH::" + long}, nil, "nobody has signed in within the server's 2s", transport.ReasonSignIn, 1},
+		{"nobody comes", "hand-window 4\n", []string{"AUTH_PENDING,timeout 5", "INFO_PRE,WEB_AUTH::" + long}, nil, "nobody has signed in within the server's 5s", transport.ReasonSignIn, 1},
 		{"nobody confirms what the server asks elsewhere", "", []string{"AUTH_PENDING,timeout 1"}, nil, "nobody has signed in within the server's 1s", transport.ReasonSignIn, 0},
-		{"a server that asks for more and more time has half of reneg-sec", "hand-window 1\nreneg-sec 4\n",
-			append(flood("AUTH_PENDING,timeout 3600", 500), "INFO_PRE,CR_TEXT:R:Code"), nil, "nobody has signed in within the server's 2s", transport.ReasonSignIn, 1},
+		{"a server that asks for more and more time has half of reneg-sec", "hand-window 4\nreneg-sec 10\n",
+			append(flood("AUTH_PENDING,timeout 3600", 500), "INFO_PRE,CR_TEXT:R:Code"), nil, "nobody has signed in within the server's 5s", transport.ReasonSignIn, 1},
 		{"the server refuses", "", []string{"AUTH_PENDING,timeout 60", "INFO_PRE,OPEN_URL:" + long}, []string{"AUTH_FAILED,too late"}, `the server refuses: "too late"`, transport.ReasonSignIn, 1},
 		{"the server refuses what was confirmed elsewhere", "", []string{"AUTH_PENDING,timeout 60", "AUTH_FAILED,denied"}, nil, `the server refuses: "denied"`, transport.ReasonSignIn, 0},
 		{"a page that is none", "", []string{"AUTH_PENDING,timeout 60", "INFO_PRE,WEB_AUTH::file:///etc/passwd"}, nil, "neither http nor https", transport.ReasonError, 0},
