@@ -176,13 +176,6 @@ func (c *Conn) notify() {
 	}
 }
 
-// begun notes that the handler waits for the client, or has ended.
-func (c *Conn) begun() {
-	if c.begins.CompareAndSwap(true, false) {
-		c.t.begins.done(c.owner.Client)
-	}
-}
-
 // onEnd has cancel called when the flow is shut before it was answered.
 func (c *Conn) onEnd(cancel func()) {
 	c.mu.Lock()
@@ -274,7 +267,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 		if n, ok, err := c.next(b); ok {
 			return n, err
 		}
-		c.begun()
+		c.t.begun(c)
 		select {
 		case <-c.signal:
 		case <-c.read.Passed():
@@ -303,7 +296,7 @@ func (c *Conn) Each(f func([]byte) error) error {
 			return err
 		}
 		if head.b == nil {
-			c.begun()
+			c.t.begun(c)
 			<-c.signal
 			continue
 		}

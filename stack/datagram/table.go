@@ -205,9 +205,16 @@ func (t *Table) acceptLocked(k Key) (c *Conn, dropped string) {
 func (t *Table) serve(c *Conn) {
 	ctx, cancel := context.WithCancel(t.life)
 	defer cancel()
-	defer c.begun()
+	defer t.begun(c)
 	c.onEnd(cancel)
 	t.Serve(ctx, c)
+}
+
+// begun notes that a flow's handler waits for the client, or has ended.
+func (t *Table) begun(c *Conn) {
+	if c.begins.CompareAndSwap(true, false) {
+		t.begins.done(c.owner.Client)
+	}
 }
 
 // addLocked makes a flow of o. In a full table it pushes out the longest silent flow of whoever has to make room.
