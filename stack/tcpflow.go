@@ -391,7 +391,25 @@ func (f *tcpFlow) accept(r *Request) (net.Conn, error) {
 		c.Abort()
 		return nil, acceptError(r.Src, cause)
 	}
+	if n := f.sendBuffer(); n < f.t.s.limits.TCPBuffer {
+		ep.SocketOptions().SetSendBufferSize(int64(n), true)
+	}
 	return c, nil
+}
+
+const (
+	// sendBuffers is how many bytes of send buffers the flows of one client have at full size. 500 clients that did not read made penstock
+	// hold 550 MiB (2026-11).
+	sendBuffers = 32 << 20
+	// leastSendBuffer is that of one flow, however many its client has.
+	leastSendBuffer = 16 << 10
+)
+
+// sendBuffer is how many bytes may wait for the client of a flow. The more flows the client has, the less each new one gets.
+func (f *tcpFlow) sendBuffer() int {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	return max(leastSendBuffer, sendBuffers/max(1, f.t.open.Held(f.owner)))
 }
 
 func acceptError(client netip.AddrPort, err error) error {

@@ -45,6 +45,7 @@ type Conn struct {
 	in, out  atomic.Uint64            // bytes of payload
 	answers  answers                  // to a client; nobody asks for those of what we dialled
 	over     atomic.Bool              // it was shut
+	begins   atomic.Bool              // its handler has neither ended nor come to wait for the client
 	writing  atomic.Int32             // packets to its other end under way: one of them may leave after shut
 	crossing atomic.Pointer[Crossing] // nil unless its packets cross
 	read     deadline.Deadline
@@ -266,6 +267,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 		if n, ok, err := c.next(b); ok {
 			return n, err
 		}
+		c.t.begun(c)
 		select {
 		case <-c.signal:
 		case <-c.read.Passed():
@@ -294,6 +296,7 @@ func (c *Conn) Each(f func([]byte) error) error {
 			return err
 		}
 		if head.b == nil {
+			c.t.begun(c)
 			<-c.signal
 			continue
 		}

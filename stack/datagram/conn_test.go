@@ -48,7 +48,7 @@ func (none) Evicted()    {}
 
 func newTable(t *testing.T, s Sender, serve func(context.Context, *Conn)) *Table {
 	table := New(t.Context(), Config{
-		Limits: Limits{Flows: 10, PerClient: 5, Queue: 1 << 20, Idle: time.Minute, IdleShort: time.Minute, IdleQUIC: time.Minute},
+		Limits: Limits{Flows: 10, PerClient: 5, Begins: 10, Queue: 1 << 20, Idle: time.Minute, IdleShort: time.Minute, IdleQUIC: time.Minute},
 		Serve:  serve,
 		Client: func(netip.Addr) (uint64, bool) { return 1, true },
 		Now:    func() int64 { return time.Now().UnixNano() },
@@ -154,5 +154,47 @@ func TestCloseGivesUpOnWritesThatDoNotEnd(t *testing.T) {
 		if got := time.Since(begin); got < writePatience || got > writePatience+time.Millisecond {
 			t.Errorf("it took %v, want %v for all flows together", got, writePatience)
 		}
+	})
+}
+
+// A handler that judges does not hear that its flow was pushed out, so the bound of flows does not bound handlers.
+func TestAFloodOfFlowsDoesNotFillTheMemoryWithHandlers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var begun atomic.Int32
+		judged := make(chan struct{})
+		table := newTable(t, new(slow), func(_ context.Context, c *Conn) {
+			begun.Add(1)
+			<-judged
+			c.Accept()
+			for b := make([]byte, 10); ; {
+				if _, err := c.Read(b); err != nil {
+					return
+				}
+			}
+		})
+		table.Client = func(a netip.Addr) (uint64, bool) { return uint64(a.As4()[3]), true }
+		flood := func(client byte, n int) (handlers int32) {
+			t.Helper()
+			before := begun.Load()
+			for port := range uint16(n) {
+				from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, client}), 1000+port)
+				table.Arrived(UDP, Pair{Remote: from, Local: there}, []byte("x"), packet.Manner{Whole: true})
+			}
+			synctest.Wait()
+			return begun.Load() - before
+		}
+		// Of the ten that may begin, each takes as many as it leaves.
+		for client, want := range []int32{5, 3, 1, 1, 0} {
+			if got := flood(byte(client), 100); got != want {
+				t.Errorf("client %d: got %d handlers, want %d", client, got, want)
+			}
+		}
+		close(judged)
+		synctest.Wait()
+		// Those that wait for their client do not count.
+		if got := flood(9, 1); got != 1 {
+			t.Errorf("after all were judged: got %d handlers more, want 1", got)
+		}
+		table.Close()
 	})
 }

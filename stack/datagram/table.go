@@ -69,6 +69,7 @@ const sweepEvery = 2 * time.Second
 type Limits struct {
 	Flows     int           // at once
 	PerClient int           // of them for one client, while others want them
+	Begins    int           // flows at once whose handlers do not wait for their client yet: see begins
 	Queue     int           // bytes that wait for one flow's reader
 	Idle      time.Duration // a flow without packets either way ends, sooner if nobody has answered the client
 	IdleShort time.Duration // the same for echoes, for ports of one question and one answer, and for flows answered only by ICMP errors
@@ -129,6 +130,8 @@ type Table struct {
 	life context.Context // of the stack
 	wg   sync.WaitGroup  // of handlers
 
+	begins begins
+
 	mu     sync.Mutex // guards below
 	flows  map[Key]*Conn
 	shares share.Table
@@ -142,6 +145,7 @@ func New(life context.Context, c Config) *Table {
 		Config: c,
 		life:   life,
 		flows:  make(map[Key]*Conn),
+		begins: begins{limit: c.Limits.Begins},
 		shares: share.NewTable(c.Limits.Flows, c.Limits.PerClient),
 		wake:   make(chan struct{}, 1),
 	}
@@ -186,9 +190,14 @@ func (t *Table) acceptLocked(k Key) (c *Conn, dropped string) {
 	if !ok {
 		return nil, dropSource
 	}
-	if c = t.addLocked(k, share.Owner{Client: key}); c == nil {
+	if !t.begins.add(key) {
 		return nil, dropCap
 	}
+	if c = t.addLocked(k, share.Owner{Client: key}); c == nil {
+		t.begins.done(key)
+		return nil, dropCap
+	}
+	c.begins.Store(true)
 	return c, ""
 }
 
@@ -196,8 +205,16 @@ func (t *Table) acceptLocked(k Key) (c *Conn, dropped string) {
 func (t *Table) serve(c *Conn) {
 	ctx, cancel := context.WithCancel(t.life)
 	defer cancel()
+	defer t.begun(c)
 	c.onEnd(cancel)
 	t.Serve(ctx, c)
+}
+
+// begun notes that a flow's handler waits for the client, or has ended.
+func (t *Table) begun(c *Conn) {
+	if c.begins.CompareAndSwap(true, false) {
+		t.begins.done(c.owner.Client)
+	}
 }
 
 // addLocked makes a flow of o. In a full table it pushes out the longest silent flow of whoever has to make room.
