@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -272,4 +273,107 @@ func TestPeopleJoinAGatewayWithACertificateInFiles(t *testing.T) {
 		t.Errorf("a laptop that knows it: got %s", r)
 	}
 	w.untilPeers(t, "laptop idle")
+}
+
+// authorityName is where the authority of the lab is.
+const authorityName = "authority.example"
+
+// startAuthority starts an authority that speaks ACME on the internet, and returns the file with its root.
+func (w *world) startAuthority(t *testing.T) (root string) {
+	t.Helper()
+	const at = natsAddress // a free address of the internet
+	if err := w.PublicDNS.Add(authorityName + ". 60 IN A " + at); err != nil {
+		t.Fatal(err)
+	}
+	chain, key, err := w.CA.Files(authorityName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write(t, "authority.pem", string(chain))
+	w.write(t, "authority.key", string(key))
+	w.write(t, "authority.json", fmt.Sprintf(`{"pebble": {"listenAddress": "%s:14000", "managementListenAddress": "%s:15000",
+		"certificate": %q, "privateKey": %q, "httpPort": 80, "tlsPort": 443, "keyAlgorithm": "ecdsa", "retryAfter": {"authz": 1, "order": 1}}}`,
+		at, at, w.path("authority.pem"), w.path("authority.key")))
+	cmd := w.Internet.Command(context.WithoutCancel(t.Context()), built("pebble"), "-config", w.path("authority.json"), "-dnsserver", netlab.ResolverIPv4+":53", "-strict")
+	said := new(transcript)
+	cmd.Stdout, cmd.Stderr = said, said
+	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("the authority said:\n%s", said)
+		}
+	})
+	transport := &http.Transport{DialContext: w.Internet.DialContext, TLSClientConfig: &tls.Config{RootCAs: w.CA.Pool()}, DisableKeepAlives: true}
+	client := &http.Client{Transport: transport, Timeout: patience}
+	eventually(t, "the authority answers", func() error {
+		r, err := client.Get("https://" + authorityName + ":15000/roots/0")
+		if err != nil {
+			return err
+		}
+		defer r.Body.Close()
+		text, err := io.ReadAll(r.Body)
+		w.write(t, "root.pem", string(text))
+		return err
+	})
+	return w.path("root.pem")
+}
+
+// laptop [penstock join, curl] --- HTTPS, with a certificate of the authority's ---> [penstock, with a TUN of its own] gateway
+//
+//	internet [authority, by ACME] --- HTTP, at port 80 ---^
+func TestPeopleJoinAGatewayThatGetsItsCertificateByACME(t *testing.T) {
+	t.Parallel()
+	w := newEnrolWorld(t)
+	const url = "https://" + netlab.GatewayName + ":8443"
+	w.edit(t, "gateway.yaml", enrolURL+"\"}", url+"\", acme: true}\n  tun: {name: pen0, address: [10.77.0.1/24, \"fd77::1/64\"], state_file: DIRECTORY/host.json}")
+	w.edit(t, "gateway.yaml", "DIRECTORY", w.dir)
+	w.edit(t, "gateway.yaml", "listen:\n", "acme: {agree: true, directory: \"https://"+authorityName+":14000/dir\", ca: "+netlab.CAFile+"}\nlisten:\n")
+	w.gateway = start(t, w.Gateway, w.path("gateway.yaml")) // nothing waits for the authority, which is not there yet
+	early := w.invite(t, "early")
+	eventually(t, "the status says why there is no certificate", func() error {
+		if r := w.gateway.cli(t, "status"); !strings.Contains(r.stdout, "listen.enrol has no certificate from the authority: "+authorityName+":14000 cannot be") {
+			return fmt.Errorf("got %s", r)
+		}
+		return nil
+	})
+	if r := w.join(t, w.Laptop, early, "early.conf"); r.code != 0 {
+		t.Errorf("before the authority has issued a certificate: got %s", r)
+	}
+	open := w.invite(t, "open")
+	w.gateway.stop(t, os.Interrupt)
+	root := w.startAuthority(t)
+	w.gateway = start(t, w.Gateway, w.path("gateway.yaml")) // which tries at once
+	curl := func(path string) result {
+		return run(t, w.Laptop, program(t, "curl"), "-sS", "-o", "-", "-w", "%{http_code}", "--noproxy", "*", "--cacert", root, path)
+	}
+	eventually(t, "the page has a certificate of the authority's", func() error {
+		if page := curl(url + "/join"); page.code != 0 || !strings.Contains(page.stdout, "Make my key and join") {
+			return fmt.Errorf("got %s", page)
+		}
+		return nil
+	})
+	if r := w.join(t, w.Laptop, open, "open.conf"); r.code != 0 {
+		t.Errorf("a link from before: got %s", r)
+	}
+	link := w.invite(t, "laptop")
+	unpinned := link[:strings.LastIndex(link, ".")]
+	if r := w.join(t, w.Laptop, unpinned, "strange.conf"); r.code != 1 || !strings.Contains(r.stderr, "somebody may be in between") {
+		t.Errorf("a laptop that does not know the authority, with a link that pins nothing: got %s", r)
+	}
+	cmd := w.Laptop.Command(t.Context(), built("penstock"), "join", unpinned, "-o", w.path("corp.conf"))
+	cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+root)
+	if r := finish(t, cmd); r.code != 0 {
+		t.Errorf("a laptop that knows it: got %s", r)
+	}
+	if r := curl("http://" + netlab.GatewayName + "/join"); r.code != 0 || !strings.HasSuffix(r.stdout, "404") {
+		t.Errorf("port 80: got %s, want nothing there", r)
+	}
+	if expiry := w.metric(t, w.Gateway, `penstock_acme_certificate_expiry_timestamp_seconds{site="listen.enrol"}`); expiry < float64(time.Now().Unix()) {
+		t.Errorf("the metric says that the certificate expires at %v", expiry)
+	}
 }

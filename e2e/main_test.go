@@ -19,7 +19,7 @@ import (
 	"penstock/e2e/netlab/netlabtest"
 )
 
-// binaries names the directory with penstock, wireguard and nats-server that tests run. Who may not build here (another user than
+// binaries names the directory with penstock, wireguard, nats-server and pebble that tests run. Who may not build here (another user than
 // the source's) sets it; otherwise all are built first, and it is set by TestMain.
 const binaries = "PENSTOCK_E2E_BINARIES"
 
@@ -50,10 +50,10 @@ func buildAndRun(m *testing.M) (code int, err error) {
 	if os.Getenv(binaries) != "" {
 		return m.Run(), nil
 	}
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+string(filepath.Separator), "penstock/cmd/penstock", "golang.zx2c4.com/wireguard", "github.com/nats-io/nats-server/v2")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+string(filepath.Separator), "penstock/cmd/penstock", "golang.zx2c4.com/wireguard", "github.com/nats-io/nats-server/v2", "github.com/letsencrypt/pebble/v2/cmd/pebble")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released: an image has no libraries
 	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build penstock, wireguard-go and nats-server: %w\n%s", err, out)
+		return 0, fmt.Errorf("build penstock, wireguard-go, nats-server and pebble: %w\n%s", err, out)
 	}
 	if err := os.Setenv(binaries, dir); err != nil {
 		return 0, err

@@ -98,7 +98,7 @@ func (e *env) showInvited(made control.Invited, asJSON bool) error {
 		"or open it in a browser.", made.Name, made.Until.Local().Format(time.DateTime), made.Link)
 	if made.Pinned {
 		fmt.Fprint(e.stderr, " The gateway's certificate is its own: penstock join checks it by the link, but a browser warns of it\n"+
-			"and cannot check it. Use it only on a network that you trust, or set listen.enrol.certificate.")
+			"and cannot check it. Use it only on a network that you trust, or set listen.enrol.acme or listen.enrol.certificate.")
 	}
 	fmt.Fprintln(e.stderr)
 	return nil

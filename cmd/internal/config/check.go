@@ -39,6 +39,7 @@ func (c *Config) check() []Fault {
 	ruleChecker{k}.rules()
 	ruleChecker{k}.tests()
 	k.signIn()
+	acmeChecker{k}.acme()
 	k.onDemand()
 	k.rest()
 	k.fleet()

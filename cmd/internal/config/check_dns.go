@@ -86,7 +86,11 @@ func (k dnsChecker) serve() {
 			seen[a] = true
 		}
 	}
-	if s.Key.IsZero() {
+	switch {
+	case s.ACME: // see acme
+	case s.Certificate == "":
+		k.fault("dns.serve", "add certificate: FILE and key: {file: PATH}, or, without tls, acme: true", "dns.serve has no certificate")
+	case s.Key.IsZero():
 		k.fault("dns.serve.key", "write {file: PATH} or {env: NAME}", "dns.serve.key is empty")
 	}
 	k.secretPlace("dns.serve.key", s.Key)

@@ -38,6 +38,8 @@ type Config struct {
 	GroupLimits map[string]PeerLimits `yaml:"group_limits"`
 	// SignIn says which peers need somebody who has signed in with an account of the company.
 	SignIn *SignIn `yaml:"sign_in"`
+	// ACME is an authority that issues certificates for the pages of this gateway.
+	ACME *ACME `yaml:"acme"`
 	// Transports are the encrypted ways out, by name. Rules use them with `via`.
 	Transports map[string]Transport `yaml:"transports"`
 	// Categories are named sets of domains. A rule may use a built-in category without naming it here.

@@ -61,9 +61,11 @@ type DNSServe struct {
 	// TLS lists addresses of the host for DNS over TLS, for example 0.0.0.0:853, the only port that Android asks.
 	TLS []netip.AddrPort `yaml:"tls"`
 	// Certificate is a file with the certificate and its chain, PEM. It is read again when it or the key changes.
-	Certificate string `yaml:"certificate" required:"true" path:"file"`
+	Certificate string `yaml:"certificate" path:"file"`
 	// Key is the private key of the certificate, PEM.
-	Key Secret `yaml:"key" required:"true"`
+	Key Secret `yaml:"key"`
+	// ACME gets the certificate from the authority in acme, in the place of files. It is not for tls, which needs one for *.NAME.
+	ACME bool `yaml:"acme"`
 	// Anonymous also answers those of dns.clients who come without a token, but not about the names in dns.split and dns.peers.
 	Anonymous bool `yaml:"anonymous"`
 

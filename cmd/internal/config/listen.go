@@ -123,6 +123,9 @@ type EnrolListen struct {
 	// Certificate is a file with the certificate for the host in url, and those that it is signed with, in PEM. It is read again when it
 	// is renewed. Without it the gateway makes its own, which links pin: `penstock join` trusts it, but a browser warns.
 	Certificate string `yaml:"certificate" path:"file"`
+	// ACME gets the certificate from the authority in acme. The gateway makes its own key and certificate as well, which serves until the
+	// authority has issued one for that key, so that links work from the start.
+	ACME bool `yaml:"acme"`
 	// PrivateKey is the certificate's key, in PEM. In a bundle it may stand alone: then all gateways of the site make their own
 	// certificates with it, and links pin it. `penstock fleet keygen enrolment` makes such a key.
 	PrivateKey Secret `yaml:"private_key"`
@@ -185,13 +188,19 @@ func ParseOwnKey(text []byte) (*ecdsa.PrivateKey, error) {
 	return nil, errors.New("this is not a key from penstock fleet keygen enrolment, an ECDSA key in PEM")
 }
 
-// CertificateFaults returns what is wrong with the certificates of listen.enrol and sign_in, and the files of those. Load does not
+// CertificateFaults returns what is wrong with the certificates of listen.enrol, sign_in and acme, and the files of those. Load does not
 // look at them, because others renew them: if that goes wrong, peers can still be removed.
 func CertificateFaults(c *Config) (list []Fault, files []string) {
 	if e := c.Listen.Enrol; e != nil && e.Certificate != "" {
 		if _, err := e.KeyPair(); err != nil {
 			list = append(list, c.Fault("listen.enrol.certificate", fmt.Sprintf("listen.enrol: %s: %v", e.Certificate, err), "name the files of a certificate for "+e.Host()+", or neither"))
 			files = append(files, e.Certificate, e.PrivateKey.File)
+		}
+	}
+	if a := c.ACME; a != nil {
+		if _, err := a.Roots(); err != nil {
+			list = append(list, c.Fault("acme.ca", fmt.Sprintf("acme.ca: %v", err), "name a file with the certificates of the authority's roots"))
+			files = append(files, a.CA)
 		}
 	}
 	if s := c.SignIn; s != nil && s.Certificate != "" {

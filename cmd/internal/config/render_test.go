@@ -14,7 +14,7 @@ import (
 
 // source is the files with the structs, whose comments are the text of the reference.
 //
-//go:embed config.go fleet.go listen.go signin.go transport.go dns.go rule.go limits.go peerlimits.go values.go
+//go:embed acme.go config.go fleet.go listen.go signin.go transport.go dns.go rule.go limits.go peerlimits.go values.go
 var source embed.FS
 
 // renderReference renders the reference of the configuration file as Markdown, from the structs, their tags and their

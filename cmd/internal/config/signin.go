@@ -35,6 +35,9 @@ type SignIn struct {
 	Certificate string `yaml:"certificate" path:"file"`
 	// CertificateKey is the private key of the certificate, PEM.
 	CertificateKey Secret `yaml:"certificate_key"`
+	// ACME gets the certificate from the authority in acme. The public DNS must have the name at an address of this machine that the
+	// authority can reach, though peers resolve it to another.
+	ACME bool `yaml:"acme"`
 	// Allow lists further domains that a peer may reach before, such as those of the provider's scripts. The issuer's host needs no
 	// entry.
 	Allow []string `yaml:"allow"`
@@ -121,11 +124,13 @@ func (k *checker) signInPage(s *SignIn) {
 	switch {
 	case s.URL != "" && (!plain || !secure && u.Scheme != "http" || u.Hostname() == ""):
 		k.fault("sign_in.url", "write http://HOST/, or https://HOST/ with a certificate", "sign_in.url is %q", s.URL)
-	case secure && s.Certificate == "":
-		k.fault("sign_in.url", "add certificate and certificate_key", "sign_in.url is https, and there is no certificate")
+	case secure && s.Certificate == "" && !s.ACME:
+		k.fault("sign_in.url", "add certificate and certificate_key, or acme: true", "sign_in.url is https, and there is no certificate")
+	case !secure && s.ACME:
+		k.fault("sign_in.acme", "write url: https://HOST/, or remove it", "sign_in.acme is for an https url, and there is none")
 	case !secure && s.Certificate != "":
 		k.fault("sign_in.certificate", "write url: https://HOST/, or remove it", "sign_in.certificate is for an https url, and there is none")
-	case secure && s.CertificateKey.IsZero():
+	case s.Certificate != "" && s.CertificateKey.IsZero():
 		k.fault("sign_in.certificate", "add certificate_key: {file: PATH}", "sign_in.certificate has no key")
 	}
 	if wg := k.Listen.WireGuard; plain && wg != nil {

@@ -22,6 +22,9 @@ func placeState(c *Config) {
 	if e := c.Listen.Enrol; e != nil {
 		e.Folder = filepath.Join(c.StateDir, "enrol")
 	}
+	if c.ACME != nil {
+		c.ACME.Folder = filepath.Join(c.StateDir, "acme")
+	}
 	if c.Fleet != nil {
 		c.Fleet.Folder = filepath.Join(c.StateDir, "fleet")
 	}

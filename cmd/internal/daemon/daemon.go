@@ -9,6 +9,7 @@ package daemon
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"penstock/cmd/internal/acme"
 	"penstock/cmd/internal/clock"
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/console"
@@ -91,7 +93,8 @@ type Daemon struct {
 	egress   *egress.Egress
 	laptop   *laptop.Laptop
 	follow   *laptop.Follower
-	gateway  *gateway.Gateway // nil without listen.wireguard
+	gateway  *gateway.Gateway   // nil without listen.wireguard
+	acme     *acme.Certificates // nil without acme
 	enrol    *enrol.Enrolment
 	signIn   *signin.Service     // nil without listen.wireguard
 	phones   *privatedns.Service // nil without dns.serve
@@ -203,6 +206,9 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	if err := d.buildDNS(ctx, cfg); err != nil {
 		return err
 	}
+	d.acme = acme.Open(acme.Config{
+		Settings: cfg.ACME, Port80: config.ACMEHTTP(cfg) != "", Port443: config.ACMEAtPort443(cfg), Sites: func() []config.ACMESite { return config.ACMESites(d.live.Config()) }, Dial: d.egress.DialHost, Key: func(site string) (crypto.Signer, error) { return d.enrol.Key(site), nil }, Registry: d.registry, Log: d.log,
+	})
 	if first.Gateway != nil {
 		release, err := gateway.HoldState(ctx, cfg, d.log)
 		if err != nil {
@@ -210,7 +216,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		}
 		opened.add(release)
 		d.signIn, err = signin.New(signin.Config{
-			Live: d.live, Dial: d.egress.DialHost, Changed: func() { d.endChanged(true) }, Log: d.log, Metrics: d.metrics.signIn,
+			Live: d.live, Dial: d.egress.DialHost, Changed: func() { d.endChanged(true) }, ACME: d.acme.Certificate, Log: d.log, Metrics: d.metrics.signIn,
 		})
 		if err != nil {
 			return err
@@ -223,7 +229,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	d.decided = decisions.Open(decisions.Config{Live: d.live, Flows: d.router, Log: d.log, Registry: d.registry})
 	d.phones, err = privatedns.Open(ctx, cfg, privatedns.Config{
 		Server: d.dns.Server, Serve: func() *config.DNSServe { return d.live.Config().DNS.Serve }, Whose: d.live.Phone,
-		Listen: net.ListenConfig{Control: d.egress.Outside.Direct.Control}, Sockets: d.opts.Sockets, Metrics: d.metrics.dns, Log: d.log,
+		Listen: net.ListenConfig{Control: d.egress.Outside.Direct.Control}, Sockets: d.opts.Sockets, ACME: d.acme, Metrics: d.metrics.dns, Log: d.log,
 	})
 	if err != nil {
 		return err
@@ -258,7 +264,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	})
 	d.status = &report.Process{
 		Live: d.live, Egress: d.egress, Laptop: d.laptop, Follow: d.follow, Gateway: d.gateway, SignIn: d.signIn, Flows: d.flows, Started: d.started, Version: d.opts.Version,
-		Health: d.health, Phones: d.phones, Decisions: d.decided, Records: d.records, Ports: d.ports,
+		Health: d.health, Phones: d.phones, ACME: d.acme, Decisions: d.decided, Records: d.records, Ports: d.ports,
 	}
 	if d.fleet, err = member.Open(ctx, member.Config{
 		Live: d.live, Router: d.router, Gateway: d.gateway, Process: d.status, Changing: &d.reloading, Reload: d.rereadAll, Use: d.useBundle,
@@ -267,7 +273,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		return err
 	}
 	opened.add(d.fleet.Close)
-	joining := enrol.Config{Listen: cfg.Listen.Enrol, Gateway: folders{d}, Sockets: d.opts.Sockets, Mark: d.laptop.Outside().Mark, Registry: d.registry, Log: d.log}
+	joining := enrol.Config{Listen: cfg.Listen.Enrol, Gateway: folders{d}, Sockets: d.opts.Sockets, ACME: d.acme, Mark: d.laptop.Outside().Mark, Registry: d.registry, Log: d.log}
 	if cfg.Fleet != nil {
 		joining.Fleet = d.fleet
 	}
@@ -386,6 +392,15 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 		monitor := control.NewMonitor(control.MonitorConfig{Gatherer: d.registry, Ready: d.status.Ready, Logger: d.log})
 		start("metrics", func(ctx context.Context) error { return port.Serve(ctx, monitor.Run) })
 	}
+	if at := config.ACMEHTTP(cfg); at != "" {
+		port, err := d.ports.Open("acme.http", func() (net.Listener, error) {
+			return (&net.ListenConfig{Control: d.egress.Outside.Direct.Control}).Listen(ctx, "tcp", at)
+		})
+		if err != nil {
+			return config.Refused(cfg, "acme.http", "choose an address of this host", err)
+		}
+		start("acme.http", func(ctx context.Context) error { return port.Serve(ctx, d.acme.Serve) })
+	}
 	// DNS answers before the host's routes lead to it. The transports need no routes, and connect meanwhile.
 	start("dns", d.dns.Run)
 	start("dns settings", d.followTransports)
@@ -424,6 +439,7 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 		start("peers", gateway.Watch{Every: time.Second, Folders: folders{d}, Log: d.log}.Run)
 	}
 	start("enrolment", d.enrol.Run)
+	start("acme", d.acme.Run)
 	d.opts.Sockets.Ready()
 	start("service manager", d.notify)
 	if d.opts.Fault == nil {

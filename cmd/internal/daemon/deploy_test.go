@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"penstock/cmd/internal/acme"
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/fleet"
 )
@@ -27,7 +28,8 @@ func deployed(t *testing.T, name string) string {
 	return string(text)
 }
 
-// metricNames returns the names of all metrics of a daemon, including the suffixes of histograms, and of a gateway of a fleet.
+// metricNames returns the names of all metrics of a daemon, including the suffixes of histograms, and of a gateway of a fleet or with
+// certificates by ACME.
 func metricNames(t *testing.T) map[string]bool {
 	t.Helper()
 	d := built(t, laptopText)
@@ -35,6 +37,7 @@ func metricNames(t *testing.T) map[string]bool {
 	if _, err := fleet.New(t.Context(), fleet.Config{Live: func() *config.Config { return member }, Registry: d.registry}); err != nil {
 		t.Fatal(err)
 	}
+	acme.Open(acme.Config{Settings: new(config.ACME), Sites: func() []config.ACMESite { return nil }, Registry: d.registry})
 	ch := make(chan *prometheus.Desc)
 	go func() { d.registry.Describe(ch); close(ch) }()
 	names := make(map[string]bool)

@@ -51,7 +51,7 @@ func TestReadmeConfigurationsAreGood(t *testing.T) {
 	key, server := wireguard.GeneratePrivateKey(), wireguard.GeneratePrivateKey()
 	profile := "[Interface]\nPrivateKey = " + key.Reveal() + "\nAddress = 10.99.0.2/32, fd99::2/128\nDNS = 10.99.0.1\n" +
 		"[Peer]\nPublicKey = " + server.Public().String() + "\nEndpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0, ::/0\n"
-	for _, mark := range []string{"laptop", "filter", "gateway", "names", "ntp", "enrol", "proxy", "programs",
+	for _, mark := range []string{"laptop", "filter", "gateway", "names", "ntp", "enrol", "acme", "proxy", "programs",
 		"more", "family", "family-tests", "child", "intranet", "container", "sidecar", "moved", "adguard", "sign-on"} {
 		t.Run(mark, func(t *testing.T) {
 			dir, text := t.TempDir(), snippet(t, mark)

@@ -61,6 +61,7 @@ func portsOf(cfg *config.Config) []Port {
 	if e := cfg.Listen.Enrol; e != nil {
 		named("listen.enrol.address", e.Address)
 	}
+	named("acme.http", config.ACMEHTTP(cfg))
 	if p := cfg.Listen.Proxy; p != nil {
 		add("listen.proxy.address", "tcp", p.Address)
 	}

@@ -21,7 +21,7 @@ func Changes(old, cfg *config.Config) (changed, restart []string) {
 		changed = append(changed, name)
 		unwatched := name == "on_demand" && len(old.OnDemand) == 0            // the network is watched only if on_demand was set at the start
 		held := name == "always_on" && old.AlwaysOn.Hold != cfg.AlwaysOn.Hold // the rest of always_on takes effect at once
-		restarts := []string{"listen", "transports", "metrics", "control", "limits", "flow_log", "history", "console", "captive_portal", "state_dir", "managed", "fleet"}
+		restarts := []string{"listen", "transports", "metrics", "control", "limits", "acme", "flow_log", "history", "console", "captive_portal", "state_dir", "managed", "fleet"}
 		if unwatched || held || name == "dns" && opened(old.DNS, cfg.DNS) || slices.Contains(restarts, name) {
 			restart = append(restart, name)
 		}

@@ -157,7 +157,7 @@ func (e *Edition) Warnings() []string {
 // them while penstock runs must not be able to keep a peer from being removed.
 func (e *Edition) checkCertificates(start bool) error {
 	wrong, broken := config.CertificateFaults(e.Config)
-	if serve := e.Config.DNS.Serve; serve != nil {
+	if serve := e.Config.DNS.Serve; serve != nil && !serve.ACME {
 		cert, err := privatedns.LoadCertificate(serve)
 		if err != nil {
 			wrong = append(wrong, privatedns.CertificateFault(e.Config, err))
@@ -180,7 +180,7 @@ func (e *Edition) checkCertificates(start bool) error {
 // from old. The error is a *config.Error if the new settings do not work with those.
 func (e *Edition) After(old *Edition) (*Edition, error) {
 	next, cfg := *e, *e.Config
-	cfg.Listen, cfg.Transports, cfg.StateDir, cfg.Managed = old.Config.Listen, old.Config.Transports, old.Config.StateDir, old.Config.Managed
+	cfg.Listen, cfg.Transports, cfg.StateDir, cfg.Managed, cfg.ACME = old.Config.Listen, old.Config.Transports, old.Config.StateDir, old.Config.Managed, old.Config.ACME
 	cfg.Fleet = config.FleetAfter(old.Config.Fleet, e.Config.Fleet)
 	next.Config, next.Egress, next.Gateway = &cfg, old.Egress, nil
 	next.Proxy = e.Proxy.After(old.Proxy)

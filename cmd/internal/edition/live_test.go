@@ -200,6 +200,8 @@ func TestChangesNameTheSectionsAndWhatNeedsARestart(t *testing.T) {
 		{"rules are in force at once", onLaptop + bets + "dns: {upstreams: [{address: 192.0.2.53}]}\n" + rest, "rules", ""},
 		{"so is DNS", strings.Replace(base, "192.0.2.53", "192.0.2.54", 1), "dns", ""},
 		{"limits are not", base + "limits: {dials: 5}\n", "limits", "limits"},
+		{"nor is an authority", strings.Replace(base, onLaptop, "acme: {agree: true}\nlisten: {wireguard: {address: 10.99.0.1/24, private_key: {file: server.key}}, enrol: {url: \"https://a.example\", acme: true}}\n", 1),
+			"listen acme state_dir managed", "listen acme state_dir managed"}, // state_dir follows listen.tun
 		{"nor is a transport", base + "transports: {corp: {wireguard: {config: corp.conf}}}\n", "transports", "transports"},
 		{"on_demand that was not set at the start needs a restart", base + "on_demand: [{then: connect}]\n", "on_demand", "on_demand"},
 	} {

@@ -2,6 +2,7 @@ package enrol
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -39,12 +40,21 @@ const (
 // LongestFor is how long an invitation may be open: 30 days, of which one has 25 hours where summer ends.
 const LongestFor = 30*24*time.Hour + time.Hour
 
+// Authority issues certificates for the port.
+type Authority interface {
+	// Certificate returns the one for a host, or nil if there is none that is valid now.
+	Certificate(host string) *tls.Certificate
+	// Answering returns a configuration that also answers the authority's own question.
+	Answering(base *tls.Config) *tls.Config
+}
+
 // Config is what an Enrolment works with.
 type Config struct {
 	Listen   *config.EnrolListen   // nil: nobody is invited
 	Gateway  peerbook.Gateway      // whose peers they become
 	Fleet    Fleet                 // that they join, if the gateway is one of several; nil: only the gateway
 	Sockets  *handover.Sockets     // nil: the port is closed while penstock restarts
+	ACME     Authority             // with acme: true
 	Mark     uint32                // of the port's connections, on Linux; 0: none
 	Registry prometheus.Registerer // nil: nothing is counted
 	Log      *slog.Logger          // nil: nothing is logged
@@ -59,7 +69,9 @@ type Enrolment struct {
 	attempts    *prometheus.CounterVec
 	limit       *limit
 	invitations *invitations
-	pin         Pin // of the gateway's own certificate; zero if files have another
+	acme        Authority
+	own         *tls.Certificate // the gateway's own; nil if files have another
+	pin         Pin              // of its key, also in a certificate that an authority has issued; zero if files have another
 	server      *server
 	closers     []func()
 	close       sync.Once
@@ -67,7 +79,7 @@ type Enrolment struct {
 
 // Open opens the port and reads the invitations. The caller closes what it returns, whether or not Run was called.
 func Open(ctx context.Context, c Config) (*Enrolment, error) {
-	e := &Enrolment{gateway: c.Gateway, fleet: c.Fleet, log: c.Log, listen: c.Listen, attempts: newMetric(c.Registry), limit: newLimit()}
+	e := &Enrolment{gateway: c.Gateway, fleet: c.Fleet, log: c.Log, listen: c.Listen, acme: c.ACME, attempts: newMetric(c.Registry), limit: newLimit()}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -96,7 +108,11 @@ func (e *Enrolment) open(ctx context.Context, c Config) error {
 		return e.mend("address", err, "stop the program that uses it, or choose another address")
 	}
 	bounds := &door.Door{Most: mostConns, MostPerSource: mostConnsPerSource}
-	e.server = newServer(tls.NewListener(bounds.Guard(l), &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate}), e)
+	secure := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate, NextProtos: []string{"http/1.1"}}
+	if e.listen.ACME {
+		secure = e.acme.Answering(secure)
+	}
+	e.server = newServer(tls.NewListener(bounds.Guard(l), secure), e)
 	e.closers = append(e.closers, e.server.close)
 	e.log.Info("invited people can join", "url", e.listen.URL, "address", l.Addr())
 	return nil
@@ -139,8 +155,34 @@ func (e *Enrolment) certificate() (func(*tls.ClientHelloInfo) (*tls.Certificate,
 	if err != nil {
 		return nil, e.unkept(err)
 	}
-	e.pin = pin
-	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own, nil }, nil
+	e.own, e.pin = own, pin
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if issued := e.issued(); issued != nil {
+			return issued, nil
+		}
+		return own, nil
+	}, nil
+}
+
+// issued returns the certificate that an authority has issued for the gateway's own key, or nil. One for another key would break the
+// links that pin this one.
+func (e *Enrolment) issued() *tls.Certificate {
+	if !e.listen.ACME {
+		return nil
+	}
+	if c := e.acme.Certificate(e.listen.Host()); c != nil && pinOf(c.Leaf) == e.pin {
+		return c
+	}
+	return nil
+}
+
+// Key returns the key that a certificate by an authority has to be for, because links pin it: the one of the gateway's own certificate,
+// for the page on which people join. It is nil for other pages.
+func (e *Enrolment) Key(page string) crypto.Signer {
+	if e.own == nil || page != "listen.enrol" {
+		return nil
+	}
+	return e.own.PrivateKey.(crypto.Signer)
 }
 
 // mend is an error about a key of listen.enrol.
@@ -209,7 +251,7 @@ func (e *Enrolment) Invite(ctx context.Context, q control.InviteQuery) (control.
 	}
 	e.log.Info("invited", "peer", terms.Name, "until", until)
 	link := Link{Base: e.listen.URL, Token: token, Pin: e.pin}
-	return control.Invited{Name: terms.Name, Link: link.Reveal(), Until: until, Pinned: !e.pin.IsZero()}, nil
+	return control.Invited{Name: terms.Name, Link: link.Reveal(), Until: until, Pinned: !e.pin.IsZero() && e.issued() == nil}, nil
 }
 
 // checkTerms returns why a peer could not be made, so that it is said to whoever invites and not to whoever is invited.

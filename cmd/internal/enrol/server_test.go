@@ -3,11 +3,18 @@ package enrol
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,6 +23,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -312,6 +320,86 @@ func TestARenewedCertificateIsUsed(t *testing.T) {
 	w.write(t, "cert.pem", "half")
 	if got, err := look(); err != nil || pinOf(got.Leaf) != second {
 		t.Errorf("half a certificate replaces the former one: %v", err)
+	}
+}
+
+// authority has issued a certificate, or nil.
+type authority struct {
+	issued atomic.Pointer[tls.Certificate]
+}
+
+func (a *authority) Certificate(host string) *tls.Certificate {
+	if host != "127.0.0.1" {
+		return nil
+	}
+	return a.issued.Load()
+}
+
+func (a *authority) Answering(base *tls.Config) *tls.Config { return base }
+
+// TestLinksWorkBeforeAndAfterTheAuthorityHasIssued: links pin the gateway's key, which the authority's certificate is for.
+func TestLinksWorkBeforeAndAfterTheAuthorityHasIssued(t *testing.T) {
+	w, a := newWorld(t), new(authority)
+	w.Config().Listen.Enrol.ACME = true
+	w.openWith(t, Config{Listen: w.Config().Listen.Enrol, Gateway: w, ACME: a})
+	seen := func() string {
+		t.Helper()
+		c, err := tls.Dial("tcp", w.server.listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.ConnectionState().PeerCertificates[0].Subject.CommonName
+	}
+	invite := func(name string) (link Link, warned bool) {
+		t.Helper()
+		made, err := w.Invite(t.Context(), control.InviteQuery{Name: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if link, err = ParseLink(made.Link); err != nil {
+			t.Fatal(err)
+		}
+		return link, made.Pinned
+	}
+	issue := func(key crypto.Signer) {
+		t.Helper()
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "issued"}, NotAfter: time.Now().Add(time.Hour)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.issued.Store(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf})
+	}
+	early, warned := invite("early")
+	if got := seen(); got != "penstock gateway" || !warned || early.Pin.IsZero() {
+		t.Errorf("before: got the certificate of %q, warned %t, pin %v; want the gateway's own", got, warned, early.Pin)
+	}
+	now, _ := invite("now")
+	if _, err := Join(t.Context(), now, wireguard.GeneratePrivateKey()); err != nil {
+		t.Errorf("a link before the authority has issued: %v", err)
+	}
+	issue(w.Key("listen.enrol"))
+	late, warned := invite("late")
+	if got := seen(); got != "issued" || warned || late.Pin != early.Pin {
+		t.Errorf("after: got the certificate of %q, warned %t, another pin %t; want the one that was issued, for the same key", got, warned, late.Pin != early.Pin)
+	}
+	for name, link := range map[string]Link{"from before": early, "from after": late} {
+		if _, err := Join(t.Context(), link, wireguard.GeneratePrivateKey()); err != nil {
+			t.Errorf("a link %s: %v", name, err)
+		}
+	}
+	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue(other)
+	if got := seen(); got != "penstock gateway" {
+		t.Errorf("one for another key: got the certificate of %q, want the gateway's own, which links pin", got)
 	}
 }
 

@@ -67,6 +67,7 @@ func Warning(s *config.DNSServe, cert *tls.Certificate) string {
 // certificate is the one in force, which follows its files.
 type certificate struct {
 	serve func() *config.DNSServe
+	acme  Authority
 	now   atomic.Pointer[tls.Certificate]
 	bad   atomic.Pointer[string] // what is wrong with the files; nil: nothing
 	seen  string                 // what they looked like when they were read
@@ -75,8 +76,13 @@ type certificate struct {
 // follow takes a new certificate into use, and says with changed whether there was anything new.
 func (c *certificate) follow() (changed bool, err error) {
 	s := c.serve()
-	if s == nil {
+	switch {
+	case s == nil:
 		return false, nil
+	case s.ACME: // there are no files any more
+		c.seen = ""
+		c.bad.Store(nil)
+		return c.now.Swap(nil) != nil, nil
 	}
 	seen := look(s)
 	if seen == c.seen && c.bad.Load() == nil {
@@ -110,6 +116,12 @@ func look(s *config.DNSServe) string {
 
 // get returns the certificate in force, for crypto/tls.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if s := c.serve(); s != nil && s.ACME {
+		if cert := c.acme.Certificate(s.Name); cert != nil {
+			return cert, nil
+		}
+		return nil, errors.New("there is no certificate from the authority yet")
+	}
 	if cert := c.now.Load(); cert != nil {
 		return cert, nil
 	}
@@ -122,13 +134,16 @@ func (s *Service) Trouble() string {
 		return ""
 	}
 	serve := s.cert.serve()
-	if serve == nil {
-		return ""
+	if serve == nil || serve.ACME {
+		return "" // what keeps the certificate by ACME says what is wrong
 	}
 	if bad := s.cert.bad.Load(); bad != nil {
 		return "dns.serve: the certificate before stays in force: " + *bad
 	}
-	return Warning(serve, s.cert.now.Load())
+	if now := s.cert.now.Load(); now != nil {
+		return Warning(serve, now)
+	}
+	return ""
 }
 
 // followCertificate looks at the files until ctx ends.
@@ -151,9 +166,14 @@ func (s *Service) followCertificate(ctx context.Context) {
 	}
 }
 
-// inForce tells about a new certificate.
+// inForce tells about a new certificate, or that there is none in files any more.
 func (s *Service) inForce() {
-	end := s.cert.now.Load().Leaf.NotAfter
+	now := s.cert.now.Load()
+	if now == nil {
+		s.metrics.PrivateCertificate(time.Unix(0, 0))
+		return
+	}
+	end := now.Leaf.NotAfter
 	s.metrics.PrivateCertificate(end)
 	s.log.Info("the certificate of dns.serve is in force", "until", end)
 }

@@ -1,6 +1,7 @@
 package privatedns
 
 import (
+	"crypto/tls"
 	"os"
 	"strings"
 	"testing"
@@ -88,12 +89,33 @@ func TestFollow(t *testing.T) {
 	step("bad in another way", true, true, false)
 	certify(t, s, 2*time.Hour, "dns.example")
 	step("mended", true, false, true)
+	files := s
 	s = nil
 	step("no longer served", false, false, false)
 	if _, err := follow.get(nil); err != nil {
 		t.Error(err)
 	}
-	if _, err := new(certificate).get(nil); err == nil {
+	issued := follow.now.Load()
+	s, follow.acme = &config.DNSServe{Name: "dns.example", ACME: true}, authority{"dns.example": issued}
+	step("no files any more", true, false, true)
+	step("no files still", false, false, false)
+	if cert, err := follow.get(nil); err != nil || cert != issued {
+		t.Errorf("the certificate of the authority: got %v, %v", cert, err)
+	}
+	follow.acme = authority{}
+	if _, err := follow.get(nil); err == nil {
+		t.Error("got a certificate that no authority has issued")
+	}
+	s = files
+	step("files again", true, false, true)
+	unread := certificate{serve: func() *config.DNSServe { return files }}
+	if _, err := unread.get(nil); err == nil {
 		t.Error("got a certificate that nobody has read")
 	}
 }
+
+// authority has issued certificates, by host.
+type authority map[string]*tls.Certificate
+
+func (a authority) Certificate(host string) *tls.Certificate { return a[host] }
+func (a authority) Answering(base *tls.Config) *tls.Config   { return base }

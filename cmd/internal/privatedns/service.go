@@ -30,7 +30,15 @@ const (
 	stopTime  = 2 * time.Second
 )
 
-// Config is what Open needs. All of it must be set, but Sockets, Metrics and Log.
+// Authority issues certificates for the service.
+type Authority interface {
+	// Certificate returns the one for a host, or nil if there is none that is valid now.
+	Certificate(host string) *tls.Certificate
+	// Answering returns a configuration that also answers the authority's own question.
+	Answering(base *tls.Config) *tls.Config
+}
+
+// Config is what Open needs. All of it must be set, but Sockets, ACME, Metrics and Log.
 type Config struct {
 	Server *dnsproxy.Server
 	// Serve returns what the configuration in force says; nil: nothing any more.
@@ -40,6 +48,7 @@ type Config struct {
 	Whose   func(w Way, token string, src netip.AddrPort) (policy.Flow, bool)
 	Listen  net.ListenConfig
 	Sockets *handover.Sockets // may be nil
+	ACME    Authority         // with acme: true
 	Metrics *dnsproxy.Metrics
 	Log     *slog.Logger
 }
@@ -71,7 +80,7 @@ func Open(ctx context.Context, cfg *config.Config, c Config) (*Service, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{c: c, server: dnsproxy.NewPrivate(c.Server), log: c.Log, metrics: c.Metrics, cert: certificate{serve: c.Serve}}
+	s := &Service{c: c, server: dnsproxy.NewPrivate(c.Server), log: c.Log, metrics: c.Metrics, cert: certificate{serve: c.Serve, acme: c.ACME}}
 	s.door.Most, s.door.MostPerSource = maxConns, maxConnsOneSrc
 	s.door.Turned = func() { s.metrics.PrivateRefused(dnsproxy.RefusedConnections) }
 	if _, err := s.cert.follow(); err != nil {
@@ -130,11 +139,15 @@ func (s *Service) Run(ctx context.Context) error {
 		})
 	}
 	secure := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cert.get}
+	asked := secure
+	if s.c.ACME != nil {
+		asked = s.c.ACME.Answering(&tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cert.get, NextProtos: []string{"h2", "http/1.1"}})
+	}
 	for _, ln := range s.tls {
 		serve(func() error { return s.server.ServeTLS(ctx, ln, secure, s.named) })
 	}
 	for _, ln := range s.https {
-		serve(func() error { return s.serveHTTPS(ctx, ln, secure) })
+		serve(func() error { return s.serveHTTPS(ctx, ln, asked) })
 	}
 	wg.Go(func() { s.followCertificate(ctx) })
 	wg.Wait()

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"penstock/cmd/internal/acme"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/decisions"
 	"penstock/cmd/internal/edition"
@@ -27,7 +28,7 @@ import (
 	"penstock/router/transport"
 )
 
-// Process reports the state of penstock as a whole. All fields except Gateway, SignIn, Health and Phones must be set.
+// Process reports the state of penstock as a whole. All fields except Gateway, SignIn, Health, Phones and ACME must be set.
 type Process struct {
 	Live    *edition.Live
 	Egress  *egress.Egress
@@ -38,6 +39,7 @@ type Process struct {
 	Flows   *Flows
 	Health  *health.Targets     // nil: there are no targets
 	Phones  *privatedns.Service // nil without dns.serve
+	ACME    *acme.Certificates  // nil without acme
 	// Decisions is what somebody has decided. May be nil.
 	Decisions *decisions.Book
 	// Fleet returns how the fleet looks from here, or nil without one. May be nil.
@@ -197,6 +199,10 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		st.Degraded = true
 		verdict = "degraded: " + trouble + "; " + verdict
 	}
+	if trouble := s.ACME.Trouble(); trouble != "" {
+		st.Degraded = true
+		verdict = "degraded: " + trouble + "; " + verdict
+	}
 	if s.Health != nil {
 		if err := s.Health.Err(); err != nil {
 			st.Degraded = true
@@ -244,7 +250,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	}
 	st.HistoryStopped = s.Records.Trouble()
 	st.Direct = s.Egress.Kernel().String()
-	st.Warnings = s.Ports.Troubles()
+	st.Warnings = append(s.Ports.Troubles(), s.ACME.Warnings()...)
 	st.OtherVPNs = otherVPNs(s.Laptop.Others.List())
 	st.Flows.Active = s.Flows.Router.Active()
 	st.Flows.Forwarded, st.Flows.Denied = s.Flows.counts()

@@ -43,6 +43,8 @@ type Config struct {
 	Dial func(ctx context.Context, via, network, address string) (net.Conn, error)
 	// Changed is called when somebody has signed in or out. It must end the flows that are refused now.
 	Changed func()
+	// ACME returns the certificate that an authority has issued for a host, or nil. It is for sign_in with acme: true.
+	ACME    func(host string) *tls.Certificate
 	Log     *slog.Logger // if nil, nothing is logged
 	Metrics *Metrics     // if nil, nothing is counted
 }
@@ -192,6 +194,14 @@ func (s *Service) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	settings := s.Live.Config().SignIn
 	if settings == nil {
 		return nil, errors.New("nobody signs in here any more")
+	}
+	if settings.ACME {
+		if u, err := url.Parse(settings.URL); err == nil {
+			if cert := s.ACME(u.Hostname()); cert != nil {
+				return cert, nil
+			}
+		}
+		return nil, errors.New("there is no certificate from the authority yet")
 	}
 	return s.cert.Get(settings, settings.KeyPair, s.Log, "the page for signing in")
 }

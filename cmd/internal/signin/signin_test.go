@@ -827,6 +827,18 @@ func TestThePageMayHaveACertificate(t *testing.T) {
 	if status, body := get(t, ana, "https://vpn.example/begin"); status != 200 || !strings.Contains(body, "has signed in with ana") {
 		t.Errorf("got %d\n%s\n%s", status, body, g.said)
 	}
+	issued := map[string]*tls.Certificate{"vpn.example": {Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert}}
+	g.Service.ACME = func(host string) *tls.Certificate { return issued[host] }
+	const byACME = "\n  url: https://vpn.example/\n  acme: true\nacme: {agree: true}\n"
+	g.reload(t, "  required: [staff]\n", "  required: [staff]"+byACME)
+	if _, err := g.certificate(nil); err != nil {
+		t.Errorf("a certificate of an authority: %v", err)
+	}
+	delete(issued, "vpn.example")
+	if c, err := g.certificate(nil); err == nil {
+		t.Errorf("before the authority has issued one: got %v, want none", c.Leaf.Subject)
+	}
+	issued["vpn.example"] = &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert}
 	here, err := Find(t.Context(), dial, netip.MustParseAddr("10.99.0.1"))
 	if err != nil || here.URL != "https://vpn.example/" || here.Needed {
 		t.Errorf("for penstock login: got %+v, %v", here, err)
