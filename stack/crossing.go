@@ -206,9 +206,11 @@ func (c *crossing) ToServer(m link.Meta, b []byte) { sender{c.far}.crossingWhole
 // ToClient sends a reset.
 func (c *crossing) ToClient(m link.Meta, b []byte) { sender{c.near}.crossingWhole(m, b) }
 
-// Opened is called when the server has accepted: the flow need not yield its place to a newer one any more.
+// Agreed is called when the handshake is over: the flow need not yield its place to a newer one any more.
+func (c *crossing) Agreed() { c.tcp.settle() }
+
+// Opened is called when the server has accepted.
 func (c *crossing) Opened() {
-	c.tcp.settle()
 	if c.passage.Opened != nil {
 		c.passage.Opened()
 	}

@@ -80,6 +80,12 @@ func isICMP(p packet.Packet) bool {
 func (w *crossingWires) begin(client, server netip.AddrPort, isn uint32) *crossingFlow {
 	w.client.t.Helper()
 	w.client.send(segment(client, server, isn, 0, flagSYN, nil))
+	return w.begun(client, server, isn)
+}
+
+// begun returns a flow whose SYN was sent.
+func (w *crossingWires) begun(client, server netip.AddrPort, isn uint32) *crossingFlow {
+	w.client.t.Helper()
 	f := &crossingFlow{client: client, server: server, up: isn + 1, down: 7001}
 	f.passed = within(w.client.t, w.passed)
 	f.mapped = fromFar(w.server.expect("SYN", isTo(server, flagSYN)))
@@ -90,11 +96,17 @@ func (w *crossingWires) begin(client, server netip.AddrPort, isn uint32) *crossi
 func (w *crossingWires) open(client, server netip.AddrPort, isn uint32) *crossingFlow {
 	w.client.t.Helper()
 	f := w.begin(client, server, isn)
-	w.server.send(segment(server, f.mapped, f.down-1, f.up, flagSYN|flagACK, nil))
-	w.client.expect("SYN-ACK", isTCP(server, client, flagSYN|flagACK))
+	w.accept(f)
 	w.client.send(segment(client, server, f.up, f.down, flagACK, nil))
 	w.server.expect("ACK", isTCP(f.mapped, server, flagACK))
 	return f
+}
+
+// accept lets the server accept a flow, which the client has not acknowledged then.
+func (w *crossingWires) accept(f *crossingFlow) {
+	w.client.t.Helper()
+	w.server.send(segment(f.server, f.mapped, f.down-1, f.up, flagSYN|flagACK, nil))
+	w.client.expect("SYN-ACK", isTCP(f.server, f.client, flagSYN|flagACK))
 }
 
 // exchange sends a word each way.
@@ -462,9 +474,14 @@ func TestAFullTableLosesWhatIsNotOpen(t *testing.T) {
 	w.server.expect("RST for it", isTCP(first.mapped, web, flagRST))
 	w.server.expect("SYN of the newer one", isTo(web, flagSYN))
 	within(t, w.passed)
-	last := w.begin(from(1, 202), web, 1)
-	w.server.send(segment(web, last.mapped, 7000, last.up, flagSYN|flagACK, nil))
-	w.client.expect("SYN-ACK", isTCP(web, last.client, flagSYN|flagACK))
+	half := w.begin(from(1, 202), web, 1)
+	w.accept(half)
+	w.client.send(segment(from(1, 204), web, 1, 0, flagSYN, nil))
+	w.client.expect("RST for the one that the client has not acknowledged", isTCP(web, half.client, flagRST))
+	last := w.begun(from(1, 204), web, 1)
+	w.accept(last)
+	w.client.send(segment(last.client, web, last.up, last.down, flagACK, nil))
+	w.server.expect("ACK", isTCP(last.mapped, web, flagACK))
 	w.client.send(segment(from(1, 203), web, 1, 0, flagSYN, nil)) // all are open: nobody has to go for it
 	w.client.expect("RST", isTCP(web, from(1, 203), flagRST))
 	for _, f := range opened {

@@ -41,6 +41,8 @@ type Owner interface {
 	ToClient(m link.Meta, b []byte)
 	// Opened is called once, when the server accepts.
 	Opened()
+	// Agreed is called once, when the client has acknowledged that.
+	Agreed()
 	// Ended is called once, when both sides have closed, one has reset or Reset was called.
 	Ended(r Result)
 }
@@ -169,11 +171,16 @@ func (f *Flow) FromClient(m link.Meta, p *packet.Packet, now int64) Step {
 	}
 	f.seen.Store(now)
 	f.mu.Lock()
+	before := f.client.agreed
 	step, ended := f.fromClient(m, p, &s)
+	agreed := !before && f.client.agreed && f.phase == open
 	loan := lender{f}.loanLocked(step)
 	f.mu.Unlock()
 	if loan != nil {
 		f.Owner.ToClient(link.Meta{}, loan)
+	}
+	if agreed {
+		f.Owner.Agreed()
 	}
 	if ended {
 		f.Owner.Ended(f.result)

@@ -61,6 +61,36 @@ func TestASYNThatIsRepeatedAfterItsAnswerEndsNothing(t *testing.T) {
 	})
 }
 
+func TestTheClientAgreesWithItsFirstACK(t *testing.T) {
+	for _, reading := range []bool{false, true} {
+		each(t, reading, func(t *testing.T, w *track) {
+			agreed := func(when string, want int32) {
+				t.Helper()
+				if got := w.agreed.Load(); got != want {
+					t.Errorf("%s: Agreed was called %d times, want %d", when, got, want)
+				}
+			}
+			w.want("SYN", Cross, w.up(w.ISN, 0, flagSYN))
+			w.want("ACK of nothing", Stay, w.up(w.ISN+1, serverISN+1, flagACK))
+			w.want("SYN-ACK", Cross, w.down(serverISN, w.ISN+1, flagSYN|flagACK))
+			w.want("the SYN once more", Cross, w.up(w.ISN, 0, flagSYN))
+			agreed("while the handshake is half done", 0)
+			w.want("ACK", Cross, w.up(w.ISN+1, serverISN+1, flagACK))
+			agreed("with the ACK", 1)
+			w.want("the ACK once more", Cross, w.up(w.ISN+1, serverISN+1, flagACK))
+			agreed("later", 1)
+		})
+	}
+	each(t, false, func(t *testing.T, w *track) {
+		w.want("SYN", Cross, w.up(w.ISN, 0, flagSYN))
+		w.want("SYN-ACK", Cross, w.down(serverISN, w.ISN+1, flagSYN|flagACK))
+		w.want("RST", Cross, w.up(w.ISN+1, 0, flagRST))
+		if n := w.agreed.Load(); n != 0 {
+			t.Errorf("a client that resets: Agreed was called %d times", n)
+		}
+	})
+}
+
 func TestASYNOfAnotherConnectionRenews(t *testing.T) {
 	each(t, false, func(_ *testing.T, w *track) {
 		isn := w.ISN
