@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -17,7 +19,7 @@ const (
 	markerLife = 10 * time.Second
 	// headerSpace is what the headers of a message need at most, bytes.
 	headerSpace = 1 << 10
-	// mostTries bounds how often a lease is tried whose state changes meanwhile.
+	// mostTries bounds how often something is tried whose state changes meanwhile, or of which a server does not know yet.
 	mostTries = 8
 )
 
@@ -121,8 +123,9 @@ func (s *Store) Put(ctx context.Context, b store.Bucket, key string, value []byt
 		version, err = l.publish(ctx, b, key, value, after, 0)
 		return err
 	})
-	if after == 0 && errors.Is(err, store.ErrConflict) {
-		version, err = s.putAgain(ctx, b, key, value)
+	var c *conflict
+	if after == 0 && errors.As(err, &c) {
+		version, err = s.putAgain(ctx, b, key, value, c.last)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("%s/%s: %w", b, key, err)
@@ -130,20 +133,53 @@ func (s *Store) Put(ctx context.Context, b store.Bucket, key string, value []byt
 	return version, nil
 }
 
-// putAgain writes a value of a key that had one before, if that is gone: then what says so is the last message.
-func (s *Store) putAgain(ctx context.Context, b store.Bucket, key string, value []byte) (version uint64, err error) {
+// putAgain writes a value of a key that had one before, if that is gone: then what says so is the last message. last is its sequence
+// number, or 0 if that is not known. Which of several servers answers has a say: one that is behind is asked again.
+func (s *Store) putAgain(ctx context.Context, b store.Bucket, key string, value []byte, last uint64) (version uint64, err error) {
 	err = s.in(ctx, b, func(l *link, stream jetstream.Stream) error {
-		gone, err := l.last(ctx, stream, b, key)
-		if err != nil {
-			return err
+		for try := 1; ; try++ {
+			gone, err := l.last(ctx, stream, b, key)
+			switch {
+			case err != nil:
+				return err
+			case gone.Value == nil && gone.Version > 0 && gone.Version >= last:
+				version, err = l.publish(ctx, b, key, value, gone.Version, 0)
+				return err
+			case gone.Version >= last || try == mostTries:
+				return store.ErrConflict
+			}
+			if err := pause(ctx, try); err != nil {
+				return err
+			}
 		}
-		if gone.Value != nil || gone.Version == 0 {
-			return store.ErrConflict
-		}
-		version, err = l.publish(ctx, b, key, value, gone.Version, 0)
-		return err
 	})
 	return version, err
+}
+
+// pause waits before something is tried again.
+func pause(ctx context.Context, try int) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(time.Duration(try) * 10 * time.Millisecond):
+		return nil
+	}
+}
+
+// conflict says that a key was changed by somebody else: it is store.ErrConflict.
+type conflict struct {
+	last uint64 // sequence number of the key's last message, or 0 if the server does not say
+	said string
+}
+
+func (c *conflict) Error() string { return fmt.Sprintf("%s (%s)", store.ErrConflict, c.said) }
+func (c *conflict) Unwrap() error { return store.ErrConflict }
+
+func conflictOf(said string) *conflict {
+	c := &conflict{said: said}
+	_, number, _ := strings.Cut(said, "wrong last sequence: ") // as of nats-server 2.15
+	c.last, _ = strconv.ParseUint(number, 10, 64)
+	return c
 }
 
 // publish writes a value, or without one that it is gone, if the last message of the key has the sequence number after. A life that
@@ -172,7 +208,7 @@ func (l *link) publish(ctx context.Context, b store.Bucket, key string, value []
 	})
 	var api *jetstream.APIError
 	if errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant) {
-		return 0, fmt.Errorf("%w (%s)", store.ErrConflict, api.Description)
+		return 0, conflictOf(api.Description)
 	}
 	return version, err
 }
@@ -203,10 +239,8 @@ func (s *Store) Lease(ctx context.Context, key, holder string, lasts time.Durati
 			if !errors.Is(err, store.ErrConflict) || try == mostTries {
 				return err
 			}
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-time.After(time.Duration(try) * 10 * time.Millisecond):
+			if err := pause(ctx, try); err != nil {
+				return err
 			}
 		}
 	})
