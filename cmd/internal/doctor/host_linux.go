@@ -254,7 +254,8 @@ func parseSocket(text string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(number)), ok
 }
 
-// nameHolders finds the programs that hold sockets, by their inodes.
+// nameHolders finds the programs that hold sockets, by their inodes. Of several that hold one, penstock is named if it is among them: the
+// service manager holds its sockets too.
 func nameHolders(ctx context.Context, found map[string]Socket) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -278,14 +279,18 @@ func nameHolders(ctx context.Context, found map[string]Socket) {
 				continue
 			}
 			inode = strings.TrimSuffix(inode, "]")
-			if s, ok := found[inode]; ok && s.PID == 0 {
-				name, _ := os.ReadFile(filepath.Join(dir, "comm"))
-				s.Program, s.PID = strings.TrimSpace(string(name)), pid
-				if exe, err := os.Stat(filepath.Join(dir, "exe")); err == nil && us != nil && os.SameFile(exe, us) {
-					s.Program = "penstock" // whatever the file is called
-				}
-				found[inode] = s
+			s, ok := found[inode]
+			exe, err := os.Stat(filepath.Join(dir, "exe"))
+			ours := err == nil && us != nil && os.SameFile(exe, us)
+			if !ok || s.PID != 0 && !ours {
+				continue
 			}
+			name, _ := os.ReadFile(filepath.Join(dir, "comm"))
+			s.Program, s.PID = strings.TrimSpace(string(name)), pid
+			if ours {
+				s.Program = "penstock" // whatever the file is called
+			}
+			found[inode] = s
 		}
 	}
 }
