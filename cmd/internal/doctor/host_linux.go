@@ -280,9 +280,12 @@ func nameHolders(ctx context.Context, found map[string]Socket) {
 			}
 			inode = strings.TrimSuffix(inode, "]")
 			s, ok := found[inode]
+			if !ok {
+				continue
+			}
 			exe, err := os.Stat(filepath.Join(dir, "exe"))
 			ours := err == nil && us != nil && os.SameFile(exe, us)
-			if !ok || s.PID != 0 && !ours {
+			if s.PID != 0 && !ours {
 				continue
 			}
 			name, _ := os.ReadFile(filepath.Join(dir, "comm"))
