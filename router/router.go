@@ -43,6 +43,12 @@ type Answerer interface {
 	Drop()
 }
 
+// Judging is an Answerer of a flow that is one of those of its client that are judged at once, of which there is a bound.
+type Judging interface {
+	// Judged is called when that is over. What follows may wait.
+	Judged()
+}
+
 // Request is a flow whose first packet has arrived.
 type Request struct {
 	Network  policy.Network
@@ -174,6 +180,9 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 		aside(func() { e = r.begin(&req, cancel) })
 	} else {
 		e = r.begin(&req, cancel)
+	}
+	if j, ok := req.Answer.(Judging); ok {
+		j.Judged()
 	}
 	if e == nil {
 		req.Answer.Drop()

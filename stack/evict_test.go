@@ -313,3 +313,29 @@ func TestAHandshakeThatIsNotFinishedEnds(t *testing.T) {
 		t.Errorf("the next handshake: %v", k.err)
 	}
 }
+
+// A handler outlasts its SYN, which newer ones push out: the bound of dials does not bound handlers.
+func TestAFloodOfSYNsDoesNotFillTheMemoryWithHandlers(t *testing.T) {
+	judged, dialled := make(chan struct{}), make(chan struct{})
+	var begun atomic.Int32
+	w := newPair(t, byPipe, Limits{}, func(_ context.Context, r *Request) {
+		begun.Add(1)
+		<-judged
+		r.Judged()
+		<-dialled
+		r.Drop()
+	})
+	flood := func(port int) {
+		for i := range 2 * flowBegins {
+			ctx, cancel := context.WithCancel(t.Context())
+			go w.client.DialContext(ctx, "tcp", fmt.Sprintf("203.0.113.9:%d", port+i))
+			t.Cleanup(cancel)
+		}
+	}
+	flood(10000)
+	most := int32(flowBegins / 2)
+	eventually(t, "one client has half of those that may begin", func() bool { return begun.Load() == most })
+	close(judged) // the handlers go on, but not one of them judges: SYNs that are repeated begin
+	eventually(t, "all others begin", func() bool { return begun.Load() > 3*most })
+	close(dialled)
+}

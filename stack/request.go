@@ -78,6 +78,13 @@ func (r *Request) Unreachable(err error) {
 // Drop answers nothing.
 func (r *Request) Drop() { r.end(false, packet.WhyPort) }
 
+// Judged says that what the handler does from now on, if it is of TCP, is not judging: another flow of the client may be judged.
+func (r *Request) Judged() {
+	if r.tcp != nil {
+		r.tcp.judged()
+	}
+}
+
 func (r *Request) answer() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

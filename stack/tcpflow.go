@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,6 +27,8 @@ import (
 // with its client has ended, and one among the open flows from then until its handler returns.
 type tcpTable struct {
 	s *Stack
+
+	begins share.Begins // flows that are judged
 
 	mu    sync.Mutex // guards below
 	syns  map[stack.TransportEndpointID]*tcpFlow
@@ -54,14 +57,15 @@ const (
 
 // tcpFlow is one TCP flow that a client began.
 type tcpFlow struct {
-	t     *tcpTable
-	id    stack.TransportEndpointID
-	seq   uint32 // of the SYN
-	owner share.Owner
-	place share.Place // among the dials or the open flows
-	push  *tcpFlow    // what had to make room for this one, to be ended in this one's goroutine
-	syn   []byte      // the packet, for Pass
-	fr    *tcp.ForwarderRequest
+	t      *tcpTable
+	id     stack.TransportEndpointID
+	seq    uint32 // of the SYN
+	owner  share.Owner
+	place  share.Place // among the dials or the open flows
+	begins atomic.Bool // it is one of those that are judged
+	push   *tcpFlow    // what had to make room for this one, to be ended in this one's goroutine
+	syn    []byte      // the packet, for Pass
+	fr     *tcp.ForwarderRequest
 
 	// t.mu guards below.
 	stage   tcpStage
@@ -76,10 +80,11 @@ type tcpFlow struct {
 
 func newTCPTable(s *Stack) *tcpTable {
 	return &tcpTable{
-		s:     s,
-		syns:  make(map[stack.TransportEndpointID]*tcpFlow),
-		dials: share.NewTable(s.limits.Dials, s.limits.Dials*2/3),
-		open:  share.NewTable(s.limits.TCPFlows, s.limits.TCPFlows/2),
+		s:      s,
+		syns:   make(map[stack.TransportEndpointID]*tcpFlow),
+		begins: share.Begins{Limit: flowBegins},
+		dials:  share.NewTable(s.limits.Dials, s.limits.Dials*2/3),
+		open:   share.NewTable(s.limits.TCPFlows, s.limits.TCPFlows/2),
 	}
 }
 
@@ -121,6 +126,7 @@ func (t *tcpTable) inbound(f *tcp.Forwarder, id stack.TransportEndpointID, pkt *
 	if f.HandlePacket(id, pkt) {
 		return true
 	}
+	flow.judged()
 	flow.push.end()
 	t.finish(flow) // a malformed SYN, which is not handed up
 	return false
@@ -152,10 +158,15 @@ func (t *tcpTable) beginLocked(id stack.TransportEndpointID, seq uint32) (f *tcp
 	}
 	f.place.Flow = f
 	f.Touch()
-	evicted, ok := t.dials.Add(&f.place, f.owner)
-	if !ok {
+	if !t.begins.Add(key) {
 		return nil, true, dropCap
 	}
+	evicted, ok := t.dials.Add(&f.place, f.owner)
+	if !ok {
+		t.begins.Done(key)
+		return nil, true, dropCap
+	}
+	f.begins.Store(true)
 	f.push = t.cutLocked(evicted, false)
 	t.syns[id] = f
 	return f, true, ""
@@ -188,6 +199,7 @@ func (s *Stack) serveTCP(fr *tcp.ForwarderRequest) {
 		return
 	}
 	f := s.tcp.handedUp(fr)
+	defer f.judged()
 	f.push.end()
 	f.push = nil
 	ctx, cancel := context.WithCancel(s.life)
@@ -211,6 +223,13 @@ func (s *Stack) serveTCP(fr *tcp.ForwarderRequest) {
 		return
 	}
 	s.handle(ctx, r)
+}
+
+// judged notes that a flow's handler has judged it, or ended.
+func (f *tcpFlow) judged() {
+	if f.begins.CompareAndSwap(true, false) {
+		f.t.begins.Done(f.owner.Client)
+	}
 }
 
 // enter counts a handler that Close has to wait for, unless Close has begun.

@@ -68,8 +68,8 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// flowBegins is how many datagram flows may be judged and dialled at once. Of a flood of 10,000 a second all that two cores can judge in a
-// tenth of a second have room.
+// flowBegins is how many datagram flows may be judged and dialled at once, and how many TCP flows judged. Of a flood of 10,000 a second all
+// that two cores can judge in a tenth of a second have room.
 const flowBegins = 1024
 
 // datagrams are the limits of datagram flows.

@@ -69,7 +69,7 @@ const sweepEvery = 2 * time.Second
 type Limits struct {
 	Flows     int           // at once
 	PerClient int           // of them for one client, while others want them
-	Begins    int           // flows at once whose handlers do not wait for their client yet: see begins
+	Begins    int           // flows at once whose handlers do not wait for their client yet: see share.Begins
 	Queue     int           // bytes that wait for one flow's reader
 	Idle      time.Duration // a flow without packets either way ends, sooner if nobody has answered the client
 	IdleShort time.Duration // the same for echoes, for ports of one question and one answer, and for flows answered only by ICMP errors
@@ -130,7 +130,7 @@ type Table struct {
 	life context.Context // of the stack
 	wg   sync.WaitGroup  // of handlers
 
-	begins begins
+	begins share.Begins
 
 	mu     sync.Mutex // guards below
 	flows  map[Key]*Conn
@@ -145,7 +145,7 @@ func New(life context.Context, c Config) *Table {
 		Config: c,
 		life:   life,
 		flows:  make(map[Key]*Conn),
-		begins: begins{limit: c.Limits.Begins},
+		begins: share.Begins{Limit: c.Limits.Begins},
 		shares: share.NewTable(c.Limits.Flows, c.Limits.PerClient),
 		wake:   make(chan struct{}, 1),
 	}
@@ -190,11 +190,11 @@ func (t *Table) acceptLocked(k Key) (c *Conn, dropped string) {
 	if !ok {
 		return nil, dropSource
 	}
-	if !t.begins.add(key) {
+	if !t.begins.Add(key) {
 		return nil, dropCap
 	}
 	if c = t.addLocked(k, share.Owner{Client: key}); c == nil {
-		t.begins.done(key)
+		t.begins.Done(key)
 		return nil, dropCap
 	}
 	c.begins.Store(true)
@@ -213,7 +213,7 @@ func (t *Table) serve(c *Conn) {
 // begun notes that a flow's handler waits for the client, or has ended.
 func (t *Table) begun(c *Conn) {
 	if c.begins.CompareAndSwap(true, false) {
-		t.begins.done(c.owner.Client)
+		t.begins.Done(c.owner.Client)
 	}
 }
 
