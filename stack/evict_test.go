@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -317,6 +318,7 @@ func TestAHandshakeThatIsNotFinishedEnds(t *testing.T) {
 // A handler outlasts its SYN, which newer ones push out: the bound of dials does not bound handlers.
 func TestAFloodOfSYNsDoesNotFillTheMemoryWithHandlers(t *testing.T) {
 	judged, dialled := make(chan struct{}), make(chan struct{})
+	judge, dial := sync.OnceFunc(func() { close(judged) }), sync.OnceFunc(func() { close(dialled) })
 	var begun atomic.Int32
 	w := newPair(t, byPipe, Limits{}, func(_ context.Context, r *Request) {
 		begun.Add(1)
@@ -325,17 +327,12 @@ func TestAFloodOfSYNsDoesNotFillTheMemoryWithHandlers(t *testing.T) {
 		<-dialled
 		r.Drop()
 	})
-	flood := func(port int) {
-		for i := range 2 * flowBegins {
-			ctx, cancel := context.WithCancel(t.Context())
-			go w.client.DialContext(ctx, "tcp", fmt.Sprintf("203.0.113.9:%d", port+i))
-			t.Cleanup(cancel)
-		}
+	t.Cleanup(func() { judge(); dial() }) // a stack that closes waits for its handlers
+	for i := range 2 * flowBegins {
+		go w.client.DialContext(t.Context(), "tcp", fmt.Sprintf("203.0.113.9:%d", 10000+i))
 	}
-	flood(10000)
 	most := int32(flowBegins / 2)
 	eventually(t, "one client has half of those that may begin", func() bool { return begun.Load() == most })
-	close(judged) // the handlers go on, but not one of them judges: SYNs that are repeated begin
+	judge() // the handlers go on, but not one of them judges: SYNs that are repeated begin
 	eventually(t, "all others begin", func() bool { return begun.Load() > 3*most })
-	close(dialled)
 }
