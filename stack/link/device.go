@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"golang.zx2c4.com/wireguard/tun"
 )
@@ -131,7 +132,7 @@ func (p *devicePort) Close() error {
 		p.shut.Store(true)
 		p.err = p.dev.Close()
 	})
-	if errors.Is(p.err, os.ErrClosed) {
+	if errors.Is(p.err, os.ErrClosed) || errors.Is(p.err, syscall.EPIPE) { // it has ended by itself, or is about to
 		return nil
 	}
 	return p.err

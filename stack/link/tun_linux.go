@@ -284,7 +284,8 @@ func (p *tunPort) Close() error {
 		return p.closed
 	}
 	p.fd = -1
-	if p.closed = p.dev.Close(); errors.Is(p.closed, unix.EPIPE) { // who was to be woken for the end has ended with the interface
+	// Who was to be woken for the end may have ended with the interface, and closed one end or both of what wakes it.
+	if p.closed = p.dev.Close(); errors.Is(p.closed, unix.EPIPE) || errors.Is(p.closed, os.ErrClosed) {
 		p.closed = nil
 	}
 	p.mu.Unlock()
