@@ -364,6 +364,7 @@ func TestAPeerIsReachedByProxyIfARuleOpensIt(t *testing.T) {
 	for _, port := range []string{":8000", ":8001"} {
 		serve(t, w.Access, laptopInner4+port, func(c *net.TCPConn) {
 			senders <- c.RemoteAddr().(*net.TCPAddr).IP.String()
+			_, _ = c.Read(make([]byte, 4096)) // the request: an answer to nothing is not believed
 			_, _ = io.WriteString(c, "HTTP/1.0 200 OK\r\n\r\nthis is a peer\n")
 		})
 	}
