@@ -1,6 +1,7 @@
 package nowait
 
 import (
+	"encoding/binary"
 	"net"
 	"os"
 	"unsafe"
@@ -24,6 +25,20 @@ func (m *Message) SetOOB(control []byte) {
 		m.Control = &control[0]
 	}
 	m.SetControllen(len(control))
+}
+
+// CutBytes returns how many bytes AppendCut appends.
+func CutBytes() int { return unix.CmsgSpace(2) }
+
+// AppendCut appends the control message that has the kernel cut a datagram into parts of a size (UDP_SEGMENT).
+func AppendCut(control []byte, size int) []byte {
+	start := len(control)
+	control = append(control, make([]byte, CutBytes())...)
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&control[start]))
+	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+	h.SetLen(unix.CmsgLen(2))
+	binary.NativeEndian.PutUint16(control[start+unix.CmsgLen(0):], uint16(size))
+	return control
 }
 
 // Exchange calls sendmmsg or recvmmsg, again when the socket is ready. Use one for one call at a time, and many times: the functions that

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -43,9 +42,6 @@ type udpLink struct {
 	control  []byte       // of out
 	offload  bool         // the kernel cuts up large sends
 }
-
-// cutBytes returns the size of a control message that says into what a message is to be cut.
-func cutBytes() int { return unix.CmsgSpace(2) }
 
 func newUDP(conn *net.UDPConn, addr netip.AddrPort) *udpLink {
 	enlargeBuffers(conn)
@@ -122,14 +118,14 @@ func (l *udpLink) packLocked(buffers [][]byte, limit int) {
 	for _, b := range buffers {
 		l.outParts = append(l.outParts, nowait.Part(b[Head:]))
 	}
-	l.control = slices.Grow(l.control[:0], len(buffers)*cutBytes())
+	l.control = slices.Grow(l.control[:0], len(buffers)*nowait.CutBytes())
 	for first := 0; first < len(buffers); {
 		count := runOf(buffers[first:], limit)
 		var m nowait.Message
 		m.SetParts(l.outParts[first : first+count])
 		if count > 1 {
 			start := len(l.control)
-			l.control = segmentControl(l.control, len(buffers[first])-Head)
+			l.control = nowait.AppendCut(l.control, len(buffers[first])-Head)
 			m.SetOOB(l.control[start:])
 		}
 		l.out, l.counts = append(l.out, m), append(l.counts, count)
@@ -158,29 +154,12 @@ func (l *udpLink) Post(buffer []byte) error {
 	return err
 }
 
-// Linux, include/uapi/linux/udp.h.
-const (
-	solUDP     = 17
-	udpSegment = 103
-)
-
 // canSegment reports whether the system cuts one large send into datagrams (UDP_SEGMENT, since Linux 4.18).
 func canSegment(raw syscall.RawConn) bool {
 	ok := false
 	err := raw.Control(func(fd uintptr) {
-		_, err := syscall.GetsockoptInt(int(fd), solUDP, udpSegment)
+		_, err := syscall.GetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT)
 		ok = err == nil
 	})
 	return err == nil && ok
-}
-
-// segmentControl appends the control message that asks for datagrams of size bytes.
-func segmentControl(b []byte, size int) []byte {
-	start := len(b)
-	b = append(b, make([]byte, syscall.CmsgSpace(2))...)
-	head := (*syscall.Cmsghdr)(unsafe.Pointer(&b[start]))
-	head.Level, head.Type = solUDP, udpSegment
-	head.SetLen(syscall.CmsgLen(2))
-	*(*uint16)(unsafe.Pointer(&b[start+syscall.CmsgLen(0)])) = uint16(size)
-	return b
 }

@@ -22,13 +22,6 @@ func appendControl(control []byte, level, kind int32, size int) (all, data []byt
 	return control, control[start+unix.CmsgLen(0):][:size]
 }
 
-// appendCut tells the kernel to cut a datagram into parts of a size.
-func appendCut(control []byte, size int) []byte {
-	control, data := appendControl(control, unix.SOL_UDP, unix.UDP_SEGMENT, 2)
-	binary.NativeEndian.PutUint16(data, uint16(size))
-	return control
-}
-
 // Which of our addresses a datagram was sent to, or leaves from, is in a struct in_pktinfo {int index; in_addr spec_dst, addr;} or an
 // in6_pktinfo {in6_addr addr; int index;}. An index of 0 leaves the choice of the interface to the system.
 const source4, source6 = 4, 0 // bytes before the address

@@ -310,7 +310,7 @@ func (o *outgoing) pack(s *socket, packets [][]byte, e *endpoint, src netip.Addr
 			control = s.source(control, src)
 		}
 		if parts > 1 {
-			control = appendCut(control, len(packets[0]))
+			control = nowait.AppendCut(control, len(packets[0]))
 		}
 		m.Name, m.Namelen = &e.name[0], e.size
 		m.SetParts(rest[:parts])
