@@ -113,26 +113,22 @@ func (c *Client) settleLocked(peers []PeerStatus) {
 	if c.choice == nil {
 		return
 	}
-	deaf := make(map[netip.AddrPort]bool)
+	var places []sockets.Place
 	for _, callee := range c.callees {
-		for _, addr := range callee.addrs {
-			deaf[addr] = true
-		}
-	}
-	for _, p := range peers {
-		at := sockets.Unmapped(p.Endpoint)
-		delete(deaf, at)
-		for _, callee := range c.callees {
-			if callee.key == p.PublicKey && callee.asked == at {
-				// It had dropped the session, and answers now. A gateway that hands its peers over does that, again and again.
-				c.choice.Welcome(newcomer)
+		for _, p := range peers {
+			if p.PublicKey == callee.key {
+				places = append(places, sockets.Place{Addrs: callee.addrs, At: sockets.Unmapped(p.Endpoint)})
 			}
 		}
 	}
+	c.choice.Settle(places)
 	for _, callee := range c.callees {
+		if callee.asked.IsValid() && slices.ContainsFunc(places, func(p sockets.Place) bool { return p.At == callee.asked }) {
+			// It had dropped the session, and answers now. A gateway that hands its peers over does that, again and again.
+			c.choice.Welcome(newcomer)
+		}
 		callee.asked = netip.AddrPort{}
 	}
-	c.choice.Deafen(deaf)
 }
 
 // othersLocked returns how many addresses the peer with most of them has beside the one in use. A peer with one has no other one,

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,15 +22,38 @@ func NewChoice() *Choice { return &Choice{Bind: ForClient()} }
 // Choice is the sockets of a client whose peers may have several addresses. The device knows one address of a peer, and each
 // handshake that it begins voids the one before. So all addresses are asked for the same handshake: its first message is copied,
 // and whoever answers it first has the session. Servers with one key that share no state each take the copy for new.
+//
+// A peer may also call from another of its addresses. The session is then there once the peer has sent something in it. Until then what
+// the former address still sends would draw the device back: it answers to where it last heard the peer.
 type Choice struct {
 	conn.Bind
 	deaf    atomic.Pointer[map[netip.AddrPort]bool] // addresses that are heard only if they answer a handshake; nil: none
 	welcome atomic.Pointer[time.Time]               // until when deaf addresses may begin a handshake; nil: they may not
+	called  atomic.Pointer[call]                    // the newest call whose session has carried nothing yet; nil: none
 
-	mu     sync.Mutex        // guards below
+	mu     sync.Mutex        // held while deaf changes; guards below
 	sent   map[string][]byte // the last first message to each address since Forget
 	answer answer            // the last that was passed on
+	peers  []Place           // of the last Settle
+	moved  netip.AddrPort    // whose call was the last with a session that carried, since HearAll
 }
+
+// Place is the addresses of one peer, and the one that it is at.
+type Place struct {
+	Addrs []netip.AddrPort
+	At    netip.AddrPort
+}
+
+// call is a handshake that a peer began.
+type call struct {
+	from         conn.Endpoint
+	theirs, ours uint32    // the indices of the session
+	answered     time.Time // zero: not yet
+}
+
+// callLife is how long the session of a call may carry nothing before the address that called is deaf again at the next handshake. A
+// device that got the answer sends something at once.
+const callLife = 10 * time.Second
 
 // answer is one to a first message.
 type answer struct {
@@ -71,7 +95,23 @@ func (c *Choice) Send(packets [][]byte, to conn.Endpoint) error {
 		c.sent[to.DstToString()] = bytes.Clone(packets[0])
 		c.mu.Unlock()
 	}
+	if len(packets) == 1 && typeOf(packets[0]) == device.MessageResponseType && len(packets[0]) == device.MessageResponseSize {
+		to = c.answers(packets[0], to)
+	}
 	return c.Bind.Send(packets, to)
+}
+
+// answers notes that the device answers a call, and returns where the answer goes: to where the call came from, wherever the device
+// heard the peer since.
+func (c *Choice) answers(response []byte, to conn.Endpoint) conn.Endpoint {
+	old := c.called.Load()
+	if old == nil || binary.LittleEndian.Uint32(response[8:]) != old.theirs { // whitepaper 5.4.3: type, sender, receiver
+		return to
+	}
+	answered := *old
+	answered.ours, answered.answered = binary.LittleEndian.Uint32(response[4:]), time.Now()
+	c.called.CompareAndSwap(old, &answered)
+	return old.from
 }
 
 // SendTo sends a copy of a first message to an address.
@@ -91,9 +131,8 @@ func (c *Choice) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	for i, receive := range receivers {
 		receivers[i] = func(packets [][]byte, sizes []int, from []conn.Endpoint) (int, error) {
 			n, err := receive(packets, sizes, from)
-			deaf := c.deaf.Load()
 			for j := range n {
-				if c.drops(packets[j][:sizes[j]], from[j], deaf) {
+				if c.drops(packets[j][:sizes[j]], from[j]) {
 					sizes[j] = 0 // the device passes over an empty packet
 				}
 			}
@@ -104,23 +143,73 @@ func (c *Choice) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 }
 
 // drops reports whether a packet is not passed on.
-func (c *Choice) drops(packet []byte, from conn.Endpoint, deaf *map[netip.AddrPort]bool) bool {
-	switch kind := typeOf(packet); {
-	case kind == device.MessageResponseType:
+func (c *Choice) drops(packet []byte, from conn.Endpoint) bool {
+	isDeaf := func() bool { deaf := c.deaf.Load(); return deaf != nil && (*deaf)[addrOf(from)] }
+	kind := typeOf(packet)
+	switch kind {
+	case device.MessageResponseType:
 		return c.isLate(packet, addrOf(from))
-	case kind == device.MessageCookieReplyType || deaf == nil || !(*deaf)[addrOf(from)]:
+	case device.MessageCookieReplyType:
 		return false
-	case kind == device.MessageInitiationType:
-		until := c.welcome.Load()
-		if until == nil || time.Now().After(*until) {
+	case device.MessageInitiationType:
+		if len(packet) != device.MessageInitiationSize {
 			return true
 		}
-		others := maps.Clone(*deaf)
-		delete(others, addrOf(from)) // what follows is heard too
-		c.deaf.CompareAndSwap(deaf, &others)
+		if isDeaf() && !c.hear(addrOf(from)) {
+			return true
+		}
+		c.called.Store(&call{from: from, theirs: binary.LittleEndian.Uint32(packet[4:])}) // whitepaper 5.4.2: type, sender
 		return false
 	}
+	if isDeaf() {
+		return true
+	}
+	call := c.called.Load()
+	if call != nil && !call.answered.IsZero() && kind == device.MessageTransportType && len(packet) >= device.MessageTransportSize &&
+		binary.LittleEndian.Uint32(packet[4:]) == call.ours { // whitepaper 5.4.6: type, receiver
+		c.move(call)
+	}
+	return false
+}
+
+// hear ends that an address is deaf, if those may call now, and reports whether they may.
+func (c *Choice) hear(addr netip.AddrPort) bool {
+	until := c.welcome.Load()
+	if until == nil || time.Now().After(*until) {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if deaf := c.deaf.Load(); deaf != nil {
+		others := maps.Clone(*deaf)
+		delete(others, addr) // what follows is heard too
+		c.deaf.Store(&others)
+	}
 	return true
+}
+
+// move makes the other addresses of the peer that called deaf: its session is where it called from.
+func (c *Choice) move(call *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.called.CompareAndSwap(call, nil) {
+		return
+	}
+	c.moved = addrOf(call.from)
+	deaf := c.deaf.Load()
+	if deaf == nil {
+		return // all may answer; Settle follows
+	}
+	others := maps.Clone(*deaf)
+	for _, p := range c.peers {
+		if slices.Contains(p.Addrs, c.moved) {
+			for _, addr := range p.Addrs {
+				others[addr] = true
+			}
+		}
+	}
+	delete(others, c.moved)
+	c.deaf.Store(&others)
 }
 
 // isLate reports whether an answer comes close behind one from another address to the same first message.
@@ -138,11 +227,16 @@ func (c *Choice) isLate(packet []byte, from netip.AddrPort) bool {
 	return false
 }
 
-// HearAll makes no address deaf. It does nothing if c is nil.
+// HearAll makes no address deaf, because the device is about to ask some of them. It does nothing if c is nil.
 func (c *Choice) HearAll() {
-	if c != nil {
-		c.deaf.Store(nil)
+	if c == nil {
+		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deaf.Store(nil)
+	c.called.Store(nil)
+	c.moved = netip.AddrPort{}
 }
 
 // Welcome lets deaf addresses begin a handshake for some time; 0 ends that. It does nothing if c is nil.
@@ -153,8 +247,30 @@ func (c *Choice) Welcome(d time.Duration) {
 	}
 }
 
-// Deafen makes the given addresses deaf, and no others.
-func (c *Choice) Deafen(deaf map[netip.AddrPort]bool) { c.deaf.Store(&deaf) }
+// Settle makes all addresses of peers deaf but those that they are at. It corrects a place whose peer has called from another of its
+// addresses, and goes on hearing a call that may still get its session.
+func (c *Choice) Settle(peers []Place) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.peers = slices.Clone(peers)
+	deaf := make(map[netip.AddrPort]bool)
+	for _, p := range peers {
+		for _, addr := range p.Addrs {
+			deaf[addr] = true
+		}
+	}
+	call := c.called.Load()
+	for i, p := range peers {
+		if slices.Contains(p.Addrs, c.moved) {
+			peers[i].At = c.moved
+		}
+		delete(deaf, peers[i].At)
+	}
+	if call != nil && time.Since(call.answered) < callLife {
+		delete(deaf, addrOf(call.from))
+	}
+	c.deaf.Store(&deaf)
+}
 
 // typeOf returns the type of a WireGuard message, or 0.
 func typeOf(packet []byte) uint32 {
