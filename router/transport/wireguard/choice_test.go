@@ -64,7 +64,7 @@ func (w *site) file() *Config {
 }
 
 // supervised runs a tunnel with a client of the site.
-func (w *site) supervised(t *testing.T, file *Config) (*transport.Tunnel, *Client, *fakeTUN) {
+func (w *site) supervised(t *testing.T, file *Config, options ...func(*Client)) (*transport.Tunnel, *Client, *fakeTUN) {
 	t.Helper()
 	var inner *fakeTUN
 	probe := func(context.Context) error {
@@ -76,6 +76,9 @@ func (w *site) supervised(t *testing.T, file *Config) (*transport.Tunnel, *Clien
 	}
 	var c *Client
 	c, inner = newTestClient(t, ClientConfig{Wireguard: file, Probe: probe})
+	for _, set := range options {
+		set(c)
+	}
 	tunnel := transport.NewTunnel(transport.Config{Name: "test", New: func() (transport.Driver, error) { return c, nil }})
 	ended := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -226,9 +229,9 @@ func TestAClientStaysWhereItIs(t *testing.T) {
 
 // farSite is a site whose servers are behind relays, and a file that names those.
 //
-//	client --+-- relay 0, far -- server 0
-//	         +-- relay 1 ------- server 1
-func farSite(t *testing.T, far time.Duration) (w *site, relays []*relay, file *Config) {
+//	client --+-- relay 0 -- server 0
+//	         +-- relay 1 -- server 1
+func farSite(t *testing.T) (w *site, relays []*relay, file *Config) {
 	t.Helper()
 	w = newSite(t, 2)
 	file = w.file()
@@ -236,7 +239,6 @@ func farSite(t *testing.T, far time.Duration) (w *site, relays []*relay, file *C
 		relays = append(relays, newRelay(t, w.ports[i]))
 		file.Peers[0].Endpoints[i].Port = relays[i].port()
 	}
-	relays[0].delay.Store(int64(far))
 	return w, relays, file
 }
 
@@ -251,8 +253,9 @@ func at(t *testing.T, c *Client, r *relay) {
 // TestAClientBeginsWithTheNearestServer: the far one stands first in the file. What the far one has answered in vain changes nothing.
 func TestAClientBeginsWithTheNearestServer(t *testing.T) {
 	for try := range 4 {
-		w, relays, file := farSite(t, 400*time.Millisecond)
-		_, c, inner := w.supervised(t, file)
+		w, relays, file := farSite(t)
+		relays[0].behind.Store(relays[1])
+		_, c, inner := w.supervised(t, file, func(c *Client) { c.firstWait = time.Minute }) // so much may a slow machine need
 		at(t, c, relays[1])
 		for limit := time.Now().Add(time.Minute); relays[0].fromServer.Load() == 0; {
 			if time.Now().After(limit) {
@@ -272,20 +275,21 @@ func TestAClientBeginsWithTheNearestServer(t *testing.T) {
 
 // TestAClientStaysUnlessAnotherServerIsMuchNearer connects anew, as after a long sleep.
 func TestAClientStaysUnlessAnotherServerIsMuchNearer(t *testing.T) {
-	w, relays, file := farSite(t, 20*time.Millisecond)
+	w, relays, file := farSite(t)
 	w.servers[1].Close()
 	_, c, inner := w.supervised(t, file)
 	w.start(t, 1)
 	askUntilAnswered(t, w, inner, "before")
 	at(t, c, relays[0])
-	c.headStart = 700 * time.Millisecond // much for a slow machine
+	c.firstWait, c.headStart = time.Minute, time.Minute // so much may a slow machine need
 	if err := c.Connect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if at(t, c, relays[0]); relays[1].fromServer.Load() > 0 {
 		t.Error("the near server was asked though the other one answers fast enough")
 	}
-	relays[0].delay.Store(int64(time.Second))
+	c.headStart = headStart
+	relays[0].behind.Store(relays[1])
 	if err := c.Connect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +299,7 @@ func TestAClientStaysUnlessAnotherServerIsMuchNearer(t *testing.T) {
 
 // TestAClientThatHasJustComeIsSentOn: the other server calls it, while the first still has the session.
 func TestAClientThatHasJustComeIsSentOn(t *testing.T) {
-	w, relays, file := farSite(t, 0)
+	w, relays, file := farSite(t)
 	w.servers[1].Close()
 	_, c, inner := w.supervised(t, file)
 	w.start(t, 1)
@@ -343,7 +347,7 @@ func TestAClientThatHasJustComeIsSentOn(t *testing.T) {
 // TestAClientFollowsWhenItIsDropped lets the server in use forget the client again and again, as a gateway that is drained does, while
 // the other one calls it.
 func TestAClientFollowsWhenItIsDropped(t *testing.T) {
-	w, relays, file := farSite(t, 0)
+	w, relays, file := farSite(t)
 	w.servers[1].Close()
 	_, c, inner := w.supervised(t, file)
 	w.start(t, 1)
@@ -379,10 +383,13 @@ func TestAClientFollowsWhenItIsDropped(t *testing.T) {
 // relay passes datagrams between one client and a server on the loopback.
 type relay struct {
 	client, server *net.UDPConn
-	cut            atomic.Bool  // it passes nothing
-	delay          atomic.Int64 // in ns: how long each datagram takes
+	cut            atomic.Bool           // it passes nothing
+	behind         atomic.Pointer[relay] // it passes nothing before this one has passed something to the client; nil: none
 	fromServer     atomic.Int64
+	reached        chan struct{}               // closed once something has been passed to the client
 	from           atomic.Pointer[net.UDPAddr] // the client
+
+	reach sync.Once
 }
 
 func newRelay(t *testing.T, server uint16) *relay {
@@ -396,7 +403,7 @@ func newRelay(t *testing.T, server uint16) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{client: client, server: out}
+	r := &relay{client: client, server: out, reached: make(chan struct{})}
 	pass := func(in *net.UDPConn, to func(*net.UDPAddr) (*net.UDPConn, *net.UDPAddr)) {
 		buf := make([]byte, 2048)
 		for {
@@ -408,8 +415,16 @@ func newRelay(t *testing.T, server uint16) *relay {
 			if dst == nil || r.cut.Load() {
 				continue
 			}
-			b := slices.Clone(buf[:n])
-			time.AfterFunc(time.Duration(r.delay.Load()), func() { c.WriteToUDP(b, dst) })
+			if other := r.behind.Load(); other != nil {
+				select {
+				case <-other.reached:
+				case <-t.Context().Done():
+					return
+				}
+			}
+			if c.WriteToUDP(buf[:n], dst); c == client {
+				r.reach.Do(func() { close(r.reached) })
+			}
 		}
 	}
 	var wg sync.WaitGroup

@@ -69,6 +69,7 @@ type Client struct {
 	callees []*callee
 	choice  *sockets.Choice // the sockets, if a peer may have several addresses; else nil
 
+	firstWait time.Duration // for an answer to the first calls of Connect
 	headStart time.Duration // of an address in use
 
 	last   atomic.Pointer[transport.Stats] // newest sample
@@ -100,6 +101,7 @@ func newClient(config ClientConfig) (*Client, error) {
 		past:    config.Past,
 		clock:   time.Now,
 
+		firstWait: firstWait,
 		headStart: headStart,
 		lost:      config.Lost,
 		log:       config.Log,

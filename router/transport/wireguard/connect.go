@@ -99,7 +99,7 @@ func (c *Client) connect(ctx context.Context) (transport.Reason, error) {
 		// the handshake, even if no answer comes back on its way.
 		tries++
 	}
-	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+	for wait := c.firstWait; ; wait = min(2*wait, lastWait) {
 		var errs []error
 		for i := range tries {
 			// The device calls its peers when it comes up. They would take another initiation within 20 ms for a flood.

@@ -63,9 +63,9 @@ type answer struct {
 }
 
 // apart is how far apart answers from two addresses to one first message are passed on. The device mixes up two that it works on
-// at once: it computes outside its lock (ConsumeMessageResponse; wireguard-go as of 2026-05). It needs some 0.2 ms for one. Undo it
-// when that is mended.
-const apart = 100 * time.Millisecond
+// at once: it computes outside its lock (ConsumeMessageResponse; wireguard-go as of 2026-05). It needs some 0.2 ms for one, and more
+// than 100 ms where many programs want the processors. Undo it when that is mended.
+const apart = time.Second
 
 // Forget forgets the first messages that were sent.
 func (c *Choice) Forget() {
