@@ -345,7 +345,7 @@ func TestAKilledFlowOfDatagramsEnds(t *testing.T) {
 		t.Errorf("got %s, want aborted", got)
 	}
 	<-w.ended
-	if n := len(w.mappings.live); n != 0 {
+	if n := w.mappings.live.Len(); n != 0 {
 		t.Errorf("%d mappings are left", n)
 	}
 }

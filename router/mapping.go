@@ -8,13 +8,14 @@ import (
 
 	"penstock/policy"
 	"penstock/stack/localport"
+	"penstock/stack/shrink"
 )
 
 // mappings give the datagram flows that a client sends from one port one local port for each egress, whoever they go to (RFC
 // 4787, REQ-1). A mapping lasts as long as one of its flows.
 type mappings struct {
 	mu   sync.Mutex // guards below
-	live map[mappingKey]*mapping
+	live shrink.Map[mappingKey, *mapping]
 }
 
 type mappingKey struct {
@@ -75,13 +76,10 @@ func (m *mapping) open(open func(port uint16) (used uint16, err error)) error {
 func (m *mappings) take(key mappingKey) *mapping {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	one := m.live[key]
+	one := m.live.Get(key)
 	if one == nil {
-		if m.live == nil {
-			m.live = make(map[mappingKey]*mapping)
-		}
 		one = new(mapping)
-		m.live[key] = one
+		m.live.Put(key, one)
 	}
 	one.flows++
 	return one
@@ -90,9 +88,9 @@ func (m *mappings) take(key mappingKey) *mapping {
 func (m *mappings) give(key mappingKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if one := m.live[key]; one.flows > 1 {
+	if one := m.live.Get(key); one.flows > 1 {
 		one.flows--
 		return
 	}
-	delete(m.live, key)
+	m.live.Delete(key)
 }

@@ -67,8 +67,8 @@ func TestFlowsFromOnePortShareAnother(t *testing.T) {
 	if _, err := m.dial(t.Context(), &f, "out", func(context.Context) (net.Conn, error) { return nil, syscall.ENETUNREACH }); !errors.Is(err, syscall.ENETUNREACH) {
 		t.Errorf("got %v, want the dialer's error", err)
 	}
-	if len(m.live) != 0 {
-		t.Errorf("%d mappings are left without flows", len(m.live))
+	if m.live.Len() != 0 {
+		t.Errorf("%d mappings are left without flows", m.live.Len())
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"penstock/policy"
+	"penstock/stack/shrink"
 )
 
 // Flow is a snapshot of a flow that is live or has just ended.
@@ -49,9 +50,9 @@ type table struct {
 	lastID *atomic.Uint64
 
 	mu    *sync.Mutex // guards below
-	flows map[uint64]*entry
+	flows shrink.Map[uint64, *entry]
 	most  int // flows at once since Busiest was called
-	ours  map[netip.AddrPort]int
+	ours  shrink.Map[netip.AddrPort, int]
 	hits  map[string]*Hits
 }
 
@@ -65,8 +66,6 @@ func newTable() table {
 	return table{
 		lastID: new(atomic.Uint64),
 		mu:     new(sync.Mutex),
-		flows:  make(map[uint64]*entry),
-		ours:   make(map[netip.AddrPort]int),
 		hits:   make(map[string]*Hits),
 	}
 }
@@ -96,8 +95,8 @@ func (t *table) begin(f policy.Flow, now time.Time, cancel context.CancelFunc) *
 	e := &entry{id: t.lastID.Add(1), start: now, flow: f, cancel: cancel}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.flows[e.id] = e
-	t.most = max(t.most, len(t.flows))
+	t.flows.Put(e.id, e)
+	t.most = max(t.most, t.flows.Len())
 	return e
 }
 
@@ -115,7 +114,7 @@ func (e *entry) accept(a Answerer) {
 func (t *table) remove(e *entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.flows, e.id)
+	t.flows.Delete(e.id)
 	h := t.hits[e.verdict.Rule]
 	if h == nil {
 		h = new(Hits)
@@ -130,22 +129,24 @@ func (t *table) remove(e *entry) {
 func (t *table) opened(a netip.AddrPort) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ours[a]++
+	t.ours.Put(a, t.ours.Get(a)+1)
 }
 
 func (t *table) closed(a netip.AddrPort) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ours[a]--; t.ours[a] <= 0 {
-		delete(t.ours, a)
+	if left := t.ours.Get(a) - 1; left > 0 {
+		t.ours.Put(a, left)
+		return
 	}
+	t.ours.Delete(a)
 }
 
 // isOurs reports whether a is the local address of one of our own sockets.
 func (t *table) isOurs(a netip.AddrPort) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.ours[a] > 0
+	return t.ours.Get(a) > 0
 }
 
 // judged records a verdict and the facts it is based on.
@@ -258,8 +259,8 @@ func (r *Router) Flows() []Flow {
 func (t *table) entries() []*entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	list := make([]*entry, 0, len(t.flows))
-	for _, e := range t.flows {
+	list := make([]*entry, 0, t.flows.Len())
+	for _, e := range t.flows.All {
 		list = append(list, e)
 	}
 	return list
@@ -269,7 +270,7 @@ func (t *table) entries() []*entry {
 func (r *Router) Active() int {
 	r.table.mu.Lock()
 	defer r.table.mu.Unlock()
-	return len(r.table.flows)
+	return r.table.flows.Len()
 }
 
 // Busiest returns the largest number of flows that were live at once since the last call.
@@ -277,7 +278,7 @@ func (r *Router) Busiest() int {
 	r.table.mu.Lock()
 	defer r.table.mu.Unlock()
 	most := r.table.most
-	r.table.most = len(r.table.flows)
+	r.table.most = r.table.flows.Len()
 	return most
 }
 

@@ -153,7 +153,7 @@ func TestNoFlowSlipsInWhileItsClientCloses(t *testing.T) {
 		eventually(t, "no flow is left", func() bool {
 			s.tcp.mu.Lock()
 			defer s.tcp.mu.Unlock()
-			return held(s, 1) == 0 && s.tcp.dials.Len() == 0 && s.tcp.open.Len() == 0 && len(s.tcp.syns) == 0
+			return held(s, 1) == 0 && s.tcp.dials.Len() == 0 && s.tcp.open.Len() == 0 && s.tcp.syns.Len() == 0
 		})
 	}
 }
@@ -171,8 +171,8 @@ func TestAFlowThatLosesItsPlaceIsNotOpened(t *testing.T) {
 	if _, err := f.shaken(new(stream.Conn)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v, want net.ErrClosed", err)
 	}
-	if s.tcp.open.Len() != 0 || s.tcp.dials.Len() != 0 || len(s.tcp.syns) != 0 {
-		t.Errorf("got %d open flows, %d dials and %d SYNs, want none", s.tcp.open.Len(), s.tcp.dials.Len(), len(s.tcp.syns))
+	if s.tcp.open.Len() != 0 || s.tcp.dials.Len() != 0 || s.tcp.syns.Len() != 0 {
+		t.Errorf("got %d open flows, %d dials and %d SYNs, want none", s.tcp.open.Len(), s.tcp.dials.Len(), s.tcp.syns.Len())
 	}
 	late, _ := s.tcp.begin(stack.TransportEndpointID{RemotePort: 2}, 1)
 	s.CloseClient(0)

@@ -20,6 +20,7 @@ import (
 
 	"penstock/stack/packet"
 	"penstock/stack/share"
+	"penstock/stack/shrink"
 	"penstock/stack/stream"
 )
 
@@ -31,7 +32,7 @@ type tcpTable struct {
 	begins share.Begins // flows that are judged
 
 	mu    sync.Mutex // guards below
-	syns  map[stack.TransportEndpointID]*tcpFlow
+	syns  shrink.Map[stack.TransportEndpointID, *tcpFlow]
 	dials share.Table
 	open  share.Table
 	ended bool
@@ -81,7 +82,6 @@ type tcpFlow struct {
 func newTCPTable(s *Stack) *tcpTable {
 	return &tcpTable{
 		s:      s,
-		syns:   make(map[stack.TransportEndpointID]*tcpFlow),
 		begins: share.Begins{Limit: flowBegins},
 		dials:  share.NewTable(s.limits.Dials, s.limits.Dials*2/3),
 		open:   share.NewTable(s.limits.TCPFlows, s.limits.TCPFlows/2),
@@ -145,7 +145,7 @@ func (t *tcpTable) begin(id stack.TransportEndpointID, seq uint32) (f *tcpFlow, 
 }
 
 func (t *tcpTable) beginLocked(id stack.TransportEndpointID, seq uint32) (f *tcpFlow, silent bool, reason dropReason) {
-	if t.syns[id] != nil {
+	if t.syns.Get(id) != nil {
 		return nil, true, ""
 	}
 	key, ok := t.s.client(fromTCPIP(id.RemoteAddress))
@@ -168,7 +168,7 @@ func (t *tcpTable) beginLocked(id stack.TransportEndpointID, seq uint32) (f *tcp
 	}
 	f.begins.Store(true)
 	f.push = t.cutLocked(evicted, false)
-	t.syns[id] = f
+	t.syns.Put(id, f)
 	return f, true, ""
 }
 
@@ -187,7 +187,7 @@ func (t *tcpTable) cutLocked(p *share.Place, reset bool) *tcpFlow {
 func (t *tcpTable) giveUp(id stack.TransportEndpointID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if f := t.syns[id]; f != nil && f.cancel != nil {
+	if f := t.syns.Get(id); f != nil && f.cancel != nil {
 		f.cancel()
 	}
 }
@@ -246,7 +246,7 @@ func (s *Stack) enter() bool {
 func (t *tcpTable) handedUp(fr *tcp.ForwarderRequest) *tcpFlow {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f := t.syns[fr.ID()]
+	f := t.syns.Get(fr.ID())
 	f.fr = fr
 	return f
 }
@@ -272,8 +272,8 @@ func (t *tcpTable) finishCrossing(f *tcpFlow) {
 // forgetLocked ends a flow's time among the dials. gVisor's forwarder must have let go of it: until then it ignores
 // every SYN of the same id.
 func (t *tcpTable) forgetLocked(f *tcpFlow) {
-	if t.syns[f.id] == f {
-		delete(t.syns, f.id)
+	if t.syns.Get(f.id) == f {
+		t.syns.Delete(f.id)
 	}
 	if f.stage < tcpOpen {
 		t.dials.Remove(&f.place)

@@ -6,6 +6,8 @@ package readable
 import (
 	"net"
 	"sync"
+
+	"penstock/stack/shrink"
 )
 
 // Set is a number of sockets that somebody waits for. The zero Set is empty. It has a goroutine while there are any. Its methods and
@@ -13,7 +15,7 @@ import (
 type Set struct {
 	mu      sync.Mutex // guards below
 	last    uint64     // id of a socket
-	waiting map[uint64]*Socket
+	waiting shrink.Map[uint64, *Socket]
 	poll    poll
 }
 
@@ -53,9 +55,8 @@ func (s *Set) takeLocked(k *Socket) (then func()) {
 		return nil
 	}
 	then, k.then = k.then, nil
-	delete(s.waiting, k.id)
-	if len(s.waiting) == 0 {
-		s.waiting = nil // a map does not shrink
+	s.waiting.Delete(k.id)
+	if s.waiting.Len() == 0 {
 		s.poll.interrupt()
 	}
 	return then

@@ -26,10 +26,7 @@ func (k *Socket) WhenReadable(f func()) (ok bool) {
 		return false
 	}
 	k.then = f
-	if s.waiting == nil {
-		s.waiting = make(map[uint64]*Socket)
-	}
-	s.waiting[k.id] = k
+	s.waiting.Put(k.id, k)
 	if !s.poll.running {
 		s.poll.running = true
 		go s.wait()
@@ -112,7 +109,7 @@ func (s *Set) wait() {
 func (s *Set) more() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.poll.running = len(s.waiting) > 0
+	s.poll.running = s.waiting.Len() > 0
 	if s.poll.running {
 		s.poll.file.SetReadDeadline(time.Time{})
 	} else { // the descriptor too is needed only then
@@ -125,5 +122,5 @@ func (s *Set) more() bool {
 func (s *Set) told(id uint64) (then func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.takeLocked(s.waiting[id])
+	return s.takeLocked(s.waiting.Get(id))
 }

@@ -17,6 +17,7 @@ import (
 
 	"penstock/stack/packet"
 	"penstock/stack/share"
+	"penstock/stack/shrink"
 )
 
 // Kind is what a flow carries.
@@ -133,7 +134,7 @@ type Table struct {
 	begins share.Begins
 
 	mu     sync.Mutex // guards below
-	flows  map[Key]*Conn
+	flows  shrink.Map[Key, *Conn]
 	shares share.Table
 	ended  bool
 	wake   chan struct{} // capacity 1: there may be something to sweep
@@ -144,7 +145,6 @@ func New(life context.Context, c Config) *Table {
 	return &Table{
 		Config: c,
 		life:   life,
-		flows:  make(map[Key]*Conn),
 		begins: share.Begins{Limit: c.Limits.Begins},
 		shares: share.NewTable(c.Limits.Flows, c.Limits.PerClient),
 		wake:   make(chan struct{}, 1),
@@ -156,7 +156,7 @@ func New(life context.Context, c Config) *Table {
 func (t *Table) Arrived(kind Kind, a Pair, data []byte, as packet.Manner) (crosses *Conn) {
 	k := Key{kind, a}
 	t.mu.Lock()
-	c := t.flows[k]
+	c := t.flows.Get(k)
 	if c == nil {
 		if t.Serve == nil || kind == Reply || t.ended {
 			ended := t.ended
@@ -226,11 +226,11 @@ func (t *Table) addLocked(k Key, o share.Owner) *Conn {
 	}
 	if evicted != nil {
 		old := evicted.Flow.(*Conn)
-		delete(t.flows, old.key)
+		t.flows.Delete(old.key)
 		old.shut(ErrEvicted)
 		t.Count.Evicted()
 	}
-	t.flows[k] = c
+	t.flows.Put(k, c)
 	select {
 	case t.wake <- struct{}{}:
 	default:
@@ -239,8 +239,8 @@ func (t *Table) addLocked(k Key, o share.Owner) *Conn {
 }
 
 func (t *Table) removeLocked(c *Conn) {
-	if t.flows[c.key] == c {
-		delete(t.flows, c.key)
+	if t.flows.Get(c.key) == c {
+		t.flows.Delete(c.key)
 		t.shares.Remove(&c.place)
 	}
 }
@@ -255,7 +255,7 @@ func (t *Table) remove(c *Conn) {
 func (t *Table) Find(k Key) *Conn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.flows[k]
+	return t.flows.Get(k)
 }
 
 // Reply hands an echo reply to its flow, with the caller's own identifier. body begins with the identifier. If the packets of the flow
@@ -312,7 +312,7 @@ func (t *Table) Sweep(now int64) int {
 	t.closeIf(errIdle, func(c *Conn) bool { return c.idleAt(now) })
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.flows)
+	return t.flows.Len()
 }
 
 // CloseLocal ends the flows whose own end is addr.
@@ -326,7 +326,7 @@ func (t *Table) CloseClient(key uint64) int {
 	var conns []*Conn
 	for _, p := range t.shares.RemoveOwner(share.Owner{Client: key}) {
 		c := p.Flow.(*Conn)
-		delete(t.flows, c.key)
+		t.flows.Delete(c.key)
 		conns = append(conns, c)
 	}
 	t.mu.Unlock()
@@ -356,7 +356,7 @@ func (t *Table) Wait() { t.wg.Wait() }
 func (t *Table) closeIf(err error, match func(*Conn) bool) {
 	var conns []*Conn
 	t.mu.Lock()
-	for _, c := range t.flows {
+	for _, c := range t.flows.All {
 		if match(c) {
 			conns = append(conns, c)
 		}
@@ -406,7 +406,7 @@ func (t *Table) dial(k Key, o share.Owner, idle time.Duration) (*Conn, error) {
 		if k.Local.Port() == 0 {
 			k.Local = netip.AddrPortFrom(k.Local.Addr(), ephemeralPort())
 		}
-		if t.flows[k] != nil {
+		if t.flows.Get(k) != nil {
 			k.Local = netip.AddrPortFrom(k.Local.Addr(), 0)
 			continue
 		}

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"penstock/stack/shrink"
 )
 
 // key are the addresses of packets that come in one direction.
@@ -21,7 +23,7 @@ func keyOf(src, dst netip.AddrPort) key {
 type Table[T comparable] struct {
 	n     atomic.Int32 // without the lock: most stacks have no such flow
 	mu    sync.RWMutex // guards below
-	flows map[key]T
+	flows shrink.Map[key, T]
 }
 
 // Find returns what belongs to packets from src to dst.
@@ -32,8 +34,7 @@ func (t *Table[T]) Find(src, dst netip.AddrPort) (v T, ok bool) {
 	k := keyOf(src, dst)
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	v, ok = t.flows[k]
-	return v, ok
+	return t.flows.Find(k)
 }
 
 // Add enters v, unless the place is taken.
@@ -41,13 +42,10 @@ func (t *Table[T]) Add(src, dst netip.AddrPort, v T) bool {
 	k := keyOf(src, dst)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, taken := t.flows[k]; taken {
+	if _, taken := t.flows.Find(k); taken {
 		return false
 	}
-	if t.flows == nil {
-		t.flows = make(map[key]T)
-	}
-	t.flows[k] = v
+	t.flows.Put(k, v)
 	t.n.Add(1)
 	return true
 }
@@ -57,13 +55,10 @@ func (t *Table[T]) Remove(src, dst netip.AddrPort, v T) bool {
 	k := keyOf(src, dst)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if now, ok := t.flows[k]; !ok || now != v {
+	if now, ok := t.flows.Find(k); !ok || now != v {
 		return false
 	}
-	delete(t.flows, k)
-	if len(t.flows) == 0 {
-		t.flows = nil // a map does not shrink
-	}
+	t.flows.Delete(k)
 	t.n.Add(-1)
 	return true
 }
@@ -75,7 +70,7 @@ func (t *Table[T]) Len() int { return int(t.n.Load()) }
 func (t *Table[T]) Each(f func(T)) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	for _, v := range t.flows {
+	for _, v := range t.flows.All {
 		f(v)
 	}
 }
