@@ -53,11 +53,18 @@ type patience struct {
 	pumps atomic.Int64  // directions that have a goroutine, of those that can do without
 }
 
+func (p *patience) isCrowded() bool { return p.pumps.Load() > manyPumps }
+
 func (p *patience) now() time.Duration {
-	if p.pumps.Load() > manyPumps {
+	if p.isCrowded() {
 		return p.quiet / crowded
 	}
 	return p.quiet
+}
+
+// waits reports that run will be called once there is something. Where many directions have a goroutine, this one begins without.
+func (p *pump) waits() bool {
+	return p.wait != nil && p.r.patience.isCrowded() && p.wait.WhenReadable(p.run)
 }
 
 // run copies until the end of src, or until it has been quiet: then it goes on in another goroutine once there is something.
@@ -148,8 +155,12 @@ func (r *Router) carryStream(ctx context.Context, a Answerer, e *entry, client, 
 	}
 	up := s.pump(filter, client, func(err error) { s.ended(err, upstream) })
 	down := s.pump(client, upstream, func(err error) { s.ended(err, client) })
-	go up.run()
-	down.run()
+	if !up.waits() {
+		go up.run()
+	}
+	if !down.waits() {
+		down.run()
+	}
 	return s.wait(stop)
 }
 

@@ -131,6 +131,48 @@ func TestManyPumpsWaitLess(t *testing.T) {
 	}
 }
 
+// TestNewFlowsAmongManyHaveNoGoroutine: they wait for their first bytes without one.
+func TestNewFlowsAmongManyHaveNoGoroutine(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere a socket is waited for by a goroutine")
+	}
+	w, accepted := quietWorld(t, policy.Verdict{Action: policy.Forward, Egress: "out"})
+	w.patience.quiet = time.Hour
+	w.patience.pumps.Store(manyPumps + 1)
+	const flows = 20
+	before := runtime.NumGoroutine()
+	var clients []*client
+	var fars []net.Conn
+	for range flows {
+		c := newClient(t)
+		clients = append(clients, c)
+		w.wg.Go(func() { w.Handle(t.Context(), requestTo(25, kept{c, make(chan struct{})})) })
+		far := <-accepted
+		t.Cleanup(func() { far.Close() })
+		fars = append(fars, far)
+	}
+	w.wg.Wait() // their handlers
+	settle(t, before+3)
+	for i, c := range clients {
+		for _, row := range [][2]net.Conn{{fars[i], c.Conn}, {c.Conn, fars[i]}} {
+			row[1].SetDeadline(time.Now().Add(20 * time.Second))
+			fmt.Fprintln(row[0], "first")
+			if got, err := bufio.NewReader(row[1]).ReadString('\n'); err != nil || got != "first\n" {
+				t.Fatalf("flow %d: got %q, %v; want the first line", i, got, err)
+			}
+		}
+		fars[i].Close()
+		c.Close()
+	}
+	for range flows {
+		<-w.ended
+	}
+	settle(t, before)
+	if got := w.patience.pumps.Load(); got != manyPumps+1 {
+		t.Errorf("%d directions are counted that have ended", got-manyPumps-1)
+	}
+}
+
 // What ends a flow ends it while it is quiet too.
 func TestAQuietFlowEnds(t *testing.T) {
 	ends := func(r io.Reader) string {
