@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -14,7 +15,9 @@ import (
 	"math/big"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -227,10 +230,12 @@ func TestOpenVPNBesideTheCClient(t *testing.T) {
 		measure := func(pid int) (speed [2]float64, effort [2]string) {
 			w.wholeFile(t, megabytes*100_000) // warm
 			for i, carry := range []func(*testing.T, int) float64{w.wholeFile, w.sunk} {
+				calls := callsOf(t, pid)
 				before := effortOf(t, pid)
 				speed[i] = carry(t, megabytes*1_000_000)
 				after := effortOf(t, pid)
-				effort[i] = fmt.Sprintf("%.1f ms of CPU and %.0f wake-ups per MB", (after.cpu-before.cpu)*1e3/float64(megabytes), (after.wakes-before.wakes)/float64(megabytes))
+				effort[i] = fmt.Sprintf("%.1f ms of CPU, %.0f wake-ups and %s per MB", (after.cpu-before.cpu)*1e3/float64(megabytes),
+					(after.wakes-before.wakes)/float64(megabytes), calls(megabytes))
 			}
 			return speed, effort
 		}
@@ -284,6 +289,32 @@ func effortOf(t *testing.T, pid int) (e effort) {
 		e.wakes += n
 	}
 	return e
+}
+
+// callsOf counts the system calls of a process from now on, where there is perf. It slows them down, so only figures want it.
+func callsOf(t *testing.T, pid int) (perMegabyte func(megabytes int) string) {
+	t.Helper()
+	perf, err := exec.LookPath("perf")
+	if !soaking() || err != nil {
+		return func(int) string { return "uncounted system calls" }
+	}
+	cmd := exec.CommandContext(t.Context(), perf, "stat", "--field-separator", ",", "--event", "raw_syscalls:sys_enter", "--pid", strconv.Itoa(pid))
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func(megabytes int) string {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // interrupted
+		var n float64
+		if _, err := fmt.Sscan(said.String()[:strings.IndexByte(said.String()+",", ',')], &n); err != nil {
+			return "uncounted system calls, for perf says " + strings.TrimSpace(said.String())
+		}
+		return fmt.Sprintf("%.0f system calls", n/float64(megabytes))
+	}
 }
 
 // sunk sends n bytes to the intranet's sink and waits until they have been counted.
