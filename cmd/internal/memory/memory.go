@@ -1,11 +1,13 @@
-// Package memory returns memory to the system once a burst of flows is over, and once a configuration with many peers is in force.
+// Package memory returns memory to the system once a burst of flows is over, once a configuration with many peers is in force, and once
+// whatever else made the heap grow has calmed down.
 //
-// It looks at how many flows and peers there are, not at the memory, and does not bound either.
+// It does not bound memory.
 package memory
 
 import (
 	"context"
 	"runtime/debug"
+	"runtime/metrics"
 	"time"
 )
 
@@ -36,7 +38,8 @@ const manyPeers = 10_000
 type Loaded func() (edition uint64, peers int)
 
 // GiveBack returns memory to the system after each burst of flows, until ctx ends: once when they have come, because opening a flow
-// takes more than it holds, and again when they have ended. It does so after each edition with many peers as well. The runtime itself
+// takes more than it holds, and again when they have ended. It does so after each edition with many peers as well, and when the heap
+// has grown by much and is quiet: a few hundred flows whose clients do not read can hold as much as 10,000 others. The runtime itself
 // collects only when the heap has doubled or two minutes have passed, and then gives back little by little: after 5,000 flows it took
 // over four minutes.
 func GiveBack(ctx context.Context, flows Flows, loaded Loaded) error {
@@ -44,6 +47,7 @@ func GiveBack(ctx context.Context, flows Flows, loaded Loaded) error {
 	defer tick.Stop()
 	var b burst
 	var w wave
+	g := newGrowth(readHeap)
 	var last uint64 // edition
 	left := 0       // of the times to give back
 	for {
@@ -63,9 +67,13 @@ func GiveBack(ctx context.Context, flows Flows, loaded Loaded) error {
 					left = max(left, 1)
 				}
 			}
+			if g.over() {
+				left = max(left, opened)
+			}
 			if left > 0 {
 				left--
 				debug.FreeOSMemory()
+				g.givenBack()
 			}
 		}
 	}
@@ -106,4 +114,52 @@ func (w *wave) over(now int) bool {
 	}
 	w.low = now
 	return true
+}
+
+// heap is how much memory the heap has of the system, in bytes, and how often it has been collected.
+type heap struct{ bytes, collections uint64 }
+
+// readHeap asks the runtime.
+func readHeap() heap {
+	samples := []metrics.Sample{
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/gc/cycles/total:gc-cycles"},
+	}
+	metrics.Read(samples)
+	var h heap
+	for _, s := range samples[:3] {
+		h.bytes += s.Value.Uint64()
+	}
+	h.collections = samples[3].Value.Uint64()
+	return h
+}
+
+// muchGrowth is by how much the heap has to grow to be collected once it is quiet.
+const muchGrowth = 32 << 20
+
+// growth tells when the heap has grown and does not any more.
+type growth struct {
+	read        func() heap
+	least       uint64 // bytes of the heap since memory was given back
+	collections uint64 // at the last look
+}
+
+func newGrowth(read func() heap) growth {
+	h := read()
+	return growth{read, h.bytes, h.collections}
+}
+
+// over reports whether the heap has grown by much, and nothing made the runtime collect it since the last look: as long as something
+// does, what would be given back is soon wanted again.
+func (g *growth) over() bool {
+	h := g.read()
+	quiet := h.collections == g.collections
+	g.collections, g.least = h.collections, min(g.least, h.bytes)
+	return quiet && h.bytes >= g.least+muchGrowth
+}
+
+// givenBack notes what is left of the heap. That is used.
+func (g *growth) givenBack() {
+	h := g.read()
+	g.collections, g.least = h.collections, h.bytes
 }

@@ -156,3 +156,70 @@ func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
 		}
 	})
 }
+
+func TestAHeapThatHasGrownIsGivenBackOnceItIsQuiet(t *testing.T) {
+	const much, little = 100<<20 + muchGrowth, 100<<20 + muchGrowth - 1
+	now := heap{100 << 20, 7}
+	g := newGrowth(func() heap { return now })
+	for i, row := range []struct {
+		now  heap
+		want bool
+	}{
+		{heap{100 << 20, 7}, false},
+		{heap{little, 7}, false},
+		{heap{much, 8}, false}, // it was collected since
+		{heap{much, 9}, false},
+		{heap{much, 9}, true},
+		{heap{50 << 20, 10}, false},
+		{heap{50<<20 + muchGrowth, 10}, true}, // beside the least
+	} {
+		now = row.now
+		if got := g.over(); got != row.want {
+			t.Errorf("look %d: got %v, want %v", i+1, got, row.want)
+		}
+	}
+	now = heap{much, 11}
+	g.givenBack()
+	if now.bytes += muchGrowth - 1; g.over() {
+		t.Error("what stayed in use is to be given back again")
+	}
+	if now.bytes++; !g.over() {
+		t.Error("what has come since is not to be given back")
+	}
+}
+
+// TestMemoryIsGivenBackWithFewFlows: few flows can hold much.
+func TestMemoryIsGivenBackWithFewFlows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var l load
+		done := make(chan error, 1)
+		go func() { done <- GiveBack(ctx, &l, none) }()
+		synctest.Wait()
+		b := make([]byte, 2*muchGrowth)
+		for i := range b {
+			b[i] = 1
+		}
+		runtime.KeepAlive(b)
+		full, before := readHeap().bytes, collections()
+		for range 20 { // the runtime may collect by itself between two looks
+			time.Sleep(every)
+			synctest.Wait()
+		}
+		if got := readHeap().bytes; collections() == before || got+muchGrowth > full {
+			t.Errorf("the heap has %d bytes of %d, after memory was given back %d times", got, full, collections()-before)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("got %v at the end, want nil", err)
+		}
+	})
+}
+
+func BenchmarkLook(b *testing.B) {
+	g := newGrowth(readHeap)
+	b.ReportAllocs()
+	for b.Loop() {
+		g.over()
+	}
+}
