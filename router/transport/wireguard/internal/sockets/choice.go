@@ -166,7 +166,7 @@ func (c *Choice) drops(packet []byte, from conn.Endpoint) bool {
 	}
 	call := c.called.Load()
 	if call != nil && !call.answered.IsZero() && kind == device.MessageTransportType && len(packet) >= device.MessageTransportSize &&
-		binary.LittleEndian.Uint32(packet[4:]) == call.ours { // whitepaper 5.4.6: type, receiver
+		binary.LittleEndian.Uint32(packet[4:]) == call.ours && addrOf(from) == addrOf(call.from) { // whitepaper 5.4.6: type, receiver
 		c.move(call)
 	}
 	return false

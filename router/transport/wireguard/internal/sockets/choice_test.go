@@ -101,7 +101,7 @@ func TestACallMovesTheSession(t *testing.T) {
 	want("the answer goes to", f.sent, b)
 
 	c.Settle(places(a)) // the device has a new handshake, and heard A since
-	want("before the session carries", heard(data(a, 1), data(b, 5), data(a, 1)), a, b, a)
+	want("before the session carries", heard(data(a, 1), data(b, 5), data(a, 71), data(a, 1)), a, b, a, a)
 	want("when it does", heard(data(a, 1), data(b, 71), data(a, 1), data(b, 71)), a, b, b)
 	late := places(a)
 	c.Settle(late) // the device has not looked at that packet yet
