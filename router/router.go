@@ -45,7 +45,7 @@ type Answerer interface {
 
 // Judging is an Answerer of a flow that is one of those of its client that are judged at once, of which there is a bound.
 type Judging interface {
-	// Judged is called when that is over. What follows may wait.
+	// Judged is called when that is over. What follows may wait. It may be called again, and by several goroutines at once.
 	Judged()
 }
 
@@ -237,9 +237,23 @@ func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
 	}
 	e.carrier = crosser{r}.carrier(req, e)
 	if e.carrier == nil && (readFirst(&f, &v) || explainable(&f, &v)) {
+		defer stillJudged(req.Answer)()
 		e.accept(req.Answer)
 	}
 	return e
+}
+
+// ackTime is how long a flow that is accepted first still counts as one that is judged, while its client does not acknowledge that. So a
+// flood of SYNs that nobody goes on with is held back, and keeps others of its client waiting no longer.
+const ackTime = time.Second
+
+// stillJudged begins that time.
+func stillJudged(a Answerer) (stop func() bool) {
+	j, ok := a.(Judging)
+	if !ok {
+		return func() bool { return false }
+	}
+	return time.AfterFunc(ackTime, j.Judged).Stop
 }
 
 // forward dials the far side of a flow, passes the outcome on to the client, and relays. kept is as in carryStream.

@@ -261,6 +261,48 @@ func TestServerMaySpeakFirst(t *testing.T) {
 	}
 }
 
+// judging is a client that does not acknowledge what answers its SYN.
+type judging struct {
+	*client
+	judged chan struct{}
+	once   sync.Once
+}
+
+func (j *judging) Judged() { j.once.Do(func() { close(j.judged) }) }
+
+func (j *judging) Accept() (net.Conn, error) {
+	select {
+	case <-j.judged:
+		j.answerWith("judged")
+	case <-time.After(10 * time.Second):
+		j.answerWith("waited for")
+	}
+	return nil, syscall.ETIMEDOUT
+}
+
+// A client has a bound of flows that are judged at once. One that it does not go on with must not keep others waiting for 20 s.
+func TestAFlowThatItsClientDoesNotGoOnWithIsJudged(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		port uint16
+		v    policy.Verdict
+	}{
+		{"a flow that is forwarded", 25, policy.Verdict{Action: policy.Forward, Egress: "out"}},
+		{"a flow that is read first", 443, policy.Verdict{Action: policy.Forward, Egress: "out", Later: policy.LaterBlock}},
+		{"a flow whose client is shown a page", 80, policy.Verdict{Rule: "no", SignIn: "corp"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, Config{Policy: decideAlways(row.v), Ways: ways{"out": dialTo(echoServer(t, "out"))}})
+			j := &judging{client: newClient(t), judged: make(chan struct{})}
+			w.Handle(t.Context(), requestTo(row.port, j))
+			if j.answer != "judged" {
+				t.Errorf("while its client is waited for it is %s, want it judged", j.answer)
+			}
+		})
+	}
+}
+
 // gone is a client that has reset its connection before it was accepted.
 type gone struct{}
 

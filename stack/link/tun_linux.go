@@ -39,7 +39,7 @@ func OpenTUN(c TUNConfig) (*TUN, error) {
 	if !hasHeader || c.NoOffload {
 		return &TUN{Port: FromDevice(dev), name: name}, nil
 	}
-	port, err := newTUNPort(dev)
+	port, err := newTUNPort(dev, c.HasFD)
 	if err != nil {
 		dev.Close()
 		return nil, fmt.Errorf("tun: %s: %w", name, err)
@@ -108,9 +108,10 @@ func isGone(dev tun.Device) bool {
 
 // tunPort reads and writes a TUN descriptor that carries virtio headers.
 type tunPort struct {
-	dev tun.Device
-	rc  syscall.RawConn
-	mtu atomic.Int32
+	dev   tun.Device
+	rc    syscall.RawConn
+	calls nowait.Vectors
+	mtu   atomic.Int32
 
 	// The reader's state: one goroutine reads.
 	head    [virtioHdrLen]byte
@@ -129,12 +130,13 @@ type tunPort struct {
 	closed error
 }
 
-func newTUNPort(dev tun.Device) (*tunPort, error) {
+// newTUNPort returns a port on a device. given says that somebody else made it, and may have the descriptor still.
+func newTUNPort(dev tun.Device, given bool) (*tunPort, error) {
 	rc, err := dev.File().SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	p := &tunPort{dev: dev, rc: rc, fd: -1, done: make(chan struct{})}
+	p := &tunPort{dev: dev, rc: rc, calls: nowait.Vectors{Shared: given}, fd: -1, done: make(chan struct{})}
 	if err := rc.Control(func(fd uintptr) { p.fd = int(fd) }); err != nil {
 		return nil, err
 	}
@@ -165,7 +167,7 @@ func (p *tunPort) watch() {
 
 func (p *tunPort) readOnce(fd uintptr) bool {
 	parts := [2]unix.Iovec{nowait.Part(p.head[:]), nowait.Part(p.into)}
-	p.readN, p.readErr = nowait.Readv(int(fd), parts[:])
+	p.readN, p.readErr = p.calls.Read(int(fd), parts[:])
 	return p.readErr != unix.EAGAIN
 }
 
@@ -236,7 +238,7 @@ func (p *tunPort) writev(m Meta, pieces [][]byte) error {
 	if p.fd < 0 {
 		return net.ErrClosed
 	}
-	_, err := nowait.Writev(p.fd, w.parts)
+	_, err := p.calls.Write(p.fd, w.parts)
 	return err
 }
 

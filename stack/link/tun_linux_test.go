@@ -1,13 +1,17 @@
 package link
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // testTUN is a TUN in the network namespace of the test, or a reason to skip.
@@ -123,5 +127,60 @@ func isClosedError(err error) bool {
 func ip(t *testing.T, args ...string) {
 	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
 		t.Errorf("ip %v: %v: %s", args, err, out)
+	}
+}
+
+// Whoever gave a descriptor away may have it still, and make it one that blocks. A call that waits then must not stop the process with it.
+// It would stop this one too, so another runs the test.
+func TestADescriptorThatSomebodyMakesBlock(t *testing.T) {
+	const inside = "PENSTOCK_TEST_BLOCKS"
+	if os.Getenv(inside) == "" {
+		testTUN(t, TUNConfig{}).Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v, %v: %s", err, ctx.Err(), out)
+		}
+		return
+	}
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, _ := unix.NewIfreq("pentestblock%d")
+	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := unix.Dup(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(theirs)
+	p := testTUN(t, TUNConfig{FD: fd, HasFD: true})
+	if err := unix.SetNonblock(theirs, false); err != nil {
+		t.Fatal(err)
+	}
+	_, err = unix.Preadv2(theirs, [][]byte{make([]byte, 1)}, -1, unix.RWF_NOWAIT)
+	canClose := err == unix.EAGAIN // a kernel before 6.5 waits for a packet first
+	ended := make(chan error, 1)
+	go func() {
+		_, err := p.Read([]Packet{{Data: make([]byte, MaxPacket)}})
+		ended <- err
+	}()
+	for range 100 { // until it has begun
+		runtime.GC() // stops all for a moment, and so never ends if one cannot be stopped
+		time.Sleep(time.Millisecond)
+	}
+	if !canClose {
+		return
+	}
+	if err := p.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if err := <-ended; !isClosedError(err) {
+		t.Errorf("read: got %v, want it closed", err)
 	}
 }

@@ -5,6 +5,6 @@
 // took 8 % of the time of a tunnel with short connections, and 10 to 15 % of what a byte costs. The price is that the garbage collector,
 // which stops all goroutines for a moment, waits for the end of a call: some hundred microseconds at most.
 //
-// Calls on sockets say that they do not wait (MSG_DONTWAIT). The descriptors of Readv and Writev must not block (O_NONBLOCK): one that
-// does would stop its processor. Elsewhere than on Linux only Reader and Writer exist, and are the connection itself.
+// Calls on sockets say that they do not wait (MSG_DONTWAIT). The descriptors of Vectors must not block (O_NONBLOCK): one that does
+// would stop its processor, and with it the whole process. Elsewhere than on Linux only Reader and Writer exist, and are the connection itself.
 package nowait

@@ -1,6 +1,7 @@
 package nowait
 
 import (
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -37,17 +38,41 @@ func Readable(fd int) (n int, err error) {
 	return int(waiting), err
 }
 
-// Readv is readv for parts made by Part. It does not return EINTR.
-func Readv(fd int, parts []unix.Iovec) (int, error) {
-	return again(func() (uintptr, uintptr, unix.Errno) {
-		return unix.RawSyscall(unix.SYS_READV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(parts))), uintptr(len(parts)))
-	})
+// Vectors reads and writes descriptors that are no sockets. Its methods may be called by several goroutines at once.
+type Vectors struct {
+	// Shared says that another process may have the descriptor too, and clear its O_NONBLOCK: the kernel is told for each call not to wait.
+	Shared bool
+	cannot atomic.Bool // the kernel cannot be told (before 6.5, for a TUN)
 }
 
-// Writev is writev for parts made by Part, of which there may be MaxParts. It does not return EINTR.
-func Writev(fd int, parts []unix.Iovec) (int, error) {
-	return again(func() (uintptr, uintptr, unix.Errno) {
-		return unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(parts))), uintptr(len(parts)))
+// Read is readv for parts made by Part, of which there may be MaxParts. It does not return EINTR.
+func (v *Vectors) Read(fd int, parts []unix.Iovec) (int, error) {
+	return v.call(unix.SYS_READV, unix.SYS_PREADV2, fd, parts)
+}
+
+// Write is writev for parts as those of Read. It does not return EINTR.
+func (v *Vectors) Write(fd int, parts []unix.Iovec) (int, error) {
+	return v.call(unix.SYS_WRITEV, unix.SYS_PWRITEV2, fd, parts)
+}
+
+func (v *Vectors) call(plain, flagged uintptr, fd int, parts []unix.Iovec) (int, error) {
+	if !v.Shared {
+		return again(func() (uintptr, uintptr, unix.Errno) {
+			return unix.RawSyscall(plain, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(parts))), uintptr(len(parts)))
+		})
+	}
+	if !v.cannot.Load() {
+		n, err := again(func() (uintptr, uintptr, unix.Errno) {
+			const here = ^uintptr(0) // each half of an offset of -1
+			return unix.RawSyscall6(flagged, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(parts))), uintptr(len(parts)), here, here, unix.RWF_NOWAIT)
+		})
+		if err != unix.EOPNOTSUPP && err != unix.ENOSYS {
+			return n, err
+		}
+		v.cannot.Store(true)
+	}
+	return again(func() (uintptr, uintptr, unix.Errno) { // it may wait, so the scheduler is told
+		return unix.Syscall(plain, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(parts))), uintptr(len(parts)))
 	})
 }
 

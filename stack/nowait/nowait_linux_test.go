@@ -119,11 +119,20 @@ func TestAResetIsTold(t *testing.T) {
 
 // The calls on sockets do not wait, whatever the descriptor says.
 func TestDescriptors(t *testing.T) {
+	own, shared, old := new(Vectors), &Vectors{Shared: true}, &Vectors{Shared: true}
+	old.cannot.Store(true)
 	for _, row := range []struct {
 		name  string
 		flags int
+		read  func(int, []unix.Iovec) (int, error)
 		write func(int, []unix.Iovec) (int, error)
-	}{{"blocking", 0, Send}, {"not blocking", unix.SOCK_NONBLOCK, Send}, {"not blocking, any descriptor", unix.SOCK_NONBLOCK, Writev}} {
+	}{
+		{"blocking", 0, shared.Read, Send},
+		{"not blocking", unix.SOCK_NONBLOCK, own.Read, Send},
+		{"not blocking, any descriptor", unix.SOCK_NONBLOCK, own.Read, own.Write},
+		{"not blocking, a descriptor that others have", unix.SOCK_NONBLOCK, shared.Read, shared.Write},
+		{"the same on an old kernel", unix.SOCK_NONBLOCK, old.Read, old.Write},
+	} {
 		t.Run(row.name, func(t *testing.T) {
 			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|row.flags, 0)
 			if err != nil {
@@ -149,7 +158,7 @@ func TestDescriptors(t *testing.T) {
 				t.Errorf("receive: got %q, %v", b[:n], err)
 			}
 			one, two := make([]byte, 1), make([]byte, 8)
-			if n, err := Readv(fds[1], []unix.Iovec{Part(one), Part(two)}); n != 4 || err != nil || string(one)+string(two[:3]) != "bcde" {
+			if n, err := row.read(fds[1], []unix.Iovec{Part(one), Part(two)}); n != 4 || err != nil || string(one)+string(two[:3]) != "bcde" {
 				t.Errorf("readv: got %d, %v, %q %q", n, err, one, two)
 			}
 			for total := 0; ; {

@@ -67,6 +67,7 @@ type Certificates struct {
 type host struct {
 	sites    []string         // the pages under it
 	cert     *tls.Certificate // never changed; nil: none
+	unkept   bool             // it is in no file
 	failures int              // one after the other
 	next     time.Time        // there is no attempt before
 	fault    string           // of the last attempt; "": none
@@ -126,6 +127,9 @@ func (c *Certificates) troubles(valid bool) (list []string) {
 		what := "has no certificate from the authority"
 		if valid {
 			what = "has a certificate until " + h.cert.Leaf.NotAfter.Local().Format(time.DateTime) + ", which cannot be renewed"
+			if h.unkept {
+				what = "has a certificate that a restart would lose"
+			}
 		}
 		list = append(list, fmt.Sprintf("%s %s: %s; the next attempt is at %s", strings.Join(h.sites, " and "), what, h.fault, h.next.Local().Format(time.DateTime)))
 	}
@@ -193,7 +197,7 @@ func (c *Certificates) due(now time.Time) (names []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(c.hosts)) {
-		if h := c.hosts[name]; !now.Before(h.next) && (h.cert == nil || !now.Before(h.renewal()) || !c.fits(h)) {
+		if h := c.hosts[name]; !now.Before(h.next) && (h.cert == nil || h.unkept || !now.Before(h.renewal()) || !c.fits(h)) {
 			names = append(names, name)
 		}
 	}
@@ -216,36 +220,56 @@ func (c *Certificates) key(sites []string) (crypto.Signer, error) {
 	return nil, nil
 }
 
-// renew makes one attempt to get a certificate, and notes what comes of it.
+// renew makes one attempt to get a certificate, or to keep one that could not be kept, and notes what comes of it.
 func (c *Certificates) renew(ctx context.Context, name string) {
 	c.mu.Lock()
 	h := c.hosts[name]
-	sites, attempt := h.sites, h.failures
+	sites, attempt, cert, unkept := h.sites, h.failures, h.cert, h.unkept
 	c.mu.Unlock()
-	cert, err := c.obtain(ctx, name, sites, attempt)
+	var err error
+	if unkept {
+		err = c.store.save(name, cert)
+	} else {
+		cert, err = c.obtain(ctx, name, sites, attempt)
+	}
 	if ctx.Err() != nil && cert == nil {
 		return // penstock stops
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if cert != nil {
-		h.cert, h.failures, h.fault, h.next = cert, 0, "", time.Time{}
-		c.metrics.show(h)
+	c.noteLocked(ctx, name, cert, err)
+}
+
+// noteLocked notes what came of an attempt: a certificate, an error, or both if it cannot be kept.
+func (c *Certificates) noteLocked(ctx context.Context, name string, cert *tls.Certificate, err error) {
+	h, now := c.hosts[name], time.Now()
+	if cert != nil && cert != h.cert {
 		c.Log.Info("the authority has issued a certificate", "host", name, "until", cert.Leaf.NotAfter)
 	}
+	if cert != nil {
+		h.cert, h.unkept = cert, err != nil
+		c.metrics.show(h)
+	}
 	if err == nil {
+		h.failures, h.fault, h.next = 0, "", now.Add(rest(cert.Leaf.NotAfter.Sub(now), c.pause))
 		return
 	}
 	h.failures++
 	h.fault = explain(err, c.Settings, name)
-	wait := wait(err, h.failures, c.pause)
-	h.next = time.Now().Add(wait)
-	level := slog.LevelError
-	if cert == nil && h.valid(time.Now()) {
+	h.next = now.Add(wait(err, h.failures, c.pause))
+	level, what := slog.LevelError, "no certificate was issued; the former one stays in use, if there is one"
+	switch {
+	case h.unkept:
+		what = "a certificate cannot be kept: a restart would lose it"
+	case h.valid(now):
 		level = slog.LevelWarn
 	}
-	c.Log.Log(ctx, level, "no certificate was issued; the former one stays in use, if there is one", "host", name, "for", strings.Join(h.sites, ","), "reason", h.fault, "next", h.next)
+	c.Log.Log(ctx, level, what, "host", name, "for", strings.Join(h.sites, ","), "reason", h.fault, "next", h.next)
 }
+
+// rest is how long there is no attempt after a success, when so much is left of the certificate. If our clock is fast, what was issued is
+// to be renewed at once, and the authority would be asked without end.
+func rest(left, least time.Duration) time.Duration { return max(least, min(left/3, longestWait)) }
 
 // wait is how long there is no attempt after a failure.
 func wait(err error, failures int, first time.Duration) time.Duration {

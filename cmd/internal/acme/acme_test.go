@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -271,6 +272,57 @@ func TestAFolderThatCannotBeWrittenAsksNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.untilIssued(t, nil)
+}
+
+func TestACertificateThatCouldNotBeKeptIsKeptLater(t *testing.T) {
+	t.Parallel()
+	a, folder := newAuthority(t, 0), filepath.Join(t.TempDir(), "acme")
+	must := func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	away := sync.OnceFunc(func() { // a file stands in the place of the folder
+		must(os.Rename(folder, folder+".away"))
+		must(os.WriteFile(folder, nil, 0o600))
+	})
+	a.behave(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasPrefix(r.URL.Path, "/certZ/") {
+			away()
+		}
+		return false
+	})
+	g := options{folder: folder}.start(t, a)
+	first := g.untilIssued(t, nil)
+	g.until(t, "two attempts to keep it", func() bool { return strings.Count(g.log.String(), "a certificate cannot be kept") == 2 })
+	if list := g.Warnings(); len(list) != 1 || !strings.Contains(list[0], "listen.enrol has a certificate that a restart would lose: it cannot be kept") {
+		t.Errorf("warnings: got %q", list)
+	}
+	must(os.Remove(folder))
+	must(os.Rename(folder+".away", folder))
+	g.until(t, "nothing to warn of", func() bool { return len(g.Warnings()) == 0 })
+	if kept, err := g.store.load(name); err != nil || kept == nil || !sameLeaf(kept, first) {
+		t.Errorf("kept: got %v, %v; want the certificate that was issued", kept, err)
+	}
+	if n := a.orders.Load(); n != 1 {
+		t.Errorf("%d orders were made, want one", n)
+	}
+}
+
+// A clock may be so fast that what was just issued is to be renewed.
+func TestAFastClockAsksTheAuthorityNowAndThen(t *testing.T) {
+	t.Parallel()
+	g := options{folder: t.TempDir()}.open(newAuthority(t, 0))
+	old := keep(t, g.folder, name, 24*time.Hour)
+	g.mu.Lock()
+	g.noteLocked(t.Context(), name, old, nil)
+	g.mu.Unlock()
+	if names := g.due(time.Now().Add(longestWait - time.Minute)); len(names) > 0 {
+		t.Errorf("just issued, and valid for a day: the authority is asked for another in less than %v", longestWait)
+	}
+	if names := g.due(time.Now().Add(longestWait + time.Minute)); len(names) != 1 {
+		t.Error("it is not renewed any more")
+	}
 }
 
 func TestWhatIsDamagedIsMadeAnew(t *testing.T) {

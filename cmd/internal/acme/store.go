@@ -28,12 +28,15 @@ const maxFile = 1 << 20
 // store is a folder with the keys of accounts, and certificates with their keys. Each file is written whole or not at all.
 type store struct{ dir string }
 
+// most is more than what is kept of a certificate takes, bytes.
+const most = 16 << 10
+
 // prepare makes the folder, and finds out whether something can be kept in it.
 func (s store) prepare() error {
 	err := os.MkdirAll(s.dir, 0o700)
 	if err == nil {
 		var temp string
-		if temp, err = private.WriteTemp(s.dir, ""); err == nil {
+		if temp, err = private.WriteTemp(s.dir, strings.Repeat("\n", most)); err == nil {
 			err = os.Remove(temp)
 		}
 	}

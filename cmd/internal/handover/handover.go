@@ -197,7 +197,7 @@ func (s *Sockets) addLocked(opened any) {
 		k := &socket{used: true}
 		if k.file, err = o.File(); err == nil {
 			if k.nature, k.port, err = natureOf(k.file); err == nil && s.store != nil {
-				k.name = fmt.Sprintf("%v/%d", k.nature, k.port)
+				k.name = s.nameLocked(fmt.Sprintf("%v/%d", k.nature, k.port))
 				err = control(k.file, func(fd uintptr) error { return s.store.Keep(k.name, fd) })
 			}
 			s.all = append(s.all, k)
@@ -207,6 +207,15 @@ func (s *Sockets) addLocked(opened any) {
 		s.told = true
 		s.log.Warn("the service manager cannot keep sockets: connections are refused while penstock restarts", "err", err)
 	}
+}
+
+// nameLocked returns a name that no socket has: by one that two have, the store could drop but both.
+func (s *Sockets) nameLocked(like string) string {
+	name := like
+	for n := 2; slices.ContainsFunc(s.all, func(k *socket) bool { return k.name == name }); n++ {
+		name = fmt.Sprintf("%s/%d", like, n)
+	}
+	return name
 }
 
 // dropLocked closes sockets that are not used, here and in the store, and reports whether there were any.

@@ -301,6 +301,32 @@ func TestWhatNobodyAsksForIsClosed(t *testing.T) {
 	}
 }
 
+// Two sockets that differ in no more than options or their interface can have one port. What the one before gets is lost.
+func TestOneThatDiffersIsClosedBesideItsSuccessor(t *testing.T) {
+	m, port := new(store), freePort(t)
+	defer func() { _ = m.closeAll() }()
+	first, second := option(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1), option(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	both := second.Control
+	second.Control = func(network, address string, c syscall.RawConn) error {
+		return errors.Join(both(network, address, c), option(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1).Control(network, address, c))
+	}
+	var numbers []uint64
+	for _, lc := range []net.ListenConfig{first, second, second} {
+		s := with(m.next(t), m, slog.New(slog.DiscardHandler))
+		l := asked{"udp", "127.0.0.1", lc}.open(t, s, port)
+		s.Ready()
+		numbers = append(numbers, inode(t, l))
+		if len(m.kept) != 1 || inode(t, m.kept[0]) != numbers[len(numbers)-1] {
+			t.Errorf("run %d: %d sockets are kept, want the one that is used", len(numbers), len(m.kept))
+		}
+		l.Close()
+		s.end()
+	}
+	if numbers[0] == numbers[1] || numbers[1] != numbers[2] {
+		t.Errorf("got the sockets %v, want another one, and that again", numbers)
+	}
+}
+
 // TestWithoutAStoreItWorksAsBefore: a store that fails costs one line of the log.
 func TestWithoutAStoreItWorksAsBefore(t *testing.T) {
 	var log bytes.Buffer

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,15 +28,15 @@ func sockaddrOf(a netip.AddrPort) (s sockaddr, size uint32) {
 	return s, unix.SizeofSockaddrInet6
 }
 
-// addr returns the address, an IPv4 address in its IPv4 form. It is the zero AddrPort for another family.
-func (s *sockaddr) addr() netip.AddrPort {
+// addr returns the address, an IPv4 address in its IPv4 form. It is the zero AddrPort for another family. zone is as zoneOf.
+func (s *sockaddr) addr(zone func(scope uint32) string) netip.AddrPort {
 	port := binary.BigEndian.Uint16(s[2:])
 	switch binary.NativeEndian.Uint16(s[:]) {
 	case unix.AF_INET:
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(s[4:8])), port)
 	case unix.AF_INET6:
 		addr := netip.AddrFrom16([16]byte(s[8:24])).Unmap()
-		return netip.AddrPortFrom(addr.WithZone(zoneOf(binary.NativeEndian.Uint32(s[24:]))), port) // nothing for an IPv4 address
+		return netip.AddrPortFrom(addr.WithZone(zone(binary.NativeEndian.Uint32(s[24:]))), port) // nothing for an IPv4 address
 	}
 	return netip.AddrPort{}
 }
@@ -61,4 +62,29 @@ func zoneOf(scope uint32) string {
 		return link.Name
 	}
 	return strconv.FormatUint(uint64(scope), 10)
+}
+
+// zones remembers what zoneOf returns, which asks the kernel for all interfaces: a neighbour could have it asked for each packet.
+type zones struct {
+	ask   func(scope uint32) string // zoneOf
+	names map[uint32]string
+	since time.Time
+}
+
+// zonesAge is how late a new name of an interface is seen.
+const zonesAge = time.Minute
+
+func (z *zones) of(scope uint32) string {
+	if scope == 0 {
+		return ""
+	}
+	if now := time.Now(); z.names == nil || now.Sub(z.since) > zonesAge {
+		z.names, z.since = make(map[uint32]string), now
+	}
+	name, ok := z.names[scope]
+	if !ok {
+		name = z.ask(scope)
+		z.names[scope] = name
+	}
+	return name
 }

@@ -371,10 +371,11 @@ type receiver struct {
 	part     int       // bytes of each packet in it
 	from     *endpoint // where it came from
 	name     sockaddr  // of from, as the kernel gave it
+	zones    zones
 }
 
 func newReceiver(s *socket, sticky bool) *receiver {
-	r := &receiver{socket: s, receipt: nowait.NewReceive(), sticky: sticky}
+	r := &receiver{socket: s, receipt: nowait.NewReceive(), sticky: sticky, zones: zones{ask: zoneOf}}
 	for i := range r.messages {
 		r.buffers[i] = make([]byte, mostBytes)
 		r.parts[i] = nowait.Part(r.buffers[i])
@@ -427,7 +428,7 @@ func (r *receiver) begin(i int) {
 		src = netip.Addr{}
 	}
 	if r.from == nil || r.name != *name || r.from.SrcIP() != src {
-		r.from, r.name = newEndpoint(name.addr()), *name
+		r.from, r.name = r.heard(*name), *name
 		if src.IsValid() {
 			r.from.src.Store(&src)
 		}
@@ -435,4 +436,13 @@ func (r *receiver) begin(i int) {
 	if r.rest, r.part = r.buffers[i][:m.N], part; part == 0 {
 		r.part = len(r.rest)
 	}
+}
+
+// heard returns the endpoint of an address that the kernel has given.
+func (r *receiver) heard(name sockaddr) *endpoint {
+	addr := name.addr(r.zones.of)
+	if addr.Addr().Zone() == "" {
+		return newEndpoint(addr)
+	}
+	return &endpoint{addr: addr, name: name, size: unix.SizeofSockaddrInet6} // its interface need not be looked for by its name
 }

@@ -226,6 +226,32 @@ func TestPacketsThatAreTooLargeForThePath(t *testing.T) {
 	}
 }
 
+// TestNeighboursInTurn: the kernel is not asked for the name of an interface each time that another neighbour sends.
+func TestNeighboursInTurn(t *testing.T) {
+	r, asked := newReceiver(&socket{}, false), 0
+	r.zones.ask = func(scope uint32) string { asked++; return zoneOf(scope) }
+	var from [2]netip.AddrPort
+	for i := range from {
+		from[i] = netip.AddrPortFrom(netip.MustParseAddr("fe80::1%lo"), uint16(1000+i))
+	}
+	for i := range 100 {
+		want := from[i%2]
+		name, size := sockaddrOf(want)
+		r.names[0], r.messages[0].Namelen, r.messages[0].N = name, size, 1
+		r.next, r.read = 0, 1
+		heard := make([]conn.Endpoint, 1)
+		if n, err := r.receive([][]byte{make([]byte, 1)}, make([]int, 1), heard); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		if e := heard[0].(*endpoint); e.addr != want || e.name != name || e.size != size {
+			t.Fatalf("got %v, %v of %d bytes; want %v, %v of %d", e.addr, e.name, e.size, want, name, size)
+		}
+	}
+	if asked != 1 {
+		t.Errorf("the kernel was asked %d times for the name of one interface", asked)
+	}
+}
+
 func TestOpensAtOnePort(t *testing.T) {
 	a, b := ForServer(nil), ForServer(nil)
 	port, _ := opened(t, a)
