@@ -203,6 +203,7 @@ func TestALogThatCannotBeRotatedCountsAndComesBack(t *testing.T) {
 		list := records(t, l.path)
 		return len(list) > 0 && list[len(list)-1].ID == "back"
 	})
+	eventually(t, "the log says so", func() bool { return strings.Contains(l.said.String(), "is written again") }) // after the record
 	for _, want := range []string{"cannot be written: records are lost", "is written again"} {
 		if got := strings.Count(l.said.String(), want); got != 1 {
 			t.Errorf("got %q %d times, want once:\n%s", want, got, l.said)
