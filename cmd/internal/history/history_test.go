@@ -47,6 +47,7 @@ func begin(t testing.TB, c Config) fixture {
 	c.File = cmp.Or(c.File, filepath.Join(t.TempDir(), "history.db"))
 	c.Keep, c.MaxSize = cmp.Or(c.Keep, 10*365*24*time.Hour), cmp.Or(c.MaxSize, 256<<20)
 	c.Names, c.Clients = cmp.Or(c.Names, "full"), cmp.Or(c.Clients, "full")
+	c.readWait = cmp.Or(c.readWait, 5*time.Minute) // 2,000 spans of one record each take a second of a quiet machine, and ten under the race detector
 	c.Metrics, c.Log = NewMetrics(prometheus.NewRegistry()), slog.New(slog.NewTextHandler(f.said, nil))
 	var err error
 	if f.Store, err = Open(c); err != nil {
