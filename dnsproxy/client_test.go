@@ -221,7 +221,7 @@ func TestRateFollowsThePlan(t *testing.T) {
 // TestCloseClient: streams, flows, questions in flight and names of a client end; those of others do not.
 func TestCloseClient(t *testing.T) {
 	up := newResolver(t, "www.example. 300 IN A 203.0.113.1")
-	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}, MaxInFlight: 3, Timeout: 4 * time.Second})
+	s := newServer(t, Settings{Upstreams: []Upstream{named("main", up)}, MaxInFlight: 3, Timeout: time.Minute})
 	const gone, stays = 1, 2
 	f := func(client uint64, network policy.Network) policy.Flow {
 		f := flow(network)
@@ -277,7 +277,7 @@ func TestCloseClient(t *testing.T) {
 	// Its questions gave their places back: there is room for three again, two of them for one client.
 	up.AnswerWith(nil)
 	for i := range 2 {
-		deadline := time.Now().Add(2 * time.Second)
+		deadline := time.Now().Add(20 * time.Second)
 		for {
 			_, err := s.Confirm(t.Context(), f(stays, policy.TCP), fmt.Sprintf("n%d.example", i))
 			if err == nil {
@@ -292,7 +292,7 @@ func TestCloseClient(t *testing.T) {
 	if a, err := other.ReadMsg(); err != nil || brief(a) != "NOERROR 203.0.113.1" {
 		t.Errorf("flow of another client: got %v, %v", a, err)
 	}
-	if took := time.Since(begun); took > 2*time.Second {
+	if took := time.Since(begun); took > 30*time.Second { // and not the timeout of its questions
 		t.Errorf("the end of a client took %s", took)
 	}
 }

@@ -14,9 +14,10 @@ func TestADHCPServerCannotPullTrafficOut(t *testing.T) {
 	dnsmasq, dhclient := program(t, "dnsmasq"), program(t, "dhclient")
 	w := newWorld(t).up(t)
 	defer chatter(t, w)()
-	// What the server hands out: routes to the public sites and to the gateway's network, by way of itself.
+	// What the server hands out: routes to the public sites and to the gateway's network, by way of itself. It does not ping an address to
+	// see whether it is free, which would be a packet in clear.
 	server := w.Access.Command(t.Context(), dnsmasq, "--no-daemon", "--conf-file=/dev/null", "--user=root", "--group=root", "--port=0",
-		"--interface=lan", "--bind-interfaces", "--dhcp-range=192.168.50.100,192.168.50.110,2m", "--dhcp-authoritative",
+		"--interface=lan", "--bind-interfaces", "--dhcp-range=192.168.50.100,192.168.50.110,2m", "--dhcp-authoritative", "--no-ping",
 		"--dhcp-leasefile="+w.path("leases"), "--pid-file="+w.path("dnsmasq.pid"),
 		"--dhcp-option=121,203.0.113.0/24,192.168.50.1,10.20.0.0/24,192.168.50.1,0.0.0.0/0,192.168.50.1",
 		"--enable-ra", "--dhcp-range=fd50::,ra-only")

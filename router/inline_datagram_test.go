@@ -70,7 +70,8 @@ func (c *crossedDatagrams) Send(b []byte, manner uint32) {
 	c.left = append(c.left, bytes.Clone(b))
 }
 
-func (c *crossedDatagrams) end(as string) {
+// end ends the flow, once.
+func (c *crossedDatagrams) end(as string, err error) {
 	c.mu.Lock()
 	first := c.state == "passed"
 	if first {
@@ -78,13 +79,13 @@ func (c *crossedDatagrams) end(as string) {
 	}
 	c.mu.Unlock()
 	if first {
-		c.watch.Ended(nil)
+		c.watch.Ended(err)
 	}
 }
 
-func (c *crossedDatagrams) Refuse()                 { c.end("refused") }
-func (c *crossedDatagrams) Drop()                   { c.end("dropped") }
-func (c *crossedDatagrams) Abort()                  { c.end("aborted") }
+func (c *crossedDatagrams) Refuse()                 { c.end("refused", nil) }
+func (c *crossedDatagrams) Drop()                   { c.end("dropped", nil) }
+func (c *crossedDatagrams) Abort()                  { c.end("aborted", nil) }
 func (c *crossedDatagrams) Port() uint16            { return 4000 }
 func (c *crossedDatagrams) Bytes() (in, out uint64) { return 0, 0 }
 
@@ -318,7 +319,7 @@ func TestAnErrorOfDatagramsThatCrossIsNoFailedDial(t *testing.T) {
 	c := &crossedDatagrams{client: newClient(t), first: []byte("x")}
 	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 4433)) })
 	eventually(t, "the flow pass", func() bool { return c.is() != "" })
-	c.watch.Ended(syscall.ECONNREFUSED)
+	c.end("answered with an error", syscall.ECONNREFUSED)
 	if f := <-w.ended; f.Err != "relay: connection refused" {
 		t.Errorf("got %q", f.Err)
 	}

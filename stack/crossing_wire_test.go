@@ -512,17 +512,18 @@ func TestASYNFloodLeavesRoomForOthers(t *testing.T) {
 		w.client.send(segment(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}), uint16(1000+i)), web, 1, 0, flagSYN, nil))
 		if i%1000 == 999 {
 			honest := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 2, 2}), uint16(i))
+			isn := uint32(i) // tells this flow's SYNs from those of the former, which were repeated and may come now
 			var mapped netip.AddrPort
 			for try := 0; ; try++ {
 				if try == 20 {
 					t.Fatalf("after %d SYNs of one client, another's is not passed", i)
 				}
-				w.client.send(segment(honest, web, 77, 0, flagSYN, nil))
+				w.client.send(segment(honest, web, isn, 0, flagSYN, nil))
 				found := false
 				for deadline := time.After(300 * time.Millisecond); !found; {
 					select {
 					case p := <-w.server.in:
-						if isTo(web, flagSYN)(p) && binary.BigEndian.Uint32(p.Body[4:]) == 77 {
+						if isTo(web, flagSYN)(p) && binary.BigEndian.Uint32(p.Body[4:]) == isn {
 							mapped, found = fromFar(p), true
 						}
 						continue
@@ -534,7 +535,7 @@ func TestASYNFloodLeavesRoomForOthers(t *testing.T) {
 					break
 				}
 			}
-			w.server.send(segment(web, mapped, 7000, 78, flagSYN|flagACK, nil))
+			w.server.send(segment(web, mapped, 7000, isn+1, flagSYN|flagACK, nil))
 			w.client.expect("SYN-ACK", isTCP(web, honest, flagSYN|flagACK))
 		}
 	}

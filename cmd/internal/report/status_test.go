@@ -50,13 +50,11 @@ func (w *world) runTransports(t *testing.T) {
 func (w *world) await(t *testing.T, want transport.State) {
 	t.Helper()
 	corp, _ := w.egress.Transport("corp")
-	for range 500 {
-		if corp.Health().State == want {
-			return
+	for end := time.Now().Add(30 * time.Second); corp.Health().State != want; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("corp is %s, want %s", corp.Health().State, want)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatalf("corp is %s, want %s", corp.Health().State, want)
 }
 
 func TestStatus(t *testing.T) {
@@ -183,8 +181,9 @@ func TestSteering(t *testing.T) {
 	order(w.steer.Reconnect, control.Steer{})
 	order(w.steer.Up, control.Steer{})
 	w.await(t, transport.Connecting)
+	order(w.steer.Down, control.Steer{Name: "corp"})
+	w.await(t, transport.Down) // before it is down for a while, in which nobody may look
 	order(w.steer.Down, control.Steer{Name: "corp", For: 50 * time.Millisecond})
-	w.await(t, transport.Down)
 	w.await(t, transport.Connecting) // it comes back up by itself
 	order(w.steer.Up, control.Steer{Name: "corp", For: 50 * time.Millisecond})
 	w.await(t, transport.Down) // and goes down by itself
