@@ -74,6 +74,7 @@ func Open(c Config) (*Gateway, error) {
 			return c.Sockets.ListenPacket(ctx, net.ListenConfig{Control: handover.Marked(c.Mark)}, network, address)
 		},
 		Foreign: func() { c.Metrics.Drop("source") },
+		Crowded: func() { c.Metrics.Drop("backlog") },
 	})
 	if err != nil {
 		cancel()

@@ -15,6 +15,7 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 
+	"penstock/router/transport/wireguard/internal/backlog"
 	"penstock/router/transport/wireguard/internal/door"
 	"penstock/router/transport/wireguard/internal/sockets"
 )
@@ -46,6 +47,10 @@ type ServerConfig struct {
 	// Foreign is called for each packet that is dropped because its source inside the tunnel is not among its peer's AllowedIPs. It is
 	// called by several goroutines, and must return. Nil: they are not counted.
 	Foreign func()
+
+	// Crowded is called for each packet that is dropped because too many of its peer wait to be decrypted and handed to Device. It is
+	// called by several goroutines, and must return. Nil: they are not counted.
+	Crowded func()
 
 	Log *slog.Logger // nil: silent
 }
@@ -116,12 +121,17 @@ func newServer(config ServerConfig) (*Server, error) {
 		config.Peers = List(nil)
 	}
 	s := &Server{public: config.PrivateKey.Public(), log: log, peers: List(nil), warned: &limiter{last: make(map[string]time.Time)}}
-	admit, inner := s.admitPresent, config.Device
+	crowded := config.Crowded
+	if crowded == nil {
+		crowded = func() {}
+	}
+	waiting := backlog.New(crowded)
+	admit, inner := s.admitPresent, waiting.Device(config.Device)
 	if config.Peers.Len() > cmp.Or(config.Many, manyPeers) {
 		s.table = newTable()
 		admit, inner = s.admit, &wakingDevice{inner, s}
 	}
-	s.door = door.New(sockets.ForServer(config.Listen), device.NoisePrivateKey(config.PrivateKey.secret), device.NoisePublicKey(s.public), admit)
+	s.door = door.New(waiting.Bind(sockets.ForServer(config.Listen)), device.NoisePrivateKey(config.PrivateKey.secret), device.NoisePublicKey(s.public), admit)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	s.halt = func() { cancel(); wg.Wait() }
