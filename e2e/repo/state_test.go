@@ -41,7 +41,7 @@ func backgrounds() map[string]string {
 		"cmd/internal/history.Open":                  "the lifetime of the writer: Close ends it, after what waits is written",
 		"cmd/internal/gateway.Open":                  "the meter lets out what waits until Close has told the peers",
 		"cmd/internal/daemon.network":                "the resolver file is read at once, and whoever changes a setting has no context",
-		"router/transport/wireguard.attend":          "the lifetime of the server: Close ends it, and waits",
+		"router/transport/wireguard.newServer":       "the lifetime of the server: Close ends it, and waits",
 		"router/transport/wireguard.newDeviceLogger": "wireguard-go's logger has no context to hand on",
 	}
 }

@@ -74,6 +74,7 @@ func Open(c Config) (*Gateway, error) {
 			return c.Sockets.ListenPacket(ctx, net.ListenConfig{Control: handover.Marked(c.Mark)}, network, address)
 		},
 		Foreign: func() { c.Metrics.Drop("source") },
+		Crowded: func() { c.Metrics.Drop("backlog") },
 	})
 	if err != nil {
 		cancel()
@@ -235,7 +236,7 @@ func (g *Gateway) Peers() []wireguard.PeerStatus { return g.server.Peers() }
 // Callers returns the peers that have had a session since they were added, without their names and in no order.
 func (g *Gateway) Callers() []wireguard.PeerStatus { return g.server.Callers() }
 
-// Refused returns how many handshake initiations were refused, by reason. It is nil on a gateway with few peers.
+// Refused returns how many messages of handshakes were refused, by reason.
 func (g *Gateway) Refused() map[string]uint64 { return g.server.Refused() }
 
 // Port returns the UDP port.

@@ -49,7 +49,7 @@ func NewCollector(process func() *Process, which config.Metrics) *Collector {
 		overQuota:    desc("penstock_peers_over_quota", "Peers that have used up their quotas of this month."),
 		dropped:      desc("penstock_rate_dropped_packets_total", "Packets that were dropped because they were above the rates of peers; up is from peers.", "direction"),
 		droppedBytes: desc("penstock_rate_dropped_bytes_total", "Bytes that were dropped because they were above the rates of peers; up is from peers.", "direction"),
-		refused:      desc("penstock_handshakes_refused_total", "Handshake initiations that a gateway with many peers refused, by reason.", "reason"),
+		refused:      desc("penstock_handshakes_refused_total", "Handshake messages that a gateway refused, by reason.", "reason"),
 		quotaUsed:    desc("penstock_peer_quota_used_bytes", "What a peer has used of its quota in this month. Needs metrics.peers.", "peer"),
 		quotaLimit:   desc("penstock_peer_quota_limit_bytes", "A peer's quota of a month. Needs metrics.peers.", "peer"),
 	}

@@ -2,7 +2,6 @@ package wireguard
 
 import (
 	"context"
-	"log/slog"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -29,8 +28,7 @@ import (
 // initiations, because of which an old one is not taken again.
 
 const (
-	// manyPeers is more than a server has all at once in its device, if its configuration does not say. So many may call at once
-	// without a door: wireguard-go takes 128 initiations for load, and has most of them come again with a cookie.
+	// manyPeers is how many peers a server has all at once in its device, if its configuration does not say.
 	manyPeers = 100
 	// leaveAfter is more than a session carries without a new handshake (180 s) and a lost initiation is repeated (90 s).
 	leaveAfter = 240 * time.Second
@@ -48,16 +46,10 @@ type table struct {
 	// gone has the addresses of those who are away and whose endpoint is known, so that they can be called. nil: there are none.
 	gone  atomic.Pointer[bart.Table[PublicKey]]
 	wakes *rate.Limiter
-
-	log    *slog.Logger
-	warned *limiter
 }
 
-func newTable(log *slog.Logger) *table {
-	return &table{
-		callers: make(map[PublicKey]*caller), wakes: rate.NewLimiter(wakeRate, wakeBurst),
-		log: log, warned: &limiter{last: make(map[string]time.Time)},
-	}
+func newTable() *table {
+	return &table{callers: make(map[PublicKey]*caller), wakes: rate.NewLimiter(wakeRate, wakeBurst)}
 }
 
 // caller is a peer that has called, or was called, since it was added.
@@ -103,15 +95,12 @@ func (s *Server) admit(caller device.NoisePublicKey, read func() (door.Moment, e
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	peer, ok := s.peerLocked(key)
-	if !ok {
+	if _, ok := s.peerLocked(key); !ok {
 		return door.Stranger // it was removed meanwhile
 	}
 	c := s.callerLocked(key)
 	if !at.After(c.newest) {
-		if s.table.warned.allow("replay") {
-			warnOfReplay(s.table.log, peer.Name)
-		}
+		s.warnOfReplayLocked(key)
 		return door.Replayed
 	}
 	if err := s.addLocked(key, netip.AddrPort{}); err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 
+	"penstock/router/transport/wireguard/internal/backlog"
 	"penstock/router/transport/wireguard/internal/door"
 	"penstock/router/transport/wireguard/internal/sockets"
 )
@@ -32,7 +33,7 @@ type ServerConfig struct {
 
 	// Many is the number of peers beyond which the server keeps those that are not connected out of its WireGuard device, where
 	// each takes 25 KB. Packets from inside for a peer that has not called are then dropped, and do not wait for its call. It is
-	// decided by Peers, once. 0: 256; negative: none.
+	// decided by Peers, once. 0: 100; negative: none.
 	Many int
 
 	// Mark is put on the UDP sockets before anything is sent: SO_MARK on Linux, SO_USER_COOKIE on FreeBSD, the routing
@@ -46,6 +47,10 @@ type ServerConfig struct {
 	// Foreign is called for each packet that is dropped because its source inside the tunnel is not among its peer's AllowedIPs. It is
 	// called by several goroutines, and must return. Nil: they are not counted.
 	Foreign func()
+
+	// Crowded is called for each packet that is dropped because too many of its peer wait to be decrypted and handed to Device. It is
+	// called by several goroutines, and must return. Nil: they are not counted.
+	Crowded func()
 
 	Log *slog.Logger // nil: silent
 }
@@ -81,13 +86,17 @@ func listOf(peers Peers) List {
 type Server struct {
 	*core
 	public PublicKey
+	log    *slog.Logger
 
-	door *door.Door // nil: all peers are in the device
-	halt func()     // ends what the door and the table need, and waits
+	door *door.Door
+	halt func() // ends what the door and the table need, and waits
 
 	mu    sync.Mutex // held while the device is changed; guards below
 	peers Peers      // as the device has them, or as many of them as are present
 	table *table     // nil: all peers are in the device
+	// newest is the newest time in the initiations of each peer. nil: the table has it.
+	newest map[PublicKey]door.Moment
+	warned *limiter
 }
 
 // NewServer makes a Server that listens. The error names the port if it is in use, or every peer that cannot be served.
@@ -111,37 +120,77 @@ func newServer(config ServerConfig) (*Server, error) {
 	if config.Peers == nil {
 		config.Peers = List(nil)
 	}
-	s := &Server{public: config.PrivateKey.Public(), halt: func() {}, peers: List(nil)}
-	bind, inner := sockets.ForServer(config.Listen), config.Device
-	if config.Peers.Len() > cmp.Or(config.Many, manyPeers) {
-		s.table = newTable(log)
-		s.door = door.New(bind, device.NoisePrivateKey(config.PrivateKey.secret), device.NoisePublicKey(s.public), s.admit)
-		bind, inner = s.door, &wakingDevice{inner, s}
+	s := &Server{public: config.PrivateKey.Public(), log: log, peers: List(nil), warned: &limiter{last: make(map[string]time.Time)}}
+	crowded := config.Crowded
+	if crowded == nil {
+		crowded = func() {}
 	}
+	waiting := backlog.New(crowded)
+	admit, inner := s.admitPresent, waiting.Device(config.Device)
+	if config.Peers.Len() > cmp.Or(config.Many, manyPeers) {
+		s.table = newTable()
+		admit, inner = s.admit, &wakingDevice{inner, s}
+	}
+	s.door = door.New(waiting.Bind(sockets.ForServer(config.Listen)), device.NoisePrivateKey(config.PrivateKey.secret), device.NoisePublicKey(s.public), admit)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	s.halt = func() { cancel(); wg.Wait() }
+	wg.Go(func() { s.door.Run(ctx) })
 	var err error
-	if s.core, err = newCore(inner, bind, config.PrivateKey, config.ListenPort, config.Mark, "", newDeviceLogger(log, config.Foreign)); err != nil {
+	if s.core, err = newCore(inner, s.door, config.PrivateKey, config.ListenPort, config.Mark, "", newDeviceLogger(log, config.Foreign)); err != nil {
+		s.halt()
 		return nil, err
 	}
 	if err = s.setPeers(config.Peers); err == nil {
 		err = s.up()
 	}
 	if err != nil {
-		s.close()
+		s.Close()
 		return nil, err
 	}
-	if s.door != nil {
-		s.attend()
+	if s.table != nil {
+		wg.Go(func() { s.tend(ctx) })
 	}
 	return s, nil
 }
 
-// attend starts what the door and the table need.
-func (s *Server) attend() {
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { s.door.Run(ctx) })
-	wg.Go(func() { s.tend(ctx) })
-	s.halt = func() { cancel(); wg.Wait() }
+// admitPresent lets peers pass of which the device has all. read finds the time in an initiation.
+func (s *Server) admitPresent(caller device.NoisePublicKey, read func() (door.Moment, error)) door.Refusal {
+	key := PublicKey(caller)
+	s.mu.Lock()
+	_, isPeer := s.newest[key]
+	s.mu.Unlock()
+	if !isPeer {
+		return door.Stranger
+	}
+	at, err := read()
+	if err != nil {
+		return door.Replayed
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	newest, isPeer := s.newest[key]
+	switch {
+	case !isPeer:
+		return door.Stranger // it was removed meanwhile
+	case !at.After(newest):
+		s.warnOfReplayLocked(key)
+		return door.Replayed
+	}
+	s.newest[key] = at
+	return door.Admitted
+}
+
+func (s *Server) warnOfReplayLocked(key PublicKey) {
+	if !s.warned.allow("replay") {
+		return
+	}
+	for i := range s.peers.Len() { // once a minute
+		if p := s.peers.At(i); p.PublicKey == key {
+			warnOfReplay(s.log, p.Name)
+			return
+		}
+	}
 }
 
 // Run serves until ctx ends or Device fails, closes s and returns. The error is nil if ctx ended or Close was called.
@@ -190,10 +239,12 @@ func (s *Server) setPeers(peers Peers) error {
 			return fmt.Errorf("set peers: %w", err)
 		}
 	}
+	newest := make(map[PublicKey]door.Moment, len(list))
 	for i := range list {
 		list[i].AllowedIPs = slices.Clone(list[i].AllowedIPs)
+		newest[list[i].PublicKey] = s.newest[list[i].PublicKey]
 	}
-	s.peers = list
+	s.peers, s.newest = list, newest
 	return nil
 }
 
@@ -320,12 +371,8 @@ func (s *Server) Callers() []PeerStatus {
 	return all
 }
 
-// Refused returns how many handshake initiations were refused, by reason, as a label of few values. It is nil if all peers are in the
-// device, which does not count them.
+// Refused returns how many messages of handshakes were refused, by reason, as a label of few values.
 func (s *Server) Refused() map[string]uint64 {
-	if s.door == nil {
-		return nil
-	}
 	n := make(map[string]uint64)
 	for why, count := range s.door.Refused() {
 		n[why.String()] = count

@@ -1,5 +1,5 @@
-// Package door holds handshake initiations of WireGuard back until it is known whose they are, so that a device need not have the
-// peers that are away.
+// Package door holds handshake initiations of WireGuard back until it is known whose they are, so that strangers cost a device nothing,
+// and it need not have the peers that are away.
 //
 // It answers no initiation, and does not know who the peers are: it is handed what does.
 package door
@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,18 +18,24 @@ import (
 	"golang.zx2c4.com/wireguard/ratelimiter"
 )
 
-// A Door stands between the sockets and a device that does not have all peers. It holds each handshake initiation back, finds out
-// whose it is, has that peer added to the device, and hands the initiation on. All other packets pass at once.
+// A Door stands between the sockets and a device. It holds each handshake initiation back, finds out whose it is, makes sure that the
+// device has that peer, and hands the initiation on. Answers pass if the device waits for them, and data always.
 //
-//	sockets --> receive --> arrived --> sort --> waiting --> look --> passed --> device
-//	               |                      |                   |
-//	            no mac1           no proof of address     no peer, or replayed
+//	sockets --> receive --> waiting --> look --> passed --> device
+//	            |     |                   |
+//	       no mac1   no proof      no peer, or replayed
+//	                 of address
+//	                     |
+//	                   asked --> answer --> a cookie
 //
 // It bears floods as the device does (WireGuard whitepaper, 5.3 and 5.4.7): what has no mac1 costs one hash, and while more wait than
 // are looked at, the sender has to prove its address with a cookie first, and has a rate. In addition, no more than LookRate are
-// looked at, so that strangers cannot take a core. The device gets initiations of peers only, and no more at a time than it can have
-// without load: a peer that has to come again with a cookie does so after 5 s. If it is under load nevertheless, it demands a cookie of
-// its own, which the door cannot check; so whoever has proved an address to the door needs no more than that address for a while.
+// looked at and no more than CookieRate sent a cookie, so that strangers cannot take a core. What comes beyond that without a proof is
+// dropped before anything is computed. Addresses where a handshake was answered are proved: who is there already gets in.
+//
+// The device gets initiations of peers only, and no more at a time than it can have without load: a peer that has to come again with a
+// cookie does so after 5 s. If it is under load nevertheless, it demands a cookie of its own, which the door cannot check; so whoever has
+// proved an address to the door needs no more than that address for a while.
 type Door struct {
 	conn.Bind
 	read  *reader
@@ -38,17 +43,20 @@ type Door struct {
 
 	macs   device.CookieChecker
 	rates  [2]ratelimiter.Ratelimiter // of addresses proved now, and earlier
+	proved *proved
 	looks  *rate.Limiter
+	crowd  *rate.Limiter // what is more than it allows keeps the door under load
+	asks   *asks
 	loaded atomic.Int64 // until when the door is under load, Unix nanoseconds
 
 	given *given
+	calls *calls
 
-	arrived, waiting, passed chan call
-	refused                  [refusals]atomic.Uint64
+	asked, waiting, passed chan call
+	refused                [refusals]atomic.Uint64
 
 	mu     sync.Mutex    // guards below
 	closed chan struct{} // once the sockets are; nil: there are none
-	proved map[netip.Addr]time.Time
 }
 
 // call is an initiation.
@@ -63,18 +71,19 @@ type Refusal uint8
 const (
 	Admitted Refusal = iota // it was not
 	Forged                  // the sender does not know our public key
-	Busy                    // too many wait
-	Unproved                // the sender has not proved its address yet; it was sent a cookie
+	Busy                    // too many wait, or too many ask for a cookie
+	Unproved                // the sender has not proved its address yet; it is sent a cookie
 	TooMany                 // too many from one address
 	Stranger                // no peer has this key
 	Replayed                // or not made by whom it names
 	NoRoom                  // the device takes no more peers
+	Unasked                 // it answers nothing
 	refusals
 )
 
 // String returns the refusal as a label.
 func (r Refusal) String() string {
-	return [...]string{"admitted", "forged", "busy", "unproved", "too_many", "stranger", "replayed", "no_room"}[r]
+	return [...]string{"admitted", "forged", "busy", "unproved", "too_many", "stranger", "replayed", "no_room", "unasked"}[r]
 }
 
 const (
@@ -86,10 +95,6 @@ const (
 	LookRate = 2000
 	// LookBurst is how many may be read at once.
 	LookBurst = 500
-
-	// provedLasts is how long a cookie is good for.
-	provedLasts = 120 * time.Second
-	mostProved  = 4096
 )
 
 // New returns a door before the sockets of a device with a private key. Run must be called.
@@ -99,14 +104,17 @@ const (
 func New(sockets conn.Bind, private device.NoisePrivateKey, public device.NoisePublicKey, admit func(device.NoisePublicKey, func() (Moment, error)) Refusal) *Door {
 	d := &Door{
 		Bind: sockets, read: newReader(private, public), admit: admit, looks: rate.NewLimiter(LookRate, LookBurst),
-		arrived: make(chan call, queueSize), waiting: make(chan call, queueSize), passed: make(chan call, queueSize),
-		proved: make(map[netip.Addr]time.Time), given: newGiven(),
+		asked: make(chan call, queueSize), waiting: make(chan call, queueSize), passed: make(chan call, queueSize),
+		crowd: rate.NewLimiter(LookRate/2, LookBurst), asks: newAsks(), proved: newProved(), given: newGiven(), calls: newCalls(),
 	}
 	d.macs.Init(public)
+	for i := range d.rates {
+		d.rates[i].Init()
+	}
 	return d
 }
 
-// Refused returns how many initiations were refused, by reason.
+// Refused returns how many initiations, and answers to none, were refused, by reason.
 func (d *Door) Refused() map[Refusal]uint64 {
 	n := make(map[Refusal]uint64, int(refusals)-1)
 	for r := Forged; r < refusals; r++ {
@@ -151,21 +159,53 @@ func (d *Door) Close() error {
 	return d.Bind.Close()
 }
 
-// hold takes the initiations out of what a socket has received. A size of 0 tells the device that there is nothing.
+// hold takes the initiations out of what a socket has received, and the answers for which nobody waits. A size of 0 tells the device that
+// there is nothing.
 func (d *Door) hold(packets [][]byte, sizes []int, from []conn.Endpoint) {
+	var now time.Time
 	for i, size := range sizes {
-		if size != device.MessageInitiationSize || !isInitiation(packets[i][:size]) {
-			continue
+		switch packet := packets[i][:size]; {
+		case isInitiation(packet):
+			if now.IsZero() {
+				now = time.Now()
+			}
+			sizes[i] = 0
+			if r := d.receive(packet, from[i], now); r != Admitted {
+				d.refuse(r)
+			}
+		case isAnswer(packet) && !d.calls.wait(receiver(packet)):
+			sizes[i] = 0
+			d.refuse(Unasked)
 		}
-		sizes[i] = 0
-		if !d.macs.CheckMAC1(packets[i][:size]) {
-			d.refuse(Forged)
-			continue
-		}
-		c := call{from: from[i]}
-		copy(c.packet[:], packets[i])
-		d.put(d.arrived, c)
 	}
+}
+
+// receive lets an initiation wait for a look, or says why not. Under load its sender must have proved its address. It must be fast: it is
+// called between two packets of others.
+func (d *Door) receive(packet []byte, from conn.Endpoint, now time.Time) Refusal {
+	loaded := d.isLoaded(now)
+	if addr := from.DstIP(); loaded && !hasMAC2(packet) && !d.proved.has(addr, now) && !d.asks.open(addr, now) {
+		return Busy
+	}
+	if !d.macs.CheckMAC1(packet) {
+		return Forged
+	}
+	if loaded {
+		if r := d.proof(packet, from, now); r != Admitted {
+			return r
+		}
+	}
+	return put(d.waiting, packet, from)
+}
+
+// isLoaded reports whether addresses have to be proved. While it lasts it must be called for each initiation.
+func (d *Door) isLoaded(now time.Time) bool {
+	loaded := now.UnixNano() < d.loaded.Load()
+	if len(d.waiting) >= loadSize || loaded && !d.crowd.AllowN(now, 1) {
+		d.loaded.Store(now.Add(loadLasts).UnixNano())
+		return true
+	}
+	return loaded
 }
 
 // pass gives the device what the door has let pass.
@@ -200,27 +240,44 @@ func (d *Door) pass(closed <-chan struct{}, packets [][]byte, sizes []int, from 
 
 // Send sends what the device sends.
 func (d *Door) Send(packets [][]byte, to conn.Endpoint) error {
-	if len(packets) == 1 && isAnswer(packets[0]) { // the device sends each alone
-		d.given.answered()
+	if len(packets) == 1 { // the device sends messages of a handshake alone
+		d.remember(packets[0], to)
 	}
 	return d.Bind.Send(packets, to)
 }
 
+// remember notes what the device sends to make a session.
+func (d *Door) remember(packet []byte, to conn.Endpoint) {
+	switch {
+	case isInitiation(packet):
+		d.calls.sent(sender(packet), time.Now())
+	case isResponse(packet):
+		now := time.Now()
+		d.proved.session(to.DstIP(), now)
+		d.calls.sent(sender(packet), now)
+		d.given.answered()
+	case isAnswer(packet):
+		d.given.answered()
+	}
+}
+
 // put puts an initiation into a queue, or drops it: its sender repeats it after 5 s.
-func (d *Door) put(queue chan<- call, c call) {
+func put(queue chan<- call, packet []byte, from conn.Endpoint) Refusal {
+	c := call{from: from}
+	copy(c.packet[:], packet)
 	select {
 	case queue <- c:
+		return Admitted
 	default:
-		d.refuse(Busy)
+		return Busy
 	}
 }
 
 func (d *Door) refuse(r Refusal) { d.refused[r].Add(1) }
 
-// Run sorts and looks until ctx ends.
+// Run looks and answers until ctx ends.
 func (d *Door) Run(ctx context.Context) {
 	for i := range d.rates {
-		d.rates[i].Init()
 		defer d.rates[i].Close()
 	}
 	var wg sync.WaitGroup
@@ -230,64 +287,38 @@ func (d *Door) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case c := <-d.arrived:
-			d.sort(c, time.Now())
+		case c := <-d.asked:
+			d.sendCookie(&c)
 		}
 	}
 }
 
-// sort lets an initiation wait for a look. Under load its sender must have proved its address.
-func (d *Door) sort(c call, now time.Time) {
-	if len(d.waiting) >= loadSize {
-		d.loaded.Store(now.Add(loadLasts).UnixNano())
-	}
-	if now.UnixNano() < d.loaded.Load() {
-		if r := d.proof(&c, now); r != Admitted {
-			d.refuse(r)
-			return
+// proof checks that the sender of an initiation has its address, or has it sent a cookie with which it can prove that.
+func (d *Door) proof(packet []byte, from conn.Endpoint, now time.Time) Refusal {
+	addr := from.DstIP()
+	if hasMAC2(packet) && d.macs.CheckMAC2(packet, from.DstToBytes()) {
+		d.proved.cookie(addr, now)
+		if d.rates[0].Allow(addr) {
+			return Admitted
 		}
-	}
-	d.put(d.waiting, c)
-}
-
-// proof checks that the sender of an initiation has its address, or sends it a cookie with which it can prove that.
-func (d *Door) proof(c *call, now time.Time) Refusal {
-	addr, bytes := c.from.DstIP(), c.from.DstToBytes()
-	which := 0
-	d.mu.Lock()
-	if d.macs.CheckMAC2(c.packet[:], bytes) {
-		d.remember(addr, now)
-	} else if until, ok := d.proved[addr]; ok && now.Before(until) {
-		which = 1
-	} else {
-		d.mu.Unlock()
-		d.sendCookie(c, bytes)
-		return Unproved
-	}
-	d.mu.Unlock()
-	if !d.rates[which].Allow(addr) {
 		return TooMany
 	}
-	return Admitted
-}
-
-// remember needs mu.
-func (d *Door) remember(addr netip.Addr, now time.Time) {
-	if _, known := d.proved[addr]; !known && len(d.proved) >= mostProved {
-		for other, until := range d.proved {
-			if now.After(until) {
-				delete(d.proved, other)
-			}
-		}
-		if len(d.proved) >= mostProved {
-			return // it can prove its address each time
-		}
+	known := d.proved.has(addr, now)
+	if known && d.rates[1].Allow(addr) {
+		return Admitted
 	}
-	d.proved[addr] = now.Add(provedLasts)
+	// Others may send from a known address, or say that they do. With a cookie a peer that is there gets in.
+	switch ask := d.asks.take(addr, now); {
+	case ask && put(d.asked, packet, from) == Admitted:
+		return Unproved
+	case known:
+		return TooMany
+	}
+	return Busy
 }
 
-func (d *Door) sendCookie(c *call, addr []byte) {
-	reply, err := d.macs.CreateReply(c.packet[:], binary.LittleEndian.Uint32(c.packet[4:]), addr)
+func (d *Door) sendCookie(c *call) {
+	reply, err := d.macs.CreateReply(c.packet[:], sender(c.packet[:]), c.from.DstToBytes())
 	if err != nil {
 		return // no randomness
 	}
@@ -317,7 +348,9 @@ func (d *Door) look(ctx context.Context) {
 				d.refuse(r)
 				continue
 			}
-			d.put(d.passed, c)
+			if r := put(d.passed, c.packet[:], c.from); r != Admitted {
+				d.refuse(r)
+			}
 		}
 	}
 }

@@ -52,7 +52,6 @@ func newTestDoor(t *testing.T, public device.NoisePublicKey) (*Door, *fakeBind) 
 	bind := new(fakeBind)
 	d := New(bind, device.NoisePrivateKey{1}, public, func(device.NoisePublicKey, func() (Moment, error)) Refusal { return Stranger })
 	for i := range d.rates {
-		d.rates[i].Init()
 		t.Cleanup(d.rates[i].Close)
 	}
 	return d, bind
@@ -64,8 +63,8 @@ func arrive(d *Door, packet []byte, from conn.Endpoint) (held bool) {
 	d.hold([][]byte{packet}, sizes, []conn.Endpoint{from})
 	for {
 		select {
-		case c := <-d.arrived:
-			d.sort(c, time.Now())
+		case c := <-d.asked:
+			d.sendCookie(&c)
 		default:
 			return sizes[0] == 0
 		}
@@ -130,7 +129,6 @@ func TestWhatIsNoInitiationPasses(t *testing.T) {
 	d, _ := newTestDoor(t, device.NoisePublicKey{2})
 	for name, packet := range map[string][]byte{
 		"data":                                  append([]byte{device.MessageTransportType}, make([]byte, device.MessageInitiationSize-1)...),
-		"a response":                            append([]byte{device.MessageResponseType}, make([]byte, device.MessageResponseSize-1)...),
 		"an initiation that is too long":        append([]byte{device.MessageInitiationType}, make([]byte, device.MessageInitiationSize)...),
 		"data of the first kind, and otherwise": append([]byte{device.MessageInitiationType, 1}, make([]byte, device.MessageInitiationSize-2)...),
 	} {

@@ -18,6 +18,7 @@ const (
 	stampAt     = staticAt + device.NoisePublicKeySize + chacha20poly1305.Overhead
 	stampSize   = 12 // TAI64N
 	mac1At      = stampAt + stampSize + chacha20poly1305.Overhead
+	mac2At      = mac1At + blake2s.Size128
 )
 
 // Moment is the time in a handshake initiation, as TAI64N, which compares like bytes. The zero value is before all others.
@@ -31,15 +32,30 @@ func isInitiation(packet []byte) bool {
 	return len(packet) == device.MessageInitiationSize && binary.LittleEndian.Uint32(packet) == device.MessageInitiationType
 }
 
+// hasMAC2 reports whether the sender of an initiation has a cookie, or wants it to look so.
+func hasMAC2(packet []byte) bool {
+	return binary.LittleEndian.Uint64(packet[mac2At:])|binary.LittleEndian.Uint64(packet[mac2At+8:]) != 0
+}
+
 // isAnswer reports whether a datagram answers a handshake initiation.
 func isAnswer(packet []byte) bool {
-	switch len(packet) {
-	case device.MessageResponseSize:
-		return binary.LittleEndian.Uint32(packet) == device.MessageResponseType
-	case device.MessageCookieReplySize:
-		return binary.LittleEndian.Uint32(packet) == device.MessageCookieReplyType
+	return isResponse(packet) || len(packet) == device.MessageCookieReplySize && binary.LittleEndian.Uint32(packet) == device.MessageCookieReplyType
+}
+
+// sender returns the index that the sender of an initiation or a response has given to its side of the session.
+func sender(packet []byte) uint32 { return binary.LittleEndian.Uint32(packet[4:]) }
+
+// receiver returns the index in an answer that its receiver has given.
+func receiver(answer []byte) uint32 {
+	if len(answer) == device.MessageCookieReplySize {
+		return binary.LittleEndian.Uint32(answer[4:])
 	}
-	return false
+	return binary.LittleEndian.Uint32(answer[8:])
+}
+
+// isResponse reports whether a datagram ends a handshake that a peer has begun.
+func isResponse(packet []byte) bool {
+	return len(packet) == device.MessageResponseSize && binary.LittleEndian.Uint32(packet) == device.MessageResponseType
 }
 
 var errUnreadable = errors.New("not a handshake initiation for this key")
