@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,9 +49,16 @@ func TestADiskThatCannotBeWritten(t *testing.T) {
 	}{
 		{"a disk that becomes full", fill, true},
 		{"a disk that is full", fill, false},
-		{"a disk that is read-only", func(*testing.T) func() {
-			mount("-o", "remount,ro", dir)
-			return func() { mount("-o", "remount,rw", dir) }
+		{"a disk that is read-only", func(t *testing.T) func() {
+			// The program mount would repeat the owner of the disk as it is outside of the namespace, which the kernel refuses.
+			remount := func(flags uintptr) {
+				t.Helper()
+				if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|flags, ""); err != nil {
+					t.Fatalf("remount: %v", err)
+				}
+			}
+			remount(syscall.MS_RDONLY)
+			return func() { remount(0) }
 		}, false},
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
