@@ -37,6 +37,8 @@ type exchange struct {
 	verdict  policy.Verdict // of the name that decided
 	decided  string         // that name, as a view that ends with the exchange
 	withheld netip.Addr     // an address that was not told, because no flow may go there
+	absent   bool           // the client is told that there is no such name, because no flow may go to any of its addresses
+	sighting sighting       // of the name, for peers
 	source   string         // where a name of our own comes from
 	upstream string
 	cache    string // hit, miss, stale, or empty if the cache was not asked
@@ -72,7 +74,7 @@ func (r *resolver) start(client netip.AddrPort, flow *policy.Flow, to answerer) 
 	}
 	ex.to, ex.stream, ex.private, ex.outside, ex.dry, ex.inner, ex.own, ex.out = to, false, false, false, false, false, nil, ex.out[:0]
 	ex.result, ex.verdict, ex.decided, ex.withheld = resultDropped, policy.Verdict{}, "", netip.Addr{}
-	ex.source, ex.upstream, ex.cache = "", "", ""
+	ex.absent, ex.source, ex.upstream, ex.cache = false, "", "", ""
 	return ex
 }
 
@@ -87,7 +89,7 @@ func (r *resolver) finish(ctx context.Context, ex *exchange) {
 	if err := ex.to.answer(ex); err != nil && r.cfg.Log.Enabled(ctx, slog.LevelDebug) {
 		r.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "dns answer not sent", slog.Any("src", ex.client), slog.Any("err", err))
 	}
-	ex.to, ex.own, ex.flow = nil, nil, policy.Flow{}
+	ex.to, ex.own, ex.flow, ex.sighting = nil, nil, policy.Flow{}, sighting{}
 	if cap(ex.out) > maxPooled {
 		ex.out = nil
 	}

@@ -38,6 +38,7 @@ const (
 	admitted admission = iota
 	overRate           // the client asks too fast
 	overLoad           // too many queries wait already
+	overAll            // the server is closing
 )
 
 func newLimits() *limits {

@@ -1,8 +1,6 @@
 package dnsproxy
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"penstock/dnsproxy/upstream"
@@ -67,7 +65,6 @@ type Metrics struct {
 	turned   prometheus.Counter
 	private  [protocolCount]prometheus.Counter
 	refused  [refusalCount]prometheus.Counter
-	expires  prometheus.Gauge
 	upstream *upstream.Metrics
 }
 
@@ -90,7 +87,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		names:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_names", Help: "Pairs of client and address with names for flows."}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_in_flight", Help: "DNS queries that wait for an upstream."}),
 		turned:   prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_dns_connections_refused_total", Help: "TCP connections of DNS clients refused because there were too many."}),
-		expires:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_dns_certificate_expiry_timestamp_seconds", Help: "When the certificate of encrypted DNS expires; 0 without one."}),
 		upstream: upstream.NewMetrics(reg),
 	}
 	for r := range m.queries {
@@ -102,7 +98,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for r := range m.refused {
 		m.refused[r] = refused.WithLabelValues(refusalNames[r])
 	}
-	reg.MustRegister(queries, private, refused, m.expires, m.hits, m.misses, m.entries, m.bytes, m.names, m.inFlight, m.turned)
+	reg.MustRegister(queries, private, refused, m.hits, m.misses, m.entries, m.bytes, m.names, m.inFlight, m.turned)
 	return m
 }
 
@@ -153,13 +149,6 @@ func (m *Metrics) privately(p protocol) {
 func (m *Metrics) PrivateRefused(r Refusal) {
 	if m != nil {
 		m.refused[r].Inc()
-	}
-}
-
-// PrivateCertificate says when the certificate in use expires.
-func (m *Metrics) PrivateCertificate(expires time.Time) {
-	if m != nil {
-		m.expires.Set(float64(expires.Unix()))
 	}
 }
 

@@ -23,9 +23,13 @@ type ours struct {
 // reply answers ex and takes ownership of it: if the name is an alias of one that others know, they are asked first.
 func (o ours) reply(ctx context.Context) {
 	o.ex.source = o.ex.own.From
+	if end := o.ex.own.End(); o.ex.q.Type == dns.TypeCNAME && end.Alias != nil && o.ex.flow.Peer != "" && longest(o.st.zones, end.Target) != nil {
+		o.askBehind(ctx, end.Target, dns.TypeA, sightBehind{o, ctx}) // may it know of the name that is the answer?
+		return
+	}
 	if v4, v6, ok := o.visible(o.ex.own.End()); ok {
 		if outside := o.write(v4, v6); outside != "" {
-			o.askBehind(ctx, outside)
+			o.askBehind(ctx, outside, o.ex.q.Type, alias{o, ctx})
 			return
 		}
 	}
@@ -60,8 +64,15 @@ func (o ours) visible(e *records.Entry) (v4, v6 []netip.Addr, ok bool) {
 	}
 	ex.verdict, ex.decided, ex.withheld = why, ex.q.Host(), closed
 	o.tell(ex)
-	ex.settle(resultBlocked, authoritative(wire.AppendNegative(ex.out, &ex.q, dns.RcodeNameError, e.TTL, wire.EDE{})))
+	o.hide(e.TTL)
 	return nil, nil, false
+}
+
+// hide answers that there is no such name.
+func (o ours) hide(ttl time.Duration) {
+	ex := o.ex
+	ex.absent = true
+	ex.settle(resultBlocked, authoritative(wire.AppendNegative(ex.out[:0], &ex.q, dns.RcodeNameError, ttl, wire.EDE{})))
 }
 
 // only returns the addresses that are open: addrs itself if all are.
@@ -151,10 +162,10 @@ func (o ours) remember(addrs []netip.Addr, ttl time.Duration) {
 	o.names.Add(ex.flow.Client, addrs, host, ttl, ex.begun)
 }
 
-// askBehind asks for a name that others know as the client itself would, and answers ex with what comes back.
-func (o ours) askBehind(ctx context.Context, target string) {
+// askBehind asks for a name that others know as the client itself would. To answers ex with what comes back.
+func (o ours) askBehind(ctx context.Context, target string, qtype uint16, to answerer) {
 	ex := o.ex
-	msg := new(dns.Msg).SetQuestion(target+".", ex.q.Type).SetEdns0(wire.MaxUDP, ex.q.DO)
+	msg := new(dns.Msg).SetQuestion(target+".", qtype).SetEdns0(wire.MaxUDP, ex.q.DO)
 	msg.CheckingDisabled = ex.q.Flags&wire.FlagCD != 0
 	query, err := msg.Pack()
 	if err != nil { // impossible: the name is canonical
@@ -162,7 +173,7 @@ func (o ours) askBehind(ctx context.Context, target string) {
 		o.finish(ctx, ex)
 		return
 	}
-	inner := o.start(ex.client, &ex.flow, alias{o, ctx})
+	inner := o.start(ex.client, &ex.flow, to)
 	inner.stream, inner.dry, inner.inner, inner.verdict = true, ex.dry, true, ex.verdict
 	o.serve(ctx, inner, query)
 }
@@ -177,12 +188,40 @@ func (a alias) answer(inner *exchange) error {
 	ex := a.ex
 	ex.result, ex.verdict, ex.withheld = inner.result, inner.verdict, inner.withheld
 	ex.decided, ex.upstream, ex.cache = strings.Clone(inner.decided), inner.upstream, inner.cache
+	if inner.absent {
+		a.hide(ex.own.TTL)
+		a.finish(a.ctx, ex)
+		return nil
+	}
 	out, addrs, err := ex.through(inner)
 	if err != nil {
 		ex.result, out = resultFailed, wire.AppendEmpty(ex.out, &ex.q, dns.RcodeServerFailure, wire.EDE{})
 	}
 	ex.out = out
 	a.remember(addrs, ex.own.TTL)
+	a.finish(a.ctx, ex)
+	return nil
+}
+
+// sightBehind takes the answer for the addresses of a name behind an alias, when the alias itself was asked for.
+type sightBehind struct {
+	ours
+	ctx context.Context
+}
+
+func (a sightBehind) answer(inner *exchange) error {
+	ex := a.ex
+	switch {
+	case inner.absent:
+		ex.verdict, ex.decided, ex.withheld = inner.verdict, strings.Clone(inner.decided), inner.withheld
+		a.hide(ex.own.TTL)
+	case len(inner.out) == 0:
+		ex.settle(resultDropped, ex.out[:0])
+	case inner.result == resultFailed, inner.result == resultLimited, inner.result == resultOverloaded:
+		ex.settle(inner.result, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, wire.EDE{}))
+	default:
+		a.write(nil, nil)
+	}
 	a.finish(a.ctx, ex)
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"penstock/dnsproxy/cache"
 	"penstock/dnsproxy/wire"
 	"penstock/policy"
 )
@@ -26,6 +27,7 @@ type Answer struct {
 	Verdict  policy.Verdict // of the name that decided
 	Decided  string         // that name: the question, or one behind it
 	Withheld netip.Addr     // an address that the client is not told, because no flow of it may go there
+	Hidden   bool           // the client is not told even that there is such a name, because no flow may go to any of its addresses
 	Result   string         // as in penstock_dns_queries_total
 	Source   string         // where a name of our own comes from: see records.Record.From
 	Upstream string         // name of the upstream that answered, now or when the answer was cached
@@ -63,29 +65,35 @@ func (s *Server) Query(ctx context.Context, f policy.Flow, name, qtype string) (
 
 // try answers ex for diagnosis: from the cache if it can, else from upstreams. Nothing is kept.
 func (r *resolver) try(ctx context.Context, ex *exchange, st *state, v *view) {
-	e := r.cache.Peek(keyFor(&ex.q, v))
-	switch {
-	case e != nil && e.Fresh(ex.begun):
-		r.answer(ex, st, e, resultCached, "hit")
-	case e != nil && e.Stale(ex.begun):
-		r.answer(ex, st, e, resultStale, "stale")
-	case !r.tasks.begin():
+	if !r.tasks.begin() {
 		ex.settle(resultDropped, ex.out[:0])
-	default:
-		defer r.tasks.end()
-		w := ex.newWork(st, v, e)
-		ctx, cancel := r.tasks.context(ctx, ex.flow.Client)
-		defer cancel()
-		ctx, cancelAsking := context.WithTimeout(ctx, w.timeout)
-		defer cancelAsking()
-		e, how := r.ask(ctx, w, func(uint16) {})
-		cache := "miss"
-		if how == resultStale {
-			cache = "stale"
-		}
-		r.answer(ex, st, e, how, cache)
+		r.finish(ctx, ex)
+		return
 	}
+	defer r.tasks.end()
+	clientCtx, cancel := r.tasks.context(ctx, ex.flow.Client)
+	defer cancel()
+	e, how, from := r.tryOne(clientCtx, &ex.q, st, v, ex.begun)
+	r.answer(ex, st, e, how, from, r.sight(ex, st).asking(clientCtx))
 	r.finish(ctx, ex)
+}
+
+// tryOne finds the answer to a question for diagnosis, and says where.
+func (r *resolver) tryOne(ctx context.Context, q *wire.Question, st *state, v *view, now time.Time) (e *cache.Entry, how result, from string) {
+	e = r.cache.Peek(keyFor(q, v))
+	switch {
+	case e != nil && e.Fresh(now):
+		return e, resultCached, "hit"
+	case e != nil && e.Stale(now):
+		return e, resultStale, "stale"
+	}
+	w := newWork(q, st, v, e)
+	ctx, cancel := context.WithTimeout(ctx, w.timeout)
+	defer cancel()
+	if e, how = r.ask(ctx, w, func(uint16) {}); how == resultStale {
+		return e, how, "stale"
+	}
+	return e, how, "miss"
 }
 
 // Confirm returns the addresses that the client in f gets for host, as if it had asked: its policy, the cache and the bounds of the
@@ -134,7 +142,7 @@ func packQuery(name string, qtype uint16) ([]byte, error) {
 type BlockedError struct {
 	Verdict  policy.Verdict
 	Host     string     // that decided: the one in question, or one behind it
-	Withheld netip.Addr // valid if only its addresses of this family are refused
+	Withheld netip.Addr // valid if only its addresses are refused: those of this family, or all
 }
 
 // Error names the rule.
@@ -192,7 +200,7 @@ type probe chan Answer
 
 func (p probe) answer(ex *exchange) error {
 	a := Answer{
-		Verdict: ex.verdict, Decided: strings.Clone(ex.decided), Withheld: ex.withheld, Result: ex.result.String(),
+		Verdict: ex.verdict, Decided: strings.Clone(ex.decided), Withheld: ex.withheld, Hidden: ex.absent, Result: ex.result.String(),
 		Source: ex.source, Upstream: ex.upstream, Cache: ex.cache,
 	}
 	defer func() { p <- a }()

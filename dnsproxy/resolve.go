@@ -60,9 +60,9 @@ func (r *resolver) serve(ctx context.Context, ex *exchange, query []byte) {
 			return
 		}
 		e := r.cache.Get(keyFor(&ex.q, v))
-		if hit := e != nil && r.cached(ctx, ex, st, v, e); hit {
+		if e != nil && (e.Fresh(ex.begun) || e.Stale(ex.begun)) {
 			r.cfg.Metrics.cache(true)
-			r.finish(ctx, ex)
+			r.cached(ctx, ex, st, v, e)
 			return
 		}
 		r.cfg.Metrics.cache(false)
@@ -125,41 +125,36 @@ func (r *resolver) tell(ex *exchange) {
 	}
 }
 
-// withhold answers that a name of a zone has no address, if no flow of the peer that asks may go to any. The addresses are of
-// one family, and there may be others in the other one, so it does not say that there is no such name. Other clients than
-// peers, and names outside of zones, may be reached in other ways than through us: a laptop's LAN, for example.
-func (r *resolver) withhold(ex *exchange, st *state, e *cache.Entry) bool {
-	host := ex.q.Host()
-	if r.cfg.Policy == nil || ex.flow.Peer == "" || len(e.Addrs) == 0 || longest(st.zones, host) == nil {
-		return false
-	}
-	var v policy.Verdict
-	for _, addr := range e.Addrs {
-		if v = r.decideAddr(ex, host, addr); v.Action == policy.Forward {
-			return false
-		}
-	}
-	ex.verdict, ex.decided, ex.withheld = v, host, e.Addrs[len(e.Addrs)-1]
-	r.tell(ex)
-	why := wire.EDE{Code: dns.ExtendedErrorCodeBlocked, Prefix: "its addresses are blocked by rule ", Detail: v.Rule}
-	ex.settle(resultBlocked, wire.AppendNegative(ex.out[:0], &ex.q, dns.RcodeSuccess, st.block(v).TTL, why))
-	return true
-}
-
-// cached answers ex from the cache entry e and reports whether it could.
-func (r *resolver) cached(ctx context.Context, ex *exchange, st *state, v *view, e *cache.Entry) bool {
-	switch {
-	case e.Fresh(ex.begun):
-		if e.Use(ex.begun) {
+// cached answers ex from the cache entry e. It takes ownership of ex.
+func (r *resolver) cached(ctx context.Context, ex *exchange, st *state, v *view, e *cache.Entry) {
+	how, from := resultStale, "stale"
+	if e.Fresh(ex.begun) {
+		if how, from = resultCached, "hit"; e.Use(ex.begun) {
 			r.renew(ctx, ex, st, v, e)
 		}
-		r.answer(ex, st, e, resultCached, "hit")
-	case e.Stale(ex.begun):
-		r.answer(ex, st, e, resultStale, "stale")
-	default:
-		return false
 	}
-	return true
+	switch {
+	case r.answer(ex, st, e, how, from, r.sight(ex, st)):
+	case !r.tasks.begin():
+		ex.settle(resultDropped, ex.out[:0])
+	default:
+		go r.lookFurther(ctx, ex, st, e, how, from)
+		return
+	}
+	r.finish(ctx, ex)
+}
+
+// lookFurther answers ex from a cache entry when upstreams have said whether the client may know of the name.
+func (r *resolver) lookFurther(ctx context.Context, ex *exchange, st *state, e *cache.Entry, how result, from string) {
+	defer r.tasks.end()
+	clientCtx, cancel := r.tasks.context(context.WithoutCancel(ctx), ex.flow.Client)
+	defer cancel()
+	s := r.sight(ex, st).asking(clientCtx)
+	s.ahead(&ex.q)
+	if r.answer(ex, st, e, how, from, s); clientCtx.Err() != nil {
+		ex.settle(resultDropped, ex.out[:0])
+	}
+	r.finish(ctx, ex)
 }
 
 func keyFor(q *wire.Question, v *view) cache.Key {
@@ -171,29 +166,41 @@ func keyFor(q *wire.Question, v *view) cache.Key {
 }
 
 // answer writes e as the answer to ex, if the policy allows the names and addresses in it. It records the names before the answer
-// goes out, so that the flow that follows finds them.
-func (r *resolver) answer(ex *exchange, st *state, e *cache.Entry, how result, from string) {
+// goes out, so that the flow that follows finds them. False means that it did nothing, because s would have to ask upstreams and
+// may not.
+func (r *resolver) answer(ex *exchange, st *state, e *cache.Entry, how result, from string, s *sighting) bool {
 	ex.cache, ex.upstream = from, e.Upstream
 	if e.Failure() {
 		ex.settle(resultFailed, e.Append(ex.out[:0], &ex.q, ex.begun, ex.limit()))
-		return
+		return true
 	}
 	if len(e.Targets) > 0 && !ex.verdict.ByName && r.behind(ex, st, e) { // an allowed site may stand on a blocked delivery network
-		return
+		return true
 	}
-	if r.withhold(ex, st, e) {
-		return
+	guarded := s.guarded()
+	if guarded {
+		switch what := s.see(e); {
+		case what == unsure && s.ctx == nil:
+			return false
+		case what != inSight:
+			s.answer(what)
+			return true
+		}
 	}
 	if len(e.Hints) > 0 {
 		if e = r.filterHints(ex, e); e == nil {
 			ex.settle(resultFailed, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, wire.EDE{}))
-			return
+			return true
 		}
 	}
 	if len(e.Addrs) > 0 && !ex.dry {
 		r.names.Add(ex.flow.Client, e.Addrs, e.Host, e.Left(ex.begun), ex.begun)
 	}
 	ex.settle(how, e.Append(ex.out[:0], &ex.q, ex.begun, ex.limit()))
+	if guarded && e.Missing() { // a name that is hidden lives no longer, either
+		wire.Shorten(ex.out, st.settings.Block.TTL)
+	}
+	return true
 }
 
 // behind judges the names behind the question, which are CNAME, DNAME and service targets. It reports whether one is refused.
@@ -258,14 +265,16 @@ func (r *resolver) dispatch(ctx context.Context, ex *exchange, st *state, v *vie
 // miss answers ex when the upstreams have answered.
 func (r *resolver) miss(ctx context.Context, ex *exchange, st *state, w *work) {
 	defer w.release()
+	s := r.sight(ex, st).asking(w.ctx)
+	s.ahead(&ex.q)
 	e, how := r.fetch(w)
 	switch {
 	case ctx.Err() != nil || w.ctx.Err() != nil: // the client is gone
 		ex.settle(resultDropped, ex.out[:0])
 	case how == resultStale:
-		r.answer(ex, st, e, how, "stale")
+		r.answer(ex, st, e, how, "stale", s)
 	default:
-		r.answer(ex, st, e, how, "miss")
+		r.answer(ex, st, e, how, "miss", s)
 	}
 	r.finish(ctx, ex)
 }

@@ -13,7 +13,8 @@ import (
 type Upstream = upstream.Spec
 
 // Zone sends the names at and below Domains to upstreams of their own (split DNS). The longest matching domain wins. A zone never
-// falls back to [Settings.Upstreams], and its answers may hold internal addresses.
+// falls back to [Settings.Upstreams], and its answers may hold internal addresses. A peer that may not reach any address of a name
+// is told that there is no such name, whatever it asks for.
 type Zone struct {
 	Domains   []string // "corp.example" or "*.corp.example", both of which include corp.example itself
 	Upstreams []Upstream

@@ -48,37 +48,45 @@ type work struct {
 	release func()
 }
 
-// newWork describes the question of ex.
-func (ex *exchange) newWork(st *state, v *view, old *cache.Entry) *work {
-	key := keyFor(&ex.q, v)
+// newWork describes a question.
+func newWork(q *wire.Question, st *state, v *view, old *cache.Entry) *work {
+	key := keyFor(q, v)
 	key.Name = strings.Clone(key.Name)
 	return &work{
-		key: key, view: v, group: st.group(v), host: strings.Clone(ex.q.Host()), query: wire.UpstreamQuery(&ex.q), id: ex.q.ID, old: old,
+		key: key, view: v, group: st.group(v), host: strings.Clone(q.Host()), query: wire.UpstreamQuery(q), id: q.ID, old: old,
 		timeout: st.settings.Timeout,
 	}
 }
 
-// ticket admits the question of ex as work, or settles ex if a limit forbids it. It uses only the values of ctx: a client that
-// disconnects keeps its place among the questions in flight until the upstream answers, or it could start any number of them.
+// ticket admits the question of ex as work, or settles ex if a limit forbids it.
 func (a *asker) ticket(ctx context.Context, ex *exchange, st *state, v *view, old *cache.Entry) (*work, bool) {
-	done, refusal := a.limits.admit(ex.flow.Client, ex.begun, &st.settings)
-	switch refusal {
+	w := newWork(&ex.q, st, v, old)
+	switch a.admit(ctx, ex.flow.Client, ex.begun, st, w) {
 	case admitted:
+		return w, true
 	case overRate:
 		ex.settle(resultLimited, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeRefused, edeLimited))
-		return nil, false
-	default:
+	case overLoad:
 		ex.settle(resultOverloaded, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, edeBusy))
-		return nil, false
+	default:
+		ex.settle(resultDropped, ex.out[:0])
+	}
+	return nil, false
+}
+
+// admit lets work of a client begin, if no limit forbids it; then release must be called. It uses only the values of ctx: a client
+// that disconnects keeps its place among the questions in flight until the upstream answers, or it could start any number of them.
+func (a *asker) admit(ctx context.Context, client uint64, now time.Time, st *state, w *work) admission {
+	done, refusal := a.limits.admit(client, now, &st.settings)
+	if refusal != admitted {
+		return refusal
 	}
 	if !a.tasks.begin() {
 		done()
-		ex.settle(resultDropped, ex.out[:0])
-		return nil, false
+		return overAll
 	}
 	a.metrics.flying(1)
-	w := ex.newWork(st, v, old)
-	clientCtx, cancel := a.tasks.context(context.WithoutCancel(ctx), ex.flow.Client)
+	clientCtx, cancel := a.tasks.context(context.WithoutCancel(ctx), client)
 	w.ctx = clientCtx
 	w.release = func() {
 		cancel()
@@ -86,7 +94,7 @@ func (a *asker) ticket(ctx context.Context, ex *exchange, st *state, v *view, ol
 		done()
 		a.tasks.end()
 	}
-	return w, true
+	return admitted
 }
 
 // flight is one question on its way to upstreams, and all the clients that wait for it.

@@ -111,6 +111,13 @@ func TestNamesOfOurOwn(t *testing.T) {
 			{"by its address", "-x 10.99.0.3", absent, "NOERROR ben.peers.example.", "NOERROR ben.peers.example."},
 			{"the gateway", "gateway.peers.example A", "NOERROR 10.99.0.1", "NOERROR 10.99.0.1", "NOERROR 10.99.0.1"},
 			{"nobody", "nobody.peers.example A", absent, absent, absent},
+			{"a host of a split zone", "intranet.corp.example A", "NOERROR 10.20.0.10", absent, "NOERROR 10.20.0.10"},
+			{"of the other family", "intranet.corp.example AAAA", "NOERROR fd20::10", absent, "NOERROR fd20::10"},
+			{"over TCP, verified", "+tcp +dnssec +adflag intranet.corp.example A", "NOERROR 10.20.0.10", absent, "NOERROR 10.20.0.10"},
+			{"of a type that is not there", "intranet.corp.example TXT", "NOERROR", absent, "NOERROR"},
+			{"mail of it", "intranet.corp.example MX", "NOERROR", absent, "NOERROR"},
+			{"a host that the zone has not", "absent.corp.example TXT", absent, absent, absent},
+			{"the zone itself", "corp.example TXT", absent, absent, absent},
 			{"a name that is not ours", "public.example A", "NOERROR 203.0.113.10", "NOERROR 203.0.113.10", "NOERROR 203.0.113.10"},
 		} {
 			args := strings.Fields(row.question)

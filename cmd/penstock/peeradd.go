@@ -136,7 +136,7 @@ func addTo(e *env, c *config.Config, folder *peerbook.Folder, peer config.Peer, 
 // terms reads what the command line says about the peer.
 func (p newPeer) terms(name string) (peerbook.Terms, error) {
 	t := peerbook.Terms{Name: name, Groups: p.groups, Endpoint: p.endpoint}
-	if err := config.CheckName(name); err != nil {
+	if err := config.CheckNewPeer(name); err != nil {
 		return t, usagef("%v: choose another", err)
 	}
 	var err error

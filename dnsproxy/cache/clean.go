@@ -62,6 +62,7 @@ func Clean(msg *dns.Msg, host, upstream string, how Cleaning, now time.Time) (e 
 	msg.Ns = slices.DeleteFunc(msg.Ns, func(rr dns.RR) bool { return !proof(rr, names[len(names)-1]) })
 	msg.Extra = nil
 	e.ttl = lifetime(msg)
+	e.Zone = zoneOf(msg)
 	if rebound && !answers(msg) {
 		e.ttl = reboundTTL
 		e.note = wire.EDE{Code: dns.ExtendedErrorCodeBlocked, Prefix: "private address for a public name"}
@@ -194,6 +195,8 @@ func (e *Entry) learn(rr dns.RR) {
 		e.learnAddr(rr.A)
 	case *dns.AAAA:
 		e.learnAddr(rr.AAAA)
+	case *dns.PTR:
+		e.Pointers = appendHost(e.Pointers, rr.Ptr)
 	}
 	svcb := service(rr)
 	if svcb == nil {
@@ -252,6 +255,25 @@ func lifetime(msg *dns.Msg) time.Duration {
 		}
 	}
 	return 0 // RFC 2308 5: without an SOA a negative answer is not cached
+}
+
+// zoneOf returns what the first SOA record of a message tells, or nil. The TTLs are within bounds.
+func zoneOf(msg *dns.Msg) *Zone {
+	for _, rr := range slices.Concat(msg.Answer, msg.Ns) {
+		soa, is := rr.(*dns.SOA)
+		if !is {
+			continue
+		}
+		buf := make([]byte, dns.Len(soa)+1)
+		end, err := dns.PackRR(soa, buf, 0, nil, false)
+		if err != nil {
+			return nil
+		}
+		name := wire.SkipName(buf, 0)
+		ttl := min(time.Duration(soa.Hdr.Ttl)*time.Second, time.Duration(soa.Minttl)*time.Second, maxNegative)
+		return &Zone{Name: strings.ToLower(string(buf[:name])), Data: buf[name+10 : end], TTL: ttl}
+	}
+	return nil
 }
 
 // answers reports whether the answer section has a record of the type that was asked for.

@@ -26,6 +26,8 @@ type Entry struct {
 	Targets  []string     // the names behind it: CNAME, DNAME, HTTPS and SVCB targets
 	Addrs    []netip.Addr // all addresses in it
 	Hints    []netip.Addr // those of them that are hints in HTTPS and SVCB records
+	Pointers []string     // the names in PTR records
+	Zone     *Zone        // where a negative answer, or the SOA record in it, comes from; nil if that is not known
 	Upstream string       // name of the upstream that gave it
 
 	msg    []byte   // header, question and records, without OPT
@@ -40,6 +42,13 @@ type Entry struct {
 	uses     atomic.Uint32
 	renewing atomic.Bool  // somebody is asking for its successor
 	retry    atomic.Int64 // nanoseconds since stored: until then an expired entry is used without asking again
+}
+
+// Zone is what a SOA record tells.
+type Zone struct {
+	Name string        // in wire form, lower case
+	Data []byte        // of the record
+	TTL  time.Duration // of negative answers
 }
 
 // NewFailure returns an entry that answers with rcode and why for some time. Query is the message that upstreams were asked.
@@ -59,6 +68,9 @@ func (e *Entry) Storable() bool { return e.ttl > 0 }
 
 // Failure reports that e comes from NewFailure: it says nothing about the name itself.
 func (e *Entry) Failure() bool { return e.failed }
+
+// Missing reports that there is no such name.
+func (e *Entry) Missing() bool { return e.rcode == dns.RcodeNameError }
 
 // usable reports whether an expired entry may stand in for an upstream that fails.
 func (e *Entry) usable(now time.Time) bool { return e.age(now) < e.ttl+staleFor && !e.failed }
@@ -96,6 +108,12 @@ func (e *Entry) size() int {
 	n := 430 + len(e.msg) + 2*len(e.ttls) + 2*len(e.Host) + 24*(len(e.Addrs)+len(e.Hints))
 	for _, t := range e.Targets {
 		n += 16 + len(t)
+	}
+	for _, p := range e.Pointers {
+		n += 16 + len(p)
+	}
+	if e.Zone != nil {
+		n += 64 + len(e.Zone.Name) + len(e.Zone.Data)
 	}
 	return n
 }

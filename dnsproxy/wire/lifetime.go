@@ -30,6 +30,15 @@ func Lifetime(msg []byte) time.Duration {
 	return 0
 }
 
+// Shorten lets no record of an answer live longer than ttl, except the OPT record, whose TTL is none.
+func Shorten(msg []byte, ttl time.Duration) {
+	eachRecord(msg, func(_, fixed, _ int) {
+		if at := msg[fixed+4:]; binary.BigEndian.Uint16(msg[fixed:]) != dns.TypeOPT {
+			binary.BigEndian.PutUint32(at, min(binary.BigEndian.Uint32(at), uint32(ttl/time.Second)))
+		}
+	})
+}
+
 // eachRecord calls f with the section of each record of a message, 1 to 3, the offset behind its name and that of what
 // follows it. It returns the offset behind the last record, or 0 if the message cannot be read so far.
 func eachRecord(msg []byte, f func(section, fixed, next int)) (end int) {

@@ -6,6 +6,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"strings"
 	"unsafe"
 
 	"github.com/miekg/dns"
@@ -204,4 +205,42 @@ func (q *Question) Limit() int {
 		return plainUDP
 	}
 	return int(min(q.udpSize, MaxUDP))
+}
+
+// Attributes returns how many labels at the start of the name begin with an underscore: such names hold attributes of the host
+// behind them (RFC 8552).
+func (q *Question) Attributes() (labels int) {
+	for off := 0; q.lower[off] != 0 && q.lower[off+1] == '_'; off += 1 + int(q.lower[off]) {
+		labels++
+	}
+	return labels
+}
+
+// HostBehind returns the name without so many labels at its start, as Host does; "" if nothing but the root is left.
+func (q *Question) HostBehind(labels int) string {
+	host := q.Host()
+	for range labels {
+		_, host, _ = strings.Cut(host, ".")
+	}
+	return host
+}
+
+// KeyBehind returns the name without so many labels at its start, as Key does.
+func (q *Question) KeyBehind(labels int) string {
+	off := 0
+	for range labels {
+		off += 1 + int(q.lower[off])
+	}
+	return q.Key()[off:]
+}
+
+// Other returns the question of the same client about the name without so many labels at its start, and about another type.
+func (q *Question) Other(labels int, qtype uint16) *Question {
+	other := *q
+	cut := q.len - len(q.KeyBehind(labels))
+	other.Type, other.len = qtype, q.len-cut
+	copy(other.wire[:], q.wire[cut:q.len])
+	copy(other.lower[:], q.lower[cut:q.len])
+	other.chars = copy(other.text[:], q.HostBehind(labels))
+	return &other
 }

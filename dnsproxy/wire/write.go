@@ -76,6 +76,19 @@ func AppendSOA(out []byte, ttl time.Duration) []byte {
 	return AppendRecord(out, 2, dns.TypeSOA, ttl, soaTail, minimum[:])
 }
 
+// AppendZoneSOA appends the SOA of a zone that the question's name is in, so that a negative answer is cacheable for ttl. Zone is a
+// name in wire form and lower case. It reports whether the name is in the zone; if not, out is as it was.
+func AppendZoneSOA(out []byte, q *Question, zone string, data []byte, ttl time.Duration) ([]byte, bool) {
+	off := 0
+	for q.Key()[off:] != zone {
+		if q.lower[off] == 0 {
+			return out, false
+		}
+		off += 1 + int(q.lower[off])
+	}
+	return AppendRecordOf(out, HeaderLen+off, 2, dns.TypeSOA, ttl, data), true
+}
+
 // AppendAddr appends an A or AAAA record of the question's own name.
 func AppendAddr(out []byte, addr netip.Addr, ttl time.Duration) []byte {
 	return AppendAddrOf(out, HeaderLen, addr, ttl)

@@ -66,6 +66,26 @@ func CheckName(name string) error {
 	return nil
 }
 
+// CheckNewPeer returns an error if a new peer should not have the name. It becomes a label of DNS, the name of a file and an argument
+// of commands, so each of its parts between dots begins and ends with a letter or a digit. A peer that has another name
+// keeps it: a gateway must start with the peers that it has.
+func CheckNewPeer(name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	for part := range strings.SplitSeq(name, ".") {
+		switch {
+		case part == "" && strings.Trim(name, ".") == "":
+			return fmt.Errorf("the name %q has no letter or digit", name)
+		case part == "":
+			return fmt.Errorf("the name %q has a dot at its start, at its end or beside another", name)
+		case !consistsOf(part[:1]+part[len(part)-1:], letter|digit):
+			return fmt.Errorf("the name %q has a part that does not begin and end with a letter or digit", name)
+		}
+	}
+	return nil
+}
+
 // faultOfName returns what is wrong with a name, or "".
 func faultOfName(name string) string {
 	switch {

@@ -130,7 +130,8 @@ type Error = fault.Error
 
 // Peer is someone who may connect to the gateway.
 type Peer struct {
-	// Name identifies the peer in rules, logs and metrics.
+	// Name identifies the peer in rules, logs and metrics. Commands and invitations give a new peer only a name whose parts between
+	// dots begin and end with a letter or digit. `check` warns of others.
 	Name string `yaml:"name" required:"true"`
 	// PublicKey is the peer's WireGuard public key, base64. With proxy_password or dns.serve a peer may have none: then it has no
 	// tunnel.

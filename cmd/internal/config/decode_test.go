@@ -186,6 +186,21 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
+// TestCheckNewPeer: what cannot be a label of DNS, a file that is seen, or an argument of a command is no name for a new peer. A
+// configuration that has such a peer loads.
+func TestCheckNewPeer(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"ana": true, "Ana.Maria-2_x@corp": true, "7": true, "a": true, "ana@corp.example": true, "a--b": true,
+		"": false, "-": false, "--": false, ".": false, "..": false, "-x": false, "x-": false, "_x": false, "x.": false, ".x": false, "a..b": false,
+		"a.-b": false, "@": false, "@x": false, "a b": false, "../x": false,
+	} {
+		err := CheckNewPeer(name)
+		if (err == nil) != ok || err != nil && !strings.HasPrefix(err.Error(), fmt.Sprintf("the name %q ", name)) {
+			t.Errorf("%q: got %v, want an error that names it: %v", name, err, !ok)
+		}
+	}
+}
+
 func TestServiceAddresses(t *testing.T) {
 	for addresses, want := range map[string]string{
 		"10.77.0.1/24":               "[10.77.0.2/24]",

@@ -24,6 +24,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/qr"
 	"penstock/cmd/internal/record"
 )
 
@@ -70,6 +71,14 @@ func TestFilesOfOthersAreThoseThatAreNamed(t *testing.T) {
 
 func TestThePageIsSmallAndAsksNobodyElse(t *testing.T) {
 	weight := 0
+	weigh := func(data []byte) {
+		var b bytes.Buffer
+		w := gzip.NewWriter(&b)
+		w.Write(data)
+		w.Close()
+		weight += b.Len()
+	}
+	weigh(qr.Script())
 	elsewhere := regexp.MustCompile(`(?:src|href|action)="https?:|(?:fetch|import)\(["'` + "`" + `]https?:|url\(["']?https?:|@import|\bstyle="|\bon[a-z]+="|innerHTML|insertAdjacentHTML|document\.write`)
 	err := fs.WalkDir(web, "web", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -79,11 +88,7 @@ func TestThePageIsSmallAndAsksNobodyElse(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		var b bytes.Buffer
-		w := gzip.NewWriter(&b)
-		w.Write(data)
-		w.Close()
-		weight += b.Len()
+		weigh(data)
 		if found := elsewhere.Find(data); found != nil && !strings.Contains(path, "/vendor/") {
 			t.Errorf("%s has %q: the page asks no other host, and puts no text of strangers into its markup", path, found)
 		}
@@ -94,22 +99,6 @@ func TestThePageIsSmallAndAsksNobodyElse(t *testing.T) {
 	}
 	if weight > mostWeight {
 		t.Errorf("got %d octets compressed, want at most %d", weight, mostWeight)
-	}
-}
-
-// The codes of the page where people join are proved against another encoder. The console has the same code.
-func TestTheCodesAreThoseOfThePageWherePeopleJoin(t *testing.T) {
-	want, err := os.ReadFile(filepath.FromSlash("../enrol/page/qr.js"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := web.ReadFile("web/qr.mjs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, code, _ := strings.Cut(string(want), "\n\n")
-	if string(got) != strings.Replace(code, "\nfunction qrMatrix", "\nexport function qrMatrix", 1) {
-		t.Error("web/qr.mjs is not enrol/page/qr.js, but for its first lines and the word export: copy it")
 	}
 }
 

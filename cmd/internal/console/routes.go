@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/control"
+	"penstock/cmd/internal/qr"
 )
 
 //go:embed web
@@ -106,6 +107,9 @@ func names(address, host string) bool {
 // file serves a file of the page. The files hold no secrets.
 func file(w http.ResponseWriter, r *http.Request, name string) {
 	data, err := fs.ReadFile(web, path.Join("web", path.Clean("/"+name)))
+	if name == "qr.mjs" {
+		data, err = qr.Script(), nil
+	}
 	if err != nil {
 		answer(w, http.StatusNotFound, failure{"there is no such page here"})
 		return

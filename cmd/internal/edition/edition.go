@@ -166,6 +166,19 @@ func (e *Edition) checkCertificates(start bool) error {
 			e.uncertain = append(e.uncertain, text)
 		}
 	}
+	for _, f := range config.CertificateFiles(e.Config) {
+		leaf, err := f.Leaf()
+		if err != nil {
+			continue // it is among those that are wrong
+		}
+		text := f.Expires(leaf, time.Now())
+		if f.Use != "dns.serve" { // see privatedns.Warning
+			text += f.Expired(leaf, time.Now())
+		}
+		if text != "" {
+			e.uncertain = append(e.uncertain, text)
+		}
+	}
 	if start {
 		return faultsOf(wrong)
 	}

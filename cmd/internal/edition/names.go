@@ -144,15 +144,19 @@ func peerName(name, zone string) (string, error) {
 	return policy.CanonicalName(strings.ToLower(name) + "." + zone)
 }
 
-// nameless returns a sentence for each peer that cannot have a name in dns.peers because of what it is called.
+// nameless returns a sentence for each peer that is called as no new peer may be, and for each that cannot have a name in dns.peers.
 func (e *Edition) nameless() []string {
 	zone, fault := e.peersZone()
-	if zone == "" || fault != nil {
-		return nil
+	if fault != nil {
+		zone = ""
 	}
 	var list []string
 	for _, p := range e.Config.Peers.All() {
-		if _, err := peerName(p.Name, zone); err != nil {
+		if err := config.CheckNewPeer(p.Name); err != nil {
+			list = append(list, fmt.Sprintf("%s: %v: give the peer another name, which commands and DNS can use", p.Pos, err))
+		} else if zone == "" {
+			continue
+		} else if _, err := peerName(p.Name, zone); err != nil {
 			list = append(list, fmt.Sprintf("%s: peer %s has no name in %s: a host name has letters, digits, - and dots", p.Pos, p.Name, zone))
 		}
 	}

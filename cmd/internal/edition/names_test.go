@@ -123,6 +123,10 @@ func TestFaultsOfNamesAreWhereTheyAreWritten(t *testing.T) {
 	if err != nil || !strings.Contains(strings.Join(e.Warnings(), "\n"), "peer bob@home has no name in peers.example: ") {
 		t.Errorf("a peer whose name is no host name: got %v, want a warning", err)
 	}
+	e, err = compileAlone(t, load(t, namesText(strings.Replace(withNames, "name: Bob_2", "name: --", 1), end)))
+	if err != nil || !strings.Contains(strings.Join(e.Warnings(), "\n"), `:4:5: the name "--" has a part that does not begin and end with a letter or digit: give`) {
+		t.Errorf("a peer whose name no new one may have: got %v, want a warning in %q", err, e.Warnings())
+	}
 }
 
 // TestWhatAPeerMayReachItSees: without a rule for peers, it sees itself and the gateway.

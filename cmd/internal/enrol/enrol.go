@@ -256,7 +256,7 @@ func (e *Enrolment) Invite(ctx context.Context, q control.InviteQuery) (control.
 
 // checkTerms returns why a peer could not be made, so that it is said to whoever invites and not to whoever is invited.
 func (e *Enrolment) checkTerms(ctx context.Context, t peerbook.Terms, open time.Duration, now time.Time) error {
-	if err := config.CheckName(t.Name); err != nil {
+	if err := config.CheckNewPeer(t.Name); err != nil {
 		return fmt.Errorf("%w: choose another", err)
 	}
 	for _, g := range t.Groups {

@@ -113,6 +113,8 @@ func TestThePagesCodesAreThoseOfAnotherEncoder(t *testing.T) {
 	tab := browser(t)
 	w := newWorld(t).open(t)
 	visit(t, tab, w.listen.URL+joinPath)
+	evaluate[bool](t, tab, `import("/join-qr.js").then((m) => { window.qrMatrix = m.qrMatrix }), true`)
+	eventually(t, "the module is there", func() bool { return evaluate[bool](t, tab, `typeof qrMatrix === "function"`) })
 	capacity := 0
 	for version := coding.Version(coding.MinVersion); version <= 25; version++ {
 		head := 12

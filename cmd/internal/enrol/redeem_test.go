@@ -166,6 +166,7 @@ func TestInviteSaysWhyNobodyCouldJoin(t *testing.T) {
 		want string
 	}{
 		"no name":                {control.InviteQuery{Name: "a b"}, "choose another"},
+		"a flag":                 {control.InviteQuery{Name: "--"}, "choose another"},
 		"no group":               {control.InviteQuery{Name: "ana", Groups: []string{""}}, "a group"},
 		"invited already":        {control.InviteQuery{Name: "taken"}, "penstock peer uninvite taken"},
 		"open for too short":     {control.InviteQuery{Name: "ana", For: time.Millisecond}, "for one second to 30 days, and not for "},

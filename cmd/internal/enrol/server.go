@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/door"
+	"penstock/cmd/internal/qr"
 	"penstock/router/transport/wireguard"
 )
 
@@ -84,23 +85,31 @@ func (s *server) close() {
 // routes serves the page, its files, and one call.
 func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
-	for path, file := range map[string]struct{ name, kind string }{
-		joinPath:            {"page/join.html", "text/html; charset=utf-8"},
-		joinPath + ".js":    {"page/join.js", "text/javascript; charset=utf-8"},
-		joinPath + "-qr.js": {"page/qr.js", "text/javascript; charset=utf-8"},
-		joinPath + ".css":   {"page/join.css", "text/css; charset=utf-8"},
+	for path, file := range map[string]struct {
+		text []byte
+		kind string
+	}{
+		joinPath:            {page("join.html"), "text/html; charset=utf-8"},
+		joinPath + ".js":    {page("join.js"), "text/javascript; charset=utf-8"},
+		joinPath + "-qr.js": {qr.Script(), "text/javascript; charset=utf-8"},
+		joinPath + ".css":   {page("join.css"), "text/css; charset=utf-8"},
 	} {
-		text, err := fs.ReadFile(pages, file.name)
-		if err != nil {
-			panic(err) // it is in the program
-		}
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", file.kind)
-			_, _ = w.Write(text) // the client may have left
+			_, _ = w.Write(file.text) // the client may have left
 		})
 	}
 	mux.HandleFunc("POST "+joinPath, s.join)
 	return strict(mux)
+}
+
+// page returns a file of the page.
+func page(name string) []byte {
+	text, err := fs.ReadFile(pages, "page/"+name)
+	if err != nil {
+		panic(err) // it is in the program
+	}
+	return text
 }
 
 // strict adds headers to every answer: nothing is kept, nothing else is loaded, and no other page shows this one.

@@ -430,7 +430,7 @@ func TestThePageLoadsNothingElse(t *testing.T) {
 		return string(b), r.Header, r.StatusCode
 	}
 	html, h, _ := page("/join")
-	if regexp.MustCompile(`(?i)<script(?:[^>]*src="/join(?:-qr)?\.js"[^>]*)?>\s*[^<\s]| on[a-z]+=|style=|<style|https?:|src="[^/]|href="[^/]`).MatchString(html) {
+	if regexp.MustCompile(`(?i)<script(?:[^>]*src="/join\.js"[^>]*)?>\s*[^<\s]| on[a-z]+=|style=|<style|https?:|src="[^/]|href="[^/]`).MatchString(html) {
 		t.Errorf("the page has something in it that its policy forbids:\n%s", html)
 	}
 	for key, want := range map[string]string{
@@ -443,7 +443,12 @@ func TestThePageLoadsNothingElse(t *testing.T) {
 	if csp := h.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; script-src 'self';") || strings.Contains(csp, "unsafe") {
 		t.Errorf("got the policy %q", csp)
 	}
-	for _, m := range regexp.MustCompile(`(?:src|href)="([^"]+)"`).FindAllStringSubmatch(html, -1) {
+	script, _, _ := page("/join.js")
+	parts := regexp.MustCompile(`(?:src=|href=|from )"([^"]+)"`).FindAllStringSubmatch(html+script, -1)
+	if len(parts) != 3 {
+		t.Errorf("got the parts %q, want the style, the script and what it imports", parts)
+	}
+	for _, m := range parts {
 		if text, _, status := page(m[1]); status != 200 || strings.Contains(text, "http:") || strings.Contains(text, "eval(") {
 			t.Errorf("%s: status %d", m[1], status)
 		}

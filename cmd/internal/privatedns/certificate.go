@@ -166,14 +166,9 @@ func (s *Service) followCertificate(ctx context.Context) {
 	}
 }
 
-// inForce tells about a new certificate, or that there is none in files any more.
+// inForce tells about a new certificate.
 func (s *Service) inForce() {
-	now := s.cert.now.Load()
-	if now == nil {
-		s.metrics.PrivateCertificate(time.Unix(0, 0))
-		return
+	if now := s.cert.now.Load(); now != nil {
+		s.log.Info("the certificate of dns.serve is in force", "until", now.Leaf.NotAfter)
 	}
-	end := now.Leaf.NotAfter
-	s.metrics.PrivateCertificate(end)
-	s.log.Info("the certificate of dns.serve is in force", "until", end)
 }

@@ -286,7 +286,7 @@ func (d *DNS) DNSQuery(ctx context.Context, q control.DNSQuery) (control.DNSAnsw
 	if host, err := policy.CanonicalName(q.Name); err == nil && a.Decided != "" && a.Decided != host {
 		res.Decided = a.Decided
 	}
-	if a.Withheld.IsValid() && a.Source != "" { // the client is not told even that there is such a name
+	if a.Hidden {
 		res.Reason = "hidden: no flow of the client may go to " + a.Withheld.String()
 	}
 	if a.Decided != "" {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/acme"
+	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/decisions"
 	"penstock/cmd/internal/edition"
@@ -199,6 +200,11 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		st.Degraded = true
 		verdict = "degraded: " + trouble + "; " + verdict
 	}
+	expired, expiring := s.certificates(time.Now())
+	if len(expired) > 0 {
+		st.Degraded = true
+		verdict = "degraded: " + strings.Join(expired, "; ") + "; " + verdict
+	}
 	if trouble := s.ACME.Trouble(); trouble != "" {
 		st.Degraded = true
 		verdict = "degraded: " + trouble + "; " + verdict
@@ -250,7 +256,7 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	}
 	st.HistoryStopped = s.Records.Trouble()
 	st.Direct = s.Egress.Kernel().String()
-	st.Warnings = append(s.Ports.Troubles(), s.ACME.Warnings()...)
+	st.Warnings = slices.Concat(s.Ports.Troubles(), s.ACME.Warnings(), expiring)
 	st.OtherVPNs = otherVPNs(s.Laptop.Others.List())
 	st.Flows.Active = s.Flows.Router.Active()
 	st.Flows.Forwarded, st.Flows.Denied = s.Flows.counts()
@@ -270,6 +276,30 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 		st.Transports = append(st.Transports, t)
 	}
 	return st, nil
+}
+
+// certificates says which certificates in files have expired or cannot be read, and which will soon expire.
+func (s *Process) certificates(now time.Time) (expired, expiring []string) {
+	for _, f := range config.CertificateFiles(s.Live.Config()) {
+		leaf, err := f.Leaf()
+		text := ""
+		switch {
+		case err != nil:
+			text = fmt.Sprintf("%s: the certificate in %s cannot be read: %v", f.Use, f.Path, err)
+		default:
+			text = f.Expired(leaf, now)
+		}
+		if text != "" && f.Use != "dns.serve" { // see privatedns.Service.Trouble
+			expired = append(expired, text)
+		}
+		if err != nil {
+			continue
+		}
+		if text := f.Expires(leaf, now); text != "" {
+			expiring = append(expiring, text)
+		}
+	}
+	return expired, expiring
 }
 
 // fleetTrouble says what this gateway lacks as one of a fleet, or "". That others are silent is not its own trouble.

@@ -257,6 +257,8 @@ func (s *Service) fail(w http.ResponseWriter, v visitor, err error) {
 		s.Metrics.ended(resultLimited)
 		s.page(w, v, http.StatusTooManyRequests, "Too many attempts: wait a minute.")
 		return
+	case errors.Is(err, errSlow):
+		result, status, text = resultUnavailable, http.StatusGatewayTimeout, "The provider of accounts did not answer in time. Try again. The gateway's log says more."
 	case errors.Is(err, errUnavailable):
 		result, status, text = resultUnavailable, http.StatusBadGateway, "The provider of accounts cannot be asked now. The gateway's log says why."
 	case errors.Is(err, errRefused):

@@ -38,6 +38,8 @@ var (
 	errRefused     = errors.New("the provider refused")
 	errInvalid     = errors.New("the provider's answer is not valid")
 	errTooMany     = errors.New("too many attempts of one peer")
+
+	errSlow = errors.New("it did not answer in time") // beside errUnavailable
 )
 
 // provider is a provider of accounts, with what it says about itself.
@@ -52,17 +54,37 @@ type provider struct {
 
 // providers holds the provider once it has been found.
 type providers struct {
-	dial func(ctx context.Context, via, network, address string) (net.Conn, error)
+	dial  func(ctx context.Context, via, network, address string) (net.Conn, error)
+	limit time.Duration // of one question
+	wg    sync.WaitGroup
 
-	mu     sync.Mutex // held while it is looked for
+	mu     sync.Mutex // guards below
+	closed bool
 	now    *provider
-	failed error // the last time
+	search *search // under way
+	failed error   // the last time
 	asked  time.Time
 	of     *config.SignIn // that failed was for
 }
 
-// close lets go of idle connections.
+// search is a look for the provider, for all who wait for it.
+type search struct {
+	of     *config.SignIn
+	done   chan struct{} // closed when found or err is there
+	found  *provider
+	err    error
+	cancel context.CancelFunc
+}
+
+// close ends a search and lets go of idle connections.
 func (p *providers) close() {
+	p.mu.Lock()
+	p.closed = true
+	if p.search != nil {
+		p.search.cancel()
+	}
+	p.mu.Unlock()
+	p.wg.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.now != nil {
@@ -70,31 +92,92 @@ func (p *providers) close() {
 	}
 }
 
-// get finds the provider of the settings. page is where peers sign in.
+// get finds the provider of the settings. page is where peers sign in. It is looked for once for all who wait, and whoever leaves ends
+// the wait of nobody else. One that was found before is good while it is looked for again.
 func (p *providers) get(ctx context.Context, settings *config.SignIn, page string) (*provider, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	current := p.now != nil && p.now.settings == settings
-	if current && time.Since(p.now.found) < discoverFor {
+	switch {
+	case current && time.Since(p.now.found) < discoverFor:
+		defer p.mu.Unlock()
+		return p.now, nil
+	case p.failed != nil && p.of == settings && time.Since(p.asked) < retryAfter:
+		defer p.mu.Unlock()
+		return nil, p.failed
+	case p.closed:
+		defer p.mu.Unlock()
+		return nil, unavailable(net.ErrClosed)
+	}
+	s := p.search
+	if s == nil || s.of != settings {
+		s = p.lookLocked(ctx, settings, page)
+	}
+	if current {
+		defer p.mu.Unlock()
 		return p.now, nil
 	}
-	if p.failed != nil && p.of == settings && time.Since(p.asked) < retryAfter {
-		return nil, p.failed
+	p.mu.Unlock()
+	select {
+	case <-s.done:
+		return s.found, s.err
+	case <-ctx.Done():
+		return nil, unavailable(ctx.Err())
 	}
-	found, err := p.discover(ctx, settings, page)
-	if err != nil && current {
+}
+
+// lookLocked begins to look for the provider. A search for former settings ends.
+func (p *providers) lookLocked(ctx context.Context, settings *config.SignIn, page string) *search {
+	if p.search != nil {
+		p.search.cancel()
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s := &search{of: settings, done: make(chan struct{}), cancel: cancel}
+	p.search = s
+	p.wg.Go(func() {
+		defer close(s.done)
+		defer cancel()
+		found, err := p.discover(ctx, settings, page)
+		p.end(s, found, err)
+	})
+	return s
+}
+
+// end takes what a search has found.
+func (p *providers) end(s *search, found *provider, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	latest := p.search == s
+	if latest {
+		p.search = nil
+	}
+	switch {
+	case err == nil:
+		s.found = found
+		if !latest {
+			return
+		}
+		if p.now != nil {
+			p.now.client.CloseIdleConnections()
+		}
+		p.now, p.failed = found, nil
+	case p.now != nil && p.now.settings == s.of:
 		p.now.found = time.Now().Add(retryAfter - discoverFor) // it is where it was, until it says otherwise
-		return p.now, nil
+		s.found = p.now
+	default:
+		s.err = fmt.Errorf("%s: %w", s.of.OIDC.Issuer, unavailable(err))
+		if latest {
+			p.failed, p.asked, p.of = s.err, time.Now(), s.of
+		}
 	}
-	if err != nil {
-		p.failed, p.asked, p.of = fmt.Errorf("%w: %s: %w", errUnavailable, settings.OIDC.Issuer, err), time.Now(), settings
-		return nil, p.failed
+}
+
+// unavailable is an error of a question to the provider, in one line.
+func unavailable(err error) error {
+	timeout, _ := errors.AsType[net.Error](err)
+	if text := err.Error(); timeout != nil && timeout.Timeout() || strings.Contains(text, "deadline exceeded") || strings.Contains(text, "Client.Timeout") {
+		return fmt.Errorf("%w: %w: %s", errUnavailable, errSlow, brief(text)) // go-oidc v3.21.0 does not wrap each error
 	}
-	if p.now != nil {
-		p.now.client.CloseIdleConnections()
-	}
-	p.now, p.failed = found, nil
-	return found, nil
+	return fmt.Errorf("%w: %s", errUnavailable, brief(err.Error()))
 }
 
 // discover asks the provider where its parts are.
@@ -104,12 +187,12 @@ func (p *providers) discover(ctx context.Context, settings *config.SignIn, page 
 		return nil, err
 	}
 	client := p.client(settings)
-	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, client), askLimit)
+	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, client), p.limit)
 	defer cancel()
 	at, err := oidc.NewProvider(ctx, settings.OIDC.Issuer)
 	if err != nil {
 		client.CloseIdleConnections()
-		return nil, errors.New(brief(err.Error()))
+		return nil, err
 	}
 	var says struct {
 		Scopes []string `json:"scopes_supported"`
@@ -167,12 +250,12 @@ func reached(page string, settings *config.SignIn) error {
 // client returns an HTTP client whose connections leave as the configuration says, and whose answers are bounded.
 func (p *providers) client(settings *config.SignIn) *http.Client {
 	return &http.Client{
-		Timeout: askLimit,
+		Timeout: p.limit,
 		Transport: bounded{&http.Transport{
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				return p.dial(ctx, settings.Via, network, address)
 			},
-			ForceAttemptHTTP2: true, TLSHandshakeTimeout: askLimit, MaxResponseHeaderBytes: 64 << 10, MaxIdleConns: 4, IdleConnTimeout: 30 * time.Second,
+			ForceAttemptHTTP2: true, TLSHandshakeTimeout: p.limit, MaxResponseHeaderBytes: 64 << 10, MaxIdleConns: 4, IdleConnTimeout: 30 * time.Second,
 		}},
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			if len(via) > 3 || req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {
@@ -247,7 +330,7 @@ func (p *provider) verify(ctx context.Context, token *oauth2.Token) (*oidc.IDTok
 	}
 	id, err := p.verifier.Verify(ctx, raw)
 	if err != nil && strings.Contains(err.Error(), "fetching keys") { // go-oidc v3.21.0 has no type for it
-		return nil, nil, fmt.Errorf("%w: %s", errUnavailable, brief(err.Error()))
+		return nil, nil, unavailable(err)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %s", errInvalid, brief(err.Error()))
@@ -259,7 +342,7 @@ func (p *provider) verify(ctx context.Context, token *oauth2.Token) (*oidc.IDTok
 	if _, has := said[p.settings.Groups]; !has && p.oidc.UserInfoEndpoint() != "" {
 		info, err := p.oidc.UserInfo(ctx, oauth2.StaticTokenSource(token))
 		if passes(err) { // without its groups a user could reach less, or more, than is meant
-			return nil, nil, fmt.Errorf("%w about the user: %s", errUnavailable, brief(err.Error()))
+			return nil, nil, fmt.Errorf("about the user: %w", unavailable(err))
 		}
 		more := claims{}
 		if err == nil && info.Subject == id.Subject && info.Claims(&more) == nil {
@@ -310,7 +393,7 @@ func (p *provider) refresh(ctx context.Context, was Session, named map[string]bo
 func asked(err error) error {
 	refused, ok := errors.AsType[*oauth2.RetrieveError](err)
 	if !ok {
-		return fmt.Errorf("%w: %s", errUnavailable, brief(err.Error()))
+		return unavailable(err)
 	}
 	said := brief(strings.TrimSpace(refused.ErrorCode + " " + refused.ErrorDescription))
 	if refused.ErrorCode == "invalid_grant" {

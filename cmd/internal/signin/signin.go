@@ -80,7 +80,7 @@ func New(c Config) (*Service, error) {
 			c.Log.Error("nobody is signed in, because the sessions cannot be read", "file", file(cfg), "err", err)
 		}
 	}
-	s.provider.dial = c.Dial
+	s.provider.dial, s.provider.limit = c.Dial, askLimit
 	s.http = &http.Server{
 		Handler: s.routes(), MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: exchangeLimit + 10*time.Second, IdleTimeout: 30 * time.Second,

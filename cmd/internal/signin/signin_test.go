@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -468,6 +469,133 @@ func TestAProviderThatFails(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestASlowProvider: whoever signs in is told why it fails, whichever of the provider's answers does not end or does not come.
+func TestASlowProvider(t *testing.T) {
+	hang := func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body) // or the server does not notice that the client leaves
+		<-r.Context().Done()
+	}
+	drip := func(w http.ResponseWriter, r *http.Request) { // it has begun to answer
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"a": "`)
+		w.(http.Flusher).Flush()
+		hang(w, r)
+	}
+	flood := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"a": "`)
+		io.CopyN(w, endless{}, 100<<20)
+	}
+	for _, at := range []string{mockoidc.DiscoveryEndpoint, mockoidc.TokenEndpoint, mockoidc.JWKSEndpoint} {
+		for _, row := range []struct {
+			name   string
+			answer func(w http.ResponseWriter, r *http.Request)
+			status int
+			text   string
+		}{
+			{"says nothing", hang, http.StatusGatewayTimeout, "did not answer in time"},
+			{"stops in the middle", drip, http.StatusGatewayTimeout, "did not answer in time"},
+			{"never ends", flood, http.StatusBadGateway, "cannot be asked now"},
+		} {
+			t.Run(at+" "+row.name, func(t *testing.T) {
+				g := open(t)
+				g.provider.limit = 500 * time.Millisecond // if another answer is slower than that, the outcome is the same
+				if row.status == http.StatusBadGateway {
+					g.provider.limit = time.Minute // what is too large is noticed by its size
+				}
+				g.seen.set(func(w http.ResponseWriter, r *http.Request) bool {
+					if r.URL.Path != at {
+						return false
+					}
+					row.answer(w, r)
+					return true
+				})
+				g.idp.QueueUser(user("ana"))
+				status, body := get(t, g.browser(t, "10.99.0.2"), page+"begin")
+				if status != row.status || !strings.Contains(body, row.text) {
+					t.Errorf("got %d, want %d with %q\n%s", status, row.status, row.text, body)
+				}
+				if _, signedIn := g.Session(anaKey); signedIn || g.result(resultUnavailable) != 1 {
+					t.Errorf("signed in: %v, %v counted", signedIn, g.result(resultUnavailable))
+				}
+			})
+		}
+	}
+}
+
+// TestNobodyWaitsForTheProvider: while it does not answer, the gateway starts, takes another configuration, shows the page and judges
+// flows. One search is for all who sign in, and goes on when the first of them leaves.
+func TestNobodyWaitsForTheProvider(t *testing.T) {
+	g := open(t)
+	g.idp.QueueUser(user("ana", "engineering"))
+	if status, body := get(t, g.browser(t, "10.99.0.2"), page+"begin"); status != 200 {
+		t.Fatalf("before: got %d\n%s", status, body)
+	}
+	var searches atomic.Int32
+	answers, arrived := make(chan struct{}), make(chan struct{}, 10)
+	g.seen.set(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == mockoidc.DiscoveryEndpoint {
+			searches.Add(1)
+			arrived <- struct{}{}
+			select {
+			case <-answers:
+			case <-r.Context().Done():
+			}
+		}
+		return false
+	})
+	g.start(t) // a restart: what was found is forgotten
+	g.provider.limit = time.Minute
+	begun := make(chan error, 1)
+	ctx, leave := context.WithCancel(t.Context())
+	go func() {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, page+"begin", nil)
+		if err == nil {
+			_, err = g.browser(t, "10.99.0.3").Do(req)
+		}
+		begun <- err
+	}()
+	<-arrived
+	if status, body := get(t, g.browser(t, "10.99.0.2"), page); status != 200 || !strings.Contains(body, "ana@corp.example") {
+		t.Errorf("the page: got %d\n%s", status, body)
+	}
+	if v := g.Live.Decide(g.flow("10.99.0.2", "10.20.0.10:80")); v.Rule != "engineers" {
+		t.Errorf("a flow of who is signed in: got %+v", v)
+	}
+	g.SignOut(anaKey, "test")
+	second := make(chan string, 1)
+	g.idp.QueueUser(user("ana", "engineering"))
+	ana := g.browser(t, "10.99.0.2")
+	go func() {
+		res, err := ana.Get(page + "begin")
+		if err != nil {
+			second <- err.Error()
+			return
+		}
+		res.Body.Close()
+		second <- res.Status
+	}()
+	eventually(t, "the second begins", func() bool { return clientsThatTry(&g.attempts) == 2 })
+	leave()
+	if err := <-begun; !errors.Is(err, context.Canceled) {
+		t.Errorf("the first: got %v, want that it has left", err)
+	}
+	close(answers)
+	if got := <-second; got != "200 OK" {
+		t.Errorf("the second: got %s", got)
+	}
+	if _, ok := g.Session(anaKey); !ok || searches.Load() != 1 {
+		t.Errorf("ana is signed in: %v, after %d searches, want one", ok, searches.Load())
+	}
+	g.reload(t, "required: [staff]", "required: all")
+}
+
+func clientsThatTry(a *attempts) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.tried)
 }
 
 type endless struct{}

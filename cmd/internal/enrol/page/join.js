@@ -1,4 +1,4 @@
-"use strict";
+import { qrMatrix } from "/join-qr.js";
 
 // The link is https://HOST/join#TOKEN or #TOKEN.PIN. The pin is for penstock join: a browser has its own way to trust a server.
 const token = location.hash.slice(1).split(".")[0];
