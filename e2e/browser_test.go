@@ -18,7 +18,12 @@ import (
 // browser runs Chromium on a host, and returns a context for a tab of it.
 func browser(t *testing.T, h *netlab.Host) context.Context {
 	t.Helper()
-	return openTab(t, program(t, "chromium"), h.Nsenter())
+	return openTab(t, program(t, "chromium"), fromHere(h.Nsenter()))
+}
+
+// fromHere returns a command line of nsenter as one for this process, which is in the lab's user namespace already if the lab has one.
+func fromHere(nsenter []string) []string {
+	return slices.DeleteFunc(nsenter, func(arg string) bool { return arg == "--user" || arg == "--preserve-credentials" })
 }
 
 // openTab runs Chromium, by way of the program before it if there is one, and returns a context for a tab of it.

@@ -54,7 +54,7 @@ func demo(t *testing.T) (link string, enter []string) {
 		case len(fields) == 1 && strings.HasPrefix(fields[0], "http://127.0.0.1:"):
 			link = fields[0]
 		case slices.Contains(fields, "curl") && fields[0] == "nsenter":
-			enter = fields[:slices.Index(fields, "curl")]
+			enter = fromHere(fields[:slices.Index(fields, "curl")])
 		}
 	}
 	if link == "" || enter == nil {

@@ -56,6 +56,7 @@ func findings(t *testing.T, r result) map[string]finding {
 // laptop [pen0 -> penstock, and what breaks it] lan0 === WireGuard ===> [penstock] gateway
 func TestDoctorFindsWhatIsWrongWithTheHost(t *testing.T) {
 	t.Parallel()
+	needsOthers(t) // the socket is a group's
 	group, err := user.LookupGroupId("65534")
 	if err != nil {
 		t.Skip(err)

@@ -250,9 +250,7 @@ func (c *container) runsAs(t *testing.T, uid, capabilities string) {
 // laptop: [image: penstock with CAP_NET_ADMIN], curl beside it === WireGuard ===> gateway: [image: penstock without any] --- intranet
 func TestTheImageRuns(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: the image has users of its own")
-	}
+	needsOthers(t) // the image has users of its own
 	for _, name := range []string{"setpriv", "nsenter", "unshare"} {
 		program(t, name)
 	}

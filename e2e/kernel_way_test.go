@@ -363,6 +363,7 @@ func TestAGatewayUsesSocketsWhereTheKernelWillNotForward(t *testing.T) {
 // [penstock -> TUN -> kernel, as a user with one capability] gateway --- intranet
 func TestTheKernelsWayNeedsOneCapability(t *testing.T) {
 	t.Parallel()
+	needsOthers(t)
 	program(t, "setpriv")
 	w := newKernelWorld(t)
 	gateway := settled(t, w.Gateway)

@@ -90,6 +90,21 @@ func program(t *testing.T, name string) string {
 	return path
 }
 
+// needsOthers skips a test that gives files to other users, where there are none: an ordinary user's namespace has its own alone.
+func needsOthers(t *testing.T) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(file, 65534, 65534); err != nil {
+		if os.Getenv("PENSTOCK_REQUIRE_NETNS") == "1" {
+			t.Fatalf("PENSTOCK_REQUIRE_NETNS=1: %v", err)
+		}
+		t.Skipf("only root can give files to other users: %v", err)
+	}
+}
+
 // newLab is a lab of the test's own.
 func newLab(t *testing.T) *netlab.Lab {
 	t.Helper()

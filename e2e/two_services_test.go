@@ -11,9 +11,7 @@ import (
 // laptop [penstock of root, then one more of root or of nobody] === WireGuard ===> [penstock] gateway --- intranet
 func TestTwoServicesOfTwoUsers(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can be another user")
-	}
+	needsOthers(t)
 	setpriv := program(t, "setpriv")
 	w := newWorld(t, "rules:", "always_on: {lockdown: true}\nrules:").up(t)
 	t.Cleanup(func() { run(t, w.Laptop, built("penstock"), "lockdown", "off", "-c", w.path("laptop.yaml")) })

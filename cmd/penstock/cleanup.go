@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -59,17 +60,20 @@ next start to take over.`,
 // is cleaned up from a shell.
 func (e *env) cleanGateway(c *config.Config) error {
 	log, service := newLogger(e, false), filepath.Dir(config.DefaultStateFile())
-	if c != nil {
-		if dir := c.StateDir; dir != service {
-			if err := e.cleanupKernel(dir, log); err != nil {
-				return err
-			}
+	own := c != nil && c.StateDir != service
+	if own {
+		if err := e.cleanupKernel(c.StateDir, log); err != nil {
+			return err
 		}
 	}
-	if err := e.cleanupKernel(service, log); err != nil && !errors.Is(err, hostnet.ErrInUse) {
+	switch err := e.cleanupKernel(service, log); {
+	case errors.Is(err, hostnet.ErrInUse):
+		return nil
+	case own && errors.Is(err, fs.ErrPermission): // the folder is not the caller's, and was not asked for
+		return nil
+	default:
 		return err
 	}
-	return nil
 }
 
 // askedFor reports whether a service with this SERVICE_RESULT was told to stop, as opposed to having crashed. It may have been

@@ -1,6 +1,16 @@
 package main
 
-import "testing"
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"penstock/cmd/internal/config"
+)
 
 func TestAskedFor(t *testing.T) {
 	tests := []struct {
@@ -19,6 +29,39 @@ func TestAskedFor(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := askedFor(tt.result); got != tt.want {
 				t.Errorf("got %t, want %t", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestTheServicesFolderMayBeSomebodyElses: a gateway of an ordinary user is cleaned up, although the folder of the service is not for
+// that user to look into.
+func TestTheServicesFolderMayBeSomebodyElses(t *testing.T) {
+	service := filepath.Dir(config.DefaultStateFile())
+	denied := fmt.Errorf("open: %w", fs.ErrPermission)
+	for _, row := range []struct {
+		name   string
+		config *config.Config
+		denied string // folder
+		want   error
+		looked []string
+	}{
+		{"a folder of its own", &config.Config{StateDir: "own"}, service, nil, []string{"own", service}},
+		{"its own is somebody else's", &config.Config{StateDir: "own"}, "own", denied, []string{"own"}},
+		{"the service's is its own", &config.Config{StateDir: service}, service, denied, []string{service}},
+		{"no configuration", nil, service, denied, []string{service}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var looked []string
+			e := &env{stderr: io.Discard, getenv: func(string) string { return "" }, cleanupKernel: func(dir string, _ *slog.Logger) error {
+				looked = append(looked, dir)
+				if dir == row.denied {
+					return denied
+				}
+				return nil
+			}}
+			if err := e.cleanGateway(row.config); err != row.want || !slices.Equal(looked, row.looked) {
+				t.Errorf("got %v after %v, want %v after %v", err, looked, row.want, row.looked)
 			}
 		})
 	}
