@@ -18,6 +18,7 @@ import (
 func TestPeersOverBothFamiliesAtOnce(t *testing.T) {
 	t.Parallel()
 	tcpdump := program(t, "tcpdump")
+	needsOthers(t) // tcpdump becomes another user
 	w := newWorld(t)
 	var peers strings.Builder
 	over6 := map[*netlab.Host]string{w.Access: "3", w.Access2: "4"}
@@ -41,7 +42,7 @@ func TestPeersOverBothFamiliesAtOnce(t *testing.T) {
 	}
 	serveSource(t, w)
 
-	stray := w.Gateway.Command(t.Context(), tcpdump, "-Z", "root", "-n", "-l", "-i", "wan",
+	stray := w.Gateway.Command(t.Context(), tcpdump, "-n", "-l", "-i", "wan",
 		"udp src port 51820 and not (dst net 192.0.2.0/24 or dst net 192.168.50.0/24 or dst net 2001:db8:50::/48 or dst net 2001:db8:60::/48)")
 	var said transcript
 	stray.Stdout, stray.Stderr = &said, &said
