@@ -174,7 +174,7 @@ func (o ours) askBehind(ctx context.Context, target string, qtype uint16, to ans
 		return
 	}
 	inner := o.start(ex.client, &ex.flow, to)
-	inner.stream, inner.dry, inner.inner, inner.verdict = true, ex.dry, true, ex.verdict
+	inner.stream, inner.outside, inner.dry, inner.inner, inner.verdict = true, ex.outside, ex.dry, true, ex.verdict
 	o.serve(ctx, inner, query)
 }
 

@@ -73,15 +73,15 @@ func (r *resolver) serve(ctx context.Context, ex *exchange, query []byte) {
 // settle records the result of ex and its answer.
 func (ex *exchange) settle(r result, out []byte) { ex.result, ex.out = r, out }
 
-// hidden refuses the names of split zones and of closed domains, which are those of peers, to a stranger from outside, and reports
-// whether it did: they are internal names.
+// hidden refuses the names of split zones and of closed domains, which are those of peers, and aliases of them, to a stranger from
+// outside, and reports whether it did: they are internal names.
 func (ex *exchange) hidden(st *state) bool {
 	if !ex.outside {
 		return false
 	}
 	closed := false
 	for e := ex.own; e != nil; e = e.Next {
-		closed = closed || e.Closed
+		closed = closed || e.Closed || e.Alias != nil && longest(st.zones, e.Target) != nil
 	}
 	if !closed && longest(st.zones, ex.q.Host()) == nil {
 		return false

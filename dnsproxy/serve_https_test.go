@@ -131,6 +131,7 @@ func TestHTTPSIsTheClients(t *testing.T) {
 		Clients: prefixes("10.77.0.0/16"),
 		Records: bookOf(t, []records.Record{
 			{Name: "ana.peers.example", Addrs: addrsOf("10.99.0.2")}, {Name: "desk.example", CNAME: "ana.peers.example"}, {Name: "site.example", Addrs: addrsOf("203.0.113.5")},
+			{Name: "intra.example", CNAME: "wiki.corp.example"},
 		}, "peers.example"),
 	}, judged(func(f policy.Flow) policy.Verdict {
 		if f.Peer == "ana" && below(f.Names[0].Host, "silent.example") {
@@ -173,6 +174,8 @@ func TestHTTPSIsTheClients(t *testing.T) {
 		{"a stranger may not", near, "ana.peers.example", "REFUSED edeProhibited"},
 		{"nor whether there is one", near, "bob.peers.example", "REFUSED edeProhibited"},
 		{"nor by another name", near, "desk.example", "REFUSED edeProhibited"},
+		{"a peer may ask about a zone by another name", anaPhone(), "intra.example", "NOERROR wiki.corp.example. 10.20.0.10"},
+		{"a stranger may not, even if it is in the cache", near, "intra.example", "REFUSED edeProhibited"},
 		{"nor who has an address", near, "2.0.99.10.in-addr.arpa", "REFUSED edeProhibited"},
 		{"but about records", near, "site.example", "NOERROR 203.0.113.5"},
 		{"a stranger from elsewhere", far, "www.example", "404 Not Found"},
