@@ -36,22 +36,45 @@ func explainable(f *policy.Flow, v *policy.Verdict) bool {
 // showsPage reports whether clients that are refused on a port are shown the page.
 func showsPage(port uint16) bool { return port == 80 || port == 8080 }
 
-// refuseNamed answers a flow that was refused before it was read: with the page if it turns out to be HTTP, else with RST.
-func (r *Router) refuseNamed(ctx context.Context, e *entry) {
+// refuseNamed answers a flow that was refused before it was read: with the page if it turns out to be HTTP, else with RST. If it would not
+// be refused any more when it has been read, it goes on: a browser opens connections before it needs them, and its user may sign in
+// meanwhile. kept is as in carryStream.
+func (r *Router) refuseNamed(ctx context.Context, a Answerer, e *entry) (kept bool) {
 	client := e.accepted
 	if client == nil {
-		return
+		return false
 	}
-	defer client.Close()
 	stop := context.AfterFunc(ctx, func() { abort(client) })
-	defer stop()
 	head := r.heads.begin(e.flow.Client)
 	defer head.release()
-	if head.readName(client, r.SniffTimeout) != nil {
+	err := head.readName(client, r.SniffTimeout)
+	if err == nil && len(head.b) > 0 && r.isOpenNow(e) {
+		stop()
+		upstream, through := r.openNamed(ctx, client, e, head)
+		return upstream != nil && r.carryStream(ctx, a, e, client, upstream, through)
+	}
+	defer client.Close()
+	defer stop()
+	if err != nil {
 		abort(client)
-		return
+		return false
 	}
 	refuseStream(client, head, &e.verdict)
+	return false
+}
+
+// isOpenNow judges a flow again that was refused, without its names being read, and reports whether it may go on.
+func (r *Router) isOpenNow(e *entry) bool {
+	f := e.flow
+	if !r.Clients.Describe(&f) {
+		return false
+	}
+	v := r.Policy.Decide(f)
+	if v.Action != policy.Forward {
+		return false
+	}
+	e.judged(f, v)
+	return true
 }
 
 // refuseStream ends a stream that starts with head: with the page if head is a complete HTTP/1 request, else with RST.

@@ -7,10 +7,12 @@ import (
 	"io"
 	"net"
 	"net/http"
-
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"penstock/policy"
 )
@@ -81,6 +83,47 @@ func TestWhatIsNotHTTPGetsNoPage(t *testing.T) {
 		if len(got) > 0 || !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("%q: got %q, %v; want a reset", send, got, err)
 		}
+	}
+}
+
+// TestAConnectionFromBeforeTheSignInGoesOn: browsers open connections before they need them.
+func TestAConnectionFromBeforeTheSignInGoesOn(t *testing.T) {
+	for _, row := range []struct {
+		name, host string
+		status     int
+	}{
+		{"to a site that is open", "wiki.example", http.StatusOK},
+		{"to one that stays blocked", "bad.bet", http.StatusForbidden},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			site := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			defer site.Close()
+			var signedIn atomic.Bool
+			w := newWorld(t, Config{
+				Policy: decide(func(f policy.Flow) policy.Verdict {
+					if !signedIn.Load() {
+						return policy.Verdict{Rule: "sign-in-needed", Cause: policy.BySignIn, SignIn: "http://10.99.0.1/"}
+					}
+					return byName(f)
+				}),
+				Ways: ways{"out": dialTo(site.Listener.Addr().String())}, SniffTimeout: 20 * time.Second,
+			})
+			client := newClient(t)
+			w.handle(client, 80)
+			if got := client.got(t); got != "accepted" {
+				t.Fatalf("the connection was %s, want it accepted", got)
+			}
+			signedIn.Store(true)
+			fmt.Fprintf(client, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", row.host)
+			res, err := http.ReadResponse(bufio.NewReader(client), nil)
+			if err != nil || res.StatusCode != row.status {
+				t.Fatalf("got %v, %v; want %d", res, err, row.status)
+			}
+			client.Close()
+			if f := <-w.ended; (f.Verdict.Action == policy.Forward) != (row.status == http.StatusOK) {
+				t.Errorf("the flow ended with the verdict %+v", f.Verdict)
+			}
+		})
 	}
 }
 

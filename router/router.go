@@ -206,7 +206,7 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 	case readFirst(&e.flow, v):
 		kept = r.handleUnnamed(ctx, req.Answer, e)
 	case explainable(&e.flow, v):
-		r.refuseNamed(ctx, e)
+		kept = r.refuseNamed(ctx, req.Answer, e)
 	case v.Action != policy.Forward:
 		r.answer(req.Answer, e)
 	case v.Later != policy.LaterNothing:
