@@ -1,5 +1,5 @@
 // Package memory returns memory to the system once a burst of flows is over, once a configuration with many peers is in force, and once
-// whatever else made the heap grow has calmed down.
+// whatever else made the heap grow has calmed down. While much is in use it lets the heap grow by less.
 //
 // It does not bound memory.
 package memory
@@ -43,6 +43,7 @@ type Loaded func() (edition uint64, peers int)
 // collects only when the heap has doubled or two minutes have passed, and then gives back little by little: after 5,000 flows it took
 // over four minutes.
 func GiveBack(ctx context.Context, flows Flows, loaded Loaded) error {
+	defer tighten()()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var b burst
