@@ -166,7 +166,7 @@ func (a aborting) Abort() { a.Reset() }
 func (p *passing) ToServer(_ link.Meta, b []byte) { p.hear(b) }
 func (p *passing) ToClient(link.Meta, []byte)     {}
 func (p *passing) Opened()                        { p.w.Opened() }
-func (p *passing) Agreed()                        {}
+func (p *passing) Carries()                       {}
 func (p *passing) Ended(transit.Result)           { p.w.Ended(nil) }
 
 // client gives the flow a packet of the client's.

@@ -206,8 +206,9 @@ func (c *crossing) ToServer(m link.Meta, b []byte) { sender{c.far}.crossingWhole
 // ToClient sends a reset.
 func (c *crossing) ToClient(m link.Meta, b []byte) { sender{c.near}.crossingWhole(m, b) }
 
-// Agreed is called when the handshake is over: the flow need not yield its place to a newer one any more.
-func (c *crossing) Agreed() { c.tcp.settle() }
+// Carries is called when payload has come after the handshake: the flow need not yield its place to a newer one any more. Until then one
+// client could fill the table with flows that nobody uses.
+func (c *crossing) Carries() { c.tcp.settle() }
 
 // Opened is called when the server has accepted.
 func (c *crossing) Opened() {

@@ -464,6 +464,7 @@ func TestAFullTableLosesWhatIsNotOpen(t *testing.T) {
 	var opened []*crossingFlow
 	for i := range 3 {
 		opened = append(opened, w.open(from(1, 100+i), web, 1))
+		w.exchange(opened[i])
 	}
 	first := w.begin(from(1, 200), web, 1)
 	w.client.send(segment(from(1, 201), web, 1, 0, flagSYN, nil))
@@ -478,11 +479,16 @@ func TestAFullTableLosesWhatIsNotOpen(t *testing.T) {
 	w.accept(half)
 	w.client.send(segment(from(1, 204), web, 1, 0, flagSYN, nil))
 	w.client.expect("RST for the one that the client has not acknowledged", isTCP(web, half.client, flagRST))
-	last := w.begun(from(1, 204), web, 1)
+	unused := w.begun(from(1, 204), web, 1)
+	w.accept(unused)
+	w.client.send(segment(unused.client, web, unused.up, unused.down, flagACK, nil))
+	w.server.expect("ACK", isTCP(unused.mapped, web, flagACK))
+	w.client.send(segment(from(1, 205), web, 1, 0, flagSYN, nil))
+	w.client.expect("RST for the one that has carried nothing", isTCP(web, unused.client, flagRST))
+	last := w.begun(from(1, 205), web, 1)
 	w.accept(last)
-	w.client.send(segment(last.client, web, last.up, last.down, flagACK, nil))
-	w.server.expect("ACK", isTCP(last.mapped, web, flagACK))
-	w.client.send(segment(from(1, 203), web, 1, 0, flagSYN, nil)) // all are open: nobody has to go for it
+	w.exchange(last)
+	w.client.send(segment(from(1, 203), web, 1, 0, flagSYN, nil)) // all have carried something: nobody has to go for it
 	w.client.expect("RST", isTCP(web, from(1, 203), flagRST))
 	for _, f := range opened {
 		w.exchange(f)

@@ -41,8 +41,8 @@ type Owner interface {
 	ToClient(m link.Meta, b []byte)
 	// Opened is called once, when the server accepts.
 	Opened()
-	// Agreed is called once, when the client has acknowledged that.
-	Agreed()
+	// Carries is called once, when the client has acknowledged that, and payload has come from either side.
+	Carries()
 	// Ended is called once, when both sides have closed, one has reset or Reset was called.
 	Ended(r Result)
 }
@@ -91,6 +91,7 @@ type Flow struct {
 
 	mu             sync.Mutex // guards below
 	phase          phase
+	carries        bool // Owner was told
 	client, server end
 	syn            []byte // as it left, until the server has answered
 	left           uint32 // sequence number after what has left for the server
@@ -171,16 +172,16 @@ func (f *Flow) FromClient(m link.Meta, p *packet.Packet, now int64) Step {
 	}
 	f.seen.Store(now)
 	f.mu.Lock()
-	before := f.client.agreed
 	step, ended := f.fromClient(m, p, &s)
-	agreed := !before && f.client.agreed && f.phase == open
+	carries := !f.carries && f.client.agreed && f.phase == open && f.tx.Load()+f.rx.Load() > 0
+	f.carries = f.carries || carries
 	loan := lender{f}.loanLocked(step)
 	f.mu.Unlock()
 	if loan != nil {
 		f.Owner.ToClient(link.Meta{}, loan)
 	}
-	if agreed {
-		f.Owner.Agreed()
+	if carries {
+		f.Owner.Carries()
 	}
 	if ended {
 		f.Owner.Ended(f.result)

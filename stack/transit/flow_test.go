@@ -110,7 +110,7 @@ type track struct {
 	*Flow
 	t             testing.TB
 	opened, ended atomic.Int32
-	agreed        atomic.Int32
+	carries       atomic.Int32
 	result        atomic.Int32
 
 	mu                 sync.Mutex // guards below
@@ -150,7 +150,7 @@ func newTrack(t testing.TB, c Config, reading bool) *track {
 func (w *track) ToServer(m link.Meta, b []byte) { w.keep(&w.toServer, m, b) }
 func (w *track) ToClient(m link.Meta, b []byte) { w.keep(&w.toClient, m, b) }
 func (w *track) Opened()                        { w.opened.Add(1) }
-func (w *track) Agreed()                        { w.agreed.Add(1) }
+func (w *track) Carries()                       { w.carries.Add(1) }
 
 func (w *track) Ended(r Result) {
 	w.result.Store(int32(r))

@@ -253,7 +253,7 @@ type toServer func(b []byte)
 func (f toServer) ToServer(_ link.Meta, b []byte) { f(b) }
 func (toServer) ToClient(link.Meta, []byte)       {}
 func (toServer) Opened()                          {}
-func (toServer) Agreed()                          {}
+func (toServer) Carries()                         {}
 func (toServer) Ended(Result)                     {}
 
 // TestWhatWaitsLeavesInOrder sends in order, with repetitions, while another goroutine permits what was read.

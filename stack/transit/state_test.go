@@ -61,32 +61,45 @@ func TestASYNThatIsRepeatedAfterItsAnswerEndsNothing(t *testing.T) {
 	})
 }
 
-func TestTheClientAgreesWithItsFirstACK(t *testing.T) {
+func TestAFlowCarriesWithItsFirstPayload(t *testing.T) {
 	for _, reading := range []bool{false, true} {
-		each(t, reading, func(t *testing.T, w *track) {
-			agreed := func(when string, want int32) {
-				t.Helper()
-				if got := w.agreed.Load(); got != want {
-					t.Errorf("%s: Agreed was called %d times, want %d", when, got, want)
-				}
+		for _, serverFirst := range []bool{false, true} {
+			if reading && serverFirst {
+				continue
 			}
-			w.want("SYN", Cross, w.up(w.ISN, 0, flagSYN))
-			w.want("ACK of nothing", Stay, w.up(w.ISN+1, serverISN+1, flagACK))
-			w.want("SYN-ACK", Cross, w.down(serverISN, w.ISN+1, flagSYN|flagACK))
-			w.want("the SYN once more", Cross, w.up(w.ISN, 0, flagSYN))
-			agreed("while the handshake is half done", 0)
-			w.want("ACK", Cross, w.up(w.ISN+1, serverISN+1, flagACK))
-			agreed("with the ACK", 1)
-			w.want("the ACK once more", Cross, w.up(w.ISN+1, serverISN+1, flagACK))
-			agreed("later", 1)
-		})
+			each(t, reading, func(t *testing.T, w *track) {
+				carries := func(when string, want int32) {
+					t.Helper()
+					if got := w.carries.Load(); got != want {
+						t.Errorf("%s: Carries was called %d times, want %d", when, got, want)
+					}
+				}
+				w.want("SYN", Cross, w.up(w.ISN, 0, flagSYN))
+				w.want("ACK of nothing", Stay, w.up(w.ISN+1, serverISN+1, flagACK))
+				w.want("SYN-ACK", Cross, w.down(serverISN, w.ISN+1, flagSYN|flagACK))
+				w.want("the SYN once more", Cross, w.up(w.ISN, 0, flagSYN))
+				carries("while the handshake is half done", 0)
+				w.want("ACK", Cross, w.up(w.ISN+1, serverISN+1, flagACK))
+				carries("before there is payload", 0)
+				if serverFirst {
+					w.want("the server's payload", Cross, w.down(serverISN+1, w.ISN+1, flagACK, 'x'))
+					carries("before the client has it", 0)
+					w.want("its ACK", Cross, w.up(w.ISN+1, serverISN+2, flagACK))
+				} else {
+					w.give(w.up(w.ISN+1, serverISN+1, flagACK, 'x')) // is held if it is read
+				}
+				carries("with payload", 1)
+				w.give(w.up(w.ISN+1, serverISN+1, flagACK, 'x'))
+				carries("later", 1)
+			})
+		}
 	}
 	each(t, false, func(t *testing.T, w *track) {
 		w.want("SYN", Cross, w.up(w.ISN, 0, flagSYN))
 		w.want("SYN-ACK", Cross, w.down(serverISN, w.ISN+1, flagSYN|flagACK))
 		w.want("RST", Cross, w.up(w.ISN+1, 0, flagRST))
-		if n := w.agreed.Load(); n != 0 {
-			t.Errorf("a client that resets: Agreed was called %d times", n)
+		if n := w.carries.Load(); n != 0 {
+			t.Errorf("a client that resets: Carries was called %d times", n)
 		}
 	})
 }
