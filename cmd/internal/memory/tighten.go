@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// much is how much has to be in use for the heap to grow by less, in bytes: a flood's packets that wait, or 100,000 peers.
-	much = 64 << 20
+	// much is how much has to be in use for the heap to grow by less, in bytes: a flood's packets that wait, for example.
+	much = 128 << 20
 	// usual and tight are by how many per cent of what is in use the heap grows until it is collected. With tight a flood that has
 	// 150 MiB in use makes 230 MiB resident, and 300 with usual. It costs more collections, and so is not for a small heap.
 	usual = 100
