@@ -48,7 +48,7 @@ func (r *Router) refuseNamed(ctx context.Context, a Answerer, e *entry) (kept bo
 	head := r.heads.begin(e.flow.Client)
 	defer head.release()
 	err := head.readName(client, r.SniffTimeout)
-	if err == nil && len(head.b) > 0 && r.isOpenNow(e) {
+	if err == nil && len(head.b) > 0 && e.isOpenNow(r) {
 		stop()
 		upstream, through := r.openNamed(ctx, client, e, head)
 		return upstream != nil && r.carryStream(ctx, a, e, client, upstream, through)
@@ -64,7 +64,7 @@ func (r *Router) refuseNamed(ctx context.Context, a Answerer, e *entry) (kept bo
 }
 
 // isOpenNow judges a flow again that was refused, without its names being read, and reports whether it may go on.
-func (r *Router) isOpenNow(e *entry) bool {
+func (e *entry) isOpenNow(r *Router) bool {
 	f := e.flow
 	if !r.Clients.Describe(&f) {
 		return false
