@@ -209,7 +209,7 @@ func (s *Sockets) addLocked(opened any) {
 	}
 }
 
-// nameLocked returns a name that no socket has: by one that two have, the store could drop but both.
+// nameLocked returns a name that no socket has. The store drops by name, and so would drop both of two that share one.
 func (s *Sockets) nameLocked(like string) string {
 	name := like
 	for n := 2; slices.ContainsFunc(s.all, func(k *socket) bool { return k.name == name }); n++ {
