@@ -63,18 +63,10 @@ func (r *Router) refuseNamed(ctx context.Context, a Answerer, e *entry) (kept bo
 	return false
 }
 
-// isOpenNow judges a flow again that was refused, without its names being read, and reports whether it may go on.
+// isOpenNow reports whether a flow that was refused may go on now, unless a name in it forbids that: openNamed judges it with those.
 func (e *entry) isOpenNow(r *Router) bool {
 	f := e.flow
-	if !r.Clients.Describe(&f) {
-		return false
-	}
-	v := r.Policy.Decide(f)
-	if v.Action != policy.Forward {
-		return false
-	}
-	e.judged(f, v)
-	return true
+	return r.Clients.Describe(&f) && r.Policy.Decide(f).Action == policy.Forward
 }
 
 // refuseStream ends a stream that starts with head: with the page if head is a complete HTTP/1 request, else with RST.
