@@ -144,7 +144,8 @@ func (l *link) fetch(ctx context.Context, stream jetstream.Stream, info *jetstre
 			}
 			return c.add(m.Data, m.Sequence)
 		})
-		if !errors.Is(err, store.ErrForbidden) {
+		// A server that is behind may not have it yet. A consumer is served by the one that has all.
+		if !errors.Is(err, store.ErrForbidden) && !errors.Is(err, jetstream.ErrMsgNotFound) {
 			return err
 		}
 	}
