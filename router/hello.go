@@ -13,21 +13,26 @@ import (
 	"penstock/policy/sniff"
 )
 
-func (r *Router) handleUnnamedUDP(ctx context.Context, client net.Conn, e *entry) {
-	w := &helloFilter{r: r, f: e.flow, e: e, ctx: ctx, client: client}
-	defer w.close()
+// handleUnnamedUDP judges a flow of datagrams by the first of them, and carries it. kept is as in carryStream.
+func (r *Router) handleUnnamedUDP(ctx context.Context, a Answerer, client net.Conn, e *entry) (kept bool) {
+	w := &helloFilter{r: r, f: e.flow, e: e, ctx: ctx, stop: func() {}, client: client}
 	if err := client.SetReadDeadline(time.Now().Add(r.SniffTimeout)); err != nil {
 		e.fail("read", err)
-		return
+		return false
 	}
 	if err := w.readFirst(); err != nil {
+		w.letGo()
 		if !errors.Is(err, errNoMore) {
 			e.fail("read", err)
 		}
-		return
+		if w.upstream != nil {
+			w.upstream.Close()
+		}
+		return false
 	}
 	client.SetReadDeadline(time.Time{})
-	carryDatagrams(ctx, e, client, w.upstream, w)
+	w.ctx, w.stop = context.WithCancel(context.WithoutCancel(ctx)) // the flow may outlive its handler
+	return r.carryDatagrams(ctx, a, e, client, w.upstream, w)
 }
 
 // helloFilter reads the datagrams of a QUIC client. It holds them while a hello is incomplete and judges each complete hello.
@@ -37,12 +42,12 @@ type helloFilter struct {
 	f        policy.Flow // the facts before it was read
 	e        *entry
 	ctx      context.Context // of the flow; Write cannot take one
+	stop     func()          // ends ctx
 	client   net.Conn
 	upstream net.Conn
-	flow     policy.Flow // the facts that verdict is based on
-	verdict  policy.Verdict
+	course   course // of upstream
 	initials sniff.Initials
-	last     sniff.Result // the result judged last
+	last     *sniff.Result // the result judged last
 	held     [][]byte
 	bytes    int
 }
@@ -86,7 +91,7 @@ func (w *helloFilter) Write(b []byte) (int, error) {
 		w.bytes += heldSize(b)
 		return len(b), nil
 	}
-	if w.upstream == nil || res != w.last {
+	if w.upstream == nil || res != *w.last {
 		if err := w.judge(res); err != nil {
 			return 0, err
 		}
@@ -97,13 +102,13 @@ func (w *helloFilter) Write(b []byte) (int, error) {
 // judge judges the flow by what has been read, dials if that is not done yet, and sends the datagrams it has held.
 func (w *helloFilter) judge(res sniff.Result) error {
 	named, v := w.r.named(w.ctx, w.f, res, w.e)
-	if v.Action != policy.Forward || w.upstream != nil && !stays(w.flow, w.verdict, named, v) {
+	if v.Action != policy.Forward || w.upstream != nil && !w.course.stays(named, v) {
 		if v.Action == policy.Refuse {
 			w.unreachable(syscall.ECONNREFUSED)
 		}
 		return errNoMore
 	}
-	w.last = res
+	w.last = &res
 	if w.upstream == nil {
 		up, err := w.r.dial(w.ctx, w.e)
 		if err != nil {
@@ -112,7 +117,7 @@ func (w *helloFilter) judge(res sniff.Result) error {
 			}
 			return err
 		}
-		w.flow, w.verdict, w.upstream = named, v, up
+		w.course, w.upstream = courseOf(&named, &v), up
 	}
 	for _, b := range w.held {
 		w.upstream.Write(b) // the client resends a lost datagram
@@ -132,12 +137,5 @@ func (w *helloFilter) letGo() {
 func (w *helloFilter) unreachable(err error) {
 	if c, ok := w.client.(interface{ Unreachable(error) }); ok {
 		c.Unreachable(err)
-	}
-}
-
-func (w *helloFilter) close() {
-	w.letGo()
-	if w.upstream != nil {
-		w.upstream.Close()
 	}
 }

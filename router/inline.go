@@ -204,16 +204,16 @@ func (in *inline) judge() (open bool, err error) {
 	if kind == noName && !speaksFirst(in.before.Network, in.before.Dst.Port()) {
 		return true, nil // the first verdict stands
 	}
-	first := in.e.verdict
+	first := courseOf(&in.before, &in.e.verdict)
 	named, v := in.r.named(in.ctx, in.before, in.head.result(), in.e)
-	if !stays(in.before, first, named, v) {
+	if !first.stays(named, v) {
 		return false, errNoMore
 	}
 	if kind != request {
 		return true, nil
 	}
 	requests := &requestFilter{filter: filter{
-		r: in.r, ctx: in.ctx, before: in.before, flow: named, verdict: v, upstream: &skip{in, in.passed}, e: in.e, held: in.head,
+		r: in.r, ctx: in.ctx, before: in.before, course: courseOf(&named, &v), upstream: &skip{in, in.passed}, e: in.e, held: in.head,
 	}}
 	in.through = requests
 	return false, requests.pass()

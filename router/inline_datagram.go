@@ -38,7 +38,7 @@ func (r crosser) passDatagrams(ctx context.Context, req *Request, e *entry) erro
 		}()
 	}}
 	if e.path == Inline {
-		in = &inlineDatagrams{r: r.Router, e: e, before: e.flow, first: e.verdict}
+		in = &inlineDatagrams{r: r.Router, e: e, before: e.flow, first: courseOf(&e.flow, &e.verdict)}
 		in.ctx, in.cancel = context.WithCancel(context.WithoutCancel(ctx)) // the flow outlives its handler
 		watch.Read = in.read
 	}
@@ -71,7 +71,7 @@ type inlineDatagrams struct {
 	ctx    context.Context // ends with the flow
 	cancel context.CancelFunc
 	before policy.Flow // the facts before it was read
-	first  policy.Verdict
+	first  course
 
 	mu       sync.Mutex      // guards below
 	to       PassedDatagrams // nil until the flow has passed
@@ -174,7 +174,7 @@ func (in *inlineDatagrams) judge(res sniff.Result) (how func(PassedDatagrams)) {
 	}()
 	named, v := in.r.named(in.ctx, in.before, res, in.e)
 	switch {
-	case stays(in.before, in.first, named, v):
+	case in.first.stays(named, v):
 		return nil
 	case v.Action == policy.Drop:
 		return PassedDatagrams.Drop

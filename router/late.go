@@ -168,13 +168,13 @@ func (l *late) judge(f first, head *head, passed int) (through io.Writer, err er
 	case noName:
 		return nil, nil // the first verdict stands
 	}
-	was := l.e.verdict
+	was := courseOf(&f.before, &l.e.verdict)
 	named, v := l.r.named(f.ctx, f.before, head.result(), l.e)
 	if v.Action != policy.Forward {
 		l.refuse(head, passed, &v)
 		return nil, errNoMore
 	}
-	if !stays(f.before, was, named, v) {
+	if !was.stays(named, v) {
 		if err := l.redial(f.ctx, passed); err != nil {
 			return nil, err
 		}
@@ -183,7 +183,7 @@ func (l *late) judge(f first, head *head, passed int) (through io.Writer, err er
 		return nil, nil
 	}
 	requests := &requestFilter{filter: filter{
-		r: l.r, ctx: f.ctx, before: f.before, flow: named, verdict: v, upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head,
+		r: l.r, ctx: f.ctx, before: f.before, course: courseOf(&named, &v), upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head,
 	}}
 	return requests, requests.pass()
 }

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"net/netip"
 
 	"penstock/policy"
 	"penstock/policy/sniff"
@@ -17,7 +18,7 @@ func (r *Router) handleUnnamed(ctx context.Context, a Answerer, e *entry) (kept 
 	stop := context.AfterFunc(ctx, func() { abort(client) })
 	defer stop()
 	if e.flow.Network == policy.UDP {
-		r.handleUnnamedUDP(ctx, client, e)
+		kept = r.handleUnnamedUDP(ctx, a, client, e)
 	} else {
 		kept = r.handleUnnamedTCP(ctx, a, client, e)
 	}
@@ -76,7 +77,15 @@ func (e *entry) judgeNamed(ctx context.Context, r *Router, f policy.Flow, res sn
 	return f, v
 }
 
-// stays reports whether a flow carried under verdict v may continue under a later verdict w: same egress, same destination.
-func stays(f policy.Flow, v policy.Verdict, now policy.Flow, w policy.Verdict) bool {
-	return w.Action == policy.Forward && w.Egress == v.Egress && now.Dst == f.Dst
+// course is where a flow was sent, and through which egress its verdict sent it.
+type course struct {
+	dst    netip.AddrPort
+	egress string
+}
+
+func courseOf(f *policy.Flow, v *policy.Verdict) course { return course{f.Dst, v.Egress} }
+
+// stays reports whether a flow that is on its way may continue there under a later verdict.
+func (c course) stays(now policy.Flow, v policy.Verdict) bool {
+	return v.Action == policy.Forward && v.Egress == c.egress && now.Dst == c.dst
 }

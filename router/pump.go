@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"penstock/router/readable"
@@ -22,15 +23,19 @@ type Keeper interface {
 	Keep() (over func(), ok bool)
 }
 
-// pump copies one direction of a stream. It has a goroutine only while data comes, and until quietFor after that: two that wait would
+// pump copies one direction of a flow. It has a goroutine only while data comes, and until quietFor after that: two that wait would
 // be half of what an idle flow costs.
 type pump struct {
 	dst  io.Writer
 	src  net.Conn
+	move mover
 	wait waiter          // tells when src has something; nil if nobody can
 	over func(err error) // called once: err is nil at the end of src
 	r    *Router
 }
+
+// mover copies src to dst until src ends, or until its read deadline. n counts what was copied: 0 is nothing.
+type mover func(dst io.Writer, src net.Conn) (n int64, err error)
 
 // waiter calls f once, in a goroutine of its own, when something can be read, or at the end. ok is false, and f is not called, where
 // that cannot be told.
@@ -74,24 +79,27 @@ func (p *pump) run() {
 	}
 }
 
+// errPanicked is why a flow is reset of which a copy panicked.
+var errPanicked = errors.New("internal error")
+
 // copy reports that run will be called again, or how the direction has ended. What a client sent may make a filter panic: that ends its
 // flow, and not the process.
 func (p *pump) copy() (waits bool, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			p.r.Log.Error("copying a flow panicked; it is reset", "err", fmt.Sprint(v), "trace", string(debug.Stack()))
-			waits, err = false, errors.New("internal error")
+			waits, err = false, errPanicked
 		}
 	}()
 	if p.wait == nil {
-		_, err := copyStream(p.dst, p.src)
+		_, err := p.move(p.dst, p.src)
 		return false, err
 	}
 	p.r.patience.pumps.Add(1)
 	defer p.r.patience.pumps.Add(-1)
 	for {
 		p.src.SetReadDeadline(time.Now().Add(p.r.patience.now())) // if it fails, so does the copy
-		n, err := copyStream(p.dst, p.src)
+		n, err := p.move(p.dst, p.src)
 		switch {
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return false, err
@@ -102,19 +110,20 @@ func (p *pump) copy() (waits bool, err error) {
 		if p.wait.WhenReadable(p.run) {
 			return true, nil
 		}
-		_, err = copyStream(p.dst, p.src) // nobody can tell, as off Linux: this goroutine waits, and wakes for nothing else
+		_, err = p.move(p.dst, p.src) // nobody can tell, as off Linux: this goroutine waits, and wakes for nothing else
 		return false, err
 	}
 }
 
-// relay carries a TCP flow both ways. It passes FIN on as FIN, so that half-closed connections keep working. If one side ends in any
+// relay carries a flow both ways. It passes FIN on as FIN, so that half-closed connections keep working. If one side ends in any
 // other way, it resets the other.
 type relay struct {
 	r      *Router
 	e      *entry
 	client net.Conn
 
-	head *head // of a filter, which the end of the flow releases; nil if there is none
+	head      *head      // of a filter of a stream, which the end of the flow releases; nil if there is none
+	datagrams *datagrams // nil for a stream
 
 	mu       sync.Mutex    // guards below
 	over     func()        // what ends a flow that goes on without its handler
@@ -130,18 +139,25 @@ type relay struct {
 
 // pump makes one direction of the flow.
 func (s *relay) pump(dst io.Writer, src net.Conn, over func(error)) *pump {
-	p := &pump{dst: dst, src: unwrapped(src), over: over, r: s.r}
+	p := &pump{dst: dst, src: unwrapped(src), move: copyStream, over: over, r: s.r}
 	switch c := p.src.(type) {
 	case *net.TCPConn:
-		socket := s.r.sockets.Socket(c)
-		p.wait = socket
-		s.mu.Lock()
-		s.sockets = append(s.sockets, socket)
-		s.mu.Unlock()
+		p.wait = s.socket(c)
+	case *net.UDPConn:
+		p.wait = s.socket(c)
 	case waiter:
 		p.wait = c
 	}
 	return p
+}
+
+// socket makes a socket one that may be waited for.
+func (s *relay) socket(c syscall.Conn) *readable.Socket {
+	socket := s.r.sockets.Socket(c)
+	s.mu.Lock()
+	s.sockets = append(s.sockets, socket)
+	s.mu.Unlock()
+	return socket
 }
 
 // carryStream carries a flow until both sides are done. It closes upstream. filter is between the client and the upstream; if it is nil,
@@ -155,13 +171,18 @@ func (r *Router) carryStream(ctx context.Context, a Answerer, e *entry, client, 
 	}
 	up := s.pump(filter, client, func(err error) { s.ended(err, upstream) })
 	down := s.pump(client, upstream, func(err error) { s.ended(err, client) })
+	s.start(up, down)
+	return s.wait(stop)
+}
+
+// start runs both directions, one of them in this goroutine until it has ended or is quiet.
+func (s *relay) start(up, down *pump) {
 	if !up.waits() {
 		go up.run()
 	}
 	if !down.waits() {
 		down.run()
 	}
-	return s.wait(stop)
 }
 
 // begin makes the flow one that can be killed. may says that nothing in it needs ctx, so it may go on without its handler.
@@ -223,7 +244,8 @@ func (s *relay) leave(err error) {
 	s.err = errors.Join(s.err, err)
 	s.running--
 	last, failed, upstream, done, over := s.running == 0, ordinary(s.err), s.upstream, s.done, s.over
-	if s.killed {
+	killed := s.killed
+	if killed {
 		failed = nil
 	}
 	s.mu.Unlock()
@@ -233,6 +255,11 @@ func (s *relay) leave(err error) {
 	upstream.Close()
 	if s.head != nil {
 		s.head.release()
+	}
+	if s.datagrams != nil {
+		if err := s.datagrams.over(); err != nil && !killed {
+			failed = err
+		}
 	}
 	if failed != nil {
 		s.e.fail("relay", failed)
@@ -253,6 +280,9 @@ func (s *relay) reset(killed bool) {
 	s.ending, s.killed = true, s.killed || killed
 	upstream, refused := s.upstream, s.refused
 	s.mu.Unlock()
+	if s.datagrams != nil {
+		s.datagrams.stop()
+	}
 	abort(upstream)
 	if !refused {
 		abort(s.client)

@@ -44,7 +44,7 @@ func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head 
 		return nil, nil
 	}
 	// The filters start from the facts before this flow was read, because a later request names its own host.
-	filter := filter{r: r, ctx: ctx, before: before, flow: e.flow, verdict: e.verdict, upstream: unwrapped(upstream), e: e, held: head}
+	filter := filter{r: r, ctx: ctx, before: before, course: courseOf(&e.flow, &e.verdict), upstream: unwrapped(upstream), e: e, held: head}
 	switch {
 	case len(head.b) == 0:
 		through = &lateFilter{filter: filter}
@@ -73,8 +73,7 @@ type filter struct {
 	r        *Router
 	ctx      context.Context // of the flow; Write cannot take one
 	before   policy.Flow     // the facts before it was read
-	flow     policy.Flow     // the facts that verdict is based on
-	verdict  policy.Verdict
+	course   course          // of upstream
 	upstream io.Writer
 	e        *entry
 	held     *head // bytes not passed on yet
@@ -82,7 +81,7 @@ type filter struct {
 
 // judge judges a later name. It returns errNoMore unless the flow may stay on its connection.
 func (w *filter) judge(res sniff.Result) error {
-	if now, v := w.r.named(w.ctx, w.before, res, w.e); !stays(w.flow, w.verdict, now, v) {
+	if now, v := w.r.named(w.ctx, w.before, res, w.e); !w.course.stays(now, v) {
 		return errNoMore
 	}
 	return nil

@@ -217,7 +217,11 @@ func (s *Stack) serveDatagram(ctx context.Context, c *datagram.Conn) {
 	defer s.recover()
 	k := c.Key()
 	r := &Request{Network: c.Network(), Src: k.Remote, Dst: k.Local, Client: c.Client(), stack: s, datagram: c}
-	defer r.finish()
+	defer func() {
+		if !r.isKept() {
+			r.finish()
+		}
+	}()
 	s.handle(ctx, r)
 }
 

@@ -2,9 +2,14 @@ package stack
 
 import (
 	"context"
+	"errors"
 	"io"
+	"net"
+	"os"
 	"testing"
+	"time"
 
+	"penstock/stack/datagram"
 	"penstock/stack/stream"
 )
 
@@ -85,18 +90,105 @@ func TestCloseEndsKeptFlowsAndWaitsForThem(t *testing.T) {
 	within(t, closed)
 }
 
-func TestDatagramsAreNotKept(t *testing.T) {
-	kept := make(chan bool, 1)
-	p := newPair(t, byPipe, Limits{}, func(_ context.Context, r *Request) {
-		if _, err := r.Accept(); err != nil {
+// keptDatagrams is a flow of datagrams that was kept, and of which the first was read.
+type keptDatagrams struct {
+	*datagram.Conn
+	over func()
+}
+
+// keepDatagrams is a handler that accepts each flow of datagrams, keeps it and returns.
+func keepDatagrams(flows chan<- keptDatagrams) func(context.Context, *Request) {
+	return func(_ context.Context, r *Request) {
+		c, err := r.Accept()
+		if err != nil {
 			return
 		}
-		_, ok := r.Keep()
-		kept <- ok
-	})
-	io.WriteString(p.dial(t, "udp", "203.0.113.9:4000"), "x")
-	if within(t, kept) {
-		t.Error("a flow of datagrams was kept")
+		if over, ok := r.Keep(); ok {
+			c.Read(make([]byte, 8))
+			flows <- keptDatagrams{c.(*datagram.Conn), over}
+		}
+	}
+}
+
+func TestAKeptFlowOfDatagramsOutlivesItsHandler(t *testing.T) {
+	flows := make(chan keptDatagrams, 1)
+	p := newPair(t, byPipe, Limits{}, keepDatagrams(flows))
+	c := p.dial(t, "udp", "203.0.113.9:4000")
+	io.WriteString(c, "first")
+	f := within(t, flows)
+	io.WriteString(c, "up")
+	b := make([]byte, 8)
+	if n, err := f.Read(b); err != nil || string(b[:n]) != "up" {
+		t.Fatalf("got %q, %v; want what the client sent", b[:n], err)
+	}
+	io.WriteString(f, "down")
+	if n, err := c.Read(b); err != nil || string(b[:n]) != "down" {
+		t.Fatalf("got %q, %v; want what the server sent", b[:n], err)
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		p.server.Close()
+	}()
+	if _, err := f.Read(b); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got %v after Close, want net.ErrClosed", err)
+	}
+	select {
+	case <-closed:
+		t.Error("Close has returned before the flow was over")
+	default:
+	}
+	f.over()
+	within(t, closed)
+}
+
+func TestDatagramsAreReadable(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		make func(c *datagram.Conn, client io.Writer)
+	}{
+		{"a datagram", func(_ *datagram.Conn, client io.Writer) { io.WriteString(client, "x") }},
+		{"Close of its own", func(c *datagram.Conn, _ io.Writer) { c.Close() }},
+	} {
+		for _, before := range []bool{true, false} {
+			flows := make(chan keptDatagrams, 1)
+			p := newPair(t, byPipe, Limits{}, keepDatagrams(flows))
+			client := p.dial(t, "udp", "203.0.113.9:4000")
+			io.WriteString(client, "first")
+			f := within(t, flows)
+			told := make(chan struct{}, 8)
+			tell := func() { told <- struct{}{} }
+			if before {
+				had, _ := f.Bytes()
+				row.make(f.Conn, client)
+				for limit := time.Now().Add(10 * time.Second); row.name == "a datagram" && time.Now().Before(limit); time.Sleep(time.Millisecond) {
+					if has, _ := f.Bytes(); has > had {
+						break
+					}
+				}
+				f.WhenReadable(tell)
+			} else {
+				f.WhenReadable(tell)
+				select {
+				case <-told:
+					t.Errorf("%s: told before it came", row.name)
+				default:
+				}
+				row.make(f.Conn, client)
+			}
+			within(t, told)
+			f.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+			read := 0
+			err := f.Each(func([]byte) error { read++; return nil })
+			if row.name == "a datagram" && (read != 1 || !errors.Is(err, os.ErrDeadlineExceeded)) {
+				t.Errorf("got %d datagrams and %v, want one, and the deadline", read, err)
+			}
+			f.over()
+			p.server.Close()
+			if n := len(told); n != 0 {
+				t.Errorf("%s: told %d times too many", row.name, n)
+			}
+		}
 	}
 }
 

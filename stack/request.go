@@ -93,18 +93,21 @@ func (r *Request) answer() bool {
 	return first
 }
 
-// Keep lets a TCP flow that was accepted outlive its handler, whose goroutine would be most of what it costs: the flow is over when
+// Keep lets a flow that was accepted outlive its handler, whose goroutine would be most of what it costs: the flow is over when
 // somebody calls over, once, which closes the client's end, and not when the handler returns. The handler's context ends with the
-// handler all the same. ok is false for a flow that ends with its handler. Keep is called once.
+// handler all the same. ok is false for a flow that was not accepted. Keep is called once.
 func (r *Request) Keep() (over func(), ok bool) {
 	r.mu.Lock()
-	c, isTCP := r.accepted.(*stream.Conn)
-	r.kept = r.kept || isTCP
+	c := r.accepted
+	r.kept = c != nil
 	r.mu.Unlock()
-	if !isTCP {
-		return nil, false
+	switch c := c.(type) {
+	case *stream.Conn:
+		return r.tcp.keep(c), true
+	case *datagram.Conn:
+		return c.Keep(), true
 	}
-	return r.tcp.keep(c), true
+	return nil, false
 }
 
 func (r *Request) isKept() bool {

@@ -1,13 +1,17 @@
 package sniff
 
 // Initials reads the name from the QUIC Initial packets, of versions 1 and 2 (RFC 9000, RFC 9369), that a client sends on
-// one UDP flow. The zero value is ready to use. It stores at most MaxBytes of one hello and a few hundred bytes more. It
-// frees the hello after reading it.
+// one UDP flow. The zero value is ready to use, and is all that a flow of another protocol costs. It stores at most MaxBytes of one
+// hello and a few hundred bytes more. It frees the hello after reading it.
 type Initials struct {
-	res     Result
-	started bool // a packet of a hello has been read
-	keys    initialKeys
-	hello   assembly
+	last *connection // nil until a packet of a hello has been read
+}
+
+// connection is what Initials has read of one.
+type connection struct {
+	res   Result
+	keys  initialKeys
+	hello assembly
 }
 
 // maxCoalesced limits the packets in one datagram, and so the keys derived for it. Clients send three.
@@ -48,16 +52,16 @@ func (in *Initials) Datagram(b []byte) Result {
 }
 
 func (in *Initials) latest() Result {
-	if !in.started {
+	if in.last == nil {
 		return Result{Status: NotThis}
 	}
-	return in.res
+	return in.last.res
 }
 
 // unread returns the result for a datagram with a packet that cannot be parsed. After a hello, a packet of an unknown version
 // may be another hello. The name from the first hello must not be used for it.
 func (in *Initials) unread(p packet) Result {
-	if in.started && p.version != 0 && p.version != version1 && p.version != version2 {
+	if in.last != nil && p.version != 0 && p.version != version1 && p.version != version2 {
 		return ambiguous(QUIC)
 	}
 	return in.latest()
@@ -65,15 +69,18 @@ func (in *Initials) unread(p packet) Result {
 
 // end stores the result for the current hello and frees its bytes.
 func (in *Initials) end(res Result) Result {
-	in.started, in.res, in.hello = true, res, assembly{}
+	if in.last == nil {
+		in.last = new(connection)
+	}
+	in.last.res, in.last.hello = res, assembly{}
 	return res
 }
 
 // initial reads one Initial packet. Its keys are derived from the connection ID in the first Initial of the connection or,
 // after a Retry, from the one that the Retry chose. In both cases a new hello follows.
 func (in *Initials) initial(p packet, mayStart bool) {
-	if in.started && p.version == in.keys.version {
-		if payload, ok := in.keys.open(p); ok {
+	if in.last != nil && p.version == in.last.keys.version {
+		if payload, ok := in.last.keys.open(p); ok {
 			in.frames(payload)
 			return
 		}
@@ -90,18 +97,18 @@ func (in *Initials) initial(p packet, mayStart bool) {
 		in.end(ambiguous(QUIC)) // two hellos in one datagram
 		return
 	}
-	*in = Initials{started: true, keys: keys, res: needMore(QUIC)}
+	in.last = &connection{keys: keys, res: needMore(QUIC)}
 	in.frames(payload)
 }
 
 // frames collects the hello from the frames of an Initial packet.
 func (in *Initials) frames(payload []byte) {
-	if in.res.Status != NeedMore {
+	if in.last.res.Status != NeedMore {
 		return // a retransmission, or acknowledgements
 	}
 	f := frames{rest: payload}
 	for f.next() {
-		if !in.hello.write(f.offset, f.data) {
+		if !in.last.hello.write(f.offset, f.data) {
 			in.end(ambiguous(QUIC))
 			return
 		}
@@ -110,7 +117,7 @@ func (in *Initials) frames(payload []byte) {
 		in.end(ambiguous(QUIC))
 		return
 	}
-	switch res := readMessage(in.hello.prefix(), QUIC); res.Status {
+	switch res := readMessage(in.last.hello.prefix(), QUIC); res.Status {
 	case NeedMore:
 	case NotThis:
 		in.end(ambiguous(QUIC)) // a client starts with a hello

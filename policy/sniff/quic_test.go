@@ -205,14 +205,14 @@ func TestMemoryOfAHelloIsBounded(t *testing.T) {
 	for i := range 200 {
 		frame := append([]byte{frameCrypto, 0x80, 0, byte(0x3fff >> 8), 0xff}, 1, byte(i))
 		in.Datagram(sealed{dcid: dcid, number: uint64(i), payload: padded(frame)}.packet(t))
-		if n := cap(in.hello.data) + 8*cap(in.hello.have); n > 2*MaxBytes {
+		if n := cap(in.last.hello.data) + 8*cap(in.last.hello.have); n > 2*MaxBytes {
 			t.Fatalf("after %d datagrams: got %d bytes held", i, n)
 		}
 	}
 	hello := helloWith(t, serverName("x.bet"))
 	in = Initials{}
 	in.Datagram(sealed{dcid: dcid, payload: padded(cryptoFrame(hello, 0, len(hello)))}.packet(t))
-	if in.hello.data != nil {
-		t.Errorf("after the verdict: got %d bytes held, want none", len(in.hello.data))
+	if in.last.hello.data != nil {
+		t.Errorf("after the verdict: got %d bytes held, want none", len(in.last.hello.data))
 	}
 }

@@ -1,11 +1,11 @@
-// Package readable tells when TCP sockets have something to read, without a goroutine that waits for each.
+// Package readable tells when sockets have something to read, without a goroutine that waits for each.
 //
 // It does not read them, and does not notice that somebody closes one: see Socket.Wake.
 package readable
 
 import (
-	"net"
 	"sync"
+	"syscall"
 
 	"penstock/stack/shrink"
 )
@@ -22,14 +22,14 @@ type Set struct {
 // Socket is a socket that may be waited for.
 type Socket struct {
 	set  *Set
-	conn *net.TCPConn
+	conn syscall.Conn
 	id   uint64
 
 	then func() // guarded by set.mu; nil unless somebody waits
 }
 
 // Socket returns a way to wait for c. It costs nothing until somebody does.
-func (s *Set) Socket(c *net.TCPConn) *Socket {
+func (s *Set) Socket(c syscall.Conn) *Socket {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last++

@@ -57,8 +57,9 @@ type Conn struct {
 	queue  []queued
 	head   int // first of queue that was not taken
 	bytes  int
-	err    error // why reads end: the flow was shut
-	failed error // an ICMP error that the next Read returns, once
+	err    error  // why reads end: the flow was shut
+	failed error  // an ICMP error that the next Read returns, once
+	then   func() // what waits to be told that there is something; nil unless somebody does
 	signal chan struct{}
 }
 
@@ -165,14 +166,49 @@ func (c *Conn) deliver(data []byte, as packet.Manner) {
 	*b = append((*b)[:0], data...)
 	c.queue = append(c.queue, queued{b, as})
 	c.bytes += len(data)
+	then := c.thenLocked()
 	c.mu.Unlock()
-	c.notify()
+	c.notify(then)
 }
 
-func (c *Conn) notify() {
+// thenLocked ends the wait of whoever waits to be told.
+func (c *Conn) thenLocked() (then func()) {
+	then, c.then = c.then, nil
+	return then
+}
+
+// notify says that there is something to take: to then, if it is not nil, or else to a reader.
+func (c *Conn) notify(then func()) {
+	if then != nil {
+		go then()
+		return
+	}
 	select {
 	case c.signal <- struct{}{}:
 	default:
+	}
+}
+
+// WhenReadable calls f once, in a goroutine of its own, when there is a datagram or an error to take. Nobody may read meanwhile.
+func (c *Conn) WhenReadable(f func()) (ok bool) {
+	c.mu.Lock()
+	if c.head < len(c.queue) || c.err != nil || c.failed != nil {
+		c.mu.Unlock()
+		go f()
+		return true
+	}
+	c.then = f
+	c.mu.Unlock()
+	c.t.begun(c)
+	return true
+}
+
+// Keep lets the flow outlive its handler: it is over when somebody calls over, once. Keep is called by the handler.
+func (c *Conn) Keep() (over func()) {
+	c.t.wg.Add(1)
+	return func() {
+		c.Close()
+		c.t.wg.Done()
 	}
 }
 
@@ -247,8 +283,9 @@ func (c *Conn) shut(err error) {
 		datagramPool.Put(q.b)
 	}
 	c.queue, c.head, c.bytes = nil, 0, 0
+	then := c.thenLocked()
 	c.mu.Unlock()
-	c.notify()
+	c.notify(then)
 }
 
 // fail makes the next Read return an ICMP error; the flow goes on.
@@ -257,8 +294,9 @@ func (c *Conn) fail(err syscall.Errno) {
 	if c.err == nil && c.failed == nil {
 		c.failed = &net.OpError{Op: "read", Net: c.Network(), Addr: c.RemoteAddr(), Err: err}
 	}
+	then := c.thenLocked()
 	c.mu.Unlock()
-	c.notify()
+	c.notify(then)
 }
 
 // Read takes one datagram, and waits for it. What does not fit into b is lost.
@@ -288,7 +326,7 @@ func (c *Conn) next(b []byte) (n int, ok bool, err error) {
 }
 
 // Each hands every datagram to f until f or the flow returns an error. It replaces a loop over Read and needs no buffer
-// of the caller's. f must not keep the bytes. The read deadline does not end it.
+// of the caller's. f must not keep the bytes.
 func (c *Conn) Each(f func([]byte) error) error {
 	for {
 		head, err := c.take()
@@ -297,8 +335,12 @@ func (c *Conn) Each(f func([]byte) error) error {
 		}
 		if head.b == nil {
 			c.t.begun(c)
-			<-c.signal
-			continue
+			select {
+			case <-c.signal:
+				continue
+			case <-c.read.Passed():
+				return os.ErrDeadlineExceeded
+			}
 		}
 		err = f(*head.b)
 		datagramPool.Put(head.b)
@@ -314,7 +356,7 @@ func (c *Conn) take() (queued, error) {
 	defer c.mu.Unlock()
 	if c.head == len(c.queue) {
 		if c.err != nil {
-			c.notify() // for other readers
+			c.notify(nil) // for other readers
 		}
 		if err := c.failed; err != nil {
 			c.failed = nil
@@ -327,7 +369,7 @@ func (c *Conn) take() (queued, error) {
 	c.head++
 	c.bytes -= len(*head.b)
 	if c.head < len(c.queue) {
-		c.notify()
+		c.notify(nil)
 		return head, nil
 	}
 	c.queue, c.head = c.queue[:0], 0

@@ -1,0 +1,216 @@
+package router
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"penstock/policy"
+)
+
+// datagramPair is two sockets of this machine that are connected to each other.
+func datagramPair(t *testing.T) (near, far *net.UDPConn) {
+	t.Helper()
+	var err error
+	for range 10 { // somebody else may take a port in between
+		if near, far, err = connectedPair(); err == nil {
+			t.Cleanup(func() { near.Close(); far.Close() })
+			far.SetDeadline(time.Now().Add(20 * time.Second))
+			return near, far
+		}
+	}
+	t.Fatal(err)
+	return nil, nil
+}
+
+func connectedPair() (near, far *net.UDPConn, err error) {
+	free, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return nil, nil, err
+	}
+	at := free.LocalAddr().(*net.UDPAddr)
+	free.Close()
+	if far, err = net.DialUDP("udp4", nil, at); err != nil {
+		return nil, nil, err
+	}
+	if near, err = net.DialUDP("udp4", at, far.LocalAddr().(*net.UDPAddr)); err != nil {
+		far.Close()
+	}
+	return near, far, err
+}
+
+// toDatagrams dials a socket of this machine, whatever the address.
+type toDatagrams struct{ to *net.UDPAddr }
+
+func (d toDatagrams) DialContext(context.Context, string, string) (net.Conn, error) {
+	return net.DialUDP("udp4", nil, d.to)
+}
+
+// datagramFlow is a flow of datagrams that may outlive its handler.
+type datagramFlow struct {
+	kept
+	far *net.UDPConn // the program that began it
+}
+
+// datagramServer answers each datagram with itself.
+func datagramServer(t *testing.T) *net.UDPAddr {
+	t.Helper()
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, 2048)
+		for {
+			n, from, err := server.ReadFromUDP(b)
+			if err != nil {
+				return
+			}
+			server.WriteToUDP(b[:n], from)
+		}
+	}()
+	t.Cleanup(func() { server.Close(); <-done })
+	return server.LocalAddr().(*net.UDPAddr)
+}
+
+// datagrams begins a flow of datagrams.
+func (w *world) datagrams(t *testing.T, port uint16) *datagramFlow {
+	t.Helper()
+	near, far := datagramPair(t)
+	f := &datagramFlow{kept{newClient(t), make(chan struct{})}, far}
+	f.near.Close()
+	f.near = near
+	w.wg.Go(func() {
+		w.Handle(t.Context(), Request{
+			Network: policy.UDP, Src: far.LocalAddr().(*net.UDPAddr).AddrPort(),
+			Dst: netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), port), Answer: f,
+		})
+	})
+	return f
+}
+
+// carries fails unless a datagram gets to the server and back.
+func (f *datagramFlow) carries(t *testing.T, what string) {
+	t.Helper()
+	b := make([]byte, 2048)
+	if _, err := f.far.Write([]byte(what)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := f.far.Read(b); err != nil || string(b[:n]) != what {
+		t.Fatalf("got %q, %v; want %q back", b[:n], err, what)
+	}
+}
+
+func TestQuietFlowsOfDatagramsHaveNoGoroutine(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere a socket is waited for by a goroutine")
+	}
+	for _, row := range []struct {
+		name    string
+		p       Policy
+		crowded bool
+	}{
+		{"without a name that could change anything", decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out"}), false},
+		{"that a name could block", decide(blocksBet), false},
+		{"among many others", decide(blocksBet), true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t, Config{Policy: row.p, Ways: ways{"out": toDatagrams{datagramServer(t)}}})
+			w.patience.quiet = time.Millisecond
+			if row.crowded {
+				w.patience.quiet = time.Hour
+				w.patience.pumps.Store(manyPumps + 1)
+			}
+			before := runtime.NumGoroutine()
+			const flows = 40
+			var all []*datagramFlow
+			for range flows {
+				f := w.datagrams(t, 4000)
+				if row.crowded {
+					f.far.Write([]byte("first"))
+				} else {
+					f.carries(t, "first")
+				}
+				all = append(all, f)
+			}
+			w.wg.Wait() // their handlers
+			if !row.crowded {
+				settle(t, before+3)
+				for _, f := range all {
+					f.carries(t, "second")
+				}
+				settle(t, before+3)
+			}
+			if n := w.Kill(func(Flow) bool { return true }); n != flows {
+				t.Errorf("got %d flows killed, want %d", n, flows)
+			}
+			for _, f := range all {
+				if got := <-w.ended; got.Err != "" {
+					t.Errorf("a flow that was killed failed: %s", got.Err)
+				}
+				<-f.over
+			}
+			settle(t, before)
+		})
+	}
+}
+
+// A flow that is quiet is judged again by a hello that comes late, and ends with its verdict.
+func TestAQuietFlowOfDatagramsIsJudgedAgain(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: ways{"out": toDatagrams{datagramServer(t)}}})
+	w.patience.quiet = time.Millisecond
+	f := w.datagrams(t, 443)
+	f.carries(t, "\x40short header")
+	w.wg.Wait() // its handler
+	f.carries(t, string(initial(t, "good.example")[0]))
+	f.carries(t, "\x40short header")
+	f.far.Write(initial(t, "bad.bet")[0])
+	<-f.over
+	if got := <-w.ended; got.Verdict.Action == policy.Forward || got.Err != "" {
+		t.Errorf("got %v with the error %q, want the flow blocked", got.Verdict.Action, got.Err)
+	}
+	if n := w.heads.total; n != 0 {
+		t.Errorf("%d bytes were not given back", n)
+	}
+}
+
+// An ICMP error that comes while a flow is quiet does not end it.
+func TestAnICMPErrorEndsNoQuietFlow(t *testing.T) {
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := server.LocalAddr().(*net.UDPAddr)
+	server.Close() // nobody listens for now
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: ways{"out": toDatagrams{at}}})
+	w.patience.quiet = time.Millisecond
+	f := w.datagrams(t, 4000)
+	f.far.Write([]byte("lost"))
+	w.wg.Wait() // its handler
+	if server, err = net.ListenUDP("udp4", at); err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	server.SetDeadline(time.Now().Add(10 * time.Second))
+	b := make([]byte, 10)
+	for range 10 { // the first may be what tells of the error
+		f.far.Write([]byte("found"))
+		server.SetReadDeadline(time.Now().Add(time.Second))
+		if _, _, err = server.ReadFromUDP(b); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Kill(func(Flow) bool { return true })
+	<-f.over
+	if got := <-w.ended; got.Err != "" {
+		t.Errorf("a flow that was killed failed: %s", got.Err)
+	}
+}
