@@ -12,11 +12,12 @@ import (
 // carryDatagrams carries a flow of datagrams until the client's side ends or the upstream is closed. The stack ends the client's side
 // when the flow is idle. ICMP errors do not end the flow (RFC 4787, REQ-12): the client gets them, as it would without us. filter is
 // between the client and the upstream. If it is nil, everything passes. kept is as in carryStream.
-func (r *Router) carryDatagrams(ctx context.Context, a Answerer, e *entry, client, upstream net.Conn, filter *helloFilter) (kept bool) {
+func (s *relay) carryDatagrams(ctx context.Context, a Answerer, filter *helloFilter) (kept bool) {
+	client, upstream := s.client, s.upstream
 	d := &datagrams{icmpErrors: icmpErrors{client: client, upstream: unwrapped(upstream)}, filter: filter}
 	d.boundPath()
-	s := &relay{r: r, e: e, client: client, upstream: upstream, running: 2, datagrams: d}
-	e.carriedBy(client)
+	s.running, s.datagrams = 2, d
+	s.e.carriedBy(client)
 	stop := s.begin(ctx, a, true)
 	up := s.pump(d.to(), client, func(err error) {
 		if !errors.Is(err, errPanicked) {

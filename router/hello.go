@@ -32,7 +32,7 @@ func (r *Router) handleUnnamedUDP(ctx context.Context, a Answerer, client net.Co
 	}
 	client.SetReadDeadline(time.Time{})
 	w.ctx, w.stop = context.WithCancel(context.WithoutCancel(ctx)) // the flow may outlive its handler
-	return r.carryDatagrams(ctx, a, e, client, w.upstream, w)
+	return (&relay{r: r, e: e, client: client, upstream: w.upstream}).carryDatagrams(ctx, a, w)
 }
 
 // helloFilter reads the datagrams of a QUIC client. It holds them while a hello is incomplete and judges each complete hello.

@@ -96,7 +96,7 @@ func TestAnICMPErrorEndsNoDatagramFlow(t *testing.T) {
 	over := make(chan string, 1)
 	go func() {
 		w, e := newWorld(t, Config{Policy: decideAlways(policy.Verdict{}), Ways: ways{}}), new(entry)
-		w.carryDatagrams(t.Context(), nil, e, client, upstream, nil)
+		(&relay{r: w.Router, e: e, client: client, upstream: upstream}).carryDatagrams(t.Context(), nil, nil)
 		over <- e.err
 	}()
 	near.SetDeadline(time.Now().Add(5 * time.Second))

@@ -16,7 +16,7 @@ func (r *Router) carry(ctx context.Context, a Answerer, e *entry, client, upstre
 	if e.flow.Network == policy.TCP {
 		return r.carryStream(ctx, a, e, client, upstream, nil)
 	}
-	return r.carryDatagrams(ctx, a, e, client, upstream, nil)
+	return (&relay{r: r, e: e, client: client, upstream: upstream}).carryDatagrams(ctx, a, nil)
 }
 
 // abort closes a connection, with RST if it is TCP.

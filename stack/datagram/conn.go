@@ -43,6 +43,7 @@ type Conn struct {
 	state    atomic.Uint32            // a flowState
 	why      atomic.Uint32            // a packet.Why, in state flowRefused
 	in, out  atomic.Uint64            // bytes of payload
+	began    int64                    // as of Config.Now
 	answers  answers                  // to a client; nobody asks for those of what we dialled
 	over     atomic.Bool              // it was shut
 	begins   atomic.Bool              // its handler has neither ended nor come to wait for the client
@@ -51,38 +52,24 @@ type Conn struct {
 	read     deadline.Deadline
 	path     path
 	ident    atomic.Uint32 // the caller's own echo identifier, for dialled echo flows
+	cancel   func()        // of the handler's context, until the flow was answered or shut; guarded by inbox.mu
 
-	mu     sync.Mutex // guards below
-	cancel func()     // of the handler's context, until the flow was answered or shut
-	queue  []queued
-	head   int // first of queue that was not taken
-	bytes  int
-	err    error  // why reads end: the flow was shut
-	failed error  // an ICMP error that the next Read returns, once
-	then   func() // what waits to be told that there is something; nil unless somebody does
-	signal chan struct{}
+	inbox
 }
-
-// queued is a datagram that waits for its reader.
-type queued struct {
-	b  *[]byte
-	as packet.Manner // how it came
-}
-
-var datagramPool = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
 
 var _ net.PacketConn = (*Conn)(nil)
 
 func newConn(t *Table, k Key, o share.Owner) *Conn {
 	c := &Conn{
-		t:      t,
-		key:    k,
-		owner:  o,
-		idle:   t.Limits.idle(k.Kind, k.Local.Port()),
-		signal: make(chan struct{}, 1),
+		t:     t,
+		key:   k,
+		owner: o,
+		idle:  t.Limits.idle(k.Kind, k.Local.Port()),
+		inbox: inbox{signal: make(chan struct{}, 1)},
 	}
 	c.place.Flow, c.place.Yields = c, true
 	c.touch()
+	c.began = c.place.Active.Load()
 	return c
 }
 
@@ -98,35 +85,40 @@ func (c *Conn) Network() string {
 // (nf_conntrack_udp_timeout).
 const unanswered = 30 * time.Second
 
+// exchange is how long one question and its answer take, at most.
+const exchange = 2 * time.Second
+
 // answers are what has come back to the client of a flow.
 type answers struct {
 	any     atomic.Bool // a datagram
 	refused atomic.Bool // an ICMP error
 }
 
-// patience is how long the flow may be silent, at most. The two minutes of RFC 4787 are for conversations: a program that asks
-// closed ports a hundred times a second would fill the table.
-func (a *answers) patience(l Limits) time.Duration {
+// patience is how long a client's flow may be silent, at most. The two minutes of RFC 4787 are for conversations: a program that asks
+// closed ports a hundred times a second would fill the table. A client that holds more flows than its share keeps those in which it had
+// one answer, and nothing since, no longer than those without: Linux does so with every client.
+func (c *Conn) patience(crowds bool) time.Duration {
 	switch {
-	case a.any.Load():
-		return math.MaxInt64
-	case a.refused.Load():
-		return l.IdleShort
+	case !c.answers.any.Load() && c.answers.refused.Load():
+		return c.t.Limits.IdleShort
+	case !c.answers.any.Load(), crowds && time.Duration(c.place.Active.Load()-c.began) <= exchange:
+		return unanswered
 	}
-	return unanswered
+	return math.MaxInt64
 }
 
 // touch notes that a packet passed.
 func (c *Conn) touch() { c.place.Active.Store(c.t.Now()) }
 
-func (c *Conn) idleAt(now int64) bool {
+// idleAt reports whether the flow is idle at now. crowds says that its client holds more flows than its share.
+func (c *Conn) idleAt(now int64, crowds bool) bool {
 	limit := c.idle
 	switch flowState(c.state.Load()) {
 	case flowRefused, flowDropped:
 		limit = tombstone
 	case flowAccepted:
 		if !c.owner.Own { // what we dialled ends with the flow that it is for
-			limit = min(limit, c.answers.patience(c.t.Limits))
+			limit = min(limit, c.patience(crowds))
 		}
 	}
 	return time.Duration(now-c.place.Active.Load()) > limit
@@ -169,24 +161,6 @@ func (c *Conn) deliver(data []byte, as packet.Manner) {
 	then := c.thenLocked()
 	c.mu.Unlock()
 	c.notify(then)
-}
-
-// thenLocked ends the wait of whoever waits to be told.
-func (c *Conn) thenLocked() (then func()) {
-	then, c.then = c.then, nil
-	return then
-}
-
-// notify says that there is something to take: to then, if it is not nil, or else to a reader.
-func (c *Conn) notify(then func()) {
-	if then != nil {
-		go then()
-		return
-	}
-	select {
-	case c.signal <- struct{}{}:
-	default:
-	}
 }
 
 // WhenReadable calls f once, in a goroutine of its own, when there is a datagram or an error to take. Nobody may read meanwhile.
@@ -348,35 +322,6 @@ func (c *Conn) Each(f func([]byte) error) error {
 			return err
 		}
 	}
-}
-
-// take returns the next queued datagram, or else an ICMP error or the error that ended the flow, or neither.
-func (c *Conn) take() (queued, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.head == len(c.queue) {
-		if c.err != nil {
-			c.notify(nil) // for other readers
-		}
-		if err := c.failed; err != nil {
-			c.failed = nil
-			return queued{}, err
-		}
-		return queued{}, c.err
-	}
-	head := c.queue[c.head]
-	c.queue[c.head] = queued{}
-	c.head++
-	c.bytes -= len(*head.b)
-	if c.head < len(c.queue) {
-		c.notify(nil)
-		return head, nil
-	}
-	c.queue, c.head = c.queue[:0], 0
-	if cap(c.queue) > 64 { // a burst is over
-		c.queue = nil
-	}
-	return head, nil
 }
 
 var packetPool = sync.Pool{New: func() any { b := make([]byte, 2048); return &b }}

@@ -309,7 +309,7 @@ func (t *Table) Run() {
 
 // Sweep ends the flows that are idle at now, a time as of Config.Now, and returns how many are left.
 func (t *Table) Sweep(now int64) int {
-	t.closeIf(errIdle, func(c *Conn) bool { return c.idleAt(now) })
+	t.closeIf(errIdle, func(c *Conn) bool { return c.idleAt(now, t.shares.Held(c.owner) > t.Limits.PerClient) })
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.flows.Len()

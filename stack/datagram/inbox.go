@@ -1,0 +1,75 @@
+package datagram
+
+import (
+	"sync"
+
+	"penstock/stack/packet"
+)
+
+// inbox is what has come for a flow and was not read yet.
+type inbox struct {
+	mu     sync.Mutex // guards below
+	queue  []queued
+	head   int // first of queue that was not taken
+	bytes  int
+	err    error  // why reads end: the flow was shut
+	failed error  // an ICMP error that the next Read returns, once
+	then   func() // what waits to be told that there is something; nil unless somebody does
+
+	signal chan struct{} // capacity 1: there may be something to take
+}
+
+// queued is a datagram that waits for its reader.
+type queued struct {
+	b  *[]byte
+	as packet.Manner // how it came
+}
+
+var datagramPool = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
+
+// thenLocked ends the wait of whoever waits to be told.
+func (i *inbox) thenLocked() (then func()) {
+	then, i.then = i.then, nil
+	return then
+}
+
+// notify says that there is something to take: to then, if it is not nil, or else to a reader.
+func (i *inbox) notify(then func()) {
+	if then != nil {
+		go then()
+		return
+	}
+	select {
+	case i.signal <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the next queued datagram, or else an ICMP error or the error that ended the flow, or neither.
+func (i *inbox) take() (queued, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.head == len(i.queue) {
+		if i.err != nil {
+			i.notify(nil) // for other readers
+		}
+		if err := i.failed; err != nil {
+			i.failed = nil
+			return queued{}, err
+		}
+		return queued{}, i.err
+	}
+	head := i.queue[i.head]
+	i.queue[i.head] = queued{}
+	i.head++
+	i.bytes -= len(*head.b)
+	if i.head < len(i.queue) {
+		i.notify(nil)
+		return head, nil
+	}
+	i.queue, i.head = i.queue[:0], 0
+	if cap(i.queue) > 64 { // a burst is over
+		i.queue = nil
+	}
+	return head, nil
+}
