@@ -24,11 +24,12 @@ type wireguardInner struct {
 	outside Outside
 	stack   *stack.Stack
 	probe   func(context.Context) error
+	metrics *stack.Metrics
 	log     *slog.Logger
 }
 
 func newWireGuard(p planned, c *Config) (*wireguardInner, error) {
-	w := &wireguardInner{name: p.name, conf: p.wireguard, outside: c.Outside, log: c.Log}
+	w := &wireguardInner{name: p.name, conf: p.wireguard, outside: c.Outside, metrics: c.Metrics.Stack, log: c.Log}
 	var err error
 	w.stack, err = stack.New(stack.Config{Name: p.name, MTU: p.mtu(), Addrs: p.wireguard.Addresses, Log: c.Log, Metrics: c.Metrics.Stack})
 	if err != nil {
@@ -41,7 +42,7 @@ func newWireGuard(p planned, c *Config) (*wireguardInner, error) {
 func (w *wireguardInner) newDriver(lost func(error)) (transport.Driver, error) {
 	return wireguard.NewClient(wireguard.ClientConfig{
 		Name: w.name, Device: w.stack.Device(), Wireguard: w.conf, Mark: w.outside.Mark, Resolve: w.outside.Resolve,
-		Probe: w.probe, Past: w.outside.Past, Log: w.log, Lost: lost,
+		Probe: w.probe, Past: w.outside.Past, Crowded: func() { w.metrics.Drop("backlog") }, Log: w.log, Lost: lost,
 	})
 }
 

@@ -60,3 +60,38 @@ func TestWhatWaitsOfOnePeerIsBounded(t *testing.T) {
 	close(inner.released)
 	deliver(t, anaTUN, inner.fakeTUN, ana.addr, serverAddr, "afterwards")
 }
+
+// TestWhatAClientReceivesIsBounded floods a client with packets of its peer, of which none is taken out of the device.
+func TestWhatAClientReceivesIsBounded(t *testing.T) {
+	key, ana := GeneratePrivateKey(), newAccount(2)
+	outer := newFakeTUN()
+	s, err := NewServer(ServerConfig{Device: outer, PrivateKey: key, Peers: List{ana.peer}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	var crowded atomic.Int64
+	inner := &slowTUN{fakeTUN: newFakeTUN(), slow: serverAddr, released: make(chan struct{})}
+	c, err := NewClient(ClientConfig{
+		Name: "test", Device: inner, Wireguard: ana.file(key.Public(), s.Port()), Crowded: func() { crowded.Add(1) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	connect(t, c)
+	deliver(t, outer, inner.fakeTUN, serverAddr, ana.addr, "before")
+
+	inner.waits.Store(true)
+	ctx := within(t, time.Minute)
+	for sent := 0; crowded.Load() == 0; sent++ {
+		select {
+		case outer.sent <- packet(serverAddr, ana.addr, "flood"):
+		case <-ctx.Done():
+			t.Fatalf("after %d packets none was dropped", sent)
+		}
+	}
+	inner.waits.Store(false)
+	close(inner.released)
+	deliver(t, outer, inner.fakeTUN, serverAddr, ana.addr, "afterwards")
+}

@@ -15,6 +15,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"penstock/router/transport"
+	"penstock/router/transport/wireguard/internal/backlog"
 	"penstock/router/transport/wireguard/internal/sockets"
 )
 
@@ -47,6 +48,10 @@ type ClientConfig struct {
 	// Past returns a time that is surely over. If the clock is behind it, a Connect that nobody answers says so. May be nil:
 	// then only the Client's own handshakes tell that the clock was set back.
 	Past func() Past
+
+	// Crowded is called for each packet that is dropped because too many wait to be decrypted and handed to Device. It is called by
+	// several goroutines, and must return. Nil: they are not counted.
+	Crowded func()
 
 	Log *slog.Logger // nil: silent
 
@@ -124,8 +129,9 @@ func newClient(config ClientConfig) (*Client, error) {
 		c.choice = sockets.NewChoice()
 		bind = c.choice
 	}
+	waiting := backlog.New(config.Crowded)
 	var err error
-	if c.core, err = newCore(config.Device, bind, wg.PrivateKey, wg.ListenPort, config.Mark, s.String(), newDeviceLogger(c.log, nil)); err != nil {
+	if c.core, err = newCore(waiting.Device(config.Device), waiting.Bind(bind), wg.PrivateKey, wg.ListenPort, config.Mark, s.String(), newDeviceLogger(c.log, nil)); err != nil {
 		return nil, err
 	}
 	for _, p := range wg.Peers {

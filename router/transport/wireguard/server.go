@@ -121,11 +121,7 @@ func newServer(config ServerConfig) (*Server, error) {
 		config.Peers = List(nil)
 	}
 	s := &Server{public: config.PrivateKey.Public(), log: log, peers: List(nil), warned: &limiter{last: make(map[string]time.Time)}}
-	crowded := config.Crowded
-	if crowded == nil {
-		crowded = func() {}
-	}
-	waiting := backlog.New(crowded)
+	waiting := backlog.New(config.Crowded)
 	admit, inner := s.admitPresent, waiting.Device(config.Device)
 	if config.Peers.Len() > cmp.Or(config.Many, manyPeers) {
 		s.table = newTable()

@@ -55,8 +55,12 @@ type session struct {
 	handed time.Time // when the last packet was handed on
 }
 
-// New returns a Backlog of a device. dropped is called for each packet that is dropped, by several goroutines, and must return.
+// New returns a Backlog of a device. dropped is called for each packet that is dropped, by several goroutines, and must return. It may be
+// nil.
 func New(dropped func()) *Backlog {
+	if dropped == nil {
+		dropped = func() {}
+	}
 	return &Backlog{dropped: dropped, sessions: make(map[uint32]*session), sweep: 64}
 }
 
@@ -91,13 +95,12 @@ type inside struct {
 	backlog *Backlog
 }
 
-// Write hands packets of one peer on.
+// Write hands packets of one peer on. They are counted before, because a device may write its own header where theirs is.
 func (d *inside) Write(packets [][]byte, offset int) (int, error) {
-	n, err := d.Device.Write(packets, offset)
 	if offset == device.MessageTransportOffsetContent { // as the device does
 		d.backlog.handed(packets, time.Now())
 	}
-	return n, err
+	return d.Device.Write(packets, offset)
 }
 
 func indexOf(packet []byte) uint32 {
