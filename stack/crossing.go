@@ -514,11 +514,11 @@ func (s crosser) sweepAll(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		now := s.now()
+		now, crowds := s.now(), s.tcp.crowds()
 		var stale, owing []*crossing
 		s.crossings.begun.Each(func(c *crossing) {
 			switch {
-			case c.Stale(now):
+			case c.Stale(now, crowds[c.tcp.owner]):
 				stale = append(stale, c)
 			case c.passage.Read != nil:
 				owing = append(owing, c)

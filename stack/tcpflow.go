@@ -280,6 +280,13 @@ func (t *tcpTable) forgetLocked(f *tcpFlow) {
 	}
 }
 
+// crowds are those who hold a quarter of what is a client's share of the open flows, or more.
+func (t *tcpTable) crowds() map[share.Owner]bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open.Above(t.s.limits.TCPFlows / 8)
+}
+
 // closeClient resets the flows of a client and returns how many.
 func (t *tcpTable) closeClient(key uint64) int {
 	return t.closeOwner(share.Owner{Client: key})

@@ -141,6 +141,19 @@ func (t *Table) Held(o Owner) int {
 	return 0
 }
 
+// Above are the owners that have at least n places; nil if none has.
+func (t *Table) Above(n int) (owners map[Owner]bool) {
+	for o, h := range t.owners {
+		if len(h.places.list) >= n {
+			if owners == nil {
+				owners = make(map[Owner]bool)
+			}
+			owners[o] = true
+		}
+	}
+	return owners
+}
+
 // Owners are those who have places.
 func (t *Table) Owners() []Owner { return slices.Collect(maps.Keys(t.owners)) }
 

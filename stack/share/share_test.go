@@ -162,3 +162,18 @@ func checkVictim(t *testing.T, naive map[uint64][]*Place, asks uint64, share int
 	}
 	naive[pays] = slices.DeleteFunc(naive[pays], func(p *Place) bool { return p == evicted })
 }
+
+func TestWhoHasMany(t *testing.T) {
+	table := NewTable(100, 50)
+	for client, n := range map[uint64]int{1: 4, 2: 5, 3: 6} {
+		for range n {
+			table.Add(new(Place), Owner{Client: client})
+		}
+	}
+	if got := table.Above(5); len(got) != 2 || !got[Owner{Client: 2}] || !got[Owner{Client: 3}] {
+		t.Errorf("got %v, want those with 5 and 6", got)
+	}
+	if got := table.Above(7); got != nil {
+		t.Errorf("got %v, want nobody", got)
+	}
+}

@@ -15,6 +15,7 @@ import (
 // How long a silent flow is remembered.
 const (
 	OpeningFor = 75 * time.Second // the handshake is not over: a client repeats its SYN for about as long
+	CrowdedFor = 10 * time.Second // the same for one of very many flows of a client
 	OpenFor    = 2*time.Hour + 4*time.Minute
 	OverFor    = 4 * time.Second // both sides have ended: what is on its way still finds its flow
 )
@@ -548,8 +549,9 @@ func (f *Flow) Over() bool {
 	return f.phase >= over
 }
 
-// Stale reports whether the flow has been silent for too long.
-func (f *Flow) Stale(now int64) bool {
+// Stale reports whether the flow has been silent for too long. crowds says that its client has very many: what a flood of SYNs has opened
+// is forgotten early, and a client that repeats its SYN later begins anew.
+func (f *Flow) Stale(now int64, crowds bool) bool {
 	silent := time.Duration(now - f.seen.Load())
 	if silent < OverFor {
 		return false
@@ -561,6 +563,8 @@ func (f *Flow) Stale(now int64) bool {
 		return true
 	case f.client.agreed:
 		return silent >= OpenFor
+	case crowds:
+		return silent >= CrowdedFor
 	}
 	return silent >= OpeningFor
 }

@@ -181,11 +181,18 @@ func TestBytesAreCountedOnce(t *testing.T) {
 func TestSilentFlowsAreStale(t *testing.T) {
 	const ns = int64(1)
 	w := newTrack(t, families[0], false)
+	crowds := false
 	at := func(what string, silence time.Duration, want bool) {
 		t.Helper()
-		if got := w.Stale(w.seen.Load() + int64(silence)); got != want {
+		if got := w.Stale(w.seen.Load()+int64(silence), crowds); got != want {
 			t.Errorf("%s, silent for %v: got stale %v, want %v", what, silence, got, want)
 		}
+	}
+	atCrowded := func(what string, silence time.Duration, want bool) {
+		t.Helper()
+		crowds = true
+		at(what+", one of very many", silence, want)
+		crowds = false
 	}
 	say := func(s seg, now time.Duration) {
 		t.Helper()
@@ -200,12 +207,16 @@ func TestSilentFlowsAreStale(t *testing.T) {
 	say(w.up(0, 0, flagSYN), time.Hour)
 	at("opening", OpeningFor-1, false)
 	at("opening", OpeningFor, true)
+	atCrowded("opening", CrowdedFor-1, false)
+	atCrowded("opening", CrowdedFor, true)
 	say(w.down(serverISN, 1, flagSYN|flagACK), 2*time.Hour)
 	at("half open", OpeningFor-1, false)
 	at("half open", OpeningFor, true)
+	atCrowded("half open", CrowdedFor, true)
 	say(w.up(1, serverISN+1, flagACK), 2*time.Hour)
 	at("open", OpenFor-1, false)
 	at("open", OpenFor, true)
+	atCrowded("open", OpenFor-1, false)
 	say(w.up(1, serverISN+1, flagACK|flagFIN), 3*time.Hour)
 	at("half closed", OpenFor-1, false)
 	say(w.down(serverISN+1, 2, flagACK|flagFIN), 4*time.Hour)
@@ -218,7 +229,7 @@ func TestSilentFlowsAreStale(t *testing.T) {
 	at("over", OverFor, true)
 	say(w.up(2, serverISN+2, flagACK), 6*time.Hour)
 	at("over, and heard of since", OverFor-1, false)
-	if w.Stale(int64(time.Hour) * ns) {
+	if w.Stale(int64(time.Hour)*ns, false) {
 		t.Error("a clock that was read before the last packet makes a flow stale")
 	}
 }
@@ -241,7 +252,7 @@ func TestAFlowEndsOnce(t *testing.T) {
 				w.give(w.up(c.ISN+5, serverISN+2, flagACK))
 			},
 			func() { w.give(w.down(serverISN+1, c.ISN+5, flagACK|flagFIN)) },
-			func() { w.Stale(1); w.Over(); w.Bytes(); w.Repeat(); w.Nudge() },
+			func() { w.Stale(1, true); w.Over(); w.Bytes(); w.Repeat(); w.Nudge() },
 			func() { w.QuoteToClient(w.up(c.ISN+1, 0, flagACK).bytes(), false) },
 		} {
 			wg.Go(f)
