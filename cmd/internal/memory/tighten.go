@@ -9,16 +9,17 @@ import (
 )
 
 const (
-	// much is how much has to be in use for the heap to grow by less, in bytes: a flood's packets that wait, for example.
-	much = 128 << 20
-	// usual and tight are by how many per cent of what is in use the heap grows until it is collected. With tight a flood that has
-	// 150 MiB in use makes 230 MiB resident, and 300 with usual. It costs more collections, and so is not for a small heap.
+	// usual and tight are by how many per cent of what is in use the heap grows until it is collected, at most and at least. In between
+	// it grows by room, in bytes. With tight a flood that has 150 MiB in use makes 230 MiB resident, and 300 with usual. It costs more
+	// collections, and so is not for a small heap.
 	usual = 100
 	tight = 50
+	room  = 64 << 20
+	// step is what the percentage is a multiple of: each change stops the process for a moment.
+	step = 10
 )
 
-// tighten makes the heap grow by tight while much is in use, and by usual otherwise, until stop is called. Whoever has set GOGC knows
-// better.
+// tighten makes the heap grow by less the more is in use, until stop is called. Whoever has set GOGC knows better.
 func tighten() (stop func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
@@ -63,10 +64,8 @@ func (t *tightener) stop() {
 }
 
 func percentFor(inUse uint64) int64 {
-	if inUse > much {
-		return tight
-	}
-	return usual
+	percent := int64(100 * room / max(inUse, 1))
+	return min(max(percent-percent%step, tight), usual)
 }
 
 // inUse returns what the last collection found in use, in bytes.

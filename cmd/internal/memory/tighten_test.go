@@ -28,12 +28,12 @@ func TestALargeHeapGrowsByLess(t *testing.T) {
 		}
 	}
 	want("at first", usual)
-	b := make([]byte, 2*much)
+	b := make([]byte, 4*room)
 	want("with much in use", tight)
 	runtime.KeepAlive(b)
 	b = nil
 	want("with little in use again", usual)
-	b = make([]byte, 2*much)
+	b = make([]byte, 4*room)
 	want("once more", tight)
 	runtime.KeepAlive(b)
 	stop()
@@ -45,7 +45,7 @@ func TestALargeHeapGrowsByLess(t *testing.T) {
 func TestWhoHasSetGOGCKnowsBetter(t *testing.T) {
 	t.Setenv("GOGC", "300")
 	defer tighten()()
-	b := make([]byte, 2*much)
+	b := make([]byte, 4*room)
 	for range 5 {
 		runtime.GC()
 		time.Sleep(10 * time.Millisecond) // for what must not happen
@@ -53,5 +53,13 @@ func TestWhoHasSetGOGCKnowsBetter(t *testing.T) {
 	runtime.KeepAlive(b)
 	if got := growthPercent(); got != usual {
 		t.Errorf("the heap grows by %d %%, want it left at %d", got, usual)
+	}
+}
+
+func TestTheMoreIsInUseTheLessTheHeapGrows(t *testing.T) {
+	for mib, want := range map[uint64]int64{0: usual, 10: usual, 64: usual, 65: 90, 80: 80, 100: 60, 127: tight, 128: tight, 1000: tight} {
+		if got := percentFor(mib << 20); got != want {
+			t.Errorf("%d MiB in use: got %d %%, want %d", mib, got, want)
+		}
 	}
 }

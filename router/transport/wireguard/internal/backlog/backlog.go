@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// Most is how many packets may wait in all for small ones to be taken: 96 MiB. A session may have as many as are left, so half of it
+	// Most is how many packets may wait in all for small ones to be taken: 64 MiB. A session may have as many as are left, so half of it
 	// if no other has any, and a third each if two want all they can get. One with few loses nothing then.
-	Most = 1536
+	Most = 1024
 	// MostLarge is the same for large ones: 1 GiB. Those are what an upload consists of, and cost a flooder 20 times as much. TCP fills
 	// the queue of a gateway that is busy, and what it loses there it has to send again: with 8192, 6,000 of the million packets of an
 	// upload of 8 streams on two cores.
