@@ -26,7 +26,7 @@ func gsoMax(lossless bool) int {
 // client with less than its share takes a place from the client with most, which loses its longest silent flow. The
 // shares are two thirds of Dials, half of TCPFlows and UDPPerClient of UDPFlows.
 type Limits struct {
-	Dials          int           // TCP flows not accepted yet, or whose handshake has not ended; default 8192
+	Dials          int           // TCP flows not accepted yet, or whose handshake has not ended; default 4096
 	TCPFlows       int           // accepted TCP flows; default 16384
 	Handshake      time.Duration // a client that does not finish the handshake of a TCP flow is forgotten; default 20 s
 	UDPFlows       int           // datagram and echo flows; default 8192
@@ -52,7 +52,7 @@ func (l Limits) withDefaults() Limits {
 			*v = d
 		}
 	}
-	def(&l.Dials, 8192)
+	def(&l.Dials, 4096)
 	def(&l.TCPFlows, 16384)
 	def(&l.UDPFlows, 8192)
 	def(&l.UDPPerClient, l.UDPFlows/4)

@@ -9,7 +9,7 @@ import (
 // Limits bound what a hostile neighbour can make penstock hold. Every refusal is counted with its reason.
 type Limits struct {
 	// Dials is how many dials may be in flight at once. One client may have two thirds of them.
-	Dials int `yaml:"dials" default:"8192"`
+	Dials int `yaml:"dials" default:"4096"`
 	// TCPFlows is how many TCP flows may be open at once.
 	TCPFlows int `yaml:"tcp_flows" default:"16384"`
 	// UDPFlows is how many UDP flows may be open at once. The least recently used one makes room.
