@@ -42,6 +42,7 @@ type packetConn struct {
 
 	mu      sync.Mutex // guards below
 	answers [][]byte
+	then    func() // what waits to be told that there are; nil unless somebody does
 }
 
 func (s *Server) dialPackets(ctx context.Context, f policy.Flow) (net.Conn, error) {
@@ -53,7 +54,13 @@ func (s *Server) dialPackets(ctx context.Context, f policy.Flow) (net.Conn, erro
 		f.Client = AddressKey(f.Src.Addr())
 	}
 	ctx, cancel := s.tasks.context(context.WithoutCancel(ctx), f.Client)
-	return &packetConn{server: s, flow: f, ctx: ctx, cancel: cancel, came: make(chan struct{}, 1)}, nil
+	c := &packetConn{server: s, flow: f, ctx: ctx, cancel: cancel, came: make(chan struct{}, 1)}
+	context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.tellLocked()
+	})
+	return c, nil
 }
 
 func (c *packetConn) Write(query []byte) (int, error) {
@@ -82,25 +89,61 @@ func (c *packetConn) answer(ex *exchange) error {
 	return nil
 }
 
-// tellLocked wakes a waiting Read.
+// tellLocked wakes what waits for answers.
 func (c *packetConn) tellLocked() {
+	if then := c.then; then != nil {
+		c.then = nil
+		go then()
+		return
+	}
 	select {
 	case c.came <- struct{}{}:
 	default:
 	}
 }
 
+// WhenReadable calls f once, in a goroutine of its own, when there is an answer, or the connection has ended. Nobody may read meanwhile.
+func (c *packetConn) WhenReadable(f func()) (ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.answers) > 0 || c.ctx.Err() != nil {
+		go f()
+		return true
+	}
+	c.then = f
+	return true
+}
+
 func (c *packetConn) Read(buf []byte) (int, error) {
+	msg, err := c.next()
+	return copy(buf, msg), err
+}
+
+// Each hands every answer to f, until f or the connection returns an error. It needs no buffer of the caller's.
+func (c *packetConn) Each(f func([]byte) error) error {
+	for {
+		msg, err := c.next()
+		if err != nil {
+			return err
+		}
+		if err := f(msg); err != nil {
+			return err
+		}
+	}
+}
+
+// next waits for an answer.
+func (c *packetConn) next() ([]byte, error) {
 	for {
 		if msg := c.take(); msg != nil {
-			return copy(buf, msg), nil
+			return msg, nil
 		}
 		select {
 		case <-c.came:
 		case <-c.ctx.Done():
-			return 0, net.ErrClosed
+			return nil, net.ErrClosed
 		case <-c.read.Passed():
-			return 0, os.ErrDeadlineExceeded
+			return nil, os.ErrDeadlineExceeded
 		}
 	}
 }

@@ -17,8 +17,11 @@ func (s *relay) carryDatagrams(ctx context.Context, a Answerer, filter *helloFil
 	d := &datagrams{icmpErrors: icmpErrors{client: client, upstream: unwrapped(upstream)}, filter: filter}
 	d.boundPath()
 	s.running, s.datagrams = 2, d
+	if filter != nil {
+		filter.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx)) // the flow may outlive its handler
+	}
 	s.e.carriedBy(client)
-	stop := s.begin(ctx, a, true)
+	stop := s.begin(ctx, a)
 	up := s.pump(d.to(), client, func(err error) {
 		if !errors.Is(err, errPanicked) {
 			err = net.ErrClosed // what the client's side ends with says nothing
@@ -43,13 +46,6 @@ func (d *datagrams) to() io.Writer {
 		return d.filter
 	}
 	return d.upstream
-}
-
-// stop ends a judgement that is under way.
-func (d *datagrams) stop() {
-	if d.filter != nil {
-		d.filter.stop()
-	}
 }
 
 // over is called once both directions have ended. Where nothing came back but ICMP errors, it returns the last of them.

@@ -15,7 +15,7 @@ import (
 
 // handleUnnamedUDP judges a flow of datagrams by the first of them, and carries it. kept is as in carryStream.
 func (r *Router) handleUnnamedUDP(ctx context.Context, a Answerer, client net.Conn, e *entry) (kept bool) {
-	w := &helloFilter{r: r, f: e.flow, e: e, ctx: ctx, stop: func() {}, client: client}
+	w := &helloFilter{r: r, f: e.flow, e: e, ctx: ctx, client: client}
 	if err := client.SetReadDeadline(time.Now().Add(r.SniffTimeout)); err != nil {
 		e.fail("read", err)
 		return false
@@ -31,7 +31,6 @@ func (r *Router) handleUnnamedUDP(ctx context.Context, a Answerer, client net.Co
 		return false
 	}
 	client.SetReadDeadline(time.Time{})
-	w.ctx, w.stop = context.WithCancel(context.WithoutCancel(ctx)) // the flow may outlive its handler
 	return (&relay{r: r, e: e, client: client, upstream: w.upstream}).carryDatagrams(ctx, a, w)
 }
 
@@ -42,7 +41,6 @@ type helloFilter struct {
 	f        policy.Flow // the facts before it was read
 	e        *entry
 	ctx      context.Context // of the flow; Write cannot take one
-	stop     func()          // ends ctx
 	client   net.Conn
 	upstream net.Conn
 	course   course // of upstream

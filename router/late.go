@@ -20,8 +20,8 @@ type late struct {
 }
 
 // handleLate dials, answers, and carries what the policy allows. kept is as in carryStream.
-func (r *Router) handleLate(ctx context.Context, a Answerer, e *entry) (kept bool) {
-	upstream, err := r.dial(ctx, e)
+func (r *Router) handleLate(handler context.Context, a Answerer, e *entry) (kept bool) {
+	upstream, err := r.dial(handler, e)
 	if err != nil {
 		r.answerFailed(a, e, err)
 		return false
@@ -35,9 +35,16 @@ func (r *Router) handleLate(ctx context.Context, a Answerer, e *entry) (kept boo
 	}
 	e.carriedBy(client)
 	l := &late{relay: relay{r: r, e: e, client: client, upstream: upstream, running: 2}, left: make(chan bool, 1)}
-	stop := l.begin(ctx, a, false)
-	go l.down(upstream).run()
-	l.up(ctx, a, stop)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(handler)) // the flow may outlive its handler
+	l.cancel = cancel
+	stop := l.begin(handler, a)
+	if down := l.down(upstream); !down.waits() {
+		go down.run()
+	}
+	up := func() { l.up(ctx) }
+	if w := l.waiter(client); w == nil || !w.WhenReadable(up) {
+		up()
+	}
 	if kept = l.wait(stop); !kept {
 		client.Close()
 	}
@@ -74,9 +81,13 @@ func (l *late) down(u net.Conn) *pump {
 	})
 }
 
-// up judges what the client sends first, and copies it and the rest. The flow is kept once it has been judged, unless more will be.
-func (l *late) up(ctx context.Context, a Answerer, stop func() bool) {
-	through, err := l.lead(first{ctx, l.e.flow})
+// up judges what the client sends first, and copies it and the rest.
+func (l *late) up(ctx context.Context) {
+	var through io.Writer
+	err := guard(l.r.Log, func() (err error) {
+		through, err = l.lead(first{ctx, l.e.flow})
+		return err
+	})
 	if err != nil {
 		l.ended(err, nil)
 		return
@@ -84,14 +95,13 @@ func (l *late) up(ctx context.Context, a Answerer, stop func() bool) {
 	to := l.current()
 	if through == nil {
 		through = unwrapped(to)
-		l.keepOn(ctx, a, stop)
 	}
 	l.pump(through, l.client, func(err error) { l.ended(err, to) }).run()
 }
 
 // first is what the judgement of a flow by its first bytes needs, and nobody afterwards.
 type first struct {
-	ctx    context.Context // of the handler
+	ctx    context.Context // ends with the flow
 	before policy.Flow     // the facts before it was read
 }
 

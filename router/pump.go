@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"runtime/debug"
@@ -82,15 +83,27 @@ func (p *pump) run() {
 // errPanicked is why a flow is reset of which a copy panicked.
 var errPanicked = errors.New("internal error")
 
-// copy reports that run will be called again, or how the direction has ended. What a client sent may make a filter panic: that ends its
-// flow, and not the process.
-func (p *pump) copy() (waits bool, err error) {
+// guard runs f. What a client sent may make it panic: that ends a flow, and not the process.
+func guard(log *slog.Logger, f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.r.Log.Error("copying a flow panicked; it is reset", "err", fmt.Sprint(v), "trace", string(debug.Stack()))
-			waits, err = false, errPanicked
+			log.Error("carrying a flow panicked; it is reset", "err", fmt.Sprint(v), "trace", string(debug.Stack()))
+			err = errPanicked
 		}
 	}()
+	return f()
+}
+
+// copy reports that run will be called again, or how the direction has ended.
+func (p *pump) copy() (waits bool, err error) {
+	err = guard(p.r.Log, func() (err error) {
+		waits, err = p.copyUntilQuiet()
+		return err
+	})
+	return waits, err
+}
+
+func (p *pump) copyUntilQuiet() (waits bool, err error) {
 	if p.wait == nil {
 		_, err := p.move(p.dst, p.src)
 		return false, err
@@ -122,12 +135,14 @@ type relay struct {
 	e      *entry
 	client net.Conn
 
-	head      *head      // of a filter of a stream, which the end of the flow releases; nil if there is none
-	datagrams *datagrams // nil for a stream
+	cancel    context.CancelFunc // of what judges the flow while it is carried; nil if nothing does
+	head      *head              // of a filter of a stream, which the end of the flow releases; nil if there is none
+	datagrams *datagrams         // nil for a stream
 
-	mu       sync.Mutex    // guards below
-	over     func()        // what ends a flow that goes on without its handler
-	done     chan struct{} // closed at the end of any other; nil if the flow is kept
+	over func()        // what ends a flow that goes on without its handler
+	done chan struct{} // closed at the end of any other; nil if the flow is kept
+
+	mu       sync.Mutex // guards below
 	upstream net.Conn
 	sockets  []*readable.Socket // that may be waited for
 	running  int                // directions
@@ -139,20 +154,24 @@ type relay struct {
 
 // pump makes one direction of the flow.
 func (s *relay) pump(dst io.Writer, src net.Conn, over func(error)) *pump {
-	p := &pump{dst: dst, src: unwrapped(src), move: copyStream, over: over, r: s.r}
-	switch c := p.src.(type) {
+	return &pump{dst: dst, src: unwrapped(src), move: copyStream, wait: s.waiter(src), over: over, r: s.r}
+}
+
+// waiter tells when a connection has something to read; nil if nobody can tell.
+func (s *relay) waiter(c net.Conn) waiter {
+	switch c := unwrapped(c).(type) {
 	case *net.TCPConn:
-		p.wait = s.socket(c)
+		return s.socket(c)
 	case *net.UDPConn:
-		p.wait = s.socket(c)
+		return s.socket(c)
 	case waiter:
-		p.wait = c
+		return c
 	}
-	return p
+	return nil
 }
 
 // socket makes a socket one that may be waited for.
-func (s *relay) socket(c syscall.Conn) *readable.Socket {
+func (s *relay) socket(c syscall.Conn) waiter {
 	socket := s.r.sockets.Socket(c)
 	s.mu.Lock()
 	s.sockets = append(s.sockets, socket)
@@ -160,19 +179,26 @@ func (s *relay) socket(c syscall.Conn) *readable.Socket {
 	return socket
 }
 
-// carryStream carries a flow until both sides are done. It closes upstream. filter is between the client and the upstream; if it is nil,
-// everything passes. kept reports that the flow goes on without its handler.
-func (r *Router) carryStream(ctx context.Context, a Answerer, e *entry, client, upstream net.Conn, filter io.Writer) (kept bool) {
+// carryStream carries a flow until both sides are done. It closes upstream. kept reports that the flow goes on without its handler.
+func (r *Router) carryStream(ctx context.Context, a Answerer, e *entry, client, upstream net.Conn, f *filtered) (kept bool) {
 	s := &relay{r: r, e: e, client: client, upstream: upstream, running: 2}
-	e.carriedBy(client)
-	stop := s.begin(ctx, a, filter == nil)
-	if filter == nil {
-		filter = unwrapped(upstream)
+	to := io.Writer(unwrapped(upstream))
+	if f != nil {
+		s.cancel, s.head, to = f.cancel, f.head, f.through
 	}
-	up := s.pump(filter, client, func(err error) { s.ended(err, upstream) })
+	e.carriedBy(client)
+	stop := s.begin(ctx, a)
+	up := s.pump(to, client, func(err error) { s.ended(err, upstream) })
 	down := s.pump(client, upstream, func(err error) { s.ended(err, client) })
 	s.start(up, down)
 	return s.wait(stop)
+}
+
+// filtered is what stands between the client of a stream and its upstream.
+type filtered struct {
+	through io.Writer
+	head    *head              // of the filter
+	cancel  context.CancelFunc // of the filter's context, which outlives the handler
 }
 
 // start runs both directions, one of them in this goroutine until it has ended or is quiet.
@@ -185,9 +211,9 @@ func (s *relay) start(up, down *pump) {
 	}
 }
 
-// begin makes the flow one that can be killed. may says that nothing in it needs ctx, so it may go on without its handler.
-func (s *relay) begin(ctx context.Context, a Answerer, may bool) (stop func() bool) {
-	if k, ok := a.(Keeper); ok && may {
+// begin makes the flow one that can be killed. Nothing in it needs ctx from here on.
+func (s *relay) begin(ctx context.Context, a Answerer) (stop func() bool) {
+	if k, ok := a.(Keeper); ok {
 		if s.over, ok = k.Keep(); ok {
 			s.e.resetBy(ctx, s)
 			return nil
@@ -197,32 +223,12 @@ func (s *relay) begin(ctx context.Context, a Answerer, may bool) (stop func() bo
 	return context.AfterFunc(ctx, s.Abort)
 }
 
-// keepOn is for a flow that has begun to depend on ctx and does not any more. One of its directions must not have ended.
-func (s *relay) keepOn(ctx context.Context, a Answerer, stop func() bool) {
-	k, ok := a.(Keeper)
-	if !ok {
-		return
-	}
-	over, ok := k.Keep()
-	if !ok {
-		return
-	}
-	s.mu.Lock()
-	s.over, s.done = over, nil
-	s.mu.Unlock()
-	stop()
-	s.e.resetBy(ctx, s)
-}
-
 // wait waits for the end of a flow that is not kept.
 func (s *relay) wait(stop func() bool) (kept bool) {
-	s.mu.Lock()
-	done := s.done
-	s.mu.Unlock()
-	if done == nil {
+	if s.done == nil {
 		return true
 	}
-	<-done
+	<-s.done
 	stop()
 	return false
 }
@@ -243,7 +249,7 @@ func (s *relay) leave(err error) {
 	s.mu.Lock()
 	s.err = errors.Join(s.err, err)
 	s.running--
-	last, failed, upstream, done, over := s.running == 0, ordinary(s.err), s.upstream, s.done, s.over
+	last, failed, upstream := s.running == 0, ordinary(s.err), s.upstream
 	killed := s.killed
 	if killed {
 		failed = nil
@@ -264,12 +270,15 @@ func (s *relay) leave(err error) {
 	if failed != nil {
 		s.e.fail("relay", failed)
 	}
-	if done != nil {
-		close(done)
+	if s.cancel != nil {
+		s.cancel()
+	}
+	if s.done != nil {
+		close(s.done)
 		return
 	}
 	s.r.end(s.e)
-	over()
+	s.over()
 }
 
 // Abort resets both sides, because somebody wants the flow to end.
@@ -280,8 +289,8 @@ func (s *relay) reset(killed bool) {
 	s.ending, s.killed = true, s.killed || killed
 	upstream, refused := s.upstream, s.refused
 	s.mu.Unlock()
-	if s.datagrams != nil {
-		s.datagrams.stop()
+	if s.cancel != nil {
+		s.cancel()
 	}
 	abort(upstream)
 	if !refused {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"runtime"
 	"syscall"
 	"testing"
@@ -246,6 +247,95 @@ func TestAQuietFlowEnds(t *testing.T) {
 					t.Errorf("got %d live flows, want 0", got)
 				}
 			})
+		}
+	}
+}
+
+// A flow whose client has not spoken yet, and may be silent for hours, costs no goroutine.
+func TestFlowsOfSilentClientsHaveNoGoroutine(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere a socket is waited for by a goroutine")
+	}
+	const flows = 20
+	w, accepted := quietWorld(t, policy.Verdict{Action: policy.Forward, Egress: "out", Later: policy.LaterBlock})
+	before := runtime.NumGoroutine()
+	var clients []*client
+	var fars []net.Conn
+	for range flows {
+		c := newClient(t)
+		clients = append(clients, c)
+		w.wg.Go(func() { w.Handle(t.Context(), requestTo(25, kept{c, make(chan struct{})})) })
+		far := <-accepted
+		t.Cleanup(func() { far.Close() })
+		fars = append(fars, far)
+	}
+	w.wg.Wait() // their handlers
+	settle(t, before+3)
+	for i, c := range clients[1:] {
+		far := fars[i+1]
+		far.SetDeadline(time.Now().Add(20 * time.Second))
+		for _, row := range [][2]net.Conn{{far, c.Conn}, {c.Conn, far}} {
+			fmt.Fprintln(row[0], "first")
+			if got, err := bufio.NewReader(row[1]).ReadString('\n'); err != nil || got != "first\n" {
+				t.Fatalf("flow %d: got %q, %v; want the first line", i, got, err)
+			}
+		}
+	}
+	if n := w.Kill(func(Flow) bool { return true }); n != flows {
+		t.Errorf("got %d flows killed, want %d", n, flows)
+	}
+	for range flows {
+		<-w.ended
+	}
+	settle(t, before)
+}
+
+// Requests on a connection that was quiet are judged, as those before were.
+func TestAQuietConnectionOfRequestsIsJudgedAgain(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { io.WriteString(rw, "this is "+r.Host) })}
+	served := make(chan error, 1)
+	go func() { served <- site.Serve(ln) }()
+	t.Cleanup(func() { site.Close(); <-served })
+	for _, port := range []uint16{80, 8000} {
+		w := newWorld(t, Config{Policy: decide(blocksBet), Ways: ways{"out": dialTo(ln.Addr().String())}})
+		w.patience.quiet = time.Millisecond
+		before := runtime.NumGoroutine()
+		c := newClient(t)
+		k := kept{c, make(chan struct{})}
+		w.wg.Go(func() { w.Handle(t.Context(), requestTo(port, k)) })
+		get := func(host string) (string, error) {
+			if _, err := fmt.Fprintf(c.Conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", host); err != nil {
+				return "", err
+			}
+			res, err := http.ReadResponse(bufio.NewReader(c.Conn), nil)
+			if err != nil {
+				return "", err
+			}
+			b, err := io.ReadAll(res.Body)
+			return string(b), err
+		}
+		for range 2 {
+			if got, err := get("good.example"); err != nil || got != "this is good.example" {
+				t.Fatalf("port %d: got %q, %v", port, got, err)
+			}
+			w.wg.Wait() // the handler
+			if runtime.GOOS == "linux" {
+				settle(t, before+5) // the poll's, and the server's
+			}
+		}
+		if got, err := get("bad.bet"); err == nil {
+			t.Errorf("port %d: got %q of a blocked site", port, got)
+		}
+		<-k.over
+		if f := <-w.ended; f.Verdict.Action == policy.Forward {
+			t.Errorf("port %d: the record says %v, want that it was blocked", port, f.Verdict.Action)
+		}
+		if n := w.heads.total; n != 0 {
+			t.Errorf("port %d: %d bytes were not given back", port, n)
 		}
 	}
 }

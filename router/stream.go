@@ -12,7 +12,12 @@ import (
 
 func (r *Router) handleUnnamedTCP(ctx context.Context, a Answerer, client net.Conn, e *entry) (kept bool) {
 	head := r.heads.begin(e.flow.Client)
-	defer head.release()
+	filters := false
+	defer func() {
+		if !filters {
+			head.release()
+		}
+	}()
 	if err := head.readName(client, r.SniffTimeout); err != nil {
 		if errors.Is(err, errCrowded) {
 			r.Dropped(DropSniff)
@@ -21,16 +26,17 @@ func (r *Router) handleUnnamedTCP(ctx context.Context, a Answerer, client net.Co
 		abort(client)
 		return false
 	}
-	upstream, through := r.openNamed(ctx, client, e, head)
+	upstream, f := r.openNamed(ctx, client, e, head)
 	if upstream == nil {
 		return false
 	}
-	return r.carryStream(ctx, a, e, client, upstream, through)
+	filters = f != nil
+	return r.carryStream(ctx, a, e, client, upstream, f)
 }
 
-// openNamed judges a stream that starts with head and dials its far side. It passes the head on, or leaves it to through, the
-// filter of what follows. If the flow cannot go on, openNamed ends the client's side and returns no upstream.
-func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head *head) (upstream net.Conn, through io.Writer) {
+// openNamed judges a stream that starts with head and dials its far side. It passes the head on, or leaves it to f, the filter of what
+// follows. If the flow cannot go on, openNamed ends the client's side and returns no upstream.
+func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head *head) (upstream net.Conn, f *filtered) {
 	before, res := e.flow, head.result()
 	r.named(ctx, before, res, e)
 	if e.verdict.Action != policy.Forward {
@@ -44,7 +50,10 @@ func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head 
 		return nil, nil
 	}
 	// The filters start from the facts before this flow was read, because a later request names its own host.
-	filter := filter{r: r, ctx: ctx, before: before, course: courseOf(&e.flow, &e.verdict), upstream: unwrapped(upstream), e: e, held: head}
+	var through io.Writer
+	filtering, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the flow may outlive its handler
+	defer context.AfterFunc(ctx, cancel)()
+	filter := filter{r: r, ctx: filtering, before: before, course: courseOf(&e.flow, &e.verdict), upstream: unwrapped(upstream), e: e, held: head}
 	switch {
 	case len(head.b) == 0:
 		through = &lateFilter{filter: filter}
@@ -63,9 +72,14 @@ func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head 
 		abort(client)
 		abort(upstream)
 		upstream.Close()
+		cancel()
 		return nil, nil
 	}
-	return upstream, through
+	if through == nil {
+		cancel()
+		return upstream, nil
+	}
+	return upstream, &filtered{through, head, cancel}
 }
 
 // filter is the common part of the filters of a stream. A filter sees what the client sends before the upstream does.
