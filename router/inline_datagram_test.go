@@ -32,6 +32,7 @@ type crossedDatagrams struct {
 	watch *DatagramWatch
 	left  [][]byte
 	state string
+	begun bool // the first has been taken: what comes now comes after it
 }
 
 func (c *crossedDatagrams) Pass(Carrier, Watch) (PassedStream, error) {
@@ -45,12 +46,18 @@ func (c *crossedDatagrams) PassDatagrams(_ Carrier, w DatagramWatch) (PassedData
 	if !c.late {
 		c.send(c.first)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.begun = true
 	return c, nil
 }
 
 // send does what a stack does with what the client sends.
 func (c *crossedDatagrams) send(b []byte) {
-	if c.is() == "passed" && (c.watch.Read == nil || c.watch.Read(b, testManner)) {
+	c.mu.Lock()
+	passed := c.state == "passed"
+	c.mu.Unlock()
+	if passed && (c.watch.Read == nil || c.watch.Read(b, testManner)) {
 		c.Send(b, testManner)
 	}
 }
@@ -92,6 +99,9 @@ func (c *crossedDatagrams) Bytes() (in, out uint64) { return 0, 0 }
 func (c *crossedDatagrams) is() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.begun && c.state == "passed" {
+		return ""
+	}
 	return c.state
 }
 
