@@ -96,12 +96,13 @@ type answers struct {
 
 // patience is how long a client's flow may be silent, at most. The two minutes of RFC 4787 are for conversations: a program that asks
 // closed ports a hundred times a second would fill the table. A client that holds more flows than its share keeps those in which it had
-// one answer, and nothing since, no longer than those without: Linux does so with every client.
-func (c *Conn) patience(crowds bool) time.Duration {
+// one answer, and nothing since, no longer than those without: Linux does so with every client. lasted is the time from the first packet
+// to the last.
+func (a *answers) patience(l *Limits, crowds bool, lasted time.Duration) time.Duration {
 	switch {
-	case !c.answers.any.Load() && c.answers.refused.Load():
-		return c.t.Limits.IdleShort
-	case !c.answers.any.Load(), crowds && time.Duration(c.place.Active.Load()-c.began) <= exchange:
+	case !a.any.Load() && a.refused.Load():
+		return l.IdleShort
+	case !a.any.Load(), crowds && lasted <= exchange:
 		return unanswered
 	}
 	return math.MaxInt64
@@ -118,7 +119,7 @@ func (c *Conn) idleAt(now int64, crowds bool) bool {
 		limit = tombstone
 	case flowAccepted:
 		if !c.owner.Own { // what we dialled ends with the flow that it is for
-			limit = min(limit, c.patience(crowds))
+			limit = min(limit, c.answers.patience(&c.t.Limits, crowds, time.Duration(c.place.Active.Load()-c.began)))
 		}
 	}
 	return time.Duration(now-c.place.Active.Load()) > limit

@@ -42,7 +42,7 @@ func newWireGuard(p planned, c *Config) (*wireguardInner, error) {
 func (w *wireguardInner) newDriver(lost func(error)) (transport.Driver, error) {
 	return wireguard.NewClient(wireguard.ClientConfig{
 		Name: w.name, Device: w.stack.Device(), Wireguard: w.conf, Mark: w.outside.Mark, Resolve: w.outside.Resolve,
-		Probe: w.probe, Past: w.outside.Past, Crowded: func() { w.metrics.Drop("backlog") }, Log: w.log, Lost: lost,
+		Probe: w.probe, Past: w.outside.Past, Drops: w.metrics, Log: w.log, Lost: lost,
 	})
 }
 

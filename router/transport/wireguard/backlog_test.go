@@ -61,6 +61,11 @@ func TestWhatWaitsOfOnePeerIsBounded(t *testing.T) {
 	deliver(t, anaTUN, inner.fakeTUN, ana.addr, serverAddr, "afterwards")
 }
 
+// counter counts drops.
+type counter struct{ atomic.Int64 }
+
+func (c *counter) Drop(string) { c.Add(1) }
+
 // TestWhatAClientReceivesIsBounded floods a client with packets of its peer, of which none is taken out of the device.
 func TestWhatAClientReceivesIsBounded(t *testing.T) {
 	key, ana := GeneratePrivateKey(), newAccount(2)
@@ -70,10 +75,10 @@ func TestWhatAClientReceivesIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	var crowded atomic.Int64
+	var drops counter
 	inner := &slowTUN{fakeTUN: newFakeTUN(), slow: serverAddr, released: make(chan struct{})}
 	c, err := NewClient(ClientConfig{
-		Name: "test", Device: inner, Wireguard: ana.file(key.Public(), s.Port()), Crowded: func() { crowded.Add(1) },
+		Name: "test", Device: inner, Wireguard: ana.file(key.Public(), s.Port()), Drops: &drops,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +89,7 @@ func TestWhatAClientReceivesIsBounded(t *testing.T) {
 
 	inner.waits.Store(true)
 	ctx := within(t, time.Minute)
-	for sent := 0; crowded.Load() == 0; sent++ {
+	for sent := 0; drops.Load() == 0; sent++ {
 		select {
 		case outer.sent <- packet(serverAddr, ana.addr, "flood"):
 		case <-ctx.Done():

@@ -49,9 +49,9 @@ type ClientConfig struct {
 	// then only the Client's own handshakes tell that the clock was set back.
 	Past func() Past
 
-	// Crowded is called for each packet that is dropped because too many wait to be decrypted and handed to Device. It is called by
-	// several goroutines, and must return. Nil: they are not counted.
-	Crowded func()
+	// Drops counts the packets that are dropped because too many wait to be decrypted and handed to Device, with the reason "backlog".
+	// Nil: they are not counted.
+	Drops interface{ Drop(reason string) }
 
 	Log *slog.Logger // nil: silent
 
@@ -129,7 +129,11 @@ func newClient(config ClientConfig) (*Client, error) {
 		c.choice = sockets.NewChoice()
 		bind = c.choice
 	}
-	waiting := backlog.New(config.Crowded)
+	waiting := backlog.New(func() {
+		if config.Drops != nil {
+			config.Drops.Drop("backlog")
+		}
+	})
 	var err error
 	if c.core, err = newCore(waiting.Device(config.Device), waiting.Bind(bind), wg.PrivateKey, wg.ListenPort, config.Mark, s.String(), newDeviceLogger(c.log, nil)); err != nil {
 		return nil, err
