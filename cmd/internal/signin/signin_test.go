@@ -525,7 +525,7 @@ func TestASlowProvider(t *testing.T) {
 	}
 }
 
-// TestNobodyWaitsForTheProvider: while it does not answer, the gateway starts, takes another configuration, shows the page and judges
+// TestNobodyWaitsForTheProvider: while it does not answer, the gateway starts, shows the page and judges
 // flows. One search is for all who sign in, and goes on when the first of them leaves.
 func TestNobodyWaitsForTheProvider(t *testing.T) {
 	g := open(t)
