@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,6 +28,13 @@ const (
 type login struct {
 	*mockoidc.MockOIDC
 	disabled atomic.Bool // it knows no account any more
+	hangs    atomic.Pointer[hang]
+}
+
+// hang is how a provider does not say where its parts are.
+type hang struct {
+	arrived chan struct{} // somebody asks
+	over    chan struct{} // closed: it answers
 }
 
 // serveLogin starts the provider.
@@ -72,9 +80,19 @@ func (w *world) demandSignIn(t *testing.T, l *login) {
 		"  required: [staff]\n  session: 1h\n  recheck: 1h\nstate_dir: .\ndns:\n")
 }
 
-// forgets makes the provider refuse to refresh tokens when accounts are disabled.
+// forgets makes the provider refuse to refresh tokens when accounts are disabled, and hang.
 func (l *login) forgets(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if h := l.hangs.Load(); h != nil && r.URL.Path == mockoidc.DiscoveryEndpoint {
+			select {
+			case h.arrived <- struct{}{}:
+			default:
+			}
+			select {
+			case <-h.over:
+			case <-r.Context().Done():
+			}
+		}
 		if l.disabled.Load() && r.FormValue("grant_type") == "refresh_token" {
 			rw.Header().Set("Content-Type", "application/json")
 			rw.WriteHeader(http.StatusBadRequest)
@@ -178,6 +196,30 @@ func TestAPeerSignsIn(t *testing.T) {
 		w.laptop.cli(t, "reconnect")
 		w.connected(t)
 		w.untilCarrying(t)
+	})
+	t.Run("a reload does not wait for a provider that hangs, and the sign-in goes on", func(t *testing.T) {
+		l.QueueUser(&mockoidc.MockUser{Subject: "1", Email: "ana@corp.example", EmailVerified: true, Groups: []string{"engineering", "other"}})
+		defer l.hangs.Store(nil)
+		eventually(t, "somebody signs in", func() error { // again if the machine is so slow that penstock gives up meanwhile
+			h := &hang{make(chan struct{}, 1), make(chan struct{})}
+			release := sync.OnceFunc(func() { close(h.over) })
+			defer release()
+			l.hangs.Store(h)
+			cmd := w.Laptop.Command(t.Context(), program(t, "curl"), "-sS", "-L", "--noproxy", "*", "--cacert", netlab.CAFile, "-b", w.path("cookies"), "-c", w.path("cookies"), page+"begin")
+			begun := make(chan result, 1)
+			go func() { begun <- finish(t, cmd) }()
+			select {
+			case <-h.arrived:
+			case r := <-begun:
+				return fmt.Errorf("the provider was not asked: got %s", r)
+			}
+			w.gateway.must(t, "reload")
+			release()
+			if r := <-begun; !strings.Contains(r.stdout, "ana@corp.example has signed in with laptop") {
+				return fmt.Errorf("got %s", r)
+			}
+			return nil
+		})
 	})
 	refused := attempt{"", "curl -i http://" + netlab.WikiSite + "/", "Location: " + page + "\r\n", nil}
 	t.Run("an operator ends it, and a download with it", func(t *testing.T) {

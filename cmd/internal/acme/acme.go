@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -71,6 +72,7 @@ type host struct {
 	failures int              // one after the other
 	next     time.Time        // there is no attempt before
 	fault    string           // of the last attempt; "": none
+	kept     attempt          // for the next start, in a file; only Run reads it
 }
 
 // Open reads the certificates that were issued before. It returns nil without settings.
@@ -182,6 +184,7 @@ func (c *Certificates) follow() {
 				h.cert = cert
 				c.Log.Info("a stored certificate is in force", "host", name, "until", cert.Leaf.NotAfter)
 			}
+			c.recall(name, h, time.Now())
 			c.hosts[name] = h
 		}
 		if !slices.Equal(h.sites, keys) {
@@ -224,20 +227,28 @@ func (c *Certificates) key(sites []string) (crypto.Signer, error) {
 func (c *Certificates) renew(ctx context.Context, name string) {
 	c.mu.Lock()
 	h := c.hosts[name]
-	sites, attempt, cert, unkept := h.sites, h.failures, h.cert, h.unkept
+	cert, unkept, kept := h.cert, h.unkept, h.kept
 	c.mu.Unlock()
 	var err error
+	var answered bool
 	if unkept {
 		err = c.store.save(name, cert)
 	} else {
-		cert, err = c.obtain(ctx, name, sites, attempt)
+		cert, answered, err = c.obtain(ctx, name, h)
 	}
-	if ctx.Err() != nil && cert == nil {
-		return // penstock stops
+	if ctx.Err() != nil && cert == nil { // penstock stops
+		if !answered {
+			c.keep(ctx, name, h, kept)
+		}
+		return
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.noteLocked(ctx, name, cert, err)
+	if err == nil || answered {
+		kept = c.lastLocked(name, time.Now())
+	}
+	c.mu.Unlock()
+	c.keep(ctx, name, h, kept)
 }
 
 // noteLocked notes what came of an attempt: a certificate, an error, or both if it cannot be kept.
@@ -280,29 +291,32 @@ func wait(err error, failures int, first time.Duration) time.Duration {
 	return d + rand.N(d/10+1)
 }
 
-// obtain gets a certificate and keeps it. If it can be got but not kept, both results are set.
-func (c *Certificates) obtain(ctx context.Context, name string, sites []string, attempt int) (*tls.Certificate, error) {
+// obtain gets a certificate and keeps it. If it can be got but not kept, both certificate and error are set. answered is whether the
+// authority has answered anything: then the attempt may count for its limits. Whatever ends penstock meanwhile, the attempt is kept.
+func (c *Certificates) obtain(ctx context.Context, name string, h *host) (cert *tls.Certificate, answered bool, err error) {
 	if err := c.store.prepare(); err != nil {
-		return nil, err // before the authority is asked: it issues only so many
+		return nil, false, err // before the authority is asked: it issues only so many
 	}
-	key, err := c.key(sites)
+	key, err := c.key(h.sites)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if key == nil {
 		if key, err = newKey(); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
+	now, failures := time.Now(), h.failures+1
+	c.keep(ctx, name, h, attempt{Of: c.of(name), Failures: failures, At: now, Next: now.Add(wait(nil, failures, c.pause)), Fault: interrupted})
 	ctx, cancel := context.WithTimeout(ctx, orderLimit)
 	defer cancel()
-	chain, err := c.order(ctx, name, key, attempt)
+	heard := new(atomic.Bool)
+	chain, err := c.order(ctx, name, key, h.failures, heard)
 	if err != nil {
-		return nil, err
+		return nil, heard.Load(), err
 	}
-	cert, err := certificateOf(name, chain, key, time.Now())
-	if err != nil {
-		return nil, err
+	if cert, err = certificateOf(name, chain, key, time.Now()); err != nil {
+		return nil, true, err
 	}
-	return cert, c.store.save(name, cert)
+	return cert, true, c.store.save(name, cert)
 }

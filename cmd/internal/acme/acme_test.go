@@ -62,18 +62,8 @@ func TestTheFirstCertificateAndARestart(t *testing.T) {
 	if c := again.Certificate(name); c == nil || !sameLeaf(c, first) {
 		t.Error("after a restart there is another certificate, or none")
 	}
-	looked := make(chan struct{})
-	var looks atomic.Int64
-	sites := again.Sites
 	again.stop()
-	o.sites = func() []config.ACMESite {
-		if looks.Add(1) == 5 { // it has looked, and found nothing to do
-			close(looked)
-		}
-		return sites()
-	}
-	o.start(t, a)
-	<-looked
+	o.looked(t, a)
 	if n := a.asked.Load() - asked; n != 0 {
 		t.Errorf("after a restart the authority was asked %d times, want never", n)
 	}
@@ -425,6 +415,175 @@ func TestAKillInTheMiddle(t *testing.T) {
 	o.start(t, a).untilIssued(t, nil)
 	if n := a.accounts.Load(); n != 1 {
 		t.Errorf("%d accounts were made, want the one from before", n)
+	}
+}
+
+// looked starts a gateway and waits until it has looked several times whether something is to be done.
+func (o options) looked(t *testing.T, a *authority) *gateway {
+	t.Helper()
+	done := make(chan struct{})
+	var looks atomic.Int64
+	if o.sites == nil {
+		o.sites = func() []config.ACMESite { return []config.ACMESite{{Key: "listen.enrol", Host: name}} }
+	}
+	sites := o.sites
+	o.sites = func() []config.ACMESite {
+		if looks.Add(1) == 5 {
+			close(done)
+		}
+		return sites()
+	}
+	g := o.start(t, a)
+	<-done
+	return g
+}
+
+// TestARestartKeepsWaiting: however often penstock restarts, the authority is asked as if it had not.
+func TestARestartKeepsWaiting(t *testing.T) {
+	t.Parallel()
+	refuse := func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/order-plz" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		return r.URL.Path == "/order-plz"
+	}
+	other := func() []config.ACMESite { return []config.ACMESite{{Key: "listen.enrol", Host: "other.example.com"}} }
+	change := func(change func(*attempt)) func(*testing.T, store) {
+		return func(t *testing.T, s store) {
+			a, err := s.attempt(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(&a)
+			if err := s.keep(name, a); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, row := range []struct {
+		name    string
+		instead func(http.ResponseWriter, *http.Request) bool
+		before  func(*options)
+		file    func(*testing.T, store)
+		again   bool   // it asks at once
+		says    string // in the log, or in the trouble if it waits
+	}{
+		{"a refusal", refuse, func(*options) {}, nil, false, "listen.enrol has no certificate from the authority: 127.0.0.1:"},
+		{"another name", refuse, func(o *options) { o.sites = other }, nil, true, ""},
+		{"another directory", refuse, func(o *options) { o.query = "?new" }, nil, true, "the configuration has changed"},
+		{"another mail address", refuse, func(o *options) { o.email = "other@corp.example.com" }, nil, true, "the configuration has changed"},
+		{"another way to be asked", refuse, func(o *options) { o.port443 = true }, nil, true, "the configuration has changed"},
+		{"no answer", down, func(*options) {}, nil, true, ""},
+		{"a wait that is over", refuse, func(*options) {}, change(func(a *attempt) { a.Next = a.At }), true, ""},
+		{"a clock that was in the future", refuse, func(*options) {}, change(func(a *attempt) { a.At, a.Next = a.At.AddDate(1, 0, 0), a.Next.AddDate(1, 0, 0) }), true, "it is in the future"},
+		{"a wait for a year", refuse, func(*options) {}, change(func(a *attempt) { a.Next = a.Next.AddDate(1, 0, 0) }), true, "it cannot be"},
+		{"a failure of last week", refuse, func(*options) {}, change(func(a *attempt) { a.At, a.Next = a.At.AddDate(0, 0, -7), a.Next.AddDate(0, 0, -7) }), true, "it was long ago"},
+		{"a damaged file", refuse, func(*options) {}, func(t *testing.T, s store) {
+			if err := os.WriteFile(s.attemptPath(name), []byte(`{"of": "`), 0o600); err != nil {
+				t.Error(err)
+			}
+		}, true, "cannot be read, and does not count"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			a, o := newAuthority(t, 0), options{folder: t.TempDir(), pause: time.Hour}
+			a.behave(row.instead)
+			g := o.start(t, a)
+			g.until(t, "a failure", func() bool { return g.Trouble() != "" })
+			g.stop()
+			if row.file != nil {
+				row.file(t, g.store)
+			}
+			asked := a.asked.Load()
+			row.before(&o)
+			g = o.looked(t, a)
+			if row.again {
+				g.until(t, "a question to the authority", func() bool { return a.asked.Load() > asked })
+			} else if n := a.asked.Load() - asked; n != 0 {
+				t.Errorf("after a restart the authority was asked %d times, want never", n)
+			}
+			if said := g.log.String() + g.Trouble(); !strings.Contains(said, row.says) {
+				t.Errorf("got\n%s\nwant it to say %q", said, row.says)
+			}
+			if row.again {
+				return
+			}
+			a.behave(nil)
+			row.file = change(func(a *attempt) { a.Next = a.At })
+			g.stop()
+			row.file(t, g.store)
+			g = o.start(t, a)
+			g.untilIssued(t, nil)
+			g.until(t, "nothing is kept of failures", func() bool { return len(files(t, o.folder, "attempt-")) == 0 })
+		})
+	}
+}
+
+// TestFailuresAreCountedAcrossRestarts: each waits longer than the one before.
+func TestFailuresAreCountedAcrossRestarts(t *testing.T) {
+	t.Parallel()
+	a, o := newAuthority(t, 0), options{folder: t.TempDir(), pause: time.Minute}
+	a.behave(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/order-plz" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		return r.URL.Path == "/order-plz"
+	})
+	for failures := 1; failures <= 3; failures++ {
+		g := o.start(t, a)
+		g.until(t, "a failure", func() bool { return strings.Contains(g.log.String(), "no certificate was issued") })
+		g.stop()
+		last, err := g.store.attempt(name)
+		if pause, want := last.Next.Sub(last.At), time.Minute<<(failures-1); err != nil || last.Failures != failures || pause < want {
+			t.Fatalf("got %d failures and a wait of %v, %v; want %d and %v", last.Failures, pause, err, failures, want)
+		}
+		last.Next = last.At // the wait is over
+		if err := g.store.keep(name, last); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestAPenstockThatDiesWhileTheAuthorityIsAsked waits like one that was refused.
+func TestAPenstockThatDiesWhileTheAuthorityIsAsked(t *testing.T) {
+	t.Parallel()
+	a, o := newAuthority(t, 0), options{folder: t.TempDir(), pause: time.Hour}
+	reached, over := make(chan struct{}), make(chan struct{})
+	a.behave(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/order-plz" {
+			close(reached)
+			<-over
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	})
+	g := o.start(t, a)
+	<-reached
+	g.stop()
+	close(over)
+	a.behave(nil)
+	asked := a.asked.Load()
+	g = o.looked(t, a)
+	if n := a.asked.Load() - asked; n != 0 || !strings.Contains(g.Trouble(), interrupted) {
+		t.Errorf("after a restart the authority was asked %d times, want never, and the trouble is %q", n, g.Trouble())
+	}
+}
+
+// TestAFastClockIsRememberedToo: what was just issued is to be renewed, and a restart must not ask for another.
+func TestAFastClockIsRememberedToo(t *testing.T) {
+	t.Parallel()
+	a, o := newAuthority(t, 0), options{folder: t.TempDir()}
+	g := o.open(a)
+	g.mu.Lock()
+	g.noteLocked(t.Context(), name, keep(t, o.folder, name, 24*time.Hour), nil)
+	last := g.lastLocked(name, time.Now())
+	g.mu.Unlock()
+	if err := g.store.keep(name, last); err != nil {
+		t.Fatal(err)
+	}
+	g = o.looked(t, a)
+	if n := a.asked.Load(); n != 0 || len(g.Warnings()) != 0 {
+		t.Errorf("the authority was asked %d times, want never, and the warnings are %q", n, g.Warnings())
 	}
 }
 

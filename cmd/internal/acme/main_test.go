@@ -2,6 +2,7 @@ package acme
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -184,6 +185,8 @@ type gateway struct {
 // options say how a gateway differs.
 type options struct {
 	folder  string
+	email   string // "": one
+	query   string // of the directory
 	sites   func() []config.ACMESite
 	key     crypto.Signer
 	port443 bool
@@ -250,7 +253,7 @@ func (o options) open(a *authority) *gateway {
 		o.sites = func() []config.ACMESite { return []config.ACMESite{{Key: "listen.enrol", Host: name}} }
 	}
 	g.Certificates = Open(Config{
-		Settings: &config.ACME{Directory: a.url, Agree: true, Email: "ops@corp.example.com", CA: a.rootsFile, Folder: o.folder, Via: "direct"},
+		Settings: &config.ACME{Directory: a.url + o.query, Agree: true, Email: cmp.Or(o.email, "ops@corp.example.com"), CA: a.rootsFile, Folder: o.folder, Via: "direct"},
 		Port80:   !o.no80, Port443: o.port443, Sites: o.sites,
 		Dial: func(ctx context.Context, via, network, address string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, address)

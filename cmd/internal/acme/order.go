@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	protocol "golang.org/x/crypto/acme"
@@ -31,9 +32,10 @@ const (
 	alpn01 = "tls-alpn-01"
 )
 
-// order gets a chain of certificates for a key, the leaf first. attempt counts from 0: another one may take another challenge.
-func (c *Certificates) order(ctx context.Context, name string, key crypto.Signer, attempt int) (chain [][]byte, err error) {
-	client, err := c.client()
+// order gets a chain of certificates for a key, the leaf first. attempt counts from 0: another one may take another challenge. heard is set
+// when the authority answers.
+func (c *Certificates) order(ctx context.Context, name string, key crypto.Signer, attempt int, heard *atomic.Bool) (chain [][]byte, err error) {
+	client, err := c.client(heard)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +115,7 @@ func (c *Certificates) ways(offered []*protocol.Challenge, isAddr bool) (ways []
 }
 
 // client returns a client whose connections leave as the configuration says, and whose answers are bounded.
-func (c *Certificates) client() (*protocol.Client, error) {
+func (c *Certificates) client(heard *atomic.Bool) (*protocol.Client, error) {
 	key, err := c.store.account(c.Settings.Directory, c.Log)
 	if err != nil {
 		return nil, err
@@ -132,7 +134,7 @@ func (c *Certificates) client() (*protocol.Client, error) {
 		},
 		HTTPClient: &http.Client{
 			Timeout: askLimit,
-			Transport: bounded{&http.Transport{
+			Transport: bounded{heard, &http.Transport{
 				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 					return c.Dial(ctx, c.Settings.Via, network, address)
 				},
@@ -149,12 +151,16 @@ func (c *Certificates) client() (*protocol.Client, error) {
 	}, nil
 }
 
-// bounded cuts off answers that are too large: the protocol's package reads some whole.
-type bounded struct{ *http.Transport }
+// bounded cuts off answers that are too large: the protocol's package reads some whole. It notes that there was one.
+type bounded struct {
+	heard *atomic.Bool
+	*http.Transport
+}
 
 func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := b.Transport.RoundTrip(req)
 	if err == nil {
+		b.heard.Store(true)
 		res.Body = http.MaxBytesReader(nil, res.Body, maxAnswer)
 	}
 	return res, err

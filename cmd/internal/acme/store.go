@@ -25,7 +25,7 @@ import (
 // maxFile bounds a file of ours, bytes.
 const maxFile = 1 << 20
 
-// store is a folder with the keys of accounts, and certificates with their keys. Each file is written whole or not at all.
+// store is a folder with the keys of accounts, certificates with their keys, and the last attempts to get some. Each file is written whole or not at all.
 type store struct{ dir string }
 
 // most is more than what is kept of a certificate takes, bytes.
@@ -82,15 +82,18 @@ func (s store) account(directory string, log *slog.Logger) (crypto.Signer, error
 	return key, nil
 }
 
-// path is the file of a host. What could not be in a file's name is replaced; load looks whether the certificate is for the host.
-func (s store) path(host string) string {
+// path is the file with the certificate of a host.
+func (s store) path(host string) string { return s.file("certificate-", host, ".pem") }
+
+// file is a file of a host. What could not be in a file's name is replaced: whoever reads it looks whether it is for the host.
+func (s store) file(kind, host, suffix string) string {
 	clean := strings.Map(func(r rune) rune {
 		if strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-.", r) {
 			return r
 		}
 		return '_'
 	}, host)
-	return filepath.Join(s.dir, "certificate-"+clean+".pem")
+	return filepath.Join(s.dir, kind+clean+suffix)
 }
 
 // save keeps a certificate and its key.

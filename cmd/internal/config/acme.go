@@ -29,7 +29,7 @@ type ACME struct {
 	Via string `yaml:"via" default:"direct"`
 
 	Pos Position `yaml:"-"`
-	// Folder keeps the key of the account, and the certificates with their keys. It is in state_dir.
+	// Folder keeps the key of the account, the certificates with their keys, and the last attempts. It is in state_dir.
 	Folder string `yaml:"-"`
 }
 

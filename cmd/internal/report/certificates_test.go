@@ -54,11 +54,11 @@ func TestSomebodyIsToldBeforeACertificateExpires(t *testing.T) {
 		{"an hour after its end", -time.Hour, "", "sign_in: the certificate in " + page + " expired at "},
 		{"without a file", 0, "", "sign_in: the certificate in " + page + " cannot be read: "},
 	} {
-		want := 0.0
+		begins, expires := 0.0, 0.0
 		if os.Remove(page); row.left != 0 {
 			end := time.Now().Add(row.left).Truncate(time.Second)
 			w.write(t, "page.pem", certificate(t, end))
-			want = float64(end.Unix())
+			begins, expires = float64(end.AddDate(0, 0, -90).Unix()), float64(end.Unix())
 		}
 		w.use(t, text+signIn)
 		st, err := w.status.Status(t.Context())
@@ -80,8 +80,10 @@ func TestSomebodyIsToldBeforeACertificateExpires(t *testing.T) {
 		reg := prometheus.NewPedanticRegistry()
 		reg.MustRegister(NewCollector(func() *Process { return w.status }, config.Metrics{}))
 		series := fmt.Sprintf("# HELP penstock_certificate_expiry_timestamp_seconds When a certificate in a file expires, in Unix time, by the section of the configuration that names it; 0 if the file cannot be read.\n"+
-			"# TYPE penstock_certificate_expiry_timestamp_seconds gauge\npenstock_certificate_expiry_timestamp_seconds{use=\"sign_in\"} %g\n", want)
-		if err := testutil.GatherAndCompare(reg, strings.NewReader(series), "penstock_certificate_expiry_timestamp_seconds"); err != nil {
+			"# TYPE penstock_certificate_expiry_timestamp_seconds gauge\npenstock_certificate_expiry_timestamp_seconds{use=\"sign_in\"} %g\n"+
+			"# HELP penstock_certificate_not_before_timestamp_seconds From when a certificate in a file is valid, in Unix time, by the section of the configuration that names it; 0 if the file cannot be read.\n"+
+			"# TYPE penstock_certificate_not_before_timestamp_seconds gauge\npenstock_certificate_not_before_timestamp_seconds{use=\"sign_in\"} %g\n", expires, begins)
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(series), "penstock_certificate_expiry_timestamp_seconds", "penstock_certificate_not_before_timestamp_seconds"); err != nil {
 			t.Errorf("%s: %v", row.says, err)
 		}
 	}

@@ -17,7 +17,8 @@ type Collector struct {
 	which   config.Metrics
 
 	state, reloaded           *prometheus.Desc
-	target, certificate       *prometheus.Desc
+	target                    *prometheus.Desc
+	certificate, begins       *prometheus.Desc
 	peers, badFiles           *prometheus.Desc
 	handshake, received, sent *prometheus.Desc
 	compat                    []*prometheus.Desc // sent, received, handshake
@@ -40,6 +41,7 @@ func NewCollector(process func() *Process, which config.Metrics) *Collector {
 		target:   desc("penstock_health_target_up", "1 if a health target was reached when it was last dialled, else 0.", "target"),
 
 		certificate: desc("penstock_certificate_expiry_timestamp_seconds", "When a certificate in a file expires, in Unix time, by the section of the configuration that names it; 0 if the file cannot be read.", "use"),
+		begins:      desc("penstock_certificate_not_before_timestamp_seconds", "From when a certificate in a file is valid, in Unix time, by the section of the configuration that names it; 0 if the file cannot be read.", "use"),
 
 		peers:    desc("penstock_peers", "Peers of the gateway by state: active is a handshake within the last three minutes.", "state"),
 		badFiles: desc("penstock_peers_bad_files", "Files of peers that have faults, so that their peers are as they were before, or left out."),
@@ -69,7 +71,7 @@ func NewCollector(process func() *Process, which config.Metrics) *Collector {
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		c.state, c.reloaded, c.target, c.certificate, c.peers, c.badFiles, c.handshake, c.received, c.sent,
+		c.state, c.reloaded, c.target, c.certificate, c.begins, c.peers, c.badFiles, c.handshake, c.received, c.sent,
 		c.overQuota, c.dropped, c.droppedBytes, c.refused, c.quotaUsed, c.quotaLimit,
 	} {
 		ch <- desc
@@ -97,11 +99,12 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	if p != nil {
 		for _, f := range config.CertificateFiles(p.Live.Config()) {
-			expires := 0.0
+			begins, expires := 0.0, 0.0
 			if leaf, err := f.Leaf(); err == nil {
-				expires = float64(leaf.NotAfter.Unix())
+				begins, expires = float64(leaf.NotBefore.Unix()), float64(leaf.NotAfter.Unix())
 			}
 			ch <- prometheus.MustNewConstMetric(c.certificate, prometheus.GaugeValue, expires, f.Use)
+			ch <- prometheus.MustNewConstMetric(c.begins, prometheus.GaugeValue, begins, f.Use)
 		}
 	}
 	if p != nil && p.hasPeers() {

@@ -42,14 +42,29 @@ var (
 	errSlow = errors.New("it did not answer in time") // beside errUnavailable
 )
 
-// provider is a provider of accounts, with what it says about itself.
+// provider is a provider of accounts, with what it says about itself. It never changes.
 type provider struct {
 	settings *config.SignIn
+	wanted   wanted
 	client   *http.Client
 	oidc     *oidc.Provider
 	oauth    oauth2.Config
 	verifier *oidc.IDTokenVerifier
 	found    time.Time
+}
+
+// wanted is what a provider is found with. A reload makes new settings each time, also if only a peer has changed: then what was found
+// is still good, and a search goes on.
+type wanted struct{ issuer, client, secret, scopes, allow, via, page string }
+
+// with returns the provider for settings that want the same one. How long its sessions last, say, may have changed.
+func (p *provider) with(settings *config.SignIn) *provider {
+	if p == nil || p.settings == settings {
+		return p
+	}
+	next := *p
+	next.settings = settings
+	return &next
 }
 
 // providers holds the provider once it has been found.
@@ -64,12 +79,14 @@ type providers struct {
 	search *search // under way
 	failed error   // the last time
 	asked  time.Time
-	of     *config.SignIn // that failed was for
+	of     wanted         // that failed was for
+	read   *config.SignIn // for which want was made
+	want   wanted
 }
 
 // search is a look for the provider, for all who wait for it.
 type search struct {
-	of     *config.SignIn
+	of     wanted
 	done   chan struct{} // closed when found or err is there
 	found  *provider
 	err    error
@@ -95,13 +112,17 @@ func (p *providers) close() {
 // get finds the provider of the settings. page is where peers sign in. It is looked for once for all who wait, and whoever leaves ends
 // the wait of nobody else. One that was found before is good while it is looked for again.
 func (p *providers) get(ctx context.Context, settings *config.SignIn, page string) (*provider, error) {
+	want, err := p.wants(settings, page)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", settings.OIDC.Issuer, unavailable(err))
+	}
 	p.mu.Lock()
-	current := p.now != nil && p.now.settings == settings
+	current := p.now != nil && p.now.wanted == want
 	switch {
 	case current && time.Since(p.now.found) < discoverFor:
 		defer p.mu.Unlock()
-		return p.now, nil
-	case p.failed != nil && p.of == settings && time.Since(p.asked) < retryAfter:
+		return p.now.with(settings), nil
+	case p.failed != nil && p.of == want && time.Since(p.asked) < retryAfter:
 		defer p.mu.Unlock()
 		return nil, p.failed
 	case p.closed:
@@ -109,34 +130,56 @@ func (p *providers) get(ctx context.Context, settings *config.SignIn, page strin
 		return nil, unavailable(net.ErrClosed)
 	}
 	s := p.search
-	if s == nil || s.of != settings {
-		s = p.lookLocked(ctx, settings, page)
+	if s == nil || s.of != want {
+		s = p.lookLocked(ctx, settings, want)
 	}
 	if current {
 		defer p.mu.Unlock()
-		return p.now, nil
+		return p.now.with(settings), nil
 	}
 	p.mu.Unlock()
 	select {
 	case <-s.done:
-		return s.found, s.err
+		return s.found.with(settings), s.err
 	case <-ctx.Done():
 		return nil, unavailable(ctx.Err())
 	}
 }
 
-// lookLocked begins to look for the provider. A search for former settings ends.
-func (p *providers) lookLocked(ctx context.Context, settings *config.SignIn, page string) *search {
+// wants returns what settings want. The secret is read once for each, so that a reload takes another one into use.
+func (p *providers) wants(settings *config.SignIn, page string) (wanted, error) {
+	p.mu.Lock()
+	read, want := p.read, p.want
+	p.mu.Unlock()
+	if read == settings {
+		return want, nil
+	}
+	secret, err := settings.OIDC.ClientSecret.Read()
+	if err != nil {
+		return wanted{}, err
+	}
+	want = wanted{
+		issuer: settings.OIDC.Issuer, client: settings.OIDC.ClientID, secret: secret, scopes: strings.Join(settings.OIDC.Scopes, "\n"),
+		allow: strings.Join(settings.Allow, "\n"), via: settings.Via, page: page,
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.read, p.want = settings, want
+	return want, nil
+}
+
+// lookLocked begins to look for the provider. A search for another one ends.
+func (p *providers) lookLocked(ctx context.Context, settings *config.SignIn, want wanted) *search {
 	if p.search != nil {
 		p.search.cancel()
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	s := &search{of: settings, done: make(chan struct{}), cancel: cancel}
+	s := &search{of: want, done: make(chan struct{}), cancel: cancel}
 	p.search = s
 	p.wg.Go(func() {
 		defer close(s.done)
 		defer cancel()
-		found, err := p.discover(ctx, settings, page)
+		found, err := p.discover(ctx, settings, want)
 		p.end(s, found, err)
 	})
 	return s
@@ -160,14 +203,15 @@ func (p *providers) end(s *search, found *provider, err error) {
 			p.now.client.CloseIdleConnections()
 		}
 		p.now, p.failed = found, nil
-	case p.now != nil && p.now.settings == s.of:
-		p.now.found = time.Now().Add(retryAfter - discoverFor) // it is where it was, until it says otherwise
-		s.found = p.now
+	case p.now != nil && p.now.wanted == s.of:
+		same := *p.now
+		same.found = time.Now().Add(retryAfter - discoverFor) // it is where it was, until it says otherwise
+		p.now, s.found = &same, &same
+	case !latest:
+		s.err = fmt.Errorf("%s: %w: sign_in has changed meanwhile", s.of.issuer, errUnavailable)
 	default:
-		s.err = fmt.Errorf("%s: %w", s.of.OIDC.Issuer, unavailable(err))
-		if latest {
-			p.failed, p.asked, p.of = s.err, time.Now(), s.of
-		}
+		s.err = fmt.Errorf("%s: %w", s.of.issuer, unavailable(err))
+		p.failed, p.asked, p.of = s.err, time.Now(), s.of
 	}
 }
 
@@ -181,11 +225,7 @@ func unavailable(err error) error {
 }
 
 // discover asks the provider where its parts are.
-func (p *providers) discover(ctx context.Context, settings *config.SignIn, page string) (*provider, error) {
-	key, err := settings.OIDC.ClientSecret.Read()
-	if err != nil {
-		return nil, err
-	}
+func (p *providers) discover(ctx context.Context, settings *config.SignIn, want wanted) (*provider, error) {
 	client := p.client(settings)
 	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, client), p.limit)
 	defer cancel()
@@ -218,9 +258,9 @@ func (p *providers) discover(ctx context.Context, settings *config.SignIn, page 
 		}
 	}
 	return &provider{
-		settings: settings, client: client, oidc: at, found: time.Now(),
+		settings: settings, wanted: want, client: client, oidc: at, found: time.Now(),
 		oauth: oauth2.Config{
-			ClientID: settings.OIDC.ClientID, ClientSecret: key, Endpoint: at.Endpoint(), RedirectURL: page + "callback", Scopes: scopes,
+			ClientID: settings.OIDC.ClientID, ClientSecret: want.secret, Endpoint: at.Endpoint(), RedirectURL: want.page + "callback", Scopes: scopes,
 		},
 		verifier: at.Verifier(&oidc.Config{
 			ClientID: settings.OIDC.ClientID, Now: func() time.Time { return time.Now().Add(-clockSkew) }, // nbf has five minutes by itself

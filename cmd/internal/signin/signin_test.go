@@ -525,7 +525,7 @@ func TestASlowProvider(t *testing.T) {
 	}
 }
 
-// TestNobodyWaitsForTheProvider: while it does not answer, the gateway starts, takes another configuration, shows the page and judges
+// TestNobodyWaitsForTheProvider: while it does not answer, the gateway starts, shows the page and judges
 // flows. One search is for all who sign in, and goes on when the first of them leaves.
 func TestNobodyWaitsForTheProvider(t *testing.T) {
 	g := open(t)
@@ -589,7 +589,135 @@ func TestNobodyWaitsForTheProvider(t *testing.T) {
 	if _, ok := g.Session(anaKey); !ok || searches.Load() != 1 {
 		t.Errorf("ana is signed in: %v, after %d searches, want one", ok, searches.Load())
 	}
+}
+
+// hung is a provider that does not say where its parts are.
+type hung struct {
+	searches atomic.Int32
+	arrived  chan struct{} // a question has
+	left     chan struct{} // its asker has, before there was an answer
+	answers  chan struct{} // closed: it answers
+}
+
+func (g *gate) hang() *hung {
+	h := &hung{arrived: make(chan struct{}, 10), left: make(chan struct{}, 10), answers: make(chan struct{})}
+	g.provider.limit = time.Minute
+	g.seen.set(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == mockoidc.DiscoveryEndpoint {
+			h.searches.Add(1)
+			h.arrived <- struct{}{}
+			select {
+			case <-h.answers:
+			case <-r.Context().Done():
+				h.left <- struct{}{}
+			}
+		}
+		return false
+	})
+	return h
+}
+
+// begins lets a peer begin to sign in, and returns the status, and where it is led to.
+func (g *gate) begins(t *testing.T, src string) <-chan string {
+	t.Helper()
+	came, c := make(chan string, 1), g.browser(t, src)
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	go func() {
+		res, err := c.Get(page + "begin")
+		if err != nil {
+			came <- err.Error()
+			return
+		}
+		res.Body.Close()
+		came <- fmt.Sprint(res.StatusCode, " ", res.Header.Get("Location"))
+	}()
+	return came
+}
+
+// TestAReloadWhileTheProviderHangs: it is not waited for, and whoever waits already is served by the search that goes on.
+func TestAReloadWhileTheProviderHangs(t *testing.T) {
+	g := open(t)
+	h := g.hang()
+	ana := g.begins(t, "10.99.0.2")
+	<-h.arrived
+	g.reload(t, "required: [staff]", "required: all", "state_dir: .", "  session: 1h\nstate_dir: .")
+	if v := g.Live.Decide(g.flow("10.99.0.3", "10.20.0.1:80")); v.Cause != policy.BySignIn {
+		t.Errorf("bob, who must sign in now: got %+v", v)
+	}
+	if status, body := get(t, g.browser(t, "10.99.0.3"), page); status != 200 || !strings.Contains(body, "Before bob can be used") {
+		t.Errorf("the page: got %d\n%s", status, body)
+	}
+	bob := g.begins(t, "10.99.0.3")
+	eventually(t, "both have begun", func() bool { return clientsThatTry(&g.attempts) == 2 })
+	g.reload(t, "required: [staff]", "required: all", "state_dir: .", "  session: 1h\nstate_dir: .")
+	close(h.answers)
+	for name, came := range map[string]<-chan string{"ana": ana, "bob": bob} {
+		if got := <-came; !strings.HasPrefix(got, "303 "+g.idp.Issuer()) {
+			t.Errorf("%s: got %s, want to be led to the provider\n%s", name, got, g.said)
+		}
+	}
+	g.idp.QueueUser(user("ana", "engineering"))
+	if status, body := get(t, g.browser(t, "10.99.0.2"), page+"begin"); status != 200 {
+		t.Errorf("afterwards: got %d\n%s", status, body)
+	}
+	if one, ok := g.Session(anaKey); !ok || time.Until(one.Until) > time.Hour {
+		t.Errorf("ana's session: got %v, %v, want one of the hour that counts now", one, ok)
+	}
+	if n := h.searches.Load(); n != 1 {
+		t.Errorf("the provider was looked for %d times, want once", n)
+	}
+}
+
+// TestAReloadKeepsTheProvider: if only something else has changed, nobody asks a provider that hangs where it is.
+func TestAReloadKeepsTheProvider(t *testing.T) {
+	g := open(t)
+	if to := where(t, g.browser(t, "10.99.0.2"), page+"begin"); !strings.HasPrefix(to.String(), g.idp.Issuer()) {
+		t.Fatalf("before: got %s", to)
+	}
+	h := g.hang()
 	g.reload(t, "required: [staff]", "required: all")
+	if to := where(t, g.browser(t, "10.99.0.3"), page+"begin"); !strings.HasPrefix(to.String(), g.idp.Issuer()) {
+		t.Errorf("after: got %s", to)
+	}
+	if n := h.searches.Load(); n != 0 {
+		t.Errorf("the provider was looked for %d times, want never", n)
+	}
+}
+
+// TestAReloadWithAnotherProviderEndsTheSearch: for the one that hangs, also if only the secret is another one.
+func TestAReloadWithAnotherProviderEndsTheSearch(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		change func(g *gate) (edits []string)
+	}{
+		{"another client", func(g *gate) []string {
+			g.idp.ClientID = "other"
+			return nil
+		}},
+		{"another secret", func(g *gate) []string {
+			g.idp.ClientSecret = "other"
+			write(t, filepath.Join(g.dir, "client.key"), "other")
+			return nil
+		}},
+		{"further domains", func(*gate) []string { return []string{"required:", "allow: [cdn.example]\n  required:"} }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			g := open(t)
+			h := g.hang()
+			bob := g.begins(t, "10.99.0.3")
+			<-h.arrived
+			g.reload(t, row.change(g)...)
+			g.seen.set(nil)
+			g.idp.QueueUser(user("ana", "engineering"))
+			if status, body := get(t, g.browser(t, "10.99.0.2"), page+"begin"); status != 200 || !strings.Contains(body, "has signed in with ana") {
+				t.Errorf("with the new settings: got %d\n%s\n%s", status, body, g.said)
+			}
+			<-h.left
+			if got := <-bob; !strings.HasPrefix(got, "502") || !strings.Contains(g.said.String(), "sign_in has changed meanwhile") {
+				t.Errorf("who waited for the former one: got %s\n%s", got, g.said)
+			}
+		})
+	}
 }
 
 func clientsThatTry(a *attempts) int {
