@@ -170,10 +170,6 @@ func keyFor(q *wire.Question, v *view) cache.Key {
 // may not.
 func (r *resolver) answer(ex *exchange, st *state, e *cache.Entry, how result, from string, s *sighting) bool {
 	ex.cache, ex.upstream = from, e.Upstream
-	if e.Failure() {
-		ex.settle(resultFailed, e.Append(ex.out[:0], &ex.q, ex.begun, ex.limit()))
-		return true
-	}
 	if len(e.Targets) > 0 && !ex.verdict.ByName && r.behind(ex, st, e) { // an allowed site may stand on a blocked delivery network
 		return true
 	}
@@ -182,10 +178,15 @@ func (r *resolver) answer(ex *exchange, st *state, e *cache.Entry, how result, f
 		switch what := s.see(e); {
 		case what == unsure && s.ctx == nil:
 			return false
+		case what == unsure && e.Failure():
 		case what != inSight:
 			s.answer(what)
 			return true
 		}
+	}
+	if e.Failure() {
+		ex.settle(resultFailed, e.Append(ex.out[:0], &ex.q, ex.begun, ex.limit()))
+		return true
 	}
 	if len(e.Hints) > 0 {
 		if e = r.filterHints(ex, e); e == nil {
