@@ -51,7 +51,7 @@ func (r *resolver) serve(ctx context.Context, ex *exchange, query []byte) {
 			r.finish(ctx, ex)
 			return
 		case ex.own != nil:
-			ours{r, ex, st}.reply(ctx)
+			ours{resolver: r, ex: ex, st: st}.reply(ctx)
 			return
 		}
 		v := st.view(ex.q.Host())
@@ -73,21 +73,25 @@ func (r *resolver) serve(ctx context.Context, ex *exchange, query []byte) {
 // settle records the result of ex and its answer.
 func (ex *exchange) settle(r result, out []byte) { ex.result, ex.out = r, out }
 
-// hidden refuses the names of split zones and of closed domains, which are those of peers, and aliases of them, to a stranger from
-// outside, and reports whether it did: they are internal names.
+// hidden refuses internal names to a stranger from outside, and aliases of them, reverse names and records that lead to nothing
+// else. It reports whether it did.
 func (ex *exchange) hidden(st *state) bool {
-	if !ex.outside {
-		return false
-	}
-	closed := false
-	for e := ex.own; e != nil; e = e.Next {
-		closed = closed || e.Closed || e.Alias != nil && longest(st.zones, e.Target) != nil
-	}
-	if !closed && longest(st.zones, ex.q.Host()) == nil {
+	if !ex.outside || !ex.isInternal(st) {
 		return false
 	}
 	ex.settle(resultBlocked, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeRefused, wire.EDE{Code: dns.ExtendedErrorCodeProhibited}))
 	return true
+}
+
+func (ex *exchange) isInternal(st *state) bool {
+	if st.internal(ex.q.Host()) {
+		return true
+	}
+	if ex.own == nil {
+		return false
+	}
+	hosts := ex.own.End().Hosts()
+	return len(hosts) > 0 && !slices.ContainsFunc(hosts, func(host string) bool { return !st.internal(host) })
 }
 
 // judged asks the policy about the question and reports whether ex is settled.
@@ -120,7 +124,7 @@ func (r *resolver) refuse(ex *exchange, st *state) {
 
 // tell passes on that a question was refused.
 func (r *resolver) tell(ex *exchange) {
-	if r.cfg.Blocked != nil && !ex.dry {
+	if r.cfg.Blocked != nil && !ex.dry && !ex.quiet {
 		r.cfg.Blocked(Refused{ex.client, ex.flow.Peer, ex.q.Host(), ex.decided, ex.withheld, ex.verdict, ex.begun, ex.flow.Sender})
 	}
 }

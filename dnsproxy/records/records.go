@@ -79,8 +79,9 @@ type Entry struct {
 
 // Set is the records of one type, without their heads.
 type Set struct {
-	Type uint16
-	Data [][]byte
+	Type  uint16
+	Data  [][]byte
+	Hosts []string // the host that each names; nil if they are texts
 }
 
 // End returns the last entry of a chain of aliases: e itself if it is none.
@@ -91,14 +92,29 @@ func (e *Entry) End() *Entry {
 	return e
 }
 
-// Set returns the data of the records of a type.
-func (e *Entry) Set(rtype uint16) [][]byte {
+// Set returns the records of a type.
+func (e *Entry) Set(rtype uint16) Set {
 	for i := range e.Sets {
 		if e.Sets[i].Type == rtype {
-			return e.Sets[i].Data
+			return e.Sets[i]
 		}
 	}
-	return nil
+	return Set{}
+}
+
+// Hosts returns the hosts that records of the name lead to, if there is nothing else about it: it has no address, no text and is no
+// alias. Otherwise it returns nil.
+func (e *Entry) Hosts() (hosts []string) {
+	if len(e.V4)+len(e.V6) > 0 || e.Alias != nil {
+		return nil
+	}
+	for i := range e.Sets {
+		if e.Sets[i].Hosts == nil {
+			return nil
+		}
+		hosts = append(hosts, e.Sets[i].Hosts...)
+	}
+	return hosts
 }
 
 // Find returns what is known about a canonical name, or nil if that is for others to say.
@@ -263,7 +279,9 @@ func (c *compiler) others(e *Entry, r Record) {
 			if of.rtype == dns.TypeTXT {
 				data, ok = text(value)
 			} else {
-				data, ok = numbersAndHost(value, of.numbers)
+				var host string
+				data, host, ok = numbersAndHost(value, of.numbers)
+				s.Hosts = append(s.Hosts, host)
 			}
 			if !ok {
 				c.fault(fmt.Sprintf("%s[%d]", of.key, i), of.mend, "the %s record of %s is %.80q", strings.ToUpper(of.key[1:]), r.Name, value)
@@ -316,7 +334,7 @@ func (c *compiler) reverse(addrs []netip.Addr, e *Entry) {
 		if c.names[name] != nil {
 			continue
 		}
-		ptr := []Set{{Type: dns.TypePTR, Data: [][]byte{packName(e.Name)}}}
+		ptr := []Set{{Type: dns.TypePTR, Data: [][]byte{packName(e.Name)}, Hosts: []string{e.Name}}}
 		c.names[name] = &Entry{Name: name, From: e.From, TTL: e.TTL, Sets: ptr, Reverse: addr, Owner: e.Name}
 	}
 }
@@ -348,25 +366,24 @@ func text(s string) ([]byte, bool) {
 	return data, true
 }
 
-// numbersAndHost packs n numbers of 16 bits and a host name.
-func numbersAndHost(s string, n int) ([]byte, bool) {
+// numbersAndHost packs n numbers of 16 bits and a host name, and returns the name, too.
+func numbersAndHost(s string, n int) (data []byte, host string, ok bool) {
 	words := strings.Fields(s)
 	if len(words) != n+1 {
-		return nil, false
+		return nil, "", false
 	}
-	var data []byte
 	for _, word := range words[:n] {
 		number, err := strconv.ParseUint(word, 10, 16)
 		if err != nil {
-			return nil, false
+			return nil, "", false
 		}
 		data = binary.BigEndian.AppendUint16(data, uint16(number))
 	}
 	host, err := hostName(words[n])
 	if err != nil {
-		return nil, false
+		return nil, "", false
 	}
-	return append(data, packName(host)...), true
+	return append(data, packName(host)...), host, true
 }
 
 // packName returns a canonical name in wire form.
