@@ -177,7 +177,8 @@ func (l *lookout) answerAll() {
 	case what == hidden:
 		ex.verdict, ex.decided, ex.withheld = why.verdict, why.decided, why.withheld
 		l.tell(ex)
-		l.hide(ex.own.End().TTL)
+		l.hide(l.ctx)
+		return
 	case what == unsure:
 		ex.settle(resultFailed, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, wire.EDE{}))
 	default:

@@ -29,7 +29,8 @@ func (o ours) reply(ctx context.Context) {
 	v4, v6, ok := o.visible(e.End())
 	switch {
 	case !ok:
-		o.finish(ctx, o.ex)
+		o.tell(o.ex)
+		o.hide(ctx)
 		return
 	case o.ex.outside:
 		o.leftOut = o.ex.internalHosts(o.st)
@@ -78,19 +79,7 @@ func (o ours) visible(e *records.Entry) (v4, v6 []netip.Addr, ok bool) {
 		return v4, v6, true
 	}
 	ex.verdict, ex.decided, ex.withheld = why, ex.q.Host(), closed
-	o.tell(ex)
-	o.hide(e.TTL)
 	return nil, nil, false
-}
-
-// hide answers that there is no such name. The domain of a zone exists: see sighting.hide.
-func (o ours) hide(ttl time.Duration) {
-	ex, rcode := o.ex, dns.RcodeNameError
-	if o.st.zones[ex.q.Host()] != nil {
-		rcode = dns.RcodeSuccess
-	}
-	ex.absent = rcode == dns.RcodeNameError
-	ex.settle(resultBlocked, authoritative(wire.AppendNegative(ex.out[:0], &ex.q, rcode, ttl, wire.EDE{})))
 }
 
 // only returns the addresses that are open: addrs itself if all are.
@@ -115,7 +104,7 @@ func only(addrs []netip.Addr, open func(netip.Addr) bool) []netip.Addr {
 func (o ours) write(v4, v6 []netip.Addr) (outside string) {
 	ex, q, e := o.ex, &o.ex.q, o.ex.own
 	rcode := dns.RcodeSuccess
-	if e.End().Missing && q.Type != dns.TypeCNAME {
+	if e.Missing || e.End().Missing && q.Type != dns.TypeCNAME {
 		rcode = dns.RcodeNameError
 	}
 	out, owner, found := wire.Begin(ex.out, q, rcode), wire.HeaderLen, false
@@ -211,8 +200,7 @@ func (a alias) answer(inner *exchange) error {
 	ex.result, ex.verdict, ex.withheld = inner.result, inner.verdict, inner.withheld
 	ex.decided, ex.upstream, ex.cache = strings.Clone(inner.decided), inner.upstream, inner.cache
 	if inner.absent {
-		a.hide(ex.own.TTL)
-		a.finish(a.ctx, ex)
+		a.hide(a.ctx)
 		return nil
 	}
 	out, addrs, err := ex.through(inner)

@@ -47,7 +47,13 @@ func (r *resolver) serve(ctx context.Context, ex *exchange, query []byte) {
 	default:
 		ex.own = st.settings.Records.Find(ex.q.Host())
 		switch {
-		case ex.local(st), ex.hidden(st), r.judged(ex, st):
+		case ex.local(st):
+			if ex.flow.Peer != "" && st.settings.Records.Beside(ex.q.Host()) { // like a name of ours that is hidden
+				wire.Shorten(ex.out, st.settings.Block.TTL)
+			}
+			r.finish(ctx, ex)
+			return
+		case ex.hidden(st), r.judged(ex, st):
 			r.finish(ctx, ex)
 			return
 		case ex.own != nil:
@@ -202,7 +208,7 @@ func (r *resolver) answer(ex *exchange, st *state, e *cache.Entry, how result, f
 		r.names.Add(ex.flow.Client, e.Addrs, e.Host, e.Left(ex.begun), ex.begun)
 	}
 	ex.settle(how, e.Append(ex.out[:0], &ex.q, ex.begun, ex.limit()))
-	if guarded && e.Missing() { // a name that is hidden lives no longer, either
+	if e.Missing() && (guarded || ex.flow.Peer != "" && st.settings.Records.Beside(ex.q.Host())) { // a name that is hidden lives no longer, either
 		wire.Shorten(ex.out, st.settings.Block.TTL)
 	}
 	return true

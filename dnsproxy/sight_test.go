@@ -212,6 +212,7 @@ func TestAHiddenNameIsLikeAMissingOne(t *testing.T) {
 	for _, qtype := range []string{"A", "AAAA", "TXT", "MX", "CNAME", "NS"} {
 		for _, name := range []string{"old.corp.example", "wiki.corp.example"} {
 			missing := "no" + name[2:]
+			sameAnswer(t, s, guest, name, missing, qtype)
 			q, q2 := query(name, qtype), query(missing, qtype)
 			q.AuthenticatedData, q2.AuthenticatedData = true, true
 			a, b := exchangePacket(t, s, guest, q), exchangePacket(t, s, guest, q2)
@@ -258,12 +259,8 @@ func TestAFailureTellsNothingOfAClosedName(t *testing.T) {
 				for _, name := range row.closed {
 					for _, qtype := range types {
 						missing := "no" + name[2:]
-						a, b := exchangePacket(t, s, guest, query(name, qtype)), exchangePacket(t, s, guest, query(missing, qtype))
-						a.Id, b.Id, b.Question[0].Name = 0, 0, name+"."
-						if a.String() != b.String() || a.Rcode != dns.RcodeNameError {
-							t.Errorf("%s, all names %t: %s %s: got\n%v\nand for one that nobody has\n%v", row.says, all, name, qtype, a, b)
-						}
-						a = exchangePacket(t, s, staff, query(name, qtype))
+						sameAnswer(t, s, guest, name, missing, qtype)
+						a := exchangePacket(t, s, staff, query(name, qtype))
 						want := dns.RcodeSuccess
 						if slices.Contains(row.fails, a.Question[0].Qtype) {
 							want = dns.RcodeServerFailure

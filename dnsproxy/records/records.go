@@ -31,7 +31,8 @@ const (
 	maxChain  = 8    // aliases, one behind the other
 )
 
-const defaultTTL = time.Minute
+// DefaultTTL is how long the records of a name live that says nothing else, and what is known of the names of closed domains.
+const DefaultTTL = time.Minute
 
 // Record is all that is known about one name. Nothing else may stand beside a CNAME.
 type Record struct {
@@ -57,6 +58,8 @@ type Fault struct {
 type Book struct {
 	names map[string]*Entry
 	below map[string]*Entry // of names below: wildcards, and the ends of closed domains
+
+	domains map[string]bool // those with a name or a wildcard directly below them; "" is the root
 }
 
 // Entry is what a Book knows about a name.
@@ -137,10 +140,29 @@ func (b *Book) Find(host string) *Entry {
 	}
 }
 
+// Beside reports whether a canonical name is below the same domain as a name that the Book knows.
+func (b *Book) Beside(host string) bool {
+	if b == nil || len(b.domains) == 0 {
+		return false
+	}
+	for host != "" {
+		if host = above(host); b.domains[host] {
+			return true
+		}
+	}
+	return false
+}
+
+// above returns a name without its first label.
+func above(name string) string {
+	_, domain, _ := strings.Cut(name, ".")
+	return domain
+}
+
 // Compile makes a Book of records, in which only names of closed domains and of records are known. Reverse names are those of
 // the first record with an address. A record with a fault is left out; an alias that leads back to itself leads nowhere.
 func Compile(list []Record, closed ...string) (*Book, []Fault) {
-	c := &compiler{Book: &Book{names: make(map[string]*Entry, 2*len(list)), below: make(map[string]*Entry)}}
+	c := &compiler{Book: &Book{names: make(map[string]*Entry, 2*len(list)), below: make(map[string]*Entry), domains: make(map[string]bool)}}
 	var entries []*Entry // of list, nil for one with a fault
 	for i, r := range list {
 		c.record = i
@@ -157,6 +179,7 @@ func Compile(list []Record, closed ...string) (*Book, []Fault) {
 	for _, table := range []map[string]*Entry{c.names, c.below} {
 		for name, e := range table {
 			e.Closed = within(name, closed) || within(e.Owner, closed)
+			c.domains[above(name)] = true
 		}
 	}
 	for _, e := range entries {
@@ -208,7 +231,7 @@ func (c *compiler) add(r Record) *Entry {
 		e.Name = name
 	}
 	if e.TTL == 0 {
-		e.TTL = defaultTTL
+		e.TTL = DefaultTTL
 	}
 	c.addresses(e, r)
 	c.others(e, r)
@@ -311,10 +334,10 @@ func (c *compiler) alias(e *Entry, r Record) {
 func (c *compiler) close(domain string) {
 	from := "domain " + domain + ", which is all our own"
 	if c.below[domain] == nil {
-		c.below[domain] = &Entry{From: from, TTL: defaultTTL, Missing: true}
+		c.below[domain] = &Entry{From: from, TTL: DefaultTTL, Missing: true}
 	}
 	if c.names[domain] == nil {
-		c.names[domain] = &Entry{Name: domain, From: from, TTL: defaultTTL}
+		c.names[domain] = &Entry{Name: domain, From: from, TTL: DefaultTTL}
 	}
 }
 
@@ -345,7 +368,7 @@ func (c *compiler) chain(e *Entry) {
 	for at := e; at.Next != nil; at = at.Next {
 		if n++; n > maxChain {
 			c.fault(".cname", fmt.Sprintf("name the host itself; there may be %d aliases on the way", maxChain), "the alias %s never gets to a host", e.Target)
-			e.Next = &Entry{TTL: defaultTTL, Missing: true}
+			e.Next = &Entry{TTL: DefaultTTL, Missing: true}
 			return
 		}
 	}
