@@ -54,6 +54,7 @@ type sighting struct {
 
 	asides  []*aside
 	failing bool        // the question itself has no answer
+	refused bool        // the client is over its limits, so a question that counts was not asked
 	zone    *cache.Zone // of the name, as far as answers told
 	open    bool        // an address is open
 	closed  netip.Addr  // one that is not
@@ -77,7 +78,10 @@ func (s *sighting) guarded() bool {
 // see judges the name of the question by the addresses that it has, of which e, the answer, may hold some. A failure is no reason to
 // tell of a name that is closed as far as its addresses are known: what nobody has does not fail, either.
 func (s *sighting) see(e *cache.Entry) sight {
-	if e.Missing() {
+	switch {
+	case e.Missing() && s.refused: // or who fills his own places finds the names for which the others are needed
+		return unsure
+	case e.Missing():
 		return inSight // there is nothing to hide
 	}
 	s.failing = e.Failure()
@@ -143,6 +147,8 @@ func (s *sighting) addresses(labels int) sight {
 		gone = gone || other.Missing()
 	}
 	switch {
+	case s.refused:
+		return unsure
 	case s.closed.IsValid():
 		return hidden
 	case gone && s.failing: // and nothing below it, either (RFC 8020)
@@ -217,6 +223,9 @@ func (s *sighting) hide(labels int) sight {
 		if e != nil {
 			s.zone = e.Zone
 		}
+	}
+	if s.refused {
+		return unsure
 	}
 	q := &s.ex.q
 	isZone := s.st.zones[q.Host()] != nil || s.zone != nil && (s.zone.Name == q.Key() || s.zone.Name == q.KeyBehind(labels))
@@ -345,6 +354,7 @@ func (s *sighting) start(labels int, qtype uint16) {
 	v := s.st.view(q.Host())
 	w := newWork(q, s.st, v, s.cache.Get(keyFor(q, v)))
 	if s.admit(s.ctx, s.ex.flow.Client, s.ex.begun, s.st, w) != admitted {
+		s.refused = true
 		close(a.done)
 		return
 	}

@@ -338,6 +338,25 @@ func TestNobodyIsToldWhatCannotBeKnown(t *testing.T) {
 	}
 }
 
+// TestALimitTellsNothingOfAClosedName: whoever has no places left for the questions that a name needs is not told by that whether it
+// exists.
+func TestALimitTellsNothingOfAClosedName(t *testing.T) {
+	for _, qtype := range []string{"A", "AAAA", "TXT"} {
+		for _, name := range []string{"old.corp.example", "wiki.corp.example", "none.corp.example", "10.0.20.10.in-addr.arpa"} {
+			s := newServer(t, Settings{
+				MaxInFlight: 2, // one of them for one client
+				Zones:       []Zone{{Domains: []string{"corp.example", "10.in-addr.arpa"}, Upstreams: []Upstream{named("corp", intranet(t))}}},
+			}, judged(byGroup), described(threeGroups))
+			if got, want := brief(exchangePacket(t, s, guest, query(name, qtype))), "SERVFAIL edeNo Reachable Authority"; got != want {
+				t.Errorf("%s %s: got %s, want %s", name, qtype, got, want)
+			}
+			if got, want := brief(exchangePacket(t, s, staff, query("build.corp.example", "A"))), "NOERROR 10.30.0.10"; got != want {
+				t.Errorf("an open address: got %s, want %s", got, want)
+			}
+		}
+	}
+}
+
 // TestHiddenNamesAreTold: whoever runs the gateway finds out what was hidden and why, and a claim of such a name is not believed.
 func TestHiddenNamesAreTold(t *testing.T) {
 	var told []Refused
