@@ -121,6 +121,36 @@ func TestARecordThatLeadsToAClosedHost(t *testing.T) {
 	}
 }
 
+// TestTheZoneKnowsAttributesOfAHostOfOurs: what a zone has below a host of ours is closed as that host is, and nobody is asked for
+// the host.
+func TestTheZoneKnowsAttributesOfAHostOfOurs(t *testing.T) {
+	up := intranet(t)
+	up.Add(t, "_443._tcp.inside.corp.example. 300 IN TLSA 3 1 1 00", "_443._tcp.safe.corp.example. 300 IN TLSA 3 1 1 01")
+	list := append(hosts(), records.Record{Name: "safe.corp.example", Addrs: addrsOf("10.20.0.64", "fd20::64")})
+	s := newServer(t, Settings{
+		Zones:   []Zone{{Domains: []string{"corp.example"}, Upstreams: []Upstream{named("corp", up)}}},
+		Records: bookOf(t, list),
+	}, judged(byGroup), described(threeGroups))
+	for _, row := range []struct {
+		client     netip.AddrPort
+		name, want string
+	}{
+		{staff, "_443._tcp.safe.corp.example", "NOERROR 3 1 1 01"},
+		{contractor, "_443._tcp.Safe.corp.example", "NXDOMAIN soa"},
+		{contractor, "_443._tcp.inside.corp.example", "NOERROR 3 1 1 00"},
+		{guest, "_443._tcp.inside.corp.example", "NXDOMAIN soa"},
+	} {
+		if got := brief(exchangePacket(t, s, row.client, query(row.name, "TLSA"))); got != row.want {
+			t.Errorf("%q asks for %s: got %s, want %s", threeGroups(row.client).Peer, row.name, got, row.want)
+		}
+	}
+	for _, msg := range up.Queries() {
+		if q := msg.Question[0].Name; !strings.HasPrefix(q, "_") && q != "corp.example." {
+			t.Errorf("an upstream was asked for %s", q)
+		}
+	}
+}
+
 // TestAHiddenRecordIsTold: whoever runs the gateway finds out what was hidden and why.
 func TestAHiddenRecordIsTold(t *testing.T) {
 	var told []Refused // once with each query

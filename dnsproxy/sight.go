@@ -10,6 +10,7 @@ import (
 	"github.com/miekg/dns"
 
 	"penstock/dnsproxy/cache"
+	"penstock/dnsproxy/records"
 	"penstock/dnsproxy/wire"
 	"penstock/policy"
 )
@@ -121,6 +122,18 @@ func (s *sighting) host() (labels int) {
 	return labels
 }
 
+// ownHost returns the entry of the host whose attributes the first labels are, if we know its addresses by ourselves, or nil.
+func (s *sighting) ownHost(labels int) *records.Entry {
+	if labels == 0 {
+		return nil
+	}
+	own := s.st.settings.Records.Find(s.ex.q.HostBehind(labels))
+	if own == nil || own.End().Alias != nil {
+		return nil
+	}
+	return own.End()
+}
+
 // isAddress reports whether records of a type are addresses.
 func isAddress(qtype uint16) bool { return qtype == dns.TypeA || qtype == dns.TypeAAAA }
 
@@ -128,6 +141,13 @@ func isAddress(qtype uint16) bool { return qtype == dns.TypeA || qtype == dns.Ty
 // hides nothing. One with closed addresses is hidden even if the servers do not give those of the other family, which might be open:
 // else the failure would tell that it exists.
 func (s *sighting) addresses(labels int) sight {
+	if own := s.ownHost(labels); own != nil {
+		switch {
+		case s.anyOpen(labels, own.V4), s.anyOpen(labels, own.V6), !s.closed.IsValid():
+			return inSight
+		}
+		return hidden
+	}
 	failed, gone := false, false
 	for _, qtype := range [...]uint16{dns.TypeA, dns.TypeAAAA} {
 		if labels == 0 && qtype == s.ex.q.Type {
@@ -299,6 +319,9 @@ func (s *sighting) ahead(q *wire.Question) {
 	labels := 0
 	if !isAddress(q.Type) {
 		labels = s.host()
+	}
+	if s.ownHost(labels) != nil {
+		return
 	}
 	for _, qtype := range [...]uint16{dns.TypeA, dns.TypeAAAA} {
 		if labels > 0 || qtype != q.Type {
