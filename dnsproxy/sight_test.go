@@ -383,7 +383,7 @@ func TestHiddenNamesAreTold(t *testing.T) {
 	}
 	flow.Dst = netip.MustParseAddrPort("10.20.0.10:443")
 	addrs, err := s.Confirm(t.Context(), flow, "wiki.corp.example")
-	if blocked, ok := errors.AsType[*BlockedError](err); !ok || blocked.Verdict.Rule != "no-private" || blocked.Withheld != flow.Dst.Addr() {
+	if blocked, ok := errors.AsType[*BlockedError](err); !ok || blocked.Verdict.Rule != "no-private" || blocked.Withheld != flow.Dst.Addr() || !blocked.Hidden {
 		t.Errorf("a claim of the name: got %v, %v, want it not confirmed because its address is blocked", addrs, err)
 	}
 }
