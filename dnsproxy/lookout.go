@@ -26,12 +26,11 @@ type lookout struct {
 	hosts  []string // that its records lead to
 	only   bool     // and there is nothing else about the name
 
-	ctx     context.Context
-	waiting int // answers to come
+	ctx context.Context
 
-	mu    sync.Mutex // guards below
+	mu    sync.Mutex // guards below, once upstreams are asked
 	found map[string]finding
-	left  int // of waiting
+	left  int // answers to come
 }
 
 // finding is what was found out about a host.

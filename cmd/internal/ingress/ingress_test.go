@@ -83,11 +83,13 @@ func TestWhatClientsAskForOverSOCKSAndCONNECT(t *testing.T) {
 			}
 		})
 	}
-	for _, request := range []string{"CONNECT %s:443 HTTP/1.1\r\nHost: x\r\n", "GET http://%s/ HTTP/1.1\r\nHost: x\r\n"} {
-		closed, none := w.tell(t, fmt.Sprintf(request, "closed.example")+login+"\r\n"), w.tell(t, fmt.Sprintf(request, "none.example")+login+"\r\n")
-		if !strings.Contains(closed, "closed.example has no address") || withoutDate(closed) != withoutDate(strings.ReplaceAll(none, "none", "closed")) {
-			t.Errorf("a name that the client may not know of: got %q, and for one without an address %q", closed, none)
-		}
+	connect := "CONNECT %s:443 HTTP/1.1\r\nHost: x\r\n" + login + "\r\n"
+	closed, none := w.tell(t, fmt.Sprintf(connect, "closed.example")), w.tell(t, fmt.Sprintf(connect, "none.example"))
+	if !strings.Contains(closed, "closed.example has no address") || withoutDate(closed) != withoutDate(strings.ReplaceAll(none, "none", "closed")) {
+		t.Errorf("a name that the client may not know of: got %q, and for one without an address %q", closed, none)
+	}
+	if answer := w.tell(t, "GET http://closed.example/ HTTP/1.1\r\nHost: x\r\n"+login+"\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 502 ") {
+		t.Errorf("a request for a name that the client may not know of: got %q, want 502", answer)
 	}
 	if answer := w.tell(t, "CONNECT blocked.example:443 HTTP/1.1\r\nHost: x\r\n"+login+"\r\n"); !strings.Contains(answer, "rule no-blocked blocks blocked.example") {
 		t.Errorf("got %q, want the rule that blocks", answer)
