@@ -15,8 +15,8 @@ import (
 )
 
 // lookout finds out whether a peer may know of the hosts that a name of our own leads to, and of those that it belongs to: the host
-// of _443._tcp.wiki.corp.example is wiki.corp.example. It knows a host if it may know of its name. All others may: those that are
-// neither ours nor in a split zone, and those without an address.
+// of _443._tcp.wiki.corp.example is wiki.corp.example. It may know of those that are neither ours nor in a split zone, of those without
+// an address, and of those that it may reach.
 type lookout struct {
 	ours
 	v4, v6 []netip.Addr // of the name, which may be told
