@@ -55,7 +55,7 @@ type Refused struct {
 	Peer    string
 	Host    string     // the name that was asked for
 	Decided string     // the name that decided: Host, or a target behind it. Neither may be kept: they are views
-	Addr    netip.Addr // an address of Host, if no flow of the client may go to any; otherwise invalid
+	Addr    netip.Addr // an address of Decided, if no flow of the client may go to any; otherwise invalid
 	Verdict policy.Verdict
 	Time    time.Time
 	Sender  *policy.Sender // the program on this machine that asks, if it is known

@@ -25,6 +25,7 @@ type exchange struct {
 	outside bool        // of a stranger who may be anywhere: split zones are not for him
 	dry     bool        // for diagnosis: nothing is counted, logged or remembered
 	inner   bool        // asks for the name behind an alias of our own: nothing is counted or logged
+	quiet   bool        // asks for a host that the client did not ask for: a refusal of it is not told
 	flow    policy.Flow // facts about the client; decideName, decideAddr and decideHint fill in the rest
 	names   [1]policy.Name
 
@@ -72,7 +73,7 @@ func (r *resolver) start(client netip.AddrPort, flow *policy.Flow, to answerer) 
 	if ex.flow.Client == 0 {
 		ex.flow.Client = AddressKey(ex.client.Addr())
 	}
-	ex.to, ex.stream, ex.private, ex.outside, ex.dry, ex.inner, ex.own, ex.out = to, false, false, false, false, false, nil, ex.out[:0]
+	ex.to, ex.stream, ex.private, ex.outside, ex.dry, ex.inner, ex.quiet, ex.own, ex.out = to, false, false, false, false, false, false, nil, ex.out[:0]
 	ex.result, ex.verdict, ex.decided, ex.withheld = resultDropped, policy.Verdict{}, "", netip.Addr{}
 	ex.absent, ex.source, ex.upstream, ex.cache = false, "", "", ""
 	return ex

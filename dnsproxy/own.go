@@ -18,20 +18,36 @@ type ours struct {
 	*resolver
 	ex *exchange
 	st *state
+
+	leftOut map[string]bool // hosts whose records the client is not told; nil means none
 }
 
-// reply answers ex and takes ownership of it: if the name is an alias of one that others know, they are asked first.
+// reply answers ex and takes ownership of it: if it takes names that others know, they are asked first.
 func (o ours) reply(ctx context.Context) {
-	o.ex.source = o.ex.own.From
-	if end := o.ex.own.End(); o.ex.q.Type == dns.TypeCNAME && end.Alias != nil && o.ex.flow.Peer != "" && longest(o.st.zones, end.Target) != nil {
-		o.askBehind(ctx, end.Target, dns.TypeA, sightBehind{o, ctx}) // may it know of the name that is the answer?
+	e := o.ex.own
+	o.ex.source = e.From
+	v4, v6, ok := o.visible(e.End())
+	switch {
+	case !ok:
+		o.tell(o.ex)
+		o.hide(ctx)
 		return
-	}
-	if v4, v6, ok := o.visible(o.ex.own.End()); ok {
-		if outside := o.write(v4, v6); outside != "" {
-			o.askBehind(ctx, outside, o.ex.q.Type, alias{o, ctx})
+	case o.ex.outside:
+		o.leftOut = o.ex.internalHosts(o.st)
+	case o.cfg.Policy != nil && o.ex.flow.Peer != "":
+		if l := o.lookout(v4, v6); l != nil {
+			l.start(ctx)
 			return
 		}
+	}
+	o.tellOf(ctx, v4, v6)
+}
+
+// tellOf answers ex with what we know about its name, of which v4 and v6 may be told, and with what others know behind an alias.
+func (o ours) tellOf(ctx context.Context, v4, v6 []netip.Addr) {
+	if outside := o.write(v4, v6); outside != "" {
+		o.askBehind(ctx, outside, o.ex.q.Type, o.ex.verdict, alias{o, ctx})
+		return
 	}
 	o.finish(ctx, o.ex)
 }
@@ -63,16 +79,7 @@ func (o ours) visible(e *records.Entry) (v4, v6 []netip.Addr, ok bool) {
 		return v4, v6, true
 	}
 	ex.verdict, ex.decided, ex.withheld = why, ex.q.Host(), closed
-	o.tell(ex)
-	o.hide(e.TTL)
 	return nil, nil, false
-}
-
-// hide answers that there is no such name.
-func (o ours) hide(ttl time.Duration) {
-	ex := o.ex
-	ex.absent = true
-	ex.settle(resultBlocked, authoritative(wire.AppendNegative(ex.out[:0], &ex.q, dns.RcodeNameError, ttl, wire.EDE{})))
 }
 
 // only returns the addresses that are open: addrs itself if all are.
@@ -97,7 +104,7 @@ func only(addrs []netip.Addr, open func(netip.Addr) bool) []netip.Addr {
 func (o ours) write(v4, v6 []netip.Addr) (outside string) {
 	ex, q, e := o.ex, &o.ex.q, o.ex.own
 	rcode := dns.RcodeSuccess
-	if e.End().Missing && q.Type != dns.TypeCNAME {
+	if e.Missing || e.End().Missing && q.Type != dns.TypeCNAME {
 		rcode = dns.RcodeNameError
 	}
 	out, owner, found := wire.Begin(ex.out, q, rcode), wire.HeaderLen, false
@@ -126,7 +133,11 @@ func (o ours) write(v4, v6 []netip.Addr) (outside string) {
 	for _, addr := range addrs {
 		out = wire.AppendAddrOf(out, owner, addr, e.TTL)
 	}
-	for _, data := range e.Set(q.Type) {
+	set := e.Set(q.Type)
+	for i, data := range set.Data {
+		if set.Hosts != nil && o.leftOut[set.Hosts[i]] {
+			continue
+		}
 		out = wire.AppendRecordOf(out, owner, 1, q.Type, e.TTL, data)
 		found = true
 	}
@@ -162,19 +173,19 @@ func (o ours) remember(addrs []netip.Addr, ttl time.Duration) {
 	o.names.Add(ex.flow.Client, addrs, host, ttl, ex.begun)
 }
 
-// askBehind asks for a name that others know as the client itself would. To answers ex with what comes back.
-func (o ours) askBehind(ctx context.Context, target string, qtype uint16, to answerer) {
+// askBehind asks for a name that others know as the client itself would. If the rule of a verdict has the name in question as a
+// condition, it means target as well. To answers ex with what comes back.
+func (o ours) askBehind(ctx context.Context, target string, qtype uint16, verdict policy.Verdict, to answerer) {
 	ex := o.ex
 	msg := new(dns.Msg).SetQuestion(target+".", qtype).SetEdns0(wire.MaxUDP, ex.q.DO)
 	msg.CheckingDisabled = ex.q.Flags&wire.FlagCD != 0
 	query, err := msg.Pack()
-	if err != nil { // impossible: the name is canonical
-		ex.settle(resultFailed, wire.AppendEmpty(ex.out, &ex.q, dns.RcodeServerFailure, wire.EDE{}))
-		o.finish(ctx, ex)
-		return
+	if err != nil {
+		query = nil // impossible: the name is canonical
 	}
 	inner := o.start(ex.client, &ex.flow, to)
-	inner.stream, inner.outside, inner.dry, inner.inner, inner.verdict = true, ex.outside, ex.dry, true, ex.verdict
+	inner.stream, inner.outside, inner.dry, inner.inner, inner.verdict = true, ex.outside, ex.dry, true, verdict
+	_, inner.quiet = to.(aboutHost)
 	o.serve(ctx, inner, query)
 }
 
@@ -189,8 +200,7 @@ func (a alias) answer(inner *exchange) error {
 	ex.result, ex.verdict, ex.withheld = inner.result, inner.verdict, inner.withheld
 	ex.decided, ex.upstream, ex.cache = strings.Clone(inner.decided), inner.upstream, inner.cache
 	if inner.absent {
-		a.hide(ex.own.TTL)
-		a.finish(a.ctx, ex)
+		a.hide(a.ctx)
 		return nil
 	}
 	out, addrs, err := ex.through(inner)
@@ -199,29 +209,6 @@ func (a alias) answer(inner *exchange) error {
 	}
 	ex.out = out
 	a.remember(addrs, ex.own.TTL)
-	a.finish(a.ctx, ex)
-	return nil
-}
-
-// sightBehind takes the answer for the addresses of a name behind an alias, when the alias itself was asked for.
-type sightBehind struct {
-	ours
-	ctx context.Context
-}
-
-func (a sightBehind) answer(inner *exchange) error {
-	ex := a.ex
-	switch {
-	case inner.absent:
-		ex.verdict, ex.decided, ex.withheld = inner.verdict, strings.Clone(inner.decided), inner.withheld
-		a.hide(ex.own.TTL)
-	case len(inner.out) == 0:
-		ex.settle(resultDropped, ex.out[:0])
-	case inner.result == resultFailed, inner.result == resultLimited, inner.result == resultOverloaded:
-		ex.settle(inner.result, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeServerFailure, wire.EDE{}))
-	default:
-		a.write(nil, nil)
-	}
 	a.finish(a.ctx, ex)
 	return nil
 }

@@ -143,6 +143,7 @@ type BlockedError struct {
 	Verdict  policy.Verdict
 	Host     string     // that decided: the one in question, or one behind it
 	Withheld netip.Addr // valid if only its addresses are refused: those of this family, or all
+	Hidden   bool       // the client may not know that there is such a name: for it, there is none
 }
 
 // Error names the rule.
@@ -167,7 +168,7 @@ func (c confirmation) answer(ex *exchange) error {
 // addresses returns the addresses in the answer of ex. A name that does not exist has none.
 func (ex *exchange) addresses() ([]netip.Addr, error) {
 	if ex.result == resultBlocked || ex.verdict.Action != policy.Forward && ex.decided != "" {
-		return nil, &BlockedError{ex.verdict, strings.Clone(ex.decided), ex.withheld}
+		return nil, &BlockedError{ex.verdict, strings.Clone(ex.decided), ex.withheld, ex.absent}
 	}
 	if len(ex.out) == 0 {
 		return nil, errors.New("the server gave no answer")

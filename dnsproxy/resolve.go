@@ -47,11 +47,17 @@ func (r *resolver) serve(ctx context.Context, ex *exchange, query []byte) {
 	default:
 		ex.own = st.settings.Records.Find(ex.q.Host())
 		switch {
-		case ex.local(st), ex.hidden(st), r.judged(ex, st):
+		case ex.local(st):
+			if ex.flow.Peer != "" && st.settings.Records.Beside(ex.q.Host()) { // like a name of ours that is hidden
+				wire.Shorten(ex.out, st.settings.Block.TTL)
+			}
+			r.finish(ctx, ex)
+			return
+		case ex.hidden(st), r.judged(ex, st):
 			r.finish(ctx, ex)
 			return
 		case ex.own != nil:
-			ours{r, ex, st}.reply(ctx)
+			ours{resolver: r, ex: ex, st: st}.reply(ctx)
 			return
 		}
 		v := st.view(ex.q.Host())
@@ -73,21 +79,25 @@ func (r *resolver) serve(ctx context.Context, ex *exchange, query []byte) {
 // settle records the result of ex and its answer.
 func (ex *exchange) settle(r result, out []byte) { ex.result, ex.out = r, out }
 
-// hidden refuses the names of split zones and of closed domains, which are those of peers, and aliases of them, to a stranger from
-// outside, and reports whether it did: they are internal names.
+// hidden refuses internal names to a stranger from outside, and aliases of them, reverse names and records that lead to nothing
+// else. It reports whether it did.
 func (ex *exchange) hidden(st *state) bool {
-	if !ex.outside {
-		return false
-	}
-	closed := false
-	for e := ex.own; e != nil; e = e.Next {
-		closed = closed || e.Closed || e.Alias != nil && longest(st.zones, e.Target) != nil
-	}
-	if !closed && longest(st.zones, ex.q.Host()) == nil {
+	if !ex.outside || !ex.isInternal(st) {
 		return false
 	}
 	ex.settle(resultBlocked, wire.AppendEmpty(ex.out[:0], &ex.q, dns.RcodeRefused, wire.EDE{Code: dns.ExtendedErrorCodeProhibited}))
 	return true
+}
+
+func (ex *exchange) isInternal(st *state) bool {
+	if st.internal(ex.q.Host()) {
+		return true
+	}
+	if ex.own == nil {
+		return false
+	}
+	hosts := ex.own.End().Hosts()
+	return len(hosts) > 0 && !slices.ContainsFunc(hosts, func(host string) bool { return !st.internal(host) })
 }
 
 // judged asks the policy about the question and reports whether ex is settled.
@@ -120,7 +130,7 @@ func (r *resolver) refuse(ex *exchange, st *state) {
 
 // tell passes on that a question was refused.
 func (r *resolver) tell(ex *exchange) {
-	if r.cfg.Blocked != nil && !ex.dry {
+	if r.cfg.Blocked != nil && !ex.dry && !ex.quiet {
 		r.cfg.Blocked(Refused{ex.client, ex.flow.Peer, ex.q.Host(), ex.decided, ex.withheld, ex.verdict, ex.begun, ex.flow.Sender})
 	}
 }
@@ -170,10 +180,6 @@ func keyFor(q *wire.Question, v *view) cache.Key {
 // may not.
 func (r *resolver) answer(ex *exchange, st *state, e *cache.Entry, how result, from string, s *sighting) bool {
 	ex.cache, ex.upstream = from, e.Upstream
-	if e.Failure() {
-		ex.settle(resultFailed, e.Append(ex.out[:0], &ex.q, ex.begun, ex.limit()))
-		return true
-	}
 	if len(e.Targets) > 0 && !ex.verdict.ByName && r.behind(ex, st, e) { // an allowed site may stand on a blocked delivery network
 		return true
 	}
@@ -182,10 +188,15 @@ func (r *resolver) answer(ex *exchange, st *state, e *cache.Entry, how result, f
 		switch what := s.see(e); {
 		case what == unsure && s.ctx == nil:
 			return false
+		case what == unsure && e.Failure():
 		case what != inSight:
 			s.answer(what)
 			return true
 		}
+	}
+	if e.Failure() {
+		ex.settle(resultFailed, e.Append(ex.out[:0], &ex.q, ex.begun, ex.limit()))
+		return true
 	}
 	if len(e.Hints) > 0 {
 		if e = r.filterHints(ex, e); e == nil {
@@ -197,7 +208,7 @@ func (r *resolver) answer(ex *exchange, st *state, e *cache.Entry, how result, f
 		r.names.Add(ex.flow.Client, e.Addrs, e.Host, e.Left(ex.begun), ex.begun)
 	}
 	ex.settle(how, e.Append(ex.out[:0], &ex.q, ex.begun, ex.limit()))
-	if guarded && e.Missing() { // a name that is hidden lives no longer, either
+	if e.Missing() && (guarded || ex.flow.Peer != "" && st.settings.Records.Beside(ex.q.Host())) { // a name that is hidden lives no longer, either
 		wire.Shorten(ex.out, st.settings.Block.TTL)
 	}
 	return true

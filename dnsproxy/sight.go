@@ -10,6 +10,7 @@ import (
 	"github.com/miekg/dns"
 
 	"penstock/dnsproxy/cache"
+	"penstock/dnsproxy/records"
 	"penstock/dnsproxy/wire"
 	"penstock/policy"
 )
@@ -19,7 +20,8 @@ import (
 type sight uint8
 
 const (
-	hidden     sight = iota // there is no such name
+	hidden     sight = iota // there is no such name for the peer
+	missing                 // there is none for anybody, although the question itself has failed
 	unsure                  // upstreams have not said enough
 	noSuchData              // the name exists, and this answer is not for the peer
 	inSight
@@ -51,11 +53,13 @@ type sighting struct {
 	ex  *exchange
 	st  *state
 
-	asides []*aside
-	zone   *cache.Zone // of the name, as far as answers told
-	open   bool        // an address is open
-	closed netip.Addr  // one that is not
-	why    policy.Verdict
+	asides  []*aside
+	failing bool        // the question itself has no answer
+	refused bool        // the client is over its limits, so a question that counts was not asked
+	zone    *cache.Zone // of the name, as far as answers told
+	open    bool        // an address is open
+	closed  netip.Addr  // one that is not
+	why     policy.Verdict
 }
 
 // aside is one more question, which is asked at the same time.
@@ -72,11 +76,16 @@ func (s *sighting) guarded() bool {
 	return s.cfg.Policy != nil && s.ex.flow.Peer != "" && longest(s.st.zones, s.ex.q.Host()) != nil
 }
 
-// see judges the name of the question by the addresses that it has, of which e, the answer, may hold some.
+// see judges the name of the question by the addresses that it has, of which e, the answer, may hold some. A failure is no reason to
+// tell of a name that is closed as far as its addresses are known: what nobody has does not fail, either.
 func (s *sighting) see(e *cache.Entry) sight {
-	if e.Missing() {
+	switch {
+	case e.Missing() && s.refused: // or who fills his own places finds the names for which the others are needed
+		return unsure
+	case e.Missing():
 		return inSight // there is nothing to hide
 	}
+	s.failing = e.Failure()
 	s.note(e)
 	if addr, ok := reverseOf(s.ex.q.Host()); ok {
 		return s.reverse(e, addr)
@@ -88,8 +97,10 @@ func (s *sighting) see(e *cache.Entry) sight {
 	if labels == 0 || isAddress(s.ex.q.Type) {
 		seen = s.addresses(0)
 	}
-	if labels > 0 && seen == inSight && !s.open {
-		seen = s.addresses(labels)
+	if labels > 0 && !s.open && (seen == inSight || seen == unsure && s.ctx != nil) {
+		if host := s.addresses(labels); seen == inSight || host == hidden {
+			seen = host
+		}
 	}
 	switch {
 	case seen == hidden:
@@ -111,13 +122,33 @@ func (s *sighting) host() (labels int) {
 	return labels
 }
 
+// ownHost returns the entry of the host whose attributes the first labels are, if we know its addresses by ourselves, or nil.
+func (s *sighting) ownHost(labels int) *records.Entry {
+	if labels == 0 {
+		return nil
+	}
+	own := s.st.settings.Records.Find(s.ex.q.HostBehind(labels))
+	if own == nil || own.End().Alias != nil {
+		return nil
+	}
+	return own.End()
+}
+
 // isAddress reports whether records of a type are addresses.
 func isAddress(qtype uint16) bool { return qtype == dns.TypeA || qtype == dns.TypeAAAA }
 
 // addresses judges the addresses of the name without its first labels, except those in the answer at hand. A name without an address
-// hides nothing.
+// hides nothing. One with closed addresses is hidden even if the servers do not give those of the other family, which might be open:
+// else the failure would tell that it exists.
 func (s *sighting) addresses(labels int) sight {
-	failed := false
+	if own := s.ownHost(labels); own != nil {
+		switch {
+		case s.anyOpen(labels, own.V4), s.anyOpen(labels, own.V6), !s.closed.IsValid():
+			return inSight
+		}
+		return hidden
+	}
+	failed, gone := false, false
 	for _, qtype := range [...]uint16{dns.TypeA, dns.TypeAAAA} {
 		if labels == 0 && qtype == s.ex.q.Type {
 			continue
@@ -133,12 +164,17 @@ func (s *sighting) addresses(labels int) sight {
 			return inSight
 		}
 		s.note(other)
+		gone = gone || other.Missing()
 	}
 	switch {
-	case failed:
+	case s.refused:
 		return unsure
 	case s.closed.IsValid():
 		return hidden
+	case gone && s.failing: // and nothing below it, either (RFC 8020)
+		return missing
+	case failed:
+		return unsure
 	}
 	return inSight
 }
@@ -172,7 +208,9 @@ func (s *sighting) reverse(e *cache.Entry, addr netip.Addr) sight {
 		if e = s.entry(0, dns.TypePTR); e == nil || e.Failure() {
 			return unsure
 		}
-		s.note(e)
+		if s.note(e); e.Missing() && s.failing {
+			return missing
+		}
 	}
 	if len(e.Pointers) == 0 {
 		return inSight
@@ -194,14 +232,20 @@ func (s *sighting) note(e *cache.Entry) {
 
 // hide decides in which way a name whose addresses are all closed is hidden. Labels at its start are attributes of a host.
 func (s *sighting) hide(labels int) sight {
-	if s.zone == nil {
-		e := s.entry(0, dns.TypeSOA)
+	for _, at := range [...]int{0, s.domain()} { // if the server of the name fails, that of the zone may not
+		if s.zone != nil {
+			break
+		}
+		e := s.entry(at, dns.TypeSOA)
 		if e == nil && s.ctx == nil {
 			return unsure
 		}
 		if e != nil {
 			s.zone = e.Zone
 		}
+	}
+	if s.refused {
+		return unsure
 	}
 	q := &s.ex.q
 	isZone := s.st.zones[q.Host()] != nil || s.zone != nil && (s.zone.Name == q.Key() || s.zone.Name == q.KeyBehind(labels))
@@ -215,12 +259,27 @@ func (s *sighting) hide(labels int) sight {
 	return noSuchData
 }
 
+// domain returns how many labels of the name are before the domain of the zone that it is in; 0 if that is the root.
+func (s *sighting) domain() (labels int) {
+	for host := s.ex.q.Host(); host != ""; labels++ {
+		if s.st.zones[host] != nil {
+			return labels
+		}
+		_, host, _ = strings.Cut(host, ".")
+	}
+	return 0
+}
+
 // answer writes an answer other than e.
 func (s *sighting) answer(what sight) {
 	ex, q := s.ex, &s.ex.q
 	if what == unsure {
 		why := wire.EDE{Code: dns.ExtendedErrorCodeNoReachableAuthority, Prefix: "upstreams did not tell all addresses"}
 		ex.settle(resultFailed, wire.AppendEmpty(ex.out[:0], q, dns.RcodeServerFailure, why))
+		return
+	}
+	if what == missing {
+		ex.settle(resultForwarded, s.noSuchName())
 		return
 	}
 	ex.verdict, ex.decided, ex.withheld, ex.absent = s.why, q.Host(), s.closed, what == hidden
@@ -230,15 +289,20 @@ func (s *sighting) answer(what sight) {
 		ex.settle(resultBlocked, wire.AppendNegative(ex.out[:0], q, dns.RcodeSuccess, s.st.block(s.why).TTL, why))
 		return
 	}
-	ttl := s.st.settings.Block.TTL
-	out, ok := wire.Begin(ex.out[:0], q, dns.RcodeNameError), false
+	ex.settle(resultBlocked, s.noSuchName())
+}
+
+// noSuchName writes the answer of the zone's server for a name that nobody has.
+func (s *sighting) noSuchName() []byte {
+	q, ttl := &s.ex.q, s.st.settings.Block.TTL
+	out, ok := wire.Begin(s.ex.out[:0], q, dns.RcodeNameError), false
 	if s.zone != nil {
 		out, ok = wire.AppendZoneSOA(out, q, s.zone.Name, s.zone.Data, min(ttl, s.zone.TTL))
 	}
 	if !ok {
 		out = wire.AppendSOA(out, ttl)
 	}
-	ex.settle(resultBlocked, wire.AppendOPT(out, q, dns.RcodeNameError, wire.EDE{}))
+	return wire.AppendOPT(out, q, dns.RcodeNameError, wire.EDE{})
 }
 
 // ahead asks for what see will want to know, so that a name that is hidden takes no longer than one that does not exist.
@@ -255,6 +319,9 @@ func (s *sighting) ahead(q *wire.Question) {
 	labels := 0
 	if !isAddress(q.Type) {
 		labels = s.host()
+	}
+	if s.ownHost(labels) != nil {
+		return
 	}
 	for _, qtype := range [...]uint16{dns.TypeA, dns.TypeAAAA} {
 		if labels > 0 || qtype != q.Type {
@@ -310,6 +377,7 @@ func (s *sighting) start(labels int, qtype uint16) {
 	v := s.st.view(q.Host())
 	w := newWork(q, s.st, v, s.cache.Get(keyFor(q, v)))
 	if s.admit(s.ctx, s.ex.flow.Client, s.ex.begun, s.st, w) != admitted {
+		s.refused = true
 		close(a.done)
 		return
 	}

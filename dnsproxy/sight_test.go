@@ -3,8 +3,10 @@ package dnsproxy
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -210,6 +212,7 @@ func TestAHiddenNameIsLikeAMissingOne(t *testing.T) {
 	for _, qtype := range []string{"A", "AAAA", "TXT", "MX", "CNAME", "NS"} {
 		for _, name := range []string{"old.corp.example", "wiki.corp.example"} {
 			missing := "no" + name[2:]
+			sameAnswer(t, s, guest, name, missing, qtype)
 			q, q2 := query(name, qtype), query(missing, qtype)
 			q.AuthenticatedData, q2.AuthenticatedData = true, true
 			a, b := exchangePacket(t, s, guest, q), exchangePacket(t, s, guest, q2)
@@ -221,30 +224,135 @@ func TestAHiddenNameIsLikeAMissingOne(t *testing.T) {
 	}
 }
 
-// TestNobodyIsToldWhatCannotBeKnown: while the zone's server does not say all addresses, a name may be open or closed.
-func TestNobodyIsToldWhatCannotBeKnown(t *testing.T) {
-	up := intranet(t)
+// failing makes the zone's server fail where f says so.
+func failing(up *dnstest.Resolver, f func(q dns.Question) bool) {
 	up.AnswerWith(func(w dns.ResponseWriter, q *dns.Msg) bool {
-		if q.Question[0].Qtype != dns.TypeAAAA {
+		if !f(q.Question[0]) {
 			return false
 		}
 		w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeServerFailure))
 		return true
 	})
-	s := intranetServer(t, up)
+}
+
+// TestAFailureTellsNothingOfAClosedName: the zone's server fails for some types, of all names or of those that exist. Who may reach a
+// name is told of the failure. To the others it is like a name that nobody has, in every octet.
+func TestAFailureTellsNothingOfAClosedName(t *testing.T) {
+	types := []string{"A", "AAAA", "TXT", "MX", "HTTPS"}
 	for _, row := range []struct {
+		says   string
+		fails  []uint16
+		closed []string // one of their addresses is known nevertheless
+	}{
+		{"no IPv6", []uint16{dns.TypeAAAA}, []string{"old.corp.example", "Wiki.CORP.example", "quiet.corp.example", "alias.corp.example"}},
+		{"no IPv4", []uint16{dns.TypeA}, []string{"new.corp.example", "wIKI.corp.example"}},
+		{"no addresses but those of one family, and nothing about zones", []uint16{dns.TypeAAAA, dns.TypeTXT, dns.TypeMX, dns.TypeHTTPS, dns.TypeSOA}, []string{"old.corp.example"}},
+		{"only addresses", []uint16{dns.TypeTXT, dns.TypeMX, dns.TypeHTTPS}, []string{"old.corp.example", "new.corp.example", "WIKI.corp.example"}},
+	} {
+		for _, all := range []bool{true, false} {
+			up := intranet(t)
+			failing(up, func(q dns.Question) bool {
+				return slices.Contains(row.fails, q.Qtype) && (all || !strings.HasPrefix(q.Name, "no")) && q.Name != "corp.example."
+			})
+			s := intranetServer(t, up)
+			for range 2 { // from the cache, too
+				for _, name := range row.closed {
+					for _, qtype := range types {
+						missing := "no" + name[2:]
+						sameAnswer(t, s, guest, name, missing, qtype)
+						a := exchangePacket(t, s, staff, query(name, qtype))
+						want := dns.RcodeSuccess
+						if slices.Contains(row.fails, a.Question[0].Qtype) {
+							want = dns.RcodeServerFailure
+						}
+						if a.Rcode != want {
+							t.Errorf("%s, all names %t: who may reach %s asks for %s: got %s", row.says, all, name, qtype, brief(a))
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestASilentServerTellsNothingOfAClosedName: a time-out is a failure like any other, and so is one of a diagnosis.
+func TestASilentServerTellsNothingOfAClosedName(t *testing.T) {
+	up := intranet(t)
+	up.AnswerWith(func(_ dns.ResponseWriter, q *dns.Msg) bool { return q.Question[0].Qtype == dns.TypeAAAA })
+	var told []Refused
+	s := newServer(t, Settings{
+		Timeout: 2 * time.Second,
+		Zones:   []Zone{{Domains: []string{"corp.example"}, Upstreams: []Upstream{named("corp", up)}}},
+	}, judged(byGroup), described(threeGroups), func(s *setup) { s.Blocked = func(r Refused) { r.Host, r.Decided = "", ""; told = append(told, r) } })
+	if got := brief(exchangePacket(t, s, guest, query("old.corp.example", "AAAA"))); got != "NXDOMAIN soa" {
+		t.Errorf("got %s, want no such name", got)
+	}
+	if len(told) != 1 || told[0].Addr != netip.MustParseAddr("10.20.0.11") || told[0].Verdict.Rule != "no-private" {
+		t.Errorf("refused questions: got %+v, want one, with the address that is known", told)
+	}
+	flow := threeGroups(guest)
+	flow.Src = guest
+	for name, hidden := range map[string]bool{"old.corp.example": true, "none.corp.example": false} {
+		if a, err := s.Query(t.Context(), flow, name, "AAAA"); err != nil || a.Rcode != "NXDOMAIN" || a.Hidden != hidden {
+			t.Errorf("for diagnosis, %s: got %+v, %v", name, a, err)
+		}
+	}
+}
+
+// TestNobodyIsToldWhatCannotBeKnown: while the zone's server says no address, a name may be open or closed. Nobody is told that there
+// is no such name, because it may be open to him.
+func TestNobodyIsToldWhatCannotBeKnown(t *testing.T) {
+	for _, row := range []struct {
+		fails             []uint16
 		client            netip.AddrPort
 		name, qtype, want string
 	}{
-		{guest, "wiki.corp.example", "A", "SERVFAIL edeNo Reachable Authority"},
-		{guest, "wiki.corp.example", "TXT", "SERVFAIL edeNo Reachable Authority"},
-		{guest, "own.other.example", "CNAME", "SERVFAIL"},
-		{contractor, "build.corp.example", "A", "NOERROR 10.30.0.10"},
-		{contractor, "build.corp.example", "TXT", `NOERROR "of build.corp.example"`},
-		{staff, "new.corp.example", "TXT", "SERVFAIL edeNo Reachable Authority"},
+		{[]uint16{dns.TypeAAAA}, guest, "wiki.corp.example", "TXT", "NXDOMAIN soa"},
+		{[]uint16{dns.TypeAAAA}, guest, "own.other.example", "CNAME", "NXDOMAIN soa"},
+		{[]uint16{dns.TypeAAAA}, guest, "_443._tcp.wiki.corp.example", "TLSA", "NXDOMAIN soa"},
+		{[]uint16{dns.TypeTLSA}, guest, "_443._tcp.wiki.corp.example", "TLSA", "NXDOMAIN soa"},
+		{[]uint16{dns.TypeTLSA}, guest, "_443._tcp.none.corp.example", "TLSA", "NXDOMAIN soa"},
+		{[]uint16{dns.TypeTLSA}, contractor, "_443._tcp.build.corp.example", "TLSA", "SERVFAIL edeNo Reachable Authority"},
+		{[]uint16{dns.TypeAAAA}, contractor, "build.corp.example", "A", "NOERROR 10.30.0.10"},
+		{[]uint16{dns.TypeAAAA}, contractor, "build.corp.example", "AAAA", "SERVFAIL edeNo Reachable Authority"},
+		{[]uint16{dns.TypeAAAA}, contractor, "build.corp.example", "TXT", `NOERROR "of build.corp.example"`},
+		{[]uint16{dns.TypeAAAA}, staff, "new.corp.example", "TXT", "SERVFAIL edeNo Reachable Authority"},
+		{[]uint16{dns.TypeAAAA}, guest, "new.corp.example", "TXT", "SERVFAIL edeNo Reachable Authority"},
+		{[]uint16{dns.TypeA, dns.TypeAAAA}, guest, "wiki.corp.example", "A", "SERVFAIL edeNo Reachable Authority"},
+		{[]uint16{dns.TypeA, dns.TypeAAAA}, guest, "none.corp.example", "A", "SERVFAIL edeNo Reachable Authority"},
+		{[]uint16{dns.TypeA, dns.TypeAAAA}, guest, "own.other.example", "CNAME", "SERVFAIL"},
+		{[]uint16{dns.TypeTXT}, contractor, "10.0.20.10.in-addr.arpa", "TXT", "NXDOMAIN soa"},
+		{[]uint16{dns.TypeTXT}, contractor, "99.0.20.10.in-addr.arpa", "TXT", "NXDOMAIN soa"},
+		{[]uint16{dns.TypeTXT}, contractor, "10.0.30.10.in-addr.arpa", "TXT", "SERVFAIL edeNo Reachable Authority"},
+		{[]uint16{dns.TypePTR}, staff, "10.0.20.10.in-addr.arpa", "PTR", "SERVFAIL edeNo Reachable Authority"},
+		{[]uint16{dns.TypePTR}, contractor, "10.0.20.10.in-addr.arpa", "PTR", "SERVFAIL edeNo Reachable Authority"},
 	} {
-		if got := brief(exchangePacket(t, s, row.client, query(row.name, row.qtype))); got != row.want {
-			t.Errorf("%s %s: got %s, want %s", row.name, row.qtype, got, row.want)
+		up := intranet(t)
+		failing(up, func(q dns.Question) bool { return slices.Contains(row.fails, q.Qtype) })
+		s := intranetServer(t, up)
+		for range 2 {
+			if got := brief(exchangePacket(t, s, row.client, query(row.name, row.qtype))); got != row.want {
+				t.Errorf("%v fail: %s %s: got %s, want %s", row.fails, row.name, row.qtype, got, row.want)
+			}
+		}
+	}
+}
+
+// TestALimitTellsNothingOfAClosedName: whoever has no places left for the questions that a name needs is not told by that whether it
+// exists.
+func TestALimitTellsNothingOfAClosedName(t *testing.T) {
+	for _, qtype := range []string{"A", "AAAA", "TXT"} {
+		for _, name := range []string{"old.corp.example", "wiki.corp.example", "none.corp.example", "10.0.20.10.in-addr.arpa"} {
+			s := newServer(t, Settings{
+				MaxInFlight: 2, // one of them for one client
+				Zones:       []Zone{{Domains: []string{"corp.example", "10.in-addr.arpa"}, Upstreams: []Upstream{named("corp", intranet(t))}}},
+			}, judged(byGroup), described(threeGroups))
+			if got, want := brief(exchangePacket(t, s, guest, query(name, qtype))), "SERVFAIL edeNo Reachable Authority"; got != want {
+				t.Errorf("%s %s: got %s, want %s", name, qtype, got, want)
+			}
+			if got, want := brief(exchangePacket(t, s, staff, query("build.corp.example", "A"))), "NOERROR 10.30.0.10"; got != want {
+				t.Errorf("an open address: got %s, want %s", got, want)
+			}
 		}
 	}
 }
@@ -275,7 +383,7 @@ func TestHiddenNamesAreTold(t *testing.T) {
 	}
 	flow.Dst = netip.MustParseAddrPort("10.20.0.10:443")
 	addrs, err := s.Confirm(t.Context(), flow, "wiki.corp.example")
-	if blocked, ok := errors.AsType[*BlockedError](err); !ok || blocked.Verdict.Rule != "no-private" || blocked.Withheld != flow.Dst.Addr() {
+	if blocked, ok := errors.AsType[*BlockedError](err); !ok || blocked.Verdict.Rule != "no-private" || blocked.Withheld != flow.Dst.Addr() || !blocked.Hidden {
 		t.Errorf("a claim of the name: got %v, %v, want it not confirmed because its address is blocked", addrs, err)
 	}
 }

@@ -24,7 +24,7 @@ func (ex *exchange) local(st *state) bool {
 		ex.settle(resultLocal, wire.AppendEmpty(ex.out, q, dns.RcodeRefused, wire.EDE{Code: dns.ExtendedErrorCodeNotSupported}))
 		return true
 	}
-	return ex.own == nil && ex.special(st)
+	return ex.own == nil && q.Type != dns.TypeANY && ex.special(st) // limited answers ANY, for names of our own and others alike
 }
 
 // limited answers what the policy forwards but the server does not: ANY, and AAAA where the egress has no IPv6.

@@ -102,7 +102,7 @@ func TestNamesOfOurOwn(t *testing.T) {
 			{"an alias of a public name", "www.own.example A", "NOERROR public.example. 203.0.113.10", "NOERROR public.example. 203.0.113.10", "NOERROR public.example. 203.0.113.10"},
 			{"a wildcard", "a.b.dev.own.example A", "NOERROR 10.20.0.10", absent, "NOERROR 10.20.0.10"},
 			{"what a rule blocks", "play.own.example A", absent, absent, absent},
-			{"what has no address", "mail.own.example MX", "NOERROR 10 wiki.own.example.", "NOERROR 10 wiki.own.example.", "NOERROR 10 wiki.own.example."},
+			{"what has no address leads to no host that is closed", "mail.own.example MX", "NOERROR 10 wiki.own.example.", "NOERROR", "NOERROR 10 wiki.own.example."},
 			{"with DNSSEC", "+dnssec mail.own.example TXT", `NOERROR "v=spf1 -all"`, `NOERROR "v=spf1 -all"`, `NOERROR "v=spf1 -all"`},
 			{"a reverse name", "-x 10.20.0.10", "NOERROR wiki.own.example.", absent, "NOERROR wiki.own.example."},
 			{"a peer", "laptop.peers.example A", "NOERROR 10.99.0.2", absent, "NOERROR 10.99.0.2"},

@@ -31,7 +31,8 @@ const (
 	maxChain  = 8    // aliases, one behind the other
 )
 
-const defaultTTL = time.Minute
+// DefaultTTL is how long the records of a name live that says nothing else, and what is known of the names of closed domains.
+const DefaultTTL = time.Minute
 
 // Record is all that is known about one name. Nothing else may stand beside a CNAME.
 type Record struct {
@@ -57,6 +58,8 @@ type Fault struct {
 type Book struct {
 	names map[string]*Entry
 	below map[string]*Entry // of names below: wildcards, and the ends of closed domains
+
+	domains map[string]bool // those with a name or a wildcard directly below them; "" is the root
 }
 
 // Entry is what a Book knows about a name.
@@ -79,8 +82,9 @@ type Entry struct {
 
 // Set is the records of one type, without their heads.
 type Set struct {
-	Type uint16
-	Data [][]byte
+	Type  uint16
+	Data  [][]byte
+	Hosts []string // the host that each names; nil if they are texts
 }
 
 // End returns the last entry of a chain of aliases: e itself if it is none.
@@ -91,14 +95,29 @@ func (e *Entry) End() *Entry {
 	return e
 }
 
-// Set returns the data of the records of a type.
-func (e *Entry) Set(rtype uint16) [][]byte {
+// Set returns the records of a type.
+func (e *Entry) Set(rtype uint16) Set {
 	for i := range e.Sets {
 		if e.Sets[i].Type == rtype {
-			return e.Sets[i].Data
+			return e.Sets[i]
 		}
 	}
-	return nil
+	return Set{}
+}
+
+// Hosts returns the hosts that records of the name lead to, if there is nothing else about it: it has no address, no text and is no
+// alias. Otherwise it returns nil.
+func (e *Entry) Hosts() (hosts []string) {
+	if len(e.V4)+len(e.V6) > 0 || e.Alias != nil {
+		return nil
+	}
+	for i := range e.Sets {
+		if e.Sets[i].Hosts == nil {
+			return nil
+		}
+		hosts = append(hosts, e.Sets[i].Hosts...)
+	}
+	return hosts
 }
 
 // Find returns what is known about a canonical name, or nil if that is for others to say.
@@ -121,10 +140,29 @@ func (b *Book) Find(host string) *Entry {
 	}
 }
 
+// Beside reports whether a canonical name is below the same domain as a name that the Book knows.
+func (b *Book) Beside(host string) bool {
+	if b == nil || len(b.domains) == 0 {
+		return false
+	}
+	for host != "" {
+		if host = above(host); b.domains[host] {
+			return true
+		}
+	}
+	return false
+}
+
+// above returns a name without its first label.
+func above(name string) string {
+	_, domain, _ := strings.Cut(name, ".")
+	return domain
+}
+
 // Compile makes a Book of records, in which only names of closed domains and of records are known. Reverse names are those of
 // the first record with an address. A record with a fault is left out; an alias that leads back to itself leads nowhere.
 func Compile(list []Record, closed ...string) (*Book, []Fault) {
-	c := &compiler{Book: &Book{names: make(map[string]*Entry, 2*len(list)), below: make(map[string]*Entry)}}
+	c := &compiler{Book: &Book{names: make(map[string]*Entry, 2*len(list)), below: make(map[string]*Entry), domains: make(map[string]bool)}}
 	var entries []*Entry // of list, nil for one with a fault
 	for i, r := range list {
 		c.record = i
@@ -141,6 +179,7 @@ func Compile(list []Record, closed ...string) (*Book, []Fault) {
 	for _, table := range []map[string]*Entry{c.names, c.below} {
 		for name, e := range table {
 			e.Closed = within(name, closed) || within(e.Owner, closed)
+			c.domains[above(name)] = true
 		}
 	}
 	for _, e := range entries {
@@ -192,7 +231,7 @@ func (c *compiler) add(r Record) *Entry {
 		e.Name = name
 	}
 	if e.TTL == 0 {
-		e.TTL = defaultTTL
+		e.TTL = DefaultTTL
 	}
 	c.addresses(e, r)
 	c.others(e, r)
@@ -263,7 +302,9 @@ func (c *compiler) others(e *Entry, r Record) {
 			if of.rtype == dns.TypeTXT {
 				data, ok = text(value)
 			} else {
-				data, ok = numbersAndHost(value, of.numbers)
+				var host string
+				data, host, ok = numbersAndHost(value, of.numbers)
+				s.Hosts = append(s.Hosts, host)
 			}
 			if !ok {
 				c.fault(fmt.Sprintf("%s[%d]", of.key, i), of.mend, "the %s record of %s is %.80q", strings.ToUpper(of.key[1:]), r.Name, value)
@@ -293,10 +334,10 @@ func (c *compiler) alias(e *Entry, r Record) {
 func (c *compiler) close(domain string) {
 	from := "domain " + domain + ", which is all our own"
 	if c.below[domain] == nil {
-		c.below[domain] = &Entry{From: from, TTL: defaultTTL, Missing: true}
+		c.below[domain] = &Entry{From: from, TTL: DefaultTTL, Missing: true}
 	}
 	if c.names[domain] == nil {
-		c.names[domain] = &Entry{Name: domain, From: from, TTL: defaultTTL}
+		c.names[domain] = &Entry{Name: domain, From: from, TTL: DefaultTTL}
 	}
 }
 
@@ -316,7 +357,7 @@ func (c *compiler) reverse(addrs []netip.Addr, e *Entry) {
 		if c.names[name] != nil {
 			continue
 		}
-		ptr := []Set{{Type: dns.TypePTR, Data: [][]byte{packName(e.Name)}}}
+		ptr := []Set{{Type: dns.TypePTR, Data: [][]byte{packName(e.Name)}, Hosts: []string{e.Name}}}
 		c.names[name] = &Entry{Name: name, From: e.From, TTL: e.TTL, Sets: ptr, Reverse: addr, Owner: e.Name}
 	}
 }
@@ -327,7 +368,7 @@ func (c *compiler) chain(e *Entry) {
 	for at := e; at.Next != nil; at = at.Next {
 		if n++; n > maxChain {
 			c.fault(".cname", fmt.Sprintf("name the host itself; there may be %d aliases on the way", maxChain), "the alias %s never gets to a host", e.Target)
-			e.Next = &Entry{TTL: defaultTTL, Missing: true}
+			e.Next = &Entry{TTL: DefaultTTL, Missing: true}
 			return
 		}
 	}
@@ -348,25 +389,24 @@ func text(s string) ([]byte, bool) {
 	return data, true
 }
 
-// numbersAndHost packs n numbers of 16 bits and a host name.
-func numbersAndHost(s string, n int) ([]byte, bool) {
+// numbersAndHost packs n numbers of 16 bits and a host name, and returns the name, too.
+func numbersAndHost(s string, n int) (data []byte, host string, ok bool) {
 	words := strings.Fields(s)
 	if len(words) != n+1 {
-		return nil, false
+		return nil, "", false
 	}
-	var data []byte
 	for _, word := range words[:n] {
 		number, err := strconv.ParseUint(word, 10, 16)
 		if err != nil {
-			return nil, false
+			return nil, "", false
 		}
 		data = binary.BigEndian.AppendUint16(data, uint16(number))
 	}
 	host, err := hostName(words[n])
 	if err != nil {
-		return nil, false
+		return nil, "", false
 	}
-	return append(data, packName(host)...), true
+	return append(data, packName(host)...), host, true
 }
 
 // packName returns a canonical name in wire form.

@@ -142,3 +142,34 @@ func BenchmarkFind(b *testing.B) {
 		})
 	}
 }
+
+func TestHostsThatRecordsLeadTo(t *testing.T) {
+	b, faults := Compile([]Record{
+		{Name: "a.corp.example", MX: []string{"10 Mail.corp.example", "20 b.example"}, SRV: []string{"0 0 1 c.example"}},
+		{Name: "b.corp.example", MX: []string{"10 mail.corp.example"}, TXT: []string{"and more"}},
+		{Name: "c.corp.example", MX: []string{"10 mail.corp.example"}, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
+		{Name: "*.deep.wild.example", CNAME: "a.corp.example"},
+	}, "peers.test")
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	for name, want := range map[string]string{
+		"a.corp.example": "[mail.corp.example b.example c.example]", "b.corp.example": "[]", "c.corp.example": "[]", "x.deep.wild.example": "[]",
+		"1.0.0.10.in-addr.arpa": "[c.corp.example]",
+	} {
+		if got := fmt.Sprint(b.Find(name).Hosts()); got != want {
+			t.Errorf("%s leads to %s, want %s", name, got, want)
+		}
+	}
+	for name, want := range map[string]bool{
+		"z.corp.example": true, "z.a.corp.example": true, "corp.example": false, "z.wild.example": true, "deep.wild.example": true, "wild.example": false,
+		"peers.test": true, "other.test": true, "other.com": false, "2.0.0.10.in-addr.arpa": true, "2.0.1.10.in-addr.arpa": false, "": false,
+	} {
+		if got := b.Beside(name); got != want {
+			t.Errorf("%q is beside a name of ours: %t, want %t", name, got, want)
+		}
+	}
+	if (*Book)(nil).Beside("z.corp.example") {
+		t.Error("no book has a name beside another")
+	}
+}

@@ -241,6 +241,8 @@ func (q *Question) Other(labels int, qtype uint16) *Question {
 	other.Type, other.len = qtype, q.len-cut
 	copy(other.wire[:], q.wire[cut:q.len])
 	copy(other.lower[:], q.lower[cut:q.len])
-	other.chars = copy(other.text[:], q.HostBehind(labels))
+	if other.chars = copy(other.text[:], q.HostBehind(labels)); other.chars == 0 { // the root
+		other.text[0], other.chars = '.', 1
+	}
 	return &other
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"time"
@@ -58,7 +59,11 @@ func AppendRecordOf(out []byte, owner, section int, rtype uint16, ttl time.Durat
 	for _, d := range data {
 		size += len(d)
 	}
-	out = binary.BigEndian.AppendUint16(out, 0xc000|uint16(owner))
+	if out[owner] == 0 { // the root is shorter than a pointer
+		out = append(out, 0)
+	} else {
+		out = binary.BigEndian.AppendUint16(out, 0xc000|uint16(owner))
+	}
 	out = binary.BigEndian.AppendUint16(out, rtype)
 	out = binary.BigEndian.AppendUint16(out, dns.ClassINET)
 	out = binary.BigEndian.AppendUint32(out, uint32(ttl/time.Second))
@@ -77,7 +82,9 @@ func AppendSOA(out []byte, ttl time.Duration) []byte {
 }
 
 // AppendZoneSOA appends the SOA of a zone that the question's name is in, so that a negative answer is cacheable for ttl. Zone is a
-// name in wire form and lower case. It reports whether the name is in the zone; if not, out is as it was.
+// name in wire form and lower case, and data the record's, with its names in full. It reports whether the name is in the zone; if not,
+// out is as it was. Names in data are compressed as the library for whole messages does it: an answer of ours must not be told from
+// one of an upstream by its length, or by the case of its names.
 func AppendZoneSOA(out []byte, q *Question, zone string, data []byte, ttl time.Duration) ([]byte, bool) {
 	off := 0
 	for q.Key()[off:] != zone {
@@ -86,7 +93,39 @@ func AppendZoneSOA(out []byte, q *Question, zone string, data []byte, ttl time.D
 		}
 		off += 1 + int(q.lower[off])
 	}
-	return AppendRecordOf(out, HeaderLen+off, 2, dns.TypeSOA, ttl, data), true
+	server := SkipName(data, 0)
+	mailbox := SkipName(data, server)
+	if server == 0 || mailbox == 0 {
+		return out, false
+	}
+	out = AppendRecordOf(out, HeaderLen+off, 2, dns.TypeSOA, ttl)
+	start := len(out)
+	out = appendName(out, q, data[:server], nil, 0)
+	out = appendName(out, q, data[server:mailbox], data[:server], start)
+	out = append(out, data[mailbox:]...)
+	binary.BigEndian.PutUint16(out[start-2:], uint16(len(out)-start))
+	return out, true
+}
+
+// appendName appends a name in wire form, with a pointer in the place of its longest part that is in the question's name in lower case,
+// or in another name that stands at an offset of the answer.
+func appendName(out []byte, q *Question, name, other []byte, at int) []byte {
+	for len(name) > 1 {
+		for off := 0; off+1 < q.len; off += 1 + int(q.lower[off]) {
+			if q.Key()[off:] == string(name) {
+				return binary.BigEndian.AppendUint16(out, 0xc000|uint16(HeaderLen+off))
+			}
+		}
+		for off := 0; off+1 < len(other); off += 1 + int(other[off]) {
+			if bytes.Equal(other[off:], name) { // the part in full: a shorter one that is a pointer there is found in the question
+				return binary.BigEndian.AppendUint16(out, 0xc000|uint16(at+off))
+			}
+		}
+		label := 1 + int(name[0])
+		out = append(out, name[:label]...)
+		name = name[label:]
+	}
+	return append(out, 0)
 }
 
 // AppendAddr appends an A or AAAA record of the question's own name.

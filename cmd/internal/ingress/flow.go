@@ -109,6 +109,8 @@ func (s *Server) resolve(ctx context.Context, who Login, src netip.AddrPort, t t
 	addrs, err := s.Clients.Confirm(ctx, f, t.host)
 	blocked, is := errors.AsType[*dnsproxy.BlockedError](err)
 	switch {
+	case is && blocked.Hidden: // like a name that nobody has
+		return nil, outcome{}
 	case is && blocked.Verdict.Action == policy.Drop:
 		return nil, outcome{noAnswer, err}
 	case is:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -46,6 +47,8 @@ func TestWhatClientsAskForOverSOCKSAndCONNECT(t *testing.T) {
 		{"a transport that is down is a failure", "203.0.113.69", 22, 1, 502, "[203.0.113.69:22]"},
 		{"silence is silence", "203.0.113.99", 22, 0xff, 504, "[]"},
 		{"a name without an address", "none.example", 22, 4, 502, "[]"},
+		{"so is one that the client may not know of", "closed.example", 22, 4, 502, "[]"},
+		{"even if a rule wants silence", "quiet.example", 22, 4, 502, "[]"},
 		{"a name that nobody knows", "unknown.example", 22, 4, 502, "[]"},
 		{"a name that is none", "a..b", 22, 4, 400, "[]"},
 		{"port 0", "one.example", 0, 4, 400, "[]"},
@@ -79,6 +82,14 @@ func TestWhatClientsAskForOverSOCKSAndCONNECT(t *testing.T) {
 				t.Errorf("CONNECT: dialled %v, want %s", dialed, row.dialed)
 			}
 		})
+	}
+	connect := "CONNECT %s:443 HTTP/1.1\r\nHost: x\r\n" + login + "\r\n"
+	closed, none := w.tell(t, fmt.Sprintf(connect, "closed.example")), w.tell(t, fmt.Sprintf(connect, "none.example"))
+	if !strings.Contains(closed, "closed.example has no address") || withoutDate(closed) != withoutDate(strings.ReplaceAll(none, "none", "closed")) {
+		t.Errorf("a name that the client may not know of: got %q, and for one without an address %q", closed, none)
+	}
+	if answer := w.tell(t, "GET http://closed.example/ HTTP/1.1\r\nHost: x\r\n"+login+"\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 502 ") {
+		t.Errorf("a request for a name that the client may not know of: got %q, want 502", answer)
 	}
 	if answer := w.tell(t, "CONNECT blocked.example:443 HTTP/1.1\r\nHost: x\r\n"+login+"\r\n"); !strings.Contains(answer, "rule no-blocked blocks blocked.example") {
 		t.Errorf("got %q, want the rule that blocks", answer)
@@ -357,4 +368,9 @@ func TestAClientWaitsForItsRate(t *testing.T) {
 	}
 	w.router.Kill(func(router.Flow) bool { return true })
 	eventually(t, "what waits ends with its flow", func() bool { return w.router.Active() == 0 })
+}
+
+// withoutDate returns an HTTP answer but for what differs between two of the same: the date, and the length of the body.
+func withoutDate(answer string) string {
+	return regexp.MustCompile(`(Date|Content-Length): [^\r]*\r\n`).ReplaceAllString(answer, "")
 }

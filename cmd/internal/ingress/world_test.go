@@ -144,6 +144,9 @@ func (w *world) Confirm(_ context.Context, f policy.Flow, host string) (list []n
 		return nil, fmt.Errorf("dnsproxy: confirm: %w", &dnsproxy.BlockedError{Verdict: policy.Verdict{Rule: "no-blocked"}, Host: host})
 	case host == "hidden4.example" && f.Dst.Addr().Is4():
 		return nil, &dnsproxy.BlockedError{Host: host, Withheld: netip.MustParseAddr("203.0.113.1")}
+	case host == "closed.example" || host == "quiet.example":
+		action := map[string]policy.Action{"quiet.example": policy.Drop}[host]
+		return nil, &dnsproxy.BlockedError{Verdict: policy.Verdict{Action: action}, Host: host, Withheld: netip.MustParseAddr("10.20.0.10"), Hidden: true}
 	case host == w.dropped:
 		return nil, &dnsproxy.BlockedError{Verdict: policy.Verdict{Action: policy.Drop}, Host: host}
 	case !ok:

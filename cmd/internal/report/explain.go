@@ -287,12 +287,21 @@ func (d *DNS) DNSQuery(ctx context.Context, q control.DNSQuery) (control.DNSAnsw
 		res.Decided = a.Decided
 	}
 	if a.Hidden {
-		res.Reason = "hidden: no flow of the client may go to " + a.Withheld.String()
+		res.Reason = whyHidden(a)
 	}
 	if a.Decided != "" {
 		res.Hits = find(now.Lists, a.Decided, d.Log)
 	}
 	return res, nil
+}
+
+// whyHidden says why a client is not told of a name: for an address, or by the name of a host that it leads to.
+func whyHidden(a dnsproxy.Answer) string {
+	to := a.Decided
+	if a.Withheld.IsValid() {
+		to = a.Withheld.String()
+	}
+	return "hidden: no flow of the client may go to " + to
 }
 
 // DNSFlush empties the cache.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/control"
+	"penstock/dnsproxy"
 	"penstock/policy"
 	"penstock/router"
 	"penstock/router/clients"
@@ -228,6 +229,17 @@ func (w *world) ended(t *testing.T) router.Flow {
 	}
 	t.Fatal("no flow has ended")
 	return router.Flow{}
+}
+
+func TestWhyANameIsHidden(t *testing.T) {
+	a := dnsproxy.Answer{Decided: "wiki.corp.example"}
+	if got, want := whyHidden(a), "hidden: no flow of the client may go to wiki.corp.example"; got != want {
+		t.Errorf("by name: got %q, want %q", got, want)
+	}
+	a.Withheld = netip.MustParseAddr("10.20.0.10")
+	if got, want := whyHidden(a), "hidden: no flow of the client may go to 10.20.0.10"; got != want {
+		t.Errorf("by address: got %q, want %q", got, want)
+	}
 }
 
 func TestDNSQuery(t *testing.T) {
