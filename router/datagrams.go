@@ -23,10 +23,11 @@ func (s *relay) carryDatagrams(ctx context.Context, a Answerer, filter *helloFil
 	s.e.carriedBy(client)
 	stop := s.begin(ctx, a)
 	up := s.pump(d.to(), client, func(err error) {
+		s.reset(false)
 		if !errors.Is(err, errPanicked) {
-			err = net.ErrClosed // what the client's side ends with says nothing
+			err = nil // what the client's side ends with says nothing
 		}
-		s.ended(err, upstream)
+		s.leave(err)
 	})
 	down := s.pump(client, upstream, func(err error) { s.ended(err, client) })
 	up.move, down.move = d.up, d.down

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"syscall"
 	"testing"
 	"time"
 
@@ -212,5 +213,99 @@ func TestAnICMPErrorEndsNoQuietFlow(t *testing.T) {
 	<-f.over
 	if got := <-w.ended; got.Err != "" {
 		t.Errorf("a flow that was killed failed: %s", got.Err)
+	}
+}
+
+// brokenDatagrams dials a socket of which no read succeeds.
+type brokenDatagrams struct {
+	toDatagrams
+	err error
+}
+
+type brokenConn struct {
+	net.Conn
+	err error
+}
+
+func (c brokenConn) Read([]byte) (int, error) { return 0, c.err }
+
+func (d brokenDatagrams) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := d.toDatagrams.DialContext(ctx, network, address)
+	return brokenConn{c, d.err}, err
+}
+
+// The record of a flow says why its far side failed, although the client's side was then closed, which is no failure.
+func TestTheRecordSaysWhyDatagramsEnded(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"a failure", syscall.EPROTO, "relay: protocol error"},
+		{"the end", net.ErrClosed, ""},
+	} {
+		w := newWorld(t, Config{
+			Policy: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out"}),
+			Ways:   ways{"out": brokenDatagrams{toDatagrams{datagramServer(t)}, row.err}},
+		})
+		f := w.datagrams(t, 4000)
+		f.far.Write([]byte("first"))
+		<-f.over
+		if got := <-w.ended; got.Err != row.want {
+			t.Errorf("%s: got %q, want %q", row.name, got.Err, row.want)
+		}
+	}
+}
+
+// What a client sends may make a filter panic: that ends its flow, and nothing else.
+func TestAPanicEndsOneFlowOfDatagrams(t *testing.T) {
+	panics := decide(func(f policy.Flow) policy.Verdict {
+		for _, n := range f.Names {
+			if n.Host == "bad.bet" {
+				panic("bad.bet")
+			}
+		}
+		return blocksBet(f)
+	})
+	for _, row := range []struct {
+		name  string
+		quiet bool // the hello comes once the flow is quiet
+		want  string
+	}{
+		{"before the flow is carried", false, ""}, // the stack tells of it
+		{"while it is carried", true, "relay: internal error"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t, Config{Policy: panics, Ways: ways{"out": toDatagrams{datagramServer(t)}}})
+			w.patience.quiet = time.Millisecond
+			hello := initial(t, "bad.bet-two")
+			near, far := datagramPair(t)
+			f := &datagramFlow{kept{newClient(t), make(chan struct{})}, far}
+			f.near.Close()
+			f.near = near
+			w.wg.Go(func() {
+				defer func() { recover() }() // as the stack does
+				w.Handle(t.Context(), Request{
+					Network: policy.UDP, Src: far.LocalAddr().(*net.UDPAddr).AddrPort(),
+					Dst: netip.MustParseAddrPort("203.0.113.9:443"), Answer: f,
+				})
+			})
+			if row.quiet {
+				f.carries(t, "\x40short header")
+				w.wg.Wait() // its handler
+			}
+			for _, b := range hello {
+				far.Write(b)
+			}
+			if got := <-w.ended; got.Err != row.want {
+				t.Errorf("got the error %q, want %q", got.Err, row.want)
+			}
+			if n := w.heads.total; n != 0 {
+				t.Errorf("%d bytes were not given back", n)
+			}
+			if n := w.Active(); n != 0 {
+				t.Errorf("got %d flows, want none", n)
+			}
+		})
 	}
 }

@@ -250,6 +250,9 @@ func (s *relay) leave(err error) {
 	s.err = errors.Join(s.err, err)
 	s.running--
 	last, failed, upstream := s.running == 0, ordinary(s.err), s.upstream
+	if errors.Is(s.err, errPanicked) {
+		failed = errPanicked // the other direction ends as one does that is closed
+	}
 	killed := s.killed
 	if killed {
 		failed = nil
