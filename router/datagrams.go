@@ -19,6 +19,9 @@ func (s *relay) carryDatagrams(ctx context.Context, a Answerer, filter *helloFil
 	s.running, s.datagrams = 2, d
 	if filter != nil {
 		filter.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx)) // the flow may outlive its handler
+		if c, ok := client.(interface{ OnEnd(func()) }); ok {
+			c.OnEnd(s.cancel) // nobody reads from the client while a hello is judged
+		}
 	}
 	s.e.carriedBy(client)
 	stop := s.begin(ctx, a)

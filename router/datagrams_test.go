@@ -309,3 +309,61 @@ func TestAPanicEndsOneFlowOfDatagrams(t *testing.T) {
 		})
 	}
 }
+
+// endedClient is the client's side of a flow that tells when it ends.
+type endedClient struct {
+	*net.UDPConn
+	end chan func()
+}
+
+func (c endedClient) OnEnd(f func()) { c.end <- f }
+
+// waitsForever is a resolver that answers no question before its context ends.
+type waitsForever struct {
+	people
+	asked chan struct{}
+}
+
+func (w waitsForever) Confirm(ctx context.Context, _ policy.Flow, _ string) ([]netip.Addr, error) {
+	close(w.asked)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A stack waits for its flows when it is closed, so none may go on to be judged.
+func TestAJudgementEndsWithItsFlow(t *testing.T) {
+	claims := decide(func(f policy.Flow) policy.Verdict {
+		v := blocksBet(f)
+		if v.Action == policy.Refuse {
+			v.Claim = "bad.bet"
+		}
+		return v
+	})
+	clients := waitsForever{asked: make(chan struct{})}
+	w := newWorld(t, Config{Policy: claims, Clients: clients, Ways: ways{"out": toDatagrams{datagramServer(t)}}})
+	near, far := datagramPair(t)
+	client := endedClient{near, make(chan func(), 1)}
+	f := &datagramFlow{kept{newClient(t), make(chan struct{})}, far}
+	f.near.Close()
+	f.near = client
+	w.wg.Go(func() {
+		w.Handle(t.Context(), Request{
+			Network: policy.UDP, Src: far.LocalAddr().(*net.UDPAddr).AddrPort(),
+			Dst: netip.MustParseAddrPort("203.0.113.9:443"), Answer: f,
+		})
+	})
+	f.carries(t, "\x40short header")
+	far.Write(initial(t, "bad.bet")[0])
+	<-clients.asked
+	near.Close()
+	select {
+	case end := <-client.end:
+		end()
+	case <-time.After(10 * time.Second):
+		t.Fatal("nobody wants to be told of the end")
+	}
+	<-f.over
+	if got := <-w.ended; got.Verdict.Action == policy.Forward {
+		t.Error("the flow was forwarded, want what the policy says without its name")
+	}
+}

@@ -52,7 +52,6 @@ type Conn struct {
 	read     deadline.Deadline
 	path     path
 	ident    atomic.Uint32 // the caller's own echo identifier, for dialled echo flows
-	cancel   func()        // of the handler's context, until the flow was answered or shut; guarded by inbox.mu
 
 	inbox
 }
@@ -187,17 +186,6 @@ func (c *Conn) Keep() (over func()) {
 	}
 }
 
-// onEnd has cancel called when the flow is shut before it was answered.
-func (c *Conn) onEnd(cancel func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil {
-		cancel()
-		return
-	}
-	c.cancel = cancel
-}
-
 // Accept lets the flow's handler read and write. The first datagram is still to be read.
 func (c *Conn) Accept() { c.answer(flowAccepted) }
 
@@ -222,7 +210,7 @@ func (c *Conn) Drop() {
 func (c *Conn) answer(s flowState) {
 	c.state.Store(uint32(s))
 	c.mu.Lock()
-	c.cancel = nil
+	c.onEnd = nil
 	c.mu.Unlock()
 }
 
@@ -243,9 +231,9 @@ func (c *Conn) Client() uint64 { return c.owner.Client }
 // shut ends the flow's reads and writes with err.
 func (c *Conn) shut(err error) {
 	c.mu.Lock()
-	if c.cancel != nil {
-		c.cancel()
-		c.cancel = nil
+	if c.onEnd != nil {
+		c.onEnd()
+		c.onEnd = nil
 	}
 	if c.err == nil {
 		c.over.Store(true)
