@@ -143,7 +143,8 @@ func copyDatagrams(dst io.Writer, src net.Conn, refused func(error) bool) (n int
 	if each, ok := src.(interface {
 		Each(func([]byte) error) error
 	}); ok { // a stack's flow passes each queued datagram
-		return n, each.Each(send)
+		err = each.Each(send) // changes n
+		return n, err
 	}
 	if handled, err := eachFromSocket(src, send); handled {
 		return n, err

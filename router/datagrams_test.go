@@ -367,3 +367,18 @@ func TestAJudgementEndsWithItsFlow(t *testing.T) {
 		t.Error("the flow was forwarded, want what the policy says without its name")
 	}
 }
+
+// The goroutine that ends a kept flow is nobody's but the router's.
+func TestAPanicAtTheEndOfAKeptFlowEndsNothingElse(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: ways{"out": toDatagrams{datagramServer(t)}}})
+	w.patience.quiet = time.Millisecond
+	w.Ended = func(Flow) { panic("a bug") }
+	f := w.datagrams(t, 4000)
+	f.carries(t, "first")
+	w.wg.Wait() // its handler
+	w.Kill(func(Flow) bool { return true })
+	<-f.over
+	if n := w.Active(); n != 0 {
+		t.Errorf("got %d flows, want none", n)
+	}
+}
