@@ -84,7 +84,7 @@ func (c *Conn) Network() string {
 // (nf_conntrack_udp_timeout).
 const unanswered = 30 * time.Second
 
-// exchange is how long one question and its answer take, at most.
+// exchange is how long a question and its answer take, at most: a flow that goes on for longer is more than that.
 const exchange = 2 * time.Second
 
 // answers are what has come back to the client of a flow.
@@ -94,9 +94,9 @@ type answers struct {
 }
 
 // patience is how long a client's flow may be silent, at most. The two minutes of RFC 4787 are for conversations: a program that asks
-// closed ports a hundred times a second would fill the table. A client that holds more flows than its share keeps those in which it had
-// one answer, and nothing since, no longer than those without: Linux does so with every client. lasted is the time from the first packet
-// to the last.
+// closed ports a hundred times a second would fill the table. A client that holds more flows than its share keeps those that carried
+// nothing after the time of one exchange no longer than those without an answer: Linux does so with every client. lasted is the time from
+// the first packet to the last.
 func (a *answers) patience(l *Limits, crowds bool, lasted time.Duration) time.Duration {
 	switch {
 	case !a.any.Load() && a.refused.Load():
