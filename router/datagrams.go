@@ -19,14 +19,18 @@ func (s *relay) carryDatagrams(ctx context.Context, a Answerer, filter *helloFil
 	s.running, s.datagrams = 2, d
 	if filter != nil {
 		filter.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx)) // the flow may outlive its handler
+		if c, ok := client.(interface{ OnEnd(func()) }); ok {
+			c.OnEnd(s.cancel) // nobody reads from the client while a hello is judged
+		}
 	}
 	s.e.carriedBy(client)
 	stop := s.begin(ctx, a)
 	up := s.pump(d.to(), client, func(err error) {
+		s.reset(false)
 		if !errors.Is(err, errPanicked) {
-			err = net.ErrClosed // what the client's side ends with says nothing
+			err = nil // what the client's side ends with says nothing
 		}
-		s.ended(err, upstream)
+		s.leave(err)
 	})
 	down := s.pump(client, upstream, func(err error) { s.ended(err, client) })
 	up.move, down.move = d.up, d.down
@@ -139,7 +143,8 @@ func copyDatagrams(dst io.Writer, src net.Conn, refused func(error) bool) (n int
 	if each, ok := src.(interface {
 		Each(func([]byte) error) error
 	}); ok { // a stack's flow passes each queued datagram
-		return n, each.Each(send)
+		err = each.Each(send) // changes n
+		return n, err
 	}
 	if handled, err := eachFromSocket(src, send); handled {
 		return n, err

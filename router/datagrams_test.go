@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"syscall"
 	"testing"
 	"time"
 
@@ -106,6 +107,13 @@ func (f *datagramFlow) carries(t *testing.T, what string) {
 	}
 }
 
+// handled waits for the handlers of flows that go on without them. Off Linux they wait for the far side themselves.
+func (w *world) handled() {
+	if runtime.GOOS == "linux" {
+		w.wg.Wait()
+	}
+}
+
 func TestQuietFlowsOfDatagramsHaveNoGoroutine(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("elsewhere a socket is waited for by a goroutine")
@@ -166,7 +174,7 @@ func TestAQuietFlowOfDatagramsIsJudgedAgain(t *testing.T) {
 	w.patience.quiet = time.Millisecond
 	f := w.datagrams(t, 443)
 	f.carries(t, "\x40short header")
-	w.wg.Wait() // its handler
+	w.handled()
 	f.carries(t, string(initial(t, "good.example")[0]))
 	f.carries(t, "\x40short header")
 	f.far.Write(initial(t, "bad.bet")[0])
@@ -191,7 +199,7 @@ func TestAnICMPErrorEndsNoQuietFlow(t *testing.T) {
 	w.patience.quiet = time.Millisecond
 	f := w.datagrams(t, 4000)
 	f.far.Write([]byte("lost"))
-	w.wg.Wait() // its handler
+	w.handled()
 	if server, err = net.ListenUDP("udp4", at); err != nil {
 		t.Fatal(err)
 	}
@@ -212,5 +220,172 @@ func TestAnICMPErrorEndsNoQuietFlow(t *testing.T) {
 	<-f.over
 	if got := <-w.ended; got.Err != "" {
 		t.Errorf("a flow that was killed failed: %s", got.Err)
+	}
+}
+
+// brokenDatagrams dials a socket of which no read succeeds.
+type brokenDatagrams struct {
+	toDatagrams
+	err error
+}
+
+type brokenConn struct {
+	net.Conn
+	err error
+}
+
+func (c brokenConn) Read([]byte) (int, error) { return 0, c.err }
+
+func (d brokenDatagrams) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := d.toDatagrams.DialContext(ctx, network, address)
+	return brokenConn{c, d.err}, err
+}
+
+// The record of a flow says why its far side failed, although the client's side was then closed, which is no failure.
+func TestTheRecordSaysWhyDatagramsEnded(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"a failure", syscall.EPROTO, "relay: protocol error"},
+		{"the end", net.ErrClosed, ""},
+	} {
+		w := newWorld(t, Config{
+			Policy: decideAlways(policy.Verdict{Action: policy.Forward, Egress: "out"}),
+			Ways:   ways{"out": brokenDatagrams{toDatagrams{datagramServer(t)}, row.err}},
+		})
+		f := w.datagrams(t, 4000)
+		f.far.Write([]byte("first"))
+		<-f.over
+		if got := <-w.ended; got.Err != row.want {
+			t.Errorf("%s: got %q, want %q", row.name, got.Err, row.want)
+		}
+	}
+}
+
+// What a client sends may make a filter panic: that ends its flow, and nothing else.
+func TestAPanicEndsOneFlowOfDatagrams(t *testing.T) {
+	panics := decide(func(f policy.Flow) policy.Verdict {
+		for _, n := range f.Names {
+			if n.Host == "bad.bet" {
+				panic("bad.bet")
+			}
+		}
+		return blocksBet(f)
+	})
+	for _, row := range []struct {
+		name  string
+		quiet bool // the hello comes once the flow is quiet
+		want  string
+	}{
+		{"before the flow is carried", false, ""}, // the stack tells of it
+		{"while it is carried", true, "relay: internal error"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t, Config{Policy: panics, Ways: ways{"out": toDatagrams{datagramServer(t)}}})
+			w.patience.quiet = time.Millisecond
+			hello := initial(t, "bad.bet-two")
+			near, far := datagramPair(t)
+			f := &datagramFlow{kept{newClient(t), make(chan struct{})}, far}
+			f.near.Close()
+			f.near = near
+			w.wg.Go(func() {
+				defer func() { recover() }() // as the stack does
+				w.Handle(t.Context(), Request{
+					Network: policy.UDP, Src: far.LocalAddr().(*net.UDPAddr).AddrPort(),
+					Dst: netip.MustParseAddrPort("203.0.113.9:443"), Answer: f,
+				})
+			})
+			if row.quiet {
+				f.carries(t, "\x40short header")
+				w.handled()
+			}
+			for _, b := range hello {
+				far.Write(b)
+			}
+			if got := <-w.ended; got.Err != row.want {
+				t.Errorf("got the error %q, want %q", got.Err, row.want)
+			}
+			if n := w.heads.total; n != 0 {
+				t.Errorf("%d bytes were not given back", n)
+			}
+			if n := w.Active(); n != 0 {
+				t.Errorf("got %d flows, want none", n)
+			}
+		})
+	}
+}
+
+// endedClient is the client's side of a flow that tells when it ends.
+type endedClient struct {
+	*net.UDPConn
+	end chan func()
+}
+
+func (c endedClient) OnEnd(f func()) { c.end <- f }
+
+// waitsForever is a resolver that answers no question before its context ends.
+type waitsForever struct {
+	people
+	asked chan struct{}
+}
+
+func (w waitsForever) Confirm(ctx context.Context, _ policy.Flow, _ string) ([]netip.Addr, error) {
+	close(w.asked)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A stack waits for its flows when it is closed, so none may go on to be judged.
+func TestAJudgementEndsWithItsFlow(t *testing.T) {
+	claims := decide(func(f policy.Flow) policy.Verdict {
+		v := blocksBet(f)
+		if v.Action == policy.Refuse {
+			v.Claim = "bad.bet"
+		}
+		return v
+	})
+	clients := waitsForever{asked: make(chan struct{})}
+	w := newWorld(t, Config{Policy: claims, Clients: clients, Ways: ways{"out": toDatagrams{datagramServer(t)}}})
+	near, far := datagramPair(t)
+	client := endedClient{near, make(chan func(), 1)}
+	f := &datagramFlow{kept{newClient(t), make(chan struct{})}, far}
+	f.near.Close()
+	f.near = client
+	w.wg.Go(func() {
+		w.Handle(t.Context(), Request{
+			Network: policy.UDP, Src: far.LocalAddr().(*net.UDPAddr).AddrPort(),
+			Dst: netip.MustParseAddrPort("203.0.113.9:443"), Answer: f,
+		})
+	})
+	f.carries(t, "\x40short header")
+	far.Write(initial(t, "bad.bet")[0])
+	<-clients.asked
+	near.Close()
+	select {
+	case end := <-client.end:
+		end()
+	case <-time.After(10 * time.Second):
+		t.Fatal("nobody wants to be told of the end")
+	}
+	<-f.over
+	if got := <-w.ended; got.Verdict.Action == policy.Forward {
+		t.Error("the flow was forwarded, want what the policy says without its name")
+	}
+}
+
+// The goroutine that ends a kept flow is nobody's but the router's.
+func TestAPanicAtTheEndOfAKeptFlowEndsNothingElse(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: ways{"out": toDatagrams{datagramServer(t)}}})
+	w.patience.quiet = time.Millisecond
+	w.Ended = func(Flow) { panic("a bug") }
+	f := w.datagrams(t, 4000)
+	f.carries(t, "first")
+	w.handled()
+	w.Kill(func(Flow) bool { return true })
+	<-f.over
+	if n := w.Active(); n != 0 {
+		t.Errorf("got %d flows, want none", n)
 	}
 }

@@ -16,21 +16,24 @@ import (
 // handleUnnamedUDP judges a flow of datagrams by the first of them, and carries it. kept is as in carryStream.
 func (r *Router) handleUnnamedUDP(ctx context.Context, a Answerer, client net.Conn, e *entry) (kept bool) {
 	w := &helloFilter{r: r, f: e.flow, e: e, ctx: ctx, client: client}
+	carried := false
+	defer func() {
+		if !carried { // what was read may even have made the filter panic
+			w.close()
+		}
+	}()
 	if err := client.SetReadDeadline(time.Now().Add(r.SniffTimeout)); err != nil {
 		e.fail("read", err)
 		return false
 	}
 	if err := w.readFirst(); err != nil {
-		w.letGo()
 		if !errors.Is(err, errNoMore) {
 			e.fail("read", err)
-		}
-		if w.upstream != nil {
-			w.upstream.Close()
 		}
 		return false
 	}
 	client.SetReadDeadline(time.Time{})
+	carried = true
 	return (&relay{r: r, e: e, client: client, upstream: w.upstream}).carryDatagrams(ctx, a, w)
 }
 
@@ -135,5 +138,13 @@ func (w *helloFilter) letGo() {
 func (w *helloFilter) unreachable(err error) {
 	if c, ok := w.client.(interface{ Unreachable(error) }); ok {
 		c.Unreachable(err)
+	}
+}
+
+// close ends a flow that is not carried.
+func (w *helloFilter) close() {
+	w.letGo()
+	if w.upstream != nil {
+		w.upstream.Close()
 	}
 }

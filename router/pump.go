@@ -75,9 +75,14 @@ func (p *pump) waits() bool {
 
 // run copies until the end of src, or until it has been quiet: then it goes on in another goroutine once there is something.
 func (p *pump) run() {
-	if waits, err := p.copy(); !waits {
-		p.over(err)
+	waits, err := p.copy()
+	if waits {
+		return
 	}
+	_ = guard(p.r.Log, func() error { // whoever is told of the end is no reason to end the process either
+		p.over(err)
+		return nil
+	})
 }
 
 // errPanicked is why a flow is reset of which a copy panicked.
@@ -250,6 +255,9 @@ func (s *relay) leave(err error) {
 	s.err = errors.Join(s.err, err)
 	s.running--
 	last, failed, upstream := s.running == 0, ordinary(s.err), s.upstream
+	if errors.Is(s.err, errPanicked) {
+		failed = errPanicked // the other direction ends as one does that is closed
+	}
 	killed := s.killed
 	if killed {
 		failed = nil
@@ -277,8 +285,8 @@ func (s *relay) leave(err error) {
 		close(s.done)
 		return
 	}
+	defer s.over() // whatever becomes of the record: the stack waits for it
 	s.r.end(s.e)
-	s.over()
 }
 
 // Abort resets both sides, because somebody wants the flow to end.

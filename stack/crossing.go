@@ -525,7 +525,7 @@ func (s crosser) sweepAll(ctx context.Context) {
 			}
 		})
 		for _, c := range stale {
-			c.Expire()
+			c.Expire(now)
 			c.forget()
 		}
 		for _, c := range owing {

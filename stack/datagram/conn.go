@@ -52,7 +52,6 @@ type Conn struct {
 	read     deadline.Deadline
 	path     path
 	ident    atomic.Uint32 // the caller's own echo identifier, for dialled echo flows
-	cancel   func()        // of the handler's context, until the flow was answered or shut; guarded by inbox.mu
 
 	inbox
 }
@@ -85,7 +84,7 @@ func (c *Conn) Network() string {
 // (nf_conntrack_udp_timeout).
 const unanswered = 30 * time.Second
 
-// exchange is how long one question and its answer take, at most.
+// exchange is how long a question and its answer take, at most: a flow that goes on for longer is more than that.
 const exchange = 2 * time.Second
 
 // answers are what has come back to the client of a flow.
@@ -95,9 +94,9 @@ type answers struct {
 }
 
 // patience is how long a client's flow may be silent, at most. The two minutes of RFC 4787 are for conversations: a program that asks
-// closed ports a hundred times a second would fill the table. A client that holds more flows than its share keeps those in which it had
-// one answer, and nothing since, no longer than those without: Linux does so with every client. lasted is the time from the first packet
-// to the last.
+// closed ports a hundred times a second would fill the table. A client that holds more flows than its share keeps those that carried
+// nothing after the time of one exchange no longer than those without an answer: Linux does so with every client. lasted is the time from
+// the first packet to the last.
 func (a *answers) patience(l *Limits, crowds bool, lasted time.Duration) time.Duration {
 	switch {
 	case !a.any.Load() && a.refused.Load():
@@ -187,17 +186,6 @@ func (c *Conn) Keep() (over func()) {
 	}
 }
 
-// onEnd has cancel called when the flow is shut before it was answered.
-func (c *Conn) onEnd(cancel func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil {
-		cancel()
-		return
-	}
-	c.cancel = cancel
-}
-
 // Accept lets the flow's handler read and write. The first datagram is still to be read.
 func (c *Conn) Accept() { c.answer(flowAccepted) }
 
@@ -222,7 +210,7 @@ func (c *Conn) Drop() {
 func (c *Conn) answer(s flowState) {
 	c.state.Store(uint32(s))
 	c.mu.Lock()
-	c.cancel = nil
+	c.onEnd = nil
 	c.mu.Unlock()
 }
 
@@ -243,9 +231,9 @@ func (c *Conn) Client() uint64 { return c.owner.Client }
 // shut ends the flow's reads and writes with err.
 func (c *Conn) shut(err error) {
 	c.mu.Lock()
-	if c.cancel != nil {
-		c.cancel()
-		c.cancel = nil
+	if c.onEnd != nil {
+		c.onEnd()
+		c.onEnd = nil
 	}
 	if c.err == nil {
 		c.over.Store(true)

@@ -198,3 +198,22 @@ func TestAFloodOfFlowsDoesNotFillTheMemoryWithHandlers(t *testing.T) {
 		table.Close()
 	})
 }
+
+func TestTheEndOfAFlowIsToldOnce(t *testing.T) {
+	table := newTable(t, new(slow), nil)
+	c, err := table.Dial(UDP, there, here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	c.OnEnd(func() { t.Error("told who is not to be told any more") })
+	c.OnEnd(func() { told++ })
+	table.Close()
+	c.Close()
+	if told != 1 {
+		t.Errorf("told %d times, want once", told)
+	}
+	if c.OnEnd(func() { told++ }); told != 2 {
+		t.Error("not told of an end that was before")
+	}
+}

@@ -15,6 +15,7 @@ type inbox struct {
 	err    error  // why reads end: the flow was shut
 	failed error  // an ICMP error that the next Read returns, once
 	then   func() // what waits to be told that there is something; nil unless somebody does
+	onEnd  func() // called when the flow is shut; nil if nobody asked
 
 	signal chan struct{} // capacity 1: there may be something to take
 }
@@ -26,6 +27,18 @@ type queued struct {
 }
 
 var datagramPool = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
+
+// OnEnd has f called once, when the flow is shut, or now if it was. f must not block. A later f takes its place, and so does an answer to
+// the client, after which there is none.
+func (i *inbox) OnEnd(f func()) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.err != nil {
+		f()
+		return
+	}
+	i.onEnd = f
+}
 
 // thenLocked ends the wait of whoever waits to be told.
 func (i *inbox) thenLocked() (then func()) {

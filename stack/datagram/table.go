@@ -206,7 +206,7 @@ func (t *Table) serve(c *Conn) {
 	ctx, cancel := context.WithCancel(t.life)
 	defer cancel()
 	defer t.begun(c)
-	c.onEnd(cancel)
+	c.OnEnd(cancel) // until it is answered
 	t.Serve(ctx, c)
 }
 

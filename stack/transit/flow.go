@@ -421,8 +421,14 @@ func (f *Flow) drain() {
 // Reset ends the flow with RST to both sides. Nothing of it crosses any more.
 func (f *Flow) Reset() { f.end(Closed) }
 
-// Expire is Reset for a flow that is Stale.
-func (f *Flow) Expire() { f.end(Unanswered) }
+// Expire is Reset for a flow that is Stale at now. Where the server has not answered and the client may still repeat its SYN, neither is
+// told: a client would take the reset for that of a closed port.
+func (f *Flow) Expire(now int64) {
+	if time.Duration(now-f.seen.Load()) < OpeningFor && f.Abandon() {
+		return
+	}
+	f.end(Unanswered)
+}
 
 // Abandon ends a flow that the server has not answered, and tells neither side. It reports false for any other.
 func (f *Flow) Abandon() bool {

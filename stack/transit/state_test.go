@@ -295,3 +295,29 @@ func TestANudgeAsksTheServerAgain(t *testing.T) {
 		}
 	})
 }
+
+func TestAFlowThatExpiresTellsWhoDoesNotTryAnyMore(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		answers bool // the server has
+		silence time.Duration
+		told    int // each side
+	}{
+		{"one of very many, which the server has not answered", false, CrowdedFor, 0},
+		{"which the server has not answered", false, OpeningFor, 1},
+		{"one of very many, which the client has not acknowledged", true, CrowdedFor, 1},
+	} {
+		w := newTrack(t, families[0], false)
+		w.give(w.up(0, 0, flagSYN))
+		if row.answers {
+			w.give(w.down(serverISN, 1, flagSYN|flagACK))
+		}
+		w.Expire(w.seen.Load() + int64(row.silence))
+		if len(w.toClient) != row.told || len(w.toServer) != row.told {
+			t.Errorf("a flow, %s: got %d packets to the client and %d to the server, want %d each", row.name, len(w.toClient), len(w.toServer), row.told)
+		}
+		if n := w.ended.Load(); n != 1 || Result(w.result.Load()) != Unanswered && !row.answers {
+			t.Errorf("a flow, %s: ended %d times with %d, want once, unanswered", row.name, n, w.result.Load())
+		}
+	}
+}

@@ -14,8 +14,8 @@ type Limits struct {
 	TCPFlows int `yaml:"tcp_flows" default:"16384"`
 	// UDPFlows is how many UDP flows may be open at once. The least recently used one makes room.
 	UDPFlows int `yaml:"udp_flows" default:"8192"`
-	// UDPFlowsPerClient is how many of them one client may hold while others want some. While it holds more, those in which one answer
-	// came and nothing since end after 30 s at most.
+	// UDPFlowsPerClient is how many of them one client may hold while others want some. While it holds more, those that have carried
+	// nothing after their first 2 s end after 30 s at most.
 	UDPFlowsPerClient int `yaml:"udp_flows_per_client" default:"2048"`
 	// UDPIdle is how long a UDP flow may carry nothing before it ends. One that nobody has answered ends after 30 s at most.
 	UDPIdle time.Duration `yaml:"udp_idle" default:"2m"`
