@@ -46,13 +46,12 @@ func (r *Router) refuseNamed(ctx context.Context, a Answerer, e *entry) (kept bo
 	}
 	stop := context.AfterFunc(ctx, func() { abort(client) })
 	head := r.heads.begin(e.flow.Client)
-	defer head.release()
 	err := head.readName(client, r.SniffTimeout)
 	if err == nil && len(head.b) > 0 && e.isOpenNow(r) {
 		stop()
-		upstream, through := r.openNamed(ctx, client, e, head)
-		return upstream != nil && r.carryStream(ctx, a, e, client, upstream, through)
+		return e.carryNamed(ctx, r, a, client, head)
 	}
+	defer head.release()
 	defer client.Close()
 	defer stop()
 	if err != nil {

@@ -127,6 +127,55 @@ func TestAConnectionFromBeforeTheSignInGoesOn(t *testing.T) {
 	}
 }
 
+// What is held of a request when the handler of a flow returns is judged with what follows.
+func TestHalfARequestOutlivesTheHandler(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		before bool // the connection is from before the sign-in
+	}{{"of a flow that was open", false}, {"of one that was not", true}} {
+		for _, host := range []string{"wiki.example", "bad.bet"} {
+			t.Run(row.name+", "+host, func(t *testing.T) {
+				site := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+				defer site.Close()
+				var signedIn atomic.Bool
+				signedIn.Store(!row.before)
+				w := newWorld(t, Config{
+					Policy: decide(func(f policy.Flow) policy.Verdict {
+						if !signedIn.Load() {
+							return policy.Verdict{Rule: "sign-in-needed", Cause: policy.BySignIn, SignIn: "http://10.99.0.1/"}
+						}
+						return byName(f)
+					}),
+					Ways: ways{"out": dialTo(site.Listener.Addr().String())}, SniffTimeout: 20 * time.Second,
+				})
+				w.patience.quiet = time.Millisecond
+				client := newClient(t)
+				k := kept{client, make(chan struct{})}
+				w.wg.Go(func() { w.Handle(t.Context(), requestTo(80, k)) })
+				client.got(t)
+				signedIn.Store(true)
+				fmt.Fprintf(client, "GET / HTTP/1.1\r\nHost: wiki.example\r\n\r\nGET / HTTP/1.1\r\nHost: %s", host[:3])
+				answers := bufio.NewReader(client)
+				if res, err := http.ReadResponse(answers, nil); err != nil || res.StatusCode != http.StatusOK {
+					t.Fatalf("the first request: got %v, %v; want 200", res, err)
+				}
+				w.wg.Wait() // the handler
+				fmt.Fprintf(client, "%s\r\n\r\n", host[3:])
+				res, err := http.ReadResponse(answers, nil)
+				if open := host != "bad.bet"; open != (err == nil) {
+					t.Errorf("the second request: got %v, %v; want an answer: %v", res, err, open)
+				}
+				client.Close()
+				<-k.over
+				<-w.ended
+				if n := w.heads.total; n != 0 {
+					t.Errorf("%d bytes were not given back", n)
+				}
+			})
+		}
+	}
+}
+
 func TestARequestIsLedToWhereSomebodySignsIn(t *testing.T) {
 	signIn := decide(func(policy.Flow) policy.Verdict {
 		return policy.Verdict{Rule: "sign-in-needed", Cause: policy.BySignIn, SignIn: "http://10.99.0.1/"}

@@ -12,13 +12,8 @@ import (
 
 func (r *Router) handleUnnamedTCP(ctx context.Context, a Answerer, client net.Conn, e *entry) (kept bool) {
 	head := r.heads.begin(e.flow.Client)
-	filters := false
-	defer func() {
-		if !filters {
-			head.release()
-		}
-	}()
 	if err := head.readName(client, r.SniffTimeout); err != nil {
+		head.release()
 		if errors.Is(err, errCrowded) {
 			r.Dropped(DropSniff)
 		}
@@ -26,6 +21,18 @@ func (r *Router) handleUnnamedTCP(ctx context.Context, a Answerer, client net.Co
 		abort(client)
 		return false
 	}
+	return e.carryNamed(ctx, r, a, client, head)
+}
+
+// carryNamed judges a stream that starts with head, and carries it. It releases head, unless a filter goes on to hold it. kept is as in
+// carryStream.
+func (e *entry) carryNamed(ctx context.Context, r *Router, a Answerer, client net.Conn, head *head) (kept bool) {
+	filters := false
+	defer func() {
+		if !filters {
+			head.release()
+		}
+	}()
 	upstream, f := r.openNamed(ctx, client, e, head)
 	if upstream == nil {
 		return false
