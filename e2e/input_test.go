@@ -52,7 +52,7 @@ func TestBadConfigurationsAreRefused(t *testing.T) {
 			func(t *testing.T) { chmod(t, w.path("laptop.yaml"), 0o644) }, "laptop.yaml", "laptop.yaml", "chmod 600"},
 		{"a key file that is not there", "gateway.yaml", "gateway.key", "gone.key", nil, "gateway.yaml:2:", "penstock genkey", ""},
 		{"a line that a profile must not have", "laptop.yaml", "", "",
-			func(t *testing.T) { w.edit(t, "corp.conf", "DNS", "Jc = 4\nDNS") }, "laptop.yaml:4:", "Jc", ""},
+			func(t *testing.T) { w.edit(t, "corp.conf", "DNS =", "Jc = 4\nDNS =") }, "laptop.yaml:4:", "Jc", ""},
 		{"no YAML", "laptop.yaml", "rules:\n", "rules: [\n", nil, "laptop.yaml:", "YAML", ""},
 		{"a test that does not hold", "laptop.yaml", "metrics:", "tests: [{to: \"https://casino.example\", expect: direct}]\nmetrics:", nil, "laptop.yaml:16:", "casino.example", ""},
 	} {

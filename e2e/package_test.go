@@ -11,6 +11,16 @@ import (
 	"testing"
 )
 
+// packager says why there is no program that makes packages; nil if there is one. It is fetched by whoever has a network.
+var packager = sync.OnceValue(func() error {
+	cmd := exec.Command("go", "tool", "-modfile=.ci/tools.mod", "nfpm", "--version")
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("nfpm cannot be built without a network (go tool -modfile=.ci/tools.mod nfpm --version): %w\n%s", err, out)
+	}
+	return nil
+})
+
 // released makes the package and the image of the penstock under test, once.
 var released = sync.OnceValues(func() (dir string, err error) {
 	dir = filepath.Join(os.Getenv("XDG_STATE_HOME"), "released") // which TestMain removes
@@ -27,6 +37,9 @@ var released = sync.OnceValues(func() (dir string, err error) {
 // release returns the one file of what is released that has this name.
 func release(t *testing.T, pattern string) string {
 	t.Helper()
+	if err := packager(); err != nil {
+		t.Skip(err)
+	}
 	dir, err := released()
 	if err != nil {
 		t.Fatal(err)

@@ -73,13 +73,17 @@ func TestQUICIsJudgedByTheNameInIt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer site.Close()
-			arrived := make(chan int, 1)
+			arrived, ended := make(chan int, 1), make(chan struct{})
 			go func() {
+				defer close(ended)
 				n, _, err := site.ReadFrom(make([]byte, 2000))
 				if err == nil {
 					arrived <- n
 				}
+			}()
+			defer func() {
+				site.Close()
+				<-ended // only then is the port free for the next row
 			}()
 			conn, err := w.Laptop.DialContext(t.Context(), "udp", net.JoinHostPort(row.addr, "443"))
 			if err != nil {

@@ -139,7 +139,7 @@ func (f *Facts) stateFlag() string {
 func judgeLeft(f *Facts) []control.Finding {
 	l, file := f.Left.Is, f.stateFlag()
 	switch {
-	case f.Invalid != "":
+	case f.Invalid != "", f.Running.Known && !f.Config.Known: // the file that is usual may not be the one that penstock uses
 		return notChecked(f.unconfigured())
 	case !f.Left.Known:
 		return notChecked(f.Left.Why)

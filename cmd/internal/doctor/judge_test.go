@@ -116,6 +116,9 @@ func TestChecks(t *testing.T) {
 		{"no policy routing", func(f *Facts) { f.Kernel.Is.Rules = "not supported" }, "policy routing", faulty, "not supported", "CONFIG_IP_MULTIPLE_TABLES"},
 		{"no marks", func(f *Facts) { f.Kernel.Is.Marks = "not permitted" }, "packet marks", faulty, "not permitted", "SO_MARK"},
 		{"what a killed penstock left", func(f *Facts) { absent(f); f.Left.Is.Held = false }, "host changes", faulty, "changes on the host: 1: rule", "penstock cleanup --state /var/lib"},
+		{"the state file of a configuration that this user may not read", func(f *Facts) {
+			f.Config, f.Left = Fact[*config.Config]{Why: "no permission to read it"}, known(hostnet.Left{})
+		}, "host changes", not, "no permission", ""},
 		{"a host that lockdown closes", func(f *Facts) { absent(f); f.Left.Is = hostnet.Left{Lockdown: true} }, "host changes", warns, "closed", "lockdown off --state"},
 		{"no network", func(f *Facts) { f.Routes.Is = nil }, "path IPv4", faulty, "no default route", "ip route"},
 		{"our own route is no path", func(f *Facts) { f.Routes.Is = f.Routes.Is[1:] }, "path IPv4", faulty, "no default route", "ip route"},

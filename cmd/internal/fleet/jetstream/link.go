@@ -145,7 +145,7 @@ func (l *link) stream(ctx context.Context, name string, create func(context.Cont
 	}
 	err := look()
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		err = l.askAPI(ctx, "$JS.API.*", create) // nats.go asks more than to make it
+		err = l.make(ctx, create)
 		switch {
 		case errors.Is(err, store.ErrForbidden):
 			return nil, fmt.Errorf("%w: the stream %s, and this user may not make it: an operator's user can (%w)", store.ErrNone, name, err)
@@ -161,6 +161,28 @@ func (l *link) stream(ctx context.Context, name string, create func(context.Cont
 	defer l.mu.Unlock()
 	l.streams[name] = found
 	return found, nil
+}
+
+// How long servers that have just started, or come back, may take to know each other, and how often to ask meanwhile.
+const (
+	meetTime  = 5 * time.Second
+	meetEvery = 200 * time.Millisecond
+)
+
+// make makes a stream. A server that has not heard of another for a moment takes it for offline, and finds too few for the replicas.
+func (l *link) make(ctx context.Context, create func(context.Context) error) (err error) {
+	for end := time.Now().Add(meetTime); ; {
+		err = l.askAPI(ctx, "$JS.API.*", create) // nats.go asks more than to make it
+		var api *jetstream.APIError
+		if !errors.As(err, &api) || api.ErrorCode != codePeers || !strings.Contains(api.Description, "offline") || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-time.After(meetEvery):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // withStream runs f with a stream. If that is gone since it was found, it is made, and f runs again.
