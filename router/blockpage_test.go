@@ -86,6 +86,16 @@ func TestWhatIsNotHTTPGetsNoPage(t *testing.T) {
 	}
 }
 
+// onceSignedIn is byName for who has signed in, and refuses all others.
+func onceSignedIn(signedIn *atomic.Bool) decide {
+	return func(f policy.Flow) policy.Verdict {
+		if !signedIn.Load() {
+			return policy.Verdict{Rule: "sign-in-needed", Cause: policy.BySignIn, SignIn: "http://10.99.0.1/"}
+		}
+		return byName(f)
+	}
+}
+
 // TestAConnectionFromBeforeTheSignInGoesOn: browsers open connections before they need them.
 func TestAConnectionFromBeforeTheSignInGoesOn(t *testing.T) {
 	for _, row := range []struct {
@@ -100,13 +110,7 @@ func TestAConnectionFromBeforeTheSignInGoesOn(t *testing.T) {
 			defer site.Close()
 			var signedIn atomic.Bool
 			w := newWorld(t, Config{
-				Policy: decide(func(f policy.Flow) policy.Verdict {
-					if !signedIn.Load() {
-						return policy.Verdict{Rule: "sign-in-needed", Cause: policy.BySignIn, SignIn: "http://10.99.0.1/"}
-					}
-					return byName(f)
-				}),
-				Ways: ways{"out": dialTo(site.Listener.Addr().String())}, SniffTimeout: 20 * time.Second,
+				Policy: onceSignedIn(&signedIn), Ways: ways{"out": dialTo(site.Listener.Addr().String())}, SniffTimeout: 20 * time.Second,
 			})
 			client := newClient(t)
 			w.handle(client, 80)
@@ -140,13 +144,7 @@ func TestHalfARequestOutlivesTheHandler(t *testing.T) {
 				var signedIn atomic.Bool
 				signedIn.Store(!row.before)
 				w := newWorld(t, Config{
-					Policy: decide(func(f policy.Flow) policy.Verdict {
-						if !signedIn.Load() {
-							return policy.Verdict{Rule: "sign-in-needed", Cause: policy.BySignIn, SignIn: "http://10.99.0.1/"}
-						}
-						return byName(f)
-					}),
-					Ways: ways{"out": dialTo(site.Listener.Addr().String())}, SniffTimeout: 20 * time.Second,
+					Policy: onceSignedIn(&signedIn), Ways: ways{"out": dialTo(site.Listener.Addr().String())}, SniffTimeout: 20 * time.Second,
 				})
 				w.patience.quiet = time.Millisecond
 				client := newClient(t)

@@ -66,13 +66,35 @@ func (w *world) open(t *testing.T, c *client, a Answerer, accepted <-chan net.Co
 	far = <-accepted
 	t.Cleanup(func() { far.Close() })
 	far.SetDeadline(time.Now().Add(20 * time.Second))
-	for _, row := range [][2]net.Conn{{c.Conn, far}, {far, c.Conn}} {
-		fmt.Fprintln(row[0], "first")
-		if got, err := bufio.NewReader(row[1]).ReadString('\n'); err != nil || got != "first\n" {
-			t.Fatalf("got %q, %v; want the first line", got, err)
+	sayBothWays(t, "first", c.Conn, far)
+	return far
+}
+
+// sayBothWays wants a line from a to b, and then one from b to a.
+func sayBothWays(t *testing.T, line string, a, b net.Conn) {
+	t.Helper()
+	for _, row := range [][2]net.Conn{{a, b}, {b, a}} {
+		row[1].SetDeadline(time.Now().Add(20 * time.Second))
+		fmt.Fprintln(row[0], line)
+		if got, err := bufio.NewReader(row[1]).ReadString('\n'); err != nil || got != line+"\n" {
+			t.Fatalf("got %q, %v; want the line %q", got, err, line)
 		}
 	}
-	return far
+}
+
+// silent opens flows that are kept, over which nothing is said. Their handlers have returned.
+func (w *world) silent(t *testing.T, flows int, accepted <-chan net.Conn) (clients []*client, fars []net.Conn) {
+	t.Helper()
+	for range flows {
+		c := newClient(t)
+		clients = append(clients, c)
+		w.wg.Go(func() { w.Handle(t.Context(), requestTo(25, kept{c, make(chan struct{})})) })
+		far := <-accepted
+		t.Cleanup(func() { far.Close() })
+		fars = append(fars, far)
+	}
+	w.wg.Wait()
+	return clients, fars
 }
 
 func TestQuietFlowsHaveNoGoroutine(t *testing.T) {
@@ -100,12 +122,7 @@ func TestQuietFlowsHaveNoGoroutine(t *testing.T) {
 			w.wg.Wait() // their handlers
 			settle(t, before+3)
 			for i, c := range clients {
-				for _, row := range [][2]net.Conn{{c.Conn, fars[i]}, {fars[i], c.Conn}} {
-					fmt.Fprintln(row[0], "second")
-					if got, err := bufio.NewReader(row[1]).ReadString('\n'); err != nil || got != "second\n" {
-						t.Fatalf("flow %d: got %q, %v; want the second line", i, got, err)
-					}
-				}
+				sayBothWays(t, "second", c.Conn, fars[i])
 			}
 			settle(t, before+3)
 			if n := w.Kill(func(Flow) bool { return true }); n != flows {
@@ -142,26 +159,10 @@ func TestNewFlowsAmongManyHaveNoGoroutine(t *testing.T) {
 	w.patience.pumps.Store(manyPumps + 1)
 	const flows = 20
 	before := runtime.NumGoroutine()
-	var clients []*client
-	var fars []net.Conn
-	for range flows {
-		c := newClient(t)
-		clients = append(clients, c)
-		w.wg.Go(func() { w.Handle(t.Context(), requestTo(25, kept{c, make(chan struct{})})) })
-		far := <-accepted
-		t.Cleanup(func() { far.Close() })
-		fars = append(fars, far)
-	}
-	w.wg.Wait() // their handlers
+	clients, fars := w.silent(t, flows, accepted)
 	settle(t, before+3)
 	for i, c := range clients {
-		for _, row := range [][2]net.Conn{{fars[i], c.Conn}, {c.Conn, fars[i]}} {
-			row[1].SetDeadline(time.Now().Add(20 * time.Second))
-			fmt.Fprintln(row[0], "first")
-			if got, err := bufio.NewReader(row[1]).ReadString('\n'); err != nil || got != "first\n" {
-				t.Fatalf("flow %d: got %q, %v; want the first line", i, got, err)
-			}
-		}
+		sayBothWays(t, "first", fars[i], c.Conn)
 		fars[i].Close()
 		c.Close()
 	}
@@ -259,27 +260,10 @@ func TestFlowsOfSilentClientsHaveNoGoroutine(t *testing.T) {
 	const flows = 20
 	w, accepted := quietWorld(t, policy.Verdict{Action: policy.Forward, Egress: "out", Later: policy.LaterBlock})
 	before := runtime.NumGoroutine()
-	var clients []*client
-	var fars []net.Conn
-	for range flows {
-		c := newClient(t)
-		clients = append(clients, c)
-		w.wg.Go(func() { w.Handle(t.Context(), requestTo(25, kept{c, make(chan struct{})})) })
-		far := <-accepted
-		t.Cleanup(func() { far.Close() })
-		fars = append(fars, far)
-	}
-	w.wg.Wait() // their handlers
+	clients, fars := w.silent(t, flows, accepted)
 	settle(t, before+3)
 	for i, c := range clients[1:] {
-		far := fars[i+1]
-		far.SetDeadline(time.Now().Add(20 * time.Second))
-		for _, row := range [][2]net.Conn{{far, c.Conn}, {c.Conn, far}} {
-			fmt.Fprintln(row[0], "first")
-			if got, err := bufio.NewReader(row[1]).ReadString('\n'); err != nil || got != "first\n" {
-				t.Fatalf("flow %d: got %q, %v; want the first line", i, got, err)
-			}
-		}
+		sayBothWays(t, "first", fars[i+1], c.Conn)
 	}
 	if n := w.Kill(func(Flow) bool { return true }); n != flows {
 		t.Errorf("got %d flows killed, want %d", n, flows)

@@ -142,6 +142,34 @@ func TestAKeptFlowOfDatagramsOutlivesItsHandler(t *testing.T) {
 	within(t, closed)
 }
 
+// tellsOnce wants whenReadable to tell of something once: of what came before if it is asked after that, and else when it comes. arrives
+// waits until it has come. late looks once more.
+func tellsOnce(t *testing.T, what string, before bool, whenReadable func(func()) bool, come, arrives func()) (late func()) {
+	t.Helper()
+	told := make(chan struct{}, 8)
+	tell := func() { told <- struct{}{} }
+	if before {
+		come()
+		arrives()
+		whenReadable(tell)
+	} else {
+		whenReadable(tell)
+		select {
+		case <-told:
+			t.Errorf("%s: told before it came", what)
+		default:
+		}
+		come()
+	}
+	within(t, told)
+	return func() {
+		t.Helper()
+		if n := len(told); n != 0 {
+			t.Errorf("%s: told %d times too many", what, n)
+		}
+	}
+}
+
 func TestDatagramsAreReadable(t *testing.T) {
 	for _, row := range []struct {
 		name string
@@ -156,27 +184,16 @@ func TestDatagramsAreReadable(t *testing.T) {
 			client := p.dial(t, "udp", "203.0.113.9:4000")
 			io.WriteString(client, "first")
 			f := within(t, flows)
-			told := make(chan struct{}, 8)
-			tell := func() { told <- struct{}{} }
-			if before {
-				had, _ := f.Bytes()
+			had, _ := f.Bytes()
+			late := tellsOnce(t, row.name, before, f.WhenReadable, func() {
 				row.make(f.Conn, client)
+			}, func() {
 				for limit := time.Now().Add(10 * time.Second); row.name == "a datagram" && time.Now().Before(limit); time.Sleep(time.Millisecond) {
 					if has, _ := f.Bytes(); has > had {
 						break
 					}
 				}
-				f.WhenReadable(tell)
-			} else {
-				f.WhenReadable(tell)
-				select {
-				case <-told:
-					t.Errorf("%s: told before it came", row.name)
-				default:
-				}
-				row.make(f.Conn, client)
-			}
-			within(t, told)
+			})
 			f.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 			read := 0
 			err := f.Each(func([]byte) error { read++; return nil })
@@ -185,9 +202,7 @@ func TestDatagramsAreReadable(t *testing.T) {
 			}
 			f.over()
 			p.server.Close()
-			if n := len(told); n != 0 {
-				t.Errorf("%s: told %d times too many", row.name, n)
-			}
+			late()
 		}
 	}
 }
@@ -208,27 +223,10 @@ func TestWhenReadable(t *testing.T) {
 			p := newPair(t, byPipe, Limits{}, keepOn(flows, returned))
 			client := p.dial(t, "tcp", "203.0.113.9:80")
 			f := within(t, flows)
-			told := make(chan struct{}, 8)
-			tell := func() { told <- struct{}{} }
-			if before {
-				row.make(f.c, client)
-				f.c.WaitReadable() // it has come
-				f.c.WhenReadable(tell)
-			} else {
-				f.c.WhenReadable(tell)
-				select {
-				case <-told:
-					t.Errorf("%s: told before it came", row.name)
-				default:
-				}
-				row.make(f.c, client)
-			}
-			within(t, told)
+			late := tellsOnce(t, row.name, before, f.c.WhenReadable, func() { row.make(f.c, client) }, func() { f.c.WaitReadable() })
 			f.over()
 			p.server.Close()
-			if n := len(told); n != 0 {
-				t.Errorf("%s: told %d times too many", row.name, n)
-			}
+			late()
 		}
 	}
 }
