@@ -10,7 +10,8 @@ import (
 type Limits struct {
 	// Dials is how many dials may be in flight at once. One client may have two thirds of them.
 	Dials int `yaml:"dials" default:"4096"`
-	// TCPFlows is how many TCP flows may be open at once.
+	// TCPFlows is how many TCP flows may be open at once. Of a client that has an eighth of them or more, those that cross and whose
+	// handshake is not over end after 10 s of silence.
 	TCPFlows int `yaml:"tcp_flows" default:"16384"`
 	// UDPFlows is how many UDP flows may be open at once. The least recently used one makes room.
 	UDPFlows int `yaml:"udp_flows" default:"8192"`
