@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -147,20 +149,25 @@ func waitForKey(t *testing.T, c *testClient, id uint8) {
 	})
 }
 
+// freePort returns a port for a server that starts later. Linux gives none of this range to sockets that ask for any port, so nobody takes
+// it meanwhile.
 func freePort(t testing.TB, network string) int {
 	t.Helper()
-	if network == "tcp" {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	var err error
+	for range 100 {
+		port := 20000 + rand.IntN(12000)
+		at := fmt.Sprintf("127.0.0.1:%d", port)
+		var taken io.Closer
+		if network == "tcp" {
+			taken, err = net.Listen("tcp4", at)
+		} else {
+			taken, err = net.ListenPacket("udp4", at)
 		}
-		defer func() { _ = l.Close() }()
-		return l.Addr().(*net.TCPAddr).Port
+		if err == nil {
+			_ = taken.Close()
+			return port
+		}
 	}
-	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.LocalAddr().(*net.UDPAddr).Port
+	t.Fatal(err)
+	return 0
 }
