@@ -185,18 +185,24 @@ func (l *link) make(ctx context.Context, create func(context.Context) error) (er
 	}
 }
 
-// withStream runs f with a stream. If that is gone since it was found, it is made, and f runs again.
+// withStream runs f with a stream. If that is gone since it was found, it is made, and f runs again. Servers that have just made it, or
+// look for a new leader, answer for it a moment later, so f runs for some time.
 func (l *link) withStream(ctx context.Context, name string, create func(context.Context) error, f func(jetstream.Stream) error) error {
-	for again := true; ; again = false {
+	for end := time.Now().Add(meetTime); ; {
 		s, err := l.stream(ctx, name, create)
 		if err != nil {
 			return err
 		}
 		err = f(s)
-		if !isGone(err) || !again {
+		if !isGone(err) || time.Now().After(end) {
 			return hint(err)
 		}
 		l.forget(name)
+		select {
+		case <-time.After(meetEvery):
+		case <-ctx.Done():
+			return hint(err)
+		}
 	}
 }
 
