@@ -43,9 +43,9 @@ type inline struct {
 // maxHeld is about how much the stack keeps of a flow that is read, in bytes.
 const maxHeld = 64 << 10
 
-func newInline(ctx context.Context, r *Router, e *entry) *inline {
+func newInline(life context.Context, r *Router, e *entry) *inline {
 	in := &inline{r: r, e: e, before: e.flow, head: r.heads.begin(e.flow.Client)}
-	in.ctx, in.cancel = context.WithCancel(context.WithoutCancel(ctx)) // the flow outlives its handler
+	in.ctx, in.cancel = context.WithCancel(context.WithoutCancel(life)) // a judgement that is under way ends with the flow
 	return in
 }
 
@@ -137,19 +137,27 @@ func (in *inline) failed(err error) {
 	}
 }
 
-// finish ends reading.
-func (in *inline) finish() {
+// finish ends reading. busy reports that a judgement is under way.
+func (in *inline) finish() (busy bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.done, in.pending = true, nil
+	return in.busy
 }
 
-// close is called when the flow is over. It waits for a judgement that is under way: the flow ends with its verdict.
-func (in *inline) close() {
+// close is called when the flow is over, and calls then: after a judgement that is under way, because the flow ends with its verdict.
+func (in *inline) close(then func()) {
 	in.cancel()
-	in.finish()
-	in.reading.Wait()
-	in.letGo()
+	if !in.finish() {
+		in.letGo()
+		then()
+		return
+	}
+	go func() { // whoever brought the last packet has others to carry
+		in.reading.Wait()
+		in.letGo()
+		then()
+	}()
 }
 
 // letGo returns what reading has taken. It is called when no goroutine reads any more.

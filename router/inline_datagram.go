@@ -12,7 +12,7 @@ import (
 	"penstock/policy/sniff"
 )
 
-func (r crosser) passDatagrams(ctx context.Context, req *Request, e *entry) error {
+func (r crosser) passDatagrams(life context.Context, req *Request, e *entry) error {
 	start := r.Clock()
 	release := func() {}
 	open := func(open func(port uint16) (uint16, error)) error {
@@ -22,24 +22,29 @@ func (r crosser) passDatagrams(ctx context.Context, req *Request, e *entry) erro
 	if req.Network == policy.UDP {
 		var one *mapping
 		one, release = r.mappings.hold(&e.flow, e.verdict.Egress)
-		open = one.open
+		open = one.openNow
 	}
 	var in *inlineDatagrams
 	watch := DatagramWatch{Ended: func(err error) {
-		go func() {
-			if in != nil {
-				in.close()
-			}
+		over := func() {
 			release()
 			if err != nil { // as where it ends here, the dial succeeded
 				e.fail("relay", err)
 			}
 			r.end(e)
+		}
+		if in == nil {
+			over()
+			return
+		}
+		go func() {
+			in.close()
+			over()
 		}()
 	}}
 	if e.path == Inline {
 		in = &inlineDatagrams{r: r.Router, e: e, before: e.flow, first: courseOf(&e.flow, &e.verdict)}
-		in.ctx, in.cancel = context.WithCancel(context.WithoutCancel(ctx)) // the flow outlives its handler
+		in.ctx, in.cancel = context.WithCancel(context.WithoutCancel(life)) // a judgement that is under way ends with the flow
 		watch.Read = in.read
 	}
 	var p PassedDatagrams
@@ -55,7 +60,8 @@ func (r crosser) passDatagrams(ctx context.Context, req *Request, e *entry) erro
 		return err
 	}
 	r.Metrics.dialled(r.Clock().Sub(start))
-	e.passedAs(ctx, p)
+	e.carriedBy(p)
+	e.resetBy(life, p)
 	if in != nil {
 		in.begin(p)
 	}

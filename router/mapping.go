@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -59,6 +60,22 @@ func (m *mappings) hold(f *policy.Flow, egress string) (one *mapping, release fu
 // open has open open a flow from the mapping's port, 0 if it has none yet: the port that this flow gets is the mapping's then.
 func (m *mapping) open(open func(port uint16) (used uint16, err error)) error {
 	m.mu.Lock()
+	return m.openLocked(open)
+}
+
+// errDialling says that another flow dials from the same port.
+var errDialling = errors.New("another flow of its port is being dialled")
+
+// openNow is open that does not wait for another flow's dial.
+func (m *mapping) openNow(open func(port uint16) (used uint16, err error)) error {
+	if !m.mu.TryLock() {
+		return errDialling
+	}
+	return m.openLocked(open)
+}
+
+// openLocked is open with m.mu held, which it gives back.
+func (m *mapping) openLocked(open func(port uint16) (used uint16, err error)) error {
 	port := m.port
 	if port != 0 {
 		m.mu.Unlock()

@@ -143,12 +143,12 @@ func (r crosser) carrier(req *Request, e *entry) Carrier {
 }
 
 // pass lets the packets of a flow cross. It reports false if the flow has to be carried in another way.
-func (r crosser) pass(ctx context.Context, req *Request, e *entry) bool {
+func (r crosser) pass(life context.Context, req *Request, e *entry) bool {
 	err := error(nil)
 	if req.Network == policy.TCP {
-		err = r.passStream(ctx, req, e)
+		err = r.passStream(life, req, e)
 	} else {
-		err = r.passDatagrams(ctx, req, e)
+		err = r.passDatagrams(life, req, e)
 	}
 	if err != nil {
 		r.Log.Debug("the packets of a flow cannot cross", "flow", e.id, "dst", e.flow.Dst, "egress", e.verdict.Egress, "err", err)
@@ -157,33 +157,36 @@ func (r crosser) pass(ctx context.Context, req *Request, e *entry) bool {
 	return err == nil
 }
 
-func (r crosser) passStream(ctx context.Context, req *Request, e *entry) error {
+func (r crosser) passStream(life context.Context, req *Request, e *entry) error {
 	var in *inline
 	watch := Watch{
 		Opened: func() { r.Metrics.dialled(r.Clock().Sub(e.start)) },
 		Moved:  func() bool { return r.moved(e) },
 	}
 	watch.Ended = func(err error) {
-		go func() { // whoever brought the last packet has others to carry
-			if in != nil {
-				in.close()
-			}
+		over := func() {
 			if err != nil {
 				e.fail("dial", err)
 				r.Metrics.dialFailed(dialReason(err, r.Ways))
 			}
 			r.end(e)
-		}()
+		}
+		if in == nil {
+			over()
+			return
+		}
+		in.close(over)
 	}
 	if e.path == Inline {
-		in = newInline(ctx, r.Router, e)
+		in = newInline(life, r.Router, e)
 		watch.Read = in.feed
 	}
 	p, err := req.Answer.(Passer).Pass(e.carrier, watch)
 	if err != nil {
 		return err
 	}
-	e.passedAs(ctx, p)
+	e.carriedBy(p)
+	e.resetBy(life, p)
 	if in != nil {
 		in.begin(p)
 	}

@@ -169,32 +169,49 @@ func New(c Config) (*Router, error) {
 
 // Handle takes one flow through the pipeline. It returns when the flow is over or ctx is done, or when the flow goes on without it: its
 // packets cross, or Answer is a Keeper.
+func (r *Router) Handle(ctx context.Context, req Request) {
+	var rest func(context.Context)
+	aside(func() { rest = r.Begin(ctx, req) })
+	if rest != nil {
+		rest(ctx)
+	}
+}
+
+// Begin is Handle as far as nothing is waited for, and does not block. It returns what is left to do; nil if nothing is. life may end
+// before the flow does, but what it carries is in the context of whatever judges the flow.
+func (r *Router) Begin(life context.Context, req Request) (rest func(ctx context.Context)) {
+	e := r.begin(&req)
+	switch {
+	case e == nil:
+		req.Answer.Drop()
+		return nil
+	case e.carrier != nil && (crosser{r}).pass(life, &req, e):
+		return nil // whoever carries it says when it is over
+	case e.verdict.Action != policy.Forward && !readFirst(&e.flow, &e.verdict) && !explainable(&e.flow, &e.verdict):
+		r.answer(req.Answer, e)
+		r.end(e)
+		return nil
+	}
+	return func(ctx context.Context) { r.finish(ctx, req.Answer, e) }
+}
+
+// finish takes a judged flow through the rest of the pipeline.
 //
 // Facts and verdict are in the entry, not in variables: a goroutine may wait in here for as long as the flow lives, and its stack
 // is most of what such a flow costs.
-func (r *Router) Handle(ctx context.Context, req Request) {
+func (r *Router) finish(ctx context.Context, a Answerer, e *entry) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var e *entry
-	if speaksFirst(req.Network, req.Dst.Port()) {
-		aside(func() { e = r.begin(&req, cancel) })
-	} else {
-		e = r.begin(&req, cancel)
+	e.cancelledBy(cancel)
+	v := &e.verdict
+	if readFirst(&e.flow, v) || explainable(&e.flow, v) {
+		aside(func() {
+			defer stillJudged(a)()
+			e.accept(a)
+		})
 	}
-	if j, ok := req.Answer.(Judging); ok {
+	if j, ok := a.(Judging); ok {
 		j.Judged()
-	}
-	if e == nil {
-		req.Answer.Drop()
-		return
-	}
-	if e.carrier != nil {
-		if (crosser{r}).pass(ctx, &req, e) {
-			return // Pass says when it is over
-		}
-		if readFirst(&e.flow, &e.verdict) {
-			e.accept(req.Answer)
-		}
 	}
 	kept := false // the flow goes on without this goroutine
 	defer func() {
@@ -202,29 +219,26 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 			r.end(e)
 		}
 	}()
-	switch v := &e.verdict; {
+	switch {
 	case readFirst(&e.flow, v):
-		kept = r.handleUnnamed(ctx, req.Answer, e)
+		kept = r.handleUnnamed(ctx, a, e)
 	case explainable(&e.flow, v):
-		kept = r.refuseNamed(ctx, req.Answer, e)
-	case v.Action != policy.Forward:
-		r.answer(req.Answer, e)
+		kept = r.refuseNamed(ctx, a, e)
 	case v.Later != policy.LaterNothing:
-		kept = r.handleLate(ctx, req.Answer, e)
+		kept = r.handleLate(ctx, a, e)
 	default:
-		kept = r.forward(ctx, req.Answer, e)
+		kept = r.forward(ctx, a, e)
 	}
 }
 
-// begin describes and judges a flow and enters it in the table. It accepts a flow that will be read. It returns nil for a flow
-// that is none of a client's.
-func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
+// begin describes and judges a flow and enters it in the table. It returns nil for a flow that is none of a client's.
+func (r *Router) begin(req *Request) *entry {
 	epoch := r.epochs.last.Load()
 	f, release, ok := r.describe(req)
 	if !ok {
 		return nil
 	}
-	e := r.table.begin(f, r.Clock(), cancel)
+	e := r.table.begin(f, r.Clock())
 	e.release = release
 	v := r.Policy.Decide(f)
 	for e.judged(f, v); !r.epochs.settled(&epoch); e.judged(f, v) {
@@ -236,10 +250,6 @@ func (r *Router) begin(req *Request, cancel context.CancelFunc) *entry {
 		}
 	}
 	e.carrier = crosser{r}.carrier(req, e)
-	if e.carrier == nil && (readFirst(&f, &v) || explainable(&f, &v)) {
-		defer stillJudged(req.Answer)()
-		e.accept(req.Answer)
-	}
 	return e
 }
 

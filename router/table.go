@@ -81,18 +81,19 @@ type entry struct {
 
 	// mu guards below. One goroutine at a time judges a flow: it writes flow and verdict, and reads them without the lock.
 	mu         sync.Mutex
-	cancel     context.CancelFunc // of the handler; nil once resets is set
+	cancel     context.CancelFunc // of the handler; nil as long as it does not wait, and once resets is set
 	flow       policy.Flow
 	verdict    policy.Verdict
 	egressName string
 	path       Path
+	killed     bool
 	resets     interface{ Abort() } // what resets it; nil unless it goes on without its handler
 	client     counted
 	err        string
 }
 
-func (t *table) begin(f policy.Flow, now time.Time, cancel context.CancelFunc) *entry {
-	e := &entry{id: t.lastID.Add(1), start: now, flow: f, cancel: cancel}
+func (t *table) begin(f policy.Flow, now time.Time) *entry {
+	e := &entry{id: t.lastID.Add(1), start: now, flow: f}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.flows.Put(e.id, e)
@@ -185,18 +186,23 @@ func (e *entry) pathIs(p Path) {
 	e.path = p
 }
 
-// passedAs records that the packets of the flow cross. ctx is the handler's.
-func (e *entry) passedAs(ctx context.Context, p Passed) {
-	e.carriedBy(p)
-	e.resetBy(ctx, p)
+// cancelledBy records what ends the waiting of the flow's handler.
+func (e *entry) cancelledBy(cancel context.CancelFunc) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.cancel = cancel
+	if e.killed {
+		cancel()
+	}
 }
 
 // resetBy records what resets a flow that goes on without its handler. ctx is the handler's: it is not needed any more.
 func (e *entry) resetBy(ctx context.Context, x interface{ Abort() }) {
 	e.mu.Lock()
 	e.resets, e.cancel = x, nil
+	killed := e.killed
 	e.mu.Unlock()
-	if ctx.Err() != nil { // it was killed meanwhile, by somebody who did not see x
+	if killed || ctx.Err() != nil {
 		x.Abort()
 	}
 }
@@ -204,14 +210,12 @@ func (e *entry) resetBy(ctx context.Context, x interface{ Abort() }) {
 // kill resets the flow.
 func (e *entry) kill() {
 	e.mu.Lock()
-	cancel := e.cancel
+	e.killed = true
+	cancel, x := e.cancel, e.resets
 	e.mu.Unlock()
 	if cancel != nil {
-		cancel() // before the look at resets: see resetBy
+		cancel()
 	}
-	e.mu.Lock()
-	x := e.resets
-	e.mu.Unlock()
 	if x != nil {
 		x.Abort()
 	}

@@ -20,7 +20,7 @@ func TestCloseClientEndsEverythingOfIt(t *testing.T) {
 	flows := make(chan *kept, 20)
 	waiting := make(chan context.Context, 20)
 	keep := keeping(flows)
-	s, w := newWire(t, Config{Client: byNetwork, Handle: func(ctx context.Context, r *Request) {
+	s, w := newWire(t, Config{Client: byNetwork, Handle: Waiting(func(ctx context.Context, r *Request) {
 		if r.Dst.Port() != 9 { // port 9: the dial takes long
 			keep(ctx, r)
 			return
@@ -28,7 +28,7 @@ func TestCloseClientEndsEverythingOfIt(t *testing.T) {
 		waiting <- ctx
 		<-ctx.Done()
 		r.Accept()
-	}}, nil)
+	})}, nil)
 	slow := addr("203.0.113.9:9")
 	open1, half1, wait1 := addr("10.0.1.2:1"), addr("10.0.1.3:2"), addr("10.0.1.4:3")
 	w.shake(open1, web)
@@ -100,11 +100,11 @@ func closeLingering(t *testing.T, next uint64) {
 	owner.Store(1)
 	s, w := newWire(t, Config{
 		Client: func(a netip.Addr) (uint64, bool) { return owner.Load(), owner.Load() > 0 },
-		Handle: func(_ context.Context, r *Request) {
+		Handle: Waiting(func(_ context.Context, r *Request) {
 			if c, err := r.Accept(); err == nil {
 				c.Write([]byte("a secret of the one that had this address"))
 			}
-		},
+		}),
 	}, nil)
 	src := addr("10.0.1.2:1")
 	w.shake(src, web)
@@ -126,7 +126,7 @@ func TestNoFlowSlipsInWhileItsClientCloses(t *testing.T) {
 		var gone atomic.Bool
 		s, w := newWire(t, Config{
 			Client: func(netip.Addr) (uint64, bool) { return 1, !gone.Load() },
-			Handle: func(ctx context.Context, r *Request) {
+			Handle: Waiting(func(ctx context.Context, r *Request) {
 				c, err := r.Accept()
 				if err != nil {
 					return
@@ -136,7 +136,7 @@ func TestNoFlowSlipsInWhileItsClientCloses(t *testing.T) {
 						return
 					}
 				}
-			},
+			}),
 		}, nil)
 		var wg sync.WaitGroup
 		wg.Go(func() {

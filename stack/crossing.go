@@ -15,8 +15,6 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
@@ -118,7 +116,6 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 		return nil, errAnswered
 	}
 	c.begun.Store(true)
-	f.fr.Complete(false) // gVisor ignores every SYN of these ports until then
 	evicted, err := f.passed(c)
 	evicted.end()
 	// It may be over: it was cut while it waited, there is no room, or the other stack or its address went meanwhile. Who took these
@@ -185,11 +182,7 @@ func (s crosser) isFree(local, dst netip.AddrPort) bool {
 	if s.dials.has(datagram.Pair{Remote: dst, Local: local}) {
 		return false
 	}
-	proto := ipv4.ProtocolNumber
-	if dst.Addr().Is6() {
-		proto = ipv6.ProtocolNumber
-	}
-	return s.net.FindTransportEndpoint(proto, tcp.ProtocolNumber, stack.TransportEndpointID{
+	return s.net.FindTransportEndpoint(protocolOf(dst.Addr()), tcp.ProtocolNumber, stack.TransportEndpointID{
 		LocalPort: local.Port(), LocalAddress: tcpipAddr(local.Addr()), RemotePort: dst.Port(), RemoteAddress: tcpipAddr(dst.Addr()),
 	}, nicID) == nil
 }
@@ -592,12 +585,11 @@ func quotable(h *packet.Packet) []byte {
 }
 
 // synOf copies a SYN without what follows its header, and without a TCP checksum that fits.
-func synOf(pkt *stack.PacketBuffer) []byte {
-	network, transport := pkt.NetworkHeader().Slice(), pkt.TransportHeader().Slice()
+func synOf(network, transport []byte) []byte {
 	b := make([]byte, 0, len(network)+len(transport))
 	b = append(append(b, network...), transport...)
 	if b[0]>>4 == 6 {
-		header.IPv6(b).SetPayloadLength(uint16(len(transport)))
+		header.IPv6(b).SetPayloadLength(uint16(len(b) - header.IPv6MinimumSize))
 		return b
 	}
 	h := header.IPv4(b)

@@ -29,14 +29,14 @@ func readError(c net.Conn) error {
 func TestAKernelTakesTheResetOfItsFlow(t *testing.T) {
 	passed := make(chan *Passed, 10)
 	far, server := newWire(t, Config{Name: "far", Addrs: farAddrs}, nil)
-	inNamespace(t, Config{Handle: func(_ context.Context, r *Request) {
+	inNamespace(t, Config{Handle: Waiting(func(_ context.Context, r *Request) {
 		p, err := r.Pass(far, Passage{})
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		passed <- p
-	}}, func(t *testing.T, _ *Stack) {
+	})}, func(t *testing.T, _ *Stack) {
 		for _, dst := range destinations {
 			dst := addr(dst)
 			done := make(chan struct{})
@@ -109,14 +109,14 @@ func TestAKernelTakesTheResetOfItsClient(t *testing.T) {
 		eventually(t, "the server to take the RST", func() bool { return !inState(port, synRecv) })
 
 		passed := make(chan *Passed, 10)
-		_, client := newWire(t, Config{Handle: func(_ context.Context, r *Request) {
+		_, client := newWire(t, Config{Handle: Waiting(func(_ context.Context, r *Request) {
 			p, err := r.Pass(far, Passage{})
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			passed <- p
-		}}, nil)
+		})}, nil)
 		src, dst := addr("10.0.1.2:5000"), addr("10.0.0.2:80")
 		client.send(segment(src, dst, 100, 0, flagSYN, nil))
 		client.expect("SYN-ACK", isTCP(dst, src, flagSYN|flagACK))

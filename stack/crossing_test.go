@@ -42,7 +42,7 @@ func newTransitWorld(t testing.TB, limits Limits, read func(*Request) func([]byt
 	}
 	w.client = open(Config{Name: "client", Addrs: clientAddrs, Lossless: true})
 	w.far = open(Config{Name: "far", MTU: 1420, Addrs: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24"), netip.MustParsePrefix("fd09::2/64")}})
-	w.near = open(Config{Name: "near", Addrs: serverAddrs, Lossless: true, Limits: limits, Handle: func(_ context.Context, r *Request) {
+	w.near = open(Config{Name: "near", Addrs: serverAddrs, Lossless: true, Limits: limits, Handle: Waiting(func(_ context.Context, r *Request) {
 		p := Passage{Ended: func(error) { w.ended.Add(1) }, Moved: w.moved}
 		if read != nil {
 			p.Read = read(r)
@@ -55,8 +55,8 @@ func newTransitWorld(t testing.TB, limits Limits, read func(*Request) func([]byt
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.passed = append(w.passed, passed)
-	}})
-	w.remote = open(Config{Name: "remote", MTU: 1420, Handle: serve})
+	})})
+	w.remote = open(Config{Name: "remote", MTU: 1420, Handle: Waiting(serve)})
 	a, b := link.Pipe(1500)
 	if err := errors.Join(w.client.Attach(a), w.near.Attach(b), w.remote.Attach(link.FromDevice(&crossed{w.far.Device()}))); err != nil {
 		t.Fatal(err)

@@ -34,7 +34,7 @@ func newCrossingWires(t testing.TB, c Config, farMTU int) *crossingWires {
 	t.Helper()
 	w := &crossingWires{requests: make(chan *Request, 20000), passed: make(chan *Passed, 20000), failed: make(chan error, 20000)}
 	w.far, w.server = newWire(t, Config{Name: "far", Addrs: farAddrs, MTU: farMTU}, nil)
-	c.Handle = func(_ context.Context, r *Request) {
+	c.Handle = Waiting(func(_ context.Context, r *Request) {
 		w.requests <- r
 		p, err := r.Pass(w.far, Passage{Ended: func(error) { w.ended.Add(1) }})
 		if err != nil {
@@ -42,7 +42,7 @@ func newCrossingWires(t testing.TB, c Config, farMTU int) *crossingWires {
 			return
 		}
 		w.passed <- p
-	}
+	})
 	w.near, w.client = newWire(t, c, nil)
 	return w
 }

@@ -34,7 +34,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func TestTheLongestSilentDatagramFlowGoes(t *testing.T) {
 	var clock atomic.Int64
 	flows := make(chan *kept, 10)
-	_, w := newWire(t, Config{Limits: Limits{UDPFlows: 2}, Handle: keeping(flows)}, clock.Load)
+	_, w := newWire(t, Config{Limits: Limits{UDPFlows: 2}, Handle: Waiting(keeping(flows))}, clock.Load)
 	a, b, c := addr("10.0.0.2:1"), addr("10.0.0.2:2"), addr("10.0.0.2:3")
 	say := func(from netip.AddrPort) { w.send(udpFrom(from, web, []byte("x"))) }
 	say(a)
@@ -65,14 +65,14 @@ func TestTheLongestSilentDatagramFlowGoes(t *testing.T) {
 func TestAnswersKeepAFlowAlive(t *testing.T) {
 	var clock atomic.Int64
 	conns := make(chan net.Conn, 10)
-	s, w := newWire(t, Config{Limits: Limits{UDPFlows: 2}, Handle: func(ctx context.Context, r *Request) {
+	s, w := newWire(t, Config{Limits: Limits{UDPFlows: 2}, Handle: Waiting(func(ctx context.Context, r *Request) {
 		c, err := r.Accept()
 		if err != nil {
 			return
 		}
 		conns <- c
 		<-ctx.Done()
-	}}, clock.Load)
+	})}, clock.Load)
 	var list []net.Conn
 	for i := range 2 {
 		w.send(udpFrom(netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), uint16(i+1)), web, []byte("x")))
@@ -100,7 +100,7 @@ func TestManyAddressesAreOneClient(t *testing.T) {
 	m := NewMetrics(prometheus.NewRegistry())
 	flows := make(chan *kept, 1000)
 	s, w := newWire(t, Config{
-		Limits: Limits{UDPFlows: 100, UDPPerClient: 20}, Client: byNetwork, Handle: keeping(flows), Metrics: m,
+		Limits: Limits{UDPFlows: 100, UDPPerClient: 20}, Client: byNetwork, Handle: Waiting(keeping(flows)), Metrics: m,
 	}, nil)
 	dst := addr("[2001:db8::9]:4000")
 	for i := range 300 { // client 1 has a whole /64
@@ -152,9 +152,9 @@ func TestNobodysPacketsAreDropped(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			m := NewMetrics(prometheus.NewRegistry())
-			_, w := newWire(t, Config{Client: byNetwork, Metrics: m, Handle: func(_ context.Context, r *Request) {
+			_, w := newWire(t, Config{Client: byNetwork, Metrics: m, Handle: Waiting(func(_ context.Context, r *Request) {
 				t.Errorf("the handler got %s %v", r.Network, r.Src)
-			}}, nil)
+			})}, nil)
 			w.send(row.pkt)
 			drops := m.drops.WithLabelValues("source")
 			eventually(t, "the drop is counted", func() bool { return testutil.ToFloat64(drops) == 1 })
@@ -166,7 +166,7 @@ func TestNobodysPacketsAreDropped(t *testing.T) {
 func TestTCPSharesOfAFullTable(t *testing.T) {
 	var clock atomic.Int64
 	flows := make(chan *kept, 20)
-	_, w := newWire(t, Config{Limits: Limits{TCPFlows: 4}, Client: byNetwork, Handle: keeping(flows)}, clock.Load)
+	_, w := newWire(t, Config{Limits: Limits{TCPFlows: 4}, Client: byNetwork, Handle: Waiting(keeping(flows))}, clock.Load)
 	one := func(i int) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("10.0.1.2"), uint16(100+i)) }
 	var list []*kept
 	for i := range 4 { // client 1 takes the whole table
@@ -199,7 +199,7 @@ func TestTCPSharesOfAFullTable(t *testing.T) {
 func TestDataKeepsATCPFlowAlive(t *testing.T) {
 	var clock atomic.Int64
 	flows := make(chan *kept, 20)
-	_, w := newWire(t, Config{Limits: Limits{TCPFlows: 2}, Client: byNetwork, Handle: keeping(flows)}, clock.Load)
+	_, w := newWire(t, Config{Limits: Limits{TCPFlows: 2}, Client: byNetwork, Handle: Waiting(keeping(flows))}, clock.Load)
 	a, b := addr("10.0.1.2:100"), addr("10.0.1.2:101")
 	mine, theirs := w.shake(a, web)
 	fa := within(t, flows)
@@ -236,7 +236,7 @@ func TestHalfOpenHandshakesKeepNobodyOut(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			flows := make(chan *kept, 1000)
-			s, w := newWire(t, Config{Limits: Limits{Dials: 32}, Client: byNetwork, Handle: keeping(flows)}, nil)
+			s, w := newWire(t, Config{Limits: Limits{Dials: 32}, Client: byNetwork, Handle: Waiting(keeping(flows))}, nil)
 			for i := range 300 {
 				src := netip.AddrPortFrom(netip.MustParseAddr("10.0.1.2"), uint16(1000+i))
 				w.send(segment(src, web, 1, 0, flagSYN, nil))
@@ -265,10 +265,10 @@ func TestHalfOpenHandshakesKeepNobodyOut(t *testing.T) {
 
 func TestDialsOfOneClientLeaveRoomForOthers(t *testing.T) {
 	pending := make(chan *Request, 100)
-	s, w := newWire(t, Config{Limits: Limits{Dials: 6}, Client: byNetwork, Handle: func(ctx context.Context, r *Request) {
+	s, w := newWire(t, Config{Limits: Limits{Dials: 6}, Client: byNetwork, Handle: Waiting(func(ctx context.Context, r *Request) {
 		pending <- r
 		<-ctx.Done()
-	}}, nil)
+	})}, nil)
 	syn := func(client, i int) {
 		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(client), 2}), uint16(1000+i))
 		w.send(segment(src, web, 1, 0, flagSYN, nil))
@@ -293,7 +293,7 @@ func TestDialsOfOneClientLeaveRoomForOthers(t *testing.T) {
 
 func TestAHandshakeThatIsNotFinishedEnds(t *testing.T) {
 	flows := make(chan *kept, 10)
-	s, w := newWire(t, Config{Limits: Limits{Handshake: 100 * time.Millisecond}, Client: byNetwork, Handle: keeping(flows)}, nil)
+	s, w := newWire(t, Config{Limits: Limits{Handshake: 100 * time.Millisecond}, Client: byNetwork, Handle: Waiting(keeping(flows))}, nil)
 	src := addr("10.0.1.2:100")
 	start := time.Now()
 	w.send(segment(src, web, 1, 0, flagSYN, nil))

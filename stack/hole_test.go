@@ -55,7 +55,7 @@ func TestAStreamSurvivesABlackHole(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer client.Close()
-			server, err := New(Config{Name: "server", Addrs: serverAddrs, Lossless: row.lossless, Handle: numbers})
+			server, err := New(Config{Name: "server", Addrs: serverAddrs, Lossless: row.lossless, Handle: Waiting(numbers)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -14,14 +14,14 @@ import (
 func TestFlowsWithoutAnswersEndSooner(t *testing.T) {
 	var clock atomic.Int64
 	conns := make(chan *datagram.Conn, 1)
-	s, w := newWire(t, Config{Handle: func(ctx context.Context, r *Request) {
+	s, w := newWire(t, Config{Handle: Waiting(func(ctx context.Context, r *Request) {
 		c, err := r.Accept()
 		if err != nil {
 			return
 		}
 		conns <- c.(*datagram.Conn)
 		<-ctx.Done()
-	}}, clock.Load)
+	})}, clock.Load)
 	answer := func(c *datagram.Conn) {
 		if _, err := c.Write(nil); err != nil { // an empty datagram is an answer too
 			t.Error(err)

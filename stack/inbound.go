@@ -135,7 +135,14 @@ func (s receiver) classify(m link.Meta, b []byte, crossing *merger) (packet.Pack
 	}
 	switch h.Proto {
 	case packet.ProtoTCP:
-		return h, !s.cross(m, &h, crossing)
+		if s.cross(m, &h, crossing) {
+			return h, false
+		}
+		if s.tcp.isNew(m, &h) {
+			s.tcp.arrived(&h)
+			return h, false
+		}
+		return h, true
 	case packet.ProtoUDP:
 		s.inboundUDP(m, &h)
 		return h, false
@@ -213,16 +220,29 @@ func (s *Stack) datagramConfig() datagram.Config {
 }
 
 // serveDatagram runs the handler of one datagram or echo flow.
-func (s *Stack) serveDatagram(ctx context.Context, c *datagram.Conn) {
-	defer s.recover()
+func (s *Stack) serveDatagram(life context.Context, c *datagram.Conn) (rest func(context.Context)) {
 	k := c.Key()
 	r := &Request{Network: c.Network(), Src: k.Remote, Dst: k.Local, Client: c.Client(), stack: s, datagram: c}
-	defer func() {
-		if !r.isKept() {
-			r.finish()
-		}
-	}()
-	s.handle(ctx, r)
+	wait := s.begin(life, r)
+	if wait == nil {
+		r.finish()
+		return nil
+	}
+	return func(ctx context.Context) {
+		defer func() {
+			if !r.isKept() {
+				r.finish()
+			}
+		}()
+		defer s.recover()
+		wait(ctx)
+	}
+}
+
+// begin runs the part of the handler that does not wait.
+func (s *Stack) begin(life context.Context, r *Request) (rest func(context.Context)) {
+	defer s.recover()
+	return s.handle(life, r)
 }
 
 // inboundUDP takes one unfragmented UDP packet, or a super-packet of them.

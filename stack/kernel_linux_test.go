@@ -94,12 +94,12 @@ func connect(dst netip.AddrPort, patience time.Duration) error {
 func TestTheKernelReportsWhyADialFailed(t *testing.T) {
 	ports := map[uint16]error{1: unix.ECONNREFUSED, 2: unix.EHOSTUNREACH, 3: unix.ENETUNREACH, 4: unix.EACCES, 5: unix.EPERM}
 	var asked atomic.Int32
-	c := Config{Handle: func(_ context.Context, r *Request) {
+	c := Config{Handle: Waiting(func(_ context.Context, r *Request) {
 		if err := ports[r.Dst.Port()]; err != nil {
 			asked.Add(1)
 			r.Unreachable(err)
 		}
-	}}
+	})}
 	inNamespace(t, c, func(t *testing.T, _ *Stack) {
 		for _, row := range []struct {
 			dst  string

@@ -131,7 +131,7 @@ func TestTheMTUBoundsWhatIsSent(t *testing.T) {
 	if got := p.server.MTU(); got != 1300 {
 		t.Fatalf("got MTU %d, want 1300", got)
 	}
-	s, w := newWire(t, Config{MTU: 1280, Handle: echo}, nil)
+	s, w := newWire(t, Config{MTU: 1280, Handle: Waiting(echo)}, nil)
 	w.send(udpFrom(addr("10.0.0.2:5"), web, make([]byte, 1440)))
 	for n := 0; n < 2; n++ {
 		q := w.expect("fragment", func(q packet.Packet) bool { return q.Fragment })

@@ -12,11 +12,11 @@ import (
 
 func TestDatagramsAreCountedBothWays(t *testing.T) {
 	m := NewMetrics(prometheus.NewRegistry())
-	_, w := newWire(t, Config{Metrics: m, Handle: func(_ context.Context, r *Request) {
+	_, w := newWire(t, Config{Metrics: m, Handle: Waiting(func(_ context.Context, r *Request) {
 		if c, err := r.Accept(); err == nil {
 			c.Write(make([]byte, 3000))
 		}
-	}}, nil)
+	})}, nil)
 	w.send(udpFrom(addr("10.0.0.2:100"), web, make([]byte, 50)))
 	sent := 0.0
 	for range 3 {

@@ -73,14 +73,14 @@ func newDistant(t *testing.T, serve func(net.Conn)) *distant {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	server, err := New(Config{Name: "server", Addrs: serverAddrs, Handle: func(_ context.Context, r *Request) {
+	server, err := New(Config{Name: "server", Addrs: serverAddrs, Handle: Waiting(func(_ context.Context, r *Request) {
 		c, err := r.Accept()
 		if err != nil {
 			return
 		}
 		defer c.Close()
 		serve(c)
-	}})
+	})})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func TestTCPInFragmentsIsChecksummed(t *testing.T) {
 		{addr("[fd00::2]:100"), addr("[2001:db8::9]:80")},
 	} {
 		got := make(chan string, 10)
-		_, w := newWire(t, Config{Handle: func(_ context.Context, r *Request) {
+		_, w := newWire(t, Config{Handle: Waiting(func(_ context.Context, r *Request) {
 			c, err := r.Accept()
 			if err != nil {
 				return
@@ -56,7 +56,7 @@ func TestTCPInFragmentsIsChecksummed(t *testing.T) {
 				}
 				got <- string(b[:n])
 			}
-		}}, nil)
+		})}, nil)
 		mine, theirs := w.shake(ends.src, ends.dst)
 		whole := segment(ends.src, ends.dst, mine, theirs, flagACK|flagPSH, []byte(strings.Repeat("good", 10)))
 		bad := bytes.Clone(whole)
@@ -81,7 +81,7 @@ func TestTCPInFragmentsIsChecksummed(t *testing.T) {
 
 func TestSYNInFragmentsIsChecksummed(t *testing.T) {
 	flows := make(chan *kept, 2)
-	s, w := newWire(t, Config{Handle: keeping(flows)}, nil)
+	s, w := newWire(t, Config{Handle: Waiting(keeping(flows))}, nil)
 	syn := segment(addr("10.0.0.2:100"), web, 1, 0, flagSYN, make([]byte, 20))
 	syn[len(syn)-1] ^= 1
 	for _, f := range fragments(syn, 16) {
@@ -124,14 +124,14 @@ func TestADatagramEndsWhereItsHeaderSays(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			sizes := make(chan int, 10)
-			_, w := newWire(t, Config{Handle: func(_ context.Context, r *Request) {
+			_, w := newWire(t, Config{Handle: Waiting(func(_ context.Context, r *Request) {
 				c, err := r.Accept()
 				if err != nil {
 					return
 				}
 				n, _ := c.Read(make([]byte, 100))
 				sizes <- n
-			}}, nil)
+			})}, nil)
 			for _, p := range row.pkts {
 				w.send(p)
 			}
@@ -148,7 +148,7 @@ func TestADatagramEndsWhereItsHeaderSays(t *testing.T) {
 }
 
 func TestUnknownProtocolsAreAnswered(t *testing.T) {
-	_, w := newWire(t, Config{Handle: func(_ context.Context, r *Request) { r.Drop() }}, nil)
+	_, w := newWire(t, Config{Handle: Waiting(func(_ context.Context, r *Request) { r.Drop() })}, nil)
 	for _, proto := range []byte{4, 41, 47, 50, 132} {
 		pkt := unknown("10.0.0.2", "203.0.113.9", proto)
 		w.send(pkt)
@@ -232,7 +232,7 @@ func TestTheLargestDatagramsPass(t *testing.T) {
 }
 
 func TestTheStacksOwnAddressAnswersTheLargestPing(t *testing.T) {
-	_, w := newWire(t, Config{Handle: func(_ context.Context, r *Request) { r.Drop() }}, nil)
+	_, w := newWire(t, Config{Handle: Waiting(func(_ context.Context, r *Request) { r.Drop() })}, nil)
 	pkt := echoRequest("10.0.0.2", "10.0.0.1", 65507)
 	for i := range pkt[28:] {
 		pkt[28+i] = byte(i * 3)
@@ -265,7 +265,7 @@ func TestUnreachableOnTheWire(t *testing.T) {
 		{context.DeadlineExceeded, -1, -1},
 		{nil, -1, -1},
 	} {
-		_, w := newWire(t, Config{Handle: func(_ context.Context, r *Request) { r.Unreachable(row.err) }}, nil)
+		_, w := newWire(t, Config{Handle: Waiting(func(_ context.Context, r *Request) { r.Unreachable(row.err) })}, nil)
 		for _, ends := range []struct {
 			src, dst   netip.AddrPort
 			kind, code int

@@ -37,7 +37,7 @@ func TestAClientHearsOfANarrowPathBeyond(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			sizes, conns := make(chan int, 10), make(chan net.Conn, 1)
-			_, w := newWire(t, Config{Handle: func(_ context.Context, r *Request) {
+			_, w := newWire(t, Config{Handle: Waiting(func(_ context.Context, r *Request) {
 				c, err := r.Accept()
 				if err != nil {
 					return
@@ -50,7 +50,7 @@ func TestAClientHearsOfANarrowPathBeyond(t *testing.T) {
 					}
 					sizes <- n
 				}
-			}}, nil)
+			})}, nil)
 			tooBig := func(size int) {
 				t.Helper()
 				p := w.expect("ICMP error", func(p packet.Packet) bool { return p.Proto == packet.ICMPProto(p.Src) })
@@ -90,7 +90,7 @@ func TestANarrowPathIsForgotten(t *testing.T) {
 	sizes, conns := make(chan int, 10), make(chan net.Conn, 1)
 	_, w := newWire(t, Config{
 		Limits: Limits{UDPIdle: time.Hour},
-		Handle: func(_ context.Context, r *Request) {
+		Handle: Waiting(func(_ context.Context, r *Request) {
 			c, _ := r.Accept()
 			conns <- c
 			for {
@@ -100,7 +100,7 @@ func TestANarrowPathIsForgotten(t *testing.T) {
 				}
 				sizes <- n
 			}
-		},
+		}),
 	}, clock.Load)
 	src := addr("10.0.0.2:100")
 	w.send(udpFrom(src, web, make([]byte, 10)))

@@ -25,6 +25,13 @@ func (s sender) unreachableTCP(client, asked netip.AddrPort, seq uint32, why pac
 	s.sendUnreachable(asked.Addr(), client.Addr(), why, packet.SYNHead(client, asked, seq))
 }
 
+// refuseTCP answers a SYN with RST. ack is the sequence number after it and what came with it.
+func (s sender) refuseTCP(client, asked netip.AddrPort, ack uint32) {
+	if err := s.nic.Send(packet.Refusal(asked, client, ack)); err != nil {
+		s.metrics.drop(dropQueue)
+	}
+}
+
 // sendUnreachable sends "destination unreachable". It comes from the address that the client asked for: a client may
 // accept nothing from any other address through its tunnel.
 func (s sender) sendUnreachable(src, dst netip.Addr, why packet.Why, quoted []byte) {

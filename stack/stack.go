@@ -45,12 +45,10 @@ var (
 
 // Config is what New needs. Every bound has the default that its comment names.
 type Config struct {
-	Name  string         // for logs and Device().Name; default "stack"
-	MTU   int            // bytes, IP header included; default 1500
-	Addrs []netip.Prefix // the stack's own addresses; dials leave from them
-	// Handle takes each flow that arrives, in a goroutine of its own; the flow is over when it returns. ctx ends with
-	// the stack, or when the client gives up before it was accepted. Nil refuses every flow.
-	Handle func(ctx context.Context, r *Request)
+	Name   string         // for logs and Device().Name; default "stack"
+	MTU    int            // bytes, IP header included; default 1500
+	Addrs  []netip.Prefix // the stack's own addresses; dials leave from them
+	Handle Handler        // nil refuses every flow
 	// Client tells whose a source address is: an opaque key, the same for all addresses of one client. Flows, dials and
 	// their bounds are counted by it. ok is false for an address that belongs to nobody: its packets are dropped and
 	// counted with reason "source". Nil makes every source one client, with key 0. It is called with a lock of the stack
@@ -70,10 +68,22 @@ type Config struct {
 	Metrics  *Metrics     // nil counts nothing
 }
 
+// Handler takes each flow that arrives, where its first packet was read: it must not block. What is left to do and may wait, if anything
+// is, it returns: rest is called in a goroutine of its own, and the flow is over when that returns. A flow without a rest costs no
+// goroutine. life ends with the stack, and the context of rest also when the client gives up before it was accepted.
+type Handler func(life context.Context, r *Request) (rest func(ctx context.Context))
+
+// Waiting is a Handler all of which may wait.
+func Waiting(handle func(ctx context.Context, r *Request)) Handler {
+	return func(_ context.Context, r *Request) func(context.Context) {
+		return func(ctx context.Context) { handle(ctx, r) }
+	}
+}
+
 // Stack is a host in user space. All methods may be called by several goroutines at once.
 type Stack struct {
 	name    string
-	handle  func(context.Context, *Request)
+	handle  Handler
 	client  func(netip.Addr) (uint64, bool)
 	failed  func(error)
 	routed  bool
@@ -243,12 +253,8 @@ func (s *Stack) SetAddrs(addrs []netip.Prefix) error {
 		if s.addrs[p] {
 			continue
 		}
-		proto := ipv4.ProtocolNumber
-		if p.Addr().Is6() {
-			proto = ipv6.ProtocolNumber
-		}
 		err := s.net.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
-			Protocol:          proto,
+			Protocol:          protocolOf(p.Addr()),
 			AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpipAddr(p.Addr()), PrefixLen: p.Bits()},
 		}, stack.AddressProperties{})
 		if err != nil {
@@ -455,6 +461,14 @@ func (s *Stack) Close() error {
 	s.net.Close()
 	s.net.Wait()
 	return err
+}
+
+// protocolOf is gVisor's number of the protocol of an address.
+func protocolOf(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return ipv4.ProtocolNumber
+	}
+	return ipv6.ProtocolNumber
 }
 
 func tcpipAddr(a netip.Addr) tcpip.Address {

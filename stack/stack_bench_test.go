@@ -78,7 +78,7 @@ func BenchmarkDatagramIn(b *testing.B) {
 
 // A batch as an encrypted transport writes it, of datagrams that reach their flow and are read by nobody.
 func BenchmarkDeviceWrite(b *testing.B) {
-	s, err := New(Config{Name: "server", Addrs: serverAddrs, Handle: func(ctx context.Context, r *Request) { r.Drop() }})
+	s, err := New(Config{Name: "server", Addrs: serverAddrs, Handle: Waiting(func(ctx context.Context, r *Request) { r.Drop() })})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func BenchmarkDatagramThrough(b *testing.B) {
 			}
 			defer far.Close()
 			passed := make(chan struct{})
-			near, err := New(Config{Name: "near", Addrs: serverAddrs, Handle: func(ctx context.Context, r *Request) {
+			near, err := New(Config{Name: "near", Addrs: serverAddrs, Handle: Waiting(func(ctx context.Context, r *Request) {
 				defer close(passed)
 				if way == "crosses" {
 					if _, err := r.PassDatagrams(far, DatagramPassage{}); err != nil {
@@ -131,7 +131,7 @@ func BenchmarkDatagramThrough(b *testing.B) {
 				go client.(*datagram.Conn).Each(func(d []byte) error { _, err := server.Write(d); return err })
 				passed <- struct{}{}
 				<-ctx.Done()
-			}})
+			})})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -296,7 +296,7 @@ func BenchmarkIdleConnections(b *testing.B) {
 	} {
 		b.Run(row.name, func(b *testing.B) {
 			accepted := make(chan struct{}, conns)
-			_, w := newWire(b, Config{Handle: func(_ context.Context, r *Request) {
+			_, w := newWire(b, Config{Handle: Waiting(func(_ context.Context, r *Request) {
 				c, err := r.Accept()
 				if err != nil {
 					return
@@ -307,7 +307,7 @@ func BenchmarkIdleConnections(b *testing.B) {
 				accepted <- struct{}{}
 				var one [1]byte
 				c.Read(one[:])
-			}}, nil)
+			})}, nil)
 			before := memory()
 			for b.Loop() {
 				for i := range conns {

@@ -48,7 +48,7 @@ func newPair(t testing.TB, how joint, limits Limits, handle func(context.Context
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := New(Config{Name: "server", Addrs: serverAddrs, Handle: handle, Lossless: how == byPipe, Limits: limits})
+	server, err := New(Config{Name: "server", Addrs: serverAddrs, Handle: Waiting(handle), Lossless: how == byPipe, Limits: limits})
 	if err != nil {
 		t.Fatal(err)
 	}

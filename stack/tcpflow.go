@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"encoding/binary"
 	"math"
 	"net"
 	"net/netip"
@@ -10,14 +11,14 @@ import (
 	"syscall"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"penstock/stack/link"
 	"penstock/stack/packet"
 	"penstock/stack/share"
 	"penstock/stack/shrink"
@@ -27,7 +28,8 @@ import (
 // tcpTable holds the TCP flows that clients begin. A flow has a place among the dials from its SYN until the handshake
 // with its client has ended, and one among the open flows from then until its handler returns.
 type tcpTable struct {
-	s *Stack
+	s         *Stack
+	forwarder *tcp.Forwarder // makes gVisor's endpoints
 
 	begins share.Begins // flows that are judged
 
@@ -64,17 +66,19 @@ type tcpFlow struct {
 	owner  share.Owner
 	place  share.Place // among the dials or the open flows
 	begins atomic.Bool // it is one of those that are judged
-	push   *tcpFlow    // what had to make room for this one, to be ended in this one's goroutine
-	syn    []byte      // the packet, for Pass
-	fr     *tcp.ForwarderRequest
+	push   *tcpFlow    // what had to make room for this one
+	ack    uint32      // sequence number after the SYN and what came with it
+	syn    []byte      // its headers, until it is known who carries the flow
 
 	// t.mu guards below.
 	stage   tcpStage
 	cut     bool // lost its place, or the client was closed
 	reset   bool // tell the client, if cut
 	request *Request
-	cancel  context.CancelFunc // of the handler's context
-	timer   *time.Timer        // ends the handshake
+	cancel  context.CancelFunc // of the context of the handler's rest; nil before that
+	gone    bool               // the client has sent RST
+	handed  chan *tcp.ForwarderRequest
+	timer   *time.Timer // ends the handshake
 	conn    *stream.Conn
 	crosses *crossing
 }
@@ -92,14 +96,44 @@ func newTCPTable(s *Stack) *tcpTable {
 func (s *Stack) forwardTCP() {
 	// The initial window is passed because the forwarder does not ask for the stack's default. Its own bound has no share
 	// for each client, so the table bounds what is in flight.
-	f := tcp.NewForwarder(s.net, s.limits.TCPBuffer, math.MaxInt, s.serveTCP)
-	s.net.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
-		return s.tcp.inbound(f, id, pkt)
-	})
+	s.tcp.forwarder = tcp.NewForwarder(s.net, s.limits.TCPBuffer, math.MaxInt, s.tcp.handedUp)
+	s.net.SetTransportProtocolHandler(tcp.ProtocolNumber, s.tcp.inbound)
 }
 
-// inbound takes a segment that belongs to no connection. What it does not take, gVisor answers with RST.
-func (t *tcpTable) inbound(f *tcp.Forwarder, id stack.TransportEndpointID, pkt *stack.PacketBuffer) (taken bool) {
+// isNew reports whether a TCP packet is a SYN that no connection of gVisor's can be meant by, and that needs nothing of gVisor's to be
+// read.
+func (t *tcpTable) isNew(m link.Meta, h *packet.Packet) bool {
+	if t.s.handle == nil || m.GSO != link.GSONone || len(h.Body) < header.TCPMinimumSize || !isSYN(h) ||
+		len(h.Raw)-len(h.Body) != packet.HeaderLen(h.Src) {
+		return false
+	}
+	if n := int(header.TCP(h.Body).DataOffset()); n < header.TCPMinimumSize || n > len(h.Body) {
+		return false
+	}
+	return (crosser{t.s}).isFree(netip.AddrPortFrom(h.Dst, binary.BigEndian.Uint16(h.Body[2:])), netip.AddrPortFrom(h.Src, binary.BigEndian.Uint16(h.Body)))
+}
+
+// arrived takes a SYN that isNew, and runs its handler.
+func (t *tcpTable) arrived(h *packet.Packet) {
+	ports := flowAddrs(h)
+	id := stack.TransportEndpointID{
+		LocalAddress: tcpipAddr(h.Dst), LocalPort: ports.Local.Port(), RemoteAddress: tcpipAddr(h.Src), RemotePort: ports.Remote.Port(),
+	}
+	syn := header.TCP(h.Body)
+	flow, silent := t.begin(id, syn.SequenceNumber())
+	after := syn.SequenceNumber() + 1 + uint32(len(h.Body)-int(syn.DataOffset()))
+	if flow == nil {
+		if !silent {
+			sender{t.s}.refuseTCP(ports.Remote, ports.Local, after)
+		}
+		return
+	}
+	flow.ack, flow.syn = after, synOf(h.Raw[:len(h.Raw)-len(h.Body)], h.Body[:syn.DataOffset()])
+	flow.run()
+}
+
+// inbound takes a segment that belongs to no connection, and did not arrive otherwise. What it does not take, gVisor answers with RST.
+func (t *tcpTable) inbound(id stack.TransportEndpointID, pkt *stack.PacketBuffer) (taken bool) {
 	h := header.TCP(pkt.TransportHeader().Slice())
 	if len(h) < header.TCPMinimumSize {
 		return false
@@ -118,18 +152,17 @@ func (t *tcpTable) inbound(f *tcp.Forwarder, id stack.TransportEndpointID, pkt *
 		}
 		return !known
 	}
+	sum := func() uint16 { return pkt.Data().Checksum() }
+	if _, valid, _ := header.TCPValid(h, sum, uint16(pkt.Data().Size()), id.RemoteAddress, id.LocalAddress, pkt.RXChecksumValidated); !valid {
+		return false // it came in fragments, which nobody has checked
+	}
 	flow, silent := t.begin(id, h.SequenceNumber())
 	if flow == nil {
 		return silent
 	}
-	flow.syn = synOf(pkt)
-	if f.HandlePacket(id, pkt) {
-		return true
-	}
-	flow.judged()
-	flow.push.end()
-	t.finish(flow) // a malformed SYN, which is not handed up
-	return false
+	flow.ack, flow.syn = h.SequenceNumber()+1+uint32(pkt.Data().Size()), synOf(pkt.NetworkHeader().Slice(), h)
+	go flow.run() // gVisor holds what it likes here
+	return true
 }
 
 // begin makes the flow of a SYN. It returns none for a SYN that came before or that is refused; silent says that the
@@ -187,23 +220,21 @@ func (t *tcpTable) cutLocked(p *share.Place, reset bool) *tcpFlow {
 func (t *tcpTable) giveUp(id stack.TransportEndpointID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if f := t.syns.Get(id); f != nil && f.cancel != nil {
+	f := t.syns.Get(id)
+	if f == nil {
+		return
+	}
+	f.gone = true
+	if f.cancel != nil {
 		f.cancel()
 	}
 }
 
-// serveTCP runs the handler of one SYN. gVisor calls it in a goroutine of its own.
-func (s *Stack) serveTCP(fr *tcp.ForwarderRequest) {
-	if !s.enter() {
-		fr.Complete(true)
-		return
-	}
-	f := s.tcp.handedUp(fr)
-	defer f.judged()
+// run runs the handler of a flow.
+func (f *tcpFlow) run() {
+	s := f.t.s
 	f.push.end()
 	f.push = nil
-	ctx, cancel := context.WithCancel(s.life)
-	defer cancel()
 	r := &Request{
 		Network: "tcp",
 		Src:     netip.AddrPortFrom(fromTCPIP(f.id.RemoteAddress), f.id.RemotePort),
@@ -211,6 +242,33 @@ func (s *Stack) serveTCP(fr *tcp.ForwarderRequest) {
 		Client:  f.owner.Client,
 		tcp:     f,
 	}
+	if !s.enter() {
+		r.end(true, packet.WhyPort)
+		f.judged()
+		f.t.finish(f)
+		return
+	}
+	var rest func(context.Context)
+	if cut, reset := f.serve(r, nil); cut {
+		r.end(reset, packet.WhyPort)
+	} else {
+		rest = s.begin(s.life, r)
+	}
+	if rest == nil {
+		r.finish()
+		f.over()
+		f.judged()
+		return
+	}
+	go f.finish(r, rest)
+}
+
+// finish runs the part of the handler that may wait.
+func (f *tcpFlow) finish(r *Request, rest func(context.Context)) {
+	s := f.t.s
+	defer f.judged()
+	ctx, cancel := context.WithCancel(s.life)
+	defer cancel()
 	defer func() {
 		if !r.isKept() {
 			r.finish()
@@ -220,9 +278,8 @@ func (s *Stack) serveTCP(fr *tcp.ForwarderRequest) {
 	defer s.recover()
 	if cut, reset := f.serve(r, cancel); cut {
 		r.end(reset, packet.WhyPort)
-		return
 	}
-	s.handle(ctx, r)
+	rest(ctx)
 }
 
 // judged notes that a flow's handler has judged it, or ended.
@@ -243,12 +300,32 @@ func (s *Stack) enter() bool {
 	return true
 }
 
-func (t *tcpTable) handedUp(fr *tcp.ForwarderRequest) *tcpFlow {
+// handUp lets gVisor look at the flow's SYN. It returns nil if gVisor does not like it.
+func (f *tcpFlow) handUp() *tcp.ForwarderRequest {
+	syn, fault := packet.Parse(link.Meta{Partial: true}, f.syn)
+	if fault != "" {
+		return nil
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(syn.Raw)})
+	defer pkt.DecRef()
+	pkt.NICID, pkt.RXChecksumValidated = nicID, true
+	pkt.NetworkProtocolNumber, pkt.TransportProtocolNumber = protocolOf(syn.Src), tcp.ProtocolNumber
+	_, ok := pkt.NetworkHeader().Consume(len(syn.Raw) - len(syn.Body))
+	if ok {
+		_, ok = pkt.TransportHeader().Consume(len(syn.Body))
+	}
+	if !ok || !f.t.forwarder.HandlePacket(f.id, pkt) {
+		return nil
+	}
+	return <-f.handed
+}
+
+// handedUp takes what gVisor has made of a SYN. gVisor calls it in a goroutine of its own.
+func (t *tcpTable) handedUp(fr *tcp.ForwarderRequest) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	f := t.syns.Get(fr.ID())
-	f.fr = fr
-	return f
+	f := t.syns.Get(fr.ID()) // it stays there as long as its handler waits for this
+	t.mu.Unlock()
+	f.handed <- fr
 }
 
 // finish takes a flow whose handler has returned out of the tables, unless it crosses.
@@ -269,8 +346,7 @@ func (t *tcpTable) finishCrossing(f *tcpFlow) {
 	t.open.Remove(&f.place)
 }
 
-// forgetLocked ends a flow's time among the dials. gVisor's forwarder must have let go of it: until then it ignores
-// every SYN of the same id.
+// forgetLocked ends a flow's time among the dials.
 func (t *tcpTable) forgetLocked(f *tcpFlow) {
 	if t.syns.Get(f.id) == f {
 		t.syns.Delete(f.id)
@@ -327,7 +403,7 @@ func (f *tcpFlow) Touch() { f.place.Active.Store(f.t.s.now()) }
 func (f *tcpFlow) keep(c *stream.Conn) (over func()) {
 	f.t.mu.Lock()
 	defer f.t.mu.Unlock()
-	f.request, f.cancel, f.fr = nil, nil, nil // the flow may last for hours, and needs them no more
+	f.request, f.cancel = nil, nil // the flow may last for hours, and needs them no more
 	return func() {
 		c.Close()
 		f.over()
@@ -340,12 +416,15 @@ func (f *tcpFlow) over() {
 	f.t.s.wg.Done()
 }
 
-// serve notes who answers for the flow. cut reports that nobody needs to any more, and reset that the client is to be
-// told.
+// serve notes who answers for the flow, and what cancels that. cut reports that nobody needs to any more, and reset that the client is
+// to be told.
 func (f *tcpFlow) serve(r *Request, cancel context.CancelFunc) (cut, reset bool) {
 	f.t.mu.Lock()
 	defer f.t.mu.Unlock()
 	f.request, f.cancel = r, cancel
+	if cancel != nil && (f.gone || f.cut) {
+		cancel()
+	}
 	return f.cut, f.reset
 }
 
@@ -359,8 +438,10 @@ func (f *tcpFlow) end() {
 	f.t.mu.Unlock()
 	switch stage {
 	case tcpWaiting:
-		if r != nil {
+		if cancel != nil {
 			cancel()
+		}
+		if r != nil {
 			r.end(reset, packet.WhyPort)
 		}
 	case tcpShaking:
@@ -380,11 +461,7 @@ const endRetry = 10 * time.Millisecond
 
 // endHandshake ends the handshake with a client that does not finish it, or whose flow was cut.
 func (f *tcpFlow) endHandshake() {
-	proto := ipv4.ProtocolNumber
-	if f.id.LocalAddress.Len() == 16 {
-		proto = ipv6.ProtocolNumber
-	}
-	ep, ok := f.t.s.net.FindTransportEndpoint(proto, tcp.ProtocolNumber, f.id, nicID).(interface{ Abort() })
+	ep, ok := f.t.s.net.FindTransportEndpoint(protocolOf(fromTCPIP(f.id.LocalAddress)), tcp.ProtocolNumber, f.id, nicID).(interface{ Abort() })
 	f.t.mu.Lock()
 	shaking := f.stage == tcpShaking
 	if shaking && !ok {
@@ -399,12 +476,20 @@ func (f *tcpFlow) endHandshake() {
 // accept completes the handshake. It waits for the client.
 func (f *tcpFlow) accept(r *Request) (net.Conn, error) {
 	if !f.shake() {
-		f.fr.Complete(f.reset)
+		if f.reset {
+			sender{f.t.s}.refuseTCP(r.Src, r.Dst, f.ack)
+		}
 		return nil, acceptError(r.Src, net.ErrClosed)
 	}
+	fr := f.handUp()
+	f.syn = nil
+	if fr == nil {
+		f.shaken(nil)
+		return nil, acceptError(r.Src, syscall.EINVAL)
+	}
 	var wq waiter.Queue
-	ep, err := f.fr.CreateEndpoint(&wq)
-	f.fr.Complete(err != nil)
+	ep, err := fr.CreateEndpoint(&wq)
+	fr.Complete(err != nil)
 	if err != nil {
 		f.shaken(nil)
 		return nil, stream.OpError("accept", r.Src, err)
@@ -450,7 +535,7 @@ func (f *tcpFlow) shake() bool {
 	if f.cut {
 		return false
 	}
-	f.stage, f.syn = tcpShaking, nil
+	f.stage, f.handed = tcpShaking, make(chan *tcp.ForwarderRequest, 1)
 	t.dials.Yield(&f.place)
 	f.timer = time.AfterFunc(t.s.limits.Handshake, f.endHandshake)
 	return true
@@ -464,7 +549,7 @@ func (f *tcpFlow) shaken(c *stream.Conn) (evicted *tcpFlow, err error) {
 	defer t.mu.Unlock()
 	f.timer.Stop()
 	t.forgetLocked(f)
-	f.stage, f.conn, f.timer = tcpOpen, c, nil
+	f.stage, f.conn, f.timer, f.handed = tcpOpen, c, nil, nil
 	switch {
 	case c == nil:
 		return nil, nil
@@ -482,7 +567,7 @@ func (f *tcpFlow) passed(c *crossing) (evicted *tcpFlow, err error) {
 	defer t.mu.Unlock()
 	t.forgetLocked(f)
 	f.stage, f.crosses = tcpCrossing, c
-	f.request, f.cancel, f.fr = nil, nil, nil // the flow may last for hours, and needs them no more
+	f.request, f.cancel = nil, nil // the flow may last for hours, and needs them no more
 	if f.cut {
 		return nil, net.ErrClosed
 	}
@@ -511,8 +596,10 @@ func (f *tcpFlow) settle() {
 
 // answer ends a flow that is not accepted: with RST, with an ICMP error or in silence.
 func (f *tcpFlow) answer(r *Request, refuse bool, why packet.Why) {
-	f.fr.Complete(refuse && why == packet.WhyPort)
-	if refuse && why != packet.WhyPort {
+	switch {
+	case refuse && why == packet.WhyPort:
+		sender{f.t.s}.refuseTCP(r.Src, r.Dst, f.ack)
+	case refuse:
 		sender{f.t.s}.unreachableTCP(r.Src, r.Dst, f.seq, why)
 	}
 	f.t.mu.Lock()

@@ -46,10 +46,13 @@ type none struct{}
 func (none) Drop(string) {}
 func (none) Evicted()    {}
 
+// newTable makes a table with a handler all of which may wait.
 func newTable(t *testing.T, s Sender, serve func(context.Context, *Conn)) *Table {
 	table := New(t.Context(), Config{
 		Limits: Limits{Flows: 10, PerClient: 5, Begins: 10, Queue: 1 << 20, Idle: time.Minute, IdleShort: time.Minute, IdleQUIC: time.Minute},
-		Serve:  serve,
+		Serve: func(_ context.Context, c *Conn) func(context.Context) {
+			return func(ctx context.Context) { serve(ctx, c) }
+		},
 		Client: func(netip.Addr) (uint64, bool) { return 1, true },
 		Now:    func() int64 { return time.Now().UnixNano() },
 		Sender: s,

@@ -116,9 +116,11 @@ const (
 // Config is what New needs. All but Serve must be set.
 type Config struct {
 	Limits Limits
-	// Serve takes each flow that a client begins, in a goroutine of its own; the flow is over when it returns, unless it crosses.
-	// ctx ends then, with the life of the table, or when the flow ends before it was answered. Nil refuses every flow.
-	Serve  func(ctx context.Context, c *Conn)
+	// Serve takes each flow that a client begins, where its first datagram came, which is in the flow by then. It must not block.
+	// What is left to do and may wait, if anything is, it returns: rest is called in a goroutine of its own, and the flow is over when
+	// it returns, unless it was kept. The context of rest ends then, with the life of the table, or when the flow ends before it was
+	// answered. Nil refuses every flow.
+	Serve  func(life context.Context, c *Conn) (rest func(ctx context.Context))
 	Client func(src netip.Addr) (key uint64, ok bool) // called with the table's lock held; see stack.Config
 	Now    func() int64                               // nanoseconds
 	Sender Sender
@@ -157,7 +159,8 @@ func (t *Table) Arrived(kind Kind, a Pair, data []byte, as packet.Manner) (cross
 	k := Key{kind, a}
 	t.mu.Lock()
 	c := t.flows.Get(k)
-	if c == nil {
+	begins := c == nil
+	if begins {
 		if t.Serve == nil || kind == Reply || t.ended {
 			ended := t.ended
 			t.mu.Unlock()
@@ -172,7 +175,7 @@ func (t *Table) Arrived(kind Kind, a Pair, data []byte, as packet.Manner) (cross
 			t.Count.Drop(reason)
 			return nil
 		}
-		t.wg.Go(func() { t.serve(c) })
+		t.wg.Add(1)
 	}
 	t.mu.Unlock()
 	switch {
@@ -180,6 +183,9 @@ func (t *Table) Arrived(kind Kind, a Pair, data []byte, as packet.Manner) (cross
 		return c
 	case !as.Whole || c.owner.Own || t.fits(c, len(data)):
 		c.deliver(data, as)
+	}
+	if begins {
+		t.serve(c)
 	}
 	return nil
 }
@@ -203,11 +209,20 @@ func (t *Table) acceptLocked(k Key) (c *Conn, dropped string) {
 
 // serve runs the handler of a new flow.
 func (t *Table) serve(c *Conn) {
-	ctx, cancel := context.WithCancel(t.life)
-	defer cancel()
-	defer t.begun(c)
-	c.OnEnd(cancel) // until it is answered
-	t.Serve(ctx, c)
+	rest := t.Serve(t.life, c)
+	if rest == nil {
+		t.begun(c)
+		t.wg.Done()
+		return
+	}
+	go func() {
+		defer t.wg.Done()
+		ctx, cancel := context.WithCancel(t.life)
+		defer cancel()
+		defer t.begun(c)
+		c.OnEnd(cancel) // until it is answered
+		rest(ctx)
+	}()
 }
 
 // begun notes that a flow's handler waits for the client, or has ended.

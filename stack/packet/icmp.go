@@ -128,6 +128,16 @@ func SYNHead(src, dst netip.AddrPort, seq uint32) []byte {
 	return b
 }
 
+// Refusal answers a SYN as a host does on which nobody listens: with RST. ack is the sequence number after the SYN and what came with it.
+func Refusal(src, dst netip.AddrPort, ack uint32) []byte {
+	b, head := newHead(ProtoTCP, src.Addr(), dst.Addr(), 20)
+	PutPorts(head, src, dst)
+	binary.BigEndian.PutUint32(head[8:], ack)
+	head[12], head[13] = 5<<4, 0x14
+	binary.BigEndian.PutUint16(head[16:], link.Checksum(head, PseudoHeader(ProtoTCP, src.Addr(), dst.Addr(), len(head))))
+	return b
+}
+
 func newHead(proto uint8, src, dst netip.Addr, n int) (b, head []byte) {
 	hdr := HeaderLen(src)
 	b = make([]byte, hdr+n)

@@ -52,6 +52,7 @@ import (
 	"penstock/cmd/internal/systemd"
 	"penstock/policy"
 	"penstock/router"
+	"penstock/router/clients"
 	"penstock/stack"
 	"penstock/stack/link"
 )
@@ -337,9 +338,13 @@ func (d *Daemon) buildRouter(cfg *config.Config) (err error) {
 // ways returns the ways out for the router.
 func (d *Daemon) ways() ways { return ways{d.egress, d.live, d.laptop.Outside().Direct} }
 
-// handle carries one flow. The stacks call it.
-func (d *Daemon) handle(ctx context.Context, r *stack.Request) {
-	d.router.Handle(ctx, router.Request{Network: policy.NetworkOf(r.Network), Client: r.Client, Src: r.Src, Dst: r.Dst, Answer: egress.Answer{Request: r}})
+// handle carries one flow. The stacks call it. A search for the program that sends it may take a while.
+func (d *Daemon) handle(life context.Context, r *stack.Request) (rest func(context.Context)) {
+	req := router.Request{Network: policy.NetworkOf(r.Network), Client: r.Client, Src: r.Src, Dst: r.Dst, Answer: egress.Answer{Request: r}}
+	if r.Client == clients.Machine && d.live.Now().Asks.Any() {
+		return func(ctx context.Context) { d.router.Handle(ctx, req) }
+	}
+	return d.router.Begin(life, req)
 }
 
 func stackLimits(l config.Limits) stack.Limits {

@@ -109,7 +109,7 @@ func newInternet(addrs ...string) (n *internet, err error) {
 	if n.near, err = stack.New(stack.Config{Name: "near", Lossless: true, Addrs: prefixes(addrs...)}); err != nil {
 		return n, err
 	}
-	if n.far, err = stack.New(stack.Config{Name: "far", Lossless: true, Handle: n.serve}); err != nil {
+	if n.far, err = stack.New(stack.Config{Name: "far", Lossless: true, Handle: stack.Waiting(n.serve)}); err != nil {
 		return n, err
 	}
 	a, b := link.Pipe(1500)

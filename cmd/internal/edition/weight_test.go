@@ -30,7 +30,7 @@ func TestAPeerThatIsAwayWeighsLittle(t *testing.T) {
 		}
 		cfg.Listen.WireGuard.ListenPort = 0 // the system chooses one
 		e := compile(t, newLive(t, cfg), cfg)
-		g, err := gateway.Open(gateway.Config{Plan: e.Gateway, Handle: func(context.Context, *stack.Request) {}, Peer: e.Clients.Peer})
+		g, err := gateway.Open(gateway.Config{Plan: e.Gateway, Handle: stack.Waiting(func(context.Context, *stack.Request) {}), Peer: e.Clients.Peer})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -227,7 +227,7 @@ func TestAFaultWhileOpeningNamesTheTransport(t *testing.T) {
 //	corp 10.8.0.2 --- WireGuard, 127.0.0.1 --- server 10.8.0.1, which answers at 10.20.0.7:7
 func TestAWireGuardTransport(t *testing.T) {
 	key := wireguard.GeneratePrivateKey()
-	server, err := stack.New(stack.Config{MTU: 1420, Addrs: []netip.Prefix{netip.MustParsePrefix("10.8.0.1/24")}, Handle: echo})
+	server, err := stack.New(stack.Config{MTU: 1420, Addrs: []netip.Prefix{netip.MustParsePrefix("10.8.0.1/24")}, Handle: stack.Waiting(echo)})
 	if err != nil {
 		t.Fatal(err)
 	}

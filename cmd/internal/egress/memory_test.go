@@ -78,8 +78,8 @@ func newMemoryWorld(t *testing.T, pass bool, later policy.Later) *memoryWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handle := func(ctx context.Context, r *stack.Request) {
-		w.router.Handle(ctx, router.Request{Network: policy.NetworkOf(r.Network), Client: r.Client, Src: r.Src, Dst: r.Dst, Answer: Answer{r}})
+	handle := func(life context.Context, r *stack.Request) func(context.Context) {
+		return w.router.Begin(life, router.Request{Network: policy.NetworkOf(r.Network), Client: r.Client, Src: r.Src, Dst: r.Dst, Answer: Answer{r}})
 	}
 	_, w.client = wired(t, stack.Config{Name: "near", Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}, Handle: handle})
 	far, server := wired(t, stack.Config{Name: "far", Addrs: []netip.Prefix{netip.MustParsePrefix("10.8.0.2/24")}})

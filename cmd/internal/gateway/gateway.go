@@ -30,7 +30,7 @@ import (
 type Config struct {
 	Plan *Plan
 	// Handle takes each flow of a peer.
-	Handle func(context.Context, *stack.Request)
+	Handle stack.Handler
 	// Peer returns the key of the peer that has an address inside the tunnel.
 	Peer func(netip.Addr) (key uint64, ok bool)
 	// OverQuota is told the names of the peers to block, because they have used up their quotas, whenever they change. Open and Use

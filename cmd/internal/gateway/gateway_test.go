@@ -69,7 +69,7 @@ func newWorld(t *testing.T, peers ...config.Peer) *world {
 	w := &world{key: wireguard.GeneratePrivateKey(), came: make(chan *stack.Request, 100), over: make(chan uint64, 100)}
 	w.book, w.plan = bookOf(nil, peers...), planned(t, w.key, peers...)
 	var err error
-	w.Gateway, err = Open(Config{Plan: w.plan, Handle: w.handle, Peer: w.peer})
+	w.Gateway, err = Open(Config{Plan: w.plan, Handle: stack.Waiting(w.handle), Peer: w.peer})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func (w *world) machine(t *testing.T, p person) *machine {
 	m := &machine{strange: make(chan *stack.Request, 100), packets: func() float64 { return received(t, registry) }}
 	var err error
 	m.Stack, err = stack.New(stack.Config{Name: p.Name, MTU: 1420, Addrs: p.AllowedIPs, Metrics: stack.NewMetrics(registry),
-		Handle: func(_ context.Context, r *stack.Request) { m.strange <- r; r.Drop() }})
+		Handle: stack.Waiting(func(_ context.Context, r *stack.Request) { m.strange <- r; r.Drop() })})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ type device struct {
 }
 
 // openDevice creates the TUN, unless one was passed in, and attaches a stack to it.
-func (l *Laptop) openDevice(handle func(context.Context, *stack.Request), limits stack.Limits, metrics *stack.Metrics) (*device, error) {
+func (l *Laptop) openDevice(handle stack.Handler, limits stack.Limits, metrics *stack.Metrics) (*device, error) {
 	t := l.networks.tun()
 	d := &device{cfg: t, name: t.Name, given: l.given != nil || t.FD != nil, log: l.log, failed: make(chan error, 1)}
 	port := l.given

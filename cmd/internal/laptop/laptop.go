@@ -181,7 +181,7 @@ func (l *Laptop) openHost() error {
 }
 
 // Open creates the TUN and attaches a stack to it. No route leads into it yet. Without listen.tun it does nothing.
-func (l *Laptop) Open(handle func(context.Context, *stack.Request), limits stack.Limits, metrics *stack.Metrics) (err error) {
+func (l *Laptop) Open(handle stack.Handler, limits stack.Limits, metrics *stack.Metrics) (err error) {
 	if l.cfg.Listen.TUN != nil {
 		l.device, err = l.openDevice(handle, limits, metrics)
 	}

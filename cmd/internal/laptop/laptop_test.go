@@ -162,7 +162,7 @@ func TestALaptopWithoutATUNLeavesTheHostAlone(t *testing.T) {
 
 func TestATUNThatFailsIsTroubleUntilItIsBack(t *testing.T) {
 	w := newWorld(t, "")
-	if err := w.Open(func(_ context.Context, r *stack.Request) { r.Drop() }, stack.Limits{}, nil); err != nil {
+	if err := w.Open(stack.Waiting(func(_ context.Context, r *stack.Request) { r.Drop() }), stack.Limits{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

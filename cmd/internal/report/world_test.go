@@ -163,7 +163,7 @@ func newWorld(t *testing.T, text string) *world {
 	}
 	var port *gateway.Gateway
 	if first.Gateway != nil {
-		port, err = gateway.Open(gateway.Config{Plan: first.Gateway, Peer: w.live.Peer, Handle: func(context.Context, *stack.Request) {}})
+		port, err = gateway.Open(gateway.Config{Plan: first.Gateway, Peer: w.live.Peer, Handle: stack.Waiting(func(context.Context, *stack.Request) {})})
 		if err != nil {
 			t.Fatal(err)
 		}
