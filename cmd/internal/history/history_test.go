@@ -54,6 +54,10 @@ func begin(t testing.TB, c Config) fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
+	eventually(t, "the file is open, or cannot be", func() bool { // Open does not wait for long
+		why := f.readers.Reason()
+		return why == nil || !strings.Contains(why.Error(), "not open yet")
+	})
 	return f
 }
 
