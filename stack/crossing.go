@@ -116,6 +116,7 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 		return nil, errAnswered
 	}
 	c.begun.Store(true)
+	f.letGo()
 	evicted, err := f.passed(c)
 	evicted.end()
 	// It may be over: it was cut while it waited, there is no room, or the other stack or its address went meanwhile. Who took these

@@ -77,7 +77,9 @@ type tcpFlow struct {
 	request *Request
 	cancel  context.CancelFunc // of the context of the handler's rest; nil before that
 	gone    bool               // the client has sent RST
-	handed  chan *tcp.ForwarderRequest
+	rest    func(context.Context)
+	handing bool // gVisor has its SYN, and has not handed it up yet
+	fr      *tcp.ForwarderRequest
 	timer   *time.Timer // ends the handshake
 	conn    *stream.Conn
 	crosses *crossing
@@ -260,7 +262,15 @@ func (f *tcpFlow) run() {
 		f.judged()
 		return
 	}
-	go f.finish(r, rest)
+	f.t.mu.Lock()
+	f.rest, f.handing = rest, true
+	f.t.mu.Unlock()
+	if !f.handUp() {
+		f.t.mu.Lock()
+		f.handing = false
+		f.t.mu.Unlock()
+		go f.finish(r, rest)
+	}
 }
 
 // finish runs the part of the handler that may wait.
@@ -300,32 +310,45 @@ func (s *Stack) enter() bool {
 	return true
 }
 
-// handUp lets gVisor look at the flow's SYN. It returns nil if gVisor does not like it.
-func (f *tcpFlow) handUp() *tcp.ForwarderRequest {
+// handUp lets gVisor look at the flow's SYN, and reports whether it will hand it up.
+func (f *tcpFlow) handUp() bool {
 	syn, fault := packet.Parse(link.Meta{Partial: true}, f.syn)
 	if fault != "" {
-		return nil
+		return false
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(syn.Raw)})
 	defer pkt.DecRef()
 	pkt.NICID, pkt.RXChecksumValidated = nicID, true
 	pkt.NetworkProtocolNumber, pkt.TransportProtocolNumber = protocolOf(syn.Src), tcp.ProtocolNumber
-	_, ok := pkt.NetworkHeader().Consume(len(syn.Raw) - len(syn.Body))
-	if ok {
-		_, ok = pkt.TransportHeader().Consume(len(syn.Body))
+	if _, ok := pkt.NetworkHeader().Consume(len(syn.Raw) - len(syn.Body)); !ok {
+		return false
 	}
-	if !ok || !f.t.forwarder.HandlePacket(f.id, pkt) {
-		return nil
+	if _, ok := pkt.TransportHeader().Consume(len(syn.Body)); !ok {
+		return false
 	}
-	return <-f.handed
+	return f.t.forwarder.HandlePacket(f.id, pkt)
 }
 
-// handedUp takes what gVisor has made of a SYN. gVisor calls it in a goroutine of its own.
+// handedUp goes on with a flow whose SYN gVisor has looked at. gVisor calls it in a goroutine of its own.
 func (t *tcpTable) handedUp(fr *tcp.ForwarderRequest) {
 	t.mu.Lock()
-	f := t.syns.Get(fr.ID()) // it stays there as long as its handler waits for this
+	f := t.syns.Get(fr.ID())
+	f.fr, f.handing = fr, false
+	r, rest := f.request, f.rest
+	f.rest = nil
 	t.mu.Unlock()
-	f.handed <- fr
+	f.finish(r, rest)
+}
+
+// letGo makes gVisor's forwarder forget the flow. Until then it ignores every SYN of the same id.
+func (f *tcpFlow) letGo() {
+	f.t.mu.Lock()
+	fr := f.fr
+	f.fr = nil
+	f.t.mu.Unlock()
+	if fr != nil {
+		fr.Complete(false)
+	}
 }
 
 // finish takes a flow whose handler has returned out of the tables, unless it crosses.
@@ -412,6 +435,7 @@ func (f *tcpFlow) keep(c *stream.Conn) (over func()) {
 
 // over ends a flow whose handler has returned, or that was kept.
 func (f *tcpFlow) over() {
+	f.letGo()
 	f.t.finish(f)
 	f.t.s.wg.Done()
 }
@@ -475,17 +499,15 @@ func (f *tcpFlow) endHandshake() {
 
 // accept completes the handshake. It waits for the client.
 func (f *tcpFlow) accept(r *Request) (net.Conn, error) {
+	fr := f.fr // nobody else takes it: the flow is answered
+	if fr == nil {
+		return nil, acceptError(r.Src, syscall.EINVAL)
+	}
 	if !f.shake() {
-		if f.reset {
+		if f.letGo(); f.reset {
 			sender{f.t.s}.refuseTCP(r.Src, r.Dst, f.ack)
 		}
 		return nil, acceptError(r.Src, net.ErrClosed)
-	}
-	fr := f.handUp()
-	f.syn = nil
-	if fr == nil {
-		f.shaken(nil)
-		return nil, acceptError(r.Src, syscall.EINVAL)
 	}
 	var wq waiter.Queue
 	ep, err := fr.CreateEndpoint(&wq)
@@ -535,7 +557,7 @@ func (f *tcpFlow) shake() bool {
 	if f.cut {
 		return false
 	}
-	f.stage, f.handed = tcpShaking, make(chan *tcp.ForwarderRequest, 1)
+	f.stage, f.syn, f.fr = tcpShaking, nil, nil
 	t.dials.Yield(&f.place)
 	f.timer = time.AfterFunc(t.s.limits.Handshake, f.endHandshake)
 	return true
@@ -549,7 +571,7 @@ func (f *tcpFlow) shaken(c *stream.Conn) (evicted *tcpFlow, err error) {
 	defer t.mu.Unlock()
 	f.timer.Stop()
 	t.forgetLocked(f)
-	f.stage, f.conn, f.timer, f.handed = tcpOpen, c, nil, nil
+	f.stage, f.conn, f.timer = tcpOpen, c, nil
 	switch {
 	case c == nil:
 		return nil, nil
@@ -602,9 +624,12 @@ func (f *tcpFlow) answer(r *Request, refuse bool, why packet.Why) {
 	case refuse:
 		sender{f.t.s}.unreachableTCP(r.Src, r.Dst, f.seq, why)
 	}
+	f.letGo()
 	f.t.mu.Lock()
 	defer f.t.mu.Unlock()
-	f.t.forgetLocked(f)
+	if !f.handing { // else it is forgotten when its handler has returned
+		f.t.forgetLocked(f)
+	}
 }
 
 // keepAlive finds clients that vanished without a word.
