@@ -188,18 +188,18 @@ func (r *Router) Begin(life context.Context, req Request) (rest func(ctx context
 	case e.carrier != nil && (crosser{r}).pass(life, &req, e):
 		return nil // whoever carries it says when it is over
 	case e.verdict.Action != policy.Forward && !readFirst(&e.flow, &e.verdict) && !explainable(&e.flow, &e.verdict):
-		r.answer(req.Answer, e)
+		e.refuse(r, req.Answer)
 		r.end(e)
 		return nil
 	}
-	return func(ctx context.Context) { r.finish(ctx, req.Answer, e) }
+	return func(ctx context.Context) { e.finish(ctx, r, req.Answer) }
 }
 
 // finish takes a judged flow through the rest of the pipeline.
 //
 // Facts and verdict are in the entry, not in variables: a goroutine may wait in here for as long as the flow lives, and its stack
 // is most of what such a flow costs.
-func (r *Router) finish(ctx context.Context, a Answerer, e *entry) {
+func (e *entry) finish(ctx context.Context, r *Router, a Answerer) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	e.cancelledBy(cancel)
@@ -330,8 +330,8 @@ func (r *Router) judge(ctx context.Context, f policy.Flow, present netip.Addr, o
 	return g, w
 }
 
-// answer refuses or drops a flow, as the verdict says.
-func (r *Router) answer(a Answerer, e *entry) {
+// refuse refuses or drops a flow, as the verdict says.
+func (e *entry) refuse(r *Router, a Answerer) {
 	f, v := &e.flow, &e.verdict
 	switch {
 	case v.Cause == policy.ByLoop:

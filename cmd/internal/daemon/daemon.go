@@ -239,7 +239,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 	d.follow = d.laptop.Follow(core{d}, d.egress)
 	if first.Gateway != nil {
 		d.gateway, err = gateway.Open(gateway.Config{
-			Plan: first.Gateway, Handle: d.handle, Peer: d.live.Peer, Mark: d.laptop.Outside().Mark, Sockets: d.opts.Sockets, Limits: stackLimits(cfg.Limits),
+			Plan: first.Gateway, Handle: d.handle, Peer: d.live.Peer, Mark: d.laptop.Outside().Mark, Sockets: d.opts.Sockets, Limits: egress.StackLimits(cfg.Limits),
 			OverQuota: core{d}.OverQuota, Metrics: d.metrics.stack, Log: d.log,
 		})
 		if err != nil {
@@ -255,7 +255,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 		return err
 	}
 	opened.add(d.proxy.Close)
-	if err := d.laptop.Open(d.handle, stackLimits(cfg.Limits), d.metrics.stack); err != nil {
+	if err := d.laptop.Open(d.handle, egress.StackLimits(cfg.Limits), d.metrics.stack); err != nil {
 		return config.Refused(cfg, "listen.tun.name", "", err)
 	}
 	names := &report.DNS{Server: d.dns.Server, Live: d.live, Settings: d.dns.Settings, Log: d.log}
@@ -292,7 +292,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 func (d *Daemon) buildWays(ctx context.Context, first *edition.Edition, opened *closers) (err error) {
 	outside := d.laptop.Outside()
 	outside.Past = d.clock.Past
-	byKernel := kernel.Config{Config: first.Config, Dir: first.Config.StateDir, Limits: stackLimits(first.Config.Limits)}
+	byKernel := kernel.Config{Config: first.Config, Dir: first.Config.StateDir, Limits: egress.StackLimits(first.Config.Limits)}
 	if d.opts.Direct != nil || d.opts.TUN != nil {
 		byKernel = kernel.Config{}
 	}
@@ -345,14 +345,6 @@ func (d *Daemon) handle(life context.Context, r *stack.Request) (rest func(conte
 		return func(ctx context.Context) { d.router.Handle(ctx, req) }
 	}
 	return d.router.Begin(life, req)
-}
-
-func stackLimits(l config.Limits) stack.Limits {
-	return stack.Limits{
-		Dials: l.Dials, TCPFlows: l.TCPFlows, UDPFlows: l.UDPFlows, UDPPerClient: l.UDPFlowsPerClient,
-		UDPIdle: l.UDPIdle, UDPIdleShort: l.UDPIdleShort, UDPIdleQUIC: l.UDPIdleQUIC,
-		KeepaliveIdle: l.TCPKeepalive, KeepaliveEvery: l.TCPKeepaliveInterval,
-	}
 }
 
 func (d *Daemon) ended(f router.Flow) {

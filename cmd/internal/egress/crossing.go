@@ -3,6 +3,7 @@ package egress
 import (
 	"net/netip"
 
+	"penstock/cmd/internal/config"
 	"penstock/policy"
 	"penstock/router"
 	"penstock/router/transport"
@@ -43,4 +44,13 @@ func (a Answer) PassDatagrams(to router.Carrier, w router.DatagramWatch) (router
 		return nil, err
 	}
 	return p, nil
+}
+
+// StackLimits are the bounds of a configuration as a stack takes them.
+func StackLimits(l config.Limits) stack.Limits {
+	return stack.Limits{
+		Dials: l.Dials, TCPFlows: l.TCPFlows, UDPFlows: l.UDPFlows, UDPPerClient: l.UDPFlowsPerClient,
+		UDPIdle: l.UDPIdle, UDPIdleShort: l.UDPIdleShort, UDPIdleQUIC: l.UDPIdleQUIC,
+		KeepaliveIdle: l.TCPKeepalive, KeepaliveEvery: l.TCPKeepaliveInterval,
+	}
 }
