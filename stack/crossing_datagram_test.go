@@ -46,7 +46,7 @@ func readDatagramWires(t *testing.T, read func([]byte, uint32) bool) *datagramWi
 	t.Helper()
 	w := &datagramWires{passed: make(chan *PassedDatagrams, 100), ended: make(chan error, 100)}
 	w.far, w.server = newWire(t, Config{Name: "far", Addrs: farAddrs, MTU: 1420}, nil)
-	w.near, w.client = newWire(t, Config{Client: anyButOne, Handle: Waiting(func(_ context.Context, r *Request) {
+	w.near, w.client = newWire(t, Config{Client: anyButOne, Handle: atOnce(func(_ context.Context, r *Request) {
 		p, err := r.PassDatagrams(w.far, DatagramPassage{Port: r.Src.Port(), Read: read, Ended: func(err error) { w.ended <- err }})
 		if err != nil {
 			t.Errorf("pass %v: %v", r.Dst, err)
@@ -460,7 +460,7 @@ func TestWhatEndsDatagramsThatCross(t *testing.T) {
 func TestDatagramsThatCrossUnderPressure(t *testing.T) {
 	far, server := newWire(t, Config{Name: "far", Addrs: farAddrs, Limits: Limits{UDPFlows: 40}}, nil)
 	var passed, ended, again atomic.Int32
-	near, client := newWire(t, Config{Limits: Limits{UDPFlows: 60}, Handle: Waiting(func(_ context.Context, r *Request) {
+	near, client := newWire(t, Config{Limits: Limits{UDPFlows: 60}, Handle: atOnce(func(_ context.Context, r *Request) {
 		var once atomic.Bool
 		_, err := r.PassDatagrams(far, DatagramPassage{Ended: func(error) {
 			if once.Swap(true) {
@@ -524,7 +524,7 @@ func TestAnAnsweredFlowThatCrossesIsIdleAsItsPortSays(t *testing.T) {
 	} {
 		var clock atomic.Int64
 		far, server := newWire(t, Config{Name: "far", Addrs: farAddrs}, clock.Load)
-		near, client := newWire(t, Config{Limits: Limits{UDPIdle: 5 * time.Minute, UDPIdleQUIC: 10 * time.Minute}, Handle: Waiting(func(_ context.Context, r *Request) {
+		near, client := newWire(t, Config{Limits: Limits{UDPIdle: 5 * time.Minute, UDPIdleQUIC: 10 * time.Minute}, Handle: atOnce(func(_ context.Context, r *Request) {
 			if _, err := r.PassDatagrams(far, DatagramPassage{Port: row.port}); err != nil {
 				t.Error(err)
 			}
@@ -549,7 +549,7 @@ func TestAFloodThatCrossesTakesNobodysPlace(t *testing.T) {
 	var quietEnded atomic.Int32
 	quiet := netip.MustParseAddr("10.0.2.2")
 	passed := make(chan netip.Addr, 20000)
-	near, client := newWire(t, Config{Client: byNetwork, Limits: limits, Handle: Waiting(func(_ context.Context, r *Request) {
+	near, client := newWire(t, Config{Client: byNetwork, Limits: limits, Handle: atOnce(func(_ context.Context, r *Request) {
 		src := r.Src.Addr()
 		_, err := r.PassDatagrams(far, DatagramPassage{Ended: func(error) {
 			if src == quiet {

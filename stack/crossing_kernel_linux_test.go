@@ -29,7 +29,7 @@ func readError(c net.Conn) error {
 func TestAKernelTakesTheResetOfItsFlow(t *testing.T) {
 	passed := make(chan *Passed, 10)
 	far, server := newWire(t, Config{Name: "far", Addrs: farAddrs}, nil)
-	inNamespace(t, Config{Handle: Waiting(func(_ context.Context, r *Request) {
+	inNamespace(t, Config{Handle: atOnce(func(_ context.Context, r *Request) {
 		p, err := r.Pass(far, Passage{})
 		if err != nil {
 			t.Error(err)
@@ -109,7 +109,7 @@ func TestAKernelTakesTheResetOfItsClient(t *testing.T) {
 		eventually(t, "the server to take the RST", func() bool { return !inState(port, synRecv) })
 
 		passed := make(chan *Passed, 10)
-		_, client := newWire(t, Config{Handle: Waiting(func(_ context.Context, r *Request) {
+		_, client := newWire(t, Config{Handle: atOnce(func(_ context.Context, r *Request) {
 			p, err := r.Pass(far, Passage{})
 			if err != nil {
 				t.Error(err)

@@ -42,7 +42,7 @@ func newTransitWorld(t testing.TB, limits Limits, read func(*Request) func([]byt
 	}
 	w.client = open(Config{Name: "client", Addrs: clientAddrs, Lossless: true})
 	w.far = open(Config{Name: "far", MTU: 1420, Addrs: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24"), netip.MustParsePrefix("fd09::2/64")}})
-	w.near = open(Config{Name: "near", Addrs: serverAddrs, Lossless: true, Limits: limits, Handle: Waiting(func(_ context.Context, r *Request) {
+	w.near = open(Config{Name: "near", Addrs: serverAddrs, Lossless: true, Limits: limits, Handle: atOnce(func(_ context.Context, r *Request) {
 		p := Passage{Ended: func(error) { w.ended.Add(1) }, Moved: w.moved}
 		if read != nil {
 			p.Read = read(r)

@@ -34,7 +34,7 @@ func newCrossingWires(t testing.TB, c Config, farMTU int) *crossingWires {
 	t.Helper()
 	w := &crossingWires{requests: make(chan *Request, 20000), passed: make(chan *Passed, 20000), failed: make(chan error, 20000)}
 	w.far, w.server = newWire(t, Config{Name: "far", Addrs: farAddrs, MTU: farMTU}, nil)
-	c.Handle = Waiting(func(_ context.Context, r *Request) {
+	c.Handle = atOnce(func(_ context.Context, r *Request) {
 		w.requests <- r
 		p, err := r.Pass(w.far, Passage{Ended: func(error) { w.ended.Add(1) }})
 		if err != nil {

@@ -262,15 +262,27 @@ func (f *tcpFlow) run() {
 		f.judged()
 		return
 	}
-	f.t.mu.Lock()
-	f.rest, f.handing = rest, true
-	f.t.mu.Unlock()
+	if !f.toHandUp(rest) {
+		go f.finish(r, rest) // it was answered meanwhile
+		return
+	}
 	if !f.handUp() {
 		f.t.mu.Lock()
 		f.handing = false
 		f.t.mu.Unlock()
 		go f.finish(r, rest)
 	}
+}
+
+// toHandUp keeps a flow in the table until gVisor has handed it up. It reports false for one that is not there any more.
+func (f *tcpFlow) toHandUp(rest func(context.Context)) bool {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	if f.t.syns.Get(f.id) != f {
+		return false
+	}
+	f.rest, f.handing = rest, true
+	return true
 }
 
 // finish runs the part of the handler that may wait.
@@ -340,14 +352,18 @@ func (t *tcpTable) handedUp(fr *tcp.ForwarderRequest) {
 	f.finish(r, rest)
 }
 
-// letGo makes gVisor's forwarder forget the flow. Until then it ignores every SYN of the same id.
+// letGo makes gVisor's forwarder forget the flow.
 func (f *tcpFlow) letGo() {
 	f.t.mu.Lock()
-	fr := f.fr
-	f.fr = nil
-	f.t.mu.Unlock()
-	if fr != nil {
-		fr.Complete(false)
+	defer f.t.mu.Unlock()
+	f.letGoLocked()
+}
+
+// letGoLocked is letGo. Until then the forwarder ignores every SYN of the same id, so nobody may forget the flow before.
+func (f *tcpFlow) letGoLocked() {
+	if f.fr != nil {
+		f.fr.Complete(false)
+		f.fr = nil
 	}
 }
 
@@ -624,12 +640,13 @@ func (f *tcpFlow) answer(r *Request, refuse bool, why packet.Why) {
 	case refuse:
 		sender{f.t.s}.unreachableTCP(r.Src, r.Dst, f.seq, why)
 	}
-	f.letGo()
 	f.t.mu.Lock()
 	defer f.t.mu.Unlock()
-	if !f.handing { // else it is forgotten when its handler has returned
-		f.t.forgetLocked(f)
+	if f.handing {
+		return // the flow is forgotten when its handler has returned
 	}
+	f.letGoLocked()
+	f.t.forgetLocked(f)
 }
 
 // keepAlive finds clients that vanished without a word.

@@ -218,6 +218,14 @@ func byNetwork(a netip.Addr) (uint64, bool) {
 	return 0, false
 }
 
+// atOnce is a Handler nothing of which waits.
+func atOnce(handle func(life context.Context, r *Request)) Handler {
+	return func(life context.Context, r *Request) func(context.Context) {
+		handle(life, r)
+		return nil
+	}
+}
+
 // keeping accepts every flow, sends each to the channel and keeps it until the stack closes or it ends.
 func keeping(flows chan<- *kept) func(context.Context, *Request) {
 	return func(ctx context.Context, r *Request) {

@@ -1,0 +1,126 @@
+package stack
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"penstock/stack/link"
+)
+
+// TestAFlowIsBegunWhereItsFirstPacketIsRead writes first packets to a device and looks whether their flows were handled when the write
+// returned, by the goroutine that wrote.
+func TestAFlowIsBegunWhereItsFirstPacketIsRead(t *testing.T) {
+	src := addr("10.0.0.2:5000")
+	for _, row := range []struct {
+		name   string
+		packet []byte
+		here   bool
+	}{
+		{"TCP", segment(src, web, 1, 0, flagSYN, nil), true},
+		{"TCP, IPv6", segment(addr("[fd00::2]:5000"), addr("[2001:db8::9]:80"), 1, 0, flagSYN, nil), true},
+		{"UDP", udpFrom(src, web, []byte("x")), true},
+		{"TCP with IP options", withOption(segment(src, web, 1, 0, flagSYN, nil)), false}, // gVisor reads them
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var here atomic.Bool
+			handled := make(chan *Request, 1)
+			s, err := New(Config{Addrs: serverAddrs, Handle: atOnce(func(_ context.Context, r *Request) {
+				stack := make([]byte, 64<<10)
+				here.Store(bytes.Contains(stack[:runtime.Stack(stack, false)], []byte("testing.tRunner(")))
+				r.Drop()
+				handled <- r
+			})})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			b := append(make([]byte, 16), row.packet...)
+			if _, err := s.Device().Write([][]byte{b}, 16); err != nil {
+				t.Fatal(err)
+			}
+			within(t, handled)
+			if here.Load() != row.here {
+				t.Errorf("handled where the packet was read: got %v, want %v", here.Load(), row.here)
+			}
+		})
+	}
+}
+
+// withOption gives a packet of IPv4 an option that says nothing.
+func withOption(b []byte) []byte {
+	o := append(append(bytes.Clone(b[:20]), 1, 1, 1, 0), b[20:]...)
+	o[0] = 0x46
+	o[3] += 4
+	o[10], o[11] = 0, 0
+	sum := link.Checksum(o[:24], 0)
+	o[10], o[11] = byte(sum>>8), byte(sum)
+	return o
+}
+
+// TestFlowsThatAreClosedWhileTheyBeginLeaveNothing has handlers of every kind while their client is closed again and again, and then
+// wants each of its ports answered once more.
+func TestFlowsThatAreClosedWhileTheyBeginLeaveNothing(t *testing.T) {
+	var refuse atomic.Bool
+	s, w := newWire(t, Config{Client: byNetwork, Limits: Limits{Handshake: 50 * time.Millisecond}, Handle: func(_ context.Context, r *Request) func(context.Context) {
+		if refuse.Load() {
+			r.Refuse()
+			return nil
+		}
+		switch rand.IntN(5) {
+		case 0:
+			r.Drop()
+			return nil
+		case 1:
+			return func(context.Context) { r.Refuse() }
+		case 2:
+			return func(context.Context) { r.Accept() }
+		case 3:
+			return func(ctx context.Context) { <-ctx.Done() }
+		}
+		return nil
+	}}, nil)
+	const ports = 50
+	from := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.MustParseAddr("10.0.1.2"), uint16(1000+i))
+	}
+	var closing sync.WaitGroup
+	stop := make(chan struct{})
+	closing.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				s.CloseClient(1)
+			}
+		}
+	})
+	for round := range 200 {
+		for i := range ports {
+			w.send(segment(from(i), web, uint32(round), 0, flagSYN, nil))
+			if i%7 == 0 {
+				w.send(segment(from(i), web, uint32(round)+1, 0, flagRST, nil))
+			}
+		}
+	}
+	close(stop)
+	closing.Wait()
+	eventually(t, "all flows are over", func() bool {
+		s.CloseClient(1) // the stack may still read the last ones
+		s.tcp.mu.Lock()
+		defer s.tcp.mu.Unlock()
+		return s.tcp.syns.Len() == 0 && len(s.tcp.dials.Owners()) == 0 && len(s.tcp.open.Owners()) == 0
+	})
+	refuse.Store(true)
+	for i := range ports {
+		w.send(segment(from(i), web, 5, 0, flagSYN, nil))
+		w.expect("RST", isTCP(web, from(i), flagRST|flagACK))
+	}
+}
