@@ -3,6 +3,7 @@ package stack
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
@@ -122,5 +123,72 @@ func TestFlowsThatAreClosedWhileTheyBeginLeaveNothing(t *testing.T) {
 	for i := range ports {
 		w.send(segment(from(i), web, 5, 0, flagSYN, nil))
 		w.expect("RST", isTCP(web, from(i), flagRST|flagACK))
+	}
+}
+
+// TestASYNIsAnsweredHoweverItCame refuses and accepts SYNs of every form that a client may send.
+func TestASYNIsAnsweredHoweverItCame(t *testing.T) {
+	v6 := addr("[fd00::2]:5000")
+	site := addr("[2001:db8::9]:80")
+	plain := func(flags byte, data []byte) [2][]byte {
+		return [2][]byte{segment(addr("10.0.0.2:5000"), web, 77, 0, flags, data), segment(v6, site, 77, 0, flags, data)}
+	}
+	bare := plain(flagSYN, nil)
+	long := plain(flagSYN, make([]byte, 40))
+	for _, row := range []struct {
+		name    string
+		packets [][]byte
+		ack     uint32
+	}{
+		{"with IP options", [][]byte{withOption(bare[0])}, 78},
+		{"in an atomic fragment", [][]byte{atomicFragment(bare[1])}, 78},
+		{"with data, in fragments", fragments(long[0], 40), 118},
+		{"with data, in fragments, IPv6", fragments(long[1], 40), 118},
+		{"with data", [][]byte{plain(flagSYN, []byte("abc"))[0]}, 81},
+		{"with FIN", [][]byte{plain(flagSYN|flagFIN, nil)[0]}, 79},
+		{"with FIN and IP options", [][]byte{withOption(plain(flagSYN|flagFIN, nil)[0])}, 79},
+	} {
+		src, dst := addr("10.0.0.2:5000"), web
+		if row.packets[0][0]>>4 == 6 {
+			src, dst = v6, site
+		}
+		for how, handle := range map[string]Handler{
+			"refused":       atOnce(func(_ context.Context, r *Request) { r.Refuse() }),
+			"refused later": Waiting(func(_ context.Context, r *Request) { r.Refuse() }),
+		} {
+			t.Run(row.name+", "+how, func(t *testing.T) {
+				_, w := newWire(t, Config{Handle: handle}, nil)
+				for _, b := range row.packets {
+					w.send(b)
+				}
+				if got := binary.BigEndian.Uint32(w.expect("RST", isTCP(dst, src, flagRST|flagACK)).Body[8:]); got != row.ack {
+					t.Errorf("got RST that acknowledges %d, want %d", got, row.ack)
+				}
+			})
+		}
+		t.Run(row.name+", accepted", func(t *testing.T) {
+			flows := make(chan *kept, 1)
+			_, w := newWire(t, Config{Handle: Waiting(keeping(flows))}, nil)
+			for _, b := range row.packets {
+				w.send(b)
+			}
+			p := w.expect("SYN-ACK", isTCP(dst, src, flagSYN|flagACK))
+			w.send(segment(src, dst, 78, binary.BigEndian.Uint32(p.Body[4:])+1, flagACK, nil))
+			if k := within(t, flows); k.err != nil {
+				t.Error(k.err)
+			}
+		})
+	}
+}
+
+// TestASYNInFragmentsCrosses passes a SYN that came in fragments.
+func TestASYNInFragmentsCrosses(t *testing.T) {
+	for _, ends := range crossingEnds {
+		w := newCrossingWires(t, Config{}, 0)
+		for _, f := range fragments(segment(ends[0], ends[1], 77, 0, flagSYN, nil), 16) {
+			w.client.send(f)
+		}
+		f := w.begun(ends[0], ends[1], 77)
+		w.accept(f)
 	}
 }

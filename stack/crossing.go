@@ -591,6 +591,12 @@ func synOf(network, transport []byte) []byte {
 	b = append(append(b, network...), transport...)
 	if b[0]>>4 == 6 {
 		header.IPv6(b).SetPayloadLength(uint16(len(b) - header.IPv6MinimumSize))
+		if p, fault := packet.Parse(link.Meta{Partial: true}, b); fault == "" && p.Fragment { // it came in fragments, and is whole now
+			b = make([]byte, header.IPv6MinimumSize, header.IPv6MinimumSize+len(transport))
+			packet.PutIP(b, packet.ProtoTCP, p.Src, p.Dst, len(transport))
+			likeRouter(b, network)
+			b = append(b, transport...)
+		}
 		return b
 	}
 	h := header.IPv4(b)

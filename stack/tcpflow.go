@@ -123,7 +123,7 @@ func (t *tcpTable) arrived(h *packet.Packet) {
 	}
 	syn := header.TCP(h.Body)
 	flow, silent := t.begin(id, syn.SequenceNumber())
-	after := syn.SequenceNumber() + 1 + uint32(len(h.Body)-int(syn.DataOffset()))
+	after := afterSYN(syn, len(h.Body)-int(syn.DataOffset()))
 	if flow == nil {
 		if !silent {
 			sender{t.s}.refuseTCP(ports.Remote, ports.Local, after)
@@ -162,9 +162,18 @@ func (t *tcpTable) inbound(id stack.TransportEndpointID, pkt *stack.PacketBuffer
 	if flow == nil {
 		return silent
 	}
-	flow.ack, flow.syn = h.SequenceNumber()+1+uint32(pkt.Data().Size()), synOf(pkt.NetworkHeader().Slice(), h)
+	flow.ack, flow.syn = afterSYN(h, pkt.Data().Size()), synOf(pkt.NetworkHeader().Slice(), h)
 	go flow.run() // gVisor holds what it likes here
 	return true
+}
+
+// afterSYN is the sequence number after a SYN and size bytes of data that came with it.
+func afterSYN(h header.TCP, size int) uint32 {
+	n := h.SequenceNumber() + 1 + uint32(size)
+	if h.Flags()&header.TCPFlagFin != 0 {
+		n++
+	}
+	return n
 }
 
 // begin makes the flow of a SYN. It returns none for a SYN that came before or that is refused; silent says that the
