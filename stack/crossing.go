@@ -585,23 +585,10 @@ func quotable(h *packet.Packet) []byte {
 	return h.Raw[:min(len(h.Raw), 1280-48)] // RFC 4443, 2.4
 }
 
-// synOf copies a SYN without what follows its header, and without a TCP checksum that fits.
-func synOf(network, transport []byte) []byte {
-	b := make([]byte, 0, len(network)+len(transport))
-	b = append(append(b, network...), transport...)
-	if b[0]>>4 == 6 {
-		header.IPv6(b).SetPayloadLength(uint16(len(b) - header.IPv6MinimumSize))
-		if p, fault := packet.Parse(link.Meta{Partial: true}, b); fault == "" && p.Fragment { // it came in fragments, and is whole now
-			b = make([]byte, header.IPv6MinimumSize, header.IPv6MinimumSize+len(transport))
-			packet.PutIP(b, packet.ProtoTCP, p.Src, p.Dst, len(transport))
-			likeRouter(b, network)
-			b = append(b, transport...)
-		}
-		return b
-	}
-	h := header.IPv4(b)
-	h.SetTotalLength(uint16(len(b)))
-	h.SetChecksum(0)
-	h.SetChecksum(^h.CalculateChecksum())
-	return b
+// synOf is a SYN without what follows its header, without options of IP and without a TCP checksum that fits.
+func synOf(src, dst netip.Addr, network, transport []byte) []byte {
+	b := make([]byte, packet.HeaderLen(src), packet.HeaderLen(src)+len(transport))
+	packet.PutIP(b, packet.ProtoTCP, src, dst, len(transport))
+	likeRouter(b, network)
+	return append(b, transport...)
 }

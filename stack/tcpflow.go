@@ -130,7 +130,7 @@ func (t *tcpTable) arrived(h *packet.Packet) {
 		}
 		return
 	}
-	flow.ack, flow.syn = after, synOf(h.Raw[:len(h.Raw)-len(h.Body)], h.Body[:syn.DataOffset()])
+	flow.ack, flow.syn = after, synOf(h.Src, h.Dst, h.Raw, h.Body[:syn.DataOffset()])
 	flow.run()
 }
 
@@ -162,7 +162,7 @@ func (t *tcpTable) inbound(id stack.TransportEndpointID, pkt *stack.PacketBuffer
 	if flow == nil {
 		return silent
 	}
-	flow.ack, flow.syn = afterSYN(h, pkt.Data().Size()), synOf(pkt.NetworkHeader().Slice(), h)
+	flow.ack, flow.syn = afterSYN(h, pkt.Data().Size()), synOf(fromTCPIP(id.RemoteAddress), fromTCPIP(id.LocalAddress), pkt.NetworkHeader().Slice(), h)
 	go flow.run() // gVisor holds what it likes here
 	return true
 }
