@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"penstock/stack/link"
+	"penstock/stack/packet"
 )
 
 // TestAFlowIsBegunWhereItsFirstPacketIsRead writes first packets to a device and looks whether their flows were handled when the write
@@ -190,5 +191,19 @@ func TestASYNInFragmentsCrosses(t *testing.T) {
 		}
 		f := w.begun(ends[0], ends[1], 77)
 		w.accept(f)
+	}
+}
+
+// TestASYNToOrFromABroadcastAddressIsNoFlow sends SYNs that no host may answer (RFC 1122, 4.2.3.10).
+func TestASYNToOrFromABroadcastAddressIsNoFlow(t *testing.T) {
+	_, w := newWire(t, Config{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}, Handle: atOnce(func(_ context.Context, r *Request) {
+		r.Refuse()
+	})}, nil)
+	w.send(segment(addr("10.0.0.2:5000"), addr("10.0.0.255:80"), 1, 0, flagSYN, nil))
+	w.send(segment(addr("10.0.0.255:5000"), web, 1, 0, flagSYN, nil))
+	w.send(segment(addr("10.0.0.2:5000"), addr("10.0.1.255:80"), 1, 0, flagSYN, nil)) // of no network of the stack
+	p := w.expect("RST", func(packet.Packet) bool { return true })
+	if !isTCP(addr("10.0.1.255:80"), addr("10.0.0.2:5000"), flagRST)(p) {
+		t.Errorf("a SYN to or from a broadcast address was answered: %v to %v", p.Src, p.Dst)
 	}
 }
