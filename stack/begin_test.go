@@ -207,3 +207,24 @@ func TestASYNToOrFromABroadcastAddressIsNoFlow(t *testing.T) {
 		t.Errorf("a SYN to or from a broadcast address was answered: %v to %v", p.Src, p.Dst)
 	}
 }
+
+// TestPortsAreFreeOnceTheirClientIsClosed closes a client whose handlers go on, while gVisor has its SYNs.
+func TestPortsAreFreeOnceTheirClientIsClosed(t *testing.T) {
+	begun := make(chan struct{}, 1)
+	release := make(chan struct{})
+	s, w := newWire(t, Config{Client: byNetwork, Handle: func(context.Context, *Request) func(context.Context) {
+		begun <- struct{}{}
+		return func(context.Context) { <-release }
+	}}, nil)
+	defer close(release)
+	for i := range 200 {
+		w.send(segment(netip.AddrPortFrom(netip.MustParseAddr("10.0.1.2"), uint16(1000+i)), web, 1, 0, flagSYN, nil))
+		within(t, begun)
+		s.CloseClient(1)
+		eventually(t, "the port is free", func() bool {
+			s.tcp.mu.Lock()
+			defer s.tcp.mu.Unlock()
+			return s.tcp.syns.Len() == 0
+		})
+	}
+}

@@ -71,18 +71,19 @@ type tcpFlow struct {
 	syn    []byte      // its headers, until it is known who carries the flow
 
 	// t.mu guards below.
-	stage   tcpStage
-	cut     bool // lost its place, or the client was closed
-	reset   bool // tell the client, if cut
-	request *Request
-	cancel  context.CancelFunc // of the context of the handler's rest; nil before that
-	gone    bool               // the client has sent RST
-	rest    func(context.Context)
-	handing bool // gVisor has its SYN, and has not handed it up yet
-	fr      *tcp.ForwarderRequest
-	timer   *time.Timer // ends the handshake
-	conn    *stream.Conn
-	crosses *crossing
+	stage    tcpStage
+	cut      bool // lost its place, or the client was closed
+	reset    bool // tell the client, if cut
+	request  *Request
+	cancel   context.CancelFunc // of the context of the handler's rest; nil before that
+	gone     bool               // the client has sent RST
+	rest     func(context.Context)
+	handing  bool // gVisor has its SYN, and has not handed it up yet
+	answered bool // it is not accepted
+	fr       *tcp.ForwarderRequest
+	timer    *time.Timer // ends the handshake
+	conn     *stream.Conn
+	crosses  *crossing
 }
 
 func newTCPTable(s *Stack) *tcpTable {
@@ -281,6 +282,7 @@ func (f *tcpFlow) run() {
 	if !f.handUp() {
 		f.t.mu.Lock()
 		f.handing = false
+		f.answeredLocked()
 		f.t.mu.Unlock()
 		go f.finish(r, rest)
 	}
@@ -360,6 +362,7 @@ func (t *tcpTable) handedUp(fr *tcp.ForwarderRequest) {
 	f.fr, f.handing = fr, false
 	r, rest := f.request, f.rest
 	f.rest = nil
+	f.answeredLocked()
 	t.mu.Unlock()
 	f.finish(r, rest)
 }
@@ -654,11 +657,16 @@ func (f *tcpFlow) answer(r *Request, refuse bool, why packet.Why) {
 	}
 	f.t.mu.Lock()
 	defer f.t.mu.Unlock()
-	if f.handing {
-		return // the flow is forgotten when its handler has returned
+	f.answered = true
+	f.answeredLocked()
+}
+
+// answeredLocked makes the ports of a flow that is not accepted free for another one. While gVisor has the SYN, that has to wait.
+func (f *tcpFlow) answeredLocked() {
+	if f.answered && !f.handing {
+		f.letGoLocked()
+		f.t.forgetLocked(f)
 	}
-	f.letGoLocked()
-	f.t.forgetLocked(f)
 }
 
 // keepAlive finds clients that vanished without a word.
