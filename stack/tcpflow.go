@@ -63,23 +63,23 @@ type tcpFlow struct {
 	t      *tcpTable
 	id     stack.TransportEndpointID
 	seq    uint32 // of the SYN
+	ack    uint32 // sequence number after the SYN and what came with it
 	owner  share.Owner
 	place  share.Place // among the dials or the open flows
-	begins atomic.Bool // it is one of those that are judged
 	push   *tcpFlow    // what had to make room for this one
-	ack    uint32      // sequence number after the SYN and what came with it
 	syn    []byte      // its headers, until it is known who carries the flow
+	begins atomic.Bool // it is one of those that are judged
 
 	// t.mu guards below.
 	stage    tcpStage
 	cut      bool // lost its place, or the client was closed
 	reset    bool // tell the client, if cut
-	request  *Request
-	cancel   context.CancelFunc // of the context of the handler's rest; nil before that
-	gone     bool               // the client has sent RST
-	rest     func(context.Context)
+	gone     bool // the client has sent RST
 	handing  bool // gVisor has its SYN, and has not handed it up yet
 	answered bool // it is not accepted
+	request  *Request
+	cancel   context.CancelFunc    // of the context of the handler's rest; nil before that
+	rest     func(context.Context) // of the handler, while gVisor has the SYN
 	fr       *tcp.ForwarderRequest
 	timer    *time.Timer // ends the handshake
 	conn     *stream.Conn
