@@ -115,8 +115,8 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 		c.forget()
 		return nil, errAnswered
 	}
+	f.letGo() // before anybody can end the flow, and so free its ports
 	c.begun.Store(true)
-	f.letGo()
 	evicted, err := f.passed(c)
 	evicted.end()
 	// It may be over: it was cut while it waited, there is no room, or the other stack or its address went meanwhile. Who took these
