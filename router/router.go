@@ -177,8 +177,8 @@ func (r *Router) Handle(ctx context.Context, req Request) {
 	}
 }
 
-// Begin is Handle as far as nothing is waited for, and does not block. It returns what is left to do; nil if nothing is. life may end
-// before the flow does, but what it carries is in the context of whatever judges the flow.
+// Begin is Handle as far as nothing is waited for, and does not block. It returns what is left to do; nil if nothing is. life is that of
+// whoever the flow comes from: a flow whose packets would cross after its end is reset.
 func (r *Router) Begin(life context.Context, req Request) (rest func(ctx context.Context)) {
 	e := r.begin(&req)
 	switch {
