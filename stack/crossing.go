@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -464,6 +465,23 @@ func (s crosser) isBeside(a netip.Addr) bool {
 	defer s.mu.Unlock()
 	for p := range s.addrs {
 		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// isBroadcast reports whether addr stands for all hosts of a network of the stack.
+func (s crosser) isBroadcast(addr netip.Addr) bool {
+	if !addr.Is4() {
+		return false
+	}
+	a := addr.As4()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p := range s.addrs {
+		hosts := uint32(math.MaxUint32) >> p.Bits()
+		if p.Bits() <= 30 && p.Contains(addr) && binary.BigEndian.Uint32(a[:])&hosts == hosts {
 			return true
 		}
 	}

@@ -10,11 +10,9 @@ package stack
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -291,23 +289,6 @@ func (s *Stack) own(addr netip.Addr) bool {
 	defer s.mu.Unlock()
 	for p := range s.addrs {
 		if p.Addr() == addr {
-			return true
-		}
-	}
-	return false
-}
-
-// isBroadcast reports whether addr stands for all hosts of a network of the stack.
-func (s *Stack) isBroadcast(addr netip.Addr) bool {
-	if !addr.Is4() {
-		return false
-	}
-	a := addr.As4()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for p := range s.addrs {
-		hosts := uint32(math.MaxUint32) >> p.Bits()
-		if p.Bits() <= 30 && p.Contains(addr) && binary.BigEndian.Uint32(a[:])&hosts == hosts {
 			return true
 		}
 	}

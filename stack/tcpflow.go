@@ -113,10 +113,11 @@ func (t *tcpTable) isNew(m link.Meta, h *packet.Packet) bool {
 	if n := int(header.TCP(h.Body).DataOffset()); n < header.TCPMinimumSize || n > len(h.Body) {
 		return false
 	}
-	if t.s.isBroadcast(h.Dst) || t.s.isBroadcast(h.Src) {
+	s := crosser{t.s}
+	if s.isBroadcast(h.Dst) || s.isBroadcast(h.Src) {
 		return false // gVisor drops it (RFC 1122, 4.2.3.10)
 	}
-	return (crosser{t.s}).isFree(netip.AddrPortFrom(h.Dst, binary.BigEndian.Uint16(h.Body[2:])), netip.AddrPortFrom(h.Src, binary.BigEndian.Uint16(h.Body)))
+	return s.isFree(netip.AddrPortFrom(h.Dst, binary.BigEndian.Uint16(h.Body[2:])), netip.AddrPortFrom(h.Src, binary.BigEndian.Uint16(h.Body)))
 }
 
 // arrived takes a SYN that isNew, and runs its handler.
