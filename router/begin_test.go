@@ -6,7 +6,6 @@ import (
 	"net"
 	"sync"
 	"testing"
-	"time"
 
 	"penstock/policy"
 )
@@ -55,7 +54,7 @@ func TestBeginDoesWhatNeedNotWait(t *testing.T) {
 				rest(ctx)
 			}
 			w.Kill(func(Flow) bool { return true })
-			within(t, w.ended)
+			<-w.ended
 		})
 	}
 }
@@ -81,7 +80,7 @@ func TestAFlowThatIsKilledWhileItIsJudged(t *testing.T) {
 		if got := c.state(); got != "aborted" {
 			t.Errorf("got %s, want aborted", got)
 		}
-		within(t, w.ended)
+		<-w.ended
 	})
 	t.Run("it ends here", func(t *testing.T) {
 		w = newWorld(t, Config{Policy: killing(forward), Ways: ways{"out": stuck{}}})
@@ -90,7 +89,7 @@ func TestAFlowThatIsKilledWhileItIsJudged(t *testing.T) {
 			t.Fatal("nothing is left to do")
 		}
 		rest(t.Context()) // the dial is cancelled
-		within(t, w.ended)
+		<-w.ended
 	})
 }
 
@@ -132,15 +131,4 @@ func TestNothingWaitsForTheDialOfAnotherFlow(t *testing.T) {
 		t.Errorf("got %v and port %d after the dial, want port 4000", err, one.port)
 	}
 	release()
-}
-
-// within receives from c, with patience.
-func within[T any](t *testing.T, c <-chan T) (v T) {
-	t.Helper()
-	select {
-	case v = <-c:
-	case <-time.After(5 * time.Second):
-		t.Fatal("nothing came within 5 s")
-	}
-	return v
 }

@@ -2,7 +2,6 @@ package stack
 
 import (
 	"context"
-	"encoding/binary"
 	"math"
 	"net"
 	"net/netip"
@@ -117,7 +116,8 @@ func (t *tcpTable) isNew(m link.Meta, h *packet.Packet) bool {
 	if s.isBroadcast(h.Dst) || s.isBroadcast(h.Src) {
 		return false // gVisor drops it (RFC 1122, 4.2.3.10)
 	}
-	return s.isFree(netip.AddrPortFrom(h.Dst, binary.BigEndian.Uint16(h.Body[2:])), netip.AddrPortFrom(h.Src, binary.BigEndian.Uint16(h.Body)))
+	ports := flowAddrs(h)
+	return s.isFree(ports.Local, ports.Remote)
 }
 
 // arrived takes a SYN that isNew, and runs its handler.
