@@ -27,10 +27,11 @@ var blockPage = template.Must(template.New("block").Parse(blockPageText))
 // connection, and the client would lose the page.
 const maxDrain = 64 << 10
 
-// explainable reports whether the client of a refused flow can be shown a page: the flow goes to a port for plain HTTP, and a name
+// isExplainable reports whether the client of a refused flow can be shown a page: the flow goes to a port for plain HTTP, and a name
 // was refused, or somebody has to sign in.
-func explainable(f *policy.Flow, v *policy.Verdict) bool {
-	return v.Action == policy.Refuse && f.Network == policy.TCP && (len(f.Names) > 0 || v.SignIn != "") && showsPage(f.Dst.Port())
+func (e *entry) isExplainable() bool {
+	v := e.verdict()
+	return v.Action == policy.Refuse && e.network() == policy.TCP && (e.facts.isNamed() || v.SignIn != "") && showsPage(e.facts.dst.Port())
 }
 
 // showsPage reports whether clients that are refused on a port are shown the page.
@@ -40,12 +41,12 @@ func showsPage(port uint16) bool { return port == 80 || port == 8080 }
 // be refused any more when it has been read, it goes on: a browser opens connections before it needs them, and its user may sign in
 // meanwhile. kept is as in carryStream.
 func (r *Router) refuseNamed(ctx context.Context, a Answerer, e *entry) (kept bool) {
-	client := e.accepted
+	client := e.accepted()
 	if client == nil {
 		return false
 	}
 	stop := context.AfterFunc(ctx, func() { abort(client) })
-	head := r.heads.begin(e.flow.Client)
+	head := r.heads.begin(e.clientKey())
 	err := head.readName(client, r.SniffTimeout)
 	if err == nil && len(head.b) > 0 && e.isOpenNow(r) {
 		stop()
@@ -58,13 +59,15 @@ func (r *Router) refuseNamed(ctx context.Context, a Answerer, e *entry) (kept bo
 		abort(client)
 		return false
 	}
-	refuseStream(client, head, &e.verdict)
+	v := e.verdict()
+	refuseStream(client, head, &v)
 	return false
 }
 
 // isOpenNow reports whether a flow that was refused may go on now, unless a name in it forbids that: openNamed judges it with those.
 func (e *entry) isOpenNow(r *Router) bool {
-	f := e.flow
+	f := e.flow()
+	f.Time = r.Clock()
 	return r.Clients.Describe(&f) && r.Policy.Decide(f).Action == policy.Forward
 }
 

@@ -19,7 +19,8 @@ func (r *Router) dial(ctx context.Context, e *entry) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.DialTimeout)
 	defer cancel()
 	start := r.Clock()
-	f, egress := e.flow, e.verdict.Egress
+	f, egress := e.flow(), e.verdict().Egress
+	f.Time = start
 	c, err := r.dialThrough(ctx, f, egress)
 	if err != nil && r.Ways.IsNotUp(err) {
 		f.Down = egress
@@ -72,7 +73,7 @@ func networkName(f policy.Flow) string {
 // answerFailed answers the client the way the dial failed: a closed port looks closed, and a dead host stays silent.
 func (r *Router) answerFailed(a Answerer, e *entry, err error) {
 	e.fail("dial", err)
-	r.Log.Debug("dial failed", "flow", e.id, "dst", e.flow.Dst, "egress", e.egress(), "err", err)
+	r.Log.Debug("dial failed", "flow", e.id, "dst", e.facts.dst, "egress", e.egress(), "err", err)
 	if silent(err) {
 		a.Drop()
 		return

@@ -15,7 +15,7 @@ import (
 
 // handleUnnamedUDP judges a flow of datagrams by the first of them, and carries it. kept is as in carryStream.
 func (r *Router) handleUnnamedUDP(ctx context.Context, a Answerer, client net.Conn, e *entry) (kept bool) {
-	w := &helloFilter{r: r, f: e.flow, e: e, ctx: ctx, client: client}
+	w := &helloFilter{r: r, f: e.flow(), e: e, ctx: ctx, client: client}
 	carried := false
 	defer func() {
 		if !carried { // what was read may even have made the filter panic
@@ -118,7 +118,7 @@ func (w *helloFilter) judge(res sniff.Result) error {
 			}
 			return err
 		}
-		w.course, w.upstream = courseOf(&named, &v), up
+		w.course, w.upstream = courseOf(&named, v), up
 	}
 	for _, b := range w.held {
 		w.upstream.Write(b) // the client resends a lost datagram

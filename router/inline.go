@@ -44,7 +44,7 @@ type inline struct {
 const maxHeld = 64 << 10
 
 func newInline(life context.Context, r *Router, e *entry) *inline {
-	in := &inline{r: r, e: e, before: e.flow, head: r.heads.begin(e.flow.Client)}
+	in := &inline{r: r, e: e, before: e.flow(), head: r.heads.begin(e.clientKey())}
 	in.ctx, in.cancel = context.WithCancel(context.WithoutCancel(life)) // a judgement that is under way ends with the flow
 	return in
 }
@@ -212,7 +212,7 @@ func (in *inline) judge() (open bool, err error) {
 	if kind == noName && !speaksFirst(in.before.Network, in.before.Dst.Port()) {
 		return true, nil // the first verdict stands
 	}
-	first := courseOf(&in.before, &in.e.verdict)
+	first := courseOf(&in.before, in.e.verdict())
 	named, v := in.r.named(in.ctx, in.before, in.head.result(), in.e)
 	if !first.stays(named, v) {
 		return false, errNoMore
@@ -221,7 +221,7 @@ func (in *inline) judge() (open bool, err error) {
 		return true, nil
 	}
 	requests := &requestFilter{filter: filter{
-		r: in.r, ctx: in.ctx, before: in.before, course: courseOf(&named, &v), upstream: &skip{in, in.passed}, e: in.e, held: in.head,
+		r: in.r, ctx: in.ctx, before: in.before, course: courseOf(&named, v), upstream: &skip{in, in.passed}, e: in.e, held: in.head,
 	}}
 	in.through = requests
 	return false, requests.pass()

@@ -21,7 +21,8 @@ func (r crosser) passDatagrams(life context.Context, req *Request, e *entry) err
 	}
 	if req.Network == policy.UDP {
 		var one *mapping
-		one, release = r.mappings.hold(&e.flow, e.verdict.Egress)
+		f := e.flow()
+		one, release = r.mappings.hold(&f, e.verdict().Egress)
 		open = one.openNow
 	}
 	var in *inlineDatagrams
@@ -43,7 +44,7 @@ func (r crosser) passDatagrams(life context.Context, req *Request, e *entry) err
 		}()
 	}}
 	if e.path == Inline {
-		in = &inlineDatagrams{r: r.Router, e: e, before: e.flow, first: courseOf(&e.flow, &e.verdict)}
+		in = &inlineDatagrams{r: r.Router, e: e, before: e.flow(), first: e.course()}
 		in.ctx, in.cancel = context.WithCancel(context.WithoutCancel(life)) // a judgement that is under way ends with the flow
 		watch.Read = in.read
 	}

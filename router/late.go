@@ -85,7 +85,7 @@ func (l *late) down(u net.Conn) *pump {
 func (l *late) up(ctx context.Context) {
 	var through io.Writer
 	err := guard(l.r.Log, func() (err error) {
-		through, err = l.lead(first{ctx, l.e.flow})
+		through, err = l.lead(first{ctx, l.e.flow()})
 		return err
 	})
 	if err != nil {
@@ -178,7 +178,7 @@ func (l *late) judge(f first, head *head, passed int) (through io.Writer, err er
 	case noName:
 		return nil, nil // the first verdict stands
 	}
-	was := courseOf(&f.before, &l.e.verdict)
+	was := courseOf(&f.before, l.e.verdict())
 	named, v := l.r.named(f.ctx, f.before, head.result(), l.e)
 	if v.Action != policy.Forward {
 		l.refuse(head, passed, &v)
@@ -193,7 +193,7 @@ func (l *late) judge(f first, head *head, passed int) (through io.Writer, err er
 		return nil, nil
 	}
 	requests := &requestFilter{filter: filter{
-		r: l.r, ctx: f.ctx, before: f.before, course: courseOf(&named, &v), upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head,
+		r: l.r, ctx: f.ctx, before: f.before, course: courseOf(&named, v), upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head,
 	}}
 	return requests, requests.pass()
 }

@@ -11,13 +11,13 @@ import (
 // handleUnnamed reads an accepted flow until it shows a name or Config.SniffTimeout passes, and judges it again. kept is as in
 // carryStream.
 func (r *Router) handleUnnamed(ctx context.Context, a Answerer, e *entry) (kept bool) {
-	client := e.accepted
+	client := e.accepted()
 	if client == nil {
 		return false
 	}
 	stop := context.AfterFunc(ctx, func() { abort(client) })
 	defer stop()
-	if e.flow.Network == policy.UDP {
+	if e.network() == policy.UDP {
 		kept = r.handleUnnamedUDP(ctx, a, client, e)
 	} else {
 		kept = r.handleUnnamedTCP(ctx, a, client, e)
@@ -52,7 +52,7 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 	f.Names, f.Sniffed, f.Time = names, true, r.Clock()
 	epoch := r.epochs.last.Load()
 	g, v := e.judgeNamed(ctx, r, f, res)
-	for e.judged(g, v); !r.epochs.settled(&epoch); e.judged(g, v) {
+	for e.judged(&g, v); !r.epochs.settled(&epoch); e.judged(&g, v) {
 		g, v = e.judgeNamed(ctx, r, f, res)
 	}
 	if v.Claim != "" && v.Action != policy.Forward {
@@ -70,7 +70,7 @@ func (e *entry) judgeNamed(ctx context.Context, r *Router, f policy.Flow, res sn
 		r.Dropped(DropSource)
 		return f, policy.Verdict{}
 	}
-	f, v := r.judge(ctx, f, e.flow.Dst.Addr(), res.ECH)
+	f, v := r.judge(ctx, f, e.facts.dst.Addr(), res.ECH)
 	if res.Ambiguous {
 		v = policy.Verdict{Action: policy.Refuse, Rule: v.Rule, Edition: v.Edition}
 	}
@@ -83,7 +83,10 @@ type course struct {
 	egress string
 }
 
-func courseOf(f *policy.Flow, v *policy.Verdict) course { return course{f.Dst, v.Egress} }
+func courseOf(f *policy.Flow, v policy.Verdict) course { return course{f.Dst, v.Egress} }
+
+// course is that of the present verdict.
+func (e *entry) course() course { return course{e.facts.dst, e.verdict().Egress} }
 
 // stays reports whether a flow that is on its way may continue there under a later verdict.
 func (c course) stays(now policy.Flow, v policy.Verdict) bool {

@@ -127,14 +127,14 @@ type crosser struct{ *Router }
 // carrier returns what would carry the packets of a judged flow; nil if it has to end here.
 func (r crosser) carrier(req *Request, e *entry) Carrier {
 	ways, ok := r.Ways.(Carriers)
-	if _, can := req.Answer.(Passer); !ok || !can || e.verdict.Action != policy.Forward {
+	if _, can := req.Answer.(Passer); !ok || !can || e.verdict().Action != policy.Forward {
 		return nil
 	}
-	c, ok := ways.Carrier(e.verdict.Egress, e.flow.Dst.Addr())
+	c, ok := ways.Carrier(e.verdict().Egress, e.facts.dst.Addr())
 	if !ok {
 		return nil
 	}
-	p, _ := PathOf(e.flow, e.verdict, r.Policy.Decide)
+	p, _ := PathOf(e.flow(), e.verdict(), r.Policy.Decide)
 	if p == Terminated {
 		return nil
 	}
@@ -151,7 +151,7 @@ func (r crosser) pass(life context.Context, req *Request, e *entry) bool {
 		err = r.passDatagrams(life, req, e)
 	}
 	if err != nil {
-		r.Log.Debug("the packets of a flow cannot cross", "flow", e.id, "dst", e.flow.Dst, "egress", e.verdict.Egress, "err", err)
+		r.Log.Debug("the packets of a flow cannot cross", "flow", e.id, "dst", e.facts.dst, "egress", e.verdict().Egress, "err", err)
 		e.pathIs(Terminated)
 	}
 	return err == nil

@@ -187,7 +187,7 @@ func (r *Router) Begin(life context.Context, req Request) (rest func(ctx context
 		return nil
 	case e.carrier != nil && (crosser{r}).pass(life, &req, e):
 		return nil // whoever carries it says when it is over
-	case e.verdict.Action != policy.Forward && !readFirst(&e.flow, &e.verdict) && !explainable(&e.flow, &e.verdict):
+	case e.verdict().Action != policy.Forward && !e.isReadFirst() && !e.isExplainable():
 		e.refuse(r, req.Answer)
 		r.end(e)
 		return nil
@@ -203,8 +203,7 @@ func (e *entry) finish(ctx context.Context, r *Router, a Answerer) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	e.cancelledBy(cancel)
-	v := &e.verdict
-	if readFirst(&e.flow, v) || explainable(&e.flow, v) {
+	if e.isReadFirst() || e.isExplainable() {
 		aside(func() {
 			defer stillJudged(a)()
 			e.accept(a)
@@ -220,11 +219,11 @@ func (e *entry) finish(ctx context.Context, r *Router, a Answerer) {
 		}
 	}()
 	switch {
-	case readFirst(&e.flow, v):
+	case e.isReadFirst():
 		kept = r.handleUnnamed(ctx, a, e)
-	case explainable(&e.flow, v):
+	case e.isExplainable():
 		kept = r.refuseNamed(ctx, a, e)
-	case v.Later != policy.LaterNothing:
+	case e.verdict().Later != policy.LaterNothing:
 		kept = r.handleLate(ctx, a, e)
 	default:
 		kept = r.forward(ctx, a, e)
@@ -238,10 +237,10 @@ func (r *Router) begin(req *Request) *entry {
 	if !ok {
 		return nil
 	}
-	e := r.table.begin(f, r.Clock())
+	e := r.table.begin(&f, r.Clock())
 	e.release = release
 	v := r.Policy.Decide(f)
-	for e.judged(f, v); !r.epochs.settled(&epoch); e.judged(f, v) {
+	for e.judged(&f, v); !r.epochs.settled(&epoch); e.judged(&f, v) {
 		if r.Clients.Describe(&f) {
 			v = r.Policy.Decide(f)
 		} else {
@@ -332,7 +331,7 @@ func (r *Router) judge(ctx context.Context, f policy.Flow, present netip.Addr, o
 
 // refuse refuses or drops a flow, as the verdict says.
 func (e *entry) refuse(r *Router, a Answerer) {
-	f, v := &e.flow, &e.verdict
+	f, v := e.flow(), e.verdict()
 	switch {
 	case v.Cause == policy.ByLoop:
 		r.Dropped(DropLoop)
@@ -342,7 +341,7 @@ func (e *entry) refuse(r *Router, a Answerer) {
 	switch {
 	case v.Action == policy.Drop:
 		a.Drop()
-	case r.storms.refused(f, r.Clock()):
+	case r.storms.refused(&f, r.Clock()):
 		r.Dropped(DropStorm)
 		a.Drop()
 	default:
@@ -359,9 +358,9 @@ func speaksFirst(n policy.Network, port uint16) bool {
 	return n == policy.UDP
 }
 
-// readFirst reports whether to read a flow for a name before it is dialled.
-func readFirst(f *policy.Flow, v *policy.Verdict) bool {
-	return v.Later != policy.LaterNothing && speaksFirst(f.Network, f.Dst.Port())
+// isReadFirst reports whether to read the flow for a name before it is dialled.
+func (e *entry) isReadFirst() bool {
+	return e.verdict().Later != policy.LaterNothing && speaksFirst(e.network(), e.facts.dst.Port())
 }
 
 // sourceOf returns the source of a name that was read in a flow.

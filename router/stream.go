@@ -11,7 +11,7 @@ import (
 )
 
 func (r *Router) handleUnnamedTCP(ctx context.Context, a Answerer, client net.Conn, e *entry) (kept bool) {
-	head := r.heads.begin(e.flow.Client)
+	head := r.heads.begin(e.clientKey())
 	if err := head.readName(client, r.SniffTimeout); err != nil {
 		head.release()
 		if errors.Is(err, errCrowded) {
@@ -44,10 +44,10 @@ func (e *entry) carryNamed(ctx context.Context, r *Router, a Answerer, client ne
 // openNamed judges a stream that starts with head and dials its far side. It passes the head on, or leaves it to f, the filter of what
 // follows. If the flow cannot go on, openNamed ends the client's side and returns no upstream.
 func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head *head) (upstream net.Conn, f *filtered) {
-	before, res := e.flow, head.result()
+	before, res := e.flow(), head.result()
 	r.named(ctx, before, res, e)
-	if e.verdict.Action != policy.Forward {
-		refuseStream(client, head, &e.verdict)
+	if v := e.verdict(); v.Action != policy.Forward {
+		refuseStream(client, head, &v)
 		return nil, nil
 	}
 	upstream, err := r.dial(ctx, e)
@@ -60,7 +60,7 @@ func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head 
 	var through io.Writer
 	filtering, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the flow may outlive its handler
 	defer context.AfterFunc(ctx, cancel)()
-	filter := filter{r: r, ctx: filtering, before: before, course: courseOf(&e.flow, &e.verdict), upstream: unwrapped(upstream), e: e, held: head}
+	filter := filter{r: r, ctx: filtering, before: before, course: e.course(), upstream: unwrapped(upstream), e: e, held: head}
 	switch {
 	case len(head.b) == 0:
 		through = &lateFilter{filter: filter}

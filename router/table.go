@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"penstock/policy"
 	"penstock/stack/shrink"
@@ -75,25 +76,35 @@ type entry struct {
 	id    uint64
 	start time.Time
 
-	release  func()   // of its names, when it is over
-	accepted net.Conn // the client's side, if the flow is read before it is dialled; nil if accepting failed
-	carrier  Carrier  // of its packets; nil if it ends here
+	release func()  // of its names, when it is over
+	carrier Carrier // of its packets; nil if it ends here
 
-	// mu guards below. One goroutine at a time judges a flow: it writes flow and verdict, and reads them without the lock.
-	mu         sync.Mutex
-	cancel     context.CancelFunc // of the handler; nil as long as it does not wait, and once resets is set
-	flow       policy.Flow
-	verdict    policy.Verdict
-	egressName string
-	path       Path
-	killed     bool
-	resets     interface{ Abort() } // what resets it; nil unless it goes on without its handler
-	client     counted
-	err        string
+	// mu guards below. One goroutine at a time judges a flow: it writes facts and decided, and reads them without the lock.
+	mu      sync.Mutex
+	cancel  context.CancelFunc // of the handler; nil as long as it does not wait, and once resets is set
+	facts   facts
+	decided unique.Handle[policy.Verdict]
+	other   *string // the egress used, if it is not the verdict's
+	path    Path
+	killed  bool
+	resets  interface{ Abort() } // what resets it; nil unless it goes on without its handler
+	client  any                  // the client's side; nil before it is accepted or its packets cross
+	err     string
 }
 
-func (t *table) begin(f policy.Flow, now time.Time) *entry {
-	e := &entry{id: t.lastID.Add(1), start: now, flow: f}
+// undecided is the verdict of a flow that was not judged yet.
+var undecided = unique.Make(policy.Verdict{})
+
+// flow is what is known of the flow, and verdict what was decided. They are for whoever judges it.
+func (e *entry) flow() policy.Flow       { return e.facts.flow(e.start) }
+func (e *entry) verdict() policy.Verdict { return e.decided.Value() }
+
+// network and clientKey are two of the facts, without the others.
+func (e *entry) network() policy.Network { return e.facts.shared.Value().network }
+func (e *entry) clientKey() uint64       { return e.facts.shared.Value().client }
+
+func (t *table) begin(f *policy.Flow, now time.Time) *entry {
+	e := &entry{id: t.lastID.Add(1), start: now, facts: keep(f), decided: undecided}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.flows.Put(e.id, e)
@@ -108,18 +119,24 @@ func (e *entry) accept(a Answerer) {
 		e.fail("accept", err)
 		return
 	}
-	e.accepted = client
 	e.carriedBy(client)
+}
+
+// accepted is the client's side of a flow that is read before it is dialled; nil if accepting failed.
+func (e *entry) accepted() net.Conn {
+	c, _ := e.client.(net.Conn)
+	return c
 }
 
 func (t *table) remove(e *entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.flows.Delete(e.id)
-	h := t.hits[e.verdict.Rule]
+	rule := e.decided.Value().Rule
+	h := t.hits[rule]
 	if h == nil {
 		h = new(Hits)
-		t.hits[e.verdict.Rule] = h
+		t.hits[rule] = h
 	}
 	h.Count++
 	if e.start.After(h.Last) {
@@ -151,23 +168,31 @@ func (t *table) isOurs(a netip.AddrPort) bool {
 }
 
 // judged records a verdict and the facts it is based on.
-func (e *entry) judged(f policy.Flow, v policy.Verdict) {
+func (e *entry) judged(f *policy.Flow, v policy.Verdict) {
+	facts, decided := keep(f), unique.Make(v)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.flow, e.verdict, e.egressName = f, v, v.Egress
+	e.facts, e.decided, e.other = facts, decided, nil
 }
 
 // via records that the flow uses another egress than the verdict's.
 func (e *entry) via(egress string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.egressName = egress
+	e.other = &egress
 }
 
 func (e *entry) egress() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.egressName
+	return e.egressLocked()
+}
+
+func (e *entry) egressLocked() string {
+	if e.other != nil {
+		return *e.other
+	}
+	return e.decided.Value().Egress
 }
 
 // fail records why a flow failed.
@@ -224,17 +249,17 @@ func (e *entry) kill() {
 func (e *entry) carriedBy(c any) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.client, _ = c.(counted)
+	e.client = c
 }
 
 func (e *entry) snapshot() Flow {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	f := Flow{
-		ID: e.id, Facts: e.flow, Verdict: e.verdict, Egress: e.egressName, Path: e.path, Start: e.start, Err: e.err,
+		ID: e.id, Facts: e.flow(), Verdict: e.verdict(), Egress: e.egressLocked(), Path: e.path, Start: e.start, Err: e.err,
 	}
-	if e.client != nil {
-		f.TxBytes, f.RxBytes = e.client.Bytes()
+	if c, ok := e.client.(counted); ok {
+		f.TxBytes, f.RxBytes = c.Bytes()
 	}
 	return f
 }

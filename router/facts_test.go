@@ -1,0 +1,57 @@
+package router
+
+import (
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+
+	"penstock/policy"
+)
+
+// TestTheTableLosesNoFact sets every field of a policy.Flow, those that somebody adds later too.
+func TestTheTableLosesNoFact(t *testing.T) {
+	var f policy.Flow
+	fields := reflect.ValueOf(&f).Elem()
+	at := time.Unix(1, 2)
+	for i := range fields.NumField() {
+		set(t, fields.Type().Field(i).Name, fields.Field(i))
+	}
+	f.Time = at
+	kept := keep(&f)
+	if got := kept.flow(at); !reflect.DeepEqual(got, f) {
+		t.Errorf("got %+v, want %+v", got, f)
+	}
+	none := policy.Flow{}
+	kept = keep(&none)
+	if got := kept.flow(time.Time{}); !reflect.DeepEqual(got, none) {
+		t.Errorf("got %+v, want no facts", got)
+	}
+}
+
+// set gives a field a value that is not its zero value.
+func set(t *testing.T, name string, v reflect.Value) {
+	t.Helper()
+	switch v.Kind() {
+	case reflect.Uint8, reflect.Uint32, reflect.Uint64:
+		v.SetUint(3)
+	case reflect.String:
+		v.SetString(name)
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+	case reflect.Struct:
+		switch v.Interface().(type) {
+		case netip.AddrPort:
+			v.Set(reflect.ValueOf(netip.MustParseAddrPort("192.0.2.7:99")))
+		case time.Time:
+			v.Set(reflect.ValueOf(time.Unix(1, 2)))
+		}
+	}
+	if v.IsZero() {
+		t.Fatalf("no value for %s, a %s", name, v.Type())
+	}
+}
