@@ -147,11 +147,11 @@ func (p *passing) PassDatagrams(router.Carrier, router.DatagramWatch) (router.Pa
 	return nil, errors.ErrUnsupported
 }
 
-func (p *passing) Pass(_ router.Carrier, w router.Watch) (router.PassedStream, error) {
+func (p *passing) Pass(_ router.Carrier, w router.Watch, read func([]byte)) (router.PassedStream, error) {
 	p.w = w
 	p.flow = transit.New(transit.Config{
 		Client: equivalentClient, Server: netip.AddrPortFrom(equivalentServer, p.port), Mapped: equivalentMapped, ISN: isn, MTU: 1500,
-		Read: w.Read, Owner: p,
+		Read: read, Owner: p,
 	}, 0)
 	p.client(segment(equivalentClient, p.flow.Server, isn, 0, 0x02, nil))
 	p.server(segment(p.flow.Server, equivalentMapped, 7000, isn+1, 0x12, nil))

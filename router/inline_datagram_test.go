@@ -35,7 +35,7 @@ type crossedDatagrams struct {
 	begun bool // the first has been taken: what comes now comes after it
 }
 
-func (c *crossedDatagrams) Pass(Carrier, Watch) (PassedStream, error) {
+func (c *crossedDatagrams) Pass(Carrier, Watch, func([]byte)) (PassedStream, error) {
 	return nil, errors.ErrUnsupported
 }
 

@@ -20,23 +20,22 @@ type Carriers interface {
 // Passer is an Answerer that can let the packets of a flow cross to a Carrier. One of its methods is called in place of those of
 // Answerer; after an error one of those must still be called.
 type Passer interface {
-	// Pass lets the packets of a TCP flow cross.
-	Pass(to Carrier, w Watch) (PassedStream, error)
+	// Pass lets the packets of a TCP flow cross. read gets what the client sends, in order, before it leaves; it must not block. Nil: all
+	// of it may leave.
+	Pass(to Carrier, w Watch, read func(b []byte)) (PassedStream, error)
 	// PassDatagrams lets the packets of any other flow cross.
 	PassDatagrams(to Carrier, w DatagramWatch) (PassedDatagrams, error)
 }
 
-// Watch is told about a TCP flow whose packets cross. Its functions must not block, and may be called before Pass returns.
-type Watch struct {
-	// Read gets what the client sends, in order, before it leaves. Nil: all of it may leave.
-	Read func(b []byte)
+// Watch is told about a TCP flow whose packets cross. Its methods must not block, and may be called before Pass returns.
+type Watch interface {
 	// Opened is called when the server has accepted.
-	Opened func()
+	Opened()
 	// Moved reports whether the flow would go another way by now. It is asked when a client whose server has not answered asks again;
 	// if so, the flow ends, and a new one begins.
-	Moved func() bool
+	Moved() bool
 	// Ended is called once, when the flow is over. err is why the server was not reached, if it was not.
-	Ended func(err error)
+	Ended(err error)
 }
 
 // DatagramWatch is told about another flow whose packets cross. Its functions must not block, and may be called before
@@ -158,47 +157,54 @@ func (r crosser) pass(life context.Context, req *Request, e *entry) bool {
 }
 
 func (r crosser) passStream(life context.Context, req *Request, e *entry) error {
-	var in *inline
-	watch := Watch{
-		Opened: func() { r.Metrics.dialled(r.Clock().Sub(e.start)) },
-		Moved:  func() bool { return r.moved(e) },
-	}
-	watch.Ended = func(err error) {
-		over := func() {
-			if err != nil {
-				e.fail("dial", err)
-				r.Metrics.dialFailed(dialReason(err, r.Ways))
-			}
-			r.end(e)
-		}
-		if in == nil {
-			over()
-			return
-		}
-		in.close(over)
-	}
+	w := &watched{r: r, e: e}
+	var read func([]byte)
 	if e.path == Inline {
-		in = newInline(life, r.Router, e)
-		watch.Read = in.feed
+		w.in = newInline(life, r.Router, e)
+		read = w.in.feed
 	}
-	p, err := req.Answer.(Passer).Pass(e.carrier, watch)
+	p, err := req.Answer.(Passer).Pass(e.carrier, w, read)
 	if err != nil {
 		return err
 	}
 	e.carriedBy(p)
 	e.resetBy(life, p)
-	if in != nil {
-		in.begin(p)
+	if w.in != nil {
+		w.in.begin(p)
 	}
 	return nil
 }
 
-// moved reports whether a flow that its server has not answered would go another way by now: its group has changed to another
-// transport, or its transport is not up and the policy knows another way.
-func (r crosser) moved(e *entry) bool {
-	f := e.snapshot()
+// watched is a flow of the router's as the Watch of its packets.
+type watched struct {
+	r  crosser
+	e  *entry
+	in *inline // nil if it is not read
+}
+
+func (w *watched) Opened() { w.r.Metrics.dialled(w.r.Clock().Sub(w.e.start)) }
+
+func (w *watched) Ended(err error) {
+	if w.in == nil {
+		w.over(err)
+		return
+	}
+	w.in.close(func() { w.over(err) })
+}
+
+func (w *watched) over(err error) {
+	if err != nil {
+		w.e.fail("dial", err)
+		w.r.Metrics.dialFailed(dialReason(err, w.r.Ways))
+	}
+	w.r.end(w.e)
+}
+
+// Moved reports that the flow's group has changed to another transport, or that its transport is not up and the policy knows another way.
+func (w *watched) Moved() bool {
+	r, f := w.r, w.e.snapshot()
 	if c, ok := r.Ways.(Carriers).Carrier(f.Verdict.Egress, f.Facts.Dst.Addr()); ok {
-		return c != e.carrier
+		return c != w.e.carrier
 	}
 	if f.Verdict.Egress == policy.EgressDirect {
 		return true // it is always up: by now a socket is its way

@@ -24,7 +24,8 @@ type crossed struct {
 
 	mu      sync.Mutex // guards below
 	to      Carrier
-	watch   *Watch
+	watch   Watch
+	read    func([]byte) // nil: nothing is read
 	fed     []byte
 	may     int
 	open    bool
@@ -35,13 +36,13 @@ func (c *crossed) PassDatagrams(Carrier, DatagramWatch) (PassedDatagrams, error)
 	return nil, errors.ErrUnsupported
 }
 
-func (c *crossed) Pass(to Carrier, w Watch) (PassedStream, error) {
+func (c *crossed) Pass(to Carrier, w Watch, read func([]byte)) (PassedStream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
 		return nil, c.err
 	}
-	c.to, c.watch = to, &w
+	c.to, c.watch, c.read = to, w, read
 	return c, nil
 }
 
@@ -74,8 +75,8 @@ func (c *crossed) send(s string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fed = append(c.fed, s...)
-	if c.watch.Read != nil && !c.open && !c.aborted {
-		c.watch.Read([]byte(s))
+	if c.read != nil && !c.open && !c.aborted {
+		c.read([]byte(s))
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 func TestFlowsOfEveryKindEndWhileAllChanges(t *testing.T) {
 	for round := range 4 {
 		far, _ := newWire(t, Config{Name: "far", Addrs: farAddrs}, nil)
-		var ended, passed, rests, restsDone atomic.Int64
+		var ended, passed, rests, restsDone atomic.Int32
 		life, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 		act := func(r *Request) {
 			switch rand.IntN(6) {
@@ -25,7 +25,7 @@ func TestFlowsOfEveryKindEndWhileAllChanges(t *testing.T) {
 				r.Drop()
 			case 2:
 				if r.Network == "tcp" {
-					if _, err := r.Pass(far, Passage{Ended: func(error) { ended.Add(1) }}); err == nil {
+					if _, err := r.Pass(far, watching{ended: &ended}, nil); err == nil {
 						passed.Add(1)
 					}
 				} else if _, err := r.PassDatagrams(far, DatagramPassage{Ended: func(error) { ended.Add(1) }}); err == nil {

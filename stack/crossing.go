@@ -22,6 +22,7 @@ import (
 	"penstock/stack/datagram"
 	"penstock/stack/link"
 	"penstock/stack/packet"
+	"penstock/stack/share"
 	"penstock/stack/transit"
 )
 
@@ -36,8 +37,9 @@ type crossings struct {
 type crossing struct {
 	*transit.Flow
 	near, far *Stack
-	tcp       *tcpFlow
-	passage   Passage
+	watch     Watch // nil: nobody is told
+	client    uint64
+	place     share.Place // among the open flows of near
 	begun     atomic.Bool // Pass has answered for the flow. Until then no packet and nobody else ends it, or it would end after an error
 }
 
@@ -61,18 +63,15 @@ var mergers = sync.Pool{New: func() any {
 	return &merger{Send: func(d direction, m link.Meta, pieces [][]byte) { sender{d.to()}.crossing(m, pieces) }}
 }}
 
-// Passage is what Request.Pass needs.
-type Passage struct {
-	// Read gets what the client sends, in order, before it leaves: see transit.Config. Nil: nothing is read.
-	Read func(b []byte)
-	// Opened is called when the server has accepted. It must not block. May be nil.
-	Opened func()
+// Watch is told about a flow that was passed. Its methods must not block.
+type Watch interface {
+	// Opened is called when the server has accepted.
+	Opened()
 	// Moved reports whether the flow would go another way by now. It is asked when a client that has no answer repeats its SYN, which
-	// then is a flow of its own. It must not block. May be nil.
-	Moved func() bool
-	// Ended is called once, when the flow is over. err is why the server was not reached, if it was not: an errno. It must not
-	// block. May be nil.
-	Ended func(err error)
+	// then is a flow of its own.
+	Moved() bool
+	// Ended is called once, when the flow is over. err is why the server was not reached, if it was not: an errno.
+	Ended(err error)
 }
 
 // Passed is a flow that was passed.
@@ -95,7 +94,10 @@ func (p *Passed) Abort() {
 
 // Pass lets the packets of a TCP flow cross to another stack instead of ending here: client and server speak TCP with each other,
 // and the client sees what the server answers. After an error nothing was answered, and the flow can still be accepted or refused.
-func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
+//
+// w, which may be nil, is told of the flow. read gets what the client sends, in order, before it leaves: see transit.Config. Nil: nothing
+// is read.
+func (r *Request) Pass(to *Stack, w Watch, read func(b []byte)) (*Passed, error) {
 	if r.tcp == nil {
 		return nil, fmt.Errorf("pass %s: %w", r.Network, errors.ErrUnsupported)
 	}
@@ -108,8 +110,9 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 	}
 	f := r.tcp
 	s := f.t.s
-	c := &crossing{near: s, far: to, tcp: f, passage: p}
-	if err := c.enter(r, src); err != nil {
+	c := &crossing{near: s, far: to, watch: w, client: r.Client}
+	c.place.Flow = c
+	if err := c.enter(r, src, read); err != nil {
 		return nil, err
 	}
 	if !r.answer() {
@@ -119,13 +122,13 @@ func (r *Request) Pass(to *Stack, p Passage) (*Passed, error) {
 	f.letGo() // before anybody can end the flow, and so free its ports
 	c.begun.Store(true)
 	evicted, err := f.passed(c)
-	evicted.end()
+	end(evicted)
 	// It may be over: it was cut while it waited, there is no room, or the other stack or its address went meanwhile. Who took these
 	// away has reset what he found in the table, which was so before; finishCrossing may have come before passed.
 	if err != nil || c.Over() || to.life.Err() != nil || !to.own(src) {
 		c.Reset()
 		c.forget()
-		s.tcp.finishCrossing(f)
+		s.tcp.finishCrossing(c)
 		return &Passed{c}, nil
 	}
 	syn, fault := packet.Parse(link.Meta{Partial: true}, f.syn) // the flow computes its checksum
@@ -142,7 +145,7 @@ const portTriesMapped = 64
 
 // enter finds a port for a crossing on its far stack, and puts the crossing into both tables. The client's own port is the first
 // choice.
-func (c *crossing) enter(r *Request, src netip.Addr) error {
+func (c *crossing) enter(r *Request, src netip.Addr, read func([]byte)) error {
 	const lowest = 1024
 	port := r.Src.Port()
 	for range portTriesMapped {
@@ -150,7 +153,7 @@ func (c *crossing) enter(r *Request, src netip.Addr) error {
 		if (crosser{c.far}).isFree(mapped, r.Dst) {
 			c.Flow = transit.New(transit.Config{
 				Client: r.Src, Server: r.Dst, Mapped: mapped, ISN: r.tcp.seq, MTU: uint16(min(c.near.MTU(), c.far.MTU())), KeepHops: c.far.routed,
-				Read: c.passage.Read, Owner: c,
+				Read: read, Owner: c,
 			}, c.near.now())
 			if c.far.crossings.guests.Add(r.Dst, mapped, c) {
 				if (crosser{c.far}).isFree(mapped, r.Dst) { // still: a dial looks at the guests once it is seen here
@@ -189,6 +192,15 @@ func (s crosser) isFree(local, dst netip.AddrPort) bool {
 	}, nicID) == nil
 }
 
+// cut does nothing: a crossing that has lost its place is reset, whatever becomes of it meanwhile.
+func (c *crossing) cut(bool) {}
+
+// end resets a crossing that has lost its place.
+func (c *crossing) end() {
+	c.Reset()
+	c.forget()
+}
+
 // forget takes a crossing out of the tables.
 func (c *crossing) forget() {
 	c.near.crossings.begun.Remove(c.Client, c.Server, c)
@@ -203,12 +215,12 @@ func (c *crossing) ToClient(m link.Meta, b []byte) { sender{c.near}.crossingWhol
 
 // Carries is called when payload has come after the handshake: the flow need not yield its place to a newer one any more. Until then one
 // client could fill the table with flows that nobody uses.
-func (c *crossing) Carries() { c.tcp.settle() }
+func (c *crossing) Carries() { c.near.tcp.settle(&c.place) }
 
 // Opened is called when the server has accepted.
 func (c *crossing) Opened() {
-	if c.passage.Opened != nil {
-		c.passage.Opened()
+	if c.watch != nil {
+		c.watch.Opened()
 	}
 }
 
@@ -219,12 +231,12 @@ var failures = [...]error{
 
 // Ended is called once, when the flow is over. It stays in the tables until what is on its way has come, unless too many do.
 func (c *crossing) Ended(r transit.Result) {
-	c.near.tcp.finishCrossing(c.tcp)
+	c.near.tcp.finishCrossing(c)
 	if c.near.crossings.begun.Len() > 2*c.near.limits.TCPFlows {
 		c.forget()
 	}
-	if c.passage.Ended != nil {
-		c.passage.Ended(failures[r])
+	if c.watch != nil {
+		c.watch.Ended(failures[r])
 	}
 }
 
@@ -244,7 +256,7 @@ func (s receiver) cross(m link.Meta, h *packet.Packet, g *merger) (taken bool) {
 	switch {
 	case !d.c.begun.Load():
 		return true
-	case !d.toNear && isSYN(h) && c.passage.Moved != nil && c.passage.Moved() && c.Abandon():
+	case !d.toNear && isSYN(h) && c.watch != nil && c.watch.Moved() && c.Abandon():
 		c.forget()
 		return false
 	}
@@ -259,7 +271,7 @@ func isSYN(h *packet.Packet) bool {
 func (s receiver) crossOne(d direction, m link.Meta, h *packet.Packet, g *merger) (taken bool) {
 	c, to := d.c, d.to()
 	now := c.near.now()
-	c.tcp.place.Active.Store(now)
+	c.place.Active.Store(now)
 	if s.isTooBig(m, h, to.MTU()) {
 		return true
 	}
@@ -436,7 +448,7 @@ func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
 		return true
 	}
 	if c, ok := s.crossings.begun.Find(ports.Local, ports.Remote); ok {
-		if key, _ := s.client(icmp.Src); key != c.tcp.owner.Client {
+		if key, _ := s.client(icmp.Src); key != c.client {
 			return true // another client cannot know
 		}
 		if quoted, ok := c.QuoteToServer(icmp.Body[8:]); ok {
@@ -530,9 +542,9 @@ func (s crosser) sweepAll(ctx context.Context) {
 		var stale, owing []*crossing
 		s.crossings.begun.Each(func(c *crossing) {
 			switch {
-			case c.Stale(now, crowds[c.tcp.owner]):
+			case c.Stale(now, crowds[share.Owner{Client: c.client}]):
 				stale = append(stale, c)
-			case c.passage.Read != nil:
+			case c.Read != nil:
 				owing = append(owing, c)
 			}
 		})

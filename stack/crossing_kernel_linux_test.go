@@ -30,7 +30,7 @@ func TestAKernelTakesTheResetOfItsFlow(t *testing.T) {
 	passed := make(chan *Passed, 10)
 	far, server := newWire(t, Config{Name: "far", Addrs: farAddrs}, nil)
 	inNamespace(t, Config{Handle: atOnce(func(_ context.Context, r *Request) {
-		p, err := r.Pass(far, Passage{})
+		p, err := r.Pass(far, nil, nil)
 		if err != nil {
 			t.Error(err)
 			return
@@ -110,7 +110,7 @@ func TestAKernelTakesTheResetOfItsClient(t *testing.T) {
 
 		passed := make(chan *Passed, 10)
 		_, client := newWire(t, Config{Handle: atOnce(func(_ context.Context, r *Request) {
-			p, err := r.Pass(far, Passage{})
+			p, err := r.Pass(far, nil, nil)
 			if err != nil {
 				t.Error(err)
 				return

@@ -43,11 +43,11 @@ func newTransitWorld(t testing.TB, limits Limits, read func(*Request) func([]byt
 	w.client = open(Config{Name: "client", Addrs: clientAddrs, Lossless: true})
 	w.far = open(Config{Name: "far", MTU: 1420, Addrs: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24"), netip.MustParsePrefix("fd09::2/64")}})
 	w.near = open(Config{Name: "near", Addrs: serverAddrs, Lossless: true, Limits: limits, Handle: atOnce(func(_ context.Context, r *Request) {
-		p := Passage{Ended: func(error) { w.ended.Add(1) }, Moved: w.moved}
+		var reader func([]byte)
 		if read != nil {
-			p.Read = read(r)
+			reader = read(r)
 		}
-		passed, err := r.Pass(w.far, p)
+		passed, err := r.Pass(w.far, watching{&w.ended, w.moved}, reader)
 		if err != nil {
 			t.Errorf("pass %v: %v", r.Dst, err)
 			return
@@ -63,6 +63,16 @@ func newTransitWorld(t testing.TB, limits Limits, read func(*Request) func([]byt
 	}
 	return w
 }
+
+// watching counts the flows that are over.
+type watching struct {
+	ended *atomic.Int32
+	moved func() bool // nil: they have not
+}
+
+func (w watching) Opened()     {}
+func (w watching) Moved() bool { return w.moved != nil && w.moved() }
+func (w watching) Ended(error) { w.ended.Add(1) }
 
 func (w *transitWorld) dial(t testing.TB, address string) net.Conn {
 	t.Helper()

@@ -36,7 +36,7 @@ func newCrossingWires(t testing.TB, c Config, farMTU int) *crossingWires {
 	w.far, w.server = newWire(t, Config{Name: "far", Addrs: farAddrs, MTU: farMTU}, nil)
 	c.Handle = atOnce(func(_ context.Context, r *Request) {
 		w.requests <- r
-		p, err := r.Pass(w.far, Passage{Ended: func(error) { w.ended.Add(1) }})
+		p, err := r.Pass(w.far, watching{ended: &w.ended}, nil)
 		if err != nil {
 			w.failed <- err
 			return

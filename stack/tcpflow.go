@@ -65,14 +65,14 @@ type tcpFlow struct {
 	ack    uint32 // sequence number after the SYN and what came with it
 	owner  share.Owner
 	place  share.Place // among the dials or the open flows
-	push   *tcpFlow    // what had to make room for this one
+	push   placed      // what had to make room for this one; may be nil
 	syn    []byte      // its headers, until it is known who carries the flow
 	begins atomic.Bool // it is one of those that are judged
 
 	// t.mu guards below.
 	stage    tcpStage
-	cut      bool // lost its place, or the client was closed
-	reset    bool // tell the client, if cut
+	isCut    bool // lost its place, or the client was closed
+	reset    bool // tell the client, if it is cut
 	gone     bool // the client has sent RST
 	handing  bool // gVisor has its SYN, and has not handed it up yet
 	answered bool // it is not accepted
@@ -82,7 +82,21 @@ type tcpFlow struct {
 	fr       *tcp.ForwarderRequest
 	timer    *time.Timer // ends the handshake
 	conn     *stream.Conn
-	crosses  *crossing
+}
+
+// placed is what has a place among the flows of a table: a *tcpFlow or, once its packets cross, a *crossing.
+type placed interface {
+	// cut marks what has lost its place, with the table's lock. reset: the client is to be told.
+	cut(reset bool)
+	// end ends what was cut, without the lock.
+	end()
+}
+
+// end ends what was cut, if anything was.
+func end(p placed) {
+	if p != nil {
+		p.end()
+	}
 }
 
 func newTCPTable(s *Stack) *tcpTable {
@@ -221,16 +235,18 @@ func (t *tcpTable) beginLocked(id stack.TransportEndpointID, seq uint32) (f *tcp
 	return f, true, ""
 }
 
-// cutLocked marks a flow that has lost its place. end ends it, without the lock.
-func (t *tcpTable) cutLocked(p *share.Place, reset bool) *tcpFlow {
+// cutLocked marks a flow that has lost its place to another. end ends it, without the lock.
+func (t *tcpTable) cutLocked(p *share.Place, reset bool) placed {
 	if p == nil {
 		return nil
 	}
-	f := p.Flow.(*tcpFlow)
-	f.cut, f.reset = true, reset
+	f := p.Flow.(placed)
+	f.cut(reset)
 	t.s.metrics.Evicted()
 	return f
 }
+
+func (f *tcpFlow) cut(reset bool) { f.isCut, f.reset = true, reset }
 
 // giveUp ends the wait of a client that has sent RST.
 func (t *tcpTable) giveUp(id stack.TransportEndpointID) {
@@ -249,7 +265,7 @@ func (t *tcpTable) giveUp(id stack.TransportEndpointID) {
 // run runs the handler of a flow.
 func (f *tcpFlow) run() {
 	s := f.t.s
-	f.push.end()
+	end(f.push)
 	f.push = nil
 	r := &Request{
 		Network: "tcp",
@@ -394,11 +410,10 @@ func (t *tcpTable) finish(f *tcpFlow) {
 }
 
 // finishCrossing takes a flow that crossed out of the tables.
-func (t *tcpTable) finishCrossing(f *tcpFlow) {
+func (t *tcpTable) finishCrossing(c *crossing) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.forgetLocked(f)
-	t.open.Remove(&f.place)
+	t.open.Remove(&c.place)
 }
 
 // forgetLocked ends a flow's time among the dials.
@@ -427,12 +442,11 @@ func (t *tcpTable) closeOwner(o share.Owner) int {
 	t.mu.Lock()
 	places := append(t.dials.RemoveOwner(o), t.open.RemoveOwner(o)...)
 	for _, p := range places {
-		f := p.Flow.(*tcpFlow)
-		f.cut, f.reset = true, true
+		p.Flow.(placed).cut(true)
 	}
 	t.mu.Unlock()
 	for _, p := range places {
-		p.Flow.(*tcpFlow).end()
+		p.Flow.(placed).end()
 	}
 	return len(places)
 }
@@ -478,19 +492,16 @@ func (f *tcpFlow) serve(r *Request, cancel context.CancelFunc) (cut, reset bool)
 	f.t.mu.Lock()
 	defer f.t.mu.Unlock()
 	f.request, f.cancel = r, cancel
-	if cancel != nil && (f.gone || f.cut) {
+	if cancel != nil && (f.gone || f.isCut) {
 		cancel()
 	}
-	return f.cut, f.reset
+	return f.isCut, f.reset
 }
 
-// end ends a flow that was cut, however far it has come.
+// end ends a flow that was cut, however far it has come. One that crosses by now has seen it: see passed.
 func (f *tcpFlow) end() {
-	if f == nil {
-		return
-	}
 	f.t.mu.Lock()
-	stage, r, cancel, conn, crosses, reset := f.stage, f.request, f.cancel, f.conn, f.crosses, f.reset
+	stage, r, cancel, conn, reset := f.stage, f.request, f.cancel, f.conn, f.reset
 	f.t.mu.Unlock()
 	switch stage {
 	case tcpWaiting:
@@ -506,9 +517,6 @@ func (f *tcpFlow) end() {
 		if conn != nil {
 			conn.Abort()
 		}
-	case tcpCrossing:
-		crosses.Reset()
-		crosses.forget()
 	}
 }
 
@@ -551,7 +559,7 @@ func (f *tcpFlow) accept(r *Request) (net.Conn, error) {
 	c := stream.New(ep, &wq, r.Src, r.Dst, f)
 	f.t.s.keepAlive(ep)
 	evicted, cause := f.shaken(c)
-	evicted.end()
+	end(evicted)
 	if cause != nil {
 		c.Abort()
 		return nil, acceptError(r.Src, cause)
@@ -586,7 +594,7 @@ func (f *tcpFlow) shake() bool {
 	t := f.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if f.cut {
+	if f.isCut {
 		return false
 	}
 	f.stage, f.syn, f.fr = tcpShaking, nil, nil
@@ -597,43 +605,42 @@ func (f *tcpFlow) shake() bool {
 
 // shaken moves a flow from the dials to the open flows. c is nil if the handshake failed. err is why there is no place
 // among the open flows.
-func (f *tcpFlow) shaken(c *stream.Conn) (evicted *tcpFlow, err error) {
+func (f *tcpFlow) shaken(c *stream.Conn) (evicted placed, err error) {
 	t := f.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.timer.Stop()
 	t.forgetLocked(f)
-	f.stage, f.conn, f.timer = tcpOpen, c, nil
+	f.stage, f.conn, f.timer, f.place.Yields = tcpOpen, c, nil, false
 	switch {
 	case c == nil:
 		return nil, nil
-	case f.cut:
+	case f.isCut:
 		return nil, net.ErrClosed
 	}
-	return f.openLocked(false)
+	return t.openLocked(&f.place, f.owner)
 }
 
-// passed moves a flow from the dials to the open flows, where it yields to newer ones until the server has answered. err is why
-// there is no place among them.
-func (f *tcpFlow) passed(c *crossing) (evicted *tcpFlow, err error) {
+// passed gives the place of a flow among the dials back, and c one among the open flows, where it yields to newer ones until the
+// server has answered. err is why there is none.
+func (f *tcpFlow) passed(c *crossing) (evicted placed, err error) {
 	t := f.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.forgetLocked(f)
-	f.stage, f.crosses = tcpCrossing, c
-	f.request, f.cancel = nil, nil // the flow may last for hours, and needs them no more
-	if f.cut {
+	f.stage = tcpCrossing
+	f.request, f.cancel = nil, nil
+	if f.isCut {
 		return nil, net.ErrClosed
 	}
-	return f.openLocked(true)
+	c.place.Yields = true
+	return t.openLocked(&c.place, f.owner)
 }
 
 // openLocked gives a flow a place among the open ones. It may push out another.
-func (f *tcpFlow) openLocked(yields bool) (evicted *tcpFlow, err error) {
-	t := f.t
-	f.place.Yields = yields
-	f.Touch()
-	p, ok := t.open.Add(&f.place, f.owner)
+func (t *tcpTable) openLocked(place *share.Place, o share.Owner) (evicted placed, err error) {
+	place.Active.Store(t.s.now())
+	p, ok := t.open.Add(place, o)
 	if !ok {
 		t.s.metrics.drop(dropCap)
 		return nil, syscall.ENOBUFS
@@ -642,10 +649,10 @@ func (f *tcpFlow) openLocked(yields bool) (evicted *tcpFlow, err error) {
 }
 
 // settle makes a flow that crosses one that newer ones do not push out.
-func (f *tcpFlow) settle() {
-	f.t.mu.Lock()
-	defer f.t.mu.Unlock()
-	f.t.open.Settle(&f.place)
+func (t *tcpTable) settle(p *share.Place) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open.Settle(p)
 }
 
 // answer ends a flow that is not accepted: with RST, with an ICMP error or in silence.

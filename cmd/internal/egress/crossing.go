@@ -29,8 +29,8 @@ func (e *Egress) Carrier(name string, dst netip.Addr) (c router.Carrier, ok bool
 type Answer struct{ *stack.Request }
 
 // Pass lets the packets of the flow cross to a stack that Carrier returned.
-func (a Answer) Pass(to router.Carrier, w router.Watch) (router.PassedStream, error) {
-	p, err := a.Request.Pass(to.(*stack.Stack), stack.Passage(w))
+func (a Answer) Pass(to router.Carrier, w router.Watch, read func(b []byte)) (router.PassedStream, error) {
+	p, err := a.Request.Pass(to.(*stack.Stack), w, read)
 	if err != nil {
 		return nil, err // and no nil pointer in an interface
 	}
