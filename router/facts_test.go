@@ -1,6 +1,8 @@
 package router
 
 import (
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"reflect"
 	"testing"
@@ -53,5 +55,45 @@ func set(t *testing.T, name string, v reflect.Value) {
 	}
 	if v.IsZero() {
 		t.Fatalf("no value for %s, a %s", name, v.Type())
+	}
+}
+
+// TestTheTableAgreesWithASet begins and ends flows at random.
+func TestTheTableAgreesWithASet(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	table := newTable()
+	live := map[*entry]bool{}
+	most := 0
+	for step := range 40_000 {
+		if grows := step/10_000%2 == 0; grows == (rng.IntN(10) > 0) {
+			live[table.begin(&policy.Flow{}, time.Time{})] = true
+		} else {
+			for e := range live {
+				table.remove(e)
+				table.remove(e) // does nothing
+				delete(live, e)
+				break
+			}
+		}
+		most = max(most, len(live))
+		if len(table.flows) != len(live) {
+			t.Fatalf("step %d: got %d flows, want %d", step, len(table.flows), len(live))
+		}
+		if step%500 > 0 {
+			continue
+		}
+		seen := map[*entry]bool{}
+		for i, e := range table.entries() {
+			seen[e] = true
+			if int(e.index) != i {
+				t.Fatalf("step %d: flow %d has index %d", step, i, e.index)
+			}
+		}
+		if !maps.Equal(seen, live) {
+			t.Fatalf("step %d: the table has other flows", step)
+		}
+	}
+	if room := cap(table.flows); most < 5000 || room > most/2 {
+		t.Errorf("of %d flows %d are left, and room for %d", most, len(live), room)
 	}
 }

@@ -51,8 +51,8 @@ type table struct {
 	lastID *atomic.Uint64
 
 	mu    *sync.Mutex // guards below
-	flows shrink.Map[uint64, *entry]
-	most  int // flows at once since Busiest was called
+	flows []*entry    // in no order
+	most  int         // flows at once since Busiest was called
 	ours  shrink.Map[netip.AddrPort, int]
 	hits  map[string]*Hits
 }
@@ -87,6 +87,7 @@ type entry struct {
 	other   *string // the egress used, if it is not the verdict's
 	path    Path
 	killed  bool
+	index   int32                // in table.flows, -1 once it is over; guarded by table.mu
 	resets  interface{ Abort() } // what resets it; nil unless it goes on without its handler
 	client  any                  // the client's side; nil before it is accepted or its packets cross
 	err     string
@@ -107,8 +108,9 @@ func (t *table) begin(f *policy.Flow, now time.Time) *entry {
 	e := &entry{id: t.lastID.Add(1), start: now, facts: keep(f), decided: undecided}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.flows.Put(e.id, e)
-	t.most = max(t.most, t.flows.Len())
+	e.index = int32(len(t.flows))
+	t.flows = append(t.flows, e)
+	t.most = max(t.most, len(t.flows))
 	return e
 }
 
@@ -131,7 +133,10 @@ func (e *entry) accepted() net.Conn {
 func (t *table) remove(e *entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.flows.Delete(e.id)
+	if e.index < 0 {
+		return
+	}
+	t.takeOutLocked(e)
 	rule := e.decided.Value().Rule
 	h := t.hits[rule]
 	if h == nil {
@@ -141,6 +146,19 @@ func (t *table) remove(e *entry) {
 	h.Count++
 	if e.start.After(h.Last) {
 		h.Last = e.start
+	}
+}
+
+// takeOutLocked puts the last flow in the place of one that is over. It gives the room of flows that are gone back.
+func (t *table) takeOutLocked(e *entry) {
+	last := len(t.flows) - 1
+	moved := t.flows[last]
+	t.flows[e.index], moved.index = moved, e.index
+	e.index = -1 // after moved's, which may be the same
+	t.flows[last] = nil
+	t.flows = t.flows[:last]
+	if room := cap(t.flows); room > 512 && last < room/8 {
+		t.flows = append(make([]*entry, 0, room/4), t.flows...)
 	}
 }
 
@@ -288,18 +306,14 @@ func (r *Router) Flows() []Flow {
 func (t *table) entries() []*entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	list := make([]*entry, 0, t.flows.Len())
-	for _, e := range t.flows.All {
-		list = append(list, e)
-	}
-	return list
+	return slices.Clone(t.flows)
 }
 
 // Active returns the number of live flows.
 func (r *Router) Active() int {
 	r.table.mu.Lock()
 	defer r.table.mu.Unlock()
-	return r.table.flows.Len()
+	return len(r.table.flows)
 }
 
 // Busiest returns the largest number of flows that were live at once since the last call.
@@ -307,7 +321,7 @@ func (r *Router) Busiest() int {
 	r.table.mu.Lock()
 	defer r.table.mu.Unlock()
 	most := r.table.most
-	r.table.most = r.table.flows.Len()
+	r.table.most = len(r.table.flows)
 	return most
 }
 

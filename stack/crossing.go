@@ -28,9 +28,17 @@ import (
 
 // crossings are the flows whose packets go from one stack to another.
 type crossings struct {
-	begun  transit.Table[*crossing] // by this stack's clients, found by their packets
-	guests transit.Table[*crossing] // that leave through this stack, found by the server's packets
-	sweep  chan struct{}            // capacity 1: there is something to sweep
+	begun  *transit.Table[*crossing] // by this stack's clients, found by their packets
+	guests *transit.Table[*crossing] // that leave through this stack, found by the server's packets
+	sweep  chan struct{}             // capacity 1: there is something to sweep
+}
+
+func newCrossings() crossings {
+	return crossings{
+		begun:  transit.NewTable(func(c *crossing) (src, dst netip.AddrPort) { return c.Client, c.Server }),
+		guests: transit.NewTable(func(c *crossing) (src, dst netip.AddrPort) { return c.Server, c.Mapped }),
+		sweep:  make(chan struct{}, 1),
+	}
 }
 
 // crossing is one flow that a client of near began, and that leaves through far.
@@ -155,11 +163,11 @@ func (c *crossing) enter(r *Request, src netip.Addr, read func([]byte)) error {
 				Client: r.Src, Server: r.Dst, Mapped: mapped, ISN: r.tcp.seq, MTU: uint16(min(c.near.MTU(), c.far.MTU())), KeepHops: c.far.routed,
 				Read: read, Owner: c,
 			}, c.near.now())
-			if c.far.crossings.guests.Add(r.Dst, mapped, c) {
+			if c.far.crossings.guests.Add(c) {
 				if (crosser{c.far}).isFree(mapped, r.Dst) { // still: a dial looks at the guests once it is seen here
 					break
 				}
-				c.far.crossings.guests.Remove(r.Dst, mapped, c)
+				c.far.crossings.guests.Remove(c)
 			}
 		}
 		c.Flow = nil
@@ -168,7 +176,7 @@ func (c *crossing) enter(r *Request, src netip.Addr, read func([]byte)) error {
 	if c.Flow == nil {
 		return fmt.Errorf("stack %s: pass %v: %w", c.far.name, r.Dst, syscall.EADDRNOTAVAIL)
 	}
-	for !c.near.crossings.begun.Add(r.Src, r.Dst, c) {
+	for !c.near.crossings.begun.Add(c) {
 		if old, ok := c.near.crossings.begun.Find(r.Src, r.Dst); ok { // it is over, or a SYN would not have come up to here
 			if old.begun.Load() { // else it was cut before Pass answered for it
 				old.Reset()
@@ -203,8 +211,8 @@ func (c *crossing) end() {
 
 // forget takes a crossing out of the tables.
 func (c *crossing) forget() {
-	c.near.crossings.begun.Remove(c.Client, c.Server, c)
-	c.far.crossings.guests.Remove(c.Server, c.Mapped, c)
+	c.near.crossings.begun.Remove(c)
+	c.far.crossings.guests.Remove(c)
 }
 
 // ToServer sends a packet that was held, or a reset.

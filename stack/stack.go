@@ -181,7 +181,7 @@ func open(c Config, now func() int64) (*Stack, error) {
 		s.abandon()
 		return nil, err
 	}
-	s.crossings.sweep = make(chan struct{}, 1)
+	s.crossings = newCrossings()
 	s.wg.Go(s.flows.Run)
 	if s.handle != nil {
 		s.wg.Go(func() { crosser{s}.sweepAll(s.life) })

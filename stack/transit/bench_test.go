@@ -94,13 +94,13 @@ func BenchmarkMerger(b *testing.B) {
 
 func BenchmarkTableFind(b *testing.B) {
 	const flows = 10000
-	var table Table[*int]
+	table := newTable()
 	at := func(i int) (src, dst netip.AddrPort) {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), uint16(30000+i)), server4
 	}
 	for i := range flows {
 		src, dst := at(i)
-		table.Add(src, dst, new(int))
+		table.Add(&placed{src: src, dst: dst})
 	}
 	for _, parallel := range []bool{false, true} {
 		name := "by one"

@@ -1,7 +1,6 @@
 package transit
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"sync"
@@ -92,24 +91,24 @@ type Flow struct {
 
 	mu             sync.Mutex // guards below
 	phase          phase
-	carries        bool // Owner was told
-	client, server end
-	syn            []byte // as it left, until the server has answered
-	left           uint32 // sequence number after what has left for the server
-	gate           *gate  // nil: all passes
-	offered        bool   // the client scales windows, if the server does
-	scale          uint8  // of the server's windows
+	carries        bool  // Owner was told
+	offered        bool  // the client scales windows, if the server does
+	scale          uint8 // of the server's windows
 	result         Result
+	client, server end
+	left           uint32 // sequence number after what has left for the server
+	syn            string // as it left, until the server has answered
+	gate           *gate  // nil: all passes
 }
 
 // end is one side of a connection.
 type end struct {
-	fin    bool   // it has sent FIN
-	agreed bool   // it has acknowledged the other's SYN
 	next   uint32 // sequence number after what it has sent
 	has    uint32 // what it has acknowledged: sequence number that it expects of the other
-	window uint16 // as it was sent last
 	stamp  uint32 // its newest timestamp (RFC 7323)
+	window uint16 // as it was sent last
+	fin    bool   // it has sent FIN
+	agreed bool   // it has acknowledged the other's SYN
 	stamps bool   // it sends timestamps
 }
 
@@ -210,7 +209,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		f.forServer(f.out, link.Meta{}, p)
 		reseal(link.Meta{}, p, f.Mapped.Addr(), f.Server.Addr())
 		if f.phase == opening {
-			f.syn = append(f.syn[:0], p.Raw...)
+			f.syn = string(p.Raw)
 		}
 		reseal(m, p, f.Mapped.Addr(), f.Server.Addr())
 		return Cross, false
@@ -303,7 +302,7 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		f.forClient(f.back, link.Meta{}, p)
 		reseal(m, p, f.Server.Addr(), f.Client.Addr())
 		if f.phase == opening {
-			f.phase, opened, f.syn = open, true, nil
+			f.phase, opened, f.syn = open, true, ""
 			f.server.sent(s, &f.client)
 			f.server.note(s)
 			f.server.next, f.server.has = s.seq+1, s.ack
@@ -521,13 +520,13 @@ func (f *Flow) Nudge() {
 	var syn, revert []byte
 	switch {
 	case f.phase == opening:
-		syn = bytes.Clone(f.syn) // the client may repeat it meanwhile
+		syn = []byte(f.syn)
 	case f.phase == open && after(f.client.next, f.server.has):
 		lost := build(f.Client, f.Server, flagACK, f.server.has, f.client.has, f.client.window, nil, nil)
 		revert = unreachable(f.Server.Addr(), f.Client.Addr(), lost)
 	}
 	f.mu.Unlock()
-	if syn != nil {
+	if len(syn) > 0 {
 		f.Owner.ToServer(link.Meta{}, syn)
 	}
 	if revert != nil {

@@ -32,9 +32,9 @@ func TestMemoryOfIdleFlows(t *testing.T) {
 		later policy.Later
 		most  int // bytes
 	}{
-		{"forwarded", true, policy.LaterNothing, 1800},
-		{"terminated", false, policy.LaterNothing, 10 << 10},
-		{"terminated, judged by what the client sends first", false, policy.LaterBlock, 10 << 10},
+		{"forwarded", true, policy.LaterNothing, 800},
+		{"terminated", false, policy.LaterNothing, 8 << 10},
+		{"terminated, judged by what the client sends first", false, policy.LaterBlock, 8 << 10},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			const n = 1000
