@@ -31,7 +31,7 @@ const maxDrain = 64 << 10
 // was refused, or somebody has to sign in.
 func (e *entry) isExplainable() bool {
 	v := e.verdict()
-	return v.Action == policy.Refuse && e.network() == policy.TCP && (e.facts.isNamed() || v.SignIn != "") && showsPage(e.facts.dst.Port())
+	return v.Action == policy.Refuse && e.facts.network() == policy.TCP && (e.facts.isNamed() || v.SignIn != "") && showsPage(e.facts.dst.Port())
 }
 
 // showsPage reports whether clients that are refused on a port are shown the page.
@@ -46,7 +46,7 @@ func (r *Router) refuseNamed(ctx context.Context, a Answerer, e *entry) (kept bo
 		return false
 	}
 	stop := context.AfterFunc(ctx, func() { abort(client) })
-	head := r.heads.begin(e.clientKey())
+	head := r.heads.begin(e.facts.client())
 	err := head.readName(client, r.SniffTimeout)
 	if err == nil && len(head.b) > 0 && e.isOpenNow(r) {
 		stop()

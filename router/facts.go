@@ -50,6 +50,10 @@ func keep(f *policy.Flow) facts {
 	return kept
 }
 
+// network and client are two of the facts, without the others.
+func (k *facts) network() policy.Network { return k.shared.Value().network }
+func (k *facts) client() uint64          { return k.shared.Value().client }
+
 // isNamed reports whether there is a name among the facts.
 func (k *facts) isNamed() bool { return k.labels != nil && len(k.labels.names) > 0 }
 

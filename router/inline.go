@@ -44,7 +44,7 @@ type inline struct {
 const maxHeld = 64 << 10
 
 func newInline(life context.Context, r *Router, e *entry) *inline {
-	in := &inline{r: r, e: e, before: e.flow(), head: r.heads.begin(e.clientKey())}
+	in := &inline{r: r, e: e, before: e.flow(), head: r.heads.begin(e.facts.client())}
 	in.ctx, in.cancel = context.WithCancel(context.WithoutCancel(life)) // a judgement that is under way ends with the flow
 	return in
 }

@@ -17,7 +17,7 @@ func (r *Router) handleUnnamed(ctx context.Context, a Answerer, e *entry) (kept 
 	}
 	stop := context.AfterFunc(ctx, func() { abort(client) })
 	defer stop()
-	if e.network() == policy.UDP {
+	if e.facts.network() == policy.UDP {
 		kept = r.handleUnnamedUDP(ctx, a, client, e)
 	} else {
 		kept = r.handleUnnamedTCP(ctx, a, client, e)

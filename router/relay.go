@@ -13,7 +13,7 @@ import (
 
 // carry copies data both ways until both sides are done. It closes upstream. kept reports that the flow goes on without its handler.
 func (r *Router) carry(ctx context.Context, a Answerer, e *entry, client, upstream net.Conn) (kept bool) {
-	if e.network() == policy.TCP {
+	if e.facts.network() == policy.TCP {
 		return r.carryStream(ctx, a, e, client, upstream, nil)
 	}
 	return (&relay{r: r, e: e, client: client, upstream: upstream}).carryDatagrams(ctx, a, nil)

@@ -360,7 +360,7 @@ func speaksFirst(n policy.Network, port uint16) bool {
 
 // isReadFirst reports whether to read the flow for a name before it is dialled.
 func (e *entry) isReadFirst() bool {
-	return e.verdict().Later != policy.LaterNothing && speaksFirst(e.network(), e.facts.dst.Port())
+	return e.verdict().Later != policy.LaterNothing && speaksFirst(e.facts.network(), e.facts.dst.Port())
 }
 
 // sourceOf returns the source of a name that was read in a flow.

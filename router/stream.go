@@ -11,7 +11,7 @@ import (
 )
 
 func (r *Router) handleUnnamedTCP(ctx context.Context, a Answerer, client net.Conn, e *entry) (kept bool) {
-	head := r.heads.begin(e.clientKey())
+	head := r.heads.begin(e.facts.client())
 	if err := head.readName(client, r.SniffTimeout); err != nil {
 		head.release()
 		if errors.Is(err, errCrowded) {

@@ -93,19 +93,19 @@ type entry struct {
 	err     string
 }
 
-// undecided is the verdict of a flow that was not judged yet.
-var undecided = unique.Make(policy.Verdict{})
+// flow is what is known of the flow. Like verdict, it is for whoever judges the flow.
+func (e *entry) flow() policy.Flow { return e.facts.flow(e.start) }
 
-// flow is what is known of the flow, and verdict what was decided. They are for whoever judges it.
-func (e *entry) flow() policy.Flow       { return e.facts.flow(e.start) }
-func (e *entry) verdict() policy.Verdict { return e.decided.Value() }
-
-// network and clientKey are two of the facts, without the others.
-func (e *entry) network() policy.Network { return e.facts.shared.Value().network }
-func (e *entry) clientKey() uint64       { return e.facts.shared.Value().client }
+// verdict is what was decided last, if anything was.
+func (e *entry) verdict() policy.Verdict {
+	if e.decided == (unique.Handle[policy.Verdict]{}) {
+		return policy.Verdict{}
+	}
+	return e.decided.Value()
+}
 
 func (t *table) begin(f *policy.Flow, now time.Time) *entry {
-	e := &entry{id: t.lastID.Add(1), start: now, facts: keep(f), decided: undecided}
+	e := &entry{id: t.lastID.Add(1), start: now, facts: keep(f)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.index = int32(len(t.flows))
@@ -137,7 +137,7 @@ func (t *table) remove(e *entry) {
 		return
 	}
 	t.takeOutLocked(e)
-	rule := e.decided.Value().Rule
+	rule := e.verdict().Rule
 	h := t.hits[rule]
 	if h == nil {
 		h = new(Hits)
@@ -210,7 +210,7 @@ func (e *entry) egressLocked() string {
 	if e.other != nil {
 		return *e.other
 	}
-	return e.decided.Value().Egress
+	return e.verdict().Egress
 }
 
 // fail records why a flow failed.

@@ -52,7 +52,7 @@ func picture() []row {
 		{"stack/datagram", "UDP and echo flows and their table; it is handed what sends, and knows no gVisor",
 			[]string{"stack/deadline", "stack/link", "stack/packet", "stack/share", "stack/shrink"}, nil},
 		{"stack/transit", "flows whose packets cross between two stacks; it is handed what sends, and knows no gVisor",
-			[]string{"stack/link", "stack/packet", "stack/shrink"}, nil},
+			[]string{"stack/link", "stack/packet"}, nil},
 		{"stack/shrink", "a map that gives the room of what is gone back, a leaf", nil, nil},
 		{"stack/stream", "a TCP connection of gVisor's as a net.Conn, and its ways to a kernel socket",
 			[]string{"stack/deadline", "stack/nowait"}, []string{gvisor, sys}},
