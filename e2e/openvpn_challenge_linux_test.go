@@ -76,8 +76,12 @@ func (w *world) typeCode(t *testing.T, prompt, keys string, shown bool) *transcr
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	screen := new(transcript)
-	go func() { _, _ = io.Copy(screen, near) }() // ends when the test closes near
+	far.Close() // near ends with the program then
+	screen, read := new(transcript), make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.Copy(screen, near)
+	}()
 	eventually(t, "the terminal asks", func() error {
 		if !strings.Contains(screen.String(), prompt) {
 			return fmt.Errorf("it shows %q", screen.String())
@@ -94,5 +98,6 @@ func (w *world) typeCode(t *testing.T, prompt, keys string, shown bool) *transcr
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("penstock login: %v; the terminal shows %q", err, screen.String())
 	}
+	<-read
 	return screen
 }
