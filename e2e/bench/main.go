@@ -41,11 +41,11 @@ func (o *options) seconds() int {
 
 // want reports whether to measure a row in a round, counted from 0. Rows are named "path measure".
 func (o *options) want(p path, m measure, round int) bool {
-	if p.brief && m.long || round > 0 && m.once {
+	if p.brief && m.in == wide || round > 0 && m.once {
 		return false
 	}
 	if o.only == nil {
-		return !o.quick || !m.long
+		return !o.quick || m.in == every
 	}
 	return o.only.MatchString(p.name + " " + m.name)
 }

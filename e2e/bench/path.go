@@ -26,7 +26,7 @@ type path struct {
 	baseline    string // name of the path to compare with; empty: none
 	server      string // address
 	tunnel      bool   // the server is the intranet, not the internet
-	brief       bool   // only throughput, datagrams and connections are of interest
+	brief       bool   // measures of scope wide are of no interest
 	open        func(ctx context.Context, w *world) error
 }
 
