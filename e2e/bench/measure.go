@@ -38,6 +38,8 @@ func measures() []measure {
 		{"UDP down, 64 B", wide, false, datagrams(64, true)},
 		{"UDP up, 1400 B", wide, false, datagrams(1400, false)},
 		{"UDP down, 1400 B", every, false, datagrams(1400, true)},
+		{"UDP up, 1200 B, < 1 % lost", full, false, steadyDatagrams("UDP up, 1200 B, < 1 % lost", 1200, false)},
+		{"UDP down, 1200 B, < 1 % lost", full, false, steadyDatagrams("UDP down, 1200 B, < 1 % lost", 1200, true)},
 		{"connect and close", wide, false, connects("connect and close", series{count: 30000, parallel: parallel})},
 		{"connect, 1 KiB and back, close", every, false,
 			connects("connect, 1 KiB and back, close", series{count: 30000, size: 1024, parallel: parallel})},
@@ -137,7 +139,7 @@ func datagrams(size int, down bool) func(context.Context, *options, *world, *tab
 		if err != nil {
 			return err
 		}
-		near, far, err := w.datagrams(ctx, order{Down: down, Size: size, Seconds: min(o.seconds(), 3)})
+		near, far, err := w.datagrams(ctx, order{Down: down, Size: size, Time: time.Duration(min(o.seconds(), 3)) * time.Second})
 		stop()
 		if err != nil {
 			return err

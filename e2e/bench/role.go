@@ -23,7 +23,7 @@ const (
 	roleKeepAlive      = "keep-alive" // connections, seconds
 	roleHold           = "hold"       // count
 	roleDatagramServer = "datagram-server"
-	roleDatagramClient = "datagram-client" // 1 for down, size, seconds
+	roleDatagramClient = "datagram-client" // 1 for down, size, milliseconds, rate
 )
 
 // play runs a role until it is finished.
@@ -52,8 +52,8 @@ func play(args []string) error {
 		return holdAll(address, numbers[0])
 	case args[0] == roleDatagramServer:
 		return serveDatagrams(address)
-	case args[0] == roleDatagramClient && len(numbers) == 3:
-		t, err := askDatagrams(address, order{Down: numbers[0] == 1, Size: numbers[1], Seconds: numbers[2]})
+	case args[0] == roleDatagramClient && len(numbers) == 4:
+		t, err := askDatagrams(address, order{Down: numbers[0] == 1, Size: numbers[1], Time: time.Duration(numbers[2]) * time.Millisecond, Rate: numbers[3]})
 		return errors.Join(err, json.NewEncoder(os.Stdout).Encode(t))
 	}
 	return fmt.Errorf("no such role: %v", args)
