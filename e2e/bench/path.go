@@ -30,8 +30,9 @@ type path struct {
 	open        func(ctx context.Context, w *world) error
 }
 
-func paths() []path {
-	return []path{
+// paths returns all paths that the programs of a directory allow.
+func paths(binaries string) []path {
+	return append([]path{
 		{name: "bare", title: "the bare path: laptop, two routers, internet", server: publicServer,
 			open: func(context.Context, *world) error { return nil }},
 		{name: "direct", title: "penstock on the laptop, rule direct, the same server", baseline: "bare", server: publicServer,
@@ -46,7 +47,7 @@ func paths() []path {
 			server: netlab.IntranetIPv4, open: tunnelWith("", "{name: no-gambling, match: {category: gambling}, do: block}, ", "")},
 		{name: "terminated", title: "the same with datapath: terminate", baseline: "wireguard-go", tunnel: true, brief: true,
 			server: netlab.IntranetIPv4, open: tunnelWith("datapath: terminate\n", "", "")},
-	}
+	}, singBoxes(binaries)...)
 }
 
 // world is a lab with the programs of one path.
