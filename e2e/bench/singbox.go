@@ -3,13 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
-	"time"
 )
 
 // singBoxes are the paths through each of sing-box's stacks, if the directory has a sing-box.
@@ -46,20 +42,5 @@ func openSingBox(ctx context.Context, w *world, stack string) error {
 	if err != nil {
 		return err
 	}
-	server := net.JoinHostPort(w.path.server, strconv.Itoa(datagramPort))
-	for limit := time.Now().Add(startTime); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
-		if p.ended() {
-			return fmt.Errorf("sing-box ended:\n%s", p.said.String())
-		}
-		c, err := w.Laptop.DialContext(ctx, "udp", server) // sends nothing, and has the address that the route gives it
-		if err != nil {
-			continue
-		}
-		from, err := netip.ParseAddrPort(c.LocalAddr().String())
-		c.Close()
-		if err == nil && netip.MustParsePrefix(inner).Contains(from.Addr()) {
-			return nil
-		}
-	}
-	return fmt.Errorf("sing-box does not take the way to %s:\n%s", server, p.said.String())
+	return w.taken(ctx, p, netip.MustParsePrefix(inner))
 }

@@ -17,8 +17,16 @@ const (
 
 // step is what came of one rate.
 type step struct {
-	rate float64 // datagrams received per second
-	lost float64 // of those sent, from 0 to 1
+	rate   float64 // datagrams received per second
+	lost   float64 // of those sent, from 0 to 1
+	behind bool    // far fewer were sent than asked for
+}
+
+// steadiness is what a search has found.
+type steadiness struct {
+	best    step
+	tooFast float64 // the lowest rate that lost more; infinite: none did
+	steps   int
 }
 
 // steadyDatagrams measures UDP in thousands of datagrams received per second, at the highest rate that loses less than 1 %.
@@ -28,14 +36,18 @@ func steadyDatagrams(name string, size int, down bool) func(context.Context, *op
 		if err != nil {
 			return err
 		}
-		best, steps, err := steadiest(func(rate int) (step, error) {
+		found, err := steadiest(func(rate int) (step, error) {
 			return w.step(ctx, order{Down: down, Size: size, Time: stepTime, Rate: rate})
 		})
 		stop()
 		if err != nil {
 			return err
 		}
-		t.add(row{path: w.path, measure: name, value: best.rate / 1e3, unit: "kpps", note: fmt.Sprintf("%.1f %% lost, %d steps", 100*best.lost, steps)})
+		note := fmt.Sprintf("%.1f %% lost, %d steps", 100*found.best.lost, found.steps)
+		if !math.IsInf(found.tooFast, 1) {
+			note += fmt.Sprintf(", too fast at %s", figure(found.tooFast/1e3))
+		}
+		t.add(row{path: w.path, measure: name, value: found.best.rate / 1e3, unit: "kpps", note: note})
 		return nil
 	}
 }
@@ -51,42 +63,45 @@ func (w *world) step(ctx context.Context, o order) (step, error) {
 		sent, got = far, near
 	}
 	// Queues that empty after the last was sent must not make the time longer, nor the first tick of the receiver shorter.
-	return step{rate: float64(got.Received) / max(sent.Seconds, got.Seconds, 0.1), lost: 1 - float64(got.Received)/float64(max(sent.Sent, 1))}, nil
+	return step{rate: float64(got.Received) / max(sent.Seconds, got.Seconds, 0.1), lost: 1 - float64(got.Received)/float64(max(sent.Sent, 1)),
+		behind: float64(sent.Sent) < 0.8*float64(o.Rate)*o.Time.Seconds()}, nil
 }
 
 // steadiest searches the highest rate that loses less than lossMost. It begins near what arrives of as many datagrams as can be
-// sent; try with a rate of 0 sends those. Nothing received means that all rates lost more.
-func steadiest(try func(rate int) (step, error)) (best step, steps int, err error) {
+// sent; try with a rate of 0 sends those. If all rates lose more, the best is 0.
+func steadiest(try func(rate int) (step, error)) (found steadiness, err error) {
+	found = steadiness{tooFast: math.Inf(1), steps: 1}
 	first, err := try(0)
-	if err != nil || first.lost < lossMost {
-		return first, 1, err
+	if err != nil {
+		return found, err
 	}
-	rate, did, didNot, again := first.rate*0.9, 0.0, math.Inf(1), false
-	for steps = 1; steps < stepsMost && didNot > did*rateGap && rate >= 1; steps++ {
+	if first.lost < lossMost {
+		found.best = first
+		return found, nil
+	}
+	rate, did, again := first.rate*0.9, 0.0, false
+	for ; found.steps < stepsMost && found.tooFast > did*rateGap && rate >= 1; found.steps++ {
 		s, err := try(int(rate))
 		if err != nil {
-			return best, steps, err
+			return found, err
 		}
 		switch {
-		case s.lost < lossMost && s.rate > best.rate*1.02:
-			best, did = s, rate
-		case s.lost < lossMost: // the sender sends no more than before
-			didNot = rate
-		case s.lost < lossSure && !again: // something else may have run for a moment
-			again = true
+		case s.lost < lossMost && s.rate > found.best.rate*1.02:
+			found.best, did, again = s, rate, false
+		case !again && (s.lost < lossSure || s.behind):
+			again = true // something else may have run for a moment
 			continue
-		default:
-			didNot = rate
+		default: // or no more arrives than of a lower rate, because the sender cannot send more
+			found.tooFast, again = rate, false
 		}
-		again = false
 		switch {
-		case math.IsInf(didNot, 1):
+		case math.IsInf(found.tooFast, 1):
 			rate = did * 2
 		case did == 0:
 			rate *= 0.75
 		default:
-			rate = math.Sqrt(did * didNot)
+			rate = math.Sqrt(did * found.tooFast)
 		}
 	}
-	return best, steps, nil
+	return found, nil
 }
