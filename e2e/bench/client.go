@@ -55,8 +55,8 @@ func (w *world) echo(ctx context.Context) (stop func(), err error) {
 	return stop, nil
 }
 
-// connect makes n connections from the laptop and exchanges size bytes on each.
-func (w *world) connect(ctx context.Context, n, size int) (connectResult, error) {
+// connect makes a series of connections from the laptop.
+func (w *world) connect(ctx context.Context, s series) (connectResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
 	stop, err := w.echo(ctx)
@@ -64,7 +64,8 @@ func (w *world) connect(ctx context.Context, n, size int) (connectResult, error)
 		return connectResult{}, err
 	}
 	defer stop()
-	cmd, err := self(ctx, w.Laptop, roleConnect, fmt.Sprintf("%s:%d", w.path.server, echoPort), strconv.Itoa(n), strconv.Itoa(size))
+	cmd, err := self(ctx, w.Laptop, roleConnect, fmt.Sprintf("%s:%d", w.path.server, echoPort),
+		strconv.Itoa(s.count), strconv.Itoa(s.size), strconv.Itoa(s.parallel))
 	if err != nil {
 		return connectResult{}, err
 	}

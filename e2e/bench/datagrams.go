@@ -14,25 +14,29 @@ import (
 	"time"
 )
 
-// Datagrams are sent as fast as one thread can, one per system call, and counted at the receiver. An order and its answer
-// open the flow first, so that the measurement does not include the policy decision on the first packet.
+// Datagrams are sent as fast as one thread can or at a rate, one per system call, and counted at the receiver. An order and its
+// answer open the flow first, so that the measurement does not include the policy decision on the first packet.
 
 // order is the request that opens a flow.
 type order struct {
-	Down    bool // the server sends
-	Size    int  // of each datagram, in bytes
-	Seconds int
+	Down bool // the server sends
+	Size int  // of each datagram, in bytes
+	Time time.Duration
+	Rate int // datagrams per second; 0: as many as one thread can send
 }
 
 // tally is what one end has sent or received.
 type tally struct {
 	Sent, Received int
-	Seconds        float64 // from the first to the last datagram received
+	Seconds        float64 // it took to send, or passed from the first to the last datagram received
 }
 
 const (
 	datagramPort = 7778
 	quiet        = 500 * time.Millisecond // after this long without a datagram, no more will come
+	beat         = time.Millisecond       // a sender with a rate sends once in it
+	late         = 5 * time.Millisecond   // what such a sender is too late for by more than this, it leaves out
+	room         = 16 << 20               // bytes that wait for a receiver, so that it loses nothing while it does not run
 )
 
 // serveDatagrams carries out one order and reports its tally.
@@ -46,84 +50,118 @@ func serveDatagrams(address string) error {
 		return err
 	}
 	defer c.Close()
+	if err := makeRoom(c, room); err != nil {
+		return err
+	}
 	fmt.Println("listening")
 	buf := make([]byte, 2048)
-	n, client, err := c.ReadFromUDPAddrPort(buf)
-	if err != nil {
-		return err
-	}
 	var o order
-	if err := json.Unmarshal(buf[:n], &o); err != nil {
-		return err
-	}
-	if _, err := c.WriteToUDPAddrPort(buf[:n], client); err != nil {
-		return err
+	var client netip.AddrPort
+	for o.Size == 0 {
+		n, from, err := c.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return err
+		}
+		if json.Unmarshal(buf[:n], &o) != nil { // one of the flow before, late
+			o = order{}
+			continue
+		}
+		client = from
+		if _, err := c.WriteToUDPAddrPort(buf[:n], client); err != nil {
+			return err
+		}
 	}
 	var t tally
 	if o.Down {
 		time.Sleep(100 * time.Millisecond) // time for the client to read the answer and start counting
-		t.Sent, err = flood(o, func(b []byte) error { _, err := c.WriteToUDPAddrPort(b, client); return err })
+		t, err = send(o, func(b []byte) error { _, err := c.WriteToUDPAddrPort(b, client); return err })
 	} else {
-		err = count(c, &t)
+		err = count(c, client, &t)
 	}
 	return errors.Join(err, json.NewEncoder(os.Stdout).Encode(t))
 }
 
 // askDatagrams sends one order and returns the tally.
 func askDatagrams(address string, o order) (t tally, err error) {
-	conn, err := net.Dial("udp", address)
+	at, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return t, err
 	}
-	defer conn.Close()
-	c := conn.(*net.UDPConn)
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		return t, err
+	}
+	defer c.Close()
+	if err := makeRoom(c, room); err != nil {
+		return t, err
+	}
 	text, err := json.Marshal(o)
 	if err != nil {
 		return t, err
 	}
-	if _, err := c.Write(text); err != nil {
-		return t, err
+	answered := errors.New("not asked")
+	for end := time.Now().Add(hungLast); answered != nil && time.Now().Before(end); {
+		if _, err := c.Write(text); err != nil {
+			return t, err
+		}
+		if err := c.SetReadDeadline(time.Now().Add(hungLast / 5)); err != nil {
+			return t, err
+		}
+		_, answered = c.Read(make([]byte, 2048))
 	}
-	if err := c.SetReadDeadline(time.Now().Add(hungLast)); err != nil {
-		return t, err
-	}
-	if _, err := c.Read(make([]byte, 2048)); err != nil {
-		return t, fmt.Errorf("no answer to the order: %w", err)
+	if answered != nil {
+		return t, fmt.Errorf("no answer to the order: %w", answered)
 	}
 	if o.Down {
-		return t, count(c, &t)
+		return t, count(c, at, &t)
 	}
-	t.Sent, err = flood(o, func(b []byte) error { _, err := c.Write(b); return err })
-	return t, err
+	return send(o, func(b []byte) error { _, err := c.Write(b); return err })
 }
 
-// flood sends until the order's time is over. If the kernel's buffers are full, it keeps trying.
-func flood(o order, send func([]byte) error) (sent int, err error) {
+// send sends until the order's time is over. If the kernel's buffers are full, it keeps trying.
+func send(o order, one func([]byte) error) (t tally, err error) {
 	b := make([]byte, o.Size)
-	for end := time.Now().Add(time.Duration(o.Seconds) * time.Second); time.Now().Before(end); {
-		for range 64 {
-			if err := send(b); err != nil {
-				return sent, err
+	start := time.Now()
+	defer func() { t.Seconds = time.Since(start).Seconds() }()
+	due := 0.0
+	for last := start; last.Sub(start) < o.Time; {
+		if o.Rate > 0 {
+			time.Sleep(beat - time.Since(last))
+		}
+		now := time.Now()
+		if o.Rate > 0 {
+			// A burst for all of the time that the sender did not run would be lost where queues are short.
+			due += float64(o.Rate) * min(now.Sub(last), late).Seconds()
+		} else {
+			due = 64
+		}
+		last = now
+		for ; due >= 1; due-- {
+			if err := one(b); err != nil {
+				return t, err
 			}
-			sent++
+			t.Sent++
 		}
 	}
-	return sent, nil
+	return t, nil
 }
 
-// count reads until no more datagrams come.
-func count(c *net.UDPConn, t *tally) error {
+// count counts the datagrams of a sender until no more come.
+func count(c *net.UDPConn, sender netip.AddrPort, t *tally) error {
 	buf := make([]byte, 2048)
 	var received atomic.Int64
 	var first, last time.Time
 	over := make(chan error, 1)
 	go func() {
 		for {
-			if _, err := c.Read(buf); err != nil {
+			_, from, err := c.ReadFromUDPAddrPort(buf)
+			if err != nil {
 				over <- err
 				return
 			}
-			received.Add(1)
+			if from == sender {
+				received.Add(1)
+			}
 		}
 	}()
 	// Read the clock in another goroutine: between reads it would slow them down.
@@ -161,7 +199,7 @@ func count(c *net.UDPConn, t *tally) error {
 
 // datagrams carries out one order between the laptop and the path's server.
 func (w *world) datagrams(ctx context.Context, o order) (client, server tally, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(o.Seconds+20)*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, o.Time+20*time.Second)
 	defer cancel()
 	address := fmt.Sprintf("%s:%d", w.path.server, datagramPort)
 	far, err := self(ctx, w.host(), roleDatagramServer, address)
@@ -187,7 +225,8 @@ func (w *world) datagrams(ctx context.Context, o order) (client, server tally, e
 	if o.Down {
 		down = 1
 	}
-	near, err := self(ctx, w.Laptop, roleDatagramClient, address, fmt.Sprint(down), fmt.Sprint(o.Size), fmt.Sprint(o.Seconds))
+	near, err := self(ctx, w.Laptop, roleDatagramClient, address, fmt.Sprint(down), fmt.Sprint(o.Size), fmt.Sprint(o.Time.Milliseconds()),
+		fmt.Sprint(o.Rate))
 	if err != nil {
 		return client, server, err
 	}

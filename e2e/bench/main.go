@@ -1,6 +1,7 @@
 // Command bench measures penstock in a lab of network namespaces and prints one table: throughput, datagrams, connections and
 // memory. It compares the bare path, penstock to the same server, wireguard-go at both ends, and penstock's tunnel with
-// flows that are forwarded, judged in line and terminated.
+// flows that are forwarded, judged in line and terminated; and, if it is given a sing-box, that to the same server with each of
+// its stacks.
 // Only ratios within one run are meaningful, because all programs, including those that measure, share the machine's cores.
 //
 // Run it with go run ./e2e/bench. It needs iperf3. All traffic stays inside the lab.
@@ -27,7 +28,7 @@ type options struct {
 	quick    bool
 	rounds   int
 	only     *regexp.Regexp
-	binaries string // directory with penstock and wireguard; empty: build them
+	binaries string // directory with penstock, wireguard and perhaps sing-box; empty: build the first two
 	perf     string // directory for recordings of perf; empty: none
 }
 
@@ -41,11 +42,11 @@ func (o *options) seconds() int {
 
 // want reports whether to measure a row in a round, counted from 0. Rows are named "path measure".
 func (o *options) want(p path, m measure, round int) bool {
-	if p.brief && m.long || round > 0 && m.once {
+	if p.brief && m.in == wide || round > 0 && m.once {
 		return false
 	}
 	if o.only == nil {
-		return !o.quick || !m.long
+		return !o.quick || m.in == every
 	}
 	return o.only.MatchString(p.name + " " + m.name)
 }
@@ -57,7 +58,7 @@ func main() {
 	var o options
 	flag.BoolVar(&o.quick, "quick", false, "shorter and fewer measurements: about a minute, less accurate")
 	flag.IntVar(&o.rounds, "rounds", 1, "how often to measure all paths in turns, for the median: a `number`. Memory and starts are measured once")
-	flag.StringVar(&o.binaries, "binaries", "", "`directory` with penstock and wireguard (wireguard-go); built if empty")
+	flag.StringVar(&o.binaries, "binaries", "", "`directory` with penstock, wireguard (wireguard-go) and perhaps sing-box; the first two are built if empty")
 	flag.StringVar(&o.perf, "perf", "", "`directory` for a perf recording of each throughput measurement")
 	flag.Func("only", "measure only rows whose \"path measure\" matches this `pattern`", func(s string) (err error) {
 		o.only, err = regexp.Compile(s)
@@ -100,11 +101,11 @@ func run(ctx context.Context, o *options) (err error) {
 		o.binaries = dir
 	}
 	start := time.Now()
-	t := new(table)
+	t := &table{paths: paths(o.binaries)}
 	defer func() { t.print(os.Stdout, machine(time.Since(start))) }() // print what has been measured, even after a failure
 	for round := range o.rounds {
 		t.round = round
-		for _, p := range paths() {
+		for _, p := range paths(o.binaries) {
 			if !o.wantsAny(p, round) {
 				continue
 			}

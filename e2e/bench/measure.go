@@ -11,28 +11,43 @@ import (
 // measure is one measurement on a path. Those of memory need a penstock.
 type measure struct {
 	name string
-	long bool // skipped with -quick
+	in   scope
 	once bool // measured in the first round only
 	take func(ctx context.Context, o *options, w *world, t *table) error
 }
 
+// scope says which runs and paths have a measure.
+type scope int
+
+const (
+	every scope = iota
+	full        // skipped with -quick
+	wide        // skipped with -quick, and on brief paths
+)
+
 func measures() []measure {
 	return []measure{
-		{"memory idle", false, true, takeIdle},
-		{"allocation idle", true, true, takeGarbage},
-		{"start", false, true, takeStart},
-		{"TCP up, 1 stream", false, false, throughput(1, false)},
-		{"TCP down, 1 stream", false, false, throughput(1, true)},
-		{"TCP up, 8 streams", false, false, throughput(8, false)},
-		{"TCP down, 8 streams", false, false, throughput(8, true)},
-		{"UDP up, 64 B", false, false, datagrams(64, false)},
-		{"UDP down, 64 B", true, false, datagrams(64, true)},
-		{"UDP up, 1400 B", true, false, datagrams(1400, false)},
-		{"UDP down, 1400 B", false, false, datagrams(1400, true)},
-		{"connect and close", true, false, connects(0)},
-		{"connect, 1 KiB and back, close", false, false, connects(1024)},
-		{"memory of idle flows", false, true, takeFlows},
-		{"memory after flows", true, true, takeAfter},
+		{"memory idle", every, true, takeIdle},
+		{"allocation idle", wide, true, takeGarbage},
+		{"start", every, true, takeStart},
+		{"TCP up, 1 stream", every, false, throughput(1, false)},
+		{"TCP down, 1 stream", every, false, throughput(1, true)},
+		{"TCP up, 8 streams", every, false, throughput(8, false)},
+		{"TCP down, 8 streams", every, false, throughput(8, true)},
+		{"UDP up, 64 B", every, false, datagrams(64, false)},
+		{"UDP down, 64 B", wide, false, datagrams(64, true)},
+		{"UDP up, 1400 B", wide, false, datagrams(1400, false)},
+		{"UDP down, 1400 B", every, false, datagrams(1400, true)},
+		{"UDP up, 1200 B, < 1 % lost", full, false, steadyDatagrams("UDP up, 1200 B, < 1 % lost", 1200, false)},
+		{"UDP down, 1200 B, < 1 % lost", full, false, steadyDatagrams("UDP down, 1200 B, < 1 % lost", 1200, true)},
+		{"connect and close", wide, false, connects("connect and close", series{count: 30000, parallel: parallel})},
+		{"connect, 1 KiB and back, close", every, false,
+			connects("connect, 1 KiB and back, close", series{count: 30000, size: 1024, parallel: parallel})},
+		{"connect, 1 at a time", full, false, connects("connect, 1 at a time", series{count: 6000, size: 1024, parallel: 1})},
+		{"keep-alive, 1 connection", full, false, keepsAlive("keep-alive, 1 connection", 1)},
+		{"keep-alive, 32 connections", full, false, keepsAlive("keep-alive, 32 connections", 32)},
+		{"memory of idle flows", every, true, takeFlows},
+		{"memory after flows", wide, true, takeAfter},
 	}
 }
 
@@ -104,6 +119,11 @@ func (w *world) effort(ctx context.Context) (e effort, err error) {
 	return e, nil
 }
 
+// each tells what each of n exchanges since before has cost.
+func (e effort) each(before effort, n int) string {
+	return fmt.Sprintf("%.0f CPU µs and %.1f wake-ups each", (e.cpu-before.cpu)*1e6/float64(max(n, 1)), (e.wakes-before.wakes)/float64(max(n, 1)))
+}
+
 func direction(down bool) string {
 	if down {
 		return "down"
@@ -119,7 +139,7 @@ func datagrams(size int, down bool) func(context.Context, *options, *world, *tab
 		if err != nil {
 			return err
 		}
-		near, far, err := w.datagrams(ctx, order{Down: down, Size: size, Seconds: min(o.seconds(), 3)})
+		near, far, err := w.datagrams(ctx, order{Down: down, Size: size, Time: time.Duration(min(o.seconds(), 3)) * time.Second})
 		stop()
 		if err != nil {
 			return err
@@ -134,16 +154,12 @@ func datagrams(size int, down bool) func(context.Context, *options, *world, *tab
 	}
 }
 
-// connects measures new connections per second. Each sends size bytes and reads them back.
-func connects(size int) func(context.Context, *options, *world, *table) error {
-	name := "connect and close"
-	if size > 0 {
-		name = "connect, 1 KiB and back, close"
-	}
+// connects measures new connections per second.
+func connects(name string, s series) func(context.Context, *options, *world, *table) error {
 	return func(ctx context.Context, o *options, w *world, t *table) error {
-		n := 30000
+		s := s
 		if o.quick {
-			n = 5000
+			s.count /= 6
 		}
 		before, err := w.effort(ctx)
 		if err != nil {
@@ -153,7 +169,7 @@ func connects(size int) func(context.Context, *options, *world, *table) error {
 		if err != nil {
 			return err
 		}
-		r, err := w.connect(ctx, n, size)
+		r, err := w.connect(ctx, s)
 		stop()
 		if err != nil {
 			return err
@@ -162,9 +178,9 @@ func connects(size int) func(context.Context, *options, *world, *table) error {
 		if err != nil {
 			return err
 		}
-		notes := []string{fmt.Sprintf("%d hung, %d failed of %d", r.Hung, r.Failed, n)}
+		notes := []string{fmt.Sprintf("%d hung, %d failed of %d", r.Hung, r.Failed, s.count)}
 		if len(w.processes) > 0 {
-			notes = append(notes, fmt.Sprintf("%.0f CPU µs and %.1f wake-ups each", (after.cpu-before.cpu)*1e6/float64(n), (after.wakes-before.wakes)/float64(n)))
+			notes = append(notes, after.each(before, s.count))
 		}
 		if r.Hung+r.Failed > 0 {
 			notes = append(notes, r.Why)
@@ -176,7 +192,7 @@ func connects(size int) func(context.Context, *options, *world, *table) error {
 				notes = append(notes, said)
 			}
 		}
-		t.add(row{path: w.path, measure: name, value: float64(n) / r.Seconds, unit: "1/s", note: strings.Join(notes, "; ")})
+		t.add(row{path: w.path, measure: name, value: float64(s.count) / r.Seconds, unit: "1/s", note: strings.Join(notes, "; ")})
 		return nil
 	}
 }

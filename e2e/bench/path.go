@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"penstock/e2e/netlab"
 )
@@ -26,12 +30,13 @@ type path struct {
 	baseline    string // name of the path to compare with; empty: none
 	server      string // address
 	tunnel      bool   // the server is the intranet, not the internet
-	brief       bool   // only throughput, datagrams and connections are of interest
+	brief       bool   // measures of scope wide are of no interest
 	open        func(ctx context.Context, w *world) error
 }
 
-func paths() []path {
-	return []path{
+// paths returns all paths that the programs of a directory allow.
+func paths(binaries string) []path {
+	return append([]path{
 		{name: "bare", title: "the bare path: laptop, two routers, internet", server: publicServer,
 			open: func(context.Context, *world) error { return nil }},
 		{name: "direct", title: "penstock on the laptop, rule direct, the same server", baseline: "bare", server: publicServer,
@@ -46,7 +51,7 @@ func paths() []path {
 			server: netlab.IntranetIPv4, open: tunnelWith("", "{name: no-gambling, match: {category: gambling}, do: block}, ", "")},
 		{name: "terminated", title: "the same with datapath: terminate", baseline: "wireguard-go", tunnel: true, brief: true,
 			server: netlab.IntranetIPv4, open: tunnelWith("datapath: terminate\n", "", "")},
-	}
+	}, singBoxes(binaries)...)
 }
 
 // world is a lab with the programs of one path.
@@ -111,7 +116,10 @@ limits: {tcp_flows: 20000}
 rules: [{name: rest, do: direct}]
 metrics: {listen: "MONITOR"}
 `)
-	return err
+	if err != nil {
+		return err
+	}
+	return w.taken(ctx, w.laptop, netip.MustParsePrefix("10.77.0.1/24"))
 }
 
 // tunnelWith opens penstock's tunnel with more settings and rules on the laptop, and more of listen.wireguard on the gateway.
@@ -153,7 +161,31 @@ limits: {tcp_flows: 20000}
 rules: [`+rules+`{name: rest, do: {via: corp}}]
 metrics: {listen: "MONITOR"}
 `)
-	return err
+	if err != nil {
+		return err
+	}
+	return w.taken(ctx, w.laptop, netip.MustParsePrefix("10.77.0.1/24"))
+}
+
+// taken waits until what the laptop sends to the path's server has an address of a program's own network: until then it goes by
+// itself, or nowhere.
+func (w *world) taken(ctx context.Context, p *process, inner netip.Prefix) error {
+	server := net.JoinHostPort(w.path.server, strconv.Itoa(datagramPort))
+	for limit := time.Now().Add(startTime); time.Now().Before(limit); time.Sleep(20 * time.Millisecond) {
+		if p.ended() {
+			return fmt.Errorf("%s ended:\n%s", p.name, p.said.String())
+		}
+		c, err := w.Laptop.DialContext(ctx, "udp", server) // sends nothing
+		if err != nil {
+			continue
+		}
+		from, err := netip.ParseAddrPort(c.LocalAddr().String())
+		c.Close()
+		if err == nil && inner.Contains(from.Addr()) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s does not take the way to %s:\n%s", p.name, server, p.said.String())
 }
 
 // write writes a file of the world with mode 0600.

@@ -19,10 +19,11 @@ const roleVar = "PENSTOCK_BENCH_ROLE"
 // Roles, with the arguments that follow their address.
 const (
 	roleEcho           = "echo"
-	roleConnect        = "connect" // count, size
-	roleHold           = "hold"    // count
+	roleConnect        = "connect"    // count, size, parallel
+	roleKeepAlive      = "keep-alive" // connections, seconds
+	roleHold           = "hold"       // count
 	roleDatagramServer = "datagram-server"
-	roleDatagramClient = "datagram-client" // 1 for down, size, seconds
+	roleDatagramClient = "datagram-client" // 1 for down, size, milliseconds, rate
 )
 
 // play runs a role until it is finished.
@@ -42,14 +43,17 @@ func play(args []string) error {
 	switch {
 	case args[0] == roleEcho:
 		return serveEcho(address)
-	case args[0] == roleConnect && len(numbers) == 2:
-		return json.NewEncoder(os.Stdout).Encode(connectAll(address, numbers[0], numbers[1]))
+	case args[0] == roleConnect && len(numbers) == 3:
+		return json.NewEncoder(os.Stdout).Encode(connectAll(address, series{count: numbers[0], size: numbers[1], parallel: numbers[2]}))
+	case args[0] == roleKeepAlive && len(numbers) == 2:
+		r, err := askOften(address, numbers[0], time.Duration(numbers[1])*time.Second)
+		return errors.Join(err, json.NewEncoder(os.Stdout).Encode(r))
 	case args[0] == roleHold && len(numbers) == 1:
 		return holdAll(address, numbers[0])
 	case args[0] == roleDatagramServer:
 		return serveDatagrams(address)
-	case args[0] == roleDatagramClient && len(numbers) == 3:
-		t, err := askDatagrams(address, order{Down: numbers[0] == 1, Size: numbers[1], Seconds: numbers[2]})
+	case args[0] == roleDatagramClient && len(numbers) == 4:
+		t, err := askDatagrams(address, order{Down: numbers[0] == 1, Size: numbers[1], Time: time.Duration(numbers[2]) * time.Millisecond, Rate: numbers[3]})
 		return errors.Join(err, json.NewEncoder(os.Stdout).Encode(t))
 	}
 	return fmt.Errorf("no such role: %v", args)
@@ -84,7 +88,7 @@ func serveEcho(address string) error {
 }
 
 const (
-	parallel = 64              // connections being made at a time
+	parallel = 32              // connections being made at a time, where a measure does not say
 	hungLast = 5 * time.Second // a connection that takes longer counts as hung
 )
 
@@ -95,12 +99,19 @@ type connectResult struct {
 	Why          string // the first failure
 }
 
-// connectAll makes count connections. Each sends size bytes and reads them back.
-func connectAll(address string, count, size int) connectResult {
+// series is a number of connections, made one after the other.
+type series struct {
+	count    int
+	size     int // bytes that each sends and reads back
+	parallel int // so many at a time
+}
+
+// connectAll makes a series of connections.
+func connectAll(address string, s series) connectResult {
 	var r connectResult
 	var mu sync.Mutex // guards r
-	eachParallel(count, func() {
-		c, err := exchange(address, size)
+	eachParallel(s.count, s.parallel, func() {
+		c, err := exchange(address, s.size)
 		if err == nil {
 			err = c.Close()
 		}
@@ -122,7 +133,7 @@ func connectAll(address string, count, size int) connectResult {
 }
 
 // eachParallel calls do count times, with up to parallel calls at once, and measures the total time.
-func eachParallel(count int, do func(), seconds *float64) {
+func eachParallel(count, parallel int, do func(), seconds *float64) {
 	start := time.Now()
 	var done atomic.Int64
 	var wg sync.WaitGroup
@@ -165,7 +176,7 @@ func holdAll(address string, count int) error {
 	var conns []net.Conn
 	var failed error
 	var seconds float64
-	eachParallel(count, func() {
+	eachParallel(count, parallel, func() {
 		c, err := exchange(address, 1024)
 		mu.Lock()
 		defer mu.Unlock()

@@ -20,6 +20,7 @@ type row struct {
 
 // table collects rows. Those of one path and measure are a line.
 type table struct {
+	paths []path // to explain below it
 	rows  []row
 	round int // that rows are added to
 }
@@ -81,7 +82,7 @@ func (t *table) print(out io.Writer, where string) {
 		fmt.Fprintf(w, "%s\t%s\t%s %s\t%s\t%s\n", m.path.name, m.measure, figure(m.value), m.unit, ratio, note)
 	}
 	w.Flush()
-	for _, p := range paths() {
+	for _, p := range t.paths {
 		fmt.Fprintf(out, "%s: %s", p.name, p.title)
 		if p.baseline != "" {
 			fmt.Fprintf(out, "; ratio to %s", p.baseline)

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package main
+
+import (
+	"errors"
+	"net"
+)
+
+func makeRoom(*net.UDPConn, int) error { return errors.ErrUnsupported }
