@@ -146,7 +146,24 @@ func copyDatagrams(dst io.Writer, src net.Conn, refused func(error) bool) (n int
 		err = each.Each(send) // changes n
 		return n, err
 	}
-	if handled, err := eachFromSocket(src, send); handled {
+	all := func(list [][]byte) error {
+		for _, b := range list {
+			if err := send(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if many, ok := dst.(interface{ WriteAll([][]byte) error }); ok && refused == nil {
+		all = func(list [][]byte) error {
+			n += int64(len(list))
+			if err := many.WriteAll(list); errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			return nil
+		}
+	}
+	if handled, err := eachFromSocket(src, all); handled {
 		return n, err
 	}
 	buf := bufferPool.Get().(*[]byte)

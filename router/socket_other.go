@@ -5,4 +5,4 @@ package router
 import "net"
 
 // eachFromSocket handles nothing on this system: the caller reads into a buffer of its own.
-func eachFromSocket(net.Conn, func([]byte) error) (bool, error) { return false, nil }
+func eachFromSocket(net.Conn, func([][]byte) error) (bool, error) { return false, nil }

@@ -5,12 +5,27 @@ package router
 import (
 	"net"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// eachFromSocket passes each datagram of a kernel socket to send. It needs no buffer while it waits.
-func eachFromSocket(c net.Conn, send func([]byte) error) (handled bool, err error) {
+const (
+	largestDatagram = 64 << 10
+	// mostTogether is how many datagrams are passed on together, at most.
+	mostTogether = 64
+)
+
+// together is room for datagrams that have come together.
+type together struct {
+	buf  [2 * largestDatagram]byte
+	list [][]byte
+}
+
+var togetherPool = sync.Pool{New: func() any { return new(together) }}
+
+// eachFromSocket passes the datagrams of a kernel socket to send, those together that have come. It needs no buffer while it waits.
+func eachFromSocket(c net.Conn, send func([][]byte) error) (handled bool, err error) {
 	u, ok := c.(*net.UDPConn)
 	if !ok {
 		return false, nil
@@ -19,36 +34,51 @@ func eachFromSocket(c net.Conn, send func([]byte) error) (handled bool, err erro
 	if err != nil {
 		return true, err
 	}
-	var recvErr, sendErr error
-	take := func(fd uintptr) bool {
-		buf := bufferPool.Get().(*[]byte)
-		defer bufferPool.Put(buf)
+	take := func(fd uintptr) (over bool) {
+		b := togetherPool.Get().(*together)
+		defer togetherPool.Put(b)
 		for {
-			n, _, err := unix.Recvfrom(int(fd), *buf, unix.MSG_DONTWAIT)
-			switch err {
-			case nil:
-			case unix.EINTR:
-				continue
-			case unix.EAGAIN:
-				return false
-			default:
-				recvErr = os.NewSyscallError("recvfrom", err)
-				return true
+			var n int
+			if n, err = b.fill(int(fd)); n > 0 {
+				if sendErr := send(b.list); sendErr != nil {
+					err = sendErr
+				}
 			}
-			if sendErr = send((*buf)[:n]); sendErr != nil {
+			switch {
+			case err == unix.EAGAIN:
+				err = nil
+				return false
+			case err != nil:
 				return true
 			}
 		}
 	}
 	for {
-		if err := rc.Read(take); err != nil {
+		if waitErr := rc.Read(take); waitErr != nil {
+			return true, waitErr
+		}
+		if err != nil {
 			return true, err
 		}
-		if recvErr != nil {
-			return true, recvErr
-		}
-		if sendErr != nil {
-			return true, sendErr
-		}
 	}
+}
+
+// fill receives what there is, as far as there is room. The error says why there is no more; EAGAIN: none has come yet.
+func (b *together) fill(fd int) (n int, err error) {
+	b.list = b.list[:0]
+	for free := b.buf[:]; len(free) >= largestDatagram && len(b.list) < mostTogether; {
+		size, _, err := unix.Recvfrom(fd, free, unix.MSG_DONTWAIT)
+		switch err {
+		case nil:
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return len(b.list), err
+		default:
+			return len(b.list), os.NewSyscallError("recvfrom", err)
+		}
+		b.list = append(b.list, free[:size:size])
+		free = free[size:]
+	}
+	return len(b.list), nil
 }

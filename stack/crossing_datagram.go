@@ -56,7 +56,7 @@ func (p *PassedDatagrams) Send(b []byte, manner uint32) {
 // Refuse ends the flow as Request.Refuse does.
 func (p *PassedDatagrams) Refuse() {
 	from := p.f.from
-	p.f.stop(func() { from.Refuse(from.Refusal()) })
+	p.f.stop(func() { from.Refuse(packet.WhyPort) })
 }
 
 // Drop ends the flow as Request.Drop does.

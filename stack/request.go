@@ -53,11 +53,7 @@ func (r *Request) Accept() (net.Conn, error) {
 
 // Refuse answers as a host does on which nobody listens: with RST or an ICMP error.
 func (r *Request) Refuse() {
-	why := packet.WhyPort
-	if r.datagram != nil {
-		why = r.datagram.Refusal()
-	}
-	r.end(true, why)
+	r.end(true, packet.WhyPort)
 }
 
 // Unreachable answers as the network does when a dial fails with err, so that the client's own dial fails in the same

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"penstock/stack/datagram"
+	"penstock/stack/link"
 	"penstock/stack/packet"
 )
 
@@ -75,6 +76,19 @@ func (s sender) TooBig(k datagram.Key, size, mtu int) {
 		kind, code = packet.Unreachable4, packet.FragmentationNeeded
 	}
 	s.sendICMPError(k.Local.Addr(), k.Remote.Addr(), kind, code, uint32(mtu), quoted)
+}
+
+// SendSegments sends datagrams as one super-packet.
+func (s sender) SendSegments(src, dst netip.Addr, b []byte, size int) error {
+	ip := packet.PutIP(b, packet.ProtoUDP, src, dst, len(b)-packet.HeaderLen(src))
+	const udpHeader, atChecksum = 8, 6
+	piece := single.Get().(*[1][]byte)
+	defer single.Put(piece)
+	piece[0] = b
+	defer clear(piece[:])
+	return s.nic.SendPieces(link.Meta{
+		GSO: link.GSOUDP, SegSize: uint16(size), HdrLen: uint16(ip + udpHeader), Partial: true, CsumStart: uint16(ip), CsumOffset: atChecksum,
+	}, piece[:])
 }
 
 // Send sends the IP body that stands in b behind room for its header, in fragments where it exceeds mtu.

@@ -190,8 +190,11 @@ func (c *Conn) Keep() (over func()) {
 func (c *Conn) Accept() { c.answer(flowAccepted) }
 
 // Refuse answers the sender that nobody is there, for as long as it goes on, and ends the flow. It stays in the table for
-// a moment, so that a sender that goes on costs no new judgement.
+// a moment, so that a sender that goes on costs no new judgement. A ping that nobody listens to is prohibited.
 func (c *Conn) Refuse(why packet.Why) {
+	if why == packet.WhyPort && c.key.Kind != UDP {
+		why = packet.WhyProhibited
+	}
 	c.why.Store(uint32(why))
 	c.answer(flowRefused)
 	c.t.Sender.Unreachable(c.key, why)
@@ -212,14 +215,6 @@ func (c *Conn) answer(s flowState) {
 	c.mu.Lock()
 	c.onEnd = nil
 	c.mu.Unlock()
-}
-
-// Refusal is why a flow of this kind is refused: nobody listens on its port, or pings are prohibited.
-func (c *Conn) Refusal() packet.Why {
-	if c.key.Kind == UDP {
-		return packet.WhyPort
-	}
-	return packet.WhyProhibited
 }
 
 // Key names the flow.

@@ -36,6 +36,8 @@ func (s *slow) Send(uint8, netip.Addr, netip.Addr, []byte, packet.Manner, int) e
 	return nil
 }
 
+func (s *slow) SendSegments(netip.Addr, netip.Addr, []byte, int) error { return nil }
+
 func (s *slow) MTU() int                    { return 1500 }
 func (s *slow) TooBig(Key, int, int)        {}
 func (s *slow) Unreachable(Key, packet.Why) {}

@@ -92,6 +92,9 @@ func (l *Limits) idle(kind Kind, port uint16) time.Duration {
 type Sender interface {
 	// Send sends the IP body that stands in b behind room for its header, in packets of at most mtu bytes. It does not keep b.
 	Send(proto uint8, src, dst netip.Addr, b []byte, as packet.Manner, mtu int) error
+	// SendSegments sends datagrams of size bytes, the last of which may be shorter, as one super-packet. Behind room for the IP header b
+	// has a UDP header and all payloads. Its checksum field has the sum of the pseudo header.
+	SendSegments(src, dst netip.Addr, b []byte, size int) error
 	// MTU is that of the link, IP header included.
 	MTU() int
 	// TooBig tells the sender of a flow that a packet of size bytes did not fit through mtu.

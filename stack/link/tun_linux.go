@@ -120,9 +120,9 @@ type tunPort struct {
 	readErr error
 	readFn  func(fd uintptr) bool
 
-	noTCP atomic.Bool // the kernel refused a super-packet: cut them in software from then on
-	cut   sync.Pool   // *deviceBatch
-	out   sync.Pool   // *tunWrite
+	refused [GSOUDP + 1]atomic.Bool // super-packets that the kernel refused: cut them in software from then on
+	cut     sync.Pool               // *deviceBatch
+	out     sync.Pool               // *tunWrite
 
 	mu     sync.RWMutex // held for reading while the descriptor is written to, for writing by Close
 	fd     int          // guarded by mu; -1 once closed
@@ -203,13 +203,13 @@ func (p *tunPort) Read(pkts []Packet) (int, error) {
 }
 
 func (p *tunPort) Write(m Meta, pieces [][]byte) error {
-	if m.GSO != GSONone && p.noTCP.Load() {
+	if p.refused[m.GSO].Load() {
 		return p.writeCut(m, pieces)
 	}
 	err := p.writev(m, pieces)
 	if err == unix.EINVAL && m.GSO != GSONone {
-		// Some kernels between 6.1 and 6.10 refuse TSO writes. Once is enough to stop asking.
-		p.noTCP.Store(true)
+		// Some kernels between 6.1 and 6.10 refuse TSO writes, and those before 6.2 UDP's. Once is enough to stop asking.
+		p.refused[m.GSO].Store(true)
 		return p.writeCut(m, pieces)
 	}
 	if err != nil {
