@@ -140,17 +140,25 @@ func copyDatagrams(dst io.Writer, src net.Conn, refused func(error) bool) (n int
 		}
 		return nil
 	}
-	if each, ok := src.(interface {
-		Each(func([]byte) error) error
-	}); ok { // a stack's flow passes each queued datagram
-		err = each.Each(send) // changes n
-		return n, err
+	together := func([][]byte) (int, error) { return 0, nil }
+	if u, ok := dst.(*net.UDPConn); ok {
+		together = (&alike{conn: u}).send
 	}
 	all := func(list [][]byte) error {
-		for _, b := range list {
-			if err := send(b); err != nil {
+		for len(list) > 0 {
+			left, err := together(list)
+			if left > 0 {
+				n += int64(left)
+				list = list[left:]
+				continue
+			}
+			if err != nil && refused != nil {
+				refused(err)
+			}
+			if err := send(list[0]); err != nil {
 				return err
 			}
+			list = list[1:]
 		}
 		return nil
 	}
@@ -162,6 +170,12 @@ func copyDatagrams(dst io.Writer, src net.Conn, refused func(error) bool) (n int
 			}
 			return nil
 		}
+	}
+	if each, ok := src.(interface {
+		Each(func([][]byte) error) error
+	}); ok { // a stack's flow passes queued datagrams
+		err = each.Each(all) // changes n
+		return n, err
 	}
 	if handled, err := eachFromSocket(src, all); handled {
 		return n, err

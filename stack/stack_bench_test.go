@@ -128,7 +128,7 @@ func BenchmarkDatagramThrough(b *testing.B) {
 					b.Error(err)
 					return
 				}
-				go client.(*datagram.Conn).Each(func(d []byte) error { _, err := server.Write(d); return err })
+				go client.(*datagram.Conn).Each(server.(*datagram.Conn).WriteAll)
 				passed <- struct{}{}
 				<-ctx.Done()
 			})})

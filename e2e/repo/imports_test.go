@@ -65,7 +65,7 @@ func picture() []row {
 			[]string{"stack/nowait"}, []string{wg + "tun", sys}},
 
 		{"router", "the pipeline from flow to dialer; it is handed its dialers and knows no transport, stack or resolver",
-			[]string{"policy", "policy/sniff", "router/readable", "stack/localport", "stack/shrink"}, []string{sys, prom}},
+			[]string{"policy", "policy/sniff", "router/readable", "stack/localport", "stack/nowait", "stack/shrink"}, []string{sys, prom}},
 		{"router/readable", "sockets that have something to read, without a goroutine for each", []string{"stack/shrink"}, []string{sys}},
 		{"router/clients", "who sends: peers, this machine and strangers, as keys", []string{"router/lookup"}, []string{"github.com/gaissmai/bart"}},
 		{"router/lookup", "finding the entries of a long list by a key in them, a leaf", nil, nil},

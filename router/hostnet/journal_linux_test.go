@@ -22,7 +22,7 @@ func TestJournalKeepsEveryKindOfChange(t *testing.T) {
 	changes := []change{
 		&nftTable{Name: "penstock_pen0"},
 		&sysctl{Path: "net/ipv4/conf/all/arp_ignore", Old: "0", New: "2"},
-		&linkUp{Name: "pen0", Index: 3, MTU: 1400, WasMTU: 1500, WasUp: true},
+		&linkUp{Name: "pen0", Index: 3, MTU: 1400, WasMTU: 1500, WasQueue: 500, WasUp: true},
 		&address{Name: "pen0", Index: 3, Prefix: netip.MustParsePrefix("10.77.0.1/24"), NoPrefixRoute: true},
 		&route{To: netip.MustParsePrefix("::/0"), Index: 3, Table: 7077},
 		&rule{Family: unix.AF_INET, Priority: 5000, Mark: 1, Mask: 1, NotMarked: true, From: "pen0", To: netip.MustParsePrefix("10.0.0.0/8"), SrcPort: 68, DstPort: 67, Table: 254, SkipDefault: true},

@@ -148,7 +148,7 @@ func planKernel(c Config, s Settings, f facts, known []entry) []change {
 // planLink returns what belongs to the TUN, and goes with it.
 func planLink(c Config, s Settings, f facts) []change {
 	index := f.link.Index
-	plan := []change{&linkUp{Name: c.Interface, Index: index, MTU: s.MTU, WasMTU: f.link.MTU, WasUp: f.wasUp}}
+	plan := []change{&linkUp{Name: c.Interface, Index: index, MTU: s.MTU, WasMTU: f.link.MTU, WasQueue: f.link.TxQLen, WasUp: f.wasUp}}
 	for _, a := range s.Addresses {
 		if a.Addr().Is4() || f.ipv6OnTUN {
 			plan = append(plan, &address{Name: c.Interface, Index: index, Prefix: a, NoPrefixRoute: len(s.Capture) > 0})

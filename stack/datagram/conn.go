@@ -274,38 +274,63 @@ func (c *Conn) Read(b []byte) (int, error) {
 
 // next copies a queued datagram to b, or returns an error as take does.
 func (c *Conn) next(b []byte) (n int, ok bool, err error) {
-	head, err := c.take()
-	if head.b == nil {
+	var one [1]queued
+	list, err := c.take(one[:0], 1)
+	if len(list) == 0 {
 		return 0, err != nil, err
 	}
-	n = copy(b, *head.b)
-	datagramPool.Put(head.b)
+	n = copy(b, *list[0].b)
+	datagramPool.Put(list[0].b)
 	return n, true, nil
 }
 
-// Each hands every datagram to f until f or the flow returns an error. It replaces a loop over Read and needs no buffer
-// of the caller's. f must not keep the bytes.
-func (c *Conn) Each(f func([]byte) error) error {
+// Each hands every datagram to f, those together that wait, until f or the flow returns an error. It replaces a loop over Read and needs
+// no buffer of the caller's. f must not keep the bytes.
+func (c *Conn) Each(f func([][]byte) error) error {
 	for {
-		head, err := c.take()
+		some, err := c.some(f)
 		if err != nil {
 			return err
 		}
-		if head.b == nil {
-			c.t.begun(c)
-			select {
-			case <-c.signal:
-				continue
-			case <-c.read.Passed():
-				return os.ErrDeadlineExceeded
-			}
+		if some {
+			continue
 		}
-		err = f(*head.b)
-		datagramPool.Put(head.b)
-		if err != nil {
-			return err
+		c.t.begun(c)
+		select {
+		case <-c.signal:
+		case <-c.read.Passed():
+			return os.ErrDeadlineExceeded
 		}
 	}
+}
+
+// taken is room for datagrams that are handed on together.
+type taken struct {
+	queued [mostSegments]queued
+	list   [mostSegments][]byte
+}
+
+var takenPool = sync.Pool{New: func() any { return new(taken) }}
+
+// some hands f what waits, if anything does.
+func (c *Conn) some(f func([][]byte) error) (some bool, err error) {
+	room := takenPool.Get().(*taken)
+	defer takenPool.Put(room)
+	got, err := c.take(room.queued[:0], len(room.queued))
+	if err != nil || len(got) == 0 {
+		return false, err
+	}
+	list := room.list[:0]
+	for _, q := range got {
+		list = append(list, *q.b)
+	}
+	err = f(list)
+	for _, q := range got {
+		datagramPool.Put(q.b)
+	}
+	clear(got)
+	clear(list)
+	return true, err
 }
 
 var packetPool = sync.Pool{New: func() any { b := make([]byte, 2048); return &b }}

@@ -26,10 +26,7 @@ func TestACrowdOfShortExchangesEndsEarly(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			table := newTable(t, new(slow), func(_ context.Context, c *Conn) {
 				c.Accept()
-				c.Each(func(b []byte) error {
-					_, err := c.Write(b)
-					return err
-				})
+				c.Each(c.WriteAll)
 			})
 			for port := range uint16(row.flows) {
 				from := netip.AddrPortFrom(here.Addr(), 1000+port)

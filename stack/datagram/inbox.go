@@ -58,8 +58,8 @@ func (i *inbox) notify(then func()) {
 	}
 }
 
-// take returns the next queued datagram, or else an ICMP error or the error that ended the flow, or neither.
-func (i *inbox) take() (queued, error) {
+// take adds the next queued datagrams to the list, most at most. If there are none, it returns an ICMP error or the error that ended the flow, or neither.
+func (i *inbox) take(list []queued, most int) ([]queued, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.head == len(i.queue) {
@@ -68,21 +68,24 @@ func (i *inbox) take() (queued, error) {
 		}
 		if err := i.failed; err != nil {
 			i.failed = nil
-			return queued{}, err
+			return list, err
 		}
-		return queued{}, i.err
+		return list, i.err
 	}
-	head := i.queue[i.head]
-	i.queue[i.head] = queued{}
-	i.head++
-	i.bytes -= len(*head.b)
+	some := i.queue[i.head:min(i.head+most, len(i.queue))]
+	for _, q := range some {
+		i.bytes -= len(*q.b)
+	}
+	list = append(list, some...)
+	clear(some)
+	i.head += len(some)
 	if i.head < len(i.queue) {
 		i.notify(nil)
-		return head, nil
+		return list, nil
 	}
 	i.queue, i.head = i.queue[:0], 0
 	if cap(i.queue) > 64 { // a burst is over
 		i.queue = nil
 	}
-	return head, nil
+	return list, nil
 }

@@ -169,7 +169,7 @@ func (h *Host) State(t *testing.T) string {
 		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
 		Must(t, err)
 		up := l.Attrs().Flags & net.FlagUp
-		fmt.Fprintf(&b, "link %s up %d mtu %d\n", l.Attrs().Name, up, l.Attrs().MTU)
+		fmt.Fprintf(&b, "link %s up %d mtu %d queue %d\n", l.Attrs().Name, up, l.Attrs().MTU, l.Attrs().TxQLen)
 		for _, a := range addrs {
 			fmt.Fprintf(&b, "addr %s %s\n", l.Attrs().Name, a.IPNet)
 		}
