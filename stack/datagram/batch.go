@@ -20,12 +20,12 @@ var batchPool = sync.Pool{New: func() any { return new([link.MaxPacket]byte) }}
 // that of a datagram that was lost; the others have left.
 func (c *Conn) WriteAll(list [][]byte) (err error) {
 	for len(list) > 0 && !errors.Is(err, net.ErrClosed) {
-		n := c.alike(list)
+		n := together{c}.count(list)
 		var failed error
 		if n == 1 {
 			_, failed = c.Write(list[0])
 		} else {
-			failed = c.writeAlike(list[:n])
+			failed = together{c}.write(list[:n])
 		}
 		if failed != nil {
 			err = failed
@@ -35,11 +35,14 @@ func (c *Conn) WriteAll(list [][]byte) (err error) {
 	return err
 }
 
-// alike returns how many of the next datagrams one super-packet can have.
-func (c *Conn) alike(list [][]byte) int {
+// together is a flow as it sends super-packets.
+type together struct{ *Conn }
+
+// count returns how many of the next datagrams one super-packet can have.
+func (c together) count(list [][]byte) int {
 	size := len(list[0])
 	head := packet.HeaderLen(c.key.Local.Addr()) + c.key.headerLen()
-	if c.key.Kind != UDP || size == 0 || head+size > c.t.sendMTU(c) {
+	if c.key.Kind != UDP || size == 0 || head+size > c.t.sendMTU(c.Conn) {
 		return 1
 	}
 	n, total := 1, head+size
@@ -53,8 +56,8 @@ func (c *Conn) alike(list [][]byte) int {
 	return n
 }
 
-// writeAlike sends datagrams as a super-packet.
-func (c *Conn) writeAlike(list [][]byte) error {
+// write sends datagrams as a super-packet.
+func (c together) write(list [][]byte) error {
 	c.writing.Add(1)
 	defer c.writing.Add(-1)
 	if c.over.Load() {

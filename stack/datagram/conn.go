@@ -304,35 +304,6 @@ func (c *Conn) Each(f func([][]byte) error) error {
 	}
 }
 
-// taken is room for datagrams that are handed on together.
-type taken struct {
-	queued [mostSegments]queued
-	list   [mostSegments][]byte
-}
-
-var takenPool = sync.Pool{New: func() any { return new(taken) }}
-
-// some hands f what waits, if anything does.
-func (c *Conn) some(f func([][]byte) error) (some bool, err error) {
-	room := takenPool.Get().(*taken)
-	defer takenPool.Put(room)
-	got, err := c.take(room.queued[:0], len(room.queued))
-	if err != nil || len(got) == 0 {
-		return false, err
-	}
-	list := room.list[:0]
-	for _, q := range got {
-		list = append(list, *q.b)
-	}
-	err = f(list)
-	for _, q := range got {
-		datagramPool.Put(q.b)
-	}
-	clear(got)
-	clear(list)
-	return true, err
-}
-
 var packetPool = sync.Pool{New: func() any { b := make([]byte, 2048); return &b }}
 
 // Write sends one datagram to the other end: to the client, from the address that it had sent to, or to whom we dialled.

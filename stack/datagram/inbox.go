@@ -89,3 +89,32 @@ func (i *inbox) take(list []queued, most int) ([]queued, error) {
 	}
 	return list, nil
 }
+
+// taken is room for datagrams that are handed on together.
+type taken struct {
+	queued [mostSegments]queued
+	list   [mostSegments][]byte
+}
+
+var takenPool = sync.Pool{New: func() any { return new(taken) }}
+
+// some hands f what waits, if anything does.
+func (i *inbox) some(f func([][]byte) error) (some bool, err error) {
+	room := takenPool.Get().(*taken)
+	defer takenPool.Put(room)
+	got, err := i.take(room.queued[:0], len(room.queued))
+	if err != nil || len(got) == 0 {
+		return false, err
+	}
+	list := room.list[:0]
+	for _, q := range got {
+		list = append(list, *q.b)
+	}
+	err = f(list)
+	for _, q := range got {
+		datagramPool.Put(q.b)
+	}
+	clear(got)
+	clear(list)
+	return true, err
+}
