@@ -46,7 +46,7 @@ func measures() []measure {
 		{"connect, 1 at a time", full, false, connects("connect, 1 at a time", series{count: 6000, size: 1024, parallel: 1})},
 		{"keep-alive, 1 connection", full, false, keepsAlive("keep-alive, 1 connection", 1)},
 		{"keep-alive, 32 connections", full, false, keepsAlive("keep-alive, 32 connections", 32)},
-		{"memory of idle flows", every, true, takeFlows},
+		{"memory of idle flows", full, true, takeFlows},
 		{"memory after flows", wide, true, takeAfter},
 	}
 }

@@ -127,6 +127,7 @@ func (l *Laptop) Apply(ctx context.Context) error {
 	if err := l.net.Apply(ctx, l.settings()); err != nil {
 		return fmt.Errorf("configure the host: %w", err)
 	}
+	l.host.note(notApplied, nil)
 	if l.cfg.Listen.TUN.Routes != "auto" {
 		return nil
 	}

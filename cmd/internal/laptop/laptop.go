@@ -143,6 +143,9 @@ func (l *Laptop) openDirect() error {
 	return nil
 }
 
+// notApplied is the trouble of a host whose routes do not lead to penstock yet: a transport may be connected before that.
+const notApplied = "start"
+
 func (l *Laptop) openHost() error {
 	t := l.cfg.Listen.TUN
 	if t == nil || l.given != nil || t.Routes == "manual" && t.DNS == "manual" {
@@ -171,6 +174,7 @@ func (l *Laptop) openHost() error {
 	mend := mendOf(err)
 	switch {
 	case err == nil:
+		l.host.note(notApplied, errors.New("penstock has not configured the host yet"))
 		return nil
 	case l.always.Load().Lockdown && !errors.Is(err, hostnet.ErrInUse): // a host that should be closed must not stay open
 		if failed := hostnet.Seal(c, l.settings()); !errors.Is(failed, fs.ErrPermission) { // who may not close it cannot open it either
