@@ -22,7 +22,7 @@ type alike struct {
 const mostAlike = 64
 
 // send sends the first of the list that can leave together, and returns how many they are. If it returns 0, none has left, and the first
-// has to be sent by itself. The error is one that the kernel reports once, in place of sending.
+// has to be sent by itself. The error, which may come with either, is one that the kernel reports once, in place of sending.
 func (a *alike) send(list [][]byte) (n int, err error) {
 	if n = a.count(list); n < 2 {
 		return 0, nil
@@ -33,25 +33,39 @@ func (a *alike) send(list [][]byte) (n int, err error) {
 		}
 	}
 	size := len(list[0])
-	oob := nowait.AppendCut(nil, size)
-	var failed error
-	err = a.raw.Write(func(fd uintptr) bool {
-		_, failed = unix.SendmsgBuffers(int(fd), list[:n], oob, nil, unix.MSG_DONTWAIT)
-		return failed != unix.EAGAIN
-	})
+	failed, err := a.sendCut(list[:n], size)
+	if failed == unix.EMSGSIZE { // it may be about an earlier datagram: an ICMP error has said that the path is narrow
+		told := os.NewSyscallError("sendmsg", failed)
+		if failed, err = a.sendCut(list[:n], size); err == nil && failed == nil {
+			return n, told
+		} else if failed == unix.EMSGSIZE {
+			a.tooLong = size
+			return 0, told
+		}
+	}
 	switch {
 	case err != nil:
 		return 0, err
 	case failed == nil:
 		return n, nil
-	case failed == unix.EINVAL, failed == unix.EMSGSIZE:
-		a.tooLong = size // for the path, or the kernel does not know the option
+	case failed == unix.EINVAL:
+		a.tooLong = size // for the path, on an older kernel, or it does not know the option
 	case failed == unix.EIO:
 		a.tooLong = 1 // the interface cannot finish checksums
 	default:
 		return 0, os.NewSyscallError("sendmsg", failed)
 	}
 	return 0, nil
+}
+
+// sendCut sends a list as datagrams of size bytes. failed is the kernel's error.
+func (a *alike) sendCut(list [][]byte, size int) (failed, err error) {
+	oob := nowait.AppendCut(nil, size)
+	err = a.raw.Write(func(fd uintptr) bool {
+		_, failed = unix.SendmsgBuffers(int(fd), list, oob, nil, unix.MSG_DONTWAIT)
+		return failed != unix.EAGAIN
+	})
+	return failed, err
 }
 
 // count returns how many of the first datagrams can leave together.

@@ -147,13 +147,13 @@ func copyDatagrams(dst io.Writer, src net.Conn, refused func(error) bool) (n int
 	all := func(list [][]byte) error {
 		for len(list) > 0 {
 			left, err := together(list)
+			if err != nil && refused != nil {
+				refused(err)
+			}
 			if left > 0 {
 				n += int64(left)
 				list = list[left:]
 				continue
-			}
-			if err != nil && refused != nil {
-				refused(err)
 			}
 			if err := send(list[0]); err != nil {
 				return err
