@@ -58,6 +58,18 @@ func set(t *testing.T, name string, v reflect.Value) {
 	}
 }
 
+// TestTheTableSaysWhenAFlowWasJudged: a request may come hours after its flow has begun, and another schedule is in force by then.
+func TestTheTableSaysWhenAFlowWasJudged(t *testing.T) {
+	table, start := newTable(), time.Unix(1000, 0)
+	e := table.begin(&policy.Flow{Time: start}, start.Add(time.Microsecond))
+	for _, at := range []time.Time{start, start.Add(3 * time.Hour)} {
+		e.judged(&policy.Flow{Time: at}, policy.Verdict{})
+		if got := e.snapshot().Facts.Time; !got.Equal(at) {
+			t.Errorf("got a flow that was judged at %v, want %v", got, at)
+		}
+	}
+}
+
 // TestTheTableAgreesWithASet begins and ends flows at random.
 func TestTheTableAgreesWithASet(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))

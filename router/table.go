@@ -83,6 +83,7 @@ type entry struct {
 	mu      sync.Mutex
 	cancel  context.CancelFunc // of the handler; nil as long as it does not wait, and once resets is set
 	facts   facts
+	after   time.Duration // from start until the flow was judged last
 	decided unique.Handle[policy.Verdict]
 	other   *string // the egress used, if it is not the verdict's
 	path    Path
@@ -93,8 +94,8 @@ type entry struct {
 	err     string
 }
 
-// flow is what is known of the flow. Like verdict, it is for whoever judges the flow.
-func (e *entry) flow() policy.Flow { return e.facts.flow(e.start) }
+// flow is what is known of the flow, as it was judged last. Like verdict, it is for whoever judges the flow.
+func (e *entry) flow() policy.Flow { return e.facts.flow(e.start.Add(e.after)) }
 
 // verdict is what was decided last, if anything was.
 func (e *entry) verdict() policy.Verdict {
@@ -190,7 +191,7 @@ func (e *entry) judged(f *policy.Flow, v policy.Verdict) {
 	facts, decided := keep(f), unique.Make(v)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.facts, e.decided, e.other = facts, decided, nil
+	e.facts, e.after, e.decided, e.other = facts, f.Time.Sub(e.start), decided, nil
 }
 
 // via records that the flow uses another egress than the verdict's.
