@@ -157,6 +157,9 @@ const datagramQueue = 1 << 20
 // controlDatagrams is Control for a socket of datagrams.
 func (d *Dialer) controlDatagrams(network, address string, c syscall.RawConn) error {
 	err := onSocket(c, func(fd int) error {
+		if has, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil && has >= 2*datagramQueue {
+			return nil // a host of somebody who knows has more for every socket
+		}
 		for _, option := range []int{unix.SO_RCVBUF, unix.SO_RCVBUFFORCE} {
 			// As large as anybody may have it, and beyond that with CAP_NET_ADMIN.
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, datagramQueue)
