@@ -460,6 +460,7 @@ func (s *Stack) Close() error {
 	s.net.RemoveNIC(nicID)
 	s.net.Close()
 	s.net.Wait()
+	s.nic.Finish()
 	return err
 }
 
