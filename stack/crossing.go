@@ -583,7 +583,11 @@ func (s crosser) resetGuests(which func(*crossing) bool) {
 // Nudge makes the TCP flows that cross to the stack go on at once. It is called when the stack's link works again after it did not.
 func (s *Stack) Nudge() {
 	var list []*crossing
-	s.crossings.guests.Each(func(c *crossing) { list = append(list, c) })
+	s.crossings.guests.Each(func(c *crossing) {
+		if c.begun.Load() { // else enter may still look for a port, and take its transit.Flow away
+			list = append(list, c)
+		}
+	})
 	for _, c := range list {
 		c.Nudge()
 	}
