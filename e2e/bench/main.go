@@ -56,7 +56,7 @@ func main() {
 		exit(play(os.Args[1:]))
 	}
 	var o options
-	flag.BoolVar(&o.quick, "quick", false, "shorter and fewer measurements: about a minute, less accurate")
+	flag.BoolVar(&o.quick, "quick", false, "shorter and fewer measurements: a minute and a half, less accurate")
 	flag.IntVar(&o.rounds, "rounds", 1, "how often to measure all paths in turns, for the median: a `number`. Memory and starts are measured once")
 	flag.StringVar(&o.binaries, "binaries", "", "`directory` with penstock, wireguard (wireguard-go) and perhaps sing-box; the first two are built if empty")
 	flag.StringVar(&o.perf, "perf", "", "`directory` for a perf recording of each throughput measurement")
