@@ -26,20 +26,11 @@ type keepAliveResult struct {
 // keepsAlive measures requests per second on connections that stay open. Each waits for its answer before the next request.
 func keepsAlive(name string, connections int) func(context.Context, *options, *world, *table) error {
 	return func(ctx context.Context, o *options, w *world, t *table) error {
-		before, err := w.effort(ctx)
-		if err != nil {
+		var r keepAliveResult
+		did, err := w.during(ctx, o, name, func() (err error) {
+			r, err = w.keepAlive(ctx, connections, o.seconds())
 			return err
-		}
-		stop, err := w.record(ctx, o, name)
-		if err != nil {
-			return err
-		}
-		r, err := w.keepAlive(ctx, connections, o.seconds())
-		stop()
-		if err != nil {
-			return err
-		}
-		after, err := w.effort(ctx)
+		})
 		if err != nil {
 			return err
 		}
@@ -48,7 +39,7 @@ func keepsAlive(name string, connections int) func(context.Context, *options, *w
 			notes = append(notes, fmt.Sprintf("%d broken of %d: %s", r.Broken, connections, r.Why))
 		}
 		if len(w.processes) > 0 {
-			notes = append(notes, after.each(before, r.Answered))
+			notes = append(notes, did.each(r.Answered))
 		}
 		t.add(row{path: w.path, measure: name, value: float64(r.Answered) / r.Seconds, unit: "1/s", note: strings.Join(notes, "; ")})
 		return nil

@@ -59,30 +59,21 @@ func throughput(streams int, down bool) func(context.Context, *options, *world, 
 		name += "s"
 	}
 	return func(ctx context.Context, o *options, w *world, t *table) error {
-		before, err := w.effort(ctx)
-		if err != nil {
+		var r iperfResult
+		did, err := w.during(ctx, o, name, func() (err error) {
+			r, err = w.iperf(ctx, iperfRun{streams: streams, down: down, seconds: o.seconds()})
 			return err
-		}
-		stop, err := w.record(ctx, o, name)
-		if err != nil {
-			return err
-		}
-		r, err := w.iperf(ctx, iperfRun{streams: streams, down: down, seconds: o.seconds()})
-		stop()
-		if err != nil {
-			return err
-		}
-		after, err := w.effort(ctx)
+		})
 		if err != nil {
 			return err
 		}
 		var notes []string
 		if w.laptop != nil {
-			notes = append(notes, fmt.Sprintf("laptop writes %.0f B", (after.bytes-before.bytes)/max(after.packets-before.packets, 1)))
+			notes = append(notes, fmt.Sprintf("laptop writes %.0f B", did.bytes/max(did.packets, 1)))
 		}
 		if len(w.processes) > 0 {
-			notes = append(notes, fmt.Sprintf("%.2f CPU s per GB", (after.cpu-before.cpu)/max(r.sent/1e9, 1e-3)),
-				fmt.Sprintf("%.0f wake-ups per MB", (after.wakes-before.wakes)/max(r.sent/1e6, 1)))
+			notes = append(notes, fmt.Sprintf("%.2f CPU s per GB", did.cpu/max(r.sent/1e9, 1e-3)),
+				fmt.Sprintf("%.0f wake-ups per MB", did.wakes/max(r.sent/1e6, 1)))
 		}
 		if r.retransmits > 0 {
 			notes = append(notes, fmt.Sprintf("%d retransmits", r.retransmits))
@@ -119,9 +110,28 @@ func (w *world) effort(ctx context.Context) (e effort, err error) {
 	return e, nil
 }
 
-// each tells what each of n exchanges since before has cost.
-func (e effort) each(before effort, n int) string {
-	return fmt.Sprintf("%.0f CPU µs and %.1f wake-ups each", (e.cpu-before.cpu)*1e6/float64(max(n, 1)), (e.wakes-before.wakes)/float64(max(n, 1)))
+// each tells what each of n exchanges has cost.
+func (e effort) each(n int) string {
+	return fmt.Sprintf("%.0f CPU µs and %.1f wake-ups each", e.cpu*1e6/float64(max(n, 1)), e.wakes/float64(max(n, 1)))
+}
+
+// during returns what the programs of the path do while run runs, which is recorded if it has to be.
+func (w *world) during(ctx context.Context, o *options, name string, run func() error) (did effort, err error) {
+	before, err := w.effort(ctx)
+	if err != nil {
+		return did, err
+	}
+	stop, err := w.record(ctx, o, name)
+	if err != nil {
+		return did, err
+	}
+	err = run()
+	stop()
+	if err != nil {
+		return did, err
+	}
+	after, err := w.effort(ctx)
+	return effort{after.packets - before.packets, after.bytes - before.bytes, after.cpu - before.cpu, after.wakes - before.wakes}, err
 }
 
 func direction(down bool) string {
@@ -161,26 +171,17 @@ func connects(name string, s series) func(context.Context, *options, *world, *ta
 		if o.quick {
 			s.count /= 6
 		}
-		before, err := w.effort(ctx)
-		if err != nil {
+		var r connectResult
+		did, err := w.during(ctx, o, name, func() (err error) {
+			r, err = w.connect(ctx, s)
 			return err
-		}
-		stop, err := w.record(ctx, o, name)
-		if err != nil {
-			return err
-		}
-		r, err := w.connect(ctx, s)
-		stop()
-		if err != nil {
-			return err
-		}
-		after, err := w.effort(ctx)
+		})
 		if err != nil {
 			return err
 		}
 		notes := []string{fmt.Sprintf("%d hung, %d failed of %d", r.Hung, r.Failed, s.count)}
 		if len(w.processes) > 0 {
-			notes = append(notes, after.each(before, s.count))
+			notes = append(notes, did.each(s.count))
 		}
 		if r.Hung+r.Failed > 0 {
 			notes = append(notes, r.Why)

@@ -58,7 +58,8 @@ func (i *inbox) notify(then func()) {
 	}
 }
 
-// take adds the next queued datagrams to the list, most at most. If there are none, it returns an ICMP error or the error that ended the flow, or neither.
+// take adds the next queued datagrams to the list, most at most. If there are none, it returns an ICMP error or the error that ended the
+// flow, or neither.
 func (i *inbox) take(list []queued, most int) ([]queued, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
