@@ -52,10 +52,12 @@ type oneWay struct {
 	carries bool
 }
 
-func (w oneWay) Dialer(string) (router.Dialer, bool)                           { return w, true }
-func (oneWay) Place(uint64, netip.Addr) policy.Place                           { return policy.Elsewhere }
-func (oneWay) IsNotUp(error) bool                                              { return false }
-func (w oneWay) Carrier(string, netip.Addr) (router.Carrier, bool)             { return w, w.carries }
+func (w oneWay) Dialer(string) (router.Dialer, bool) { return w, true }
+func (oneWay) Place(uint64, netip.Addr) policy.Place { return policy.Elsewhere }
+func (oneWay) IsNotUp(error) bool                    { return false }
+func (w oneWay) Carrier(string, policy.Network, netip.Addr) (router.Carrier, bool) {
+	return w, w.carries
+}
 func (w oneWay) DialContext(context.Context, string, string) (net.Conn, error) { return w.server, nil }
 
 var (

@@ -12,9 +12,9 @@ type Carrier any
 
 // Carriers is implemented by Ways whose egresses carry packets.
 type Carriers interface {
-	// Carrier returns what carries packets to dst through an egress now. ok is false if the egress is not up, has no address of
-	// that family or carries no packets.
-	Carrier(egress string, dst netip.Addr) (c Carrier, ok bool)
+	// Carrier returns what carries packets of a protocol to dst through an egress now. ok is false if the egress is not up, has no
+	// address of that family or carries no such packets.
+	Carrier(egress string, n policy.Network, dst netip.Addr) (c Carrier, ok bool)
 }
 
 // Passer is an Answerer that can let the packets of a flow cross to a Carrier. One of its methods is called in place of those of
@@ -129,7 +129,7 @@ func (r crosser) carrier(req *Request, e *entry) Carrier {
 	if _, can := req.Answer.(Passer); !ok || !can || e.verdict().Action != policy.Forward {
 		return nil
 	}
-	c, ok := ways.Carrier(e.verdict().Egress, e.facts.dst.Addr())
+	c, ok := ways.Carrier(e.verdict().Egress, req.Network, e.facts.dst.Addr())
 	if !ok {
 		return nil
 	}
@@ -203,7 +203,7 @@ func (w *watched) over(err error) {
 // Moved reports that the flow's group has changed to another transport, or that its transport is not up and the policy knows another way.
 func (w *watched) Moved() bool {
 	r, f := w.r, w.e.snapshot()
-	if c, ok := r.Ways.(Carriers).Carrier(f.Verdict.Egress, f.Facts.Dst.Addr()); ok {
+	if c, ok := r.Ways.(Carriers).Carrier(f.Verdict.Egress, f.Facts.Network, f.Facts.Dst.Addr()); ok {
 		return c != w.e.carrier
 	}
 	if f.Verdict.Egress == policy.EgressDirect {

@@ -15,7 +15,9 @@ import (
 // carrying are ways whose egresses carry packets.
 type carrying struct{ ways }
 
-func (carrying) Carrier(egress string, _ netip.Addr) (Carrier, bool) { return egress, true }
+func (carrying) Carrier(egress string, _ policy.Network, _ netip.Addr) (Carrier, bool) {
+	return egress, true
+}
 
 // crossed stands in for a stack that lets the packets of a flow cross. It is the flow's Answerer, Passer and Passed.
 type crossed struct {
@@ -281,7 +283,7 @@ type moving struct {
 	carriers map[string]Carrier
 }
 
-func (m *moving) Carrier(egress string, _ netip.Addr) (c Carrier, ok bool) {
+func (m *moving) Carrier(egress string, _ policy.Network, _ netip.Addr) (c Carrier, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c, ok = m.carriers[egress]

@@ -18,7 +18,7 @@ func newCleanupCommand(e *env) *cobra.Command {
 		Use:   "cleanup [-c FILE | --state FILE]",
 		Short: "Undo what a killed penstock left on the host",
 		Long: `Undo what a killed penstock left on the host: addresses, routes, rules, firewall tables and
-resolver settings, or what a gateway changed so that the kernel forwards, as its state file records
+resolver settings, and what was changed so that the kernel forwards, as the state files record
 them. It does nothing where nothing is left. Under
 lockdown the host stays closed: "penstock lockdown off" opens it.
 
@@ -31,7 +31,8 @@ next start to take over.`,
 				fmt.Fprintln(e.stderr, "penstock was not asked to stop: the host stays as it is")
 				return nil
 			}
-			if c, _ := f.load(); f.state == "" && e.cleanupKernel != nil && (c == nil || c.Listen.TUN == nil) {
+			c, _ := f.load()
+			if f.state == "" && e.cleanupKernel != nil && (c == nil || c.Listen.TUN == nil) {
 				if err := e.cleanGateway(c); err != nil || c != nil && c.Listen.WireGuard != nil {
 					return err
 				}
@@ -42,6 +43,9 @@ next start to take over.`,
 				return nil
 			case e.cleanup == nil:
 				return errNotBuilt
+			}
+			if err := e.cleanLaptop(c, state); err != nil {
+				return err
 			}
 			closed, err := e.cleanup(state, newLogger(e, false))
 			if err == nil && closed && !stopped {
@@ -54,6 +58,23 @@ next start to take over.`,
 	f.addGood(cmd)
 	cmd.Flags().BoolVar(&stopped, "stopped", false, "act only after a stop that was asked for, as systemd tells")
 	return cmd
+}
+
+// cleanLaptop undoes what a killed laptop made its kernel forward. c is nil if only the state file of the host is known.
+func (e *env) cleanLaptop(c *config.Config, state string) error {
+	if e.cleanupKernel == nil {
+		return nil
+	}
+	dir := filepath.Dir(state)
+	if c != nil && c.Listen.TUN != nil {
+		dir = c.StateDir
+	}
+	switch err := e.cleanupKernel(dir, newLogger(e, false)); {
+	case errors.Is(err, hostnet.ErrInUse) && (c == nil || c.Listen.TUN == nil):
+		return nil // a gateway's, which keeps its state in the same folder
+	default:
+		return err
+	}
 }
 
 // cleanGateway undoes what a killed gateway left on the host. c may be nil. The service's folder counts too, for a configuration that

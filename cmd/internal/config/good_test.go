@@ -284,7 +284,7 @@ func TestTheFullFormIsRead(t *testing.T) {
 	check("place of the peer", c.Peers.At(0).Pos, Position{File: filepath.Join(dir, "peers.d", "ana.yaml"), Line: 3, Column: 5})
 	check("tun", c.Listen.TUN, &TUN{
 		Name: "pen1", Address: []netip.Prefix{netip.MustParsePrefix("10.77.0.1/24"), netip.MustParsePrefix("fd77::1/64")}, MTU: 1400,
-		Routes: "manual", DNS: "manual", Mark: 0x2000000, MarkMask: 0x2000000, StateFile: DefaultStateFile(),
+		Routes: "manual", DNS: "manual", Mark: 0x2000000, MarkMask: 0x2000000, Direct: "kernel", StateFile: DefaultStateFile(),
 		AddressGiven: true,
 	})
 	check("wireguard", c.Listen.WireGuard, &WireGuardListen{

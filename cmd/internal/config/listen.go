@@ -68,6 +68,10 @@ type TUN struct {
 	Mark uint32 `yaml:"mark" default:"0x1000000"`
 	// MarkMask says which bits of a packet's mark are penstock's.
 	MarkMask uint32 `yaml:"mark_mask" default:"0x1000000"`
+	// Direct says how TCP with the verdict direct leaves this host. With kernel, on Linux, the kernel forwards the packets of what is
+	// behind a router, which is faster: penstock makes a second TUN device, routes and masquerades what it has judged, and undoes that
+	// when it stops. Where that does not work, with fd, with routes: manual, and with sockets, penstock opens connections of its own.
+	Direct string `yaml:"direct" default:"kernel" oneof:"kernel,sockets"`
 	// StateFile records every change to the host before it is made, so that it can be undone after a crash.
 	StateFile string `yaml:"state_file" default:"/var/lib/penstock/host.json" path:"written"`
 

@@ -122,9 +122,9 @@ func (w ways) Place(client uint64, dst netip.Addr) policy.Place {
 }
 
 // Carrier returns what carries packets to dst through an egress, unless every flow is to end in penstock.
-func (w ways) Carrier(egress string, dst netip.Addr) (router.Carrier, bool) {
+func (w ways) Carrier(egress string, n policy.Network, dst netip.Addr) (router.Carrier, bool) {
 	if w.live.Config().Datapath == "terminate" {
 		return nil, false
 	}
-	return w.Egress.Carrier(egress, dst)
+	return w.Egress.Carrier(egress, n, dst)
 }

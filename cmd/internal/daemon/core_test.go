@@ -19,6 +19,7 @@ type owner struct {
 }
 
 func (o owner) Reserved(addr netip.Addr) bool { return addr == o.own }
+func (owner) Routed(netip.Addr) bool          { return false }
 
 func TestWhatADestinationIsToThisHost(t *testing.T) {
 	live := edition.NewLive(lists.Config{})

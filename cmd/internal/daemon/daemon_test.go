@@ -22,6 +22,7 @@ func (nowhere) DialContext(context.Context, string, string) (net.Conn, error) {
 }
 func (nowhere) Control(string, string, syscall.RawConn) error { return nil }
 func (nowhere) Reserved(netip.Addr) bool                      { return false }
+func (nowhere) Routed(netip.Addr) bool                        { return false }
 func (nowhere) Close() error                                  { return nil }
 
 // file writes a file for a configuration.

@@ -293,4 +293,5 @@ func (d memoryDialer) DialContext(ctx context.Context, network, address string) 
 
 func (memoryDialer) Control(string, string, syscall.RawConn) error { return nil }
 func (memoryDialer) Reserved(netip.Addr) bool                      { return false }
+func (memoryDialer) Routed(netip.Addr) bool                        { return false }
 func (memoryDialer) Close() error                                  { return nil }

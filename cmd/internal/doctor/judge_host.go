@@ -98,7 +98,7 @@ func judgeNftables(f *Facts) []control.Finding {
 	case f.Config.Known && (f.Config.Is.AlwaysOn.Lockdown || f.byKernel()):
 		return fault("load nf_tables: modprobe nf_tables", "not usable: %s: lockdown and direct: kernel need it", f.Nftables.Is)
 	}
-	return warning("load nf_tables: modprobe nf_tables", "not usable: %s: penstock does without, but lockdown would not work", f.Nftables.Is)
+	return warning("load nf_tables: modprobe nf_tables", "not usable: %s: penstock does without, but lockdown would not work, and direct flows leave by sockets", f.Nftables.Is)
 }
 
 func judgeRules(f *Facts) []control.Finding {

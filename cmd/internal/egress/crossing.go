@@ -10,11 +10,11 @@ import (
 	"penstock/stack"
 )
 
-// Carrier returns the stack that carries packets to dst through a way now. ok is false for a way that carries none, or whose
+// Carrier returns the stack that carries packets of a protocol to dst through a way now. ok is false for a way that carries none, or whose
 // transport is not up.
-func (e *Egress) Carrier(name string, dst netip.Addr) (c router.Carrier, ok bool) {
+func (e *Egress) Carrier(name string, n policy.Network, dst netip.Addr) (c router.Carrier, ok bool) {
 	if name == policy.EgressDirect {
-		s, ok := e.kernel.Carrier(dst)
+		s, ok := e.kernel.Carrier(n, dst)
 		return s, ok
 	}
 	t, ok := e.Serving(name)

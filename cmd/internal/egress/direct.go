@@ -18,6 +18,8 @@ type Direct interface {
 	Control(network, address string, c syscall.RawConn) error
 	// Reserved reports whether an address is this machine's own, or one of iprange.IsReserved.
 	Reserved(addr netip.Addr) bool
+	// Routed reports whether packets to an address leave this machine by its own uplink and a router there.
+	Routed(addr netip.Addr) bool
 	Close() error
 }
 
@@ -29,6 +31,9 @@ func (Plain) Control(string, string, syscall.RawConn) error { return nil }
 
 // Reserved reports only the addresses of iprange.IsReserved.
 func (Plain) Reserved(addr netip.Addr) bool { return iprange.IsReserved(addr) }
+
+// Routed returns false: nothing is known about routes.
+func (Plain) Routed(netip.Addr) bool { return false }
 
 // Close does nothing.
 func (Plain) Close() error { return nil }

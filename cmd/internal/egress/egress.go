@@ -161,6 +161,9 @@ func Open(ctx context.Context, c Config) (*Egress, error) {
 	}
 	e := &Egress{Config: c, dialers: map[string]router.Dialer{policy.EgressDirect: c.Outside.Direct}}
 	c.Kernel.Reserved, c.Kernel.Mark, c.Kernel.Metrics, c.Kernel.Log = c.Outside.Direct.Reserved, c.Outside.Mark, c.Metrics.Stack, c.Log
+	if c.Kernel.Config != nil && c.Kernel.Config.Listen.TUN != nil {
+		c.Kernel.Reserved = func(a netip.Addr) bool { return c.Outside.Direct.Reserved(a) || !c.Outside.Direct.Routed(a) }
+	}
 	e.kernel = kernel.Open(ctx, c.Kernel)
 	e.holds = newHolds(c.Hold, e.Health, e.expire)
 	for _, p := range c.Plan.transports {

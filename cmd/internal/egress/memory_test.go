@@ -109,7 +109,7 @@ func (anybody) Confirm(context.Context, policy.Flow, string) ([]netip.Addr, erro
 func (w *memoryWorld) Dialer(string) (router.Dialer, bool)   { return w, true }
 func (w *memoryWorld) Place(uint64, netip.Addr) policy.Place { return policy.Elsewhere }
 func (w *memoryWorld) IsNotUp(error) bool                    { return false }
-func (w *memoryWorld) Carrier(string, netip.Addr) (router.Carrier, bool) {
+func (w *memoryWorld) Carrier(string, policy.Network, netip.Addr) (router.Carrier, bool) {
 	return w.carrier, w.carrier != nil
 }
 

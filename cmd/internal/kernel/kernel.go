@@ -1,6 +1,9 @@
-// Package kernel is the way out by the host's kernel, for a gateway on Linux: the packets of flows with the verdict direct cross to
-// a stack behind a TUN device of our own, and the kernel routes and masquerades them. The answers come back by its connection
-// tracking.
+// Package kernel is the way out by the host's kernel, on Linux: the packets of flows with the verdict direct cross to a stack behind a
+// TUN device of our own, and the kernel routes and masquerades them. The answers come back by its connection tracking.
+//
+// On a gateway it carries all that the host may forward. On a laptop it carries TCP to what lies behind a router: the sockets of
+// a laptop serve its containers and other VPNs, whose firewalls want the host itself, and datagrams leave by sockets because those
+// keep one port for all destinations, which masquerading does not.
 //
 // Only that stack writes to the TUN, and it accepts no flow. What the host must change for this is recorded before, and undone when
 // the Way is closed, by Cleanup, or by the next start. While it does not work, flows leave by sockets of penstock's own.
@@ -26,6 +29,7 @@ import (
 	"time"
 
 	"penstock/cmd/internal/config"
+	"penstock/policy"
 	"penstock/router/hostnet"
 	"penstock/stack"
 	"penstock/stack/link"
@@ -36,7 +40,8 @@ type Config struct {
 	Config *config.Config
 	Dir    string // where the state file stands
 	Limits stack.Limits
-	// Reserved reports whether an address is the host's own, or one that no packet may be forwarded to.
+	// Reserved reports whether packets to an address may not be forwarded: because it is the host's own, for example, or on a laptop
+	// because no router is between.
 	Reserved func(netip.Addr) bool
 	Mark     uint32 // of our own packets; 0: none
 	Metrics  *stack.Metrics
@@ -58,6 +63,7 @@ func Cleanup(dir string, log *slog.Logger) error {
 // Way is the way out by the kernel. A nil Way carries nothing.
 type Way struct {
 	cfg   Config
+	plan  plan
 	name  string // of the TUN
 	host  *hostnet.Host
 	stack *stack.Stack
@@ -76,21 +82,14 @@ var probes = [2]netip.Addr{netip.MustParseAddr("192.0.0.8"), netip.MustParseAddr
 // Open opens the way, if the configuration wants it. It cannot fail: Reason says why flows leave by sockets. It is nil for a
 // configuration that asks for no such way.
 func Open(ctx context.Context, c Config) *Way {
-	if c.Config == nil || c.Config.Listen.WireGuard == nil || c.Config.Listen.TUN != nil {
+	if c.Config == nil || c.Config.Listen.WireGuard == nil && c.Config.Listen.TUN == nil {
 		return nil
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	w := &Way{cfg: c}
-	why := ""
-	switch {
-	case c.Config.Datapath == "terminate":
-		why = "datapath is terminate"
-	case c.Config.Listen.WireGuard.Direct != "kernel":
-		why = "listen.wireguard.direct is sockets"
-	}
-	if why != "" {
+	w := &Way{cfg: c, plan: planOf(c.Config)}
+	if why := w.plan.off; why != "" {
 		if err := Cleanup(c.Dir, c.Log); err != nil {
 			c.Log.Warn("cannot undo what an earlier penstock left on the host", "err", err)
 		}
@@ -116,8 +115,7 @@ func (w *Way) open(ctx context.Context) (err error) {
 	if err := os.MkdirAll(w.cfg.Dir, 0o700); err != nil {
 		return err
 	}
-	listen := w.cfg.Config.Listen.WireGuard
-	w.name = freeName("penk" + strconv.Itoa(listen.ListenPort))
+	w.name = freeName(w.plan.name)
 	c := hostnet.Config{
 		Interface: w.name, StateFile: StateFile(w.cfg.Dir), Gateway: true, Log: w.cfg.Log, Mark: w.cfg.Mark, MarkMask: w.cfg.Mark,
 		Gone:    func() { w.fail(errors.New("the TUN " + w.name + " is gone: restart penstock")) },
@@ -126,7 +124,7 @@ func (w *Way) open(ctx context.Context) (err error) {
 	if w.host, err = hostnet.Open(c); err != nil {
 		return err
 	}
-	tun, err := link.OpenTUN(link.TUNConfig{Name: w.name, MTU: listen.MTU})
+	tun, err := link.OpenTUN(link.TUNConfig{Name: w.name, MTU: w.plan.mtu})
 	if err != nil {
 		return err
 	}
@@ -135,7 +133,7 @@ func (w *Way) open(ctx context.Context) (err error) {
 		behind = append(behind, netip.PrefixFrom(p.Addr().Next(), p.Bits()))
 	}
 	w.stack, err = stack.New(stack.Config{
-		Name: "kernel", MTU: listen.MTU, Addrs: behind, Routed: true, Lossless: true, Limits: w.cfg.Limits, Metrics: w.cfg.Metrics, Log: w.cfg.Log,
+		Name: "kernel", MTU: w.plan.mtu, Addrs: behind, Routed: true, Lossless: true, Limits: w.cfg.Limits, Metrics: w.cfg.Metrics, Log: w.cfg.Log,
 		LinkFailed: func(err error) { w.fail(fmt.Errorf("the TUN %s has failed: %w: restart penstock", w.name, err)) },
 	})
 	if err != nil {
@@ -144,7 +142,7 @@ func (w *Way) open(ctx context.Context) (err error) {
 	if err := w.stack.Attach(tun); err != nil {
 		return errors.Join(err, tun.Close())
 	}
-	if err := w.host.Apply(ctx, hostnet.Settings{Addresses: w.own, MTU: listen.MTU, Forward: true, Probes: probes[:]}); err != nil {
+	if err := w.host.Apply(ctx, hostnet.Settings{Addresses: w.own, MTU: w.plan.mtu, Forward: true, Probes: probes[:]}); err != nil {
 		return err
 	}
 	if v4, v6 := w.host.Forwarding.Families(); !v4 && !v6 {
@@ -175,9 +173,9 @@ func whyNot(name string) error {
 	return errors.New("net.ipv4.conf." + name + ".forwarding does not stay 1")
 }
 
-// Carrier returns the stack that carries packets to dst by the kernel. ok is false if a socket has to.
-func (w *Way) Carrier(dst netip.Addr) (s *stack.Stack, ok bool) {
-	if w == nil || w.off.Load() != nil || !w.carries(dst.Is4()) || w.cfg.Reserved(dst) ||
+// Carrier returns the stack that carries packets of a protocol to dst by the kernel. ok is false if a socket has to.
+func (w *Way) Carrier(n policy.Network, dst netip.Addr) (s *stack.Stack, ok bool) {
+	if w == nil || w.off.Load() != nil || !w.takes(n) || !w.carries(dst.Is4()) || w.cfg.Reserved(dst) ||
 		slices.ContainsFunc(w.own, func(p netip.Prefix) bool { return p.Contains(dst) }) {
 		return nil, false
 	}
@@ -193,8 +191,16 @@ func (w *Way) carries(v4 bool) bool {
 	return is6 && !w.gap[1].Load()
 }
 
-// Reason says why flows to addresses of a family leave by sockets. It is "" if they do not.
-func (w *Way) Reason(to netip.Addr) string { return w.reason(!to.Is6()) }
+// takes reports whether flows of a protocol may leave by the kernel.
+func (w *Way) takes(n policy.Network) bool { return n == policy.TCP || !w.plan.laptop }
+
+// Reason says why flows of a protocol to addresses of a family leave by sockets. It is "" if they do not.
+func (w *Way) Reason(n policy.Network, to netip.Addr) string {
+	if !w.takes(n) && w.off.Load() == nil {
+		return "on a laptop only TCP leaves by the kernel: a socket keeps its port for all destinations"
+	}
+	return w.reason(!to.Is6())
+}
 
 func (w *Way) reason(v4 bool) string {
 	switch why := w.off.Load(); {

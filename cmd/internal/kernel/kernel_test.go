@@ -9,11 +9,18 @@ import (
 	"go.uber.org/goleak"
 
 	"penstock/cmd/internal/config"
+	"penstock/policy"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestAWayIsOnlyForAGateway(t *testing.T) {
+func TestAWayIsNotForEveryConfiguration(t *testing.T) {
+	laptop := func(set func(*config.TUN)) *config.Config {
+		c := &config.Config{Datapath: "auto"}
+		c.Listen.TUN = &config.TUN{Direct: "kernel", Routes: "auto"}
+		set(c.Listen.TUN)
+		return c
+	}
 	gateway := func(set func(*config.Config)) *config.Config {
 		c := &config.Config{Datapath: "auto"}
 		c.Listen.WireGuard = &config.WireGuardListen{Direct: "kernel", MTU: 1420}
@@ -26,8 +33,11 @@ func TestAWayIsOnlyForAGateway(t *testing.T) {
 		want     string
 	}{
 		{"no configuration", nil, ""},
-		{"a laptop", &config.Config{Listen: config.Listen{TUN: &config.TUN{}}}, ""},
-		{"both", gateway(func(c *config.Config) { c.Listen.TUN = &config.TUN{} }), ""},
+		{"neither laptop nor gateway", &config.Config{}, ""},
+		{"a laptop", laptop(func(t *config.TUN) { t.Direct = "sockets" }), "direct by sockets: listen.tun.direct is sockets"},
+		{"somebody else's routes", laptop(func(t *config.TUN) { t.Routes = "manual" }), "direct by sockets: listen.tun.routes is manual"},
+		{"somebody else's TUN", laptop(func(t *config.TUN) { t.FD = new(int) }), "direct by sockets: listen.tun.fd is set"},
+		{"both", gateway(func(c *config.Config) { c.Listen.TUN = &config.TUN{Direct: "sockets"} }), "direct by sockets: listen.tun.direct is sockets"},
 		{"terminate", gateway(func(c *config.Config) { c.Datapath = "terminate" }), "direct by sockets: datapath is terminate"},
 		{"sockets", gateway(func(c *config.Config) { c.Listen.WireGuard.Direct = "sockets" }), "direct by sockets: listen.wireguard.direct is sockets"},
 	} {
@@ -35,7 +45,7 @@ func TestAWayIsOnlyForAGateway(t *testing.T) {
 		if got := w.String(); got != row.want {
 			t.Errorf("%s: got %q, want %q", row.sentence, got, row.want)
 		}
-		if _, ok := w.Carrier(netip.MustParseAddr("192.0.2.1")); ok {
+		if _, ok := w.Carrier(policy.TCP, netip.MustParseAddr("192.0.2.1")); ok {
 			t.Errorf("%s: it carries", row.sentence)
 		}
 		if err := w.Run(t.Context()); err != nil {

@@ -36,6 +36,7 @@ func (nowhere) DialContext(context.Context, string, string) (net.Conn, error) {
 }
 func (nowhere) Control(string, string, syscall.RawConn) error { return nil }
 func (nowhere) Reserved(netip.Addr) bool                      { return false }
+func (nowhere) Routed(netip.Addr) bool                        { return false }
 func (nowhere) Close() error                                  { return nil }
 
 // fakeCore is a Core that only judges. It counts the other calls.

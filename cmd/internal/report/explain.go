@@ -199,14 +199,14 @@ func (p *Policy) datapath(ed *edition.Edition, f policy.Flow, v policy.Verdict) 
 // wontCross says why the packets of a flow cannot cross to its egress; "" if they can.
 func (p *Policy) wontCross(f policy.Flow, v policy.Verdict) string {
 	dst := f.Dst.Addr()
-	_, ok := p.Egress.Carrier(v.Egress, dst)
+	_, ok := p.Egress.Carrier(v.Egress, f.Network, dst)
 	switch {
 	case !ok && v.Egress == policy.EgressDirect && !dst.IsValid():
-		return p.Egress.Kernel().Reason(dst)
+		return p.Egress.Kernel().Reason(f.Network, dst)
 	case ok || !dst.IsValid():
 		return ""
 	case v.Egress == policy.EgressDirect:
-		return cmp.Or(p.Egress.Kernel().Reason(dst), "only a socket of penstock may go there")
+		return cmp.Or(p.Egress.Kernel().Reason(f.Network, dst), "only a socket of penstock may go there")
 	}
 	return "the transport is not up, or has no address of this family"
 }

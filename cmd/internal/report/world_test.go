@@ -81,6 +81,7 @@ func (o outside) DialContext(ctx context.Context, network, _ string) (net.Conn, 
 }
 func (outside) Control(string, string, syscall.RawConn) error { return nil }
 func (outside) Reserved(a netip.Addr) bool                    { return a == outer }
+func (outside) Routed(netip.Addr) bool                        { return false }
 func (outside) Close() error                                  { return nil }
 
 // world holds all parts that reports describe, for one configuration. No transport runs.

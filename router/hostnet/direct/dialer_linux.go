@@ -255,6 +255,17 @@ func (d *Dialer) Reserved(addr netip.Addr) bool {
 	return err == nil && (r.kind == unix.RTN_LOCAL || r.kind == unix.RTN_BROADCAST || r.kind == unix.RTN_ANYCAST)
 }
 
+// Routed reports whether packets to addr leave this machine by its own uplink and a router there: neither by an interface of another
+// program, such as another VPN, nor to a neighbour, such as a container.
+func (d *Dialer) Routed(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	if _, other := d.cfg.Others.Of(addr); other {
+		return false
+	}
+	r, err := d.lookup(addr)
+	return err == nil && r.kind == unix.RTN_UNICAST && r.router && d.refuseLoop(addr) == nil
+}
+
 // isHosts reports whether addr is loopback or another address of the host itself.
 func (d *Dialer) isHosts(addr netip.Addr) bool {
 	if addr.IsUnspecified() { // to the kernel that is the host, to us a socket without a target

@@ -27,6 +27,9 @@ func (*Dialer) DialContext(context.Context, string, string) (net.Conn, error) {
 // Reserved reports true: nothing is known about this host's addresses.
 func (*Dialer) Reserved(netip.Addr) bool { return true }
 
+// Routed returns false: nothing is known about routes.
+func (*Dialer) Routed(netip.Addr) bool { return false }
+
 // SelfTest returns errors.ErrUnsupported.
 func (*Dialer) SelfTest(context.Context) error { return errors.ErrUnsupported }
 

@@ -20,8 +20,9 @@ type routeQuery struct {
 
 // foundRoute is what a dial needs to know about a route.
 type foundRoute struct {
-	kind  uint8 // unix.RTN_*
-	index int   // of the interface that it leaves by
+	kind   uint8 // unix.RTN_*
+	index  int   // of the interface that it leaves by
+	router bool  // that another host forwards it
 	// source is the address that the kernel would send from; invalid if it does not say.
 	source netip.Addr
 }
@@ -137,6 +138,8 @@ func parseRoute(b []byte, seq uint32) (r foundRoute, mine bool, err error) {
 		switch kind := ne.Uint16(body[2:]); {
 		case kind == unix.RTA_OIF && n >= 8:
 			r.index = int(ne.Uint32(body[4:]))
+		case kind == unix.RTA_GATEWAY, kind == unix.RTA_VIA:
+			r.router = true
 		case kind == unix.RTA_PREFSRC:
 			r.source, _ = netip.AddrFromSlice(body[4:n])
 		}
