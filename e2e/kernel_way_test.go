@@ -26,14 +26,14 @@ func newKernelWorld(t *testing.T) *world {
 func (w *world) byKernel(t *testing.T) {
 	t.Helper()
 	w.gateway = start(t, w.Gateway, w.path("gateway.yaml"))
-	w.wantDirect(t, "direct by the kernel")
+	w.gateway.wantDirect(t, "direct by the kernel")
 }
 
-// wantDirect waits until the gateway says where direct flows leave.
-func (w *world) wantDirect(t *testing.T, want string) {
+// wantDirect waits until penstock says where direct flows leave.
+func (p *penstock) wantDirect(t *testing.T, want string) {
 	t.Helper()
 	eventually(t, want, func() error {
-		if out := w.gateway.must(t, "status"); !strings.Contains(out, "\n"+want) {
+		if out := p.cli(t, "status").stdout; !strings.Contains(out, "\n"+want) {
 			return fmt.Errorf("status: got\n%s", out)
 		}
 		return nil
@@ -179,14 +179,14 @@ func TestAGatewayGivesItsHostBack(t *testing.T) {
 		{"by SIGKILL and the next start", func(t *testing.T, w *world) {
 			w.gateway.kill(t)
 			w.gateway.start(t)
-			w.wantDirect(t, "direct by the kernel")
+			w.gateway.wantDirect(t, "direct by the kernel")
 			w.gateway.stop(t, syscall.SIGTERM)
 		}},
 		{"by SIGKILL and a start that uses sockets", func(t *testing.T, w *world) {
 			w.gateway.kill(t)
 			w.edit(t, "gateway.yaml", "direct: kernel, ", "direct: sockets, ")
 			w.gateway.start(t)
-			w.wantDirect(t, "direct by sockets: listen.wireguard.direct is sockets")
+			w.gateway.wantDirect(t, "direct by sockets: listen.wireguard.direct is sockets")
 			w.gateway.stop(t, syscall.SIGTERM)
 		}},
 		{"by SIGKILL, a damaged state file and the next start", func(t *testing.T, w *world) {
@@ -196,7 +196,7 @@ func TestAGatewayGivesItsHostBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.gateway.start(t)
-			w.wantDirect(t, "direct by the kernel")
+			w.gateway.wantDirect(t, "direct by the kernel")
 			w.gateway.stop(t, syscall.SIGTERM)
 		}},
 	} {
@@ -336,7 +336,7 @@ func TestAGatewayUsesSocketsWhereTheKernelWillNotForward(t *testing.T) {
 				}
 			}
 			w.gateway = startProgram(t, w.Gateway, w.path("gateway.yaml"), binary)
-			w.wantDirect(t, "direct by sockets: ")
+			w.gateway.wantDirect(t, "direct by sockets: ")
 			if out := w.gateway.must(t, "status"); !strings.Contains(out, row.want) {
 				t.Errorf("status: got\n%s\nwant %q", out, row.want)
 			}
@@ -350,7 +350,7 @@ func TestAGatewayUsesSocketsWhereTheKernelWillNotForward(t *testing.T) {
 			}
 			if row.undo != "" {
 				sh(t, w.Gateway, row.undo)
-				w.wantDirect(t, "direct by the kernel\n")
+				w.gateway.wantDirect(t, "direct by the kernel\n")
 				attempt{"", fetchIntranet, isIntranet, nil}.on(t, w.Laptop)
 				return
 			}
@@ -375,7 +375,7 @@ func TestTheKernelsWayNeedsOneCapability(t *testing.T) {
 	}
 	sh(t, w.Gateway, "mkdir -p "+w.path("state")+"; chown -R 65534:65534 "+w.dir)
 	w.gateway = startProgram(t, w.Gateway, w.path("gateway.yaml"), binary)
-	w.wantDirect(t, "direct by the kernel\n")
+	w.gateway.wantDirect(t, "direct by the kernel\n")
 	w.client(t)
 	attempt{"", fetchIntranet, isIntranet, nil}.on(t, w.Laptop)
 	attempt{"", fetchIntranet6, isIntranet, nil}.on(t, w.Laptop)
@@ -393,7 +393,7 @@ func TestAGatewayWithoutItsTUNUsesSockets(t *testing.T) {
 	serve(t, w.Intranet, netlab.IntranetIPv4+":5001", func(c *net.TCPConn) { c.Read(make([]byte, 1)) })
 	c := dial(t, w.Laptop, "tcp", netlab.IntranetIPv4+":5001")
 	sh(t, w.Gateway, "ip link delete penk51820")
-	w.wantDirect(t, "direct by sockets: the TUN penk51820 ")
+	w.gateway.wantDirect(t, "direct by sockets: the TUN penk51820 ")
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a flow that left by it: got %v, want a reset", err)
 	}

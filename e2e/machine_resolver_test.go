@@ -55,8 +55,8 @@ func machineWithEveryResolver(t *testing.T) {
 			h := newHosted(t, "rules:", "always_on: {lockdown: true, lan: block}\nrules:") // or an answer to DHCP may be seen
 			row.set(h, t)
 			h.boot(t)
-			eventually(t, "the machine has its route", func() error {
-				if r := h.sh(t, "ip route get 203.0.113.10"); r.code != 0 {
+			eventually(t, "the machine has its route and its resolver", func() error {
+				if r := h.sh(t, "ip route get 203.0.113.10 && grep -q ^nameserver /etc/resolv.conf"); r.code != 0 {
 					return fmt.Errorf("%s", r)
 				}
 				return nil

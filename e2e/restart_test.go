@@ -179,14 +179,16 @@ func TestAfterSIGKILLAllIsAsBefore(t *testing.T) {
 	wantState(t, w.Gateway, gateway)
 }
 
-// lasting takes out what differs from one penstock to the next: the number of its interface, the interface's random
-// link-local address, and the name of the instance in its firewall rules.
+// lasting takes out what differs from one penstock to the next: the numbers of its interfaces, their random link-local
+// addresses, and the name of the instance in its firewall rules.
 func lasting(state string) string {
 	instance := regexp.MustCompile(`"penstock [0-9a-f]+ `)
 	var b strings.Builder
 	for line := range strings.Lines(state) {
-		if number, rest, ok := strings.Cut(line, ": pen0: "); ok && !strings.Contains(number, " ") {
-			line = "pen0: " + rest
+		for _, name := range []string{"pen0", "penk0"} {
+			if number, rest, ok := strings.Cut(line, ": "+name+": "); ok && !strings.Contains(number, " ") {
+				line = name + ": " + rest
+			}
 		}
 		if !strings.Contains(line, "fe80::") {
 			b.WriteString(instance.ReplaceAllString(line, `"penstock `))

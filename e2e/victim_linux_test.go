@@ -90,7 +90,7 @@ func newVictim(t *testing.T, name string) *victim {
 		v.gateway = start(t, v.Gateway, v.path("gateway.yaml"))
 		v.p, v.resolver = v.gateway, gatewayInner4
 		if direct == "kernel" {
-			v.wantDirect(t, "direct by the kernel")
+			v.gateway.wantDirect(t, "direct by the kernel")
 		}
 	} else {
 		conf := strings.Replace(stockGateway, "fd99::2/128", "fd99::2/128, 10.98.0.0/24", 1) + "\n[Peer]\nPublicKey = " + public + "\nAllowedIPs = 10.99.0.3/32\n"

@@ -72,7 +72,7 @@ type Way struct {
 	off atomic.Pointer[string] // why flows leave by sockets; nil: they do not
 	gap [2]atomic.Bool         // probes of IPv4 and of IPv6 do not come through
 	mu  sync.Mutex             // guards below
-	was string                 // what was logged last
+	was string                 // what need not be logged again
 }
 
 // probes are what is sent to see whether another program's firewall lets our packets through: the dummy address of RFC 7600, and the
@@ -93,7 +93,8 @@ func Open(ctx context.Context, c Config) *Way {
 		if err := Cleanup(c.Dir, c.Log); err != nil {
 			c.Log.Warn("cannot undo what an earlier penstock left on the host", "err", err)
 		}
-		w.off.Store(&why) // as the configuration says: status tells it, and it is no news for the log
+		w.off.Store(&why)
+		w.was = w.String() // as the configuration says: status tells it, and it is no news for the log
 		return w
 	}
 	if err := w.open(ctx); err != nil {
@@ -102,7 +103,6 @@ func Open(ctx context.Context, c Config) *Way {
 		}
 		w.fail(err)
 	}
-	w.tell()
 	return w
 }
 
@@ -261,7 +261,11 @@ const (
 
 // Run puts back what others remove, follows the uplinks, and looks whether packets come through, until ctx ends.
 func (w *Way) Run(ctx context.Context) error {
-	if w == nil || w.off.Load() != nil {
+	if w == nil {
+		return nil
+	}
+	w.tell()
+	if w.off.Load() != nil {
 		return nil
 	}
 	var wg sync.WaitGroup

@@ -180,10 +180,11 @@ func (p *Policy) explain(ed *edition.Edition, f policy.Flow, target string) cont
 
 // datapath returns how the flow would be carried, and why; "" if it would not be carried.
 func (p *Policy) datapath(ed *edition.Edition, f policy.Flow, v policy.Verdict) string {
-	path, why := router.PathOf(f, v, ed.Policy.Decide)
-	switch {
-	case v.Action != policy.Forward:
+	if v.Action != policy.Forward {
 		return ""
+	}
+	path, why := router.PathOf(atFirst(ed, f, v))
+	switch {
 	case ed.Config.Datapath == "terminate":
 		path, why = router.Terminated, "the configuration says datapath: terminate"
 	case v.Egress == policy.EgressDNS || v.Egress == policy.EgressPeers || v.Egress == policy.EgressDirect && p.Egress.Kernel() == nil:
@@ -194,6 +195,17 @@ func (p *Policy) datapath(ed *edition.Edition, f policy.Flow, v policy.Verdict) 
 		}
 	}
 	return path.String() + ": " + why
+}
+
+// atFirst returns what decides how a flow is carried: its facts as of its first packet, when it has not shown a name, and their verdict.
+func atFirst(ed *edition.Edition, f policy.Flow, v policy.Verdict) (policy.Flow, policy.Verdict, func(policy.Flow) policy.Verdict) {
+	first := f
+	first.Sniffed = f.Network == policy.ICMP
+	first.Names = slices.DeleteFunc(slices.Clone(f.Names), func(n policy.Name) bool { return n.From != policy.FromDNS })
+	if w := ed.Policy.Decide(first); w.Action == policy.Forward {
+		return first, w, ed.Policy.Decide
+	}
+	return f, v, ed.Policy.Decide
 }
 
 // wontCross says why the packets of a flow cannot cross to its egress; "" if they can.

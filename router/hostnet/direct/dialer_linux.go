@@ -263,7 +263,7 @@ func (d *Dialer) Routed(addr netip.Addr) bool {
 		return false
 	}
 	r, err := d.lookup(addr)
-	return err == nil && r.kind == unix.RTN_UNICAST && r.router && d.refuseLoop(addr) == nil
+	return err == nil && r.kind == unix.RTN_UNICAST && r.router && !d.isOwn(r.source)
 }
 
 // isHosts reports whether addr is loopback or another address of the host itself.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"penstock/stack/nowait"
 )
 
 // routes answers what routeQuery does, without asking the kernel again while nothing has changed. Each flow asks where its target is,
@@ -112,12 +114,11 @@ func (r *routes) lookup(addr netip.Addr, mark uint32, oif int) (foundRoute, erro
 func (r *routes) changedLocked() (changed bool) {
 	var b [1]byte // the rest of a message is thrown away
 	for {
-		switch _, err := unix.Read(r.changes, b[:]); err {
+		switch _, err := nowait.Receive(r.changes, b[:]); err {
 		case unix.EAGAIN:
 			return changed
 		case nil, unix.ENOBUFS: // told, or too much to be told
 			changed = true
-		case unix.EINTR:
 		default:
 			return true
 		}

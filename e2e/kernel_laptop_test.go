@@ -1,0 +1,280 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"penstock/e2e/netlab"
+)
+
+// newDirectLaptop is a world whose laptop sends directly what is not blocked, so that no name leads a flow elsewhere. nft has to be
+// there.
+func newDirectLaptop(t *testing.T, edits ...string) *world {
+	t.Helper()
+	program(t, "nft")
+	return newWorld(t, append([]string{
+		"  - {name: intranet, match: {domain: corp.example}, do: {via: corp}}\n", "",
+		"{name: rest, do: {via: corp}}", "{name: rest, do: direct}",
+	}, edits...)...)
+}
+
+// direct starts the laptop alone, and wants that direct flows leave by the kernel.
+func (w *world) direct(t *testing.T) {
+	t.Helper()
+	w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+	w.laptop.wantDirect(t, "direct by the kernel\n")
+}
+
+const (
+	fetchPublic  = "curl https://" + netlab.PublicSite + "/ --resolve " + netlab.PublicSite + ":443:" + publicIPv4
+	fetchPublic6 = "curl https://" + netlab.PublicSite + "/ --resolve " + netlab.PublicSite + ":443:[" + publicIPv6 + "]"
+	inLine       = "forwarded, judged in line"
+	isPublic     = "this is " + netlab.PublicSite + "\n"
+)
+
+// [pen0 -> penstock -> penk0 -> kernel] laptop --- access --- internet
+func TestDirectTCPOfALaptopLeavesByTheKernel(t *testing.T) {
+	t.Parallel()
+	for _, lockdown := range []bool{false, true} {
+		t.Run(fmt.Sprintf("lockdown %v", lockdown), func(t *testing.T) {
+			t.Parallel()
+			w := newDirectLaptop(t, "listen:\n", fmt.Sprintf("always_on: {lockdown: %v}\nlisten:\n", lockdown),
+				"rules:\n", "rules:\n  - {name: here, match: {cidr: 10.55.0.0/24}, do: direct}\n")
+			sh(t, w.Access, "ip route add prohibit 203.0.113.99")
+			w.direct(t)
+			for _, a := range []attempt{
+				{"TCP", fetchPublic, isPublic, nil},
+				{"TCP, IPv6", fetchPublic6, isPublic, nil},
+				{"a refused port", "curl http://" + publicIPv4 + ":4/", "", []int{notConnected}},
+				{"a refused port, IPv6", "curl http://[" + publicIPv6 + "]:4/", "", []int{notConnected}},
+				{"a host that a router forbids", "curl http://203.0.113.99:82/", "", []int{notConnected}},
+				{"an echo, by a socket", "ping -c 2 -W 5 " + publicIPv4, "2 received", nil},
+				{"a blocked name", "curl https://" + netlab.GamblingSite + "/ --resolve " + netlab.GamblingSite + ":443:" + publicIPv4, "", cutOff()},
+				{"a blocked name on another port", "curl https://" + netlab.GamblingSite + ":8443/ --resolve " + netlab.GamblingSite + ":8443:" + publicIPv4, "", refusedOrCutOff()},
+			} {
+				t.Run(a.sentence, func(t *testing.T) { a.on(t, w.Laptop) })
+			}
+			if f := w.laptop.denied(t, publicIPv4+":443"); f.Rule != "no-gambling" {
+				t.Errorf("flows --denied: got %+v, want it judged by its name", f)
+			}
+			for _, f := range w.laptop.flows(t, "--recent") {
+				if f.Dst == publicIPv4+":443" && f.Verdict == "direct" && f.Datapath != inLine {
+					t.Errorf("flows: got %+v, want it judged in line", f)
+				}
+			}
+			for target, want := range map[string]string{
+				publicIPv4 + ":443":            "datapath   " + inLine + ": a name in the flow could still block it",
+				"udp://" + publicIPv4 + ":443": "terminated: on a laptop only TCP leaves by the kernel",
+				netlab.AccessIPv4 + ":443":     "terminated: only a socket of penstock may go there",
+			} {
+				if out := w.laptop.must(t, "explain", target); !strings.Contains(out, want) {
+					t.Errorf("explain %s: got\n%s\nwant %q", target, out, want)
+				}
+			}
+		})
+	}
+}
+
+// [pen0 -> penstock -> penk0 -> kernel] laptop --- internet
+func TestADirectFlowOfALaptopEndsOnBothSides(t *testing.T) {
+	t.Parallel()
+	w := newDirectLaptop(t)
+	w.direct(t)
+	served := make(chan error, 1)
+	serve(t, w.Internet, publicIPv4+":5001", func(c *net.TCPConn) {
+		within(t, c)
+		c.Write([]byte("hello"))
+		_, err := c.Read(make([]byte, 1))
+		served <- err
+	})
+	c := dial(t, w.Laptop, "tcp", publicIPv4+":5001")
+	if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, f := range w.laptop.flows(t) {
+		if f.Dst == publicIPv4+":5001" {
+			ids = append(ids, f.ID)
+			if f.RxBytes != 5 || f.Datapath != inLine {
+				t.Errorf("flows: got %+v, want 5 bytes received, and it judged in line", f)
+			}
+		}
+	}
+	if len(ids) != 1 {
+		t.Fatalf("flows: got %q, want one", ids)
+	}
+	w.laptop.must(t, "flows", "kill", ids[0])
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client: got %v, want a reset", err)
+	}
+	if err := <-served; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the server: got %v, want a reset", err)
+	}
+}
+
+// [penstock, stopped] laptop
+func TestALaptopGivesItsForwardingBack(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		sentence string
+		end      func(t *testing.T, w *world)
+	}{
+		{"by SIGTERM", func(t *testing.T, w *world) { w.laptop.stop(t, syscall.SIGTERM) }},
+		{"by SIGKILL and cleanup", func(t *testing.T, w *world) {
+			w.laptop.kill(t)
+			for range 2 { // the second finds nothing to do
+				w.laptop.must(t, "cleanup", "-c", w.laptop.config)
+			}
+		}},
+		{"by SIGKILL and cleanup of its state", func(t *testing.T, w *world) {
+			w.laptop.kill(t)
+			w.laptop.must(t, "cleanup", "--state", w.path("host.json"))
+		}},
+		{"by SIGKILL and a start that uses sockets", func(t *testing.T, w *world) {
+			w.laptop.kill(t)
+			w.edit(t, "laptop.yaml", "{name: pen0, ", "{name: pen0, direct: sockets, ")
+			w.laptop.start(t)
+			w.laptop.wantDirect(t, "direct by sockets: listen.tun.direct is sockets")
+			w.laptop.stop(t, syscall.SIGTERM)
+		}},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			t.Parallel()
+			w := newDirectLaptop(t)
+			before := settled(t, w.Laptop)
+			w.direct(t)
+			if now := state(t, w.Laptop); !strings.Contains(now, "/conf/lan0/forwarding:1") || !strings.Contains(now, "masquerade") {
+				t.Errorf("the running penstock changed nothing, so the comparison would prove nothing:\n%s", difference(before, now))
+			}
+			row.end(t, w)
+			wantState(t, w.Laptop, before)
+		})
+	}
+}
+
+// access --- lan0 [penstock -> penk0 -> kernel] laptop
+//
+// A neighbour sends packets for others to the laptop. Neither does the laptop forward them, nor are they flows.
+func TestALaptopIsNoRouterForItsNeighbours(t *testing.T) {
+	t.Parallel()
+	w := newDirectLaptop(t)
+	w.direct(t)
+	attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
+	passes := func(to, via string) bool {
+		sh(t, w.Access, "ip route replace "+to+" via "+via)
+		run(t, w.Access, "nc", "-z", "-w", "1", to, "80")
+		return w.laptop.saw(t, to)
+	}
+	const stranger, stranger6 = "192.0.2.77", "2001:db8:77::77"
+	if passes(stranger, netlab.LaptopIPv4) || passes(stranger6, netlab.LaptopIPv6) {
+		t.Error("a neighbour's packet for somebody else became a flow")
+	}
+	// The control: without the chain it does.
+	w.laptop.signal(t, "STOP")
+	sh(t, w.Laptop, "nft flush chain inet penstock_penk0 admit")
+	run(t, w.Access, "nc", "-z", "-w", "1", stranger, "80")
+	w.laptop.signal(t, "CONT")
+	eventually(t, "the packet that was let in is a flow", func() error {
+		if !w.laptop.saw(t, stranger) {
+			return errors.New("it is none")
+		}
+		return nil
+	})
+}
+
+// saw reports whether there is, or was, a flow to an address.
+func (p *penstock) saw(t *testing.T, to string) bool {
+	t.Helper()
+	return slices.ContainsFunc(slices.Concat(p.flows(t, "--recent"), p.flows(t, "--denied")), func(f flow) bool { return strings.Contains(f.Dst, to) })
+}
+
+// [pen0 -> penstock -> sockets] laptop, whose other firewall forwards nothing
+func TestALaptopUsesSocketsWhereTheKernelWillNotForward(t *testing.T) {
+	t.Parallel()
+	w := newDirectLaptop(t)
+	sh(t, w.Laptop, "nft add table inet other; nft add chain inet other theirs '{ type filter hook forward priority 0; policy drop; }'")
+	w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
+	w.laptop.wantDirect(t, "direct by sockets: another program's firewall drops what the host forwards")
+	attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
+	attempt{"", fetchPublic6, isPublic, nil}.on(t, w.Laptop)
+	sh(t, w.Laptop, "nft delete table inet other")
+	w.laptop.wantDirect(t, "direct by the kernel\n")
+	attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
+}
+
+// [penstock -> penk0, deleted] laptop --- internet
+func TestALaptopWithoutItsSecondTUNUsesSockets(t *testing.T) {
+	t.Parallel()
+	w := newDirectLaptop(t)
+	w.direct(t)
+	attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
+	sh(t, w.Laptop, "ip link delete penk0")
+	w.laptop.wantDirect(t, "direct by sockets: the TUN penk0 ")
+	attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
+}
+
+// laptop [pen0 -> penstock -> penk0 -> kernel] lan0 --- access  \
+//
+//	lan1 --- access2 --- internet
+//
+// A flow lives on where its address does, and is reset where it does not.
+func TestDirectFlowsOfALaptopThatMoves(t *testing.T) {
+	t.Parallel()
+	w := newDirectLaptop(t)
+	w.direct(t)
+	serve(t, w.Internet, publicIPv4+":5001", func(c *net.TCPConn) { io.Copy(c, c) })
+	echo := func(c net.Conn, within time.Duration) error {
+		if err := c.SetDeadline(time.Now().Add(within)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("x")); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(c, make([]byte, 1))
+		return err
+	}
+	c := dial(t, w.Laptop, "tcp", publicIPv4+":5001")
+	if err := echo(c, patience); err != nil {
+		t.Fatal(err)
+	}
+	w.laptop.carried(t, publicIPv4+":5001", inLine)
+	change := func(from, to netlab.Uplink) {
+		t.Helper()
+		if err := errors.Join(w.Disconnect(from), w.Connect(to, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	home, other := w.Uplinks[0], w.Uplinks[0]
+	other.Addrs = []netip.Prefix{netip.MustParsePrefix("192.168.50.11/24"), netip.MustParsePrefix("fd50::11/64")}
+	change(home, home)
+	if err := echo(c, patience); err != nil {
+		t.Errorf("after the link was down and up: %v", err)
+	}
+	for _, row := range []struct {
+		sentence string
+		from, to netlab.Uplink
+	}{{"another address", home, other}, {"another network", other, w.Uplinks[1]}} {
+		change(row.from, row.to)
+		if err := echo(c, patience); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("%s: got %v, want a reset", row.sentence, err)
+		}
+		eventually(t, row.sentence+": a new flow", func() error {
+			if r := run(t, w.Laptop, "sh", "-c", fetchPublic+" -sSk --max-time 2"); r.stdout != isPublic {
+				return fmt.Errorf("got %s", r)
+			}
+			return nil
+		})
+		c = dial(t, w.Laptop, "tcp", publicIPv4+":5001")
+		if err := echo(c, patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
