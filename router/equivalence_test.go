@@ -169,6 +169,7 @@ func (p *passing) ToServer(_ link.Meta, b []byte) { p.hear(b) }
 func (p *passing) ToClient(link.Meta, []byte)     {}
 func (p *passing) Opened()                        { p.w.Opened() }
 func (p *passing) Carries()                       {}
+func (p *passing) Heard()                         { p.w.Heard() }
 func (p *passing) Ended(transit.Result)           { p.w.Ended(nil) }
 
 // client gives the flow a packet of the client's.

@@ -13,8 +13,8 @@ import (
 )
 
 // inline judges a flow whose packets cross by what the client sends first. The packets wait in the stack meanwhile: whoever
-// carries them calls feed, which only notes the bytes, and a goroutine that lives as long as there are any judges them and
-// permits them to leave.
+// carries them calls feed, which only notes the bytes, and then heard, which judges them and permits them to leave. What may take
+// time, such as a name that has to be looked up, is left to a goroutine that lives as long as there are bytes.
 type inline struct {
 	r      *Router
 	e      *entry
@@ -22,7 +22,7 @@ type inline struct {
 	cancel context.CancelFunc
 	before policy.Flow // the facts before it was read
 
-	// Of the goroutine that reads.
+	// Of who reads.
 	head    *head
 	passed  int         // bytes of head that have left
 	through io.Writer   // the filter of everything after head; nil while head is read
@@ -34,10 +34,10 @@ type inline struct {
 	fed     int  // bytes that were fed
 	taken   int  // bytes of Config.SniffMemory
 	crowded bool // there were none left
-	busy    bool // a goroutine reads
+	busy    bool // somebody reads
 	done    bool // nothing more is read
 
-	reading sync.WaitGroup // of that goroutine
+	reading sync.WaitGroup // of who reads
 }
 
 // maxHeld is about how much the stack keeps of a flow that is read, in bytes.
@@ -54,7 +54,9 @@ func (in *inline) begin(p PassedStream) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.to = p
-	in.startLocked()
+	if in.startsLocked() {
+		in.reading.Go(func() { in.work(false) })
+	}
 }
 
 // feed takes what the client sends. It does not block and does not keep b.
@@ -71,20 +73,38 @@ func (in *inline) feed(b []byte) {
 		}
 	}
 	in.pending = append(in.pending, b...)
-	in.startLocked()
 }
 
-func (in *inline) startLocked() {
-	if in.to != nil && len(in.pending) > 0 && !in.busy {
-		in.busy = true
-		in.reading.Go(in.work)
+// heard reads what was fed, as far as that takes no time.
+func (in *inline) heard() {
+	in.mu.Lock()
+	starts := in.startsLocked()
+	if starts {
+		in.reading.Add(1)
+	}
+	in.mu.Unlock()
+	if starts {
+		defer in.reading.Done()
+		in.work(true)
 	}
 }
 
-// work reads what is pending until there is nothing.
-func (in *inline) work() {
+// startsLocked reports whether the caller is to read.
+func (in *inline) startsLocked() bool {
+	starts := in.to != nil && len(in.pending) > 0 && !in.busy && !in.done
+	in.busy = in.busy || starts
+	return starts
+}
+
+// work reads what is pending until there is nothing. prompt says that the caller has no time: a goroutine goes on with what may take
+// some.
+func (in *inline) work(prompt bool) {
 	defer in.recover()
 	for {
+		if prompt && in.through != nil {
+			in.reading.Go(func() { in.work(false) })
+			return
+		}
 		in.mu.Lock()
 		b := in.pending
 		in.pending = nil
@@ -96,24 +116,46 @@ func (in *inline) work() {
 			in.mu.Unlock()
 			return
 		}
-		open, err := false, error(nil)
+		err := error(nil)
 		if in.crowded {
 			err = errCrowded
 		}
 		in.mu.Unlock()
+		whole := false
 		if err == nil {
-			open, err = in.read(b)
+			whole, err = in.read(b)
 		}
-		if err == nil && !open {
-			continue
+		switch {
+		case !whole || err != nil:
+			in.settle(false, err)
+		case !prompt:
+			in.settle(in.judge(in.ctx))
+		case in.takesTime():
+			in.reading.Go(func() {
+				defer in.recover()
+				in.settle(in.judge(in.ctx))
+				in.work(false)
+			})
+			return
+		default:
+			ctx, over := context.WithCancel(in.ctx)
+			over() // should a name have to be looked up by now, it is not
+			in.settle(in.judge(ctx))
 		}
-		in.finish()
-		if err != nil {
-			in.failed(err)
-			in.to.Abort()
-		} else {
-			in.to.Open()
-		}
+	}
+}
+
+// settle does what reading has come to: lets everything leave, ends the flow, or nothing yet.
+func (in *inline) settle(open bool, err error) {
+	if err == nil && !open {
+		return
+	}
+	in.finish()
+	if err != nil {
+		in.failed(err)
+		in.to.Abort()
+	} else {
+		in.to.Open()
 	}
 }
 
@@ -173,8 +215,8 @@ func (in *inline) letGo() {
 // errSlow ends a flow whose client has not finished what it began.
 var errSlow = errors.New("a hello or a request was begun and did not go on")
 
-// read reads the next bytes. open reports that everything may leave from now on.
-func (in *inline) read(b []byte) (open bool, err error) {
+// read reads the next bytes. whole reports that judge can judge the flow.
+func (in *inline) read(b []byte) (whole bool, err error) {
 	if in.through != nil {
 		_, err := in.through.Write(b)
 		return false, err
@@ -184,7 +226,7 @@ func (in *inline) read(b []byte) (open bool, err error) {
 	case err != nil:
 		return false, err
 	case done || len(in.head.b) >= in.head.max:
-		return in.judge()
+		return true, nil
 	case !in.head.looksNamed(): // a conversation of single words is not delayed
 		in.to.Permit(len(in.head.b) - in.passed)
 		in.passed = len(in.head.b)
@@ -197,8 +239,23 @@ func (in *inline) read(b []byte) (open bool, err error) {
 	return false, nil
 }
 
-// judge judges the flow by head.
-func (in *inline) judge() (open bool, err error) {
+// takesTime reports whether judge may wait for somebody.
+func (in *inline) takesTime() bool {
+	switch in.head.kind() {
+	case request, longFirstLine:
+		return true // more of them can come
+	case noName:
+		if !speaksFirst(in.before.Network, in.before.Dst.Port()) {
+			return false
+		}
+	}
+	f, _ := in.r.withNames(in.before, in.head.result())
+	return !in.r.Clients.Describe(&f) || in.r.Policy.Decide(f).Claim != ""
+}
+
+// judge judges the flow by head. If ctx has ended, names that only the flow claims are not looked up, and so do not count. open reports
+// that everything may leave from now on.
+func (in *inline) judge(ctx context.Context) (open bool, err error) {
 	if in.late != nil {
 		in.late.Stop()
 	}
@@ -213,7 +270,7 @@ func (in *inline) judge() (open bool, err error) {
 		return true, nil // the first verdict stands
 	}
 	first := courseOf(&in.before, in.e.verdict())
-	named, v := in.r.named(in.ctx, in.before, in.head.result(), in.e)
+	named, v := in.r.named(ctx, in.before, in.head.result(), in.e)
 	if !first.stays(named, v) {
 		return false, errNoMore
 	}

@@ -34,22 +34,11 @@ const ambiguousName = "ambiguous: the flow shows a name that no host can have, o
 // named adds what was read to the facts and judges the flow. The verdict is for the destination of the flow it returns, which
 // can differ from f.Dst: see judge.
 func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *entry) (policy.Flow, policy.Verdict) {
-	names := append([]policy.Name(nil), f.Names...)
-	if res.Status == sniff.Found {
-		for _, h := range []sniff.Host{res.Host, res.Other} {
-			if h.IsZero() {
-				continue
-			}
-			host, err := policy.CanonicalName(h.String())
-			if err != nil { // an invalid name must not count as no name
-				res.Ambiguous = true
-				continue
-			}
-			names = append(names, policy.Name{Host: host, From: sourceOf(res.Protocol)})
-			r.Metrics.nameFrom(sourceOf(res.Protocol))
-		}
+	before := len(f.Names)
+	f, res = r.withNames(f, res)
+	for _, n := range f.Names[before:] {
+		r.Metrics.nameFrom(n.From)
 	}
-	f.Names, f.Sniffed, f.Time = names, true, r.Clock()
 	epoch := r.epochs.last.Load()
 	g, v := e.judgeNamed(ctx, r, f, res)
 	for e.judged(&g, v); !r.epochs.settled(&epoch); e.judged(&g, v) {
@@ -62,6 +51,26 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 		e.failed(ambiguousName)
 	}
 	return g, v
+}
+
+// withNames adds what was read to the facts.
+func (r *Router) withNames(f policy.Flow, res sniff.Result) (policy.Flow, sniff.Result) {
+	names := append([]policy.Name(nil), f.Names...)
+	if res.Status == sniff.Found {
+		for _, h := range []sniff.Host{res.Host, res.Other} {
+			if h.IsZero() {
+				continue
+			}
+			host, err := policy.CanonicalName(h.String())
+			if err != nil { // an invalid name must not count as no name
+				res.Ambiguous = true
+				continue
+			}
+			names = append(names, policy.Name{Host: host, From: sourceOf(res.Protocol)})
+		}
+	}
+	f.Names, f.Sniffed, f.Time = names, true, r.Clock()
+	return f, res
 }
 
 // judgeNamed judges a flow with the names that were read in it.

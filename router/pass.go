@@ -34,6 +34,8 @@ type Watch interface {
 	// Moved reports whether the flow would go another way by now. It is asked when a client whose server has not answered asks again;
 	// if so, the flow ends, and a new one begins.
 	Moved() bool
+	// Heard is called after read got bytes. Unlike read it may call the PassedStream.
+	Heard()
 	// Ended is called once, when the flow is over. err is why the server was not reached, if it was not.
 	Ended(err error)
 }
@@ -183,6 +185,12 @@ type watched struct {
 }
 
 func (w *watched) Opened() { w.r.Metrics.dialled(w.r.Clock().Sub(w.e.start)) }
+
+func (w *watched) Heard() {
+	if w.in != nil {
+		w.in.heard()
+	}
+}
 
 func (w *watched) Ended(err error) {
 	if w.in == nil {

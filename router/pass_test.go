@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -75,10 +76,14 @@ func (c *crossed) Abort() {
 // send does what a stack does with what the client sends.
 func (c *crossed) send(s string) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.fed = append(c.fed, s...)
-	if c.read != nil && !c.open && !c.aborted {
+	reads := c.read != nil && !c.open && !c.aborted
+	if reads {
 		c.read([]byte(s))
+	}
+	c.mu.Unlock()
+	if reads {
+		c.watch.Heard()
 	}
 }
 
@@ -324,9 +329,65 @@ func TestWhichFlowsHaveMoved(t *testing.T) {
 	}
 }
 
+// A name that needs no look-up is judged by whoever brought the packet, before he is back for the next.
+func TestANameIsJudgedAtOnce(t *testing.T) {
+	for _, row := range []struct{ sent, want string }{
+		{string(clientHello("good.example")), "open"}, {string(clientHello("bad.bet")), "aborted"}, {"SSH-2.0-client\r\n", "open"},
+	} {
+		w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+		c := w.cross(t, 22)
+		eventually(t, "the flow pass", func() bool { return c.state() != "not passed" })
+		w.wg.Wait() // Handle has begun to read
+		c.send(row.sent)
+		if got := c.state(); got != row.want {
+			t.Errorf("%.20q: got %s, want %s", row.sent, got, row.want)
+		}
+	}
+}
+
+// slowly looks names up when it is told to.
+type slowly struct {
+	people
+	goOn chan struct{}
+}
+
+func (s slowly) Confirm(ctx context.Context, _ policy.Flow, _ string) ([]netip.Addr, error) {
+	select {
+	case <-s.goOn:
+		return []netip.Addr{netip.MustParseAddr("203.0.113.9")}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Whoever brought the packet does not wait for a name to be looked up.
+func TestALookUpKeepsNobodyWaiting(t *testing.T) {
+	clients := slowly{goOn: make(chan struct{})}
+	w := newWorld(t, Config{Clients: clients, Policy: decide(func(f policy.Flow) policy.Verdict {
+		v := blocksBet(f)
+		known := slices.ContainsFunc(f.Names, func(n policy.Name) bool { return n.From == policy.FromDNS })
+		for _, n := range f.Names {
+			if n.From == policy.FromSNI && !known {
+				return policy.Verdict{Rule: "unknown", Claim: n.Host}
+			}
+		}
+		return v
+	}), Ways: carrying{ways{}}})
+	c := w.cross(t, 22)
+	eventually(t, "the flow pass", func() bool { return c.state() != "not passed" })
+	w.wg.Wait()
+	c.send(string(clientHello("good.example")))
+	c.send("and more") // both are back
+	if got := c.state(); got != "read" || c.left() != "" {
+		t.Errorf("got %s, %d bytes left, before the name is known; want read, none", got, len(c.left()))
+	}
+	close(clients.goOn)
+	eventually(t, "everything leave", func() bool { return c.state() == "open" })
+}
+
 // A flow that ends while its hello is being judged ends with that verdict, and counts for its rule.
 func TestAFlowThatEndsWhileItIsJudged(t *testing.T) {
-	judging, goOn := make(chan struct{}), make(chan struct{})
+	judging, goOn := make(chan struct{}, 9), make(chan struct{})
 	w := newWorld(t, Config{Policy: decide(func(f policy.Flow) policy.Verdict {
 		if f.Sniffed {
 			judging <- struct{}{}
@@ -336,7 +397,11 @@ func TestAFlowThatEndsWhileItIsJudged(t *testing.T) {
 	}), Ways: carrying{ways{}}})
 	c := w.cross(t, 22)
 	eventually(t, "the flow pass", func() bool { return c.state() != "not passed" })
-	c.send(string(clientHello("bad.bet")))
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		c.send(string(clientHello("bad.bet")))
+	}()
 	<-judging
 	c.Abort() // the client resets it
 	select {
@@ -345,6 +410,7 @@ func TestAFlowThatEndsWhileItIsJudged(t *testing.T) {
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(goOn)
+	<-sent
 	if f := <-w.ended; f.Verdict.Rule != "no-gambling" {
 		t.Errorf("rule: got %q, want no-gambling", f.Verdict.Rule)
 	}

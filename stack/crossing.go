@@ -78,6 +78,8 @@ type Watch interface {
 	// Moved reports whether the flow would go another way by now. It is asked when a client that has no answer repeats its SYN, which
 	// then is a flow of its own.
 	Moved() bool
+	// Heard is called after read got bytes. Unlike read it may call the Passed.
+	Heard()
 	// Ended is called once, when the flow is over. err is why the server was not reached, if it was not: an errno.
 	Ended(err error)
 }
@@ -224,6 +226,13 @@ func (c *crossing) ToClient(m link.Meta, b []byte) { sender{c.near}.crossingWhol
 // Carries is called when payload has come after the handshake: the flow need not yield its place to a newer one any more. Until then one
 // client could fill the table with flows that nobody uses.
 func (c *crossing) Carries() { c.near.tcp.settle(&c.place) }
+
+// Heard is called after bytes were read.
+func (c *crossing) Heard() {
+	if c.watch != nil {
+		c.watch.Heard()
+	}
+}
 
 // Opened is called when the server has accepted.
 func (c *crossing) Opened() {

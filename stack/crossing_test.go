@@ -71,6 +71,7 @@ type watching struct {
 }
 
 func (w watching) Opened()     {}
+func (watching) Heard()        {}
 func (w watching) Moved() bool { return w.moved != nil && w.moved() }
 func (w watching) Ended(error) { w.ended.Add(1) }
 

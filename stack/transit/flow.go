@@ -43,6 +43,8 @@ type Owner interface {
 	Opened()
 	// Carries is called once, when the client has acknowledged that, and payload has come from either side.
 	Carries()
+	// Heard is called after Read got bytes. Unlike Read it may call the flow, but it must not block either.
+	Heard()
 	// Ended is called once, when both sides have closed, one has reset or Reset was called.
 	Ended(r Result)
 }
@@ -183,6 +185,9 @@ func (f *Flow) FromClient(m link.Meta, p *packet.Packet, now int64) Step {
 	if carries {
 		f.Owner.Carries()
 	}
+	if s.heard {
+		f.Owner.Heard()
+	}
 	if ended {
 		f.Owner.Ended(f.result)
 	}
@@ -256,6 +261,7 @@ func (f *Flow) admit(m link.Meta, p *packet.Packet, s *segment) order {
 	o, fresh := f.gate.admit(s)
 	if len(fresh) > 0 {
 		f.Read(fresh)
+		s.heard = true
 	}
 	if o == hold {
 		f.forServer(f.out, m, p)

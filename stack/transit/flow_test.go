@@ -150,6 +150,7 @@ func newTrack(t testing.TB, c Config, reading bool) *track {
 func (w *track) ToServer(m link.Meta, b []byte) { w.keep(&w.toServer, m, b) }
 func (w *track) ToClient(m link.Meta, b []byte) { w.keep(&w.toClient, m, b) }
 func (w *track) Opened()                        { w.opened.Add(1) }
+func (w *track) Heard()                         {}
 func (w *track) Carries()                       { w.carries.Add(1) }
 
 func (w *track) Ended(r Result) {

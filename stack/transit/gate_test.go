@@ -253,6 +253,7 @@ type toServer func(b []byte)
 func (f toServer) ToServer(_ link.Meta, b []byte) { f(b) }
 func (toServer) ToClient(link.Meta, []byte)       {}
 func (toServer) Opened()                          {}
+func (toServer) Heard()                           {}
 func (toServer) Carries()                         {}
 func (toServer) Ended(Result)                     {}
 

@@ -267,6 +267,7 @@ type segment struct {
 	window   uint16
 	options  []byte
 	payload  []byte
+	heard    bool // Config.Read got of it
 }
 
 // parse reads a TCP header.
