@@ -49,6 +49,9 @@ func TestDirectTCPOfALaptopLeavesByTheKernel(t *testing.T) {
 			w := newDirectLaptop(t, "listen:\n", fmt.Sprintf("always_on: {lockdown: %v}\nlisten:\n", lockdown),
 				"rules:\n", "rules:\n  - {name: here, match: {cidr: 10.55.0.0/24}, do: direct}\n")
 			sh(t, w.Access, "ip route add prohibit 203.0.113.99")
+			if lockdown { // and a kernel that drops what comes in by another way than its answer would leave
+				sh(t, w.Laptop, "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 net.ipv4.conf.lan0.rp_filter=1")
+			}
 			w.direct(t)
 			for _, a := range []attempt{
 				{"TCP", fetchPublic, isPublic, nil},

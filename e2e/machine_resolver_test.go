@@ -65,6 +65,9 @@ func machineWithEveryResolver(t *testing.T) {
 			c := h.watch(t)
 			h.follow(t, "install")
 			h.isConnected(t)
+			if out := h.do(t, "penstock status"); !strings.Contains(out, "\ndirect by the kernel\n") {
+				t.Errorf("status: got\n%s\nwant direct by the kernel", out)
+			}
 			for _, disturb := range row.disturb {
 				h.do(t, disturb)
 				h.isConnected(t)

@@ -40,7 +40,9 @@ func paths(binaries string) []path {
 		{name: "bare", title: "the bare path: laptop, two routers, internet", server: publicServer,
 			open: func(context.Context, *world) error { return nil }},
 		{name: "direct", title: "penstock on the laptop, rule direct, the same server", baseline: "bare", server: publicServer,
-			open: openDirect},
+			open: directWith("")},
+		{name: "direct-sockets", title: "the same with direct: sockets on the laptop", baseline: "bare", brief: true, server: publicServer,
+			open: directWith(", direct: sockets")},
 		{name: "wireguard-go", title: "wireguard-go on laptop and gateway, the kernels route, intranet", tunnel: true,
 			server: netlab.IntranetIPv4, open: openWireguardGo},
 		{name: "tunnel", title: "penstock on laptop and gateway, intranet", baseline: "wireguard-go", tunnel: true,
@@ -108,9 +110,14 @@ func (p path) measure(ctx context.Context, o *options, dir string, round int, t 
 	return nil
 }
 
-func openDirect(ctx context.Context, w *world) (err error) {
+// directWith opens penstock on the laptop, which sends everything directly, with more of listen.tun.
+func directWith(tun string) func(context.Context, *world) error {
+	return func(ctx context.Context, w *world) error { return openDirect(ctx, w, tun) }
+}
+
+func openDirect(ctx context.Context, w *world, tun string) (err error) {
 	w.laptop, err = w.penstock(ctx, w.Laptop, `listen:
-  tun: {name: pen0, address: [10.77.0.1/24], state_file: DIR/host.json}
+  tun: {name: pen0, address: [10.77.0.1/24], state_file: DIR/host.json`+tun+`}
 dns: {upstreams: [{address: 203.0.113.53}]}
 limits: {tcp_flows: 20000}
 rules: [{name: rest, do: direct}]

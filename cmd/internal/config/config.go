@@ -52,7 +52,7 @@ type Config struct {
 	Programs string `yaml:"programs" default:"rules" oneof:"off,rules,all"`
 	// Rules judge every flow and DNS question. The first match wins; the last rule has no match.
 	Rules []Rule `yaml:"rules"`
-	// Datapath says how flows through a transport, and direct ones of a gateway, are carried. With auto, their packets cross penstock
+	// Datapath says how flows through a transport, and direct ones that leave by the kernel, are carried. With auto, their packets cross penstock
 	// wherever no name can lead the flow elsewhere any more: client and server speak with each other, and what the client sends first is held until it shows a
 	// name. With terminate, every flow ends in penstock, which opens another one to the server.
 	Datapath string `yaml:"datapath" default:"auto" oneof:"auto,terminate"`
