@@ -249,7 +249,7 @@ func (in *inline) takesTime() bool {
 			return false
 		}
 	}
-	f, _ := in.r.withNames(in.before, in.head.result())
+	f, _ := withNames(in.before, in.head.result(), in.r.Clock())
 	return !in.r.Clients.Describe(&f) || in.r.Policy.Decide(f).Claim != ""
 }
 

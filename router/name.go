@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"penstock/policy"
 	"penstock/policy/sniff"
@@ -35,7 +36,7 @@ const ambiguousName = "ambiguous: the flow shows a name that no host can have, o
 // can differ from f.Dst: see judge.
 func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *entry) (policy.Flow, policy.Verdict) {
 	before := len(f.Names)
-	f, res = r.withNames(f, res)
+	f, res = withNames(f, res, r.Clock())
 	for _, n := range f.Names[before:] {
 		r.Metrics.nameFrom(n.From)
 	}
@@ -54,7 +55,7 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 }
 
 // withNames adds what was read to the facts.
-func (r *Router) withNames(f policy.Flow, res sniff.Result) (policy.Flow, sniff.Result) {
+func withNames(f policy.Flow, res sniff.Result, now time.Time) (policy.Flow, sniff.Result) {
 	names := append([]policy.Name(nil), f.Names...)
 	if res.Status == sniff.Found {
 		for _, h := range []sniff.Host{res.Host, res.Other} {
@@ -69,7 +70,7 @@ func (r *Router) withNames(f policy.Flow, res sniff.Result) (policy.Flow, sniff.
 			names = append(names, policy.Name{Host: host, From: sourceOf(res.Protocol)})
 		}
 	}
-	f.Names, f.Sniffed, f.Time = names, true, r.Clock()
+	f.Names, f.Sniffed, f.Time = names, true, now
 	return f, res
 }
 
