@@ -65,6 +65,28 @@ func TestDirectTCPOfALaptopLeavesByTheKernel(t *testing.T) {
 			} {
 				t.Run(a.sentence, func(t *testing.T) { a.on(t, w.Laptop) })
 			}
+			t.Run("the laptop is one hop", func(t *testing.T) { w.traces(t, "-T -p 443", publicIPv4, 3) })
+			t.Run("what a router says is too big is sent again in smaller packets", func(t *testing.T) {
+				sh(t, w.Access, "ip link set wan mtu 1290")
+				sh(t, w.Internet, "ip link set access mtu 1290")
+				for _, to := range []string{publicIPv4, publicIPv6} {
+					to = net.JoinHostPort(to, "5002")
+					got := make(chan int64, 1)
+					serve(t, w.Internet, to, func(c *net.TCPConn) {
+						n, _ := io.Copy(io.Discard, c)
+						got <- n
+					})
+					c := dial(t, w.Laptop, "tcp", to)
+					within(t, c)
+					if _, err := c.Write(make([]byte, 1<<20)); err != nil {
+						t.Errorf("%s: %v", to, err)
+					}
+					c.Close()
+					if n := <-got; n != 1<<20 {
+						t.Errorf("%s got %d bytes, want a MiB", to, n)
+					}
+				}
+			})
 			if f := w.laptop.denied(t, publicIPv4+":443"); f.Rule != "no-gambling" {
 				t.Errorf("flows --denied: got %+v, want it judged by its name", f)
 			}
