@@ -235,6 +235,114 @@ func TestALaptopUsesSocketsWhereTheKernelWillNotForward(t *testing.T) {
 	attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
 }
 
+// [pen0 -> penstock -> sockets] laptop, whose other firewall filters what it sends
+func TestALaptopEvadesNoRulesForItsOutput(t *testing.T) {
+	t.Parallel()
+	w := newDirectLaptop(t)
+	sh(t, w.Laptop, "nft add table inet mine; nft add chain inet mine out '{ type filter hook output priority 0; policy accept; }'")
+	w.direct(t)
+	sh(t, w.Laptop, "nft add rule inet mine out oifname lan0 tcp dport 443 reject")
+	w.laptop.wantDirect(t, "direct by sockets: another program's firewall filters what this host sends, and would not see what it forwards: chain out of table mine")
+	attempt{"", fetchPublic, "", refusedOrCutOff()}.on(t, w.Laptop)
+	sh(t, w.Laptop, "nft delete table inet mine")
+	w.laptop.wantDirect(t, "direct by the kernel\n")
+	attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
+}
+
+// [penstock, killed] laptop under lockdown
+//
+// A state file that cannot be used costs nothing: the host stays closed, and is no router.
+func TestADamagedStateOfForwardingOpensNothing(t *testing.T) {
+	t.Parallel()
+	w := newDirectLaptop(t, "listen:\n", "always_on: {lockdown: true}\nlisten:\n")
+	before := settled(t, w.Laptop)
+	w.direct(t)
+	w.laptop.kill(t)
+	w.write(t, "kernel-laptop.json", "{")
+	w.laptop.must(t, "cleanup", "-c", w.laptop.config)
+	now := state(t, w.Laptop)
+	if !strings.Contains(now, "table inet penstock_pen0") || strings.Contains(now, "penk0") || strings.Contains(now, "/conf/lan0/forwarding:1") {
+		t.Errorf("after cleanup: got (- before, + now)\n%s\nwant it closed, without penk0", difference(before, now))
+	}
+	w.laptop.start(t)
+	w.laptop.wantDirect(t, "direct by the kernel\n")
+	w.laptop.kill(t)
+	w.write(t, "kernel-laptop.json", "{")
+	w.laptop.start(t)
+	w.laptop.wantDirect(t, "direct by the kernel\n")
+	if got := run(t, w.Laptop, "nft", "list", "chain", "inet", "penstock_penk0", "admit").stdout; !strings.Contains(got, `iifname "lan0"`) {
+		t.Errorf("after a start: got\n%s\nwant lan0 closed", got)
+	}
+	w.laptop.stop(t, syscall.SIGTERM)
+	w.laptop.must(t, "lockdown", "off", "--state", w.path("host.json"))
+	wantState(t, w.Laptop, before)
+}
+
+// laptop, with an interface that comes, and gets another name
+func TestAnInterfaceThatIsRenamedStaysClosed(t *testing.T) {
+	t.Parallel()
+	w := newDirectLaptop(t)
+	w.direct(t)
+	read := func(name string) string {
+		return strings.TrimSpace(run(t, w.Laptop, "cat", "/proc/sys/net/ipv4/conf/"+name+"/forwarding", "/proc/sys/net/ipv6/conf/"+name+"/force_forwarding").stdout)
+	}
+	sh(t, w.Laptop, "ip link add usb0 type veth peer name usb9; ip link set usb9 up; ip link set usb0 up")
+	eventually(t, "the interface forwards", func() error {
+		if got := read("usb0"); !strings.HasPrefix(got, "1") {
+			return errors.New(got)
+		}
+		return nil
+	})
+	sh(t, w.Laptop, "ip link set usb0 down; ip link set usb0 name enx1; ip link set enx1 up")
+	eventually(t, "it is closed by its new name", func() error {
+		if got := run(t, w.Laptop, "nft", "list", "chain", "inet", "penstock_penk0", "admit").stdout; !strings.Contains(got, `iifname "enx1"`) {
+			return errors.New(got)
+		}
+		return nil
+	})
+	w.laptop.stop(t, syscall.SIGTERM)
+	if got := read("enx1"); strings.Contains(got, "1") {
+		t.Errorf("after the stop it forwards: %q", got)
+	}
+}
+
+// laptop [pen0 -> penstock -> penk0 -> kernel; penstock -> penk51820 -> kernel] --- internet
+func TestALaptopAndAGatewayOnOneHostForward(t *testing.T) {
+	t.Parallel()
+	for _, first := range []string{"the laptop", "the gateway"} {
+		t.Run(first+" comes first", func(t *testing.T) {
+			t.Parallel()
+			w := newDirectLaptop(t)
+			w.edit(t, "gateway.yaml", "include:", "state_dir: "+w.path("state")+"\ninclude:")
+			if first == "the laptop" {
+				w.direct(t)
+			}
+			w.gateway = start(t, w.Laptop, w.path("gateway.yaml"))
+			w.gateway.wantDirect(t, "direct by the kernel\n")
+			if first != "the laptop" {
+				w.direct(t)
+			}
+			attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
+			for _, table := range []string{"penstock_penk51820", "penstock_penk0"} {
+				eventually(t, "later probes come through, too", func() error {
+					if out := run(t, w.Laptop, "nft", "list", "chain", "inet", table, "leave").stdout; !counted(out) {
+						return errors.New(out)
+					}
+					return nil
+				})
+			}
+			attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
+			w.laptop.wantDirect(t, "direct by the kernel\n")
+			w.gateway.wantDirect(t, "direct by the kernel\n")
+		})
+	}
+}
+
+// counted reports whether each rule of a chain has counted more than one packet.
+func counted(chain string) bool {
+	return strings.Contains(chain, " packets ") && !strings.Contains(chain, " packets 0 ") && !strings.Contains(chain, " packets 1 ")
+}
+
 // [penstock -> penk0, deleted] laptop --- internet
 func TestALaptopWithoutItsSecondTUNUsesSockets(t *testing.T) {
 	t.Parallel()

@@ -239,6 +239,12 @@ func (in *inline) read(b []byte) (whole bool, err error) {
 	return false, nil
 }
 
+// Searching is implemented by Clients whose Describe may have to search for the program that sends a flow.
+type Searching interface {
+	// Searches reports whether it may for a client. It does not block.
+	Searches(client uint64) bool
+}
+
 // takesTime reports whether judge may wait for somebody.
 func (in *inline) takesTime() bool {
 	switch in.head.kind() {
@@ -248,6 +254,9 @@ func (in *inline) takesTime() bool {
 		if !speaksFirst(in.before.Network, in.before.Dst.Port()) {
 			return false
 		}
+	}
+	if s, ok := in.r.Clients.(Searching); ok && s.Searches(in.before.Client) {
+		return true
 	}
 	f, _ := withNames(in.before, in.head.result(), in.r.Clock())
 	return !in.r.Clients.Describe(&f) || in.r.Policy.Decide(f).Claim != ""

@@ -385,6 +385,43 @@ func TestALookUpKeepsNobodyWaiting(t *testing.T) {
 	eventually(t, "everything leave", func() bool { return c.state() == "open" })
 }
 
+// searching searches for the program that sends a flow once its name is known, as long as it is told to.
+type searching struct {
+	people
+	goOn chan struct{}
+}
+
+func (searching) Searches(uint64) bool { return true }
+
+func (s searching) Describe(f *policy.Flow) bool {
+	if f.Sniffed {
+		<-s.goOn
+	}
+	return true
+}
+
+// Nor does it wait for a program to be found.
+func TestASearchKeepsNobodyWaiting(t *testing.T) {
+	clients := searching{goOn: make(chan struct{})}
+	w := newWorld(t, Config{Clients: clients, Policy: decide(blocksBet), Ways: carrying{ways{}}})
+	c := w.cross(t, 22)
+	eventually(t, "the flow pass", func() bool { return c.state() != "not passed" })
+	w.wg.Wait()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		c.send(string(clientHello("good.example")))
+	}()
+	select {
+	case <-sent:
+	case <-time.After(5 * time.Second):
+		t.Error("it waits")
+	}
+	close(clients.goOn)
+	<-sent
+	eventually(t, "everything leave", func() bool { return c.state() == "open" })
+}
+
 // A flow that ends while its hello is being judged ends with that verdict, and counts for its rule.
 func TestAFlowThatEndsWhileItIsJudged(t *testing.T) {
 	judging, goOn := make(chan struct{}, 9), make(chan struct{})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/kernel"
 	"penstock/router/hostnet"
 )
 
@@ -44,14 +45,15 @@ next start to take over.`,
 			case e.cleanup == nil:
 				return errNotBuilt
 			}
-			if err := e.cleanLaptop(c, state); err != nil {
-				return err
+			kernelErr := error(nil)
+			if e.cleanupKernel != nil {
+				kernelErr = e.cleanupKernel(kernel.LaptopStateFile(state), newLogger(e, false))
 			}
 			closed, err := e.cleanup(state, newLogger(e, false))
 			if err == nil && closed && !stopped {
 				fmt.Fprintln(e.stderr, `lockdown is in force: the host stays closed until penstock runs, or "penstock lockdown off" opens it`)
 			}
-			return err
+			return errors.Join(kernelErr, err)
 		},
 	}
 	f.add(cmd)
@@ -60,34 +62,17 @@ next start to take over.`,
 	return cmd
 }
 
-// cleanLaptop undoes what a killed laptop made its kernel forward. c is nil if only the state file of the host is known.
-func (e *env) cleanLaptop(c *config.Config, state string) error {
-	if e.cleanupKernel == nil {
-		return nil
-	}
-	dir := filepath.Dir(state)
-	if c != nil && c.Listen.TUN != nil {
-		dir = c.StateDir
-	}
-	switch err := e.cleanupKernel(dir, newLogger(e, false)); {
-	case errors.Is(err, hostnet.ErrInUse) && (c == nil || c.Listen.TUN == nil):
-		return nil // a gateway's, which keeps its state in the same folder
-	default:
-		return err
-	}
-}
-
 // cleanGateway undoes what a killed gateway left on the host. c may be nil. The service's folder counts too, for a configuration that
 // is cleaned up from a shell.
 func (e *env) cleanGateway(c *config.Config) error {
 	log, service := newLogger(e, false), filepath.Dir(config.DefaultStateFile())
 	own := c != nil && c.StateDir != service
 	if own {
-		if err := e.cleanupKernel(c.StateDir, log); err != nil {
+		if err := e.cleanupKernel(kernel.StateFile(c.StateDir), log); err != nil {
 			return err
 		}
 	}
-	switch err := e.cleanupKernel(service, log); {
+	switch err := e.cleanupKernel(kernel.StateFile(service), log); {
 	case errors.Is(err, hostnet.ErrInUse):
 		return nil
 	case own && errors.Is(err, fs.ErrPermission): // the folder is not the caller's, and was not asked for

@@ -53,7 +53,8 @@ func TestTheServicesFolderMayBeSomebodyElses(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			var looked []string
-			e := &env{stderr: io.Discard, getenv: func(string) string { return "" }, cleanupKernel: func(dir string, _ *slog.Logger) error {
+			e := &env{stderr: io.Discard, getenv: func(string) string { return "" }, cleanupKernel: func(file string, _ *slog.Logger) error {
+				dir := filepath.Dir(file)
 				looked = append(looked, dir)
 				if dir == row.denied {
 					return denied

@@ -30,7 +30,7 @@ type env struct {
 	// The functions of a state file report whether lockdown is in force, or was.
 	cleanup, restore, lift func(stateFile string, log *slog.Logger) (closed bool, err error)
 	closed                 func(stateFile string) (recorded bool, table string, err error)
-	cleanupKernel          func(dir string, log *slog.Logger) error // of a gateway, whose state is in dir
+	cleanupKernel          func(stateFile string, log *slog.Logger) error // undoes what was changed so that the kernel forwards
 	demo                   func(context.Context, demoOptions) error
 }
 

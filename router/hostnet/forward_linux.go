@@ -28,16 +28,27 @@ type forwarding struct {
 // is left alone, and so is one that somebody else has made forward meanwhile, together with all others.
 func planForwarding(c Config, f facts, known []entry) forwarding {
 	var p forwarding
-	plan := func(path, all string) (ours bool) {
-		value, err := readSysctl(path)
+	index := make(map[string]int, len(f.names))
+	for i, name := range f.names {
+		index[name] = i
+	}
+	plan := func(name string, of func(string) string, all string) (ours bool) {
+		value, err := readSysctl(of(name))
 		if err != nil {
 			return false
 		}
-		s := &sysctl{Path: path, Old: value, New: "1"}
+		s := &sysctl{Path: of(name), Old: value, New: "1"}
 		if all != "" && sysctlOrEmpty(all) != "1" {
 			s.Unless = all
 		}
-		i := slices.IndexFunc(known, func(e entry) bool { return e.change().key() == s.key() })
+		find := func() int {
+			return slices.IndexFunc(known, func(e entry) bool { return e.change().key() == s.key() })
+		}
+		i := find()
+		if i < 0 && name != c.Interface { // unless an earlier version has noted it by its name
+			s.Index = index[name]
+			i = find()
+		}
 		switch {
 		case i < 0 && value == "1", i >= 0 && known[i].Sysctl.Unless != "" && s.Unless == "":
 			return false
@@ -45,18 +56,18 @@ func planForwarding(c Config, f facts, known []entry) forwarding {
 		p.sysctls = append(p.sysctls, s)
 		return true
 	}
-	plan(forward4(c.Interface), "")
+	plan(c.Interface, forward4, "")
 	for _, name := range f.uplinks {
-		if plan(forward4(name), allForward4) {
+		if plan(name, forward4, allForward4) {
 			p.closed4 = append(p.closed4, name)
 		}
 	}
 	if !f.ipv6OnTUN || sysctlOrEmpty(allForward6) == "1" || !exists(procSys+"/"+force6(c.Interface)) {
 		return p
 	}
-	plan(force6(c.Interface), "")
+	plan(c.Interface, force6, "")
 	for _, name := range f.uplinks {
-		if plan(force6(name), "") {
+		if plan(name, force6, "") {
 			p.closed6 = append(p.closed6, name)
 		}
 	}
@@ -95,6 +106,10 @@ func (w *Forwarding) Families() (v4, v6 bool) {
 // Probed returns how many packets to each of Settings.Probes the host began to forward, and how many came as far as the end, since the
 // table was made. If one does not, another program's firewall drops it.
 func (w *Forwarding) Probed() (begun, left []uint64, err error) { return firewall.Probed(w.tun) }
+
+// Sieve returns a chain of another program's firewall that looks at what the host itself sends, and so would not see what it forwards
+// for the TUN; "" if there is none.
+func (w *Forwarding) Sieve() (string, error) { return firewall.Sieve() }
 
 // see looks at what Families reports. ready says that the TUN and the table are there.
 func (w *Forwarding) see(s Settings, f facts, ready bool) {

@@ -48,7 +48,11 @@ func open(c Config, before func(string)) (*Host, error) {
 		return nil, err
 	}
 	k.before = before
-	j, err := openOrSalvage(c.StateFile, k, c.Log)
+	left := salvage
+	if c.Gateway {
+		left = salvageForwarding
+	}
+	j, err := openOrSalvage(c.StateFile, k, c.Log, left)
 	if err != nil {
 		k.close()
 		return nil, err
@@ -223,7 +227,7 @@ func (h *Host) Close() error {
 // closed. It reports whether it is. It returns ErrInUse, wrapped, while that process lives, and nil if nothing was left behind.
 // log may be nil.
 func Cleanup(stateFile string, log *slog.Logger) (closed bool, err error) {
-	err = withJournal(stateFile, log, func(k *kernel, j *journal, log *slog.Logger) error {
+	err = withJournal(stateFile, log, salvage, func(k *kernel, j *journal, log *slog.Logger) error {
 		closed = j.closed != nil
 		return undoJournal(k, j, log)
 	})
@@ -237,7 +241,7 @@ func Restore(stateFile string, log *slog.Logger) (closed bool, err error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	err = withJournal(stateFile, log, func(k *kernel, j *journal, _ *slog.Logger) error {
+	err = withJournal(stateFile, log, salvage, func(k *kernel, j *journal, _ *slog.Logger) error {
 		if j.closed == nil {
 			return nil
 		}
@@ -297,7 +301,7 @@ func seal(c *closure) error {
 // Lift ends lockdown, and undoes everything that a process left behind. It reports whether lockdown was in force. It returns
 // ErrInUse, wrapped, while a penstock runs. log may be nil.
 func Lift(stateFile string, log *slog.Logger) (closed bool, err error) {
-	err = withJournal(stateFile, log, func(k *kernel, j *journal, log *slog.Logger) error {
+	err = withJournal(stateFile, log, salvage, func(k *kernel, j *journal, log *slog.Logger) error {
 		closed = j.closed != nil
 		if err := j.setClosed(nil); err != nil {
 			return err
@@ -305,6 +309,11 @@ func Lift(stateFile string, log *slog.Logger) (closed bool, err error) {
 		return undoJournal(k, j, log)
 	})
 	return closed, err
+}
+
+// CleanupForwarding is Cleanup for the state file of a Host with Config.Gateway.
+func CleanupForwarding(stateFile string, log *slog.Logger) error {
+	return withJournal(stateFile, log, salvageForwarding, undoJournal)
 }
 
 // IsClosed reports whether lockdown is in force: recorded is what the state file says, and table is the nftables table that closes
@@ -327,7 +336,7 @@ func IsClosed(stateFile string) (recorded bool, table string, err error) {
 }
 
 // withJournal calls f with the journal of a state file, if there is one.
-func withJournal(stateFile string, log *slog.Logger, f func(*kernel, *journal, *slog.Logger) error) error {
+func withJournal(stateFile string, log *slog.Logger, left salvager, f func(*kernel, *journal, *slog.Logger) error) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -339,7 +348,7 @@ func withJournal(stateFile string, log *slog.Logger, f func(*kernel, *journal, *
 		return err
 	}
 	defer k.close()
-	j, err := openOrSalvage(stateFile, k, log)
+	j, err := openOrSalvage(stateFile, k, log, left)
 	if err != nil {
 		return err
 	}

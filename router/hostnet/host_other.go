@@ -47,6 +47,9 @@ func (*Host) OriginalSearchDomains(context.Context) ([]string, error) {
 	return nil, errors.ErrUnsupported
 }
 
+// CleanupForwarding returns errors.ErrUnsupported.
+func CleanupForwarding(string, *slog.Logger) error { return errors.ErrUnsupported }
+
 // Release returns errors.ErrUnsupported.
 func (*Host) Release() error { return errors.ErrUnsupported }
 
@@ -55,6 +58,9 @@ func (*Host) Close() error { return errors.ErrUnsupported }
 
 // Families returns false.
 func (*Forwarding) Families() (v4, v6 bool) { return false, false }
+
+// Sieve returns errors.ErrUnsupported.
+func (*Forwarding) Sieve() (string, error) { return "", errors.ErrUnsupported }
 
 // Probed returns errors.ErrUnsupported.
 func (*Forwarding) Probed() (begun, left []uint64, err error) { return nil, nil, errors.ErrUnsupported }

@@ -17,9 +17,9 @@ import (
 // errDamaged is the error of a state file that cannot be used: cut short, of another version, or not ours.
 var errDamaged = errors.New("state file cannot be used")
 
-// openOrSalvage is openJournal, but it does without a state file that cannot be used: it moves that aside, and collects from the
-// kernel what bears our name. What was in the file besides, the original resolver file and sysctls, is lost.
-func openOrSalvage(path string, k *kernel, log *slog.Logger) (*journal, error) {
+// openOrSalvage is openJournal, but it does without a state file that cannot be used: it moves that aside, and collects with salvage what
+// is left in the kernel.
+func openOrSalvage(path string, k *kernel, log *slog.Logger, salvage salvager) (*journal, error) {
 	j, err := openJournal(path)
 	if err == nil && j.foreign && len(j.entries) > 0 {
 		log.Warn("the state file is from another boot, host or network namespace: undoing only the files in it and what bears penstock's name",
@@ -48,8 +48,42 @@ func openOrSalvage(path string, k *kernel, log *slog.Logger) (*journal, error) {
 	return j, nil
 }
 
+// salvager returns what is left in the kernel of the changes that a state file listed. closed is not nil if the host is to be closed.
+type salvager func(v *view) (entries []entry, closed *closure, err error)
+
+// salvageForwarding finds what a host with Settings.Forward has left: its tables, and the interfaces that these close. It leaves
+// alone what keeps a laptop closed, and tables of those that run.
+func salvageForwarding(v *view) (entries []entry, _ *closure, err error) {
+	tables, err := firewall.ForwardingTables()
+	if err != nil {
+		return nil, nil, fmt.Errorf("hostnet: list nftables: %w", err)
+	}
+	_, names, err := v.uplinks("")
+	if err != nil {
+		return nil, nil, fmt.Errorf("hostnet: %w", err)
+	}
+	index, runs := make(map[string]int), make(map[string]bool)
+	for i, name := range names {
+		index[name], runs[firewall.Name(name)] = i, true
+	}
+	for _, t := range tables {
+		if runs[t.Name] {
+			continue
+		}
+		entries = append(entries, entry{Nft: &nftTable{Name: t.Name}})
+		for _, name := range t.Closed4 {
+			entries = append(entries, entry{Sysctl: &sysctl{Path: forward4(name), Old: "0", New: "1", Unless: allForward4, Index: index[name]}})
+		}
+		for _, name := range t.Closed6 {
+			entries = append(entries, entry{Sysctl: &sysctl{Path: force6(name), Old: "0", New: "1", Index: index[name]}})
+		}
+	}
+	return entries, nil, nil
+}
+
 // salvage returns the changes in the kernel that bear our name. closed is not nil if lockdown is in force, or if nothing tells:
-// then the host has booted since, and a host that should be closed must not be open.
+// then the host has booted since, and a host that should be closed must not be open. What was in the file besides, the original resolver
+// file and sysctls, is lost.
 func salvage(v *view) (entries []entry, closed *closure, err error) {
 	tables, err := firewall.Tables()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,10 +21,25 @@ type sysctl struct {
 	// Unless names a parameter that sets this one and others like it. It was not 1 before; if it is by the time of the undo, another
 	// program wants this one as it is.
 	Unless string `json:"unless,omitempty"`
+	// Index is that of the interface that the parameter belongs to, which keeps the value when it gets another name, as udev gives one to
+	// what has just come. 0: it belongs to none, or to whichever has the name.
+	Index int `json:"index,omitempty"`
 }
 
 func (s *sysctl) stage() stage { return stageSysctl }
-func (s *sysctl) key() any     { return sysctl{Path: s.Path} }
+
+func (s *sysctl) key() any {
+	if s.Index == 0 {
+		return sysctl{Path: s.Path}
+	}
+	return sysctl{Path: s.pathOf("*"), Index: s.Index}
+}
+
+// pathOf returns the path of the parameter for an interface with another name.
+func (s *sysctl) pathOf(name string) string {
+	dir, parameter := filepath.Split(s.Path)
+	return filepath.Join(filepath.Dir(filepath.Clean(dir)), name, parameter)
+}
 
 func (s *sysctl) String() string { return "sysctl " + s.Path }
 
@@ -49,8 +65,19 @@ func (s *sysctl) present(*view) (bool, error) {
 
 func (s *sysctl) make(*kernel) error { return writeSysctl(s.Path, s.New) }
 
-func (s *sysctl) undo(*kernel) error {
-	value, err := readSysctl(s.Path)
+func (s *sysctl) undo(k *kernel) error {
+	path := s.Path
+	if s.Index != 0 {
+		link, err := k.nl.LinkByIndex(s.Index)
+		if gone := (netlink.LinkNotFoundError{}); errors.As(err, &gone) {
+			return nil // another interface that has the name now is none of ours
+		}
+		if err != nil {
+			return err
+		}
+		path = s.pathOf(link.Attrs().Name)
+	}
+	value, err := readSysctl(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -60,7 +87,7 @@ func (s *sysctl) undo(*kernel) error {
 	if s.Unless != "" && sysctlOrEmpty(s.Unless) == "1" {
 		return nil
 	}
-	return writeSysctl(s.Path, s.Old)
+	return writeSysctl(path, s.Old)
 }
 
 func readSysctl(path string) (string, error) {

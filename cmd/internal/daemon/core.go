@@ -96,6 +96,11 @@ func (w who) Describe(f *policy.Flow) bool {
 	return ok
 }
 
+// Searches reports whether Describe may search for a program.
+func (w who) Searches(client uint64) bool {
+	return client == clients.Machine && w.d.live.Now().Asks.Any()
+}
+
 // Names adds the names that the flow's client resolved to its destination.
 func (w who) Names(f *policy.Flow) (release func()) {
 	names := w.d.dns.Names()

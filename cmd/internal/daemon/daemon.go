@@ -292,7 +292,7 @@ func (d *Daemon) build(ctx context.Context, cfg *config.Config, opened *closers)
 func (d *Daemon) buildWays(ctx context.Context, first *edition.Edition, opened *closers) (err error) {
 	outside := d.laptop.Outside()
 	outside.Past = d.clock.Past
-	byKernel := kernel.Config{Config: first.Config, Dir: first.Config.StateDir, Limits: egress.StackLimits(first.Config.Limits)}
+	byKernel := kernel.Config{Config: first.Config, Limits: egress.StackLimits(first.Config.Limits)}
 	if d.opts.Direct != nil || d.opts.TUN != nil {
 		byKernel = kernel.Config{}
 	}

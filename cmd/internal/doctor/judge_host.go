@@ -17,6 +17,11 @@ func (f *Facts) byKernel() bool {
 	return f.Config.Known && f.Config.Is.Listen.WireGuard != nil && f.Config.Is.Listen.WireGuard.Direct == "kernel"
 }
 
+// mayForward reports whether penstock may have the kernel forward for it.
+func (f *Facts) mayForward() bool {
+	return f.byKernel() || f.Config.Known && f.Config.Is.Listen.TUN != nil && f.Config.Is.Listen.TUN.Direct == "kernel"
+}
+
 // ownsHost reports whether penstock routes the host through its TUN.
 func (f *Facts) ownsHost() bool {
 	return f.Config.Known && f.Config.Is.Listen.TUN != nil && f.Config.Is.Listen.TUN.Routes == "auto"

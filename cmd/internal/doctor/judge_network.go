@@ -274,7 +274,7 @@ func isReused(p netip.Prefix) bool {
 // collisions returns the networks of the host that overlap one of ours.
 func collisions(f *Facts, ours netip.Prefix) []string {
 	tun := tunOf(f)
-	mine := func(name string) bool { return name == tun || f.byKernel() && strings.HasPrefix(name, "penk") }
+	mine := func(name string) bool { return name == tun || f.mayForward() && strings.HasPrefix(name, "penk") }
 	var list []string
 	seen := make(map[netip.Prefix]bool)
 	add := func(p netip.Prefix, name string) {

@@ -38,7 +38,6 @@ import (
 // Config is what Open needs. The zero value opens nothing.
 type Config struct {
 	Config *config.Config
-	Dir    string // where the state file stands
 	Limits stack.Limits
 	// Reserved reports whether packets to an address may not be forwarded: because it is the host's own, for example, or on a laptop
 	// because no router is between.
@@ -48,12 +47,9 @@ type Config struct {
 	Log      *slog.Logger // nil: nothing is logged
 }
 
-// StateFile returns the file that records the changes to the host, below the folder for a configuration's state.
-func StateFile(dir string) string { return filepath.Join(dir, "kernel.json") }
-
-// Cleanup undoes what a killed penstock left on the host.
-func Cleanup(dir string, log *slog.Logger) error {
-	_, err := hostnet.Lift(StateFile(dir), log) // not hostnet.Cleanup: a gateway whose state file is damaged stays open
+// Cleanup undoes what a killed penstock left on the host, as the state file says: see StateFile and LaptopStateFile.
+func Cleanup(stateFile string, log *slog.Logger) error {
+	err := hostnet.CleanupForwarding(stateFile, log)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return nil
 	}
@@ -71,6 +67,7 @@ type Way struct {
 
 	off atomic.Pointer[string] // why flows leave by sockets; nil: they do not
 	gap [2]atomic.Bool         // probes of IPv4 and of IPv6 do not come through
+	out atomic.Pointer[string] // whose rules a laptop's packets would evade; nil: nobody's
 	mu  sync.Mutex             // guards below
 	was string                 // what need not be logged again
 }
@@ -90,7 +87,7 @@ func Open(ctx context.Context, c Config) *Way {
 	}
 	w := &Way{cfg: c, plan: planOf(c.Config)}
 	if why := w.plan.off; why != "" {
-		if err := Cleanup(c.Dir, c.Log); err != nil {
+		if err := Cleanup(w.plan.state, c.Log); err != nil {
 			c.Log.Warn("cannot undo what an earlier penstock left on the host", "err", err)
 		}
 		w.off.Store(&why)
@@ -112,12 +109,12 @@ func (w *Way) open(ctx context.Context) (err error) {
 	if w.own, err = hostnet.ChooseAddresses(hostnet.Choice{Forward: true}); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(w.cfg.Dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(w.plan.state), 0o700); err != nil {
 		return err
 	}
 	w.name = freeName(w.plan.name)
 	c := hostnet.Config{
-		Interface: w.name, StateFile: StateFile(w.cfg.Dir), Gateway: true, Log: w.cfg.Log, Mark: w.cfg.Mark, MarkMask: w.cfg.Mark,
+		Interface: w.name, StateFile: w.plan.state, Gateway: true, Log: w.cfg.Log, Mark: w.cfg.Mark, MarkMask: w.cfg.Mark,
 		Gone:    func() { w.fail(errors.New("the TUN " + w.name + " is gone: restart penstock")) },
 		Warning: func(err error) { w.cfg.Log.Debug("cannot apply all settings to the host", "err", err) },
 	}
@@ -185,6 +182,9 @@ func (w *Way) Carrier(n policy.Network, dst netip.Addr) (s *stack.Stack, ok bool
 // carries reports whether the kernel forwards a family.
 func (w *Way) carries(v4 bool) bool {
 	is4, is6 := w.host.Forwarding.Families()
+	if w.out.Load() != nil {
+		return false
+	}
 	if v4 {
 		return is4 && !w.gap[0].Load()
 	}
@@ -208,6 +208,8 @@ func (w *Way) reason(v4 bool) string {
 		return *why
 	case w.carries(v4):
 		return ""
+	case w.out.Load() != nil:
+		return "another program's firewall filters what this host sends, and would not see what it forwards: " + *w.out.Load()
 	case v4 && w.gap[0].Load(), !v4 && w.gap[1].Load():
 		return "another program's firewall drops what the host forwards: see nft list ruleset, and admit what comes in by " + w.name
 	case v4:
@@ -320,6 +322,9 @@ func number(name string) int {
 // probe sends a packet of each family through the kernel, which ends before it leaves the host, and notes whether it came as far as
 // that. A packet that has no route says nothing.
 func (w *Way) probe(ctx context.Context) error {
+	if err := w.sieve(); err != nil {
+		return err
+	}
 	begunBefore, leftBefore, err := w.host.Forwarding.Probed()
 	if err != nil {
 		return err
@@ -358,6 +363,24 @@ func (w *Way) probe(ctx context.Context) error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// sieve looks whether the packets of a laptop's programs, which the host has sent so far, would evade rules of another firewall. A
+// gateway's peers have always been forwarded.
+func (w *Way) sieve() error {
+	if !w.plan.laptop {
+		return nil
+	}
+	chain, err := w.host.Forwarding.Sieve()
+	switch {
+	case err != nil:
+		return err
+	case chain == "":
+		w.out.Store(nil)
+	default:
+		w.out.Store(&chain)
+	}
+	return nil
 }
 
 // Close restores the host and closes the TUN: what leads packets into it goes first.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -17,12 +18,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestAWayIsNotForEveryConfiguration(t *testing.T) {
 	laptop := func(set func(*config.TUN)) *config.Config {
 		c := &config.Config{Datapath: "auto"}
-		c.Listen.TUN = &config.TUN{Direct: "kernel", Routes: "auto"}
+		c.Listen.TUN = &config.TUN{Direct: "kernel", Routes: "auto", StateFile: filepath.Join(t.TempDir(), "host.json")}
 		set(c.Listen.TUN)
 		return c
 	}
 	gateway := func(set func(*config.Config)) *config.Config {
-		c := &config.Config{Datapath: "auto"}
+		c := &config.Config{Datapath: "auto", StateDir: t.TempDir()}
 		c.Listen.WireGuard = &config.WireGuardListen{Direct: "kernel", MTU: 1420}
 		set(c)
 		return c
@@ -37,11 +38,13 @@ func TestAWayIsNotForEveryConfiguration(t *testing.T) {
 		{"a laptop", laptop(func(t *config.TUN) { t.Direct = "sockets" }), "direct by sockets: listen.tun.direct is sockets"},
 		{"somebody else's routes", laptop(func(t *config.TUN) { t.Routes = "manual" }), "direct by sockets: listen.tun.routes is manual"},
 		{"somebody else's TUN", laptop(func(t *config.TUN) { t.FD = new(int) }), "direct by sockets: listen.tun.fd is set"},
-		{"both", gateway(func(c *config.Config) { c.Listen.TUN = &config.TUN{Direct: "sockets"} }), "direct by sockets: listen.tun.direct is sockets"},
+		{"both", gateway(func(c *config.Config) {
+			c.Listen.TUN = &config.TUN{Direct: "sockets", StateFile: filepath.Join(t.TempDir(), "host.json")}
+		}), "direct by sockets: listen.tun.direct is sockets"},
 		{"terminate", gateway(func(c *config.Config) { c.Datapath = "terminate" }), "direct by sockets: datapath is terminate"},
 		{"sockets", gateway(func(c *config.Config) { c.Listen.WireGuard.Direct = "sockets" }), "direct by sockets: listen.wireguard.direct is sockets"},
 	} {
-		w := Open(t.Context(), Config{Config: row.config, Dir: t.TempDir()})
+		w := Open(t.Context(), Config{Config: row.config})
 		if got := w.String(); got != row.want {
 			t.Errorf("%s: got %q, want %q", row.sentence, got, row.want)
 		}

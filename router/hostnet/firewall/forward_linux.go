@@ -1,8 +1,10 @@
 package firewall
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -31,7 +33,8 @@ const (
 //	mark        mark what comes out of the TUN, as if it were sent by one of our sockets, and the answers to it, so that rules of another
 //	            penstock on this host do not capture them
 //	host        drop what comes out of the TUN for the host itself
-//	admit       forward what comes out of the TUN, and the answers to it; nothing else into the TUN, or in by a closed interface
+//	admit       forward what comes out of the TUN, and the answers to it, and what another penstock forwards; nothing else into the
+//	            TUN, or in by a closed interface
 //	leave       drop probes
 //	masquerade  give what comes out of the TUN the host's address
 //	last        drop what still has an address of ours
@@ -78,6 +81,9 @@ func (t Table) forwarding() []chain {
 		rulesOf(out, answers, accept()),
 		rulesOf(out, drop()),
 	)
+	if t.Mark != 0 { // another penstock's, and the answers to it: a neighbour's packets bear no mark
+		admit.rules = append(admit.rules, rulesOf(t.marked(expr.MetaKeyMARK), accept()))
+	}
 	for _, name := range t.Forward.Closed4 {
 		admit.rules = append(admit.rules, rulesOf(isProtocol(unix.NFPROTO_IPV4), isInterface(expr.MetaKeyIIFNAME, name), drop()))
 	}
@@ -86,6 +92,90 @@ func (t Table) forwarding() []chain {
 	}
 	masquerade.rules = [][]expr.Any{rulesOf(in, []expr.Any{&expr.Masq{}})}
 	return []chain{guard, mark, host, admit, leave, masquerade, last}
+}
+
+// ForwardingTable is a table with Forward in the kernel.
+type ForwardingTable struct {
+	Name             string
+	Closed4, Closed6 []string // as in Forwarding
+}
+
+// ForwardingTables returns the tables with Forward in the kernel that have our name; none if the kernel has no nftables.
+func ForwardingTables() ([]ForwardingTable, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	switch {
+	case errors.Is(err, unix.EPERM): // there may be some
+		return nil, err
+	case err != nil:
+		return nil, nil // no nftables here
+	}
+	var list []ForwardingTable
+	for _, chain := range chains {
+		if !strings.HasPrefix(chain.Table.Name, namePrefix) || chain.Name != chainAdmit {
+			continue
+		}
+		rules, err := c.GetRules(chain.Table, chain)
+		if err != nil {
+			return nil, err
+		}
+		t := ForwardingTable{Name: chain.Table.Name}
+		for _, r := range rules {
+			switch family, name := closes(r.Exprs); family {
+			case unix.NFPROTO_IPV4:
+				t.Closed4 = append(t.Closed4, name)
+			case unix.NFPROTO_IPV6:
+				t.Closed6 = append(t.Closed6, name)
+			}
+		}
+		list = append(list, t)
+	}
+	return list, nil
+}
+
+// closes returns the family and the interface that a rule of admit closes: see forwarding. family is 0 for another rule.
+func closes(rule []expr.Any) (family byte, name string) {
+	if len(rule) < 4 {
+		return 0, ""
+	}
+	protocol, ok1 := rule[0].(*expr.Meta)
+	is, ok2 := rule[1].(*expr.Cmp)
+	in, ok3 := rule[2].(*expr.Meta)
+	named, ok4 := rule[3].(*expr.Cmp)
+	if !ok1 || !ok2 || !ok3 || !ok4 || protocol.Key != expr.MetaKeyNFPROTO || in.Key != expr.MetaKeyIIFNAME || len(is.Data) != 1 {
+		return 0, ""
+	}
+	return is.Data[0], string(bytes.TrimRight(named.Data, "\x00"))
+}
+
+// Sieve returns a base chain of another program's that filters what the host itself sends, as "chain CHAIN of table TABLE"; "" if there is
+// none. One without rules that lets everything pass is none.
+func Sieve() (string, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return "", err
+	}
+	chains, err := c.ListChains()
+	if err != nil {
+		return "", err
+	}
+	for _, chain := range chains {
+		if chain.Hooknum == nil || *chain.Hooknum != *nftables.ChainHookOutput || chain.Type != nftables.ChainTypeFilter ||
+			chain.Table.Family == nftables.TableFamilyARP || chain.Table.Family == nftables.TableFamilyBridge || strings.HasPrefix(chain.Table.Name, namePrefix) {
+			continue
+		}
+		rules, err := c.GetRules(chain.Table, chain)
+		if errors.Is(err, unix.ENOENT) { // it has just gone
+			continue
+		}
+		if err != nil || len(rules) > 0 || chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop {
+			return "chain " + chain.Name + " of table " + chain.Table.Name, nil
+		}
+	}
+	return "", nil
 }
 
 // Probed returns how many packets to each of the Probes were admitted, and how many of those came as far as the end, since the table

@@ -15,7 +15,7 @@ import (
 )
 
 // version changes with the rules that chains makes of the same Table.
-const version = 4
+const version = 5
 
 // dnsPort is where questions go. A LAN's own resolver is not asked: it would learn every name, and its answers would get
 // past the filter.
