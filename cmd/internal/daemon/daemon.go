@@ -8,6 +8,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"errors"
@@ -52,7 +53,6 @@ import (
 	"penstock/cmd/internal/systemd"
 	"penstock/policy"
 	"penstock/router"
-	"penstock/router/clients"
 	"penstock/stack"
 	"penstock/stack/link"
 )
@@ -341,7 +341,7 @@ func (d *Daemon) ways() ways { return ways{d.egress, d.live, d.laptop.Outside().
 // handle carries one flow. The stacks call it. A search for the program that sends it may take a while.
 func (d *Daemon) handle(life context.Context, r *stack.Request) (rest func(context.Context)) {
 	req := router.Request{Network: policy.NetworkOf(r.Network), Client: r.Client, Src: r.Src, Dst: r.Dst, Answer: egress.Answer{Request: r}}
-	if r.Client == clients.Machine && d.live.Now().Asks.Any() {
+	if (who{d}).Searches(r.Client) {
 		return func(ctx context.Context) { d.router.Handle(ctx, req) }
 	}
 	return d.router.Begin(life, req)
@@ -464,12 +464,8 @@ func (d *Daemon) keep(e *edition.Edition) {
 
 // controlConfig returns what the control socket serves.
 func (d *Daemon) controlConfig(cfg *config.Config) control.Config {
-	socket := d.opts.Socket
-	if socket == "" {
-		socket = cfg.Control.Socket
-	}
 	c := control.Config{
-		Socket: socket, Group: cfg.Control.Group, Logger: d.log,
+		Socket: cmp.Or(d.opts.Socket, cfg.Control.Socket), Group: cfg.Control.Group, Logger: d.log,
 		Process: process{d.status, d}, Flows: d.flows, DNS: d.explain.DNS, Lists: &report.Lists{Live: d.live, Log: d.log},
 		Policy: d.explain, Decisions: d.decided, History: d.records.History(), Feed: d.feed,
 		Transports: &report.Transports{Egress: d.egress, Follow: d.follow},
