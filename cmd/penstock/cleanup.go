@@ -33,21 +33,21 @@ next start to take over.`,
 				return nil
 			}
 			c, _ := f.load()
+			kernelErr := error(nil) // does not keep the rest from being cleaned up
 			if f.state == "" && e.cleanupKernel != nil && (c == nil || c.Listen.TUN == nil) {
-				if err := e.cleanGateway(c); err != nil || c != nil && c.Listen.WireGuard != nil {
-					return err
+				if kernelErr = e.cleanGateway(c); c != nil && c.Listen.WireGuard != nil {
+					return kernelErr
 				}
 			}
 			state := f.path(e)
 			switch {
 			case state == "":
-				return nil
+				return kernelErr
 			case e.cleanup == nil:
-				return errNotBuilt
+				return errors.Join(kernelErr, errNotBuilt)
 			}
-			kernelErr := error(nil)
 			if e.cleanupKernel != nil {
-				kernelErr = e.cleanupKernel(kernel.LaptopStateFile(state), newLogger(e, false))
+				kernelErr = errors.Join(kernelErr, e.cleanupKernel(kernel.LaptopStateFile(state), newLogger(e, false)))
 			}
 			closed, err := e.cleanup(state, newLogger(e, false))
 			if err == nil && closed && !stopped {

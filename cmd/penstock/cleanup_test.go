@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -65,5 +66,23 @@ func TestTheServicesFolderMayBeSomebodyElses(t *testing.T) {
 				t.Errorf("got %v after %v, want %v after %v", err, looked, row.want, row.looked)
 			}
 		})
+	}
+}
+
+// TestCleanupGoesOnAfterAnError: what cannot be undone of one part leaves nothing of the others.
+func TestCleanupGoesOnAfterAnError(t *testing.T) {
+	fault, cleaned := errors.New("in use"), ""
+	e := &env{
+		stderr: io.Discard, getenv: func(string) string { return "" },
+		cleanupKernel: func(string, *slog.Logger) error { return fault },
+		cleanup: func(file string, _ *slog.Logger) (bool, error) {
+			cleaned = file
+			return false, nil
+		},
+	}
+	cmd := newCleanupCommand(e)
+	cmd.SetArgs([]string{"--state", "folder/host.json"})
+	if err := cmd.Execute(); !errors.Is(err, fault) || cleaned != "folder/host.json" {
+		t.Errorf("got %v, cleaned %q, want %v, and the rest cleaned", err, cleaned, fault)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"penstock/router/hostnet/internal/hosttest"
 )
 
@@ -85,6 +87,36 @@ func TestForwardingIsUndone(t *testing.T) {
 		hosttest.SetSysctl(t, "net/ipv6/conf/all/forwarding", "0")
 		h.Close(t)
 	}
+}
+
+// udev names an interface that has just come, at any moment.
+func TestAnInterfaceMayGetAnotherNameMeanwhile(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "usb0"}, PeerName: "usb9"}
+	host, err := open(config(h), func(change string) {
+		if change == "make sysctl net/ipv4/conf/usb0/forwarding" {
+			hosttest.Must(t, netlink.LinkSetName(link, "enx1"))
+		}
+	})
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Apply(t.Context(), routed()))
+	hosttest.Must(t, netlink.LinkAdd(link))
+	for range 2 { // it is renamed in the first
+		hosttest.Must(t, host.repair(t.Context()))
+	}
+	const path = "net/ipv4/conf/enx1/forwarding"
+	if v4, _ := host.Forwarding.Families(); !v4 || hosttest.Sysctl(path) != "1" {
+		t.Errorf("got IPv4 %t, %s %s, want it to be forwarded from there", v4, path, hosttest.Sysctl(path))
+	}
+	hosttest.Must(t, host.Close())
+	if got := hosttest.Sysctl(path); got != "0" {
+		t.Errorf("after the end: %s is %s, want 0", path, got)
+	}
+	hosttest.Must(t, netlink.LinkDel(link))
+	h.Close(t)
 }
 
 func TestForwardingNeedsItsTable(t *testing.T) {

@@ -313,7 +313,12 @@ func Lift(stateFile string, log *slog.Logger) (closed bool, err error) {
 
 // CleanupForwarding is Cleanup for the state file of a Host with Config.Gateway.
 func CleanupForwarding(stateFile string, log *slog.Logger) error {
-	return withJournal(stateFile, log, salvageForwarding, undoJournal)
+	return withJournal(stateFile, log, salvageForwarding, func(k *kernel, j *journal, log *slog.Logger) error {
+		if err := j.setClosed(nil); err != nil { // an earlier version may have taken a damaged file for that of a closed laptop
+			return err
+		}
+		return undoJournal(k, j, log)
+	})
 }
 
 // IsClosed reports whether lockdown is in force: recorded is what the state file says, and table is the nftables table that closes

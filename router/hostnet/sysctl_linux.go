@@ -63,7 +63,13 @@ func (s *sysctl) present(*view) (bool, error) {
 	return value == s.New, err
 }
 
-func (s *sysctl) make(*kernel) error { return writeSysctl(s.Path, s.New) }
+func (s *sysctl) make(*kernel) error {
+	err := writeSysctl(s.Path, s.New)
+	if s.Index != 0 && errors.Is(err, fs.ErrNotExist) {
+		return nil // the interface has just gone or got another name, which Watch hears of: the host has such parameters
+	}
+	return err
+}
 
 func (s *sysctl) undo(k *kernel) error {
 	path := s.Path
@@ -79,6 +85,11 @@ func (s *sysctl) undo(k *kernel) error {
 	}
 	value, err := readSysctl(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if s.Index != 0 {
+			if link, err := k.nl.LinkByIndex(s.Index); err == nil && s.pathOf(link.Attrs().Name) != path {
+				return s.undo(k) // it has just got another name
+			}
+		}
 		return nil
 	}
 	if err != nil || value != s.New {
