@@ -178,6 +178,8 @@ func TestALaptopGivesItsForwardingBack(t *testing.T) {
 			w.direct(t)
 			if now := state(t, w.Laptop); !strings.Contains(now, "/conf/lan0/forwarding:1") || !strings.Contains(now, "masquerade") {
 				t.Errorf("the running penstock changed nothing, so the comparison would prove nothing:\n%s", difference(before, now))
+			} else if strings.Contains(now, "/conf/pen0/forwarding:1") {
+				t.Error("the laptop's own TUN forwards, which nothing needs")
 			}
 			row.end(t, w)
 			wantState(t, w.Laptop, before)

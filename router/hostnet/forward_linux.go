@@ -57,7 +57,8 @@ func planForwarding(c Config, f facts, known []entry) forwarding {
 		return true
 	}
 	plan(c.Interface, forward4, "")
-	for _, name := range f.uplinks {
+	uplinks := without(f.uplinks, c.Beside)
+	for _, name := range uplinks {
 		if plan(name, forward4, allForward4) {
 			p.closed4 = append(p.closed4, name)
 		}
@@ -66,12 +67,17 @@ func planForwarding(c Config, f facts, known []entry) forwarding {
 		return p
 	}
 	plan(c.Interface, force6, "")
-	for _, name := range f.uplinks {
+	for _, name := range uplinks {
 		if plan(name, force6, "") {
 			p.closed6 = append(p.closed6, name)
 		}
 	}
 	return p
+}
+
+// without returns a list without a name.
+func without(list []string, name string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(n string) bool { return n == name })
 }
 
 // table is the table that forwards, and forwards nothing else where the host did not before.
@@ -94,6 +100,7 @@ const (
 // Forwarding is what Settings.Forward has come to.
 type Forwarding struct {
 	tun      string
+	beside   string // Config.Beside
 	families atomic.Uint32
 }
 
@@ -115,7 +122,7 @@ func (w *Forwarding) Sieve() (string, error) { return firewall.Sieve() }
 func (w *Forwarding) see(s Settings, f facts, ready bool) {
 	var is uint32
 	if s.Forward && ready {
-		names := append([]string{w.tun}, f.uplinks...)
+		names := append([]string{w.tun}, without(f.uplinks, w.beside)...)
 		off := func(path func(string) string) bool {
 			return slices.ContainsFunc(names, func(name string) bool {
 				value, err := readSysctl(path(name))

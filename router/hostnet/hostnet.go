@@ -64,6 +64,8 @@ type Config struct {
 	ResolvConf string
 	// Gateway says that the host is never closed, whatever a damaged state file may have said.
 	Gateway bool
+	// Beside is another interface of ours, which need not forward: with Settings.Forward it is left alone. It may be empty.
+	Beside string
 	// Others, if not nil, is kept up to date with the networks that other programs lead into interfaces of their own. Our
 	// marked sockets reach them once bound to these interfaces.
 	Others *direct.Others

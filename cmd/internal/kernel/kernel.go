@@ -114,7 +114,7 @@ func (w *Way) open(ctx context.Context) (err error) {
 	}
 	w.name = freeName(w.plan.name)
 	c := hostnet.Config{
-		Interface: w.name, StateFile: w.plan.state, Gateway: true, Log: w.cfg.Log, Mark: w.cfg.Mark, MarkMask: w.cfg.Mark,
+		Interface: w.name, StateFile: w.plan.state, Beside: w.plan.beside, Gateway: true, Log: w.cfg.Log, Mark: w.cfg.Mark, MarkMask: w.cfg.Mark,
 		Gone:    func() { w.fail(errors.New("the TUN " + w.name + " is gone: restart penstock")) },
 		Warning: func(err error) { w.cfg.Log.Debug("cannot apply all settings to the host", "err", err) },
 	}

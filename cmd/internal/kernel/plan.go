@@ -13,6 +13,7 @@ type plan struct {
 	laptop bool   // it carries what the package's documentation says of a laptop
 	name   string // of the TUN, if it is free
 	state  string // the file that records the changes to the host
+	beside string // the TUN that a laptop's programs send into
 	mtu    int    // of the TUN, in bytes
 }
 
@@ -32,7 +33,7 @@ func planOf(c *config.Config) plan {
 	var p plan
 	key, direct := "", ""
 	if t := c.Listen.TUN; t != nil {
-		p = plan{laptop: true, name: "penk0", mtu: max(t.MTU, ethernet), state: LaptopStateFile(t.StateFile)}
+		p = plan{laptop: true, name: "penk0", mtu: max(t.MTU, ethernet), state: LaptopStateFile(t.StateFile), beside: t.Name}
 		if t.Name == p.name {
 			p.name = "penk1"
 		}
