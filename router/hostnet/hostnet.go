@@ -62,7 +62,8 @@ type Config struct {
 	RulePriority int
 	// ResolvConf is the path of the resolver file. Default DefaultResolvConf.
 	ResolvConf string
-	// Gateway says that the host is never closed, whatever a damaged state file may have said.
+	// Gateway says that this Host only makes the kernel forward: it never closes the host, and looks only for what forwards if its state
+	// file is damaged.
 	Gateway bool
 	// Beside is another interface of ours, which need not forward: with Settings.Forward it is left alone. It may be empty.
 	Beside string

@@ -1,9 +1,9 @@
 // Package kernel is the way out by the host's kernel, on Linux: the packets of flows with the verdict direct cross to a stack behind a
 // TUN device of our own, and the kernel routes and masquerades them. The answers come back by its connection tracking.
 //
-// On a gateway it carries all that the host may forward. On a laptop it carries TCP to what lies behind a router: the sockets of
-// a laptop serve its containers and other VPNs, whose firewalls want the host itself, and datagrams leave by sockets because those
-// keep one port for all destinations, which masquerading does not.
+// On a gateway it carries all that the host may forward. On a laptop it carries TCP to what lies behind a router. Containers and other
+// VPNs are reached by sockets, because their firewalls expect the host itself, and so is everything over UDP, because a socket keeps one
+// port for all destinations and masquerading does not.
 //
 // Only that stack writes to the TUN, and it accepts no flow. What the host must change for this is recorded before, and undone when
 // the Way is closed, by Cleanup, or by the next start. While it does not work, flows leave by sockets of penstock's own.

@@ -102,22 +102,12 @@ type ForwardingTable struct {
 
 // ForwardingTables returns the tables with Forward in the kernel that have our name; none if the kernel has no nftables.
 func ForwardingTables() ([]ForwardingTable, error) {
-	c, err := nftables.New()
+	chains, c, err := ourChains(chainAdmit)
 	if err != nil {
 		return nil, err
 	}
-	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
-	switch {
-	case errors.Is(err, unix.EPERM): // there may be some
-		return nil, err
-	case err != nil:
-		return nil, nil // no nftables here
-	}
 	var list []ForwardingTable
 	for _, chain := range chains {
-		if !strings.HasPrefix(chain.Table.Name, namePrefix) || chain.Name != chainAdmit {
-			continue
-		}
 		rules, err := c.GetRules(chain.Table, chain)
 		if err != nil {
 			return nil, err
@@ -168,9 +158,6 @@ func Sieve() (string, error) {
 			continue
 		}
 		rules, err := c.GetRules(chain.Table, chain)
-		if errors.Is(err, unix.ENOENT) { // it has just gone
-			continue
-		}
 		if err != nil || len(rules) > 0 || chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop {
 			return "chain " + chain.Name + " of table " + chain.Table.Name, nil
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -120,26 +121,34 @@ type Found struct {
 
 // Tables returns the tables in the kernel that have our name; none if the kernel has no nftables.
 func Tables() ([]Found, error) {
-	c, err := nftables.New()
+	chains, _, err := ourChains("egress")
 	if err != nil {
 		return nil, err
+	}
+	var list []Found
+	for _, chain := range chains {
+		tun := strings.TrimPrefix(chain.Table.Name, namePrefix)
+		list = append(list, Found{chain.Table.Name, tun, chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop})
+	}
+	return list, nil
+}
+
+// ourChains returns the chains with a name in tables that have our name, and what lists their rules; none if the kernel has no nftables.
+func ourChains(name string) ([]*nftables.Chain, *nftables.Conn, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, nil, err
 	}
 	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	switch {
 	case errors.Is(err, unix.EPERM): // there may be some
-		return nil, err
+		return nil, nil, err
 	case err != nil:
-		return nil, nil // no nftables here
+		return nil, c, nil // no nftables here
 	}
-	var list []Found
-	for _, chain := range chains {
-		tun, ours := strings.CutPrefix(chain.Table.Name, namePrefix)
-		if !ours || chain.Name != "egress" {
-			continue
-		}
-		list = append(list, Found{chain.Table.Name, tun, chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop})
-	}
-	return list, nil
+	return slices.DeleteFunc(chains, func(chain *nftables.Chain) bool {
+		return chain.Name != name || !strings.HasPrefix(chain.Table.Name, namePrefix)
+	}), c, nil
 }
 
 // Remove deletes the table with the name, if there is one.
