@@ -6,28 +6,43 @@ import (
 )
 
 // sum adds b to a running Internet checksum (RFC 1071) as 16-bit big-endian words, odd tail padded with zero.
+//
+// It adds words of 64 bits in the order that costs no swap on most machines: the checksum of swapped words is the swapped checksum.
 func sum(b []byte, acc uint64) uint64 {
+	acc = bits.ReverseBytes64(acc)
 	var carry uint64
-	for len(b) >= 32 {
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b), 0)
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[8:]), carry)
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[16:]), carry)
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[24:]), carry)
+	for len(b) >= 64 {
+		w := (*[64]byte)(b)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(w[0:]), 0)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(w[8:]), carry)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(w[16:]), carry)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(w[24:]), carry)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(w[32:]), carry)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(w[40:]), carry)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(w[48:]), carry)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(w[56:]), carry)
 		acc += carry
-		b = b[32:]
+		b = b[64:]
 	}
 	for len(b) >= 8 {
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b), 0)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b), 0)
 		acc += carry
 		b = b[8:]
 	}
-	if len(b) > 0 {
-		var tail [8]byte
-		copy(tail[:], b)
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(tail[:]), 0)
-		acc += carry
+	var tail uint64 // fewer than 8 bytes
+	if len(b) >= 4 {
+		tail = uint64(binary.LittleEndian.Uint32(b))
+		b = b[4:]
 	}
-	return acc
+	if len(b) >= 2 {
+		tail += uint64(binary.LittleEndian.Uint16(b))
+		b = b[2:]
+	}
+	if len(b) == 1 {
+		tail += uint64(b[0])
+	}
+	acc, carry = bits.Add64(acc, tail, 0)
+	return bits.ReverseBytes64(acc + carry)
 }
 
 // fold turns a running sum into 16 bits, not complemented.
