@@ -10,6 +10,8 @@ type Map[K comparable, V any] struct {
 }
 
 const (
+	// least is the room of the smallest map, in entries.
+	least = 8
 	// small is room that is not worth giving back, in entries.
 	small = 512
 	// part is which part of its room a map must still fill. To copy that many entries costs little beside having removed the others.
@@ -37,11 +39,13 @@ func (m *Map[K, V]) Put(k K, v V) {
 // Delete removes the entry of a key, if there is one.
 func (m *Map[K, V]) Delete(k K) {
 	delete(m.m, k)
-	if len(m.m) == 0 {
+	switch {
+	case m.room <= least:
+		return // it would be made again for the next entry
+	case len(m.m) == 0:
 		m.m, m.room = nil, 0
 		return
-	}
-	if m.room <= small || len(m.m) > m.room/part {
+	case m.room <= small || len(m.m) > m.room/part:
 		return
 	}
 	fresh := make(map[K]V, len(m.m))

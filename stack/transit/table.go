@@ -22,7 +22,7 @@ type Table[T comparable] struct {
 	places []T          // as many: a power of two
 }
 
-// leastPlaces are the fewest places of a table that is not empty.
+// leastPlaces are the fewest places of a table that has any.
 const leastPlaces = 16
 
 // NewTable makes a table. of says where the packets of what is in it come from, and where they go: always the same.
@@ -102,8 +102,8 @@ func (t *Table[T]) Remove(v T) bool {
 	t.clearLocked(i)
 	n := int(t.n.Load()) - 1
 	t.n.Store(int32(n))
-	switch {
-	case n == 0:
+	switch { // the smallest is kept: it would be made again for the next entry
+	case n == 0 && len(t.hashes) > leastPlaces:
 		t.hashes, t.places = nil, nil
 	case len(t.hashes) > leastPlaces && 8*n < len(t.hashes):
 		t.resizeLocked(len(t.hashes) / 2)

@@ -91,7 +91,7 @@ func TestATableAgreesWithAMap(t *testing.T) {
 			t.Fatalf("%v is missing", k)
 		}
 	}
-	if table.Len() != 0 || table.places != nil {
+	if table.Len() != 0 || len(table.places) != leastPlaces {
 		t.Errorf("an emptied table has %d, and room for %d", table.Len(), len(table.places))
 	}
 }

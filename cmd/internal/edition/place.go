@@ -12,20 +12,16 @@ import (
 // Place returns policy.Service for an address on which penstock answers, policy.AtPeer for one that belongs to a peer, and
 // policy.Inside for any other in penstock's own networks.
 func (e *Edition) Place(dst netip.Addr) policy.Place {
-	var networks, services []netip.Prefix
-	if t := e.Config.Listen.TUN; t != nil {
-		networks, services = t.Address, t.ServiceAddrs()
-	}
-	if w := e.Config.Listen.WireGuard; w != nil {
-		networks, services = slices.Concat(networks, w.Address), slices.Concat(services, w.Address)
-	}
-	_, isPeer := e.Clients.Peer(dst)
-	switch {
-	case slices.ContainsFunc(services, func(p netip.Prefix) bool { return p.Addr() == dst }):
+	t, w := e.Config.Listen.TUN, e.Config.Listen.WireGuard
+	isOwn := func(p netip.Prefix) bool { return p.Addr() == dst }
+	holds := func(p netip.Prefix) bool { return p.Contains(dst) }
+	if t != nil && t.Serves(dst) || w != nil && slices.ContainsFunc(w.Address, isOwn) {
 		return policy.Service
-	case isPeer:
+	}
+	if _, isPeer := e.Clients.Peer(dst); isPeer {
 		return policy.AtPeer
-	case slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(dst) }):
+	}
+	if t != nil && slices.ContainsFunc(t.Address, holds) || w != nil && slices.ContainsFunc(w.Address, holds) {
 		return policy.Inside
 	}
 	return policy.Elsewhere

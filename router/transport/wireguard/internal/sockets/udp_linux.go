@@ -430,7 +430,8 @@ func (r *receiver) begin(i int) {
 	if r.from == nil || r.name != *name || r.from.SrcIP() != src {
 		r.from, r.name = r.heard(*name), *name
 		if src.IsValid() {
-			r.from.src.Store(&src)
+			kept := src // so that src itself is not allocated for each message
+			r.from.src.Store(&kept)
 		}
 	}
 	if r.rest, r.part = r.buffers[i][:m.N], part; part == 0 {
