@@ -57,8 +57,8 @@ func (t Table) forwarding() []chain {
 	last := named("last", nftables.ChainHookPostrouting, *nftables.ChainPriorityConntrackHelper)
 
 	for _, p := range t.Forward.Networks {
-		guard.rules = append(guard.rules, rulesOf(notInterface(expr.MetaKeyIIFNAME, t.TUN), notInterface(expr.MetaKeyIIFNAME, "lo"), destination(p), drop()))
-		last.rules = append(last.rules, rulesOf(notInterface(expr.MetaKeyOIFNAME, t.TUN), notInterface(expr.MetaKeyOIFNAME, "lo"), from(p), drop()))
+		guard.rules = append(guard.rules, rulesOf(destination(p), notInterface(expr.MetaKeyIIFNAME, t.TUN), notInterface(expr.MetaKeyIIFNAME, "lo"), drop()))
+		last.rules = append(last.rules, rulesOf(from(p), notInterface(expr.MetaKeyOIFNAME, t.TUN), notInterface(expr.MetaKeyOIFNAME, "lo"), drop()))
 	}
 	if t.Mark != 0 {
 		mark.rules = [][]expr.Any{

@@ -16,7 +16,7 @@ import (
 )
 
 // version changes with the rules that chains makes of the same Table.
-const version = 5
+const version = 6
 
 // dnsPort is where questions go. A LAN's own resolver is not asked: it would learn every name, and its answers would get
 // past the filter.
@@ -198,8 +198,8 @@ func (t Table) chains() []chain {
 	}
 	guard := chain{Chain: baseChain("guard", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, nftables.ChainPolicyAccept)}
 	for _, addr := range t.Own {
-		guard.rules = append(guard.rules, rulesOf(notInterface(expr.MetaKeyIIFNAME, t.TUN), notInterface(expr.MetaKeyIIFNAME, "lo"),
-			destination(netip.PrefixFrom(addr, addr.BitLen())), drop()))
+		guard.rules = append(guard.rules, rulesOf(destination(netip.PrefixFrom(addr, addr.BitLen())),
+			notInterface(expr.MetaKeyIIFNAME, t.TUN), notInterface(expr.MetaKeyIIFNAME, "lo"), drop()))
 	}
 	policy := nftables.ChainPolicyAccept
 	if t.Lockdown {
