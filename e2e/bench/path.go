@@ -45,6 +45,8 @@ func paths(binaries string) []path {
 			open: directWith(", direct: sockets")},
 		{name: "wireguard-go", title: "wireguard-go on laptop and gateway, the kernels route, intranet", tunnel: true,
 			server: netlab.IntranetIPv4, open: openWireguardGo},
+		{name: "wireguard-go-guarded", title: "the same with the rules of wg-quick, and a gateway that masquerades (needs nft)", baseline: "wireguard-go",
+			tunnel: true, brief: true, server: netlab.IntranetIPv4, open: openWireguardGoGuarded},
 		{name: "tunnel", title: "penstock on laptop and gateway, intranet", baseline: "wireguard-go", tunnel: true,
 			server: netlab.IntranetIPv4, open: tunnelWith("", "", "")},
 		{name: "sockets", title: "the same with direct: sockets on the gateway", baseline: "wireguard-go", tunnel: true, brief: true,

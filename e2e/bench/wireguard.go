@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -69,6 +70,40 @@ func openWireguardGo(ctx context.Context, w *world) error {
 		}
 	}
 	return w.Laptop.AddRoute(netlab.Route{Dst: netip.MustParsePrefix("10.20.0.0/24"), Link: wgLink})
+}
+
+// Rules of nft that stand beside WireGuard on most hosts: those of wg-quick for a laptop all of whose traffic goes through the tunnel, and
+// on a gateway to a network that knows no way back to the tunnel's addresses.
+const (
+	laptopRules = `table inet tunnel {
+	chain guard { type filter hook prerouting priority raw; iifname != "` + wgLink + `" ip daddr ` + laptopInner + ` fib saddr type != local drop; }
+	chain restore { type filter hook prerouting priority mangle; meta l4proto udp meta mark set ct mark; }
+	chain save { type filter hook postrouting priority mangle; meta l4proto udp meta mark ` + wgPort + ` ct mark set meta mark; }
+}`
+	gatewayRules = `table inet tunnel {
+	chain admit {
+		type filter hook forward priority filter; policy drop;
+		ct state established,related accept
+		iifname "` + wgLink + `" accept
+	}
+	chain leave { type nat hook postrouting priority srcnat; iifname "` + wgLink + `" masquerade; }
+}`
+)
+
+// openWireguardGoGuarded is openWireguardGo with those rules.
+func openWireguardGoGuarded(ctx context.Context, w *world) error {
+	if err := openWireguardGo(ctx, w); err != nil {
+		return err
+	}
+	for h, rules := range map[*netlab.Host]string{w.Laptop: laptopRules, w.Gateway: gatewayRules} {
+		if err := w.write(h.Name()+".nft", rules); err != nil {
+			return err
+		}
+		if err := h.Command(ctx, "nft", "-f", filepath.Join(w.dir, h.Name()+".nft")).Run(); err != nil {
+			return fmt.Errorf("load the rules of %s: %w", h.Name(), err)
+		}
+	}
+	return nil
 }
 
 // wireguardGo runs one wireguard-go and configures it over its socket.
