@@ -251,6 +251,21 @@ func TestALaptopEvadesNoRulesForItsOutput(t *testing.T) {
 	attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
 }
 
+// [pen0 -> penstock -> sockets] laptop, whose other firewall is the older one of the kernel's
+func TestALaptopEvadesNoRulesOfTheOlderFilterForItsOutput(t *testing.T) {
+	t.Parallel()
+	w := newDirectLaptop(t)
+	program(t, "iptables-legacy")
+	w.direct(t)
+	sh(t, w.Laptop, "iptables-legacy -A OUTPUT -o lan0 -p tcp --dport 443 -j REJECT --reject-with tcp-reset")
+	w.laptop.wantDirect(t, "direct by sockets: another program's firewall filters what this host sends, and would not see what it forwards: "+
+		"chain OUTPUT of table filter (iptables-legacy)")
+	attempt{"", fetchPublic, "", refusedOrCutOff()}.on(t, w.Laptop)
+	sh(t, w.Laptop, "iptables-legacy -F OUTPUT") // the table stays, empty
+	w.laptop.wantDirect(t, "direct by the kernel\n")
+	attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
+}
+
 // [penstock, killed] laptop under lockdown
 //
 // A state file that cannot be used costs nothing: the host stays closed, and is no router.

@@ -162,7 +162,7 @@ func Sieve() (string, error) {
 			return "chain " + chain.Name + " of table " + chain.Table.Name, nil
 		}
 	}
-	return "", nil
+	return legacySieve()
 }
 
 // Probed returns how many packets to each of the Probes were admitted, and how many of those came as far as the end, since the table
