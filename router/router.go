@@ -239,6 +239,13 @@ func (r *Router) begin(req *Request) *entry {
 	}
 	e := r.table.begin(&f, r.Clock())
 	e.release = release
+	judged := false
+	defer func() {
+		if !judged { // it panicked: who recovers from that knows nothing of the entry
+			e.fail("judge", errPanicked)
+			r.end(e)
+		}
+	}()
 	v := r.Policy.Decide(f)
 	for e.judged(&f, v); !r.epochs.settled(&epoch); e.judged(&f, v) {
 		if r.Clients.Describe(&f) {
@@ -249,6 +256,7 @@ func (r *Router) begin(req *Request) *entry {
 		}
 	}
 	e.carrier = crosser{r}.carrier(req, e)
+	judged = true
 	return e
 }
 

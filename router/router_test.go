@@ -828,6 +828,25 @@ func TestAPanicAsideGoesOnInTheCaller(t *testing.T) {
 	t.Error("the panic was lost")
 }
 
+// Whoever recovers from a panic of the policy does not know the flow: nothing of it may be left.
+func TestAPanicOfThePolicyLeavesNoFlow(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(func(policy.Flow) policy.Verdict { panic("policy") }), Ways: ways{}})
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic did not reach the stack")
+			}
+		}()
+		w.Begin(t.Context(), requestTo(443, newClient(t)))
+	}()
+	if got := <-w.ended; got.Err != "judge: internal error" {
+		t.Errorf("got the error %q", got.Err)
+	}
+	if n := w.Active(); n != 0 {
+		t.Errorf("got %d flows, want none", n)
+	}
+}
+
 func TestARefusalStormTurnsIntoSilence(t *testing.T) {
 	now := time.Now()
 	w := newWorld(t, Config{
