@@ -111,11 +111,13 @@ func Forward(c *Client) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { proxy.ServeHTTP(paced{w}, r) })
 }
 
-// paced gives the reader time for each write and not for the whole answer: events go on for as long as somebody follows them.
+// paced gives the reader of events time for each write and not for the whole answer: they go on for as long as somebody follows them.
 type paced struct{ http.ResponseWriter }
 
 func (p paced) Write(b []byte) (int, error) {
-	http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(eventWait)) // not every writer has one
+	if p.Header().Get("Content-Type") == eventStream {
+		http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(eventWait)) // not every writer has one
+	}
 	return p.ResponseWriter.Write(b)
 }
 

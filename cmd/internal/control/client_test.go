@@ -5,23 +5,30 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // serveText serves one answer to everything on a socket of its own, and returns the socket.
 func serveText(t *testing.T, status int, text string) string {
+	return serveAll(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		fmt.Fprint(w, text)
+	})
+}
+
+// serveAll serves everything on a socket of its own, and returns the socket.
+func serveAll(t *testing.T, handle http.HandlerFunc) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "control.sock")
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(status)
-		fmt.Fprint(w, text)
-	})}
+	server := &http.Server{Handler: handle}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	t.Cleanup(func() {
@@ -68,5 +75,31 @@ func TestAKeyThatIsNewerThanTheCommandIsPassedOver(t *testing.T) {
 	rules, err := dial(t, socket).Rules(t.Context())
 	if err != nil || rules.Generation != 3 || len(rules.Rules) != 1 || rules.Rules[0].Name != "rest" {
 		t.Errorf("got %+v, %v; want the rule", rules, err)
+	}
+}
+
+// timed counts the deadlines that are set for what is written to it.
+type timed struct {
+	*httptest.ResponseRecorder
+	deadlines int
+}
+
+func (w *timed) SetWriteDeadline(time.Time) error {
+	w.deadlines++
+	return nil
+}
+
+// An answer has the time that the page gives it as a whole. Only events, which do not end, have some for each write.
+func TestOnlyEventsHaveADeadlineForEachWrite(t *testing.T) {
+	for name, paced := range map[string]bool{"application/json": false, "text/event-stream": true} {
+		api := Forward(dial(t, serveAll(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", name)
+			fmt.Fprint(w, "{}")
+		})))
+		w := &timed{ResponseRecorder: httptest.NewRecorder()}
+		api.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "POST", "/v1/rules", nil))
+		if w.Body.String() != "{}" || (w.deadlines > 0) != paced {
+			t.Errorf("%s: got %q and %d deadlines; want some: %v", name, w.Body, w.deadlines, paced)
+		}
 	}
 }

@@ -19,6 +19,8 @@ const (
 	statusEvery = time.Second
 	// eventsEvery is the time between two writes at least. A burst fills one write, and not one for each record.
 	eventsEvery = 100 * time.Millisecond
+	// eventStream is the Content-Type of a stream.
+	eventStream = "text/event-stream"
 	// eventWait is how long the reader of a stream may stall.
 	eventWait = 10 * time.Second
 )
@@ -86,7 +88,7 @@ func (s *streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	after, _ := strconv.ParseInt(r.Header.Get("Last-Event-ID"), 10, 64) // 0 without one
 	watcher := s.config.Feed.Watch(after)
 	defer watcher.Close()
-	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Content-Type", eventStream)
 	w.Header().Set("Cache-Control", "no-store")
 	out := &stream{ResponseController: http.NewResponseController(w), w: w}
 	tick := time.NewTicker(statusEvery)
