@@ -31,11 +31,17 @@ func (h *head) read(b []byte) {
 	h.res = within(b, h.parse(b[:min(len(b), MaxHead)]))
 }
 
+// maxEmpty is how many bytes of empty lines may come before a request. Servers skip more, but nobody has a reason to send them.
+const maxEmpty = 4096
+
 func (h *head) parse(b []byte) Result {
 	at, indented := 0, false
 	for at < len(b) && (b[at] == '\r' || b[at] == '\n' || isBlank(b[at])) {
 		indented = indented || isBlank(b[at]) // some servers skip blanks too: Python's http.server
 		at++                                  // servers skip empty lines before a request (RFC 9112 2.2)
+	}
+	if at > maxEmpty {
+		return ambiguous(HTTP)
 	}
 	method := tokenLen(b[at:])
 	if at+method == len(b) {
@@ -52,8 +58,12 @@ func (h *head) parse(b []byte) Result {
 		return needMore(HTTP)
 	}
 	if !namesVersion(line) {
-		if bytes.EqualFold(line[:method], []byte("GET")) && isTarget(bytes.TrimLeft(line[method:], blanks)) {
-			return ambiguous(HTTP) // HTTP/0.9; without a target, "get key" is for memcached or Redis
+		target := bytes.TrimLeft(line[method:], blanks)
+		switch isPath := len(target) > 0 && target[0] == '/'; {
+		case isPath && namesOther(target), // Node reads both like HTTP, with a Host field
+			isPath && isMethod(line[:method]),                                 // and a line without a version
+			bytes.EqualFold(line[:method], []byte("GET")) && isTarget(target): // HTTP/0.9; "get key" is for memcached or Redis
+			return ambiguous(HTTP)
 		}
 		return Result{Status: NotThis}
 	}
@@ -221,6 +231,24 @@ func namesVersion(line []byte) bool {
 			return true
 		}
 		line = line[i+1:]
+	}
+	return false
+}
+
+// namesOther reports whether the line has a version of RTSP or ICE. A path is the target of a mistaken request to a player: those of
+// RTSP itself have a URL or an asterisk.
+func namesOther(line []byte) bool {
+	return bytes.Contains(line, []byte(" RTSP/")) || bytes.Contains(line, []byte(" ICE/"))
+}
+
+// isMethod reports whether a word is a method of HTTP that changes something, or asks about it: RFC 9110, and what WebDAV and others
+// have registered.
+func isMethod(word []byte) bool {
+	switch string(word) {
+	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY", "SEARCH", "REPORT", "PURGE", "SOURCE",
+		"PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "BIND", "REBIND", "UNBIND", "ACL", "LINK", "UNLINK",
+		"MKACTIVITY", "MKCALENDAR", "CHECKOUT", "MERGE", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "M-SEARCH":
+		return true
 	}
 	return false
 }

@@ -29,8 +29,8 @@ func readTCP(b []byte) Result {
 	switch b[0] {
 	case recordHandshake:
 		return readTLS(b[:min(len(b), MaxBytes)])
-	case recordAlert:
-		return readAlerts(b[:min(len(b), MaxBytes)])
+	case recordAlert, recordChange:
+		return readBefore(b[:min(len(b), MaxBytes)])
 	}
 	if startsPreface(b) {
 		return readHTTP2(b)

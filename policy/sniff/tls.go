@@ -2,7 +2,8 @@ package sniff
 
 // Numbers from the TLS registries (RFC 8446, RFC 6066, RFC 9849).
 const (
-	recordHeader    = 5 // bytes: type, version, length
+	recordHeader    = 5  // bytes: type, version, length
+	recordChange    = 20 // ChangeCipherSpec
 	recordAlert     = 21
 	alertSize       = recordHeader + 2 // bytes: header, level, description
 	recordHandshake = 22
@@ -14,17 +15,18 @@ const (
 	nameTypeHost    = 0
 )
 
-// readAlerts reads a stream that starts with an alert. No client sends one before its hello, but Go's server passes over warnings
-// there (crypto/tls of Go 1.25), so a hello that follows is ambiguous.
-func readAlerts(b []byte) Result {
-	for len(b) > 0 && b[0] == recordAlert {
-		if len(b) > 1 && b[1] >= 0x10 || len(b) > 3 && b[3] != 0 || len(b) > 4 && b[4] != alertSize-recordHeader {
+// readBefore reads a stream that starts with an alert, or a change of cipher. No client sends one before its hello, but Go's server
+// passes over warnings there (crypto/tls of Go 1.25), and OpenSSL's over a change of cipher without content (3.0), so a hello that follows
+// is ambiguous.
+func readBefore(b []byte) Result {
+	for len(b) > 0 && (b[0] == recordAlert || b[0] == recordChange) {
+		if len(b) > 1 && b[1] >= 0x10 || len(b) > 3 && b[3] != 0 || len(b) > 4 && !goesBefore(b[0], b[4]) {
 			return Result{Status: NotThis}
 		}
-		if len(b) < alertSize {
+		if len(b) < recordHeader || len(b) < recordHeader+int(b[4]) {
 			return needMore(Unknown)
 		}
-		b = b[alertSize:]
+		b = b[recordHeader+int(b[4]):]
 	}
 	switch {
 	case len(b) == 0:
@@ -40,6 +42,14 @@ func readAlerts(b []byte) Result {
 		return needMore(TLS)
 	}
 	return ambiguous(TLS)
+}
+
+// goesBefore reports whether a record of a size in bytes may be one that a server passes over before the hello.
+func goesBefore(kind, size byte) bool {
+	if kind == recordAlert {
+		return size == alertSize-recordHeader
+	}
+	return size <= 1
 }
 
 // readTLS reads a stream that starts with a handshake record. Before the type of the hello it can still be another protocol.

@@ -135,8 +135,8 @@ func TestResultKeepsNothingOfItsInput(t *testing.T) {
 	}
 }
 
-// Go's server passes over the warnings, so the name would decide there and not here.
-func TestAHelloBehindAlerts(t *testing.T) {
+// Go's server passes over the warnings, and OpenSSL's over a change of cipher, so the name would decide there and not here.
+func TestAHelloBehindOtherRecords(t *testing.T) {
 	hello := string(clientHello(t, &tls.Config{ServerName: "x.bet"}))
 	const warning = "\x15\x03\x01\x00\x02\x01\x5a"
 	for _, tt := range []struct {
@@ -145,6 +145,12 @@ func TestAHelloBehindAlerts(t *testing.T) {
 	}{
 		{"a warning", warning + hello, ambiguous(TLS)},
 		{"three warnings", warning + warning + warning + hello, ambiguous(TLS)},
+		{"a change of cipher without content", "\x14\x03\x01\x00\x00" + hello, ambiguous(TLS)},
+		{"one with", "\x14\x03\x03\x00\x01\x01" + hello, ambiguous(TLS)},
+		{"both", "\x14\x03\x01\x00\x00" + warning + "\x14\x03\x01\x00\x00" + hello, ambiguous(TLS)},
+		{"an empty record between", "\x14\x03\x01\x00\x00\x16\x03\x01\x00\x00" + hello, ambiguous(TLS)},
+		{"a change of cipher of two bytes", "\x14\x03\x01\x00\x02\x01\x01" + hello, Result{Status: NotThis}},
+		{"a change of cipher and data", "\x14\x03\x01\x00\x00\x17\x03\x03\x00\x01\x00", Result{Status: NotThis}},
 		{"an alert and something else", warning + "GET / HTTP/1.1\r\n\r\n", Result{Status: NotThis}},
 		{"an alert and another message of a handshake", warning + "\x16\x03\x01\x00\x04\x00\x00\x00\x00", Result{Status: NotThis}},
 		{"an alert of three bytes", "\x15\x03\x01\x00\x03\x01\x5a\x00" + hello, Result{Status: NotThis}},
