@@ -67,23 +67,29 @@ func (h *heads) begin(client uint64) *head {
 
 // readName reads the first bytes of a stream until they show a name or can show none. It waits for budget for the first byte;
 // if none comes, that is no error. After the first byte it waits for startedLimit; if the client has not finished by then,
-// that is an error.
+// that is an error. For the first request behind a preface of HTTP/2 it waits for budget again.
 func (h *head) readName(c net.Conn, budget time.Duration) error {
 	if err := c.SetReadDeadline(time.Now().Add(budget)); err != nil {
 		return err
 	}
 	defer c.SetReadDeadline(time.Time{})
-	for len(h.b) < h.max {
+	for prefaced := false; len(h.b) < h.max; {
 		done, err := h.readSome(c)
 		if done {
 			return nil
 		}
 		silent := len(h.b) == 0 && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF))
-		if silent {
+		if silent || prefaced && errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
 		if err != nil { // also: what has begun did not go on
 			return err
+		}
+		if h.isPreface() && !prefaced {
+			prefaced = true
+			if err := c.SetReadDeadline(time.Now().Add(budget)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -143,6 +149,8 @@ const (
 func (h *head) kind() headKind {
 	res := h.result()
 	switch {
+	case h.isPreface():
+		return request
 	case h.said != nil && !h.looksNamed() && res.Status != sniff.NotThis:
 		return longFirstLine
 	case res.Protocol == sniff.HTTP || res.Protocol == sniff.HTTP2:
@@ -152,6 +160,10 @@ func (h *head) kind() headKind {
 	}
 	return hello
 }
+
+// isPreface reports whether there is the preface of HTTP/2, and no request yet. Some clients send one only once the server has sent its
+// settings, which it does when it has the preface.
+func (h *head) isPreface() bool { return h.said == nil && h.looks == sniff.HTTP2 }
 
 // result is what was read says.
 func (h *head) result() sniff.Result {

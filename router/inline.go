@@ -75,6 +75,9 @@ func (in *inline) feed(b []byte) {
 	in.pending = append(in.pending, b...)
 }
 
+// promptBytes is the size from which reading a head again takes time.
+const promptBytes = 4 << 10
+
 // heard reads what was fed, as far as that takes no time.
 func (in *inline) heard() {
 	in.mu.Lock()
@@ -101,7 +104,7 @@ func (in *inline) startsLocked() bool {
 func (in *inline) work(prompt bool) {
 	defer in.recover()
 	for {
-		if prompt && in.through != nil {
+		if prompt && (in.through != nil || len(in.head.b) > promptBytes) {
 			in.reading.Go(func() { in.work(false) })
 			return
 		}
@@ -225,7 +228,7 @@ func (in *inline) read(b []byte) (whole bool, err error) {
 	switch {
 	case err != nil:
 		return false, err
-	case done || len(in.head.b) >= in.head.max:
+	case done || len(in.head.b) >= in.head.max || in.head.isPreface():
 		return true, nil
 	case !in.head.looksNamed(): // a conversation of single words is not delayed
 		in.to.Permit(len(in.head.b) - in.passed)
@@ -278,16 +281,19 @@ func (in *inline) judge(ctx context.Context) (open bool, err error) {
 	if kind == noName && !speaksFirst(in.before.Network, in.before.Dst.Port()) {
 		return true, nil // the first verdict stands
 	}
-	first := courseOf(&in.before, in.e.verdict())
-	named, v := in.r.named(ctx, in.before, in.head.result(), in.e)
-	if !first.stays(named, v) {
-		return false, errNoMore
+	course := courseOf(&in.before, in.e.verdict())
+	if !in.head.isPreface() { // else the first verdict stands until there is a request
+		named, v := in.r.named(ctx, in.before, in.head.result(), in.e)
+		if !course.stays(named, v) {
+			return false, errNoMore
+		}
+		course = courseOf(&named, v)
 	}
 	if kind != request {
 		return true, nil
 	}
 	requests := &requestFilter{filter: filter{
-		r: in.r, ctx: in.ctx, before: in.before, course: courseOf(&named, v), upstream: &skip{in, in.passed}, e: in.e, held: in.head,
+		r: in.r, ctx: in.ctx, before: in.before, course: course, upstream: &skip{in, in.passed}, e: in.e, held: in.head,
 	}}
 	in.through = requests
 	return false, requests.pass()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"penstock/policy"
@@ -147,7 +148,7 @@ func (l *late) read(head *head) (passed int, err error) {
 		done, err := head.readSome(l.client)
 		named := head.looksNamed()
 		switch {
-		case done:
+		case done, head.isPreface() && errors.Is(err, os.ErrDeadlineExceeded):
 			return passed, nil
 		case errors.Is(err, io.EOF) && !named:
 			return passed, nil // what there is can show no name
@@ -155,6 +156,9 @@ func (l *late) read(head *head) (passed int, err error) {
 			return passed, err
 		case named && deadline.IsZero():
 			deadline = time.Now().Add(startedLimit)
+			if head.isPreface() {
+				deadline = time.Now().Add(l.r.SniffTimeout)
+			}
 		case !named:
 			if _, err := unwrapped(l.current()).Write(head.b[passed:]); err != nil {
 				return passed, err
@@ -179,6 +183,12 @@ func (l *late) judge(f first, head *head, passed int) (through io.Writer, err er
 		return nil, nil // the first verdict stands
 	}
 	was := courseOf(&f.before, l.e.verdict())
+	if head.isPreface() {
+		requests := &requestFilter{filter: filter{
+			r: l.r, ctx: f.ctx, before: f.before, course: was, upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head,
+		}}
+		return requests, requests.pass()
+	}
 	named, v := l.r.named(f.ctx, f.before, head.result(), l.e)
 	if v.Action != policy.Forward {
 		l.refuse(head, passed, &v)

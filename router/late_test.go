@@ -93,6 +93,9 @@ func TestNamesOnEveryPort(t *testing.T) {
 		{"a blocked Host behind a pause in the first line is not sent", []string{"GET /", " HTTP/1.1\r\nHost: bad.bet\r\n\r\n"}, "out", "GET /"},
 		{"a text without an end of line, longer than any head, passes", []string{strings.Repeat("and from me", 100000)}, "out", "*"},
 		{"and its later lines", []string{strings.Repeat("and from me", 20000), "\nGET / HTTP/1.1\n"}, "out", "*"},
+		{"settings of HTTP/2 go out before any request", []string{settings2}, "out", "*"},
+		{"a blocked request behind them is not sent", []string{settings2, request2("bad.bet")}, "out", settings2},
+		{"a request right behind them can choose the egress", []string{settings2 + request2("intra.corp")}, "corp", ""},
 		{"bytes that are nobody's", []string{"\x00\x01\x02"}, "out", "*"},
 	}
 	for _, row := range rows {

@@ -1,8 +1,10 @@
 package router
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net/netip"
 	"slices"
 	"strings"
@@ -169,6 +171,11 @@ func TestNamesOfFlowsThatCross(t *testing.T) {
 		{"a blocked Host", 4443, []string{get("bad.bet")}, "", "aborted", "no-gambling"},
 		{"a blocked second request", 4443, []string{get("good.example"), get("bad.bet")}, get("good.example"), "aborted", "no-gambling"},
 		{"two requests at once", 8880, []string{get("good.example") + get("bad.bet")}, get("good.example"), "aborted", "no-gambling"},
+		{"settings of HTTP/2, for which the server's are waited for", 50051, []string{settings2}, "*", "read", "rest"},
+		{"an allowed request behind them", 50051, []string{settings2, request2("good.example")}, "*", "read", "rest"},
+		{"a blocked request behind them", 50051, []string{settings2, request2("bad.bet")}, settings2, "aborted", "no-gambling"},
+		{"a blocked request together with them", 50051, []string{settings2 + request2("bad.bet")}, "", "aborted", "no-gambling"},
+		{"a blocked request in pieces", 50051, []string{settings2, request2("bad.bet")[:12], request2("bad.bet")[12:]}, settings2, "aborted", "no-gambling"},
 		{"a protocol without names", 22, []string{"SSH-2.0-client\r\n", "more"}, "*", "open", "rest"},
 		{"a word and silence", 25, []string{"HELO"}, "*", "read", "rest"},
 		{"a protocol without names on 443", 443, []string{"\x00\x01\x02"}, "*", "open", "rest"},
@@ -208,6 +215,31 @@ func TestNamesOfFlowsThatCross(t *testing.T) {
 				return w.heads.total == 0
 			})
 		})
+	}
+}
+
+// settings2 is what a client of HTTP/2 sends before its first request.
+const settings2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+// request2 is a request of HTTP/2: HEADERS with GET, http, / and an authority (RFC 7541, appendix A).
+func request2(host string) string {
+	block := "\x82\x86\x84\x41" + string([]byte{byte(len(host))}) + host
+	return string([]byte{0, 0, byte(len(block)), 1, 5, 0, 0, 0, 1}) + block
+}
+
+// A flow of HTTP/2 to a usual port waits no longer for its first request than it would for a name.
+func TestAClientOfHTTP2ThatWaitsForTheServer(t *testing.T) {
+	out := newListener(t, "out")
+	w := newWorld(t, Config{Policy: decide(byName), Ways: ways{"out": dialTo(out.addr)}, SniffTimeout: 50 * time.Millisecond})
+	c := newClient(t)
+	w.handle(c, 80)
+	io.WriteString(c, settings2)
+	if line, err := bufio.NewReader(c).ReadString('\n'); line != "out\n" {
+		t.Errorf("got %q, %v; want what the server says", line, err)
+	}
+	io.WriteString(c, request2("bad.bet"))
+	if f := <-w.ended; f.Verdict.Rule != "no-gambling" || out.got() != settings2 {
+		t.Errorf("rule %q, and the server received %q; want only the settings", f.Verdict.Rule, out.got())
 	}
 }
 

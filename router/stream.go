@@ -64,7 +64,7 @@ func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head 
 	switch {
 	case len(head.b) == 0:
 		through = &lateFilter{filter: filter}
-	case res.Protocol == sniff.HTTP || res.Protocol == sniff.HTTP2:
+	case head.kind() == request:
 		requests := &requestFilter{filter: filter}
 		err = requests.pass()
 		through = requests
@@ -185,7 +185,7 @@ func (w *lateFilter) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	res := sniff.TCP(w.held.b)
-	if res.Status == sniff.NeedMore {
+	if res.Status == sniff.NeedMore && res.Protocol != sniff.HTTP2 {
 		return len(b), nil
 	}
 	if res.Protocol == sniff.HTTP || res.Protocol == sniff.HTTP2 {
