@@ -4,14 +4,19 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"penstock/stack/link"
 	"penstock/stack/packet"
 )
 
@@ -142,4 +147,93 @@ func TestAKernelTakesTheResetOfItsClient(t *testing.T) {
 			t.Errorf("after data: got %v, want %v", err, syscall.ECONNRESET)
 		}
 	})
+}
+
+// heads opens a flow once it has read a number of bytes.
+type heads struct {
+	size int
+
+	mu     sync.Mutex // guards below
+	read   int
+	passed *Passed
+}
+
+func (w *heads) feed(b []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.read += len(b)
+}
+
+func (w *heads) Heard() {
+	w.mu.Lock()
+	p, whole := w.passed, w.read >= w.size
+	w.mu.Unlock()
+	if p != nil && whole {
+		p.Open()
+	}
+}
+
+func (*heads) Opened()     {}
+func (*heads) Moved() bool { return false }
+func (*heads) Ended(error) {}
+
+// TestALongHeadFromASmallWindow has kernels that may not send as much as is read before anything leaves.
+func TestALongHeadFromASmallWindow(t *testing.T) {
+	for _, row := range []struct{ segments, size int }{{10, 18000}, {2, 5000}} {
+		far, err := New(Config{Name: "far", MTU: 1420, Addrs: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan int64, 1)
+		remote, err := New(Config{Name: "remote", MTU: 1420, Handle: Waiting(func(_ context.Context, r *Request) {
+			c, err := r.Accept()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			n, _ := io.CopyN(io.Discard, c, int64(row.size))
+			got <- n
+		})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := remote.Attach(link.FromDevice(&crossed{far.Device()})); err != nil {
+			t.Fatal(err)
+		}
+		inNamespace(t, Config{Handle: atOnce(func(_ context.Context, r *Request) {
+			w := &heads{size: row.size}
+			p, err := r.Pass(far, w, w.feed)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			w.mu.Lock()
+			w.passed = p
+			w.mu.Unlock()
+			w.Heard()
+		})}, func(t *testing.T, _ *Stack) {
+			if out, err := exec.Command("ip", "route", "replace", "default", "dev", "pentest0", "initcwnd", fmt.Sprint(row.segments)).CombinedOutput(); err != nil {
+				t.Fatalf("ip route: %v: %s", err, out)
+			}
+			c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(addr("192.0.2.7:443")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := c.Write(make([]byte, row.size)); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case n := <-got:
+				if n != int64(row.size) {
+					t.Errorf("a window of %d segments: %d bytes of %d came", row.segments, n, row.size)
+				}
+			case <-time.After(20 * time.Second):
+				t.Errorf("a window of %d segments: not all of %d bytes came", row.segments, row.size)
+			}
+		})
+		remote.Close()
+		far.Close()
+	}
 }

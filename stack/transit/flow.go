@@ -480,7 +480,7 @@ type lender struct{ *Flow }
 func (f lender) loanLocked(step Step) []byte {
 	const many = 4
 	g := f.gate
-	if step != Stay || g == nil || f.phase != open || !g.lent && (g.open || len(g.held) < many) {
+	if step != Stay || g == nil || f.phase != open || !g.lent && (g.open || g.segments(int(f.most)) < many) {
 		return nil
 	}
 	g.lend()
@@ -489,10 +489,11 @@ func (f lender) loanLocked(step Step) []byte {
 	return control(f.Server, f.Client, flagACK, server.next, g.base+uint32(len(g.seen)), &server, &f.client, nil)
 }
 
-// Repeat sends again what the server has not acknowledged of the bytes that the flow answers for. It is called every second or so.
+// Repeat sends again what the server has not acknowledged of the bytes that the flow answers for. It is called every second or so. What
+// a client has not been able to go on with until then, it is told to be there: its window may be too small for more.
 func (f *Flow) Repeat() {
 	f.mu.Lock()
-	if f.gate != nil && f.gate.isTorn() {
+	if f.gate != nil && (f.gate.isTorn() || f.gate.waits()) {
 		f.gate.lend()
 	}
 	if f.gate == nil || !f.gate.lent {

@@ -31,6 +31,7 @@ type gate struct {
 	stuck    uint32 // what base was at the last look
 	held     []held
 	kept     int    // cost of what is held, bytes
+	heard    uint32 // sequence number after what had been read at the last look
 	torn     uint32 // what may was when it led into a held packet at a look
 	draining bool   // somebody sends what was held: what follows has to queue behind it
 }
@@ -205,4 +206,19 @@ func (g *gate) acked(ack uint32) (over bool) {
 		g.base = ack
 	}
 	return g.open && len(g.seen) == 0 && len(g.held) == 0 && !g.draining
+}
+
+// segments is how many segments are held; a super-packet stands for several.
+func (g *gate) segments(most int) (n int) {
+	for _, h := range g.held {
+		n += max(1, (h.n+most-1)/most)
+	}
+	return n
+}
+
+// waits reports whether something is held, and nothing has come since the last look.
+func (g *gate) waits() bool {
+	was := g.heard
+	g.heard = g.base + uint32(len(g.seen))
+	return !g.lent && !g.open && len(g.held) > 0 && g.heard == was
 }
