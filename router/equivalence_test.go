@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"penstock/policy"
 	"penstock/router"
@@ -376,4 +377,57 @@ func FuzzBothWaysGiveTheSameVerdict(f *testing.F) {
 			t.Fatalf("port %d, %q: the server has heard %q, and %q if the flow ends here", port, stream, first.heard, want.heard)
 		}
 	})
+}
+
+// crossing sends parts of a stream over a flow that crosses, each repeated as TCP does until the server has it, and returns what the server
+// has received.
+func crossing(t *testing.T, port uint16, parts []string) (heard string) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan router.Flow, 1)
+		r, e := router.New(router.Config{Policy: noBets{}, Clients: anybody{}, Ways: oneWay{carries: true}, Ended: func(f router.Flow) { ended <- f }})
+		if e != nil {
+			t.Fatal(e)
+		}
+		p := &passing{port: port, first: make(map[int]byte), last: make(map[int]byte)}
+		r.Handle(t.Context(), router.Request{Network: policy.TCP, Src: equivalentClient, Dst: netip.AddrPortFrom(equivalentServer, port), Answer: p})
+		stream := ""
+		for _, part := range parts {
+			stream += part
+			for range 120 { // seconds
+				for at := p.acked; at < len(stream); at += 1000 {
+					p.client(segment(equivalentClient, p.flow.Server, uint32(isn+1+at), 7001, 0x18, []byte(stream[at:min(at+1000, len(stream))])))
+					synctest.Wait()
+					p.ack(len(stream))
+				}
+				p.flow.Repeat()
+				synctest.Wait()
+				p.ack(len(stream))
+				if p.acked == len(stream) || p.flow.Over() {
+					break
+				}
+				time.Sleep(time.Second)
+			}
+		}
+		synctest.Wait()
+		heard = string(p.stream(p.last))
+		p.flow.Reset()
+		synctest.Wait()
+	})
+	return heard
+}
+
+// A head may be larger than a window, on both ways.
+func TestLargeHeads(t *testing.T) {
+	large := "GET / HTTP/1.1\r\nHost: good.example\r\nCookie: " + strings.Repeat("c", 100<<10) + "\r\n\r\n"
+	small := "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n"
+	for name, parts := range map[string][]string{"first": {large}, "second": {small, large}} {
+		heard := crossing(t, 8880, parts)
+		want := strings.Join(parts, "")
+		if got := terminated(t, []byte(want), 8880); !bytes.Equal(got.heard, []byte(want)) {
+			t.Errorf("%s: terminated heard %d of %d", name, len(got.heard), len(want))
+		}
+		if heard != want {
+			t.Errorf("%s: the server has heard %d bytes of %d", name, len(heard), len(want))
+		}
+	}
 }

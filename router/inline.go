@@ -32,6 +32,7 @@ type inline struct {
 	to      PassedStream // nil until the flow has passed
 	pending []byte
 	fed     int  // bytes that were fed
+	kept    int  // bytes of those that are kept, or fewer are
 	taken   int  // bytes of Config.SniffMemory
 	crowded bool // there were none left
 	busy    bool // somebody reads
@@ -41,7 +42,7 @@ type inline struct {
 }
 
 // maxHeld is about how much the stack keeps of a flow that is read, in bytes.
-const maxHeld = 64 << 10
+const maxHeld = 192 << 10
 
 func newInline(life context.Context, r *Router, e *entry) *inline {
 	in := &inline{r: r, e: e, before: e.flow(), head: r.heads.begin(e.facts.client())}
@@ -67,7 +68,8 @@ func (in *inline) feed(b []byte) {
 		return
 	}
 	in.fed += len(b)
-	if more := min(in.fed, maxHeld) - in.taken; more > 0 {
+	in.kept += len(b)
+	if more := min(in.kept, maxHeld) - in.taken; more > 0 {
 		if in.crowded = !in.r.heads.take(in.before.Client, more); !in.crowded {
 			in.taken += more
 		}
@@ -85,10 +87,35 @@ func (in *inline) heard() {
 	if starts {
 		in.reading.Add(1)
 	}
+	large := in.taken > promptBytes
 	in.mu.Unlock()
 	if starts {
 		defer in.reading.Done()
 		in.work(true)
+	}
+	if large {
+		in.giveBack()
+	}
+}
+
+// giveBack returns what is not kept any more of what was taken.
+func (in *inline) giveBack() {
+	in.mu.Lock()
+	to, fed := in.to, in.fed
+	in.mu.Unlock()
+	if to == nil {
+		return
+	}
+	kept := to.Held() // who feeds holds its lock
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.done {
+		return
+	}
+	in.kept = kept + in.fed - fed
+	if less := in.taken - min(in.kept, maxHeld); less > 0 {
+		in.r.heads.give(in.before.Client, less)
+		in.taken -= less
 	}
 }
 

@@ -62,6 +62,8 @@ type Passed interface {
 // PassedStream is a TCP flow whose packets cross.
 type PassedStream interface {
 	Passed
+	// Held returns how many bytes are kept of what was read, until the server has them.
+	Held() int
 	// Permit lets the next n bytes that were read leave.
 	Permit(n int)
 	// Open lets everything leave and ends reading.

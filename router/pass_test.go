@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"slices"
@@ -87,6 +88,13 @@ func (c *crossed) send(s string) {
 	if reads {
 		c.watch.Heard()
 	}
+}
+
+// Held returns how much has not left: a server has the rest at once.
+func (c *crossed) Held() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.fed) - c.may
 }
 
 // left is what may have left.
@@ -225,6 +233,39 @@ const settings2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\
 func request2(host string) string {
 	block := "\x82\x86\x84\x41" + string([]byte{byte(len(host))}) + host
 	return string([]byte{0, 0, byte(len(block)), 1, 5, 0, 0, 0, 1}) + block
+}
+
+// What has left and was received takes no memory, however long the flow lives.
+func TestRequestsThatHaveLeftTakeNoMemory(t *testing.T) {
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}, SniffMemory: 1 << 20})
+	const size = 64 << 10
+	request := fmt.Sprintf("POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("b", size))
+	var all []*crossed
+	for range 50 { // of which 8 would fill a client's part
+		c := w.cross(t, 8880)
+		all = append(all, c)
+		eventually(t, "the flow pass", func() bool { return c.state() != "not passed" })
+		c.send(request)
+		eventually(t, "the request leave", func() bool {
+			c.watch.Heard() // as a stack does every second
+			return len(c.left()) == len(request) || c.state() == "aborted"
+		})
+		if c.state() != "read" {
+			t.Fatalf("flow %d is %s", len(all), c.state())
+		}
+	}
+	eventually(t, "the memory given back", func() bool {
+		for _, c := range all {
+			c.watch.Heard()
+		}
+		w.heads.mu.Lock()
+		defer w.heads.mu.Unlock()
+		return w.heads.total == 0
+	})
+	for _, c := range all {
+		c.Abort()
+		<-w.ended
+	}
 }
 
 // A flow of HTTP/2 to a usual port waits no longer for its first request than it would for a name.

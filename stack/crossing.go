@@ -78,7 +78,7 @@ type Watch interface {
 	// Moved reports whether the flow would go another way by now. It is asked when a client that has no answer repeats its SYN, which
 	// then is a flow of its own.
 	Moved() bool
-	// Heard is called after read got bytes. Unlike read it may call the Passed.
+	// Heard is called after read got bytes, and every second or so as long as more may come. Unlike read it may call the Passed.
 	Heard()
 	// Ended is called once, when the flow is over. err is why the server was not reached, if it was not: an errno.
 	Ended(err error)
@@ -89,6 +89,9 @@ type Passed struct{ c *crossing }
 
 // Bytes returns how many bytes of payload the client has sent and received.
 func (p *Passed) Bytes() (in, out uint64) { return p.c.Bytes() }
+
+// Held returns how many bytes are kept of what Read got.
+func (p *Passed) Held() int { return p.c.Held() }
 
 // Permit lets the next n bytes that Read got leave.
 func (p *Passed) Permit(n int) { p.c.Permit(n) }
@@ -571,6 +574,7 @@ func (s crosser) sweepAll(ctx context.Context) {
 		}
 		for _, c := range owing {
 			c.Repeat()
+			c.Heard()
 		}
 	}
 }

@@ -489,6 +489,16 @@ func (f lender) loanLocked(step Step) []byte {
 	return control(f.Server, f.Client, flagACK, server.next, g.base+uint32(len(g.seen)), &server, &f.client, nil)
 }
 
+// Held returns how many bytes the flow keeps of what was read, in packets that wait or until the server has them.
+func (f *Flow) Held() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.gate == nil {
+		return 0
+	}
+	return len(f.gate.seen) + f.gate.kept
+}
+
 // Repeat sends again what the server has not acknowledged of the bytes that the flow answers for. It is called every second or so. What
 // a client has not been able to go on with until then, it is told to be there: its window may be too small for more.
 func (f *Flow) Repeat() {

@@ -9,7 +9,7 @@ import (
 
 // Bounds of what a gate keeps of one flow, in bytes.
 const (
-	maxSeen   = 64 << 10  // read, and not acknowledged by the server yet
+	maxSeen   = 192 << 10 // read, and not acknowledged by the server yet: the longest head that is read, 128 KiB, and a window
 	maxHeld   = 256 << 10 // in packets that wait: a client can put the same bytes into many
 	maxWindow = 60000     // that a client may send ahead, so that it does not meet maxSeen
 )
@@ -204,6 +204,9 @@ func (g *gate) acked(ack uint32) (over bool) {
 	if after(ack, g.base) {
 		g.seen = g.seen[ack-g.base:]
 		g.base = ack
+	}
+	if len(g.seen) == 0 {
+		g.seen = nil // an idle flow keeps nothing
 	}
 	return g.open && len(g.seen) == 0 && len(g.held) == 0 && !g.draining
 }
