@@ -187,6 +187,40 @@ func TestAQuietFlowOfDatagramsIsJudgedAgain(t *testing.T) {
 	}
 }
 
+// One verdict frees no part of the hello of another connection.
+func TestHellosThatComeInterleaved(t *testing.T) {
+	good, bad := initial(t, "good.example")[0], initial(t, "bad.bet")[0]
+	good2, chosen := initial(t, "good.example-two"), initial(t, "bad.bet-chosen")
+	const soon, never = 500 * time.Millisecond, time.Hour
+	for _, row := range []struct {
+		name string
+		send [][]byte
+		wait time.Duration // for a name
+	}{
+		{"a blocked one around an allowed one", [][]byte{chosen[0], good, chosen[1]}, never},
+		{"a blocked one behind half an allowed one", [][]byte{good2[0], bad, good2[1]}, never},
+		{"a blocked one behind half a one that is given up", [][]byte{good2[0], bad}, soon},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t, Config{Policy: decide(blocksBet), SniffTimeout: row.wait, Ways: ways{"out": dialFunc(func() (net.Conn, error) {
+				t.Error("the flow was dialled")
+				return nil, errDown
+			})}})
+			f := w.datagrams(t, 443)
+			for _, b := range row.send {
+				f.far.Write(b)
+			}
+			if got := <-w.ended; got.Verdict.Action != policy.Refuse {
+				t.Errorf("got %v, want the flow refused", got.Verdict.Action)
+			}
+			w.wg.Wait()
+			if n := w.heads.total; n != 0 {
+				t.Errorf("%d bytes were not given back", n)
+			}
+		})
+	}
+}
+
 // An ICMP error that comes while a flow is quiet does not end it.
 func TestAnICMPErrorEndsNoQuietFlow(t *testing.T) {
 	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})

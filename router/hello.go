@@ -63,7 +63,7 @@ func (w *helloFilter) readFirst() error {
 		case err == nil:
 			_, err = w.Write((*buf)[:n])
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			err = w.judge(sniff.Result{})
+			err = w.judge(w.initials.GiveUp())
 		}
 		if err != nil {
 			return err

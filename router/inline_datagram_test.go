@@ -132,6 +132,7 @@ func initial(t *testing.T, name string) (list [][]byte) {
 func TestNamesOfDatagramsThatCross(t *testing.T) {
 	bad, good := initial(t, "bad.bet")[0], initial(t, "good.example")[0]
 	bad2, good2 := initial(t, "bad.bet-two"), initial(t, "good.example-two")
+	chosen := initial(t, "bad.bet-chosen")
 	data, dns := []byte("\x40short header"), []byte("\x12\x34\x01\x00")
 	for _, row := range []struct {
 		name string
@@ -149,6 +150,10 @@ func TestNamesOfDatagramsThatCross(t *testing.T) {
 		{"half a hello behind others", [][]byte{dns, data, good2[0]}, 2, "passed", "rest"},
 		{"a blocked hello behind an allowed one", [][]byte{good, data, bad, data}, 2, "refused", "no-gambling"},
 		{"a blocked hello behind others", [][]byte{dns, dns, bad}, 2, "refused", "no-gambling"},
+		{"a blocked hello around an allowed one", [][]byte{bad2[0], good, bad2[1], data}, 0, "refused", "rest"},
+		{"a blocked hello around an allowed one, its end with the server's connection ID", [][]byte{chosen[0], good, chosen[1], data}, 0, "refused", "rest"},
+		{"half a hello around an allowed one", [][]byte{chosen[0], good, data}, 0, "passed", "rest"},
+		{"an allowed hello around another", [][]byte{good2[0], good, good2[1], data}, 4, "passed", "rest"},
 		{"a protocol without names", [][]byte{dns, dns, data, nil}, 4, "passed", "rest"},
 		{"an empty datagram", [][]byte{nil}, 1, "passed", "rest"},
 	} {

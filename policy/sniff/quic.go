@@ -1,17 +1,25 @@
 package sniff
 
+import "slices"
+
 // Initials reads the name from the QUIC Initial packets, of versions 1 and 2 (RFC 9000, RFC 9369), that a client sends on
-// one UDP flow. The zero value is ready to use, and is all that a flow of another protocol costs. It stores at most MaxBytes of one
-// hello and a few hundred bytes more. It frees the hello after reading it.
+// one UDP flow. The zero value is ready to use, and is all that a flow of another protocol costs. It stores at most MaxBytes of hellos
+// and a few hundred bytes more for each of at most maxHellos. It frees a hello after reading it.
 type Initials struct {
-	last *connection // nil until a packet of a hello has been read
+	last *connection // the latest to begin; nil until a packet of a hello has been read
+	// others began before last. Their hellos are unfinished, or whole and wait for one that is not.
+	others []*connection
 }
+
+// maxHellos limits the connections whose hellos come interleaved. Clients that share a socket begin two or three at once.
+const maxHellos = 4
 
 // connection is what Initials has read of one.
 type connection struct {
 	res   Result
 	keys  initialKeys
 	hello assembly
+	left  bool // what has come of the hello was let go, so that it holds back no other
 }
 
 // maxCoalesced limits the packets in one datagram, and so the keys derived for it. Clients send three.
@@ -19,9 +27,10 @@ const maxCoalesced = 8
 
 // Datagram reads the next datagram and returns the result for the latest hello of the flow. It does not keep or change b.
 //
-// One flow can carry several connections, one after the other: a datagram that starts another hello begins again with
-// NeedMore. A caller that enforces names must pass every datagram, which costs a look at one bit for most of them, and must
-// hold back datagrams while the result is NeedMore. NotThis means that the flow has shown no hello yet; one may still come.
+// One flow can carry several connections: a datagram that starts another hello begins again with NeedMore. If the hello before it is
+// not whole yet, the result is NeedMore until both are, and then for both: ambiguous if they differ. A whole hello would otherwise free
+// the part of the other. A caller that enforces names must pass every datagram, which costs a look at one bit for most of them, and
+// must hold back datagrams while the result is NeedMore. NotThis means that the flow has shown no hello yet; one may still come.
 func (in *Initials) Datagram(b []byte) Result {
 	first := true // Initial of this datagram
 	var dcid []byte
@@ -55,7 +64,44 @@ func (in *Initials) latest() Result {
 	if in.last == nil {
 		return Result{Status: NotThis}
 	}
-	return in.last.res
+	if len(in.others) == 0 {
+		return in.last.res
+	}
+	res := in.last.res
+	for _, c := range in.others {
+		if !c.left {
+			res = both(res, c.res)
+		}
+	}
+	if res.Status != NeedMore {
+		in.end(res)
+	}
+	return res
+}
+
+// both returns the result for hellos with the result a and another one with the result b.
+func both(a, b Result) Result {
+	switch {
+	case a == b:
+		return a
+	case !a.Ambiguous && !b.Ambiguous && (a.Status == NeedMore || b.Status == NeedMore):
+		return needMore(QUIC)
+	}
+	return ambiguous(QUIC) // names that differ can have different verdicts
+}
+
+// GiveUp returns the result for a caller that waits no longer and lets go what it has held back. A hello of which a part has come
+// counts as none; the rest is still read. Of several, one may be whole: they are ambiguous.
+func (in *Initials) GiveUp() Result {
+	for _, c := range in.others {
+		if !c.left {
+			return in.end(ambiguous(QUIC))
+		}
+	}
+	if in.last != nil {
+		in.last.left = in.last.res.Status == NeedMore
+	}
+	return Result{}
 }
 
 // unread returns the result for a datagram with a packet that cannot be parsed. After a hello, a packet of an unknown version
@@ -67,21 +113,39 @@ func (in *Initials) unread(p packet) Result {
 	return in.latest()
 }
 
-// end stores the result for the current hello and frees its bytes.
+// end stores the result for all hellos that hold something back, and frees their bytes.
 func (in *Initials) end(res Result) Result {
 	if in.last == nil {
 		in.last = new(connection)
 	}
-	in.last.res, in.last.hello = res, assembly{}
+	in.last.end(res)
+	in.others = slices.DeleteFunc(in.others, func(c *connection) bool { return !c.left })
 	return res
+}
+
+// end stores the result for the connection's hello and frees its bytes.
+func (c *connection) end(res Result) { c.res, c.hello = res, assembly{} }
+
+// open decrypts an Initial packet of the connection.
+func (c *connection) open(p packet) (payload []byte, ok bool) {
+	if p.version != c.keys.version {
+		return nil, false
+	}
+	return c.keys.open(p)
 }
 
 // initial reads one Initial packet. Its keys are derived from the connection ID in the first Initial of the connection or,
 // after a Retry, from the one that the Retry chose. In both cases a new hello follows.
 func (in *Initials) initial(p packet, mayStart bool) {
-	if in.last != nil && p.version == in.last.keys.version {
-		if payload, ok := in.last.keys.open(p); ok {
-			in.frames(payload)
+	if in.last != nil {
+		if payload, ok := in.last.open(p); ok {
+			in.frames(in.last, payload)
+			return
+		}
+	}
+	for _, c := range in.others {
+		if payload, ok := c.open(p); ok {
+			in.frames(c, payload)
 			return
 		}
 	}
@@ -97,31 +161,48 @@ func (in *Initials) initial(p packet, mayStart bool) {
 		in.end(ambiguous(QUIC)) // two hellos in one datagram
 		return
 	}
+	if in.last != nil && in.latest().Status == NeedMore {
+		if len(in.others) == maxHellos-1 {
+			in.end(ambiguous(QUIC))
+			return
+		}
+		in.others = append(in.others, in.last)
+	}
 	in.last = &connection{keys: keys, res: needMore(QUIC)}
-	in.frames(payload)
+	in.frames(in.last, payload)
 }
 
-// frames collects the hello from the frames of an Initial packet.
-func (in *Initials) frames(payload []byte) {
-	if in.last.res.Status != NeedMore {
+// frames collects the hello of c from the frames of an Initial packet.
+func (in *Initials) frames(c *connection, payload []byte) {
+	if c.res.Status != NeedMore {
 		return // a retransmission, or acknowledgements
 	}
+	c.left = false
 	f := frames{rest: payload}
 	for f.next() {
-		if !in.last.hello.write(f.offset, f.data) {
-			in.end(ambiguous(QUIC))
+		if !c.hello.write(f.offset, f.data) || in.stored() > MaxBytes {
+			c.end(ambiguous(QUIC))
 			return
 		}
 	}
 	if f.broken {
-		in.end(ambiguous(QUIC))
+		c.end(ambiguous(QUIC))
 		return
 	}
-	switch res := readMessage(in.last.hello.prefix(), QUIC); res.Status {
+	switch res := readMessage(c.hello.prefix(), QUIC); res.Status {
 	case NeedMore:
 	case NotThis:
-		in.end(ambiguous(QUIC)) // a client starts with a hello
+		c.end(ambiguous(QUIC)) // a client starts with a hello
 	default:
-		in.end(res)
+		c.end(res)
 	}
+}
+
+// stored is how many bytes the hellos take.
+func (in *Initials) stored() int {
+	n := len(in.last.hello.data)
+	for _, c := range in.others {
+		n += len(c.hello.data)
+	}
+	return n
 }

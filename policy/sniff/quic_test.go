@@ -151,14 +151,27 @@ func TestFlowsOfDatagrams(t *testing.T) {
 			[]Result{needMore(QUIC), found("x.bet")}},
 		{"acknowledgements and pings around the hello", [][]byte{of("\x02\x05\x00\x01\x00\x00\x00\x01", sealed{dcid: dcid}), of("\x03\x05\x00\x00\x00\x01\x02\x03", sealed{dcid: dcid}), one(bet, sealed{dcid: dcid})},
 			[]Result{needMore(QUIC), needMore(QUIC), found("x.bet")}},
-		{"a Retry starts again with its connection ID and token", [][]byte{part(0, half, sealed{dcid: dcid}), one(bet, sealed{dcid: retried, token: []byte("token"), number: 1})},
-			[]Result{needMore(QUIC), found("x.bet")}},
-		{"version 2 after version 1", [][]byte{part(0, half, sealed{dcid: dcid}), one(bet, sealed{version: version2, dcid: dcid})},
-			[]Result{needMore(QUIC), found("x.bet")}},
+		{"a Retry starts again with its connection ID and token", [][]byte{one(bet, sealed{dcid: dcid}), part(0, half, sealed{dcid: retried, token: []byte("token"), number: 1}), part(half, len(bet), sealed{dcid: retried, token: []byte("token"), number: 2})},
+			[]Result{found("x.bet"), needMore(QUIC), found("x.bet")}},
+		{"version 2 after version 1", [][]byte{one(site, sealed{dcid: dcid}), one(bet, sealed{version: version2, dcid: dcid})},
+			[]Result{found("site.example"), found("x.bet")}},
 		{"a second connection on the flow", [][]byte{one(site, sealed{dcid: dcid}), part(0, half, sealed{dcid: other}), part(half, len(bet), sealed{dcid: other, number: 1})},
 			[]Result{found("site.example"), needMore(QUIC), found("x.bet")}},
-		{"a decoy between two halves does not free the second", [][]byte{part(0, half, sealed{dcid: dcid}), one(site, sealed{dcid: other}), part(half, len(bet), sealed{dcid: dcid, number: 1})},
-			[]Result{needMore(QUIC), found("site.example"), needMore(QUIC)}},
+		{"a decoy between two halves frees neither", [][]byte{part(0, half, sealed{dcid: dcid}), one(site, sealed{dcid: other}), part(half, len(bet), sealed{dcid: dcid, number: 1}), short},
+			[]Result{needMore(QUIC), needMore(QUIC), bad, bad}},
+		{"a decoy before a second half with the server's connection ID", [][]byte{part(0, half, sealed{dcid: dcid}), one(site, sealed{dcid: other}), part(half, len(bet), sealed{keyed: dcid, dcid: retried, number: 1})},
+			[]Result{needMore(QUIC), needMore(QUIC), bad}},
+		{"a decoy of another version between two halves", [][]byte{part(0, half, sealed{dcid: dcid}), one(site, sealed{version: version2, dcid: dcid}), part(half, len(bet), sealed{dcid: dcid, number: 1})},
+			[]Result{needMore(QUIC), needMore(QUIC), bad}},
+		{"two hellos of the same name, interleaved", [][]byte{part(0, half, sealed{dcid: dcid}), part(0, half, sealed{dcid: other}), part(half, len(bet), sealed{dcid: dcid, number: 1}), part(half, len(bet), sealed{dcid: other, number: 1}), one(site, sealed{dcid: retried})},
+			[]Result{needMore(QUIC), needMore(QUIC), needMore(QUIC), found("x.bet"), found("site.example")}},
+		{"the second of two interleaved hellos is bad", [][]byte{part(0, half, sealed{dcid: dcid}), of("\x08\x00a", sealed{dcid: other})}, []Result{needMore(QUIC), bad}},
+		{"one of two interleaved hellos has no name", [][]byte{part(0, half, sealed{dcid: dcid}), one(helloWith(t), sealed{dcid: other}), part(half, len(bet), sealed{dcid: dcid, number: 1})},
+			[]Result{needMore(QUIC), needMore(QUIC), bad}},
+		{"as many unfinished hellos as are kept, and one more", [][]byte{part(0, half, sealed{dcid: []byte("1")}), part(0, half, sealed{dcid: []byte("2")}), part(0, half, sealed{dcid: []byte("3")}), part(0, half, sealed{dcid: []byte("4")}), part(half, len(bet), sealed{dcid: []byte("1"), number: 1}), part(0, half, sealed{dcid: []byte("5")})},
+			[]Result{needMore(QUIC), needMore(QUIC), needMore(QUIC), needMore(QUIC), needMore(QUIC), bad}},
+		{"unfinished hellos beyond the bound together", [][]byte{of("\x06\x7f\x00\x01a", sealed{dcid: dcid}), of("\x06\x7f\x00\x01a", sealed{dcid: other})},
+			[]Result{needMore(QUIC), bad}},
 		{"a damaged packet is passed over", [][]byte{part(0, half, sealed{dcid: dcid}), part(0, half, sealed{keyed: other, dcid: retried}), part(half, len(bet), sealed{dcid: dcid, number: 1})},
 			[]Result{needMore(QUIC), needMore(QUIC), found("x.bet")}},
 		{"junk before the hello does not hide it", [][]byte{short, zeroRTT, one(bet, sealed{dcid: dcid})}, []Result{not, not, found("x.bet")}},
@@ -196,6 +209,37 @@ func TestFlowsOfDatagrams(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A caller that has waited long enough lets a part of a hello go, and only that.
+func TestAHelloThatIsGivenUp(t *testing.T) {
+	dcid, other, chosen := []byte("original"), []byte("another!"), []byte("from the server")
+	site, bet := helloWith(t, serverName("site.example")), helloWith(t, serverName("x.bet"))
+	half := len(bet) / 2
+	begun := sealed{dcid: dcid, payload: padded(cryptoFrame(bet, 0, half))}.packet(t)
+	rest := sealed{keyed: dcid, dcid: chosen, number: 1, payload: padded(cryptoFrame(bet, half, len(bet)))}.packet(t)
+	whole := sealed{dcid: other, payload: padded(cryptoFrame(site, 0, len(site)))}.packet(t)
+
+	var in Initials
+	in.Datagram(begun)
+	if got := in.GiveUp(); got != (Result{}) {
+		t.Errorf("part of one: got %+v, want the zero Result", got)
+	}
+	found := Result{Status: Found, Protocol: QUIC, Host: hostOf(t, "site.example")}
+	for range 2 {
+		if got := in.Datagram(whole); got != found { // as after a Retry
+			t.Errorf("the hello after it: got %+v, want %+v", got, found)
+		}
+	}
+	if got := in.Datagram(rest); got != ambiguous(QUIC) {
+		t.Errorf("the rest of the first: got %+v, want %+v", got, ambiguous(QUIC))
+	}
+
+	in = Initials{}
+	feed(t, &in, begun, whole)
+	if got := in.GiveUp(); got != ambiguous(QUIC) {
+		t.Errorf("a whole one behind a part: got %+v, want %+v", got, ambiguous(QUIC))
 	}
 }
 

@@ -76,7 +76,7 @@ type Result struct {
 	// GREASE, which browsers send to every site, looks the same.
 	ECH bool
 	// Ambiguous is set only with NoName. The bytes contain a name that servers may read differently, or that no host can
-	// have. A caller that enforces names must close the flow.
+	// have, or come from hellos that were sent interleaved and differ. A caller that enforces names must close the flow.
 	Ambiguous bool
 }
 
