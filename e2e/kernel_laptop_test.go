@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -293,6 +295,80 @@ func TestADamagedStateOfForwardingOpensNothing(t *testing.T) {
 	w.laptop.stop(t, syscall.SIGTERM)
 	w.laptop.must(t, "lockdown", "off", "--state", w.path("host.json"))
 	wantState(t, w.Laptop, before)
+}
+
+// access --- lan0 [penstock, killed, and started again] laptop
+//
+// Its state of forwarding is lost, or is of another boot. The laptop is no router meanwhile, nor afterwards.
+func TestALostStateOfForwardingOpensNothing(t *testing.T) {
+	t.Parallel()
+	boot := regexp.MustCompile(`"boot": "[^"]*"`)
+	for _, row := range []struct {
+		sentence string
+		spoil    func(t *testing.T, w *world)
+	}{
+		{"lost", func(t *testing.T, w *world) {
+			remove(t, w.path("kernel-laptop.json"), w.path("kernel-laptop.json.lock"))
+		}},
+		{"of another boot", func(t *testing.T, w *world) {
+			w.write(t, "kernel-laptop.json", boot.ReplaceAllString(w.read(t, "kernel-laptop.json"), `"boot": "another"`))
+		}},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			t.Parallel()
+			w := newDirectLaptop(t)
+			before := settled(t, w.Laptop)
+			w.direct(t)
+			w.laptop.kill(t)
+			row.spoil(t, w)
+			w.laptop.start(t)
+			w.laptop.wantDirect(t, "direct by the kernel\n")
+			const stranger = "192.0.2.77"
+			sh(t, w.Access, "ip route replace "+stranger+" via "+netlab.LaptopIPv4)
+			run(t, w.Access, "nc", "-z", "-w", "1", stranger, "80")
+			if w.laptop.saw(t, stranger) {
+				t.Error("after a start a neighbour's packet for somebody else became a flow")
+			}
+			w.laptop.stop(t, syscall.SIGTERM)
+			wantState(t, w.Laptop, before)
+
+			w.laptop.start(t)
+			w.laptop.wantDirect(t, "direct by the kernel\n")
+			w.laptop.kill(t)
+			row.spoil(t, w)
+			w.laptop.must(t, "cleanup", "-c", w.laptop.config)
+			wantState(t, w.Laptop, before)
+		})
+	}
+}
+
+// internet --- [penstock, killed, in a container that is made anew] gateway --- intranet
+func TestAGatewayMadeAnewOpensNothing(t *testing.T) {
+	t.Parallel()
+	w := newKernelWorld(t)
+	before := settled(t, w.Gateway)
+	w.byKernel(t)
+	w.gateway.kill(t)
+	remove(t, w.path("state"))
+	w.gateway.start(t)
+	w.gateway.wantDirect(t, "direct by the kernel")
+	w.crosses(t, false)
+	w.gateway.stop(t, syscall.SIGTERM)
+	w.crosses(t, false)
+	wantState(t, w.Gateway, before)
+}
+
+// remove removes files and folders, which must be there.
+func remove(t *testing.T, paths ...string) {
+	t.Helper()
+	for _, p := range paths {
+		if _, err := os.Stat(p); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(p); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // laptop, with an interface that comes, and gets another name

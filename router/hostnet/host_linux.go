@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -48,11 +50,7 @@ func open(c Config, before func(string)) (*Host, error) {
 		return nil, err
 	}
 	k.before = before
-	left := salvage
-	if c.Gateway {
-		left = salvageForwarding
-	}
-	j, err := openOrSalvage(c.StateFile, k, c.Log, left)
+	j, err := openOrSalvage(c.StateFile, k, c.Log, c.Gateway)
 	if err != nil {
 		k.close()
 		return nil, err
@@ -227,7 +225,7 @@ func (h *Host) Close() error {
 // closed. It reports whether it is. It returns ErrInUse, wrapped, while that process lives, and nil if nothing was left behind.
 // log may be nil.
 func Cleanup(stateFile string, log *slog.Logger) (closed bool, err error) {
-	err = withJournal(stateFile, log, salvage, func(k *kernel, j *journal, log *slog.Logger) error {
+	err = withJournal(stateFile, log, false, func(k *kernel, j *journal, log *slog.Logger) error {
 		closed = j.closed != nil
 		return undoJournal(k, j, log)
 	})
@@ -241,7 +239,7 @@ func Restore(stateFile string, log *slog.Logger) (closed bool, err error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	err = withJournal(stateFile, log, salvage, func(k *kernel, j *journal, _ *slog.Logger) error {
+	err = withJournal(stateFile, log, false, func(k *kernel, j *journal, _ *slog.Logger) error {
 		if j.closed == nil {
 			return nil
 		}
@@ -301,7 +299,7 @@ func seal(c *closure) error {
 // Lift ends lockdown, and undoes everything that a process left behind. It reports whether lockdown was in force. It returns
 // ErrInUse, wrapped, while a penstock runs. log may be nil.
 func Lift(stateFile string, log *slog.Logger) (closed bool, err error) {
-	err = withJournal(stateFile, log, salvage, func(k *kernel, j *journal, log *slog.Logger) error {
+	err = withJournal(stateFile, log, false, func(k *kernel, j *journal, log *slog.Logger) error {
 		closed = j.closed != nil
 		if err := j.setClosed(nil); err != nil {
 			return err
@@ -311,9 +309,10 @@ func Lift(stateFile string, log *slog.Logger) (closed bool, err error) {
 	return closed, err
 }
 
-// CleanupForwarding is Cleanup for the state file of a Host with Config.Gateway.
+// CleanupForwarding is Cleanup for the state file of a Host with Config.Gateway. It needs no state file: it also undoes what the tables
+// in the kernel show of a penstock that does not run.
 func CleanupForwarding(stateFile string, log *slog.Logger) error {
-	return withJournal(stateFile, log, salvageForwarding, func(k *kernel, j *journal, log *slog.Logger) error {
+	return withJournal(stateFile, log, true, func(k *kernel, j *journal, log *slog.Logger) error {
 		if err := j.setClosed(nil); err != nil { // an earlier version may have taken a damaged file for that of a closed laptop
 			return err
 		}
@@ -340,12 +339,13 @@ func IsClosed(stateFile string) (recorded bool, table string, err error) {
 	return j.closed != nil, table, nil
 }
 
-// withJournal calls f with the journal of a state file, if there is one.
-func withJournal(stateFile string, log *slog.Logger, left salvager, f func(*kernel, *journal, *slog.Logger) error) error {
+// withJournal calls f with the journal of a state file, if there is one, or with gateway if salvageForwarding finds something.
+func withJournal(stateFile string, log *slog.Logger, gateway bool, f func(*kernel, *journal, *slog.Logger) error) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	if !exists(stateFile) && !exists(stateFile+".lock") {
+	lost := !exists(stateFile) && !exists(stateFile+".lock")
+	if lost && !gateway {
 		return nil
 	}
 	k, err := newKernel()
@@ -353,7 +353,19 @@ func withJournal(stateFile string, log *slog.Logger, left salvager, f func(*kern
 		return err
 	}
 	defer k.close()
-	j, err := openOrSalvage(stateFile, k, log, left)
+	if lost {
+		found, err := salvageForwarding(newView(k))
+		if errors.Is(err, fs.ErrPermission) || err == nil && len(found) == 0 {
+			return nil
+		}
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(stateFile), 0o700)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	j, err := openOrSalvage(stateFile, k, log, gateway)
 	if err != nil {
 		return err
 	}

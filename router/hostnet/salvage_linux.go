@@ -3,8 +3,10 @@ package hostnet
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,53 +20,89 @@ import (
 var errDamaged = errors.New("state file cannot be used")
 
 // openOrSalvage is openJournal, but it does without a state file that cannot be used: it moves that aside, and collects with salvage what
-// is left in the kernel.
-func openOrSalvage(path string, k *kernel, log *slog.Logger, salvage salvager) (*journal, error) {
+// is left in the kernel. With gateway it always adds what salvageForwarding finds.
+func openOrSalvage(path string, k *kernel, log *slog.Logger, gateway bool) (*journal, error) {
 	j, err := openJournal(path)
 	if err == nil && j.foreign && len(j.entries) > 0 {
 		log.Warn("the state file is from another boot, host or network namespace: undoing only the files in it and what bears penstock's name",
 			"file", path, "lockdown", j.closed != nil)
 	}
-	if !errors.Is(err, errDamaged) {
-		return j, err
+	damaged := errors.Is(err, errDamaged)
+	if damaged {
+		aside := fmt.Sprintf("%s.damaged-%d", path, time.Now().Unix())
+		if renamed := os.Rename(path, aside); renamed != nil {
+			return nil, errors.Join(err, renamed)
+		}
+		log.Error("the state file cannot be used: going on with what the kernel shows. If resolv.conf still names penstock after it "+
+			"has stopped, write it anew", "moved_to", aside, "err", err)
+		j, err = openJournal(path)
 	}
-	aside := fmt.Sprintf("%s.damaged-%d", path, time.Now().Unix())
-	if renamed := os.Rename(path, aside); renamed != nil {
-		return nil, errors.Join(err, renamed)
-	}
-	log.Error("the state file cannot be used: going on with what the kernel shows. If resolv.conf still names penstock after it "+
-		"has stopped, write it anew", "moved_to", aside, "err", err)
-	if j, err = openJournal(path); err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case gateway:
+		err = j.addForwarding(newView(k))
+	case damaged:
+		err = j.replace(newView(k))
 	}
-	entries, closed, err := salvage(newView(k))
 	if err != nil {
-		return nil, errors.Join(err, j.close())
-	}
-	j.closed = closed
-	if err := j.save(entries); err != nil {
 		return nil, errors.Join(err, j.close())
 	}
 	return j, nil
 }
 
-// salvager returns what is left in the kernel of the changes that a state file listed. closed is not nil if the host is to be closed.
-type salvager func(v *view) (entries []entry, closed *closure, err error)
+// replace makes what salvage finds the journal.
+func (j *journal) replace(v *view) error {
+	entries, closed, err := salvage(v)
+	if err != nil {
+		return err
+	}
+	j.closed = closed
+	return j.save(entries)
+}
+
+// addForwarding adds what salvageForwarding finds and the journal lacks: all of it if the state file is lost, and the sysctls if it seems
+// to be of another boot. A table of ours shows that the kernel has not booted since. Without the sysctls the host would stay a router.
+func (j *journal) addForwarding(v *view) error {
+	found, err := salvageForwarding(v)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // who may not list tables cannot change the host either
+	}
+	if err != nil {
+		return err
+	}
+	entries := slices.Clone(j.entries)
+	for _, e := range found {
+		if !slices.ContainsFunc(entries, func(known entry) bool {
+			return known.change().key() == e.change().key() || known.Sysctl != nil && e.Sysctl != nil && known.Sysctl.Path == e.Sysctl.Path
+		}) {
+			entries = append(entries, e)
+		}
+	}
+	if len(entries) == len(j.entries) {
+		return nil
+	}
+	return j.save(entries)
+}
 
 // salvageForwarding finds what a host with Settings.Forward has left: its tables, and the interfaces that these close. It leaves
 // alone what keeps a laptop closed, and tables of those that run.
-func salvageForwarding(v *view) (entries []entry, _ *closure, err error) {
+func salvageForwarding(v *view) (entries []entry, err error) {
 	tables, err := firewall.ForwardingTables()
 	if err != nil {
-		return nil, nil, fmt.Errorf("hostnet: list nftables: %w", err)
+		return nil, fmt.Errorf("hostnet: list nftables: %w", err)
 	}
 	_, names, err := v.uplinks("")
 	if err != nil {
-		return nil, nil, fmt.Errorf("hostnet: %w", err)
+		return nil, fmt.Errorf("hostnet: %w", err)
 	}
 	index, runs := make(map[string]int), make(map[string]bool)
 	for i, name := range names {
 		index[name], runs[firewall.Name(name)] = i, true
+	}
+	unless := allForward4
+	if sysctlOrEmpty(allForward4) == "1" {
+		unless = "" // Watch takes what others open out of the table, so the host was a router before, except for these
 	}
 	for _, t := range tables {
 		if runs[t.Name] {
@@ -72,13 +110,13 @@ func salvageForwarding(v *view) (entries []entry, _ *closure, err error) {
 		}
 		entries = append(entries, entry{Nft: &nftTable{Name: t.Name}})
 		for _, name := range t.Closed4 {
-			entries = append(entries, entry{Sysctl: &sysctl{Path: forward4(name), Old: "0", New: "1", Unless: allForward4, Index: index[name]}})
+			entries = append(entries, entry{Sysctl: &sysctl{Path: forward4(name), Old: "0", New: "1", Unless: unless, Index: index[name]}})
 		}
 		for _, name := range t.Closed6 {
 			entries = append(entries, entry{Sysctl: &sysctl{Path: force6(name), Old: "0", New: "1", Index: index[name]}})
 		}
 	}
-	return entries, nil, nil
+	return entries, nil
 }
 
 // salvage returns the changes in the kernel that bear our name. closed is not nil if lockdown is in force, or if nothing tells:

@@ -3,6 +3,8 @@ package hostnet
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"testing"
 
 	"penstock/router/hostnet/firewall"
@@ -139,4 +141,73 @@ func TestADamagedStateFileOpensNothing(t *testing.T) {
 	hosttest.Must(t, err)
 	hosttest.Must(t, host.Apply(t.Context(), lift)) // a configuration without lockdown opens
 	hosttest.Must(t, host.Close())
+}
+
+// A killed penstock has made the host forward, and its state file does not say so.
+func TestForwardingIsSalvagedFromItsTable(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	boot := regexp.MustCompile(`"boot": "[^"]*"`)
+	for _, row := range []struct {
+		sentence string
+		router   string // ip_forward
+		spoil    func(t *testing.T, path string) error
+	}{
+		{"the file is lost", "0", func(_ *testing.T, path string) error { return os.RemoveAll(filepath.Dir(path)) }},
+		{"the file is lost on a router that does not forward from there", "1", func(_ *testing.T, path string) error { return os.Remove(path) }},
+		{"the file seems to be of another boot", "0", func(t *testing.T, path string) error {
+			raw, err := os.ReadFile(path)
+			hosttest.Must(t, err)
+			return os.WriteFile(path, boot.ReplaceAll(raw, []byte(`"boot": "another"`)), 0o600)
+		}},
+	} {
+		for _, starts := range []bool{false, true} {
+			h := hosttest.New(t)
+			c := config(h)
+			c.Gateway, c.StateFile = true, filepath.Join(t.TempDir(), "new", "kernel.json")
+			hosttest.Must(t, os.Mkdir(filepath.Dir(c.StateFile), 0o700))
+			hosttest.SetSysctl(t, all4, row.router)
+			hosttest.SetSysctl(t, up4, "0")
+			host, err := Open(c)
+			hosttest.Must(t, err)
+			hosttest.Must(t, host.Apply(t.Context(), routed()))
+			hosttest.Must(t, CleanupForwarding(filepath.Join(h.Dir, "none", "kernel.json"), nil)) // it runs
+			if hosttest.Sysctl(up4) != "1" || exists(filepath.Join(h.Dir, "none")) {
+				t.Errorf("%s: cleanup with a file that is not there changed a host whose penstock runs", row.sentence)
+			}
+			hosttest.Must(t, host.Release())
+			hosttest.Must(t, h.TUN.Close())
+			hosttest.Must(t, row.spoil(t, c.StateFile))
+			if starts {
+				hosttest.Must(t, os.MkdirAll(filepath.Dir(c.StateFile), 0o700))
+				host, err := Open(c) // before there is a TUN, which would be that of a penstock that runs
+				hosttest.Must(t, err)
+				h.TUN = hosttest.NewTUN(t, "pen0")
+				hosttest.Must(t, host.Apply(t.Context(), routed()))
+				tables, err := firewall.ForwardingTables()
+				hosttest.Must(t, err)
+				if len(tables) != 1 || !slices.Equal(tables[0].Closed4, []string{"up0"}) || exists(procSys+"/"+up6) && !slices.Equal(tables[0].Closed6, []string{"up0"}) {
+					t.Errorf("%s: after a start: got %+v, want up0 closed", row.sentence, tables)
+				}
+				hosttest.Must(t, host.Close())
+			} else {
+				hosttest.Must(t, CleanupForwarding(c.StateFile, nil))
+			}
+			tables, err := firewall.ForwardingTables()
+			hosttest.Must(t, err)
+			if got4, got6 := hosttest.Sysctl(up4), hosttest.Sysctl(up6); got4 != "0" || got6 == "1" || len(tables) != 0 {
+				t.Errorf("%s, starts %t: at the end: got forwarding %s and %s, tables %v, want it as before", row.sentence, starts, got4, got6, tables)
+			}
+			if left, _ := filepath.Glob(filepath.Join(filepath.Dir(c.StateFile), "*")); len(left) != 0 {
+				t.Errorf("%s: got files %v, want none", row.sentence, left)
+			}
+			hosttest.SetSysctl(t, all4, "0")
+			if starts {
+				h.Close(t)
+			} else {
+				hosttest.Must(t, h.Uplink.Close())
+			}
+		}
+	}
 }
