@@ -319,7 +319,7 @@ func (in *inline) judge(ctx context.Context) (open bool, err error) {
 	if kind != request {
 		return true, nil
 	}
-	requests := &requestFilter{filter: filter{
+	requests := &requestFilter{first: in.head.isPreface(), filter: filter{
 		r: in.r, ctx: in.ctx, before: in.before, course: course, upstream: &skip{in, in.passed}, e: in.e, held: in.head,
 	}}
 	in.through = requests

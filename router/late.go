@@ -184,7 +184,7 @@ func (l *late) judge(f first, head *head, passed int) (through io.Writer, err er
 	}
 	was := courseOf(&f.before, l.e.verdict())
 	if head.isPreface() {
-		requests := &requestFilter{filter: filter{
+		requests := &requestFilter{first: true, filter: filter{
 			r: l.r, ctx: f.ctx, before: f.before, course: was, upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head,
 		}}
 		return requests, requests.pass()

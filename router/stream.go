@@ -65,7 +65,7 @@ func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head 
 	case len(head.b) == 0:
 		through = &lateFilter{filter: filter}
 	case head.kind() == request:
-		requests := &requestFilter{filter: filter}
+		requests := &requestFilter{filter: filter, first: head.isPreface()}
 		err = requests.pass()
 		through = requests
 	default:
@@ -112,6 +112,7 @@ func (w *filter) judge(res sniff.Result) error {
 // elsewhere. The client then opens a new connection, which is judged on its own.
 type requestFilter struct {
 	filter
+	first    bool // the flow has not been judged by a request yet
 	requests sniff.Requests
 }
 
@@ -148,6 +149,9 @@ func (w *requestFilter) feed(b []byte) (rest []byte, err error) {
 	for len(b) > 0 {
 		n, res := w.requests.Feed(b)
 		if res.Status == sniff.NoName && res.Ambiguous {
+			if w.first {
+				w.judge(res) // so that the record has the verdict
+			}
 			w.e.failed(ambiguousName)
 			return nil, errNoMore
 		}
@@ -155,6 +159,7 @@ func (w *requestFilter) feed(b []byte) (rest []byte, err error) {
 			if err := w.judge(res); err != nil {
 				return nil, err
 			}
+			w.first = false
 		}
 		if n == 0 {
 			break
@@ -189,7 +194,7 @@ func (w *lateFilter) Write(b []byte) (int, error) {
 		return len(b), nil
 	}
 	if res.Protocol == sniff.HTTP || res.Protocol == sniff.HTTP2 {
-		requests := &requestFilter{filter: w.filter}
+		requests := &requestFilter{filter: w.filter, first: res.Status == sniff.NeedMore}
 		w.next = requests
 		return len(b), requests.pass()
 	}
