@@ -225,13 +225,16 @@ func (p *penstock) saw(t *testing.T, to string) bool {
 	return slices.ContainsFunc(slices.Concat(p.flows(t, "--recent"), p.flows(t, "--denied")), func(f flow) bool { return strings.Contains(f.Dst, to) })
 }
 
+// otherwise is what a laptop says of another firewall.
+const otherwise = "direct by sockets: another program's firewall may treat what this host forwards otherwise than what it sends: "
+
 // [pen0 -> penstock -> sockets] laptop, whose other firewall forwards nothing
 func TestALaptopUsesSocketsWhereTheKernelWillNotForward(t *testing.T) {
 	t.Parallel()
 	w := newDirectLaptop(t)
 	sh(t, w.Laptop, "nft add table inet other; nft add chain inet other theirs '{ type filter hook forward priority 0; policy drop; }'")
 	w.laptop = start(t, w.Laptop, w.path("laptop.yaml"))
-	w.laptop.wantDirect(t, "direct by sockets: another program's firewall drops what the host forwards")
+	w.laptop.wantDirect(t, otherwise+"chain theirs of table other")
 	attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
 	attempt{"", fetchPublic6, isPublic, nil}.on(t, w.Laptop)
 	sh(t, w.Laptop, "nft delete table inet other")
@@ -239,33 +242,94 @@ func TestALaptopUsesSocketsWhereTheKernelWillNotForward(t *testing.T) {
 	attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
 }
 
-// [pen0 -> penstock -> sockets] laptop, whose other firewall filters what it sends
-func TestALaptopEvadesNoRulesForItsOutput(t *testing.T) {
+// [pen0 -> penstock -> sockets] laptop, to which rules of another firewall come
+func TestALaptopEvadesNoRulesOfAnotherFirewall(t *testing.T) {
 	t.Parallel()
-	w := newDirectLaptop(t)
-	sh(t, w.Laptop, "nft add table inet mine; nft add chain inet mine out '{ type filter hook output priority 0; policy accept; }'")
-	w.direct(t)
-	sh(t, w.Laptop, "nft add rule inet mine out oifname lan0 tcp dport 443 reject")
-	w.laptop.wantDirect(t, "direct by sockets: another program's firewall filters what this host sends, and would not see what it forwards: chain out of table mine")
-	attempt{"", fetchPublic, "", refusedOrCutOff()}.on(t, w.Laptop)
-	sh(t, w.Laptop, "nft delete table inet mine")
-	w.laptop.wantDirect(t, "direct by the kernel\n")
-	attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
+	refused, fetched := attempt{"", fetchPublic, "", refusedOrCutOff()}, attempt{"", fetchPublic, isPublic, nil}
+	for _, row := range []struct {
+		needs, before, rule, want string
+		then                      attempt
+		undo                      string
+	}{
+		{
+			"nft", "nft add table inet mine; nft add chain inet mine out '{ type filter hook output priority 0; policy accept; }'",
+			"nft add rule inet mine out oifname lan0 tcp dport 443 reject", "chain out of table mine", refused, "nft delete table inet mine",
+		},
+		{
+			"nft", "nft add table inet mine; nft add chain inet mine theirs '{ type filter hook forward priority 0; policy accept; }'",
+			"nft add rule inet mine theirs meta l4proto tcp drop", "chain theirs of table mine", fetched, "nft delete table inet mine",
+		},
+		{
+			"iptables-nft", "", "iptables-nft -t nat -A OUTPUT -o lan0 -p tcp --dport 443 -j REDIRECT --to-ports 4",
+			"chain OUTPUT of table nat", refused, "iptables-nft -t nat -F OUTPUT",
+		},
+		{
+			"iptables-legacy", "", "iptables-legacy -A OUTPUT -o lan0 -p tcp --dport 443 -j REJECT --reject-with tcp-reset",
+			"chain OUTPUT of table filter (iptables-legacy)", refused, "iptables-legacy -F OUTPUT", // the table stays, empty
+		},
+		{
+			"iptables-legacy", "", "iptables-legacy -t raw -A PREROUTING -j NOTRACK",
+			"chain PREROUTING of table raw (iptables-legacy)", fetched, "iptables-legacy -t raw -F PREROUTING",
+		},
+	} {
+		t.Run(row.want, func(t *testing.T) {
+			t.Parallel()
+			w := newDirectLaptop(t)
+			program(t, row.needs)
+			sh(t, w.Laptop, row.before)
+			w.direct(t)
+			sh(t, w.Laptop, row.rule)
+			w.laptop.wantDirect(t, otherwise+row.want+"\n")
+			row.then.on(t, w.Laptop)
+			sh(t, w.Laptop, row.undo)
+			w.laptop.wantDirect(t, "direct by the kernel\n")
+			fetched.on(t, w.Laptop)
+		})
+	}
 }
 
-// [pen0 -> penstock -> sockets] laptop, whose other firewall is the older one of the kernel's
-func TestALaptopEvadesNoRulesOfTheOlderFilterForItsOutput(t *testing.T) {
+// [pen0 -> penstock -> penk0 -> kernel, then sockets] laptop --- internet
+//
+// Rules come that would not see what a live flow sends.
+func TestALiveFlowOfALaptopEndsWhenRulesCome(t *testing.T) {
 	t.Parallel()
 	w := newDirectLaptop(t)
-	program(t, "iptables-legacy")
 	w.direct(t)
-	sh(t, w.Laptop, "iptables-legacy -A OUTPUT -o lan0 -p tcp --dport 443 -j REJECT --reject-with tcp-reset")
-	w.laptop.wantDirect(t, "direct by sockets: another program's firewall filters what this host sends, and would not see what it forwards: "+
-		"chain OUTPUT of table filter (iptables-legacy)")
-	attempt{"", fetchPublic, "", refusedOrCutOff()}.on(t, w.Laptop)
-	sh(t, w.Laptop, "iptables-legacy -F OUTPUT") // the table stays, empty
+	served := make(chan error, 3) // one for each connection
+	serve(t, w.Internet, publicIPv4+":5001", func(c *net.TCPConn) {
+		_, err := io.Copy(c, c)
+		served <- err
+	})
+	echo := func() net.Conn {
+		c := dial(t, w.Laptop, "tcp", publicIPv4+":5001")
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c := echo()
+	w.laptop.carried(t, publicIPv4+":5001", inLine)
+	sh(t, w.Laptop, `nft add table inet mine; nft add chain inet mine out '{ type filter hook output priority 0; policy accept; }'
+		nft add rule inet mine out udp dport 4 drop`)
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client: got %v, want a reset", err)
+	}
+	if err := <-served; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the server: got %v, want a reset", err)
+	}
+	w.laptop.wantDirect(t, otherwise+"chain out of table mine\n")
+	c = echo()
+	w.laptop.carried(t, publicIPv4+":5001", "terminated")
+	sh(t, w.Laptop, "nft delete table inet mine")
 	w.laptop.wantDirect(t, "direct by the kernel\n")
-	attempt{"", fetchPublic, isPublic, nil}.on(t, w.Laptop)
+	echo()
+	within(t, c)
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Errorf("the flow by a socket, when the rules have gone: %v", err)
+	}
 }
 
 // [penstock, killed] laptop under lockdown

@@ -114,8 +114,8 @@ func (w *Forwarding) Families() (v4, v6 bool) {
 // table was made. If one does not, another program's firewall drops it.
 func (w *Forwarding) Probed() (begun, left []uint64, err error) { return firewall.Probed(w.tun) }
 
-// Sieve returns a chain of another program's firewall that looks at what the host itself sends, and so would not see what it forwards
-// for the TUN; "" if there is none.
+// Sieve returns a chain of another program's firewall that may treat what the host forwards for the TUN otherwise than what it sends; ""
+// if there is none.
 func (w *Forwarding) Sieve() (string, error) { return firewall.Sieve() }
 
 // see looks at what Families reports. ready says that the TUN and the table are there.

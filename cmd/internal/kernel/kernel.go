@@ -67,7 +67,7 @@ type Way struct {
 
 	off atomic.Pointer[string] // why flows leave by sockets; nil: they do not
 	gap [2]atomic.Bool         // probes of IPv4 and of IPv6 do not come through
-	out atomic.Pointer[string] // whose rules a laptop's packets would evade; nil: nobody's
+	out atomic.Pointer[string] // whose rules may treat a laptop's packets otherwise if they are forwarded; nil: nobody's
 	mu  sync.Mutex             // guards below
 	was string                 // what need not be logged again
 }
@@ -125,12 +125,8 @@ func (w *Way) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	var behind []netip.Prefix // the other address of each network
-	for _, p := range w.own {
-		behind = append(behind, netip.PrefixFrom(p.Addr().Next(), p.Bits()))
-	}
 	w.stack, err = stack.New(stack.Config{
-		Name: "kernel", MTU: w.plan.mtu, Addrs: behind, Routed: true, Lossless: true, Limits: w.cfg.Limits, Metrics: w.cfg.Metrics, Log: w.cfg.Log,
+		Name: "kernel", MTU: w.plan.mtu, Addrs: w.behind(), Routed: true, Lossless: true, Limits: w.cfg.Limits, Metrics: w.cfg.Metrics, Log: w.cfg.Log,
 		LinkFailed: func(err error) { w.fail(fmt.Errorf("the TUN %s has failed: %w: restart penstock", w.name, err)) },
 	})
 	if err != nil {
@@ -146,6 +142,15 @@ func (w *Way) open(ctx context.Context) (err error) {
 		return fmt.Errorf("the host cannot be made to forward: %w", whyNot(w.name))
 	}
 	return w.probe(ctx)
+}
+
+// behind returns the addresses of the stack: the other one of each network of the TUN.
+func (w *Way) behind() []netip.Prefix {
+	var list []netip.Prefix
+	for _, p := range w.own {
+		list = append(list, netip.PrefixFrom(p.Addr().Next(), p.Bits()))
+	}
+	return list
 }
 
 // freeName returns a name that no interface has.
@@ -209,7 +214,7 @@ func (w *Way) reason(v4 bool) string {
 	case w.carries(v4):
 		return ""
 	case w.out.Load() != nil:
-		return "another program's firewall filters what this host sends, and would not see what it forwards: " + *w.out.Load()
+		return "another program's firewall may treat what this host forwards otherwise than what it sends: " + *w.out.Load()
 	case v4 && w.gap[0].Load(), !v4 && w.gap[1].Load():
 		return "another program's firewall drops what the host forwards: see nft list ruleset, and admit what comes in by " + w.name
 	case v4:
@@ -322,7 +327,7 @@ func number(name string) int {
 // probe sends a packet of each family through the kernel, which ends before it leaves the host, and notes whether it came as far as
 // that. A packet that has no route says nothing.
 func (w *Way) probe(ctx context.Context) error {
-	if err := w.sieve(); err != nil {
+	if err := w.sieve(); err != nil || w.out.Load() != nil {
 		return err
 	}
 	begunBefore, leftBefore, err := w.host.Forwarding.Probed()
@@ -365,8 +370,9 @@ func (w *Way) probe(ctx context.Context) error {
 	}
 }
 
-// sieve looks whether the packets of a laptop's programs, which the host has sent so far, would evade rules of another firewall. A
-// gateway's peers have always been forwarded.
+// sieve looks whether rules of another firewall may treat the packets of a laptop's programs otherwise than those that the host sends.
+// Then the flows that have left by the kernel are reset, and none can follow: the stack has no address to leave from. A gateway's peers
+// have always been forwarded.
 func (w *Way) sieve() error {
 	if !w.plan.laptop {
 		return nil
@@ -375,11 +381,14 @@ func (w *Way) sieve() error {
 	switch {
 	case err != nil:
 		return err
-	case chain == "":
-		w.out.Store(nil)
-	default:
+	case chain != "":
 		w.out.Store(&chain)
+		return w.stack.SetAddrs(nil)
 	}
+	if err := w.stack.SetAddrs(w.behind()); err != nil {
+		return err
+	}
+	w.out.Store(nil)
 	return nil
 }
 

@@ -141,8 +141,8 @@ func closes(rule []expr.Any) (family byte, name string) {
 	return is.Data[0], string(bytes.TrimRight(named.Data, "\x00"))
 }
 
-// Sieve returns a base chain of another program's that filters what the host itself sends, as "chain CHAIN of table TABLE"; "" if there is
-// none. One without rules that lets everything pass is none.
+// Sieve returns a base chain of another program's that sees what the host forwards or what it sends, and so may treat the one otherwise
+// than the other, as "chain CHAIN of table TABLE"; "" if there is none. One without rules that lets everything pass is none.
 func Sieve() (string, error) {
 	c, err := nftables.New()
 	if err != nil {
@@ -153,8 +153,12 @@ func Sieve() (string, error) {
 		return "", err
 	}
 	for _, chain := range chains {
-		if chain.Hooknum == nil || *chain.Hooknum != *nftables.ChainHookOutput || chain.Type != nftables.ChainTypeFilter ||
-			chain.Table.Family == nftables.TableFamilyARP || chain.Table.Family == nftables.TableFamilyBridge || strings.HasPrefix(chain.Table.Name, namePrefix) {
+		if chain.Hooknum == nil || !sifts(*chain.Hooknum, chain.Type == nftables.ChainTypeNAT) || strings.HasPrefix(chain.Table.Name, namePrefix) {
+			continue
+		}
+		switch chain.Table.Family {
+		case nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyINet:
+		default:
 			continue
 		}
 		rules, err := c.GetRules(chain.Table, chain)
@@ -163,6 +167,18 @@ func Sieve() (string, error) {
 		}
 	}
 	return legacySieve()
+}
+
+// sifts reports whether rules at a hook count for Sieve. Those for what the host receives do not, nor does NAT of what leaves: forwarded or
+// sent, it passes there alike.
+func sifts(hook nftables.ChainHook, nat bool) bool {
+	switch hook {
+	case *nftables.ChainHookPrerouting, *nftables.ChainHookForward, *nftables.ChainHookOutput:
+		return true
+	case *nftables.ChainHookPostrouting:
+		return !nat
+	}
+	return false
 }
 
 // Probed returns how many packets to each of the Probes were admitted, and how many of those came as far as the end, since the table

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 	"unsafe"
 
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,12 +27,12 @@ var xtables4, xtables6 = xtables{unix.AF_INET, unix.SOL_IP, "/proc/net/ip_tables
 // legacySieve is Sieve for the older filters.
 func legacySieve() (string, error) {
 	for _, x := range []xtables{xtables4, xtables6} {
-		filters, err := x.filtersOutput()
+		chain, err := x.sieve()
 		switch {
 		case err != nil:
 			return "", fmt.Errorf("read the rules of iptables-legacy: %w", err)
-		case filters:
-			return "chain OUTPUT of table filter (iptables-legacy)", nil
+		case chain != "":
+			return chain + " (iptables-legacy)", nil
 		}
 	}
 	return "", nil
@@ -44,56 +44,81 @@ const (
 	getInfo, getEntries = 64, 65 // IPT_SO_GET_INFO, IPT_SO_GET_ENTRIES
 	tableName           = 32
 	infoSize            = 84
+	infoHooks           = 32 // valid_hooks: a bit for each hook at which the table has a chain
 	infoEntry           = 36 // hook_entry, of five hooks: where the first rule of a chain is
 	infoUnderflow       = 56 // underflow: where its policy is
 	infoBytes           = 80 // size of all entries
 	entriesHeader       = 40 // the name, and the size, aligned to 8 bytes
 	targetVerdict       = 32
 	verdictDrop         = -1
-	hookOutput          = 3
 )
 
-// filtersOutput reports whether the table filter has a rule in OUTPUT, or its policy lets nothing pass. A table that nobody has used is
-// not loaded, and stays so.
-func (x xtables) filtersOutput() (bool, error) {
+// hooks are the chains of a table by the number of their hook.
+var hooks = [...]string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
+
+// sieve returns a chain of one family that sifts, and has a rule or a policy that lets nothing pass; "" if there is none. A table that
+// nobody has used is not loaded, and stays so.
+func (x xtables) sieve() (string, error) {
 	names, err := os.ReadFile(x.names)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !slices.Contains(strings.Fields(string(names)), "filter") {
-		return false, nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
 	}
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	fd, err := unix.Socket(x.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	defer unix.Close(fd)
+	for _, table := range strings.Fields(string(names)) {
+		hook, err := x.sieveOf(fd, table)
+		if err != nil {
+			return "", fmt.Errorf("table %s: %w", table, err)
+		}
+		if hook >= 0 {
+			return "chain " + hooks[hook] + " of table " + table, nil
+		}
+	}
+	return "", nil
+}
+
+// sieveOf returns the hook of such a chain of a table; -1 if there is none.
+func (x xtables) sieveOf(fd int, table string) (int, error) {
 	info := make([]byte, infoSize)
-	copy(info, "filter")
+	copy(info, table)
 	if err := x.ask(fd, getInfo, info); err != nil {
-		return false, err
+		return 0, err
 	}
 	number := func(b []byte, at int) int { return int(binary.NativeEndian.Uint32(b[at:])) }
-	first, policy := number(info, infoEntry+4*hookOutput), number(info, infoUnderflow+4*hookOutput)
-	if first != policy {
-		return true, nil
-	}
 	size := number(info, infoBytes)
 	entries := make([]byte, entriesHeader+size)
-	copy(entries, "filter")
+	copy(entries, table)
 	binary.NativeEndian.PutUint32(entries[tableName:], uint32(size))
 	if err := x.ask(fd, getEntries, entries); err != nil {
-		return false, err
+		return 0, err
 	}
-	entry := entries[min(entriesHeader+policy, len(entries)):]
-	if len(entry) < x.target+2 {
-		return false, errUnknownLayout
+	for hook := range hooks {
+		if number(info, infoHooks)&(1<<hook) == 0 || !sifts(nftables.ChainHook(hook), table == "nat") {
+			continue
+		}
+		first, policy := number(info, infoEntry+4*hook), number(info, infoUnderflow+4*hook)
+		if first != policy {
+			return hook, nil
+		}
+		entry := entries[min(entriesHeader+policy, len(entries)):]
+		if len(entry) < x.target+2 {
+			return 0, errUnknownLayout
+		}
+		at := int(binary.NativeEndian.Uint16(entry[x.target:])) + targetVerdict
+		if len(entry) < at+4 {
+			return 0, errUnknownLayout
+		}
+		if int32(number(entry, at)) == verdictDrop {
+			return hook, nil
+		}
 	}
-	at := int(binary.NativeEndian.Uint16(entry[x.target:])) + targetVerdict
-	if len(entry) < at+4 {
-		return false, errUnknownLayout
-	}
-	return int32(number(entry, at)) == verdictDrop, nil
+	return -1, nil
 }
 
 var errUnknownLayout = errors.New("the kernel's answer has an unknown layout")
