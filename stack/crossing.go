@@ -463,6 +463,9 @@ func (s receiver) crossICMP(icmp *packet.Packet) (taken bool) {
 	rest := binary.BigEndian.Uint32(icmp.Body[4:])
 	if c, ok := s.crossings.guests.Find(ports.Local, ports.Remote); ok && c.begun.Load() {
 		if quoted, ok := c.QuoteToClient(icmp.Body[8:], isUnreachable(icmp)); ok {
+			if mtu, ok := tooBigFor(icmp); ok {
+				c.TooBig(mtu)
+			}
 			sender{c.near}.sendICMPError(crosser(s).seenFrom(c.near, icmp.Src, c.Client.Addr()), c.Client.Addr(), icmp.Body[0], icmp.Body[1], rest, quoted)
 		}
 		return true
@@ -518,6 +521,14 @@ func (s crosser) isBroadcast(addr netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// tooBigFor returns the size of packets that an ICMP error says are not too big, in bytes.
+func tooBigFor(icmp *packet.Packet) (mtu int, ok bool) {
+	if icmp.Src.Is4() {
+		return int(binary.BigEndian.Uint16(icmp.Body[6:])), icmp.Body[0] == packet.Unreachable4 && icmp.Body[1] == packet.FragmentationNeeded
+	}
+	return int(binary.BigEndian.Uint32(icmp.Body[4:])), icmp.Body[0] == packet.PacketTooBig6
 }
 
 // isUnreachable reports whether an ICMP error says that there is no way to a destination.

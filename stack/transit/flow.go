@@ -177,16 +177,20 @@ func (f *Flow) FromClient(m link.Meta, p *packet.Packet, now int64) Step {
 	step, ended := f.fromClient(m, p, &s)
 	carries := !f.carries && f.client.agreed && f.phase == open && f.tx.Load()+f.rx.Load() > 0
 	f.carries = f.carries || carries
-	loan := lender{f}.loanLocked(step)
 	f.mu.Unlock()
-	if loan != nil {
-		f.Owner.ToClient(link.Meta{}, loan)
-	}
 	if carries {
 		f.Owner.Carries()
 	}
 	if s.heard {
 		f.Owner.Heard()
+	}
+	if step == Stay { // still, after what has come was judged: mostly it has been let go by now
+		f.mu.Lock()
+		loan := lender{f}.loanLocked()
+		f.mu.Unlock()
+		if loan != nil {
+			f.Owner.ToClient(link.Meta{}, loan)
+		}
 	}
 	if ended {
 		f.Owner.Ended(f.result)
@@ -477,10 +481,10 @@ type lender struct{ *Flow }
 
 // loanLocked acknowledges for the server what is held, when that has become many segments: a client with a small window in
 // segments would send no more, and so might never finish what is read. From then on the flow answers for these bytes.
-func (f lender) loanLocked(step Step) []byte {
+func (f lender) loanLocked() []byte {
 	const many = 4
 	g := f.gate
-	if step != Stay || g == nil || f.phase != open || !g.lent && (g.open || g.segments(int(f.most)) < many) {
+	if g == nil || f.phase != open || !g.lent && (g.open || g.segments(int(f.most)) < many) {
 		return nil
 	}
 	g.lend()
@@ -517,7 +521,11 @@ func (f *Flow) Repeat() {
 // owedLocked makes segments of the bytes that the flow answers for and that may leave.
 func (f lender) owedLocked(g *gate) (list []held) {
 	at, b := g.owed()
-	for size := int(f.most); len(b) > 0; {
+	size := int(f.most)
+	if f.client.stamps && f.server.stamps {
+		size -= stampBytes
+	}
+	for len(b) > 0 {
 		n := min(size, len(b))
 		h := held{b: control(f.Mapped, f.Server, flagACK|flagPSH, at, f.client.has, &f.client, &f.server, b[:n])}
 		at, b = at+uint32(n), b[n:]
@@ -552,6 +560,17 @@ func (f *Flow) Nudge() {
 		}
 	}
 }
+
+// TooBig says that no packet of more than mtu bytes reaches the server: segments that the flow makes itself are no longer from now on.
+func (f *Flow) TooBig(mtu int) {
+	const least = 536 // RFC 9293, 3.7.1
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.most = uint16(min(int(f.most), max(mtu-packet.HeaderLen(f.Server.Addr())-20, least)))
+}
+
+// stampBytes is what timestamps take of a segment.
+const stampBytes = 12
 
 // control makes a segment from one side to the other, in the name of from.
 func control(src, dst netip.AddrPort, flags byte, seq, ack uint32, from, to *end, payload []byte) []byte {

@@ -402,6 +402,37 @@ func TestWhatIsOwedHasNoHole(t *testing.T) {
 	m.mustHaveLeft("after all was permitted", 600)
 }
 
+// TestWhatIsOwedFitsTheWay has a flow answer for bytes whose segments turn out to be too big.
+func TestWhatIsOwedFitsTheWay(t *testing.T) {
+	const mtu = 1280
+	for _, c := range families {
+		longest := 0
+		c.MTU, c.Owner = 1500, toServer(func(b []byte) { longest = max(longest, len(b)) })
+		read := 0
+		c.Read = func(b []byte) { read += len(b) }
+		f := New(c, 0)
+		w := &track{Flow: f, t: t}
+		w.give(w.up(0, 0, flagSYN))
+		w.give(w.down(serverISN, 1, flagSYN|flagACK))
+		const size = 1400
+		for pos := 0; pos < 5*size; pos += size {
+			f.FromClient(link.Meta{}, w.up(1+uint32(pos), serverISN+1, flagACK, data(pos, size, 0)...).packet(t), 0)
+		}
+		f.TooBig(mtu)
+		f.Permit(read)
+		if longest == 0 || longest > mtu {
+			t.Errorf("%v: the longest packet has %d bytes, want %d at most", c.Server, longest, mtu)
+		}
+		f.TooBig(0) // a lie
+		longest = 0
+		f.Repeat()
+		f.Repeat()
+		if longest < 536 {
+			t.Errorf("%v: after an error that says 0, the longest packet has %d bytes", c.Server, longest)
+		}
+	}
+}
+
 func TestPermitIsOfWhatWasRead(t *testing.T) {
 	m := newGateModel(t, families[0])
 	m.permit(1000) // of nothing
