@@ -182,28 +182,25 @@ func (l *late) judge(f first, head *head, passed int) (through io.Writer, err er
 	case noName:
 		return nil, nil // the first verdict stands
 	}
-	was := courseOf(&f.before, l.e.verdict())
-	if head.isPreface() {
-		requests := &requestFilter{first: true, filter: filter{
-			r: l.r, ctx: f.ctx, before: f.before, course: was, upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head,
-		}}
-		return requests, requests.pass()
-	}
-	named, v := l.r.named(f.ctx, f.before, head.result(), l.e)
-	if v.Action != policy.Forward {
-		l.refuse(head, passed, &v)
-		return nil, errNoMore
-	}
-	if !was.stays(named, v) {
-		if err := l.redial(f.ctx, passed); err != nil {
-			return nil, err
+	course := courseOf(&f.before, l.e.verdict())
+	if !head.isPreface() { // else the first verdict stands until there is a request
+		named, v := l.r.named(f.ctx, f.before, head.result(), l.e)
+		if v.Action != policy.Forward {
+			l.refuse(head, passed, &v)
+			return nil, errNoMore
 		}
+		if !course.stays(named, v) {
+			if err := l.redial(f.ctx, passed); err != nil {
+				return nil, err
+			}
+		}
+		course = courseOf(&named, v)
 	}
 	if kind != request {
 		return nil, nil
 	}
-	requests := &requestFilter{filter: filter{
-		r: l.r, ctx: f.ctx, before: f.before, course: courseOf(&named, v), upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head,
+	requests := &requestFilter{first: head.isPreface(), filter: filter{
+		r: l.r, ctx: f.ctx, before: f.before, course: course, upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head,
 	}}
 	return requests, requests.pass()
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,8 +46,6 @@ func paths(binaries string) []path {
 			open: directWith(", direct: sockets")},
 		{name: "wireguard-go", title: "wireguard-go on laptop and gateway, the kernels route, intranet", tunnel: true,
 			server: netlab.IntranetIPv4, open: openWireguardGo},
-		{name: "wireguard-go-guarded", title: "the same with the rules of wg-quick, and a gateway that masquerades (needs nft)", baseline: "wireguard-go",
-			tunnel: true, brief: true, server: netlab.IntranetIPv4, open: openWireguardGoGuarded},
 		{name: "tunnel", title: "penstock on laptop and gateway, intranet", baseline: "wireguard-go", tunnel: true,
 			server: netlab.IntranetIPv4, open: tunnelWith("", "", "")},
 		{name: "sockets", title: "the same with direct: sockets on the gateway", baseline: "wireguard-go", tunnel: true, brief: true,
@@ -55,7 +54,7 @@ func paths(binaries string) []path {
 			server: netlab.IntranetIPv4, open: tunnelWith("", "{name: no-gambling, match: {category: gambling}, do: block}, ", "")},
 		{name: "terminated", title: "the same with datapath: terminate", baseline: "wireguard-go", tunnel: true, brief: true,
 			server: netlab.IntranetIPv4, open: tunnelWith("datapath: terminate\n", "", "")},
-	}, singBoxes(binaries)...)
+	}, slices.Concat(guardedWireguardGo(), singBoxes(binaries))...)
 }
 
 // world is a lab with the programs of one path.

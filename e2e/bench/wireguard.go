@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -89,6 +90,15 @@ const (
 	chain leave { type nat hook postrouting priority srcnat; iifname "` + wgLink + `" masquerade; }
 }`
 )
+
+// guardedWireguardGo is the path through wireguard-go with those rules, if this machine has nft.
+func guardedWireguardGo() []path {
+	if _, err := exec.LookPath("nft"); err != nil {
+		return nil
+	}
+	return []path{{name: "wireguard-go-guarded", title: "wireguard-go with the rules of wg-quick, and a gateway that masquerades", baseline: "wireguard-go",
+		tunnel: true, brief: true, server: netlab.IntranetIPv4, open: openWireguardGoGuarded}}
+}
 
 // openWireguardGoGuarded is openWireguardGo with those rules.
 func openWireguardGoGuarded(ctx context.Context, w *world) error {

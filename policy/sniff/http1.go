@@ -59,9 +59,9 @@ func (h *head) parse(b []byte) Result {
 	}
 	if !namesVersion(line) {
 		target := bytes.TrimLeft(line[method:], blanks)
-		switch isPath := len(target) > 0 && target[0] == '/'; {
-		case isPath && namesOther(target), // Node reads both like HTTP, with a Host field
-			isPath && isMethod(line[:method]),                                 // and a line without a version
+		isPath := len(target) > 0 && target[0] == '/'
+		switch {
+		case isPath && (namesOther(target) || isMethod(line[:method])), // Node reads the Host field behind both
 			bytes.EqualFold(line[:method], []byte("GET")) && isTarget(target): // HTTP/0.9; "get key" is for memcached or Redis
 			return ambiguous(HTTP)
 		}
@@ -235,14 +235,13 @@ func namesVersion(line []byte) bool {
 	return false
 }
 
-// namesOther reports whether the line has a version of RTSP or ICE. A path is the target of a mistaken request to a player: those of
-// RTSP itself have a URL or an asterisk.
+// namesOther reports whether the line contains a version of RTSP or ICE. Requests of RTSP itself have a URL or an asterisk for a target,
+// and no path.
 func namesOther(line []byte) bool {
 	return bytes.Contains(line, []byte(" RTSP/")) || bytes.Contains(line, []byte(" ICE/"))
 }
 
-// isMethod reports whether a word is a method of HTTP that changes something, or asks about it: RFC 9110, and what WebDAV and others
-// have registered.
+// isMethod reports whether a word is a method of HTTP, of RFC 9110, WebDAV and others.
 func isMethod(word []byte) bool {
 	switch string(word) {
 	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY", "SEARCH", "REPORT", "PURGE", "SOURCE",
