@@ -324,6 +324,7 @@ func pieces() [][]byte {
 		[]byte("POST /x HTTP/1.1\r\nHost: good.example\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
 		[]byte("SSH-2.0-client\r\n"), []byte("HELO\r\n"), []byte("\x00\x01\x02\x03"), []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
 		[]byte(strings.Repeat("word ", 100)), []byte("\r\n"), {0x16, 3, 1}, []byte("GET http://bad.bet/ HTTP/1.1\r\nHost: good.example\r\n\r\n"),
+		{0x14, 3, 3, 0, 1, 1}, []byte("\x17\x03\x03\x00\x04data"), // a change of cipher, and what is encrypted
 	}
 }
 

@@ -131,12 +131,13 @@ func (in *inline) startsLocked() bool {
 func (in *inline) work(prompt bool) {
 	defer in.recover()
 	for {
-		if prompt && (in.through != nil || len(in.head.b) > promptBytes) {
+		in.mu.Lock()
+		b := in.pending
+		if prompt && len(b) > 0 && !in.done && !in.reads(b) {
+			in.mu.Unlock()
 			in.reading.Go(func() { in.work(false) })
 			return
 		}
-		in.mu.Lock()
-		b := in.pending
 		in.pending = nil
 		if len(b) == 0 || in.done {
 			in.busy = false
@@ -157,7 +158,7 @@ func (in *inline) work(prompt bool) {
 		}
 		switch {
 		case !whole || err != nil:
-			in.settle(false, err)
+			in.settle(in.opened(), err)
 		case !prompt:
 			in.settle(in.judge(in.ctx))
 		case in.takesTime():
@@ -173,6 +174,21 @@ func (in *inline) work(prompt bool) {
 			in.settle(in.judge(ctx))
 		}
 	}
+}
+
+// reads reports whether it takes no time to read b.
+func (in *inline) reads(b []byte) bool {
+	if in.through == nil {
+		return len(in.head.b) <= promptBytes
+	}
+	later, ok := in.through.(*laterFilter)
+	return ok && later.prompt(b)
+}
+
+// opened reports whether no name can follow what has been read.
+func (in *inline) opened() bool {
+	later, ok := in.through.(*laterFilter)
+	return ok && later.open
 }
 
 // settle does what reading has come to: lets everything leave, ends the flow, or nothing yet.
@@ -316,14 +332,13 @@ func (in *inline) judge(ctx context.Context) (open bool, err error) {
 		}
 		course = courseOf(&named, v)
 	}
-	if kind != request {
+	if kind == noName {
 		return true, nil
 	}
-	requests := &requestFilter{first: in.head.isPreface(), filter: filter{
-		r: in.r, ctx: in.ctx, before: in.before, course: course, upstream: &skip{in, in.passed}, e: in.e, held: in.head,
-	}}
-	in.through = requests
-	return false, requests.pass()
+	later := filter{r: in.r, ctx: in.ctx, before: in.before, course: course, upstream: &skip{in, in.passed}, e: in.e, held: in.head}.later()
+	in.through = later
+	err = later.pass()
+	return later.open, err
 }
 
 // Write permits the bytes that a filter has judged.

@@ -196,13 +196,8 @@ func (l *late) judge(f first, head *head, passed int) (through io.Writer, err er
 		}
 		course = courseOf(&named, v)
 	}
-	if kind != request {
-		return nil, nil
-	}
-	requests := &requestFilter{first: head.isPreface(), filter: filter{
-		r: l.r, ctx: f.ctx, before: f.before, course: course, upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head,
-	}}
-	return requests, requests.pass()
+	later := filter{r: l.r, ctx: f.ctx, before: f.before, course: course, upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head}.later()
+	return later, later.pass()
 }
 
 // refuse ends the flow: with the page if nothing but a request has passed, else with RST.
@@ -315,3 +310,5 @@ func (s *skip) Write(b []byte) (int, error) {
 	n, err := s.w.Write(b[k:])
 	return k + n, err
 }
+
+func (s *skip) opened() (to io.Writer, ok bool) { return s.w, s.n == 0 }

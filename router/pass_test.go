@@ -169,11 +169,16 @@ func TestNamesOfFlowsThatCross(t *testing.T) {
 		want string
 		rule string
 	}{
-		{"an allowed SNI", 443, []string{good}, "*", "open", "rest"},
+		{"an allowed SNI", 443, []string{good}, "*", "read", "rest"}, // a server may ask for another hello
+		{"an allowed SNI, and what is encrypted", 443, []string{good, encrypted}, "*", "open", "rest"},
+		{"an allowed SNI, asked for another hello", 443, []string{good, good, encrypted}, "*", "open", "rest"},
+		{"a blocked SNI in another hello", 443, []string{good, bad}, good, "aborted", "no-gambling"},
+		{"a blocked SNI in another hello, in pieces", 443, []string{good, change + bad[:20], bad[20:]}, good + change, "aborted", "no-gambling"},
 		{"a blocked SNI", 443, []string{bad}, "", "aborted", "no-gambling"},
 		{"a blocked SNI on another port", 4443, []string{bad}, "", "aborted", "no-gambling"},
 		{"a blocked SNI in pieces", 443, []string{bad[:3], bad[3:50], bad[50:]}, bad[:3], "aborted", "no-gambling"},
-		{"a blocked SNI behind others' bytes", 443, []string{good + bad}, "*", "open", "rest"}, // within the stream of another hello it is data
+		{"a blocked SNI behind others' bytes", 443, []string{good + bad}, good, "aborted", "no-gambling"},
+		{"a blocked SNI behind what is encrypted", 443, []string{good + encrypted + bad}, "*", "open", "rest"}, // there it is data
 		{"half a hello", 443, []string{good[:50]}, "", "read", "rest"},
 		{"an allowed Host", 4443, []string{get("good.example")}, "*", "read", "rest"},
 		{"a blocked Host", 4443, []string{get("bad.bet")}, "", "aborted", "no-gambling"},
@@ -225,6 +230,12 @@ func TestNamesOfFlowsThatCross(t *testing.T) {
 		})
 	}
 }
+
+// What a client of TLS sends behind its hello: a change of cipher, and what is encrypted.
+const (
+	change    = "\x14\x03\x03\x00\x01\x01"
+	encrypted = "\x17\x03\x03\x00\x04data"
+)
 
 // settings2 is what a client of HTTP/2 sends before its first request.
 const settings2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
@@ -405,7 +416,7 @@ func TestWhichFlowsHaveMoved(t *testing.T) {
 // A name that needs no look-up is judged by whoever brought the packet, before he is back for the next.
 func TestANameIsJudgedAtOnce(t *testing.T) {
 	for _, row := range []struct{ sent, want string }{
-		{string(clientHello("good.example")), "open"}, {string(clientHello("bad.bet")), "aborted"}, {"SSH-2.0-client\r\n", "open"},
+		{string(clientHello("good.example")) + change + encrypted, "open"}, {string(clientHello("bad.bet")), "aborted"}, {"SSH-2.0-client\r\n", "open"},
 	} {
 		w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
 		c := w.cross(t, 22)
@@ -483,7 +494,7 @@ func TestASearchKeepsNobodyWaiting(t *testing.T) {
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		c.send(string(clientHello("good.example")))
+		c.send(string(clientHello("good.example")) + encrypted)
 	}()
 	select {
 	case <-sent:

@@ -116,6 +116,7 @@ func (p *pump) copyUntilQuiet() (waits bool, err error) {
 	p.r.patience.pumps.Add(1)
 	defer p.r.patience.pumps.Add(-1)
 	for {
+		p.open()
 		p.src.SetReadDeadline(time.Now().Add(p.r.patience.now())) // if it fails, so does the copy
 		n, err := p.move(p.dst, p.src)
 		switch {
@@ -130,6 +131,27 @@ func (p *pump) copyUntilQuiet() (waits bool, err error) {
 		}
 		_, err = p.move(p.dst, p.src) // nobody can tell, as off Linux: this goroutine waits, and wakes for nothing else
 		return false, err
+	}
+}
+
+// passable is implemented by a filter that may come to let everything pass.
+type passable interface {
+	// opened returns where the rest goes without the filter, once that is so.
+	opened() (to io.Writer, ok bool)
+}
+
+// open takes filters that let everything pass out of the way: it may be faster without them.
+func (p *pump) open() {
+	for {
+		f, ok := p.dst.(passable)
+		if !ok {
+			return
+		}
+		to, ok := f.opened()
+		if !ok {
+			return
+		}
+		p.dst = to
 	}
 }
 

@@ -64,10 +64,10 @@ func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head 
 	switch {
 	case len(head.b) == 0:
 		through = &lateFilter{filter: filter}
-	case head.kind() == request:
-		requests := &requestFilter{filter: filter, first: head.isPreface()}
-		err = requests.pass()
-		through = requests
+	case head.kind() == request || head.kind() == hello:
+		later := filter.later()
+		err = later.pass()
+		through = later
 	default:
 		_, err = unwrapped(upstream).Write(head.b)
 		head.release()
@@ -108,16 +108,33 @@ func (w *filter) judge(res sniff.Result) error {
 	return nil
 }
 
-// requestFilter judges each request of a plain HTTP connection. It ends the connection if a request is refused or must go
-// elsewhere. The client then opens a new connection, which is judged on its own.
-type requestFilter struct {
-	filter
-	first    bool // the flow has not been judged by a request yet
-	requests sniff.Requests
+// laterNames reads the names that a stream shows behind its first: see sniff.Requests and sniff.Hellos.
+type laterNames interface {
+	Feed(b []byte) (n int, res sniff.Result)
 }
 
-func (w *requestFilter) Write(b []byte) (int, error) {
-	if len(w.held.b) == 0 { // nothing is held, so complete requests pass without a copy
+// laterFilter judges each request of a plain HTTP connection, or each hello of a TLS connection whose server asks for another one. It
+// ends the connection if one is refused or must go elsewhere. The client then opens a new connection, which is judged on its own.
+type laterFilter struct {
+	filter
+	names laterNames
+	first bool // the flow has not been judged by a name yet
+	open  bool // no name can follow
+}
+
+// later returns the filter for a stream that starts with the held bytes, a request or a hello. It takes ctx from w.
+func (w filter) later() *laterFilter {
+	l := &laterFilter{filter: w, first: w.held.isPreface()}
+	if w.held.kind() == hello {
+		l.names = sniff.NewHellos(w.held.b, w.held.result())
+	} else {
+		l.names = new(sniff.Requests)
+	}
+	return l
+}
+
+func (w *laterFilter) Write(b []byte) (int, error) {
+	if len(w.held.b) == 0 { // nothing is held, so what is complete passes without a copy
 		rest, err := w.feed(b)
 		if err != nil {
 			return 0, err
@@ -130,8 +147,32 @@ func (w *requestFilter) Write(b []byte) (int, error) {
 	return len(b), w.pass()
 }
 
+// opened returns where the rest of the stream goes without the filter, once no name can follow.
+func (w *laterFilter) opened() (to io.Writer, ok bool) { return w.upstream, w.open }
+
+// prompt reports whether it takes no time to read b, which follows what was read: no name has to be judged.
+func (w *laterFilter) prompt(b []byte) bool {
+	hellos, ok := w.names.(*sniff.Hellos)
+	if !ok || len(w.held.b) > 0 {
+		return false
+	}
+	next := *hellos
+	for {
+		n, res := next.Feed(b)
+		switch {
+		case res.Status == sniff.NotThis:
+			return true
+		case res.Status != sniff.NeedMore:
+			return false
+		case n == 0 || n == len(b):
+			return true
+		}
+		b = b[n:]
+	}
+}
+
 // pass feeds the held bytes and keeps those of an incomplete head.
-func (w *requestFilter) pass() error {
+func (w *laterFilter) pass() error {
 	rest, err := w.feed(w.held.b)
 	if err != nil {
 		return err
@@ -144,10 +185,10 @@ func (w *requestFilter) pass() error {
 	return nil
 }
 
-// feed judges the requests in b and passes them on. It returns the bytes of an incomplete head.
-func (w *requestFilter) feed(b []byte) (rest []byte, err error) {
+// feed judges the names in b and passes b on. It returns the bytes of one that is incomplete.
+func (w *laterFilter) feed(b []byte) (rest []byte, err error) {
 	for len(b) > 0 {
-		n, res := w.requests.Feed(b)
+		n, res := w.names.Feed(b)
 		if res.Status == sniff.NoName && res.Ambiguous {
 			if w.first {
 				w.judge(res) // so that the record has the verdict
@@ -161,6 +202,7 @@ func (w *requestFilter) feed(b []byte) (rest []byte, err error) {
 			}
 			w.first = false
 		}
+		w.open = res.Status == sniff.NotThis
 		if n == 0 {
 			break
 		}
@@ -186,22 +228,23 @@ func (w *lateFilter) Write(b []byte) (int, error) {
 	if w.next != nil {
 		return w.next.Write(b)
 	}
-	if err := w.held.hold(b); err != nil {
+	done, err := w.held.add(b)
+	switch {
+	case err != nil:
 		return 0, err
-	}
-	res := sniff.TCP(w.held.b)
-	if res.Status == sniff.NeedMore && res.Protocol != sniff.HTTP2 {
+	case !done && !w.held.isPreface():
 		return len(b), nil
 	}
-	if res.Protocol == sniff.HTTP || res.Protocol == sniff.HTTP2 {
-		requests := &requestFilter{filter: w.filter, first: res.Status == sniff.NeedMore}
-		w.next = requests
-		return len(b), requests.pass()
-	}
-	if res.Status != sniff.NotThis {
-		if err := w.judge(res); err != nil {
+	kind := w.held.kind()
+	if kind == hello {
+		if err := w.judge(w.held.result()); err != nil {
 			return 0, err
 		}
+	}
+	if kind != noName {
+		later := w.later()
+		w.next = later
+		return len(b), later.pass()
 	}
 	w.next = w.upstream
 	if _, err := w.next.Write(w.held.b); err != nil {
@@ -209,4 +252,11 @@ func (w *lateFilter) Write(b []byte) (int, error) {
 	}
 	w.held.release()
 	return len(b), nil
+}
+
+func (w *lateFilter) opened() (to io.Writer, ok bool) {
+	if later, ok := w.next.(*laterFilter); ok {
+		return later.opened()
+	}
+	return w.upstream, w.next != nil
 }

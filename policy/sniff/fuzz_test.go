@@ -54,7 +54,7 @@ func FuzzClientHello(f *testing.F) {
 		// The same message in other records.
 		message := b[recordHeader:]
 		size := int(b[3])<<8 | int(b[4])
-		if size > len(message) || message[0] != clientHelloType || messageSize(message) > size {
+		if size > len(message) || message[0] != clientHelloType || messageSize(message) != size {
 			return
 		}
 		message = message[:messageSize(message)]
@@ -65,6 +65,25 @@ func FuzzClientHello(f *testing.F) {
 			}
 			if got := TCP(split); got != res {
 				t.Fatalf("in records of %d bytes: got %+v, want %+v", n, got, res)
+			}
+		}
+	})
+}
+
+func FuzzHellos(f *testing.F) {
+	hello := records(helloWith(f, serverName("x.bet")), 9999)
+	f.Add(append(bytes.Clone(hello), hello...), uint64(1))
+	f.Add(append(append(bytes.Clone(hello), 20, 3, 3, 0, 1, 1), hello...), uint64(2))
+	f.Add(append(append(records(helloWith(f, extension{extEarlyData, nil}), 9999), 23, 3, 3, 0, 1, 1), hello...), uint64(3))
+	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
+		res := TCP(b)
+		if len(b) > 4<<10 || res.Protocol != TLS || res.Status == NeedMore || res.Ambiguous {
+			return
+		}
+		want := scanBy(t, NewHellos(b, res), b, whole)
+		for _, cut := range []func(int) int{bytewise, inParts(5), atRandom(rand.New(rand.NewPCG(seed, 0)))} {
+			if got := scanBy(t, NewHellos(b, res), b, cut); !slices.Equal(got, want) {
+				t.Fatalf("cut otherwise: got %+v, want %+v", got, want)
 			}
 		}
 	})

@@ -19,7 +19,9 @@ type connection struct {
 	res   Result
 	keys  initialKeys
 	hello assembly
-	left  bool // what has come of the hello was let go, so that it holds back no other
+	begin uint64 // where in the handshake the hello begins: a server may ask for another one (HelloRetryRequest, RFC 8446 4.1.4)
+	end   uint64 // where the one ended that was read last
+	left  bool   // what has come of the hello was let go, so that it holds back no other
 }
 
 // maxCoalesced limits the packets in one datagram, and so the keys derived for it. Clients send three.
@@ -118,13 +120,13 @@ func (in *Initials) end(res Result) Result {
 	if in.last == nil {
 		in.last = new(connection)
 	}
-	in.last.end(res)
+	in.last.ended(res)
 	in.others = slices.DeleteFunc(in.others, func(c *connection) bool { return !c.left })
 	return res
 }
 
-// end stores the result for the connection's hello and frees its bytes.
-func (c *connection) end(res Result) { c.res, c.hello = res, assembly{} }
+// ended stores the result for the connection's hello and frees its bytes.
+func (c *connection) ended(res Result) { c.res, c.hello = res, assembly{} }
 
 // open decrypts an Initial packet of the connection.
 func (c *connection) open(p packet) (payload []byte, ok bool) {
@@ -174,27 +176,53 @@ func (in *Initials) initial(p packet, mayStart bool) {
 
 // frames collects the hello of c from the frames of an Initial packet.
 func (in *Initials) frames(c *connection, payload []byte) {
-	if c.res.Status != NeedMore {
-		return // a retransmission, or acknowledgements
+	if c.res.Ambiguous {
+		return
 	}
 	c.left = false
 	f := frames{rest: payload}
 	for f.next() {
-		if !c.hello.write(f.offset, f.data) || in.stored() > MaxBytes {
-			c.end(ambiguous(QUIC))
+		if c.res.Status != NeedMore {
+			if f.offset+uint64(len(f.data)) <= c.end {
+				continue // a retransmission
+			}
+			c.begin, c.res = c.end, needMore(QUIC) // another hello
+		}
+		if !c.collect(&f) || in.stored() > MaxBytes {
+			c.ended(ambiguous(QUIC))
 			return
 		}
 	}
+	if c.res.Status != NeedMore {
+		return // acknowledgements
+	}
 	if f.broken {
-		c.end(ambiguous(QUIC))
+		c.ended(ambiguous(QUIC))
 		return
 	}
-	switch res := readMessage(c.hello.prefix(), QUIC); res.Status {
-	case NeedMore:
-	case NotThis:
-		c.end(ambiguous(QUIC)) // a client starts with a hello
+	c.read()
+}
+
+// collect adds what a frame has of the hello.
+func (c *connection) collect(f *frames) bool {
+	data, offset := f.data, f.offset
+	if offset < c.begin {
+		data = data[min(c.begin-offset, uint64(len(data))):]
+		offset = c.begin
+	}
+	return c.hello.write(offset-c.begin, data)
+}
+
+// read reads the hello if it is whole.
+func (c *connection) read() {
+	b := c.hello.prefix()
+	switch res := readMessage(b, QUIC); {
+	case res.Status == NeedMore:
+	case res.Status == NotThis, res.Ambiguous, len(c.hello.data) > messageSize(b): // a client starts with a hello, and waits
+		c.ended(ambiguous(QUIC))
 	default:
-		c.end(res)
+		c.end = c.begin + uint64(messageSize(b))
+		c.ended(res)
 	}
 }
 

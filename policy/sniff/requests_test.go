@@ -17,11 +17,16 @@ type event struct {
 	bad    bool
 }
 
-// scan acts as the caller of Requests: it holds bytes back, feeds the pieces that cut returns, and collects the results.
+// scan acts as the caller of Requests: see scanBy.
 func scan(t testing.TB, stream []byte, cut func(left int) int) []event {
 	t.Helper()
+	return scanBy(t, new(Requests), stream, cut)
+}
+
+// scanBy acts as the caller of a reader: it holds bytes back, feeds the pieces that cut returns, and collects the results.
+func scanBy(t testing.TB, r interface{ Feed([]byte) (int, Result) }, stream []byte, cut func(left int) int) []event {
+	t.Helper()
 	var (
-		r        Requests
 		events   []event
 		held     []byte
 		released int

@@ -75,6 +75,8 @@ type Result struct {
 	// ECH reports whether the hello offers Encrypted Client Hello. Host is then the outer name and perhaps not the site.
 	// GREASE, which browsers send to every site, looks the same.
 	ECH bool
+	// Early reports whether the hello offers early data, which follows it before the server answers.
+	Early bool
 	// Ambiguous is set only with NoName. The bytes contain a name that servers may read differently, or that no host can
 	// have, or come from hellos that were sent interleaved and differ. A caller that enforces names must close the flow.
 	Ambiguous bool

@@ -7,10 +7,12 @@ const (
 	recordAlert     = 21
 	alertSize       = recordHeader + 2 // bytes: header, level, description
 	recordHandshake = 22
+	recordData      = 23
 	maxRecord       = 1 << 14 // bytes of plaintext
 	messageHeader   = 4       // bytes: type, length
 	clientHelloType = 1
 	extServerName   = 0
+	extEarlyData    = 42
 	extECH          = 0xfe0d
 	nameTypeHost    = 0
 )
@@ -67,26 +69,35 @@ func readTLS(b []byte) Result {
 	}
 	fragment := b[recordHeader:]
 	if len(fragment) <= size {
-		return readMessage(fragment, TLS) // still in the first record
+		return alone(readMessage(fragment, TLS), fragment, size) // still in the first record
 	}
 	if res := readMessage(fragment[:size], TLS); res.Status != NeedMore {
-		return res
+		return alone(res, fragment, size)
 	}
 	return readRecords(b)
+}
+
+// alone returns res, the result for the message at the start of b, if its records, of size bytes in all, have no other message. No client
+// puts one behind its hello; some servers read it, should they ask for another hello.
+func alone(res Result, b []byte, size int) Result {
+	if (res.Status == Found || res.Status == NoName) && !res.Ambiguous && size > messageSize(b) {
+		return ambiguous(TLS)
+	}
+	return res
 }
 
 // readRecords reads a message that spans several records. It joins them only once the message is complete, because a client
 // may send each byte in a record, and each record in a segment, of its own.
 func readRecords(b []byte) Result {
 	var start [messageHeader]byte
-	total := 0
+	total, size := 0, 0 // of the fragments: what has come, and what their headers say
 	rest := needMore(TLS)
-	for at := 0; at < len(b); {
+	for at := 0; at < len(b) && (total < len(start) || total < messageSize(start[:])); {
 		if b[at] != recordHandshake {
 			rest = ambiguous(TLS) // an alert or data inside the hello
 			break
 		}
-		part, size, ok := cutRecord(b[at:])
+		part, taken, ok := cutRecord(b[at:])
 		if !ok {
 			break
 		}
@@ -94,7 +105,8 @@ func readRecords(b []byte) Result {
 			copy(start[total:], part)
 		}
 		total += len(part)
-		at += size
+		size += int(b[at+3])<<8 | int(b[at+4])
+		at += taken
 	}
 	res := readMessage(start[:min(total, len(start))], TLS)
 	if res.Status != NeedMore {
@@ -103,7 +115,7 @@ func readRecords(b []byte) Result {
 	if total < len(start) || total < messageSize(start[:]) {
 		return rest
 	}
-	return joinRecords(b)
+	return alone(joinRecords(b), start[:], size)
 }
 
 // cutRecord returns the available part of the fragment in the record at the start of b, and the bytes of b that the record
@@ -131,7 +143,7 @@ func joinRecords(b []byte) Result {
 	return readMessage(message[:n], TLS)
 }
 
-// readMessage reads the handshake message at the start of b. Others may follow it.
+// readMessage reads the handshake message at the start of b.
 func readMessage(b []byte, p Protocol) Result {
 	if len(b) == 0 {
 		return needMore(Unknown)
@@ -185,6 +197,8 @@ func readExtensions(r reader, p Protocol) Result {
 		switch kind {
 		case extECH:
 			res.ECH = true
+		case extEarlyData:
+			res.Early = true
 		case extServerName:
 			name, ok := readServerName(data)
 			if !ok || named {
