@@ -1,8 +1,9 @@
 package sniff
 
 // Hellos reads what a client of TLS sends behind its hello. A server may ask for another one (HelloRetryRequest, RFC 8446 4.1.4). Some
-// then go by the name in that (nginx 1.22 with OpenSSL 3.0; Go's crypto/tls refuses one that differs). Between the two come a change of cipher, and early data if the first offered it. Hellos sees the client
-// only: it reads until nothing can follow but what both sides have encrypted.
+// then go by the name in that (nginx 1.22 with OpenSSL 3.0; Go's crypto/tls refuses one that differs). Between the two come a change of
+// cipher, and early data if the first offered it. Hellos sees the client only: it reads until nothing can follow but what both sides
+// have encrypted.
 type Hellos struct {
 	early int // bytes of early data that are still passed over
 	left  int // bytes of a record that have not been fed and name nothing

@@ -30,7 +30,7 @@ const maxCoalesced = 8
 // Datagram reads the next datagram and returns the result for the latest hello of the flow. It does not keep or change b.
 //
 // One flow can carry several connections: a datagram that starts another hello begins again with NeedMore. If the hello before it is
-// not whole yet, the result is NeedMore until both are, and then for both: ambiguous if they differ. A whole hello would otherwise free
+// not whole yet, the result is NeedMore until both are, and then has the names of both. A whole hello would otherwise free
 // the part of the other. A caller that enforces names must pass every datagram, which costs a look at one bit for most of them, and
 // must hold back datagrams while the result is NeedMore. NotThis means that the flow has shown no hello yet; one may still come.
 func (in *Initials) Datagram(b []byte) Result {
@@ -83,13 +83,22 @@ func (in *Initials) latest() Result {
 
 // both returns the result for hellos with the result a and another one with the result b.
 func both(a, b Result) Result {
+	one := a
+	one.ECH, one.Early = a.ECH || b.ECH, a.Early || b.Early
 	switch {
-	case a == b:
-		return a
-	case !a.Ambiguous && !b.Ambiguous && (a.Status == NeedMore || b.Status == NeedMore):
+	case a.Ambiguous || b.Ambiguous:
+		return ambiguous(QUIC)
+	case a.Status == NeedMore || b.Status == NeedMore:
 		return needMore(QUIC)
+	case a.Status != b.Status:
+		return ambiguous(QUIC) // one has no name, and may not have the verdict of the other
+	case b.Host == a.Host || b.Host == a.Other:
+		return one
+	case a.Other.IsZero():
+		one.Other = b.Host
+		return one
 	}
-	return ambiguous(QUIC) // names that differ can have different verdicts
+	return ambiguous(QUIC) // of three names
 }
 
 // GiveUp returns the result for a caller that waits no longer and lets go what it has held back. A hello of which a part has come

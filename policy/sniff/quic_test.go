@@ -129,6 +129,9 @@ func TestFlowsOfDatagrams(t *testing.T) {
 	unknown := []byte("\xc0\xff\x00\x00\x1d\x08original\x00\x00\x14aaaaaaaaaaaaaaaaaaaa")
 	not := Result{Status: NotThis}
 	bad := ambiguous(QUIC)
+	two := found("site.example") // of two hellos
+	two.Other = hostOf(t, "x.bet")
+	three := one(helloWith(t, serverName("third.example")), sealed{dcid: retried})
 	for _, tt := range []struct {
 		name string
 		in   [][]byte
@@ -158,11 +161,13 @@ func TestFlowsOfDatagrams(t *testing.T) {
 		{"a second connection on the flow", [][]byte{one(site, sealed{dcid: dcid}), part(0, half, sealed{dcid: other}), part(half, len(bet), sealed{dcid: other, number: 1})},
 			[]Result{found("site.example"), needMore(QUIC), found("x.bet")}},
 		{"a decoy between two halves frees neither", [][]byte{part(0, half, sealed{dcid: dcid}), one(site, sealed{dcid: other}), part(half, len(bet), sealed{dcid: dcid, number: 1}), short},
-			[]Result{needMore(QUIC), needMore(QUIC), bad, bad}},
+			[]Result{needMore(QUIC), needMore(QUIC), two, two}},
+		{"two decoys between two halves", [][]byte{part(0, half, sealed{dcid: dcid}), one(site, sealed{dcid: other}), three, part(half, len(bet), sealed{dcid: dcid, number: 1})},
+			[]Result{needMore(QUIC), needMore(QUIC), needMore(QUIC), bad}},
 		{"a decoy before a second half with the server's connection ID", [][]byte{part(0, half, sealed{dcid: dcid}), one(site, sealed{dcid: other}), part(half, len(bet), sealed{keyed: dcid, dcid: retried, number: 1})},
-			[]Result{needMore(QUIC), needMore(QUIC), bad}},
+			[]Result{needMore(QUIC), needMore(QUIC), two}},
 		{"a decoy of another version between two halves", [][]byte{part(0, half, sealed{dcid: dcid}), one(site, sealed{version: version2, dcid: dcid}), part(half, len(bet), sealed{dcid: dcid, number: 1})},
-			[]Result{needMore(QUIC), needMore(QUIC), bad}},
+			[]Result{needMore(QUIC), needMore(QUIC), two}},
 		{"two hellos of the same name, interleaved", [][]byte{part(0, half, sealed{dcid: dcid}), part(0, half, sealed{dcid: other}), part(half, len(bet), sealed{dcid: dcid, number: 1}), part(half, len(bet), sealed{dcid: other, number: 1}), one(site, sealed{dcid: retried})},
 			[]Result{needMore(QUIC), needMore(QUIC), needMore(QUIC), found("x.bet"), found("site.example")}},
 		{"the second of two interleaved hellos is bad", [][]byte{part(0, half, sealed{dcid: dcid}), of("\x08\x00a", sealed{dcid: other})}, []Result{needMore(QUIC), bad}},
@@ -232,8 +237,10 @@ func TestAHelloThatIsGivenUp(t *testing.T) {
 			t.Errorf("the hello after it: got %+v, want %+v", got, found)
 		}
 	}
-	if got := in.Datagram(rest); got != ambiguous(QUIC) {
-		t.Errorf("the rest of the first: got %+v, want %+v", got, ambiguous(QUIC))
+	two := found
+	two.Other = hostOf(t, "x.bet")
+	if got := in.Datagram(rest); got != two {
+		t.Errorf("the rest of the first: got %+v, want %+v", got, two)
 	}
 
 	in = Initials{}

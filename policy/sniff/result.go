@@ -70,7 +70,7 @@ type Result struct {
 	Protocol Protocol
 	Host     Host // with Found
 	// Other is the Host field of an HTTP request if it differs from the target or authority, which is Host. Servers differ
-	// in which of the two they use, so both must be allowed.
+	// in which of the two they use, so both must be allowed. In QUIC it is the name in another hello that came interleaved.
 	Other Host
 	// ECH reports whether the hello offers Encrypted Client Hello. Host is then the outer name and perhaps not the site.
 	// GREASE, which browsers send to every site, looks the same.
@@ -78,7 +78,7 @@ type Result struct {
 	// Early reports whether the hello offers early data, which follows it before the server answers.
 	Early bool
 	// Ambiguous is set only with NoName. The bytes contain a name that servers may read differently, or that no host can
-	// have, or come from hellos that were sent interleaved and differ. A caller that enforces names must close the flow.
+	// have, or come from more interleaved hellos than are told apart. A caller that enforces names must close the flow.
 	Ambiguous bool
 }
 
