@@ -127,13 +127,18 @@ func (h *head) add(b []byte) (done bool, err error) {
 	if err := h.hold(b); err != nil {
 		return false, err
 	}
+	return h.look(), nil
+}
+
+// look looks at what there is. done reports that more would change nothing.
+func (h *head) look() (done bool) {
 	res := sniff.TCP(h.b)
 	if h.looks = res.Protocol; res.Status != sniff.NeedMore {
 		said := res // on the heap only now
 		h.said = &said
-		return true, nil
+		return true
 	}
-	return false, nil
+	return false
 }
 
 // headKind is what the first bytes of a flow to any port turned out to be.
@@ -206,5 +211,14 @@ func (h *head) hold(b []byte) error {
 		h.b = grown
 	}
 	h.b = append(h.b, b...)
+	return nil
+}
+
+// own holds b, which nobody else keeps, and which is the first.
+func (h *head) own(b []byte) error {
+	if !h.heads.take(h.client, cap(b)) {
+		return errCrowded
+	}
+	h.b = b
 	return nil
 }

@@ -267,10 +267,14 @@ func (in *inline) read(b []byte) (whole bool, err error) {
 		_, err := in.through.Write(b)
 		return false, err
 	}
-	done, err := in.head.add(b)
-	switch {
-	case err != nil:
+	hold := in.head.hold
+	if in.head.b == nil {
+		hold = in.head.own
+	}
+	if err := hold(b); err != nil {
 		return false, err
+	}
+	switch done := in.head.look(); {
 	case done || len(in.head.b) >= in.head.max || in.head.isPreface():
 		return true, nil
 	case !in.head.looksNamed(): // a conversation of single words is not delayed
@@ -335,7 +339,9 @@ func (in *inline) judge(ctx context.Context) (open bool, err error) {
 	if kind == noName {
 		return true, nil
 	}
-	later := filter{r: in.r, ctx: in.ctx, before: in.before, course: course, upstream: &skip{in, in.passed}, e: in.e, held: in.head}.later()
+	later := filter{
+		r: in.r, ctx: in.ctx, before: &in.before, course: course, upstream: in, e: in.e, held: in.head, passed: in.passed,
+	}.later()
 	in.through = later
 	err = later.pass()
 	return later.open, err

@@ -196,7 +196,9 @@ func (l *late) judge(f first, head *head, passed int) (through io.Writer, err er
 		}
 		course = courseOf(&named, v)
 	}
-	later := filter{r: l.r, ctx: f.ctx, before: f.before, course: course, upstream: &skip{unwrapped(l.current()), passed}, e: l.e, held: head}.later()
+	later := filter{
+		r: l.r, ctx: f.ctx, before: &f.before, course: course, upstream: unwrapped(l.current()), e: l.e, held: head, passed: passed,
+	}.later()
 	return later, later.pass()
 }
 
@@ -294,21 +296,3 @@ func (l *longLine) Write(b []byte) (int, error) {
 	}
 	return l.w.Write(b)
 }
-
-// skip drops the first n bytes, which have been written already.
-type skip struct {
-	w io.Writer
-	n int
-}
-
-func (s *skip) Write(b []byte) (int, error) {
-	k := min(s.n, len(b))
-	s.n -= k
-	if k == len(b) {
-		return k, nil
-	}
-	n, err := s.w.Write(b[k:])
-	return k + n, err
-}
-
-func (s *skip) opened() (to io.Writer, ok bool) { return s.w, s.n == 0 }

@@ -141,7 +141,7 @@ type world struct {
 	drops chan string
 }
 
-func newWorld(t *testing.T, c Config) *world {
+func newWorld(t testing.TB, c Config) *world {
 	t.Helper()
 	w := &world{ended: make(chan Flow, 100), drops: make(chan string, 100)}
 	if c.Clients == nil {

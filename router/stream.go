@@ -60,7 +60,7 @@ func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head 
 	var through io.Writer
 	filtering, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the flow may outlive its handler
 	defer context.AfterFunc(ctx, cancel)()
-	filter := filter{r: r, ctx: filtering, before: before, course: e.course(), upstream: unwrapped(upstream), e: e, held: head}
+	filter := filter{r: r, ctx: filtering, before: &before, course: e.course(), upstream: unwrapped(upstream), e: e, held: head}
 	switch {
 	case len(head.b) == 0:
 		through = &lateFilter{filter: filter}
@@ -93,16 +93,17 @@ func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head 
 type filter struct {
 	r        *Router
 	ctx      context.Context // of the flow; Write cannot take one
-	before   policy.Flow     // the facts before it was read
+	before   *policy.Flow    // the facts before it was read
 	course   course          // of upstream
 	upstream io.Writer
 	e        *entry
 	held     *head // bytes not passed on yet
+	passed   int   // of which these have been, for all that
 }
 
 // judge judges a later name. It returns errNoMore unless the flow may stay on its connection.
 func (w *filter) judge(res sniff.Result) error {
-	if now, v := w.r.named(w.ctx, w.before, res, w.e); !w.course.stays(now, v) {
+	if now, v := w.r.named(w.ctx, *w.before, res, w.e); !w.course.stays(now, v) {
 		return errNoMore
 	}
 	return nil
@@ -117,16 +118,18 @@ type laterNames interface {
 // ends the connection if one is refused or must go elsewhere. The client then opens a new connection, which is judged on its own.
 type laterFilter struct {
 	filter
-	names laterNames
-	first bool // the flow has not been judged by a name yet
-	open  bool // no name can follow
+	names  laterNames
+	hellos sniff.Hellos // names, if they are those of TLS
+	first  bool         // the flow has not been judged by a name yet
+	open   bool         // no name can follow
 }
 
 // later returns the filter for a stream that starts with the held bytes, a request or a hello. It takes ctx from w.
 func (w filter) later() *laterFilter {
 	l := &laterFilter{filter: w, first: w.held.isPreface()}
 	if w.held.kind() == hello {
-		l.names = sniff.NewHellos(w.held.b, w.held.result())
+		l.hellos = sniff.BehindHello(w.held.b, w.held.result())
+		l.names = &l.hellos
 	} else {
 		l.names = new(sniff.Requests)
 	}
@@ -152,11 +155,10 @@ func (w *laterFilter) opened() (to io.Writer, ok bool) { return w.upstream, w.op
 
 // prompt reports whether it takes no time to read b, which follows what was read: no name has to be judged.
 func (w *laterFilter) prompt(b []byte) bool {
-	hellos, ok := w.names.(*sniff.Hellos)
-	if !ok || len(w.held.b) > 0 {
+	if w.names != &w.hellos || len(w.held.b) > 0 {
 		return false
 	}
-	next := *hellos
+	next := w.hellos
 	for {
 		n, res := next.Feed(b)
 		switch {
@@ -206,7 +208,7 @@ func (w *laterFilter) feed(b []byte) (rest []byte, err error) {
 		if n == 0 {
 			break
 		}
-		if _, err := w.upstream.Write(b[:n]); err != nil {
+		if err := w.write(b[:n]); err != nil {
 			return nil, err
 		}
 		b = b[n:]
@@ -215,6 +217,17 @@ func (w *laterFilter) feed(b []byte) (rest []byte, err error) {
 		return nil, errNoMore
 	}
 	return b, nil
+}
+
+// write passes b on, but for what has been passed on before.
+func (w *laterFilter) write(b []byte) error {
+	passed := min(w.passed, len(b))
+	w.passed -= passed
+	if b = b[passed:]; len(b) == 0 {
+		return nil
+	}
+	_, err := w.upstream.Write(b)
+	return err
 }
 
 // lateFilter is for a client that sent nothing within Config.SniffTimeout, perhaps so as not to show a name. It holds the

@@ -13,9 +13,9 @@ type Hellos struct {
 // otherwise.
 const maxEarly = 64 << 10
 
-// NewHellos returns what reads on in a stream that starts with a hello, b, which is whole, and of which TCP has returned res.
-func NewHellos(b []byte, res Result) *Hellos {
-	h := &Hellos{left: helloSize(b)}
+// BehindHello returns what reads on in a stream that starts with a hello, b, which is whole, and of which TCP has returned res.
+func BehindHello(b []byte, res Result) Hellos {
+	h := Hellos{left: helloSize(b)}
 	if res.Early {
 		h.early = maxEarly
 	}

@@ -82,6 +82,11 @@ func certificate(t testing.TB) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
+func behind(b []byte, res Result) *Hellos {
+	h := BehindHello(b, res)
+	return &h
+}
+
 // hellos returns what is read behind the first hello of a stream. It fails if that depends on how the stream is cut.
 func hellos(t testing.TB, stream []byte) []event {
 	t.Helper()
@@ -89,9 +94,9 @@ func hellos(t testing.TB, stream []byte) []event {
 	if res.Status == NeedMore || res.Status == NotThis || res.Ambiguous {
 		t.Fatalf("the first hello: got %+v", res)
 	}
-	want := scanBy(t, NewHellos(stream, res), stream, whole)
+	want := scanBy(t, behind(stream, res), stream, whole)
 	for n := 1; n < 20; n++ {
-		if got := scanBy(t, NewHellos(stream, res), stream, inParts(n)); !slices.Equal(got, want) {
+		if got := scanBy(t, behind(stream, res), stream, inParts(n)); !slices.Equal(got, want) {
 			t.Fatalf("in %d parts: got %+v, want %+v", n, got, want)
 		}
 	}
