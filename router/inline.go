@@ -21,6 +21,7 @@ type inline struct {
 	ctx    context.Context // ends with the flow
 	cancel context.CancelFunc
 	before policy.Flow // the facts before it was read
+	over   func()      // called when nothing is read any more, unless the flow ends with that
 
 	// Of who reads.
 	head    *head
@@ -141,10 +142,14 @@ func (in *inline) work(prompt bool) {
 		in.pending = nil
 		if len(b) == 0 || in.done {
 			in.busy = false
-			if in.done {
+			done := in.done
+			if done {
 				in.letGo()
 			}
 			in.mu.Unlock()
+			if done {
+				in.over()
+			}
 			return
 		}
 		err := error(nil)

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 
 	"penstock/policy"
 )
@@ -163,9 +164,12 @@ func (r crosser) pass(life context.Context, req *Request, e *entry) bool {
 func (r crosser) passStream(life context.Context, req *Request, e *entry) error {
 	w := &watched{r: r, e: e}
 	var read func([]byte)
+	var in *inline
 	if e.path == Inline {
-		w.in = newInline(life, r.Router, e)
-		read = w.in.feed
+		in = newInline(life, r.Router, e)
+		in.over = func() { w.in.Store(nil) }
+		w.in.Store(in)
+		read = in.feed
 	}
 	p, err := req.Answer.(Passer).Pass(e.carrier, w, read)
 	if err != nil {
@@ -173,8 +177,8 @@ func (r crosser) passStream(life context.Context, req *Request, e *entry) error 
 	}
 	e.carriedBy(p)
 	e.resetBy(life, p)
-	if w.in != nil {
-		w.in.begin(p)
+	if in != nil {
+		in.begin(p)
 	}
 	return nil
 }
@@ -183,23 +187,24 @@ func (r crosser) passStream(life context.Context, req *Request, e *entry) error 
 type watched struct {
 	r  crosser
 	e  *entry
-	in *inline // nil if it is not read
+	in atomic.Pointer[inline] // nil if nothing is read, or no more
 }
 
 func (w *watched) Opened() { w.r.Metrics.dialled(w.r.Clock().Sub(w.e.start)) }
 
 func (w *watched) Heard() {
-	if w.in != nil {
-		w.in.heard()
+	if in := w.in.Load(); in != nil {
+		in.heard()
 	}
 }
 
 func (w *watched) Ended(err error) {
-	if w.in == nil {
+	in := w.in.Load()
+	if in == nil {
 		w.over(err)
 		return
 	}
-	w.in.close(func() { w.over(err) })
+	in.close(func() { w.over(err) })
 }
 
 func (w *watched) over(err error) {

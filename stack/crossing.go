@@ -575,7 +575,7 @@ func (s crosser) sweepAll(ctx context.Context) {
 			switch {
 			case c.Stale(now, crowds[share.Owner{Client: c.client}]):
 				stale = append(stale, c)
-			case c.Read != nil:
+			case c.Judged():
 				owing = append(owing, c)
 			}
 		})
@@ -584,8 +584,9 @@ func (s crosser) sweepAll(ctx context.Context) {
 			c.forget()
 		}
 		for _, c := range owing {
-			c.Repeat()
-			c.Heard()
+			if c.Repeat() {
+				c.Heard()
+			}
 		}
 	}
 }

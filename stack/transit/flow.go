@@ -88,6 +88,7 @@ type Flow struct {
 	Config
 	out, back change // of what the client, and the server, sends
 	most      uint16 // bytes in a segment
+	judged    bool   // it began with a gate
 	seen      atomic.Int64
 	tx, rx    atomic.Uint64
 
@@ -149,10 +150,13 @@ func New(c Config, now int64) *Flow {
 	f.client, f.left = end{next: c.ISN + 1}, c.ISN+1
 	f.seen.Store(now)
 	if c.Read != nil {
-		f.gate = &gate{base: c.ISN + 1, may: c.ISN + 1}
+		f.judged, f.gate, f.Read = true, &gate{base: c.ISN + 1, may: c.ISN + 1, read: c.Read}, nil
 	}
 	return f
 }
+
+// Judged reports whether what the client sends was, or is, read before it leaves.
+func (f *Flow) Judged() bool { return f.judged }
 
 // forServer rewrites a packet of the client's.
 func (c *Config) forServer(out change, m link.Meta, p *packet.Packet) {
@@ -212,7 +216,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		}
 		// It may be repeated although its answer has crossed: that was lost, or is on its way.
 		f.offered = clampSYN(p, f.most) != noScale
-		if f.Read != nil {
+		if f.judged {
 			plainSYN(p)
 		}
 		f.forServer(f.out, link.Meta{}, p)
@@ -264,7 +268,7 @@ func (f *Flow) leftLocked(end uint32) {
 func (f *Flow) admit(m link.Meta, p *packet.Packet, s *segment) order {
 	o, fresh := f.gate.admit(s)
 	if len(fresh) > 0 {
-		f.Read(fresh)
+		f.gate.read(fresh)
 		s.heard = true
 	}
 	if o == hold {
@@ -504,18 +508,21 @@ func (f *Flow) Held() int {
 }
 
 // Repeat sends again what the server has not acknowledged of the bytes that the flow answers for. It is called every second or so. What
-// a client has not been able to go on with until then, it is told to be there: its window may be too small for more.
-func (f *Flow) Repeat() {
+// a client has not been able to go on with until then, it is told to be there: its window may be too small for more. goes reports that
+// it is to be called again.
+func (f *Flow) Repeat() (goes bool) {
 	f.mu.Lock()
 	if f.gate != nil && (f.gate.isTorn() || f.gate.waits()) {
 		f.gate.lend()
 	}
-	if f.gate == nil || !f.gate.lent {
+	goes = f.gate != nil
+	if !goes || !f.gate.lent {
 		f.mu.Unlock()
-		return
+		return goes
 	}
 	f.gate.repeat()
 	f.drain()
+	return true
 }
 
 // owedLocked makes segments of the bytes that the flow answers for and that may leave.

@@ -20,10 +20,11 @@ const heldCost = 128
 // gate holds what a client sends until it is permitted. It remembers what was read until the server has it: until then the
 // client could send other bytes under the same sequence numbers, which nobody has read.
 type gate struct {
-	base uint32 // sequence number of seen[0]
-	seen []byte // read, and not acknowledged by the server
-	may  uint32 // sequence number up to which bytes may pass
-	open bool   // nothing more is read
+	read func([]byte) // see Config
+	base uint32       // sequence number of seen[0]
+	seen []byte       // read, and not acknowledged by the server
+	may  uint32       // sequence number up to which bytes may pass
+	open bool         // nothing more is read
 
 	// Once the client was told that the server has what it has not, nothing is held: bytes leave out of seen.
 	lent     bool

@@ -33,6 +33,7 @@ func TestMemoryOfIdleFlows(t *testing.T) {
 		most  int // bytes
 	}{
 		{"forwarded", true, policy.LaterNothing, 800},
+		{"judged in line", true, policy.LaterBlock, 1000},
 		{"terminated", false, policy.LaterNothing, 8 << 10},
 		{"terminated, judged by what the client sends first", false, policy.LaterBlock, 8 << 10},
 	} {
@@ -54,7 +55,7 @@ func TestMemoryOfIdleFlows(t *testing.T) {
 			}
 			t.Logf("an idle flow holds %d bytes", each)
 			for _, f := range w.router.Flows() {
-				if f.TxBytes == 0 || (f.Path == router.Forwarded) != row.pass {
+				if f.TxBytes == 0 || (f.Path != router.Terminated) != row.pass {
 					t.Fatalf("got a flow that is %s and has sent %d bytes, want it as the row says", f.Path, f.TxBytes)
 				}
 			}
