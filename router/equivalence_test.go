@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -431,4 +432,36 @@ func TestLargeHeads(t *testing.T) {
 			t.Errorf("%s: the server has heard %d bytes of %d", name, len(heard), len(want))
 		}
 	}
+}
+
+// A server may put a hello together from what comes from several ports, so no part of one leaves, however long its end takes.
+func TestNoPartOfAHelloLeavesInADatagram(t *testing.T) {
+	half, err := os.ReadFile("testdata/good.example-two.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		client, near := net.Pipe()
+		up, server := net.Pipe()
+		ended := make(chan router.Flow, 1)
+		r, err := router.New(router.Config{Policy: noBets{}, Clients: anybody{}, Ways: oneWay{server: up}, Ended: func(f router.Flow) { ended <- f }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := new(heard)
+		var wg sync.WaitGroup
+		wg.Go(func() { io.Copy(h, server) })
+		wg.Go(func() { client.Write(half) })
+		r.Handle(t.Context(), router.Request{
+			Network: policy.UDP, Src: equivalentClient, Dst: netip.AddrPortFrom(equivalentServer, 443), Answer: accepting{near},
+		})
+		if f := <-ended; !strings.Contains(f.Err, "did not go on") {
+			t.Errorf("the flow ended with %q", f.Err)
+		}
+		up.Close()
+		wg.Wait()
+		if len(h.b) > 0 {
+			t.Errorf("%d bytes have left", len(h.b))
+		}
+	})
 }

@@ -43,6 +43,9 @@ func (h *heads) take(client uint64, n int) bool {
 }
 
 func (h *heads) give(client uint64, n int) {
+	if n == 0 {
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.total -= n

@@ -22,23 +22,18 @@ func (r *Router) handleUnnamedUDP(ctx context.Context, a Answerer, client net.Co
 			w.close()
 		}
 	}()
-	if err := client.SetReadDeadline(time.Now().Add(r.SniffTimeout)); err != nil {
-		e.fail("read", err)
-		return false
-	}
 	if err := w.readFirst(); err != nil {
 		if !errors.Is(err, errNoMore) {
 			e.fail("read", err)
 		}
 		return false
 	}
-	client.SetReadDeadline(time.Time{})
 	carried = true
 	return (&relay{r: r, e: e, client: client, upstream: w.upstream}).carryDatagrams(ctx, a, w)
 }
 
-// helloFilter reads the datagrams of a QUIC client. It holds them while a hello is incomplete and judges each complete hello.
-// It dials after it has judged the first.
+// helloFilter reads the datagrams of a QUIC client. It holds them while a hello is incomplete, and lets no part of one go: a server may put
+// it together with what comes from another port. It judges each complete hello, and dials after it has judged the first.
 type helloFilter struct {
 	r        *Router
 	f        policy.Flow // the facts before it was read
@@ -50,26 +45,57 @@ type helloFilter struct {
 	initials sniff.Initials
 	last     *sniff.Result // the result judged last
 	held     [][]byte
-	bytes    int
+	bytes    int // that held takes
+	taken    int // of Config.SniffMemory: for held, and for what initials holds
 }
 
 // readFirst reads from the client until the flow has been judged and dialled.
 func (w *helloFilter) readFirst() error {
-	buf := bufferPool.Get().(*[]byte)
-	defer bufferPool.Put(buf)
+	limit := time.Now().Add(startedLimit)
+	if err := w.client.SetReadDeadline(limit); err != nil {
+		return err
+	}
+	defer w.client.SetReadDeadline(time.Time{})
 	for w.upstream == nil {
-		n, err := w.client.Read(*buf)
-		switch {
-		case err == nil:
-			_, err = w.Write((*buf)[:n])
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			err = w.judge(w.initials.GiveUp())
-		}
-		if err != nil {
+		if err := w.readOne(); err != nil {
 			return err
+		}
+		if c, ok := unwrapped(w.client).(waiter); ok && w.upstream == nil { // a buffer is held by nobody who waits
+			if err := await(c, time.Until(limit)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+func (w *helloFilter) readOne() error {
+	buf := bufferPool.Get().(*[]byte)
+	defer bufferPool.Put(buf)
+	n, err := w.client.Read(*buf)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errSlow
+	}
+	if err == nil {
+		_, err = w.Write((*buf)[:n])
+	}
+	return err
+}
+
+// await waits until there is something to read.
+func await(c waiter, limit time.Duration) error {
+	ready := make(chan struct{})
+	if !c.WhenReadable(func() { close(ready) }) {
+		return nil
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-ready:
+		return nil
+	case <-timer.C:
+		return errSlow
+	}
 }
 
 // heldSize is about how many bytes it takes to hold a datagram. Without what is around it, a flood of empty ones would cost nothing.
@@ -84,12 +110,14 @@ func (w *helloFilter) Write(b []byte) (int, error) {
 		if w.bytes+heldSize(b) > 2*sniff.MaxBytes {
 			return 0, errNoMore // a hello that never ends
 		}
-		if !w.r.heads.take(w.f.Client, heldSize(b)) {
-			w.r.Dropped(DropSniff)
-			return 0, errCrowded
-		}
 		w.held = append(w.held, bytes.Clone(b))
 		w.bytes += heldSize(b)
+	}
+	if !w.account() {
+		w.r.Dropped(DropSniff)
+		return 0, errCrowded
+	}
+	if res.Status == sniff.NeedMore {
 		return len(b), nil
 	}
 	if w.upstream == nil || res != *w.last {
@@ -98,6 +126,19 @@ func (w *helloFilter) Write(b []byte) (int, error) {
 		}
 	}
 	return w.upstream.Write(b)
+}
+
+// account takes of Config.SniffMemory what is held now, or gives it back. It fails if there is too little.
+func (w *helloFilter) account() (ok bool) {
+	more := w.bytes + w.initials.Held() - w.taken
+	if more > 0 && !w.r.heads.take(w.f.Client, more) {
+		return false
+	}
+	if more < 0 {
+		w.r.heads.give(w.f.Client, -more)
+	}
+	w.taken += more
+	return true
 }
 
 // judge judges the flow by what has been read, dials if that is not done yet, and sends the datagrams it has held.
@@ -123,15 +164,15 @@ func (w *helloFilter) judge(res sniff.Result) error {
 	for _, b := range w.held {
 		w.upstream.Write(b) // the client resends a lost datagram
 	}
-	w.letGo()
+	w.held, w.bytes = nil, 0
+	w.account()
 	return nil
 }
 
+// letGo gives back all memory. Nothing is read any more.
 func (w *helloFilter) letGo() {
-	if w.bytes > 0 {
-		w.r.heads.give(w.f.Client, w.bytes)
-	}
-	w.held, w.bytes = nil, 0
+	w.r.heads.give(w.f.Client, w.taken)
+	w.held, w.bytes, w.taken = nil, 0, 0
 }
 
 // unreachable sends the client an ICMP error, if its side of the flow can.

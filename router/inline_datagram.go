@@ -86,6 +86,7 @@ type inlineDatagrams struct {
 	last     *sniff.Result // what was judged last; nil before
 	kept     []keptDatagram
 	bytes    int                   // that kept takes, and what is being sent: see heldSize
+	hellos   int                   // bytes that initials holds
 	busy     bool                  // a goroutine judges
 	end      func(PassedDatagrams) // how to end the flow; nil while it goes on
 
@@ -119,6 +120,9 @@ func (in *inlineDatagrams) read(b []byte, manner uint32) (leave bool) {
 		return false
 	}
 	res := in.initials.Datagram(b)
+	if !in.accountLocked() {
+		return false
+	}
 	if res.Status != sniff.NeedMore && len(in.kept) == 0 && !in.busy {
 		if in.last != nil && *in.last == res {
 			return true
@@ -146,13 +150,33 @@ func (in *inlineDatagrams) keepLocked(b []byte, manner uint32, res sniff.Result)
 		if in.decidable() == 0 && !in.busy { // a hello that never ends; else one that is looked up or sent: the client repeats what is lost
 			in.endLocked(errEndless, PassedDatagrams.Abort)
 		}
-	case !in.r.heads.take(in.before.Client, heldSize(b)):
-		in.r.Dropped(DropSniff)
-		in.endLocked(errCrowded, PassedDatagrams.Abort)
+	case !in.takeLocked(heldSize(b)):
 	default:
 		in.kept = append(in.kept, keptDatagram{bytes.Clone(b), manner, res})
 		in.bytes += heldSize(b)
 	}
+}
+
+// accountLocked takes of Config.SniffMemory what is held of hellos now, or gives it back. It ends the flow if there is too little.
+func (in *inlineDatagrams) accountLocked() (ok bool) {
+	more := in.initials.Held() - in.hellos
+	switch {
+	case more < 0:
+		in.r.heads.give(in.before.Client, -more)
+	case more > 0 && !in.takeLocked(more):
+		return false
+	}
+	in.hellos += more
+	return true
+}
+
+// takeLocked takes memory, or ends the flow.
+func (in *inlineDatagrams) takeLocked(n int) (ok bool) {
+	if ok = in.r.heads.take(in.before.Client, n); !ok {
+		in.r.Dropped(DropSniff)
+		in.endLocked(errCrowded, PassedDatagrams.Abort)
+	}
+	return ok
 }
 
 // endLocked ends the flow. Nothing leaves any more.
@@ -265,4 +289,6 @@ func (in *inlineDatagrams) close() {
 	defer in.mu.Unlock()
 	in.forgetLocked(in.kept)
 	in.kept = nil
+	in.r.heads.give(in.before.Client, in.hellos)
+	in.hellos = 0
 }

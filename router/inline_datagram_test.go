@@ -245,6 +245,14 @@ func TestAHelloBehindWhichEmptyDatagramsCome(t *testing.T) {
 }
 
 // A client goes on while what was kept of its hello is sent.
+// handshake is a Handshake packet, which nobody can read, of the client that has sent an Initial.
+func handshake(initial []byte) []byte {
+	scid := initial[6+initial[5]:]
+	b := append([]byte{0xe0}, initial[1:5]...)
+	b = append(append(b, 0), scid[:1+scid[0]]...)
+	return append(append(b, 20), make([]byte, 20)...)
+}
+
 func TestADatagramWhileMuchIsSentDoesNotEndAnAllowedFlow(t *testing.T) {
 	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
 	hello := initial(t, "good.example-two")
@@ -259,6 +267,7 @@ func TestADatagramWhileMuchIsSentDoesNotEndAnAllowedFlow(t *testing.T) {
 	}
 	c.send(hello[1])
 	eventually(t, "all of the hello leave", func() bool { return len(c.sent()) >= repeats+2 })
+	c.send(handshake(hello[0]))
 	eventually(t, "the memory given back", func() bool { w.heads.mu.Lock(); defer w.heads.mu.Unlock(); return w.heads.total == 0 })
 	c.send([]byte("\x40more"))
 	if got := c.is(); got != "passed" {

@@ -177,8 +177,22 @@ func TestFlowsOfDatagrams(t *testing.T) {
 			[]Result{needMore(QUIC), needMore(QUIC), needMore(QUIC), needMore(QUIC), needMore(QUIC), bad}},
 		{"unfinished hellos beyond the bound together", [][]byte{of("\x06\x7f\x00\x01a", sealed{dcid: dcid}), of("\x06\x7f\x00\x01a", sealed{dcid: other})},
 			[]Result{needMore(QUIC), bad}},
-		{"a damaged packet is passed over", [][]byte{part(0, half, sealed{dcid: dcid}), part(0, half, sealed{keyed: other, dcid: retried}), part(half, len(bet), sealed{dcid: dcid, number: 1})},
-			[]Result{needMore(QUIC), needMore(QUIC), found("x.bet")}},
+		{"what cannot be opened may have begun on another port", [][]byte{part(0, half, sealed{dcid: dcid}), part(0, half, sealed{keyed: other, dcid: retried})},
+			[]Result{needMore(QUIC), bad}},
+		{"the server chooses version 2", [][]byte{one(site, sealed{dcid: dcid}), of("\x02\x05\x00\x01\x00", sealed{version: version2, keyed: dcid, dcid: retried, number: 1})},
+			[]Result{found("site.example"), found("site.example")}},
+		{"another hello in the version that the server chooses", [][]byte{part(0, half, sealed{dcid: dcid}), part(half, len(bet), sealed{version: version2, keyed: dcid, dcid: retried, number: 1})},
+			[]Result{needMore(QUIC), found("x.bet")}},
+		{"a name behind another one that servers may discard", [][]byte{of(string(cryptoFrame(site, 0, len(site))), sealed{dcid: dcid}), one(bet, sealed{dcid: dcid, number: 1})},
+			[]Result{found("site.example"), bad}},
+		{"a hello behind another one whose handshake went on", [][]byte{one(site, sealed{dcid: dcid}), handshake, one(site, sealed{dcid: dcid, number: 1})},
+			[]Result{found("site.example"), found("site.example"), bad}},
+		{"acknowledgements behind a handshake that went on", [][]byte{one(site, sealed{dcid: dcid}), handshake, of("\x02\x05\x00\x01\x00", sealed{keyed: dcid, dcid: retried, number: 1})},
+			[]Result{found("site.example"), found("site.example"), found("site.example")}},
+		{"acknowledgements of a connection before the latest", [][]byte{one(site, sealed{dcid: dcid}), one(bet, sealed{dcid: other}), of("\x02\x05\x00\x01\x00", sealed{keyed: dcid, dcid: retried, number: 1})},
+			[]Result{found("site.example"), found("x.bet"), found("x.bet")}},
+		{"five connections one after the other", [][]byte{one(bet, sealed{dcid: []byte("1")}), one(bet, sealed{dcid: []byte("2")}), one(bet, sealed{dcid: []byte("3")}), one(bet, sealed{dcid: []byte("4")}), one(site, sealed{dcid: []byte("5")})},
+			[]Result{found("x.bet"), found("x.bet"), found("x.bet"), found("x.bet"), found("site.example")}},
 		{"junk before the hello does not hide it", [][]byte{short, zeroRTT, one(bet, sealed{dcid: dcid})}, []Result{not, not, found("x.bet")}},
 
 		{"a name does not cover a hello of another version", [][]byte{one(site, sealed{dcid: dcid}), unknown, short},
@@ -189,7 +203,7 @@ func TestFlowsOfDatagrams(t *testing.T) {
 		{"version negotiation", [][]byte{[]byte("\xc0\x00\x00\x00\x00\x08original\x00\x00\x00\x00\x01")}, []Result{not}},
 		{"an unknown version", [][]byte{unknown}, []Result{not}},
 		{"a Retry", [][]byte{[]byte("\xf0\x00\x00\x00\x01\x08original\x00token and tag")}, []Result{not}},
-		{"an Initial of a connection that was not seen to begin", [][]byte{one(bet, sealed{keyed: other, dcid: dcid})}, []Result{not}},
+		{"an Initial of a connection that was not seen to begin", [][]byte{one(bet, sealed{keyed: other, dcid: dcid})}, []Result{bad}},
 		{"DNS", [][]byte{[]byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01x\x03bet\x00\x00\x01\x00\x01")}, []Result{not}},
 		{"nothing", [][]byte{{}}, []Result{not}},
 		{"a connection ID too long", [][]byte{[]byte("\xc0\x00\x00\x00\x01\x15aaaaaaaaaaaaaaaaaaaaaaaaa")}, []Result{not}},
@@ -217,39 +231,6 @@ func TestFlowsOfDatagrams(t *testing.T) {
 	}
 }
 
-// A caller that has waited long enough lets a part of a hello go, and only that.
-func TestAHelloThatIsGivenUp(t *testing.T) {
-	dcid, other, chosen := []byte("original"), []byte("another!"), []byte("from the server")
-	site, bet := helloWith(t, serverName("site.example")), helloWith(t, serverName("x.bet"))
-	half := len(bet) / 2
-	begun := sealed{dcid: dcid, payload: padded(cryptoFrame(bet, 0, half))}.packet(t)
-	rest := sealed{keyed: dcid, dcid: chosen, number: 1, payload: padded(cryptoFrame(bet, half, len(bet)))}.packet(t)
-	whole := sealed{dcid: other, payload: padded(cryptoFrame(site, 0, len(site)))}.packet(t)
-
-	var in Initials
-	in.Datagram(begun)
-	if got := in.GiveUp(); got != (Result{}) {
-		t.Errorf("part of one: got %+v, want the zero Result", got)
-	}
-	found := Result{Status: Found, Protocol: QUIC, Host: hostOf(t, "site.example")}
-	for range 2 {
-		if got := in.Datagram(whole); got != found { // as after a Retry
-			t.Errorf("the hello after it: got %+v, want %+v", got, found)
-		}
-	}
-	two := found
-	two.Other = hostOf(t, "x.bet")
-	if got := in.Datagram(rest); got != two {
-		t.Errorf("the rest of the first: got %+v, want %+v", got, two)
-	}
-
-	in = Initials{}
-	feed(t, &in, begun, whole)
-	if got := in.GiveUp(); got != ambiguous(QUIC) {
-		t.Errorf("a whole one behind a part: got %+v, want %+v", got, ambiguous(QUIC))
-	}
-}
-
 func TestMemoryOfAHelloIsBounded(t *testing.T) {
 	var in Initials
 	dcid := []byte("original")
@@ -263,7 +244,11 @@ func TestMemoryOfAHelloIsBounded(t *testing.T) {
 	hello := helloWith(t, serverName("x.bet"))
 	in = Initials{}
 	in.Datagram(sealed{dcid: dcid, payload: padded(cryptoFrame(hello, 0, len(hello)))}.packet(t))
-	if in.last.hello.data != nil {
-		t.Errorf("after the verdict: got %d bytes held, want none", len(in.last.hello.data))
+	if n := in.Held(); n == 0 || n > 2*len(hello) {
+		t.Errorf("after the verdict: got %d bytes held, want the hello, of %d", n, len(hello))
+	}
+	in.Datagram([]byte("\xe0\x00\x00\x00\x01\x08original\x00\x14aaaaaaaaaaaaaaaaaaaa"))
+	if n := in.Held(); n != 0 {
+		t.Errorf("once the handshake has gone on: got %d bytes held, want none", n)
 	}
 }

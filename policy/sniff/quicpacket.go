@@ -12,11 +12,22 @@ const (
 	version2   = 0x6b3343cf // RFC 9369 3.1
 )
 
+// packetKind is the type of a long header packet, as version 1 numbers it.
+type packetKind uint8
+
+const (
+	packetInitial packetKind = iota
+	packetZeroRTT
+	packetHandshake
+	packetRetry
+)
+
 // packet is a long header packet of version 1 or 2, still protected.
 type packet struct {
-	initial bool
+	kind    packetKind
 	version uint32
 	dcid    []byte
+	scid    []byte
 	raw     []byte // the whole packet
 	number  int    // where in raw the packet number starts
 }
@@ -38,17 +49,16 @@ func parsePacket(b []byte) (p packet, size int, ok bool) {
 	default:
 		return p, 0, false
 	}
-	if kind == 3 {
-		return p, 0, false // Retry: servers send it, and it has no length
+	if p.kind = packetKind(kind); p.kind == packetRetry {
+		return p, 0, false // servers send it, and it has no length
 	}
-	p.initial = kind == 0
 	if p.dcid, ok = connectionID(&r); !ok {
 		return p, 0, false
 	}
-	if _, ok = connectionID(&r); !ok {
+	if p.scid, ok = connectionID(&r); !ok {
 		return p, 0, false
 	}
-	if p.initial {
+	if p.kind == packetInitial {
 		token, ok := r.varint()
 		if !ok {
 			return p, 0, false
