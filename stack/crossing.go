@@ -575,7 +575,7 @@ func (s crosser) sweepAll(ctx context.Context) {
 			switch {
 			case c.Stale(now, crowds[share.Owner{Client: c.client}]):
 				stale = append(stale, c)
-			case c.Judged():
+			case c.Judged:
 				owing = append(owing, c)
 			}
 		})

@@ -88,7 +88,7 @@ type Flow struct {
 	Config
 	out, back change // of what the client, and the server, sends
 	most      uint16 // bytes in a segment
-	judged    bool   // it began with a gate
+	Judged    bool   // what the client sends was, or is, read before it leaves
 	seen      atomic.Int64
 	tx, rx    atomic.Uint64
 
@@ -150,13 +150,10 @@ func New(c Config, now int64) *Flow {
 	f.client, f.left = end{next: c.ISN + 1}, c.ISN+1
 	f.seen.Store(now)
 	if c.Read != nil {
-		f.judged, f.gate, f.Read = true, &gate{base: c.ISN + 1, may: c.ISN + 1, read: c.Read}, nil
+		f.Judged, f.gate, f.Read = true, &gate{base: c.ISN + 1, may: c.ISN + 1, read: c.Read}, nil
 	}
 	return f
 }
-
-// Judged reports whether what the client sends was, or is, read before it leaves.
-func (f *Flow) Judged() bool { return f.judged }
 
 // forServer rewrites a packet of the client's.
 func (c *Config) forServer(out change, m link.Meta, p *packet.Packet) {
@@ -216,7 +213,7 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		}
 		// It may be repeated although its answer has crossed: that was lost, or is on its way.
 		f.offered = clampSYN(p, f.most) != noScale
-		if f.judged {
+		if f.Judged {
 			plainSYN(p)
 		}
 		f.forServer(f.out, link.Meta{}, p)
