@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"penstock/policy"
+	"penstock/policy/sniff"
 )
 
 // inline judges a flow whose packets cross by what the client sends first. The packets wait in the stack meanwhile: whoever
@@ -270,6 +271,7 @@ var errSlow = errors.New("a hello or a request was begun and did not go on")
 func (in *inline) read(b []byte) (whole bool, err error) {
 	if in.through != nil {
 		_, err := in.through.Write(b)
+		in.skip()
 		return false, err
 	}
 	hold := in.head.hold
@@ -292,6 +294,27 @@ func (in *inline) read(b []byte) (whole bool, err error) {
 		})
 	}
 	return false, nil
+}
+
+// What is skipped of a body at once, in bytes. A short one is over before its client learns that it may send more.
+const (
+	minSkip = 64 << 10
+	maxSkip = 256 << 20
+)
+
+// skip has a long body cross unread: what is read is kept until the server has it, so only little may be on its way.
+func (in *inline) skip() {
+	later, ok := in.through.(*laterFilter)
+	if !ok || len(in.head.b) > 0 {
+		return
+	}
+	requests, ok := later.names.(*sniff.Requests)
+	if !ok {
+		return
+	}
+	if n := min(requests.Ahead(), maxSkip); n >= minSkip && in.to.Skip(int(n)) {
+		requests.Skip(n)
+	}
 }
 
 // Searching is implemented by Clients whose Describe may have to search for the program that sends a flow.
@@ -349,6 +372,7 @@ func (in *inline) judge(ctx context.Context) (open bool, err error) {
 	}.later()
 	in.through = later
 	err = later.pass()
+	in.skip()
 	return later.open, err
 }
 

@@ -67,6 +67,8 @@ type PassedStream interface {
 	Held() int
 	// Permit lets the next n bytes that were read leave.
 	Permit(n int)
+	// Skip lets n bytes leave that are not read, if all that was read has been permitted. It reports false if they will be read.
+	Skip(n int) (ok bool)
 	// Open lets everything leave and ends reading.
 	Open()
 }

@@ -34,6 +34,7 @@ type crossed struct {
 	read    func([]byte) // nil: nothing is read
 	fed     []byte
 	may     int
+	skips   int // bytes of a body that leave unread
 	open    bool
 	aborted bool
 }
@@ -58,6 +59,16 @@ func (c *crossed) Permit(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.may += n
+}
+
+func (c *crossed) Skip(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open || c.may < len(c.fed) {
+		return false
+	}
+	c.skips += n
+	return true
 }
 
 func (c *crossed) Open() {
@@ -596,5 +607,61 @@ func TestHalfHellosThatCrossAreBounded(t *testing.T) {
 	go w.Kill(func(Flow) bool { return true })
 	for range all {
 		<-w.ended
+	}
+}
+
+// Once a connection has switched to another protocol for good, nothing of it is read any more, so the stack need not hold it to the small
+// window of one that is read: all that goes to a company's proxy by CONNECT, and every WebSocket.
+func TestAConnectionThatHasSwitchedIsOpened(t *testing.T) {
+	for _, row := range []struct{ name, head, then string }{
+		{"CONNECT", "CONNECT good.example:443 HTTP/1.1\r\nHost: good.example:443\r\n\r\n", string(clientHello("good.example"))},
+		{"WebSocket", "GET /chat HTTP/1.1\r\nHost: good.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "\x82\x83abcdxyz"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+			c := w.cross(t, 3128)
+			eventually(t, "the flow pass", func() bool { return c.state() != "not passed" })
+			c.send(row.head)
+			eventually(t, "the head leave", func() bool { return c.left() == row.head })
+			c.send(row.then)
+			eventually(t, "the rest leave", func() bool { return c.left() == row.head+row.then })
+			eventually(t, "everything may leave", func() bool { return c.state() == "open" })
+			c.Abort()
+			<-w.ended
+		})
+	}
+}
+
+// A long body crosses unread, and what follows it is read.
+func TestALongBodyCrossesUnread(t *testing.T) {
+	post := func(n int) string {
+		return fmt.Sprintf("POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: %d\r\n\r\n", n)
+	}
+	for _, row := range []struct {
+		name  string
+		sent  []string
+		skips int
+	}{
+		{"a long one", []string{post(1 << 20)}, 1 << 20},
+		{"a long one, begun together with the head", []string{post(1<<20) + "a=b"}, 1<<20 - 3},
+		{"a short one", []string{post(1 << 10)}, 0},
+		{"a very long one", []string{post(1 << 30)}, maxSkip},
+		{"none", []string{"GET / HTTP/1.1\r\nHost: good.example\r\n\r\n"}, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
+			c := w.cross(t, 8880)
+			eventually(t, "the flow pass", func() bool { return c.state() != "not passed" })
+			for _, s := range row.sent {
+				c.send(s)
+			}
+			eventually(t, "the body skipped", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.skips == row.skips })
+			if row.skips > 0 && row.skips < maxSkip {
+				c.send("GET / HTTP/1.1\r\nHost: bad.bet\r\n\r\n")
+				eventually(t, "the next request refused", func() bool { return c.state() == "aborted" })
+				return
+			}
+			c.Abort()
+		})
 	}
 }

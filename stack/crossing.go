@@ -96,6 +96,9 @@ func (p *Passed) Held() int { return p.c.Held() }
 // Permit lets the next n bytes that Read got leave.
 func (p *Passed) Permit(n int) { p.c.Permit(n) }
 
+// Skip lets n bytes leave that Read will not get, if all that it got has been permitted. It reports false if Read will get them.
+func (p *Passed) Skip(n int) (ok bool) { return p.c.Skip(n) }
+
 // Open lets everything leave from now on, and ends reading.
 func (p *Passed) Open() { p.c.Open() }
 

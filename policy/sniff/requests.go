@@ -64,6 +64,21 @@ func (r *Requests) Feed(b []byte) (n int, res Result) {
 	return r.readHead(b)
 }
 
+// Ahead returns how many bytes of a body follow what has been fed, as far as the request's head says.
+func (r *Requests) Ahead() int64 {
+	if r.at != partLength {
+		return 0
+	}
+	return r.length
+}
+
+// Skip passes over n bytes that are not fed, at most Ahead.
+func (r *Requests) Skip(n int64) {
+	if r.length -= n; r.length == 0 {
+		r.at = partHead
+	}
+}
+
 func (r *Requests) passChunks(b []byte) (int, Result) {
 	n := r.body.pass(b)
 	switch r.body.at {

@@ -150,7 +150,7 @@ func New(c Config, now int64) *Flow {
 	f.client, f.left = end{next: c.ISN + 1}, c.ISN+1
 	f.seen.Store(now)
 	if c.Read != nil {
-		f.Judged, f.gate, f.Read = true, &gate{base: c.ISN + 1, may: c.ISN + 1, read: c.Read}, nil
+		f.Judged, f.gate, f.Read = true, &gate{base: c.ISN + 1, may: c.ISN + 1, has: c.ISN + 1, read: c.Read}, nil
 	}
 	return f
 }
@@ -250,14 +250,15 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		}
 	}
 	f.tx.Add(f.client.sent(s, &f.server))
-	f.leftLocked(s.end())
+	raise(&f.left, s.end())
 	f.forServer(f.out, m, p)
 	return Cross, ended || f.closedLocked()
 }
 
-func (f *Flow) leftLocked(end uint32) {
-	if after(end, f.left) {
-		f.left = end
+// raise makes a sequence number at least n.
+func raise(to *uint32, n uint32) {
+	if after(n, *to) {
+		*to = n
 	}
 }
 
@@ -308,7 +309,7 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		}
 		scale := clampSYN(p, f.most)
 		if f.gate != nil {
-			clampWindow(link.Meta{Partial: true}, p, 0) // the window of a SYN is never scaled
+			clampWindow(link.Meta{Partial: true}, p, maxWindow, 0) // the window of a SYN is never scaled
 		}
 		f.forClient(f.back, link.Meta{}, p)
 		reseal(m, p, f.Server.Addr(), f.Client.Addr())
@@ -342,7 +343,7 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 	}
 	f.forClient(f.back, m, p)
 	if f.gate != nil && !f.gate.open {
-		clampWindow(m, p, f.scale)
+		clampWindow(m, p, f.gate.window(s.ack), f.scale)
 	}
 	return Cross, false, ended || f.closedLocked()
 }
@@ -390,6 +391,13 @@ func (f *Flow) Permit(n int) {
 	f.drain()
 }
 
+// Skip lets n bytes leave without being read, if all that was read has been permitted. It reports false if they will be read.
+func (f *Flow) Skip(n int) (ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.gate != nil && f.gate.skip(n)
+}
+
 // Open lets everything leave from now on. Nothing more is read.
 func (f *Flow) Open() {
 	f.mu.Lock()
@@ -418,7 +426,7 @@ func (f *Flow) drain() {
 			if f.phase >= over {
 				break
 			}
-			f.leftLocked(h.end)
+			raise(&f.left, h.end)
 			f.mu.Unlock()
 			f.Owner.ToServer(h.m, h.b)
 			f.mu.Lock()
@@ -488,7 +496,9 @@ func (f lender) loanLocked() []byte {
 	if g == nil || f.phase != open || !g.lent && (g.open || g.segments(int(f.most)) < many) {
 		return nil
 	}
-	g.lend()
+	if g.lend(); !g.lent {
+		return nil
+	}
 	server := f.server
 	server.window = min(server.window, uint16(maxWindow>>f.scale))
 	return control(f.Server, f.Client, flagACK, server.next, g.base+uint32(len(g.seen)), &server, &f.client, nil)

@@ -26,6 +26,10 @@ type gate struct {
 	may  uint32       // sequence number up to which bytes may pass
 	open bool         // nothing more is read
 
+	// While the server does not have seen, what follows it up to may is skipped. Then base is moved on to may.
+	skips bool
+	has   uint32 // what the server has acknowledged, at most base then
+
 	// Once the client was told that the server has what it has not, nothing is held: bytes leave out of seen.
 	lent     bool
 	left     uint32 // sequence number up to which they have left
@@ -61,7 +65,9 @@ func (g *gate) admit(s *segment) (o order, fresh []byte) {
 	switch {
 	case n == 0 && !s.has(flagFIN):
 		return pass, nil
-	case after(s.seq, known) && !g.open:
+	case g.skips && after(s.seq+n, g.may):
+		return discard, nil // seen has no room for a gap
+	case after(s.seq, known) && !g.open && !g.skips:
 		return discard, nil // the client sends it again when what comes before it has arrived
 	case !after(s.seq+n, g.base) && n > 0: // the server has it
 		return pass, nil
@@ -69,7 +75,7 @@ func (g *gate) admit(s *segment) (o order, fresh []byte) {
 		return discard, nil
 	}
 	end := s.seq + n
-	if !g.open && after(end, known) {
+	if !g.open && !g.skips && after(end, known) {
 		fresh = s.payload[known-s.seq:]
 		if len(g.seen)+len(fresh) > maxSeen {
 			return discard, nil
@@ -132,16 +138,43 @@ func (g *gate) release() (out []held) {
 
 // permit lets the next n bytes that were read pass.
 func (g *gate) permit(n int) {
-	if g.open {
+	if g.open || g.skips {
 		return
 	}
 	unread := int(g.base + uint32(len(g.seen)) - g.may)
 	g.may += uint32(min(max(n, 0), unread))
 }
 
-// lend begins to answer to the client for what was read. What was held leaves out of seen instead.
+// maxSkip limits what is skipped at once, in bytes: sequence numbers are compared.
+const maxSkip = 1 << 29
+
+// skip lets n bytes that follow seen pass unread. It fails if not all of seen has been permitted, or bytes leave out of it.
+func (g *gate) skip(n int) (ok bool) {
+	if g.open || g.skips || g.lent || g.draining || n <= 0 || n > maxSkip || len(g.held) > 0 || g.may != g.base+uint32(len(g.seen)) {
+		return false
+	}
+	g.may += uint32(n)
+	if g.skips = len(g.seen) > 0; !g.skips {
+		g.base = g.may
+	}
+	return true
+}
+
+// window is what a client that has this acknowledgement may send ahead, in bytes.
+func (g *gate) window(ack uint32) int {
+	to := g.base
+	if g.skips {
+		to = g.may
+	}
+	if after(to, ack) {
+		return max(maxWindow, int(to-ack))
+	}
+	return maxWindow
+}
+
+// lend begins to answer, if it can, to the client for what was read. What was held leaves out of seen instead.
 func (g *gate) lend() {
-	if g.lent {
+	if g.lent || g.skips || after(g.base, g.has) { // what was skipped could not be sent again
 		return
 	}
 	g.lent, g.left = true, g.base
@@ -199,6 +232,7 @@ func (g *gate) acked(ack uint32) (over bool) {
 	if !g.open && after(ack, g.may) {
 		ack = g.may // a server cannot have what was not sent to it
 	}
+	raise(&g.has, ack)
 	if after(ack, known) {
 		ack = known
 	}
@@ -208,6 +242,9 @@ func (g *gate) acked(ack uint32) (over bool) {
 	}
 	if len(g.seen) == 0 {
 		g.seen = nil // an idle flow keeps nothing
+	}
+	if g.skips && g.seen == nil {
+		g.base, g.skips = g.may, false
 	}
 	return g.open && len(g.seen) == 0 && len(g.held) == 0 && !g.draining
 }

@@ -2,6 +2,7 @@ package transit
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -18,10 +19,11 @@ type gateModel struct {
 	opened    bool         // Open was called
 	acked     int          // what the server may say that it has
 	left      map[int]bool // what has left
+	skipped   map[int]bool // what may leave as anything, and need not
 }
 
 func newGateModel(t testing.TB, c Config) *gateModel {
-	m := &gateModel{track: newTrack(t, c, true), left: make(map[int]bool)}
+	m := &gateModel{track: newTrack(t, c, true), left: make(map[int]bool), skipped: make(map[int]bool)}
 	m.open()
 	return m
 }
@@ -86,6 +88,7 @@ func (m *gateModel) leaves(meta link.Meta, b []byte) {
 			switch {
 			case !m.opened && pos >= m.permitted:
 				m.t.Fatalf("byte %d left, only %d are permitted", pos, m.permitted)
+			case m.skipped[pos]:
 			case pos >= m.acked && pos < len(m.read) && v != m.read[pos]:
 				m.t.Fatalf("byte %d left as %#x, it was read as %#x", pos, v, m.read[pos])
 			}
@@ -100,6 +103,22 @@ func (m *gateModel) permit(n int) {
 	}
 	m.Permit(n)
 	m.sweep()
+}
+
+// skip has the next bytes count as read and permitted, if the flow lets them pass unread.
+func (m *gateModel) skip(n int) {
+	m.t.Helper()
+	if !m.Skip(n) {
+		return
+	}
+	if m.opened || m.permitted < len(m.read) {
+		m.t.Fatalf("%d bytes are skipped, of %d that were read %d are permitted, opened %v", n, len(m.read), m.permitted, m.opened)
+	}
+	for range n {
+		m.left[len(m.read)], m.skipped[len(m.read)] = true, true
+		m.read = append(m.read, 0)
+	}
+	m.permitted = len(m.read)
 }
 
 func (m *gateModel) openUp() {
@@ -205,8 +224,11 @@ func (m *gateModel) play(ops []byte) {
 			m.sweep()
 			m.want("data of the server's", Cross, m.down(serverISN+1+uint32(a), m.ISN+1, flagACK, make([]byte, b)...))
 		case 11:
-			if a < 20 {
+			switch {
+			case a < 20:
 				m.openUp()
+			case a < 100:
+				m.skip(n)
 			}
 		}
 	}
@@ -447,6 +469,66 @@ func TestPermitIsOfWhatWasRead(t *testing.T) {
 	m.permit(1 << 40)
 	m.send(10, flagACK, 0, data(10, 10, 0))
 	m.settle()
+}
+
+func TestWhatIsSkippedPassesUnread(t *testing.T) {
+	m := newGateModel(t, families[0])
+	m.send(0, flagACK, 0, data(0, 100, 0))
+	m.skip(1000)
+	if len(m.skipped) > 0 {
+		t.Fatal("bytes are skipped although what was read has not been permitted")
+	}
+	m.permit(100)
+	m.skip(1000)
+	if len(m.skipped) != 1000 {
+		t.Fatalf("%d bytes are skipped, want 1000", len(m.skipped))
+	}
+	left := func(pos, n int) bool {
+		clear(m.left)
+		m.send(pos, flagACK, 0, data(pos, n, 7))
+		return m.left[pos] && m.left[pos+n-1]
+	}
+	if !left(600, 200) || !left(300, 100) || !left(1000, 100) {
+		t.Error("what is skipped waits for what comes before it")
+	}
+	if m.send(50, flagACK, 0, data(50, 100, 7)); m.left[50] {
+		t.Error("other bytes left than were read")
+	}
+	if left(1050, 100) {
+		t.Error("what follows is read while the server does not have what was read before")
+	}
+	m.ack(100)
+	early := left(1050, 100)
+	m.permit(50)
+	if early || len(m.read) != 1150 || !left(1050, 100) {
+		t.Errorf("got %d bytes read, want what follows to be read, and to leave once it is permitted", len(m.read))
+	}
+}
+
+func TestTheWindowOfWhatIsSkippedIsNotClamped(t *testing.T) {
+	m := newGateModel(t, families[0])
+	m.send(0, flagACK, 0, data(0, 100, 0))
+	m.permit(100)
+	m.skip(1 << 20)
+	window := func(acked int) int {
+		s := m.down(serverISN+1, m.ISN+1+uint32(acked), flagACK)
+		s.window = 65535
+		p := parsed(t, link.Meta{}, s.bytes())
+		if got := m.FromServer(link.Meta{}, p, 0); got != Cross {
+			t.Fatalf("got step %d", got)
+		}
+		return int(binary.BigEndian.Uint16(p.Body[atWindow:]))
+	}
+	for _, acked := range []int{0, 100, 1000, 100 + 1<<20 - 65535} {
+		if got := window(acked); got != 65535 {
+			t.Errorf("%d acknowledged: got window %d, want 65535", acked, got)
+		}
+	}
+	for _, acked := range []int{100 + 1<<20 - maxWindow, 100 + 1<<20} {
+		if got := window(acked); got != maxWindow {
+			t.Errorf("%d acknowledged: got window %d, want %d", acked, got, maxWindow)
+		}
+	}
 }
 
 func TestAFINWaitsForWhatComesBeforeIt(t *testing.T) {

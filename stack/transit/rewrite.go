@@ -236,14 +236,14 @@ func notUrgent(m link.Meta, p *packet.Packet, s *segment) {
 	}
 }
 
-// clampWindow makes the window of a packet at most maxWindow bytes.
-func clampWindow(m link.Meta, p *packet.Packet, scale uint8) {
+// clampWindow makes the window of a packet at most so many bytes.
+func clampWindow(m link.Meta, p *packet.Packet, most int, scale uint8) {
 	field := p.Body[atWindow:]
 	window := binary.BigEndian.Uint16(field)
-	if int(window)<<scale <= maxWindow {
+	if int(window)<<scale <= most {
 		return
 	}
-	less := uint16(maxWindow >> scale)
+	less := uint16(most >> scale)
 	binary.BigEndian.PutUint16(field, less)
 	if sum := p.Body[atChecksum:]; !m.Partial {
 		binary.BigEndian.PutUint16(sum, ^add(^binary.BigEndian.Uint16(sum), add(^window, less)))
