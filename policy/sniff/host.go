@@ -2,6 +2,7 @@ package sniff
 
 import (
 	"bytes"
+	"net/netip"
 	"unicode/utf8"
 )
 
@@ -44,14 +45,14 @@ func (h *Host) set(b []byte) hostKind {
 		return hostIllegal
 	}
 	if bytes.IndexByte(b, ':') >= 0 {
-		return addressKind(b)
+		return kindOfIPv6(b)
 	}
 	b = bytes.TrimSuffix(b, []byte("."))
 	if len(b) == 0 || len(b) > maxHost {
 		return hostIllegal
 	}
-	if numericEnd(b) {
-		return hostLiteral
+	if isNumber(b[bytes.LastIndexByte(b, '.')+1:]) {
+		return kindOfIPv4(b)
 	}
 	label, ascii := 0, true
 	for i, c := range b {
@@ -112,26 +113,39 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-func addressKind(b []byte) hostKind {
+// kindOfIPv6 tells an IPv6 address from other text with colons. Servers that cut a Host field at its first colon serve a name in
+// "8888.cc:80:80". A zone is illegal, because it means nothing to anybody but the client.
+func kindOfIPv6(b []byte) hostKind {
 	for _, c := range b {
 		if !isHex(c) && c != ':' && c != '.' {
+			return hostIllegal
+		}
+	}
+	if _, err := netip.ParseAddr(string(b)); err != nil {
+		return hostIllegal
+	}
+	return hostLiteral
+}
+
+// kindOfIPv4 tells an address from other text whose last label is a number. Clients parse such a host as an IPv4 address, even "127.1",
+// "2130706433" and "0x7f.1" (WHATWG URL, "ends in a number"). No top-level domain is a number. Servers that cut a Host field as they would
+// a URL serve a name in "x.bet/.1".
+func kindOfIPv4(b []byte) hostKind {
+	for more := true; more; {
+		var label []byte
+		if label, b, more = bytes.Cut(b, []byte(".")); !isNumber(label) {
 			return hostIllegal
 		}
 	}
 	return hostLiteral
 }
 
-// numericEnd reports whether the last label is a number. Clients parse such a host as an IPv4 address, even "127.1",
-// "2130706433" and "0x7f.1" (WHATWG URL, "ends in a number"). No top-level domain is a number.
-func numericEnd(b []byte) bool {
-	last := b[bytes.LastIndexByte(b, '.')+1:]
-	if len(last) == 0 {
-		return false
+// isNumber reports whether a label is a number, decimal, octal or hexadecimal.
+func isNumber(label []byte) bool {
+	if len(label) < 2 || label[0] != '0' || label[1]|0x20 != 'x' {
+		return len(label) > 0 && allDigits(label)
 	}
-	if len(last) < 2 || last[0] != '0' || last[1]|0x20 != 'x' {
-		return allDigits(last)
-	}
-	for _, c := range last[2:] {
+	for _, c := range label[2:] {
 		if !isHex(c) {
 			return false
 		}
