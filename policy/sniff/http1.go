@@ -204,7 +204,7 @@ func (h *head) verdict() Result {
 	switch {
 	case length && chunked, // request smuggling (RFC 9112 11.2)
 		chunked && h.http10,
-		h.connect && (length || chunked):
+		h.connect && (h.length > 0 || chunked): // WinHTTP sends a length of 0
 		return ambiguous(HTTP)
 	}
 	return h.hosts.result(HTTP)

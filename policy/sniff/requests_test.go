@@ -102,6 +102,8 @@ func TestEveryRequestOfAConnectionIsSeen(t *testing.T) {
 			[]string{"a.example", "x.bet"}},
 		{"TLS behind CONNECT is opaque", lines("CONNECT a.example:443 HTTP/1.1", "Host: a.example") + "\x16\x03\x01\x00\x05\x01",
 			[]string{"a.example", opaque}},
+		{"TLS behind CONNECT with an empty body is opaque", lines("CONNECT a.example:443 HTTP/1.0", "Content-Length: 0") + "\x16\x03\x01\x00\x05\x01",
+			[]string{"a.example", opaque}},
 		{"SSH behind CONNECT is opaque", lines("CONNECT a.example:22 HTTP/1.1", "Host: a.example") + "SSH-2.0-x\r\n" + get("x.bet"),
 			[]string{"a.example", opaque}},
 		{"a refused CONNECT hides no request", lines("CONNECT a.example:80 HTTP/1.1", "Host: a.example") + get("x.bet"), []string{"a.example", "x.bet"}},
