@@ -35,10 +35,11 @@ func (h *head) read(b []byte) {
 const maxEmpty = 4096
 
 func (h *head) parse(b []byte) Result {
-	at, indented := 0, false
-	for at < len(b) && (b[at] == '\r' || b[at] == '\n' || isBlank(b[at])) {
-		indented = indented || isBlank(b[at]) // some servers skip blanks too: Python's http.server
-		at++                                  // servers skip empty lines before a request (RFC 9112 2.2)
+	at, indented, odd := 0, false, false
+	for at < len(b) && (b[at] == '\n' || isBlank(b[at])) {
+		indented = indented || b[at] != '\r' && b[at] != '\n' // some servers skip blanks too: Python's http.server
+		odd = odd || isOddBlank(b[at])
+		at++ // servers skip empty lines before a request (RFC 9112 2.2)
 	}
 	if at > maxEmpty {
 		return ambiguous(HTTP)
@@ -50,6 +51,10 @@ func (h *head) parse(b []byte) Result {
 	if method == 0 || !isBlank(b[at+method]) {
 		return Result{Status: NotThis}
 	}
+	odd = odd || isOddBlank(b[at+method])
+	if (odd || b[at+method] == '\r') && startsBinary(skipBlanks(b[at+method:])) {
+		return Result{Status: NotThis}
+	}
 	line, ok := cutLine(b[at:])
 	if !ok && !hasTarget(b[at:], method) {
 		return needMore(Unknown)
@@ -57,8 +62,8 @@ func (h *head) parse(b []byte) Result {
 	if !ok {
 		return needMore(HTTP)
 	}
-	if !namesVersion(line) {
-		target := bytes.TrimLeft(line[method:], blanks)
+	if !namesVersion(line) || odd && !isThreeWords(line) {
+		target := skipBlanks(line[method:])
 		isPath := len(target) > 0 && target[0] == '/'
 		switch {
 		case isPath && (namesOther(target) || isMethod(line[:method])), // Node reads the Host field behind both
@@ -91,7 +96,7 @@ func (h *head) parse(b []byte) Result {
 // hasTarget reports whether what follows the first word may be a request target, or is too short to say. In the text of other
 // protocols it is another word.
 func hasTarget(line []byte, method int) bool {
-	target := bytes.TrimLeft(line[method:], blanks)
+	target := skipBlanks(line[method:])
 	return len(target) < scheme || isTarget(target) || bytes.EqualFold(line[:method], []byte("CONNECT"))
 }
 
@@ -252,9 +257,48 @@ func isMethod(word []byte) bool {
 	return false
 }
 
-const blanks = " \t\v\f"
+// isThreeWords reports whether a line has a method, a target and a version, and nothing else, in whatever blanks. No server reads more than
+// three words where there are odd blanks; in binary there are.
+func isThreeWords(line []byte) bool {
+	var word []byte
+	words := 0
+	for rest := skipBlanks(line); len(rest) > 0 && rest[0] != '\n'; rest = skipBlanks(rest[len(word):]) {
+		word = rest[:wordLen(rest)]
+		words++
+	}
+	const version = "HTTP/"
+	return words == 3 && len(word) >= len(version) && bytes.EqualFold(word[:len(version)], []byte(version))
+}
 
-func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\v' || c == '\f' }
+// wordLen counts the bytes before the first blank or line feed.
+func wordLen(b []byte) int {
+	for i, c := range b {
+		if isBlank(c) || c == '\n' {
+			return i
+		}
+	}
+	return len(b)
+}
+
+// startsBinary reports whether text starts with a byte that no target has.
+func startsBinary(text []byte) bool {
+	return len(text) > 0 && (text[0] < ' ' && text[0] != '\n' || text[0] == 0x7f)
+}
+
+// isBlank reports whether a server takes c for a blank in a request line. Those of RFC 9112 3 are SP, HT, VT, FF and CR.
+func isBlank(c byte) bool {
+	return c == ' ' || c == '\t' || c == '\v' || c == '\f' || c == '\r' || isOddBlank(c)
+}
+
+// isOddBlank reports whether c is a blank of Unicode as Latin-1. Python's http.server splits a request line at them (3.11, str.split).
+func isOddBlank(c byte) bool { return 0x1c <= c && c <= 0x1f || c == 0x85 || c == 0xa0 }
+
+func skipBlanks(b []byte) []byte {
+	for len(b) > 0 && isBlank(b[0]) {
+		b = b[1:]
+	}
+	return b
+}
 
 func trimBlank(b []byte) []byte { return bytes.Trim(b, " \t") }
 

@@ -84,6 +84,11 @@ func TestHTTPHead(t *testing.T) {
 		{"2 KiB of empty lines", strings.Repeat("\r\n", 1<<10) + lines("GET / HTTP/1.1", "Host: x.bet"), found("x.bet")},
 		{"a blank before the method", " " + lines("GET / HTTP/1.1", "Host: x.bet"), bad},
 		{"an empty line and a tab before the method", "\r\n\t" + lines("GET / HTTP/1.1", "Host: x.bet"), bad},
+		{"a blank of Latin-1 behind the version", lines("GET\xa0/ HTTP/1.1\x85", "Host: x.bet"), bad},
+		{"blanks of Latin-1 everywhere", "\r\n\x85" + lines("GET\xa0\x1c/\x1fHTTP/1.0", "Host: x.bet"), bad},
+		{"a blank of Latin-1 and HTTP/0.9", lines("GET\xa0/", "Host: x.bet"), bad},
+		{"an unknown method behind a blank of Latin-1", "\xa0" + lines("BREW /pot HTTP/1.1", "Host: x.bet"), bad},
+		{"a carriage return and a third word", lines("GET\r/ a HTTP/1.1", "Host: x.bet"), bad},
 		{"length and chunked", lines("POST / HTTP/1.1", "Host: x.bet", "Content-Length: 5", "Transfer-Encoding: chunked"), bad},
 		{"two lengths", lines("POST / HTTP/1.1", "Host: x.bet", "Content-Length: 5", "Content-Length: 5"), bad},
 		{"a list of lengths", lines("POST / HTTP/1.1", "Host: x.bet", "Content-Length: 5, 5"), bad},
@@ -120,6 +125,13 @@ func TestHTTPHead(t *testing.T) {
 		{"a text that begins with a blank", " GET well soon\r\n", not},
 		{"binary", "\x00\x01\x02", not},
 		{"binary that begins like a blank", "\x0c\x00\x01", not},
+		{"gzip", "\x1f\x8b\x08", not},
+		{"LDAP", "0\x1c\x02\x01\x01\x60", not},
+		{"telnet", "ls\r\x00", not},
+		{"a word and a line end", "QUIT\r\n", not},
+		{"a frame around a request", "7\x1cdata " + lines("GET / HTTP/1.1", "Host: x.bet"), not},
+		{"a frame around a request, with a blank of Latin-1 first", "\x1f7 data " + lines("GET / HTTP/1.1", "Host: x.bet"), not},
+		{"words in Latin-1", "bon\xa0jour / monde\r\n", not},
 		{"a binary word", "AB\x00\x01", not},
 		{"DNS over TCP", "\x00\x1d\x12\x34\x01\x00", not},
 	} {
@@ -150,3 +162,18 @@ var chromeHead = lines(
 	"Accept-Language: en-GB,en;q=0.9",
 	"Cookie: session=0123456789abcdef0123456789abcdef; theme=dark",
 )
+
+// Python's http.server splits a request line as str.split does, at all that Unicode takes for a blank.
+func TestBlanksOfPythonAreAmbiguous(t *testing.T) {
+	for _, blank := range []string{"\x1c", "\x1d", "\x1e", "\x1f", "\x85", "\xa0", "\r"} {
+		in := []string{lines("GET"+blank+"/ HTTP/1.1", "Host: x.bet")}
+		if blank != "\r" { // servers skip it as a line end
+			in = append(in, blank+lines("GET / HTTP/1.1", "Host: x.bet"))
+		}
+		for _, in := range in {
+			if got := cuts(t, []byte(in), 1); got != ambiguous(HTTP) {
+				t.Errorf("%q: got %+v, want an ambiguous result", in, got)
+			}
+		}
+	}
+}
