@@ -92,6 +92,9 @@ func FuzzHellos(f *testing.F) {
 func FuzzHTTPHead(f *testing.F) {
 	f.Add([]byte(chromeHead))
 	f.Add([]byte(preface))
+	f.Add([]byte("PROXY TCP4 192.0.2.1 192.0.2.2 1000 80\r\n" + chromeHead))
+	f.Add(append(proxyV2(12), chromeHead...))
+	f.Add([]byte("\xa0" + lines("GET\x1c/ HTTP/1.1", "Host: x.bet")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		res := checkPrefixes(t, b)
 		if res.Protocol != HTTP || res.Status != Found {

@@ -23,10 +23,7 @@ const (
 const maxTable = 64 << 10
 
 // startsPreface reports whether b is, or could become, the start of an HTTP/2 connection.
-func startsPreface(b []byte) bool {
-	n := min(len(b), len(preface))
-	return string(b[:n]) == preface[:n]
-}
+func startsPreface(b []byte) bool { return isStart(b, preface) }
 
 // requests2 reads the header blocks of an HTTP/2 connection after its preface.
 type requests2 struct {

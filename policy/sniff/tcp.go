@@ -4,7 +4,7 @@ package sniff
 // MaxHead in HTTP. A Status other than NeedMore is final. In HTTP it reads only the first request; use Requests for those
 // that follow.
 func TCP(b []byte) Result {
-	return within(b, readTCP(b[:min(len(b), MaxHead)]))
+	return within(b, readTCP(b[:min(len(b), MaxHead)], MaxBytes))
 }
 
 // within returns res, the result for b, or a final result if b has all the bytes that are read.
@@ -22,15 +22,22 @@ func within(b []byte, res Result) Result {
 	return ambiguous(res.Protocol) // a name may follow after the bytes that are read
 }
 
-func readTCP(b []byte) Result {
+// readTCP reads at most limit bytes, or all in HTTP.
+func readTCP(b []byte, limit int) Result {
 	if len(b) == 0 {
 		return needMore(Unknown)
 	}
 	switch b[0] {
 	case recordHandshake:
-		return readTLS(b[:min(len(b), MaxBytes)])
+		return readTLS(b[:min(len(b), limit)])
 	case recordAlert, recordChange:
-		return readBefore(b[:min(len(b), MaxBytes)])
+		return readBefore(b[:min(len(b), limit)])
+	}
+	switch size, whole := proxySize(b); {
+	case !whole:
+		return needMore(Unknown)
+	case size > 0:
+		return readProxied(b, size, limit)
 	}
 	if startsPreface(b) {
 		return readHTTP2(b)
