@@ -52,7 +52,7 @@ func (h *head) parse(b []byte) Result {
 		return Result{Status: NotThis}
 	}
 	odd = odd || isOddBlank(b[at+method])
-	if (odd || b[at+method] == '\r') && startsBinary(skipBlanks(b[at+method:])) {
+	if (odd || b[at+method] == '\r') && !isMethod(b[at:at+method]) && startsBinary(skipBlanks(b[at+method:])) {
 		return Result{Status: NotThis}
 	}
 	line, ok := cutLine(b[at:])
@@ -280,7 +280,7 @@ func wordLen(b []byte) int {
 	return len(b)
 }
 
-// startsBinary reports whether text starts with a byte that no target has.
+// startsBinary reports whether text starts with a byte that no target has. Python's urlsplit passes over some.
 func startsBinary(text []byte) bool {
 	return len(text) > 0 && (text[0] < ' ' && text[0] != '\n' || text[0] == 0x7f)
 }

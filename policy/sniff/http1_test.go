@@ -88,6 +88,7 @@ func TestHTTPHead(t *testing.T) {
 		{"blanks of Latin-1 everywhere", "\r\n\x85" + lines("GET\xa0\x1c/\x1fHTTP/1.0", "Host: x.bet"), bad},
 		{"a blank of Latin-1 and HTTP/0.9", lines("GET\xa0/", "Host: x.bet"), bad},
 		{"an unknown method behind a blank of Latin-1", "\xa0" + lines("BREW /pot HTTP/1.1", "Host: x.bet"), bad},
+		{"a blank of Latin-1 and a control character", lines("GET\xa0\x01/ HTTP/1.1", "Host: x.bet"), bad},
 		{"a carriage return and a third word", lines("GET\r/ a HTTP/1.1", "Host: x.bet"), bad},
 		{"length and chunked", lines("POST / HTTP/1.1", "Host: x.bet", "Content-Length: 5", "Transfer-Encoding: chunked"), bad},
 		{"two lengths", lines("POST / HTTP/1.1", "Host: x.bet", "Content-Length: 5", "Content-Length: 5"), bad},
