@@ -99,6 +99,7 @@ type Stack struct {
 	now   func() int64 // nanoseconds since the stack was made
 
 	crossings crossings
+	pauses    pauses
 
 	gros   sync.Pool     // *gro.GRO: a device may be written by one goroutine per peer
 	errors *rate.Limiter // for ICMP errors, as hosts limit them
@@ -181,8 +182,9 @@ func open(c Config, now func() int64) (*Stack, error) {
 		s.abandon()
 		return nil, err
 	}
-	s.crossings = newCrossings()
+	s.crossings, s.pauses = newCrossings(), newPauses(s)
 	s.wg.Go(s.flows.Run)
+	s.wg.Go(func() { s.pauses.run(s.life) })
 	if s.handle != nil {
 		s.wg.Go(func() { crosser{s}.sweepAll(s.life) })
 	}

@@ -677,11 +677,11 @@ func (f *tcpFlow) answeredLocked() {
 	}
 }
 
-// keepAlive finds clients that vanished without a word.
+// keepAlive finds peers that vanished without a word. See pauses for those that only pause.
 func (s *Stack) keepAlive(ep tcpip.Endpoint) {
 	idle := tcpip.KeepaliveIdleOption(s.limits.KeepaliveIdle)
 	every := tcpip.KeepaliveIntervalOption(s.limits.KeepaliveEvery)
-	timeout := tcpip.TCPUserTimeoutOption(s.limits.KeepaliveIdle)
+	timeout := tcpip.TCPUserTimeoutOption(s.limits.userTimeout())
 	for _, o := range []tcpip.SettableSocketOption{&idle, &every, &timeout} {
 		if err := ep.SetSockOpt(o); err != nil {
 			s.log.Debug("a TCP option was refused", "stack", s.name, "err", err.String())
@@ -689,4 +689,5 @@ func (s *Stack) keepAlive(ep tcpip.Endpoint) {
 	}
 	ep.SocketOptions().SetKeepAlive(true)
 	ep.SocketOptions().SetDelayOption(false) // segments are whole where they come from; Nagle would only hold them back
+	s.pauses.begun()
 }

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -37,7 +38,7 @@ type Limits struct {
 	UDPQueue       int           // bytes that wait for one datagram flow's reader; default 1 MiB
 	TCPBuffer      int           // bytes of receive and of send buffer a flow starts with; default 1 MiB
 	TCPBufferMax   int           // bytes either buffer may grow to; default 6 MiB
-	KeepaliveIdle  time.Duration // silence before the first TCP keep-alive; default 5 min
+	KeepaliveIdle  time.Duration // silence before the first TCP keep-alive, and how long data may wait for an ACK, at most 10 min; default 5 min
 	KeepaliveEvery time.Duration // between keep-alives; default 75 s
 }
 
@@ -80,6 +81,9 @@ func (l *Limits) datagrams() datagram.Limits {
 	}
 }
 
+// maxRTO is the longest time between two retransmissions, or two probes of a closed window.
+const maxRTO = 3 * time.Second
+
 // tune sets gVisor's TCP options. Re-measure all of them when gVisor is raised.
 func (s *Stack) tune(lossless bool) error {
 	sack := tcpip.TCPSACKEnabled(true)
@@ -91,8 +95,9 @@ func (s *Stack) tune(lossless bool) error {
 	// not: the client's connect would hang. A late FIN finds nobody and gets a RST, which its sender survives.
 	timeWait := tcpip.TCPTimeWaitTimeoutOption(time.Millisecond)
 	// Back-off ends at a few seconds and never gives up before the user timeout: after an outage of the path a flow moves
-	// again soon after its return, and whether a tunnel may be away for long is decided elsewhere.
-	maxRTO, maxRetries := tcpip.TCPMaxRTOOption(3*time.Second), tcpip.TCPMaxRetriesOption(200)
+	// again soon after its return, and whether a tunnel may be away for long is decided elsewhere. The count is no help where a
+	// window stays closed: gVisor adds up the probes of it that were ever lost.
+	longest, maxRetries := tcpip.TCPMaxRTOOption(maxRTO), tcpip.TCPMaxRetriesOption(math.MaxUint32)
 	linger := tcpip.TCPLingerTimeoutOption(30 * time.Second)
 	// A tunnel loses: cubic carried 1.8 Gbit/s where reno fell to 0.3. A TUN does not.
 	cc := tcpip.CongestionControlOption("cubic")
@@ -108,7 +113,7 @@ func (s *Stack) tune(lossless bool) error {
 	// the processor limits, one stream by an eighth and eight by a quarter (2026-11, gVisor of 2026-09-05).
 	recovery := tcpip.TCPRecovery(0)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
-		&sack, &moderate, &send, &receive, &synRetries, &timeWait, &maxRTO, &maxRetries, &linger, &cc, &recovery,
+		&sack, &moderate, &send, &receive, &synRetries, &timeWait, &longest, &maxRetries, &linger, &cc, &recovery,
 	} {
 		if err := s.net.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return fmt.Errorf("stack %s: set %T: %s", s.name, o, err)

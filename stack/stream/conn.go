@@ -241,8 +241,14 @@ func (c *Conn) CloseWrite() error {
 
 // Close sends FIN, or RST where received data was never read. It does not wait for the peer.
 func (c *Conn) Close() error {
-	c.end(c.ep.Close)
+	c.end(c.close)
 	return nil
+}
+
+// close ends keep-alive too: what is left waits for an ACK, and is no flow any more. The stack tells by it what was closed.
+func (c *Conn) close() {
+	c.ep.SocketOptions().SetKeepAlive(false)
+	c.ep.Close()
 }
 
 // Abort sends RST.
