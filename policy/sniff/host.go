@@ -51,9 +51,6 @@ func (h *Host) set(b []byte) hostKind {
 	if len(b) == 0 || len(b) > maxHost {
 		return hostIllegal
 	}
-	if isNumber(b[bytes.LastIndexByte(b, '.')+1:]) {
-		return kindOfIPv4(b)
-	}
 	label, ascii := 0, true
 	for i, c := range b {
 		switch {
@@ -74,6 +71,10 @@ func (h *Host) set(b []byte) hostKind {
 	}
 	if label == len(b) || !ascii && !utf8.Valid(b) {
 		return hostIllegal
+	}
+	if isNumber(b[label:]) {
+		*h = Host{}
+		return hostLiteral
 	}
 	h.n = uint8(len(b))
 	return hostName
@@ -127,20 +128,8 @@ func kindOfIPv6(b []byte) hostKind {
 	return hostLiteral
 }
 
-// kindOfIPv4 tells an address from other text whose last label is a number. Clients parse such a host as an IPv4 address, even "127.1",
-// "2130706433" and "0x7f.1" (WHATWG URL, "ends in a number"). No top-level domain is a number. Servers that cut a Host field as they would
-// a URL serve a name in "x.bet/.1".
-func kindOfIPv4(b []byte) hostKind {
-	for more := true; more; {
-		var label []byte
-		if label, b, more = bytes.Cut(b, []byte(".")); !isNumber(label) {
-			return hostIllegal
-		}
-	}
-	return hostLiteral
-}
-
-// isNumber reports whether a label is a number, decimal, octal or hexadecimal.
+// isNumber reports whether a last label is a number, decimal, octal or hexadecimal. Clients parse such a host as an IPv4 address, even
+// "127.1", "2130706433" and "0x7f.1" (WHATWG URL, "ends in a number"). No top-level domain is a number.
 func isNumber(label []byte) bool {
 	if len(label) < 2 || label[0] != '0' || label[1]|0x20 != 'x' {
 		return len(label) > 0 && allDigits(label)

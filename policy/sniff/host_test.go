@@ -40,7 +40,7 @@ func TestHostIsReadWithoutItsTrimmings(t *testing.T) {
 		{"two ports behind hexadecimal digits are illegal", "8888.cc:80:80", "", hostIllegal},
 		{"hexadecimal digits and two colons are illegal", "bade.de::", "", hostIllegal},
 		{"hexadecimal digits in brackets are illegal", "[bade.de::]", "", hostIllegal},
-		{"a name before a number is illegal", "x.bet.1", "", hostIllegal},
+		{"a replica of a container", "web.1", "", hostLiteral},
 		{"a path that ends in a number is illegal", "x.bet/.1", "", hostIllegal},
 		{"a fragment that ends in a number is illegal", "x.bet#.1", "", hostIllegal},
 		{"a query that ends in a number is illegal", "x.bet?.0x1", "", hostIllegal},
