@@ -57,7 +57,7 @@ func planForwarding(c Config, f facts, known []entry) forwarding {
 		return true
 	}
 	plan(c.Interface, forward4, "")
-	uplinks := without(f.uplinks, c.Beside)
+	uplinks := without(f.uplinks.list, c.Beside)
 	for _, name := range uplinks {
 		if plan(name, forward4, allForward4) {
 			p.closed4 = append(p.closed4, name)
@@ -122,7 +122,7 @@ func (w *Forwarding) Sieve() (string, error) { return firewall.Sieve() }
 func (w *Forwarding) see(s Settings, f facts, ready bool) {
 	var is uint32
 	if s.Forward && ready {
-		names := append([]string{w.tun}, without(f.uplinks, w.beside)...)
+		names := append([]string{w.tun}, without(slices.Concat(f.uplinks.list, f.cut), w.beside)...)
 		off := func(path func(string) string) bool {
 			return slices.ContainsFunc(names, func(name string) bool {
 				value, err := readSysctl(path(name))

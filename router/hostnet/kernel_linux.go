@@ -3,8 +3,6 @@ package hostnet
 import (
 	"errors"
 	"fmt"
-	"net"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -18,6 +16,7 @@ type kernel struct {
 	nl       *netlink.Handle
 	strict   *netlink.Handle // lists the routes of one table without reading those of all
 	resolved *resolver.Bus
+	ways     ways
 	before   func(what string) // for tests: called before each make and undo
 }
 
@@ -101,26 +100,4 @@ func (v *view) addrsOf(index int) ([]netlink.Addr, error) {
 		}
 	}
 	return v.addrs[index], nil
-}
-
-// maxUplinks bounds the rules that are made for interfaces: a host with more of them made most for containers.
-const maxUplinks = 32
-
-// uplinks returns the interfaces by which the host itself may send: neither tun nor loopback nor part of a bridge. names
-// are those of all interfaces, by index.
-func (v *view) uplinks(tun string) (uplinks []string, names map[int]string, err error) {
-	list, err := rtnl.Dump(v.nl.LinkList)
-	if err != nil {
-		return nil, nil, fmt.Errorf("list interfaces: %w", err)
-	}
-	names = make(map[int]string, len(list))
-	for _, l := range list {
-		a := l.Attrs()
-		names[a.Index] = a.Name
-		if a.Name != tun && a.Flags&net.FlagLoopback == 0 && a.MasterIndex == 0 && len(uplinks) < maxUplinks {
-			uplinks = append(uplinks, a.Name)
-		}
-	}
-	slices.Sort(uplinks)
-	return uplinks, names, nil
 }

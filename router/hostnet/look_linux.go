@@ -60,7 +60,7 @@ func LookForOthers(tun string) ([]direct.Other, error) {
 	}
 	defer k.close()
 	v := newView(k)
-	_, names, err := v.uplinks(tun)
+	names, err := v.names()
 	if err != nil {
 		return nil, fmt.Errorf("hostnet: %w", err)
 	}

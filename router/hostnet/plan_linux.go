@@ -21,15 +21,14 @@ import (
 
 // facts are what a plan depends on besides the settings.
 type facts struct {
-	link          *netlink.LinkAttrs // our TUN; nil before it exists
-	wasUp         bool
-	neighbours    []neighbour    // addresses of the other interfaces
-	names         map[int]string // of interfaces, by index
-	uplinks       []string       // the other interfaces by which the host itself may send, sorted
-	ipv6          bool           // the kernel has IPv6
-	ipv6OnTUN     bool           // and has not switched it off on our TUN
-	strictReverse bool           // some interface has rp_filter 1
-	arpIgnore     string         // of all interfaces; "" if unreadable
+	link       *netlink.LinkAttrs // our TUN; nil before it exists
+	wasUp      bool
+	neighbours []neighbour // addresses of the other interfaces
+	uplinks
+	ipv6          bool   // the kernel has IPv6
+	ipv6OnTUN     bool   // and has not switched it off on our TUN
+	strictReverse bool   // some interface has rp_filter 1
+	arpIgnore     string // of all interfaces; "" if unreadable
 	srcValidMark  string
 	others        []direct.Other // networks of other programs' tables; only Apply and Watch look for them
 }
@@ -58,7 +57,7 @@ func gather(v *view, tun string) (facts, error) {
 		f.wasUp = f.link.Flags&unix.IFF_UP != 0
 		f.ipv6OnTUN = f.ipv6 && sysctlOrEmpty("net/ipv6/conf/"+tun+"/disable_ipv6") != "1"
 	}
-	if f.uplinks, f.names, err = v.uplinks(tun); err != nil {
+	if f.uplinks, err = v.findUplinks(tun); err != nil {
 		return f, fmt.Errorf("hostnet: %w", err)
 	}
 	if _, err := v.addrsOf(0); err != nil {
@@ -228,7 +227,7 @@ func planRules(c Config, s Settings, f facts, v4 bool) []change {
 	if v4 {
 		// The kernel looks up by the rules whether a new route's gateway is a neighbour (fib_check_nh_v4_gw). Without these a
 		// DHCP client could not set the default route of a new network.
-		for _, name := range f.uplinks {
+		for _, name := range f.uplinks.list {
 			plan = append(plan, at(4, rule{Out: name, Table: unix.RT_TABLE_MAIN, SkipDefault: true}))
 		}
 	}

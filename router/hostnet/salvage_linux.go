@@ -92,7 +92,7 @@ func salvageForwarding(v *view) (entries []entry, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("hostnet: list nftables: %w", err)
 	}
-	_, names, err := v.uplinks("")
+	names, err := v.names()
 	if err != nil {
 		return nil, fmt.Errorf("hostnet: %w", err)
 	}
