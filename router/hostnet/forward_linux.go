@@ -22,12 +22,13 @@ func force6(name string) string   { return "net/ipv6/conf/" + name + "/force_for
 type forwarding struct {
 	sysctls          []change
 	closed4, closed6 []string // uplinks that forward only because of us
+	bridges          []string
 }
 
 // planForwarding looks at how the host forwards now. known are the changes of our own journal. An interface that forwards already
 // is left alone, and so is one that somebody else has made forward meanwhile, together with all others.
 func planForwarding(c Config, f facts, known []entry) forwarding {
-	var p forwarding
+	p := forwarding{bridges: f.bridges}
 	index := make(map[string]int, len(f.names))
 	for i, name := range f.names {
 		index[name] = i
@@ -82,7 +83,7 @@ func without(list []string, name string) []string {
 
 // table is the table that forwards, and forwards nothing else where the host did not before.
 func (p forwarding) table(c Config, s Settings) *nftTable {
-	t := firewall.Table{TUN: c.Interface, Mark: c.Mark, Mask: c.MarkMask, Forward: firewall.Forwarding{
+	t := firewall.Table{TUN: c.Interface, Mark: c.Mark, Mask: c.MarkMask, Bridges: p.bridges, Forward: firewall.Forwarding{
 		On: true, Closed4: p.closed4, Closed6: p.closed6, Probes: s.Probes,
 	}}
 	for _, a := range s.Addresses {

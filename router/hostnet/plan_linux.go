@@ -101,7 +101,7 @@ func planFilter(c Config, s Settings, f facts) *nftTable {
 		TUN: c.Interface, Mark: c.Mark, Mask: c.MarkMask,
 		Captured: sorted(s.Capture), Lockdown: s.Lockdown,
 		Admit: sorted(s.Exclude), LAN: lanOf(s, f),
-		RestoreMark: f.strictReverse && len(s.Capture) > 0,
+		RestoreMark: f.strictReverse && len(s.Capture) > 0, Bridges: f.bridges,
 	}
 	for _, a := range s.Addresses {
 		t.Own = append(t.Own, a.Addr())

@@ -18,9 +18,10 @@ const maxUplinks = 32
 
 // uplinks are the interfaces by which the host itself may send: neither our TUN nor loopback nor part of a bridge.
 type uplinks struct {
-	names map[int]string // of all interfaces, by index
-	list  []string       // sorted
-	cut   []string       // those that are too many for the list, as far as the host sends anything there
+	names   map[int]string // of all interfaces, by index
+	bridges []string       // sorted; other interfaces are parts of them
+	list    []string       // sorted
+	cut     []string       // those that are too many for the list, as far as the host sends anything there
 }
 
 // links returns the interfaces of the host.
@@ -52,7 +53,11 @@ func (v *view) findUplinks(tun string) (uplinks, error) {
 	u := uplinks{names: make(map[int]string, len(list))}
 	for _, l := range list {
 		u.names[l.Attrs().Index] = l.Attrs().Name
+		if l.Type() == "bridge" {
+			u.bridges = append(u.bridges, l.Attrs().Name)
+		}
 	}
+	slices.Sort(u.bridges)
 	list = slices.DeleteFunc(list, func(l netlink.Link) bool {
 		a := l.Attrs()
 		return a.Name == tun || a.Flags&net.FlagLoopback != 0 || a.MasterIndex != 0

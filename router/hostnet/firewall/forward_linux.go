@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -37,7 +38,9 @@ const (
 //	            TUN, or in by a closed interface
 //	leave       drop probes
 //	masquerade  give what comes out of the TUN the host's address
-//	last        drop what still has an address of ours
+//	last        drop what still has an address of ours, and what is routed back by the closed bridge that it came in by
+//
+// What a bridge passes between its ports comes by admit like that: see bridge_linux.go.
 //
 // admit runs before the chains of others at the same hook, and leave after them, so that their counters of probes show whether others
 // drop what we admit.
@@ -84,11 +87,21 @@ func (t Table) forwarding() []chain {
 	if t.Mark != 0 { // another penstock's, and the answers to it: a neighbour's packets bear no mark
 		admit.rules = append(admit.rules, rulesOf(t.marked(expr.MetaKeyMARK), accept()))
 	}
-	for _, name := range t.Forward.Closed4 {
-		admit.rules = append(admit.rules, rulesOf(isProtocol(unix.NFPROTO_IPV4), isInterface(expr.MetaKeyIIFNAME, name), drop()))
+	if t.Mark != 0 && len(t.Bridges) > 0 {
+		last.rules = append(last.rules, rulesOf(t.marked(expr.MetaKeyMARK), accept()))
 	}
-	for _, name := range t.Forward.Closed6 {
-		admit.rules = append(admit.rules, rulesOf(isProtocol(unix.NFPROTO_IPV6), isInterface(expr.MetaKeyIIFNAME, name), drop()))
+	for _, closed := range []struct {
+		family byte
+		names  []string
+	}{{unix.NFPROTO_IPV4, t.Forward.Closed4}, {unix.NFPROTO_IPV6, t.Forward.Closed6}} {
+		for _, name := range closed.names {
+			rule := rulesOf(isProtocol(closed.family), isInterface(expr.MetaKeyIIFNAME, name))
+			if slices.Contains(t.Bridges, name) {
+				last.rules = append(last.rules, rulesOf(rule, isInterface(expr.MetaKeyOIFNAME, name), received(), drop()))
+				rule = rulesOf(rule, notInterface(expr.MetaKeyOIFNAME, name))
+			}
+			admit.rules = append(admit.rules, rulesOf(rule, drop()))
+		}
 	}
 	masquerade.rules = [][]expr.Any{rulesOf(in, []expr.Any{&expr.Masq{}})}
 	return []chain{guard, mark, host, admit, leave, masquerade, last}

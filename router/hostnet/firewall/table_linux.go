@@ -16,7 +16,7 @@ import (
 )
 
 // version changes with the rules that chains makes of the same Table.
-const version = 6
+const version = 7
 
 // dnsPort is where questions go. A LAN's own resolver is not asked: it would learn every name, and its answers would get
 // past the filter.
@@ -32,7 +32,10 @@ type Table struct {
 	Captured    []netip.Prefix // may not be sent to; with Lockdown nothing else may either
 	Lockdown    bool
 	RestoreMark bool // mark answers too, for a strict reverse path filter
-	Forward     Forwarding
+	// Bridges are the bridges of the host. What they pass between their ports is not the host's, such as the packets of a virtual
+	// machine that has an address of its own in the network outside.
+	Bridges []string
+	Forward Forwarding
 }
 
 const namePrefix = "penstock_"
@@ -70,7 +73,7 @@ func (t Table) Present() (bool, error) {
 	}
 	for _, w := range want {
 		f := found[w.Name]
-		if f == nil || f.Hooknum == nil || *f.Hooknum != *w.Hooknum || f.Policy == nil || *f.Policy != *w.Policy {
+		if f == nil || w.Hooknum != nil && (f.Hooknum == nil || *f.Hooknum != *w.Hooknum || f.Policy == nil || *f.Policy != *w.Policy) {
 			return false, nil
 		}
 		rules, err := c.GetRules(f.Table, f)
@@ -89,7 +92,7 @@ func (t Table) Present() (bool, error) {
 
 // Apply puts the table into the kernel, in place of what is there under its name.
 func (t Table) Apply() error {
-	c, err := nftables.New()
+	c, err := nftables.New(nftables.WithSockOptions(roomy))
 	if err != nil {
 		return err
 	}
@@ -111,6 +114,15 @@ func (t Table) Apply() error {
 		}
 	}
 	return c.Flush()
+}
+
+// roomy makes room for a table with many rules: it is sent as one message, and the answers to all rules come before the first is read.
+func roomy[C interface {
+	SetReadBuffer(bytes int) error
+	SetWriteBuffer(bytes int) error
+}](conn C) error {
+	const room = 8 << 20 // bytes
+	return errors.Join(conn.SetReadBuffer(room), conn.SetWriteBuffer(room))
 }
 
 // Found is a table of ours in the kernel.
@@ -176,7 +188,7 @@ func (t Table) comments() func(i int) string {
 	return func(i int) string { return fmt.Sprintf("penstock %s %d", digest, i) }
 }
 
-// chain is one base chain with its rules.
+// chain is one chain with its rules: a base chain, or one that another, after it, jumps to.
 type chain struct {
 	nftables.Chain
 	rules [][]expr.Any
@@ -185,8 +197,9 @@ type chain struct {
 // chains are the chains of the table:
 //
 //	guard    drop packets for our TUN's addresses that arrive by another interface
+//	bridged  admit what leaves by Bridges, of what egress leads here (only with Bridges)
 //	restore  mark the answers to marked packets (only with RestoreMark)
-//	egress   admit loopback and the TUN, drop what comes from Own; admit marked packets, DHCP, neighbour discovery, Admit
+//	egress   admit loopback, the TUN and what Bridges pass, drop what comes from Own; admit marked packets, DHCP, neighbour discovery, Admit
 //	         and, but for DNS, LAN; then drop Captured, or everything with Lockdown
 //
 // egress hooks into postrouting, which forwarded packets pass too. It is what stops a socket that is bound to an
@@ -209,13 +222,20 @@ func (t Table) chains() []chain {
 	add := func(parts ...[]expr.Any) { egress.rules = append(egress.rules, rulesOf(parts...)) }
 	add(isInterface(expr.MetaKeyOIFNAME, "lo"), accept())
 	add(isInterface(expr.MetaKeyOIFNAME, t.TUN), accept())
+	chains := []chain{guard}
+	if len(t.Bridges) > 0 {
+		chains = append(chains, t.bridged())
+		for _, kind := range etherTypes {
+			add(fromNowhere(), received(), isEtherType(kind), jump(chainBridged))
+		}
+	}
 	// What has the TUN's address answers a packet out of it, such as the kernel's "port unreachable" to a resolver's late
 	// answer. Outside the TUN, that would show the answer to the network.
 	for _, addr := range t.Own {
 		add(source(addr), drop())
 	}
 	if len(t.Captured) == 0 && !t.Lockdown {
-		return []chain{guard, egress}
+		return append(chains, egress)
 	}
 	add(isInterface(expr.MetaKeyIIFNAME, t.TUN), accept())
 	if t.RestoreMark {
@@ -245,11 +265,11 @@ func (t Table) chains() []chain {
 		}
 	}
 	if !t.RestoreMark {
-		return []chain{guard, egress}
+		return append(chains, egress)
 	}
 	restore := chain{Chain: baseChain("restore", nftables.ChainHookPrerouting, nftables.ChainPriorityMangle, nftables.ChainPolicyAccept)}
 	restore.rules = [][]expr.Any{rulesOf(notInterface(expr.MetaKeyIIFNAME, t.TUN), t.remembered(), t.setMark())}
-	return []chain{guard, restore, egress}
+	return append(chains, restore, egress)
 }
 
 func baseChain(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority, policy nftables.ChainPolicy) nftables.Chain {

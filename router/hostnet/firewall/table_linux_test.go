@@ -39,6 +39,7 @@ func TestEveryFieldChangesTheDigest(t *testing.T) {
 		"a closed interface":  func(t *Table) { t.Forward = Forwarding{On: true, Closed4: []string{"up0"}} },
 		"another family":      func(t *Table) { t.Forward = Forwarding{On: true, Closed6: []string{"up0"}} },
 		"another network":     func(t *Table) { t.Forward = Forwarding{On: true, Networks: t.LAN} },
+		"a bridge":            func(t *Table) { t.Bridges = []string{"br0"} },
 		"a probe":             func(t *Table) { t.Forward = Forwarding{On: true, Probes: t.Own} },
 	} {
 		table := full()
@@ -88,4 +89,19 @@ func TestATableIsPresentWholeOrNotAtAll(t *testing.T) {
 	hosttest.Must(t, Remove(Name("pen0")))
 	hosttest.Must(t, Remove(Name("pen0"))) // once more is nothing
 	present("removed", other, false)
+}
+
+// A host with many containers has a network and a bridge for each group of them.
+func TestATableMayHaveManyRules(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	table := full()
+	for i := range 1000 {
+		table.LAN = append(table.LAN, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i)}), 24))
+	}
+	hosttest.Must(t, table.Apply())
+	if there, err := table.Present(); !there || err != nil {
+		t.Errorf("got %v, %v, want the table", there, err)
+	}
 }
