@@ -191,6 +191,19 @@ func (j *journal) find(key any) change {
 	return nil
 }
 
+// canUndo reports whether a change would be undone after a kill, as the journal is on disk: it is in there, with what was before, or
+// salvage finds it in the kernel.
+func (j *journal) canUndo(c change) bool {
+	if bearsOurName(c) {
+		return true
+	}
+	i := slices.IndexFunc(j.entries, func(e entry) bool { return e.change().key() == c.key() })
+	if r, ok := c.(*resolvConf); ok && i >= 0 {
+		return r.SameOriginal(j.entries[i].ResolvConf)
+	}
+	return i >= 0
+}
+
 // close removes an empty journal and releases the lock.
 func (j *journal) close() error {
 	var err error

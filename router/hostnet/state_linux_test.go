@@ -4,9 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"penstock/router/hostnet/firewall"
@@ -45,15 +47,9 @@ func TestAFullDiskDoesNotOpenTheHost(t *testing.T) {
 		return
 	}
 	h := hosttest.New(t)
-	disk := t.TempDir()
-	hosttest.Must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"))
-	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
 	c := config(h)
-	c.StateFile = filepath.Join(disk, "state.json")
-	filler := filepath.Join(disk, "filler")
-	if err := os.WriteFile(filler, make([]byte, 128<<10), 0o600); !errors.Is(err, unix.ENOSPC) {
-		t.Fatalf("got %v, want a full disk", err)
-	}
+	c.StateFile = filepath.Join(smallDisk(t), "state.json")
+	filler := fill(t, filepath.Dir(c.StateFile))
 	closed := everything()
 	closed.Lockdown = true
 	host, err := Open(c)
@@ -87,4 +83,74 @@ func TestAFullDiskDoesNotOpenTheHost(t *testing.T) {
 	if tables, _ := firewall.Tables(); len(tables) != 0 {
 		t.Errorf("after Lift: got %v, want no table", tables)
 	}
+}
+
+// smallDisk returns the directory of a disk that is soon full.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	disk := t.TempDir()
+	hosttest.Must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"))
+	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+	return disk
+}
+
+// fill makes a disk full. It returns the file to remove.
+func fill(t *testing.T, disk string) string {
+	t.Helper()
+	filler := filepath.Join(disk, "filler")
+	if err := os.WriteFile(filler, make([]byte, 128<<10), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("got %v, want a full disk", err)
+	}
+	return filler
+}
+
+// The disk is full when an interface comes, and another program removes what closes the host.
+func TestAFullDiskDoesNotKeepWhatOthersRemoveAway(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	c := config(h)
+	c.StateFile = filepath.Join(smallDisk(t), "state.json")
+	before := h.State(t)
+	host, err := Open(c)
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Apply(t.Context(), everything()))
+	filler := fill(t, filepath.Dir(c.StateFile))
+	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
+	hosttest.Must(t, netlink.LinkAdd(link))
+	theirs := "nameserver 192.0.2.53\n"
+	hosttest.Must(t, os.WriteFile(h.ResolvConf(), []byte(theirs), 0o644))
+	hosttest.SetSysctl(t, "net/ipv4/conf/all/arp_ignore", "0")
+	for range 2 {
+		hosttest.Must(t, firewall.Remove(firewall.Name("pen0")))
+		if err := host.repair(t.Context()); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("got %v, want the full disk", err)
+		}
+		if tables, err := firewall.Tables(); err != nil || len(tables) != 1 {
+			t.Errorf("got tables %v, %v, want the one that closes the host", tables, err)
+		}
+		closes(t, h, "with a full disk")
+	}
+	if !slices.ContainsFunc(host.applied, func(c change) bool { r, ok := c.(*rule); return ok && r.Out == "br0" }) {
+		t.Error("there is no rule for the interface that has come, which salvage would find")
+	}
+	if got := hosttest.Sysctl("net/ipv4/conf/all/arp_ignore"); got != "2" {
+		t.Errorf("arp_ignore, of which the state file knows: got %s, want 2", got)
+	}
+	if raw, err := os.ReadFile(h.ResolvConf()); err != nil || string(raw) != theirs {
+		t.Errorf("the resolver file, of which the state file has no copy: got %s, %v", raw, err)
+	}
+	hosttest.Must(t, os.Remove(filler))
+	hosttest.Must(t, host.repair(t.Context()))
+	if raw, err := os.ReadFile(h.ResolvConf()); err != nil || !strings.Contains(string(raw), "nameserver 10.77.0.1") {
+		t.Errorf("the resolver file, once there is room: got %s, %v", raw, err)
+	}
+	hosttest.Must(t, host.Close())
+	hosttest.Must(t, netlink.LinkDel(link))
+	if raw, err := os.ReadFile(h.ResolvConf()); err != nil || string(raw) != theirs {
+		t.Errorf("the resolver file at the end: got %s, %v", raw, err)
+	}
+	hosttest.Must(t, os.WriteFile(h.ResolvConf(), []byte("# from DHCP\nnameserver 192.168.1.1\noptions edns0\n"), 0o640))
+	hosttest.WantSame(t, "at the end", h.State(t), before)
 }

@@ -127,16 +127,25 @@ func (h *Host) lostLocked() bool {
 	return rtnl.IsNotFound(err)
 }
 
-// repairLocked makes what is missing of the plan. It goes on after an error, because the rest can still be put back.
+// repairLocked makes what is missing of the plan. It goes on after an error, because the rest can still be put back. If the journal cannot
+// be written, such as on a full disk, it makes what could be undone all the same.
 func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 	known := h.journal.entries
 	plan, missing := h.compareLocked(v, plan)
-	if err := h.recordLocked(plan); err != nil {
-		return err
-	}
 	failed := make(map[stage]error)
+	unwritten := h.recordLocked(plan)
+	if unwritten != nil {
+		plan = slices.DeleteFunc(plan, func(c change) bool { return !bearsOurName(c) && !inEntries(known, c.key()) })
+		missing = slices.DeleteFunc(missing, func(c change) bool {
+			if h.journal.canUndo(c) {
+				return false
+			}
+			failed[c.stage()] = errors.Join(failed[c.stage()], fmt.Errorf("%s: %w", c, unwritten))
+			return true
+		})
+	}
 	if err := h.blindLocked(); err != nil {
-		failed[stageResolver] = err
+		failed[stageResolver] = errors.Join(failed[stageResolver], err)
 	}
 	var removed []change // by others, and put back
 	for _, c := range missing {
@@ -164,7 +173,10 @@ func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 	if h.settings.Forward && failed[stageNft] != nil {
 		h.applied = withoutForwarding(plan)
 	}
-	return h.undoStaleLocked(h.applied)
+	if err := h.undoStaleLocked(h.applied); unwritten == nil {
+		return err
+	}
+	return unwritten // which undoStaleLocked met as well
 }
 
 // isRevised reports whether a change is other than what was applied, so that nobody else removed it: the table names the networks
