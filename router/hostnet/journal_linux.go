@@ -84,7 +84,7 @@ func (c *closure) put(k *kernel) (*nftTable, error) {
 }
 
 // openJournal takes the lock and reads what a predecessor left. It returns ErrInUse, wrapped, while another process holds
-// the lock. It changes nothing but the lock file.
+// the lock. It changes nothing but the lock file, and removes what was left of a write.
 func openJournal(path string) (*journal, error) {
 	lock, err := lockFile(path + ".lock")
 	if err != nil {
@@ -95,6 +95,7 @@ func openJournal(path string) (*journal, error) {
 		lock.Close()
 		return nil, err
 	}
+	_ = atomicfile.Sweep(path) // what stays does no harm
 	return j, nil
 }
 

@@ -172,3 +172,30 @@ func TestEveryFilterSettingChangesTheTable(t *testing.T) {
 		seen[table] = name
 	}
 }
+
+func TestWhatAKilledWriterLeftIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "host.json")
+	kept := []string{".host.json.swp", ".host.json.", ".other.json.12", "host.json.34", ".host.json.1.bak"}
+	for _, name := range append([]string{".host.json.1234", ".host.json.4294967295"}, kept...) {
+		hosttest.Must(t, os.WriteFile(filepath.Join(dir, name), []byte("{"), 0o600))
+	}
+	j, err := openJournal(path)
+	hosttest.Must(t, err)
+	hosttest.Must(t, os.WriteFile(filepath.Join(dir, ".host.json.5678"), nil, 0o600)) // is being written
+	if _, err := openJournal(path); !errors.Is(err, ErrInUse) {
+		t.Errorf("got %v, want ErrInUse", err)
+	}
+	hosttest.Must(t, j.close())
+	var left []string
+	entries, err := os.ReadDir(dir)
+	hosttest.Must(t, err)
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	want := append(kept, ".host.json.5678")
+	slices.Sort(want)
+	if !slices.Equal(left, want) {
+		t.Errorf("got %v, want %v", left, want)
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -28,6 +30,19 @@ func Write(path string, content []byte, mode fs.FileMode) error {
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// Sweep removes what processes left that were killed in the middle of Write to path. None may be in it: the caller holds a lock.
+func Sweep(path string) error {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	for _, e := range entries {
+		random, ok := strings.CutPrefix(e.Name(), "."+filepath.Base(path)+".")
+		if _, notDigits := strconv.ParseUint(random, 10, 64); !ok || notDigits != nil || !e.Type().IsRegular() {
+			continue
+		}
+		err = errors.Join(err, os.Remove(filepath.Join(filepath.Dir(path), e.Name())))
+	}
+	return err
 }
 
 // Link replaces path by a symbolic link to target in one step.
