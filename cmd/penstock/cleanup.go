@@ -20,8 +20,9 @@ func newCleanupCommand(e *env) *cobra.Command {
 		Short: "Undo what a killed penstock left on the host",
 		Long: `Undo what a killed penstock left on the host: addresses, routes, rules, firewall tables and
 resolver settings, and what was changed so that the kernel forwards, as the state files record
-them. It does nothing where nothing is left. Under
-lockdown the host stays closed: "penstock lockdown off" opens it.
+them. Where a state file is lost or damaged, the firewall table tells instead, and what can no longer
+be undone is logged. It does nothing where nothing is left. Under lockdown the host stays closed:
+"penstock lockdown off" opens it.
 
 With --stopped it is what a service runs after each end (ExecStopPost of systemd): it acts only
 if the end was asked for, as SERVICE_RESULT tells. After a crash everything stays as it is, for the

@@ -2,7 +2,8 @@
 // into it, the nftables table that keeps everything else from leaving in clear, and the resolver settings.
 //
 // Every change is written to a journal before it is made, so that the next start, or [Cleanup], undoes what a killed
-// process left behind. [Host.Watch] puts back what other programs remove.
+// process left behind. [Host.Watch] puts back what other programs remove. Should the journal be lost, the nftables table has notes that
+// stand in for it, and the resolver file has its original in it.
 //
 // It uses policy routing, never prefix lengths. With RulePriority P, for IPv4 and IPv6:
 //

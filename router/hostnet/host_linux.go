@@ -339,22 +339,24 @@ func IsClosed(stateFile string) (recorded bool, table string, err error) {
 	return j.closed != nil, table, nil
 }
 
-// withJournal calls f with the journal of a state file, if there is one, or with gateway if salvageForwarding finds something.
+// withJournal calls f with the journal of a state file, if there is one, or if salvageOwn, with gateway salvageForwarding, finds something.
 func withJournal(stateFile string, log *slog.Logger, gateway bool, f func(*kernel, *journal, *slog.Logger) error) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	lost := !exists(stateFile) && !exists(stateFile+".lock")
-	if lost && !gateway {
-		return nil
-	}
 	k, err := newKernel()
 	if err != nil {
 		return err
 	}
 	defer k.close()
 	if lost {
-		found, err := salvageForwarding(newView(k))
+		var found []entry
+		if gateway {
+			found, err = salvageForwarding(newView(k))
+		} else {
+			found, _, err = salvageOwn(newView(k), stateFile, slog.New(slog.DiscardHandler))
+		}
 		if errors.Is(err, fs.ErrPermission) || err == nil && len(found) == 0 {
 			return nil
 		}

@@ -19,6 +19,12 @@ import (
 	"penstock/router/hostnet/resolver"
 )
 
+// Parameters of all interfaces that a laptop sets.
+const (
+	arpIgnore    = "net/ipv4/conf/all/arp_ignore"
+	srcValidMark = "net/ipv4/conf/all/src_valid_mark"
+)
+
 // facts are what a plan depends on besides the settings.
 type facts struct {
 	link       *netlink.LinkAttrs // our TUN; nil before it exists
@@ -43,8 +49,8 @@ type neighbour struct {
 func gather(v *view, tun string) (facts, error) {
 	f := facts{
 		ipv6:         exists(procSys + "/net/ipv6/conf/all"),
-		arpIgnore:    sysctlOrEmpty("net/ipv4/conf/all/arp_ignore"),
-		srcValidMark: sysctlOrEmpty("net/ipv4/conf/all/src_valid_mark"),
+		arpIgnore:    sysctlOrEmpty(arpIgnore),
+		srcValidMark: sysctlOrEmpty(srcValidMark),
 	}
 	f.strictReverse = strictReversePath(tun)
 	link, err := v.nl.LinkByName(tun)
@@ -122,15 +128,19 @@ func planKernel(c Config, s Settings, f facts, known []entry) []change {
 		}
 		return plan
 	}
-	if len(s.Addresses) > 0 || len(s.Capture) > 0 || s.Lockdown {
-		plan = append(plan, planFilter(c, s, f))
-	}
+	var sysctls []change
 	if len(s.Addresses) > 0 && f.arpIgnore != "8" { // 8 answers nothing at all, which is stricter
-		plan = append(plan, &sysctl{Path: "net/ipv4/conf/all/arp_ignore", Old: f.arpIgnore, New: "2"})
+		sysctls = append(sysctls, &sysctl{Path: arpIgnore, Old: f.arpIgnore, New: "2"})
 	}
 	if f.strictReverse && len(s.Capture) > 0 {
-		plan = append(plan, &sysctl{Path: "net/ipv4/conf/all/src_valid_mark", Old: f.srcValidMark, New: "1"})
+		sysctls = append(sysctls, &sysctl{Path: srcValidMark, Old: f.srcValidMark, New: "1"})
 	}
+	if len(s.Addresses) > 0 || len(s.Capture) > 0 || s.Lockdown {
+		filter := planFilter(c, s, f)
+		filter.table.Notes = notesFor(c, sysctls, known)
+		plan = append(plan, filter)
+	}
+	plan = append(plan, sysctls...)
 	if f.link != nil && s.needTUN() {
 		plan = append(plan, planLink(c, s, f)...)
 	}

@@ -20,7 +20,8 @@ import (
 var errDamaged = errors.New("state file cannot be used")
 
 // openOrSalvage is openJournal, but it does without a state file that cannot be used: it moves that aside, and collects with salvage what
-// is left in the kernel. With gateway it always adds what salvageForwarding finds.
+// is left in the kernel. If the file is lost, or lacks what could not be written on a full disk, it adds what salvageOwn finds; with
+// gateway, what salvageForwarding finds.
 func openOrSalvage(path string, k *kernel, log *slog.Logger, gateway bool) (*journal, error) {
 	j, err := openJournal(path)
 	if err == nil && j.foreign && len(j.entries) > 0 {
@@ -33,17 +34,18 @@ func openOrSalvage(path string, k *kernel, log *slog.Logger, gateway bool) (*jou
 		if renamed := os.Rename(path, aside); renamed != nil {
 			return nil, errors.Join(err, renamed)
 		}
-		log.Error("the state file cannot be used: going on with what the kernel shows. If resolv.conf still names penstock after it "+
-			"has stopped, write it anew", "moved_to", aside, "err", err)
+		log.Error("the state file cannot be used: going on with what the kernel shows", "moved_to", aside, "err", err)
 		j, err = openJournal(path)
 	}
-	switch {
+	switch v := newView(k); {
 	case err != nil:
 		return nil, err
 	case gateway:
-		err = j.addForwarding(newView(k))
+		err = j.addForwarding(v)
 	case damaged:
-		err = j.replace(newView(k))
+		err = j.replace(v, log)
+	default:
+		err = j.addOwn(v, log)
 	}
 	if err != nil {
 		return nil, errors.Join(err, j.close())
@@ -52,12 +54,37 @@ func openOrSalvage(path string, k *kernel, log *slog.Logger, gateway bool) (*jou
 }
 
 // replace makes what salvage finds the journal.
-func (j *journal) replace(v *view) error {
-	entries, closed, err := salvage(v)
+func (j *journal) replace(v *view, log *slog.Logger) error {
+	entries, closed, err := salvage(v, log)
 	if err != nil {
 		return err
 	}
 	j.closed = closed
+	return j.save(entries)
+}
+
+// addOwn adds what salvageOwn finds and the journal lacks.
+func (j *journal) addOwn(v *view, log *slog.Logger) error {
+	found, closed, err := salvageOwn(v, j.path, log)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // who may not list tables cannot change the host either
+	}
+	if err != nil {
+		return err
+	}
+	entries := slices.Clone(j.entries)
+	for _, e := range found {
+		if !inEntries(entries, e.change().key()) {
+			entries = append(entries, e)
+		}
+	}
+	if len(entries) == len(j.entries) {
+		return nil
+	}
+	log.Warn("the state file does not have all that a killed penstock left: adding what the kernel shows", "file", j.path, "changes", len(entries)-len(j.entries))
+	if j.closed == nil {
+		j.closed = closed
+	}
 	return j.save(entries)
 }
 
@@ -119,10 +146,9 @@ func salvageForwarding(v *view) (entries []entry, err error) {
 	return entries, nil
 }
 
-// salvage returns the changes in the kernel that bear our name. closed is not nil if lockdown is in force, or if nothing tells:
-// then the host has booted since, and a host that should be closed must not be open. What was in the file besides, the original resolver
-// file and sysctls, is lost.
-func salvage(v *view) (entries []entry, closed *closure, err error) {
+// salvage returns the changes on the host that bear our name. closed is not nil if lockdown is in force, or if nothing tells:
+// then the host has booted since, and a host that should be closed must not be open. It logs what cannot be undone any more.
+func salvage(v *view, log *slog.Logger) (entries []entry, closed *closure, err error) {
 	tables, err := firewall.Tables()
 	if err != nil {
 		return nil, nil, fmt.Errorf("hostnet: list nftables: %w", err)
@@ -130,13 +156,71 @@ func salvage(v *view) (entries []entry, closed *closure, err error) {
 	if len(tables) == 0 {
 		closed = defaultClosure()
 	}
+	entries, inForce, err := salvageFrom(v, tables, log)
+	if inForce != nil {
+		closed = inForce
+	}
+	return entries, closed, err
+}
+
+// salvageOwn returns the changes that a killed penstock with the state file has left, as the notes in its table tell; none if another
+// penstock runs, whose routes and rules look the same.
+func salvageOwn(v *view, stateFile string, log *slog.Logger) (entries []entry, closed *closure, err error) {
+	tables, err := firewall.Tables()
+	if err != nil {
+		return nil, nil, fmt.Errorf("hostnet: list nftables: %w", err)
+	}
+	own := slices.DeleteFunc(slices.Clone(tables), func(t firewall.Found) bool { return !slices.Contains(t.Notes, noteOfState(stateFile)) })
+	if len(own) == 0 {
+		return nil, nil, nil
+	}
+	runs, err := someRuns(v, tables)
+	if err != nil || runs {
+		return nil, nil, err
+	}
+	return salvageFrom(v, own, log)
+}
+
+// someRuns reports whether a penstock runs: a process holds the TUN of a table or of a route.
+func someRuns(v *view, tables []firewall.Found) (bool, error) {
+	links, err := v.links()
+	if err != nil {
+		return false, fmt.Errorf("hostnet: %w", err)
+	}
+	held := make(map[int]bool)
+	for _, l := range links {
+		a := l.Attrs()
+		if a.RawFlags&unix.IFF_RUNNING == 0 {
+			continue
+		}
+		held[a.Index] = true
+		if slices.ContainsFunc(tables, func(t firewall.Found) bool { return t.Name == firewall.Name(a.Name) }) {
+			return true, nil
+		}
+	}
+	_, routes, err := ownRouting(v)
+	return slices.ContainsFunc(routes, func(e entry) bool { return held[e.Route.Index] }), err
+}
+
+// salvageFrom returns what the tables show, and all rules and routes that bear our name. closed is not nil if one of the tables is that of
+// lockdown.
+func salvageFrom(v *view, tables []firewall.Found, log *slog.Logger) (entries []entry, closed *closure, err error) {
+	var notes []string
 	for _, t := range tables {
 		entries = append(entries, entry{Nft: &nftTable{Name: t.Name}})
 		if t.Lockdown {
 			closed = defaultClosure()
 			closed.Interface = t.TUN
 		}
+		notes = append(notes, t.Notes...)
 	}
+	entries = append(entries, entriesIn(notes, log)...)
+	rules, routes, err := ownRouting(v)
+	return append(append(entries, rules...), routes...), closed, err
+}
+
+// ownRouting returns the rules and routes with our protocol.
+func ownRouting(v *view) (ofRules, ofRoutes []entry, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		rules, err := v.rulesOf(family)
 		if err != nil {
@@ -144,7 +228,7 @@ func salvage(v *view) (entries []entry, closed *closure, err error) {
 		}
 		for _, n := range rules {
 			if n.Protocol == RouteProtocol {
-				entries = append(entries, entry{Rule: ruleOf(&n, family)})
+				ofRules = append(ofRules, entry{Rule: ruleOf(&n, family)})
 			}
 		}
 		routes, err := v.routesOf(family, unix.RT_TABLE_UNSPEC)
@@ -153,11 +237,11 @@ func salvage(v *view) (entries []entry, closed *closure, err error) {
 		}
 		for _, n := range routes {
 			if n.Protocol == RouteProtocol {
-				entries = append(entries, entry{Route: &route{To: rtnl.Prefix(n.Dst, family), Index: n.LinkIndex, Table: n.Table}})
+				ofRoutes = append(ofRoutes, entry{Route: &route{To: rtnl.Prefix(n.Dst, family), Index: n.LinkIndex, Table: n.Table}})
 			}
 		}
 	}
-	return entries, closed, nil
+	return ofRules, ofRoutes, nil
 }
 
 // defaultClosure closes the host where nothing tells how it was closed.

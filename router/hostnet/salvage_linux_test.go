@@ -1,6 +1,7 @@
 package hostnet
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -45,7 +46,7 @@ func TestADamagedStateFileIsNotTheEnd(t *testing.T) {
 		hosttest.Must(t, err)
 		ours := func() int {
 			t.Helper()
-			entries, _, err := salvage(newView(k))
+			entries, _, err := salvage(newView(k), slog.New(slog.DiscardHandler))
 			hosttest.Must(t, err)
 			return len(entries)
 		}
@@ -95,12 +96,12 @@ func TestLockdownIsSalvagedBesideATableWithoutIt(t *testing.T) {
 	k, err := newKernel()
 	hosttest.Must(t, err)
 	defer k.close()
-	_, closed, err := salvage(newView(k))
+	_, closed, err := salvage(newView(k), slog.New(slog.DiscardHandler))
 	if err != nil || closed == nil || closed.Interface != "pen0" {
 		t.Errorf("got %+v, %v; want the lockdown of pen0", closed, err)
 	}
 	hosttest.Must(t, firewall.Remove(firewall.Name("pen0")))
-	if _, closed, err := salvage(newView(k)); err != nil || closed != nil {
+	if _, closed, err := salvage(newView(k), slog.New(slog.DiscardHandler)); err != nil || closed != nil {
 		t.Errorf("without it: got %+v, %v; want no lockdown", closed, err)
 	}
 	hosttest.Must(t, firewall.Remove(firewall.Name("pen9")))

@@ -23,8 +23,8 @@ type fileState struct {
 
 func lookUnannounced(cfg Config, applied []change) unannounced {
 	u := unannounced{
-		arpIgnore:    sysctlOrEmpty("net/ipv4/conf/all/arp_ignore"),
-		srcValidMark: sysctlOrEmpty("net/ipv4/conf/all/src_valid_mark"),
+		arpIgnore:    sysctlOrEmpty(arpIgnore),
+		srcValidMark: sysctlOrEmpty(srcValidMark),
 		reverse:      sysctlOrEmpty("net/ipv4/conf/all/rp_filter"),
 		ipv6Off:      sysctlOrEmpty("net/ipv6/conf/" + cfg.Interface + "/disable_ipv6"),
 		forward4:     sysctlOrEmpty(allForward4),

@@ -35,6 +35,8 @@ type Table struct {
 	// Bridges are the bridges of the host. What they pass between their ports is not the host's, such as the packets of a virtual
 	// machine that has an address of its own in the network outside.
 	Bridges []string
+	// Notes are kept in the kernel as long as the table. They change no packet. Those that are too long are left out.
+	Notes   []string
 	Forward Forwarding
 }
 
@@ -82,7 +84,7 @@ func (t Table) Present() (bool, error) {
 		}
 		for i, r := range rules {
 			comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
-			if comment != comments(i) {
+			if comment != comments(i)+w.note(i) {
 				return false, nil
 			}
 		}
@@ -109,7 +111,7 @@ func (t Table) Apply() error {
 				Table:    table,
 				Chain:    &ch.Chain,
 				Exprs:    exprs,
-				UserData: userdata.AppendString(nil, userdata.TypeComment, comments(i)),
+				UserData: userdata.AppendString(nil, userdata.TypeComment, comments(i)+ch.note(i)),
 			})
 		}
 	}
@@ -129,18 +131,19 @@ func roomy[C interface {
 type Found struct {
 	Name, TUN string // TUN has underscores in place of other signs than letters and digits
 	Lockdown  bool   // what it does not admit is dropped
+	Notes     []string
 }
 
 // Tables returns the tables in the kernel that have our name; none if the kernel has no nftables.
 func Tables() ([]Found, error) {
-	chains, _, err := ourChains("egress")
+	chains, c, err := ourChains("egress")
 	if err != nil {
 		return nil, err
 	}
 	var list []Found
 	for _, chain := range chains {
 		tun := strings.TrimPrefix(chain.Table.Name, namePrefix)
-		list = append(list, Found{chain.Table.Name, tun, chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop})
+		list = append(list, Found{chain.Table.Name, tun, chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop, notesIn(c, chain.Table)})
 	}
 	return list, nil
 }
@@ -192,10 +195,12 @@ func (t Table) comments() func(i int) string {
 type chain struct {
 	nftables.Chain
 	rules [][]expr.Any
+	notes []string // of the rules, if they have any
 }
 
 // chains are the chains of the table:
 //
+//	notes    hold Notes: nothing leads here (only with Notes)
 //	guard    drop packets for our TUN's addresses that arrive by another interface
 //	bridged  admit what leaves by Bridges, of what egress leads here (only with Bridges)
 //	restore  mark the answers to marked packets (only with RestoreMark)
@@ -222,7 +227,7 @@ func (t Table) chains() []chain {
 	add := func(parts ...[]expr.Any) { egress.rules = append(egress.rules, rulesOf(parts...)) }
 	add(isInterface(expr.MetaKeyOIFNAME, "lo"), accept())
 	add(isInterface(expr.MetaKeyOIFNAME, t.TUN), accept())
-	chains := []chain{guard}
+	chains := append(t.notes(), guard)
 	if len(t.Bridges) > 0 {
 		chains = append(chains, t.bridged())
 		for _, kind := range etherTypes {

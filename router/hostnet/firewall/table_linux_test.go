@@ -2,6 +2,8 @@ package firewall
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/nftables"
@@ -39,6 +41,7 @@ func TestEveryFieldChangesTheDigest(t *testing.T) {
 		"a closed interface":  func(t *Table) { t.Forward = Forwarding{On: true, Closed4: []string{"up0"}} },
 		"another family":      func(t *Table) { t.Forward = Forwarding{On: true, Closed6: []string{"up0"}} },
 		"another network":     func(t *Table) { t.Forward = Forwarding{On: true, Networks: t.LAN} },
+		"a note":              func(t *Table) { t.Notes = []string{"sysctl"} },
 		"a bridge":            func(t *Table) { t.Bridges = []string{"br0"} },
 		"a probe":             func(t *Table) { t.Forward = Forwarding{On: true, Probes: t.Own} },
 	} {
@@ -100,7 +103,12 @@ func TestATableMayHaveManyRules(t *testing.T) {
 	for i := range 1000 {
 		table.LAN = append(table.LAN, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i)}), 24))
 	}
+	table.Notes = []string{"first", strings.Repeat("x", 300), "resolver /etc/resolv.conf", strings.Repeat("y", longestNote)}
 	hosttest.Must(t, table.Apply())
+	found, err := Tables()
+	if want := []string{table.Notes[0], table.Notes[2], table.Notes[3]}; err != nil || len(found) != 1 || !slices.Equal(found[0].Notes, want) {
+		t.Errorf("got %+v, %v, want notes %q", found, err, want)
+	}
 	if there, err := table.Present(); !there || err != nil {
 		t.Errorf("got %v, %v, want the table", there, err)
 	}

@@ -32,16 +32,23 @@ type File struct {
 	UID     int         `json:"uid"`
 	GID     int         `json:"gid"`
 
+	found  bool // in our file, which is on the disk: the original is not
 	dns    []netip.Addr
 	search []string
 }
 
 // PlanFile reads the file at path, which is to name dns and search. search comes before the search domains of the
-// original, which are kept. Domains that begin with ~ are left out, because resolv.conf cannot route.
+// original, which are kept. Domains that begin with ~ are left out, because resolv.conf cannot route. If the file is ours, its original is
+// the one that it has in comments.
 func PlanFile(path string, dns []netip.Addr, search []string) (*File, error) {
 	f, err := readFile(path)
 	if err != nil {
 		return nil, err
+	}
+	if isOurs(f.Content) {
+		if o := originalIn(f.Content, path); o != nil {
+			f = o
+		}
 	}
 	f.dns, f.search = dns, search
 	return f, nil
@@ -79,7 +86,7 @@ func readFile(path string) (*File, error) {
 // Adopt returns f with the original of an earlier plan, as long as the file on disk is ours. If another program wrote the
 // file meanwhile, such as a DHCP client on a new network, that is the new original.
 func (f *File) Adopt(earlier *File) *File {
-	if !f.Missing && !isOurs(f.Content) {
+	if !f.Missing && !f.found && !isOurs(f.Content) {
 		return f
 	}
 	adopted := *earlier
@@ -114,6 +121,7 @@ func (f *File) render() []byte {
 			b.WriteString(strings.TrimRight(line, "\r\n") + "\n")
 		}
 	}
+	f.appendOriginal(&b)
 	return b.Bytes()
 }
 
@@ -121,7 +129,7 @@ func (f *File) render() []byte {
 // goes on writing to its target, so the target belongs to the network that the host is in now.
 func (f *File) Original() []byte {
 	if isOurs(f.Content) {
-		return nil // the journal was lost, and the original with it
+		return nil // the journal was lost, and our file is of an earlier version, or was cut short
 	}
 	if f.Link == "" {
 		return f.Content

@@ -1,6 +1,9 @@
 package resolver
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -76,6 +79,7 @@ func TestAFileIsReplacedAndComesBack(t *testing.T) {
 				}
 			}
 			content, err := os.ReadFile(path)
+			content, comments, _ := bytes.Cut(content, []byte(originalTitle))
 			if err != nil || string(content) != want {
 				t.Errorf("got  %q, %v\nwant %q", content, err, want)
 			}
@@ -84,7 +88,19 @@ func TestAFileIsReplacedAndComesBack(t *testing.T) {
 			if adopted := again.Adopt(f); !adopted.SameOriginal(f) {
 				t.Errorf("the next process has the original %+v, want %+v", adopted, f)
 			}
-			must(t, f.Undo())
+			for line := range bytes.Lines(comments) {
+				if len(line) > 80 || !bytes.HasPrefix(line, []byte("#")) {
+					t.Errorf("got the line %q, want a short comment", line)
+				}
+			}
+			if lost, err := PlanFile(path, ours, nil); err != nil || !lost.SameOriginal(f) { // without the journal
+				t.Errorf("without the journal: got the original %+v, %v, want %+v", lost, err, f)
+			}
+			found, lost := Salvage(path)
+			if lost || found == nil || !found.SameOriginal(f) {
+				t.Fatalf("got %+v, %v, want the original", found, lost)
+			}
+			must(t, found.Undo())
 			must(t, f.Undo())
 			if after := look(t, path); after != before {
 				t.Errorf("after Undo: got %s, want %s", after, before)
@@ -132,6 +148,40 @@ func TestAnOriginalThatWasLostIsNotOurs(t *testing.T) {
 	must(t, err)
 	if f.Original() != nil {
 		t.Errorf("got %q, want nothing: it is our own file", f.Original())
+	}
+}
+
+func TestSalvageBelievesOurWholeFileAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	must(t, os.WriteFile(path, []byte("nameserver 192.168.1.1\n"), 0o644))
+	f, err := PlanFile(path, ours, nil)
+	must(t, err)
+	must(t, f.Write())
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	copied := f.render()
+	foreign, err := json.Marshal(original{"net:[1]", *f})
+	must(t, err)
+	copied = append(bytes.Split(copied, []byte(originalTitle))[0], originalPrefix+base64.StdEncoding.EncodeToString(foreign)+"\n"...)
+	for _, row := range []struct {
+		sentence string
+		content  []byte
+		is, lost bool
+	}{
+		{"ours", whole, true, false},
+		{"ours, of an earlier version", []byte(header + "\nnameserver 10.77.0.1\n"), false, true},
+		{"cut short", whole[:len(whole)-20], false, true},
+		{"the copy in a container of its host's", copied, false, true},
+		{"another program's", append([]byte("# hello\n"), whole...), false, false},
+		{"empty", nil, false, false},
+	} {
+		must(t, os.WriteFile(path, row.content, 0o644))
+		if f, lost := Salvage(path); (f != nil) != row.is || lost != row.lost {
+			t.Errorf("%s: got %+v, %t", row.sentence, f, lost)
+		}
+	}
+	if f, lost := Salvage(path + ".missing"); f != nil || lost {
+		t.Errorf("no file: got %+v, %t", f, lost)
 	}
 }
 
