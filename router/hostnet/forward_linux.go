@@ -23,15 +23,15 @@ type forwarding struct {
 	sysctls          []change
 	closed4, closed6 []string // uplinks that forward only because of us
 	bridges          []string
+	index            map[string]int // of interfaces, by name
 }
 
 // planForwarding looks at how the host forwards now. known are the changes of our own journal. An interface that forwards already
 // is left alone, and so is one that somebody else has made forward meanwhile, together with all others.
 func planForwarding(c Config, f facts, known []entry) forwarding {
-	p := forwarding{bridges: f.bridges}
-	index := make(map[string]int, len(f.names))
+	p := forwarding{bridges: f.bridges, index: make(map[string]int, len(f.names))}
 	for i, name := range f.names {
-		index[name] = i
+		p.index[name] = i
 	}
 	plan := func(name string, of func(string) string, all string) (ours bool) {
 		value, err := readSysctl(of(name))
@@ -47,7 +47,7 @@ func planForwarding(c Config, f facts, known []entry) forwarding {
 		}
 		i := find()
 		if i < 0 && name != c.Interface { // unless an earlier version has noted it by its name
-			s.Index = index[name]
+			s.Index = p.index[name]
 			i = find()
 		}
 		switch {
@@ -86,6 +86,9 @@ func (p forwarding) table(c Config, s Settings) *nftTable {
 	t := firewall.Table{TUN: c.Interface, Mark: c.Mark, Mask: c.MarkMask, Bridges: p.bridges, Forward: firewall.Forwarding{
 		On: true, Closed4: p.closed4, Closed6: p.closed6, Probes: s.Probes,
 	}}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(p.closed4, p.closed6)))) {
+		t.Notes = append(t.Notes, noteOfInterface(p.index[name], name))
+	}
 	for _, a := range s.Addresses {
 		t.Forward.Networks = append(t.Forward.Networks, a.Masked())
 	}

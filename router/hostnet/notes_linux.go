@@ -4,21 +4,24 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"penstock/router/hostnet/resolver"
 )
 
-// The table of a laptop has notes of what else was changed, should the state file be lost. Table and sysctls end with the same boot.
-// The first word says of what a note is:
+// The tables have notes of what else was changed, should the state file be lost. Tables and sysctls end with the same boot. The first word
+// says of what a note is:
 //
 //	state FILE               the state file that should know
 //	resolver FILE            that may have been written: it has its original in itself
 //	sysctl PATH OLD NEW
+//	interface INDEX NAME     that forwards because of us: udev may give it another name
 const (
-	noteState    = "state"
-	noteResolver = "resolver"
-	noteSysctl   = "sysctl"
+	noteState     = "state"
+	noteResolver  = "resolver"
+	noteSysctl    = "sysctl"
+	noteInterface = "interface"
 )
 
 func noteOfState(path string) string {
@@ -26,6 +29,21 @@ func noteOfState(path string) string {
 		path = abs
 	}
 	return noteState + " " + path
+}
+
+func noteOfInterface(index int, name string) string {
+	return strings.Join([]string{noteInterface, strconv.Itoa(index), name}, " ")
+}
+
+// interfacesIn returns the index of each interface that notes tell of, by the name that it had.
+func interfacesIn(notes []string) map[string]int {
+	list := make(map[string]int)
+	for _, note := range notes {
+		if words := strings.Fields(note); len(words) == 3 && words[0] == noteInterface {
+			list[words[2]], _ = strconv.Atoi(words[1]) // 0 is none
+		}
+	}
+	return list
 }
 
 // notesFor returns the notes for sysctls that are planned. known are the changes of our own journal, which remember what was before.

@@ -1,6 +1,7 @@
 package hostnet
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -136,11 +137,12 @@ func salvageForwarding(v *view) (entries []entry, err error) {
 			continue
 		}
 		entries = append(entries, entry{Nft: &nftTable{Name: t.Name}})
+		noted := interfacesIn(t.Notes)
 		for _, name := range t.Closed4 {
-			entries = append(entries, entry{Sysctl: &sysctl{Path: forward4(name), Old: "0", New: "1", Unless: unless, Index: index[name]}})
+			entries = append(entries, entry{Sysctl: &sysctl{Path: forward4(name), Old: "0", New: "1", Unless: unless, Index: cmp.Or(noted[name], index[name])}})
 		}
 		for _, name := range t.Closed6 {
-			entries = append(entries, entry{Sysctl: &sysctl{Path: force6(name), Old: "0", New: "1", Index: index[name]}})
+			entries = append(entries, entry{Sysctl: &sysctl{Path: force6(name), Old: "0", New: "1", Index: cmp.Or(noted[name], index[name])}})
 		}
 	}
 	return entries, nil

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"penstock/router/hostnet/firewall"
 	"penstock/router/hostnet/internal/hosttest"
 )
@@ -208,6 +210,56 @@ func TestForwardingIsSalvagedFromItsTable(t *testing.T) {
 				h.Close(t)
 			} else {
 				hosttest.Must(t, h.Uplink.Close())
+			}
+		}
+	}
+}
+
+// udev gives the uplink another name while penstock is dead and its state file lost.
+func TestForwardingIsSalvagedFromAnInterfaceWithAnotherName(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	for _, starts := range []bool{false, true} {
+		h := hosttest.New(t)
+		c := config(h)
+		c.Gateway = true
+		host, err := Open(c)
+		hosttest.Must(t, err)
+		hosttest.Must(t, host.Apply(t.Context(), routed()))
+		hosttest.Must(t, host.Release())
+		hosttest.Must(t, h.TUN.Close())
+		hosttest.Must(t, os.Remove(c.StateFile))
+		up, err := netlink.LinkByName("up0")
+		hosttest.Must(t, err)
+		hosttest.Must(t, netlink.LinkSetDown(up))
+		hosttest.Must(t, netlink.LinkSetName(up, "up1"))
+		hosttest.Must(t, netlink.LinkSetUp(up))
+		hosttest.NewTUN(t, "up0") // another interface, which has the name now
+		hosttest.SetSysctl(t, up4, "1")
+		if starts {
+			host, err := Open(c)
+			hosttest.Must(t, err)
+			h.TUN = hosttest.NewTUN(t, "pen0")
+			hosttest.Must(t, host.Apply(t.Context(), routed()))
+			tables, err := firewall.ForwardingTables()
+			hosttest.Must(t, err)
+			if len(tables) != 1 || !slices.Equal(tables[0].Closed4, []string{"up1"}) {
+				t.Errorf("after a start: got %+v, want up1 closed", tables)
+			}
+			hosttest.Must(t, host.Close())
+		} else {
+			hosttest.Must(t, CleanupForwarding(c.StateFile, nil))
+		}
+		if got4, got6 := hosttest.Sysctl("net/ipv4/conf/up1/forwarding"), hosttest.Sysctl("net/ipv6/conf/up1/force_forwarding"); got4 != "0" || got6 == "1" {
+			t.Errorf("starts %t: got forwarding %s and %s of the interface, want it as before", starts, got4, got6)
+		}
+		if got := hosttest.Sysctl(up4); got != "1" {
+			t.Errorf("starts %t: got forwarding %s of the one that has its name now, want it left alone", starts, got)
+		}
+		for _, name := range []string{"up0", "up1", "pen0"} {
+			if link, err := netlink.LinkByName(name); err == nil {
+				hosttest.Must(t, netlink.LinkDel(link))
 			}
 		}
 	}

@@ -104,13 +104,14 @@ func (t Table) forwarding() []chain {
 		}
 	}
 	masquerade.rules = [][]expr.Any{rulesOf(in, []expr.Any{&expr.Masq{}})}
-	return []chain{guard, mark, host, admit, leave, masquerade, last}
+	return append(t.notes(), guard, mark, host, admit, leave, masquerade, last)
 }
 
 // ForwardingTable is a table with Forward in the kernel.
 type ForwardingTable struct {
 	Name             string
 	Closed4, Closed6 []string // as in Forwarding
+	Notes            []string
 }
 
 // ForwardingTables returns the tables with Forward in the kernel that have our name; none if the kernel has no nftables.
@@ -125,7 +126,7 @@ func ForwardingTables() ([]ForwardingTable, error) {
 		if err != nil {
 			return nil, err
 		}
-		t := ForwardingTable{Name: chain.Table.Name}
+		t := ForwardingTable{Name: chain.Table.Name, Notes: notesIn(c, chain.Table)}
 		for _, r := range rules {
 			switch family, name := closes(r.Exprs); family {
 			case unix.NFPROTO_IPV4:
