@@ -86,7 +86,11 @@ func (j *journal) addOwn(v *view, log *slog.Logger) error {
 	if j.closed == nil {
 		j.closed = closed
 	}
-	return j.save(entries)
+	if err := j.save(entries); err != nil {
+		log.Warn("cannot write the state file: the kernel still shows these changes to the next penstock", "err", err)
+		j.entries = entries
+	}
+	return nil
 }
 
 // addForwarding adds what salvageForwarding finds and the journal lacks: all of it if the state file is lost, and the sysctls if it seems

@@ -154,3 +154,26 @@ func TestAFullDiskDoesNotKeepWhatOthersRemoveAway(t *testing.T) {
 	hosttest.Must(t, os.WriteFile(h.ResolvConf(), []byte("# from DHCP\nnameserver 192.168.1.1\noptions edns0\n"), 0o640))
 	hosttest.WantSame(t, "at the end", h.State(t), before)
 }
+
+func TestAFullDiskDoesNotKeepALostStateFromBeingSalvaged(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	c := config(h)
+	c.StateFile = filepath.Join(smallDisk(t), "state.json")
+	hosttest.Must(t, h.TUN.Close())
+	before := h.State(t)
+	h.TUN = hosttest.NewTUN(t, "pen0")
+	host, err := Open(c)
+	hosttest.Must(t, err)
+	hosttest.Must(t, host.Apply(t.Context(), everything()))
+	hosttest.Must(t, host.Release())
+	hosttest.Must(t, h.TUN.Close())
+	hosttest.Must(t, os.Remove(c.StateFile))
+	fill(t, filepath.Dir(c.StateFile))
+	if _, err := Cleanup(c.StateFile, nil); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("got %v, want the full disk", err)
+	}
+	hosttest.WantSame(t, "after Cleanup", h.State(t), before)
+}

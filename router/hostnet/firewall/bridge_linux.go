@@ -20,8 +20,8 @@ import (
 // So only postrouting tells what a bridge passes. The kernel's IPsec alone leaves something in the place of a header: see etherTypes.
 
 // etherTypes are those of the frames that pass: IPv4, IPv6, and either of them with a VLAN tag
-// (net.bridge.bridge-nf-filter-vlan-tagged). What IPsec leaves there has none of them: it would be part of the ports, of the number of
-// the association or of an address.
+// (net.bridge.bridge-nf-filter-vlan-tagged). What IPsec leaves in that place is bytes of the source address, of the ports (port 4500 has
+// none of these values) or of the number of the association, of which 3 in 65536 have one of them (net/xfrm/xfrm_output.c).
 var etherTypes = []uint16{unix.ETH_P_IP, unix.ETH_P_IPV6, unix.ETH_P_8021Q}
 
 // chainBridged admits what leaves by one of the bridges. It is a chain of its own so that other packets meet no rule for each of them.
