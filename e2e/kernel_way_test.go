@@ -292,7 +292,7 @@ func TestARouterStaysOneBesideAGateway(t *testing.T) {
 	sh(t, w.Gateway, `sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 		nft add table inet mine
 		nft add chain inet mine theirs '{ type filter hook forward priority 0; policy accept; }'
-		nft add rule inet mine theirs tcp dport 4 counter drop`)
+		nft add rule inet mine theirs tcp dport 4 counter accept`)
 	gateway := settled(t, w.Gateway)
 	w.crosses(t, true)
 	w.byKernel(t)
@@ -305,6 +305,11 @@ func TestARouterStaysOneBesideAGateway(t *testing.T) {
 	wantState(t, w.Gateway, gateway)
 }
 
+const (
+	othersForward = "nft add table inet other; nft add chain inet other theirs '{ type filter hook forward priority 0; "
+	admitOurs     = "for i in iptables ip6tables; do $i -I FORWARD -i penk51820 -j ACCEPT; $i -I FORWARD -o penk51820 -j ACCEPT; done"
+)
+
 // [penstock -> sockets] gateway --- intranet
 func TestAGatewayUsesSocketsWhereTheKernelWillNotForward(t *testing.T) {
 	t.Parallel()
@@ -314,11 +319,19 @@ func TestAGatewayUsesSocketsWhereTheKernelWillNotForward(t *testing.T) {
 		{"the configuration says so", "", "direct: sockets, ", "", "listen.wireguard.direct is sockets", ""},
 		{
 			"another firewall drops what is forwarded",
-			"nft add table inet other; nft add chain inet other theirs '{ type filter hook forward priority 0; policy drop; }'",
-			"", "", "another program's firewall drops what the host forwards", "nft delete table inet other",
+			othersForward + "policy drop; }'", "", "", "another program's firewall may stop what the host forwards, or the answers: chain theirs of table other", "nft delete table inet other",
+		},
+		{"it drops TCP alone", othersForward + "}'; nft add rule inet other theirs meta l4proto tcp drop", "", "", "chain theirs of table other", "nft delete table inet other"},
+		{"iptables drops what is forwarded", "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP", "", "", "chain FORWARD of table filter", admitOurs},
+		{
+			"a rule routes nowhere what it forwards", "ip rule add iif penk51820 unreachable; ip -6 rule add iif penk51820 unreachable", "", "", "a rule routes it otherwise than what the host sends",
+			"ip rule del iif penk51820 unreachable; ip -6 rule del iif penk51820 unreachable",
 		},
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
+			if strings.Contains(row.before, "iptables") {
+				program(t, "ip6tables")
+			}
 			w := newKernelWorld(t)
 			if row.config != "" {
 				w.edit(t, "gateway.yaml", "direct: kernel, ", row.config)

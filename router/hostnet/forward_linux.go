@@ -1,9 +1,13 @@
 package hostnet
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"sync/atomic"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"penstock/router/hostnet/firewall"
 )
@@ -105,6 +109,7 @@ const (
 type Forwarding struct {
 	tun      string
 	beside   string // Config.Beside
+	mark     uint32 // Config.Mark
 	families atomic.Uint32
 }
 
@@ -121,6 +126,27 @@ func (w *Forwarding) Probed() (begun, left []uint64, err error) { return firewal
 // Sieve returns a chain of another program's firewall that may treat what the host forwards for the TUN otherwise than what it sends; ""
 // if there is none.
 func (w *Forwarding) Sieve() (string, error) { return firewall.Sieve() }
+
+// Bar returns a chain of another program's firewall that may stop or change what the host forwards of a family for the TUN, or the answers
+// to that; "" if there is none.
+func (w *Forwarding) Bar(v4 bool) (string, error) {
+	index := 0 // it has just gone
+	if i, err := net.InterfaceByName(w.tun); err == nil {
+		index = i.Index
+	}
+	return firewall.Bar(w.tun, index, v4)
+}
+
+// Sends reports whether the host has a route for packets of its own to an address, marked as those out of the TUN are.
+func (w *Forwarding) Sends(to netip.Addr) bool {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return false
+	}
+	defer nl.Close()
+	routes, err := nl.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{Mark: w.mark})
+	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_UNICAST
+}
 
 // see looks at what Families reports. ready says that the TUN and the table are there.
 func (w *Forwarding) see(s Settings, f facts, ready bool) {

@@ -61,7 +61,7 @@ func open(c Config, before func(string)) (*Host, error) {
 	if len(j.entries) > 0 {
 		c.Log.Info("taking over the changes of a penstock that did not stop properly", "changes", len(j.entries))
 	}
-	return &Host{cfg: c, kernel: k, journal: j, without: make(map[any]bool), failing: make(map[stage]string), Forwarding: &Forwarding{tun: c.Interface, beside: c.Beside}}, nil
+	return &Host{cfg: c, kernel: k, journal: j, without: make(map[any]bool), failing: make(map[stage]string), Forwarding: &Forwarding{tun: c.Interface, beside: c.Beside, mark: c.Mark}}, nil
 }
 
 // Apply configures the host as the settings say, and undoes what earlier settings or a killed predecessor made beyond

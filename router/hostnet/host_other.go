@@ -62,6 +62,12 @@ func (*Forwarding) Families() (v4, v6 bool) { return false, false }
 // Sieve returns errors.ErrUnsupported.
 func (*Forwarding) Sieve() (string, error) { return "", errors.ErrUnsupported }
 
+// Bar returns errors.ErrUnsupported.
+func (*Forwarding) Bar(bool) (string, error) { return "", errors.ErrUnsupported }
+
+// Sends returns false.
+func (*Forwarding) Sends(netip.Addr) bool { return false }
+
 // Probed returns errors.ErrUnsupported.
 func (*Forwarding) Probed() (begun, left []uint64, err error) { return nil, nil, errors.ErrUnsupported }
 

@@ -65,11 +65,12 @@ type Way struct {
 	stack *stack.Stack
 	own   []netip.Prefix // the networks of the TUN
 
-	off atomic.Pointer[string] // why flows leave by sockets; nil: they do not
-	gap [2]atomic.Bool         // probes of IPv4 and of IPv6 do not come through
-	out atomic.Pointer[string] // whose rules may treat a laptop's packets otherwise if they are forwarded; nil: nobody's
-	mu  sync.Mutex             // guards below
-	was string                 // what need not be logged again
+	off atomic.Pointer[string]    // why flows leave by sockets; nil: they do not
+	gap [2]atomic.Bool            // probes of IPv4 and of IPv6 do not come through
+	bar [2]atomic.Pointer[string] // whose rules may stop what a gateway forwards of IPv4 and of IPv6; nil: nobody's
+	out atomic.Pointer[string]    // whose rules may treat a laptop's packets otherwise if they are forwarded; nil: nobody's
+	mu  sync.Mutex                // guards below
+	was string                    // what need not be logged again
 }
 
 // probes are what is sent to see whether another program's firewall lets our packets through: the dummy address of RFC 7600, and the
@@ -191,9 +192,9 @@ func (w *Way) carries(v4 bool) bool {
 		return false
 	}
 	if v4 {
-		return is4 && !w.gap[0].Load()
+		return is4 && w.bar[0].Load() == nil && !w.gap[0].Load()
 	}
-	return is6 && !w.gap[1].Load()
+	return is6 && w.bar[1].Load() == nil && !w.gap[1].Load()
 }
 
 // takes reports whether flows of a protocol may leave by the kernel.
@@ -208,19 +209,29 @@ func (w *Way) Reason(n policy.Network, to netip.Addr) string {
 }
 
 func (w *Way) reason(v4 bool) string {
-	switch why := w.off.Load(); {
-	case why != nil:
+	if why := w.off.Load(); why != nil {
 		return *why
+	}
+	forwards, forwards6 := w.host.Forwarding.Families()
+	bar := w.bar[0].Load()
+	if !v4 {
+		forwards, bar = forwards6, w.bar[1].Load()
+	}
+	switch {
 	case w.carries(v4):
 		return ""
 	case w.out.Load() != nil:
 		return "another program's firewall may treat what this host forwards otherwise than what it sends: " + *w.out.Load()
-	case v4 && w.gap[0].Load(), !v4 && w.gap[1].Load():
-		return "another program's firewall drops what the host forwards: see nft list ruleset, and admit what comes in by " + w.name
-	case v4:
+	case v4 && !forwards:
 		return "the host does not forward IPv4"
+	case !forwards:
+		return "the host does not forward IPv6: set net.ipv6.conf.all.forwarding to 1, or use Linux 6.17 or later"
+	case bar != nil:
+		return "another program's firewall may stop what the host forwards, or the answers: " + *bar +
+			": see nft list ruleset, and admit what comes in by " + w.name + " and what goes out by it"
 	}
-	return "the host does not forward IPv6: set net.ipv6.conf.all.forwarding to 1, or use Linux 6.17 or later"
+	return "another program's firewall drops what the host forwards, or a rule routes it otherwise than what the host sends: " +
+		"see nft list ruleset and ip rule, and admit what comes in by " + w.name
 }
 
 // String says in one line where direct flows leave; "" where there is no choice.
@@ -325,16 +336,19 @@ func number(name string) int {
 }
 
 // probe sends a packet of each family through the kernel, which ends before it leaves the host, and notes whether it came as far as
-// that. A packet that has no route says nothing.
+// that. One that does not even begin to be forwarded says nothing if the host itself has no route either.
 func (w *Way) probe(ctx context.Context) error {
 	if err := w.sieve(); err != nil || w.out.Load() != nil {
 		return err
 	}
+	w.barred()
 	begunBefore, leftBefore, err := w.host.Forwarding.Probed()
 	if err != nil {
 		return err
 	}
-	for _, a := range probes {
+	var sends [len(probes)]bool
+	for i, a := range probes {
+		sends[i] = w.host.Forwarding.Sends(a)
 		c, err := w.stack.DialContext(ctx, "udp", netip.AddrPortFrom(a, 9).String())
 		if err != nil {
 			continue // there is no address of this family
@@ -356,7 +370,7 @@ func (w *Way) probe(ctx context.Context) error {
 			b, l := begun[i] > begunBefore[i], left[i] > leftBefore[i]
 			through = through && l
 			if l || late {
-				w.gap[i].Store(b && !l)
+				w.gap[i].Store(!l && (b || sends[i]))
 			}
 		}
 		if through || late {
@@ -390,6 +404,26 @@ func (w *Way) sieve() error {
 	}
 	w.out.Store(nil)
 	return nil
+}
+
+// barred looks whether rules of another firewall may stop or change what a gateway forwards. Probes alone do not show that: rules may be
+// for TCP, or for the answers. What cannot be read counts as such rules.
+func (w *Way) barred() {
+	if w.plan.laptop {
+		return
+	}
+	for i := range w.bar {
+		chain, err := w.host.Forwarding.Bar(i == 0)
+		switch {
+		case err != nil:
+			chain = "its rules cannot be read: " + err.Error()
+			fallthrough
+		case chain != "":
+			w.bar[i].Store(&chain)
+		default:
+			w.bar[i].Store(nil)
+		}
+	}
 }
 
 // Close restores the host and closes the TUN: what leads packets into it goes first.

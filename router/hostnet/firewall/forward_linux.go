@@ -180,7 +180,7 @@ func Sieve() (string, error) {
 			return "chain " + chain.Name + " of table " + chain.Table.Name, nil
 		}
 	}
-	return legacySieve()
+	return legacySieve(sifts, xtables4, xtables6)
 }
 
 // sifts reports whether rules at a hook count for Sieve. Those for what the host receives do not, nor does NAT of what leaves: forwarded or

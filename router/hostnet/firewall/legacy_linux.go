@@ -24,10 +24,13 @@ type xtables struct {
 var xtables4, xtables6 = xtables{unix.AF_INET, unix.SOL_IP, "/proc/net/ip_tables_names", 88},
 	xtables{unix.AF_INET6, unix.SOL_IPV6, "/proc/net/ip6_tables_names", 140}
 
+// counts reports whether rules at a hook count.
+type counts func(hook nftables.ChainHook, nat bool) bool
+
 // legacySieve is Sieve for the older filters.
-func legacySieve() (string, error) {
-	for _, x := range []xtables{xtables4, xtables6} {
-		chain, err := x.sieve()
+func legacySieve(count counts, filters ...xtables) (string, error) {
+	for _, x := range filters {
+		chain, err := x.sieve(count)
 		switch {
 		case err != nil:
 			return "", fmt.Errorf("read the rules of iptables-legacy: %w", err)
@@ -56,9 +59,9 @@ const (
 // hooks are the chains of a table by the number of their hook.
 var hooks = [...]string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 
-// sieve returns a chain of one family that sifts, and has a rule or a policy that lets nothing pass; "" if there is none. A table that
+// sieve returns a chain of one family that counts, and has a rule or a policy that lets nothing pass; "" if there is none. A table that
 // nobody has used is not loaded, and stays so.
-func (x xtables) sieve() (string, error) {
+func (x xtables) sieve(count counts) (string, error) {
 	names, err := os.ReadFile(x.names)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -72,7 +75,7 @@ func (x xtables) sieve() (string, error) {
 	}
 	defer unix.Close(fd)
 	for _, table := range strings.Fields(string(names)) {
-		hook, err := x.sieveOf(fd, table)
+		hook, err := x.sieveOf(fd, table, count)
 		if err != nil {
 			return "", fmt.Errorf("table %s: %w", table, err)
 		}
@@ -84,7 +87,7 @@ func (x xtables) sieve() (string, error) {
 }
 
 // sieveOf returns the hook of such a chain of a table; -1 if there is none.
-func (x xtables) sieveOf(fd int, table string) (int, error) {
+func (x xtables) sieveOf(fd int, table string, count counts) (int, error) {
 	info := make([]byte, infoSize)
 	copy(info, table)
 	if err := x.ask(fd, getInfo, info); err != nil {
@@ -99,7 +102,7 @@ func (x xtables) sieveOf(fd int, table string) (int, error) {
 		return 0, err
 	}
 	for hook := range hooks {
-		if number(info, infoHooks)&(1<<hook) == 0 || !sifts(nftables.ChainHook(hook), table == "nat") {
+		if number(info, infoHooks)&(1<<hook) == 0 || !count(nftables.ChainHook(hook), table == "nat") {
 			continue
 		}
 		first, policy := number(info, infoEntry+4*hook), number(info, infoUnderflow+4*hook)
