@@ -418,3 +418,34 @@ func TestAGatewayWithoutItsTUNUsesSockets(t *testing.T) {
 		return nil
 	})
 }
+
+// laptop: wireguard-go === WireGuard ===> [penstock -> TUN -> kernel, or a socket] gateway --- intranet
+func TestAFlowHasTheSourceThatItsRouteNames(t *testing.T) {
+	t.Parallel()
+	w := newKernelWorld(t)
+	w.byKernel(t)
+	w.client(t)
+	serve(t, w.Intranet, netlab.IntranetIPv4+":5001", func(c *net.TCPConn) { fmt.Fprintln(c, c.RemoteAddr()) })
+	comesFrom := func(want, datapath string) {
+		t.Helper()
+		eventually(t, "a flow from "+want, func() error {
+			if r := run(t, w.Laptop, "curl", "-sS", "--max-time", "2", "telnet://"+netlab.IntranetIPv4+":5001"); !strings.HasPrefix(r.stdout, want+":") {
+				return fmt.Errorf("got %s", r)
+			}
+			return nil
+		})
+		for _, f := range w.gateway.flows(t, "--recent") {
+			if f.Dst == netlab.IntranetIPv4+":5001" && strings.HasPrefix(f.Datapath, datapath) {
+				return
+			}
+		}
+		t.Errorf("flows --recent: got none that was %s", datapath)
+	}
+	comesFrom("10.20.0.1", "forwarded")
+	sh(t, w.Gateway, "ip addr add 10.20.0.99/24 dev intra; ip route replace 10.20.0.0/24 dev intra src 10.20.0.99")
+	comesFrom("10.20.0.99", "terminated")
+	if out := w.gateway.must(t, "explain", netlab.IntranetIPv4+":5001", "--from", "laptop"); !strings.Contains(out, "terminated: a route names a source address") {
+		t.Errorf("explain: got\n%s\nwant it terminated because of the route", out)
+	}
+	w.gateway.wantDirect(t, "direct by the kernel") // to all else
+}

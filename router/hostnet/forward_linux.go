@@ -111,7 +111,12 @@ type Forwarding struct {
 	beside   string // Config.Beside
 	mark     uint32 // Config.Mark
 	families atomic.Uint32
+	sources  sources
 }
+
+// Elsewhere reports whether masquerading may give packets to an address another source than the host's own sockets have, because a route
+// names one. For the unspecified address it reports whether that is so for all of its family. It does not block.
+func (w *Forwarding) Elsewhere(to netip.Addr) bool { return w.sources.contains(to) }
 
 // Families reports which families the host forwards from the TUN, as of the last Apply or look of Watch. It does not block.
 func (w *Forwarding) Families() (v4, v6 bool) {
@@ -148,10 +153,12 @@ func (w *Forwarding) Sends(to netip.Addr) bool {
 	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_UNICAST
 }
 
-// see looks at what Families reports. ready says that the TUN and the table are there.
-func (w *Forwarding) see(s Settings, f facts, ready bool) {
+// see looks at what Families and Elsewhere report. ready says that the TUN and the table are there.
+func (w *Forwarding) see(v *view, s Settings, f facts, ready bool) error {
 	var is uint32
+	var err error
 	if s.Forward && ready {
+		err = w.sources.update(v)
 		names := append([]string{w.tun}, without(slices.Concat(f.uplinks.list, f.cut), w.beside)...)
 		off := func(path func(string) string) bool {
 			return slices.ContainsFunc(names, func(name string) bool {
@@ -167,6 +174,7 @@ func (w *Forwarding) see(s Settings, f facts, ready bool) {
 		}
 	}
 	w.families.Store(is)
+	return err
 }
 
 // speaks reports whether the TUN has an address of a family.

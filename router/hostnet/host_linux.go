@@ -118,7 +118,9 @@ func (h *Host) Apply(ctx context.Context, s Settings) error {
 	if f.link != nil && s.needTUN() {
 		h.index = f.link.Index
 	}
-	h.Forwarding.see(s, f, h.index != 0)
+	if err := h.Forwarding.see(v, s, f, h.index != 0); err != nil {
+		h.cfg.Log.Warn("cannot see all of how the host forwards", "err", err)
+	}
 	h.overlapLocked(findOverlap(s, f))
 	failed := make(map[stage]error)
 	if err := h.blindLocked(); err != nil {

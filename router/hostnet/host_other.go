@@ -68,6 +68,9 @@ func (*Forwarding) Bar(bool) (string, error) { return "", errors.ErrUnsupported 
 // Sends returns false.
 func (*Forwarding) Sends(netip.Addr) bool { return false }
 
+// Elsewhere returns false.
+func (*Forwarding) Elsewhere(netip.Addr) bool { return false }
+
 // Probed returns errors.ErrUnsupported.
 func (*Forwarding) Probed() (begun, left []uint64, err error) { return nil, nil, errors.ErrUnsupported }
 

@@ -105,7 +105,7 @@ func (h *Host) repair(ctx context.Context) error {
 	h.others.update(v, h.cfg, &f)
 	h.overlapLocked(findOverlap(h.settings, f))
 	err = h.repairLocked(ctx, v, append(planKernel(h.cfg, h.settings, f, h.journal.entries), settings...))
-	h.Forwarding.see(h.settings, f, h.index != 0 && h.failing[stageNft] == "")
+	err = errors.Join(err, h.Forwarding.see(v, h.settings, f, h.index != 0 && h.failing[stageNft] == ""))
 	return errors.Join(failed, err)
 }
 

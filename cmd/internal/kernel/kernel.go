@@ -3,7 +3,8 @@
 //
 // On a gateway it carries all that the host may forward. On a laptop it carries TCP to what lies behind a router. Containers and other
 // VPNs are reached by sockets, because their firewalls expect the host itself, and so is everything over UDP, because a socket keeps one
-// port for all destinations and masquerading does not.
+// port for all destinations and masquerading does not. So is what lies behind a route that names a source address which masquerading
+// may not take.
 //
 // Only that stack writes to the TUN, and it accepts no flow. What the host must change for this is recorded before, and undone when
 // the Way is closed, by Cleanup, or by the next start. While it does not work, flows leave by sockets of penstock's own.
@@ -178,7 +179,7 @@ func whyNot(name string) error {
 
 // Carrier returns the stack that carries packets of a protocol to dst by the kernel. ok is false if a socket has to.
 func (w *Way) Carrier(n policy.Network, dst netip.Addr) (s *stack.Stack, ok bool) {
-	if w == nil || w.off.Load() != nil || !w.takes(n) || !w.carries(dst.Is4()) || w.cfg.Reserved(dst) ||
+	if w == nil || w.off.Load() != nil || !w.takes(n) || !w.carries(dst.Is4()) || w.cfg.Reserved(dst) || w.host.Forwarding.Elsewhere(dst) ||
 		slices.ContainsFunc(w.own, func(p netip.Prefix) bool { return p.Contains(dst) }) {
 		return nil, false
 	}
@@ -205,8 +206,15 @@ func (w *Way) Reason(n policy.Network, to netip.Addr) string {
 	if !w.takes(n) && w.off.Load() == nil {
 		return "on a laptop only TCP leaves by the kernel: a socket keeps its port for all destinations"
 	}
-	return w.reason(!to.Is6())
+	why := w.reason(!to.Is6())
+	if why == "" && to.IsValid() && w.host.Forwarding.Elsewhere(to) {
+		return elsewhere
+	}
+	return why
 }
+
+// elsewhere is why flows leave by sockets although the kernel forwards.
+const elsewhere = "a route names a source address that masquerading may not take: see src in ip route show table all"
 
 func (w *Way) reason(v4 bool) string {
 	if why := w.off.Load(); why != nil {
@@ -217,7 +225,13 @@ func (w *Way) reason(v4 bool) string {
 	if !v4 {
 		forwards, bar = forwards6, w.bar[1].Load()
 	}
+	all := netip.IPv4Unspecified()
+	if !v4 {
+		all = netip.IPv6Unspecified()
+	}
 	switch {
+	case w.carries(v4) && w.host.Forwarding.Elsewhere(all):
+		return elsewhere
 	case w.carries(v4):
 		return ""
 	case w.out.Load() != nil:
