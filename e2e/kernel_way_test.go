@@ -255,7 +255,7 @@ func TestAGatewayIsNoRouterForItsNeighbours(t *testing.T) {
 	attempt{"", fetchIntranet, isIntranet, nil}.on(t, w.Laptop)
 	w.crosses(t, false)
 	for _, h := range []*netlab.Host{w.Internet, w.Intranet} {
-		for _, to := range []string{"198.18.0.1", "198.18.0.2", "fd70:656e::1", "fd70:656e::2"} {
+		for _, to := range []string{"198.19.255.1", "198.19.255.2", "fd70:656e::1", "fd70:656e::2"} {
 			via := map[bool][2]string{true: {netlab.GatewayIPv4, netlab.GatewayIPv6}, false: {"10.20.0.1", "fd20::1"}}[h == w.Internet]
 			gateway := via[strings.Count(to, ":")/2]
 			sh(t, h, "ip route replace "+to+" via "+gateway)
@@ -267,7 +267,7 @@ func TestAGatewayIsNoRouterForItsNeighbours(t *testing.T) {
 			}
 		}
 	}
-	for _, to := range []string{"198.18.0.2", "fd70:656e::2"} { // the stack's
+	for _, to := range []string{"198.19.255.2", "fd70:656e::2"} { // the stack's
 		if r := run(t, w.Gateway, "nc", "-z", "-w", "1", to, "22"); r.code == 0 {
 			t.Errorf("port 22 of %s from the gateway: got %s, want no answer", to, r)
 		}
@@ -448,4 +448,46 @@ func TestAFlowHasTheSourceThatItsRouteNames(t *testing.T) {
 		t.Errorf("explain: got\n%s\nwant it terminated because of the route", out)
 	}
 	w.gateway.wantDirect(t, "direct by the kernel") // to all else
+}
+
+// laptop: wireguard-go === WireGuard ===> [penstock -> TUN -> kernel] gateway --- intranet, by a network that is the TUN's, too
+func TestAGatewaysTUNMakesRoomForAnotherInterface(t *testing.T) {
+	t.Parallel()
+	w := newKernelWorld(t)
+	gateway := settled(t, w.Gateway)
+	w.byKernel(t)
+	w.client(t)
+	attempt{"", fetchIntranet, isIntranet, nil}.on(t, w.Laptop)
+	sh(t, w.Gateway, "ip addr show dev penk51820 | grep -q 198.19.255.1/30")
+	sh(t, w.Intranet, "ip addr add 198.19.255.2/30 dev intra")
+	sh(t, w.Gateway, "ip addr add 198.19.255.1/30 dev intra")
+	eventually(t, "the other network is not cut off", func() error {
+		if r := run(t, w.Gateway, "ping", "-c", "1", "-W", "1", "-I", "intra", "198.19.255.2"); r.code != 0 {
+			return errors.New(r.String())
+		}
+		return nil
+	})
+	sh(t, w.Gateway, "ip addr show dev penk51820 | grep -q 198.19.254.1/30")
+	w.gateway.wantDirect(t, "direct by the kernel")
+	attempt{"", fetchIntranet, isIntranet, nil}.on(t, w.Laptop)
+	attempt{"", fetchIntranet6, isIntranet, nil}.on(t, w.Laptop)
+	if flows := w.gateway.flows(t, "--recent"); len(flows) == 0 || !strings.HasPrefix(flows[0].Datapath, "forwarded") {
+		t.Errorf("flows --recent: got %+v, want them forwarded", flows)
+	}
+	if said := w.gateway.said.String(); !strings.Contains(said, "the TUN has moved") || !strings.Contains(said, `"interface":"intra"`) {
+		t.Errorf("the log: got\n%s\nwant that the TUN has moved because of intra", said)
+	}
+	// There is no room any more.
+	sh(t, w.Gateway, "ip addr add 198.18.0.9/15 dev intra")
+	w.gateway.wantDirect(t, "direct by sockets: hostnet: the host is connected to all networks like ")
+	eventually(t, "the log", func() error {
+		if said := w.gateway.said.String(); !strings.Contains(said, `"msg":"direct by sockets: hostnet: `) {
+			return errors.New(said)
+		}
+		return nil
+	})
+	attempt{"", fetchIntranet, isIntranet, nil}.on(t, w.Laptop)
+	sh(t, w.Gateway, "ip addr del 198.18.0.9/15 dev intra; ip addr del 198.19.255.1/30 dev intra")
+	w.gateway.stop(t, syscall.SIGTERM)
+	wantState(t, w.Gateway, gateway)
 }

@@ -224,7 +224,7 @@ func picture() []row {
 			[]string{"cmd/internal/config", "cmd/internal/edition", "cmd/internal/private", "cmd/internal/renewed", "dnsproxy/pipe", "policy"},
 			[]string{"github.com/coreos/go-oidc/v3/oidc", "golang.org/x/oauth2", prom}},
 		{"cmd/internal/kernel", "the way out by the host's kernel: a TUN, the stack behind it, and what the host changes for it",
-			[]string{"cmd/internal/config", "policy", "router/hostnet", "stack", "stack/link"}, nil},
+			[]string{"cmd/internal/config", "policy", "router/hostnet", "router/hostnet/direct", "stack", "stack/link"}, nil},
 		{"cmd/internal/laptop", "this machine: the TUN, its network, sleep, portals and trusted networks; what it finds out becomes conditions of the policy",
 			[]string{"cmd/internal/config", "cmd/internal/egress", "cmd/internal/edition", "policy", "policy/iprange", "router/clients", "router/hostnet", "router/hostnet/...",
 				"router/pathmon", "router/ondemand", "router/portal", "router/transport", "stack", "stack/link"}, []string{sys}},

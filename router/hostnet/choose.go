@@ -8,7 +8,8 @@ import (
 // Choice says which networks a TUN may have.
 type Choice struct {
 	// Forward asks for the two-address networks of a TUN whose packets are forwarded: see Settings.Forward. They are out of
-	// 198.18.0.0/15, which is for use between two machines in a laboratory (RFC 2544).
+	// 198.18.0.0/15, which is for use between two machines in a laboratory (RFC 2544). Other programs have TUNs there, too, and addresses
+	// that they give out for names, and begin with the first: so these are the last.
 	Forward bool
 	// Interface is the name of our TUN. What it uses itself is free.
 	Interface string
@@ -60,7 +61,7 @@ func pairs(v4 bool) []netip.Prefix {
 	var list []netip.Prefix
 	for i := range 256 {
 		if v4 {
-			list = append(list, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i), 1}), 30))
+			list = append(list, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 19, byte(255 - i), 1}), 30))
 		} else {
 			list = append(list, netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x70, 2: 0x65, 3: 0x6e, 7: byte(i), 15: 1}), 126))
 		}

@@ -12,7 +12,7 @@ import (
 
 func routed() Settings {
 	return Settings{
-		Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.0.1/30"), netip.MustParsePrefix("fd70:656e::1/126")},
+		Addresses: []netip.Prefix{netip.MustParsePrefix("198.19.255.1/30"), netip.MustParsePrefix("fd70:656e::1/126")},
 		MTU:       1420, Forward: true, Probes: []netip.Addr{netip.MustParseAddr("192.0.0.8"), netip.MustParseAddr("100::1")},
 	}
 }
@@ -150,8 +150,8 @@ func TestPairsAreSmallNetworksApart(t *testing.T) {
 			}
 		}
 	}
-	u := used{taken: prefixes("198.18.0.0/24"), routed: prefixes("198.18.1.0/24")}
-	if got := chooseFrom(pairs(true), nil, u); got != netip.MustParsePrefix("198.18.2.1/30") {
+	u := used{taken: prefixes("198.19.255.0/24"), routed: prefixes("198.19.254.0/24")}
+	if got := chooseFrom(pairs(true), nil, u); got != netip.MustParsePrefix("198.19.253.1/30") {
 		t.Errorf("got %v, want the first that is free", got)
 	}
 }

@@ -32,6 +32,7 @@ import (
 	"penstock/cmd/internal/config"
 	"penstock/policy"
 	"penstock/router/hostnet"
+	"penstock/router/hostnet/direct"
 	"penstock/stack"
 	"penstock/stack/link"
 )
@@ -64,14 +65,15 @@ type Way struct {
 	name  string // of the TUN
 	host  *hostnet.Host
 	stack *stack.Stack
-	own   []netip.Prefix // the networks of the TUN
+	own   atomic.Pointer[[]netip.Prefix] // the networks of the TUN
 
-	off atomic.Pointer[string]    // why flows leave by sockets; nil: they do not
-	gap [2]atomic.Bool            // probes of IPv4 and of IPv6 do not come through
-	bar [2]atomic.Pointer[string] // whose rules may stop what a gateway forwards of IPv4 and of IPv6; nil: nobody's
-	out atomic.Pointer[string]    // whose rules may treat a laptop's packets otherwise if they are forwarded; nil: nobody's
-	mu  sync.Mutex                // guards below
-	was string                    // what need not be logged again
+	clash atomic.Pointer[direct.OverlapError] // another interface has one of them since; nil: none has
+	off   atomic.Pointer[string]              // why flows leave by sockets; nil: they do not
+	gap   [2]atomic.Bool                      // probes of IPv4 and of IPv6 do not come through
+	bar   [2]atomic.Pointer[string]           // whose rules may stop what a gateway forwards of IPv4 and of IPv6; nil: nobody's
+	out   atomic.Pointer[string]              // whose rules may treat a laptop's packets otherwise if they are forwarded; nil: nobody's
+	mu    sync.Mutex                          // guards below
+	was   string                              // what need not be logged again
 }
 
 // probes are what is sent to see whether another program's firewall lets our packets through: the dummy address of RFC 7600, and the
@@ -107,10 +109,12 @@ func Open(ctx context.Context, c Config) *Way {
 
 // open opens the parts: the state file, the TUN, which nobody can use yet, and only when a stack reads that, what makes the host
 // forward.
-func (w *Way) open(ctx context.Context) (err error) {
-	if w.own, err = hostnet.ChooseAddresses(hostnet.Choice{Forward: true}); err != nil {
+func (w *Way) open(ctx context.Context) error {
+	own, err := hostnet.ChooseAddresses(hostnet.Choice{Forward: true})
+	if err != nil {
 		return err
 	}
+	w.own.Store(&own)
 	if err := os.MkdirAll(filepath.Dir(w.plan.state), 0o700); err != nil {
 		return err
 	}
@@ -118,6 +122,7 @@ func (w *Way) open(ctx context.Context) (err error) {
 	c := hostnet.Config{
 		Interface: w.name, StateFile: w.plan.state, Beside: w.plan.beside, Gateway: true, Log: w.cfg.Log, Mark: w.cfg.Mark, MarkMask: w.cfg.Mark,
 		Gone:    func() { w.fail(errors.New("the TUN " + w.name + " is gone: restart penstock")) },
+		Overlap: func(o *direct.OverlapError) { w.clash.Store(o) },
 		Warning: func(err error) { w.cfg.Log.Debug("cannot apply all settings to the host", "err", err) },
 	}
 	if w.host, err = hostnet.Open(c); err != nil {
@@ -137,7 +142,7 @@ func (w *Way) open(ctx context.Context) (err error) {
 	if err := w.stack.Attach(tun); err != nil {
 		return errors.Join(err, tun.Close())
 	}
-	if err := w.host.Apply(ctx, hostnet.Settings{Addresses: w.own, MTU: w.plan.mtu, Forward: true, Probes: probes[:]}); err != nil {
+	if err := w.apply(ctx); err != nil {
 		return err
 	}
 	if v4, v6 := w.host.Forwarding.Families(); !v4 && !v6 {
@@ -146,10 +151,38 @@ func (w *Way) open(ctx context.Context) (err error) {
 	return w.probe(ctx)
 }
 
+// apply makes the host forward what comes out of the TUN.
+func (w *Way) apply(ctx context.Context) error {
+	return w.host.Apply(ctx, hostnet.Settings{Addresses: *w.own.Load(), MTU: w.plan.mtu, Forward: true, Probes: probes[:]})
+}
+
+// move gives the TUN other networks, because an interface that has come since has one of them, too: our table would drop its packets. Flows
+// that left by the kernel are reset.
+func (w *Way) move(ctx context.Context, from *direct.OverlapError) error {
+	own, err := hostnet.ChooseAddresses(hostnet.Choice{Forward: true, Interface: w.name})
+	if err != nil {
+		return err
+	}
+	if err := w.stack.SetAddrs(nil); err != nil {
+		return err
+	}
+	w.own.Store(&own)
+	if err := w.apply(ctx); err != nil {
+		return err
+	}
+	w.cfg.Log.Warn("another interface has a network of the TUN by which direct flows leave: the TUN has moved, and its flows were reset",
+		"tun", w.name, "from", from.Own.Masked(), "interface", from.Interface, "network", from.Network, "to", own)
+	w.clash.CompareAndSwap(from, nil)
+	if w.plan.laptop && w.out.Load() != nil {
+		return nil // sieve gives the stack its addresses
+	}
+	return w.stack.SetAddrs(w.behind())
+}
+
 // behind returns the addresses of the stack: the other one of each network of the TUN.
 func (w *Way) behind() []netip.Prefix {
 	var list []netip.Prefix
-	for _, p := range w.own {
+	for _, p := range *w.own.Load() {
 		list = append(list, netip.PrefixFrom(p.Addr().Next(), p.Bits()))
 	}
 	return list
@@ -180,7 +213,7 @@ func whyNot(name string) error {
 // Carrier returns the stack that carries packets of a protocol to dst by the kernel. ok is false if a socket has to.
 func (w *Way) Carrier(n policy.Network, dst netip.Addr) (s *stack.Stack, ok bool) {
 	if w == nil || w.off.Load() != nil || !w.takes(n) || !w.carries(dst.Is4()) || w.cfg.Reserved(dst) || w.host.Forwarding.Elsewhere(dst) ||
-		slices.ContainsFunc(w.own, func(p netip.Prefix) bool { return p.Contains(dst) }) {
+		slices.ContainsFunc(*w.own.Load(), func(p netip.Prefix) bool { return p.Contains(dst) }) {
 		return nil, false
 	}
 	return w.stack, true
@@ -314,6 +347,11 @@ func (w *Way) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-look.C:
+		}
+		if clash := w.clash.Load(); clash != nil && w.off.Load() == nil {
+			if err := w.move(ctx, clash); err != nil && ctx.Err() == nil {
+				w.fail(err)
+			}
 		}
 		if w.off.Load() != nil { // its flows end, so that their clients try again; the host need not forward any more
 			w.tell()
