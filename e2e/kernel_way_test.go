@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"penstock/e2e/netlab"
 )
@@ -272,6 +273,17 @@ func TestAGatewayIsNoRouterForItsNeighbours(t *testing.T) {
 			t.Errorf("port 22 of %s from the gateway: got %s, want no answer", to, r)
 		}
 	}
+	sh(t, w.Gateway, "ip link set intra mtu 1300")
+	for _, row := range []struct{ sentence, flags string }{
+		{"no hop is left", "-t 1 " + netlab.IntranetIPv4},
+		{"no hop is left, IPv6", "-t 1 " + netlab.IntranetIPv6},
+		{"the next link is too narrow", "-M do -s 1350 " + netlab.IntranetIPv4},
+		{"the next link is too narrow, IPv6", "-M do -s 1350 " + netlab.IntranetIPv6},
+	} {
+		if r := run(t, w.Internet, "sh", "-c", "ping -c 2 -i 0.2 -W 1 "+row.flags); strings.Contains(r.stdout, "From ") {
+			t.Errorf("%s: got %s, want that the gateway says nothing", row.sentence, r)
+		}
+	}
 	// The control: without the chain the gateway is a router. A penstock that does not sleep would put it back.
 	w.gateway.signal(t, "STOP")
 	sh(t, w.Gateway, "nft flush chain inet penstock_penk51820 admit")
@@ -490,4 +502,44 @@ func TestAGatewaysTUNMakesRoomForAnotherInterface(t *testing.T) {
 	sh(t, w.Gateway, "ip addr del 198.18.0.9/15 dev intra; ip addr del 198.19.255.1/30 dev intra")
 	w.gateway.stop(t, syscall.SIGTERM)
 	wantState(t, w.Gateway, gateway)
+}
+
+// laptop: wireguard-go === WireGuard, MTU 1420 ===> [penstock -> TUN -> kernel] gateway --- intranet
+func TestAServerIsToldThatItsAnswerIsTooBig(t *testing.T) {
+	t.Parallel()
+	w := newKernelWorld(t)
+	w.byKernel(t)
+	w.client(t)
+	for _, to := range []string{netlab.IntranetIPv4, netlab.IntranetIPv6} {
+		to = net.JoinHostPort(to, "5001")
+		server, err := w.Intranet.ListenPacket(t.Context(), "udp", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Close() })
+		go func() {
+			b := make([]byte, 1)
+			for {
+				_, from, err := server.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				_, _ = server.WriteTo(make([]byte, 1440), from) // fails once, when the link is known to be too narrow
+			}
+		}()
+		c := dial(t, w.Laptop, "udp", to)
+		eventually(t, to+": an answer in parts", func() error {
+			if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+				return err
+			}
+			if _, err := c.Write([]byte("x")); err != nil {
+				return err
+			}
+			n, err := c.Read(make([]byte, 2000))
+			if n != 1440 {
+				return fmt.Errorf("got %d bytes, %v", n, err)
+			}
+			return nil
+		})
+	}
 }

@@ -37,6 +37,9 @@ const (
 //	admit       forward what comes out of the TUN, and the answers to it, and what another penstock forwards; nothing else into the
 //	            TUN, or in by a closed interface
 //	leave       drop probes
+//	silent      drop what only a router says: to the neighbours behind a closed interface the host is none. The kernel says it before
+//	            admit drops what it is about. What is about an answer to us goes out, such as that it is too big: an ICMP error has the
+//	            connection of what it is about, which nothing confirms if that is dropped.
 //	masquerade  give what comes out of the TUN the host's address
 //	last        drop what still has an address of ours, and what is routed back by the closed bridge that it came in by
 //
@@ -55,6 +58,7 @@ func (t Table) forwarding() []chain {
 	host := named("host", nftables.ChainHookInput, *nftables.ChainPriorityFilter)
 	admit := named(chainAdmit, nftables.ChainHookForward, *nftables.ChainPriorityFilter-1)
 	leave := named(chainLeave, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource-1)
+	silent := named("silent", nftables.ChainHookOutput, *nftables.ChainPriorityFilter)
 	masquerade := named("masquerade", nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource)
 	masquerade.Type = nftables.ChainTypeNAT
 	last := named("last", nftables.ChainHookPostrouting, *nftables.ChainPriorityConntrackHelper)
@@ -90,10 +94,17 @@ func (t Table) forwarding() []chain {
 	if t.Mark != 0 && len(t.Bridges) > 0 {
 		last.rules = append(last.rules, rulesOf(t.marked(expr.MetaKeyMARK), accept()))
 	}
+	if len(t.Forward.Closed4)+len(t.Forward.Closed6) > 0 {
+		silent.rules = [][]expr.Any{rulesOf(isTransport(unix.IPPROTO_TCP), accept()), rulesOf(isTransport(unix.IPPROTO_UDP), accept()), rulesOf(isConfirmed(), accept())}
+	}
 	for _, closed := range []struct {
-		family byte
-		names  []string
-	}{{unix.NFPROTO_IPV4, t.Forward.Closed4}, {unix.NFPROTO_IPV6, t.Forward.Closed6}} {
+		family, icmp byte
+		names        []string
+		ofRouters    []messages
+	}{
+		{unix.NFPROTO_IPV4, unix.IPPROTO_ICMP, t.Forward.Closed4, ofRouters4[:]},
+		{unix.NFPROTO_IPV6, unix.IPPROTO_ICMPV6, t.Forward.Closed6, ofRouters6[:]},
+	} {
 		for _, name := range closed.names {
 			rule := rulesOf(isProtocol(closed.family), isInterface(expr.MetaKeyIIFNAME, name))
 			if slices.Contains(t.Bridges, name) {
@@ -101,11 +112,32 @@ func (t Table) forwarding() []chain {
 				rule = rulesOf(rule, notInterface(expr.MetaKeyOIFNAME, name))
 			}
 			admit.rules = append(admit.rules, rulesOf(rule, drop()))
+			for _, m := range closed.ofRouters {
+				silent.rules = append(silent.rules, rulesOf(m.match(closed.icmp), isInterface(expr.MetaKeyOIFNAME, name), drop()))
+			}
 		}
 	}
 	masquerade.rules = [][]expr.Any{rulesOf(in, []expr.Any{&expr.Masq{}})}
-	return append(t.notes(), guard, mark, host, admit, leave, masquerade, last)
+	return append(t.notes(), guard, mark, host, admit, leave, silent, masquerade, last)
 }
+
+// messages are ICMP messages of one type, with codes from one to another.
+type messages struct{ kind, from, to byte }
+
+// match matches such messages of a family.
+func (m messages) match(protocol byte) []expr.Any {
+	return rulesOf(isTransport(protocol), []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+		&expr.Range{Op: expr.CmpOpEq, Register: 1, FromData: []byte{m.kind, m.from}, ToData: []byte{m.kind, m.to}},
+	})
+}
+
+// What only routers say: that no way leads to a network or host (IPv6 hosts say so, too), that a packet is too big, that another router is
+// nearer, and that no hop is left.
+var (
+	ofRouters4 = [...]messages{{3, 0, 1}, {3, 4, 4}, {5, 0, 255}, {11, 0, 0}}
+	ofRouters6 = [...]messages{{2, 0, 255}, {137, 0, 255}, {3, 0, 0}}
+)
 
 // ForwardingTable is a table with Forward in the kernel.
 type ForwardingTable struct {
