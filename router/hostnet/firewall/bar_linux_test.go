@@ -5,7 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"penstock/router/hostnet/internal/hosttest"
 )
@@ -120,4 +124,57 @@ func TestBarSeesWhatMayStopForwardedPacketsOrTheirAnswers(t *testing.T) {
 		}
 		sh(noRules)
 	}
+}
+
+// The files with the names of the older tables are root's alone.
+func TestTheOlderTablesAreReadWithOneCapability(t *testing.T) {
+	if _, err := exec.LookPath("iptables-legacy"); err != nil || os.Getuid() != 0 {
+		t.Skip("needs iptables-legacy, and root")
+	}
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	lock := filepath.Join(t.TempDir(), "lock")
+	for _, row := range []struct{ do, want string }{
+		{"true", ""},
+		{"iptables-legacy -t raw -A PREROUTING -j NOTRACK", "chain PREROUTING of table raw (iptables-legacy)"},
+	} {
+		cmd := exec.Command("sh", "-ec", row.do)
+		cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+lock)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", row.do, err, out)
+		}
+		x := xtables4
+		x.names = filepath.Join(t.TempDir(), "names")
+		hosttest.Must(t, os.WriteFile(x.names, nil, 0))
+		var got string
+		asNobody(t, func() {
+			chain, err := legacySieve(bars, x)
+			if err != nil {
+				t.Error(err)
+			}
+			got = chain
+		})
+		if got != row.want {
+			t.Errorf("after %q: got %q, want %q", row.do, got, row.want)
+		}
+	}
+}
+
+// asNobody calls f in a thread that has CAP_NET_ADMIN alone, and ends that.
+func asNobody(t *testing.T, f func()) {
+	t.Helper()
+	var over sync.WaitGroup
+	over.Go(func() {
+		runtime.LockOSThread() // for good: it is not used for anything else
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		admin := uint32(1 << unix.CAP_NET_ADMIN)
+		data := [2]unix.CapUserData{{Effective: admin, Permitted: admin}}
+		if err := unix.Capset(&header, &data[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		f()
+	})
+	over.Wait()
 }

@@ -62,19 +62,19 @@ var hooks = [...]string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING
 // sieve returns a chain of one family that counts, and has a rule or a policy that lets nothing pass; "" if there is none. A table that
 // nobody has used is not loaded, and stays so.
 func (x xtables) sieve(count counts) (string, error) {
-	names, err := os.ReadFile(x.names)
-	if errors.Is(err, fs.ErrNotExist) {
+	fd, err := unix.Socket(x.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
 		return "", nil
 	}
 	if err != nil {
 		return "", err
 	}
-	fd, err := unix.Socket(x.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	defer unix.Close(fd)
+	tables, err := x.tables(fd)
 	if err != nil {
 		return "", err
 	}
-	defer unix.Close(fd)
-	for _, table := range strings.Fields(string(names)) {
+	for _, table := range tables {
 		hook, err := x.sieveOf(fd, table, count)
 		if err != nil {
 			return "", fmt.Errorf("table %s: %w", table, err)
@@ -84,6 +84,33 @@ func (x xtables) sieve(count counts) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// tables returns the tables that are loaded. Only root may read their names, with whatever capabilities: without, each of those that there
+// can be is asked for with too little room for it, which loads nothing.
+func (x xtables) tables(fd int) ([]string, error) {
+	names, err := os.ReadFile(x.names)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err == nil:
+		return strings.Fields(string(names)), nil
+	case !errors.Is(err, fs.ErrPermission):
+		return nil, err
+	}
+	var list []string
+	for _, table := range []string{"filter", "nat", "mangle", "raw", "security"} {
+		entries := make([]byte, entriesHeader)
+		copy(entries, table)
+		switch err := x.ask(fd, getEntries, entries); {
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOPROTOOPT):
+		case err == nil, errors.Is(err, unix.EAGAIN):
+			list = append(list, table)
+		default:
+			return nil, fmt.Errorf("table %s: %w", table, err)
+		}
+	}
+	return list, nil
 }
 
 // sieveOf returns the hook of such a chain of a table; -1 if there is none.
