@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -464,4 +465,47 @@ func TestNoPartOfAHelloLeavesInADatagram(t *testing.T) {
 			t.Errorf("%d bytes have left", len(h.b))
 		}
 	})
+}
+
+// What a client of an obfuscated protocol sends first (Telegram, Shadowsocks, obfs4) is random: one message in 200 begins with a word
+// and a blank, and has no line feed. It must reach the server also on a web port: the client sends no more before it has an answer.
+func TestAFirstMessageThatBeginsLikeALineReachesTheServer(t *testing.T) {
+	for _, message := range []string{
+		"q \x91" + strings.Repeat("\xd3", 61),  // 64 bytes
+		"q \x91" + strings.Repeat("\xd3", 102), // 105 bytes
+		"JDWP-Handshake",
+	} {
+		for _, pause := range []time.Duration{0, time.Second} {
+			t.Run(fmt.Sprintf("%.4q after %v", message, pause), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					client, near := net.Pipe()
+					up, server := net.Pipe()
+					r, err := router.New(router.Config{Policy: noBets{}, Clients: anybody{}, Ways: oneWay{server: up}})
+					if err != nil {
+						t.Fatal(err)
+					}
+					h := new(heard)
+					var wg sync.WaitGroup
+					ctx, cancel := context.WithCancel(t.Context())
+					wg.Go(func() { io.Copy(h, server) })
+					wg.Go(func() { io.Copy(io.Discard, client) })
+					wg.Go(func() { time.Sleep(pause); client.Write([]byte(message)) })
+					wg.Go(func() {
+						r.Handle(ctx, router.Request{
+							Network: policy.TCP, Src: equivalentClient, Dst: netip.AddrPortFrom(equivalentServer, 443), Answer: accepting{near},
+						})
+					})
+					time.Sleep(30 * time.Second)
+					cancel()
+					for _, c := range []net.Conn{client, near, up, server} {
+						c.Close()
+					}
+					wg.Wait()
+					if string(h.b) != message {
+						t.Errorf("the server has got %q in 30 s", h.b)
+					}
+				})
+			})
+		}
+	}
 }

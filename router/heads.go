@@ -68,31 +68,32 @@ func (h *heads) begin(client uint64) *head {
 	return &head{heads: h, client: client, max: sniff.MaxHead}
 }
 
-// readName reads the first bytes of a stream until they show a name or can show none. It waits for budget for the first byte;
-// if none comes, that is no error. After the first byte it waits for startedLimit; if the client has not finished by then,
-// that is an error. For the first request behind a preface of HTTP/2 it waits for budget again.
+// readName reads the first bytes of a stream until they show a name or can show none. For what does not look like a hello or a request it
+// waits until budget is over, or the end of the stream: that is no error, and the rest is still to be read. Once it looks like one, it waits
+// for startedLimit; if the client has not finished by then, that is an error. For the first request behind a preface of HTTP/2 it waits for
+// budget again.
 func (h *head) readName(c net.Conn, budget time.Duration) error {
 	if err := c.SetReadDeadline(time.Now().Add(budget)); err != nil {
 		return err
 	}
 	defer c.SetReadDeadline(time.Time{})
-	for prefaced := false; len(h.b) < h.max; {
+	for named, prefaced := false, false; len(h.b) < h.max; {
 		done, err := h.readSome(c)
-		if done {
+		over := errors.Is(err, os.ErrDeadlineExceeded)
+		switch {
+		case done, over && h.isPreface(), !h.looksNamed() && (over || errors.Is(err, io.EOF)):
 			return nil
-		}
-		silent := len(h.b) == 0 && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF))
-		if silent || prefaced && errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil
-		}
-		if err != nil { // also: what has begun did not go on
+		case err != nil:
 			return err
+		case h.isPreface() && !prefaced:
+			named, prefaced = true, true
+			err = c.SetReadDeadline(time.Now().Add(budget))
+		case h.looksNamed() && !named:
+			named = true
+			err = c.SetReadDeadline(time.Now().Add(startedLimit))
 		}
-		if h.isPreface() && !prefaced {
-			prefaced = true
-			if err := c.SetReadDeadline(time.Now().Add(budget)); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -112,15 +113,11 @@ func (h *head) readSome(c net.Conn) (done bool, err error) {
 func (h *head) read(c net.Conn) (done bool, err error) {
 	buf := bufferPool.Get().(*[]byte)
 	defer bufferPool.Put(buf)
-	first := len(h.b) == 0
 	n, err := c.Read((*buf)[:min(h.max-len(h.b), len(*buf))])
 	if n > 0 {
 		if done, err := h.add((*buf)[:n]); done || err != nil {
 			return done, err
 		}
-	}
-	if first && err == nil {
-		err = c.SetReadDeadline(time.Now().Add(startedLimit))
 	}
 	return false, err
 }

@@ -286,3 +286,55 @@ func TestAClientNeverHearsTwoServers(t *testing.T) {
 		t.Errorf("got %q, %v; want no more than the greeting", got, err)
 	}
 }
+
+// A client that sends a word without a line's end and then ends its side, as printf word | nc -N does, is heard by the server, on a web
+// port as on any other.
+func TestAWordBeforeTheEndReachesTheServer(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		port  uint16
+		pause time.Duration
+	}{
+		{"another port", 25, 0},
+		{"a web port, at once", 443, 0},
+		{"a web port, after the time for a name", 443, time.Second},
+		{"another port, after the time for a name", 25, time.Second},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			got := make(chan string, 1)
+			go func() {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				all, err := io.ReadAll(c)
+				if err != nil {
+					got <- err.Error()
+					return
+				}
+				got <- string(all)
+			}()
+			w := newWorld(t, Config{Policy: decide(blocksBet), Ways: ways{"out": dialTo(ln.Addr().String())}})
+			c := newClient(t)
+			w.handle(c, row.port)
+			time.Sleep(row.pause)
+			io.WriteString(c, "hello")
+			c.Conn.(*net.TCPConn).CloseWrite()
+			select {
+			case all := <-got:
+				if all != "hello" {
+					t.Errorf("the server got %q and the end, want hello", all)
+				}
+			case <-time.After(5 * time.Second):
+				_, err := c.Read(make([]byte, 1))
+				t.Errorf("the server got nothing, and no connection; the client: %v", err)
+			}
+		})
+	}
+}

@@ -365,8 +365,13 @@ func TestNamesInTheFlow(t *testing.T) {
 		{"upper case and a port in Host do not help", 80, get("BAD.bet.:80"), "HTTP/1.1 403 Forbidden"},
 		{"a request that stalls in its first word is read to the end", 80, func(c net.Conn) {
 			io.WriteString(c, "GE")
-			time.Sleep(300 * time.Millisecond) // longer than the budget for the first byte
+			time.Sleep(300 * time.Millisecond) // longer than the budget for what looks like a request
 			get("bad.bet")(prefixed{c, "GE"})
+		}, "out, then reset"},
+		{"a request that stalls in its head gets a page", 80, func(c net.Conn) {
+			io.WriteString(c, "GET / HTTP/1.1\r\n")
+			time.Sleep(300 * time.Millisecond)
+			get("bad.bet")(prefixed{c, "GET / HTTP/1.1\r\n"})
 		}, "HTTP/1.1 403 Forbidden"},
 		{"an allowed Host before 18 KiB of cookies goes out", 80, get("good.example\r\nCookie: " + strings.Repeat("c", 18<<10)), "out"},
 		{"an allowed Host before 64 KiB of cookies goes out", 80, get("good.example\r\nCookie: " + strings.Repeat("c", 64<<10)), "out"},

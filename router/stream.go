@@ -62,8 +62,10 @@ func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head 
 	defer context.AfterFunc(ctx, cancel)()
 	filter := filter{r: r, ctx: filtering, before: &before, course: e.course(), upstream: unwrapped(upstream), e: e, held: head}
 	switch {
-	case len(head.b) == 0:
-		through = &lateFilter{filter: filter}
+	case head.said == nil && !head.isPreface():
+		late := &lateFilter{filter: filter}
+		err = late.passOn()
+		through = late
 	case head.kind() == request || head.kind() == hello:
 		later := filter.later()
 		err = later.pass()
@@ -230,11 +232,12 @@ func (w *laterFilter) write(b []byte) error {
 	return err
 }
 
-// lateFilter is for a client that sent nothing within Config.SniffTimeout, perhaps so as not to show a name. It holds the
-// first bytes until they show a name or can show none, and then judges them.
+// lateFilter is for a client that sent nothing within Config.SniffTimeout, or nothing that looks like a hello or a request, perhaps so as
+// not to show a name. It passes that on, as late does, and holds a hello or a request until it shows a name, and then judges it.
 type lateFilter struct {
 	filter
 	next io.Writer // for all later bytes; nil until judged
+	open bool      // they pass as they are
 }
 
 func (w *lateFilter) Write(b []byte) (int, error) {
@@ -242,34 +245,51 @@ func (w *lateFilter) Write(b []byte) (int, error) {
 		return w.next.Write(b)
 	}
 	done, err := w.held.add(b)
-	switch {
-	case err != nil:
-		return 0, err
-	case !done && !w.held.isPreface():
-		return len(b), nil
+	if err == nil {
+		err = w.look(done)
 	}
-	kind := w.held.kind()
-	if kind == hello {
+	return len(b), err
+}
+
+// look decides about what is held. done reports that more would change nothing.
+func (w *lateFilter) look(done bool) error {
+	switch {
+	case !done && !w.held.isPreface():
+		return w.passOn()
+	case w.held.kind() == longFirstLine:
+		line := &longLine{w: w.upstream, last: w.held.b[:w.passed]}
+		_, err := line.Write(w.held.b[w.passed:])
+		w.next = line
+		w.held.release()
+		return err
+	case w.held.kind() == noName:
+		w.next, w.open = w.upstream, true
+		_, err := w.next.Write(w.held.b[w.passed:])
+		w.held.release()
+		return err
+	case w.held.kind() == hello:
 		if err := w.judge(w.held.result()); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	if kind != noName {
-		later := w.later()
-		w.next = later
-		return len(b), later.pass()
+	later := w.later()
+	w.next = later
+	return later.pass()
+}
+
+// passOn passes on what does not look like a hello or a request yet.
+func (w *lateFilter) passOn() error {
+	if w.held.looksNamed() || len(w.held.b) == w.passed {
+		return nil
 	}
-	w.next = w.upstream
-	if _, err := w.next.Write(w.held.b); err != nil {
-		return 0, err
-	}
-	w.held.release()
-	return len(b), nil
+	_, err := w.upstream.Write(w.held.b[w.passed:])
+	w.passed = len(w.held.b)
+	return err
 }
 
 func (w *lateFilter) opened() (to io.Writer, ok bool) {
 	if later, ok := w.next.(*laterFilter); ok {
 		return later.opened()
 	}
-	return w.upstream, w.next != nil
+	return w.upstream, w.open
 }
