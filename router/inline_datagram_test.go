@@ -374,3 +374,55 @@ func TestAKilledFlowOfDatagramsEnds(t *testing.T) {
 		t.Errorf("%d mappings are left", n)
 	}
 }
+
+// A QUIC connection to a host that a new policy blocks is ended, and does not go on as a flow that shows no name: its client sends the next
+// packet from the same port.
+func TestAKilledQUICConnectionDoesNotGoOn(t *testing.T) {
+	var blocked atomic.Bool
+	p := decide(func(f policy.Flow) policy.Verdict {
+		v := policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "rest", Later: policy.LaterBlock}
+		for _, n := range f.Names {
+			if n.Host == "good.example" && blocked.Load() {
+				return policy.Verdict{Rule: "now-blocked"}
+			}
+		}
+		if f.Sniffed {
+			v.Later = policy.LaterNothing
+		}
+		return v
+	})
+	now := time.Now()
+	w := newWorld(t, Config{Policy: p, Ways: carrying{ways{}}, Clock: func() time.Time { return now }})
+	c := &crossedDatagrams{client: newClient(t), first: initial(t, "good.example")[0]}
+	w.wg.Go(func() { w.Handle(context.Background(), datagramRequest(c, 443)) })
+	eventually(t, "the hello leave", func() bool { return len(c.sent()) == 1 })
+	blocked.Store(true)
+	changed := w.Rejudge(nil, p)
+	if len(changed) != 1 {
+		t.Fatalf("got %d changed flows, want 1", len(changed))
+	}
+	w.Kill(func(f Flow) bool { return f.ID == changed[0].Flow.ID })
+	eventually(t, "the flow end", func() bool { return c.is() == "aborted" })
+	<-w.ended
+	next := func(first []byte, left int) {
+		t.Helper()
+		again := &crossedDatagrams{client: newClient(t), first: first}
+		w.Handle(context.Background(), datagramRequest(again, 443))
+		if n := len(again.sent()); n != left {
+			t.Errorf("%.20q after its flow was killed: %d datagrams left, want %d", first, n, left)
+		}
+		again.Abort()
+		<-w.ended
+	}
+	short := []byte("\x40short header of the same connection")
+	next(short, 0)
+	blocked.Store(false) // by the next policy
+	next(short, 1)
+	blocked.Store(true)
+	now = now.Add(killedFor / 2)
+	next(short, 0)
+	now = now.Add(killedFor / 2)
+	next(short, 0)
+	now = now.Add(killedFor + 1)
+	next(short, 1)
+}

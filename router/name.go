@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"penstock/policy"
@@ -58,6 +59,7 @@ func (r *Router) named(ctx context.Context, f policy.Flow, res sniff.Result, e *
 func withNames(f policy.Flow, res sniff.Result, now time.Time) (policy.Flow, sniff.Result) {
 	names := append([]policy.Name(nil), f.Names...)
 	if res.Status == sniff.Found {
+		names = slices.DeleteFunc(names, func(n policy.Name) bool { return n.From == policy.FromQUIC }) // of a flow that was killed
 		for _, h := range []sniff.Host{res.Host, res.Other} {
 			if h.IsZero() {
 				continue

@@ -113,6 +113,7 @@ type Router struct {
 	Config
 	table    table
 	storms   storms
+	killed   killed
 	heads    heads
 	mappings mappings
 	epochs   epochs
@@ -303,7 +304,9 @@ func (r *Router) describe(req *Request) (f policy.Flow, release func(), ok bool)
 	}
 	f.Sniffed = f.Network == policy.ICMP // a ping is not read, so no name will come
 	f.Place = r.Ways.Place(f.Client, f.Dst.Addr())
-	return f, r.Clients.Names(&f), true
+	release = r.Clients.Names(&f)
+	r.killed.recall(&f)
+	return f, release, true
 }
 
 // judge judges a flow that has been read. If the flow claims a name that DNS did not give, judge looks it up with our

@@ -357,7 +357,8 @@ func (t *table) past() map[string]Hits {
 func (r *Router) Kill(match func(Flow) bool) int {
 	n := 0
 	for _, e := range r.table.entries() {
-		if match(e.snapshot()) {
+		if f := e.snapshot(); match(f) {
+			r.killed.note(&f.Facts, r.Clock())
 			e.kill()
 			n++
 		}
