@@ -33,6 +33,8 @@ type pump struct {
 	wait waiter          // tells when src has something; nil if nobody can
 	over func(err error) // called once: err is nil at the end of src
 	r    *Router
+
+	begun bool
 }
 
 // mover copies src to dst until src ends, or until its read deadline. n counts what was copied: 0 is nothing.
@@ -116,8 +118,12 @@ func (p *pump) copyUntilQuiet() (waits bool, err error) {
 	p.r.patience.pumps.Add(1)
 	defer p.r.patience.pumps.Add(-1)
 	for {
-		p.open()
-		p.src.SetReadDeadline(time.Now().Add(p.r.patience.now())) // if it fails, so does the copy
+		quiet := p.r.patience.now()
+		if p.open(); !p.begun && isPassable(p.dst) {
+			quiet = min(quiet, openSoon)
+		}
+		p.begun = true
+		p.src.SetReadDeadline(time.Now().Add(quiet)) // if it fails, so does the copy
 		n, err := p.move(p.dst, p.src)
 		switch {
 		case !errors.Is(err, os.ErrDeadlineExceeded):
@@ -140,6 +146,11 @@ type passable interface {
 	opened() (to io.Writer, ok bool)
 }
 
+func isPassable(dst io.Writer) bool { _, ok := dst.(passable); return ok }
+
+// openSoon is when to look first whether a filter lets everything pass: once the handshake of TLS is over, most do.
+const openSoon = 50 * time.Millisecond
+
 // open takes filters that let everything pass out of the way: it may be faster without them.
 func (p *pump) open() {
 	for {
@@ -147,8 +158,8 @@ func (p *pump) open() {
 		if !ok {
 			return
 		}
-		to, ok := f.opened()
-		if !ok {
+		to, open := f.opened()
+		if !open {
 			return
 		}
 		p.dst = to
