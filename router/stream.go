@@ -126,7 +126,7 @@ type laterFilter struct {
 	open   bool         // no name can follow
 }
 
-// later returns the filter for a stream that starts with the held bytes, a request or a hello. It takes ctx from w.
+// later returns the filter for a stream that starts with the held bytes, a request or a hello.
 func (w filter) later() *laterFilter {
 	l := &laterFilter{filter: w, first: w.held.isPreface()}
 	if w.held.kind() == hello {
