@@ -96,16 +96,30 @@ func (l *link) ask(ctx context.Context, subject string, f func(context.Context) 
 	return err
 }
 
-// apiTime is how long a server may take for a question about a stream. In a cluster that has no leader yet, the servers drop them.
-const apiTime = 15 * time.Second
+// apiTime is how long a server may take for a question about a stream. In a cluster that has no leader yet, the servers drop them, or the
+// answer, so each is asked again after againTime.
+const (
+	apiTime   = 15 * time.Second
+	againTime = 4 * time.Second
+)
 
-var errUnanswered = fmt.Errorf("no server has answered within %v", apiTime)
+var (
+	errUnanswered = fmt.Errorf("no server has answered within %v", apiTime)
+	errAskAgain   = errors.New("no server has answered yet")
+)
 
-// askAPI is ask with a bound on how long f takes.
+// askAPI is ask with a bound on how long f takes. f may run several times: what it asks for may have been done already.
 func (l *link) askAPI(ctx context.Context, subject string, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, apiTime, errUnanswered)
 	defer cancel()
-	return l.ask(ctx, subject, f)
+	for {
+		once, cancel := context.WithTimeoutCause(ctx, againTime, errAskAgain)
+		err := l.ask(once, subject, f)
+		cancel()
+		if !errors.Is(err, errAskAgain) {
+			return err
+		}
+	}
 }
 
 // forbid ends the questions that a server's complaint is about. Without answers no question has a use.
