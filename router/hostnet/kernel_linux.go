@@ -63,6 +63,9 @@ func (v *view) rulesOf(family int) ([]netlink.Rule, error) {
 		return list, nil
 	}
 	list, err := rtnl.Dump(func() ([]netlink.Rule, error) { return v.nl.RuleList(family) })
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		list, err = nil, nil // as with ipv6.disable=1
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list rules: %w", err)
 	}

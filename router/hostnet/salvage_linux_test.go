@@ -264,3 +264,18 @@ func TestForwardingIsSalvagedFromAnInterfaceWithAnotherName(t *testing.T) {
 		}
 	}
 }
+
+// With ipv6.disable=1 the kernel refuses to list the rules of IPv6, as it does for any family that it does not have. Salvage lists them at
+// each start after a kill.
+func TestAFamilyThatTheKernelDoesNotHaveHasNoRules(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	k, err := newKernel()
+	hosttest.Must(t, err)
+	defer k.close()
+	list, err := newView(k).rulesOf(12) // DECnet
+	if err != nil || len(list) > 0 {
+		t.Errorf("got %v, %v, want no rules", list, err)
+	}
+}

@@ -215,3 +215,37 @@ func TestServersLeavesOutOursAndTheStub(t *testing.T) {
 		t.Error("StubInUse of no file: got true")
 	}
 }
+
+// What only root may read must not become readable by all, in the comments of our file.
+func TestAnOriginalThatOthersMayNotReadStaysSo(t *testing.T) {
+	dir := t.TempDir()
+	target, path := filepath.Join(dir, "target"), filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(target, []byte("nameserver 10.0.0.1\n# secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+	f, err := PlanFile(path, []netip.Addr{netip.MustParseAddr("100.64.0.1")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Write(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := originalIn(content, path)
+	if o == nil || o.Link != target {
+		t.Fatalf("the link is not in our file: %+v", o)
+	}
+	if info.Mode().Perm()&0o004 != 0 && len(o.Content) > 0 {
+		t.Errorf("mode %v, and the original of mode 0600 is in it", info.Mode().Perm())
+	}
+}

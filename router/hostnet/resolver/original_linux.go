@@ -29,6 +29,11 @@ func (f *File) appendOriginal(b *bytes.Buffer) {
 	}
 	o := original{namespace(), *f}
 	o.Path = ""
+	if f.Link != "" { // ours may be read by all
+		if info, err := os.Stat(f.Target()); err != nil || info.Mode().Perm()&0o004 == 0 {
+			o.Content = nil
+		}
+	}
 	raw, err := json.Marshal(o)
 	if err != nil {
 		return // it has no field that cannot be encoded
