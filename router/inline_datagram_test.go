@@ -419,10 +419,8 @@ func TestAKilledQUICConnectionDoesNotGoOn(t *testing.T) {
 	blocked.Store(false) // by the next policy
 	next(short, 1)
 	blocked.Store(true)
-	now = now.Add(killedFor / 2)
+	now = now.Add(killedFor)
 	next(short, 0)
-	now = now.Add(killedFor / 2)
-	next(short, 0)
-	now = now.Add(killedFor + 1)
+	now = now.Add(1)
 	next(short, 1)
 }

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	killedFor = 30 * time.Second // after its last packet. Browsers end a connection of QUIC that is silent for as long
+	killedFor = time.Minute // a connection of QUIC that hears nothing from its server ends in 30 s with most clients
 	maxKilled = 4096
 )
 
@@ -78,7 +78,5 @@ func (k *killed) recall(f *policy.Flow) {
 		delete(k.flows, key)
 	default:
 		f.Names = append(f.Names[:len(f.Names):len(f.Names)], old.names...)
-		old.until = f.Time.Add(killedFor)
-		k.flows[key] = old
 	}
 }

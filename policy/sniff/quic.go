@@ -2,6 +2,7 @@ package sniff
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"slices"
 )
 
@@ -14,20 +15,22 @@ type Initials struct {
 }
 
 // maxHellos limits the connections that are told apart. Clients that share a socket begin two or three at once.
-const maxHellos = 4
+const maxHellos = 8
 
 // connection is what Initials has read of one.
 type connection struct {
 	dcid   []byte // of its first packet
 	scid   []byte
 	keys   initialKeys
-	res    Result   // of the hello that was read last, or is read
-	hello  assembly // all hellos, until the handshake goes on: see collect
-	begin  int      // where in hello the one that is read begins: a server may ask for another one (HelloRetryRequest, RFC 8446 4.1.4)
-	end    int      // where the one ends that was read last
-	goesOn bool     // the client has gone on with the handshake: its server has the hello
-	told   bool     // res is part of a result that was returned
-	all    Result   // the result that was returned when this was the latest connection: for its hello and those that came interleaved
+	before *initialKeys        // of the version before a change; nil if there was none
+	res    Result              // of the hello that was read last, or is read
+	hello  assembly            // all hellos, until the handshake goes on: see collect
+	begin  int                 // where in hello the one that is read begins: a server may ask for another one (HelloRetryRequest, RFC 8446 4.1.4)
+	end    int                 // where the one ends that was read last
+	goesOn bool                // the client has gone on with the handshake: its server has the hello
+	seen   [][sha256.Size]byte // of what came of hello, for repetitions that come late: see collect
+	told   bool                // res is part of a result that was returned
+	all    Result              // the result that was returned when this was the latest connection: for its hello and those that came interleaved
 }
 
 // maxCoalesced limits the packets in one datagram, and so the keys derived for it. Clients send three.
@@ -159,10 +162,7 @@ func (in *Initials) fail() Result {
 // a connection where it may not.
 func (in *Initials) initial(p packet, mayStart bool) (ok bool) {
 	for c := range in.connections {
-		if p.version != c.keys.version {
-			continue
-		}
-		if payload, ok := c.keys.open(p); ok {
+		if payload, ok := c.open(p); ok {
 			in.frames(c, payload)
 			return true
 		}
@@ -183,6 +183,19 @@ func (in *Initials) initial(p packet, mayStart bool) (ok bool) {
 	return true
 }
 
+// open decrypts an Initial packet of the connection.
+func (c *connection) open(p packet) (payload []byte, ok bool) {
+	for _, keys := range []*initialKeys{&c.keys, c.before} {
+		if keys == nil || keys.version != p.version || keys.aead == nil {
+			continue
+		}
+		if payload, ok = keys.open(p); ok {
+			return payload, true
+		}
+	}
+	return nil, false
+}
+
 // changesVersion reads an Initial packet of a connection that goes on in another version, which the server has chosen (RFC 9368 2.3). The
 // keys still come from the connection ID of its first packet.
 func (in *Initials) changesVersion(p packet) (ok bool) {
@@ -196,7 +209,8 @@ func (in *Initials) changesVersion(p packet) (ok bool) {
 		}
 		keys.next = c.keys.next
 		if payload, ok := keys.open(p); ok {
-			c.keys = keys
+			before := c.keys
+			c.keys, c.before = keys, &before
 			in.frames(c, payload)
 			return true
 		}
@@ -213,7 +227,10 @@ func (in *Initials) makeRoom() (ok bool) {
 	if len(in.others) < maxHellos {
 		return true
 	}
-	i := slices.IndexFunc(in.others, func(c *connection) bool { return c.told })
+	i := slices.IndexFunc(in.others, func(c *connection) bool { return c.told && c.goesOn })
+	if i < 0 {
+		i = slices.IndexFunc(in.others, func(c *connection) bool { return c.told })
+	}
 	if i < 0 {
 		return false
 	}
@@ -230,10 +247,20 @@ func (in *Initials) goesOn(p packet) {
 	}
 }
 
+// maxSeen is how many packets with parts of a hello are recognised later. A hello has two or three, and clients repeat each a few times.
+const maxSeen = 16
+
 // frames collects the hello of c from the frames of an Initial packet.
 func (in *Initials) frames(c *connection, payload []byte) {
 	if c.res.Ambiguous {
 		return
+	}
+	sum := sha256.Sum256(payload)
+	switch seen := slices.Contains(c.seen, sum); {
+	case seen && c.goesOn:
+		return // it comes late
+	case !seen && len(c.seen) < maxSeen:
+		c.seen = append(c.seen, sum)
 	}
 	f := frames{rest: payload}
 	for f.next() {
@@ -252,7 +279,8 @@ func (in *Initials) frames(c *connection, payload []byte) {
 }
 
 // collect adds what a frame has of the hellos. It fails if that contradicts what came before: servers do not have what was lost on its way, and
-// discard datagrams that are too short (RFC 9000 14.1), so any of two could count. For that, a hello is kept until the handshake goes on.
+// discard datagrams that are too short (RFC 9000 14.1), so any of two could count. For that, a hello is kept until the handshake goes on;
+// then only packets that are the same as before may come.
 func (c *connection) collect(f *frames) bool {
 	if c.goesOn || !c.hello.write(f.offset, f.data) {
 		return false

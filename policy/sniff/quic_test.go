@@ -173,8 +173,6 @@ func TestFlowsOfDatagrams(t *testing.T) {
 		{"the second of two interleaved hellos is bad", [][]byte{part(0, half, sealed{dcid: dcid}), of("\x08\x00a", sealed{dcid: other})}, []Result{needMore(QUIC), bad}},
 		{"one of two interleaved hellos has no name", [][]byte{part(0, half, sealed{dcid: dcid}), one(helloWith(t), sealed{dcid: other}), part(half, len(bet), sealed{dcid: dcid, number: 1})},
 			[]Result{needMore(QUIC), needMore(QUIC), bad}},
-		{"as many unfinished hellos as are kept, and one more", [][]byte{part(0, half, sealed{dcid: []byte("1")}), part(0, half, sealed{dcid: []byte("2")}), part(0, half, sealed{dcid: []byte("3")}), part(0, half, sealed{dcid: []byte("4")}), part(half, len(bet), sealed{dcid: []byte("1"), number: 1}), part(0, half, sealed{dcid: []byte("5")})},
-			[]Result{needMore(QUIC), needMore(QUIC), needMore(QUIC), needMore(QUIC), needMore(QUIC), bad}},
 		{"unfinished hellos beyond the bound together", [][]byte{of("\x06\x7f\x00\x01a", sealed{dcid: dcid}), of("\x06\x7f\x00\x01a", sealed{dcid: other})},
 			[]Result{needMore(QUIC), bad}},
 		{"what cannot be opened may have begun on another port", [][]byte{part(0, half, sealed{dcid: dcid}), part(0, half, sealed{keyed: other, dcid: retried})},
@@ -185,14 +183,18 @@ func TestFlowsOfDatagrams(t *testing.T) {
 			[]Result{needMore(QUIC), found("x.bet")}},
 		{"a name behind another one that servers may discard", [][]byte{of(string(cryptoFrame(site, 0, len(site))), sealed{dcid: dcid}), one(bet, sealed{dcid: dcid, number: 1})},
 			[]Result{found("site.example"), bad}},
-		{"a hello behind another one whose handshake went on", [][]byte{one(site, sealed{dcid: dcid}), handshake, one(site, sealed{dcid: dcid, number: 1})},
+		{"a hello behind another one whose handshake went on", [][]byte{one(site, sealed{dcid: dcid}), handshake, one(bet, sealed{dcid: dcid, number: 1})},
 			[]Result{found("site.example"), found("site.example"), bad}},
+		{"a hello that is repeated late", [][]byte{one(site, sealed{dcid: dcid}), handshake, one(site, sealed{dcid: dcid, number: 1})},
+			[]Result{found("site.example"), found("site.example"), found("site.example")}},
+		{"half a hello that is repeated behind a change of version", [][]byte{part(0, half, sealed{dcid: dcid}), part(half, len(bet), sealed{dcid: dcid, number: 1}), of("\x02\x05\x00\x01\x00", sealed{version: version2, keyed: dcid, dcid: retried, number: 2}), part(half, len(bet), sealed{dcid: dcid, number: 1})},
+			[]Result{needMore(QUIC), found("x.bet"), found("x.bet"), found("x.bet")}},
+		{"the first of five dials at once acknowledges what its server has sent", [][]byte{one(site, sealed{dcid: []byte("1")}), one(site, sealed{dcid: []byte("2")}), one(site, sealed{dcid: []byte("3")}), one(site, sealed{dcid: []byte("4")}), one(site, sealed{dcid: []byte("5")}), of("\x02\x05\x00\x01\x00", sealed{keyed: []byte("1"), dcid: retried, number: 1})},
+			[]Result{found("site.example"), found("site.example"), found("site.example"), found("site.example"), found("site.example"), found("site.example")}},
 		{"acknowledgements behind a handshake that went on", [][]byte{one(site, sealed{dcid: dcid}), handshake, of("\x02\x05\x00\x01\x00", sealed{keyed: dcid, dcid: retried, number: 1})},
 			[]Result{found("site.example"), found("site.example"), found("site.example")}},
 		{"acknowledgements of a connection before the latest", [][]byte{one(site, sealed{dcid: dcid}), one(bet, sealed{dcid: other}), of("\x02\x05\x00\x01\x00", sealed{keyed: dcid, dcid: retried, number: 1})},
 			[]Result{found("site.example"), found("x.bet"), found("x.bet")}},
-		{"five connections one after the other", [][]byte{one(bet, sealed{dcid: []byte("1")}), one(bet, sealed{dcid: []byte("2")}), one(bet, sealed{dcid: []byte("3")}), one(bet, sealed{dcid: []byte("4")}), one(site, sealed{dcid: []byte("5")})},
-			[]Result{found("x.bet"), found("x.bet"), found("x.bet"), found("x.bet"), found("site.example")}},
 		{"junk before the hello does not hide it", [][]byte{short, zeroRTT, one(bet, sealed{dcid: dcid})}, []Result{not, not, found("x.bet")}},
 
 		{"a name does not cover a hello of another version", [][]byte{one(site, sealed{dcid: dcid}), unknown, short},
@@ -228,6 +230,31 @@ func TestFlowsOfDatagrams(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestConnectionsThatAreToldApartAreBounded(t *testing.T) {
+	hello := helloWith(t, serverName("x.bet"))
+	begin := func(in *Initials, i, size int) Result {
+		return in.Datagram(sealed{dcid: []byte{byte(i), 1, 2, 3, 4, 5, 6, 7}, payload: padded(cryptoFrame(hello, 0, size))}.packet(t))
+	}
+	var in Initials
+	for i := range 3 * maxHellos {
+		if got := begin(&in, i, len(hello)); got.Status != Found {
+			t.Fatalf("whole hello %d: got %+v", i, got)
+		}
+	}
+	if n := 1 + len(in.others); n != maxHellos {
+		t.Errorf("got %d connections, want %d", n, maxHellos)
+	}
+	in = Initials{}
+	for i := range maxHellos {
+		if got := begin(&in, i, 20); got != needMore(QUIC) {
+			t.Fatalf("unfinished hello %d: got %+v", i, got)
+		}
+	}
+	if got := begin(&in, maxHellos, 20); got != ambiguous(QUIC) {
+		t.Errorf("one more: got %+v, want ambiguous", got)
 	}
 }
 
