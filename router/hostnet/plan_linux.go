@@ -147,9 +147,6 @@ func planKernel(c Config, s Settings, f facts, known []entry) []change {
 	if len(s.Capture) == 0 {
 		return plan
 	}
-	for _, p := range widest(ofFamily(capturedBy(s), true)) {
-		plan = append(plan, &route{To: p, Table: c.Table, Closed: true})
-	}
 	plan = append(plan, planRules(c, s, f, true)...)
 	if f.ipv6 {
 		plan = append(plan, planRules(c, s, f, false)...)
@@ -182,14 +179,6 @@ func capturedBy(s Settings) []netip.Prefix {
 	return sorted(slices.Concat(s.Capture, s.Addresses))
 }
 
-// widest returns the default route of a sorted list of one family, which comes first and covers the others, or all if there is none.
-func widest(list []netip.Prefix) []netip.Prefix {
-	if len(list) > 0 && list[0].Bits() == 0 {
-		return list[:1]
-	}
-	return list
-}
-
 // planRules returns the rules of one family, as the package comment lists them. The unreachable ones are made first, so
 // that nothing passes while the rules are made.
 func planRules(c Config, s Settings, f facts, v4 bool) []change {
@@ -212,14 +201,14 @@ func planRules(c Config, s Settings, f facts, v4 bool) []change {
 	}
 	plan = append(plan, rulesOfOthers(c, f.others, v4)...)
 	captured := ofFamily(capturedBy(s), v4)
-	if !v4 { // of IPv4 a closed route does the same: see route.netlink
-		for _, p := range widest(captured) {
-			closed := unmarked
-			if p.Bits() > 0 {
-				closed.To = p
-			}
-			plan = append(plan, at(6, closed))
+	for _, p := range captured {
+		closed := unmarked
+		if captured[0].Bits() > 0 { // sorted: a default route comes first and covers the others
+			closed.To = p
+		} else if p.Bits() > 0 {
+			continue
 		}
+		plan = append(plan, at(6, closed))
 	}
 	plan = append(plan,
 		at(2, rule{From: c.Interface, Table: unix.RT_TABLE_MAIN, SkipDefault: true}),
@@ -321,9 +310,6 @@ func takenByOthers(v *view, c Config, s Settings, f facts, known []entry) error 
 			return fmt.Errorf("hostnet: %w", err)
 		}
 		for _, r := range routes {
-			if r.Protocol == RouteProtocol && r.Type == unix.RTN_UNREACHABLE {
-				continue // it leads nowhere, and may be left of one that was killed
-			}
 			if r.Protocol != RouteProtocol {
 				return fmt.Errorf("hostnet: another program uses routing table %d (see ip route show table %d): choose another", c.Table, c.Table)
 			}
