@@ -70,8 +70,9 @@ func (j *journal) addOwn(v *view, log *slog.Logger) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return nil // who may not list tables cannot change the host either
 	}
-	if err != nil {
-		return err
+	if err != nil { // the journal alone is what there was
+		log.Warn("cannot see whether a killed penstock left more than the state file has", "file", j.path, "err", err)
+		return nil
 	}
 	entries := slices.Clone(j.entries)
 	for _, e := range found {
