@@ -190,6 +190,27 @@ func TestAPeerThatPausesKeepsItsConnection(t *testing.T) {
 	})
 }
 
+func TestLostKeepAlivesDoNotEndAConnection(t *testing.T) {
+	t.Parallel()
+	bothWays(t, func(t *testing.T, _ *Stack, w, peer net.Conn, hole *atomic.Bool) {
+		hole.Store(true)
+		done := readNothing(w)
+		time.Sleep(quick.KeepaliveIdle + 3*quick.KeepaliveEvery/2) // two of them
+		hole.Store(false)
+		select {
+		case err := <-done:
+			t.Fatalf("got %v after two lost keep-alives", err)
+		case <-time.After(2 * keepAlives * quick.KeepaliveEvery): // more than if none were answered
+		}
+		if _, err := peer.Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		if err := within(t, done); err != nil {
+			t.Errorf("got %v after the silence", err)
+		}
+	})
+}
+
 func TestAPeerThatVanishesIsFound(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -198,9 +219,9 @@ func TestAPeerThatVanishesIsFound(t *testing.T) {
 		pause       time.Duration // before it vanishes; none: it has when the data is sent
 		least, most time.Duration // until it is found
 	}{
-		{"while nothing is sent", readNothing, 0, quick.KeepaliveIdle, 3 * quick.KeepaliveIdle},
+		{"while nothing is sent", readNothing, 0, quick.KeepaliveIdle + (keepAlives-1)*quick.KeepaliveEvery, 4 * quick.KeepaliveIdle},
 		{"while data is sent", writeTooMuch, 0, quick.KeepaliveIdle, 2*quick.KeepaliveIdle + maxRTO},
-		{"after a long pause", writeTooMuch, 3 * quick.KeepaliveIdle, leastSilence - maxRTO, leastSilence + 3*maxRTO},
+		{"after a long pause", writeTooMuch, 3 * quick.KeepaliveIdle, quick.KeepaliveIdle, leastSilence + 3*maxRTO},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

@@ -14,6 +14,8 @@ const (
 	longestSilence = 10 * time.Minute
 	// leastSilence is how long a peer that pauses must answer nothing before it has vanished: three probes of its window, see tune.
 	leastSilence = 3 * maxRTO
+	// keepAlives is how many keep-alives in a row go unanswered until a peer has vanished. One alone is lost for many reasons.
+	keepAlives = 4
 	// pausesOften is how often pauses are looked at in the time after which a peer has vanished, and pausesApart how often at most.
 	pausesOften = 10
 	pausesApart = 100 * time.Millisecond
@@ -21,7 +23,8 @@ const (
 
 // pauses are the TCP connections whose peers take nothing for now. A peer that closes its window and answers each probe of it pauses,
 // and lives as long as it likes (RFC 9293, 3.8.6.1): a pager, a stopped film, a slow reader of a database's answer. gVisor's user
-// timeout ends it all the same, so it is lifted while the peer answers. Whoever answers nothing any more has it back, and ends.
+// timeout ends it all the same, and ends an idle connection that has lost one keep-alive. So a connection has none but while it waits
+// for an ACK and its peer answers nothing.
 //
 // gVisor does not show the window. A connection probes one if its retransmission timer fires and nothing is sent again.
 type pauses struct {
@@ -34,7 +37,7 @@ type pauses struct {
 type waiting struct {
 	received, resent uint64 // segments until then
 	answered         int64  // when the peer was last seen to answer a probe
-	lifted           bool   // there is no user timeout
+	lifted           bool   // there is no user timeout, because the peer answers
 	closed           bool   // by us
 }
 
@@ -88,8 +91,8 @@ func (p *pauses) look(now int64) bool {
 		if known {
 			w = w.since(was, now, p.s.limits.userTimeout())
 		}
-		if w.lifted != was.lifted {
-			p.lift(ep, w.lifted)
+		if !known || w.lifted != was.lifted {
+			p.limit(ep, !w.lifted)
 		}
 		if seen == nil {
 			seen = make(map[stack.TransportEndpoint]waiting)
@@ -97,8 +100,8 @@ func (p *pauses) look(now int64) bool {
 		seen[e] = w
 	}
 	for e, was := range p.seen {
-		if _, waits := seen[e]; was.lifted && !waits {
-			p.lift(e.(tcpip.Endpoint), false)
+		if _, waits := seen[e]; !was.lifted && !waits {
+			p.limit(e.(tcpip.Endpoint), false)
 		}
 	}
 	p.seen = seen
@@ -137,11 +140,11 @@ func (w waiting) since(was waiting, now int64, patience time.Duration) waiting {
 	return w
 }
 
-// lift lifts the user timeout of a connection, or puts it back.
-func (p *pauses) lift(ep tcpip.Endpoint, lifted bool) {
-	timeout := tcpip.TCPUserTimeoutOption(p.s.limits.userTimeout())
-	if lifted {
-		timeout = 0
+// limit gives a connection a user timeout, or takes it away.
+func (p *pauses) limit(ep tcpip.Endpoint, limited bool) {
+	var timeout tcpip.TCPUserTimeoutOption
+	if limited {
+		timeout = tcpip.TCPUserTimeoutOption(p.s.limits.userTimeout())
 	}
 	if err := ep.SetSockOpt(&timeout); err != nil {
 		p.s.log.Debug("a TCP option was refused", "stack", p.s.name, "err", err.String())

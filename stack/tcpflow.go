@@ -677,15 +677,17 @@ func (f *tcpFlow) answeredLocked() {
 	}
 }
 
-// keepAlive finds peers that vanished without a word. See pauses for those that only pause.
+// keepAlive finds peers that vanished without a word while nothing is sent. See pauses for the others.
 func (s *Stack) keepAlive(ep tcpip.Endpoint) {
 	idle := tcpip.KeepaliveIdleOption(s.limits.KeepaliveIdle)
 	every := tcpip.KeepaliveIntervalOption(s.limits.KeepaliveEvery)
-	timeout := tcpip.TCPUserTimeoutOption(s.limits.userTimeout())
-	for _, o := range []tcpip.SettableSocketOption{&idle, &every, &timeout} {
+	for _, o := range []tcpip.SettableSocketOption{&idle, &every} {
 		if err := ep.SetSockOpt(o); err != nil {
 			s.log.Debug("a TCP option was refused", "stack", s.name, "err", err.String())
 		}
+	}
+	if err := ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAlives); err != nil {
+		s.log.Debug("a TCP option was refused", "stack", s.name, "err", err.String())
 	}
 	ep.SocketOptions().SetKeepAlive(true)
 	ep.SocketOptions().SetDelayOption(false) // segments are whole where they come from; Nagle would only hold them back

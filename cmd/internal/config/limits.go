@@ -26,7 +26,7 @@ type Limits struct {
 	UDPIdleQUIC time.Duration `yaml:"udp_idle_quic" default:"30s"`
 	// TCPKeepalive is how long a TCP flow may be idle before it is probed.
 	TCPKeepalive time.Duration `yaml:"tcp_keepalive" default:"5m"`
-	// TCPKeepaliveInterval is the time between such probes.
+	// TCPKeepaliveInterval is the time between such probes. Four in a row without an answer end the flow.
 	TCPKeepaliveInterval time.Duration `yaml:"tcp_keepalive_interval" default:"75s"`
 	// ProxyConnections is how many clients may be connected to listen.proxy at once. One client may have half of them.
 	ProxyConnections int `yaml:"proxy_connections" default:"4096"`
