@@ -404,7 +404,7 @@ func TestWhatOthersRemoveIsPutBack(t *testing.T) {
 	took := figures{}
 	defer chatter(t, w)()
 	for _, does := range []string{
-		"ip rule del priority 5005", "ip rule del priority 5006", "ip -6 rule del priority 5005", "ip route flush table 7077",
+		"ip rule del priority 5005", "ip rule del priority 5006", "ip -6 rule del priority 5006", "ip -6 rule del priority 5005", "ip route flush table 7077",
 		"ip -6 route flush table 7077", "nft flush ruleset", "ip addr del 10.77.0.1/24 dev pen0", "ip addr del fd77::1/64 dev pen0",
 	} {
 		before := state(t, w.Laptop)

@@ -17,7 +17,10 @@
 //	P+4  to connected networks                  -> main               only with LAN, see [Settings]
 //	P+4  bound to another interface (IPv4)      -> main, no default   a new network's gateway can be set
 //	P+5  not marked                             -> our table          one route per captured prefix, into the TUN
-//	P+6  not marked [to a captured prefix]      -> unreachable        stays when the TUN is gone: fails closed
+//	P+6  [to a captured prefix]                 -> unreachable        stays when the TUN is gone: fails closed
+//
+// Of IPv4 the last is one rule for each protocol, and an unreachable route in our table, behind those into the TUN: one rule for all would
+// also keep the gateways of networks that have just come from being set.
 //
 // The local table still comes first. Captured traffic never sees a more specific route in main, from DHCP option 121 or a
 // router advertisement. Replies to connections from beyond the connected networks are captured like everything else that

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -510,6 +511,72 @@ func TestANewNetworkCanSetItsGateway(t *testing.T) {
 		t.Errorf("a DHCP client's default route: %v", err)
 	}
 	hosttest.Must(t, host.Close())
+}
+
+// Nobody has looked at the interface yet. A gateway that is set without its interface leads there, too, and not into the TUN.
+func TestAnInterfaceThatHasJustComeCanHaveAGateway(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	before := h.State(t)
+	host, err := Open(config(h))
+	hosttest.Must(t, err)
+	s := everything()
+	s.LAN = false
+	hosttest.Must(t, host.Apply(t.Context(), s))
+	const script = `ip link add new0 type veth peer name new1; ip link set new1 up; ip link set new0 up; ip addr add 192.0.2.2/24 dev new0
+		ip route add 10.1.0.0/16 via 192.0.2.1 dev new0
+		ip route add 10.2.0.0/16 via 192.0.2.1
+		ip route add default via 192.0.2.1 metric 5
+		ip route show | grep -c 'via 192.0.2.1 dev new0'`
+	if out, err := exec.CommandContext(t.Context(), "sh", "-ec", script).CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "3" {
+		t.Errorf("got %v, %s; want three routes by the new interface", err, out)
+	}
+	// What the TUN does not take goes nowhere, by the new interface neither.
+	hosttest.Must(t, exec.CommandContext(t.Context(), "ip", "link", "set", "pen0", "down").Run())
+	if out, err := exec.CommandContext(t.Context(), "ip", "route", "get", "192.0.2.9").CombinedOutput(); err == nil {
+		t.Errorf("without the TUN: got %s, want no route", out)
+	}
+	hosttest.Must(t, exec.CommandContext(t.Context(), "ip", "link", "del", "new0").Run())
+	hosttest.Must(t, host.Close())
+	hosttest.WantSame(t, "after Close", h.State(t), before)
+}
+
+func TestWhatIsNotCapturedGoesItsOwnWay(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	before := h.State(t)
+	host, err := Open(config(h))
+	hosttest.Must(t, err)
+	s := everything()
+	s.LAN, s.Lockdown = false, false
+	s.Capture = prefixes("203.0.113.0/24", "2001:db8:7::/48")
+	hosttest.Must(t, host.Apply(t.Context(), s))
+	want := func(dst, dev string) {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), "ip", "-o", "route", "get", dst).CombinedOutput()
+		if got := string(out); dev == "" && err == nil || dev != "" && !strings.Contains(got, " dev "+dev+" ") {
+			t.Errorf("%s: got %s, %v; want it by %q", dst, got, err, dev)
+		}
+	}
+	for _, dst := range []string{"203.0.113.9", "2001:db8:7::9"} {
+		want(dst, "pen0")
+	}
+	for _, dst := range []string{"198.51.100.9", "2001:db8:9::9"} {
+		want(dst, "up0")
+	}
+	hosttest.Must(t, exec.CommandContext(t.Context(), "ip", "link", "set", "pen0", "down").Run())
+	for _, dst := range []string{"203.0.113.9", "2001:db8:7::9"} {
+		want(dst, "")
+	}
+	for _, dst := range []string{"198.51.100.9", "2001:db8:9::9"} {
+		want(dst, "up0")
+	}
+	hosttest.Must(t, host.Close())
+	hosttest.WantSame(t, "after Close", h.State(t), before)
 }
 
 func TestAnswersPassAStrictReversePathFilter(t *testing.T) {

@@ -111,11 +111,14 @@ func TestPlanClosesBeforeItOpens(t *testing.T) {
 	order := func(what func(*rule) bool) int {
 		return slices.IndexFunc(plan, func(c change) bool { r, ok := c.(*rule); return ok && what(r) })
 	}
-	closed := order(func(r *rule) bool { return r.NotMarked && r.Table == 0 })
+	closed := order(func(r *rule) bool { return r.Mask == 0 && r.Table == 0 })
 	exempt := order(func(r *rule) bool { return !r.NotMarked && r.Mask != 0 && r.Table == unix.RT_TABLE_MAIN })
+	route4 := slices.IndexFunc(plan, func(c change) bool { r, ok := c.(*route); return ok && r.Closed })
+	captures := order(func(r *rule) bool { return r.NotMarked && r.Table == c.Table })
 	lan := order(func(r *rule) bool { return r.To.IsValid() })
-	if plan[0].stage() != stageNft || exempt > closed || closed > lan {
-		t.Errorf("order: nft first, our mark's rule (%d) before the unreachable one (%d), exceptions (%d) last", exempt, closed, lan)
+	if plan[0].stage() != stageNft || exempt > closed || closed > lan || route4 < 0 || route4 > captures {
+		t.Errorf("order: nft first, our mark's rule (%d) before the unreachable one (%d), exceptions (%d) last, the unreachable route (%d) before what leads there (%d)",
+			exempt, closed, lan, route4, captures)
 	}
 	if !slices.IsSortedFunc(plan, func(a, b change) int { return int(a.stage()) - int(b.stage()) }) {
 		t.Error("plan is not in the order of its stages, so undo would not be its reverse")
@@ -132,19 +135,32 @@ func TestPlanClosesBeforeItOpens(t *testing.T) {
 func TestPlanOfAPartClosesThatPartAlone(t *testing.T) {
 	c, err := Config{Interface: "pen0", StateFile: "x"}.withDefaults()
 	hosttest.Must(t, err)
-	s := Settings{Capture: prefixes("10.0.0.0/8", "192.168.7.0/24")}
-	var closed []netip.Prefix
-	for _, c := range planRules(c, s, facts{}, true) {
-		if r := c.(*rule); r.NotMarked && r.Table == 0 {
-			closed = append(closed, r.To)
+	for _, v4 := range []bool{true, false} {
+		s := Settings{Capture: prefixes("10.0.0.0/8", "192.168.7.0/24")}
+		if !v4 {
+			s.Capture = prefixes("fd10::/16", "fd19::/64")
 		}
-	}
-	if !slices.Equal(closed, s.Capture) {
-		t.Errorf("unreachable: got %v, want %v", closed, s.Capture)
-	}
-	for _, c := range planRules(c, s, facts{}, false) {
-		if r := c.(*rule); r.NotMarked {
-			t.Errorf("nothing of IPv6 is captured, but there is %s", r)
+		var closed, routes []netip.Prefix
+		for _, c := range planKernel(c, s, facts{ipv6: true}, nil) {
+			switch c := c.(type) {
+			case *rule:
+				if c.NotMarked && (c.Family == unix.AF_INET) != v4 {
+					t.Errorf("of the other family nothing is captured, but there is %s", c)
+				}
+				if c.Table == 0 && c.Mask == 0 && (!v4 || c.Protocol == unix.IPPROTO_UDP) {
+					closed = append(closed, c.To)
+				}
+			case *route:
+				if c.Closed {
+					routes = append(routes, c.To)
+				}
+			}
+		}
+		if !slices.Equal(closed, s.Capture) {
+			t.Errorf("unreachable: got %v, want %v", closed, s.Capture)
+		}
+		if v4 && !slices.Equal(routes, s.Capture) {
+			t.Errorf("unreachable routes: got %v, want %v", routes, s.Capture)
 		}
 	}
 }

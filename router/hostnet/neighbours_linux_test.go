@@ -1,10 +1,13 @@
 package hostnet
 
 import (
+	"context"
+	"errors"
 	"net"
-	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,16 +30,24 @@ func TestRulesAloneHoldASocketThatAsksForNeighbours(t *testing.T) {
 			hosttest.Must(t, c.undo(host.kernel))
 		}
 	}
-	dst := netip.MustParseAddrPort("192.168.1.77:9")
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DONTROUTE, 1) })
 	}}
-	c, err := d.DialContext(t.Context(), "udp", dst.String())
-	if err == nil {
-		if a := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr(); a != netip.MustParseAddr("10.77.0.1") {
-			t.Errorf("a datagram to %s leaves from %s, beside the TUN", dst, a)
+	for _, to := range [][2]string{
+		{"udp", "192.168.1.77:9"}, {"tcp", "192.168.1.77:9"}, {"ip4:icmp", "192.168.1.77"}, {"ip4:gre", "192.168.1.77"}, {"ip4:132", "192.168.1.77"},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		c, err := d.DialContext(ctx, to[0], to[1])
+		cancel()
+		switch {
+		case err == nil:
+			if a := c.LocalAddr().String(); !strings.HasPrefix(a, "10.77.0.1") {
+				t.Errorf("%s to %s leaves from %s, beside the TUN", to[0], to[1], a)
+			}
+			c.Close()
+		case !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EHOSTUNREACH):
+			t.Errorf("%s to %s: got %v, want that there is no route", to[0], to[1], err)
 		}
-		c.Close()
 	}
 	hosttest.Must(t, host.Close())
 }

@@ -147,6 +147,9 @@ func planKernel(c Config, s Settings, f facts, known []entry) []change {
 	if len(s.Capture) == 0 {
 		return plan
 	}
+	for _, p := range widest(ofFamily(capturedBy(s), true)) {
+		plan = append(plan, &route{To: p, Table: c.Table, Closed: true})
+	}
 	plan = append(plan, planRules(c, s, f, true)...)
 	if f.ipv6 {
 		plan = append(plan, planRules(c, s, f, false)...)
@@ -179,6 +182,23 @@ func capturedBy(s Settings) []netip.Prefix {
 	return sorted(slices.Concat(s.Capture, s.Addresses))
 }
 
+// widest returns the default route of a sorted list of one family, which comes first and covers the others, or all if there is none.
+func widest(list []netip.Prefix) []netip.Prefix {
+	if len(list) > 0 && list[0].Bits() == 0 {
+		return list[:1]
+	}
+	return list
+}
+
+// protocols are those that the unreachable rules of IPv4 name: what sockets and tunnels send. The check of a new route's gateway has none,
+// and a rule without one would refuse the gateways of a network that has just come (fib_check_nh_v4_gw, Linux 6.18). What has another
+// protocol meets the unreachable route of our table, unless it looks for neighbours alone (SO_DONTROUTE), and the nftables table.
+var protocols = [...]int{
+	unix.IPPROTO_ICMP, unix.IPPROTO_IGMP, unix.IPPROTO_IPIP, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_DCCP, unix.IPPROTO_IPV6,
+	unix.IPPROTO_GRE, unix.IPPROTO_ESP, unix.IPPROTO_AH, unix.IPPROTO_PIM, unix.IPPROTO_L2TP, unix.IPPROTO_SCTP, unix.IPPROTO_UDPLITE,
+	unix.IPPROTO_RAW,
+}
+
 // planRules returns the rules of one family, as the package comment lists them. The unreachable ones are made first, so
 // that nothing passes while the rules are made.
 func planRules(c Config, s Settings, f facts, v4 bool) []change {
@@ -201,14 +221,19 @@ func planRules(c Config, s Settings, f facts, v4 bool) []change {
 	}
 	plan = append(plan, rulesOfOthers(c, f.others, v4)...)
 	captured := ofFamily(capturedBy(s), v4)
-	for _, p := range captured {
-		closed := unmarked
-		if captured[0].Bits() > 0 { // sorted: a default route comes first and covers the others
+	for _, p := range widest(captured) {
+		var closed rule // nothing marked comes this far
+		if p.Bits() > 0 {
 			closed.To = p
-		} else if p.Bits() > 0 {
+		}
+		if !v4 {
+			plan = append(plan, at(6, closed))
 			continue
 		}
-		plan = append(plan, at(6, closed))
+		for _, protocol := range protocols {
+			closed.Protocol = protocol
+			plan = append(plan, at(6, closed))
+		}
 	}
 	plan = append(plan,
 		at(2, rule{From: c.Interface, Table: unix.RT_TABLE_MAIN, SkipDefault: true}),
@@ -310,6 +335,9 @@ func takenByOthers(v *view, c Config, s Settings, f facts, known []entry) error 
 			return fmt.Errorf("hostnet: %w", err)
 		}
 		for _, r := range routes {
+			if r.Protocol == RouteProtocol && r.Type == unix.RTN_UNREACHABLE {
+				continue // it leads nowhere, and may be left of one that was killed
+			}
 			if r.Protocol != RouteProtocol {
 				return fmt.Errorf("hostnet: another program uses routing table %d (see ip route show table %d): choose another", c.Table, c.Table)
 			}

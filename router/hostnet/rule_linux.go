@@ -26,7 +26,8 @@ type rule struct {
 	SrcPort     uint16       `json:"src_port,omitempty"`
 	DstPort     uint16       `json:"dst_port,omitempty"` // UDP unless TCP is set
 	TCP         bool         `json:"tcp,omitempty"`
-	Table       int          `json:"table,omitempty"` // 0: unreachable
+	Protocol    int          `json:"protocol,omitempty"` // IP protocol; 0 if there are ports
+	Table       int          `json:"table,omitempty"`    // 0: unreachable
 	SkipDefault bool         `json:"skip_default,omitempty"`
 }
 
@@ -77,6 +78,7 @@ func (r *rule) netlink() *netlink.Rule {
 	if r.Mask != 0 {
 		n.Mark, n.Mask = r.Mark, &r.Mask
 	}
+	n.IPProto = r.Protocol
 	if r.Src.IsValid() {
 		n.Src = rtnl.IPNet(r.Src)
 	}
@@ -149,6 +151,9 @@ func ruleOf(n *netlink.Rule, family int) *rule {
 	}
 	if n.Dst != nil {
 		r.To = rtnl.Prefix(n.Dst, family)
+	}
+	if n.Sport == nil && n.Dport == nil {
+		r.TCP, r.Protocol = false, n.IPProto
 	}
 	if n.Sport != nil {
 		r.SrcPort = n.Sport.Start

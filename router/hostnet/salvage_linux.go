@@ -244,7 +244,11 @@ func ownRouting(v *view) (ofRules, ofRoutes []entry, err error) {
 		}
 		for _, n := range routes {
 			if n.Protocol == RouteProtocol {
-				ofRoutes = append(ofRoutes, entry{Route: &route{To: rtnl.Prefix(n.Dst, family), Index: n.LinkIndex, Table: n.Table}})
+				r := &route{To: rtnl.Prefix(n.Dst, family), Index: n.LinkIndex, Table: n.Table}
+				if n.Type == unix.RTN_UNREACHABLE {
+					r.Index, r.Closed = 0, true
+				}
+				ofRoutes = append(ofRoutes, entry{Route: r})
 			}
 		}
 	}
