@@ -184,6 +184,7 @@ func TestALongHeadFromASmallWindow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { far.Close() })
 		got := make(chan int64, 1)
 		remote, err := New(Config{Name: "remote", MTU: 1420, Handle: Waiting(func(_ context.Context, r *Request) {
 			c, err := r.Accept()
@@ -198,6 +199,7 @@ func TestALongHeadFromASmallWindow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { remote.Close() })
 		if err := remote.Attach(link.FromDevice(&crossed{far.Device()})); err != nil {
 			t.Fatal(err)
 		}
@@ -233,7 +235,5 @@ func TestALongHeadFromASmallWindow(t *testing.T) {
 				t.Errorf("a window of %d segments: not all of %d bytes came", row.segments, row.size)
 			}
 		})
-		remote.Close()
-		far.Close()
 	}
 }
