@@ -274,6 +274,9 @@ func (s receiver) crossDatagramICMP(icmp, quoted *packet.Packet) (taken bool) {
 	}
 	kind, code, rest := icmp.Body[0], icmp.Body[1], binary.BigEndian.Uint32(icmp.Body[4:])
 	if c == f.to.Conn {
+		if mtu, ok := tooBigFor(icmp); ok { // what came in fragments is cut anew
+			f.to.TooBig(mtu)
+		}
 		if f.from.Errs() {
 			errno := errnoOf(icmp)
 			f.failed.Store(&errno) // first: the flow may end as soon as the client knows

@@ -308,6 +308,32 @@ func TestErrorsAboutDatagramsCross(t *testing.T) {
 	}
 }
 
+// TestFragmentsThatAreTooBigGetSmaller has a router beyond the far stack answer a fragment, as one of IPv6 does, which cuts nothing itself.
+func TestFragmentsThatAreTooBigGetSmaller(t *testing.T) {
+	client, server, router := crossingEnds[1][0], crossingEnds[1][1], netip.MustParseAddr("2001:db8:7::7")
+	ping := echoRequest(client.Addr().String(), server.Addr().String(), 2000)
+	for name, request := range map[string][]byte{"udp": udpFrom(client, server, make([]byte, 2000)), "icmp": ping} {
+		w := newDatagramWires(t, nil)
+		send := func(mtu int) packet.Packet {
+			for _, f := range fragments(request, 1200) {
+				w.client.send(f)
+			}
+			body, first := w.server.reassemble(t, mtu)
+			if len(body) != len(request)-40 {
+				t.Errorf("%s: %d bytes came, want %d", name, len(body), len(request)-40)
+			}
+			return first
+		}
+		first := send(1420)
+		w.server.send(icmpError(router, first.Src, packet.PacketTooBig6, 0, first.Raw))
+		got := w.client.expect("error", func(p packet.Packet) bool { return p.Src == router })
+		if q, ok := packet.Quoted(got.Body[8:]); !ok || q.Src != client.Addr() || q.Dst != server.Addr() || !bytes.Equal(q.Body[4:6], request[44:46]) {
+			t.Errorf("%s: the client was told of % x, want the head of its own packet", name, got.Body[8:])
+		}
+		send(1300)
+	}
+}
+
 func TestErrorsAboutAnswersCross(t *testing.T) {
 	w := newDatagramWires(t, nil)
 	client, server := crossingEnds[0][0], crossingEnds[0][1]

@@ -97,6 +97,9 @@ func (c Leg) Errs() bool {
 	return c.enter()
 }
 
+// TooBig says that no packet of more than mtu bytes reaches the other end: what is cut here is cut smaller from now on.
+func (c Leg) TooBig(mtu int) { c.path.set(plausible(mtu, c.key.Remote.Addr()), c.t.Now()) }
+
 // IsOver reports whether the flow was shut.
 func (c Leg) IsOver() bool { return c.over.Load() }
 

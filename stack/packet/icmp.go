@@ -53,20 +53,23 @@ func ICMPError(src, dst netip.Addr, kind, code byte, rest uint32, quoted []byte)
 	return b
 }
 
-// Quoted reads the head of a packet that an ICMP error quotes. Body holds at least eight bytes. ok is false for a head that no
-// packet of a flow has.
+// Quoted reads the head of a packet that an ICMP error quotes, or of its first fragment. Body holds at least eight bytes. ok is false
+// for a head that no packet of a flow has.
 func Quoted(b []byte) (p Packet, ok bool) {
-	hdr := 40
+	hdr, rest := 40, uint16(0) // rest: it is not the first fragment
 	switch {
 	case len(b) >= 28 && b[0]>>4 == 4:
-		hdr = int(b[0]&0xf) * 4
+		hdr, rest = int(b[0]&0xf)*4, binary.BigEndian.Uint16(b[6:])&0x1fff
 		p.Src, p.Dst, p.Proto = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])), b[9]
 	case len(b) >= 48 && b[0]>>4 == 6:
 		p.Src, p.Dst, p.Proto = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40])), b[6]
+		if p.Proto == ProtoFragment6 {
+			hdr, rest, p.Proto = 48, binary.BigEndian.Uint16(b[42:])&^7, b[40]
+		}
 	default:
 		return p, false
 	}
-	if hdr < 20 || len(b) < hdr+8 || p.Src.Is4In6() || p.Dst.Is4In6() {
+	if hdr < 20 || rest != 0 || len(b) < hdr+8 || p.Src.Is4In6() || p.Dst.Is4In6() {
 		return p, false
 	}
 	p.Raw, p.Body = b, b[hdr:]

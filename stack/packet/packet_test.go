@@ -277,19 +277,32 @@ func TestHeadsThatNoPacketHasAreNotQuoted(t *testing.T) {
 	mapped := bytes.Clone(good6)
 	a := netip.MustParseAddr("::ffff:10.0.0.2").As16()
 	copy(mapped[8:], a[:])
+	rest4 := bytes.Clone(good4)
+	PutFragment4(rest4, 1, 8, false)
 	for name, b := range map[string][]byte{
 		"IPv4 with a header of four bytes":   append([]byte{0x41}, good4[1:]...),
 		"IPv4 with a header of no bytes":     append([]byte{0x40}, good4[1:]...),
 		"a version that is neither":          append([]byte{0x50}, good6[1:]...),
 		"an IPv4 address in an IPv6 address": mapped,
+		"a fragment of IPv4 but the first":   rest4,
+		"a fragment of IPv6 but the first":   ofFragment6(good6, 8),
+		"a fragment of IPv6 that is cut off": ofFragment6(good6, 0)[:55],
 	} {
 		if p, ok := Quoted(b); ok {
 			t.Errorf("%s: got a packet from %v to %v, want none", name, p.Src, p.Dst)
 		}
 	}
-	for _, b := range [][]byte{good4, good6} {
-		if _, ok := Quoted(b); !ok {
+	for _, b := range [][]byte{good4, good6, ofFragment6(good6, 0)} {
+		if p, ok := Quoted(b); !ok || p.Proto != ProtoTCP || !bytes.HasPrefix(p.Body, good6[40:48]) {
 			t.Errorf("a good head is not quoted: %x", b)
 		}
 	}
+}
+
+// ofFragment6 is the head of a fragment that begins off bytes into the body of an IPv6 packet.
+func ofFragment6(b []byte, off int) []byte {
+	f := slices.Insert(bytes.Clone(b), 40, make([]byte, 8)...)
+	PutFragment6(f[40:], b[6], 1, off, true)
+	f[6] = ProtoFragment6
+	return f
 }

@@ -366,10 +366,8 @@ func unreachable(src, dst netip.Addr, lost []byte) []byte {
 // was: nobody checks it in a quotation.
 func quote(b []byte, to netip.AddrPort, isDst bool) []byte {
 	b = bytes.Clone(b)
-	hdr := 40
-	if to.Addr().Is4() {
-		hdr = int(b[0]&0xf) * 4
+	if q, ok := packet.Quoted(b); ok {
+		readdress(b, len(b)-len(q.Body), to, isDst)
 	}
-	readdress(b, hdr, to, isDst)
 	return b
 }
