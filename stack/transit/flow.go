@@ -226,7 +226,9 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 	case f.phase == cut:
 		return Stay, false
 	case s.has(flagRST):
-		ended = f.endLocked()
+		if f.phase != opening || s.seq == f.ISN+1 { // else it answers what is left of an older connection, and the SYN will be repeated
+			ended = f.endLocked()
+		}
 		if len(s.payload) == 0 {
 			break
 		}
@@ -313,8 +315,8 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		}
 		f.forClient(f.back, link.Meta{}, p)
 		reseal(m, p, f.Server.Addr(), f.Client.Addr())
-		if f.phase == opening {
-			f.phase, opened, f.syn = open, true, ""
+		if f.phase == opening || f.phase == open && !f.client.agreed { // a server that keeps no SYN answers another with another number
+			opened, f.phase, f.syn = f.phase == opening, open, ""
 			f.server.sent(s, &f.client)
 			f.server.note(s)
 			f.server.next, f.server.has = s.seq+1, s.ack

@@ -61,6 +61,51 @@ func TestASYNThatIsRepeatedAfterItsAnswerEndsNothing(t *testing.T) {
 	})
 }
 
+// TestAServerMayAnswerASYNAgainWithAnotherNumber: one that keeps no SYN does (RFC 4987, 3.6), and so does another behind the same address.
+func TestAServerMayAnswerASYNAgainWithAnotherNumber(t *testing.T) {
+	for _, other := range []uint32{serverISN - 1<<30, serverISN + 1<<30} {
+		each(t, false, func(t *testing.T, w *track) {
+			c, s := w.ISN+1, other+1
+			w.want("SYN", Cross, w.up(w.ISN, 0, flagSYN))
+			w.want("SYN-ACK, which the client does not get", Cross, w.down(serverISN, c, flagSYN|flagACK))
+			w.want("the SYN once more", Cross, w.up(w.ISN, 0, flagSYN))
+			w.want("another SYN-ACK", Cross, w.down(other, c, flagSYN|flagACK))
+			w.want("ACK", Cross, w.up(c, s, flagACK))
+			w.want("the first SYN-ACK, late", Cross, w.down(serverISN, c, flagSYN|flagACK))
+			w.want("the server's data", Cross, w.down(s, c, flagACK, 'a', 'b'))
+			w.want("their ACK", Cross, w.up(c, s+2, flagACK))
+			if _, out := w.Bytes(); out != 2 || w.carries.Load() != 1 || w.Stale(int64(OpeningFor), false) {
+				t.Errorf("got %d bytes, carries %d, stale %v, want an open flow with 2 bytes", out, w.carries.Load(), w.Stale(int64(OpeningFor), false))
+			}
+			w.counts("all along", 1, 0)
+			w.Reset()
+			if h, _ := parse(parsed(t, w.toClient[0].m, w.toClient[0].b)); h.seq != s+2 {
+				t.Errorf("the client got RST %d, want %d", h.seq, s+2)
+			}
+		})
+	}
+}
+
+// TestAClientThatMeetsAnOldConnectionOfItsPortGoesOn: a server that still knows one answers the SYN with what it expects of that
+// (RFC 9293, 3.5.1).
+func TestAClientThatMeetsAnOldConnectionOfItsPortGoesOn(t *testing.T) {
+	each(t, true, func(_ *testing.T, w *track) {
+		w.want("SYN", Cross, w.up(w.ISN, 0, flagSYN))
+		w.want("ACK of an older connection", Cross, w.down(5, w.ISN-1000, flagACK))
+		w.want("RST for it", Cross, w.up(w.ISN-1000, 0, flagRST))
+		w.counts("then", 0, 0)
+		w.want("the SYN once more", Cross, w.up(w.ISN, 0, flagSYN))
+		w.want("SYN-ACK", Cross, w.down(serverISN, w.ISN+1, flagSYN|flagACK))
+		w.want("ACK", Cross, w.up(w.ISN+1, serverISN+1, flagACK))
+		w.counts("in the end", 1, 0)
+	})
+	each(t, false, func(_ *testing.T, w *track) {
+		w.want("SYN", Cross, w.up(w.ISN, 0, flagSYN))
+		w.want("RST of a client that gives up", Cross, w.up(w.ISN+1, 0, flagRST))
+		w.counts("then", 0, 1)
+	})
+}
+
 func TestAFlowCarriesWithItsFirstPayload(t *testing.T) {
 	for _, reading := range []bool{false, true} {
 		for _, serverFirst := range []bool{false, true} {
