@@ -344,8 +344,13 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		}
 	}
 	f.forClient(f.back, m, p)
-	if f.gate != nil && !f.gate.open {
-		clampWindow(m, p, f.gate.window(s.ack), f.scale)
+	switch g := f.gate; {
+	case g == nil:
+	case g.lent && s.has(flagACK):
+		acknowledge(m, p, g.known())
+		clampWindow(m, p, lender{f}.windowLocked(s.ack, s.window), f.scale)
+	case !g.open:
+		clampWindow(m, p, g.window(s.ack), f.scale)
 	}
 	return Cross, false, ended || f.closedLocked()
 }
@@ -502,8 +507,18 @@ func (f lender) loanLocked() []byte {
 		return nil
 	}
 	server := f.server
-	server.window = min(server.window, uint16(maxWindow>>f.scale))
-	return control(f.Server, f.Client, flagACK, server.next, g.base+uint32(len(g.seen)), &server, &f.client, nil)
+	server.window = uint16(f.windowLocked(server.has, server.window) >> f.scale)
+	return control(f.Server, f.Client, flagACK, server.next, g.known(), &server, &f.client, nil)
+}
+
+// windowLocked is how much a client may send that was told that the server has all that was read, in bytes. ack and window are the
+// server's own.
+func (f lender) windowLocked(ack uint32, window uint16) int {
+	g, bytes := f.gate, int(window)<<f.scale
+	if g.open { // then the rest passes at once, and the server has to have room for it
+		return max(0, bytes-int(int32(g.known()-ack)))
+	}
+	return min(bytes, maxWindow, maxSeen-len(g.seen))
 }
 
 // Held returns how many bytes the flow keeps of what was read, in packets that wait or until the server has them.

@@ -59,9 +59,12 @@ const (
 	discard
 )
 
+// known is the sequence number after what was read.
+func (g *gate) known() uint32 { return g.base + uint32(len(g.seen)) }
+
 // admit looks at a segment. fresh is what of it has not been read before.
 func (g *gate) admit(s *segment) (o order, fresh []byte) {
-	n, known := uint32(len(s.payload)), g.base+uint32(len(g.seen))
+	n, known := uint32(len(s.payload)), g.known()
 	switch {
 	case n == 0 && !s.has(flagFIN):
 		return pass, nil
@@ -141,7 +144,7 @@ func (g *gate) permit(n int) {
 	if g.open || g.skips {
 		return
 	}
-	unread := int(g.base + uint32(len(g.seen)) - g.may)
+	unread := int(g.known() - g.may)
 	g.may += uint32(min(max(n, 0), unread))
 }
 
@@ -150,7 +153,7 @@ const maxSkip = 1 << 29
 
 // skip lets n bytes that follow seen pass unread. It fails if not all of seen has been permitted, or bytes leave out of it.
 func (g *gate) skip(n int) (ok bool) {
-	if g.open || g.skips || g.lent || g.draining || n <= 0 || n > maxSkip || len(g.held) > 0 || g.may != g.base+uint32(len(g.seen)) {
+	if g.open || g.skips || g.lent || g.draining || n <= 0 || n > maxSkip || len(g.held) > 0 || g.may != g.known() {
 		return false
 	}
 	g.may += uint32(n)
@@ -205,7 +208,7 @@ func (g *gate) owed() (at uint32, b []byte) {
 	if !g.lent {
 		return 0, nil
 	}
-	to := g.base + uint32(len(g.seen))
+	to := g.known()
 	if !g.open && after(to, g.may) {
 		to = g.may
 	}
@@ -228,7 +231,7 @@ func (g *gate) repeat() {
 
 // acked forgets what the server has. It reports whether the gate is not needed any more.
 func (g *gate) acked(ack uint32) (over bool) {
-	known := g.base + uint32(len(g.seen))
+	known := g.known()
 	if !g.open && after(ack, g.may) {
 		ack = g.may // a server cannot have what was not sent to it
 	}
@@ -260,6 +263,6 @@ func (g *gate) segments(most int) (n int) {
 // waits reports whether something is held, and nothing has come since the last look.
 func (g *gate) waits() bool {
 	was := g.heard
-	g.heard = g.base + uint32(len(g.seen))
+	g.heard = g.known()
 	return !g.lent && !g.open && len(g.held) > 0 && g.heard == was
 }

@@ -250,6 +250,18 @@ func clampWindow(m link.Meta, p *packet.Packet, most int, scale uint8) {
 	}
 }
 
+// acknowledge makes a packet say that its sender has everything before ack.
+func acknowledge(m link.Meta, p *packet.Packet, ack uint32) {
+	field, with := p.Body[atAck:atAck+4], binary.BigEndian.AppendUint32(nil, ack)
+	if !after(ack, binary.BigEndian.Uint32(field)) {
+		return
+	}
+	if sum := p.Body[atChecksum:]; !m.Partial {
+		binary.BigEndian.PutUint16(sum, ^add(^binary.BigEndian.Uint16(sum), gain(field, with)))
+	}
+	copy(field, with)
+}
+
 // reseal computes the checksum of a TCP packet anew, as far as m says that it is computed here.
 func reseal(m link.Meta, p *packet.Packet, src, dst netip.Addr) {
 	field, sum := p.Body[atChecksum:], packet.PseudoHeader(packet.ProtoTCP, src, dst, len(p.Body))

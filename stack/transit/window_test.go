@@ -69,3 +69,50 @@ func TestAServersWindowIsClampedWhileTheClientIsRead(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingTakesBackWhatAClientWasTold: a client drops what acknowledges less than it knows by more than a window, data included (RFC
+// 5961, 5.2), so that the server could neither send nor read on.
+func TestNothingTakesBackWhatAClientWasTold(t *testing.T) {
+	for _, c := range families {
+		for _, partial := range []bool{false, true} {
+			w := newTrack(t, c, true).open()
+			from := func(when string, acked uint32, window uint16, wantAck uint32, wantWindow uint16) {
+				t.Helper()
+				s := w.down(serverISN+1, acked, flagACK, 'x')
+				s.window = window
+				m, b := link.Meta{}, s.bytes()
+				if partial {
+					m, b = s.unfinished(0)
+				}
+				p := parsed(t, m, b)
+				if got := w.FromServer(m, p, 0); got != Cross {
+					t.Fatalf("%s: got step %d", when, got)
+				}
+				h, _ := parse(finished(t, m, p.Raw)[0])
+				if h.ack != wantAck || h.window != wantWindow {
+					t.Errorf("%s: got ACK %d and window %d, want %d and %d", when, h.ack, h.window, wantAck, wantWindow)
+				}
+			}
+			const size = 1000
+			for i := range uint32(5) {
+				w.give(w.up(1+i*size, serverISN+1, flagACK, make([]byte, size)...))
+			}
+			if n := len(w.toClient); n == 0 {
+				t.Fatal("the client was not told that anything has come")
+			}
+			from("none has left", 1, 65535, 5001, maxWindow)
+			from("none has left, and the server has no room", 1, 0, 5001, 0)
+			w.Permit(5 * size)
+			from("one segment has come", 1001, 20000, 5001, 20000)
+			for i := range uint32(190) { // the server takes none of it
+				w.give(w.up(5001+i*size, serverISN+1, flagACK, make([]byte, size)...))
+			}
+			from("what is remembered has no end", 1001, 65535, 195001, maxSeen-194*size)
+			w.Open()
+			from("the rest passes at once", 100001, 65535, 195001, 0)
+			from("the rest passes, and there is room for it", 190001, 65535, 195001, 65535-5000)
+			from("the server has all", 195001, 65535, 195001, 65535)
+			from("then", 195001, 65535, 195001, 65535)
+		}
+	}
+}
