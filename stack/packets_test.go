@@ -250,6 +250,27 @@ func TestTheStacksOwnAddressAnswersTheLargestPing(t *testing.T) {
 	}
 }
 
+// TestAStackThatServesNobodyAnswersForItself sends it packets that are for others.
+func TestAStackThatServesNobodyAnswersForItself(t *testing.T) {
+	_, w := newWire(t, Config{Name: "far", Addrs: farAddrs}, nil)
+	for _, ends := range crossingEnds {
+		from, other := ends[0], ends[1]
+		own := netip.AddrPortFrom(farEnd(from.Addr()), 80)
+		for name, to := range map[string]func(dst netip.AddrPort) []byte{
+			"SYN":      func(dst netip.AddrPort) []byte { return segment(from, dst, 100, 0, flagSYN, nil) },
+			"ACK":      func(dst netip.AddrPort) []byte { return segment(from, dst, 100, 100, flagACK, nil) },
+			"datagram": func(dst netip.AddrPort) []byte { return udpFrom(from, dst, []byte("x")) },
+			"ping":     func(dst netip.AddrPort) []byte { return echoRequest(from.Addr().String(), dst.Addr().String(), 40) },
+		} {
+			w.send(to(other))
+			w.send(to(own))
+			if p := w.expect("answer", func(packet.Packet) bool { return true }); p.Src != own.Addr() {
+				t.Errorf("a %s for %v was answered", name, other.Addr())
+			}
+		}
+	}
+}
+
 func TestUnreachableOnTheWire(t *testing.T) {
 	wrapped := func(err error) error { return &os.SyscallError{Syscall: "connect", Err: err} }
 	for _, row := range []struct {

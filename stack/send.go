@@ -11,9 +11,10 @@ import (
 // sender is a stack as it sends packets of its own making, past gVisor. It is the datagram.Sender of its flows.
 type sender struct{ *Stack }
 
-// Unreachable answers the sender of flow k, quoting the head of a packet of that flow. It is rate-limited as hosts do.
+// Unreachable answers the sender of flow k, quoting the head of a packet of that flow. It is rate-limited as hosts do. A stack that
+// serves nobody says nothing in the name of others.
 func (s sender) Unreachable(k datagram.Key, why packet.Why) {
-	if !s.errors.Allow() {
+	if s.handle == nil && !s.own(k.Local.Addr()) || !s.errors.Allow() {
 		return
 	}
 	quoted := packet.FlowHead(k.Kind == datagram.UDP, k.Remote, k.Local, 0)
