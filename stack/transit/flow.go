@@ -252,7 +252,12 @@ func (f *Flow) fromClient(m link.Meta, p *packet.Packet, s *segment) (step Step,
 		}
 	}
 	f.tx.Add(f.client.sent(s, &f.server))
-	raise(&f.left, s.end())
+	if s.end() != s.seq {
+		raise(&f.left, s.end())
+	} else if edge := f.server.has + uint32(f.server.window)<<f.scale; f.gate != nil && f.gate.lent && after(s.seq, edge) {
+		// The client goes by what it was told that the server has. A server takes no acknowledgement from beyond its window.
+		renumber(m, p, atSeq, edge)
+	}
 	f.forServer(f.out, m, p)
 	return Cross, ended || f.closedLocked()
 }
@@ -347,7 +352,9 @@ func (f *Flow) fromServer(m link.Meta, p *packet.Packet, s *segment) (step Step,
 	switch g := f.gate; {
 	case g == nil:
 	case g.lent && s.has(flagACK):
-		acknowledge(m, p, g.known())
+		if after(g.known(), s.ack) {
+			renumber(m, p, atAck, g.known())
+		}
 		clampWindow(m, p, lender{f}.windowLocked(s.ack, s.window), f.scale)
 	case !g.open:
 		clampWindow(m, p, g.window(s.ack), f.scale)
@@ -439,7 +446,7 @@ func (f *Flow) drain() {
 			f.mu.Lock()
 		}
 	}
-	g.draining = false
+	g.draining, g.full = false, false
 	f.mu.Unlock()
 }
 
@@ -555,6 +562,10 @@ func (f lender) owedLocked(g *gate) (list []held) {
 	size := int(f.most)
 	if f.client.stamps && f.server.stamps {
 		size -= stampBytes
+	}
+	if g.full { // one segment asks a server whether it still has no room
+		room := max(size, int(f.server.window)<<f.scale) - int(at-g.base)
+		b = b[:min(len(b), max(0, room))]
 	}
 	for len(b) > 0 {
 		n := min(size, len(b))

@@ -34,6 +34,7 @@ type gate struct {
 	lent     bool
 	left     uint32 // sequence number up to which they have left
 	stuck    uint32 // what base was at the last look
+	full     bool   // the server has taken nothing since: only what there is room for leaves now
 	held     []held
 	kept     int    // cost of what is held, bytes
 	heard    uint32 // sequence number after what had been read at the last look
@@ -223,7 +224,7 @@ func (g *gate) owed() (at uint32, b []byte) {
 
 // repeat makes everything that the server has not acknowledged leave again, if it has acknowledged nothing since the last look.
 func (g *gate) repeat() {
-	if g.lent && g.stuck == g.base {
+	if g.full = g.lent && g.stuck == g.base; g.full {
 		g.left = g.base
 	}
 	g.stuck = g.base

@@ -250,12 +250,9 @@ func clampWindow(m link.Meta, p *packet.Packet, most int, scale uint8) {
 	}
 }
 
-// acknowledge makes a packet say that its sender has everything before ack.
-func acknowledge(m link.Meta, p *packet.Packet, ack uint32) {
-	field, with := p.Body[atAck:atAck+4], binary.BigEndian.AppendUint32(nil, ack)
-	if !after(ack, binary.BigEndian.Uint32(field)) {
-		return
-	}
+// renumber sets the sequence number, or that which is acknowledged: where it stands says which.
+func renumber(m link.Meta, p *packet.Packet, at int, n uint32) {
+	field, with := p.Body[at:at+4], binary.BigEndian.AppendUint32(nil, n)
 	if sum := p.Body[atChecksum:]; !m.Partial {
 		binary.BigEndian.PutUint16(sum, ^add(^binary.BigEndian.Uint16(sum), gain(field, with)))
 	}

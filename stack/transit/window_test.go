@@ -116,3 +116,68 @@ func TestNothingTakesBackWhatAClientWasTold(t *testing.T) {
 		}
 	}
 }
+
+// TestAFullServerHearsWhatAClientHas: the client goes on from bytes that the server has no room for yet, and must be heard for all that.
+func TestAFullServerHearsWhatAClientHas(t *testing.T) {
+	for _, c := range families {
+		for _, partial := range []bool{false, true} {
+			w := newTrack(t, c, true).open()
+			const size, sent = 1000, 5001
+			for i := range uint32(5) {
+				w.give(w.up(1+i*size, serverISN+1, flagACK, make([]byte, size)...))
+			}
+			said := func(seq uint32) uint32 {
+				t.Helper()
+				s := w.up(seq, serverISN+2, flagACK)
+				m, b := link.Meta{}, s.bytes()
+				if partial {
+					m, b = s.unfinished(0)
+				}
+				p := parsed(t, m, b)
+				if got := w.FromClient(m, p, 0); got != Cross {
+					t.Fatalf("an ACK: got step %d", got)
+				}
+				h, _ := parse(finished(t, m, p.Raw)[0])
+				return h.seq
+			}
+			for _, row := range []struct {
+				window uint16
+				want   uint32
+			}{{0, 1}, {3000, 3001}, {5000, sent}, {60000, sent}} {
+				s := w.down(serverISN+1, 1, flagACK, 'x')
+				s.window = row.window
+				w.give(s)
+				if got := said(sent); got != row.want {
+					t.Errorf("a window of %d: the client's ACK has number %d, want %d", row.window, got, row.want)
+				}
+			}
+			full := w.down(serverISN+2, 1, flagACK)
+			full.window = 0
+			w.give(full)
+			w.Permit(5 * size)
+			w.Repeat() // the first look
+			for range 3 {
+				w.toServer = nil
+				if w.Repeat(); len(w.toServer) != 1 {
+					t.Errorf("a server that has no room got %d segments within a second, want 1", len(w.toServer))
+				}
+			}
+			w.give(w.down(serverISN+2, sent, flagACK))
+			if got := said(sent); got != sent {
+				t.Errorf("the server has all: the client's ACK has number %d, want %d", got, sent)
+			}
+		}
+	}
+}
+
+func TestAResetHasTheNumberThatTheServerExpects(t *testing.T) {
+	w := newTrack(t, families[0], true).open()
+	for i := range uint32(5) {
+		w.give(w.up(1+i*1000, serverISN+1, flagACK, make([]byte, 1000)...))
+	}
+	w.give(w.up(5001, serverISN+1, flagACK)) // as it was told that all has come
+	w.Reset()
+	if h, _ := parse(parsed(t, w.toServer[0].m, w.toServer[0].b)); h.seq != 1 {
+		t.Errorf("a server that has got nothing got RST %d, want 1", h.seq)
+	}
+}
