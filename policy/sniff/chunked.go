@@ -1,12 +1,16 @@
 package sniff
 
+import "bytes"
+
 // chunks skips a chunked body (RFC 9112 7.1) and its trailers. It is strict: servers read a bare line feed or carriage
 // return in different ways.
 type chunks struct {
 	at     chunkPart
-	left   uint64 // bytes of chunk data still to skip
-	digits int    // digits of the chunk size so far
-	line   int    // bytes of extensions or trailers so far
+	left   uint64            // bytes of chunk data still to skip
+	digits int               // digits of the chunk size so far
+	line   int               // bytes of extensions or trailers so far
+	name   [len("Host")]byte // the beginning of a trailer's name
+	named  int               // bytes of that name
 }
 
 // chunkPart is the part of the body that the next byte belongs to.
@@ -20,6 +24,7 @@ const (
 	chunkDataCR
 	chunkDataLF
 	trailerStart
+	trailerName
 	trailerLine
 	trailerLF
 	chunksLF // the last byte
@@ -66,10 +71,10 @@ func (c *chunks) next(b byte) chunkPart {
 		if b == '\r' {
 			return chunksLF
 		}
-		if b <= ' ' {
-			return chunksBroken
-		}
-		return trailerLine
+		c.named = 0
+		return c.nameByte(b)
+	case trailerName:
+		return c.nameByte(b)
 	case chunkDataCR:
 		if b == '\r' {
 			return chunkDataLF
@@ -93,6 +98,23 @@ func (c *chunks) next(b byte) chunkPart {
 		return trailerStart
 	}
 	return chunksOver
+}
+
+// nameByte takes the next byte of a trailer's name. Servers without trailers would take another line for a request (Puma before 6.3.1), and
+// those of http_parser go by a Host field among them.
+func (c *chunks) nameByte(b byte) chunkPart {
+	c.line++
+	switch {
+	case b == ':' && c.named > 0 && !(c.named == len(c.name) && bytes.EqualFold(c.name[:], []byte("Host"))):
+		return trailerLine
+	case c.line > MaxBytes || tokenLen([]byte{b}) == 0:
+		return chunksBroken
+	}
+	if c.named < len(c.name) {
+		c.name[c.named] = b
+	}
+	c.named++
+	return trailerName
 }
 
 func (c *chunks) sizeByte(b byte) chunkPart {

@@ -90,7 +90,11 @@ func TestEveryRequestOfAConnectionIsSeen(t *testing.T) {
 		{"behind chunks", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: Chunked") +
 			"5\r\nhello\r\n1A;ext=\"a b\"\r\nGET / HTTP/1.1\r\nHost: no\r\n\r\n0\r\n\r\n" + get("x.bet"), []string{"a.example", "x.bet"}},
 		{"behind chunks with trailers", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked") +
-			"000\r\nSum: 1\r\nHost: t.example\r\n\r\n" + get("x.bet"), []string{"a.example", "x.bet"}},
+			"000\r\nSum: 1\r\nHosts: t.example\r\n\r\n" + get("x.bet"), []string{"a.example", "x.bet"}},
+		{"a host among the trailers", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked") +
+			"0\r\nSum: 1\r\nhost: x.bet\r\n\r\n", []string{"a.example", bad}},
+		{"a request in the place of trailers", lines("POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked") + "0\r\n" + get("x.bet"),
+			[]string{"a.example", bad}},
 		{"without a name and then with one", lines("GET / HTTP/1.0") + get("x.bet"), []string{"", "x.bet"}},
 		{"target and Host differ", get("a.example") + lines("GET http://x.bet/ HTTP/1.1", "Host: b.example"), []string{"a.example", "x.bet b.example"}},
 
