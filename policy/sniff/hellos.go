@@ -96,25 +96,16 @@ func (h *Hellos) again(b []byte) (n int, res Result) {
 // readAgain reads a stream that goes on with a handshake record. What a client of TLS 1.2 sends encrypted has the same type, and the first
 // byte of a hello once in 256 times: so it looks at more of them.
 func readAgain(b []byte) Result {
-	const looked = messageHeader + 1 // to the major version
-	var start [looked]byte
-	total := 0
-	rest := b
-	for len(rest) > 0 && rest[0] == recordHandshake && total < looked {
-		part, size, ok := cutRecord(rest)
-		if !ok {
-			break
-		}
-		total += copy(start[total:], part)
-		rest = rest[size:]
-	}
-	for i, c := range start[:total] {
-		if i == 0 && c != clientHelloType || i == 1 && c > 1 || i == messageHeader && c != 3 {
-			return Result{Status: NotThis}
-		}
-	}
-	if total < looked && (len(rest) == 0 || rest[0] == recordHandshake) {
+	var start [helloStart]byte
+	n, rest := peek(b, start[:])
+	switch {
+	case !mayBeHello(start[:n]):
+		return Result{Status: NotThis}
+	case n == len(start):
+	case len(rest) == 0 || rest[0] == recordHandshake:
 		return needMore(TLS)
+	case rest[0] == recordData:
+		return Result{Status: NotThis} // which no server takes inside a hello
 	}
 	return within(b, readTLS(b[:min(len(b), MaxBytes)]))
 }

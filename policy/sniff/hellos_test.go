@@ -146,6 +146,11 @@ func TestWhatFollowsAHello(t *testing.T) {
 	early := records(helloWith(t, serverName("good.example"), extension{extEarlyData, nil}), 9999)
 	message := helloWith(t, serverName("x.bet"))
 	other := records(message, 9999)
+	versioned := func(major byte) []byte {
+		m := bytes.Clone(message)
+		m[messageHeader] = major
+		return m
+	}
 	data, change, alert := record(recordData, 100), []byte{20, 3, 3, 0, 1, 1}, []byte{21, 3, 3, 0, 2, 1, 0}
 	finished := append([]byte{22, 3, 3, 0, 40, 1}, make([]byte, 39)...) // encrypted, and begins like a hello
 	bet, over, bad := event{status: Found, host: "x.bet"}, event{status: NotThis}, event{status: NoName, bad: true}
@@ -167,8 +172,14 @@ func TestWhatFollowsAHello(t *testing.T) {
 		{"a third", [][]byte{plain, other, other}, []event{bet, bet}},
 		{"another without a name", [][]byte{plain, records(helloWith(t), 9999), data}, []event{{status: NoName}, over}},
 		{"another that is ambiguous", [][]byte{plain, records(helloWith(t, serverName("a.example", "x.bet")), 9999)}, []event{bad}},
-		{"another with data inside", [][]byte{plain, records(message[:20], 9999), data}, []event{bad}},
+		{"another with data inside", [][]byte{plain, records(message[:50], 9999), data}, []event{bad}},
+		{"another with a warning early inside", [][]byte{plain, records(message[:5], 9999), alert, records(message[5:], 9999)}, []event{bad}},
+		{"another of a version above those of TLS", [][]byte{plain, records(versioned(4), 9999)}, []event{bet}},
+		{"another of no version", [][]byte{plain, records(versioned(2), 9999)}, []event{over}},
+		{"another as large as can be", [][]byte{plain, records(append([]byte{1, 2, 1, 0x40}, bytes.Repeat(message[messageHeader:], 1<<10)...), 16384)}, []event{bad}},
+		{"another in a record of a version that is none", [][]byte{plain, {22, 0x33}, other[2:]}, []event{bad}},
 		{"what a client of TLS 1.2 encrypts", [][]byte{plain, change, finished, data}, []event{over}},
+		{"what it encrypts with ChaCha20, which begins even more like a hello", [][]byte{plain, change, records(versioned(3)[:32], 32), data}, []event{over}},
 		{"another protocol", [][]byte{plain, []byte("QUIT\r\n")}, []event{over}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

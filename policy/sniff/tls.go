@@ -22,7 +22,7 @@ const (
 // is ambiguous.
 func readBefore(b []byte) Result {
 	for len(b) > 0 && (b[0] == recordAlert || b[0] == recordChange) {
-		if len(b) > 1 && b[1] >= 0x10 || len(b) > 3 && b[3] != 0 || len(b) > 4 && !goesBefore(b[0], b[4]) {
+		if len(b) > 3 && b[3] != 0 || len(b) > 4 && !goesBefore(b[0], b[4]) {
 			return Result{Status: NotThis}
 		}
 		if len(b) < recordHeader || len(b) < recordHeader+int(b[4]) {
@@ -58,14 +58,11 @@ func goesBefore(kind, size byte) bool {
 // After it, any syntax error is ambiguous.
 func readTLS(b []byte) Result {
 	if len(b) < recordHeader {
-		if len(b) > 1 && b[1] >= 0x10 {
-			return Result{Status: NotThis} // a major version that no TLS server accepts
-		}
 		return needMore(Unknown)
 	}
 	size := int(b[3])<<8 | int(b[4])
 	if b[1] >= 0x10 || size > maxRecord {
-		return Result{Status: NotThis}
+		return readOddRecord(b)
 	}
 	fragment := b[recordHeader:]
 	if len(fragment) <= size {
@@ -75,6 +72,60 @@ func readTLS(b []byte) Result {
 		return alone(res, fragment, size)
 	}
 	return readRecords(b)
+}
+
+// readOddRecord reads a stream that starts with a handshake record of a version that is none, or a record that is too long. No client sends
+// one, but Java's server takes both (JSSE of OpenJDK 17), so a hello in it is ambiguous.
+func readOddRecord(b []byte) Result {
+	var start [helloStart]byte
+	n, rest := peek(b, start[:])
+	switch {
+	case !mayBeHello(start[:n]), n > 1 && start[1] != 0, n > messageHeader && start[messageHeader] != 3:
+		return Result{Status: NotThis}
+	case n <= messageHeader:
+		return needMore(Unknown)
+	case n < len(start) && (len(rest) == 0 || rest[0] == recordHandshake):
+		return needMore(TLS)
+	}
+	if res := readRecords(b); res.Status == NeedMore {
+		return res
+	}
+	return ambiguous(TLS)
+}
+
+// helloStart is how many bytes of a hello mayBeHello looks at: up to the length of the session id.
+const helloStart = messageHeader + 2 + 32 + 1
+
+// maxHello is the largest hello that a server takes, in bytes without the header: OpenSSL, the largest that there can be.
+const maxHello = 131396
+
+// mayBeHello reports whether a message that starts so may be a hello that a server takes. OpenSSL and GnuTLS take any version from 3.1 on, if
+// an extension names another one.
+func mayBeHello(start []byte) bool {
+	for i, c := range start {
+		switch {
+		case i == 0 && c != clientHelloType,
+			i == messageHeader-1 && (messageSize(start) < helloStart || messageSize(start) > messageHeader+maxHello),
+			i == messageHeader && c < 3,
+			i == helloStart-1 && c > 32:
+			return false
+		}
+	}
+	return true
+}
+
+// peek copies the first bytes of the message in the records at the start of b to to, and returns how many there are, and what follows the
+// records that it has read.
+func peek(b, to []byte) (n int, rest []byte) {
+	for len(b) > 0 && b[0] == recordHandshake && n < len(to) {
+		part, size, ok := cutRecord(b)
+		if !ok {
+			break
+		}
+		n += copy(to[n:], part)
+		b = b[size:]
+	}
+	return n, b
 }
 
 // alone returns res, the result for the message at the start of b, if its records, of size bytes in all, have no other message. No client

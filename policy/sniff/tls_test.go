@@ -104,8 +104,12 @@ func TestHelloThatIsOdd(t *testing.T) {
 		{"a hello beyond the bound", records([]byte{1, 0, 0x40, 0, 3, 3}, 9999), ambiguous(TLS)},
 		{"a hello in too many records", records(append([]byte{1, 0, 0x3f, 0}, make([]byte, 0x3f00)...), 1), ambiguous(TLS)},
 		{"a server's message", records([]byte{2, 0, 0, 4, 3, 3, 0, 0}, 9999), Result{Status: NotThis}},
-		{"a record too long", []byte{22, 3, 1, 0x40, 1, 1}, Result{Status: NotThis}},
-		{"no TLS version", []byte{22, 0x20, 1, 0, 9, 1}, Result{Status: NotThis}},
+		{"a record too long", append([]byte{22, 3, 1, 0x50, 0}, helloWith(t, name, extension{21, make([]byte, 0x4f00)})...), ambiguous(TLS)},
+		{"a record that says it is too long", append([]byte{22, 3, 1, 0x50, 0}, helloWith(t, name)...), ambiguous(TLS)},
+		{"a version of a record that is none", append([]byte{22, 0x20}, records(helloWith(t, name), 9999)[2:]...), ambiguous(TLS)},
+		{"one, of many records", append([]byte{22, 0x20}, records(helloWith(t, name), 1)[2:]...), ambiguous(TLS)},
+		{"a record of no version, and no hello", []byte{22, 0x20, 1, 0, 9, 1, 0, 1, 0, 5}, Result{Status: NotThis}},
+		{"random bytes that begin like a hello", []byte{22, 0x20, 1, 0, 9, 1, 0x77}, Result{Status: NotThis}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := cuts(t, tt.stream, 1+len(tt.stream)>>9); got != tt.want {
@@ -144,6 +148,7 @@ func TestAHelloBehindOtherRecords(t *testing.T) {
 		want     Result
 	}{
 		{"a warning", warning + hello, ambiguous(TLS)},
+		{"one of a version that is none", "\x15\x33" + warning[2:] + hello, ambiguous(TLS)},
 		{"three warnings", warning + warning + warning + hello, ambiguous(TLS)},
 		{"a change of cipher without content", "\x14\x03\x01\x00\x00" + hello, ambiguous(TLS)},
 		{"one with", "\x14\x03\x03\x00\x01\x01" + hello, ambiguous(TLS)},
