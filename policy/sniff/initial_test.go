@@ -133,6 +133,16 @@ func TestPublishedVectors(t *testing.T) {
 	}
 }
 
+// The vectors of draft-ietf-quic-tls-29 A.1 and -23 A.1, of the same connection ID as in RFC 9001.
+func TestKeysOfDrafts(t *testing.T) {
+	for version, want := range map[uint32]string{0xff00001d: "6b26114b9cba2b63a9e8dd4f", 0xff000017: "8681359410a70bb9c92f0420"} {
+		keys, err := newInitialKeys(version, unhex(t, "8394c8f03e515708"))
+		if got := hex.EncodeToString(keys.iv[:]); err != nil || got != want {
+			t.Errorf("version %#x: got iv %s, %v; want %s", version, got, err, want)
+		}
+	}
+}
+
 func TestPacketNumbersAreCompletedFromThoseSeen(t *testing.T) {
 	for _, tt := range []struct {
 		name      string

@@ -144,7 +144,7 @@ func both(a, b Result) Result {
 // unread returns the result for a datagram with a packet that cannot be parsed. After a hello, a packet of an unknown version
 // may be another hello. The name from the first hello must not be used for it.
 func (in *Initials) unread(p packet) Result {
-	if in.last != nil && p.version != 0 && p.version != version1 && p.version != version2 {
+	if _, isRead := saltOf(p.version); in.last != nil && p.version != 0 && !isRead {
 		return ambiguous(QUIC)
 	}
 	return in.latest()

@@ -126,7 +126,7 @@ func TestFlowsOfDatagrams(t *testing.T) {
 	short := []byte("\x40 a packet with a short header, of a connection that is up")
 	zeroRTT := []byte("\xd0\x00\x00\x00\x01\x08original\x00\x14aaaaaaaaaaaaaaaaaaaa")
 	handshake := []byte("\xe0\x00\x00\x00\x01\x08original\x00\x14aaaaaaaaaaaaaaaaaaaa")
-	unknown := []byte("\xc0\xff\x00\x00\x1d\x08original\x00\x00\x14aaaaaaaaaaaaaaaaaaaa")
+	unknown := []byte("\xc0\xff\x00\x00\x01\x08original\x00\x00\x14aaaaaaaaaaaaaaaaaaaa")
 	not := Result{Status: NotThis}
 	bad := ambiguous(QUIC)
 	two := found("site.example") // of two hellos
@@ -158,6 +158,8 @@ func TestFlowsOfDatagrams(t *testing.T) {
 			[]Result{found("x.bet"), needMore(QUIC), found("x.bet")}},
 		{"version 2 after version 1", [][]byte{one(site, sealed{dcid: dcid}), one(bet, sealed{version: version2, dcid: dcid})},
 			[]Result{found("site.example"), found("x.bet")}},
+		{"the versions of drafts, and MsQuic's", [][]byte{one(bet, sealed{version: 0xff00001d, dcid: dcid}), one(site, sealed{version: 0xff00001b, dcid: dcid}), one(bet, sealed{version: 0xff000022, dcid: dcid}), one(site, sealed{version: 0xabcd0000, dcid: other})},
+			[]Result{found("x.bet"), found("site.example"), found("x.bet"), found("site.example")}},
 		{"a second connection on the flow", [][]byte{one(site, sealed{dcid: dcid}), part(0, half, sealed{dcid: other}), part(half, len(bet), sealed{dcid: other, number: 1})},
 			[]Result{found("site.example"), needMore(QUIC), found("x.bet")}},
 		{"a decoy between two halves frees neither", [][]byte{part(0, half, sealed{dcid: dcid}), one(site, sealed{dcid: other}), part(half, len(bet), sealed{dcid: dcid, number: 1}), short},

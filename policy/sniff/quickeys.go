@@ -9,11 +9,28 @@ import (
 	"fmt"
 )
 
-// Salts of the Initial secrets: RFC 9001 5.2 and RFC 9369 3.3.1.
+// Salts of the Initial secrets: RFC 9001 5.2, RFC 9369 3.3.1, and draft-ietf-quic-tls 5.2 of the versions 29 and 23.
 const (
 	saltV1 = "\x38\x76\x2c\xf7\xf5\x59\x34\xb3\x4d\x17\x9a\xe6\xa4\xc8\x0c\xad\xcc\xbb\x7f\x0a"
 	saltV2 = "\x0d\xed\xe3\xde\xf7\x00\xa6\xdb\x81\x93\x81\xbe\x6e\x26\x9d\xcb\xf9\xbd\x2e\xd9"
+	salt29 = "\xaf\xbf\xec\x28\x99\x93\xd2\x4c\x9e\x97\x86\xf1\x9c\x61\x11\xe0\x43\x90\xa8\x99"
+	salt23 = "\xc3\xee\xf7\x12\xc7\x2e\xbb\x5a\x11\xa7\xd2\x43\x2b\xb4\x63\x65\xbe\xf9\xf5\x02"
 )
+
+// saltOf returns the salt of a version that is read. Of the drafts, HAProxy takes 29, LiteSpeed 27 too, and MsQuic a version of its own.
+func saltOf(version uint32) (salt string, ok bool) {
+	switch draft := version - versionDraft; {
+	case version == version1, draft == 33, draft == 34:
+		return saltV1, true
+	case version == version2:
+		return saltV2, true
+	case 29 <= draft && draft <= 32, version == versionMS1:
+		return salt29, true
+	case 23 <= draft && draft <= 28:
+		return salt23, true
+	}
+	return "", false
+}
 
 // initialKeys decrypts a client's Initial packets. Everybody on the path can derive these keys.
 type initialKeys struct {
@@ -27,9 +44,10 @@ type initialKeys struct {
 // newInitialKeys derives the keys from the first destination connection ID of a connection. It fails only if the
 // platform refuses the algorithms, as in FIPS mode.
 func newInitialKeys(version uint32, dcid []byte) (initialKeys, error) {
-	salt, label := saltV1, "quic "
+	salt, _ := saltOf(version)
+	label := "quic "
 	if version == version2 {
-		salt, label = saltV2, "quicv2 "
+		label = "quicv2 "
 	}
 	initial, err := hkdf.Extract(sha256.New, dcid, []byte(salt))
 	if err != nil {

@@ -10,6 +10,9 @@ const (
 	maxCID     = 20   // bytes
 	version1   = 1
 	version2   = 0x6b3343cf // RFC 9369 3.1
+
+	versionDraft = 0xff000000 // plus the number of a draft of version 1
+	versionMS1   = 0xabcd0000 // MsQuic's, which is that of draft 29
 )
 
 // packetKind is the type of a long header packet, as version 1 numbers it.
@@ -22,7 +25,7 @@ const (
 	packetRetry
 )
 
-// packet is a long header packet of version 1 or 2, still protected.
+// packet is a long header packet of a version that is read, still protected.
 type packet struct {
 	kind    packetKind
 	version uint32
@@ -42,12 +45,11 @@ func parsePacket(b []byte) (p packet, size int, ok bool) {
 	}
 	p.version = binary.BigEndian.Uint32(head[1:])
 	kind := head[0] >> 4 & 3
-	switch p.version {
-	case version1:
-	case version2:
-		kind = (kind - 1) & 3 // Initial is 1, and so on (RFC 9369 3.2)
-	default:
+	if _, ok = saltOf(p.version); !ok {
 		return p, 0, false
+	}
+	if p.version == version2 {
+		kind = (kind - 1) & 3 // Initial is 1, and so on (RFC 9369 3.2)
 	}
 	if p.kind = packetKind(kind); p.kind == packetRetry {
 		return p, 0, false // servers send it, and it has no length

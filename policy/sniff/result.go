@@ -44,7 +44,7 @@ const (
 	TLS              // over TCP
 	HTTP             // HTTP/1.0 and HTTP/1.1, unencrypted
 	HTTP2            // unencrypted, with prior knowledge (RFC 9113 3.3)
-	QUIC             // versions 1 and 2
+	QUIC             // versions 1 and 2, and the drafts of 1 that servers still take
 )
 
 // String returns the protocol as logs and labels write it.
