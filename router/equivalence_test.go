@@ -509,3 +509,22 @@ func TestAFirstMessageThatBeginsLikeALineReachesTheServer(t *testing.T) {
 		}
 	}
 }
+
+// What is sent by CONNECT, or once a connection has switched, may be of a protocol whose first message has no line feed, like git's or the keys
+// of a terminal. It must reach the server: the client sends no more before it has an answer.
+func TestAFirstMessageWithoutALineReachesTheServer(t *testing.T) {
+	connect := "CONNECT git.example:9418 HTTP/1.1\r\nHost: git.example:9418\r\n\r\n"
+	exec := "POST /exec/1/start HTTP/1.1\r\nHost: docker.example\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 2\r\n\r\n{}"
+	for _, parts := range [][]string{
+		{connect, "0033git-upload-pack /project.git\x00host=git.example\x00"},
+		{exec, "l", "s", " ", "/", "\r"},
+	} {
+		want := strings.Join(parts, "")
+		if heard := crossing(t, 3128, parts); heard != want {
+			t.Errorf("if it crosses, the server has heard %q of %q", heard, want)
+		}
+		if heard := terminated(t, []byte(want), 3128).heard; string(heard) != want {
+			t.Errorf("if it ends here, the server has heard %q of %q", heard, want)
+		}
+	}
+}

@@ -170,6 +170,9 @@ func (h *head) kind() headKind {
 // settings, which it does when it has the preface.
 func (h *head) isPreface() bool { return h.said == nil && h.looks == sniff.HTTP2 }
 
+// isNamed reports whether what was read shows a name or, of a protocol with names, that there is none.
+func (h *head) isNamed() bool { return h.kind() == hello || h.kind() == request && !h.isPreface() }
+
 // result is what was read says.
 func (h *head) result() sniff.Result {
 	if h.said == nil {

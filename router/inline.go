@@ -346,26 +346,14 @@ func (in *inline) judge(ctx context.Context) (open bool, err error) {
 	if in.late != nil {
 		in.late.Stop()
 	}
-	kind := in.head.kind()
-	if kind == longFirstLine {
-		in.through = &longLine{w: in, last: in.head.b[:in.passed]}
-		_, err := in.through.Write(in.head.b[in.passed:])
-		in.head.release()
-		return false, err
-	}
-	if kind == noName && !speaksFirst(in.before.Network, in.before.Dst.Port()) {
-		return true, nil // the first verdict stands
-	}
 	course := courseOf(&in.before, in.e.verdict())
-	if !in.head.isPreface() { // else the first verdict stands until there is a request
+	// Else the first verdict stands until there is a request.
+	if in.head.isNamed() || in.head.kind() == noName && speaksFirst(in.before.Network, in.before.Dst.Port()) {
 		named, v := in.r.named(ctx, in.before, in.head.result(), in.e)
 		if !course.stays(named, v) {
 			return false, errNoMore
 		}
 		course = courseOf(&named, v)
-	}
-	if kind == noName {
-		return true, nil
 	}
 	later := filter{
 		r: in.r, ctx: in.ctx, before: &in.before, course: course, upstream: in, e: in.e, held: in.head, passed: in.passed,

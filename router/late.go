@@ -1,7 +1,6 @@
 package router
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -94,9 +93,6 @@ func (l *late) up(ctx context.Context) {
 		return
 	}
 	to := l.current()
-	if through == nil {
-		through = unwrapped(to)
-	}
 	l.pump(through, l.client, func(err error) { l.ended(err, to) }).run()
 }
 
@@ -106,7 +102,7 @@ type first struct {
 	before policy.Flow     // the facts before it was read
 }
 
-// lead judges what the client sends first, and passes it on. It returns the filter for the rest, or nil if all may pass.
+// lead judges what the client sends first, and passes it on. It returns the filter for the rest.
 func (l *late) lead(f first) (through io.Writer, err error) {
 	head := l.r.heads.begin(f.before.Client)
 	filtered := false
@@ -122,16 +118,11 @@ func (l *late) lead(f first) (through io.Writer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	through, err = l.judge(f, head, passed)
-	if err != nil {
+	if through, err = l.judge(f, head, passed); err != nil {
 		return nil, err
 	}
-	if through != nil {
-		l.head, filtered = head, true
-		return through, nil
-	}
-	_, err = unwrapped(l.current()).Write(head.b[passed:])
-	return nil, err
+	l.head, filtered = head, true
+	return through, nil
 }
 
 // read reads until the client's first bytes show a name or can show none. It waits for the first byte as long as it takes. Bytes
@@ -169,21 +160,11 @@ func (l *late) read(head *head) (passed int, err error) {
 	return passed, nil
 }
 
-// judge judges the flow by head. passed bytes of it have left. It returns the filter for the rest, or nil if all may pass, and
-// makes sure that the upstream is the verdict's.
+// judge judges the flow by head. passed bytes of it have left. It returns the filter for the rest, and makes sure that the upstream is the
+// verdict's.
 func (l *late) judge(f first, head *head, passed int) (through io.Writer, err error) {
-	kind := head.kind()
-	switch kind {
-	case longFirstLine:
-		line := &longLine{w: unwrapped(l.current()), last: head.b[:passed]}
-		_, err := line.Write(head.b[passed:])
-		head.release()
-		return line, err
-	case noName:
-		return nil, nil // the first verdict stands
-	}
 	course := courseOf(&f.before, l.e.verdict())
-	if !head.isPreface() { // else the first verdict stands until there is a request
+	if head.isNamed() { // else the first verdict stands until there is a request
 		named, v := l.r.named(f.ctx, f.before, head.result(), l.e)
 		if v.Action != policy.Forward {
 			l.refuse(head, passed, &v)
@@ -268,31 +249,4 @@ func (l *late) replace(fresh net.Conn) bool {
 		l.wake()
 	}
 	return ok
-}
-
-// longLine passes a stream that begins with a line longer than a head may be. When the line ends, and turns out to have been that
-// of a request, nothing more passes: the names of its head were not read.
-type longLine struct {
-	w    io.Writer
-	last []byte // the end of what has passed of the line; nil once it has ended
-}
-
-// requestEnd is the end of the first line of every request of HTTP/1, without the minor version and the line's own end.
-var requestEnd = []byte(" HTTP/1.")
-
-func (l *longLine) Write(b []byte) (int, error) {
-	if l.last == nil {
-		return l.w.Write(b)
-	}
-	line, _, ended := bytes.Cut(b, []byte("\n"))
-	const enough = 16 // for requestEnd and what follows it
-	tail := append(bytes.Clone(l.last[max(0, len(l.last)-enough):]), line[max(0, len(line)-enough):]...)
-	if ended && bytes.Contains(tail, requestEnd) {
-		return 0, errNoMore
-	}
-	l.last = tail
-	if ended {
-		l.last = nil
-	}
-	return l.w.Write(b)
 }

@@ -200,9 +200,15 @@ func TestNamesOfFlowsThatCross(t *testing.T) {
 		{"a blocked request behind them", 50051, []string{settings2, request2("bad.bet")}, settings2, "aborted", "no-gambling"},
 		{"a blocked request together with them", 50051, []string{settings2 + request2("bad.bet")}, "", "aborted", "no-gambling"},
 		{"a blocked request in pieces", 50051, []string{settings2, request2("bad.bet")[:12], request2("bad.bet")[12:]}, settings2, "aborted", "no-gambling"},
-		{"a protocol without names", 22, []string{"SSH-2.0-client\r\n", "more"}, "*", "open", "rest"},
+		{"a protocol without names", 22, []string{"SSH-2.0-client\r\n", "\x00\x00\x05\x3c"}, "*", "open", "rest"},
 		{"a word and silence", 25, []string{"HELO"}, "*", "read", "rest"},
-		{"a protocol without names on 443", 443, []string{"\x00\x01\x02"}, "*", "open", "rest"},
+		{"a protocol without names on 443", 443, []string{"\x00\x01\x02"}, "*", "read", "rest"},
+		{"much of it", 443, []string{"\x00\x01\x02", strings.Repeat("data", 80<<10)}, "*", "open", "rest"},
+		{"a blocked Host behind a binary method", 443, []string{"\x00\x01\x02", " / HTTP/1.1\r\n", "Host: bad.bet\r\n\r\n"},
+			"\x00\x01\x02 / HTTP/1.1\r\n", "aborted", "no-gambling"},
+		{"a blocked Host behind any line", 4443, []string{"hello\r\n", "X: y\r\nHo", "st: bad.bet", "\r\n\r\n"},
+			"hello\r\nX: y\r\nHo", "aborted", "no-gambling"},
+		{"an allowed Host behind any line", 4443, []string{"hello\r\n", "X: y\r\nHo", "st: good.example\r\n\r\n"}, "*", "read", "rest"},
 		{"a line without an end", 4443, []string{strings.Repeat("and from me", 100000)}, "*", "open", "rest"},
 	}
 	for _, row := range rows {
@@ -427,7 +433,7 @@ func TestWhichFlowsHaveMoved(t *testing.T) {
 // A name that needs no look-up is judged by whoever brought the packet, before he is back for the next.
 func TestANameIsJudgedAtOnce(t *testing.T) {
 	for _, row := range []struct{ sent, want string }{
-		{string(clientHello("good.example")) + change + encrypted, "open"}, {string(clientHello("bad.bet")), "aborted"}, {"SSH-2.0-client\r\n", "open"},
+		{string(clientHello("good.example")) + change + encrypted, "open"}, {string(clientHello("bad.bet")), "aborted"}, {"SSH-2.0-client\r\n\x00\x00\x05\x3c", "open"},
 	} {
 		w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})
 		c := w.cross(t, 22)
@@ -610,12 +616,12 @@ func TestHalfHellosThatCrossAreBounded(t *testing.T) {
 	}
 }
 
-// Once a connection has switched to another protocol for good, nothing of it is read any more, so the stack need not hold it to the small
+// Once a connection has switched to another protocol for good, no more than a little of it is read, so the stack need not hold it to the small
 // window of one that is read: all that goes to a company's proxy by CONNECT, and every WebSocket.
 func TestAConnectionThatHasSwitchedIsOpened(t *testing.T) {
 	for _, row := range []struct{ name, head, then string }{
-		{"CONNECT", "CONNECT good.example:443 HTTP/1.1\r\nHost: good.example:443\r\n\r\n", string(clientHello("good.example"))},
-		{"WebSocket", "GET /chat HTTP/1.1\r\nHost: good.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "\x82\x83abcdxyz"},
+		{"CONNECT", "CONNECT good.example:443 HTTP/1.1\r\nHost: good.example:443\r\n\r\n", string(clientHello("good.example")) + encrypted + "\r\n\xff"},
+		{"WebSocket", "GET /chat HTTP/1.1\r\nHost: good.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "\x82\x83abcdxyz" + strings.Repeat("\x82\x83abcdxyz", 32<<10)},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := newWorld(t, Config{Policy: decide(blocksBet), Ways: carrying{ways{}}})

@@ -66,13 +66,10 @@ func (r *Router) openNamed(ctx context.Context, client net.Conn, e *entry, head 
 		late := &lateFilter{filter: filter}
 		err = late.passOn()
 		through = late
-	case head.kind() == request || head.kind() == hello:
+	default:
 		later := filter.later()
 		err = later.pass()
 		through = later
-	default:
-		_, err = unwrapped(upstream).Write(head.b)
-		head.release()
 	}
 	if err != nil {
 		if !errors.Is(err, errNoMore) {
@@ -128,7 +125,7 @@ type laterFilter struct {
 
 // later returns the filter for a stream that starts with the held bytes, a request or a hello.
 func (w filter) later() *laterFilter {
-	l := &laterFilter{filter: w, first: w.held.isPreface()}
+	l := &laterFilter{filter: w, first: !w.held.isNamed()}
 	if w.held.kind() == hello {
 		l.hellos = sniff.BehindHello(w.held.b, w.held.result())
 		l.names = &l.hellos
@@ -157,8 +154,11 @@ func (w *laterFilter) opened() (to io.Writer, ok bool) { return w.upstream, w.op
 
 // prompt reports whether it takes no time to read b, which follows what was read: no name has to be judged.
 func (w *laterFilter) prompt(b []byte) bool {
-	if w.names != &w.hellos || len(w.held.b) > 0 {
+	if len(w.held.b) > 0 {
 		return false
+	}
+	if r, ok := w.names.(*sniff.Requests); ok {
+		return r.Prompt(b)
 	}
 	next := w.hellos
 	for {
@@ -236,8 +236,7 @@ func (w *laterFilter) write(b []byte) error {
 // not to show a name. It passes that on, as late does, and holds a hello or a request until it shows a name, and then judges it.
 type lateFilter struct {
 	filter
-	next io.Writer // for all later bytes; nil until judged
-	open bool      // they pass as they are
+	next *laterFilter // for all later bytes; nil until judged
 }
 
 func (w *lateFilter) Write(b []byte) (int, error) {
@@ -256,25 +255,13 @@ func (w *lateFilter) look(done bool) error {
 	switch {
 	case !done && !w.held.isPreface():
 		return w.passOn()
-	case w.held.kind() == longFirstLine:
-		line := &longLine{w: w.upstream, last: w.held.b[:w.passed]}
-		_, err := line.Write(w.held.b[w.passed:])
-		w.next = line
-		w.held.release()
-		return err
-	case w.held.kind() == noName:
-		w.next, w.open = w.upstream, true
-		_, err := w.next.Write(w.held.b[w.passed:])
-		w.held.release()
-		return err
 	case w.held.kind() == hello:
 		if err := w.judge(w.held.result()); err != nil {
 			return err
 		}
 	}
-	later := w.later()
-	w.next = later
-	return later.pass()
+	w.next = w.later()
+	return w.next.pass()
 }
 
 // passOn passes on what does not look like a hello or a request yet.
@@ -288,8 +275,8 @@ func (w *lateFilter) passOn() error {
 }
 
 func (w *lateFilter) opened() (to io.Writer, ok bool) {
-	if later, ok := w.next.(*laterFilter); ok {
-		return later.opened()
+	if w.next == nil {
+		return w.upstream, false
 	}
-	return w.upstream, w.open
+	return w.next.opened()
 }

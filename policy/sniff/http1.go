@@ -13,7 +13,9 @@ type head struct {
 
 	http10  bool
 	connect bool // the method is CONNECT
+	get     bool // the method is GET or HEAD, which have no body
 	upgrade bool // it has an Upgrade field
+	streams bool // a body without a length may follow: Icecast's SOURCE and PUT, and what a client of NTRIP says of its place
 	hosts   hostPair
 	fields  uint8 // fields seen, of those that may occur once
 	length  int64 // Content-Length in bytes
@@ -127,7 +129,14 @@ func (h *head) requestLine(line []byte, method int) bool {
 			return false
 		}
 	}
-	h.connect = string(line[:method]) == "CONNECT"
+	switch string(line[:method]) {
+	case "CONNECT":
+		h.connect = true
+	case "GET", "HEAD":
+		h.get = true
+	case "SOURCE", "PUT", "POST":
+		h.streams = true
+	}
 	authority, ok := targetAuthority(target, h.connect)
 	if !ok {
 		return false
@@ -175,6 +184,11 @@ func (h *head) fieldLine(line []byte) bool {
 	case len("Upgrade"):
 		if bytes.EqualFold(line[:name], []byte("Upgrade")) {
 			h.upgrade = true
+		}
+	case len("User-Agent"):
+		const ntrip = "NTRIP"
+		if v := trimBlank(value); bytes.EqualFold(line[:name], []byte("User-Agent")) && len(v) > len(ntrip) && bytes.EqualFold(v[:len(ntrip)], []byte(ntrip)) {
+			h.streams = true
 		}
 	case len("Content-Length"):
 		if bytes.EqualFold(line[:name], []byte("Content-Length")) {

@@ -1,5 +1,10 @@
 package sniff
 
+import (
+	"bytes"
+	"slices"
+)
+
 // Requests reads what a client sends on one unencrypted HTTP/1 or HTTP/2 connection and reports the host of every request.
 // The zero value is ready for the first byte of a connection.
 type Requests struct {
@@ -8,6 +13,11 @@ type Requests struct {
 	length int64 // bytes of body still to skip, by Content-Length
 	body   chunks
 	two    *requests2
+
+	begun  []byte // of a line that may become a request's, and has been released for all that
+	odd    oddLine
+	fields *head  // behind an odd line
+	line   []byte // released of the next of them
 }
 
 // requestPart is the part of the stream that the next byte belongs to.
@@ -15,6 +25,10 @@ type requestPart uint8
 
 const (
 	partHead requestPart = iota
+	partOddLine
+	partOddHead
+	partFields
+	partUnread // a body that servers may leave unread
 	partLength
 	partChunks
 	partHTTP2
@@ -33,20 +47,25 @@ const (
 // Call Feed again with b[n:] while n > 0 and bytes remain. It never needs more than MaxHead at once, keeps no reference to
 // b, and copies no body.
 //
-// After Upgrade or CONNECT, Feed expects another protocol, unless the bytes parse as a request: the server may have refused
-// to switch, and Feed does not see its answer. So a protocol whose first line contains an HTTP version is judged as HTTP,
-// and one that starts with a word and a blank is held until its first line is complete.
+// At the start, and after Upgrade or CONNECT, Feed expects another protocol, unless the bytes parse as a request: the server may
+// have refused to switch, and Feed does not see its answer. So a protocol whose first line ends with an HTTP version is judged as
+// HTTP, and a Host field behind any first line too.
 func (r *Requests) Feed(b []byte) (n int, res Result) {
 	if len(b) == 0 {
 		return 0, needMore(HTTP)
 	}
 	switch r.at {
+	case partOddLine:
+		return r.passOddLine(b)
+	case partOddHead:
+		return r.readOddHead(b)
+	case partFields:
+		return r.passFields(b)
+	case partUnread:
+		return r.passUnread(b)
 	case partLength:
 		n := int(min(r.length, int64(len(b))))
-		r.length -= int64(n)
-		if r.length == 0 {
-			r.at = partHead
-		}
+		r.Skip(int64(n))
 		return n, needMore(HTTP)
 	case partChunks:
 		return r.passChunks(b)
@@ -57,9 +76,9 @@ func (r *Requests) Feed(b []byte) (n int, res Result) {
 		}
 		return n, res
 	case partOpaque:
-		return len(b), Result{Status: NotThis}
+		return r.opaque(b)
 	case partBroken:
-		return 0, ambiguous(HTTP)
+		return r.broken()
 	}
 	return r.readHead(b)
 }
@@ -79,12 +98,16 @@ func (r *Requests) Skip(n int64) {
 	}
 }
 
+// Prompt reports whether it takes no time to feed b: no name is in it.
+func (r *Requests) Prompt(b []byte) bool {
+	return r.at == partOddLine && bytes.IndexByte(b, '\n') < 0
+}
+
 func (r *Requests) passChunks(b []byte) (int, Result) {
 	n := r.body.pass(b)
 	switch r.body.at {
 	case chunksBroken:
-		r.at = partBroken
-		return 0, ambiguous(HTTP)
+		return r.broken()
 	case chunksOver:
 		r.at = partHead
 		r.body = chunks{}
@@ -92,32 +115,94 @@ func (r *Requests) passChunks(b []byte) (int, Result) {
 	return n, needMore(HTTP)
 }
 
+// readHead reads the head of a request. Where none has to come, the first line is not held until it is complete: in another protocol, its
+// sender may wait for an answer.
 func (r *Requests) readHead(b []byte) (int, Result) {
-	if !r.judged && startsPreface(b) {
-		if len(b) < len(preface) {
+	all := b
+	if len(r.begun) > 0 {
+		all = slices.Concat(r.begun, b)
+	}
+	incomplete := !r.judged && !hasLine(all[:min(len(all), MaxHead)])
+	if !r.judged && startsPreface(all) {
+		switch {
+		case incomplete:
+			r.begun = bytes.Clone(all)
+			return len(b), needMore(Unknown)
+		case len(all) < len(preface):
 			return 0, needMore(Unknown)
 		}
-		r.at, r.two = partHTTP2, newRequests2()
-		return len(preface), needMore(HTTP2)
+		n := len(preface) - len(r.begun)
+		r.at, r.two, r.begun = partHTTP2, newRequests2(), nil
+		return n, needMore(HTTP2)
 	}
 	var h head
-	h.read(b)
+	h.read(all)
 	switch {
+	case incomplete && h.res.Status == NeedMore && len(all) < MaxBytes:
+		r.begun = bytes.Clone(all)
+		return len(b), needMore(Unknown)
+	case incomplete, h.res.Status == NotThis && !r.judged:
+		return r.beginOdd(b, h.res.Protocol == HTTP)
 	case h.res.Status == NeedMore:
 		return 0, h.res
-	case h.res.Status == NotThis && !r.judged:
-		r.at = partOpaque
-		return len(b), h.res
 	case h.res.Status == NotThis, h.res.Ambiguous:
-		r.at = partBroken
-		return 0, ambiguous(HTTP)
+		return r.broken()
 	}
-	r.judged = !h.connect && !h.upgrade
+	n := h.size - len(r.begun)
+	r.begun = nil
+	r.follow(&h)
+	r.judged = !h.connect && !h.upgrade && !(h.streams && h.fields&(sawLength|sawChunked) == 0)
+	if h.get && r.at == partLength {
+		r.at, r.odd = partUnread, oddLine{}
+	}
+	return n, h.res
+}
+
+// hasLine reports whether there is a line that is not empty, and has an end.
+func hasLine(b []byte) bool {
+	for len(b) > 0 && (b[0] == '\n' || isBlank(b[0])) {
+		b = b[1:]
+	}
+	return bytes.IndexByte(b, '\n') >= 0
+}
+
+// follow goes on with the body of a request, or behind it.
+func (r *Requests) follow(h *head) {
+	r.judged = false
 	switch {
 	case h.fields&sawChunked != 0:
 		r.at = partChunks
 	case h.length > 0:
 		r.at, r.length = partLength, h.length
+	default:
+		r.at = partHead
 	}
-	return h.size, h.res
+}
+
+// passUnread passes the first line of the body of a GET. Python's http.server reads a request there, unless its handler reads the body.
+func (r *Requests) passUnread(b []byte) (int, Result) {
+	n := int(min(r.length, int64(len(b))))
+	line, ended := b[:n], false
+	if end := bytes.IndexByte(line, '\n'); end >= 0 {
+		line, ended = line[:end], true
+	}
+	r.odd.add(line)
+	if ended {
+		if r.odd.namesVersion() {
+			return r.broken()
+		}
+		r.at = partLength
+	}
+	r.Skip(int64(n))
+	return n, needMore(HTTP)
+}
+
+func (r *Requests) broken() (int, Result) {
+	*r = Requests{at: partBroken}
+	return 0, ambiguous(HTTP)
+}
+
+func (r *Requests) opaque(b []byte) (int, Result) {
+	*r = Requests{at: partOpaque}
+	return len(b), Result{Status: NotThis}
 }
