@@ -267,6 +267,30 @@ func TestASecondServerLeavesTheFirstAlone(t *testing.T) {
 	}
 }
 
+// TestAServerThatIsClosedLateLeavesItsSuccessorAlone closes a server that has ended when another one has its path.
+func TestAServerThatIsClosedLateLeavesItsSuccessorAlone(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "control.sock")
+	first, err := New(Config{Socket: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := first.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{status: func() (Status, error) { return Status{State: "connected"}, nil }}
+	c := f.config()
+	c.Socket = socket
+	serveControl(t, c)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := dial(t, socket).Status(t.Context()); err != nil || s.State != "connected" {
+		t.Errorf("the second server answers %v, %v", s.State, err)
+	}
+}
+
 func TestAFileInTheWayIsNotRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "precious")
 	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"sync"
 )
 
 // systemSocket is the socket of a penstock that root, or a service manager, started.
@@ -69,16 +70,17 @@ func listenPrivate(path string) (net.Listener, error) {
 		listener.Close()
 		return nil, err
 	}
-	return unlinking{listener, path}, nil
+	return &unlinking{Listener: listener, path: path}, nil
 }
 
-// unlinking removes its socket when it is closed.
+// unlinking removes its socket when it is closed, once: later the path may be another process's.
 type unlinking struct {
 	net.Listener
 	path string
+	once sync.Once
 }
 
-func (l unlinking) Close() error {
-	os.Remove(l.path)
+func (l *unlinking) Close() error {
+	l.once.Do(func() { os.Remove(l.path) })
 	return l.Listener.Close()
 }
