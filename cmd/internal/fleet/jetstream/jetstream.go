@@ -139,13 +139,14 @@ func (s *Store) run() {
 
 // connect makes one attempt at each server.
 func (s *Store) connect() (*link, error) {
-	l := newLink(s.ctx)
 	options, err := s.options(s.ctx)
 	if err != nil {
 		return nil, err
 	}
+	l := newLink(s.ctx)
 	nc, err := nats.Connect(strings.Join(s.config.NATS.Servers, ","), append(options, l.options()...)...)
 	if err != nil {
+		l.lose(err) // nobody else will: there is no connection that could be closed
 		return nil, err
 	}
 	return l, l.use(nc)
