@@ -98,11 +98,11 @@ func (w *watch) poll(ctx context.Context) ([]Entry, error) {
 		if present[key] {
 			continue
 		}
-		delete(w.files, key)
 		w.dir.forget(w.bucket, key)
 		if f.version != 0 {
 			changes = append(changes, w.gone(key))
 		}
+		delete(w.files, key) // after gone, which asks it for the last version
 	}
 	slices.SortStableFunc(changes, func(x, y Entry) int { return cmp.Compare(x.Version, y.Version) })
 	return changes, nil
