@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // blobs is the folder of a Dir that has them.
@@ -17,6 +18,9 @@ const blobs = "blobs"
 
 // chunk is how much of a blob is read or written at once, bytes.
 const chunk = 256 << 10
+
+// removeLimit is how long PublishBlob waits, after its context has ended, until what it has written is removed.
+const removeLimit = time.Second
 
 // PublishBlob stores what it reads in a file that is named by its digest.
 func (d *Dir) PublishBlob(ctx context.Context, r io.Reader) (Digest, error) {
@@ -37,8 +41,14 @@ func (d *Dir) PublishBlob(ctx context.Context, r io.Reader) (Digest, error) {
 	hash := sha256.New()
 	_, err = io.CopyBuffer(io.MultiWriter(file{ctx, d, f}, hash), reader{ctx, r}, make([]byte, chunk))
 	digest := Digest(hash.Sum(nil))
+	end := ctx
+	if err != nil { // what was written is removed, also if ctx has ended
+		var cancel context.CancelFunc
+		end, cancel = context.WithTimeout(context.WithoutCancel(ctx), removeLimit)
+		defer cancel()
+	}
 	// An equal file that is there is replaced: it may be damaged.
-	if err := d.within(ctx, func() error { return commit(f, filepath.Join(folder, digest.String()), true, err) }); err != nil {
+	if err := d.within(end, func() error { return commit(f, filepath.Join(folder, digest.String()), true, err) }); err != nil {
 		return Digest{}, forbidden(err)
 	}
 	return digest, nil

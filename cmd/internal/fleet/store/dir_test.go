@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -152,6 +153,47 @@ func TestDirThatIsDamaged(t *testing.T) {
 	if n := strings.Count(log.String(), "truth/folder"); n != 1 {
 		t.Errorf("the log tells %d times of the folder, want once:\n%s", n, log)
 	}
+}
+
+// TestARemovalByHandHasAVersionOfItsOwn removes a file as a person would.
+func TestARemovalByHandHasAVersionOfItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	version, err := s.Put(t.Context(), store.Truth, "muc", []byte("value"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := storetest.Watch(t, s, store.Truth, "")
+	w.Await(t, "the value", func() bool { return w.Value("muc") == "value" })
+	if err := os.Remove(filepath.Join(dir, "truth", "muc")); err != nil {
+		t.Fatal(err)
+	}
+	w.Await(t, "the removal", func() bool { return w.Value("muc") == "" })
+	if got := w.Version("muc"); got <= version {
+		t.Errorf("the removal of version %d has version %d, want more", version, got)
+	}
+}
+
+// TestABlobThatIsGivenUpLeavesNothing ends a publication half way.
+func TestABlobThatIsGivenUpLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	half := io.MultiReader(strings.NewReader("half of it"), endless(cancel))
+	if _, err := open(t, dir).PublishBlob(ctx, half); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want that it was given up", err)
+	}
+	left, err := os.ReadDir(filepath.Join(dir, "blobs"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// endless calls a function at each read, and returns nothing.
+type endless func()
+
+func (e endless) Read([]byte) (int, error) {
+	e()
+	return 0, nil
 }
 
 func TestDirWithDamagedBlob(t *testing.T) {
