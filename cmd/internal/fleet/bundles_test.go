@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -27,6 +28,7 @@ type follower struct {
 	// fault is what is wrong with whatever is put in force; nil: nothing.
 	fault  atomic.Pointer[error]
 	reload atomic.Int32 // calls that worked
+	failed atomic.Int64 // errors in the log
 	stop   func()
 }
 
@@ -41,7 +43,7 @@ func follow(t *testing.T) *follower {
 	dir := t.TempDir()
 	f.use(&config.Fleet{Site: "lab", Gateway: names[0], Folder: dir, Signers: []string{key.Public().String()}})
 	c := Config{
-		Live: f.live.Load, Store: f.link, Log: logger(t, names[0]),
+		Live: f.live.Load, Store: f.link, Log: slog.New(failures{logger(t, names[0]).Handler(), &f.failed}),
 		Reload: func(context.Context) error {
 			if fault := f.fault.Load(); fault != nil {
 				return *fault
@@ -234,6 +236,36 @@ func TestAFullDiskIsNotForGood(t *testing.T) {
 	}
 	eventually(t, "the last is in force as well", f.has("ana", "bob", "eve"))
 	eventually(t, "it was read", func() bool { return f.reload.Load() > before })
+}
+
+// failures counts the lines of a log that are errors.
+type failures struct {
+	slog.Handler
+	n *atomic.Int64
+}
+
+func (f failures) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelError {
+		f.n.Add(1)
+	}
+	return f.Handler.Handle(ctx, r)
+}
+
+// TestAChangeIsTriedAgainWhenTheDiskCanBeReadAgain tells of a change while the bundle in force cannot be read.
+func TestAChangeIsTriedAgainWhenTheDiskCanBeReadAgain(t *testing.T) {
+	f := follow(t)
+	f.publish(t, 1, f.key, f.key)
+	eventually(t, "the first bundle is in force", f.serves(1))
+	own := filepath.Join(f.disk.Dir, "1")
+	if err := os.Rename(own, own+".away"); err != nil {
+		t.Fatal(err)
+	}
+	f.change(t, "eve", 1, f.key)
+	eventually(t, "the change was tried", func() bool { return f.failed.Load() > 0 })
+	if err := os.Rename(own+".away", own); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the change is in force", f.has("eve"))
 }
 
 // TestADamagedBundleIsTold damages the newest of two bundles while penstock does not run, and then publishes it again.

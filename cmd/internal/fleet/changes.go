@@ -148,14 +148,14 @@ func Changed(dir string) map[string]bundle.Signed {
 func (b *bundles) followChanges(ctx context.Context) {
 	again := time.NewTicker(b.again)
 	defer again.Stop()
-	said := ""
+	said := "" // the last error; "": the last attempt has worked
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-b.changes.wake:
 		case <-again.C:
-			if !b.changes.wait(b.Live()) && !b.joins.wait(b.Live()) {
+			if said == "" && !b.changes.wait(b.Live()) && !b.joins.wait(b.Live()) {
 				continue
 			}
 		}
