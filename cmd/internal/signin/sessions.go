@@ -34,7 +34,8 @@ type sessions struct {
 	byPeer  atomic.Pointer[map[string]*Session] // neither the map nor a session is changed
 	changed chan struct{}                       // capacity 1: another session may end first now
 
-	mu sync.Mutex // held while byPeer changes
+	saving sync.Mutex // held while the file is written
+	mu     sync.Mutex // held while byPeer changes, and for no longer: a slow disk keeps no session alive
 }
 
 func newSessions(key string, m *Metrics) (*sessions, error) {

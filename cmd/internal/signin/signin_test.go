@@ -2,6 +2,7 @@ package signin
 
 import (
 	"context"
+	"crypto/cipher"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -895,6 +896,47 @@ func TestSessionsOutliveARestart(t *testing.T) {
 	g.start(t)
 	if !strings.Contains(g.said.String(), "it is not a file of sessions") {
 		t.Errorf("an empty file: the log says\n%s", g.said)
+	}
+}
+
+// stalled seals nothing until it is told to.
+type stalled struct {
+	cipher.AEAD
+	begun, goOn chan struct{}
+}
+
+func (s stalled) Seal(dst, nonce, text, more []byte) []byte {
+	close(s.begun)
+	<-s.goOn
+	return s.AEAD.Seal(dst, nonce, text, more)
+}
+
+func TestASessionEndsWhileAnotherIsWritten(t *testing.T) {
+	s, err := newSessions(serverKey, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := stalled{s.store.aead, make(chan struct{}), make(chan struct{})}
+	s.store.aead = slow
+	s.begin(Session{Peer: anaKey, User: "ana", Until: time.Now().Add(time.Hour)})
+	saved, ended := make(chan error, 1), make(chan bool, 1)
+	go func() { saved <- s.save(filepath.Join(t.TempDir(), "sign-ins"), time.Now()) }()
+	<-slow.begun
+	go func() {
+		_, ok := s.end(anaKey, nil)
+		ended <- ok
+	}()
+	select {
+	case ok := <-ended:
+		if !ok {
+			t.Error("there was no session to end")
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("a session does not end while the file of sessions is written")
+	}
+	close(slow.goOn)
+	if err := <-saved; err != nil {
+		t.Error(err)
 	}
 }
 

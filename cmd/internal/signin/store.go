@@ -76,8 +76,8 @@ func (s store) open(data []byte) (list []Session, err error) {
 
 // save writes the sessions that are not over, as a whole or not at all.
 func (s *sessions) save(path string, now time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	list := []Session{}
 	for _, one := range *s.byPeer.Load() {
 		if now.Before(one.Until) {
