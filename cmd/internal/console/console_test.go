@@ -303,6 +303,19 @@ func TestGuessesDoNotFillTheLog(t *testing.T) {
 	}
 }
 
+func TestGuessesAreLoggedAfterTheClockWasSetBack(t *testing.T) {
+	s, _, b := serve(t)
+	var said bytes.Buffer
+	s.log = slog.New(slog.NewTextHandler(&said, nil))
+	s.refused.Store(time.Now().Add(24 * time.Hour).UnixNano()) // the clock was a day ahead then
+	if status := b.open(b.base + "/#t=" + strings.Repeat("A", 26)); status != http.StatusForbidden {
+		t.Fatalf("got %d, want 403", status)
+	}
+	if !strings.Contains(said.String(), "a link was refused") {
+		t.Error("a guess is not in the log")
+	}
+}
+
 func TestWhoMayOnlyReadChangesNothing(t *testing.T) {
 	s, _, b := serve(t)
 	if status := b.open(link(t, s, false)); status != http.StatusOK {

@@ -149,7 +149,8 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) {
 // sayRefused logs that a link was refused, once a minute: everybody on this host may guess as often as they like.
 func (s *Server) sayRefused(err error) {
 	now, last := time.Now().UnixNano(), s.refused.Load()
-	if last != 0 && now-last < int64(time.Minute) || !s.refused.CompareAndSwap(last, now) {
+	passed := time.Duration(now - last) // below 0 after the clock was set back
+	if last != 0 && 0 <= passed && passed < time.Minute || !s.refused.CompareAndSwap(last, now) {
 		return
 	}
 	s.log.Warn("console: a link was refused; others of the next minute are not logged", "err", err)
