@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"penstock/cmd/internal/config"
@@ -99,6 +100,28 @@ func TestWhatAServerPushesIsFollowed(t *testing.T) {
 	}
 	if got := o.facts().resolvers(); len(got) != 0 {
 		t.Errorf("resolvers: got %v, want none: a server that speaks TLS alone is not asked in clear", got)
+	}
+}
+
+// TestFlowsAreResetWhileAServerPushes resets the flows of a transport, again and again, while its server pushes other addresses.
+func TestFlowsAreResetWhileAServerPushes(t *testing.T) {
+	o := newPushed(t, func() {})
+	pushed := [2]netip.Prefix{netip.MustParsePrefix("10.8.0.2/24"), netip.MustParsePrefix("fd08::2/64")}
+	for i := range 1000 {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := o.reset(); err != nil {
+				t.Error(err)
+			}
+		})
+		now, before := pushed[i%2], pushed[(i+1)%2]
+		if err := o.configure(openvpn.Settings{Addrs: []netip.Prefix{now}}); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		if !o.stack.Speaks(now.Addr()) || o.stack.Speaks(before.Addr()) {
+			t.Fatalf("push %d: the stack does not have the address %v, which the server has pushed, alone", i, now)
+		}
 	}
 }
 

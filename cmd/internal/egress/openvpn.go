@@ -65,21 +65,28 @@ func (o *openvpnInner) newDriver(lost func(error)) (transport.Driver, error) {
 // configure applies what the server pushed to the stack.
 func (o *openvpnInner) configure(s openvpn.Settings) error {
 	o.asking.settle()
+	changed, err := o.take(s)
+	if changed {
+		o.renamed()
+	}
+	return err
+}
+
+// take gives the stack the addresses and the MTU of s, and keeps s. It reports whether names or routes have changed. A reset sees all of
+// that or nothing: it gives the stack the addresses that were kept.
+func (o *openvpnInner) take(s openvpn.Settings) (changed bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if err := o.stack.SetAddrs(s.Addrs); err != nil {
-		return err
+		return false, err
 	}
 	if s.MTU >= 576 {
 		o.stack.SetMTU(s.MTU)
 	}
 	routes := openvpnRoutes(s)
-	o.mu.Lock()
 	same := reflect.DeepEqual(o.settings.DNS, s.DNS) && slices.Equal(o.settings.SearchDomains, s.SearchDomains) && reflect.DeepEqual(o.routes, &routes)
 	o.settings, o.routes = s, &routes
-	o.mu.Unlock()
-	if !same {
-		o.renamed()
-	}
-	return nil
+	return !same, nil
 }
 
 // credentials answers the server with the configuration's user name and password, and with what the user says.
