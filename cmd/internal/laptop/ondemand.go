@@ -25,6 +25,7 @@ type onDemand struct {
 	steps  []ondemand.Step // owned by run
 	from   *config.Config  // the configuration of the steps; owned by run
 
+	trust   sync.Mutex // held while a network is trusted, or left, together with the notes about it
 	mu      sync.Mutex // guards below
 	path    pathmon.Path
 	hasPath bool
@@ -65,30 +66,32 @@ func (o *onDemand) note(change func()) {
 
 // changing reports whether the path may be about to change. A change is reported once the path has settled.
 func (o *onDemand) changing(is bool) {
+	change := func() { o.unclear = is }
 	if is {
-		o.leaving()
+		o.leave(change)
+	} else {
+		o.note(change)
 	}
-	o.note(func() { o.unclear = is })
 }
 
-// leaving reports that the network may have changed. From then on it is not trusted.
-func (o *onDemand) leaving() {
+// leave changes the notes because the network may have changed. From then on it is not trusted: whoever is about to trust it finds
+// the notes changed.
+func (o *onDemand) leave(change func()) {
+	o.trust.Lock()
+	defer o.trust.Unlock()
 	if o.core.Conditions().Trusted {
 		o.l.log.Info("the network is not trusted until it is identified again")
 		o.core.Change(func(now *policy.Conditions) { now.Trusted = false })
 	}
+	o.note(change)
 }
 
 // again has the network examined again, as after a sleep: another network may look the same.
-func (o *onDemand) again() {
-	o.leaving()
-	o.note(func() { o.network++ })
-}
+func (o *onDemand) again() { o.leave(func() { o.network++ }) }
 
 // changed switches to another network and drops the user's order for the last one.
 func (o *onDemand) changed(p pathmon.Path, ok bool) {
-	o.leaving()
-	o.note(func() {
+	o.leave(func() {
 		first := o.network == 0
 		o.path, o.hasPath, o.unclear = p, ok, false
 		o.network++
@@ -100,8 +103,7 @@ func (o *onDemand) changed(p pathmon.Path, ok bool) {
 
 // override lets an order of the user override the list: for d or, if d is 0, until the network changes.
 func (o *onDemand) override(d time.Duration) {
-	o.leaving()
-	o.note(func() {
+	o.leave(func() {
 		o.manual, o.until = true, time.Time{}
 		if d > 0 {
 			o.until = time.Now().Add(d)
@@ -166,6 +168,8 @@ func (o *onDemand) decide(ctx context.Context, n notes) {
 		o.from, o.steps = cfg, onDemandSteps(cfg)
 	}
 	action, step := ondemand.Decide(ctx, o.steps, o.l.network(ctx, n.path), o.ask)
+	o.trust.Lock()
+	defer o.trust.Unlock()
 	o.mu.Lock()
 	stale := o.network != n.network || o.unclear || o.manual
 	same := o.decided && o.action == action && o.settled == n.network
@@ -182,7 +186,7 @@ func (o *onDemand) decide(ctx context.Context, n notes) {
 	o.act(action)
 }
 
-// act brings the transports into the state that an action wants.
+// act brings the transports into the state that an action wants. The caller holds trust.
 func (o *onDemand) act(action ondemand.Action) {
 	trusted := action == ondemand.FilterOnly
 	for _, t := range o.egress.Transports() {

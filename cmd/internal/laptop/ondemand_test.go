@@ -69,6 +69,43 @@ func TestOnDemandNotes(t *testing.T) {
 	want("without a network", "corp", "corp")
 }
 
+// leftMeanwhile is a Core during whose first change the network becomes another one.
+type leftMeanwhile struct {
+	*fakeCore
+	leave func()
+}
+
+func (c *leftMeanwhile) Change(change func(*policy.Conditions)) {
+	if leave := c.leave; leave != nil {
+		c.leave = nil
+		leave()
+	}
+	c.fakeCore.Change(change)
+}
+
+func TestANetworkThatIsLeftWhileItIsTrustedIsNotTrusted(t *testing.T) {
+	office := pathmon.Path{Interface: "eth0", Gateway: netip.MustParseAddr("10.0.0.1"), Source: netip.MustParseAddr("10.0.0.10")}
+	w := newWorld(t, `on_demand: [{if: {interface: eth0}, then: filter_only}]`)
+	o := w.follower.onDemand
+	o.changed(office, true)
+	left := make(chan struct{})
+	o.core = &leftMeanwhile{w.core, func() {
+		go func() {
+			defer close(left)
+			o.changed(pathmon.Path{Interface: "wlan0", Gateway: office.Gateway, Source: office.Source}, true)
+		}()
+		select {
+		case <-left:
+		case <-time.After(100 * time.Millisecond): // it waits for the change, which is as good
+		}
+	}}
+	o.decide(t.Context(), o.standing())
+	<-left
+	if w.core.Conditions().Trusted {
+		t.Error("a network that nobody has looked at is trusted")
+	}
+}
+
 func TestOnDemandActs(t *testing.T) {
 	w := newWorld(t, `on_demand: [{then: connect}]`)
 	tun := w.corp(t)
