@@ -27,14 +27,15 @@ type addressBook struct {
 	file   string // empty: the book is kept in memory only
 	log    *slog.Logger
 
-	mu    sync.Mutex // guards below
-	names map[string]*addresses
+	mu      sync.Mutex // guards below
+	names   map[string]*addresses
+	network int // counts networks
 }
 
 // addresses is what is known about a name.
 type addresses struct {
 	found []netip.Addr
-	asked time.Time // time of the last look-up; zero: in an earlier process
+	asked time.Time // time of the last look-up; zero: in an earlier process, or on another network
 }
 
 // openAddressBook reads the file of an earlier process. If it cannot be read, that is only a warning: the file is a cache, not a
@@ -80,7 +81,7 @@ func (b *addressBook) resolve(ctx context.Context, name string) ([]netip.Addr, e
 	if a, err := netip.ParseAddr(name); err == nil {
 		return []netip.Addr{a}, nil
 	}
-	last, fresh := b.last(name)
+	last, fresh, network := b.last(name)
 	if fresh {
 		return last, nil
 	}
@@ -103,26 +104,30 @@ func (b *addressBook) resolve(ctx context.Context, name string) ([]netip.Addr, e
 	for i := range found {
 		found[i] = found[i].Unmap()
 	}
-	b.put(name, found)
+	b.put(name, found, network)
 	return slices.Clone(found), nil
 }
 
-// last returns the known addresses of a name, and whether they are recent enough to skip a look-up.
-func (b *addressBook) last(name string) (found []netip.Addr, fresh bool) {
+// last returns the known addresses of a name, whether they are recent enough to skip a look-up, and the network that the host is in.
+func (b *addressBook) last(name string) (found []netip.Addr, fresh bool, network int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	a := b.names[name]
 	if a == nil {
-		return nil, false
+		return nil, false, b.network
 	}
-	return slices.Clone(a.found), time.Since(a.asked) < askAgain
+	return slices.Clone(a.found), time.Since(a.asked) < askAgain, b.network
 }
 
-func (b *addressBook) put(name string, found []netip.Addr) {
+// put keeps the addresses of a name. If the host has left the network that they were asked for on, they are not recent.
+func (b *addressBook) put(name string, found []netip.Addr, network int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	before := b.names[name]
-	b.names[name] = &addresses{found: found, asked: time.Now()}
+	before, now := b.names[name], &addresses{found: found}
+	if network == b.network {
+		now.asked = time.Now()
+	}
+	b.names[name] = now
 	if b.file == "" || before != nil && sameAddrs(before.found, found) {
 		return
 	}
@@ -161,10 +166,11 @@ func writeFile(path string, data []byte) error {
 	return os.Rename(temporary, path)
 }
 
-// outdated forces a new look-up of every name, because the network has changed.
+// outdated forces a new look-up of every name, also of those that are being looked up, because the network has changed.
 func (b *addressBook) outdated() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.network++
 	for _, a := range b.names {
 		a.asked = time.Time{}
 	}

@@ -99,3 +99,31 @@ func TestAddressBook(t *testing.T) {
 		want(t, book(path, &nameServer{found: []netip.Addr{two}}), two)
 	})
 }
+
+// moving is a name server whose network becomes another one while it is asked.
+type moving struct {
+	nameServer
+	move func()
+}
+
+func (m *moving) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
+	found, err := m.nameServer.lookup(ctx, name)
+	if m.move != nil {
+		m.move()
+	}
+	return found, err
+}
+
+func TestAnAnswerOfTheLastNetworkIsNotTakenOnTheNext(t *testing.T) {
+	old, now := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	m := &moving{nameServer: nameServer{found: []netip.Addr{old}}}
+	b := openAddressBook("", m.lookup, slog.New(slog.DiscardHandler))
+	m.move = b.outdated
+	if _, err := b.resolve(t.Context(), "vpn.example"); err != nil {
+		t.Fatal(err)
+	}
+	m.move, m.found = nil, []netip.Addr{now}
+	if got, err := b.resolve(t.Context(), "vpn.example"); err != nil || !slices.Equal(got, []netip.Addr{now}) {
+		t.Errorf("got %v, %v, want %v: the name was asked for before the network changed", got, err, now)
+	}
+}
