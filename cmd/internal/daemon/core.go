@@ -72,6 +72,8 @@ func (c core) FreshenDNS() {
 
 // moved puts other addresses of the TUN in force and ends the flows of the old ones.
 func (d *Daemon) moved(addresses []netip.Prefix) {
+	d.reloading.Lock() // a reload that began before would put the former ones back
+	defer d.reloading.Unlock()
 	before := d.live.Now()
 	d.live.Readdress(addresses)
 	if d.router == nil {

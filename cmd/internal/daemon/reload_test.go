@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
 	"penstock/cmd/internal/lists"
@@ -59,6 +61,31 @@ rules:
 				}
 			}
 		})
+	}
+}
+
+// TestAddressesThatMoveDuringAReloadStay gives the TUN other addresses while the files are read.
+func TestAddressesThatMoveDuringAReloadStay(t *testing.T) {
+	d := builtIn(t, t.TempDir(), laptopText)
+	want := []netip.Prefix{netip.MustParsePrefix("10.91.0.1/24")}
+	moved := make(chan struct{})
+	_, err := d.replace(t.Context(), control.ReloadQuery{}, func(now *config.Config) (*config.Config, error) {
+		go func() {
+			defer close(moved)
+			d.moved(want)
+		}()
+		select {
+		case <-moved:
+		case <-time.After(100 * time.Millisecond): // it waits for the reload, which is as good
+		}
+		return now.Reload()
+	}, func() error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-moved
+	if got := d.live.Config().Listen.TUN.Address; !slices.Equal(got, want) {
+		t.Errorf("the TUN has the addresses %v, want %v", got, want)
 	}
 }
 
