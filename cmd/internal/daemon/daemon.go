@@ -410,6 +410,9 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	if err := d.laptop.Apply(ctx); err != nil {
 		return err
 	}
+	if d.opts.Fault == nil { // before anything can reload, which keeps a copy, too
+		d.keep(d.live.Now())
+	}
 	start("host", d.laptop.Watch)
 	d.follow.Run(start)
 	start("control", server.Run)
@@ -439,9 +442,6 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	start("acme", d.acme.Run)
 	d.opts.Sockets.Ready()
 	start("service manager", d.notify)
-	if d.opts.Fault == nil {
-		d.keep(d.live.Now())
-	}
 	d.log.Info("penstock is running", "config", cfg.Path, "listen", d.status.Listening(), "socket", server.Socket())
 	<-ctx.Done()
 	// End the flows first, while their stacks can still send the resets. The closers end the rest.
