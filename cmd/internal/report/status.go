@@ -164,7 +164,42 @@ func (s *Process) Drain(_ context.Context, o control.DrainOrder) error {
 
 // Status returns the current state.
 func (s *Process) Status(context.Context) (control.Status, error) {
-	h := s.Overall()
+	h, now := s.Overall(), s.Live.Now()
+	expired, expiring := s.certificates(time.Now())
+	st := control.Status{
+		State: h.State.String(), Degraded: h.Degraded, Reason: string(h.Reason), Since: h.Since, Started: s.Started,
+		Version: s.Version, Config: now.Config.Path, Listen: s.Listening(), PolicyGeneration: now.Number, PausedUntil: s.Decisions.PausedUntil(),
+		Health: s.targets(), ReloadError: s.reloadError(), HistoryStopped: s.Records.Trouble(), Direct: s.Egress.Kernel().String(),
+		Warnings: slices.Concat(s.Ports.Troubles(), s.ACME.Warnings(), expiring), OtherVPNs: otherVPNs(s.Laptop.Others.List()),
+	}
+	if s.hasPeers() {
+		st.Peers = (&Peers{Live: s.Live, Gateway: s.Gateway, SignIn: s.SignIn}).counts()
+	}
+	if s.Fleet != nil {
+		st.Fleet = s.Fleet()
+	}
+	if waiting := s.waiting.Load(); waiting != nil {
+		st.Restart = *waiting
+	}
+	st.Flows.Active = s.Flows.Router.Active()
+	st.Flows.Forwarded, st.Flows.Denied = s.Flows.counts()
+	st.Verdict = s.verdict(h)
+	for _, trouble := range s.troubles(now, st, expired) {
+		st.Degraded = true
+		st.Verdict = "degraded: " + trouble + "; " + st.Verdict
+	}
+	if s.drains.Load() {
+		st.Degraded = true
+		st.Verdict = draining + "; " + st.Verdict
+	}
+	var waits string
+	st.Transports, waits = s.transports()
+	st.Verdict += waits
+	return st, nil
+}
+
+// verdict says in one line how the transports are, and what the filter does.
+func (s *Process) verdict(h transport.Health) string {
 	filter := "on"
 	if pauses := s.Decisions.Pauses(); pauses != "" {
 		filter = "paused " + pauses
@@ -179,103 +214,73 @@ func (s *Process) Status(context.Context) (control.Status, error) {
 	if missing > 0 {
 		verdict += fmt.Sprintf(", lists missing: %d", missing)
 	}
-	verdict += s.Follow.OnDemand()
-	st := control.Status{
-		State: h.State.String(), Degraded: h.Degraded, Reason: string(h.Reason), Since: h.Since, Started: s.Started,
-		Version: s.Version, Config: s.Live.Config().Path, Listen: s.Listening(), PolicyGeneration: s.Live.Now().Number, PausedUntil: s.Decisions.PausedUntil(),
+	return verdict + s.Follow.OnDemand()
+}
+
+// troubles says what is wrong, a sentence for each part, the most urgent one last. st has the peers and the fleet.
+func (s *Process) troubles(now *edition.Edition, st control.Status, expired []string) (list []string) {
+	add := func(trouble string) {
+		if trouble != "" {
+			list = append(list, trouble)
+		}
 	}
-	if empty := s.Live.Now().Lists.Empty(); len(empty) > 0 {
-		st.Degraded = true
-		verdict = "degraded: " + strings.Join(empty, "; ") + "; " + verdict
-	}
-	if trouble := s.Laptop.Trouble(); trouble != "" {
-		st.Degraded = true
-		verdict = "degraded: " + trouble + "; " + verdict
-	}
-	if trouble := s.Decisions.Trouble(); trouble != "" {
-		st.Degraded = true
-		verdict = "degraded: " + trouble + "; " + verdict
-	}
-	if trouble := s.Phones.Trouble(); trouble != "" {
-		st.Degraded = true
-		verdict = "degraded: " + trouble + "; " + verdict
-	}
-	expired, expiring := s.certificates(time.Now())
-	if len(expired) > 0 {
-		st.Degraded = true
-		verdict = "degraded: " + strings.Join(expired, "; ") + "; " + verdict
-	}
-	if trouble := s.ACME.Trouble(); trouble != "" {
-		st.Degraded = true
-		verdict = "degraded: " + trouble + "; " + verdict
-	}
+	add(strings.Join(now.Lists.Empty(), "; "))
+	add(s.Laptop.Trouble())
+	add(s.Decisions.Trouble())
+	add(s.Phones.Trouble())
+	add(strings.Join(expired, "; "))
+	add(s.ACME.Trouble())
 	if s.Health != nil {
 		if err := s.Health.Err(); err != nil {
-			st.Degraded = true
-			verdict = "degraded: " + err.Error() + "; " + verdict
-		}
-		for _, t := range s.Health.Last() {
-			one := control.HealthTarget{Target: t.Name, Reached: t.Err == nil, Since: t.Since}
-			if t.Err != nil {
-				one.Error = t.Err.Error()
-			}
-			st.Health = append(st.Health, one)
+			add(err.Error())
 		}
 	}
-	if s.hasPeers() {
-		p := &Peers{Live: s.Live, Gateway: s.Gateway, SignIn: s.SignIn}
-		st.Peers = p.counts()
+	if st.Peers != nil {
 		if n := len(st.Peers.Bad); n > 0 {
-			st.Degraded = true
-			verdict = fmt.Sprintf("degraded: files of peers with faults: %d; ", n) + verdict
+			add(fmt.Sprintf("files of peers with faults: %d", n))
 		}
-		if trouble := s.Gateway.Trouble(); trouble != "" {
-			st.Degraded = true
-			verdict = "degraded: " + trouble + "; " + verdict
-		}
+		add(s.Gateway.Trouble())
 	}
-	if s.Fleet != nil {
-		st.Fleet = s.Fleet()
-		if trouble := fleetTrouble(st.Fleet); trouble != "" {
-			st.Degraded = true
-			verdict = "degraded: " + trouble + "; " + verdict
-		}
-	}
+	add(fleetTrouble(st.Fleet))
 	if fault := s.fault.Load(); fault != nil {
-		st.Degraded = true
-		verdict = "degraded: runs the last good configuration, because the present one has a fault: " + *fault + "; " + verdict
+		add("runs the last good configuration, because the present one has a fault: " + *fault)
 	}
-	if s.drains.Load() {
-		st.Degraded = true
-		verdict = draining + "; " + verdict
+	return list
+}
+
+// targets returns what the last dials of the health targets found.
+func (s *Process) targets() (list []control.HealthTarget) {
+	if s.Health == nil {
+		return nil
 	}
-	st.Verdict = verdict
-	st.ReloadError = s.reloadError()
-	if waiting := s.waiting.Load(); waiting != nil {
-		st.Restart = *waiting
+	for _, t := range s.Health.Last() {
+		one := control.HealthTarget{Target: t.Name, Reached: t.Err == nil, Since: t.Since}
+		if t.Err != nil {
+			one.Error = t.Err.Error()
+		}
+		list = append(list, one)
 	}
-	st.HistoryStopped = s.Records.Trouble()
-	st.Direct = s.Egress.Kernel().String()
-	st.Warnings = slices.Concat(s.Ports.Troubles(), s.ACME.Warnings(), expiring)
-	st.OtherVPNs = otherVPNs(s.Laptop.Others.List())
-	st.Flows.Active = s.Flows.Router.Active()
-	st.Flows.Forwarded, st.Flows.Denied = s.Flows.counts()
+	return list
+}
+
+// transports returns the transports and the groups. waits goes on with the verdict: it says which of them wait for their user.
+func (s *Process) transports() (list []control.TransportStatus, waits string) {
 	for _, t := range s.Egress.Transports() {
 		one := transportStatus(t.Kind, t.Health())
 		one.Warnings = t.Warnings
 		if q, asks := t.Question(); asks {
 			one.SignIn, one.SignInID, one.SignInWhy = cmp.Or(q.URL, q.Text, control.BeginAgain), q.ID, q.Why
-			st.Verdict += fmt.Sprintf("; %s waits for its user: penstock login %s", t.Name, t.Name)
+			waits += fmt.Sprintf("; %s waits for its user: penstock login %s", t.Name, t.Name)
 		}
-		st.Transports = append(st.Transports, one)
+		list = append(list, one)
 	}
 	for _, g := range s.Egress.Groups() {
 		current := g.Current()
 		t := transportStatus("failover", current.Health())
 		t.Name, t.Active = g.Name, current.Name
-		st.Transports = append(st.Transports, t)
+		list = append(list, t)
 	}
-	return st, nil
+	return list, waits
 }
 
 // certificates says which certificates in files have expired or cannot be read, and which will soon expire.
