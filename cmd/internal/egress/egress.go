@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,9 +64,9 @@ func NewResetMetric(reg prometheus.Registerer) *prometheus.CounterVec {
 // Egress holds the ways out by name. It is safe for concurrent use.
 type Egress struct {
 	Config
-	dialers    map[string]router.Dialer
-	transports []*Transport // sorted by name
-	groups     []*Group     // sorted by name
+	dialers    atomic.Pointer[map[string]router.Dialer] // never changed, only replaced
+	transports []*Transport                             // sorted by name
+	groups     []*Group                                 // sorted by name
 	holds      *holds
 	kernel     *kernel.Way // nil: there is no choice
 }
@@ -159,7 +161,8 @@ func Open(ctx context.Context, c Config) (*Egress, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	e := &Egress{Config: c, dialers: map[string]router.Dialer{policy.EgressDirect: c.Outside.Direct}}
+	e := &Egress{Config: c}
+	dialers := map[string]router.Dialer{policy.EgressDirect: c.Outside.Direct}
 	c.Kernel.Reserved, c.Kernel.Mark, c.Kernel.Metrics, c.Kernel.Log = c.Outside.Direct.Reserved, c.Outside.Mark, c.Metrics.Stack, c.Log
 	if c.Kernel.Config != nil && c.Kernel.Config.Listen.TUN != nil {
 		c.Kernel.Reserved = func(a netip.Addr) bool { return c.Outside.Direct.Reserved(a) || !c.Outside.Direct.Routed(a) }
@@ -172,7 +175,7 @@ func Open(ctx context.Context, c Config) (*Egress, error) {
 			return nil, errors.Join(fmt.Errorf("%s: transport %s: %w", p.config.Pos, p.name, err), e.Close())
 		}
 		e.transports = append(e.transports, t)
-		e.dialers[p.name] = transport.Gate{Tunnel: t.Tunnel, Inner: t.inner}
+		dialers[p.name] = transport.Gate{Tunnel: t.Tunnel, Inner: t.inner}
 		if c.Metrics.Reset != nil {
 			c.Metrics.Reset.WithLabelValues(p.name)
 		}
@@ -185,8 +188,9 @@ func Open(ctx context.Context, c Config) (*Egress, error) {
 		}
 		g := &Group{transport.NewGroup(name, gates), name}
 		e.groups = append(e.groups, g)
-		e.dialers[name] = g
+		dialers[name] = g
 	}
+	e.dialers.Store(&dialers)
 	slices.SortFunc(e.groups, func(a, b *Group) int { return cmp.Compare(a.Name, b.Name) })
 	return e, nil
 }
@@ -221,12 +225,17 @@ func (e *Egress) open(p planned) (t *Transport, err error) {
 	return t, nil
 }
 
-// Add adds a way that is not a transport, such as the embedded DNS server. It must be called before any flow is dialled.
-func (e *Egress) Add(name string, d router.Dialer) { e.dialers[name] = d }
+// Add adds a way that is not a transport, such as the embedded DNS server. Flows may be dialled meanwhile: a gateway has its port open
+// before it can be added itself. Only one goroutine may add ways.
+func (e *Egress) Add(name string, d router.Dialer) {
+	next := maps.Clone(*e.dialers.Load())
+	next[name] = d
+	e.dialers.Store(&next)
+}
 
 // Dialer finds a way by name.
 func (e *Egress) Dialer(name string) (router.Dialer, bool) {
-	d, ok := e.dialers[name]
+	d, ok := (*e.dialers.Load())[name]
 	return d, ok
 }
 

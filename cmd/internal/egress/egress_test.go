@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -147,6 +149,31 @@ func TestWhatIsNotUpFailsClosed(t *testing.T) {
 	e.Add("dns", &network{})
 	if _, ok := e.Dialer("dns"); !ok {
 		t.Error("the way that was added is not there")
+	}
+}
+
+// TestAWayIsAddedWhileFlowsAreDialled adds ways as a gateway does, whose port is open already.
+func TestAWayIsAddedWhileFlowsAreDialled(t *testing.T) {
+	e := opened(t, planOf(t, corp), nil)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				e.Dialer(policy.EgressDirect)
+			}
+		}
+	})
+	for i := range 2000 {
+		e.Add(strconv.Itoa(i), &network{})
+	}
+	close(stop)
+	wg.Wait()
+	if _, ok := e.Dialer("1999"); !ok {
+		t.Error("a way that was added is not there")
 	}
 }
 

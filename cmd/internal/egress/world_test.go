@@ -183,7 +183,7 @@ func (e *Egress) fake(t *testing.T, name string, inside *network, err error) *Tr
 	}
 	f := &fakeInside{inner: one.inner, network: inside, err: err}
 	one.inner = f
-	e.dialers[name] = transport.Gate{Tunnel: one.Tunnel, Inner: f}
+	e.Add(name, transport.Gate{Tunnel: one.Tunnel, Inner: f})
 	return one
 }
 
