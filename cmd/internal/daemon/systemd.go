@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"net/netip"
-	"strings"
 
 	"penstock/router/clients"
 )
@@ -15,12 +14,7 @@ func (d *Daemon) notify(ctx context.Context) error {
 		if err != nil {
 			return err.Error()
 		}
-		return strings.Map(func(r rune) rune {
-			if r < ' ' {
-				return ' '
-			}
-			return r
-		}, s.Verdict)
+		return s.Verdict
 	})
 }
 

@@ -35,6 +35,16 @@ func NewNotifier() *Notifier {
 // send sends lines in one datagram. It ignores errors: penstock runs without a listener too.
 func (n *Notifier) send(lines ...string) { _, _ = sd.SdNotify(false, strings.Join(lines, "\n")) }
 
+// state is a line that says how the daemon is. What would end the line becomes a space: the rest would be lines of their own.
+func state(text string) string {
+	return "STATUS=" + strings.Map(func(r rune) rune {
+		if r < ' ' {
+			return ' '
+		}
+		return r
+	}, text)
+}
+
 // Run reports that the daemon is ready, and then its state, at every change, until ctx ends. It feeds the watchdog each time
 // alive returns. If alive hangs, the service manager notices.
 func (n *Notifier) Run(ctx context.Context, changed <-chan struct{}, alive func(context.Context), status func() string) error {
@@ -42,7 +52,7 @@ func (n *Notifier) Run(ctx context.Context, changed <-chan struct{}, alive func(
 		<-ctx.Done()
 		return nil
 	}
-	n.send("READY=1", "STATUS="+status())
+	n.send("READY=1", state(status()))
 	every := statusEvery
 	if n.watchdog > 0 {
 		every = n.watchdog / 2
@@ -51,7 +61,7 @@ func (n *Notifier) Run(ctx context.Context, changed <-chan struct{}, alive func(
 	defer ticker.Stop()
 	for {
 		alive(ctx)
-		lines := []string{"STATUS=" + status()}
+		lines := []string{state(status())}
 		if n.watchdog > 0 {
 			lines = append(lines, "WATCHDOG=1")
 		}
@@ -62,7 +72,7 @@ func (n *Notifier) Run(ctx context.Context, changed <-chan struct{}, alive func(
 				n.send("STOPPING=1")
 				return nil
 			case <-changed:
-				n.send("STATUS=" + status())
+				n.send(state(status()))
 			case <-ticker.C:
 				due = true
 			}

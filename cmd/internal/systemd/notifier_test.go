@@ -85,3 +85,9 @@ func TestNobodyIsNotified(t *testing.T) {
 		t.Errorf("got a watchdog of %s, want none: it is another process's", other.watchdog)
 	}
 }
+
+func TestAStateIsOneLine(t *testing.T) {
+	if got, want := state("no route\nWATCHDOG=1\tnow"), "STATUS=no route WATCHDOG=1 now"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
