@@ -50,21 +50,11 @@ func newMetrics(reg *prometheus.Registry, d *Daemon) metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "penstock_flows_active",
 			Help: "Live flows.",
-		}, func() float64 {
-			if d.router == nil {
-				return 0
-			}
-			return float64(d.router.Active())
-		}),
+		}, func() float64 { return float64(d.router.Active()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "penstock_policy_generation",
 			Help: "Number of the current policy. It grows with every change.",
-		}, func() float64 {
-			if d.live == nil || d.live.Now() == nil {
-				return 0
-			}
-			return float64(d.live.Now().Number)
-		}),
+		}, func() float64 { return float64(d.live.Now().Number) }),
 		report.NewCollector(d.process.Load, d.began.Metrics),
 	)
 	return m
