@@ -370,33 +370,9 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 			}
 		})
 	}
-	open := func(network, address string) (net.Listener, error) {
-		return d.opts.Sockets.Listen(ctx, net.ListenConfig{}, network, address)
-	}
-	page, offered := console.Attach(cfg, d.controlConfig(cfg), d.ports, open, d.opts.Version)
-	opened.add(page.Close)
-	server, err := control.New(offered)
+	server, page, err := d.openPorts(ctx, opened, start)
 	if err != nil {
 		return err
-	}
-	opened.add(server.Close)
-	if cfg.Metrics.Listen != "" {
-		port, err := d.ports.Open("metrics.listen", func() (net.Listener, error) { return open("tcp", cfg.Metrics.Listen) })
-		if err != nil {
-			return config.Refused(cfg, "metrics.listen", "choose an address of this host", err)
-		}
-		opened.add(port.Close)
-		monitor := control.NewMonitor(control.MonitorConfig{Gatherer: d.registry, Ready: d.status.Ready, Logger: d.log})
-		start("metrics", func(ctx context.Context) error { return port.Serve(ctx, monitor.Run) })
-	}
-	if at := config.ACMEHTTP(cfg); at != "" {
-		port, err := d.ports.Open("acme.http", func() (net.Listener, error) {
-			return (&net.ListenConfig{Control: d.egress.Outside.Direct.Control}).Listen(ctx, "tcp", at)
-		})
-		if err != nil {
-			return config.Refused(cfg, "acme.http", "choose an address of this host", err)
-		}
-		start("acme.http", func(ctx context.Context) error { return port.Serve(ctx, d.acme.Serve) })
 	}
 	// DNS answers before the host's routes lead to it. The transports need no routes, and connect meanwhile.
 	start("dns", d.dns.Run)
@@ -453,6 +429,39 @@ func (d *Daemon) run(ctx context.Context, opened *closers) error {
 	d.gateway.Quicken()
 	d.router.Kill(func(router.Flow) bool { return true })
 	return err
+}
+
+// openPorts opens the control socket and the ports for browsers, monitoring and the authority. It starts those that need no other part.
+func (d *Daemon) openPorts(ctx context.Context, opened *closers, start func(string, func(context.Context) error)) (server *control.Server, page *console.Page, err error) {
+	cfg := d.live.Config()
+	open := func(network, address string) (net.Listener, error) {
+		return d.opts.Sockets.Listen(ctx, net.ListenConfig{}, network, address)
+	}
+	page, offered := console.Attach(cfg, d.controlConfig(cfg), d.ports, open, d.opts.Version)
+	opened.add(page.Close)
+	if server, err = control.New(offered); err != nil {
+		return nil, nil, err
+	}
+	opened.add(server.Close)
+	if cfg.Metrics.Listen != "" {
+		port, err := d.ports.Open("metrics.listen", func() (net.Listener, error) { return open("tcp", cfg.Metrics.Listen) })
+		if err != nil {
+			return nil, nil, config.Refused(cfg, "metrics.listen", "choose an address of this host", err)
+		}
+		opened.add(port.Close)
+		monitor := control.NewMonitor(control.MonitorConfig{Gatherer: d.registry, Ready: d.status.Ready, Logger: d.log})
+		start("metrics", func(ctx context.Context) error { return port.Serve(ctx, monitor.Run) })
+	}
+	if at := config.ACMEHTTP(cfg); at != "" {
+		port, err := d.ports.Open("acme.http", func() (net.Listener, error) {
+			return (&net.ListenConfig{Control: d.egress.Outside.Direct.Control}).Listen(ctx, "tcp", at)
+		})
+		if err != nil {
+			return nil, nil, config.Refused(cfg, "acme.http", "choose an address of this host", err)
+		}
+		start("acme.http", func(ctx context.Context) error { return port.Serve(ctx, d.acme.Serve) })
+	}
+	return server, page, nil
 }
 
 // keep keeps a copy of the configuration of an edition that works.
