@@ -15,7 +15,9 @@ import (
 )
 
 // uplink returns the interface by which the main table would send to addr if our TUN were not there: that of the longest
-// route that contains addr, and of several the one with the lowest metric. An unspecified addr asks for the default route.
+// route that contains addr, of several the one with the lowest metric, and of several ways of one the first. An unspecified addr asks
+// for the default route. If the main table does not say, because its routes name nexthop objects or others' tables have them, the kernel
+// is asked.
 func (d *Dialer) uplink(addr netip.Addr) (string, error) {
 	tun, _ := d.indexOf(d.cfg.Interface) // without a TUN 0, which is no interface's index
 	family := rtnl.Family(addr)
@@ -25,24 +27,45 @@ func (d *Dialer) uplink(addr netip.Addr) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("list routes: %w", err)
 	}
-	best, bestBits := netlink.Route{}, -1
+	best, bestBits, index := netlink.Route{}, -1, 0
 	for _, r := range routes {
-		p := rtnl.Prefix(r.Dst, family)
-		if r.LinkIndex == 0 || r.LinkIndex == tun || r.Type != unix.RTN_UNICAST || !p.Contains(addr.WithZone("")) {
+		p, way := rtnl.Prefix(r.Dst, family), wayPast(r, tun)
+		if way == 0 || r.Type != unix.RTN_UNICAST || !p.Contains(addr.WithZone("")) {
 			continue
 		}
 		if p.Bits() > bestBits || p.Bits() == bestBits && r.Priority < best.Priority {
-			best, bestBits = r, p.Bits()
+			best, bestBits, index = r, p.Bits(), way
 		}
 	}
 	if bestBits < 0 {
-		return "", unix.ENETUNREACH
+		if addr.IsUnspecified() {
+			addr = somewhere(addr.Is4())
+		}
+		r, err := d.lookup(addr)
+		if err != nil || r.kind != unix.RTN_UNICAST || r.index == tun {
+			return "", unix.ENETUNREACH
+		}
+		index = r.index
 	}
-	link, err := d.nl.LinkByIndex(best.LinkIndex)
+	link, err := d.nl.LinkByIndex(index)
 	if err != nil {
 		return "", err
 	}
 	return link.Attrs().Name, nil
+}
+
+// wayPast returns the interface of a route, of several ways the first that is up, or 0 if there is none but the TUN's.
+func wayPast(r netlink.Route, tun int) int {
+	hops := r.MultiPath
+	if len(hops) == 0 {
+		hops = []*netlink.NexthopInfo{{LinkIndex: r.LinkIndex}}
+	}
+	for _, hop := range hops {
+		if hop.LinkIndex != 0 && hop.LinkIndex != tun && hop.Flags&(unix.RTNH_F_DEAD|unix.RTNH_F_LINKDOWN) == 0 {
+			return hop.LinkIndex
+		}
+	}
+	return 0
 }
 
 // Documentation addresses (RFC 5737, RFC 3849). Nobody has them, so they go where everything else goes.
@@ -50,6 +73,13 @@ var (
 	somewhere4 = netip.MustParseAddr("192.0.2.1")
 	somewhere6 = netip.MustParseAddr("2001:db8::1")
 )
+
+func somewhere(v4 bool) netip.Addr {
+	if v4 {
+		return somewhere4
+	}
+	return somewhere6
+}
 
 // SelfTest checks in each family that the route of our own sockets does not lead into our TUN. A family without a route
 // passes. If the marked route does lead into the TUN, because the user routes by hand and not by mark, SelfTest binds
