@@ -176,6 +176,15 @@ func TestPathOfTheKernel(t *testing.T) {
 	if err != nil || !slices.Equal(uplinks, []string{"wifi", "cable"}) {
 		t.Errorf("uplinks: got %q %v, want the better one first", uplinks, err)
 	}
+	both := &netlink.Route{Dst: byDefault(h.wifi, "10.9.0.1", 0).Dst, Priority: 10, MultiPath: []*netlink.NexthopInfo{
+		{LinkIndex: h.cable.Attrs().Index, Gw: net.ParseIP("192.168.1.1")}, {LinkIndex: h.wifi.Attrs().Index, Gw: net.ParseIP("10.9.0.1")},
+	}}
+	must(t, netlink.RouteAdd(both))
+	uplinks, err = Uplinks("pen0")
+	if err != nil || !slices.Equal(uplinks, []string{"cable", "wifi"}) {
+		t.Errorf("uplinks of a route with several ways: got %q %v, want all of them", uplinks, err)
+	}
+	must(t, netlink.RouteDel(both))
 	far, err := netlink.LinkByName("wifi-far")
 	must(t, err)
 	must(t, netlink.LinkSetDown(far)) // the cable would do, but the kernel still goes by the link that lost its carrier

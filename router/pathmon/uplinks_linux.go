@@ -24,11 +24,16 @@ func Uplinks(ignore string) ([]string, error) {
 				continue
 			}
 		}
-		link, err := netlink.LinkByIndex(r.LinkIndex)
-		if err != nil || link.Attrs().Name == ignore || slices.Contains(names, link.Attrs().Name) {
-			continue
+		hops := r.MultiPath
+		if len(hops) == 0 {
+			hops = []*netlink.NexthopInfo{{LinkIndex: r.LinkIndex}}
 		}
-		names = append(names, link.Attrs().Name)
+		for _, hop := range hops {
+			link, err := netlink.LinkByIndex(hop.LinkIndex)
+			if err == nil && link.Attrs().Name != ignore && !slices.Contains(names, link.Attrs().Name) {
+				names = append(names, link.Attrs().Name)
+			}
+		}
 	}
 	return names, nil
 }

@@ -151,15 +151,24 @@ func routes(context.Context) ([]Route, error) {
 			} else {
 				one.To = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 			}
-			one.Gateway, _ = netip.AddrFromSlice(r.Gw)
+			index, gateway := wayOf(r)
+			one.Gateway, _ = netip.AddrFromSlice(gateway)
 			one.Gateway = one.Gateway.Unmap()
-			if link, err := net.InterfaceByIndex(r.LinkIndex); err == nil {
+			if link, err := net.InterfaceByIndex(index); err == nil {
 				one.Interface = link.Name
 			}
 			out = append(out, one)
 		}
 	}
 	return out, nil
+}
+
+// wayOf returns the interface and the gateway of a route: of several ways the first, which is enough to judge.
+func wayOf(r netlink.Route) (index int, gateway net.IP) {
+	if len(r.MultiPath) > 0 {
+		return r.MultiPath[0].LinkIndex, r.MultiPath[0].Gw
+	}
+	return r.LinkIndex, r.Gw
 }
 
 func resolver() (Resolver, error) {

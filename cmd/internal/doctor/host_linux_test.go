@@ -6,7 +6,17 @@ import (
 	"os"
 	"slices"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 )
+
+func TestARouteOfSeveralWaysHasAnInterface(t *testing.T) {
+	gateway := net.ParseIP("192.168.1.1")
+	index, gw := wayOf(netlink.Route{MultiPath: []*netlink.NexthopInfo{{LinkIndex: 7, Gw: gateway}, {LinkIndex: 8}}})
+	if index != 7 || !gw.Equal(gateway) {
+		t.Errorf("got interface %d and gateway %v, want those of the first way", index, gw)
+	}
+}
 
 func TestTheHolderOfAPortIsNamed(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
