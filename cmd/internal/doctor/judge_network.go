@@ -118,13 +118,24 @@ func judgeResolver(f *Facts) []control.Finding {
 		}
 		return ok("programs ask penstock%s (%s)", how, servers)
 	case auto:
-		mend := "restart penstock"
+		mend := "make " + r.File + " writable (chattr -i, or a read-write mount), or restart penstock"
 		if by != "" {
 			mend = "stop that program from writing " + r.File + ", or set listen.tun.dns: manual and have it name " + joined(own)
+		}
+		if f.captures(r.Servers) {
+			return warning(mend, "programs ask %s (%s%s): penstock answers in its place, but the search domains of transports have no effect", servers, r.File, by)
 		}
 		return fault(mend, "programs ask %s instead of penstock (%s%s)", servers, r.File, by)
 	}
 	return ok("programs ask %s (%s%s)", servers, r.File, by)
+}
+
+// captures reports whether questions to all of the servers enter the TUN.
+func (f *Facts) captures(servers []netip.Addr) bool {
+	tun := tunOf(f)
+	return f.Ways.Known && !slices.ContainsFunc(servers, func(a netip.Addr) bool {
+		return !slices.ContainsFunc(f.Ways.Is, func(w direct.Way) bool { return w.To == netip.AddrPortFrom(a, 53) && w.Interface == tun })
+	})
 }
 
 func joined(addrs []netip.Addr) string {

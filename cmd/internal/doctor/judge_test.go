@@ -127,6 +127,10 @@ func TestChecks(t *testing.T) {
 		{"a path that is down", func(f *Facts) { f.Links.Is[0].Up = false }, "path IPv4", faulty, "down", "ip link set eth0 up"},
 		{"a captive portal", func(f *Facts) { f.Running.Is.Reason = "captive_portal" }, "captive portal", faulty, "", "sign in"},
 		{"programs that ask others", func(f *Facts) { f.Resolver.Is.Servers = []netip.Addr{addr("192.168.1.1")} }, "resolver", faulty, "192.168.1.1 instead of penstock", "restart"},
+		{"a resolver file that cannot be changed", func(f *Facts) {
+			f.Resolver.Is.Servers = []netip.Addr{addr("192.168.1.1")}
+			f.Ways.Is[2] = direct.Way{To: addrPort("192.168.1.1:53"), Interface: "pen0"}
+		}, "resolver", warns, "penstock answers in its place", "chattr -i"},
 		{"a program that writes resolv.conf", func(f *Facts) {
 			f.Resolver.Is = Resolver{Servers: []netip.Addr{addr("8.8.8.8")}, Writer: "NetworkManager"}
 		}, "resolver", faulty, "by NetworkManager", "stop that program"},
