@@ -306,6 +306,39 @@ func TestASecondInstanceBesideTheFirstIsRefused(t *testing.T) {
 	hosttest.Must(t, again.Close())
 }
 
+// The table of a penstock that died drops what leaves by the TUN of another.
+func TestWhatAnotherPenstockLeftIsNamedIfItClosesTheHost(t *testing.T) {
+	if !hosttest.InNamespaces(t) {
+		return
+	}
+	h := hosttest.New(t)
+	before := h.State(t)
+	if !run(t, h, "close 1") { // applied, and killed before the first undo
+		t.Fatal("the child was not killed")
+	}
+	hosttest.Must(t, h.TUN.Close())
+	tun := hosttest.NewTUN(t, "pen9")
+	beside := config(h)
+	beside.Interface, beside.StateFile = "pen9", filepath.Join(h.Dir, "other.json")
+	other, err := Open(beside)
+	hosttest.Must(t, err)
+	state := h.State(t)
+	mend := "penstock cleanup --state " + h.StateFile()
+	if err := other.Apply(t.Context(), everything()); err == nil || !strings.Contains(err.Error(), mend) {
+		t.Errorf("Apply beside what a killed penstock left: got %v, want an error that names %q", err, mend)
+	}
+	hosttest.WantSame(t, "after the refusal", h.State(t), state)
+	_, err = Cleanup(h.StateFile(), nil)
+	hosttest.Must(t, err)
+	if err := other.Apply(t.Context(), everything()); err != nil {
+		t.Errorf("Apply once that is cleaned up: %v", err)
+	}
+	hosttest.Must(t, other.Close())
+	hosttest.Must(t, tun.Close())
+	hosttest.NewTUN(t, "pen0")
+	hosttest.WantSame(t, "after all", h.State(t), before)
+}
+
 func TestAFailureHalfWayUndoes(t *testing.T) {
 	if !hosttest.InNamespaces(t) {
 		return

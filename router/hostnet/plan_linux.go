@@ -348,6 +348,31 @@ func takenByOthers(v *view, c Config, s Settings, f facts, known []entry) error 
 			}
 		}
 	}
+	return closedByAnother(c, known)
+}
+
+// closedByAnother returns an error if the table of another penstock drops what leaves by our TUN. One that runs and captures something is
+// found by its routes, so this is one that died. known are the changes of our own journal.
+func closedByAnother(c Config, known []entry) error {
+	tables, err := firewall.Tables()
+	if err != nil {
+		return nil // to make ours will say why
+	}
+	for _, t := range tables {
+		if !t.Closes || t.Name == firewall.Name(c.Interface) || inEntries(known, nftKey(t.Name)) {
+			continue
+		}
+		mend := "penstock lockdown off, with --state and its state file, or nft delete table inet " + t.Name
+		if i := slices.IndexFunc(t.Notes, func(n string) bool { return strings.HasPrefix(n, noteState+" ") }); i >= 0 {
+			undo := "penstock cleanup"
+			if t.Lockdown {
+				undo = "penstock lockdown off"
+			}
+			mend = undo + " --state " + strings.TrimPrefix(t.Notes[i], noteState+" ")
+		}
+		return fmt.Errorf("hostnet: the nftables table %s of another penstock, which has died or does not let go of the host, drops what leaves by %s: %s",
+			t.Name, c.Interface, mend)
+	}
 	return nil
 }
 

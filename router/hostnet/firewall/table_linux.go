@@ -131,6 +131,7 @@ func roomy[C interface {
 type Found struct {
 	Name, TUN string // TUN has underscores in place of other signs than letters and digits
 	Lockdown  bool   // what it does not admit is dropped
+	Closes    bool   // it drops something that leaves by another interface than TUN
 	Notes     []string
 }
 
@@ -143,9 +144,23 @@ func Tables() ([]Found, error) {
 	var list []Found
 	for _, chain := range chains {
 		tun := strings.TrimPrefix(chain.Table.Name, namePrefix)
-		list = append(list, Found{chain.Table.Name, tun, chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop, notesIn(c, chain.Table)})
+		rules, _ := c.GetRules(chain.Table, chain) // none if it has just been removed
+		// Only a table that closes something admits what comes in by the TUN.
+		closes := slices.ContainsFunc(rules, func(r *nftables.Rule) bool {
+			in, ok := first(r.Exprs).(*expr.Meta)
+			return ok && in.Key == expr.MetaKeyIIFNAME
+		})
+		list = append(list, Found{chain.Table.Name, tun, chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop, closes, notesIn(c, chain.Table)})
 	}
 	return list, nil
+}
+
+// first returns the first expression of a rule, or nil.
+func first(rule []expr.Any) expr.Any {
+	if len(rule) == 0 {
+		return nil
+	}
+	return rule[0]
 }
 
 // ourChains returns the chains with a name in tables that have our name, and what lists their rules; none if the kernel has no nftables.
