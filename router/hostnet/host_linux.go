@@ -13,6 +13,7 @@ import (
 
 	"penstock/router/hostnet/direct"
 	"penstock/router/hostnet/firewall"
+	"penstock/router/hostnet/resolver"
 )
 
 // Host is the host side of one penstock, from Open to Close. Its methods may be called concurrently.
@@ -26,7 +27,7 @@ type Host struct {
 	applied  []change             // nil before Apply
 	index    int                  // of the TUN that applied is about; 0 if it is about none, or that is gone
 	overlap  *direct.OverlapError // that was reported last; nil: none
-	without  map[any]bool         // keys of changes that this host does not offer
+	without  map[any]bool         // keys of changes that this host does not offer; true for those that it may offer later
 	others   others
 	failing  map[stage]string // what could not be put back, and why
 	usual    unannounced      // as it was when Watch last looked at everything
@@ -89,7 +90,7 @@ func (h *Host) Apply(ctx context.Context, s Settings) error {
 	}
 	h.others.update(v, h.cfg, &f)
 	s.Resolver = chooseResolver(h.kernel, h.cfg, s)
-	resolver, err := planResolver(h.cfg, s, f)
+	ofResolver, err := planResolver(h.cfg, s, f)
 	if err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ func (h *Host) Apply(ctx context.Context, s Settings) error {
 			return err
 		}
 	}
-	plan := append(planKernel(h.cfg, s, f, h.journal.entries), resolver...)
+	plan := append(planKernel(h.cfg, s, f, h.journal.entries), ofResolver...)
 	if err := h.reconcileLocked(ctx, v, plan, true); err != nil {
 		err = errors.Join(err, h.journal.setClosed(before))
 		if before != nil && h.applied == nil { // Block or an earlier process closed the host: rollback does not put that table back
@@ -445,7 +446,7 @@ func (h *Host) compareLocked(v *view, plan []change) (kept, missing []change) {
 	known := indexOf(h.journal.entries)
 	for _, c := range plan {
 		key := c.key()
-		if h.without[key] {
+		if h.stillWithoutLocked(c) {
 			continue
 		}
 		var earlier change
@@ -468,6 +469,17 @@ func (h *Host) compareLocked(v *view, plan []change) (kept, missing []change) {
 		kept = append(kept, c)
 	}
 	return kept, missing
+}
+
+// stillWithoutLocked reports whether the host does not offer a change. It forgets that of a resolver file that has been made writable
+// since.
+func (h *Host) stillWithoutLocked(c change) bool {
+	later, without := h.without[c.key()]
+	if r, ok := c.(*resolvConf); ok && later && resolver.IsWritable(r.Path) {
+		delete(h.without, c.key())
+		return false
+	}
+	return without
 }
 
 // bearsOurName reports whether a change that is in place but not in the journal must be ours: routes and rules have our
@@ -514,9 +526,10 @@ func (h *Host) makeLocked(c change) error {
 	if !ok || err == nil || !d.dispensable(err) {
 		return err
 	}
-	h.without[c.key()] = true
+	r, isResolver := c.(*resolvConf)
+	h.without[c.key()] = isResolver && !resolver.IsWritable(r.Path) // else what refuses it does not show in the file
 	warning := fmt.Errorf("this host does not offer %s: %w: penstock goes on without it", c, err)
-	if r, ok := c.(*resolvConf); ok {
+	if isResolver {
 		warning = r.warning(err)
 	}
 	if h.cfg.Warning != nil {

@@ -15,6 +15,7 @@ import (
 
 	"penstock/router/hostnet/internal/hosttest"
 	"penstock/router/hostnet/internal/resolvedtest"
+	"penstock/router/hostnet/resolver"
 )
 
 func TestEveryKindOfResolverFileIsRestored(t *testing.T) {
@@ -30,6 +31,10 @@ func TestEveryKindOfResolverFileIsRestored(t *testing.T) {
 		"a link to nothing": func(h *hosttest.Host) {
 			hosttest.Must(t, os.Remove(h.ResolvConf()))
 			hosttest.Must(t, os.Symlink("../nowhere", h.ResolvConf()))
+		},
+		"a link to itself": func(h *hosttest.Host) {
+			hosttest.Must(t, os.Remove(h.ResolvConf()))
+			hosttest.Must(t, os.Symlink("resolv.conf", h.ResolvConf()))
 		},
 		"none": func(h *hosttest.Host) { hosttest.Must(t, os.Remove(h.ResolvConf())) },
 		"a file that is a mount, as in a container": func(h *hosttest.Host) {
@@ -267,9 +272,13 @@ func TestAResolverFileThatCannotBeChangedIsAWarning(t *testing.T) {
 		if !hosttest.Arrives(t, h.TUN, dst) {
 			t.Errorf("%s: a question to the file's server did not reach the TUN", name)
 		}
+		undo() // as the warning says
+		hosttest.Must(t, host.repair(t.Context()))
+		if servers := resolver.Named(h.ResolvConf()); len(servers) != 1 || servers[0] != everything().DNS[0] {
+			t.Errorf("%s: once the file can be changed it names %v, want our server", name, servers)
+		}
 		hosttest.Must(t, host.Close())
 		hosttest.WantSame(t, name, h.State(t), before)
-		undo()
 		h.Close(t)
 	}
 }

@@ -160,10 +160,11 @@ func (h *Host) repairLocked(ctx context.Context, v *view, plan []change) error {
 			h.goneLocked() // while we looked
 			return nil
 		}
+		_, without := h.without[c.key()]
 		switch {
 		case err != nil:
 			failed[c.stage()] = errors.Join(failed[c.stage()], fmt.Errorf("%s: %w", c, err))
-		case h.without[c.key()]: // it was not put back, and a warning said so
+		case without: // it was not put back, and a warning said so
 		case inEntries(known, c.key()) && !isRevised(c, h.applied): // else it is new, such as a network that the host has just joined
 			removed = append(removed, c)
 		}

@@ -73,7 +73,8 @@ func readFile(path string) (*File, error) {
 	if errors.Is(err, unix.EISDIR) { // Write says so
 		err = nil
 	}
-	if err != nil && !(f.Link != "" && errors.Is(err, fs.ErrNotExist)) {
+	leadsNowhere := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR)
+	if err != nil && !(f.Link != "" && leadsNowhere) {
 		return nil, fmt.Errorf("read resolver file: %w", err)
 	}
 	f.Mode = info.Mode().Perm()
@@ -191,6 +192,17 @@ func IsFixed(err error) bool {
 		}
 	}
 	return false
+}
+
+// IsWritable reports whether the file at path, for which IsFixed has recognised an error, can be changed by now, as far as its mode, its
+// flags and its file system say.
+func IsWritable(path string) bool {
+	info, err := os.Lstat(path)
+	replaced := errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode()&fs.ModeSymlink != 0
+	if replaced && unix.Access(filepath.Dir(path), unix.W_OK) == nil {
+		return true
+	}
+	return err == nil && !info.IsDir() && unix.Access(path, unix.W_OK) == nil
 }
 
 func writeInPlace(path string, content []byte) error {
