@@ -59,19 +59,31 @@ func openDevice(c TUNConfig) (tun.Device, error) {
 		return dev, nil
 	}
 	dev, err := tun.CreateTUN(c.Name, c.mtu())
-	switch {
-	case err == nil:
-		return dev, nil
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("tun: /dev/net/tun does not exist: load the tun module, or pass the device into the container: %w", err)
-	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("tun: create %q: %w: run as root or with CAP_NET_ADMIN", c.Name, err)
-	case errors.Is(err, unix.EBUSY):
-		return nil, fmt.Errorf("tun: create %q: %w: another program holds an interface of this name: stop it or choose another name", c.Name, err)
-	case errors.Is(err, unix.EINVAL) && isInterface(c.Name):
-		return nil, fmt.Errorf("tun: create %q: %w: an interface of this name exists and is not a TUN: remove it or choose another name", c.Name, unix.EEXIST)
+	if err != nil {
+		return nil, notCreated(c.Name, cloneDevice, err)
 	}
-	return nil, fmt.Errorf("tun: create %q: %w", c.Name, err)
+	return dev, nil
+}
+
+// cloneDevice is what makes TUNs.
+const cloneDevice = "/dev/net/tun"
+
+// notCreated says why there is no TUN, and how to mend that. device is cloneDevice: that it is missing, the library says only in words.
+func notCreated(name, device string, err error) error {
+	_, missing := os.Stat(device)
+	switch {
+	case errors.Is(missing, fs.ErrNotExist):
+		return fmt.Errorf("tun: %s does not exist: modprobe tun; in a container: --device %s", device, device)
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return fmt.Errorf("tun: open %s: %w: the kernel has no TUN devices: modprobe tun", device, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("tun: create %q: %w: run as root or with CAP_NET_ADMIN", name, err)
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("tun: create %q: %w: another program holds an interface of this name: stop it or choose another name", name, err)
+	case errors.Is(err, unix.EINVAL) && isInterface(name):
+		return fmt.Errorf("tun: create %q: %w: an interface of this name exists and is not a TUN: remove it or choose another name", name, unix.EEXIST)
+	}
+	return fmt.Errorf("tun: create %q: %w", name, err)
 }
 
 func isInterface(name string) bool {

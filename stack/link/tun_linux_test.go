@@ -3,9 +3,11 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -202,5 +204,25 @@ func TestADescriptorThatSomebodyMakesBlock(t *testing.T) {
 	}
 	if err := <-ended; !isClosedError(err) {
 		t.Errorf("read: got %v, want it closed", err)
+	}
+}
+
+func TestAMissingTUNDeviceNamesTheMend(t *testing.T) {
+	there := filepath.Join(t.TempDir(), "tun")
+	if err := os.WriteFile(there, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		device string
+		err    error
+		want   string
+	}{
+		{filepath.Join(filepath.Dir(there), "missing"), errors.New("CreateTUN failed"), "--device"},
+		{there, fmt.Errorf("open: %w", unix.ENODEV), "modprobe tun"},
+		{there, unix.EPERM, "CAP_NET_ADMIN"},
+	} {
+		if got := notCreated("pen0", row.device, row.err).Error(); !strings.Contains(got, row.want) {
+			t.Errorf("%v: got %q, want it to name %s", row.err, got, row.want)
+		}
 	}
 }
