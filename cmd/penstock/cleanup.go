@@ -54,7 +54,7 @@ next start to take over.`,
 			if err == nil && closed && !stopped {
 				fmt.Fprintln(e.stderr, `lockdown is in force: the host stays closed until penstock runs, or "penstock lockdown off" opens it`)
 			}
-			return errors.Join(kernelErr, err)
+			return whileInUse(errors.Join(kernelErr, err), "stop that one first, which undoes what it changed")
 		},
 	}
 	f.add(cmd)
@@ -81,6 +81,14 @@ func (e *env) cleanGateway(c *config.Config) error {
 	default:
 		return err
 	}
+}
+
+// whileInUse adds to an error what to do about a penstock that runs, if that is its reason.
+func whileInUse(err error, mend string) error {
+	if !errors.Is(err, hostnet.ErrInUse) {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, mend)
 }
 
 // askedFor reports whether a service with this SERVICE_RESULT was told to stop, as opposed to having crashed. It may have been

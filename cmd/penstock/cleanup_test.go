@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -8,9 +9,11 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"penstock/cmd/internal/config"
+	"penstock/router/hostnet"
 )
 
 func TestAskedFor(t *testing.T) {
@@ -66,6 +69,24 @@ func TestTheServicesFolderMayBeSomebodyElses(t *testing.T) {
 				t.Errorf("got %v after %v, want %v after %v", err, looked, row.want, row.looked)
 			}
 		})
+	}
+}
+
+// TestWhatARunningPenstockHoldsIsNotCleanedUp: the error says what to do instead.
+func TestWhatARunningPenstockHoldsIsNotCleanedUp(t *testing.T) {
+	held := func(string, *slog.Logger) (bool, error) {
+		return false, fmt.Errorf("host.json.lock: %w", hostnet.ErrInUse)
+	}
+	for _, row := range []struct{ line, mend string }{
+		{"cleanup --state host.json", "stop that one first"},
+		{"lockdown off --state host.json", "stop that one first, or set always_on.lockdown to false"},
+	} {
+		var errs bytes.Buffer
+		e := &env{stdin: strings.NewReader(""), stdout: io.Discard, stderr: &errs, getenv: func(string) string { return "" }, cleanup: held, lift: held}
+		e.closed = func(string) (bool, string, error) { return false, "", nil }
+		if code := execute(t.Context(), e, strings.Fields(row.line)); code != exitFailure || !strings.Contains(errs.String(), row.mend) {
+			t.Errorf("%s: got code %d and %q, want %d and %q", row.line, code, errs.String(), exitFailure, row.mend)
+		}
 	}
 }
 

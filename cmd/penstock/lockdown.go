@@ -78,7 +78,7 @@ run "penstock reload".`,
 			closed, err := e.lift(state, newLogger(e, false))
 			switch {
 			case err != nil:
-				return err
+				return whileInUse(err, "stop that one first, or set always_on.lockdown to false in its configuration and run penstock reload")
 			case !closed:
 				if _, table, err := e.closed(state); err == nil && table != "" {
 					return errors.New(unrecorded(table, state))
