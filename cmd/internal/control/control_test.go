@@ -291,6 +291,15 @@ func TestAServerThatIsClosedLateLeavesItsSuccessorAlone(t *testing.T) {
 	}
 }
 
+func TestAFolderThatCannotBeWrittenNamesTheMend(t *testing.T) {
+	for _, reason := range []error{syscall.EROFS, syscall.EACCES, syscall.EPERM} {
+		err := elsewhere(&os.PathError{Op: "mkdir", Path: "/run/penstock", Err: reason})
+		if !errors.Is(err, reason) || !strings.Contains(err.Error(), "PENSTOCK_SOCKET") {
+			t.Errorf("%v: got %v, want how to name another place", reason, err)
+		}
+	}
+}
+
 func TestAFileInTheWayIsNotRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "precious")
 	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {

@@ -92,14 +92,14 @@ func (s *Server) Close() error {
 // listen opens the socket with a mode that admits its group only if there is one.
 func listen(path, group string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
+		return nil, elsewhere(err)
 	}
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
 	listener, err := listenPrivate(path)
 	if err != nil {
-		return nil, err
+		return nil, elsewhere(err)
 	}
 	if group == "" {
 		return listener, nil
@@ -109,6 +109,14 @@ func listen(path, group string) (net.Listener, error) {
 		return nil, err
 	}
 	return listener, nil
+}
+
+// elsewhere adds the mend to the error of a folder that cannot be written.
+func elsewhere(err error) error {
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: name a path that penstock can write, with control.socket, PENSTOCK_SOCKET or --socket", err)
+	}
+	return err
 }
 
 // removeStale removes a socket on which nobody listens.

@@ -53,6 +53,8 @@ func mendOf(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return ": make room there; df and df -i show whether blocks or inodes are used up"
+	case errors.Is(err, syscall.EROFS):
+		return ": make that file system writable, or name another file with listen.tun.state_file"
 	case errors.Is(err, fs.ErrPermission):
 		return ": it is another user's, so run this as that user or as root"
 	case errors.Is(err, hostnet.ErrInUse):

@@ -3,6 +3,7 @@ package laptop
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -22,6 +23,7 @@ import (
 	"penstock/cmd/internal/lists"
 	"penstock/policy"
 	"penstock/router/clients"
+	"penstock/router/hostnet"
 	"penstock/stack"
 	"penstock/stack/link"
 )
@@ -196,5 +198,15 @@ func TestEndpointsAreResolvedOutside(t *testing.T) {
 	_, err = w.dialBy(t.Context(), "no-such-interface", "udp", "192.0.2.7:9")
 	if err == nil || !strings.Contains(err.Error(), "no-such-interface") && !strings.Contains(err.Error(), "unsupported") {
 		t.Errorf("a dial by an interface that is not there: got %v", err)
+	}
+}
+
+func TestAStateFileThatCannotBeWrittenNamesTheMend(t *testing.T) {
+	for reason, want := range map[error]string{
+		syscall.EROFS: "listen.tun.state_file", syscall.ENOSPC: "make room", syscall.EACCES: "as root", hostnet.ErrInUse: "stop that one first",
+	} {
+		if got := mendOf(fmt.Errorf("open: %w", reason)); !strings.Contains(got, want) {
+			t.Errorf("%v: got %q, want it to name %s", reason, got, want)
+		}
 	}
 }
