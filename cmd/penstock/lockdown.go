@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/kernel"
 	"penstock/cmd/internal/lastgood"
 )
 
@@ -76,6 +77,9 @@ run "penstock reload".`,
 				return nil
 			}
 			closed, err := e.lift(state, newLogger(e, false))
+			if e.cleanupKernel != nil { // what was changed so that the kernel forwards has a state file of its own
+				err = errors.Join(err, e.cleanupKernel(kernel.LaptopStateFile(state), newLogger(e, false)))
+			}
 			switch {
 			case err != nil:
 				return whileInUse(err, "stop that one first, or set always_on.lockdown to false in its configuration and run penstock reload")

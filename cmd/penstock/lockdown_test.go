@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"penstock/cmd/internal/config"
+	"penstock/cmd/internal/kernel"
 )
 
 // TestLockdownOffOfAnotherStateFile has a host that is closed, with a state file that does not say so.
@@ -45,5 +46,21 @@ func TestLockdownOffOfAnotherStateFile(t *testing.T) {
 		if row.stdout == "" && out.Len() > 0 || row.stderr == "" && errs.Len() > 0 {
 			t.Errorf("%s: got stdout %q and stderr %q, want only one of them", row.name, out.String(), errs.String())
 		}
+	}
+}
+
+// TestLockdownOffUndoesForwardingToo: a host that stays a router is left behind, too.
+func TestLockdownOffUndoesForwardingToo(t *testing.T) {
+	cleaned := ""
+	e := &env{stdin: strings.NewReader(""), stdout: new(bytes.Buffer), stderr: new(bytes.Buffer), getenv: func(string) string { return "" }}
+	e.lift = func(string, *slog.Logger) (bool, error) { return true, nil }
+	e.closed = func(string) (bool, string, error) { return false, "", nil }
+	e.cleanupKernel = func(file string, _ *slog.Logger) error {
+		cleaned = file
+		return nil
+	}
+	state := filepath.Join("folder", "host.json")
+	if code := execute(t.Context(), e, []string{"lockdown", "off", "--state", state}); code != exitOK || cleaned != kernel.LaptopStateFile(state) {
+		t.Errorf("got code %d, and cleaned %q, want %d and %q", code, cleaned, exitOK, kernel.LaptopStateFile(state))
 	}
 }
