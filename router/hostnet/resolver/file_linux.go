@@ -151,12 +151,16 @@ func (f *File) Target() string {
 
 // Write puts our file in place. If the file cannot be changed at all, IsFixed recognises the error.
 func (f *File) Write() error {
+	f.sweep()
 	mode := f.Mode
 	if f.Missing || f.Link != "" {
 		mode = 0o644
 	}
 	return f.replace(f.render(), mode)
 }
+
+// sweep removes what was left beside the file by a process that was killed while it wrote. What stays does no harm.
+func (f *File) sweep() { _ = atomicfile.Sweep(f.Path) }
 
 // replace puts a regular file in place by rename. Where that is refused, because the file is a mount point or the
 // directory cannot be written, it writes into the file that is there.
@@ -216,6 +220,7 @@ func writeInPlace(path string, content []byte) error {
 
 // Undo brings the original back, unless another program has written the file since.
 func (f *File) Undo() error {
+	f.sweep()
 	now, err := readFile(f.Path)
 	if err != nil {
 		return err

@@ -141,6 +141,24 @@ func TestUndoRepairsAFileThatWasCutShort(t *testing.T) {
 	}
 }
 
+func TestWhatAKilledWriterLeftBesideTheFileIsRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	f, err := PlanFile(path, ours, nil)
+	must(t, err)
+	for name, do := range map[string]func() error{"Write": f.Write, "Undo": f.Undo} {
+		left, theirs := filepath.Join(filepath.Dir(path), ".resolv.conf.907192361"), filepath.Join(filepath.Dir(path), ".resolv.conf.swp")
+		must(t, os.WriteFile(left, nil, 0o600))
+		must(t, os.WriteFile(theirs, nil, 0o600))
+		must(t, do())
+		if _, err := os.Lstat(left); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: the file that a killed process has left is still there: %v", name, err)
+		}
+		if _, err := os.Lstat(theirs); err != nil {
+			t.Errorf("%s: another program's file is gone: %v", name, err)
+		}
+	}
+}
+
 func TestAnOriginalThatWasLostIsNotOurs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "resolv.conf")
 	must(t, os.WriteFile(path, []byte(header+"\nnameserver 10.77.0.1\n"), 0o644))
