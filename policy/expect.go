@@ -124,6 +124,9 @@ func (t *Test) Flow(peers []Peer) (Flow, error) {
 		return f, err
 	}
 	target := t.To
+	if addr, err := netip.ParseAddr(target); err == nil && addr.Is6() {
+		target = "[" + addr.WithZone("").String() + "]"
+	}
 	if !strings.Contains(target, "://") {
 		target = "https://" + target
 	}

@@ -153,11 +153,11 @@ func (p *Policy) Explain(f Flow) Explanation {
 		}
 		x.Names = append(x.Names, name)
 	}
-	x.Because = because(judged, decisive, v)
+	x.Categories = s.hits()
+	x.Because = because(judged, decisive, v, x.Categories)
 	if d := p.decision(decisive.rule); d != nil && v.Cause == ByDecision {
 		x.Because = d.because(judged)
 	}
-	x.Categories = s.hits()
 	s.explainRules(&x, judged, decisive, v)
 	return x
 }
@@ -166,7 +166,7 @@ func (p *Policy) Explain(f Flow) Explanation {
 type explainer struct{ judge }
 
 // because returns one sentence with the reason for a verdict.
-func because(n Name, j judgement, v Verdict) string {
+func because(n Name, j judgement, v Verdict, hits []CategoryHit) string {
 	subject := "the flow has no name"
 	if n.Host != "" {
 		subject = fmt.Sprintf("the flow is judged as %s (%s)", n.Host, n.From)
@@ -200,10 +200,16 @@ func because(n Name, j judgement, v Verdict) string {
 	case ByFallback:
 		return fmt.Sprintf("%s: %s goes direct because its transport is not up", subject, rule)
 	}
-	if v.Category != "" {
-		return fmt.Sprintf("%s, which is in category %s: %s", subject, v.Category, rule)
+	if v.Category == "" {
+		return fmt.Sprintf("%s: %s", subject, rule)
 	}
-	return fmt.Sprintf("%s: %s", subject, rule)
+	is := func(named bool) func(CategoryHit) bool {
+		return func(h CategoryHit) bool { return h.Category == v.Category && (h.What == n.Host) == named }
+	}
+	if i := slices.IndexFunc(hits, is(false)); i >= 0 && !slices.ContainsFunc(hits, is(true)) { // by the destination's address
+		subject = "the flow goes to " + hits[i].What
+	}
+	return fmt.Sprintf("%s, which is in category %s: %s", subject, v.Category, rule)
 }
 
 // because returns one sentence for a verdict that a decision made.

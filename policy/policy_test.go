@@ -746,6 +746,7 @@ func TestRowsOfTheOperatorAreRun(t *testing.T) {
 		{Test{From: "bob", To: "http://b.test", At: night, Expect: Expect{Action: Drop}}, ""},
 		{Test{To: "tcp://10.0.0.1:22", Expect: Expect{Action: Forward, Rule: "lan"}}, ""},
 		{Test{To: "https://[2001:db8::1]:8443", Expect: Expect{Action: Forward, Rule: "rest"}}, ""},
+		{Test{To: "2001:db8::1", Expect: Expect{Action: Forward, Rule: "rest"}}, ""},
 		{Test{To: "b.test", Addr: netip.MustParseAddr("10.0.0.1"), Expect: Expect{Action: Forward, Rule: "lan"}}, ""},
 		{Test{From: "anna", To: "b.test"}, `house.yaml:20: test from anna to b.test: unknown peer "anna": did you mean "ana"?`},
 		{Test{To: "tcp://b.test"}, `house.yaml:20: test from here to tcp://b.test: tcp needs a port: write tcp://b.test:PORT`},

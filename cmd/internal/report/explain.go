@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
@@ -96,6 +97,7 @@ func (p *Policy) hypothetical(ctx context.Context, q control.ExplainQuery) (f po
 	if f.Time.IsZero() {
 		f.Time = time.Now()
 	}
+	f.Time = f.Time.Local() // schedules are of this machine's clock, whatever zone was asked in
 	if f.Client, f.Src, err = client(p.Live.Now(), q.From); err != nil {
 		return f, "", err
 	}
@@ -287,7 +289,10 @@ func (d *DNS) DNSQuery(ctx context.Context, q control.DNSQuery) (control.DNSAnsw
 		return control.DNSAnswer{}, err
 	}
 	d.Live.Describe(&f)
-	a, err := d.Server.Query(ctx, f, q.Name, q.Type)
+	if strings.Contains(q.Name, "://") {
+		return control.DNSAnswer{}, fmt.Errorf("%q is a URL: write the name of its host alone", q.Name)
+	}
+	a, err := d.Server.Query(ctx, f, spelled(q.Name), q.Type)
 	if err != nil {
 		return control.DNSAnswer{}, err
 	}
@@ -298,13 +303,29 @@ func (d *DNS) DNSQuery(ctx context.Context, q control.DNSQuery) (control.DNSAnsw
 	if host, err := policy.CanonicalName(q.Name); err == nil && a.Decided != "" && a.Decided != host {
 		res.Decided = a.Decided
 	}
-	if a.Hidden {
+	switch {
+	case a.Hidden:
 		res.Reason = whyHidden(a)
+	case special(a):
+		res.Reason = "a name for special use: penstock answers it by itself"
 	}
 	if a.Decided != "" {
 		res.Hits = find(now.Lists, a.Decided, d.Log)
 	}
 	return res, nil
+}
+
+// spelled returns a name as programs ask for it, which have put it into ASCII.
+func spelled(name string) string {
+	if host, err := policy.CanonicalName(name); err == nil && strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return host
+	}
+	return name
+}
+
+// special reports whether a name is answered without an upstream because of what it is, before any rule is asked.
+func special(a dnsproxy.Answer) bool {
+	return a.Result == "local" && a.Verdict.Rule == "" && (a.Rcode == "NOERROR" || a.Rcode == "NXDOMAIN")
 }
 
 // whyHidden says why a client is not told of a name: for an address, or by the name of a host that it leads to.
@@ -332,6 +353,8 @@ func (d *DNS) look(ctx context.Context, f policy.Flow) (netip.Addr, string) {
 		switch {
 		case err != nil:
 			return netip.Addr{}, line + ": " + err.Error()
+		case special(a):
+			line = "penstock itself: the name is for special use"
 		case a.Withheld.IsValid() && !first.IsValid():
 			first, from = a.Withheld, fmt.Sprintf("its addresses are withheld by rule %s; else %s", a.Verdict.Rule, line)
 			continue

@@ -36,6 +36,15 @@ func TestExplain(t *testing.T) {
 			"direct by rest", "", "2001:db8::9", "UPSTREAM via direct", nil},
 		{"a name that is not there", control.ExplainQuery{Target: "nowhere.example"},
 			"direct by rest", "", "", "UPSTREAM via direct: NXDOMAIN, no address", nil},
+		{"a name for special use", control.ExplainQuery{Target: "printer.local"},
+			"direct by rest", "", "", "penstock itself: the name is for special use: NXDOMAIN, no address", nil},
+		{"this machine's own name", control.ExplainQuery{Target: "localhost", From: "ana"},
+			"block by rest", "", "127.0.0.1", "penstock itself: the name is for special use", nil},
+		{"an address on a list, under a name that is on none", control.ExplainQuery{Target: "https://203.0.113.66", SNI: "site.example"},
+			"block by no-bets", "the flow goes to 203.0.113.66, which is in category bets", "203.0.113.66", "", nil},
+		{"an address on a list", control.ExplainQuery{Target: "tcp://203.0.113.66:22"},
+			"block by no-bets", "the flow goes to 203.0.113.66, which is in category bets", "203.0.113.66", "", nil},
+		{"an IPv6 address without brackets", control.ExplainQuery{Target: "2001:db8::9"}, "direct by rest", "", "2001:db8::9", "", nil},
 		{"a name with a split zone", control.ExplainQuery{Target: "wiki.corp.example"},
 			"direct by wiki", "", "10.0.0.5", "UPSTREAM via direct, for corp.example", nil},
 		{"a name in two zones: the longer one counts", control.ExplainQuery{Target: "x.deep.corp.example"},
@@ -44,6 +53,8 @@ func TestExplain(t *testing.T) {
 			"block by night", "", "", "", []string{"from Thu 06:00: direct by rule rest"}},
 		{"a schedule that does not", control.ExplainQuery{Target: "games.example", At: at(12)},
 			"direct by rest", "", "203.0.113.7", "UPSTREAM via direct", []string{"from Wed 22:00: block by rule night"}},
+		{"a moment that is night elsewhere", control.ExplainQuery{Target: "games.example", At: at(12).In(time.FixedZone("", 12*60*60))},
+			"direct by rest", "", "203.0.113.7", "UPSTREAM via direct", nil},
 		{"a transport that is not up", control.ExplainQuery{Target: "files.example"},
 			"via corp by files", "", "203.0.113.8", "UPSTREAM via direct", []string{"while corp is not up: direct by rule files"}},
 		{"a rule for some peers", control.ExplainQuery{Target: "staff.example", From: "ana"},
@@ -274,7 +285,14 @@ func TestDNSQuery(t *testing.T) {
 	if a, _ = w.dns.DNSQuery(t.Context(), control.DNSQuery{Name: "alias.example"}); a.Decided != "casino.example" || a.Rule != "no-bets" || len(a.Hits) != 1 {
 		t.Errorf("an alias of a blocked name: got %+v, want the name that decided", a)
 	}
-	for _, q := range []control.DNSQuery{{Name: "site.example", From: "dan"}, {Name: "site.example", Type: "NONE"}, {Name: "a..b"}} {
+	w.resolver.Add(t, "xn--bcher-kva.example. 300 IN A 203.0.113.11")
+	if a, _ = w.dns.DNSQuery(t.Context(), control.DNSQuery{Name: "bücher.example"}); len(a.Answers) != 1 || a.Name != "xn--bcher-kva.example" {
+		t.Errorf("a name beyond ASCII: got %+v, want it asked for as programs do", a)
+	}
+	if a, _ = w.dns.DNSQuery(t.Context(), control.DNSQuery{Name: "printer.local"}); a.Rcode != "NXDOMAIN" || !strings.HasPrefix(a.Reason, "a name for special use") {
+		t.Errorf("a name for special use: got %+v, want it said", a)
+	}
+	for _, q := range []control.DNSQuery{{Name: "site.example", From: "dan"}, {Name: "site.example", Type: "NONE"}, {Name: "a..b"}, {Name: "https://site.example"}} {
 		if _, err := w.dns.DNSQuery(t.Context(), q); err == nil {
 			t.Errorf("%+v was answered", q)
 		}

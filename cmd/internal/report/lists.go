@@ -3,6 +3,7 @@ package report
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 
 	"penstock/cmd/internal/control"
 	"penstock/cmd/internal/edition"
@@ -31,6 +32,9 @@ func (l *Lists) Lists(context.Context) ([]control.ListStatus, error) {
 
 // ListLookup finds the entries for a name in the current lists.
 func (l *Lists) ListLookup(_ context.Context, name string) ([]control.ListHit, error) {
+	if addr, err := netip.ParseAddr(name); err == nil {
+		return find(l.Live.Now().Lists, addr.Unmap().WithZone("").String(), l.Log), nil
+	}
 	host, err := policy.CanonicalName(name)
 	if err != nil {
 		return nil, err

@@ -76,11 +76,14 @@ func TestLists(t *testing.T) {
 	if len(list) != 2 {
 		t.Fatalf("got %+v, want two lists", list)
 	}
-	if l := list[0]; l.Category != "bets" || !strings.HasSuffix(l.List, "bets.txt") || l.Entries != 1 || l.Error != "" {
+	if l := list[0]; l.Category != "bets" || !strings.HasSuffix(l.List, "bets.txt") || l.Entries != 2 || l.Error != "" {
 		t.Errorf("a file: got %+v", l)
 	}
 	if l := list[1]; l.List != "https://lists.example/bets.txt" || l.Error == "" || !l.Updated.IsZero() {
 		t.Errorf("a subscription that was never fetched: got %+v", l)
+	}
+	if hits, err := w.lists.ListLookup(t.Context(), "203.0.113.66"); err != nil || len(hits) != 1 || hits[0].Line != 3 {
+		t.Errorf("an address: got %+v, %v, want line 3", hits, err)
 	}
 	hits, err := w.lists.ListLookup(t.Context(), "WWW.casino.example")
 	if err != nil || len(hits) != 1 || hits[0].Line != 2 || hits[0].Category != "bets" || hits[0].Allow {

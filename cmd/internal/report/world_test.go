@@ -108,7 +108,7 @@ func newWorld(t *testing.T, text string) *world {
 		"casino.example. 300 IN A 203.0.113.6", "games.example. 300 IN A 203.0.113.7", "wiki.corp.example. 300 IN A 10.0.0.5",
 		"files.example. 300 IN A 203.0.113.8", "site.example. 300 IN A 203.0.113.9", "six.example. 300 IN AAAA 2001:db8::9", "staff.example. 300 IN A 203.0.113.10")}
 	for name, text := range map[string]string{
-		"our.key": ourKey, "ana.password": "secret-of-ana", "bets.txt": "# bets\ncasino.example\n",
+		"our.key": ourKey, "ana.password": "secret-of-ana", "bets.txt": "# bets\ncasino.example\n203.0.113.66\n",
 		"corp.conf": "[Interface]\nPrivateKey = " + ourKey + "\nAddress = 10.8.0.2/32\n[Peer]\nPublicKey = " + anaKey +
 			"\nEndpoint = 127.0.0.1:9\nAllowedIPs = 0.0.0.0/0\n",
 	} {
