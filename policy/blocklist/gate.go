@@ -13,6 +13,7 @@ var (
 	ErrNeverBlock = errors.New("an entry covers a name that must never be blocked")
 	ErrTooLarge   = errors.New("list too large")
 	ErrCompressed = errors.New("damaged gzip data")
+	ErrPacked     = errors.New("this is an archive or a compressed file, not a list")
 )
 
 // ListError says why a list was refused and how to fix it.

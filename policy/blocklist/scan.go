@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"penstock/policy/textfile"
@@ -123,6 +124,15 @@ type scanner struct {
 	site   geosite
 }
 
+// packed are the first bytes of files that hold others: zip, zstd, xz and 7z.
+var packed = []string{"PK\x03\x04", "\x28\xb5\x2f\xfd", "\xfd7zXZ\x00", "7z\xbc\xaf\x27\x1c"}
+
+const longestMagic = 6 // bytes in packed
+
+func isPacked(start []byte) bool {
+	return slices.ContainsFunc(packed, func(magic string) bool { return bytes.HasPrefix(start, []byte(magic)) })
+}
+
 // file reads one file. include is not nil if another file includes it.
 func (s *scanner) file(r io.Reader, name string, include *inclusion) error {
 	br := bufio.NewReaderSize(r, 64<<10)
@@ -132,6 +142,9 @@ func (s *scanner) file(r io.Reader, name string, include *inclusion) error {
 			return &ListError{List: name, Reason: ErrCompressed, Mend: "fetch it again"}
 		}
 		br = bufio.NewReaderSize(z, 64<<10)
+	}
+	if magic, _ := br.Peek(longestMagic); isPacked(magic) {
+		return &ListError{List: name, Reason: ErrPacked, Mend: "unpack it; only gzip can stay as it is"}
 	}
 	br = bufio.NewReaderSize(textfile.NewReader(br), 64<<10)
 	sample, _ := br.Peek(64 << 10)
@@ -160,7 +173,7 @@ func (s *scanner) file(r io.Reader, name string, include *inclusion) error {
 		switch {
 		case err == nil && s.left >= 0:
 		case s.left < 0:
-			return &ListError{List: name, Line: n, Reason: ErrTooLarge, Text: "after decompression", Mend: "if the size is right, raise its max_bytes"}
+			return &ListError{List: name, Line: n, Reason: ErrTooLarge, Text: "after decompression", Mend: "split it into several lists"}
 		case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), errors.Is(err, io.ErrUnexpectedEOF):
 			return &ListError{List: name, Line: n, Reason: ErrCompressed, Mend: "fetch it again"}
 		case err != nil && err != io.EOF:

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -115,18 +116,13 @@ func unjoined(err error) []error {
 }
 
 // ListDir returns the directory for the last good versions of lists and their compiled set. If penstock changes the host
-// (ownsHost), it is next to the host's state. Otherwise it is in the user's cache, or "" if no list is fetched.
+// (ownsHost), it is next to the host's state. Otherwise it is in the user's cache, or "" if every list is built in.
 func ListDir(cfg *config.Config, ownsHost bool) string {
 	if state := stateFile(cfg, ownsHost); state != "" {
 		return filepath.Join(filepath.Dir(state), "lists")
 	}
-	subscribes := false
-	for _, c := range cfg.Categories {
-		for _, l := range slices.Concat(c.Lists, c.Allow) {
-			subscribes = subscribes || l.URL != ""
-		}
-	}
-	if !subscribes {
+	reads := func(c config.Category) bool { return len(c.Lists)+len(c.Allow) > 0 }
+	if !slices.ContainsFunc(slices.Collect(maps.Values(cfg.Categories)), reads) {
 		return ""
 	}
 	cache, err := os.UserCacheDir()

@@ -3,6 +3,7 @@ package edition
 import (
 	"context"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -232,5 +233,12 @@ func TestListDir(t *testing.T) {
 	one, other := ListDir(load(t, atGateway+subscribes), false), ListDir(load(t, atGateway+subscribes), false)
 	if one == other || !strings.Contains(one, "penstock") {
 		t.Errorf("two configurations keep their lists in %q and %q: want a directory for each", one, other)
+	}
+	file := filepath.Join(t.TempDir(), "bets.txt")
+	if err := os.WriteFile(file, []byte("casino.example\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := ListDir(load(t, atGateway+"categories: {bets: {lists: [{file: "+file+"}]}}\n"+rest), false); !strings.HasPrefix(got, dir) {
+		t.Errorf("a gateway with a list in a file: got %q, want a directory for its last good version below %s", got, dir)
 	}
 }

@@ -23,8 +23,9 @@ type count struct {
 	LeftOut string `json:"left_out,omitempty"` // see Status
 }
 
-// leftOut says what was left out of a list that its operator should know; empty if nothing was.
-func leftOut(r blocklist.Report) string {
+// leftOut says what was left out of a list that its operator should know; empty if nothing was. Of a list that others write
+// it does not tell the rules that are not about a host name: such lists are full of them.
+func leftOut(r blocklist.Report, own bool) string {
 	wide, long := r.Skipped[blocklist.SkipTopLevel]+r.Skipped[blocklist.SkipSuffix], r.Skipped[blocklist.SkipLong]
 	var names []string
 	for _, one := range r.Refused {
@@ -34,12 +35,27 @@ func leftOut(r blocklist.Report) string {
 	}
 	var parts []string
 	if wide > 0 {
-		parts = append(parts, fmt.Sprintf("%d entries for whole top-level domains or public suffixes (%s); allow_tld: true takes them", wide, strings.Join(names, ", ")))
+		parts = append(parts, fmt.Sprintf("%s for whole top-level domains or public suffixes (%s); allow_tld: true takes them",
+			quantity(wide, "entry", "entries"), strings.Join(names, ", ")))
 	}
 	if long > 0 {
-		parts = append(parts, fmt.Sprintf("%d lines of more than %d bytes", long, blocklist.MaxLine))
+		parts = append(parts, fmt.Sprintf("%s of more than %d bytes", quantity(long, "line", "lines"), blocklist.MaxLine))
+	}
+	other := 0
+	for _, reason := range []string{blocklist.SkipModifier, blocklist.SkipNotBlock, blocklist.SkipCosmetic, blocklist.SkipPath, blocklist.SkipPattern} {
+		other += r.Skipped[reason]
+	}
+	if own && other > 0 {
+		parts = append(parts, quantity(other, "rule", "rules")+" with a condition or another answer, or for a part of a page, a path or a pattern")
 	}
 	return strings.Join(parts, "; ")
+}
+
+func quantity(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // compiledPath returns the file of the set with a key. NAME.json beside it has the counts.

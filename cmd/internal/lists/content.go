@@ -291,25 +291,24 @@ func (l *Lists) addTo(b *blocklist.Builder, category string, s Source) (count, e
 			return count{}, fmt.Errorf("list %s: %w", s.Name(), err)
 		}
 	}
-	n, err := addOnce(b, category, l.listOf(category, s))
+	report, err := addOnce(b, category, l.listOf(category, s))
 	for attempt := 1; errors.Is(err, errChanging) && attempt < steadyAttempts; attempt++ {
 		time.Sleep(steadyPause)
-		n, err = addOnce(b, category, l.listOf(category, s))
+		report, err = addOnce(b, category, l.listOf(category, s))
 	}
-	return n, err
+	if err != nil {
+		return count{}, err
+	}
+	return count{report.Entries(), leftOut(report, s.File != "")}, nil
 }
 
-func addOnce(b *blocklist.Builder, category string, s blocklist.Source) (count, error) {
+func addOnce(b *blocklist.Builder, category string, s blocklist.Source) (blocklist.Report, error) {
 	r, err := s.Open()
 	if err != nil {
-		return count{}, err
+		return blocklist.Report{}, err
 	}
 	defer r.Close()
-	report, err := b.Add(category, r, s.Options)
-	if err != nil {
-		return count{}, err
-	}
-	return count{report.Entries(), leftOut(report)}, nil
+	return b.Add(category, r, s.Options)
 }
 
 // key returns a digest of everything that decides what Read returns.

@@ -228,7 +228,7 @@ func TestWhatIsLeftOutOfAListIsTold(t *testing.T) {
 		stop := k.start(t, Category{Name: "bets", Sources: []Source{{File: file}}})
 		k.wantHas(t, "poker.example", true)
 		k.wantHas(t, "a.zip", false)
-		want := "2 entries for whole top-level domains or public suffixes (line 2: zip, line 3: co.uk); allow_tld: true takes them; 1 lines of more than 4096 bytes"
+		want := "2 entries for whole top-level domains or public suffixes (line 2: zip, line 3: co.uk); allow_tld: true takes them; 1 line of more than 4096 bytes"
 		if got := k.current.Load().status[0]; got.LeftOut != want || got.Entries != 2 || got.Err != nil {
 			t.Errorf("%s: got %+v, want %q", run, got, want)
 		}
@@ -237,6 +237,17 @@ func TestWhatIsLeftOutOfAListIsTold(t *testing.T) {
 	k := newKeeper(dir)
 	k.use(t, Category{Name: "bets", Sources: []Source{{File: file, AllowTLD: true}}})
 	k.wantHas(t, "a.zip", true)
+}
+
+func TestRulesThatAreNotAboutAHostNameAreToldOfAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rules.txt")
+	write(t, file, "||ads.example^\n||a.example^$client=10.0.0.1\n||b.example^$dnsrewrite=NOERROR;A;1.2.3.4\nexample.org##.ad\n||c.example/ad/*\n||d*.example^\n")
+	k := newKeeper(t.TempDir())
+	k.use(t, Category{Name: "ads", Sources: []Source{{File: file}}})
+	const want = "5 rules with a condition or another answer, or for a part of a page, a path or a pattern"
+	if got := k.current.Load().status[0]; got.LeftOut != want || got.Entries != 1 {
+		t.Errorf("got %+v, want %q", got, want)
+	}
 }
 
 func TestOneBadListDoesNotTakeTheOthersWithIt(t *testing.T) {

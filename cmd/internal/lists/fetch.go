@@ -74,7 +74,7 @@ func (l *Lists) fetch(ctx context.Context, category string, s Source) (changed b
 		return false, err
 	}
 	next.Entries = report.Entries()
-	if out := leftOut(report); out != "" {
+	if out := leftOut(report, false); out != "" {
 		l.Log.Warn("parts of a list are left out", "list", s.Name(), "category", category, "left_out", out)
 	}
 	return true, l.shelf.put(f, next)
