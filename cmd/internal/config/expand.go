@@ -165,7 +165,7 @@ func (c *Config) warnOfRoutes(facts profile.Facts) {
 		c.warn("%s: only its own routes go through the tunnel, because of route-nopull, and the rest leaves directly", c.Profile)
 	default:
 		c.warn("%s: its server decides what goes through the tunnel: everything if it pushes redirect-gateway, and otherwise only its routes, "+
-			"so that the rest leaves directly: add redirect-gateway def1 there if nothing may", c.Profile)
+			"so that the rest leaves directly: to send everything through the tunnel, add redirect-gateway def1 there", c.Profile)
 	}
 }
 
@@ -217,9 +217,9 @@ func (c *Config) expandRules(via string, openVPN bool, facts profile.Facts) {
 	}
 	switch {
 	case v4 != iprange.Part && v6 == iprange.Part && !noIPv6:
-		c.warn("%s: AllowedIPs carries all of IPv4%s but not all of IPv6, which leaves directly, outside of the tunnel: add ::/0 there if nothing may", c.Profile, exceptFew(v4))
+		c.warn("%s: AllowedIPs carries all of IPv4%s but not all of IPv6, which leaves directly, outside of the tunnel: to send it through, add ::/0 there", c.Profile, exceptFew(v4))
 	case v4 == iprange.Part && v6 != iprange.Part:
-		c.warn("%s: AllowedIPs carries all of IPv6%s but not all of IPv4, which leaves directly, outside of the tunnel: add 0.0.0.0/0 there if nothing may", c.Profile, exceptFew(v6))
+		c.warn("%s: AllowedIPs carries all of IPv6%s but not all of IPv4, which leaves directly, outside of the tunnel: to send it through, add 0.0.0.0/0 there", c.Profile, exceptFew(v6))
 	}
 	networks := slices.Clone(facts.Networks)
 	if noIPv6 {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Config is a wg-quick file in plain Go. It has no String method, because the file shows the keys: use WriteTo.
@@ -67,6 +68,8 @@ func ParseEndpoint(s string) (Endpoint, error) {
 	case err == nil && addr.Zone() != "":
 		// wireguard-go cannot send to an address with a zone.
 		return Endpoint{}, fmt.Errorf("endpoint %q has a zone, want an address that is valid on any link", s)
+	case err != nil && strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }):
+		return Endpoint{}, fmt.Errorf("endpoint %q has letters beyond ASCII: write them in their xn-- form", s)
 	case err != nil && !isHostName(host):
 		return Endpoint{}, fmt.Errorf("endpoint %q has the host %q, want a host name or an IP address", s, host)
 	}

@@ -82,6 +82,9 @@ func TestSeveralEndpoints(t *testing.T) {
 		t.Errorf("for all programs: got %v, want the first alone, and the others kept in the original: %v", got, c.Peers[0].Endpoints)
 	}
 
+	if _, err := parse("", "Endpoint = bücher.example:443"); err == nil || !strings.Contains(err.Error(), "write them in their xn-- form") {
+		t.Errorf("a name beyond ASCII: got %v, want how to write it", err)
+	}
 	if _, err := parse("", "Endpoint = 192.0.2.1:443, vpn.example"); err == nil || !strings.Contains(err.Error(), `x.conf:8: Endpoint: endpoint "vpn.example" has no port`) {
 		t.Errorf("got %v, want the second endpoint of the line refused", err)
 	}

@@ -61,7 +61,7 @@ var sections = []section{
 		{name: "PresharedKey", fate: honoured, secret: true, note: "is a second secret", mend: "copy the whole key from the other side", read: (*parser).presharedKey},
 		{name: "AllowedIPs", fate: honoured, list: true, note: "says what goes through the tunnel; in the short form, an address family without a default route goes there only for the networks named",
 			mend: "write prefixes such as 10.0.0.0/8, or 0.0.0.0/0, ::/0 for everything", read: (*parser).allowedIPs},
-		{name: "Endpoint", fate: honoured, list: true, note: "is where to call the peer; several, on lines of their own or separated by commas, are those of servers with one key", mend: "write HOST:PORT such as vpn.example:51820 or [2001:db8::1]:51820", read: (*parser).endpoint},
+		{name: "Endpoint", fate: honoured, list: true, note: "is where to call the peer; several, on lines of their own or separated by commas, are those of servers with one key", mend: "an endpoint is HOST:PORT such as vpn.example:51820 or [2001:db8::1]:51820", read: (*parser).endpoint},
 		{name: "PersistentKeepalive", fate: honoured, note: "keeps the mapping of an access router", mend: "write seconds, usually 25, or off", read: (*parser).keepalive},
 	},
 		refusals("it makes packets that a WireGuard server does not understand", "ask for a profile for WireGuard itself", "AdvancedSecurity"),

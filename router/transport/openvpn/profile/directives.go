@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"penstock/policy/textfile"
 	"penstock/router/transport/openvpn/internal/datakey"
@@ -82,6 +83,9 @@ func parseRemote(p *parser, d directive) error {
 	if r.host == "" {
 		return errors.New("no host")
 	}
+	if mend := mendHost(r.host); mend != "" {
+		return fmt.Errorf("%q is not a host: %s", r.host, mend)
+	}
 	var err error
 	if s := d.arg(1); s != "" {
 		if r.port, err = portNumber(s); err != nil {
@@ -95,6 +99,19 @@ func parseRemote(p *parser, d directive) error {
 	}
 	p.remotes = append(p.remotes, r)
 	return nil
+}
+
+// mendHost says how to write what nobody can look up as a host; empty if it looks like one.
+func mendHost(host string) string {
+	switch name, port, _ := strings.Cut(host, ":"); {
+	case strings.Contains(host, "://"):
+		return "write host and port alone, as in remote vpn.example 1194"
+	case strings.Count(host, ":") == 1:
+		return fmt.Sprintf("write the port apart from it: remote %s %s", name, port)
+	case strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }):
+		return "write letters beyond ASCII in their xn-- form"
+	}
+	return ""
 }
 
 // parseConnection reads a <connection> block: a remote with settings of its own.

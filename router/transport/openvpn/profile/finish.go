@@ -83,7 +83,7 @@ func (p *parser) finishTrust() error {
 		}
 	}
 	if len(t.Authorities) == 0 && len(t.Fingerprints) == 0 {
-		return errors.New("neither ca nor peer-fingerprint: the server could be anyone")
+		return errors.New("neither ca nor peer-fingerprint: the server could be anyone: add the ca that came with the profile, or ask for a complete one")
 	}
 	if p.line = 0; !t.TellsServers() {
 		p.warn(`no server certificate verification method has been enabled: whoever has a client certificate of this ca ` +

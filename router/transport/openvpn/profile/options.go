@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"penstock/router/transport/openvpn/internal/route"
@@ -40,6 +41,34 @@ func parseRoute(p *parser, d directive) error {
 		return fmt.Errorf("%q needs a mask in place of /%s: write it as in 10.20.0.0 255.255.0.0", address, length)
 	}
 	return err
+}
+
+// parseDNS refuses a server that is none: its names would silently go elsewhere.
+func parseDNS(p *parser, d directive) error {
+	if d.arg(0) == "search-domains" && d.arg(1) != "" {
+		p.keepOption(d)
+		return nil
+	}
+	if d.arg(0) != "server" || d.arg(3) == "" {
+		return errors.New("write it as in server 1 address 10.0.0.53, or search-domains corp.example")
+	}
+	if _, err := strconv.ParseInt(d.arg(1), 10, 8); err != nil {
+		return fmt.Errorf("%q is not a priority from -128 to 127", d.arg(1))
+	}
+	switch kind := d.arg(2); kind {
+	case "address":
+		for _, s := range d.args[3:] {
+			if _, err := text.Server(s); err != nil {
+				return fmt.Errorf("%q is not an address, with or without a port", s)
+			}
+		}
+	case "resolve-domains", "dnssec", "transport", "sni":
+	default:
+		p.warn("dns server %s is ignored: only address, resolve-domains, dnssec, transport and sni have an effect", kind)
+		return nil
+	}
+	p.keepOption(d)
+	return nil
 }
 
 // parseDHCP keeps what concerns DNS.

@@ -103,7 +103,7 @@ func (p *parser) directive(d directive) error {
 		if near := spelling.Nearest(d.name, slices.Collect(maps.Keys(p.table))); near != "" {
 			return fmt.Errorf("unknown directive %q; did you mean %q?", d.name, near)
 		}
-		return fmt.Errorf("unknown directive %q", d.name)
+		return fmt.Errorf(`unknown directive %q: remove the line, or add "ignore-unknown-option %s" above it if the profile can do without`, d.name, d.name)
 	}
 	return nil
 }

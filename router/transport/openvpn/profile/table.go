@@ -61,7 +61,6 @@ var blocks = map[string]bool{
 var groups = []group{
 	{"route-gateway redirect-gateway", pushable, "says what goes through the tunnel by rules with `unrouted: direct`, as the short form of the configuration writes them"},
 	{"route-metric redirect-private", pushable, "is read; penstock has no routes that could compete"},
-	{"dns", pushable, "gives the tunnel's DNS servers, search domains, and with resolve-domains the domains that the servers are for"},
 	{"ifconfig ifconfig-ipv6 topology", pushable, "gives the address inside the tunnel"},
 	{"block-ipv6 block-outside-dns", pushable, "is read; the rules of the configuration decide what is blocked"},
 
@@ -108,7 +107,7 @@ var groups = []group{
 	{"pkcs11-providers pkcs11-id pkcs11-id-management pkcs11-cert-private pkcs11-private-mode pkcs11-protected-authentication pkcs11-pin-cache cryptoapicert " +
 		"management-external-key management-external-cert", refused,
 		"keys in a token or in the system's store are not supported; ask for a certificate with a key file (cert and key, or pkcs12)"},
-	{"tls-verify", refused, "nothing in a profile is run, and nobody else would check the server's certificate in its way; name that with verify-x509-name or peer-fingerprint"},
+	{"tls-verify", refused, "nothing in a profile is run, and nobody else would check the server's certificate in its place; name that with verify-x509-name or peer-fingerprint"},
 	{"tls-remote", refused, "openvpn has not known it since 2.4; name the server's certificate with verify-x509-name NAME name"},
 	{"capath", refused, "a directory of authorities is not supported; join its files into one and name it with ca"},
 	{"verify-hash", refused, "pinning the authority's certificate is not supported; name the server's certificate with peer-fingerprint"},
@@ -137,6 +136,7 @@ var meanings = map[string]string{
 	"static-challenge":      "`penstock login` asks for the answer",
 	"route":                 "as redirect-gateway; only to addresses; a name with net_gateway is passed over with a warning",
 	"route-ipv6":            "as redirect-gateway; only to addresses; a name with net_gateway is passed over with a warning",
+	"dns":                   "gives the tunnel's DNS servers, search domains, and with resolve-domains the domains that the servers are for",
 	"dhcp-option":           "gives the tunnel's DNS servers, search domains, and with DOMAIN-ROUTE the domains that the servers are for; other types are passed over with a warning",
 	"auth-nocache":          "the password is forgotten after use",
 	"ca":                    "",
@@ -202,6 +202,7 @@ func parsers() map[string]func(*parser, directive) error {
 		"static-challenge": parseStaticChallenge,
 		"route":            parseRoute,
 		"dhcp-option":      parseDHCP,
+		"dns":              parseDNS,
 		"route-ipv6":       parseRoute,
 		"auth-nocache": func(p *parser, _ directive) error {
 			p.out.NoCache = true

@@ -57,11 +57,11 @@ func Parse(name string, args []string) (Kind, error) {
 	case "compress stub-v2":
 		return V2, nil
 	case "comp-lzo ", "comp-lzo yes", "comp-lzo adaptive", "compress lzo":
-		return Byte, fmt.Errorf("%w: LZO", ErrCompression)
+		return Byte, fmt.Errorf("LZO: %w", ErrCompression)
 	case "compress lz4":
-		return Swap, fmt.Errorf("%w: LZ4", ErrCompression)
+		return Swap, fmt.Errorf("LZ4: %w", ErrCompression)
 	case "compress lz4-v2":
-		return V2, fmt.Errorf("%w: LZ4", ErrCompression)
+		return V2, fmt.Errorf("LZ4: %w", ErrCompression)
 	}
 	return None, fmt.Errorf("unknown algorithm %q", algorithm)
 }

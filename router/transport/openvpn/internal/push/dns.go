@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+
+	"penstock/router/transport/openvpn/internal/text"
 )
 
 const dnsPort = 53
@@ -58,7 +60,7 @@ func readDNS(o *Options, args []string) error {
 	switch values := args[3:]; args[2] {
 	case "address":
 		for _, v := range values {
-			addr, err := parseServer(v)
+			addr, err := text.Server(v)
 			if err != nil {
 				return err
 			}
@@ -76,14 +78,6 @@ func readDNS(o *Options, args []string) error {
 		return fmt.Errorf("%q is not supported", args[2])
 	}
 	return nil
-}
-
-// parseServer reads an address with or without a port, which for IPv6 needs brackets.
-func parseServer(s string) (netip.AddrPort, error) {
-	if addr, err := netip.ParseAddr(s); err == nil {
-		return netip.AddrPortFrom(addr, dnsPort), nil
-	}
-	return netip.ParseAddrPort(s)
 }
 
 // finishDNS orders servers by priority. The dns options override dhcp-option: man openvpn(8), --dns.

@@ -6,6 +6,7 @@ package text
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -109,6 +110,19 @@ func MTU(s string) (int, error) {
 
 // maxShown is how much of a server's text is shown, in bytes.
 const maxShown = 256
+
+// Server reads the address of a DNS server, with or without a port. An IPv6 address with a port needs brackets.
+func Server(s string) (netip.AddrPort, error) {
+	const dnsPort = 53
+	bare := s
+	if inner, ok := strings.CutPrefix(s, "["); ok {
+		bare, _ = strings.CutSuffix(inner, "]")
+	}
+	if addr, err := netip.ParseAddr(bare); err == nil {
+		return netip.AddrPortFrom(addr, dnsPort), nil
+	}
+	return netip.ParseAddrPort(s)
+}
 
 // Printable makes text from outside safe to show: no control characters, which could forge log lines, and at most 256
 // bytes.

@@ -62,6 +62,17 @@ func TestMTU(t *testing.T) {
 	}
 }
 
+func TestServer(t *testing.T) {
+	for in, want := range map[string]string{
+		"10.0.0.53": "10.0.0.53:53", "10.0.0.53:5353": "10.0.0.53:5353", "fd00::53": "[fd00::53]:53", "[fd00::53]": "[fd00::53]:53",
+		"[fd00::53]:853": "[fd00::53]:853", "resolver.example": "", "10.0.0.53:": "", "[]": "", "": "",
+	} {
+		if got, err := Server(in); (err == nil) != (want != "") || err == nil && got.String() != want {
+			t.Errorf("%q: got %v, %v, want %q", in, got, err, want)
+		}
+	}
+}
+
 func TestPrintable(t *testing.T) {
 	tests := []struct{ name, text, want string }{
 		{"plain text stays", "account closed", "account closed"},
