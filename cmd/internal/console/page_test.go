@@ -370,6 +370,9 @@ func TestABrowserDrivesTheConsole(t *testing.T) {
 	} {
 		page.is("the history of the address "+row.address, `window.period && ((p) => `+row.want+`)(period("`+row.address+`"))`)
 	}
+	page.eval(`import("/assets/chart.mjs").then(({ edges }) => { window.edges = edges; })`)
+	page.is("the first hour of a history is drawn as an hour, and not as three years", `window.edges && (([low, high]) => low < 1764410400 && high > 1764410400 && high - low < 7200)(edges([1764410400], 1764410400, 1764410400 + 86400000, true))`)
+
 	page.eval(`location.hash = "#/history?from=abc&to=1"`)
 	page.is("the page History says that none is kept", has("No history is kept here"))
 

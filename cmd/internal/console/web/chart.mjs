@@ -23,7 +23,7 @@ export function Chart({ label, data, lines, format, height = 140, pick }) {
         paths: l.bars ? UPlot.paths.bars({ size: [0.8, 24] }) : undefined,
       }));
       chart.current = new UPlot({
-        width: box.current.clientWidth, height, padding: [8, 4, 0, 0], legend: { show: false },
+        width: box.current.clientWidth, height, padding: [8, 24, 0, 0], legend: { show: false },
         cursor: { drag: { x: false, y: false }, points: { show: !lines[0].bars }, y: false },
         scales: { x: { range: (u, low, high) => edges(u.data[0], low, high, lines[0].bars) }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } },
         axes: [{ ...axis, size: 24, space: 70, values: (_, at) => at.map((t) => stamp(t, at.at(-1) - at[0])) }, { ...axis, size: 62, space: 34, values: (_, all) => all.map((v) => (v ? format(v) : "0")) }],
@@ -48,9 +48,10 @@ export function Chart({ label, data, lines, format, height = 140, pick }) {
   return html`<div class=${"chart" + (pick ? " picks" : "")} role="img" aria-label=${label} ref=${box} style=${{ minHeight: `${height}px` }}><div></div><p class="chart-says" aria-hidden="true"></p></div>`;
 }
 
-// edges leave room for half a bar at either end. One point, just after a start, still has a minute around it.
-function edges(times, low, high, bars) {
-  high ??= Date.now() / 1000;
+// edges leave room for half a bar at either end. One point, just after a start, has a minute or a bar around it: the chart proposes
+// three years.
+export function edges(times, low, high, bars) {
+  high = times.length === 1 ? times[0] : high ?? Date.now() / 1000;
   low = Math.min(low ?? high, high - 60);
   const half = bars && times.length > 1 ? (times[1] - times[0]) / 2 : bars ? 1800 : 0;
   return [low - half, high + half];
