@@ -40,7 +40,7 @@ or reload a configuration without the key.`,
 			recorded, table, err := e.closed(state)
 			switch {
 			case err != nil:
-				return err
+				return asRoot(err)
 			case recorded && table == "":
 				return fmt.Errorf("lockdown is on in %s, but the host is open: its nftables table is gone. "+
 					"Start penstock, or close the host with \"penstock lockdown restore\"", state)
@@ -82,9 +82,12 @@ run "penstock reload".`,
 			}
 			switch {
 			case err != nil:
-				return whileInUse(err, "stop that one first, or set always_on.lockdown to false in its configuration and run penstock reload")
+				return whileInUse(asRoot(err), "stop that one first, or set always_on.lockdown to false in its configuration and run penstock reload")
 			case !closed:
-				if _, table, err := e.closed(state); err == nil && table != "" {
+				switch _, table, err := e.closed(state); {
+				case errors.Is(err, fs.ErrPermission): // who may not look cannot say that the host is open
+					return asRoot(err)
+				case err == nil && table != "":
 					return errors.New(unrecorded(table, state))
 				}
 				fmt.Fprintln(e.stdout, "no lockdown was in force")
@@ -136,6 +139,14 @@ lockdown was in force, this works without a valid configuration.`,
 	f.add(cmd)
 	f.addGood(cmd)
 	return cmd
+}
+
+// asRoot says what to do where only root may look.
+func asRoot(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: run this with sudo", err)
+	}
+	return err
 }
 
 // unrecorded says which table closes the host although the state file does not say so, and how to open the host.

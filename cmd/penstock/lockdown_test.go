@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"penstock/cmd/internal/config"
@@ -24,21 +25,24 @@ func TestLockdownOffOfAnotherStateFile(t *testing.T) {
 		name, table, line string
 		code              int
 		stdout, stderr    string
+		mayLook           error
 	}{
-		{"nothing closes the host", "", "lockdown off --state host.json", exitOK, "no lockdown was in force\n", ""},
-		{"a table of another state file", "penstock_pen0", "lockdown off --state host.json", exitFailure, "", "delete it: nft delete table inet penstock_pen0\n"},
-		{"the same, asked for", "penstock_pen0", "lockdown --state host.json", exitOK, "on: the nftables table penstock_pen0 closes the host, although host.json does not say so", ""},
-		{"a configuration with faults", "", "lockdown -c " + bad, exitOK, "off: no lockdown is in force\n", `bad.yaml:1:1: unknown key "rulez": did you mean "rules"?` + "\nthis uses the default state file "},
-		{"a configuration that is not there", "", "lockdown -c " + gone, exitConfig, "", "there is no file " + gone + "\n"},
-		{"the same, whose lockdown is lifted", "", "lockdown off -c " + gone, exitOK, "no lockdown was in force\n", "there is no file " + gone + "\nthis uses the default state file "},
-		{"the same at boot", "", "lockdown restore -c " + gone, exitOK, "lockdown was in force: the host is closed", "there is no file " + gone + "\nthis uses the default state file "},
+		{"nothing closes the host", "", "lockdown off --state host.json", exitOK, "no lockdown was in force\n", "", nil},
+		{"a table of another state file", "penstock_pen0", "lockdown off --state host.json", exitFailure, "", "delete it: nft delete table inet penstock_pen0\n", nil},
+		{"the same, asked for", "penstock_pen0", "lockdown --state host.json", exitOK, "on: the nftables table penstock_pen0 closes the host, although host.json does not say so", "", nil},
+		{"a configuration with faults", "", "lockdown -c " + bad, exitOK, "off: no lockdown is in force\n", `bad.yaml:1:1: unknown key "rulez": did you mean "rules"?` + "\nthis uses the default state file ", nil},
+		{"a configuration that is not there", "", "lockdown -c " + gone, exitConfig, "", "there is no file " + gone + "\n", nil},
+		{"the same, whose lockdown is lifted", "", "lockdown off -c " + gone, exitOK, "no lockdown was in force\n", "there is no file " + gone + "\nthis uses the default state file ", nil},
+		{"the same at boot", "", "lockdown restore -c " + gone, exitOK, "lockdown was in force: the host is closed", "there is no file " + gone + "\nthis uses the default state file ", nil},
+		{"somebody who may not look", "", "lockdown --state host.json", exitDegraded, "", "operation not permitted: run this with sudo\n", syscall.EPERM},
+		{"somebody who may not look, and wants it open", "", "lockdown off --state host.json", exitDegraded, "", "operation not permitted: run this with sudo\n", syscall.EPERM},
 	} {
 		var out, errs bytes.Buffer
 		e := &env{stdin: strings.NewReader(""), stdout: &out, stderr: &errs, getenv: func(string) string { return "" }}
 		e.lift = func(string, *slog.Logger) (bool, error) { return false, nil }
 		e.restore = func(string, *slog.Logger) (bool, error) { return true, nil }
 		e.lockdown = func(context.Context, *config.Config, *slog.Logger) error { return nil }
-		e.closed = func(string) (bool, string, error) { return false, row.table, nil }
+		e.closed = func(string) (bool, string, error) { return false, row.table, row.mayLook }
 		code := execute(t.Context(), e, strings.Fields(row.line))
 		if code != row.code || !strings.HasPrefix(out.String(), row.stdout) || !strings.Contains(errs.String(), row.stderr) {
 			t.Errorf("%s: got code %d, stdout %q, stderr %q; want %d, %q, %q", row.name, code, out.String(), errs.String(), row.code, row.stdout, row.stderr)

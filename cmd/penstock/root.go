@@ -53,7 +53,26 @@ Exit codes: 0 ok, 1 failure, 3 not running or down, 4 degraded, blocked or no pe
 	)
 	root.AddCommand(newManualCommand(e))
 	addCompletions(e, root)
+	refuseUnknownHelp(root)
 	return root
+}
+
+// refuseUnknownHelp makes help about a command that there is not an error. Cobra shows the help of its parent.
+func refuseUnknownHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	help, _, err := root.Find([]string{"help"})
+	if err != nil {
+		return
+	}
+	show := help.Run
+	help.Run = nil
+	help.RunE = func(cmd *cobra.Command, args []string) error {
+		if found, rest, err := root.Find(args); err == nil && len(rest) > 0 {
+			return needsCommand(found, rest)
+		}
+		show(cmd, args)
+		return nil
+	}
 }
 
 // needsCommand is the function of a command that only groups others.
