@@ -13,7 +13,7 @@ import (
 func newConfigCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Print a configuration as it is in force, or the schema of all",
+		Short: "Print a configuration as it is in force, or the schema of all configurations",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needsCommand,
 	}

@@ -15,7 +15,7 @@ func newDecisionsCommand(e *env) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "decisions",
-		Short: "List what was allowed, blocked and paused meanwhile",
+		Short: "List what was allowed, blocked or paused, and until when",
 		Args:  onlyCommands,
 		RunE: e.asking(func(ctx context.Context, client *control.Client, _ []string) error {
 			answer, err := control.DecisionClient{Client: client}.Decisions(ctx)

@@ -21,7 +21,7 @@ func newNoticesCommand(e *env) *cobra.Command {
 		Short: "Show notices on the desktop of what is blocked, and of lost connections",
 		Long: `Show notices on this desktop: of a site that this machine has just tried to open and that is blocked, and of
 a connection that is lost for more than ten seconds, is back, or needs its user to sign in, and of a pause of the
-filter. A site is told at most once an hour, sites that are blocked together are told together, and there are at
+filter. A site is shown at most once an hour, sites that are blocked together share a notice, and there are at
 most six such notices an hour. "Why?" in a notice shows the rule and the list.
 
 It runs in the user's session (penstock-notices.service, or penstock-notices.desktop), until it is interrupted, and

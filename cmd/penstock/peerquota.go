@@ -9,7 +9,7 @@ import (
 func newPeerQuotaCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "quota",
-		Short: "Let a peer use its quota anew",
+		Short: "Give a peer its quota of this month again",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needsCommand,
 	}

@@ -19,7 +19,7 @@ func newSteerCommand(e *env, word string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   word + " [TRANSPORT]",
 		Short: short[word],
-		Long:  short[word] + ".\n\nWithout a name it is meant for all transports.",
+		Long:  short[word] + ".\n\nWithout a name it applies to all transports.",
 		Args:  takes(0, 1),
 		RunE: e.asking(func(ctx context.Context, client *control.Client, args []string) error {
 			order.Name = strings.Join(args, "")

@@ -140,7 +140,8 @@ type Test struct {
 	To string `yaml:"to" required:"true"`
 	// Addr is the destination's address, for a `to` that is a name and rules that match addresses.
 	Addr netip.Addr `yaml:"addr"`
-	// At is the time, as 2026-01-31T21:30:00+01:00. Without it schedules do not match.
+	// At is the time, as 2026-01-31T21:30:00+01:00. Schedules are judged by the clock of the zone that it names, so that a test
+	// has the same outcome on every machine. Without it schedules do not match.
 	At time.Time `yaml:"at"`
 	// Process is the program on this machine that sends the flow. Without it no rule's process matches.
 	Process string `yaml:"process"`

@@ -114,7 +114,7 @@ func (e *Enrolment) open(ctx context.Context, c Config) error {
 	}
 	e.server = newServer(tls.NewListener(bounds.Guard(l), secure), e)
 	e.closers = append(e.closers, e.server.close)
-	e.log.Info("invited people can join", "url", e.listen.URL, "address", l.Addr())
+	e.log.Info("invited people can join", "url", e.listen.URL, "address", l.Addr().String())
 	return nil
 }
 
