@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"penstock/cmd/internal/control"
 )
 
 func newCheckCommand(e *env) *cobra.Command {
@@ -31,6 +32,10 @@ that the service unit will not be able to read; --unit does so for any configura
 				}
 				found, err := e.check(cmd.Context(), c)
 				found.Warnings = append(found.Warnings, unitWarnings(c.Path, found.Files, unit)...)
+				if control.UnknownGroup(c.Control.Group) {
+					found.Warnings = append(found.Warnings, fmt.Sprintf("%s: this machine has no group called %s: penstock does not start without it: groupadd --system %s",
+						c.Position("control.group"), c.Control.Group, c.Control.Group))
+				}
 				return found, err
 			})
 			if err != nil {

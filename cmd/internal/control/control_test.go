@@ -324,8 +324,8 @@ func TestOnlyItsOwnerOpensTheSocket(t *testing.T) {
 	if got, want := info.Mode().Perm(), os.FileMode(0o600); got != want {
 		t.Errorf("got mode %v, want %v", got, want)
 	}
-	if _, err := New(Config{Socket: filepath.Join(t.TempDir(), "s"), Group: "no such group here"}); err == nil {
-		t.Error("an unknown group: got no error, want one")
+	if _, err := New(Config{Socket: filepath.Join(t.TempDir(), "s"), Group: "no such group here"}); !errors.Is(err, ErrNoGroup) {
+		t.Errorf("an unknown group: got %v, want %v", err, ErrNoGroup)
 	}
 }
 

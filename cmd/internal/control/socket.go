@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -30,11 +31,27 @@ func DefaultSocket() string {
 	return filepath.Join(home, ".penstock", "control.sock")
 }
 
+// ErrNoGroup says that Config.Group is not there.
+var ErrNoGroup = errors.New("this machine has no group")
+
+// UnknownGroup reports whether group is a name that this machine does not know. A number needs no name.
+func UnknownGroup(group string) bool {
+	if _, err := strconv.Atoi(group); err == nil || group == "" {
+		return false
+	}
+	_, err := user.LookupGroup(group)
+	_, unknown := errors.AsType[user.UnknownGroupError](err)
+	return unknown
+}
+
 // admitGroup lets the members of a group, by name or number, open the socket.
 func admitGroup(path, group string) error {
 	gid, err := strconv.Atoi(group)
 	if err != nil {
 		g, err := user.LookupGroup(group)
+		if _, unknown := errors.AsType[user.UnknownGroupError](err); unknown {
+			return fmt.Errorf("%w called %s", ErrNoGroup, group)
+		}
 		if err != nil {
 			return fmt.Errorf("control.group: %w", err)
 		}

@@ -439,7 +439,11 @@ func (d *Daemon) openPorts(ctx context.Context, opened *closers, start func(stri
 	}
 	page, offered := console.Attach(cfg, d.controlConfig(cfg), d.ports, open, d.opts.Version)
 	opened.add(page.Close)
-	if server, err = control.New(offered); err != nil {
+	server, err = control.New(offered)
+	switch {
+	case errors.Is(err, control.ErrNoGroup):
+		return nil, nil, cfg.Err("control.group", err.Error(), "make it with groupadd --system "+cfg.Control.Group+", or name another group")
+	case err != nil:
 		return nil, nil, err
 	}
 	opened.add(server.Close)

@@ -296,6 +296,15 @@ func TestOneHistoryHasOnePenstock(t *testing.T) {
 	begin(t, Config{File: c.File})
 }
 
+func TestAFirstStartMakesTheFolder(t *testing.T) {
+	f := begin(t, Config{File: filepath.Join(t.TempDir(), "state", "history.db")})
+	f.Put(flowAt(time.Now(), "a.example"))
+	f.flush(t)
+	if got := f.all(t, control.RecordFilter{}, 0); len(got) != 1 || f.lost() > 0 {
+		t.Errorf("got %d records and %d lost, want one in a folder that was not there", len(got), f.lost())
+	}
+}
+
 func TestAFileThatIsMovedAwayIsBegunAnew(t *testing.T) {
 	f := begin(t, Config{})
 	f.Put(flowAt(time.Now(), "a.example"))

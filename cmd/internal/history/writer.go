@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -246,6 +248,9 @@ func (w *writer) tryOpen(ctx context.Context) (err error) {
 		}
 	}()
 	c := w.store.config
+	if err := os.MkdirAll(filepath.Dir(c.File), 0o700); err != nil { // at a first start nobody else may have made it yet
+		return err
+	}
 	if w.unlock == nil {
 		wait, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 		defer cancel()
