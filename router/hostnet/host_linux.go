@@ -27,7 +27,7 @@ type Host struct {
 	applied  []change             // nil before Apply
 	index    int                  // of the TUN that applied is about; 0 if it is about none, or that is gone
 	overlap  *direct.OverlapError // that was reported last; nil: none
-	without  map[any]bool         // keys of changes that this host does not offer; true for those that it may offer later
+	without  lacks
 	others   others
 	failing  map[stage]string // what could not be put back, and why
 	usual    unannounced      // as it was when Watch last looked at everything
@@ -446,7 +446,7 @@ func (h *Host) compareLocked(v *view, plan []change) (kept, missing []change) {
 	known := indexOf(h.journal.entries)
 	for _, c := range plan {
 		key := c.key()
-		if h.stillWithoutLocked(c) {
+		if h.without.has(c) {
 			continue
 		}
 		var earlier change
@@ -471,15 +471,17 @@ func (h *Host) compareLocked(v *view, plan []change) (kept, missing []change) {
 	return kept, missing
 }
 
-// stillWithoutLocked reports whether the host does not offer a change. It forgets that of a resolver file that has been made writable
-// since.
-func (h *Host) stillWithoutLocked(c change) bool {
-	later, without := h.without[c.key()]
+// lacks are changes that this host does not offer, by their keys. They are true for those that it may offer later.
+type lacks map[any]bool
+
+// has reports whether the host does not offer a change. It forgets that of a resolver file that has been made writable since.
+func (l lacks) has(c change) bool {
+	later, lacking := l[c.key()]
 	if r, ok := c.(*resolvConf); ok && later && resolver.IsWritable(r.Path) {
-		delete(h.without, c.key())
+		delete(l, c.key())
 		return false
 	}
-	return without
+	return lacking
 }
 
 // bearsOurName reports whether a change that is in place but not in the journal must be ours: routes and rules have our
