@@ -153,7 +153,7 @@ func (b *Book) readLocked() {
 		b.Log.Info("the file of decisions is good again", "file", b.file.path, "decisions", len(list))
 	}
 	if b.state.fault = err; err == nil {
-		b.state.written = list
+		b.adoptLocked(list)
 		return
 	}
 	if b.state.written == nil {
@@ -475,13 +475,26 @@ func (b *Book) writeLocked(ctx context.Context, m *made, keep, dry bool) error {
 		m.file = b.file.path
 	}
 	if !dry {
-		b.adoptLocked(c.list)
+		b.adoptLocked(c.list, m.entry)
 	}
 	return nil
 }
 
-// adoptLocked takes over what has been written.
-func (b *Book) adoptLocked(list []entry) { b.state.written, b.state.fault = list, nil }
+// adoptLocked takes over what the file holds, and when those of it end that were known already or are made now.
+func (b *Book) adoptLocked(list []entry, made ...entry) {
+	known := map[string]entry{}
+	for _, e := range slices.Concat(b.state.written, made) {
+		if !e.Always {
+			known[e.ID()] = e
+		}
+	}
+	for i, e := range list {
+		if k := known[e.ID()]; !e.Always && k.Until.Equal(e.Until) {
+			list[i].ends = k.ends
+		}
+	}
+	b.state.written, b.state.fault = list, nil
+}
 
 func (b *Book) wake() {
 	select {

@@ -340,6 +340,25 @@ func TestAClockThatIsSetBackMakesNoPauseLonger(t *testing.T) {
 	p.want(t, "after the pause", map[string]bool{"casino.example": false})
 }
 
+func TestAClockThatIsSetBackMakesNothingInTheFileLonger(t *testing.T) {
+	p := newPlace(t)
+	p.allow(t, control.AllowQuery{Target: "casino.example", For: 10 * time.Minute})
+	p.write(t, "decisions.yaml", p.read(t)+"  - {block: shop.example}\n")
+	p.look() // reads the file anew
+	p.book.mu.Lock()
+	for i := range p.book.state.written {
+		if e := &p.book.state.written[i]; !e.Always {
+			e.Until = e.Until.Add(24 * time.Hour) // as by a clock that is a day behind
+		}
+	}
+	p.book.useLocked(time.Now())
+	p.book.mu.Unlock()
+	p.lookAt(time.Now().Add(9 * time.Minute))
+	p.want(t, "before its end", map[string]bool{"casino.example": true, "shop.example": false})
+	p.lookAt(time.Now().Add(11 * time.Minute))
+	p.want(t, "after its end", map[string]bool{"casino.example": false, "shop.example": false})
+}
+
 func TestRunEndsDecisionsAndFollowsTheFile(t *testing.T) {
 	p := newPlace(t)
 	ctx, cancel := context.WithCancel(t.Context())
