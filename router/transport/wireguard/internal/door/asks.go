@@ -26,13 +26,14 @@ const (
 type asks struct {
 	all  *rate.Limiter
 	seed maphash.Seed
+	made time.Time
 
-	mu    sync.Mutex      // guards below
-	slots [askSlots]int64 // when the last that was taken would have come without a burst, Unix nanoseconds
+	mu    sync.Mutex              // guards below
+	slots [askSlots]time.Duration // when the last that was taken would have come without a burst, after made
 }
 
 func newAsks() *asks {
-	return &asks{all: rate.NewLimiter(CookieRate, CookieBurst), seed: maphash.MakeSeed()}
+	return &asks{all: rate.NewLimiter(CookieRate, CookieBurst), seed: maphash.MakeSeed(), made: time.Now()}
 }
 
 // open reports whether an address may be sent a cookie.
@@ -43,7 +44,7 @@ func (a *asks) open(addr netip.Addr, now time.Time) bool {
 	slot := a.slot(addr)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	_, ok := next(*slot, now)
+	_, ok := next(*slot, now.Sub(a.made))
 	return ok
 }
 
@@ -52,7 +53,7 @@ func (a *asks) take(addr netip.Addr, now time.Time) bool {
 	slot := a.slot(addr)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	at, ok := next(*slot, now)
+	at, ok := next(*slot, now.Sub(a.made))
 	if !ok || !a.all.AllowN(now, 1) {
 		return false
 	}
@@ -61,7 +62,7 @@ func (a *asks) take(addr netip.Addr, now time.Time) bool {
 }
 
 // slot returns the slot of an address. Who has one IPv6 address of a network has all.
-func (a *asks) slot(addr netip.Addr) *int64 {
+func (a *asks) slot(addr netip.Addr) *time.Duration {
 	if addr.Is6() {
 		addr = netip.PrefixFrom(addr, 64).Masked().Addr()
 	}
@@ -69,7 +70,7 @@ func (a *asks) slot(addr netip.Addr) *int64 {
 }
 
 // next returns what a slot becomes with one more cookie, and whether it may have one.
-func next(slot int64, now time.Time) (at int64, ok bool) {
-	at = max(slot, now.UnixNano()) + int64(askEvery)
-	return at, at-now.UnixNano() <= int64(askBurst*askEvery)
+func next(slot, now time.Duration) (at time.Duration, ok bool) {
+	at = max(slot, now) + askEvery
+	return at, at-now <= askBurst*askEvery
 }

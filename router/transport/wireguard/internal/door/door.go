@@ -47,7 +47,8 @@ type Door struct {
 	looks  *rate.Limiter
 	crowd  *rate.Limiter // what is more than it allows keeps the door under load
 	asks   *asks
-	loaded atomic.Int64 // until when the door is under load, Unix nanoseconds
+	made   time.Time
+	loaded atomic.Int64 // until when the door is under load, nanoseconds after made
 
 	given *given
 	calls *calls
@@ -103,7 +104,7 @@ const (
 // have written; that takes about 0.1 ms. It makes sure that the device has the peer, or says why not.
 func New(sockets conn.Bind, private device.NoisePrivateKey, public device.NoisePublicKey, admit func(device.NoisePublicKey, func() (Moment, error)) Refusal) *Door {
 	d := &Door{
-		Bind: sockets, read: newReader(private, public), admit: admit, looks: rate.NewLimiter(LookRate, LookBurst),
+		Bind: sockets, read: newReader(private, public), admit: admit, looks: rate.NewLimiter(LookRate, LookBurst), made: time.Now(),
 		asked: make(chan call, queueSize), waiting: make(chan call, queueSize), passed: make(chan call, queueSize),
 		crowd: rate.NewLimiter(LookRate/2, LookBurst), asks: newAsks(), proved: newProved(), given: newGiven(), calls: newCalls(),
 	}
@@ -200,13 +201,15 @@ func (d *Door) receive(packet []byte, from conn.Endpoint, now time.Time) Refusal
 
 // isLoaded reports whether addresses have to be proved. While it lasts it must be called for each initiation.
 func (d *Door) isLoaded(now time.Time) bool {
-	loaded := now.UnixNano() < d.loaded.Load()
+	loaded := int64(now.Sub(d.made)) < d.loaded.Load()
 	if len(d.waiting) >= loadSize || loaded && !d.crowd.AllowN(now, 1) {
-		d.loaded.Store(now.Add(loadLasts).UnixNano())
+		d.loadedUntil(now.Add(loadLasts))
 		return true
 	}
 	return loaded
 }
+
+func (d *Door) loadedUntil(at time.Time) { d.loaded.Store(int64(at.Sub(d.made))) }
 
 // pass gives the device what the door has let pass.
 func (d *Door) pass(closed <-chan struct{}, packets [][]byte, sizes []int, from []conn.Endpoint) (n int, err error) {

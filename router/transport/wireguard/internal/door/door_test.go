@@ -93,7 +93,7 @@ func TestUnderLoadAnAddressIsProved(t *testing.T) {
 		t.Error("an initiation reached the device, want it held")
 	}
 	expect("without load", 1, 0)
-	d.loaded.Store(time.Now().Add(time.Hour).UnixNano())
+	d.load()
 	peer.AddMacs(packet)
 	arrive(d, packet, here)
 	expect("under load", 1, 1)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
@@ -30,7 +31,7 @@ func initiationTo(public device.NoisePublicKey) []byte {
 }
 
 // load puts a door under load for an hour.
-func (d *Door) load() { d.loaded.Store(time.Now().Add(time.Hour).UnixNano()) }
+func (d *Door) load() { d.loadedUntil(time.Now().Add(time.Hour)) }
 
 // drain answers those who have asked.
 func (d *Door) drain() {
@@ -149,7 +150,7 @@ func TestALoadLastsAsLongAsTheFlood(t *testing.T) {
 	public := device.NoisePublicKey{2}
 	d, _ := newTestDoor(t, public)
 	packet, now := initiationTo(public), time.Now()
-	d.loaded.Store(now.Add(loadLasts).UnixNano())
+	d.loadedUntil(now.Add(loadLasts))
 	const rate = 2 * LookRate
 	for i := range 10 * rate {
 		now = now.Add(time.Second / rate)
@@ -163,6 +164,41 @@ func TestALoadLastsAsLongAsTheFlood(t *testing.T) {
 	if got := d.receive(packet, endpoint("192.0.2.1:1000"), now); got != Admitted {
 		t.Errorf("when it is over: got %v, want an initiation admitted", got)
 	}
+}
+
+// TestAJumpOfTheClockChangesNoTurn: while the door is under load, whoever was sent a cookie must not wait for the clock to catch up.
+func TestAJumpOfTheClockChangesNoTurn(t *testing.T) {
+	public := device.NoisePublicKey{2}
+	packet, from := initiationTo(public), endpoint("192.0.2.1:1000")
+	for _, jump := range []time.Duration{-time.Hour, time.Hour} {
+		d, _ := newTestDoor(t, public)
+		now := time.Now()
+		d.loadedUntil(now.Add(loadLasts))
+		if got := d.receive(packet, from, now); got != Unproved {
+			t.Fatalf("under load: got %v, want a cookie", got)
+		}
+		if got := d.receive(packet, from, jumped(now.Add(loadLasts/2), jump)); got != Unproved {
+			t.Errorf("under load, after a jump of %v: got %v, want a cookie", jump, got)
+		}
+		if got := d.receive(packet, from, jumped(now.Add(loadLasts), jump)); got != Admitted {
+			t.Errorf("when it is over, after a jump of %v: got %v, want an initiation admitted", jump, got)
+		}
+	}
+	p, addr, now := newProved(), netip.MustParseAddr("192.0.2.1"), time.Now()
+	p.cookie(addr, now)
+	for _, jump := range []time.Duration{-time.Hour, time.Hour} {
+		if !p.has(addr, jumped(now.Add(provedLasts-1), jump)) || p.has(addr, jumped(now.Add(provedLasts), jump)) {
+			t.Errorf("after a jump of %v an address is not proved for %v", jump, provedLasts)
+		}
+	}
+}
+
+// jumped returns what the clock reads at t after it was set: another wall time, and the same monotonic time, which the time
+// package does not let anybody set.
+func jumped(t time.Time, by time.Duration) time.Time {
+	const seconds = 30 // the bit at which they begin in the first word of a time.Time with a monotonic reading
+	*(*int64)(unsafe.Pointer(&t)) += int64(by/time.Second) << seconds
+	return t
 }
 
 func TestAnswersThatNobodyWaitsForAreDropped(t *testing.T) {

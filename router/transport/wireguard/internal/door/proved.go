@@ -18,20 +18,22 @@ const (
 
 // proved is the addresses at which somebody is. Those where peers have sessions have a place of their own, which nobody else can fill.
 type proved struct {
+	made time.Time
+
 	mu       sync.RWMutex // guards below
-	cookies  map[netip.Addr]int64
-	sessions map[netip.Addr]int64 // until when, Unix nanoseconds
+	cookies  map[netip.Addr]time.Duration
+	sessions map[netip.Addr]time.Duration // until when, after made
 }
 
 func newProved() *proved {
-	return &proved{cookies: make(map[netip.Addr]int64), sessions: make(map[netip.Addr]int64)}
+	return &proved{made: time.Now(), cookies: make(map[netip.Addr]time.Duration), sessions: make(map[netip.Addr]time.Duration)}
 }
 
 // has reports whether an address is proved.
 func (p *proved) has(addr netip.Addr, now time.Time) bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	at := now.UnixNano()
+	at := now.Sub(p.made)
 	return at < p.sessions[addr] || at < p.cookies[addr]
 }
 
@@ -46,12 +48,12 @@ func (p *proved) session(addr netip.Addr, now time.Time) {
 }
 
 // remember forgets what is out of date when there is no room. Without any it does nothing: an address can be proved each time.
-func (p *proved) remember(in map[netip.Addr]int64, most int, addr netip.Addr, now time.Time, lasts time.Duration) {
+func (p *proved) remember(in map[netip.Addr]time.Duration, most int, addr netip.Addr, now time.Time, lasts time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, known := in[addr]; !known && len(in) >= most {
 		for other, until := range in {
-			if now.UnixNano() >= until {
+			if now.Sub(p.made) >= until {
 				delete(in, other)
 			}
 		}
@@ -59,5 +61,5 @@ func (p *proved) remember(in map[netip.Addr]int64, most int, addr netip.Addr, no
 			return
 		}
 	}
-	in[addr] = now.Add(lasts).UnixNano()
+	in[addr] = now.Sub(p.made) + lasts
 }
