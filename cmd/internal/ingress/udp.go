@@ -105,7 +105,7 @@ func (a *association) take(ctx context.Context, from netip.AddrPort, msg []byte)
 		return lostFragment
 	case err != nil:
 		return lostMalformed
-	case !a.up.may(a.server.Spend, a.who.Client, true, len(payload)):
+	case !a.up.may(time.Now(), a.server.Spend, a.who.Client, true, len(payload)):
 		return lostRate
 	}
 	key := string(msg[3 : len(msg)-len(payload)])
@@ -189,7 +189,7 @@ func (a *association) endIdle(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			a.endWhere(func(f *datagramFlow) bool { return now.UnixNano()-f.last.Load() > int64(f.idle) })
+			a.endWhere(func(f *datagramFlow) bool { return f.isIdle(now) })
 		}
 	}
 }
@@ -238,19 +238,19 @@ func (p *places) give(client uint64, n int) {
 }
 
 // pace drops what exceeds a client's rate: datagrams cannot wait.
-type pace struct{ until atomic.Int64 }
+type pace struct{ until atomic.Pointer[time.Time] }
 
 // may reports whether n bytes may pass now, and counts them.
-func (p *pace) may(spend func(client uint64, up bool, n int) time.Duration, client uint64, up bool, n int) bool {
+func (p *pace) may(now time.Time, spend func(client uint64, up bool, n int) time.Duration, client uint64, up bool, n int) bool {
 	if spend == nil {
 		return true
 	}
-	now := time.Now()
-	if now.UnixNano() < p.until.Load() {
+	if until := p.until.Load(); until != nil && now.Before(*until) {
 		return false
 	}
 	if wait := spend(client, up, n); wait > maxSpentBefore { // a little ahead is how a bucket fills evenly
-		p.until.Store(now.Add(wait - maxSpentBefore).UnixNano())
+		until := now.Add(wait - maxSpentBefore)
+		p.until.Store(&until)
 	}
 	return true
 }
@@ -262,7 +262,8 @@ type datagramFlow struct {
 	dst         atomic.Pointer[netip.AddrPort] // nil before the flow is accepted
 	head        []byte                         // of each answer
 	idle        time.Duration
-	last        atomic.Int64 // when something passed, in nanoseconds since 1970
+	begun       time.Time
+	last        atomic.Int64 // when something passed, in nanoseconds after begun
 	in, out     atomic.Uint64
 	queue       chan []byte
 	refused     atomic.Bool // nobody will read the queue
@@ -273,15 +274,19 @@ type datagramFlow struct {
 
 func newDatagramFlow(a *association, client netip.AddrPort, port uint16) *datagramFlow {
 	limits := a.server.Config.Config.Limits
-	f := &datagramFlow{association: a, client: client, idle: limits.UDPIdle, queue: make(chan []byte, udpQueue), over: make(chan struct{})}
+	f := &datagramFlow{association: a, client: client, begun: time.Now(), idle: limits.UDPIdle, queue: make(chan []byte, udpQueue), over: make(chan struct{})}
 	switch port {
 	case 53, 123, 3478:
 		f.idle = limits.UDPIdleShort
 	case 443:
 		f.idle = limits.UDPIdleQUIC
 	}
-	f.last.Store(time.Now().UnixNano())
 	return f
+}
+
+// isIdle reports whether nothing has passed for long.
+func (f *datagramFlow) isIdle(now time.Time) bool {
+	return now.Sub(f.begun)-time.Duration(f.last.Load()) > f.idle
 }
 
 func (f *datagramFlow) accept(dst netip.AddrPort) {
@@ -291,7 +296,7 @@ func (f *datagramFlow) accept(dst netip.AddrPort) {
 
 // push queues a datagram of the client.
 func (f *datagramFlow) push(payload []byte) (dropped string) {
-	f.last.Store(time.Now().UnixNano())
+	f.last.Store(int64(time.Since(f.begun)))
 	switch {
 	case f.refused.Load():
 		return lostRefused
@@ -371,8 +376,8 @@ func (f *datagramFlow) Write(b []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	a := f.association
-	f.last.Store(time.Now().UnixNano())
-	if !a.down.may(a.server.Spend, a.who.Client, false, len(b)) {
+	f.last.Store(int64(time.Since(f.begun)))
+	if !a.down.may(time.Now(), a.server.Spend, a.who.Client, false, len(b)) {
 		a.server.metrics.lose(lostRate)
 		return len(b), nil
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/ingress/socks"
@@ -96,6 +97,33 @@ func TestDatagramsThatWaitAreBounded(t *testing.T) {
 	if n := s.waiting.held() + s.datagrams.held(); n != 0 {
 		t.Errorf("%d are still held after the end", n)
 	}
+}
+
+func TestAJumpOfTheClockNeitherEndsNorHoldsDatagrams(t *testing.T) {
+	s := newDatagramServer(t, nil)
+	f := newDatagramFlow(newAssociation(s, anasKey), client, 1)
+	spend := func(uint64, bool, int) time.Duration { return maxSpentBefore + time.Second }
+	for _, jump := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
+		now := time.Now()
+		if f.isIdle(jumped(now, jump)) || !f.isIdle(jumped(now.Add(61*time.Minute), jump)) {
+			t.Errorf("after a jump of %v a flow is not idle after an hour", jump)
+		}
+		var p pace
+		at := func(after time.Duration) bool {
+			return p.may(jumped(now.Add(after), jump), spend, anasKey, true, 1)
+		}
+		if !p.may(now, spend, anasKey, true, 1) || at(999*time.Millisecond) || !at(time.Second) {
+			t.Errorf("after a jump of %v datagrams are not held for a second", jump)
+		}
+	}
+}
+
+// jumped returns what the clock reads at t after it was set: another wall time, and the same monotonic time, which the time
+// package does not let anybody set.
+func jumped(t time.Time, by time.Duration) time.Time {
+	const seconds = 30 // the bit at which they begin in the first word of a time.Time with a monotonic reading
+	*(*int64)(unsafe.Pointer(&t)) += int64(by/time.Second) << seconds
+	return t
 }
 
 // What was sent to a refused destination waits for nobody.
