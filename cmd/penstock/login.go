@@ -10,11 +10,15 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"penstock/cmd/internal/control"
 )
+
+// launchLimit is how long a browser may take to fail.
+const launchLimit = 3 * time.Second
 
 func newLoginCommand(e *env) *cobra.Command {
 	var page string
@@ -135,5 +139,24 @@ func openPage(ctx context.Context, page string) error {
 	if os.Geteuid() == 0 {
 		return errors.New("root has none of its own")
 	}
-	return exec.CommandContext(ctx, words[0], append(words[1:], page)...).Run()
+	return launch(ctx, words[0], append(words[1:], page)...)
+}
+
+// launch starts a program that opens something, and waits for it for a while: without a desktop, xdg-open ends when its user closes
+// the browser.
+func launch(ctx context.Context, name string, args ...string) error {
+	cmd := exec.Command(name, args...) // it stays when this command ends
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(launchLimit):
+		return nil
+	}
 }
