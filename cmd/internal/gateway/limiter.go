@@ -28,6 +28,9 @@ type limiter struct {
 	over  func(peers map[string]bool) // see Config.OverQuota; may be nil
 	log   *slog.Logger
 	now   func() time.Time
+	write func(path string, text []byte) error // of the file
+
+	saving sync.Mutex // is held while the file is written
 
 	accounts atomic.Pointer[map[string]*meter.Account] // of peers, by config.Peer.ID
 
@@ -60,7 +63,7 @@ type Usage struct {
 }
 
 func newLimiter(m *meter.Meter, c Config) *limiter {
-	l := &limiter{meter: m, file: c.Plan.listen.QuotaFile, over: c.OverQuota, log: c.Log, now: time.Now}
+	l := &limiter{meter: m, file: c.Plan.listen.QuotaFile, over: c.OverQuota, log: c.Log, now: time.Now, write: quota.Write}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -175,14 +178,19 @@ func slower(rate config.Rate, over config.Over) config.Rate {
 	return min(rate, config.Rate(over))
 }
 
-// save writes down what was used.
+// save writes down what was used. Meanwhile the quotas are kept: a disk may hang.
 func (l *limiter) save() error {
+	l.saving.Lock()
+	defer l.saving.Unlock()
+	text, err := l.unsavedText()
+	if err == nil && text != nil {
+		err = l.write(l.file, text)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.book == nil {
-		return nil
+	if err != nil {
+		l.book.NotSaved()
 	}
-	err := l.book.Save()
 	switch {
 	case err == nil:
 		l.unsaved = ""
@@ -193,6 +201,16 @@ func (l *limiter) save() error {
 		l.unsaved = err.Error()
 	}
 	return err
+}
+
+// unsavedText returns what is to be written; nil if it is written already.
+func (l *limiter) unsavedText() ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.book == nil {
+		return nil, nil
+	}
+	return l.book.Unsaved()
 }
 
 // run settles and saves until ctx ends.

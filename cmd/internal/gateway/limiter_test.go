@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 
 	"penstock/cmd/internal/config"
 	"penstock/cmd/internal/gateway/meter"
+	"penstock/cmd/internal/gateway/quota"
 	"penstock/router/transport/wireguard"
 )
 
@@ -235,6 +237,40 @@ func TestTroubleWithTheFileIsTold(t *testing.T) {
 	if err := q.reset("ana"); err == nil || !strings.Contains(err.Error(), "a restart will forget that") {
 		t.Errorf("reset: got %v", err)
 	}
+}
+
+// TestQuotasAreKeptWhileADiskHangs: a reload, the status and the end of a quota wait for no disk.
+func TestQuotasAreKeptWhileADiskHangs(t *testing.T) {
+	q := newQuotas(t, filepath.Join(t.TempDir(), "quotas.json"))
+	ana := limitedPeer(t, "ana", "10.77.0.2", 10_000, 0)
+	q.use(t, ana)
+	q.send("10.77.0.2", 5_000)
+	hangs, goOn := make(chan bool), make(chan error)
+	q.write = func(string, []byte) error {
+		hangs <- true
+		return <-goOn
+	}
+	saved := make(chan error)
+	go func() { saved <- q.save() }()
+	<-hangs
+	if !q.mu.TryLock() {
+		t.Fatal("the limits are locked while the file is written")
+	}
+	q.mu.Unlock()
+	q.send("10.77.0.2", 6_000)
+	q.want(t, "while the disk hangs", ana, 11_000, "ana")
+	goOn <- errors.New("no disk")
+	if err := <-saved; err == nil {
+		t.Error("a file that was not written is no error")
+	}
+	q.write = quota.Write
+	if err := q.save(); err != nil || q.trouble() != "" {
+		t.Errorf("when the disk works again: got %v, %q", err, q.trouble())
+	}
+	again := newQuotas(t, q.file)
+	again.key = q.key
+	again.use(t, ana)
+	again.want(t, "after a restart", ana, 11_000, "ana")
 }
 
 func TestWhoComesByProxyHasLimitsToo(t *testing.T) {

@@ -151,20 +151,27 @@ func (b *Book) Ends(now time.Time) time.Time {
 	return start.AddDate(0, 1, 0)
 }
 
-// Save writes the file, whole or not at all, if anything has changed.
-func (b *Book) Save() error {
+// Unsaved returns the text that is to be written to the file, for Write; nil if nothing has changed since the last call.
+func (b *Book) Unsaved() ([]byte, error) {
 	if !b.changed {
-		return nil
+		return nil, nil
 	}
 	b.content.Version = version
 	text, err := json.Marshal(b.content)
 	if err == nil {
-		err = write(b.path, text)
+		b.changed = false
 	}
-	if err != nil {
+	return text, err
+}
+
+// NotSaved says that what Unsaved returned could not be written: its next call returns it again.
+func (b *Book) NotSaved() { b.changed = true }
+
+// Write writes the file at path, whole or not at all. It may take as long as the disk does.
+func Write(path string, text []byte) error {
+	if err := write(path, text); err != nil {
 		return fmt.Errorf("keep what peers have used: %w", err)
 	}
-	b.changed = false
 	return nil
 }
 
