@@ -242,6 +242,28 @@ func TestTheBytesOfAHelloCount(t *testing.T) {
 	<-w.ended
 }
 
+// An ICMP error that comes while a hello of several datagrams is sent does not end the flow.
+func TestAnICMPErrorEndsNoFlowThatBegins(t *testing.T) {
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := server.LocalAddr().(*net.UDPAddr)
+	server.Close() // nobody listens: what tells of that comes before the second datagram leaves
+	w := newWorld(t, Config{Policy: decide(blocksBet), Ways: ways{"out": toDatagrams{at}}})
+	f := w.datagrams(t, 443)
+	for _, b := range initial(t, "good.example-two") {
+		f.far.Write(b)
+	}
+	w.handled()
+	if live := w.Flows(); len(live) != 1 {
+		t.Fatalf("the flow has ended: %s", (<-w.ended).Err)
+	}
+	w.Kill(func(Flow) bool { return true })
+	<-f.over
+	<-w.ended
+}
+
 // An ICMP error that comes while a flow is quiet does not end it.
 func TestAnICMPErrorEndsNoQuietFlow(t *testing.T) {
 	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})

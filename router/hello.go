@@ -79,6 +79,9 @@ func (w *helloFilter) readOne() error {
 	if err == nil {
 		_, err = w.Write((*buf)[:n])
 	}
+	if err != nil && w.upstream != nil && (&icmpErrors{client: w.client, upstream: unwrapped(w.upstream)}).pass(err) {
+		return nil // it was lost, and ends no flow: see carryDatagrams
+	}
 	return err
 }
 
