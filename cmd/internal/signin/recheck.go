@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"penstock/cmd/internal/config"
 )
 
 // Bounds of the questions whether accounts still exist.
@@ -28,7 +30,7 @@ func (s *Service) recheck(ctx context.Context) {
 		var wg sync.WaitGroup
 		places := make(chan struct{}, maxRechecks)
 		for _, one := range *s.sessions.byPeer.Load() {
-			if s.isDue(one, time.Now()) {
+			if isDue(one, s.Live.Config(), time.Now()) {
 				places <- struct{}{}
 				wg.Go(func() {
 					defer func() { <-places }()
@@ -41,13 +43,13 @@ func (s *Service) recheck(ctx context.Context) {
 }
 
 // isDue reports whether the provider should be asked about a session.
-func (s *Service) isDue(one *Session, now time.Time) bool {
-	cfg := s.Live.Config()
+func isDue(one *Session, cfg *config.Config, now time.Time) bool {
 	if over(one, cfg, now) != "" {
 		return false
 	}
 	settings := cfg.SignIn
-	return one.Refresh != "" && now.Sub(one.Checked) >= settings.Recheck && now.Sub(one.tried) >= min(tryAgain, settings.Recheck)
+	checked := now.Sub(one.Checked) // below 0 if the clock was set back before a restart
+	return one.Refresh != "" && (checked >= settings.Recheck || checked < 0) && now.Sub(one.tried) >= min(tryAgain, settings.Recheck)
 }
 
 func (s *Service) recheckOne(ctx context.Context, one *Session) {

@@ -969,6 +969,28 @@ func TestASessionThatIsOverCountsAtOnce(t *testing.T) {
 	}
 }
 
+func TestWhenTheProviderIsAsked(t *testing.T) {
+	now := time.Now()
+	cfg := &config.Config{SignIn: &config.SignIn{Session: time.Hour, Recheck: 5 * time.Minute}}
+	for _, row := range []struct {
+		sentence       string
+		checked, tried time.Time
+		refresh        string
+		due            bool
+	}{
+		{"it has just said that the account exists", now, time.Time{}, "token", false},
+		{"that was long ago", now.Add(-5 * time.Minute), time.Time{}, "token", true},
+		{"it could not be asked a moment ago", now.Add(-time.Hour), now.Add(-time.Second), "token", false},
+		{"it gives no token for that", now.Add(-time.Hour), time.Time{}, "", false},
+		{"the clock was set back before a restart", now.Add(24 * time.Hour), time.Time{}, "token", true},
+	} {
+		one := &Session{Since: now, Until: now.Add(48 * time.Hour), Checked: row.checked, Refresh: row.refresh, tried: row.tried}
+		if got := isDue(one, cfg, now); got != row.due {
+			t.Errorf("%s: got %v, want %v", row.sentence, got, row.due)
+		}
+	}
+}
+
 func TestASessionEnds(t *testing.T) {
 	for _, row := range []struct {
 		sentence, why string
