@@ -15,7 +15,8 @@ type oddLine struct {
 	n      int  // bytes in word
 	inside bool // the last byte was of that word
 	cr     bool // the last byte was a carriage return
-	url    bool // a word before the last starts like a URL
+	scheme int  // bytes of "://" behind the first token of that word
+	url    bool // a word starts like a URL
 	second bool // a line feed came without a carriage return, which ends the line for some servers only
 	long   bool // it began like a request: the line may have any size
 	size   int  // bytes
@@ -25,22 +26,23 @@ func (l *oddLine) add(b []byte) {
 	for _, c := range b {
 		switch {
 		case isBlank(c) || c == '\n':
-			l.url = l.url || l.inside && l.isURL()
 			l.inside = false
 		case !l.inside:
-			l.word[0], l.n, l.inside = c, 1, true
+			l.word[0], l.n, l.inside, l.scheme = c, 1, true, 0
 		case l.n < len(l.word):
 			l.word[l.n] = c
 			l.n++
 		}
+		switch {
+		case l.scheme < 3 && c == "://"[l.scheme]:
+			l.scheme++
+			l.url = l.url || l.scheme == 3
+		case l.scheme > 0 || tokenLen([]byte{c}) == 0:
+			l.scheme = 3 // of a word that is none
+		}
 		l.cr = c == '\r'
 	}
 	l.size += len(b)
-}
-
-func (l *oddLine) isURL() bool {
-	scheme, _, ok := bytes.Cut(l.word[:l.n], []byte("://"))
-	return ok && len(scheme) > 0 && tokenLen(scheme) == len(scheme)
 }
 
 // namesVersion reports whether the last word is a version of HTTP.
@@ -113,10 +115,9 @@ const maxField = 1024
 // passFields releases the lines behind another odd line, as long as they are fields, and judges a Host field. It holds nothing else, for the
 // conversation may be one of another protocol.
 func (r *Requests) passFields(b []byte) (int, Result) {
-	end := bytes.IndexByte(b, '\n')
-	part := b
-	if end >= 0 {
-		part = b[:end+1]
+	part, whole := cutLine(b)
+	if !whole {
+		part = b
 	}
 	line := append(r.line[:len(r.line):len(r.line)], part...)
 	name := tokenLen(line)
@@ -124,12 +125,12 @@ func (r *Requests) passFields(b []byte) (int, Result) {
 	switch {
 	case string(line) == "\r\n":
 		r.line = nil
-		if res := r.fields.verdict(); res.Ambiguous {
+		if both := sawLength | sawChunked; r.fields.fields&both == both {
 			return r.broken()
 		}
 		r.follow(r.fields)
 		return len(part), needMore(Unknown)
-	case end < 0 && len(line) <= maxField && (name == len(line) || string(line) == "\r"):
+	case !whole && len(line) <= maxField && (name == len(line) || string(line) == "\r"):
 		r.line = line
 		return len(part), needMore(Unknown)
 	case begun && (line[0] == ' ' || line[0] == '\t'): // waitress adds it to the field before
@@ -140,21 +141,22 @@ func (r *Requests) passFields(b []byte) (int, Result) {
 	r.fields.res.Protocol = HTTP
 	isHost := bytes.EqualFold(line[:name], []byte("Host"))
 	switch {
-	case end < 0 && isHost && len(b) > maxField:
+	case !whole && isHost && len(b) > maxField:
 		return r.broken()
-	case end < 0 && isHost:
+	case !whole && isHost:
 		return 0, needMore(HTTP)
-	case end < 0:
+	case !whole:
 		r.line = line[:min(len(line), maxField)]
 		return len(part), needMore(Unknown)
 	}
 	r.line = nil
-	if isHost || isFraming(line[:name]) {
-		if !r.fields.fieldLine(line) || r.fields.hosts.fieldKind == hostIllegal {
-			return r.broken()
-		}
-	}
-	if isHost && r.fields.hosts.fieldKind == hostName {
+	ok := !isHost && !isFraming(line[:name]) || r.fields.fieldLine(line)
+	switch kind := r.fields.hosts.fieldKind; {
+	case !ok && !isHost:
+		return r.opaque(b)
+	case !ok, isHost && kind == hostIllegal && bytes.IndexByte(line, '.') >= 0: // a virtual host of RabbitMQ has any name
+		return r.broken()
+	case isHost && kind == hostName:
 		return len(part), r.fields.hosts.result(HTTP)
 	}
 	return len(part), needMore(Unknown)
