@@ -21,15 +21,10 @@ func judgePath(f *Facts, v4 bool) []control.Finding {
 	if !f.Routes.Known {
 		return notChecked(f.Routes.Why)
 	}
-	tun := tunOf(f)
-	var best *Route
-	for i := range f.Routes.Is {
-		r := &f.Routes.Is[i]
-		if r.To.Bits() == 0 && r.To.Addr().Is4() == v4 && r.Table == mainTable && !r.Ours && r.Interface != tun && (best == nil || r.Metric < best.Metric) {
-			best = r
-		}
-	}
+	best := f.defaultRoute(v4)
 	switch {
+	case best == nil && v4 && f.defaultRoute(false) != nil:
+		return warning("get an IPv4 address from the network, unless every server that is needed has IPv6", "there is no default route: nothing leaves by IPv4")
 	case best == nil && v4:
 		return fault("connect the host to a network: ip route", "there is no default route")
 	case best == nil:
@@ -51,6 +46,19 @@ func judgePath(f *Facts, v4 bool) []control.Finding {
 		return warning("ip link set "+link.Name+" mtu 1500, if the network allows it", "%s, with an MTU of %d: less than every network must carry", found, link.MTU)
 	}
 	return ok("%s, MTU %d", found, link.MTU)
+}
+
+// defaultRoute returns the best of a family that is not ours, or nil.
+func (f *Facts) defaultRoute(v4 bool) *Route {
+	tun := tunOf(f)
+	var best *Route
+	for i := range f.Routes.Is {
+		r := &f.Routes.Is[i]
+		if r.To.Bits() == 0 && r.To.Addr().Is4() == v4 && r.Table == mainTable && !r.Ours && r.Interface != tun && (best == nil || r.Metric < best.Metric) {
+			best = r
+		}
+	}
+	return best
 }
 
 func judgePortal(f *Facts) []control.Finding {

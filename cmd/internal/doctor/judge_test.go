@@ -122,6 +122,9 @@ func TestChecks(t *testing.T) {
 		{"a host that lockdown closes", func(f *Facts) { absent(f); f.Left.Is = hostnet.Left{Lockdown: true} }, "host changes", warns, "closed", "lockdown off --state"},
 		{"no network", func(f *Facts) { f.Routes.Is = nil }, "path IPv4", faulty, "no default route", "ip route"},
 		{"our own route is no path", func(f *Facts) { f.Routes.Is = f.Routes.Is[1:] }, "path IPv4", faulty, "no default route", "ip route"},
+		{"a network with IPv6 alone", func(f *Facts) {
+			f.Routes.Is[0] = Route{To: prefix("::/0"), Interface: "eth0", Gateway: addr("fe80::1"), Table: mainTable}
+		}, "path IPv4", warns, "nothing leaves by IPv4", "every server"},
 		{"no IPv6 is no fault", func(*Facts) {}, "path IPv6", okay, "nothing leaves", ""},
 		{"a path that is too narrow", func(f *Facts) { f.Links.Is[0].MTU = 900 }, "path IPv4", warns, "MTU of 900", "mtu"},
 		{"a path that is down", func(f *Facts) { f.Links.Is[0].Up = false }, "path IPv4", faulty, "down", "ip link set eth0 up"},
