@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -58,7 +59,7 @@ runs the copy, and says so in the log and in the status. Mend the fault and run 
 				}
 			}
 			if err == nil {
-				err = e.run(cmd.Context(), c, o)
+				err = unlessStopped(cmd.Context(), e.run(cmd.Context(), c, o), o.Logger)
 			}
 			if _, faulty := errors.AsType[*config.Error](err); !faulty || good == "" {
 				return err
@@ -70,6 +71,16 @@ runs the copy, and says so in the log and in the status. Mend the fault and run 
 	cmd.Flags().BoolVarP(&debug, "debug", "d", false, "log every refused flow and more")
 	cmd.Flags().StringVar(&good, "last-good", "", "keep a copy of the last configuration that worked in `DIR`, and run it while the present one has a fault")
 	return cmd
+}
+
+// unlessStopped returns the error of a run, but nil if that was told to stop while it started: a service manager would take it for a
+// failure, after which the host may have to stay as it is.
+func unlessStopped(ctx context.Context, err error, log *slog.Logger) error {
+	if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+		return err
+	}
+	log.Info("stopped while starting", "at", err)
+	return nil
 }
 
 // lacksBundle reports whether the configuration is of a gateway of a fleet that has no bundle yet.
@@ -101,7 +112,7 @@ func runCopy(ctx context.Context, e *env, file string, o runOptions, fault error
 	if err == nil {
 		o.Logger.Error("the configuration has a fault: penstock runs the last good one", "fault", fault.Error(), "of", kept.Format(time.RFC3339))
 		o.Fault = fault
-		err = e.run(ctx, c, o)
+		err = unlessStopped(ctx, e.run(ctx, c, o), o.Logger)
 	}
 	if _, faulty := errors.AsType[*config.Error](err); faulty {
 		o.Logger.Error("the last good configuration cannot be run either", "err", err)
