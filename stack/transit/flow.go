@@ -551,7 +551,9 @@ func (f *Flow) Repeat() (goes bool) {
 		f.mu.Unlock()
 		return goes
 	}
-	f.gate.repeat()
+	if f.gate.repeat(); f.gate.full { // perhaps what it sends is too big for the way, and nobody says so (RFC 4821)
+		f.most = min(f.most, leastMost)
+	}
 	f.drain()
 	return true
 }
@@ -603,12 +605,14 @@ func (f *Flow) Nudge() {
 	}
 }
 
+// leastMost is what every way takes in a segment (RFC 9293, 3.7.1), in bytes.
+const leastMost = 536
+
 // TooBig says that no packet of more than mtu bytes reaches the server: segments that the flow makes itself are no longer from now on.
 func (f *Flow) TooBig(mtu int) {
-	const least = 536 // RFC 9293, 3.7.1
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.most = uint16(min(int(f.most), max(mtu-packet.HeaderLen(f.Server.Addr())-20, least)))
+	f.most = uint16(min(int(f.most), max(mtu-packet.HeaderLen(f.Server.Addr())-20, leastMost)))
 }
 
 // stampBytes is what timestamps take of a segment.

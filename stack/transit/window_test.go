@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"penstock/stack/link"
+	"penstock/stack/packet"
 )
 
 func TestAServersWindowIsClampedWhileTheClientIsRead(t *testing.T) {
@@ -158,8 +159,9 @@ func TestAFullServerHearsWhatAClientHas(t *testing.T) {
 			w.Repeat() // the first look
 			for range 3 {
 				w.toServer = nil
-				if w.Repeat(); len(w.toServer) != 1 {
-					t.Errorf("a server that has no room got %d segments within a second, want 1", len(w.toServer))
+				if w.Repeat(); len(w.toServer) != 1 || len(w.toServer[0].b) > packet.HeaderLen(c.Client.Addr())+20+536 {
+					t.Errorf("a server that takes nothing got %d segments within a second, the first in %d bytes, want a small one",
+						len(w.toServer), len(w.toServer[0].b))
 				}
 			}
 			w.give(w.down(serverISN+2, sent, flagACK))
