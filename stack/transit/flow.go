@@ -296,7 +296,12 @@ func (f *Flow) FromServer(m link.Meta, p *packet.Packet, now int64) Step {
 	f.seen.Store(now)
 	f.mu.Lock()
 	step, opened, ended := f.fromServer(m, p, &s)
-	f.mu.Unlock()
+	if g := f.gate; g != nil && g.slow {
+		g.full = true
+		f.drain()
+	} else {
+		f.mu.Unlock()
+	}
 	if opened {
 		f.Owner.Opened()
 	}
@@ -567,6 +572,7 @@ func (f lender) owedLocked(g *gate) (list []held) {
 	}
 	if g.full { // one segment asks a server whether it still has no room
 		room := max(size, int(f.server.window)<<f.scale) - int(at-g.base)
+		g.slow = room < len(b)
 		b = b[:min(len(b), max(0, room))]
 	}
 	for len(b) > 0 {

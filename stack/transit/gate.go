@@ -35,6 +35,7 @@ type gate struct {
 	left     uint32 // sequence number up to which they have left
 	stuck    uint32 // what base was at the last look
 	full     bool   // the server has taken nothing since: only what there is room for leaves now
+	slow     bool   // there was not room for all, so that the rest leaves with its acknowledgements
 	held     []held
 	kept     int    // cost of what is held, bytes
 	heard    uint32 // sequence number after what had been read at the last look

@@ -164,6 +164,14 @@ func TestAFullServerHearsWhatAClientHas(t *testing.T) {
 						len(w.toServer), len(w.toServer[0].b))
 				}
 			}
+			for _, row := range []struct{ acked, window, want int }{{1, 3000, 3001}, {1001, 3000, 4001}, {2001, 2000, 4001}, {2001, 60000, sent}} {
+				s := w.down(serverISN+2, uint32(row.acked), flagACK)
+				s.window = uint16(row.window)
+				w.give(s)
+				if h, _ := parse(parsed(t, link.Meta{}, w.toServer[len(w.toServer)-1].b)); int(h.end()) != row.want {
+					t.Errorf("%d acknowledged, a window of %d: %d was sent, want %d", row.acked, row.window, h.end(), row.want)
+				}
+			}
 			w.give(w.down(serverISN+2, sent, flagACK))
 			if got := said(sent); got != sent {
 				t.Errorf("the server has all: the client's ACK has number %d, want %d", got, sent)
