@@ -163,6 +163,8 @@ func (c *Config) warnOfRoutes(facts profile.Facts) {
 	case facts.Redirect:
 	case facts.NoPull:
 		c.warn("%s: only its own routes go through the tunnel, because of route-nopull, and the rest leaves directly", c.Profile)
+	case facts.Split:
+		c.warn("%s: only its own routes and its server's go through the tunnel, because pull-filter ignores redirect-gateway, and the rest leaves directly", c.Profile)
 	default:
 		c.warn("%s: its server decides what goes through the tunnel: everything if it pushes redirect-gateway, and otherwise only its routes, "+
 			"so that the rest leaves directly: to send everything through the tunnel, add redirect-gateway def1 there", c.Profile)

@@ -17,6 +17,7 @@ type Facts struct {
 	Networks []netip.Prefix // AllowedIPs of wg-quick; an .ovpn file has none
 	Redirect bool           // an .ovpn file has redirect-gateway itself
 	NoPull   bool           // an .ovpn file has route-nopull: its server adds no routes
+	Split    bool           // an .ovpn file has pull-filter ignore redirect-gateway: its server adds routes and no more
 }
 
 // Read finds DNS servers in an .ovpn file, and who says what goes through the tunnel. It passes over everything else.
@@ -28,6 +29,7 @@ func Read(text []byte) Facts {
 		if len(words) > 0 {
 			facts.Redirect = facts.Redirect || words[0] == "redirect-gateway" && !slices.Contains(words, "!ipv4")
 			facts.NoPull = facts.NoPull || words[0] == "route-nopull"
+			facts.Split = facts.Split || words[0] == "pull-filter" && len(words) == 3 && words[1] == "ignore" && strings.HasPrefix("redirect-gateway", words[2])
 		}
 		switch {
 		case len(words) != 3 || words[0] != "dhcp-option":

@@ -59,12 +59,14 @@ func TestRead(t *testing.T) {
 
 func TestReadFindsWhoDecidesAboutRoutes(t *testing.T) {
 	for line, want := range map[string]string{
-		"redirect-gateway def1": "true false", "\"redirect-gateway\" def1 ; all": "true false", "setenv opt redirect-gateway def1": "true false",
-		"--redirect-gateway": "true false", "redirect-gateway ipv6 !ipv4": "false false", "; redirect-gateway": "false false",
-		"route-nopull": "false true", "setenv redirect-gateway x": "false false", "redirect-private def1": "false false",
+		"redirect-gateway def1": "true false false", "\"redirect-gateway\" def1 ; all": "true false false", "setenv opt redirect-gateway def1": "true false false",
+		"--redirect-gateway": "true false false", "redirect-gateway ipv6 !ipv4": "false false false", "; redirect-gateway": "false false false",
+		"route-nopull": "false true false", "setenv redirect-gateway x": "false false false", "redirect-private def1": "false false false",
+		"pull-filter ignore \"redirect-gateway\"": "false false true", "pull-filter ignore redirect": "false false true", "pull-filter reject redirect-gateway": "false false false",
+		"pull-filter ignore \"redirect-gateway ipv6\"": "false false false", "pull-filter ignore route": "false false false",
 	} {
-		if facts := Read([]byte(line + "\n")); fmt.Sprint(facts.Redirect, facts.NoPull) != want {
-			t.Errorf("%q: got redirect and no pull %v %v, want %s", line, facts.Redirect, facts.NoPull, want)
+		if facts := Read([]byte(line + "\n")); fmt.Sprint(facts.Redirect, facts.NoPull, facts.Split) != want {
+			t.Errorf("%q: got redirect, no pull and split %v %v %v, want %s", line, facts.Redirect, facts.NoPull, facts.Split, want)
 		}
 	}
 }
