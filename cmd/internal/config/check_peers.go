@@ -61,7 +61,7 @@ func (k listenChecker) peer(i int, gateway string) {
 	case p.PublicKey == "" && (!p.ProxyPassword.IsZero() || k.DNS.Serve != nil):
 		k.withoutKey(path, p)
 	case p.PublicKey == "":
-		k.fault(path, "write what penstock pubkey prints as public_key", "peer %s has neither a public_key nor a proxy_password", p.Name)
+		k.fault(path, "write what penstock pubkey prints as public_key; only with dns.serve a peer needs neither", "peer %s has neither a public_key nor a proxy_password", p.Name)
 	case p.PublicKey == noKey:
 		k.fault(path+".public_key", "write what penstock pubkey prints", "the public key of peer %s is zero, which is nobody's", p.Name)
 	case !isWireGuardKey(p.PublicKey):

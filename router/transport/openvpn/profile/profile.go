@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"penstock/router/transport/openvpn/internal/datakey"
@@ -178,6 +179,11 @@ func ReadPublic(path string) ([]byte, error) {
 	return b, err
 }
 
+func isWebPage(text string) bool {
+	start := strings.ToLower(strings.TrimSpace(text[:min(len(text), 64)]))
+	return strings.HasPrefix(start, "<!doctype") || strings.HasPrefix(start, "<html")
+}
+
 // Parse reads an .ovpn file. name is its name, for messages and as the base of relative file names. Files that it names
 // are read at once, through files. The error names the line. Warnings are in the order of lines.
 func Parse(r io.Reader, name string, files Files) (*Profile, []Warning, error) {
@@ -191,6 +197,9 @@ func Parse(r io.Reader, name string, files Files) (*Profile, []Warning, error) {
 	decoded, err := decode(content)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s %w", name, err)
+	}
+	if isWebPage(decoded) {
+		return nil, nil, fmt.Errorf("%s: this is a web page, not a profile: sign in where it comes from, and download it again", name)
 	}
 	directives, err := lex(decoded)
 	if err != nil {

@@ -160,6 +160,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a role that is not a client's", minimal(t) + "remote-cert-tls client\n", `x.ovpn:7: remote-cert-tls: "client": a client can only ask for server`},
 		{"TLS versions that exclude all", minimal(t) + "tls-version-min 1.3\ntls-version-max 1.2\n", "x.ovpn: tls-version-min is above tls-version-max"},
 		{"an error inside a connection", minimal(t) + certtest.Inline("connection", "remote h 0\n"), `x.ovpn:7: connection: line 8: remote: port "0" is not a number from 1 to 65535`},
+		{"a web page", "\n<!DOCTYPE html>\n<html><body>Sign in</body></html>\n", "x.ovpn: this is a web page, not a profile: sign in where it comes from, and download it again"},
 		{"too much", strings.Repeat("#", MaxFile+1), "x.ovpn: larger than 1048576 bytes"},
 	}
 	for _, tt := range tests {
