@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -116,13 +115,22 @@ func unjoined(err error) []error {
 }
 
 // ListDir returns the directory for the last good versions of lists and their compiled set. If penstock changes the host
-// (ownsHost), it is next to the host's state. Otherwise it is in the user's cache, or "" if every list is built in.
+// (ownsHost), it is next to the host's state. Otherwise it is in the user's cache if a list is fetched, in the state's folder if
+// one is read from a file, and "" if all are built in.
 func ListDir(cfg *config.Config, ownsHost bool) string {
 	if state := stateFile(cfg, ownsHost); state != "" {
 		return filepath.Join(filepath.Dir(state), "lists")
 	}
-	reads := func(c config.Category) bool { return len(c.Lists)+len(c.Allow) > 0 }
-	if !slices.ContainsFunc(slices.Collect(maps.Values(cfg.Categories)), reads) {
+	subscribes, reads := false, false
+	for _, c := range cfg.Categories {
+		for _, l := range slices.Concat(c.Lists, c.Allow) {
+			subscribes, reads = subscribes || l.URL != "", reads || l.File != ""
+		}
+	}
+	switch {
+	case !subscribes && reads && cfg.StateDir != "":
+		return filepath.Join(cfg.StateDir, "lists")
+	case !subscribes:
 		return ""
 	}
 	cache, err := os.UserCacheDir()

@@ -238,7 +238,8 @@ func TestListDir(t *testing.T) {
 	if err := os.WriteFile(file, []byte("casino.example\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := ListDir(load(t, atGateway+"categories: {bets: {lists: [{file: "+file+"}]}}\n"+rest), false); !strings.HasPrefix(got, dir) {
-		t.Errorf("a gateway with a list in a file: got %q, want a directory for its last good version below %s", got, dir)
+	files := load(t, atGateway+"categories: {bets: {lists: [{file: "+file+"}]}}\n"+rest)
+	if got, want := ListDir(files, false), filepath.Join(files.StateDir, "lists"); got != want {
+		t.Errorf("a gateway with a list in a file: got %q, want %q for its last good version", got, want)
 	}
 }

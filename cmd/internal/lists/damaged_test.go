@@ -129,7 +129,7 @@ func TestADirectoryThatCannotBeUsedIsAnError(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	write(t, file, "in the way")
 	k := newKeeper(filepath.Join(file, "lists"))
-	k.use(t)
+	k.use(t, Category{Name: "bets", Sources: []Source{{URL: "https://lists.example/bets.txt"}}})
 	if err := k.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "directory of the lists") {
 		t.Errorf("got %v, want an error that names the directory", err)
 	}
@@ -237,6 +237,18 @@ func TestWhatIsLeftOutOfAListIsTold(t *testing.T) {
 	k := newKeeper(dir)
 	k.use(t, Category{Name: "bets", Sources: []Source{{File: file, AllowTLD: true}}})
 	k.wantHas(t, "a.zip", true)
+}
+
+func TestFilesNeedNoFolderForCopies(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "bets.txt")
+	write(t, file, "casino.example\n")
+	k := newKeeper(filepath.Join(file, "no-folder")) // as on a read-only file system
+	k.start(t, Category{Name: "bets", Sources: []Source{{File: file}}})
+	write(t, file, "casino.example\npoker.example\n")
+	if err := k.Refresh(t.Context()); err != nil {
+		t.Errorf("refresh: %v", err)
+	}
+	k.wantHas(t, "poker.example", true)
 }
 
 func TestRulesThatAreNotAboutAHostNameAreToldOfAFile(t *testing.T) {

@@ -31,11 +31,15 @@ type fetched struct {
 	err     error
 }
 
-// Run keeps the lists of the Content in force up to date until ctx ends. It fails if Config.Dir cannot be used.
+// Run keeps the lists of the Content in force up to date until ctx ends. It fails if Config.Dir cannot be used and a list has to be
+// fetched; files can do without copies.
 func (l *Lists) Run(ctx context.Context) error {
 	if l.Dir != "" {
 		if err := l.shelf.open(); err != nil {
-			return err
+			if len(l.Current().subscriptions()) > 0 {
+				return err
+			}
+			l.Log.Warn("no copies of the lists are kept, so a list that is damaged later is lost", "err", err)
 		}
 	}
 	r := &loop{
