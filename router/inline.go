@@ -123,7 +123,7 @@ func (in *inline) giveBack() {
 
 // startsLocked reports whether the caller is to read.
 func (in *inline) startsLocked() bool {
-	starts := in.to != nil && len(in.pending) > 0 && !in.busy && !in.done
+	starts := in.to != nil && !in.busy && !in.done && (len(in.pending) > 0 || in.isAnswered())
 	in.busy = in.busy || starts
 	return starts
 }
@@ -141,6 +141,11 @@ func (in *inline) work(prompt bool) {
 			return
 		}
 		in.pending = nil
+		if !in.done && in.isAnswered() {
+			in.mu.Unlock()
+			in.settle(true, nil)
+			continue
+		}
 		if len(b) == 0 || in.done {
 			in.busy = false
 			done := in.done
@@ -189,6 +194,12 @@ func (in *inline) reads(b []byte) bool {
 	}
 	later, ok := in.through.(*laterFilter)
 	return ok && later.prompt(b)
+}
+
+// isAnswered reports whether the server has answered what may be a request to few servers: it takes it for none.
+func (in *inline) isAnswered() bool {
+	later, ok := in.through.(*laterFilter)
+	return ok && later.mayBeOdd() && answered(in.to)
 }
 
 // opened reports whether no name can follow what has been read.

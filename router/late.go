@@ -199,14 +199,7 @@ func (l *late) refuse(head *head, passed int, v *policy.Verdict) {
 }
 
 // answered reports whether the client has received anything.
-func (l *late) answered() bool {
-	c, ok := l.client.(counted)
-	if !ok {
-		return false
-	}
-	_, out := c.Bytes()
-	return out > 0
-}
+func (l *late) answered() bool { return answered(l.client) }
 
 // redial replaces the upstream by that of the verdict on the name. That is possible only while neither side has heard the other.
 func (l *late) redial(ctx context.Context, passed int) error {

@@ -131,6 +131,7 @@ func (p *pump) copyUntilQuiet() (waits bool, err error) {
 		case n > 0:
 			continue
 		}
+		p.open()                           // an answer may have come meanwhile
 		p.src.SetReadDeadline(time.Time{}) // and no timer is left
 		if p.wait.WhenReadable(p.run) {
 			return true, nil

@@ -150,7 +150,16 @@ func (w *laterFilter) Write(b []byte) (int, error) {
 }
 
 // opened returns where the rest of the stream goes without the filter, once no name can follow.
-func (w *laterFilter) opened() (to io.Writer, ok bool) { return w.upstream, w.open }
+func (w *laterFilter) opened() (to io.Writer, ok bool) {
+	return w.upstream, w.open || w.mayBeOdd() && w.e.answered()
+}
+
+// mayBeOdd reports whether the flow has shown no name, and nothing that could become one but for servers that take any line for a request.
+// They answer nothing before its head has ended.
+func (w *laterFilter) mayBeOdd() bool {
+	r, ok := w.names.(*sniff.Requests)
+	return ok && w.first && len(w.held.b) == 0 && r.MayBeOdd()
+}
 
 // prompt reports whether it takes no time to read b, which follows what was read: no name has to be judged.
 func (w *laterFilter) prompt(b []byte) bool {

@@ -46,6 +46,16 @@ func judgedName(names []policy.Name) policy.Name {
 // counted is a connection that knows how much payload it has carried.
 type counted interface{ Bytes() (in, out uint64) }
 
+// answered reports whether the client's side of a flow has received anything.
+func answered(client any) bool {
+	c, ok := client.(counted)
+	if !ok {
+		return false
+	}
+	_, out := c.Bytes()
+	return out > 0
+}
+
 // table holds the live flows, and the addresses of our own sockets.
 type table struct {
 	lastID *atomic.Uint64
@@ -269,6 +279,13 @@ func (e *entry) carriedBy(c any) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.client = c
+}
+
+// answered reports whether the client has received anything.
+func (e *entry) answered() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return answered(e.client)
 }
 
 func (e *entry) snapshot() Flow {

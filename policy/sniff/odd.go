@@ -60,6 +60,11 @@ func (l *oddLine) ends() (request, line bool) {
 	return request, l.cr && l.n > 0
 }
 
+// MayBeOdd reports whether no head has ended yet, and none that most servers take has begun. So a server that has answered takes none.
+func (r *Requests) MayBeOdd() bool {
+	return !r.followed && (r.at == partHead || r.at == partOddLine || r.at == partFields)
+}
+
 // beginOdd reads b as a first line that is odd. What was released of it is in r.begun. long says that it may have any size.
 func (r *Requests) beginOdd(b []byte, long bool) (int, Result) {
 	r.at, r.odd = partOddLine, oddLine{long: long}
@@ -150,7 +155,8 @@ func (r *Requests) passFields(b []byte) (int, Result) {
 		return len(part), needMore(Unknown)
 	}
 	r.line = nil
-	ok := !isHost && !isFraming(line[:name]) || r.fields.fieldLine(line)
+	counts := isHost || bytes.EqualFold(line[:name], []byte("Content-Length")) || bytes.EqualFold(line[:name], []byte("Transfer-Encoding"))
+	ok := !counts || r.fields.fieldLine(line)
 	switch kind := r.fields.hosts.fieldKind; {
 	case !ok && !isHost:
 		return r.opaque(b)
@@ -160,9 +166,4 @@ func (r *Requests) passFields(b []byte) (int, Result) {
 		return len(part), r.fields.hosts.result(HTTP)
 	}
 	return len(part), needMore(Unknown)
-}
-
-// isFraming reports whether a field says how long a body is.
-func isFraming(name []byte) bool {
-	return bytes.EqualFold(name, []byte("Content-Length")) || bytes.EqualFold(name, []byte("Transfer-Encoding"))
 }

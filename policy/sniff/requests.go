@@ -14,10 +14,11 @@ type Requests struct {
 	body   chunks
 	two    *requests2
 
-	begun  []byte // of a line that may become a request's, and has been released for all that
-	odd    oddLine
-	fields *head  // behind an odd line
-	line   []byte // released of the next of them
+	followed bool   // a head has ended
+	begun    []byte // of a line that may become a request's, and has been released for all that
+	odd      oddLine
+	fields   *head  // behind an odd line
+	line     []byte // released of the next of them
 }
 
 // requestPart is the part of the stream that the next byte belongs to.
@@ -168,7 +169,7 @@ func hasLine(b []byte) bool {
 
 // follow goes on with the body of a request, or behind it.
 func (r *Requests) follow(h *head) {
-	r.judged = false
+	r.judged, r.followed = false, true
 	switch {
 	case h.fields&sawChunked != 0:
 		r.at = partChunks
@@ -182,10 +183,7 @@ func (r *Requests) follow(h *head) {
 // passUnread passes the first line of the body of a GET. Python's http.server reads a request there, unless its handler reads the body.
 func (r *Requests) passUnread(b []byte) (int, Result) {
 	n := int(min(r.length, int64(len(b))))
-	line, ended := b[:n], false
-	if end := bytes.IndexByte(line, '\n'); end >= 0 {
-		line, ended = line[:end], true
-	}
+	line, _, ended := bytes.Cut(b[:n], []byte("\n"))
 	r.odd.add(line)
 	if ended {
 		if r.odd.namesVersion() {

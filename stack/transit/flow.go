@@ -452,6 +452,9 @@ func (f *Flow) drain() {
 		}
 	}
 	g.draining, g.full = false, false
+	if g.over() { // the server had everything before
+		f.gate = nil
+	}
 	f.mu.Unlock()
 }
 

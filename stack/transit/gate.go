@@ -251,8 +251,11 @@ func (g *gate) acked(ack uint32) (over bool) {
 	if g.skips && g.seen == nil {
 		g.base, g.skips = g.may, false
 	}
-	return g.open && len(g.seen) == 0 && len(g.held) == 0 && !g.draining
+	return g.over()
 }
+
+// over reports whether the gate is not needed any more.
+func (g *gate) over() bool { return g.open && len(g.seen) == 0 && len(g.held) == 0 && !g.draining }
 
 // segments is how many segments are held; a super-packet stands for several.
 func (g *gate) segments(most int) (n int) {

@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 	"encoding/binary"
+	"io"
 	"net"
 	"net/netip"
 	"runtime"
@@ -74,11 +75,26 @@ type memoryWorld struct {
 
 func newMemoryWorld(t *testing.T, pass bool, later policy.Later) *memoryWorld {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, and nobody takes what it has accepted
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ln.Close() })
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close() // it is idle until then
+			io.CopyN(c, c, int64(len(greeting)))
+		}
+	}()
+	t.Cleanup(func() {
+		ln.Close()
+		<-answered
+	})
 	w := &memoryWorld{socket: ln.Addr().String()}
 	w.router, err = router.New(router.Config{Policy: always{policy.Verdict{Action: policy.Forward, Egress: "out", Rule: "rest", Later: later}}, Clients: anybody{}, Ways: w})
 	if err != nil {
@@ -144,9 +160,12 @@ func (w *memoryWorld) open(t *testing.T, from, to int) {
 			for got := (segment{}); got.size == 0; { // the ACK
 				got = w.server.receive(t, segment{port: dst.Port(), flags: flagACK, ack: 5001})
 			}
-			w.server.send(t, dst, netip.AddrPortFrom(netip.MustParseAddr("10.8.0.2"), src.Port()), flagACK, 5001, 1001+uint32(len(greeting)), nil)
+			w.server.send(t, dst, netip.AddrPortFrom(netip.MustParseAddr("10.8.0.2"), src.Port()), flagACK|flagPSH, 5001, 1001+uint32(len(greeting)), []byte(greeting))
 		}
-		w.client.receive(t, segment{port: src.Port(), flags: flagACK, ack: 1001 + uint32(len(greeting))})
+		for got := (segment{}); got.size == 0; { // the ACK
+			got = w.client.receive(t, segment{port: src.Port(), flags: flagACK, ack: 1001 + uint32(len(greeting))})
+		}
+		w.client.send(t, src, dst, flagACK, 1001+uint32(len(greeting)), answer.seq+1+uint32(len(greeting)), nil)
 	}
 }
 
@@ -160,6 +179,9 @@ func (w *memoryWorld) held(t *testing.T, n int) int {
 		if time.Now().After(limit) {
 			t.Fatalf("got %d goroutines with %d idle flows", runtime.NumGoroutine(), n)
 		}
+	}
+	if w.carrier != nil {
+		time.Sleep(2500 * time.Millisecond) // the stack tells within a second or so that the server has answered
 	}
 	for range 3 { // pools keep what they have for two collections
 		runtime.GC()
