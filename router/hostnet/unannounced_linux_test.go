@@ -31,7 +31,7 @@ func TestWhatHasNoEventsIsPutBackOnAQuietHost(t *testing.T) {
 	hosttest.Must(t, err)
 	defer host.Close()
 	hosttest.Must(t, host.Apply(t.Context(), everything()))
-	startWatch(t, host)
+	defer startWatch(t, host)()
 	resolvConf := func() string {
 		content, _ := os.ReadFile(h.ResolvConf())
 		return string(content)
@@ -66,7 +66,7 @@ func TestAWatchedQuietHostMakesLittleGarbage(t *testing.T) {
 	hosttest.Must(t, err)
 	defer host.Close()
 	hosttest.Must(t, host.Apply(t.Context(), everything()))
-	startWatch(t, host)
+	defer startWatch(t, host)()
 	time.Sleep(quiet)
 	const window = 5 * time.Second
 	var before, after runtime.MemStats
